@@ -1,0 +1,56 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"walhook/schemas"
+)
+
+// Config says which log to read.
+type Config struct {
+	// URL of the carrier's database; several hosts are allowed, the primary
+	// is used. Required.
+	URL string
+	// Slot and Publication name what setup made. Empty means "walhook".
+	Slot        string
+	Publication string
+	// Catalog says which tables are published. Required.
+	Catalog *schemas.Catalog
+}
+
+const defaultName = "walhook"
+
+// slotName is what PostgreSQL allows as the name of a slot (manual,
+// Replication Slots).
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+func (c Config) withDefaults() Config {
+	if c.Slot == "" {
+		c.Slot = defaultName
+	}
+	if c.Publication == "" {
+		c.Publication = defaultName
+	}
+	return c
+}
+
+// Validate lists everything that is wrong with c.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var faults []error
+	if c.URL == "" {
+		faults = append(faults, errors.New("source is missing: the carrier database's URL, such as postgres://user@host/database"))
+	}
+	if !slotName.MatchString(c.Slot) {
+		faults = append(faults, fmt.Errorf("slot %q: want 1 to 63 of a-z, 0-9 and _", c.Slot))
+	}
+	if len(c.Publication) > 63 {
+		faults = append(faults, fmt.Errorf("publication %q: want at most 63 bytes", c.Publication))
+	}
+	if c.Catalog == nil {
+		faults = append(faults, errors.New("catalog is missing"))
+	}
+	return errors.Join(faults...)
+}

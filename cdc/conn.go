@@ -1,0 +1,100 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// pinned are the settings that values are printed under. A role or database
+// with others (datestyle=German, extra_float_digits=0) would change every
+// receiver's payload.
+func pinned() map[string]string {
+	return map[string]string{
+		"client_encoding":    "UTF8",
+		"DateStyle":          "ISO, MDY",
+		"IntervalStyle":      "postgres",
+		"TimeZone":           "UTC",
+		"extra_float_digits": "3",
+		"bytea_output":       "hex",
+		"application_name":   "walhook",
+		// A statement of ours on the source may take as long as it takes;
+		// what bounds it is the caller's context.
+		"statement_timeout":                   "0",
+		"lock_timeout":                        "10s",
+		"idle_in_transaction_session_timeout": "0",
+	}
+}
+
+const connectTimeout = 10 * time.Second
+
+func (c Config) connConfig() (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(c.URL)
+	if err != nil {
+		return nil, &Fault{"--source is no Postgres URL", "want postgres://user@host:5432/database", redact(err)}
+	}
+	maps.Copy(cfg.RuntimeParams, pinned())
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	if len(cfg.Fallbacks) > 0 {
+		// Several hosts: whichever is primary.
+		cfg.ValidateConnect = requirePrimary
+	}
+	return cfg, nil
+}
+
+// requirePrimary turns down a standby. The server reports the setting by itself
+// (PostgreSQL 14 and newer), so no query is needed, which a walsender would
+// not speak the protocol of.
+func requirePrimary(_ context.Context, conn *pgconn.PgConn) error {
+	if conn.ParameterStatus("in_hot_standby") == "on" {
+		return errors.New("the server is a standby")
+	}
+	return nil
+}
+
+// redact keeps the reason of a parse error and drops what was parsed, which
+// may hold a password.
+func redact(err error) error {
+	return fmt.Errorf("%T", err)
+}
+
+// connect opens an ordinary session on the source.
+func (c Config) connect(ctx context.Context) (*pgx.Conn, error) {
+	cfg, err := c.connConfig()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, connectFault(err)
+	}
+	return conn, nil
+}
+
+// connectReplication opens a session of the replication protocol.
+func (c Config) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	cfg, err := c.connConfig()
+	if err != nil {
+		return nil, err
+	}
+	cfg.RuntimeParams["replication"] = "database"
+	conn, err := pgconn.ConnectConfig(ctx, &cfg.Config)
+	if err != nil {
+		return nil, connectFault(err)
+	}
+	return conn, nil
+}
+
+// closeConn says goodbye within a second; the session is over either way.
+func closeConn(ctx context.Context, conn interface{ Close(context.Context) error }) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}

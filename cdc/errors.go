@@ -1,0 +1,113 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/schemas"
+)
+
+// Fault is something about the source that walhook cannot mend by itself:
+// what is wrong, and what to do about it.
+type Fault struct {
+	Problem string
+	Mend    string // a statement or command
+	Err     error  // what the server said, if anything
+}
+
+func (f *Fault) Error() string {
+	s := f.Problem
+	if f.Err != nil {
+		s += fmt.Sprintf(" (%v)", f.Err)
+	}
+	return s + "; " + f.Mend
+}
+
+// Unwrap returns what the server said.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// GapError says that the log cannot be continued where the store left off:
+// changes after From and before To may never be seen. It is not skipped:
+// setup --accept-gap starts over from a fresh snapshot.
+type GapError struct {
+	From   schemas.LSN // the stored position's end
+	To     schemas.LSN // where the source could continue; 0 when not known
+	Reason string
+	Slot   string
+}
+
+func (e *GapError) Error() string {
+	to := "an unknown position"
+	if e.To != 0 {
+		to = e.To.String()
+	}
+	return fmt.Sprintf("gap in slot %s: %s; changes between %s and %s may be missing; "+
+		"find out why, then run 'walhook setup --accept-gap', which starts over from a fresh snapshot",
+		e.Slot, e.Reason, e.From, to)
+}
+
+// Faults that other commands tell apart.
+var (
+	errNotSetUp  = errors.New("the source is not set up")
+	errSlotInUse = errors.New("the slot is in use")
+)
+
+// ErrNotSetUp says that setup has not been run for this source.
+func ErrNotSetUp(err error) bool { return errors.Is(err, errNotSetUp) }
+
+// SQLSTATEs (PostgreSQL manual, appendix "Error Codes").
+const (
+	codeUndefinedObject    = "42704" // no such slot or publication
+	codeInsufficientRights = "42501"
+	codeObjectInUse        = "55006" // slot active elsewhere
+	codeNotInPrerequisite  = "55000" // slot lost
+	codeConfigurationLimit = "53400"
+	codeInvalidCatalog     = "3D000" // no such database
+	codeInvalidAuth        = "28000"
+	codeInvalidPassword    = "28P01"
+)
+
+func sqlState(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// IsUnreachable says whether an error is of the kind that passes: the server
+// is not there yet, is starting, or the connection was lost. A database that
+// does not exist or a wrong password is not.
+func IsUnreachable(err error) bool {
+	switch code := sqlState(err); {
+	case code == "":
+	case code[:2] == "57" || code[:2] == "08" || code[:2] == "53": // shutdown and start, connection, resources
+		return true
+	default:
+		return false
+	}
+	if _, ok := errors.AsType[*Fault](err); ok {
+		return false
+	}
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		return false
+	}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[net.Error](err)
+	return connecting || network || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
+}
+
+// connectFault puts what goes wrong on connecting into words.
+func connectFault(err error) error {
+	switch sqlState(err) {
+	case codeInvalidCatalog:
+		return &Fault{"the source database does not exist", "create it, or correct --source", err}
+	case codeInvalidPassword, codeInvalidAuth:
+		return &Fault{"the source refuses the role or its password", "correct --source, or pg_hba.conf on the server", err}
+	case codeInsufficientRights:
+		return &Fault{"the source's role may not replicate", "as a superuser: ALTER ROLE … REPLICATION", err}
+	}
+	return fmt.Errorf("connect to the source: %w", err)
+}

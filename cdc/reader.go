@@ -1,0 +1,138 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Reader reads the log for as long as it runs.
+type Reader struct {
+	cfg     Config
+	store   Store
+	log     *zap.Logger
+	metrics *metrics
+	state   atomic.Int32
+}
+
+// State is what a reader is doing, for readiness.
+type State int32
+
+// The states of a reader.
+const (
+	Connecting State = iota // or waiting to try again
+	Standby                 // another process holds the slot
+	Reading
+)
+
+// String is the state for people.
+func (s State) String() string {
+	return [...]string{"connecting", "standby", "reading"}[s]
+}
+
+// New prepares a reader; Run starts it.
+func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*Reader, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Reader{cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"), metrics: newMetrics(reg)}, nil
+}
+
+// State says what the reader is doing now.
+func (r *Reader) State() State { return State(r.state.Load()) }
+
+const (
+	firstBackoff = 200 * time.Millisecond
+	lastBackoff  = 10 * time.Second
+
+	// standbyPoll is how often a standby tries to take the slot: a dead
+	// process's slot is free once the server notices.
+	standbyPoll = 500 * time.Millisecond
+
+	// aLongRun resets the backoff: a connection that held this long was good.
+	aLongRun = time.Minute
+)
+
+// Run reads until ctx ends, which is no error. A lost connection and a store
+// that is away are waited for. It returns a [*GapError] when the log cannot be
+// continued, and a [*Fault] for what has to be mended first.
+func (r *Reader) Run(ctx context.Context) error {
+	backoff, told := firstBackoff, ""
+	for {
+		began := time.Now()
+		err := r.runOnce(ctx)
+		r.state.Store(int32(Connecting))
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errSlotInUse):
+			r.state.Store(int32(Standby))
+			if told != "standby" {
+				told = "standby"
+				r.log.Info("slot is in use, waiting as standby", zap.String("slot", r.cfg.Slot))
+			}
+			if !sleep(ctx, standbyPoll) {
+				return nil
+			}
+			continue
+		case isFinal(err):
+			return r.final(ctx, err)
+		}
+		if time.Since(began) > aLongRun {
+			backoff, told = firstBackoff, ""
+		}
+		r.metrics.reconnects.Inc()
+		wait := jitter(backoff)
+		if message := err.Error(); message != told {
+			told = message
+			r.log.Warn("reading stopped, trying again from the stored position", zap.Error(err), zap.Duration("retry_in", wait))
+		}
+		if !sleep(ctx, wait) {
+			return nil
+		}
+		backoff = min(2*backoff, lastBackoff)
+	}
+}
+
+// isFinal says whether trying again would not help.
+func isFinal(err error) bool {
+	_, gap := errors.AsType[*GapError](err)
+	_, fault := errors.AsType[*Fault](err)
+	return gap || fault
+}
+
+// final makes a durable note of a gap before the reader ends with it.
+func (r *Reader) final(ctx context.Context, err error) error {
+	gap, ok := errors.AsType[*GapError](err)
+	if !ok {
+		return err
+	}
+	r.metrics.gaps.Inc()
+	r.log.Error("the log cannot be continued without a gap", zap.String("slot", gap.Slot),
+		zap.Stringer("from", gap.From), zap.Stringer("to", gap.To), zap.String("reason", gap.Reason))
+	if noteErr := r.store.RecordGap(ctx, gap.gap()); noteErr != nil {
+		return errors.Join(err, noteErr)
+	}
+	return err
+}
+
+// jitter spreads d by a fifth either way.
+func jitter(d time.Duration) time.Duration {
+	return d*4/5 + rand.N(d*2/5+1)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

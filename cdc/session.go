@@ -1,0 +1,107 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
+
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// runOnce is the life of one replication connection.
+func (r *Reader) runOnce(ctx context.Context) error {
+	source, err := newCatalogReader(ctx, r.cfg)
+	if err != nil {
+		return err
+	}
+	defer source.close(ctx)
+	conn, err := r.cfg.connectReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(ctx, conn)
+
+	checkpoint, err := r.begin(ctx, conn, source)
+	if err != nil {
+		return err
+	}
+	r.state.Store(int32(Reading))
+	r.metrics.flushed.Store(uint64(checkpoint.Flush))
+	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
+		zap.Stringer("lsn", checkpoint.Flush))
+
+	s := newStream(r, conn, source, checkpoint)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.receive(ctx) })
+	group.Go(func() error { return s.append(ctx) })
+	group.Go(func() error { return r.watchSlot(ctx) })
+	return group.Wait()
+}
+
+// begin takes the slot first, then the epoch, then reads the position: whoever
+// held the slot before can store nothing after that. What makes it impossible
+// to go on is found before and again after, since others may change it.
+func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalogReader) (schemas.Checkpoint, error) {
+	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return schemas.Checkpoint{}, fmt.Errorf("identify the source: %w", err)
+	}
+	slot, err := source.inspect(ctx, r.cfg)
+	if err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	if slot.exists && slot.active {
+		return schemas.Checkpoint{}, errSlotInUse
+	}
+	if slot.exists && !slot.lost {
+		if err := r.start(ctx, conn); err != nil {
+			return schemas.Checkpoint{}, err
+		}
+	}
+	checkpoint, err := r.store.TakeOver(ctx)
+	if err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	if err := r.cfg.check(checkpoint, system, slot); err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	return checkpoint, nil
+}
+
+// start takes the slot. It names no position: the server goes on from what was
+// confirmed, which never is ahead of what is stored, and what is stored
+// already is skipped by position.
+func (r *Reader) start(ctx context.Context, conn *pgconn.PgConn) error {
+	options := pglogrepl.StartReplicationOptions{
+		Mode: pglogrepl.LogicalReplication,
+		PluginArgs: []string{
+			"proto_version '1'",
+			"publication_names " + quoteLiteral(schemas.QuoteIdent(r.cfg.Publication)),
+			"messages 'true'",
+		},
+	}
+	err := pglogrepl.StartReplication(ctx, conn, r.cfg.Slot, 0, options)
+	if sqlState(err) == codeObjectInUse {
+		return errSlotInUse
+	}
+	if err != nil {
+		return fmt.Errorf("start replication from slot %s: %w", r.cfg.Slot, err)
+	}
+	return nil
+}
+
+func quoteLiteral(s string) string {
+	quoted := []byte{'\''}
+	for _, c := range []byte(s) {
+		if c == '\'' {
+			quoted = append(quoted, '\'')
+		}
+		quoted = append(quoted, c)
+	}
+	return string(append(quoted, '\''))
+}

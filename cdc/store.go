@@ -1,0 +1,19 @@
+package cdc
+
+import (
+	"context"
+
+	"walhook/schemas"
+)
+
+// Store keeps what is read. Only what it has committed is acknowledged.
+type Store interface {
+	// TakeOver makes the caller the only writer and returns what is stored.
+	// It comes before the first Append and after every failed one.
+	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
+	// Append commits a batch with its position. After an error it is not
+	// known whether it did.
+	Append(ctx context.Context, batch schemas.Batch) error
+	// RecordGap keeps a durable note of a gap, for people.
+	RecordGap(ctx context.Context, gap schemas.Gap) error
+}

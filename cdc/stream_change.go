@@ -1,0 +1,205 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"walhook/schemas"
+)
+
+// The bounds of a chunk: what is kept back of a transaction before its end is
+// seen. At its end, whatever there is goes on.
+const (
+	chunkChanges = 1000
+	chunkBytes   = 1 << 20
+)
+
+// change handles one message of pgoutput.
+func (s *stream) change(ctx context.Context, c *cursor) error {
+	kind := c.byte()
+	if !s.inTx {
+		switch kind {
+		case msgBegin, msgLogical, msgRelation, msgType, msgOrigin:
+		default:
+			return fmt.Errorf("message %q outside a transaction", kind)
+		}
+	}
+	switch kind {
+	case msgBegin:
+		return s.begin(c)
+	case msgCommit:
+		return s.commit(ctx, c)
+	case msgRelation:
+		return s.relation(ctx, c)
+	case msgInsert:
+		return s.row(ctx, c, schemas.Insert)
+	case msgUpdate:
+		return s.row(ctx, c, schemas.Update)
+	case msgDelete:
+		return s.row(ctx, c, schemas.Delete)
+	case msgTruncate:
+		return s.truncate(ctx, c)
+	case msgLogical:
+		return s.logical(ctx, c)
+	case msgOrigin, msgType:
+		return nil // where it came from; a type's name, read by OID instead
+	}
+	return fmt.Errorf("message of kind %q is not known", kind)
+}
+
+func (s *stream) begin(c *cursor) error {
+	tx, err := decodeBegin(c)
+	if err != nil {
+		return err
+	}
+	if s.inTx {
+		return errors.New("a transaction begins inside another")
+	}
+	done := s.resume.Position
+	s.inTx, s.tx, s.ordinal = true, tx, 0
+	s.skip = tx.commit < done.Commit
+	s.skipUpto = 0
+	if tx.commit == done.Commit {
+		if s.resume.Xid != 0 && s.resume.Xid != tx.xid {
+			return &GapError{From: s.resume.Flush, To: tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
+				"transaction %d stands where transaction %d was stored", tx.xid, s.resume.Xid)}
+		}
+		s.skipUpto = done.Ordinal
+	}
+	return nil
+}
+
+func (s *stream) commit(ctx context.Context, c *cursor) error {
+	m, err := decodeCommit(c)
+	if err != nil {
+		return err
+	}
+	if m.lsn != s.tx.commit {
+		return fmt.Errorf("commit at %s ends a transaction that began with %s", m.lsn, s.tx.commit)
+	}
+	s.inTx = false
+	s.flush = max(s.flush, m.end)
+	return s.handOn(ctx)
+}
+
+// next counts a change message. It is false when the change is stored already.
+func (s *stream) next() bool {
+	s.ordinal++
+	if s.skip || s.ordinal <= s.skipUpto {
+		return false
+	}
+	s.position = schemas.Position{Commit: s.tx.commit, Ordinal: s.ordinal}
+	s.xid = s.tx.xid
+	return true
+}
+
+// keep adds a change to the chunk and hands a full one on.
+func (s *stream) keep(ctx context.Context, change schemas.Change) error {
+	change.Position, change.CommittedAt = s.position, s.tx.committedAt
+	if len(s.chunk) == 0 {
+		s.r.metrics.received(change.CommittedAt)
+	}
+	s.chunk = append(s.chunk, change)
+	if len(s.chunk) < chunkChanges && s.arena.size-s.chunkStart < chunkBytes {
+		return nil
+	}
+	return s.handOn(ctx)
+}
+
+// handOn gives the chunk to the appender and waits while there is no room,
+// answering the server meanwhile so that it does not give up on us.
+func (s *stream) handOn(ctx context.Context) error {
+	size := s.arena.size - s.chunkStart
+	room := s.pending.add(schemas.Batch{Changes: s.chunk, Position: s.position, Xid: s.xid, Flush: s.flush}, size)
+	s.chunk, s.chunkStart = nil, s.arena.size
+	for !room {
+		select {
+		case <-s.pending.room:
+			room = !s.pending.full()
+		case <-time.After(statusEvery):
+			if err := s.sendStatus(context.WithoutCancel(ctx), time.Now()); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (s *stream) row(ctx context.Context, c *cursor, kind schemas.Kind) error {
+	if !s.next() {
+		return nil
+	}
+	oid := c.uint32()
+	relation := s.relations[oid]
+	if relation == nil {
+		return fmt.Errorf("%s of relation %d, which was not described", kind, oid)
+	}
+	change, err := decodeRow(c, &s.arena, kind, relation)
+	if err != nil {
+		return fmt.Errorf("%s of table %s: %w", kind, relation.Table(), err)
+	}
+	return s.keep(ctx, change)
+}
+
+func (s *stream) truncate(ctx context.Context, c *cursor) error {
+	oids, err := decodeTruncate(c)
+	if err != nil {
+		return err
+	}
+	if !s.next() {
+		return nil
+	}
+	for _, oid := range oids {
+		relation := s.relations[oid]
+		if relation == nil {
+			return fmt.Errorf("truncate of relation %d, which was not described", oid)
+		}
+		if err := s.keep(ctx, schemas.Change{Kind: schemas.Truncate, Relation: relation}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logical handles a logical message. One that is not transactional stands
+// outside the order of commits: it gets no ordinal, and is handed on only to
+// be refused by name.
+func (s *stream) logical(ctx context.Context, c *cursor) error {
+	change, err := decodeLogical(c, &s.arena)
+	if err != nil {
+		return fmt.Errorf("logical message: %w", err)
+	}
+	if !change.Transactional {
+		if change.Prefix != schemas.MessagePrefix {
+			return nil
+		}
+		change.Content = nil
+		if err := s.keep(ctx, change); err != nil || s.inTx {
+			return err
+		}
+		return s.handOn(ctx)
+	}
+	if !s.inTx {
+		return errors.New("transactional logical message outside a transaction")
+	}
+	if !s.next() {
+		return nil
+	}
+	return s.keep(ctx, change)
+}
+
+func (s *stream) relation(ctx context.Context, c *cursor) error {
+	relation, err := decodeRelation(c)
+	if err != nil {
+		return fmt.Errorf("relation: %w", err)
+	}
+	if err := s.source.describe(ctx, relation, s.relations[relation.OID]); err != nil {
+		return err
+	}
+	s.relations[relation.OID] = relation
+	return nil
+}

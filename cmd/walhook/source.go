@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+
+	"walhook/cdc"
+	"walhook/outbox"
+	"walhook/schemas"
+)
+
+// snapshotStore joins the outbox's publisher to what cdc asks of a store: the
+// two packages do not know each other.
+type snapshotStore struct{ *outbox.Publisher }
+
+func (s snapshotStore) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(cdc.SnapshotSink) error) error {
+	return s.Publisher.LoadSnapshot(ctx, point, func(w *outbox.SnapshotWriter) error { return fill(w) })
+}
+
+// prepare makes source and outbox ready: migrations, publication, replica
+// identity, slot and first snapshot. What is there already is left as it is.
+func prepare(ctx context.Context, source cdc.Config, store *outbox.Store, outboxURL string, acceptGap bool, log *zap.Logger) error {
+	plan, err := cdc.PlanSetup(ctx, source)
+	if err != nil {
+		return err
+	}
+	if err := outbox.Migrate(ctx, outboxURL); err != nil {
+		return err
+	}
+	if err := plan.Apply(ctx, source, log); err != nil {
+		return err
+	}
+	return cdc.Snapshot(ctx, source, snapshotStore{store.Publisher(source.Catalog)}, acceptGap, log)
+}

@@ -1,0 +1,289 @@
+package pgcluster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// superuser is the role that the cluster is made with and that URLs name.
+const superuser = "postgres"
+
+// portAttempts is how many free ports are tried: another process may take one
+// between the look and the bind.
+const portAttempts = 5
+
+// Cluster is a PostgreSQL server of our own. Its methods may be called from
+// several goroutines.
+type Cluster struct {
+	binaries Binaries
+	options  Options
+	password string
+	port     int
+	home     *home
+
+	mu      sync.Mutex
+	server  *process // nil while the server is down; guarded by mu
+	stopped bool     // guarded by mu
+}
+
+// Start finds a server, makes a cluster and waits until it answers.
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	binaries, err := Find(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	runAs, err := findAccount(o.User)
+	if err != nil {
+		return nil, err
+	}
+	home, err := makeHome(o.TempDir, runAs)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{binaries: binaries, options: o, password: rand.Text(), home: home}
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	if err := c.home.account.reaches(filepath.Join(c.binaries.Dir, "postgres")); err != nil {
+		return err
+	}
+	if err := c.initdb(ctx); err != nil {
+		return err
+	}
+	var err error
+	for range portAttempts {
+		if c.port, err = freePort(); err != nil {
+			return err
+		}
+		if err = c.up(ctx); err == nil || ctx.Err() != nil || !bytes.Contains(c.log(), []byte("could not bind")) {
+			return err
+		}
+	}
+	return err
+}
+
+// initdb makes the data folder: scram passwords only, settings in its
+// postgresql.conf so that ALTER SYSTEM can still override them.
+func (c *Cluster) initdb(ctx context.Context) error {
+	secret := filepath.Join(c.home.dir, "password")
+	if err := c.home.write(secret, c.password); err != nil {
+		return err
+	}
+	defer os.Remove(secret)
+	args := []string{"-D", c.home.data(), "-U", superuser, "--pwfile=" + secret, "--auth=scram-sha-256",
+		"--encoding=UTF8", "--no-locale"}
+	if c.options.NoSync {
+		args = append(args, "--no-sync")
+	}
+	init, err := startProcess(filepath.Join(c.binaries.Dir, "initdb"), args, c.home)
+	if err != nil {
+		return fmt.Errorf("start initdb: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.options.startTimeout(), errors.New("initdb takes too long"))
+	defer cancel()
+	select {
+	case <-ctx.Done():
+		init.killTree()
+		return fmt.Errorf("make a cluster: %w", context.Cause(ctx))
+	case <-init.done:
+	}
+	if init.err != nil {
+		return fmt.Errorf("make a cluster with initdb: %w: %s", init.err, c.Logs())
+	}
+	return c.configure()
+}
+
+func (c *Cluster) configure() error {
+	var conf strings.Builder
+	settings := c.options.settings()
+	names := make([]string, 0, len(settings))
+	for name := range settings {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(&conf, "%s = '%s'\n", name, strings.ReplaceAll(settings[name], "'", "''"))
+	}
+	path := filepath.Join(c.home.data(), "postgresql.conf")
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	_, err = file.WriteString(conf.String())
+	return errors.Join(err, file.Close())
+}
+
+// up starts the postmaster and waits until it takes connections, crash
+// recovery included.
+func (c *Cluster) up(ctx context.Context) error {
+	socket := c.home.data()
+	if len(socket) > 80 { // sun_path holds 104 bytes on some systems, the file's name included
+		socket = ""
+	}
+	c.home.forgetLog()
+	server, err := startProcess(filepath.Join(c.binaries.Dir, "postgres"),
+		[]string{"-D", c.home.data(), "-p", strconv.Itoa(c.port), "-k", socket}, c.home)
+	if err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.options.startTimeout(), errors.New("postgres takes too long to start"))
+	defer cancel()
+	if err := c.answers(ctx, server); err != nil {
+		server.killTree()
+		return fmt.Errorf("start postgres: %w: %s", err, c.Logs())
+	}
+	c.server = server
+	return nil
+}
+
+func (c *Cluster) answers(ctx context.Context, server *process) error {
+	pause := time.NewTicker(20 * time.Millisecond)
+	defer pause.Stop()
+	for {
+		conn, err := pgx.Connect(ctx, c.URL("postgres"))
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-server.done:
+			return cmp.Or(server.err, errors.New("it ended at once"))
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-pause.C:
+		}
+	}
+}
+
+// URL is how to connect to a database of the cluster, as superuser.
+func (c *Cluster) URL(database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(superuser, c.password),
+		Host:     "127.0.0.1:" + strconv.Itoa(c.port),
+		Path:     "/" + database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// Binaries is what the server runs from.
+func (c *Cluster) Binaries() Binaries { return c.binaries }
+
+// Port is the TCP port on 127.0.0.1, the same through a Restart.
+func (c *Cluster) Port() int { return c.port }
+
+// PID is the postmaster's, 0 while the server is down.
+func (c *Cluster) PID() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return 0
+	}
+	return c.server.pid()
+}
+
+// CreateDatabase makes an empty database and returns its URL.
+func (c *Cluster) CreateDatabase(ctx context.Context, name string) (string, error) {
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		return "", fmt.Errorf("create database %s: %w", name, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", fmt.Errorf("create database %s: %w", name, err)
+	}
+	return c.URL(name), nil
+}
+
+// Kill is a crash: SIGKILL to the postmaster and all its children. It returns
+// when they are gone. The data stays for Restart.
+func (c *Cluster) Kill() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return errors.New("kill postgres: it is not running")
+	}
+	c.server.killTree()
+	c.server = nil
+	return c.home.forgetPostmaster()
+}
+
+// Restart starts the server again on the same data and port: after a Kill with
+// crash recovery, otherwise after a fast shutdown.
+func (c *Cluster) Restart(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return errors.New("restart postgres: the cluster was stopped and removed")
+	}
+	c.down()
+	var err error
+	for range portAttempts { // something may hold our port for a moment
+		if err = c.up(ctx); err == nil || ctx.Err() != nil || !bytes.Contains(c.log(), []byte("could not bind")) {
+			return err
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return err
+}
+
+// Shutdown ends the server as an operator's fast shutdown does and keeps the
+// data for Restart. Clients that do not let go are cut off after 3 s.
+func (c *Cluster) Shutdown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down()
+}
+
+func (c *Cluster) down() {
+	if c.server != nil {
+		c.server.shutdown()
+		c.server = nil
+	}
+}
+
+// Stop ends the server and removes all that the cluster put on disk. Stopping
+// twice is allowed.
+func (c *Cluster) Stop() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return nil
+	}
+	c.stopped = true
+	c.down()
+	return c.home.remove()
+}
+
+// Logs is the tail of what the server last wrote to its log, for error
+// messages.
+func (c *Cluster) Logs() string { return tail(c.log(), 2000) }
+
+func (c *Cluster) log() []byte { return c.home.log() }
+
+// tail is the end of some output, for an error message.
+func tail(out []byte, limit int) string {
+	out = bytes.TrimSpace(out)
+	if len(out) > limit {
+		out = append([]byte("…"), out[len(out)-limit:]...)
+	}
+	return string(out)
+}

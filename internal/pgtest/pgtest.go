@@ -1,0 +1,175 @@
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/pgcluster"
+)
+
+// shared is the server of this test binary, and its databases' numbers.
+var shared struct {
+	mu      sync.Mutex
+	cluster *pgcluster.Cluster // nil until the first test asks
+	err     error              // why there is none; asked once
+	next    atomic.Int64
+}
+
+// Main runs the tests and stops the server they shared.
+func Main(m *testing.M) int {
+	code := m.Run()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.cluster != nil {
+		if err := shared.cluster.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop the tests' PostgreSQL:", err)
+			code = max(code, 1)
+		}
+		shared.cluster = nil
+	}
+	return code
+}
+
+// Cluster is the server that the tests of this binary share. A test must not
+// stop or kill it.
+func Cluster(tb testing.TB) *pgcluster.Cluster {
+	tb.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.cluster == nil && shared.err == nil {
+		shared.cluster, shared.err = pgcluster.Start(context.Background(), options(pgcluster.Options{NoSync: true}))
+	}
+	if shared.err != nil {
+		tb.Fatalf("start PostgreSQL for the tests: %v", shared.err)
+	}
+	return shared.cluster
+}
+
+// NewCluster is a server of the test's own, stopped when the test ends.
+func NewCluster(tb testing.TB, o pgcluster.Options) *pgcluster.Cluster {
+	tb.Helper()
+	cluster, err := pgcluster.Start(tb.Context(), options(o))
+	if err != nil {
+		tb.Fatalf("start PostgreSQL for the test: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			tb.Errorf("stop PostgreSQL: %v", err)
+		}
+	})
+	return cluster
+}
+
+// options adds room for many tests at once, beneath what the test asks for.
+func options(o pgcluster.Options) pgcluster.Options {
+	settings := map[string]string{
+		"max_replication_slots": "100",
+		"max_wal_senders":       "100",
+		"max_connections":       "300",
+	}
+	maps.Copy(settings, o.Settings)
+	o.Settings = settings
+	if o.Progress == nil {
+		o.Progress = func(message string) { fmt.Fprintln(os.Stderr, message) }
+	}
+	return o
+}
+
+// DB is a database that one test has to itself.
+type DB struct {
+	Cluster *pgcluster.Cluster
+	Name    string
+	URL     string
+}
+
+// Database makes an empty database on the shared server. It is dropped when
+// the test ends, with its slots and whoever is still connected.
+func Database(tb testing.TB) *DB {
+	tb.Helper()
+	return NewDatabase(tb, Cluster(tb))
+}
+
+// NewDatabase makes an empty database on a cluster.
+func NewDatabase(tb testing.TB, cluster *pgcluster.Cluster) *DB {
+	tb.Helper()
+	name := fmt.Sprintf("test_%d", shared.next.Add(1))
+	url, err := cluster.CreateDatabase(tb.Context(), name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	db := &DB{Cluster: cluster, Name: name, URL: url}
+	tb.Cleanup(func() {
+		if cluster.PID() == 0 {
+			return // the test left the server down
+		}
+		if err := db.drop(); err != nil {
+			tb.Logf("drop database %s: %v", name, err)
+		}
+	})
+	return db
+}
+
+// Connect is a connection to the database, closed when the test ends.
+func (db *DB) Connect(tb testing.TB) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), db.URL)
+	if err != nil {
+		tb.Fatalf("connect to %s: %v", db.Name, err)
+	}
+	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// Exec runs statements and fails the test when they fail.
+func (db *DB) Exec(tb testing.TB, sql string) {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), db.URL)
+	if err != nil {
+		tb.Fatalf("connect to %s: %v", db.Name, err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.PgConn().Exec(tb.Context(), sql).ReadAll(); err != nil {
+		tb.Fatalf("execute in %s: %v", db.Name, err)
+	}
+}
+
+const endWalsendersSQL = `
+SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+WHERE database = $1 AND active_pid IS NOT NULL`
+
+const dropSlotsSQL = `
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+WHERE database = $1 AND NOT active`
+
+const countSlotsSQL = `SELECT count(*) FROM pg_replication_slots WHERE database = $1`
+
+// drop removes the database and first its slots, which would keep it.
+func (db *DB) drop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, db.Cluster.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for left := 1; left > 0; {
+		if err := conn.QueryRow(ctx, countSlotsSQL, db.Name).Scan(&left); err != nil {
+			return err
+		}
+		for _, sql := range []string{endWalsendersSQL, dropSlotsSQL} {
+			if _, err := conn.Exec(ctx, sql, db.Name); err != nil && ctx.Err() != nil {
+				return err // otherwise a slot changed hands meanwhile: look again
+			}
+		}
+	}
+	_, err = conn.Exec(ctx, "DROP DATABASE "+pgx.Identifier{db.Name}.Sanitize()+" WITH (FORCE)")
+	return err
+}

@@ -1,0 +1,278 @@
+package receiver
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// maxBody is more than walhook ever sends (CONTRACT.md §4).
+const maxBody = 32 << 20
+
+// pathPrefix comes before the account in a receiver's URLs.
+const pathPrefix = "/hooks/"
+
+// Options says how a server behaves. The zero value is healthy for every
+// account and leaves signatures unchecked.
+type Options struct {
+	Addr string // "" is a free port of 127.0.0.1
+
+	// Behave chooses an account's behaviour at its first request; nil is
+	// Healthy for all.
+	Behave func(account string) Behaviour
+	// Secret looks up an account's whsec_ secret, once per request; "" is not
+	// known, and a bad signature. Nil leaves signatures unchecked.
+	Secret func(account string) string
+	// OnDelivery hears of every request once it is over, from many goroutines.
+	OnDelivery func(Delivery)
+}
+
+// Delivery is one request as a receiver saw it.
+type Delivery struct {
+	Seq     int // order of arrival at the server, from 1
+	Account string
+	Path    string // what follows the account in the URL's path
+	ID      string // webhook-id
+
+	Schema string
+	Type   string
+	Record string // the data's id; "" without data
+	Body   [sha256.Size]byte
+
+	Arrived  time.Time
+	Answered time.Time
+	Status   int   // 0: not answered, or nobody was left to hear it
+	BadSig   error // why the signature does not verify; nil when it does
+	Attempt  int   // which request with this id this is, from 1
+}
+
+// OK says whether the receiver took the event.
+func (d Delivery) OK() bool { return d.Status >= 200 && d.Status < 300 }
+
+// Server is an HTTP receiver for many accounts. Close it.
+type Server struct {
+	options  Options
+	listener net.Listener
+	http     *http.Server
+	closing  context.CancelFunc
+	served   chan struct{} // closed when Serve has returned
+
+	mu         sync.Mutex // guards what follows
+	arrivals   int
+	accounts   map[string]*accountState
+	deliveries []Delivery
+	words      map[string]string // one copy of each schema, type and path
+}
+
+type accountState struct {
+	behave   Behaviour
+	count    int
+	attempts map[string]int // by webhook-id
+}
+
+// Start begins to listen.
+func Start(o Options) (*Server, error) {
+	listener, err := net.Listen("tcp", cmp.Or(o.Addr, "127.0.0.1:0"))
+	if err != nil {
+		return nil, fmt.Errorf("start a receiver: %w", err)
+	}
+	closing, closeAll := context.WithCancel(context.Background())
+	s := &Server{
+		options: o, listener: listener, closing: closeAll, served: make(chan struct{}),
+		accounts: map[string]*accountState{}, words: map[string]string{},
+	}
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return closing },
+	}
+	go func() {
+		defer close(s.served)
+		_ = s.http.Serve(listener) // ErrServerClosed, by Close
+	}()
+	return s, nil
+}
+
+// URL is an account's address at this server.
+func (s *Server) URL(account string) string {
+	return "http://" + s.listener.Addr().String() + pathPrefix + account
+}
+
+// Deliveries are the requests that are over, in the order of their arrival.
+func (s *Server) Deliveries() []Delivery {
+	s.mu.Lock()
+	all := slices.Clone(s.deliveries)
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b Delivery) int { return a.Seq - b.Seq })
+	return all
+}
+
+// Count is how many requests are over.
+func (s *Server) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.deliveries)
+}
+
+// Close ends the server; requests that hang are dropped, and all are recorded
+// when it returns.
+func (s *Server) Close() error {
+	s.closing()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.http.Close() // connections opened and never used
+	}
+	<-s.served
+	return err
+}
+
+// ServeHTTP takes one request: it answers as the account's behaviour says and
+// then examines what it got.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	account, path, ok := splitPath(r.URL.Path)
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	d := Delivery{Account: account, Path: path, ID: r.Header.Get(standardwebhooks.HeaderWebhookID), Arrived: time.Now()}
+	behave, request := s.arrive(&d)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil { // the sender left in the middle, or sends without end
+		d.BadSig = err
+		s.record(d)
+		panic(http.ErrAbortHandler)
+	}
+	d.examine(body)
+	answer := behave(request)
+	d.Status = give(w, r, answer)
+	d.Answered = time.Now()
+	d.BadSig = s.checkSignature(account, body, r.Header)
+	s.record(d)
+	if answer.Reset || answer.Hang {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// arrive gives the delivery its place in the order of arrival.
+func (s *Server) arrive(d *Delivery) (Behaviour, Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := s.accounts[d.Account]
+	if state == nil {
+		state = &accountState{behave: Healthy(), attempts: map[string]int{}}
+		if s.options.Behave != nil {
+			state.behave = s.options.Behave(d.Account)
+		}
+		s.accounts[d.Account] = state
+	}
+	s.arrivals++
+	state.count++
+	state.attempts[d.ID]++
+	d.Seq, d.Attempt = s.arrivals, state.attempts[d.ID]
+	return state.behave, Request{Account: d.Account, ID: d.ID, Count: state.count, Attempt: d.Attempt, At: d.Arrived}
+}
+
+func (s *Server) record(d Delivery) {
+	s.mu.Lock()
+	for _, word := range []*string{&d.Account, &d.Path, &d.Schema, &d.Type} {
+		if kept, ok := s.words[*word]; ok {
+			*word = kept
+		} else {
+			s.words[strings.Clone(*word)] = strings.Clone(*word)
+		}
+	}
+	s.deliveries = append(s.deliveries, d)
+	s.mu.Unlock()
+	if s.options.OnDelivery != nil {
+		s.options.OnDelivery(d)
+	}
+}
+
+// give answers and returns the status that went out, 0 for none.
+func give(w http.ResponseWriter, r *http.Request, answer Answer) int {
+	if answer.Hang {
+		<-r.Context().Done()
+		return 0
+	}
+	if answer.Delay > 0 {
+		select {
+		case <-time.After(answer.Delay):
+		case <-r.Context().Done():
+			return 0
+		}
+	}
+	if answer.Reset {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // a reset, not an orderly end
+			}
+			_ = conn.Close()
+		}
+		return 0
+	}
+	for name, values := range answer.Header {
+		w.Header()[name] = values
+	}
+	status := cmp.Or(answer.Status, http.StatusOK)
+	if status != http.StatusNoContent {
+		w.Header().Set("Content-Length", "0")
+	}
+	w.WriteHeader(status)
+	if http.NewResponseController(w).Flush() != nil {
+		return 0
+	}
+	return status
+}
+
+func (s *Server) checkSignature(account string, body []byte, header http.Header) error {
+	if s.options.Secret == nil {
+		return nil
+	}
+	secret := s.options.Secret(account)
+	if secret == "" {
+		return errors.New("no secret known")
+	}
+	webhook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		return err
+	}
+	return webhook.Verify(body, header)
+}
+
+// examine reads what the referee matches by.
+func (d *Delivery) examine(body []byte) {
+	d.Body = sha256.Sum256(body)
+	var envelope struct{ Type, Schema, Data string }
+	if json.Unmarshal(body, &envelope) != nil {
+		return // and so it matches nothing that is expected
+	}
+	d.Type, d.Schema = envelope.Type, envelope.Schema
+	var data struct{ ID json.RawMessage }
+	if envelope.Data == "" || json.Unmarshal([]byte(envelope.Data), &data) != nil {
+		return
+	}
+	if json.Unmarshal(data.ID, &d.Record) != nil {
+		d.Record = string(data.ID) // a number, as it is written
+	}
+}
+
+// splitPath takes /hooks/<account>/<anything> apart.
+func splitPath(path string) (account, rest string, ok bool) {
+	path, ok = strings.CutPrefix(path, pathPrefix)
+	account, rest, _ = strings.Cut(path, "/")
+	return account, rest, ok && account != ""
+}

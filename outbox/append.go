@@ -1,0 +1,157 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walhook/schemas"
+)
+
+const (
+	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
+
+	// A feed that starts anew keeps the account's secret and settings. What an
+	// operator disabled stays disabled; what walhook did is forgotten with the
+	// URL that it was about.
+	writeEndpointSQL = `
+		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, feed_from, ended_at)
+		VALUES ($1, nullif($2, ''), $3, $4, $5, $6, CASE WHEN $7 THEN clock_timestamp() END)
+		ON CONFLICT (account) DO UPDATE SET
+			url = excluded.url,
+			state = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
+			disabled_by = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'operator' ELSE '' END,
+			reason = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN e.reason ELSE excluded.reason END,
+			secret = CASE WHEN $8 THEN excluded.secret ELSE e.secret END,
+			feed_from = greatest(e.feed_from, excluded.feed_from),
+			ended_at = excluded.ended_at,
+			revision = e.revision + 1,
+			changed_at = clock_timestamp()
+		RETURNING id, revision`
+
+	// Leaves the URL and the state as they are: a disabled endpoint stays held,
+	// also when its account is gone.
+	amendEndpointSQL = `
+		UPDATE walhook.endpoint SET
+			secret = CASE WHEN $3 THEN $2 ELSE secret END,
+			ended_at = CASE WHEN $4 THEN clock_timestamp() ELSE ended_at END,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE account = $1 RETURNING id, revision`
+
+	deadTooLargeSQL = `
+		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8)`
+
+	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
+
+	writeOwnersSQL = `
+		INSERT INTO walhook.owner (schema, key, account, deleted_at)
+		SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS w(schema, key, account, deleted)
+		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at`
+
+	unroutedSQL = `
+		INSERT INTO walhook.unrouted (commit_lsn, ordinal, schema, type, key, reason)
+		VALUES ($1::text::pg_lsn, $2, $3, $4, $5, $6)`
+
+	writePositionSQL = `
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id)
+		VALUES ($1, $2::text::pg_lsn, $3, $4, $5::text::pg_lsn, $6)`
+)
+
+// append stores what the router made of a batch, with its position, in one
+// transaction that another epoch cannot interleave with.
+func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.Batch, r *router) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	err = s.appendOn(ctx, conn, epoch, nextID, batch, r)
+	if err != nil {
+		rollback(ctx, conn.Conn())
+	}
+	return fenceError(err)
+}
+
+func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID int64, batch schemas.Batch, r *router) error {
+	begin := &pgx.Batch{}
+	begin.Queue("BEGIN")
+	begin.Queue(assertEpochSQL, epoch)
+	for _, w := range r.endpoints {
+		s.queueEndpoint(begin, w)
+	}
+	if err := conn.SendBatch(ctx, begin).Close(); err != nil {
+		return err
+	}
+	if err := copyEvents(ctx, conn, r.events); err != nil {
+		return err
+	}
+	end := &pgx.Batch{}
+	for i := range r.tooLarge {
+		e := &r.tooLarge[i]
+		end.Queue(deadTooLargeSQL, e.route.endpoint, e.id, e.record, e.webhookID, e.schema, e.typ, e.committedAt, e.size)
+	}
+	for _, schema := range r.truncated {
+		end.Queue(forgetOwnersSQL, schema)
+	}
+	queueOwners(end, r.owners)
+	for _, u := range r.unrouted {
+		end.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
+	}
+	end.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
+		batch.Flush.String(), nextID)
+	end.Queue("COMMIT")
+	return conn.SendBatch(ctx, end).Close()
+}
+
+// queueEndpoint writes one endpoint; its route learns id and revision before
+// the events that carry them are copied.
+func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
+	learn := func(row pgx.Row) error { return row.Scan(&w.route.endpoint, &w.route.revision) }
+	secret, own := w.secret, w.secret != ""
+	if !w.urlSet {
+		b.Queue(amendEndpointSQL, w.route.account, s.secrets.seal(secret), own, w.ended).QueryRow(learn)
+		return
+	}
+	if !own {
+		secret = newSecret()
+	}
+	b.Queue(writeEndpointSQL, w.route.account, w.url, string(w.state), w.reason, s.secrets.seal(secret), w.feedFrom,
+		w.ended, own).QueryRow(learn)
+}
+
+func copyEvents(ctx context.Context, conn *pgxpool.Conn, events []eventRow) error {
+	if len(events) == 0 {
+		return nil
+	}
+	now := time.Now()
+	columns := []string{"id", "endpoint", "revision", "record", "webhook_id", "schema", "type", "committed_at", "appended_at", "body"}
+	row := make([]any, len(columns))
+	source := pgx.CopyFromSlice(len(events), func(i int) ([]any, error) {
+		e := &events[i]
+		row[0], row[1], row[2], row[3], row[4] = e.id, e.route.endpoint, e.route.revision, e.record, e.webhookID
+		row[5], row[6], row[7], row[8], row[9] = e.schema, e.typ, e.committedAt, now, e.body
+		return row, nil
+	})
+	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"walhook", "event"}, columns, source); err != nil {
+		return fmt.Errorf("copy %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+func queueOwners(b *pgx.Batch, owners map[recordKey]ownership) {
+	if len(owners) == 0 {
+		return
+	}
+	var names, keys, accounts []string
+	var deleted []bool
+	for k, o := range owners {
+		names, keys = append(names, k.schema), append(keys, k.key)
+		accounts, deleted = append(accounts, o.account), append(deleted, o.deleted)
+	}
+	b.Queue(writeOwnersSQL, names, keys, accounts, deleted)
+}

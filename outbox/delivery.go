@@ -1,0 +1,163 @@
+package outbox
+
+import (
+	"errors"
+	"time"
+)
+
+// EndpointState says whether an endpoint is sent to.
+type EndpointState string
+
+// The states of an endpoint.
+const (
+	EndpointActive   EndpointState = "active"
+	EndpointCleared  EndpointState = "cleared"  // the account took its URL away
+	EndpointUnusable EndpointState = "unusable" // the URL cannot be used; Reason says why
+	EndpointDisabled EndpointState = "disabled" // held: nothing is sent, nothing is lost until retention ends
+)
+
+// Endpoint is where an account's events go.
+type Endpoint struct {
+	ID      int64
+	Account string
+	// Revision rises with every change of what the account set. An answer
+	// counts only against the revision that it was given to.
+	Revision int64
+	URL      string
+	State    EndpointState
+	Reason   string // why it is not active, for people
+	// Secrets are whsec_ secrets, the newest first; more than one while a
+	// rotation overlaps. Never logged.
+	Secrets []string
+	// FeedFrom is the first event of the present feed: older ones are
+	// expired, not sent.
+	FeedFrom int64
+}
+
+// Event is one line of the log for one endpoint.
+type Event struct {
+	ID       int64
+	Endpoint int64
+	// Revision of the endpoint that was in force when the event was appended.
+	// A sender that knows an older one reads the endpoint again first.
+	Revision  int64
+	Record    string // events with the same Record reach the endpoint in order
+	WebhookID string
+	Schema    string
+	Type      string
+	// CommittedAt is when the source committed the change.
+	CommittedAt time.Time
+	Body        []byte
+	// Attempts counts those already made that failed; zero for a fresh event.
+	Attempts int
+}
+
+// Disposition is what becomes of an event after an attempt, or without one.
+type Disposition byte
+
+// The dispositions.
+const (
+	Delivered Disposition = iota + 1 // acknowledged
+	Retry                            // tried again at Settlement.RetryAt; its record's later events wait
+	Dead                             // given up: a dead letter, listed, can be sent again
+	Parked                           // not tried: an earlier event of its record is in retry
+)
+
+// Settlement is the fate of one event, to be made durable.
+type Settlement struct {
+	Event       Event // Body is not needed
+	Disposition Disposition
+	// Attempt is nil when none was made (Parked).
+	Attempt *Attempt
+	RetryAt time.Time // for Retry
+	// FromRetry says that the event was read from the retry table and not
+	// from the log.
+	FromRetry bool
+	// Disable, when not empty, disables the endpoint with this reason,
+	// provided that its revision is still Attempt.Revision.
+	Disable string
+}
+
+// Attempt is one request, made or at least begun.
+type Attempt struct {
+	At       time.Time // when it began
+	Number   int       // 1 for the first
+	Revision int64     // of the endpoint it went to
+	Duration time.Duration
+	Status   int    // HTTP status, 0 for none
+	Outcome  string // delivered, retry, pause, disable, dead
+	Reason   string // the metric label: 2xx, timeout_header, dns, …
+	Detail   string // for people, bounded, without secrets
+}
+
+// RecordState is how a record stands that a settlement touched and that has,
+// or had, rows in retry.
+type RecordState struct {
+	Endpoint int64
+	Record   string
+	// Blocked is false when nothing of the record is left in retry: its next
+	// events are sent straight from the log again.
+	Blocked bool
+	// NextAt is when the record's oldest event in retry is due.
+	NextAt time.Time
+}
+
+// LaneState is what is kept of a lane between owners. A lane with nothing to
+// remember has no row.
+type LaneState struct {
+	Endpoint int64
+	// Behind says that the lane stands still at Cursor while its shard's
+	// tail moves on. Every event up to Cursor is delivered, in retry or dead.
+	Behind bool
+	Cursor int64
+	// Open is the breaker: no attempt before OpenUntil. Opens counts how
+	// often in a row it opened, which sets how long the next time lasts.
+	Open      bool
+	OpenUntil time.Time
+	Opens     int
+	// PausedUntil is set by Retry-After; zero for not paused.
+	PausedUntil time.Time
+	// FailingSince is the first failure after the last success; zero when
+	// the last attempt succeeded.
+	FailingSince time.Time
+	LastReason   string
+}
+
+// Shard is a part of the endpoints, owned by one sender at a time.
+type Shard struct {
+	ID int
+	// Tail: every event of the shard up to here is settled, or belongs to a
+	// lane that is Behind.
+	Tail int64
+}
+
+// Handover is what a new owner of shards starts from.
+type Handover struct {
+	Shards []Shard
+	// Horizon is the newest event at the time of taking over. Up to here the
+	// log may hold events that the previous owner settled: reads with
+	// Unsettled leave them out.
+	Horizon int64
+	Lanes   []LaneState
+	// Blocked lists the records with rows in retry.
+	Blocked []RecordState
+}
+
+// TailQuery asks for the log's events in order of id.
+type TailQuery struct {
+	After  int64 // exclusive
+	Upto   int64 // inclusive; 0 for no bound
+	Shards []int
+	// Endpoint, when not 0, asks for one lane's own range instead of Shards.
+	Endpoint int64
+	// Unsettled leaves out what an earlier owner settled; needed up to
+	// Handover.Horizon.
+	Unsettled bool
+	Limit     int
+	MaxBytes  int // stop after this many bytes of bodies; at least one event is returned
+}
+
+// ErrLeaseLost says that this sender no longer owns its shards: another took
+// over, and nothing that it writes is accepted. It must stop sending and join
+// anew.
+var ErrLeaseLost = errors.New("lease lost: another sender may own these shards")

@@ -1,0 +1,20 @@
+// Package outbox is the log between the source and the receivers, kept in
+// PostgreSQL: what is appended with the position it came from is delivered,
+// retried or a dead letter, whatever crashes.
+//
+//	publisher ──Append──▶ event (the log) ◀──Tail── sender
+//	                      position          ──Settle▶ attempt, retry, dead_letter
+//	                      endpoint, owner   ──Save──▶ lane, shard
+//
+// One publisher writes at a time, fenced by its epoch; so event ids rise in
+// commit order and a reader of "id > n" can miss nothing. Events are never
+// updated: attempts are appended beside them and are the acknowledgement, and
+// only what fails gets a row of its own in retry. Senders hold shards of the
+// endpoints by a lease; what a stale sender writes is refused.
+//
+// When the database is away every call returns its error and nothing is
+// assumed: the publisher stops acknowledging the source, the senders stop at
+// what they can still settle.
+//
+// It does not send, and it does not read the source.
+package outbox

@@ -1,0 +1,72 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret, previous_secret, feed_from`
+
+	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
+
+	endpointsChangedSQL = `
+		SELECT ` + endpointColumns + ` FROM walhook.endpoint
+		WHERE changed_at > $1 - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
+)
+
+// Endpoints reads the named endpoints as they stand now.
+func (s *Session) Endpoints(ctx context.Context, ids []int64) ([]Endpoint, error) {
+	rows, err := s.store.pool.Query(ctx, endpointsSQL, ids)
+	return s.store.readEndpoints(rows, err)
+}
+
+// changeOverlap covers the time between a change's time stamp and its commit:
+// no transaction of ours lasts longer.
+const changeOverlap = 2 * statementTimeout
+
+// EndpointsChanged reads the endpoints of the held shards that changed after
+// the instant since (by the outbox's clock), and the instant to ask with next.
+// An endpoint may be reported again; its Revision tells.
+func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endpoint, time.Time, error) {
+	var now time.Time
+	if err := s.store.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		return nil, time.Time{}, fmt.Errorf("read the outbox's clock: %w", err)
+	}
+	rows, err := s.store.pool.Query(ctx, endpointsChangedSQL, since, changeOverlap, s.id)
+	endpoints, err := s.store.readEndpoints(rows, err)
+	return endpoints, now, err
+}
+
+func (s *Store) readEndpoints(rows pgx.Rows, err error) ([]Endpoint, error) {
+	var endpoints []Endpoint
+	if err == nil {
+		endpoints, err = pgx.CollectRows(rows, s.scanEndpoint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints: %w", err)
+	}
+	return endpoints, nil
+}
+
+func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
+	var secret string
+	var previous *string
+	if err := row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom); err != nil {
+		return Endpoint{}, err
+	}
+	for _, stored := range []*string{&secret, previous} {
+		if stored == nil {
+			continue
+		}
+		opened, err := s.secrets.open(*stored)
+		if err != nil {
+			return Endpoint{}, err
+		}
+		e.Secrets = append(e.Secrets, opened)
+	}
+	return e, nil
+}

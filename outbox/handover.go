@@ -1,0 +1,147 @@
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
+
+	lanesOfShardsSQL = `
+		SELECT endpoint, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason
+		FROM walhook.lane WHERE endpoint % $2 = ANY ($1)`
+
+	// Only a record's oldest row can be due.
+	blockedRecordsSQL = `
+		SELECT endpoint, record, min(next_at)
+		FROM walhook.retry WHERE endpoint % $2 = ANY ($1)
+		GROUP BY endpoint, record`
+)
+
+// loadHandoverTx reads what the new owner of h.Shards starts from.
+func loadHandoverTx(ctx context.Context, tx pgx.Tx, h *Handover) error {
+	if err := tx.QueryRow(ctx, horizonSQL).Scan(&h.Horizon); err != nil {
+		return err
+	}
+	ids, _ := shardColumns(h.Shards)
+	rows, err := tx.Query(ctx, lanesOfShardsSQL, ids, Shards)
+	if err != nil {
+		return err
+	}
+	h.Lanes, err = pgx.CollectRows(rows, scanLane)
+	if err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, blockedRecordsSQL, ids, Shards)
+	if err != nil {
+		return err
+	}
+	h.Blocked, err = pgx.CollectRows(rows, scanRecordState)
+	return err
+}
+
+func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
+	var openUntil, pausedUntil, failingSince *time.Time
+	err = row.Scan(&lane.Endpoint, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
+		&pausedUntil, &failingSince, &lane.LastReason)
+	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = zeroTime(openUntil), zeroTime(pausedUntil), zeroTime(failingSince)
+	return lane, err
+}
+
+// scanRecordState reads endpoint, record and the oldest row's next_at; a null
+// next_at with no row behind it means that the record is free.
+func scanRecordState(row pgx.CollectableRow) (state RecordState, err error) {
+	var next *time.Time
+	err = row.Scan(&state.Endpoint, &state.Record, &next)
+	state.NextAt, state.Blocked = zeroTime(next), next != nil
+	return state, err
+}
+
+func zeroTime(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func nullTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+const (
+	saveLanesSQL = `
+		INSERT INTO walhook.lane (endpoint, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
+		SELECT * FROM unnest($1::bigint[], $2::bool[], $3::bigint[], $4::bool[], $5::timestamptz[], $6::int[],
+			$7::timestamptz[], $8::timestamptz[], $9::text[])
+		ON CONFLICT (endpoint) DO UPDATE SET
+			behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
+			open_until = excluded.open_until, opens = excluded.opens, paused_until = excluded.paused_until,
+			failing_since = excluded.failing_since, last_reason = excluded.last_reason,
+			saved_at = clock_timestamp()`
+
+	forgetLanesSQL = `DELETE FROM walhook.lane WHERE endpoint = ANY ($1)`
+
+	saveTailsSQL = `
+		UPDATE walhook.shard s SET tail = g.tail
+		FROM unnest($2::int[], $3::bigint[]) AS g(id, tail)
+		WHERE s.id = g.id AND s.sender = $1 AND s.tail < g.tail`
+)
+
+// Save stores lanes and shard tails in one transaction, for whoever owns them
+// next. A lane with nothing to remember loses its row.
+func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) error {
+	var kept laneColumns
+	var idle []int64
+	for _, lane := range lanes {
+		if lane.isIdle() {
+			idle = append(idle, lane.Endpoint)
+		} else {
+			kept.add(lane)
+		}
+	}
+	ids, tails := shardColumns(shards)
+	return s.store.batchTx(ctx, func(b *pgx.Batch) {
+		b.Queue(assertSenderSQL, s.id)
+		if len(kept.endpoint) > 0 {
+			b.Queue(saveLanesSQL, kept.endpoint, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
+				kept.pausedUntil, kept.failingSince, kept.lastReason)
+		}
+		if len(idle) > 0 {
+			b.Queue(forgetLanesSQL, idle)
+		}
+		if len(ids) > 0 {
+			b.Queue(saveTailsSQL, s.id, ids, tails)
+		}
+	}, nil)
+}
+
+func (l LaneState) isIdle() bool {
+	return !l.Behind && !l.Open && l.Opens == 0 && l.PausedUntil.IsZero() && l.FailingSince.IsZero()
+}
+
+// laneColumns are lanes as arrays, one per column of the table.
+type laneColumns struct {
+	endpoint, cursor                     []int64
+	behind, open                         []bool
+	opens                                []int
+	openUntil, pausedUntil, failingSince []*time.Time
+	lastReason                           []string
+}
+
+func (c *laneColumns) add(l LaneState) {
+	c.endpoint = append(c.endpoint, l.Endpoint)
+	c.cursor = append(c.cursor, l.Cursor)
+	c.behind = append(c.behind, l.Behind)
+	c.open = append(c.open, l.Open)
+	c.opens = append(c.opens, l.Opens)
+	c.openUntil = append(c.openUntil, nullTime(l.OpenUntil))
+	c.pausedUntil = append(c.pausedUntil, nullTime(l.PausedUntil))
+	c.failingSince = append(c.failingSince, nullTime(l.FailingSince))
+	c.lastReason = append(c.lastReason, l.LastReason)
+}

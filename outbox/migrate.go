@@ -1,0 +1,119 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/tern/v2/migrate"
+
+	"walhook/migrations"
+)
+
+// ErrNotSetUp says that the database holds no outbox, or an older one than
+// this binary needs.
+var ErrNotSetUp = errors.New("the outbox is not set up")
+
+// ErrTooNew says that a newer walhook migrated this outbox.
+var ErrTooNew = errors.New("the outbox is newer than this walhook")
+
+// Migrate creates the outbox in the database of url or brings it up to date.
+// It holds tern's advisory lock, so any number may run at once.
+func Migrate(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS walhook"); err != nil {
+		return fmt.Errorf("create schema walhook: %w", err)
+	}
+	migrator, err := loadMigrator(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if err := checkNotNewer(ctx, migrator); err != nil {
+		return err
+	}
+	if err := migrator.Migrate(ctx); err != nil {
+		return fmt.Errorf("migrate outbox: %w", err)
+	}
+	_, err = conn.Exec(ctx, "SET search_path = pg_catalog")
+	if err != nil {
+		return err
+	}
+	return makePartitions(ctx, conn)
+}
+
+// CheckMigrated says whether the outbox is there and at this binary's version:
+// nil, [ErrNotSetUp] or [ErrTooNew].
+func (s *Store) CheckMigrated(ctx context.Context) error {
+	var exists bool
+	const sql = "SELECT to_regclass($1) IS NOT NULL"
+	if err := s.pool.QueryRow(ctx, sql, migrations.VersionTable).Scan(&exists); err != nil {
+		return fmt.Errorf("look for the outbox: %w", err)
+	}
+	if !exists {
+		return ErrNotSetUp
+	}
+	var version int32
+	if err := s.pool.QueryRow(ctx, "SELECT version FROM "+migrations.VersionTable).Scan(&version); err != nil {
+		return fmt.Errorf("read the outbox's version: %w", err)
+	}
+	latest, err := latestVersion()
+	if err != nil {
+		return err
+	}
+	switch {
+	case version < latest:
+		return fmt.Errorf("%w: it is at version %d, this walhook needs %d", ErrNotSetUp, version, latest)
+	case version > latest:
+		return fmt.Errorf("%w: it is at version %d, this one knows up to %d", ErrTooNew, version, latest)
+	}
+	return nil
+}
+
+func loadMigrator(ctx context.Context, conn *pgx.Conn) (*migrate.Migrator, error) {
+	migrator, err := migrate.NewMigrator(ctx, conn, migrations.VersionTable)
+	if err != nil {
+		return nil, fmt.Errorf("prepare migrations: %w", err)
+	}
+	if err := migrator.LoadMigrations(migrations.Files); err != nil {
+		return nil, fmt.Errorf("load migrations: %w", err)
+	}
+	return migrator, nil
+}
+
+func checkNotNewer(ctx context.Context, migrator *migrate.Migrator) error {
+	version, err := migrator.GetCurrentVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("read the outbox's version: %w", err)
+	}
+	if latest := int32(len(migrator.Migrations)); version > latest {
+		return fmt.Errorf("%w: it is at version %d, this one knows up to %d; use the newer binary", ErrTooNew, version, latest)
+	}
+	return nil
+}
+
+// latestVersion counts the migrations; tern numbers them without gaps.
+func latestVersion() (int32, error) {
+	paths, err := migrate.FindMigrations(migrations.Files)
+	if err != nil {
+		return 0, fmt.Errorf("load migrations: %w", err)
+	}
+	return int32(len(paths)), nil
+}
+
+// Drop removes the outbox and all that is in it.
+func Drop(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS walhook CASCADE"); err != nil {
+		return fmt.Errorf("drop schema walhook: %w", err)
+	}
+	return nil
+}

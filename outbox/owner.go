@@ -1,0 +1,88 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// recordKey names a record of the source.
+type recordKey struct{ schema, key string }
+
+// ownership is whose a record was when it was last seen, and whether it is gone
+// since. Whose a deleted record was stays known until retention ends.
+type ownership struct {
+	account string // "" for no owner
+	deleted bool
+}
+
+// ownerCache remembers which account records belonged to when they were last
+// seen. It keeps two generations and drops the older one, so that memory stays
+// bounded however many records there are.
+type ownerCache struct {
+	young, old map[recordKey]ownership
+}
+
+// ownerGeneration bounds one generation of the cache.
+const ownerGeneration = 50_000
+
+func newOwnerCache() *ownerCache {
+	return &ownerCache{young: map[recordKey]ownership{}}
+}
+
+func (c *ownerCache) get(k recordKey) (o ownership, known bool) {
+	if o, known = c.young[k]; known {
+		return o, true
+	}
+	if o, known = c.old[k]; known {
+		c.set(k, o)
+	}
+	return o, known
+}
+
+func (c *ownerCache) set(k recordKey, o ownership) {
+	if len(c.young) >= ownerGeneration {
+		c.old, c.young = c.young, make(map[recordKey]ownership, ownerGeneration)
+	}
+	c.young[k] = o
+}
+
+func (c *ownerCache) forgetSchema(schema string) {
+	for _, generation := range []map[recordKey]ownership{c.young, c.old} {
+		for k := range generation {
+			if k.schema == schema {
+				delete(generation, k)
+			}
+		}
+	}
+}
+
+const ownersSQL = `
+	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL
+	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
+	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
+
+// fetch reads the owners of wanted records into the cache.
+func (c *ownerCache) fetch(ctx context.Context, s *Store, wanted map[recordKey]struct{}) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	names, keys := make([]string, 0, len(wanted)), make([]string, 0, len(wanted))
+	for k := range wanted {
+		names, keys = append(names, k.schema), append(keys, k.key)
+	}
+	rows, err := s.pool.Query(ctx, ownersSQL, names, keys)
+	if err == nil {
+		var k recordKey
+		var o ownership
+		_, err = pgx.ForEachRow(rows, []any{&k.schema, &k.key, &o.account, &o.deleted}, func() error {
+			c.set(k, o)
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read the owners of %d records: %w", len(wanted), err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// Publisher is the one writer of the log. It fits what package cdc asks of a
+// store. It is used by one goroutine at a time.
+//
+// What it knows of accounts and owners is right only as long as its appends
+// succeed: after an error from Append, TakeOver comes first.
+type Publisher struct {
+	store   *Store
+	catalog *schemas.Catalog
+	log     *zap.Logger
+
+	epoch     int64
+	nextID    int64     // of the next event
+	partition time.Time // when the partition in use began
+	routes    map[string]*route
+	owners    *ownerCache
+	plans     map[*schemas.Relation]*schemas.Plan
+	warned    map[string]bool // what was named once in the log
+}
+
+// route is where an account's events go. The router owns it; revision and id
+// are set by the transaction that creates or changes the endpoint.
+type route struct {
+	account  string
+	endpoint int64 // 0 until it is inserted
+	revision int64
+	url      string
+	secret   string // the account's own, when its column was seen; otherwise ""
+}
+
+// Publisher prepares to publish by catalog. It writes nothing before TakeOver.
+func (s *Store) Publisher(catalog *schemas.Catalog) *Publisher {
+	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}}
+}
+
+const (
+	takeEpochSQL = `
+		UPDATE walhook.epoch SET epoch = epoch + 1, publisher = $1, taken_at = clock_timestamp()
+		RETURNING epoch`
+
+	sourceSQL = `
+		SELECT state, system_id, timeline, database, slot, publication, catalog FROM walhook.source`
+
+	positionSQL = `
+		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id
+		FROM walhook.position ORDER BY id DESC LIMIT 1`
+
+	routesSQL = `
+		SELECT account, id, revision, coalesce(url, '') FROM walhook.endpoint
+		WHERE state <> 'cleared' AND ended_at IS NULL`
+
+	partitionBeganSQL = `
+		SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
+)
+
+// TakeOver makes this process the only publisher: a new epoch first, which
+// waits for a running append of the old one and refuses its next, then the
+// position, which therefore is final. The checkpoint is zero when no first
+// snapshot is stored.
+func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
+	name, _ := os.Hostname()
+	if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
+		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
+	}
+	checkpoint, nextID, err := p.store.checkpoint(ctx)
+	if err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	p.nextID = nextID
+	p.owners = newOwnerCache()
+	p.plans = map[*schemas.Relation]*schemas.Plan{}
+	if err := p.loadRoutes(ctx); err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	return checkpoint, p.loadPartition(ctx)
+}
+
+// Checkpoint reads what is stored of the reader's progress, without taking
+// over. It is zero when no first snapshot is stored.
+func (s *Store) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
+	checkpoint, _, err := s.checkpoint(ctx)
+	return checkpoint, err
+}
+
+func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID int64, err error) {
+	var state string
+	src := &c.Source
+	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.Catalog)
+	if isNoRows(err) || err == nil && state != "ready" {
+		return schemas.Checkpoint{}, 1, nil
+	}
+	if err != nil {
+		return c, 0, fmt.Errorf("read the stored source: %w", err)
+	}
+	var commit, flush string
+	if err = s.pool.QueryRow(ctx, positionSQL).Scan(&commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID); err != nil {
+		return c, 0, fmt.Errorf("read the stored position: %w", err)
+	}
+	if c.Position.Commit, err = schemas.ParseLSN(commit); err != nil {
+		return c, 0, err
+	}
+	c.Flush, err = schemas.ParseLSN(flush)
+	return c, nextID, err
+}
+
+func (p *Publisher) loadRoutes(ctx context.Context) error {
+	p.routes = map[string]*route{}
+	rows, err := p.store.pool.Query(ctx, routesSQL)
+	if err != nil {
+		return fmt.Errorf("read endpoints: %w", err)
+	}
+	r := &route{}
+	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url}, func() error {
+		one := *r
+		p.routes[one.account] = &one
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read endpoints: %w", err)
+	}
+	return nil
+}
+
+func (p *Publisher) loadPartition(ctx context.Context) error {
+	start := eventPartition(p.nextID) * eventPartitionSize
+	err := p.store.pool.QueryRow(ctx, partitionBeganSQL, start).Scan(&p.partition)
+	if isNoRows(err) {
+		p.partition, err = time.Now(), nil
+	}
+	if err != nil {
+		return fmt.Errorf("read when the log's partition began: %w", err)
+	}
+	return nil
+}
+
+// Append stores a batch in one transaction: its events, what it teaches of
+// accounts and owners, and the position. After an error it is not known
+// whether the batch was stored; TakeOver tells.
+func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
+	p.rotate(ctx)
+	r := newRouter(p, batch.Changes)
+	if err := r.fetchOwners(ctx); err != nil {
+		return err
+	}
+	r.route()
+	if err := p.store.append(ctx, p.epoch, p.nextID, batch, r); err != nil {
+		return fmt.Errorf("append %d changes up to %s: %w", len(batch.Changes), batch.Position, err)
+	}
+	r.count()
+	if len(r.events) > 0 {
+		p.store.signalAppended()
+	}
+	return nil
+}
+
+// partitionsPerRetention sets how long a partition of the log is in use: the
+// log is dropped a partition at a time, so what is kept overshoots retention
+// by at most one part.
+const partitionsPerRetention = 7
+
+// rotate moves on to the next partition of the log when the present one is old
+// enough. The next one must exist; if it cannot be made now, the present one
+// serves a while longer.
+func (p *Publisher) rotate(ctx context.Context) {
+	age := p.store.cfg.Retention / partitionsPerRetention
+	if time.Since(p.partition) < age || p.nextID%eventPartitionSize < 2 {
+		return
+	}
+	p.partition = time.Now().Add(time.Minute - age) // when making fails: not again for a minute
+	next := (eventPartition(p.nextID) + 1) * eventPartitionSize
+	if err := p.store.makePartitions(ctx); err != nil {
+		p.log.Warn("cannot make partitions", zap.Error(err))
+		return
+	}
+	p.nextID, p.partition = next, time.Now()
+}

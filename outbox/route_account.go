@@ -1,0 +1,102 @@
+package outbox
+
+import (
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// endpointWrite is what a batch makes of one account's endpoint. Only the last
+// state counts: what waits for an old URL follows to the new one.
+type endpointWrite struct {
+	route *route
+
+	urlSet   bool // url, state, reason and feedFrom count
+	url      string
+	state    EndpointState
+	reason   string
+	feedFrom int64 // events below are expired; 0 keeps what is there
+
+	secret string // the account's own; "" keeps what is there, or makes one
+	ended  bool
+}
+
+// The reasons of endpoints that are not sent to, as people see them.
+const (
+	reasonCleared = "the account has no web hook URL"
+	reasonEnded   = "the account was deleted"
+)
+
+// applyAccount follows a row of the account table: from here on, its own event
+// and the rest of its transaction included, events go to the URL that it has.
+func (r *router) applyAccount(plan *schemas.Plan, row schemas.Tuple) {
+	if plan.Account == nil {
+		return
+	}
+	account, hasURL, hasSecret, ok := plan.AccountOf(row)
+	if !ok {
+		r.p.log.Warn("row of the account table without an id", zap.String("table", plan.Relation.Table().String()))
+		return
+	}
+	to := r.p.routes[account.ID]
+	switch {
+	case !hasURL:
+		// Not sent: the URL is as it was.
+	case account.URL == "" && to != nil:
+		w := r.write(to)
+		w.setURL("", EndpointCleared, reasonCleared)
+		w.feedFrom = r.p.nextID
+		delete(r.p.routes, account.ID)
+	case account.URL == "":
+		// No feed, and none before.
+	case to == nil:
+		to = &route{account: account.ID, url: account.URL}
+		if w := r.writeOf[account.ID]; w != nil {
+			to = w.route // cleared or ended earlier in this batch
+		}
+		r.p.routes[account.ID] = to
+		r.setURL(to, account.URL)
+	case to.url != account.URL:
+		r.setURL(to, account.URL)
+	}
+	if to != nil && hasSecret && account.Secret != "" && account.Secret != to.secret {
+		to.secret = account.Secret
+		r.write(to).secret = account.Secret
+	}
+}
+
+func (r *router) setURL(to *route, url string) {
+	to.url = url
+	state, reason := EndpointActive, urlFault(url)
+	if reason != "" {
+		state = EndpointUnusable
+	}
+	r.write(to).setURL(url, state, reason)
+}
+
+func (w *endpointWrite) setURL(url string, state EndpointState, reason string) {
+	w.urlSet, w.ended = true, false
+	w.url, w.state, w.reason = url, state, reason
+}
+
+// endAccount ends a feed with the account: what was appended is still
+// delivered, nothing follows.
+func (r *router) endAccount(id string) {
+	to := r.p.routes[id]
+	if to == nil {
+		return
+	}
+	delete(r.p.routes, id)
+	r.write(to).ended = true
+}
+
+// write is the batch's change of an account's endpoint.
+func (r *router) write(to *route) *endpointWrite {
+	w := r.writeOf[to.account]
+	if w == nil {
+		w = &endpointWrite{route: to}
+		r.writeOf[to.account] = w
+		r.endpoints = append(r.endpoints, w)
+	}
+	return w
+}

@@ -1,0 +1,60 @@
+package outbox
+
+import (
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// message routes a logical message. What is malformed is refused with its
+// reason and without its content, and the feed goes on.
+func (r *router) message(c *schemas.Change) {
+	if c.Prefix != schemas.MessagePrefix {
+		r.tally.skipped[skipForeignMessage]++
+		return
+	}
+	if !c.Transactional {
+		r.p.log.Warn("logical message refused: not transactional, so it has no place in the order of commits; "+
+			"call pg_logical_emit_message with true", zap.Stringer("position", c.Position))
+		r.refuse(c, "", c.Kind.String(), "", skipOutsideTx)
+		return
+	}
+	result, err := schemas.ParseResultMessage(c.Content)
+	if err != nil {
+		r.p.log.Warn("logical message refused: malformed", zap.Stringer("position", c.Position), zap.Error(err))
+		r.refuse(c, "", c.Kind.String(), "", skipMessage)
+		return
+	}
+	r.result(c, result)
+}
+
+// resultRow routes a row of the table of results; only inserts count.
+func (r *router) resultRow(c *schemas.Change, plan *schemas.Plan) {
+	if c.Kind != schemas.Insert {
+		return
+	}
+	result, err := plan.ResultOf(c.New)
+	if err != nil {
+		table := plan.Relation.Table().String()
+		r.p.log.Warn("row of the table of results refused", zap.Stringer("position", c.Position), zap.String("table", table), zap.Error(err))
+		r.refuse(c, plan.Relation.Name, c.Kind.String(), "", skipResult)
+		return
+	}
+	r.result(c, result)
+}
+
+func (r *router) result(c *schemas.Change, result schemas.Result) {
+	to := r.p.routes[result.Account]
+	if to == nil {
+		r.tally.skipped[skipNoEndpoint]++
+		return
+	}
+	r.add(c, to, eventRow{
+		// Results of one schema keep their order; ":" never starts a key's place in a record's name.
+		record:    "result/" + result.Schema,
+		webhookID: c.Position.WebhookID(0),
+		schema:    result.Schema,
+		typ:       result.Type,
+		body:      result.AppendEnvelope(nil),
+	})
+}

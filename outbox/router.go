@@ -1,0 +1,243 @@
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// router turns one batch of changes, in order, into what one transaction
+// appends. It reads nothing while it routes: fetchOwners brings what it needs.
+type router struct {
+	p       *Publisher
+	changes []schemas.Change
+	plans   []*schemas.Plan // of changes; nil where the catalog names no table
+
+	events    []eventRow
+	tooLarge  []eventRow // become dead letters without a body
+	owners    map[recordKey]ownership
+	endpoints []*endpointWrite
+	writeOf   map[string]*endpointWrite // by account
+	unrouted  []unroutedRow
+	truncated []string // schemas whose owners are dropped
+
+	ahead   map[aheadKey]int // changes that insert or update a record, built when first needed
+	scratch []byte
+	tally   tally
+}
+
+// eventRow is one event for one endpoint. Its revision is the route's when the
+// transaction writes it.
+type eventRow struct {
+	id          int64
+	route       *route
+	record      string
+	webhookID   string
+	schema, typ string
+	committedAt time.Time
+	body        []byte
+	size        int
+}
+
+type unroutedRow struct {
+	position         schemas.Position
+	schema, typ, key string
+	reason           string
+}
+
+func newRouter(p *Publisher, changes []schemas.Change) *router {
+	r := &router{
+		p:       p,
+		changes: changes,
+		plans:   make([]*schemas.Plan, len(changes)),
+		owners:  map[recordKey]ownership{},
+		writeOf: map[string]*endpointWrite{},
+		tally:   newTally(),
+	}
+	for i := range changes {
+		if relation := changes[i].Relation; relation != nil {
+			r.plans[i] = p.plan(relation)
+		}
+	}
+	return r
+}
+
+// plan binds a relation once and names what it lacks once.
+func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
+	plan, known := p.plans[relation]
+	if known {
+		return plan
+	}
+	plan = p.catalog.Bind(relation)
+	p.plans[relation] = plan
+	if plan == nil {
+		return nil
+	}
+	table := relation.Table().String()
+	for _, column := range plan.Missing {
+		p.warnOnce(table+"."+column, "catalog names a column that the table lacks",
+			zap.String("table", table), zap.String("column", column))
+	}
+	for _, column := range relation.Columns {
+		if !relation.Types.Known(column.Type) {
+			p.warnOnce("type "+table+"."+column.Name, "type is not known, its text is sent as a JSON string",
+				zap.String("table", table), zap.String("column", column.Name), zap.String("type", relation.Types.Name(column.Type)))
+		}
+	}
+	return plan
+}
+
+func (p *Publisher) warnOnce(key, message string, fields ...zap.Field) {
+	if !p.warned[key] {
+		p.warned[key] = true
+		p.log.Warn(message, fields...)
+	}
+}
+
+// fetchOwners reads the owners that routing the batch may ask for.
+func (r *router) fetchOwners(ctx context.Context) error {
+	wanted := map[recordKey]struct{}{}
+	want := func(k recordKey) {
+		if _, known := r.p.owners.get(k); !known {
+			wanted[k] = struct{}{}
+		}
+	}
+	for i := range r.changes {
+		plan := r.plans[i]
+		if plan == nil || plan.Schema == nil {
+			continue
+		}
+		for _, row := range []schemas.Tuple{r.changes[i].Old, r.changes[i].New} {
+			if row == nil {
+				continue
+			}
+			if key, ok := plan.Key(row); ok && r.p.catalog.Tracked(plan) {
+				want(recordKey{plan.Schema.Name, key})
+			}
+			if parent := plan.Schema.Owner.Schema; parent != "" {
+				if key, ok := plan.OwnerKey(row); ok && key != "" {
+					want(recordKey{parent, key})
+				}
+			}
+		}
+	}
+	return r.p.owners.fetch(ctx, r.p.store, wanted)
+}
+
+// route goes through the changes in stream order.
+func (r *router) route() {
+	for i := range r.changes {
+		c, plan := &r.changes[i], r.plans[i]
+		switch {
+		case c.Kind == schemas.Message:
+			r.message(c)
+		case plan == nil:
+			r.tally.skipped[skipNoTable]++
+		case c.Kind == schemas.Truncate:
+			r.truncate(plan)
+		case plan.Results != nil:
+			r.resultRow(c, plan)
+		default:
+			r.record(i, c, plan)
+		}
+	}
+}
+
+// emit appends one event for one account; part counts the events of a change.
+func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind schemas.Kind, account, key string, row schemas.Tuple) {
+	if plan.Schema == nil {
+		return
+	}
+	if account == "" {
+		r.tally.skipped[skipNoOwner]++
+		return
+	}
+	to := r.p.routes[account]
+	if to == nil {
+		r.tally.skipped[skipNoEndpoint]++
+		return
+	}
+	body, scratch, err := plan.AppendEnvelope(nil, r.scratch, kind, row)
+	r.scratch = scratch
+	if err != nil {
+		r.p.log.Error("value cannot be rendered, its change is listed as unrouted",
+			zap.Stringer("position", c.Position), zap.String("schema", plan.Schema.Name), zap.Error(err))
+		r.refuse(c, plan.Schema.Name, kind.String(), key, skipMalformed)
+		return
+	}
+	r.add(c, to, eventRow{
+		record:    plan.Schema.Name + ":" + key,
+		webhookID: c.Position.WebhookID(part),
+		schema:    plan.Schema.Name,
+		typ:       kind.String(),
+		body:      body,
+	})
+}
+
+// add gives an event its id and its place: the log, or the dead letters when it
+// is too large.
+func (r *router) add(c *schemas.Change, to *route, e eventRow) {
+	e.id, e.route, e.committedAt, e.size = r.p.nextID, to, c.CommittedAt, len(e.body)
+	r.p.nextID++
+	if e.size > r.p.store.cfg.MaxEventBytes {
+		r.p.log.Error("event is too large, it is a dead letter",
+			zap.String("event", e.webhookID), zap.Int64("endpoint", to.endpoint), zap.String("schema", e.schema),
+			zap.Int("bytes", e.size), zap.Int("max_bytes", r.p.store.cfg.MaxEventBytes))
+		r.tally.skipped[skipTooLarge]++
+		e.body = nil
+		r.tooLarge = append(r.tooLarge, e)
+		return
+	}
+	r.events = append(r.events, e)
+}
+
+// refuse lists a change that reaches nobody although somebody may expect it.
+func (r *router) refuse(c *schemas.Change, schema, typ, key, reason string) {
+	r.tally.skipped[reason]++
+	r.unrouted = append(r.unrouted, unroutedRow{c.Position, schema, typ, key, reason})
+}
+
+// truncate has no envelope: what is known of the table's records is dropped,
+// and with the account table every feed ends.
+func (r *router) truncate(plan *schemas.Plan) {
+	r.tally.skipped[skipTruncate]++
+	r.p.log.Warn("table was truncated, nobody is told", zap.String("table", plan.Relation.Table().String()))
+	if plan.Schema != nil {
+		r.p.owners.forgetSchema(plan.Schema.Name)
+		r.truncated = append(r.truncated, plan.Schema.Name)
+		for k := range r.owners {
+			if k.schema == plan.Schema.Name {
+				delete(r.owners, k)
+			}
+		}
+	}
+	if plan.Account != nil {
+		for account := range r.p.routes {
+			r.endAccount(account)
+		}
+	}
+}
+
+// tally is what the batch adds to the counters once it is stored.
+type tally struct {
+	changes map[[2]string]int // schema, type
+	skipped map[string]int    // reason
+}
+
+func newTally() tally {
+	return tally{changes: map[[2]string]int{}, skipped: map[string]int{}}
+}
+
+func (r *router) count() {
+	m := r.p.store.metrics
+	for k, n := range r.tally.changes {
+		m.changes.WithLabelValues(k[0], k[1]).Add(float64(n))
+	}
+	for reason, n := range r.tally.skipped {
+		m.skipped.WithLabelValues(reason).Add(float64(n))
+	}
+	m.appended.Add(float64(len(r.events)))
+}

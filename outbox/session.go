@@ -1,0 +1,172 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Shards is the number of parts that endpoints are dealt into.
+const Shards = 32
+
+// ShardOf is the shard of an endpoint.
+func ShardOf(endpoint int64) int { return int(endpoint % Shards) }
+
+// Session is one sender's hold on its shards. Every write checks that the
+// lease still holds, by the database's clock and under a lock, so that a
+// sender whose lease was taken over can write nothing.
+type Session struct {
+	store *Store
+	id    int64
+	lease time.Duration
+}
+
+const joinSQL = `
+	INSERT INTO walhook.sender (name, lease_until)
+	VALUES ($1, clock_timestamp() + $2::interval)
+	RETURNING id`
+
+// Join registers a sender whose lease lasts for lease unless renewed. name is
+// for people: host and process.
+func (s *Store) Join(ctx context.Context, name string, lease time.Duration) (*Session, error) {
+	session := &Session{store: s, lease: lease}
+	if err := s.pool.QueryRow(ctx, joinSQL, name, lease).Scan(&session.id); err != nil {
+		return nil, fmt.Errorf("join as sender %s: %w", name, err)
+	}
+	return session, nil
+}
+
+const renewSQL = `
+	UPDATE walhook.sender SET lease_until = clock_timestamp() + $2::interval
+	WHERE id = $1 AND lease_until > clock_timestamp()`
+
+// Renew extends the lease and says until when it holds by this process's
+// monotonic clock, reckoned from before the request so that it errs early.
+// [ErrLeaseLost] when the lease had ended.
+func (s *Session) Renew(ctx context.Context) (time.Time, error) {
+	asked := time.Now()
+	tag, err := s.store.pool.Exec(ctx, renewSQL, s.id, s.lease)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("renew lease of sender %d: %w", s.id, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return time.Time{}, fmt.Errorf("renew lease of sender %d: %w", s.id, ErrLeaseLost)
+	}
+	return asked.Add(s.lease), nil
+}
+
+// rebalanceLock lets one sender at a time deal out shards.
+const rebalanceLock = 0x77_61_6c_01
+
+const (
+	// The lock on a sender's own row, held while it commits, makes this wait
+	// for a running write; a renewal that came first keeps the row.
+	expireSendersSQL = `DELETE FROM walhook.sender WHERE lease_until <= clock_timestamp()`
+
+	countSendersSQL = `
+		SELECT count(*), count(*) FILTER (WHERE id = $1) FROM walhook.sender`
+
+	heldShardsSQL = `SELECT id FROM walhook.shard WHERE sender = $1 ORDER BY id`
+
+	takeShardsSQL = `
+		UPDATE walhook.shard SET sender = $1
+		WHERE id IN (SELECT id FROM walhook.shard WHERE sender IS NULL ORDER BY id LIMIT $2)
+		RETURNING id, tail`
+)
+
+// Rebalance frees the shards of expired senders, takes free ones up to this
+// sender's fair share, and names those that it holds too many of, to be given
+// up when they are drained.
+func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int, err error) {
+	err = pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", rebalanceLock); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, expireSendersSQL); err != nil {
+			return err
+		}
+		var senders, me int
+		if err := tx.QueryRow(ctx, countSendersSQL, s.id).Scan(&senders, &me); err != nil {
+			return err
+		}
+		if me == 0 {
+			return ErrLeaseLost
+		}
+		held, err := collect[int](tx.Query(ctx, heldShardsSQL, s.id))
+		if err != nil {
+			return err
+		}
+		share := (Shards + senders - 1) / senders
+		if len(held) > share {
+			surplus = held[share:]
+			return nil
+		}
+		rows, err := tx.Query(ctx, takeShardsSQL, s.id, share-len(held))
+		if err != nil {
+			return err
+		}
+		gained.Shards, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (shard Shard, err error) {
+			return shard, row.Scan(&shard.ID, &shard.Tail)
+		})
+		if err != nil || len(gained.Shards) == 0 {
+			return err
+		}
+		return loadHandoverTx(ctx, tx, &gained)
+	})
+	if err != nil {
+		return Handover{}, nil, fmt.Errorf("rebalance shards: %w", err)
+	}
+	return gained, surplus, nil
+}
+
+const giveUpSQL = `
+	UPDATE walhook.shard s SET sender = NULL, tail = greatest(s.tail, g.tail)
+	FROM unnest($2::int[], $3::bigint[]) AS g(id, tail)
+	WHERE s.id = g.id AND s.sender = $1`
+
+// GiveUp stores the tails of drained shards and frees them.
+func (s *Session) GiveUp(ctx context.Context, shards []Shard) error {
+	ids, tails := shardColumns(shards)
+	err := s.store.batchTx(ctx, func(b *pgx.Batch) {
+		b.Queue(assertSenderSQL, s.id)
+		b.Queue(giveUpSQL, s.id, ids, tails)
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("give up %d shards: %w", len(shards), err)
+	}
+	return nil
+}
+
+const leaveSQL = `DELETE FROM walhook.sender WHERE id = $1`
+
+// Leave ends the session and frees whatever it still holds.
+func (s *Session) Leave(ctx context.Context) error {
+	if _, err := s.store.pool.Exec(ctx, leaveSQL, s.id); err != nil {
+		return fmt.Errorf("leave as sender %d: %w", s.id, err)
+	}
+	return nil
+}
+
+// assertSenderSQL is the fence of everything that a sender writes.
+const assertSenderSQL = `SELECT walhook.assert_sender($1)`
+
+func shardColumns(shards []Shard) (ids []int, tails []int64) {
+	for _, shard := range shards {
+		ids = append(ids, shard.ID)
+		tails = append(tails, shard.Tail)
+	}
+	return ids, tails
+}
+
+func collect[T any](rows pgx.Rows, err error) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[T])
+}
+
+// isNoRows is the one condition that pgx reports as an error and we do not.
+func isNoRows(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

@@ -1,0 +1,244 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The statements of one settlement, in the order in which they run. Nothing
+// here updates the log: an attempt row is the acknowledgement.
+const (
+	insertAttemptsSQL = `
+		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
+		SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::interval[],
+			$7::int[], $8::text[], $9::text[], $10::text[])`
+
+	deadLettersSQL = `
+		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
+		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason, octet_length(e.body), e.body
+		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
+		JOIN walhook.event e ON e.id = d.event_id`
+
+	deleteRetriesSQL = `
+		DELETE FROM walhook.retry r USING unnest($1::bigint[], $2::bigint[]) AS d(endpoint, event_id)
+		WHERE r.endpoint = d.endpoint AND r.event_id = d.event_id`
+
+	upsertRetriesSQL = `
+		INSERT INTO walhook.retry (endpoint, event_id, record, attempts, next_at, reason)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::timestamptz[], $6::text[])
+		ON CONFLICT (endpoint, event_id) DO UPDATE SET
+			attempts = excluded.attempts, next_at = excluded.next_at, reason = excluded.reason`
+
+	parkSQL = `
+		INSERT INTO walhook.retry (endpoint, event_id, record, attempts, reason)
+		SELECT endpoint, event_id, record, 0, 'waits for an earlier event of its record'
+		FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS p(endpoint, event_id, record)
+		ON CONFLICT (endpoint, event_id) DO NOTHING`
+
+	// The oldest row of a record is always due; the others wait behind it.
+	promoteSQL = `
+		UPDATE walhook.retry r SET next_at = clock_timestamp()
+		FROM unnest($1::bigint[], $2::text[]) AS t(endpoint, record)
+		CROSS JOIN LATERAL (
+			SELECT event_id FROM walhook.retry o
+			WHERE o.endpoint = t.endpoint AND o.record = t.record
+			ORDER BY event_id LIMIT 1) AS oldest
+		WHERE r.endpoint = t.endpoint AND r.event_id = oldest.event_id AND r.next_at IS NULL`
+
+	recordStatesSQL = `
+		SELECT t.endpoint, t.record, oldest.next_at
+		FROM unnest($1::bigint[], $2::text[]) AS t(endpoint, record)
+		LEFT JOIN LATERAL (
+			SELECT next_at FROM walhook.retry o
+			WHERE o.endpoint = t.endpoint AND o.record = t.record
+			ORDER BY event_id LIMIT 1) AS oldest ON true`
+
+	// An answer disables only the revision that it was given to.
+	disableSQL = `
+		UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = $3,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE id = $1 AND revision = $2 AND state = 'active'`
+)
+
+// Settle makes a batch of fates durable in one transaction, or refuses it
+// whole with [ErrLeaseLost]. It answers how the records stand that have, or
+// had, rows in retry.
+func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState, error) {
+	w := settlementColumns{touched: map[recordRef]struct{}{}}
+	for i := range batch {
+		w.add(&batch[i])
+	}
+	var states []RecordState
+	err := s.store.batchTx(ctx,
+		func(b *pgx.Batch) {
+			b.Queue(assertSenderSQL, s.id)
+			w.queue(b)
+		},
+		func(results pgx.BatchResults) error {
+			for range w.statements {
+				if _, err := results.Exec(); err != nil {
+					return err
+				}
+			}
+			if len(w.touched) == 0 {
+				return nil
+			}
+			rows, err := results.Query()
+			if err != nil {
+				return err
+			}
+			states, err = pgx.CollectRows(rows, scanRecordState)
+			return err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("settle %d events: %w", len(batch), err)
+	}
+	return states, nil
+}
+
+type recordRef struct {
+	endpoint int64
+	record   string
+}
+
+// settlementColumns are a batch of settlements as arrays, one per column that
+// a statement takes.
+type settlementColumns struct {
+	attempts attemptColumns
+	dead     struct {
+		event    []int64
+		attempts []int
+		reason   []string
+	}
+	done struct{ endpoint, event []int64 } // leave retry
+	retr struct {
+		endpoint, event []int64
+		record          []string
+		attempts        []int
+		nextAt          []time.Time
+		reason          []string
+	}
+	parked struct {
+		endpoint, event []int64
+		record          []string
+	}
+	disabled   []*Settlement
+	touched    map[recordRef]struct{}
+	statements int // queued, apart from the reading of record states
+}
+
+func (w *settlementColumns) add(s *Settlement) {
+	e := &s.Event
+	if s.Attempt != nil {
+		w.attempts.add(e, s.Attempt)
+		if s.Disable != "" {
+			w.disabled = append(w.disabled, s)
+		}
+	}
+	switch s.Disposition {
+	case Delivered, Dead:
+		if s.Disposition == Dead {
+			w.dead.event = append(w.dead.event, e.ID)
+			w.dead.attempts = append(w.dead.attempts, attemptNumber(s))
+			w.dead.reason = append(w.dead.reason, attemptReason(s))
+		}
+		if s.FromRetry {
+			w.done.endpoint = append(w.done.endpoint, e.Endpoint)
+			w.done.event = append(w.done.event, e.ID)
+			w.touch(e)
+		}
+	case Retry:
+		r := &w.retr
+		r.endpoint = append(r.endpoint, e.Endpoint)
+		r.event = append(r.event, e.ID)
+		r.record = append(r.record, e.Record)
+		r.attempts = append(r.attempts, attemptNumber(s))
+		r.nextAt = append(r.nextAt, s.RetryAt)
+		r.reason = append(r.reason, attemptReason(s))
+		w.touch(e)
+	case Parked:
+		p := &w.parked
+		p.endpoint = append(p.endpoint, e.Endpoint)
+		p.event = append(p.event, e.ID)
+		p.record = append(p.record, e.Record)
+		w.touch(e)
+	}
+}
+
+func (w *settlementColumns) touch(e *Event) {
+	w.touched[recordRef{e.Endpoint, e.Record}] = struct{}{}
+}
+
+func attemptNumber(s *Settlement) int {
+	if s.Attempt == nil {
+		return s.Event.Attempts
+	}
+	return s.Attempt.Number
+}
+
+func attemptReason(s *Settlement) string {
+	if s.Attempt == nil {
+		return ""
+	}
+	return s.Attempt.Reason
+}
+
+func (w *settlementColumns) queue(b *pgx.Batch) {
+	before := b.Len() - 1 // the fence is counted too
+	if a := &w.attempts; len(a.event) > 0 {
+		b.Queue(insertAttemptsSQL, a.at, a.endpoint, a.event, a.revision, a.number, a.duration, a.status, a.outcome, a.reason, a.detail)
+	}
+	if len(w.dead.event) > 0 {
+		b.Queue(deadLettersSQL, w.dead.event, w.dead.attempts, w.dead.reason)
+	}
+	if len(w.done.event) > 0 {
+		b.Queue(deleteRetriesSQL, w.done.endpoint, w.done.event)
+	}
+	if r := &w.retr; len(r.event) > 0 {
+		b.Queue(upsertRetriesSQL, r.endpoint, r.event, r.record, r.attempts, r.nextAt, r.reason)
+	}
+	if p := &w.parked; len(p.event) > 0 {
+		b.Queue(parkSQL, p.endpoint, p.event, p.record)
+	}
+	for _, s := range w.disabled {
+		b.Queue(disableSQL, s.Event.Endpoint, s.Attempt.Revision, s.Disable)
+	}
+	if len(w.touched) == 0 {
+		w.statements = b.Len() - before
+		return
+	}
+	var endpoints []int64
+	var records []string
+	for ref := range w.touched {
+		endpoints = append(endpoints, ref.endpoint)
+		records = append(records, ref.record)
+	}
+	b.Queue(promoteSQL, endpoints, records)
+	w.statements = b.Len() - before
+	b.Queue(recordStatesSQL, endpoints, records)
+}
+
+// attemptColumns are attempts as arrays, one per column of the table.
+type attemptColumns struct {
+	at                        []time.Time
+	endpoint, event, revision []int64
+	number, status            []int
+	duration                  []time.Duration
+	outcome, reason, detail   []string
+}
+
+func (c *attemptColumns) add(e *Event, a *Attempt) {
+	c.at = append(c.at, a.At)
+	c.endpoint = append(c.endpoint, e.Endpoint)
+	c.event = append(c.event, e.ID)
+	c.revision = append(c.revision, a.Revision)
+	c.number = append(c.number, a.Number)
+	c.duration = append(c.duration, a.Duration)
+	c.status = append(c.status, a.Status)
+	c.outcome = append(c.outcome, a.Outcome)
+	c.reason = append(c.reason, a.Reason)
+	c.detail = append(c.detail, a.Detail)
+}

@@ -1,0 +1,190 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/schemas"
+)
+
+// beginSnapshotSQL notes, before the slot exists, that it will be ours: an
+// interrupted snapshot can then be told from somebody else's slot.
+const beginSnapshotSQL = `
+	INSERT INTO walhook.source (state, system_id, timeline, database, slot, publication, catalog)
+	VALUES ('snapshot', $1, $2, $3, $4, $5, $6)
+	ON CONFLICT (singleton) DO UPDATE SET
+		state = 'snapshot', system_id = excluded.system_id, timeline = excluded.timeline, database = excluded.database,
+		slot = excluded.slot, publication = excluded.publication, catalog = excluded.catalog,
+		consistent_point = NULL, changed_at = clock_timestamp()`
+
+// BeginSnapshot notes durably that the source's slot is about to be created.
+func (p *Publisher) BeginSnapshot(ctx context.Context, source schemas.Source) error {
+	_, err := p.store.pool.Exec(ctx, beginSnapshotSQL, source.SystemID, source.Timeline, source.Database,
+		source.Slot, source.Publication, source.Catalog)
+	if err != nil {
+		return fmt.Errorf("note the beginning of the first snapshot: %w", err)
+	}
+	return nil
+}
+
+// SnapshotBegun says whether a snapshot for this slot was begun and not
+// finished: the slot, if there is one, is then a leftover of ours.
+func (p *Publisher) SnapshotBegun(ctx context.Context, slot string) (bool, error) {
+	var begun bool
+	const sql = `SELECT EXISTS (SELECT FROM walhook.source WHERE state = 'snapshot' AND slot = $1)`
+	if err := p.store.pool.QueryRow(ctx, sql, slot).Scan(&begun); err != nil {
+		return false, fmt.Errorf("look for an interrupted snapshot: %w", err)
+	}
+	return begun, nil
+}
+
+// SnapshotWriter takes what the first snapshot reads. It is valid only inside
+// LoadSnapshot.
+type SnapshotWriter struct {
+	tx       pgx.Tx
+	store    *Store
+	accounts [][]any
+	owners   [][]any
+}
+
+const (
+	snapshotTableSQL = `
+		CREATE TEMP TABLE snapshot_account (
+			account text PRIMARY KEY, url text NOT NULL, state text NOT NULL, reason text NOT NULL,
+			secret text NOT NULL, own_secret boolean NOT NULL
+		) ON COMMIT DROP`
+
+	mergeAccountsSQL = `
+		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret)
+		SELECT account, url, state, reason, secret FROM pg_temp.snapshot_account WHERE url <> ''
+		ON CONFLICT (account) DO UPDATE SET
+			url = excluded.url, state = excluded.state, reason = excluded.reason, disabled_by = '',
+			secret = CASE WHEN (SELECT own_secret FROM pg_temp.snapshot_account s WHERE s.account = e.account)
+				THEN excluded.secret ELSE e.secret END,
+			ended_at = NULL, revision = e.revision + 1, changed_at = clock_timestamp()
+		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
+
+	clearAccountsSQL = `
+		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, disabled_by = '', feed_from = $2,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE state <> 'cleared'
+			AND EXISTS (SELECT FROM pg_temp.snapshot_account s WHERE s.account = e.account AND s.url = '')`
+
+	endAccountsSQL = `
+		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
+		WHERE ended_at IS NULL
+			AND NOT EXISTS (SELECT FROM pg_temp.snapshot_account s WHERE s.account = e.account)`
+
+	sourceReadySQL = `
+		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
+		WHERE state = 'snapshot'`
+)
+
+// snapshotChunk is how many rows are sent at a time.
+const snapshotChunk = 5000
+
+// LoadSnapshot stores the accounts and owners that fill writes, and with them
+// the slot's consistent point as the first position, in one transaction: an
+// interrupted snapshot leaves nothing. What was known of accounts and owners
+// before is replaced.
+func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(*SnapshotWriter) error) error {
+	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
+		w := &SnapshotWriter{tx: tx, store: p.store}
+		// Reading the source takes as long as it takes.
+		for _, sql := range []string{
+			"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
+			snapshotTableSQL, "TRUNCATE walhook.owner",
+		} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
+			return err
+		}
+		if err := fill(w); err != nil {
+			return err
+		}
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+		return p.finishSnapshotTx(ctx, tx, point)
+	})
+	if err != nil {
+		return fmt.Errorf("store the first snapshot: %w", fenceError(err))
+	}
+	return nil
+}
+
+func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schemas.LSN) error {
+	if _, err := tx.Exec(ctx, mergeAccountsSQL); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, clearAccountsSQL, reasonCleared, p.nextID); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, endAccountsSQL); err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())
+	if err == nil && tag.RowsAffected() == 0 {
+		err = errors.New("another setup replaced this snapshot")
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, acceptGapsSQL); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.nextID)
+	return err
+}
+
+// Account stores one row of the account table.
+func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
+	state, reason := EndpointActive, urlFault(a.URL)
+	if a.URL == "" {
+		state, reason = EndpointCleared, reasonCleared
+	} else if reason != "" {
+		state = EndpointUnusable
+	}
+	secret := a.Secret
+	if secret == "" {
+		secret = newSecret()
+	}
+	w.accounts = append(w.accounts, []any{a.ID, a.URL, string(state), reason, w.store.secrets.seal(secret), a.Secret != ""})
+	return w.flushAt(ctx, snapshotChunk)
+}
+
+// Owner stores whose one record is.
+func (w *SnapshotWriter) Owner(ctx context.Context, edge schemas.OwnerEdge) error {
+	w.owners = append(w.owners, []any{edge.Schema, edge.Key, edge.Account})
+	return w.flushAt(ctx, snapshotChunk)
+}
+
+func (w *SnapshotWriter) flushAt(ctx context.Context, size int) error {
+	if len(w.accounts) < size && len(w.owners) < size {
+		return nil
+	}
+	return w.flush(ctx)
+}
+
+func (w *SnapshotWriter) flush(ctx context.Context) error {
+	_, err := w.tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "snapshot_account"},
+		[]string{"account", "url", "state", "reason", "secret", "own_secret"}, pgx.CopyFromRows(w.accounts))
+	if err != nil {
+		return fmt.Errorf("copy %d accounts: %w", len(w.accounts), err)
+	}
+	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "owner"},
+		[]string{"schema", "key", "account"}, pgx.CopyFromRows(w.owners))
+	if err != nil {
+		return fmt.Errorf("copy %d owners: %w", len(w.owners), err)
+	}
+	clear(w.accounts)
+	clear(w.owners)
+	w.accounts, w.owners = w.accounts[:0], w.owners[:0]
+	return nil
+}

@@ -1,0 +1,199 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Config says where the outbox is and what it keeps.
+type Config struct {
+	// URL of the database that the outbox lives in. Required.
+	URL string
+	// Retention is how long events, attempts and dead letters are kept;
+	// zero means 168h.
+	Retention time.Duration
+	// MaxEventBytes bounds a body; a larger one becomes a dead letter
+	// "too_large". Zero means 16 MiB.
+	MaxEventBytes int
+	// SecretKey encrypts the endpoints' secrets at rest: 32 bytes. Empty
+	// means that they are stored as they are.
+	SecretKey []byte
+}
+
+const (
+	defaultRetention     = 7 * 24 * time.Hour
+	defaultMaxEventBytes = 16 << 20
+
+	// statementTimeout is well below a sender's lease, so that whoever
+	// freezes inside a transaction lets go of its fence before others need it.
+	statementTimeout = 8 * time.Second
+)
+
+// Validate lists everything that is wrong with c.
+func (c Config) Validate() error {
+	var faults []error
+	if c.URL == "" {
+		faults = append(faults, errors.New("outbox URL is empty"))
+	}
+	if c.Retention < 0 || (c.Retention > 0 && c.Retention < time.Hour) {
+		faults = append(faults, fmt.Errorf("retention %s: want 1h or more", c.Retention))
+	}
+	if c.MaxEventBytes < 0 || (c.MaxEventBytes > 0 && c.MaxEventBytes < 1024) || c.MaxEventBytes > 512<<20 {
+		faults = append(faults, fmt.Errorf("max event bytes %d: want 1024 to %d", c.MaxEventBytes, 512<<20))
+	}
+	if n := len(c.SecretKey); n != 0 && n != 32 {
+		faults = append(faults, fmt.Errorf("secret key: %d bytes, want 32", n))
+	}
+	return errors.Join(faults...)
+}
+
+// Store is the outbox. It is safe for concurrent use.
+type Store struct {
+	cfg      Config
+	pool     *pgxpool.Pool
+	secrets  sealer
+	log      *zap.Logger
+	metrics  *metrics
+	appended chan struct{}
+}
+
+// ErrFenced says that another publisher took over: this one must stop
+// appending and start again from the stored position.
+var ErrFenced = errors.New("fenced: another publisher took over")
+
+// Open connects to the outbox. It neither creates nor migrates anything;
+// [Migrate] does.
+func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = defaultRetention
+	}
+	if cfg.MaxEventBytes == 0 {
+		cfg.MaxEventBytes = defaultMaxEventBytes
+	}
+	secrets, err := newSealer(cfg.SecretKey)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := newPool(ctx, cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{
+		cfg:      cfg,
+		pool:     pool,
+		secrets:  secrets,
+		log:      log.Named("outbox"),
+		metrics:  newMetrics(reg),
+		appended: make(chan struct{}, 1),
+	}, nil
+}
+
+func newPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("outbox URL: %w", err)
+	}
+	set := cfg.ConnConfig.RuntimeParams
+	set["application_name"] = "walhook"
+	set["statement_timeout"] = milliseconds(statementTimeout)
+	set["idle_in_transaction_session_timeout"] = milliseconds(statementTimeout)
+	set["synchronous_commit"] = "on"
+	set["timezone"] = "UTC"
+	set["search_path"] = "pg_catalog"
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	cfg.MaxConns = max(cfg.MaxConns, 8)
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open outbox: %w", err)
+	}
+	return pool, nil
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// Close ends all connections.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping says whether the outbox answers.
+func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
+
+// Appended is signalled after each append by this process. It holds one
+// signal: a reader that was busy learns once that there is more.
+func (s *Store) Appended() <-chan struct{} { return s.appended }
+
+func (s *Store) signalAppended() {
+	select {
+	case s.appended <- struct{}{}:
+	default:
+	}
+}
+
+// The error codes that the fences raise (migrations/001_outbox.sql).
+const (
+	codeFenced    = "WH001"
+	codeLeaseLost = "WH002"
+)
+
+// fenceError turns what a fence raised into the condition it means.
+func fenceError(err error) error {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	switch pgErr.Code {
+	case codeFenced:
+		return fmt.Errorf("%w (%s)", ErrFenced, pgErr.Message)
+	case codeLeaseLost:
+		return fmt.Errorf("%w (%s)", ErrLeaseLost, pgErr.Message)
+	}
+	return err
+}
+
+// batchTx runs the statements of b in one transaction and one round trip.
+// read, when not nil, reads the results of all but the first and the last
+// statement, which are BEGIN and COMMIT.
+func (s *Store) batchTx(ctx context.Context, fill func(*pgx.Batch), read func(pgx.BatchResults) error) error {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	fill(b)
+	b.Queue("COMMIT")
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	results := conn.SendBatch(ctx, b)
+	if _, err = results.Exec(); err == nil && read != nil {
+		err = read(results)
+	}
+	if closeErr := results.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		// The transaction may still be open in a failed state; a connection
+		// in that state is not given back.
+		rollback(ctx, conn.Conn())
+	}
+	return fenceError(err)
+}
+
+func rollback(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), time.Second, errors.New("rollback"))
+	defer cancel()
+	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		_ = conn.Close(ctx)
+	}
+}

@@ -1,0 +1,89 @@
+package schemas
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestCarrier_HasTheNineteenSchemasOfTheContract(t *testing.T) {
+	c := Carrier()
+	if len(c.Schemas) != 19 {
+		t.Errorf("%d schemas, want 19", len(c.Schemas))
+	}
+	dids := c.Schema("dids")
+	if dids == nil || dids != c.SchemaOf(TableName{"public", "dids"}) || !c.IsParent(dids) {
+		t.Errorf("dids is %+v", dids)
+	}
+	if got, want := len(c.Tables()), 20; got != want { // users is both schema and account table
+		t.Errorf("%d tables, want %d", got, want)
+	}
+}
+
+func TestParseCatalog_MapsOtherNames(t *testing.T) {
+	c, err := ParseCatalog([]byte(`
+account: {table: crm.Customers, id: no, url: hook, secret: sec}
+schemas:
+  numbers_eu:
+    table: eu."Numbers"
+    key: [country, number]
+    owner: account
+    fields: {id: number, country: country, label: "Label"}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Account.Table; got != (TableName{"crm", "customers"}) {
+		t.Errorf("account table is %v", got)
+	}
+	eu := c.Schema("numbers_eu")
+	if eu.Table != (TableName{"eu", "Numbers"}) || eu.Table.String() != `eu."Numbers"` {
+		t.Errorf("table is %s", eu.Table)
+	}
+	if len(eu.Fields) != 3 || eu.Fields[2] != (Field{Name: "label", Column: "Label"}) || eu.Fields[0] != (Field{Name: "id", Column: "number"}) {
+		t.Errorf("fields are %v", eu.Fields)
+	}
+}
+
+func TestParseCatalog_ListsEveryFault(t *testing.T) {
+	_, err := ParseCatalog([]byte(`
+account: {table: users, id: id}
+schemas:
+  a: {table: t, owner: {column: b_id, schema: b}, fields: [id]}
+  c: {table: t, owner: user_id, fields: [id, id]}
+  d: {table: 'x."y', owner: user_id, fields: []}
+`))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"account.url", `"b" is not in the catalog`, "both are table", "there twice", "not closed", "fields is empty"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestParseCatalog_RefusesUnknownKeys(t *testing.T) {
+	if _, err := ParseCatalog([]byte("account: {table: users, id: id, url: u}\nshemas: {}\n")); err == nil {
+		t.Fatal("accepted a misspelt key")
+	}
+}
+
+func TestParseTableName_FoldsAsSQLDoes(t *testing.T) {
+	for in, want := range map[string]TableName{
+		"users":           {"public", "users"},
+		"CRM.Users":       {"crm", "users"},
+		`"CRM".users`:     {"CRM", "users"},
+		`a."b""c.d"`:      {"a", `b"c.d`},
+		`"Mixed"."Table"`: {"Mixed", "Table"},
+	} {
+		got, err := ParseTableName(in)
+		if err != nil || got != want {
+			t.Errorf("ParseTableName(%q) = %+v, %v, want %+v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", ".", "a.", `"a`, `a.b.c`, `"a"b`, `a"b"`, `""`} {
+		if got, err := ParseTableName(in); err == nil {
+			t.Errorf("ParseTableName(%q) = %+v, want an error", in, got)
+		}
+	}
+}

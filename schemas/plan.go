@@ -1,0 +1,243 @@
+package schemas
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+)
+
+// Plan is how the catalog reads the rows of one relation: every name of the
+// catalog resolved to a column of the relation's shape.
+type Plan struct {
+	Relation *Relation
+	// Schema is nil when rows of the table are no records.
+	Schema *Schema
+	// Account is not nil for the account table.
+	Account *AccountPlan
+	// Results says that this is the table of asynchronous results.
+	Results *ResultPlan
+	// Missing names what the catalog asks for and the relation lacks. The
+	// fields among it are absent from data.
+	Missing []string
+
+	key    []int
+	owner  int // -1 when the column does not exist
+	fields []planField
+}
+
+type planField struct {
+	name   []byte // "name": as JSON
+	column int
+	typ    uint32
+}
+
+// AccountPlan holds the columns of the account table; -1 for those that the
+// catalog does not name or the relation lacks.
+type AccountPlan struct {
+	id, url, secret int
+}
+
+// Bind reads relation by the catalog. It is nil when the catalog does not name
+// the table.
+func (c *Catalog) Bind(relation *Relation) *Plan {
+	p := &Plan{Relation: relation, Schema: c.byTable[relation.Table()], owner: -1}
+	if p.Schema != nil {
+		p.bindSchema()
+	}
+	if relation.Table() == c.Account.Table {
+		p.Account = &AccountPlan{
+			id:     p.column(c.Account.ID),
+			url:    p.column(c.Account.URL),
+			secret: -1,
+		}
+		if c.Account.Secret != "" {
+			p.Account.secret = p.column(c.Account.Secret)
+		}
+	}
+	if relation.Table() == c.Results {
+		p.Results = bindResults(p)
+	}
+	if p.Schema == nil && p.Account == nil && p.Results == nil {
+		return nil
+	}
+	return p
+}
+
+func (p *Plan) bindSchema() {
+	p.key = p.Relation.PrimaryKey
+	if len(p.Schema.Key) > 0 {
+		p.key = nil
+		for _, name := range p.Schema.Key {
+			if i := p.column(name); i >= 0 {
+				p.key = append(p.key, i)
+			}
+		}
+	}
+	p.owner = p.column(p.Schema.Owner.Column)
+	for _, f := range p.Schema.Fields {
+		if i := p.column(f.Column); i >= 0 {
+			name := append(AppendString(nil, []byte(f.Name)), ':')
+			p.fields = append(p.fields, planField{name, i, p.Relation.Columns[i].Type})
+		}
+	}
+}
+
+// column finds a column that the catalog names, or notes that it is missing.
+func (p *Plan) column(name string) int {
+	i := p.Relation.Column(name)
+	if i < 0 {
+		p.Missing = append(p.Missing, name)
+	}
+	return i
+}
+
+// Key names a record within its schema, as KeyOf does. It is false when the
+// tuple does not carry the key or the table has none.
+func (p *Plan) Key(row Tuple) (string, bool) {
+	if len(p.key) == 1 {
+		return row.text(p.key[0])
+	}
+	texts := make([][]byte, len(p.key))
+	for j, i := range p.key {
+		if i >= len(row) || row[i].State != Text {
+			return "", false
+		}
+		texts[j] = row[i].Text
+	}
+	return KeyOf(texts), len(p.key) > 0
+}
+
+// KeyOf makes a record's key of the texts of its key columns: the text itself
+// of a single one, or those of several, each with its length so that no two
+// keys look alike.
+func KeyOf(texts [][]byte) string {
+	if len(texts) == 1 {
+		return string(texts[0])
+	}
+	var key []byte
+	for _, text := range texts {
+		key = strconv.AppendInt(key, int64(len(text)), 10)
+		key = append(append(key, ':'), text...)
+	}
+	return string(key)
+}
+
+// KeyColumns names the key's columns; none when the table has no key.
+func (p *Plan) KeyColumns() []string {
+	names := make([]string, len(p.key))
+	for j, i := range p.key {
+		names[j] = p.Relation.Columns[i].Name
+	}
+	return names
+}
+
+// SameKey says whether two rows have the same key. A key that is not there
+// counts as the same: without it no change of key can be told.
+func (p *Plan) SameKey(a, b Tuple) bool {
+	for _, i := range p.key {
+		if a[i].State == Text && b[i].State == Text && !bytes.Equal(a[i].Text, b[i].Text) {
+			return false
+		}
+	}
+	return true
+}
+
+// KeyOnly is row without all that is not its key: what is known of an old row
+// whose replica identity kept nothing else.
+func (p *Plan) KeyOnly(row Tuple) Tuple {
+	only := make(Tuple, len(row))
+	for _, i := range p.key {
+		only[i] = row[i]
+	}
+	return only
+}
+
+// OwnerKey is what the owner column holds: an account's id, or the key of the
+// parent record. It is "" when the column is null, and false when the row does
+// not carry it.
+func (p *Plan) OwnerKey(row Tuple) (string, bool) {
+	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State == Absent {
+		return "", false
+	}
+	return string(row[p.owner].Text), true
+}
+
+// OldRowHasOwner says whether the replica identity keeps the owner column, so
+// that an old row tells whose it was.
+func (p *Plan) OldRowHasOwner() bool {
+	if p.owner < 0 {
+		return false
+	}
+	return p.Relation.Identity == IdentityFull || p.Relation.Columns[p.owner].Key
+}
+
+// Tracked says whether the owners of a plan's records have to be remembered:
+// of those that other records point to, of those owned through others, and of
+// those whose old rows do not tell whose they were.
+func (c *Catalog) Tracked(p *Plan) bool {
+	return p.Schema.Owner.Schema != "" || c.IsParent(p.Schema) || !p.OldRowHasOwner()
+}
+
+func (t Tuple) text(i int) (string, bool) {
+	if i < 0 || i >= len(t) || t[i].State != Text {
+		return "", false
+	}
+	return string(t[i].Text), true
+}
+
+// Account reads a row of the account table. ok is false when the row does not
+// carry the id. A column that was not sent leaves what is known as it is:
+// hasURL and hasSecret say which were.
+func (p *Plan) AccountOf(row Tuple) (account Account, hasURL, hasSecret, ok bool) {
+	a := p.Account
+	account.ID, ok = row.text(a.id)
+	account.URL, _ = row.text(a.url)
+	account.Secret, _ = row.text(a.secret)
+	hasURL = a.url >= 0 && row[a.url].State != Absent
+	hasSecret = a.secret >= 0 && row[a.secret].State != Absent
+	return account, hasURL, hasSecret, ok
+}
+
+// AppendEnvelope appends the body of one record event: exactly the keys type,
+// schema and data, data being a JSON string that holds a JSON object with the
+// fields that row carries. scratch is reused between calls and returned.
+// A value that cannot be read is an error that names its column.
+func (p *Plan) AppendEnvelope(dst, scratch []byte, kind Kind, row Tuple) (body, scratchOut []byte, err error) {
+	scratch, err = p.appendData(scratch[:0], row)
+	if err != nil {
+		return dst, scratch, err
+	}
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, kind.String()...)
+	dst = append(dst, `","schema":"`...)
+	dst = append(dst, p.Schema.Name...)
+	dst = append(dst, `","data":"`...)
+	dst = AppendEscaped(dst, scratch)
+	return append(dst, `"}`...), scratch, nil
+}
+
+func (p *Plan) appendData(dst []byte, row Tuple) ([]byte, error) {
+	dst = append(dst, '{')
+	first := true
+	for i := range p.fields {
+		f := &p.fields[i]
+		if f.column >= len(row) || row[f.column].State == Absent {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(dst, f.name...)
+		if row[f.column].State == Null {
+			dst = append(dst, "null"...)
+			continue
+		}
+		var err error
+		dst, err = p.Relation.Types.AppendJSON(dst, f.typ, row[f.column].Text)
+		if err != nil {
+			return dst, fmt.Errorf("column %s of table %s: %w", p.Relation.Columns[f.column].Name, p.Relation.Table(), err)
+		}
+	}
+	return append(dst, '}'), nil
+}

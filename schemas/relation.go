@@ -1,0 +1,105 @@
+package schemas
+
+import "strings"
+
+// ReplicaIdentity says which old values the source writes for an UPDATE or
+// DELETE (PostgreSQL manual, ALTER TABLE, REPLICA IDENTITY).
+type ReplicaIdentity byte
+
+// The replica identities, by the letter of pg_class.relreplident.
+const (
+	IdentityDefault ReplicaIdentity = 'd' // the primary key
+	IdentityIndex   ReplicaIdentity = 'i' // the columns of a named unique index
+	IdentityFull    ReplicaIdentity = 'f' // the whole old row
+	IdentityNothing ReplicaIdentity = 'n' // nothing
+)
+
+// Relation is the shape of a table at one moment of the log. A change is
+// always read by the shape that was in force when it was made, never by
+// today's catalog.
+type Relation struct {
+	OID       uint32
+	Namespace string
+	Name      string
+	Identity  ReplicaIdentity
+	Columns   []Column
+	// PrimaryKey holds indexes into Columns in key order. It is empty when
+	// the table has no primary key or it could not be learnt.
+	PrimaryKey []int
+	// Types knows the columns' types as they were at that moment.
+	Types *Types
+}
+
+// Column finds a column by name; -1 when there is none.
+func (r *Relation) Column(name string) int {
+	for i := range r.Columns {
+		if r.Columns[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// Column is one column as pgoutput describes it.
+type Column struct {
+	Name string
+	Type uint32 // OID of the type
+	Key  bool   // part of the replica identity; set on every column under FULL
+}
+
+// Table is the relation's qualified name, without quotes.
+func (r *Relation) Table() TableName {
+	return TableName{Namespace: r.Namespace, Name: r.Name}
+}
+
+// TableName is a table's qualified name as the server stores it, unquoted.
+type TableName struct {
+	Namespace string
+	Name      string
+}
+
+// String writes the name as SQL takes it, quoted only where it has to be.
+func (t TableName) String() string {
+	return QuoteIdent(t.Namespace) + "." + QuoteIdent(t.Name)
+}
+
+// QuoteIdent writes an identifier as SQL takes it: as it is when it is plain
+// lower-case ASCII, otherwise in double quotes (PostgreSQL manual, Lexical
+// Structure).
+func QuoteIdent(name string) string {
+	if isPlainIdent(name) {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+func isPlainIdent(name string) bool {
+	if name == "" || reservedWords[name] {
+		return false
+	}
+	for i, c := range []byte(name) {
+		letter := c >= 'a' && c <= 'z' || c == '_'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// reservedWords are PostgreSQL's fully reserved key words (manual, appendix
+// "SQL Key Words"), which need quotes even where they look plain.
+var reservedWords = func() map[string]bool {
+	const words = `all analyse analyze and any array as asc asymmetric both case cast check collate column
+		constraint create current_catalog current_date current_role current_time current_timestamp current_user
+		default deferrable desc distinct do else end except false fetch for foreign from grant group having in
+		initially intersect into lateral leading limit localtime localtimestamp not null offset on only or order
+		placing primary references returning select session_user some symmetric system_user table then to trailing
+		true union unique user using variadic verbose when where window with authorization binary collation
+		concurrently cross current_schema freeze full ilike inner is isnull join left like natural notnull outer
+		overlaps right similar tablesample`
+	set := map[string]bool{}
+	for _, word := range strings.Fields(words) {
+		set[word] = true
+	}
+	return set
+}()

@@ -1,0 +1,136 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// MessagePrefix marks the logical messages that carry asynchronous results:
+// pg_logical_emit_message(true, 'walhook', '{…}').
+const MessagePrefix = "walhook"
+
+// Result is the outcome of work that finished later, such as enabling SMS on a
+// number. It is a flat envelope without data.
+type Result struct {
+	Account string
+	Schema  string
+	Type    string
+	Status  string
+	Verbose string // "" where nothing was said
+}
+
+// maxResultBytes bounds each text of a result.
+const maxResultBytes = 64 << 10
+
+func (r *Result) validate() error {
+	switch {
+	case r.Account == "":
+		return errors.New("user_id is missing")
+	case !isSchemaName(r.Schema):
+		return errors.New("schema is missing or no name of letters, digits, _ . and -")
+	case r.Type == "":
+		return errors.New("type is missing")
+	case r.Status == "":
+		return errors.New("status is missing")
+	}
+	for _, text := range []string{r.Account, r.Type, r.Status, r.Verbose} {
+		if len(text) > maxResultBytes {
+			return fmt.Errorf("a text of %d bytes, want at most %d", len(text), maxResultBytes)
+		}
+		if !utf8.ValidString(text) {
+			return errors.New("a text is not valid UTF-8")
+		}
+	}
+	return nil
+}
+
+// AppendEnvelope appends the body: type, schema, status and verbose, in this
+// order.
+func (r *Result) AppendEnvelope(dst []byte) []byte {
+	dst = append(dst, `{"type":`...)
+	dst = AppendString(dst, []byte(r.Type))
+	dst = append(dst, `,"schema":`...)
+	dst = AppendString(dst, []byte(r.Schema))
+	dst = append(dst, `,"status":`...)
+	dst = AppendString(dst, []byte(r.Status))
+	dst = append(dst, `,"verbose":`...)
+	dst = AppendString(dst, []byte(r.Verbose))
+	return append(dst, '}')
+}
+
+// ParseResultMessage reads the content of a logical message: a JSON object
+// with user_id (text or number), schema, type, status and, optional, verbose.
+// An error says what is wrong without quoting the content.
+func ParseResultMessage(content []byte) (Result, error) {
+	if len(content) > 4*maxResultBytes {
+		return Result{}, fmt.Errorf("%d bytes, want at most %d", len(content), 4*maxResultBytes)
+	}
+	var message struct {
+		Account json.RawMessage `json:"user_id"`
+		Schema  *string         `json:"schema"`
+		Type    *string         `json:"type"`
+		Status  *string         `json:"status"`
+		Verbose *string         `json:"verbose"`
+	}
+	if err := json.Unmarshal(content, &message); err != nil {
+		if wrongType, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return Result{}, fmt.Errorf("%s is a JSON %s, want text", wrongType.Field, wrongType.Value)
+		}
+		return Result{}, errors.New("not a JSON object")
+	}
+	r := Result{
+		Schema:  deref(message.Schema),
+		Type:    deref(message.Type),
+		Status:  deref(message.Status),
+		Verbose: deref(message.Verbose),
+	}
+	account := bytes.TrimSpace(message.Account)
+	switch {
+	case len(account) > 0 && account[0] == '"':
+		if err := json.Unmarshal(account, &r.Account); err != nil {
+			return Result{}, errors.New("user_id is no JSON text")
+		}
+	case len(account) > 0 && (account[0] == '-' || account[0] >= '0' && account[0] <= '9'):
+		r.Account = string(account)
+	case len(account) > 0 && !bytes.Equal(account, []byte("null")):
+		return Result{}, errors.New("user_id is neither text nor number")
+	}
+	return r, r.validate()
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// ResultPlan holds the columns of the table of results; -1 for a missing one.
+type ResultPlan struct {
+	account, schema, typ, status, verbose int
+}
+
+func bindResults(p *Plan) *ResultPlan {
+	return &ResultPlan{
+		account: p.column("user_id"),
+		schema:  p.column("schema"),
+		typ:     p.column("type"),
+		status:  p.column("status"),
+		verbose: p.column("verbose"),
+	}
+}
+
+// ResultOf reads a row of the table of results.
+func (p *Plan) ResultOf(row Tuple) (Result, error) {
+	var r Result
+	c := p.Results
+	r.Account, _ = row.text(c.account)
+	r.Schema, _ = row.text(c.schema)
+	r.Type, _ = row.text(c.typ)
+	r.Status, _ = row.text(c.status)
+	r.Verbose, _ = row.text(c.verbose)
+	return r, r.validate()
+}

@@ -1,0 +1,354 @@
+package sender
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"walhook/outbox"
+)
+
+var testEvent = outbox.Event{ID: 1, WebhookID: "evt_00000000016B3748_1", Body: []byte(`{"type":"insert"}`)}
+
+// testCourier may dial this machine, and is impatient.
+func testCourier(t *testing.T) *courier {
+	c := newCourier(Config{
+		Version: "test", AttemptTimeout: 600 * time.Millisecond, HeaderTimeout: 300 * time.Millisecond,
+		ConnectTimeout: 300 * time.Millisecond, TLSTimeout: 300 * time.Millisecond,
+		AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+	}.withDefaults())
+	t.Cleanup(c.close)
+	return c
+}
+
+func testEndpoint(url string) outbox.Endpoint {
+	return outbox.Endpoint{ID: 1, Revision: 1, URL: url, State: outbox.EndpointActive, Secrets: []string{secretA}}
+}
+
+// rawReceiver answers each connection with f, which speaks for itself.
+func rawReceiver(t *testing.T, f func(net.Conn, *bufio.Reader)) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				f(conn, bufio.NewReader(conn))
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String() + "/hook"
+}
+
+// readRequest reads one request whole.
+func readRequest(r *bufio.Reader) error {
+	req, err := http.ReadRequest(r)
+	if err == nil {
+		_, err = io.Copy(io.Discard, req.Body)
+	}
+	return err
+}
+
+// drip writes s again and again, slowly, until the other side has enough.
+func drip(conn net.Conn, s string) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if _, err := io.WriteString(conn, s); err != nil {
+			return
+		}
+	}
+}
+
+func TestAttempt_SendsTheRequestOfTheContract(t *testing.T) {
+	type seen struct {
+		header     http.Header
+		body       []byte
+		user, pass string
+		uri        string
+		length     int64
+	}
+	got := make(chan seen, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := seen{header: r.Header, uri: r.RequestURI, length: r.ContentLength}
+		s.body, _ = io.ReadAll(r.Body)
+		s.user, s.pass, _ = r.BasicAuth()
+		got <- s
+	}))
+	defer server.Close()
+	url := strings.Replace(server.URL, "http://", "http://ann:p%40ss@", 1) + "/hook?token=1"
+	a := testCourier(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+	if a.status != 200 || a.failure != "" {
+		t.Fatalf("answer %+v", a)
+	}
+	s := <-got
+	if !bytes.Equal(s.body, testEvent.Body) || s.length != int64(len(testEvent.Body)) || s.uri != "/hook?token=1" {
+		t.Errorf("body %s, length %d, uri %s", s.body, s.length, s.uri)
+	}
+	if s.user != "ann" || s.pass != "p@ss" {
+		t.Errorf("basic auth %q %q", s.user, s.pass)
+	}
+	for name, want := range map[string]string{
+		"Content-Type": "application/json", "User-Agent": "walhook/test", "Webhook-Id": testEvent.WebhookID,
+		"Idempotency-Key": "", "Accept-Encoding": "",
+	} {
+		if s.header.Get(name) != want {
+			t.Errorf("%s: %q, want %q", name, s.header.Get(name), want)
+		}
+	}
+	official, err := standardwebhooks.NewWebhook(secretA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := official.Verify(s.body, s.header); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+}
+
+func TestAttempt_ReceiversThatMisbehaveAreNamedAndBounded(t *testing.T) {
+	answer := func(text string) func(net.Conn, *bufio.Reader) {
+		return func(conn net.Conn, r *bufio.Reader) {
+			if readRequest(r) == nil {
+				io.WriteString(conn, text)
+			}
+		}
+	}
+	thenDrip := func(text, drop string) func(net.Conn, *bufio.Reader) {
+		return func(conn net.Conn, r *bufio.Reader) {
+			if readRequest(r) == nil {
+				io.WriteString(conn, text)
+				drip(conn, drop)
+			}
+		}
+	}
+	var bomb bytes.Buffer
+	zipped := gzip.NewWriter(&bomb)
+	zipped.Write(make([]byte, 10<<20))
+	zipped.Close()
+	for _, c := range []struct {
+		name    string
+		receive func(net.Conn, *bufio.Reader)
+		status  int
+		failure failure
+	}{
+		{"never answers", func(conn net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) }, 0, failTimeoutHeader},
+		{"drips its header", thenDrip("HTTP/1.1 200 OK\r\n", "X: y\r\n"), 0, failTimeoutHeader},
+		{"drips a body", thenDrip("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", "x"), 200, ""},
+		{"endless body", thenDrip("HTTP/1.1 200 OK\r\n\r\n", strings.Repeat("x", 1<<16)), 200, ""},
+		{"failing with a drip", thenDrip("HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "x"), 500, ""},
+		{"gzip bomb", answer("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 200, ""},
+		{"a megabyte of header", answer("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), 0, failMalformed},
+		{"endless 1xx", thenDrip("", strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 1000)), 0, failMalformed},
+		{"not HTTP", answer("220 mail.example ESMTP\r\n"), 0, failMalformed},
+		{"closes without a word", answer(""), 0, failClosed},
+		{"resets after the request", func(conn net.Conn, r *bufio.Reader) {
+			if readRequest(r) == nil {
+				conn.(*net.TCPConn).SetLinger(0)
+			}
+		}, 0, failReset},
+		{"redirects", answer("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/elsewhere?secret=1\r\nContent-Length: 0\r\n\r\n"), 302, ""},
+		{"status 999", answer("HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"), 999, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			a := testCourier(t).deliver(t.Context(), testEndpoint(rawReceiver(t, c.receive)), testEvent, began)
+			if a.status != c.status || a.failure != c.failure {
+				t.Errorf("status %d, failure %q (%s); want %d, %q", a.status, a.failure, a.detail, c.status, c.failure)
+			}
+			if took := time.Since(began); took > 1500*time.Millisecond {
+				t.Errorf("took %v", took)
+			}
+			if len(a.detail) > maxDetail+4 || strings.Contains(a.detail, "secret=1") {
+				t.Errorf("detail %q", a.detail)
+			}
+		})
+	}
+}
+
+func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := listener.Addr().String()
+	listener.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, by the kernel, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	secured := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secured.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	for _, c := range []struct {
+		name, url string
+		want      failure
+	}{
+		{"refused", "http://" + closed + "/", failRefused},
+		{"no such name", "http://no-such-host.invalid/", failDNS},
+		{"handshake without end", "https://" + silent.Addr().String() + "/", failTimeoutTLS},
+		{"unknown authority", secured.URL, failTLSAuthority},
+		{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLS},
+		{"private address", "http://10.0.0.1/", failBlocked},
+		{"no host", "http:///hook", failURL},
+		{"scheme", "ftp://example.com/", failURL},
+		{"syntax", "http://user:hunter2@exa mple/%zz", failURL},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := testCourier(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
+			if a.failure != c.want && !(c.want == failDNS && a.failure == failDNSHere) {
+				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
+			}
+			if strings.Contains(a.detail, "hunter2") {
+				t.Errorf("the detail shows a password: %s", a.detail)
+			}
+		})
+	}
+}
+
+func TestAttempt_CertificatesAreToldApart(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	for _, c := range []struct {
+		name  string
+		setup func(*tls.Config)
+		want  failure
+	}{
+		{"expired", func(c *tls.Config) { c.Time = func() time.Time { return time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC) } }, failTLSExpired},
+		{"mismatched", func(c *tls.Config) { c.ServerName = "other.invalid" }, failTLSHostname},
+		{"trusted", func(*tls.Config) {}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			courier := testCourier(t)
+			roots := x509.NewCertPool()
+			roots.AddCert(server.Certificate())
+			courier.kept.TLSClientConfig = &tls.Config{RootCAs: roots}
+			c.setup(courier.kept.TLSClientConfig)
+			if a := courier.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.failure != c.want {
+				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
+			}
+		})
+	}
+}
+
+func TestAttempt_OneAttemptIsAtMostOneRequestOnAConnectionThatCloses(t *testing.T) {
+	var requests atomic.Int32
+	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+		if readRequest(r) != nil {
+			return
+		}
+		requests.Add(1)
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		// The next request is read, and then there is no answer: it must not
+		// be sent again by itself.
+		if readRequest(r) == nil {
+			requests.Add(1)
+		}
+	})
+	c := testCourier(t)
+	for i, want := range []failure{"", failClosed} {
+		if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.failure != want {
+			t.Fatalf("attempt %d: %q (%s), want %q", i+1, a.failure, a.detail, want)
+		}
+	}
+	if n := requests.Load(); n != 2 {
+		t.Errorf("%d requests for 2 attempts", n)
+	}
+}
+
+// deadConn is a kept connection that the receiver has closed: what is written
+// to it after the first request fails before a byte is out.
+type deadConn struct {
+	net.Conn
+	dead atomic.Bool
+}
+
+func (c *deadConn) Write(b []byte) (int, error) {
+	if c.dead.Load() {
+		return 0, errors.New("write: closed")
+	}
+	return c.Conn.Write(b)
+}
+
+func TestAttempt_AKeptConnectionFoundClosedCostsNoAttempt(t *testing.T) {
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer server.Close()
+	c := testCourier(t)
+	var first *deadConn
+	dial := c.kept.DialContext
+	c.kept.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		counted := conn.(*countingConn)
+		first = &deadConn{Conn: counted.Conn}
+		counted.Conn = first
+		return counted, nil
+	}
+	if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+		t.Fatalf("first attempt: %+v", a)
+	}
+	first.dead.Store(true)
+	if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+		t.Fatalf("second attempt: %+v", a)
+	}
+	if n := requests.Load(); n != 2 {
+		t.Errorf("%d requests arrived, want 2", n)
+	}
+}
+
+func TestAttempt_AShutdownIsOurFault(t *testing.T) {
+	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) })
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(50*time.Millisecond, func() { cancel(errShutdown) })
+	if a := testCourier(t).deliver(ctx, testEndpoint(url), testEvent, time.Now()); a.failure != failShutdown {
+		t.Errorf("failure %q, want %q", a.failure, failShutdown)
+	}
+}
+
+func TestAttempt_HTTP2(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			w.WriteHeader(http.StatusHTTPVersionNotSupported)
+		}
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	c := testCourier(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	c.kept.TLSClientConfig = &tls.Config{RootCAs: roots}
+	for range 3 {
+		if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+			t.Fatalf("answer %+v", a)
+		}
+	}
+}

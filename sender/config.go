@@ -1,0 +1,134 @@
+package sender
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Config says how to deliver. The zero Config is usable: each zero value means
+// the default that its field names.
+type Config struct {
+	// Name tells this process from other senders, in the outbox and its
+	// logs. "" means "sender".
+	Name string
+	// Version goes into the User-Agent header, walhook/<version>. "" means
+	// "dev".
+	Version string
+
+	AttemptTimeout time.Duration // the whole attempt; zero means 20 s
+	ConnectTimeout time.Duration // name resolution and TCP; zero means 5 s
+	TLSTimeout     time.Duration // the handshake; zero means 5 s
+	HeaderTimeout  time.Duration // from the request written to the answer's header; zero means 15 s
+
+	// RetrySchedule holds the delay after the first failed attempt, the
+	// second and so on; the attempt after the last delay is the last. Nil
+	// means 5 s, 30 s, 2 m, 10 m, 30 m, 1 h, 2 h, 4 h, 8 h, 16 h. Each delay
+	// varies by ±20 %.
+	RetrySchedule []time.Duration
+	// DisableAfter is how long an endpoint may only fail before it is
+	// disabled. Zero means 5 days.
+	DisableAfter time.Duration
+
+	// AllowCIDR lists networks that endpoints may be in besides public ones.
+	AllowCIDR []netip.Prefix
+	// EgressAddress is the local address that deliveries leave from. The
+	// zero Addr means any.
+	EgressAddress netip.Addr
+
+	Window      int           // most attempts in flight for one endpoint; zero means 64
+	MaxInFlight int           // most attempts in flight in all; zero means 4096
+	LaneEvents  int           // events buffered for one endpoint; zero means 256
+	LaneBytes   int           // bytes of bodies buffered for one endpoint; zero means 1 MiB
+	BufferBytes int           // bytes of bodies buffered in all; zero means 256 MiB
+	Lease       time.Duration // how long shards stay ours without word of us; zero means 15 s
+
+	// OnAttempt, when not nil, is called after each attempt, by the goroutine
+	// that everything waits for: it must not block.
+	OnAttempt func(AttemptReport)
+}
+
+// AttemptReport is one attempt as a person watches it. It holds no URL, secret
+// or payload.
+type AttemptReport struct {
+	Account     string
+	Endpoint    int64
+	Schema      string
+	Type        string
+	WebhookID   string
+	Attempt     int // 1 for the first
+	Status      int // 0 for none
+	Outcome     string
+	Reason      string
+	Duration    time.Duration
+	CommittedAt time.Time
+}
+
+// defaultSchedule is that of the contract's delivery policy.
+var defaultSchedule = []time.Duration{
+	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour,
+}
+
+// Validate lists every fault of c, joined, or returns nil.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"attempt timeout", c.AttemptTimeout}, {"connect timeout", c.ConnectTimeout},
+		{"TLS timeout", c.TLSTimeout}, {"header timeout", c.HeaderTimeout},
+		{"disable after", c.DisableAfter}, {"lease", c.Lease},
+	} {
+		if d.value < 0 {
+			fault("%s %v: want a positive duration", d.name, d.value)
+		}
+	}
+	for i, d := range c.RetrySchedule {
+		if d <= 0 {
+			fault("retry schedule, delay %d: %v: want a positive duration", i+1, d)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{
+		{"window", c.Window}, {"max in flight", c.MaxInFlight}, {"lane events", c.LaneEvents},
+		{"lane bytes", c.LaneBytes}, {"buffer bytes", c.BufferBytes},
+	} {
+		if n.value < 0 {
+			fault("%s %d: want a positive number", n.name, n.value)
+		}
+	}
+	for _, p := range c.AllowCIDR {
+		if !p.IsValid() {
+			fault("allowed network %q: want a CIDR such as 10.0.0.0/8", p)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "sender")
+	c.Version = cmp.Or(c.Version, "dev")
+	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 20*time.Second)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
+	c.TLSTimeout = cmp.Or(c.TLSTimeout, 5*time.Second)
+	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 15*time.Second)
+	c.DisableAfter = cmp.Or(c.DisableAfter, 5*24*time.Hour)
+	c.Window = cmp.Or(c.Window, 64)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
+	c.LaneEvents = cmp.Or(c.LaneEvents, 256)
+	c.LaneBytes = cmp.Or(c.LaneBytes, 1<<20)
+	c.BufferBytes = cmp.Or(c.BufferBytes, 256<<20)
+	c.Lease = cmp.Or(c.Lease, 15*time.Second)
+	if c.RetrySchedule == nil {
+		c.RetrySchedule = slices.Clone(defaultSchedule)
+	}
+	return c
+}

@@ -1,0 +1,255 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+const (
+	settleBatch = 4096 // most settlements in one transaction
+	saveEvery   = 3 * time.Second
+	drainGrace  = 5 * time.Second  // for running attempts, beyond their own limit
+	stopGrace   = 10 * time.Second // for settling and saving after that
+)
+
+// errDrained ends a dispatcher that was asked to stop and left nothing open.
+var errDrained = errors.New("drained")
+
+// dispatcher owns the lanes of the held shards. One goroutine (run) reads and
+// writes all its fields and those of its lanes; everything that takes time is
+// done by others, who hand back answers. It never blocks on any of them: each
+// channel that it sends on has room for all that may be under way.
+type dispatcher struct {
+	sender *Sender
+	log    *zap.Logger
+	tailer *tailer
+	policy *policy
+	lease  *lease
+
+	lanes  map[int64]*lane
+	shards map[int]*shard
+	ring   fifo[*lane] // lanes with a job to start, in turn
+	wakes  wakes
+	timer  *time.Timer
+
+	inFlight  int
+	workers   int
+	buffered  int                 // bytes of bodies waiting in all lanes
+	unsettled int                 // settlements handed out and not durable
+	collected []outbox.Settlement // for the settler, when it is free
+	wishes    fifo[laneRequest]   // for the readers, when one is free
+	reading   int
+	settling  bool
+	saving    bool
+	stopping  bool
+	lastSave  bool // the one that ends a stop is under way
+
+	batches  chan tailBatch
+	jobs     chan job
+	results  chan finished
+	settle   chan []outbox.Settlement
+	settled  chan settledBatch
+	requests chan laneRequest
+	answers  chan laneRequest
+	saves    chan saveRequest
+	saved    chan saveRequest
+	dealt    chan deal
+	changed  chan []outbox.Endpoint
+
+	attempts  context.Context // ends when running attempts must
+	abort     context.CancelCauseFunc
+	attempted sync.WaitGroup // the workers
+}
+
+func newDispatcher(s *Sender, lease *lease) *dispatcher {
+	return &dispatcher{
+		sender: s, log: s.log, policy: s.policy, lease: lease,
+		lanes: map[int64]*lane{}, shards: map[int]*shard{},
+		timer:    time.NewTimer(0),
+		batches:  make(chan tailBatch),
+		jobs:     make(chan job, s.config.MaxInFlight),
+		results:  make(chan finished, s.config.MaxInFlight),
+		settle:   make(chan []outbox.Settlement, 1),
+		settled:  make(chan settledBatch, 1),
+		requests: make(chan laneRequest, readers),
+		answers:  make(chan laneRequest, readers),
+		saves:    make(chan saveRequest, 1),
+		saved:    make(chan saveRequest, 1),
+		dealt:    make(chan deal),
+		changed:  make(chan []outbox.Endpoint),
+	}
+}
+
+// run dispatches until ctx ends, or until stop is closed and all that was
+// begun is settled and saved: errDrained.
+func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
+	d.attempts, d.abort = context.WithCancelCause(ctx)
+	defer d.attempted.Wait()
+	defer close(d.jobs)
+	defer d.abort(errShutdown)
+	save := time.NewTicker(saveEvery)
+	defer save.Stop()
+	limits := &stopLimits{}
+	defer limits.end()
+
+	for {
+		now := time.Now()
+		d.wakeLanes(now)
+		d.startJobs(now)
+		d.handOut()
+		if d.stopping && d.stopped(now) {
+			return errDrained
+		}
+		batches := d.batches
+		if d.stopping || d.unsettled >= d.maxUnsettled() {
+			batches = nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stop:
+			stop = nil
+			d.stop(now)
+			limits.begin(d.sender.config.AttemptTimeout, d.abort)
+		case <-limits.over():
+			return fmt.Errorf("stop: %d attempts and %d settlements are not done and may be repeated", d.inFlight, d.unsettled)
+		case <-d.timer.C:
+		case <-d.lease.renewed:
+		case b := <-batches:
+			d.takeBatch(b, time.Now())
+		case f := <-d.results:
+			d.takeResults(f, time.Now())
+		case s := <-d.settled:
+			d.takeSettled(s, time.Now())
+		case r := <-d.answers:
+			d.takeAnswer(r, time.Now())
+		case deal := <-d.dealt:
+			d.takeDeal(deal, time.Now())
+		case endpoints := <-d.changed:
+			d.takeEndpoints(endpoints, time.Now())
+		case r := <-d.saved:
+			d.takeSaved(r)
+		case <-save.C:
+			d.save(time.Now())
+		}
+	}
+}
+
+// maxUnsettled bounds what a crash repeats, and what waits in memory while the
+// outbox is away.
+func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
+
+// wakeLanes looks at the lanes whose time has come, and sets the timer for the
+// next.
+func (d *dispatcher) wakeLanes(now time.Time) {
+	for l := d.wakes.due(now); l != nil; l = d.wakes.due(now) {
+		d.look(l, now)
+	}
+	if next := d.wakes.next(); !next.IsZero() {
+		d.timer.Reset(max(next.Sub(now), 0))
+	} else {
+		d.timer.Stop()
+	}
+}
+
+// look takes from a lane what it wants done. It follows everything that
+// happens to a lane.
+func (d *dispatcher) look(l *lane, now time.Time) {
+	if len(l.out) > 0 {
+		d.collected = append(d.collected, l.out...)
+		d.unsettled += len(l.out)
+		clear(l.out)
+		l.out = l.out[:0]
+	}
+	d.buffered += l.bodies - l.counted
+	l.counted = l.bodies
+	if q, ok := l.wantRead(now); ok {
+		d.wishes.push(laneRequest{lane: l, tail: &q})
+	}
+	if q, ok := l.wantRetries(now); ok {
+		d.wishes.push(laneRequest{lane: l, retries: &q})
+	}
+	if cursor, ok := l.wantExpire(); ok {
+		e := l.endpoint
+		d.wishes.push(laneRequest{lane: l, expire: &e, cursor: cursor})
+	}
+	if !l.inRing && l.startable(now) {
+		l.inRing = true
+		d.ring.push(l)
+	}
+	d.wakes.set(l, l.wake(now))
+}
+
+// startJobs starts attempts, one of each lane in turn, as far as the lease and
+// the bounds allow.
+func (d *dispatcher) startJobs(now time.Time) {
+	if !d.lease.holds(now) {
+		return
+	}
+	for d.ring.len() > 0 && d.inFlight < d.sender.config.MaxInFlight && d.unsettled+d.inFlight < d.maxUnsettled() {
+		l := d.ring.pop()
+		l.inRing = false
+		if j, ok := l.start(now); ok {
+			if j.permit.probe {
+				d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
+			}
+			d.attempt(j)
+		}
+		d.look(l, now)
+	}
+}
+
+// attempt hands a job to a worker, which is started when all are busy.
+func (d *dispatcher) attempt(j job) {
+	d.inFlight++
+	d.jobs <- j
+	if d.workers < d.inFlight {
+		d.workers++
+		d.attempted.Go(func() { d.sender.work(d.attempts, d.jobs, d.results) })
+	}
+}
+
+// handOut gives the settler and the readers their next work, where they are
+// free.
+func (d *dispatcher) handOut() {
+	if !d.settling && len(d.collected) > 0 {
+		n := min(len(d.collected), settleBatch)
+		d.settling = true
+		d.settle <- d.collected[:n:n]
+		d.collected = append([]outbox.Settlement(nil), d.collected[n:]...)
+	}
+	for d.reading < readers && d.wishes.len() > 0 {
+		d.reading++
+		d.requests <- d.wishes.pop()
+	}
+}
+
+// stopLimits bounds a stop: running attempts are ended first, then the rest is
+// left undone.
+type stopLimits struct{ attempts, all *time.Timer }
+
+func (s *stopLimits) begin(attempt time.Duration, abort context.CancelCauseFunc) {
+	s.attempts = time.AfterFunc(attempt+drainGrace, func() { abort(errShutdown) })
+	s.all = time.NewTimer(attempt + drainGrace + stopGrace)
+}
+
+func (s *stopLimits) over() <-chan time.Time {
+	if s.all == nil {
+		return nil
+	}
+	return s.all.C
+}
+
+func (s *stopLimits) end() {
+	if s.all != nil {
+		s.attempts.Stop()
+		s.all.Stop()
+	}
+}

@@ -1,0 +1,142 @@
+package sender
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// laneOf is the lane of an endpoint whose shard is held; nil otherwise.
+func (d *dispatcher) laneOf(endpoint int64) *lane { return d.lanes[endpoint] }
+
+// tailOf is how far the log has been handed to the lane's shard.
+func (d *dispatcher) tailOf(l *lane) int64 {
+	if shard := d.shards[outbox.ShardOf(l.endpoint.ID)]; shard != nil {
+		return shard.read
+	}
+	return 0
+}
+
+// takeBatch hands the log's next stretch to the lanes. A batch that does not
+// join what a shard has read, because the shard was given up and gained again
+// meanwhile, is left to the tailer's new orders.
+func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
+	d.takeEndpoints(b.endpoints, now)
+	for i := range b.events {
+		e := &b.events[i]
+		shard := d.shards[outbox.ShardOf(e.Endpoint)]
+		if shard == nil || shard.leaving || shard.read < b.after || e.ID <= shard.read {
+			continue
+		}
+		l := d.laneOf(e.Endpoint)
+		if l == nil {
+			d.log.Warn("event of an endpoint that was not read", zap.Int64("endpoint", e.Endpoint), zap.String("event", e.WebhookID))
+			continue
+		}
+		l.offer(*e, d.buffered >= d.sender.config.BufferBytes, now)
+		d.look(l, now)
+	}
+	for _, id := range b.shards {
+		if shard := d.shards[id]; shard != nil && !shard.leaving && shard.read >= b.after {
+			shard.read = max(shard.read, b.upto)
+		}
+	}
+}
+
+// takeEndpoints makes lanes for endpoints that have none, and tells the others
+// what changed.
+func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
+	for _, e := range endpoints {
+		shard := d.shards[outbox.ShardOf(e.ID)]
+		if shard == nil {
+			continue
+		}
+		l := d.laneOf(e.ID)
+		if l == nil {
+			l = newLane(d.policy, e)
+			l.leaving = shard.leaving
+			d.lanes[e.ID] = l
+			continue
+		}
+		before := l.endpoint.State
+		l.adopt(e, shard.read, now)
+		if l.endpoint.State != before {
+			d.log.Info("endpoint state", zap.Int64("endpoint", e.ID), zap.String("state", string(e.State)), zap.String("reason", e.Reason))
+		}
+		d.look(l, now)
+	}
+}
+
+// takeResults takes one result and as many more as are ready.
+func (d *dispatcher) takeResults(f finished, now time.Time) {
+	for range settleBatch {
+		d.takeResult(f, now)
+		select {
+		case f = <-d.results:
+		default:
+			return
+		}
+	}
+	d.takeResult(f, now)
+}
+
+func (d *dispatcher) takeResult(f finished, now time.Time) {
+	d.inFlight--
+	l := f.job.lane
+	wasClosed, wasUntil := l.breaker.closed(), l.breaker.until
+	wasState := l.endpoint.State
+	kind, retryIn := l.finish(f.job, f.result, now)
+	switch {
+	case wasClosed && !l.breaker.closed(), !wasClosed && l.breaker.until.After(wasUntil):
+		d.sender.metrics.breaker.WithLabelValues(breakerOpen).Inc()
+	case !wasClosed && l.breaker.closed():
+		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
+	}
+	d.sender.report(&f.job, &f.result, kind, retryIn)
+	if l.endpoint.State != wasState {
+		d.log.Warn("endpoint disabled", zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.endpoint.Reason))
+	}
+	d.look(l, now)
+}
+
+// takeSettled frees what has become durable. The settlements come before the
+// record states: a state speaks about the whole batch.
+func (d *dispatcher) takeSettled(s settledBatch, now time.Time) {
+	d.settling = false
+	d.unsettled -= len(s.batch)
+	for i := range s.batch {
+		if l := d.laneOf(s.batch[i].Event.Endpoint); l != nil {
+			l.settledAs(&s.batch[i])
+		}
+	}
+	for _, state := range s.states {
+		if l := d.laneOf(state.Endpoint); l != nil {
+			l.recordState(state)
+		}
+	}
+	var last *lane
+	for i := range s.batch {
+		if l := d.laneOf(s.batch[i].Event.Endpoint); l != nil && l != last {
+			d.look(l, now)
+			last = l
+		}
+	}
+}
+
+func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
+	d.reading--
+	l := r.lane
+	switch {
+	case r.tail != nil:
+		l.read(*r.tail, r.events, now)
+	case r.retries != nil:
+		l.readRetries(*r.retries, r.events, r.next, now)
+	case r.expire != nil:
+		l.expired(r.expire.FeedFrom)
+	}
+	if d.laneOf(l.endpoint.ID) == l { // not given up meanwhile
+		d.look(l, now)
+	}
+}

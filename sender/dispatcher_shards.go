@@ -1,0 +1,195 @@
+package sender
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// shard is a held part of the endpoints.
+type shard struct {
+	id      int
+	read    int64 // the log is handed to the lanes up to here
+	tail    int64 // as stored, or on its way there; never falls
+	leaving bool  // to be given up once its lanes are drained
+	parting bool  // being given up
+}
+
+// deal is news of the shards: gained ones with the endpoints that their lanes
+// need, or ones to give up.
+type deal struct {
+	gained    outbox.Handover
+	endpoints []outbox.Endpoint
+	surplus   []int
+}
+
+// saveRequest stores lanes and tails, and gives shards up after that.
+type saveRequest struct {
+	lanes  []outbox.LaneState
+	tails  []outbox.Shard
+	giveUp []outbox.Shard
+}
+
+func (d *dispatcher) takeDeal(deal deal, now time.Time) {
+	for _, id := range deal.surplus {
+		if s := d.shards[id]; s != nil && !s.leaving && !d.stopping {
+			d.log.Info("shard is given up", zap.Int("shard", id))
+			s.leaving = true
+			d.tailer.order(tailOrder{drop: []int{id}})
+			d.leaveLanes(now, func(of int) bool { return of == id })
+		}
+	}
+	if len(deal.gained.Shards) > 0 {
+		d.gain(deal, now)
+	}
+}
+
+// gain takes over shards where their last owner left them.
+func (d *dispatcher) gain(deal deal, now time.Time) {
+	h := &deal.gained
+	group := tailGroup{after: h.Shards[0].Tail, horizon: h.Horizon}
+	for _, s := range h.Shards {
+		d.shards[s.ID] = &shard{id: s.ID, read: s.Tail, tail: s.Tail, leaving: d.stopping}
+		group.shards = append(group.shards, s.ID)
+		group.after = min(group.after, s.Tail)
+	}
+	d.takeEndpoints(deal.endpoints, now)
+	for _, state := range h.Lanes {
+		if l := d.laneOf(state.Endpoint); l != nil {
+			l.restore(state, h.Horizon, now)
+			l.saved = state
+		}
+	}
+	for _, state := range h.Blocked {
+		if l := d.laneOf(state.Endpoint); l != nil {
+			l.recordState(state)
+		}
+	}
+	for _, e := range deal.endpoints {
+		if l := d.laneOf(e.ID); l != nil {
+			if e.State == outbox.EndpointCleared {
+				l.expireFrom(d.tailOf(l))
+			}
+			d.look(l, now)
+		}
+	}
+	d.log.Info("shards gained", zap.Int("shards", len(h.Shards)), zap.Int("lanes_kept", len(h.Lanes)), zap.Int("records_in_retry", len(h.Blocked)))
+	d.tailer.order(tailOrder{gain: group})
+}
+
+func (d *dispatcher) leaveLanes(now time.Time, of func(shard int) bool) {
+	for id, l := range d.lanes {
+		if of(outbox.ShardOf(id)) {
+			l.leaving = true
+			l.shed(now)
+			d.look(l, now)
+		}
+	}
+}
+
+// stop starts nothing more and lets go of what waits.
+func (d *dispatcher) stop(now time.Time) {
+	d.stopping = true
+	d.leaveLanes(now, func(int) bool { return true })
+}
+
+// stopped says that all that was begun is settled and saved.
+func (d *dispatcher) stopped(now time.Time) bool {
+	if d.inFlight > 0 || d.unsettled > 0 || d.saving {
+		return false
+	}
+	if !d.lastSave {
+		d.lastSave = true
+		d.save(now)
+		return !d.saving
+	}
+	return true
+}
+
+// save hands over what has changed since the last time.
+func (d *dispatcher) save(now time.Time) {
+	d.countLanes(now)
+	if d.saving {
+		return
+	}
+	r := saveRequest{tails: d.advanceTails()}
+	for _, l := range d.lanes {
+		if s := l.snapshot(d.shards[outbox.ShardOf(l.endpoint.ID)].tail, now); s != l.saved {
+			l.saved = s
+			r.lanes = append(r.lanes, s)
+		}
+	}
+	r.giveUp = d.part()
+	if len(r.lanes)+len(r.tails)+len(r.giveUp) > 0 {
+		d.saving = true
+		d.saves <- r
+	}
+}
+
+// advanceTails moves each shard's tail up to the first event of a lane that is
+// not settled. Lanes that are behind, or whose cursor lies before the tail
+// already stored, keep a cursor of their own and do not count.
+func (d *dispatcher) advanceTails() []outbox.Shard {
+	reach := make(map[int]int64, len(d.shards))
+	for id, s := range d.shards {
+		reach[id] = s.read
+	}
+	for id, l := range d.lanes {
+		of := outbox.ShardOf(id)
+		if cursor := l.cursor(); !l.behind && cursor >= d.shards[of].tail {
+			reach[of] = min(reach[of], cursor)
+		}
+	}
+	var moved []outbox.Shard
+	for id, s := range d.shards {
+		if reach[id] > s.tail {
+			s.tail = reach[id]
+			moved = append(moved, outbox.Shard{ID: id, Tail: s.tail})
+		}
+	}
+	return moved
+}
+
+// part finds the leaving shards whose lanes are drained.
+func (d *dispatcher) part() []outbox.Shard {
+	busy := map[int]bool{}
+	for id, l := range d.lanes {
+		if !l.drained() || l.expireAsked {
+			busy[outbox.ShardOf(id)] = true
+		}
+	}
+	var parting []outbox.Shard
+	for id, s := range d.shards {
+		if s.leaving && !s.parting && !busy[id] && !d.stopping {
+			s.parting = true
+			parting = append(parting, outbox.Shard{ID: id, Tail: s.tail})
+		}
+	}
+	return parting
+}
+
+func (d *dispatcher) takeSaved(r saveRequest) {
+	d.saving = false
+	for _, s := range r.giveUp {
+		delete(d.shards, s.ID)
+		for id, l := range d.lanes {
+			if outbox.ShardOf(id) == s.ID {
+				d.wakes.set(l, time.Time{})
+				d.buffered -= l.counted
+				delete(d.lanes, id)
+			}
+		}
+	}
+}
+
+func (d *dispatcher) countLanes(now time.Time) {
+	counts := map[string]int{}
+	for _, l := range d.lanes {
+		counts[l.state(now)]++
+	}
+	for _, state := range laneStates {
+		d.sender.metrics.lanes.WithLabelValues(state).Set(float64(counts[state]))
+	}
+}

@@ -1,0 +1,324 @@
+package sender
+
+import (
+	"math"
+	"time"
+
+	"walhook/outbox"
+)
+
+// maxLedger bounds how far a lane runs ahead of an event that takes long.
+const maxLedger = 4096
+
+// policy is what all lanes have in common.
+type policy struct {
+	window       int // most attempts in flight
+	events       int // most events waiting
+	bytes        int // most bytes of bodies waiting
+	schedule     schedule
+	disableAfter time.Duration
+	random       func() float64
+}
+
+// lane is where delivery to one endpoint stands: plain state without I/O,
+// goroutines or a clock. Time is passed in; what is to be done comes out as
+// jobs (start), reads (wantRead, wantRetries), an expiry (wantExpire) and
+// settlements (out). The dispatcher's goroutine owns it.
+//
+// Order per record rests on three rules. One event of a record is in flight.
+// From the moment that one fails, its record is blocked and later events of it
+// are parked. And a record is free again only when an answer of the outbox
+// says so and no settlement of it is still on the way there: until then an
+// event parked meanwhile could be overtaken.
+type lane struct {
+	*policy
+	endpoint outbox.Endpoint
+	// generation rises when the endpoint starts afresh (new URL, active
+	// again). An answer given to an earlier one changes nothing but its event.
+	generation int
+
+	records map[string]*record
+	ready   fifo[*record]  // unblocked, not in flight, with events waiting
+	retries []outbox.Event // read from retry, due, waiting
+	// ofRetry holds the ids from retry that wait, are in flight or whose
+	// settlement is on its way: not to be read again.
+	ofRetry map[int64]struct{}
+	retryAt time.Time // when retries are worth reading; zero for never
+	// retryAll asks for all heads of retry, due or not.
+	retryAll       bool
+	readingRetries bool
+	turn           bool // retries and the queue take turns
+
+	ledger   ledger
+	seen     int64 // the highest id accepted from the log or read past
+	events   int   // waiting
+	bodies   int   // bytes waiting
+	inFlight int
+	pending  int // settlements handed out and not answered
+	clock    uint64
+
+	// behind: the lane stands still while its shard's tail moves on, and
+	// reads its own range from readTo. missed is the newest event that the
+	// tail has passed by.
+	behind  bool
+	readTo  int64
+	missed  int64
+	horizon int64 // reads up to here leave out what an earlier owner settled
+	reading bool
+
+	window      int
+	breaker     *breaker
+	lastProbe   int64
+	pausedUntil time.Time // asked for by the endpoint
+	heldUntil   time.Time // after a fault of our own
+	ownFaults   int       // in a row
+
+	failingSince time.Time
+	lastReason   string
+
+	expiring    bool // what an earlier feed left is to be expired first
+	expireAsked bool
+	leaving     bool // nothing starts any more
+
+	out []outbox.Settlement // for the settler, in order
+
+	// The dispatcher's notes.
+	inRing    bool
+	counted   int // of bodies, in the dispatcher's sum
+	saved     outbox.LaneState
+	wakeAt    time.Time
+	wakeIndex int
+}
+
+// record is one record's place in its lane. It exists while something of it
+// waits, is in flight, in retry, or on its way to the outbox.
+type record struct {
+	name     string
+	queue    []outbox.Event // from the log, in order
+	inFlight bool
+	listed   bool // in lane.ready
+	blocked  bool // rows in retry
+	pending  int  // settlements of it, on their way, that touch retry
+	changed  uint64
+}
+
+// job is one attempt to be made.
+type job struct {
+	lane       *lane
+	generation int
+	endpoint   outbox.Endpoint
+	event      outbox.Event
+	record     *record
+	fromRetry  bool
+	permit     permit
+	breaker    *breaker // that gave the permit
+}
+
+func newLane(p *policy, e outbox.Endpoint) *lane {
+	return &lane{
+		policy:   p,
+		endpoint: e,
+		records:  map[string]*record{},
+		ofRetry:  map[int64]struct{}{},
+		window:   1,
+		breaker:  newBreaker(p.random),
+	}
+}
+
+// sends says whether attempts may start: the gates that are neither window
+// nor breaker.
+func (l *lane) sends(now time.Time) bool {
+	return l.endpoint.State == outbox.EndpointActive && !l.expiring && !l.leaving &&
+		!now.Before(l.pausedUntil) && !now.Before(l.heldUntil)
+}
+
+// buffers says whether events of the tail are kept. After a fault of our own
+// they are: it will be over soon, for all lanes at once.
+func (l *lane) buffers(now time.Time) bool {
+	return l.endpoint.State == outbox.EndpointActive && !l.expiring && !l.leaving &&
+		!now.Before(l.pausedUntil) && !l.breaker.open(now)
+}
+
+func (l *lane) full() bool {
+	return l.events >= l.policy.events || l.bodies >= l.policy.bytes || l.ledger.len() >= maxLedger
+}
+
+// offer hands over the tail's next event of this endpoint. crowded says that
+// the buffers of all lanes together are full.
+func (l *lane) offer(e outbox.Event, crowded bool, now time.Time) {
+	if e.ID <= l.seen && !l.behind {
+		return
+	}
+	if !l.behind && (!l.buffers(now) || l.full() || crowded && l.events > 0 || e.ID < l.endpoint.FeedFrom) {
+		l.behind, l.readTo = true, e.ID-1
+	}
+	if e.ID < l.endpoint.FeedFrom || l.endpoint.State == outbox.EndpointCleared {
+		l.expiring = true
+	}
+	if l.behind {
+		l.missed = max(l.missed, e.ID)
+		return
+	}
+	l.accept(e)
+}
+
+func (l *lane) accept(e outbox.Event) {
+	l.seen = max(l.seen, e.ID)
+	if !l.ledger.add(e.ID, waiting) {
+		return
+	}
+	r := l.record(e.Record)
+	if r.blocked {
+		l.park(r, e)
+		return
+	}
+	l.enqueue(r, e)
+	l.list(r)
+}
+
+func (l *lane) enqueue(r *record, e outbox.Event) {
+	r.queue = append(r.queue, e)
+	l.events++
+	l.bodies += len(e.Body)
+}
+
+// list makes a record's next event available.
+func (l *lane) list(r *record) {
+	if len(r.queue) > 0 && !r.inFlight && !r.blocked && !r.listed {
+		r.listed = true
+		l.ready.push(r)
+	}
+}
+
+func (l *lane) record(name string) *record {
+	r := l.records[name]
+	if r == nil {
+		r = &record{name: name}
+		l.records[name] = r
+	}
+	return r
+}
+
+func (l *lane) forgetIdle(r *record) {
+	if len(r.queue) == 0 && !r.inFlight && !r.listed && !r.blocked && r.pending == 0 {
+		delete(l.records, r.name)
+	}
+}
+
+// startable says whether start would have a job.
+func (l *lane) startable(now time.Time) bool {
+	if l.ready.len() == 0 && len(l.retries) == 0 || !l.sends(now) {
+		return false
+	}
+	if !l.breaker.closed() {
+		return l.inFlight == 0 && !l.breaker.open(now)
+	}
+	return l.inFlight < l.window
+}
+
+// start takes the next event to attempt.
+func (l *lane) start(now time.Time) (job, bool) {
+	if !l.startable(now) {
+		return job{}, false
+	}
+	permit, ok := l.breaker.allow(now)
+	if !ok {
+		return job{}, false
+	}
+	j := job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.breaker}
+	if i, ok := l.pickRetry(permit.probe); ok {
+		j.event, j.fromRetry = l.retries[i], true
+		j.record = l.record(j.event.Record)
+		l.retries = append(l.retries[:i], l.retries[i+1:]...)
+	} else {
+		j.record = l.ready.pop()
+		j.record.listed = false
+		j.event = j.record.queue[0]
+		j.record.queue[0] = outbox.Event{}
+		j.record.queue = j.record.queue[1:]
+		l.ledger.set(j.event.ID, taken)
+	}
+	l.events--
+	l.bodies -= len(j.event.Body)
+	j.record.inFlight = true
+	l.inFlight++
+	if permit.probe {
+		l.lastProbe = j.event.ID
+	}
+	return j, true
+}
+
+// pickRetry says which waiting retry goes next, or that the queue's turn is. A
+// probe is a retry where there is one, so that the probing of a dead endpoint
+// adds no rows, and not the same event twice, which may be the one that fails.
+func (l *lane) pickRetry(probe bool) (int, bool) {
+	if len(l.retries) == 0 {
+		return 0, false
+	}
+	if probe {
+		for i, e := range l.retries {
+			if e.ID != l.lastProbe {
+				return i, true
+			}
+		}
+		return 0, l.ready.len() == 0
+	}
+	l.turn = !l.turn
+	return 0, l.turn || l.ready.len() == 0
+}
+
+// cursor is the highest id such that every event of the log up to it is
+// settled; math.MaxInt64 when the lane follows the tail and nothing is open.
+func (l *lane) cursor() int64 {
+	upto := int64(math.MaxInt64)
+	if l.behind {
+		upto = l.readTo
+	}
+	if first := l.ledger.first(upto); first > 0 {
+		return min(upto, first-1)
+	}
+	return upto
+}
+
+// shed lets go of what is waiting: it stays in the log and in retry, and is
+// read again.
+func (l *lane) shed(now time.Time) {
+	for r := range l.ready.all() {
+		r.listed = false
+	}
+	l.ready = fifo[*record]{}
+	for _, r := range l.records {
+		r.queue = nil
+		l.forgetIdle(r)
+	}
+	if len(l.retries) > 0 {
+		for _, e := range l.retries {
+			delete(l.ofRetry, e.ID)
+		}
+		l.retries = nil
+		l.retryAt = earliest(l.retryAt, now)
+	}
+	l.events, l.bodies = 0, 0
+	lowest, highest := l.ledger.shed()
+	if lowest == 0 {
+		return
+	}
+	if l.behind {
+		lowest = min(lowest, l.readTo+1)
+	}
+	l.behind, l.readTo = true, lowest-1
+	l.missed = max(l.missed, highest)
+}
+
+// drained says that nothing of the lane is on its way anywhere.
+func (l *lane) drained() bool {
+	return l.inFlight == 0 && l.pending == 0 && len(l.out) == 0
+}
+
+// earliest is the earlier of two instants, of which zero means never.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,242 @@
+package sender
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"walhook/outbox"
+)
+
+// laneWorld drives one lane by random steps in random order: every question to
+// the outbox and every answer may come at any time after the other.
+type laneWorld struct {
+	t       *testing.T
+	random  *rand.Rand
+	log     *fakeLog
+	lane    *lane
+	offered int // events handed to the lane by the tail
+
+	jobs     []job
+	handed   [][]outbox.Settlement // given to the outbox, in order, not yet durable
+	answered []settledBatch        // durable, the lane does not know
+	reads    []laneRequest         // asked
+	replies  []laneRequest         // answered, the lane does not know
+	arrived  map[int64]int
+	first    map[string]int64 // record → highest first delivery
+	failures float64
+	poison   map[int64]bool
+}
+
+func newLaneWorld(t *testing.T, seed uint64, events int) *laneWorld {
+	w := &laneWorld{
+		t: t, random: rand.New(rand.NewPCG(seed, 1)), arrived: map[int64]int{}, first: map[string]int64{},
+		poison: map[int64]bool{},
+	}
+	w.failures = []float64{0, .1, .5, .9}[w.random.IntN(4)]
+	e := outbox.Endpoint{ID: 7, Revision: 1, URL: "http://a", State: outbox.EndpointActive}
+	w.log = newFakeLog(e)
+	for i := range events {
+		w.log.events = append(w.log.events, outbox.Event{
+			ID: int64(10 + 3*i), Endpoint: 7, Revision: 1, Record: fmt.Sprint("r", w.random.IntN(6)), Body: []byte("{}"),
+		})
+	}
+	w.lane = newLane(w.policy(), e)
+	return w
+}
+
+func (w *laneWorld) policy() *policy {
+	delays := make([]time.Duration, 60)
+	for i := range delays {
+		delays[i] = time.Duration(1+i) * time.Second
+	}
+	return &policy{
+		window: 4, events: 8, bytes: 1 << 20, disableAfter: 1000 * time.Hour, random: w.random.Float64,
+		schedule: schedule{delays: delays, random: w.random.Float64},
+	}
+}
+
+func (w *laneWorld) tail() int64 {
+	if w.offered == 0 {
+		return 0
+	}
+	return w.log.events[w.offered-1].ID
+}
+
+func (w *laneWorld) step() {
+	now := time.Now()
+	l := w.lane
+	switch w.random.IntN(9) {
+	case 0:
+		if w.offered < len(w.log.events) {
+			l.offer(w.log.events[w.offered], w.random.IntN(20) == 0, now)
+			w.offered++
+		}
+	case 1, 2:
+		if j, ok := l.start(now); ok {
+			w.jobs = append(w.jobs, j)
+		}
+	case 3:
+		if len(w.jobs) > 0 {
+			i := w.random.IntN(len(w.jobs))
+			j := w.jobs[i]
+			w.jobs = append(w.jobs[:i], w.jobs[i+1:]...)
+			w.answer(j, now)
+		}
+	case 4:
+		if len(l.out) > 0 {
+			w.handed = append(w.handed, append([]outbox.Settlement(nil), l.out...))
+			l.out = nil
+		}
+	case 5:
+		if len(w.handed) > 0 {
+			states, err := w.log.Settle(w.t.Context(), w.handed[0])
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.answered = append(w.answered, settledBatch{batch: w.handed[0], states: states})
+			w.handed = w.handed[1:]
+		}
+	case 6:
+		if len(w.answered) > 0 {
+			a := w.answered[0]
+			w.answered = w.answered[1:]
+			for i := range a.batch {
+				l.settledAs(&a.batch[i])
+			}
+			for _, s := range a.states {
+				l.recordState(s)
+			}
+		}
+	case 7:
+		if q, ok := l.wantRead(now); ok {
+			w.reads = append(w.reads, laneRequest{tail: &q})
+		}
+		if q, ok := l.wantRetries(now); ok {
+			w.reads = append(w.reads, laneRequest{retries: &q})
+		}
+	case 8:
+		w.read(now)
+	}
+	w.checkCursor(now)
+}
+
+// read serves a question, or brings an answer to the lane.
+func (w *laneWorld) read(now time.Time) {
+	if len(w.reads) > 0 {
+		r := w.reads[0]
+		w.reads = w.reads[1:]
+		if err := r.serve(w.t.Context(), w.log); err != nil {
+			w.t.Fatal(err)
+		}
+		w.replies = append(w.replies, r)
+	}
+	if len(w.replies) > 0 && w.random.IntN(2) == 0 {
+		r := w.replies[0]
+		w.replies = w.replies[1:]
+		if r.tail != nil {
+			w.lane.read(*r.tail, r.events, now)
+		} else {
+			w.lane.readRetries(*r.retries, r.events, r.next, now)
+		}
+	}
+}
+
+// answer lets the endpoint answer a job, and checks what has just arrived.
+func (w *laneWorld) answer(j job, now time.Time) {
+	o := judge(200, "", "", now)
+	switch p := w.random.Float64(); {
+	case p < w.failures*.6:
+		o = judge(500, "", "", now)
+	case p < w.failures*.8:
+		o = judge(400, "", "", now)
+	case p < w.failures*.9:
+		o = judge(429, "", "2", now)
+	case p < w.failures:
+		o = judge(0, failNoNetwork, "", now)
+	}
+	if o.kind == outcomeDelivered {
+		if w.arrived[j.event.ID]++; w.arrived[j.event.ID] > 1 {
+			w.t.Fatalf("event %d arrived twice without a crash", j.event.ID)
+		}
+		if j.event.ID < w.first[j.event.Record] {
+			w.t.Fatalf("event %d of record %s arrived after %d", j.event.ID, j.event.Record, w.first[j.event.Record])
+		}
+		w.first[j.event.Record] = j.event.ID
+	}
+	w.lane.finish(j, result{outcome: o, at: now}, now)
+}
+
+// checkCursor compares the lane's cursor with what is durable.
+func (w *laneWorld) checkCursor(now time.Time) {
+	cursor := min(w.lane.cursor(), w.tail())
+	if s := w.lane.snapshot(0, now); s.Behind {
+		cursor = s.Cursor
+	}
+	for _, e := range w.log.events {
+		if e.ID <= cursor && !w.log.settledLocked(e.ID) {
+			w.t.Fatalf("cursor %d passes event %d, which is not settled", cursor, e.ID)
+		}
+	}
+	if w.lane.inFlight > w.lane.policy.window {
+		w.t.Fatalf("%d in flight, window %d", w.lane.inFlight, w.lane.policy.window)
+	}
+}
+
+func (w *laneWorld) crash() {
+	horizon := w.log.events[len(w.log.events)-1].ID
+	s := w.lane.snapshot(0, time.Now())
+	cursor := min(w.lane.cursor(), w.tail())
+	w.lane = newLane(w.policy(), w.lane.endpoint)
+	w.jobs, w.handed, w.answered, w.reads, w.replies = nil, nil, nil, nil, nil
+	s.Behind, s.Cursor = true, cursor
+	w.lane.restore(s, horizon, time.Now())
+	w.offered = len(w.log.events)
+	for _, r := range w.log.retry {
+		w.lane.recordState(w.log.recordState(7, r.event.Record))
+	}
+	// What arrived and was not durable arrives again: that is at-least-once.
+	for id := range w.arrived {
+		if !w.log.settledLocked(id) || w.log.retry[id] != nil {
+			delete(w.arrived, id)
+		}
+	}
+	for record := range w.first {
+		w.first[record] = 0
+		for _, e := range w.log.events {
+			if e.Record == record && w.arrived[e.ID] > 0 {
+				w.first[record] = e.ID
+			}
+		}
+	}
+}
+
+func TestLane_KeepsOrderAndLosesNothingInAnyInterleaving(t *testing.T) {
+	for seed := range uint64(150) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newLaneWorld(t, seed, 60)
+			crashAt := w.random.IntN(4000)
+			for i := range 200_000 {
+				w.step()
+				if i == crashAt {
+					w.crash()
+				}
+				if i%50 == 0 {
+					time.Sleep(time.Duration(w.random.IntN(2000)) * time.Millisecond)
+				}
+				if i == 3000 {
+					w.failures = 0
+				}
+				if i > 3000 && len(w.log.delivered()) == len(w.log.events) && w.lane.drained() && len(w.log.retry) == 0 {
+					return
+				}
+			}
+			l := w.lane
+			t.Fatalf("seed %d: delivered %d of %d; retry %d, lane behind=%v readTo=%d missed=%d ready=%d retries=%d inFlight=%d pending=%d retryAt=%v state=%s",
+				seed, len(w.log.delivered()), len(w.log.events), len(w.log.retry), l.behind, l.readTo, l.missed,
+				l.ready.len(), len(l.retries), l.inFlight, l.pending, l.retryAt, l.state(time.Now()))
+		})
+	}
+}

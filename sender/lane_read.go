@@ -1,0 +1,170 @@
+package sender
+
+import (
+	"time"
+
+	"walhook/outbox"
+)
+
+// farAhead makes retries due that are not: for an endpoint that starts afresh.
+// It is more than the longest wait there is.
+const farAhead = 30 * 24 * time.Hour
+
+// wantRead says which part of the log the lane would read next by itself. A
+// lane that has read all that the tail passed by follows the tail again.
+func (l *lane) wantRead(now time.Time) (outbox.TailQuery, bool) {
+	if !l.behind || l.reading || !l.sends(now) || l.breaker.open(now) {
+		return outbox.TailQuery{}, false
+	}
+	if l.readTo >= l.missed {
+		l.follow()
+		return outbox.TailQuery{}, false
+	}
+	if l.full() || l.events > l.policy.events/2 || l.bodies > l.policy.bytes/2 {
+		return outbox.TailQuery{}, false
+	}
+	q := outbox.TailQuery{
+		Endpoint: l.endpoint.ID, After: l.readTo, Upto: l.missed,
+		Limit: l.policy.events - l.events, MaxBytes: l.policy.bytes - l.bodies,
+	}
+	if !l.breaker.closed() {
+		// One event will do for a probe, and only where retry has none.
+		if l.events > 0 || l.inFlight > 0 || l.readingRetries || l.retriesDue(now) {
+			return outbox.TailQuery{}, false
+		}
+		q.Limit = 1
+	}
+	if l.readTo < l.horizon {
+		q.Unsettled, q.Upto = true, min(l.missed, l.horizon)
+	}
+	l.reading = true
+	return q, true
+}
+
+// follow joins the tail again: all that it has passed by is read.
+func (l *lane) follow() {
+	l.behind = false
+	l.seen = max(l.seen, l.readTo)
+}
+
+// read takes the answer to wantRead's query.
+func (l *lane) read(q outbox.TailQuery, events []outbox.Event, now time.Time) {
+	l.reading = false
+	if !l.behind || l.readTo != q.After || !l.buffers(now) {
+		return // overtaken by a shed, an expiry, an opening; asked again later
+	}
+	size := 0
+	for _, e := range events {
+		if e.ID < l.endpoint.FeedFrom {
+			l.expiring = true
+			l.shed(now)
+			return
+		}
+		size += len(e.Body)
+		l.readTo = e.ID
+		l.accept(e)
+	}
+	if len(events) < q.Limit && size < q.MaxBytes {
+		l.readTo = q.Upto
+	}
+}
+
+func (l *lane) retriesDue(now time.Time) bool {
+	return l.retryAll || !l.retryAt.IsZero() && !now.Before(l.retryAt)
+}
+
+// retryQuery asks for rows of retry.
+type retryQuery struct {
+	endpoint int64
+	now      time.Time // rows due at this instant
+	limit    int
+	exclude  []int64
+	clock    uint64 // of the lane when it asked
+	all      bool
+}
+
+// wantRetries says which rows of retry the lane would read next.
+func (l *lane) wantRetries(now time.Time) (retryQuery, bool) {
+	if l.readingRetries || !l.retriesDue(now) || !l.sends(now) || l.breaker.open(now) ||
+		len(l.retries) > 0 || l.inFlight >= l.window {
+		return retryQuery{}, false
+	}
+	q := retryQuery{endpoint: l.endpoint.ID, now: now, limit: max(l.window-l.inFlight, 1), clock: l.clock, all: l.retryAll}
+	if !l.breaker.closed() {
+		q.limit = 2 // the last probe's event and another
+	}
+	if q.all {
+		q.now = now.Add(farAhead)
+	}
+	for id := range l.ofRetry {
+		q.exclude = append(q.exclude, id)
+	}
+	l.readingRetries, l.retryAt, l.retryAll = true, time.Time{}, false
+	return q, true
+}
+
+// readRetries takes the answer to wantRetries's query, and the time at which
+// the next row will be due. A row is taken only when nothing happened to its
+// record since the question: otherwise another row may now be its oldest.
+func (l *lane) readRetries(q retryQuery, due []outbox.Event, next, now time.Time) {
+	l.readingRetries = false
+	l.retryAt = earliest(l.retryAt, next)
+	if len(due) >= q.limit {
+		l.retryAt, l.retryAll = now, l.retryAll || q.all
+	}
+	if !l.sends(now) || l.breaker.open(now) {
+		l.retryAt, l.retryAll = earliest(l.retryAt, now), l.retryAll || q.all
+		return
+	}
+	found := map[string]bool{}
+	for _, e := range due {
+		if e.ID < l.endpoint.FeedFrom {
+			l.expiring = true
+			l.shed(now)
+			return
+		}
+		found[e.Record] = true
+		l.acceptRetry(q, e, now)
+	}
+	if q.all && len(due) < q.limit {
+		l.freeAbsent(q, found)
+	}
+}
+
+func (l *lane) acceptRetry(q retryQuery, e outbox.Event, now time.Time) {
+	r := l.record(e.Record)
+	if _, again := l.ofRetry[e.ID]; again || r.pending > 0 || r.changed > q.clock {
+		return // an answer on its way, or just come, sets the next time
+	}
+	if r.inFlight || len(r.queue) > 0 {
+		// A row that is not by our doing, such as an event sent again.
+		l.retryAt = earliest(l.retryAt, now.Add(time.Second))
+		return
+	}
+	r.blocked = true
+	l.ofRetry[e.ID] = struct{}{}
+	l.retries = append(l.retries, e)
+	l.events++
+	l.bodies += len(e.Body)
+}
+
+// freeAbsent frees the records that a complete reading of retry did not show:
+// an expiry took their rows.
+func (l *lane) freeAbsent(q retryQuery, found map[string]bool) {
+	for _, r := range l.records {
+		if r.blocked && !found[r.name] && r.pending == 0 && !r.inFlight && r.changed <= q.clock && !l.waitsInRetry(r.name) {
+			r.blocked = false
+			l.list(r)
+			l.forgetIdle(r)
+		}
+	}
+}
+
+func (l *lane) waitsInRetry(record string) bool {
+	for _, e := range l.retries {
+		if e.Record == record {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,227 @@
+package sender
+
+import (
+	"fmt"
+	"time"
+
+	"walhook/outbox"
+)
+
+// The waits after faults of our own, for the lane that met them.
+const (
+	ownFaultMin = time.Second
+	ownFaultMax = time.Minute
+)
+
+// result is what an attempt came to.
+type result struct {
+	outcome  outcome
+	at       time.Time // when it began
+	duration time.Duration
+	status   int
+	detail   string
+}
+
+// finish takes a job's result and settles its event. It answers the outcome
+// (a retry whose schedule is exhausted is dead) and the time until the next
+// attempt, for the log.
+func (l *lane) finish(j job, res result, now time.Time) (string, time.Duration) {
+	l.inFlight--
+	j.record.inFlight = false
+	current := j.generation == l.generation
+	l.answerBreaker(j, res.outcome, now)
+
+	switch res.outcome.kind {
+	case outcomeHeld:
+		l.takeBack(j, res.outcome, now)
+		return outcomeHeld, l.heldUntil.Sub(now)
+	case outcomeDelivered:
+		if current {
+			l.window = min(l.window+1, l.policy.window)
+			l.ownFaults = 0
+			l.failingSince, l.lastReason = time.Time{}, ""
+		}
+		l.settle(j, res, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
+		return outcomeDelivered, 0
+	}
+	return l.fail(j, res, current, now)
+}
+
+func (l *lane) answerBreaker(j job, o outcome, now time.Time) {
+	said := error(nil)
+	switch {
+	case o.kind == outcomeHeld:
+		said = errNotCounted
+	case o.endpointFault:
+		said = errEndpointFault
+	}
+	if j.breaker != l.breaker {
+		j.permit.done(said) // it must be, and nobody looks at that breaker again
+		return
+	}
+	l.breaker.settle(j.permit, j.event.Record, said, now)
+}
+
+// fail settles an attempt that did not deliver. A probe does not count against
+// its event; an answer of an earlier URL counts, but the event is tried at the
+// new one at once.
+func (l *lane) fail(j job, res result, current bool, now time.Time) (string, time.Duration) {
+	counted := !j.permit.probe
+	failed := j.event.Attempts
+	if counted {
+		failed++
+	}
+	delay, again := l.schedule.after(failed)
+	kind := res.outcome.kind
+	s := outbox.Settlement{Disposition: outbox.Retry}
+	switch {
+	case !current:
+		delay, kind = 0, outcomeRetry
+	case kind == outcomeDisable:
+		s.Disable = "the endpoint answered 410 Gone"
+	case counted && !again:
+		s.Disposition, kind = outbox.Dead, outcomeDead
+	}
+	if current {
+		l.window = max(l.window/2, 1)
+		l.lastReason = res.outcome.reason
+		if l.failingSince.IsZero() {
+			l.failingSince = now
+		}
+		if s.Disable == "" && now.Sub(l.failingSince) >= l.disableAfter {
+			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.outcome.reason)
+		}
+		if res.outcome.kind == outcomePause {
+			pause := res.outcome.after
+			if pause == 0 {
+				pause = max(delay, jitter(openMin/2, l.random))
+			}
+			if until := now.Add(pause); until.After(l.pausedUntil) {
+				l.pausedUntil = until
+			}
+			l.window = 1
+		}
+		delay = max(delay, res.outcome.after)
+		if j.permit.probe {
+			delay = max(l.breaker.until.Sub(now), 0)
+		}
+	}
+	s.RetryAt = now.Add(delay)
+	l.settle(j, res, s, kind, counted)
+
+	if s.Disable != "" && j.endpoint.Revision == l.endpoint.Revision {
+		l.endpoint.State, l.endpoint.Reason = outbox.EndpointDisabled, s.Disable
+	}
+	if current && !l.buffers(now) {
+		l.shed(now)
+	}
+	if s.Disposition == outbox.Dead {
+		delay = 0
+	}
+	return kind, delay
+}
+
+// settle hands out the fate of a job's event, and parks what waits behind it
+// when its record is now, or still, in retry.
+func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, counted bool) {
+	number := j.event.Attempts
+	if counted {
+		number++
+	}
+	s.Event, s.FromRetry = j.event, j.fromRetry
+	s.Event.Body = nil
+	s.Attempt = &outbox.Attempt{
+		At: res.at, Number: number, Revision: j.endpoint.Revision, Duration: res.duration,
+		Status: res.status, Outcome: kind, Reason: res.outcome.reason, Detail: res.detail,
+	}
+	l.hand(j.record, s)
+	if s.Disposition == outbox.Retry {
+		j.record.blocked = true
+		for _, e := range j.record.queue {
+			l.events--
+			l.bodies -= len(e.Body)
+			l.park(j.record, e)
+		}
+		j.record.queue = nil
+	}
+	l.list(j.record)
+	l.forgetIdle(j.record)
+}
+
+func (l *lane) park(r *record, e outbox.Event) {
+	l.ledger.set(e.ID, taken)
+	e.Body = nil
+	l.hand(r, outbox.Settlement{Event: e, Disposition: outbox.Parked})
+}
+
+func (l *lane) hand(r *record, s outbox.Settlement) {
+	l.pending++
+	if touchesRetry(&s) {
+		r.pending++
+		l.touch(r)
+	}
+	l.out = append(l.out, s)
+}
+
+func touchesRetry(s *outbox.Settlement) bool {
+	return s.FromRetry || s.Disposition == outbox.Retry || s.Disposition == outbox.Parked
+}
+
+// touch makes answers to reads that were asked before stale for the record.
+func (l *lane) touch(r *record) {
+	l.clock++
+	r.changed = l.clock
+}
+
+// takeBack undoes the start of a job that failed by a fault of our own.
+func (l *lane) takeBack(j job, o outcome, now time.Time) {
+	l.events++
+	l.bodies += len(j.event.Body)
+	if j.fromRetry {
+		l.retries = append([]outbox.Event{j.event}, l.retries...)
+	} else {
+		l.ledger.set(j.event.ID, waiting)
+		j.record.queue = append([]outbox.Event{j.event}, j.record.queue...)
+		l.list(j.record)
+	}
+	wait := min(ownFaultMin<<min(l.ownFaults, 10), ownFaultMax)
+	l.heldUntil = now.Add(jitter(wait, l.random))
+	l.ownFaults++
+	if !l.buffers(now) {
+		l.shed(now)
+	}
+}
+
+// settledAs takes the outbox's word that one of the settlements handed out is
+// durable. Those of a batch come before the record states that it answered.
+func (l *lane) settledAs(s *outbox.Settlement) {
+	l.pending--
+	if s.FromRetry {
+		delete(l.ofRetry, s.Event.ID)
+	} else {
+		l.ledger.set(s.Event.ID, settled)
+	}
+	if !touchesRetry(s) {
+		return
+	}
+	if r := l.records[s.Event.Record]; r != nil {
+		r.pending--
+		l.touch(r)
+	}
+}
+
+// recordState takes how a record stands in retry.
+func (l *lane) recordState(state outbox.RecordState) {
+	if state.Blocked {
+		l.record(state.Record).blocked = true
+		l.retryAt = earliest(l.retryAt, state.NextAt)
+		return
+	}
+	r := l.records[state.Record]
+	if r == nil || r.pending > 0 || r.inFlight {
+		return
+	}
+	r.blocked = false
+	l.list(r)
+	l.forgetIdle(r)
+}

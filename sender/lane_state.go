@@ -1,0 +1,144 @@
+package sender
+
+import (
+	"time"
+
+	"walhook/outbox"
+)
+
+// restore continues a lane that another owner, or an earlier run, left. Above
+// horizon nobody has settled anything.
+func (l *lane) restore(s outbox.LaneState, horizon int64, now time.Time) {
+	l.behind, l.readTo, l.horizon = s.Behind, s.Cursor, horizon
+	if s.Behind {
+		l.missed = max(horizon, s.Cursor)
+	}
+	if s.Open {
+		l.breaker = restoreBreaker(s.Opens, s.OpenUntil, now, l.random)
+	}
+	l.pausedUntil, l.failingSince, l.lastReason = s.PausedUntil, s.FailingSince, s.LastReason
+}
+
+// snapshot is what the next owner needs. tail is the shard's tail as it is, or
+// will be, stored: a lane whose cursor lies before it is behind for whoever
+// comes next, even when it follows the tail in memory.
+func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
+	s := outbox.LaneState{Endpoint: l.endpoint.ID, FailingSince: l.failingSince, LastReason: l.lastReason}
+	if cursor := l.cursor(); l.behind || cursor < tail {
+		s.Behind, s.Cursor = true, cursor
+	}
+	if !l.breaker.closed() {
+		s.Open, s.OpenUntil, s.Opens = true, l.breaker.until, l.breaker.opens
+	}
+	if now.Before(l.pausedUntil) {
+		s.PausedUntil = l.pausedUntil
+	}
+	return s
+}
+
+// adopt takes the endpoint as it stands now. A revision that is not newer says
+// nothing. What was delivered to, or answered by, an old URL does not bind the
+// new one.
+func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
+	if e.Revision <= l.endpoint.Revision {
+		return
+	}
+	old := l.endpoint
+	l.endpoint = e
+	if e.FeedFrom > old.FeedFrom || e.State == outbox.EndpointCleared {
+		l.expireFrom(tail)
+	}
+	if e.URL != old.URL || e.FeedFrom > old.FeedFrom || old.State != outbox.EndpointActive && e.State == outbox.EndpointActive {
+		l.generation++
+		l.breaker = newBreaker(l.random)
+		l.pausedUntil, l.heldUntil, l.failingSince, l.lastReason = time.Time{}, time.Time{}, time.Time{}, ""
+		l.window, l.ownFaults, l.retryAll = 1, 0, true
+	}
+	if !l.buffers(now) {
+		l.shed(now)
+	}
+}
+
+// expireFrom asks for an expiry of what the earlier feed left, in the log as
+// well as in retry.
+func (l *lane) expireFrom(tail int64) {
+	l.expiring = true
+	if !l.behind {
+		l.behind, l.readTo = true, tail
+		l.missed = max(l.missed, tail)
+	}
+}
+
+// wantExpire says from which cursor on to expire. It waits until nothing of
+// the lane is on its way, so that no event is both delivered and expired.
+func (l *lane) wantExpire() (int64, bool) {
+	if !l.expiring || l.expireAsked || l.leaving || l.reading || l.readingRetries || !l.drained() {
+		return 0, false
+	}
+	l.expireAsked = true
+	return l.cursor(), true
+}
+
+// expired takes the outbox's word that everything before from is dead.
+func (l *lane) expired(from int64) {
+	l.expireAsked = false
+	if from < l.endpoint.FeedFrom {
+		return // the feed ended once more meanwhile
+	}
+	l.expiring, l.retryAll = false, true
+	if l.behind {
+		l.readTo = max(l.readTo, from-1)
+		if l.readTo >= l.missed {
+			l.follow()
+		}
+	}
+}
+
+// The states of a lane, as the metric and people call them.
+const (
+	laneLive     = "live"
+	laneBehind   = "behind"
+	lanePaused   = "paused"
+	laneOpen     = "open"
+	laneHalfOpen = "half_open"
+	laneHeld     = "held" // the endpoint is not active
+)
+
+var laneStates = []string{laneLive, laneBehind, lanePaused, laneOpen, laneHalfOpen, laneHeld}
+
+func (l *lane) state(now time.Time) string {
+	switch {
+	case l.endpoint.State != outbox.EndpointActive:
+		return laneHeld
+	case l.breaker.open(now):
+		return laneOpen
+	case !l.breaker.closed():
+		return laneHalfOpen
+	case now.Before(l.pausedUntil):
+		return lanePaused
+	case l.behind:
+		return laneBehind
+	}
+	return laneLive
+}
+
+// wake is when the lane is worth looking at again although nothing happens to
+// it; zero for never.
+func (l *lane) wake(now time.Time) time.Time {
+	if l.endpoint.State != outbox.EndpointActive || l.leaving {
+		return time.Time{}
+	}
+	gate := now
+	for _, until := range []time.Time{l.pausedUntil, l.heldUntil, l.breaker.until} {
+		if until.After(gate) {
+			gate = until
+		}
+	}
+	switch {
+	case gate.After(now):
+		return gate
+	case l.retryAt.After(now):
+		return l.retryAt
+	}
+	return time.Time{}
+}

@@ -1,0 +1,107 @@
+package sender
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of the sender. No label holds an account, an endpoint or a URL.
+type metrics struct {
+	attempts         *prometheus.CounterVec
+	attemptSeconds   prometheus.Histogram
+	commitToDelivery prometheus.Histogram
+	lanes            *prometheus.GaugeVec
+	breaker          *prometheus.CounterVec
+	deadLetters      prometheus.Counter
+	disabled         *prometheus.CounterVec
+}
+
+// The reasons of walhook_endpoints_disabled_total.
+const (
+	disabledGone    = "gone"
+	disabledFailing = "failing"
+)
+
+// The states of a breaker, as walhook_breaker_transitions_total calls them.
+const (
+	breakerOpen     = "open"
+	breakerHalfOpen = "half_open"
+	breakerClosed   = "closed"
+)
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_attempts_total",
+			Help: "Delivery attempts, by what became of them and why. held: a fault of this machine, which costs the endpoint nothing.",
+		}, []string{"outcome", "reason"}),
+		attemptSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "walhook_attempt_seconds",
+			Help:    "Duration of an attempt.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
+		}),
+		commitToDelivery: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "walhook_commit_to_delivery_seconds",
+			Help:    "Time from the source's commit to the receiver's 2xx.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86400},
+		}),
+		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walhook_lanes",
+			Help: "Lanes of this sender, by state.",
+		}, []string{"state"}),
+		breaker: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_breaker_transitions_total",
+			Help: "Changes of the breakers' states.",
+		}, []string{"to"}),
+		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walhook_dead_letters_total",
+			Help: "Events given up.",
+		}),
+		disabled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_endpoints_disabled_total",
+			Help: "Endpoints disabled by walhook.",
+		}, []string{"reason"}),
+	}
+	m.initLabels()
+	for _, c := range []prometheus.Collector{
+		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.deadLetters, m.disabled,
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register the sender's metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// initLabels shows every label value from the start, as zero.
+func (m *metrics) initLabels() {
+	for _, o := range possibleOutcomes() {
+		m.attempts.WithLabelValues(o.kind, o.reason)
+		if o.kind == outcomeRetry || o.kind == outcomePause {
+			m.attempts.WithLabelValues(outcomeDead, o.reason)
+		}
+	}
+	for _, state := range laneStates {
+		m.lanes.WithLabelValues(state)
+	}
+	for _, to := range []string{breakerOpen, breakerHalfOpen, breakerClosed} {
+		m.breaker.WithLabelValues(to)
+	}
+	for _, reason := range []string{disabledGone, disabledFailing} {
+		m.disabled.WithLabelValues(reason)
+	}
+}
+
+// possibleOutcomes is the range of judge.
+func possibleOutcomes() []outcome {
+	var all []outcome
+	for _, status := range []int{100, 200, 300, 400, 408, 410, 429, 500, 503} {
+		all = append(all, judge(status, "", "", time.Time{}))
+	}
+	for _, f := range failures {
+		all = append(all, judge(0, f, "", time.Time{}))
+	}
+	return all
+}

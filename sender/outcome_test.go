@@ -1,0 +1,80 @@
+package sender
+
+import (
+	"testing"
+	"time"
+)
+
+func TestJudge_EveryStatus(t *testing.T) {
+	now := time.Now()
+	for status := -1; status <= 1000; status++ {
+		want := outcome{kind: outcomeRetry, reason: "malformed_response", endpointFault: true}
+		switch {
+		case status >= 200 && status <= 299:
+			want = outcome{kind: outcomeDelivered, reason: "2xx"}
+		case status >= 300 && status <= 399:
+			want = outcome{kind: outcomeRetry, reason: "3xx"}
+		case status == 408:
+			want = outcome{kind: outcomeRetry, reason: "408", endpointFault: true}
+		case status == 410:
+			want = outcome{kind: outcomeDisable, reason: "410"}
+		case status == 429:
+			want = outcome{kind: outcomePause, reason: "429", endpointFault: true}
+		case status == 503:
+			want = outcome{kind: outcomePause, reason: "503", endpointFault: true}
+		case status >= 400 && status <= 499:
+			want = outcome{kind: outcomeRetry, reason: "4xx"}
+		case status >= 500 && status <= 599:
+			want = outcome{kind: outcomeRetry, reason: "5xx", endpointFault: true}
+		}
+		if got := judge(status, "", "", now); got != want {
+			t.Errorf("status %d: %+v, want %+v", status, got, want)
+		}
+	}
+}
+
+func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
+	ours := map[failure]bool{failShutdown: true, failNoNetwork: true, failNoResource: true, failDNSHere: true, failSecret: true}
+	for _, f := range failures {
+		want := outcome{kind: outcomeRetry, reason: string(f), endpointFault: true}
+		if ours[f] {
+			want = outcome{kind: outcomeHeld, reason: string(f)}
+		}
+		if got := judge(0, f, "120", time.Now()); got != want {
+			t.Errorf("%s: %+v, want %+v", f, got, want)
+		}
+	}
+}
+
+func TestJudge_RetryAfter(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name, value string
+		want        time.Duration
+	}{
+		{"absent", "", 0},
+		{"seconds", "120", 2 * time.Minute},
+		{"zero", "0", 0},
+		{"white space", " 7 ", 7 * time.Second},
+		{"a day", "86400", 24 * time.Hour},
+		{"more than a day", "86401", 24 * time.Hour},
+		{"overflow", "99999999999999999999999", 24 * time.Hour},
+		{"negative", "-5", 0},
+		{"fraction", "1.5", 0},
+		{"garbage", "soon", 0},
+		{"IMF-fixdate", "Sun, 01 Mar 2026 12:01:00 GMT", time.Minute},
+		{"RFC 850", "Sunday, 01-Mar-26 12:02:00 GMT", 2 * time.Minute},
+		{"asctime", "Sun Mar  1 12:03:00 2026", 3 * time.Minute},
+		{"past date", "Sun, 01 Mar 2026 11:00:00 GMT", 0},
+		{"date next year", "Mon, 01 Mar 2027 12:00:00 GMT", 24 * time.Hour},
+	} {
+		for _, status := range []int{429, 503, 500, 404, 408} {
+			if got := judge(status, "", c.value, now).after; got != c.want {
+				t.Errorf("%s (%q) with %d: %v, want %v", c.name, c.value, status, got, c.want)
+			}
+		}
+		if got := judge(200, "", c.value, now).after; got != 0 {
+			t.Errorf("%s with 200: %v, want nothing", c.name, got)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// The waits between a lost session and the next.
+const (
+	rejoinMin = 100 * time.Millisecond
+	rejoinMax = 10 * time.Second
+)
+
+// Sender delivers the events of the shards that it holds. [Sender.Run] is its
+// life.
+type Sender struct {
+	config  Config
+	policy  *policy
+	log     *zap.Logger
+	metrics *metrics
+
+	join     func(ctx context.Context) (session, error)
+	deliver  func(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer
+	appended <-chan struct{}
+	close    func()
+}
+
+// New makes a sender that delivers what store holds. It registers its metrics
+// with reg.
+func New(cfg Config, store *outbox.Store, log *zap.Logger, reg prometheus.Registerer) (*Sender, error) {
+	s, err := newSender(cfg, log, reg)
+	if err != nil {
+		return nil, err
+	}
+	s.appended = store.Appended()
+	s.join = func(ctx context.Context) (session, error) {
+		joined, err := store.Join(ctx, s.config.Name, s.config.Lease)
+		if err != nil {
+			return nil, err
+		}
+		return joined, nil
+	}
+	return s, nil
+}
+
+func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("sender configuration: %w", err)
+	}
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	courier := newCourier(cfg)
+	return &Sender{
+		config:  cfg,
+		metrics: m,
+		log:     log.Named("sender"),
+		deliver: courier.deliver,
+		close:   courier.close,
+		policy: &policy{
+			window: cfg.Window, events: cfg.LaneEvents, bytes: cfg.LaneBytes,
+			schedule: newSchedule(cfg.RetrySchedule), disableAfter: cfg.DisableAfter, random: rand.Float64,
+		},
+	}, nil
+}
+
+// Run delivers until ctx ends. Then it starts nothing more, waits for the
+// attempts that run (at most the attempt's own limit and a little), settles
+// them, saves the lanes and gives up its shards: a clean stop, nil, repeats
+// nothing. An error says that some of it was not possible; whoever takes over
+// may then repeat what was in flight.
+//
+// A lost lease ends nothing: the sender drops its state and joins anew.
+func (s *Sender) Run(ctx context.Context) error {
+	defer s.close()
+	// The end of ctx only asks to stop; what it takes to stop goes on.
+	live := context.WithoutCancel(ctx)
+	wait := rejoinMin
+	for {
+		joined := time.Now()
+		err := s.tenure(live, ctx)
+		switch {
+		case errors.Is(err, errDrained):
+			return nil
+		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Cause(ctx))):
+			return nil // nothing was begun
+		case ctx.Err() != nil:
+			return err
+		}
+		if time.Since(joined) > time.Minute {
+			wait = rejoinMin
+		}
+		s.log.Warn("session ended, joining anew", zap.Error(err), zap.Duration("retry_in", wait))
+		if pause(ctx, jitter(wait, rand.Float64)) != nil {
+			return nil
+		}
+		wait = min(2*wait, rejoinMax)
+	}
+}

@@ -1,0 +1,245 @@
+package sender
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+const (
+	tailEvents = 1000 // read at once
+	tailBytes  = 8 << 20
+	tailPoll   = 100 * time.Millisecond // when nobody tells us of an append
+)
+
+// eventLog is what the tailer reads.
+type eventLog interface {
+	Tail(ctx context.Context, q outbox.TailQuery) ([]outbox.Event, error)
+	Endpoints(ctx context.Context, ids []int64) ([]outbox.Endpoint, error)
+}
+
+// tailBatch is a stretch of the log: all events of the shards after after and
+// up to upto, and every endpoint that they need and were not sent with before.
+type tailBatch struct {
+	shards    []int
+	after     int64
+	upto      int64
+	events    []outbox.Event
+	endpoints []outbox.Endpoint
+}
+
+// tailer follows the log for the held shards and hands it to the dispatcher.
+// Shards gained later are read up to where the others are, and then with them.
+type tailer struct {
+	sender   *Sender
+	log      eventLog
+	appended <-chan struct{}
+	batches  chan<- tailBatch
+
+	groups []tailGroup
+	known  map[int64]int64 // endpoint → revision handed on
+
+	mu     sync.Mutex
+	orders []tailOrder   // guarded by mu
+	signal chan struct{} // capacity 1
+}
+
+// tailGroup is shards whose tails stand at the same place.
+type tailGroup struct {
+	shards  []int
+	after   int64
+	horizon int64 // up to here an earlier owner may have settled events
+}
+
+// tailOrder changes what is read: shards to add, from a place on, or to drop.
+type tailOrder struct {
+	gain tailGroup
+	drop []int
+}
+
+func newTailer(s *Sender, log eventLog, batches chan<- tailBatch) *tailer {
+	return &tailer{
+		sender: s, log: log, appended: s.appended, batches: batches,
+		known: map[int64]int64{}, signal: make(chan struct{}, 1),
+	}
+}
+
+// order is called by the dispatcher and never blocks.
+func (t *tailer) order(o tailOrder) {
+	t.mu.Lock()
+	t.orders = append(t.orders, o)
+	t.mu.Unlock()
+	select {
+	case t.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (t *tailer) run(ctx context.Context) error {
+	poll := time.NewTicker(tailPoll)
+	defer poll.Stop()
+	for {
+		t.obey()
+		more, err := t.readAll(ctx)
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-t.appended:
+		case <-t.signal:
+		case <-poll.C:
+		}
+	}
+}
+
+func (t *tailer) obey() {
+	t.mu.Lock()
+	orders := t.orders
+	t.orders = nil
+	t.mu.Unlock()
+	for _, o := range orders {
+		for i := range t.groups {
+			t.groups[i].shards = slices.DeleteFunc(t.groups[i].shards, func(shard int) bool {
+				return slices.Contains(o.drop, shard)
+			})
+		}
+		t.forget(append(slices.Clone(o.drop), o.gain.shards...))
+		if len(o.gain.shards) > 0 {
+			t.groups = append(t.groups, o.gain)
+		}
+		t.groups = slices.DeleteFunc(t.groups, func(g tailGroup) bool { return len(g.shards) == 0 })
+	}
+}
+
+// forget makes the endpoints of shards unknown: their lanes are new.
+func (t *tailer) forget(shards []int) {
+	for id := range t.known {
+		if slices.Contains(shards, outbox.ShardOf(id)) {
+			delete(t.known, id)
+		}
+	}
+}
+
+// readAll reads one stretch for each group. The first group leads; the others
+// read up to it and join it. more says that there is more to read at once.
+func (t *tailer) readAll(ctx context.Context) (more bool, err error) {
+	for i := range t.groups {
+		upto := int64(0)
+		if i > 0 {
+			upto = t.groups[0].after
+		}
+		rest, err := t.read(ctx, &t.groups[i], upto)
+		if err != nil {
+			return false, err
+		}
+		more = more || rest
+	}
+	for i := len(t.groups) - 1; i > 0; i-- {
+		lead, g := &t.groups[0], t.groups[i]
+		if g.after >= lead.after { // what lies between is read twice and dropped once
+			lead.horizon = max(lead.horizon, g.horizon)
+			lead.shards = append(slices.Clone(lead.shards), g.shards...)
+			t.groups = slices.Delete(t.groups, i, i+1)
+		}
+	}
+	return more || len(t.groups) > 1, nil
+}
+
+// read hands on one stretch of a group's log, up to upto when that is not 0.
+func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool, err error) {
+	q := outbox.TailQuery{After: g.after, Upto: upto, Shards: g.shards, Limit: tailEvents, MaxBytes: tailBytes}
+	if g.after < g.horizon {
+		q.Unsettled = true
+		if q.Upto == 0 || q.Upto > g.horizon {
+			q.Upto = g.horizon
+		}
+	}
+	if q.Upto != 0 && q.Upto <= q.After {
+		return false, nil
+	}
+	batch := tailBatch{shards: slices.Clone(g.shards), after: g.after}
+	err = t.sender.insist(ctx, "read the log", func(ctx context.Context) error {
+		batch.events, err = t.log.Tail(ctx, q)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	size := 0
+	for i := range batch.events {
+		size += len(batch.events[i].Body)
+	}
+	full := len(batch.events) >= q.Limit || size >= q.MaxBytes
+	switch {
+	case !full && q.Upto != 0:
+		batch.upto = q.Upto
+	case len(batch.events) > 0:
+		batch.upto = batch.events[len(batch.events)-1].ID
+	default:
+		return false, nil
+	}
+	if batch.endpoints, err = t.loadEndpoints(ctx, batch.events); err != nil {
+		return false, err
+	}
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case t.batches <- batch:
+	}
+	g.after = batch.upto
+	return full || q.Upto != 0 && upto == 0, nil
+}
+
+// loadEndpoints reads the endpoints that the dispatcher does not know, or knows
+// an older revision of than an event was appended under.
+func (t *tailer) loadEndpoints(ctx context.Context, events []outbox.Event) ([]outbox.Endpoint, error) {
+	var ids []int64
+	need := map[int64]int64{}
+	for i := range events {
+		e := &events[i]
+		if known, ok := t.known[e.Endpoint]; ok && known >= e.Revision {
+			continue
+		}
+		if _, listed := need[e.Endpoint]; !listed {
+			ids = append(ids, e.Endpoint)
+		}
+		need[e.Endpoint] = max(need[e.Endpoint], e.Revision)
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	endpoints, err := t.sender.loadEndpoints(ctx, t.log, ids)
+	for _, e := range endpoints {
+		t.known[e.ID] = max(e.Revision, need[e.ID])
+	}
+	return endpoints, err
+}
+
+// loadEndpoints reads endpoints by id. One that is not there any more stands
+// still, since nothing says what to do with its events.
+func (s *Sender) loadEndpoints(ctx context.Context, log eventLog, ids []int64) (endpoints []outbox.Endpoint, err error) {
+	err = s.insist(ctx, "read endpoints", func(ctx context.Context) error {
+		endpoints, err = log.Endpoints(ctx, ids)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if !slices.ContainsFunc(endpoints, func(e outbox.Endpoint) bool { return e.ID == id }) {
+			s.log.Warn("endpoint of events is missing", zap.Int64("endpoint", id))
+			endpoints = append(endpoints, outbox.Endpoint{ID: id, State: outbox.EndpointUnusable, Reason: "endpoint is missing"})
+		}
+	}
+	return endpoints, nil
+}

@@ -1,0 +1,220 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"walhook/outbox"
+)
+
+const (
+	rebalanceEvery = 2 * time.Second
+	changesEvery   = 500 * time.Millisecond
+)
+
+// leasing is what keeps a session alive and deals out shards.
+type leasing interface {
+	Renew(ctx context.Context) (time.Time, error)
+	Rebalance(ctx context.Context) (outbox.Handover, []int, error)
+	EndpointsChanged(ctx context.Context, since time.Time) ([]outbox.Endpoint, time.Time, error)
+}
+
+// parting is what ends a hold on shards.
+type parting interface {
+	Save(ctx context.Context, lanes []outbox.LaneState, shards []outbox.Shard) error
+	GiveUp(ctx context.Context, shards []outbox.Shard) error
+	Leave(ctx context.Context) error
+}
+
+// session is an [outbox.Session] as the parts of a tenure see it.
+type session interface {
+	eventLog
+	laneLog
+	settling
+	leasing
+	parting
+}
+
+// lease is until when this sender may start attempts, by its own monotonic
+// clock. The renewing goroutine writes it, the dispatcher reads it.
+type lease struct {
+	until   atomic.Pointer[time.Time]
+	renewed chan struct{} // capacity 1
+}
+
+func newLease(until time.Time) *lease {
+	l := &lease{renewed: make(chan struct{}, 1)}
+	l.until.Store(&until)
+	return l
+}
+
+func (l *lease) holds(now time.Time) bool { return now.Before(*l.until.Load()) }
+
+func (l *lease) extend(until time.Time) {
+	l.until.Store(&until)
+	select {
+	case l.renewed <- struct{}{}:
+	default:
+	}
+}
+
+// tenure is the life of one session: from joining until the lease is lost or
+// stop ends. It returns errDrained after a clean stop. What is in memory
+// belongs to the tenure and ends with it.
+func (s *Sender) tenure(ctx, stop context.Context) error {
+	var session session
+	asked := time.Now()
+	err := callWithin(stop, "join", func(ctx context.Context) (err error) {
+		session, err = s.join(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	lease := newLease(asked.Add(s.config.Lease))
+	g, gctx := errgroup.WithContext(ctx)
+	d := newDispatcher(s, lease)
+	d.tailer = newTailer(s, session, d.batches)
+
+	g.Go(func() error { return s.renew(gctx, session, lease) })
+	g.Go(func() error { return s.rebalance(gctx, session, d.dealt) })
+	g.Go(func() error { return s.watchEndpoints(gctx, session, d.changed) })
+	g.Go(func() error { return d.tailer.run(gctx) })
+	g.Go(func() error { return s.settle(gctx, session, d.settle, d.settled) })
+	g.Go(func() error { return s.keep(gctx, session, d.saves, d.saved) })
+	for range readers {
+		g.Go(func() error { return s.serveLanes(gctx, session, d.requests, d.answers) })
+	}
+	g.Go(func() error { return d.run(gctx, stop.Done()) })
+	err = g.Wait()
+	if errors.Is(err, outbox.ErrLeaseLost) {
+		return err
+	}
+	if leaveErr := callWithin(ctx, "leave", session.Leave); leaveErr != nil && errors.Is(err, errDrained) {
+		return fmt.Errorf("stop: %w", leaveErr)
+	}
+	return err
+}
+
+// renew extends the lease three times in its length. Only a lost lease ends
+// it; an outbox that is away may come back in time.
+func (s *Sender) renew(ctx context.Context, session leasing, lease *lease) error {
+	for {
+		if err := pause(ctx, s.config.Lease/3); err != nil {
+			return err
+		}
+		err := s.insist(ctx, "renew the lease", func(ctx context.Context) error {
+			until, err := session.Renew(ctx)
+			if err == nil {
+				lease.extend(until)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// rebalance asks for shards and hands on which came and which should go.
+func (s *Sender) rebalance(ctx context.Context, session session, dealt chan<- deal) error {
+	for {
+		var news deal
+		err := s.insist(ctx, "rebalance", func(ctx context.Context) (err error) {
+			news.gained, news.surplus, err = session.Rebalance(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if news.endpoints, err = s.endpointsOf(ctx, session, news.gained); err != nil {
+			return err
+		}
+		if len(news.gained.Shards)+len(news.surplus) > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case dealt <- news:
+			}
+		}
+		if err := pause(ctx, jitter(rebalanceEvery, s.policy.random)); err != nil {
+			return err
+		}
+	}
+}
+
+// endpointsOf reads the endpoints of the lanes that a hand-over names.
+func (s *Sender) endpointsOf(ctx context.Context, log eventLog, h outbox.Handover) ([]outbox.Endpoint, error) {
+	seen := map[int64]bool{}
+	var ids []int64
+	for _, l := range h.Lanes {
+		if !seen[l.Endpoint] {
+			seen[l.Endpoint] = true
+			ids = append(ids, l.Endpoint)
+		}
+	}
+	for _, r := range h.Blocked {
+		if !seen[r.Endpoint] {
+			seen[r.Endpoint] = true
+			ids = append(ids, r.Endpoint)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return s.loadEndpoints(ctx, log, ids)
+}
+
+// watchEndpoints hands on endpoints that changed without an event that says so.
+func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed chan<- []outbox.Endpoint) error {
+	since := time.Now()
+	for {
+		var endpoints []outbox.Endpoint
+		err := s.insist(ctx, "watch endpoints", func(ctx context.Context) (err error) {
+			endpoints, since, err = session.EndpointsChanged(ctx, since)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(endpoints) > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case changed <- endpoints:
+			}
+		}
+		if err := pause(ctx, changesEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// keep stores lanes and tails, and then gives up the shards that are drained.
+func (s *Sender) keep(ctx context.Context, session parting, saves <-chan saveRequest, saved chan<- saveRequest) error {
+	for {
+		var r saveRequest
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case r = <-saves:
+		}
+		err := s.insist(ctx, "save lanes", func(ctx context.Context) error { return session.Save(ctx, r.lanes, r.tails) })
+		if err == nil && len(r.giveUp) > 0 {
+			err = s.insist(ctx, "give up shards", func(ctx context.Context) error { return session.GiveUp(ctx, r.giveUp) })
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case saved <- r:
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package sender
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// finished is a job with its result.
+type finished struct {
+	job job
+	result
+}
+
+// work makes attempts until jobs is closed.
+func (s *Sender) work(ctx context.Context, jobs <-chan job, results chan<- finished) {
+	for j := range jobs {
+		at := time.Now()
+		a := s.deliver(ctx, j.endpoint, j.event, at)
+		now := time.Now()
+		results <- finished{job: j, result: result{
+			outcome:  judge(a.status, a.failure, a.retryAfter, now),
+			at:       at,
+			duration: now.Sub(at),
+			status:   a.status,
+			detail:   a.detail,
+		}}
+	}
+}
+
+// report tells the log, the metrics and whoever watches about an attempt.
+func (s *Sender) report(j *job, res *result, kind string, retryIn time.Duration) {
+	m := s.metrics
+	m.attempts.WithLabelValues(kind, res.outcome.reason).Inc()
+	m.attemptSeconds.Observe(res.duration.Seconds())
+	level := zap.InfoLevel
+	if kind == outcomeDelivered {
+		level = zap.DebugLevel
+		m.commitToDelivery.Observe(max(res.at.Add(res.duration).Sub(j.event.CommittedAt), 0).Seconds())
+	}
+	if entry := s.log.Check(level, "attempt"); entry != nil {
+		fields := []zap.Field{
+			zap.Int64("endpoint", j.endpoint.ID),
+			zap.String("event", j.event.WebhookID),
+			zap.Int("attempt", j.event.Attempts+1),
+			zap.Int("status", res.status),
+			zap.String("outcome", kind),
+			zap.String("reason", res.outcome.reason),
+			zap.Duration("duration", res.duration),
+		}
+		if retryIn > 0 {
+			fields = append(fields, zap.Duration("retry_in", retryIn))
+		}
+		entry.Write(fields...)
+	}
+	if s.config.OnAttempt != nil {
+		s.config.OnAttempt(AttemptReport{
+			Account: j.endpoint.Account, Endpoint: j.endpoint.ID,
+			Schema: j.event.Schema, Type: j.event.Type, WebhookID: j.event.WebhookID,
+			Attempt: j.event.Attempts + 1, Status: res.status, Outcome: kind, Reason: res.outcome.reason,
+			Duration: res.duration, CommittedAt: j.event.CommittedAt,
+		})
+	}
+}
+
+// countSettled counts what counts only once it is durable.
+func (m *metrics) countSettled(batch []outbox.Settlement) {
+	for i := range batch {
+		s := &batch[i]
+		if s.Disposition == outbox.Dead {
+			m.deadLetters.Inc()
+		}
+		if s.Disable == "" {
+			continue
+		}
+		if s.Attempt.Outcome == outcomeDisable {
+			m.disabled.WithLabelValues(disabledGone).Inc()
+		} else {
+			m.disabled.WithLabelValues(disabledFailing).Inc()
+		}
+	}
+}
