@@ -15,7 +15,7 @@ const (
 
 	endpointsChangedSQL = `
 		SELECT ` + endpointColumns + ` FROM walhook.endpoint
-		WHERE changed_at > $1 - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
+		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 )
 
 // Endpoints reads the named endpoints as they stand now.

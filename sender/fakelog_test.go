@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -291,6 +292,27 @@ func (f *fakeLog) Leave(context.Context) error {
 	f.held = false
 	f.left++
 	return f.away
+}
+
+// view is a copy to look at.
+func (f *fakeLog) view() fakeView {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fakeView{
+		attempts: maps.Clone(f.attempts), retry: maps.Clone(f.retry), dead: maps.Clone(f.dead), lanes: maps.Clone(f.lanes),
+		endpoints: maps.Clone(f.endpoints), tails: maps.Clone(f.tails), left: f.left, saves: f.saves,
+	}
+}
+
+type fakeView struct {
+	attempts  map[int64][]outbox.Attempt
+	retry     map[int64]*retryRow
+	dead      map[int64]string
+	lanes     map[int64]outbox.LaneState
+	endpoints map[int64]outbox.Endpoint
+	tails     map[int]int64
+	left      int
+	saves     int
 }
 
 // delivered lists the events with a delivered attempt, and how often.

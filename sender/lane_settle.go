@@ -200,6 +200,7 @@ func (l *lane) settledAs(s *outbox.Settlement) {
 		delete(l.ofRetry, s.Event.ID)
 	} else {
 		l.ledger.set(s.Event.ID, settled)
+		l.cursor() // lets go of what is settled
 	}
 	if !touchesRetry(s) {
 		return

@@ -71,7 +71,7 @@ func (f fakes) time() time.Time {
 	return time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(f.Int64N(int64(2 * 365 * 24 * time.Hour)))).Truncate(time.Microsecond)
 }
 
-func (f fakes) day() string { return f.time().Format(time.DateOnly) }
+func (f fakes) date() time.Time { return f.time().Truncate(24 * time.Hour) }
 
 // flow is a call flow: json with white space of its own, now and then of more
 // than a page, so that PostgreSQL stores it out of line.

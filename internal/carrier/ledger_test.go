@@ -98,6 +98,10 @@ func TestLedger_WritesTheBytesOfTheContract(t *testing.T) {
 }
 
 func TestLedger_FollowsTheRulesOfTheContract(t *testing.T) {
+	t.Parallel()
+	db, conn := newCarrier(t)
+	keepOldRows(t, db)
+	const empty = `TRUNCATE users, dids, async_results, ledger.expected, ledger.owner, ledger.account CASCADE`
 	const setup = `
 		SET ledger.silent = on;
 		INSERT INTO users (id, username, web_hook_url) VALUES (1, 'a', 'http://a'), (2, 'b', 'http://b'), (3, 'none', NULL);
@@ -145,9 +149,7 @@ func TestLedger_FollowsTheRulesOfTheContract(t *testing.T) {
 		{"results by message", `SELECT ledger.expect_result('2', 'sms_enablement', 'update', 'ok', '')`, []string{"2 update sms_enablement "}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			db, conn := newCarrier(t)
-			keepOldRows(t, db)
+			db.Exec(t, empty)
 			db.Exec(t, setup)
 			db.Exec(t, test.sql)
 			got := texts(t, conn, `SELECT concat_ws(' ', account, type, schema, record) FROM ledger.expected ORDER BY seq`)

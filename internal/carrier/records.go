@@ -3,7 +3,6 @@ package carrier
 import (
 	"fmt"
 	"strings"
-	"time"
 )
 
 // record says how the carrier fills and changes the rows of a schema.
@@ -204,5 +203,3 @@ var records = map[string]record{
 		},
 	},
 }
-
-func (f fakes) date() time.Time { return f.time().Truncate(24 * time.Hour) }

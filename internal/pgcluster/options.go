@@ -2,6 +2,7 @@ package pgcluster
 
 import (
 	"cmp"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -90,8 +91,6 @@ func (o Options) settings() map[string]string {
 	if o.NoSync {
 		set["fsync"] = "off"
 	}
-	for name, value := range o.Settings {
-		set[name] = value
-	}
+	maps.Copy(set, o.Settings)
 	return set
 }

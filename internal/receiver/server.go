@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -35,7 +36,7 @@ type Options struct {
 	// Secret looks up an account's whsec_ secret, once per request; "" is not
 	// known, and a bad signature. Nil leaves signatures unchecked.
 	Secret func(account string) string
-	// OnDelivery hears of every request once it is over, from many goroutines.
+	// OnDelivery hears of every request once it is answered or given up, from many goroutines.
 	OnDelivery func(Delivery)
 }
 
@@ -110,7 +111,7 @@ func (s *Server) URL(account string) string {
 	return "http://" + s.listener.Addr().String() + pathPrefix + account
 }
 
-// Deliveries are the requests that are over, in the order of their arrival.
+// Deliveries are the requests that are answered or given up, in the order of their arrival.
 func (s *Server) Deliveries() []Delivery {
 	s.mu.Lock()
 	all := slices.Clone(s.deliveries)
@@ -119,7 +120,7 @@ func (s *Server) Deliveries() []Delivery {
 	return all
 }
 
-// Count is how many requests are over.
+// Count is how many Deliveries there are.
 func (s *Server) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,8 +141,8 @@ func (s *Server) Close() error {
 	return err
 }
 
-// ServeHTTP takes one request: it answers as the account's behaviour says and
-// then examines what it got.
+// ServeHTTP takes one request: it examines what it got and answers as the
+// account's behaviour says.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	account, path, ok := splitPath(r.URL.Path)
 	if !ok {
@@ -154,17 +155,29 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil { // the sender left in the middle, or sends without end
 		d.BadSig = err
 		s.record(d)
+		s.heard(d)
 		panic(http.ErrAbortHandler)
 	}
 	d.examine(body)
-	answer := behave(request)
-	d.Status = give(w, r, answer)
-	d.Answered = time.Now()
 	d.BadSig = s.checkSignature(account, body, r.Header)
-	s.record(d)
-	if answer.Reset || answer.Hang {
+	answer := behave(request)
+	if !pause(r, answer) {
+		s.record(d)
+		s.heard(d)
+		if answer.Reset {
+			reset(w)
+		}
 		panic(http.ErrAbortHandler)
 	}
+	// It is recorded before the sender can know, so that whoever has seen the
+	// sender succeed finds the delivery here.
+	d.Status, d.Answered = cmp.Or(answer.Status, http.StatusOK), time.Now()
+	place := s.record(d)
+	if !give(w, d.Status, answer.Header) {
+		d.Status = 0
+		s.unanswered(place)
+	}
+	s.heard(d)
 }
 
 // arrive gives the delivery its place in the order of arrival.
@@ -186,56 +199,68 @@ func (s *Server) arrive(d *Delivery) (Behaviour, Request) {
 	return state.behave, Request{Account: d.Account, ID: d.ID, Count: state.count, Attempt: d.Attempt, At: d.Arrived}
 }
 
-func (s *Server) record(d Delivery) {
+// record keeps the delivery and returns its place.
+func (s *Server) record(d Delivery) int {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, word := range []*string{&d.Account, &d.Path, &d.Schema, &d.Type} {
-		if kept, ok := s.words[*word]; ok {
-			*word = kept
-		} else {
-			s.words[strings.Clone(*word)] = strings.Clone(*word)
+		kept, ok := s.words[*word]
+		if !ok {
+			kept = strings.Clone(*word)
+			s.words[kept] = kept
 		}
+		*word = kept
 	}
 	s.deliveries = append(s.deliveries, d)
-	s.mu.Unlock()
+	return len(s.deliveries) - 1
+}
+
+func (s *Server) unanswered(place int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deliveries[place].Status = 0
+}
+
+func (s *Server) heard(d Delivery) {
 	if s.options.OnDelivery != nil {
 		s.options.OnDelivery(d)
 	}
 }
 
-// give answers and returns the status that went out, 0 for none.
-func give(w http.ResponseWriter, r *http.Request, answer Answer) int {
-	if answer.Hang {
-		<-r.Context().Done()
-		return 0
+// pause does what comes before an answer and says whether there will be one.
+func pause(r *http.Request, answer Answer) bool {
+	var due <-chan time.Time // never, for what hangs
+	if !answer.Hang {
+		due = time.After(answer.Delay)
 	}
-	if answer.Delay > 0 {
-		select {
-		case <-time.After(answer.Delay):
-		case <-r.Context().Done():
-			return 0
-		}
+	select {
+	case <-due:
+		return !answer.Reset
+	case <-r.Context().Done():
+		return false
 	}
-	if answer.Reset {
-		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0) // a reset, not an orderly end
-			}
-			_ = conn.Close()
-		}
-		return 0
+}
+
+// reset drops the connection with a TCP reset instead of an orderly end.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return // HTTP/2 or gone already: aborting the handler has to do
 	}
-	for name, values := range answer.Header {
-		w.Header()[name] = values
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
 	}
-	status := cmp.Or(answer.Status, http.StatusOK)
+	_ = conn.Close()
+}
+
+// give writes the answer and says whether somebody was left to read it.
+func give(w http.ResponseWriter, status int, header http.Header) bool {
+	maps.Copy(w.Header(), header)
 	if status != http.StatusNoContent {
 		w.Header().Set("Content-Length", "0")
 	}
 	w.WriteHeader(status)
-	if http.NewResponseController(w).Flush() != nil {
-		return 0
-	}
-	return status
+	return http.NewResponseController(w).Flush() == nil
 }
 
 func (s *Server) checkSignature(account string, body []byte, header http.Header) error {

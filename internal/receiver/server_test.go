@@ -143,6 +143,8 @@ func TestBehaviour_AnswersAsTold(t *testing.T) {
 				switch {
 				case want == 429 && header.Get("Retry-After") != "3", want == 302 && header.Get("Location") == "":
 					t.Errorf("headers %v", header)
+				case test.name == "resetting" && !errors.Is(err, syscall.ECONNRESET):
+					t.Errorf("err %v, want a reset", err)
 				case test.name == "slow" && time.Since(began) < 20*time.Millisecond:
 					t.Error("too quick")
 				}

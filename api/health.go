@@ -1,0 +1,53 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Check is one thing that has to hold for the process to be ready.
+type Check struct {
+	Name string // for people: outbox, source
+	// Ready is nil when it holds; otherwise it says what is wrong, without
+	// secrets: the text is answered.
+	Ready func(context.Context) error
+}
+
+// readyTimeout bounds the checks of one request together.
+const readyTimeout = 3 * time.Second
+
+// Handler answers /healthz, /readyz and /metrics.
+func Handler(checks []Check, metrics prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, "ok\n")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		status, text := http.StatusOK, ""
+		for _, check := range checks {
+			if err := check.Ready(ctx); err != nil {
+				status = http.StatusServiceUnavailable
+				text += fmt.Sprintf("%s: %v\n", check.Name, err)
+				continue
+			}
+			text += check.Name + ": ok\n"
+		}
+		answer(w, status, text)
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // the client is gone, or has it
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/providers/posflag"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+
+	"walhook/cdc"
+	"walhook/outbox"
+	"walhook/schemas"
+	"walhook/sender"
+)
+
+// settings are what a command is told by flags, environment and file, in that
+// order of precedence. What its command does not register has its default.
+// Source, Outbox and SecretKey are never printed.
+type settings struct {
+	Source         string // "" only where no part that runs reads it
+	Outbox         string // the source unless it is set
+	Slot           string
+	Publication    string
+	Catalog        *schemas.Catalog
+	Roles          roles
+	Listen         string // "" is off
+	AllowCIDR      []netip.Prefix
+	EgressAddress  netip.Addr // the zero Addr is any
+	Retention      time.Duration
+	AttemptTimeout time.Duration
+	RetrySchedule  []time.Duration
+	MaxEventBytes  int
+	SecretKey      []byte // nil is none
+	LogLevel       zapcore.Level
+	LogFormat      string // json or console
+
+	warnings []string // told by newLogger
+}
+
+// roles are the parts that a process runs.
+type roles struct{ Publisher, Sender bool }
+
+func (s settings) cdcConfig() cdc.Config {
+	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog}
+}
+
+func (s settings) outboxConfig() outbox.Config {
+	return outbox.Config{URL: s.Outbox, Retention: s.Retention, MaxEventBytes: s.MaxEventBytes, SecretKey: s.SecretKey}
+}
+
+func (s settings) senderConfig() sender.Config {
+	host, _ := os.Hostname() // for people; nothing depends on it
+	return sender.Config{
+		Name:           cmp.Or(host, "walhook") + "/" + strconv.Itoa(os.Getpid()),
+		Version:        readBuild().version,
+		AttemptTimeout: s.AttemptTimeout,
+		RetrySchedule:  s.RetrySchedule,
+		AllowCIDR:      s.AllowCIDR,
+		EgressAddress:  s.EgressAddress,
+	}
+}
+
+// loadSettings reads the settings that cmd has registered with addSettings.
+// Its error lists every fault and is one of usage.
+func loadSettings(cmd *cobra.Command) (settings, error) {
+	return readSettings(cmd.Flags(), os.Environ)
+}
+
+func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, error) {
+	var s settings
+	in := input{values: koanf.New("."), origin: map[string]string{}}
+	if err := in.load(flags, environ, &s.warnings); err != nil {
+		return settings{}, usage(err)
+	}
+	faults := in.faults
+	for i := range settingTable {
+		one := &settingTable[i]
+		text := one.standard
+		if isRead(flags, one.name) {
+			given, ok := settingText(in.values.Get(one.name))
+			if !ok {
+				faults = append(faults, fmt.Errorf("%s: want one value, or a list of them", in.origin[one.name]))
+				continue
+			}
+			text = cmp.Or(strings.TrimSpace(given), text)
+		}
+		if err := one.parse(&s, text); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", cmp.Or(in.origin[one.name], one.name), err))
+		}
+	}
+	if err := s.complete(flags, in.origin); err != nil {
+		faults = append(faults, err)
+	}
+	if len(faults) > 0 {
+		return settings{}, usage(listed(faults))
+	}
+	return s, nil
+}
+
+// isRead says whether a command reads a setting: it has registered it, or it has
+// registered the source, which the outbox goes with.
+func isRead(flags *pflag.FlagSet, name string) bool {
+	return isRegistered(flags, name) || name == "outbox" && isRegistered(flags, "source")
+}
+
+// complete fills in what defaults to another setting and says what is missing.
+// A command that registers a slot reads the source, as far as its role does.
+func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) error {
+	const missing = "%s is missing: set --%s or %s to %s, such as postgres://user@host:5432/database"
+	_, sourceGiven := origin["source"]
+	_, outboxGiven := origin["outbox"]
+	s.Outbox = cmp.Or(s.Outbox, s.Source)
+	switch {
+	case isRegistered(flags, "slot") && s.Roles.Publisher && !sourceGiven:
+		return fmt.Errorf(missing, "source", "source", envName("source"), "the carrier database's URL")
+	case isRead(flags, "outbox") && !outboxGiven && !sourceGiven:
+		return fmt.Errorf(missing, "outbox", "outbox", envName("outbox"), "the URL of the database that holds it")
+	}
+	return nil
+}
+
+// input is the merged text of all sources, and where each value comes from.
+type input struct {
+	values *koanf.Koanf
+	origin map[string]string // of each value that is not empty
+	faults []error
+}
+
+// load merges file, environment and flags, the later over the earlier. Which
+// file is told by the other two.
+func (in *input) load(flags *pflag.FlagSet, environ func() []string, warnings *[]string) error {
+	fromEnv := koanf.New(".")
+	err := fromEnv.Load(env.Provider("", env.Opt{
+		Prefix: envPrefix, EnvironFunc: environ,
+		TransformFunc: func(name, value string) (string, any) {
+			key := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, envPrefix)), "_", "-")
+			switch {
+			case !isSetting(key):
+				*warnings = append(*warnings, name+" is not a setting of this version and is ignored")
+				return "", nil
+			case value == "":
+				return "", nil // as good as unset
+			}
+			return key, value
+		},
+	}), nil)
+	if err != nil {
+		return fmt.Errorf("read the environment: %w", err)
+	}
+	slices.Sort(*warnings)
+	fromFlags := koanf.New(".")
+	if err := fromFlags.Load(posflag.ProviderWithFlag(flags, ".", nil, func(f *pflag.Flag) (string, any) {
+		if !isRegistered(flags, f.Name) {
+			return "", nil // not a setting
+		}
+		return f.Name, f.Value.String()
+	}), nil); err != nil {
+		return fmt.Errorf("read the flags: %w", err)
+	}
+	path := cmp.Or(fromFlags.String("config"), fromEnv.String("config"))
+	if path != "" {
+		fromFile, err := in.readFile(path)
+		if err != nil {
+			return err
+		}
+		in.merge(fromFile, func(key string) string { return key + " in " + path })
+	}
+	in.merge(fromEnv, envName)
+	in.merge(fromFlags, func(key string) string { return "--" + key })
+	return nil
+}
+
+func (in *input) readFile(path string) (*koanf.Koanf, error) {
+	values := koanf.New(".")
+	if err := values.Load(file.Provider(path), yaml.Parser()); err != nil {
+		if fault, ok := errors.AsType[*fs.PathError](err); ok {
+			return nil, fmt.Errorf("configuration file %s: %w", path, fault.Err)
+		}
+		// The parser quotes the text, which may hold a password.
+		return nil, fmt.Errorf("configuration file %s: want YAML with one \"setting: value\" a line, the settings named as the flags", path)
+	}
+	for _, key := range values.Keys() {
+		switch hint := strings.ReplaceAll(strings.ToLower(key), "_", "-"); {
+		case key == "config":
+			in.faults = append(in.faults, fmt.Errorf("config in %s: a file cannot name another", path))
+		case isSetting(key):
+		case isSetting(hint):
+			in.faults = append(in.faults, fmt.Errorf("%s in %s: no such setting, want %s", key, path, hint))
+		default:
+			in.faults = append(in.faults, fmt.Errorf("%s in %s: no such setting, want one of %s", key, path, strings.Join(settingNames(), ", ")))
+		}
+	}
+	return values, nil
+}
+
+func (in *input) merge(layer *koanf.Koanf, name func(key string) string) {
+	for _, key := range layer.Keys() {
+		if text, ok := settingText(layer.Get(key)); ok && text == "" {
+			delete(in.origin, key)
+		} else {
+			in.origin[key] = name(key)
+		}
+	}
+	_ = in.values.Merge(layer) // fails only under StrictMerge
+}
+
+// settingText is a value as a flag would have it: lists are comma separated.
+func settingText(value any) (string, bool) {
+	switch v := value.(type) {
+	case nil:
+		return "", true
+	case string:
+		return v, true
+	case bool, int, int64, uint64:
+		return fmt.Sprint(v), true
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), true
+	case []any:
+		texts := make([]string, len(v))
+		for i, element := range v {
+			text, ok := settingText(element)
+			if _, nested := element.([]any); !ok || nested {
+				return "", false
+			}
+			texts[i] = text
+		}
+		return strings.Join(texts, ","), true
+	}
+	return "", false
+}
+
+// listed is one error of all faults, a line each.
+func listed(faults []error) error {
+	if len(faults) == 1 {
+		return faults[0]
+	}
+	return fmt.Errorf("%d settings are wrong:\n%w", len(faults), errors.Join(faults...))
+}

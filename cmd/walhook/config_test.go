@@ -1,0 +1,252 @@
+package main
+
+import (
+	"encoding/base64"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+
+	"walhook/schemas"
+)
+
+const testURL = "postgres://carrier@127.0.0.1:5432/carrier"
+
+// load reads the settings of a command that registers names, or all of them.
+func load(t *testing.T, args, environ []string, names ...string) (settings, error) {
+	t.Helper()
+	if len(names) == 0 {
+		names = settingNames()
+	}
+	cmd := &cobra.Command{Use: "test"}
+	addSettings(cmd, names...)
+	if err := cmd.ParseFlags(args); err != nil {
+		t.Fatal(err)
+	}
+	return readSettings(cmd.Flags(), func() []string { return environ })
+}
+
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "walhook.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSettings_DefaultsAreTheContracts(t *testing.T) {
+	got, err := load(t, []string{"--source", testURL}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := settings{
+		Source: testURL, Outbox: testURL, Slot: "walhook", Publication: "walhook",
+		Catalog: schemas.Carrier(), Roles: roles{Publisher: true, Sender: true},
+		Listen: "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
+		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
+			30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour},
+		MaxEventBytes: 16 << 20, LogLevel: zapcore.InfoLevel, LogFormat: "json",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for _, config := range []interface{ Validate() error }{got.cdcConfig(), got.outboxConfig(), got.senderConfig()} {
+		if err := config.Validate(); err != nil {
+			t.Errorf("%T: %v", config, err)
+		}
+	}
+}
+
+func TestSettings_EverySourceCanSetEverything(t *testing.T) {
+	key := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))
+	catalog := configFile(t, "account: {table: public.users, id: id, url: hook}\n"+
+		"schemas: {dids: {table: public.dids, owner: user_id, fields: [id]}}\n")
+	texts := map[string]string{
+		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
+		"catalog": catalog, "role": "publisher, sender", "listen": "off", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
+		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
+		"max-event-bytes": "2048", "secret-key": key, "log-level": "debug", "log-format": "console",
+	}
+	if len(texts) != len(settingTable) {
+		t.Fatalf("%d settings here, %d in the table", len(texts), len(settingTable))
+	}
+	var args, environ []string
+	var file strings.Builder
+	for name, text := range texts {
+		args = append(args, "--"+name+"="+text)
+		environ = append(environ, envName(name)+"="+text)
+		file.WriteString(name + ": " + text + "\n")
+	}
+	path := configFile(t, file.String())
+	for name, from := range map[string]struct{ args, environ []string }{
+		"flags":                    {args: args},
+		"environment":              {environ: environ},
+		"file":                     {args: []string{"--config", path}},
+		"file by the environment":  {environ: []string{"WALHOOK_CONFIG=" + path}},
+		"environment and the file": {args: []string{"--config", path}, environ: environ},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := load(t, from.args, from.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Catalog.Schema("dids") == nil || len(got.Catalog.Schemas) != 1 {
+				t.Errorf("catalog: %+v", got.Catalog)
+			}
+			got.Catalog = nil
+			want := settings{
+				Source: testURL, Outbox: "postgres://outbox@127.0.0.1/outbox", Slot: "carrier_1", Publication: "feed",
+				Roles:         roles{Publisher: true, Sender: true},
+				AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
+				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
+				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
+				SecretKey: []byte(strings.Repeat("k", 32)), LogLevel: zapcore.DebugLevel, LogFormat: "console",
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+func TestSettings_FlagsWinOverEnvironmentOverFile(t *testing.T) {
+	path := configFile(t, "slot: file\npublication: file\nretention: 50h\nallow-cidr: [10.0.0.0/8, 127.0.0.0/8]\nrole:\n")
+	got, err := load(t,
+		[]string{"--source", testURL, "--config", path, "--slot", "flag"},
+		[]string{"WALHOOK_SLOT=environment", "WALHOOK_PUBLICATION=environment", "WALHOOK_RETENTION=", "PATH=/bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Slot != "flag" || got.Publication != "environment" || got.Retention != 50*time.Hour || len(got.AllowCIDR) != 2 {
+		t.Errorf("slot %s, publication %s, retention %s, allow-cidr %v", got.Slot, got.Publication, got.Retention, got.AllowCIDR)
+	}
+	if !got.Roles.Publisher || !got.Roles.Sender {
+		t.Errorf("an empty key is not the default: %+v", got.Roles)
+	}
+}
+
+func TestSettings_ListsEveryFaultWithItsPlace(t *testing.T) {
+	path := configFile(t, "attempt-timeout: 20\nallow_cidr: 10.0.0.0/8\ncolour: red\nretry-schedule: {first: 1s}\n")
+	_, err := load(t,
+		[]string{"--config", path, "--slot", "Big-Slot", "--role", "publisher,api", "--listen", "8480", "--egress-address", "eth0"},
+		[]string{"WALHOOK_RETENTION=5m", "WALHOOK_ALLOW_CIDR=10.0.0.1", "WALHOOK_MAX_EVENT_BYTES=1MB", "WALHOOK_LOG_LEVEL=loud"})
+	for _, want := range []string{
+		"--slot: ", "--role: api: this version has no subscription API", "--listen: ", "--egress-address: ",
+		"WALHOOK_RETENTION: retention 5m0s: want 1h or more", "WALHOOK_ALLOW_CIDR: ", "WALHOOK_MAX_EVENT_BYTES: ", "WALHOOK_LOG_LEVEL: ",
+		"attempt-timeout in " + path, "allow_cidr in " + path + ": no such setting, want allow-cidr", "colour in " + path, "retry-schedule.first in " + path,
+		"source is missing: set --source or WALHOOK_SOURCE",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+	if got := exitStatus(t.Context(), err); got != exitUsage {
+		t.Errorf("exit status %d, want %d", got, exitUsage)
+	}
+}
+
+func TestSettings_NeverEchoSecrets(t *testing.T) {
+	const secret = "hunter2"
+	for name, from := range map[string]struct{ args, environ []string }{
+		"source, bad port":              {args: []string{"--source", "postgres://u:" + secret + "@host:port/db"}},
+		"source, bad escape":            {args: []string{"--source", "postgres://u:%zz" + secret + "@host/db"}},
+		"source, password with a slash": {args: []string{"--source", "postgres://u:a/" + secret + "@host/db"}},
+		"source, no URL":                {args: []string{"--source", secret}},
+		"outbox":                        {environ: []string{"WALHOOK_OUTBOX=postgres://u:" + secret + "@host:port/db"}},
+		"secret key":                    {environ: []string{"WALHOOK_SECRET_KEY=" + secret}},
+		"file without a colon":          {args: []string{"--config", configFile(t, secret)}},
+		"file with a bad type":          {args: []string{"--config", configFile(t, "source: ["+secret+"\n")}},
+		"file, nested":                  {args: []string{"--config", configFile(t, "source: [["+secret+"]]\n")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, from.args, from.environ)
+			if err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("got %v", err)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+func TestSettings_AskForWhatTheCommandReads(t *testing.T) {
+	for name, test := range map[string]struct {
+		names, args []string
+		want        string // "" for no fault
+	}{
+		"sender needs no source":      {args: []string{"--role", "sender", "--outbox", testURL}},
+		"sender finds the outbox":     {args: []string{"--role", "sender", "--source", testURL}},
+		"sender needs an outbox":      {args: []string{"--role", "sender"}, want: "outbox is missing"},
+		"publisher needs a source":    {args: []string{"--outbox", testURL}, want: "source is missing"},
+		"no database, nothing needed": {names: []string{"log-level"}},
+		"another command's setting":   {names: []string{"outbox"}, args: []string{"--outbox", testURL}},
+		"either database will do":     {names: []string{"source", "outbox"}, args: []string{"--source", testURL}},
+		"neither will not":            {names: []string{"source", "outbox"}, want: "outbox is missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A setting that the command does not register is not read either.
+			var environ []string
+			if test.names != nil {
+				environ = []string{"WALHOOK_RETENTION=nonsense"}
+			}
+			got, err := load(t, test.args, environ, test.names...)
+			switch {
+			case test.want == "" && err != nil:
+				t.Error(err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("got %v, want %q", err, test.want)
+			case err == nil && got.Retention != 168*time.Hour:
+				t.Errorf("retention %s", got.Retention)
+			}
+		})
+	}
+}
+
+func TestSettings_LeaveOtherFlagsAlone(t *testing.T) {
+	cmd := &cobra.Command{Use: "teardown"}
+	addSettings(cmd, "source", "slot")
+	dropOutbox := cmd.Flags().Bool("outbox", false, "drop the outbox too")
+	if err := cmd.ParseFlags([]string{"--source", testURL, "--outbox"}); err != nil {
+		t.Fatal(err)
+	}
+	const other = "postgres://outbox@127.0.0.1/outbox"
+	got, err := readSettings(cmd.Flags(), func() []string { return []string{"WALHOOK_OUTBOX=" + other} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !*dropOutbox || got.Outbox != other {
+		t.Errorf("drop %v, outbox %s", *dropOutbox, got.Outbox)
+	}
+}
+
+func TestSettings_WarnOfUnknownVariables(t *testing.T) {
+	got, err := load(t, []string{"--source", testURL}, []string{"WALHOOK_SLOTT=x", "WALHOOK_ADMIN_TOKEN=hunter2", "WALHOOKED=1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"WALHOOK_ADMIN_TOKEN is not a setting of this version and is ignored",
+		"WALHOOK_SLOTT is not a setting of this version and is ignored",
+	}
+	if !reflect.DeepEqual(got.warnings, want) {
+		t.Errorf("got %q", got.warnings)
+	}
+}
+
+func TestSettings_AFileThatIsNotThere(t *testing.T) {
+	for _, args := range [][]string{
+		{"--config", "/nowhere/walhook.yaml"},
+		{"--source", testURL, "--catalog", "/nowhere/catalog.yaml"},
+	} {
+		_, err := load(t, args, nil)
+		if err == nil || !strings.Contains(err.Error(), args[len(args)-1]) || exitStatus(t.Context(), err) != exitUsage {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
+
+	"walhook/cdc"
+	"walhook/internal/carrier"
+	"walhook/internal/pgcluster"
+	"walhook/outbox"
+	"walhook/schemas"
+	"walhook/sender"
+)
+
+// demoOptions are the demo's flags.
+type demoOptions struct {
+	duration time.Duration
+	rate     float64
+	accounts int
+	seed     uint64
+	json     bool
+	binDir   string
+	logLevel string
+}
+
+const demoLong = `Shows the whole pipeline on this machine, with nothing to set up.
+
+It starts a throwaway PostgreSQL (14 or newer: found on this machine, otherwise
+fetched), creates a phone carrier's tables in it, and simulates the carrier's
+business: numbers are bought and reassigned, ports progress, faxes arrive,
+accounts change their web_hook_url. walhook reads the write-ahead log and
+delivers every change to receivers on loopback, of which some are healthy, some
+slow, some flaky and some dead.
+
+At the end a referee compares what the receivers got with a ledger that the
+database kept by itself, with triggers: byte for byte, in order, nothing lost.
+The exit code is 0 when all of it is right. Nothing is left behind.`
+
+func newDemoCommand() *cobra.Command {
+	o := demoOptions{}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole pipeline on this machine, with nothing to set up",
+		Long:  demoLong,
+		Example: `  walhook demo
+  walhook demo --duration 1m --rate 200 --accounts 40
+  walhook demo --duration 20s --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return usageError{err}
+			}
+			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&o.duration, "duration", 30*time.Second, "how long the carrier is busy")
+	flags.Float64Var(&o.rate, "rate", 40, "transactions per second; 0 is as many as possible")
+	flags.IntVar(&o.accounts, "accounts", 24, "accounts at the start; more sign up")
+	flags.Uint64Var(&o.seed, "seed", 1, "seed of the simulated activity")
+	flags.BoolVar(&o.json, "json", false, "print the summary as JSON, and nothing else on standard output")
+	flags.StringVar(&o.binDir, "pg-bin", "", "folder of the PostgreSQL programs to use (initdb, postgres); searched for when empty")
+	flags.StringVar(&o.logLevel, "log-level", "error", "log level of walhook itself, on standard error")
+	return cmd
+}
+
+func (o demoOptions) validate() error {
+	var faults []error
+	if o.duration < time.Second || o.duration > 24*time.Hour {
+		faults = append(faults, fmt.Errorf("--duration %s: want 1s to 24h", o.duration))
+	}
+	if o.rate < 0 {
+		faults = append(faults, fmt.Errorf("--rate %g: want 0 or more", o.rate))
+	}
+	if o.accounts < 10 || o.accounts > 100_000 {
+		faults = append(faults, fmt.Errorf("--accounts %d: want 10 to 100000, so that every kind of receiver is there", o.accounts))
+	}
+	return errors.Join(faults...)
+}
+
+// demo is the world of one run.
+type demo struct {
+	options   demoOptions
+	view      *demoView
+	cluster   *pgcluster.Cluster
+	receivers *demoReceivers
+	source    string // URL of the carrier's database
+	outbox    string // URL of the outbox's database
+}
+
+func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) error {
+	log, err := demoLogger(o.logLevel)
+	if err != nil {
+		return usageError{err}
+	}
+	view := newDemoView(out)
+	if o.json {
+		view = newDemoView(errOut)
+	}
+	d := &demo{options: o, view: view}
+	defer d.close()
+	if err := d.build(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
+	summary, err := d.run(ctx, log)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	if o.json {
+		err = summary.writeJSON(out)
+	} else {
+		err = summary.write(out)
+	}
+	if err == nil && !summary.OK {
+		err = errors.New("the demo found faults in what was delivered: they are listed in its summary")
+	}
+	return err
+}
+
+func demoLogger(level string) (*zap.Logger, error) {
+	parsed, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	return newLogger(settings{LogLevel: parsed, LogFormat: "console"})
+}
+
+// interrupted makes an end by a signal no error.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// build makes the carrier: server, tables, accounts, receivers.
+func (d *demo) build(ctx context.Context) (err error) {
+	d.view.step("starting a throwaway PostgreSQL")
+	d.cluster, err = pgcluster.Start(ctx, pgcluster.Options{BinDir: d.options.binDir, Progress: d.view.step})
+	if err != nil {
+		return err
+	}
+	if d.source, err = d.cluster.CreateDatabase(ctx, "carrier"); err != nil {
+		return err
+	}
+	if d.outbox, err = d.cluster.CreateDatabase(ctx, "outbox"); err != nil {
+		return err
+	}
+	if d.receivers, err = startDemoReceivers(d.options.seed, d.outbox); err != nil {
+		return err
+	}
+	d.view.step(fmt.Sprintf("creating the carrier's tables and %d accounts", d.options.accounts))
+	conn, err := pgx.Connect(ctx, d.source)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := carrier.Create(ctx, conn); err != nil {
+		return err
+	}
+	return carrier.Seed(ctx, conn, d.options.accounts, d.options.seed, d.receivers.url)
+}
+
+func (d *demo) close() {
+	if d.receivers != nil {
+		d.receivers.close()
+	}
+	if d.cluster != nil {
+		if err := d.cluster.Stop(); err != nil {
+			d.view.step(fmt.Sprintf("stopping PostgreSQL: %v", err))
+		}
+	}
+}
+
+// service is walhook as 'walhook run --setup' would start it here.
+func (d *demo) service() service {
+	return service{
+		publish: true, send: true, setup: true,
+		source: cdc.Config{URL: d.source, Catalog: schemas.Carrier()},
+		outbox: outbox.Config{URL: d.outbox},
+		sender: sender.Config{
+			Name: "demo", Version: readBuild().version,
+			AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			OnAttempt: d.view.attempt,
+		},
+	}
+}
+
+// run lets the carrier be busy while walhook delivers, waits for what is still
+// on its way, and has the referee judge.
+func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
+	service := d.service()
+	d.view.step("preparing publication, slot and first snapshot")
+	if err := service.prepareNow(ctx, log); err != nil {
+		return nil, err
+	}
+	activity, err := carrier.NewActivity(ctx, d.source, carrier.Options{
+		Accounts: d.options.accounts, Seed: d.options.seed, URLFor: d.receivers.url,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer activity.Close()
+
+	d.view.begin(d.options)
+	group, ctx := errgroup.WithContext(ctx)
+	running, stop := context.WithCancel(ctx)
+	group.Go(func() error { return service.run(running, log) })
+	group.Go(func() error { return d.view.run(running) })
+	var summary *demoSummary
+	group.Go(func() error {
+		defer stop()
+		stats, err := activity.Run(running, d.options.rate, d.options.duration)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		d.view.step("the carrier is at rest; waiting for what is still on its way")
+		summary, err = d.judge(ctx, stats)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if summary == nil {
+		return nil, context.Cause(ctx)
+	}
+	return summary, nil
+}
+
+const (
+	// judgeWithin is long enough for a flaky receiver's second attempt of
+	// every event, one behind the other.
+	judgeWithin = time.Minute
+	judgeEvery  = time.Second
+)
+
+// judge waits until nothing that could come is missing and reports.
+func (d *demo) judge(ctx context.Context, stats carrier.Stats) (*demoSummary, error) {
+	conn, err := pgx.Connect(ctx, d.source)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	deadline := time.Now().Add(judgeWithin)
+	for {
+		expected, err := carrier.Read(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		report := d.receivers.verify(expected)
+		if report.Lost == 0 || time.Now().After(deadline) {
+			changes, err := carrier.Changes(ctx, conn)
+			if err != nil {
+				return nil, err
+			}
+			open, err := d.openBreakers(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return newDemoSummary(d, stats, changes, report, open), nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(judgeEvery):
+		}
+	}
+}
+
+const openBreakersSQL = `
+	SELECT e.account FROM walhook.lane l JOIN walhook.endpoint e ON e.id = l.endpoint WHERE l.open ORDER BY 1`
+
+// openBreakers lists the accounts whose endpoint's breaker is open, as the
+// sender saved it.
+func (d *demo) openBreakers(ctx context.Context) ([]string, error) {
+	conn, err := pgx.Connect(ctx, d.outbox)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	rows, err := conn.Query(ctx, openBreakersSQL)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

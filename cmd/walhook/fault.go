@@ -1,0 +1,38 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/cdc"
+	"walhook/outbox"
+)
+
+// outboxFault puts what goes wrong with the outbox's database into words, and
+// says what to do about it. Other errors pass.
+func outboxFault(err error) error {
+	switch {
+	case errors.Is(err, outbox.ErrNotSetUp):
+		return fmt.Errorf("%w; run 'walhook setup', or start with --setup", err)
+	case errors.Is(err, outbox.ErrTooNew):
+		return fmt.Errorf("%w; use the newer binary that migrated it", err)
+	}
+	if _, source := errors.AsType[*cdc.Fault](err); source {
+		return err
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	switch pgErr.Code {
+	case "3D000": // invalid_catalog_name
+		return fmt.Errorf("the outbox's database does not exist (%s); create it, or correct --outbox", pgErr.Message)
+	case "28000", "28P01": // invalid_authorization_specification, invalid_password
+		return fmt.Errorf("the outbox's database refuses the role or its password (%s); correct --outbox, or pg_hba.conf on its server", pgErr.Message)
+	case "42501": // insufficient_privilege
+		return fmt.Errorf("the outbox's role lacks a right (%s); as the database's owner: GRANT CREATE ON DATABASE … TO the role", pgErr.Message)
+	}
+	return err
+}

@@ -1,0 +1,117 @@
+// Command walhook turns committed changes of a carrier's PostgreSQL into signed
+// web hooks. Each command has a file of its own; service.go wires the packages
+// together.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"walhook/cdc"
+)
+
+// The exit statuses (CONTRACT.md §5).
+const (
+	exitOK    = 0 // success, or a signal
+	exitFault = 1
+	exitUsage = 2 // wrong usage or configuration
+	exitGap   = 3 // the source cannot be continued without a gap
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	root := newRootCommand()
+	err := root.ExecuteContext(ctx)
+	status := exitStatus(ctx, err)
+	if status != exitOK {
+		fmt.Fprintln(os.Stderr, "walhook:", err)
+	}
+	os.Exit(status)
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "walhook",
+		Short: "Web hooks from a PostgreSQL's write-ahead log",
+		Long: `walhook tails the write-ahead log of a carrier's PostgreSQL, turns each
+committed row change into an event for the account that owns the row, keeps it
+in an outbox, and POSTs it, signed, to that account's web_hook_url.
+
+See it work, with nothing to prepare:
+
+  walhook demo
+
+Run it on a real database:
+
+  walhook setup --source postgres://user@host/database
+  walhook run   --source postgres://user@host/database
+
+Each setting is a flag, an environment variable (--allow-cidr is
+WALHOOK_ALLOW_CIDR) or a key of the YAML file that --config names; a flag wins
+over the environment, and the environment over the file.
+
+The exit status is 0 for success or a signal, 1 for a fault, 2 for wrong usage
+or configuration, 3 when the source cannot be continued without a gap.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
+	})
+	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newRunCommand(),
+		newListenCommand(), newEndpointsCommand(), newVersionCommand())
+	checkArgs(root)
+	return root
+}
+
+// checkArgs makes wrong arguments of cmd and all below it wrong usage.
+func checkArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
+		}
+		return nil
+	}
+	for _, sub := range cmd.Commands() {
+		checkArgs(sub)
+	}
+}
+
+// exitStatus is what err means to whoever started the process. What ends
+// because of a signal is a success.
+func exitStatus(ctx context.Context, err error) int {
+	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitOK
+	}
+	if _, ok := errors.AsType[*cdc.GapError](err); ok {
+		return exitGap
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	return exitFault
+}
+
+// usageError is wrong usage or configuration.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// usage marks err as wrong usage or configuration; nil stays nil.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"walhook/api"
+	"walhook/cdc"
+	"walhook/outbox"
+	"walhook/sender"
+)
+
+// service is one running walhook: the parts that its role asks for, over one
+// outbox.
+type service struct {
+	publish, send bool
+	source        cdc.Config
+	outbox        outbox.Config
+	sender        sender.Config
+	listen        string // "" for nothing
+	// setup prepares a source that is not prepared, instead of refusing it.
+	setup bool
+}
+
+// run runs until ctx ends, which is no error.
+func (s service) run(ctx context.Context, log *zap.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	store, err := outbox.Open(ctx, s.outbox, log, registry)
+	if err != nil {
+		return usageError{err}
+	}
+	defer store.Close()
+	if err := s.ready(ctx, store, log); err != nil {
+		return err
+	}
+
+	checks := []api.Check{{Name: "outbox", Ready: store.Ping}}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return store.Maintain(ctx) })
+	if s.publish {
+		reader, err := cdc.New(s.source, store.Publisher(s.source.Catalog), log, registry)
+		if err != nil {
+			return usageError{err}
+		}
+		checks = append(checks, api.Check{Name: "source", Ready: sourceReady(reader)})
+		group.Go(func() error { return reader.Run(ctx) })
+	}
+	if s.send {
+		deliverer, err := sender.New(s.sender, store, log, registry)
+		if err != nil {
+			return usageError{err}
+		}
+		group.Go(func() error { return deliverer.Run(ctx) })
+	}
+	if s.listen != "" {
+		group.Go(func() error { return serve(ctx, s.listen, api.Handler(checks, registry), log) })
+	}
+	return group.Wait()
+}
+
+// ready waits for an outbox that does not answer yet, and has the source
+// prepared if that was asked for.
+func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger) error {
+	err := wait(ctx, log, "outbox", func() error {
+		if s.setup && s.publish {
+			return prepare(ctx, s.source, store, s.outbox.URL, false, log)
+		}
+		return store.CheckMigrated(ctx)
+	})
+	return outboxFault(err)
+}
+
+// prepareNow has the source prepared before the service runs.
+func (s service) prepareNow(ctx context.Context, log *zap.Logger) error {
+	store, err := outbox.Open(ctx, s.outbox, log, prometheus.NewRegistry())
+	if err != nil {
+		return usageError{err}
+	}
+	defer store.Close()
+	return outboxFault(prepare(ctx, s.source, store, s.outbox.URL, false, log))
+}
+
+const (
+	firstWait = 500 * time.Millisecond
+	lastWait  = 10 * time.Second
+)
+
+// wait calls f until it gets an answer from its database, be it bad: a server
+// that is not there yet is waited for.
+func wait(ctx context.Context, log *zap.Logger, what string, f func() error) error {
+	pause := firstWait
+	for {
+		err := f()
+		if err == nil || !cdc.IsUnreachable(err) || ctx.Err() != nil {
+			return err
+		}
+		if pause == firstWait {
+			log.Warn("database does not answer, waiting for it", zap.String("database", what), zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastWait)
+	}
+}
+
+func sourceReady(reader *cdc.Reader) func(context.Context) error {
+	return func(context.Context) error {
+		if state := reader.State(); state == cdc.Connecting {
+			return errors.New(state.String())
+		}
+		return nil
+	}
+}
+
+// shutdownTimeout bounds how long running requests of the API may take once
+// the process is asked to stop.
+const shutdownTimeout = 3 * time.Second
+
+// serve answers on address until ctx ends.
+func serve(ctx context.Context, address string, handler http.Handler, log *zap.Logger) error {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; choose another address with --listen, or 'off'", address, err)
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	log.Info("listening", zap.Stringer("address", listener.Addr()))
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		stopped <- server.Shutdown(last)
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		stop()
+		return fmt.Errorf("serve on %s: %w", address, err)
+	}
+	return <-stopped
+}

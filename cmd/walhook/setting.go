@@ -1,0 +1,267 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+
+	"walhook/cdc"
+	"walhook/outbox"
+	"walhook/schemas"
+	"walhook/sender"
+)
+
+// setting is one thing that can be set: by the flag --name, by the environment
+// variable envName(name), by the key name of the file.
+type setting struct {
+	name     string
+	standard string // the default, as a flag would have it
+	usage    string
+	// parse puts text into the settings. Its error says what is wanted and
+	// never quotes a secret.
+	parse func(s *settings, text string) error
+}
+
+// settingTable holds every setting, in the order in which faults are listed.
+// It is not changed.
+var settingTable = []setting{
+	{"source", "", "the carrier `database`, a Postgres URL; several hosts are allowed", func(s *settings, text string) error {
+		s.Source = text
+		return checkURL(text)
+	}},
+	{"outbox", "", "the `database` that the outbox lives in, a Postgres URL (default the source)", func(s *settings, text string) error {
+		s.Outbox = text
+		return checkURL(text)
+	}},
+	{"slot", "walhook", "`name` of the replication slot", func(s *settings, text string) error {
+		s.Slot = text
+		return cdc.Config{URL: "-", Catalog: &schemas.Catalog{}, Slot: text}.Validate()
+	}},
+	{"publication", "walhook", "`name` of the publication", func(s *settings, text string) error {
+		s.Publication = text
+		return cdc.Config{URL: "-", Catalog: &schemas.Catalog{}, Publication: text}.Validate()
+	}},
+	{"catalog", "", "`file` that says which tables are published (default the built-in carrier catalog)", parseCatalog},
+	{"role", "all", "the `parts` that this process runs: all, publisher, sender, comma separated", parseRoles},
+	{"listen", "127.0.0.1:8480", "`address` of health checks and metrics, or off", parseListen},
+	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
+	{"egress-address", "", "local `address` that deliveries leave from (default any)", func(s *settings, text string) (err error) {
+		if text == "" {
+			return nil
+		}
+		if s.EgressAddress, err = netip.ParseAddr(text); err != nil {
+			return fmt.Errorf("%q: want an IP address of this machine", text)
+		}
+		return nil
+	}},
+	{"retention", "168h", "how `long` events, attempts and dead letters are kept", func(s *settings, text string) (err error) {
+		if s.Retention, err = parseDuration(text); err != nil {
+			return err
+		}
+		return outbox.Config{URL: "-", Retention: s.Retention}.Validate()
+	}},
+	{"attempt-timeout", "20s", "`limit` of a whole attempt", func(s *settings, text string) (err error) {
+		s.AttemptTimeout, err = parseDuration(text)
+		return err
+	}},
+	{"retry-schedule", "5s,30s,2m,10m,30m,1h,2h,4h,8h,16h", "`delays` after the first failed attempt, the second and so on, comma separated", parseSchedule},
+	{"max-event-bytes", "16777216", "`size` of the largest body", func(s *settings, text string) (err error) {
+		if s.MaxEventBytes, err = strconv.Atoi(text); err != nil {
+			return fmt.Errorf("%q: want a whole number of bytes", text)
+		}
+		return outbox.Config{URL: "-", MaxEventBytes: s.MaxEventBytes}.Validate()
+	}},
+	{"secret-key", "", "32 bytes in `base64`, the key that encrypts endpoint secrets at rest (default none: stored plain)", func(s *settings, text string) error {
+		if text == "" {
+			return nil
+		}
+		key, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(key) != 32 {
+			return errors.New("want 32 bytes in base64, as 'head -c 32 /dev/urandom | base64' makes them")
+		}
+		s.SecretKey = key
+		return nil
+	}},
+	{"log-level", "info", "`level` from which on log lines are written: debug, info, warn, error", func(s *settings, text string) (err error) {
+		if s.LogLevel, err = zapcore.ParseLevel(text); err != nil || s.LogLevel > zapcore.ErrorLevel {
+			return fmt.Errorf("%q: want debug, info, warn or error", text)
+		}
+		return nil
+	}},
+	{"log-format", "json", "`form` of log lines: json, or console for people", func(s *settings, text string) error {
+		s.LogFormat = text
+		if text != "json" && text != "console" {
+			return fmt.Errorf("%q: want json or console", text)
+		}
+		return nil
+	}},
+}
+
+const envPrefix = "WALHOOK_"
+
+func envName(setting string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
+}
+
+// isSetting says whether name can be set; config is set like a setting.
+func isSetting(name string) bool {
+	return name == "config" || slices.Contains(settingNames(), name)
+}
+
+func settingNames() []string {
+	names := make([]string, len(settingTable))
+	for i, one := range settingTable {
+		names[i] = one.name
+	}
+	return names
+}
+
+// addSettings gives cmd the flags of the named settings, and --config.
+func addSettings(cmd *cobra.Command, names ...string) {
+	flags := cmd.Flags()
+	for _, name := range names {
+		i := slices.IndexFunc(settingTable, func(one setting) bool { return one.name == name })
+		if i < 0 {
+			panic("no such setting: " + name) // at every start of this binary, tests included
+		}
+		one := &settingTable[i]
+		flags.String(name, one.standard, one.usage+" ["+envName(name)+"]")
+		_ = flags.SetAnnotation(name, settingAnnotation, []string{name}) // fails only for unknown flags
+	}
+	flags.String("config", "", "YAML `file` with settings, named as the flags ["+envName("config")+"]")
+	_ = flags.SetAnnotation("config", settingAnnotation, []string{"config"})
+}
+
+// settingAnnotation tells settings from a command's other flags, whatever their
+// names.
+const settingAnnotation = "setting"
+
+// isRegistered says whether addSettings made the named flag.
+func isRegistered(flags *pflag.FlagSet, name string) bool {
+	flag := flags.Lookup(name)
+	return flag != nil && flag.Annotations[settingAnnotation] != nil
+}
+
+// checkURL says whether a database URL can be read. It quotes nothing: the URL
+// may hold a password, and be so wrong that nobody can say where.
+func checkURL(text string) error {
+	if text == "" {
+		return nil
+	}
+	_, err := pgconn.ParseConfig(text)
+	if fault, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("the URL names the file %s: %w", fault.Path, fault.Err)
+	}
+	if err != nil {
+		return errors.New("not a Postgres URL: want postgres://user:password@host:5432/database, " +
+			"special characters of the password written as %40 (for @), %2F (for /) and so on")
+	}
+	return nil
+}
+
+func parseCatalog(s *settings, text string) (err error) {
+	if text == "" {
+		s.Catalog = schemas.Carrier()
+		return nil
+	}
+	content, err := os.ReadFile(text)
+	if err != nil {
+		return err
+	}
+	if s.Catalog, err = schemas.ParseCatalog(content); err != nil {
+		return fmt.Errorf("%s: %w", text, err)
+	}
+	return nil
+}
+
+func parseRoles(s *settings, text string) error {
+	for _, name := range list(text) {
+		switch name {
+		case "all":
+			s.Roles = roles{Publisher: true, Sender: true}
+		case "publisher":
+			s.Roles.Publisher = true
+		case "sender":
+			s.Roles.Sender = true
+		case "api":
+			return errors.New("api: this version has no subscription API; want all, publisher or sender")
+		default:
+			return fmt.Errorf("%q: want all, publisher or sender, comma separated", name)
+		}
+	}
+	return nil
+}
+
+func parseListen(s *settings, text string) error {
+	if text == "off" {
+		return nil
+	}
+	s.Listen = text
+	return checkListenAddress(text)
+}
+
+func checkListenAddress(text string) error {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q: want host:port, such as 127.0.0.1:8480, or off", text)
+	}
+	return nil
+}
+
+func parseAllowCIDR(s *settings, text string) error {
+	for _, network := range list(text) {
+		prefix, err := netip.ParsePrefix(network)
+		if err != nil {
+			return fmt.Errorf("%q: want networks such as 10.0.0.0/8 or 192.0.2.7/32, comma separated", network)
+		}
+		s.AllowCIDR = append(s.AllowCIDR, prefix.Masked())
+	}
+	return sender.Config{AllowCIDR: s.AllowCIDR}.Validate()
+}
+
+func parseSchedule(s *settings, text string) error {
+	for _, delay := range list(text) {
+		d, err := parseDuration(delay)
+		if err != nil {
+			return err
+		}
+		s.RetrySchedule = append(s.RetrySchedule, d)
+	}
+	return nil
+}
+
+// parseDuration refuses zero too, which the packages take for their default.
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q: want a positive duration with its unit, such as 20s, 5m or 168h", text)
+	}
+	return d, nil
+}
+
+// list splits at commas and drops what is empty.
+func list(text string) []string {
+	var parts []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}

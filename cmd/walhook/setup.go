@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"walhook/cdc"
+	"walhook/outbox"
+)
+
+const setupLong = `Prepares source and outbox. It can be run again at any time: what is there
+already is left as it is.
+
+On the outbox: the schema walhook and its tables. On the source: a publication
+of the catalog's tables, REPLICA IDENTITY FULL on each of them (so that old rows
+are known; where the role has no right to that, a warning), the replication slot,
+and with the slot a first snapshot of accounts and owners.
+
+The role needs: REPLICATION; SELECT on the catalog's tables; on the outbox's
+database CREATE. The publication and the replica identity need ownership of the
+tables: --dry-run prints that SQL for a DBA instead of running it.
+
+Making the slot waits for all transactions that are running on the server.`
+
+func newSetupCommand() *cobra.Command {
+	var dryRun, acceptGap bool
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Prepare source and outbox: migrations, publication, slot, first snapshot",
+		Long:  setupLong,
+		Example: `  walhook setup --source postgres://walhook@db/carrier
+  walhook setup --source postgres://walhook@db/carrier --dry-run
+  walhook setup --source postgres://walhook@db/carrier --accept-gap   # after exit code 3`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return printPlan(cmd.Context(), s.cdcConfig(), cmd.OutOrStdout())
+			}
+			log, err := newLogger(s)
+			if err != nil {
+				return err
+			}
+			store, err := outbox.Open(cmd.Context(), s.outboxConfig(), log, prometheus.NewRegistry())
+			if err != nil {
+				return usageError{err}
+			}
+			defer store.Close()
+			if err := prepare(cmd.Context(), s.cdcConfig(), store, s.Outbox, acceptGap, log); err != nil {
+				return outboxFault(err)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "source and outbox are ready: start 'walhook run'")
+			return err
+		},
+	}
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "log-level", "log-format")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the SQL that the source needs, for a DBA, and change nothing")
+	cmd.Flags().BoolVar(&acceptGap, "accept-gap", false, "start over from a fresh snapshot: changes since the last stored position may be lost")
+	cmd.MarkFlagsMutuallyExclusive("dry-run", "accept-gap")
+	return cmd
+}
+
+// printPlan prints what a source still needs, as SQL. The slot is not in it:
+// walhook makes it itself, together with its snapshot.
+func printPlan(ctx context.Context, cfg cdc.Config, w io.Writer) error {
+	plan, err := cdc.PlanSetup(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	for _, warning := range plan.Warnings {
+		fmt.Fprintf(w, "-- warning: %s\n", warning)
+	}
+	if len(plan.Statements) == 0 {
+		_, err := fmt.Fprintln(w, "-- the source needs nothing but the slot, which 'walhook setup' makes")
+		return err
+	}
+	for _, s := range plan.Statements {
+		note := "needs " + s.Needs
+		if s.Optional {
+			note += "; optional, deletes and unchanged large values carry less without it"
+		}
+		if _, err := fmt.Fprintf(w, "%s; -- %s\n", s.SQL, note); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintln(w, "-- then 'walhook setup' makes the slot with its snapshot")
+	return err
+}

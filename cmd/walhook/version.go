@@ -1,0 +1,67 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker for a release: -ldflags "-X main.version=1.2.3".
+// Otherwise it is what the Go tool knows of the source.
+var version string
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print version, commit and Go version",
+		Long: `Prints the version of this binary, the commit that it was built from and the
+Go version that built it. The version is also in the User-Agent header of each
+delivery, as walhook/<version>.`,
+		Example: "  walhook version",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), readBuild())
+			return err
+		},
+	}
+}
+
+// build is what the binary knows of how it was made.
+type build struct {
+	version   string // "dev" when unknown
+	commit    string // "" when unknown
+	modified  bool   // the source differed from the commit
+	goVersion string
+}
+
+func readBuild() build {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return build{version: cmp.Or(version, "dev"), goVersion: "unknown"}
+	}
+	b := build{version: version, goVersion: info.GoVersion}
+	if b.version == "" && info.Main.Version != "(devel)" {
+		b.version = strings.TrimPrefix(info.Main.Version, "v")
+	}
+	b.version = cmp.Or(b.version, "dev")
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.commit = s.Value
+		case "vcs.modified":
+			b.modified = s.Value == "true"
+		}
+	}
+	return b
+}
+
+func (b build) String() string {
+	commit := cmp.Or(b.commit, "unknown")
+	if b.modified {
+		commit += ", modified"
+	}
+	return fmt.Sprintf("walhook %s (commit %s) %s", b.version, commit, b.goVersion)
+}
