@@ -161,9 +161,12 @@ CREATE TABLE walhook.lane (
 CREATE TABLE walhook.sender (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name        text NOT NULL,
+    process     text NOT NULL,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     lease_until timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN walhook.sender.process IS 'tells a successor on the same machine that the process is gone, so that it need not wait for the lease';
 
 CREATE TABLE walhook.shard (
     id     integer PRIMARY KEY,

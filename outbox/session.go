@@ -24,19 +24,49 @@ type Session struct {
 	lease time.Duration
 }
 
-const joinSQL = `
-	INSERT INTO walhook.sender (name, lease_until)
-	VALUES ($1, clock_timestamp() + $2::interval)
-	RETURNING id`
+const (
+	joinSQL = `
+		INSERT INTO walhook.sender (name, process, lease_until)
+		VALUES ($1, $2, clock_timestamp() + $3::interval)
+		RETURNING id`
+
+	otherProcessesSQL = `SELECT id, process FROM walhook.sender WHERE process <> '' AND process <> $1`
+)
 
 // Join registers a sender whose lease lasts for lease unless renewed. name is
-// for people: host and process.
+// for people: host and process. Sessions of processes that are seen to be gone
+// end at once: after a crash and a restart nobody waits for a dead lease.
 func (s *Store) Join(ctx context.Context, name string, lease time.Duration) (*Session, error) {
 	session := &Session{store: s, lease: lease}
-	if err := s.pool.QueryRow(ctx, joinSQL, name, lease).Scan(&session.id); err != nil {
+	process := processIdentity()
+	if err := s.pool.QueryRow(ctx, joinSQL, name, process, lease).Scan(&session.id); err != nil {
+		return nil, fmt.Errorf("join as sender %s: %w", name, err)
+	}
+	if err := s.endDeadSessions(ctx, process); err != nil {
 		return nil, fmt.Errorf("join as sender %s: %w", name, err)
 	}
 	return session, nil
+}
+
+func (s *Store) endDeadSessions(ctx context.Context, mine string) error {
+	rows, err := s.pool.Query(ctx, otherProcessesSQL, mine)
+	if err != nil {
+		return err
+	}
+	var dead []int64
+	var id int64
+	var process string
+	_, err = pgx.ForEachRow(rows, []any{&id, &process}, func() error {
+		if isDead(process, mine) {
+			dead = append(dead, id)
+		}
+		return nil
+	})
+	if err != nil || len(dead) == 0 {
+		return err
+	}
+	_, err = s.pool.Exec(ctx, "DELETE FROM walhook.sender WHERE id = ANY ($1)", dead)
+	return err
 }
 
 const renewSQL = `

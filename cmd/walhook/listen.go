@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const listenLong = `Receives web hooks on this machine, checks their signatures and prints what
+arrives. It is what an account user runs to try things out, and needs nothing
+but this binary.
+
+With --secret (the account's whsec_… secret, which 'walhook endpoints secret'
+prints) each signature is checked as Standard Webhooks 1.0 has it, the time
+stamp to five minutes. A webhook-id that came before is marked "again". Every
+request is answered with --status, whatever its signature: try 500 to see
+retries, 410 to see the endpoint disabled.
+
+walhook sends to public addresses only. To let it deliver to this machine,
+start it with --allow-cidr 127.0.0.0/8.`
+
+// listenOptions are the flags of listen.
+type listenOptions struct {
+	addr   string
+	secret string
+	status int
+}
+
+func newListenCommand() *cobra.Command {
+	var o listenOptions
+	cmd := &cobra.Command{
+		Use:   "listen",
+		Short: "Receive web hooks here, check their signatures, print them",
+		Long:  listenLong,
+		Example: `  walhook listen
+  walhook listen --addr 127.0.0.1:9090 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
+  walhook listen --status 503`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return listen(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.addr, "addr", "127.0.0.1:9090", "`address` to listen on; port 0 takes a free one")
+	flags.StringVar(&o.secret, "secret", "", "signing `secret` (whsec_…) to check signatures with (default: not checked)")
+	flags.IntVar(&o.status, "status", http.StatusOK, "HTTP `status` to answer with")
+	return cmd
+}
+
+// listen serves until ctx ends, which is no error.
+func listen(ctx context.Context, o listenOptions, out io.Writer) error {
+	printer, err := newHookPrinter(o, out)
+	if err != nil {
+		return usage(err)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", o.addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; choose another address with --addr", o.addr, err)
+	}
+	checked := "signatures are not checked: give --secret"
+	if o.secret != "" {
+		checked = "signatures are checked"
+	}
+	fmt.Fprintf(out, "listening on http://%s, answering %d; %s; Ctrl-C ends it\n", listener.Addr(), o.status, checked)
+	server := &http.Server{
+		Handler:           printer,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	stopped := make(chan error, 1)
+	context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), 2*time.Second, errors.New("stop listening"))
+		defer cancel()
+		stopped <- server.Shutdown(last)
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", o.addr, err)
+	}
+	if err := <-stopped; err != nil {
+		return server.Close() // somebody is still sending
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// EndpointInfo is an endpoint as people see it: no secret, and a URL without
+// what may be one.
+type EndpointInfo struct {
+	ID         int64
+	Account    string
+	URL        string // user information and query left out; "" for none
+	State      EndpointState
+	Reason     string    // why it is not active
+	DisabledBy string    // walhook or operator; "" unless disabled
+	EndedAt    time.Time // when the account was deleted; zero for not
+	ChangedAt  time.Time
+}
+
+// ErrNoEndpoint says that an account has no endpoint: it is not known, or never
+// had a web hook URL.
+var ErrNoEndpoint = errors.New("no such endpoint")
+
+// StateError says that an endpoint's state does not let an operator change it
+// as asked.
+type StateError struct {
+	Endpoint EndpointInfo
+	Mend     string // what to do instead
+}
+
+func (e *StateError) Error() string {
+	s := fmt.Sprintf("endpoint of account %s is %s", e.Endpoint.Account, e.Endpoint.State)
+	if e.Endpoint.Reason != "" {
+		s += " (" + e.Endpoint.Reason + ")"
+	}
+	return s + ": " + e.Mend
+}
+
+const (
+	infoColumns = `id, account, coalesce(url, ''), state, reason, disabled_by, ended_at, changed_at`
+
+	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint ORDER BY id`
+
+	// The lock makes the publisher, which may be about to change the endpoint,
+	// wait for what is decided on the state that is read here.
+	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 FOR UPDATE`
+
+	secretsSQL = `SELECT secret, previous_secret FROM walhook.endpoint WHERE account = $1`
+
+	setStateSQL = `
+		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE id = $1 RETURNING ` + infoColumns
+
+	// A sender that runs resets its lane when it learns of the change; this is
+	// for the one that starts later. Where delivery stands is left alone.
+	resetLaneSQL = `
+		UPDATE walhook.lane SET open = false, open_until = NULL, opens = 0, paused_until = NULL,
+			failing_since = NULL, last_reason = ''
+		WHERE endpoint = $1`
+)
+
+// ListEndpoints lists every endpoint, the oldest first.
+func (s *Store) ListEndpoints(ctx context.Context) ([]EndpointInfo, error) {
+	rows, err := s.pool.Query(ctx, listEndpointsSQL)
+	var endpoints []EndpointInfo
+	if err == nil {
+		endpoints, err = pgx.CollectRows(rows, scanEndpointInfo)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list endpoints: %w", err)
+	}
+	return endpoints, nil
+}
+
+// EndpointSecrets reads the whsec_ secrets that an account's deliveries are
+// signed with, the newest first. [ErrNoEndpoint] when it has no endpoint.
+func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, error) {
+	var stored [2]*string
+	err := s.pool.QueryRow(ctx, secretsSQL, account).Scan(&stored[0], &stored[1])
+	if isNoRows(err) {
+		err = ErrNoEndpoint
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the secret of account %s: %w", account, err)
+	}
+	var secrets []string
+	for _, secret := range stored {
+		if secret == nil {
+			continue
+		}
+		opened, err := s.secrets.open(*secret)
+		if err != nil {
+			return nil, fmt.Errorf("account %s: %w", account, err)
+		}
+		secrets = append(secrets, opened)
+	}
+	return secrets, nil
+}
+
+// EnableEndpoint lets a disabled endpoint be sent to again, first of all what
+// was held. What is active already stays as it is. A [*StateError] says why
+// nothing can be sent to another one; [ErrNoEndpoint] that there is none.
+func (s *Store) EnableEndpoint(ctx context.Context, account string) (EndpointInfo, error) {
+	return s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		switch e.State {
+		case EndpointActive:
+			return e, nil
+		case EndpointCleared:
+			return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
+		case EndpointUnusable:
+			return e, &StateError{e, "nothing is sent until the account sets a URL that can be used, which is followed by itself"}
+		}
+		if _, err := tx.Exec(ctx, resetLaneSQL, e.ID); err != nil {
+			return e, err
+		}
+		return setStateTx(ctx, tx, e, EndpointActive, "", "")
+	})
+}
+
+// DisableEndpoint holds an account's events from now on, until it is enabled
+// again or retention ends. reason is for people. It stays disabled when the
+// account changes its URL. A [*StateError] says that nothing is sent to it
+// anyhow; [ErrNoEndpoint] that there is none.
+func (s *Store) DisableEndpoint(ctx context.Context, account, reason string) (EndpointInfo, error) {
+	if reason == "" {
+		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
+	}
+	return s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		switch e.State {
+		case EndpointCleared, EndpointUnusable:
+			return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used"}
+		}
+		return setStateTx(ctx, tx, e, EndpointDisabled, byOperator, reason)
+	})
+}
+
+// byOperator marks what walhook does not undo (disabled_by).
+const byOperator = "operator"
+
+// operate changes an account's endpoint under a lock.
+func (s *Store) operate(ctx context.Context, account string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, lockEndpointSQL, account)
+		if err == nil {
+			e, err = pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+		}
+		if isNoRows(err) {
+			err = ErrNoEndpoint
+		}
+		if err == nil {
+			e, err = change(tx, e)
+		}
+		return err
+	})
+	if err != nil {
+		if _, told := errors.AsType[*StateError](err); !told {
+			err = fmt.Errorf("change the endpoint of account %s: %w", account, err)
+		}
+		return EndpointInfo{}, err
+	}
+	return e, nil
+}
+
+func setStateTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, state EndpointState, by, reason string) (EndpointInfo, error) {
+	rows, err := tx.Query(ctx, setStateSQL, e.ID, string(state), by, reason)
+	if err != nil {
+		return e, err
+	}
+	return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+}
+
+func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
+	var ended *time.Time
+	err = row.Scan(&e.ID, &e.Account, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &ended, &e.ChangedAt)
+	e.URL, e.EndedAt = redactURL(e.URL), zeroTime(ended)
+	return e, err
+}
+
+// redactURL leaves scheme, host and path. What cannot be read, or has no host
+// and so may be anything, is not shown at all.
+func redactURL(s string) string {
+	if s == "" {
+		return ""
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" {
+		return "(not shown: no URL)"
+	}
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	text := shown.String()
+	if u.User != nil {
+		text = strings.Replace(text, "://", "://…@", 1)
+	}
+	if u.RawQuery != "" {
+		text += "?…"
+	}
+	return text
+}

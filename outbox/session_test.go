@@ -1,0 +1,348 @@
+package outbox
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestSession_LeaseEndsByTheClockOfTheDatabase(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	before := time.Now()
+	until, err := s.Renew(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if until.Before(before.Add(time.Minute)) || until.After(time.Now().Add(time.Minute)) {
+		t.Errorf("the lease holds until %s, want a minute from when it was asked", until)
+	}
+	w.expire(t, s)
+	if _, err := s.Renew(t.Context()); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("renewed after the end: %v", err)
+	}
+}
+
+func TestSession_RenewOfAnExpelledSenderIsRefused(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.join(t)
+	w.expire(t, first)
+	w.join(t)
+	if _, err := first.Renew(t.Context()); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("renewed: %v", err)
+	}
+	if _, _, err := first.Rebalance(t.Context()); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("rebalanced: %v", err)
+	}
+}
+
+func TestSession_SharesAreFair(t *testing.T) {
+	w := newWorld(t)
+	sessions := make([]*Session, 0, 3)
+	for n, want := range [][]int{{32}, {16, 16}, {11, 10, 11}} {
+		s, err := w.store.Join(t.Context(), "test", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions = append(sessions, s)
+		for _, s := range sessions { // the older ones give up what is too much, the new one takes it
+			_, surplus, err := s.Rebalance(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var drained []Shard
+			for _, id := range surplus {
+				drained = append(drained, Shard{ID: id})
+			}
+			if err := s.GiveUp(t.Context(), drained); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := w.held(t)
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%d sessions hold %v shards, want %v", n+1, got, want)
+		}
+	}
+	if err := sessions[0].Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sessions[1:] {
+		if _, _, err := s.Rebalance(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.held(t); !slices.Equal(got, []int{16, 16}) {
+		t.Errorf("after one left the others hold %v shards", got)
+	}
+}
+
+// held says how many shards each sender holds.
+func (w *world) held(t *testing.T) []int {
+	t.Helper()
+	return all[int](t, w, "SELECT count(*) FROM walhook.shard WHERE sender IS NOT NULL GROUP BY sender")
+}
+
+func TestSession_TakesOverWhatAnExpiredOneHeld(t *testing.T) {
+	w := newWorld(t)
+	first, gained := w.join(t)
+	if len(gained.Shards) != Shards {
+		t.Fatalf("gained %d shards", len(gained.Shards))
+	}
+	second, gained := w.join(t)
+	if len(gained.Shards) != 0 {
+		t.Errorf("gained %d shards that are held", len(gained.Shards))
+	}
+	w.expire(t, first)
+	gained, surplus, err := second.Rebalance(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(gained.Shards) != Shards || len(surplus) != 0 {
+		t.Errorf("gained %d shards, surplus %v", len(gained.Shards), surplus)
+	}
+}
+
+func TestSession_GivesUpWithItsTail(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.join(t)
+	second, _ := w.join(t)
+	_, surplus, err := first.Rebalance(t.Context())
+	if err != nil || len(surplus) != 16 {
+		t.Fatalf("surplus %v, %v", surplus, err)
+	}
+	if err := first.GiveUp(t.Context(), []Shard{{ID: surplus[0], Tail: 70}, {ID: surplus[1]}}); err != nil {
+		t.Fatal(err)
+	}
+	gained, _, err := second.Rebalance(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(gained.Shards, func(a, b Shard) int { return a.ID - b.ID })
+	if want := []Shard{{surplus[0], 70}, {surplus[1], 0}}; !slices.Equal(gained.Shards, want) {
+		t.Errorf("gained %v, want %v", gained.Shards, want)
+	}
+}
+
+func TestSession_StaleOneWritesNothing(t *testing.T) {
+	w := newWorld(t)
+	e := w.event(t, 1, w.endpoint(t, "7"), "dids:1")
+	waiting := w.event(t, 2, e.Endpoint, "dids:1")
+	stale, _ := w.join(t)
+	w.settle(t, stale, retry(e, time.Hour), parked(waiting))
+	w.expire(t, stale)
+	for _, taken := range []string{"expired", "taken over"} {
+		if taken == "taken over" {
+			w.join(t)
+		}
+		for name, write := range map[string]func() error{
+			"settle": func() error {
+				s := fromRetry(dead(e))
+				s.Disable = "gone"
+				_, err := stale.Settle(t.Context(), []Settlement{s})
+				return err
+			},
+			"save": func() error {
+				return stale.Save(t.Context(), []LaneState{{Endpoint: e.Endpoint, Behind: true, Cursor: 9}}, []Shard{{ID: ShardOf(e.Endpoint), Tail: 9}})
+			},
+			"give up": func() error { return stale.GiveUp(t.Context(), []Shard{{ID: 0, Tail: 9}}) },
+			"expire":  func() error { return stale.Expire(t.Context(), Endpoint{ID: e.Endpoint, FeedFrom: 9}, 0) },
+		} {
+			if err := write(); !errors.Is(err, ErrLeaseLost) {
+				t.Errorf("%s, %s: %v", taken, name, err)
+			}
+		}
+	}
+	for table, want := range map[string]int{"attempt": 1, "retry": 2, "dead_letter": 0, "lane": 0} {
+		if got := w.count(t, table); got != want {
+			t.Errorf("%s has %d rows, want %d", table, got, want)
+		}
+	}
+	if tail := one[int64](t, w, "SELECT max(tail) FROM walhook.shard"); tail != 0 {
+		t.Errorf("a tail moved to %d", tail)
+	}
+	if state := one[string](t, w, "SELECT state FROM walhook.endpoint"); state != "active" {
+		t.Errorf("the endpoint is %s", state)
+	}
+}
+
+func TestSession_TakeoverWaitsForWhatIsCommitting(t *testing.T) {
+	w := newWorld(t)
+	e := w.event(t, 1, w.endpoint(t, "7"), "dids:1")
+	first, _ := w.join(t)
+
+	// What Settle sends, stopped before its commit.
+	committing := w.begin(t)
+	execTx(t, committing, assertSenderSQL, first.id)
+	execTx(t, committing, insertAttemptsSQL, []time.Time{time.Now()}, []int64{e.Endpoint}, []int64{e.ID}, []int64{1}, []int{1},
+		[]time.Duration{1}, []int{200}, []string{"delivered"}, []string{"2xx"}, []string{""})
+	if _, err := first.Renew(t.Context()); err != nil {
+		t.Errorf("its own renewal waits: %v", err)
+	}
+	w.expire(t, first)
+
+	second, err := w.store.Join(t.Context(), "second", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type rebalanced struct {
+		gained Handover
+		err    error
+	}
+	done := make(chan rebalanced, 1)
+	go func() {
+		gained, _, err := second.Rebalance(t.Context())
+		done <- rebalanced{gained, err}
+	}()
+	w.blocked(t, "DELETE FROM walhook.sender")
+	select {
+	case r := <-done:
+		t.Fatalf("took over %d shards while the first was committing: %v", len(r.gained.Shards), r.err)
+	default:
+	}
+	commit(t, committing)
+	r := <-done
+	if r.err != nil || len(r.gained.Shards) != Shards || r.gained.Horizon != e.ID {
+		t.Fatalf("gained %+v, %v", r.gained, r.err)
+	}
+	unsettled, err := second.Tail(t.Context(), TailQuery{Upto: r.gained.Horizon, Shards: []int{ShardOf(e.Endpoint)}, Unsettled: true, Limit: 10, MaxBytes: 1000})
+	if err != nil || len(unsettled) != 0 {
+		t.Errorf("what the first delivered is read again: %v, %v", ids(unsettled), err)
+	}
+}
+
+func TestSession_RenewalThatComesFirstKeepsTheLease(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.join(t)
+	w.expire(t, first)
+	renewing := w.begin(t)
+	execTx(t, renewing, "UPDATE walhook.sender SET lease_until = clock_timestamp() + interval '1 minute' WHERE id = $1", first.id)
+	second, err := w.store.Join(t.Context(), "second", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	var gained Handover
+	go func() {
+		var err error
+		gained, _, err = second.Rebalance(t.Context())
+		done <- err
+	}()
+	w.blocked(t, "DELETE FROM walhook.sender")
+	commit(t, renewing)
+	if err := <-done; err != nil || len(gained.Shards) != 0 {
+		t.Errorf("took %d shards of a sender that renewed, %v", len(gained.Shards), err)
+	}
+}
+
+func TestSession_LeaveFreesItsShards(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.join(t)
+	if err := first.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, gained := w.join(t); len(gained.Shards) != Shards {
+		t.Errorf("gained %d shards", len(gained.Shards))
+	}
+	if _, err := first.Settle(t.Context(), nil); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("settled after it left: %v", err)
+	}
+}
+
+func TestSession_LanesSurviveAHandover(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.join(t)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	lanes := []LaneState{
+		{Endpoint: 1, Behind: true, Cursor: 41, LastReason: "paused", PausedUntil: now.Add(time.Minute)},
+		{Endpoint: 2, Open: true, OpenUntil: now.Add(time.Hour), Opens: 3, FailingSince: now.Add(-time.Hour), LastReason: "5xx", Cursor: 7},
+		{Endpoint: 3, FailingSince: now, LastReason: "timeout_header"},
+		{Endpoint: 4, Behind: true, Cursor: 5},
+	}
+	if err := first.Save(t.Context(), lanes, []Shard{{ID: 1, Tail: 50}, {ID: 2, Tail: 60}}); err != nil {
+		t.Fatal(err)
+	}
+	lanes[0].Cursor = 44
+	idle := LaneState{Endpoint: 4, Cursor: 60, LastReason: "5xx"}
+	if err := first.Save(t.Context(), []LaneState{lanes[0], idle}, []Shard{{ID: 1, Tail: 55}, {ID: 2, Tail: 10}}); err != nil {
+		t.Fatal(err)
+	}
+	w.expire(t, first)
+	_, gained := w.join(t)
+	slices.SortFunc(gained.Lanes, func(a, b LaneState) int { return int(a.Endpoint - b.Endpoint) })
+	for i := range gained.Lanes { // same instants, another location
+		l := &gained.Lanes[i]
+		for _, at := range []*time.Time{&l.OpenUntil, &l.PausedUntil, &l.FailingSince} {
+			if !at.IsZero() {
+				*at = at.UTC()
+			}
+		}
+	}
+	if !slices.Equal(gained.Lanes, lanes[:3]) {
+		t.Errorf("lanes are\n%+v\nwant\n%+v", gained.Lanes, lanes[:3])
+	}
+	tails := map[int]int64{}
+	for _, shard := range gained.Shards {
+		tails[shard.ID] = shard.Tail
+	}
+	if tails[1] != 55 || tails[2] != 60 || tails[3] != 0 {
+		t.Errorf("tails are %v; a tail never moves back", tails)
+	}
+}
+
+func TestSession_HandoverNamesOnlyItsOwnShards(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.join(t)
+	for _, id := range []int64{3, 20, 35} { // shards 3, 20 and 3
+		e := w.event(t, id, w.endpointID(t, id), "dids:1")
+		w.settle(t, first, retry(e, time.Hour))
+		if err := first.Save(t.Context(), []LaneState{{Endpoint: id, Behind: true}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, _ := w.join(t)
+	if err := first.GiveUp(t.Context(), []Shard{{ID: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	gained, _, err := second.Rebalance(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lanes, blocked []int64
+	for _, l := range gained.Lanes {
+		lanes = append(lanes, l.Endpoint)
+	}
+	for _, b := range gained.Blocked {
+		blocked = append(blocked, b.Endpoint)
+		if !b.Blocked || b.Record != "dids:1" || time.Until(b.NextAt) < 50*time.Minute {
+			t.Errorf("record state %+v", b)
+		}
+	}
+	slices.Sort(lanes)
+	slices.Sort(blocked)
+	if want := []int64{3, 35}; !slices.Equal(lanes, want) || !slices.Equal(blocked, want) || gained.Horizon != 35 {
+		t.Errorf("lanes %v, blocked %v, horizon %d", lanes, blocked, gained.Horizon)
+	}
+}
+
+func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	mine, other := w.endpointID(t, 3), w.endpointID(t, 20)
+	changed, at, err := s.EndpointsChanged(t.Context(), time.Time{})
+	if err != nil || len(changed) != 2 {
+		t.Fatalf("%d endpoints, %v", len(changed), err)
+	}
+	w.join(t)
+	if err := s.GiveUp(t.Context(), []Shard{{ID: ShardOf(other)}}); err != nil {
+		t.Fatal(err)
+	}
+	// A change that was stamped before the last question and committed after it.
+	w.exec(t, "UPDATE walhook.endpoint SET revision = 2, changed_at = $1 - interval '5 seconds'", at)
+	changed, _, err = s.EndpointsChanged(t.Context(), at)
+	if err != nil || len(changed) != 1 || changed[0].ID != mine || changed[0].Revision != 2 {
+		t.Errorf("changed are %+v, %v", changed, err)
+	}
+}
