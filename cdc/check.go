@@ -1,81 +1,12 @@
 package cdc
 
 import (
-	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pglogrepl"
-	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"walhook/schemas"
 )
-
-// slotState is what the source says of the slot and the publication.
-type slotState struct {
-	exists    bool
-	active    bool
-	lost      bool
-	logical   bool
-	database  string
-	confirmed schemas.LSN
-	published bool // the publication exists
-	walEnd    schemas.LSN
-}
-
-const (
-	slotSQL = `
-		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, '') = 'pgoutput', coalesce(database, ''),
-			coalesce(confirmed_flush_lsn, '0/0')::text
-		FROM pg_replication_slots WHERE slot_name = $1`
-
-	publicationSQL = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)`
-
-	walEndSQL = `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text`
-
-	outboxPublishedSQL = `
-		SELECT count(*) FROM pg_publication_tables WHERE pubname = $1 AND schemaname = 'walhook'`
-)
-
-func (r *catalogReader) inspect(ctx context.Context, cfg Config) (slotState, error) {
-	var s slotState
-	var confirmed, walEnd string
-	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &s.logical, &s.database, &confirmed)
-	switch {
-	case err == pgx.ErrNoRows:
-	case err != nil:
-		return s, fmt.Errorf("look at slot %s: %w", cfg.Slot, err)
-	default:
-		s.exists = true
-		if s.confirmed, err = schemas.ParseLSN(confirmed); err != nil {
-			return s, err
-		}
-	}
-	if err := r.conn.QueryRow(ctx, publicationSQL, cfg.Publication).Scan(&s.published); err != nil {
-		return s, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
-	}
-	if err := r.conn.QueryRow(ctx, walEndSQL).Scan(&walEnd); err != nil {
-		return s, fmt.Errorf("read the WAL's end: %w", err)
-	}
-	if s.walEnd, err = schemas.ParseLSN(walEnd); err != nil {
-		return s, err
-	}
-	if s.exists && !s.logical {
-		return s, &Fault{Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot), Mend: "choose another name with --slot"}
-	}
-	var own int
-	if err := r.conn.QueryRow(ctx, outboxPublishedSQL, cfg.Publication).Scan(&own); err != nil {
-		return s, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
-	}
-	if own > 0 {
-		return s, &Fault{
-			Problem: fmt.Sprintf("publication %s holds the outbox's own tables: every event would make another", cfg.Publication),
-			Mend:    "publish only the catalog's tables, as 'walhook setup --dry-run' prints them",
-		}
-	}
-	return s, nil
-}
 
 // check compares what is stored with what the source has, before anything is
 // read. Whatever does not fit is a fault to mend or a gap.
@@ -122,35 +53,3 @@ func (c Config) slotWithoutPosition() error {
 }
 
 func (e *GapError) gap() schemas.Gap { return schemas.Gap{From: e.From, To: e.To, Reason: e.Reason} }
-
-const (
-	watchEvery = 10 * time.Second
-
-	retainedSQL = `
-		SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8
-		FROM pg_replication_slots WHERE slot_name = $1`
-)
-
-// watchSlot keeps the gauge of the WAL that the slot holds back. It has a
-// session of its own: the receiver's is not shared.
-func (r *Reader) watchSlot(ctx context.Context) error {
-	conn, err := r.cfg.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeConn(ctx, conn)
-	for {
-		var retained float64
-		if err := conn.QueryRow(ctx, retainedSQL, r.cfg.Slot).Scan(&retained); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return fmt.Errorf("look at slot %s: %w", r.cfg.Slot, err)
-		}
-		r.metrics.retained.Set(retained)
-		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", retained))
-		if !sleep(ctx, watchEvery) {
-			return context.Cause(ctx)
-		}
-	}
-}

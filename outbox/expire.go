@@ -32,11 +32,19 @@ const (
 			SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, old.attempts, 'expired', octet_length(e.body), e.body
 			FROM old JOIN walhook.event e ON e.id = old.event_id)
 		SELECT count(*) FROM old`
+
+	// What waited behind an expired row is its record's oldest now.
+	promoteEndpointSQL = `
+		UPDATE walhook.retry r SET next_at = clock_timestamp()
+		WHERE r.endpoint = $1 AND r.next_at IS NULL AND NOT EXISTS (
+			SELECT FROM walhook.retry o
+			WHERE o.endpoint = r.endpoint AND o.record = r.record AND o.event_id < r.event_id)`
 )
 
 // Expire turns what an endpoint's earlier feeds left undelivered (ids after
 // cursor and below e.FeedFrom, and its retry rows) into dead letters with the
-// reason "expired". It may be called again after a failure.
+// reason "expired". What waited behind them is due. It may be called again
+// after a failure.
 func (s *Session) Expire(ctx context.Context, e Endpoint, cursor int64) error {
 	for {
 		var count int
@@ -56,7 +64,11 @@ func (s *Session) Expire(ctx context.Context, e Endpoint, cursor int64) error {
 	for {
 		var count int
 		err := s.fenced(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, expireRetriesSQL, e.ID, e.FeedFrom, expireChunk).Scan(&count)
+			err := tx.QueryRow(ctx, expireRetriesSQL, e.ID, e.FeedFrom, expireChunk).Scan(&count)
+			if err == nil && count < expireChunk {
+				_, err = tx.Exec(ctx, promoteEndpointSQL, e.ID)
+			}
+			return err
 		})
 		if err != nil {
 			return fmt.Errorf("expire retries of endpoint %d: %w", e.ID, err)

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -106,7 +107,7 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		}
 	}
 	ids, tails := shardColumns(shards)
-	return s.store.batchTx(ctx, func(b *pgx.Batch) {
+	err := s.store.batchTx(ctx, func(b *pgx.Batch) {
 		b.Queue(assertSenderSQL, s.id)
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
@@ -119,6 +120,10 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 			b.Queue(saveTailsSQL, s.id, ids, tails)
 		}
 	}, nil)
+	if err != nil {
+		return fmt.Errorf("save %d lanes and %d shards: %w", len(lanes), len(shards), err)
+	}
+	return nil
 }
 
 func (l LaneState) isIdle() bool {

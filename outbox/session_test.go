@@ -340,7 +340,7 @@ func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A change that was stamped before the last question and committed after it.
-	w.exec(t, "UPDATE walhook.endpoint SET revision = 2, changed_at = $1 - interval '5 seconds'", at)
+	w.exec(t, "UPDATE walhook.endpoint SET revision = 2, changed_at = $1::timestamptz - interval '5 seconds'", at)
 	changed, _, err = s.EndpointsChanged(t.Context(), at)
 	if err != nil || len(changed) != 1 || changed[0].ID != mine || changed[0].Revision != 2 {
 		t.Errorf("changed are %+v, %v", changed, err)

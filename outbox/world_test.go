@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,7 +32,25 @@ type world struct {
 	logs  *observer.ObservedLogs
 }
 
+// newWorld is an empty outbox. Its database has served other tests before: to
+// create and drop one takes longer than most tests.
 func newWorld(t *testing.T, change ...func(*Config)) *world {
+	t.Helper()
+	t.Parallel()
+	w := &world{db: databases.take(t)}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			databases.giveBack(t, w.db)
+		}
+	})
+	w.conn = w.db.Connect(t)
+	w.open(t, change...)
+	return w
+}
+
+// newWorldAlone is an outbox in a database that no other test has seen or will
+// see: for those that change its tables.
+func newWorldAlone(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
 	t.Parallel()
 	w := &world{db: pgtest.Database(t)}
@@ -41,6 +60,68 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.conn = w.db.Connect(t)
 	w.open(t, change...)
 	return w
+}
+
+// databases are the empty outboxes that no test has at the moment.
+var databases databasePool
+
+type databasePool struct {
+	mu   sync.Mutex
+	free []*pgtest.DB
+	made int
+}
+
+func (p *databasePool) take(t *testing.T) *pgtest.DB {
+	t.Helper()
+	p.mu.Lock()
+	if n := len(p.free); n > 0 {
+		db := p.free[n-1]
+		p.free = p.free[:n-1]
+		p.mu.Unlock()
+		return db
+	}
+	p.made++
+	db := &pgtest.DB{Name: fmt.Sprintf("outbox_%d", p.made)}
+	p.mu.Unlock()
+	db.Cluster = pgtest.Cluster(t)
+	var err error
+	if db.URL, err = db.Cluster.CreateDatabase(t.Context(), db.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := Migrate(t.Context(), db.URL); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// emptySQL makes the outbox as it was after its migration.
+const emptySQL = `
+	DO $$
+	DECLARE t regclass;
+	BEGIN
+		FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'walhook'::regnamespace
+			AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('schema_version', 'shard', 'epoch')
+		LOOP EXECUTE 'DELETE FROM ' || t; END LOOP;
+	END $$;
+	UPDATE walhook.shard SET sender = NULL, tail = 0;
+	UPDATE walhook.epoch SET epoch = 0, publisher = '';
+	ALTER SEQUENCE walhook.endpoint_id_seq RESTART;
+	ALTER SEQUENCE walhook.position_id_seq RESTART`
+
+func (p *databasePool) giveBack(t *testing.T, db *pgtest.DB) {
+	conn, err := pgx.Connect(context.Background(), db.URL)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.PgConn().Exec(context.Background(), emptySQL).ReadAll(); err != nil {
+		t.Errorf("empty the outbox after the test: %v", err)
+		return
+	}
+	p.mu.Lock()
+	p.free = append(p.free, db)
+	p.mu.Unlock()
 }
 
 // open gives the world a store, in place of the one that it has.
@@ -173,7 +254,7 @@ func (w *world) endpoint(t *testing.T, account string) int64 {
 func (w *world) endpointID(t *testing.T, id int64) int64 {
 	t.Helper()
 	w.exec(t, `INSERT INTO walhook.endpoint (id, account, url, state, secret)
-		VALUES ($1, 'account ' || $1::text, 'https://example.com/', 'active', 'whsec_x')`, id)
+		VALUES ($1::bigint, 'account ' || $1::bigint::text, 'https://example.com/', 'active', 'whsec_x')`, id)
 	return id
 }
 

@@ -70,7 +70,7 @@ func newTransport(c Config, fresh bool) *http.Transport {
 		ResponseHeaderTimeout:  c.HeaderTimeout,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 		MaxIdleConns:           c.MaxInFlight,
-		MaxIdleConnsPerHost:    c.Window,
+		MaxIdleConnsPerHost:    c.MaxInFlight, // many accounts may share a host
 		IdleConnTimeout:        60 * time.Second,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,36 +20,66 @@ const (
 	remindEvery = time.Minute      // a fault that lasts is logged again
 )
 
+// outage is the outbox's present fault, as the log tells of it: when it begins,
+// every minute while it lasts, and when it is over, whichever goroutines meet it.
+type outage struct {
+	mu       sync.Mutex
+	failing  int // callers whose last call failed
+	calls    int // that failed
+	since    time.Time
+	reminded time.Time
+}
+
+func (o *outage) failed(log *zap.Logger, what string, first bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if first {
+		if o.failing++; o.failing == 1 && o.calls == 0 {
+			o.since, o.reminded = now, time.Time{}
+		}
+	}
+	o.calls++
+	if now.Sub(o.reminded) >= remindEvery {
+		o.reminded = now
+		log.Warn("outbox does not answer", zap.String("call", what), zap.Int("failed_calls", o.calls), zap.Error(err))
+	}
+}
+
+func (o *outage) over(log *zap.Logger, answered bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.failing--; o.failing > 0 {
+		return
+	}
+	if answered {
+		log.Info("outbox answers again", zap.Int("failed_calls", o.calls), zap.Duration("duration", time.Since(o.since)))
+	}
+	o.calls = 0
+}
+
 // insist calls the outbox until it answers, with growing waits. It gives up
-// when ctx ends or the lease is lost, with that as the error. A fault that
-// lasts is logged when it begins, every minute, and when it ends.
+// when ctx ends or the lease is lost, with that as the error.
 func (s *Sender) insist(ctx context.Context, what string, call func(context.Context) error) error {
-	wait, failed := insistMin, 0
-	var since, reminded time.Time
+	wait, failed := insistMin, false
+	end := func(err error) error {
+		if failed {
+			s.outage.over(s.log, err == nil)
+		}
+		return err
+	}
 	for {
 		err := callWithin(ctx, what, call)
 		switch {
-		case err == nil:
-			if failed > 0 {
-				s.log.Info("outbox answers again", zap.String("call", what), zap.Int("failed_calls", failed),
-					zap.Duration("duration", time.Since(since)))
-			}
-			return nil
-		case errors.Is(err, outbox.ErrLeaseLost):
-			return err
+		case err == nil || errors.Is(err, outbox.ErrLeaseLost):
+			return end(err)
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return end(context.Cause(ctx))
 		}
-		now := time.Now()
-		if failed++; failed == 1 {
-			since = now
-		}
-		if now.Sub(reminded) >= remindEvery {
-			reminded = now
-			s.log.Warn("outbox does not answer", zap.String("call", what), zap.Int("failed_calls", failed), zap.Error(err))
-		}
+		s.outage.failed(s.log, what, !failed, err)
+		failed = true
 		if err := pause(ctx, jitter(wait, rand.Float64)); err != nil {
-			return err
+			return end(err)
 		}
 		wait = min(2*wait, insistMax)
 	}

@@ -165,10 +165,10 @@ func TestSender_OnPostgresDeliversInOrderAndACleanStopRepeatsNothing(t *testing.
 	t.Parallel()
 	healthy, flaky := newReceiver(t, 0), newReceiver(t, .1)
 	store, conn := openOutbox(t, flaky.server.URL, healthy.server.URL)
-	exec(t, conn, appendSQL, 1, 2000, 2)
+	exec(t, conn, appendSQL, 1, 1000, 2)
 	stop := startReal(t, store)
-	eventually(t, conn, 1000, `SELECT count(*) FROM walhook.attempt WHERE endpoint = 2 AND outcome = 'delivered'`)
-	exec(t, conn, appendSQL, 2001, 4000, 2)
+	eventually(t, conn, 500, `SELECT count(*) FROM walhook.attempt WHERE endpoint = 2 AND outcome = 'delivered'`)
+	exec(t, conn, appendSQL, 1001, 2000, 2)
 	stop() // amid deliveries
 	var senders, held int
 	if err := conn.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM walhook.sender), (SELECT count(*) FROM walhook.shard WHERE sender IS NOT NULL)`).Scan(&senders, &held); err != nil {
@@ -178,11 +178,11 @@ func TestSender_OnPostgresDeliversInOrderAndACleanStopRepeatsNothing(t *testing.
 		t.Errorf("after the stop: %d senders, %d shards held", senders, held)
 	}
 	stop = startReal(t, store)
-	eventually(t, conn, 4000, `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE outcome = 'delivered'`)
+	eventually(t, conn, 2000, `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE outcome = 'delivered'`)
 	eventually(t, conn, 0, `SELECT count(*) FROM walhook.retry`)
 	stop()
-	healthy.check("healthy", 2000)
-	flaky.check("flaky", 2000)
+	healthy.check("healthy", 1000)
+	flaky.check("flaky", 1000)
 }
 
 func TestSender_OnPostgresKeepsADeadEndpointsLaneForTheNextOwner(t *testing.T) {
@@ -223,18 +223,18 @@ func TestSender_OnPostgresTwoSendersShareTheLanes(t *testing.T) {
 		urls = append(urls, r.server.URL)
 	}
 	store, conn := openOutbox(t, urls...)
-	exec(t, conn, appendSQL, 1, 4000, 8)
+	exec(t, conn, appendSQL, 1, 1000, 8)
 	stopOne := startReal(t, store)
 	eventually(t, conn, 1, `SELECT count(DISTINCT sender) FROM walhook.shard WHERE sender IS NOT NULL`)
 	stopTwo := startReal(t, store)
-	exec(t, conn, appendSQL, 4001, 8000, 8)
+	exec(t, conn, appendSQL, 1001, 2000, 8)
 	eventually(t, conn, 2, `SELECT count(DISTINCT sender) FROM walhook.shard WHERE sender IS NOT NULL`)
-	exec(t, conn, appendSQL, 8001, 12000, 8)
+	exec(t, conn, appendSQL, 2001, 3000, 8)
 	stopOne()
-	exec(t, conn, appendSQL, 12001, 16000, 8)
-	eventually(t, conn, 16000, `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE outcome = 'delivered'`)
+	exec(t, conn, appendSQL, 3001, 4000, 8)
+	eventually(t, conn, 4000, `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE outcome = 'delivered'`)
 	stopTwo()
 	for i, r := range receivers {
-		r.check(fmt.Sprint("receiver ", i+1), 2000)
+		r.check(fmt.Sprint("receiver ", i+1), 500)
 	}
 }

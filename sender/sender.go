@@ -26,6 +26,7 @@ type Sender struct {
 	policy  *policy
 	log     *zap.Logger
 	metrics *metrics
+	outage  outage
 
 	join     func(ctx context.Context) (session, error)
 	deliver  func(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer

@@ -68,8 +68,9 @@ func (l *lease) extend(until time.Time) {
 // belongs to the tenure and ends with it.
 func (s *Sender) tenure(ctx, stop context.Context) error {
 	var session session
-	asked := time.Now()
-	err := callWithin(stop, "join", func(ctx context.Context) (err error) {
+	var asked time.Time
+	err := s.insist(stop, "join", func(ctx context.Context) (err error) {
+		asked = time.Now()
 		session, err = s.join(ctx)
 		return err
 	})

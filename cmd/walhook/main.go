@@ -65,6 +65,7 @@ or configuration, 3 when the source cannot be continued without a gap.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
 	})
@@ -77,13 +78,18 @@ or configuration, 3 when the source cannot be continued without a gap.`,
 // checkArgs makes wrong arguments of cmd and all below it wrong usage.
 func checkArgs(cmd *cobra.Command) {
 	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		err := check(cmd, args)
 		if err == nil {
 			return nil
 		}
-		if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
-			return usage(fmt.Errorf("%w; did you mean %s?", err, strings.Join(similar, " or ")))
+		if len(args) > 0 {
+			if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+				return usage(fmt.Errorf("%w; did you mean %s?", err, strings.Join(similar, " or ")))
+			}
 		}
 		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
 	}

@@ -24,7 +24,7 @@ import (
 // TestMain runs the tests, or is walhook itself when a test starts it as a
 // process of its own.
 func TestMain(m *testing.M) {
-	if os.Getenv("WALHOOK_TEST_CHILD") != "" {
+	if os.Getenv("TEST_AS_WALHOOK") != "" {
 		main()
 		return
 	}

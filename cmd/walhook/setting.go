@@ -67,7 +67,7 @@ var settingTable = []setting{
 		}
 		return nil
 	}},
-	{"retention", "168h", "how `long` events, attempts and dead letters are kept", func(s *settings, text string) (err error) {
+	{"retention", "168h", "the `duration` that events, attempts and dead letters are kept for", func(s *settings, text string) (err error) {
 		if s.Retention, err = parseDuration(text); err != nil {
 			return err
 		}

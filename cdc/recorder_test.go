@@ -1,0 +1,215 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"walhook/schemas"
+)
+
+// recorder is a store in memory. It is as strict as a database: what is not
+// committed is not there, and nothing may be stored twice or out of order.
+type recorder struct {
+	mu         sync.Mutex
+	checkpoint schemas.Checkpoint
+	changes    []schemas.Change
+	batches    []schemas.Batch // without their changes
+	gaps       []schemas.Gap
+	taken      int             // how often it was taken over
+	begun      *schemas.Source // of a first snapshot that is not finished
+	accounts   map[string]schemas.Account
+	owners     map[schemas.OwnerEdge]bool
+	faults     []string      // promises that a caller broke
+	changed    chan struct{} // closed at every change of the above
+
+	// before runs ahead of an append, after behind it, when it is stored;
+	// an error of either is the append's. They may block.
+	before, after func(context.Context, schemas.Batch) error
+	// filling runs while a snapshot is loaded.
+	filling func() error
+}
+
+func newRecorder() *recorder {
+	return &recorder{changed: make(chan struct{})}
+}
+
+func (r *recorder) TakeOver(context.Context) (schemas.Checkpoint, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken++
+	r.tell()
+	return r.checkpoint, nil
+}
+
+func (r *recorder) Append(ctx context.Context, batch schemas.Batch) error {
+	r.mu.Lock()
+	before, after := r.before, r.after
+	r.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, batch); err != nil {
+			return err
+		}
+	}
+	r.store(batch)
+	if after != nil {
+		return after(ctx, batch)
+	}
+	return nil
+}
+
+func (r *recorder) store(batch schemas.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.checkpoint.Position
+	for _, change := range batch.Changes {
+		repeated := change.Position.Compare(last) <= 0 && change.Kind != schemas.Truncate && (change.Kind != schemas.Message || change.Transactional)
+		if repeated {
+			r.faults = append(r.faults, fmt.Sprintf("%s at %s after %s", change.Kind, change.Position, last))
+		}
+		last = change.Position
+	}
+	if batch.Position.Compare(last) < 0 || batch.Flush < r.checkpoint.Flush {
+		r.faults = append(r.faults, fmt.Sprintf("batch at %s, flush %s, after %s, flush %s", batch.Position, batch.Flush, last, r.checkpoint.Flush))
+	}
+	r.changes = append(r.changes, batch.Changes...)
+	r.checkpoint.Position, r.checkpoint.Xid, r.checkpoint.Flush = batch.Position, batch.Xid, batch.Flush
+	batch.Changes = nil
+	r.batches = append(r.batches, batch)
+	r.tell()
+}
+
+func (r *recorder) RecordGap(_ context.Context, gap schemas.Gap) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gaps = append(r.gaps, gap)
+	r.tell()
+	return nil
+}
+
+func (r *recorder) Follow(_ context.Context, timeline int32) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checkpoint.Source.Timeline = timeline
+	r.tell()
+	return nil
+}
+
+func (r *recorder) BeginSnapshot(_ context.Context, source schemas.Source) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begun, r.checkpoint = &source, schemas.Checkpoint{}
+	r.tell()
+	return nil
+}
+
+func (r *recorder) SnapshotBegun(_ context.Context, slot string) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.begun != nil && r.begun.Slot == slot, nil
+}
+
+// recorderSink is what a snapshot's transaction has written so far.
+type recorderSink struct {
+	accounts map[string]schemas.Account
+	owners   map[schemas.OwnerEdge]bool
+}
+
+func (s *recorderSink) Account(_ context.Context, a schemas.Account) error {
+	s.accounts[a.ID] = a
+	return nil
+}
+
+func (s *recorderSink) Owner(_ context.Context, e schemas.OwnerEdge) error {
+	s.owners[e] = true
+	return nil
+}
+
+func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(SnapshotSink) error) error {
+	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}}
+	if r.filling != nil {
+		if err := r.filling(); err != nil {
+			return err
+		}
+	}
+	if err := fill(sink); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.begun == nil {
+		return errors.New("a snapshot that was not begun")
+	}
+	r.checkpoint = schemas.Checkpoint{Source: *r.begun, Position: schemas.Position{Commit: point}, Flush: point}
+	r.begun, r.accounts, r.owners = nil, sink.accounts, sink.owners
+	r.tell()
+	return nil
+}
+
+// tell wakes those who wait. mu is held.
+func (r *recorder) tell() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// hook sets what runs before and after appends from now on.
+func (r *recorder) hook(before, after func(context.Context, schemas.Batch) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before, r.after = before, after
+}
+
+// block holds appends back until release is called.
+func (r *recorder) block() (release func()) {
+	open := make(chan struct{})
+	r.hook(func(ctx context.Context, _ schemas.Batch) error {
+		select {
+		case <-open:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}, nil)
+	return func() {
+		r.hook(nil, nil)
+		close(open)
+	}
+}
+
+// look runs f under the lock.
+func look[T any](r *recorder, f func() T) T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f()
+}
+
+func (r *recorder) flush() schemas.LSN {
+	return look(r, func() schemas.LSN { return r.checkpoint.Flush })
+}
+
+func (r *recorder) stored() []schemas.Change {
+	return look(r, func() []schemas.Change { return slices.Clone(r.changes) })
+}
+
+// wait waits until done, which is called under the lock, is true.
+func (r *recorder) wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		r.mu.Lock()
+		ok, changed := done(), r.changed
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}

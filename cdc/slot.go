@@ -1,0 +1,77 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// tellBlockersAfter is how long making a slot may take before those who hold
+// it up are named.
+const tellBlockersAfter = 3 * time.Second
+
+const blockersSQL = `
+	SELECT string_agg(format('pid %s (%s, transaction since %s)', pid, coalesce(nullif(application_name, ''), usename), xact_start::timestamptz(0)), ', ')
+	FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))`
+
+// createSlot makes the slot and exports its snapshot, which lives as long as
+// conn sends no other command.
+func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *catalogReader, log *zap.Logger) (schemas.LSN, string, error) {
+	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.Slot)
+	if serverMajor(conn) >= 17 {
+		// The slot is kept on a standby that synchronises slots, so that it
+		// survives a failover.
+		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.Slot)
+	}
+	type outcome struct {
+		result pglogrepl.CreateReplicationSlotResult
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		result, err := pglogrepl.ParseCreateReplicationSlot(conn.Exec(ctx, sql))
+		done <- outcome{result, err}
+	}()
+	tell := time.NewTicker(tellBlockersAfter)
+	defer tell.Stop()
+	for {
+		select {
+		case o := <-done:
+			if o.err != nil {
+				return 0, "", slotFault(cfg, o.err)
+			}
+			point, err := schemas.ParseLSN(o.result.ConsistentPoint)
+			return point, o.result.SnapshotName, err
+		case <-tell.C:
+			var blockers *string
+			if err := source.conn.QueryRow(ctx, blockersSQL, conn.PID()).Scan(&blockers); err == nil && blockers != nil {
+				log.Info("making the slot waits for running transactions", zap.String("slot", cfg.Slot), zap.String("blockers", *blockers))
+			}
+		}
+	}
+}
+
+// serverMajor is the server's major version; 0 when it did not say.
+func serverMajor(conn *pgconn.PgConn) int {
+	digits, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
+	major, _ := strconv.Atoi(digits)
+	return major
+}
+
+func slotFault(cfg Config, err error) error {
+	switch sqlState(err) {
+	case codeInsufficientRights:
+		return &Fault{"the source's role may not make replication slots", "as a superuser: ALTER ROLE … REPLICATION", err}
+	case codeConfigurationLimit:
+		return &Fault{"the source has no free replication slot", "drop one that nobody uses (pg_replication_slots), or raise max_replication_slots and restart", err}
+	}
+	return fmt.Errorf("make slot %s: %w", cfg.Slot, err)
+}

@@ -1,0 +1,142 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// snapshotLoad reads the accounts and the owners under an exported snapshot.
+type snapshotLoad struct {
+	cfg      Config
+	log      *zap.Logger
+	sink     SnapshotSink
+	progress time.Time // when it was last told
+	accounts int
+	owners   int
+	plans    map[string]*schemas.Plan // by schema; none for a missing table
+}
+
+func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
+	source, err := newCatalogReader(ctx, l.cfg)
+	if err != nil {
+		return err
+	}
+	defer source.close(ctx)
+	return pgx.BeginTxFunc(ctx, source.conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snapshot)); err != nil {
+			return fmt.Errorf("use the slot's snapshot: %w", err)
+		}
+		if err := l.readAccounts(ctx, tx); err != nil {
+			return err
+		}
+		return l.readAllOwners(ctx, tx)
+	})
+}
+
+func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
+	a := l.cfg.Catalog.Account
+	secret := "NULL"
+	if a.Secret != "" {
+		secret = schemas.QuoteIdent(a.Secret)
+	}
+	sql := fmt.Sprintf("SELECT %s, %s, %s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL), secret, a.Table)
+	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
+		l.accounts++
+		return l.sink.Account(ctx, schemas.Account{ID: string(values[0]), URL: string(values[1]), Secret: string(values[2])})
+	})
+}
+
+// readAllOwners reads whose each record is, where that has to be remembered.
+func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
+	l.plans = map[string]*schemas.Plan{}
+	for _, schema := range l.cfg.Catalog.Schemas {
+		relation, err := readRelation(ctx, tx, schema.Table)
+		if err != nil {
+			return err
+		}
+		if relation != nil {
+			l.plans[schema.Name] = l.cfg.Catalog.Bind(relation)
+		}
+	}
+	for _, schema := range l.cfg.Catalog.Schemas {
+		if plan := l.plans[schema.Name]; plan != nil && l.cfg.Catalog.Tracked(plan) {
+			if err := l.readOwners(ctx, tx, schema, plan); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *schemas.Schema, plan *schemas.Plan) error {
+	sql, ok := l.ownerQuery(schema, plan)
+	if !ok {
+		l.log.Warn("owners of a table cannot be read: it, or a table that its owner leads through, lacks the key or the owner column",
+			zap.Stringer("table", schema.Table))
+		return nil
+	}
+	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
+		l.owners++
+		key := schemas.KeyOf(values[1:])
+		return l.sink.Owner(ctx, schemas.OwnerEdge{Schema: schema.Name, Key: key, Account: string(values[0])})
+	})
+}
+
+// ownerQuery reads a schema's accounts and keys, through as many parents as
+// there are between. A record whose parent is missing has no known owner and
+// is left out.
+func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (string, bool) {
+	keys := plan.KeyColumns()
+	if len(keys) == 0 || plan.Relation.Column(schema.Owner.Column) < 0 {
+		return "", false
+	}
+	from, last := schema.Table.String()+" AS t0", 0
+	for ; schema.Owner.Schema != ""; last++ {
+		parent := l.plans[schema.Owner.Schema]
+		if parent == nil || len(parent.KeyColumns()) != 1 || parent.Relation.Column(parent.Schema.Owner.Column) < 0 {
+			return "", false
+		}
+		from += fmt.Sprintf(" JOIN %s AS t%d ON t%d.%s = t%d.%s", parent.Schema.Table, last+1,
+			last+1, schemas.QuoteIdent(parent.KeyColumns()[0]), last, schemas.QuoteIdent(schema.Owner.Column))
+		schema = parent.Schema
+	}
+	columns := fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(schema.Owner.Column))
+	for _, key := range keys {
+		columns += ", t0." + schemas.QuoteIdent(key)
+	}
+	return "SELECT " + columns + " FROM " + from, true
+}
+
+const progressEvery = 5 * time.Second
+
+// eachRow runs sql by the simple protocol, whose values are the same text that
+// the stream carries. The slices are valid during the call only.
+func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f func([][]byte) error) error {
+	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return fmt.Errorf("read the first snapshot: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows.RawValues()); err != nil {
+			return err
+		}
+		if now := time.Now(); now.Sub(l.progress) > progressEvery {
+			l.progress = now
+			l.log.Info("first snapshot goes on", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+		}
+	}
+	if err := rows.Err(); err != nil {
+		if sqlState(err) == codeInsufficientRights {
+			return &Fault{"the source's role may not read a table of the catalog", "GRANT SELECT on the catalog's tables to it", err}
+		}
+		return fmt.Errorf("read the first snapshot: %w", err)
+	}
+	return nil
+}

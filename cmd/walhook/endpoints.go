@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+const endpointsLong = `Lists the endpoints: account, URL (without user name, password and query), state
+and the reason where nothing is sent.
+
+  active    events are sent
+  cleared   the account took its web_hook_url away; setting one starts a new feed
+  unusable  the URL cannot be used; the account has to set another one
+  disabled  held, by walhook or by an operator: nothing is sent, and nothing is
+            lost until retention ends; 'walhook endpoints enable' ends it
+
+It needs the outbox only: --outbox, or --source where they are one database.`
+
+func newEndpointsCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "endpoints",
+		Short: "List endpoints, print their secrets, enable and disable them",
+		Long:  endpointsLong,
+		Example: `  walhook endpoints --outbox postgres://walhook@db/walhook
+  walhook endpoints secret 7
+  walhook endpoints disable 7 --reason "asked for by the account"
+  walhook endpoints enable 7`,
+		Args: cobra.NoArgs,
+		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
+			endpoints, err := store.ListEndpoints(ctx)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeEndpointsJSON(out, endpoints)
+			}
+			return writeEndpoints(out, endpoints)
+		}),
+	}
+	addSettings(cmd, "source", "outbox")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand())
+	return cmd
+}
+
+func newEndpointsSecretCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "secret <account>",
+		Short: "Print an account's signing secret",
+		Long: `Prints the whsec_ secret that an account's deliveries are signed with; hand it to
+the account and to nobody else. While a secret is being rotated there are two,
+the newer one first. Where secrets are encrypted at rest, --secret-key has to be
+the key that they were stored under.`,
+		Example: "  walhook endpoints secret 7 --outbox postgres://walhook@db/walhook",
+		Args:    cobra.ExactArgs(1),
+		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+			secrets, err := store.EndpointSecrets(ctx, args[0])
+			for _, secret := range secrets {
+				fmt.Fprintln(out, secret)
+			}
+			return err
+		}),
+	}
+	addSettings(cmd, "source", "outbox", "secret-key")
+	return cmd
+}
+
+func newEndpointsEnableCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "enable <account>",
+		Short: "Send to a disabled endpoint again",
+		Long: `Makes a disabled endpoint active again, whoever disabled it. What was held is sent
+first, in order; breaker and retries start afresh. A running sender notices
+within seconds.`,
+		Example: "  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook",
+		Args:    cobra.ExactArgs(1),
+		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+			e, err := store.EnableEndpoint(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			line := fmt.Sprintf("account %s is active: its events go to %s", e.Account, e.URL)
+			if !e.EndedAt.IsZero() {
+				line += "; the account was deleted: what was held is sent, nothing follows"
+			}
+			_, err = fmt.Fprintln(out, printable(line))
+			return err
+		}),
+	}
+	addSettings(cmd, "source", "outbox")
+	return cmd
+}
+
+func newEndpointsDisableCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "disable <account>",
+		Short: "Hold an account's events",
+		Long: `Stops sending to an account's endpoint. Its events are held, not lost, until
+retention ends, and stay held when the account changes its URL. A running sender
+notices within seconds; attempts in flight finish.`,
+		Example: `  walhook endpoints disable 7 --reason "asked for by the account"`,
+		Args:    cobra.ExactArgs(1),
+		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+			if reason == "" {
+				return usage(errors.New("--reason is empty: say why, for those who find it disabled"))
+			}
+			e, err := store.DisableEndpoint(ctx, args[0], reason)
+			if err == nil {
+				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is disabled: its events are held (%s)", e.Account, e.Reason)))
+			}
+			return err
+		}),
+	}
+	addSettings(cmd, "source", "outbox")
+	cmd.Flags().StringVar(&reason, "reason", "disabled by an operator", "why, for `people`")
+	return cmd
+}
+
+// withOutbox opens the outbox that cmd's settings name around f.
+func withOutbox(f func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := loadSettings(cmd)
+		if err != nil {
+			return err
+		}
+		for _, warning := range s.warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), "walhook:", warning)
+		}
+		ctx := cmd.Context()
+		store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+		if err != nil {
+			return usage(err)
+		}
+		defer store.Close()
+		if err = store.CheckMigrated(ctx); err == nil {
+			err = f(ctx, store, cmd.OutOrStdout(), args)
+		}
+		if errors.Is(err, outbox.ErrNoEndpoint) {
+			return fmt.Errorf("%w; 'walhook endpoints' lists them", err)
+		}
+		return outboxFault(err)
+	}
+}
+
+func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
+	if len(endpoints) == 0 {
+		_, err := fmt.Fprintln(out, "no endpoints: no account has set a web_hook_url")
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ACCOUNT\tURL\tSTATE\tREASON")
+	for _, e := range endpoints {
+		reason := e.Reason
+		if e.DisabledBy != "" {
+			reason += ", by " + e.DisabledBy
+		}
+		if !e.EndedAt.IsZero() && reason == "" {
+			reason = "the account was deleted, nothing follows"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(e.Account), printable(e.URL), e.State, printable(reason))
+	}
+	return table.Flush()
+}
+
+// endpointJSON is one line of endpoints --json.
+type endpointJSON struct {
+	Account    string    `json:"account"`
+	URL        string    `json:"url"`
+	State      string    `json:"state"`
+	Reason     string    `json:"reason"`
+	DisabledBy string    `json:"disabled_by,omitempty"`
+	EndedAt    time.Time `json:"ended_at,omitzero"`
+	ChangedAt  time.Time `json:"changed_at"`
+}
+
+func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
+	lines := make([]endpointJSON, len(endpoints))
+	for i, e := range endpoints {
+		lines[i] = endpointJSON{
+			Account: e.Account, URL: e.URL, State: string(e.State), Reason: e.Reason,
+			DisabledBy: e.DisabledBy, EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
+		}
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(lines)
+}

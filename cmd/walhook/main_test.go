@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"walhook/cdc"
+)
+
+func TestExitStatus_TellsFaultsApart(t *testing.T) {
+	signalled, cancel := context.WithCancel(t.Context())
+	cancel()
+	gap := &cdc.GapError{Slot: "walhook", Reason: "the slot is lost"}
+	for name, test := range map[string]struct {
+		ctx  context.Context
+		err  error
+		want int
+	}{
+		"success":                {t.Context(), nil, exitOK},
+		"signal":                 {signalled, fmt.Errorf("read: %w", context.Canceled), exitOK},
+		"signal, no error":       {signalled, nil, exitOK},
+		"fault after a signal":   {signalled, errors.New("disk full"), exitFault},
+		"cancelled, no signal":   {t.Context(), context.Canceled, exitFault},
+		"fault":                  {t.Context(), &cdc.Fault{Problem: "wal_level"}, exitFault},
+		"usage":                  {t.Context(), fmt.Errorf("x: %w", usage(errors.New("y"))), exitUsage},
+		"gap":                    {t.Context(), fmt.Errorf("read: %w", gap), exitGap},
+		"gap that was not noted": {t.Context(), errors.Join(gap, errors.New("outbox away")), exitGap},
+	} {
+		if got := exitStatus(test.ctx, test.err); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestCommands_RefuseWrongUsage(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"rum", "did you mean run?"},
+		{"frobnicate", "see 'walhook --help'"},
+		{"version now", "see 'walhook version --help'"},
+		{"run --colour", "see 'walhook run --help'"},
+		{"demo now", "see 'walhook demo --help'"},
+		{"demo --duration soon", "see 'walhook demo --help'"},
+		{"setup", "source is missing"},
+		{"run --role api", "no subscription API"},
+		{"endpoints secret", "see 'walhook endpoints secret --help'"},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			out, err := walhook(t, strings.Fields(test.line)...)
+			if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), test.want) || out != "" {
+				t.Errorf("got %v, printed %q", err, out)
+			}
+		})
+	}
+}
+
+func TestCommands_NeedNoManual(t *testing.T) {
+	names := map[string]bool{}
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		if cmd.HasParent() {
+			names[cmd.Name()] = true
+			if cmd.Short == "" || len(cmd.Long) < 80 || !strings.Contains(cmd.Example, "walhook "+cmd.Name()) && !strings.Contains(cmd.Example, " "+cmd.Name()+" ") {
+				t.Errorf("%s: no short or long help, or no example", cmd.CommandPath())
+			}
+		}
+		for line := range strings.SplitSeq(cmd.Long, "\n") {
+			if len([]rune(line)) > 84 {
+				t.Errorf("%s: a line of the help is longer than a terminal: %s", cmd.CommandPath(), line)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRootCommand())
+	for _, name := range []string{"demo", "setup", "teardown", "run", "listen", "endpoints", "version"} {
+		if !names[name] {
+			t.Errorf("no command %s", name)
+		}
+	}
+	out, err := walhook(t)
+	if err != nil || !strings.Contains(out, "walhook demo") {
+		t.Errorf("walhook alone: %v, printed %q", err, out)
+	}
+}
+
+func TestVersion_NamesTheGoVersion(t *testing.T) {
+	out, err := walhook(t, "version")
+	if err != nil || !regexp.MustCompile(`^walhook \S+ \(commit .+\) go1\.\d+\S*\n$`).MatchString(out) {
+		t.Errorf("got %q, %v", out, err)
+	}
+}

@@ -1,0 +1,112 @@
+package outbox
+
+import (
+	"testing"
+	"time"
+)
+
+func (w *world) tail(t *testing.T, s *Session, q TailQuery) []Event {
+	t.Helper()
+	if q.Limit == 0 {
+		q.Limit = 100
+	}
+	if q.MaxBytes == 0 {
+		q.MaxBytes = 1 << 20
+	}
+	events, err := s.Tail(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func TestTail_ReadsTheHeldShardsInOrder(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	for n, endpoint := range []int64{33, 2, 1, 34, 3, 1} { // shards 1, 2, 1, 2, 3, 1
+		if n < 5 {
+			w.endpointID(t, endpoint)
+		}
+		w.event(t, int64(n+1)*10, endpoint, "dids:1")
+	}
+	wantIDs(t, w.tail(t, s, TailQuery{Shards: []int{1}}), 10, 30, 60)
+	wantIDs(t, w.tail(t, s, TailQuery{Shards: []int{1, 2}}), 10, 20, 30, 40, 60)
+	wantIDs(t, w.tail(t, s, TailQuery{Shards: []int{1, 2}, After: 20, Upto: 40}), 30, 40)
+	wantIDs(t, w.tail(t, s, TailQuery{Shards: []int{1, 2, 3}, After: 60}))
+	wantIDs(t, w.tail(t, s, TailQuery{Endpoint: 1}), 30, 60)
+	wantIDs(t, w.tail(t, s, TailQuery{Endpoint: 1, After: 30, Upto: 60}), 60)
+	wantIDs(t, w.tail(t, s, TailQuery{Endpoint: 4}))
+}
+
+func TestTail_CarriesTheWholeEvent(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	endpoint := w.endpoint(t, "7")
+	w.event(t, 5, endpoint, "dids:1")
+	got := w.tail(t, s, TailQuery{Endpoint: endpoint})[0]
+	if got.CommittedAt.IsZero() || time.Since(got.CommittedAt) > time.Minute {
+		t.Errorf("committed at %s", got.CommittedAt)
+	}
+	got.CommittedAt = time.Time{}
+	want := Event{ID: 5, Endpoint: endpoint, Revision: 1, Record: "dids:1", WebhookID: "evt_5", Schema: "dids", Type: "insert"}
+	if string(got.Body) != "xxxxxxxx" {
+		t.Errorf("body is %q", got.Body)
+	}
+	got.Body = nil
+	if got.ID != want.ID || got.Endpoint != want.Endpoint || got.Revision != want.Revision || got.Record != want.Record ||
+		got.WebhookID != want.WebhookID || got.Schema != want.Schema || got.Type != want.Type || got.Attempts != 0 {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestTail_StopsAtItsLimits(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	endpoint := w.endpoint(t, "7")
+	shard := []int{ShardOf(endpoint)}
+	w.bodies(t, 1, 6, endpoint, "dids:1", 1000)
+	w.bodies(t, 7, 7, endpoint, "dids:1", 3<<20)
+	w.bodies(t, 8, 8, endpoint, "dids:1", 10)
+	for _, q := range []struct {
+		name  string
+		query TailQuery
+		want  []int64
+	}{
+		{"rows", TailQuery{Limit: 3}, []int64{1, 2, 3}},
+		{"bytes", TailQuery{MaxBytes: 2500}, []int64{1, 2, 3}},
+		{"bytes, to the byte", TailQuery{MaxBytes: 3000}, []int64{1, 2, 3}},
+		{"bytes, one more", TailQuery{MaxBytes: 3001}, []int64{1, 2, 3, 4}},
+		{"no bytes: one event", TailQuery{MaxBytes: -1}, []int64{1}},
+		{"a large one ends it", TailQuery{After: 4, MaxBytes: 1 << 20}, []int64{5, 6, 7}},
+		{"a large one alone", TailQuery{After: 6, MaxBytes: 1 << 20}, []int64{7}},
+		{"room for all", TailQuery{After: 6, MaxBytes: 4 << 20}, []int64{7, 8}},
+	} {
+		q.query.Shards = shard
+		t.Run(q.name, func(t *testing.T) { wantIDs(t, w.tail(t, s, q.query), q.want...) })
+		q.query.Endpoint = endpoint
+		t.Run(q.name+", of one endpoint", func(t *testing.T) { wantIDs(t, w.tail(t, s, q.query), q.want...) })
+	}
+}
+
+func TestTail_UnsettledLeavesOutWhatAnEarlierOwnerSettled(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	endpoint, other := w.endpointID(t, 1), w.endpointID(t, 33) // one shard
+	e := map[int64]Event{}
+	for id := int64(1); id <= 6; id++ {
+		e[id] = w.event(t, id, endpoint, "dids:1")
+	}
+	e[7] = w.event(t, 7, other, "dids:1")
+	w.settle(t, s, delivered(e[1]), retry(e[2], time.Hour), parked(e[3]), dead(e[4]))
+	w.exec(t, "DELETE FROM walhook.attempt WHERE event_id = 4") // known by its dead letter alone
+	q := TailQuery{Shards: []int{1}, Unsettled: true}
+	wantIDs(t, w.tail(t, s, q), 5, 6, 7)
+	q.Endpoint = endpoint
+	wantIDs(t, w.tail(t, s, q), 5, 6)
+	q.Unsettled = false
+	wantIDs(t, w.tail(t, s, q), 1, 2, 3, 4, 5, 6)
+
+	// The limit counts what is left, not what is left out.
+	wantIDs(t, w.tail(t, s, TailQuery{Shards: []int{1}, Unsettled: true, Limit: 2}), 5, 6)
+	wantIDs(t, w.tail(t, s, TailQuery{Shards: []int{1}, Unsettled: true, MaxBytes: 9}), 5, 6)
+}
