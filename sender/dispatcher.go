@@ -15,8 +15,6 @@ import (
 const (
 	settleBatch = 4096 // most settlements in one transaction
 	saveEvery   = 3 * time.Second
-	drainGrace  = 5 * time.Second  // for running attempts, beyond their own limit
-	stopGrace   = 10 * time.Second // for settling and saving after that
 )
 
 // errDrained ends a dispatcher that was asked to stop and left nothing open.
@@ -228,28 +226,5 @@ func (d *dispatcher) handOut() {
 	for d.reading < readers && d.wishes.len() > 0 {
 		d.reading++
 		d.requests <- d.wishes.pop()
-	}
-}
-
-// stopLimits bounds a stop: running attempts are ended first, then the rest is
-// left undone.
-type stopLimits struct{ attempts, all *time.Timer }
-
-func (s *stopLimits) begin(attempt time.Duration, abort context.CancelCauseFunc) {
-	s.attempts = time.AfterFunc(attempt+drainGrace, func() { abort(errShutdown) })
-	s.all = time.NewTimer(attempt + drainGrace + stopGrace)
-}
-
-func (s *stopLimits) over() <-chan time.Time {
-	if s.all == nil {
-		return nil
-	}
-	return s.all.C
-}
-
-func (s *stopLimits) end() {
-	if s.all != nil {
-		s.attempts.Stop()
-		s.all.Stop()
 	}
 }

@@ -44,6 +44,9 @@ func (d *dispatcher) takeDeal(deal deal, now time.Time) {
 	if len(deal.gained.Shards) > 0 {
 		d.gain(deal, now)
 	}
+	if len(deal.surplus) > 0 {
+		d.save(now) // gives up at once what is drained
+	}
 }
 
 // gain takes over shards where their last owner left them.

@@ -26,6 +26,7 @@ type fakeLog struct {
 	lost      bool // the lease is lost until the next join
 	left      int
 	away      error // what calls answer while not nil
+	unrenewed error // what Renew answers while not nil
 	saves     int
 	appended  chan struct{}
 	now       func() time.Time
@@ -235,6 +236,9 @@ func (f *fakeLog) Expire(_ context.Context, e outbox.Endpoint, cursor int64) err
 func (f *fakeLog) Renew(context.Context) (time.Time, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.unrenewed != nil {
+		return time.Time{}, f.unrenewed
+	}
 	return f.now().Add(15 * time.Second), f.fence()
 }
 

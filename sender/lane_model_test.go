@@ -214,7 +214,8 @@ func (w *laneWorld) crash() {
 }
 
 func TestLane_KeepsOrderAndLosesNothingInAnyInterleaving(t *testing.T) {
-	for seed := range uint64(150) {
+	t.Parallel()
+	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newLaneWorld(t, seed, 60)
 			crashAt := w.random.IntN(4000)

@@ -32,6 +32,9 @@ type Sender struct {
 	deliver  func(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer
 	appended <-chan struct{}
 	close    func()
+
+	tailPoll    time.Duration // for appends of other processes
+	changesPoll time.Duration // for endpoints that changed without an event
 }
 
 // New makes a sender that delivers what store holds. It registers its metrics
@@ -63,8 +66,9 @@ func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender,
 	cfg = cfg.withDefaults()
 	courier := newCourier(cfg)
 	return &Sender{
-		config:  cfg,
-		metrics: m,
+		config:   cfg,
+		metrics:  m,
+		tailPoll: 100 * time.Millisecond, changesPoll: 500 * time.Millisecond,
 		log:     log.Named("sender"),
 		deliver: courier.deliver,
 		close:   courier.close,

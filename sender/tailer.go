@@ -14,7 +14,6 @@ import (
 const (
 	tailEvents = 1000 // read at once
 	tailBytes  = 8 << 20
-	tailPoll   = 100 * time.Millisecond // when nobody tells us of an append
 )
 
 // eventLog is what the tailer reads.
@@ -81,7 +80,7 @@ func (t *tailer) order(o tailOrder) {
 }
 
 func (t *tailer) run(ctx context.Context) error {
-	poll := time.NewTicker(tailPoll)
+	poll := time.NewTicker(t.sender.tailPoll)
 	defer poll.Stop()
 	for {
 		t.obey()

@@ -12,10 +12,7 @@ import (
 	"walhook/outbox"
 )
 
-const (
-	rebalanceEvery = 2 * time.Second
-	changesEvery   = 500 * time.Millisecond
-)
+const rebalanceEvery = 2 * time.Second
 
 // leasing is what keeps a session alive and deals out shards.
 type leasing interface {
@@ -190,7 +187,7 @@ func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed ch
 			case changed <- endpoints:
 			}
 		}
-		if err := pause(ctx, changesEvery); err != nil {
+		if err := pause(ctx, s.changesPoll); err != nil {
 			return err
 		}
 	}

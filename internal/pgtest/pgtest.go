@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,10 @@ var shared struct {
 	err     error              // why there is none; asked once
 	next    atomic.Int64
 }
+
+// majorEnv chooses the major version of PostgreSQL for the tests that do not
+// ask for one themselves: the nightly run goes through all that are supported.
+const majorEnv = "TEST_PG_MAJOR"
 
 // Main runs the tests and stops the server they shared.
 func Main(m *testing.M) int {
@@ -77,6 +82,9 @@ func options(o pgcluster.Options) pgcluster.Options {
 	}
 	maps.Copy(settings, o.Settings)
 	o.Settings = settings
+	if major, err := strconv.Atoi(os.Getenv(majorEnv)); err == nil && o.Major == 0 {
+		o.Major = major
+	}
 	if o.Progress == nil {
 		o.Progress = func(message string) { fmt.Fprintln(os.Stderr, message) }
 	}

@@ -1,0 +1,155 @@
+package sender
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// run is a sender on a fake log with scripted endpoints, in a synctest bubble.
+type run struct {
+	*Sender
+	t    *testing.T
+	log  *fakeLog
+	stop context.CancelFunc
+	done chan error
+
+	mu       sync.Mutex
+	arrivals []arrival
+	running  map[int64]int // by endpoint
+	most     map[int64]int
+	script   func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration)
+}
+
+type arrival struct {
+	endpoint outbox.Endpoint
+	event    outbox.Event
+	at       time.Time
+	answer   answer
+}
+
+func startSender(t *testing.T, cfg Config, log *fakeLog, script func(outbox.Endpoint, outbox.Event) (answer, time.Duration)) *run {
+	t.Helper()
+	s, err := newSender(cfg, zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{Sender: s, t: t, log: log, script: script, running: map[int64]int{}, most: map[int64]int{}}
+	s.appended = log.appended
+	s.deliver = r.receive
+	s.tailPoll, s.changesPoll = 5*time.Second, time.Second // fewer turns for hours of fake time
+	s.join = func(context.Context) (session, error) {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		if log.away != nil {
+			return nil, log.away
+		}
+		log.lost, log.held = false, false
+		return log, nil
+	}
+	r.start()
+	return r
+}
+
+func (r *run) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop, r.done = stop, make(chan error, 1)
+	go func() { r.done <- r.Run(ctx) }()
+}
+
+func (r *run) end() {
+	r.t.Helper()
+	r.stop()
+	if err := <-r.done; err != nil {
+		r.t.Errorf("Run: %v", err)
+	}
+}
+
+func (r *run) receive(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
+	r.mu.Lock()
+	a, takes := r.script(e, event)
+	r.running[e.ID]++
+	r.most[e.ID] = max(r.most[e.ID], r.running[e.ID])
+	r.mu.Unlock()
+	if pause(ctx, takes) != nil {
+		a = answer{failure: failShutdown}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running[e.ID]--
+	r.arrivals = append(r.arrivals, arrival{endpoint: e, event: event, at: time.Now(), answer: a})
+	return a
+}
+
+func (r *run) of(endpoint int64) (of []arrival) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.arrivals {
+		if a.endpoint.ID == endpoint {
+			of = append(of, a)
+		}
+	}
+	return of
+}
+
+func active(id int64) outbox.Endpoint {
+	return outbox.Endpoint{ID: id, Account: fmt.Sprint("account", id), Revision: 1, URL: fmt.Sprint("http://", id), State: outbox.EndpointActive}
+}
+
+// events makes n events from id first on, of as many records as records says.
+func events(endpoint, first int64, n, records int) []outbox.Event {
+	list := make([]outbox.Event, n)
+	for i := range list {
+		list[i] = outbox.Event{
+			ID: first + int64(i), Endpoint: endpoint, Revision: 1, Record: fmt.Sprintf("%d/r%d", endpoint, i%records),
+			WebhookID: fmt.Sprint("evt_", first+int64(i)), Body: []byte("{}"), CommittedAt: time.Now(),
+		}
+	}
+	return list
+}
+
+var (
+	ok      = answer{status: 200}
+	failing = answer{status: 500}
+)
+
+// after lets time pass, and what it brings about.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func always(a answer, takes time.Duration) func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+	return func(outbox.Endpoint, outbox.Event) (answer, time.Duration) { return a, takes }
+}
+
+func value(t *testing.T, m prometheus.Metric) float64 {
+	t.Helper()
+	var out dto.Metric
+	if err := m.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
+}
+
+func wantOnce(t *testing.T, log *fakeLog, n int) {
+	t.Helper()
+	delivered := log.delivered()
+	if len(delivered) != n {
+		t.Errorf("%d events delivered, want %d", len(delivered), n)
+	}
+	for id, times := range delivered {
+		if times != 1 {
+			t.Errorf("event %d delivered %d times", id, times)
+		}
+	}
+}

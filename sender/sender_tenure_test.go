@@ -1,0 +1,147 @@
+package sender
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"walhook/outbox"
+)
+
+func TestSender_ALostLeaseDropsEverythingAndJoinsAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(ok, 50*time.Millisecond))
+		log.append(events(1, 1, 2000, 2000)...)
+		after(300 * time.Millisecond)
+		log.mu.Lock()
+		log.lost = true
+		log.mu.Unlock()
+		after(time.Minute)
+		r.end()
+		if n := len(log.delivered()); n != 2000 {
+			t.Errorf("%d of 2000 delivered", n)
+		}
+	})
+}
+
+func TestSender_StartsNothingOnceItsLeaseIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(ok, time.Millisecond))
+		log.append(events(1, 1, 10, 10)...)
+		after(time.Second)
+		log.mu.Lock()
+		log.away = errors.New("network is down")
+		log.mu.Unlock()
+		after(time.Hour)
+		seen := len(r.of(1))
+		log.mu.Lock()
+		log.events = append(log.events, events(1, 11, 10, 10)...)
+		log.away = nil
+		log.mu.Unlock()
+		after(time.Minute)
+		r.end()
+		if seen != 10 {
+			t.Errorf("%d attempts while the outbox was away, want none beyond 10", seen)
+		}
+		wantOnce(t, log, 20)
+	})
+}
+
+func TestSender_AStopWaitsForRunningAttemptsWithinABound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(ok, time.Hour))
+		log.append(events(1, 1, 1, 1)...)
+		after(time.Second)
+		began := time.Now()
+		r.end()
+		if took := time.Since(began); took > 26*time.Second {
+			t.Errorf("stopping took %v", took)
+		}
+		if log.view().left != 1 || len(log.view().attempts)+len(log.view().retry) > 0 {
+			t.Errorf("left %d, attempts %v", log.view().left, log.view().attempts)
+		}
+	})
+}
+
+func TestSender_AStoredTailNeverPassesAnUnsettledEvent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1), active(33)) // of one shard
+		slow := true
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+			if event.ID == 1 && slow {
+				slow = false
+				return ok, 19 * time.Second
+			}
+			return ok, time.Millisecond
+		})
+		log.append(events(1, 1, 20, 20)...)
+		log.append(events(33, 21, 100, 100)...)
+		after(10 * time.Second) // saved three times
+		if tail := log.view().tails[1]; tail > 0 {
+			t.Errorf("tail %d while event 1 is in flight", tail)
+		}
+		log.mu.Lock()
+		log.lost = true
+		log.mu.Unlock()
+		after(time.Minute)
+		r.end()
+		wantOnce(t, log, 120)
+		if tail := log.view().tails[1]; tail != 120 {
+			t.Errorf("tail %d at the end", tail)
+		}
+	})
+}
+
+func TestSender_AnOpenBreakerSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(answer{failure: failRefused}, 0))
+		log.append(events(1, 1, 100, 100)...)
+		after(5 * time.Minute)
+		r.end()
+		until := log.view().lanes[1].OpenUntil
+		before := len(r.of(1))
+		r.start()
+		after(time.Until(until) - time.Second)
+		if n := len(r.of(1)); n != before {
+			t.Errorf("%d attempts at an open breaker", n-before)
+		}
+		after(2 * time.Second)
+		if n := len(r.of(1)); n != before+1 {
+			t.Errorf("%d attempts when it is half-open, want one probe", n-before)
+		}
+		r.end()
+	})
+}
+
+func TestSender_WhatIsBufferedIsNotSentOnceTheLeaseIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(ok, time.Second))
+		log.append(events(1, 1, 100, 1)...)
+		after(time.Second)
+		log.mu.Lock()
+		log.unrenewed = errors.New("network is down")
+		log.mu.Unlock()
+		after(time.Minute)
+		if n := len(r.of(1)); n < 10 || n > 16 {
+			t.Errorf("%d attempts of a second each in a lease of 15 s", n)
+		}
+		log.mu.Lock()
+		log.unrenewed = nil
+		log.mu.Unlock()
+		after(2 * time.Minute)
+		r.end()
+		wantOnce(t, log, 100)
+	})
+}

@@ -1,0 +1,34 @@
+package sender
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	drainGrace = 5 * time.Second  // for running attempts, beyond their own limit
+	stopGrace  = 10 * time.Second // for settling and saving after that
+)
+
+// stopLimits bounds a stop: running attempts are ended first, then the rest is
+// left undone.
+type stopLimits struct{ attempts, all *time.Timer }
+
+func (s *stopLimits) begin(attempt time.Duration, abort context.CancelCauseFunc) {
+	s.attempts = time.AfterFunc(attempt+drainGrace, func() { abort(errShutdown) })
+	s.all = time.NewTimer(attempt + drainGrace + stopGrace)
+}
+
+func (s *stopLimits) over() <-chan time.Time {
+	if s.all == nil {
+		return nil
+	}
+	return s.all.C
+}
+
+func (s *stopLimits) end() {
+	if s.all != nil {
+		s.attempts.Stop()
+		s.all.Stop()
+	}
+}
