@@ -30,7 +30,8 @@ func (r *catalogReader) close(ctx context.Context) { closeConn(ctx, r.conn) }
 
 const primaryKeySQL = `
 	SELECT a.attname::text
-	FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+	FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+		AND a.attnum = ANY ((i.indkey::int2[])[0 : i.indnkeyatts - 1]) -- what follows is only INCLUDEd
 	WHERE i.indrelid = $1 AND i.indisprimary`
 
 // describe completes a relation with its primary key and its types. before is
@@ -117,7 +118,8 @@ const (
 
 	columnsSQL = `
 		SELECT a.attname::text, a.atttypid,
-			coalesce(a.attnum = ANY (identity.indkey), false), coalesce(a.attnum = ANY (pkey.indkey), false)
+			coalesce(a.attnum = ANY ((identity.indkey::int2[])[0 : identity.indnkeyatts - 1]), false),
+			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false)
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 		LEFT JOIN pg_index pkey ON pkey.indrelid = c.oid AND pkey.indisprimary
 		LEFT JOIN pg_index identity ON identity.indrelid = c.oid

@@ -2,15 +2,14 @@ package cdc
 
 import (
 	"fmt"
-
-	"github.com/jackc/pglogrepl"
+	"strings"
 
 	"walhook/schemas"
 )
 
 // check compares what is stored with what the source has, before anything is
 // read. Whatever does not fit is a fault to mend or a gap.
-func (c Config) check(stored schemas.Checkpoint, system pglogrepl.IdentifySystemResult, slot slotState) error {
+func (c Config) check(stored schemas.Checkpoint, now system, slot slotState) error {
 	if stored.Source == (schemas.Source{}) {
 		if slot.exists {
 			return c.slotWithoutPosition()
@@ -20,26 +19,53 @@ func (c Config) check(stored schemas.Checkpoint, system pglogrepl.IdentifySystem
 	gap := func(to schemas.LSN, format string, args ...any) error {
 		return &GapError{From: stored.Flush, To: to, Slot: c.Slot, Reason: fmt.Sprintf(format, args...)}
 	}
+	// Inside a transaction its commit is beyond what may be flushed.
+	reach := max(stored.Flush, stored.Position.Commit)
 	switch was := stored.Source; {
 	case was.Slot != c.Slot:
 		return &Fault{Problem: fmt.Sprintf("the outbox follows slot %s, not %s", was.Slot, c.Slot),
 			Mend: "correct --slot, or use an outbox of its own"}
-	case was.SystemID != system.SystemID:
-		return gap(slot.walEnd, "the source is another database system (%s, was %s)", system.SystemID, was.SystemID)
+	case was.Publication != c.Publication:
+		return &Fault{Problem: fmt.Sprintf("the outbox follows publication %s, not %s", was.Publication, c.Publication),
+			Mend: "correct --publication, or run 'walhook setup --accept-gap' to start over with the other"}
+	case was.SystemID != now.id:
+		return gap(slot.walEnd, "the source is another database system (%s, was %s)", now.id, was.SystemID)
+	case was.Database != now.database:
+		return &Fault{Problem: fmt.Sprintf("the outbox follows database %s, not %s", was.Database, now.database),
+			Mend: "correct --source, or use an outbox of its own"}
 	case !slot.exists:
 		return gap(slot.walEnd, "the slot does not exist any more")
 	case slot.lost:
 		return gap(slot.walEnd, "the server gave up the slot (wal_status lost): max_slot_wal_keep_size was exceeded")
-	case slot.walEnd < stored.Flush:
+	case slot.walEnd < reach:
 		return gap(slot.walEnd, "the source was rewound or restored: its WAL ends at %s", slot.walEnd)
+	case now.strays(was.Timeline, reach) != "":
+		return gap(slot.walEnd, "%s", now.strays(was.Timeline, reach))
 	case slot.confirmed > stored.Flush:
 		return gap(slot.confirmed, "the slot was advanced or made anew by someone else: it stands at %s", slot.confirmed)
-	case !slot.published:
-		return &Fault{Problem: fmt.Sprintf("publication %s does not exist", c.Publication),
-			Mend: "run 'walhook setup' to make it again; changes made while it was missing cannot be decoded"}
 	case was.Catalog != c.Catalog.Fingerprint():
 		return &Fault{Problem: "the catalog's accounts, tables, keys or owners differ from those that were set up",
 			Mend: "run 'walhook setup --accept-gap' to read the owners anew, or go back to the catalog that was set up"}
+	}
+	return c.checkPublication(slot)
+}
+
+// checkPublication finds what would silently be missing from the stream.
+func (c Config) checkPublication(slot slotState) error {
+	switch {
+	case !slot.published:
+		return &Fault{Problem: fmt.Sprintf("publication %s does not exist", c.Publication),
+			Mend: "run 'walhook setup' to make it again; changes made while it was missing cannot be decoded"}
+	case !slot.operations:
+		return &Fault{Problem: fmt.Sprintf("publication %s does not publish every insert, update, delete and truncate", c.Publication),
+			Mend: "run 'walhook setup'; what was not published meanwhile is missing"}
+	case len(slot.unpublished) > 0:
+		names := make([]string, len(slot.unpublished))
+		for i, table := range slot.unpublished {
+			names[i] = table.String()
+		}
+		return &Fault{Problem: fmt.Sprintf("publication %s does not hold %s of the catalog", c.Publication, strings.Join(names, ", ")),
+			Mend: "run 'walhook setup' to add what is missing; what was changed there meanwhile was not published"}
 	}
 	return nil
 }

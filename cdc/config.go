@@ -26,6 +26,10 @@ const defaultName = "walhook"
 // Replication Slots).
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
+// slotIdent is the slot's name for a replication command, whose grammar would
+// take a name such as "logical" or "1st" for something else.
+func (c Config) slotIdent() string { return `"` + c.Slot + `"` }
+
 func (c Config) withDefaults() Config {
 	if c.Slot == "" {
 		c.Slot = defaultName

@@ -173,11 +173,15 @@ func decodeTruncate(c *cursor) (relations []uint32, err error) {
 	return relations, c.done()
 }
 
+// decodeLogical reads a logical message; the content of one of another prefix
+// is left where it is.
 func decodeLogical(c *cursor, a *arena) (schemas.Change, error) {
 	change := schemas.Change{Kind: schemas.Message}
 	change.Transactional = c.byte()&1 != 0
 	c.lsn()
 	change.Prefix = c.string()
-	change.Content = a.bytes(c.take(int(c.uint32())))
+	if content := c.take(int(c.uint32())); change.Prefix == schemas.MessagePrefix {
+		change.Content = a.bytes(content)
+	}
 	return change, c.done()
 }

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -11,65 +12,112 @@ import (
 
 // slotState is what the source says of the slot and the publication.
 type slotState struct {
-	exists    bool
-	active    bool
-	lost      bool
-	logical   bool
-	database  string
-	confirmed schemas.LSN
-	published bool // the publication exists
-	walEnd    schemas.LSN
+	exists      bool
+	active      bool
+	lost        bool
+	confirmed   schemas.LSN // where the server goes on from
+	published   bool        // the publication exists
+	operations  bool        // and publishes every kind of change
+	unpublished []schemas.TableName
+	walEnd      schemas.LSN
 }
 
 const (
 	slotSQL = `
-		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, '') = 'pgoutput', coalesce(database, ''),
-			coalesce(confirmed_flush_lsn, '0/0')::text
+		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, ''), coalesce(database, ''),
+			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text
 		FROM pg_replication_slots WHERE slot_name = $1`
 
 	publicationSQL = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)`
 
+	operationsSQL = `
+		SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND pubinsert AND pubupdate AND pubdelete AND pubtruncate)`
+
 	walEndSQL = `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text`
 
 	outboxPublishedSQL = `
-		SELECT count(*) FROM pg_publication_tables WHERE pubname = $1 AND schemaname = 'walhook'`
+		SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = 'walhook')`
+
+	// The tables that exist, reach the WAL and are not in the publication.
+	unpublishedSQL = `
+		SELECT n.nspname::text, c.relname::text
+		FROM unnest($2::text[], $3::text[]) AS catalog (namespace, name)
+		JOIN pg_namespace n ON n.nspname = catalog.namespace
+		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = catalog.name
+		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT EXISTS (
+			SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname)`
 )
 
+// inspect reads the state of slot and publication. A [*Fault] says that one of
+// them is not what it has to be.
 func (r *catalogReader) inspect(ctx context.Context, cfg Config) (slotState, error) {
 	var s slotState
-	var confirmed, walEnd string
-	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &s.logical, &s.database, &confirmed)
-	switch {
-	case err == pgx.ErrNoRows:
-	case err != nil:
-		return s, fmt.Errorf("look at slot %s: %w", cfg.Slot, err)
-	default:
-		s.exists = true
-		if s.confirmed, err = schemas.ParseLSN(confirmed); err != nil {
-			return s, err
-		}
-	}
-	if err := r.conn.QueryRow(ctx, publicationSQL, cfg.Publication).Scan(&s.published); err != nil {
-		return s, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
-	}
-	if err := r.conn.QueryRow(ctx, walEndSQL).Scan(&walEnd); err != nil {
-		return s, fmt.Errorf("read the WAL's end: %w", err)
-	}
-	if s.walEnd, err = schemas.ParseLSN(walEnd); err != nil {
+	if err := r.inspectSlot(ctx, cfg, &s); err != nil {
 		return s, err
 	}
-	if s.exists && !s.logical {
-		return s, &Fault{Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot), Mend: "choose another name with --slot"}
+	if err := r.inspectPublication(ctx, cfg, &s); err != nil {
+		return s, err
 	}
-	var own int
-	if err := r.conn.QueryRow(ctx, outboxPublishedSQL, cfg.Publication).Scan(&own); err != nil {
-		return s, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+	var end string
+	if err := r.conn.QueryRow(ctx, walEndSQL).Scan(&end); err != nil {
+		return s, fmt.Errorf("read the WAL's end: %w", err)
 	}
-	if own > 0 {
-		return s, &Fault{
+	var err error
+	s.walEnd, err = schemas.ParseLSN(end)
+	return s, err
+}
+
+func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotState) error {
+	var plugin, database, ours, confirmed string
+	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at slot %s: %w", cfg.Slot, err)
+	}
+	if plugin != "pgoutput" {
+		return &Fault{Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot), Mend: "choose another name with --slot"}
+	}
+	if database != ours {
+		return &Fault{Problem: fmt.Sprintf("slot %s belongs to database %s, not to %s", cfg.Slot, database, ours),
+			Mend: "correct --source, or choose another name with --slot"}
+	}
+	s.exists = true
+	s.confirmed, err = schemas.ParseLSN(confirmed)
+	return err
+}
+
+func (r *catalogReader) inspectPublication(ctx context.Context, cfg Config, s *slotState) error {
+	var own bool
+	for sql, answer := range map[string]*bool{publicationSQL: &s.published, operationsSQL: &s.operations, outboxPublishedSQL: &own} {
+		if err := r.conn.QueryRow(ctx, sql, cfg.Publication).Scan(answer); err != nil {
+			return fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+		}
+	}
+	if own {
+		return &Fault{
 			Problem: fmt.Sprintf("publication %s holds the outbox's own tables: every event would make another", cfg.Publication),
 			Mend:    "publish only the catalog's tables, as 'walhook setup --dry-run' prints them",
 		}
 	}
-	return s, nil
+	var err error
+	s.unpublished, err = r.unpublished(ctx, cfg)
+	return err
+}
+
+func (r *catalogReader) unpublished(ctx context.Context, cfg Config) ([]schemas.TableName, error) {
+	var namespaces, names []string
+	for _, table := range cfg.Catalog.Tables() {
+		namespaces, names = append(namespaces, table.Namespace), append(names, table.Name)
+	}
+	rows, err := r.conn.Query(ctx, unpublishedSQL, cfg.Publication, namespaces, names)
+	if err != nil {
+		return nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
+	if err != nil {
+		return nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+	}
+	return tables, nil
 }

@@ -18,6 +18,10 @@ type Reader struct {
 	log     *zap.Logger
 	metrics *metrics
 	state   atomic.Int32
+
+	// idleEvery bounds how often an idle advance is stored: each costs a
+	// commit in the outbox.
+	idleEvery time.Duration
 }
 
 // State is what a reader is doing, for readiness.
@@ -40,7 +44,10 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Reader{cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"), metrics: newMetrics(reg)}, nil
+	return &Reader{
+		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"), metrics: newMetrics(reg),
+		idleEvery: defaultIdleEvery,
+	}, nil
 }
 
 // State says what the reader is doing now.
@@ -54,8 +61,11 @@ const (
 	// process's slot is free once the server notices.
 	standbyPoll = 500 * time.Millisecond
 
-	// aLongRun resets the backoff: a connection that held this long was good.
+	// aLongRun resets the backoff, as progress does: a connection that held
+	// this long was good.
 	aLongRun = time.Minute
+
+	defaultIdleEvery = 10 * time.Second
 )
 
 // Run reads until ctx ends, which is no error. A lost connection and a store
@@ -65,7 +75,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	backoff, told := firstBackoff, ""
 	for {
 		began := time.Now()
-		err := r.runOnce(ctx)
+		progress, err := r.runOnce(ctx)
 		r.state.Store(int32(Connecting))
 		switch {
 		case ctx.Err() != nil:
@@ -83,7 +93,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		case isFinal(err):
 			return r.final(ctx, err)
 		}
-		if time.Since(began) > aLongRun {
+		if progress || time.Since(began) > aLongRun {
 			backoff, told = firstBackoff, ""
 		}
 		r.metrics.reconnects.Inc()

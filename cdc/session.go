@@ -13,64 +13,78 @@ import (
 	"walhook/schemas"
 )
 
-// runOnce is the life of one replication connection.
-func (r *Reader) runOnce(ctx context.Context) error {
+// runOnce is the life of one replication connection. progress says whether
+// changes were stored.
+func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	source, err := newCatalogReader(ctx, r.cfg)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer source.close(ctx)
 	conn, err := r.cfg.connectReplication(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer closeConn(ctx, conn)
 
-	checkpoint, err := r.begin(ctx, conn, source)
+	checkpoint, confirmed, err := r.begin(ctx, conn, source)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.state.Store(int32(Reading))
 	r.metrics.flushed.Store(uint64(checkpoint.Flush))
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
-	s := newStream(r, conn, source, checkpoint)
+	s := newStream(r, conn, source, checkpoint, confirmed)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
 	group.Go(func() error { return r.watchSlot(ctx) })
-	return group.Wait()
+	err = group.Wait()
+	return s.progress, err
 }
 
 // begin takes the slot first, then the epoch, then reads the position: whoever
-// held the slot before can store nothing after that. What makes it impossible
-// to go on is found before and again after, since others may change it.
-func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalogReader) (schemas.Checkpoint, error) {
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
+// held the slot before can store nothing after that. The checks come last: once
+// we hold the slot, nobody else can move it. confirmed is where the server goes
+// on from.
+func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalogReader) (
+	checkpoint schemas.Checkpoint, confirmed schemas.LSN, err error,
+) {
+	now, err := identify(ctx, conn)
 	if err != nil {
-		return schemas.Checkpoint{}, fmt.Errorf("identify the source: %w", err)
+		return checkpoint, 0, err
 	}
 	slot, err := source.inspect(ctx, r.cfg)
 	if err != nil {
-		return schemas.Checkpoint{}, err
+		return checkpoint, 0, err
 	}
 	if slot.exists && slot.active {
-		return schemas.Checkpoint{}, errSlotInUse
+		return checkpoint, 0, errSlotInUse
 	}
 	if slot.exists && !slot.lost {
 		if err := r.start(ctx, conn); err != nil {
-			return schemas.Checkpoint{}, err
+			return checkpoint, 0, err
 		}
 	}
-	checkpoint, err := r.store.TakeOver(ctx)
-	if err != nil {
-		return schemas.Checkpoint{}, err
+	if checkpoint, err = r.store.TakeOver(ctx); err != nil {
+		return checkpoint, 0, err
 	}
-	if err := r.cfg.check(checkpoint, system, slot); err != nil {
-		return schemas.Checkpoint{}, err
+	if slot, err = source.inspect(ctx, r.cfg); err != nil {
+		return checkpoint, 0, err
 	}
-	return checkpoint, nil
+	if err := r.cfg.check(checkpoint, now, slot); err != nil {
+		return checkpoint, 0, err
+	}
+	if now.timeline != checkpoint.Source.Timeline {
+		r.log.Info("following the source to another timeline",
+			zap.Int32("from", checkpoint.Source.Timeline), zap.Int32("to", now.timeline))
+		if err := r.store.Follow(ctx, now.timeline); err != nil {
+			return checkpoint, 0, err
+		}
+	}
+	return checkpoint, slot.confirmed, nil
 }
 
 // start takes the slot. It names no position: the server goes on from what was
@@ -85,7 +99,7 @@ func (r *Reader) start(ctx context.Context, conn *pgconn.PgConn) error {
 			"messages 'true'",
 		},
 	}
-	err := pglogrepl.StartReplication(ctx, conn, r.cfg.Slot, 0, options)
+	err := pglogrepl.StartReplication(ctx, conn, r.cfg.slotIdent(), 0, options)
 	if sqlState(err) == codeObjectInUse {
 		return errSlotInUse
 	}

@@ -25,11 +25,11 @@ const blockersSQL = `
 // createSlot makes the slot and exports its snapshot, which lives as long as
 // conn sends no other command.
 func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *catalogReader, log *zap.Logger) (schemas.LSN, string, error) {
-	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.Slot)
+	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.slotIdent())
 	if serverMajor(conn) >= 17 {
 		// The slot is kept on a standby that synchronises slots, so that it
 		// survives a failover.
-		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.Slot)
+		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.slotIdent())
 	}
 	type outcome struct {
 		result pglogrepl.CreateReplicationSlotResult

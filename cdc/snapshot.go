@@ -48,9 +48,9 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 		return err
 	}
 	defer closeConn(ctx, conn)
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	now, err := identify(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("identify the source: %w", err)
+		return err
 	}
 	slot, err := source.inspect(ctx, cfg)
 	if err != nil {
@@ -64,13 +64,13 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 		return err
 	}
 	if !acceptGap && checkpoint.Source != (schemas.Source{}) {
-		return cfg.check(checkpoint, system, slot)
+		return cfg.check(checkpoint, now, slot)
 	}
 	if err := clearSlot(ctx, cfg, conn, store, slot, acceptGap); err != nil {
 		return err
 	}
 	err = store.BeginSnapshot(ctx, schemas.Source{
-		SystemID: system.SystemID, Timeline: system.Timeline, Database: system.DBName,
+		SystemID: now.id, Timeline: now.timeline, Database: now.database,
 		Slot: cfg.Slot, Publication: cfg.Publication, Catalog: cfg.Catalog.Fingerprint(),
 	})
 	if err != nil {
@@ -107,7 +107,7 @@ func clearSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, store Snaps
 	if !ours && !acceptGap {
 		return cfg.slotWithoutPosition()
 	}
-	if err := pglogrepl.DropReplicationSlot(ctx, conn, cfg.Slot, pglogrepl.DropReplicationSlotOptions{}); err != nil {
+	if err := pglogrepl.DropReplicationSlot(ctx, conn, cfg.slotIdent(), pglogrepl.DropReplicationSlotOptions{}); err != nil {
 		return fmt.Errorf("drop slot %s: %w", cfg.Slot, err)
 	}
 	return nil

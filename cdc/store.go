@@ -14,6 +14,9 @@ type Store interface {
 	// Append commits a batch with its position. After an error it is not
 	// known whether it did.
 	Append(ctx context.Context, batch schemas.Batch) error
+	// Follow notes that the source has moved on to another timeline, as it
+	// does by a failover, all that is stored being on both.
+	Follow(ctx context.Context, timeline int32) error
 	// RecordGap keeps a durable note of a gap, for people.
 	RecordGap(ctx context.Context, gap schemas.Gap) error
 }

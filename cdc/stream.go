@@ -20,12 +20,12 @@ const (
 	// if it does not ask; far below any sensible wal_sender_timeout.
 	statusEvery = time.Second
 
-	// idleEvery bounds how often an idle advance is stored: each costs a
-	// commit in the outbox.
-	idleEvery = 10 * time.Second
+	// answerWithin bounds how soon a server that asks is told. One that
+	// shuts down asks again with every answer until all is stored.
+	answerWithin = 50 * time.Millisecond
 
-	// askedEvery is the same for when the server asks, as it does when it
-	// shuts down and waits for us.
+	// askedEvery bounds how often an idle advance is stored while the server
+	// asks, as it does when it shuts down and waits for us.
 	askedEvery = 200 * time.Millisecond
 )
 
@@ -38,7 +38,10 @@ type stream struct {
 	pending *pending
 	flushed atomic.Uint64 // stored; what the server may be told
 
+	progress bool // changes were stored; the appender's until it ends
+
 	resume     schemas.Checkpoint
+	expect     bool // the transaction that resume lies in is still to come
 	relations  map[uint32]*schemas.Relation
 	arena      arena
 	inTx       bool
@@ -52,14 +55,17 @@ type stream struct {
 	xid        uint32
 	flush      schemas.LSN
 	idleStored time.Time
+	lastStatus time.Time
 	nextStatus time.Time
 }
 
-func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, c schemas.Checkpoint) *stream {
+func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	s := &stream{
 		r: r, conn: conn, source: source, pending: newPending(),
 		resume: c, position: c.Position, xid: c.Xid, flush: c.Flush,
 		relations: map[uint32]*schemas.Relation{},
+		// The server sends what was committed at confirmed or later.
+		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,
 	}
 	s.flushed.Store(uint64(c.Flush))
 	s.pending.batch = schemas.Batch{Position: c.Position, Xid: c.Xid, Flush: c.Flush}
@@ -76,6 +82,7 @@ func (s *stream) append(ctx context.Context) error {
 		if err := s.r.store.Append(ctx, batch); err != nil {
 			return err
 		}
+		s.progress = s.progress || batch.Position != s.resume.Position
 		s.flushed.Store(uint64(batch.Flush))
 		s.r.metrics.stored(batch, s.pending.waiting())
 	}
@@ -91,24 +98,27 @@ func (s *stream) receive(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = socket.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	calm := context.WithoutCancel(ctx)
+	var deadline time.Time
 	for {
-		now := time.Now()
+		if now := time.Now(); !now.Before(s.nextStatus) {
+			if err := s.sendStatus(calm, now); err != nil {
+				return err
+			}
+		}
+		if !deadline.Equal(s.nextStatus) {
+			deadline = s.nextStatus
+			if err := socket.SetReadDeadline(deadline); err != nil {
+				return err
+			}
+		}
+		// After the deadline is set, which the end of ctx has moved or will.
 		if ctx.Err() != nil {
 			s.goodbye(calm)
 			return context.Cause(ctx)
 		}
-		if !now.Before(s.nextStatus) {
-			if err := s.sendStatus(calm, now); err != nil {
-				return err
-			}
-			if err := socket.SetReadDeadline(s.nextStatus); err != nil {
-				return err
-			}
-		}
 		message, err := s.conn.ReceiveMessage(calm)
 		if err != nil {
 			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-				s.nextStatus = time.Time{}
 				continue
 			}
 			return fmt.Errorf("receive from the source: %w", err)
@@ -129,7 +139,7 @@ func (s *stream) goodbye(ctx context.Context) {
 // positions are set: pglogrepl reads a zero as "everything written is flushed".
 func (s *stream) sendStatus(ctx context.Context, now time.Time) error {
 	flushed := pglogrepl.LSN(s.flushed.Load())
-	s.nextStatus = now.Add(statusEvery)
+	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
 	if flushed == 0 {
 		return nil
 	}
@@ -147,7 +157,7 @@ func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) e
 	case *pgproto3.CopyData:
 		return s.copyData(ctx, m.Data)
 	case *pgproto3.ErrorResponse:
-		return fmt.Errorf("the source ended the stream: %w", pgconn.ErrorResponseToPgError(m))
+		return s.ended(pgconn.ErrorResponseToPgError(m))
 	case *pgproto3.CopyDone:
 		return errors.New("the source ended the stream")
 	case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
@@ -155,6 +165,16 @@ func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) e
 	default:
 		return fmt.Errorf("the source sent an unexpected %T", message)
 	}
+}
+
+// ended puts into words why the server ended the stream.
+func (s *stream) ended(err error) error {
+	if sqlState(err) == codeUndefinedObject {
+		// Changes are decoded by the catalog of their time.
+		return &GapError{From: schemas.LSN(s.flushed.Load()), Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
+			"the next change was made while the publication was missing and cannot be decoded (%v)", err)}
+	}
+	return fmt.Errorf("the source ended the stream: %w", err)
 }
 
 // The headers inside CopyData (PostgreSQL manual, Streaming Replication
@@ -174,8 +194,7 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 		if err := c.done(); err != nil {
 			return fmt.Errorf("decode keepalive: %w", err)
 		}
-		s.keepalive(end, asked)
-		return nil
+		return s.keepalive(end, asked)
 	case copyWAL:
 		start := c.lsn()
 		s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), c.uint64()))
@@ -189,20 +208,33 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 	}
 }
 
-// keepalive lets the slot follow the WAL while nothing that concerns us is
-// written. end may be stored when everything received is, or is in the batch
-// that waits; and it is reported only after that.
-func (s *stream) keepalive(end schemas.LSN, asked bool) {
+// keepalive notes how far the server has read its log, all that concerns us
+// having been sent.
+func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), uint64(end)))
-	now := time.Now()
-	if asked {
-		s.nextStatus = time.Time{}
-	}
-	every := idleEvery
+	every := s.r.idleEvery
 	if asked {
 		every = askedEvery
+		if soon := s.lastStatus.Add(answerWithin); soon.Before(s.nextStatus) {
+			s.nextStatus = soon
+		}
 	}
-	if s.inTx || end <= s.flush || now.Sub(s.idleStored) < every {
+	if s.inTx {
+		return nil
+	}
+	if s.expect && end > s.resume.Position.Commit {
+		return s.otherLog("it is not there")
+	}
+	s.advance(end, every)
+	return nil
+}
+
+// advance lets the slot follow the log while nothing that concerns us is
+// written. end may be stored when everything received is, or is in the batch
+// that waits; and it is reported only after that.
+func (s *stream) advance(end schemas.LSN, every time.Duration) {
+	now := time.Now()
+	if end <= s.flush || now.Sub(s.idleStored) < every {
 		return
 	}
 	s.idleStored = now

@@ -57,18 +57,27 @@ func (s *stream) begin(c *cursor) error {
 	if s.inTx {
 		return errors.New("a transaction begins inside another")
 	}
-	done := s.resume.Position
 	s.inTx, s.tx, s.ordinal = true, tx, 0
-	s.skip = tx.commit < done.Commit
-	s.skipUpto = 0
-	if tx.commit == done.Commit {
+	s.skip, s.skipUpto = false, 0
+	switch done := s.resume.Position; {
+	case tx.commit < done.Commit:
+		s.skip = true
+	case tx.commit > done.Commit && s.expect:
+		return s.otherLog("it is not there")
+	case tx.commit == done.Commit:
 		if s.resume.Xid != 0 && s.resume.Xid != tx.xid {
-			return &GapError{From: s.resume.Flush, To: tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
-				"transaction %d stands where transaction %d was stored", tx.xid, s.resume.Xid)}
+			return s.otherLog(fmt.Sprintf("transaction %d stands there, not %d", tx.xid, s.resume.Xid))
 		}
-		s.skipUpto = done.Ordinal
+		s.expect, s.skipUpto = false, done.Ordinal
 	}
 	return nil
+}
+
+// otherLog is the gap when the transaction that the stored position lies in is
+// not the one that the log holds.
+func (s *stream) otherLog(why string) error {
+	return &GapError{From: s.resume.Flush, To: s.tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
+		"the log is not the one that was read up to %s: of the transaction stored from there, %s", s.resume.Position, why)}
 }
 
 func (s *stream) commit(ctx context.Context, c *cursor) error {
@@ -80,6 +89,18 @@ func (s *stream) commit(ctx context.Context, c *cursor) error {
 		return fmt.Errorf("commit at %s ends a transaction that began with %s", m.lsn, s.tx.commit)
 	}
 	s.inTx = false
+	switch {
+	case s.skip:
+		return nil
+	case s.ordinal < s.skipUpto:
+		return s.otherLog(fmt.Sprintf("only %d changes are there", s.ordinal))
+	case s.ordinal == 0:
+		// PostgreSQL 14 sends transactions in which nothing is ours, those
+		// of an outbox in the same database among them: storing each would
+		// make the next.
+		s.advance(m.end, s.r.idleEvery)
+		return nil
+	}
 	s.flush = max(s.flush, m.end)
 	return s.handOn(ctx)
 }
@@ -95,13 +116,16 @@ func (s *stream) next() bool {
 	return true
 }
 
-// keep adds a change to the chunk and hands a full one on.
-func (s *stream) keep(ctx context.Context, change schemas.Change) error {
-	change.Position, change.CommittedAt = s.position, s.tx.committedAt
-	if len(s.chunk) == 0 {
-		s.r.metrics.received(change.CommittedAt)
+// keep adds what a change message says to the chunk and hands a full one on. A
+// message is never split: a position stands for all of it.
+func (s *stream) keep(ctx context.Context, changes ...schemas.Change) error {
+	for _, change := range changes {
+		change.Position, change.CommittedAt = s.position, s.tx.committedAt
+		if len(s.chunk) == 0 {
+			s.r.metrics.received(change.CommittedAt)
+		}
+		s.chunk = append(s.chunk, change)
 	}
-	s.chunk = append(s.chunk, change)
 	if len(s.chunk) < chunkChanges && s.arena.size-s.chunkStart < chunkBytes {
 		return nil
 	}
@@ -153,43 +177,43 @@ func (s *stream) truncate(ctx context.Context, c *cursor) error {
 	if !s.next() {
 		return nil
 	}
-	for _, oid := range oids {
+	changes := make([]schemas.Change, len(oids))
+	for i, oid := range oids {
 		relation := s.relations[oid]
 		if relation == nil {
 			return fmt.Errorf("truncate of relation %d, which was not described", oid)
 		}
-		if err := s.keep(ctx, schemas.Change{Kind: schemas.Truncate, Relation: relation}); err != nil {
-			return err
-		}
+		changes[i] = schemas.Change{Kind: schemas.Truncate, Relation: relation}
 	}
-	return nil
+	return s.keep(ctx, changes...)
 }
 
-// logical handles a logical message. One that is not transactional stands
-// outside the order of commits: it gets no ordinal, and is handed on only to
-// be refused by name.
+// logical handles a logical message. One of another prefix is somebody else's:
+// it counts, and is not kept. One that is not transactional stands outside the
+// order of commits: it gets no ordinal, and is handed on only to be refused by
+// name.
 func (s *stream) logical(ctx context.Context, c *cursor) error {
 	change, err := decodeLogical(c, &s.arena)
 	if err != nil {
 		return fmt.Errorf("logical message: %w", err)
 	}
-	if !change.Transactional {
-		if change.Prefix != schemas.MessagePrefix {
+	ours := change.Prefix == schemas.MessagePrefix
+	switch {
+	case change.Transactional && !s.inTx:
+		return errors.New("transactional logical message outside a transaction")
+	case change.Transactional:
+		if !s.next() || !ours {
 			return nil
 		}
-		change.Content = nil
-		if err := s.keep(ctx, change); err != nil || s.inTx {
-			return err
-		}
-		return s.handOn(ctx)
-	}
-	if !s.inTx {
-		return errors.New("transactional logical message outside a transaction")
-	}
-	if !s.next() {
+		return s.keep(ctx, change)
+	case !ours:
 		return nil
 	}
-	return s.keep(ctx, change)
+	change.Content = nil
+	if err := s.keep(ctx, change); err != nil || s.inTx {
+		return err
+	}
+	return s.handOn(ctx)
 }
 
 func (s *stream) relation(ctx context.Context, c *cursor) error {

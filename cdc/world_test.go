@@ -3,6 +3,7 @@ package cdc
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -19,7 +20,14 @@ import (
 	"walhook/schemas"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+// Most of these tests wait for a server most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(pgtest.Main(m))
+}
 
 // patience bounds every wait of a test for something that has to happen.
 const patience = 30 * time.Second
@@ -38,6 +46,9 @@ CREATE TABLE users (id int PRIMARY KEY, web_hook_url text);
 CREATE TABLE items (id int PRIMARY KEY, user_id int, name text);
 CREATE TABLE notes (id int PRIMARY KEY, item_id int, note text);
 `
+
+// quiet is the log of a test that expects errors.
+var quiet = zap.NewNop()
 
 // world is a source with a slot, and a store that follows it.
 type world struct {
@@ -119,6 +130,7 @@ func execOn(t *testing.T, conn *pgx.Conn, statements ...string) {
 type run struct {
 	*Reader
 	cancel context.CancelFunc
+	taken  int // how often the store had been taken over before
 	done   chan struct{}
 	err    error // valid once done is closed
 }
@@ -134,7 +146,7 @@ func (w *world) start(t *testing.T, options ...func(*Reader)) *run {
 		option(reader)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &run{Reader: reader, cancel: cancel, done: make(chan struct{})}
+	r := &run{Reader: reader, cancel: cancel, taken: look(w.store, func() int { return w.store.taken }), done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		r.err = reader.Run(ctx)
@@ -230,10 +242,7 @@ func tupleText(r *schemas.Relation, row schemas.Tuple) string {
 	for i, value := range row {
 		text := map[schemas.ValueState]string{schemas.Absent: "?", schemas.Null: "null"}[value.State]
 		if value.State == schemas.Text {
-			text = string(value.Text)
-			if len(text) > 40 {
-				text = fmt.Sprintf("%s…%d", text[:3], len(text))
-			}
+			text = shorten(string(value.Text))
 		}
 		key := ""
 		if slices.Contains(r.PrimaryKey, i) {
@@ -242,6 +251,13 @@ func tupleText(r *schemas.Relation, row schemas.Tuple) string {
 		parts[i] = r.Columns[i].Name + key + "=" + text
 	}
 	return "(" + strings.Join(parts, " ") + ")"
+}
+
+func shorten(text string) string {
+	if len(text) > 40 {
+		return fmt.Sprintf("%s…%d", text[:3], len(text))
+	}
+	return text
 }
 
 // eventually polls what happens in other processes.

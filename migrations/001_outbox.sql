@@ -64,7 +64,7 @@ CREATE TABLE walhook.endpoint (
     feed_from       bigint NOT NULL DEFAULT 0,
     ended_at        timestamptz,
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT endpoint_active_has_url CHECK (state <> 'active' OR url <> ''),
+    CONSTRAINT endpoint_active_has_url CHECK (state <> 'active' OR coalesce(url, '') <> ''),
     CONSTRAINT endpoint_idle_has_reason CHECK (state = 'active' OR reason <> ''),
     CONSTRAINT endpoint_disabled_by_someone CHECK ((state = 'disabled') = (disabled_by <> '')),
     CONSTRAINT endpoint_one_per_account UNIQUE (account)
@@ -104,7 +104,7 @@ CREATE TABLE walhook.attempt (
     reason      text NOT NULL,
     detail      text NOT NULL
 ) PARTITION BY RANGE (at);
-CREATE INDEX attempt_endpoint_event ON walhook.attempt (endpoint, event_id);
+CREATE UNIQUE INDEX attempt_once ON walhook.attempt (endpoint, event_id, at);
 
 -- What failed, and the later events of the same record that wait behind it
 -- (next_at is null).
@@ -144,6 +144,7 @@ CREATE INDEX dead_letter_endpoint_event ON walhook.dead_letter (endpoint, event_
 -- nothing to remember has no row.
 CREATE TABLE walhook.lane (
     endpoint      bigint PRIMARY KEY,
+    revision      bigint NOT NULL,
     behind        boolean NOT NULL,
     cursor        bigint NOT NULL,
     open          boolean NOT NULL,
@@ -155,6 +156,7 @@ CREATE TABLE walhook.lane (
     saved_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT lane_open_has_end CHECK (NOT open OR open_until IS NOT NULL)
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN walhook.lane.revision IS 'of the endpoint that breaker and pause are about';
 
 -- Senders and what they hold. Every write of a sender locks its own row, so
 -- that whoever expires it waits for what it is committing.

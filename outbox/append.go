@@ -14,17 +14,19 @@ import (
 const (
 	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
 
-	// A feed that starts anew keeps the account's secret and settings. What an
-	// operator disabled stays disabled; what walhook did is forgotten with the
-	// URL that it was about.
+	// What an operator disabled stays disabled; what walhook did is forgotten
+	// with the URL that it was about.
+	adoptStateSQL = `
+			state = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
+			disabled_by = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'operator' ELSE '' END,
+			reason = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN e.reason ELSE excluded.reason END`
+
+	// A feed that starts anew keeps the account's secret and settings.
 	writeEndpointSQL = `
 		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, feed_from, ended_at)
 		VALUES ($1, nullif($2, ''), $3, $4, $5, $6, CASE WHEN $7 THEN clock_timestamp() END)
 		ON CONFLICT (account) DO UPDATE SET
-			url = excluded.url,
-			state = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
-			disabled_by = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'operator' ELSE '' END,
-			reason = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN e.reason ELSE excluded.reason END,
+			url = excluded.url, ` + adoptStateSQL + `,
 			secret = CASE WHEN $8 THEN excluded.secret ELSE e.secret END,
 			feed_from = greatest(e.feed_from, excluded.feed_from),
 			ended_at = excluded.ended_at,

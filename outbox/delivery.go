@@ -106,6 +106,9 @@ type RecordState struct {
 // remember has no row.
 type LaneState struct {
 	Endpoint int64
+	// Revision of the endpoint that the breaker and the pause are about. They
+	// do not bind a newer one.
+	Revision int64
 	// Behind says that the lane stands still at Cursor while its shard's
 	// tail moves on. Every event up to Cursor is delivered, in retry or dead.
 	Behind bool
@@ -153,8 +156,18 @@ type TailQuery struct {
 	// Unsettled leaves out what an earlier owner settled; needed up to
 	// Handover.Horizon.
 	Unsettled bool
-	Limit     int
+	Limit     int // most rows looked at
 	MaxBytes  int // stop after this many bytes of bodies; at least one event is returned
+}
+
+// Stretch is a part of the log as it was read.
+type Stretch struct {
+	Events []Event
+	// Upto is how far the log was read: nothing that was asked for lies
+	// between TailQuery.After and here except Events.
+	Upto int64
+	// More says that a bound ended the reading, and not the log or the range.
+	More bool
 }
 
 // ErrLeaseLost says that this sender no longer owns its shards: another took

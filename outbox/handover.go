@@ -12,7 +12,7 @@ const (
 	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
 
 	lanesOfShardsSQL = `
-		SELECT endpoint, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason
+		SELECT endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason
 		FROM walhook.lane WHERE endpoint % $2 = ANY ($1)`
 
 	// Only a record's oldest row can be due.
@@ -46,7 +46,7 @@ func loadHandoverTx(ctx context.Context, tx pgx.Tx, h *Handover) error {
 
 func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
 	var openUntil, pausedUntil, failingSince *time.Time
-	err = row.Scan(&lane.Endpoint, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
+	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
 		&pausedUntil, &failingSince, &lane.LastReason)
 	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = zeroTime(openUntil), zeroTime(pausedUntil), zeroTime(failingSince)
 	return lane, err
@@ -77,11 +77,11 @@ func nullTime(t time.Time) *time.Time {
 
 const (
 	saveLanesSQL = `
-		INSERT INTO walhook.lane (endpoint, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
-		SELECT * FROM unnest($1::bigint[], $2::bool[], $3::bigint[], $4::bool[], $5::timestamptz[], $6::int[],
-			$7::timestamptz[], $8::timestamptz[], $9::text[])
+		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bool[], $4::bigint[], $5::bool[], $6::timestamptz[], $7::int[],
+			$8::timestamptz[], $9::timestamptz[], $10::text[])
 		ON CONFLICT (endpoint) DO UPDATE SET
-			behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
+			revision = excluded.revision, behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
 			open_until = excluded.open_until, opens = excluded.opens, paused_until = excluded.paused_until,
 			failing_since = excluded.failing_since, last_reason = excluded.last_reason,
 			saved_at = clock_timestamp()`
@@ -110,7 +110,7 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 	err := s.store.batchTx(ctx, func(b *pgx.Batch) {
 		b.Queue(assertSenderSQL, s.id)
 		if len(kept.endpoint) > 0 {
-			b.Queue(saveLanesSQL, kept.endpoint, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
+			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
 				kept.pausedUntil, kept.failingSince, kept.lastReason)
 		}
 		if len(idle) > 0 {
@@ -132,7 +132,7 @@ func (l LaneState) isIdle() bool {
 
 // laneColumns are lanes as arrays, one per column of the table.
 type laneColumns struct {
-	endpoint, cursor                     []int64
+	endpoint, revision, cursor           []int64
 	behind, open                         []bool
 	opens                                []int
 	openUntil, pausedUntil, failingSince []*time.Time
@@ -141,6 +141,7 @@ type laneColumns struct {
 
 func (c *laneColumns) add(l LaneState) {
 	c.endpoint = append(c.endpoint, l.Endpoint)
+	c.revision = append(c.revision, l.Revision)
 	c.cursor = append(c.cursor, l.Cursor)
 	c.behind = append(c.behind, l.Behind)
 	c.open = append(c.open, l.Open)

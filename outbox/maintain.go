@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,11 +47,12 @@ func (s *Store) maintainOnce(ctx context.Context) error {
 	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", retentionLock).Scan(&mine); err != nil || !mine {
 		return err
 	}
-	defer func() {
-		if _, err := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", retentionLock); err != nil {
-			_ = conn.Conn().Close(context.WithoutCancel(ctx)) // the lock goes with its session
-		}
-	}()
+	// The lock goes with its session, and so does the timeout, which keeps
+	// others from queueing behind a lock that cannot be had.
+	defer func() { _ = conn.Conn().Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "SET lock_timeout = '2s'"); err != nil {
+		return err
+	}
 	return s.retain(ctx, conn)
 }
 
@@ -58,23 +60,26 @@ func (s *Store) maintainOnce(ctx context.Context) error {
 const retentionLock = 0x77_61_6c_03
 
 const (
-	// An event partition may go when its newest event is too old and nothing
-	// in it is still to be delivered.
-	eventPartitionsSQL = `
-		SELECT c.relname, coalesce(substring(c.relname FROM '\d+$')::bigint, -1), i.inhdetachpending
-		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-		WHERE i.inhparent = 'walhook.event'::regclass ORDER BY 2`
-
-	dailyPartitionsSQL = `
-		SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') + 1, i.inhdetachpending
-		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-		WHERE i.inhparent = ('walhook.' || $1)::regclass ORDER BY 2`
+	// The partitions of a table, the oldest first, and how each is detached: a
+	// detach may have been interrupted, before its end or before the drop.
+	partitionsSQL = `
+		SELECT c.relname, substring(c.relname FROM '\d+$'),
+			CASE WHEN i.inhrelid IS NULL THEN '' WHEN i.inhdetachpending THEN 'FINALIZE' ELSE 'CONCURRENTLY' END
+		FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+		WHERE c.relnamespace = 'walhook'::regnamespace AND c.relkind = 'r' AND c.relname ~ ('^' || $1 || '_\d+$')
+		ORDER BY 2`
 
 	newestEventSQL = `SELECT appended_at FROM walhook.event WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT 1`
 	oldestEventSQL = `SELECT appended_at FROM walhook.event ORDER BY id LIMIT 1`
 
+	// A shard's tail stands still while nothing is appended for it: its
+	// endpoints are looked up one by one, by index.
 	undeliveredBelowSQL = `
-		SELECT EXISTS (SELECT FROM walhook.shard WHERE tail < $1)
+		SELECT EXISTS (
+				SELECT FROM walhook.shard s JOIN walhook.endpoint p ON p.id % 32 = s.id
+				CROSS JOIN LATERAL (
+					SELECT FROM walhook.event e WHERE e.endpoint = p.id AND e.id > s.tail AND e.id <= $1 LIMIT 1) AS unread
+				WHERE s.tail < $1)
 			OR EXISTS (SELECT FROM walhook.lane WHERE behind AND cursor < $1)
 			OR EXISTS (SELECT FROM walhook.retry WHERE event_id < $1)`
 
@@ -119,28 +124,21 @@ func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) err
 	if err := conn.QueryRow(ctx, currentEventIDSQL).Scan(&nextID); err != nil {
 		return err
 	}
-	type partition struct {
-		name    string
-		number  int64
-		pending bool
-	}
-	rows, err := conn.Query(ctx, eventPartitionsSQL)
-	if err != nil {
-		return err
-	}
-	partitions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p partition, err error) {
-		return p, row.Scan(&p.name, &p.number, &p.pending)
-	})
+	partitions, err := partitionsOf(ctx, conn, "event")
 	if err != nil {
 		return err
 	}
 	for _, p := range partitions {
-		if p.number >= eventPartition(nextID) {
+		number, err := strconv.ParseInt(p.suffix, 10, 64)
+		if err != nil {
+			return err
+		}
+		if number >= eventPartition(nextID) {
 			break
 		}
-		from, to := p.number*eventPartitionSize, (p.number+1)*eventPartitionSize
+		from, to := number*eventPartitionSize, (number+1)*eventPartitionSize
 		var newest time.Time
-		err := conn.QueryRow(ctx, newestEventSQL, from, to).Scan(&newest)
+		err = conn.QueryRow(ctx, newestEventSQL, from, to).Scan(&newest)
 		if err != nil && !isNoRows(err) {
 			return err
 		}
@@ -156,7 +154,7 @@ func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) err
 				zap.String("partition", p.name), zap.Time("newest", newest))
 			break
 		}
-		if err := s.dropPartition(ctx, conn, "event", p.name, p.pending); err != nil {
+		if err := s.dropPartition(ctx, conn, "event", p); err != nil {
 			return err
 		}
 	}
@@ -164,45 +162,54 @@ func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) err
 }
 
 func (s *Store) dropDailyPartitions(ctx context.Context, conn *pgxpool.Conn, table string, cutoff time.Time) error {
-	rows, err := conn.Query(ctx, dailyPartitionsSQL, table)
+	partitions, err := partitionsOf(ctx, conn, table)
 	if err != nil {
 		return err
 	}
-	var name string
-	var end time.Time
-	var pending bool
-	drop := map[string]bool{}
-	_, err = pgx.ForEachRow(rows, []any{&name, &end, &pending}, func() error {
-		if end.Before(cutoff) {
-			drop[name] = pending
+	for _, p := range partitions {
+		day, err := time.Parse(dayFormat, p.suffix)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	for name, pending := range drop {
-		if err == nil {
-			err = s.dropPartition(ctx, conn, table, name, pending)
+		if !day.AddDate(0, 0, 1).Before(cutoff) {
+			break
+		}
+		if err := s.dropPartition(ctx, conn, table, p); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
+}
+
+// partition is one part of a table.
+type partition struct {
+	name   string
+	suffix string // its number or day
+	detach string // how; "" when it is detached already
+}
+
+func partitionsOf(ctx context.Context, conn *pgxpool.Conn, table string) ([]partition, error) {
+	rows, err := conn.Query(ctx, partitionsSQL, table)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p partition, err error) {
+		return p, row.Scan(&p.name, &p.suffix, &p.detach)
+	})
 }
 
 // dropPartition detaches concurrently, which no append waits for, and drops
-// what is then a table of its own. An interrupted detach is finished first.
-func (s *Store) dropPartition(ctx context.Context, conn *pgxpool.Conn, table, name string, pending bool) error {
-	how := "CONCURRENTLY"
-	if pending {
-		how = "FINALIZE"
-	}
-	for _, sql := range []string{
-		"SET lock_timeout = '2s'",
-		fmt.Sprintf("ALTER TABLE walhook.%s DETACH PARTITION walhook.%s %s", table, name, how),
-		fmt.Sprintf("DROP TABLE walhook.%s", name),
-		"RESET lock_timeout",
-	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("drop partition %s: %w", name, err)
+// what is then a table of its own. What was interrupted is finished.
+func (s *Store) dropPartition(ctx context.Context, conn *pgxpool.Conn, table string, p partition) error {
+	if p.detach != "" {
+		detach := fmt.Sprintf("ALTER TABLE walhook.%s DETACH PARTITION walhook.%s %s", table, p.name, p.detach)
+		if _, err := conn.Exec(ctx, detach); err != nil {
+			return fmt.Errorf("detach partition %s: %w", p.name, err)
 		}
 	}
-	s.log.Info("partition dropped", zap.String("partition", name))
+	if _, err := conn.Exec(ctx, "DROP TABLE walhook."+p.name); err != nil {
+		return fmt.Errorf("drop partition %s: %w", p.name, err)
+	}
+	s.log.Info("partition dropped", zap.String("partition", p.name))
 	return nil
 }

@@ -95,8 +95,8 @@ func TestStore_OperateRefusesUnknownAccounts(t *testing.T) {
 func TestStore_EnablingIsSeenAndForgetsTheLanesPast(t *testing.T) {
 	w := newWorld(t)
 	id := w.endpointIn(t, "7", EndpointDisabled, "walhook")
-	w.exec(t, `INSERT INTO walhook.lane (endpoint, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
-		VALUES ($1, true, 42, true, now() + interval '1h', 9, now() + interval '1h', now() - interval '6 days', '5xx')`, id)
+	w.exec(t, `INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
+		VALUES ($1, 1, true, 42, true, now() + interval '1h', 9, now() + interval '1h', now() - interval '6 days', '5xx')`, id)
 	session, _ := w.join(t)
 	_, since, err := session.EndpointsChanged(t.Context(), time.Now())
 	if err != nil {

@@ -24,7 +24,8 @@ type ownerCache struct {
 	young, old map[recordKey]ownership
 }
 
-// ownerGeneration bounds one generation of the cache.
+// ownerGeneration is how much one generation of the cache holds before the
+// next begins; a batch may go beyond.
 const ownerGeneration = 50_000
 
 func newOwnerCache() *ownerCache {
@@ -41,11 +42,15 @@ func (c *ownerCache) get(k recordKey) (o ownership, known bool) {
 	return o, known
 }
 
-func (c *ownerCache) set(k recordKey, o ownership) {
+func (c *ownerCache) set(k recordKey, o ownership) { c.young[k] = o }
+
+// age drops the older generation when the young one is full. It comes before a
+// batch and not within it: what was fetched for a batch stays until it is
+// routed.
+func (c *ownerCache) age() {
 	if len(c.young) >= ownerGeneration {
-		c.old, c.young = c.young, make(map[recordKey]ownership, ownerGeneration)
+		c.old, c.young = c.young, map[recordKey]ownership{}
 	}
-	c.young[k] = o
 }
 
 func (c *ownerCache) forgetSchema(schema string) {

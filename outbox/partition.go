@@ -22,6 +22,9 @@ const partitionLock = 0x77_61_6c_02
 // the time stamp of the row.
 func dailyTables() []string { return []string{"position", "attempt", "dead_letter", "unrouted"} }
 
+// dayFormat is how a daily partition's name ends.
+const dayFormat = "20060102"
+
 func eventPartition(id int64) int64 { return id / eventPartitionSize }
 
 const currentEventIDSQL = `SELECT coalesce((SELECT next_event_id FROM walhook.position ORDER BY id DESC LIMIT 1), 1)`
@@ -65,7 +68,7 @@ func makePartitions(ctx context.Context, conn *pgx.Conn) error {
 			for ahead := range partitionsAhead + 1 {
 				day := now.UTC().AddDate(0, 0, ahead)
 				from, to := day.Format(time.DateOnly), day.AddDate(0, 0, 1).Format(time.DateOnly)
-				name := table + "_" + day.Format("20060102")
+				name := table + "_" + day.Format(dayFormat)
 				if err := makePartitionTx(ctx, tx, table, name, "'"+from+" 00:00+00'", "'"+to+" 00:00+00'"); err != nil {
 					return err
 				}

@@ -38,7 +38,7 @@ type route struct {
 	endpoint int64 // 0 until it is inserted
 	revision int64
 	url      string
-	secret   string // the account's own, when its column was seen; otherwise ""
+	secret   string // as it is stored; "" until it was read or seen
 }
 
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
@@ -59,7 +59,7 @@ const (
 		FROM walhook.position ORDER BY id DESC LIMIT 1`
 
 	routesSQL = `
-		SELECT account, id, revision, coalesce(url, '') FROM walhook.endpoint
+		SELECT account, id, revision, coalesce(url, ''), secret FROM walhook.endpoint
 		WHERE state <> 'cleared' AND ended_at IS NULL`
 
 	partitionBeganSQL = `
@@ -96,18 +96,23 @@ func (s *Store) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
 }
 
 func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID int64, err error) {
+	var commit, flush string
+	err = s.pool.QueryRow(ctx, positionSQL).Scan(&commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID)
+	if isNoRows(err) {
+		return schemas.Checkpoint{}, 1, nil
+	}
+	if err != nil {
+		return c, 0, fmt.Errorf("read the stored position: %w", err)
+	}
 	var state string
 	src := &c.Source
 	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.Catalog)
 	if isNoRows(err) || err == nil && state != "ready" {
-		return schemas.Checkpoint{}, 1, nil
+		// A snapshot starts over; the log's ids go on.
+		return schemas.Checkpoint{}, nextID, nil
 	}
 	if err != nil {
 		return c, 0, fmt.Errorf("read the stored source: %w", err)
-	}
-	var commit, flush string
-	if err = s.pool.QueryRow(ctx, positionSQL).Scan(&commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID); err != nil {
-		return c, 0, fmt.Errorf("read the stored position: %w", err)
 	}
 	if c.Position.Commit, err = schemas.ParseLSN(commit); err != nil {
 		return c, 0, err
@@ -123,15 +128,25 @@ func (p *Publisher) loadRoutes(ctx context.Context) error {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
 	r := &route{}
-	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url, &r.secret}, func() (err error) {
 		one := *r
+		one.secret, err = p.ownSecret(r.secret)
 		p.routes[one.account] = &one
-		return nil
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
 	return nil
+}
+
+// ownSecret is what a stored secret is to be compared with: nothing where the
+// catalog names no column that holds the accounts' own.
+func (p *Publisher) ownSecret(stored string) (string, error) {
+	if p.catalog.Account.Secret == "" {
+		return "", nil
+	}
+	return p.store.secrets.open(stored)
 }
 
 func (p *Publisher) loadPartition(ctx context.Context) error {

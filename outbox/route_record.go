@@ -135,10 +135,15 @@ func (r *router) ownerNow(i int, plan *schemas.Plan, row schemas.Tuple) (account
 	if parent == "" || key == "" {
 		return key, true
 	}
-	if o, known := r.p.owners.get(recordKey{parent, key}); known {
+	o, known := r.p.owners.get(recordKey{parent, key})
+	if known && !o.deleted {
 		return o.account, true
 	}
-	return r.ownerAhead(i, recordKey{parent, key})
+	// A deleted parent's key may serve another record by now.
+	if account, found := r.ownerAhead(i, recordKey{parent, key}); found {
+		return account, true
+	}
+	return o.account, known
 }
 
 // ownerBefore says whose a record was when it was last sent. For a record

@@ -73,10 +73,11 @@ func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
 	}
 	plan = p.catalog.Bind(relation)
 	p.plans[relation] = plan
+	table := relation.Table().String()
 	if plan == nil {
+		p.warnOnce(table, "published table is not in the catalog, nobody is told of its changes", zap.String("table", table))
 		return nil
 	}
-	table := relation.Table().String()
 	for _, column := range plan.Missing {
 		p.warnOnce(table+"."+column, "catalog names a column that the table lacks",
 			zap.String("table", table), zap.String("column", column))
@@ -99,6 +100,7 @@ func (p *Publisher) warnOnce(key, message string, fields ...zap.Field) {
 
 // fetchOwners reads the owners that routing the batch may ask for.
 func (r *router) fetchOwners(ctx context.Context) error {
+	r.p.owners.age()
 	wanted := map[recordKey]struct{}{}
 	want := func(k recordKey) {
 		if _, known := r.p.owners.get(k); !known {

@@ -208,8 +208,8 @@ func TestSession_TakeoverWaitsForWhatIsCommitting(t *testing.T) {
 		t.Fatalf("gained %+v, %v", r.gained, r.err)
 	}
 	unsettled, err := second.Tail(t.Context(), TailQuery{Upto: r.gained.Horizon, Shards: []int{ShardOf(e.Endpoint)}, Unsettled: true, Limit: 10, MaxBytes: 1000})
-	if err != nil || len(unsettled) != 0 {
-		t.Errorf("what the first delivered is read again: %v, %v", ids(unsettled), err)
+	if err != nil || len(unsettled.Events) != 0 {
+		t.Errorf("what the first delivered is read again: %v, %v", ids(unsettled.Events), err)
 	}
 }
 

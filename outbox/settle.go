@@ -14,13 +14,15 @@ const (
 	insertAttemptsSQL = `
 		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
 		SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::interval[],
-			$7::int[], $8::text[], $9::text[], $10::text[])`
+			$7::int[], $8::text[], $9::text[], $10::text[])
+		ON CONFLICT DO NOTHING`
 
 	deadLettersSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
 		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason, octet_length(e.body), e.body
 		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
-		JOIN walhook.event e ON e.id = d.event_id`
+		JOIN walhook.event e ON e.id = d.event_id
+		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = e.endpoint AND o.event_id = e.id)`
 
 	deleteRetriesSQL = `
 		DELETE FROM walhook.retry r USING unnest($1::bigint[], $2::bigint[]) AS d(endpoint, event_id)
@@ -64,7 +66,8 @@ const (
 )
 
 // Settle makes a batch of fates durable in one transaction, or refuses it
-// whole with [ErrLeaseLost]. It answers how the records stand that have, or
+// whole with [ErrLeaseLost]. After another error it is not known whether it was
+// made; the same batch may be settled again. It answers how the records stand that have, or
 // had, rows in retry.
 func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState, error) {
 	w := settlementColumns{touched: map[recordRef]struct{}{}}

@@ -51,19 +51,25 @@ type SnapshotWriter struct {
 }
 
 const (
+	// It exists only inside the transaction. It is no temporary table: those
+	// take a right that the outbox's role need not have.
 	snapshotTableSQL = `
-		CREATE TEMP TABLE snapshot_account (
+		CREATE UNLOGGED TABLE walhook.snapshot_account (
 			account text PRIMARY KEY, url text NOT NULL, state text NOT NULL, reason text NOT NULL,
 			secret text NOT NULL, own_secret boolean NOT NULL
-		) ON COMMIT DROP`
+		)`
+
+	// Secrets that are encrypted at rest look different each time.
+	takeSecretsSQL = `
+		UPDATE walhook.endpoint e SET secret = s.secret, revision = revision + 1, changed_at = clock_timestamp()
+		FROM walhook.snapshot_account s
+		WHERE s.account = e.account AND s.own_secret AND s.secret <> e.secret`
 
 	mergeAccountsSQL = `
 		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret)
-		SELECT account, url, state, reason, secret FROM pg_temp.snapshot_account WHERE url <> ''
+		SELECT account, url, state, reason, secret FROM walhook.snapshot_account WHERE url <> ''
 		ON CONFLICT (account) DO UPDATE SET
-			url = excluded.url, state = excluded.state, reason = excluded.reason, disabled_by = '',
-			secret = CASE WHEN (SELECT own_secret FROM pg_temp.snapshot_account s WHERE s.account = e.account)
-				THEN excluded.secret ELSE e.secret END,
+			url = excluded.url, ` + adoptStateSQL + `,
 			ended_at = NULL, revision = e.revision + 1, changed_at = clock_timestamp()
 		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
 
@@ -71,12 +77,12 @@ const (
 		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, disabled_by = '', feed_from = $2,
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE state <> 'cleared'
-			AND EXISTS (SELECT FROM pg_temp.snapshot_account s WHERE s.account = e.account AND s.url = '')`
+			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account AND s.url = '')`
 
 	endAccountsSQL = `
 		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL
-			AND NOT EXISTS (SELECT FROM pg_temp.snapshot_account s WHERE s.account = e.account)`
+			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	sourceReadySQL = `
 		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
@@ -92,6 +98,9 @@ const snapshotChunk = 5000
 // before is replaced.
 func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(*SnapshotWriter) error) error {
 	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
+			return err
+		}
 		w := &SnapshotWriter{tx: tx, store: p.store}
 		// Reading the source takes as long as it takes.
 		for _, sql := range []string{
@@ -101,9 +110,6 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
 			}
-		}
-		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
-			return err
 		}
 		if err := fill(w); err != nil {
 			return err
@@ -120,14 +126,19 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 }
 
 func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schemas.LSN) error {
-	if _, err := tx.Exec(ctx, mergeAccountsSQL); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, clearAccountsSQL, reasonCleared, p.nextID); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, endAccountsSQL); err != nil {
-		return err
+	for _, merge := range []struct {
+		sql  string
+		args []any
+	}{
+		{takeSecretsSQL, nil},
+		{mergeAccountsSQL, nil},
+		{clearAccountsSQL, []any{reasonCleared, p.nextID}},
+		{endAccountsSQL, nil},
+		{"DROP TABLE walhook.snapshot_account", nil},
+	} {
+		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {
+			return err
+		}
 	}
 	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())
 	if err == nil && tag.RowsAffected() == 0 {
@@ -173,7 +184,7 @@ func (w *SnapshotWriter) flushAt(ctx context.Context, size int) error {
 }
 
 func (w *SnapshotWriter) flush(ctx context.Context) error {
-	_, err := w.tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "snapshot_account"},
+	_, err := w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_account"},
 		[]string{"account", "url", "state", "reason", "secret", "own_secret"}, pgx.CopyFromRows(w.accounts))
 	if err != nil {
 		return fmt.Errorf("copy %d accounts: %w", len(w.accounts), err)

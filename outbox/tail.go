@@ -12,21 +12,26 @@ import (
 // The reads of the log stop at a number of bytes as well as of rows: bodies
 // may be large, and what is read is held in memory. The running sum needs only
 // their lengths, so a row that is left out is never fetched.
+//
+// A row that is not wanted is answered without its body instead of being
+// filtered out: so the log is always read by its index in order of id, however
+// many rows wait, and the answer says how far it went.
 const (
-	eventColumns = `id, endpoint, revision, record, webhook_id, schema, type, committed_at, body`
-
-	// Followed by a filter and tailEndSQL.
-	tailShardsSQL   = tailStartSQL + `e.endpoint % 32 = ANY ($3)`
-	tailEndpointSQL = tailStartSQL + `e.endpoint = $3`
-
+	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
 	tailStartSQL = `
-		SELECT ` + eventColumns + ` FROM (
-			SELECT e.*, sum(octet_length(e.body)) OVER (ORDER BY e.id) - octet_length(e.body) AS before
-			FROM walhook.event e
-			WHERE e.id > $1 AND e.id <= $2 AND `
-	tailEndSQL = `
-			ORDER BY e.id LIMIT $4) t
+		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, CASE WHEN wanted THEN body END
+		FROM (
+			SELECT e.*, sum(CASE WHEN wanted THEN octet_length(body) ELSE 0 END) OVER (ORDER BY id)
+				- CASE WHEN wanted THEN octet_length(body) ELSE 0 END AS before
+			FROM (SELECT e.*, `
+
+	rangeSQL = ` AS wanted FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
+
+	tailEndSQL = ` ORDER BY e.id LIMIT $4) e) t
 		WHERE before < $5 ORDER BY id`
+
+	// All shards, or those of an array.
+	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % 32 = ANY ($3::int[]))`
 
 	// An event with an attempt has been settled by it or is in retry.
 	unsettledSQL = `
@@ -35,34 +40,51 @@ const (
 		AND NOT EXISTS (SELECT FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id)`
 )
 
-// Tail reads the log: the events of the held shards, or of one endpoint, in
-// order of id. Fewer than q.Limit events with fewer than q.MaxBytes say that
-// the range is read to its end.
-func (s *Session) Tail(ctx context.Context, q TailQuery) ([]Event, error) {
+// Tail reads a stretch of the log: the events of the held shards, or of one
+// endpoint, in order of id.
+func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	upto := q.Upto
 	if upto == 0 {
 		upto = math.MaxInt64
 	}
-	sql, whose := tailShardsSQL, any(q.Shards)
+	wanted, whose, where := ofShardsSQL, any(q.Shards), ""
+	if len(q.Shards) == Shards {
+		whose = nil
+	}
 	if q.Endpoint != 0 {
-		sql, whose = tailEndpointSQL, q.Endpoint
+		wanted, whose, where = "true", q.Endpoint, " AND e.endpoint = $3"
 	}
 	if q.Unsettled {
-		sql += unsettledSQL
+		wanted = "(" + wanted + unsettledSQL + ")"
 	}
-	rows, err := s.store.pool.Query(ctx, sql+tailEndSQL, q.After, upto, whose, q.Limit, max(q.MaxBytes, 1))
-	var events []Event
+	rows, err := s.store.pool.Query(ctx, tailStartSQL+wanted+rangeSQL+where+tailEndSQL, q.After, upto, whose, q.Limit, max(q.MaxBytes, 1))
+	stretch := Stretch{Upto: q.After}
+	read, size := 0, 0
 	if err == nil {
-		events, err = pgx.CollectRows(rows, scanEvent)
+		var e Event
+		_, err = pgx.ForEachRow(rows, e.columns(), func() error {
+			read++
+			stretch.Upto = e.ID
+			if e.Body != nil {
+				size += len(e.Body)
+				stretch.Events = append(stretch.Events, e)
+			}
+			return nil
+		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the log after event %d: %w", q.After, err)
+		return Stretch{}, fmt.Errorf("read the log after event %d: %w", q.After, err)
 	}
-	return events, nil
+	stretch.More = read >= q.Limit || size >= q.MaxBytes
+	if !stretch.More && q.Upto != 0 {
+		stretch.Upto = q.Upto
+	}
+	return stretch, nil
 }
 
-func scanEvent(row pgx.CollectableRow) (e Event, err error) {
-	return e, row.Scan(&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Body)
+// columns are where a row of eventColumns is scanned to.
+func (e *Event) columns() []any {
+	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Body}
 }
 
 const (
@@ -85,8 +107,7 @@ func (s *Session) DueRetries(ctx context.Context, endpoint int64, now time.Time,
 	rows, err := s.store.pool.Query(ctx, dueRetriesSQL, endpoint, now, exclude, limit)
 	if err == nil {
 		due, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
-			return e, row.Scan(&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type,
-				&e.CommittedAt, &e.Body, &e.Attempts)
+			return e, row.Scan(append(e.columns(), &e.Attempts)...)
 		})
 	}
 	var nextAt *time.Time

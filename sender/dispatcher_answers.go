@@ -130,9 +130,9 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 	l := r.lane
 	switch {
 	case r.tail != nil:
-		l.read(*r.tail, r.events, now)
+		l.read(*r.tail, r.stretch, now)
 	case r.retries != nil:
-		l.readRetries(*r.retries, r.events, r.next, now)
+		l.readRetries(*r.retries, r.due, r.next, now)
 	case r.expire != nil:
 		l.expired(r.expire.FeedFrom)
 	}

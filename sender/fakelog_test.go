@@ -80,28 +80,38 @@ func (f *fakeLog) settledLocked(id int64) bool {
 	return len(f.attempts[id]) > 0 || f.retry[id] != nil || f.dead[id] != ""
 }
 
-func (f *fakeLog) Tail(_ context.Context, q outbox.TailQuery) (events []outbox.Event, err error) {
+func (f *fakeLog) Tail(_ context.Context, q outbox.TailQuery) (stretch outbox.Stretch, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.away != nil {
-		return nil, f.away
+		return stretch, f.away
 	}
-	size := 0
+	stretch.Upto = q.After
+	read, size := 0, 0
 	from, _ := slices.BinarySearchFunc(f.events, q.After+1, func(e outbox.Event, id int64) int { return int(e.ID - id) })
 	for _, e := range f.events[from:] {
-		if q.Upto != 0 && e.ID > q.Upto || len(events) >= q.Limit || size >= max(q.MaxBytes, 1) {
+		if q.Upto != 0 && e.ID > q.Upto || read >= q.Limit || size >= max(q.MaxBytes, 1) {
 			break
 		}
 		mine := slices.Contains(q.Shards, outbox.ShardOf(e.Endpoint))
 		if q.Endpoint != 0 {
 			mine = e.Endpoint == q.Endpoint
 		}
+		if q.Endpoint != 0 && !mine {
+			continue
+		}
+		read++
+		stretch.Upto = e.ID
 		if mine && !(q.Unsettled && f.settledLocked(e.ID)) {
-			events = append(events, e)
+			stretch.Events = append(stretch.Events, e)
 			size += len(e.Body)
 		}
 	}
-	return events, nil
+	stretch.More = read >= q.Limit || size >= q.MaxBytes
+	if !stretch.More && q.Upto != 0 {
+		stretch.Upto = q.Upto
+	}
+	return stretch, nil
 }
 
 func (f *fakeLog) Endpoints(_ context.Context, ids []int64) (endpoints []outbox.Endpoint, err error) {
@@ -276,7 +286,7 @@ func (f *fakeLog) Save(_ context.Context, lanes []outbox.LaneState, shards []out
 	}
 	f.saves++
 	for _, l := range lanes {
-		if l == (outbox.LaneState{Endpoint: l.Endpoint, LastReason: l.LastReason}) {
+		if l == (outbox.LaneState{Endpoint: l.Endpoint, Revision: l.Revision, LastReason: l.LastReason}) {
 			delete(f.lanes, l.Endpoint)
 		} else {
 			f.lanes[l.Endpoint] = l

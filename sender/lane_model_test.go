@@ -137,9 +137,9 @@ func (w *laneWorld) read(now time.Time) {
 		r := w.replies[0]
 		w.replies = w.replies[1:]
 		if r.tail != nil {
-			w.lane.read(*r.tail, r.events, now)
+			w.lane.read(*r.tail, r.stretch, now)
 		} else {
-			w.lane.readRetries(*r.retries, r.events, r.next, now)
+			w.lane.readRetries(*r.retries, r.due, r.next, now)
 		}
 	}
 }

@@ -48,25 +48,21 @@ func (l *lane) follow() {
 }
 
 // read takes the answer to wantRead's query.
-func (l *lane) read(q outbox.TailQuery, events []outbox.Event, now time.Time) {
+func (l *lane) read(q outbox.TailQuery, stretch outbox.Stretch, now time.Time) {
 	l.reading = false
 	if !l.behind || l.readTo != q.After || !l.buffers(now) {
 		return // overtaken by a shed, an expiry, an opening; asked again later
 	}
-	size := 0
-	for _, e := range events {
+	for _, e := range stretch.Events {
 		if e.ID < l.endpoint.FeedFrom {
 			l.expiring = true
 			l.shed(now)
 			return
 		}
-		size += len(e.Body)
 		l.readTo = e.ID
 		l.accept(e)
 	}
-	if len(events) < q.Limit && size < q.MaxBytes {
-		l.readTo = q.Upto
-	}
+	l.readTo = max(l.readTo, stretch.Upto)
 }
 
 func (l *lane) retriesDue(now time.Time) bool {

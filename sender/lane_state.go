@@ -13,6 +13,9 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, now time.Time) {
 	if s.Behind {
 		l.missed = max(horizon, s.Cursor)
 	}
+	if s.Revision < l.endpoint.Revision {
+		return // a newer endpoint starts afresh
+	}
 	if s.Open {
 		l.breaker = restoreBreaker(s.Opens, s.OpenUntil, now, l.random)
 	}
@@ -23,7 +26,7 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, now time.Time) {
 // will be, stored: a lane whose cursor lies before it is behind for whoever
 // comes next, even when it follows the tail in memory.
 func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
-	s := outbox.LaneState{Endpoint: l.endpoint.ID, FailingSince: l.failingSince, LastReason: l.lastReason}
+	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.failingSince, LastReason: l.lastReason}
 	if cursor := l.cursor(); l.behind || cursor < tail {
 		s.Behind, s.Cursor = true, cursor
 	}

@@ -12,7 +12,7 @@ const readers = 4
 
 // laneLog is what a lane reads by itself.
 type laneLog interface {
-	Tail(ctx context.Context, q outbox.TailQuery) ([]outbox.Event, error)
+	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
 	DueRetries(ctx context.Context, endpoint int64, now time.Time, limit int, exclude []int64) ([]outbox.Event, time.Time, error)
 	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
 }
@@ -26,8 +26,9 @@ type laneRequest struct {
 	expire  *outbox.Endpoint
 	cursor  int64 // for expire
 
-	events []outbox.Event
-	next   time.Time // of retries
+	stretch outbox.Stretch // answers tail
+	due     []outbox.Event // answers retries
+	next    time.Time      // of retries
 }
 
 func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan laneRequest, answers chan<- laneRequest) error {
@@ -52,10 +53,10 @@ func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan la
 func (r *laneRequest) serve(ctx context.Context, log laneLog) (err error) {
 	switch {
 	case r.tail != nil:
-		r.events, err = log.Tail(ctx, *r.tail)
+		r.stretch, err = log.Tail(ctx, *r.tail)
 	case r.retries != nil:
 		q := r.retries
-		r.events, r.next, err = log.DueRetries(ctx, q.endpoint, q.now, q.limit, q.exclude)
+		r.due, r.next, err = log.DueRetries(ctx, q.endpoint, q.now, q.limit, q.exclude)
 	case r.expire != nil:
 		err = log.Expire(ctx, *r.expire, r.cursor)
 	}

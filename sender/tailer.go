@@ -18,7 +18,7 @@ const (
 
 // eventLog is what the tailer reads.
 type eventLog interface {
-	Tail(ctx context.Context, q outbox.TailQuery) ([]outbox.Event, error)
+	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
 	Endpoints(ctx context.Context, ids []int64) ([]outbox.Endpoint, error)
 }
 
@@ -166,27 +166,18 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 	if q.Upto != 0 && q.Upto <= q.After {
 		return false, nil
 	}
-	batch := tailBatch{shards: slices.Clone(g.shards), after: g.after}
+	var stretch outbox.Stretch
 	err = t.sender.insist(ctx, "read the log", func(ctx context.Context) error {
-		batch.events, err = t.log.Tail(ctx, q)
+		stretch, err = t.log.Tail(ctx, q)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	size := 0
-	for i := range batch.events {
-		size += len(batch.events[i].Body)
-	}
-	full := len(batch.events) >= q.Limit || size >= q.MaxBytes
-	switch {
-	case !full && q.Upto != 0:
-		batch.upto = q.Upto
-	case len(batch.events) > 0:
-		batch.upto = batch.events[len(batch.events)-1].ID
-	default:
+	if stretch.Upto <= g.after {
 		return false, nil
 	}
+	batch := tailBatch{shards: slices.Clone(g.shards), after: g.after, upto: stretch.Upto, events: stretch.Events}
 	if batch.endpoints, err = t.loadEndpoints(ctx, batch.events); err != nil {
 		return false, err
 	}
@@ -196,7 +187,7 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 	case t.batches <- batch:
 	}
 	g.after = batch.upto
-	return full || q.Upto != 0 && upto == 0, nil
+	return stretch.More || q.Upto != 0 && upto == 0, nil
 }
 
 // loadEndpoints reads the endpoints that the dispatcher does not know, or knows

@@ -90,7 +90,7 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 	for i := range settingTable {
 		one := &settingTable[i]
 		text := one.standard
-		if isRead(flags, one.name) {
+		if isRegistered(flags, one.name) {
 			given, ok := settingText(in.values.Get(one.name))
 			if !ok {
 				faults = append(faults, fmt.Errorf("%s: want one value, or a list of them", in.origin[one.name]))
@@ -111,12 +111,6 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 	return s, nil
 }
 
-// isRead says whether a command reads a setting: it has registered it, or it has
-// registered the source, which the outbox goes with.
-func isRead(flags *pflag.FlagSet, name string) bool {
-	return isRegistered(flags, name) || name == "outbox" && isRegistered(flags, "source")
-}
-
 // complete fills in what defaults to another setting and says what is missing.
 // A command that registers a slot reads the source, as far as its role does.
 func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) error {
@@ -127,7 +121,7 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	switch {
 	case isRegistered(flags, "slot") && s.Roles.Publisher && !sourceGiven:
 		return fmt.Errorf(missing, "source", "source", envName("source"), "the carrier database's URL")
-	case isRead(flags, "outbox") && !outboxGiven && !sourceGiven:
+	case isRegistered(flags, "outbox") && !outboxGiven && !sourceGiven:
 		return fmt.Errorf(missing, "outbox", "outbox", envName("outbox"), "the URL of the database that holds it")
 	}
 	return nil

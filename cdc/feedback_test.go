@@ -1,0 +1,225 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
+	"walhook/schemas"
+)
+
+func idleEvery(d time.Duration) func(*Reader) {
+	return func(r *Reader) { r.idleEvery = d }
+}
+
+const replySQL = `
+	SELECT coalesce(r.reply_time, '-infinity')::text, coalesce(r.flush_lsn, '0/0')::text, s.confirmed_flush_lsn::text
+	FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1`
+
+// reply is the server's view of what we told it last.
+func (w *world) reply(t *testing.T) (at string, flush, confirmed schemas.LSN) {
+	t.Helper()
+	var flushText, confirmedText string
+	if err := w.watch.QueryRow(t.Context(), replySQL, w.cfg.Slot).Scan(&at, &flushText, &confirmedText); err != nil {
+		t.Fatal(err)
+	}
+	flush, err := schemas.ParseLSN(flushText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if confirmed, err = schemas.ParseLSN(confirmedText); err != nil {
+		t.Fatal(err)
+	}
+	return at, flush, confirmed
+}
+
+// tells waits until the server has been told n times more and fails when it
+// was told of something beyond stored.
+func (w *world) tells(t *testing.T, n int, stored schemas.LSN) {
+	t.Helper()
+	last := ""
+	eventually(t, fmt.Sprintf("%d status updates", n), patience, func() bool {
+		at, flush, confirmed := w.reply(t)
+		if flush > stored || confirmed > stored {
+			t.Fatalf("the server was told %s and confirmed %s, stored is %s", flush, confirmed, stored)
+		}
+		if at != last {
+			last = at
+			n--
+		}
+		return n < 0
+	})
+}
+
+// blockAfter holds appends back and returns a channel that is closed when one is
+// held; those that pass says are let through.
+func (r *recorder) blockAfter(pass func(schemas.Batch) bool) (held chan struct{}, release func()) {
+	held, open := make(chan struct{}), make(chan struct{})
+	once := false
+	r.hook(func(ctx context.Context, batch schemas.Batch) error {
+		if pass(batch) {
+			return nil
+		}
+		if !once {
+			once = true
+			close(held)
+		}
+		select {
+		case <-open:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}, nil)
+	return held, func() { r.hook(nil, nil); close(open) }
+}
+
+func within(t *testing.T, what string, done chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s: not within %s", what, patience)
+	}
+}
+
+// The server may forget what it was told is flushed.
+func TestFeedback_TellsTheServerOnlyWhatIsStored(t *testing.T) {
+	t.Parallel()
+	hasChanges := func(b schemas.Batch) bool { return len(b.Changes) > 0 }
+	for _, test := range []struct {
+		name  string
+		write string
+		pass  func(schemas.Batch) bool // appends that are let through
+		stop  bool                     // the reader stops meanwhile
+		idle  time.Duration
+	}{
+		{
+			name:  "while an append is under way",
+			write: "INSERT INTO items VALUES (1, 7, 'x')",
+			pass:  func(b schemas.Batch) bool { return !hasChanges(b) },
+			idle:  time.Hour,
+		},
+		{
+			name:  "while an idle advance is being stored",
+			write: "SELECT txid_current()",
+			pass:  hasChanges,
+			idle:  time.Millisecond,
+		},
+		{
+			name:  "in the middle of a large transaction",
+			write: "INSERT INTO items SELECT n, 7, 'x' FROM generate_series(1, 35000) n",
+			pass:  func(b schemas.Batch) bool { return b.Position.Ordinal <= chunkChanges },
+			idle:  time.Hour,
+		},
+		{
+			name:  "when it stops",
+			write: "INSERT INTO items VALUES (1, 7, 'x')",
+			pass:  func(b schemas.Batch) bool { return !hasChanges(b) },
+			stop:  true,
+			idle:  time.Hour,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "")
+			r := w.start(t, idleEvery(test.idle))
+			w.settle(t)
+			held, release := w.store.blockAfter(test.pass)
+			w.exec(t, test.write)
+			within(t, "an append", held)
+			stored := w.store.flush()
+			if test.stop {
+				if err := r.stop(); err != nil {
+					t.Fatal(err)
+				}
+				if confirmed := w.confirmed(t); confirmed > stored {
+					t.Errorf("the slot stands at %s, stored is %s", confirmed, stored)
+				}
+				return
+			}
+			w.tells(t, 3, stored)
+			release()
+			w.settle(t)
+			end := w.store.flush()
+			eventually(t, "the slot at what is stored", patience, func() bool { return w.confirmed(t) >= end })
+			if n := w.store.taken - r.taken; n != 1 {
+				t.Errorf("connected %d times, want once", n)
+			}
+		})
+	}
+}
+
+// An idle database's slot must not hold back the whole server's WAL.
+func TestFeedback_TheSlotFollowsWhileOthersWrite(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "CREATE TABLE busy (n int)")
+	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
+	w.setup(t)
+	const every = 100 * time.Millisecond
+	w.start(t, idleEvery(every))
+	began := time.Now()
+	for range 3 {
+		w.exec(t, "INSERT INTO busy SELECT generate_series(1, 20000)")
+		target := w.walEnd(t)
+		eventually(t, "the slot at the end of the WAL", 5*time.Second, func() bool {
+			w.exec(t, "INSERT INTO busy VALUES (1)") // it is never quiet
+			confirmed, stored := w.confirmed(t), w.store.flush()
+			if confirmed > stored {
+				t.Fatalf("the slot stands at %s, stored is %s", confirmed, stored)
+			}
+			return confirmed >= target
+		})
+	}
+	appends, most := look(w.store, func() int { return len(w.store.batches) }), int(time.Since(began)/every)+3
+	if appends > most {
+		t.Errorf("%d idle advances were stored in %s, want at most %d", appends, time.Since(began), most)
+	}
+}
+
+// A blocked store must not cost the connection.
+func TestFeedback_AnswersTheServerWhileAnAppendIsBlocked(t *testing.T) {
+	t.Parallel()
+	const timeout = 2 * time.Second
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"wal_sender_timeout": "2s"}})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	r := w.start(t)
+	w.settle(t)
+	release := w.store.block()
+	// More than may wait: the receiver is held up as well.
+	w.exec(t, "INSERT INTO items SELECT n, 7, 'x' FROM generate_series(1, 35000) n")
+	pid := one[int](t, w, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot)
+	began := time.Now()
+	eventually(t, "more than twice the server's patience", patience, func() bool {
+		if now := one[*int](t, w, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot); now == nil || *now != pid {
+			t.Fatalf("the server gave up on us after %s", time.Since(began))
+		}
+		return time.Since(began) > 2*timeout+timeout/2
+	})
+	release()
+	w.settle(t)
+	w.wantIDs(t, 35000)
+	if n := w.store.taken - r.taken; n != 1 {
+		t.Errorf("connected %d times, want once", n)
+	}
+}
+
+// A server that shuts down asks again with every answer, until what it has
+// written is stored.
+func TestFeedback_AServerThatAsksIsAnsweredSoonAndNotInALoop(t *testing.T) {
+	t.Parallel()
+	s := detached(schemas.Checkpoint{Flush: 0x100}, 0x100)
+	now := time.Now()
+	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
+	for range 3 {
+		if err := s.copyData(t.Context(), keepaliveData(0x200, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if wait := s.nextStatus.Sub(now); wait <= 0 || wait > 100*time.Millisecond {
+		t.Errorf("answered after %s", wait)
+	}
+}

@@ -1,0 +1,140 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
+)
+
+// load inserts items 1, 2, 3, … one by one until stop, which returns how many
+// there are. An insert that the server's end leaves in doubt is tried again.
+func (w *world) load(t *testing.T) (stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	written := make(chan int, 1)
+	go func() {
+		n := 0
+		var conn *pgx.Conn
+		for ctx.Err() == nil {
+			var err error
+			if conn == nil {
+				if conn, err = pgx.Connect(ctx, w.URL); err != nil {
+					conn = nil
+					continue
+				}
+			}
+			// The same id again if it is not known whether it was committed.
+			_, err = conn.Exec(ctx, fmt.Sprintf("INSERT INTO items VALUES (%d, 7, 'x') ON CONFLICT DO NOTHING", n+1))
+			if err == nil {
+				n++
+			} else if conn.IsClosed() {
+				conn = nil
+			}
+		}
+		if conn != nil {
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+		written <- n
+	}()
+	return func() int {
+		cancel()
+		n := <-written
+		return max(n, one[int](t, w, "SELECT max(id) FROM items"))
+	}
+}
+
+const terminateSQL = "SELECT coalesce((SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1), false)"
+
+func TestReader_LosesAndDoublesNothingWhenItsConnectionIsCut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.start(t)
+	stop := w.load(t)
+	for range 20 {
+		stored := look(w.store, func() int { return len(w.store.changes) })
+		w.store.wait(t, "more rows", func() bool { return len(w.store.changes) > stored+20 })
+		eventually(t, "a walsender to end", patience, func() bool { return one[bool](t, w, terminateSQL, w.cfg.Slot) })
+	}
+	n := stop()
+	w.settle(t)
+	w.wantIDs(t, n)
+	if w.store.taken < 20 {
+		t.Errorf("connected %d times, want at least 20", w.store.taken)
+	}
+	t.Logf("%d rows, connected %d times", n, w.store.taken)
+}
+
+func TestReader_GoesOnAfterTheServerCrashed(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	r := w.start(t, idleEvery(10*time.Millisecond))
+	stop := w.load(t)
+	for range 3 {
+		stored := look(w.store, func() int { return len(w.store.changes) })
+		w.store.wait(t, "more rows", func() bool { return len(w.store.changes) > stored+100 })
+		if err := cluster.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cluster.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.conn, w.watch = w.Connect(t), w.Connect(t)
+	n := stop()
+	w.settle(t)
+	w.wantIDs(t, n)
+	if err := r.stop(); err != nil || len(w.store.gaps) > 0 {
+		t.Errorf("a crash of the server was taken for a gap: %v, %v", err, w.store.gaps)
+	}
+}
+
+// A fast shutdown waits until every walsender's client has all.
+func TestReader_DoesNotHoldUpTheServersShutdown(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	r := w.start(t)
+	w.settle(t)
+	w.exec(t, "SELECT txid_current()") // WAL that is none of ours
+	began := time.Now()
+	cluster.Shutdown()
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the server took %s to shut down", took)
+	}
+	eventually(t, "the loss of the connection to be seen", patience, func() bool { return r.State() == Connecting })
+	if err := cluster.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.conn, w.watch = w.Connect(t), w.Connect(t)
+	w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')")
+	w.settle(t)
+	w.wantIDs(t, 1)
+	if err := r.stop(); err != nil || len(w.store.gaps) > 0 {
+		t.Errorf("a restart of the server was taken for a gap: %v, %v", err, w.store.gaps)
+	}
+}
+
+func TestReader_StandsByAndTakesOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	first := w.start(t)
+	first.reads(t, patience)
+	second := w.start(t)
+	eventually(t, "standby", patience, func() bool { return second.State() == Standby })
+	w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')")
+	w.settle(t)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	second.reads(t, 2*time.Second)
+	w.exec(t, "INSERT INTO items VALUES (2, 7, 'x')")
+	w.settle(t)
+	w.wantIDs(t, 2)
+}

@@ -1,0 +1,271 @@
+package outbox
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"walhook/schemas"
+)
+
+// setURL is an update of account 7's URL.
+func setURL(from, to any) schemas.Change {
+	return users.update(row(7, "n", from, nil), row(7, "n", to, nil))
+}
+
+const (
+	urlA = "https://a.example.com/"
+	urlB = "https://b.example.com/"
+)
+
+// endpointLine is account 7's endpoint: state, who disabled it, revision, URL,
+// where its feed begins.
+func (f *feed) endpointLine(t *testing.T) string {
+	t.Helper()
+	return one[string](t, f.world, `SELECT format('%s%s %s %s from %s', state, '/' || nullif(disabled_by, ''), revision, coalesce(url, '-'), feed_from)
+		FROM walhook.endpoint WHERE account = '7'`)
+}
+
+func (f *feed) wantEndpoint(t *testing.T, want string) {
+	t.Helper()
+	if got := f.endpointLine(t); got != want {
+		t.Errorf("endpoint is %q, want %q", got, want)
+	}
+}
+
+// revisions lists the log's records with the revision that each was appended
+// under.
+func (f *feed) revisions(t *testing.T) []string {
+	t.Helper()
+	return all[string](t, f.world, "SELECT format('%s r%s', record, revision) FROM walhook.event ORDER BY id")
+}
+
+func TestAccount_EventsFollowTheURL(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, users.insert(7, "n", nil, nil), dids.insert(1, 7, "1"))
+		wantLines(t, f.events(t))
+
+		next()
+		f.commit(t, dids.insert(2, 7, "2"), setURL(nil, urlA), dids.insert(3, 7, "3"))
+		f.wantEndpoint(t, "active 1 "+urlA+" from 0")
+		// From the change of the URL on, the change itself included.
+		wantLines(t, f.revisions(t), "users:7 r1", "dids:3 r1")
+
+		next()
+		f.commit(t, dids.update(row(3, 7, "3"), row(3, 7, "4")), setURL(urlA, urlB))
+		f.wantEndpoint(t, "active 2 "+urlB+" from 0")
+		if lines := f.revisions(t); lines[3] != "users:7 r2" {
+			t.Errorf("%v: the change of the URL goes to the new one", lines)
+		}
+
+		next()
+		f.commit(t, users.update(row(7, "n", urlB, nil), row(7, "m", urlB, nil)))
+		f.wantEndpoint(t, "active 2 "+urlB+" from 0") // nothing about it changed
+
+		next()
+		f.forget(t)
+		cleared := f.publisher.nextID + 1
+		f.commit(t, dids.insert(4, 7, "4"), setURL(urlB, nil), dids.insert(5, 7, "5"))
+		f.wantEndpoint(t, fmt.Sprintf("cleared 3 - from %d", cleared))
+		wantLines(t, f.revisions(t), "dids:4 r3")
+		if id := one[int64](t, f.world, "SELECT id FROM walhook.event"); id >= cleared {
+			t.Errorf("event %d came before the feed's end at %d", id, cleared)
+		}
+
+		next()
+		f.forget(t)
+		f.commit(t, dids.insert(6, 7, "6"), setURL(nil, urlA))
+		f.commit(t, dids.insert(7, 7, "7"))
+		f.wantEndpoint(t, fmt.Sprintf("active 4 %s from %d", urlA, cleared))
+		wantLines(t, f.revisions(t), "users:7 r4", "dids:7 r4")
+		if n := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE id < $1", cleared); n != 0 {
+			t.Errorf("%d events of the new feed would expire", n)
+		}
+	})
+}
+
+func TestAccount_ChangesOfOneBatchAreOneRevision(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, users.insert(7, "n", urlA, nil))
+		next()
+		f.append(t, batch(f.tx(setURL(urlA, urlB), dids.insert(1, 7, "1")), f.tx(setURL(urlB, "https://c.example.com"), dids.insert(2, 7, "2"))))
+		f.wantEndpoint(t, "active 2 https://c.example.com from 0")
+		wantLines(t, f.revisions(t)[1:], "users:7 r2", "dids:1 r2", "users:7 r2", "dids:2 r2")
+
+		next()
+		f.forget(t)
+		from := f.publisher.nextID + 1
+		f.append(t, batch(f.tx(dids.insert(3, 7, "3")), f.tx(setURL(urlB, "")), f.tx(dids.insert(4, 7, "4")), f.tx(setURL("", urlA))))
+		f.wantEndpoint(t, fmt.Sprintf("active 3 %s from %d", urlA, from))
+		wantLines(t, f.revisions(t), "dids:3 r3", "users:7 r3")
+		if n := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE id >= $1", from); n != 1 {
+			t.Errorf("%d events belong to the new feed, want its first alone", n)
+		}
+
+		next()
+		f.append(t, batch(f.tx(setURL(urlA, urlB)), f.tx(setURL(urlB, nil))))
+		if line := f.endpointLine(t); !strings.HasPrefix(line, "cleared 4 - from ") {
+			t.Errorf("endpoint is %s", line)
+		}
+	})
+}
+
+func TestAccount_URLThatCannotBeUsedIsAState(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", urlA, nil))
+	for i, url := range []string{"ftp://example.com/", "example.com", "https://", "https://exa mple.com/", "https://example.com:0/",
+		"https://example.com:99999/", "http://[::1", "https://example.com/" + strings.Repeat("x", maxURLBytes), "http://user:secret@/"} {
+		f.commit(t, setURL(urlA, url))
+		f.wantEndpoint(t, fmt.Sprintf("unusable %d %s from 0", i+2, url))
+		if reason := one[string](t, f.world, "SELECT reason FROM walhook.endpoint"); reason == "" || strings.Contains(reason, "secret") {
+			t.Errorf("%s: reason is %q", url, reason)
+		}
+	}
+	f.forget(t)
+	f.commit(t, dids.insert(1, 7, "1"))
+	if n := f.count(t, "event"); n != 1 {
+		t.Errorf("%d events are held, want 1", n)
+	}
+	f.commit(t, setURL("", urlB))
+	if line := f.endpointLine(t); !strings.HasPrefix(line, "active ") {
+		t.Errorf("endpoint is %s", line)
+	}
+}
+
+func TestAccount_URLsThatLookUsable(t *testing.T) {
+	for _, url := range []string{"http://example.com", "https://user:secret@example.com:8443/a?b=c#d", "HTTP://EXAMPLE.COM/", "http://127.0.0.1:9/", "https://[::1]/", "https://bücher.example/ä"} {
+		if fault := urlFault(url); fault != "" {
+			t.Errorf("%s: %s", url, fault)
+		}
+	}
+}
+
+func TestAccount_URLThatWasNotSentIsAsItWas(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", urlA, nil))
+	f.forget(t)
+	f.commit(t, users.update(row(7, "n", notSent, notSent), row(7, "m", notSent, notSent)))
+	f.wantEndpoint(t, "active 1 "+urlA+" from 0")
+	wantLines(t, f.events(t), `7 _1 users:7 update users {'id':7,'name':'m'}`)
+}
+
+func TestAccount_DisablingByWalhookEndsWithTheURL(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = '410', revision = 2")
+		next()
+		f.commit(t, dids.insert(1, 7, "1"))
+		f.wantEndpoint(t, "disabled/walhook 2 "+urlA+" from 0")
+		if n := f.count(t, "event"); n != 2 {
+			t.Errorf("%d events: those of a disabled endpoint are held", n)
+		}
+		f.commit(t, setURL(urlA, urlB))
+		f.wantEndpoint(t, "active 3 "+urlB+" from 0")
+	})
+}
+
+func TestAccount_DisablingByAnOperatorStays(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', reason = 'on request', revision = 2")
+		next()
+		f.commit(t, setURL(urlA, urlB))
+		f.wantEndpoint(t, "disabled/operator 3 "+urlB+" from 0")
+		if reason := one[string](t, f.world, "SELECT reason FROM walhook.endpoint"); reason != "on request" {
+			t.Errorf("reason is %q", reason)
+		}
+	})
+}
+
+func TestAccount_OwnSecretIsFollowed(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		s, _ := f.join(t)
+		secrets := func() string {
+			t.Helper()
+			id := one[int64](t, f.world, "SELECT id FROM walhook.endpoint")
+			endpoints, err := s.Endpoints(t.Context(), []int64{id})
+			if err != nil || len(endpoints) != 1 {
+				t.Fatal(endpoints, err)
+			}
+			return strings.Join(endpoints[0].Secrets, " ")
+		}
+		f.commit(t, users.insert(7, "n", urlA, nil))
+		made := secrets()
+		if !strings.HasPrefix(made, "whsec_") || len(made) != 6+44 {
+			t.Errorf("made secret %q", made)
+		}
+		next()
+		f.commit(t, setURL(urlA, urlB))
+		if secrets() != made {
+			t.Error("the secret changed with the URL")
+		}
+		f.commit(t, users.update(row(7, "n", urlB, nil), row(7, "n", urlB, "whsec_b3du")))
+		f.wantEndpoint(t, "active 3 "+urlB+" from 0")
+		if got := secrets(); got != "whsec_b3du" {
+			t.Errorf("secret is %q", got)
+		}
+		next()
+		f.commit(t, users.update(row(7, "n", urlB, "whsec_b3du"), row(7, "m", urlB, "whsec_b3du")))
+		f.wantEndpoint(t, "active 3 "+urlB+" from 0") // nothing about it changed
+		f.commit(t, setURL(urlB, nil))
+		next()
+		f.commit(t, setURL(nil, urlA))
+		if got := secrets(); got != "whsec_b3du" {
+			t.Errorf("after the URL was cleared and set the secret is %q", got)
+		}
+	})
+}
+
+func TestAccount_UnderANewIDIsAnother(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, users.insert(7, "n", urlA, nil), dids.insert(1, 7, "1"))
+		f.forget(t)
+		next()
+		f.commit(t, users.update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)), dids.update(row(1, 7, "1"), row(1, 9, "1")))
+		next()
+		f.commit(t, dids.insert(2, 9, "2"))
+		wantLines(t, f.events(t),
+			`7 _1 users:7 delete users {'id':7,'name':'n','web_hook_url':'`+urlA+`'}`,
+			`9 _1b users:9 insert users {'id':9,'name':'n','web_hook_url':'`+urlA+`'}`,
+			`9 _2b dids:1 insert dids {'id':1,'user_id':9,'number':'1'}`,
+			`9 _1 dids:2 insert dids {'id':2,'user_id':9,'number':'2'}`)
+	})
+}
+
+func TestAccount_DeletedAndMadeAgain(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.forget(t)
+		next()
+		f.commit(t, users.delete(7, "n", urlA, nil))
+		next()
+		f.commit(t, users.insert(7, "m", urlB, nil), dids.insert(1, 7, "1"))
+		f.wantEndpoint(t, "active 3 "+urlB+" from 0")
+		if ended := one[bool](t, f.world, "SELECT ended_at IS NOT NULL FROM walhook.endpoint"); ended {
+			t.Error("the feed is ended")
+		}
+		wantLines(t, f.revisions(t), "users:7 r2", "users:7 r3", "dids:1 r3")
+		f.append(t, batch(f.tx(users.delete(7, "m", urlB, nil), users.insert(7, "o", urlA, nil)), f.tx(dids.insert(2, 7, "2"))))
+		f.wantEndpoint(t, "active 4 "+urlA+" from 0")
+	})
+}
+
+func TestAccount_ChangesReachTheSenders(t *testing.T) {
+	f := newFeed(t)
+	s, _ := f.join(t)
+	_, since, err := s.EndpointsChanged(t.Context(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.commit(t, users.insert(7, "n", "https://user:secret@a.example.com/", nil))
+	changed, _, err := s.EndpointsChanged(t.Context(), since)
+	if err != nil || len(changed) != 1 || changed[0].Account != "7" || changed[0].URL != "https://user:secret@a.example.com/" || changed[0].State != EndpointActive {
+		t.Errorf("changed are %+v, %v", changed, err)
+	}
+	select {
+	case <-f.store.Appended():
+	default:
+		t.Error("the append was not signalled")
+	}
+}

@@ -1,0 +1,255 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"walhook/schemas"
+)
+
+func TestAppend_StoresEventsOwnersAndPositionAtOneStroke(t *testing.T) {
+	f := newFeed(t)
+	b := batch(f.tx(account(7), dids.insert(1, 7, "312")), f.tx(faxes.insert(5, 1, "2")))
+	b.Position.Ordinal, b.Xid, b.Flush = 9, 4_000_000_000, 0x1_0000_2000
+	f.append(t, b)
+	wantLines(t, all[string](t, f.world, `SELECT format('%s#%s %s %s %s', commit_lsn, ordinal, xid, flush_lsn, next_event_id)
+		FROM walhook.position ORDER BY id DESC LIMIT 1`), "0/1200#9 4000000000 1/2000 4")
+	wantLines(t, all[string](t, f.world, "SELECT format('%s:%s %s', schema, key, account) FROM walhook.owner ORDER BY 1"), "dids:1 7", "faxes:5 7")
+	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', id, endpoint, revision, record, webhook_id, schema, type,
+		extract(epoch FROM committed_at)::bigint) FROM walhook.event ORDER BY id`),
+		"1 1 1 users:7 evt_0000000000001100_1 users insert 1700000000",
+		"2 1 1 dids:1 evt_0000000000001100_2 dids insert 1700000000",
+		"3 1 1 faxes:5 evt_0000000000001200_1 faxes insert 1700000000")
+	got := f.takeOver(t)
+	want := schemas.Checkpoint{Source: testSource, Position: b.Position, Xid: b.Xid, Flush: b.Flush}
+	if got != want {
+		t.Errorf("checkpoint is %+v, want %+v", got, want)
+	}
+	if read, err := f.store.Checkpoint(t.Context()); err != nil || read != want {
+		t.Errorf("checkpoint is read as %+v, %v", read, err)
+	}
+}
+
+func TestAppend_IdleAdvanceMovesThePosition(t *testing.T) {
+	f := newFeed(t)
+	f.append(t, schemas.Batch{Position: schemas.Position{Commit: 0x1100, Ordinal: 2}, Flush: 0x2000})
+	if got := f.takeOver(t); got.Flush != 0x2000 || got.Position != (schemas.Position{Commit: 0x1100, Ordinal: 2}) {
+		t.Errorf("checkpoint is %+v", got)
+	}
+	select {
+	case <-f.store.Appended():
+		t.Error("an append without events was signalled")
+	default:
+	}
+}
+
+func TestAppend_WhatFailsLeavesNothing(t *testing.T) {
+	for name, breakIt := range map[string]string{
+		"the first statement": "ALTER TABLE walhook.endpoint ADD CONSTRAINT broken CHECK (account <> '7')",
+		"the events":          "ALTER TABLE walhook.event ADD CONSTRAINT broken CHECK (record <> 'dids:1')",
+		"the last statement":  "ALTER TABLE walhook.position ADD CONSTRAINT broken CHECK (commit_lsn <> '0/1200')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeedAlone(t)
+			f.commit(t, account(8))
+			before := f.takeOver(t)
+			f.exec(t, breakIt)
+			table := strings.Fields(breakIt)[2]
+			b := batch(f.tx(account(7), dids.insert(1, 7, "312"), faxes.insert(2, 99, "1"), setURL(urlA, urlB)))
+			if err := f.publisher.Append(t.Context(), b); err == nil || errors.Is(err, ErrFenced) {
+				t.Fatalf("appended: %v", err)
+			}
+			if e, o, u, p := f.count(t, "event"), f.count(t, "owner"), f.count(t, "unrouted"), f.count(t, "endpoint"); e != 1 || o != 0 || u != 0 || p != 1 {
+				t.Errorf("%d events, %d owners, %d unrouted, %d endpoints are stored", e, o, u, p)
+			}
+			f.wantSkipped(t, map[string]int{})
+
+			// The same batch, once more.
+			f.exec(t, "ALTER TABLE "+table+" DROP CONSTRAINT broken")
+			if again := f.takeOver(t); again != before {
+				t.Errorf("checkpoint is %+v, was %+v", again, before)
+			}
+			f.append(t, b)
+			if ids := all[int64](t, f.world, "SELECT id FROM walhook.event ORDER BY id"); !slices.Equal(ids, []int64{1, 2, 3, 4}) {
+				t.Errorf("events %v", ids)
+			}
+		})
+	}
+}
+
+func TestAppend_OfAnEarlierPublisherIsRefused(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	second := newPublisher(t, f.world)
+	if _, err := second.TakeOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := batch(f.tx(dids.insert(1, 7, "312"), account(8), faxes.insert(2, 99, "1")))
+	if err := f.publisher.Append(t.Context(), b); !errors.Is(err, ErrFenced) {
+		t.Fatalf("appended: %v", err)
+	}
+	if e, o, p, u := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"), f.count(t, "unrouted"); e != 1 || o != 0 || p != 1 || u != 0 {
+		t.Errorf("%d events, %d owners, %d endpoints, %d unrouted", e, o, p, u)
+	}
+	if err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(*SnapshotWriter) error { return nil }); !errors.Is(err, ErrFenced) {
+		t.Errorf("stored a snapshot: %v", err)
+	}
+	if err := second.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A take-over waits for the append that is running, and reads its position.
+func TestAppend_TakeOverWaitsForOneInTheMiddle(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	held := f.begin(t)
+	execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
+	b := batch(f.tx(dids.insert(1, 7, "312")))
+	appended := make(chan error, 1)
+	go func() { appended <- f.publisher.Append(t.Context(), b) }()
+	f.blocked(t, "INSERT INTO walhook.owner")
+
+	second := newPublisher(t, f.world)
+	type taken struct {
+		checkpoint schemas.Checkpoint
+		err        error
+	}
+	tookOver := make(chan taken, 1)
+	go func() {
+		checkpoint, err := second.TakeOver(t.Context())
+		tookOver <- taken{checkpoint, err}
+	}()
+	f.blocked(t, "UPDATE walhook.epoch")
+	select {
+	case got := <-tookOver:
+		t.Fatalf("took over in the middle of an append: %+v", got)
+	default:
+	}
+	commit(t, held)
+	if err := <-appended; err != nil {
+		t.Errorf("the append that came first: %v", err)
+	}
+	got := <-tookOver
+	if got.err != nil || got.checkpoint.Position != b.Position {
+		t.Fatalf("took over at %+v, %v", got.checkpoint, got.err)
+	}
+	if err := f.publisher.Append(t.Context(), batch(f.tx(dids.insert(2, 7, "313")))); !errors.Is(err, ErrFenced) {
+		t.Errorf("appended: %v", err)
+	}
+	if err := second.Append(t.Context(), batch(f.tx(dids.insert(3, 7, "314")))); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, f.world, "SELECT id || ' ' || record FROM walhook.event ORDER BY id"), "1 users:7", "2 dids:1", "3 dids:3")
+}
+
+// An append that waits behind a take-over stores nothing.
+func TestAppend_BehindATakeOverStoresNothing(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	taking := f.begin(t)
+	execTx(t, taking, takeEpochSQL, "another")
+	appended := make(chan error, 1)
+	b := batch(f.tx(dids.insert(1, 7, "312"), account(8)))
+	go func() { appended <- f.publisher.Append(t.Context(), b) }()
+	f.blocked(t, "assert_epoch")
+	commit(t, taking)
+	if err := <-appended; !errors.Is(err, ErrFenced) {
+		t.Errorf("appended: %v", err)
+	}
+	if e, o, p := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"); e != 1 || o != 0 || p != 1 {
+		t.Errorf("%d events, %d owners, %d endpoints", e, o, p)
+	}
+}
+
+// A publisher whose session dies in the middle lets the next one in.
+func TestAppend_ThatDiesInTheMiddleStoresNothing(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	before := f.takeOver(t)
+	held := f.begin(t)
+	execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
+	b := batch(f.tx(dids.insert(1, 7, "312")))
+	appended := make(chan error, 1)
+	go func() { appended <- f.publisher.Append(t.Context(), b) }()
+	f.blocked(t, "INSERT INTO walhook.owner")
+	f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND query LIKE '%INSERT INTO walhook.owner%' AND pid <> pg_backend_pid()`)
+	if err := <-appended; err == nil || errors.Is(err, ErrFenced) {
+		t.Errorf("appended: %v", err)
+	}
+	commit(t, held)
+	if again := f.takeOver(t); again != before {
+		t.Errorf("checkpoint is %+v, was %+v", again, before)
+	}
+	f.append(t, b)
+	if n := f.count(t, "event"); n != 2 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestAppend_ThatIsCancelledCanBeTakenUpAgain(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	held := f.begin(t)
+	execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
+	b := batch(f.tx(dids.insert(1, 7, "312")))
+	ctx, cancel := context.WithCancel(t.Context())
+	appended := make(chan error, 1)
+	go func() { appended <- f.publisher.Append(ctx, b) }()
+	f.blocked(t, "INSERT INTO walhook.owner")
+	cancel()
+	if err := <-appended; !errors.Is(err, context.Canceled) {
+		t.Errorf("appended: %v", err)
+	}
+	commit(t, held)
+	if f.takeOver(t).Position != b.Position { // it is not known whether it was stored
+		f.append(t, b)
+	}
+	if n := f.count(t, "event"); n != 2 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestAppend_IDsRiseInCommitOrderOverHandovers(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	publishers := []*Publisher{f.publisher, newPublisher(t, f.world), newPublisher(t, f.world)}
+	for n := range 12 {
+		f.publisher = publishers[n%len(publishers)]
+		checkpoint := f.takeOver(t)
+		if checkpoint.Position.Commit != f.commitLSN {
+			t.Fatalf("hand-over %d begins at %s, want %X", n, checkpoint.Position, uint64(f.commitLSN))
+		}
+		for range 3 {
+			f.commit(t, dids.insert(n, 7, "1"), dids.insert(n+100, 7, "2"))
+		}
+	}
+	webhookIDs := all[string](t, f.world, "SELECT webhook_id FROM walhook.event ORDER BY id")
+	if len(webhookIDs) != 1+12*6 || !slices.IsSorted(webhookIDs) {
+		t.Errorf("%d events in the order %v", len(webhookIDs), webhookIDs)
+	}
+	// Append number by append number, the events are without a hole.
+	if n := one[int](t, f.world, "SELECT max(id) FROM walhook.event"); n != len(webhookIDs) {
+		t.Errorf("the newest id is %d of %d events", n, len(webhookIDs))
+	}
+}
+
+func TestGap_IsNotedOnceUntilItIsAccepted(t *testing.T) {
+	f := newFeed(t)
+	for range 3 {
+		if err := f.publisher.RecordGap(t.Context(), schemas.Gap{From: 0x2000, Reason: "slot is missing"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.publisher.RecordGap(t.Context(), schemas.Gap{From: 0x3000, To: 0x4000, Reason: "slot was advanced"}); err != nil {
+		t.Fatal(err)
+	}
+	const gapsSQL = "SELECT format('%s %s %s %s', from_lsn, coalesce(to_lsn::text, '-'), reason, accepted_at IS NOT NULL) FROM walhook.gap ORDER BY id"
+	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing f", "0/3000 0/4000 slot was advanced f")
+	f.snapshot(t, 0x5000, func(*SnapshotWriter) error { return nil })
+	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing t", "0/3000 0/4000 slot was advanced t")
+}

@@ -1,0 +1,314 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// partitions lists the partitions of a table that are attached.
+func (w *world) partitions(t *testing.T, table string) []string {
+	t.Helper()
+	return all[string](t, w, `SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE i.inhparent = ('walhook.' || $1)::regclass AND NOT i.inhdetachpending ORDER BY 1`, table)
+}
+
+func (w *world) maintain(t *testing.T) {
+	t.Helper()
+	if err := w.store.maintainOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// oldDay makes the partitions of a day long past.
+func (w *world) oldDay(t *testing.T, days int) string {
+	t.Helper()
+	day := time.Now().UTC().AddDate(0, 0, -days)
+	tx := w.begin(t)
+	for _, table := range dailyTables() {
+		from, to := day.Format(time.DateOnly), day.AddDate(0, 0, 1).Format(time.DateOnly)
+		if err := makePartitionTx(t.Context(), tx, table, table+"_"+day.Format(dayFormat), "'"+from+" 00:00+00'", "'"+to+" 00:00+00'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(t, tx)
+	return day.Format(dayFormat)
+}
+
+func TestPartitions_AreMadeAheadAndOnce(t *testing.T) {
+	w := newWorldAlone(t)
+	for range 3 {
+		if err := w.store.makePartitions(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantLines(t, w.partitions(t, "event"), "event_000000", "event_000001", "event_000002")
+	for _, table := range dailyTables() {
+		var want []string
+		for ahead := range 3 {
+			want = append(want, table+"_"+time.Now().UTC().AddDate(0, 0, ahead).Format(dayFormat))
+		}
+		wantLines(t, w.partitions(t, table), want...)
+	}
+	w.exec(t, "INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', $1)",
+		int64(2*eventPartitionSize))
+	if err := w.store.makePartitions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.partitions(t, "event"); !slices.Equal(got[3:], []string{"event_000003", "event_000004"}) {
+		t.Errorf("partitions %v", got)
+	}
+}
+
+func TestPartitions_AnyNumberMayMakeThem(t *testing.T) {
+	w := newWorldAlone(t)
+	w.exec(t, "DROP TABLE walhook.event_000001, walhook.event_000002")
+	done := make(chan error)
+	for range 4 {
+		go func() { done <- w.store.makePartitions(t.Context()) }()
+	}
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	wantLines(t, w.partitions(t, "event"), "event_000000", "event_000001", "event_000002")
+}
+
+// quickly appends with little patience: an append must not queue behind who
+// waits for a lock.
+func (f *feed) quickly(t *testing.T, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := f.publisher.Append(ctx, batch(f.tx(dids.insert(n, 7, "1")))); err != nil {
+		t.Errorf("append %d: %v", n, err)
+	}
+}
+
+func TestPartitions_NeitherMakingNorDroppingHoldsUpAnAppend(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	f.rotate(t)
+	reader := f.begin(t)
+	execTx(t, reader, "SELECT count(*) FROM walhook.event")
+	execTx(t, reader, "SELECT count(*) FROM walhook.position")
+
+	f.exec(t, "DROP TABLE walhook.event_000003")
+	if err := f.store.makePartitions(t.Context()); err != nil {
+		t.Errorf("a reader holds up the making of partitions: %v", err)
+	}
+	f.quickly(t, 1)
+
+	f.allDelivered(t)
+	dropped := make(chan error, 1)
+	go func() { dropped <- f.store.maintainOnce(t.Context()) }()
+	f.blocked(t, "DETACH PARTITION")
+	for n := range 5 {
+		f.quickly(t, n)
+	}
+	s, _ := f.join(t)
+	if events := f.tail(t, s, TailQuery{Endpoint: 1}); len(events) != 6 {
+		t.Errorf("%d events are read meanwhile, want the 6 of the later partition", len(events))
+	}
+	if err := <-dropped; err == nil || !strings.Contains(err.Error(), "lock timeout") {
+		t.Errorf("dropped under a reader: %v", err)
+	}
+
+	// Interrupted, it is finished the next time.
+	commit(t, reader)
+	f.maintain(t)
+	f.quickly(t, 10)
+	if n := one[int](t, f.world, "SELECT count(*) FROM pg_class WHERE relname = 'event_000000'"); n != 0 {
+		t.Error("the partition is still there")
+	}
+	if n := one[int](t, f.world, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%lock_timeout%'"); n != 0 {
+		t.Error("a connection of the pool keeps the lock timeout")
+	}
+}
+
+// rotate makes the next append begin the next partition of the log, and what
+// is in the present one too old.
+func (f *feed) rotate(t *testing.T) {
+	t.Helper()
+	f.commit(t, dids.insert(99, 7, "1"))
+	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '8 days'")
+	f.takeOver(t)
+	before := eventPartition(f.publisher.nextID)
+	f.commit(t, dids.insert(100, 7, "1"))
+	if after := eventPartition(f.publisher.nextID); after != before+1 {
+		t.Fatalf("the log is in partition %d after %d", after, before)
+	}
+}
+
+// allDelivered makes every event settled and every tail and lane moved past it.
+func (f *feed) allDelivered(t *testing.T) {
+	t.Helper()
+	f.exec(t, "UPDATE walhook.shard SET tail = (SELECT max(id) FROM walhook.event)")
+}
+
+func TestPublisher_MovesToTheNextPartitionWhenThePresentOneIsOldEnough(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7), dids.insert(1, 7, "1"))
+	f.takeOver(t)
+	f.commit(t, dids.insert(2, 7, "1"))
+	wantLines(t, all[string](t, f.world, "SELECT id::text FROM walhook.event ORDER BY id"), "1", "2", "3")
+	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '25 hours'")
+	f.restart(t)
+	f.commit(t, dids.insert(3, 7, "1"))
+	f.commit(t, dids.insert(4, 7, "1"))
+	f.restart(t)
+	f.commit(t, dids.insert(5, 7, "1"))
+	wantLines(t, all[string](t, f.world, "SELECT id::text FROM walhook.event ORDER BY id"), "1", "2", "3",
+		fmt.Sprint(eventPartitionSize), fmt.Sprint(eventPartitionSize+1), fmt.Sprint(eventPartitionSize+2))
+	wantLines(t, f.partitions(t, "event"), "event_000000", "event_000001", "event_000002", "event_000003")
+}
+
+func TestRetention_DropsWhatIsOldAndDelivered(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	f.rotate(t)
+	f.allDelivered(t)
+	old, kept := f.oldDay(t, 9), f.oldDay(t, 6)
+	f.exec(t, `INSERT INTO walhook.attempt SELECT now() - interval '9 days', 1, 1, 1, 1, '1s', 200, 'delivered', '2xx', ''`)
+	f.exec(t, `INSERT INTO walhook.owner VALUES ('dids', 'old', '7', now() - interval '8 days'), ('dids', 'young', '7', now() - interval '6 days'), ('dids', 'living', '7', NULL)`)
+	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '8 days' WHERE id < $1", int64(eventPartitionSize))
+	f.maintain(t)
+	if got := f.partitions(t, "event"); got[0] != "event_000001" {
+		t.Errorf("the log has the partitions %v", got)
+	}
+	for _, table := range dailyTables() {
+		got := f.partitions(t, table)
+		if slices.Contains(got, table+"_"+old) || !slices.Contains(got, table+"_"+kept) {
+			t.Errorf("%s has the partitions %v", table, got)
+		}
+	}
+	wantLines(t, all[string](t, f.world, "SELECT key FROM walhook.owner WHERE key !~ '\\d' ORDER BY 1"), "living", "young")
+	f.commit(t, dids.insert(9, 7, "1"))
+}
+
+func TestRetention_KeepsWhatIsYoungOrInUse(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	f.rotate(t)
+	f.allDelivered(t)
+	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '6 days'")
+	f.maintain(t)
+	if got := f.partitions(t, "event"); got[0] != "event_000000" {
+		t.Errorf("young: the log has the partitions %v", got)
+	}
+	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '30 days'")
+	f.maintain(t)
+	if got := f.partitions(t, "event"); got[0] != "event_000001" {
+		t.Errorf("the partition in use is dropped, or the one before it is not: %v", got)
+	}
+}
+
+func TestRetention_KeepsWhatIsNotDelivered(t *testing.T) {
+	for name, undelivered := range map[string]string{
+		"a tail has not passed it":      "UPDATE walhook.shard SET tail = 0",
+		"a lane stands still before it": "INSERT INTO walhook.lane VALUES (1, true, 1, false, NULL, 0, NULL, NULL, '')",
+		"an event is in retry":          "INSERT INTO walhook.retry VALUES (1, 1, 'users:7', 1, now(), '5xx')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeedAlone(t)
+			f.commit(t, account(7))
+			f.rotate(t)
+			f.allDelivered(t)
+			old := f.oldDay(t, 7) // past retention, and younger than the log's oldest event
+			f.exec(t, undelivered)
+			f.maintain(t)
+			if got := f.partitions(t, "event"); got[0] != "event_000000" {
+				t.Errorf("the log has the partitions %v", got)
+			}
+			if got := f.partitions(t, "attempt"); got[0] != "attempt_"+old {
+				t.Errorf("the attempts that tell what was delivered are gone: %v", got)
+			}
+			if n := f.logs.FilterMessageSnippet("past retention and kept").Len(); n != 1 {
+				t.Errorf("%d warnings", n)
+			}
+		})
+	}
+}
+
+// A shard for which nothing is appended has a tail that stands still.
+func TestRetention_IsNotHeldUpByAnIdleShard(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	f.rotate(t)
+	f.exec(t, "UPDATE walhook.shard SET tail = (SELECT max(id) FROM walhook.event) WHERE id = 1")
+	f.maintain(t)
+	if got := f.partitions(t, "event"); got[0] != "event_000001" {
+		t.Errorf("the log has the partitions %v", got)
+	}
+}
+
+func TestRetention_NeverDropsTheNewestPosition(t *testing.T) {
+	f := newFeedAlone(t)
+	day := f.oldDay(t, 30)
+	f.oldDay(t, 31)
+	f.exec(t, "UPDATE walhook.position SET stored_at = stored_at - interval '30 days'")
+	before, err := f.store.Checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.maintain(t)
+	if got := f.partitions(t, "position"); got[0] != "position_"+day {
+		t.Errorf("positions have the partitions %v", got)
+	}
+	if got := f.partitions(t, "attempt"); strings.HasSuffix(got[0], day) {
+		t.Errorf("attempts have the partitions %v", got)
+	}
+	if after, err := f.store.Checkpoint(t.Context()); err != nil || after != before {
+		t.Errorf("checkpoint is %+v, %v", after, err)
+	}
+}
+
+// What was detached and not dropped, as after a crash, is dropped the next time.
+func TestRetention_FinishesADrop(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	f.rotate(t)
+	f.allDelivered(t)
+	day := f.oldDay(t, 20)
+	f.exec(t, "ALTER TABLE walhook.event DETACH PARTITION walhook.event_000000")
+	f.exec(t, "ALTER TABLE walhook.attempt DETACH PARTITION walhook.attempt_"+day)
+	f.maintain(t)
+	if left := all[string](t, f.world, "SELECT relname FROM pg_class WHERE relname IN ('event_000000', 'attempt_' || $1)", day); len(left) != 0 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+func TestRetention_OneProcessAtATime(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	f.rotate(t)
+	f.allDelivered(t)
+	other := f.begin(t)
+	execTx(t, other, "SELECT pg_advisory_xact_lock($1)", retentionLock)
+	f.maintain(t)
+	if got := f.partitions(t, "event"); got[0] != "event_000000" {
+		t.Errorf("dropped while another was at it: %v", got)
+	}
+	commit(t, other)
+	f.maintain(t)
+	if got := f.partitions(t, "event"); got[0] != "event_000001" {
+		t.Errorf("not dropped afterwards: %v", got)
+	}
+}
+
+func TestMaintain_EndsWithItsContext(t *testing.T) {
+	w := newWorldAlone(t)
+	w.exec(t, "DROP TABLE walhook.event_000002")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.store.Maintain(ctx) }()
+	eventually(t, "the partition is made", func() bool { return len(w.partitions(t, "event")) == 3 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,86 @@
+package outbox
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"walhook/schemas"
+)
+
+func withKey(fill byte) func(*Config) {
+	return func(c *Config) { c.SecretKey = bytes.Repeat([]byte{fill}, 32) }
+}
+
+func TestSecrets_AreSealedUnderAKey(t *testing.T) {
+	f := newFeed(t, withKey(1))
+	f.snapshot(t, firstLSN, func(w *SnapshotWriter) error {
+		return w.Account(t.Context(), schemas.Account{ID: "9", URL: urlA, Secret: "whsec_OQ=="})
+	})
+	f.takeOver(t)
+	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"), users.insert(8, "n", urlA, nil))
+	f.commit(t, users.update(row(9, "n", urlA, "whsec_OQ=="), row(9, "n", urlA, "whsec_bmV3")))
+	for _, stored := range all[string](t, f.world, "SELECT secret FROM walhook.endpoint") {
+		if !strings.HasPrefix(stored, sealedPrefix) || strings.Contains(stored, "whsec_") {
+			t.Errorf("stored as %q", stored)
+		}
+	}
+	s, _ := f.join(t)
+	secrets := func() (list []string) {
+		endpoints, err := s.Endpoints(t.Context(), all[int64](t, f.world, "SELECT id FROM walhook.endpoint ORDER BY account"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range endpoints {
+			list = append(list, e.Account+" "+strings.Join(e.Secrets, " "))
+		}
+		return list
+	}
+	got := secrets()
+	if len(got) != 3 || got[0] != "7 whsec_b3du" || got[2] != "9 whsec_bmV3" || !strings.HasPrefix(got[1], "8 whsec_") {
+		t.Errorf("secrets are %v", got)
+	}
+
+	// A restart under the same key changes nothing, also when a row comes again.
+	f.restart(t)
+	f.commit(t, users.update(row(7, "n", urlA, "whsec_b3du"), row(7, "m", urlA, "whsec_b3du")))
+	if revision := one[int](t, f.world, "SELECT revision FROM walhook.endpoint WHERE account = '7'"); revision != 1 {
+		t.Errorf("revision %d", revision)
+	}
+	f.exec(t, "UPDATE walhook.endpoint SET previous_secret = secret WHERE account = '7'")
+	if got := secrets(); got[0] != "7 whsec_b3du whsec_b3du" {
+		t.Errorf("while it is rotated the secrets are %s", got[0])
+	}
+}
+
+func TestSecrets_AreRefusedUnderAnotherKey(t *testing.T) {
+	f := newFeed(t, withKey(1))
+	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"))
+	for name, change := range map[string]func(*Config){"another key": withKey(2), "no key": func(*Config) {}} {
+		f.open(t, change)
+		s, _ := f.join(t)
+		endpoints, err := s.Endpoints(t.Context(), []int64{1})
+		if err == nil || len(endpoints) != 0 {
+			t.Errorf("%s: read %d endpoints", name, len(endpoints))
+		} else if !strings.Contains(err.Error(), "--secret-key") {
+			t.Errorf("%s: the error does not say what to do: %v", name, err)
+		}
+		if _, err := newPublisher(t, f.world).TakeOver(t.Context()); err == nil {
+			t.Errorf("%s: took over", name)
+		}
+	}
+}
+
+func TestSecrets_StoredPlainAreReadUnderAKey(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"))
+	if stored := one[string](t, f.world, "SELECT secret FROM walhook.endpoint"); stored != "whsec_b3du" {
+		t.Errorf("without a key it is stored as %q", stored)
+	}
+	f.open(t, withKey(1))
+	s, _ := f.join(t)
+	endpoints, err := s.Endpoints(t.Context(), []int64{1})
+	if err != nil || endpoints[0].Secrets[0] != "whsec_b3du" {
+		t.Errorf("read %v, %v", endpoints, err)
+	}
+}

@@ -1,0 +1,168 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"walhook/schemas"
+)
+
+// load is a snapshot of accounts by URL, and owners.
+func load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(*SnapshotWriter) error {
+	return func(w *SnapshotWriter) error {
+		for id, url := range accounts {
+			if err := w.Account(t.Context(), schemas.Account{ID: id, URL: url}); err != nil {
+				return err
+			}
+		}
+		for _, edge := range owners {
+			if err := w.Owner(t.Context(), edge); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// endpoints lists account, state, revision, URL, whether its feed is ended.
+func (f *feed) endpoints(t *testing.T) []string {
+	t.Helper()
+	return all[string](t, f.world, `SELECT format('%s %s%s %s %s%s', account, state, '/' || nullif(disabled_by, ''), revision, coalesce(url, '-'),
+		CASE WHEN ended_at IS NOT NULL THEN ' ended' END) FROM walhook.endpoint ORDER BY account`)
+}
+
+func TestSnapshot_IsTheFirstPosition(t *testing.T) {
+	w := newWorld(t)
+	f := &feed{world: w, publisher: newPublisher(t, w)}
+	if got := f.takeOver(t); got != (schemas.Checkpoint{}) {
+		t.Errorf("checkpoint before the first snapshot is %+v", got)
+	}
+	f.snapshot(t, 0x5000, load(t, map[string]string{"7": urlA, "8": "", "9": "ftp://x/"},
+		schemas.OwnerEdge{Schema: "dids", Key: "1", Account: "7"}, schemas.OwnerEdge{Schema: "dids", Key: "2"}))
+	want := schemas.Checkpoint{Source: testSource, Position: schemas.Position{Commit: 0x5000}, Flush: 0x5000}
+	if got := f.takeOver(t); got != want {
+		t.Errorf("checkpoint is %+v, want %+v", got, want)
+	}
+	wantLines(t, f.endpoints(t), "7 active 1 "+urlA, "9 unusable 1 ftp://x/")
+
+	// What it says of owners is known from then on.
+	f.commitLSN = 0x5000
+	f.commit(t, faxes.insert(1, 1, "1"), faxes.insert(2, 2, "1"), faxes.delete(9, 1, "1"))
+	wantLines(t, f.events(t), `7 _1 faxes:1 insert faxes {'id':1,'did_id':1,'pages':'1'}`, `7 _3 faxes:9 delete faxes {'id':9,'did_id':1,'pages':'1'}`)
+	f.wantSkipped(t, map[string]int{skipNoOwner: 1})
+}
+
+func TestSnapshot_ThatIsInterruptedLeavesNothing(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", urlA, nil), dids.insert(1, 7, "1"))
+	before, owners := f.endpoints(t), f.count(t, "owner")
+	if err := f.publisher.BeginSnapshot(t.Context(), testSource); err != nil {
+		t.Fatal(err)
+	}
+	lost := errors.New("connection lost")
+	err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(w *SnapshotWriter) error {
+		accounts := map[string]string{}
+		for n := range snapshotChunk + 1 { // some of it is sent already
+			accounts[fmt.Sprint(n)] = urlB
+		}
+		if err := load(t, accounts, schemas.OwnerEdge{Schema: "dids", Key: "2", Account: "7"})(w); err != nil {
+			return err
+		}
+		return lost
+	})
+	if !errors.Is(err, lost) {
+		t.Fatal(err)
+	}
+	wantLines(t, f.endpoints(t), before...)
+	if n := f.count(t, "owner"); n != owners {
+		t.Errorf("%d owners, want %d", n, owners)
+	}
+	for slot, want := range map[string]bool{testSource.Slot: true, "another": false} {
+		if begun, err := f.publisher.SnapshotBegun(t.Context(), slot); err != nil || begun != want {
+			t.Errorf("slot %s: begun is %t, %v", slot, begun, err)
+		}
+	}
+	if got := f.takeOver(t); got != (schemas.Checkpoint{}) {
+		t.Errorf("there is a checkpoint in the middle of a snapshot: %+v", got)
+	}
+
+	// The next one, by another process.
+	f.restart(t)
+	f.snapshot(t, 0x9000, load(t, map[string]string{"7": urlA}))
+	if begun, err := f.publisher.SnapshotBegun(t.Context(), testSource.Slot); err != nil || begun {
+		t.Errorf("begun is %t, %v", begun, err)
+	}
+	// The log goes on where it was.
+	f.restart(t)
+	f.commit(t, dids.insert(3, 7, "3"))
+	wantLines(t, all[string](t, f.world, "SELECT id || ' ' || record FROM walhook.event ORDER BY id"), "1 users:7", "2 dids:1", "3 dids:3")
+}
+
+func TestSnapshot_ReplacesWhatWasKnown(t *testing.T) {
+	f := newFeed(t)
+	for n, url := range []any{urlA, urlA, urlA, urlA, nil, urlA, urlA} {
+		f.commit(t, users.insert(n, "n", url, nil), dids.insert(n, n, "1"))
+	}
+	f.commit(t, setAccountURL(5, urlA, nil))
+	f.commit(t, users.delete(6, "n", urlA, nil))
+	newest := f.publisher.nextID
+	f.snapshot(t, 0x9000, load(t, map[string]string{"0": urlA, "1": urlB, "2": "", "4": urlA, "5": urlB, "6": urlA},
+		schemas.OwnerEdge{Schema: "dids", Key: "1", Account: "4"}))
+	wantLines(t, f.endpoints(t),
+		"0 active 1 "+urlA,          // as it was
+		"1 active 2 "+urlB,          // changed
+		"2 cleared 2 -",             // cleared
+		"3 active 2 "+urlA+" ended", // gone
+		"4 active 1 "+urlA,          // new
+		"5 active 3 "+urlB,          // set again
+		"6 active 3 "+urlA)          // made again
+	wantLines(t, all[string](t, f.world, "SELECT format('%s:%s %s', schema, key, account) FROM walhook.owner"), "dids:1 4")
+	wantLines(t, all[string](t, f.world, "SELECT format('%s from %s', account, feed_from) FROM walhook.endpoint WHERE feed_from > 0 ORDER BY account"),
+		fmt.Sprintf("2 from %d", newest), fmt.Sprintf("5 from %d", one[int64](t, f.world, "SELECT feed_from FROM walhook.endpoint WHERE account = '5'")))
+
+	f.takeOver(t)
+	f.forget(t)
+	f.commit(t, dids.insert(20, 3, "x"), dids.insert(21, 2, "x"), faxes.insert(22, 1, "x"))
+	wantLines(t, f.events(t), `4 _3 faxes:22 insert faxes {'id':22,'did_id':1,'pages':'x'}`)
+}
+
+func setAccountURL(id int, from, to any) schemas.Change {
+	return users.update(row(id, "n", from, nil), row(id, "n", to, nil))
+}
+
+func TestSnapshot_KeepsWhatAnOperatorDisabled(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(1), account(2), account(3))
+	f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', reason = 'on request'")
+	f.exec(t, "UPDATE walhook.endpoint SET disabled_by = 'walhook' WHERE account = '3'")
+	f.snapshot(t, 0x9000, load(t, map[string]string{"1": "https://example.com/1", "2": urlB, "3": urlB}))
+	wantLines(t, f.endpoints(t), "1 disabled/operator 1 https://example.com/1", "2 disabled/operator 2 "+urlB, "3 active 2 "+urlB)
+	wantLines(t, all[string](t, f.world, "SELECT reason FROM walhook.endpoint ORDER BY account"), "on request", "on request", "")
+}
+
+func TestSnapshot_TakesTheAccountsOwnSecrets(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", urlA, "whsec_b2xk"), users.insert(8, "n", urlA, nil))
+	made := one[string](t, f.world, "SELECT secret FROM walhook.endpoint WHERE account = '8'")
+	f.snapshot(t, 0x9000, func(w *SnapshotWriter) error {
+		for _, a := range []schemas.Account{{ID: "7", URL: urlA, Secret: "whsec_bmV3"}, {ID: "8", URL: urlB}, {ID: "9", URL: urlA, Secret: "whsec_OQ=="}} {
+			if err := w.Account(t.Context(), a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	wantLines(t, all[string](t, f.world, "SELECT account || ' ' || secret FROM walhook.endpoint ORDER BY account"),
+		"7 whsec_bmV3", "8 "+made, "9 whsec_OQ==")
+	if revision := one[int](t, f.world, "SELECT revision FROM walhook.endpoint WHERE account = '7'"); revision != 2 {
+		t.Errorf("a changed secret has revision %d: no sender reads it", revision)
+	}
+}
+
+func TestSnapshot_OfAnotherSetupIsNotFinished(t *testing.T) {
+	f := newFeed(t)
+	if err := f.publisher.LoadSnapshot(t.Context(), 0x9000, load(t, nil)); err == nil {
+		t.Error("stored a snapshot that was not begun")
+	}
+}
