@@ -28,12 +28,6 @@ func newCatalogReader(ctx context.Context, cfg Config) (*catalogReader, error) {
 
 func (r *catalogReader) close(ctx context.Context) { closeConn(ctx, r.conn) }
 
-const primaryKeySQL = `
-	SELECT a.attname::text
-	FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
-		AND a.attnum = ANY ((i.indkey::int2[])[0 : i.indnkeyatts - 1]) -- what follows is only INCLUDEd
-	WHERE i.indrelid = $1 AND i.indisprimary`
-
 // describe completes a relation with its primary key and its types. before is
 // the relation's shape until now, or nil.
 //
@@ -41,45 +35,76 @@ const primaryKeySQL = `
 // FULL and INDEX they are not, so that today's catalog is asked; a table that
 // is gone by now keeps the key that it had.
 func (r *catalogReader) describe(ctx context.Context, relation, before *schemas.Relation) error {
-	var names []string
-	if relation.Identity == schemas.IdentityDefault {
-		for _, column := range relation.Columns {
-			if column.Key {
-				names = append(names, column.Name)
-			}
-		}
-	} else {
-		var err error
-		rows, err := r.conn.Query(ctx, primaryKeySQL, relation.OID)
-		if err == nil {
-			names, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		}
-		if err != nil {
-			return fmt.Errorf("read the primary key of %s: %w", relation.Table(), err)
-		}
-		if len(names) == 0 && before != nil {
-			for _, i := range before.PrimaryKey {
-				names = append(names, before.Columns[i].Name)
-			}
+	if relation.Identity == schemas.IdentityFull {
+		if err := r.distrustPartitions(ctx, relation); err != nil {
+			return err
 		}
 	}
-	relation.PrimaryKey = columnsNamed(relation, names)
+	if relation.Identity == schemas.IdentityDefault {
+		for i, column := range relation.Columns {
+			if column.Key {
+				relation.PrimaryKey = append(relation.PrimaryKey, i)
+			}
+		}
+		return r.describeTypes(ctx, relation)
+	}
+	today := &schemas.Relation{OID: relation.OID}
+	if err := readColumns(ctx, r.conn, today); err != nil {
+		return fmt.Errorf("read the primary key of %s: %w", relation.Table(), err)
+	}
+	if relation.PrimaryKey = keyOf(relation, today); relation.PrimaryKey == nil && before != nil {
+		relation.PrimaryKey = keyOf(relation, before)
+	}
 	return r.describeTypes(ctx, relation)
 }
 
-// columnsNamed finds columns by name, in the relation's order; none if one is
-// missing.
-func columnsNamed(relation *schemas.Relation, names []string) []int {
-	var found []int
-	for i, column := range relation.Columns {
-		if slices.Contains(names, column.Name) {
-			found = append(found, i)
+// keyOf finds a relation's primary key by the same table's shape at another
+// time: by name, or by place if all that differs is names. It is nil when
+// neither will do.
+func keyOf(relation, other *schemas.Relation) []int {
+	var key []int
+	for _, i := range other.PrimaryKey {
+		if at := relation.Column(other.Columns[i].Name); at >= 0 {
+			key = append(key, at)
 		}
 	}
-	if len(found) != len(names) {
+	if len(key) == len(other.PrimaryKey) {
+		return key
+	}
+	sameType := func(a, b schemas.Column) bool { return a.Type == b.Type }
+	if slices.EqualFunc(relation.Columns, other.Columns, sameType) {
+		return slices.Clone(other.PrimaryKey)
+	}
+	return nil
+}
+
+// partitionSQL says whether a table is partitioned, and has a partition that
+// logs less than the whole old row.
+const partitionSQL = `
+	SELECT EXISTS (SELECT FROM pg_partition_tree($1) t JOIN pg_class c ON c.oid = t.relid
+		WHERE t.isleaf AND c.relreplident <> 'f' AND c.oid <> $1)`
+
+// distrustPartitions takes a partitioned table for one with DEFAULT where a
+// partition is not FULL, as a new one never is: changes published as the
+// root's come as if that partition had logged nulls.
+func (r *catalogReader) distrustPartitions(ctx context.Context, relation *schemas.Relation) error {
+	var partial bool
+	if err := r.conn.QueryRow(ctx, partitionSQL, relation.OID).Scan(&partial); err != nil {
+		return fmt.Errorf("look at the partitions of %s: %w", relation.Table(), err)
+	}
+	if !partial {
 		return nil
 	}
-	return found
+	today := &schemas.Relation{OID: relation.OID}
+	if err := readColumns(ctx, r.conn, today); err != nil {
+		return fmt.Errorf("read the primary key of %s: %w", relation.Table(), err)
+	}
+	key := keyOf(relation, today)
+	relation.Identity = schemas.IdentityDefault
+	for i := range relation.Columns {
+		relation.Columns[i].Key = slices.Contains(key, i)
+	}
+	return nil
 }
 
 func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation) error {
@@ -141,9 +166,23 @@ func readRelation(ctx context.Context, tx pgx.Tx, name schemas.TableName) (*sche
 		return nil, fmt.Errorf("look at table %s: %w", name, err)
 	}
 	relation.Identity = schemas.ReplicaIdentity(identity[0])
-	rows, err := tx.Query(ctx, columnsSQL, relation.OID)
-	if err != nil {
+	if err := readColumns(ctx, tx, relation); err != nil {
 		return nil, fmt.Errorf("read the columns of %s: %w", name, err)
+	}
+	return relation, nil
+}
+
+// querier is a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// readColumns reads the columns and the primary key of a relation by its OID;
+// none if there is no such table.
+func readColumns(ctx context.Context, q querier, relation *schemas.Relation) error {
+	rows, err := q.Query(ctx, columnsSQL, relation.OID)
+	if err != nil {
+		return err
 	}
 	var column schemas.Column
 	var primary bool
@@ -154,8 +193,5 @@ func readRelation(ctx context.Context, tx pgx.Tx, name schemas.TableName) (*sche
 		relation.Columns = append(relation.Columns, column)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the columns of %s: %w", name, err)
-	}
-	return relation, nil
+	return err
 }

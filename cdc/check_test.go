@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -109,7 +110,9 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 			spoil: func(t *testing.T, w *world) {
 				w.dropSlot(t)
 				one[string](t, w, "SELECT slot_name::text FROM pg_create_physical_replication_slot($1)", w.cfg.Slot)
-				t.Cleanup(func() { execOn(t, w.conn, "SELECT pg_drop_replication_slot('"+w.cfg.Slot+"')") })
+				t.Cleanup(func() { // no database holds it that would be dropped with it
+					_, _ = w.conn.Exec(context.Background(), "SELECT pg_drop_replication_slot($1)", w.cfg.Slot)
+				})
 			},
 			fault: "no pgoutput slot", mend: "--slot",
 		},
@@ -155,8 +158,10 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 			fault: "does not publish every", mend: "walhook setup",
 		},
 		{
-			name:  "a publication that holds the outbox",
-			spoil: func(t *testing.T, w *world) { w.exec(t, "CREATE SCHEMA walhook", "CREATE TABLE walhook.event (id int)") },
+			name: "a publication that holds the outbox",
+			spoil: func(t *testing.T, w *world) {
+				w.exec(t, "CREATE SCHEMA walhook", "CREATE TABLE walhook.event (id int)")
+			},
 			fault: "the outbox's own tables", mend: "only the catalog's tables",
 		},
 		{

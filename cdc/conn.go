@@ -22,12 +22,16 @@ func pinned() map[string]string {
 		"TimeZone":           "UTC",
 		"extra_float_digits": "3",
 		"bytea_output":       "hex",
+		"search_path":        `"$user", public`,
 		"application_name":   "walhook",
-		// A statement of ours on the source may take as long as it takes;
-		// what bounds it is the caller's context.
+		// A statement of ours on the source may take as long as it takes,
+		// making a slot above all; what bounds it is the caller's context.
 		"statement_timeout":                   "0",
-		"lock_timeout":                        "10s",
+		"lock_timeout":                        "0",
 		"idle_in_transaction_session_timeout": "0",
+		"default_transaction_read_only":       "off",
+		// Rather refused than given a part of the rows.
+		"row_security": "off",
 	}
 }
 
@@ -42,11 +46,25 @@ func (c Config) connConfig() (*pgx.ConnConfig, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}
-	if len(cfg.Fallbacks) > 0 {
-		// Several hosts: whichever is primary.
-		cfg.ValidateConnect = requirePrimary
-	}
+	// Of several hosts whichever is primary; a single one that is not may be
+	// on its way there, and what it lacks until then is no gap.
+	cfg.ValidateConnect = requirePrimary
+	cfg.AfterConnect = neverTimeOut
 	return cfg, nil
+}
+
+// neverTimeOut undoes the limits that a role or database may have and that
+// only some of the servers know, so that they cannot be pinned on connecting.
+func neverTimeOut(ctx context.Context, conn *pgconn.PgConn) error {
+	var sql string
+	if serverMajor(conn) >= 14 {
+		sql += "SET idle_session_timeout = 0;"
+	}
+	if serverMajor(conn) >= 17 {
+		sql += "SET transaction_timeout = 0;"
+	}
+	_, err := conn.Exec(ctx, sql).ReadAll()
+	return err
 }
 
 // requirePrimary turns down a standby. The server reports the setting by itself

@@ -129,7 +129,8 @@ func decodeRow(c *cursor, a *arena, kind schemas.Kind, r *schemas.Relation) (cha
 	change.Kind, change.Relation = kind, r
 	tag := c.byte()
 	if kind != schemas.Insert && (tag == 'K' || tag == 'O') {
-		change.OldIsKey = tag == 'K'
+		// A partition's old row comes as its root's, whatever it holds.
+		change.OldIsKey = tag == 'K' || r.Identity != schemas.IdentityFull
 		if change.Old, err = decodeTuple(c, a, r, change.OldIsKey); err != nil {
 			return change, err
 		}

@@ -24,8 +24,9 @@ const (
 
 	expireRetriesSQL = `
 		WITH old AS (
-			DELETE FROM walhook.retry WHERE ctid IN (
-				SELECT ctid FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 LIMIT $3)
+			DELETE FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id <= coalesce((
+				SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2
+				ORDER BY event_id OFFSET $3::bigint - 1 LIMIT 1), $2)
 			RETURNING event_id, attempts),
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)

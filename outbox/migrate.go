@@ -18,14 +18,21 @@ var ErrNotSetUp = errors.New("the outbox is not set up")
 // ErrTooNew says that a newer walhook migrated this outbox.
 var ErrTooNew = errors.New("the outbox is newer than this walhook")
 
+// migrateLock lets one process at a time migrate.
+const migrateLock = 0x77_61_6c_04
+
 // Migrate creates the outbox in the database of url or brings it up to date.
-// It holds tern's advisory lock, so any number may run at once.
+// Any number may run at once: the first does the work, the others wait for it.
 func Migrate(ctx context.Context, url string) error {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	// The lock goes with the connection. tern's own comes too late for the schema.
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", migrateLock); err != nil {
+		return fmt.Errorf("wait for another migration: %w", err)
+	}
 	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS walhook"); err != nil {
 		return fmt.Errorf("create schema walhook: %w", err)
 	}

@@ -95,9 +95,6 @@ func TestOutbox_NeedsNoMoreThanConnectAndCreate(t *testing.T) {
 		REVOKE ALL ON DATABASE %[2]s FROM PUBLIC;
 		REVOKE ALL ON SCHEMA public FROM PUBLIC;
 		GRANT CONNECT, CREATE ON DATABASE %[2]s TO %[1]s`, role, db.Name))
-	t.Cleanup(func() {
-		pgtest.NewDatabase(t, db.Cluster).Exec(t, "SELECT 1") // the server is there
-	})
 	as, err := url.Parse(db.URL)
 	if err != nil {
 		t.Fatal(err)

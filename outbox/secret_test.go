@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,7 @@ func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 		for _, e := range endpoints {
 			list = append(list, e.Account+" "+strings.Join(e.Secrets, " "))
 		}
+		slices.Sort(list)
 		return list
 	}
 	got := secrets()

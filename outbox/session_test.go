@@ -256,7 +256,7 @@ func TestSession_LanesSurviveAHandover(t *testing.T) {
 	first, _ := w.join(t)
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	lanes := []LaneState{
-		{Endpoint: 1, Behind: true, Cursor: 41, LastReason: "paused", PausedUntil: now.Add(time.Minute)},
+		{Endpoint: 1, Revision: 4, Behind: true, Cursor: 41, LastReason: "paused", PausedUntil: now.Add(time.Minute)},
 		{Endpoint: 2, Open: true, OpenUntil: now.Add(time.Hour), Opens: 3, FailingSince: now.Add(-time.Hour), LastReason: "5xx", Cursor: 7},
 		{Endpoint: 3, FailingSince: now, LastReason: "timeout_header"},
 		{Endpoint: 4, Behind: true, Cursor: 5},

@@ -33,11 +33,12 @@ const (
 	// All shards, or those of an array.
 	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % 32 = ANY ($3::int[]))`
 
-	// An event with an attempt has been settled by it or is in retry.
+	// An event with an attempt has been settled by it or is in retry. An EXISTS
+	// would do, but may be planned as a scan of the whole table.
 	unsettledSQL = `
-		AND NOT EXISTS (SELECT FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id)
-		AND NOT EXISTS (SELECT FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id)
-		AND NOT EXISTS (SELECT FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id)`
+		AND (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id LIMIT 1) IS NULL
+		AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id LIMIT 1) IS NULL
+		AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id LIMIT 1) IS NULL`
 )
 
 // Tail reads a stretch of the log: the events of the held shards, or of one
@@ -57,7 +58,8 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if q.Unsettled {
 		wanted = "(" + wanted + unsettledSQL + ")"
 	}
-	rows, err := s.store.pool.Query(ctx, tailStartSQL+wanted+rangeSQL+where+tailEndSQL, q.After, upto, whose, q.Limit, max(q.MaxBytes, 1))
+	maxBytes := max(q.MaxBytes, 1)
+	rows, err := s.store.pool.Query(ctx, tailStartSQL+wanted+rangeSQL+where+tailEndSQL, q.After, upto, whose, q.Limit, maxBytes)
 	stretch := Stretch{Upto: q.After}
 	read, size := 0, 0
 	if err == nil {
@@ -75,7 +77,7 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if err != nil {
 		return Stretch{}, fmt.Errorf("read the log after event %d: %w", q.After, err)
 	}
-	stretch.More = read >= q.Limit || size >= q.MaxBytes
+	stretch.More = read >= q.Limit || size >= maxBytes
 	if !stretch.More && q.Upto != 0 {
 		stretch.Upto = q.Upto
 	}

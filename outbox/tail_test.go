@@ -120,3 +120,48 @@ func TestTail_UnsettledLeavesOutWhatAnEarlierOwnerSettled(t *testing.T) {
 	}
 	wantIDs(t, read, 5, 6, 7)
 }
+
+func TestTail_SaysHowFarItReadAndWhetherThereIsMore(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	for id := int64(1); id <= 8; id++ { // shards 1 and 2 in turn
+		if id < 3 {
+			w.endpointID(t, id)
+		}
+		w.bodies(t, id*10, id*10, 2-id%2, "dids:1", 1000)
+	}
+	for _, q := range []struct {
+		name  string
+		query TailQuery
+		want  []int64
+		upto  int64
+		more  bool
+	}{
+		{"to its end", TailQuery{Shards: []int{1}, Limit: 10}, []int64{10, 30, 50, 70}, 80, false},
+		{"to its bound", TailQuery{Shards: []int{1}, Limit: 10, Upto: 75}, []int64{10, 30, 50, 70}, 75, false},
+		{"of others alone", TailQuery{Shards: []int{1}, Limit: 10, After: 70}, nil, 80, false},
+		{"nothing", TailQuery{Shards: []int{1}, Limit: 10, After: 80}, nil, 80, false},
+		{"nothing, to its bound", TailQuery{Shards: []int{1}, Limit: 10, After: 80, Upto: 99}, nil, 99, false},
+		{"by rows", TailQuery{Shards: []int{1}, Limit: 4}, []int64{10, 30}, 40, true},
+		{"by rows, just", TailQuery{Shards: []int{1}, Limit: 8, Upto: 90}, []int64{10, 30, 50, 70}, 80, true},
+		{"by bytes", TailQuery{Shards: []int{1}, Limit: 10, MaxBytes: 2000, Upto: 90}, []int64{10, 30}, 30, true},
+		{"by bytes, mostly others'", TailQuery{Shards: []int{2}, Limit: 10, MaxBytes: 1001}, []int64{20, 40}, 40, true},
+		{"without bytes", TailQuery{Shards: []int{1}, Limit: 10, MaxBytes: -1, After: 80}, nil, 80, false},
+		{"one endpoint's", TailQuery{Endpoint: 2, Limit: 2}, []int64{20, 40}, 40, true},
+		{"one endpoint's, to its end", TailQuery{Endpoint: 2, Limit: 5}, []int64{20, 40, 60, 80}, 80, false},
+	} {
+		t.Run(q.name, func(t *testing.T) {
+			if q.query.MaxBytes == 0 {
+				q.query.MaxBytes = 1 << 20
+			}
+			got, err := s.Tail(t.Context(), q.query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantIDs(t, got.Events, q.want...)
+			if got.Upto != q.upto || got.More != q.more {
+				t.Errorf("upto %d, more %t, want %d, %t", got.Upto, got.More, q.upto, q.more)
+			}
+		})
+	}
+}

@@ -205,7 +205,7 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 		return nil, err
 	}
 	activity, err := carrier.NewActivity(ctx, d.source, carrier.Options{
-		Accounts: d.options.accounts, Seed: d.options.seed, URLFor: d.receivers.url,
+		Accounts: d.options.accounts, Seed: d.options.seed, URLFor: d.receivers.url, BulkRows: bulkRows,
 	})
 	if err != nil {
 		return nil, err
@@ -220,6 +220,9 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 	var summary *demoSummary
 	group.Go(func() error {
 		defer stop()
+		if err := d.waitForReader(running); err != nil {
+			return err
+		}
 		stats, err := activity.Run(running, d.options.rate, d.options.duration)
 		if err != nil || ctx.Err() != nil {
 			return err
@@ -235,6 +238,31 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 		return nil, context.Cause(ctx)
 	}
 	return summary, nil
+}
+
+// bulkRows is the size of the carrier's largest invoices.
+const bulkRows = 150
+
+// waitForReader waits until walhook reads, so that the first changes are not
+// measured against its start.
+func (d *demo) waitForReader(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, d.source)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for {
+		var active bool
+		const sql = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE active)"
+		if err := conn.QueryRow(ctx, sql).Scan(&active); err != nil || active {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 const (

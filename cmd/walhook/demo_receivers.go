@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -49,6 +50,7 @@ type demoReceivers struct {
 	server  *receiver.Server
 	dead    *receiver.Refusal
 	secrets *pgxpool.Pool // on the outbox
+	known   sync.Map      // account → secret, as far as they were asked for
 }
 
 const (
@@ -103,8 +105,12 @@ func (r *demoReceivers) url(index int) string {
 	return r.server.URL(account)
 }
 
-// secret looks an account's signing secret up, as its user would be told it.
+// secret looks an account's signing secret up, once, as its user would be told
+// it.
 func (r *demoReceivers) secret(account string) string {
+	if secret, ok := r.known.Load(account); ok {
+		return secret.(string)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var secret string
@@ -112,6 +118,7 @@ func (r *demoReceivers) secret(account string) string {
 	if err := r.secrets.QueryRow(ctx, sql, account).Scan(&secret); err != nil {
 		return "" // counted as a bad signature
 	}
+	r.known.Store(account, secret)
 	return secret
 }
 
