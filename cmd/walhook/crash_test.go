@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -113,10 +109,7 @@ func newCrashWorld(t *testing.T) *crashWorld {
 	if err := conn.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	setup := c.command(t, "setup", "--source", c.db.URL, "--outbox", c.outbox)
-	if out, err := setup.CombinedOutput(); err != nil {
-		t.Fatalf("setup: %v\n%s", err, out)
-	}
+	mustRun(t, "setup", "--source", c.db.URL, "--outbox", c.outbox)
 	c.activity, err = carrier.NewActivity(t.Context(), c.db.URL, carrier.Options{Accounts: worldAccounts, Seed: 6, URLFor: url, BulkRows: 2000})
 	if err != nil {
 		t.Fatal(err)
@@ -164,60 +157,10 @@ func (c *crashWorld) judge(t *testing.T) {
 	}
 }
 
-// childProcess is a 'walhook run' in a process of its own: this test's binary
-// under another name (see TestMain).
-type childProcess struct {
-	cmd  *exec.Cmd
-	logs string
-}
-
-const childEnv = "TEST_AS_WALHOOK=1"
-
-func (c *crashWorld) command(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), childEnv)
-	return cmd
-}
-
 func (c *crashWorld) start(t *testing.T) *childProcess {
 	t.Helper()
-	cmd := c.command(t, "run", "--source", c.db.URL, "--outbox", c.outbox, "--listen", "off",
+	return startChild(t, "run", "--source", c.db.URL, "--outbox", c.outbox, "--listen", "off",
 		"--allow-cidr", "127.0.0.0/8", "--retry-schedule", "200ms,500ms,1s,2s,5s,5s,5s,5s")
-	p := &childProcess{cmd: cmd, logs: filepath.Join(t.TempDir(), "log")}
-	log, err := os.Create(p.logs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// kill ends a process that must be alive.
-func (p *childProcess) kill(t *testing.T) {
-	t.Helper()
-	_ = p.cmd.Process.Kill() // what came of it, Wait tells
-	_ = p.cmd.Wait()
-	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() {
-		log, _ := os.ReadFile(p.logs)
-		t.Errorf("walhook ended by itself before it was killed: %v\n%s", p.cmd.ProcessState, log)
-	}
-}
-
-// stop asks the process to end, which it must do by itself and without fault.
-func (p *childProcess) stop(t *testing.T) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Wait(); err != nil {
-		log, _ := os.ReadFile(p.logs)
-		t.Errorf("after SIGTERM: %v\n%s", err, log)
-	}
 }
 
 // secretBook knows the accounts' secrets, also while the outbox is down.
