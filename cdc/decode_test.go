@@ -73,9 +73,9 @@ func TestDecode_EveryKindOfMessage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got string
+			var got strings.Builder
 			for _, change := range batch.Changes {
-				got += line(change)
+				got.WriteString(line(change))
 				if want := (schemas.Position{Commit: 0x100, Ordinal: 1}); change.Position != want {
 					t.Errorf("position %s, want %s", change.Position, want)
 				}
@@ -83,8 +83,8 @@ func TestDecode_EveryKindOfMessage(t *testing.T) {
 					t.Errorf("committed at %s, want %s", change.CommittedAt, want)
 				}
 			}
-			if got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
+			if got.String() != test.want {
+				t.Errorf("got %s, want %s", got.String(), test.want)
 			}
 		})
 	}

@@ -16,6 +16,6 @@
 // append commits, the next batch fills. A lost connection is made anew with
 // backoff, from the stored position.
 //
-// It also prepares a source ([Setup]) and takes the first snapshot. It does
+// It also prepares a source ([PlanSetup]) and takes the first snapshot. It does
 // not know accounts' URLs, events or deliveries.
 package cdc

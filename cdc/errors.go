@@ -64,6 +64,7 @@ const (
 	codeInsufficientRights = "42501"
 	codeObjectInUse        = "55006" // slot active elsewhere
 	codeNotInPrerequisite  = "55000" // slot lost
+	codeLockNotAvailable   = "55P03"
 	codeConfigurationLimit = "53400"
 	codeInvalidCatalog     = "3D000" // no such database
 	codeInvalidAuth        = "28000"

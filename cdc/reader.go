@@ -22,6 +22,8 @@ type Reader struct {
 	// idleEvery bounds how often an idle advance is stored: each costs a
 	// commit in the outbox.
 	idleEvery time.Duration
+	// watchEvery is how often the slot's and the publication's state is read.
+	watchEvery time.Duration
 }
 
 // State is what a reader is doing, for readiness.
@@ -46,7 +48,7 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	}
 	return &Reader{
 		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"), metrics: newMetrics(reg),
-		idleEvery: defaultIdleEvery,
+		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery,
 	}, nil
 }
 
@@ -65,7 +67,8 @@ const (
 	// this long was good.
 	aLongRun = time.Minute
 
-	defaultIdleEvery = 10 * time.Second
+	defaultIdleEvery  = 10 * time.Second
+	defaultWatchEvery = 10 * time.Second
 )
 
 // Run reads until ctx ends, which is no error. A lost connection and a store
@@ -126,9 +129,9 @@ func (r *Reader) final(ctx context.Context, err error) error {
 	r.log.Error("the log cannot be continued without a gap", zap.String("slot", gap.Slot),
 		zap.Stringer("from", gap.From), zap.Stringer("to", gap.To), zap.String("reason", gap.Reason))
 	if noteErr := r.store.RecordGap(ctx, gap.gap()); noteErr != nil {
-		return errors.Join(err, noteErr)
+		return errors.Join(gap, noteErr)
 	}
-	return err
+	return gap
 }
 
 // jitter spreads d by a fifth either way.

@@ -27,6 +27,10 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	}
 	defer closeConn(ctx, conn)
 
+	published, err := source.published(ctx, r.cfg) // before it is checked
+	if err != nil {
+		return false, err
+	}
 	checkpoint, confirmed, err := r.begin(ctx, conn, source)
 	if err != nil {
 		return false, err
@@ -40,7 +44,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
-	group.Go(func() error { return r.watchSlot(ctx) })
+	group.Go(func() error { return r.watch(ctx, published) })
 	err = group.Wait()
 	return s.progress, err
 }

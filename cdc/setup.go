@@ -8,21 +8,17 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"go.uber.org/zap"
 
 	"walhook/schemas"
 )
 
-// minServerVersion is the oldest server whose pgoutput carries logical
-// messages.
-const minServerVersion = 140000
-
 // Plan is what a source still needs, as a DBA would type it. The slot is not
 // in it: walhook makes it itself, together with its snapshot.
 type Plan struct {
-	// Statements to run, in order. Publication comes before slot: on
-	// PostgreSQL 15 a slot made before its publication stays broken.
+	// Statements to run, in order. Replica identity comes before publication:
+	// a published table without one refuses its own updates and deletes.
+	// Publication comes before slot: on PostgreSQL 15 a slot made before its
+	// publication stays broken.
 	Statements []Statement
 	// Warnings are what walhook can work with but somebody should know.
 	Warnings []string
@@ -41,10 +37,16 @@ type Statement struct {
 // table is a table of the catalog as the source has it.
 type table struct {
 	name        schemas.TableName
-	identity    schemas.ReplicaIdentity
+	loggers     []logger // the table itself, or a partitioned one and its partitions
 	partitioned bool
 	published   bool
-	persistence byte // p, u (unlogged) or t
+}
+
+// logger is a table whose changes are logged with a replica identity of its own.
+type logger struct {
+	Namespace, Name string
+	Full            bool
+	Updatable       bool // published, its updates and deletes go on to work
 }
 
 // PlanSetup compares the source with what walhook needs. A [*Fault] says what
@@ -59,61 +61,49 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 		return nil, err
 	}
 	defer closeConn(ctx, conn)
-	if err := checkServer(ctx, conn); err != nil {
+	if err := checkServer(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
 	p := &Plan{}
 	if err := p.readTables(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
+	p.planIdentity()
 	if err := p.planPublication(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
-	p.planIdentity()
 	return p, nil
 }
 
-const serverSQL = `
-	SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
-		(SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), current_user::text,
-		current_setting('max_replication_slots')::int, current_setting('max_wal_senders')::int`
+const (
+	// A partitioned table may be in the publication though it is published
+	// as its partitions.
+	tableSQL = `
+		SELECT c.oid, c.relkind = 'p', c.relpersistence::text, has_table_privilege(c.oid, 'SELECT'),
+			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+			OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+				WHERE p.pubname = $3 AND r.prrelid = c.oid)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
-func checkServer(ctx context.Context, conn *pgx.Conn) error {
-	var version, slots, senders int
-	var walLevel, role string
-	var replication bool
-	if err := conn.QueryRow(ctx, serverSQL).Scan(&version, &walLevel, &replication, &role, &slots, &senders); err != nil {
-		return fmt.Errorf("look at the source's settings: %w", err)
-	}
-	switch {
-	case version < minServerVersion:
-		return &Fault{Problem: fmt.Sprintf("the source is PostgreSQL %d", version/10000), Mend: "walhook needs 14 or newer"}
-	case walLevel != "logical":
-		return &Fault{Problem: fmt.Sprintf("wal_level is %s on the source, logical replication needs logical", walLevel),
-			Mend: "run \"ALTER SYSTEM SET wal_level = 'logical'\" as a superuser and restart the server"}
-	case slots == 0 || senders == 0:
-		return &Fault{Problem: "the source allows no replication slots or no WAL senders",
-			Mend: "raise max_replication_slots and max_wal_senders and restart the server"}
-	case !replication:
-		return &Fault{Problem: fmt.Sprintf("role %s may not replicate", role),
-			Mend: fmt.Sprintf("run \"ALTER ROLE %s REPLICATION\" as a superuser", schemas.QuoteIdent(role))}
-	}
-	return nil
-}
-
-const tableSQL = `
-	SELECT c.relreplident::text, c.relkind = 'p', c.relpersistence::text, has_table_privilege(c.oid, 'SELECT'),
-		EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
-	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-	WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
+	// Partitions log their own changes, and what a table has is not theirs.
+	loggersSQL = `
+		SELECT n.nspname::text, c.relname::text, c.relreplident = 'f',
+			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1))
+		ORDER BY c.oid = $1, n.nspname, c.relname`
+)
 
 func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	for _, name := range cfg.Catalog.Tables() {
-		var identity, persistence string
+		var oid uint32
+		var persistence string
 		var readable bool
 		t := table{name: name}
 		err := conn.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication).
-			Scan(&identity, &t.partitioned, &persistence, &readable, &t.published)
+			Scan(&oid, &t.partitioned, &persistence, &readable, &t.published)
 		if errors.Is(err, pgx.ErrNoRows) {
 			if name == cfg.Catalog.Account.Table {
 				return &Fault{Problem: fmt.Sprintf("the account table %s does not exist in the source", name),
@@ -125,14 +115,20 @@ func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error
 		if err != nil {
 			return fmt.Errorf("look at table %s: %w", name, err)
 		}
-		t.identity, t.persistence = schemas.ReplicaIdentity(identity[0]), persistence[0]
-		if t.persistence != 'p' {
+		if persistence != "p" {
 			p.warn("table %s is not logged, its changes never reach the WAL: it is left out", name)
 			continue
 		}
 		if !readable {
 			return &Fault{Problem: fmt.Sprintf("the source's role may not read table %s", name),
 				Mend: fmt.Sprintf("as its owner: GRANT SELECT ON %s TO the role (and USAGE on its schema)", name)}
+		}
+		rows, err := conn.Query(ctx, loggersSQL, oid)
+		if err == nil {
+			t.loggers, err = pgx.CollectRows(rows, pgx.RowToStructByPos[logger])
+		}
+		if err != nil {
+			return fmt.Errorf("look at the replica identity of %s: %w", name, err)
 		}
 		p.tables = append(p.tables, t)
 	}
@@ -179,16 +175,23 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 }
 
 // planIdentity asks for the whole old row in the log: without it a DELETE
-// carries its key only, and an unchanged TOAST value is absent.
+// carries its key only, and an unchanged TOAST value is absent. walhook can do
+// without, unless the table has no replica identity at all.
 func (p *Plan) planIdentity() {
 	for _, t := range p.tables {
-		if t.identity == schemas.IdentityFull {
-			continue
+		for _, l := range t.loggers {
+			if l.Full {
+				continue
+			}
+			statement := Statement{
+				SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", schemas.TableName{Namespace: l.Namespace, Name: l.Name}),
+				Needs: "ownership of the table", Optional: l.Updatable,
+			}
+			if !l.Updatable {
+				statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"
+			}
+			p.Statements = append(p.Statements, statement)
 		}
-		p.Statements = append(p.Statements, Statement{
-			SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", t.name),
-			Needs: "ownership of the table", Optional: true,
-		})
 	}
 }
 
@@ -202,34 +205,4 @@ func tableList(tables []table) string {
 		names[i] = t.name.String()
 	}
 	return strings.Join(names, ", ")
-}
-
-// Apply runs the plan's statements. One that is refused for lack of a right
-// is a warning where walhook can do without it, otherwise a [*Fault].
-func (p *Plan) Apply(ctx context.Context, cfg Config, log *zap.Logger) error {
-	conn, err := cfg.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeConn(ctx, conn)
-	for _, warning := range p.Warnings {
-		log.Warn(warning)
-	}
-	for _, statement := range p.Statements {
-		_, err := conn.Exec(ctx, statement.SQL)
-		if err == nil {
-			log.Info("source prepared", zap.String("sql", statement.SQL))
-			continue
-		}
-		pgErr, refused := errors.AsType[*pgconn.PgError](err)
-		if refused && pgErr.Code == codeInsufficientRights && statement.Optional {
-			log.Warn("not allowed, going on without: deletes will carry only the key, and values that an update did not touch may be absent",
-				zap.String("sql", statement.SQL), zap.String("needs", statement.Needs))
-			continue
-		}
-		return &Fault{Problem: fmt.Sprintf("cannot run %q on the source", statement.SQL),
-			Mend: fmt.Sprintf("it needs %s; let a DBA run what 'walhook setup --dry-run' prints, then run setup again", statement.Needs),
-			Err:  err}
-	}
-	return nil
 }

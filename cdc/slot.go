@@ -18,9 +18,17 @@ import (
 // it up are named.
 const tellBlockersAfter = 3 * time.Second
 
+// blockersSQL names whom a backend waits for. A role without rights sees no
+// more of others than this. A prepared transaction has no backend: its is 0.
 const blockersSQL = `
-	SELECT string_agg(format('pid %s (%s, transaction since %s)', pid, coalesce(nullif(application_name, ''), usename), xact_start::timestamptz(0)), ', ')
-	FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))`
+	SELECT string_agg(name, ', ') FROM (
+		SELECT format('pid %s (%s, transaction since %s)', pid, coalesce(nullif(application_name, ''), usename, 'no name'),
+			coalesce(xact_start::timestamptz(0)::text, 'unknown')) AS name
+		FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))
+		UNION ALL
+		SELECT format('prepared transaction %L (since %s)', gid, prepared::timestamptz(0))
+		FROM pg_prepared_xacts WHERE 0 = ANY (pg_blocking_pids($1))
+	) AS blocker`
 
 // createSlot makes the slot and exports its snapshot, which lives as long as
 // conn sends no other command.

@@ -32,7 +32,8 @@ type SnapshotSink interface {
 
 // Snapshot makes the slot and stores, with its consistent point as the first
 // position, the accounts and owners as they are at that point. It does nothing
-// when a position is stored already, unless acceptGap: then it starts over.
+// when a position is stored already or somebody reads the slot, unless
+// acceptGap: then it starts over.
 //
 // Making a slot waits for every transaction that is running in the cluster;
 // those that hold it up are named in the log.
@@ -56,7 +57,12 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	if err != nil {
 		return err
 	}
-	if slot.exists && slot.active {
+	if slot.active && !acceptGap {
+		// Taking over would take the log away from whoever reads it.
+		log.Info("somebody reads the slot, the source is set up", zap.String("slot", cfg.Slot))
+		return nil
+	}
+	if slot.active {
 		return &Fault{Problem: fmt.Sprintf("slot %s is in use", cfg.Slot), Mend: "stop the walhook that reads it, or choose another name with --slot"}
 	}
 	checkpoint, err := store.TakeOver(ctx)

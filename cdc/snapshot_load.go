@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -106,11 +107,12 @@ func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (s
 			last+1, schemas.QuoteIdent(parent.KeyColumns()[0]), last, schemas.QuoteIdent(schema.Owner.Column))
 		schema = parent.Schema
 	}
-	columns := fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(schema.Owner.Column))
+	var columns strings.Builder
+	columns.WriteString(fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(schema.Owner.Column)))
 	for _, key := range keys {
-		columns += ", t0." + schemas.QuoteIdent(key)
+		columns.WriteString(", t0." + schemas.QuoteIdent(key))
 	}
-	return "SELECT " + columns + " FROM " + from, true
+	return "SELECT " + columns.String() + " FROM " + from, true
 }
 
 const progressEvery = 5 * time.Second
@@ -120,7 +122,7 @@ const progressEvery = 5 * time.Second
 func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f func([][]byte) error) error {
 	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
-		return fmt.Errorf("read the first snapshot: %w", err)
+		return readFault(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -133,10 +135,17 @@ func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f fun
 		}
 	}
 	if err := rows.Err(); err != nil {
-		if sqlState(err) == codeInsufficientRights {
-			return &Fault{"the source's role may not read a table of the catalog", "GRANT SELECT on the catalog's tables to it", err}
-		}
-		return fmt.Errorf("read the first snapshot: %w", err)
+		return readFault(err)
 	}
 	return nil
+}
+
+// readFault puts into words why a table cannot be read. A role that row-level
+// security shows a part of the rows is refused like one without the right.
+func readFault(err error) error {
+	if sqlState(err) == codeInsufficientRights {
+		return &Fault{"the source's role may not read all of a table of the catalog",
+			"GRANT SELECT on the catalog's tables to it; under row-level security it needs BYPASSRLS", err}
+	}
+	return fmt.Errorf("read the first snapshot: %w", err)
 }

@@ -62,6 +62,8 @@ CREATE TABLE walhook.endpoint (
     secret          text NOT NULL,
     previous_secret text,
     feed_from       bigint NOT NULL DEFAULT 0,
+    ordering        text NOT NULL DEFAULT 'record' CONSTRAINT endpoint_ordering_known
+                    CHECK (ordering IN ('none', 'record', 'strict')),
     ended_at        timestamptz,
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT endpoint_active_has_url CHECK (state <> 'active' OR coalesce(url, '') <> ''),

@@ -253,3 +253,21 @@ func TestGap_IsNotedOnceUntilItIsAccepted(t *testing.T) {
 	f.snapshot(t, 0x5000, func(*SnapshotWriter) error { return nil })
 	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing t", "0/3000 0/4000 slot was advanced t")
 }
+
+func TestPublisher_FollowsATimelineUnderItsEpoch(t *testing.T) {
+	f := newFeed(t)
+	if err := f.publisher.Follow(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	second := newPublisher(t, f.world)
+	checkpoint, err := second.TakeOver(t.Context())
+	if err != nil || checkpoint.Source.Timeline != 2 {
+		t.Errorf("timeline %d, %v", checkpoint.Source.Timeline, err)
+	}
+	if err := f.publisher.Follow(t.Context(), 3); !errors.Is(err, ErrFenced) {
+		t.Errorf("an earlier publisher: %v", err)
+	}
+	if checkpoint, err = f.store.Checkpoint(t.Context()); err != nil || checkpoint.Source.Timeline != 2 {
+		t.Errorf("timeline %d, %v", checkpoint.Source.Timeline, err)
+	}
+}

@@ -16,6 +16,16 @@ const (
 	EndpointDisabled EndpointState = "disabled" // held: nothing is sent, nothing is lost until retention ends
 )
 
+// Ordering says which of an endpoint's events wait for each other.
+type Ordering string
+
+// The orderings.
+const (
+	OrderingNone   Ordering = "none"   // none: events of one record may overtake each other
+	OrderingRecord Ordering = "record" // those of one record; the default
+	OrderingStrict Ordering = "strict" // all: one in flight, and a failing one holds back every later one
+)
+
 // Endpoint is where an account's events go.
 type Endpoint struct {
 	ID      int64
@@ -32,6 +42,7 @@ type Endpoint struct {
 	// FeedFrom is the first event of the present feed: older ones are
 	// expired, not sent.
 	FeedFrom int64
+	Ordering Ordering // "" is OrderingRecord
 }
 
 // Event is one line of the log for one endpoint.
@@ -69,7 +80,9 @@ type Settlement struct {
 	Disposition Disposition
 	// Attempt is nil when none was made (Parked).
 	Attempt *Attempt
-	RetryAt time.Time // for Retry
+	// RetryAt is for Retry, by this process's clock. It is stored by the
+	// outbox's, which alone decides what is due.
+	RetryAt time.Time
 	// FromRetry says that the event was read from the retry table and not
 	// from the log.
 	FromRetry bool
@@ -167,6 +180,27 @@ type Stretch struct {
 	// between TailQuery.After and here except Events.
 	Upto int64
 	// More says that a bound ended the reading, and not the log or the range.
+	More bool
+}
+
+// RetryQuery asks for an endpoint's rows of retry.
+type RetryQuery struct {
+	Endpoint int64
+	// Now is the instant at which the rows are due, by this process's clock;
+	// what is compared is the outbox's.
+	Now      time.Time
+	Limit    int     // most rows
+	MaxBytes int     // stop after this many bytes of bodies; at least one event is returned
+	Exclude  []int64 // events to leave out: those already in flight
+}
+
+// Retries are rows of retry that are due, the oldest due time first.
+type Retries struct {
+	Events []Event
+	// Next is when the first row is due that is not yet, by this process's
+	// clock; zero for none.
+	Next time.Time
+	// More says that a bound ended the reading.
 	More bool
 }
 

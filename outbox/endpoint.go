@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret, previous_secret, feed_from`
+	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret, previous_secret, feed_from, ordering`
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
@@ -55,7 +55,7 @@ func (s *Store) readEndpoints(rows pgx.Rows, err error) ([]Endpoint, error) {
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret string
 	var previous *string
-	if err := row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom); err != nil {
+	if err := row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.Ordering); err != nil {
 		return Endpoint{}, err
 	}
 	for _, stored := range []*string{&secret, previous} {

@@ -12,12 +12,13 @@ const (
 	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
 
 	lanesOfShardsSQL = `
-		SELECT endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason
+		SELECT endpoint, revision, behind, cursor, open, open_until - clock_timestamp(), opens,
+			paused_until - clock_timestamp(), failing_since - clock_timestamp(), last_reason
 		FROM walhook.lane WHERE endpoint % $2 = ANY ($1)`
 
 	// Only a record's oldest row can be due.
 	blockedRecordsSQL = `
-		SELECT endpoint, record, min(next_at)
+		SELECT endpoint, record, min(next_at) - clock_timestamp()
 		FROM walhook.retry WHERE endpoint % $2 = ANY ($1)
 		GROUP BY endpoint, record`
 )
@@ -45,19 +46,19 @@ func loadHandoverTx(ctx context.Context, tx pgx.Tx, h *Handover) error {
 }
 
 func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
-	var openUntil, pausedUntil, failingSince *time.Time
+	var openUntil, pausedUntil, failingSince *time.Duration
 	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
 		&pausedUntil, &failingSince, &lane.LastReason)
-	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = zeroTime(openUntil), zeroTime(pausedUntil), zeroTime(failingSince)
+	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = fromNow(openUntil), fromNow(pausedUntil), fromNow(failingSince)
 	return lane, err
 }
 
-// scanRecordState reads endpoint, record and the oldest row's next_at; a null
-// next_at with no row behind it means that the record is free.
+// scanRecordState reads endpoint, record and how long until its oldest row is
+// due; null with no row behind it means that the record is free.
 func scanRecordState(row pgx.CollectableRow) (state RecordState, err error) {
-	var next *time.Time
+	var next *time.Duration
 	err = row.Scan(&state.Endpoint, &state.Record, &next)
-	state.NextAt, state.Blocked = zeroTime(next), next != nil
+	state.NextAt, state.Blocked = fromNow(next), next != nil
 	return state, err
 }
 
@@ -68,18 +69,31 @@ func zeroTime(t *time.Time) time.Time {
 	return *t
 }
 
-func nullTime(t time.Time) *time.Time {
+// Instants that a sender keeps, and those at which retries are due, are stored
+// by the outbox's clock and cross over as distances from now: senders whose
+// clocks disagree reckon by one.
+func fromNow(d *time.Duration) time.Time {
+	if d == nil {
+		return time.Time{}
+	}
+	return time.Now().Add(*d)
+}
+
+func untilNull(t time.Time) *time.Duration {
 	if t.IsZero() {
 		return nil
 	}
-	return &t
+	return new(time.Until(t))
 }
 
 const (
 	saveLanesSQL = `
 		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bool[], $4::bigint[], $5::bool[], $6::timestamptz[], $7::int[],
-			$8::timestamptz[], $9::timestamptz[], $10::text[])
+		SELECT endpoint, revision, behind, cursor, open, clock_timestamp() + open_in, opens,
+			clock_timestamp() + paused_in, clock_timestamp() + failing_in, last_reason
+		FROM unnest($1::bigint[], $2::bigint[], $3::bool[], $4::bigint[], $5::bool[], $6::interval[], $7::int[],
+			$8::interval[], $9::interval[], $10::text[])
+			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, last_reason)
 		ON CONFLICT (endpoint) DO UPDATE SET
 			revision = excluded.revision, behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
 			open_until = excluded.open_until, opens = excluded.opens, paused_until = excluded.paused_until,
@@ -135,7 +149,7 @@ type laneColumns struct {
 	endpoint, revision, cursor           []int64
 	behind, open                         []bool
 	opens                                []int
-	openUntil, pausedUntil, failingSince []*time.Time
+	openUntil, pausedUntil, failingSince []*time.Duration
 	lastReason                           []string
 }
 
@@ -146,8 +160,8 @@ func (c *laneColumns) add(l LaneState) {
 	c.behind = append(c.behind, l.Behind)
 	c.open = append(c.open, l.Open)
 	c.opens = append(c.opens, l.Opens)
-	c.openUntil = append(c.openUntil, nullTime(l.OpenUntil))
-	c.pausedUntil = append(c.pausedUntil, nullTime(l.PausedUntil))
-	c.failingSince = append(c.failingSince, nullTime(l.FailingSince))
+	c.openUntil = append(c.openUntil, untilNull(l.OpenUntil))
+	c.pausedUntil = append(c.pausedUntil, untilNull(l.PausedUntil))
+	c.failingSince = append(c.failingSince, untilNull(l.FailingSince))
 	c.lastReason = append(c.lastReason, l.LastReason)
 }

@@ -64,6 +64,22 @@ func TestMigrate_AnyNumberAtOnce(t *testing.T) {
 	}
 }
 
+func TestMigrate_WaitsForAnotherThatHasJustBegun(t *testing.T) {
+	t.Parallel()
+	w := &world{db: pgtest.Database(t)}
+	w.conn = w.db.Connect(t)
+	other := w.begin(t)
+	execTx(t, other, "SELECT pg_advisory_xact_lock($1)", migrateLock)
+	execTx(t, other, "CREATE SCHEMA walhook")
+	done := make(chan error, 1)
+	go func() { done <- Migrate(t.Context(), w.db.URL) }()
+	w.blocked(t, "")
+	commit(t, other)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMigrate_RefusesANewerOne(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)

@@ -58,7 +58,7 @@ func TestPartitions_AreMadeAheadAndOnce(t *testing.T) {
 	if err := w.store.makePartitions(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.partitions(t, "event"); !slices.Equal(got[3:], []string{"event_000003", "event_000004"}) {
+	if got := w.partitions(t, "event"); !slices.Equal(rest(got, 3), []string{"event_000003", "event_000004"}) {
 		t.Errorf("partitions %v", got)
 	}
 }
@@ -82,7 +82,7 @@ func TestPartitions_AnyNumberMayMakeThem(t *testing.T) {
 // waits for a lock.
 func (f *feed) quickly(t *testing.T, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
 	if err := f.publisher.Append(ctx, batch(f.tx(dids.insert(n, 7, "1")))); err != nil {
 		t.Errorf("append %d: %v", n, err)
@@ -170,6 +170,23 @@ func TestPublisher_MovesToTheNextPartitionWhenThePresentOneIsOldEnough(t *testin
 	wantLines(t, f.partitions(t, "event"), "event_000000", "event_000001", "event_000002")
 }
 
+func TestPublisher_StaysWhereItIsWhenThereIsNoNextPartition(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7), dids.insert(1, 7, "1"))
+	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '25 hours'")
+	f.restart(t)
+	other := f.begin(t)
+	execTx(t, other, "SELECT pg_advisory_xact_lock($1)", partitionLock)
+	f.commit(t, dids.insert(2, 7, "1"))
+	f.quickly(t, 3) // does not try again at once
+	if n := one[int64](t, f.world, "SELECT max(id) FROM walhook.event"); n != 4 {
+		t.Errorf("the newest event is %d", n)
+	}
+	if n := f.logs.FilterMessage("cannot make partitions").Len(); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+}
+
 func TestRetention_DropsWhatIsOldAndDelivered(t *testing.T) {
 	f := newFeedAlone(t)
 	f.commit(t, account(7))
@@ -221,7 +238,7 @@ func TestRetention_KeepsWhatIsNotDelivered(t *testing.T) {
 			f.commit(t, account(7))
 			f.rotate(t)
 			f.allDelivered(t)
-			old := f.oldDay(t, 7) // past retention, and younger than the log's oldest event
+			old := f.oldDay(t, 8) // past retention, and younger than the log's oldest event
 			f.exec(t, undelivered)
 			f.maintain(t)
 			if got := f.partitions(t, "event"); got[0] != "event_000000" {

@@ -1,10 +1,12 @@
 package outbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // processIdentity names this process so that another one on the same machine
@@ -40,7 +42,16 @@ func isDead(identity, mine string) bool {
 		return false
 	}
 	started, zombie := processStart(pid)
+	if started == "" {
+		return isFree(pid) // or hidden from us, or we are short of files
+	}
 	return zombie || started != its[3]
+}
+
+// isFree says whether no process has this number.
+func isFree(pid int) bool {
+	p, err := os.FindProcess(pid)
+	return err == nil && errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // processStart is when a process started, in clock ticks since boot; "" when

@@ -118,7 +118,7 @@ func TestRoute_MoveIsADeleteForTheOneAndAnInsertForTheOther(t *testing.T) {
 		next()
 		f.commit(t, notes.insert(1, 7, "x"), dids.update(row(1, 7, "312"), row(1, 8, "399")))
 		f.commit(t, dids.update(row(1, 8, "399"), row(1, 8, "400")))
-		wantLines(t, f.events(t)[1:],
+		wantLines(t, rest(f.events(t), 1),
 			`7 _2 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
 			`8 _2b dids:1 insert dids {'id':1,'user_id':8,'number':'399'}`,
 			`8 _1 dids:1 update dids {'id':1,'user_id':8,'number':'400'}`)
@@ -269,7 +269,7 @@ func TestRoute_UnknownOwnerIsListedAndCounted(t *testing.T) {
 	f.commit(t, account(7))
 	f.forget(t)
 	f.commit(t, faxes.insert(5, 1, "2"), faxes.update(row(5, 1, "2"), row(5, 1, "3")), notes.delete(4, notSent, notSent), dids.insert(1, 7, "312"))
-	wantLines(t, f.events(t)[2:], `7 _4 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
+	wantLines(t, rest(f.events(t), 2), `7 _4 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
 	f.wantSkipped(t, map[string]int{skipOwnerUnknown: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s#%s %s %s %s %s', commit_lsn, ordinal, schema, type, key, reason) FROM walhook.unrouted"),
 		"0/1200#3 notes delete 4 owner_unknown")
@@ -280,15 +280,32 @@ func TestRoute_TruncateForgetsAndTellsNobody(t *testing.T) {
 		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), dids.insert(2, 7, "313"), faxes.insert(5, 1, "2"))
 		f.forget(t)
 		next()
-		f.commit(t, dids.update(row(1, 7, "312"), row(1, 7, "x")), dids.truncate(), dids.insert(3, 8, "314"), faxes.insert(6, 3, "1"))
+		f.commit(t, dids.insert(4, 7, "x"), dids.truncate(), dids.insert(3, 8, "314"), faxes.insert(6, 3, "1"))
 		next()
 		f.commit(t, faxes.insert(7, 2, "1"), faxes.insert(8, 3, "1"))
-		wantLines(t, f.events(t)[1:],
+		wantLines(t, rest(f.events(t), 1),
 			`8 _3 dids:3 insert dids {'id':3,'user_id':8,'number':'314'}`,
 			`8 _4 faxes:6 insert faxes {'id':6,'did_id':3,'pages':'1'}`,
 			`8 _2 faxes:8 insert faxes {'id':8,'did_id':3,'pages':'1'}`)
 		wantLines(t, all[string](t, f.world, "SELECT key FROM walhook.owner WHERE schema = 'dids'"), "3")
 	})
+}
+
+// The account table need not be a schema: then its rows are followed and nobody
+// is told of them.
+func TestRoute_AccountsThatAreNoRecords(t *testing.T) {
+	f := newFeed(t)
+	catalog, err := schemas.ParseCatalog([]byte("account: {table: users, id: id, url: web_hook_url}\n" +
+		"schemas: {dids: {table: dids, owner: user_id, fields: [id]}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.publisher = f.store.Publisher(catalog)
+	f.takeOver(t)
+	f.commit(t, account(7), dids.insert(1, 7, "312"), users.update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)),
+		dids.insert(2, 7, "312"), dids.insert(3, 9, "312"), users.delete(9, "n", urlA, nil), dids.insert(4, 9, "312"), users.truncate())
+	wantLines(t, f.events(t), `7 _2 dids:1 insert dids {'id':1}`, `9 _5 dids:3 insert dids {'id':3}`)
+	wantLines(t, all[string](t, f.world, "SELECT account || (ended_at IS NOT NULL) FROM walhook.endpoint ORDER BY 1"), "7true", "9true")
 }
 
 func TestRoute_TruncatedAccountsEnd(t *testing.T) {
@@ -309,7 +326,7 @@ func TestRoute_TooLargeIsADeadLetterWithoutABody(t *testing.T) {
 	f := newFeed(t, func(c *Config) { c.MaxEventBytes = 2000 })
 	large := strings.Repeat("x", 3000)
 	f.commit(t, users.insert(7, "n", "https://example.com/7", nil), dids.insert(1, 7, large), dids.insert(2, 7, "312"))
-	wantLines(t, f.events(t)[1:], `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
+	wantLines(t, rest(f.events(t), 1), `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
 	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', p.account, d.record, substring(d.webhook_id FROM 21), d.schema, d.type,
 		d.reason, d.body IS NULL, d.size > 3000) FROM walhook.dead_letter d JOIN walhook.endpoint p ON p.id = d.endpoint`),
 		"7 dids:1 _2 dids insert too_large t t")
@@ -322,7 +339,7 @@ func TestRoute_TooLargeIsADeadLetterWithoutABody(t *testing.T) {
 func TestRoute_ValueThatCannotBeReadIsListed(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7), dids.insert(1, 7, "\xff\xfe"), dids.insert(2, 7, "312"))
-	wantLines(t, f.events(t)[1:], `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
+	wantLines(t, rest(f.events(t), 1), `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
 	f.wantSkipped(t, map[string]int{skipMalformed: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', schema, type, key, reason) FROM walhook.unrouted"),
 		"dids insert 1 malformed_value")
@@ -349,5 +366,44 @@ func TestRoute_OwnersOfALargeBatchAreAllKnown(t *testing.T) {
 	f.wantSkipped(t, map[string]int{})
 	if n := f.count(t, "event"); n != len(changes) {
 		t.Errorf("%d events, want %d", n, len(changes))
+	}
+}
+
+// A source whose encoding is SQL_ASCII may send what is no text to the outbox:
+// that costs the change, not the feed.
+func TestRoute_BytesThatAreNoTextDoNotStopTheFeed(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, account(7))
+		f.forget(t)
+		f.commit(t, dids.insert("\xff", 7, "312"), notes.insert("\xff", 7, "x"), notes.insert(1, "\xff", "x"), notes.insert(1, 7, "\xff"),
+			faxes.insert(5, "\xff", "1"), users.insert("\xff", "n", urlA, nil), users.insert(9, "n", "https://\xff/", "\xff"))
+		next()
+		f.commit(t, notes.delete("\xff", notSent, notSent), dids.insert(1, 7, "312"))
+		lines := f.events(t)
+		if n := len(lines); n == 0 || lines[n-1] != `7 _2 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}` {
+			t.Errorf("events %v", lines)
+		}
+	})
+}
+
+func TestOwnerCache_ForgetsOnlyWhatWasNotAskedForLong(t *testing.T) {
+	c := newOwnerCache()
+	asked, unasked := recordKey{"dids", "asked"}, recordKey{"dids", "unasked"}
+	c.set(asked, ownership{account: "7"})
+	c.set(unasked, ownership{account: "7"})
+	for generation := range 3 {
+		for n := range ownerGeneration {
+			c.set(recordKey{"faxes", strconv.Itoa(n)}, ownership{account: "8"})
+		}
+		c.age()
+		if o, known := c.get(asked); !known || o.account != "7" {
+			t.Errorf("generation %d: what is asked for is forgotten", generation)
+		}
+	}
+	if _, known := c.get(unasked); known {
+		t.Error("nothing is ever forgotten")
+	}
+	if n := len(c.young) + len(c.old); n > 2*ownerGeneration+2 {
+		t.Errorf("%d records are remembered", n)
 	}
 }

@@ -30,7 +30,9 @@ const (
 
 	upsertRetriesSQL = `
 		INSERT INTO walhook.retry (endpoint, event_id, record, attempts, next_at, reason)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::timestamptz[], $6::text[])
+		SELECT endpoint, event_id, record, attempts, clock_timestamp() + delay, reason
+		FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::interval[], $6::text[])
+			AS t(endpoint, event_id, record, attempts, delay, reason)
 		ON CONFLICT (endpoint, event_id) DO UPDATE SET
 			attempts = excluded.attempts, next_at = excluded.next_at, reason = excluded.reason`
 
@@ -51,7 +53,7 @@ const (
 		WHERE r.endpoint = t.endpoint AND r.event_id = oldest.event_id AND r.next_at IS NULL`
 
 	recordStatesSQL = `
-		SELECT t.endpoint, t.record, oldest.next_at
+		SELECT t.endpoint, t.record, oldest.next_at - clock_timestamp()
 		FROM unnest($1::bigint[], $2::text[]) AS t(endpoint, record)
 		LEFT JOIN LATERAL (
 			SELECT next_at FROM walhook.retry o
@@ -121,7 +123,7 @@ type settlementColumns struct {
 		endpoint, event []int64
 		record          []string
 		attempts        []int
-		nextAt          []time.Time
+		delay           []time.Duration
 		reason          []string
 	}
 	parked struct {
@@ -159,7 +161,7 @@ func (w *settlementColumns) add(s *Settlement) {
 		r.event = append(r.event, e.ID)
 		r.record = append(r.record, e.Record)
 		r.attempts = append(r.attempts, attemptNumber(s))
-		r.nextAt = append(r.nextAt, s.RetryAt)
+		r.delay = append(r.delay, time.Until(s.RetryAt))
 		r.reason = append(r.reason, attemptReason(s))
 		w.touch(e)
 	case Parked:
@@ -201,7 +203,7 @@ func (w *settlementColumns) queue(b *pgx.Batch) {
 		b.Queue(deleteRetriesSQL, w.done.endpoint, w.done.event)
 	}
 	if r := &w.retr; len(r.event) > 0 {
-		b.Queue(upsertRetriesSQL, r.endpoint, r.event, r.record, r.attempts, r.nextAt, r.reason)
+		b.Queue(upsertRetriesSQL, r.endpoint, r.event, r.record, r.attempts, r.delay, r.reason)
 	}
 	if p := &w.parked; len(p.event) > 0 {
 		b.Queue(parkSQL, p.endpoint, p.event, p.record)

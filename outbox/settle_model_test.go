@@ -170,7 +170,7 @@ func (m *parkingModel) checkStates(t *testing.T, states []RecordState) {
 		if r.blocked = len(r.retry) > 0; state.Blocked != r.blocked {
 			t.Errorf("answered %v, the model has %d rows in retry", state, len(r.retry))
 		}
-		if r.blocked && r.retry[0].Attempts > 0 && state.NextAt.Sub(r.retryAt).Abs() > time.Millisecond {
+		if r.blocked && r.retry[0].Attempts > 0 && !about(state.NextAt, r.retryAt) {
 			t.Errorf("answered %v at %s, the model has %s", state, state.NextAt, r.retryAt)
 		}
 		if r.blocked && r.retry[0].Attempts == 0 && time.Until(state.NextAt) > 0 {

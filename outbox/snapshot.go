@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -156,6 +157,10 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 
 // Account stores one row of the account table.
 func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
+	// As a change of the row brings them, whatever the source's encoding.
+	for _, text := range []*string{&a.ID, &a.URL, &a.Secret} {
+		*text = strings.ToValidUTF8(*text, "\uFFFD")
+	}
 	state, reason := EndpointActive, urlFault(a.URL)
 	if a.URL == "" {
 		state, reason = EndpointCleared, reasonCleared
@@ -172,7 +177,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 
 // Owner stores whose one record is.
 func (w *SnapshotWriter) Owner(ctx context.Context, edge schemas.OwnerEdge) error {
-	w.owners = append(w.owners, []any{edge.Schema, edge.Key, edge.Account})
+	w.owners = append(w.owners, []any{edge.Schema, edge.Key, strings.ToValidUTF8(edge.Account, "\uFFFD")})
 	return w.flushAt(ctx, snapshotChunk)
 }
 

@@ -166,3 +166,13 @@ func TestSnapshot_OfAnotherSetupIsNotFinished(t *testing.T) {
 		t.Error("stored a snapshot that was not begun")
 	}
 }
+
+func TestSnapshot_OfBytesThatAreNoText(t *testing.T) {
+	f := newFeed(t)
+	key := schemas.KeyOf([][]byte{{0xff}})
+	f.snapshot(t, 0x9000, load(t, map[string]string{"\xff": urlA, "7": urlB, "8": "https://\xff/"},
+		schemas.OwnerEdge{Schema: "notes", Key: key, Account: "7"}, schemas.OwnerEdge{Schema: "notes", Key: "1", Account: "\xff"}))
+	f.takeOver(t)
+	f.commit(t, notes.delete("1", notSent, notSent))
+	wantLines(t, all[string](t, f.world, "SELECT p.account FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint"), "\uFFFD")
+}

@@ -90,34 +90,50 @@ func (e *Event) columns() []any {
 }
 
 const (
+	// Only lengths are summed, so a row that is left out is not fetched. One
+	// clock says what is due, the outbox's: senders' may disagree.
 	dueRetriesSQL = `
-		SELECT e.id, e.endpoint, e.revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.body, r.attempts
-		FROM walhook.retry r JOIN walhook.event e ON e.id = r.event_id
-		WHERE r.endpoint = $1 AND r.next_at <= $2 AND r.event_id <> ALL ($3)
-		ORDER BY r.next_at, r.event_id LIMIT $4`
+		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.body, t.attempts
+		FROM (
+			SELECT e.*, r.attempts, r.next_at,
+				sum(octet_length(e.body)) OVER (ORDER BY r.next_at, r.event_id) - octet_length(e.body) AS before
+			FROM (
+				SELECT * FROM walhook.retry r
+				WHERE r.endpoint = $1 AND r.next_at <= clock_timestamp() + $2::interval AND r.event_id <> ALL ($3)
+				ORDER BY r.next_at, r.event_id LIMIT $4) r
+			JOIN walhook.event e ON e.id = r.event_id) t
+		WHERE before < $5 ORDER BY next_at, id`
 
-	nextRetrySQL = `SELECT min(next_at) FROM walhook.retry WHERE endpoint = $1 AND next_at > $2`
+	nextRetrySQL = `
+		SELECT min(next_at) - clock_timestamp() FROM walhook.retry
+		WHERE endpoint = $1 AND next_at > clock_timestamp() + $2::interval`
 )
 
-// DueRetries reads an endpoint's retry rows due at now, oldest first, without
-// those named in exclude (already in flight), and the time of the next one
-// that is not yet due (zero for none).
-func (s *Session) DueRetries(ctx context.Context, endpoint int64, now time.Time, limit int, exclude []int64) (due []Event, next time.Time, err error) {
+// DueRetries reads an endpoint's retry rows that are due.
+func (s *Session) DueRetries(ctx context.Context, q RetryQuery) (Retries, error) {
+	exclude := q.Exclude
 	if exclude == nil {
 		exclude = []int64{}
 	}
-	rows, err := s.store.pool.Query(ctx, dueRetriesSQL, endpoint, now, exclude, limit)
+	ahead, maxBytes := max(time.Until(q.Now), 0), max(q.MaxBytes, 1)
+	var due Retries
+	size := 0
+	rows, err := s.store.pool.Query(ctx, dueRetriesSQL, q.Endpoint, ahead, exclude, q.Limit, maxBytes)
 	if err == nil {
-		due, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
-			return e, row.Scan(append(e.columns(), &e.Attempts)...)
+		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
+			err = row.Scan(append(e.columns(), &e.Attempts)...)
+			size += len(e.Body)
+			return e, err
 		})
 	}
-	var nextAt *time.Time
+	var next *time.Duration
 	if err == nil {
-		err = s.store.pool.QueryRow(ctx, nextRetrySQL, endpoint, now).Scan(&nextAt)
+		err = s.store.pool.QueryRow(ctx, nextRetrySQL, q.Endpoint, ahead).Scan(&next)
 	}
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("read due retries of endpoint %d: %w", endpoint, err)
+		return Retries{}, fmt.Errorf("read due retries of endpoint %d: %w", q.Endpoint, err)
 	}
-	return due, zeroTime(nextAt), nil
+	due.Next = fromNow(next)
+	due.More = len(due.Events) >= q.Limit || size >= maxBytes
+	return due, nil
 }

@@ -182,6 +182,9 @@ func wantLines(t *testing.T, got []string, want ...string) {
 	}
 }
 
+// rest is lines without the first n.
+func rest(lines []string, n int) []string { return lines[min(n, len(lines)):] }
+
 // skipped reads walhook_changes_skipped_total, without the zeros.
 func (w *world) skipped(t *testing.T) map[string]int {
 	t.Helper()

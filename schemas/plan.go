@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Plan is how the catalog reads the rows of one relation: every name of the
@@ -112,14 +113,14 @@ func (p *Plan) Key(row Tuple) (string, bool) {
 // keys look alike.
 func KeyOf(texts [][]byte) string {
 	if len(texts) == 1 {
-		return string(texts[0])
+		return validText(string(texts[0]))
 	}
 	var key []byte
 	for _, text := range texts {
 		key = strconv.AppendInt(key, int64(len(text)), 10)
 		key = append(append(key, ':'), text...)
 	}
-	return string(key)
+	return validText(string(key))
 }
 
 // KeyColumns names the key's columns; none when the table has no key.
@@ -159,7 +160,7 @@ func (p *Plan) OwnerKey(row Tuple) (string, bool) {
 	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State == Absent {
 		return "", false
 	}
-	return string(row[p.owner].Text), true
+	return validText(string(row[p.owner].Text)), true
 }
 
 // OldRowHasOwner says whether the replica identity keeps the owner column, so
@@ -182,8 +183,12 @@ func (t Tuple) text(i int) (string, bool) {
 	if i < 0 || i >= len(t) || t[i].State != Text {
 		return "", false
 	}
-	return string(t[i].Text), true
+	return validText(string(t[i].Text)), true
 }
+
+// validText keeps names and addresses storable whatever the source holds: a
+// database whose encoding is SQL_ASCII sends any bytes.
+func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // Account reads a row of the account table. ok is false when the row does not
 // carry the id. A column that was not sent leaves what is known as it is:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -33,6 +34,8 @@ func (r *Result) validate() error {
 		return errors.New("schema is missing or no name of letters, digits, _ . and -")
 	case r.Type == "":
 		return errors.New("type is missing")
+	case strings.ContainsRune(r.Type, 0):
+		return errors.New("type holds a NUL character, which PostgreSQL cannot store")
 	case r.Status == "":
 		return errors.New("status is missing")
 	}

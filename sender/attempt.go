@@ -3,12 +3,13 @@ package sender
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,50 +30,32 @@ type answer struct {
 	status     int
 	failure    failure // "" when there is a status
 	retryAfter string
-	detail     string // for people, bounded, without secrets
+	date       time.Time // the receiver's clock, which a date in Retry-After is by; zero for unknown
+	detail     string    // for people, bounded, without secrets
+}
+
+// clock is now as the receiver has it: what a date in Retry-After counts from.
+func (a answer) clock(now time.Time) time.Time {
+	if a.date.IsZero() {
+		return now
+	}
+	return a.date
 }
 
 // courier makes requests. It is safe for many goroutines.
 type courier struct {
 	config Config
+	// may says whether a request may still begin: the lease holds. Asked
+	// again with each write, since a process may stand still between.
+	may    func() bool
+	dialer *dialer
 	kept   *http.Transport // keeps connections
 	fresh  *http.Transport // for the one repeat after a kept connection was found closed
 }
 
-func newCourier(c Config) *courier {
-	return &courier{config: c, kept: newTransport(c, false), fresh: newTransport(c, true)}
-}
-
-func newTransport(c Config, fresh bool) *http.Transport {
-	dialer := &net.Dialer{
-		Timeout: c.ConnectTimeout,
-		Control: egressGuard{allow: c.AllowCIDR}.control,
-		// The Go resolver, so that an unreachable resolver is an error
-		// number and not a text.
-		Resolver: &net.Resolver{PreferGo: true},
-	}
-	if c.EgressAddress.IsValid() {
-		dialer.LocalAddr = &net.TCPAddr{IP: c.EgressAddress.AsSlice(), Zone: c.EgressAddress.Zone()}
-	}
-	return &http.Transport{
-		Proxy: nil, // none from the environment: it would go round the egress guard
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return &countingConn{Conn: conn}, nil
-		},
-		ForceAttemptHTTP2:      true,
-		DisableCompression:     true,
-		DisableKeepAlives:      fresh,
-		TLSHandshakeTimeout:    c.TLSTimeout,
-		ResponseHeaderTimeout:  c.HeaderTimeout,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		MaxIdleConns:           c.MaxInFlight,
-		MaxIdleConnsPerHost:    c.MaxInFlight, // many accounts may share a host
-		IdleConnTimeout:        60 * time.Second,
-	}
+func newCourier(c Config, may func() bool) *courier {
+	d := newDialer(c, may)
+	return &courier{config: c, may: may, dialer: d, kept: newTransport(c, d, false), fresh: newTransport(c, d, true)}
 }
 
 func (c *courier) close() {
@@ -84,8 +67,10 @@ func (c *courier) close() {
 // receiver had closed before a byte of the request was written carried none;
 // it is repeated once, on a connection of its own.
 func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.config.AttemptTimeout, errAttemptTimeout)
-	defer cancel()
+	ctx, end := context.WithTimeoutCause(ctx, c.config.AttemptTimeout, errAttemptTimeout)
+	defer end()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 
 	header, target, err := c.request(e, event, at)
 	if err != nil {
@@ -95,18 +80,22 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		}
 		return answer{failure: class, detail: clip(err.Error())}
 	}
-	resp, progress, err := c.roundTrip(ctx, c.kept, target, header, event.Body)
+	resp, progress, err := c.roundTrip(ctx, cancel, c.kept, target, header, event.Body)
 	if err != nil && progress.nothingWritten() && ctx.Err() == nil {
-		resp, progress, err = c.roundTrip(ctx, c.fresh, target, header, event.Body)
+		resp, progress, err = c.roundTrip(ctx, cancel, c.fresh, target, header, event.Body)
 	}
-	if err != nil {
-		class := classify(err, context.Cause(ctx), progress.phase())
-		return answer{failure: class, detail: clip(strings.ReplaceAll(err.Error(), target.String(), "…"))}
+	if err == nil {
+		return c.read(resp, cancel, credentials(e.URL))
 	}
-	return c.read(resp, cancel)
+	detail := strings.ReplaceAll(err.Error(), target.String(), "…")
+	if status := progress.status(); status != 0 {
+		return answer{status: status, detail: clip("HTTP " + strconv.Itoa(status) + ", and no end of its header: " + detail)}
+	}
+	class := classify(err, context.Cause(ctx), progress)
+	return answer{failure: class, detail: clip(progress.phase().String() + ": " + detail)}
 }
 
-func (c *courier) roundTrip(ctx context.Context, t *http.Transport, target *url.URL, header http.Header, body []byte) (*http.Response, *progress, error) {
+func (c *courier) roundTrip(ctx context.Context, cancel context.CancelCauseFunc, t *http.Transport, target *url.URL, header http.Header, body []byte) (*http.Response, *progress, error) {
 	progress := &progress{}
 	req := (&http.Request{
 		Method: http.MethodPost,
@@ -117,7 +106,7 @@ func (c *courier) roundTrip(ctx context.Context, t *http.Transport, target *url.
 		// net/http would repeat a POST on its own.
 		Body:          io.NopCloser(bytes.NewReader(body)),
 		ContentLength: int64(len(body)),
-	}).WithContext(progress.trace(ctx))
+	}).WithContext(progress.trace(ctx, c.may, cancel))
 	resp, err := t.RoundTrip(req)
 	return resp, progress, err
 }
@@ -153,18 +142,31 @@ func (c *courier) request(e outbox.Endpoint, event outbox.Event, at time.Time) (
 	return header, target, nil
 }
 
+// credentials are the parts of a URL that are shown nowhere, as a receiver may
+// show them in its answer.
+func credentials(address string) []string {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return nil
+	}
+	password, _ := u.User.Password()
+	basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+	return slices.DeleteFunc([]string{basic, u.User.String(), password}, func(s string) bool { return s == "" })
+}
+
 // read takes the status, which is all that decides, and a little of the body,
 // so that a short one leaves the connection usable; the rest is never read.
-func (c *courier) read(resp *http.Response, cancel context.CancelFunc) answer {
+func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, hidden []string) answer {
 	a := answer{status: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After")}
+	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
 	var body []byte
 	if resp.Body != http.NoBody {
-		limit := time.AfterFunc(bodyTimeout, cancel)
+		limit := time.AfterFunc(bodyTimeout, func() { cancel(errBodyTimeout) })
 		// One byte more shows the end of a body of just the limit.
 		body, _ = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
 		limit.Stop()
 		if len(body) > maxAnswerBody {
-			cancel() // so that Close drains nothing
+			cancel(errBodyTimeout) // so that Close drains nothing
 		}
 		resp.Body.Close()
 	}
@@ -173,10 +175,14 @@ func (c *courier) read(resp *http.Response, cancel context.CancelFunc) answer {
 	}
 	a.detail = "HTTP " + strconv.Itoa(a.status)
 	if to, err := resp.Location(); err == nil && a.status < 400 {
-		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.Path
+		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
 	}
 	if len(body) > 0 {
-		a.detail += ": " + string(body)
+		text := string(body)
+		for _, secret := range hidden {
+			text = strings.ReplaceAll(text, secret, "…")
+		}
+		a.detail += ": " + text
 	}
 	a.detail = clip(a.detail)
 	return a

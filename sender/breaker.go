@@ -8,12 +8,14 @@ import (
 )
 
 const (
-	// breakerRecords is how many different records fail in a row, with nothing
-	// delivered between, before it opens. A receiver that fails one time in
-	// five does so once in 3,000 attempts.
-	breakerRecords = 5
-	openMin        = 10 * time.Second // the first open time; each further one doubles
-	openMax        = 10 * time.Minute
+	// breakerFailures is how many attempts fail in a row, with nothing
+	// delivered between, before it opens, and breakerRecords of how many
+	// different records they are. A receiver that fails one time in five fails
+	// five times in a row once in 3,000 attempts.
+	breakerFailures = 5
+	breakerRecords  = 2
+	openMin         = 10 * time.Second // the first open time; each further one doubles
+	openMax         = 10 * time.Minute
 )
 
 // Errors that a permit is closed with: what gobreaker counts.
@@ -23,16 +25,18 @@ var (
 )
 
 // breaker is gobreaker's state machine with what a lane needs besides: it
-// opens when several different records fail in a row and nothing is delivered
-// between, so one poisonous event opens nothing; its open time grows; and its
+// opens when several attempts fail in a row, of more than one record, and
+// nothing is delivered between, so one poisonous event opens nothing; its open
+// time grows; and its
 // state can be kept and restored. One lane owns it.
 type breaker struct {
 	two    *gobreaker.TwoStepCircuitBreaker[struct{}]
 	random func() float64
 
-	failing map[string]struct{} // records that failed since the last success
-	opens   int                 // in a row
-	until   time.Time           // end of the open time; zero when closed
+	failing  map[string]struct{} // records that failed since the last success
+	failures int                 // attempts that did
+	opens    int                 // in a row
+	until    time.Time           // end of the open time; zero when closed
 }
 
 // newBreaker is a closed breaker.
@@ -42,13 +46,16 @@ func newBreaker(random func() float64) *breaker {
 	return b
 }
 
-// restoreBreaker is open until the given time. When that is past it is spread
-// over the first open time, so that many restored at once do not all probe at
-// once.
-func restoreBreaker(opens int, until, now time.Time, random func() float64) *breaker {
+// restoreBreaker is open until the given time, and at least for a random part of
+// its own open time where that is past, and of spread in any case: so many
+// restored at once do not all probe at once.
+func restoreBreaker(opens int, until time.Time, spread time.Duration, now time.Time, random func() float64) *breaker {
 	b := &breaker{random: random, opens: max(opens, 1)}
 	if !until.After(now) {
-		until = now.Add(time.Duration(random() * float64(openMin)))
+		spread = max(spread, openTime(b.opens))
+	}
+	if earliest := now.Add(time.Duration(random() * float64(spread))); earliest.After(until) {
+		until = earliest
 	}
 	b.trip(until, now)
 	return b
@@ -65,8 +72,10 @@ func (b *breaker) gobreaker(open time.Duration) *gobreaker.TwoStepCircuitBreaker
 	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests: 1,
 		Timeout:     timeout,
-		ReadyToTrip: func(gobreaker.Counts) bool { return open > 0 || len(b.failing) >= breakerRecords },
-		IsExcluded:  func(err error) bool { return errors.Is(err, errNotCounted) },
+		ReadyToTrip: func(gobreaker.Counts) bool {
+			return open > 0 || b.failures >= breakerFailures && len(b.failing) >= breakerRecords
+		},
+		IsExcluded: func(err error) bool { return errors.Is(err, errNotCounted) },
 	})
 }
 
@@ -100,29 +109,43 @@ func (b *breaker) allow(now time.Time) (permit, bool) {
 	return permit{probe: probe, done: done}, true
 }
 
+// verdict is what an attempt says about its endpoint.
+type verdict struct {
+	result error  // nil, errEndpointFault or errNotCounted
+	record string // of the event that was sent
+	// unsent says that the event never left, so that it cannot be what the
+	// endpoint fails at, whatever its record.
+	unsent bool
+	weight int // for how many failures it counts
+}
+
 // settle closes a permit that this breaker gave.
-func (b *breaker) settle(p permit, record string, result error, now time.Time) {
+func (b *breaker) settle(p permit, v verdict, now time.Time) {
 	switch {
-	case errors.Is(result, errEndpointFault):
+	case errors.Is(v.result, errEndpointFault):
 		if b.failing == nil {
 			b.failing = map[string]struct{}{}
 		}
-		b.failing[record] = struct{}{}
-	case result == nil:
-		b.failing = nil
+		b.failing[v.record] = struct{}{}
+		if v.unsent {
+			b.failing[""] = struct{}{}
+		}
+		b.failures += v.weight
+	case v.result == nil:
+		b.failing, b.failures = nil, 0
 	}
-	p.done(result)
+	p.done(v.result)
 	switch b.two.State() {
 	case gobreaker.StateOpen:
 		if !now.Before(b.until) {
 			b.opens++
 			b.trip(now.Add(jitter(openTime(b.opens), b.random)), now)
-			b.failing = nil
+			b.failing, b.failures = nil, 0
 		}
 	case gobreaker.StateClosed:
 		if !b.until.IsZero() {
 			b.two = b.gobreaker(0)
-			b.until, b.opens, b.failing = time.Time{}, 0, nil
+			b.until, b.opens, b.failing, b.failures = time.Time{}, 0, nil, 0
 		}
 	}
 }

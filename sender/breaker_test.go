@@ -12,31 +12,68 @@ func tryOnce(t *testing.T, b *breaker, record string, result error) bool {
 	t.Helper()
 	p, ok := b.allow(time.Now())
 	if ok {
-		b.settle(p, record, result, time.Now())
+		b.settle(p, verdict{result: result, record: record, weight: 1}, time.Now())
 	}
 	return ok
 }
 
 func TestBreaker_OpensOnSeveralRecordsNotOnOnePoisonousEvent(t *testing.T) {
+	failing := errEndpointFault
+	type try struct {
+		record string
+		result error
+	}
+	for _, c := range []struct {
+		name  string
+		tries []try
+		opens bool
+	}{
+		{"one record, five times", []try{{"a", failing}, {"a", failing}, {"a", failing}, {"a", failing}, {"a", failing}}, false},
+		{"five records", []try{{"a", failing}, {"b", failing}, {"c", failing}, {"d", failing}, {"e", failing}}, true},
+		{"two records, five times", []try{{"a", failing}, {"a", failing}, {"b", failing}, {"a", failing}, {"b", failing}}, true},
+		{"two records, four times", []try{{"a", failing}, {"a", failing}, {"b", failing}, {"b", failing}}, false},
+		{"a delivery between", []try{{"a", failing}, {"b", failing}, {"c", nil}, {"d", failing}, {"e", failing}, {"f", failing}, {"g", failing}}, false},
+		{"faults of our own between", []try{{"a", failing}, {"b", failing}, {"c", errNotCounted}, {"d", failing}, {"e", failing}, {"f", failing}}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBreaker(middle)
+			for i, try := range c.tries {
+				if !tryOnce(t, b, try.record, try.result) {
+					t.Fatalf("opened before attempt %d", i+1)
+				}
+			}
+			if b.closed() == c.opens {
+				t.Errorf("opened: %v, want %v", !b.closed(), c.opens)
+			}
+		})
+	}
+}
+
+func TestBreaker_OpensOnOneRecordWhereTheEventNeverLeft(t *testing.T) {
 	b := newBreaker(middle)
-	for range 50 {
-		if !tryOnce(t, b, "poison", errEndpointFault) {
-			t.Fatal("one failing record opened the breaker")
+	for i := range 5 {
+		p, ok := b.allow(time.Now())
+		if !ok {
+			t.Fatalf("opened before attempt %d", i+1)
 		}
+		b.settle(p, verdict{result: errEndpointFault, record: "a", weight: 1, unsent: true}, time.Now())
 	}
-	tryOnce(t, b, "a", errEndpointFault)
-	tryOnce(t, b, "b", nil)
-	tryOnce(t, b, "c", errEndpointFault)
-	tryOnce(t, b, "d", errEndpointFault)
-	tryOnce(t, b, "e", errEndpointFault)
-	tryOnce(t, b, "f", errEndpointFault)
-	tryOnce(t, b, "f", errEndpointFault)
-	if !b.closed() {
-		t.Fatal("a delivery between did not count")
+	if b.closed() {
+		t.Error("five refused connections did not open it")
 	}
-	tryOnce(t, b, "g", errEndpointFault)
-	if b.closed() || !b.open(time.Now()) {
-		t.Fatal("five records in a row did not open it")
+}
+
+func TestBreaker_OpensSoonOnAttemptsThatHoldTheirSlotForLong(t *testing.T) {
+	b := newBreaker(middle)
+	for _, record := range []string{"a", "b"} {
+		p, ok := b.allow(time.Now())
+		if !ok {
+			t.Fatal("opened by one attempt")
+		}
+		b.settle(p, verdict{result: errEndpointFault, record: record, weight: slowWeight}, time.Now())
+	}
+	if b.closed() {
+		t.Error("two attempts that hung did not open it")
 	}
 }
 
@@ -63,7 +100,7 @@ func TestBreaker_GrowsFromTenSecondsToTenMinutesAndProbesOnce(t *testing.T) {
 			if _, ok := b.allow(time.Now()); ok {
 				t.Fatal("two probes at once")
 			}
-			b.settle(p, "x", errEndpointFault, time.Now())
+			b.settle(p, verdict{result: errEndpointFault, record: "x", weight: 1}, time.Now())
 			want = min(2*want, 10*time.Minute)
 		}
 		time.Sleep(want)
@@ -82,22 +119,13 @@ func TestBreaker_GrowsFromTenSecondsToTenMinutesAndProbesOnce(t *testing.T) {
 	})
 }
 
-func TestBreaker_RestoredOnesDoNotProbeAllAtOnce(t *testing.T) {
+func TestBreaker_RestoredKeepsItsTimeAndGoesOnGrowing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
-		random := 0.0
-		early := 0
-		for range 1000 {
-			random += .001
-			b := restoreBreaker(3, now.Add(-time.Hour), now, func() float64 { return random })
-			if b.until.Before(now.Add(time.Second)) {
-				early++
-			}
+		b := restoreBreaker(3, now.Add(time.Minute), time.Second, now, middle)
+		if got := time.Until(b.until); got != time.Minute {
+			t.Errorf("open for %v more, want 1m", got)
 		}
-		if early > 150 {
-			t.Errorf("%d of 1000 probe within a second", early)
-		}
-		b := restoreBreaker(3, now.Add(time.Minute), now, middle)
 		time.Sleep(time.Minute)
 		tryOnce(t, b, "x", errEndpointFault)
 		if got := time.Until(b.until); got != 80*time.Second {

@@ -39,7 +39,7 @@ type dispatcher struct {
 
 	inFlight  int
 	workers   int
-	buffered  int                 // bytes of bodies waiting in all lanes
+	buffered  int                 // bytes of bodies waiting in all lanes, or in flight
 	unsettled int                 // settlements handed out and not durable
 	collected []outbox.Settlement // for the settler, when it is free
 	wishes    fifo[laneRequest]   // for the readers, when one is free
@@ -140,6 +140,10 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
+// room is what is left of the bytes for all lanes; negative when each has been
+// let in one event more.
+func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffered }
+
 // maxUnsettled bounds what a crash repeats, and what waits in memory while the
 // outbox is away.
 func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
@@ -168,10 +172,10 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 	}
 	d.buffered += l.bodies - l.counted
 	l.counted = l.bodies
-	if q, ok := l.wantRead(now); ok {
+	if q, ok := l.wantRead(d.room(), now); ok {
 		d.wishes.push(laneRequest{lane: l, tail: &q})
 	}
-	if q, ok := l.wantRetries(now); ok {
+	if q, ok := l.wantRetries(d.room(), now); ok {
 		d.wishes.push(laneRequest{lane: l, retries: &q})
 	}
 	if cursor, ok := l.wantExpire(); ok {
@@ -207,6 +211,7 @@ func (d *dispatcher) startJobs(now time.Time) {
 // attempt hands a job to a worker, which is started when all are busy.
 func (d *dispatcher) attempt(j job) {
 	d.inFlight++
+	d.buffered += len(j.event.Body)
 	d.jobs <- j
 	if d.workers < d.inFlight {
 		d.workers++
@@ -223,7 +228,7 @@ func (d *dispatcher) handOut() {
 		d.settle <- d.collected[:n:n]
 		d.collected = append([]outbox.Settlement(nil), d.collected[n:]...)
 	}
-	for d.reading < readers && d.wishes.len() > 0 {
+	for d.reading < readers && d.wishes.len() > 0 && d.room() > -d.sender.config.BufferBytes {
 		d.reading++
 		d.requests <- d.wishes.pop()
 	}

@@ -24,6 +24,7 @@ func (d *dispatcher) tailOf(l *lane) int64 {
 // meanwhile, is left to the tailer's new orders.
 func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 	d.takeEndpoints(b.endpoints, now)
+	d.evict(b.forgotten, now)
 	for i := range b.events {
 		e := &b.events[i]
 		shard := d.shards[outbox.ShardOf(e.Endpoint)]
@@ -35,7 +36,7 @@ func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 			d.log.Warn("event of an endpoint that was not read", zap.Int64("endpoint", e.Endpoint), zap.String("event", e.WebhookID))
 			continue
 		}
-		l.offer(*e, d.buffered >= d.sender.config.BufferBytes, now)
+		l.offer(*e, d.room(), now)
 		d.look(l, now)
 	}
 	for _, id := range b.shards {
@@ -84,9 +85,10 @@ func (d *dispatcher) takeResults(f finished, now time.Time) {
 
 func (d *dispatcher) takeResult(f finished, now time.Time) {
 	d.inFlight--
+	d.buffered -= len(f.job.event.Body)
 	l := f.job.lane
 	wasClosed, wasUntil := l.breaker.closed(), l.breaker.until
-	wasState := l.endpoint.State
+	wasState, wasWarned := l.endpoint.State, l.warned
 	kind, retryIn := l.finish(f.job, f.result, now)
 	switch {
 	case wasClosed && !l.breaker.closed(), !wasClosed && l.breaker.until.After(wasUntil):
@@ -95,6 +97,10 @@ func (d *dispatcher) takeResult(f finished, now time.Time) {
 		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
 	}
 	d.sender.report(&f.job, &f.result, kind, retryIn)
+	if l.warned > wasWarned {
+		d.log.Warn("endpoint only fails", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.warned), zap.String("reason", l.lastReason),
+			zap.Time("since", l.failingSince), zap.Duration("disabled_in", l.failingSince.Add(l.disableAfter).Sub(now)))
+	}
 	if l.endpoint.State != wasState {
 		d.log.Warn("endpoint disabled", zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.endpoint.Reason))
 	}
@@ -132,7 +138,7 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 	case r.tail != nil:
 		l.read(*r.tail, r.stretch, now)
 	case r.retries != nil:
-		l.readRetries(*r.retries, r.due, r.next, now)
+		l.readRetries(*r.retries, r.due, now)
 	case r.expire != nil:
 		l.expired(r.expire.FeedFrom)
 	}

@@ -59,9 +59,10 @@ func (d *dispatcher) gain(deal deal, now time.Time) {
 		group.after = min(group.after, s.Tail)
 	}
 	d.takeEndpoints(deal.endpoints, now)
+	spread := probeSpread(h.Lanes)
 	for _, state := range h.Lanes {
 		if l := d.laneOf(state.Endpoint); l != nil {
-			l.restore(state, h.Horizon, now)
+			l.restore(state, h.Horizon, spread, now)
 			l.saved = state
 		}
 	}
@@ -80,6 +81,19 @@ func (d *dispatcher) gain(deal deal, now time.Time) {
 	}
 	d.log.Info("shards gained", zap.Int("shards", len(h.Shards)), zap.Int("lanes_kept", len(h.Lanes)), zap.Int("records_in_retry", len(h.Blocked)))
 	d.tailer.order(tailOrder{gain: group})
+}
+
+// probesPerSecond is how many breakers that are taken over together may probe.
+const probesPerSecond = 100
+
+func probeSpread(lanes []outbox.LaneState) time.Duration {
+	open := 0
+	for _, l := range lanes {
+		if l.Open {
+			open++
+		}
+	}
+	return time.Duration(open) * time.Second / probesPerSecond
 }
 
 func (d *dispatcher) leaveLanes(now time.Time, of func(shard int) bool) {
@@ -114,6 +128,7 @@ func (d *dispatcher) stopped(now time.Time) bool {
 // save hands over what has changed since the last time.
 func (d *dispatcher) save(now time.Time) {
 	d.countLanes(now)
+	d.letGo(now)
 	if d.saving {
 		return
 	}
@@ -184,15 +199,5 @@ func (d *dispatcher) takeSaved(r saveRequest) {
 				delete(d.lanes, id)
 			}
 		}
-	}
-}
-
-func (d *dispatcher) countLanes(now time.Time) {
-	counts := map[string]int{}
-	for _, l := range d.lanes {
-		counts[l.state(now)]++
-	}
-	for _, state := range laneStates {
-		d.sender.metrics.lanes.WithLabelValues(state).Set(float64(counts[state]))
 	}
 }

@@ -74,7 +74,7 @@ func TestEgress_NoWayOfWritingLoopbackReachesAListener(t *testing.T) {
 		}
 	}()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	c := newCourier(Config{ConnectTimeout: time.Second}.withDefaults())
+	c := newCourier(Config{ConnectTimeout: time.Second}.withDefaults(), nil)
 	for _, host := range []string{
 		"127.0.0.1", "localhost", "2130706433", "127.1", "0x7f000001", "0x7f.1", "017700000001", "①②⑦.⓪.⓪.①", "127。0。0。1",
 		"0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "127.0.0.1.", "LOCALHOST",
@@ -83,7 +83,7 @@ func TestEgress_NoWayOfWritingLoopbackReachesAListener(t *testing.T) {
 			e := outbox.Endpoint{URL: scheme + "://" + host + ":" + port + "/", Secrets: []string{secretA}}
 			a := c.deliver(t.Context(), e, outbox.Event{WebhookID: "evt_1", Body: []byte("{}")}, time.Now())
 			// A form that does not resolve with the Go resolver is refused by that.
-			if a.status != 0 || a.failure != failBlocked && a.failure != failDNS && a.failure != failURL && a.failure != failDNSHere {
+			if a.status != 0 || a.failure != failBlocked && a.failure != failDNS && a.failure != failDNSNotFound && a.failure != failURL && a.failure != failDNSHere {
 				t.Errorf("%s: status %d, failure %q (%s)", e.URL, a.status, a.failure, a.detail)
 			}
 			if strings.HasPrefix(host, "127.0.0.1") && !strings.HasSuffix(host, ".") && a.failure != failBlocked {

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"syscall"
+	"time"
 )
 
 // failure is why an attempt got no answer; "" when it got one. It is the
@@ -16,19 +18,28 @@ type failure string
 
 // The failures that are the endpoint's.
 const (
-	failDNS            failure = "dns"
+	failDNSNotFound    failure = "dns_not_found" // the name is not there
+	failDNSTimeout     failure = "dns_timeout"   // its servers are silent
+	failDNS            failure = "dns"           // they are in trouble, or answer nonsense
 	failRefused        failure = "refused"
 	failUnreachable    failure = "unreachable"
 	failReset          failure = "reset"
 	failClosed         failure = "closed" // the connection ended before an answer
 	failTimeoutConnect failure = "timeout_connect"
 	failTimeoutTLS     failure = "timeout_tls"
+	failTimeoutSend    failure = "timeout_send" // the request was not taken whole
 	failTimeoutHeader  failure = "timeout_header"
 	failTimeoutTotal   failure = "timeout_total"
 	failTLSExpired     failure = "tls_expired"
-	failTLSAuthority   failure = "tls_authority"
+	failTLSNotYetValid failure = "tls_not_yet_valid"
 	failTLSHostname    failure = "tls_hostname"
-	failTLS            failure = "tls"
+	failTLSAuthority   failure = "tls_authority"
+	failTLSSelfSigned  failure = "tls_self_signed"
+	failTLSCertificate failure = "tls_certificate" // unfit in another way
+	failTLSAlert       failure = "tls_alert"       // the other side refused
+	failTLSProtocol    failure = "tls_protocol"    // no TLS, or none that both speak
+	failHTTP2Refused   failure = "http2_refused_stream"
+	failHTTP2          failure = "http2" // GOAWAY, or a fault of the protocol
 	failMalformed      failure = "malformed_response"
 	failBlocked        failure = "blocked_address"
 	failURL            failure = "unusable_url"
@@ -41,20 +52,33 @@ const (
 	failNoResource failure = "no_resources" // descriptors, memory, local ports
 	failDNSHere    failure = "dns_here"     // our resolver cannot be reached
 	failSecret     failure = "no_secret"
+	failLease      failure = "lease_over" // another sender may have taken over
 )
 
 var failures = []failure{
-	failDNS, failRefused, failUnreachable, failReset, failClosed,
-	failTimeoutConnect, failTimeoutTLS, failTimeoutHeader, failTimeoutTotal,
-	failTLSExpired, failTLSAuthority, failTLSHostname, failTLS,
+	failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failReset, failClosed,
+	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
+	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
+	failTLSAlert, failTLSProtocol, failHTTP2Refused, failHTTP2,
 	failMalformed, failBlocked, failURL,
-	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret,
+	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
 
 // own says that the failure is this machine's and costs the endpoint nothing.
 func (f failure) own() bool {
 	switch f {
-	case failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret:
+	case failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease:
+		return true
+	}
+	return false
+}
+
+// unsent says that no connection came about on which a request could be made.
+func (f failure) unsent() bool {
+	switch f {
+	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failTimeoutConnect, failTimeoutTLS,
+		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
+		failTLSProtocol, failBlocked, failURL:
 		return true
 	}
 	return false
@@ -64,6 +88,8 @@ func (f failure) own() bool {
 var (
 	errAttemptTimeout = errors.New("attempt: time limit for the whole attempt")
 	errShutdown       = errors.New("attempt: sender stops")
+	errLeaseOver      = errors.New("attempt: the lease is over")
+	errBodyTimeout    = errors.New("attempt: enough of the answer's body")
 )
 
 // phase is how far an attempt came.
@@ -80,21 +106,29 @@ const (
 	phaseRead // the first byte of an answer is here
 )
 
+func (p phase) String() string {
+	return [...]string{"before connecting", "name resolution", "connecting", "TLS handshake", "sending", "awaiting the answer", "reading the answer"}[p]
+}
+
 // classify names the failure behind a transport's error. cause is that of the
-// attempt's context. net/http has only text for its handshake timeout and for
-// what it calls malformed; how far the attempt came tells those apart.
-func classify(err, cause error, at phase) failure {
+// attempt's context. net/http has only text for much of what goes wrong; how
+// far the attempt came tells it apart.
+func classify(err, cause error, p *progress) failure {
+	at := p.phase()
 	if _, ok := errors.AsType[*BlockedAddressError](err); ok {
 		return failBlocked
 	}
-	if errors.Is(err, errSecret) {
-		return failSecret
+	if errors.Is(err, errLeaseOver) || errors.Is(cause, errLeaseOver) {
+		return failLease
 	}
 	if errors.Is(cause, errAttemptTimeout) {
 		return timeoutIn(at, failTimeoutTotal)
 	}
 	if cause != nil || errors.Is(err, context.Canceled) {
 		return failShutdown
+	}
+	if errors.Is(err, errTLSTimeout) {
+		return failTimeoutTLS
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return classifyDNS(dns)
@@ -108,11 +142,16 @@ func classify(err, cause error, at phase) failure {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return timeoutIn(at, failTimeoutHeader)
 	}
+	if p.http2.Load() {
+		return classifyHTTP2(err)
+	}
 	switch {
-	case at == phaseTLS:
-		return failTLS
 	case at <= phaseConnect:
 		return failUnreachable
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return failClosed
+	case at == phaseTLS:
+		return failTLSProtocol
 	case at == phaseRead:
 		return failMalformed
 	}
@@ -122,11 +161,13 @@ func classify(err, cause error, at phase) failure {
 func timeoutIn(at phase, otherwise failure) failure {
 	switch at {
 	case phaseDNS:
-		return failDNS
+		return failDNSTimeout
 	case phaseStart, phaseConnect:
 		return failTimeoutConnect
 	case phaseTLS:
 		return failTimeoutTLS
+	case phaseSend:
+		return failTimeoutSend
 	}
 	return otherwise
 }
@@ -142,6 +183,12 @@ func classifyDNS(err *net.DNSError) failure {
 		if errors.Is(err, own) {
 			return failDNSHere
 		}
+	}
+	switch {
+	case err.IsNotFound:
+		return failDNSNotFound
+	case err.IsTimeout:
+		return failDNSTimeout
 	}
 	return failDNS
 }
@@ -172,26 +219,54 @@ func classifyTLS(err error) failure {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return failTLSHostname
 	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		if c := unknown.Cert; c != nil && bytes.Equal(c.RawIssuer, c.RawSubject) {
+			return failTLSSelfSigned
+		}
 		return failTLSAuthority
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		if invalid.Reason == x509.Expired {
-			return failTLSExpired
+		switch {
+		case invalid.Reason != x509.Expired:
+			return failTLSCertificate
+		case time.Now().Before(invalid.Cert.NotBefore):
+			return failTLSNotYetValid
 		}
-		return failTLS
+		return failTLSExpired
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return failTLS
+		return failTLSCertificate
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return failTLS
+		return failTLSProtocol
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
-		return failTLS
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return failClosed
+	// crypto/tls does not export its alerts, but says who raised one.
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		switch op.Op {
+		case "remote error":
+			return failTLSAlert
+		case "local error":
+			return failTLSProtocol
+		}
 	}
 	return ""
+}
+
+// streamError has the fields of net/http's own, unexported one, which answers
+// to any such type.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return "HTTP/2 stream error" }
+
+const refusedStream = 0x7 // RFC 9113, 7
+
+func classifyHTTP2(err error) failure {
+	if stream, ok := errors.AsType[streamError](err); ok && stream.Code == refusedStream {
+		return failHTTP2Refused
+	}
+	return failHTTP2
 }

@@ -133,17 +133,17 @@ func (f *fakeLog) EndpointsChanged(context.Context, time.Time) ([]outbox.Endpoin
 	return changed, f.now(), f.away
 }
 
-func (f *fakeLog) DueRetries(_ context.Context, endpoint int64, now time.Time, limit int, exclude []int64) (due []outbox.Event, next time.Time, err error) {
+func (f *fakeLog) DueRetries(_ context.Context, q outbox.RetryQuery) (due outbox.Retries, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var rows []*retryRow
 	for id, r := range f.retry {
-		if r.event.Endpoint != endpoint || r.due.IsZero() {
+		if r.event.Endpoint != q.Endpoint || r.due.IsZero() {
 			continue
 		}
-		if r.due.After(now) {
-			next = earliest(next, r.due)
-		} else if !slices.Contains(exclude, id) {
+		if r.due.After(q.Now) {
+			due.Next = earliest(due.Next, r.due)
+		} else if !slices.Contains(q.Exclude, id) {
 			rows = append(rows, r)
 		}
 	}
@@ -153,10 +153,16 @@ func (f *fakeLog) DueRetries(_ context.Context, endpoint int64, now time.Time, l
 		}
 		return int(a.event.ID - b.event.ID)
 	})
-	for _, r := range rows[:min(len(rows), limit)] {
-		due = append(due, r.event)
+	size := 0
+	for _, r := range rows {
+		if due.More = len(due.Events) >= q.Limit || size >= max(q.MaxBytes, 1); due.More {
+			break
+		}
+		size += len(r.event.Body)
+		due.Events = append(due.Events, r.event)
 	}
-	return due, next, f.away
+	due.More = due.More || len(due.Events) >= q.Limit || size >= max(q.MaxBytes, 1)
+	return due, f.away
 }
 
 func (f *fakeLog) Settle(_ context.Context, batch []outbox.Settlement) (states []outbox.RecordState, err error) {

@@ -15,6 +15,7 @@ type policy struct {
 	window       int // most attempts in flight
 	events       int // most events waiting
 	bytes        int // most bytes of bodies waiting
+	buffer       int // those of all lanes together
 	schedule     schedule
 	disableAfter time.Duration
 	random       func() float64
@@ -25,9 +26,9 @@ type policy struct {
 // jobs (start), reads (wantRead, wantRetries), an expiry (wantExpire) and
 // settlements (out). The dispatcher's goroutine owns it.
 //
-// Order per record rests on three rules. One event of a record is in flight.
-// From the moment that one fails, its record is blocked and later events of it
-// are parked. And a record is free again only when an answer of the outbox
+// Order per record rests on three rules (other orderings: lane_order.go). One
+// event of a record is in flight. From the moment that one fails, its record is
+// blocked and later events of it are parked. And a record is free again only when an answer of the outbox
 // says so and no settlement of it is still on the way there: until then an
 // event parked meanwhile could be overtaken.
 type lane struct {
@@ -38,7 +39,8 @@ type lane struct {
 	generation int
 
 	records map[string]*record
-	ready   fifo[*record]  // unblocked, not in flight, with events waiting
+	blocked int            // records with rows in retry
+	ready   fifo[*record]  // those whose next event may start
 	retries []outbox.Event // read from retry, due, waiting
 	// ofRetry holds the ids from retry that wait, are in flight or whose
 	// settlement is on its way: not to be read again.
@@ -54,7 +56,8 @@ type lane struct {
 	events   int   // waiting
 	bodies   int   // bytes waiting
 	inFlight int
-	pending  int // settlements handed out and not answered
+	movedAt  time.Time // when an attempt ended last, or began with none in flight
+	pending  int       // settlements handed out and not answered
 	clock    uint64
 
 	// behind: the lane stands still while its shard's tail moves on, and
@@ -69,11 +72,14 @@ type lane struct {
 	window      int
 	breaker     *breaker
 	lastProbe   int64
+	probes      int       // that failed, in a row
 	pausedUntil time.Time // asked for by the endpoint
 	heldUntil   time.Time // after a fault of our own
 	ownFaults   int       // in a row
 
 	failingSince time.Time
+	failedAt     time.Time // the latest failure that is known
+	warned       int       // the stage of failing that was told
 	lastReason   string
 
 	expiring    bool // what an earlier feed left is to be expired first
@@ -84,6 +90,8 @@ type lane struct {
 
 	// The dispatcher's notes.
 	inRing    bool
+	evicting  bool
+	usedAt    time.Time
 	counted   int // of bodies, in the dispatcher's sum
 	saved     outbox.LaneState
 	wakeAt    time.Time
@@ -95,10 +103,10 @@ type lane struct {
 type record struct {
 	name     string
 	queue    []outbox.Event // from the log, in order
-	inFlight bool
-	listed   bool // in lane.ready
-	blocked  bool // rows in retry
-	pending  int  // settlements of it, on their way, that touch retry
+	inFlight int            // more than one only without an order
+	listed   bool           // in lane.ready
+	blocked  bool           // rows in retry
+	pending  int            // settlements of it, on their way, that touch retry
 	changed  uint64
 }
 
@@ -124,20 +132,23 @@ func (l *lane) sends(now time.Time) bool {
 // they are: it will be over soon, for all lanes at once.
 func (l *lane) buffers(now time.Time) bool {
 	return l.endpoint.State == outbox.EndpointActive && !l.expiring && !l.leaving &&
-		!now.Before(l.pausedUntil) && !l.breaker.open(now)
+		!now.Before(l.pausedUntil) && !l.breaker.open(now) && !l.stuck()
 }
 
-func (l *lane) full() bool {
-	return l.events >= l.policy.events || l.bodies >= l.policy.bytes || l.ledger.len() >= maxLedger
+// full says that no more may wait here. room is what is left of the bytes for
+// all lanes together: a lane may have as much of them as it leaves to others,
+// so that those with much waiting make way first. One event is always let in.
+func (l *lane) full(room int) bool {
+	return l.events >= l.policy.events || l.ledger.len() >= maxLedger || l.events > 0 && l.bodies >= min(l.policy.bytes, room)
 }
 
-// offer hands over the tail's next event of this endpoint. crowded says that
-// the buffers of all lanes together are full.
-func (l *lane) offer(e outbox.Event, crowded bool, now time.Time) {
+// offer hands over the tail's next event of this endpoint. Where the bytes for
+// all lanes are overdrawn by as much again, nothing is let in at all.
+func (l *lane) offer(e outbox.Event, room int, now time.Time) {
 	if e.ID <= l.seen && !l.behind {
 		return
 	}
-	if !l.behind && (!l.buffers(now) || l.full() || crowded && l.events > 0 || e.ID < l.endpoint.FeedFrom) {
+	if !l.behind && (!l.buffers(now) || l.full(room) || room <= -l.buffer || e.ID < l.endpoint.FeedFrom) {
 		l.behind, l.readTo = true, e.ID-1
 	}
 	if e.ID < l.endpoint.FeedFrom || l.endpoint.State == outbox.EndpointCleared {
@@ -156,26 +167,12 @@ func (l *lane) accept(e outbox.Event) {
 		return
 	}
 	r := l.record(e.Record)
-	if r.blocked {
+	if r.blocked && l.parks() {
 		l.park(r, e)
 		return
 	}
 	l.enqueue(r, e)
 	l.list(r)
-}
-
-func (l *lane) enqueue(r *record, e outbox.Event) {
-	r.queue = append(r.queue, e)
-	l.events++
-	l.bodies += len(e.Body)
-}
-
-// list makes a record's next event available.
-func (l *lane) list(r *record) {
-	if len(r.queue) > 0 && !r.inFlight && !r.blocked && !r.listed {
-		r.listed = true
-		l.ready.push(r)
-	}
 }
 
 func (l *lane) record(name string) *record {
@@ -188,7 +185,7 @@ func (l *lane) record(name string) *record {
 }
 
 func (l *lane) forgetIdle(r *record) {
-	if len(r.queue) == 0 && !r.inFlight && !r.listed && !r.blocked && r.pending == 0 {
+	if len(r.queue) == 0 && r.inFlight == 0 && !r.listed && !r.blocked && r.pending == 0 {
 		delete(l.records, r.name)
 	}
 }

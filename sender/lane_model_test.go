@@ -53,10 +53,13 @@ func (w *laneWorld) policy() *policy {
 		delays[i] = time.Duration(1+i) * time.Second
 	}
 	return &policy{
-		window: 4, events: 8, bytes: 1 << 20, disableAfter: 1000 * time.Hour, random: w.random.Float64,
+		window: 4, events: 8, bytes: 1 << 20, buffer: 1 << 20, disableAfter: 1000 * time.Hour, random: w.random.Float64,
 		schedule: schedule{delays: delays, random: w.random.Float64},
 	}
 }
+
+// room is mostly enough, sometimes none and sometimes overdrawn.
+func (w *laneWorld) room() int { return []int{1 << 20, 1 << 20, 1 << 20, 0, -2 << 20}[w.random.IntN(5)] }
 
 func (w *laneWorld) tail() int64 {
 	if w.offered == 0 {
@@ -71,7 +74,7 @@ func (w *laneWorld) step() {
 	switch w.random.IntN(9) {
 	case 0:
 		if w.offered < len(w.log.events) {
-			l.offer(w.log.events[w.offered], w.random.IntN(20) == 0, now)
+			l.offer(w.log.events[w.offered], w.room(), now)
 			w.offered++
 		}
 	case 1, 2:
@@ -111,10 +114,10 @@ func (w *laneWorld) step() {
 			}
 		}
 	case 7:
-		if q, ok := l.wantRead(now); ok {
+		if q, ok := l.wantRead(w.room(), now); ok {
 			w.reads = append(w.reads, laneRequest{tail: &q})
 		}
-		if q, ok := l.wantRetries(now); ok {
+		if q, ok := l.wantRetries(w.room(), now); ok {
 			w.reads = append(w.reads, laneRequest{retries: &q})
 		}
 	case 8:
@@ -139,7 +142,7 @@ func (w *laneWorld) read(now time.Time) {
 		if r.tail != nil {
 			w.lane.read(*r.tail, r.stretch, now)
 		} else {
-			w.lane.readRetries(*r.retries, r.due, r.next, now)
+			w.lane.readRetries(*r.retries, r.due, now)
 		}
 	}
 }
@@ -192,7 +195,7 @@ func (w *laneWorld) crash() {
 	w.lane = newLane(w.policy(), w.lane.endpoint)
 	w.jobs, w.handed, w.answered, w.reads, w.replies = nil, nil, nil, nil, nil
 	s.Behind, s.Cursor = true, cursor
-	w.lane.restore(s, horizon, time.Now())
+	w.lane.restore(s, horizon, 0, time.Now())
 	w.offered = len(w.log.events)
 	for _, r := range w.log.retry {
 		w.lane.recordState(w.log.recordState(7, r.event.Record))

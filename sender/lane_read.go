@@ -12,24 +12,24 @@ const farAhead = 30 * 24 * time.Hour
 
 // wantRead says which part of the log the lane would read next by itself. A
 // lane that has read all that the tail passed by follows the tail again.
-func (l *lane) wantRead(now time.Time) (outbox.TailQuery, bool) {
-	if !l.behind || l.reading || !l.sends(now) || l.breaker.open(now) {
+func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
+	if !l.behind || l.reading || !l.sends(now) || l.breaker.open(now) || l.stuck() {
 		return outbox.TailQuery{}, false
 	}
 	if l.readTo >= l.missed {
 		l.follow()
 		return outbox.TailQuery{}, false
 	}
-	if l.full() || l.events > l.policy.events/2 || l.bodies > l.policy.bytes/2 {
+	if l.full(room) || l.events > l.policy.events/2 || l.bodies > l.policy.bytes/2 {
 		return outbox.TailQuery{}, false
 	}
 	q := outbox.TailQuery{
 		Endpoint: l.endpoint.ID, After: l.readTo, Upto: l.missed,
-		Limit: l.policy.events - l.events, MaxBytes: l.policy.bytes - l.bodies,
+		Limit: l.policy.events - l.events, MaxBytes: min(l.policy.bytes, room) - l.bodies,
 	}
 	if !l.breaker.closed() {
-		// One event will do for a probe, and only where retry has none.
-		if l.events > 0 || l.inFlight > 0 || l.readingRetries || l.retriesDue(now) {
+		// One event will do for a probe, where retry has none or it is its turn.
+		if l.ready.len() > 0 || l.inFlight > 0 || l.readingRetries || !l.freshTurn() && (len(l.retries) > 0 || l.retriesDue(now)) {
 			return outbox.TailQuery{}, false
 		}
 		q.Limit = 1
@@ -63,49 +63,54 @@ func (l *lane) read(q outbox.TailQuery, stretch outbox.Stretch, now time.Time) {
 		l.accept(e)
 	}
 	l.readTo = max(l.readTo, stretch.Upto)
+	if !l.breaker.closed() && l.ready.len() == 0 && l.freshTurn() {
+		l.probes++ // what there is has to wait: no more of it is parked for a probe
+	}
 }
 
 func (l *lane) retriesDue(now time.Time) bool {
 	return l.retryAll || !l.retryAt.IsZero() && !now.Before(l.retryAt)
 }
 
-// retryQuery asks for rows of retry.
+// retryQuery is a question for rows of retry, and what the lane was like then.
 type retryQuery struct {
-	endpoint int64
-	now      time.Time // rows due at this instant
-	limit    int
-	exclude  []int64
-	clock    uint64 // of the lane when it asked
-	all      bool
+	outbox.RetryQuery
+	clock uint64
+	all   bool // for those too that are not due
 }
 
 // wantRetries says which rows of retry the lane would read next.
-func (l *lane) wantRetries(now time.Time) (retryQuery, bool) {
+func (l *lane) wantRetries(room int, now time.Time) (retryQuery, bool) {
 	if l.readingRetries || !l.retriesDue(now) || !l.sends(now) || l.breaker.open(now) ||
-		len(l.retries) > 0 || l.inFlight >= l.window {
+		len(l.retries) > 0 || l.inFlight >= l.width() {
 		return retryQuery{}, false
 	}
-	q := retryQuery{endpoint: l.endpoint.ID, now: now, limit: max(l.window-l.inFlight, 1), clock: l.clock, all: l.retryAll}
+	q := retryQuery{clock: l.clock, all: l.retryAll, RetryQuery: outbox.RetryQuery{
+		Endpoint: l.endpoint.ID, Now: now, Limit: l.width() - l.inFlight, MaxBytes: min(l.policy.bytes, room) - l.bodies,
+	}}
 	if !l.breaker.closed() {
-		q.limit = 2 // the last probe's event and another
+		if l.freshTurn() && (l.reading || l.ready.len() > 0) {
+			return retryQuery{}, false
+		}
+		q.Limit = 2 // the last probe's event and another
 	}
 	if q.all {
-		q.now = now.Add(farAhead)
+		q.Now = now.Add(farAhead)
 	}
 	for id := range l.ofRetry {
-		q.exclude = append(q.exclude, id)
+		q.Exclude = append(q.Exclude, id)
 	}
 	l.readingRetries, l.retryAt, l.retryAll = true, time.Time{}, false
 	return q, true
 }
 
-// readRetries takes the answer to wantRetries's query, and the time at which
-// the next row will be due. A row is taken only when nothing happened to its
-// record since the question: otherwise another row may now be its oldest.
-func (l *lane) readRetries(q retryQuery, due []outbox.Event, next, now time.Time) {
+// readRetries takes the answer to wantRetries's query. A row is taken only when
+// nothing happened to its record since the question: otherwise another row may
+// now be its oldest.
+func (l *lane) readRetries(q retryQuery, due outbox.Retries, now time.Time) {
 	l.readingRetries = false
-	l.retryAt = earliest(l.retryAt, next)
-	if len(due) >= q.limit {
+	l.retryAt = earliest(l.retryAt, due.Next)
+	if due.More {
 		l.retryAt, l.retryAll = now, l.retryAll || q.all
 	}
 	if !l.sends(now) || l.breaker.open(now) {
@@ -113,7 +118,7 @@ func (l *lane) readRetries(q retryQuery, due []outbox.Event, next, now time.Time
 		return
 	}
 	found := map[string]bool{}
-	for _, e := range due {
+	for _, e := range due.Events {
 		if e.ID < l.endpoint.FeedFrom {
 			l.expiring = true
 			l.shed(now)
@@ -122,22 +127,26 @@ func (l *lane) readRetries(q retryQuery, due []outbox.Event, next, now time.Time
 		found[e.Record] = true
 		l.acceptRetry(q, e, now)
 	}
-	if q.all && len(due) < q.limit {
+	if q.all && !due.More {
 		l.freeAbsent(q, found)
 	}
 }
 
 func (l *lane) acceptRetry(q retryQuery, e outbox.Event, now time.Time) {
 	r := l.record(e.Record)
-	if _, again := l.ofRetry[e.ID]; again || r.pending > 0 || r.changed > q.clock {
+	if _, again := l.ofRetry[e.ID]; again {
+		return
+	}
+	ordered := l.endpoint.Ordering != outbox.OrderingNone
+	if ordered && (r.pending > 0 || r.changed > q.clock) {
 		return // an answer on its way, or just come, sets the next time
 	}
-	if r.inFlight || len(r.queue) > 0 {
+	if ordered && (r.inFlight > 0 || len(r.queue) > 0) {
 		// A row that is not by our doing, such as an event sent again.
 		l.retryAt = earliest(l.retryAt, now.Add(time.Second))
 		return
 	}
-	r.blocked = true
+	l.block(r, true)
 	l.ofRetry[e.ID] = struct{}{}
 	l.retries = append(l.retries, e)
 	l.events++
@@ -148,8 +157,8 @@ func (l *lane) acceptRetry(q retryQuery, e outbox.Event, now time.Time) {
 // an expiry took their rows.
 func (l *lane) freeAbsent(q retryQuery, found map[string]bool) {
 	for _, r := range l.records {
-		if r.blocked && !found[r.name] && r.pending == 0 && !r.inFlight && r.changed <= q.clock && !l.waitsInRetry(r.name) {
-			r.blocked = false
+		if r.blocked && !found[r.name] && r.pending == 0 && r.inFlight == 0 && r.changed <= q.clock && !l.waitsInRetry(r.name) {
+			l.block(r, false)
 			l.list(r)
 			l.forgetIdle(r)
 		}

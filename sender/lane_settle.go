@@ -16,6 +16,7 @@ const (
 // result is what an attempt came to.
 type result struct {
 	outcome  outcome
+	failure  failure
 	at       time.Time // when it began
 	duration time.Duration
 	status   int
@@ -27,9 +28,10 @@ type result struct {
 // attempt, for the log.
 func (l *lane) finish(j job, res result, now time.Time) (string, time.Duration) {
 	l.inFlight--
-	j.record.inFlight = false
+	j.record.inFlight--
+	l.movedAt = now
 	current := j.generation == l.generation
-	l.answerBreaker(j, res.outcome, now)
+	l.answerBreaker(j, res, now)
 
 	switch res.outcome.kind {
 	case outcomeHeld:
@@ -39,27 +41,46 @@ func (l *lane) finish(j job, res result, now time.Time) (string, time.Duration) 
 		if current {
 			l.window = min(l.window+1, l.policy.window)
 			l.ownFaults = 0
-			l.failingSince, l.lastReason = time.Time{}, ""
+			l.failingSince, l.failedAt, l.warned, l.lastReason = time.Time{}, time.Time{}, 0, ""
 		}
-		l.settle(j, res, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
+		l.settle(j, res, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true, now)
 		return outcomeDelivered, 0
 	}
 	return l.fail(j, res, current, now)
 }
 
-func (l *lane) answerBreaker(j job, o outcome, now time.Time) {
-	said := error(nil)
+// slow is how long an attempt holds its slot before its failure counts for
+// several: an endpoint that hangs is to be left alone soon.
+const (
+	slow       = 5 * time.Second
+	slowWeight = 3
+)
+
+func (l *lane) answerBreaker(j job, res result, now time.Time) {
+	v := verdict{record: j.event.Record, weight: 1, unsent: res.failure.unsent()}
 	switch {
-	case o.kind == outcomeHeld:
-		said = errNotCounted
-	case o.endpointFault:
-		said = errEndpointFault
+	case res.outcome.kind == outcomeHeld:
+		v.result = errNotCounted
+	case res.outcome.endpointFault:
+		v.result = errEndpointFault
+	}
+	if res.duration >= slow {
+		v.weight = slowWeight
 	}
 	if j.breaker != l.breaker {
-		j.permit.done(said) // it must be, and nobody looks at that breaker again
+		j.permit.done(v.result) // it must be, and nobody looks at that breaker again
 		return
 	}
-	l.breaker.settle(j.permit, j.event.Record, said, now)
+	wasClosed := l.breaker.closed()
+	l.breaker.settle(j.permit, v, now)
+	switch {
+	case l.breaker.closed():
+		l.probes = 0
+	case wasClosed:
+		l.window = 1
+	case j.permit.probe && v.result == errEndpointFault:
+		l.probes++
+	}
 }
 
 // fail settles an attempt that did not deliver. A probe does not count against
@@ -85,9 +106,7 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 	if current {
 		l.window = max(l.window/2, 1)
 		l.lastReason = res.outcome.reason
-		if l.failingSince.IsZero() {
-			l.failingSince = now
-		}
+		l.failedNow(now)
 		if s.Disable == "" && now.Sub(l.failingSince) >= l.disableAfter {
 			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.outcome.reason)
 		}
@@ -107,7 +126,7 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 		}
 	}
 	s.RetryAt = now.Add(delay)
-	l.settle(j, res, s, kind, counted)
+	l.settle(j, res, s, kind, counted, now)
 
 	if s.Disable != "" && j.endpoint.Revision == l.endpoint.Revision {
 		l.endpoint.State, l.endpoint.Reason = outbox.EndpointDisabled, s.Disable
@@ -123,7 +142,7 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 
 // settle hands out the fate of a job's event, and parks what waits behind it
 // when its record is now, or still, in retry.
-func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, counted bool) {
+func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, counted bool, now time.Time) {
 	number := j.event.Attempts
 	if counted {
 		number++
@@ -136,13 +155,8 @@ func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, count
 	}
 	l.hand(j.record, s)
 	if s.Disposition == outbox.Retry {
-		j.record.blocked = true
-		for _, e := range j.record.queue {
-			l.events--
-			l.bodies -= len(e.Body)
-			l.park(j.record, e)
-		}
-		j.record.queue = nil
+		l.block(j.record, true)
+		l.holdBack(j.record, now)
 	}
 	l.list(j.record)
 	l.forgetIdle(j.record)
@@ -175,14 +189,12 @@ func (l *lane) touch(r *record) {
 
 // takeBack undoes the start of a job that failed by a fault of our own.
 func (l *lane) takeBack(j job, o outcome, now time.Time) {
-	l.events++
-	l.bodies += len(j.event.Body)
 	if j.fromRetry {
+		l.events++
+		l.bodies += len(j.event.Body)
 		l.retries = append([]outbox.Event{j.event}, l.retries...)
 	} else {
-		l.ledger.set(j.event.ID, waiting)
-		j.record.queue = append([]outbox.Event{j.event}, j.record.queue...)
-		l.list(j.record)
+		l.requeue(j.record, j.event, now)
 	}
 	wait := min(ownFaultMin<<min(l.ownFaults, 10), ownFaultMax)
 	l.heldUntil = now.Add(jitter(wait, l.random))
@@ -205,6 +217,9 @@ func (l *lane) settledAs(s *outbox.Settlement) {
 	if !touchesRetry(s) {
 		return
 	}
+	if s.Disposition == outbox.Retry && l.endpoint.Ordering == outbox.OrderingNone {
+		l.retryAt = earliest(l.retryAt, s.RetryAt) // its record's state tells of the oldest row only
+	}
 	if r := l.records[s.Event.Record]; r != nil {
 		r.pending--
 		l.touch(r)
@@ -214,15 +229,15 @@ func (l *lane) settledAs(s *outbox.Settlement) {
 // recordState takes how a record stands in retry.
 func (l *lane) recordState(state outbox.RecordState) {
 	if state.Blocked {
-		l.record(state.Record).blocked = true
+		l.block(l.record(state.Record), true)
 		l.retryAt = earliest(l.retryAt, state.NextAt)
 		return
 	}
 	r := l.records[state.Record]
-	if r == nil || r.pending > 0 || r.inFlight {
+	if r == nil || r.pending > 0 || r.inFlight > 0 && l.parks() {
 		return
 	}
-	r.blocked = false
+	l.block(r, false)
 	l.list(r)
 	l.forgetIdle(r)
 }

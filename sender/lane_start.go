@@ -18,15 +18,20 @@ type job struct {
 	breaker    *breaker // that gave the permit
 }
 
+// stallAfter is how long nothing may come back from an endpoint before it gets
+// no more than two attempts at a time.
+const stallAfter = time.Second
+
 // startable says whether start would have a job.
 func (l *lane) startable(now time.Time) bool {
-	if l.ready.len() == 0 && len(l.retries) == 0 || !l.sends(now) {
+	if len(l.retries) == 0 && (l.ready.len() == 0 || l.stuck()) || !l.sends(now) {
 		return false
 	}
 	if !l.breaker.closed() {
 		return l.inFlight == 0 && !l.breaker.open(now)
 	}
-	return l.inFlight < l.window
+	stalled := l.inFlight >= 2 && now.Sub(l.movedAt) > stallAfter
+	return l.inFlight < l.width() && !stalled
 }
 
 // start takes the next event to attempt.
@@ -53,8 +58,11 @@ func (l *lane) start(now time.Time) (job, bool) {
 	}
 	l.events--
 	l.bodies -= len(j.event.Body)
-	j.record.inFlight = true
-	l.inFlight++
+	j.record.inFlight++
+	if l.inFlight++; l.inFlight == 1 {
+		l.movedAt = now
+	}
+	l.usedAt = now
 	if permit.probe {
 		l.lastProbe = j.event.ID
 	}
@@ -63,10 +71,13 @@ func (l *lane) start(now time.Time) (job, bool) {
 
 // pickRetry says which waiting retry goes next, or that the queue's turn is. A
 // probe is a retry where there is one, so that the probing of a dead endpoint
-// adds no rows, and not the same event twice, which may be the one that fails.
+// adds few rows, and not the same event twice, which may be the one that fails.
 func (l *lane) pickRetry(probe bool) (int, bool) {
-	if len(l.retries) == 0 {
+	if len(l.retries) == 0 || probe && l.freshTurn() && l.ready.len() > 0 {
 		return 0, false
+	}
+	if l.stuck() {
+		return 0, true
 	}
 	if probe {
 		for i, e := range l.retries {
@@ -79,3 +90,8 @@ func (l *lane) pickRetry(probe bool) (int, bool) {
 	l.turn = !l.turn
 	return 0, l.turn || l.ready.len() == 0
 }
+
+// freshTurn says that the next probe is an event that has not been tried: what
+// is in retry may be just those events that this endpoint cannot take, and
+// would keep it open for ever. Two in three are from retry all the same.
+func (l *lane) freshTurn() bool { return l.probes%3 == 2 && !l.stuck() }

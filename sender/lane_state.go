@@ -7,8 +7,9 @@ import (
 )
 
 // restore continues a lane that another owner, or an earlier run, left. Above
-// horizon nobody has settled anything.
-func (l *lane) restore(s outbox.LaneState, horizon int64, now time.Time) {
+// horizon nobody has settled anything. Probes of open breakers are spread over
+// a time at least as long as spread.
+func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, now time.Time) {
 	l.behind, l.readTo, l.horizon = s.Behind, s.Cursor, horizon
 	if s.Behind {
 		l.missed = max(horizon, s.Cursor)
@@ -17,9 +18,10 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, now time.Time) {
 		return // a newer endpoint starts afresh
 	}
 	if s.Open {
-		l.breaker = restoreBreaker(s.Opens, s.OpenUntil, now, l.random)
+		l.breaker = restoreBreaker(s.Opens, s.OpenUntil, spread, now, l.random)
 	}
 	l.pausedUntil, l.failingSince, l.lastReason = s.PausedUntil, s.FailingSince, s.LastReason
+	l.failedAt, l.warned = now, l.stage(now)
 }
 
 // snapshot is what the next owner needs. tail is the shard's tail as it is, or
@@ -54,8 +56,12 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	if e.URL != old.URL || e.FeedFrom > old.FeedFrom || old.State != outbox.EndpointActive && e.State == outbox.EndpointActive {
 		l.generation++
 		l.breaker = newBreaker(l.random)
-		l.pausedUntil, l.heldUntil, l.failingSince, l.lastReason = time.Time{}, time.Time{}, time.Time{}, ""
-		l.window, l.ownFaults, l.retryAll = 1, 0, true
+		l.pausedUntil, l.heldUntil, l.failingSince, l.failedAt, l.lastReason = time.Time{}, time.Time{}, time.Time{}, time.Time{}, ""
+		l.window, l.ownFaults, l.probes, l.warned, l.retryAll = 1, 0, 0, 0, true
+	}
+	if e.Ordering != old.Ordering {
+		l.shed(now) // and is read again, to wait in another way
+		l.retryAll = true
 	}
 	if !l.buffers(now) {
 		l.shed(now)

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,7 @@ type metrics struct {
 	breaker          *prometheus.CounterVec
 	deadLetters      prometheus.Counter
 	disabled         *prometheus.CounterVec
+	failing          *prometheus.GaugeVec
 }
 
 // The reasons of walhook_endpoints_disabled_total.
@@ -63,10 +65,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "walhook_endpoints_disabled_total",
 			Help: "Endpoints disabled by walhook.",
 		}, []string{"reason"}),
+		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walhook_endpoints_failing",
+			Help: "Endpoints that have only failed for long, by the stage of warning: 1, 2 and 3 after 1/5, 3/5 and 4/5 of the time after which they are disabled.",
+		}, []string{"stage"}),
 	}
 	m.initLabels()
 	for _, c := range []prometheus.Collector{
-		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.deadLetters, m.disabled,
+		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.deadLetters, m.disabled, m.failing,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the sender's metrics: %w", err)
@@ -88,6 +94,9 @@ func (m *metrics) initLabels() {
 	}
 	for _, to := range []string{breakerOpen, breakerHalfOpen, breakerClosed} {
 		m.breaker.WithLabelValues(to)
+	}
+	for stage := range warnAfter {
+		m.failing.WithLabelValues(strconv.Itoa(stage + 1))
 	}
 	for _, reason := range []string{disabledGone, disabledFailing} {
 		m.disabled.WithLabelValues(reason)

@@ -32,7 +32,8 @@ type outcome struct {
 const maxRetryAfter = 24 * time.Hour
 
 // judge is the whole table. It is pure: status counts when there is no failure
-// class, and retryAfter is the header's value, "" when absent.
+// class, retryAfter is the header's value, "" when absent, and now is by the
+// clock that a date in it was read from.
 func judge(status int, class failure, retryAfter string, now time.Time) outcome {
 	if class != "" {
 		if class.own() {

@@ -34,7 +34,7 @@ func TestJudge_EveryStatus(t *testing.T) {
 }
 
 func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
-	ours := map[failure]bool{failShutdown: true, failNoNetwork: true, failNoResource: true, failDNSHere: true, failSecret: true}
+	ours := map[failure]bool{failShutdown: true, failNoNetwork: true, failNoResource: true, failDNSHere: true, failSecret: true, failLease: true}
 	for _, f := range failures {
 		want := outcome{kind: outcomeRetry, reason: string(f), endpointFault: true}
 		if ours[f] {

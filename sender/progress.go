@@ -3,7 +3,6 @@ package sender
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"net/http/httptrace"
 	"sync/atomic"
 )
@@ -11,11 +10,13 @@ import (
 // progress follows one request. Its hooks run on the transport's goroutines.
 type progress struct {
 	at     atomic.Int32 // phase
-	reused atomic.Pointer[countingConn]
-	before int64 // bytes written on the reused connection earlier; set before reused
+	wire   atomic.Pointer[wire]
+	http2  atomic.Bool
+	reused bool  // set before wire
+	before int64 // bytes written on the wire earlier; set before wire
 }
 
-func (p *progress) trace(ctx context.Context) context.Context {
+func (p *progress) trace(ctx context.Context, may func() bool, cancel context.CancelCauseFunc) context.Context {
 	advance := func(to phase) { p.at.Store(int32(to)) }
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSStart:          func(httptrace.DNSStartInfo) { advance(phaseDNS) },
@@ -23,9 +24,16 @@ func (p *progress) trace(ctx context.Context) context.Context {
 		TLSHandshakeStart: func() { advance(phaseTLS) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
-			if conn := counting(info.Conn); info.Reused && conn != nil {
-				p.before = conn.written.Load()
-				p.reused.Store(conn)
+			switch conn := info.Conn.(type) {
+			case *wire:
+				conn.begin()
+				p.reused, p.before = info.Reused, conn.written.Load()
+				p.wire.Store(conn)
+			case *tls.Conn:
+				p.http2.Store(true)
+				if may != nil && !may() {
+					cancel(errLeaseOver)
+				}
 			}
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -39,34 +47,17 @@ func (p *progress) trace(ctx context.Context) context.Context {
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }
 
+// status is what the status line said before the request failed; 0 for nothing.
+func (p *progress) status() int {
+	if w := p.wire.Load(); w != nil {
+		return w.status()
+	}
+	return 0
+}
+
 // nothingWritten says that the request met a kept connection on which nothing
-// was written since. Over TLS the closing alert counts as written, so the
-// answer errs towards an attempt that costs a retry, never towards two posts.
+// was written since.
 func (p *progress) nothingWritten() bool {
-	conn := p.reused.Load()
-	return conn != nil && conn.written.Load() == p.before
-}
-
-// countingConn knows how many bytes were handed to the system.
-type countingConn struct {
-	net.Conn
-	written atomic.Int64
-}
-
-func (c *countingConn) Write(b []byte) (int, error) {
-	// Counted before, so that a concurrent reader never sees too few.
-	c.written.Add(int64(len(b)))
-	n, err := c.Conn.Write(b)
-	if n == 0 && err != nil {
-		c.written.Add(-int64(len(b)))
-	}
-	return n, err
-}
-
-func counting(conn net.Conn) *countingConn {
-	if secured, ok := conn.(*tls.Conn); ok {
-		conn = secured.NetConn()
-	}
-	counted, _ := conn.(*countingConn)
-	return counted
+	w := p.wire.Load()
+	return w != nil && p.reused && w.written.Load() == p.before
 }

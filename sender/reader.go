@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"time"
 
 	"walhook/outbox"
 )
@@ -13,7 +12,7 @@ const readers = 4
 // laneLog is what a lane reads by itself.
 type laneLog interface {
 	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
-	DueRetries(ctx context.Context, endpoint int64, now time.Time, limit int, exclude []int64) ([]outbox.Event, time.Time, error)
+	DueRetries(ctx context.Context, q outbox.RetryQuery) (outbox.Retries, error)
 	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
 }
 
@@ -27,8 +26,7 @@ type laneRequest struct {
 	cursor  int64 // for expire
 
 	stretch outbox.Stretch // answers tail
-	due     []outbox.Event // answers retries
-	next    time.Time      // of retries
+	due     outbox.Retries // answers retries
 }
 
 func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan laneRequest, answers chan<- laneRequest) error {
@@ -55,8 +53,7 @@ func (r *laneRequest) serve(ctx context.Context, log laneLog) (err error) {
 	case r.tail != nil:
 		r.stretch, err = log.Tail(ctx, *r.tail)
 	case r.retries != nil:
-		q := r.retries
-		r.due, r.next, err = log.DueRetries(ctx, q.endpoint, q.now, q.limit, q.exclude)
+		r.due, err = log.DueRetries(ctx, r.retries.RetryQuery)
 	case r.expire != nil:
 		err = log.Expire(ctx, *r.expire, r.cursor)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,6 +33,7 @@ type Sender struct {
 	deliver  func(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer
 	appended <-chan struct{}
 	close    func()
+	lease    atomic.Pointer[lease] // the present tenure's; attempts of an earlier one are over
 
 	tailPoll    time.Duration // for appends of other processes
 	changesPoll time.Duration // for endpoints that changed without an event
@@ -64,19 +66,26 @@ func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender,
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	courier := newCourier(cfg)
-	return &Sender{
+	s := &Sender{
 		config:   cfg,
 		metrics:  m,
 		tailPoll: 100 * time.Millisecond, changesPoll: 500 * time.Millisecond,
-		log:     log.Named("sender"),
-		deliver: courier.deliver,
-		close:   courier.close,
+		log: log.Named("sender"),
 		policy: &policy{
-			window: cfg.Window, events: cfg.LaneEvents, bytes: cfg.LaneBytes,
+			window: cfg.Window, events: cfg.LaneEvents, bytes: cfg.LaneBytes, buffer: cfg.BufferBytes,
 			schedule: newSchedule(cfg.RetrySchedule), disableAfter: cfg.DisableAfter, random: rand.Float64,
 		},
-	}, nil
+	}
+	courier := newCourier(cfg, s.mayStart)
+	s.deliver, s.close = courier.deliver, courier.close
+	return s, nil
+}
+
+// mayStart says whether a request may begin now. A process may have stood still
+// since it was asked last, so it is asked again as late as possible.
+func (s *Sender) mayStart() bool {
+	l := s.lease.Load()
+	return l != nil && l.holds(time.Now())
 }
 
 // Run delivers until ctx ends. Then it starts nothing more, waits for the

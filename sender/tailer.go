@@ -13,7 +13,7 @@ import (
 
 const (
 	tailEvents = 1000 // read at once
-	tailBytes  = 8 << 20
+	tailBytes  = 2 << 20
 )
 
 // eventLog is what the tailer reads.
@@ -30,6 +30,9 @@ type tailBatch struct {
 	upto      int64
 	events    []outbox.Event
 	endpoints []outbox.Endpoint
+	// forgotten are endpoints that later batches bring again before their
+	// next event; the answer to tailOrder.forget.
+	forgotten []int64
 }
 
 // tailer follows the log for the held shards and hands it to the dispatcher.
@@ -40,8 +43,9 @@ type tailer struct {
 	appended <-chan struct{}
 	batches  chan<- tailBatch
 
-	groups []tailGroup
-	known  map[int64]int64 // endpoint → revision handed on
+	groups    []tailGroup
+	known     map[int64]int64 // endpoint → revision handed on
+	forgotten []int64         // to be told
 
 	mu     sync.Mutex
 	orders []tailOrder   // guarded by mu
@@ -59,6 +63,8 @@ type tailGroup struct {
 type tailOrder struct {
 	gain tailGroup
 	drop []int
+	// forget names endpoints whose lanes are to be let go of.
+	forget []int64
 }
 
 func newTailer(s *Sender, log eventLog, batches chan<- tailBatch) *tailer {
@@ -84,6 +90,9 @@ func (t *tailer) run(ctx context.Context) error {
 	defer poll.Stop()
 	for {
 		t.obey()
+		if err := t.tellForgotten(ctx); err != nil {
+			return err
+		}
 		more, err := t.readAll(ctx)
 		if err != nil {
 			return err
@@ -112,6 +121,10 @@ func (t *tailer) obey() {
 				return slices.Contains(o.drop, shard)
 			})
 		}
+		for _, id := range o.forget {
+			delete(t.known, id)
+		}
+		t.forgotten = append(t.forgotten, o.forget...)
 		t.forget(append(slices.Clone(o.drop), o.gain.shards...))
 		if len(o.gain.shards) > 0 {
 			t.groups = append(t.groups, o.gain)
@@ -127,6 +140,19 @@ func (t *tailer) forget(shards []int) {
 			delete(t.known, id)
 		}
 	}
+}
+
+func (t *tailer) tellForgotten(ctx context.Context) error {
+	if len(t.forgotten) == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case t.batches <- tailBatch{forgotten: t.forgotten}:
+	}
+	t.forgotten = nil
+	return nil
 }
 
 // readAll reads one stretch for each group. The first group leads; the others

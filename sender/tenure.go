@@ -37,8 +37,8 @@ type session interface {
 	parting
 }
 
-// lease is until when this sender may start attempts, by its own monotonic
-// clock. The renewing goroutine writes it, the dispatcher reads it.
+// lease is until when this sender may start attempts. The renewing goroutine
+// writes it, others read it.
 type lease struct {
 	until   atomic.Pointer[time.Time]
 	renewed chan struct{} // capacity 1
@@ -50,7 +50,13 @@ func newLease(until time.Time) *lease {
 	return l
 }
 
-func (l *lease) holds(now time.Time) bool { return now.Before(*l.until.Load()) }
+// holds goes by both clocks of this machine. The monotonic one is not set by
+// anybody, but stands still while the machine is suspended; the wall clock
+// shows that time.
+func (l *lease) holds(now time.Time) bool {
+	until := *l.until.Load()
+	return now.Before(until) && now.Round(0).Before(until.Round(0))
+}
 
 func (l *lease) extend(until time.Time) {
 	l.until.Store(&until)
@@ -75,6 +81,7 @@ func (s *Sender) tenure(ctx, stop context.Context) error {
 		return err
 	}
 	lease := newLease(asked.Add(s.config.Lease))
+	s.lease.Store(lease)
 	g, gctx := errgroup.WithContext(ctx)
 	d := newDispatcher(s, lease)
 	d.tailer = newTailer(s, session, d.batches)

@@ -19,10 +19,14 @@ type finished struct {
 func (s *Sender) work(ctx context.Context, jobs <-chan job, results chan<- finished) {
 	for j := range jobs {
 		at := time.Now()
-		a := s.deliver(ctx, j.endpoint, j.event, at)
+		a := answer{failure: failLease}
+		if s.mayStart() {
+			a = s.deliver(ctx, j.endpoint, j.event, at)
+		}
 		now := time.Now()
 		results <- finished{job: j, result: result{
-			outcome:  judge(a.status, a.failure, a.retryAfter, now),
+			outcome:  judge(a.status, a.failure, a.retryAfter, a.clock(now)),
+			failure:  a.failure,
 			at:       at,
 			duration: now.Sub(at),
 			status:   a.status,

@@ -1,0 +1,118 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"walhook/schemas"
+)
+
+const (
+	// statusEvery is how often the server is told the stored position even
+	// if it does not ask; far below any sensible wal_sender_timeout.
+	statusEvery = time.Second
+
+	// answerWithin bounds how soon a server that asks is told. One that
+	// shuts down asks again with every answer until all is stored.
+	answerWithin = 50 * time.Millisecond
+
+	// askedEvery bounds how often an idle advance is stored while the server
+	// asks, as it does when it shuts down and waits for us.
+	askedEvery = 200 * time.Millisecond
+)
+
+// receive reads messages and answers keepalives until ctx ends or the
+// connection breaks.
+func (s *stream) receive(ctx context.Context) error {
+	// A deadline on the socket instead of a context per message: at a hundred
+	// thousand messages a second that would cost more than decoding. A
+	// deadline that passes does not close the connection.
+	socket := s.conn.Conn()
+	stop := context.AfterFunc(ctx, func() { _ = socket.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	calm := context.WithoutCancel(ctx)
+	var deadline time.Time
+	for {
+		if now := time.Now(); !now.Before(s.nextStatus) {
+			if err := s.sendStatus(calm, now); err != nil {
+				return err
+			}
+		}
+		if !deadline.Equal(s.nextStatus) {
+			deadline = s.nextStatus
+			if err := socket.SetReadDeadline(deadline); err != nil {
+				return err
+			}
+		}
+		// After the deadline is set, which the end of ctx has moved or will.
+		if ctx.Err() != nil {
+			s.goodbye(calm)
+			return context.Cause(ctx)
+		}
+		message, err := s.conn.ReceiveMessage(calm)
+		if err != nil {
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				continue
+			}
+			return fmt.Errorf("receive from the source: %w", err)
+		}
+		if err := s.message(ctx, message); err != nil {
+			return err
+		}
+	}
+}
+
+// goodbye tells the server what was stored meanwhile, so that a clean stop
+// leaves it no more than needed to send again.
+func (s *stream) goodbye(ctx context.Context) {
+	_ = s.sendStatus(ctx, time.Now()) // the connection is closing either way
+}
+
+// sendStatus reports the stored position and nothing beyond. All three
+// positions are set: pglogrepl reads a zero as "everything written is flushed".
+func (s *stream) sendStatus(ctx context.Context, now time.Time) error {
+	flushed := pglogrepl.LSN(s.flushed.Load())
+	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
+	if flushed == 0 {
+		return nil
+	}
+	status := pglogrepl.StandbyStatusUpdate{
+		WALWritePosition: flushed, WALFlushPosition: flushed, WALApplyPosition: flushed, ClientTime: now,
+	}
+	if err := pglogrepl.SendStandbyStatusUpdate(ctx, s.conn, status); err != nil {
+		return fmt.Errorf("report position %s: %w", schemas.LSN(flushed), err)
+	}
+	return nil
+}
+
+func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) error {
+	switch m := message.(type) {
+	case *pgproto3.CopyData:
+		return s.copyData(ctx, m.Data)
+	case *pgproto3.ErrorResponse:
+		return s.ended(pgconn.ErrorResponseToPgError(m))
+	case *pgproto3.CopyDone:
+		return errors.New("the source ended the stream")
+	case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
+		return nil
+	default:
+		return fmt.Errorf("the source sent an unexpected %T", message)
+	}
+}
+
+// ended puts into words why the server ended the stream.
+func (s *stream) ended(err error) error {
+	if sqlState(err) == codeUndefinedObject {
+		// Changes are decoded by the catalog of their time.
+		return &GapError{From: schemas.LSN(s.flushed.Load()), Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
+			"the next change was made while the publication was missing and cannot be decoded (%v)", err)}
+	}
+	return fmt.Errorf("the source ended the stream: %w", err)
+}

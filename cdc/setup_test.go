@@ -1,0 +1,264 @@
+package cdc
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
+)
+
+func planned(t *testing.T, cfg Config) *Plan {
+	t.Helper()
+	plan, err := PlanSetup(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func (p *Plan) sql() []string {
+	var sql []string
+	for _, statement := range p.Statements {
+		sql = append(sql, statement.SQL)
+	}
+	return sql
+}
+
+func wantSQL(t *testing.T, plan *Plan, want ...string) {
+	t.Helper()
+	if got := plan.sql(); !slices.Equal(got, want) {
+		t.Errorf("planned\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
+	t.Parallel()
+	const full = "ALTER TABLE users REPLICA IDENTITY FULL; ALTER TABLE items REPLICA IDENTITY FULL; ALTER TABLE notes REPLICA IDENTITY FULL;"
+	for _, test := range []struct {
+		name     string
+		source   string // after testTables
+		want     []string
+		warnings []string
+	}{
+		{
+			name: "fresh",
+			want: []string{
+				"ALTER TABLE public.items REPLICA IDENTITY FULL",
+				"ALTER TABLE public.notes REPLICA IDENTITY FULL",
+				"ALTER TABLE public.users REPLICA IDENTITY FULL",
+				"CREATE PUBLICATION walhook FOR TABLE public.items, public.notes, public.users",
+			},
+		},
+		{name: "prepared", source: full + "CREATE PUBLICATION walhook FOR TABLE users, items, notes"},
+		{name: "every table is published", source: full + "CREATE PUBLICATION walhook FOR ALL TABLES"},
+		{
+			name:     "a table is missing",
+			source:   full + "DROP TABLE notes",
+			want:     []string{"CREATE PUBLICATION walhook FOR TABLE public.items, public.users"},
+			warnings: []string{"table public.notes of the catalog does not exist, it is left out"},
+		},
+		{
+			name:     "a table is not logged",
+			source:   full + "ALTER TABLE notes SET UNLOGGED",
+			want:     []string{"CREATE PUBLICATION walhook FOR TABLE public.items, public.users"},
+			warnings: []string{"table public.notes is not logged, its changes never reach the WAL: it is left out"},
+		},
+		{
+			name:   "the publication was narrowed",
+			source: full + "CREATE PUBLICATION walhook FOR TABLE users WITH (publish = 'insert')",
+			want: []string{
+				"ALTER PUBLICATION walhook SET (publish = 'insert, update, delete, truncate')",
+				"ALTER PUBLICATION walhook ADD TABLE public.items, public.notes",
+			},
+		},
+		{
+			name: "a partitioned table",
+			source: full + `DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text) PARTITION BY LIST (id);
+				CREATE TABLE items_1 PARTITION OF items FOR VALUES IN (1); CREATE TABLE items_2 PARTITION OF items FOR VALUES IN (2);
+				ALTER TABLE items_2 REPLICA IDENTITY FULL`,
+			want: []string{
+				"ALTER TABLE public.items_1 REPLICA IDENTITY FULL",
+				"ALTER TABLE public.items REPLICA IDENTITY FULL",
+				"CREATE PUBLICATION walhook FOR TABLE public.items, public.notes, public.users WITH (publish_via_partition_root = true)",
+			},
+		},
+		{
+			name: "a partitioned table that is published as its partitions",
+			source: full + `DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text) PARTITION BY LIST (id);
+				ALTER TABLE items REPLICA IDENTITY FULL; CREATE PUBLICATION walhook FOR TABLE users, items, notes`,
+			want: []string{"ALTER PUBLICATION walhook SET (publish_via_partition_root = true)"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := unprepared(t, pgtest.Database(t), test.source)
+			plan := planned(t, w.cfg)
+			wantSQL(t, plan, test.want...)
+			if !slices.Equal(plan.Warnings, test.warnings) {
+				t.Errorf("warnings %q, want %q", plan.Warnings, test.warnings)
+			}
+			if err := plan.Apply(t.Context(), w.cfg, quiet); err != nil {
+				t.Fatal(err)
+			}
+			wantSQL(t, planned(t, w.cfg)) // nothing is left to do
+		})
+	}
+}
+
+// FACTS.md: under NOTHING, and DEFAULT without a key, the customer's own UPDATE
+// and DELETE fail once the table is published.
+func TestPlanSetup_NeverBreaksTheCustomersUpdates(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), `ALTER TABLE users REPLICA IDENTITY NOTHING;
+		ALTER TABLE notes DROP CONSTRAINT notes_pkey; INSERT INTO users VALUES (1)`)
+	plan := planned(t, w.cfg)
+	optional := map[string]bool{}
+	for i, statement := range plan.Statements {
+		optional[statement.SQL] = statement.Optional
+		if last := i == len(plan.Statements)-1; strings.HasPrefix(statement.SQL, "CREATE PUBLICATION") != last {
+			t.Errorf("statement %d of %d is %s", i+1, len(plan.Statements), statement.SQL)
+		}
+	}
+	for table, want := range map[string]bool{"users": false, "notes": false, "items": true} {
+		if got := optional["ALTER TABLE public."+table+" REPLICA IDENTITY FULL"]; got != want {
+			t.Errorf("replica identity of %s is optional: %t, want %t", table, got, want)
+		}
+	}
+	if err := plan.Apply(t.Context(), w.cfg, quiet); err != nil {
+		t.Fatal(err)
+	}
+	w.exec(t, "UPDATE users SET web_hook_url = 'http://example.com'", "DELETE FROM notes")
+}
+
+func TestPlanSetup_NamesWhatASuperuserHasToMend(t *testing.T) {
+	t.Parallel()
+	t.Run("the account table is missing", func(t *testing.T) {
+		t.Parallel()
+		w := unprepared(t, pgtest.Database(t), "DROP TABLE users")
+		_, err := PlanSetup(t.Context(), w.cfg)
+		wantFault(t, err, "account table public.users does not exist", "--catalog")
+	})
+	t.Run("wal_level is not logical", func(t *testing.T) {
+		t.Parallel()
+		cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"wal_level": "replica"}})
+		w := unprepared(t, pgtest.NewDatabase(t, cluster), "")
+		_, err := PlanSetup(t.Context(), w.cfg)
+		wantFault(t, err, "wal_level is replica", "ALTER SYSTEM SET wal_level = 'logical'")
+	})
+	t.Run("the role may not replicate", func(t *testing.T) {
+		t.Parallel()
+		w := unprepared(t, pgtest.Database(t), "")
+		w.cfg.URL = w.role(t, "NOREPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
+		_, err := PlanSetup(t.Context(), w.cfg)
+		wantFault(t, err, "may not replicate", "REPLICATION")
+	})
+	t.Run("the role may not read", func(t *testing.T) {
+		t.Parallel()
+		w := unprepared(t, pgtest.Database(t), "")
+		w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON users, items TO %")
+		_, err := PlanSetup(t.Context(), w.cfg)
+		wantFault(t, err, "may not read table public.notes", "GRANT SELECT")
+	})
+	t.Run("the database does not exist", func(t *testing.T) {
+		t.Parallel()
+		w := unprepared(t, pgtest.Database(t), "")
+		w.cfg.URL = strings.Replace(w.cfg.URL, w.Name, "nowhere", 1)
+		_, err := PlanSetup(t.Context(), w.cfg)
+		wantFault(t, err, "does not exist", "--source")
+	})
+	t.Run("the password is wrong", func(t *testing.T) {
+		t.Parallel()
+		w := unprepared(t, pgtest.Database(t), "")
+		source, err := url.Parse(w.cfg.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.User = url.UserPassword("postgres", "hunter2")
+		w.cfg.URL = source.String()
+		_, err = PlanSetup(t.Context(), w.cfg)
+		wantFault(t, err, "refuses the role", "--source")
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Error("the error shows the password")
+		}
+	})
+}
+
+// role makes a role and returns the source's URL for it. % in statements is
+// its name.
+func (w *world) role(t *testing.T, attributes string, statements ...string) string {
+	t.Helper()
+	name := "role_" + w.Name
+	w.exec(t, "CREATE ROLE "+name+" LOGIN PASSWORD 'secret' "+attributes)
+	t.Cleanup(func() {
+		for _, sql := range []string{"DROP OWNED BY " + name, "DROP ROLE " + name} {
+			_, _ = w.conn.Exec(context.Background(), sql)
+		}
+	})
+	for _, sql := range statements {
+		w.exec(t, strings.ReplaceAll(sql, "%", name))
+	}
+	source, err := url.Parse(w.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.User = url.UserPassword(name, "secret")
+	return source.String()
+}
+
+func TestApply_DoesWithoutARightThatItCanDoWithout(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "")
+	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
+	w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
+	core, logs := observer.New(zap.WarnLevel)
+	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, zap.New(core)); err != nil {
+		t.Fatal(err)
+	}
+	if n := logs.Len(); n != 3 {
+		t.Errorf("%d warnings, want one for each table: %v", n, logs.All())
+	}
+}
+
+func TestApply_SaysWhichRightIsMissing(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "")
+	w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
+	err := planned(t, w.cfg).Apply(t.Context(), w.cfg, quiet)
+	wantFault(t, err, "CREATE PUBLICATION", "let a DBA run")
+}
+
+func TestApply_DoesNotQueueForATableForLong(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "")
+	plan := planned(t, w.cfg)
+	w.exec(t, "BEGIN", "LOCK TABLE items IN SHARE MODE")
+	err := plan.Apply(t.Context(), w.cfg, quiet)
+	w.exec(t, "ROLLBACK")
+	wantFault(t, err, "a running transaction holds the table", "again")
+}
+
+// REPLICATION, SELECT and nothing else, the publication being its owner's.
+func TestReader_WorksWithTheLeastPrivilege(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "INSERT INTO users VALUES (7, 'http://example.com'); INSERT INTO items VALUES (1, 7, 'x')")
+	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
+	w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
+	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, quiet); err != nil {
+		t.Fatal(err)
+	}
+	w.setup(t)
+	w.start(t)
+	w.exec(t, "UPDATE items SET name = 'y'")
+	w.settle(t)
+	wantLines(t, w.lines(), []string{"update public.items new(id*=1 user_id=7 name=y)"})
+	if len(w.store.accounts) != 1 {
+		t.Errorf("read %d accounts", len(w.store.accounts))
+	}
+}

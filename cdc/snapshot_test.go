@@ -1,0 +1,346 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
+	"walhook/schemas"
+)
+
+const seeded = `
+	ALTER TABLE items REPLICA IDENTITY FULL;
+	INSERT INTO users SELECT n, 'http://example.com/' || n FROM generate_series(1, 2000) n;
+	INSERT INTO items SELECT n, n % 2000 + 1, 'x' FROM generate_series(1, 10000) n;
+	INSERT INTO notes SELECT n, n % 10000 + 1, 'x' FROM generate_series(1, 10000) n;
+`
+
+// write changes accounts and items until ctx ends, each in short transactions
+// and each writer in a range of its own.
+func (w *world) write(ctx context.Context, t *testing.T, writer int) {
+	conn, err := pgx.Connect(t.Context(), w.URL)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for n := 1; ctx.Err() == nil; n++ {
+		id, old := 100_000*(writer+1)+n, 4*rand.IntN(500)+writer+1
+		// A statement that is cut off may still be committed.
+		_, err := conn.Exec(t.Context(), strings.NewReplacer("NEW", fmt.Sprint(id), "OLD", fmt.Sprint(old), "NTH", fmt.Sprint(n)).Replace(`
+			BEGIN;
+			INSERT INTO users VALUES (NEW, 'http://new/NTH'); INSERT INTO items VALUES (NEW, NEW, 'new');
+			UPDATE users SET web_hook_url = 'http://moved/NTH' WHERE id = OLD; UPDATE items SET user_id = NEW WHERE id = OLD;
+			COMMIT;
+			DELETE FROM items WHERE id = OLD + 4000 OR id = NEW - 5; DELETE FROM users WHERE id = NEW - 10`),
+			pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// reconcile applies what was stored to what a snapshot gave. A row that is
+// inserted twice, or changed without being there, was doubled or missed.
+func reconcile(t *testing.T, table string, value int, state map[string]string, changes []schemas.Change) {
+	t.Helper()
+	wrong := 0
+	for _, change := range changes {
+		if change.Relation == nil || change.Relation.Name != table {
+			continue
+		}
+		row := change.New
+		if change.Kind == schemas.Delete {
+			row = change.Old
+		}
+		id := string(row[0].Text)
+		if _, there := state[id]; there != (change.Kind != schemas.Insert) {
+			if wrong++; wrong <= 5 {
+				t.Errorf("%s at %s: the row is there: %t", line(change), change.Position, there)
+			}
+		}
+		if change.Kind == schemas.Delete {
+			delete(state, id)
+		} else {
+			state[id] = string(row[value].Text)
+		}
+	}
+}
+
+func (w *world) table(t *testing.T, sql string) map[string]string {
+	t.Helper()
+	rows, err := w.conn.Query(t.Context(), sql)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := map[string]string{}
+	var id, value string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &value}, func() error { state[id] = value; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+func TestSnapshot_NeitherMissesNorDoublesConcurrentWrites(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), seeded)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for writer := range 4 {
+		writers.Go(func() { w.write(ctx, t, writer) })
+	}
+	wrote := func(n int) func() bool {
+		return func() bool {
+			return one[int](t, w, "SELECT count(*) FROM users WHERE web_hook_url LIKE 'http://moved/%'") >= n
+		}
+	}
+	eventually(t, "writes before the snapshot", patience, wrote(10))
+	w.store.filling = func() error { // with the slot made, before it is read
+		eventually(t, "writes while the snapshot is read", patience, wrote(200))
+		return nil
+	}
+	w.setup(t)
+	w.start(t)
+	eventually(t, "writes after the snapshot", patience, wrote(400))
+	cancel()
+	writers.Wait()
+	w.settle(t)
+
+	accounts, owners := map[string]string{}, map[string]string{}
+	for id, account := range w.store.accounts {
+		accounts[id] = account.URL
+	}
+	for edge := range w.store.owners {
+		if edge.Schema == "items" {
+			owners[edge.Key] = edge.Account
+		}
+	}
+	changes := w.store.stored()
+	reconcile(t, "users", 1, accounts, changes)
+	reconcile(t, "items", 1, owners, changes)
+	if want := w.table(t, "SELECT id::text, web_hook_url FROM users"); !maps.Equal(accounts, want) {
+		t.Errorf("%d accounts are known, %d are there, or their URLs differ", len(accounts), len(want))
+	}
+	if want := w.table(t, "SELECT id::text, user_id::text FROM items"); !maps.Equal(owners, want) {
+		t.Errorf("%d owners are known, %d items are there, or they differ", len(owners), len(want))
+	}
+}
+
+func TestSnapshot_ReadsAccountsAndOwnersThroughParents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `INSERT INTO users VALUES (7, 'http://example.com/'), (8, NULL), (9, '');
+		INSERT INTO items VALUES (1, 7, 'x'), (2, 8, 'x'), (3, NULL, 'x'); INSERT INTO notes VALUES (11, 1, 'x'), (12, 2, 'x'), (13, 99, 'x')`)
+	wantAccounts := map[string]schemas.Account{"7": {ID: "7", URL: "http://example.com/"}, "8": {ID: "8"}, "9": {ID: "9"}}
+	if !maps.Equal(w.store.accounts, wantAccounts) {
+		t.Errorf("accounts %v, want %v", w.store.accounts, wantAccounts)
+	}
+	wantOwners := map[schemas.OwnerEdge]bool{
+		{Schema: "items", Key: "1", Account: "7"}: true, {Schema: "items", Key: "2", Account: "8"}: true, {Schema: "items", Key: "3"}: true,
+		{Schema: "notes", Key: "11", Account: "7"}: true, {Schema: "notes", Key: "12", Account: "8"}: true,
+	}
+	if !maps.Equal(w.store.owners, wantOwners) {
+		t.Errorf("owners %v, want %v", w.store.owners, wantOwners)
+	}
+}
+
+func TestSnapshot_AnInterruptedOneStartsOver(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), seeded)
+	w.exec(t, "CREATE PUBLICATION walhook FOR ALL TABLES")
+	for _, interruption := range []string{"the process is stopped", "the store is away"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		w.store.filling = func() error {
+			cancel()
+			return errors.New(interruption)
+		}
+		if err := Snapshot(ctx, w.cfg, w.store, false, quiet); err == nil {
+			t.Fatal("the snapshot was finished")
+		}
+		err := w.start(t).ends(t)
+		wantFault(t, err, "without a stored position", "walhook setup")
+		if len(w.store.accounts) > 0 {
+			t.Errorf("%d accounts were stored", len(w.store.accounts))
+		}
+	}
+	w.store.filling = nil
+	w.setup(t)
+	w.start(t)
+	w.settle(t)
+	if len(w.store.accounts) != 2000 {
+		t.Errorf("%d accounts were stored, want 2000", len(w.store.accounts))
+	}
+}
+
+func TestSnapshot_IsDoneOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "INSERT INTO users VALUES (7, '')")
+	point := w.store.flush()
+	r := w.start(t)
+	r.reads(t, patience)
+	taken := w.store.taken
+	w.setup(t) // while the reader runs: it must not be fenced
+	if w.store.taken != taken {
+		t.Error("setup took over from a reader that runs")
+	}
+	w.settle(t)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	stored := w.store.flush()
+	w.setup(t)
+	if now := w.store.flush(); now != stored || now <= point {
+		t.Errorf("the position went from %s to %s", stored, now)
+	}
+}
+
+func TestSnapshot_LeavesSomebodyElsesSlotAlone(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "CREATE PUBLICATION walhook FOR ALL TABLES")
+	one[string](t, w, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", w.cfg.Slot)
+	before := w.confirmed(t)
+	wantFault(t, Snapshot(t.Context(), w.cfg, w.store, false, quiet), "without a stored position", "pg_drop_replication_slot")
+	if after := w.confirmed(t); after != before {
+		t.Errorf("the slot went from %s to %s", before, after)
+	}
+}
+
+func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "INSERT INTO users VALUES (7, 'http://old/')")
+	w.dropSlot(t)
+	w.exec(t, "UPDATE users SET web_hook_url = 'http://new/'", "INSERT INTO items VALUES (1, 7, 'missed')")
+	w.log = quiet
+	stored := w.store.flush()
+	w.wantGap(t, w.start(t).ends(t), stored, "does not exist")
+	if err := Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.store.accounts["7"].URL; got != "http://new/" {
+		t.Errorf("the account's URL is %s", got)
+	}
+	if !w.store.owners[schemas.OwnerEdge{Schema: "items", Key: "1", Account: "7"}] {
+		t.Errorf("owners %v", w.store.owners)
+	}
+	w.start(t)
+	w.exec(t, "INSERT INTO items VALUES (2, 7, 'seen')")
+	w.settle(t)
+	wantLines(t, w.lines(), []string{"insert public.items new(id*=2 user_id=7 name=seen)"})
+}
+
+// Making a slot waits for every transaction of the server that writes.
+func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	for _, test := range []struct {
+		name    string
+		hold    []string
+		release string
+		want    string
+	}{
+		{name: "a transaction", hold: []string{"SET application_name = 'report'", "BEGIN", "SELECT txid_current()"}, release: "COMMIT", want: "(report, transaction since"},
+		{name: "a prepared transaction", hold: []string{"BEGIN", "SELECT txid_current()", "PREPARE TRANSACTION 'left over'"},
+			release: "COMMIT PREPARED 'left over'", want: "prepared transaction 'left over'"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := unprepared(t, pgtest.NewDatabase(t, cluster), "CREATE PUBLICATION walhook FOR ALL TABLES")
+			// The wait is for a lock, and may be longer than a role may wait.
+			w.exec(t, "ALTER DATABASE "+w.Name+" SET lock_timeout = '1s'", "ALTER DATABASE "+w.Name+" SET statement_timeout = '1s'")
+			holder := w.Connect(t)
+			execOn(t, holder, test.hold...)
+			core, logs := observer.New(zap.InfoLevel)
+			named := make(chan struct{})
+			var once sync.Once
+			log := zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
+				if entry.Message == "making the slot waits for running transactions" {
+					once.Do(func() { close(named) })
+				}
+				return nil
+			}))
+			done := make(chan error, 1)
+			go func() { done <- Snapshot(t.Context(), w.cfg, w.store, false, log) }()
+			select {
+			case <-named:
+			case err := <-done:
+				t.Fatalf("the snapshot ended first: %v", err)
+			case <-time.After(patience):
+				t.Error("nobody is named")
+			}
+			execOn(t, holder, test.release)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			found := slices.ContainsFunc(logs.All(), func(e observer.LoggedEntry) bool {
+				blockers, _ := e.ContextMap()["blockers"].(string)
+				return strings.Contains(blockers, test.want)
+			})
+			if !found {
+				t.Errorf("logged %v, want %q", logs.All(), test.want)
+			}
+		})
+	}
+}
+
+func TestSnapshot_SaysWhatTheServerLacks(t *testing.T) {
+	t.Parallel()
+	t.Run("no slot is free", func(t *testing.T) {
+		t.Parallel()
+		cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"max_replication_slots": "1"}})
+		w := unprepared(t, pgtest.NewDatabase(t, cluster), "CREATE PUBLICATION walhook FOR ALL TABLES")
+		w.exec(t, "SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
+		wantFault(t, Snapshot(t.Context(), w.cfg, w.store, false, quiet), "no free replication slot", "max_replication_slots")
+	})
+	t.Run("rows that the role may not see", func(t *testing.T) {
+		t.Parallel()
+		w := unprepared(t, pgtest.Database(t), "CREATE PUBLICATION walhook FOR ALL TABLES; ALTER TABLE items ENABLE ROW LEVEL SECURITY")
+		w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
+		wantFault(t, Snapshot(t.Context(), w.cfg, w.store, false, quiet), "may not read", "GRANT SELECT")
+	})
+}
+
+// Slots may be named what a replication command takes for something else.
+func TestSnapshot_TakesEveryNameThatASlotMayHave(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"logical", "1st"} {
+		t.Run(name, func(t *testing.T) {
+			w := unprepared(t, pgtest.Database(t), "")
+			w.cfg.Slot = name
+			w.setup(t)
+			if err := Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil { // drops it, too
+				t.Fatal(err)
+			}
+			w.start(t)
+			w.settle(t)
+		})
+	}
+}
+
+// A publication that is narrowed would silently leave changes out.
+func TestReader_ANarrowedPublicationIsNoticedWhileReading(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "DROP TABLE notes")
+	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items")
+	w.setup(t)
+	r := w.start(t, func(r *Reader) { r.watchEvery = 20 * time.Millisecond })
+	w.settle(t)
+	// A table of the catalog that is new is no reason to stop.
+	w.exec(t, "CREATE TABLE notes (id int PRIMARY KEY)")
+	w.settle(t)
+	w.exec(t, "ALTER PUBLICATION walhook DROP TABLE items")
+	w.log = quiet
+	wantFault(t, r.ends(t), "does not hold public.items", "walhook setup")
+}

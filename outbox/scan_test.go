@@ -1,0 +1,65 @@
+package outbox
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What is read all the time never goes through a whole table, whether the plan
+// knows the parameters or not.
+func TestReads_NeverScanTheLog(t *testing.T) {
+	w := newWorldAlone(t)
+	const endpoints, events = 200, 40_000
+	w.exec(t, `
+		INSERT INTO walhook.endpoint (account, url, state, secret)
+		SELECT 'account ' || n, 'https://example.com/', 'active', 'whsec_x' FROM generate_series(1, $1::int) n`, endpoints)
+	w.exec(t, `
+		INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		SELECT n, 1 + n % $2, 1, 'dids:' || n % 5000, 'evt_' || n, 'dids', 'insert', now(), now(), convert_to(repeat('x', 200), 'UTF8')
+		FROM generate_series(1, $1::bigint) n`, events, endpoints)
+	w.exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event WHERE id % 50 > 0`)
+	w.exec(t, `INSERT INTO walhook.retry
+		SELECT endpoint, id, record, id % 4 / 2, CASE WHEN id % 4 >= 2 THEN now() + id % 3600 * interval '1 s' END, '5xx' FROM walhook.event WHERE id % 2 = 0`)
+	w.exec(t, `INSERT INTO walhook.dead_letter SELECT now(), endpoint, id, record, webhook_id, schema, type, committed_at, 1, '5xx', 200, body
+		FROM walhook.event WHERE id % 10 = 0`)
+	w.exec(t, `INSERT INTO walhook.owner SELECT 'dids', n::text, '7', CASE WHEN n % 100 = 0 THEN now() END FROM generate_series(1, 20000) n`)
+	w.exec(t, "ANALYZE")
+
+	today := time.Now().UTC().Format(dayFormat)
+	scan := regexp.MustCompile(`Seq Scan on (event_000000|attempt_` + today + `|dead_letter_` + today + `|retry|owner)\b`)
+	for _, q := range []struct{ name, sql, args string }{
+		{"tail of all shards", tailStartSQL + ofShardsSQL + rangeSQL + tailEndSQL, `(39000, 9223372036854775807, NULL, 1000, 8388608)`},
+		{"tail of one shard", tailStartSQL + ofShardsSQL + rangeSQL + tailEndSQL, `(39000, 9223372036854775807, '{3}', 1000, 8388608)`},
+		{"tail from the beginning", tailStartSQL + ofShardsSQL + rangeSQL + tailEndSQL, `(0, 9223372036854775807, '{3}', 1000, 8388608)`},
+		{"tail of unsettled events", tailStartSQL + "(" + ofShardsSQL + unsettledSQL + ")" + rangeSQL + tailEndSQL, `(0, 40000, '{0,1,2,3,4,5,6,7,8,9,10,11}', 1000, 8388608)`},
+		{"lane", tailStartSQL + "true" + rangeSQL + " AND e.endpoint = $3" + tailEndSQL, `(100, 40000, 7, 500, 8388608)`},
+		{"lane of unsettled events", tailStartSQL + "(true" + unsettledSQL + ")" + rangeSQL + " AND e.endpoint = $3" + tailEndSQL, `(100, 40000, 7, 500, 8388608)`},
+		{"due retries", dueRetriesSQL, `(51, '0 s', '{}', 10, 8388608)`},
+		{"next retry", nextRetrySQL, `(51, '0 s')`},
+		{"promotion", promoteSQL, `('{51,52}', '{dids:50,dids:51}')`},
+		{"promotion of an endpoint", promoteEndpointSQL, `(51)`},
+		{"record states", recordStatesSQL, `('{51,52}', '{dids:50,dids:51}')`},
+		{"dead letters", deadLettersSQL, `('{50,51}', '{1,1}', '{5xx,5xx}')`},
+		{"expiry of the log", expireLogSQL, `(51, 0, 39000, 2000)`},
+		{"expiry of retries", expireRetriesSQL, `(51, 39000, 2000)`},
+		{"horizon", horizonSQL, ``},
+		{"partition's beginning", partitionBeganSQL, `(39000)`},
+		{"newest event", newestEventSQL, `(0, 16777216)`},
+		{"oldest event", oldestEventSQL, ``},
+		{"owners", ownersSQL, `('{dids,dids}', '{1,2}')`},
+	} {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			t.Run(q.name+", "+mode, func(t *testing.T) {
+				w.exec(t, "SET plan_cache_mode = "+mode)
+				w.exec(t, "PREPARE p AS "+q.sql)
+				defer w.exec(t, "DEALLOCATE p")
+				plan := strings.Join(all[string](t, w, "EXPLAIN EXECUTE p"+q.args), "\n")
+				if scan.MatchString(plan) {
+					t.Errorf("it scans a table:\n%s", plan)
+				}
+			})
+		}
+	}
+}
