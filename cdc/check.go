@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -47,27 +48,52 @@ func (c Config) check(stored schemas.Checkpoint, now system, slot slotState) err
 		return &Fault{Problem: "the catalog's accounts, tables, keys or owners differ from those that were set up",
 			Mend: "run 'walhook setup --accept-gap' to read the owners anew, or go back to the catalog that was set up"}
 	}
-	return c.checkPublication(slot)
+	return c.checkPublication(stored.Flush, stored.Source.PublicationOID, slot)
 }
 
-// checkPublication finds what would silently be missing from the stream.
-func (c Config) checkPublication(slot slotState) error {
+// checkPublication finds what is silently missing from the stream: the log has
+// been read up to from, and what was not published since is a gap. before is the
+// OID of the publication that was read.
+func (c Config) checkPublication(from schemas.LSN, before uint32, slot slotState) error {
+	gap := func(format string, args ...any) error {
+		return &GapError{From: from, To: slot.walEnd, Slot: c.Slot,
+			Reason: fmt.Sprintf("publication %s ", c.Publication) + fmt.Sprintf(format, args...)}
+	}
 	switch {
-	case !slot.published:
-		return &Fault{Problem: fmt.Sprintf("publication %s does not exist", c.Publication),
-			Mend: "run 'walhook setup' to make it again; changes made while it was missing cannot be decoded"}
+	case slot.publication == 0:
+		return gap("does not exist")
+	case slot.publication != before:
+		return gap("was dropped and made anew")
 	case !slot.operations:
-		return &Fault{Problem: fmt.Sprintf("publication %s does not publish every insert, update, delete and truncate", c.Publication),
-			Mend: "run 'walhook setup'; what was not published meanwhile is missing"}
+		return gap("does not publish every insert, update, delete and truncate")
 	case len(slot.unpublished) > 0:
 		names := make([]string, len(slot.unpublished))
 		for i, table := range slot.unpublished {
 			names[i] = table.String()
 		}
-		return &Fault{Problem: fmt.Sprintf("publication %s does not hold %s of the catalog", c.Publication, strings.Join(names, ", ")),
-			Mend: "run 'walhook setup' to add what is missing; what was changed there meanwhile was not published"}
+		return gap("does not hold %s of the catalog", strings.Join(names, ", "))
 	}
 	return nil
+}
+
+// CheckPublication finds, before [Plan.Apply] would mend it, a publication from
+// which something is missing that the stored position went past: a [*GapError].
+// A source of which nothing is stored has no gap.
+func CheckPublication(ctx context.Context, cfg Config, stored schemas.Checkpoint) error {
+	if stored.Source == (schemas.Source{}) {
+		return nil
+	}
+	cfg = cfg.withDefaults()
+	source, err := newCatalogReader(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer source.close(ctx)
+	slot, err := source.inspect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return cfg.checkPublication(stored.Flush, stored.Source.PublicationOID, slot)
 }
 
 func (c Config) slotWithoutPosition() error {

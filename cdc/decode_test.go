@@ -16,7 +16,8 @@ import (
 // detached is a stream without a connection: it decodes what it is given. Its
 // relations are known or keep their names' types to the built-in ones.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
-	r := &Reader{cfg: Config{Slot: "walhook", Publication: "walhook"}, log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry()), idleEvery: time.Hour}
+	catalog := &schemas.Catalog{Account: schemas.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
+	r := &Reader{cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry()), idleEvery: time.Hour}
 	return newStream(r, nil, &catalogReader{types: schemas.NewTypes()}, c, confirmed)
 }
 

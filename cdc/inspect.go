@@ -15,10 +15,11 @@ type slotState struct {
 	exists      bool
 	active      bool
 	lost        bool
-	confirmed   schemas.LSN // where the server goes on from
-	published   bool        // the publication exists
-	operations  bool        // and publishes every kind of change
-	unpublished []schemas.TableName
+	confirmed   schemas.LSN         // where the server goes on from
+	publication uint32              // OID; 0 for none
+	operations  bool                // and publishes every kind of change
+	published   []schemas.TableName // of the catalog
+	unpublished []schemas.TableName // of the catalog, though they exist and are logged
 	walEnd      schemas.LSN
 }
 
@@ -28,7 +29,7 @@ const (
 			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text
 		FROM pg_replication_slots WHERE slot_name = $1`
 
-	publicationSQL = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)`
+	publicationOIDSQL = `SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0)`
 
 	operationsSQL = `
 		SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND pubinsert AND pubupdate AND pubdelete AND pubtruncate)`
@@ -38,14 +39,28 @@ const (
 	outboxPublishedSQL = `
 		SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = 'walhook')`
 
-	// The tables that exist, reach the WAL and are not in the publication.
-	unpublishedSQL = `
-		SELECT n.nspname::text, c.relname::text
+	// The tables of the catalog that exist and reach the WAL, and whether they
+	// are in the publication.
+	loggedTablesSQL = `
+		SELECT n.nspname::text, c.relname::text, ` + isPublishedSQL + `
 		FROM unnest($2::text[], $3::text[]) AS catalog (namespace, name)
 		JOIN pg_namespace n ON n.nspname = catalog.namespace
 		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = catalog.name
-		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT EXISTS (
-			SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname)`
+		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+			AND NOT (` + refusesFullSQL + ` AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))`
+
+	// A partitioned table is published under its own name, or as its
+	// partitions: then as many as there are, which may be none.
+	isPublishedSQL = `(
+		EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+		OR c.relkind = 'p' AND (
+			EXISTS (SELECT FROM pg_partition_tree(c.oid) WHERE isleaf AND relid <> c.oid)
+			OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $1 AND (p.puballtables
+				OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid))))
+		AND NOT EXISTS (
+			SELECT FROM pg_partition_tree(c.oid) leaf JOIN pg_class lc ON lc.oid = leaf.relid JOIN pg_namespace ln ON ln.oid = lc.relnamespace
+			WHERE leaf.isleaf AND lc.relkind <> 'p' AND NOT EXISTS (
+				SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = ln.nspname AND t.tablename = lc.relname)))`
 )
 
 // inspect reads the state of slot and publication. A [*Fault] says that one of
@@ -90,7 +105,9 @@ func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotStat
 
 func (r *catalogReader) inspectPublication(ctx context.Context, cfg Config, s *slotState) error {
 	var own bool
-	for sql, answer := range map[string]*bool{publicationSQL: &s.published, operationsSQL: &s.operations, outboxPublishedSQL: &own} {
+	for sql, answer := range map[string]any{
+		publicationOIDSQL: &s.publication, operationsSQL: &s.operations, outboxPublishedSQL: &own,
+	} {
 		if err := r.conn.QueryRow(ctx, sql, cfg.Publication).Scan(answer); err != nil {
 			return fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
 		}
@@ -102,22 +119,32 @@ func (r *catalogReader) inspectPublication(ctx context.Context, cfg Config, s *s
 		}
 	}
 	var err error
-	s.unpublished, err = r.unpublished(ctx, cfg)
+	s.published, s.unpublished, err = r.loggedTables(ctx, cfg)
 	return err
 }
 
-func (r *catalogReader) unpublished(ctx context.Context, cfg Config) ([]schemas.TableName, error) {
+// loggedTables tells the catalog's tables that are published from those that
+// are not; those that do not exist or never reach the WAL are neither.
+func (r *catalogReader) loggedTables(ctx context.Context, cfg Config) (published, unpublished []schemas.TableName, err error) {
 	var namespaces, names []string
 	for _, table := range cfg.Catalog.Tables() {
 		namespaces, names = append(namespaces, table.Namespace), append(names, table.Name)
 	}
-	rows, err := r.conn.Query(ctx, unpublishedSQL, cfg.Publication, namespaces, names)
-	if err != nil {
-		return nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+	rows, err := r.conn.Query(ctx, loggedTablesSQL, cfg.Publication, namespaces, names)
+	if err == nil {
+		var table schemas.TableName
+		var in bool
+		_, err = pgx.ForEachRow(rows, []any{&table.Namespace, &table.Name, &in}, func() error {
+			if in {
+				published = append(published, table)
+			} else {
+				unpublished = append(unpublished, table)
+			}
+			return nil
+		})
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
 	if err != nil {
-		return nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+		return nil, nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
 	}
-	return tables, nil
+	return published, unpublished, nil
 }

@@ -126,3 +126,26 @@ func distrustPartitions(ctx context.Context, q querier, relation *schemas.Relati
 	}
 	return nil
 }
+
+const rootSQL = `
+	SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.oid = pg_partition_root($1) AND c.oid <> $1`
+
+// nameRoot gives a partition that is published under its own name the name of
+// its root, which is the one that the catalog knows. A partition that is gone
+// by now keeps the root that it had.
+func (r *catalogReader) nameRoot(ctx context.Context, relation, before *schemas.Relation) error {
+	var root schemas.TableName
+	err := r.conn.QueryRow(ctx, rootSQL, relation.OID).Scan(&root.Namespace, &root.Name)
+	switch {
+	case err == nil:
+	case !errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("look for the root of %s: %w", relation.Table(), err)
+	case before != nil && before.Partition:
+		root = before.Table()
+	default:
+		return nil
+	}
+	relation.Namespace, relation.Name, relation.Partition = root.Namespace, root.Name, true
+	return nil
+}

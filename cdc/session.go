@@ -27,11 +27,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	}
 	defer closeConn(ctx, conn)
 
-	published, err := source.published(ctx, r.cfg) // before it is checked
-	if err != nil {
-		return false, err
-	}
-	checkpoint, confirmed, err := r.begin(ctx, conn, source)
+	checkpoint, slot, err := r.begin(ctx, conn, source)
 	if err != nil {
 		return false, err
 	}
@@ -40,55 +36,54 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
-	s := newStream(r, conn, source, checkpoint, confirmed)
+	s := newStream(r, conn, source, checkpoint, slot.confirmed)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
-	group.Go(func() error { return r.watch(ctx, published) })
+	group.Go(func() error { return r.watch(ctx, slot) })
 	err = group.Wait()
 	return s.progress, err
 }
 
 // begin takes the slot first, then the epoch, then reads the position: whoever
 // held the slot before can store nothing after that. The checks come last: once
-// we hold the slot, nobody else can move it. confirmed is where the server goes
-// on from.
+// we hold the slot, nobody else can move it.
 func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalogReader) (
-	checkpoint schemas.Checkpoint, confirmed schemas.LSN, err error,
+	checkpoint schemas.Checkpoint, slot slotState, err error,
 ) {
 	now, err := identify(ctx, conn)
 	if err != nil {
-		return checkpoint, 0, err
+		return checkpoint, slot, err
 	}
-	slot, err := source.inspect(ctx, r.cfg)
+	slot, err = source.inspect(ctx, r.cfg)
 	if err != nil {
-		return checkpoint, 0, err
+		return checkpoint, slot, err
 	}
 	if slot.exists && slot.active {
-		return checkpoint, 0, errSlotInUse
+		return checkpoint, slot, errSlotInUse
 	}
 	if slot.exists && !slot.lost {
 		if err := r.start(ctx, conn); err != nil {
-			return checkpoint, 0, err
+			return checkpoint, slot, err
 		}
 	}
 	if checkpoint, err = r.store.TakeOver(ctx); err != nil {
-		return checkpoint, 0, err
+		return checkpoint, slot, err
 	}
 	if slot, err = source.inspect(ctx, r.cfg); err != nil {
-		return checkpoint, 0, err
+		return checkpoint, slot, err
 	}
 	if err := r.cfg.check(checkpoint, now, slot); err != nil {
-		return checkpoint, 0, err
+		return checkpoint, slot, err
 	}
 	if now.timeline != checkpoint.Source.Timeline {
 		r.log.Info("following the source to another timeline",
 			zap.Int32("from", checkpoint.Source.Timeline), zap.Int32("to", now.timeline))
 		if err := r.store.Follow(ctx, now.timeline); err != nil {
-			return checkpoint, 0, err
+			return checkpoint, slot, err
 		}
 	}
-	return checkpoint, slot.confirmed, nil
+	return checkpoint, slot, nil
 }
 
 // start takes the slot. It names no position: the server goes on from what was

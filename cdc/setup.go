@@ -47,6 +47,10 @@ type logger struct {
 	Namespace, Name string
 	Full            bool
 	Updatable       bool // published, its updates and deletes go on to work
+	// Generated says that it has generated columns on a server (18 and newer)
+	// which then refuses its updates under FULL once it is published.
+	Generated bool
+	Keyed     bool // it has a primary key, so that DEFAULT will do
 }
 
 // PlanSetup compares the source with what walhook needs. A [*Fault] says what
@@ -86,11 +90,18 @@ const (
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
+	// PostgreSQL 18: the replica identity must not hold a generated column
+	// that is not published.
+	refusesFullSQL = `(current_setting('server_version_num')::int >= 180000 AND EXISTS (
+		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''))`
+
 	// Partitions log their own changes, and what a table has is not theirs.
 	loggersSQL = `
 		SELECT n.nspname::text, c.relname::text, c.relreplident = 'f',
 			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END)
+				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
+			` + refusesFullSQL + `,
+			c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1))
 		ORDER BY c.oid = $1, n.nspname, c.relname`
@@ -140,14 +151,14 @@ func (p *Plan) warn(format string, args ...any) {
 }
 
 const publicationStateSQL = `
-	SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot
+	SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate
 	FROM pg_publication WHERE pubname = $1`
 
 func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	publication := schemas.QuoteIdent(cfg.Publication)
 	viaRoot := slices.ContainsFunc(p.tables, func(t table) bool { return t.partitioned })
-	var allTables, everything, viaRootNow bool
-	err := conn.QueryRow(ctx, publicationStateSQL, cfg.Publication).Scan(&allTables, &everything, &viaRootNow)
+	var allTables, everything bool
+	err := conn.QueryRow(ctx, publicationStateSQL, cfg.Publication).Scan(&allTables, &everything)
 	if errors.Is(err, pgx.ErrNoRows) {
 		sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s", publication, tableList(p.tables))
 		if viaRoot {
@@ -163,9 +174,6 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 		p.add(fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert, update, delete, truncate')", publication),
 			"ownership of the publication")
 	}
-	if viaRoot && !viaRootNow {
-		p.add(fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", publication), "ownership of the publication")
-	}
 	missing := slices.DeleteFunc(slices.Clone(p.tables), func(t table) bool { return t.published })
 	if len(missing) > 0 && !allTables {
 		p.add(fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", publication, tableList(missing)),
@@ -176,23 +184,51 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 
 // planIdentity asks for the whole old row in the log: without it a DELETE
 // carries its key only, and an unchanged TOAST value is absent. walhook can do
-// without, unless the table has no replica identity at all.
+// without, unless the table has no replica identity at all. A table that can
+// have none that lets it be updated once it is published is left out.
 func (p *Plan) planIdentity() {
-	for _, t := range p.tables {
+	p.tables = slices.DeleteFunc(p.tables, func(t table) bool {
+		var statements []Statement
 		for _, l := range t.loggers {
-			if l.Full {
-				continue
+			statement, ok := l.identity()
+			if !ok {
+				p.warn("table %s has generated columns and no primary key: the server would refuse its updates, it is left out", t.name)
+				return true
 			}
-			statement := Statement{
-				SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", schemas.TableName{Namespace: l.Namespace, Name: l.Name}),
-				Needs: "ownership of the table", Optional: l.Updatable,
+			if l.Generated {
+				p.warn("table %s has generated columns, with which this server refuses REPLICA IDENTITY FULL: "+
+					"its deletes carry only the key", schemas.TableName{Namespace: l.Namespace, Name: l.Name})
 			}
-			if !l.Updatable {
-				statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"
+			if statement.SQL != "" {
+				statements = append(statements, statement)
 			}
-			p.Statements = append(p.Statements, statement)
 		}
+		p.Statements = append(p.Statements, statements...)
+		return false
+	})
+}
+
+// identity is what mends a table's replica identity, if anything. It is false
+// when nothing does.
+func (l logger) identity() (statement Statement, ok bool) {
+	name := schemas.TableName{Namespace: l.Namespace, Name: l.Name}
+	switch {
+	case l.Generated && (l.Full || !l.Updatable):
+		return Statement{
+			SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name),
+			Needs: "ownership of the table (it has generated columns: once published, its own updates would fail)",
+		}, l.Keyed
+	case l.Generated, l.Full:
+		return Statement{}, true
 	}
+	statement = Statement{
+		SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name),
+		Needs: "ownership of the table", Optional: l.Updatable,
+	}
+	if !l.Updatable {
+		statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"
+	}
+	return statement, true
 }
 
 func (p *Plan) add(sql, needs string) {

@@ -77,7 +77,8 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	}
 	err = store.BeginSnapshot(ctx, schemas.Source{
 		SystemID: now.id, Timeline: now.timeline, Database: now.database,
-		Slot: cfg.Slot, Publication: cfg.Publication, Catalog: cfg.Catalog.Fingerprint(),
+		Slot: cfg.Slot, Publication: cfg.Publication, PublicationOID: slot.publication,
+		Catalog: cfg.Catalog.Fingerprint(),
 	})
 	if err != nil {
 		return err

@@ -19,7 +19,13 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 	if err != nil {
 		return fmt.Errorf("relation: %w", err)
 	}
-	rows, err := s.source.describe(ctx, relation, s.relations[relation.OID])
+	before := s.relations[relation.OID]
+	if !s.r.cfg.Catalog.Names(relation.Table()) {
+		if err := s.source.nameRoot(ctx, relation, before); err != nil {
+			return err
+		}
+	}
+	rows, err := s.source.describe(ctx, relation, before)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,8 @@ func dropSlot(ctx context.Context, conn *pgx.Conn, slot string) (was bool, err e
 }
 
 func dropPublication(ctx context.Context, conn *pgx.Conn, publication string) (was bool, err error) {
-	if err := conn.QueryRow(ctx, publicationSQL, publication).Scan(&was); err != nil || !was {
+	var oid uint32
+	if err := conn.QueryRow(ctx, publicationOIDSQL, publication).Scan(&oid); err != nil || oid == 0 {
 		return false, err
 	}
 	if _, err := conn.Exec(ctx, "DROP PUBLICATION "+schemas.QuoteIdent(publication)); err != nil {

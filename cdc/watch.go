@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	"walhook/schemas"
@@ -18,7 +17,7 @@ const retainedSQL = `
 // watch keeps the gauge of the WAL that the slot holds back, and ends when the
 // publication no longer holds what was published: nothing else would tell. It
 // has a session of its own: the receiver's is not shared.
-func (r *Reader) watch(ctx context.Context, published []schemas.TableName) error {
+func (r *Reader) watch(ctx context.Context, before slotState) error {
 	source, err := newCatalogReader(ctx, r.cfg)
 	if err != nil {
 		return err
@@ -34,7 +33,7 @@ func (r *Reader) watch(ctx context.Context, published []schemas.TableName) error
 		}
 		r.metrics.retained.Set(retained)
 		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", retained))
-		if err := r.watchPublication(ctx, source, published); err != nil {
+		if err := r.watchPublication(ctx, source, before); err != nil {
 			return err
 		}
 		if !sleep(ctx, r.watchEvery) {
@@ -43,30 +42,16 @@ func (r *Reader) watch(ctx context.Context, published []schemas.TableName) error
 	}
 }
 
-// publishedSQL lists what the publication holds, in the words of unpublished.
-const publishedSQL = `SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1`
-
-func (r *catalogReader) published(ctx context.Context, cfg Config) ([]schemas.TableName, error) {
-	rows, err := r.conn.Query(ctx, publishedSQL, cfg.Publication)
-	if err != nil {
-		return nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
-	}
-	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
-	if err != nil {
-		return nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
-	}
-	return tables, nil
-}
-
-// watchPublication finds a publication that was narrowed or dropped. A table of
-// the catalog that is new is no reason to stop: the next start notices it.
-func (r *Reader) watchPublication(ctx context.Context, source *catalogReader, before []schemas.TableName) error {
+// watchPublication finds a publication that was narrowed, dropped or made anew:
+// what was changed meanwhile is not in the stream. A table of the catalog that
+// is new is no reason to stop: the next start notices it.
+func (r *Reader) watchPublication(ctx context.Context, source *catalogReader, before slotState) error {
 	var now slotState
 	if err := source.inspectPublication(ctx, r.cfg, &now); err != nil {
 		return err
 	}
 	now.unpublished = slices.DeleteFunc(now.unpublished, func(table schemas.TableName) bool {
-		return !slices.Contains(before, table)
+		return !slices.Contains(before.published, table)
 	})
-	return r.cfg.checkPublication(now)
+	return r.cfg.checkPublication(schemas.LSN(r.metrics.flushed.Load()), before.publication, now)
 }

@@ -94,15 +94,27 @@ func catalogOf(t *testing.T, yaml string) *schemas.Catalog {
 	return catalog
 }
 
+func (w *world) publicationOID(t *testing.T) (oid uint32) {
+	t.Helper()
+	if err := w.conn.QueryRow(t.Context(), publicationOIDSQL, defaultName).Scan(&oid); err != nil {
+		t.Fatal(err)
+	}
+	return oid
+}
+
+// narrow makes the publication hold users and notes alone, and passes it off as
+// the one that was there before: one FOR ALL TABLES cannot be narrowed.
+func (w *world) narrow(t *testing.T) {
+	t.Helper()
+	w.exec(t, "DROP PUBLICATION walhook", "CREATE PUBLICATION walhook FOR TABLE users, notes")
+	w.store.checkpoint.Source.PublicationOID = w.publicationOID(t)
+}
+
 // setup publishes every table, unless the test has made its own publication,
 // and takes the first snapshot.
 func (w *world) setup(t *testing.T) {
 	t.Helper()
-	var there bool
-	if err := w.conn.QueryRow(t.Context(), publicationSQL, defaultName).Scan(&there); err != nil {
-		t.Fatal(err)
-	}
-	if !there {
+	if w.publicationOID(t) == 0 {
 		w.exec(t, "CREATE PUBLICATION walhook FOR ALL TABLES")
 	}
 	if err := Snapshot(t.Context(), w.cfg, w.store, false, w.log); err != nil {

@@ -62,6 +62,11 @@ func (c *Catalog) Schema(name string) *Schema { return c.byName[name] }
 // SchemaOf finds the schema of a table; nil when the table is not published.
 func (c *Catalog) SchemaOf(table TableName) *Schema { return c.byTable[table] }
 
+// Names says whether the catalog names a table, in whatever part.
+func (c *Catalog) Names(table TableName) bool {
+	return c.byTable[table] != nil || table == c.Account.Table || table == c.Results
+}
+
 // Tables lists every table that the publication has to hold, in order of name.
 func (c *Catalog) Tables() []TableName {
 	tables := []TableName{c.Account.Table}

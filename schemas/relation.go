@@ -23,11 +23,14 @@ type Relation struct {
 	Name      string
 	Identity  ReplicaIdentity
 	Columns   []Column
-	// PrimaryKey holds indexes into Columns in key order. It is empty when
+	// PrimaryKey holds indexes into Columns, rising. It is empty when
 	// the table has no primary key or it could not be learnt.
 	PrimaryKey []int
 	// Types knows the columns' types as they were at that moment.
 	Types *Types
+	// Partition says that the changes are those of a partition, published
+	// under its own name: Namespace and Name are its root's.
+	Partition bool
 }
 
 // Column finds a column by name; -1 when there is none.

@@ -28,6 +28,15 @@ func prepare(ctx context.Context, source cdc.Config, store *outbox.Store, outbox
 	if err := outbox.Migrate(ctx, outboxURL); err != nil {
 		return err
 	}
+	if !acceptGap {
+		stored, err := store.Checkpoint(ctx)
+		if err != nil {
+			return err
+		}
+		if err := cdc.CheckPublication(ctx, source, stored); err != nil {
+			return err
+		}
+	}
 	if err := plan.Apply(ctx, source, log); err != nil {
 		return err
 	}
