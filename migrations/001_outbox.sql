@@ -19,6 +19,7 @@ CREATE TABLE walhook.source (
     database         text NOT NULL,
     slot             text NOT NULL,
     publication      text NOT NULL,
+    publication_oid  oid NOT NULL,
     catalog          text NOT NULL,
     consistent_point pg_lsn,
     changed_at       timestamptz NOT NULL DEFAULT now(),
@@ -58,22 +59,56 @@ CREATE TABLE walhook.endpoint (
     reason          text NOT NULL DEFAULT '',
     disabled_by     text NOT NULL DEFAULT '' CONSTRAINT endpoint_disabled_by_known
                     CHECK (disabled_by IN ('', 'walhook', 'operator')),
+    disabled_reason text NOT NULL DEFAULT '',
     revision        bigint NOT NULL DEFAULT 1,
     secret          text NOT NULL,
+    own_secret      boolean NOT NULL DEFAULT false,
     previous_secret text,
+    previous_until  timestamptz,
     feed_from       bigint NOT NULL DEFAULT 0,
+    expire_before   bigint NOT NULL DEFAULT 0,
     ordering        text NOT NULL DEFAULT 'record' CONSTRAINT endpoint_ordering_known
                     CHECK (ordering IN ('none', 'record', 'strict')),
     ended_at        timestamptz,
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT endpoint_active_has_url CHECK (state <> 'active' OR coalesce(url, '') <> ''),
     CONSTRAINT endpoint_idle_has_reason CHECK (state = 'active' OR reason <> ''),
-    CONSTRAINT endpoint_disabled_by_someone CHECK ((state = 'disabled') = (disabled_by <> '')),
+    CONSTRAINT endpoint_disabled_by_someone CHECK (state <> 'disabled' OR disabled_by <> ''),
+    CONSTRAINT endpoint_only_operators_hold_on CHECK (state = 'disabled' OR disabled_by <> 'walhook'),
+    CONSTRAINT endpoint_operator_has_reason CHECK ((disabled_by = 'operator') = (disabled_reason <> '')),
+    CONSTRAINT endpoint_previous_ends CHECK ((previous_secret IS NULL) = (previous_until IS NULL)),
     CONSTRAINT endpoint_one_per_account UNIQUE (account)
 );
 CREATE INDEX endpoint_changed_at ON walhook.endpoint (changed_at);
+CREATE INDEX endpoint_previous_until ON walhook.endpoint (previous_until) WHERE previous_until IS NOT NULL;
+COMMENT ON COLUMN walhook.endpoint.disabled_by IS 'an operator''s word holds on while the account has no URL that can be used';
+COMMENT ON COLUMN walhook.endpoint.disabled_reason IS 'the operator''s, for when there is a URL again';
+COMMENT ON COLUMN walhook.endpoint.own_secret IS 'the secret is the one in the account table''s column';
+COMMENT ON COLUMN walhook.endpoint.previous_until IS 'until then both secrets sign';
 COMMENT ON COLUMN walhook.endpoint.feed_from IS 'events with smaller ids belong to an earlier feed and are expired';
+COMMENT ON COLUMN walhook.endpoint.expire_before IS 'events with smaller ids are past retention: whoever owns the lane makes dead letters of them';
 COMMENT ON COLUMN walhook.endpoint.ended_at IS 'the account is gone: what was appended is delivered, nothing follows';
+
+-- The account above each account that has one.
+CREATE TABLE walhook.account (
+    id     text PRIMARY KEY,
+    parent text NOT NULL CONSTRAINT account_parent_is_another CHECK (parent NOT IN ('', id))
+);
+
+-- Events born outside the source's log. Whoever has one inserts it; the
+-- publisher moves it to the log.
+CREATE TABLE walhook.inbox (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account    text NOT NULL,
+    above      boolean NOT NULL DEFAULT false,
+    webhook_id text NOT NULL CONSTRAINT inbox_webhook_id_is_no_change CHECK (webhook_id ~ '^[a-z]+_[0-9a-zA-Z_-]+$' AND webhook_id !~ '^evt_'),
+    record     text NOT NULL CONSTRAINT inbox_record_is_short CHECK (octet_length(record) <= 1200),
+    schema     text NOT NULL,
+    type       text NOT NULL,
+    body       bytea NOT NULL,
+    born_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON COLUMN walhook.inbox.above IS 'for the account above that one, where it has an endpoint';
 
 -- The log. Partitions are ranges of ids; the publisher moves to the next one
 -- when a partition is old enough, so ids rise but are not dense.
@@ -154,10 +189,12 @@ CREATE TABLE walhook.lane (
     opens         integer NOT NULL,
     paused_until  timestamptz,
     failing_since timestamptz,
+    stage         integer NOT NULL DEFAULT 0,
     last_reason   text NOT NULL,
     saved_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT lane_open_has_end CHECK (NOT open OR open_until IS NOT NULL)
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN walhook.lane.stage IS 'the last warning that it only fails, before it is disabled; 0 for none';
 COMMENT ON COLUMN walhook.lane.revision IS 'of the endpoint that breaker and pause are about';
 
 -- Senders and what they hold. Every write of a sender locks its own row, so
@@ -202,9 +239,12 @@ CREATE TABLE walhook.unrouted (
 
 -- The fences. They raise instead of returning false, so that a statement can
 -- be sent ahead together with what it guards.
+--
+-- One transaction of a publisher at a time: one that it gave up waiting for may
+-- still be running.
 CREATE FUNCTION walhook.assert_epoch(mine bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM 1 FROM walhook.epoch WHERE epoch = mine FOR SHARE;
+    PERFORM 1 FROM walhook.epoch WHERE epoch = mine FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'epoch % is over: another publisher took over', mine USING ERRCODE = 'WH001';
     END IF;

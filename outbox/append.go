@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,20 +16,33 @@ import (
 const (
 	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
 
-	// What an operator disabled stays disabled; what walhook did is forgotten
-	// with the URL that it was about.
+	// What an operator disabled stays disabled, also through a time without a
+	// URL; what walhook did is forgotten with the URL that it was about.
 	adoptStateSQL = `
 			state = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
-			disabled_by = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'operator' ELSE '' END,
-			reason = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN e.reason ELSE excluded.reason END`
+			disabled_by = CASE WHEN e.disabled_by = 'operator' THEN 'operator' ELSE '' END,
+			reason = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END`
+
+	secretChangesSQL = `($2 = 'own' OR $2 = 'none' AND e.own_secret)`
+
+	// The secret before goes on signing for a while. What the new one is comes
+	// after this, and keepSecretSQL after that.
+	replaceSecretSQL = `
+			previous_secret = CASE WHEN ` + secretChangesSQL + ` THEN e.secret ELSE e.previous_secret END,
+			previous_until = CASE WHEN ` + secretChangesSQL + ` THEN clock_timestamp() + $3::interval ELSE e.previous_until END,
+			own_secret = CASE WHEN ` + secretChangesSQL + ` THEN $2 = 'own' ELSE e.own_secret END,
+			secret = CASE WHEN ` + secretChangesSQL + ` THEN `
+
+	keepSecretSQL = ` ELSE e.secret END`
+
+	// The writes of one endpoint; their first four arguments are the same.
 
 	// A feed that starts anew keeps the account's secret and settings.
 	writeEndpointSQL = `
-		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, feed_from, ended_at)
-		VALUES ($1, nullif($2, ''), $3, $4, $5, $6, CASE WHEN $7 THEN clock_timestamp() END)
+		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at)
+		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
 		ON CONFLICT (account) DO UPDATE SET
-			url = excluded.url, ` + adoptStateSQL + `,
-			secret = CASE WHEN $8 THEN excluded.secret ELSE e.secret END,
+			url = excluded.url, ` + adoptStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
 			feed_from = greatest(e.feed_from, excluded.feed_from),
 			ended_at = excluded.ended_at,
 			revision = e.revision + 1,
@@ -37,9 +52,8 @@ const (
 	// Leaves the URL and the state as they are: a disabled endpoint stays held,
 	// also when its account is gone.
 	amendEndpointSQL = `
-		UPDATE walhook.endpoint SET
-			secret = CASE WHEN $3 THEN $2 ELSE secret END,
-			ended_at = CASE WHEN $4 THEN clock_timestamp() ELSE ended_at END,
+		UPDATE walhook.endpoint e SET ` + replaceSecretSQL + `$4` + keepSecretSQL + `,
+			ended_at = CASE WHEN $5 THEN clock_timestamp() ELSE ended_at END,
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE account = $1 RETURNING id, revision`
 
@@ -83,6 +97,8 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 	begin := &pgx.Batch{}
 	begin.Queue("BEGIN")
 	begin.Queue(assertEpochSQL, epoch)
+	// In the order in which whoever changes several endpoints takes them.
+	slices.SortFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
 	for _, w := range r.endpoints {
 		s.queueEndpoint(begin, w)
 	}
@@ -93,14 +109,12 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 		return err
 	}
 	end := &pgx.Batch{}
-	for i := range r.tooLarge {
-		e := &r.tooLarge[i]
-		end.Queue(deadTooLargeSQL, e.route.endpoint, e.id, e.record, e.webhookID, e.schema, e.typ, e.committedAt, e.size)
-	}
+	r.queueTooLarge(end)
 	for _, schema := range r.truncated {
 		end.Queue(forgetOwnersSQL, schema)
 	}
 	queueOwners(end, r.owners)
+	r.queueParents(end)
 	for _, u := range r.unrouted {
 		end.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
 	}
@@ -110,20 +124,28 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 	return conn.SendBatch(ctx, end).Close()
 }
 
+func (r *router) queueTooLarge(b *pgx.Batch) {
+	for i := range r.tooLarge {
+		e := &r.tooLarge[i]
+		b.Queue(deadTooLargeSQL, e.route.endpoint, e.id, e.record, e.webhookID, e.schema, e.typ, e.committedAt, e.size)
+	}
+}
+
 // queueEndpoint writes one endpoint; its route learns id and revision before
 // the events that carry them are copied.
 func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	learn := func(row pgx.Row) error { return row.Scan(&w.route.endpoint, &w.route.revision) }
-	secret, own := w.secret, w.secret != ""
-	if !w.urlSet {
-		b.Queue(amendEndpointSQL, w.route.account, s.secrets.seal(secret), own, w.ended).QueryRow(learn)
-		return
-	}
-	if !own {
+	secret := w.columnText
+	if w.secret != secretOwn {
 		secret = newSecret()
 	}
-	b.Queue(writeEndpointSQL, w.route.account, w.url, string(w.state), w.reason, s.secrets.seal(secret), w.feedFrom,
-		w.ended, own).QueryRow(learn)
+	args := []any{w.route.account, string(w.secret), secretOverlap, s.secrets.seal(secret)}
+	if w.urlSet {
+		args = append(args, w.url, string(w.state), w.reason, w.feedFrom, w.ended)
+		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
+		return
+	}
+	b.Queue(amendEndpointSQL, append(args, w.ended)...).QueryRow(learn)
 }
 
 func copyEvents(ctx context.Context, conn *pgxpool.Conn, events []eventRow) error {

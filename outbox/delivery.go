@@ -42,8 +42,14 @@ type Endpoint struct {
 	// FeedFrom is the first event of the present feed: older ones are
 	// expired, not sent.
 	FeedFrom int64
-	Ordering Ordering // "" is OrderingRecord
+	// ExpireBefore is where retention has come to: older events are dead
+	// letters or about to be.
+	ExpireBefore int64
+	Ordering     Ordering // "" is OrderingRecord
 }
+
+// SendFrom is the first event that may be sent: see FeedFrom and ExpireBefore.
+func (e Endpoint) SendFrom() int64 { return max(e.FeedFrom, e.ExpireBefore) }
 
 // Event is one line of the log for one endpoint.
 type Event struct {
@@ -136,7 +142,10 @@ type LaneState struct {
 	// FailingSince is the first failure after the last success; zero when
 	// the last attempt succeeded.
 	FailingSince time.Time
-	LastReason   string
+	// Stage is the last warning that was given because the endpoint only
+	// fails: 1, 2 or 3 before it is disabled; 0 for none.
+	Stage      int
+	LastReason string
 }
 
 // Shard is a part of the endpoints, owned by one sender at a time.

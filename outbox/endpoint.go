@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret, previous_secret, feed_from, ordering`
+	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
+		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering`
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
@@ -55,18 +56,9 @@ func (s *Store) readEndpoints(rows pgx.Rows, err error) ([]Endpoint, error) {
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret string
 	var previous *string
-	if err := row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.Ordering); err != nil {
-		return Endpoint{}, err
+	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering)
+	if err == nil {
+		e.Secrets, err = s.openSecrets(e.Account, secret, previous)
 	}
-	for _, stored := range []*string{&secret, previous} {
-		if stored == nil {
-			continue
-		}
-		opened, err := s.secrets.open(*stored)
-		if err != nil {
-			return Endpoint{}, err
-		}
-		e.Secrets = append(e.Secrets, opened)
-	}
-	return e, nil
+	return e, err
 }

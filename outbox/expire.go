@@ -11,28 +11,38 @@ import (
 const expireChunk = 2000
 
 const (
+	// Events go by in order of id, so what an interrupted call buried says how
+	// far it came.
+	expiredUptoSQL = `
+		SELECT coalesce(max(event_id), 0) FROM walhook.dead_letter
+		WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 AND reason IN ('expired', 'retention')`
+
 	expireLogSQL = `
 		WITH old AS (
 			SELECT * FROM walhook.event e
 			WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3
-			ORDER BY e.id LIMIT $4),
+			ORDER BY e.id LIMIT $5),
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
-			SELECT endpoint, id, record, webhook_id, schema, type, committed_at, 0, 'expired', octet_length(body), body
-			FROM old e WHERE true ` + unsettledSQL + `)
-		SELECT coalesce(max(id), 0), count(*) FROM old`
+			SELECT endpoint, id, record, webhook_id, schema, type, committed_at, 0,
+				CASE WHEN id < $4 THEN 'expired' ELSE 'retention' END, octet_length(body), body
+			FROM old e WHERE true ` + unsettledSQL + `
+			RETURNING event_id)
+		SELECT coalesce(max(id), 0), count(*), (SELECT count(*) FROM buried) FROM old`
 
 	expireRetriesSQL = `
 		WITH old AS (
 			DELETE FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id <= coalesce((
 				SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2
-				ORDER BY event_id OFFSET $3::bigint - 1 LIMIT 1), $2)
+				ORDER BY event_id OFFSET $4::bigint - 1 LIMIT 1), $2)
 			RETURNING event_id, attempts),
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
-			SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, old.attempts, 'expired', octet_length(e.body), e.body
-			FROM old JOIN walhook.event e ON e.id = old.event_id)
-		SELECT count(*) FROM old`
+			SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, old.attempts,
+				CASE WHEN e.id < $3 THEN 'expired' ELSE 'retention' END, octet_length(e.body), e.body
+			FROM old JOIN walhook.event e ON e.id = old.event_id
+			RETURNING event_id)
+		SELECT count(*), (SELECT count(*) FROM buried) FROM old`
 
 	// What waited behind an expired row is its record's oldest now.
 	promoteEndpointSQL = `
@@ -42,38 +52,66 @@ const (
 			WHERE o.endpoint = r.endpoint AND o.record = r.record AND o.event_id < r.event_id)`
 )
 
-// Expire turns what an endpoint's earlier feeds left undelivered (ids after
-// cursor and below e.FeedFrom, and its retry rows) into dead letters with the
-// reason "expired". What waited behind them is due. It may be called again
-// after a failure.
+// Expire turns what is left undelivered of an endpoint's earlier feeds, or past
+// retention (ids after cursor and below e.SendFrom, and its retry rows), into
+// dead letters with the reason "expired" or "retention". What waited behind
+// them is due. Whoever calls it has nothing of the endpoint in flight. It may be
+// called again after a failure, and goes on where it was.
 func (s *Session) Expire(ctx context.Context, e Endpoint, cursor int64) error {
+	return s.store.expire(ctx, s.fenced, e, cursor)
+}
+
+// fence runs f in a transaction that commits only while nobody else may send
+// what f expires.
+type fence func(ctx context.Context, f func(pgx.Tx) error) error
+
+func (s *Store) expire(ctx context.Context, fenced fence, e Endpoint, cursor int64) error {
+	if err := s.expireLog(ctx, fenced, e, cursor); err != nil {
+		return fmt.Errorf("expire events of endpoint %d: %w", e.ID, err)
+	}
+	if err := s.expireRetries(ctx, fenced, e); err != nil {
+		return fmt.Errorf("expire retries of endpoint %d: %w", e.ID, err)
+	}
+	return nil
+}
+
+func (s *Store) expireLog(ctx context.Context, fenced fence, e Endpoint, cursor int64) error {
+	var upto int64
+	if err := s.pool.QueryRow(ctx, expiredUptoSQL, e.ID, cursor, e.SendFrom()).Scan(&upto); err != nil {
+		return err
+	}
+	cursor = max(cursor, upto)
 	for {
-		var count int
-		err := s.fenced(ctx, func(tx pgx.Tx) error {
-			var last int64
-			err := tx.QueryRow(ctx, expireLogSQL, e.ID, cursor, e.FeedFrom, expireChunk).Scan(&last, &count)
-			cursor = max(cursor, last)
-			return err
+		var last int64
+		var count, dead int
+		err := fenced(ctx, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, expireLogSQL, e.ID, cursor, e.SendFrom(), e.FeedFrom, expireChunk).Scan(&last, &count, &dead)
 		})
 		if err != nil {
-			return fmt.Errorf("expire events of endpoint %d: %w", e.ID, err)
+			return err
 		}
+		s.metrics.deadLetters.Add(float64(dead))
 		if count < expireChunk {
-			break
+			return nil
 		}
+		cursor = last
 	}
+}
+
+func (s *Store) expireRetries(ctx context.Context, fenced fence, e Endpoint) error {
 	for {
-		var count int
-		err := s.fenced(ctx, func(tx pgx.Tx) error {
-			err := tx.QueryRow(ctx, expireRetriesSQL, e.ID, e.FeedFrom, expireChunk).Scan(&count)
+		var count, dead int
+		err := fenced(ctx, func(tx pgx.Tx) error {
+			err := tx.QueryRow(ctx, expireRetriesSQL, e.ID, e.SendFrom(), e.FeedFrom, expireChunk).Scan(&count, &dead)
 			if err == nil && count < expireChunk {
 				_, err = tx.Exec(ctx, promoteEndpointSQL, e.ID)
 			}
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("expire retries of endpoint %d: %w", e.ID, err)
+			return err
 		}
+		s.metrics.deadLetters.Add(float64(dead))
 		if count < expireChunk {
 			return nil
 		}

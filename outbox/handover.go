@@ -11,10 +11,10 @@ import (
 const (
 	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
 
-	lanesOfShardsSQL = `
-		SELECT endpoint, revision, behind, cursor, open, open_until - clock_timestamp(), opens,
-			paused_until - clock_timestamp(), failing_since - clock_timestamp(), last_reason
-		FROM walhook.lane WHERE endpoint % $2 = ANY ($1)`
+	laneColumnsSQL = `endpoint, revision, behind, cursor, open, open_until - clock_timestamp(), opens,
+			paused_until - clock_timestamp(), failing_since - clock_timestamp(), stage, last_reason`
+
+	lanesOfShardsSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1)`
 
 	// Only a record's oldest row can be due.
 	blockedRecordsSQL = `
@@ -48,7 +48,7 @@ func loadHandoverTx(ctx context.Context, tx pgx.Tx, h *Handover) error {
 func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
 	var openUntil, pausedUntil, failingSince *time.Duration
 	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
-		&pausedUntil, &failingSince, &lane.LastReason)
+		&pausedUntil, &failingSince, &lane.Stage, &lane.LastReason)
 	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = fromNow(openUntil), fromNow(pausedUntil), fromNow(failingSince)
 	return lane, err
 }
@@ -88,16 +88,16 @@ func untilNull(t time.Time) *time.Duration {
 
 const (
 	saveLanesSQL = `
-		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, last_reason)
+		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, stage, last_reason)
 		SELECT endpoint, revision, behind, cursor, open, clock_timestamp() + open_in, opens,
-			clock_timestamp() + paused_in, clock_timestamp() + failing_in, last_reason
+			clock_timestamp() + paused_in, clock_timestamp() + failing_in, stage, last_reason
 		FROM unnest($1::bigint[], $2::bigint[], $3::bool[], $4::bigint[], $5::bool[], $6::interval[], $7::int[],
-			$8::interval[], $9::interval[], $10::text[])
-			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, last_reason)
+			$8::interval[], $9::interval[], $10::int[], $11::text[])
+			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, stage, last_reason)
 		ON CONFLICT (endpoint) DO UPDATE SET
 			revision = excluded.revision, behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
 			open_until = excluded.open_until, opens = excluded.opens, paused_until = excluded.paused_until,
-			failing_since = excluded.failing_since, last_reason = excluded.last_reason,
+			failing_since = excluded.failing_since, stage = excluded.stage, last_reason = excluded.last_reason,
 			saved_at = clock_timestamp()`
 
 	forgetLanesSQL = `DELETE FROM walhook.lane WHERE endpoint = ANY ($1)`
@@ -125,7 +125,7 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		b.Queue(assertSenderSQL, s.id)
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
-				kept.pausedUntil, kept.failingSince, kept.lastReason)
+				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason)
 		}
 		if len(idle) > 0 {
 			b.Queue(forgetLanesSQL, idle)
@@ -148,7 +148,7 @@ func (l LaneState) isIdle() bool {
 type laneColumns struct {
 	endpoint, revision, cursor           []int64
 	behind, open                         []bool
-	opens                                []int
+	opens, stage                         []int
 	openUntil, pausedUntil, failingSince []*time.Duration
 	lastReason                           []string
 }
@@ -163,5 +163,6 @@ func (c *laneColumns) add(l LaneState) {
 	c.openUntil = append(c.openUntil, untilNull(l.OpenUntil))
 	c.pausedUntil = append(c.pausedUntil, untilNull(l.PausedUntil))
 	c.failingSince = append(c.failingSince, untilNull(l.FailingSince))
+	c.stage = append(c.stage, l.Stage)
 	c.lastReason = append(c.lastReason, l.LastReason)
 }

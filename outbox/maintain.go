@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -11,31 +12,43 @@ import (
 	"go.uber.org/zap"
 )
 
-// maintainEvery is how often partitions are made ahead and old ones dropped.
-const maintainEvery = 10 * time.Minute
+const (
+	// maintainEvery is how often partitions are made ahead and old ones dropped.
+	maintainEvery = 10 * time.Minute
 
-// Maintain makes partitions ahead of their use and drops those whose contents
-// are older than retention, until ctx ends. Any number of processes may run
-// it; one at a time works. A fault is logged and tried again: the partitions
-// ahead are there to give it time.
+	// expireEvery is how often it is looked whether the senders have made dead
+	// letters of what is past retention.
+	expireEvery = 30 * time.Second
+)
+
+// Maintain makes partitions ahead of their use, drops those whose contents are
+// older than retention and wipes previous secrets whose time is over, until ctx
+// ends. Any number of processes may run it; one at a time works. A fault is
+// logged and tried again: the partitions ahead are there to give it time.
 func (s *Store) Maintain(ctx context.Context) error {
-	tick := time.NewTicker(maintainEvery)
-	defer tick.Stop()
 	for {
-		if err := s.maintainOnce(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("maintenance of the outbox did not finish, it is tried again",
-				zap.Duration("retry_in", maintainEvery), zap.Error(err))
+		wait, err := maintainEvery, s.maintainOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errUndelivered):
+			wait = expireEvery
+			s.log.Info("a partition of the log is past retention and kept for now", zap.Duration("retry_in", wait), zap.Error(err))
+		case err != nil:
+			s.log.Warn("maintenance of the outbox did not finish, it is tried again", zap.Duration("retry_in", wait), zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 	}
 }
 
 func (s *Store) maintainOnce(ctx context.Context) error {
-	if err := s.makePartitions(ctx); err != nil {
+	if err := s.MakePartitions(ctx); err != nil {
+		return err
+	}
+	if err := s.wipeSecrets(ctx); err != nil {
 		return err
 	}
 	conn, err := s.pool.Acquire(ctx)
@@ -72,28 +85,18 @@ const (
 	newestEventSQL = `SELECT appended_at FROM walhook.event WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT 1`
 	oldestEventSQL = `SELECT appended_at FROM walhook.event ORDER BY id LIMIT 1`
 
-	// A shard's tail stands still while nothing is appended for it: its
-	// endpoints are looked up one by one, by index.
-	undeliveredBelowSQL = `
-		SELECT EXISTS (
-				SELECT FROM walhook.shard s JOIN walhook.endpoint p ON p.id % 32 = s.id
-				CROSS JOIN LATERAL (
-					SELECT FROM walhook.event e WHERE e.endpoint = p.id AND e.id > s.tail AND e.id <= $1 LIMIT 1) AS unread
-				WHERE s.tail < $1)
-			OR EXISTS (SELECT FROM walhook.lane WHERE behind AND cursor < $1)
-			OR EXISTS (SELECT FROM walhook.retry WHERE event_id < $1)`
-
 	newestPositionSQL = `SELECT stored_at FROM walhook.position ORDER BY id DESC LIMIT 1`
 
 	forgetDeletedSQL = `DELETE FROM walhook.owner WHERE deleted_at < clock_timestamp() - $1::interval`
 )
 
 // retain drops the partitions that are past retention. A partition of the log
-// with something undelivered stays, and so do the attempts that tell what of
-// it was delivered.
+// stays until nothing in it is undelivered (errUndelivered), and so do the
+// attempts that tell what of it was delivered.
 func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
-	if err := s.dropEventPartitions(ctx, conn); err != nil {
-		return err
+	undelivered := s.dropEventPartitions(ctx, conn)
+	if undelivered != nil && !errors.Is(undelivered, errUndelivered) {
+		return undelivered
 	}
 	cutoff := time.Now().Add(-s.cfg.Retention)
 	var oldest, position time.Time
@@ -115,8 +118,10 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
-	_, err = conn.Exec(ctx, forgetDeletedSQL, s.cfg.Retention)
-	return err
+	if _, err = conn.Exec(ctx, forgetDeletedSQL, s.cfg.Retention); err != nil {
+		return err
+	}
+	return undelivered
 }
 
 func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) error {
@@ -145,14 +150,8 @@ func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) err
 		if time.Since(newest) < s.cfg.Retention {
 			break
 		}
-		var undelivered bool
-		if err := conn.QueryRow(ctx, undeliveredBelowSQL, to-1).Scan(&undelivered); err != nil {
+		if err := s.expireBefore(ctx, to); err != nil {
 			return err
-		}
-		if undelivered {
-			s.log.Warn("a partition of the log is past retention and kept: not all of it is delivered",
-				zap.String("partition", p.name), zap.Time("newest", newest))
-			break
 		}
 		if err := s.dropPartition(ctx, conn, "event", p); err != nil {
 			return err

@@ -8,6 +8,10 @@ type metrics struct {
 	changes  *prometheus.CounterVec
 	appended prometheus.Counter
 	skipped  *prometheus.CounterVec
+
+	deadLetters prometheus.Counter
+	backlog     prometheus.Gauge
+	oldest      prometheus.Gauge
 }
 
 // The reasons of walhook_changes_skipped_total.
@@ -24,11 +28,12 @@ const (
 	skipResult         = "malformed_result"
 	skipTooLarge       = "too_large"
 	skipMalformed      = "malformed_value"
+	skipAccountID      = "account_id_too_long"
 )
 
 func skipReasons() []string {
 	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipNoKey, skipTruncate,
-		skipMessage, skipForeignMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed}
+		skipMessage, skipForeignMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -45,10 +50,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "walhook_changes_skipped_total",
 			Help: "Changes that became no event, by reason.",
 		}, []string{"reason"}),
+		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walhook_dead_letters_total",
+			Help: "Events given up, by whichever part of this process: refused or out of retries, too large, expired with their feed, past retention.",
+		}),
+		backlog: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walhook_outbox_backlog",
+			Help: "Events that wait for an active endpoint, an estimate; zero is exact. NaN while the outbox does not answer.",
+		}),
+		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walhook_outbox_oldest_seconds",
+			Help: "How long ago the oldest event was appended that waits for an active endpoint; zero for none. NaN while the outbox does not answer.",
+		}),
 	}
 	for _, reason := range skipReasons() {
 		m.skipped.WithLabelValues(reason)
 	}
-	reg.MustRegister(m.changes, m.appended, m.skipped)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.backlog, m.oldest)
 	return m
 }

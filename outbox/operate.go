@@ -6,23 +6,9 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
-
-// EndpointInfo is an endpoint as people see it: no secret, and a URL without
-// what may be one.
-type EndpointInfo struct {
-	ID         int64
-	Account    string
-	URL        string // user information and query left out; "" for none
-	State      EndpointState
-	Reason     string    // why it is not active
-	DisabledBy string    // walhook or operator; "" unless disabled
-	EndedAt    time.Time // when the account was deleted; zero for not
-	ChangedAt  time.Time
-}
 
 // ErrNoEndpoint says that an account has no endpoint: it is not known, or never
 // had a web hook URL.
@@ -46,16 +32,16 @@ func (e *StateError) Error() string {
 const (
 	infoColumns = `id, account, coalesce(url, ''), state, reason, disabled_by, ended_at, changed_at`
 
-	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint ORDER BY id`
-
 	// The lock makes the publisher, which may be about to change the endpoint,
 	// wait for what is decided on the state that is read here.
 	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 FOR UPDATE`
 
-	secretsSQL = `SELECT secret, previous_secret FROM walhook.endpoint WHERE account = $1`
+	secretsSQL = `
+		SELECT secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END
+		FROM walhook.endpoint WHERE account = $1`
 
 	setStateSQL = `
-		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4,
+		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4, disabled_reason = $5,
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE id = $1 RETURNING ` + infoColumns
 
@@ -63,59 +49,40 @@ const (
 	// for the one that starts later. Where delivery stands is left alone.
 	resetLaneSQL = `
 		UPDATE walhook.lane SET open = false, open_until = NULL, opens = 0, paused_until = NULL,
-			failing_since = NULL, last_reason = ''
+			failing_since = NULL, stage = 0, last_reason = ''
 		WHERE endpoint = $1`
 )
-
-// ListEndpoints lists every endpoint, the oldest first.
-func (s *Store) ListEndpoints(ctx context.Context) ([]EndpointInfo, error) {
-	rows, err := s.pool.Query(ctx, listEndpointsSQL)
-	var endpoints []EndpointInfo
-	if err == nil {
-		endpoints, err = pgx.CollectRows(rows, scanEndpointInfo)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list endpoints: %w", err)
-	}
-	return endpoints, nil
-}
 
 // EndpointSecrets reads the whsec_ secrets that an account's deliveries are
 // signed with, the newest first. [ErrNoEndpoint] when it has no endpoint.
 func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, error) {
-	var stored [2]*string
-	err := s.pool.QueryRow(ctx, secretsSQL, account).Scan(&stored[0], &stored[1])
+	var secret string
+	var previous *string
+	err := s.pool.QueryRow(ctx, secretsSQL, account).Scan(&secret, &previous)
 	if isNoRows(err) {
 		err = ErrNoEndpoint
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the secret of account %s: %w", account, err)
 	}
-	var secrets []string
-	for _, secret := range stored {
-		if secret == nil {
-			continue
-		}
-		opened, err := s.secrets.open(*secret)
-		if err != nil {
-			return nil, fmt.Errorf("account %s: %w", account, err)
-		}
-		secrets = append(secrets, opened)
-	}
-	return secrets, nil
+	return s.openSecrets(account, secret, previous)
 }
 
 // EnableEndpoint lets a disabled endpoint be sent to again, first of all what
-// was held. What is active already stays as it is. A [*StateError] says why
-// nothing can be sent to another one; [ErrNoEndpoint] that there is none.
+// was held. What is active already stays as it is. Where the account has no URL
+// that can be used, an operator's earlier word is taken back, so that the next
+// URL is sent to. A [*StateError] says why nothing can be sent to another one;
+// [ErrNoEndpoint] that there is none.
 func (s *Store) EnableEndpoint(ctx context.Context, account string) (EndpointInfo, error) {
 	return s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		switch e.State {
-		case EndpointActive:
+		switch {
+		case e.State == EndpointActive:
 			return e, nil
-		case EndpointCleared:
+		case e.State != EndpointDisabled && e.DisabledBy == byOperator:
+			return setStateTx(ctx, tx, e, e.State, "", e.Reason)
+		case e.State == EndpointCleared:
 			return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
-		case EndpointUnusable:
+		case e.State == EndpointUnusable:
 			return e, &StateError{e, "nothing is sent until the account sets a URL that can be used, which is followed by itself"}
 		}
 		if _, err := tx.Exec(ctx, resetLaneSQL, e.ID); err != nil {
@@ -126,20 +93,30 @@ func (s *Store) EnableEndpoint(ctx context.Context, account string) (EndpointInf
 }
 
 // DisableEndpoint holds an account's events from now on, until it is enabled
-// again or retention ends. reason is for people. It stays disabled when the
-// account changes its URL. A [*StateError] says that nothing is sent to it
-// anyhow; [ErrNoEndpoint] that there is none.
+// again or retention ends. reason is for people; the account above is told. It
+// stays disabled whatever the account does with its URL. A [*StateError] says
+// that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
 func (s *Store) DisableEndpoint(ctx context.Context, account, reason string) (EndpointInfo, error) {
 	if reason == "" {
 		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
 	}
-	return s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	told := false
+	e, err := s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		switch e.State {
 		case EndpointCleared, EndpointUnusable:
 			return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used"}
+		case EndpointActive:
+			told = true
+			if _, err := tx.Exec(ctx, tellDisabledSQL, account, reason); err != nil {
+				return e, err
+			}
 		}
 		return setStateTx(ctx, tx, e, EndpointDisabled, byOperator, reason)
 	})
+	if err == nil && told {
+		s.signalInbox()
+	}
+	return e, err
 }
 
 // byOperator marks what walhook does not undo (disabled_by).
@@ -170,18 +147,15 @@ func (s *Store) operate(ctx context.Context, account string, change func(pgx.Tx,
 }
 
 func setStateTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, state EndpointState, by, reason string) (EndpointInfo, error) {
-	rows, err := tx.Query(ctx, setStateSQL, e.ID, string(state), by, reason)
+	held := ""
+	if by == byOperator {
+		held = reason
+	}
+	rows, err := tx.Query(ctx, setStateSQL, e.ID, string(state), by, reason, held)
 	if err != nil {
 		return e, err
 	}
 	return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
-}
-
-func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
-	var ended *time.Time
-	err = row.Scan(&e.ID, &e.Account, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &ended, &e.ChangedAt)
-	e.URL, e.EndedAt = redactURL(e.URL), zeroTime(ended)
-	return e, err
 }
 
 // redactURL leaves scheme, host and path. What cannot be read, or has no host

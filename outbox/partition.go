@@ -29,7 +29,9 @@ func eventPartition(id int64) int64 { return id / eventPartitionSize }
 
 const currentEventIDSQL = `SELECT coalesce((SELECT next_event_id FROM walhook.position ORDER BY id DESC LIMIT 1), 1)`
 
-func (s *Store) makePartitions(ctx context.Context) error {
+// MakePartitions makes the partitions in use and the next ones, where they are
+// missing: before anything is appended, and ahead of their use.
+func (s *Store) MakePartitions(ctx context.Context) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func (w *world) oldDay(t *testing.T, days int) string {
 func TestPartitions_AreMadeAheadAndOnce(t *testing.T) {
 	w := newWorldAlone(t)
 	for range 3 {
-		if err := w.store.makePartitions(t.Context()); err != nil {
+		if err := w.store.MakePartitions(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestPartitions_AreMadeAheadAndOnce(t *testing.T) {
 	}
 	w.exec(t, "INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', $1)",
 		int64(2*eventPartitionSize))
-	if err := w.store.makePartitions(t.Context()); err != nil {
+	if err := w.store.MakePartitions(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.partitions(t, "event"); !slices.Equal(rest(got, 3), []string{"event_000003", "event_000004"}) {
@@ -68,7 +68,7 @@ func TestPartitions_AnyNumberMayMakeThem(t *testing.T) {
 	w.exec(t, "DROP TABLE walhook.event_000001, walhook.event_000002")
 	done := make(chan error)
 	for range 4 {
-		go func() { done <- w.store.makePartitions(t.Context()) }()
+		go func() { done <- w.store.MakePartitions(t.Context()) }()
 	}
 	for range 4 {
 		if err := <-done; err != nil {
@@ -97,7 +97,7 @@ func TestPartitions_NeitherMakingNorDroppingHoldsUpAnAppend(t *testing.T) {
 	f.exec(t, "DROP TABLE walhook.event_000002")
 	execTx(t, reader, "SELECT count(*) FROM walhook.event")
 	execTx(t, reader, "SELECT count(*) FROM walhook.position")
-	if err := f.store.makePartitions(t.Context()); err != nil {
+	if err := f.store.MakePartitions(t.Context()); err != nil {
 		t.Errorf("a reader holds up the making of partitions: %v", err)
 	}
 	f.quickly(t, 1)

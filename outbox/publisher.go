@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,7 +14,8 @@ import (
 )
 
 // Publisher is the one writer of the log. It fits what package cdc asks of a
-// store. It is used by one goroutine at a time.
+// store; what cdc calls is called by one goroutine at a time, and beside it
+// [Publisher.Run] appends what is in the inbox.
 //
 // What it knows of accounts and owners is right only as long as its appends
 // succeed: after an error from Append, TakeOver comes first.
@@ -22,10 +24,15 @@ type Publisher struct {
 	catalog *schemas.Catalog
 	log     *zap.Logger
 
+	// mu lets TakeOver, Append and the inbox write one after the other. All
+	// below is written under it.
+	mu        sync.Mutex
 	epoch     int64
+	live      bool      // the last TakeOver found a position and no append failed since
 	nextID    int64     // of the next event
 	partition time.Time // when the partition in use began
 	routes    map[string]*route
+	parents   map[string]string // by account: the one above
 	owners    *ownerCache
 	plans     map[*schemas.Relation]*schemas.Plan
 	warned    map[string]bool // what was named once in the log
@@ -38,7 +45,7 @@ type route struct {
 	endpoint int64 // 0 until it is inserted
 	revision int64
 	url      string
-	secret   string // as it is stored; "" until it was read or seen
+	secret   string // the one in the account's column; "" where walhook made it, or it was not seen yet
 }
 
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
@@ -52,14 +59,14 @@ const (
 		RETURNING epoch`
 
 	sourceSQL = `
-		SELECT state, system_id, timeline, database, slot, publication, catalog FROM walhook.source`
+		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
 
 	positionSQL = `
 		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id
 		FROM walhook.position ORDER BY id DESC LIMIT 1`
 
 	routesSQL = `
-		SELECT account, id, revision, coalesce(url, ''), secret FROM walhook.endpoint
+		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END FROM walhook.endpoint
 		WHERE state <> 'cleared' AND ended_at IS NULL`
 
 	partitionBeganSQL = `
@@ -71,6 +78,9 @@ const (
 // position, which therefore is final. The checkpoint is zero when no first
 // snapshot is stored.
 func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live = false
 	name, _ := os.Hostname()
 	if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
 		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
@@ -85,7 +95,14 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 	if err := p.loadRoutes(ctx); err != nil {
 		return schemas.Checkpoint{}, err
 	}
-	return checkpoint, p.loadPartition(ctx)
+	if p.parents, err = p.store.loadParents(ctx); err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	if err := p.loadPartition(ctx); err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	p.live = checkpoint != schemas.Checkpoint{}
+	return checkpoint, nil
 }
 
 // Checkpoint reads what is stored of the reader's progress, without taking
@@ -106,7 +123,7 @@ func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID in
 	}
 	var state string
 	src := &c.Source
-	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.Catalog)
+	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.PublicationOID, &src.Catalog)
 	if isNoRows(err) || err == nil && state != "ready" {
 		// A snapshot starts over; the log's ids go on.
 		return schemas.Checkpoint{}, nextID, nil
@@ -130,7 +147,7 @@ func (p *Publisher) loadRoutes(ctx context.Context) error {
 	r := &route{}
 	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url, &r.secret}, func() (err error) {
 		one := *r
-		one.secret, err = p.ownSecret(r.secret)
+		one.secret, err = p.store.secrets.open(r.secret)
 		p.routes[one.account] = &one
 		return err
 	})
@@ -138,15 +155,6 @@ func (p *Publisher) loadRoutes(ctx context.Context) error {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
 	return nil
-}
-
-// ownSecret is what a stored secret is to be compared with: nothing where the
-// catalog names no column that holds the accounts' own.
-func (p *Publisher) ownSecret(stored string) (string, error) {
-	if p.catalog.Account.Secret == "" {
-		return "", nil
-	}
-	return p.store.secrets.open(stored)
 }
 
 func (p *Publisher) loadPartition(ctx context.Context) error {
@@ -165,13 +173,17 @@ func (p *Publisher) loadPartition(ctx context.Context) error {
 // accounts and owners, and the position. After an error it is not known
 // whether the batch was stored; TakeOver tells.
 func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.rotate(ctx)
 	r := newRouter(p, batch.Changes)
 	if err := r.fetchOwners(ctx); err != nil {
+		p.live = false
 		return err
 	}
 	r.route()
 	if err := p.store.append(ctx, p.epoch, p.nextID, batch, r); err != nil {
+		p.live = false
 		return fmt.Errorf("append %d changes up to %s: %w", len(batch.Changes), batch.Position, err)
 	}
 	r.count()
@@ -196,7 +208,7 @@ func (p *Publisher) rotate(ctx context.Context) {
 	}
 	p.partition = time.Now().Add(time.Minute - age) // when making fails: not again for a minute
 	next := (eventPartition(p.nextID) + 1) * eventPartitionSize
-	if err := p.store.makePartitions(ctx); err != nil {
+	if err := p.store.MakePartitions(ctx); err != nil {
 		p.log.Warn("cannot make partitions", zap.Error(err))
 		return
 	}

@@ -1,6 +1,8 @@
 package outbox
 
 import (
+	"cmp"
+
 	"go.uber.org/zap"
 
 	"walhook/schemas"
@@ -17,9 +19,20 @@ type endpointWrite struct {
 	reason   string
 	feedFrom int64 // events below are expired; 0 keeps what is there
 
-	secret string // the account's own; "" keeps what is there, or makes one
-	ended  bool
+	secret     secretWrite
+	columnText string // the secret, where the column has one
+	ended      bool
 }
+
+// secretWrite is what becomes of an endpoint's secret. The one before signs
+// too, for a while.
+type secretWrite string
+
+const (
+	secretKept  secretWrite = ""     // the one that is there; made where there is none
+	secretOwn   secretWrite = "own"  // the one in the account's column
+	secretUnset secretWrite = "none" // the column is empty: one that walhook makes, where it was the column's
+)
 
 // The reasons of endpoints that are not sent to, as people see them.
 const (
@@ -29,19 +42,39 @@ const (
 
 // applyAccount follows a row of the account table: from here on, its own event
 // and the rest of its transaction included, events go to the URL that it has.
-func (r *router) applyAccount(plan *schemas.Plan, row schemas.Tuple) {
+func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas.Tuple) {
 	if plan.Account == nil {
 		return
 	}
-	account, hasURL, hasSecret, ok := plan.AccountOf(row)
-	if !ok {
+	account, ok := plan.AccountOf(row)
+	switch {
+	case !ok:
 		r.p.log.Warn("row of the account table without an id", zap.String("table", plan.Relation.Table().String()))
 		return
+	case len(account.ID) > schemas.MaxAccountBytes:
+		r.refuseAccount(c, plan)
+		return
 	}
+	if account.HasParent {
+		r.setParent(account.ID, account.Parent)
+	}
+	before := r.p.routes[account.ID]
+	if account.HasURL {
+		r.applyURL(account)
+	}
+	to := cmp.Or(r.p.routes[account.ID], before)
+	switch {
+	case to == nil || !account.HasSecret:
+	case account.Secret != "" && account.Secret != to.secret:
+		r.applySecret(to, secretOwn, account.Secret)
+	case account.Secret == "" && (to.secret != "" || before == nil): // a feed that starts anew may have had one
+		r.applySecret(to, secretUnset, "")
+	}
+}
+
+func (r *router) applyURL(account schemas.AccountRow) {
 	to := r.p.routes[account.ID]
 	switch {
-	case !hasURL:
-		// Not sent: the URL is as it was.
 	case account.URL == "" && to != nil:
 		w := r.write(to)
 		w.setURL("", EndpointCleared, reasonCleared)
@@ -59,10 +92,12 @@ func (r *router) applyAccount(plan *schemas.Plan, row schemas.Tuple) {
 	case to.url != account.URL:
 		r.setURL(to, account.URL)
 	}
-	if to != nil && hasSecret && account.Secret != "" && account.Secret != to.secret {
-		to.secret = account.Secret
-		r.write(to).secret = account.Secret
-	}
+}
+
+func (r *router) applySecret(to *route, secret secretWrite, text string) {
+	to.secret = text
+	w := r.write(to)
+	w.secret, w.columnText = secret, text
 }
 
 func (r *router) setURL(to *route, url string) {
@@ -82,6 +117,7 @@ func (w *endpointWrite) setURL(url string, state EndpointState, reason string) {
 // endAccount ends a feed with the account: what was appended is still
 // delivered, nothing follows.
 func (r *router) endAccount(id string) {
+	r.setParent(id, "")
 	to := r.p.routes[id]
 	if to == nil {
 		return

@@ -12,14 +12,14 @@ func (r *router) record(i int, c *schemas.Change, plan *schemas.Plan) {
 	}
 	switch c.Kind {
 	case schemas.Insert:
-		r.applyAccount(plan, c.New)
+		r.applyAccount(c, plan, c.New)
 		r.inserted(i, c, plan)
 	case schemas.Update:
 		r.updated(i, c, plan)
 	case schemas.Delete:
 		r.deleted(i, c, plan)
 		if plan.Account != nil {
-			if gone, _, _, ok := plan.AccountOf(c.Old); ok {
+			if gone, ok := plan.AccountOf(c.Old); ok {
 				r.endAccount(gone.ID)
 			}
 		}
@@ -47,17 +47,17 @@ func (r *router) updated(i int, c *schemas.Change, plan *schemas.Plan) {
 	}
 	newKey := !plan.SameKey(old, c.New)
 	if plan.Account != nil {
-		before, _, _, ok := plan.AccountOf(old)
-		after, _, _, _ := plan.AccountOf(c.New)
+		before, ok := plan.AccountOf(old)
+		after, _ := plan.AccountOf(c.New)
 		if ok && before.ID != after.ID {
 			// An account under a new id is another account.
 			r.deleted(i, c, plan)
 			r.endAccount(before.ID)
-			r.applyAccount(plan, c.New)
+			r.applyAccount(c, plan, c.New)
 			r.reinserted(i, c, plan)
 			return
 		}
-		r.applyAccount(plan, c.New)
+		r.applyAccount(c, plan, c.New)
 	}
 	if plan.Schema == nil {
 		return
@@ -69,7 +69,7 @@ func (r *router) updated(i int, c *schemas.Change, plan *schemas.Plan) {
 		r.refuse(c, plan.Schema.Name, c.Kind.String(), key, skipOwnerUnknown)
 		return
 	}
-	was, wasKnown := r.ownerBefore(plan, oldKey, c.Old)
+	was, wasKnown := r.ownerBefore(c, plan, oldKey)
 	if !wasKnown {
 		was = owner // never seen with another
 	}
@@ -107,7 +107,7 @@ func (r *router) deleted(i int, c *schemas.Change, plan *schemas.Plan) {
 		return
 	}
 	key, _ := plan.Key(c.Old)
-	owner, known := r.ownerBefore(plan, key, c.Old)
+	owner, known := r.ownerBefore(c, plan, key)
 	if !known {
 		owner, known = r.ownerNow(i, plan, c.Old)
 	}
@@ -122,7 +122,7 @@ func (r *router) deleted(i int, c *schemas.Change, plan *schemas.Plan) {
 // ownerNow says whose a row is by what it says itself: the owner column, or
 // the account that its parent belongs to.
 func (r *router) ownerNow(i int, plan *schemas.Plan, row schemas.Tuple) (account string, known bool) {
-	key, ok := plan.OwnerKey(row)
+	key, ok := r.ownerKey(&r.changes[i], plan, row)
 	if !ok {
 		// The column was not sent (unchanged TOAST, or outside the key).
 		if own, hasKey := plan.Key(row); hasKey {
@@ -149,14 +149,25 @@ func (r *router) ownerNow(i int, plan *schemas.Plan, row schemas.Tuple) (account
 // ownerBefore says whose a record was when it was last sent. For a record
 // owned directly its old row knows best; one owned through another keeps the
 // account that it was last sent to, whoever its parent belongs to by now.
-func (r *router) ownerBefore(plan *schemas.Plan, key string, old schemas.Tuple) (account string, known bool) {
-	if plan.Schema.Owner.Schema == "" && old != nil {
-		if account, known = plan.OwnerKey(old); known {
+func (r *router) ownerBefore(c *schemas.Change, plan *schemas.Plan, key string) (account string, known bool) {
+	if plan.Schema.Owner.Schema == "" && c.Old != nil {
+		if account, known = r.ownerKey(c, plan, c.Old); known {
 			return account, true
 		}
 	}
 	o, known := r.p.owners.get(recordKey{plan.Schema.Name, key})
 	return o.account, known
+}
+
+// ownerKey is what the owner column holds. An account whose id is too long is
+// none, and its change is listed.
+func (r *router) ownerKey(c *schemas.Change, plan *schemas.Plan, row schemas.Tuple) (key string, ok bool) {
+	key, ok = plan.OwnerKey(row)
+	if plan.Schema.Owner.Schema == "" && len(key) > schemas.MaxAccountBytes {
+		r.refuseAccount(c, plan)
+		return "", true
+	}
+	return key, ok
 }
 
 // aheadKey is a record within a transaction.

@@ -49,7 +49,7 @@ func (r *router) result(c *schemas.Change, result schemas.Result) {
 		r.tally.skipped[skipNoEndpoint]++
 		return
 	}
-	r.add(c, to, eventRow{
+	r.add(to, c.CommittedAt, eventRow{
 		// Results of one schema keep their order; ":" never starts a key's place in a record's name.
 		record:    "result/" + result.Schema,
 		webhookID: c.Position.WebhookID(0),

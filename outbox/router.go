@@ -23,6 +23,10 @@ type router struct {
 	writeOf   map[string]*endpointWrite // by account
 	unrouted  []unroutedRow
 	truncated []string // schemas whose owners are dropped
+	parents   map[string]string
+	treeGone  bool // the account table was truncated: parents is all there is
+
+	refused *schemas.Change // the last one whose account's id is too long
 
 	ahead   map[aheadKey]int // changes that insert or update a record, built when first needed
 	scratch []byte
@@ -55,6 +59,7 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 		plans:   make([]*schemas.Plan, len(changes)),
 		owners:  map[recordKey]ownership{},
 		writeOf: map[string]*endpointWrite{},
+		parents: map[string]string{},
 		tally:   newTally(),
 	}
 	for i := range changes {
@@ -154,7 +159,9 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		return
 	}
 	if account == "" {
-		r.tally.skipped[skipNoOwner]++
+		if r.refused != c {
+			r.tally.skipped[skipNoOwner]++
+		}
 		return
 	}
 	to := r.p.routes[account]
@@ -170,7 +177,7 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		r.refuse(c, plan.Schema.Name, kind.String(), key, skipMalformed)
 		return
 	}
-	r.add(c, to, eventRow{
+	r.add(to, c.CommittedAt, eventRow{
 		record:    plan.Schema.Name + ":" + key,
 		webhookID: c.Position.WebhookID(part),
 		schema:    plan.Schema.Name,
@@ -181,8 +188,8 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 
 // add gives an event its id and its place: the log, or the dead letters when it
 // is too large.
-func (r *router) add(c *schemas.Change, to *route, e eventRow) {
-	e.id, e.route, e.committedAt, e.size = r.p.nextID, to, c.CommittedAt, len(e.body)
+func (r *router) add(to *route, committedAt time.Time, e eventRow) {
+	e.id, e.route, e.committedAt, e.size = r.p.nextID, to, committedAt, len(e.body)
 	r.p.nextID++
 	if e.size > r.p.store.cfg.MaxEventBytes {
 		r.p.log.Error("event is too large, it is a dead letter",
@@ -202,11 +209,35 @@ func (r *router) refuse(c *schemas.Change, schema, typ, key, reason string) {
 	r.unrouted = append(r.unrouted, unroutedRow{c.Position, schema, typ, key, reason})
 }
 
+// refuseAccount lists, once, a change whose account has an id that is too long.
+func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
+	if r.refused == c {
+		return
+	}
+	r.refused = c
+	schema, key := plan.Relation.Name, ""
+	if plan.Schema != nil {
+		schema = plan.Schema.Name
+		row := c.New
+		if row == nil {
+			row = c.Old
+		}
+		key, _ = plan.Key(row)
+	}
+	r.p.log.Warn("change is listed as unrouted: the id of its account is too long",
+		zap.Stringer("position", c.Position), zap.String("schema", schema), zap.Int("max_bytes", schemas.MaxAccountBytes))
+	r.refuse(c, schema, c.Kind.String(), key, skipAccountID)
+}
+
 // truncate has no envelope: what is known of the table's records is dropped,
 // and with the account table every feed ends.
 func (r *router) truncate(plan *schemas.Plan) {
 	r.tally.skipped[skipTruncate]++
-	r.p.log.Warn("table was truncated, nobody is told", zap.String("table", plan.Relation.Table().String()))
+	r.p.log.Warn("table was truncated, nobody is told", zap.String("table", plan.Relation.Table().String()),
+		zap.Bool("partition", plan.Relation.Partition))
+	if plan.Relation.Partition {
+		return // the other partitions' records are still there
+	}
 	if plan.Schema != nil {
 		r.p.owners.forgetSchema(plan.Schema.Name)
 		r.truncated = append(r.truncated, plan.Schema.Name)
@@ -220,6 +251,9 @@ func (r *router) truncate(plan *schemas.Plan) {
 		for account := range r.p.routes {
 			r.endAccount(account)
 		}
+		clear(r.p.parents)
+		clear(r.parents)
+		r.treeGone = true
 	}
 }
 
@@ -241,5 +275,6 @@ func (r *router) count() {
 	for reason, n := range r.tally.skipped {
 		m.skipped.WithLabelValues(reason).Add(float64(n))
 	}
+	m.deadLetters.Add(float64(len(r.tooLarge)))
 	m.appended.Add(float64(len(r.events)))
 }

@@ -60,11 +60,18 @@ const (
 			WHERE o.endpoint = t.endpoint AND o.record = t.record
 			ORDER BY event_id LIMIT 1) AS oldest ON true`
 
+	// In the order in which whoever changes several endpoints takes them, and
+	// before anything else that others may wait for.
+	lockDisabledSQL = `
+		SELECT FROM walhook.endpoint WHERE id = ANY ($1::bigint[]) ORDER BY account COLLATE "C" FOR NO KEY UPDATE`
+
 	// An answer disables only the revision that it was given to.
 	disableSQL = `
-		UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = $3,
-			revision = revision + 1, changed_at = clock_timestamp()
-		WHERE id = $1 AND revision = $2 AND state = 'active'`
+		WITH d AS (
+			UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = $3,
+				revision = revision + 1, changed_at = clock_timestamp()
+			WHERE id = $1 AND revision = $2 AND state = 'active' RETURNING account, reason)
+		` + noticeSQL + `d`
 )
 
 // Settle makes a batch of fates durable in one transaction, or refuses it
@@ -77,15 +84,20 @@ func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState
 		w.add(&batch[i])
 	}
 	var states []RecordState
+	var dead int64
 	err := s.store.batchTx(ctx,
 		func(b *pgx.Batch) {
 			b.Queue(assertSenderSQL, s.id)
 			w.queue(b)
 		},
 		func(results pgx.BatchResults) error {
-			for range w.statements {
-				if _, err := results.Exec(); err != nil {
+			for n := range w.statements {
+				tag, err := results.Exec()
+				if err != nil {
 					return err
+				}
+				if n+1 == w.deadLetters {
+					dead = tag.RowsAffected()
 				}
 			}
 			if len(w.touched) == 0 {
@@ -100,6 +112,10 @@ func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState
 		})
 	if err != nil {
 		return nil, fmt.Errorf("settle %d events: %w", len(batch), err)
+	}
+	s.store.metrics.deadLetters.Add(float64(dead))
+	if len(w.disabled) > 0 {
+		s.store.signalInbox()
 	}
 	return states, nil
 }
@@ -133,6 +149,8 @@ type settlementColumns struct {
 	disabled   []*Settlement
 	touched    map[recordRef]struct{}
 	statements int // queued, apart from the reading of record states
+
+	deadLetters int // which of the statements, counted from 1; 0 for none
 }
 
 func (w *settlementColumns) add(s *Settlement) {
@@ -193,11 +211,19 @@ func attemptReason(s *Settlement) string {
 
 func (w *settlementColumns) queue(b *pgx.Batch) {
 	before := b.Len() - 1 // the fence is counted too
+	if len(w.disabled) > 0 {
+		var ids []int64
+		for _, s := range w.disabled {
+			ids = append(ids, s.Event.Endpoint)
+		}
+		b.Queue(lockDisabledSQL, ids)
+	}
 	if a := &w.attempts; len(a.event) > 0 {
 		b.Queue(insertAttemptsSQL, a.at, a.endpoint, a.event, a.revision, a.number, a.duration, a.status, a.outcome, a.reason, a.detail)
 	}
 	if len(w.dead.event) > 0 {
 		b.Queue(deadLettersSQL, w.dead.event, w.dead.attempts, w.dead.reason)
+		w.deadLetters = b.Len() - before
 	}
 	if len(w.done.event) > 0 {
 		b.Queue(deleteRetriesSQL, w.done.endpoint, w.done.event)

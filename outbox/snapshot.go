@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
 
 	"walhook/schemas"
 )
@@ -14,17 +15,17 @@ import (
 // beginSnapshotSQL notes, before the slot exists, that it will be ours: an
 // interrupted snapshot can then be told from somebody else's slot.
 const beginSnapshotSQL = `
-	INSERT INTO walhook.source (state, system_id, timeline, database, slot, publication, catalog)
-	VALUES ('snapshot', $1, $2, $3, $4, $5, $6)
+	INSERT INTO walhook.source (state, system_id, timeline, database, slot, publication, publication_oid, catalog)
+	VALUES ('snapshot', $1, $2, $3, $4, $5, $6, $7)
 	ON CONFLICT (singleton) DO UPDATE SET
 		state = 'snapshot', system_id = excluded.system_id, timeline = excluded.timeline, database = excluded.database,
-		slot = excluded.slot, publication = excluded.publication, catalog = excluded.catalog,
+		slot = excluded.slot, publication = excluded.publication, publication_oid = excluded.publication_oid, catalog = excluded.catalog,
 		consistent_point = NULL, changed_at = clock_timestamp()`
 
 // BeginSnapshot notes durably that the source's slot is about to be created.
 func (p *Publisher) BeginSnapshot(ctx context.Context, source schemas.Source) error {
 	_, err := p.store.pool.Exec(ctx, beginSnapshotSQL, source.SystemID, source.Timeline, source.Database,
-		source.Slot, source.Publication, source.Catalog)
+		source.Slot, source.Publication, source.PublicationOID, source.Catalog)
 	if err != nil {
 		return fmt.Errorf("note the beginning of the first snapshot: %w", err)
 	}
@@ -48,6 +49,7 @@ type SnapshotWriter struct {
 	tx       pgx.Tx
 	store    *Store
 	accounts [][]any
+	parents  [][]any
 	owners   [][]any
 }
 
@@ -62,20 +64,23 @@ const (
 
 	// Secrets that are encrypted at rest look different each time.
 	takeSecretsSQL = `
-		UPDATE walhook.endpoint e SET secret = s.secret, revision = revision + 1, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint e SET secret = s.secret, own_secret = s.own_secret,
+			previous_secret = e.secret, previous_until = clock_timestamp() + $1::interval,
+			revision = revision + 1, changed_at = clock_timestamp()
 		FROM walhook.snapshot_account s
-		WHERE s.account = e.account AND s.own_secret AND s.secret <> e.secret`
+		WHERE s.account = e.account AND (s.own_secret OR e.own_secret) AND s.secret <> e.secret`
 
 	mergeAccountsSQL = `
-		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret)
-		SELECT account, url, state, reason, secret FROM walhook.snapshot_account WHERE url <> ''
+		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret)
+		SELECT account, url, state, reason, secret, own_secret FROM walhook.snapshot_account WHERE url <> ''
 		ON CONFLICT (account) DO UPDATE SET
 			url = excluded.url, ` + adoptStateSQL + `,
 			ended_at = NULL, revision = e.revision + 1, changed_at = clock_timestamp()
 		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
 
 	clearAccountsSQL = `
-		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, disabled_by = '', feed_from = $2,
+		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, feed_from = $2,
+			disabled_by = CASE WHEN disabled_by = 'operator' THEN 'operator' ELSE '' END,
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE state <> 'cleared'
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account AND s.url = '')`
@@ -106,7 +111,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		// Reading the source takes as long as it takes.
 		for _, sql := range []string{
 			"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
-			snapshotTableSQL, "TRUNCATE walhook.owner",
+			snapshotTableSQL, "TRUNCATE walhook.owner", "TRUNCATE walhook.account",
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
@@ -131,7 +136,9 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		sql  string
 		args []any
 	}{
-		{takeSecretsSQL, nil},
+		// Whoever changes several endpoints takes them in one order, or all.
+		{"LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE", nil},
+		{takeSecretsSQL, []any{secretOverlap}},
 		{mergeAccountsSQL, nil},
 		{clearAccountsSQL, []any{reasonCleared, p.nextID}},
 		{endAccountsSQL, nil},
@@ -158,8 +165,15 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 // Account stores one row of the account table.
 func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	// As a change of the row brings them, whatever the source's encoding.
-	for _, text := range []*string{&a.ID, &a.URL, &a.Secret} {
+	for _, text := range []*string{&a.ID, &a.URL, &a.Parent, &a.Secret} {
 		*text = strings.ToValidUTF8(*text, "\uFFFD")
+	}
+	if len(a.ID) > schemas.MaxAccountBytes {
+		w.store.log.Warn("account is left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))
+		return nil
+	}
+	if parent := parentOf(a.ID, a.Parent); parent != "" {
+		w.parents = append(w.parents, []any{a.ID, parent})
 	}
 	state, reason := EndpointActive, urlFault(a.URL)
 	if a.URL == "" {
@@ -177,7 +191,11 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 
 // Owner stores whose one record is.
 func (w *SnapshotWriter) Owner(ctx context.Context, edge schemas.OwnerEdge) error {
-	w.owners = append(w.owners, []any{edge.Schema, edge.Key, strings.ToValidUTF8(edge.Account, "\uFFFD")})
+	account := strings.ToValidUTF8(edge.Account, "\uFFFD")
+	if len(account) > schemas.MaxAccountBytes {
+		account = "" // as a change of the record would find
+	}
+	w.owners = append(w.owners, []any{edge.Schema, edge.Key, account})
 	return w.flushAt(ctx, snapshotChunk)
 }
 
@@ -194,13 +212,18 @@ func (w *SnapshotWriter) flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("copy %d accounts: %w", len(w.accounts), err)
 	}
+	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account"}, []string{"id", "parent"}, pgx.CopyFromRows(w.parents))
+	if err != nil {
+		return fmt.Errorf("copy %d accounts above: %w", len(w.parents), err)
+	}
 	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "owner"},
 		[]string{"schema", "key", "account"}, pgx.CopyFromRows(w.owners))
 	if err != nil {
 		return fmt.Errorf("copy %d owners: %w", len(w.owners), err)
 	}
-	clear(w.accounts)
-	clear(w.owners)
-	w.accounts, w.owners = w.accounts[:0], w.owners[:0]
+	for _, rows := range []*[][]any{&w.accounts, &w.parents, &w.owners} {
+		clear(*rows)
+		*rows = (*rows)[:0]
+	}
 	return nil
 }

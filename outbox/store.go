@@ -63,6 +63,7 @@ type Store struct {
 	log      *zap.Logger
 	metrics  *metrics
 	appended chan struct{}
+	inboxed  chan struct{}
 }
 
 // ErrFenced says that another publisher took over: this one must stop
@@ -96,6 +97,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		log:      log.Named("outbox"),
 		metrics:  newMetrics(reg),
 		appended: make(chan struct{}, 1),
+		inboxed:  make(chan struct{}, 1),
 	}, nil
 }
 
@@ -134,9 +136,14 @@ func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
 // signal: a reader that was busy learns once that there is more.
 func (s *Store) Appended() <-chan struct{} { return s.appended }
 
-func (s *Store) signalAppended() {
+func (s *Store) signalAppended() { signal(s.appended) }
+
+// signalInbox tells a publisher in this process that the inbox holds something.
+func (s *Store) signalInbox() { signal(s.inboxed) }
+
+func signal(c chan struct{}) {
 	select {
-	case s.appended <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -100,13 +100,16 @@ type Source struct {
 	Database    string
 	Slot        string
 	Publication string
-	Catalog     string // fingerprint of the catalog that the owners were learnt by
+	// PublicationOID tells a publication from another made under its name.
+	PublicationOID uint32
+	Catalog        string // fingerprint of the catalog that the owners were learnt by
 }
 
 // Account is what walhook keeps of a row of the account table.
 type Account struct {
 	ID     string
 	URL    string // "" for none
+	Parent string // the account above; "" for none, or where the catalog names no such column
 	Secret string // "" where the catalog names no secret column, or it is null
 }
 

@@ -3,7 +3,6 @@ package schemas
 import (
 	"bytes"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -35,7 +34,7 @@ type planField struct {
 // AccountPlan holds the columns of the account table; -1 for those that the
 // catalog does not name or the relation lacks.
 type AccountPlan struct {
-	id, url, secret int
+	id, url, parent, secret int
 }
 
 // Bind reads relation by the catalog. It is nil when the catalog does not name
@@ -49,7 +48,11 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 		p.Account = &AccountPlan{
 			id:     p.column(c.Account.ID),
 			url:    p.column(c.Account.URL),
+			parent: -1,
 			secret: -1,
+		}
+		if c.Account.Parent != "" {
+			p.Account.parent = p.column(c.Account.Parent)
 		}
 		if c.Account.Secret != "" {
 			p.Account.secret = p.column(c.Account.Secret)
@@ -95,32 +98,18 @@ func (p *Plan) column(name string) int {
 // Key names a record within its schema, as KeyOf does. It is false when the
 // tuple does not carry the key or the table has none.
 func (p *Plan) Key(row Tuple) (string, bool) {
-	if len(p.key) == 1 {
-		return row.text(p.key[0])
-	}
-	texts := make([][]byte, len(p.key))
-	for j, i := range p.key {
+	var few [4][]byte
+	texts := few[:0]
+	for _, i := range p.key {
 		if i >= len(row) || row[i].State != Text {
 			return "", false
 		}
-		texts[j] = row[i].Text
+		texts = append(texts, row[i].Text)
 	}
-	return KeyOf(texts), len(p.key) > 0
-}
-
-// KeyOf makes a record's key of the texts of its key columns: the text itself
-// of a single one, or those of several, each with its length so that no two
-// keys look alike.
-func KeyOf(texts [][]byte) string {
-	if len(texts) == 1 {
-		return validText(string(texts[0]))
+	if len(texts) == 0 {
+		return "", false
 	}
-	var key []byte
-	for _, text := range texts {
-		key = strconv.AppendInt(key, int64(len(text)), 10)
-		key = append(append(key, ':'), text...)
-	}
-	return validText(string(key))
+	return KeyOf(texts), true
 }
 
 // KeyColumns names the key's columns; none when the table has no key.
@@ -154,11 +143,14 @@ func (p *Plan) KeyOnly(row Tuple) Tuple {
 }
 
 // OwnerKey is what the owner column holds: an account's id, or the key of the
-// parent record. It is "" when the column is null, and false when the row does
-// not carry it.
+// parent record as [Plan.Key] gives it. It is "" when the column is null, and
+// false when the row does not carry it.
 func (p *Plan) OwnerKey(row Tuple) (string, bool) {
 	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State == Absent {
 		return "", false
+	}
+	if p.Schema.Owner.Schema != "" && row[p.owner].State == Text {
+		return KeyOf([][]byte{row[p.owner].Text}), true
 	}
 	return validText(string(row[p.owner].Text)), true
 }
@@ -190,18 +182,28 @@ func (t Tuple) text(i int) (string, bool) {
 // database whose encoding is SQL_ASCII sends any bytes.
 func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// Account reads a row of the account table. ok is false when the row does not
-// carry the id. A column that was not sent leaves what is known as it is:
-// hasURL and hasSecret say which were.
-func (p *Plan) AccountOf(row Tuple) (account Account, hasURL, hasSecret, ok bool) {
+// AccountRow is what a change tells of an account. A column that was not sent
+// leaves what is known as it is.
+type AccountRow struct {
+	Account
+	HasURL, HasParent, HasSecret bool // which were sent
+}
+
+// AccountOf reads a row of the account table. ok is false when the row does not
+// carry the id.
+func (p *Plan) AccountOf(row Tuple) (account AccountRow, ok bool) {
 	a := p.Account
 	account.ID, ok = row.text(a.id)
 	account.URL, _ = row.text(a.url)
+	account.Parent, _ = row.text(a.parent)
 	account.Secret, _ = row.text(a.secret)
-	hasURL = a.url >= 0 && row[a.url].State != Absent
-	hasSecret = a.secret >= 0 && row[a.secret].State != Absent
-	return account, hasURL, hasSecret, ok
+	account.HasURL = row.carries(a.url)
+	account.HasParent = row.carries(a.parent)
+	account.HasSecret = row.carries(a.secret)
+	return account, ok
 }
+
+func (t Tuple) carries(i int) bool { return i >= 0 && i < len(t) && t[i].State != Absent }
 
 // AppendEnvelope appends the body of one record event: exactly the keys type,
 // schema and data, data being a JSON string that holds a JSON object with the

@@ -30,6 +30,8 @@ func (r *Result) validate() error {
 	switch {
 	case r.Account == "":
 		return errors.New("user_id is missing")
+	case len(r.Account) > MaxAccountBytes:
+		return fmt.Errorf("user_id has %d bytes, want at most %d", len(r.Account), MaxAccountBytes)
 	case !isSchemaName(r.Schema):
 		return errors.New("schema is missing or no name of letters, digits, _ . and -")
 	case r.Type == "":

@@ -92,6 +92,12 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		return answer{status: status, detail: clip("HTTP " + strconv.Itoa(status) + ", and no end of its header: " + detail)}
 	}
 	class := classify(err, context.Cause(ctx), progress)
+	switch class {
+	case failDNS, failDNSNotFound, failDNSTimeout:
+		if c.dialer.servers.unreachable.Load() {
+			class = failDNSHere
+		}
+	}
 	return answer{failure: class, detail: clip(progress.phase().String() + ": " + detail)}
 }
 
@@ -102,8 +108,9 @@ func (c *courier) roundTrip(ctx context.Context, cancel context.CancelCauseFunc,
 		URL:    target,
 		Host:   target.Host,
 		Header: header,
-		// GetBody stays nil, and there is no Idempotency-Key: with either,
-		// net/http would repeat a POST on its own.
+		// net/http repeats a POST on its own when it has an Idempotency-Key or
+		// can get the body once more. This says no, and tells why it asked.
+		GetBody:       func() (io.ReadCloser, error) { return nil, errNotTaken },
 		Body:          io.NopCloser(bytes.NewReader(body)),
 		ContentLength: int64(len(body)),
 	}).WithContext(progress.trace(ctx, c.may, cancel))

@@ -3,12 +3,9 @@ package sender
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -128,67 +125,6 @@ func TestAttempt_SendsTheRequestOfTheContract(t *testing.T) {
 	}
 }
 
-func TestAttempt_ReceiversThatMisbehaveAreNamedAndBounded(t *testing.T) {
-	answer := func(text string) func(net.Conn, *bufio.Reader) {
-		return func(conn net.Conn, r *bufio.Reader) {
-			if readRequest(r) == nil {
-				io.WriteString(conn, text)
-			}
-		}
-	}
-	thenDrip := func(text, drop string) func(net.Conn, *bufio.Reader) {
-		return func(conn net.Conn, r *bufio.Reader) {
-			if readRequest(r) == nil {
-				io.WriteString(conn, text)
-				drip(conn, drop)
-			}
-		}
-	}
-	var bomb bytes.Buffer
-	zipped := gzip.NewWriter(&bomb)
-	zipped.Write(make([]byte, 10<<20))
-	zipped.Close()
-	for _, c := range []struct {
-		name    string
-		receive func(net.Conn, *bufio.Reader)
-		status  int
-		failure failure
-	}{
-		{"never answers", func(conn net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) }, 0, failTimeoutHeader},
-		{"drips its header", thenDrip("HTTP/1.1 200 OK\r\n", "X: y\r\n"), 200, ""},
-		{"drips a body", thenDrip("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", "x"), 200, ""},
-		{"endless body", thenDrip("HTTP/1.1 200 OK\r\n\r\n", strings.Repeat("x", 1<<16)), 200, ""},
-		{"failing with a drip", thenDrip("HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "x"), 500, ""},
-		{"gzip bomb", answer("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 200, ""},
-		{"a megabyte of header", answer("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), 200, ""},
-		{"endless 1xx", thenDrip("", strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 1000)), 0, failMalformed},
-		{"not HTTP", answer("220 mail.example ESMTP\r\n"), 0, failMalformed},
-		{"closes without a word", answer(""), 0, failClosed},
-		{"resets after the request", func(conn net.Conn, r *bufio.Reader) {
-			if readRequest(r) == nil {
-				conn.(*net.TCPConn).SetLinger(0)
-			}
-		}, 0, failReset},
-		{"redirects", answer("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/elsewhere?secret=1\r\nContent-Length: 0\r\n\r\n"), 302, ""},
-		{"status 999", answer("HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"), 999, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			began := time.Now()
-			a := testCourier(t).deliver(t.Context(), testEndpoint(rawReceiver(t, c.receive)), testEvent, began)
-			if a.status != c.status || a.failure != c.failure {
-				t.Errorf("status %d, failure %q (%s); want %d, %q", a.status, a.failure, a.detail, c.status, c.failure)
-			}
-			if took := time.Since(began); took > 1500*time.Millisecond {
-				t.Errorf("took %v", took)
-			}
-			if len(a.detail) > maxDetail+4 || strings.Contains(a.detail, "secret=1") {
-				t.Errorf("detail %q", a.detail)
-			}
-		})
-	}
-}
-
 func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -226,31 +162,6 @@ func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 			}
 			if strings.Contains(a.detail, "hunter2") {
 				t.Errorf("the detail shows a password: %s", a.detail)
-			}
-		})
-	}
-}
-
-func TestAttempt_CertificatesAreToldApart(t *testing.T) {
-	server := httptest.NewTLSServer(http.NotFoundHandler())
-	defer server.Close()
-	for _, c := range []struct {
-		name  string
-		setup func(*tls.Config)
-		want  failure
-	}{
-		{"expired", func(c *tls.Config) { c.Time = func() time.Time { return time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC) } }, failTLSExpired},
-		{"mismatched", func(c *tls.Config) { c.ServerName = "other.invalid" }, failTLSHostname},
-		{"trusted", func(*tls.Config) {}, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			courier := testCourier(t)
-			roots := x509.NewCertPool()
-			roots.AddCert(server.Certificate())
-			courier.dialer.tls.RootCAs = roots
-			c.setup(courier.dialer.tls)
-			if a := courier.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.failure != c.want {
-				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 			}
 		})
 	}

@@ -38,8 +38,8 @@ const (
 	failTLSCertificate failure = "tls_certificate" // unfit in another way
 	failTLSAlert       failure = "tls_alert"       // the other side refused
 	failTLSProtocol    failure = "tls_protocol"    // no TLS, or none that both speak
-	failHTTP2Refused   failure = "http2_refused_stream"
-	failHTTP2          failure = "http2" // GOAWAY, or a fault of the protocol
+	failHTTP2NotTaken  failure = "http2_not_taken" // REFUSED_STREAM, or GOAWAY before it
+	failHTTP2          failure = "http2"           // GOAWAY, or a fault of the protocol
 	failMalformed      failure = "malformed_response"
 	failBlocked        failure = "blocked_address"
 	failURL            failure = "unusable_url"
@@ -59,7 +59,7 @@ var failures = []failure{
 	failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failReset, failClosed,
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
-	failTLSAlert, failTLSProtocol, failHTTP2Refused, failHTTP2,
+	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
 	failMalformed, failBlocked, failURL,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
@@ -91,6 +91,10 @@ var (
 	errLeaseOver      = errors.New("attempt: the lease is over")
 	errBodyTimeout    = errors.New("attempt: enough of the answer's body")
 )
+
+// errNotTaken is net/http's question whether it may repeat a request, answered
+// with no: the receiver has refused the stream, or gone away before it.
+var errNotTaken = errors.New("the receiver did not take the request (REFUSED_STREAM or GOAWAY)")
 
 // phase is how far an attempt came.
 type phase int32
@@ -142,14 +146,15 @@ func classify(err, cause error, p *progress) failure {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return timeoutIn(at, failTimeoutHeader)
 	}
-	if p.http2.Load() {
-		return classifyHTTP2(err)
-	}
 	switch {
 	case at <= phaseConnect:
 		return failUnreachable
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return failClosed
+	case p.http2.Load() && errors.Is(err, errNotTaken):
+		return failHTTP2NotTaken
+	case p.http2.Load():
+		return failHTTP2
 	case at == phaseTLS:
 		return failTLSProtocol
 	case at == phaseRead:
@@ -172,18 +177,7 @@ func timeoutIn(at phase, otherwise failure) failure {
 	return otherwise
 }
 
-// classifyDNS tells a name that cannot be resolved from a resolver that this
-// machine cannot reach. A resolver that is silent looks like a name whose own
-// servers are silent, and counts as the latter.
 func classifyDNS(err *net.DNSError) failure {
-	for _, own := range []error{
-		syscall.ECONNREFUSED, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN,
-		syscall.EPERM, syscall.EACCES, syscall.EMFILE, syscall.ENFILE,
-	} {
-		if errors.Is(err, own) {
-			return failDNSHere
-		}
-	}
 	switch {
 	case err.IsNotFound:
 		return failDNSNotFound
@@ -250,23 +244,4 @@ func classifyTLS(err error) failure {
 		}
 	}
 	return ""
-}
-
-// streamError has the fields of net/http's own, unexported one, which answers
-// to any such type.
-type streamError struct {
-	StreamID uint32
-	Code     uint32
-	Cause    error
-}
-
-func (e streamError) Error() string { return "HTTP/2 stream error" }
-
-const refusedStream = 0x7 // RFC 9113, 7
-
-func classifyHTTP2(err error) failure {
-	if stream, ok := errors.AsType[streamError](err); ok && stream.Code == refusedStream {
-		return failHTTP2Refused
-	}
-	return failHTTP2
 }

@@ -26,17 +26,18 @@ type laneWorld struct {
 	replies  []laneRequest         // answered, the lane does not know
 	arrived  map[int64]int
 	first    map[string]int64 // record → highest first delivery
+	last     int64            // the highest first delivery
 	failures float64
-	poison   map[int64]bool
+	ordering outbox.Ordering
+	changed  bool // the ordering was another one at first
 }
 
-func newLaneWorld(t *testing.T, seed uint64, events int) *laneWorld {
+func newLaneWorld(t *testing.T, seed uint64, events int, ordering outbox.Ordering) *laneWorld {
 	w := &laneWorld{
-		t: t, random: rand.New(rand.NewPCG(seed, 1)), arrived: map[int64]int{}, first: map[string]int64{},
-		poison: map[int64]bool{},
+		t: t, random: rand.New(rand.NewPCG(seed, 1)), arrived: map[int64]int{}, first: map[string]int64{}, ordering: ordering,
 	}
 	w.failures = []float64{0, .1, .5, .9}[w.random.IntN(4)]
-	e := outbox.Endpoint{ID: 7, Revision: 1, URL: "http://a", State: outbox.EndpointActive}
+	e := outbox.Endpoint{ID: 7, Revision: 1, URL: "http://a", State: outbox.EndpointActive, Ordering: ordering}
 	w.log = newFakeLog(e)
 	for i := range events {
 		w.log.events = append(w.log.events, outbox.Event{
@@ -59,7 +60,9 @@ func (w *laneWorld) policy() *policy {
 }
 
 // room is mostly enough, sometimes none and sometimes overdrawn.
-func (w *laneWorld) room() int { return []int{1 << 20, 1 << 20, 1 << 20, 0, -2 << 20}[w.random.IntN(5)] }
+func (w *laneWorld) room() int {
+	return []int{1 << 20, 1 << 20, 1 << 20, 0, -2 << 20}[w.random.IntN(5)]
+}
 
 func (w *laneWorld) tail() int64 {
 	if w.offered == 0 {
@@ -90,6 +93,7 @@ func (w *laneWorld) step() {
 		}
 	case 4:
 		if len(l.out) > 0 {
+			w.checkParked(l.out)
 			w.handed = append(w.handed, append([]outbox.Settlement(nil), l.out...))
 			l.out = nil
 		}
@@ -164,12 +168,45 @@ func (w *laneWorld) answer(j job, now time.Time) {
 		if w.arrived[j.event.ID]++; w.arrived[j.event.ID] > 1 {
 			w.t.Fatalf("event %d arrived twice without a crash", j.event.ID)
 		}
-		if j.event.ID < w.first[j.event.Record] {
-			w.t.Fatalf("event %d of record %s arrived after %d", j.event.ID, j.event.Record, w.first[j.event.Record])
-		}
-		w.first[j.event.Record] = j.event.ID
+		w.checkOrder(j.event)
+		w.first[j.event.Record] = max(w.first[j.event.Record], j.event.ID)
+		w.last = max(w.last, j.event.ID)
 	}
 	w.lane.finish(j, result{outcome: o, at: now}, now)
+}
+
+func (w *laneWorld) checkOrder(e outbox.Event) {
+	switch {
+	case w.changed || w.ordering == outbox.OrderingNone:
+	case e.ID < w.first[e.Record]:
+		w.t.Fatalf("event %d of record %s arrived after %d", e.ID, e.Record, w.first[e.Record])
+	case w.ordering == outbox.OrderingStrict && e.ID < w.last:
+		w.t.Fatalf("event %d arrived after %d", e.ID, w.last)
+	}
+}
+
+func (w *laneWorld) checkParked(out []outbox.Settlement) {
+	for _, s := range out {
+		if s.Disposition == outbox.Parked && w.ordering != outbox.OrderingRecord && !w.changed {
+			w.t.Fatalf("event %d is parked with ordering %s", s.Event.ID, w.ordering)
+		}
+	}
+}
+
+// reorder lets the account choose another ordering. What is in flight or in
+// retry by then keeps its own order.
+func (w *laneWorld) reorder(to outbox.Ordering) {
+	e := w.lane.endpoint
+	e.Ordering, e.Revision = to, e.Revision+1
+	w.ordering, w.changed = to, true
+	w.lane.adopt(e, w.tail(), time.Now())
+	if to == outbox.OrderingNone { // as outbox.SetOrdering does
+		for _, r := range w.log.retry {
+			if r.due.IsZero() {
+				r.due = time.Now()
+			}
+		}
+	}
 }
 
 // checkCursor compares the lane's cursor with what is durable.
@@ -183,8 +220,20 @@ func (w *laneWorld) checkCursor(now time.Time) {
 			w.t.Fatalf("cursor %d passes event %d, which is not settled", cursor, e.ID)
 		}
 	}
-	if w.lane.inFlight > w.lane.policy.window {
-		w.t.Fatalf("%d in flight, window %d", w.lane.inFlight, w.lane.policy.window)
+	if w.lane.inFlight > w.lane.policy.window || w.ordering == outbox.OrderingStrict && w.lane.inFlight > 1 && !w.changed {
+		w.t.Fatalf("%d in flight, window %d, ordering %s", w.lane.inFlight, w.lane.policy.window, w.ordering)
+	}
+	blocked := 0
+	for _, r := range w.lane.records {
+		if r.blocked {
+			blocked++
+		}
+	}
+	if blocked != w.lane.blocked {
+		w.t.Fatalf("%d records are blocked, the lane counts %d", blocked, w.lane.blocked)
+	}
+	if rows := len(w.log.retry); rows > 1 && w.ordering == outbox.OrderingStrict && !w.changed {
+		w.t.Fatalf("%d rows in retry with strict ordering", rows)
 	}
 }
 
@@ -206,6 +255,10 @@ func (w *laneWorld) crash() {
 			delete(w.arrived, id)
 		}
 	}
+	w.last = 0
+	for id := range w.arrived {
+		w.last = max(w.last, id)
+	}
 	for record := range w.first {
 		w.first[record] = 0
 		for _, e := range w.log.events {
@@ -216,31 +269,58 @@ func (w *laneWorld) crash() {
 	}
 }
 
-func TestLane_KeepsOrderAndLosesNothingInAnyInterleaving(t *testing.T) {
+// run steps until all is delivered. A crash, and perhaps a change of the
+// ordering, come at random moments.
+func (w *laneWorld) run(seed uint64, reorderTo outbox.Ordering) {
+	crashAt, reorderAt := w.random.IntN(4000), w.random.IntN(2500)
+	for i := range 200_000 {
+		w.step()
+		if i == crashAt {
+			w.crash()
+		}
+		if i == reorderAt && reorderTo != "" {
+			w.reorder(reorderTo)
+		}
+		if i%50 == 0 {
+			time.Sleep(time.Duration(w.random.IntN(2000)) * time.Millisecond)
+		}
+		if i == 3000 {
+			w.failures = 0
+		}
+		if i > 3000 && len(w.log.delivered()) == len(w.log.events) && w.lane.drained() && len(w.log.retry) == 0 {
+			return
+		}
+	}
+	l := w.lane
+	w.t.Fatalf("seed %d: delivered %d of %d; retry %d, lane behind=%v readTo=%d missed=%d ready=%d retries=%d inFlight=%d pending=%d blocked=%d retryAt=%v state=%s",
+		seed, len(w.log.delivered()), len(w.log.events), len(w.log.retry), l.behind, l.readTo, l.missed,
+		l.ready.len(), len(l.retries), l.inFlight, l.pending, l.blocked, l.retryAt, l.state(time.Now()))
+}
+
+var orderings = []outbox.Ordering{outbox.OrderingNone, outbox.OrderingRecord, outbox.OrderingStrict}
+
+func TestLane_KeepsItsOrderAndLosesNothingInAnyInterleaving(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(100) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newLaneWorld(t, seed, 60)
-			crashAt := w.random.IntN(4000)
-			for i := range 200_000 {
-				w.step()
-				if i == crashAt {
-					w.crash()
-				}
-				if i%50 == 0 {
-					time.Sleep(time.Duration(w.random.IntN(2000)) * time.Millisecond)
-				}
-				if i == 3000 {
-					w.failures = 0
-				}
-				if i > 3000 && len(w.log.delivered()) == len(w.log.events) && w.lane.drained() && len(w.log.retry) == 0 {
-					return
-				}
+	for _, ordering := range orderings {
+		t.Run(string(ordering), func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(60) {
+				synctest.Test(t, func(t *testing.T) { newLaneWorld(t, seed, 60, ordering).run(seed, "") })
 			}
-			l := w.lane
-			t.Fatalf("seed %d: delivered %d of %d; retry %d, lane behind=%v readTo=%d missed=%d ready=%d retries=%d inFlight=%d pending=%d retryAt=%v state=%s",
-				seed, len(w.log.delivered()), len(w.log.events), len(w.log.retry), l.behind, l.readTo, l.missed,
-				l.ready.len(), len(l.retries), l.inFlight, l.pending, l.retryAt, l.state(time.Now()))
 		})
+	}
+}
+
+func TestLane_AChangeOfOrderingLosesNothing(t *testing.T) {
+	t.Parallel()
+	for _, from := range orderings {
+		for _, to := range orderings {
+			t.Run(string(from)+" to "+string(to), func(t *testing.T) {
+				t.Parallel()
+				for seed := range uint64(10) {
+					synctest.Test(t, func(t *testing.T) { newLaneWorld(t, seed, 60, from).run(seed, to) })
+				}
+			})
+		}
 	}
 }

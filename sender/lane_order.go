@@ -68,20 +68,18 @@ func (l *lane) requeue(r *record, e outbox.Event, now time.Time) {
 	}
 }
 
-// holdBack lets what waits behind a failed event wait elsewhere.
-func (l *lane) holdBack(r *record, now time.Time) {
-	switch l.endpoint.Ordering {
-	case outbox.OrderingNone:
-	case outbox.OrderingStrict:
-		l.shed(now)
-	default:
-		for _, e := range r.queue {
-			l.events--
-			l.bodies -= len(e.Body)
-			l.park(r, e)
-		}
-		r.queue = nil
+// holdBack parks what waits behind a failed event of its record. With strict
+// ordering the lane, which is stuck now, lets go of everything instead.
+func (l *lane) holdBack(r *record) {
+	if !l.parks() {
+		return
 	}
+	for _, e := range r.queue {
+		l.events--
+		l.bodies -= len(e.Body)
+		l.park(r, e)
+	}
+	r.queue = nil
 }
 
 // block notes whether a record has rows in retry.

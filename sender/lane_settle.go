@@ -43,7 +43,7 @@ func (l *lane) finish(j job, res result, now time.Time) (string, time.Duration) 
 			l.ownFaults = 0
 			l.failingSince, l.failedAt, l.warned, l.lastReason = time.Time{}, time.Time{}, 0, ""
 		}
-		l.settle(j, res, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true, now)
+		l.settle(j, res, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
 		return outcomeDelivered, 0
 	}
 	return l.fail(j, res, current, now)
@@ -126,12 +126,12 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 		}
 	}
 	s.RetryAt = now.Add(delay)
-	l.settle(j, res, s, kind, counted, now)
+	l.settle(j, res, s, kind, counted)
 
 	if s.Disable != "" && j.endpoint.Revision == l.endpoint.Revision {
 		l.endpoint.State, l.endpoint.Reason = outbox.EndpointDisabled, s.Disable
 	}
-	if current && !l.buffers(now) {
+	if !l.buffers(now) {
 		l.shed(now)
 	}
 	if s.Disposition == outbox.Dead {
@@ -142,7 +142,7 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 
 // settle hands out the fate of a job's event, and parks what waits behind it
 // when its record is now, or still, in retry.
-func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, counted bool, now time.Time) {
+func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, counted bool) {
 	number := j.event.Attempts
 	if counted {
 		number++
@@ -156,7 +156,7 @@ func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, count
 	l.hand(j.record, s)
 	if s.Disposition == outbox.Retry {
 		l.block(j.record, true)
-		l.holdBack(j.record, now)
+		l.holdBack(j.record)
 	}
 	l.list(j.record)
 	l.forgetIdle(j.record)

@@ -18,6 +18,7 @@ var errTLSTimeout = errors.New("attempt: time limit for the TLS handshake")
 // the clear by its wire too.
 type dialer struct {
 	net        net.Dialer
+	servers    nameServers
 	tls        *tls.Config
 	tlsTimeout time.Duration
 	may        func() bool // as in courier
@@ -28,14 +29,12 @@ func newDialer(c Config, may func() bool) *dialer {
 		net: net.Dialer{
 			Timeout: c.ConnectTimeout,
 			Control: egressGuard{allow: c.AllowCIDR}.control,
-			// The Go resolver, so that an unreachable resolver is an error
-			// number and not a text.
-			Resolver: &net.Resolver{PreferGo: true},
 		},
 		tls:        &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
 		tlsTimeout: c.TLSTimeout,
 		may:        may,
 	}
+	d.net.Resolver = d.servers.resolver()
 	if c.EgressAddress.IsValid() {
 		d.net.LocalAddr = &net.TCPAddr{IP: c.EgressAddress.AsSlice(), Zone: c.EgressAddress.Zone()}
 	}

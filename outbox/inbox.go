@@ -1,0 +1,169 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/zap"
+)
+
+const (
+	// inboxPoll is how often a publisher looks for events of other processes.
+	inboxPoll = time.Second
+
+	// inboxChunk bounds one transaction of the inbox, and so do time and
+	// statement timeouts: changes of the source may be waiting behind it.
+	inboxChunk   = 200
+	inboxTimeout = 2 * time.Second
+)
+
+const (
+	inboxHoldsSQL = `SELECT EXISTS (SELECT FROM walhook.inbox)`
+
+	// A row that somebody locks is left for the next time. What is deleted
+	// here is appended by the same transaction: exactly once.
+	takeInboxSQL = `
+		WITH taken AS (
+			DELETE FROM walhook.inbox WHERE id IN (
+				SELECT id FROM walhook.inbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
+			RETURNING *)
+		SELECT account, above, webhook_id, record, schema, type, body, born_at FROM taken ORDER BY id`
+
+	// The place in the source's log is as it was.
+	inboxPositionSQL = `
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id)
+		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2 FROM walhook.position ORDER BY id DESC LIMIT 1`
+)
+
+// Run appends the inbox's events to the log, beside the appends of the
+// source's changes and without waiting for any, until ctx ends. It does so only
+// while this publisher is the one: from a TakeOver that found a position until
+// an append fails. A fault is logged and tried again.
+func (p *Publisher) Run(ctx context.Context) error {
+	poll := time.NewTicker(inboxPoll)
+	defer poll.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+		case <-p.store.inboxed:
+		}
+		err := p.emptyInbox(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, ErrFenced):
+			// Another publisher does it.
+		case err != nil && !failing:
+			p.log.Warn("inbox cannot be appended, it is tried again", zap.Duration("retry_in", inboxPoll), zap.Error(err))
+		case err == nil && failing:
+			p.log.Info("inbox is appended again")
+		}
+		failing = err != nil && !errors.Is(err, ErrFenced)
+	}
+}
+
+// emptyInbox appends what the inbox holds, a chunk at a time: between two, the
+// source's changes have their turn.
+func (p *Publisher) emptyInbox(ctx context.Context) error {
+	for {
+		var holds bool
+		if err := p.store.pool.QueryRow(ctx, inboxHoldsSQL).Scan(&holds); err != nil || !holds {
+			return err
+		}
+		if n, err := p.appendInbox(ctx); err != nil || n < inboxChunk {
+			return err
+		}
+	}
+}
+
+// appendInbox moves a chunk of the inbox to the log. After an error it is not
+// known whether that was stored; since the rows and their ids go together, and
+// ids that were given are not given again, it may simply be called again.
+func (p *Publisher) appendInbox(ctx context.Context) (n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.live {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: no answer in time"))
+	defer cancel()
+	p.rotate(ctx)
+	conn, err := p.store.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	r := newRouter(p, nil)
+	if n, err = p.appendInboxOn(ctx, conn, r); err != nil {
+		rollback(ctx, conn.Conn())
+		if err = fenceError(err); errors.Is(err, ErrFenced) {
+			p.live = false
+		}
+		return 0, fmt.Errorf("append the inbox: %w", err)
+	}
+	r.count()
+	if len(r.events) > 0 {
+		p.store.signalAppended()
+	}
+	return n, nil
+}
+
+func (p *Publisher) appendInboxOn(ctx context.Context, conn *pgxpool.Conn, r *router) (n int, err error) {
+	begin := &pgx.Batch{}
+	begin.Queue("BEGIN")
+	begin.Queue(assertEpochSQL, p.epoch)
+	begin.Queue(takeInboxSQL, inboxChunk).Query(func(rows pgx.Rows) error {
+		var i inboxRow
+		_, err := pgx.ForEachRow(rows, i.columns(), func() error {
+			n++
+			i.route(r)
+			return nil
+		})
+		return err
+	})
+	if err := conn.SendBatch(ctx, begin).Close(); err != nil {
+		return 0, err
+	}
+	if err := copyEvents(ctx, conn, r.events); err != nil {
+		return 0, err
+	}
+	end := &pgx.Batch{}
+	r.queueTooLarge(end)
+	end.Queue(inboxPositionSQL, p.epoch, p.nextID)
+	end.Queue("COMMIT")
+	return n, conn.SendBatch(ctx, end).Close()
+}
+
+// inboxRow is one event as it waits in the inbox.
+type inboxRow struct {
+	account string
+	above   bool
+	event   eventRow
+}
+
+func (i *inboxRow) columns() []any {
+	e := &i.event
+	return []any{&i.account, &i.above, &e.webhookID, &e.record, &e.schema, &e.typ, &e.body, &e.committedAt}
+}
+
+// route finds whom the event is for. An account without an endpoint, or with no
+// account above, is told nothing.
+func (i *inboxRow) route(r *router) {
+	account := i.account
+	if i.above {
+		account = r.p.parents[account]
+	}
+	to := r.p.routes[account]
+	if to == nil {
+		r.tally.skipped[skipNoEndpoint]++
+		return
+	}
+	r.add(to, i.event.committedAt, i.event)
+}

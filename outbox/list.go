@@ -1,0 +1,117 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// EndpointInfo is an endpoint as people see it: no secret, and a URL without
+// what may be one.
+type EndpointInfo struct {
+	ID         int64
+	Account    string
+	URL        string // user information and query left out; "" for none
+	State      EndpointState
+	Reason     string    // why it is not active
+	DisabledBy string    // walhook or operator; an operator's word also holds for the next URL
+	EndedAt    time.Time // when the account was deleted; zero for not
+	ChangedAt  time.Time
+
+	// What follows is set by ListEndpoints only.
+
+	// Lane is as its sender last stored it, a few seconds ago.
+	Lane LaneState
+	// Retries and Dead count what is in retry, or waits behind that, and the
+	// dead letters that are kept; CountLimit stands for that many or more.
+	Retries, Dead int
+}
+
+// CountLimit is where the counts of EndpointInfo end.
+const CountLimit = 10_000
+
+const (
+	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint ORDER BY id`
+
+	listLanesSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane`
+
+	// Goes from one endpoint that has rows to the next by index, and counts
+	// no further than the limit.
+	countRowsSQL = `
+		WITH RECURSIVE holder AS (
+			(SELECT endpoint FROM walhook.%[1]s ORDER BY endpoint LIMIT 1)
+			UNION ALL
+			SELECT (SELECT t.endpoint FROM walhook.%[1]s t WHERE t.endpoint > h.endpoint ORDER BY t.endpoint LIMIT 1)
+			FROM holder h WHERE h.endpoint IS NOT NULL)
+		SELECT h.endpoint, (SELECT count(*) FROM (SELECT FROM walhook.%[1]s t WHERE t.endpoint = h.endpoint LIMIT $1) AS some)
+		FROM holder h WHERE h.endpoint IS NOT NULL`
+)
+
+// ListEndpoints lists every endpoint, the oldest first.
+func (s *Store) ListEndpoints(ctx context.Context) ([]EndpointInfo, error) {
+	rows, err := s.pool.Query(ctx, listEndpointsSQL)
+	var endpoints []EndpointInfo
+	if err == nil {
+		endpoints, err = pgx.CollectRows(rows, scanEndpointInfo)
+	}
+	if err == nil {
+		err = s.addLanes(ctx, endpoints)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list endpoints: %w", err)
+	}
+	return endpoints, nil
+}
+
+func (s *Store) addLanes(ctx context.Context, endpoints []EndpointInfo) error {
+	rows, err := s.pool.Query(ctx, listLanesSQL)
+	if err != nil {
+		return err
+	}
+	list, err := pgx.CollectRows(rows, scanLane)
+	if err != nil {
+		return err
+	}
+	lanes := make(map[int64]LaneState, len(list))
+	for _, lane := range list {
+		lanes[lane.Endpoint] = lane
+	}
+	retries, err := s.countRows(ctx, "retry")
+	if err != nil {
+		return err
+	}
+	dead, err := s.countRows(ctx, "dead_letter")
+	if err != nil {
+		return err
+	}
+	for i := range endpoints {
+		e := &endpoints[i]
+		e.Lane, e.Retries, e.Dead = lanes[e.ID], retries[e.ID], dead[e.ID]
+	}
+	return nil
+}
+
+// countRows counts the rows of each endpoint in a table of ours.
+func (s *Store) countRows(ctx context.Context, table string) (map[int64]int, error) {
+	counts := map[int64]int{}
+	rows, err := s.pool.Query(ctx, fmt.Sprintf(countRowsSQL, table), CountLimit)
+	if err != nil {
+		return nil, err
+	}
+	var endpoint int64
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&endpoint, &n}, func() error {
+		counts[endpoint] = n
+		return nil
+	})
+	return counts, err
+}
+
+func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
+	var ended *time.Time
+	err = row.Scan(&e.ID, &e.Account, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &ended, &e.ChangedAt)
+	e.URL, e.EndedAt = redactURL(e.URL), zeroTime(ended)
+	return e, err
+}

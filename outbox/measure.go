@@ -1,0 +1,178 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+)
+
+// measureEvery is how often the backlog is measured.
+const measureEvery = 10 * time.Second
+
+// Bounds of one measurement, whatever waits: it never counts the log.
+const (
+	measureLanes   = 500     // of those that stand still, the ones that do so for longest
+	measureEvents  = 100     // looked at for each of them
+	measureRetries = 100_000 // rows of retry
+	measureLog     = 1000    // events looked at for the oldest
+)
+
+const (
+	// How many ids the log has used, up to each of its partitions: ids are
+	// dense within one. The last of a partition is found by its index.
+	logEndsSQL = `SELECT next_event_id - 1 FROM walhook.position ORDER BY id DESC LIMIT 1`
+	lastIDSQL  = `SELECT id FROM walhook.event WHERE id < $1 ORDER BY id DESC LIMIT 1`
+
+	tailsSQL = `SELECT tail FROM walhook.shard`
+
+	oldestTailSQL = `
+		SELECT extract(epoch FROM clock_timestamp() - e.appended_at)::float8
+		FROM (
+			SELECT * FROM walhook.event WHERE id > (SELECT min(tail) FROM walhook.shard) ORDER BY id LIMIT $1) e
+		JOIN walhook.shard s ON s.id = e.endpoint % 32 AND e.id > s.tail
+		JOIN walhook.endpoint p ON p.id = e.endpoint AND p.state = 'active'
+		ORDER BY e.id LIMIT 1`
+
+	// Each lane that stands still: how many events wait there, at most $2 of
+	// them looked at, how far those reach, and how old the first is.
+	standingSQL = `
+		SELECT s.tail, l.cursor, w.n, w.last, extract(epoch FROM clock_timestamp() - w.oldest)::float8
+		FROM (
+			SELECT l.endpoint, l.cursor FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint AND p.state = 'active'
+			WHERE l.behind ORDER BY l.cursor LIMIT $1) l
+		JOIN walhook.shard s ON s.id = l.endpoint % 32 AND s.tail > l.cursor
+		CROSS JOIN LATERAL (
+			SELECT count(*) AS n, max(id) AS last, min(appended_at) AS oldest FROM (
+				SELECT id, appended_at FROM walhook.event e
+				WHERE e.endpoint = l.endpoint AND e.id > l.cursor AND e.id <= s.tail ORDER BY e.id LIMIT $2) e) w
+		WHERE w.n > 0`
+
+	retriesSQL = `
+		SELECT count(*), extract(epoch FROM clock_timestamp() - (
+			SELECT e.appended_at FROM walhook.event e WHERE e.id = min(r.event_id)))::float8
+		FROM (
+			SELECT r.event_id FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint AND p.state = 'active' LIMIT $1) r`
+)
+
+// Measure keeps walhook_outbox_backlog and walhook_outbox_oldest_seconds until
+// ctx ends. Every process tells the same of the outbox as a whole.
+//
+// The backlog is what waits for active endpoints: what the shards' tails have
+// not passed yet, what lanes that stand still have before them, and what is in
+// retry. Ids stand for events where counting them would take reading the log:
+// a shard counts as having a thirty-second of what was appended, and a lane as
+// going on as its first events begin. So it is exact when it is zero, and in
+// lanes with few events; tails are stored every few seconds.
+func (s *Store) Measure(ctx context.Context) error {
+	tick := time.NewTicker(measureEvery)
+	defer tick.Stop()
+	for {
+		b, err := s.measure(ctx)
+		if err != nil {
+			b = backlog{events: math.NaN(), oldest: math.NaN()}
+		}
+		s.metrics.backlog.Set(b.events)
+		s.metrics.oldest.Set(b.oldest)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// backlog is what waits: how many events, and for how many seconds the oldest.
+type backlog struct{ events, oldest float64 }
+
+func (b *backlog) add(events float64, oldest *float64) {
+	b.events += events
+	if oldest != nil {
+		b.oldest = max(b.oldest, *oldest)
+	}
+}
+
+func (s *Store) measure(ctx context.Context) (b backlog, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the backlog: no answer in time"))
+	defer cancel()
+	used, err := s.idsInUse(ctx)
+	if err != nil {
+		return b, err
+	}
+	if err = s.measureTails(ctx, &b, used); err != nil {
+		return b, err
+	}
+	if err = s.measureLanes(ctx, &b, used); err != nil {
+		return b, err
+	}
+	var rows float64
+	var oldest *float64
+	err = s.pool.QueryRow(ctx, retriesSQL, measureRetries).Scan(&rows, &oldest)
+	b.add(rows, oldest)
+	return b, err
+}
+
+func (s *Store) measureTails(ctx context.Context, b *backlog, used idsInUse) error {
+	tails, err := collect[int64](s.pool.Query(ctx, tailsSQL))
+	if err != nil {
+		return err
+	}
+	var oldest float64
+	err = s.pool.QueryRow(ctx, oldestTailSQL, measureLog).Scan(&oldest)
+	if isNoRows(err) {
+		return nil // what the tails have not passed is for nobody who is sent to
+	}
+	waiting := 0.0
+	for _, tail := range tails {
+		waiting += used.between(tail, math.MaxInt64) / Shards
+	}
+	b.add(max(waiting, 1), &oldest)
+	return err
+}
+
+func (s *Store) measureLanes(ctx context.Context, b *backlog, used idsInUse) error {
+	rows, err := s.pool.Query(ctx, standingSQL, measureLanes, measureEvents)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var tail, cursor, last int64
+		var events, oldest float64
+		if err := rows.Scan(&tail, &cursor, &events, &last, &oldest); err != nil {
+			return err
+		}
+		if events == measureEvents {
+			events = max(events, math.Round(events*used.between(cursor, tail)/used.between(cursor, last)))
+		}
+		b.add(events, &oldest)
+	}
+	return rows.Err()
+}
+
+// idsInUse are the stretches of ids that events have, a partition each.
+type idsInUse []struct{ first, last int64 }
+
+func (s *Store) idsInUse(ctx context.Context) (idsInUse, error) {
+	var used idsInUse
+	var last int64
+	err := s.pool.QueryRow(ctx, logEndsSQL).Scan(&last)
+	for err == nil && last > 0 {
+		first := max(eventPartition(last)*eventPartitionSize, 1)
+		used = append(used, struct{ first, last int64 }{first, last})
+		err = s.pool.QueryRow(ctx, lastIDSQL, first).Scan(&last)
+	}
+	if isNoRows(err) {
+		err = nil
+	}
+	return used, err
+}
+
+// between counts the ids in use after one and up to another.
+func (u idsInUse) between(after, upto int64) float64 {
+	n := int64(0)
+	for _, stretch := range u {
+		n += max(min(upto, stretch.last)-max(after, stretch.first-1), 0)
+	}
+	return float64(n)
+}

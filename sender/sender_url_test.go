@@ -1,0 +1,215 @@
+package sender
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"walhook/outbox"
+)
+
+// change is what the publisher makes of an account's row.
+func (f *fakeLog) change(id int64, edit func(*outbox.Endpoint)) {
+	f.mu.Lock()
+	e := f.endpoints[id]
+	f.mu.Unlock()
+	e.Revision++
+	edit(&e)
+	f.set(e)
+}
+
+func (f *fakeLog) newURL(id int64) {
+	f.change(id, func(e *outbox.Endpoint) {
+		e.URL, e.State, e.Reason = fmt.Sprintf("http://new%d", e.Revision), outbox.EndpointActive, ""
+	})
+}
+
+func (f *fakeLog) clear(id, next int64) {
+	f.change(id, func(e *outbox.Endpoint) {
+		e.URL, e.State, e.Reason, e.FeedFrom = "", outbox.EndpointCleared, "cleared", next
+	})
+}
+
+// apart gives each event a record of its own.
+func apart(list []outbox.Event) []outbox.Event {
+	for i := range list {
+		list[i].Record = fmt.Sprint(list[i].Endpoint, "/e", list[i].ID)
+	}
+	return list
+}
+
+// onlyNew fails at the first URL and delivers at any other.
+func onlyNew(first answer, takes time.Duration) func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+	return func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+		if e.URL == "http://1" {
+			return first, takes
+		}
+		return ok, time.Millisecond
+	}
+}
+
+func TestSender_ANewURLStartsAfreshWhateverTheOldOneWasLike(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		old  answer
+		was  func(fakeView) bool
+	}{
+		{"an open breaker", answer{failure: failRefused}, func(v fakeView) bool { return v.lanes[1].Open }},
+		{"paused for hours", answer{status: 503, retryAfter: "36000"}, func(v fakeView) bool { return !v.lanes[1].PausedUntil.IsZero() }},
+		{"disabled", answer{status: 410}, func(v fakeView) bool { return v.endpoints[1].State == outbox.EndpointDisabled }},
+		{"failing events", answer{status: 404}, func(v fakeView) bool { return len(v.retry) == 50 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				log := newFakeLog(active(1))
+				r := startSender(t, Config{}, log, onlyNew(c.old, 0))
+				log.append(events(1, 1, 50, 50)...)
+				after(4 * time.Second)
+				if !c.was(log.view()) {
+					t.Fatalf("not what the test is about: lane %+v, endpoint %+v, %d in retry", log.view().lanes[1], log.view().endpoints[1], len(log.view().retry))
+				}
+				log.newURL(1)
+				after(3 * time.Second)
+				if n := len(log.delivered()); n != 50 {
+					t.Errorf("%d of 50 delivered seconds after the change", n)
+				}
+				after(time.Hour)
+				r.end()
+				wantOnce(t, log, 50)
+				if v := log.view(); len(v.lanes)+len(v.retry)+len(v.dead) > 0 || v.endpoints[1].State != outbox.EndpointActive {
+					t.Errorf("left over: lanes %v, %d in retry, dead %v, endpoint %+v", v.lanes, len(v.retry), v.dead, v.endpoints[1])
+				}
+			})
+		})
+	}
+}
+
+func TestSender_LateAnswersOfTheOldURLDoNotTouchTheNewOne(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]answer{
+		"410": {status: 410}, "503 with Retry-After": {status: 503, retryAfter: "86400"}, "reset": {failure: failReset}, "404": {status: 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				log := newFakeLog(active(1))
+				slowOnes := 0
+				r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+					if event.ID > 20 && e.URL == "http://1" {
+						slowOnes++
+						return late, 10 * time.Second
+					}
+					return ok, time.Millisecond
+				})
+				log.append(events(1, 1, 20, 20)...) // opens the window
+				after(time.Second)
+				log.append(events(1, 21, 20, 20)...)
+				after(time.Second)
+				if slowOnes < 10 {
+					t.Fatalf("%d attempts in flight at the old URL", slowOnes)
+				}
+				log.newURL(1)
+				after(20 * time.Second) // the late answers are here
+				log.append(events(1, 41, 20, 20)...)
+				after(2 * time.Second)
+				if n := len(log.delivered()); n != 60 {
+					t.Errorf("%d of 60 delivered: a late answer of the old URL held something back", n)
+				}
+				r.end()
+				wantOnce(t, log, 60)
+				if v := log.view(); len(v.lanes) > 0 || v.endpoints[1].State != outbox.EndpointActive {
+					t.Errorf("lanes %+v, endpoint %+v", v.lanes, v.endpoints[1])
+				}
+			})
+		})
+	}
+}
+
+func TestSender_ClearingExpiresWhatWaitsButNotWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+			switch {
+			case e.ID <= 10:
+				return answer{status: 404}, 0 // to retry
+			case e.ID <= 30:
+				return ok, time.Millisecond
+			case e.ID == 31:
+				return ok, 8 * time.Second // in flight, and arrives
+			}
+			return failing, 9 * time.Second // in flight, and fails
+		})
+		log.append(events(1, 1, 10, 10)...)
+		log.append(apart(events(1, 11, 20, 20))...)
+		after(time.Second)
+		log.append(apart(events(1, 31, 40, 40))...)
+		after(time.Second)
+		inFlight := r.running[1]
+		if inFlight < 5 || len(log.view().retry) != 10 {
+			t.Fatalf("%d in flight, %d in retry", inFlight, len(log.view().retry))
+		}
+		log.clear(1, 71)
+		after(30 * time.Second)
+		attempts := len(r.of(1))
+		v := log.view()
+		if v.dead[31] != "" || len(v.dead) != 49 || len(v.retry) != 0 {
+			t.Errorf("%d dead, %d in retry; event 31 is %q dead; want 49, none, not", len(v.dead), len(v.retry), v.dead[31])
+		}
+		for id := range v.dead {
+			if log.delivered()[id] > 0 {
+				t.Errorf("event %d is both dead and delivered", id)
+			}
+		}
+		after(24 * time.Hour)
+		if n := len(r.of(1)); n != attempts {
+			t.Errorf("%d attempts at an endpoint without a URL", n-attempts)
+		}
+		r.end()
+	})
+}
+
+func TestSender_SettingAURLAgainSendsNothingOfTheEarlierFeed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+			switch {
+			case e.URL != "http://1":
+				return ok, time.Millisecond
+			case event.ID <= 10:
+				return answer{status: 404}, 0
+			}
+			return failing, 10 * time.Second
+		})
+		log.append(events(1, 1, 10, 10)...)
+		after(time.Second)
+		log.append(apart(events(1, 11, 30, 30))...)
+		after(time.Second)
+		log.clear(1, 41) // with rows in retry and attempts in flight
+		after(time.Second)
+		log.newURL(1) // before those have ended
+		next := events(1, 41, 20, 20)
+		for i := range next {
+			next[i].Revision = 3
+		}
+		log.append(next...)
+		after(time.Minute)
+		r.end()
+		r.start()
+		after(24 * time.Hour)
+		r.end()
+		wantOnce(t, log, 20)
+		for _, a := range r.of(1) {
+			if a.endpoint.URL != "http://1" && a.event.ID <= 40 {
+				t.Errorf("event %d of the earlier feed went to the new URL", a.event.ID)
+			}
+		}
+		if v := log.view(); len(v.dead) != 40 || len(v.retry) != 0 {
+			t.Errorf("%d dead, %d in retry; want the 40 of the earlier feed", len(v.dead), len(v.retry))
+		}
+	})
+}
