@@ -15,8 +15,11 @@ demo: ## the whole pipeline on this machine
 ci: ## what has to pass before a change lands
 	.ci/run
 
-nightly: ## longer: races, shuffled order, repeated
-	$(GO) test -race -shuffle on -count 3 -timeout 90m ./...
+nightly: ## everything on every version of PostgreSQL, races, fuzzing
+	.ci/matrix full
+	$(GO) test -race -shuffle on -count 1 -timeout 60m ./...
+	$(GO) test ./cdc -run xxx -fuzz FuzzDecode -fuzztime 5m
+	$(GO) test ./schemas -run xxx -fuzz FuzzAppendJSON -fuzztime 5m -fuzzminimizetime 1x
 
 fmt:
 	$(GO) fix ./...

@@ -45,7 +45,7 @@ const (
 			UNION ALL
 			SELECT (SELECT t.endpoint FROM walhook.%[1]s t WHERE t.endpoint > h.endpoint ORDER BY t.endpoint LIMIT 1)
 			FROM holder h WHERE h.endpoint IS NOT NULL)
-		SELECT h.endpoint, (SELECT count(*) FROM (SELECT FROM walhook.%[1]s t WHERE t.endpoint = h.endpoint LIMIT $1) AS some)
+		SELECT h.endpoint, (SELECT count(*) FROM (SELECT FROM walhook.%[1]s t WHERE t.endpoint = h.endpoint LIMIT $1) AS counted)
 		FROM holder h WHERE h.endpoint IS NOT NULL`
 )
 

@@ -23,8 +23,8 @@ func (w *world) endpointIn(t *testing.T, account string, state EndpointState, by
 		url = "ftp://example.com/hook"
 	}
 	return one[int64](t, w, `
-		INSERT INTO walhook.endpoint (account, url, state, reason, disabled_by, secret)
-		VALUES ($1, nullif($2, ''), $3, $4, $5, 'whsec_c2VjcmV0') RETURNING id`, account, url, string(state), reason, by)
+		INSERT INTO walhook.endpoint (account, url, state, reason, disabled_by, disabled_reason, secret)
+		VALUES ($1, nullif($2, ''), $3, $4, $5, CASE WHEN $5 = 'operator' THEN $4 ELSE '' END, 'whsec_c2VjcmV0') RETURNING id`, account, url, string(state), reason, by)
 }
 
 func TestStore_EnablesAndDisablesWhatCanBe(t *testing.T) {
@@ -140,7 +140,7 @@ func TestStore_OpensSealedSecrets(t *testing.T) {
 	key := bytes.Repeat([]byte{1}, 32)
 	w := newWorld(t, func(c *Config) { c.SecretKey = key })
 	w.endpointIn(t, "7", EndpointActive, "")
-	w.exec(t, "UPDATE walhook.endpoint SET secret = $1, previous_secret = 'whsec_b2xk'", w.store.secrets.seal("whsec_bmV3"))
+	w.exec(t, "UPDATE walhook.endpoint SET secret = $1, previous_secret = 'whsec_b2xk', previous_until = now() + interval '1h'", w.store.secrets.seal("whsec_bmV3"))
 	secrets, err := w.store.EndpointSecrets(t.Context(), "7")
 	if err != nil || !slices.Equal(secrets, []string{"whsec_bmV3", "whsec_b2xk"}) {
 		t.Errorf("got %q, %v", secrets, err)

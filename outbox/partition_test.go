@@ -227,33 +227,6 @@ func TestRetention_KeepsWhatIsYoungOrInUse(t *testing.T) {
 	}
 }
 
-func TestRetention_KeepsWhatIsNotDelivered(t *testing.T) {
-	for name, undelivered := range map[string]string{
-		"a tail has not passed it":      "UPDATE walhook.shard SET tail = 0",
-		"a lane stands still before it": "INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, opens, last_reason) VALUES (1, 1, true, 1, false, 0, '')",
-		"an event is in retry":          "INSERT INTO walhook.retry VALUES (1, 1, 'users:7', 1, now(), '5xx')",
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFeedAlone(t)
-			f.commit(t, account(7))
-			f.rotate(t)
-			f.allDelivered(t)
-			old := f.oldDay(t, 8) // past retention, and younger than the log's oldest event
-			f.exec(t, undelivered)
-			f.maintain(t)
-			if got := f.partitions(t, "event"); got[0] != "event_000000" {
-				t.Errorf("the log has the partitions %v", got)
-			}
-			if got := f.partitions(t, "attempt"); got[0] != "attempt_"+old {
-				t.Errorf("the attempts that tell what was delivered are gone: %v", got)
-			}
-			if n := f.logs.FilterMessageSnippet("past retention and kept").Len(); n != 1 {
-				t.Errorf("%d warnings", n)
-			}
-		})
-	}
-}
-
 // A shard for which nothing is appended has a tail that stands still.
 func TestRetention_IsNotHeldUpByAnIdleShard(t *testing.T) {
 	f := newFeedAlone(t)

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -42,8 +43,15 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 		{"promotion of an endpoint", promoteEndpointSQL, `(51)`},
 		{"record states", recordStatesSQL, `('{51,52}', '{dids:50,dids:51}')`},
 		{"dead letters", deadLettersSQL, `('{50,51}', '{1,1}', '{5xx,5xx}')`},
-		{"expiry of the log", expireLogSQL, `(51, 0, 39000, 2000)`},
-		{"expiry of retries", expireRetriesSQL, `(51, 39000, 2000)`},
+		{"expiry of the log", expireLogSQL, `(51, 0, 39000, 100, 2000)`},
+		{"expiry's place", expiredUptoSQL, `(51, 0, 39000)`},
+		{"expiry of retries", expireRetriesSQL, `(51, 39000, 100, 2000)`},
+		{"undelivered", undeliveredSQL, `(30000, '{3,4}')`},
+		{"the oldest beyond the tails", oldestTailSQL, `(1000)`},
+		{"lanes that stand still", standingSQL, `(500, 100)`},
+		{"the log's end", lastIDSQL, `(39000)`},
+		{"rows of retry by endpoint", fmt.Sprintf(countRowsSQL, "retry"), `(10000)`},
+		{"dead letters by endpoint", fmt.Sprintf(countRowsSQL, "dead_letter"), `(10000)`},
 		{"horizon", horizonSQL, ``},
 		{"partition's beginning", partitionBeganSQL, `(39000)`},
 		{"newest event", newestEventSQL, `(0, 16777216)`},

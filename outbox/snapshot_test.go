@@ -134,8 +134,8 @@ func setAccountURL(id int, from, to any) schemas.Change {
 func TestSnapshot_KeepsWhatAnOperatorDisabled(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(1), account(2), account(3))
-	f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', reason = 'on request'")
-	f.exec(t, "UPDATE walhook.endpoint SET disabled_by = 'walhook' WHERE account = '3'")
+	f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', reason = 'on request', disabled_reason = 'on request'")
+	f.exec(t, "UPDATE walhook.endpoint SET disabled_by = 'walhook', disabled_reason = '' WHERE account = '3'")
 	f.snapshot(t, 0x9000, load(t, map[string]string{"1": "https://example.com/1", "2": urlB, "3": urlB}))
 	wantLines(t, f.endpoints(t), "1 disabled/operator 1 https://example.com/1", "2 disabled/operator 2 "+urlB, "3 active 2 "+urlB)
 	wantLines(t, all[string](t, f.world, "SELECT reason FROM walhook.endpoint ORDER BY account"), "on request", "on request", "")

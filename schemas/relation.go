@@ -101,7 +101,7 @@ var reservedWords = func() map[string]bool {
 		concurrently cross current_schema freeze full ilike inner is isnull join left like natural notnull outer
 		overlaps right similar tablesample`
 	set := map[string]bool{}
-	for _, word := range strings.Fields(words) {
+	for word := range strings.FieldsSeq(words) {
 		set[word] = true
 	}
 	return set

@@ -39,7 +39,12 @@ type arrival struct {
 
 func startSender(t *testing.T, cfg Config, log *fakeLog, script func(outbox.Endpoint, outbox.Event) (answer, time.Duration)) *run {
 	t.Helper()
-	s, err := newSender(cfg, zap.NewNop(), prometheus.NewRegistry())
+	return startLogged(t, cfg, log, zap.NewNop(), script)
+}
+
+func startLogged(t *testing.T, cfg Config, log *fakeLog, lines *zap.Logger, script func(outbox.Endpoint, outbox.Event) (answer, time.Duration)) *run {
+	t.Helper()
+	s, err := newSender(cfg, lines, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

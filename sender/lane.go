@@ -73,6 +73,7 @@ type lane struct {
 	breaker     *breaker
 	lastProbe   int64
 	probes      int       // that failed, in a row
+	barren      int       // reads for the next one that found only what has to wait
 	pausedUntil time.Time // asked for by the endpoint
 	heldUntil   time.Time // after a fault of our own
 	ownFaults   int       // in a row
@@ -148,7 +149,7 @@ func (l *lane) offer(e outbox.Event, room int, now time.Time) {
 	if e.ID <= l.seen && !l.behind {
 		return
 	}
-	if !l.behind && (!l.buffers(now) || l.full(room) || room <= -l.buffer || e.ID < l.endpoint.FeedFrom) {
+	if !l.behind && (!l.buffers(now) || !l.breaker.closed() || l.full(room) || room <= -l.buffer || e.ID < l.endpoint.FeedFrom) {
 		l.behind, l.readTo = true, e.ID-1
 	}
 	if e.ID < l.endpoint.FeedFrom || l.endpoint.State == outbox.EndpointCleared {

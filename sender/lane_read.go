@@ -10,6 +10,10 @@ import (
 // It is more than the longest wait there is.
 const farAhead = 30 * 24 * time.Hour
 
+// maxBarren is how many reads for a probe may find an event that has to wait
+// for another, and is parked. Then the probe waits for one from retry.
+const maxBarren = 8
+
 // wantRead says which part of the log the lane would read next by itself. A
 // lane that has read all that the tail passed by follows the tail again.
 func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
@@ -29,10 +33,10 @@ func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
 	}
 	if !l.breaker.closed() {
 		// One event will do for a probe, where retry has none or it is its turn.
-		if l.ready.len() > 0 || l.inFlight > 0 || l.readingRetries || !l.freshTurn() && (len(l.retries) > 0 || l.retriesDue(now)) {
+		if l.barren >= maxBarren || l.ready.len() > 0 || l.inFlight > 0 || l.readingRetries || !l.freshTurn() && (len(l.retries) > 0 || l.retriesDue(now)) {
 			return outbox.TailQuery{}, false
 		}
-		q.Limit = 1
+		q.MaxBytes = 1
 	}
 	if l.readTo < l.horizon {
 		q.Unsettled, q.Upto = true, min(l.missed, l.horizon)
@@ -63,8 +67,8 @@ func (l *lane) read(q outbox.TailQuery, stretch outbox.Stretch, now time.Time) {
 		l.accept(e)
 	}
 	l.readTo = max(l.readTo, stretch.Upto)
-	if !l.breaker.closed() && l.ready.len() == 0 && l.freshTurn() {
-		l.probes++ // what there is has to wait: no more of it is parked for a probe
+	if !l.breaker.closed() && l.ready.len() == 0 && len(stretch.Events) > 0 {
+		l.barren++
 	}
 }
 

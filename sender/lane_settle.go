@@ -75,11 +75,11 @@ func (l *lane) answerBreaker(j job, res result, now time.Time) {
 	l.breaker.settle(j.permit, v, now)
 	switch {
 	case l.breaker.closed():
-		l.probes = 0
+		l.probes, l.barren = 0, 0
 	case wasClosed:
 		l.window = 1
 	case j.permit.probe && v.result == errEndpointFault:
-		l.probes++
+		l.probes, l.barren = l.probes+1, 0
 	}
 }
 

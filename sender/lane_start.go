@@ -93,5 +93,5 @@ func (l *lane) pickRetry(probe bool) (int, bool) {
 
 // freshTurn says that the next probe is an event that has not been tried: what
 // is in retry may be just those events that this endpoint cannot take, and
-// would keep it open for ever. Two in three are from retry all the same.
-func (l *lane) freshTurn() bool { return l.probes%3 == 2 && !l.stuck() }
+// would keep it open for ever. It is every other probe's turn.
+func (l *lane) freshTurn() bool { return l.probes%2 == 1 && l.barren < maxBarren && !l.stuck() }

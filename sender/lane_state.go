@@ -57,7 +57,7 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 		l.generation++
 		l.breaker = newBreaker(l.random)
 		l.pausedUntil, l.heldUntil, l.failingSince, l.failedAt, l.lastReason = time.Time{}, time.Time{}, time.Time{}, time.Time{}, ""
-		l.window, l.ownFaults, l.probes, l.warned, l.retryAll = 1, 0, 0, 0, true
+		l.window, l.ownFaults, l.probes, l.barren, l.warned, l.retryAll = 1, 0, 0, 0, 0, true
 	}
 	if e.Ordering != old.Ordering {
 		l.shed(now) // and is read again, to wait in another way

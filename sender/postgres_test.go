@@ -22,7 +22,12 @@ import (
 	"walhook/outbox"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(childEnv); url != "" {
+		os.Exit(beSender(url))
+	}
+	os.Exit(pgtest.Main(m))
+}
 
 // receiver is an endpoint that checks what it gets.
 type receiver struct {
@@ -101,12 +106,12 @@ func openOutbox(t *testing.T, urls ...string) (*outbox.Store, *pgx.Conn) {
 	t.Cleanup(store.Close)
 	conn := db.Connect(t)
 	for i, url := range urls {
-		exec(t, conn, `INSERT INTO walhook.endpoint (account, url, state, secret) VALUES ($1, $2, 'active', $3)`, fmt.Sprint(i+1), url, secretA)
+		execute(t, conn, `INSERT INTO walhook.endpoint (account, url, state, secret) VALUES ($1, $2, 'active', $3)`, fmt.Sprint(i+1), url, secretA)
 	}
 	return store, conn
 }
 
-func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
+func execute(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatal(err)
@@ -165,10 +170,10 @@ func TestSender_OnPostgresDeliversInOrderAndACleanStopRepeatsNothing(t *testing.
 	t.Parallel()
 	healthy, flaky := newReceiver(t, 0), newReceiver(t, .1)
 	store, conn := openOutbox(t, flaky.server.URL, healthy.server.URL)
-	exec(t, conn, appendSQL, 1, 1000, 2)
+	execute(t, conn, appendSQL, 1, 1000, 2)
 	stop := startReal(t, store)
 	eventually(t, conn, 500, `SELECT count(*) FROM walhook.attempt WHERE endpoint = 2 AND outcome = 'delivered'`)
-	exec(t, conn, appendSQL, 1001, 2000, 2)
+	execute(t, conn, appendSQL, 1001, 2000, 2)
 	stop() // amid deliveries
 	var senders, held int
 	if err := conn.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM walhook.sender), (SELECT count(*) FROM walhook.shard WHERE sender IS NOT NULL)`).Scan(&senders, &held); err != nil {
@@ -189,7 +194,7 @@ func TestSender_OnPostgresKeepsADeadEndpointsLaneForTheNextOwner(t *testing.T) {
 	t.Parallel()
 	dead, healthy := newReceiver(t, 1), newReceiver(t, 0)
 	store, conn := openOutbox(t, dead.server.URL, healthy.server.URL)
-	exec(t, conn, appendSQL, 1, 2000, 2)
+	execute(t, conn, appendSQL, 1, 2000, 2)
 	stop := startReal(t, store)
 	eventually(t, conn, 1000, `SELECT count(*) FROM walhook.attempt WHERE endpoint = 2`)
 	stop()
@@ -204,7 +209,7 @@ func TestSender_OnPostgresKeepsADeadEndpointsLaneForTheNextOwner(t *testing.T) {
 	dead.mu.Lock()
 	dead.fails = 0
 	dead.mu.Unlock()
-	exec(t, conn, `UPDATE walhook.lane SET open_until = clock_timestamp() + interval '1 s'`) // instead of ten
+	execute(t, conn, `UPDATE walhook.lane SET open_until = clock_timestamp() + interval '1 s'`) // instead of ten
 	stop = startReal(t, store)
 	eventually(t, conn, 2000, `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE outcome = 'delivered'`)
 	stop()
@@ -222,15 +227,15 @@ func TestSender_OnPostgresTwoSendersShareTheLanes(t *testing.T) {
 		urls = append(urls, r.server.URL)
 	}
 	store, conn := openOutbox(t, urls...)
-	exec(t, conn, appendSQL, 1, 1000, 8)
+	execute(t, conn, appendSQL, 1, 1000, 8)
 	stopOne := startReal(t, store)
 	eventually(t, conn, 1, `SELECT count(DISTINCT sender) FROM walhook.shard WHERE sender IS NOT NULL`)
 	stopTwo := startReal(t, store)
-	exec(t, conn, appendSQL, 1001, 2000, 8)
+	execute(t, conn, appendSQL, 1001, 2000, 8)
 	eventually(t, conn, 2, `SELECT count(DISTINCT sender) FROM walhook.shard WHERE sender IS NOT NULL`)
-	exec(t, conn, appendSQL, 2001, 3000, 8)
+	execute(t, conn, appendSQL, 2001, 3000, 8)
 	stopOne()
-	exec(t, conn, appendSQL, 3001, 4000, 8)
+	execute(t, conn, appendSQL, 3001, 4000, 8)
 	eventually(t, conn, 4000, `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE outcome = 'delivered'`)
 	stopTwo()
 	for i, r := range receivers {

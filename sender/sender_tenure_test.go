@@ -145,3 +145,23 @@ func TestSender_WhatIsBufferedIsNotSentOnceTheLeaseIsOver(t *testing.T) {
 		wantOnce(t, log, 100)
 	})
 }
+
+func TestLease_EndsByWhicheverClockOfThisMachineIsFirst(t *testing.T) {
+	now := time.Now()
+	l := newLease(now.Add(15 * time.Second))
+	for _, c := range []struct {
+		name            string
+		monotonic, wall time.Duration // since the lease began
+		want            bool
+	}{
+		{"running", 14 * time.Second, 14 * time.Second, true},
+		{"over", 15 * time.Second, 15 * time.Second, false},
+		{"suspended: the monotonic clock stood still", time.Second, time.Hour, false},
+		{"the wall clock was set back", 20 * time.Second, -time.Hour, false},
+		{"the wall clock was set back a little", 14 * time.Second, 13 * time.Second, true},
+	} {
+		if got := l.holdsBy(now.Add(c.monotonic), now.Round(0).Add(c.wall)); got != c.want {
+			t.Errorf("%s: holds %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -53,9 +53,11 @@ func newLease(until time.Time) *lease {
 // holds goes by both clocks of this machine. The monotonic one is not set by
 // anybody, but stands still while the machine is suspended; the wall clock
 // shows that time.
-func (l *lease) holds(now time.Time) bool {
+func (l *lease) holds(now time.Time) bool { return l.holdsBy(now, now.Round(0)) }
+
+func (l *lease) holdsBy(monotonic, wall time.Time) bool {
 	until := *l.until.Load()
-	return now.Before(until) && now.Round(0).Before(until.Round(0))
+	return monotonic.Before(until) && wall.Before(until.Round(0))
 }
 
 func (l *lease) extend(until time.Time) {

@@ -82,13 +82,14 @@ func (p *hookPrinter) head(r *http.Request, parts ...string) string {
 	if r.Method != http.MethodPost || r.URL.Path != "/" {
 		parts = append(parts, r.Method+" "+r.URL.Path)
 	}
-	line := p.now().Format("15:04:05.000")
+	var line strings.Builder
+	line.WriteString(p.now().Format("15:04:05.000"))
 	for _, part := range parts {
 		if part != "" {
-			line += "  " + part
+			line.WriteString("  " + part)
 		}
 	}
-	return line
+	return line.String()
 }
 
 // check verifies a signature (Standard Webhooks 1.0) and says how it went.
@@ -132,13 +133,14 @@ func (p *hookPrinter) isAgain(id string) bool {
 }
 
 func (p *hookPrinter) print(line string, more ...string) {
-	text := printable(line) + "\n"
+	var text strings.Builder
+	text.WriteString(printable(line) + "\n")
 	for _, l := range more {
-		text += "    " + printable(l) + "\n"
+		text.WriteString("    " + printable(l) + "\n")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = io.WriteString(p.out, text) // nobody is left to tell
+	_, _ = io.WriteString(p.out, text.String()) // nobody is left to tell
 }
 
 // readEnvelope says what an event is and lists its fields as name=value: those

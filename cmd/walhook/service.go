@@ -48,13 +48,16 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	checks := []api.Check{{Name: "outbox", Ready: store.Ping}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return store.Maintain(ctx) })
+	group.Go(func() error { return store.Measure(ctx) })
 	if s.publish {
-		reader, err := cdc.New(s.source, store.Publisher(s.source.Catalog), log, registry)
+		publisher := store.Publisher(s.source.Catalog)
+		reader, err := cdc.New(s.source, publisher, log, registry)
 		if err != nil {
 			return usageError{err}
 		}
 		checks = append(checks, api.Check{Name: "source", Ready: sourceReady(reader)})
 		group.Go(func() error { return reader.Run(ctx) })
+		group.Go(func() error { return publisher.Run(ctx) })
 	}
 	if s.send {
 		deliverer, err := sender.New(s.sender, store, log, registry)
@@ -78,6 +81,9 @@ func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger
 		}
 		return store.CheckMigrated(ctx)
 	})
+	if err == nil && ctx.Err() == nil {
+		err = store.MakePartitions(ctx)
+	}
 	return outboxFault(err)
 }
 

@@ -1,0 +1,163 @@
+package outbox
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// secretsOf are an account's secrets as a sender gets them.
+func (f *feed) secretsOf(t *testing.T, account string) []string {
+	t.Helper()
+	s, err := f.store.Join(t.Context(), "reader", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoints, err := s.Endpoints(t.Context(), []int64{f.idOf(t, account)})
+	if err != nil || len(endpoints) != 1 {
+		t.Fatal(endpoints, err)
+	}
+	listed, err := f.store.EndpointSecrets(t.Context(), account)
+	if err != nil || !slices.Equal(listed, endpoints[0].Secrets) {
+		t.Errorf("people are told %d secrets, senders %d; %v", len(listed), len(endpoints[0].Secrets), err)
+	}
+	return endpoints[0].Secrets
+}
+
+func TestRotate_BothSecretsSignUntilTheOverlapEnds(t *testing.T) {
+	f := newFeed(t, withKey(1))
+	f.commit(t, account(7))
+	first := f.secretsOf(t, "7")
+	second, until, err := f.store.RotateSecret(t.Context(), "7", 24*time.Hour)
+	if err != nil || !about(until, time.Now().Add(24*time.Hour)) {
+		t.Fatalf("until %s, %v", until, err)
+	}
+	if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{second, first[0]}) {
+		t.Errorf("%d secrets; want the new one and then the old one", len(got))
+	}
+	for _, stored := range all[string](t, f.world, "SELECT unnest(ARRAY[secret, previous_secret]) FROM walhook.endpoint") {
+		if !strings.HasPrefix(stored, sealedPrefix) {
+			t.Error("a secret is stored as it is")
+		}
+	}
+	// Its time over, it is not answered any more, and wiped by and by.
+	f.exec(t, "UPDATE walhook.endpoint SET previous_until = clock_timestamp() - interval '1 ms'")
+	if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{second}) {
+		t.Errorf("%d secrets after the overlap", len(got))
+	}
+	before := one[int](t, f.world, "SELECT revision FROM walhook.endpoint")
+	f.maintain(t)
+	f.maintain(t)
+	if one[bool](t, f.world, "SELECT previous_secret IS NOT NULL OR revision <> $1 + 1 FROM walhook.endpoint", before) {
+		t.Error("the previous secret is kept, or senders are not told that it went")
+	}
+	for _, entry := range f.logs.All() {
+		if strings.Contains(entry.Message, "whsec_") || strings.Contains(strings.Join(fieldTexts(entry.ContextMap()), " "), "whsec_") {
+			t.Errorf("logged: %s", entry.Message)
+		}
+	}
+}
+
+func fieldTexts(fields map[string]any) (texts []string) {
+	for _, value := range fields {
+		if text, ok := value.(string); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+func TestRotate_WithoutAnOverlapTheOldSecretEndsAtOnce(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	if _, _, err := f.store.RotateSecret(t.Context(), "7", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	secret, until, err := f.store.RotateSecret(t.Context(), "7", 0)
+	if err != nil || !until.IsZero() {
+		t.Errorf("until %s, %v", until, err)
+	}
+	if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{secret}) {
+		t.Errorf("%d secrets", len(got))
+	}
+}
+
+func TestRotate_RefusesWhatItCannot(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7), users.insert(8, "n", urlA, "whsec_b3du"))
+	if _, _, err := f.store.RotateSecret(t.Context(), "nobody", time.Hour); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("nobody: %v", err)
+	}
+	if _, _, err := f.store.RotateSecret(t.Context(), "7", -time.Hour); err == nil {
+		t.Error("an overlap of -1h")
+	}
+	_, _, err := f.store.RotateSecret(t.Context(), "8", time.Hour)
+	if refused, ok := errors.AsType[*StateError](err); !ok || !strings.Contains(refused.Mend, "column") {
+		t.Errorf("the account's own: %v", err)
+	}
+}
+
+func TestSecrets_APreviousOneUnderAnotherKeyIsNamed(t *testing.T) {
+	f := newFeed(t, withKey(1))
+	f.commit(t, account(7))
+	f.open(t, withKey(2))
+	f.exec(t, "UPDATE walhook.endpoint SET previous_secret = secret, previous_until = now() + interval '1h', secret = 'whsec_b3du'")
+	_, err := f.store.EndpointSecrets(t.Context(), "7")
+	if err == nil || !strings.Contains(err.Error(), "previous secret of account 7") || !strings.Contains(err.Error(), "--secret-key") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAccount_AColumnsSecretRotatesByBeingChanged(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		own := func(secret any) []any { return []any{7, "n", urlA, secret} }
+		f.commit(t, users.insert(own("whsec_b25l")...))
+		next()
+		f.commit(t, users.update(row(own("whsec_b25l")...), row(own("whsec_dHdv")...)))
+		if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{"whsec_dHdv", "whsec_b25l"}) {
+			t.Errorf("changed: %q", got)
+		}
+		next()
+		f.commit(t, users.update(row(own("whsec_dHdv")...), row(own(nil)...)))
+		got := f.secretsOf(t, "7")
+		if len(got) != 2 || got[1] != "whsec_dHdv" || len(got[0]) != 6+44 {
+			t.Errorf("taken away: %q", got)
+		}
+		next()
+		f.commit(t, users.update(row(own(nil)...), row(7, "m", urlA, nil)))
+		if again := f.secretsOf(t, "7"); !slices.Equal(again, got) {
+			t.Error("a change of something else changed the secret")
+		}
+		// It is walhook's now.
+		if _, _, err := f.store.RotateSecret(t.Context(), "7", time.Hour); err != nil {
+			t.Error(err)
+		}
+		next()
+		rotated := f.secretsOf(t, "7")
+		f.commit(t, users.update(row(7, "m", urlA, nil), row(7, "o", urlA, nil)))
+		if again := f.secretsOf(t, "7"); !slices.Equal(again, rotated) {
+			t.Error("a change of something else undid the rotation")
+		}
+		// Taken away while there is no URL.
+		f.commit(t, users.update(row(7, "o", urlA, nil), row(7, "o", urlA, "whsec_b25l")))
+		f.commit(t, users.update(row(7, "o", urlA, "whsec_b25l"), row(7, "o", nil, "whsec_b25l")))
+		next()
+		f.commit(t, users.update(row(7, "o", nil, "whsec_b25l"), row(7, "o", nil, nil)))
+		f.commit(t, users.update(row(7, "o", nil, nil), row(7, "o", urlB, nil)))
+		if got := f.secretsOf(t, "7"); got[0] == "whsec_b25l" {
+			t.Error("a secret that the account took away is in use")
+		}
+	})
+}
+
+func TestSnapshot_ASecretThatIsGoneFromTheColumnIsMadeAnew(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", urlA, "whsec_b25l"))
+	f.snapshot(t, 0x9000, load(t, map[string]string{"7": urlA}))
+	got := f.secretsOf(t, "7")
+	if len(got) != 2 || got[0] == "whsec_b25l" || got[1] != "whsec_b25l" {
+		t.Errorf("secrets are %q", got)
+	}
+}

@@ -1,0 +1,178 @@
+package sender
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"walhook/outbox"
+)
+
+func TestSender_TenThousandOpenBreakersDoNotProbeAtOnceAfterARestart(t *testing.T) {
+	t.Parallel()
+	for _, overdue := range []bool{true, false} {
+		t.Run(fmt.Sprint("overdue ", overdue), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const n = 10_000
+				log := newFakeLog()
+				until := time.Now().Add(time.Second)
+				if overdue {
+					until = time.Now().Add(-time.Hour)
+				}
+				for id := int64(1); id <= n; id++ {
+					log.endpoints[id] = active(id)
+					log.lanes[id] = outbox.LaneState{Endpoint: id, Revision: 1, Behind: true, Open: true, Opens: 1, OpenUntil: until}
+					log.events = append(log.events, events(id, id, 1, 1)...)
+				}
+				r := startSender(t, Config{}, log, always(ok, time.Millisecond))
+				began := time.Now()
+				after(5 * time.Minute)
+				r.end()
+				perSecond := map[int]int{}
+				most := 0
+				for _, a := range r.arrivals {
+					second := int(a.at.Sub(began) / time.Second)
+					perSecond[second]++
+					most = max(most, perSecond[second])
+				}
+				if most > 5*probesPerSecond/2 {
+					t.Errorf("%d probes in a second", most)
+				}
+				wantOnce(t, log, n)
+			})
+		})
+	}
+}
+
+func TestSender_StartsSlowlyOnceABreakerCloses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		dead := false
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+			if dead {
+				return answer{failure: failRefused}, time.Millisecond
+			}
+			return ok, 500 * time.Millisecond
+		})
+		log.append(events(1, 1, 300, 300)...)
+		after(10 * time.Second)
+		if r.most[1] < 30 {
+			t.Fatalf("%d in flight at most while all is well", r.most[1])
+		}
+		r.mu.Lock()
+		dead = true
+		r.mu.Unlock()
+		log.append(events(1, 301, 2000, 2000)...)
+		for log.view().lanes[1].Open == false {
+			after(time.Second)
+		}
+		r.mu.Lock()
+		dead = false
+		clear(r.most)
+		r.mu.Unlock()
+		for len(r.of(1)) == 0 || r.of(1)[len(r.of(1))-1].answer.status != 200 {
+			after(100 * time.Millisecond)
+		}
+		// The probe was one; each round may be twice the one before.
+		for _, most := range []int{3, 6, 12, 24} {
+			if r.mu.Lock(); r.most[1] > most {
+				t.Errorf("%d in flight, want at most %d", r.most[1], most)
+			}
+			r.mu.Unlock()
+			after(500 * time.Millisecond)
+		}
+		after(10 * time.Minute)
+		r.end()
+		wantOnce(t, log, 2300)
+	})
+}
+
+func TestSender_AHangingEndpointIsLeftAloneSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(answer{failure: failTimeoutHeader}, 15*time.Second))
+		log.append(events(1, 1, 500, 500)...)
+		after(40 * time.Second)
+		if !log.view().lanes[1].Open || len(r.of(1)) > 2 || r.most[1] > 1 {
+			t.Errorf("after 40 s: %d attempts, %d at once, lane %+v", len(r.of(1)), r.most[1], log.view().lanes[1])
+		}
+		r.end()
+	})
+}
+
+func TestSender_AnEndpointThatBeginsToHangGetsNoMoreSlots(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		hangs := false
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+			if hangs {
+				return answer{failure: failTimeoutHeader}, 15 * time.Second
+			}
+			return ok, time.Millisecond
+		})
+		log.append(events(1, 1, 500, 500)...) // opens the window wide
+		after(time.Second)
+		r.mu.Lock()
+		hangs = true
+		clear(r.most)
+		r.mu.Unlock()
+		for id := int64(501); id < 540; id++ { // a few a second
+			log.append(apart(events(1, id, 1, 1))...)
+			after(300 * time.Millisecond)
+		}
+		if r.most[1] > 5 {
+			t.Errorf("%d slots held by an endpoint that gives nothing back", r.most[1])
+		}
+		r.mu.Lock()
+		hangs = false
+		r.mu.Unlock()
+		after(time.Hour)
+		r.end()
+		wantOnce(t, log, 539)
+	})
+}
+
+func TestSender_EventsThatAnEndpointCannotTakeDoNotKeepItOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+			if e.ID <= 8 {
+				return failing, time.Millisecond
+			}
+			return ok, time.Millisecond
+		})
+		log.append(events(1, 1, 8, 8)...)
+		after(10 * time.Second)
+		log.append(apart(events(1, 9, 500, 500))...)
+		after(time.Hour)
+		if n := len(log.delivered()); n != 500 {
+			t.Errorf("%d of 500 good events delivered", n)
+		}
+		if n := len(log.view().retry); n != 8 {
+			t.Errorf("%d in retry, want the 8 that it cannot take", n)
+		}
+		r.end()
+	})
+}
+
+func TestSender_OneRecordOfADeadEndpointIsNotParkedForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(answer{failure: failRefused}, time.Millisecond))
+		log.append(events(1, 1, 1, 1)...)
+		after(30 * time.Minute)
+		log.append(events(1, 2, 1000, 1)...)
+		after(time.Hour)
+		if n := len(log.view().retry); n > 6*maxBarren {
+			t.Errorf("%d rows in retry for one record of a dead endpoint", n)
+		}
+		r.end()
+	})
+}
