@@ -3,6 +3,7 @@ package cdc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -97,7 +98,9 @@ func IsUnreachable(err error) bool {
 	}
 	_, connecting := errors.AsType[*pgconn.ConnectError](err)
 	_, network := errors.AsType[net.Error](err)
-	return connecting || network || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
+	// A server that dies in the middle of an answer.
+	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return connecting || network || cut || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
 }
 
 // connectFault puts what goes wrong on connecting into words.
