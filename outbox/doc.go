@@ -4,13 +4,22 @@
 //
 //	publisher ──Append──▶ event (the log) ◀──Tail── sender
 //	                      position          ──Settle▶ attempt, retry, dead_letter
-//	                      endpoint, owner   ──Save──▶ lane, shard
+//	inbox ────Run─────▶   endpoint, owner   ──Save──▶ lane, shard
 //
 // One publisher writes at a time, fenced by its epoch; so event ids rise in
 // commit order and a reader of "id > n" can miss nothing. Events are never
 // updated: attempts are appended beside them and are the acknowledgement, and
 // only what fails gets a row of its own in retry. Senders hold shards of the
 // endpoints by a lease; what a stale sender writes is refused.
+//
+// Changes of the source are appended by whoever reads it; an event that is born
+// elsewhere waits in inbox, and Publisher.Run appends it beside that. A mutex
+// lets the two take turns, and the lock on the epoch keeps a transaction that
+// was given up waiting for from interleaving with the next.
+//
+// Before a part of the log is dropped, what is undelivered in it becomes dead
+// letters: by the session that holds the lane (Endpoint.SendFrom, Expire), or by
+// Maintain where none does.
 //
 // When the database is away every call returns its error and nothing is
 // assumed: the publisher stops acknowledging the source, the senders stop at

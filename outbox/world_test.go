@@ -376,3 +376,18 @@ func wantIDs(t *testing.T, got []Event, want ...int64) {
 func (r RecordState) String() string {
 	return fmt.Sprintf("%d %s blocked=%t", r.Endpoint, r.Record, r.Blocked)
 }
+
+// counter reads a metric without labels.
+func counter(t *testing.T, w *world, name string) float64 {
+	t.Helper()
+	metric := map[string]prometheus.Metric{
+		"walhook_dead_letters_total":    w.store.metrics.deadLetters,
+		"walhook_outbox_backlog":        w.store.metrics.backlog,
+		"walhook_outbox_oldest_seconds": w.store.metrics.oldest,
+	}[name]
+	var m dto.Metric
+	if err := metric.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+}

@@ -45,7 +45,7 @@ type Config struct {
 	MaxInFlight int           // most attempts in flight in all; zero means 4096
 	LaneEvents  int           // events buffered for one endpoint; zero means 256
 	LaneBytes   int           // bytes of bodies buffered for one endpoint; zero means 256 KiB
-	BufferBytes int           // bytes of bodies buffered in all; zero means 32 MiB
+	BufferBytes int           // bytes of bodies buffered in all, beyond which each lane still gets a little; zero means 32 MiB
 	Lease       time.Duration // how long shards stay ours without word of us; zero means 15 s
 
 	// OnAttempt, when not nil, is called after each attempt, by the goroutine

@@ -140,8 +140,8 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// room is what is left of the bytes for all lanes; negative when each has been
-// let in one event more.
+// room is what is left of the bytes for all lanes; negative when they have been
+// let in more by their floors.
 func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffered }
 
 // maxUnsettled bounds what a crash repeats, and what waits in memory while the
@@ -228,7 +228,7 @@ func (d *dispatcher) handOut() {
 		d.settle <- d.collected[:n:n]
 		d.collected = append([]outbox.Settlement(nil), d.collected[n:]...)
 	}
-	for d.reading < readers && d.wishes.len() > 0 && d.room() > -d.sender.config.BufferBytes {
+	for d.reading < readers && d.wishes.len() > 0 {
 		d.reading++
 		d.requests <- d.wishes.pop()
 	}

@@ -1,6 +1,6 @@
 // Package sender delivers the outbox's events to the accounts' endpoints: one
-// signed POST per event, in order within a record, retried until it is
-// delivered or a dead letter. One endpoint's trouble is nobody else's.
+// signed POST per event, in the order that the endpoint asks for, retried until
+// it is delivered or a dead letter. One endpoint's trouble is nobody else's.
 //
 //	outbox log ─tailer─▶ ┌ dispatcher ────────────────┐ ─▶ workers ─POST─▶ endpoint
 //	                     │ lane: queue·window·breaker │ ◀─ outcome
@@ -8,22 +8,28 @@
 //	       (batches of fates: delivered, retry, dead, parked)
 //
 // Each endpoint has a lane, plain state owned by the dispatcher's goroutine.
-// A lane has at most one event of a record in flight, and a window of
-// different records that starts at 1, grows with success and halves with
-// failure, so that a hanging endpoint holds a slot or two. What fails goes to
-// retry, and only its record's later events wait behind it. A lane that is
-// full, paused or open stops buffering: it stands still at its cursor while
-// the tail moves on, and later reads its own range.
+// A lane has at most one event of a record in flight (of the endpoint with
+// strict ordering; as many as there are with none), and a window that starts at
+// 1, grows with success and halves with failure; an endpoint that gives nothing
+// back gets no further slots. What fails goes to retry, and only its record's
+// later events wait behind it. A lane that is full, paused, open or stuck stops
+// buffering: it stands still at its cursor while the tail moves on, and later
+// reads its own range. A lane may hold as many bytes as it leaves to all
+// others, and one that is idle is let go of.
+//
+// An endpoint's breaker opens when attempts fail in a row, of more than one
+// record or before any event was sent. Every other probe is an event that was
+// not tried before, so that events which it cannot take do not keep it open.
 //
 // On failure: an answer is an outcome by a pure table (judge). Faults of this
 // machine cost the endpoint nothing. When the outbox is away, what is in
 // flight is settled once it is back, and nothing new starts beyond a bound.
-// When the lease ends, nothing starts any more; when it is lost, all state is
-// dropped and the sender joins anew, which may repeat what was in flight. A
-// clean stop repeats nothing.
+// When the lease ends, by whichever of this machine's clocks is first, no
+// request begins any more; when it is lost, all state is dropped and the sender
+// joins anew, which may repeat what was in flight. A clean stop repeats nothing.
 //
 // It does not route, render or store events, does not follow redirects, and
-// does not read more than 4 KiB of an answer. net/http hands over a status
-// with the complete header, so a receiver that never ends its header has not
-// answered.
+// does not read more than 4 KiB of an answer. Success is judged by the status
+// line: over HTTP/1.1 the first 13 bytes of the answer, whatever follows. Only
+// behind an interim answer (1xx), and over HTTP/2, it takes the complete header.
 package sender

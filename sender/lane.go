@@ -15,7 +15,6 @@ type policy struct {
 	window       int // most attempts in flight
 	events       int // most events waiting
 	bytes        int // most bytes of bodies waiting
-	buffer       int // those of all lanes together
 	schedule     schedule
 	disableAfter time.Duration
 	random       func() float64
@@ -136,20 +135,25 @@ func (l *lane) buffers(now time.Time) bool {
 		!now.Before(l.pausedUntil) && !l.breaker.open(now) && !l.stuck()
 }
 
+// laneFloor is what a lane may hold in any case: others' large events must not
+// keep small ones out.
+const laneFloor = 16 << 10
+
 // full says that no more may wait here. room is what is left of the bytes for
 // all lanes together: a lane may have as much of them as it leaves to others,
 // so that those with much waiting make way first. One event is always let in.
 func (l *lane) full(room int) bool {
-	return l.events >= l.policy.events || l.ledger.len() >= maxLedger || l.events > 0 && l.bodies >= min(l.policy.bytes, room)
+	return l.events >= l.policy.events || l.ledger.len() >= maxLedger || l.events > 0 && l.bodies >= l.share(room)
 }
 
-// offer hands over the tail's next event of this endpoint. Where the bytes for
-// all lanes are overdrawn by as much again, nothing is let in at all.
+func (l *lane) share(room int) int { return min(l.policy.bytes, max(room, laneFloor)) }
+
+// offer hands over the tail's next event of this endpoint.
 func (l *lane) offer(e outbox.Event, room int, now time.Time) {
 	if e.ID <= l.seen && !l.behind {
 		return
 	}
-	if !l.behind && (!l.buffers(now) || !l.breaker.closed() || l.full(room) || room <= -l.buffer || e.ID < l.endpoint.FeedFrom) {
+	if !l.behind && (!l.buffers(now) || !l.breaker.closed() || l.full(room) || e.ID < l.endpoint.FeedFrom) {
 		l.behind, l.readTo = true, e.ID-1
 	}
 	if e.ID < l.endpoint.FeedFrom || l.endpoint.State == outbox.EndpointCleared {

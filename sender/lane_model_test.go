@@ -54,7 +54,7 @@ func (w *laneWorld) policy() *policy {
 		delays[i] = time.Duration(1+i) * time.Second
 	}
 	return &policy{
-		window: 4, events: 8, bytes: 1 << 20, buffer: 1 << 20, disableAfter: 1000 * time.Hour, random: w.random.Float64,
+		window: 4, events: 8, bytes: 1 << 20, disableAfter: 1000 * time.Hour, random: w.random.Float64,
 		schedule: schedule{delays: delays, random: w.random.Float64},
 	}
 }

@@ -29,7 +29,7 @@ func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
 	}
 	q := outbox.TailQuery{
 		Endpoint: l.endpoint.ID, After: l.readTo, Upto: l.missed,
-		Limit: l.policy.events - l.events, MaxBytes: min(l.policy.bytes, room) - l.bodies,
+		Limit: l.policy.events - l.events, MaxBytes: l.share(room) - l.bodies,
 	}
 	if !l.breaker.closed() {
 		// One event will do for a probe, where retry has none or it is its turn.
@@ -90,7 +90,7 @@ func (l *lane) wantRetries(room int, now time.Time) (retryQuery, bool) {
 		return retryQuery{}, false
 	}
 	q := retryQuery{clock: l.clock, all: l.retryAll, RetryQuery: outbox.RetryQuery{
-		Endpoint: l.endpoint.ID, Now: now, Limit: l.width() - l.inFlight, MaxBytes: min(l.policy.bytes, room) - l.bodies,
+		Endpoint: l.endpoint.ID, Now: now, Limit: l.width() - l.inFlight, MaxBytes: l.share(room) - l.bodies,
 	}}
 	if !l.breaker.closed() {
 		if l.freshTurn() && (l.reading || l.ready.len() > 0) {

@@ -78,3 +78,28 @@ func TestJudge_RetryAfter(t *testing.T) {
 		}
 	}
 }
+
+func TestAnswer_ADateInRetryAfterCountsByTheReceiversClock(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	a := answer{status: 503, retryAfter: "Sun, 01 Mar 2026 09:02:00 GMT", date: now.Add(-3 * time.Hour)} // its clock is slow
+	if got := judge(a.status, "", a.retryAfter, a.clock(now)).after; got != 2*time.Minute {
+		t.Errorf("pauses for %v, want 2m", got)
+	}
+	a.date = time.Time{}
+	if got := judge(a.status, "", a.retryAfter, a.clock(now)).after; got != 0 {
+		t.Errorf("pauses for %v for a date in the past", got)
+	}
+}
+
+func TestJudge_EveryStatusWithEveryFailureClass(t *testing.T) {
+	for _, f := range failures {
+		for status := range 1000 {
+			if got, want := judge(status, f, "60", time.Now()), judge(0, f, "", time.Now()); got != want {
+				t.Fatalf("%s with status %d: %+v, want %+v as without", f, status, got, want)
+			}
+		}
+		if f.unsent() && f.own() {
+			t.Errorf("%s is both ours and said to count as the endpoint's", f)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -79,17 +81,26 @@ func (r *receiver) check(name string, n int) {
 			r.t.Errorf("%s: %s arrived %d times", name, id, times)
 		}
 	}
-	last := map[int]int{}
+	last := map[string]int{}
 	for _, body := range r.order {
-		var record, number int
-		if _, err := fmt.Sscanf(body, "%d %d", &record, &number); err != nil {
-			r.t.Fatal(err)
+		record, _, _ := strings.Cut(body, " ")
+		if n := number(r.t, body); n < last[record] {
+			r.t.Errorf("%s: record %s: %d after %d", name, record, n, last[record])
+		} else {
+			last[record] = n
 		}
-		if number < last[record] {
-			r.t.Errorf("%s: record %d: %d after %d", name, record, number, last[record])
-		}
-		last[record] = number
 	}
+}
+
+// number is the event's in a body of appendSQL.
+func number(t *testing.T, body string) int {
+	t.Helper()
+	_, digits, _ := strings.Cut(body, " ")
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // openOutbox makes an outbox with the given endpoints, ids from 1 on.

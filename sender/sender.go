@@ -72,7 +72,7 @@ func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender,
 		tailPoll: 100 * time.Millisecond, changesPoll: 500 * time.Millisecond,
 		log: log.Named("sender"),
 		policy: &policy{
-			window: cfg.Window, events: cfg.LaneEvents, bytes: cfg.LaneBytes, buffer: cfg.BufferBytes,
+			window: cfg.Window, events: cfg.LaneEvents, bytes: cfg.LaneBytes,
 			schedule: newSchedule(cfg.RetrySchedule), disableAfter: cfg.DisableAfter, random: rand.Float64,
 		},
 	}

@@ -132,6 +132,8 @@ func TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease(t *testing.T
 	w := &witness{from: map[string][]string{}, first: "one", hold: make(chan struct{})}
 	server := httptest.NewServer(w)
 	defer server.Close()
+	let := sync.OnceFunc(func() { close(w.hold) })
+	defer let()
 	_, conn := openOutbox(t, server.URL)
 	url := conn.Config().ConnString()
 	const n = 300 // more than the window, less than what a lane buffers by far
@@ -151,7 +153,7 @@ func TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease(t *testing.T
 	defer lock.Close(context.Background())
 	execute(t, lock, "BEGIN")
 	execute(t, lock, "LOCK TABLE walhook.sender, walhook.shard IN ACCESS EXCLUSIVE MODE")
-	close(w.hold) // its attempts in flight are answered the moment it goes on
+	let() // its attempts in flight are answered the moment it goes on
 	signalChild(t, one, syscall.SIGCONT)
 	<-time.After(500 * time.Millisecond) // of freedom to do wrong
 	if got := w.count("one"); got != atStop {

@@ -70,7 +70,7 @@ func (w *wire) status() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	version, rest, _ := bytes.Cut(w.head, []byte(" "))
-	if len(w.head) < statusLineBytes || len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
+	if len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
 		return 0
 	}
 	status := 0

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -16,8 +13,10 @@ import (
 	"walhook/outbox"
 )
 
-const endpointsLong = `Lists the endpoints: account, URL (without user name, password and query), state
-and the reason where nothing is sent.
+const endpointsLong = `Lists the endpoints: account, URL (without user name, password and query), state,
+and what there is to say of it: why nothing is sent, or since when it only fails
+and how many warnings of that were given, whether its breaker is open, how many
+events are in retry and how many dead letters are kept.
 
   active    events are sent
   cleared   the account took its web_hook_url away; setting one starts a new feed
@@ -25,16 +24,21 @@ and the reason where nothing is sent.
   disabled  held, by walhook or by an operator: nothing is sent, and nothing is
             lost until retention ends; 'walhook endpoints enable' ends it
 
+An endpoint that has only failed for five days is disabled, and the account
+above is told, where it has an endpoint. Warnings 1, 2 and 3 come after one,
+three and four days.
+
 It needs the outbox only: --outbox, or --source where they are one database.`
 
 func newEndpointsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "endpoints",
-		Short: "List endpoints, print their secrets, enable and disable them",
+		Short: "List endpoints, print and rotate their secrets, enable and disable them",
 		Long:  endpointsLong,
 		Example: `  walhook endpoints --outbox postgres://walhook@db/walhook
   walhook endpoints secret 7
+  walhook endpoints rotate 7 --overlap 24h
   walhook endpoints disable 7 --reason "asked for by the account"
   walhook endpoints enable 7`,
 		Args: cobra.NoArgs,
@@ -51,7 +55,7 @@ func newEndpointsCommand() *cobra.Command {
 	}
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand())
+	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand())
 	return cmd
 }
 
@@ -92,7 +96,10 @@ within seconds.`,
 				return err
 			}
 			line := fmt.Sprintf("account %s is active: its events go to %s", e.Account, e.URL)
-			if !e.EndedAt.IsZero() {
+			switch {
+			case e.State != outbox.EndpointActive:
+				line = fmt.Sprintf("account %s is no longer held, but %s (%s): events go to the next URL that can be used", e.Account, e.State, e.Reason)
+			case !e.EndedAt.IsZero():
 				line += "; the account was deleted: what was held is sent, nothing follows"
 			}
 			_, err = fmt.Fprintln(out, printable(line))
@@ -109,8 +116,9 @@ func newEndpointsDisableCommand() *cobra.Command {
 		Use:   "disable <account>",
 		Short: "Hold an account's events",
 		Long: `Stops sending to an account's endpoint. Its events are held, not lost, until
-retention ends, and stay held when the account changes its URL. A running sender
-notices within seconds; attempts in flight finish.`,
+retention ends, and stay held whatever the account does with its URL, taking it
+away and setting it again included. The account above is told, where it has an
+endpoint. A running sender notices within seconds; attempts in flight finish.`,
 		Example: `  walhook endpoints disable 7 --reason "asked for by the account"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
@@ -153,49 +161,4 @@ func withOutbox(f func(ctx context.Context, store *outbox.Store, out io.Writer, 
 		}
 		return outboxFault(err)
 	}
-}
-
-func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
-	if len(endpoints) == 0 {
-		_, err := fmt.Fprintln(out, "no endpoints: no account has set a web_hook_url")
-		return err
-	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ACCOUNT\tURL\tSTATE\tREASON")
-	for _, e := range endpoints {
-		reason := e.Reason
-		if e.DisabledBy != "" {
-			reason += ", by " + e.DisabledBy
-		}
-		if !e.EndedAt.IsZero() && reason == "" {
-			reason = "the account was deleted, nothing follows"
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(e.Account), printable(e.URL), e.State, printable(reason))
-	}
-	return table.Flush()
-}
-
-// endpointJSON is one line of endpoints --json.
-type endpointJSON struct {
-	Account    string    `json:"account"`
-	URL        string    `json:"url"`
-	State      string    `json:"state"`
-	Reason     string    `json:"reason"`
-	DisabledBy string    `json:"disabled_by,omitempty"`
-	EndedAt    time.Time `json:"ended_at,omitzero"`
-	ChangedAt  time.Time `json:"changed_at"`
-}
-
-func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
-	lines := make([]endpointJSON, len(endpoints))
-	for i, e := range endpoints {
-		lines[i] = endpointJSON{
-			Account: e.Account, URL: e.URL, State: string(e.State), Reason: e.Reason,
-			DisabledBy: e.DisabledBy, EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
-		}
-	}
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(lines)
 }

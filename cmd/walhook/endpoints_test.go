@@ -6,9 +6,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"walhook/internal/carrier"
 	"walhook/internal/pgtest"
+	"walhook/outbox"
 )
 
 // walhook runs a command and returns what it printed.
@@ -41,8 +43,17 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	run("account "+account+" is disabled: its events are held (asked for)", "endpoints", "disable", account, "--reason", "asked for")
 	run("disabled  asked for, by operator", "endpoints")
 	run("account "+account+" is active: its events go to https://…@example.com/hook?…", "endpoints", "enable", account)
-	if secret := run("whsec_", "endpoints", "secret", account); strings.Count(secret, "\n") != 1 {
+	secret := run("whsec_", "endpoints", "secret", account)
+	if strings.Count(secret, "\n") != 1 {
 		t.Errorf("secret: %q", secret)
+	}
+	rotated, note, _ := strings.Cut(run("the secret before signs too until 2", "endpoints", "rotate", account), "\n")
+	if both := run("whsec_", "endpoints", "secret", account); both != rotated+"\n"+secret || strings.Contains(note, "whsec_") {
+		t.Errorf("after a rotation with an overlap: %q", both)
+	}
+	rotated, _, _ = strings.Cut(run("the secret before has ended", "endpoints", "rotate", account, "--overlap", "0"), "\n")
+	if alone := run("whsec_", "endpoints", "secret", account); alone != rotated+"\n" {
+		t.Errorf("after a rotation without: %q", alone)
 	}
 
 	var lines []map[string]any
@@ -60,6 +71,8 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	refuse("until the account sets a URL that can be used", exitFault, "endpoints", "enable", unusable)
 	refuse("--reason is empty", exitUsage, "endpoints", "disable", account, "--reason", "")
 	refuse("accepts 1 arg(s)", exitUsage, "endpoints", "enable")
+	refuse("--overlap is negative", exitUsage, "endpoints", "rotate", account, "--overlap", "-1h")
+	refuse("no such endpoint", exitFault, "endpoints", "rotate", "nobody")
 }
 
 func TestEndpoints_SayWhatIsMissing(t *testing.T) {
@@ -81,3 +94,32 @@ func TestEndpoints_SayWhatIsMissing(t *testing.T) {
 }
 
 func idText(id int64) string { return strconv.FormatInt(id, 10) }
+
+func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
+	later := now.Add(time.Hour)
+	for _, c := range []struct {
+		name       string
+		e          outbox.EndpointInfo
+		lane, want string
+	}{
+		{"all is well", outbox.EndpointInfo{State: outbox.EndpointActive}, "live", ""},
+		{"only fails", outbox.EndpointInfo{State: outbox.EndpointActive, Retries: 3, Dead: outbox.CountLimit,
+			Lane: outbox.LaneState{FailingSince: now.Add(-25 * time.Hour), Stage: 1, LastReason: "5xx", Open: true, OpenUntil: later, Behind: true}},
+			"open", "only fails since 2026-03-08T11:00:00Z (5xx); warning 1; open until 2026-03-09T13:00:00Z; 3 in retry; 10000 or more dead"},
+		{"about to be probed", outbox.EndpointInfo{State: outbox.EndpointActive, Lane: outbox.LaneState{Open: true, OpenUntil: now.Add(-time.Second)}}, "half_open", "half_open"},
+		{"paused", outbox.EndpointInfo{State: outbox.EndpointActive, Lane: outbox.LaneState{PausedUntil: later}}, "paused", "paused until 2026-03-09T13:00:00Z"},
+		{"behind", outbox.EndpointInfo{State: outbox.EndpointActive, Lane: outbox.LaneState{Behind: true}}, "behind", "behind"},
+		{"given up", outbox.EndpointInfo{State: outbox.EndpointDisabled, DisabledBy: "walhook", Reason: "gone", Lane: outbox.LaneState{Behind: true, FailingSince: now}},
+			"held", "gone, by walhook"},
+		{"cleared and held", outbox.EndpointInfo{State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by operator"},
+		{"gone", outbox.EndpointInfo{State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted, nothing follows"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if lane, got := laneOf(&c.e, now), endpointDetail(&c.e, now); lane != c.lane || got != c.want {
+				t.Errorf("%s: %q, want %s: %q", lane, got, c.lane, c.want)
+			}
+		})
+	}
+}

@@ -81,10 +81,13 @@ func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger
 		}
 		return store.CheckMigrated(ctx)
 	})
-	if err == nil && ctx.Err() == nil {
-		err = store.MakePartitions(ctx)
+	if err != nil || ctx.Err() != nil {
+		return outboxFault(err)
 	}
-	return outboxFault(err)
+	if err := store.MakePartitions(ctx); err != nil && ctx.Err() == nil {
+		log.Warn("partitions of the outbox cannot be made now, maintenance tries again", zap.Error(err))
+	}
+	return nil
 }
 
 // prepareNow has the source prepared before the service runs.

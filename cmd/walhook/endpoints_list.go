@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"walhook/outbox"
+)
+
+func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
+	if len(endpoints) == 0 {
+		_, err := fmt.Fprintln(out, "no endpoints: no account has set a web_hook_url")
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ACCOUNT\tURL\tSTATE\tDETAIL")
+	now := time.Now()
+	for i := range endpoints {
+		e := &endpoints[i]
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(e.Account), printable(e.URL), e.State, printable(endpointDetail(e, now)))
+	}
+	return table.Flush()
+}
+
+// endpointDetail is what there is to say of an endpoint besides its state.
+func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	switch {
+	case e.DisabledBy == "operator" && e.State != outbox.EndpointDisabled:
+		add("%s, and held by operator", e.Reason)
+	case e.DisabledBy != "":
+		add("%s, by %s", e.Reason, e.DisabledBy)
+	case e.Reason != "":
+		add("%s", e.Reason)
+	case !e.EndedAt.IsZero():
+		add("the account was deleted, nothing follows")
+	}
+	if since := e.Lane.FailingSince; !since.IsZero() && e.State == outbox.EndpointActive {
+		add("only fails since %s (%s)", since.UTC().Format(time.RFC3339), e.Lane.LastReason)
+		if e.Lane.Stage > 0 {
+			add("warning %d", e.Lane.Stage)
+		}
+	}
+	switch lane := laneOf(e, now); lane {
+	case "open":
+		add("open until %s", e.Lane.OpenUntil.UTC().Format(time.RFC3339))
+	case "paused":
+		add("paused until %s", e.Lane.PausedUntil.UTC().Format(time.RFC3339))
+	case "behind", "half_open":
+		add("%s", lane)
+	}
+	if e.Retries > 0 {
+		add("%s in retry", countText(e.Retries))
+	}
+	if e.Dead > 0 {
+		add("%s dead", countText(e.Dead))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func countText(n int) string {
+	if n >= outbox.CountLimit {
+		return fmt.Sprintf("%d or more", n)
+	}
+	return fmt.Sprint(n)
+}
+
+// laneOf is how delivery stands, in the words of walhook_lanes.
+func laneOf(e *outbox.EndpointInfo, now time.Time) string {
+	switch l := e.Lane; {
+	case e.State != outbox.EndpointActive:
+		return "held"
+	case l.Open && now.Before(l.OpenUntil):
+		return "open"
+	case l.Open:
+		return "half_open"
+	case now.Before(l.PausedUntil):
+		return "paused"
+	case l.Behind:
+		return "behind"
+	}
+	return "live"
+}
+
+// endpointJSON is one line of endpoints --json.
+type endpointJSON struct {
+	Account    string    `json:"account"`
+	URL        string    `json:"url"`
+	State      string    `json:"state"`
+	Reason     string    `json:"reason"`
+	DisabledBy string    `json:"disabled_by,omitempty"`
+	EndedAt    time.Time `json:"ended_at,omitzero"`
+	ChangedAt  time.Time `json:"changed_at"`
+
+	Lane         string    `json:"lane"`
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	Stage        int       `json:"stage,omitempty"`
+	LastReason   string    `json:"last_reason,omitempty"`
+	OpenUntil    time.Time `json:"open_until,omitzero"`
+	PausedUntil  time.Time `json:"paused_until,omitzero"`
+	Retries      int       `json:"retries"`
+	DeadLetters  int       `json:"dead_letters"`
+}
+
+func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
+	lines := make([]endpointJSON, len(endpoints))
+	now := time.Now()
+	for i := range endpoints {
+		e := &endpoints[i]
+		lines[i] = endpointJSON{
+			Account: e.Account, URL: e.URL, State: string(e.State), Reason: e.Reason,
+			DisabledBy: e.DisabledBy, EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
+			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason,
+			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,
+		}
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(lines)
+}

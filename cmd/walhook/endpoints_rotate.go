@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"walhook/outbox"
+)
+
+func newEndpointsRotateCommand() *cobra.Command {
+	var overlap time.Duration
+	cmd := &cobra.Command{
+		Use:   "rotate <account>",
+		Short: "Give an account's endpoint a new signing secret",
+		Long: `Makes a new whsec_ secret and prints it, alone on standard output; hand it to the
+account and to nobody else. Until the overlap ends deliveries carry two
+signatures, by the new secret and by the one before, so that the account can
+change over at any moment. --overlap 0 ends the old secret at once. A running
+sender notices within seconds.
+
+An account whose secret is kept in a column of the account table changes it
+there; both secrets sign for 24 hours then. Where secrets are encrypted at rest,
+--secret-key has to be the key that senders have.`,
+		Example: `  walhook endpoints rotate 7 --outbox postgres://walhook@db/walhook
+  walhook endpoints rotate 7 --overlap 0`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.RunE = withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+		if overlap < 0 {
+			return usage(errors.New("--overlap is negative: want how long the secret before goes on signing, or 0"))
+		}
+		secret, until, err := store.RotateSecret(ctx, args[0], overlap)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, secret)
+		note := "the secret before has ended"
+		if !until.IsZero() {
+			note = "the secret before signs too until " + until.UTC().Format(time.RFC3339)
+		}
+		_, err = fmt.Fprintln(cmd.ErrOrStderr(), "walhook:", note)
+		return err
+	})
+	addSettings(cmd, "source", "outbox", "secret-key")
+	cmd.Flags().DurationVar(&overlap, "overlap", 24*time.Hour, "how long the secret before goes on signing, at most 720h")
+	return cmd
+}
