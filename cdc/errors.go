@@ -66,6 +66,7 @@ const (
 	codeObjectInUse        = "55006" // slot active elsewhere
 	codeNotInPrerequisite  = "55000" // slot lost
 	codeLockNotAvailable   = "55P03"
+	codeIdleInTransaction  = "25P03" // we were away for too long
 	codeConfigurationLimit = "53400"
 	codeInvalidCatalog     = "3D000" // no such database
 	codeInvalidAuth        = "28000"
@@ -83,15 +84,11 @@ func sqlState(err error) string {
 // is not there yet, is starting, or the connection was lost. A database that
 // does not exist or a wrong password is not.
 func IsUnreachable(err error) bool {
-	switch code := sqlState(err); {
-	case code == "":
-	case code[:2] == "57" || code[:2] == "08" || code[:2] == "53": // shutdown and start, connection, resources
-		return true
-	default:
-		return false
-	}
 	if _, ok := errors.AsType[*Fault](err); ok {
 		return false
+	}
+	if code := sqlState(err); code != "" {
+		return passes(code)
 	}
 	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
 		return false
@@ -101,6 +98,17 @@ func IsUnreachable(err error) bool {
 	// A server that dies in the middle of an answer.
 	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	return connecting || network || cut || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
+}
+
+// passes says whether what the server answered may be otherwise soon: start and
+// shutdown (class 57), connection (08), resources (53), a conflict with another
+// transaction (40), a lock or an answer that took too long.
+func passes(code string) bool {
+	switch code[:2] {
+	case "57", "08", "53", "40":
+		return true
+	}
+	return code == codeLockNotAvailable || code == codeIdleInTransaction
 }
 
 // connectFault puts what goes wrong on connecting into words.
