@@ -42,14 +42,23 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 
 func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 	a := l.cfg.Catalog.Account
-	secret := "NULL"
-	if a.Secret != "" {
-		secret = schemas.QuoteIdent(a.Secret)
+	relation, err := readRelation(ctx, tx, a.Table)
+	if err != nil {
+		return err
 	}
-	sql := fmt.Sprintf("SELECT %s, %s, %s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL), secret, a.Table)
+	optional := func(column string) string {
+		if column == "" || relation == nil || relation.Column(column) < 0 {
+			return "NULL"
+		}
+		return schemas.QuoteIdent(column)
+	}
+	sql := fmt.Sprintf("SELECT %s, %s, %s, %s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL),
+		optional(a.Parent), optional(a.Secret), a.Table)
 	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
 		l.accounts++
-		return l.sink.Account(ctx, schemas.Account{ID: string(values[0]), URL: string(values[1]), Secret: string(values[2])})
+		return l.sink.Account(ctx, schemas.Account{
+			ID: string(values[0]), URL: string(values[1]), Parent: string(values[2]), Secret: string(values[3]),
+		})
 	})
 }
 

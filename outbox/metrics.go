@@ -66,6 +66,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, reason := range skipReasons() {
 		m.skipped.WithLabelValues(reason)
 	}
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.backlog, m.oldest)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.deadLetters, m.backlog, m.oldest)
 	return m
 }

@@ -203,32 +203,6 @@ func (r *router) add(to *route, committedAt time.Time, e eventRow) {
 	r.events = append(r.events, e)
 }
 
-// refuse lists a change that reaches nobody although somebody may expect it.
-func (r *router) refuse(c *schemas.Change, schema, typ, key, reason string) {
-	r.tally.skipped[reason]++
-	r.unrouted = append(r.unrouted, unroutedRow{c.Position, schema, typ, key, reason})
-}
-
-// refuseAccount lists, once, a change whose account has an id that is too long.
-func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
-	if r.refused == c {
-		return
-	}
-	r.refused = c
-	schema, key := plan.Relation.Name, ""
-	if plan.Schema != nil {
-		schema = plan.Schema.Name
-		row := c.New
-		if row == nil {
-			row = c.Old
-		}
-		key, _ = plan.Key(row)
-	}
-	r.p.log.Warn("change is listed as unrouted: the id of its account is too long",
-		zap.Stringer("position", c.Position), zap.String("schema", schema), zap.Int("max_bytes", schemas.MaxAccountBytes))
-	r.refuse(c, schema, c.Kind.String(), key, skipAccountID)
-}
-
 // truncate has no envelope: what is known of the table's records is dropped,
 // and with the account table every feed ends.
 func (r *router) truncate(plan *schemas.Plan) {
@@ -255,26 +229,4 @@ func (r *router) truncate(plan *schemas.Plan) {
 		clear(r.parents)
 		r.treeGone = true
 	}
-}
-
-// tally is what the batch adds to the counters once it is stored.
-type tally struct {
-	changes map[[2]string]int // schema, type
-	skipped map[string]int    // reason
-}
-
-func newTally() tally {
-	return tally{changes: map[[2]string]int{}, skipped: map[string]int{}}
-}
-
-func (r *router) count() {
-	m := r.p.store.metrics
-	for k, n := range r.tally.changes {
-		m.changes.WithLabelValues(k[0], k[1]).Add(float64(n))
-	}
-	for reason, n := range r.tally.skipped {
-		m.skipped.WithLabelValues(reason).Add(float64(n))
-	}
-	m.deadLetters.Add(float64(len(r.tooLarge)))
-	m.appended.Add(float64(len(r.events)))
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"walhook/schemas"
 )
@@ -41,16 +39,6 @@ func (p *Publisher) SnapshotBegun(ctx context.Context, slot string) (bool, error
 		return false, fmt.Errorf("look for an interrupted snapshot: %w", err)
 	}
 	return begun, nil
-}
-
-// SnapshotWriter takes what the first snapshot reads. It is valid only inside
-// LoadSnapshot.
-type SnapshotWriter struct {
-	tx       pgx.Tx
-	store    *Store
-	accounts [][]any
-	parents  [][]any
-	owners   [][]any
 }
 
 const (
@@ -160,70 +148,4 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	}
 	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.nextID)
 	return err
-}
-
-// Account stores one row of the account table.
-func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
-	// As a change of the row brings them, whatever the source's encoding.
-	for _, text := range []*string{&a.ID, &a.URL, &a.Parent, &a.Secret} {
-		*text = strings.ToValidUTF8(*text, "\uFFFD")
-	}
-	if len(a.ID) > schemas.MaxAccountBytes {
-		w.store.log.Warn("account is left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))
-		return nil
-	}
-	if parent := parentOf(a.ID, a.Parent); parent != "" {
-		w.parents = append(w.parents, []any{a.ID, parent})
-	}
-	state, reason := EndpointActive, urlFault(a.URL)
-	if a.URL == "" {
-		state, reason = EndpointCleared, reasonCleared
-	} else if reason != "" {
-		state = EndpointUnusable
-	}
-	secret := a.Secret
-	if secret == "" {
-		secret = newSecret()
-	}
-	w.accounts = append(w.accounts, []any{a.ID, a.URL, string(state), reason, w.store.secrets.seal(secret), a.Secret != ""})
-	return w.flushAt(ctx, snapshotChunk)
-}
-
-// Owner stores whose one record is.
-func (w *SnapshotWriter) Owner(ctx context.Context, edge schemas.OwnerEdge) error {
-	account := strings.ToValidUTF8(edge.Account, "\uFFFD")
-	if len(account) > schemas.MaxAccountBytes {
-		account = "" // as a change of the record would find
-	}
-	w.owners = append(w.owners, []any{edge.Schema, edge.Key, account})
-	return w.flushAt(ctx, snapshotChunk)
-}
-
-func (w *SnapshotWriter) flushAt(ctx context.Context, size int) error {
-	if len(w.accounts) < size && len(w.owners) < size {
-		return nil
-	}
-	return w.flush(ctx)
-}
-
-func (w *SnapshotWriter) flush(ctx context.Context) error {
-	_, err := w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_account"},
-		[]string{"account", "url", "state", "reason", "secret", "own_secret"}, pgx.CopyFromRows(w.accounts))
-	if err != nil {
-		return fmt.Errorf("copy %d accounts: %w", len(w.accounts), err)
-	}
-	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account"}, []string{"id", "parent"}, pgx.CopyFromRows(w.parents))
-	if err != nil {
-		return fmt.Errorf("copy %d accounts above: %w", len(w.parents), err)
-	}
-	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "owner"},
-		[]string{"schema", "key", "account"}, pgx.CopyFromRows(w.owners))
-	if err != nil {
-		return fmt.Errorf("copy %d owners: %w", len(w.owners), err)
-	}
-	for _, rows := range []*[][]any{&w.accounts, &w.parents, &w.owners} {
-		clear(*rows)
-		*rows = (*rows)[:0]
-	}
-	return nil
 }

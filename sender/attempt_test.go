@@ -26,8 +26,8 @@ var testEvent = outbox.Event{ID: 1, WebhookID: "evt_00000000016B3748_1", Body: [
 // testCourier may dial this machine, and is impatient.
 func testCourier(t *testing.T) *courier {
 	c := newCourier(Config{
-		Version: "test", AttemptTimeout: 600 * time.Millisecond, HeaderTimeout: 300 * time.Millisecond,
-		ConnectTimeout: 300 * time.Millisecond, TLSTimeout: 300 * time.Millisecond,
+		Version: "test", AttemptTimeout: 2 * time.Second, HeaderTimeout: time.Second,
+		ConnectTimeout: time.Second, TLSTimeout: time.Second,
 		AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	}.withDefaults(), nil)
 	t.Cleanup(c.close)

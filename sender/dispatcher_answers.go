@@ -140,7 +140,7 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 	case r.retries != nil:
 		l.readRetries(*r.retries, r.due, now)
 	case r.expire != nil:
-		l.expired(r.expire.FeedFrom)
+		l.expired(r.expire.SendFrom())
 	}
 	if d.laneOf(l.endpoint.ID) == l { // not given up meanwhile
 		d.look(l, now)

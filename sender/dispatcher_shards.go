@@ -73,7 +73,7 @@ func (d *dispatcher) gain(deal deal, now time.Time) {
 	}
 	for _, e := range deal.endpoints {
 		if l := d.laneOf(e.ID); l != nil {
-			if e.State == outbox.EndpointCleared {
+			if l.owesExpiry() {
 				l.expireFrom(d.tailOf(l))
 			}
 			d.look(l, now)

@@ -236,17 +236,24 @@ func (f *fakeLog) Expire(_ context.Context, e outbox.Endpoint, cursor int64) err
 		return err
 	}
 	for _, event := range f.events {
-		if event.Endpoint == e.ID && event.ID > cursor && event.ID < e.FeedFrom && !f.settledLocked(event.ID) {
-			f.dead[event.ID] = "expired"
+		if event.Endpoint == e.ID && event.ID > cursor && event.ID < e.SendFrom() && !f.settledLocked(event.ID) {
+			f.dead[event.ID] = expiredAs(e, event.ID)
 		}
 	}
 	for id, r := range f.retry {
-		if r.event.Endpoint == e.ID && id < e.FeedFrom {
-			f.dead[id] = "expired"
+		if r.event.Endpoint == e.ID && id < e.SendFrom() {
+			f.dead[id] = expiredAs(e, id)
 			delete(f.retry, id)
 		}
 	}
 	return nil
+}
+
+func expiredAs(e outbox.Endpoint, id int64) string {
+	if id < e.FeedFrom {
+		return "expired"
+	}
+	return "retention"
 }
 
 func (f *fakeLog) Renew(context.Context) (time.Time, error) {

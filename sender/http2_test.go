@@ -157,7 +157,7 @@ func TestAttempt_HTTP2ReceiversThatMisbehaveAreNamedAndBounded(t *testing.T) {
 			if a.status != m.status || a.failure != m.failure || !strings.Contains(a.detail, m.detail) {
 				t.Errorf("status %d, failure %q (%s); want %d, %q (%s)", a.status, a.failure, a.detail, m.status, m.failure, m.detail)
 			}
-			if took := time.Since(began); took > 1500*time.Millisecond {
+			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if n := m.receiver.requests.Load(); n != 1 {

@@ -153,10 +153,10 @@ func (l *lane) offer(e outbox.Event, room int, now time.Time) {
 	if e.ID <= l.seen && !l.behind {
 		return
 	}
-	if !l.behind && (!l.buffers(now) || !l.breaker.closed() || l.full(room) || e.ID < l.endpoint.FeedFrom) {
+	if !l.behind && (!l.buffers(now) || !l.breaker.closed() || l.full(room) || e.ID < l.endpoint.SendFrom()) {
 		l.behind, l.readTo = true, e.ID-1
 	}
-	if e.ID < l.endpoint.FeedFrom || l.endpoint.State == outbox.EndpointCleared {
+	if e.ID < l.endpoint.SendFrom() || l.endpoint.State == outbox.EndpointCleared {
 		l.expiring = true
 	}
 	if l.behind {

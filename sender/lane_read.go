@@ -58,7 +58,7 @@ func (l *lane) read(q outbox.TailQuery, stretch outbox.Stretch, now time.Time) {
 		return // overtaken by a shed, an expiry, an opening; asked again later
 	}
 	for _, e := range stretch.Events {
-		if e.ID < l.endpoint.FeedFrom {
+		if e.ID < l.endpoint.SendFrom() {
 			l.expiring = true
 			l.shed(now)
 			return
@@ -123,7 +123,7 @@ func (l *lane) readRetries(q retryQuery, due outbox.Retries, now time.Time) {
 	}
 	found := map[string]bool{}
 	for _, e := range due.Events {
-		if e.ID < l.endpoint.FeedFrom {
+		if e.ID < l.endpoint.SendFrom() {
 			l.expiring = true
 			l.shed(now)
 			return

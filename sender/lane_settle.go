@@ -74,10 +74,8 @@ func (l *lane) answerBreaker(j job, res result, now time.Time) {
 	wasClosed := l.breaker.closed()
 	l.breaker.settle(j.permit, v, now)
 	switch {
-	case l.breaker.closed():
-		l.probes, l.barren = 0, 0
-	case wasClosed:
-		l.window = 1
+	case l.breaker.closed() && !wasClosed:
+		l.window, l.probes, l.barren = 1, 0, 0
 	case j.permit.probe && v.result == errEndpointFault:
 		l.probes, l.barren = l.probes+1, 0
 	}

@@ -28,7 +28,7 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 // will be, stored: a lane whose cursor lies before it is behind for whoever
 // comes next, even when it follows the tail in memory.
 func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
-	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.failingSince, LastReason: l.lastReason}
+	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.failingSince, Stage: l.warned, LastReason: l.lastReason}
 	if cursor := l.cursor(); l.behind || cursor < tail {
 		s.Behind, s.Cursor = true, cursor
 	}
@@ -50,7 +50,7 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	}
 	old := l.endpoint
 	l.endpoint = e
-	if e.FeedFrom > old.FeedFrom || e.State == outbox.EndpointCleared {
+	if e.SendFrom() > old.SendFrom() || e.State == outbox.EndpointCleared {
 		l.expireFrom(tail)
 	}
 	if e.URL != old.URL || e.FeedFrom > old.FeedFrom || old.State != outbox.EndpointActive && e.State == outbox.EndpointActive {
@@ -68,8 +68,14 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	}
 }
 
-// expireFrom asks for an expiry of what the earlier feed left, in the log as
-// well as in retry.
+// owesExpiry says that an earlier owner may have left something to expire.
+func (l *lane) owesExpiry() bool {
+	from := l.endpoint.SendFrom()
+	return l.endpoint.State == outbox.EndpointCleared || from > 0 && (l.behind && l.readTo < from-1 || l.blocked > 0)
+}
+
+// expireFrom asks for an expiry of what the earlier feed left, or is past
+// retention, in the log as well as in retry.
 func (l *lane) expireFrom(tail int64) {
 	l.expiring = true
 	if !l.behind {
@@ -91,7 +97,7 @@ func (l *lane) wantExpire() (int64, bool) {
 // expired takes the outbox's word that everything before from is dead.
 func (l *lane) expired(from int64) {
 	l.expireAsked = false
-	if from < l.endpoint.FeedFrom {
+	if from < l.endpoint.SendFrom() {
 		return // the feed ended once more meanwhile
 	}
 	l.expiring, l.retryAll = false, true

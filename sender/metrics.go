@@ -15,7 +15,6 @@ type metrics struct {
 	commitToDelivery prometheus.Histogram
 	lanes            *prometheus.GaugeVec
 	breaker          *prometheus.CounterVec
-	deadLetters      prometheus.Counter
 	disabled         *prometheus.CounterVec
 	failing          *prometheus.GaugeVec
 }
@@ -57,10 +56,6 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "walhook_breaker_transitions_total",
 			Help: "Changes of the breakers' states.",
 		}, []string{"to"}),
-		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "walhook_dead_letters_total",
-			Help: "Events given up.",
-		}),
 		disabled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_endpoints_disabled_total",
 			Help: "Endpoints disabled by walhook.",
@@ -72,7 +67,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m.initLabels()
 	for _, c := range []prometheus.Collector{
-		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.deadLetters, m.disabled, m.failing,
+		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.disabled, m.failing,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the sender's metrics: %w", err)

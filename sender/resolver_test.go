@@ -101,7 +101,7 @@ func TestAttempt_NamesThatDoNotResolveAreToldApart(t *testing.T) {
 			if a.failure != c.want {
 				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 			}
-			if took := time.Since(began); took > 1500*time.Millisecond {
+			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})

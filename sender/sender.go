@@ -108,6 +108,10 @@ func (s *Sender) Run(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Cause(ctx))):
 			return nil // nothing was begun
+		case ctx.Err() != nil && errors.Is(err, outbox.ErrLeaseLost):
+			// Others have taken over; there is nothing left to hand on.
+			s.log.Warn("stopped after the lease was lost: what was in flight may be repeated", zap.Error(err))
+			return nil
 		case ctx.Err() != nil:
 			return err
 		}

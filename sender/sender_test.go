@@ -163,9 +163,6 @@ func TestSender_GivesUpAfterTheSchedule(t *testing.T) {
 		if log.view().dead[1] != "4xx" || len(log.view().dead) != 1 {
 			t.Errorf("dead letters %v", log.view().dead)
 		}
-		if got := value(t, r.metrics.deadLetters); got != 1 {
-			t.Errorf("walhook_dead_letters_total %v", got)
-		}
 		wantOnce(t, log, 2)
 	})
 }

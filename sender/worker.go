@@ -74,9 +74,6 @@ func (s *Sender) report(j *job, res *result, kind string, retryIn time.Duration)
 func (m *metrics) countSettled(batch []outbox.Settlement) {
 	for i := range batch {
 		s := &batch[i]
-		if s.Disposition == outbox.Dead {
-			m.deadLetters.Inc()
-		}
 		if s.Disable == "" {
 			continue
 		}

@@ -56,12 +56,12 @@ func TestRun_GivingUpIsToldAboveAndEnablingDeliversWhatWasHeld(t *testing.T) {
 	t.Cleanup(server.Close)
 	db.Exec(t, carrier.Tables)
 	db.Exec(t, fmt.Sprintf(`INSERT INTO users (id, reseller_id, username, web_hook_url) VALUES
-		(1, NULL, 'one', '%[1]s/above'), (7, NULL, 'seven', '%[1]s/below')`, server.URL))
+		(1, NULL, 'one', '%[1]s/above'), (7, 1, 'seven', '%[1]s/below')`, server.URL))
 
 	slot := "giving_up_" + db.Name
 	mustRun(t, "setup", "--source", db.URL, "--slot", slot)
 	process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--listen", "off", "--allow-cidr", "127.0.0.0/8")
-	db.Exec(t, "UPDATE users SET reseller_id = 1 WHERE id = 7") // and so its endpoint is gone
+	db.Exec(t, "UPDATE users SET username = 'eight' WHERE id = 7") // and so its endpoint is gone
 	const told = `{"type":"update","schema":"webhook.disabled","status":"disabled","verbose":"the endpoint answered 410 Gone","account":"7"}`
 	eventually(t, 30*time.Second, func() bool { return above.has(told) > 0 })
 	if id := above.ids[slices.Index(above.bodies, told)]; !strings.HasPrefix(id, "notice_") {
