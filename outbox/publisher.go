@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -73,11 +74,18 @@ const (
 		SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
 )
 
+// publishTimeout bounds an append and a take-over: whoever gets no answer for
+// so long, because the network swallows it, gives the slot to the standby. The
+// server gives up each statement earlier.
+const publishTimeout = 2 * statementTimeout
+
 // TakeOver makes this process the only publisher: a new epoch first, which
 // waits for a running append of the old one and refuses its next, then the
 // position, which therefore is final. The checkpoint is zero when no first
 // snapshot is stored.
 func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("take over as publisher: no answer in time"))
+	defer cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.live = false
@@ -173,6 +181,8 @@ func (p *Publisher) loadPartition(ctx context.Context) error {
 // accounts and owners, and the position. After an error it is not known
 // whether the batch was stored; TakeOver tells.
 func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("append: no answer in time"))
+	defer cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rotate(ctx)

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"walhook/internal/carrier"
 )
 
 // Counts is what the referee found, for one account or for all.
@@ -57,6 +59,8 @@ type Report struct {
 	Schemas  map[string]int     `json:"schemas"` // events delivered, by schema
 	Latency  map[string]Latency `json:"latency"` // commit to 2xx, by class of receiver
 	Faults   []string           `json:"faults,omitempty"`
+	// Absent are the Expired ones: each must be kept as a dead letter.
+	Absent []carrier.Expected `json:"-"`
 }
 
 func (r *Report) fault(format string, args ...any) {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,8 +45,10 @@ type Options struct {
 type Delivery struct {
 	Seq     int // order of arrival at the server, from 1
 	Account string
-	Path    string // what follows the account in the URL's path
-	ID      string // webhook-id
+	Path    string    // what follows the account in the URL's path
+	ID      string    // webhook-id
+	From    string    // the sender's address, without its port
+	SentAt  time.Time // when the attempt began, by webhook-timestamp: whole seconds
 
 	Schema string
 	Type   string
@@ -74,7 +77,7 @@ type Server struct {
 	arrivals   int
 	accounts   map[string]*accountState
 	deliveries []Delivery
-	words      map[string]string // one copy of each schema, type and path
+	words      map[string]string // one copy of each account, path, address, schema and type
 }
 
 type accountState struct {
@@ -150,6 +153,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d := Delivery{Account: account, Path: path, ID: r.Header.Get(standardwebhooks.HeaderWebhookID), Arrived: time.Now()}
+	d.From, _, _ = net.SplitHostPort(r.RemoteAddr)
+	if seconds, err := strconv.ParseInt(r.Header.Get(standardwebhooks.HeaderWebhookTimestamp), 10, 64); err == nil {
+		d.SentAt = time.Unix(seconds, 0)
+	}
 	behave, request := s.arrive(&d)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil { // the sender left in the middle, or sends without end
@@ -203,7 +210,7 @@ func (s *Server) arrive(d *Delivery) (Behaviour, Request) {
 func (s *Server) record(d Delivery) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, word := range []*string{&d.Account, &d.Path, &d.Schema, &d.Type} {
+	for _, word := range []*string{&d.Account, &d.Path, &d.From, &d.Schema, &d.Type} {
 		kept, ok := s.words[*word]
 		if !ok {
 			kept = strings.Clone(*word)

@@ -203,6 +203,7 @@ func (v *verification) pair(l lane, counts *Counts, absent []carrier.Expected, e
 		switch {
 		case e.MayExpire:
 			counts.Expired++
+			v.report.Absent = append(v.report.Absent, e)
 		case v.terms.MayWait(l.account):
 			counts.Waiting++
 		default:
