@@ -56,7 +56,7 @@ func TestReader_LosesAndDoublesNothingWhenItsConnectionIsCut(t *testing.T) {
 	w := newWorld(t, "")
 	w.start(t)
 	stop := w.load(t)
-	for range 20 {
+	for range 50 {
 		stored := look(w.store, func() int { return len(w.store.changes) })
 		w.store.wait(t, "more rows", func() bool { return len(w.store.changes) > stored+20 })
 		eventually(t, "a walsender to end", patience, func() bool { return one[bool](t, w, terminateSQL, w.cfg.Slot) })
@@ -64,8 +64,8 @@ func TestReader_LosesAndDoublesNothingWhenItsConnectionIsCut(t *testing.T) {
 	n := stop()
 	w.settle(t)
 	w.wantIDs(t, n)
-	if w.store.taken < 20 {
-		t.Errorf("connected %d times, want at least 20", w.store.taken)
+	if w.store.taken < 50 {
+		t.Errorf("connected %d times, want at least 50", w.store.taken)
 	}
 	t.Logf("%d rows, connected %d times", n, w.store.taken)
 }

@@ -15,6 +15,8 @@ import (
 type fakeLog struct {
 	mu        sync.Mutex
 	events    []outbox.Event
+	own       map[int64][]outbox.Event // by endpoint, as far as indexed
+	indexed   int
 	endpoints map[int64]outbox.Endpoint
 	changed   []outbox.Endpoint
 	attempts  map[int64][]outbox.Attempt // by event
@@ -88,18 +90,17 @@ func (f *fakeLog) Tail(_ context.Context, q outbox.TailQuery) (stretch outbox.St
 	}
 	stretch.Upto = q.After
 	read, size := 0, 0
-	from, _ := slices.BinarySearchFunc(f.events, q.After+1, func(e outbox.Event, id int64) int { return int(e.ID - id) })
-	for _, e := range f.events[from:] {
+	events := f.events
+	if q.Endpoint != 0 {
+		events = f.ownLocked(q.Endpoint)
+	}
+	from, _ := slices.BinarySearchFunc(events, q.After+1, func(e outbox.Event, id int64) int { return int(e.ID - id) })
+	for _, e := range events[from:] {
 		if q.Upto != 0 && e.ID > q.Upto || read >= q.Limit || size >= max(q.MaxBytes, 1) {
 			break
 		}
 		mine := slices.Contains(q.Shards, outbox.ShardOf(e.Endpoint))
-		if q.Endpoint != 0 {
-			mine = e.Endpoint == q.Endpoint
-		}
-		if q.Endpoint != 0 && !mine {
-			continue
-		}
+		mine = mine || q.Endpoint != 0
 		read++
 		stretch.Upto = e.ID
 		if mine && !(q.Unsettled && f.settledLocked(e.ID)) {
@@ -112,6 +113,17 @@ func (f *fakeLog) Tail(_ context.Context, q outbox.TailQuery) (stretch outbox.St
 		stretch.Upto = q.Upto
 	}
 	return stretch, nil
+}
+
+func (f *fakeLog) ownLocked(endpoint int64) []outbox.Event {
+	if f.own == nil {
+		f.own = map[int64][]outbox.Event{}
+	}
+	for _, e := range f.events[f.indexed:] {
+		f.own[e.Endpoint] = append(f.own[e.Endpoint], e)
+	}
+	f.indexed = len(f.events)
+	return f.own[endpoint]
 }
 
 func (f *fakeLog) Endpoints(_ context.Context, ids []int64) (endpoints []outbox.Endpoint, err error) {
