@@ -123,6 +123,17 @@ func (w *witness) count(sender string) int {
 	return len(w.of(sender))
 }
 
+// atRest is count once it has stopped rising.
+func (w *witness) atRest(sender string) int {
+	for before := -1; ; <-time.After(300 * time.Millisecond) {
+		now := w.count(sender)
+		if now == before {
+			return now
+		}
+		before = now
+	}
+}
+
 // TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease stops a sender
 // with attempts in flight and more in its buffers, past its lease, until
 // another has taken over and delivered everything. Continued, it cannot reach
@@ -142,8 +153,8 @@ func TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease(t *testing.T
 	one := startChild(t, url, "one")
 	waitFor(t, "attempts in flight", func() bool { return w.count("one") > 45 })
 	signalChild(t, one, syscall.SIGSTOP)
-	atStop := w.count("one")
-	var stored int // of those; a settlement may still be on its way
+	atStop := w.atRest("one") // what it had written may still be on its way to the receiver
+	var stored int            // of those; a settlement may still be on its way
 	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM walhook.attempt`).Scan(&stored); err != nil {
 		t.Fatal(err)
 	}
