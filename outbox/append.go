@@ -41,7 +41,7 @@ const (
 	writeEndpointSQL = `
 		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at)
 		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
-		ON CONFLICT (account) DO UPDATE SET
+		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + adoptStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
 			feed_from = greatest(e.feed_from, excluded.feed_from),
 			ended_at = excluded.ended_at,
@@ -55,7 +55,7 @@ const (
 		UPDATE walhook.endpoint e SET ` + replaceSecretSQL + `$4` + keepSecretSQL + `,
 			ended_at = CASE WHEN $5 THEN clock_timestamp() ELSE ended_at END,
 			revision = revision + 1, changed_at = clock_timestamp()
-		WHERE account = $1 RETURNING id, revision`
+		WHERE account = $1 AND webhook = 'account' RETURNING id, revision`
 
 	deadTooLargeSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size)

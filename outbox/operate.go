@@ -34,11 +34,11 @@ const (
 
 	// The lock makes the publisher, which may be about to change the endpoint,
 	// wait for what is decided on the state that is read here.
-	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 FOR UPDATE`
+	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 AND webhook = 'account' FOR UPDATE`
 
 	secretsSQL = `
 		SELECT secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END
-		FROM walhook.endpoint WHERE account = $1`
+		FROM walhook.endpoint WHERE account = $1 AND webhook = 'account'`
 
 	setStateSQL = `
 		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4, disabled_reason = $5,

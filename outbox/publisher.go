@@ -68,7 +68,7 @@ const (
 
 	routesSQL = `
 		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END FROM walhook.endpoint
-		WHERE state <> 'cleared' AND ended_at IS NULL`
+		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL`
 
 	partitionBeganSQL = `
 		SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`

@@ -62,7 +62,7 @@ const (
 	// In the order in which whoever changes several endpoints takes them, and
 	// before anything else that others may wait for.
 	lockDisabledSQL = `
-		SELECT FROM walhook.endpoint WHERE id = ANY ($1::bigint[]) ORDER BY account COLLATE "C" FOR NO KEY UPDATE`
+		SELECT FROM walhook.endpoint WHERE id = ANY ($1::bigint[]) ORDER BY account COLLATE "C", id FOR NO KEY UPDATE`
 
 	// An answer disables only the revision that it was given to.
 	disableSQL = `

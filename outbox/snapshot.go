@@ -56,12 +56,12 @@ const (
 			previous_secret = e.secret, previous_until = clock_timestamp() + $1::interval,
 			revision = revision + 1, changed_at = clock_timestamp()
 		FROM walhook.snapshot_account s
-		WHERE s.account = e.account AND (s.own_secret OR e.own_secret) AND s.secret <> e.secret`
+		WHERE s.account = e.account AND e.webhook = 'account' AND (s.own_secret OR e.own_secret) AND s.secret <> e.secret`
 
 	mergeAccountsSQL = `
 		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret)
 		SELECT account, url, state, reason, secret, own_secret FROM walhook.snapshot_account WHERE url <> ''
-		ON CONFLICT (account) DO UPDATE SET
+		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + adoptStateSQL + `,
 			ended_at = NULL, revision = e.revision + 1, changed_at = clock_timestamp()
 		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
@@ -70,12 +70,12 @@ const (
 		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, feed_from = $2,
 			disabled_by = CASE WHEN disabled_by = 'operator' THEN 'operator' ELSE '' END,
 			revision = revision + 1, changed_at = clock_timestamp()
-		WHERE state <> 'cleared'
+		WHERE webhook = 'account' AND state <> 'cleared'
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account AND s.url = '')`
 
 	endAccountsSQL = `
 		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
-		WHERE ended_at IS NULL
+		WHERE webhook = 'account' AND ended_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	sourceReadySQL = `

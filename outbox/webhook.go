@@ -1,0 +1,56 @@
+package outbox
+
+import "time"
+
+// AccountWebhook is the webhook id of an account's own endpoint, whose URL is
+// the account table's.
+const AccountWebhook = "account"
+
+// HookRecords and HookAll are the hooks that are no event's name: the record
+// feed, and every event.
+const (
+	HookRecords = "records"
+	HookAll     = "all"
+)
+
+// Webhook is what an account set of one of its endpoints (CONTRACT.md §7).
+type Webhook struct {
+	// ID is unique within the account: [AccountWebhook], or 32 hexadecimal
+	// digits.
+	ID       string
+	Account  string
+	Name     string
+	URL      string
+	Enabled  bool
+	HTTPVerb string // post, get or put
+	// Hook is [HookRecords], [HookAll] or the name of an event.
+	Hook string
+	// ObjectType and ObjectAction are the filters type and action of the hooks
+	// object and notifications; "" is any.
+	ObjectType, ObjectAction string
+	// Schemas and Types are filters of the record feed; empty is all.
+	Schemas, Types []string
+	// Target is number, extension, ringGroup or queue when the webhook is bound
+	// to the one named TargetID; "" is none.
+	Target, TargetID string
+	Format           string // envelope, json or form; "" is what the event's hook says
+	// Retries is 0 to 10; nil is the whole schedule.
+	Retries   *int
+	RateLimit float64 // attempts a second; 0 is no limit
+	// CustomData is a JSON object that is merged into each event last; empty
+	// for none.
+	CustomData          []byte
+	IncludeSubaccounts  bool
+	IncludeInternalLegs bool
+	Delivery            string // realtime or daily
+	// DailyAt is the time of day, since midnight, at which a daily webhook's
+	// day ends in DailyZone, an IANA zone.
+	DailyAt   time.Duration
+	DailyZone string
+
+	// What follows is not the account's to set.
+	State         EndpointState
+	DisableReason string // "" while it is enabled
+	CreatedAt     time.Time
+	ChangedAt     time.Time
+}
