@@ -1,7 +1,7 @@
 VERSION ?=
 GO      ?= go
 
-.PHONY: build test demo ci nightly fmt lint
+.PHONY: build test demo ci nightly docs fmt lint
 
 build: ## the binary, ./walhook
 	CGO_ENABLED=0 $(GO) build -trimpath $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o walhook ./cmd/walhook
@@ -22,6 +22,9 @@ nightly: ## everything on every version of PostgreSQL, races, fuzzing
 	$(GO) test ./cmd/walhook -run 'Fleet|Isolation|HeldSnapshot' -full -timeout 60m
 	$(GO) test ./cdc -run xxx -fuzz FuzzDecode -fuzztime 5m
 	$(GO) test ./schemas -run xxx -fuzz FuzzAppendJSON -fuzztime 5m -fuzzminimizetime 1x
+
+docs: ## the pages that are generated from the code
+	$(GO) test ./cmd/walhook -run 'IsGeneratedFromTheCode' -update
 
 fmt:
 	$(GO) fix ./...

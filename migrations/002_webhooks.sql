@@ -25,7 +25,7 @@ ALTER TABLE walhook.endpoint
                                      CHECK (delivery IN ('realtime', 'daily')),
     ADD COLUMN daily_at              time NOT NULL DEFAULT '00:00',
     ADD COLUMN daily_zone            text NOT NULL DEFAULT 'UTC',
-    ADD COLUMN created_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ADD COLUMN created_at            timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN deleted_at            timestamptz,
     DROP CONSTRAINT endpoint_one_per_account,
     ADD CONSTRAINT endpoint_webhook_once UNIQUE (account, webhook),
@@ -33,6 +33,8 @@ ALTER TABLE walhook.endpoint
     ADD CONSTRAINT endpoint_own_is_plain CHECK (webhook <> 'account' OR deleted_at IS NULL AND custom_data IS NULL
         AND hook = 'records' AND delivery = 'realtime'),
     ADD CONSTRAINT endpoint_deleted_is_cleared CHECK (deleted_at IS NULL OR state = 'cleared');
+-- Only now: as a default of the new column it would rewrite the table.
+ALTER TABLE walhook.endpoint ALTER COLUMN created_at SET DEFAULT clock_timestamp();
 COMMENT ON COLUMN walhook.endpoint.webhook IS 'its id in the API; ''account'' is the one that the account table''s URL column sets';
 COMMENT ON COLUMN walhook.endpoint.hook IS '''records'' is the record feed, ''all'' every event; otherwise the name of an event';
 COMMENT ON COLUMN walhook.endpoint.object_type IS 'filter on the type of objects and notifications; '''' is any';
