@@ -100,11 +100,12 @@ const emptySQL = `
 	DECLARE t regclass;
 	BEGIN
 		FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'walhook'::regnamespace
-			AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('schema_version', 'shard', 'epoch')
+			AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('schema_version', 'shard', 'epoch', 'webhooks_version')
 		LOOP EXECUTE 'DELETE FROM ' || t; END LOOP;
 	END $$;
 	UPDATE walhook.shard SET sender = NULL, tail = 0;
 	UPDATE walhook.epoch SET epoch = 0, publisher = '';
+	UPDATE walhook.webhooks_version SET version = 0;
 	ALTER SEQUENCE walhook.endpoint_id_seq RESTART;
 	ALTER SEQUENCE walhook.position_id_seq RESTART`
 
