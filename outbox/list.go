@@ -17,6 +17,7 @@ type EndpointInfo struct {
 	State      EndpointState
 	Reason     string    // why it is not active
 	DisabledBy string    // walhook or operator; an operator's word also holds for the next URL
+	Ordering   Ordering  // which of its events wait for each other
 	EndedAt    time.Time // when the account was deleted; zero for not
 	ChangedAt  time.Time
 
@@ -111,7 +112,7 @@ func (s *Store) countRows(ctx context.Context, table string) (map[int64]int, err
 
 func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
 	var ended *time.Time
-	err = row.Scan(&e.ID, &e.Account, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &ended, &e.ChangedAt)
+	err = row.Scan(&e.ID, &e.Account, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.Ordering, &ended, &e.ChangedAt)
 	e.URL, e.EndedAt = redactURL(e.URL), zeroTime(ended)
 	return e, err
 }

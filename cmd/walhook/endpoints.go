@@ -34,13 +34,14 @@ func newEndpointsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "endpoints",
-		Short: "List endpoints, print and rotate their secrets, enable and disable them",
+		Short: "List endpoints, print and rotate their secrets, enable, disable and order them",
 		Long:  endpointsLong,
 		Example: `  walhook endpoints --outbox postgres://walhook@db/walhook
   walhook endpoints secret 7
   walhook endpoints rotate 7 --overlap 24h
   walhook endpoints disable 7 --reason "asked for by the account"
-  walhook endpoints enable 7`,
+  walhook endpoints enable 7
+  walhook endpoints ordering 7 strict`,
 		Args: cobra.NoArgs,
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
 			endpoints, err := store.ListEndpoints(ctx)
@@ -55,7 +56,7 @@ func newEndpointsCommand() *cobra.Command {
 	}
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand())
+	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand(), newEndpointsOrderingCommand())
 	return cmd
 }
 

@@ -40,6 +40,9 @@ func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 	case !e.EndedAt.IsZero():
 		add("the account was deleted, nothing follows")
 	}
+	if e.Ordering != outbox.OrderingRecord {
+		add("ordering %s", e.Ordering)
+	}
 	if since := e.Lane.FailingSince; !since.IsZero() && e.State == outbox.EndpointActive {
 		add("only fails since %s (%s)", since.UTC().Format(time.RFC3339), e.Lane.LastReason)
 		if e.Lane.Stage > 0 {
@@ -94,6 +97,7 @@ type endpointJSON struct {
 	State      string    `json:"state"`
 	Reason     string    `json:"reason"`
 	DisabledBy string    `json:"disabled_by,omitempty"`
+	Ordering   string    `json:"ordering"`
 	EndedAt    time.Time `json:"ended_at,omitzero"`
 	ChangedAt  time.Time `json:"changed_at"`
 
@@ -114,7 +118,7 @@ func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
 		e := &endpoints[i]
 		lines[i] = endpointJSON{
 			Account: e.Account, URL: e.URL, State: string(e.State), Reason: e.Reason,
-			DisabledBy: e.DisabledBy, EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
+			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
 			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason,
 			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,
 		}

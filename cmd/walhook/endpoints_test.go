@@ -56,6 +56,15 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 		t.Errorf("after a rotation without: %q", alone)
 	}
 
+	if out := run("record\n", "endpoints", "ordering", account); out != "record\n" {
+		t.Errorf("the default ordering is %q", out)
+	}
+	run("account "+account+" has ordering strict", "endpoints", "ordering", account, "strict")
+	run("strict\n", "endpoints", "ordering", account)
+	run("active    ordering strict", "endpoints")
+	run(`"ordering": "strict"`, "endpoints", "--json")
+	run("account "+account+" has ordering none", "endpoints", "ordering", account, "none")
+
 	var lines []map[string]any
 	if err := json.Unmarshal([]byte(run(`"state": "active"`, "endpoints", "--json")), &lines); err != nil || len(lines) != 8 {
 		t.Errorf("%d lines, %v", len(lines), err)
@@ -71,6 +80,10 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	refuse("until the account sets a URL that can be used", exitFault, "endpoints", "enable", unusable)
 	refuse("--reason is empty", exitUsage, "endpoints", "disable", account, "--reason", "")
 	refuse("accepts 1 arg(s)", exitUsage, "endpoints", "enable")
+	refuse("want one of none, record, strict", exitUsage, "endpoints", "ordering", account, "any")
+	refuse("accepts between 1 and 2 arg(s)", exitUsage, "endpoints", "ordering")
+	refuse("no such endpoint; 'walhook endpoints' lists them", exitFault, "endpoints", "ordering", "nobody")
+	refuse("no such endpoint", exitFault, "endpoints", "ordering", "nobody", "none")
 	refuse("--overlap is negative", exitUsage, "endpoints", "rotate", account, "--overlap", "-1h")
 	refuse("no such endpoint", exitFault, "endpoints", "rotate", "nobody")
 }
@@ -104,17 +117,18 @@ func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
 		e          outbox.EndpointInfo
 		lane, want string
 	}{
-		{"all is well", outbox.EndpointInfo{State: outbox.EndpointActive}, "live", ""},
-		{"only fails", outbox.EndpointInfo{State: outbox.EndpointActive, Retries: 3, Dead: outbox.CountLimit,
+		{"all is well", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive}, "live", ""},
+		{"only fails", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Retries: 3, Dead: outbox.CountLimit,
 			Lane: outbox.LaneState{FailingSince: now.Add(-25 * time.Hour), Stage: 1, LastReason: "5xx", Open: true, OpenUntil: later, Behind: true}},
 			"open", "only fails since 2026-03-08T11:00:00Z (5xx); warning 1; open until 2026-03-09T13:00:00Z; 3 in retry; 10000 or more dead"},
-		{"about to be probed", outbox.EndpointInfo{State: outbox.EndpointActive, Lane: outbox.LaneState{Open: true, OpenUntil: now.Add(-time.Second)}}, "half_open", "half_open"},
-		{"paused", outbox.EndpointInfo{State: outbox.EndpointActive, Lane: outbox.LaneState{PausedUntil: later}}, "paused", "paused until 2026-03-09T13:00:00Z"},
-		{"behind", outbox.EndpointInfo{State: outbox.EndpointActive, Lane: outbox.LaneState{Behind: true}}, "behind", "behind"},
-		{"given up", outbox.EndpointInfo{State: outbox.EndpointDisabled, DisabledBy: "walhook", Reason: "gone", Lane: outbox.LaneState{Behind: true, FailingSince: now}},
+		{"about to be probed", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{Open: true, OpenUntil: now.Add(-time.Second)}}, "half_open", "half_open"},
+		{"paused", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{PausedUntil: later}}, "paused", "paused until 2026-03-09T13:00:00Z"},
+		{"behind", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{Behind: true}}, "behind", "behind"},
+		{"given up", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointDisabled, DisabledBy: "walhook", Reason: "gone", Lane: outbox.LaneState{Behind: true, FailingSince: now}},
 			"held", "gone, by walhook"},
-		{"cleared and held", outbox.EndpointInfo{State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by operator"},
-		{"gone", outbox.EndpointInfo{State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted, nothing follows"},
+		{"cleared and held", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by operator"},
+		{"strict", outbox.EndpointInfo{Ordering: outbox.OrderingStrict, State: outbox.EndpointActive}, "live", "ordering strict"},
+		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted, nothing follows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if lane, got := laneOf(&c.e, now), endpointDetail(&c.e, now); lane != c.lane || got != c.want {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"walhook/outbox"
+)
+
+func newEndpointsOrderingCommand() *cobra.Command {
+	orderings := []string{string(outbox.OrderingNone), string(outbox.OrderingRecord), string(outbox.OrderingStrict)}
+	cmd := &cobra.Command{
+		Use:   "ordering <account> [none|record|strict]",
+		Short: "Show or set which of an account's events wait for each other",
+		Long: `Prints which of an account's events wait for each other, or sets it. It belongs to
+the account and outlives a change of its URL.
+
+  record  the default: an event that fails holds back the later ones of its own
+          record, and of no other
+  none    nothing waits: events of one record may overtake each other, and what
+          waited behind a failed event is sent at once
+  strict  all in the order in which they were committed, one at a time: an event
+          that fails holds back everything later, until it is taken or given up
+
+A running sender notices within seconds; attempts in flight finish.`,
+		Example: `  walhook endpoints ordering 7
+  walhook endpoints ordering 7 strict --outbox postgres://walhook@db/walhook`,
+		Args: cobra.RangeArgs(1, 2),
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 2 && !slices.Contains(orderings, args[1]) {
+			return usage(fmt.Errorf("ordering %q: want one of %s", args[1], strings.Join(orderings, ", ")))
+		}
+		return withOutbox(orderEndpoint)(cmd, args)
+	}
+	addSettings(cmd, "source", "outbox")
+	return cmd
+}
+
+func orderEndpoint(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+	if len(args) == 1 {
+		ordering, err := store.Ordering(ctx, args[0])
+		if err == nil {
+			_, err = fmt.Fprintln(out, ordering)
+		}
+		return err
+	}
+	e, err := store.SetOrdering(ctx, args[0], outbox.Ordering(args[1]))
+	if err == nil {
+		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s has ordering %s", e.Account, e.Ordering)))
+	}
+	return err
+}
