@@ -17,7 +17,8 @@ import (
 // relations are known or keep their names' types to the built-in ones.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	catalog := &schemas.Catalog{Account: schemas.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
-	r := &Reader{cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry()), idleEvery: time.Hour}
+	r := &Reader{cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
+	r.metrics = newMetrics(prometheus.NewRegistry(), r.State)
 	return newStream(r, nil, &catalogReader{types: schemas.NewTypes()}, c, confirmed)
 }
 

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -9,58 +10,117 @@ import (
 	"walhook/schemas"
 )
 
-// metrics show how far the reader is behind its source. The names are part of
-// the contract (CONTRACT.md §6).
+// metrics show how far the reader is behind its source, and what its slot costs
+// there. The names are part of the contract (CONTRACT.md §6). What only the
+// source can tell is NaN while it does not answer: an old number would pass for
+// a good one.
 type metrics struct {
 	serverEnd  atomic.Uint64 // the newest WAL end that the server named
-	flushed    atomic.Uint64 // the stored flush position
+	flushed    atomic.Uint64 // the stored flush position; 0 for not known
 	oldest     atomic.Int64  // commit time in nanoseconds of the oldest transaction not yet stored; 0 for none
+	answers    atomic.Bool   // the source answered when it was last asked
 	retained   prometheus.Gauge
+	limit      prometheus.Gauge
+	slot       *prometheus.GaugeVec
 	reconnects prometheus.Counter
 	gaps       prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 	m := &metrics{
 		retained: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_slot_retained_bytes",
-			Help: "WAL that the source keeps for the slot; on its disk.",
+			Help: "WAL that the source keeps for the slot, on its disk. NaN while the source does not answer.",
 		}),
+		limit: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walhook_slot_limit_bytes",
+			Help: "WAL that the source keeps for a slot at most before it gives the slot up, which is a gap (max_slot_wal_keep_size); +Inf for no limit. NaN while the source does not answer.",
+		}),
+		slot: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walhook_slot_wal_status",
+			Help: "1 for what the source says of the WAL that the slot needs (pg_replication_slots.wal_status), 0 for the rest; missing is a slot that does not exist.",
+		}, []string{"status"}),
 		reconnects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_source_reconnects_total",
-			Help: "Times the replication connection was lost.",
+			Help: "Times that reading stopped and was tried again, by a fault of the source or of the outbox.",
 		}),
 		gaps: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_source_gaps_total",
-			Help: "Gaps found in the log; each is listed in the outbox.",
+			Help: "Gaps that this process found in the log; each is listed in the outbox.",
 		}),
 	}
-	lagBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "walhook_source_lag_bytes",
-		Help: "WAL between the source's end, as it last said, and the stored position.",
-	}, func() float64 { return float64(m.lagBytes()) })
-	lagSeconds := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "walhook_source_lag_seconds",
-		Help: "Age of the oldest committed change that was received and is not yet stored; 0 for none.",
-	}, func() float64 { return m.lag(time.Now()).Seconds() })
-	reg.MustRegister(m.retained, m.reconnects, m.gaps, lagBytes, lagSeconds)
+	m.unknown()
+	reg.MustRegister(m.retained, m.limit, m.slot, m.reconnects, m.gaps)
+	m.registerFuncs(reg, state)
 	return m
 }
 
-func (m *metrics) lagBytes() uint64 {
-	end, flushed := m.serverEnd.Load(), m.flushed.Load()
-	if end <= flushed || flushed == 0 {
-		return 0
+// registerFuncs registers what is reckoned when it is asked for.
+func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
+	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 	}
-	return end - flushed
+	gauge("walhook_source_lag_bytes",
+		"WAL between the source's end, as it last said, and the stored position. NaN while the source does not answer.",
+		nil, m.lagBytes)
+	gauge("walhook_source_lag_seconds",
+		"Age of the oldest committed change that was received and is not yet stored; 0 for none, NaN for none while the source does not answer.",
+		nil, func() float64 { return m.lagSeconds(time.Now()) })
+	gauge("walhook_source_up", "1 while the source answers this process, else 0.", nil, func() float64 { return number(m.answers.Load()) })
+	for _, one := range []State{Connecting, Standby, Reading} {
+		gauge("walhook_source_state",
+			"1 for what the reader of this process is doing, 0 for the rest. Exactly one process reads; others wait as standby.",
+			prometheus.Labels{"state": one.String()}, func() float64 { return number(state() == one) })
+	}
 }
 
-func (m *metrics) lag(now time.Time) time.Duration {
-	oldest := m.oldest.Load()
-	if oldest == 0 {
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// observed takes what the source just said of the slot.
+func (m *metrics) observed(s slotReport) {
+	m.retained.Set(s.retained)
+	m.limit.Set(s.limit)
+	for _, status := range slotStatuses() {
+		m.slot.WithLabelValues(status).Set(number(status == s.status))
+	}
+	m.serverEnd.Store(uint64(s.walEnd))
+	m.answers.Store(true)
+}
+
+// unknown says that the source does not answer.
+func (m *metrics) unknown() {
+	m.answers.Store(false)
+	m.retained.Set(math.NaN())
+	m.limit.Set(math.NaN())
+	for _, status := range slotStatuses() {
+		m.slot.WithLabelValues(status).Set(0)
+	}
+}
+
+func (m *metrics) lagBytes() float64 {
+	end, flushed := m.serverEnd.Load(), m.flushed.Load()
+	switch {
+	case !m.answers.Load():
+		return math.NaN()
+	case end <= flushed || flushed == 0:
 		return 0
 	}
-	return max(now.Sub(time.Unix(0, oldest)), 0)
+	return float64(end - flushed)
+}
+
+func (m *metrics) lagSeconds(now time.Time) float64 {
+	switch oldest := m.oldest.Load(); {
+	case oldest != 0:
+		return max(now.Sub(time.Unix(0, oldest)), 0).Seconds()
+	case !m.answers.Load():
+		return math.NaN()
+	}
+	return 0
 }
 
 // received notes a transaction that waits to be stored.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,10 +47,12 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Reader{
-		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"), metrics: newMetrics(reg),
+	r := &Reader{
+		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"),
 		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery,
-	}, nil
+	}
+	r.metrics = newMetrics(reg, r.State)
+	return r, nil
 }
 
 // State says what the reader is doing now.
@@ -75,7 +78,17 @@ const (
 // that is away are waited for. It returns a [*GapError] when the log cannot be
 // continued, and a [*Fault] for what has to be mended first.
 func (r *Reader) Run(ctx context.Context) error {
-	backoff, told := firstBackoff, ""
+	observing, stop := context.WithCancel(ctx)
+	var observer sync.WaitGroup
+	observer.Go(func() { r.observe(observing) })
+	defer observer.Wait()
+	defer stop()
+	return r.read(ctx)
+}
+
+// read is one session after another.
+func (r *Reader) read(ctx context.Context) error {
+	backoff, standby, trouble := firstBackoff, false, trouble{}
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -85,8 +98,10 @@ func (r *Reader) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, errSlotInUse):
 			r.state.Store(int32(Standby))
-			if told != "standby" {
-				told = "standby"
+			r.metrics.oldest.Store(0) // what waited here is read there
+			trouble.end()
+			if !standby {
+				standby = true
 				r.log.Info("slot is in use, waiting as standby", zap.String("slot", r.cfg.Slot))
 			}
 			if !sleep(ctx, standbyPoll) {
@@ -96,15 +111,14 @@ func (r *Reader) Run(ctx context.Context) error {
 		case isFinal(err):
 			return r.final(ctx, err)
 		}
+		standby = false
 		if progress || time.Since(began) > aLongRun {
-			backoff, told = firstBackoff, ""
+			backoff = firstBackoff
+			trouble.end()
 		}
 		r.metrics.reconnects.Inc()
 		wait := jitter(backoff)
-		if message := err.Error(); message != told {
-			told = message
-			r.log.Warn("reading stopped, trying again from the stored position", zap.Error(err), zap.Duration("retry_in", wait))
-		}
+		trouble.tell(r.log, err, wait)
 		if !sleep(ctx, wait) {
 			return nil
 		}

@@ -2,7 +2,6 @@ package cdc
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"go.uber.org/zap"
@@ -10,11 +9,7 @@ import (
 	"walhook/schemas"
 )
 
-const retainedSQL = `
-	SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8
-	FROM pg_replication_slots WHERE slot_name = $1`
-
-// watch keeps the gauge of the WAL that the slot holds back, and ends when the
+// watch keeps the metrics of the slot while the reader reads, and ends when the
 // publication no longer holds what was published: nothing else would tell. It
 // has a session of its own: the receiver's is not shared.
 func (r *Reader) watch(ctx context.Context, before slotState) error {
@@ -24,15 +19,15 @@ func (r *Reader) watch(ctx context.Context, before slotState) error {
 	}
 	defer source.close(ctx)
 	for {
-		var retained float64
-		if err := source.conn.QueryRow(ctx, retainedSQL, r.cfg.Slot).Scan(&retained); err != nil {
+		report, err := source.report(ctx, r.cfg.Slot)
+		if err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return fmt.Errorf("look at slot %s: %w", r.cfg.Slot, err)
+			return err
 		}
-		r.metrics.retained.Set(retained)
-		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", retained))
+		r.metrics.observed(report)
+		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", report.retained), zap.String("wal_status", report.status))
 		if err := r.watchPublication(ctx, source, before); err != nil {
 			return err
 		}

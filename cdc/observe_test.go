@@ -1,0 +1,80 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
+	"walhook/schemas"
+)
+
+func watchOften(r *Reader) { r.watchEvery = 20 * time.Millisecond }
+
+// The worst night: the outbox is away, and the slot fills the source's disk.
+// Nobody reads then, and the numbers must rise all the same.
+func TestMetrics_TellWhatTheSlotKeepsWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.log = quiet
+	w.store.hook(func(context.Context, schemas.Batch) error { return errors.New("the outbox is away") }, nil)
+	r := w.start(t, watchOften)
+	w.exec(t, "INSERT INTO users VALUES (1, 'x')")
+	eventually(t, "the fault", patience, func() bool { return testutil.ToFloat64(r.metrics.reconnects) > 1 })
+	before := testutil.ToFloat64(r.metrics.retained)
+	if limit := testutil.ToFloat64(r.metrics.limit); !math.IsInf(limit, 1) {
+		t.Errorf("limit %g on a server that has none", limit)
+	}
+	const grown = 2 << 20
+	w.exec(t, "INSERT INTO items SELECT n, 1, repeat('x', 1000) FROM generate_series(1, 2000) n")
+	eventually(t, "retained and lag rise", patience, func() bool {
+		return testutil.ToFloat64(r.metrics.retained) > before+grown && r.metrics.lagBytes() > grown && r.metrics.lagSeconds(time.Now()) > 0
+	})
+
+	w.store.hook(nil, nil)
+	w.settle(t)
+	eventually(t, "the lag ends", patience, func() bool { return r.metrics.lagBytes() < grown && r.metrics.lagSeconds(time.Now()) == 0 })
+}
+
+func TestMetrics_TellTheSlotsLimitAndWhatItsServerSaysOfIt(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"max_slot_wal_keep_size": "512MB"}})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	w.log = quiet
+	r := w.start(t, watchOften)
+	r.reads(t, patience)
+	status := func(name string) float64 { return testutil.ToFloat64(r.metrics.slot.WithLabelValues(name)) }
+	eventually(t, "the slot is reserved", patience, func() bool { return status("reserved") == 1 && status("lost") == 0 })
+	if limit := testutil.ToFloat64(r.metrics.limit); limit != 512<<20 {
+		t.Errorf("limit %g", limit)
+	}
+
+	if err := cluster.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing is known", patience, func() bool {
+		return math.IsNaN(testutil.ToFloat64(r.metrics.retained)) && math.IsNaN(r.metrics.lagBytes()) && status("reserved") == 0
+	})
+}
+
+func TestMetrics_OfAStandbyAreOfTheSameSlotAndNotOfItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.log = quiet
+	first := w.start(t, watchOften)
+	first.reads(t, patience)
+	standby := w.start(t, watchOften)
+	eventually(t, "standby", patience, func() bool { return standby.State() == Standby })
+	standby.metrics.received(time.Now().Add(-time.Hour)) // of the time when it read
+	w.exec(t, "INSERT INTO items SELECT n, 1, repeat('x', 1000) FROM generate_series(1, 3000) n")
+	w.settle(t)
+	eventually(t, "no lag", patience, func() bool {
+		return testutil.ToFloat64(standby.metrics.retained) > 0 && standby.metrics.lagSeconds(time.Now()) == 0 &&
+			standby.metrics.lagBytes() == standby.metrics.lagBytes() && standby.metrics.lagBytes() < 1<<20
+	})
+}
