@@ -23,7 +23,9 @@ const reportSQL = `
 // slot that does not exist.
 const slotMissing = "missing"
 
-func slotStatuses() []string { return []string{"reserved", "extended", "unreserved", "lost", slotMissing} }
+func slotStatuses() []string {
+	return []string{"reserved", "extended", "unreserved", "lost", slotMissing}
+}
 
 // slotReport is what a slot costs its server.
 type slotReport struct {
