@@ -21,16 +21,20 @@ var ErrTooNew = errors.New("the outbox is newer than this walhook")
 // migrateLock lets one process at a time migrate.
 const migrateLock = 0x77_61_6c_04
 
+// However long another one takes.
+const migrateTurnSQL = `
+	SELECT pg_advisory_lock($1) FROM set_config('lock_timeout', '0', true)`
+
 // Migrate creates the outbox in the database of url or brings it up to date.
 // Any number may run at once: the first does the work, the others wait for it.
 func Migrate(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := connectToMigrate(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	// The lock goes with the connection. tern's own comes too late for the schema.
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", migrateLock); err != nil {
+	if _, err := conn.Exec(ctx, migrateTurnSQL, migrateLock); err != nil {
 		return fmt.Errorf("wait for another migration: %w", err)
 	}
 	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS walhook"); err != nil {
@@ -43,7 +47,7 @@ func Migrate(ctx context.Context, url string) error {
 	if err := checkNotNewer(ctx, migrator); err != nil {
 		return err
 	}
-	if err := migrator.Migrate(ctx); err != nil {
+	if err := migrateAll(ctx, conn, migrator); err != nil {
 		return fmt.Errorf("migrate outbox: %w", err)
 	}
 	_, err = conn.Exec(ctx, "SET search_path = pg_catalog")

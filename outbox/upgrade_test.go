@@ -1,0 +1,167 @@
+package outbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/pgtest"
+)
+
+// releases are the versions of the outbox that have been released, each with
+// testdata/release_NNN.sql: what such an outbox held, and with
+// testdata/release_NNN_running.sql: what its processes said to it.
+var releases = []int32{1}
+
+// atRelease is an outbox as the release left it.
+func atRelease(t *testing.T, release int32) *world {
+	t.Helper()
+	w := &world{db: pgtest.Database(t)}
+	w.conn = w.db.Connect(t)
+	w.exec(t, "CREATE SCHEMA walhook")
+	migrator, err := loadMigrator(t.Context(), w.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrator.MigrateTo(t.Context(), release); err != nil {
+		t.Fatal(err)
+	}
+	if err := makePartitions(t.Context(), w.conn); err != nil {
+		t.Fatal(err)
+	}
+	w.db.Exec(t, releaseFile(t, release, ""))
+	return w
+}
+
+func releaseFile(t *testing.T, release int32, what string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("testdata", fmt.Sprintf("release_%03d%s.sql", release, what)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestUpgrade_KeepsWhatEachReleaseStored(t *testing.T) {
+	for _, release := range releases {
+		t.Run(fmt.Sprint(release), func(t *testing.T) {
+			t.Parallel()
+			w := atRelease(t, release)
+			if err := Migrate(t.Context(), w.db.URL); err != nil {
+				t.Fatal(err)
+			}
+			w.open(t)
+			if err := w.store.CheckMigrated(t.Context()); err != nil {
+				t.Error(err)
+			}
+			wantLines(t, all[string](t, w, `SELECT concat_ws(' ', account, webhook, state, hook, http_verb, delivery, revision) FROM walhook.endpoint ORDER BY id`),
+				"7 account active records post realtime 3", "8 account disabled records post realtime 2", "9 account cleared records post realtime 5")
+			secrets, err := w.store.EndpointSecrets(t.Context(), "7")
+			if err != nil || len(secrets) != 1 || secrets[0] != "whsec_c2V2ZW4=" {
+				t.Errorf("secrets %d: %v", len(secrets), err)
+			}
+
+			f := &feed{world: w, publisher: newPublisher(t, w)}
+			checkpoint, err := f.publisher.TakeOver(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(checkpoint.Position, checkpoint.Flush, checkpoint.Source.Slot); got != "0/16B3748#2 0/16B3800walhook" {
+				t.Errorf("checkpoint %s", got)
+			}
+			if f.publisher.nextID != 5 {
+				t.Errorf("next event is %d, want 5", f.publisher.nextID)
+			}
+			s, _ := f.join(t)
+			if events := f.tail(t, s, TailQuery{Unsettled: true}); len(events) != 1 || events[0].ID != 4 || string(events[0].Body) != "{}" {
+				t.Errorf("unsettled: %v", events)
+			}
+			due, err := s.DueRetries(t.Context(), RetryQuery{Endpoint: 1, Now: time.Now(), Limit: 10, MaxBytes: 1 << 20})
+			if err != nil || len(due.Events) != 1 || due.Events[0].ID != 2 || due.Events[0].Attempts != 1 {
+				t.Errorf("due: %v %v", due, err)
+			}
+		})
+	}
+}
+
+// What the processes of a release say to the outbox goes on working while they
+// are replaced one by one, but for what the file marks.
+func TestUpgrade_AnOlderProcessGoesOn(t *testing.T) {
+	for _, release := range releases {
+		t.Run(fmt.Sprint(release), func(t *testing.T) {
+			t.Parallel()
+			w := atRelease(t, release)
+			if err := Migrate(t.Context(), w.db.URL); err != nil {
+				t.Fatal(err)
+			}
+			statements := strings.Split(releaseFile(t, release, "_running"), ";\n")
+			if len(statements) < 10 {
+				t.Fatalf("%d statements", len(statements))
+			}
+			for _, statement := range statements {
+				if statement = strings.TrimSpace(statement); statement == "" {
+					continue
+				}
+				_, err := w.conn.Exec(t.Context(), statement)
+				refused := strings.Contains(statement, "-- refused")
+				if refused != (err != nil) {
+					t.Errorf("%s\n%v", statement, err)
+				}
+			}
+		})
+	}
+}
+
+// A reader that holds a table for long holds up the migration, but not those
+// who append meanwhile.
+func TestMigrate_DoesNotStandInTheWayOfAppendsWhileItWaits(t *testing.T) {
+	t.Parallel()
+	w := atRelease(t, 1)
+	holder := w.begin(t)
+	execTx(t, holder, "SELECT FROM walhook.event")
+	done := make(chan error, 1)
+	go func() { done <- Migrate(t.Context(), w.db.URL) }()
+
+	appended, slowest := 0, time.Duration(0)
+	for began := time.Now(); time.Since(began) < 2*migrateLockTimeout+migratePause; appended++ {
+		start := time.Now()
+		w.exec(t, `INSERT INTO walhook.event SELECT max(id) + 1, 1, 3, 'dids:1', 'evt_x', 'dids', 'update', now(), now(), '{}' FROM walhook.event`)
+		slowest = max(slowest, time.Since(start))
+	}
+	if slowest > migrateLockTimeout+time.Second {
+		t.Errorf("an append waited for %s", slowest)
+	}
+	if slowest < migrateLockTimeout/4 {
+		t.Errorf("no append of %d ever waited: the migration was not there", appended)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("migrated under a lock: %v", err)
+	default:
+	}
+	commit(t, holder)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMigrate_NamesWhoHoldsItUp(t *testing.T) {
+	t.Parallel()
+	w := atRelease(t, 1)
+	other, err := pgx.Connect(t.Context(), w.db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(t.Context())
+	tx := w.begin(t)
+	execTx(t, tx, "SELECT FROM walhook.event")
+	want := fmt.Sprintf("pid %d (", tx.Conn().PgConn().PID())
+	if got := lockHolders(t.Context(), other); !strings.HasPrefix(got, want) {
+		t.Errorf("%q, want %s…", got, want)
+	}
+}
