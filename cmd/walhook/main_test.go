@@ -79,7 +79,7 @@ func TestCommands_NeedNoManual(t *testing.T) {
 		}
 	}
 	visit(newRootCommand())
-	for _, name := range []string{"demo", "setup", "teardown", "run", "listen", "endpoints", "version"} {
+	for _, name := range []string{"demo", "setup", "teardown", "run", "listen", "endpoints", "bench", "version"} {
 		if !names[name] {
 			t.Errorf("no command %s", name)
 		}

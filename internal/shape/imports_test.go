@@ -39,6 +39,8 @@ var rules = []rule{
 	{folder: "internal/pgtest", may: []string{"internal/pgcluster"}},
 	{folder: "internal/carrier", may: []string{"schemas", "internal"}},
 	{folder: "internal/receiver", may: []string{"schemas", "internal"}},
+	// The benchmark measures the reader by itself.
+	{folder: "internal/bench", may: []string{"schemas", "cdc", "internal"}},
 	{folder: "internal", may: []string{"schemas"}},
 }
 

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"walhook/internal/bench"
+)
+
+const benchLong = `Measures walhook on this machine, with nothing to prepare: a throwaway
+PostgreSQL with fsync on, a carrier's tables, receivers that count what they get
+by webhook-id, and walhook itself, each in a process of its own.
+
+The measures, all but the long ones unless some are named:
+
+  drain    single-row transactions, committed before walhook starts, to the
+           last 2xx; beside it, in the same run, plain POSTs by net/http to the
+           same receivers, and walhook's reader alone
+  bulk     the same from one transaction
+
+Figures are medians of the repetitions, with the least and the greatest. A
+delivery that is lost or wrong is an error.`
+
+// benchHelper is the hidden command that runs the benchmark's helper processes.
+const benchHelper = "bench-helper"
+
+func newBenchCommand() *cobra.Command {
+	o := bench.Defaults()
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "bench [measure…]",
+		Short: "Measure throughput, latency and cost on this machine",
+		Long:  benchLong,
+		Example: `  walhook bench
+  walhook bench drain --changes 200000 --json`,
+		Args:      cobra.OnlyValidArgs,
+		ValidArgs: bench.Measures(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				o.Measures = args
+			}
+			return runBench(cmd.Context(), o, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&asJSON, "json", false, "print the report as JSON, and nothing else on standard output")
+	flags.IntVar(&o.Repetitions, "repetitions", o.Repetitions, "how often each measure is taken")
+	flags.IntVar(&o.Changes, "changes", o.Changes, "changes that drain and bulk commit")
+	flags.IntVar(&o.Accounts, "accounts", o.Accounts, "accounts that the changes are spread over")
+	flags.IntVar(&o.Receivers, "receivers", o.Receivers, "addresses that the accounts' endpoints are spread over")
+	flags.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "plain POSTs at a time")
+	flags.StringVar(&o.PGBin, "pg-bin", "", "folder of the PostgreSQL programs to use (initdb, postgres); searched for when empty")
+	return cmd
+}
+
+func runBench(ctx context.Context, o bench.Options, asJSON bool, out, errOut io.Writer) error {
+	if err := o.Validate(); err != nil {
+		return usage(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this binary: %w", err)
+	}
+	o.Walhook = bench.Program{Path: self, Helper: []string{benchHelper}}
+	o.Version = readBuild().version
+	o.Step = func(message string) { fmt.Fprintln(errOut, "·", message) }
+	report, err := bench.Run(ctx, o)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	if asJSON {
+		return report.WriteJSON(out)
+	}
+	return report.Write(out)
+}
+
+func newBenchHelperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   benchHelper + " name",
+		Short: "A helper process of 'walhook bench'",
+		Long: strings.TrimSpace(`
+A helper process of 'walhook bench', which starts it: it answers questions on
+its standard input, JSON both ways, and is of no use by itself.`),
+		Example: "  walhook " + benchHelper + " receive",
+		Hidden:  true,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return bench.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}

@@ -1,0 +1,105 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/procfs"
+)
+
+// Cost is what deliveries cost. What the system cannot tell is 0: of other
+// processes than walhook's own, only Linux does.
+type Cost struct {
+	WalhookCPU  float64 `json:"walhook_cpu_seconds_per_1000"`
+	PostgresCPU float64 `json:"postgres_cpu_seconds_per_1000"`
+	PeakRSS     float64 `json:"walhook_peak_rss_mib"`
+	WAL         float64 `json:"wal_bytes_per_delivery"`
+}
+
+// CostSpread is the cost over the repetitions.
+type CostSpread struct {
+	WalhookCPU  Spread `json:"walhook_cpu_seconds_per_1000"`
+	PostgresCPU Spread `json:"postgres_cpu_seconds_per_1000"`
+	PeakRSS     Spread `json:"walhook_peak_rss_mib"`
+	WAL         Spread `json:"wal_bytes_per_delivery"`
+}
+
+func costSpread[R any](runs []R, cost func(R) Cost) CostSpread {
+	return CostSpread{
+		WalhookCPU:  spreadOf(runs, func(r R) float64 { return cost(r).WalhookCPU }),
+		PostgresCPU: spreadOf(runs, func(r R) float64 { return cost(r).PostgresCPU }),
+		PeakRSS:     spreadOf(runs, func(r R) float64 { return cost(r).PeakRSS }),
+		WAL:         spreadOf(runs, func(r R) float64 { return cost(r).WAL }),
+	}
+}
+
+// meter reads what has been used so far.
+type meter struct {
+	postgresCPU float64 // seconds, of all of the server's processes
+	wal         int64   // bytes written to the log
+}
+
+func (b *bench) meter(ctx context.Context) (m meter, err error) {
+	if err := b.admin.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn() - '0/0'`).Scan(&m.wal); err != nil {
+		return m, fmt.Errorf("read the end of the log: %w", err)
+	}
+	m.postgresCPU = treeCPU(b.cluster.PID())
+	return m, nil
+}
+
+// cost is what walhook and PostgreSQL have used since a meter was read, for so
+// many deliveries, walhook's start and stop included. It must have been stopped.
+func (b *bench) cost(ctx context.Context, walhook *child, peak uint64, since meter, deliveries int) (Cost, error) {
+	now, err := b.meter(ctx)
+	if err != nil {
+		return Cost{}, err
+	}
+	thousands := float64(deliveries) / 1000
+	return Cost{
+		WalhookCPU:  walhook.cpu() / thousands,
+		PostgresCPU: (now.postgresCPU - since.postgresCPU) / thousands,
+		PeakRSS:     float64(peak) / (1 << 20),
+		WAL:         float64(now.wal-since.wal) / float64(deliveries),
+	}, nil
+}
+
+// userHZ is the unit of CPU time in /proc (proc_pid_stat(5)): fixed on all
+// architectures that Go runs on.
+const userHZ = 100
+
+// treeCPU is what a process, its children and those that it has outlived have
+// used; 0 where the system does not tell.
+func treeCPU(root int) float64 {
+	processes, err := procfs.AllProcs()
+	if err != nil {
+		return 0
+	}
+	var ticks int
+	for _, p := range processes {
+		stat, err := p.Stat()
+		if err != nil {
+			continue // it has just ended: its parent has its time
+		}
+		switch root {
+		case p.PID:
+			ticks += int(stat.UTime) + int(stat.STime) + stat.CUTime + stat.CSTime
+		case stat.PPID:
+			ticks += int(stat.UTime) + int(stat.STime)
+		}
+	}
+	return float64(ticks) / userHZ
+}
+
+// peakRSS is the most memory that a running process has had resident, in bytes.
+// rusage is of no use here: a child's begins with its parent's.
+func peakRSS(pid int) uint64 {
+	process, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0
+	}
+	status, err := process.NewStatus()
+	if err != nil {
+		return 0
+	}
+	return status.VmHWM
+}

@@ -1,0 +1,123 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"walhook/cdc"
+	"walhook/schemas"
+)
+
+// decodeJob is the decode-only ceiling: the backlog through walhook's own
+// reader, into a store that only counts.
+type decodeJob struct {
+	Source     string // database URL
+	Slot       string
+	Checkpoint schemas.Checkpoint // of a slot that nobody has read
+	Changes    int
+}
+
+type decodeResult struct{ Changes int }
+
+// run reads until all the changes were seen.
+func (j decodeJob) run(ctx context.Context) (decodeResult, error) {
+	store := &countingStore{checkpoint: j.Checkpoint, want: j.Changes, all: make(chan struct{})}
+	cfg := cdc.Config{URL: j.Source, Slot: j.Slot, Catalog: schemas.Carrier()}
+	reader, err := cdc.New(cfg, store, zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return decodeResult{}, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- reader.Run(ctx) }()
+	select {
+	case <-store.all:
+		stop()
+		err = <-ended
+	case err = <-ended:
+		if err == nil {
+			err = fmt.Errorf("decode: stopped after %d of %d changes", store.count(), j.Changes)
+		}
+	}
+	return decodeResult{Changes: store.count()}, err
+}
+
+// countingStore stores nothing but the position.
+type countingStore struct {
+	want int
+	all  chan struct{} // closed when want changes were seen
+
+	mu         sync.Mutex
+	checkpoint schemas.Checkpoint // guarded by mu
+	changes    int                // guarded by mu
+}
+
+func (s *countingStore) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes
+}
+
+// TakeOver implements [cdc.Store].
+func (s *countingStore) TakeOver(context.Context) (schemas.Checkpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checkpoint, nil
+}
+
+// Append implements [cdc.Store].
+func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.changes
+	s.changes += len(batch.Changes)
+	s.checkpoint.Position, s.checkpoint.Xid, s.checkpoint.Flush = batch.Position, batch.Xid, batch.Flush
+	if before < s.want && s.changes >= s.want {
+		close(s.all)
+	}
+	return nil
+}
+
+// Follow implements [cdc.Store]. A throwaway server has one timeline.
+func (s *countingStore) Follow(context.Context, int32) error {
+	return errors.New("the source changed its timeline")
+}
+
+// RecordGap implements [cdc.Store]. The reader ends with the gap.
+func (s *countingStore) RecordGap(context.Context, schemas.Gap) error { return nil }
+
+// BeginSnapshot implements [cdc.SnapshotStore].
+func (s *countingStore) BeginSnapshot(_ context.Context, source schemas.Source) error {
+	s.checkpoint.Source = source
+	return nil
+}
+
+// SnapshotBegun implements [cdc.SnapshotStore].
+func (s *countingStore) SnapshotBegun(context.Context, string) (bool, error) { return false, nil }
+
+// LoadSnapshot implements [cdc.SnapshotStore]: the point is all that is kept.
+func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(cdc.SnapshotSink) error) error {
+	s.checkpoint.Position, s.checkpoint.Flush = schemas.Position{Commit: point}, point
+	return fill(s)
+}
+
+// Account implements [cdc.SnapshotSink].
+func (s *countingStore) Account(context.Context, schemas.Account) error { return nil }
+
+// Owner implements [cdc.SnapshotSink].
+func (s *countingStore) Owner(context.Context, schemas.OwnerEdge) error { return nil }
+
+// decodeSlot makes a slot at the present end of the log and returns where it
+// stands.
+func decodeSlot(ctx context.Context, source, slot string) (schemas.Checkpoint, error) {
+	store := &countingStore{}
+	cfg := cdc.Config{URL: source, Slot: slot, Catalog: schemas.Carrier()}
+	err := cdc.Snapshot(ctx, cfg, store, false, zap.NewNop())
+	return store.checkpoint, err
+}

@@ -1,0 +1,214 @@
+package bench
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Tally is what the receivers counted of one run.
+type Tally struct {
+	Expected  int `json:"expected"`
+	Delivered int `json:"delivered"` // distinct webhook-ids answered with 2xx
+	Again     int `json:"again"`     // taken once more under the same webhook-id
+	Wrong     int `json:"wrong"`     // not an event that was committed, or not to whom it belongs
+	// PeakInFlight is the most requests that were there at once.
+	PeakInFlight int `json:"peak_in_flight"`
+	// Verified is how many of the deliveries had their signature checked with
+	// the official library and their body compared with PostgreSQL's row.
+	Verified int    `json:"verified"`
+	Fault    string `json:"fault,omitempty"` // the first wrong one
+
+	First time.Time `json:"-"` // when the first 2xx was given
+	Last  time.Time `json:"-"`
+}
+
+// expectation is the records whose insertion the receivers expect, each once:
+// ids First to First+Count-1.
+type expectation struct {
+	First, Count int64
+	Sampled      bool // keep samples, to verify later
+}
+
+// maxSamples bounds what is kept for verification.
+const maxSamples = 256
+
+// sample is a delivery as it came.
+type sample struct {
+	Record    int64
+	Account   string
+	ID        string
+	Timestamp string
+	Signature string
+	Body      []byte
+}
+
+// count counts the deliveries of an expectation. It is written for tens of
+// thousands of requests a second: what is costly waits until the report.
+type count struct {
+	expectation
+	every     int64 // of so many records one is a sample
+	slots     []slot
+	stripes   [256]sync.Mutex // guard slots, by the low bits of their index
+	delivered atomic.Int64
+	again     atomic.Int64
+	wrong     atomic.Int64
+
+	mu      sync.Mutex
+	samples []sample // guarded by mu
+	fault   string   // guarded by mu
+}
+
+// slot is the first delivery of a record.
+type slot struct {
+	commit  uint64 // of its webhook-id
+	ordinal uint32
+	at      int64 // when it was answered, Unix nanoseconds; 0 for not yet
+}
+
+func newCount(e expectation) *count {
+	return &count{expectation: e, every: max(e.Count/(maxSamples/2), 1), slots: make([]slot, e.Count)}
+}
+
+// take counts one request and says whether it is worth a 2xx.
+func (c *count) take(account string, header http.Header, body []byte) bool {
+	id := header.Get("webhook-id")
+	record, owner, ok := parseBody(body)
+	commit, ordinal, idOK := parseID(id)
+	signature := header.Get("webhook-signature")
+	index := record - c.First
+	switch {
+	case !ok || !idOK || index < 0 || index >= c.Count:
+		c.note("not an event of this run: %s %s", id, body)
+		return false
+	case owner != account:
+		c.note("record %d of account %s came to %s", record, owner, account)
+		return false
+	case !strings.HasPrefix(signature, "v1,") || header.Get("Content-Type") != "application/json":
+		c.note("record %d: signature %q, content type %q", record, signature, header.Get("Content-Type"))
+		return false
+	}
+	stripe := &c.stripes[index%int64(len(c.stripes))]
+	stripe.Lock()
+	s := &c.slots[index]
+	first := s.at == 0
+	if first {
+		*s = slot{commit: commit, ordinal: ordinal, at: time.Now().UnixNano()}
+	}
+	same := s.commit == commit && s.ordinal == ordinal
+	stripe.Unlock()
+	switch {
+	case first:
+		if c.Sampled && index%c.every == 0 {
+			c.keep(sample{record, strings.Clone(account), id, header.Get("webhook-timestamp"), signature, bytes.Clone(body)})
+		}
+		c.delivered.Add(1)
+	case same:
+		c.again.Add(1)
+	default:
+		c.note("record %d came under a second webhook-id, %s", record, id)
+	}
+	return true
+}
+
+func (c *count) keep(s sample) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.samples) < maxSamples {
+		c.samples = append(c.samples, s)
+	}
+}
+
+// note counts a wrong request and keeps the first one's description.
+func (c *count) note(format string, args ...any) {
+	c.wrong.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fault == "" {
+		c.fault = fmt.Sprintf(format, args...)
+		c.fault = c.fault[:min(len(c.fault), 500)]
+	}
+}
+
+// tally adds up. Two records under one webhook-id are wrong.
+func (c *count) tally(peak int64) Tally {
+	t := Tally{Expected: int(c.Count), PeakInFlight: int(peak)}
+	var taken []slot
+	for i := range c.slots {
+		stripe := &c.stripes[i%len(c.stripes)]
+		stripe.Lock()
+		if c.slots[i].at != 0 {
+			taken = append(taken, c.slots[i])
+		}
+		stripe.Unlock()
+	}
+	if len(taken) > 0 {
+		byTime := func(a, b slot) int { return cmp.Compare(a.at, b.at) }
+		t.First = time.Unix(0, slices.MinFunc(taken, byTime).at)
+		t.Last = time.Unix(0, slices.MaxFunc(taken, byTime).at)
+	}
+	slices.SortFunc(taken, func(a, b slot) int {
+		return cmp.Or(cmp.Compare(a.commit, b.commit), cmp.Compare(a.ordinal, b.ordinal))
+	})
+	distinct := slices.CompactFunc(taken, func(a, b slot) bool { return a.commit == b.commit && a.ordinal == b.ordinal })
+	if shared := len(taken) - len(distinct); shared > 0 {
+		c.note("%d records share their webhook-id with another", shared)
+		c.wrong.Add(int64(shared - 1))
+	}
+	t.Delivered, t.Again, t.Wrong = len(distinct), int(c.again.Load()), int(c.wrong.Load())
+	c.mu.Lock()
+	t.Fault = c.fault
+	c.mu.Unlock()
+	return t
+}
+
+// times are when each record was answered first, Unix nanoseconds; 0 for never.
+func (c *count) times() []int64 {
+	times := make([]int64, len(c.slots))
+	for i := range c.slots {
+		stripe := &c.stripes[i%len(c.stripes)]
+		stripe.Lock()
+		times[i] = c.slots[i].at
+		stripe.Unlock()
+	}
+	return times
+}
+
+// The envelope of an inserted did (CONTRACT.md §1) begins like this, and ends so.
+const (
+	bodyStart = `{"type":"insert","schema":"dids","data":"{\"id\":`
+	bodyOwner = `,\"user_id\":`
+	bodyEnd   = `}"}`
+)
+
+// parseBody reads a record's id and its account's.
+func parseBody(body []byte) (record int64, account string, ok bool) {
+	rest, ok := bytes.CutPrefix(body, []byte(bodyStart))
+	if !ok || !bytes.HasSuffix(body, []byte(bodyEnd)) {
+		return 0, "", false
+	}
+	id, rest, ok := bytes.Cut(rest, []byte(bodyOwner))
+	if !ok {
+		return 0, "", false
+	}
+	record, err := strconv.ParseInt(string(id), 10, 64)
+	owner, _, ok := bytes.Cut(rest, []byte(","))
+	return record, string(owner), ok && err == nil
+}
+
+// parseID takes evt_<16 hex digits>_<ordinal> apart (CONTRACT.md §3).
+func parseID(id string) (commit uint64, ordinal uint32, ok bool) {
+	if len(id) < 22 || id[:4] != "evt_" || id[20] != '_' {
+		return 0, 0, false
+	}
+	commit, err := strconv.ParseUint(id[4:20], 16, 64)
+	n, err2 := strconv.ParseUint(id[21:], 10, 32)
+	return commit, uint32(n), err == nil && err2 == nil
+}

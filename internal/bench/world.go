@@ -1,0 +1,157 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/carrier"
+)
+
+// world is a carrier, its outbox and the walhook between them: two databases of
+// the cluster, made for one run and dropped after it.
+type world struct {
+	b        *bench
+	name     string
+	source   string // database URLs
+	outbox   string
+	slot     string
+	conn     *pgx.Conn // on the source
+	accounts int
+	next     int64 // id of the next record
+
+	walhook *child // nil while none runs
+	started time.Time
+}
+
+// firstRecord is the id of a world's first record.
+const firstRecord = 1_000_001
+
+// newWorld makes the databases, the carrier's tables and so many accounts, each
+// with a receiver, and prepares them with 'walhook setup'.
+func (b *bench) newWorld(ctx context.Context, accounts int, url func(index int) string) (*world, error) {
+	b.worlds++
+	w := &world{b: b, name: fmt.Sprintf("bench%d", b.worlds), accounts: accounts, next: firstRecord}
+	w.slot = w.name
+	err := w.build(ctx, url)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare a carrier: %w", err), w.close(ctx))
+	}
+	return w, nil
+}
+
+func (w *world) build(ctx context.Context, url func(index int) string) (err error) {
+	if w.source, err = w.b.cluster.CreateDatabase(ctx, w.name); err != nil {
+		return err
+	}
+	if w.outbox, err = w.b.cluster.CreateDatabase(ctx, w.name+"_outbox"); err != nil {
+		return err
+	}
+	if w.conn, err = pgx.Connect(ctx, w.source); err != nil {
+		return err
+	}
+	if _, err := w.conn.PgConn().Exec(ctx, carrier.Tables).ReadAll(); err != nil {
+		return err
+	}
+	rows := pgx.CopyFromSlice(w.accounts, func(i int) ([]any, error) {
+		return []any{carrier.AccountID(i), "account" + strconv.Itoa(i), url(i)}, nil
+	})
+	if _, err := w.conn.CopyFrom(ctx, pgx.Identifier{"users"}, []string{"id", "username", "web_hook_url"}, rows); err != nil {
+		return err
+	}
+	setup, err := w.b.options.Walhook.start(w.b.dir, w.name+"-setup", w.environ(), nil, nil, "setup")
+	if err != nil {
+		return err
+	}
+	return setup.wait(ctx)
+}
+
+// environ is walhook's configuration: what an operator has to set, and the
+// permission to deliver to this machine.
+func (w *world) environ() []string {
+	return []string{
+		"WALHOOK_SOURCE=" + w.source, "WALHOOK_OUTBOX=" + w.outbox, "WALHOOK_SLOT=" + w.slot,
+		"WALHOOK_ALLOW_CIDR=127.0.0.0/8", "WALHOOK_LISTEN=off",
+	}
+}
+
+// run starts 'walhook run'.
+func (w *world) run(args ...string) (err error) {
+	w.started = time.Now()
+	w.walhook, err = w.b.options.Walhook.start(w.b.dir, w.name+"-run", w.environ(), nil, nil, append([]string{"run"}, args...)...)
+	return err
+}
+
+// stop ends walhook as an operator would.
+func (w *world) stop() error {
+	walhook := w.walhook
+	w.walhook = nil
+	return walhook.stop()
+}
+
+// close ends what still runs and drops the databases.
+func (w *world) close(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	if w.walhook != nil {
+		w.walhook.kill()
+	}
+	if w.conn != nil {
+		_ = w.conn.Close(ctx)
+	}
+	const dropSlots = `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active`
+	if _, err := w.b.admin.Exec(ctx, dropSlots, w.name); err != nil {
+		return fmt.Errorf("drop the slots of a run: %w", err)
+	}
+	for _, database := range []string{w.name, w.name + "_outbox"} {
+		if _, err := w.b.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)"); err != nil {
+			return fmt.Errorf("drop the databases of a run: %w", err)
+		}
+	}
+	return nil
+}
+
+// expect tells the receivers of the records that are about to be made.
+func (w *world) expect(ctx context.Context, records int, sampled bool) (first int64, err error) {
+	first = w.next
+	w.next += int64(records)
+	_, err = w.b.receivers(ctx, receiveOrder{Expect: &expectation{First: first, Count: int64(records), Sampled: sampled}})
+	return first, err
+}
+
+const (
+	// pollEvery is how often the receivers are asked how far they are. When
+	// the last delivery came is their own clock's to say.
+	pollEvery = 20 * time.Millisecond
+	// stalledAfter is how long nothing may arrive.
+	stalledAfter = time.Minute
+)
+
+// delivered waits until so many records have been delivered.
+func (w *world) delivered(ctx context.Context, records int) error {
+	last, at := -1, time.Now()
+	for {
+		report, err := w.b.receivers(ctx, receiveOrder{})
+		switch {
+		case err != nil:
+			return err
+		case report.Delivered >= records:
+			return nil
+		case report.Delivered > last:
+			last, at = report.Delivered, time.Now()
+		case time.Since(at) > stalledAfter:
+			return fmt.Errorf("%d of %d records arrived, and none for %s%s", last, records, stalledAfter, w.walhook.lastWords())
+		}
+		if err := w.walhook.failed(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pollEvery):
+		}
+	}
+}
