@@ -38,6 +38,8 @@ func newRecorder() *recorder {
 	return &recorder{changed: make(chan struct{})}
 }
 
+func (r *recorder) Ping(context.Context) error { return nil }
+
 func (r *recorder) TakeOver(context.Context) (schemas.Checkpoint, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

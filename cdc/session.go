@@ -47,7 +47,8 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 
 // begin takes the slot first, then the epoch, then reads the position: whoever
 // held the slot before can store nothing after that. The checks come last: once
-// we hold the slot, nobody else can move it.
+// we hold the slot, nobody else can move it. A reader whose store does not
+// answer takes no slot: a standby may be better off.
 func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalogReader) (
 	checkpoint schemas.Checkpoint, slot slotState, err error,
 ) {
@@ -61,6 +62,9 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalog
 	}
 	if slot.exists && slot.active {
 		return checkpoint, slot, errSlotInUse
+	}
+	if err := r.store.Ping(ctx); err != nil {
+		return checkpoint, slot, err
 	}
 	if slot.exists && !slot.lost {
 		if err := r.start(ctx, conn); err != nil {

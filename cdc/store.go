@@ -8,6 +8,9 @@ import (
 
 // Store keeps what is read. Only what it has committed is acknowledged.
 type Store interface {
+	// Ping asks whether the store answers, within a time of its own: who
+	// cannot store leaves the slot to others.
+	Ping(ctx context.Context) error
 	// TakeOver makes the caller the only writer and returns what is stored.
 	// It comes before the first Append and after every failed one.
 	TakeOver(ctx context.Context) (schemas.Checkpoint, error)

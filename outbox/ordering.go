@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	orderingSQL = `SELECT ordering FROM walhook.endpoint WHERE account = $1`
+	orderingSQL = `SELECT ordering FROM walhook.endpoint WHERE account = $1 AND webhook = 'account'`
 
 	setOrderingSQL = `
 		UPDATE walhook.endpoint SET ordering = $2, revision = revision + 1, changed_at = clock_timestamp()

@@ -77,7 +77,20 @@ const (
 // publishTimeout bounds an append and a take-over: whoever gets no answer for
 // so long, because the network swallows it, gives the slot to the standby. The
 // server gives up each statement earlier.
-const publishTimeout = 2 * statementTimeout
+const publishTimeout = statementTimeout * 3 / 2
+
+// pingTimeout bounds the question whether the outbox answers.
+const pingTimeout = 3 * time.Second
+
+// Ping asks whether the outbox answers, within three seconds.
+func (p *Publisher) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer in time"))
+	defer cancel()
+	if err := p.store.Ping(ctx); err != nil {
+		return fmt.Errorf("ask whether the outbox answers: %w", err)
+	}
+	return nil
+}
 
 // TakeOver makes this process the only publisher: a new epoch first, which
 // waits for a running append of the old one and refuses its next, then the

@@ -85,7 +85,7 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		resp, progress, err = c.roundTrip(ctx, cancel, c.fresh, target, header, event.Body)
 	}
 	if err == nil {
-		return c.read(resp, cancel, credentials(e.URL))
+		return c.read(resp, cancel, confidential(e))
 	}
 	detail := strings.ReplaceAll(err.Error(), target.String(), "…")
 	if status := progress.status(); status != 0 {
@@ -149,16 +149,23 @@ func (c *courier) request(e outbox.Endpoint, event outbox.Event, at time.Time) (
 	return header, target, nil
 }
 
-// credentials are the parts of a URL that are shown nowhere, as a receiver may
-// show them in its answer.
-func credentials(address string) []string {
-	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
-		return nil
+// confidential are the parts of an endpoint that are shown nowhere, as a
+// receiver may show them in its answer: its secrets, and of its URL the query,
+// user name and password.
+func confidential(e outbox.Endpoint) []string {
+	var hidden []string
+	for _, secret := range e.Secrets {
+		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
 	}
-	password, _ := u.User.Password()
-	basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
-	return slices.DeleteFunc([]string{basic, u.User.String(), password}, func(s string) bool { return s == "" })
+	if u, err := url.Parse(e.URL); err == nil {
+		hidden = append(hidden, u.RawQuery)
+		if u.User != nil {
+			password, _ := u.User.Password()
+			basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+			hidden = append(hidden, basic, u.User.String(), password)
+		}
+	}
+	return slices.DeleteFunc(hidden, func(s string) bool { return s == "" })
 }
 
 // read takes the status, which is all that decides, and a little of the body,
@@ -166,21 +173,14 @@ func credentials(address string) []string {
 func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, hidden []string) answer {
 	a := answer{status: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After")}
 	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
-	var body []byte
-	if resp.Body != http.NoBody {
-		limit := time.AfterFunc(bodyTimeout, func() { cancel(errBodyTimeout) })
-		// One byte more shows the end of a body of just the limit.
-		body, _ = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
-		limit.Stop()
-		if len(body) > maxAnswerBody {
-			cancel(errBodyTimeout) // so that Close drains nothing
-		}
-		resp.Body.Close()
-	}
-	if a.status >= 200 && a.status < 300 {
+	body, fault := readBody(resp, cancel)
+	if a.status >= 200 && a.status < 300 && fault == "" {
 		return a
 	}
-	a.detail = "HTTP " + strconv.Itoa(a.status)
+	a.detail = "HTTP " + strconv.Itoa(a.status) + fault
+	if a.status < 300 {
+		return a
+	}
 	if to, err := resp.Location(); err == nil && a.status < 400 {
 		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
 	}
@@ -193,6 +193,28 @@ func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, hidd
 	}
 	a.detail = clip(a.detail)
 	return a
+}
+
+// readBody reads what may be read of a body. fault is what is to be told of one
+// that did not end as it should: its connection is dropped.
+func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte, fault string) {
+	if resp.Body == http.NoBody {
+		return nil, ""
+	}
+	defer resp.Body.Close()
+	limit := time.AfterFunc(bodyTimeout, func() { cancel(errBodyTimeout) })
+	// One byte more shows the end of a body of just the limit.
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
+	switch inTime := limit.Stop(); {
+	case len(body) > maxAnswerBody:
+		cancel(errBodyTimeout) // so that Close drains nothing
+		return body, ", its body cut at " + strconv.Itoa(maxAnswerBody) + " bytes"
+	case !inTime:
+		return body, ", and no end of its body within " + bodyTimeout.String()
+	case err != nil:
+		return body, ", and its body broke off"
+	}
+	return body, ""
 }
 
 // clip makes text from outside fit a column and a terminal.

@@ -46,7 +46,7 @@ type Config struct {
 	LaneEvents  int           // events buffered for one endpoint; zero means 256
 	LaneBytes   int           // bytes of bodies buffered for one endpoint; zero means 256 KiB
 	BufferBytes int           // bytes of bodies buffered in all, beyond which each lane still gets a little; zero means 32 MiB
-	Lease       time.Duration // how long shards stay ours without word of us; zero means 15 s
+	Lease       time.Duration // how long shards stay ours without word of us; zero means 10 s
 
 	// OnAttempt, when not nil, is called after each attempt, by the goroutine
 	// that everything waits for: it must not block.
@@ -128,7 +128,7 @@ func (c Config) withDefaults() Config {
 	c.LaneEvents = cmp.Or(c.LaneEvents, 256)
 	c.LaneBytes = cmp.Or(c.LaneBytes, 256<<10)
 	c.BufferBytes = cmp.Or(c.BufferBytes, 32<<20)
-	c.Lease = cmp.Or(c.Lease, 15*time.Second)
+	c.Lease = cmp.Or(c.Lease, 10*time.Second)
 	if c.RetrySchedule == nil {
 		c.RetrySchedule = slices.Clone(defaultSchedule)
 	}

@@ -274,7 +274,7 @@ func (f *fakeLog) Renew(context.Context) (time.Time, error) {
 	if f.unrenewed != nil {
 		return time.Time{}, f.unrenewed
 	}
-	return f.now().Add(15 * time.Second), f.fence()
+	return f.now().Add(10 * time.Second), f.fence()
 }
 
 func (f *fakeLog) Rebalance(context.Context) (h outbox.Handover, surplus []int, err error) {

@@ -90,6 +90,9 @@ func (m misbehaviour) test(t *testing.T) {
 	if n := taken.Load(); n > maxTaken {
 		t.Errorf("took %d bytes, want at most %d", n, maxTaken)
 	}
+	if strings.Contains(a.detail, "boom") {
+		t.Errorf("a body was inflated: %q", a.detail)
+	}
 	if len(a.detail) > maxDetail+4 || !strings.Contains(a.detail, m.detail) || strings.Contains(a.detail, "\x00") {
 		t.Errorf("detail %q, want %q in it", a.detail, m.detail)
 	}
@@ -118,7 +121,7 @@ func TestAttempt_TheStatusLineDecidesAndNothingAfterItUndoesIt(t *testing.T) {
 	t.Parallel()
 	var bomb bytes.Buffer
 	zipped := gzip.NewWriter(&bomb)
-	zipped.Write(make([]byte, 64<<20))
+	zipped.Write(bytes.Repeat([]byte("boom"), 16<<20))
 	zipped.Close()
 	const fine = "HTTP/1.1 200 OK\r\n"
 	for _, m := range []misbehaviour{
@@ -130,20 +133,48 @@ func TestAttempt_TheStatusLineDecidesAndNothingAfterItUndoesIt(t *testing.T) {
 		{"failing and no end of header", answersThenDrips("HTTP/1.1 500 No\r\n", "X: y\r\n"), 500, "", "HTTP 500, and no end"},
 		{"closes amid the header", answers(fine + "X: y\r\n"), 200, "", "no end of its header"},
 		{"resets amid the header", func(conn net.Conn, r *bufio.Reader) { answers(fine+"X:")(conn, r); resets(conn) }, 200, "", ""},
-		{"drips a body", answersThenDrips(fine+"Content-Length: 99999\r\n\r\n", "x"), 200, "", ""},
-		{"endless body", answersThenDrips(fine+"\r\n", strings.Repeat("x", 1<<16)), 200, "", ""},
-		{"endless chunks", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), 200, "", ""},
-		{"a huge chunk extension", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n1;", strings.Repeat("x", 1<<16)), 200, "", ""},
-		{"closes amid the body", answers(fine + "Content-Length: 99999\r\n\r\nx"), 200, "", ""},
+		{"drips a body", answersThenDrips(fine+"Content-Length: 99999\r\n\r\n", "x"), 200, "", "HTTP 200, and no end of its body within 2s"},
+		{"endless body", answersThenDrips(fine+"\r\n", strings.Repeat("x", 1<<16)), 200, "", "HTTP 200, its body cut at 4096 bytes"},
+		{"endless chunks", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), 200, "", "no end of its body within 2s"},
+		{"a huge chunk extension", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n1;", strings.Repeat("x", 1<<16)), 200, "", "its body broke off"},
+		{"closes amid the body", answers(fine + "Content-Length: 99999\r\n\r\nx"), 200, "", "its body broke off"},
 		{"resets amid the body", func(conn net.Conn, r *bufio.Reader) {
 			answers(fine+"Content-Length: 99999\r\n\r\nx")(conn, r)
 			resets(conn)
-		}, 200, "", ""},
-		{"gzip bomb", answers(fine + "Content-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 200, "", ""},
-		{"failing with a drip", answersThenDrips("HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "x"), 500, "", "HTTP 500: x"},
+		}, 200, "", "its body broke off"},
+		{"gzip bomb", answers(fine + "Content-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 200, "", "its body cut at 4096 bytes"},
+		{"failing with a drip", answersThenDrips("HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "x"), 500, "", "HTTP 500, and no end of its body within 2s: x"},
 		{"failing with a gzip bomb", answers("HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 500, "", "HTTP 500"},
 	} {
 		t.Run(m.name, m.test)
+	}
+}
+
+// TestAttempt_AConnectionIsDroppedAtTheBoundOfABody has receivers say 200 and
+// then not end: each must find its connection closed, and is not kept.
+func TestAttempt_AConnectionIsDroppedAtTheBoundOfABody(t *testing.T) {
+	t.Parallel()
+	for name, drop := range map[string]string{"endless": strings.Repeat("x", 1<<16), "dripping": "x"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dropped := make(chan struct{}, 3)
+			url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+				answersThenDrips("HTTP/1.1 200 OK\r\n\r\n", drop)(conn, r)
+				dropped <- struct{}{}
+			})
+			c := testCourier(t)
+			c.config.AttemptTimeout = time.Minute // the body has bounds of its own
+			for range cap(dropped) {
+				if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 200 {
+					t.Errorf("%+v", a)
+				}
+				select {
+				case <-dropped:
+				case <-time.After(5 * time.Second):
+					t.Fatal("the connection is still open")
+				}
+			}
+		})
 	}
 }
 

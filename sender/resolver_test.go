@@ -3,6 +3,7 @@ package sender
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -228,6 +229,16 @@ func TestEgress_AProxyOfTheEnvironmentSeesNoConnection(t *testing.T) {
 	}
 	if n := seen.Load(); n != 0 {
 		t.Errorf("the proxy saw %d connections", n)
+	}
+}
+
+func TestAttempt_WhatAReceiverEchoesOfASecretIsNotKept(t *testing.T) {
+	t.Parallel()
+	said := "no: /hook?token=t0ken is not signed with " + secretA + ", or " + strings.TrimPrefix(secretA, "whsec_")
+	url := rawReceiver(t, answers(fmt.Sprintf("HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s", len(said), said)))
+	a := testCourier(t).deliver(t.Context(), testEndpoint(url+"?token=t0ken"), testEvent, time.Now())
+	if a.status != 401 || strings.Contains(a.detail, strings.TrimPrefix(secretA, "whsec_")) || strings.Contains(a.detail, "t0ken") {
+		t.Errorf("%+v", a)
 	}
 }
 

@@ -134,8 +134,8 @@ func TestSender_WhatIsBufferedIsNotSentOnceTheLeaseIsOver(t *testing.T) {
 		log.unrenewed = errors.New("network is down")
 		log.mu.Unlock()
 		after(time.Minute)
-		if n := len(r.of(1)); n < 10 || n > 16 {
-			t.Errorf("%d attempts of a second each in a lease of 15 s", n)
+		if n := len(r.of(1)); n < 6 || n > 11 {
+			t.Errorf("%d attempts of a second each in a lease of 10 s", n)
 		}
 		log.mu.Lock()
 		log.unrenewed = nil

@@ -109,13 +109,16 @@ func (s *Sender) tenure(ctx, stop context.Context) error {
 }
 
 // renew extends the lease three times in its length. Only a lost lease ends
-// it; an outbox that is away may come back in time.
+// it; an outbox that is away may come back in time. A call that gets no answer
+// is given up while there is still time for another, on another connection.
 func (s *Sender) renew(ctx context.Context, session leasing, lease *lease) error {
 	for {
 		if err := pause(ctx, s.config.Lease/3); err != nil {
 			return err
 		}
 		err := s.insist(ctx, "renew the lease", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, s.config.Lease/3, errors.New("renew the lease: no answer in time"))
+			defer cancel()
 			until, err := session.Renew(ctx)
 			if err == nil {
 				lease.extend(until)

@@ -18,10 +18,10 @@ import (
 const (
 	fleetAccounts = 64
 	fleetRecords  = 2
-	fleetLease    = 15 * time.Second
-	// fleetMargin is what a hand-over costs beyond the lease: the others look
-	// every two seconds, and the machine may be busy.
-	fleetMargin = 5 * time.Second
+	fleetLease    = 10 * time.Second
+	// fleetTakeover is the promise. Beyond the lease the others look every two
+	// seconds, and then have to read where the lanes stand.
+	fleetTakeover = 15 * time.Second
 )
 
 // TestFleet_OthersTakeOver has one sender killed, one frozen beyond its lease
@@ -51,12 +51,12 @@ func TestFleet_OthersTakeOver(t *testing.T) {
 	stopped := time.Now()
 	f.mood.Set(receiver.Slow(20*time.Millisecond, receiver.Healthy()))
 	victims := []*actor{f.killed, f.frozen, f.cut}
-	eventually(t, fleetLease+fleetMargin+10*time.Second, func() bool { return f.takenOver(victims, accounts, broken) })
+	eventually(t, fleetTakeover+15*time.Second, func() bool { return f.takenOver(victims, accounts, broken) })
 	for _, victim := range victims {
 		took := f.tookOver(victim, accounts[victim], broken)
 		t.Logf("%s: %d accounts taken over, the first after %s, the last after %s", victim.name, len(accounts[victim]),
 			took[0].Round(10*time.Millisecond), took[len(took)-1].Round(10*time.Millisecond))
-		if last := took[len(took)-1]; last > fleetLease+fleetMargin {
+		if last := took[len(took)-1]; last > fleetTakeover {
 			t.Errorf("%s: the last account was taken over after %s", victim.name, last)
 		}
 	}
