@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -15,8 +16,8 @@ import (
 	"time"
 )
 
-// dnsAnswer is what a scripted name server says to a question for an A record:
-// addresses, or a response code, or nothing at all.
+// dnsAnswer is what a scripted name server says to a question for addresses:
+// those, or a response code, or nothing at all.
 type dnsAnswer struct {
 	addresses []string
 	code      byte // RFC 1035, 4.1.1
@@ -43,9 +44,7 @@ func resolveBy(t *testing.T, c *courier, answer func(question int) dnsAnswer) *c
 				questions++
 			}
 			a := answer(max(questions, 1))
-			if !isA {
-				a.addresses = nil
-			}
+			a.addresses = slices.DeleteFunc(slices.Clone(a.addresses), func(address string) bool { return netip.MustParseAddr(address).Is4() != isA })
 			if !a.silent {
 				server.WriteTo(reply(packet[:n], a), from)
 			}
@@ -75,8 +74,9 @@ func reply(query []byte, a dnsAnswer) []byte {
 	question := query[12 : 12+questionEnd(query[12:])]
 	b := append([]byte{query[0], query[1], 0x81, 0x80 | a.code, 0, 1, 0, byte(len(a.addresses)), 0, 0, 0, 0}, question...)
 	for _, address := range a.addresses {
-		b = append(b, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4) // the name asked for, A, IN, for no time
-		b = append(b, netip.MustParseAddr(address).AsSlice()...)
+		value := netip.MustParseAddr(address).AsSlice()
+		b = append(b, 0xc0, 12, 0, byte(questionType(query[12:])), 0, 1, 0, 0, 0, 0, 0, byte(len(value))) // the name asked for, A or AAAA, IN, for no time
+		b = append(b, value...)
 	}
 	return b
 }

@@ -64,6 +64,9 @@ func (s *countingStore) count() int {
 	return s.changes
 }
 
+// Ping implements [cdc.Store]: memory always answers.
+func (s *countingStore) Ping(context.Context) error { return nil }
+
 // TakeOver implements [cdc.Store].
 func (s *countingStore) TakeOver(context.Context) (schemas.Checkpoint, error) {
 	s.mu.Lock()
