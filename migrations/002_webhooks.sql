@@ -117,3 +117,7 @@ CREATE TABLE walhook.daily_run (
     late       boolean NOT NULL,
     PRIMARY KEY (endpoint, day)
 );
+
+ALTER TABLE walhook.account
+    ADD COLUMN ended_in pg_lsn;
+COMMENT ON COLUMN walhook.account.ended_in IS 'the commit that deleted the account: those above hear of the rest of it';

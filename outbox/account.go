@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,32 +12,48 @@ import (
 )
 
 const (
-	parentsSQL = `SELECT id, parent FROM walhook.account`
+	parentsSQL = `SELECT id, parent, ended_in::text FROM walhook.account`
 
 	writeParentsSQL = `
 		INSERT INTO walhook.account (id, parent) SELECT * FROM unnest($1::text[], $2::text[])
-		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent`
+		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent, ended_in = NULL`
+
+	// Those that a transaction deletes are kept while it lasts: its rest may
+	// come in another batch.
+	writeDepartedSQL = `
+		INSERT INTO walhook.account (id, parent, ended_in)
+		SELECT id, parent, $3::text::pg_lsn FROM unnest($1::text[], $2::text[]) AS w(id, parent)
+		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent, ended_in = excluded.ended_in`
+
+	forgetDepartedSQL = `DELETE FROM walhook.account WHERE ended_in < $1::text::pg_lsn`
 
 	forgetParentsSQL = `DELETE FROM walhook.account WHERE id = ANY ($1)`
 
 	truncateParentsSQL = `DELETE FROM walhook.account`
 )
 
-// loadParents reads the account above each account that has one.
-func (s *Store) loadParents(ctx context.Context) (map[string]string, error) {
-	parents := map[string]string{}
+// loadParents reads the account above each account that has one, and above each
+// that was deleted by the transaction in which the position lies.
+func (s *Store) loadParents(ctx context.Context, position schemas.Position) (parents map[string]string, gone departed, err error) {
+	parents, gone = map[string]string{}, departed{commit: position.Commit, above: map[string]string{}}
 	rows, err := s.pool.Query(ctx, parentsSQL)
 	if err == nil {
 		var id, parent string
-		_, err = pgx.ForEachRow(rows, []any{&id, &parent}, func() error {
-			parents[id] = parent
+		var endedIn *string
+		_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
+			switch {
+			case endedIn == nil:
+				parents[id] = parent
+			case *endedIn == position.Commit.String():
+				gone.above[id] = parent
+			}
 			return nil
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the tree of accounts: %w", err)
+		return nil, departed{}, fmt.Errorf("read the tree of accounts: %w", err)
 	}
-	return parents, nil
+	return parents, gone, nil
 }
 
 // parentOf is the account above as it is kept: none where an account names
@@ -61,7 +79,7 @@ func (r *router) setParent(account, parent string) {
 	}
 }
 
-func (r *router) queueParents(b *pgx.Batch) {
+func (r *router) queueParents(b *pgx.Batch, position schemas.Position) {
 	if r.treeGone {
 		b.Queue(truncateParentsSQL)
 	}
@@ -78,5 +96,16 @@ func (r *router) queueParents(b *pgx.Batch) {
 	}
 	if len(ids) > 0 {
 		b.Queue(writeParentsSQL, ids, parents)
+	}
+	if len(r.departed) > 0 {
+		ids := slices.Collect(maps.Keys(r.departed))
+		above := make([]string, len(ids))
+		for i, id := range ids {
+			above[i] = r.departed[id]
+		}
+		b.Queue(writeDepartedSQL, ids, above, r.p.departed.commit.String())
+	}
+	if len(gone) > 0 || len(ids) > 0 {
+		b.Queue(forgetDepartedSQL, position.Commit.String())
 	}
 }

@@ -20,7 +20,7 @@ func memberInsert(id int, parent any) schemas.Change {
 	return schemas.Change{Kind: schemas.Insert, Relation: members.relation, New: member(id, parent)}
 }
 
-const treeSQL = "SELECT format('%s under %s', id, parent) FROM walhook.account ORDER BY id"
+const treeSQL = "SELECT format('%s under %s', id, parent) FROM walhook.account WHERE ended_in IS NULL ORDER BY id"
 
 func (f *feed) wantTree(t *testing.T, want ...string) {
 	t.Helper()

@@ -57,6 +57,14 @@ const (
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' RETURNING id, revision`
 
+	// In the order in which whoever changes several endpoints takes them.
+	lockAccountSQL = `SELECT FROM walhook.endpoint WHERE account = $1 ORDER BY id FOR NO KEY UPDATE`
+
+	endWebhooksSQL = `
+		UPDATE walhook.endpoint SET ended_at = CASE WHEN $2 THEN clock_timestamp() END,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND (ended_at IS NOT NULL) <> $2`
+
 	deadTooLargeSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8)`
@@ -114,7 +122,7 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 		end.Queue(forgetOwnersSQL, schema)
 	}
 	queueOwners(end, r.owners)
-	r.queueParents(end)
+	r.queueParents(end, batch.Position)
 	for _, u := range r.unrouted {
 		end.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
 	}
@@ -134,6 +142,10 @@ func (r *router) queueTooLarge(b *pgx.Batch) {
 // queueEndpoint writes one endpoint; its route learns id and revision before
 // the events that carry them are copied.
 func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
+	if w.webhooks != webhooksKept {
+		b.Queue(lockAccountSQL, w.route.account)
+		b.Queue(endWebhooksSQL, w.route.account, w.webhooks == webhooksEnded)
+	}
 	learn := func(row pgx.Row) error { return row.Scan(&w.route.endpoint, &w.route.revision) }
 	secret := w.columnText
 	if w.secret != secretOwn {
@@ -145,7 +157,9 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
 		return
 	}
-	b.Queue(amendEndpointSQL, append(args, w.ended)...).QueryRow(learn)
+	if w.ended || w.secret != secretKept {
+		b.Queue(amendEndpointSQL, append(args, w.ended)...).QueryRow(learn)
+	}
 }
 
 func copyEvents(ctx context.Context, conn *pgxpool.Conn, events []eventRow) error {
@@ -153,12 +167,12 @@ func copyEvents(ctx context.Context, conn *pgxpool.Conn, events []eventRow) erro
 		return nil
 	}
 	now := time.Now()
-	columns := []string{"id", "endpoint", "revision", "record", "webhook_id", "schema", "type", "committed_at", "appended_at", "body"}
+	columns := []string{"id", "endpoint", "revision", "record", "webhook_id", "schema", "type", "committed_at", "appended_at", "format", "body"}
 	row := make([]any, len(columns))
 	source := pgx.CopyFromSlice(len(events), func(i int) ([]any, error) {
 		e := &events[i]
 		row[0], row[1], row[2], row[3], row[4] = e.id, e.route.endpoint, e.route.revision, e.record, e.webhookID
-		row[5], row[6], row[7], row[8], row[9] = e.schema, e.typ, e.committedAt, now, e.body
+		row[5], row[6], row[7], row[8], row[9], row[10] = e.schema, e.typ, e.committedAt, now, e.format, e.body
 		return row, nil
 	})
 	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"walhook", "event"}, columns, source); err != nil {

@@ -29,11 +29,15 @@ type Publisher struct {
 	// below is written under it.
 	mu        sync.Mutex
 	epoch     int64
-	live      bool      // the last TakeOver found a position and no append failed since
-	nextID    int64     // of the next event
-	partition time.Time // when the partition in use began
-	routes    map[string]*route
-	parents   map[string]string // by account: the one above
+	live      bool                // the last TakeOver found a position and no append failed since
+	nextID    int64               // of the next event
+	partition time.Time           // when the partition in use began
+	routes    map[string]*route   // by account: its own endpoint
+	webhooks  map[string][]*route // by account: its other ones
+	wanted    map[string]bool     // the hooks that any of them asks for
+	version   int64               // of the webhooks as they are known
+	parents   map[string]string   // by account: the one above
+	departed  departed
 	owners    *ownerCache
 	plans     map[*schemas.Relation]*schemas.Plan
 	warned    map[string]bool // what was named once in the log
@@ -47,6 +51,8 @@ type route struct {
 	revision int64
 	url      string
 	secret   string // the one in the account's column; "" where walhook made it, or it was not seen yet
+
+	subscription *subscription // of a webhook; nil for the account's own endpoint
 }
 
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
@@ -116,7 +122,10 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 	if err := p.loadRoutes(ctx); err != nil {
 		return schemas.Checkpoint{}, err
 	}
-	if p.parents, err = p.store.loadParents(ctx); err != nil {
+	if err := p.loadWebhooks(ctx); err != nil {
+		return schemas.Checkpoint{}, err
+	}
+	if p.parents, p.departed, err = p.store.loadParents(ctx, checkpoint.Position); err != nil {
 		return schemas.Checkpoint{}, err
 	}
 	if err := p.loadPartition(ctx); err != nil {
@@ -199,6 +208,10 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rotate(ctx)
+	if err := p.followWebhooks(ctx); err != nil {
+		p.live = false
+		return err
+	}
 	r := newRouter(p, batch.Changes)
 	if err := r.fetchOwners(ctx); err != nil {
 		p.live = false

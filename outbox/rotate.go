@@ -33,7 +33,7 @@ const (
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE id IN (
 			SELECT id FROM walhook.endpoint WHERE previous_until <= clock_timestamp()
-			ORDER BY account COLLATE "C" FOR NO KEY UPDATE)`
+			ORDER BY account COLLATE "C", id FOR NO KEY UPDATE)`
 )
 
 // RotateSecret gives an account's endpoint a new secret, and answers it. The

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"cmp"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -22,7 +23,17 @@ type endpointWrite struct {
 	secret     secretWrite
 	columnText string // the secret, where the column has one
 	ended      bool
+	webhooks   webhooksWrite
 }
+
+// webhooksWrite is what becomes of an account's webhooks with the account.
+type webhooksWrite string
+
+const (
+	webhooksKept  webhooksWrite = ""
+	webhooksEnded webhooksWrite = "ended"
+	webhooksBegun webhooksWrite = "begun" // an account of that id is there again
+)
 
 // secretWrite is what becomes of an endpoint's secret. The one before signs
 // too, for a while.
@@ -58,6 +69,7 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	if account.HasParent {
 		r.setParent(account.ID, account.Parent)
 	}
+	r.setEnded(account.ID, false)
 	before := r.p.routes[account.ID]
 	if account.HasURL {
 		r.applyURL(account)
@@ -117,13 +129,36 @@ func (w *endpointWrite) setURL(url string, state EndpointState, reason string) {
 // endAccount ends a feed with the account: what was appended is still
 // delivered, nothing follows.
 func (r *router) endAccount(id string) {
+	r.depart(id)
 	r.setParent(id, "")
+	r.setEnded(id, true)
 	to := r.p.routes[id]
 	if to == nil {
 		return
 	}
 	delete(r.p.routes, id)
 	r.write(to).ended = true
+}
+
+// setEnded ends an account's webhooks with the account, or lets them begin
+// again with an account of the same id, as the feed to its own URL does.
+func (r *router) setEnded(account string, ended bool) {
+	webhooks := r.p.webhooks[account]
+	if !slices.ContainsFunc(webhooks, func(w *route) bool { return w.subscription.ended != ended }) {
+		return
+	}
+	to := r.p.routes[account]
+	if to == nil {
+		to = &route{account: account}
+	}
+	w := r.write(to)
+	w.webhooks = webhooksBegun
+	if ended {
+		w.webhooks = webhooksEnded
+	}
+	for _, webhook := range webhooks {
+		webhook.subscription.ended = ended
+	}
 }
 
 // write is the batch's change of an account's endpoint.

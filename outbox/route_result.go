@@ -44,17 +44,12 @@ func (r *router) resultRow(c *schemas.Change, plan *schemas.Plan) {
 }
 
 func (r *router) result(c *schemas.Change, result schemas.Result) {
-	to := r.p.routes[result.Account]
-	if to == nil {
-		r.tally.skipped[skipNoEndpoint]++
-		return
-	}
-	r.add(to, c.CommittedAt, eventRow{
+	r.publish(c, 0, result.Account, &occurrence{
+		hook:   HookRecords,
+		schema: result.Schema,
+		typ:    result.Type,
 		// Results of one schema keep their order; ":" never starts a key's place in a record's name.
-		record:    "result/" + result.Schema,
-		webhookID: c.Position.WebhookID(0),
-		schema:    result.Schema,
-		typ:       result.Type,
-		body:      result.AppendEnvelope(nil),
+		record: "result/" + result.Schema,
+		render: func() ([]byte, error) { return result.AppendEnvelope(nil), nil },
 	})
 }

@@ -28,7 +28,16 @@ type router struct {
 
 	refused *schemas.Change // the last one whose account's id is too long
 
+	// Of the change that is being routed: how many events are its record's own,
+	// how many come after those, and which of them somebody is told.
+	parts, afterwards int
+	laters            []laterEvent
+
+	departed map[string]string // who is above the accounts that the last transaction of the batch deleted
+
 	ahead   map[aheadKey]int // changes that insert or update a record, built when first needed
+	heard   []*route         // the last audience
+	path    []string         // the accounts that it was looked for at
 	scratch []byte
 	tally   tally
 }
@@ -42,6 +51,7 @@ type eventRow struct {
 	webhookID   string
 	schema, typ string
 	committedAt time.Time
+	format      string // what the event's hook says; "" for the record feed
 	body        []byte
 	size        int
 }
@@ -54,13 +64,14 @@ type unroutedRow struct {
 
 func newRouter(p *Publisher, changes []schemas.Change) *router {
 	r := &router{
-		p:       p,
-		changes: changes,
-		plans:   make([]*schemas.Plan, len(changes)),
-		owners:  map[recordKey]ownership{},
-		writeOf: map[string]*endpointWrite{},
-		parents: map[string]string{},
-		tally:   newTally(),
+		p:        p,
+		changes:  changes,
+		plans:    make([]*schemas.Plan, len(changes)),
+		owners:   map[recordKey]ownership{},
+		writeOf:  map[string]*endpointWrite{},
+		parents:  map[string]string{},
+		departed: map[string]string{},
+		tally:    newTally(),
 	}
 	for i := range changes {
 		if relation := changes[i].Relation; relation != nil {
@@ -138,6 +149,7 @@ func (r *router) fetchOwners(ctx context.Context) error {
 func (r *router) route() {
 	for i := range r.changes {
 		c, plan := &r.changes[i], r.plans[i]
+		r.enter(c)
 		switch {
 		case c.Kind == schemas.Message:
 			r.message(c)
@@ -149,23 +161,26 @@ func (r *router) route() {
 			r.resultRow(c, plan)
 		default:
 			r.record(i, c, plan)
+			r.flushLater(c)
 		}
 	}
 }
 
-// emit appends one event for one account; part counts the events of a change.
+// emit appends one of a record's own events, for whoever listens to what
+// happens to an account; part counts the events of a change.
 func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind schemas.Kind, account, key string, row schemas.Tuple) {
 	if plan.Schema == nil {
 		return
 	}
+	r.parts = max(r.parts, part+1)
 	if account == "" {
 		if r.refused != c {
 			r.tally.skipped[skipNoOwner]++
 		}
 		return
 	}
-	to := r.p.routes[account]
-	if to == nil {
+	to := r.audience(account, &occurrence{hook: HookRecords, schema: plan.Schema.Name, typ: kind.String()})
+	if len(to) == 0 {
 		r.tally.skipped[skipNoEndpoint]++
 		return
 	}
@@ -177,7 +192,7 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		r.refuse(c, plan.Schema.Name, kind.String(), key, skipMalformed)
 		return
 	}
-	r.add(to, c.CommittedAt, eventRow{
+	r.addAll(c, to, eventRow{
 		record:    plan.Schema.Name + ":" + key,
 		webhookID: c.Position.WebhookID(part),
 		schema:    plan.Schema.Name,
@@ -225,6 +240,11 @@ func (r *router) truncate(plan *schemas.Plan) {
 		for account := range r.p.routes {
 			r.endAccount(account)
 		}
+		for account := range r.p.webhooks {
+			r.endAccount(account)
+		}
+		clear(r.p.departed.above) // nobody is above anybody any more
+		clear(r.departed)
 		clear(r.p.parents)
 		clear(r.parents)
 		r.treeGone = true

@@ -75,8 +75,14 @@ const (
 
 	endAccountsSQL = `
 		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
-		WHERE webhook = 'account' AND ended_at IS NULL
+		WHERE ended_at IS NULL AND deleted_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
+
+	// The account's own one is there again by mergeAccountsSQL.
+	beginWebhooksSQL = `
+		UPDATE walhook.endpoint e SET ended_at = NULL, revision = revision + 1, changed_at = clock_timestamp()
+		WHERE webhook <> 'account' AND ended_at IS NOT NULL AND deleted_at IS NULL
+			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	sourceReadySQL = `
 		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
@@ -130,6 +136,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		{mergeAccountsSQL, nil},
 		{clearAccountsSQL, []any{reasonCleared, p.nextID}},
 		{endAccountsSQL, nil},
+		{beginWebhooksSQL, nil},
 		{"DROP TABLE walhook.snapshot_account", nil},
 	} {
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {

@@ -1,0 +1,106 @@
+package outbox
+
+import (
+	"slices"
+
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// occurrence is something that happened to an account, before anybody is asked
+// who wants to be told. All endpoints that are told get the same webhook-id and
+// the same body; what an endpoint has of its own, such as its verb and its
+// custom data, is added when it is sent.
+type occurrence struct {
+	// hook is what an endpoint asks for: [HookRecords], or the name of an event.
+	hook string
+	// group is a hook that covers this one and others; "" for none.
+	group string
+	// schema and typ are the columns of the log; for the record feed also what
+	// the filters schemas and types of an endpoint are about.
+	schema, typ string
+	// objectType and action are what the filters type and action of an endpoint
+	// are about; "" where the event has none, which no filter leaves out.
+	objectType, action string
+	// internal says that it is about a leg inside the phone system.
+	internal bool
+	targets  []target
+	// record names what the event is about: events of one record are delivered
+	// in order.
+	record string
+	// format is how the body is sent where the endpoint does not say: envelope,
+	// json or form; "" for the record feed.
+	format string
+	// render makes the body, once, when at least one endpoint wants it. An
+	// error is one of the change, which is listed as unrouted.
+	render func() ([]byte, error)
+}
+
+// target is the number, extension, ring group or queue that an event is about.
+type target struct{ kind, id string }
+
+// publish appends an occurrence to the log, once for each endpoint of its
+// audience. part counts the events of a change, from 0.
+func (r *router) publish(c *schemas.Change, part int, account string, o *occurrence) {
+	r.deliver(c, part, r.audience(account, o), o)
+}
+
+func (r *router) deliver(c *schemas.Change, part int, to []*route, o *occurrence) {
+	if len(to) == 0 {
+		r.tally.skipped[skipNoEndpoint]++
+		return
+	}
+	body, err := o.render()
+	if err != nil {
+		r.p.log.Error("event cannot be rendered, its change is listed as unrouted",
+			zap.Stringer("position", c.Position), zap.String("hook", o.hook), zap.String("schema", o.schema), zap.Error(err))
+		r.refuse(c, o.schema, o.typ, "", skipMalformed)
+		return
+	}
+	r.addAll(c, to, eventRow{record: o.record, webhookID: c.Position.WebhookID(part), schema: o.schema, typ: o.typ, format: o.format, body: body})
+}
+
+// addAll appends one event for each of the endpoints that are told of it.
+func (r *router) addAll(c *schemas.Change, to []*route, e eventRow) {
+	for _, one := range to {
+		r.add(one, c.CommittedAt, e)
+	}
+}
+
+// laterEvent is an occurrence that follows the record's own events of the same
+// change. Who is told is known when it happens: the change may be the last
+// thing that an account hears.
+type laterEvent struct {
+	occurrence occurrence
+	to         []*route
+	place      int // among the change's later events
+}
+
+// later appends an occurrence after the record's own events of the change that
+// is being routed, under the next of its letters. Every call takes a letter,
+// whoever is told: an event is called the same whoever listens. Where it is
+// plain that nobody is told, [router.nobody] takes the letter for less.
+func (r *router) later(account string, o occurrence) {
+	place := r.afterwards
+	r.afterwards++
+	if account == "" {
+		return
+	}
+	if to := r.audience(account, &o); len(to) > 0 {
+		r.laters = append(r.laters, laterEvent{o, slices.Clone(to), place})
+	}
+}
+
+// nobody stands for a call of later that reaches nobody.
+func (r *router) nobody() { r.afterwards++ }
+
+// flushLater appends what came by later while the change was routed.
+func (r *router) flushLater(c *schemas.Change) {
+	for i := range r.laters {
+		e := &r.laters[i]
+		r.deliver(c, r.parts+e.place, e.to, &e.occurrence)
+	}
+	clear(r.laters)
+	r.laters = r.laters[:0]
+}
