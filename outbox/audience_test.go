@@ -208,6 +208,23 @@ func TestAudience_Filters(t *testing.T) {
 	}
 }
 
+func TestAudience_ObjectsFollowTheRecordsOwnEvents(t *testing.T) {
+	eitherWay(t, func(t *testing.T, f *feed, next func()) {
+		f.commit(t, account(7), account(8), dids.insert(1, 7, "1"))
+		f.webhook(t, "7", "a", "hook = 'object'")
+		f.webhook(t, "8", "b", "hook = 'object'", "object_action = 'doc_created'")
+		f.forget(t)
+		next()
+		f.commit(t, dids.update(row(1, 7, "1"), row(1, 7, "2")))
+		f.commit(t, dids.update(row(1, 7, "2"), row(1, 8, "2")), users.delete(7, "n", urlA, nil))
+		wantLines(t, f.told(t),
+			"7/account _1 dids:1 update", "7/a _1b object/dids:1 doc_edited",
+			"7/account _1 dids:1 delete", "8/account _1b dids:1 insert",
+			"7/a _1c object/dids:1 doc_deleted", "8/b _1d object/dids:1 doc_created",
+			"7/account _2 users:7 delete", "7/a _2b object/users:7 doc_deleted")
+	})
+}
+
 // A tree of any height is followed, and its own accounts only.
 func TestAudience_AtAnyHeight(t *testing.T) {
 	p := publisherInMemory(t)

@@ -179,6 +179,7 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		}
 		return
 	}
+	r.object(c, plan, kind, account, key)
 	to := r.audience(account, &occurrence{hook: HookRecords, schema: plan.Schema.Name, typ: kind.String()})
 	if len(to) == 0 {
 		r.tally.skipped[skipNoEndpoint]++
