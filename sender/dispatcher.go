@@ -31,11 +31,14 @@ type dispatcher struct {
 	policy *policy
 	lease  *lease
 
-	lanes  map[int64]*lane
-	shards map[int]*shard
-	ring   fifo[*lane] // lanes with a job to start, in turn
-	wakes  wakes
-	timer  *time.Timer
+	lanes   map[int64]*lane
+	shards  map[int]*shard
+	ring    fifo[*lane] // lanes with a job to start, in turn
+	wakes   wakes
+	timer   *time.Timer
+	timerAt time.Time // what timer is set for; zero for nothing
+	pace    *pace
+	paced   bool // the last attempts that could have begun wait for pace
 
 	inFlight  int
 	workers   int
@@ -71,6 +74,7 @@ func newDispatcher(s *Sender, lease *lease) *dispatcher {
 		sender: s, log: s.log, policy: s.policy, lease: lease,
 		lanes: map[int64]*lane{}, shards: map[int]*shard{},
 		timer:    time.NewTimer(0),
+		pace:     newPace(),
 		batches:  make(chan tailBatch),
 		jobs:     make(chan job, s.config.MaxInFlight),
 		results:  make(chan finished, s.config.MaxInFlight),
@@ -101,6 +105,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		now := time.Now()
 		d.wakeLanes(now)
 		d.startJobs(now)
+		d.setTimer(now)
 		d.handOut()
 		if d.stopping && d.stopped(now) {
 			return errDrained
@@ -119,6 +124,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-limits.over():
 			return fmt.Errorf("stop: %d attempts and %d settlements are not done and may be repeated", d.inFlight, d.unsettled)
 		case <-d.timer.C:
+			d.timerAt = time.Time{}
 		case <-d.lease.renewed:
 		case b := <-batches:
 			d.takeBatch(b, time.Now())
@@ -148,16 +154,28 @@ func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffere
 // outbox is away.
 func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
 
-// wakeLanes looks at the lanes whose time has come, and sets the timer for the
-// next.
+// wakeLanes looks at the lanes whose time has come.
 func (d *dispatcher) wakeLanes(now time.Time) {
 	for l := d.wakes.due(now); l != nil; l = d.wakes.due(now) {
 		d.look(l, now)
 	}
-	if next := d.wakes.next(); !next.IsZero() {
-		d.timer.Reset(max(next.Sub(now), 0))
-	} else {
+}
+
+// setTimer sets the timer for the next lane, or for the next attempt where only
+// pace holds it back. A timer that is set for the same instant is left alone.
+func (d *dispatcher) setTimer(now time.Time) {
+	next := d.wakes.next()
+	if d.paced {
+		next = earliest(next, d.pace.next())
+	}
+	if next.Equal(d.timerAt) {
+		return
+	}
+	d.timerAt = next
+	if next.IsZero() {
 		d.timer.Stop()
+	} else {
+		d.timer.Reset(max(next.Sub(now), 0))
 	}
 }
 
@@ -192,16 +210,21 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 // startJobs starts attempts, one of each lane in turn, as far as the lease and
 // the bounds allow.
 func (d *dispatcher) startJobs(now time.Time) {
+	d.paced = false
 	if !d.lease.holds(now) {
 		return
 	}
 	for d.ring.len() > 0 && d.inFlight < d.sender.config.MaxInFlight && d.unsettled+d.inFlight < d.maxUnsettled() {
+		if d.paced = d.pace.full(now); d.paced {
+			return
+		}
 		l := d.ring.pop()
 		l.inRing = false
 		if j, ok := l.start(now); ok {
 			if j.permit.probe {
 				d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
 			}
+			j.number = d.pace.begin(now)
 			d.attempt(j)
 		}
 		d.look(l, now)

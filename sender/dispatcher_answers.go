@@ -85,6 +85,7 @@ func (d *dispatcher) takeResults(f finished, now time.Time) {
 
 func (d *dispatcher) takeResult(f finished, now time.Time) {
 	d.inFlight--
+	d.pace.end(f.job.number)
 	d.buffered -= len(f.job.event.Body)
 	l := f.job.lane
 	wasClosed, wasUntil := l.breaker.closed(), l.breaker.until

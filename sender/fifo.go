@@ -30,6 +30,9 @@ func (f *fifo[T]) pop() T {
 	return item
 }
 
+// at is the i-th item, from 0, until the next push or pop.
+func (f *fifo[T]) at(i int) *T { return &f.items[f.head+i] }
+
 func (f *fifo[T]) all() iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for _, item := range f.items[f.head:] {

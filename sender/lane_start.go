@@ -16,6 +16,7 @@ type job struct {
 	fromRetry  bool
 	permit     permit
 	breaker    *breaker // that gave the permit
+	number     int64    // as pace counts
 }
 
 // stallAfter is how long nothing may come back from an endpoint before it gets
