@@ -43,10 +43,11 @@ func TestBadNight_OutboxAwayWhileTheSourcesLogGrows(t *testing.T) {
 	if limit := n.metric("walhook_slot_limit_bytes"); limit != 256<<20 {
 		t.Errorf("walhook_slot_limit_bytes is %g", limit)
 	}
+	linger(t.Context(), 9*time.Second-time.Since(cut)) // longer than the server waits for a sign of life
+	if !n.slotIs(t, "active") || n.metric("walhook_source_reconnects_total") != 0 {
+		t.Errorf("after %s the slot was let go: %g new connections", time.Since(cut), n.metric("walhook_source_reconnects_total"))
+	}
 	eventually(t, 30*time.Second, func() bool { return n.get("/readyz") == http.StatusServiceUnavailable })
-	eventually(t, 30*time.Second, func() bool { // longer than the server waits for a sign of life
-		return time.Since(cut) > 9*time.Second && n.slotIs(t, "active")
-	})
 	if n.server.Count() != 20 {
 		t.Errorf("%d deliveries of what is not stored", n.server.Count()-20)
 	}
