@@ -28,6 +28,9 @@ const (
 func (s *Store) Maintain(ctx context.Context) error {
 	for {
 		wait, err := maintainEvery, s.maintainOnce(ctx)
+		if err == nil || errors.Is(err, errUndelivered) {
+			s.metrics.maintained.SetToCurrentTime()
+		}
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, errUndelivered):

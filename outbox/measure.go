@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // measureEvery is how often the backlog is measured.
@@ -55,8 +57,9 @@ const (
 			SELECT r.event_id FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint AND p.state = 'active' LIMIT $1) r`
 )
 
-// Measure keeps walhook_outbox_backlog and walhook_outbox_oldest_seconds until
-// ctx ends. Every process tells the same of the outbox as a whole.
+// Measure keeps the gauges of the outbox, walhook_outbox_backlog and
+// walhook_outbox_oldest_seconds first of all, until ctx ends. Every process
+// tells the same of the outbox as a whole.
 //
 // The backlog is what waits for active endpoints: what the shards' tails have
 // not passed yet, what lanes that stand still have before them, and what is in
@@ -68,17 +71,41 @@ func (s *Store) Measure(ctx context.Context) error {
 	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	for {
-		b, err := s.measure(ctx)
-		if err != nil {
-			b = backlog{events: math.NaN(), oldest: math.NaN()}
-		}
-		s.metrics.backlog.Set(b.events)
-		s.metrics.oldest.Set(b.oldest)
+		s.measureAll(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// measureAll sets every gauge that is about the outbox as a whole, and to NaN
+// what could not be measured.
+func (s *Store) measureAll(ctx context.Context) {
+	m := s.metrics
+	b, err := s.measure(ctx)
+	if err != nil {
+		b = backlog{events: math.NaN(), oldest: math.NaN()}
+	}
+	m.backlog.Set(b.events)
+	m.oldest.Set(b.oldest)
+
+	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the outbox: no answer in time"))
+	defer cancel()
+	up := 0.0
+	if s.Ping(ctx) == nil {
+		up = 1
+	}
+	m.up.Set(up)
+	now, standingErr := s.measureStanding(ctx)
+	if standingErr != nil {
+		m.unknownStanding()
+	} else {
+		m.setStanding(now)
+	}
+	if err = errors.Join(err, standingErr); err != nil {
+		s.log.Debug("outbox cannot be measured", zap.Error(err))
 	}
 }
 

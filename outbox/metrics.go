@@ -1,6 +1,10 @@
 package outbox
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"walhook/schemas"
+)
 
 // metrics are the publisher's side of the log. The names are part of the
 // contract (CONTRACT.md §6).
@@ -12,6 +16,14 @@ type metrics struct {
 	deadLetters prometheus.Counter
 	backlog     prometheus.Gauge
 	oldest      prometheus.Gauge
+
+	up         prometheus.Gauge
+	endpoints  *prometheus.GaugeVec
+	gaps       prometheus.Gauge
+	senders    prometheus.Gauge
+	unowned    prometheus.Gauge
+	ahead      *prometheus.GaugeVec
+	maintained prometheus.Gauge
 }
 
 // The reasons of walhook_changes_skipped_total.
@@ -67,5 +79,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.skipped.WithLabelValues(reason)
 	}
 	reg.MustRegister(m.changes, m.appended, m.skipped, m.deadLetters, m.backlog, m.oldest)
+	m.addStanding(reg)
 	return m
+}
+
+// initChanges shows every schema and type from the start, as zero.
+func (m *metrics) initChanges(catalog *schemas.Catalog) {
+	for _, schema := range catalog.Schemas {
+		for _, kind := range []schemas.Kind{schemas.Insert, schemas.Update, schemas.Delete} {
+			m.changes.WithLabelValues(schema.Name, kind.String())
+		}
+	}
 }

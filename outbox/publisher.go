@@ -57,6 +57,7 @@ type route struct {
 
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
 func (s *Store) Publisher(catalog *schemas.Catalog) *Publisher {
+	s.metrics.initChanges(catalog)
 	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}}
 }
 

@@ -1,0 +1,151 @@
+package outbox
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// worstLimit is how many endpoints a status names.
+const worstLimit = 10
+
+// WorstEndpoint is an endpoint that is sent to and does not get its events.
+type WorstEndpoint struct {
+	EndpointInfo
+	LaneState string // in the words of walhook_lanes
+	// Oldest is how long ago the oldest event was appended that waits for it;
+	// 0 where that is not known.
+	Oldest time.Duration
+}
+
+// The states of a lane as its stored row tells; a row about an older revision
+// of its endpoint does not bind it. There is none for a lane that is well.
+const laneStateSQL = `
+	CASE WHEN p.state <> 'active' THEN 'held'
+		WHEN l.endpoint IS NULL THEN 'live'
+		WHEN l.revision >= p.revision AND l.open AND l.open_until > clock_timestamp() THEN 'open'
+		WHEN l.revision >= p.revision AND l.open THEN 'half_open'
+		WHEN l.revision >= p.revision AND l.paused_until > clock_timestamp() THEN 'paused'
+		WHEN l.behind THEN 'behind'
+		ELSE 'live' END`
+
+const (
+	countEndpointsSQL = `SELECT state, count(*) FROM walhook.endpoint WHERE deleted_at IS NULL GROUP BY state`
+
+	countLanesSQL = `
+		SELECT ` + laneStateSQL + `, count(*)
+		FROM walhook.endpoint p LEFT JOIN walhook.lane l ON l.endpoint = p.id
+		WHERE p.deleted_at IS NULL GROUP BY 1`
+
+	disabledSQL = `
+		SELECT ` + infoColumns + ` FROM walhook.endpoint
+		WHERE state = 'disabled' AND deleted_at IS NULL ORDER BY changed_at DESC LIMIT $1`
+
+	// Those that have only failed for longest come first, then those that are
+	// furthest behind.
+	worstSQL = `
+		SELECT l.endpoint, ` + laneStateSQL + `, l.failing_since, l.stage, l.last_reason,
+			(SELECT count(*) FROM (SELECT FROM walhook.retry r WHERE r.endpoint = p.id LIMIT $2) AS counted),
+			(SELECT count(*) FROM (SELECT FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT $2) AS counted),
+			clock_timestamp() - least(
+				(SELECT e.appended_at FROM walhook.event e WHERE e.id = (
+					SELECT r.event_id FROM walhook.retry r WHERE r.endpoint = p.id ORDER BY r.event_id LIMIT 1)),
+				(SELECT e.appended_at FROM walhook.event e
+					WHERE l.behind AND e.endpoint = p.id AND e.id > l.cursor ORDER BY e.id LIMIT 1))
+		FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
+		WHERE p.state = 'active' AND p.deleted_at IS NULL AND (l.failing_since IS NOT NULL OR l.behind)
+		ORDER BY l.failing_since NULLS LAST, l.cursor LIMIT $1`
+
+	infosSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
+)
+
+func (s *Store) readStates(ctx context.Context, st *Status) error {
+	counts, err := s.countEndpoints(ctx)
+	if err != nil {
+		return err
+	}
+	st.Endpoints = counts
+	rows, err := s.pool.Query(ctx, disabledSQL, worstLimit)
+	if err == nil {
+		st.Disabled, err = pgx.CollectRows(rows, scanEndpointInfo)
+	}
+	return err
+}
+
+// countEndpoints has every state, those without endpoints as zero.
+func (s *Store) countEndpoints(ctx context.Context) (map[EndpointState]int, error) {
+	rows, err := s.pool.Query(ctx, countEndpointsSQL)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[EndpointState]int{}
+	for _, state := range endpointStates() {
+		counts[state] = 0
+	}
+	var state EndpointState
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
+		counts[state] = n
+		return nil
+	})
+	return counts, err
+}
+
+func endpointStates() []EndpointState {
+	return []EndpointState{EndpointActive, EndpointCleared, EndpointUnusable, EndpointDisabled}
+}
+
+func (s *Store) readLanes(ctx context.Context, st *Status) error {
+	rows, err := s.pool.Query(ctx, countLanesSQL)
+	if err != nil {
+		return err
+	}
+	var state string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
+		st.Lanes[state] = n
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.readWorst(ctx, st)
+}
+
+func (s *Store) readWorst(ctx context.Context, st *Status) error {
+	rows, err := s.pool.Query(ctx, worstSQL, worstLimit, CountLimit)
+	if err == nil {
+		st.Worst, err = pgx.CollectRows(rows, scanWorst)
+	}
+	if err != nil || len(st.Worst) == 0 {
+		return err
+	}
+	ids := make([]int64, len(st.Worst))
+	for i := range st.Worst {
+		ids[i] = st.Worst[i].ID
+	}
+	if rows, err = s.pool.Query(ctx, infosSQL, ids); err != nil {
+		return err
+	}
+	infos, err := pgx.CollectRows(rows, scanEndpointInfo)
+	for _, info := range infos {
+		w := &st.Worst[slices.Index(ids, info.ID)]
+		info.Lane, info.Retries, info.Dead = w.Lane, w.Retries, w.Dead
+		w.EndpointInfo = info
+	}
+	return err
+}
+
+// scanWorst reads all but what the endpoint itself says.
+func scanWorst(row pgx.CollectableRow) (w WorstEndpoint, err error) {
+	var failing *time.Time
+	var oldest *time.Duration
+	err = row.Scan(&w.ID, &w.LaneState, &failing, &w.Lane.Stage, &w.Lane.LastReason, &w.Retries, &w.Dead, &oldest)
+	w.Lane.FailingSince = zeroTime(failing)
+	if oldest != nil {
+		w.Oldest = *oldest
+	}
+	return w, err
+}
