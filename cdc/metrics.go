@@ -82,13 +82,13 @@ func number(b bool) float64 {
 }
 
 // observed takes what the source just said of the slot.
-func (m *metrics) observed(s slotReport) {
-	m.retained.Set(s.retained)
-	m.limit.Set(s.limit)
+func (m *metrics) observed(s SlotReport) {
+	m.retained.Set(s.Retained)
+	m.limit.Set(s.Limit)
 	for _, status := range slotStatuses() {
-		m.slot.WithLabelValues(status).Set(number(status == s.status))
+		m.slot.WithLabelValues(status).Set(number(status == s.WALStatus))
 	}
-	m.serverEnd.Store(uint64(s.walEnd))
+	m.serverEnd.Store(uint64(s.WALEnd))
 	m.answers.Store(true)
 }
 

@@ -13,11 +13,14 @@ import (
 )
 
 const reportSQL = `
-	SELECT CASE WHEN slot_name IS NULL THEN 'missing' ELSE coalesce(wal_status, 'lost') END, coalesce(confirmed_flush_lsn, '0/0')::text, pg_current_wal_lsn()::text,
-		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8,
-		CASE WHEN current_setting('max_slot_wal_keep_size')::text LIKE '-%' THEN -1
-			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8
-	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots ON slot_name = wanted.name`
+	SELECT CASE WHEN s.slot_name IS NULL THEN 'missing' ELSE coalesce(s.wal_status, 'lost') END, coalesce(s.active, false),
+		coalesce(s.confirmed_flush_lsn, '0/0')::text, pg_current_wal_lsn()::text,
+		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::float8,
+		CASE WHEN current_setting('max_slot_wal_keep_size') LIKE '-%' THEN -1
+			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8,
+		r.flush_lag
+	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
+	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid`
 
 // slotMissing stands among the values of pg_replication_slots.wal_status for a
 // slot that does not exist.
@@ -27,27 +30,48 @@ func slotStatuses() []string {
 	return []string{"reserved", "extended", "unreserved", "lost", slotMissing}
 }
 
-// slotReport is what a slot costs its server.
-type slotReport struct {
-	status    string      // one of slotStatuses
-	confirmed schemas.LSN // 0 where it does not exist
-	walEnd    schemas.LSN
-	retained  float64 // bytes
-	limit     float64 // bytes; +Inf for none
+// SlotReport is what the source says of a slot, and what that costs it.
+type SlotReport struct {
+	// WALStatus is pg_replication_slots.wal_status, or "missing" for a slot that
+	// does not exist.
+	WALStatus string
+	Active    bool        // somebody reads it
+	Confirmed schemas.LSN // what its reader has confirmed; 0 where it does not exist
+	WALEnd    schemas.LSN // the end of the source's log
+	Retained  float64     // bytes of the log that are kept for it
+	Limit     float64     // bytes that are kept at most; +Inf for no limit
+	// FlushLag is how long its reader took to confirm what it last did; 0 where
+	// nobody reads, or all is confirmed.
+	FlushLag time.Duration
 }
 
-func (r *catalogReader) report(ctx context.Context, slot string) (s slotReport, err error) {
+// ReportSlot asks the source for its slot.
+func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
+	cfg = cfg.withDefaults()
+	source, err := newCatalogReader(ctx, cfg)
+	if err != nil {
+		return SlotReport{}, err
+	}
+	defer source.close(ctx)
+	return source.report(ctx, cfg.Slot)
+}
+
+func (r *catalogReader) report(ctx context.Context, slot string) (s SlotReport, err error) {
 	var confirmed, end string
-	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.status, &confirmed, &end, &s.retained, &s.limit)
+	var lag *time.Duration
+	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag)
 	if err != nil {
 		return s, fmt.Errorf("look at slot %s: %w", slot, err)
 	}
-	if s.limit < 0 {
-		s.limit = math.Inf(1)
+	if s.Limit < 0 {
+		s.Limit = math.Inf(1)
+	}
+	if lag != nil {
+		s.FlushLag = *lag
 	}
 	var endErr error
-	s.confirmed, err = schemas.ParseLSN(confirmed)
-	s.walEnd, endErr = schemas.ParseLSN(end)
+	s.Confirmed, err = schemas.ParseLSN(confirmed)
+	s.WALEnd, endErr = schemas.ParseLSN(end)
 	return s, errors.Join(err, endErr)
 }
 
@@ -85,7 +109,7 @@ func (r *Reader) look(ctx context.Context, source *catalogReader) *catalogReader
 	if source == nil {
 		source, err = newCatalogReader(ctx, r.cfg)
 	}
-	var report slotReport
+	var report SlotReport
 	if err == nil {
 		report, err = source.report(ctx, r.cfg.Slot)
 	}
@@ -101,7 +125,7 @@ func (r *Reader) look(ctx context.Context, source *catalogReader) *catalogReader
 	}
 	if r.State() != Reading {
 		r.metrics.observed(report)
-		r.metrics.flushed.Store(uint64(report.confirmed))
+		r.metrics.flushed.Store(uint64(report.Confirmed))
 	}
 	return source
 }

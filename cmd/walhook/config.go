@@ -119,7 +119,7 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	_, outboxGiven := origin["outbox"]
 	s.Outbox = cmp.Or(s.Outbox, s.Source)
 	switch {
-	case isRegistered(flags, "slot") && s.Roles.Publisher && !sourceGiven:
+	case isRegistered(flags, "slot") && !isOptional(flags, "source") && s.Roles.Publisher && !sourceGiven:
 		return fmt.Errorf(missing, "source", "source", envName("source"), "the carrier database's URL")
 	case isRegistered(flags, "outbox") && !outboxGiven && !sourceGiven:
 		return fmt.Errorf(missing, "outbox", "outbox", envName("outbox"), "the URL of the database that holds it")

@@ -149,6 +149,18 @@ func addSettings(cmd *cobra.Command, names ...string) {
 // names.
 const settingAnnotation = "setting"
 
+// optional marks a setting that cmd can do without, where others cannot.
+func optional(cmd *cobra.Command, name string) {
+	_ = cmd.Flags().SetAnnotation(name, optionalAnnotation, []string{name}) // fails only for unknown flags
+}
+
+const optionalAnnotation = "optional"
+
+func isOptional(flags *pflag.FlagSet, name string) bool {
+	flag := flags.Lookup(name)
+	return flag != nil && flag.Annotations[optionalAnnotation] != nil
+}
+
 // isRegistered says whether addSettings made the named flag.
 func isRegistered(flags *pflag.FlagSet, name string) bool {
 	flag := flags.Lookup(name)

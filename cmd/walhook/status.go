@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"walhook/cdc"
+	"walhook/outbox"
+)
+
+const statusLong = `Shows how walhook stands: position and lag, what the slot costs the source,
+throughput, backlog, lanes by state, the ten worst endpoints with their reason,
+disabled endpoints, dead letters, who publishes, who sends which shards, gaps.
+
+It asks the databases and no process, and counts nothing that can be large, so
+it costs little and works whatever runs. A part that does not answer is named,
+and the rest is shown; the exit status is then 1. Without --source the slot is
+left out. URLs are shown without user name, password and query.
+
+--watch shows it again every few seconds, until it is interrupted; with --json
+that is an object a line.`
+
+func newStatusCommand() *cobra.Command {
+	var o statusOptions
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show lag, backlog, throughput, lanes and the worst endpoints",
+		Long:  statusLong,
+		Example: `  walhook status --source postgres://walhook@db/carrier --outbox postgres://walhook@db/walhook
+  walhook status --outbox postgres://walhook@db/walhook --watch
+  walhook status --source postgres://walhook@db/carrier --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			for _, warning := range s.warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "walhook:", warning)
+			}
+			if o.every < time.Second || o.every > time.Hour {
+				return usage(fmt.Errorf("--every %s: want 1s to 1h", o.every))
+			}
+			return o.run(cmd.Context(), s, cmd.OutOrStdout())
+		},
+	}
+	addSettings(cmd, "source", "outbox", "slot")
+	optional(cmd, "source")
+	flags := cmd.Flags()
+	flags.BoolVar(&o.json, "json", false, "print JSON")
+	flags.BoolVar(&o.watch, "watch", false, "show it again and again")
+	flags.DurationVar(&o.every, "every", 2*time.Second, "how often, with --watch")
+	return cmd
+}
+
+type statusOptions struct {
+	json, watch bool
+	every       time.Duration
+}
+
+// run shows the status once, or again and again until ctx ends.
+func (o statusOptions) run(ctx context.Context, s settings, out io.Writer) error {
+	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return usage(err)
+	}
+	defer store.Close()
+	show := func() error {
+		view := readStatus(ctx, s, store)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := o.write(out, view); err != nil {
+			return err
+		}
+		return view.fault()
+	}
+	if !o.watch {
+		return show()
+	}
+	tick := time.NewTicker(o.every)
+	defer tick.Stop()
+	for {
+		var lost *unreachableError
+		if err := show(); err != nil && !errors.As(err, &lost) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (o statusOptions) write(out io.Writer, view statusView) error {
+	switch {
+	case o.json:
+		return view.writeJSON(out, o.watch)
+	case o.watch && isTerminal(out):
+		// Home and clear (ECMA-48, CUP and ED), once all of it is known.
+		if _, err := io.WriteString(out, "\x1b[H\x1b[2J"); err != nil {
+			return err
+		}
+	}
+	return view.write(out)
+}
+
+// statusTimeout bounds what one database may take to answer.
+const statusTimeout = 20 * time.Second
+
+// statusView is one look at source and outbox.
+type statusView struct {
+	slot      string
+	source    *cdc.SlotReport // nil where it was not asked or did not answer
+	sourceErr error
+	asked     bool // there is a source to ask
+	outbox    *outbox.Status
+	outboxErr error
+}
+
+func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView {
+	view := statusView{slot: s.Slot, asked: s.Source != ""}
+	source := make(chan struct{})
+	go func() {
+		defer close(source)
+		if !view.asked {
+			return
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
+		defer cancel()
+		report, err := cdc.ReportSlot(ctx, s.cdcConfig())
+		if view.sourceErr = err; err == nil {
+			view.source = &report
+		}
+	}()
+	asking, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
+	defer cancel()
+	err := store.CheckMigrated(asking)
+	var status outbox.Status
+	if err == nil {
+		status, err = store.Status(asking)
+	}
+	if view.outboxErr = outboxFault(err); err == nil {
+		view.outbox = &status
+	}
+	<-source
+	return view
+}
+
+// unreachableError says which parts could not be shown.
+type unreachableError struct{ err error }
+
+func (e *unreachableError) Error() string { return e.err.Error() }
+func (e *unreachableError) Unwrap() error { return e.err }
+
+// fault is what kept a part from being shown; nil for nothing.
+func (v *statusView) fault() error {
+	var faults []error
+	if v.sourceErr != nil {
+		faults = append(faults, fmt.Errorf("the source cannot be asked: %w", v.sourceErr))
+	}
+	if v.outboxErr != nil {
+		faults = append(faults, fmt.Errorf("the outbox cannot be asked: %w", v.outboxErr))
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return &unreachableError{errors.Join(faults...)}
+}
+
+// lag is how far the stored position is behind the source's log; known says
+// whether both answered.
+func (v *statusView) lag() (bytes uint64, seconds float64, known bool) {
+	if v.source == nil {
+		return 0, 0, false
+	}
+	stored := v.source.Confirmed
+	if v.outbox != nil && v.outbox.Publisher.Flush != 0 {
+		stored = v.outbox.Publisher.Flush
+	}
+	if v.source.WALEnd <= stored || stored == 0 {
+		return 0, 0, true
+	}
+	if v.source.Active {
+		seconds = v.source.FlushLag.Seconds()
+	}
+	// A reader that stores nothing confirms nothing either, so that its lag
+	// stands still; the time since it last stored something does not.
+	if v.outbox != nil && !v.outbox.Publisher.StoredAt.IsZero() {
+		if idle := v.outbox.At.Sub(v.outbox.Publisher.StoredAt); idle > idleAdvance {
+			seconds = max(seconds, idle.Seconds())
+		}
+	}
+	return uint64(v.source.WALEnd - stored), seconds, true
+}
+
+// idleAdvance is how seldom an idle reader stores how far it is, with some room:
+// until then what it is behind is no lag but log that concerns nobody.
+const idleAdvance = 15 * time.Second

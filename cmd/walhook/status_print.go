@@ -1,0 +1,229 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"walhook/outbox"
+)
+
+// write prints the status for people.
+func (v *statusView) write(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	p := statusPrinter{table: table}
+	if v.outbox == nil {
+		p.row("outbox", "DOES NOT ANSWER: %v", v.outboxErr)
+	} else {
+		for _, g := range v.outbox.Gaps {
+			p.row("GAP", "changes from %s to %s may be missing since %s: %s; then 'walhook setup --accept-gap'",
+				g.From, orUnknown(g.To.String(), g.To == 0), clock(g.FoundAt), g.Reason)
+		}
+	}
+	v.writeSource(&p)
+	if v.outbox != nil {
+		p.writeOutbox(v.outbox)
+	}
+	if err := table.Flush(); err != nil || v.outbox == nil {
+		return err
+	}
+	return writeEndpointTables(out, v.outbox)
+}
+
+// statusPrinter prints lines of a name and what there is to say.
+type statusPrinter struct{ table io.Writer }
+
+func (p *statusPrinter) row(name, format string, args ...any) {
+	fmt.Fprintf(p.table, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+}
+
+func (v *statusView) writeSource(p *statusPrinter) {
+	switch {
+	case !v.asked:
+		p.row("source", "not asked: no --source")
+		return
+	case v.source == nil:
+		p.row("source", "DOES NOT ANSWER: %v", v.sourceErr)
+		return
+	}
+	s := v.source
+	switch {
+	case s.WALStatus == "missing":
+		p.row("slot", "%s DOES NOT EXIST", v.slot)
+		return
+	case s.Active:
+		p.row("slot", "%s, read, its log is %s", v.slot, s.WALStatus)
+	default:
+		p.row("slot", "%s, NOT READ BY ANYBODY, its log is %s", v.slot, s.WALStatus)
+	}
+	if bytes, seconds, known := v.lag(); known {
+		p.row("lag", "%s, %s", byteText(float64(bytes)), secondsText(seconds))
+	}
+	if math.IsInf(s.Limit, 1) {
+		p.row("kept for it", "%s on the source's disk, with no limit (max_slot_wal_keep_size)", byteText(s.Retained))
+	} else {
+		p.row("kept for it", "%s on the source's disk, %.0f%% of %s (max_slot_wal_keep_size)", byteText(s.Retained), 100*s.Retained/s.Limit, byteText(s.Limit))
+	}
+}
+
+func (p *statusPrinter) writeOutbox(st *outbox.Status) {
+	pub := &st.Publisher
+	switch {
+	case pub.StoredAt.IsZero():
+		p.row("position", "none: 'walhook setup' has not finished")
+	default:
+		p.row("position", "%s, stored %s ago", pub.Position, secondsText(st.At.Sub(pub.StoredAt).Seconds()))
+	}
+	if pub.Name != "" {
+		p.row("publisher", "%s, epoch %d, since %s", pub.Name, pub.Epoch, clock(pub.TakenAt))
+	}
+	p.row("throughput", "%s events/s appended, %s delivered, %s attempts/s failed (last %s)",
+		rateText(st.Appended), rateText(st.Delivered), rateText(st.Failed), outbox.ThroughputWindow)
+	if st.Backlog == 0 {
+		p.row("backlog", "nothing waits")
+	} else {
+		p.row("backlog", "about %.0f events, the oldest for %s", st.Backlog, secondsText(st.Oldest.Seconds()))
+	}
+	p.row("lanes", "%s", countsText(st.Lanes))
+	states := map[string]int{}
+	for state, n := range st.Endpoints {
+		states[string(state)] = n
+	}
+	p.row("endpoints", "%s", countsText(states))
+	p.row("dead letters", "%s", deadText(st.DeadLetters))
+	for _, s := range st.Senders {
+		lease := fmt.Sprintf("lease for %s", secondsText(s.Lease.Seconds()))
+		if s.Lease <= 0 {
+			lease = "LEASE OVER"
+		}
+		p.row("sender", "%s, %s, shards %s", s.Name, lease, shardText(s.Shards))
+	}
+	if len(st.Unowned) > 0 {
+		p.row("NO SENDER", "for shards %s: their endpoints get nothing", shardText(st.Unowned))
+	}
+}
+
+func writeEndpointTables(out io.Writer, st *outbox.Status) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if len(st.Worst) > 0 {
+		fmt.Fprintln(table, "\nWORST\tLANE\tREASON\tFAILING SINCE\tOLDEST WAITS\tIN RETRY\tDEAD\tURL")
+		for i := range st.Worst {
+			w := &st.Worst[i]
+			since, oldest := "", ""
+			if !w.Lane.FailingSince.IsZero() {
+				since = clock(w.Lane.FailingSince)
+			}
+			if w.Oldest > 0 {
+				oldest = secondsText(w.Oldest.Seconds())
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(w.Account), w.LaneState, printable(w.Lane.LastReason),
+				since, oldest, countText(w.Retries), countText(w.Dead), printable(w.URL))
+		}
+	}
+	if n := len(st.Disabled); n > 0 {
+		fmt.Fprintln(table, "\nDISABLED\tBY\tSINCE\tREASON\tURL")
+		for i := range st.Disabled {
+			e := &st.Disabled[i]
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(e.Account), e.DisabledBy, clock(e.ChangedAt), printable(e.Reason), printable(e.URL))
+		}
+		if more := st.Endpoints[outbox.EndpointDisabled] - n; more > 0 {
+			fmt.Fprintf(table, "… and %d more: 'walhook endpoints' lists them\n", more)
+		}
+	}
+	return table.Flush()
+}
+
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func orUnknown(text string, unknown bool) string {
+	if unknown {
+		return "an unknown position"
+	}
+	return text
+}
+
+func byteText(n float64) string {
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if n < 1024 {
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", n), ".0") + " " + unit
+		}
+		n /= 1024
+	}
+	return fmt.Sprintf("%.1f TiB", n)
+}
+
+// secondsText is exact where it matters and short where it does not.
+func secondsText(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func rateText(r float64) string {
+	if r > 0 && r < 10 {
+		return fmt.Sprintf("%.1f", r)
+	}
+	return fmt.Sprintf("%.0f", r)
+}
+
+// countsText lists what there is, the most first.
+func countsText(counts map[string]int) string {
+	var parts []string
+	for _, name := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		if counts[a] != counts[b] {
+			return counts[b] - counts[a]
+		}
+		return strings.Compare(a, b)
+	}) {
+		if counts[name] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func deadText(byReason map[string]int) string {
+	total := 0
+	for _, n := range byReason {
+		total += n
+	}
+	text := countsText(byReason)
+	if total >= outbox.CountLimit {
+		return fmt.Sprintf("%d or more; of so many: %s", outbox.CountLimit, text)
+	}
+	return text
+}
+
+// shardText writes runs as from-to.
+func shardText(shards []int) string {
+	var parts []string
+	for i := 0; i < len(shards); {
+		j := i
+		for j+1 < len(shards) && shards[j+1] == shards[j]+1 {
+			j++
+		}
+		if i == j {
+			parts = append(parts, fmt.Sprint(shards[i]))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d-%d", shards[i], shards[j]))
+		}
+		i = j + 1
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, " ")
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"walhook/internal/pgtest"
+)
+
+// statusOf runs 'walhook status' once.
+func statusOf(t *testing.T, args ...string) (statusJSON, string, error) {
+	t.Helper()
+	text, err := walhook(t, append([]string{"status", "--json"}, args...)...)
+	var st statusJSON
+	if decodeErr := json.Unmarshal([]byte(text), &st); decodeErr != nil {
+		t.Fatalf("%v: %v in\n%s", err, decodeErr, text)
+	}
+	return st, text, err
+}
+
+// elsewhere is a database's URL on a port where nobody listens.
+func elsewhere(t *testing.T, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = "127.0.0.1:1"
+	return u.String()
+}
+
+// TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt looks at one account that
+// gets its events and one whose receiver fails, first while both databases are
+// there and then without either.
+func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/2" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(server.Close)
+	address := strings.Replace(server.URL, "http://", "http://user:hunter2@", 1)
+	s := newShop(t, 2, func(account string) string { return address + "/" + account + "?token=hunter2" })
+	args := []string{"--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot}
+
+	before, text, err := statusOf(t, args...)
+	if err != nil || before.Source.Active || before.Source.WALStatus != "reserved" || len(before.Unowned) != 32 || before.Position.Publisher == "" {
+		t.Errorf("before it runs: %v\n%s", err, text)
+	}
+	publisher, sender := s.publisher(t), s.sender(t, "sender", "--outbox", s.outbox.URL)
+	startAll(t, publisher, sender)
+	s.db.Exec(t, `INSERT INTO item (account, n) SELECT 1 + n % 2, n FROM generate_series(1, 100) n`)
+	var st statusJSON
+	eventually(t, 30*time.Second, func() bool {
+		st, text, err = statusOf(t, args...)
+		return err == nil && st.Source.Active && len(st.Senders) == 1 && len(st.Senders[0].Shards) == 32 &&
+			len(st.Worst) == 1 && st.Rates.Appended >= 9 && st.Rates.Delivered >= 4 && st.Rates.Failed > 0 && st.Backlog.Events >= 50
+	})
+	if w := st.Worst[0]; w.Account != "2" || w.Reason != "5xx" || w.URL != strings.Replace(server.URL, "http://", "http://…@", 1)+"/2?…" || w.Oldest <= 0 {
+		t.Errorf("worst %+v", w)
+	}
+	if st.Source.LagBytes == nil || *st.Source.RetainedBytes <= 0 || st.Source.LimitBytes != nil || st.Lanes["live"] == 0 || st.Endpoints["active"] != 2 {
+		t.Errorf("status\n%s", text)
+	}
+	people, err := walhook(t, append([]string{"status"}, args...)...)
+	for _, want := range []string{"slot          " + s.slot + ", read", "lag  ", "throughput  ", "backlog       about", "live", "\n2 ", "5xx"} {
+		if !strings.Contains(people, want) {
+			t.Errorf("%v: the status lacks %q:\n%s", err, want, people)
+		}
+	}
+	if strings.Contains(text+people, "hunter2") {
+		t.Errorf("a secret is shown:\n%s%s", text, people)
+	}
+
+	st, text, err = statusOf(t, "--source", elsewhere(t, s.db.URL), "--outbox", s.outbox.URL, "--slot", s.slot)
+	if exitStatus(t.Context(), err) != exitFault || st.Source.Reachable || st.Source.Error == "" || st.Source.LagBytes != nil || len(st.Worst) != 1 {
+		t.Errorf("without the source: %v\n%s", err, text)
+	}
+	st, text, err = statusOf(t, "--source", s.db.URL, "--outbox", elsewhere(t, s.outbox.URL), "--slot", s.slot)
+	if exitStatus(t.Context(), err) != exitFault || st.Outbox.Reachable || !st.Source.Active || st.Source.RetainedBytes == nil || st.Backlog != nil {
+		t.Errorf("without the outbox: %v\n%s", err, text)
+	}
+	people, err = walhook(t, "status", "--source", s.db.URL, "--outbox", elsewhere(t, s.outbox.URL), "--slot", s.slot)
+	if err == nil || !strings.Contains(people, "outbox       DOES NOT ANSWER") || !strings.Contains(people, "kept for it") {
+		t.Errorf("without the outbox: %v\n%s", err, people)
+	}
+	st, text, err = statusOf(t, "--outbox", s.outbox.URL)
+	if err != nil || st.Source != nil || len(st.Worst) != 1 {
+		t.Errorf("without --source: %v\n%s", err, text)
+	}
+	publisher.stop(t)
+	sender.stop(t)
+}
+
+func TestStatus_SaysThatNothingIsSetUp(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	st, text, err := statusOf(t, "--source", db.URL, "--slot", "nobody_made_it")
+	if err == nil || !strings.Contains(err.Error(), "walhook setup") || st.Source.WALStatus != "missing" {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if _, err := walhook(t, "status"); exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), "outbox is missing") {
+		t.Errorf("without any database: %v", err)
+	}
+}
+
+// Whoever watches is shown the databases as they come and go.
+func TestStatus_WatchingGoesOnWhileTheOutboxIsAway(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, 1, func(string) string { return "http://127.0.0.1:9/" })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := childCommand(t, "status", "--outbox", elsewhere(t, s.outbox.URL), "--json", "--watch", "--every", "1s")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	lines := bufio.NewScanner(out)
+	for range 2 {
+		var st statusJSON
+		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &st) != nil || st.Outbox.Reachable {
+			t.Errorf("got %s", lines.Text())
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after a signal: %v", err)
+	}
+}
