@@ -22,6 +22,10 @@ The measures, all but the long ones unless some are named:
            last 2xx; beside it, in the same run, plain POSTs by net/http to the
            same receivers, and walhook's reader alone
   bulk     the same from one transaction
+  latency  from commit to 2xx, at fixed rates of single-row transactions; each
+           transaction is due at a time fixed beforehand
+  trouble  the same for the healthy ones of many endpoints, without and with
+           others that hang or refuse connections
 
 Figures are medians of the repetitions, with the least and the greatest. A
 delivery that is lost or wrong is an error.`
@@ -54,6 +58,13 @@ func newBenchCommand() *cobra.Command {
 	flags.IntVar(&o.Accounts, "accounts", o.Accounts, "accounts that the changes are spread over")
 	flags.IntVar(&o.Receivers, "receivers", o.Receivers, "addresses that the accounts' endpoints are spread over")
 	flags.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "plain POSTs at a time")
+	flags.Float64SliceVar(&o.Rates, "rates", o.Rates, "rates of latency, transactions a second, comma separated")
+	flags.DurationVar(&o.Length, "length", o.Length, "how long each rate is kept up")
+	flags.IntVar(&o.Endpoints, "endpoints", o.Endpoints, "endpoints of trouble")
+	flags.IntVar(&o.Hanging, "hanging", o.Hanging, "per cent of them that hang")
+	flags.IntVar(&o.Refusing, "refusing", o.Refusing, "per cent of them that refuse connections")
+	flags.Float64Var(&o.TroubleRate, "trouble-rate", o.TroubleRate, "transactions a second of trouble")
+	flags.DurationVar(&o.TroubleLength, "trouble-length", o.TroubleLength, "how long trouble is kept up, and calm before it")
 	flags.StringVar(&o.PGBin, "pg-bin", "", "folder of the PostgreSQL programs to use (initdb, postgres); searched for when empty")
 	return cmd
 }

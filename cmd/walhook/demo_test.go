@@ -14,7 +14,16 @@ import (
 // demoCommand is a demo whose throwaway files go to a folder of the test's.
 func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, temp string) {
 	t.Helper()
-	temp, err := os.MkdirTemp("", "walhook-demo-test-")
+	temp = privateTemp(t)
+	cmd = childCommand(t, append([]string{"demo"}, args...)...)
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	return cmd, temp
+}
+
+// privateTemp is a folder for a child's throwaway files, a server's among them.
+func privateTemp(t *testing.T) string {
+	t.Helper()
+	temp, err := os.MkdirTemp("", "walhook-child-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,9 +31,7 @@ func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, temp string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(temp) })
-	cmd = childCommand(t, append([]string{"demo"}, args...)...)
-	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
-	return cmd, temp
+	return temp
 }
 
 func wantNothingLeft(t *testing.T, temp string) {

@@ -37,6 +37,8 @@ func measures() []measure {
 	return []measure{
 		{"drain", (*bench).drain, false},
 		{"bulk", (*bench).bulk, false},
+		{"latency", (*bench).latency, false},
+		{"trouble", (*bench).trouble, false},
 	}
 }
 

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/procfs"
 )
@@ -61,6 +62,22 @@ func (b *bench) cost(ctx context.Context, walhook *child, peak uint64, since met
 		PeakRSS:     float64(peak) / (1 << 20),
 		WAL:         float64(now.wal-since.wal) / float64(deliveries),
 	}, nil
+}
+
+// usage is the CPU time that has been used by a moment, in seconds.
+type usage struct {
+	at                time.Time
+	walhook, postgres float64
+}
+
+func (w *world) usage() usage {
+	return usage{at: time.Now(), walhook: treeCPU(w.walhook.pid()), postgres: treeCPU(w.b.cluster.PID())}
+}
+
+// cores are the seconds of CPU a second that were used since.
+func (u usage) cores(since usage) (walhook, postgres float64) {
+	seconds := u.at.Sub(since.at).Seconds()
+	return (u.walhook - since.walhook) / seconds, (u.postgres - since.postgres) / seconds
 }
 
 // userHZ is the unit of CPU time in /proc (proc_pid_stat(5)): fixed on all

@@ -145,7 +145,7 @@ func (b *bench) throughputRun(ctx context.Context, commit commitFunc) (run throu
 	if err := w.stop(); err != nil {
 		return run, err
 	}
-	if run.tally, err = w.tally(ctx); err != nil {
+	if run.tally, err = w.tally(ctx, n); err != nil {
 		return run, err
 	}
 	run.total = float64(n) / run.tally.Last.Sub(w.started).Seconds()
@@ -202,7 +202,7 @@ func (w *world) plainPosts(ctx context.Context, n int) (float64, error) {
 	if err := joined(h.ask(ctx, job, &result), h.end(ctx)); err != nil {
 		return 0, err
 	}
-	t, err := w.tally(ctx)
+	t, err := w.tally(ctx, n)
 	if err != nil {
 		return 0, err
 	}

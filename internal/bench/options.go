@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Options say what is measured and how large. There are no zero values:
@@ -22,6 +23,15 @@ type Options struct {
 	Receivers   int // addresses that the accounts' endpoints are spread over
 	Concurrency int // of the plain POSTs
 
+	Rates  []float64     // of latency, transactions a second
+	Length time.Duration // of each run at a rate
+
+	Endpoints     int // of trouble
+	Hanging       int // per cent of them
+	Refusing      int // per cent of them
+	TroubleRate   float64
+	TroubleLength time.Duration // with trouble, and as long without
+
 	// Step hears what is being done; it may be nil.
 	Step func(message string)
 }
@@ -32,6 +42,8 @@ func Defaults() Options {
 	return Options{
 		Measures: DefaultMeasures(), Repetitions: 3,
 		Changes: 100_000, Accounts: 1000, Receivers: 4, Concurrency: 64,
+		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
+		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
 	}
 }
 
@@ -51,10 +63,26 @@ func (o Options) Validate() error {
 		{"changes", o.Changes, 100, 10_000_000},
 		{"accounts", o.Accounts, 1, 1_000_000},
 		{"receivers", o.Receivers, 1, 1000},
+		{"endpoints", o.Endpoints, 100, 1_000_000},
+		{"per cent that hang", o.Hanging, 0, 99},
+		{"per cent that refuse", o.Refusing, 0, 99},
 		{"concurrency", o.Concurrency, 1, 10_000},
 	} {
 		if n.value < n.lo || n.value > n.hi {
 			faults = append(faults, fmt.Errorf("%s %d: want %d to %d", n.name, n.value, n.lo, n.hi))
+		}
+	}
+	if o.Hanging+o.Refusing > 99 {
+		faults = append(faults, fmt.Errorf("%d %% that hang and %d %% that refuse: want some healthy ones", o.Hanging, o.Refusing))
+	}
+	for _, rate := range append(o.Rates[:len(o.Rates):len(o.Rates)], o.TroubleRate) {
+		if !(rate >= 1 && rate <= 100_000) {
+			faults = append(faults, fmt.Errorf("rate %g: want 1 to 100000 a second", rate))
+		}
+	}
+	for _, length := range []time.Duration{o.Length, o.TroubleLength} {
+		if length < 100*time.Millisecond || length > time.Hour {
+			faults = append(faults, fmt.Errorf("length %s: want 100ms to 1h", length))
 		}
 	}
 	return errors.Join(faults...)

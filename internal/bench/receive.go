@@ -16,8 +16,24 @@ import (
 type receiveOrder struct {
 	Listen int          // so many addresses, answered by their list
 	Expect *expectation // from now on
+	Hang   *hang        // who hangs from now on
 	Report bool         // what was counted since
 	Times  bool         // with a report: when each record was answered
+}
+
+// hang says which accounts take requests and never answer: those of each
+// hundred whose place, counted from the first account, is below a bound.
+type hang struct {
+	Below        int
+	FirstAccount int64
+}
+
+func (h *hang) holds(account string) bool {
+	if h == nil || h.Below == 0 {
+		return false
+	}
+	id, err := strconv.ParseInt(account, 10, 64)
+	return err == nil && (id-h.FirstAccount)%100 < int64(h.Below)
 }
 
 // receiveReport is the answer to every order.
@@ -35,6 +51,7 @@ type receiveReport struct {
 // /hooks/<account>.
 type receivers struct {
 	count    atomic.Pointer[count]
+	hang     atomic.Pointer[hang]
 	inFlight atomic.Int64
 	peak     atomic.Int64
 	bodies   sync.Pool // of *[]byte
@@ -62,6 +79,9 @@ func (r *receivers) obey(order receiveOrder) (report receiveReport, err error) {
 	if order.Expect != nil {
 		r.count.Store(newCount(*order.Expect))
 		r.peak.Store(0)
+	}
+	if order.Hang != nil {
+		r.hang.Store(order.Hang)
 	}
 	count := r.count.Load()
 	report.Delivered = int(count.delivered.Load())
@@ -95,6 +115,10 @@ func (r *receivers) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		return
 	}
 	account := strings.TrimPrefix(q.URL.Path, hooksPath)
+	if r.hang.Load().holds(account) {
+		<-q.Context().Done() // the sender has had enough
+		panic(http.ErrAbortHandler)
+	}
 	if !r.count.Load().take(account, q.Header, *body) {
 		w.WriteHeader(http.StatusBadRequest)
 	}

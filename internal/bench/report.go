@@ -17,6 +17,9 @@ type Report struct {
 
 	Drain *Throughput `json:"drain,omitempty"`
 	Bulk  *Throughput `json:"bulk,omitempty"`
+	// Latency has an element for each rate.
+	Latency []Latency `json:"latency,omitempty"`
+	Trouble *Trouble  `json:"trouble,omitempty"`
 }
 
 // WriteJSON writes the report for programs.
@@ -37,6 +40,12 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	if r.Bulk != nil {
 		r.Bulk.write(t, "bulk: one transaction")
+	}
+	for _, l := range r.Latency {
+		l.write(t)
+	}
+	if r.Trouble != nil {
+		r.Trouble.write(t)
 	}
 	return t.Flush()
 }
@@ -71,4 +80,30 @@ func (c CostSpread) write(t *table) {
 	t.row("CPU s per 1,000 deliveries: PostgreSQL", c.PostgresCPU.text())
 	t.row("peak resident memory, MiB", c.PeakRSS.text())
 	t.row("WAL bytes per delivery", c.WAL.text())
+}
+
+func (l Latency) write(t *table) {
+	t.title("latency at %g transactions/s for %g s over %d accounts, ms", l.Rate, l.Seconds, l.Accounts)
+	l.Commit.write(t, "commit to 2xx")
+	l.Due.write(t, "due to 2xx")
+	l.Late.write(t, "begun late")
+	t.row("committed/s", l.Committed.text())
+	t.row("cores: walhook", l.WalhookCores.text())
+	t.row("cores: PostgreSQL", l.PostgresCores.text())
+}
+
+func (q Quantiles) write(t *table, what string) {
+	t.row(what+": p50", q.P50.text())
+	t.row(what+": p99", q.P99.text())
+	t.row(what+": p99.9", q.P999.text())
+}
+
+func (r *Trouble) write(t *table) {
+	t.title("trouble: the healthy of %d endpoints, of which %d %% hang and %d %% refuse, at %g transactions/s for %g s, ms",
+		r.Endpoints, r.Hanging, r.Refusing, r.Rate, r.Seconds)
+	r.Calm.write(t, "calm: commit to 2xx")
+	r.Trouble.write(t, "in trouble: commit to 2xx")
+	t.row("p99 in trouble to p99 calm", r.Ratio.text())
+	t.row("most requests in flight", r.Hung.text())
+	t.row("peak resident memory, MiB", r.PeakRSS.text())
 }

@@ -17,17 +17,20 @@ import (
 const didData = `SELECT row_to_json(d)::text FROM (SELECT id, user_id, call_flow_id, channel_group_id, voicemail_inbox_id,
 	number, number_type, state, ratecenter, sms_enabled, xmpp_enabled, inbound_cnam FROM dids WHERE id = $1) d`
 
-// tally fetches what the receivers counted, and checks it: every record came,
+// tally fetches what the receivers counted, and checks it: so many records came,
 // none was wrong, and the samples have the right bytes and signatures.
-func (w *world) tally(ctx context.Context) (Tally, error) {
+func (w *world) tally(ctx context.Context, want int) (Tally, error) {
 	report, err := w.b.receivers(ctx, receiveOrder{Report: true})
 	if err != nil {
 		return Tally{}, err
 	}
 	t := report.Tally
-	t.First, t.Last = report.First, report.Last
+	t.First, t.Last, t.Expected = report.First, report.Last, want
 	if t.Wrong > 0 {
 		return t, fmt.Errorf("%d deliveries were wrong; the first: %s", t.Wrong, t.Fault)
+	}
+	if t.Delivered != want {
+		return t, fmt.Errorf("%d webhook-ids were delivered, want %d", t.Delivered, want)
 	}
 	if len(report.Samples) == 0 {
 		return t, nil

@@ -102,9 +102,8 @@ func (w *world) close(ctx context.Context) error {
 	if w.conn != nil {
 		_ = w.conn.Close(ctx)
 	}
-	const dropSlots = `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active`
-	if _, err := w.b.admin.Exec(ctx, dropSlots, w.name); err != nil {
-		return fmt.Errorf("drop the slots of a run: %w", err)
+	if err := w.dropSlots(ctx); err != nil {
+		return err
 	}
 	for _, database := range []string{w.name, w.name + "_outbox"} {
 		if _, err := w.b.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)"); err != nil {
@@ -112,6 +111,30 @@ func (w *world) close(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dropSlots drops the slots of a world. The server may take a moment to notice
+// that a reader is gone.
+func (w *world) dropSlots(ctx context.Context) error {
+	const (
+		endReaders = `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = $1 AND active`
+		drop       = `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active`
+		left       = `SELECT count(*) FROM pg_replication_slots WHERE database = $1`
+	)
+	for deadline := time.Now().Add(stopWithin); ; time.Sleep(pollEvery) {
+		for _, sql := range []string{endReaders, drop} {
+			if _, err := w.b.admin.Exec(ctx, sql, w.name); err != nil {
+				return fmt.Errorf("drop the slots of a run: %w", err)
+			}
+		}
+		var slots int
+		if err := w.b.admin.QueryRow(ctx, left, w.name).Scan(&slots); err != nil || slots == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("drop the slots of a run: %d are still read after %s", slots, stopWithin)
+		}
+	}
 }
 
 // expect tells the receivers of the records that are about to be made.

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"walhook/internal/bench"
+)
+
+// TestBench_ReportsEveryMeasureWithNothingPrepared runs the whole benchmark at
+// sizes that show nothing about speed.
+func TestBench_ReportsEveryMeasureWithNothingPrepared(t *testing.T) {
+	t.Parallel()
+	const repetitions = 1
+	cmd := childCommand(t, "bench", "--json", "--repetitions", fmt.Sprint(repetitions), "--changes", "300", "--accounts", "20",
+		"--receivers", "2", "--concurrency", "4", "--rates", "50,200", "--length", "400ms",
+		"--endpoints", "100", "--trouble-rate", "300", "--trouble-length", "500ms")
+	temp := privateTemp(t)
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, errOut.String())
+	}
+	var report map[string]any
+	if err := json.Unmarshal(out, &report); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range bench.DefaultMeasures() {
+		key := strings.ReplaceAll(name, "-", "_")
+		spreads, tallies := 0, 0
+		visitReport(report[key], func(path string, object map[string]any) {
+			if values, ok := object["values"].([]any); ok {
+				spreads++
+				if len(values) != repetitions || object["min"].(float64) > object["median"].(float64) || object["max"].(float64) < object["median"].(float64) {
+					t.Errorf("%s%s: %v", name, path, object)
+				}
+			}
+			if expected, ok := object["expected"].(float64); ok {
+				tallies++
+				if expected == 0 || object["delivered"] != expected || object["wrong"] != 0.0 || object["verified"] == 0.0 {
+					t.Errorf("%s%s: %v", name, path, object)
+				}
+			}
+		})
+		if spreads == 0 || tallies < repetitions {
+			t.Errorf("%s: %d figures and %d counts in %s", name, spreads, tallies, out)
+		}
+	}
+	var drain struct{ Drain bench.Throughput }
+	if err := json.Unmarshal(out, &drain); err != nil {
+		t.Fatal(err)
+	}
+	d := drain.Drain
+	for name, figure := range map[string]bench.Spread{
+		"deliveries": d.PerSecond, "steady": d.Steady, "plain POSTs": d.PlainPosts, "share": d.ShareOfPosts, "decoded": d.Decoded,
+		"CPU": d.Cost.WalhookCPU, "WAL": d.Cost.WAL,
+	} {
+		if figure.Min <= 0 {
+			t.Errorf("%s: %v", name, figure)
+		}
+	}
+	wantNothingLeft(t, temp)
+}
+
+// visitReport calls f for every object in part of a report.
+func visitReport(part any, f func(path string, object map[string]any)) {
+	var visit func(path string, part any)
+	visit = func(path string, part any) {
+		switch part := part.(type) {
+		case []any:
+			for i, element := range part {
+				visit(fmt.Sprintf("%s[%d]", path, i), element)
+			}
+		case map[string]any:
+			f(path, part)
+			for name, element := range part {
+				visit(path+"."+name, element)
+			}
+		}
+	}
+	visit("", part)
+}
+
+func TestBench_RefusesSizesThatMeanNothing(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"bench speed", "see 'walhook bench --help'"},
+		{"bench --repetitions 0", "repetitions 0: want 1 to 100"},
+		{"bench --hanging 60 --refusing 60", "want some healthy ones"},
+		{"bench --rates 0.1", "rate 0.1: want 1 to 100000 a second"},
+	} {
+		_, err := walhook(t, strings.Fields(test.line)...)
+		if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.line, err)
+		}
+	}
+	if measures := bench.DefaultMeasures(); !slices.Contains(measures, "drain") || slices.Contains(measures, "aged") {
+		t.Errorf("the default measures are %v", measures)
+	}
+}

@@ -1,0 +1,200 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Latency is the measure latency at one rate.
+type Latency struct {
+	Rate         float64 `json:"rate"`    // transactions a second, asked for
+	Seconds      float64 `json:"seconds"` // of each repetition
+	Accounts     int     `json:"accounts"`
+	Transactions int     `json:"transactions"` // of each repetition
+	Committed    Spread  `json:"committed_per_second"`
+
+	// Commit is from the commit, as PostgreSQL dates it just before it writes
+	// the commit record to its disk, to the receiver's 2xx.
+	Commit Quantiles `json:"commit_to_2xx_ms"`
+	// Due is from the time that the transaction was due.
+	Due Quantiles `json:"due_to_2xx_ms"`
+	// Late is how long after that it was begun: what the load generator owes.
+	Late Quantiles `json:"begun_late_ms"`
+
+	// Cores are seconds of CPU a second. PostgreSQL's include the carrier's
+	// own transactions.
+	WalhookCores  Spread `json:"walhook_cores"`
+	PostgresCores Spread `json:"postgres_cores"`
+
+	Tallies []Tally `json:"tallies"`
+}
+
+// Quantiles are over the repetitions, in milliseconds.
+type Quantiles struct {
+	P50  Spread `json:"p50"`
+	P99  Spread `json:"p99"`
+	P999 Spread `json:"p99_9"`
+	Max  Spread `json:"max"`
+}
+
+func quantiles[R any](runs []R, times func(R) []time.Duration) Quantiles {
+	at := func(share float64) Spread {
+		return spreadOf(runs, func(r R) float64 { return quantile(times(r), share) })
+	}
+	return Quantiles{P50: at(.5), P99: at(.99), P999: at(.999), Max: at(1)}
+}
+
+// quantile is the least of sorted times that a share of all are no longer than,
+// in milliseconds.
+func quantile(sorted []time.Duration, share float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	i := int(share*float64(len(sorted))+.999999) - 1
+	return float64(sorted[min(max(i, 0), len(sorted)-1)].Microseconds()) / 1000
+}
+
+// latencyRun is one repetition; its times are sorted.
+type latencyRun struct {
+	commit, due, late []time.Duration
+	rate              float64 // committed a second
+	walhook, postgres float64 // cores
+	tally             Tally
+}
+
+// latency measures each rate in turn, again and again.
+func (b *bench) latency(ctx context.Context) error {
+	runs := make([][]latencyRun, len(b.options.Rates))
+	for i := range b.options.Repetitions {
+		b.step("latency: %v transactions/s, %s each, %d of %d", b.options.Rates, b.options.Length, i+1, b.options.Repetitions)
+		if err := b.latencyRuns(ctx, runs); err != nil {
+			return err
+		}
+	}
+	for i, rate := range b.options.Rates {
+		l := Latency{
+			Rate: rate, Seconds: b.options.Length.Seconds(), Accounts: b.options.Accounts, Transactions: len(runs[i][0].late),
+			Committed:     spreadOf(runs[i], func(r latencyRun) float64 { return r.rate }),
+			Commit:        quantiles(runs[i], func(r latencyRun) []time.Duration { return r.commit }),
+			Due:           quantiles(runs[i], func(r latencyRun) []time.Duration { return r.due }),
+			Late:          quantiles(runs[i], func(r latencyRun) []time.Duration { return r.late }),
+			WalhookCores:  spreadOf(runs[i], func(r latencyRun) float64 { return r.walhook }),
+			PostgresCores: spreadOf(runs[i], func(r latencyRun) float64 { return r.postgres }),
+		}
+		for _, r := range runs[i] {
+			l.Tallies = append(l.Tallies, r.tally)
+		}
+		b.report.Latency = append(b.report.Latency, l)
+	}
+	return nil
+}
+
+// latencyRuns adds one run of each rate, all through one walhook.
+func (b *bench) latencyRuns(ctx context.Context, runs [][]latencyRun) (err error) {
+	w, err := b.newWorld(ctx, b.options.Accounts, b.healthyURL)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joined(err, w.close(ctx)) }()
+	if err := w.run(); err != nil {
+		return err
+	}
+	if err := w.warmUp(ctx); err != nil {
+		return err
+	}
+	for i, rate := range b.options.Rates {
+		run, err := w.latency(ctx, rate, b.options.Length, everyone, everyone)
+		if err != nil {
+			return err
+		}
+		b.step("latency: at %g/s p50 %s ms, p99 %s ms", rate, number(quantile(run.commit, .5)), number(quantile(run.commit, .99)))
+		runs[i] = append(runs[i], run)
+	}
+	return w.stop()
+}
+
+// warmUp has every endpoint get something, so that connections are made and
+// endpoints known.
+func (w *world) warmUp(ctx context.Context) error {
+	const rate = 1000
+	p, err := w.pace(ctx, rate, time.Duration(float64(w.accounts)/rate*float64(time.Second)))
+	if err != nil {
+		return err
+	}
+	return w.delivered(ctx, len(p.due))
+}
+
+// everyone is all accounts.
+func everyone(int) bool { return true }
+
+// latency commits at a rate for a while, waits until all is delivered that
+// belongs to accounts that answer, and times that of those that are told.
+func (w *world) latency(ctx context.Context, rate float64, length time.Duration, answer, told func(index int) bool) (run latencyRun, err error) {
+	p, err := w.pace(ctx, rate, length)
+	if err != nil {
+		return run, err
+	}
+	want := 0
+	for i := range p.due {
+		if answer(i % w.accounts) {
+			want++
+		}
+	}
+	if err := w.delivered(ctx, want); err != nil {
+		return run, err
+	}
+	p.after = w.usage()
+	if run.tally, err = w.tally(ctx, want); err != nil {
+		return run, err
+	}
+	report, err := w.b.receivers(ctx, receiveOrder{Times: true})
+	if err != nil {
+		return run, err
+	}
+	commits, err := w.commits(ctx, p)
+	if err != nil {
+		return run, err
+	}
+	for i, nanos := range report.Times {
+		run.late = append(run.late, p.late[i])
+		if !told(i % w.accounts) {
+			continue
+		}
+		if nanos == 0 {
+			return run, fmt.Errorf("record %d was not delivered", p.first+int64(i))
+		}
+		answered := time.Unix(0, nanos)
+		run.commit = append(run.commit, answered.Sub(commits[i]))
+		run.due = append(run.due, answered.Sub(p.due[i]))
+	}
+	for _, times := range [][]time.Duration{run.commit, run.due, run.late} {
+		slices.Sort(times)
+	}
+	run.rate = float64(len(p.due)) / p.took.Seconds()
+	run.walhook, run.postgres = p.after.cores(p.before)
+	return run, nil
+}
+
+// commits are the times of the records' commits, by the source.
+func (w *world) commits(ctx context.Context, p *paced) ([]time.Time, error) {
+	const sql = `SELECT id, pg_xact_commit_timestamp(xmin) FROM dids WHERE id >= $1 AND id < $2`
+	rows, err := w.conn.Query(ctx, sql, p.first, p.first+int64(len(p.due)))
+	if err != nil {
+		return nil, err
+	}
+	times := make([]time.Time, len(p.due))
+	var id int64
+	var at time.Time
+	tag, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error {
+		times[id-p.first] = at
+		return nil
+	})
+	if err == nil && int(tag.RowsAffected()) != len(times) {
+		err = fmt.Errorf("%d of %d records were committed", tag.RowsAffected(), len(times))
+	}
+	return times, err
+}
