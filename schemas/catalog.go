@@ -22,6 +22,9 @@ type Catalog struct {
 
 	byTable map[TableName]*Schema
 	byName  map[string]*Schema
+
+	derived        []*Derivation
+	accountColumns []string
 }
 
 // AccountTable is the table of accounts and the columns that walhook follows.
@@ -94,12 +97,16 @@ func (c *Catalog) IsParent(s *Schema) bool {
 }
 
 // Fingerprint changes whenever owners would be learnt differently: another
-// account table, other schemas, tables, keys or owners. Fields do not count.
+// account table, other schemas, tables, keys or owners, or other columns of the
+// account that rules ask for. Fields do not count.
 func (c *Catalog) Fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "account %q %q %q %q %q\n", c.Account.Table, c.Account.ID, c.Account.URL, c.Account.Parent, c.Account.Secret)
 	for _, s := range c.Schemas {
 		fmt.Fprintf(h, "schema %q %q %q %q %q\n", s.Name, s.Table, s.Key, s.Owner.Column, s.Owner.Schema)
+	}
+	if len(c.accountColumns) > 0 {
+		fmt.Fprintf(h, "account columns %q\n", c.accountColumns)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
@@ -150,7 +157,8 @@ func (c *Catalog) index() []error {
 			fault("schema %s: its owner leads back to itself", s.Name)
 		}
 	}
-	return faults
+	c.accountColumns = accountColumnsOf(c.derived)
+	return append(faults, c.derivationFaults()...)
 }
 
 func (c *Catalog) ownerIsCircular(s *Schema) bool {

@@ -2,7 +2,6 @@ package schemas
 
 import (
 	"bytes"
-	_ "embed"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,20 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed carrier.yaml
-var carrierYAML []byte
-
 // maxCatalogBytes bounds a catalog file.
 const maxCatalogBytes = 1 << 20
-
-// Carrier is the built-in catalog, used where no file is given.
-func Carrier() *Catalog {
-	c, err := ParseCatalog(carrierYAML)
-	if err != nil {
-		panic("built-in catalog: " + err.Error()) // a test reads it
-	}
-	return c
-}
 
 // ParseCatalog reads a catalog file. It stands alone: what it does not name is
 // not published. Every fault is listed, each with the place it is at.
@@ -61,6 +48,7 @@ type catalogFile struct {
 	Events struct {
 		Table string `yaml:"table"`
 	} `yaml:"events"`
+	Derive yaml.Node `yaml:"derive"`
 }
 
 type schemaFile struct {
@@ -98,7 +86,9 @@ func (f *catalogFile) catalog() (*Catalog, []error) {
 			Fields: s.Fields,
 		})
 	}
-	return c, faults
+	var p parser
+	c.derived = p.derivations(&f.Derive)
+	return c, append(faults, p.faults...)
 }
 
 // ownerFile is a column's name, or {column, schema}.

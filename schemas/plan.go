@@ -20,9 +20,10 @@ type Plan struct {
 	// fields among it are absent from data.
 	Missing []string
 
-	key    []int
-	owner  int // -1 when the column does not exist
-	fields []planField
+	key     []int
+	owner   int // -1 when the column does not exist
+	fields  []planField
+	derived []derivedPlan
 }
 
 type planField struct {
@@ -35,6 +36,7 @@ type planField struct {
 // catalog does not name or the relation lacks.
 type AccountPlan struct {
 	id, url, parent, secret int
+	columns                 []int // of Catalog.AccountColumns
 }
 
 // Bind reads relation by the catalog. It is nil when the catalog does not name
@@ -43,6 +45,7 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 	p := &Plan{Relation: relation, Schema: c.byTable[relation.Table()], owner: -1}
 	if p.Schema != nil {
 		p.bindSchema()
+		c.bindDerived(p)
 	}
 	if relation.Table() == c.Account.Table {
 		p.Account = &AccountPlan{
@@ -56,6 +59,9 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 		}
 		if c.Account.Secret != "" {
 			p.Account.secret = p.column(c.Account.Secret)
+		}
+		for _, name := range c.accountColumns {
+			p.Account.columns = append(p.Account.columns, p.column(name))
 		}
 	}
 	if relation.Table() == c.Results {
@@ -200,6 +206,9 @@ func (p *Plan) AccountOf(row Tuple) (account AccountRow, ok bool) {
 	account.HasURL = row.carries(a.url)
 	account.HasParent = row.carries(a.parent)
 	account.HasSecret = row.carries(a.secret)
+	for _, i := range a.columns {
+		account.Columns = append(account.Columns, p.accountColumn(row, i))
+	}
 	return account, ok
 }
 

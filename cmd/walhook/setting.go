@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ var settingTable = []setting{
 		s.Publication = text
 		return cdc.Config{URL: "-", Catalog: &schemas.Catalog{}, Publication: text}.Validate()
 	}},
-	{"catalog", "", "`file` that says which tables are published (default the built-in carrier catalog)", parseCatalog},
+	{"catalog", "", "`file` that says which tables are published, or a built-in catalog: carrier or platform (default carrier)", parseCatalog},
 	{"role", "all", "the `parts` that this process runs: all, publisher, sender, comma separated", parseRoles},
 	{"listen", "127.0.0.1:8480", "`address` of health checks and metrics, or off", parseListen},
 	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
@@ -185,8 +186,7 @@ func checkURL(text string) error {
 }
 
 func parseCatalog(s *settings, text string) (err error) {
-	if text == "" {
-		s.Catalog = schemas.Carrier()
+	if s.Catalog = schemas.BuiltIn(cmp.Or(text, "carrier")); s.Catalog != nil {
 		return nil
 	}
 	content, err := os.ReadFile(text)
