@@ -48,18 +48,36 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 	}
 	optional := func(column string) string {
 		if column == "" || relation == nil || relation.Column(column) < 0 {
-			return "NULL"
+			return "NULL::text"
 		}
 		return schemas.QuoteIdent(column)
 	}
-	sql := fmt.Sprintf("SELECT %s, %s, %s, %s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL),
-		optional(a.Parent), optional(a.Secret), a.Table)
+	var columns strings.Builder
+	for _, column := range l.cfg.Catalog.AccountColumns() {
+		columns.WriteString(", pg_catalog.to_json(" + optional(column) + ")")
+	}
+	sql := fmt.Sprintf("SELECT %s, %s, %s, %s%s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL),
+		optional(a.Parent), optional(a.Secret), columns.String(), a.Table)
 	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
 		l.accounts++
 		return l.sink.Account(ctx, schemas.Account{
 			ID: string(values[0]), URL: string(values[1]), Parent: string(values[2]), Secret: string(values[3]),
+			Columns: accountColumns(values[4:]),
 		})
 	})
+}
+
+// accountColumns are the columns that rules ask for, as a change of the row
+// brings them.
+func accountColumns(values [][]byte) []string {
+	var columns []string
+	for _, value := range values {
+		if value == nil || len(value) > schemas.MaxAccountColumnBytes {
+			value = []byte("null")
+		}
+		columns = append(columns, string(value))
+	}
+	return columns
 }
 
 // readAllOwners reads whose each record is, where that has to be remembered.

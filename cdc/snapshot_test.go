@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -146,7 +147,7 @@ func TestSnapshot_ReadsAccountsAndOwnersThroughParents(t *testing.T) {
 	w := newWorld(t, `INSERT INTO users VALUES (7, 'http://example.com/'), (8, NULL), (9, '');
 		INSERT INTO items VALUES (1, 7, 'x'), (2, 8, 'x'), (3, NULL, 'x'); INSERT INTO notes VALUES (11, 1, 'x'), (12, 2, 'x'), (13, 99, 'x')`)
 	wantAccounts := map[string]schemas.Account{"7": {ID: "7", URL: "http://example.com/"}, "8": {ID: "8"}, "9": {ID: "9"}}
-	if !maps.Equal(w.store.accounts, wantAccounts) {
+	if !reflect.DeepEqual(w.store.accounts, wantAccounts) {
 		t.Errorf("accounts %v, want %v", w.store.accounts, wantAccounts)
 	}
 	wantOwners := map[schemas.OwnerEdge]bool{
@@ -155,6 +156,43 @@ func TestSnapshot_ReadsAccountsAndOwnersThroughParents(t *testing.T) {
 	}
 	if !maps.Equal(w.store.owners, wantOwners) {
 		t.Errorf("owners %v, want %v", w.store.owners, wantOwners)
+	}
+}
+
+// A change of the row brings the same text: both are what to_json writes.
+func TestSnapshot_ReadsTheColumnsOfAccountsThatRulesAskFor(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), `ALTER TABLE users ADD sku text, ADD plan json, ADD since timestamptz;
+		INSERT INTO users VALUES (7, NULL, 'a"b', '{"x" : 1}', '2024-02-29 12:00:00+02'), (8, NULL, NULL, NULL, NULL), (9, NULL, repeat('x', 5000), NULL, NULL)`)
+	w.cfg.Catalog = catalogOf(t, testCatalog+`
+derive:
+  - {hook: h, schema: items, when: {x: insert}, fields: {a: {account: sku}, b: {account: plan}, c: {account: since}, d: {account: missing}}}
+`)
+	w.setup(t)
+	w.start(t)
+	w.exec(t, "ALTER TABLE users REPLICA IDENTITY FULL; UPDATE users SET web_hook_url = ''")
+	w.settle(t)
+	want := map[string][]string{ // missing, plan, since, sku
+		"7": {"null", `{"x" : 1}`, `"2024-02-29T10:00:00+00:00"`, `"a\"b"`},
+		"8": {"null", "null", "null", "null"},
+		"9": {"null", "null", "null", "null"},
+	}
+	changed := 0
+	for _, change := range w.store.stored() {
+		if change.Kind == schemas.Update {
+			row, _ := w.cfg.Catalog.Bind(change.Relation).AccountOf(change.New)
+			if changed++; !slices.Equal(row.Columns[1:], want[row.ID][1:]) || row.Columns[0] != "" {
+				t.Errorf("a change of account %s brings %.40q", row.ID, row.Columns)
+			}
+		}
+	}
+	for id, columns := range want {
+		if got := w.store.accounts[id].Columns; !slices.Equal(got, columns) {
+			t.Errorf("account %s has %.40q, want %q", id, got, columns)
+		}
+	}
+	if changed != 3 {
+		t.Errorf("%d changes", changed)
 	}
 }
 

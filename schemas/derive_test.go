@@ -63,7 +63,6 @@ func derive(t *testing.T, c *Catalog, old, new Tuple) string {
 
 func TestDerive_AsksWhatARuleSays(t *testing.T) {
 	row := func(flag, text, number string) Tuple { return thing("1", "7", flag, text, number) }
-	const a, b = "insert", "delete"
 	for when, cases := range map[string][]struct {
 		name     string
 		old, new Tuple
