@@ -27,6 +27,7 @@ ALTER TABLE walhook.endpoint
     ADD COLUMN daily_zone            text NOT NULL DEFAULT 'UTC',
     ADD COLUMN created_at            timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN deleted_at            timestamptz,
+    ADD CONSTRAINT endpoint_custom_data_is_object CHECK (json_typeof(custom_data) = 'object'),
     DROP CONSTRAINT endpoint_one_per_account,
     ADD CONSTRAINT endpoint_webhook_once UNIQUE (account, webhook),
     ADD CONSTRAINT endpoint_target_whole CHECK ((target = '') = (target_id = '')),

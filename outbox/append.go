@@ -66,8 +66,8 @@ const (
 		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND (ended_at IS NOT NULL) <> $2`
 
 	deadTooLargeSQL = `
-		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8)`
+		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8, $9)`
 
 	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
 
@@ -135,7 +135,7 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 func (r *router) queueTooLarge(b *pgx.Batch) {
 	for i := range r.tooLarge {
 		e := &r.tooLarge[i]
-		b.Queue(deadTooLargeSQL, e.route.endpoint, e.id, e.record, e.webhookID, e.schema, e.typ, e.committedAt, e.size)
+		b.Queue(deadTooLargeSQL, e.route.endpoint, e.id, e.record, e.webhookID, e.schema, e.typ, e.committedAt, e.size, e.format)
 	}
 }
 

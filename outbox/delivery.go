@@ -46,6 +46,20 @@ type Endpoint struct {
 	// letters or about to be.
 	ExpireBefore int64
 	Ordering     Ordering // "" is OrderingRecord
+	// Settings are nil where the account set none: then each event is a POST of
+	// its body as the log has it, retried by the whole schedule.
+	Settings *EndpointSettings
+}
+
+// EndpointSettings are how an account wants its events to be sent.
+type EndpointSettings struct {
+	HTTPVerb string // post, get or put
+	Format   string // envelope, json or form; "" is what the event says
+	// CustomData is a JSON object without white space between its tokens, which
+	// is merged into each event last; nil for none.
+	CustomData []byte
+	Retries    *int    // 0 to 10; nil is the whole schedule
+	RateLimit  float64 // attempts a second; 0 is no limit
 }
 
 // SendFrom is the first event that may be sent: see FeedFrom and ExpireBefore.
@@ -64,7 +78,10 @@ type Event struct {
 	Type      string
 	// CommittedAt is when the source committed the change.
 	CommittedAt time.Time
-	Body        []byte
+	// Format is how the event is sent where the endpoint does not say: json or
+	// form; "" for those of the record feed, whose Body is the envelope.
+	Format string
+	Body   []byte
 	// Attempts counts those already made that failed; zero for a fresh event.
 	Attempts int
 }

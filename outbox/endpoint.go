@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,7 +12,8 @@ import (
 
 const (
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
-		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering`
+		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering,
+		http_verb, format, custom_data, retries, rate_limit`
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
@@ -56,9 +59,29 @@ func (s *Store) readEndpoints(rows pgx.Rows, err error) ([]Endpoint, error) {
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret string
 	var previous *string
-	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering)
+	var set EndpointSettings
+	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
+		&set.HTTPVerb, &set.Format, &set.CustomData, &set.Retries, &set.RateLimit)
+	if err == nil {
+		e.Settings, err = set.orNone()
+	}
 	if err == nil {
 		e.Secrets, err = s.openSecrets(e.Account, secret, previous)
 	}
 	return e, err
+}
+
+// orNone is nil for settings that change nothing.
+func (s EndpointSettings) orNone() (*EndpointSettings, error) {
+	if s.HTTPVerb == "post" && s.Format == "" && s.CustomData == nil && s.Retries == nil && s.RateLimit == 0 {
+		return nil, nil
+	}
+	if s.CustomData != nil {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, s.CustomData); err != nil {
+			return nil, fmt.Errorf("custom data: %w", err)
+		}
+		s.CustomData = compact.Bytes()
+	}
+	return &s, nil
 }

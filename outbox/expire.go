@@ -23,9 +23,9 @@ const (
 			WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3
 			ORDER BY e.id LIMIT $5),
 		buried AS (
-			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
+			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
 			SELECT endpoint, id, record, webhook_id, schema, type, committed_at, 0,
-				CASE WHEN id < $4 THEN 'expired' ELSE 'retention' END, octet_length(body), body
+				CASE WHEN id < $4 THEN 'expired' ELSE 'retention' END, octet_length(body), format, body
 			FROM old e WHERE true ` + unsettledSQL + `
 			RETURNING event_id)
 		SELECT coalesce(max(id), 0), count(*), (SELECT count(*) FROM buried) FROM old`
@@ -37,9 +37,9 @@ const (
 				ORDER BY event_id OFFSET $4::bigint - 1 LIMIT 1), $2)
 			RETURNING event_id, attempts),
 		buried AS (
-			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
+			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
 			SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, old.attempts,
-				CASE WHEN e.id < $3 THEN 'expired' ELSE 'retention' END, octet_length(e.body), e.body
+				CASE WHEN e.id < $3 THEN 'expired' ELSE 'retention' END, octet_length(e.body), e.format, e.body
 			FROM old JOIN walhook.event e ON e.id = old.event_id
 			RETURNING event_id)
 		SELECT count(*), (SELECT count(*) FROM buried) FROM old`

@@ -19,7 +19,7 @@ import (
 const (
 	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
 	tailStartSQL = `
-		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, CASE WHEN wanted THEN body END
+		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, format, CASE WHEN wanted THEN body END
 		FROM (
 			SELECT e.*, sum(CASE WHEN wanted THEN octet_length(body) ELSE 0 END) OVER (ORDER BY id)
 				- CASE WHEN wanted THEN octet_length(body) ELSE 0 END AS before
@@ -86,7 +86,7 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 
 // columns are where a row of eventColumns is scanned to.
 func (e *Event) columns() []any {
-	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Body}
+	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Format, &e.Body}
 }
 
 const (
@@ -96,7 +96,7 @@ const (
 	// they are asked in: a row that becomes due between the two is in neither
 	// by a clock that goes on, and would be forgotten.
 	dueRetriesSQL = `
-		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.body, t.attempts
+		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.format, t.body, t.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
 				sum(octet_length(e.body)) OVER (ORDER BY r.next_at, r.event_id) - octet_length(e.body) AS before

@@ -72,7 +72,11 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	header, target, err := c.request(e, event, at)
+	sent, err := render(e.Settings, &event)
+	if err != nil {
+		return answer{failure: failRender, detail: clip(err.Error())}
+	}
+	header, target, err := c.address(e, event.WebhookID, &sent, at)
 	if err != nil {
 		class := failURL
 		if errors.Is(err, errSecret) {
@@ -80,12 +84,12 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		}
 		return answer{failure: class, detail: clip(err.Error())}
 	}
-	resp, progress, err := c.roundTrip(ctx, cancel, c.kept, target, header, event.Body)
+	resp, progress, err := c.roundTrip(ctx, cancel, c.kept, target, header, &sent)
 	if err != nil && progress.nothingWritten() && ctx.Err() == nil {
-		resp, progress, err = c.roundTrip(ctx, cancel, c.fresh, target, header, event.Body)
+		resp, progress, err = c.roundTrip(ctx, cancel, c.fresh, target, header, &sent)
 	}
 	if err == nil {
-		return c.read(resp, cancel, confidential(e))
+		return c.read(resp, cancel, confidential(e, sent.query))
 	}
 	detail := strings.ReplaceAll(err.Error(), target.String(), "…")
 	if status := progress.status(); status != 0 {
@@ -101,26 +105,27 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 	return answer{failure: class, detail: clip(progress.phase().String() + ": " + detail)}
 }
 
-func (c *courier) roundTrip(ctx context.Context, cancel context.CancelCauseFunc, t *http.Transport, target *url.URL, header http.Header, body []byte) (*http.Response, *progress, error) {
+func (c *courier) roundTrip(ctx context.Context, cancel context.CancelCauseFunc, t *http.Transport, target *url.URL, header http.Header, sent *request) (*http.Response, *progress, error) {
 	progress := &progress{}
 	req := (&http.Request{
-		Method: http.MethodPost,
+		Method: sent.method,
 		URL:    target,
 		Host:   target.Host,
 		Header: header,
-		// net/http repeats a POST on its own when it has an Idempotency-Key or
-		// can get the body once more. This says no, and tells why it asked.
+		// net/http repeats a GET on its own, and a POST that has an
+		// Idempotency-Key, when it can get the body once more. This says no, and
+		// tells why it asked. A GET's body is empty, and nothing of it is sent.
 		GetBody:       func() (io.ReadCloser, error) { return nil, errNotTaken },
-		Body:          io.NopCloser(bytes.NewReader(body)),
-		ContentLength: int64(len(body)),
+		Body:          io.NopCloser(bytes.NewReader(sent.body)),
+		ContentLength: int64(len(sent.body)),
 	}).WithContext(progress.trace(ctx, c.may, cancel))
 	resp, err := t.RoundTrip(req)
 	return resp, progress, err
 }
 
-// request makes what every attempt of the contract carries. User name and
+// address makes what every attempt of the contract carries. User name and
 // password of the URL become Basic authentication and leave the URL.
-func (c *courier) request(e outbox.Endpoint, event outbox.Event, at time.Time) (http.Header, *url.URL, error) {
+func (c *courier) address(e outbox.Endpoint, id string, sent *request, at time.Time) (http.Header, *url.URL, error) {
 	target, err := url.Parse(e.URL)
 	if err != nil {
 		return nil, nil, errors.New("url cannot be parsed") // err would show it
@@ -128,17 +133,22 @@ func (c *courier) request(e outbox.Endpoint, event outbox.Event, at time.Time) (
 	if target.Scheme != "http" && target.Scheme != "https" || target.Hostname() == "" {
 		return nil, nil, errors.New("url is not http or https with a host")
 	}
-	signature, err := sign(e.Secrets, event.WebhookID, at, event.Body)
+	signature, err := sign(e.Secrets, id, at, sent.signed())
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign: %w", err)
 	}
 	// The names are as the contract writes them, on the wire too.
 	header := http.Header{
-		"Content-Type":      {"application/json"},
 		"User-Agent":        {"walhook/" + c.config.Version},
-		"webhook-id":        {event.WebhookID},
+		"webhook-id":        {id},
 		"webhook-timestamp": {strconv.FormatInt(at.Unix(), 10)},
 		"webhook-signature": {signature},
+	}
+	if sent.contentType != "" {
+		header["Content-Type"] = []string{sent.contentType}
+	}
+	if sent.method == http.MethodGet {
+		joinQuery(target, sent.query)
 	}
 	if target.User != nil {
 		password, _ := target.User.Password()
@@ -150,10 +160,10 @@ func (c *courier) request(e outbox.Endpoint, event outbox.Event, at time.Time) (
 }
 
 // confidential are the parts of an endpoint that are shown nowhere, as a
-// receiver may show them in its answer: its secrets, and of its URL the query,
-// user name and password.
-func confidential(e outbox.Endpoint) []string {
-	var hidden []string
+// receiver may show them in its answer: its secrets, the query that an event was
+// put into, and of its URL the query, user name and password.
+func confidential(e outbox.Endpoint, query string) []string {
+	hidden := []string{query}
 	for _, secret := range e.Secrets {
 		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
 	}

@@ -138,13 +138,40 @@ func TestSchedule_DelaysWithJitterAndThenGivesUp(t *testing.T) {
 	for _, random := range []float64{0, .5, .999} {
 		s := schedule{delays: defaultSchedule, random: func() float64 { return random }}
 		for i, delay := range defaultSchedule {
-			got, ok := s.after(i + 1)
+			got, ok := s.after(i+1, nil)
 			if !ok || got < delay*8/10 || got > delay*12/10 {
 				t.Errorf("after failure %d: %v, %v; want %v ±20 %%", i+1, got, ok, delay)
 			}
 		}
-		if _, ok := s.after(len(defaultSchedule) + 1); ok {
+		if _, ok := s.after(len(defaultSchedule)+1, nil); ok {
 			t.Error("an attempt after the last delay's")
 		}
+	}
+}
+
+func TestSchedule_AnEndpointMaySetHowManyRetriesItWants(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		delays  []time.Duration
+		retries int
+		want    []time.Duration
+	}{
+		{"none", defaultSchedule, 0, nil},
+		{"two", defaultSchedule, 2, defaultSchedule[:2]},
+		{"as many as the schedule has", defaultSchedule, 10, defaultSchedule},
+		{"more than a short schedule", []time.Duration{time.Second, time.Minute}, 4, []time.Duration{time.Second, time.Minute, time.Minute, time.Minute}},
+		{"a schedule without retries", []time.Duration{}, 4, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := schedule{delays: test.delays, random: middle}
+			for i, want := range test.want {
+				if got, ok := s.after(i+1, &test.retries); !ok || got != want {
+					t.Errorf("after failure %d: %v, %t; want %v", i+1, got, ok, want)
+				}
+			}
+			if _, ok := s.after(len(test.want)+1, &test.retries); ok {
+				t.Error("one retry too many")
+			}
+		})
 	}
 }

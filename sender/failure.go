@@ -31,6 +31,7 @@ const (
 	failMalformed      failure = "malformed_response"
 	failBlocked        failure = "blocked_address"
 	failURL            failure = "unusable_url"
+	failRender         failure = "unusable_body" // it cannot be put into the form that the endpoint asks for
 )
 
 // The failures that are ours.
@@ -48,7 +49,7 @@ var failures = []failure{
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
 	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
-	failMalformed, failBlocked, failURL,
+	failMalformed, failBlocked, failURL, failRender,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
 
@@ -66,7 +67,7 @@ func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
-		failTLSProtocol, failBlocked, failURL:
+		failTLSProtocol, failBlocked, failURL, failRender:
 		return true
 	}
 	return false

@@ -76,6 +76,7 @@ type lane struct {
 	pausedUntil time.Time // asked for by the endpoint
 	heldUntil   time.Time // after a fault of our own
 	ownFaults   int       // in a row
+	limit       rateLimit
 
 	failingSince time.Time
 	failedAt     time.Time // the latest failure that is known

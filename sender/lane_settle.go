@@ -90,7 +90,7 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 	if counted {
 		failed++
 	}
-	delay, again := l.schedule.after(failed)
+	delay, again := l.schedule.after(failed, l.retryLimit())
 	kind := res.outcome.kind
 	s := outbox.Settlement{Disposition: outbox.Retry}
 	switch {
@@ -136,6 +136,14 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 		delay = 0
 	}
 	return kind, delay
+}
+
+// retryLimit is how many retries the endpoint wants; nil is the whole schedule.
+func (l *lane) retryLimit() *int {
+	if s := l.endpoint.Settings; s != nil {
+		return s.Retries
+	}
+	return nil
 }
 
 // settle hands out the fate of a job's event, and parks what waits behind it

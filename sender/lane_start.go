@@ -25,7 +25,7 @@ const stallAfter = time.Second
 
 // startable says whether start would have a job.
 func (l *lane) startable(now time.Time) bool {
-	if len(l.retries) == 0 && (l.ready.len() == 0 || l.stuck()) || !l.sends(now) {
+	if !l.waits() || !l.sends(now) || l.limit.holds(l.rate(), now) {
 		return false
 	}
 	if !l.breaker.closed() {
@@ -33,6 +33,17 @@ func (l *lane) startable(now time.Time) bool {
 	}
 	stalled := l.inFlight >= 2 && now.Sub(l.movedAt) > stallAfter
 	return l.inFlight < l.width() && !stalled
+}
+
+// waits says that something may be attempted once its time comes.
+func (l *lane) waits() bool { return len(l.retries) > 0 || l.ready.len() > 0 && !l.stuck() }
+
+// rate is the limit of attempts a second; 0 for none.
+func (l *lane) rate() float64 {
+	if s := l.endpoint.Settings; s != nil {
+		return s.RateLimit
+	}
+	return 0
 }
 
 // start takes the next event to attempt.
@@ -64,6 +75,7 @@ func (l *lane) start(now time.Time) (job, bool) {
 		l.movedAt = now
 	}
 	l.usedAt = now
+	l.limit.started(l.rate(), now)
 	if permit.probe {
 		l.lastProbe = j.event.ID
 	}

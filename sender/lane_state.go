@@ -48,8 +48,11 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	if e.Revision <= l.endpoint.Revision {
 		return
 	}
-	old := l.endpoint
+	old, rate := l.endpoint, l.rate()
 	l.endpoint = e
+	if l.rate() != rate {
+		l.limit = rateLimit{}
+	}
 	if e.SendFrom() > old.SendFrom() || e.State == outbox.EndpointCleared {
 		l.expireFrom(tail)
 	}
@@ -152,8 +155,16 @@ func (l *lane) wake(now time.Time) time.Time {
 	switch {
 	case gate.After(now):
 		return gate
-	case l.retryAt.After(now):
-		return l.retryAt
+	case l.waits() && l.limit.holds(l.rate(), now):
+		return earliest(l.limit.next, toCome(l.retryAt, now))
+	}
+	return toCome(l.retryAt, now)
+}
+
+// toCome is an instant that is still to come; zero when it is over.
+func toCome(at, now time.Time) time.Time {
+	if at.After(now) {
+		return at
 	}
 	return time.Time{}
 }

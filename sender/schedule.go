@@ -22,10 +22,15 @@ func newSchedule(delays []time.Duration) schedule {
 }
 
 // after is the delay after the failed-th failed attempt, counted from 1; false
-// when that was the last.
-func (s schedule) after(failed int) (time.Duration, bool) {
-	if failed > len(s.delays) {
+// when that was the last. retries is how many an endpoint wants; nil is as many
+// as there are delays. More than that are as far apart as the last two.
+func (s schedule) after(failed int, retries *int) (time.Duration, bool) {
+	last := len(s.delays)
+	if retries != nil && last > 0 {
+		last = *retries
+	}
+	if failed > last {
 		return 0, false
 	}
-	return jitter(s.delays[max(failed, 1)-1], s.random), true
+	return jitter(s.delays[min(max(failed, 1), len(s.delays))-1], s.random), true
 }

@@ -1,0 +1,136 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// Member is one name and value of a JSON object whose order counts.
+type Member struct {
+	Name  string
+	Value json.RawMessage // as it was written
+}
+
+// errNotObject says that a text is no JSON object, without quoting it.
+var errNotObject = errors.New("not a JSON object")
+
+// ParseObject reads a JSON object in its order. Values stay as they are written,
+// every digit of a number included. A name that is there twice keeps its first
+// place and its last value, as most readers of JSON have it. Errors do not quote
+// the text.
+func ParseObject(text []byte) ([]Member, error) {
+	if !utf8.Valid(text) {
+		return nil, errors.New("not valid UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return nil, errNotObject
+	}
+	var members []Member
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil, errNotObject
+		}
+		m := Member{Name: name.(string)} // the decoder takes nothing else for a name
+		if err := decoder.Decode(&m.Value); err != nil {
+			return nil, errNotObject
+		}
+		members = SetMember(members, m)
+	}
+	if _, err := decoder.Token(); err != nil {
+		return nil, errNotObject
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, fmt.Errorf("%w: more follows it", errNotObject)
+	}
+	return members, nil
+}
+
+// SetMember overwrites a value in its place, or appends it.
+func SetMember(members []Member, m Member) []Member {
+	for i := range members {
+		if members[i].Name == m.Name {
+			members[i].Value = m.Value
+			return members
+		}
+	}
+	return append(members, m)
+}
+
+// StringMember is a member whose value is a JSON string.
+func StringMember(name string, text []byte) Member {
+	return Member{Name: name, Value: AppendString(nil, text)}
+}
+
+// AppendObject appends a JSON object without white space between its tokens, as
+// far as its values have none.
+func AppendObject(dst []byte, members []Member) []byte {
+	dst = append(dst, '{')
+	for i := range members {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, []byte(members[i].Name))
+		dst = append(dst, ':')
+		dst = append(dst, members[i].Value...)
+	}
+	return append(dst, '}')
+}
+
+// Text is a member's value as a form has it: a string as it is, null as nothing,
+// everything else as its JSON.
+func (m Member) Text() ([]byte, error) {
+	switch value := bytes.TrimSpace(m.Value); {
+	case len(value) == 0:
+		return nil, fmt.Errorf("%s: no value", m.Name)
+	case value[0] == '"':
+		var text string
+		if err := json.Unmarshal(value, &text); err != nil {
+			return nil, fmt.Errorf("%s: no JSON string", m.Name)
+		}
+		return []byte(text), nil
+	case bytes.Equal(value, []byte("null")):
+		return nil, nil
+	default:
+		return value, nil
+	}
+}
+
+// AppendForm appends members as application/x-www-form-urlencoded, in their
+// order (URL Standard, 5.2): letters, digits and * - . _ stay, a space is +, and
+// every other byte of the UTF-8 text is %XX.
+func AppendForm(dst []byte, members []Member) ([]byte, error) {
+	for i, m := range members {
+		text, err := m.Text()
+		if err != nil {
+			return dst, err
+		}
+		if i > 0 {
+			dst = append(dst, '&')
+		}
+		dst = appendFormText(dst, []byte(m.Name))
+		dst = append(dst, '=')
+		dst = appendFormText(dst, text)
+	}
+	return dst, nil
+}
+
+func appendFormText(dst, text []byte) []byte {
+	const hex = "0123456789ABCDEF"
+	for _, c := range text {
+		switch {
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '*' || c == '-' || c == '.' || c == '_':
+			dst = append(dst, c)
+		case c == ' ':
+			dst = append(dst, '+')
+		default:
+			dst = append(dst, '%', hex[c>>4], hex[c&0xf])
+		}
+	}
+	return dst
+}
