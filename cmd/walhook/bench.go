@@ -16,7 +16,7 @@ const benchLong = `Measures walhook on this machine, with nothing to prepare: a 
 PostgreSQL with fsync on, a carrier's tables, receivers that count what they get
 by webhook-id, and walhook itself, each in a process of its own.
 
-The measures, all but the long ones unless some are named:
+The measures:
 
   drain    single-row transactions, committed before walhook starts, to the
            last 2xx; beside it, in the same run, plain POSTs by net/http to the
@@ -27,6 +27,13 @@ The measures, all but the long ones unless some are named:
   trouble  the same for the healthy ones of many endpoints, without and with
            others that hang or refuse connections
 
+Long ones, which are taken when they are named, or with --long:
+
+  idle     memory and CPU of many endpoints to which nothing is sent
+  memory   the peak while many changes go through, and one large transaction
+  waiting  cost of a delivery with few and with many events in the outbox
+  aged     cost of a delivery before and after many events, and after retention
+
 Figures are medians of the repetitions, with the least and the greatest. A
 delivery that is lost or wrong is an error.`
 
@@ -35,7 +42,7 @@ const benchHelper = "bench-helper"
 
 func newBenchCommand() *cobra.Command {
 	o := bench.Defaults()
-	var asJSON bool
+	var asJSON, long bool
 	cmd := &cobra.Command{
 		Use:   "bench [measure…]",
 		Short: "Measure throughput, latency and cost on this machine",
@@ -45,14 +52,18 @@ func newBenchCommand() *cobra.Command {
 		Args:      cobra.OnlyValidArgs,
 		ValidArgs: bench.Measures(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
+			switch {
+			case len(args) > 0:
 				o.Measures = args
+			case long:
+				o.Measures = bench.Measures()
 			}
 			return runBench(cmd.Context(), o, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&asJSON, "json", false, "print the report as JSON, and nothing else on standard output")
+	flags.BoolVar(&long, "long", false, "take the long measures too")
 	flags.IntVar(&o.Repetitions, "repetitions", o.Repetitions, "how often each measure is taken")
 	flags.IntVar(&o.Changes, "changes", o.Changes, "changes that drain and bulk commit")
 	flags.IntVar(&o.Accounts, "accounts", o.Accounts, "accounts that the changes are spread over")
@@ -65,6 +76,12 @@ func newBenchCommand() *cobra.Command {
 	flags.IntVar(&o.Refusing, "refusing", o.Refusing, "per cent of them that refuse connections")
 	flags.Float64Var(&o.TroubleRate, "trouble-rate", o.TroubleRate, "transactions a second of trouble")
 	flags.DurationVar(&o.TroubleLength, "trouble-length", o.TroubleLength, "how long trouble is kept up, and calm before it")
+	flags.IntVar(&o.IdleEndpoints, "idle-endpoints", o.IdleEndpoints, "endpoints of idle")
+	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "how long idle watches")
+	flags.IntVar(&o.MemoryChanges, "memory-changes", o.MemoryChanges, "single-row transactions of memory")
+	flags.IntVar(&o.MemoryRows, "memory-rows", o.MemoryRows, "rows of memory's one transaction")
+	flags.IntSliceVar(&o.Waiting, "waiting", o.Waiting, "events in the outbox of waiting, comma separated")
+	flags.IntVar(&o.Age, "age", o.Age, "events of aged")
 	flags.StringVar(&o.PGBin, "pg-bin", "", "folder of the PostgreSQL programs to use (initdb, postgres); searched for when empty")
 	return cmd
 }

@@ -39,6 +39,10 @@ func measures() []measure {
 		{"bulk", (*bench).bulk, false},
 		{"latency", (*bench).latency, false},
 		{"trouble", (*bench).trouble, false},
+		{"idle", (*bench).idle, true},
+		{"memory", (*bench).memory, true},
+		{"waiting", (*bench).waiting, true},
+		{"aged", (*bench).aged, true},
 	}
 }
 

@@ -59,7 +59,7 @@ func (b *bench) cost(ctx context.Context, walhook *child, peak uint64, since met
 	return Cost{
 		WalhookCPU:  walhook.cpu() / thousands,
 		PostgresCPU: (now.postgresCPU - since.postgresCPU) / thousands,
-		PeakRSS:     float64(peak) / (1 << 20),
+		PeakRSS:     mebibytes(peak),
 		WAL:         float64(now.wal-since.wal) / float64(deliveries),
 	}, nil
 }
@@ -107,16 +107,16 @@ func treeCPU(root int) float64 {
 	return float64(ticks) / userHZ
 }
 
-// peakRSS is the most memory that a running process has had resident, in bytes.
-// rusage is of no use here: a child's begins with its parent's.
-func peakRSS(pid int) uint64 {
+// memoryOf is what a running process has resident, and has had at most, in
+// bytes; zero where the system does not tell. rusage is of no use here: a
+// child's begins with its parent's.
+func memoryOf(pid int) (status procfs.ProcStatus) {
 	process, err := procfs.NewProc(pid)
 	if err != nil {
-		return 0
+		return status
 	}
-	status, err := process.NewStatus()
-	if err != nil {
-		return 0
-	}
-	return status.VmHWM
+	status, _ = process.NewStatus() // a process that has just ended has none
+	return status
 }
+
+func mebibytes(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

@@ -2,11 +2,6 @@ package bench
 
 import (
 	"context"
-	"fmt"
-	"time"
-
-	"walhook/internal/carrier"
-	"walhook/schemas"
 )
 
 // Throughput is the measures drain and bulk: so many changes, committed before
@@ -37,10 +32,8 @@ type Throughput struct {
 
 // throughputRun is one repetition.
 type throughputRun struct {
-	total, steady, first      float64 // per second, per second, seconds
-	cost                      Cost
-	posts, decoded, recvlogic float64 // per second
-	tally                     Tally
+	moved
+	posts, decoded, recvlogical float64 // per second
 }
 
 // drain measures single-row transactions.
@@ -83,8 +76,8 @@ func (b *bench) throughput(ctx context.Context, name string, commit commitFunc) 
 	result.Decoded = spreadOf(runs, func(r r) float64 { return r.decoded })
 	result.ShareOfRead = spreadOf(runs, func(r r) float64 { return r.total / r.decoded })
 	if b.recvlogical() != "" {
-		result.Recvlogical = new(spreadOf(runs, func(r r) float64 { return r.recvlogic }))
-		result.ShareOfRecv = new(spreadOf(runs, func(r r) float64 { return r.decoded / r.recvlogic }))
+		result.Recvlogical = new(spreadOf(runs, func(r r) float64 { return r.recvlogical }))
+		result.ShareOfRecv = new(spreadOf(runs, func(r r) float64 { return r.decoded / r.recvlogical }))
 	}
 	return result, nil
 }
@@ -118,7 +111,7 @@ func (b *bench) throughputRun(ctx context.Context, commit commitFunc) (run throu
 		if err != nil {
 			return run, err
 		}
-		run.recvlogic = float64(n) / took.Seconds()
+		run.recvlogical = float64(n) / took.Seconds()
 	}
 	if run.decoded, err = w.decodeOnly(ctx, decode, n); err != nil {
 		return run, err
@@ -127,87 +120,7 @@ func (b *bench) throughputRun(ctx context.Context, commit commitFunc) (run throu
 		return run, err
 	}
 
-	before, err := b.meter(ctx)
-	if err != nil {
-		return run, err
-	}
 	w.next = first
-	if _, err := w.expect(ctx, n, true); err != nil {
-		return run, err
-	}
-	if err := w.run(); err != nil {
-		return run, err
-	}
-	if err := w.delivered(ctx, n); err != nil {
-		return run, err
-	}
-	walhook, peak := w.walhook, peakRSS(w.walhook.pid())
-	if err := w.stop(); err != nil {
-		return run, err
-	}
-	if run.tally, err = w.tally(ctx, n); err != nil {
-		return run, err
-	}
-	run.total = float64(n) / run.tally.Last.Sub(w.started).Seconds()
-	run.steady = float64(n) / run.tally.Last.Sub(run.tally.First).Seconds()
-	run.first = run.tally.First.Sub(w.started).Seconds()
-	run.cost, err = b.cost(ctx, walhook, peak, before, n)
+	run.moved, err = w.move(ctx, n)
 	return run, err
-}
-
-// decodeOnly is how many changes a second go through walhook's reader alone.
-// As with pg_recvlogical, the process's start and stop are in it.
-func (w *world) decodeOnly(ctx context.Context, from schemas.Checkpoint, changes int) (float64, error) {
-	began := time.Now()
-	h, err := w.b.options.Walhook.help(w.b.dir, helpDecode)
-	if err != nil {
-		return 0, err
-	}
-	var result decodeResult
-	job := decodeJob{Source: w.source, Slot: w.name + "_decode", Checkpoint: from, Changes: changes}
-	if err := joined(h.ask(ctx, job, &result), h.end(ctx)); err != nil {
-		return 0, err
-	}
-	took := time.Since(began)
-	if result.Changes != changes {
-		return 0, fmt.Errorf("decode: %d changes, want %d", result.Changes, changes)
-	}
-	return float64(changes) / took.Seconds(), nil
-}
-
-// plainPosts is how many requests a second net/http makes, with bodies such as
-// those of the records from w.next on, to the same receivers. All are counted
-// as walhook's are.
-func (w *world) plainPosts(ctx context.Context, n int) (float64, error) {
-	rest, err := w.rest(ctx, w.next)
-	if err != nil {
-		return 0, err
-	}
-	first, err := w.expect(ctx, n, false)
-	if err != nil {
-		return 0, err
-	}
-	h, err := w.b.options.Walhook.help(w.b.dir, helpPost)
-	if err != nil {
-		return 0, err
-	}
-	job := postJob{
-		Addresses: w.b.addresses, First: first, Count: int64(n), Rest: rest,
-		Concurrency: w.b.options.Concurrency, Version: w.b.options.Version,
-	}
-	for i := range w.accounts {
-		job.Accounts = append(job.Accounts, carrier.AccountID(i))
-	}
-	var result postResult
-	if err := joined(h.ask(ctx, job, &result), h.end(ctx)); err != nil {
-		return 0, err
-	}
-	t, err := w.tally(ctx, n)
-	if err != nil {
-		return 0, err
-	}
-	if t.Delivered != n || t.Again > 0 {
-		return 0, fmt.Errorf("plain POSTs: %d arrived and %d again, want %d", t.Delivered, t.Again, n)
-	}
-	return float64(n) / result.Seconds, nil
 }

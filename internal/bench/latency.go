@@ -125,7 +125,7 @@ func (w *world) warmUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.delivered(ctx, len(p.due))
+	return w.delivered(ctx, len(p.due), nil)
 }
 
 // everyone is all accounts.
@@ -144,7 +144,7 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 			want++
 		}
 	}
-	if err := w.delivered(ctx, want); err != nil {
+	if err := w.delivered(ctx, want, nil); err != nil {
 		return run, err
 	}
 	p.after = w.usage()

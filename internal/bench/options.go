@@ -32,6 +32,13 @@ type Options struct {
 	TroubleRate   float64
 	TroubleLength time.Duration // with trouble, and as long without
 
+	IdleEndpoints int
+	IdleLength    time.Duration // watched
+	MemoryChanges int           // single-row transactions
+	MemoryRows    int           // of one transaction
+	Waiting       []int         // events in the outbox
+	Age           int           // events before retention
+
 	// Step hears what is being done; it may be nil.
 	Step func(message string)
 }
@@ -44,6 +51,8 @@ func Defaults() Options {
 		Changes: 100_000, Accounts: 1000, Receivers: 4, Concurrency: 64,
 		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
 		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
+		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, MemoryChanges: 200_000, MemoryRows: 2_000_000,
+		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
 	}
 }
 
@@ -55,19 +64,7 @@ func (o Options) Validate() error {
 			faults = append(faults, fmt.Errorf("measure %q: want one of %s", name, strings.Join(Measures(), ", ")))
 		}
 	}
-	for _, n := range []struct {
-		name          string
-		value, lo, hi int
-	}{
-		{"repetitions", o.Repetitions, 1, 100},
-		{"changes", o.Changes, 100, 10_000_000},
-		{"accounts", o.Accounts, 1, 1_000_000},
-		{"receivers", o.Receivers, 1, 1000},
-		{"endpoints", o.Endpoints, 100, 1_000_000},
-		{"per cent that hang", o.Hanging, 0, 99},
-		{"per cent that refuse", o.Refusing, 0, 99},
-		{"concurrency", o.Concurrency, 1, 10_000},
-	} {
+	for _, n := range o.sizes() {
 		if n.value < n.lo || n.value > n.hi {
 			faults = append(faults, fmt.Errorf("%s %d: want %d to %d", n.name, n.value, n.lo, n.hi))
 		}
@@ -80,10 +77,37 @@ func (o Options) Validate() error {
 			faults = append(faults, fmt.Errorf("rate %g: want 1 to 100000 a second", rate))
 		}
 	}
-	for _, length := range []time.Duration{o.Length, o.TroubleLength} {
+	for _, length := range []time.Duration{o.Length, o.TroubleLength, o.IdleLength} {
 		if length < 100*time.Millisecond || length > time.Hour {
 			faults = append(faults, fmt.Errorf("length %s: want 100ms to 1h", length))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// size is an option that is a number, and between what it may be.
+type size struct {
+	name          string
+	value, lo, hi int
+}
+
+func (o Options) sizes() []size {
+	sizes := []size{
+		{"repetitions", o.Repetitions, 1, 100},
+		{"changes", o.Changes, 100, 10_000_000},
+		{"accounts", o.Accounts, 1, 1_000_000},
+		{"receivers", o.Receivers, 1, 1000},
+		{"endpoints", o.Endpoints, 100, 1_000_000},
+		{"per cent that hang", o.Hanging, 0, 99},
+		{"per cent that refuse", o.Refusing, 0, 99},
+		{"concurrency", o.Concurrency, 1, 10_000},
+		{"idle endpoints", o.IdleEndpoints, 1, 1_000_000},
+		{"memory changes", o.MemoryChanges, 100, 10_000_000},
+		{"memory rows", o.MemoryRows, 100, 10_000_000},
+		{"age", o.Age, 100, 100_000_000},
+	}
+	for _, events := range o.Waiting {
+		sizes = append(sizes, size{"waiting", events, 1000, 10_000_000})
+	}
+	return sizes
 }

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
@@ -20,6 +19,10 @@ type Report struct {
 	// Latency has an element for each rate.
 	Latency []Latency `json:"latency,omitempty"`
 	Trouble *Trouble  `json:"trouble,omitempty"`
+	Idle    *Idle     `json:"idle,omitempty"`
+	Memory  *Memory   `json:"memory,omitempty"`
+	Waiting []Waiting `json:"waiting,omitempty"`
+	Aged    *Aged     `json:"aged,omitempty"`
 }
 
 // WriteJSON writes the report for programs.
@@ -47,63 +50,17 @@ func (r *Report) Write(w io.Writer) error {
 	if r.Trouble != nil {
 		r.Trouble.write(t)
 	}
-	return t.Flush()
-}
-
-// table prints rows under titles.
-type table struct{ *tabwriter.Writer }
-
-func (t *table) title(format string, args ...any) {
-	fmt.Fprintf(t, "\n"+format+"\n", args...)
-}
-
-func (t *table) row(name string, value any) { fmt.Fprintf(t, "  %s\t%v\n", name, value) }
-
-func (r *Throughput) write(t *table, what string) {
-	t.title("%s; %d changes over %d accounts and %d receivers", what, r.Changes, r.Accounts, r.Receivers)
-	t.row("deliveries/s, from the process's start", r.PerSecond.text())
-	t.row("deliveries/s, from the first 2xx", r.Steady.text())
-	t.row("first 2xx after, s", r.FirstSeconds.text())
-	t.row("plain POSTs/s", r.PlainPosts.text())
-	t.row("share of plain POSTs", r.ShareOfPosts.text())
-	t.row("decode-only changes/s", r.Decoded.text())
-	t.row("share of decode-only", r.ShareOfRead.text())
-	if r.Recvlogical != nil {
-		t.row("pg_recvlogical changes/s", r.Recvlogical.text())
-		t.row("decode-only's share of it", r.ShareOfRecv.text())
+	if r.Idle != nil {
+		r.Idle.write(t)
 	}
-	r.Cost.write(t)
-}
-
-func (c CostSpread) write(t *table) {
-	t.row("CPU s per 1,000 deliveries: walhook", c.WalhookCPU.text())
-	t.row("CPU s per 1,000 deliveries: PostgreSQL", c.PostgresCPU.text())
-	t.row("peak resident memory, MiB", c.PeakRSS.text())
-	t.row("WAL bytes per delivery", c.WAL.text())
-}
-
-func (l Latency) write(t *table) {
-	t.title("latency at %g transactions/s for %g s over %d accounts, ms", l.Rate, l.Seconds, l.Accounts)
-	l.Commit.write(t, "commit to 2xx")
-	l.Due.write(t, "due to 2xx")
-	l.Late.write(t, "begun late")
-	t.row("committed/s", l.Committed.text())
-	t.row("cores: walhook", l.WalhookCores.text())
-	t.row("cores: PostgreSQL", l.PostgresCores.text())
-}
-
-func (q Quantiles) write(t *table, what string) {
-	t.row(what+": p50", q.P50.text())
-	t.row(what+": p99", q.P99.text())
-	t.row(what+": p99.9", q.P999.text())
-}
-
-func (r *Trouble) write(t *table) {
-	t.title("trouble: the healthy of %d endpoints, of which %d %% hang and %d %% refuse, at %g transactions/s for %g s, ms",
-		r.Endpoints, r.Hanging, r.Refusing, r.Rate, r.Seconds)
-	r.Calm.write(t, "calm: commit to 2xx")
-	r.Trouble.write(t, "in trouble: commit to 2xx")
-	t.row("p99 in trouble to p99 calm", r.Ratio.text())
-	t.row("most requests in flight", r.Hung.text())
-	t.row("peak resident memory, MiB", r.PeakRSS.text())
+	if r.Memory != nil {
+		r.Memory.write(t)
+	}
+	for _, one := range r.Waiting {
+		one.write(t)
+	}
+	if r.Aged != nil {
+		r.Aged.write(t)
+	}
+	return t.Flush()
 }

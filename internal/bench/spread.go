@@ -51,8 +51,10 @@ func number(x float64) string {
 		return grouped(fmt.Sprintf("%.0f", x))
 	case x >= 10:
 		return fmt.Sprintf("%.1f", x)
+	case x >= 1:
+		return fmt.Sprintf("%.2f", x)
 	}
-	return fmt.Sprintf("%.2f", x)
+	return fmt.Sprintf("%.3f", x)
 }
 
 // grouped puts commas between thousands.

@@ -38,7 +38,7 @@ func TestQuantile_IsTheLeastTimeThatAShareDoNotExceed(t *testing.T) {
 }
 
 func TestNumber_IsReadable(t *testing.T) {
-	for x, want := range map[float64]string{0: "0.00", 1.234: "1.23", 12.34: "12.3", 999.6: "1,000", 1234567: "1,234,567"} {
+	for x, want := range map[float64]string{0: "0.000", .0612: "0.061", 1.234: "1.23", 12.34: "12.3", 999.6: "1,000", 1234567: "1,234,567"} {
 		if got := number(x); got != want {
 			t.Errorf("%g: %s, want %s", x, got, want)
 		}

@@ -94,7 +94,7 @@ func (b *bench) troubleRun(ctx context.Context) (run troubleRun, err error) {
 	if run.trouble, err = w.latency(ctx, o.TroubleRate, o.TroubleLength, healthy, healthy); err != nil {
 		return run, err
 	}
-	run.peak = float64(peakRSS(w.walhook.pid())) / (1 << 20)
+	run.peak = mebibytes(memoryOf(w.walhook.pid()).VmHWM)
 	return run, nil
 }
 

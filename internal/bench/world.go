@@ -153,14 +153,19 @@ const (
 	stalledAfter = time.Minute
 )
 
-// delivered waits until so many records have been delivered.
-func (w *world) delivered(ctx context.Context, records int) error {
+// delivered waits until so many records have been delivered. note, which may be
+// nil, hears now and then how many are, and in the end.
+func (w *world) delivered(ctx context.Context, records int, note func(delivered int)) error {
 	last, at := -1, time.Now()
 	for {
 		report, err := w.b.receivers(ctx, receiveOrder{})
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
+		}
+		if note != nil {
+			note(report.Delivered)
+		}
+		switch {
 		case report.Delivered >= records:
 			return nil
 		case report.Delivered > last:

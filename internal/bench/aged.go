@@ -1,0 +1,155 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Aged is the measure aged: what the age of an outbox does to the cost of a
+// delivery.
+type Aged struct {
+	Events  int `json:"events"`  // that were delivered in between
+	Changes int `json:"changes"` // of each run that was measured
+
+	Fresh    Stage `json:"fresh"`    // an outbox that is new
+	Old      Stage `json:"old"`      // the same after so many events
+	Retained Stage `json:"retained"` // the same once retention has dropped them
+}
+
+// Stage is an age. CPU is of walhook and PostgreSQL.
+type Stage struct {
+	PerSecond Spread  `json:"deliveries_per_second"`
+	CPU       Spread  `json:"cpu_seconds_per_1000"`
+	Tallies   []Tally `json:"tallies"`
+}
+
+func (b *bench) aged(ctx context.Context) (err error) {
+	a := &Aged{Events: b.options.Age, Changes: b.options.Changes}
+	w, err := b.newWorld(ctx, b.options.Accounts, b.healthyURL)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joined(err, w.close(ctx)) }()
+	b.step("aged: a fresh outbox")
+	if a.Fresh, err = w.stage(ctx); err != nil {
+		return err
+	}
+	b.step("aged: %d events go through", a.Events)
+	if err := w.live(ctx, a.Events); err != nil {
+		return err
+	}
+	if a.Old, err = w.stage(ctx); err != nil {
+		return err
+	}
+	b.step("aged: retention")
+	if err := w.retire(ctx); err != nil {
+		return err
+	}
+	a.Retained, err = w.stage(ctx)
+	b.report.Aged = a
+	return err
+}
+
+// stage measures runs in the world as it is.
+func (w *world) stage(ctx context.Context) (Stage, error) {
+	var runs []moved
+	var s Stage
+	for range w.b.options.Repetitions {
+		if err := w.bulk(ctx, w.next, w.b.options.Changes); err != nil {
+			return s, err
+		}
+		run, err := w.move(ctx, w.b.options.Changes)
+		if err != nil {
+			return s, err
+		}
+		w.b.step("aged: %s deliveries/s", number(run.total))
+		runs = append(runs, run)
+		s.Tallies = append(s.Tallies, run.tally)
+	}
+	s.PerSecond = spreadOf(runs, func(m moved) float64 { return m.total })
+	s.CPU = spreadOf(runs, func(m moved) float64 { return m.cost.WalhookCPU + m.cost.PostgresCPU })
+	return s, nil
+}
+
+// live has many events go through, a part at a time.
+func (w *world) live(ctx context.Context, events int) error {
+	const part = 500_000
+	for left := events; left > 0; left -= part {
+		n := min(part, left)
+		if err := w.bulk(ctx, w.next, n); err != nil {
+			return err
+		}
+		if _, err := w.move(ctx, n); err != nil {
+			return err
+		}
+		w.b.step("aged: %d to go", left-n)
+	}
+	return nil
+}
+
+const (
+	// Retention goes by when a partition's last event was appended, and by
+	// the day of attempts: they are made older than it is.
+	ageEvents = `UPDATE walhook.event SET appended_at = appended_at - interval '30 days'
+		WHERE id IN (SELECT min(id) FROM walhook.event UNION ALL SELECT max(id) FROM walhook.event)`
+
+	ageAttempts = `DO $$
+		DECLARE
+			_day text := to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD');
+			_old date := (now() AT TIME ZONE 'UTC')::date - 30;
+		BEGIN
+			EXECUTE 'ALTER TABLE walhook.attempt DETACH PARTITION walhook.attempt_' || _day;
+			EXECUTE 'ALTER TABLE walhook.attempt_' || _day || ' RENAME TO attempt_' || to_char(_old, 'YYYYMMDD');
+			EXECUTE 'UPDATE walhook.attempt_' || to_char(_old, 'YYYYMMDD') || ' SET at = (at::time + date ' || quote_literal(_old) || ') AT TIME ZONE ''UTC''';
+			EXECUTE format('ALTER TABLE walhook.attempt ATTACH PARTITION walhook.attempt_%s FOR VALUES FROM (%L) TO (%L)',
+				to_char(_old, 'YYYYMMDD'), _old || ' 00:00+00', _old + 1 || ' 00:00+00');
+		END $$`
+
+	agedLeft = `SELECT count(*) FROM pg_class WHERE relnamespace = 'walhook'::regnamespace
+		AND relname IN ('event_000000', 'attempt_' || to_char((now() AT TIME ZONE 'UTC')::date - 30, 'YYYYMMDD'))`
+)
+
+// retire makes all that the outbox holds older than retention, and waits until
+// walhook has dropped it.
+func (w *world) retire(ctx context.Context) error {
+	outbox, err := pgx.Connect(ctx, w.outbox)
+	if err != nil {
+		return err
+	}
+	defer outbox.Close(context.WithoutCancel(ctx))
+	for _, sql := range []string{ageEvents, ageAttempts} {
+		if _, err := outbox.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("make the outbox older: %w", err)
+		}
+	}
+	// The publisher leaves a partition of that age with its next append, and
+	// maintenance looks when walhook starts.
+	const few = 1000
+	if err := w.bulk(ctx, w.next, few); err != nil {
+		return err
+	}
+	if _, err := w.move(ctx, few); err != nil {
+		return err
+	}
+	if err := w.run(); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(5 * time.Minute); ; {
+		if err := w.pass(ctx, 10*pollEvery); err != nil {
+			return err
+		}
+		var left int
+		if err := outbox.QueryRow(ctx, agedLeft).Scan(&left); err != nil {
+			return err
+		}
+		if left == 0 {
+			return w.stop()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("retention has not dropped %d old partitions%s", left, w.walhook.lastWords())
+		}
+	}
+}

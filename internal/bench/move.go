@@ -1,0 +1,45 @@
+package bench
+
+import (
+	"context"
+	"time"
+)
+
+// moved is what it took to deliver what was committed before walhook started.
+type moved struct {
+	total  float64 // deliveries a second, from the start of the process to the last 2xx
+	steady float64 // the same from the first 2xx
+	first  float64 // seconds from the start to the first 2xx
+	cost   Cost    // of the process's whole life
+	tally  Tally
+}
+
+// move starts walhook, waits until the n records from w.next on are delivered,
+// and stops it.
+func (w *world) move(ctx context.Context, n int, args ...string) (m moved, err error) {
+	before, err := w.b.meter(ctx)
+	if err != nil {
+		return m, err
+	}
+	if _, err := w.expect(ctx, n, true); err != nil {
+		return m, err
+	}
+	if err := w.run(args...); err != nil {
+		return m, err
+	}
+	if err := w.delivered(ctx, n, nil); err != nil {
+		return m, err
+	}
+	walhook, peak := w.walhook, memoryOf(w.walhook.pid()).VmHWM
+	if err := w.stop(); err != nil {
+		return m, err
+	}
+	if m.tally, err = w.tally(ctx, n); err != nil {
+		return m, err
+	}
+	since := func(t time.Time) float64 { return m.tally.Last.Sub(t).Seconds() }
+	m.total, m.steady = float64(n)/since(w.started), float64(n)/since(m.tally.First)
+	m.first = m.tally.First.Sub(w.started).Seconds()
+	m.cost, err = w.b.cost(ctx, walhook, peak, before, n)
+	return m, err
+}

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Waiting is the measure waiting: what a delivery costs when so many events
+// wait in the outbox. The publisher has put them there and has ended; then a
+// sender starts.
+type Waiting struct {
+	Events int `json:"events"`
+	// Figures from the first 2xx to the last.
+	PerSecond Spread `json:"deliveries_per_second"`
+	CPU       Spread `json:"cpu_seconds_per_1000"` // of walhook and PostgreSQL
+	// The first tenth, while the most are waiting, and the last.
+	FirstTenth Spread  `json:"first_tenth_cpu_seconds_per_1000"`
+	LastTenth  Spread  `json:"last_tenth_cpu_seconds_per_1000"`
+	Tallies    []Tally `json:"tallies"`
+}
+
+// mark is how far a delivery was at a moment.
+type mark struct {
+	delivered int
+	used      usage
+}
+
+func (m mark) rate(since mark) float64 {
+	return float64(m.delivered-since.delivered) / m.used.at.Sub(since.used.at).Seconds()
+}
+
+// cpu is the seconds of CPU per 1,000 deliveries.
+func (m mark) cpu(since mark) float64 {
+	used := m.used.walhook - since.used.walhook + m.used.postgres - since.used.postgres
+	return 1000 * used / float64(m.delivered-since.delivered)
+}
+
+type waitingRun struct {
+	marks []mark // the first 2xx, and then every tenth
+	tally Tally
+}
+
+func (r waitingRun) whole() (from, to mark) { return r.marks[0], r.marks[len(r.marks)-1] }
+
+// waitingRounds is how often a small number is taken in a repetition: a short
+// run says little.
+func waitingRounds(events int) int { return min(max(100_000/events, 1), 5) }
+
+func (b *bench) waiting(ctx context.Context) error {
+	for _, events := range b.options.Waiting {
+		var runs []waitingRun
+		for i := range b.options.Repetitions {
+			b.step("waiting: %d events, %d of %d", events, i+1, b.options.Repetitions)
+			more, err := b.waitingRuns(ctx, events)
+			if err != nil {
+				return err
+			}
+			runs = append(runs, more...)
+		}
+		result := Waiting{
+			Events:     events,
+			PerSecond:  spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.rate(from) }),
+			CPU:        spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.cpu(from) }),
+			FirstTenth: spreadOf(runs, func(r waitingRun) float64 { return r.marks[1].cpu(r.marks[0]) }),
+			LastTenth: spreadOf(runs, func(r waitingRun) float64 {
+				return r.marks[len(r.marks)-1].cpu(r.marks[len(r.marks)-2])
+			}),
+		}
+		for _, r := range runs {
+			result.Tallies = append(result.Tallies, r.tally)
+		}
+		b.report.Waiting = append(b.report.Waiting, result)
+	}
+	return nil
+}
+
+func (b *bench) waitingRuns(ctx context.Context, events int) (runs []waitingRun, err error) {
+	w, err := b.newWorld(ctx, b.options.Accounts, b.healthyURL)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = joined(err, w.close(ctx)) }()
+	for range waitingRounds(events) {
+		run, err := w.waiting(ctx, events)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, run)
+	}
+	return runs, nil
+}
+
+func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err error) {
+	if err := w.publish(ctx, events); err != nil {
+		return run, err
+	}
+	if _, err := w.expect(ctx, events, true); err != nil {
+		return run, err
+	}
+	if err := w.run("--role", "sender"); err != nil {
+		return run, err
+	}
+	err = w.delivered(ctx, events, func(delivered int) {
+		if delivered > 0 && delivered >= len(run.marks)*events/10 {
+			run.marks = append(run.marks, mark{delivered, w.usage()})
+		}
+	})
+	if err != nil {
+		return run, err
+	}
+	if len(run.marks) < 3 {
+		return run, fmt.Errorf("%d events are too few to tell anything of", events)
+	}
+	if run.tally, err = w.tally(ctx, events); err != nil {
+		return run, err
+	}
+	return run, w.stop()
+}
+
+// publish commits records from w.next on and has them put into the outbox,
+// without delivering them.
+func (w *world) publish(ctx context.Context, events int) error {
+	outbox, err := pgx.Connect(ctx, w.outbox)
+	if err != nil {
+		return err
+	}
+	defer outbox.Close(context.WithoutCancel(ctx))
+	const lastID = `SELECT coalesce(max(id), 0) FROM walhook.event`
+	var before, now int64
+	if err := outbox.QueryRow(ctx, lastID).Scan(&before); err != nil {
+		return err
+	}
+	if err := w.bulk(ctx, w.next, events); err != nil {
+		return err
+	}
+	if err := w.run("--role", "publisher"); err != nil {
+		return err
+	}
+	for now < before+int64(events) {
+		if err := w.pass(ctx, 5*pollEvery); err != nil {
+			return err
+		}
+		if err := outbox.QueryRow(ctx, lastID).Scan(&now); err != nil {
+			return err
+		}
+		if time.Since(w.started) > stalledAfter+time.Duration(events)*time.Millisecond {
+			return fmt.Errorf("publish: %d of %d events are in the outbox%s", now-before, events, w.walhook.lastWords())
+		}
+	}
+	return w.stop()
+}
