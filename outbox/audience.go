@@ -64,7 +64,7 @@ func (s *subscription) wants(o *occurrence) bool {
 	if o.hook == HookRecords {
 		return s.hook == HookRecords && passes(s.schemas, o.schema) && passes(s.types, o.typ)
 	}
-	return (s.hook == o.hook || s.hook == HookAll || s.hook == o.group && o.group != "") &&
+	return (s.hook == o.hook || s.hook == HookAll || slices.Contains(o.groups, s.hook)) &&
 		agrees(s.objectType, o.objectType) && agrees(s.objectAction, o.action)
 }
 

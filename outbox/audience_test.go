@@ -163,7 +163,7 @@ func TestAudience_ASnapshotEndsAndBeginsWebhooksWithTheirAccounts(t *testing.T) 
 }
 
 func TestAudience_Filters(t *testing.T) {
-	event := occurrence{hook: "missed_call", group: "notifications", objectType: "missed_call", targets: []target{{"number", "312"}}}
+	event := occurrence{hook: "missed_call", groups: []string{"notifications"}, objectType: "missed_call", targets: []target{{"number", "312"}}}
 	object := occurrence{hook: "object", objectType: "dids", action: "doc_created"}
 	leg := occurrence{hook: "channel_create", internal: true}
 	record := occurrence{hook: HookRecords, schema: "dids", typ: "insert"}

@@ -15,8 +15,8 @@ import (
 type occurrence struct {
 	// hook is what an endpoint asks for: [HookRecords], or the name of an event.
 	hook string
-	// group is a hook that covers this one and others; "" for none.
-	group string
+	// groups are hooks that cover this one and others.
+	groups []string
 	// schema and typ are the columns of the log; for the record feed also what
 	// the filters schemas and types of an endpoint are about.
 	schema, typ string

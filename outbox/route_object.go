@@ -15,7 +15,7 @@ const gregorianOffset = 62167219200
 // object tells the hook "object" of a change of a record, after the record's
 // own events.
 func (r *router) object(c *schemas.Change, plan *schemas.Plan, kind schemas.Kind, account, key string) {
-	if !r.p.wants(hookObject, "") {
+	if !r.p.wants(hookObject) {
 		r.nobody()
 		return
 	}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -69,6 +70,6 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 const hookNotifications = "notifications"
 
 // wants says whether any webhook, of whatever account, asks for a hook.
-func (p *Publisher) wants(hook, group string) bool {
-	return p.wanted[hook] || p.wanted[HookAll] || group != "" && p.wanted[group]
+func (p *Publisher) wants(hook string, groups ...string) bool {
+	return p.wanted[hook] || p.wanted[HookAll] || slices.ContainsFunc(groups, func(group string) bool { return p.wanted[group] })
 }
