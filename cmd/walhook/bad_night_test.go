@@ -166,7 +166,7 @@ func newNight(t *testing.T, settings map[string]string) *night {
 	}
 	t.Cleanup(func() { _ = n.server.Close() })
 	db := pgtest.NewDatabase(t, pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: settings}))
-	n.shop = newShopIn(t, db, 5, n.server.URL)
+	n.shop = newShopIn(t, db, pgtest.Database(t), 5, n.server.URL)
 	n.publisher = newActor(t, "publisher", "--role", "publisher", "--source", db.URL, "--slot", n.slot, "--catalog", n.catalog)
 	n.publisher.args = append(n.publisher.args, "--outbox", n.publisher.link(t, n.outbox.URL))
 	n.link = n.publisher.links[0]

@@ -45,13 +45,13 @@ type shop struct {
 
 func newShop(t *testing.T, accounts int, urlFor func(account string) string) *shop {
 	t.Helper()
-	return newShopIn(t, pgtest.Database(t), accounts, urlFor)
+	return newShopIn(t, pgtest.Database(t), pgtest.Database(t), accounts, urlFor)
 }
 
-// newShopIn is a shop whose source is not on the server that tests share.
-func newShopIn(t *testing.T, db *pgtest.DB, accounts int, urlFor func(account string) string) *shop {
+// newShopIn is a shop whose databases need not be on the server that tests share.
+func newShopIn(t *testing.T, db, outbox *pgtest.DB, accounts int, urlFor func(account string) string) *shop {
 	t.Helper()
-	s := &shop{db: db, outbox: pgtest.Database(t), slot: "shop_" + db.Name, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), accounts: accounts}
+	s := &shop{db: db, outbox: outbox, slot: "shop_" + db.Name, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), accounts: accounts}
 	if err := os.WriteFile(s.catalog, []byte(shopCatalog), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"walhook/internal/pgcluster"
+	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
 )
 
@@ -126,11 +128,13 @@ func TestIsolation_ABurstCostsTheOthersNothing(t *testing.T) {
 const burster = 14
 
 // TestIsolation_ADeadEndpointCostsNothing lets many events wait on an endpoint
-// whose breaker is open: nothing is written, attempted or held in memory.
+// whose breaker is open: nothing is written, attempted or held in memory. The
+// server is the test's own, so that its log shows every write.
 func TestIsolation_ADeadEndpointCostsNothing(t *testing.T) {
 	t.Parallel()
 	size := isolationSizes()
-	m := newMall(t, 50)
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	m := newMallIn(t, pgtest.NewDatabase(t, cluster), pgtest.NewDatabase(t, cluster), 50)
 	refusal, err := receiver.Refuse()
 	if err != nil {
 		t.Fatal(err)
@@ -156,23 +160,28 @@ func TestIsolation_ADeadEndpointCostsNothing(t *testing.T) {
 	eventually(t, 2*time.Minute, func() bool { return one(open) == 1 })
 	linger(t.Context(), 4*time.Second) // lanes and tails are written every three
 	before, written := m.memory(t), m.written(t, conn)
-	attempted := one(attempts)
+	attempted, log := one(attempts), one(insertedSQL)
 	linger(t.Context(), 5*time.Second)
 	if now := m.written(t, conn); now != written {
 		t.Errorf("while nothing happened, this was written:\nbefore %s\nafter  %s", written, now)
 	}
-	after := m.memory(t)
+	after, logged := m.memory(t), one(insertedSQL)-log
 	parked := one("SELECT count(*) FROM walhook.retry")
-	t.Logf("%d events wait: %d attempts ever, %d rows in retry; memory: %d MB without them, %d MB with them, %d MB 5 s later",
-		size.waiting, one(attempts), parked, empty>>20, before>>20, after>>20)
+	t.Logf("%d events wait: %d attempts ever, %d rows in retry; the server's log grew by %d kB in 5 s; memory: %d MB without them, %d MB with them, %d MB 5 s later",
+		size.waiting, one(attempts), parked, logged>>10, empty>>20, before>>20, after>>20)
 	if attempted > 60 || parked > 60 {
 		t.Errorf("%d attempts and %d rows in retry for a dead endpoint", attempted, parked)
+	}
+	if logged > 64<<10 { // leases, and the server's own
+		t.Errorf("the server's log grew by %d kB while nothing happened", logged>>10)
 	}
 	if after > before+8<<20 || after > empty+64<<20 {
 		t.Errorf("walhook grew from %d to %d to %d MB", empty>>20, before>>20, after>>20)
 	}
 	m.close(t)
 }
+
+const insertedSQL = `SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint`
 
 // TestHeldSnapshot_ChangesThroughputByATenthAtMost drains the same number of
 // events with and without a transaction that is open on the outbox all the
@@ -244,6 +253,11 @@ type mall struct {
 
 func newMall(t *testing.T, accounts int) *mall {
 	t.Helper()
+	return newMallIn(t, pgtest.Database(t), pgtest.Database(t), accounts)
+}
+
+func newMallIn(t *testing.T, db, outbox *pgtest.DB, accounts int) *mall {
+	t.Helper()
 	m := &mall{mood: receiver.NewSwitch(receiver.Healthy()), answered: map[string]time.Time{}, counts: map[string]int{}}
 	var err error
 	m.server, err = receiver.Start(receiver.Options{
@@ -261,7 +275,7 @@ func newMall(t *testing.T, accounts int) *mall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.shop = newShop(t, accounts, m.server.URL)
+	m.shop = newShopIn(t, db, outbox, accounts, m.server.URL)
 	m.walhook = newActor(t, "walhook", "--source", m.db.URL, "--outbox", m.outbox.URL, "--slot", m.slot, "--catalog", m.catalog, "--allow-cidr", "127.0.0.1/32")
 	startAll(t, m.walhook)
 	return m
