@@ -2,8 +2,10 @@ package schemas
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Plan is how the catalog reads the rows of one relation: every name of the
@@ -251,6 +253,11 @@ func (p *Plan) appendData(dst []byte, row Tuple) ([]byte, error) {
 		}
 		var err error
 		dst, err = p.Relation.Types.AppendJSON(dst, f.typ, row[f.column].Text)
+		if text := row[f.column].Text; errors.Is(err, ErrAttributes) && utf8.Valid(text) {
+			// The type was altered since the row was written, and nobody knows
+			// which value is whose: its text, as of a type that is not known.
+			dst, err = AppendString(dst, text), nil
+		}
 		if err != nil {
 			return dst, fmt.Errorf("column %s of table %s: %w", p.Relation.Columns[f.column].Name, p.Relation.Table(), err)
 		}
