@@ -41,7 +41,7 @@ func (s *stream) handOn(ctx context.Context) error {
 		case <-s.pending.room:
 			room = !s.pending.full()
 		case <-time.After(statusEvery):
-			if err := s.sendStatus(context.WithoutCancel(ctx), time.Now()); err != nil {
+			if err := s.sendStatus(context.WithoutCancel(ctx), time.Now(), false); err != nil {
 				return err
 			}
 		case <-ctx.Done():

@@ -31,7 +31,7 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 		s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), c.uint64()))
 		c.uint64() // the server's clock
 		if err := s.change(ctx, c); err != nil {
-			return fmt.Errorf("decode message at %s: %w", start, err)
+			return s.unread(ctx, start, err)
 		}
 		return nil
 	default:

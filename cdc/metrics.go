@@ -24,6 +24,7 @@ type metrics struct {
 	slot       *prometheus.GaugeVec
 	reconnects prometheus.Counter
 	gaps       prometheus.Counter
+	unreadable prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
@@ -48,9 +49,13 @@ func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 			Name: "walhook_source_gaps_total",
 			Help: "Gaps that this process found in the log; each is listed in the outbox.",
 		}),
+		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walhook_source_unreadable_total",
+			Help: "Messages of the source that could not be read; after the same one five times the process ends.",
+		}),
 	}
 	m.unknown()
-	reg.MustRegister(m.retained, m.limit, m.slot, m.reconnects, m.gaps)
+	reg.MustRegister(m.retained, m.limit, m.slot, m.reconnects, m.gaps, m.unreadable)
 	m.registerFuncs(reg, state)
 	return m
 }

@@ -25,6 +25,9 @@ type Reader struct {
 	idleEvery time.Duration
 	// watchEvery is how often the slot's and the publication's state is read.
 	watchEvery time.Duration
+	// silence is how long the source may say nothing before the connection
+	// counts as dead. It is asked for a word at half of it.
+	silence time.Duration
 }
 
 // State is what a reader is doing, for readiness.
@@ -49,7 +52,7 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	}
 	r := &Reader{
 		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"),
-		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery,
+		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery, silence: defaultSilence,
 	}
 	r.metrics = newMetrics(reg, r.State)
 	return r, nil
@@ -72,6 +75,12 @@ const (
 
 	defaultIdleEvery  = 10 * time.Second
 	defaultWatchEvery = 10 * time.Second
+
+	// defaultSilence is PostgreSQL's own for the same thing, the default of
+	// wal_receiver_timeout: a server that is busy with one large transaction
+	// may be silent for long. The kernel notices a peer that is gone, and
+	// says nothing, after a quarter of an hour.
+	defaultSilence = time.Minute
 )
 
 // Run reads until ctx ends, which is no error. A lost connection and a store
@@ -88,7 +97,7 @@ func (r *Reader) Run(ctx context.Context) error {
 
 // read is one session after another.
 func (r *Reader) read(ctx context.Context) error {
-	backoff, standby, trouble := firstBackoff, false, trouble{}
+	backoff, standby, trouble, unreadable := firstBackoff, false, trouble{}, unreadable{}
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -110,6 +119,9 @@ func (r *Reader) read(ctx context.Context) error {
 			continue
 		case isFinal(err):
 			return r.final(ctx, err)
+		}
+		if err := unreadable.again(err); err != nil {
+			return err
 		}
 		standby = false
 		if progress || time.Since(began) > aLongRun {

@@ -39,9 +39,13 @@ func (s *stream) receive(ctx context.Context) error {
 	defer stop()
 	calm := context.WithoutCancel(ctx)
 	var deadline time.Time
+	// Only time spent waiting for a word counts, so that neither a store that
+	// blocks nor a process that stood still takes a good connection for dead.
+	var silent time.Duration
 	for {
-		if now := time.Now(); !now.Before(s.nextStatus) {
-			if err := s.sendStatus(calm, now); err != nil {
+		now := time.Now()
+		if !now.Before(s.nextStatus) {
+			if err := s.sendStatus(calm, now, silent > s.r.silence/2); err != nil {
 				return err
 			}
 		}
@@ -59,10 +63,14 @@ func (s *stream) receive(ctx context.Context) error {
 		message, err := s.conn.ReceiveMessage(calm)
 		if err != nil {
 			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				if silent += min(time.Since(now), statusEvery); silent > s.r.silence {
+					return fmt.Errorf("receive from the source: not a word for %s", s.r.silence)
+				}
 				continue
 			}
 			return fmt.Errorf("receive from the source: %w", err)
 		}
+		silent = 0
 		if err := s.message(ctx, message); err != nil {
 			return err
 		}
@@ -72,19 +80,20 @@ func (s *stream) receive(ctx context.Context) error {
 // goodbye tells the server what was stored meanwhile, so that a clean stop
 // leaves it no more than needed to send again.
 func (s *stream) goodbye(ctx context.Context) {
-	_ = s.sendStatus(ctx, time.Now()) // the connection is closing either way
+	_ = s.sendStatus(ctx, time.Now(), false) // the connection is closing either way
 }
 
 // sendStatus reports the stored position and nothing beyond. All three
 // positions are set: pglogrepl reads a zero as "everything written is flushed".
-func (s *stream) sendStatus(ctx context.Context, now time.Time) error {
+// answer asks the server for a word of its own.
+func (s *stream) sendStatus(ctx context.Context, now time.Time, answer bool) error {
 	flushed := pglogrepl.LSN(s.flushed.Load())
 	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
 	if flushed == 0 {
 		return nil
 	}
 	status := pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: flushed, WALFlushPosition: flushed, WALApplyPosition: flushed, ClientTime: now,
+		WALWritePosition: flushed, WALFlushPosition: flushed, WALApplyPosition: flushed, ClientTime: now, ReplyRequested: answer,
 	}
 	if err := pglogrepl.SendStandbyStatusUpdate(ctx, s.conn, status); err != nil {
 		return fmt.Errorf("report position %s: %w", schemas.LSN(flushed), err)
