@@ -26,6 +26,7 @@ The measures:
            transaction is due at a time fixed beforehand
   trouble  the same for the healthy ones of many endpoints, without and with
            others that hang or refuse connections
+  fan-out  each event to several endpoints of its account
 
 Long ones, which are taken when they are named, or with --long:
 
@@ -76,6 +77,8 @@ func newBenchCommand() *cobra.Command {
 	flags.IntVar(&o.Refusing, "refusing", o.Refusing, "per cent of them that refuse connections")
 	flags.Float64Var(&o.TroubleRate, "trouble-rate", o.TroubleRate, "transactions a second of trouble")
 	flags.DurationVar(&o.TroubleLength, "trouble-length", o.TroubleLength, "how long trouble is kept up, and calm before it")
+	flags.IntSliceVar(&o.FanOut, "fan-out", o.FanOut, "endpoints of an account of fan-out, comma separated")
+	flags.IntVar(&o.FanOutDeliveries, "fan-out-deliveries", o.FanOutDeliveries, "deliveries of fan-out")
 	flags.IntVar(&o.IdleEndpoints, "idle-endpoints", o.IdleEndpoints, "endpoints of idle")
 	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "how long idle watches")
 	flags.IntVar(&o.MemoryChanges, "memory-changes", o.MemoryChanges, "single-row transactions of memory")

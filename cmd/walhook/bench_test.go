@@ -18,7 +18,8 @@ const benchRepetitions = 1
 func TestBench_ReportsEveryMeasureWithNothingPrepared(t *testing.T) {
 	t.Parallel()
 	out := runTinyBench(t, bench.DefaultMeasures(), "--changes", "300", "--accounts", "20", "--receivers", "2", "--concurrency", "4",
-		"--rates", "50,200", "--length", "400ms", "--endpoints", "100", "--trouble-rate", "300", "--trouble-length", "500ms")
+		"--rates", "50,200", "--length", "400ms", "--endpoints", "100", "--trouble-rate", "300", "--trouble-length", "500ms",
+		"--fan-out", "1,3", "--fan-out-deliveries", "300")
 	var drain struct{ Drain bench.Throughput }
 	if err := json.Unmarshal(out, &drain); err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func runTinyBench(t *testing.T, measures []string, args ...string) []byte {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, name := range measures {
-		checkMeasure(t, name, report[name])
+		checkMeasure(t, name, report[strings.ReplaceAll(name, "-", "_")])
 	}
 	wantNothingLeft(t, temp)
 	return out

@@ -39,6 +39,7 @@ func measures() []measure {
 		{"bulk", (*bench).bulk, false},
 		{"latency", (*bench).latency, false},
 		{"trouble", (*bench).trouble, false},
+		{"fan-out", (*bench).fanOut, false},
 		{"idle", (*bench).idle, true},
 		{"memory", (*bench).memory, true},
 		{"waiting", (*bench).waiting, true},

@@ -18,7 +18,8 @@ type Latency struct {
 	Committed    Spread  `json:"committed_per_second"`
 
 	// Commit is from the commit, as PostgreSQL dates it just before it writes
-	// the commit record to its disk, to the receiver's 2xx.
+	// the commit record to its disk, to the receiver's 2xx; with several
+	// endpoints, to the last one's.
 	Commit Quantiles `json:"commit_to_2xx_ms"`
 	// Due is from the time that the transaction was due.
 	Due Quantiles `json:"due_to_2xx_ms"`
@@ -125,7 +126,7 @@ func (w *world) warmUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.delivered(ctx, len(p.due), nil)
+	return w.delivered(ctx, len(p.due)*w.copies, nil)
 }
 
 // everyone is all accounts.
@@ -141,7 +142,7 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 	want := 0
 	for i := range p.due {
 		if answer(i % w.accounts) {
-			want++
+			want += w.copies
 		}
 	}
 	if err := w.delivered(ctx, want, nil); err != nil {
@@ -159,15 +160,16 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 	if err != nil {
 		return run, err
 	}
-	for i, nanos := range report.Times {
+	for i := range p.due {
 		run.late = append(run.late, p.late[i])
 		if !told(i % w.accounts) {
 			continue
 		}
-		if nanos == 0 {
+		copies := report.Times[i*w.copies : (i+1)*w.copies]
+		if slices.Contains(copies, 0) {
 			return run, fmt.Errorf("record %d was not delivered", p.first+int64(i))
 		}
-		answered := time.Unix(0, nanos)
+		answered := time.Unix(0, slices.Max(copies))
 		run.commit = append(run.commit, answered.Sub(commits[i]))
 		run.due = append(run.due, answered.Sub(p.due[i]))
 	}

@@ -14,14 +14,15 @@ type moved struct {
 	tally  Tally
 }
 
-// move starts walhook, waits until the n records from w.next on are delivered,
-// and stops it.
-func (w *world) move(ctx context.Context, n int, args ...string) (m moved, err error) {
+// move starts walhook, waits until the records from w.next on are delivered to
+// all of their endpoints, and stops it.
+func (w *world) move(ctx context.Context, records int, args ...string) (m moved, err error) {
+	n := records * w.copies
 	before, err := w.b.meter(ctx)
 	if err != nil {
 		return m, err
 	}
-	if _, err := w.expect(ctx, n, true); err != nil {
+	if _, err := w.expect(ctx, records, true); err != nil {
 		return m, err
 	}
 	if err := w.run(args...); err != nil {

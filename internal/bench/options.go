@@ -32,6 +32,9 @@ type Options struct {
 	TroubleRate   float64
 	TroubleLength time.Duration // with trouble, and as long without
 
+	FanOut           []int // endpoints of an account
+	FanOutDeliveries int
+
 	IdleEndpoints int
 	IdleLength    time.Duration // watched
 	MemoryChanges int           // single-row transactions
@@ -51,6 +54,7 @@ func Defaults() Options {
 		Changes: 100_000, Accounts: 1000, Receivers: 4, Concurrency: 64,
 		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
 		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
+		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
 		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, MemoryChanges: 200_000, MemoryRows: 2_000_000,
 		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
 	}
@@ -101,10 +105,14 @@ func (o Options) sizes() []size {
 		{"per cent that hang", o.Hanging, 0, 99},
 		{"per cent that refuse", o.Refusing, 0, 99},
 		{"concurrency", o.Concurrency, 1, 10_000},
+		{"fan-out deliveries", o.FanOutDeliveries, 100, 10_000_000},
 		{"idle endpoints", o.IdleEndpoints, 1, 1_000_000},
 		{"memory changes", o.MemoryChanges, 100, 10_000_000},
 		{"memory rows", o.MemoryRows, 100, 10_000_000},
 		{"age", o.Age, 100, 100_000_000},
+	}
+	for _, endpoints := range o.FanOut {
+		sizes = append(sizes, size{"fan-out", endpoints, 1, 10_000})
 	}
 	for _, events := range o.Waiting {
 		sizes = append(sizes, size{"waiting", events, 1000, 10_000_000})

@@ -47,8 +47,8 @@ type receiveReport struct {
 	Times     []int64
 }
 
-// receivers are HTTP servers that count. Every account has a path of its own,
-// /hooks/<account>.
+// receivers are HTTP servers that count. Every endpoint has a path of its own:
+// /hooks/<account>, and for an account's further ones /hooks/<account>/<number>.
 type receivers struct {
 	count    atomic.Pointer[count]
 	hang     atomic.Pointer[hang]
@@ -61,7 +61,7 @@ type receivers struct {
 // receive is the receivers' process.
 func receive(in io.Reader, out io.Writer) error {
 	r := &receivers{}
-	r.count.Store(newCount(expectation{}))
+	r.count.Store(newCount(expectation{Copies: 1}))
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	defer r.server.Close()
 	return answers(in, out, r.obey)
@@ -114,12 +114,18 @@ func (r *receivers) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, "the body cannot be read", http.StatusBadRequest)
 		return
 	}
-	account := strings.TrimPrefix(q.URL.Path, hooksPath)
+	account, number, further := strings.Cut(strings.TrimPrefix(q.URL.Path, hooksPath), "/")
+	endpoint := int64(0)
+	if further {
+		if endpoint, err = strconv.ParseInt(number, 10, 64); err != nil {
+			endpoint = -1
+		}
+	}
 	if r.hang.Load().holds(account) {
 		<-q.Context().Done() // the sender has had enough
 		panic(http.ErrAbortHandler)
 	}
-	if !r.count.Load().take(account, q.Header, *body) {
+	if !r.count.Load().take(account, endpoint, q.Header, *body) {
 		w.WriteHeader(http.StatusBadRequest)
 	}
 	r.bodies.Put(body)

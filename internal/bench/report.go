@@ -19,6 +19,8 @@ type Report struct {
 	// Latency has an element for each rate.
 	Latency []Latency `json:"latency,omitempty"`
 	Trouble *Trouble  `json:"trouble,omitempty"`
+	// FanOut has an element for each number of endpoints.
+	FanOut  []FanOut  `json:"fan_out,omitempty"`
 	Idle    *Idle     `json:"idle,omitempty"`
 	Memory  *Memory   `json:"memory,omitempty"`
 	Waiting []Waiting `json:"waiting,omitempty"`
@@ -49,6 +51,9 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	if r.Trouble != nil {
 		r.Trouble.write(t)
+	}
+	for _, f := range r.FanOut {
+		f.write(t)
 	}
 	if r.Idle != nil {
 		r.Idle.write(t)

@@ -63,6 +63,13 @@ func (r *Trouble) write(t *table) {
 	t.row("peak resident memory, MiB", r.PeakRSS.text())
 }
 
+func (f FanOut) write(t *table) {
+	t.title("fan-out: %d changes, each to %d endpoints", f.Changes, f.Endpoints)
+	t.row("deliveries/s", f.PerSecond.text())
+	f.OneEvent.write(t, "one event, commit to the last 2xx, ms")
+	f.Cost.write(t)
+}
+
 func (i *Idle) write(t *table) {
 	t.title("idle: %d endpoints, watched for %g s", i.Endpoints, i.Seconds)
 	i.Started.write(t, "nothing sent yet")

@@ -30,11 +30,12 @@ type Tally struct {
 	Last  time.Time `json:"-"`
 }
 
-// expectation is the records whose insertion the receivers expect, each once:
-// ids First to First+Count-1.
+// expectation is the records whose insertion the receivers expect, ids First to
+// First+Count-1, each once at each of its account's endpoints, which are
+// numbered from 0 to Copies-1.
 type expectation struct {
-	First, Count int64
-	Sampled      bool // keep samples, to verify later
+	First, Count, Copies int64
+	Sampled              bool // keep samples, to verify later
 }
 
 // maxSamples bounds what is kept for verification.
@@ -44,6 +45,7 @@ const maxSamples = 256
 type sample struct {
 	Record    int64
 	Account   string
+	Copy      int64
 	ID        string
 	Timestamp string
 	Signature string
@@ -54,8 +56,8 @@ type sample struct {
 // thousands of requests a second: what is costly waits until the report.
 type count struct {
 	expectation
-	every     int64 // of so many records one is a sample
-	slots     []slot
+	every     int64           // of so many records one is a sample
+	slots     []slot          // of a record's copies, one after the other
 	stripes   [256]sync.Mutex // guard slots, by the low bits of their index
 	delivered atomic.Int64
 	again     atomic.Int64
@@ -66,30 +68,35 @@ type count struct {
 	fault   string   // guarded by mu
 }
 
-// slot is the first delivery of a record.
+// slot is the first delivery of a record to one endpoint.
 type slot struct {
 	commit  uint64 // of its webhook-id
 	ordinal uint32
+	copy    uint32
 	at      int64 // when it was answered, Unix nanoseconds; 0 for not yet
 }
 
 func newCount(e expectation) *count {
-	return &count{expectation: e, every: max(e.Count/(maxSamples/2), 1), slots: make([]slot, e.Count)}
+	n := e.Count * e.Copies
+	return &count{expectation: e, every: max(n/(maxSamples/2), 1), slots: make([]slot, n)}
 }
 
 // take counts one request and says whether it is worth a 2xx.
-func (c *count) take(account string, header http.Header, body []byte) bool {
+func (c *count) take(account string, copy int64, header http.Header, body []byte) bool {
 	id := header.Get("webhook-id")
 	record, owner, ok := parseBody(body)
 	commit, ordinal, idOK := parseID(id)
 	signature := header.Get("webhook-signature")
-	index := record - c.First
+	index := (record-c.First)*c.Copies + copy
 	switch {
-	case !ok || !idOK || index < 0 || index >= c.Count:
+	case !ok || !idOK || record < c.First || record >= c.First+c.Count:
 		c.note("not an event of this run: %s %s", id, body)
 		return false
 	case owner != account:
 		c.note("record %d of account %s came to %s", record, owner, account)
+		return false
+	case copy < 0 || copy >= c.Copies:
+		c.note("record %d came to endpoint %d of its account", record, copy)
 		return false
 	case !strings.HasPrefix(signature, "v1,") || header.Get("Content-Type") != "application/json":
 		c.note("record %d: signature %q, content type %q", record, signature, header.Get("Content-Type"))
@@ -100,14 +107,14 @@ func (c *count) take(account string, header http.Header, body []byte) bool {
 	s := &c.slots[index]
 	first := s.at == 0
 	if first {
-		*s = slot{commit: commit, ordinal: ordinal, at: time.Now().UnixNano()}
+		*s = slot{commit: commit, ordinal: ordinal, copy: uint32(copy), at: time.Now().UnixNano()}
 	}
 	same := s.commit == commit && s.ordinal == ordinal
 	stripe.Unlock()
 	switch {
 	case first:
 		if c.Sampled && index%c.every == 0 {
-			c.keep(sample{record, strings.Clone(account), id, header.Get("webhook-timestamp"), signature, bytes.Clone(body)})
+			c.keep(sample{record, strings.Clone(account), copy, id, header.Get("webhook-timestamp"), signature, bytes.Clone(body)})
 		}
 		c.delivered.Add(1)
 	case same:
@@ -137,17 +144,23 @@ func (c *count) note(format string, args ...any) {
 	}
 }
 
-// tally adds up. Two records under one webhook-id are wrong.
+// tally adds up. Two records under one webhook-id are wrong, and so is one that
+// has another at each endpoint.
 func (c *count) tally(peak int64) Tally {
-	t := Tally{Expected: int(c.Count), PeakInFlight: int(peak)}
+	t := Tally{Expected: len(c.slots), PeakInFlight: int(peak)}
 	var taken []slot
 	for i := range c.slots {
 		stripe := &c.stripes[i%len(c.stripes)]
 		stripe.Lock()
-		if c.slots[i].at != 0 {
-			taken = append(taken, c.slots[i])
-		}
+		one := c.slots[i]
 		stripe.Unlock()
+		if one.at == 0 {
+			continue
+		}
+		if original := c.slots[i-int(one.copy)]; original.at != 0 && (original.commit != one.commit || original.ordinal != one.ordinal) {
+			c.note("record %d has another webhook-id at endpoint %d", c.First+int64(i)/c.Copies, one.copy)
+		}
+		taken = append(taken, one)
 	}
 	if len(taken) > 0 {
 		byTime := func(a, b slot) int { return cmp.Compare(a.at, b.at) }
@@ -155,10 +168,13 @@ func (c *count) tally(peak int64) Tally {
 		t.Last = time.Unix(0, slices.MaxFunc(taken, byTime).at)
 	}
 	slices.SortFunc(taken, func(a, b slot) int {
-		return cmp.Or(cmp.Compare(a.commit, b.commit), cmp.Compare(a.ordinal, b.ordinal))
+		return cmp.Or(cmp.Compare(a.commit, b.commit), cmp.Compare(a.ordinal, b.ordinal), cmp.Compare(a.copy, b.copy))
 	})
-	distinct := slices.CompactFunc(taken, func(a, b slot) bool { return a.commit == b.commit && a.ordinal == b.ordinal })
-	if shared := len(taken) - len(distinct); shared > 0 {
+	all := len(taken)
+	distinct := slices.CompactFunc(taken, func(a, b slot) bool {
+		return a.commit == b.commit && a.ordinal == b.ordinal && a.copy == b.copy
+	})
+	if shared := all - len(distinct); shared > 0 {
 		c.note("%d records share their webhook-id with another", shared)
 		c.wrong.Add(int64(shared - 1))
 	}
@@ -169,7 +185,8 @@ func (c *count) tally(peak int64) Tally {
 	return t
 }
 
-// times are when each record was answered first, Unix nanoseconds; 0 for never.
+// times are when each record was answered first at each endpoint, Unix
+// nanoseconds; 0 for never.
 func (c *count) times() []int64 {
 	times := make([]int64, len(c.slots))
 	for i := range c.slots {

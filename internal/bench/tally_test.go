@@ -41,9 +41,9 @@ func TestCount_TellsWhatArrivedFromWhatShouldNotHave(t *testing.T) {
 		{"half a body", []request{{"7", one, did(10, 7)[:60]}}, 0, 0, 1, "not an event of this run"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := newCount(expectation{First: 10, Count: 2})
+			c := newCount(expectation{First: 10, Count: 2, Copies: 1})
 			for _, r := range test.requests {
-				c.take(r.account, hook(r.id), r.body)
+				c.take(r.account, 0, hook(r.id), r.body)
 			}
 			got := c.tally(0)
 			if got.Delivered != test.delivered || got.Again != test.again || got.Wrong != test.wrong || !strings.Contains(got.Fault, test.fault) {
@@ -54,10 +54,30 @@ func TestCount_TellsWhatArrivedFromWhatShouldNotHave(t *testing.T) {
 }
 
 func TestCount_RefusesAnUnsignedRequest(t *testing.T) {
-	c := newCount(expectation{First: 10, Count: 2})
+	c := newCount(expectation{First: 10, Count: 2, Copies: 1})
 	header := hook("evt_00000000016B3748_1")
 	header.Del("Webhook-Signature")
-	if c.take("7", header, did(10, 7)) || c.tally(0).Wrong != 1 {
+	if c.take("7", 0, header, did(10, 7)) || c.tally(0).Wrong != 1 {
 		t.Errorf("%+v", c.tally(0))
+	}
+}
+
+func TestCount_ExpectsARecordAtEachOfItsEndpointsUnderOneID(t *testing.T) {
+	one, two := "evt_00000000016B3748_1", "evt_00000000016B3749_1"
+	c := newCount(expectation{First: 10, Count: 2, Copies: 2})
+	c.take("7", 0, hook(one), did(10, 7))
+	c.take("7", 1, hook(one), did(10, 7))
+	c.take("7", 1, hook(one), did(10, 7))
+	c.take("8", 0, hook(two), did(11, 8))
+	if got := c.tally(0); got.Delivered != 3 || got.Again != 1 || got.Wrong != 0 || got.Expected != 4 {
+		t.Errorf("%+v", got)
+	}
+	c.take("8", 1, hook(one), did(11, 8))
+	if got := c.tally(0); got.Wrong == 0 || !strings.Contains(got.Fault, "another webhook-id") {
+		t.Errorf("another id at the second endpoint: %+v", got)
+	}
+	c = newCount(expectation{First: 10, Count: 2, Copies: 2})
+	if c.take("7", 2, hook(one), did(10, 7)) || c.tally(0).Wrong != 1 {
+		t.Error("an endpoint that the account does not have was accepted")
 	}
 }

@@ -49,6 +49,8 @@ func (w *world) tally(ctx context.Context, want int) (Tally, error) {
 	return t, nil
 }
 
+const secretOf = `SELECT secret FROM walhook.endpoint WHERE account = $1 AND webhook = $2`
+
 func (w *world) verify(ctx context.Context, outbox *pgx.Conn, s sample) error {
 	want, err := w.body(ctx, s.Record)
 	if err != nil {
@@ -58,7 +60,7 @@ func (w *world) verify(ctx context.Context, outbox *pgx.Conn, s sample) error {
 		return fmt.Errorf("the body is %s, want %s", s.Body, want)
 	}
 	var secret string
-	if err := outbox.QueryRow(ctx, `SELECT secret FROM walhook.endpoint WHERE account = $1`, s.Account).Scan(&secret); err != nil {
+	if err := outbox.QueryRow(ctx, secretOf, s.Account, webhookID(s.Copy)).Scan(&secret); err != nil {
 		return err
 	}
 	webhook, err := standardwebhooks.NewWebhook(secret)

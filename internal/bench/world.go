@@ -23,6 +23,7 @@ type world struct {
 	conn     *pgx.Conn // on the source
 	accounts int
 	next     int64 // id of the next record
+	copies   int   // endpoints of each account
 
 	walhook *child // nil while none runs
 	started time.Time
@@ -35,7 +36,7 @@ const firstRecord = 1_000_001
 // with a receiver, and prepares them with 'walhook setup'.
 func (b *bench) newWorld(ctx context.Context, accounts int, url func(index int) string) (*world, error) {
 	b.worlds++
-	w := &world{b: b, name: fmt.Sprintf("bench%d", b.worlds), accounts: accounts, next: firstRecord}
+	w := &world{b: b, name: fmt.Sprintf("bench%d", b.worlds), accounts: accounts, next: firstRecord, copies: 1}
 	w.slot = w.name
 	err := w.build(ctx, url)
 	if err != nil {
@@ -141,7 +142,9 @@ func (w *world) dropSlots(ctx context.Context) error {
 func (w *world) expect(ctx context.Context, records int, sampled bool) (first int64, err error) {
 	first = w.next
 	w.next += int64(records)
-	_, err = w.b.receivers(ctx, receiveOrder{Expect: &expectation{First: first, Count: int64(records), Sampled: sampled}})
+	_, err = w.b.receivers(ctx, receiveOrder{Expect: &expectation{
+		First: first, Count: int64(records), Copies: int64(w.copies), Sampled: sampled,
+	}})
 	return first, err
 }
 
@@ -153,9 +156,9 @@ const (
 	stalledAfter = time.Minute
 )
 
-// delivered waits until so many records have been delivered. note, which may be
-// nil, hears now and then how many are, and in the end.
-func (w *world) delivered(ctx context.Context, records int, note func(delivered int)) error {
+// delivered waits until there have been so many deliveries. note, which may be
+// nil, hears now and then how many there are, and in the end.
+func (w *world) delivered(ctx context.Context, deliveries int, note func(delivered int)) error {
 	last, at := -1, time.Now()
 	for {
 		report, err := w.b.receivers(ctx, receiveOrder{})
@@ -166,12 +169,12 @@ func (w *world) delivered(ctx context.Context, records int, note func(delivered 
 			note(report.Delivered)
 		}
 		switch {
-		case report.Delivered >= records:
+		case report.Delivered >= deliveries:
 			return nil
 		case report.Delivered > last:
 			last, at = report.Delivered, time.Now()
 		case time.Since(at) > stalledAfter:
-			return fmt.Errorf("%d of %d records arrived, and none for %s%s", last, records, stalledAfter, w.walhook.lastWords())
+			return fmt.Errorf("%d of %d deliveries arrived, and none for %s%s", last, deliveries, stalledAfter, w.walhook.lastWords())
 		}
 		if err := w.walhook.failed(); err != nil {
 			return err
