@@ -24,6 +24,7 @@ type metrics struct {
 	unowned    prometheus.Gauge
 	ahead      *prometheus.GaugeVec
 	maintained prometheus.Gauge
+	retention  prometheus.Gauge
 }
 
 // The reasons of walhook_changes_skipped_total.
@@ -35,7 +36,6 @@ const (
 	skipNoKey          = "no_key"
 	skipTruncate       = "truncate"
 	skipMessage        = "malformed_message"
-	skipForeignMessage = "foreign_message"
 	skipOutsideTx      = "non_transactional_message"
 	skipResult         = "malformed_result"
 	skipTooLarge       = "too_large"
@@ -45,7 +45,7 @@ const (
 
 func skipReasons() []string {
 	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipNoKey, skipTruncate,
-		skipMessage, skipForeignMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID}
+		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

@@ -35,7 +35,8 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 		m.ahead.WithLabelValues(table)
 	}
 	m.maintained.SetToCurrentTime()
-	reg.MustRegister(m.up, m.endpoints, m.gaps, m.senders, m.unowned, m.ahead, m.maintained)
+	m.retention = gauge("walhook_retention_seconds", "How long this process keeps events, attempts and dead letters (--retention).")
+	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.senders, m.unowned, m.ahead, m.maintained)
 }
 
 // partitionedTables are those that maintenance makes partitions of.

@@ -55,7 +55,7 @@ func TestResult_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 	if events := f.events(t); len(events) != 1 || !strings.HasPrefix(events[0], "7 _6 result/sms ") {
 		t.Errorf("events %v", events)
 	}
-	f.wantSkipped(t, map[string]int{skipMessage: 1, skipOutsideTx: 1, skipForeignMessage: 1, skipResult: 2})
+	f.wantSkipped(t, map[string]int{skipMessage: 1, skipOutsideTx: 1, skipResult: 2})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', ordinal, schema, type, reason) FROM walhook.unrouted ORDER BY ordinal"),
 		"1  message malformed_message", "2  message non_transactional_message",
 		"4 async_results insert malformed_result", "5 async_results insert malformed_result")

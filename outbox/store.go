@@ -90,7 +90,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	return &Store{
+	store := &Store{
 		cfg:      cfg,
 		pool:     pool,
 		secrets:  secrets,
@@ -98,7 +98,9 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		metrics:  newMetrics(reg),
 		appended: make(chan struct{}, 1),
 		inboxed:  make(chan struct{}, 1),
-	}, nil
+	}
+	store.metrics.retention.Set(cfg.Retention.Seconds())
+	return store, nil
 }
 
 func newPool(ctx context.Context, url string) (*pgxpool.Pool, error) {

@@ -96,6 +96,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	defer d.attempted.Wait()
 	defer close(d.jobs)
 	defer d.abort(errShutdown)
+	defer d.sender.metrics.noLanes() // others hold them from now on
 	save := time.NewTicker(saveEvery)
 	defer save.Stop()
 	limits := &stopLimits{}

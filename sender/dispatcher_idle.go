@@ -69,3 +69,13 @@ func (d *dispatcher) countLanes(now time.Time) {
 		d.sender.metrics.failing.WithLabelValues(strconv.Itoa(i + 1)).Set(float64(failing[i+1]))
 	}
 }
+
+// noLanes says that this sender has none.
+func (m *metrics) noLanes() {
+	for _, state := range laneStates {
+		m.lanes.WithLabelValues(state).Set(0)
+	}
+	for i := range warnAfter {
+		m.failing.WithLabelValues(strconv.Itoa(i + 1)).Set(0)
+	}
+}

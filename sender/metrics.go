@@ -50,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "walhook_lanes",
-			Help: "Lanes of this sender, by state.",
+			Help: "Lanes that this sender has in memory, by state: an endpoint of its shards that had something to do within minutes, or is in trouble. held: the endpoint is not active.",
 		}, []string{"state"}),
 		breaker: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_breaker_transitions_total",

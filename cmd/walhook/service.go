@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -33,9 +32,7 @@ type service struct {
 
 // run runs until ctx ends, which is no error.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := newRegistry()
 	store, err := outbox.Open(ctx, s.outbox, log, registry)
 	if err != nil {
 		return usageError{err}
