@@ -29,18 +29,18 @@ type metrics struct {
 
 // The reasons of walhook_changes_skipped_total.
 const (
-	skipNoTable        = "not_in_catalog"
-	skipNoEndpoint     = "no_endpoint"
-	skipNoOwner        = "no_owner"
-	skipOwnerUnknown   = "owner_unknown"
-	skipNoKey          = "no_key"
-	skipTruncate       = "truncate"
-	skipMessage        = "malformed_message"
-	skipOutsideTx      = "non_transactional_message"
-	skipResult         = "malformed_result"
-	skipTooLarge       = "too_large"
-	skipMalformed      = "malformed_value"
-	skipAccountID      = "account_id_too_long"
+	skipNoTable      = "not_in_catalog"
+	skipNoEndpoint   = "no_endpoint"
+	skipNoOwner      = "no_owner"
+	skipOwnerUnknown = "owner_unknown"
+	skipNoKey        = "no_key"
+	skipTruncate     = "truncate"
+	skipMessage      = "malformed_message"
+	skipOutsideTx    = "non_transactional_message"
+	skipResult       = "malformed_result"
+	skipTooLarge     = "too_large"
+	skipMalformed    = "malformed_value"
+	skipAccountID    = "account_id_too_long"
 )
 
 func skipReasons() []string {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -107,41 +106,6 @@ func TestPrometheus_ScrapesWhatListens(t *testing.T) {
 	readYAML(t, "deploy/prometheus/prometheus.yml", &config)
 	if got := fmt.Sprint(config.ScrapeConfigs); !strings.Contains(got, "walhook:8480") {
 		t.Errorf("targets %s", got)
-	}
-}
-
-func TestDashboard_AsksForMetricsThatExist(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(repository, "deploy/grafana/walhook.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dashboard struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ Expr string }
-		}
-	}
-	if err := json.Unmarshal(text, &dashboard); err != nil || len(dashboard.Panels) == 0 {
-		t.Fatalf("%d panels, %v", len(dashboard.Panels), err)
-	}
-	var source strings.Builder
-	for _, folder := range []string{"cdc", "outbox", "sender"} {
-		code, err := os.ReadFile(filepath.Join(repository, folder, "metrics.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		source.Write(code)
-	}
-	name := regexp.MustCompile(`walhook_[a-z_]+`)
-	for _, panel := range dashboard.Panels {
-		for _, target := range panel.Targets {
-			for _, metric := range name.FindAllString(target.Expr, -1) {
-				metric = strings.TrimSuffix(metric, "_bucket")
-				if !strings.Contains(source.String(), `"`+metric+`"`) {
-					t.Errorf("%s: no metric %s", panel.Title, metric)
-				}
-			}
-		}
 	}
 }
 
