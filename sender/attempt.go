@@ -1,7 +1,6 @@
 package sender
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -9,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -45,33 +46,30 @@ func (a answer) clock(now time.Time) time.Time {
 // courier makes requests. It is safe for many goroutines.
 type courier struct {
 	config Config
-	// may says whether a request may still begin: the lease holds. Asked
-	// again with each write, since a process may stand still between.
+	// may says whether a request may still begin: the lease holds. Asked as
+	// late as possible, since a process may stand still before that.
 	may    func() bool
 	dialer *dialer
-	kept   *http.Transport // keeps connections
-	fresh  *http.Transport // for the one repeat after a kept connection was found closed
+	lines  *lines // connections on which HTTP/1.1 is spoken
+	http2  struct {
+		*http.Transport
+		known sync.Map // those that speak it: scheme, host and port
+	}
 }
 
 func newCourier(c Config, may func() bool) *courier {
-	d := newDialer(c, may)
-	return &courier{config: c, may: may, dialer: d, kept: newTransport(c, d, false), fresh: newTransport(c, d, true)}
+	made := &courier{config: c, may: may, dialer: newDialer(c), lines: newLines(c.MaxInFlight)}
+	made.http2.Transport = newHTTP2(c, made.dialer)
+	return made
 }
 
 func (c *courier) close() {
-	c.kept.CloseIdleConnections()
-	c.fresh.CloseIdleConnections()
+	c.lines.close()
+	c.http2.CloseIdleConnections()
 }
 
-// deliver makes at most one request for the event. A kept connection that the
-// receiver had closed before a byte of the request was written carried none;
-// it is repeated once, on a connection of its own.
+// deliver makes at most one request for the event.
 func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
-	ctx, end := context.WithTimeoutCause(ctx, c.config.AttemptTimeout, errAttemptTimeout)
-	defer end()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-
 	sent, err := render(e.Settings, &event)
 	if err != nil {
 		return answer{failure: failRender, detail: clip(err.Error())}
@@ -84,43 +82,25 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		}
 		return answer{failure: class, detail: clip(err.Error())}
 	}
-	resp, progress, err := c.roundTrip(ctx, cancel, c.kept, target, header, &sent)
-	if err != nil && progress.nothingWritten() && ctx.Err() == nil {
-		resp, progress, err = c.roundTrip(ctx, cancel, c.fresh, target, header, &sent)
-	}
+	x := &exchange{courier: c, ctx: ctx, target: target, header: header, sent: &sent}
+	x.until = time.Now().Add(c.config.AttemptTimeout)
+	defer x.close()
+	resp, err := x.answer()
 	if err == nil {
-		return c.read(resp, cancel, confidential(e, sent.query))
+		return c.read(resp, x.stop, e, sent.query)
 	}
 	detail := strings.ReplaceAll(err.Error(), target.String(), "…")
-	if status := progress.status(); status != 0 {
+	if status := x.status(); status != 0 {
 		return answer{status: status, detail: clip("HTTP " + strconv.Itoa(status) + ", and no end of its header: " + detail)}
 	}
-	class := classify(err, context.Cause(ctx), progress)
+	class := classify(err, x.cause(), &x.progress)
 	switch class {
 	case failDNS, failDNSNotFound, failDNSTimeout:
 		if c.dialer.servers.unreachable.Load() {
 			class = failDNSHere
 		}
 	}
-	return answer{failure: class, detail: clip(progress.phase().String() + ": " + detail)}
-}
-
-func (c *courier) roundTrip(ctx context.Context, cancel context.CancelCauseFunc, t *http.Transport, target *url.URL, header http.Header, sent *request) (*http.Response, *progress, error) {
-	progress := &progress{}
-	req := (&http.Request{
-		Method: sent.method,
-		URL:    target,
-		Host:   target.Host,
-		Header: header,
-		// net/http repeats a GET on its own, and a POST that has an
-		// Idempotency-Key, when it can get the body once more. This says no, and
-		// tells why it asked. A GET's body is empty, and nothing of it is sent.
-		GetBody:       func() (io.ReadCloser, error) { return nil, errNotTaken },
-		Body:          io.NopCloser(bytes.NewReader(sent.body)),
-		ContentLength: int64(len(sent.body)),
-	}).WithContext(progress.trace(ctx, c.may, cancel))
-	resp, err := t.RoundTrip(req)
-	return resp, progress, err
+	return answer{failure: class, detail: clip(x.phase().String() + ": " + detail)}
 }
 
 // address makes what every attempt of the contract carries. User name and
@@ -180,10 +160,13 @@ func confidential(e outbox.Endpoint, query string) []string {
 
 // read takes the status, which is all that decides, and a little of the body,
 // so that a short one leaves the connection usable; the rest is never read.
-func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, hidden []string) answer {
-	a := answer{status: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After")}
-	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
+func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, e outbox.Endpoint, query string) answer {
+	a := answer{status: resp.StatusCode}
 	body, fault := readBody(resp, cancel)
+	if fault != "" {
+		cancel(errBodyTimeout) // its connection is of no use any more, and Close must drain nothing
+	}
+	resp.Body.Close()
 	if a.status >= 200 && a.status < 300 && fault == "" {
 		return a
 	}
@@ -191,12 +174,14 @@ func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, hidd
 	if a.status < 300 {
 		return a
 	}
+	a.retryAfter = resp.Header.Get("Retry-After")
+	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
 	if to, err := resp.Location(); err == nil && a.status < 400 {
 		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
 	}
 	if len(body) > 0 {
 		text := string(body)
-		for _, secret := range hidden {
+		for _, secret := range confidential(e, query) {
 			text = strings.ReplaceAll(text, secret, "…")
 		}
 		a.detail += ": " + text
@@ -211,15 +196,13 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 	if resp.Body == http.NoBody {
 		return nil, ""
 	}
-	defer resp.Body.Close()
 	limit := time.AfterFunc(bodyTimeout, func() { cancel(errBodyTimeout) })
 	// One byte more shows the end of a body of just the limit.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
 	switch inTime := limit.Stop(); {
 	case len(body) > maxAnswerBody:
-		cancel(errBodyTimeout) // so that Close drains nothing
 		return body, ", its body cut at " + strconv.Itoa(maxAnswerBody) + " bytes"
-	case !inTime:
+	case !inTime || errors.Is(err, os.ErrDeadlineExceeded):
 		return body, ", and no end of its body within " + bodyTimeout.String()
 	case err != nil:
 		return body, ", and its body broke off"

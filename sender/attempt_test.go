@@ -212,16 +212,14 @@ func TestAttempt_AKeptConnectionFoundClosedCostsNoAttempt(t *testing.T) {
 	defer server.Close()
 	c := testCourier(t)
 	var first *deadConn
-	dial := c.kept.DialContext
-	c.kept.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := c.dialer.dial
+	c.dialer.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		counted := conn.(*wire)
-		first = &deadConn{Conn: counted.Conn}
-		counted.Conn = first
-		return counted, nil
+		first = &deadConn{Conn: conn}
+		return first, nil
 	}
 	if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
 		t.Fatalf("first attempt: %+v", a)

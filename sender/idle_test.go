@@ -94,7 +94,6 @@ func TestAttempt_NothingIsWrittenOnceTheLeaseIsOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := ca.trust(testCourier(t))
 			c.may = func() bool { return false } // it has ended while the connection was made
-			c.dialer.may = c.may
 			a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
 			if a.failure != failLease {
 				t.Errorf("%+v, want failure %q", a, failLease)

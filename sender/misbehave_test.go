@@ -33,13 +33,13 @@ func (c countedConn) Read(b []byte) (int, error) {
 // countTaken counts the bytes that the courier reads.
 func countTaken(c *courier) *atomic.Int64 {
 	taken := &atomic.Int64{}
-	dial := c.kept.DialContext
-	c.kept.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := c.dialer.dial
+	c.dialer.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
-		if w, ok := conn.(*wire); ok {
-			w.Conn = countedConn{w.Conn, taken}
+		if err != nil {
+			return nil, err
 		}
-		return conn, err
+		return countedConn{conn, taken}, nil
 	}
 	return taken
 }

@@ -85,7 +85,7 @@ func TestEgress_NoListenerInASpecialRangeEverSeesAConnection(t *testing.T) {
 	port := server.Listener.Addr().(*net.TCPAddr).Port
 
 	c := newCourier(Config{ConnectTimeout: 2 * time.Second, AttemptTimeout: 5 * time.Second}.withDefaults(), nil)
-	c.kept.DisableKeepAlives = true
+	c.lines.most = 0    // each attempt opens a connection
 	var answer []string // of the name server
 	resolveBy(t, c, func(int) dnsAnswer { return dnsAnswer{addresses: answer} })
 	deliver := func(host string) outcomeOf {

@@ -5,17 +5,19 @@ import (
 	"crypto/tls"
 	"net/http/httptrace"
 	"sync/atomic"
+	"time"
 )
 
-// progress follows one request. Its hooks run on the transport's goroutines.
+// progress follows one request. The hooks of its trace run on other goroutines.
 type progress struct {
-	at     atomic.Int32 // phase
-	wire   atomic.Pointer[wire]
-	http2  atomic.Bool
-	reused bool  // set before wire
-	before int64 // bytes written on the wire earlier; set before wire
+	until time.Time    // the limit of the whole attempt
+	at    atomic.Int32 // phase
+	http2 atomic.Bool
+	line  *line // the last one that the request was begun on; nil for none, or HTTP/2
 }
 
+// trace follows the making of a connection, and a request over HTTP/2, which
+// begins while may says so.
 func (p *progress) trace(ctx context.Context, may func() bool, cancel context.CancelCauseFunc) context.Context {
 	advance := func(to phase) { p.at.Store(int32(to)) }
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -24,12 +26,7 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 		TLSHandshakeStart: func() { advance(phaseTLS) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
-			switch conn := info.Conn.(type) {
-			case *wire:
-				conn.begin()
-				p.reused, p.before = info.Reused, conn.written.Load()
-				p.wire.Store(conn)
-			case *tls.Conn:
+			if _, ok := info.Conn.(*tls.Conn); ok {
 				p.http2.Store(true)
 				if may != nil && !may() {
 					cancel(errLeaseOver)
@@ -49,15 +46,8 @@ func (p *progress) phase() phase { return phase(p.at.Load()) }
 
 // status is what the status line said before the request failed; 0 for nothing.
 func (p *progress) status() int {
-	if w := p.wire.Load(); w != nil {
-		return w.status()
+	if p.line != nil {
+		return p.line.status()
 	}
 	return 0
-}
-
-// nothingWritten says that the request met a kept connection on which nothing
-// was written since.
-func (p *progress) nothingWritten() bool {
-	w := p.wire.Load()
-	return w != nil && p.reused && w.written.Load() == p.before
 }

@@ -13,18 +13,22 @@ import (
 // errTLSTimeout is the cause that a handshake's context is ended with.
 var errTLSTimeout = errors.New("attempt: time limit for the TLS handshake")
 
+// errNotHTTP2 says that a receiver which spoke HTTP/2 does not any more.
+var errNotHTTP2 = errors.New("the receiver does not speak HTTP/2 any more")
+
 // dialer opens the connections of attempts: through the egress guard, and over
-// TLS by itself instead of net/http's, so that HTTP/1.1 over TLS is seen in
-// the clear by its wire too.
+// TLS by itself instead of net/http's, since only the handshake tells which
+// version of HTTP a receiver speaks.
 type dialer struct {
 	net        net.Dialer
 	servers    nameServers
 	tls        *tls.Config
 	tlsTimeout time.Duration
-	may        func() bool // as in courier
+	// dial is net's, where no test looks at the connections.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-func newDialer(c Config, may func() bool) *dialer {
+func newDialer(c Config) *dialer {
 	d := &dialer{
 		net: net.Dialer{
 			Timeout: c.ConnectTimeout,
@@ -32,67 +36,99 @@ func newDialer(c Config, may func() bool) *dialer {
 		},
 		tls:        &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
 		tlsTimeout: c.TLSTimeout,
-		may:        may,
 	}
 	d.net.Resolver = d.servers.resolver()
 	if c.EgressAddress.IsValid() {
 		d.net.LocalAddr = &net.TCPAddr{IP: c.EgressAddress.AsSlice(), Zone: c.EgressAddress.Zone()}
 	}
+	d.dial = d.net.DialContext
 	return d
 }
 
-func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.net.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return &wire{Conn: conn, may: d.may}, nil
-}
-
-// dialTLS answers a wire where HTTP/1.1 was agreed on. HTTP/2 is net/http's,
-// which wants the *tls.Conn.
-func (d *dialer) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+// dialTLS opens a connection and agrees on a version of HTTP. socket is what
+// lies beneath.
+func (d *dialer) dialTLS(ctx context.Context, address string) (secured *tls.Conn, socket net.Conn, err error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	conn, err := d.net.DialContext(ctx, network, address)
+	socket, err = d.dial(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
 	config := d.tls.Clone()
 	config.ServerName = host
-	secured := tls.Client(conn, config)
+	secured = tls.Client(socket, config)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.tlsTimeout, errTLSTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
-		conn.Close()
+		socket.Close()
 		if cause := context.Cause(ctx); errors.Is(cause, errTLSTimeout) {
 			err = cause
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	if secured.ConnectionState().NegotiatedProtocol == "h2" {
-		return secured, nil
-	}
-	return &wire{Conn: secured, may: d.may}, nil
+	return secured, socket, nil
 }
 
-func newTransport(c Config, d *dialer, fresh bool) *http.Transport {
+func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol == "h2" }
+
+// offer is a connection that was opened before it was known that its receiver
+// speaks HTTP/2. It travels in a context to where net/http would open one.
+type offer struct{ conns chan *tls.Conn }
+
+type offerKey struct{}
+
+func withOffer(ctx context.Context, conn *tls.Conn) (context.Context, *offer) {
+	o := &offer{conns: make(chan *tls.Conn, 1)}
+	o.conns <- conn
+	return context.WithValue(ctx, offerKey{}, o), o
+}
+
+// withdraw closes the connection if nobody took it.
+func (o *offer) withdraw() {
+	select {
+	case conn := <-o.conns:
+		conn.Close()
+	default:
+	}
+}
+
+// dialHTTP2 is for net/http, which wants the *tls.Conn.
+func (d *dialer) dialHTTP2(ctx context.Context, _, address string) (net.Conn, error) {
+	if o, ok := ctx.Value(offerKey{}).(*offer); ok {
+		select {
+		case conn := <-o.conns:
+			return conn, nil
+		default:
+		}
+	}
+	secured, _, err := d.dialTLS(ctx, address)
+	if err == nil && !isHTTP2(secured) {
+		secured.Close()
+		err = errNotHTTP2
+	}
+	if err != nil {
+		return nil, err
+	}
+	return secured, nil
+}
+
+// newHTTP2 is net/http's client, for receivers that speak HTTP/2.
+func newHTTP2(c Config, d *dialer) *http.Transport {
 	return &http.Transport{
 		Proxy:                  nil, // none from the environment: it would go round the egress guard
 		DialContext:            d.dial,
-		DialTLSContext:         d.dialTLS,
+		DialTLSContext:         d.dialHTTP2,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
-		DisableKeepAlives:      fresh,
 		ResponseHeaderTimeout:  c.HeaderTimeout,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 		MaxIdleConns:           c.MaxInFlight,
-		MaxIdleConnsPerHost:    c.MaxInFlight, // many accounts may share a host
-		IdleConnTimeout:        60 * time.Second,
+		MaxIdleConnsPerHost:    c.MaxInFlight,
+		IdleConnTimeout:        idleTimeout,
 	}
 }

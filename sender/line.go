@@ -1,0 +1,272 @@
+package sender
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+const (
+	// statusLineBytes is as much of an answer as names its status: "HTTP/1.1 200 ".
+	statusLineBytes = len("HTTP/1.1 200 ")
+
+	// lineBuffer is what is read at once: most answers are shorter.
+	lineBuffer = 2 << 10
+
+	// largeBody is written beside the reading: an answer may come before the
+	// request is taken. A smaller one fits into what the system buffers.
+	largeBody = 64 << 10
+
+	// graceAfterWrite is how long an answer is looked for when the other side
+	// has stopped taking the request.
+	graceAfterWrite = 50 * time.Millisecond
+)
+
+var errHeaderTooLarge = errors.New("the answer's header is longer than 64 KiB")
+
+// longAgo ends whatever waits on a connection.
+var longAgo = time.Unix(1, 0)
+
+// line is a connection on which HTTP/1.1 is spoken, in the clear of TLS. One
+// attempt at a time has it, and its goroutine both writes the request and reads
+// the answer: net/http's client would hand each of them to another goroutine,
+// which costs more than all else that an attempt does. net/http writes requests
+// and parses answers here too.
+type line struct {
+	conn   net.Conn
+	socket syscall.RawConn // beneath TLS; nil when there is none to look at
+	to     string          // what the pool knows it by
+	kept   time.Time       // when it was put there; zero for a new one
+	in     *bufio.Reader   // of the line's own Read
+	out    bytes.Buffer
+
+	// Of the attempt that has it.
+	ctx      context.Context
+	progress *progress
+	left     int // bytes that may still be read before the answer's header ends
+	head     [statusLineBytes]byte
+	heads    int           // bytes of head
+	fault    error         // of reading; nil for none, or the end
+	refused  bool          // a write failed before a byte was out
+	sent     chan error    // of a large request that is being written; else nil
+	whole    bool          // the answer was read to its end
+	last     bool          // it said that the connection ends with it
+	detach   func() bool   // from ctx
+	headerIn time.Duration // the time limit for the answer's header
+}
+
+func newLine(conn net.Conn, socket syscall.RawConn, to string) *line {
+	l := &line{conn: conn, socket: socket, to: to}
+	l.in = bufio.NewReaderSize(l, lineBuffer)
+	return l
+}
+
+// begin gives the line to an attempt that ends with ctx. Its answer's header
+// must be here header after the request was written.
+func (l *line) begin(ctx context.Context, p *progress, header time.Duration) {
+	l.ctx, l.progress, l.headerIn = ctx, p, header
+	l.left, l.heads, l.fault = maxAnswerHeader, 0, nil
+	l.refused, l.sent, l.whole, l.last = false, nil, false, false
+	p.at.Store(int32(phaseSend))
+	l.detach = context.AfterFunc(ctx, l.cut)
+	l.limit(l.conn.SetDeadline, p.until)
+}
+
+// limit sets a time limit. ctx may end while it does: what is set last must not
+// be a limit that lies ahead.
+func (l *line) limit(set func(time.Time) error, at time.Time) {
+	_ = set(at) // a connection that is closed says so when it is used
+	if l.ctx.Err() != nil {
+		l.cut()
+	}
+}
+
+// cut ends whatever the line waits for.
+func (l *line) cut() { _ = l.conn.SetDeadline(longAgo) }
+
+// end takes the line back from its attempt, and says whether another may have
+// it.
+func (l *line) end() bool {
+	attached := l.detach()
+	usable := attached && l.whole && !l.last && l.in.Buffered() == 0
+	if l.sent != nil {
+		select {
+		case err := <-l.sent:
+			usable = usable && err == nil
+		default: // the request is not taken whole, and will not be
+			usable = false
+			l.conn.Close()
+			<-l.sent
+		}
+	}
+	if !usable {
+		l.conn.Close()
+	}
+	l.ctx, l.progress, l.sent, l.detach = nil, nil, nil, nil
+	return usable
+}
+
+// exchange sends a request and reads the answer up to the end of its header.
+// The answer's body is read from the line, and is never closed: end does what
+// is needed. may is asked last before the request begins.
+func (l *line) exchange(req *http.Request, may func() bool) (*http.Response, error) {
+	if req.ContentLength > largeBody {
+		return l.exchangeLarge(req, may)
+	}
+	if req.ContentLength == 0 {
+		req.Body = nil
+	}
+	l.out.Reset()
+	if err := req.Write(&l.out); err != nil {
+		return nil, err
+	}
+	if may != nil && !may() {
+		return nil, errLeaseOver
+	}
+	n, err := l.conn.Write(l.out.Bytes())
+	if l.refused = n == 0 && err != nil; err != nil {
+		return l.answerInSpite(req, err)
+	}
+	l.awaitHeader()
+	return l.readResponse(req)
+}
+
+// exchangeLarge writes the request beside the reading of its answer.
+func (l *line) exchangeLarge(req *http.Request, may func() bool) (*http.Response, error) {
+	if may != nil && !may() {
+		return nil, errLeaseOver
+	}
+	l.sent = make(chan error, 1)
+	go func() {
+		w := bufio.NewWriterSize(l.conn, largeBody)
+		err := req.Write(w)
+		if err == nil {
+			err = w.Flush()
+		}
+		if err == nil {
+			l.awaitHeader()
+		} else {
+			l.limit(l.conn.SetReadDeadline, time.Now().Add(graceAfterWrite))
+		}
+		l.sent <- err
+	}()
+	resp, err := l.readResponse(req)
+	if err != nil {
+		select {
+		case failed := <-l.sent:
+			l.sent <- failed
+			err = cmp.Or(failed, err)
+		default:
+		}
+	}
+	return resp, err
+}
+
+// awaitHeader starts the time limit for the answer, unless it is here already.
+func (l *line) awaitHeader() {
+	if l.progress.at.CompareAndSwap(int32(phaseSend), int32(phaseWait)) {
+		l.limit(l.conn.SetReadDeadline, earliest(l.progress.until, time.Now().Add(l.headerIn)))
+	}
+}
+
+// answerInSpite looks for the answer of a receiver that stopped reading: it may
+// have said why.
+func (l *line) answerInSpite(req *http.Request, failed error) (*http.Response, error) {
+	if timeout, ok := errors.AsType[net.Error](failed); l.refused || ok && timeout.Timeout() {
+		return nil, failed
+	}
+	l.limit(l.conn.SetReadDeadline, time.Now().Add(graceAfterWrite))
+	resp, err := l.readResponse(req)
+	if err != nil {
+		return nil, failed
+	}
+	l.last = true
+	return resp, nil
+}
+
+// readResponse reads the header of the final answer: interim ones (1xx) are
+// passed over, and count to its length.
+func (l *line) readResponse(req *http.Request) (*http.Response, error) {
+	for {
+		resp, err := http.ReadResponse(l.in, req)
+		if err != nil {
+			// A line that breaks off is parsed as if it were whole.
+			return nil, cmp.Or(l.fault, err)
+		}
+		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
+			continue
+		}
+		l.left = math.MaxInt
+		l.last = l.last || resp.Close || resp.StatusCode == http.StatusSwitchingProtocols
+		if resp.Body == http.NoBody {
+			l.whole = true
+			return resp, nil
+		}
+		l.limit(l.conn.SetReadDeadline, l.progress.until) // whoever reads the body has a limit of its own
+		resp.Body = &lineBody{Reader: resp.Body, line: l}
+		return resp, nil
+	}
+}
+
+// Read is what the line's own buffer reads by.
+func (l *line) Read(b []byte) (int, error) {
+	if l.left <= 0 {
+		l.fault = errHeaderTooLarge
+		return 0, l.fault
+	}
+	n, err := l.conn.Read(b[:min(len(b), l.left)])
+	if err != nil && err != io.EOF {
+		l.fault = err
+	}
+	if n > 0 && l.left != math.MaxInt {
+		l.left -= n
+		l.progress.at.Store(int32(phaseRead))
+		l.heads += copy(l.head[l.heads:], b[:n])
+	}
+	return n, err
+}
+
+// status is the final status that the answer's status line names; 0 when there
+// is none, or an interim one (RFC 9112, 4).
+func (l *line) status() int {
+	version, rest, _ := bytes.Cut(l.head[:l.heads], []byte(" "))
+	if len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
+		return 0
+	}
+	status := 0
+	for _, digit := range rest[:3] {
+		if digit < '0' || digit > '9' {
+			return 0
+		}
+		status = 10*status + int(digit-'0')
+	}
+	if status < 200 {
+		return 0
+	}
+	return status
+}
+
+// lineBody notes that an answer was read to its end.
+type lineBody struct {
+	io.Reader
+	line *line
+}
+
+func (b *lineBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		b.line.whole = true
+	}
+	return n, err
+}
+
+// Close leaves the connection to the line's end.
+func (b *lineBody) Close() error { return nil }
