@@ -21,11 +21,15 @@ type Check struct {
 // readyTimeout bounds the checks of one request together.
 const readyTimeout = 3 * time.Second
 
-// Handler answers /healthz, /readyz and /metrics.
-func Handler(checks []Check, metrics prometheus.Gatherer) http.Handler {
+// Handler answers /healthz, /readyz and /metrics, and leaves all other paths to
+// subscriptions, where it is not nil.
+func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	if subscriptions != nil {
+		mux.Handle("/", subscriptions)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, "ok\n")
+		plain(w, http.StatusOK, "ok\n")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
@@ -39,13 +43,13 @@ func Handler(checks []Check, metrics prometheus.Gatherer) http.Handler {
 			}
 			text += check.Name + ": ok\n"
 		}
-		answer(w, status, text)
+		plain(w, status, text)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return mux
 }
 
-func answer(w http.ResponseWriter, status int, text string) {
+func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

@@ -19,7 +19,7 @@ func TestHandler_SaysWhatIsNotReady(t *testing.T) {
 	server := httptest.NewServer(Handler([]Check{
 		{Name: "outbox", Ready: func(context.Context) error { return nil }},
 		{Name: "source", Ready: func(context.Context) error { return source }},
-	}, registry))
+	}, registry, nil))
 	defer server.Close()
 
 	want := func(path string, status int, text string) {

@@ -29,6 +29,10 @@ ALTER TABLE walhook.endpoint
     ADD COLUMN deleted_at            timestamptz,
     ADD CONSTRAINT endpoint_custom_data_is_object CHECK (json_typeof(custom_data) = 'object'),
     DROP CONSTRAINT endpoint_one_per_account,
+    DROP CONSTRAINT endpoint_disabled_by_known,
+    DROP CONSTRAINT endpoint_operator_has_reason,
+    ADD CONSTRAINT endpoint_disabled_by_known CHECK (disabled_by IN ('', 'walhook', 'operator', 'account')),
+    ADD CONSTRAINT endpoint_word_has_reason CHECK ((disabled_by IN ('operator', 'account')) = (disabled_reason <> '')),
     ADD CONSTRAINT endpoint_webhook_once UNIQUE (account, webhook),
     ADD CONSTRAINT endpoint_target_whole CHECK ((target = '') = (target_id = '')),
     ADD CONSTRAINT endpoint_own_is_plain CHECK (webhook <> 'account' OR deleted_at IS NULL AND custom_data IS NULL
@@ -37,6 +41,8 @@ ALTER TABLE walhook.endpoint
 -- Only now: as a default of the new column it would rewrite the table.
 ALTER TABLE walhook.endpoint ALTER COLUMN created_at SET DEFAULT clock_timestamp();
 COMMENT ON COLUMN walhook.endpoint.webhook IS 'its id in the API; ''account'' is the one that the account table''s URL column sets';
+COMMENT ON COLUMN walhook.endpoint.disabled_by IS 'the word of an operator, or of the account through the API, holds on while there is no URL that can be used';
+COMMENT ON COLUMN walhook.endpoint.disabled_reason IS 'the operator''s or the account''s, for when there is a URL again';
 COMMENT ON COLUMN walhook.endpoint.hook IS '''records'' is the record feed, ''all'' every event; otherwise the name of an event';
 COMMENT ON COLUMN walhook.endpoint.object_type IS 'filter on the type of objects and notifications; '''' is any';
 COMMENT ON COLUMN walhook.endpoint.schemas IS 'filter on the schemas of the record feed; empty is all';
@@ -45,6 +51,9 @@ COMMENT ON COLUMN walhook.endpoint.target IS 'number, extension, ringGroup or qu
 COMMENT ON COLUMN walhook.endpoint.format IS ''''' is what the event''s hook says';
 COMMENT ON COLUMN walhook.endpoint.retries IS 'null is the whole schedule';
 COMMENT ON COLUMN walhook.endpoint.rate_limit IS 'attempts a second; 0 is no limit';
+
+-- An account looks at its newest attempts.
+CREATE INDEX attempt_endpoint_at ON walhook.attempt (endpoint, at);
 
 -- Raised by whoever creates, edits or deletes a webhook, in the transaction that
 -- does it. A publisher reads it before it routes, and the webhooks when it moved.
@@ -72,7 +81,7 @@ ALTER TABLE walhook.inbox
 CREATE TABLE walhook.token (
     hash        bytea PRIMARY KEY,
     id          text NOT NULL CONSTRAINT token_id_once UNIQUE,
-    account     text NOT NULL,
+    account     text NOT NULL CONSTRAINT token_account_named CHECK (account <> ''),
     subaccounts boolean NOT NULL,
     name        text NOT NULL DEFAULT '',
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()

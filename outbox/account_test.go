@@ -135,7 +135,7 @@ func TestAccount_URLThatCannotBeUsedIsAState(t *testing.T) {
 
 func TestAccount_URLsThatLookUsable(t *testing.T) {
 	for _, url := range []string{"http://example.com", "https://user:secret@example.com:8443/a?b=c#d", "HTTP://EXAMPLE.COM/", "http://127.0.0.1:9/", "https://[::1]/", "https://bücher.example/ä"} {
-		if fault := urlFault(url); fault != "" {
+		if fault := URLFault(url); fault != "" {
 			t.Errorf("%s: %s", url, fault)
 		}
 	}

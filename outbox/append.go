@@ -16,12 +16,13 @@ import (
 const (
 	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
 
-	// What an operator disabled stays disabled, also through a time without a
-	// URL; what walhook did is forgotten with the URL that it was about.
+	// What an operator or the account disabled stays disabled, also through a
+	// time without a URL; what walhook did is forgotten with the URL that it was
+	// about.
 	adoptStateSQL = `
-			state = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
-			disabled_by = CASE WHEN e.disabled_by = 'operator' THEN 'operator' ELSE '' END,
-			reason = CASE WHEN e.disabled_by = 'operator' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END`
+			state = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
+			disabled_by = CASE WHEN e.disabled_reason <> '' THEN e.disabled_by ELSE '' END,
+			reason = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END`
 
 	secretChangesSQL = `($2 = 'own' OR $2 = 'none' AND e.own_secret)`
 

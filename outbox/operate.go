@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -34,11 +35,12 @@ const (
 
 	// The lock makes the publisher, which may be about to change the endpoint,
 	// wait for what is decided on the state that is read here.
-	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 AND webhook = 'account' FOR UPDATE`
+	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL FOR UPDATE`
 
 	secretsSQL = `
-		SELECT secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END
-		FROM walhook.endpoint WHERE account = $1 AND webhook = 'account'`
+		SELECT secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END,
+			CASE WHEN previous_until > clock_timestamp() THEN previous_until END
+		FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
 
 	setStateSQL = `
 		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4, disabled_reason = $5,
@@ -56,16 +58,25 @@ const (
 // EndpointSecrets reads the whsec_ secrets that an account's deliveries are
 // signed with, the newest first. [ErrNoEndpoint] when it has no endpoint.
 func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, error) {
+	secrets, _, err := s.WebhookSecrets(ctx, account, AccountWebhook)
+	return secrets, err
+}
+
+// WebhookSecrets is EndpointSecrets for one of an account's webhooks. until is
+// when the second one, if there is one, signs no longer.
+func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until time.Time, err error) {
 	var secret string
 	var previous *string
-	err := s.pool.QueryRow(ctx, secretsSQL, account).Scan(&secret, &previous)
+	var ends *time.Time
+	err = s.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&secret, &previous, &ends)
 	if isNoRows(err) {
 		err = ErrNoEndpoint
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the secret of account %s: %w", account, err)
+		return nil, time.Time{}, fmt.Errorf("read the secret of account %s: %w", account, err)
 	}
-	return s.openSecrets(account, secret, previous)
+	secrets, err = s.openSecrets(account, secret, previous)
+	return secrets, zeroTime(ends), err
 }
 
 // EnableEndpoint lets a disabled endpoint be sent to again, first of all what
@@ -74,11 +85,11 @@ func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, 
 // URL is sent to. A [*StateError] says why nothing can be sent to another one;
 // [ErrNoEndpoint] that there is none.
 func (s *Store) EnableEndpoint(ctx context.Context, account string) (EndpointInfo, error) {
-	return s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	return s.operate(ctx, account, AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		switch {
 		case e.State == EndpointActive:
 			return e, nil
-		case e.State != EndpointDisabled && e.DisabledBy == byOperator:
+		case e.State != EndpointDisabled && e.DisabledBy != "":
 			return setStateTx(ctx, tx, e, e.State, "", e.Reason)
 		case e.State == EndpointCleared:
 			return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
@@ -101,7 +112,7 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, reason string) (En
 		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
 	}
 	told := false
-	e, err := s.operate(ctx, account, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	e, err := s.operate(ctx, account, AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		switch e.State {
 		case EndpointCleared, EndpointUnusable:
 			return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used"}
@@ -122,10 +133,10 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, reason string) (En
 // byOperator marks what walhook does not undo (disabled_by).
 const byOperator = "operator"
 
-// operate changes an account's endpoint under a lock.
-func (s *Store) operate(ctx context.Context, account string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
+// operate changes one of an account's endpoints under a lock.
+func (s *Store) operate(ctx context.Context, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, lockEndpointSQL, account)
+		rows, err := tx.Query(ctx, lockEndpointSQL, account, webhook)
 		if err == nil {
 			e, err = pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
 		}

@@ -114,7 +114,7 @@ func (r *router) applySecret(to *route, secret secretWrite, text string) {
 
 func (r *router) setURL(to *route, url string) {
 	to.url = url
-	state, reason := EndpointActive, urlFault(url)
+	state, reason := EndpointActive, URLFault(url)
 	if reason != "" {
 		state = EndpointUnusable
 	}

@@ -68,7 +68,7 @@ const (
 
 	clearAccountsSQL = `
 		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, feed_from = $2,
-			disabled_by = CASE WHEN disabled_by = 'operator' THEN 'operator' ELSE '' END,
+			disabled_by = CASE WHEN disabled_reason <> '' THEN disabled_by ELSE '' END,
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE webhook = 'account' AND state <> 'cleared'
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account AND s.url = '')`

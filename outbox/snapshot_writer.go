@@ -34,7 +34,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	if parent := parentOf(a.ID, a.Parent); parent != "" {
 		w.parents = append(w.parents, []any{a.ID, parent})
 	}
-	state, reason := EndpointActive, urlFault(a.URL)
+	state, reason := EndpointActive, URLFault(a.URL)
 	if a.URL == "" {
 		state, reason = EndpointCleared, reasonCleared
 	} else if reason != "" {

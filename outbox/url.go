@@ -10,10 +10,10 @@ import (
 // maxURLBytes bounds a web hook URL; longer ones do not pass common proxies.
 const maxURLBytes = 4096
 
-// urlFault says why a URL cannot be used, for people, or "" when it looks as
+// URLFault says why a URL cannot be used, for people, or "" when it looks as
 // if it could. Whether its host may be reached is known only when it is
 // dialled. The URL itself is not quoted: it may hold a password.
-func urlFault(s string) string {
+func URLFault(s string) string {
 	if len(s) > maxURLBytes {
 		return "the URL is longer than " + strconv.Itoa(maxURLBytes) + " bytes"
 	}

@@ -21,7 +21,7 @@ type Webhook struct {
 	Account  string
 	Name     string
 	URL      string
-	Enabled  bool
+	Enabled  bool   // nobody disabled it; it may have no URL that can be used all the same
 	HTTPVerb string // post, get or put
 	// Hook is [HookRecords], [HookAll] or the name of an event.
 	Hook string
@@ -49,8 +49,11 @@ type Webhook struct {
 	DailyZone string
 
 	// What follows is not the account's to set.
+
+	Endpoint      int64 // its row: what events, attempts and lanes are of
 	State         EndpointState
-	DisableReason string // "" while it is enabled
+	DisableReason string // why nothing is sent to it; "" while it is active
+	DisabledBy    string // walhook, operator or account; "" for nobody
 	CreatedAt     time.Time
 	ChangedAt     time.Time
 }

@@ -16,6 +16,12 @@ func (e *BlockedAddressError) Error() string {
 	return fmt.Sprintf("address %s is not public and no allowed network holds it", e.Address)
 }
 
+// BlockedHost says for the account's people why nothing is sent to a host. What
+// its name leads to is not theirs to know: it may be a name of our own network.
+func (e *BlockedAddressError) BlockedHost() string {
+	return "the host is, or its name leads to, an address that is not public: nothing is sent there unless the operator allows its network"
+}
+
 // egressGuard decides by the address that is dialled, so that no way of
 // writing a host and no answer of a name server that changes between check
 // and use gets round it.

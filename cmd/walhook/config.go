@@ -29,7 +29,7 @@ import (
 
 // settings are what a command is told by flags, environment and file, in that
 // order of precedence. What its command does not register has its default.
-// Source, Outbox and SecretKey are never printed.
+// Source, Outbox, AdminToken and SecretKey are never printed.
 type settings struct {
 	Source         string // "" only where no part that runs reads it
 	Outbox         string // the source unless it is set
@@ -44,6 +44,7 @@ type settings struct {
 	AttemptTimeout time.Duration
 	RetrySchedule  []time.Duration
 	MaxEventBytes  int
+	AdminToken     string // "" is none
 	SecretKey      []byte // nil is none
 	LogLevel       zapcore.Level
 	LogFormat      string // json or console
@@ -52,7 +53,7 @@ type settings struct {
 }
 
 // roles are the parts that a process runs.
-type roles struct{ Publisher, Sender bool }
+type roles struct{ Publisher, Sender, API bool }
 
 func (s settings) cdcConfig() cdc.Config {
 	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog}

@@ -48,7 +48,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 	}
 	want := settings{
 		Source: testURL, Outbox: testURL, Slot: "walhook", Publication: "walhook",
-		Catalog: schemas.Carrier(), Roles: roles{Publisher: true, Sender: true},
+		Catalog: schemas.Carrier(), Roles: roles{Publisher: true, Sender: true, API: true},
 		Listen: "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
 		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
 			30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour},
@@ -70,9 +70,9 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"schemas: {dids: {table: public.dids, owner: user_id, fields: [id]}}\n")
 	texts := map[string]string{
 		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
-		"catalog": catalog, "role": "publisher, sender", "listen": "off", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
+		"catalog": catalog, "role": "publisher, api", "listen": "off", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
 		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
-		"max-event-bytes": "2048", "secret-key": key, "log-level": "debug", "log-format": "console",
+		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "log-level": "debug", "log-format": "console",
 	}
 	if len(texts) != len(settingTable) {
 		t.Fatalf("%d settings here, %d in the table", len(texts), len(settingTable))
@@ -103,11 +103,11 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 			got.Catalog = nil
 			want := settings{
 				Source: testURL, Outbox: "postgres://outbox@127.0.0.1/outbox", Slot: "carrier_1", Publication: "feed",
-				Roles:         roles{Publisher: true, Sender: true},
+				Roles:         roles{Publisher: true, API: true},
 				AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
 				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
-				SecretKey: []byte(strings.Repeat("k", 32)), LogLevel: zapcore.DebugLevel, LogFormat: "console",
+				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), LogLevel: zapcore.DebugLevel, LogFormat: "console",
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
@@ -135,10 +135,10 @@ func TestSettings_FlagsWinOverEnvironmentOverFile(t *testing.T) {
 func TestSettings_ListsEveryFaultWithItsPlace(t *testing.T) {
 	path := configFile(t, "attempt-timeout: 20\nallow_cidr: 10.0.0.0/8\ncolour: red\nretry-schedule: {first: 1s}\n")
 	_, err := load(t,
-		[]string{"--config", path, "--slot", "Big-Slot", "--role", "publisher,api", "--listen", "8480", "--egress-address", "eth0"},
+		[]string{"--config", path, "--slot", "Big-Slot", "--role", "publisher,reader", "--listen", "8480", "--egress-address", "eth0"},
 		[]string{"WALHOOK_RETENTION=5m", "WALHOOK_ALLOW_CIDR=10.0.0.1", "WALHOOK_MAX_EVENT_BYTES=1MB", "WALHOOK_LOG_LEVEL=loud"})
 	for _, want := range []string{
-		"--slot: ", "--role: api: this version has no subscription API", "--listen: ", "--egress-address: ",
+		"--slot: ", "--role: \"reader\": want all, publisher, sender or api", "--listen: ", "--egress-address: ",
 		"WALHOOK_RETENTION: retention 5m0s: want 1h or more", "WALHOOK_ALLOW_CIDR: ", "WALHOOK_MAX_EVENT_BYTES: ", "WALHOOK_LOG_LEVEL: ",
 		"attempt-timeout in " + path, "allow_cidr in " + path + ": no such setting, want allow-cidr", "colour in " + path, "retry-schedule.first in " + path,
 		"source is missing: set --source or WALHOOK_SOURCE",
@@ -222,12 +222,12 @@ func TestSettings_LeaveOtherFlagsAlone(t *testing.T) {
 }
 
 func TestSettings_WarnOfUnknownVariables(t *testing.T) {
-	got, err := load(t, []string{"--source", testURL}, []string{"WALHOOK_SLOTT=x", "WALHOOK_ADMIN_TOKEN=hunter2", "WALHOOKED=1"})
+	got, err := load(t, []string{"--source", testURL}, []string{"WALHOOK_SLOTT=x", "WALHOOK_ADMIN_TOKENS=hunter2", "WALHOOKED=1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"WALHOOK_ADMIN_TOKEN is not a setting of this version and is ignored",
+		"WALHOOK_ADMIN_TOKENS is not a setting of this version and is ignored",
 		"WALHOOK_SLOTT is not a setting of this version and is ignored",
 	}
 	if !reflect.DeepEqual(got.warnings, want) {

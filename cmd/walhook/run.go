@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 )
 
@@ -12,6 +14,11 @@ The source must have been prepared by 'walhook setup'; with --setup that is done
 first. A database that does not answer yet is waited for. A second publisher on
 the same slot waits as standby and takes over when the first one is gone. Any
 number of senders share the endpoints.
+
+The subscription API is served on --listen where the role holds it, to those
+whose token the operator made. With --admin-token the operator makes tokens;
+without it the API refuses all but health checks and metrics. It speaks plain
+HTTP: put a proxy that ends TLS before it.
 
 Exit code: 0 after a signal, 1 for a fault, 2 for wrong usage or configuration,
 3 when the source cannot be continued without a gap ('walhook setup
@@ -25,25 +32,29 @@ func newRunCommand() *cobra.Command {
 		Long:  runLong,
 		Example: `  walhook run --source postgres://walhook@db/carrier --outbox postgres://walhook@db/walhook
   walhook run --source postgres://walhook@db/carrier --setup --allow-cidr 10.0.0.0/8
-  walhook run --role sender --outbox postgres://walhook@db/walhook`,
+  walhook run --role sender --outbox postgres://walhook@db/walhook
+  walhook run --role api --listen 10.0.0.7:8480 --outbox postgres://walhook@db/walhook`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := loadSettings(cmd)
 			if err != nil {
 				return err
 			}
+			if s.Roles.API && !s.Roles.Publisher && !s.Roles.Sender && s.Listen == "" {
+				return usage(errors.New("--role api with --listen off does nothing: name an address to listen on"))
+			}
 			log, err := newLogger(s)
 			if err != nil {
 				return err
 			}
 			return service{
-				publish: s.Roles.Publisher, send: s.Roles.Sender, setup: setup,
-				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen,
+				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
+				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, adminToken: s.AdminToken,
 			}.run(cmd.Context(), log)
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "allow-cidr",
-		"egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "secret-key",
+		"egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key",
 		"log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")
 	return cmd

@@ -21,11 +21,12 @@ import (
 // service is one running walhook: the parts that its role asks for, over one
 // outbox.
 type service struct {
-	publish, send bool
-	source        cdc.Config
-	outbox        outbox.Config
-	sender        sender.Config
-	listen        string // "" for nothing
+	publish, send, subscribe bool
+	source                   cdc.Config
+	outbox                   outbox.Config
+	sender                   sender.Config
+	listen                   string // "" for nothing
+	adminToken               string // "" refuses every call of the API
 	// setup prepares a source that is not prepared, instead of refusing it.
 	setup bool
 }
@@ -64,9 +65,31 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		group.Go(func() error { return deliverer.Run(ctx) })
 	}
 	if s.listen != "" {
-		group.Go(func() error { return serve(ctx, s.listen, api.Handler(checks, registry), log) })
+		var subscriptions http.Handler
+		if s.subscribe {
+			courier, err := sender.NewCourier(s.sender)
+			if err != nil {
+				return usageError{err}
+			}
+			defer courier.Close()
+			if subscriptions, err = api.Subscriptions(s.apiConfig(store, courier), log); err != nil {
+				return usageError{err}
+			}
+		}
+		group.Go(func() error { return serve(ctx, s.listen, api.Handler(checks, registry, subscriptions), log) })
 	}
 	return group.Wait()
+}
+
+func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Config {
+	config := api.Config{
+		Store: store, Courier: courier, AdminToken: s.adminToken, Hooks: eventHooks(),
+		Version: readBuild().version, TestTimeout: s.sender.AttemptTimeout,
+	}
+	for _, schema := range s.source.Catalog.Schemas {
+		config.Schemas = append(config.Schemas, schema.Name)
+	}
+	return config
 }
 
 // ready waits for an outbox that does not answer yet, and has the source
@@ -161,4 +184,13 @@ func serve(ctx context.Context, address string, handler http.Handler, log *zap.L
 		return fmt.Errorf("serve on %s: %w", address, err)
 	}
 	return <-stopped
+}
+
+// eventHooks are the events that a webhook may ask for.
+func eventHooks() []string {
+	return []string{
+		"inboundMessage", "outboundMessage", "InboundCall", "HangupCall", "ringAttempt", "ExtensionAnswered", "inboundCallCompleted",
+		"voicemailHangup", "outboundCall", "queueEntered", "channel_create", "channel_answer", "channel_bridge", "channel_destroy",
+		"parking", "notifications", "object",
+	}
 }

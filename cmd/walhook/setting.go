@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
 
+	"walhook/api"
 	"walhook/cdc"
 	"walhook/outbox"
 	"walhook/schemas"
@@ -56,8 +57,8 @@ var settingTable = []setting{
 		return cdc.Config{URL: "-", Catalog: &schemas.Catalog{}, Publication: text}.Validate()
 	}},
 	{"catalog", "", "`file` that says which tables are published, or a built-in catalog: carrier or platform (default carrier)", parseCatalog},
-	{"role", "all", "the `parts` that this process runs: all, publisher, sender, comma separated", parseRoles},
-	{"listen", "127.0.0.1:8480", "`address` of health checks and metrics, or off", parseListen},
+	{"role", "all", "the `parts` that this process runs: all, publisher, sender, api, comma separated", parseRoles},
+	{"listen", "127.0.0.1:8480", "`address` of the subscription API, health checks and metrics, or off", parseListen},
 	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
 	{"egress-address", "", "local `address` that deliveries leave from (default any)", func(s *settings, text string) (err error) {
 		if text == "" {
@@ -84,6 +85,13 @@ var settingTable = []setting{
 			return fmt.Errorf("%q: want a whole number of bytes", text)
 		}
 		return outbox.Config{URL: "-", MaxEventBytes: s.MaxEventBytes}.Validate()
+	}},
+	{"admin-token", "", "the operator's `token` for the subscription API (default none: the API refuses all but health and metrics)", func(s *settings, text string) error {
+		s.AdminToken = text
+		if text != "" && len(text) < api.ShortAdminToken {
+			s.warnings = append(s.warnings, "the operator's token of the API is short enough to be guessed: 'head -c 32 /dev/urandom | base64' makes a better one")
+		}
+		return nil
 	}},
 	{"secret-key", "", "32 bytes in `base64`, the key that encrypts endpoint secrets at rest (default none: stored plain)", func(s *settings, text string) error {
 		if text == "" {
@@ -203,15 +211,15 @@ func parseRoles(s *settings, text string) error {
 	for _, name := range list(text) {
 		switch name {
 		case "all":
-			s.Roles = roles{Publisher: true, Sender: true}
+			s.Roles = roles{Publisher: true, Sender: true, API: true}
 		case "publisher":
 			s.Roles.Publisher = true
 		case "sender":
 			s.Roles.Sender = true
 		case "api":
-			return errors.New("api: this version has no subscription API; want all, publisher or sender")
+			s.Roles.API = true
 		default:
-			return fmt.Errorf("%q: want all, publisher or sender, comma separated", name)
+			return fmt.Errorf("%q: want all, publisher, sender or api, comma separated", name)
 		}
 	}
 	return nil

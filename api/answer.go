@@ -1,0 +1,198 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// envelope is the shape of every answer that is no error.
+type envelope[T any] struct {
+	Data      T        `json:"data"`
+	Status    string   `json:"status" enum:"success"`
+	RequestID string   `json:"request_id" doc:"names the request in the operator's log"`
+	Warnings  []string `json:"warnings,omitempty" doc:"what was ignored, or will not do what it seems to"`
+}
+
+// page is an envelope of a list.
+type page[T any] struct {
+	Data         []T    `json:"data" nullable:"false"`
+	Status       string `json:"status" enum:"success"`
+	RequestID    string `json:"request_id" doc:"names the request in the operator's log"`
+	PageSize     int    `json:"page_size" doc:"how many there are in data"`
+	NextStartKey string `json:"next_start_key,omitempty" doc:"start_key of the next page; absent on the last"`
+}
+
+// answer is what a handler gives back.
+type answer[T any] struct{ Body envelope[T] }
+
+// pageAnswer is what the handler of a list gives back.
+type pageAnswer[T any] struct{ Body page[T] }
+
+// errorBody is the shape of every error.
+type errorBody struct {
+	Data      map[string]map[string]fault `json:"data,omitempty" doc:"what is wrong, by field and kind"`
+	Error     string                      `json:"error" doc:"the HTTP status" example:"404"`
+	Message   string                      `json:"message" doc:"what is wrong, for people"`
+	Status    string                      `json:"status" enum:"error"`
+	RequestID string                      `json:"request_id" doc:"names the request in the operator's log"`
+}
+
+// fault is what is wrong with one field.
+type fault struct {
+	Message string `json:"message"`
+}
+
+// failure is an answer that is an error. Its text is for the client.
+type failure struct {
+	status  int
+	message string
+	fields  map[string]map[string]fault
+}
+
+func (f *failure) Error() string  { return f.message }
+func (f *failure) GetStatus() int { return f.status }
+
+func (f *failure) body(requestID string) errorBody {
+	return errorBody{Data: f.fields, Error: strconv.Itoa(f.status), Message: f.message, Status: "error", RequestID: requestID}
+}
+
+func fail(status int, message string) *failure { return &failure{status: status, message: message} }
+
+func notFound(message string) *failure { return fail(http.StatusNotFound, message) }
+
+// The kinds of faults.
+const (
+	kindRequired = "required"
+	kindInvalid  = "invalid"
+	kindReadOnly = "readonly"
+)
+
+// faults collects what is wrong with the fields of a body.
+type faults map[string]map[string]fault
+
+func (f faults) add(field, kind, format string, args ...any) {
+	if f[field] == nil {
+		f[field] = map[string]fault{}
+	}
+	f[field][kind] = fault{fmt.Sprintf(format, args...)}
+}
+
+// failure is nil when nothing is wrong.
+func (f faults) failure() *failure {
+	if len(f) == 0 {
+		return nil
+	}
+	var texts []string
+	for _, field := range slices.Sorted(maps.Keys(f)) {
+		for _, kind := range slices.Sorted(maps.Keys(f[field])) {
+			texts = append(texts, field+": "+f[field][kind].Message)
+		}
+	}
+	return &failure{status: http.StatusBadRequest, message: strings.Join(texts, "; "), fields: f}
+}
+
+// err is nil when nothing is wrong.
+func (f faults) err() error {
+	if failure := f.failure(); failure != nil {
+		return failure
+	}
+	return nil
+}
+
+// answerOf is an answer that succeeded.
+func answerOf[T any](data T, warnings ...[]string) *answer[T] {
+	return &answer[T]{envelope[T]{Data: data, Warnings: slices.Concat(warnings...)}}
+}
+
+// transform gives errors of ours and of huma their shape, and all that is
+// answered its request's id.
+func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error) {
+	id := callOf(ctx.Context()).id
+	switch body := v.(type) {
+	case *failure:
+		return body.body(id), nil
+	case *huma.ErrorModel:
+		return ofHuma(body).body(id), nil
+	case identified:
+		return body.withRequestID(id), nil
+	}
+	return v, nil
+}
+
+type identified interface{ withRequestID(string) any }
+
+func (e envelope[T]) withRequestID(id string) any {
+	e.Status, e.RequestID = "success", id
+	return e
+}
+
+func (p page[T]) withRequestID(id string) any {
+	p.Status, p.RequestID, p.PageSize = "success", id, len(p.Data)
+	if p.Data == nil {
+		p.Data = []T{}
+	}
+	return p
+}
+
+// ofHuma is what huma found wrong with a request, before a handler saw it.
+func ofHuma(e *huma.ErrorModel) *failure {
+	if e.Status >= 500 {
+		return fail(e.Status, "something is wrong here")
+	}
+	wrong := faults{}
+	for _, detail := range e.Errors {
+		field := detail.Location
+		for _, place := range []string{"query.", "path.", "header."} {
+			field = strings.TrimPrefix(field, place)
+		}
+		wrong.add(field, kindInvalid, "%s", detail.Message)
+	}
+	if f := wrong.failure(); f != nil && e.Status == http.StatusUnprocessableEntity {
+		return f
+	}
+	return fail(e.Status, e.Detail)
+}
+
+// humaContext has another name because a field called Context would hide the
+// method of that name.
+type humaContext huma.Context
+
+// kazooContext answers as Kazoo does: JSON whatever was asked for, and 400 for
+// what cannot be understood.
+type kazooContext struct{ humaContext }
+
+func inKazooShape(ctx huma.Context, next func(huma.Context)) { next(kazooContext{ctx}) }
+
+func (c kazooContext) Unwrap() huma.Context { return c.humaContext }
+
+func (c kazooContext) SetStatus(status int) {
+	if status == http.StatusUnprocessableEntity {
+		status = http.StatusBadRequest
+	}
+	c.humaContext.SetStatus(status)
+}
+
+func (c kazooContext) SetHeader(name, value string) {
+	if name == "Content-Type" {
+		value = jsonType
+	}
+	c.humaContext.SetHeader(name, value)
+}
+
+const jsonType = "application/json"
+
+// refuse answers with an error outside of huma.
+func refuse(w http.ResponseWriter, requestID string, f *failure) {
+	w.Header().Set("Content-Type", jsonType)
+	w.WriteHeader(f.status)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(f.body(requestID)) // the client is gone, or has it
+}

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"walhook/outbox"
+)
+
+// attempt is one request that was made to a webhook.
+type attempt struct {
+	WebhookID  string    `json:"webhook_id"`
+	EventID    string    `json:"event_id,omitempty" doc:"the header webhook-id; absent once the event is no longer kept"`
+	Schema     string    `json:"schema,omitempty"`
+	Type       string    `json:"type,omitempty"`
+	Attempt    int       `json:"attempt" doc:"1 for the first"`
+	At         time.Time `json:"at"`
+	DurationMS float64   `json:"duration_ms"`
+	Status     int       `json:"status" doc:"of HTTP; 0 when there was no answer"`
+	Outcome    string    `json:"outcome" enum:"delivered,retry,pause,disable,dead"`
+	Reason     string    `json:"reason" doc:"2xx, 5xx, timeout_header, dns and so on"`
+	Detail     string    `json:"detail,omitempty" doc:"for people: what the receiver answered, or what went wrong"`
+}
+
+func shownAttempt(a *outbox.MadeAttempt) attempt {
+	return attempt{
+		WebhookID: a.Webhook, EventID: a.WebhookID, Schema: a.Schema, Type: a.Type,
+		Attempt: a.Number, At: a.At.UTC(), DurationMS: float64(a.Duration.Microseconds()) / 1000,
+		Status: a.Status, Outcome: a.Outcome, Reason: a.Reason, Detail: a.Detail,
+	}
+}
+
+type (
+	accountListInput struct {
+		AccountInput
+		PageInput
+	}
+	webhookListInput struct {
+		WebhookInput
+		PageInput
+	}
+)
+
+func (s *subscriptions) registerAttempts(routes huma.API) {
+	const path = "/accounts/{account_id}/webhooks"
+	huma.Register(routes, operation("list-attempts", http.MethodGet, path+"/attempts", "List recent attempts",
+		"To all webhooks of the account, the newest first."), handled(s, s.accountAttempts))
+	huma.Register(routes, operation("list-webhook-attempts", http.MethodGet, path+"/{webhook_id}/attempts", "List recent attempts to a webhook",
+		"The newest first."), handled(s, s.webhookAttempts))
+}
+
+func (s *subscriptions) accountAttempts(ctx context.Context, in *accountListInput) (*pageAnswer[attempt], error) {
+	return s.attempts(ctx, in.AccountID, "", in.PageInput)
+}
+
+func (s *subscriptions) webhookAttempts(ctx context.Context, in *webhookListInput) (*pageAnswer[attempt], error) {
+	if _, err := s.webhook(ctx, &in.WebhookInput); err != nil {
+		return nil, err
+	}
+	return s.attempts(ctx, in.AccountID, in.WebhookID, in.PageInput)
+}
+
+func (s *subscriptions) attempts(ctx context.Context, account, webhook string, page PageInput) (*pageAnswer[attempt], error) {
+	before, err := startKey[*outbox.AttemptKey](page.StartKey)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.cfg.Store.Attempts(ctx, account, webhook, before, page.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, page.PageSize, shownAttempt, func(a *outbox.MadeAttempt) any {
+		return outbox.AttemptKey{At: a.At, Endpoint: a.Endpoint, EventID: a.EventID}
+	}), nil
+}

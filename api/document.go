@@ -1,0 +1,247 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// webhookFields is what a client may set of a webhook. What is absent is left
+// as it is, or at its default; null goes back to the default. The tags are the
+// one place that says which values are right (and so does the OpenAPI
+// document); what takes more than a look at the value is in edit.go.
+type webhookFields struct {
+	Name                *string        `json:"name,omitempty" minLength:"1" maxLength:"128" doc:"a name for people; needed to create one" example:"New Calls"`
+	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"where events are sent: http or https; needed to create one" example:"https://my.server.com/calls/new.php"`
+	HTTPVerb            *string        `json:"http_verb,omitempty" enum:"post,get,put" default:"post" doc:"with get the fields go into the query"`
+	Hook                *string        `json:"hook,omitempty" maxLength:"64" default:"records" doc:"what is told: records is the record feed, all every event, otherwise the name of an event"`
+	Type                *string        `json:"type,omitempty" maxLength:"64" doc:"only events of this type; for the hooks object and notifications"`
+	Action              *string        `json:"action,omitempty" maxLength:"64" doc:"only events of this action; for the hooks object and notifications" example:"doc_created"`
+	Schemas             *[]string      `json:"schemas,omitempty" maxItems:"100" nullable:"false" doc:"only records of these schemas; empty is all"`
+	Types               *[]recordType  `json:"types,omitempty" maxItems:"3" nullable:"false" doc:"only changes of these types; empty is all"`
+	Target              *webhookTarget `json:"target,omitempty" doc:"only events of one number, extension, ring group or queue"`
+	Format              *string        `json:"format,omitempty" enum:"envelope,json,form" doc:"how an event is written; by default as its hook says"`
+	Retries             *int           `json:"retries,omitempty" minimum:"0" maximum:"10" doc:"how often an event is tried again; by default the whole schedule"`
+	RateLimit           *float64       `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"most attempts a second; 0 is no limit"`
+	CustomData          map[string]any `json:"custom_data,omitempty" maxProperties:"100" doc:"merged into each event last, so that it overwrites"`
+	Enabled             *bool          `json:"enabled,omitempty" default:"true" doc:"false holds the events; true sends what was held first"`
+	IncludeSubaccounts  *bool          `json:"include_subaccounts,omitempty" default:"false" doc:"events of the accounts below too, at any depth"`
+	IncludeInternalLegs *bool          `json:"include_internal_legs,omitempty" default:"false" doc:"events of internal legs of calls too"`
+	Delivery            *string        `json:"delivery,omitempty" enum:"realtime,daily" default:"realtime" doc:"daily sends counts once a day"`
+	DailyAt             *string        `json:"daily_at,omitempty" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" default:"00:00" doc:"when a day ends, HH:MM"`
+	DailyZone           *string        `json:"daily_zone,omitempty" maxLength:"64" default:"UTC" doc:"the IANA time zone of daily_at" example:"Europe/Berlin"`
+}
+
+// webhookTarget is one thing of a phone system.
+type webhookTarget struct {
+	Type string `json:"type" enum:"number,extension,ringGroup,queue"`
+	ID   string `json:"id" minLength:"1" maxLength:"128" doc:"as the events name it" example:"+13125551212"`
+}
+
+// recordType is how a record changed.
+type recordType string
+
+// Schema names the values in the OpenAPI document.
+func (recordType) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Enum: []any{"insert", "update", "delete"}}
+}
+
+// webhookBody is the body of a request that sets them.
+type webhookBody struct {
+	Data webhookFields `json:"data"`
+}
+
+// document reads bodies of requests by the schemas that the OpenAPI document
+// holds.
+type document struct {
+	registry huma.Registry
+	create   *huma.Schema
+	edit     *huma.Schema
+	hooks    []string
+}
+
+func newDocument(registry huma.Registry, hooks []string) *document {
+	d := &document{registry: registry, hooks: hooks}
+	d.edit = openSchema(registry, reflect.TypeFor[webhookFields]())
+	hook := d.edit.Properties["hook"]
+	for _, name := range hooks {
+		hook.Enum = append(hook.Enum, name)
+	}
+	hook.PrecomputeMessages()
+	created := *d.edit
+	created.Required = []string{"name", "uri"}
+	d.create = &created
+	return d
+}
+
+// openSchema is a schema that lets fields be that it does not know.
+func openSchema(registry huma.Registry, t reflect.Type) *huma.Schema {
+	schema := registry.Schema(t, false, "")
+	for schema.Ref != "" {
+		schema = registry.SchemaFromRef(schema.Ref)
+	}
+	schema.AdditionalProperties = true
+	return schema
+}
+
+// body is the schema of a whole body.
+func bodyOf(data *huma.Schema) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"data": data}, Required: []string{"data"}, AdditionalProperties: true}
+}
+
+// shownOnly are the fields that a client reads and need not take out again
+// before it sends a webhook back. id is among them: in the documents of Kazoo
+// it stands in bodies of requests.
+var shownOnly = []string{"id", "account_id", "state", "disable_reason", "created_at", "changed_at"}
+
+// fields are the members of a body's data that a schema knows and allows.
+type fields struct {
+	known    map[string]json.RawMessage
+	null     []string // known, and null
+	warnings []string
+}
+
+// read takes the data of a body apart. What is wrong is in wrong, by field.
+func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
+	var outer struct{ Data json.RawMessage }
+	in := fields{known: map[string]json.RawMessage{}}
+	if !utf8.Valid(body) {
+		wrong.add("body", kindInvalid, "is not UTF-8")
+		return in
+	}
+	if err := json.Unmarshal(body, &outer); err != nil {
+		wrong.add("body", kindInvalid, "not JSON of the form {\"data\":{…}}: %v", err)
+		return in
+	}
+	var data map[string]json.RawMessage
+	switch err := json.Unmarshal(outer.Data, &data); {
+	case len(outer.Data) == 0:
+		wrong.add("data", kindRequired, "is missing: the body is {\"data\":{…}}")
+		return in
+	case err != nil || data == nil:
+		wrong.add("data", kindInvalid, "want an object")
+		return in
+	}
+	for name, value := range data {
+		property := schema.Properties[name]
+		switch {
+		case property == nil && slices.Contains(shownOnly, name):
+		case property == nil:
+			in.warnings = append(in.warnings, unknownField(name, schema))
+		case bytes.Equal(value, []byte("null")):
+			in.null = append(in.null, name)
+		default:
+			d.check(name, value, property, wrong)
+			in.known[name] = value
+		}
+	}
+	for _, name := range schema.Required {
+		if _, there := in.known[name]; !there {
+			wrong.add(name, kindRequired, "is missing")
+		}
+	}
+	slices.Sort(in.warnings)
+	return in
+}
+
+// readOptional reads a body that may be missing.
+func (d *document) readOptional(body []byte, schema *huma.Schema, wrong faults) fields {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return fields{known: map[string]json.RawMessage{}}
+	}
+	return d.read(body, schema, wrong)
+}
+
+// check holds a value against its schema.
+func (d *document) check(name string, value json.RawMessage, schema *huma.Schema, wrong faults) {
+	var parsed any
+	if err := json.Unmarshal(value, &parsed); err != nil {
+		wrong.add(name, kindInvalid, "%v", err)
+		return
+	}
+	result := &huma.ValidateResult{}
+	path := huma.NewPathBuffer([]byte{}, 0)
+	huma.Validate(d.registry, schema, path, huma.ModeWriteToServer, parsed, result)
+	for _, err := range result.Errors {
+		field, message := name, err.Error()
+		if detail, ok := err.(huma.ErrorDetailer); ok {
+			message = detail.ErrorDetail().Message
+			if at := detail.ErrorDetail().Location; at != "" {
+				field += "." + strings.TrimPrefix(at, ".")
+			}
+		}
+		wrong.add(field, kindInvalid, "%s", message)
+	}
+}
+
+// names are those of the fields that were sent and are known.
+func (f fields) names() []string {
+	return append(slices.Collect(maps.Keys(f.known)), f.null...)
+}
+
+// into puts the known fields into a struct with their JSON names. Fields that
+// are wrong must have been refused.
+func (f fields) into(to any) error {
+	text, err := json.Marshal(f.known)
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	if err != nil {
+		return fmt.Errorf("read checked fields: %w", err)
+	}
+	return nil
+}
+
+// unknownField says so, and what may have been meant.
+func unknownField(name string, schema *huma.Schema) string {
+	text := fmt.Sprintf("unknown field %s is ignored", printable(name))
+	best, least := "", 3 // letters that differ at most
+	for _, known := range slices.Sorted(maps.Keys(schema.Properties)) {
+		if n := distance(name, known, least); n < least {
+			best, least = known, n
+		}
+	}
+	if best != "" {
+		text += ": was " + best + " meant?"
+	}
+	return text
+}
+
+// distance counts the letters to put in, take out or change to get from a to
+// b, up to limit.
+func distance(a, b string, limit int) int {
+	if len(a) > 64 || len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return min(row[len(b)], limit)
+}
+
+// printable bounds a name from outside that is quoted in an answer.
+func printable(name string) string {
+	if len(name) > 64 {
+		name = strings.ToValidUTF8(name[:64], "") + "…"
+	}
+	return fmt.Sprintf("%q", name)
+}

@@ -1,0 +1,307 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	_ "time/tzdata" // daily_zone means the same wherever walhook runs
+	"unicode"
+
+	"walhook/outbox"
+)
+
+// newWebhook is a webhook whose fields are all at their defaults.
+func newWebhook(account string) outbox.Webhook {
+	return outbox.Webhook{
+		Account: account, Enabled: true, HTTPVerb: "post", Hook: outbox.HookRecords,
+		Delivery: "realtime", DailyZone: "UTC", State: outbox.EndpointActive,
+	}
+}
+
+// apply puts what a client sent onto a webhook, unless something is wrong with
+// it. The warnings say what will not do what it seems to.
+func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warnings []string, err error) {
+	if err := wrong.err(); err != nil {
+		return nil, err
+	}
+	var sent webhookFields
+	if err := in.into(&sent); err != nil {
+		return nil, err
+	}
+	before := *w
+	toDefaults(w, in.null, wrong)
+	set(&w.Name, sent.Name)
+	set(&w.HTTPVerb, sent.HTTPVerb)
+	set(&w.Hook, sent.Hook)
+	set(&w.ObjectType, sent.Type)
+	set(&w.ObjectAction, sent.Action)
+	set(&w.Schemas, sent.Schemas)
+	set(&w.Format, sent.Format)
+	set(&w.RateLimit, sent.RateLimit)
+	set(&w.Enabled, sent.Enabled)
+	set(&w.IncludeSubaccounts, sent.IncludeSubaccounts)
+	set(&w.IncludeInternalLegs, sent.IncludeInternalLegs)
+	set(&w.Delivery, sent.Delivery)
+	set(&w.DailyZone, sent.DailyZone)
+	if sent.Retries != nil {
+		w.Retries = sent.Retries
+	}
+	if sent.Types != nil {
+		w.Types = nil
+		for _, t := range *sent.Types {
+			w.Types = append(w.Types, string(t))
+		}
+	}
+	if sent.Target != nil {
+		w.Target, w.TargetID = sent.Target.Type, sent.Target.ID
+	}
+	if sent.DailyAt != nil {
+		w.DailyAt = clockTime(*sent.DailyAt)
+	}
+	if custom, there := in.known["custom_data"]; there {
+		w.CustomData = customData(custom, wrong)
+	}
+	if sent.URI != nil && *sent.URI != w.ShownURL() {
+		w.URL = *sent.URI
+	}
+	checkTexts(w, wrong)
+	if w.ID == outbox.AccountWebhook {
+		checkOwn(&before, w, wrong)
+	}
+	return s.idle(w, in), wrong.err()
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// toDefaults takes back what a client sent as null.
+func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
+	standard := newWebhook(w.Account)
+	for _, name := range null {
+		switch name {
+		case "name", "uri":
+			wrong.add(name, kindRequired, "cannot be taken away")
+		case "http_verb":
+			w.HTTPVerb = standard.HTTPVerb
+		case "hook":
+			w.Hook = standard.Hook
+		case "type":
+			w.ObjectType = ""
+		case "action":
+			w.ObjectAction = ""
+		case "schemas":
+			w.Schemas = nil
+		case "types":
+			w.Types = nil
+		case "target":
+			w.Target, w.TargetID = "", ""
+		case "format":
+			w.Format = ""
+		case "retries":
+			w.Retries = nil
+		case "rate_limit":
+			w.RateLimit = 0
+		case "custom_data":
+			w.CustomData = nil
+		case "enabled":
+			w.Enabled = true
+		case "include_subaccounts":
+			w.IncludeSubaccounts = false
+		case "include_internal_legs":
+			w.IncludeInternalLegs = false
+		case "delivery":
+			w.Delivery = standard.Delivery
+		case "daily_at":
+			w.DailyAt = 0
+		case "daily_zone":
+			w.DailyZone = standard.DailyZone
+		}
+	}
+}
+
+// checkURI says whether anything can be sent to a new URL. What its host's name
+// leads to is looked at now, and again at each dial, which decides.
+func (s *subscriptions) checkURI(ctx context.Context, in fields, w *outbox.Webhook, wrong faults) (warnings []string) {
+	var uri string
+	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || len(wrong["uri"]) > 0 || uri == w.ShownURL() {
+		return nil // not sent, refused already, or sent back as it was shown
+	}
+	if w.ID == outbox.AccountWebhook {
+		wrong.add("uri", kindReadOnly, "is the account's own web hook URL, which is set where the account is kept, not here")
+		return nil
+	}
+	if fault := outbox.URLFault(uri); fault != "" {
+		wrong.add("uri", kindInvalid, "%s", fault)
+		return nil
+	}
+	err := s.cfg.Courier.CheckHost(ctx, uri)
+	if blocked, ok := errors.AsType[BlockedHost](err); ok {
+		wrong.add("uri", kindInvalid, "%s", blocked.BlockedHost())
+		return nil
+	}
+	if err != nil {
+		warnings = append(warnings, "uri: "+err.Error()+"; it is tried again when there is something to send")
+	}
+	return warnings
+}
+
+// BlockedHost is an error of [Courier.CheckHost] that says for people why
+// nothing may be sent to a host.
+type BlockedHost interface {
+	error
+	BlockedHost() string
+}
+
+// checkTexts looks at the texts that reach logs, queries and other people.
+func checkTexts(w *outbox.Webhook, wrong faults) {
+	for field, text := range map[string]string{
+		"name": w.Name, "type": w.ObjectType, "action": w.ObjectAction, "target.id": w.TargetID,
+	} {
+		if hasControl(text) {
+			wrong.add(field, kindInvalid, "holds a control character")
+		}
+	}
+	if strings.TrimSpace(w.Name) == "" && w.ID != outbox.AccountWebhook {
+		wrong.add("name", kindInvalid, "is blank")
+	}
+	for _, name := range w.Schemas {
+		if name == "" || len(name) > 64 || hasControl(name) {
+			wrong.add("schemas", kindInvalid, "want names of schemas, such as dids")
+		}
+	}
+	if zone := w.DailyZone; zone == "" || zone == "Local" {
+		wrong.add("daily_zone", kindInvalid, "want an IANA time zone, such as Europe/Berlin")
+	} else if _, err := time.LoadLocation(zone); err != nil {
+		wrong.add("daily_zone", kindInvalid, "no time zone is called so: want an IANA one, such as Europe/Berlin")
+	}
+}
+
+// checkOwn lets only those settings of an account's own webhook change that do
+// not change what its deliveries are (CONTRACT.md §1 and §3).
+func checkOwn(before, after *outbox.Webhook, wrong faults) {
+	fixed := func(field string, same bool) {
+		if !same {
+			wrong.add(field, kindReadOnly, "cannot be set on the account's own web hook: create a webhook of your own for that")
+		}
+	}
+	fixed("http_verb", before.HTTPVerb == after.HTTPVerb)
+	fixed("hook", before.Hook == after.Hook)
+	fixed("type", before.ObjectType == after.ObjectType)
+	fixed("action", before.ObjectAction == after.ObjectAction)
+	fixed("schemas", slices.Equal(before.Schemas, after.Schemas))
+	fixed("types", slices.Equal(before.Types, after.Types))
+	fixed("target", before.Target == after.Target && before.TargetID == after.TargetID)
+	fixed("format", before.Format == after.Format)
+	fixed("custom_data", bytes.Equal(before.CustomData, after.CustomData))
+	fixed("include_subaccounts", before.IncludeSubaccounts == after.IncludeSubaccounts)
+	fixed("include_internal_legs", before.IncludeInternalLegs == after.IncludeInternalLegs)
+	fixed("delivery", before.Delivery == after.Delivery)
+}
+
+// idle warns of what was sent and does nothing.
+func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
+	sent := func(name string) bool { _, there := in.known[name]; return there }
+	warn := func(does bool, names ...string) {
+		for _, name := range names {
+			if sent(name) && !does {
+				warnings = append(warnings, name+" does nothing with the hook "+w.Hook+" and delivery "+w.Delivery)
+			}
+		}
+	}
+	object := slices.Contains([]string{"object", "notifications", outbox.HookAll}, w.Hook)
+	warn(object || w.ObjectType == "", "type")
+	warn(object || w.ObjectAction == "", "action")
+	warn(w.Hook == outbox.HookRecords || len(w.Schemas) == 0, "schemas")
+	warn(w.Hook == outbox.HookRecords || len(w.Types) == 0, "types")
+	warn(w.Hook != outbox.HookRecords || w.Target == "", "target")
+	warn(w.Delivery == "daily", "daily_at", "daily_zone")
+	if sent("schemas") && len(s.cfg.Schemas) > 0 {
+		for _, name := range w.Schemas {
+			if !slices.Contains(s.cfg.Schemas, name) {
+				warnings = append(warnings, "schemas: no record has the schema "+printable(name)+"; only async results may")
+			}
+		}
+	}
+	return warnings
+}
+
+// clockTime reads HH:MM, whose form has been checked.
+func clockTime(text string) time.Duration {
+	at, err := time.Parse("15:04", text)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute
+}
+
+// Bounds of custom_data, which goes with every event.
+const (
+	maxCustomBytes = 16 << 10
+	maxCustomKey   = 128
+	maxCustomDepth = 8
+)
+
+// customData is the text that is stored, every number as it was written; nil
+// when there is nothing in it.
+func customData(text json.RawMessage, wrong faults) []byte {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, text); err != nil {
+		wrong.add("custom_data", kindInvalid, "%v", err)
+		return nil
+	}
+	if compact.Len() > maxCustomBytes {
+		wrong.add("custom_data", kindInvalid, "is larger than %d bytes", maxCustomBytes)
+		return nil
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil || len(members) == 0 {
+		return nil // huma has seen that it is an object
+	}
+	for key := range members {
+		if key == "" || len(key) > maxCustomKey {
+			wrong.add("custom_data", kindInvalid, "has a key that is empty or longer than %d bytes", maxCustomKey)
+			return nil
+		}
+	}
+	if fault := customFault(compact.Bytes()); fault != "" {
+		wrong.add("custom_data", kindInvalid, "%s", fault)
+		return nil
+	}
+	return compact.Bytes()
+}
+
+// customFault looks at every key and text.
+func customFault(text []byte) string {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	for depth := 0; ; {
+		token, err := decoder.Token()
+		if err != nil {
+			return ""
+		}
+		switch t := token.(type) {
+		case json.Delim:
+			if t == '{' || t == '[' {
+				depth++
+			} else {
+				depth--
+			}
+			if depth > maxCustomDepth {
+				return "is nested more than 8 deep"
+			}
+		case string:
+			if hasControl(t) {
+				return "holds a control character"
+			}
+		}
+	}
+}
+
+func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }

@@ -1,0 +1,107 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func apiInfo(version string) *huma.Info {
+	return &huma.Info{
+		Title:   "walhook subscriptions",
+		Version: version,
+		Description: "Webhooks of an account: what is sent where, what became of it, and sending it again. " +
+			"Every path is there under /v2 and under /api/v1.",
+	}
+}
+
+func securitySchemes() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{
+		"token":  {Type: "apiKey", In: "header", Name: "X-Auth-Token"},
+		"bearer": {Type: "http", Scheme: "bearer"},
+	}
+}
+
+// operation describes a call that answers 200.
+func operation(id, method, path, summary, description string) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary, Description: description,
+		MaxBodyBytes: maxBody + 1, // huma refuses the bound itself
+	}
+}
+
+// withBody describes a call with a body whose data has a schema. It is read by
+// our own rules, which know of fields that are not known and of null.
+func withBody(op huma.Operation, data *huma.Schema, status int) huma.Operation {
+	op.DefaultStatus = status
+	op.SkipValidateBody = true
+	op.RequestBody = &huma.RequestBody{
+		Required: true,
+		Content:  map[string]*huma.MediaType{jsonType: {Schema: bodyOf(data)}},
+	}
+	return op
+}
+
+// withOptionalBody describes a call that may come without a body.
+func withOptionalBody(op huma.Operation, data *huma.Schema, status int) huma.Operation {
+	op = withBody(op, data, status)
+	op.RequestBody.Required = false
+	return op
+}
+
+// forOperator marks a call as the operator's.
+func forOperator(op huma.Operation) huma.Operation {
+	op.Metadata = map[string]any{operatorOnly: true}
+	return op
+}
+
+// errorsOf are what every call may answer instead.
+var errorsOf = []int{
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,
+	http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusTooManyRequests,
+	http.StatusInternalServerError, http.StatusServiceUnavailable,
+}
+
+// serveOpenAPI answers the document as it is now, when all is registered.
+func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
+	schema := doc.Components.Schemas.Schema(reflect.TypeFor[errorBody](), true, "")
+	for _, item := range doc.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Patch, item.Delete} {
+			if op == nil {
+				continue
+			}
+			delete(op.Responses, "default") // huma's own shape
+			for _, status := range errorsOf {
+				op.Responses[strconv.Itoa(status)] = &huma.Response{
+					Description: http.StatusText(status),
+					Content:     map[string]*huma.MediaType{jsonType: {Schema: schema}},
+				}
+			}
+		}
+	}
+	for _, unused := range []string{"ErrorModel", "ErrorDetail"} {
+		delete(doc.Components.Schemas.Map(), unused)
+	}
+	asJSON, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("write the OpenAPI document: %w", err)
+	}
+	asYAML, err := doc.YAML()
+	if err != nil {
+		return fmt.Errorf("write the OpenAPI document as YAML: %w", err)
+	}
+	mux.HandleFunc("GET /openapi.json", constant("application/openapi+json", asJSON))
+	mux.HandleFunc("GET /openapi.yaml", constant("application/openapi+yaml", asYAML))
+	return nil
+}
+
+func constant(contentType string, text []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(text) // the client is gone, or has it
+	}
+}

@@ -1,0 +1,154 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// call is one request as the log tells of it. Only its own goroutine touches it.
+type call struct {
+	id       string
+	who      string // the token's id, or operator; "" before it is known
+	operator bool
+	account  string // whose webhooks it is about
+}
+
+type callKey struct{}
+
+func callOf(ctx context.Context) *call {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return &call{}
+	}
+	return c
+}
+
+// requestIDHeader is taken over from clients and proxies, and answered.
+const requestIDHeader = "X-Request-Id"
+
+// outer surrounds every route: request id, bounds, what was not foreseen.
+func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &call{id: requestID(r.Header.Get(requestIDHeader))}
+		h := w.Header()
+		h.Set(requestIDHeader, c.id)
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		began := time.Now()
+		seen := &seenStatus{ResponseWriter: w}
+		defer func() {
+			if fault := recover(); fault != nil {
+				s.log.Error("panic in a request", zap.String("request_id", c.id), zap.Any("panic", fault), zap.ByteString("stack", debug.Stack()))
+				if seen.status == 0 {
+					refuse(seen, c.id, fail(http.StatusInternalServerError, "something is wrong here: the operator finds the reason in the log by the request id"))
+				}
+			}
+			s.log.Debug("request", zap.String("request_id", c.id), zap.String("who", c.who), zap.String("method", r.Method),
+				zap.Int("status", seen.status), zap.Duration("duration", time.Since(began)))
+		}()
+		if s.cfg.AdminToken == "" {
+			refuse(seen, c.id, fail(http.StatusForbidden, "the subscription API is off here: the operator sets --admin-token to open it"))
+			return
+		}
+		if f := s.fits(mux, r, h); f != nil {
+			refuse(seen, c.id, f)
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), callKey{}, c), requestTimeout+s.cfg.TestTimeout)
+		defer cancel()
+		mux.ServeHTTP(seen, r.WithContext(ctx))
+	})
+}
+
+// fits says what is wrong with a request before any route sees it.
+func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header) *failure {
+	if _, pattern := mux.Handler(r); pattern == "" {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+			other := r.Clone(r.Context())
+			other.Method = method
+			if _, pattern := mux.Handler(other); pattern != "" {
+				allowed = append(allowed, method)
+			}
+		}
+		if len(allowed) == 0 {
+			return notFound("there is nothing at this address")
+		}
+		h.Set("Allow", strings.Join(allowed, ", "))
+		return fail(http.StatusMethodNotAllowed, r.Method+" is not for this address: "+strings.Join(allowed, ", "))
+	}
+	if slices.Contains([]string{http.MethodGet, http.MethodDelete, http.MethodHead}, r.Method) {
+		return nil // a body is no matter
+	}
+	if r.ContentLength > maxBody {
+		return tooLarge()
+	}
+	if r.ContentLength != 0 && !isJSON(r.Header.Get("Content-Type")) {
+		return fail(http.StatusUnsupportedMediaType, "the body has to be JSON, sent with the header Content-Type: application/json")
+	}
+	return nil
+}
+
+func tooLarge() *failure {
+	return fail(http.StatusRequestEntityTooLarge, "the body is larger than 256 KiB")
+}
+
+// isJSON takes parameters, such as a character set, as they come: JSON is UTF-8.
+func isJSON(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
+	return kind == "" || kind == jsonType || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
+}
+
+// requestID takes what a client sent when it is fit for a log line.
+func requestID(sent string) string {
+	fit := sent != "" && len(sent) <= 128 && !strings.ContainsFunc(sent, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_.:+/=", c))
+	})
+	if fit {
+		return sent
+	}
+	return strings.ToLower(rand.Text())
+}
+
+// seenStatus remembers what was answered.
+type seenStatus struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *seenStatus) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *seenStatus) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *seenStatus) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// audit tells the log of a change: who did what to which webhook. It holds no
+// secret, and no URL with more than its host and path.
+func (s *subscriptions) audit(ctx context.Context, what string, w *outbox.Webhook, fields ...zap.Field) {
+	c := callOf(ctx)
+	s.log.Info("audit", append([]zap.Field{
+		zap.String("action", what), zap.String("who", c.who), zap.String("account", c.account), zap.String("webhook", w.ID),
+		zap.Int64("endpoint", w.Endpoint), zap.String("request_id", c.id),
+	}, fields...)...)
+}

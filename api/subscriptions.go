@@ -1,0 +1,135 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// Config says what the subscription API serves.
+type Config struct {
+	Store   *outbox.Store
+	Courier Courier
+	// AdminToken is the operator's. Empty refuses every call.
+	AdminToken string
+	// Hooks are the names of events that a webhook may ask for, besides
+	// records and all.
+	Hooks []string
+	// Schemas are the names of the records that are published; another name
+	// in a filter draws a warning.
+	Schemas []string
+	// Version goes into the OpenAPI document.
+	Version string
+	// TestTimeout bounds a test attempt; zero means 20 s.
+	TestTimeout time.Duration
+}
+
+// Courier makes requests as deliveries are made.
+type Courier interface {
+	// Try makes one request for the event and says what it came to.
+	Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt
+	// CheckHost says why nothing can be sent to the host of a URL, in words
+	// for people: nil when it can.
+	CheckHost(ctx context.Context, url string) error
+}
+
+// prefixes are the two paths that clients know; both lead to the same.
+var prefixes = []string{"/v2", "/api/v1"}
+
+const (
+	// maxBody bounds a request's body.
+	maxBody = 256 << 10
+	// requestTimeout bounds what a request waits for the outbox.
+	requestTimeout = 15 * time.Second
+)
+
+// subscriptions is the API behind its routes.
+type subscriptions struct {
+	cfg   Config
+	log   *zap.Logger
+	guard *guard
+	edits *document
+
+	rotations, tokens *huma.Schema
+}
+
+// Subscriptions serves the subscription API (CONTRACT.md §7) and its OpenAPI
+// document.
+func Subscriptions(cfg Config, log *zap.Logger) (http.Handler, error) {
+	if cfg.TestTimeout == 0 {
+		cfg.TestTimeout = 20 * time.Second
+	}
+	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken)}
+	mux := http.NewServeMux()
+	config := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info:    apiInfo(cfg.Version),
+			Components: &huma.Components{
+				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: securitySchemes(),
+			},
+			Security: []map[string][]string{{"token": {}}, {"bearer": {}}},
+		},
+		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat},
+		DefaultFormat: "application/json",
+		Transformers:  []huma.Transformer{s.transform},
+	}
+	routes := huma.NewGroup(humago.New(mux, config), prefixes...)
+	routes.UseMiddleware(inKazooShape, s.authorize)
+	s.edits = newDocument(config.Components.Schemas, slices.Concat([]string{outbox.HookRecords, outbox.HookAll}, cfg.Hooks))
+	s.registerWebhooks(routes)
+	s.registerAttempts(routes)
+	s.registerSecrets(routes)
+	s.registerTokens(routes)
+	if err := serveOpenAPI(mux, config.OpenAPI); err != nil {
+		return nil, err
+	}
+	return s.outer(mux), nil
+}
+
+// handled turns what f could not do into an answer. What is nobody's fault but
+// ours goes to the log and is answered without details.
+func handled[I, O any](s *subscriptions, f func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
+	return func(ctx context.Context, in *I) (*O, error) {
+		out, err := f(ctx, in)
+		if err == nil {
+			return out, nil
+		}
+		return nil, s.failureOf(ctx, err)
+	}
+}
+
+func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	switch {
+	case errors.Is(err, outbox.ErrNoWebhook), errors.Is(err, outbox.ErrNoEndpoint):
+		return notFound("there is no such webhook")
+	case errors.Is(err, outbox.ErrNoToken):
+		return notFound("there is no such token")
+	case errors.Is(err, outbox.ErrHeldByOperator):
+		return fail(http.StatusConflict, "the webhook cannot be enabled: "+outbox.ErrHeldByOperator.Error())
+	case errors.Is(err, outbox.ErrTooManyWebhooks):
+		return fail(http.StatusConflict, outbox.ErrTooManyWebhooks.Error()+": delete one first")
+	case errors.Is(err, outbox.ErrTooManyTokens):
+		return fail(http.StatusConflict, outbox.ErrTooManyTokens.Error()+": delete one first")
+	}
+	if state, ok := errors.AsType[*outbox.StateError](err); ok {
+		return fail(http.StatusConflict, state.Mend)
+	}
+	s.log.Error("request cannot be answered", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+	if ctx.Err() != nil {
+		return fail(http.StatusServiceUnavailable, "no answer from the outbox in time: try again later")
+	}
+	return fail(http.StatusInternalServerError, "something is wrong here: the operator finds the reason in the log by the request id")
+}

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// token is a token as it is shown: without what is secret of it.
+type token struct {
+	ID                 string    `json:"id"`
+	Name               string    `json:"name,omitempty"`
+	AccountID          string    `json:"account_id"`
+	IncludeSubaccounts bool      `json:"include_subaccounts"`
+	CreatedAt          time.Time `json:"created_at"`
+}
+
+// newToken is a token with what its bearer sends, which is told only once.
+type newToken struct {
+	token
+	Token string `json:"token" doc:"what goes into X-Auth-Token; it is not shown again"`
+}
+
+// tokenFields say what a token is for.
+type tokenFields struct {
+	Name               *string `json:"name,omitempty" maxLength:"128" doc:"for people"`
+	IncludeSubaccounts *bool   `json:"include_subaccounts,omitempty" default:"false" doc:"for all accounts below too, at any depth"`
+}
+
+type (
+	createTokenInput struct {
+		AccountInput
+		RawBody []byte
+	}
+	listTokensInput struct {
+		AccountInput
+		PageInput
+	}
+	tokenInput struct {
+		AccountInput
+		TokenID string `path:"token_id" doc:"the token's id"`
+	}
+)
+
+func (s *subscriptions) registerTokens(routes huma.API) {
+	const path = "/accounts/{account_id}/tokens"
+	s.tokens = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[tokenFields]())
+	huma.Register(routes, forOperator(withOptionalBody(operation("create-token", http.MethodPut, path, "Create a token",
+		"For the operator. The token opens this account, and those below it if asked for."), s.tokens, http.StatusCreated)), handled(s, s.createToken))
+	huma.Register(routes, forOperator(operation("list-tokens", http.MethodGet, path, "List the tokens", "For the operator.")), handled(s, s.listTokens))
+	huma.Register(routes, forOperator(operation("delete-token", http.MethodDelete, path+"/{token_id}", "Delete a token",
+		"For the operator. It ends at once.")), handled(s, s.deleteToken))
+}
+
+func (s *subscriptions) createToken(ctx context.Context, in *createTokenInput) (*answer[newToken], error) {
+	wrong := faults{}
+	sent := s.edits.readOptional(in.RawBody, s.tokens, wrong)
+	if err := wrong.err(); err != nil {
+		return nil, err
+	}
+	var asked tokenFields
+	if err := sent.into(&asked); err != nil {
+		return nil, err
+	}
+	t := outbox.Token{Account: in.AccountID}
+	set(&t.Name, asked.Name)
+	set(&t.Subaccounts, asked.IncludeSubaccounts)
+	if hasControl(t.Name) {
+		return nil, badRequest("name", "holds a control character")
+	}
+	t, secret, err := s.cfg.Store.CreateToken(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	s.auditToken(ctx, "token created", &t)
+	return answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings), nil
+}
+
+func (s *subscriptions) listTokens(ctx context.Context, in *listTokensInput) (*pageAnswer[token], error) {
+	after, err := startKey[*outbox.Token](in.StartKey)
+	if err != nil {
+		return nil, err
+	}
+	if after != nil && !isID(after.ID, maxWebhookID) {
+		return nil, badStartKey()
+	}
+	list, err := s.cfg.Store.Tokens(ctx, in.AccountID, after, in.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, in.PageSize, shownToken, func(t *outbox.Token) any { return outbox.Token{ID: t.ID, CreatedAt: t.CreatedAt} }), nil
+}
+
+func (s *subscriptions) deleteToken(ctx context.Context, in *tokenInput) (*answer[token], error) {
+	if !isID(in.TokenID, maxWebhookID) {
+		return nil, outbox.ErrNoToken
+	}
+	t, err := s.cfg.Store.DeleteToken(ctx, in.AccountID, in.TokenID)
+	if err != nil {
+		return nil, err
+	}
+	s.auditToken(ctx, "token deleted", &t)
+	return answerOf(shownToken(&t)), nil
+}
+
+func shownToken(t *outbox.Token) token {
+	return token{ID: t.ID, Name: t.Name, AccountID: t.Account, IncludeSubaccounts: t.Subaccounts, CreatedAt: t.CreatedAt.UTC()}
+}
+
+func (s *subscriptions) auditToken(ctx context.Context, what string, t *outbox.Token) {
+	c := callOf(ctx)
+	s.log.Info("audit", zap.String("action", what), zap.String("who", c.who), zap.String("account", t.Account),
+		zap.String("token", t.ID), zap.Bool("subaccounts", t.Subaccounts), zap.String("request_id", c.id))
+}

@@ -1,0 +1,202 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// webhook is a webhook as it is shown.
+type webhook struct {
+	ID                  string          `json:"id" doc:"account for the account's own web hook URL"`
+	Name                string          `json:"name"`
+	URI                 string          `json:"uri" doc:"user name and password are not shown"`
+	HTTPVerb            string          `json:"http_verb"`
+	Hook                string          `json:"hook"`
+	Type                string          `json:"type,omitempty"`
+	Action              string          `json:"action,omitempty"`
+	Schemas             []string        `json:"schemas,omitempty"`
+	Types               []string        `json:"types,omitempty"`
+	Target              *webhookTarget  `json:"target,omitempty"`
+	Format              string          `json:"format,omitempty"`
+	Retries             *int            `json:"retries,omitempty" doc:"absent is the whole schedule"`
+	RateLimit           float64         `json:"rate_limit,omitempty"`
+	CustomData          json.RawMessage `json:"custom_data,omitempty"`
+	Enabled             bool            `json:"enabled"`
+	State               string          `json:"state" enum:"active,disabled,cleared,unusable"`
+	DisableReason       string          `json:"disable_reason,omitempty" doc:"why nothing is sent"`
+	IncludeSubaccounts  bool            `json:"include_subaccounts"`
+	IncludeInternalLegs bool            `json:"include_internal_legs"`
+	Delivery            string          `json:"delivery"`
+	DailyAt             string          `json:"daily_at,omitempty"`
+	DailyZone           string          `json:"daily_zone,omitempty"`
+	CreatedAt           time.Time       `json:"created_at"`
+	ChangedAt           time.Time       `json:"changed_at"`
+}
+
+func shown(w *outbox.Webhook) webhook {
+	s := webhook{
+		ID: w.ID, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
+		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
+		Retries: w.Retries, RateLimit: w.RateLimit, CustomData: w.CustomData,
+		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason,
+		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
+		Delivery: w.Delivery, CreatedAt: w.CreatedAt.UTC(), ChangedAt: w.ChangedAt.UTC(),
+	}
+	if w.Target != "" {
+		s.Target = &webhookTarget{Type: w.Target, ID: w.TargetID}
+	}
+	if w.Delivery == "daily" {
+		minutes := int(w.DailyAt / time.Minute)
+		s.DailyAt, s.DailyZone = fmt.Sprintf("%02d:%02d", minutes/60, minutes%60), w.DailyZone
+	}
+	return s
+}
+
+// AccountInput names the account of a call.
+type AccountInput struct {
+	AccountID string `path:"account_id" doc:"the account"`
+}
+
+// WebhookInput names the webhook of a call.
+type WebhookInput struct {
+	AccountInput
+	WebhookID string `path:"webhook_id" doc:"the webhook's id; account is the account's own web hook URL"`
+}
+
+// PageInput asks for a part of a list.
+type PageInput struct {
+	PageSize int    `query:"page_size" minimum:"1" maximum:"500" default:"50" doc:"how many at most"`
+	StartKey string `query:"start_key" maxLength:"256" doc:"next_start_key of the page before"`
+}
+
+type (
+	createWebhookInput struct {
+		AccountInput
+		RawBody []byte
+	}
+	editWebhookInput struct {
+		WebhookInput
+		RawBody []byte
+	}
+)
+
+func (s *subscriptions) registerWebhooks(routes huma.API) {
+	const path = "/accounts/{account_id}/webhooks"
+	const one = path + "/{webhook_id}"
+	huma.Register(routes, operation("list-webhooks", http.MethodGet, path, "List the webhooks",
+		"The account's own web hook URL is among them, with the id account. One that is disabled says why in disable_reason."), handled(s, s.listWebhooks))
+	huma.Register(routes, withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
+		"It gets what is committed from then on."), s.edits.create, http.StatusCreated), handled(s, s.createWebhook))
+	huma.Register(routes, operation("read-webhook", http.MethodGet, one, "Read a webhook", ""), handled(s, s.readWebhook))
+	for _, method := range []string{http.MethodPost, http.MethodPatch} {
+		id := map[string]string{http.MethodPost: "edit-webhook", http.MethodPatch: "patch-webhook"}[method]
+		huma.Register(routes, withBody(operation(id, method, one, "Edit a webhook",
+			"Fields that are not sent stay as they are; null goes back to the default. With enabled true, one that was disabled is sent what was held."),
+			s.edits.edit, http.StatusOK), handled(s, s.editWebhook))
+	}
+	huma.Register(routes, operation("delete-webhook", http.MethodDelete, one, "Delete a webhook",
+		"What was not delivered is not sent any more."), handled(s, s.deleteWebhook))
+}
+
+func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) (*pageAnswer[webhook], error) {
+	after, err := startKey[int64](in.StartKey)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.cfg.Store.Webhooks(ctx, in.AccountID, after, in.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, in.PageSize, shown, func(w *outbox.Webhook) any { return w.Endpoint }), nil
+}
+
+func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInput) (*answer[webhook], error) {
+	wrong := faults{}
+	sent := s.edits.read(in.RawBody, s.edits.create, wrong)
+	w := newWebhook(in.AccountID)
+	reachable := s.checkURI(ctx, sent, &w, wrong)
+	idle, err := s.apply(sent, &w, wrong)
+	if err != nil {
+		return nil, err
+	}
+	if w, err = s.cfg.Store.CreateWebhook(ctx, w); err != nil {
+		return nil, err
+	}
+	s.audit(ctx, "webhook created", &w, auditFields(&w)...)
+	return answerOf(shown(&w), sent.warnings, reachable, idle), nil
+}
+
+func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {
+	w, err := s.webhook(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return answerOf(shown(&w)), nil
+}
+
+// webhook finds the webhook of a call.
+func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (outbox.Webhook, error) {
+	if !isID(in.WebhookID, maxWebhookID) {
+		return outbox.Webhook{}, outbox.ErrNoWebhook
+	}
+	return s.cfg.Store.Webhook(ctx, in.AccountID, in.WebhookID)
+}
+
+// maxWebhookID is more than any id has.
+const maxWebhookID = 64
+
+func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (*answer[webhook], error) {
+	before, err := s.webhook(ctx, &in.WebhookInput)
+	if err != nil {
+		return nil, err
+	}
+	wrong := faults{}
+	sent := s.edits.read(in.RawBody, s.edits.edit, wrong)
+	reachable := s.checkURI(ctx, sent, &before, wrong) // not while the webhook is locked
+	var idle []string
+	w, err := s.cfg.Store.EditWebhook(ctx, in.AccountID, in.WebhookID, callOf(ctx).operator, func(w *outbox.Webhook) (err error) {
+		idle, err = s.apply(sent, w, wrong)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", sent.names()))...)
+	return answerOf(shown(&w), sent.warnings, reachable, idle), nil
+}
+
+func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {
+	if in.WebhookID == outbox.AccountWebhook {
+		if _, err := s.webhook(ctx, in); err != nil {
+			return nil, err
+		}
+		return nil, fail(http.StatusConflict, "the account's own web hook is ended by clearing its URL where the account is kept; enabled false holds its events")
+	}
+	if !isID(in.WebhookID, maxWebhookID) {
+		return nil, outbox.ErrNoWebhook
+	}
+	w, err := s.cfg.Store.DeleteWebhook(ctx, in.AccountID, in.WebhookID)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, "webhook deleted", &w, auditFields(&w)...)
+	return answerOf(shown(&w)), nil
+}
+
+// auditFields say what a webhook does, without what may be secret.
+func auditFields(w *outbox.Webhook) []zap.Field {
+	host := ""
+	if u, err := url.Parse(w.URL); err == nil && u.Host != "" {
+		host = u.Scheme + "://" + u.Host + u.EscapedPath()
+	}
+	return []zap.Field{zap.String("uri", host), zap.String("hook", w.Hook), zap.String("state", string(w.State))}
+}

@@ -1,0 +1,166 @@
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Token lets its bearer use the API for an account. What is secret of it is
+// told once, by [Store.CreateToken]; only a hash is kept.
+type Token struct {
+	ID      string // names it, and opens nothing
+	Account string
+	// Subaccounts extends it to all accounts below, at any depth.
+	Subaccounts bool
+	Name        string // for people
+	CreatedAt   time.Time
+}
+
+// MaxTokens is how many tokens an account may have.
+const MaxTokens = 100
+
+var (
+	// ErrTooManyTokens says that an account has [MaxTokens] already.
+	ErrTooManyTokens = fmt.Errorf("an account may have %d tokens", MaxTokens)
+	// ErrNoToken says that there is no such token.
+	ErrNoToken = errors.New("no such token")
+)
+
+// tokenPrefix tells people and scanners for leaked secrets what it is.
+const tokenPrefix = "whtok_"
+
+const (
+	tokenColumns = `id, account, subaccounts, name, created_at`
+
+	// One at a time for an account, so that the count holds.
+	lockTokensSQL  = `SELECT pg_advisory_xact_lock(hashtextextended('walhook token ' || $1, 0))`
+	countTokensSQL = `SELECT count(*) FROM walhook.token WHERE account = $1`
+
+	createTokenSQL = `
+		INSERT INTO walhook.token (hash, id, account, subaccounts, name) VALUES ($1, $2, $3, $4, $5)
+		RETURNING ` + tokenColumns
+
+	tokensSQL = `SELECT ` + tokenColumns + ` FROM walhook.token
+		WHERE account = $1 AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3)) ORDER BY created_at, id LIMIT $4`
+
+	deleteTokenSQL = `DELETE FROM walhook.token WHERE account = $1 AND id = $2 RETURNING ` + tokenColumns
+
+	findTokenSQL = `SELECT ` + tokenColumns + ` FROM walhook.token WHERE hash = $1`
+
+	// UNION drops what was seen, so that a loop in the tree ends.
+	isBelowSQL = `
+		WITH RECURSIVE above AS (
+			SELECT parent FROM walhook.account WHERE id = $1
+			UNION
+			SELECT a.parent FROM walhook.account a JOIN above ON a.id = above.parent)
+		SELECT EXISTS (SELECT FROM above WHERE parent = $2)`
+)
+
+// CreateToken makes a token and answers it with its secret text, which is not
+// to be had again. [ErrTooManyTokens] when the account may not have another.
+func (s *Store) CreateToken(ctx context.Context, t Token) (Token, string, error) {
+	var key [32]byte
+	_, _ = rand.Read(key[:]) // never fails: crypto/rand
+	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(key[:])
+	var id [8]byte
+	_, _ = rand.Read(id[:])
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockTokensSQL, t.Account); err != nil {
+			return err
+		}
+		var n int
+		if err := tx.QueryRow(ctx, countTokensSQL, t.Account).Scan(&n); err != nil {
+			return err
+		}
+		if n >= MaxTokens {
+			return ErrTooManyTokens
+		}
+		rows, err := tx.Query(ctx, createTokenSQL, hashToken(secret), hex.EncodeToString(id[:]), t.Account, t.Subaccounts, t.Name)
+		if err == nil {
+			t, err = pgx.CollectExactlyOneRow(rows, scanToken)
+		}
+		return err
+	})
+	if err != nil {
+		return Token{}, "", fmt.Errorf("create a token of account %s: %w", t.Account, err)
+	}
+	return t, secret, nil
+}
+
+// Tokens lists an account's tokens, the oldest first, from the one after the
+// token after on; nil begins at the start.
+func (s *Store) Tokens(ctx context.Context, account string, after *Token, limit int) ([]Token, error) {
+	var at *time.Time
+	id := ""
+	if after != nil {
+		at, id = &after.CreatedAt, after.ID
+	}
+	rows, err := s.pool.Query(ctx, tokensSQL, account, at, id, limit)
+	var list []Token
+	if err == nil {
+		list, err = pgx.CollectRows(rows, scanToken)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the tokens of account %s: %w", account, err)
+	}
+	return list, nil
+}
+
+// DeleteToken ends a token at once and answers it. [ErrNoToken] when the
+// account has none with that id.
+func (s *Store) DeleteToken(ctx context.Context, account, id string) (Token, error) {
+	rows, err := s.pool.Query(ctx, deleteTokenSQL, account, id)
+	t, err := oneToken(rows, err)
+	if err != nil {
+		return Token{}, fmt.Errorf("delete token %s of account %s: %w", id, account, err)
+	}
+	return t, nil
+}
+
+// FindToken finds the token with a secret text. [ErrNoToken] when there is none.
+func (s *Store) FindToken(ctx context.Context, secret string) (Token, error) {
+	rows, err := s.pool.Query(ctx, findTokenSQL, hashToken(secret))
+	t, err := oneToken(rows, err)
+	if err != nil && !errors.Is(err, ErrNoToken) {
+		err = fmt.Errorf("look up a token: %w", err)
+	}
+	return t, err
+}
+
+// IsBelow says whether account is anywhere below the account top.
+func (s *Store) IsBelow(ctx context.Context, account, top string) (below bool, err error) {
+	if err := s.pool.QueryRow(ctx, isBelowSQL, account, top).Scan(&below); err != nil {
+		return false, fmt.Errorf("look up the accounts above %s: %w", account, err)
+	}
+	return below, nil
+}
+
+// hashToken is what is kept of a token. Its secret is 256 random bits, so a
+// fast hash without salt is as good as any.
+func hashToken(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}
+
+func oneToken(rows pgx.Rows, err error) (Token, error) {
+	var t Token
+	if err == nil {
+		t, err = pgx.CollectExactlyOneRow(rows, scanToken)
+	}
+	if isNoRows(err) {
+		err = ErrNoToken
+	}
+	return t, err
+}
+
+func scanToken(row pgx.CollectableRow) (t Token, err error) {
+	return t, row.Scan(&t.ID, &t.Account, &t.Subaccounts, &t.Name, &t.CreatedAt)
+}

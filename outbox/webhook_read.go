@@ -1,0 +1,90 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNoWebhook says that an account has no webhook with that id.
+var ErrNoWebhook = errors.New("no such webhook")
+
+const (
+	webhookColumns = `id, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
+		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
+		custom_data::text, include_subaccounts, include_internal_legs, delivery,
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at`
+
+	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
+		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
+
+	webhookSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
+		WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
+)
+
+// Webhooks lists an account's webhooks whose Endpoint is larger than after, in
+// that order, which is the one they were made in.
+func (s *Store) Webhooks(ctx context.Context, account string, after int64, limit int) ([]Webhook, error) {
+	rows, err := s.pool.Query(ctx, listWebhooksSQL, account, after, limit)
+	var list []Webhook
+	if err == nil {
+		list, err = pgx.CollectRows(rows, scanWebhook)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the webhooks of account %s: %w", account, err)
+	}
+	return list, nil
+}
+
+// Webhook reads one webhook as it stands. [ErrNoWebhook] when there is none.
+func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error) {
+	rows, err := s.pool.Query(ctx, webhookSQL, account, id)
+	var w Webhook
+	if err == nil {
+		w, err = pgx.CollectExactlyOneRow(rows, scanWebhook)
+	}
+	if isNoRows(err) {
+		err = ErrNoWebhook
+	}
+	if err != nil {
+		return Webhook{}, fmt.Errorf("read webhook %s of account %s: %w", id, account, err)
+	}
+	return w, nil
+}
+
+func scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
+	var custom *string
+	var dailyAt float64
+	err = row.Scan(&w.Endpoint, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
+		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
+		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt)
+	if custom != nil {
+		w.CustomData = []byte(*custom)
+	}
+	w.DailyAt = time.Duration(dailyAt) * time.Second
+	w.Enabled = w.DisabledBy == ""
+	return w, err
+}
+
+// ShownURL is the URL without user name and password, which are shown nowhere.
+// The account that set it is shown the rest. What cannot be read, and so may
+// hold them anywhere, is not shown at all.
+func (w *Webhook) ShownURL() string {
+	u, err := url.Parse(w.URL)
+	switch {
+	case w.URL == "":
+		return ""
+	case err != nil || u.Host == "":
+		return redactURL(w.URL)
+	case u.User == nil:
+		return w.URL
+	}
+	u.User = nil
+	return strings.Replace(u.String(), "://", "://…@", 1)
+}

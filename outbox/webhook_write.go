@@ -1,0 +1,218 @@
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// MaxWebhooks is how many webhooks an account may have besides its own.
+const MaxWebhooks = 100
+
+// ErrTooManyWebhooks says that an account has [MaxWebhooks] already.
+var ErrTooManyWebhooks = fmt.Errorf("an account may have %d webhooks", MaxWebhooks)
+
+// ErrHeldByOperator says that an operator disabled a webhook, which is not the
+// account's to undo.
+var ErrHeldByOperator = errors.New("an operator disabled it, and has to enable it again")
+
+// reasonDeleted and reasonAccount are what people read of such a webhook.
+const (
+	reasonDeleted = "the webhook was deleted"
+	reasonAccount = "disabled by the account"
+)
+
+const byAccount = "account"
+
+const (
+	// First of all, by whoever changes webhooks: so they come one after the
+	// other, and the publisher, which takes no lock on it, sees each.
+	lockWebhooksSQL  = `SELECT version FROM walhook.webhooks_version FOR UPDATE`
+	raiseWebhooksSQL = `UPDATE walhook.webhooks_version SET version = version + 1`
+
+	countWebhooksSQL = `SELECT count(*) FROM walhook.endpoint WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL`
+
+	// Nothing that was appended before is for it.
+	createWebhookSQL = `
+		INSERT INTO walhook.endpoint (account, webhook, secret, state, reason, disabled_by, disabled_reason)
+		VALUES ($1, $2, $3, 'disabled', 'not yet', 'walhook', '') RETURNING id`
+
+	lockWebhookSQL = webhookSQL + ` FOR UPDATE`
+
+	writeWebhookSQL = `
+		UPDATE walhook.endpoint SET name = $2, url = nullif($3, ''), state = $4, reason = $5, disabled_by = $6,
+			disabled_reason = CASE WHEN $6 IN ('operator', 'account') THEN coalesce(nullif(disabled_reason, ''), $7) ELSE '' END,
+			http_verb = $8, hook = $9, object_type = $10, object_action = $11, schemas = $12, types = $13,
+			target = $14, target_id = $15, format = $16, retries = $17, rate_limit = $18, custom_data = $19::text::json,
+			include_subaccounts = $20, include_internal_legs = $21, delivery = $22, daily_at = $23, daily_zone = $24,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE id = $1`
+
+	// No event is for it any more, whichever id a running append gives it.
+	deleteWebhookSQL = `
+		UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
+			disabled_by = '', disabled_reason = '', feed_from = $3,
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE id = $1`
+)
+
+// CreateWebhook stores a webhook and answers it as it stands, with its id and a
+// signing secret of its own. It gets what is appended from then on.
+// [ErrTooManyWebhooks] when the account may not have another.
+func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
+	w.ID = newWebhookID()
+	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		var n int
+		if err := tx.QueryRow(ctx, countWebhooksSQL, w.Account).Scan(&n); err != nil {
+			return err
+		}
+		if n >= MaxWebhooks {
+			return ErrTooManyWebhooks
+		}
+		if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret())).Scan(&w.Endpoint); err != nil {
+			return err
+		}
+		w.State, w.DisabledBy = EndpointActive, ""
+		if err := writeWebhookTx(ctx, tx, &w); err != nil {
+			return err
+		}
+		return readWebhookTx(ctx, tx, webhookSQL, &w)
+	})
+	if err != nil {
+		return Webhook{}, fmt.Errorf("create a webhook of account %s: %w", w.Account, err)
+	}
+	return w, nil
+}
+
+// EditWebhook lets change say what becomes of a webhook, while nobody else can
+// change it, and answers it as it stands then. Enabled sends what was held
+// first; [ErrHeldByOperator] when an operator disabled it, unless operator is
+// set. The URL of an account's own webhook is not written. [ErrNoWebhook] when
+// there is none; an error of change is returned as it is.
+func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bool, change func(*Webhook) error) (Webhook, error) {
+	w := Webhook{Account: account, ID: id}
+	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if err := readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+			return err
+		}
+		before := w
+		if err := change(&w); err != nil {
+			return err
+		}
+		if w.DisabledBy == byOperator && w.Enabled && !operator {
+			return ErrHeldByOperator
+		}
+		if w.Enabled != before.Enabled || w.URL != before.URL {
+			if _, err := tx.Exec(ctx, resetLaneSQL, w.Endpoint); err != nil {
+				return err
+			}
+		}
+		if err := writeWebhookTx(ctx, tx, &w); err != nil {
+			return err
+		}
+		return readWebhookTx(ctx, tx, webhookSQL, &w)
+	})
+	if err != nil {
+		return Webhook{}, fmt.Errorf("edit webhook %s of account %s: %w", id, account, err)
+	}
+	return w, nil
+}
+
+// DeleteWebhook ends a webhook and answers it as it stood. What was not
+// delivered is not sent, but kept as expired until retention ends.
+// [ErrNoWebhook] when there is none; an account's own cannot be deleted here.
+func (s *Store) DeleteWebhook(ctx context.Context, account, id string) (Webhook, error) {
+	w := Webhook{Account: account, ID: id}
+	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if err := readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, deleteWebhookSQL, w.Endpoint, reasonDeleted, int64(math.MaxInt64))
+		return err
+	})
+	if err != nil {
+		return Webhook{}, fmt.Errorf("delete webhook %s of account %s: %w", id, account, err)
+	}
+	return w, nil
+}
+
+// changeWebhooks runs f in a transaction that the publisher learns of.
+func (s *Store) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockWebhooksSQL); err != nil {
+			return err
+		}
+		if err := f(tx); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, raiseWebhooksSQL)
+		return err
+	})
+}
+
+func readWebhookTx(ctx context.Context, tx pgx.Tx, sql string, w *Webhook) error {
+	rows, err := tx.Query(ctx, sql, w.Account, w.ID)
+	if err != nil {
+		return err
+	}
+	read, err := pgx.CollectExactlyOneRow(rows, scanWebhook)
+	if isNoRows(err) {
+		return ErrNoWebhook
+	}
+	*w = read
+	return err
+}
+
+// writeWebhookTx stores what w says, and the state that follows from Enabled.
+func writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
+	state, by, reason := stateOf(w)
+	var custom *string
+	if len(w.CustomData) > 0 {
+		custom = new(string(w.CustomData))
+	}
+	dailyAt := pgtype.Time{Microseconds: int64(w.DailyAt / time.Microsecond), Valid: true}
+	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, w.URL, string(state), reason, by, reasonAccount,
+		w.HTTPVerb, w.Hook, w.ObjectType, w.ObjectAction, orEmpty(w.Schemas), orEmpty(w.Types),
+		w.Target, w.TargetID, w.Format, w.Retries, w.RateLimit, custom,
+		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone)
+	return err
+}
+
+// stateOf is what becomes of a webhook that is to be enabled or not. One
+// without a URL that can be used keeps that state: the word of whom it is held
+// by is for the next URL.
+func stateOf(w *Webhook) (state EndpointState, by, reason string) {
+	switch disabled := w.State == EndpointDisabled; {
+	case w.Enabled && (disabled || w.State == EndpointActive):
+		return EndpointActive, "", ""
+	case w.Enabled:
+		return w.State, "", w.DisableReason
+	case w.DisabledBy != "":
+		return w.State, w.DisabledBy, w.DisableReason
+	case w.State == EndpointActive:
+		return EndpointDisabled, byAccount, reasonAccount
+	}
+	return w.State, byAccount, w.DisableReason
+}
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// newWebhookID makes an id as the documents of Kazoo show them: 32 hexadecimal
+// digits.
+func newWebhookID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand
+	return hex.EncodeToString(id[:])
+}
