@@ -53,11 +53,6 @@ func (recordType) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Enum: []any{"insert", "update", "delete"}}
 }
 
-// webhookBody is the body of a request that sets them.
-type webhookBody struct {
-	Data webhookFields `json:"data"`
-}
-
 // document reads bodies of requests by the schemas that the OpenAPI document
 // holds.
 type document struct {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -46,11 +47,11 @@ func withBody(op huma.Operation, data *huma.Schema, status int) huma.Operation {
 	return op
 }
 
-// withOptionalBody describes a call that may come without a body.
-func withOptionalBody(op huma.Operation, data *huma.Schema, status int) huma.Operation {
-	op = withBody(op, data, status)
+// registerOptional registers a call that may come without its body: huma takes
+// a raw one for required.
+func registerOptional[I, O any](routes huma.API, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	huma.Register(routes, op, f)
 	op.RequestBody.Required = false
-	return op
 }
 
 // forOperator marks a call as the operator's.

@@ -32,7 +32,7 @@ func (s *subscriptions) registerSecrets(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/secret"
 	huma.Register(routes, operation("read-secret", http.MethodGet, path, "Read the signing secret", ""), handled(s, s.readSecret))
 	s.rotations = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[rotateFields]())
-	huma.Register(routes, withOptionalBody(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
+	registerOptional(routes, withBody(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
 		"Until the overlap ends deliveries carry two signatures, by the new secret and by the one before."), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
 }
 

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -164,5 +163,3 @@ func normal(text string) string {
 	text = timePattern.ReplaceAllString(text, `"TIME"`)
 	return strings.TrimSuffix(requestPattern.ReplaceAllString(text, `"request_id":"REQUEST"`), "\n")
 }
-
-var _ = http.MethodGet

@@ -64,6 +64,11 @@ type subscriptions struct {
 // Subscriptions serves the subscription API (CONTRACT.md §7) and its OpenAPI
 // document.
 func Subscriptions(cfg Config, log *zap.Logger) (http.Handler, error) {
+	_, handler, err := newSubscriptions(cfg, log)
+	return handler, err
+}
+
+func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler, error) {
 	if cfg.TestTimeout == 0 {
 		cfg.TestTimeout = 20 * time.Second
 	}
@@ -79,7 +84,8 @@ func Subscriptions(cfg Config, log *zap.Logger) (http.Handler, error) {
 			},
 			Security: []map[string][]string{{"token": {}}, {"bearer": {}}},
 		},
-		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat},
+		// The second is for huma's own problems, which become ours.
+		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{s.transform},
 	}
@@ -91,9 +97,9 @@ func Subscriptions(cfg Config, log *zap.Logger) (http.Handler, error) {
 	s.registerSecrets(routes)
 	s.registerTokens(routes)
 	if err := serveOpenAPI(mux, config.OpenAPI); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.outer(mux), nil
+	return s, s.outer(mux), nil
 }
 
 // handled turns what f could not do into an answer. What is nobody's fault but

@@ -51,7 +51,7 @@ type (
 func (s *subscriptions) registerTokens(routes huma.API) {
 	const path = "/accounts/{account_id}/tokens"
 	s.tokens = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[tokenFields]())
-	huma.Register(routes, forOperator(withOptionalBody(operation("create-token", http.MethodPut, path, "Create a token",
+	registerOptional(routes, forOperator(withBody(operation("create-token", http.MethodPut, path, "Create a token",
 		"For the operator. The token opens this account, and those below it if asked for."), s.tokens, http.StatusCreated)), handled(s, s.createToken))
 	huma.Register(routes, forOperator(operation("list-tokens", http.MethodGet, path, "List the tokens", "For the operator.")), handled(s, s.listTokens))
 	huma.Register(routes, forOperator(operation("delete-token", http.MethodDelete, path+"/{token_id}", "Delete a token",

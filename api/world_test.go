@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"walhook/internal/pgtest"
@@ -32,6 +31,7 @@ type world struct {
 	conn    *pgx.Conn
 	store   *outbox.Store
 	courier *fixedCourier
+	api     *subscriptions
 	logs    *observer.ObservedLogs
 }
 
@@ -61,10 +61,11 @@ func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) st
 	for _, f := range change {
 		f(&cfg)
 	}
-	handler, err := Subscriptions(cfg, log)
+	api, handler, err := newSubscriptions(cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.api = api
 	server := httptest.NewServer(Handler(nil, prometheus.NewRegistry(), handler))
 	t.Cleanup(server.Close)
 	return server.URL
@@ -208,5 +209,3 @@ func one[T any](t *testing.T, w *world, sql string, args ...any) (value T) {
 	}
 	return value
 }
-
-var _ zapcore.Core = zapcore.NewNopCore()
