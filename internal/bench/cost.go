@@ -13,54 +13,85 @@ import (
 type Cost struct {
 	WalhookCPU  float64 `json:"walhook_cpu_seconds_per_1000"`
 	PostgresCPU float64 `json:"postgres_cpu_seconds_per_1000"`
+	// WalsenderCPU is the part of PostgreSQL's that decodes the source's log.
+	WalsenderCPU float64 `json:"walsender_cpu_seconds_per_1000"`
+	// ReceiverCPU is the other end's, on the same machine.
+	ReceiverCPU float64 `json:"receiver_cpu_seconds_per_1000"`
 	PeakRSS     float64 `json:"walhook_peak_rss_mib"`
 	WAL         float64 `json:"wal_bytes_per_delivery"`
 }
 
 // CostSpread is the cost over the repetitions.
 type CostSpread struct {
-	WalhookCPU  Spread `json:"walhook_cpu_seconds_per_1000"`
-	PostgresCPU Spread `json:"postgres_cpu_seconds_per_1000"`
-	PeakRSS     Spread `json:"walhook_peak_rss_mib"`
-	WAL         Spread `json:"wal_bytes_per_delivery"`
+	WalhookCPU   Spread `json:"walhook_cpu_seconds_per_1000"`
+	PostgresCPU  Spread `json:"postgres_cpu_seconds_per_1000"`
+	WalsenderCPU Spread `json:"walsender_cpu_seconds_per_1000"`
+	ReceiverCPU  Spread `json:"receiver_cpu_seconds_per_1000"`
+	PeakRSS      Spread `json:"walhook_peak_rss_mib"`
+	WAL          Spread `json:"wal_bytes_per_delivery"`
 }
 
 func costSpread[R any](runs []R, cost func(R) Cost) CostSpread {
 	return CostSpread{
-		WalhookCPU:  spreadOf(runs, func(r R) float64 { return cost(r).WalhookCPU }),
-		PostgresCPU: spreadOf(runs, func(r R) float64 { return cost(r).PostgresCPU }),
-		PeakRSS:     spreadOf(runs, func(r R) float64 { return cost(r).PeakRSS }),
-		WAL:         spreadOf(runs, func(r R) float64 { return cost(r).WAL }),
+		WalhookCPU:   spreadOf(runs, func(r R) float64 { return cost(r).WalhookCPU }),
+		PostgresCPU:  spreadOf(runs, func(r R) float64 { return cost(r).PostgresCPU }),
+		WalsenderCPU: spreadOf(runs, func(r R) float64 { return cost(r).WalsenderCPU }),
+		ReceiverCPU:  spreadOf(runs, func(r R) float64 { return cost(r).ReceiverCPU }),
+		PeakRSS:      spreadOf(runs, func(r R) float64 { return cost(r).PeakRSS }),
+		WAL:          spreadOf(runs, func(r R) float64 { return cost(r).WAL }),
 	}
 }
 
-// meter reads what has been used so far.
+// meter is what has been used so far.
 type meter struct {
 	postgresCPU float64 // seconds, of all of the server's processes
-	wal         int64   // bytes written to the log
+	receiverCPU float64
+	wal         int64 // bytes written to the log
 }
 
 func (b *bench) meter(ctx context.Context) (m meter, err error) {
 	if err := b.admin.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn() - '0/0'`).Scan(&m.wal); err != nil {
 		return m, fmt.Errorf("read the end of the log: %w", err)
 	}
-	m.postgresCPU = treeCPU(b.cluster.PID())
+	m.postgresCPU, m.receiverCPU = treeCPU(b.cluster.PID()), treeCPU(b.receiver.pid())
 	return m, nil
 }
 
-// cost is what walhook and PostgreSQL have used since a meter was read, for so
-// many deliveries, walhook's start and stop included. It must have been stopped.
-func (b *bench) cost(ctx context.Context, walhook *child, peak uint64, since meter, deliveries int) (Cost, error) {
+// life is what can only be read of processes that run.
+type life struct {
+	peakRSS   uint64
+	walsender float64
+}
+
+// life reads it of walhook, and of the process of PostgreSQL that feeds it.
+func (w *world) life(ctx context.Context) (l life, err error) {
+	l.peakRSS = memoryOf(w.walhook.pid()).VmHWM
+	var pid *int
+	const walsender = `SELECT max(active_pid) FROM pg_replication_slots WHERE slot_name = $1`
+	if err := w.b.admin.QueryRow(ctx, walsender, w.slot).Scan(&pid); err != nil {
+		return l, fmt.Errorf("find the walsender: %w", err)
+	}
+	if pid != nil {
+		l.walsender = treeCPU(*pid)
+	}
+	return l, nil
+}
+
+// cost is what has been used since a meter was read, for so many deliveries,
+// walhook's start and stop included. It must have been stopped.
+func (b *bench) cost(ctx context.Context, walhook *child, l life, since meter, deliveries int) (Cost, error) {
 	now, err := b.meter(ctx)
 	if err != nil {
 		return Cost{}, err
 	}
 	thousands := float64(deliveries) / 1000
 	return Cost{
-		WalhookCPU:  walhook.cpu() / thousands,
-		PostgresCPU: (now.postgresCPU - since.postgresCPU) / thousands,
-		PeakRSS:     mebibytes(peak),
-		WAL:         float64(now.wal-since.wal) / float64(deliveries),
+		WalhookCPU:   walhook.cpu() / thousands,
+		PostgresCPU:  (now.postgresCPU - since.postgresCPU) / thousands,
+		WalsenderCPU: l.walsender / thousands,
+		ReceiverCPU:  (now.receiverCPU - since.receiverCPU) / thousands,
+		PeakRSS:      mebibytes(l.peakRSS),
+		WAL:          float64(now.wal-since.wal) / float64(deliveries),
 	}, nil
 }
 

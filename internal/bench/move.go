@@ -31,7 +31,11 @@ func (w *world) move(ctx context.Context, records int, args ...string) (m moved,
 	if err := w.delivered(ctx, n, nil); err != nil {
 		return m, err
 	}
-	walhook, peak := w.walhook, memoryOf(w.walhook.pid()).VmHWM
+	walhook := w.walhook
+	life, err := w.life(ctx)
+	if err != nil {
+		return m, err
+	}
 	if err := w.stop(); err != nil {
 		return m, err
 	}
@@ -41,6 +45,6 @@ func (w *world) move(ctx context.Context, records int, args ...string) (m moved,
 	since := func(t time.Time) float64 { return m.tally.Last.Sub(t).Seconds() }
 	m.total, m.steady = float64(n)/since(w.started), float64(n)/since(m.tally.First)
 	m.first = m.tally.First.Sub(w.started).Seconds()
-	m.cost, err = w.b.cost(ctx, walhook, peak, before, n)
+	m.cost, err = w.b.cost(ctx, walhook, life, before, n)
 	return m, err
 }

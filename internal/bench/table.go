@@ -33,6 +33,8 @@ func (r *Throughput) write(t *table, what string) {
 func (c CostSpread) write(t *table) {
 	t.row("CPU s per 1,000 deliveries: walhook", c.WalhookCPU.text())
 	t.row("CPU s per 1,000 deliveries: PostgreSQL", c.PostgresCPU.text())
+	t.row("  of which its walsender", c.WalsenderCPU.text())
+	t.row("CPU s per 1,000 deliveries: receivers", c.ReceiverCPU.text())
 	t.row("peak resident memory, MiB", c.PeakRSS.text())
 	t.row("WAL bytes per delivery", c.WAL.text())
 }
