@@ -107,26 +107,59 @@ CREATE TABLE walhook.request (
 );
 CREATE INDEX request_open ON walhook.request (next_at) WHERE done_at IS NULL;
 
--- What a webhook with daily delivery counted since its last day ended.
+-- The columns of accounts that the catalog's rules ask for, in the order of
+-- their names, each as JSON; '' for one that is not known.
+CREATE TABLE walhook.account_column (
+    account    text PRIMARY KEY,
+    columns    text[] NOT NULL,
+    deleted_at timestamptz
+);
+CREATE INDEX account_column_deleted_at ON walhook.account_column (deleted_at) WHERE deleted_at IS NOT NULL;
+
+-- The day that each webhook with daily delivery counts for.
+CREATE TABLE walhook.daily (
+    endpoint bigint PRIMARY KEY,
+    day      date NOT NULL,
+    since    timestamptz NOT NULL
+);
+COMMENT ON COLUMN walhook.daily.day IS 'the last day that has ended; the one that counts comes after it';
+COMMENT ON COLUMN walhook.daily.since IS 'when that one ended';
+
+-- What they counted and have not sent.
 CREATE TABLE walhook.daily_count (
     endpoint bigint NOT NULL,
+    period   date NOT NULL,
     account  text NOT NULL,
-    body     text NOT NULL,
-    n        bigint NOT NULL CONSTRAINT daily_count_positive CHECK (n > 0),
-    PRIMARY KEY (endpoint, account, body)
-);
-COMMENT ON COLUMN walhook.daily_count.body IS 'what the counted events have in common, as a JSON object: what is sent, but for the count';
+    kin      bytea NOT NULL,
+    hook     text NOT NULL,
+    type     text NOT NULL,
+    n        bigint NOT NULL,
+    head     bytea NOT NULL,
+    tail     bytea NOT NULL,
+    PRIMARY KEY (endpoint, period, account, kin)
+) WITH (fillfactor = 50);
+COMMENT ON COLUMN walhook.daily_count.period IS 'the last day that had ended when it was counted';
+COMMENT ON COLUMN walhook.daily_count.kin IS 'a hash of what the counted occurrences have in common';
+COMMENT ON COLUMN walhook.daily_count.head IS 'the body is head, n and tail';
 
--- The days that have ended: one row is one day, sent once.
+-- The days that have ended: one row is one day of one webhook, sent once.
 CREATE TABLE walhook.daily_run (
     endpoint   bigint NOT NULL,
     day        date NOT NULL,
+    began_at   timestamptz NOT NULL,
     ended_at   timestamptz NOT NULL,
+    zone       text NOT NULL,
     commit_lsn pg_lsn NOT NULL,
     ordinal    bigint NOT NULL,
-    late       boolean NOT NULL,
-    PRIMARY KEY (endpoint, day)
+    late       boolean,
+    sent_at    timestamptz,
+    PRIMARY KEY (endpoint, day),
+    CONSTRAINT daily_run_covers_something CHECK (began_at <= ended_at),
+    CONSTRAINT daily_run_sent_is_decided CHECK (sent_at IS NULL OR late IS NOT NULL)
 );
+CREATE INDEX daily_run_unsent ON walhook.daily_run (day, endpoint) WHERE sent_at IS NULL;
+COMMENT ON COLUMN walhook.daily_run.commit_lsn IS 'with ordinal the last change that it covers';
+COMMENT ON COLUMN walhook.daily_run.late IS 'decided when sending begins';
 
 ALTER TABLE walhook.account
     ADD COLUMN ended_in pg_lsn;

@@ -124,6 +124,11 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 	}
 	queueOwners(end, r.owners)
 	r.queueParents(end, batch.Position)
+	r.queueColumns(end)
+	r.queueSums(end)
+	for _, e := range r.dayEnds {
+		e.queue(end)
+	}
 	for _, u := range r.unrouted {
 		end.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
 	}

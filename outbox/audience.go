@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"slices"
+	"time"
 
 	"walhook/schemas"
 )
@@ -15,6 +16,8 @@ type subscription struct {
 	subaccounts              bool
 	internalLegs             bool
 	daily                    bool
+	dailyAt                  time.Duration
+	dailyZone                string
 	ended                    bool // its account is gone
 }
 

@@ -100,6 +100,7 @@ type feed struct {
 	*world
 	publisher *Publisher
 	commitLSN schemas.LSN
+	catalog   string
 }
 
 // firstLSN is where the source stands when a feed begins.
@@ -119,7 +120,13 @@ func newFeedAlone(t *testing.T) *feed {
 
 func newFeedIn(t *testing.T, w *world) *feed {
 	t.Helper()
-	f := &feed{world: w, publisher: newPublisher(t, w), commitLSN: firstLSN}
+	return newFeedOf(t, w, smallCatalog)
+}
+
+// newFeedOf is one by another catalog.
+func newFeedOf(t *testing.T, w *world, catalog string) *feed {
+	t.Helper()
+	f := &feed{world: w, publisher: newPublisherOf(t, w, catalog), commitLSN: firstLSN, catalog: catalog}
 	f.snapshot(t, firstLSN, func(*SnapshotWriter) error { return nil })
 	f.takeOver(t)
 	return f
@@ -127,7 +134,12 @@ func newFeedIn(t *testing.T, w *world) *feed {
 
 func newPublisher(t *testing.T, w *world) *Publisher {
 	t.Helper()
-	catalog, err := schemas.ParseCatalog([]byte(smallCatalog))
+	return newPublisherOf(t, w, smallCatalog)
+}
+
+func newPublisherOf(t *testing.T, w *world, text string) *Publisher {
+	t.Helper()
+	catalog, err := schemas.ParseCatalog([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +226,7 @@ func (f *feed) forget(t *testing.T) {
 // restart goes on with a new publisher that knows only what is stored.
 func (f *feed) restart(t *testing.T) {
 	t.Helper()
-	f.publisher = newPublisher(t, f.world)
+	f.publisher = newPublisherOf(t, f.world, f.catalog)
 	f.takeOver(t)
 }
 

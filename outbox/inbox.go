@@ -31,7 +31,7 @@ const (
 			DELETE FROM walhook.inbox WHERE id IN (
 				SELECT id FROM walhook.inbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
 			RETURNING *)
-		SELECT account, above, webhook_id, record, schema, type, body, born_at FROM taken ORDER BY id`
+		SELECT account, above, coalesce(endpoint, 0), webhook_id, record, schema, type, format, body, born_at FROM taken ORDER BY id`
 
 	// The place in the source's log is as it was.
 	inboxPositionSQL = `
@@ -54,7 +54,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-poll.C:
 		case <-p.store.inboxed:
 		}
-		err := p.emptyInbox(ctx)
+		err := errors.Join(p.endDaysByClock(ctx), p.sendDays(ctx), p.emptyInbox(ctx))
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -143,14 +143,15 @@ func (p *Publisher) appendInboxOn(ctx context.Context, conn *pgxpool.Conn, r *ro
 
 // inboxRow is one event as it waits in the inbox.
 type inboxRow struct {
-	account string
-	above   bool
-	event   eventRow
+	account  string
+	above    bool
+	endpoint int64 // 0 for the account's own
+	event    eventRow
 }
 
 func (i *inboxRow) columns() []any {
 	e := &i.event
-	return []any{&i.account, &i.above, &e.webhookID, &e.record, &e.schema, &e.typ, &e.body, &e.committedAt}
+	return []any{&i.account, &i.above, &i.endpoint, &e.webhookID, &e.record, &e.schema, &e.typ, &e.format, &e.body, &e.committedAt}
 }
 
 // route finds whom the event is for. An account without an endpoint, or with no
@@ -161,9 +162,25 @@ func (i *inboxRow) route(r *router) {
 		account = r.p.parents[account]
 	}
 	to := r.p.routes[account]
+	if i.endpoint != 0 {
+		to = r.p.routeTo(account, i.endpoint)
+	}
 	if to == nil {
 		r.tally.skipped[skipNoEndpoint]++
 		return
 	}
 	r.add(to, i.event.committedAt, i.event)
+}
+
+// routeTo finds one endpoint of an account; nil when there is none such.
+func (p *Publisher) routeTo(account string, endpoint int64) *route {
+	if own := p.routes[account]; own != nil && own.endpoint == endpoint {
+		return own
+	}
+	for _, webhook := range p.webhooks[account] {
+		if webhook.endpoint == endpoint {
+			return webhook
+		}
+	}
+	return nil
 }

@@ -91,6 +91,8 @@ const (
 	newestPositionSQL = `SELECT stored_at FROM walhook.position ORDER BY id DESC LIMIT 1`
 
 	forgetDeletedSQL = `DELETE FROM walhook.owner WHERE deleted_at < clock_timestamp() - $1::interval`
+
+	forgetDeletedColumnsSQL = `DELETE FROM walhook.account_column WHERE deleted_at < clock_timestamp() - $1::interval`
 )
 
 // retain drops the partitions that are past retention. A partition of the log
@@ -121,8 +123,10 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
-	if _, err = conn.Exec(ctx, forgetDeletedSQL, s.cfg.Retention); err != nil {
-		return err
+	for _, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL} {
+		if _, err = conn.Exec(ctx, forget, s.cfg.Retention); err != nil {
+			return err
+		}
 	}
 	return undelivered
 }

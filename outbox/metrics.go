@@ -41,11 +41,12 @@ const (
 	skipTooLarge     = "too_large"
 	skipMalformed    = "malformed_value"
 	skipAccountID    = "account_id_too_long"
+	skipUntold       = "old_row_not_kept"
 )
 
 func skipReasons() []string {
 	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipNoKey, skipTruncate,
-		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID}
+		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

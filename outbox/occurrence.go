@@ -35,6 +35,9 @@ type occurrence struct {
 	// render makes the body, once, when at least one endpoint wants it. An
 	// error is one of the change, which is listed as unrouted.
 	render func() ([]byte, error)
+	// sum is what it adds to the counts of a webhook with daily delivery; nil for
+	// one occurrence of its hook, object and action.
+	sum func() (sum, error)
 }
 
 // target is the number, extension, ring group or queue that an event is about.
@@ -43,12 +46,15 @@ type target struct{ kind, id string }
 // publish appends an occurrence to the log, once for each endpoint of its
 // audience. part counts the events of a change, from 0.
 func (r *router) publish(c *schemas.Change, part int, account string, o *occurrence) {
-	r.deliver(c, part, r.audience(account, o), o)
+	r.deliver(c, part, account, r.audience(account, o), o)
 }
 
-func (r *router) deliver(c *schemas.Change, part int, to []*route, o *occurrence) {
+func (r *router) deliver(c *schemas.Change, part int, account string, to []*route, o *occurrence) {
 	if len(to) == 0 {
 		r.tally.skipped[skipNoEndpoint]++
+		return
+	}
+	if to = r.countDaily(c, account, to, o); len(to) == 0 {
 		return
 	}
 	body, err := o.render()
@@ -72,6 +78,7 @@ func (r *router) addAll(c *schemas.Change, to []*route, e eventRow) {
 // change. Who is told is known when it happens: the change may be the last
 // thing that an account hears.
 type laterEvent struct {
+	account    string
 	occurrence occurrence
 	to         []*route
 	place      int // among the change's later events
@@ -88,7 +95,7 @@ func (r *router) later(account string, o occurrence) {
 		return
 	}
 	if to := r.audience(account, &o); len(to) > 0 {
-		r.laters = append(r.laters, laterEvent{o, slices.Clone(to), place})
+		r.laters = append(r.laters, laterEvent{account, o, slices.Clone(to), place})
 	}
 }
 
@@ -99,7 +106,7 @@ func (r *router) nobody() { r.afterwards++ }
 func (r *router) flushLater(c *schemas.Change) {
 	for i := range r.laters {
 		e := &r.laters[i]
-		r.deliver(c, r.parts+e.place, e.to, &e.occurrence)
+		r.deliver(c, r.parts+e.place, e.account, e.to, &e.occurrence)
 	}
 	clear(r.laters)
 	r.laters = r.laters[:0]

@@ -38,9 +38,18 @@ type Publisher struct {
 	version   int64               // of the webhooks as they are known
 	parents   map[string]string   // by account: the one above
 	departed  departed
+	derives   map[*schemas.Schema]bool // whose rules make events that any of them asks for
+	daily     []*route                 // those of them that are told once a day
+	nextEnd   time.Time                // of the next of their days to end; zero for none
+	changedAt time.Time                // when changes were last appended
 	owners    *ownerCache
+	columns   *columnCache
 	plans     map[*schemas.Relation]*schemas.Plan
 	warned    map[string]bool // what was named once in the log
+
+	// Tests have other ones.
+	clock   func(context.Context) (time.Time, error) // the outbox's
+	settles time.Duration                            // daySettles
 }
 
 // route is where an account's events go. The router owns it; revision and id
@@ -53,12 +62,13 @@ type route struct {
 	secret   string // the one in the account's column; "" where walhook made it, or it was not seen yet
 
 	subscription *subscription // of a webhook; nil for the account's own endpoint
+	day          *openDay      // of a webhook with daily delivery; nil for the others
 }
 
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
 func (s *Store) Publisher(catalog *schemas.Catalog) *Publisher {
 	s.metrics.initChanges(catalog)
-	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}}
+	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock, settles: daySettles}
 }
 
 const (
@@ -118,7 +128,7 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 		return schemas.Checkpoint{}, err
 	}
 	p.nextID = nextID
-	p.owners = newOwnerCache()
+	p.owners, p.columns = newOwnerCache(), newColumnCache()
 	p.plans = map[*schemas.Relation]*schemas.Plan{}
 	if err := p.loadRoutes(ctx); err != nil {
 		return schemas.Checkpoint{}, err
@@ -218,14 +228,28 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 		p.live = false
 		return err
 	}
+	if err := r.fetchColumns(ctx); err != nil {
+		p.live = false
+		return err
+	}
+	if err := r.lookAtClock(ctx); err != nil {
+		p.live = false
+		return err
+	}
 	r.route()
 	if err := p.store.append(ctx, p.epoch, p.nextID, batch, r); err != nil {
 		p.live = false
 		return fmt.Errorf("append %d changes up to %s: %w", len(batch.Changes), batch.Position, err)
 	}
 	r.count()
+	if len(batch.Changes) > 0 {
+		p.changedAt = time.Now()
+	}
 	if len(r.events) > 0 {
 		p.store.signalAppended()
+	}
+	if len(r.dayEnds) > 0 {
+		p.store.signalInbox()
 	}
 	return nil
 }

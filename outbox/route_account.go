@@ -69,6 +69,8 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	if account.HasParent {
 		r.setParent(account.ID, account.Parent)
 	}
+	was, _ := plan.AccountOf(c.Old)
+	r.setColumns(account.ID, account.Columns, c.Kind == schemas.Insert || c.Old != nil && was.ID != account.ID)
 	r.setEnded(account.ID, false)
 	before := r.p.routes[account.ID]
 	if account.HasURL {
@@ -130,6 +132,7 @@ func (w *endpointWrite) setURL(url string, state EndpointState, reason string) {
 // delivered, nothing follows.
 func (r *router) endAccount(id string) {
 	r.depart(id)
+	r.dropColumns(id)
 	r.setParent(id, "")
 	r.setEnded(id, true)
 	to := r.p.routes[id]

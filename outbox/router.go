@@ -33,6 +33,13 @@ type router struct {
 	parts, afterwards int
 	laters            []laterEvent
 
+	columns     map[string][]string // of accounts, as Catalog.AccountColumns
+	columnsGone map[string]bool     // accounts that were deleted
+
+	sums    map[sumKey]*daySum
+	dayEnds []dayEnd
+	now     time.Time // by the outbox's clock; zero where the batch ends no day
+
 	departed map[string]string // who is above the accounts that the last transaction of the batch deleted
 
 	ahead   map[aheadKey]int // changes that insert or update a record, built when first needed
@@ -71,7 +78,9 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 		writeOf:  map[string]*endpointWrite{},
 		parents:  map[string]string{},
 		departed: map[string]string{},
-		tally:    newTally(),
+		columns:  map[string][]string{}, columnsGone: map[string]bool{},
+		sums:  map[sumKey]*daySum{},
+		tally: newTally(),
 	}
 	for i := range changes {
 		if relation := changes[i].Relation; relation != nil {
@@ -150,6 +159,7 @@ func (r *router) route() {
 	for i := range r.changes {
 		c, plan := &r.changes[i], r.plans[i]
 		r.enter(c)
+		r.endDays(i)
 		switch {
 		case c.Kind == schemas.Message:
 			r.message(c)
@@ -180,9 +190,14 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		return
 	}
 	r.object(c, plan, kind, account, key)
-	to := r.audience(account, &occurrence{hook: HookRecords, schema: plan.Schema.Name, typ: kind.String()})
+	r.derived(c, plan, kind, account, key, row)
+	o := occurrence{hook: HookRecords, schema: plan.Schema.Name, typ: kind.String()}
+	to := r.audience(account, &o)
 	if len(to) == 0 {
 		r.tally.skipped[skipNoEndpoint]++
+		return
+	}
+	if to = r.countDaily(c, account, to, &o); len(to) == 0 {
 		return
 	}
 	body, scratch, err := plan.AppendEnvelope(nil, r.scratch, kind, row)
@@ -248,6 +263,9 @@ func (r *router) truncate(plan *schemas.Plan) {
 		clear(r.departed)
 		clear(r.p.parents)
 		clear(r.parents)
+		r.p.columns = newColumnCache()
+		clear(r.columns)
+		clear(r.columnsGone)
 		r.treeGone = true
 	}
 }

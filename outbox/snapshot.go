@@ -105,7 +105,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		// Reading the source takes as long as it takes.
 		for _, sql := range []string{
 			"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
-			snapshotTableSQL, "TRUNCATE walhook.owner", "TRUNCATE walhook.account",
+			snapshotTableSQL, "TRUNCATE walhook.owner", "TRUNCATE walhook.account", "TRUNCATE walhook.account_column",
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err

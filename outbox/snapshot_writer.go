@@ -19,6 +19,7 @@ type SnapshotWriter struct {
 	accounts [][]any
 	parents  [][]any
 	owners   [][]any
+	columns  [][]any
 }
 
 // Account stores one row of the account table.
@@ -33,6 +34,9 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	}
 	if parent := parentOf(a.ID, a.Parent); parent != "" {
 		w.parents = append(w.parents, []any{a.ID, parent})
+	}
+	if len(a.Columns) > 0 {
+		w.columns = append(w.columns, []any{a.ID, a.Columns})
 	}
 	state, reason := EndpointActive, URLFault(a.URL)
 	if a.URL == "" {
@@ -75,12 +79,16 @@ func (w *SnapshotWriter) flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("copy %d accounts above: %w", len(w.parents), err)
 	}
+	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account_column"}, []string{"account", "columns"}, pgx.CopyFromRows(w.columns))
+	if err != nil {
+		return fmt.Errorf("copy the columns of %d accounts: %w", len(w.columns), err)
+	}
 	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "owner"},
 		[]string{"schema", "key", "account"}, pgx.CopyFromRows(w.owners))
 	if err != nil {
 		return fmt.Errorf("copy %d owners: %w", len(w.owners), err)
 	}
-	for _, rows := range []*[][]any{&w.accounts, &w.parents, &w.owners} {
+	for _, rows := range []*[][]any{&w.accounts, &w.parents, &w.owners, &w.columns} {
 		clear(*rows)
 		*rows = (*rows)[:0]
 	}

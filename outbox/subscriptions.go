@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"walhook/schemas"
 )
 
 const (
@@ -14,7 +17,8 @@ const (
 	// What is disabled, or has a URL that cannot be used, is held and not lost.
 	webhooksSQL = `
 		SELECT account, id, revision, hook, object_type, object_action, coalesce(custom_data ->> 'type', ''), schemas, types,
-			target, target_id, include_subaccounts, include_internal_legs, delivery = 'daily', ended_at IS NOT NULL
+			target, target_id, include_subaccounts, include_internal_legs, delivery = 'daily',
+			extract(epoch FROM daily_at)::int, daily_zone, ended_at IS NOT NULL
 		FROM walhook.endpoint
 		WHERE webhook <> 'account' AND state <> 'cleared' AND deleted_at IS NULL ORDER BY id`
 )
@@ -32,36 +36,63 @@ func (p *Publisher) followWebhooks(ctx context.Context) error {
 	return p.loadWebhooks(ctx)
 }
 
+// unknownVersion makes the next append read the webhooks anew.
+const unknownVersion = -1
+
 // loadWebhooks reads the webhooks of all accounts. The version comes first: what
-// changes in between is read once more.
+// changes in between is read once more. After an error all is as it was.
 func (p *Publisher) loadWebhooks(ctx context.Context) error {
-	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&p.version); err != nil {
+	var version int64
+	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&version); err != nil {
 		return fmt.Errorf("read the version of the webhooks: %w", err)
 	}
-	p.webhooks, p.wanted = map[string][]*route{}, map[string]bool{}
-	rows, err := p.store.pool.Query(ctx, webhooksSQL)
+	webhooks, err := p.store.webhookRoutes(ctx)
 	if err != nil {
 		return fmt.Errorf("read the webhooks: %w", err)
 	}
+	daily, err := p.loadDays(ctx, webhooks)
+	if err != nil {
+		return err
+	}
+	p.version, p.webhooks, p.daily = version, webhooks, daily
+	p.findNextEnd()
+	p.wanted, p.derives = map[string]bool{}, map[*schemas.Schema]bool{}
+	for _, list := range webhooks {
+		for _, w := range list {
+			p.wanted[w.subscription.hook] = true
+		}
+	}
+	for _, d := range p.catalog.Derivations() {
+		if p.wants(d.Hook, d.Groups...) {
+			p.derives[p.catalog.Schema(d.Schema)] = true
+		}
+	}
+	return nil
+}
+
+func (s *Store) webhookRoutes(ctx context.Context) (map[string][]*route, error) {
+	rows, err := s.pool.Query(ctx, webhooksSQL)
+	if err != nil {
+		return nil, err
+	}
+	webhooks := map[string][]*route{}
 	var r route
-	var s subscription
+	var f subscription
 	var customType string
-	columns := []any{&r.account, &r.endpoint, &r.revision, &s.hook, &s.objectType, &s.objectAction, &customType, &s.schemas, &s.types,
-		&s.target.kind, &s.target.id, &s.subaccounts, &s.internalLegs, &s.daily, &s.ended}
+	var dailyAt int
+	columns := []any{&r.account, &r.endpoint, &r.revision, &f.hook, &f.objectType, &f.objectAction, &customType, &f.schemas, &f.types,
+		&f.target.kind, &f.target.id, &f.subaccounts, &f.internalLegs, &f.daily, &dailyAt, &f.dailyZone, &f.ended}
 	_, err = pgx.ForEachRow(rows, columns, func() error {
-		one, filters := r, s
+		one, filters := r, f
 		if filters.hook == hookNotifications && customType != "" {
 			filters.objectType = customType
 		}
+		filters.dailyAt = time.Duration(dailyAt) * time.Second
 		one.subscription = &filters
-		p.webhooks[one.account] = append(p.webhooks[one.account], &one)
-		p.wanted[filters.hook] = true
+		webhooks[one.account] = append(webhooks[one.account], &one)
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("read the webhooks: %w", err)
-	}
-	return nil
+	return webhooks, err
 }
 
 // hookNotifications is the hook whose type may be given among the custom data,

@@ -140,16 +140,6 @@ func (c *Catalog) Derivations() []*Derivation { return c.derived }
 // order; none when no rule does.
 func (c *Catalog) AccountColumns() []string { return c.accountColumns }
 
-// AsksAccount says whether events of a schema's records may hold columns of the
-// account.
-func (c *Catalog) AsksAccount(s *Schema) bool {
-	return slices.ContainsFunc(c.derived, func(d *Derivation) bool { return d.Schema == s.Name && d.asksAccount() })
-}
-
-func (d *Derivation) asksAccount() bool {
-	return slices.ContainsFunc(d.Fields, func(f DerivedField) bool { return f.Source == FromAccount })
-}
-
 func accountColumnsOf(derived []*Derivation) []string {
 	var columns []string
 	for _, d := range derived {

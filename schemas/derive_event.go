@@ -64,11 +64,10 @@ func (c *Catalog) bindDerivedField(p *Plan, f DerivedField) derivedFieldPlan {
 }
 
 // Derive gives an event of each rule that a change matches, in the order of the
-// file, to emit. old is nil of an insert, new of a delete. wanted says which
-// hooks anybody may want; the others cost nothing more. It returns how many
+// file, to emit. old is nil of an insert, new of a delete. It returns how many
 // rules could not be told from what the change carries: the replica identity
 // keeps too little of the old row.
-func (p *Plan) Derive(old, new Tuple, wanted func(*Derivation) bool, emit func(DerivedEvent)) (untellable int) {
+func (p *Plan) Derive(old, new Tuple, emit func(DerivedEvent)) (untold int) {
 	r := rows{kind: Update, old: old, new: new}
 	switch {
 	case old == nil:
@@ -78,21 +77,15 @@ func (p *Plan) Derive(old, new Tuple, wanted func(*Derivation) bool, emit func(D
 	}
 	for i := range p.derived {
 		d := &p.derived[i]
-		if !wanted(d.rule) {
-			continue
-		}
 		switch name, a := d.match(r); a {
 		case yes:
 			emit(DerivedEvent{Rule: d.rule, Case: name, plan: p, fields: d.fields, rows: r})
-		case untold:
-			untellable++
+		case untellable:
+			untold++
 		}
 	}
-	return untellable
+	return untold
 }
-
-// Derives says whether any rule is about the plan's records.
-func (p *Plan) Derives() bool { return len(p.derived) > 0 }
 
 // DerivedBody is a derived event's body. When Counts, Body[From:To] is the
 // count.

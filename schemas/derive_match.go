@@ -73,12 +73,12 @@ func (p *Plan) bindTests(tests []Test) []testPlan {
 }
 
 // answer is what a test gives. What the change does not carry, because the
-// replica identity keeps no more, is untold.
+// replica identity keeps no more, is untellable.
 type answer byte
 
 const (
 	no answer = iota
-	untold
+	untellable
 	yes
 )
 
@@ -97,7 +97,7 @@ func (r rows) last() Tuple {
 	return r.new
 }
 
-// match finds the first case that holds. It is untold when one might hold, and
+// match finds the first case that holds. It is untellable when one might hold, and
 // what it asks for is not there.
 func (d *derivedPlan) match(r rows) (name string, a answer) {
 	where := allHold(d.where, r)
@@ -114,8 +114,8 @@ func (d *derivedPlan) match(r rows) (name string, a answer) {
 			switch min(where, allHold(c.tests, r)) {
 			case yes:
 				return d.cases[i].name, yes
-			case untold:
-				a = untold
+			case untellable:
+				a = untellable
 			}
 		}
 	}
@@ -177,7 +177,7 @@ func ask(row Tuple, i int, question func(Value) bool) answer {
 	case row == nil:
 		return no
 	case i >= len(row) || row[i].State == Absent:
-		return untold
+		return untellable
 	case question(row[i]):
 		return yes
 	}
@@ -209,7 +209,7 @@ func (r rows) differs(i int) answer {
 	case i >= len(r.new) || r.new[i].State == Absent:
 		return no // unchanged, or it would have been sent
 	case i >= len(r.old) || r.old[i].State == Absent:
-		return untold
+		return untellable
 	case r.new[i].State != r.old[i].State || !bytes.Equal(r.new[i].Text, r.old[i].Text):
 		return yes
 	}
@@ -257,7 +257,7 @@ func rises(r rows, i int) answer {
 		case row == nil:
 			return new(big.Float), yes
 		case i >= len(row) || row[i].State == Absent:
-			return nil, untold
+			return nil, untellable
 		}
 		n, ok := number(row[i])
 		if !ok {

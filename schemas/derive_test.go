@@ -42,13 +42,11 @@ func thing(values ...string) Tuple {
 	return row
 }
 
-func everyRule(*Derivation) bool { return true }
-
 // derive gives the bodies of a change, and "untold" for what cannot be told.
 func derive(t *testing.T, c *Catalog, old, new Tuple) string {
 	t.Helper()
 	var got []string
-	untold := c.Bind(thingsRelation).Derive(old, new, everyRule, func(e DerivedEvent) {
+	untold := c.Bind(thingsRelation).Derive(old, new, func(e DerivedEvent) {
 		body, err := e.Render("7", nil)
 		if err != nil {
 			t.Error(err)
@@ -248,7 +246,7 @@ func TestDerive_CountIsBoundedAndFoundInTheBody(t *testing.T) {
 	c := ruleFor(t, `when: {x: insert}, fields: {a: 1, how_many: {count: num}, acc: {account: sku, default: ""}, z: {case: name}}`)
 	plan := c.Bind(thingsRelation)
 	render := func(number string) (b DerivedBody, kin []byte, err error) {
-		plan.Derive(nil, thing("1", "7", "t", "a", number), everyRule, func(e DerivedEvent) {
+		plan.Derive(nil, thing("1", "7", "t", "a", number), func(e DerivedEvent) {
 			b, err = e.Render("7", []string{`"sku 1"`})
 			kin, _ = e.Kin("7")
 		})
@@ -273,9 +271,6 @@ func TestDerive_AccountColumnsAreAskedForOnceAndKeptBounded(t *testing.T) {
 	want := []string{"external_customer_account_id", "platform_own_sku", "reseller_own_sku", "system_sku"}
 	if got := c.AccountColumns(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("account columns are %v", got)
-	}
-	if c.AsksAccount(c.Schema("sites")) || !c.AsksAccount(c.Schema("orders")) {
-		t.Error("only orders ask for columns of the account")
 	}
 	types := NewTypes()
 	for _, test := range []struct {

@@ -1,0 +1,169 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/schemas"
+)
+
+// columnCache remembers the columns of accounts that rules ask for, each as
+// JSON ([schemas.Account.Columns]). Like the cache of owners it keeps two
+// generations; nil stands for an account of which nothing is known.
+type columnCache struct {
+	young, old map[string][]string
+}
+
+// columnGeneration is how many accounts one generation holds before the next
+// begins; a batch may go beyond.
+const columnGeneration = 5_000
+
+func newColumnCache() *columnCache { return &columnCache{young: map[string][]string{}} }
+
+func (c *columnCache) get(account string) []string {
+	columns, _ := c.look(account)
+	return columns
+}
+
+func (c *columnCache) look(account string) (columns []string, known bool) {
+	if columns, known = c.young[account]; known {
+		return columns, true
+	}
+	if columns, known = c.old[account]; known {
+		c.young[account] = columns
+	}
+	return columns, known
+}
+
+func (c *columnCache) age() {
+	if len(c.young) >= columnGeneration {
+		c.old, c.young = c.young, map[string][]string{}
+	}
+}
+
+const (
+	columnsSQL = `SELECT account, columns FROM walhook.account_column WHERE account = ANY ($1)`
+
+	writeColumnsSQL = `
+		INSERT INTO walhook.account_column (account, columns) VALUES ($1, $2)
+		ON CONFLICT (account) DO UPDATE SET columns = excluded.columns, deleted_at = NULL`
+
+	// A cascade deletes accounts before what is theirs.
+	forgetColumnsSQL = `UPDATE walhook.account_column SET deleted_at = clock_timestamp() WHERE account = ANY ($1)`
+
+	truncateColumnsSQL = `DELETE FROM walhook.account_column`
+)
+
+// fetchColumns reads the columns of the accounts that routing the batch may ask
+// for. It comes after fetchOwners.
+func (r *router) fetchColumns(ctx context.Context) error {
+	if len(r.p.catalog.AccountColumns()) == 0 {
+		return nil
+	}
+	r.p.columns.age()
+	var wanted []string
+	want := func(account string) {
+		if _, known := r.p.columns.look(account); !known && account != "" {
+			r.p.columns.young[account] = nil
+			wanted = append(wanted, account)
+		}
+	}
+	for i := range r.changes {
+		if plan := r.plans[i]; plan != nil {
+			r.accountsOf(plan, r.changes[i].Old, want)
+			r.accountsOf(plan, r.changes[i].New, want)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	rows, err := r.p.store.pool.Query(ctx, columnsSQL, wanted)
+	if err == nil {
+		var account string
+		var columns []string
+		_, err = pgx.ForEachRow(rows, []any{&account, &columns}, func() error {
+			r.p.columns.young[account] = slices.Clone(columns)
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read the columns of %d accounts: %w", len(wanted), err)
+	}
+	return nil
+}
+
+// accountsOf gives every account that a row may turn out to belong to.
+func (r *router) accountsOf(plan *schemas.Plan, row schemas.Tuple, want func(account string)) {
+	if row == nil {
+		return
+	}
+	if plan.Account != nil {
+		if account, ok := plan.AccountOf(row); ok {
+			want(account.ID)
+		}
+	}
+	if plan.Schema == nil || len(r.p.derives) == 0 {
+		return
+	}
+	if key, ok := plan.Key(row); ok {
+		o, _ := r.p.owners.get(recordKey{plan.Schema.Name, key})
+		want(o.account)
+	}
+	key, ok := plan.OwnerKey(row)
+	switch parent := plan.Schema.Owner.Schema; {
+	case !ok:
+	case parent == "":
+		want(key)
+	default:
+		o, _ := r.p.owners.get(recordKey{parent, key})
+		want(o.account)
+	}
+}
+
+// setColumns follows the columns of an account; begins says that it was not
+// there before. What was not sent stays as it is known.
+func (r *router) setColumns(account string, columns []string, begins bool) {
+	if len(columns) == 0 {
+		return
+	}
+	known, _ := r.p.columns.look(account)
+	columns = slices.Clone(columns)
+	for i := range columns {
+		if columns[i] == "" && i < len(known) {
+			columns[i] = known[i]
+		}
+	}
+	if slices.Equal(columns, known) && !begins {
+		return
+	}
+	r.p.columns.young[account] = columns
+	r.columns[account] = columns
+	delete(r.columnsGone, account)
+}
+
+// dropColumns notes that an account is gone. What was known of it stays known
+// until retention ends.
+func (r *router) dropColumns(account string) {
+	if len(r.p.catalog.AccountColumns()) > 0 {
+		r.columnsGone[account] = true
+	}
+}
+
+func (r *router) queueColumns(b *pgx.Batch) {
+	if r.treeGone && len(r.p.catalog.AccountColumns()) > 0 {
+		b.Queue(truncateColumnsSQL)
+	}
+	for account, columns := range r.columns {
+		b.Queue(writeColumnsSQL, account, columns)
+	}
+	if len(r.columnsGone) > 0 {
+		gone := make([]string, 0, len(r.columnsGone))
+		for account := range r.columnsGone {
+			gone = append(gone, account)
+		}
+		b.Queue(forgetColumnsSQL, gone)
+	}
+}
