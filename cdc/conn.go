@@ -40,7 +40,7 @@ const connectTimeout = 10 * time.Second
 func (c Config) connConfig() (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(c.URL)
 	if err != nil {
-		return nil, &Fault{"--source is no Postgres URL", "want postgres://user@host:5432/database", redact(err)}
+		return nil, &Fault{Problem: "--source is no Postgres URL", Mend: "want postgres://user@host:5432/database", Err: redact(err)}
 	}
 	maps.Copy(cfg.RuntimeParams, pinned())
 	if cfg.ConnectTimeout == 0 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"walhook/doctor"
 	"walhook/schemas"
 )
 
@@ -15,8 +16,11 @@ import (
 // what is wrong, and what to do about it.
 type Fault struct {
 	Problem string
-	Mend    string // a statement or command
+	Mend    string // a statement or command, in words
 	Err     error  // what the server said, if anything
+
+	check string       // the check of doctor's that finds it; "" for none
+	steps doctor.Steps // Mend to the letter
 }
 
 func (f *Fault) Error() string {
@@ -115,11 +119,12 @@ func passes(code string) bool {
 func connectFault(err error) error {
 	switch sqlState(err) {
 	case codeInvalidCatalog:
-		return &Fault{"the source database does not exist", "create it, or correct --source", err}
+		return &Fault{Problem: "the source database does not exist", Mend: "create it, or correct --source", Err: err}
 	case codeInvalidPassword, codeInvalidAuth:
-		return &Fault{"the source refuses the role or its password", "correct --source, or pg_hba.conf on the server", err}
+		return &Fault{Problem: "the source refuses the role or its password",
+			Mend: "correct --source, or pg_hba.conf on the server", Err: err}
 	case codeInsufficientRights:
-		return &Fault{"the source's role may not replicate", "as a superuser: ALTER ROLE … REPLICATION", err}
+		return &Fault{Problem: "the source's role may not replicate", Mend: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
 	}
 	return fmt.Errorf("connect to the source: %w", err)
 }

@@ -92,10 +92,11 @@ func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotStat
 		return fmt.Errorf("look at slot %s: %w", cfg.Slot, err)
 	}
 	if plugin != "pgoutput" {
-		return &Fault{Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot), Mend: "choose another name with --slot"}
+		return &Fault{check: checkSlot, Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot),
+			Mend: "choose another name with --slot"}
 	}
 	if database != ours {
-		return &Fault{Problem: fmt.Sprintf("slot %s belongs to database %s, not to %s", cfg.Slot, database, ours),
+		return &Fault{check: checkSlot, Problem: fmt.Sprintf("slot %s belongs to database %s, not to %s", cfg.Slot, database, ours),
 			Mend: "correct --source, or choose another name with --slot"}
 	}
 	s.exists = true
@@ -114,6 +115,7 @@ func (r *catalogReader) inspectPublication(ctx context.Context, cfg Config, s *s
 	}
 	if own {
 		return &Fault{
+			check:   checkOutboxPublished,
 			Problem: fmt.Sprintf("publication %s holds the outbox's own tables: every event would make another", cfg.Publication),
 			Mend:    "publish only the catalog's tables, as 'walhook setup --dry-run' prints them",
 		}

@@ -31,12 +31,12 @@ const (
 		ORDER BY a.attnum`
 )
 
-// readRelation reads a table's shape as it is under the transaction's
+// readRelation reads a table's shape as it is now, or under the transaction's
 // snapshot; nil when there is no such table.
-func readRelation(ctx context.Context, tx pgx.Tx, name schemas.TableName) (*schemas.Relation, error) {
+func readRelation(ctx context.Context, q querier, name schemas.TableName) (*schemas.Relation, error) {
 	relation := &schemas.Relation{Namespace: name.Namespace, Name: name.Name}
 	var identity string
-	err := tx.QueryRow(ctx, relationSQL, name.Namespace, name.Name).Scan(&relation.OID, &identity)
+	err := q.QueryRow(ctx, relationSQL, name.Namespace, name.Name).Scan(&relation.OID, &identity)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -44,11 +44,11 @@ func readRelation(ctx context.Context, tx pgx.Tx, name schemas.TableName) (*sche
 		return nil, fmt.Errorf("look at table %s: %w", name, err)
 	}
 	relation.Identity = schemas.ReplicaIdentity(identity[0])
-	if err := readColumns(ctx, tx, relation); err != nil {
+	if err := readColumns(ctx, q, relation); err != nil {
 		return nil, fmt.Errorf("read the columns of %s: %w", name, err)
 	}
 	if relation.Identity == schemas.IdentityFull {
-		return relation, distrustPartitions(ctx, tx, relation)
+		return relation, distrustPartitions(ctx, q, relation)
 	}
 	return relation, nil
 }

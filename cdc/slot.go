@@ -77,9 +77,10 @@ func serverMajor(conn *pgconn.PgConn) int {
 func slotFault(cfg Config, err error) error {
 	switch sqlState(err) {
 	case codeInsufficientRights:
-		return &Fault{"the source's role may not make replication slots", "as a superuser: ALTER ROLE … REPLICATION", err}
+		return &Fault{Problem: "the source's role may not make replication slots", Mend: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
 	case codeConfigurationLimit:
-		return &Fault{"the source has no free replication slot", "drop one that nobody uses (pg_replication_slots), or raise max_replication_slots and restart", err}
+		return &Fault{Problem: "the source has no free replication slot",
+			Mend: "drop one that nobody uses (pg_replication_slots), or raise max_replication_slots and restart", Err: err}
 	}
 	return fmt.Errorf("make slot %s: %w", cfg.Slot, err)
 }

@@ -171,8 +171,8 @@ func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f fun
 // security shows a part of the rows is refused like one without the right.
 func readFault(err error) error {
 	if sqlState(err) == codeInsufficientRights {
-		return &Fault{"the source's role may not read all of a table of the catalog",
-			"GRANT SELECT on the catalog's tables to it; under row-level security it needs BYPASSRLS", err}
+		return &Fault{Problem: "the source's role may not read all of a table of the catalog",
+			Mend: "GRANT SELECT on the catalog's tables to it; under row-level security it needs BYPASSRLS", Err: err}
 	}
 	return fmt.Errorf("read the first snapshot: %w", err)
 }

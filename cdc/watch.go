@@ -48,5 +48,6 @@ func (r *Reader) watchPublication(ctx context.Context, source *catalogReader, be
 	now.unpublished = slices.DeleteFunc(now.unpublished, func(table schemas.TableName) bool {
 		return !slices.Contains(before.published, table)
 	})
-	return r.cfg.checkPublication(schemas.LSN(r.metrics.flushed.Load()), before.publication, now)
+	_, err := r.cfg.judgePublication(schemas.LSN(r.metrics.flushed.Load()), before.publication, now)
+	return err
 }

@@ -69,7 +69,7 @@ or configuration, 3 when the source cannot be continued without a gap.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newRunCommand(), newStatusCommand(),
+	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
 		newListenCommand(), newEndpointsCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
 	checkArgs(root)
 	return root

@@ -29,11 +29,12 @@ type rule struct {
 var rules = []rule{
 	{folder: "schemas"},
 	{folder: "migrations"},
-	{folder: "cdc", may: []string{"schemas"}},
-	{folder: "outbox", may: []string{"schemas", "migrations"}},
-	{folder: "sender", may: []string{"schemas", "outbox"}},
+	{folder: "doctor", may: []string{"schemas"}},
+	{folder: "cdc", may: []string{"schemas", "doctor"}},
+	{folder: "outbox", may: []string{"schemas", "migrations", "doctor"}},
+	{folder: "sender", may: []string{"schemas", "outbox", "doctor"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
-	{folder: "cmd", may: []string{"schemas", "migrations", "cdc", "outbox", "sender", "api", "internal"}},
+	{folder: "cmd", may: []string{"schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
 	// The referee: what judges walhook does not stand on it.
 	{folder: "internal/pgcluster"},
 	{folder: "internal/pgtest", may: []string{"internal/pgcluster"}},

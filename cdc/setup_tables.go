@@ -1,0 +1,147 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+	"walhook/schemas"
+)
+
+// table is a table of the catalog as the source has it.
+type table struct {
+	name        schemas.TableName
+	loggers     []logger // the table itself, or a partitioned one and its partitions
+	partitioned bool
+	published   bool
+}
+
+// logger is a table whose changes are logged with a replica identity of its own.
+type logger struct {
+	Namespace, Name string
+	Full            bool
+	Updatable       bool // published, its updates and deletes go on to work
+	// Generated says that it has generated columns on a server (18 and newer)
+	// which then refuses its updates under FULL once it is published.
+	Generated bool
+	Keyed     bool // it has a primary key, so that DEFAULT will do
+}
+
+// tableState is a table of the catalog, which the source may not have.
+type tableState struct {
+	table
+	exists   bool
+	oid      uint32
+	logged   bool   // its changes reach the WAL
+	readable bool   // the role may read it
+	whole    bool   // and is shown every row
+	role     string // whose rights these are
+}
+
+const (
+	// A partitioned table may be in the publication though it is published
+	// as its partitions.
+	tableSQL = `
+		SELECT c.oid, c.relkind = 'p', c.relpersistence = 'p',
+			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), current_user::text,
+			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+			OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+				WHERE p.pubname = $3 AND r.prrelid = c.oid)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
+
+	// PostgreSQL 18: the replica identity must not hold a generated column
+	// that is not published.
+	refusesFullSQL = `(current_setting('server_version_num')::int >= 180000 AND EXISTS (
+		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''))`
+
+	// Partitions log their own changes, and what a table has is not theirs.
+	loggersSQL = `
+		SELECT n.nspname::text, c.relname::text, c.relreplident = 'f',
+			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
+			` + refusesFullSQL + `,
+			c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1))
+		ORDER BY c.oid = $1, n.nspname, c.relname`
+)
+
+// lookAtTables looks at every table of the catalog.
+func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, error) {
+	var tables []tableState
+	for _, name := range cfg.Catalog.Tables() {
+		t := tableState{table: table{name: name}, exists: true}
+		err := q.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication).
+			Scan(&t.oid, &t.partitioned, &t.logged, &t.readable, &t.whole, &t.role, &t.published)
+		if errors.Is(err, pgx.ErrNoRows) {
+			tables = append(tables, tableState{table: table{name: name}})
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at table %s: %w", name, err)
+		}
+		rows, err := q.Query(ctx, loggersSQL, t.oid)
+		if err == nil {
+			t.loggers, err = pgx.CollectRows(rows, pgx.RowToStructByPos[logger])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at the replica identity of %s: %w", name, err)
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// fault is why walhook cannot do with the table as it is; nil when it can, be
+// it by leaving it out.
+func (t tableState) fault(cfg Config) *Fault {
+	role := schemas.QuoteIdent(t.role)
+	switch {
+	case !t.exists && t.name == cfg.Catalog.Account.Table:
+		return &Fault{check: checkTables, Problem: fmt.Sprintf("the account table %s does not exist in the source", t.name),
+			Mend: "correct --source, or name the table in a catalog file with --catalog"}
+	case !t.exists, !t.logged:
+		return nil
+	case !t.readable:
+		return &Fault{check: checkSelect, Problem: fmt.Sprintf("the source's role may not read table %s", t.name),
+			Mend: fmt.Sprintf("as its owner: GRANT SELECT ON %s TO %s (and USAGE on its schema)", t.name, role),
+			steps: doctor.Steps{
+				{Kind: doctor.SQL, On: source, Needs: "ownership of the schema",
+					Text: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", schemas.QuoteIdent(t.name.Namespace), role)},
+				{Kind: doctor.SQL, On: source, Needs: "ownership of the table",
+					Text: fmt.Sprintf("GRANT SELECT ON %s TO %s", t.name, role)},
+			}}
+	case !t.whole:
+		sql := fmt.Sprintf("ALTER ROLE %s BYPASSRLS", role)
+		return &Fault{check: checkRowSecurity, Problem: fmt.Sprintf("row-level security shows the source's role a part of table %s", t.name),
+			Mend: "as a superuser: " + sql, steps: doctor.Ask(source, doctor.Superuser, sql)}
+	}
+	return nil
+}
+
+// identity is what mends a table's replica identity, if anything. It is false
+// when nothing does.
+func (l logger) identity() (statement Statement, ok bool) {
+	name := schemas.TableName{Namespace: l.Namespace, Name: l.Name}
+	switch {
+	case l.Generated && (l.Full || !l.Updatable):
+		return Statement{
+			SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name),
+			Needs: "ownership of the table (it has generated columns: once published, its own updates would fail)",
+		}, l.Keyed
+	case l.Generated, l.Full:
+		return Statement{}, true
+	}
+	statement = Statement{
+		SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name),
+		Needs: "ownership of the table", Optional: l.Updatable,
+	}
+	if !l.Updatable {
+		statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"
+	}
+	return statement, true
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"walhook/cdc"
+	"walhook/doctor"
+	"walhook/outbox"
+	"walhook/schemas"
+	"walhook/sender"
+)
+
+const doctorLong = `Checks source, outbox, slot, catalog and configuration, before walhook runs and
+while it does. Each check is ok, a warning (walhook works, somebody should know)
+or failed (walhook cannot start, or loses or holds up something), with what was
+seen and the exact statement or command that mends it. A check that could not be
+made says so: skipped.
+
+Commands that it prints take the settings of this one; give it those that
+'walhook run' has, so that both look at the same.
+
+It writes nothing, waits for no lock longer than half a second, and is over
+within seconds: run it against a live system. --json is for machines: the ids of
+the checks do not change.
+
+The exit status is 0 when no check failed, 1 when one did, 2 for wrong usage or
+configuration.`
+
+// doctorTimeout bounds a whole check-up, whatever does not answer.
+const doctorTimeout = 45 * time.Second
+
+func newDoctorCommand() *cobra.Command {
+	var asJSON bool
+	var o doctor.Options
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check source, outbox and configuration; say what is wrong and what mends it",
+		Long:  doctorLong,
+		Example: `  walhook doctor --source postgres://walhook@db/carrier
+  walhook doctor --json | jq '.checks[] | select(.status == "failed")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			if o.OldTransaction <= 0 {
+				return usage(fmt.Errorf("--old-transaction %s: want a positive duration, such as 15m", o.OldTransaction))
+			}
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), doctorTimeout, errors.New("doctor: no end in time"))
+			defer cancel()
+			findings, err := examine(ctx, s, o)
+			if err != nil {
+				return err
+			}
+			write := writeFindings
+			if asJSON {
+				write = writeFindingsJSON
+			}
+			if err := write(cmd.OutOrStdout(), findings); err != nil {
+				return err
+			}
+			return checksFailed(findings)
+		},
+	}
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "allow-cidr", "egress-address")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	cmd.Flags().DurationVar(&o.OldTransaction, "old-transaction", 15*time.Minute, "`age` from which on an open transaction is a warning")
+	return cmd
+}
+
+// configSettings is the check of the settings themselves, which loadSettings
+// refuses where they are wrong.
+const configSettings = "config.settings"
+
+// examine makes every check. The outbox comes first, since what it holds is
+// compared with the source; the source is told first.
+func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Finding, error) {
+	r := doctor.NewReport(configSettings)
+	for _, warning := range s.warnings {
+		name, _, _ := strings.Cut(warning, " ")
+		r.Warn(configSettings, doctor.Steps{{Kind: doctor.Shell, Text: "unset " + name}}, "%s", warning)
+	}
+	r.OK(configSettings, "they can be read")
+
+	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return nil, usage(err)
+	}
+	defer store.Close()
+	stored := outbox.Examine(ctx, s.outboxConfig(), o)
+	findings := append(r.Findings(), cdc.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
+	return append(append(findings, stored...), sender.Examine(ctx, s.senderConfig())...), nil
+}
+
+// storedPosition reads what the outbox holds, where it could be looked at. One
+// that is not there yet holds nothing.
+func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context.Context) (schemas.Checkpoint, error) {
+	var broken error
+	for _, f := range findings {
+		switch {
+		case f.Status == doctor.Failed && (f.ID == "outbox.reachable" || f.ID == "outbox.rights" || f.ID == "outbox.migrations"):
+			broken = errors.New(f.ID)
+		case f.ID == "outbox.migrations" && f.Status == doctor.OK && broken != nil && broken.Error() == "outbox.rights":
+			broken = nil // it can still be read
+		}
+	}
+	return func(ctx context.Context) (schemas.Checkpoint, error) {
+		if broken != nil {
+			return schemas.Checkpoint{}, broken
+		}
+		err := store.CheckMigrated(ctx)
+		if errors.Is(err, outbox.ErrNotSetUp) {
+			return schemas.Checkpoint{}, nil
+		}
+		if err != nil {
+			return schemas.Checkpoint{}, err
+		}
+		return store.Checkpoint(ctx)
+	}
+}
+
+// checksFailed is the error of a check-up that found a failure; nil if it found
+// none.
+func checksFailed(findings []doctor.Finding) error {
+	var failed []string
+	for _, f := range findings {
+		if f.Status == doctor.Failed {
+			failed = append(failed, f.ID)
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d checks failed: %s", len(failed), len(findings), strings.Join(failed, ", "))
+}

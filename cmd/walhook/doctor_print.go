@@ -1,0 +1,105 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"walhook/doctor"
+)
+
+// checkup is what --json prints.
+type checkup struct {
+	Checks []doctor.Finding `json:"checks"`
+	tally
+}
+
+// tally counts the outcomes.
+type tally struct {
+	OK      int `json:"ok"`
+	Warning int `json:"warning"`
+	Failed  int `json:"failed"`
+	Skipped int `json:"skipped"`
+}
+
+func count(findings []doctor.Finding) (t tally) {
+	for _, f := range findings {
+		switch f.Status {
+		case doctor.OK:
+			t.OK++
+		case doctor.Warning:
+			t.Warning++
+		case doctor.Failed:
+			t.Failed++
+		case doctor.Skipped:
+			t.Skipped++
+		}
+	}
+	return t
+}
+
+func writeFindingsJSON(w io.Writer, findings []doctor.Finding) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(checkup{Checks: findings, tally: count(findings)})
+}
+
+// writeFindings prints a line for each check, and below it what mends it.
+func writeFindings(w io.Writer, findings []doctor.Finding) error {
+	var text strings.Builder
+	for _, f := range findings {
+		mark := string(f.Status)
+		if f.Status == doctor.Failed {
+			mark = "FAILED"
+		}
+		fmt.Fprintf(&text, "%-8s %-27s %s\n", mark, f.ID, printable(f.Evidence))
+		writeSteps(&text, f.Mend)
+	}
+	t := count(findings)
+	fmt.Fprintf(&text, "%d checks: %d ok, %d warnings, %d failed, %d skipped\n", len(findings), t.OK, t.Warning, t.Failed, t.Skipped)
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// writeSteps groups the steps by where they are done.
+func writeSteps(w io.Writer, steps doctor.Steps) {
+	told := ""
+	for _, step := range steps {
+		if where := place(step); where != told {
+			fmt.Fprintf(w, "         %s\n", printable(where))
+			told = where
+		}
+		text := printable(step.Text)
+		if step.Kind == doctor.SQL {
+			text += ";"
+		}
+		fmt.Fprintf(w, "             %s\n", text)
+		if step.Restart {
+			fmt.Fprintf(w, "         then restart that server\n")
+			told = ""
+		}
+		if step.Note != "" {
+			fmt.Fprintf(w, "         (%s)\n", printable(step.Note))
+		}
+	}
+}
+
+// place says where a step is done, and by whom.
+func place(step doctor.Step) string {
+	switch step.Kind {
+	case doctor.SQL:
+		if step.Needs != "" {
+			return fmt.Sprintf("on the %s's database, with %s:", step.On, step.Needs)
+		}
+		return fmt.Sprintf("on the %s's database:", step.On)
+	case doctor.Setting:
+		return "set:"
+	case doctor.Address:
+		return fmt.Sprintf("in the URL of --%s:", step.On)
+	case doctor.Catalog:
+		return "in the catalog file:"
+	}
+	return "run:"
+}

@@ -1,0 +1,39 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/schemas"
+)
+
+// ConnectSteps is what mends a connection that the server refuses, or that
+// nobody answers.
+func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
+	role, database := schemas.QuoteIdent(cfg.User), schemas.QuoteIdent(cfg.Database)
+	code := ""
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		code = refused.Code
+	}
+	switch code {
+	case "42501": // insufficient_privilege
+		return Ask(where, "ownership of the database", fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s", database, role))
+	case "28000": // invalid_authorization_specification
+		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("ALTER ROLE %s LOGIN", role),
+			Note: fmt.Sprintf("or a line for it in pg_hba.conf, such as: host %s %s ADDRESS/32 scram-sha-256", database, role)}}
+	case "28P01": // invalid_password
+		return Steps{{Kind: Setting, On: where, Text: fmt.Sprintf("--%s=postgres://%s:PASSWORD@%s:%d/%s", where, cfg.User, cfg.Host, cfg.Port, cfg.Database),
+			Note: "with the role's password; special characters written as %40 (for @) and so on"}}
+	case "53300": // too_many_connections
+		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT -1", role),
+			Note: "or raise max_connections and restart the server"}}
+	case "3D000": // invalid_catalog_name
+		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("CREATE DATABASE %s", database),
+			Note: "or correct --" + where + ", if the name is wrong"}}
+	}
+	return Steps{{Kind: Shell, Text: fmt.Sprintf("pg_isready -h %s -p %d -d %s", cfg.Host, cfg.Port, cfg.Database),
+		Note: "once it accepts connections on the primary, walhook goes on by itself; otherwise correct --" + where}}
+}

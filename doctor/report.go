@@ -1,0 +1,95 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Report collects the findings of a fixed list of checks.
+type Report struct {
+	ids   []string
+	found map[string]*Finding
+}
+
+// NewReport is a report of the named checks, in this order.
+func NewReport(ids ...string) *Report {
+	return &Report{ids: ids, found: map[string]*Finding{}}
+}
+
+// OK notes what is as it should be. A check that found something else keeps
+// that.
+func (r *Report) OK(id, format string, args ...any) {
+	r.add(Finding{ID: id, Status: OK, Evidence: fmt.Sprintf(format, args...)})
+}
+
+// Warn notes what somebody should know.
+func (r *Report) Warn(id string, mend Steps, format string, args ...any) {
+	r.add(Finding{ID: id, Status: Warning, Evidence: fmt.Sprintf(format, args...), Mend: mend})
+}
+
+// Fail notes what walhook cannot work with.
+func (r *Report) Fail(id string, mend Steps, format string, args ...any) {
+	r.add(Finding{ID: id, Status: Failed, Evidence: fmt.Sprintf(format, args...), Mend: mend})
+}
+
+// Skip says why checks were not made. Those that found something keep it.
+func (r *Report) Skip(because string, ids ...string) {
+	for _, id := range ids {
+		r.add(Finding{ID: id, Status: Skipped, Evidence: because})
+	}
+}
+
+// SkipRest says why all checks that found nothing yet were not made.
+func (r *Report) SkipRest(because string) { r.Skip(because, r.ids...) }
+
+// Bad says whether any of the checks found something to mend.
+func (r *Report) Bad(ids ...string) bool {
+	return slices.ContainsFunc(ids, func(id string) bool { return r.found[id] != nil && r.found[id].Bad() })
+}
+
+// Failed names the first of the checks that failed; "" for none.
+func (r *Report) Failed(ids ...string) string {
+	i := slices.IndexFunc(ids, func(id string) bool { return r.found[id] != nil && r.found[id].Status == Failed })
+	if i < 0 {
+		return ""
+	}
+	return ids[i]
+}
+
+// Findings lists a finding for every check, in the report's order.
+func (r *Report) Findings() []Finding {
+	r.SkipRest("it was not looked at")
+	findings := make([]Finding, len(r.ids))
+	for i, id := range r.ids {
+		findings[i] = *r.found[id]
+	}
+	return findings
+}
+
+// add keeps the worst that a check found, and all of it.
+func (r *Report) add(f Finding) {
+	if !slices.Contains(r.ids, f.ID) {
+		panic("no such check: " + f.ID) // every run of the command's tests would meet it
+	}
+	had := r.found[f.ID]
+	switch {
+	case had == nil || had.Status.rank() < f.Status.rank():
+		r.found[f.ID] = &f
+		if had != nil && had.Bad() { // a warning that is joined by a failure
+			f.Evidence += "; " + had.Evidence
+			f.Mend = join(f.Mend, had.Mend)
+		}
+	case had.Status == f.Status && f.Status != Skipped, had.Bad() && f.Bad():
+		had.Evidence += "; " + f.Evidence
+		had.Mend = join(had.Mend, f.Mend)
+	}
+}
+
+func join(steps, more Steps) Steps {
+	for _, step := range more {
+		if !slices.Contains(steps, step) {
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}

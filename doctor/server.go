@@ -1,0 +1,143 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+)
+
+// The versions of PostgreSQL that walhook is tested with.
+const (
+	oldestMajor = 14 // the first whose pgoutput carries logical messages
+	newestMajor = 18
+)
+
+// Options are what the checks of a database take from whoever asks.
+type Options struct {
+	// OldTransaction is how long a transaction may run; zero means 15 minutes.
+	OldTransaction time.Duration
+	// Now is this machine's clock; nil means time.Now.
+	Now func() time.Time
+}
+
+const defaultOldTransaction = 15 * time.Minute
+
+// WithDefaults fills in what is zero.
+func (o Options) WithDefaults() Options {
+	if o.OldTransaction == 0 {
+		o.OldTransaction = defaultOldTransaction
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// ServerChecks are the checks of [Server].
+func ServerChecks(where string) []string {
+	return []string{where + ".version", where + ".tls", where + ".clock"}
+}
+
+// Server checks what every database of ours has to be.
+func (s *Session) Server(ctx context.Context, r *Report, o Options) {
+	s.version(r)
+	s.transport(r)
+	s.clock(ctx, r, o)
+}
+
+func (s *Session) version(r *Report) {
+	id, major := s.ID("version"), s.Version/10000
+	switch {
+	case major < oldestMajor:
+		r.Fail(id, Steps{{Kind: Shell, Text: fmt.Sprintf("pg_upgrade to PostgreSQL %d or newer", oldestMajor)}},
+			"PostgreSQL %s is older than %d", s.Value("server_version"), oldestMajor)
+	case major > newestMajor:
+		r.Warn(id, Steps{{Kind: Shell, Text: "install a newer walhook"}},
+			"PostgreSQL %s is newer than this walhook knows (%d to %d)", s.Value("server_version"), oldestMajor, newestMajor)
+	default:
+		r.OK(id, "PostgreSQL %s", s.Value("server_version"))
+	}
+}
+
+// transport says how the session is protected on its way.
+func (s *Session) transport(r *Report) {
+	conn := s.PgConn().Conn()
+	var state *tls.ConnectionState
+	if secured, ok := conn.(*tls.Conn); ok {
+		now := secured.ConnectionState()
+		state = &now
+	}
+	config := s.Config().TLSConfig
+	verified := config != nil && (!config.InsecureSkipVerify || config.VerifyPeerCertificate != nil)
+	judgeTransport(r, s.Where, conn.RemoteAddr(), state, verified)
+}
+
+func judgeTransport(r *Report, where string, peer net.Addr, state *tls.ConnectionState, verified bool) {
+	id := where + ".tls"
+	mend := Steps{{Kind: Address, On: where, Text: "sslmode=verify-full",
+		Note: "with sslrootcert=FILE where the server's certificate is signed by an authority of your own"}}
+	switch {
+	case state != nil && verified:
+		r.OK(id, "%s, the server's certificate is verified", tls.VersionName(state.Version))
+	case isLocal(peer):
+		r.OK(id, "on this machine (%s), nothing travels", peer.Network())
+	case state != nil:
+		r.Warn(id, mend, "%s to %s, and nobody verifies that it is the server: whoever sits between can read along", tls.VersionName(state.Version), peer)
+	default:
+		r.Warn(id, mend, "no TLS to %s: rows and the password's exchange travel in the clear", peer)
+	}
+}
+
+func isLocal(peer net.Addr) bool {
+	if tcp, ok := peer.(*net.TCPAddr); ok {
+		return tcp.IP.IsLoopback()
+	}
+	_, unix := peer.(*net.UnixAddr)
+	return unix
+}
+
+// Bounds of how far the clocks of two machines may differ. Receivers commonly
+// refuse signatures older than five minutes.
+const (
+	skewWarned = 2 * time.Second
+	skewFailed = time.Minute
+)
+
+func (s *Session) clock(ctx context.Context, r *Report, o Options) {
+	id := s.ID("clock")
+	var theirs time.Time
+	before := o.Now()
+	if err := s.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
+		s.Unseen(r, err, id)
+		return
+	}
+	judgeClock(r, s.Where, before, theirs, o.Now())
+}
+
+func judgeClock(r *Report, where string, before, theirs, after time.Time) {
+	id, trip := where+".clock", after.Sub(before)
+	skew := theirs.Sub(before.Add(trip / 2))
+	by, which := skew.Abs().Round(time.Millisecond), "ahead of"
+	if skew < 0 {
+		which = "behind"
+	}
+	mend := Steps{{Kind: Shell, Text: "timedatectl set-ntp true", Note: "on the machine whose clock is wrong"}}
+	const what = "the clock of the %s is %s %s this machine's: signatures and ages are told by different times"
+	switch sure := skew.Abs() - trip/2; {
+	case sure > skewFailed:
+		r.Fail(id, mend, what, where, by, which)
+	case sure > skewWarned:
+		r.Warn(id, mend, what, where, by, which)
+	default:
+		r.OK(id, "%s %s this machine's, measured to %s", by, which, (trip / 2).Round(time.Microsecond))
+	}
+}
+
+// Unseen notes that something could not be looked at.
+func (s *Session) Unseen(r *Report, err error, ids ...string) {
+	for _, id := range ids {
+		r.Warn(id, Run("walhook doctor"), "it could not be looked at: %v", err)
+	}
+}

@@ -1,0 +1,141 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/schemas"
+)
+
+// Session is a connection to look with. It can write nothing.
+type Session struct {
+	*pgx.Conn
+	Where    string // source or outbox: how findings and steps name it
+	Role     string
+	Database string
+	Version  int // server_version_num
+	// settings are what a session of the role gets that pins none itself.
+	settings map[string]setting
+}
+
+// setting is a server setting in this session.
+type setting struct {
+	value  string // in its unit
+	source string // as pg_settings.source has it
+}
+
+const (
+	// connectTimeout bounds connecting where the URL says nothing else.
+	connectTimeout = 5 * time.Second
+
+	// The bounds of all that a Session asks. To answer, the server opens a few
+	// tables for reading, which whoever holds one alone keeps waiting.
+	limitsSQL = `
+		SET default_transaction_read_only = on; SET statement_timeout = '5s'; SET lock_timeout = '500ms';
+		SET search_path = pg_catalog; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'`
+
+	whoSQL = `SELECT session_user::text, current_database()::text, current_setting('server_version_num')::int`
+
+	settingsSQL = `SELECT name, setting, source FROM pg_catalog.pg_settings`
+)
+
+// Open connects as walhook would, reads the settings that the role gets, and
+// bounds what follows.
+func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, error) {
+	cfg.RuntimeParams["application_name"] = "walhook doctor"
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{Conn: conn, Where: where, settings: map[string]setting{}}
+	if err := s.begin(ctx); err != nil {
+		s.Close(ctx)
+		return nil, fmt.Errorf("look at the settings of the %s: %w", where, err)
+	}
+	return s, nil
+}
+
+func (s *Session) begin(ctx context.Context) error {
+	if err := s.QueryRow(ctx, whoSQL).Scan(&s.Role, &s.Database, &s.Version); err != nil {
+		return err
+	}
+	rows, err := s.Query(ctx, settingsSQL)
+	if err != nil {
+		return err
+	}
+	var name string
+	var one setting
+	if _, err = pgx.ForEachRow(rows, []any{&name, &one.value, &one.source}, func() error {
+		s.settings[name] = one
+		return nil
+	}); err != nil {
+		return err
+	}
+	_, err = s.PgConn().Exec(ctx, limitsSQL).ReadAll()
+	return err
+}
+
+// Close says goodbye within a second.
+func (s *Session) Close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = s.Conn.Close(ctx)
+}
+
+// ID is the name of a check of this database.
+func (s *Session) ID(name string) string { return s.Where + "." + name }
+
+// Value is a server setting in its unit; "" where this version has none.
+func (s *Session) Value(name string) string { return s.settings[name].value }
+
+// Number is a server setting that is a number, in its unit; -1 for none.
+func (s *Session) Number(name string) int64 {
+	n, err := strconv.ParseInt(s.settings[name].value, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// Restore has the role's next sessions get value, by undoing what says
+// otherwise for the role or the database alone.
+func (s *Session) Restore(name, value string) Steps {
+	steps := s.restore(name, value)
+	if name == "default_transaction_read_only" && steps[0].Kind == SQL {
+		// It holds for this statement too.
+		steps[0].Text = "SET default_transaction_read_only = off; " + steps[0].Text
+	}
+	return steps
+}
+
+func (s *Session) restore(name, value string) Steps {
+	role, database := schemas.QuoteIdent(s.Role), schemas.QuoteIdent(s.Database)
+	switch s.settings[name].source {
+	case "user":
+		return Ask(s.Where, "", fmt.Sprintf("ALTER ROLE %s RESET %s", role, name))
+	case "database":
+		return Ask(s.Where, "ownership of the database", fmt.Sprintf("ALTER DATABASE %s RESET %s", database, name))
+	case "database user":
+		return Ask(s.Where, "", fmt.Sprintf("ALTER ROLE %s IN DATABASE %s RESET %s", role, database, name))
+	case "client":
+		return Steps{{Kind: Address, On: s.Where, Text: name + "=" + value}}
+	}
+	return Ask(s.Where, "", fmt.Sprintf("ALTER ROLE %s SET %s = %s", role, name, QuoteLiteral(value)))
+}
+
+// QuoteLiteral writes text as a string of SQL.
+func QuoteLiteral(text string) string {
+	quoted := "'" + strings.ReplaceAll(text, "'", "''") + "'"
+	if strings.Contains(text, `\`) { // whatever standard_conforming_strings says
+		quoted = "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}
