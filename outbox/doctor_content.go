@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -184,7 +185,7 @@ func (e *examination) lookAtShards(ctx context.Context) error {
 	return nil
 }
 
-const storedSecretsSQL = `SELECT account, secret, coalesce(previous_secret, '') FROM walhook.endpoint WHERE state <> 'cleared' ORDER BY id LIMIT 100000`
+const storedSecretsSQL = `SELECT account, webhook, own_secret, secret FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 // maxRotations is how many commands are spelled out.
 const maxRotations = 20
@@ -199,15 +200,16 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var account, secret, previous string
-	var plain, locked []string
-	total := 0
-	_, err = pgx.ForEachRow(rows, []any{&account, &secret, &previous}, func() error {
+	var one secretHolder
+	var secret string
+	var plain []secretHolder
+	locked, total := 0, 0
+	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret}, func() error {
 		total++
 		if _, err := secrets.open(secret); err != nil {
-			locked = append(locked, account)
+			locked++
 		} else if !strings.HasPrefix(secret, sealedPrefix) {
-			plain = append(plain, account)
+			plain = append(plain, one)
 		}
 		return nil
 	})
@@ -217,9 +219,9 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	newKey := doctor.Step{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
 		Note: "of every walhook on this outbox, and keep it: without it the secrets are lost"}
 	switch noKey := len(e.cfg.SecretKey) == 0; {
-	case len(locked) > 0:
+	case locked > 0:
 		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
-		e.r.Fail(checkSecrets, mend, "%d of %d secrets are encrypted under a key that is not --secret-key: nothing can be signed", len(locked), total)
+		e.r.Fail(checkSecrets, mend, "%d of %d secrets are encrypted under a key that is not --secret-key: nothing of theirs can be signed", locked, total)
 	case noKey:
 		e.r.Warn(checkSecrets, doctor.Steps{newKey}, "%d signing secrets are stored as they are: there is no --secret-key", len(plain))
 	case len(plain) > 0:
@@ -230,18 +232,33 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	return nil
 }
 
+// secretHolder is an endpoint that has a secret.
+type secretHolder struct {
+	account, webhook string
+	own              bool // it is the one in the account table's column
+}
+
 // rotations store new secrets, under the key that there is now.
-func rotations(accounts []string) (mend doctor.Steps) {
-	for _, account := range accounts[:min(len(accounts), maxRotations)] {
-		mend = append(mend, doctor.Step{Kind: doctor.Command, Text: "walhook endpoints rotate " + shellWord(account),
-			Note: "its account has to be told the new secret; both sign until the overlap ends"})
+func rotations(holders []secretHolder) (mend doctor.Steps) {
+	for _, h := range holders[:min(len(holders), maxRotations)] {
+		const note = "the account has to be told the new secret; both sign until the overlap ends"
+		switch {
+		case h.own:
+			mend = append(mend, doctor.Step{Kind: doctor.Shell, Text: "# account " + shellWord(h.account) + " changes its secret in its column of the account table"})
+		case h.webhook == AccountWebhook:
+			mend = append(mend, doctor.Step{Kind: doctor.Command, Text: "walhook endpoints rotate " + shellWord(h.account), Note: note})
+		default:
+			path := "/v2/accounts/" + url.PathEscape(h.account) + "/webhooks/" + url.PathEscape(h.webhook) + "/secret/rotate"
+			mend = append(mend, doctor.Step{Kind: doctor.Shell, Note: note,
+				Text: `curl -X POST -H "X-Auth-Token: $WALHOOK_ADMIN_TOKEN" http://127.0.0.1:8480` + shellWord(path)})
+		}
 	}
 	return mend
 }
 
 // shellWord quotes an argument for a shell, if it needs that.
 func shellWord(word string) string {
-	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == "" && word[0] != '-' {
+	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./%-") == "" && word[0] != '-' {
 		return word
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"walhook/doctor"
+	"walhook/outbox"
 )
 
 // The checks of where deliveries go, by the ids that do not change.
@@ -30,22 +31,27 @@ func Checks() []string { return []string{checkGuard, checkAddress} }
 func Examine(ctx context.Context, c Config) []doctor.Finding {
 	c = c.withDefaults()
 	r := doctor.NewReport(Checks()...)
-	if err := examineGuard(ctx, c, newDialer(c, func() bool { return true }), r); err != nil {
+	courier := newCourier(c, func() bool { return true })
+	defer courier.close()
+	if err := examineGuard(ctx, courier, r); err != nil {
 		r.Warn(checkGuard, doctor.Run("walhook doctor"), "it could not be tried: %v", err)
 	}
 	examineAddress(ctx, c, r)
 	return r.Findings()
 }
 
-// disguises are ways to write this machine's address that resolvers, the C
+// probeSecret signs attempts that must not arrive anywhere.
+const probeSecret = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+// loopbackNames are ways to write this machine's address that resolvers, the C
 // library and net/http understand.
-func disguises() []string {
+func loopbackNames() []string {
 	return []string{"127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]", "127。0。0。1", "①②⑦.⓪.⓪.①", "0.0.0.0"}
 }
 
-// examineGuard makes a listener on this machine, and attempts at it by all that
-// deliveries go through. Unless this machine is allowed, none may get there.
-func examineGuard(ctx context.Context, c Config, d *dialer, r *doctor.Report) error {
+// examineGuard makes a listener on this machine, and attempts at it as every
+// delivery is made. Unless this machine is allowed, none may get there.
+func examineGuard(ctx context.Context, courier *courier, r *doctor.Report) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("try the egress guard: no end in time"))
 	defer cancel()
 	var seen atomic.Int64
@@ -54,18 +60,10 @@ func examineGuard(ctx context.Context, c Config, d *dialer, r *doctor.Report) er
 		return err
 	}
 	defer stop()
-	transport := newTransport(c, d, true)
-	defer transport.CloseIdleConnections()
-	client := http.Client{Transport: transport}
 	_, port, _ := net.SplitHostPort(address)
-	for _, host := range disguises() {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+host+":"+port+"/", strings.NewReader("{}"))
-		if err != nil {
-			continue // it is no URL to net/http either
-		}
-		if response, err := client.Do(request); err == nil {
-			response.Body.Close()
-		}
+	for _, host := range loopbackNames() {
+		endpoint := outbox.Endpoint{URL: "http://" + host + ":" + port + "/", Secrets: []string{probeSecret}}
+		courier.deliver(ctx, endpoint, outbox.Event{WebhookID: "test_doctor", Body: []byte("{}")}, time.Now())
 	}
 	// Whatever came before this one has been seen once it is answered.
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)
@@ -78,7 +76,7 @@ func examineGuard(ctx context.Context, c Config, d *dialer, r *doctor.Report) er
 		return err
 	}
 	response.Body.Close()
-	judgeGuard(c, seen.Load()-1, r)
+	judgeGuard(courier.config, seen.Load()-1, r)
 	return nil
 }
 
@@ -132,7 +130,7 @@ func judgeGuard(c Config, seen int64, r *doctor.Report) {
 	case len(names) > 0:
 		r.OK(checkGuard, "%s allowed besides public addresses; nothing reached this machine", strings.Join(names, ", "))
 	default:
-		r.OK(checkGuard, "public addresses only; nothing reached this machine in %d disguises", len(disguises()))
+		r.OK(checkGuard, "public addresses only; nothing reached this machine in %d disguises", len(loopbackNames()))
 	}
 }
 

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,10 +104,10 @@ func ailments() []ailment {
 		{name: "the role prints numbers otherwise here", spoil: sql("ALTER ROLE $role IN DATABASE $db SET extra_float_digits = 0"), want: "source.text_settings"},
 
 		// The outbox.
-		{name: "the outbox's transactions are read only", before: elsewhere, spoil: sql("ALTER ROLE $role SET default_transaction_read_only = on"), want: "outbox.settings"},
+		{name: "the outbox's transactions are read only", before: ownOutbox, spoil: sql("ALTER ROLE $role SET default_transaction_read_only = on"), want: "outbox.settings"},
 		{name: "the outbox's transactions see no others", spoil: sql("ALTER ROLE $role SET default_transaction_isolation = 'repeatable read'"), want: "outbox.settings"},
 		{name: "no outbox can be made", before: func(t *testing.T, p *patient) {
-			elsewhere(t, p)
+			ownOutbox(t, p)
 			p.outbox.Exec(t, "REVOKE CREATE ON DATABASE "+p.outbox.Name+" FROM "+p.role)
 		}, want: "outbox.rights"},
 		{name: "the outbox is another's", spoil: sql("ALTER SCHEMA walhook OWNER TO CURRENT_USER; GRANT USAGE ON SCHEMA walhook TO $role"), want: "outbox.rights"},
@@ -130,8 +134,8 @@ func ailments() []ailment {
 	}
 }
 
-// elsewhere gives a patient an outbox of its own role in a database of its own.
-func elsewhere(t *testing.T, p *patient) {
+// ownOutbox gives a patient an outbox of its own role in another database.
+func ownOutbox(t *testing.T, p *patient) {
 	t.Helper()
 	p.apart(t)
 	p.outbox.Exec(t, fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s", p.outbox.Name, p.role))
@@ -197,4 +201,40 @@ func TestDoctor_NamesWhatIsWrongAndWhatMendsIt(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestDoctor_MakesTheChecksThatTheManualLists compares the ids with those of
+// docs/OPERATIONS.md: each is explained, and each is made, every time.
+func TestDoctor_MakesTheChecksThatTheManualLists(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/OPERATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Doctor\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var listed []string
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) == 4 && strings.Contains(cells[1], "`") {
+			for _, id := range regexp.MustCompile("`([a-z_.]+)`").FindAllStringSubmatch(cells[1], -1) {
+				listed = append(listed, id[1])
+			}
+		}
+	}
+	out, err := walhook(t, "doctor", "--json", "--source", "postgres://u@127.0.0.1:1/d")
+	var said checkup
+	if jsonErr := json.Unmarshal([]byte(out), &said); jsonErr != nil || exitStatus(t.Context(), err) != exitFault {
+		t.Fatalf("doctor of what is not there: %v, %v", err, jsonErr)
+	}
+	var made []string
+	for _, f := range said.Checks {
+		made = append(made, f.ID)
+	}
+	slices.Sort(listed)
+	slices.Sort(made)
+	if !slices.Equal(listed, made) {
+		t.Errorf("the manual lists\n%q, doctor makes\n%q", listed, made)
+	}
+	t.Logf("%d checks", len(made))
+	wantBad(t, said.Checks, "source.reachable", "outbox.reachable")
 }

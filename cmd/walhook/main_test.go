@@ -47,6 +47,8 @@ func TestCommands_RefuseWrongUsage(t *testing.T) {
 		{"demo now", "see 'walhook demo --help'"},
 		{"demo --duration soon", "see 'walhook demo --help'"},
 		{"setup", "source is missing"},
+		{"doctor", "source is missing"},
+		{"doctor --source postgres://u@h/d --old-transaction 0s", "--old-transaction"},
 		{"run --role api", "no subscription API"},
 		{"endpoints secret", "see 'walhook endpoints secret --help'"},
 	} {
@@ -79,7 +81,7 @@ func TestCommands_NeedNoManual(t *testing.T) {
 		}
 	}
 	visit(newRootCommand())
-	for _, name := range []string{"demo", "setup", "teardown", "run", "listen", "endpoints", "bench", "version"} {
+	for _, name := range []string{"demo", "setup", "teardown", "doctor", "run", "listen", "endpoints", "bench", "version"} {
 		if !names[name] {
 			t.Errorf("no command %s", name)
 		}

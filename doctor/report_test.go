@@ -1,0 +1,60 @@
+package doctor
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestReport_HasAFindingForEveryCheck(t *testing.T) {
+	t.Parallel()
+	r := NewReport("a", "b", "c")
+	r.OK("b", "well")
+	r.Skip("a failed", "c")
+	var got []Status
+	for _, f := range r.Findings() {
+		got = append(got, f.Status)
+	}
+	if want := []Status{Skipped, OK, Skipped}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// The worst that a check finds counts, and nothing of what it found is lost.
+func TestReport_KeepsTheWorstAndAllOfIt(t *testing.T) {
+	t.Parallel()
+	note := map[Status]func(*Report, string){
+		OK:      func(r *Report, text string) { r.OK("a", "%s", text) },
+		Warning: func(r *Report, text string) { r.Warn("a", Run("walhook "+text), "%s", text) },
+		Failed:  func(r *Report, text string) { r.Fail("a", Run("walhook "+text), "%s", text) },
+		Skipped: func(r *Report, text string) { r.Skip(text, "a") },
+	}
+	for first, one := range note {
+		for second, other := range note {
+			r := NewReport("a")
+			one(r, "one")
+			other(r, "other")
+			f := r.Findings()[0]
+			if want := max(first.rank(), second.rank()); f.Status.rank() != want {
+				t.Errorf("%s and %s: %s", first, second, f.Status)
+			}
+			steps := 0
+			for _, status := range []Status{first, second} {
+				if status.rank() >= Warning.rank() {
+					steps++
+				}
+			}
+			if len(f.Mend) != steps {
+				t.Errorf("%s and %s: %d steps, want %d", first, second, len(f.Mend), steps)
+			}
+		}
+	}
+}
+
+func TestQuoteLiteral_IsReadAsItIs(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"": "''", "a": "'a'", "it's": "'it''s'", `a\b'`: `E'a\\b'''`} {
+		if got := QuoteLiteral(text); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
