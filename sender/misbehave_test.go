@@ -200,6 +200,35 @@ func TestAttempt_AConnectionClosedBeforeTheRequestIsNamed(t *testing.T) {
 	}
 }
 
+func TestAttempt_TheWholeAttemptHasALimitOfItsOwn(t *testing.T) {
+	t.Parallel()
+	for name, drop := range map[string]string{"silence": "", "interim answers": "HTTP/1.1 102 Processing\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := rawReceiver(t, answersThenDrips("", drop))
+			c := testCourier(t)
+			c.config.AttemptTimeout = 400 * time.Millisecond // less than that for a header
+			began := time.Now()
+			a := c.deliver(t.Context(), testEndpoint(url), testEvent, began)
+			if took := time.Since(began); a.failure != failTimeoutTotal || took < 400*time.Millisecond || took > 3*time.Second {
+				t.Errorf("failure %q (%s) after %v, want %q", a.failure, a.detail, took, failTimeoutTotal)
+			}
+		})
+	}
+}
+
+func TestAttempt_AnEndpointWithoutAUsableSecretIsOurFault(t *testing.T) {
+	t.Parallel()
+	url := rawReceiver(t, func(net.Conn, *bufio.Reader) { t.Error("something was sent without a signature") })
+	e := testEndpoint(url)
+	for _, secrets := range [][]string{nil, {"hunter2"}, {"whsec_%%"}} {
+		e.Secrets = secrets
+		if a := testCourier(t).deliver(t.Context(), e, testEvent, time.Now()); a.failure != failSecret || strings.Contains(a.detail, "hunter2") {
+			t.Errorf("secrets %q: %+v, want %q", secrets, a, failSecret)
+		}
+	}
+}
+
 func TestAttempt_AReceiverThatTakesNoMoreOfALargeRequest(t *testing.T) {
 	t.Parallel()
 	event := testEvent

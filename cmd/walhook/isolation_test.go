@@ -118,6 +118,13 @@ func TestIsolation_ABurstCostsTheOthersNothing(t *testing.T) {
 		}
 		committed, delivered := time.Since(began), m.delivered(burster)
 		troubled = m.quantile(t, slices.Concat(sets...), others)
+		if *fullFlag {
+			var seconds []string
+			for _, set := range sets {
+				seconds = append(seconds, m.quantile(t, set, others).Round(time.Millisecond).String())
+			}
+			t.Logf("p99 of the others, second by second: %s", strings.Join(seconds, " "))
+		}
 		t.Logf("%d changes committed in %s, of which %d were delivered by then", size.burst, committed.Round(time.Millisecond), delivered)
 		m.close(t)
 		return calm, troubled
