@@ -91,21 +91,33 @@ CREATE INDEX token_account ON walhook.token (account);
 -- Events that somebody asked to be sent again. The publisher works through it a
 -- chunk at a time; cursor is how far it is.
 CREATE TABLE walhook.request (
-    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    endpoint   bigint NOT NULL,
-    since      timestamptz,
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint    bigint NOT NULL,
+    since       timestamptz,
     webhook_ids text[],
-    rate       double precision NOT NULL CONSTRAINT request_rate_positive CHECK (rate > 0),
-    until_id   bigint NOT NULL,
-    cursor     bigint NOT NULL DEFAULT 0,
-    sent       bigint NOT NULL DEFAULT 0,
-    total      bigint NOT NULL,
-    asked_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    next_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    done_at    timestamptz,
-    CONSTRAINT request_asks_for_something CHECK ((since IS NULL) <> (webhook_ids IS NULL))
+    rate        double precision NOT NULL CONSTRAINT request_rate_positive CHECK (rate > 0),
+    until_id    bigint NOT NULL,
+    cursor      bigint NOT NULL DEFAULT 0,
+    sent        bigint NOT NULL DEFAULT 0,
+    total       bigint NOT NULL,
+    asked_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    done_at     timestamptz,
+    reason      text NOT NULL DEFAULT '',
+    CONSTRAINT request_asks_for_something CHECK ((since IS NULL) <> (webhook_ids IS NULL)),
+    CONSTRAINT request_reason_ends CHECK (reason = '' OR done_at IS NOT NULL)
 );
 CREATE INDEX request_open ON walhook.request (next_at) WHERE done_at IS NULL;
+CREATE INDEX request_endpoint ON walhook.request (endpoint, id);
+COMMENT ON COLUMN walhook.request.since IS 'of the events'' commit';
+COMMENT ON COLUMN walhook.request.total IS 'how many there were to send when it was asked for, as far as that was counted';
+COMMENT ON COLUMN walhook.request.reason IS 'why it ended before its end';
+
+-- A replayed event is another row with the same webhook_id; the newest one says
+-- how it stands.
+ALTER TABLE walhook.event
+    ADD COLUMN replayed boolean NOT NULL DEFAULT false;
+CREATE INDEX event_replayed ON walhook.event (endpoint, webhook_id, id) WHERE replayed;
 
 -- The columns of accounts that the catalog's rules ask for, in the order of
 -- their names, each as JSON; '' for one that is not known.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,11 +40,15 @@ const (
 		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2 FROM walhook.position ORDER BY id DESC LIMIT 1`
 )
 
-// Run appends the inbox's events to the log, beside the appends of the
+// Run appends the inbox's events, and what was asked for to be sent again, to
+// the log, beside the appends of the
 // source's changes and without waiting for any, until ctx ends. It does so only
 // while this publisher is the one: from a TakeOver that found a position until
 // an append fails. A fault is logged and tried again.
 func (p *Publisher) Run(ctx context.Context) error {
+	var replays sync.WaitGroup
+	replays.Go(func() { p.replay(ctx) })
+	defer replays.Wait()
 	poll := time.NewTicker(inboxPoll)
 	defer poll.Stop()
 	failing := false

@@ -123,7 +123,7 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
-	for _, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL} {
+	for _, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL} {
 		if _, err = conn.Exec(ctx, forget, s.cfg.Retention); err != nil {
 			return err
 		}

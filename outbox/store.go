@@ -64,6 +64,8 @@ type Store struct {
 	metrics  *metrics
 	appended chan struct{}
 	inboxed  chan struct{}
+
+	requested chan struct{}
 }
 
 // ErrFenced says that another publisher took over: this one must stop
@@ -98,6 +100,8 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		metrics:  newMetrics(reg),
 		appended: make(chan struct{}, 1),
 		inboxed:  make(chan struct{}, 1),
+
+		requested: make(chan struct{}, 1),
 	}
 	store.metrics.retention.Set(cfg.Retention.Seconds())
 	return store, nil

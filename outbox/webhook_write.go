@@ -63,6 +63,20 @@ const (
 		WHERE id = $1`
 )
 
+// What was deleted goes when nothing that was kept is of it any more.
+const (
+	forgetWebhooksSQL = `
+		DELETE FROM walhook.endpoint p
+		WHERE deleted_at < clock_timestamp() - $1::interval
+			AND (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id LIMIT 1) IS NULL
+			AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id LIMIT 1) IS NULL
+			AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT 1) IS NULL`
+
+	forgetTheirLanesSQL = `
+		DELETE FROM walhook.lane l
+		WHERE saved_at < clock_timestamp() - $1::interval AND NOT EXISTS (SELECT FROM walhook.endpoint p WHERE p.id = l.endpoint)`
+)
+
 // CreateWebhook stores a webhook and answers it as it stands, with its id and a
 // signing secret of its own. It gets what is appended from then on.
 // [ErrTooManyWebhooks] when the account may not have another.

@@ -1,0 +1,195 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// told is a feed with an account whose events have met every fate: each is
+// named by what became of it.
+func told(t *testing.T) (f *feed, endpoint int64) {
+	t.Helper()
+	f = newFeed(t)
+	f.commit(t, account(7))
+	f.forget(t)
+	f.commit(t, dids.insert(1, 7, "delivered"), dids.insert(2, 7, "dead"), dids.insert(3, 7, "retry"), dids.insert(4, 7, "waiting"),
+		dids.insert(5, 7, "delivered"), dids.insert(6, 7, "dead, and gone from the log"))
+	endpoint = one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7'")
+	session, _ := f.join(t)
+	for id := range int64(6) {
+		e := Event{ID: id + 2, Endpoint: endpoint, Revision: 1, Record: fmt.Sprintf("dids:%d", id+1)}
+		switch id {
+		case 0, 4:
+			f.settle(t, session, delivered(e))
+		case 1, 5:
+			f.settle(t, session, dead(e))
+		case 2:
+			f.settle(t, session, retry(e, time.Hour))
+		}
+	}
+	f.exec(t, "DELETE FROM walhook.event WHERE id = 7")
+	return f, endpoint
+}
+
+// copies lists what was appended again: the webhook-id's end and the record.
+func (f *feed) copies(t *testing.T) []string {
+	t.Helper()
+	return all[string](t, f.world, `SELECT substring(webhook_id FROM '_[0-9]+$') || ' ' || record || ' ' || replayed || ' ' || (convert_from(body, 'UTF8') ~ 'insert')
+		FROM walhook.event WHERE id > 7 ORDER BY id`)
+}
+
+func (f *feed) ask(t *testing.T, r Request) Request {
+	t.Helper()
+	if r.Rate == 0 {
+		r.Rate = MaxReplayRate
+	}
+	r, err := f.store.CreateRequest(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// work does whatever is due, as Run does.
+func (f *feed) work(t *testing.T) {
+	t.Helper()
+	if _, err := f.publisher.replayDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReplay_SendsAgainWhatWasDeliveredOrDead(t *testing.T) {
+	f, endpoint := told(t)
+	r := f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1_600_000_000, 0)})
+	if r.Total != 4 || !r.DoneAt.IsZero() {
+		t.Errorf("request %+v, want 4 to send", r)
+	}
+	f.work(t)
+	want := []string{"_1 dids:1 true true", "_2 dids:2 true true", "_5 dids:5 true true", "_6 dids:6 true true"}
+	wantLines(t, f.copies(t), want...)
+	if n := f.count(t, "dead_letter"); n != 0 {
+		t.Errorf("%d dead letters are left", n)
+	}
+	if r, err := f.store.Request(t.Context(), r.ID); err != nil || r.Sent != 4 || r.DoneAt.IsZero() || r.Reason != "" {
+		t.Errorf("request %+v, %v", r, err)
+	}
+	// The copies are not delivered yet, so nothing is left to send again; nor
+	// does an old copy count once there is a newer one.
+	if r := f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1_600_000_000, 0)}); r.Total != 0 {
+		t.Errorf("%d are to be sent again before their copies are delivered", r.Total)
+	}
+	f.work(t)
+	wantLines(t, f.copies(t), want...)
+	// The position is as it was, and the source's changes go on behind.
+	f.commit(t, dids.insert(9, 7, "later"))
+	f.restart(t)
+	f.commit(t, dids.insert(10, 7, "later still"))
+	wantLines(t, rest(f.copies(t), 4), "_1 dids:9 false true", "_1 dids:10 false true")
+}
+
+func TestReplay_OfIdsAndOfATimeTakesThoseAlone(t *testing.T) {
+	f, endpoint := told(t)
+	id := one[string](t, f.world, "SELECT webhook_id FROM walhook.event WHERE id = 6")
+	f.exec(t, "UPDATE walhook.event SET committed_at = committed_at + interval '1 hour' WHERE id >= 3")
+	f.ask(t, Request{Endpoint: endpoint, WebhookIDs: []string{id, "evt_0000000000000001_1"}})
+	f.work(t)
+	wantLines(t, f.copies(t), "_5 dids:5 true true")
+	f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1_700_000_000, 0).Add(time.Hour)})
+	f.work(t)
+	wantLines(t, rest(f.copies(t), 1), "_2 dids:2 true true") // 6 died before the hour, 5 has a copy that waits
+}
+
+// Whatever a process was doing when it ended, each event is sent again once.
+func TestReplay_GoesOnAfterARestart(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	endpoint := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7'")
+	const events = 500
+	for n := range events {
+		f.exec(t, `INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
+			VALUES ($1, $2::bigint, 'dids:1', 'evt_' || $2, 'dids', 'insert', now(), 1, '5xx', 2, convert_to('{}', 'UTF8'))`, endpoint, n+100)
+	}
+	f.exec(t, "UPDATE walhook.position SET next_event_id = 1000")
+	f.takeOver(t)
+	r := f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1, 0)})
+	for step := 0; ; step++ {
+		old := f.publisher
+		f.restart(t)
+		// The one before is fenced: what it still tries is stored nowhere.
+		if _, err := old.replayStep(t.Context(), r.ID); step > 0 && old.live {
+			t.Fatalf("step %d of a publisher that is no more: %v", step, err)
+		}
+		f.exec(t, "UPDATE walhook.request SET next_at = now()")
+		if _, err := f.publisher.replayStep(t.Context(), r.ID); err != nil {
+			t.Fatal(err)
+		}
+		now, err := f.store.Request(t.Context(), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := one[int64](t, f.world, "SELECT count(*) FROM walhook.event WHERE replayed"); got != now.Sent {
+			t.Fatalf("step %d: %d events, %d counted", step, got, now.Sent)
+		}
+		if !now.DoneAt.IsZero() {
+			break
+		}
+		if step > 10 {
+			t.Fatalf("not done: %+v", now)
+		}
+	}
+	if n := one[int](t, f.world, "SELECT count(DISTINCT webhook_id) FROM walhook.event WHERE replayed"); n != events || f.count(t, "dead_letter") != 0 {
+		t.Errorf("%d events were sent again, %d dead letters are left", n, f.count(t, "dead_letter"))
+	}
+	if ordered := one[bool](t, f.world, `SELECT bool_and(n > before) FROM (
+		SELECT substring(webhook_id, 5)::int AS n, lag(substring(webhook_id, 5)::int, 1, 0) OVER (ORDER BY id) AS before FROM walhook.event WHERE replayed) o`); !ordered {
+		t.Error("not in their order")
+	}
+}
+
+func TestReplay_KeepsToItsRate(t *testing.T) {
+	f, endpoint := told(t)
+	r := f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 2})
+	f.work(t)
+	if got := len(f.copies(t)); got != 2 {
+		t.Errorf("%d events at once, at two a second", got)
+	}
+	wait := one[float64](t, f.world, "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM walhook.request WHERE id = $1", r.ID)
+	if wait < 0.5 || wait > 1 {
+		t.Errorf("the next ones after %v s", wait)
+	}
+	f.exec(t, "UPDATE walhook.request SET next_at = now()")
+	f.work(t)
+	if got := len(f.copies(t)); got != 4 {
+		t.Errorf("%d events after a second", got)
+	}
+}
+
+func TestReplay_EndsWithItsEndpoint(t *testing.T) {
+	f, endpoint := told(t)
+	r := f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1, 0)})
+	f.commit(t, users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", nil, nil)))
+	f.work(t)
+	if got := f.copies(t); len(got) != 0 {
+		t.Errorf("sent again all the same: %v", got)
+	}
+	if r, err := f.store.Request(t.Context(), r.ID); err != nil || r.Reason == "" || r.DoneAt.IsZero() {
+		t.Errorf("request %+v, %v", r, err)
+	}
+	if n := f.count(t, "dead_letter"); n != 2 {
+		t.Errorf("%d dead letters, want both", n)
+	}
+	if _, err := f.store.CreateRequest(t.Context(), Request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 1}); !errors.Is(err, ErrNothingToSendTo) {
+		t.Errorf("a request of a cleared endpoint: %v", err)
+	}
+	if _, err := f.store.CreateRequest(t.Context(), Request{Endpoint: 12345, Since: time.Unix(1, 0), Rate: 1}); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("a request of no endpoint: %v", err)
+	}
+	r = f.ask(t, Request{Endpoint: f.endpoint(t, "gone"), Since: time.Unix(1, 0)})
+	f.exec(t, "DELETE FROM walhook.endpoint WHERE account = 'gone'")
+	f.work(t)
+	if r, err := f.store.Request(t.Context(), r.ID); err != nil || r.Reason == "" {
+		t.Errorf("request %+v, %v", r, err)
+	}
+}

@@ -1,0 +1,194 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Request asks for events of one endpoint to be sent again: those that were
+// delivered or given up. What is still to be delivered is not sent twice.
+type Request struct {
+	ID       int64
+	Endpoint int64
+	// Since is the first commit whose events are meant; zero when WebhookIDs
+	// names them.
+	Since      time.Time
+	WebhookIDs []string
+	Rate       float64 // events a second, at most
+
+	// What follows is for who looks on.
+
+	Sent int64
+	// Total is how many there were to send when it was asked for; countLimit
+	// stands for that many or more.
+	Total   int64
+	AskedAt time.Time
+	DoneAt  time.Time // zero while it is worked through
+	Reason  string    // why it ended before its end; "" for not
+}
+
+// Bounds of a request.
+const (
+	MaxReplayIDs  = 1000
+	MaxReplayRate = 10_000
+	// ReplayCountLimit is where counting ahead ends.
+	ReplayCountLimit = 100_000
+)
+
+// ErrNothingToSendTo says that an endpoint has no URL to send to.
+var ErrNothingToSendTo = errors.New("nothing can be sent to it: it has no URL")
+
+// candidatesSQL are the rows of an endpoint that a request may be about, in
+// order of id: those of the log, and dead letters that the log no longer holds.
+// Of them those are wanted that were asked for, are delivered or dead, and have
+// no newer copy, which would be what stands for them. The bound on how many are
+// looked at is part of the text, so that the plan knows it.
+//
+// $1 endpoint, $2 cursor, $3 until, $4 since, $5 ids.
+func candidatesSQL(limit int) string {
+	return fmt.Sprintf(`
+	candidate AS (
+		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND ($5::text[] IS NULL OR c.webhook_id = ANY ($5)) AS asked
+		FROM (
+			(SELECT e.id, true AS logged, e.webhook_id, e.committed_at, octet_length(e.body) AS size FROM walhook.event e
+			WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d)
+			UNION ALL
+			(SELECT d.event_id, false, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
+			WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL
+				AND NOT EXISTS (SELECT FROM walhook.event e WHERE e.id = d.event_id) ORDER BY d.event_id LIMIT %[1]d)
+			ORDER BY id LIMIT %[1]d) c),
+	wanted AS (
+		SELECT c.id, c.logged, c.size FROM candidate c
+		WHERE asked AND (NOT logged
+			OR (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = $1 AND a.event_id = c.id AND a.outcome = 'delivered' LIMIT 1) IS NOT NULL
+			OR (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = $1 AND d.event_id = c.id LIMIT 1) IS NOT NULL)
+		AND (SELECT 1 FROM walhook.event n WHERE n.replayed AND n.endpoint = $1 AND n.webhook_id = c.webhook_id AND n.id > c.id LIMIT 1) IS NULL)`, limit)
+}
+
+const (
+	requestColumns = `r.id, r.endpoint, r.since, coalesce(r.webhook_ids, '{}'), r.rate, r.sent, r.total, r.asked_at, r.done_at, r.reason`
+
+	// An event is asked for as far as there is one now.
+	newestOfSQL = `
+		SELECT state = 'cleared' OR coalesce(url, '') = '', greatest(
+			coalesce((SELECT id FROM walhook.event e WHERE e.endpoint = p.id ORDER BY e.id DESC LIMIT 1), 0),
+			coalesce((SELECT event_id FROM walhook.dead_letter d WHERE d.endpoint = p.id ORDER BY d.event_id DESC LIMIT 1), 0))
+		FROM walhook.endpoint p WHERE p.id = $1`
+
+	createRequestSQL = `
+		INSERT INTO walhook.request AS r (endpoint, since, webhook_ids, rate, until_id, total) VALUES ($1, $2, $3, $4, $5, $6)
+		RETURNING ` + requestColumns
+
+	requestsSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.endpoint = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3`
+
+	requestSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.id = $1`
+)
+
+// Validate says what is wrong with a request.
+func (r Request) Validate() error {
+	switch {
+	case r.Since.IsZero() == (len(r.WebhookIDs) == 0):
+		return errors.New("want either the instant since which events are sent again, or their ids")
+	case len(r.WebhookIDs) > MaxReplayIDs:
+		return fmt.Errorf("%d ids, want %d or fewer", len(r.WebhookIDs), MaxReplayIDs)
+	case !(r.Rate > 0 && r.Rate <= MaxReplayRate):
+		return fmt.Errorf("rate %v: want more than 0 and at most %d events a second", r.Rate, MaxReplayRate)
+	}
+	return nil
+}
+
+// CountReplay says how many events a request would send, of the first
+// [ReplayCountLimit] that it would look at, and up to which id. [ErrNothingToSendTo] when it could
+// send none.
+func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64, err error) {
+	if err := r.Validate(); err != nil {
+		return 0, 0, err
+	}
+	var deaf bool
+	if err = s.pool.QueryRow(ctx, newestOfSQL, r.Endpoint).Scan(&deaf, &until); isNoRows(err) {
+		return 0, 0, ErrNoEndpoint
+	}
+	if err == nil && deaf {
+		return 0, 0, ErrNothingToSendTo
+	}
+	since, ids := r.asked()
+	if err == nil {
+		err = s.pool.QueryRow(ctx, "WITH "+candidatesSQL(ReplayCountLimit)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("count the events to send again: %w", err)
+	}
+	return total, until, nil
+}
+
+// CreateRequest stores a request, which the publisher works through whenever it
+// runs. The errors are those of CountReplay.
+func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
+	total, until, err := s.CountReplay(ctx, r)
+	if err != nil {
+		return Request{}, err
+	}
+	since, ids := r.asked()
+	rows, err := s.pool.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
+	if err == nil {
+		r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+	}
+	if err != nil {
+		return Request{}, fmt.Errorf("ask for events to be sent again: %w", err)
+	}
+	signal(s.requested)
+	return r, nil
+}
+
+// Requests lists an endpoint's requests with smaller ids than before, the
+// newest first; 0 begins with the newest.
+func (s *Store) Requests(ctx context.Context, endpoint, before int64, limit int) ([]Request, error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	rows, err := s.pool.Query(ctx, requestsSQL, endpoint, before, limit)
+	var list []Request
+	if err == nil {
+		list, err = pgx.CollectRows(rows, scanRequest)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list requests of endpoint %d: %w", endpoint, err)
+	}
+	return list, nil
+}
+
+// Request reads one as it stands.
+func (s *Store) Request(ctx context.Context, id int64) (Request, error) {
+	rows, err := s.pool.Query(ctx, requestSQL, id)
+	var r Request
+	if err == nil {
+		r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+	}
+	if err != nil {
+		return Request{}, fmt.Errorf("read request %d: %w", id, err)
+	}
+	return r, nil
+}
+
+// asked are the arguments of candidatesSQL; nil for what is not asked for.
+func (r Request) asked() (since *time.Time, ids []string) {
+	if !r.Since.IsZero() {
+		since = &r.Since
+	}
+	if len(r.WebhookIDs) > 0 {
+		ids = r.WebhookIDs
+	}
+	return since, ids
+}
+
+func scanRequest(row pgx.CollectableRow) (r Request, err error) {
+	var since, done *time.Time
+	err = row.Scan(&r.ID, &r.Endpoint, &since, &r.WebhookIDs, &r.Rate, &r.Sent, &r.Total, &r.AskedAt, &done, &r.Reason)
+	r.Since, r.DoneAt = zeroTime(since), zeroTime(done)
+	return r, err
+}
