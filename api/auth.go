@@ -35,7 +35,7 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	c := callOf(ctx.Context())
 	c.account = ctx.Param("account_id")
-	f, err := s.admit(r, c)
+	f, err := s.admit(ctx.Context(), r, c)
 	if err != nil {
 		f = s.failureOf(ctx.Context(), err)
 	}
@@ -56,7 +56,7 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 }
 
 // admit finds out who asks, and whether the account is theirs.
-func (s *subscriptions) admit(r *http.Request, c *call) (*failure, error) {
+func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*failure, error) {
 	secret := bearer(r.Header)
 	from := peer(r.RemoteAddr)
 	known := sha256.Sum256([]byte(secret))
@@ -73,7 +73,7 @@ func (s *subscriptions) admit(r *http.Request, c *call) (*failure, error) {
 	}
 	token, err := outbox.Token{}, outbox.ErrNoToken
 	if secret != "" {
-		token, err = s.cfg.Store.FindToken(r.Context(), secret)
+		token, err = s.cfg.Store.FindToken(ctx, secret)
 	}
 	if errors.Is(err, outbox.ErrNoToken) {
 		if secret != "" {
@@ -87,7 +87,7 @@ func (s *subscriptions) admit(r *http.Request, c *call) (*failure, error) {
 	}
 	s.guard.good(known)
 	c.who = token.ID
-	mine, err := s.isFor(r.Context(), token, c.account)
+	mine, err := s.isFor(ctx, token, c.account)
 	if err == nil && !mine {
 		return notFound("there is no such account"), nil
 	}

@@ -60,6 +60,15 @@ func forOperator(op huma.Operation) huma.Operation {
 	return op
 }
 
+// waitsForReceiver marks the operations that make a request of their own.
+const waitsForReceiver = "waits for a receiver"
+
+// slow marks a call that waits for a receiver.
+func slow(op huma.Operation) huma.Operation {
+	op.Metadata = map[string]any{waitsForReceiver: true}
+	return op
+}
+
 // errorsOf are what every call may answer instead.
 var errorsOf = []int{
 	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,

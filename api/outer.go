@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/http"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
 	"walhook/outbox"
@@ -63,10 +65,19 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 			refuse(seen, c.id, f)
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), callKey{}, c), requestTimeout+s.cfg.TestTimeout)
-		defer cancel()
-		mux.ServeHTTP(seen, r.WithContext(ctx))
+		mux.ServeHTTP(seen, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	})
+}
+
+// bounded gives every call an end; one that waits for a receiver, more time.
+func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
+	limit := requestTimeout
+	if ctx.Operation().Metadata[waitsForReceiver] != nil {
+		limit += s.cfg.TestTimeout
+	}
+	within, cancel := context.WithTimeoutCause(ctx.Context(), limit, errors.New("answer a request of the API"))
+	defer cancel()
+	next(huma.WithContext(ctx, within))
 }
 
 // fits says what is wrong with a request before any route sees it.

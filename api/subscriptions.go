@@ -20,9 +20,8 @@ type Config struct {
 	Courier Courier
 	// AdminToken is the operator's. Empty refuses every call.
 	AdminToken string
-	// Hooks are the names of events that a webhook may ask for, besides
-	// records and all.
-	Hooks []string
+	// Hooks are the events that a webhook may ask for, besides records and all.
+	Hooks []Hook
 	// Schemas are the names of the records that are published; another name
 	// in a filter draws a warning.
 	Schemas []string
@@ -30,6 +29,12 @@ type Config struct {
 	Version string
 	// TestTimeout bounds a test attempt; zero means 20 s.
 	TestTimeout time.Duration
+}
+
+// Hook is an event, or a group of events, that a webhook may ask for.
+type Hook struct {
+	Name   string
+	Format string // json or form; "" where the events say it themselves
 }
 
 // Courier makes requests as deliveries are made.
@@ -53,12 +58,13 @@ const (
 
 // subscriptions is the API behind its routes.
 type subscriptions struct {
-	cfg   Config
-	log   *zap.Logger
-	guard *guard
-	edits *document
+	cfg     Config
+	log     *zap.Logger
+	guard   *guard
+	testing *testLimit
+	edits   *document
 
-	rotations, tokens *huma.Schema
+	rotations, tokens, replays *huma.Schema
 }
 
 // Subscriptions serves the subscription API (CONTRACT.md §7) and its OpenAPI
@@ -72,7 +78,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	if cfg.TestTimeout == 0 {
 		cfg.TestTimeout = 20 * time.Second
 	}
-	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken)}
+	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), testing: newTestLimit()}
 	mux := http.NewServeMux()
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -90,10 +96,18 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 		Transformers:  []huma.Transformer{s.transform},
 	}
 	routes := huma.NewGroup(humago.New(mux, config), prefixes...)
-	routes.UseMiddleware(inKazooShape, s.authorize)
-	s.edits = newDocument(config.Components.Schemas, slices.Concat([]string{outbox.HookRecords, outbox.HookAll}, cfg.Hooks))
+	routes.UseMiddleware(inKazooShape, s.bounded, s.authorize)
+	names := []string{outbox.HookRecords, outbox.HookAll}
+	for _, hook := range cfg.Hooks {
+		names = append(names, hook.Name)
+	}
+	slices.Sort(names)
+	s.edits = newDocument(config.Components.Schemas, slices.Compact(names))
 	s.registerWebhooks(routes)
 	s.registerAttempts(routes)
+	s.registerEvents(routes)
+	s.registerReplays(routes)
+	s.registerTest(routes)
 	s.registerSecrets(routes)
 	s.registerTokens(routes)
 	if err := serveOpenAPI(mux, config.OpenAPI); err != nil {

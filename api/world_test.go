@@ -56,7 +56,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 
 func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) string {
 	t.Helper()
-	cfg := Config{Store: w.store, Courier: w.courier, AdminToken: adminToken, Hooks: []string{"channel_create", "channel_destroy", "notifications", "object"},
+	cfg := Config{Store: w.store, Courier: w.courier, AdminToken: adminToken, Hooks: []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
 		Schemas: []string{"dids", "users"}, Version: "test"}
 	for _, f := range change {
 		f(&cfg)

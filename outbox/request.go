@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -148,10 +147,7 @@ func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
 // Requests lists an endpoint's requests with smaller ids than before, the
 // newest first; 0 begins with the newest.
 func (s *Store) Requests(ctx context.Context, endpoint, before int64, limit int) ([]Request, error) {
-	if before == 0 {
-		before = math.MaxInt64
-	}
-	rows, err := s.pool.Query(ctx, requestsSQL, endpoint, before, limit)
+	rows, err := s.pool.Query(ctx, requestsSQL, endpoint, orNewest(before), limit)
 	var list []Request
 	if err == nil {
 		list, err = pgx.CollectRows(rows, scanRequest)

@@ -187,10 +187,13 @@ func serve(ctx context.Context, address string, handler http.Handler, log *zap.L
 }
 
 // eventHooks are the events that a webhook may ask for.
-func eventHooks() []string {
-	return []string{
+func eventHooks() (hooks []api.Hook) {
+	for _, name := range []string{
 		"inboundMessage", "outboundMessage", "InboundCall", "HangupCall", "ringAttempt", "ExtensionAnswered", "inboundCallCompleted",
 		"voicemailHangup", "outboundCall", "queueEntered", "channel_create", "channel_answer", "channel_bridge", "channel_destroy",
 		"parking", "notifications", "object",
+	} {
+		hooks = append(hooks, api.Hook{Name: name})
 	}
+	return hooks
 }

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"walhook/outbox"
+)
+
+// event is an event of a webhook and how it stands.
+type event struct {
+	EventID     string    `json:"event_id" doc:"the header webhook-id"`
+	Schema      string    `json:"schema"`
+	Type        string    `json:"type"`
+	State       string    `json:"state" enum:"delivered,waiting,retry,dead,held,replayed" doc:"held: nothing is sent to the webhook now; replayed: a newer entry with the same id says how it stands"`
+	CommittedAt time.Time `json:"committed_at"`
+	Bytes       int       `json:"bytes" doc:"of its body before it is formatted"`
+	Replayed    bool      `json:"replayed,omitempty" doc:"sent again because somebody asked for it"`
+	Attempts    int       `json:"attempts"`
+	Reason      string    `json:"reason,omitempty" doc:"of the last attempt"`
+	NextAt      time.Time `json:"next_at,omitzero" doc:"of the next attempt"`
+}
+
+// deadLetter is an event that was given up.
+type deadLetter struct {
+	WebhookID   string    `json:"webhook_id"`
+	EventID     string    `json:"event_id" doc:"the header webhook-id; replay takes it"`
+	Schema      string    `json:"schema"`
+	Type        string    `json:"type"`
+	CommittedAt time.Time `json:"committed_at"`
+	DiedAt      time.Time `json:"died_at"`
+	Attempts    int       `json:"attempts"`
+	Reason      string    `json:"reason"`
+	Bytes       int64     `json:"bytes" doc:"of its body; one that is too_large is not kept and cannot be sent again"`
+}
+
+func (s *subscriptions) registerEvents(routes huma.API) {
+	const path = "/accounts/{account_id}/webhooks"
+	huma.Register(routes, operation("list-events", http.MethodGet, path+"/{webhook_id}/events", "List the events of a webhook",
+		"With their state, the newest first, as far back as they are kept."), handled(s, s.listEvents))
+	huma.Register(routes, operation("list-dead-letters", http.MethodGet, path+"/dead", "List dead letters",
+		"Events that were given up, of all webhooks of the account, the newest event first."), handled(s, s.listDeadLetters))
+}
+
+func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*pageAnswer[event], error) {
+	w, err := s.webhook(ctx, &in.WebhookInput)
+	if err != nil {
+		return nil, err
+	}
+	before, err := startKey[int64](in.StartKey)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.cfg.Store.ToldEvents(ctx, w.Endpoint, before, in.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, in.PageSize, shownEvent, func(e *outbox.ToldEvent) any { return e.ID }), nil
+}
+
+func shownEvent(e *outbox.ToldEvent) event {
+	return event{
+		EventID: e.WebhookID, Schema: e.Schema, Type: e.Type, State: e.State, CommittedAt: e.CommittedAt.UTC(),
+		Bytes: e.Size, Replayed: e.Replayed, Attempts: e.Attempts, Reason: e.Reason, NextAt: utc(e.NextAt),
+	}
+}
+
+func (s *subscriptions) listDeadLetters(ctx context.Context, in *accountListInput) (*pageAnswer[deadLetter], error) {
+	before, err := startKey[int64](in.StartKey)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.cfg.Store.DeadLetters(ctx, in.AccountID, before, in.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, in.PageSize, shownDeadLetter, func(d *outbox.DeadLetter) any { return d.EventID }), nil
+}
+
+func shownDeadLetter(d *outbox.DeadLetter) deadLetter {
+	return deadLetter{
+		WebhookID: d.Webhook, EventID: d.WebhookID, Schema: d.Schema, Type: d.Type, CommittedAt: d.CommittedAt.UTC(),
+		DiedAt: d.DiedAt.UTC(), Attempts: d.Attempts, Reason: d.Reason, Bytes: d.Size,
+	}
+}

@@ -1,0 +1,145 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// replayFields say which events to send again.
+type replayFields struct {
+	Since    *time.Time `json:"since,omitempty" doc:"all that were committed from then on" example:"2026-03-09T00:00:00Z"`
+	EventIDs *[]string  `json:"event_ids,omitempty" minItems:"1" maxItems:"1000" nullable:"false" doc:"those with these ids (the header webhook-id)"`
+	Rate     *float64   `json:"rate,omitempty" exclusiveMinimum:"0" maximum:"10000" default:"100" doc:"most events a second"`
+	DryRun   *bool      `json:"dry_run,omitempty" default:"false" doc:"only count them"`
+}
+
+// replay is a request to send events again and how far it is.
+type replay struct {
+	ID       int64     `json:"id,omitempty" doc:"absent for a dry run"`
+	Since    time.Time `json:"since,omitzero"`
+	EventIDs []string  `json:"event_ids,omitempty"`
+	Rate     float64   `json:"rate"`
+	Total    int64     `json:"total" doc:"how many there were to send, of the first 100000 that were looked at"`
+	Sent     int64     `json:"sent" doc:"how many have been put on their way"`
+	State    string    `json:"state" enum:"counted,running,done,ended"`
+	Reason   string    `json:"reason,omitempty" doc:"why it ended before its end"`
+	AskedAt  time.Time `json:"asked_at,omitzero"`
+	DoneAt   time.Time `json:"done_at,omitzero"`
+}
+
+type replayInput struct {
+	WebhookInput
+	RawBody []byte
+}
+
+const defaultReplayRate = 100
+
+func (s *subscriptions) registerReplays(routes huma.API) {
+	const path = "/accounts/{account_id}/webhooks/{webhook_id}/replay"
+	s.replays = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[replayFields]())
+	huma.Register(routes, withBody(operation("replay", http.MethodPost, path, "Send events again",
+		"Those that were delivered or given up; what is still to be delivered is not sent twice. They keep their ids. It goes on in the background."),
+		s.replays, http.StatusAccepted), handled(s, s.replay))
+	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List what was asked to be sent again",
+		"The newest first, and how far each is."), handled(s, s.listReplays))
+}
+
+func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[replay], error) {
+	w, err := s.webhook(ctx, &in.WebhookInput)
+	if err != nil {
+		return nil, err
+	}
+	wrong := faults{}
+	sent := s.edits.read(in.RawBody, s.replays, wrong)
+	asked, dry, err := replayOf(sent, wrong)
+	if err != nil {
+		return nil, err
+	}
+	asked.Endpoint = w.Endpoint
+	if dry {
+		asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked)
+	} else {
+		asked, err = s.cfg.Store.CreateRequest(ctx, asked)
+	}
+	if errors.Is(err, outbox.ErrNothingToSendTo) {
+		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !dry {
+		s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.Time("since", asked.Since), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
+	}
+	return answerOf(shownReplay(&asked), sent.warnings), nil
+}
+
+// replayOf is what a body asks for.
+func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err error) {
+	if err := wrong.err(); err != nil {
+		return asked, false, err
+	}
+	var in replayFields
+	if err := sent.into(&in); err != nil {
+		return asked, false, err
+	}
+	asked.Rate = defaultReplayRate
+	set(&asked.Rate, in.Rate)
+	set(&asked.Since, in.Since)
+	set(&asked.WebhookIDs, in.EventIDs)
+	set(&dry, in.DryRun)
+	if (in.Since == nil) == (in.EventIDs == nil) {
+		wrong.add("since", kindRequired, "want either since or event_ids")
+	}
+	if in.Since != nil && (in.Since.Year() < 1970 || in.Since.Year() > 9999) {
+		wrong.add("since", kindInvalid, "want a time such as 2026-03-09T00:00:00Z")
+	}
+	for _, id := range asked.WebhookIDs {
+		if !isID(id, maxEventID) {
+			wrong.add("event_ids", kindInvalid, "want ids such as evt_0000000001A2B3C4_7")
+		}
+	}
+	return asked, dry, wrong.err()
+}
+
+// maxEventID is more than any id has.
+const maxEventID = 128
+
+func (s *subscriptions) listReplays(ctx context.Context, in *webhookListInput) (*pageAnswer[replay], error) {
+	w, err := s.webhook(ctx, &in.WebhookInput)
+	if err != nil {
+		return nil, err
+	}
+	before, err := startKey[int64](in.StartKey)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.cfg.Store.Requests(ctx, w.Endpoint, before, in.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, in.PageSize, shownReplay, func(r *outbox.Request) any { return r.ID }), nil
+}
+
+func shownReplay(r *outbox.Request) replay {
+	shown := replay{
+		ID: r.ID, Since: utc(r.Since), EventIDs: r.WebhookIDs, Rate: r.Rate, Total: r.Total, Sent: r.Sent,
+		State: "running", Reason: r.Reason, AskedAt: utc(r.AskedAt), DoneAt: utc(r.DoneAt),
+	}
+	switch {
+	case r.ID == 0:
+		shown.State = "counted"
+	case r.Reason != "":
+		shown.State = "ended"
+	case !r.DoneAt.IsZero():
+		shown.State = "done"
+	}
+	return shown
+}

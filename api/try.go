@@ -1,0 +1,130 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"walhook/outbox"
+)
+
+// tried is what a test event came to.
+type tried struct {
+	EventID    string  `json:"event_id" doc:"the header webhook-id"`
+	DurationMS float64 `json:"duration_ms"`
+	Status     int     `json:"status" doc:"of HTTP; 0 when there was no answer"`
+	Outcome    string  `json:"outcome" enum:"delivered,retry,pause,disable,held" doc:"what would become of an event; a test changes nothing and is not repeated. held is a fault of the sending side"`
+	Reason     string  `json:"reason"`
+	Detail     string  `json:"detail,omitempty" doc:"for people: what the receiver answered, or what went wrong"`
+}
+
+func (s *subscriptions) registerTest(routes huma.API) {
+	huma.Register(routes, slow(operation("test-webhook", http.MethodPost, "/accounts/{account_id}/webhooks/{webhook_id}/test", "Send a test event now",
+		"One signed request to the webhook's URL, as its settings have it, also while it is disabled. The answer says what came of it.")), handled(s, s.test))
+}
+
+func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tried], error) {
+	w, err := s.webhook(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	endpoint, err := s.cfg.Store.Endpoint(ctx, w.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if endpoint.URL == "" {
+		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
+	}
+	if !s.testing.may(in.AccountID) {
+		return nil, fail(http.StatusTooManyRequests, "too many tests: wait a little")
+	}
+	e, err := s.testEvent(&w)
+	if err != nil {
+		return nil, err
+	}
+	made := s.cfg.Courier.Try(ctx, endpoint, e)
+	s.audit(ctx, "webhook tested", &w, zap.Int("status", made.Status), zap.String("outcome", made.Outcome), zap.String("reason", made.Reason))
+	return answerOf(tried{
+		EventID: e.WebhookID, DurationMS: float64(made.Duration.Microseconds()) / 1000, Status: made.Status,
+		Outcome: made.Outcome, Reason: made.Reason, Detail: made.Detail,
+	}), nil
+}
+
+// gregorianEpoch is the Unix epoch in seconds of the Gregorian calendar, which
+// Kazoo's events count in.
+const gregorianEpoch = 62167219200
+
+// testEvent is an event in the form that the webhook's own have: an envelope for
+// the record feed, fields for the others.
+func (s *subscriptions) testEvent(w *outbox.Webhook) (outbox.Event, error) {
+	now := time.Now()
+	e := outbox.Event{
+		Endpoint: w.Endpoint, Record: "test/" + w.Account, WebhookID: "test_" + rand.Text(),
+		Schema: "test", Type: "test", CommittedAt: now,
+	}
+	id, err := json.Marshal(w.ID)
+	if err != nil {
+		return e, fmt.Errorf("write a test event: %w", err)
+	}
+	account, err := json.Marshal(w.Account)
+	if err != nil {
+		return e, fmt.Errorf("write a test event: %w", err)
+	}
+	if w.Hook != outbox.HookRecords {
+		e.Format = s.formatOf(w.Hook)
+		e.Body = fmt.Appendf(nil, `{"hook_event":"test","timestamp":%d,"account_id":%s,"webhook_id":%s}`, now.Unix()+gregorianEpoch, account, id)
+		return e, nil
+	}
+	data, err := json.Marshal(fmt.Sprintf(`{"webhook_id":%s,"account_id":%s}`, id, account))
+	if err != nil {
+		return e, fmt.Errorf("write a test event: %w", err)
+	}
+	e.Body = fmt.Appendf(nil, `{"type":"test","schema":"test","data":%s}`, data)
+	return e, nil
+}
+
+// formatOf is the format of a hook's events where the webhook says nothing.
+func (s *subscriptions) formatOf(hook string) string {
+	for _, h := range s.cfg.Hooks {
+		if h.Name == hook && h.Format != "" {
+			return h.Format
+		}
+	}
+	return "json"
+}
+
+// testLimit bounds how often an account tests: each is a request to a stranger.
+type testLimit struct {
+	mu       sync.Mutex
+	accounts map[string]*rate.Limiter
+}
+
+const (
+	testBurst    = 10
+	testEvery    = 3 * time.Second
+	testRemember = 10_000
+)
+
+func newTestLimit() *testLimit { return &testLimit{accounts: map[string]*rate.Limiter{}} }
+
+func (t *testLimit) may(account string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	limit := t.accounts[account]
+	if limit == nil {
+		if len(t.accounts) >= testRemember {
+			clear(t.accounts)
+		}
+		limit = rate.NewLimiter(rate.Every(testEvery), testBurst)
+		t.accounts[account] = limit
+	}
+	return limit.Allow()
+}
