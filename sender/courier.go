@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"golang.org/x/net/idna"
@@ -63,10 +64,8 @@ func (c *Courier) CheckHost(ctx context.Context, address string) error {
 		return ErrUnresolved
 	}
 	guard := egressGuard{allow: c.courier.config.AllowCIDR}
-	for _, a := range addresses {
-		if guard.allowed(a) {
-			return nil
-		}
+	if slices.ContainsFunc(addresses, guard.allowed) {
+		return nil
 	}
 	return &BlockedAddressError{Address: addresses[0].Unmap().String()}
 }
