@@ -3,9 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"time"
-
-	"github.com/prometheus/procfs"
 )
 
 // Cost is what deliveries cost. What the system cannot tell is 0: of other
@@ -94,60 +91,3 @@ func (b *bench) cost(ctx context.Context, walhook *child, l life, since meter, d
 		WAL:          float64(now.wal-since.wal) / float64(deliveries),
 	}, nil
 }
-
-// usage is the CPU time that has been used by a moment, in seconds.
-type usage struct {
-	at                time.Time
-	walhook, postgres float64
-}
-
-func (w *world) usage() usage {
-	return usage{at: time.Now(), walhook: treeCPU(w.walhook.pid()), postgres: treeCPU(w.b.cluster.PID())}
-}
-
-// cores are the seconds of CPU a second that were used since.
-func (u usage) cores(since usage) (walhook, postgres float64) {
-	seconds := u.at.Sub(since.at).Seconds()
-	return (u.walhook - since.walhook) / seconds, (u.postgres - since.postgres) / seconds
-}
-
-// userHZ is the unit of CPU time in /proc (proc_pid_stat(5)): fixed on all
-// architectures that Go runs on.
-const userHZ = 100
-
-// treeCPU is what a process, its children and those that it has outlived have
-// used; 0 where the system does not tell.
-func treeCPU(root int) float64 {
-	processes, err := procfs.AllProcs()
-	if err != nil {
-		return 0
-	}
-	var ticks int
-	for _, p := range processes {
-		stat, err := p.Stat()
-		if err != nil {
-			continue // it has just ended: its parent has its time
-		}
-		switch root {
-		case p.PID:
-			ticks += int(stat.UTime) + int(stat.STime) + stat.CUTime + stat.CSTime
-		case stat.PPID:
-			ticks += int(stat.UTime) + int(stat.STime)
-		}
-	}
-	return float64(ticks) / userHZ
-}
-
-// memoryOf is what a running process has resident, and has had at most, in
-// bytes; zero where the system does not tell. rusage is of no use here: a
-// child's begins with its parent's.
-func memoryOf(pid int) (status procfs.ProcStatus) {
-	process, err := procfs.NewProc(pid)
-	if err != nil {
-		return status
-	}
-	status, _ = process.NewStatus() // a process that has just ended has none
-	return status
-}
-
-func mebibytes(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

@@ -18,6 +18,7 @@ type Throughput struct {
 	Steady       Spread     `json:"steady_deliveries_per_second"`
 	FirstSeconds Spread     `json:"first_2xx_after_seconds"`
 	Cost         CostSpread `json:"cost"`
+	Cores        Cores      `json:"cores"`
 
 	// The ceilings, measured in the same repetition.
 	PlainPosts   Spread  `json:"plain_posts_per_second"`
@@ -71,6 +72,7 @@ func (b *bench) throughput(ctx context.Context, name string, commit commitFunc) 
 	result.Steady = spreadOf(runs, func(r r) float64 { return r.steady })
 	result.FirstSeconds = spreadOf(runs, func(r r) float64 { return r.first })
 	result.Cost = costSpread(runs, func(r r) Cost { return r.cost })
+	result.Cores = coresSpread(runs, func(r r) usage { return r.cores })
 	result.PlainPosts = spreadOf(runs, func(r r) float64 { return r.posts })
 	result.ShareOfPosts = spreadOf(runs, func(r r) float64 { return r.total / r.posts })
 	result.Decoded = spreadOf(runs, func(r r) float64 { return r.decoded })

@@ -18,9 +18,8 @@ type Idle struct {
 
 // Resting is what is used while nothing happens.
 type Resting struct {
-	RSS           Spread `json:"walhook_rss_mib"`
-	Cores         Spread `json:"walhook_cores"`
-	PostgresCores Spread `json:"postgres_cores"`
+	RSS   Spread `json:"walhook_rss_mib"`
+	Cores Cores  `json:"cores"`
 }
 
 type idleRun struct {
@@ -28,7 +27,10 @@ type idleRun struct {
 	tally              Tally
 }
 
-type rest struct{ rss, walhook, postgres float64 }
+type rest struct {
+	rss   float64
+	cores usage
+}
 
 func (b *bench) idle(ctx context.Context) error {
 	result := &Idle{Endpoints: b.options.IdleEndpoints, Seconds: b.options.IdleLength.Seconds()}
@@ -44,9 +46,8 @@ func (b *bench) idle(ctx context.Context) error {
 	}
 	resting := func(of func(idleRun) rest) Resting {
 		return Resting{
-			RSS:           spreadOf(runs, func(r idleRun) float64 { return of(r).rss }),
-			Cores:         spreadOf(runs, func(r idleRun) float64 { return of(r).walhook }),
-			PostgresCores: spreadOf(runs, func(r idleRun) float64 { return of(r).postgres }),
+			RSS:   spreadOf(runs, func(r idleRun) float64 { return of(r).rss }),
+			Cores: coresSpread(runs, func(r idleRun) usage { return of(r).cores }),
 		}
 	}
 	result.Started = resting(func(r idleRun) rest { return r.started })
@@ -94,8 +95,7 @@ func (w *world) watch(ctx context.Context, length time.Duration) (r rest, err er
 	if err := w.pass(ctx, length); err != nil {
 		return r, err
 	}
-	after := w.usage()
-	r.walhook, r.postgres = after.cores(before)
+	r.cores = w.usage().cores(before)
 	r.rss = mebibytes(memoryOf(w.walhook.pid()).VmRSS)
 	return r, nil
 }

@@ -26,10 +26,7 @@ type Latency struct {
 	// Late is how long after that it was begun: what the load generator owes.
 	Late Quantiles `json:"begun_late_ms"`
 
-	// Cores are seconds of CPU a second. PostgreSQL's include the carrier's
-	// own transactions.
-	WalhookCores  Spread `json:"walhook_cores"`
-	PostgresCores Spread `json:"postgres_cores"`
+	Cores Cores `json:"cores"`
 
 	Tallies []Tally `json:"tallies"`
 }
@@ -63,7 +60,7 @@ func quantile(sorted []time.Duration, share float64) float64 {
 type latencyRun struct {
 	commit, due, late []time.Duration
 	rate              float64 // committed a second
-	walhook, postgres float64 // cores
+	cores             usage
 	tally             Tally
 }
 
@@ -79,12 +76,11 @@ func (b *bench) latency(ctx context.Context) error {
 	for i, rate := range b.options.Rates {
 		l := Latency{
 			Rate: rate, Seconds: b.options.Length.Seconds(), Accounts: b.options.Accounts, Transactions: len(runs[i][0].late),
-			Committed:     spreadOf(runs[i], func(r latencyRun) float64 { return r.rate }),
-			Commit:        quantiles(runs[i], func(r latencyRun) []time.Duration { return r.commit }),
-			Due:           quantiles(runs[i], func(r latencyRun) []time.Duration { return r.due }),
-			Late:          quantiles(runs[i], func(r latencyRun) []time.Duration { return r.late }),
-			WalhookCores:  spreadOf(runs[i], func(r latencyRun) float64 { return r.walhook }),
-			PostgresCores: spreadOf(runs[i], func(r latencyRun) float64 { return r.postgres }),
+			Committed: spreadOf(runs[i], func(r latencyRun) float64 { return r.rate }),
+			Commit:    quantiles(runs[i], func(r latencyRun) []time.Duration { return r.commit }),
+			Due:       quantiles(runs[i], func(r latencyRun) []time.Duration { return r.due }),
+			Late:      quantiles(runs[i], func(r latencyRun) []time.Duration { return r.late }),
+			Cores:     coresSpread(runs[i], func(r latencyRun) usage { return r.cores }),
 		}
 		for _, r := range runs[i] {
 			l.Tallies = append(l.Tallies, r.tally)
@@ -177,7 +173,7 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 		slices.Sort(times)
 	}
 	run.rate = float64(len(p.due)) / p.took.Seconds()
-	run.walhook, run.postgres = p.after.cores(p.before)
+	run.cores = p.after.cores(p.before)
 	return run, nil
 }
 

@@ -11,6 +11,7 @@ type moved struct {
 	steady float64 // the same from the first 2xx
 	first  float64 // seconds from the start to the first 2xx
 	cost   Cost    // of the process's whole life
+	cores  usage   // from its start to the last 2xx
 	tally  Tally
 }
 
@@ -25,12 +26,14 @@ func (w *world) move(ctx context.Context, records int, args ...string) (m moved,
 	if _, err := w.expect(ctx, records, true); err != nil {
 		return m, err
 	}
+	began := w.usage()
 	if err := w.run(args...); err != nil {
 		return m, err
 	}
 	if err := w.delivered(ctx, n, nil); err != nil {
 		return m, err
 	}
+	m.cores = w.usage().cores(began)
 	walhook := w.walhook
 	life, err := w.life(ctx)
 	if err != nil {

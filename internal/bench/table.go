@@ -28,6 +28,13 @@ func (r *Throughput) write(t *table, what string) {
 		t.row("decode-only's share of it", r.ShareOfRecv.text())
 	}
 	r.Cost.write(t)
+	r.Cores.write(t, "cores")
+}
+
+func (c Cores) write(t *table, when string) {
+	t.row(when+", walhook", c.Walhook.text())
+	t.row(when+", PostgreSQL", c.Postgres.text())
+	t.row(when+", other processes than the benchmark's", c.Others.text())
 }
 
 func (c CostSpread) write(t *table) {
@@ -45,8 +52,7 @@ func (l Latency) write(t *table) {
 	l.Due.write(t, "due to 2xx")
 	l.Late.write(t, "begun late")
 	t.row("committed/s", l.Committed.text())
-	t.row("cores: walhook", l.WalhookCores.text())
-	t.row("cores: PostgreSQL", l.PostgresCores.text())
+	l.Cores.write(t, "cores")
 }
 
 func (q Quantiles) write(t *table, what string) {
@@ -62,6 +68,7 @@ func (r *Trouble) write(t *table) {
 	r.Trouble.write(t, "in trouble: commit to 2xx")
 	t.row("p99 in trouble to p99 calm", r.Ratio.text())
 	t.row("most requests in flight", r.Hung.text())
+	r.Cores.write(t, "in trouble: cores")
 	t.row("peak resident memory, MiB", r.PeakRSS.text())
 }
 
@@ -80,8 +87,7 @@ func (i *Idle) write(t *table) {
 
 func (r Resting) write(t *table, when string) {
 	t.row(when+": resident memory, MiB", r.RSS.text())
-	t.row(when+": cores, walhook", r.Cores.text())
-	t.row(when+": cores, PostgreSQL", r.PostgresCores.text())
+	r.Cores.write(t, when+": cores")
 }
 
 func (m *Memory) write(t *table) {

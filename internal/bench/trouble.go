@@ -26,6 +26,7 @@ type Trouble struct {
 	// Hung is the most requests that hung at once.
 	Hung    Spread  `json:"peak_requests_in_flight"`
 	PeakRSS Spread  `json:"walhook_peak_rss_mib"`
+	Cores   Cores   `json:"cores"`   // in trouble
 	Tallies []Tally `json:"tallies"` // calm, of all records, and in trouble, of the healthy ones
 }
 
@@ -56,6 +57,7 @@ func (b *bench) trouble(ctx context.Context) error {
 		return quantile(r.trouble.commit, .99) / quantile(r.calm.commit, .99)
 	})
 	t.Hung = spreadOf(runs, func(r troubleRun) float64 { return float64(r.trouble.tally.PeakInFlight) })
+	t.Cores = coresSpread(runs, func(r troubleRun) usage { return r.trouble.cores })
 	t.PeakRSS = spreadOf(runs, func(r troubleRun) float64 { return r.peak })
 	b.report.Trouble = t
 	return nil
