@@ -16,10 +16,12 @@ type Waiting struct {
 	// Figures from the first 2xx to the last.
 	PerSecond Spread `json:"deliveries_per_second"`
 	CPU       Spread `json:"cpu_seconds_per_1000"` // of walhook and PostgreSQL
-	// The first tenth, while the most are waiting, and the last.
-	FirstTenth Spread  `json:"first_tenth_cpu_seconds_per_1000"`
-	LastTenth  Spread  `json:"last_tenth_cpu_seconds_per_1000"`
-	Tallies    []Tally `json:"tallies"`
+	// The second tenth, while the most are waiting, and the ninth. In the first
+	// connections are made, and what the last one needs was read before; 0 where
+	// a run was too short to tell.
+	SecondTenth Spread  `json:"second_tenth_cpu_seconds_per_1000"`
+	NinthTenth  Spread  `json:"ninth_tenth_cpu_seconds_per_1000"`
+	Tallies     []Tally `json:"tallies"`
 }
 
 // mark is how far a delivery was at a moment.
@@ -45,6 +47,14 @@ type waitingRun struct {
 
 func (r waitingRun) whole() (from, to mark) { return r.marks[0], r.marks[len(r.marks)-1] }
 
+// tenth is the seconds of CPU per 1,000 deliveries of the n-th tenth, from 1.
+func (r waitingRun) tenth(n int) float64 {
+	if len(r.marks) != 11 {
+		return 0
+	}
+	return r.marks[n].cpu(r.marks[n-1])
+}
+
 // waitingRounds is how often a small number is taken in a repetition: a short
 // run says little.
 func waitingRounds(events int) int { return min(max(100_000/events, 1), 5) }
@@ -64,10 +74,8 @@ func (b *bench) waiting(ctx context.Context) error {
 			Events:     events,
 			PerSecond:  spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.rate(from) }),
 			CPU:        spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.cpu(from) }),
-			FirstTenth: spreadOf(runs, func(r waitingRun) float64 { return r.marks[1].cpu(r.marks[0]) }),
-			LastTenth: spreadOf(runs, func(r waitingRun) float64 {
-				return r.marks[len(r.marks)-1].cpu(r.marks[len(r.marks)-2])
-			}),
+			SecondTenth: spreadOf(runs, func(r waitingRun) float64 { return r.tenth(2) }),
+			NinthTenth:  spreadOf(runs, func(r waitingRun) float64 { return r.tenth(9) }),
 		}
 		for _, r := range runs {
 			result.Tallies = append(result.Tallies, r.tally)
@@ -111,7 +119,7 @@ func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err er
 	if err != nil {
 		return run, err
 	}
-	if len(run.marks) < 3 {
+	if len(run.marks) < 2 {
 		return run, fmt.Errorf("%d events are too few to tell anything of", events)
 	}
 	if run.tally, err = w.tally(ctx, events); err != nil {
