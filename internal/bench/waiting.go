@@ -71,9 +71,9 @@ func (b *bench) waiting(ctx context.Context) error {
 			runs = append(runs, more...)
 		}
 		result := Waiting{
-			Events:     events,
-			PerSecond:  spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.rate(from) }),
-			CPU:        spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.cpu(from) }),
+			Events:      events,
+			PerSecond:   spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.rate(from) }),
+			CPU:         spreadOf(runs, func(r waitingRun) float64 { from, to := r.whole(); return to.cpu(from) }),
 			SecondTenth: spreadOf(runs, func(r waitingRun) float64 { return r.tenth(2) }),
 			NinthTenth:  spreadOf(runs, func(r waitingRun) float64 { return r.tenth(9) }),
 		}
