@@ -81,6 +81,7 @@ func newBenchCommand() *cobra.Command {
 	flags.IntVar(&o.FanOutDeliveries, "fan-out-deliveries", o.FanOutDeliveries, "deliveries of fan-out")
 	flags.IntVar(&o.IdleEndpoints, "idle-endpoints", o.IdleEndpoints, "endpoints of idle")
 	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "how long idle watches")
+	flags.DurationVar(&o.IdleSettle, "idle-settle", o.IdleSettle, "how long idle lets walhook rest before it watches once more")
 	flags.IntVar(&o.MemoryChanges, "memory-changes", o.MemoryChanges, "single-row transactions of memory")
 	flags.IntVar(&o.MemoryRows, "memory-rows", o.MemoryRows, "rows of memory's one transaction")
 	flags.IntSliceVar(&o.Waiting, "waiting", o.Waiting, "events in the outbox of waiting, comma separated")

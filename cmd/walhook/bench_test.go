@@ -38,7 +38,7 @@ func TestBench_ReportsEveryMeasureWithNothingPrepared(t *testing.T) {
 func TestBench_ReportsTheLongMeasuresThatAreNamed(t *testing.T) {
 	t.Parallel()
 	long := []string{"idle", "memory", "waiting", "aged"}
-	runTinyBench(t, long, append(long, "--idle-endpoints", "100", "--idle-length", "300ms", "--memory-changes", "300",
+	runTinyBench(t, long, append(long, "--idle-endpoints", "100", "--idle-length", "300ms", "--idle-settle", "100ms", "--memory-changes", "300",
 		"--memory-rows", "400", "--waiting", "1000", "--age", "500", "--changes", "300", "--accounts", "20")...)
 }
 

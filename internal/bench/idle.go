@@ -9,11 +9,14 @@ import (
 type Idle struct {
 	Endpoints int     `json:"endpoints"`
 	Seconds   float64 `json:"seconds"` // that each was watched
-	// Started is a walhook that has sent nothing yet, Delivered one that has
-	// sent something to each endpoint.
-	Started   Resting `json:"started"`
-	Delivered Resting `json:"delivered"`
-	Tallies   []Tally `json:"tallies"`
+	// Started is a walhook that has sent nothing yet, to endpoints that have just
+	// been made; Delivered one that has just sent something to each; Rested the
+	// same after SettleSeconds without anything to do.
+	Started       Resting `json:"started"`
+	Delivered     Resting `json:"delivered"`
+	Rested        Resting `json:"rested"`
+	SettleSeconds float64 `json:"settle_seconds"`
+	Tallies       []Tally `json:"tallies"`
 }
 
 // Resting is what is used while nothing happens.
@@ -23,8 +26,8 @@ type Resting struct {
 }
 
 type idleRun struct {
-	started, delivered rest
-	tally              Tally
+	started, delivered, rested rest
+	tally                      Tally
 }
 
 type rest struct {
@@ -33,7 +36,7 @@ type rest struct {
 }
 
 func (b *bench) idle(ctx context.Context) error {
-	result := &Idle{Endpoints: b.options.IdleEndpoints, Seconds: b.options.IdleLength.Seconds()}
+	result := &Idle{Endpoints: b.options.IdleEndpoints, Seconds: b.options.IdleLength.Seconds(), SettleSeconds: b.options.IdleSettle.Seconds()}
 	var runs []idleRun
 	for i := range b.options.Repetitions {
 		b.step("idle: %d endpoints, %d of %d", b.options.IdleEndpoints, i+1, b.options.Repetitions)
@@ -52,6 +55,7 @@ func (b *bench) idle(ctx context.Context) error {
 	}
 	result.Started = resting(func(r idleRun) rest { return r.started })
 	result.Delivered = resting(func(r idleRun) rest { return r.delivered })
+	result.Rested = resting(func(r idleRun) rest { return r.rested })
 	b.report.Idle = result
 	return nil
 }
@@ -82,7 +86,13 @@ func (b *bench) idleRun(ctx context.Context) (run idleRun, err error) {
 	if run.tally, err = w.tally(ctx, n); err != nil {
 		return run, err
 	}
-	run.delivered, err = w.watch(ctx, b.options.IdleLength)
+	if run.delivered, err = w.watch(ctx, b.options.IdleLength); err != nil {
+		return run, err
+	}
+	if err := w.pass(ctx, b.options.IdleSettle); err != nil {
+		return run, err
+	}
+	run.rested, err = w.watch(ctx, b.options.IdleLength)
 	return run, err
 }
 

@@ -37,6 +37,7 @@ type Options struct {
 
 	IdleEndpoints int
 	IdleLength    time.Duration // watched
+	IdleSettle    time.Duration // until walhook is watched once more
 	MemoryChanges int           // single-row transactions
 	MemoryRows    int           // of one transaction
 	Waiting       []int         // events in the outbox
@@ -55,7 +56,7 @@ func Defaults() Options {
 		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
 		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
 		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
-		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, MemoryChanges: 200_000, MemoryRows: 2_000_000,
+		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, IdleSettle: 6 * time.Minute, MemoryChanges: 200_000, MemoryRows: 2_000_000,
 		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
 	}
 }
@@ -81,7 +82,7 @@ func (o Options) Validate() error {
 			faults = append(faults, fmt.Errorf("rate %g: want 1 to 100000 a second", rate))
 		}
 	}
-	for _, length := range []time.Duration{o.Length, o.TroubleLength, o.IdleLength} {
+	for _, length := range []time.Duration{o.Length, o.TroubleLength, o.IdleLength, o.IdleSettle} {
 		if length < 100*time.Millisecond || length > time.Hour {
 			faults = append(faults, fmt.Errorf("length %s: want 100ms to 1h", length))
 		}

@@ -83,6 +83,7 @@ func (i *Idle) write(t *table) {
 	t.title("idle: %d endpoints, watched for %g s", i.Endpoints, i.Seconds)
 	i.Started.write(t, "nothing sent yet")
 	i.Delivered.write(t, "something sent to each")
+	i.Rested.write(t, fmt.Sprintf("%g s later", i.SettleSeconds))
 }
 
 func (r Resting) write(t *table, when string) {
