@@ -155,7 +155,7 @@ func TestIsolation_ADeadEndpointCostsNothing(t *testing.T) {
 	eventually(t, 5*time.Minute, func() bool { return one(events) >= size.waiting })
 	// The breaker must stay open for as long as we look; its second time is long
 	// enough for what led to it to be written down first.
-	const open = `SELECT count(*) FROM walhook.lane WHERE open AND opens > 1 AND open_until > clock_timestamp() + '5s'::interval`
+	const open = `SELECT count(*) FROM walhook.lane WHERE open AND opens > 1 AND open_until > clock_timestamp() + '10s'::interval`
 	const attempts = `SELECT count(*) FROM walhook.attempt WHERE outcome <> 'delivered'`
 	eventually(t, 2*time.Minute, func() bool { return one(open) == 1 })
 	linger(t.Context(), 4*time.Second) // lanes and tails are written every three
