@@ -18,7 +18,7 @@ const reportSQL = `
 		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::float8,
 		CASE WHEN current_setting('max_slot_wal_keep_size') LIKE '-%' THEN -1
 			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8,
-		r.flush_lag
+		r.flush_lag, clock_timestamp()
 	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
 	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid`
 
@@ -38,6 +38,7 @@ type SlotReport struct {
 	Active    bool        // somebody reads it
 	Confirmed schemas.LSN // what its reader has confirmed; 0 where it does not exist
 	WALEnd    schemas.LSN // the end of the source's log
+	At        time.Time   // when that was, by the source's clock
 	Retained  float64     // bytes of the log that are kept for it
 	Limit     float64     // bytes that are kept at most; +Inf for no limit
 	// FlushLag is how long its reader took to confirm what it last did; 0 where
@@ -59,7 +60,7 @@ func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
 func (r *catalogReader) report(ctx context.Context, slot string) (s SlotReport, err error) {
 	var confirmed, end string
 	var lag *time.Duration
-	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag)
+	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At)
 	if err != nil {
 		return s, fmt.Errorf("look at slot %s: %w", slot, err)
 	}

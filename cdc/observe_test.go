@@ -78,3 +78,28 @@ func TestMetrics_OfAStandbyAreOfTheSameSlotAndNotOfItself(t *testing.T) {
 			standby.metrics.lagBytes() == standby.metrics.lagBytes() && standby.metrics.lagBytes() < 1<<20
 	})
 }
+
+// On a source where nothing is written the log ends where everything is stored.
+func TestWatch_TellsTheStoreWhereTheLogEndedWhen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.start(t, watchOften, func(r *Reader) { r.idleEvery = 20 * time.Millisecond })
+	var last time.Time
+	for range 3 {
+		w.exec(t, "INSERT INTO items SELECT coalesce(max(id), 0) + 1, 7, 'x' FROM items")
+		committed := one[time.Time](t, w, "SELECT clock_timestamp()")
+		w.store.wait(t, "an instant after the commit, at a place that is stored", func() bool {
+			return w.store.seenAt.After(committed) && w.store.seenEnd <= w.store.checkpoint.Flush
+		})
+		w.store.mu.Lock()
+		stored, at := len(w.store.changes), w.store.seenAt
+		w.store.mu.Unlock()
+		if want := one[int](t, w, "SELECT count(*)::int FROM items"); stored != want {
+			t.Errorf("%d changes are stored where the log of %d is said to be", stored, want)
+		}
+		if !at.After(last) {
+			t.Errorf("the instant goes from %s to %s", last, at)
+		}
+		last = at
+	}
+}

@@ -24,6 +24,8 @@ type recorder struct {
 	begun      *schemas.Source // of a first snapshot that is not finished
 	accounts   map[string]schemas.Account
 	owners     map[schemas.OwnerEdge]bool
+	seenEnd    schemas.LSN
+	seenAt     time.Time
 	faults     []string      // promises that a caller broke
 	changed    chan struct{} // closed at every change of the above
 
@@ -91,6 +93,13 @@ func (r *recorder) RecordGap(_ context.Context, gap schemas.Gap) error {
 	r.gaps = append(r.gaps, gap)
 	r.tell()
 	return nil
+}
+
+func (r *recorder) Seen(end schemas.LSN, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seenEnd, r.seenAt = end, at
+	r.tell()
 }
 
 func (r *recorder) Follow(_ context.Context, timeline int32) error {

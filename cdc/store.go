@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"time"
 
 	"walhook/schemas"
 )
@@ -20,6 +21,10 @@ type Store interface {
 	// Follow notes that the source has moved on to another timeline, as it
 	// does by a failover, all that is stored being on both.
 	Follow(ctx context.Context, timeline int32) error
+	// Seen tells that the source's log ended at end at an instant of its
+	// clock: all that was committed before is stored once that place is. It is
+	// called beside the other methods, and does not wait.
+	Seen(end schemas.LSN, at time.Time)
 	// RecordGap keeps a durable note of a gap, for people.
 	RecordGap(ctx context.Context, gap schemas.Gap) error
 }

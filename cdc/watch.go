@@ -27,6 +27,7 @@ func (r *Reader) watch(ctx context.Context, before slotState) error {
 			return err
 		}
 		r.metrics.observed(report)
+		r.store.Seen(report.WALEnd, report.At)
 		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", report.Retained), zap.String("wal_status", report.WALStatus))
 		if err := r.watchPublication(ctx, source, before); err != nil {
 			return err

@@ -17,10 +17,11 @@ import (
 //   - before the first change that was committed at or after its end, while the
 //     publisher appends that change. So days that were missed are told apart
 //     when the log of them is read;
-//   - or, where nothing is being read, at the stored position once its end is
-//     past. A change of before that is read later counts for the next day.
+//   - or, where there is none, at the stored position once all that the source
+//     had committed before its end is stored.
 //
 // Both ask the outbox's clock too: a time stamp from the future ends nothing.
+// So what a day counts depends on the log alone, however late it is read.
 // The row in daily_run decides, and is written under the publisher's epoch.
 const (
 	openDaysSQL = `SELECT endpoint, to_char(day, 'YYYY-MM-DD'), since FROM walhook.daily`
@@ -43,9 +44,10 @@ const (
 	closeDaySQL = `DELETE FROM walhook.daily WHERE endpoint = $1`
 )
 
-// daySettles is how long nothing may have been appended before a day ends by
-// the clock: while changes are being read, they say when it does.
-const daySettles = 3 * time.Second
+// daySettles is how much further than its end the log has to be stored before a
+// day ends without a change that says so: a commit is in the log a little after
+// its time stamp was taken.
+const daySettles = 2 * time.Second
 
 // dayEnd is a day that ends. position is the last of it; zero is the stored one.
 type dayEnd struct {
@@ -217,8 +219,8 @@ func (p *Publisher) takeEnds(at time.Time, last schemas.Position) []dayEnd {
 	return ends
 }
 
-// endDaysByClock ends the days that are past where nothing is being read.
-func (p *Publisher) endDaysByClock(ctx context.Context) error {
+// endReachedDays ends the days that are past where no change said so.
+func (p *Publisher) endReachedDays(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.live {
@@ -229,15 +231,19 @@ func (p *Publisher) endDaysByClock(ctx context.Context) error {
 	if err := p.followWebhooks(ctx); err != nil {
 		return err
 	}
-	if p.nextEnd.IsZero() || time.Since(p.changedAt) < p.settles {
+	at := p.reached.at().Add(-daySettles)
+	if p.nextEnd.IsZero() || at.Before(p.nextEnd) {
 		return nil
 	}
 	now, err := p.clock(ctx)
-	if err != nil || now.Before(p.nextEnd) {
+	if err != nil {
 		return err
 	}
+	if now.Before(at) {
+		at = now
+	}
 	b := &pgx.Batch{}
-	for _, e := range p.takeEnds(now, schemas.Position{}) {
+	for _, e := range p.takeEnds(at, schemas.Position{}) {
 		e.queue(b)
 	}
 	if err := p.fencedTx(ctx, b); err != nil {

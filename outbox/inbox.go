@@ -59,7 +59,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-poll.C:
 		case <-p.store.inboxed:
 		}
-		err := errors.Join(p.endDaysByClock(ctx), p.sendDays(ctx), p.emptyInbox(ctx))
+		err := errors.Join(p.endReachedDays(ctx), p.sendDays(ctx), p.emptyInbox(ctx))
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -40,16 +40,14 @@ type Publisher struct {
 	departed  departed
 	derives   map[*schemas.Schema]bool // whose rules make events that any of them asks for
 	daily     []*route                 // those of them that are told once a day
-	nextEnd   time.Time                // of the next of their days to end; zero for none
-	changedAt time.Time                // when changes were last appended
+	reached   reached
+	nextEnd   time.Time // of the next of their days to end; zero for none
 	owners    *ownerCache
 	columns   *columnCache
 	plans     map[*schemas.Relation]*schemas.Plan
 	warned    map[string]bool // what was named once in the log
 
-	// Tests have other ones.
-	clock   func(context.Context) (time.Time, error) // the outbox's
-	settles time.Duration                            // daySettles
+	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
 }
 
 // route is where an account's events go. The router owns it; revision and id
@@ -68,7 +66,7 @@ type route struct {
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
 func (s *Store) Publisher(catalog *schemas.Catalog) *Publisher {
 	s.metrics.initChanges(catalog)
-	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock, settles: daySettles}
+	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
 }
 
 const (
@@ -142,6 +140,7 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 	if err := p.loadPartition(ctx); err != nil {
 		return schemas.Checkpoint{}, err
 	}
+	p.reached.restart(checkpoint.Flush)
 	p.live = checkpoint != schemas.Checkpoint{}
 	return checkpoint, nil
 }
@@ -242,9 +241,7 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 		return fmt.Errorf("append %d changes up to %s: %w", len(batch.Changes), batch.Position, err)
 	}
 	r.count()
-	if len(batch.Changes) > 0 {
-		p.changedAt = time.Now()
-	}
+	p.reached.stored(batch.Flush)
 	if len(r.events) > 0 {
 		p.store.signalAppended()
 	}

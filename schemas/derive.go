@@ -136,6 +136,17 @@ func (d *Derivation) HasCount() bool {
 // Derivations lists the rules, in the order of the file.
 func (c *Catalog) Derivations() []*Derivation { return c.derived }
 
+// DerivedHooks names the hooks of the rules and their groups, in order: what a
+// webhook may ask for.
+func (c *Catalog) DerivedHooks() []string {
+	var names []string
+	for _, d := range c.derived {
+		names = append(append(names, d.Hook), d.Groups...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // AccountColumns names the columns of the account table that rules ask for, in
 // order; none when no rule does.
 func (c *Catalog) AccountColumns() []string { return c.accountColumns }

@@ -15,6 +15,7 @@ import (
 	"walhook/api"
 	"walhook/cdc"
 	"walhook/outbox"
+	"walhook/schemas"
 	"walhook/sender"
 )
 
@@ -83,7 +84,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 
 func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Config {
 	config := api.Config{
-		Store: store, Courier: courier, AdminToken: s.adminToken, Hooks: eventHooks(),
+		Store: store, Courier: courier, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.AttemptTimeout,
 	}
 	for _, schema := range s.source.Catalog.Schemas {
@@ -187,12 +188,15 @@ func serve(ctx context.Context, address string, handler http.Handler, log *zap.L
 }
 
 // eventHooks are the events that a webhook may ask for.
-func eventHooks() (hooks []api.Hook) {
+func eventHooks(catalog *schemas.Catalog) (hooks []api.Hook) {
 	for _, name := range []string{
 		"inboundMessage", "outboundMessage", "InboundCall", "HangupCall", "ringAttempt", "ExtensionAnswered", "inboundCallCompleted",
 		"voicemailHangup", "outboundCall", "queueEntered", "channel_create", "channel_answer", "channel_bridge", "channel_destroy",
 		"parking", "notifications", "object",
 	} {
+		hooks = append(hooks, api.Hook{Name: name})
+	}
+	for _, name := range catalog.DerivedHooks() {
 		hooks = append(hooks, api.Hook{Name: name})
 	}
 	return hooks

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -86,6 +87,9 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 	}
 	return nil
 }
+
+// Seen implements [cdc.Store]. Nothing here has a day that ends.
+func (s *countingStore) Seen(schemas.LSN, time.Time) {}
 
 // Follow implements [cdc.Store]. A throwaway server has one timeline.
 func (s *countingStore) Follow(context.Context, int32) error {

@@ -38,7 +38,7 @@ CREATE TABLE orders (
     account_id            bigint NOT NULL REFERENCES accounts ON DELETE CASCADE,
     order_type            text NOT NULL,
     event_type            text NOT NULL CHECK (event_type IN ('increase', 'decrease', 'add', 'remove')),
-    pon_number            text NOT NULL UNIQUE,
+    pon_number            text NOT NULL,
     call_path_count       integer,
     complete_number_count integer,
     CHECK ((call_path_count IS NULL) <> (complete_number_count IS NULL))

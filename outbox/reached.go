@@ -1,0 +1,67 @@
+package outbox
+
+import (
+	"sync"
+	"time"
+
+	"walhook/schemas"
+)
+
+// reached knows up to which instant, by the source's clock, all that was
+// committed is stored. The reader's watch tells where the log ended when; the
+// appends tell what of it is stored.
+type reached struct {
+	mu    sync.Mutex
+	flush schemas.LSN
+	until time.Time
+	marks []mark // not stored yet, in order
+}
+
+type mark struct {
+	end schemas.LSN
+	at  time.Time
+}
+
+// maxMarks bounds what is remembered while nothing is stored. The oldest are
+// kept: they are reached first.
+const maxMarks = 1000
+
+// Seen notes that the source's log ended at end at an instant of its clock.
+func (p *Publisher) Seen(end schemas.LSN, at time.Time) {
+	r := &p.reached
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.marks) < maxMarks {
+		r.marks = append(r.marks, mark{end, at})
+	}
+	r.settle()
+}
+
+// stored notes how far the log is stored.
+func (r *reached) stored(flush schemas.LSN) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flush = max(r.flush, flush)
+	r.settle()
+}
+
+// restart forgets what another session was told.
+func (r *reached) restart(flush schemas.LSN) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flush, r.until, r.marks = flush, time.Time{}, nil
+}
+
+func (r *reached) settle() {
+	for len(r.marks) > 0 && r.marks[0].end <= r.flush {
+		r.until = r.marks[0].at
+		r.marks = r.marks[1:]
+	}
+}
+
+// at is the instant; zero while it is not known.
+func (r *reached) at() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.until
+}
