@@ -1,15 +1,20 @@
 package main
 
 import (
+	"debug/elf"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -35,6 +40,34 @@ type composeService struct {
 	Volumes     []string
 	Ports       []string
 	DependsOn   any `yaml:"depends_on"`
+}
+
+// TestCompose_IsWhatTheSpecificationAllows loads the file as Docker Compose does:
+// by the schema of the compose specification, then by what refers to what.
+func TestCompose_IsWhatTheSpecificationAllows(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(repository, "docker-compose.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(text string) error {
+		_, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{
+			WorkingDir:  repository,
+			ConfigFiles: []types.ConfigFile{{Filename: "docker-compose.yml", Content: []byte(text)}},
+		})
+		return err
+	}
+	if err := load(string(text)); err != nil {
+		t.Error(err)
+	}
+	for _, breakage := range [][2]string{
+		{"healthcheck:", "healthchek:"}, {"condition: service_healthy", "condition: service_wealthy"},
+		{"{postgres: {condition", "{postgre: {condition"}, {"stop_grace_period: 30s", "stop_grace_period: soon"},
+	} {
+		if broken := strings.Replace(string(text), breakage[0], breakage[1], 1); broken != string(text) && load(broken) == nil {
+			t.Errorf("with %q it is accepted: nothing is checked", breakage[1])
+		}
+	}
 }
 
 func TestCompose_FitsWhatItStarts(t *testing.T) {
@@ -111,7 +144,7 @@ func TestPrometheus_ScrapesWhatListens(t *testing.T) {
 
 func TestDocs_LinkToWhatExists(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-	for _, page := range []string{"README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/RECEIVERS.md"} {
+	for _, page := range []string{"README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/OPERATIONS.md", "docs/RECEIVERS.md"} {
 		text, err := os.ReadFile(filepath.Join(repository, page))
 		if err != nil {
 			t.Error(err)
@@ -121,5 +154,102 @@ func TestDocs_LinkToWhatExists(t *testing.T) {
 				t.Errorf("%s: %v", page, err)
 			}
 		}
+	}
+}
+
+// TestSystemd_TheUnitIsRightAndHardened checks what the unit promises, and where
+// systemd's own tool is here, has it check the whole.
+func TestSystemd_TheUnitIsRightAndHardened(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(repository, "deploy/systemd/walhook.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if key, value, found := strings.Cut(strings.TrimSpace(line), "="); found && !strings.HasPrefix(line, "#") {
+			set[key] += value
+		}
+	}
+	for key, want := range map[string]string{
+		"Type": "exec", "Restart": "on-failure", "KillSignal": "SIGTERM", "DynamicUser": "yes", "NoNewPrivileges": "yes",
+		"RestartPreventExitStatus": fmt.Sprintf("%d %d", exitUsage, exitGap), "CapabilityBoundingSet": "", "ProtectSystem": "strict",
+	} {
+		if got, there := set[key]; got != want || !there {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	// At most: the attempt's limit, and what sender/stop.go adds to it.
+	if limit, err := time.ParseDuration(set["TimeoutStopSec"]); err != nil || limit < 36*time.Second {
+		t.Errorf("TimeoutStopSec %s (%v) ends a clean stop", set["TimeoutStopSec"], err)
+	}
+	program, args, _ := strings.Cut(set["ExecStart"], " ")
+	if cmd, rest, err := newRootCommand().Find(strings.Fields(args)); err != nil || cmd.Name() != "run" || len(rest) > 0 {
+		t.Errorf("ExecStart %s: %v", set["ExecStart"], err)
+	}
+	tool, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Log("systemd-analyze is not here: only what is above was checked")
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "walhook.service")
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), program, self)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"verify", "--man=no", unit}, {"security", "--offline=true", "--threshold=20", "--no-pager", unit}} {
+		out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput()
+		if err != nil || args[0] == "verify" && len(out) > 0 {
+			t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, out)
+		}
+	}
+}
+
+// TestContainer_IsStaticAndNotRoot checks the form of deploy/Dockerfile; there is
+// no engine here to build it with. What it builds by is built.
+func TestContainer_IsStaticAndNotRoot(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(repository, "deploy/Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages := strings.Split(string(text), "\nFROM ")
+	if len(stages) != 3 || !strings.HasPrefix(stages[2], "scratch") {
+		t.Fatalf("%d stages, the last is not from scratch", len(stages)-1)
+	}
+	last := stages[2]
+	for _, want := range []string{"ca-certificates.crt", "\nUSER 65532:65532", `ENTRYPOINT ["/walhook"]`, `CMD ["run"]`} {
+		if !strings.Contains(last, want) {
+			t.Errorf("the image lacks %q", want)
+		}
+	}
+	if strings.Index(last, "USER") > strings.Index(last, "ENTRYPOINT") {
+		t.Error("it starts as root")
+	}
+	build := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0) (go build .*) -o /walhook (\./cmd/walhook)$`).FindStringSubmatch(stages[1])
+	if build == nil {
+		t.Fatal("no static build")
+	}
+	binary := filepath.Join(t.TempDir(), "walhook")
+	line := strings.NewReplacer("${VERSION}", "1.2.3", "${COMMIT}", "abc").Replace(build[2]) + " -o " + binary + " " + build[3]
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", line)
+	cmd.Dir, cmd.Env = repository, append(os.Environ(), build[1])
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	file, err := elf.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if libraries, err := file.ImportedLibraries(); err != nil || len(libraries) > 0 {
+		t.Errorf("the binary needs %v, %v: it is not static", libraries, err)
+	}
+	out, err := exec.CommandContext(t.Context(), binary, "version").Output()
+	if err != nil || !strings.HasPrefix(string(out), "walhook 1.2.3 (commit abc) go1.") {
+		t.Errorf("version %s, %v", out, err)
 	}
 }

@@ -9,9 +9,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker for a release: -ldflags "-X main.version=1.2.3".
-// Otherwise it is what the Go tool knows of the source.
-var version string
+// version and commit are set by the linker for a release: -ldflags "-X
+// main.version=1.2.3 -X main.commit=…". Otherwise they are what the Go tool knows
+// of the source.
+var version, commit string
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -40,9 +41,9 @@ type build struct {
 func readBuild() build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return build{version: cmp.Or(version, "dev"), goVersion: "unknown"}
+		return build{version: cmp.Or(version, "dev"), commit: commit, goVersion: "unknown"}
 	}
-	b := build{version: version, goVersion: info.GoVersion}
+	b := build{version: version, commit: commit, goVersion: info.GoVersion}
 	if b.version == "" && info.Main.Version != "(devel)" {
 		b.version = strings.TrimPrefix(info.Main.Version, "v")
 	}
@@ -50,7 +51,7 @@ func readBuild() build {
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			b.commit = s.Value
+			b.commit = cmp.Or(commit, s.Value)
 		case "vcs.modified":
 			b.modified = s.Value == "true"
 		}
@@ -59,9 +60,9 @@ func readBuild() build {
 }
 
 func (b build) String() string {
-	commit := cmp.Or(b.commit, "unknown")
+	source := cmp.Or(b.commit, "unknown")
 	if b.modified {
-		commit += ", modified"
+		source += ", modified"
 	}
-	return fmt.Sprintf("walhook %s (commit %s) %s", b.version, commit, b.goVersion)
+	return fmt.Sprintf("walhook %s (commit %s) %s", b.version, source, b.goVersion)
 }
