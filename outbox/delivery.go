@@ -78,6 +78,8 @@ type Event struct {
 	Type      string
 	// CommittedAt is when the source committed the change.
 	CommittedAt time.Time
+	AppendedAt  time.Time // to the log
+	ReadAt      time.Time // from the log, by this process's clock
 	// Format is how the event is sent where the endpoint does not say: json or
 	// form; "" for those of the record feed, whose Body is the envelope.
 	Format string

@@ -19,7 +19,7 @@ import (
 const (
 	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
 	tailStartSQL = `
-		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, format, CASE WHEN wanted THEN body END
+		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, CASE WHEN wanted THEN body END
 		FROM (
 			SELECT e.*, sum(CASE WHEN wanted THEN octet_length(body) ELSE 0 END) OVER (ORDER BY id)
 				- CASE WHEN wanted THEN octet_length(body) ELSE 0 END AS before
@@ -63,7 +63,7 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	stretch := Stretch{Upto: q.After}
 	read, size := 0, 0
 	if err == nil {
-		var e Event
+		e := Event{ReadAt: time.Now()}
 		_, err = pgx.ForEachRow(rows, e.columns(), func() error {
 			read++
 			stretch.Upto = e.ID
@@ -86,7 +86,7 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 
 // columns are where a row of eventColumns is scanned to.
 func (e *Event) columns() []any {
-	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Format, &e.Body}
+	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.AppendedAt, &e.Format, &e.Body}
 }
 
 const (
@@ -96,7 +96,7 @@ const (
 	// they are asked in: a row that becomes due between the two is in neither
 	// by a clock that goes on, and would be forgotten.
 	dueRetriesSQL = `
-		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.format, t.body, t.attempts
+		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.appended_at, t.format, t.body, t.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
 				sum(octet_length(e.body)) OVER (ORDER BY r.next_at, r.event_id) - octet_length(e.body) AS before
@@ -126,6 +126,7 @@ func (s *Session) DueRetries(ctx context.Context, q RetryQuery) (Retries, error)
 	both.Queue(dueRetriesSQL, q.Endpoint, ahead, exclude, q.Limit, maxBytes).Query(func(rows pgx.Rows) (err error) {
 		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
 			err = row.Scan(append(e.columns(), &e.Attempts)...)
+			e.ReadAt = time.Now()
 			size += len(e.Body)
 			return e, err
 		})

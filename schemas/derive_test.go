@@ -1,7 +1,6 @@
 package schemas
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -367,20 +366,3 @@ derive:
 // carrierFingerprint is what an outbox that was set up with the first version
 // holds.
 const carrierFingerprint = "d06864c478c241eb4b50f59d1ef8f714"
-
-func TestDerivation_SchemaTellsItsBodies(t *testing.T) {
-	for _, d := range append(Platform().Derivations(), Carrier().Derivations()...) {
-		if schema := d.AppendSchema(nil); !json.Valid(schema) {
-			t.Errorf("%s: %s", d.Hook, schema)
-		}
-	}
-	c := ruleFor(t, `description: D., when: {a: insert, b: [changed, delete]}, fields: {l: 1.50, c: {case: name}, n: {count: 1}, m: {column: txt}, o: {owner: number},
-		t: {owner: text}, u: {changed: {Flag: flag}}, v: {changed: fields}, w: {old: num, default: null}, x: {account: sku}}`)
-	const want = `{"$schema":"https://json-schema.org/draft/2020-12/schema","title":"h","description":"D.","type":"object","properties":{` +
-		`"l":{"const":1.50},"c":{"enum":["a","b"]},"n":{"type":"integer"},"m":{},"o":{"type":["integer","string"]},"t":{"type":"string"},` +
-		`"u":{"type":"array","items":{"enum":["Flag"]}},"v":{"type":"array","items":{"type":"string"}},"w":{},"x":{}},` +
-		`"required":["l","c","n","o","t","u","v","w","x"]}`
-	if got := string(c.Derivations()[0].AppendSchema(nil)); got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-}

@@ -87,7 +87,7 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 	defer x.close()
 	resp, err := x.answer()
 	if err == nil {
-		return c.read(resp, x.stop, e, sent.query)
+		return c.read(resp, x.stop, e, sent.query, sent.body)
 	}
 	detail := strings.ReplaceAll(err.Error(), target.String(), "…")
 	if status := x.status(); status != 0 {
@@ -160,7 +160,7 @@ func confidential(e outbox.Endpoint, query string) []string {
 
 // read takes the status, which is all that decides, and a little of the body,
 // so that a short one leaves the connection usable; the rest is never read.
-func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, e outbox.Endpoint, query string) answer {
+func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, e outbox.Endpoint, query string, sent []byte) answer {
 	a := answer{status: resp.StatusCode}
 	body, fault := readBody(resp, cancel)
 	if fault != "" {
@@ -184,7 +184,7 @@ func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, e ou
 		for _, secret := range confidential(e, query) {
 			text = strings.ReplaceAll(text, secret, "…")
 		}
-		a.detail += ": " + text
+		a.detail += ": " + cutEcho(text, sent)
 	}
 	a.detail = clip(a.detail)
 	return a
@@ -208,6 +208,24 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 		return body, ", and its body broke off"
 	}
 	return body, ""
+}
+
+// echoBytes of an event's body tell that an answer repeats it.
+const echoBytes = 24
+
+// cutEcho ends text where it begins to repeat what was sent, as it is or as a
+// JSON string: an account's rows are kept as events alone.
+func cutEcho(text string, sent []byte) string {
+	if len(sent) < echoBytes {
+		return text
+	}
+	start := string(sent[:echoBytes])
+	for _, form := range []string{start, strings.ReplaceAll(start, `"`, `\"`)} {
+		if at := strings.Index(text, form); at >= 0 {
+			text = text[:at] + "… (what was sent)"
+		}
+	}
+	return text
 }
 
 // clip makes text from outside fit a column and a terminal.

@@ -65,8 +65,11 @@ type AttemptReport struct {
 	Status      int // 0 for none
 	Outcome     string
 	Reason      string
+	At          time.Time // when it began
 	Duration    time.Duration
-	CommittedAt time.Time
+	CommittedAt time.Time // by the source
+	AppendedAt  time.Time // to the log
+	ReadAt      time.Time // from the log, by this sender
 }
 
 // defaultSchedule is that of the contract's delivery policy.

@@ -65,7 +65,8 @@ func (s *Sender) report(j *job, res *result, kind string, retryIn time.Duration)
 			Account: j.endpoint.Account, Endpoint: j.endpoint.ID,
 			Schema: j.event.Schema, Type: j.event.Type, WebhookID: j.event.WebhookID,
 			Attempt: j.event.Attempts + 1, Status: res.status, Outcome: kind, Reason: res.outcome.reason,
-			Duration: res.duration, CommittedAt: j.event.CommittedAt,
+			At: res.at, Duration: res.duration,
+			CommittedAt: j.event.CommittedAt, AppendedAt: j.event.AppendedAt, ReadAt: j.event.ReadAt,
 		})
 	}
 }

@@ -42,7 +42,14 @@ func mustRun(t *testing.T, args ...string) string {
 
 func startChild(t *testing.T, args ...string) *childProcess {
 	t.Helper()
+	return startChildWith(t, nil, args...)
+}
+
+// startChildWith adds to the child's environment.
+func startChildWith(t *testing.T, environ []string, args ...string) *childProcess {
+	t.Helper()
 	p := &childProcess{cmd: childCommand(t, args...), logs: filepath.Join(t.TempDir(), "log")}
+	p.cmd.Env = append(p.cmd.Env, environ...)
 	log, err := os.Create(p.logs)
 	if err != nil {
 		t.Fatal(err)

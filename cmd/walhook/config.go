@@ -48,6 +48,7 @@ type settings struct {
 	SecretKey      []byte // nil is none
 	LogLevel       zapcore.Level
 	LogFormat      string // json or console
+	Trace          traceConfig
 
 	warnings []string // told by newLogger
 }

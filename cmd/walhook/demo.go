@@ -112,7 +112,7 @@ func demoLogger(level string) (*zap.Logger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
 	}
-	return newLogger(settings{LogLevel: parsed, LogFormat: "console"})
+	return newLogger(settings{LogLevel: parsed, LogFormat: "console"}), nil
 }
 
 // interrupted makes an end by a signal no error.

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"os"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -9,30 +9,31 @@ import (
 
 // newLogger writes to the standard error, which leaves the standard output to
 // what a command prints. It tells the warnings that loading the settings left.
-func newLogger(s settings) (*zap.Logger, error) {
+func newLogger(s settings) *zap.Logger {
+	log := zap.New(logCore(s, zap.NewAtomicLevelAt(s.LogLevel)), logFaults())
+	for _, warning := range s.warnings {
+		log.Warn(warning)
+	}
+	return log
+}
+
+func logCore(s settings, enabled zapcore.LevelEnabler) zapcore.Core {
+	return zapcore.NewCore(logEncoder(s.LogFormat), zapcore.Lock(os.Stderr), enabled)
+}
+
+// logFaults is where the logger says that it cannot write.
+func logFaults() zap.Option { return zap.ErrorOutput(zapcore.Lock(os.Stderr)) }
+
+func logEncoder(format string) zapcore.Encoder {
 	encoder := zap.NewProductionEncoderConfig()
 	encoder.TimeKey = "time"
 	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoder.EncodeDuration = zapcore.StringDurationEncoder
-	if s.LogFormat == "console" {
-		encoder.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		encoder.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder.ConsoleSeparator = "  "
+	if format != "console" {
+		return zapcore.NewJSONEncoder(encoder)
 	}
-	log, err := zap.Config{
-		Level:             zap.NewAtomicLevelAt(s.LogLevel),
-		Encoding:          s.LogFormat,
-		EncoderConfig:     encoder,
-		OutputPaths:       []string{"stderr"},
-		ErrorOutputPaths:  []string{"stderr"},
-		DisableCaller:     true,
-		DisableStacktrace: true,
-	}.Build()
-	if err != nil {
-		return nil, fmt.Errorf("make the logger: %w", err)
-	}
-	for _, warning := range s.warnings {
-		log.Warn(warning)
-	}
-	return log, nil
+	encoder.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+	encoder.EncodeLevel = zapcore.CapitalLevelEncoder
+	encoder.ConsoleSeparator = "  "
+	return zapcore.NewConsoleEncoder(encoder)
 }

@@ -49,7 +49,7 @@ func TestCommands_RefuseWrongUsage(t *testing.T) {
 		{"setup", "source is missing"},
 		{"doctor", "source is missing"},
 		{"doctor --source postgres://u@h/d --old-transaction 0s", "--old-transaction"},
-		{"run --role api", "no subscription API"},
+		{"run --role api", "outbox is missing"},
 		{"endpoints secret", "see 'walhook endpoints secret --help'"},
 	} {
 		t.Run(test.line, func(t *testing.T) {

@@ -20,6 +20,10 @@ whose token the operator made. With --admin-token the operator makes tokens;
 without it the API refuses all but health checks and metrics. It speaks plain
 HTTP: put a proxy that ends TLS before it.
 
+A line that repeats is written 20 times a minute at most (lines of level info
+600 times), and then once more to say how many were left out. SIGUSR1 changes
+the log level to debug, at which nothing is left out, and back.
+
 Exit code: 0 after a signal, 1 for a fault, 2 for wrong usage or configuration,
 3 when the source cannot be continued without a gap ('walhook setup
 --accept-gap' starts over).`
@@ -43,19 +47,22 @@ func newRunCommand() *cobra.Command {
 			if s.Roles.API && !s.Roles.Publisher && !s.Roles.Sender && s.Listen == "" {
 				return usage(errors.New("--role api with --listen off does nothing: name an address to listen on"))
 			}
-			log, err := newLogger(s)
-			if err != nil {
-				return err
-			}
+			log := newServiceLogger(s)
+			defer log.summarise()
+			ctx := cmd.Context()
+			asked, ignore := levelSignals()
+			defer ignore()
+			go log.run(ctx, asked)
 			return service{
 				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
 				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, adminToken: s.AdminToken,
-			}.run(cmd.Context(), log)
+				trace: s.Trace,
+			}.run(ctx, log.Logger)
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "allow-cidr",
 		"egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key",
-		"log-level", "log-format")
+		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")
 	return cmd
 }

@@ -28,11 +28,13 @@ type service struct {
 	sender                   sender.Config
 	listen                   string // "" for nothing
 	adminToken               string // "" refuses every call of the API
+	trace                    traceConfig
 	// setup prepares a source that is not prepared, instead of refusing it.
 	setup bool
 }
 
-// run runs until ctx ends, which is no error.
+// run runs until ctx ends, which is no error. It answers for its health from
+// the first moment on, also while it waits for a database.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
 	registry := newRegistry()
 	store, err := outbox.Open(ctx, s.outbox, log, registry)
@@ -40,31 +42,35 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		return usageError{err}
 	}
 	defer store.Close()
-	if err := s.ready(ctx, store, log); err != nil {
-		return err
+	var reader *cdc.Reader
+	var publisher *outbox.Publisher
+	if s.publish {
+		publisher = store.Publisher(s.source.Catalog)
+		if reader, err = cdc.New(s.source, publisher, log, registry); err != nil {
+			return usageError{err}
+		}
+	}
+	var deliverer *sender.Sender
+	if s.send {
+		if s.trace.endpoint != "" {
+			traces, err := newTracing(ctx, s.trace, log)
+			if err != nil {
+				return usageError{err}
+			}
+			s.sender.OnAttempt = traces.attempt
+			defer func() {
+				if err := traces.close(ctx); err != nil {
+					log.Warn("the last traces were not sent")
+				}
+			}()
+		}
+		if deliverer, err = sender.New(s.sender, store, log, registry); err != nil {
+			return usageError{err}
+		}
 	}
 
-	checks := []api.Check{{Name: "outbox", Ready: store.Ping}}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return store.Maintain(ctx) })
-	group.Go(func() error { return store.Measure(ctx) })
-	if s.publish {
-		publisher := store.Publisher(s.source.Catalog)
-		reader, err := cdc.New(s.source, publisher, log, registry)
-		if err != nil {
-			return usageError{err}
-		}
-		checks = append(checks, api.Check{Name: "source", Ready: sourceReady(reader)})
-		group.Go(func() error { return reader.Run(ctx) })
-		group.Go(func() error { return publisher.Run(ctx) })
-	}
-	if s.send {
-		deliverer, err := sender.New(s.sender, store, log, registry)
-		if err != nil {
-			return usageError{err}
-		}
-		group.Go(func() error { return deliverer.Run(ctx) })
-	}
+	prepared := make(chan struct{})
 	if s.listen != "" {
 		var subscriptions http.Handler
 		if s.subscribe {
@@ -76,9 +82,27 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			if subscriptions, err = api.Subscriptions(s.apiConfig(store, courier), log); err != nil {
 				return usageError{err}
 			}
+			subscriptions = whenPrepared(prepared, subscriptions)
 		}
-		group.Go(func() error { return serve(ctx, s.listen, api.Handler(checks, registry, subscriptions), log) })
+		handler := api.Handler(s.checks(store, reader, prepared), registry, subscriptions)
+		group.Go(func() error { return serve(ctx, s.listen, handler, log) })
 	}
+	group.Go(func() error { return store.Measure(ctx) })
+	group.Go(func() error {
+		if err := s.ready(ctx, store, log); err != nil || ctx.Err() != nil {
+			return err
+		}
+		close(prepared)
+		group.Go(func() error { return store.Maintain(ctx) })
+		if s.publish {
+			group.Go(func() error { return reader.Run(ctx) })
+			group.Go(func() error { return publisher.Run(ctx) })
+		}
+		if s.send {
+			group.Go(func() error { return deliverer.Run(ctx) })
+		}
+		return nil
+	})
 	return group.Wait()
 }
 
@@ -91,6 +115,43 @@ func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Con
 		config.Schemas = append(config.Schemas, schema.Name)
 	}
 	return config
+}
+
+// checks are what /readyz asks.
+func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan struct{}) []api.Check {
+	checks := []api.Check{
+		{Name: "start", Ready: func(context.Context) error {
+			select {
+			case <-prepared:
+				return nil
+			default:
+				return errors.New("waiting for the outbox")
+			}
+		}},
+		{Name: "outbox", Ready: func(ctx context.Context) error {
+			if store.Ping(ctx) != nil {
+				return errors.New("does not answer") // the reason is in the log; it may name hosts
+			}
+			return nil
+		}},
+	}
+	if reader != nil {
+		checks = append(checks, api.Check{Name: "source", Ready: sourceReady(reader)})
+	}
+	return checks
+}
+
+// whenPrepared answers 503 until there is an outbox to answer from.
+func whenPrepared(prepared <-chan struct{}, then http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-prepared:
+			then.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "waiting for the outbox", http.StatusServiceUnavailable)
+		}
+	})
 }
 
 // ready waits for an outbox that does not answer yet, and has the source
@@ -124,18 +185,22 @@ func (s service) prepareNow(ctx context.Context, log *zap.Logger) error {
 const (
 	firstWait = 500 * time.Millisecond
 	lastWait  = 10 * time.Second
+	// remindEvery is how often it is told that a database is still waited for.
+	remindEvery = time.Minute
 )
 
 // wait calls f until it gets an answer from its database, be it bad: a server
 // that is not there yet is waited for.
 func wait(ctx context.Context, log *zap.Logger, what string, f func() error) error {
 	pause := firstWait
+	var told time.Time
 	for {
 		err := f()
 		if err == nil || !cdc.IsUnreachable(err) || ctx.Err() != nil {
 			return err
 		}
-		if pause == firstWait {
+		if time.Since(told) >= remindEvery {
+			told = time.Now()
 			log.Warn("database does not answer, waiting for it", zap.String("database", what), zap.Error(err))
 		}
 		select {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -104,6 +105,13 @@ var settingTable = []setting{
 		s.SecretKey = key
 		return nil
 	}},
+	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector that takes traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
+	{"trace-sample", "0.01", "`part` of the events that are traced, 0 to 1", func(s *settings, text string) (err error) {
+		if s.Trace.sample, err = strconv.ParseFloat(text, 64); err != nil || !(s.Trace.sample >= 0 && s.Trace.sample <= 1) {
+			return fmt.Errorf("%q: want a number from 0 to 1", text)
+		}
+		return nil
+	}},
 	{"log-level", "info", "`level` from which on log lines are written: debug, info, warn, error", func(s *settings, text string) (err error) {
 		if s.LogLevel, err = zapcore.ParseLevel(text); err != nil || s.LogLevel > zapcore.ErrorLevel {
 			return fmt.Errorf("%q: want debug, info, warn or error", text)
@@ -189,6 +197,17 @@ func checkURL(text string) error {
 	if err != nil {
 		return errors.New("not a Postgres URL: want postgres://user:password@host:5432/database, " +
 			"special characters of the password written as %40 (for @), %2F (for /) and so on")
+	}
+	return nil
+}
+
+func parseTraceEndpoint(s *settings, text string) error {
+	if s.Trace.endpoint = text; text == "" {
+		return nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
+		return errors.New("want http:// or https:// with a host and a path, such as http://127.0.0.1:4318/v1/traces; secrets go into OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	return nil
 }

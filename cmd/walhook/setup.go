@@ -44,10 +44,7 @@ func newSetupCommand() *cobra.Command {
 			if dryRun {
 				return printPlan(cmd.Context(), s.cdcConfig(), cmd.OutOrStdout())
 			}
-			log, err := newLogger(s)
-			if err != nil {
-				return err
-			}
+			log := newLogger(s)
 			store, err := outbox.Open(cmd.Context(), s.outboxConfig(), log, prometheus.NewRegistry())
 			if err != nil {
 				return usageError{err}
