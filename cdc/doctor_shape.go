@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,49 +23,19 @@ func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 		}
 		return
 	}
-	if a := e.cfg.Catalog.Account; a.Table == t.name {
-		e.accountColumns(a, relation)
-	}
-	schema := e.cfg.Catalog.SchemaOf(t.name)
-	if schema == nil {
+	plan := e.cfg.Catalog.Bind(relation)
+	if plan == nil {
 		return
 	}
-	if relation.Column(schema.Owner.Column) < 0 {
-		e.r.Fail(checkColumns, doctor.Steps{{Kind: doctor.Catalog, Text: entry(schema, relation), Note: "with the column that holds the owner, in a file for --catalog"}, setupAgain()},
-			"table %s has no column %q, which says whose its rows are: nothing of it is sent", t.name, schema.Owner.Column)
+	told := e.accountColumns(plan)
+	told = append(told, e.resultColumns(plan)...)
+	if plan.Schema != nil {
+		told = append(told, e.ownerColumn(plan)...)
+		told = append(told, e.keys(ctx, t, plan)...)
+		told = append(told, e.fields(plan, told)...)
 	}
-	e.keys(ctx, t, schema, relation)
-	e.fields(t, schema, relation)
+	e.ruleColumns(plan, told)
 }
-
-func (e *examination) accountColumns(a schemas.AccountTable, relation *schemas.Relation) {
-	for _, column := range []struct {
-		name, key string
-		needed    bool
-	}{{a.ID, "id", true}, {a.URL, "url", true}, {a.Parent, "parent", false}, {a.Secret, "secret", false}} {
-		if column.name == "" || relation.Column(column.name) >= 0 {
-			continue
-		}
-		text := "account: {" + column.key + ": COLUMN}"
-		mend := doctor.Steps{{Kind: doctor.Catalog, Text: text, Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
-		if column.needed {
-			// Its type is the catalog's to say: any text will do for a URL.
-			if column.key == "url" {
-				mend = doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "ownership of the table",
-					Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s text", a.Table, schemas.QuoteIdent(column.name)),
-					Note: "or name the column that holds it in the catalog file, as account.url"}}
-			}
-			e.r.Fail(checkColumns, mend, "account table %s has no column %q (account.%s of the catalog)", a.Table, column.name, column.key)
-			continue
-		}
-		if column.key == "parent" {
-			mend[0].Text, mend[0].Note = "account: {parent: null}", "take it out of the catalog file, or give it its name"
-		}
-		e.r.Warn(checkColumns, mend, "account table %s has no column %q (account.%s of the catalog): it is left out", a.Table, column.name, column.key)
-	}
-}
-
-func setupAgain() doctor.Step { return acceptGap("once walhook was set up")[0] }
 
 const uniqueIndexSQL = `
 	SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_index i
@@ -74,22 +45,21 @@ const uniqueIndexSQL = `
 	GROUP BY i.indexrelid HAVING bool_and(a.attnotnull) ORDER BY count(*), 1 LIMIT 1`
 
 // keys tells of a schema whose records cannot be told apart.
-func (e *examination) keys(ctx context.Context, t tableState, schema *schemas.Schema, relation *schemas.Relation) {
-	plan := e.cfg.Catalog.Bind(relation)
-	if n := len(plan.KeyColumns()); n > 0 && n >= len(schema.Key) {
-		return
+func (e *examination) keys(ctx context.Context, t tableState, plan *schemas.Plan) (missing []string) {
+	if n := len(plan.KeyColumns()); n > 0 && n >= len(plan.Schema.Key) {
+		return nil
 	}
-	var missing []string
-	for _, column := range schema.Key {
-		if relation.Column(column) < 0 {
+	for _, column := range plan.Schema.Key {
+		if plan.Relation.Column(column) < 0 {
 			missing = append(missing, column)
 		}
 	}
 	const what = "records cannot be told apart, their order is not kept and nobody owned through them is found"
 	if len(missing) > 0 {
-		e.r.Fail(checkKeys, doctor.Steps{{Kind: doctor.Catalog, Text: entry(schema, relation), Note: "with the key's columns, in a file for --catalog"}, setupAgain()},
-			"table %s has no column %s of the key of %s: %s", t.name, strings.Join(missing, ", "), schema.Name, what)
-		return
+		e.r.Fail(checkKeys, e.renamed(plan.Relation, missing, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+			Note: "with the key's columns, in a file for --catalog"}, setupAgain()}),
+			"table %s has no column %s of the key of %s: %s", t.name, strings.Join(missing, ", "), plan.Schema.Name, what)
+		return missing
 	}
 	columns := []string{"id"}
 	var unique []string
@@ -97,11 +67,11 @@ func (e *examination) keys(ctx context.Context, t tableState, schema *schemas.Sc
 	switch {
 	case err == nil:
 		columns = unique
-	case err != pgx.ErrNoRows:
+	case !errors.Is(err, pgx.ErrNoRows):
 		e.s.Unseen(e.r, err, checkKeys)
-		return
-	case relation.Column("id") < 0:
-		columns = []string{relation.Columns[0].Name}
+		return nil
+	case plan.Relation.Column("id") < 0:
+		columns = []string{plan.Relation.Columns[0].Name}
 	}
 	for i := range columns {
 		columns[i] = schemas.QuoteIdent(columns[i])
@@ -109,63 +79,37 @@ func (e *examination) keys(ctx context.Context, t tableState, schema *schemas.Sc
 	e.r.Fail(checkKeys, doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "ownership of the table",
 		Text: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", t.name, strings.Join(columns, ", ")),
 		Note: "if these tell its rows apart; it keeps everybody out while it builds an index"}},
-		"table %s has no primary key, and the catalog names none for %s: %s", t.name, schema.Name, what)
+		"table %s has no primary key, and the catalog names none for %s: %s", t.name, plan.Schema.Name, what)
+	return nil
 }
 
-// fields tells of fields that are absent from every event.
-func (e *examination) fields(t tableState, schema *schemas.Schema, relation *schemas.Relation) {
-	var missing []string
-	for _, field := range schema.Fields {
-		if relation.Column(field.Column) < 0 && field.Column != schema.Owner.Column {
-			missing = append(missing, schemas.QuoteIdent(field.Column))
+// fields tells of fields that are absent from every event, besides those that
+// were told of already.
+func (e *examination) fields(plan *schemas.Plan, told []string) (missing []string) {
+	for _, field := range plan.Schema.Fields {
+		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(told, field.Column) {
+			missing = append(missing, field.Column)
 		}
 	}
 	if len(missing) > 0 {
-		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(schema, relation), Note: "in a file for --catalog: the fields are left out; or map them, as field: column"}},
-			"table %s has no column %s: absent from every %s", t.name, strings.Join(missing, ", "), schema.Name)
+		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+			Note: "in a file for --catalog: the fields are left out; or map them, as field: column"}},
+			"table %s has no column %s: absent from every %s", plan.Relation.Table(), strings.Join(missing, ", "), plan.Schema.Name)
 	}
+	return missing
 }
 
-// entry is a schema's entry of a catalog file with the fields that the table
-// has.
-func entry(s *schemas.Schema, relation *schemas.Relation) string {
-	var fields []string
-	plain := true
-	for _, f := range s.Fields {
-		if relation.Column(f.Column) >= 0 {
-			plain = plain && f.Name == f.Column
-			fields = append(fields, quoteYAML(f.Name)+": "+quoteYAML(f.Column))
+// ruleColumns tells of columns that only the rules of the catalog ask for.
+func (e *examination) ruleColumns(plan *schemas.Plan, told []string) {
+	var missing []string
+	for _, column := range plan.Missing {
+		if !slices.Contains(told, column) && !slices.Contains(missing, column) {
+			missing = append(missing, column)
 		}
 	}
-	list := "{" + strings.Join(fields, ", ") + "}"
-	if plain {
-		for i, text := range fields {
-			fields[i], _, _ = strings.Cut(text, ": ")
-		}
-		list = "[" + strings.Join(fields, ", ") + "]"
+	if len(missing) > 0 {
+		e.r.Warn(checkFields, e.renamed(plan.Relation, missing, doctor.Steps{{Kind: doctor.Catalog, Text: "derive: …",
+			Note: "name the column as it is, or take out the rules that ask for it"}}),
+			"table %s has no column %s, which rules under derive ask for", plan.Relation.Table(), strings.Join(missing, ", "))
 	}
-	owner := quoteYAML(s.Owner.Column)
-	if s.Owner.Schema != "" {
-		owner = fmt.Sprintf("{column: %s, schema: %s}", owner, quoteYAML(s.Owner.Schema))
-	}
-	key := ""
-	if len(s.Key) > 0 {
-		quoted := slices.Clone(s.Key)
-		for i := range quoted {
-			quoted[i] = quoteYAML(quoted[i])
-		}
-		key = "key: [" + strings.Join(quoted, ", ") + "], "
-	}
-	return fmt.Sprintf("schemas: {%s: {table: %s, %sowner: %s, fields: %s}}", quoteYAML(s.Name), quoteYAML(s.Table.String()), key, owner, list)
-}
-
-// quoteYAML writes a name as YAML takes it.
-func quoteYAML(name string) string {
-	if schemas.QuoteIdent(name) == name && !slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, name) {
-		return name
-	}
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.") == "" && strings.Contains(name, ".") {
-		return name // a table's qualified name
-	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
 }

@@ -88,7 +88,7 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 	var mend doctor.Steps
 	switch schema := e.cfg.Catalog.SchemaOf(t.name); {
 	case len(alike) == 1:
-		mend = renamed(alike[0], t.name)
+		mend = renamedTable(alike[0], t.name)
 		text += fmt.Sprintf("; %s has its columns", alike[0])
 	case account:
 		mend = doctor.Steps{{Kind: doctor.Catalog, Text: fmt.Sprintf("account: {table: %s, id: %s, url: %s}", t.name, e.cfg.Catalog.Account.ID, e.cfg.Catalog.Account.URL),
@@ -106,8 +106,8 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 	e.r.Warn(checkTables, mend, "%s: nothing of it is sent", text)
 }
 
-// renamed takes a table back to the name that the catalog has.
-func renamed(from, to schemas.TableName) (mend doctor.Steps) {
+// renamedTable takes a table back to the name that the catalog has.
+func renamedTable(from, to schemas.TableName) (mend doctor.Steps) {
 	const note = "or give it its new name in the catalog file"
 	if from.Name != to.Name {
 		mend = append(mend, doctor.Step{Kind: doctor.SQL, On: source, Needs: "ownership of the table", Note: note,

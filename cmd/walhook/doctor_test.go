@@ -61,6 +61,8 @@ func ailments() []ailment {
 		{name: "the account table was renamed", scars: true, spoil: sql("ALTER TABLE users RENAME TO customers"), want: "source.tables"},
 		{name: "a table is not logged", scars: true, spoil: sql("ALTER PUBLICATION walhook DROP TABLE notes; ALTER TABLE notes SET UNLOGGED"), want: "source.unlogged"},
 		{name: "accounts have no URL", scars: true, spoil: sql("ALTER TABLE users DROP COLUMN web_hook_url"), want: "source.columns"},
+		{name: "an owner's column was renamed", spoil: sql("ALTER TABLE items RENAME COLUMN user_id TO customer"), want: "source.columns"},
+		{name: "the accounts' key was renamed", spoil: sql("ALTER TABLE users RENAME COLUMN id TO number"), want: "source.columns"},
 		{name: "a field has no column", scars: true, spoil: sql("ALTER TABLE notes DROP COLUMN note"), want: "source.fields"},
 		{name: "a table has no key", spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey"), want: "source.keys"},
 
@@ -126,6 +128,7 @@ func ailments() []ailment {
 		{name: "dead rows pile up", spoil: func(t *testing.T, p *patient) {
 			sql("ALTER TABLE walhook.owner SET (autovacuum_enabled = off); INSERT INTO walhook.owner SELECT 'items', n, '7' FROM generate_series(1, 25000) n; "+
 				"DELETE FROM walhook.owner")(t, p)
+			p.waitFor(t, "SELECT 1", "SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'owner' AND n_dead_tup > 20000", 1)
 		}, want: "outbox.dead_rows"},
 
 		// Where deliveries go.

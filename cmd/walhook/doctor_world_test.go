@@ -259,6 +259,9 @@ func (p *patient) applySQL(t *testing.T, step doctor.Step) {
 	if step.Restart {
 		p.restart(t)
 	}
+	if table, vacuumed := strings.CutPrefix(step.Text, "VACUUM walhook."); vacuumed { // up to 14 statistics come after the fact
+		p.waitFor(t, "SELECT 1", "SELECT count(*) FROM pg_stat_user_tables WHERE relname = '"+table+"' AND last_vacuum IS NOT NULL", 1)
+	}
 }
 
 func (p *patient) applyAddress(t *testing.T, step doctor.Step) {

@@ -1,0 +1,89 @@
+package cdc
+
+import (
+	"fmt"
+	"slices"
+
+	"walhook/doctor"
+	"walhook/schemas"
+)
+
+// accountColumns tells of what the account table lacks.
+func (e *examination) accountColumns(plan *schemas.Plan) (missing []string) {
+	a := e.cfg.Catalog.Account
+	if plan.Account == nil {
+		return nil
+	}
+	for _, column := range []struct{ name, key string }{{a.ID, "id"}, {a.URL, "url"}, {a.Parent, "parent"}, {a.Secret, "secret"}} {
+		if column.name == "" || plan.Relation.Column(column.name) >= 0 {
+			continue
+		}
+		missing = append(missing, column.name)
+		text := fmt.Sprintf("account table %s has no column %q (account.%s of the catalog)", a.Table, column.name, column.key)
+		named := doctor.Steps{{Kind: doctor.Catalog, Text: "account: {" + column.key + ": COLUMN}",
+			Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
+		switch column.key {
+		case "id":
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, named), "%s: nobody's changes are known to be theirs", text)
+		case "url":
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, addColumn(a.Table, column.name,
+				"or name the column that holds it in the catalog file, as account.url")), "%s: nobody is sent anything", text)
+		default:
+			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "it is taken out of the catalog file; or give it its name there"
+			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, named), "%s: it is left out", text)
+		}
+	}
+	return missing
+}
+
+// resultColumns tells of what the table of asynchronous results lacks. Its
+// columns' names are fixed.
+func (e *examination) resultColumns(plan *schemas.Plan) (missing []string) {
+	if plan.Results == nil {
+		return nil
+	}
+	for _, name := range []string{"user_id", "schema", "type", "status", "verbose"} {
+		if plan.Relation.Column(name) < 0 {
+			missing = append(missing, name)
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, addColumn(plan.Relation.Table(), name, "")),
+				"table %s of results has no column %q", plan.Relation.Table(), name)
+		}
+	}
+	return missing
+}
+
+// ownerColumn tells of a table whose rows are nobody's.
+func (e *examination) ownerColumn(plan *schemas.Plan) []string {
+	name := plan.Schema.Owner.Column
+	if plan.Relation.Column(name) >= 0 {
+		return nil
+	}
+	e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+		Note: "with the column that holds the owner, in a file for --catalog"}, setupAgain()}),
+		"table %s has no column %q, which says whose its rows are: nothing of it is sent", plan.Relation.Table(), name)
+	return []string{name}
+}
+
+// renamed gives a column its name back, where one is missing and one is there
+// that the catalog does not name; otherwise it is of no use.
+func (e *examination) renamed(relation *schemas.Relation, missing []string, otherwise doctor.Steps) doctor.Steps {
+	var unnamed []string
+	for _, column := range relation.Columns {
+		if !slices.Contains(e.columnsOf(relation.Table()), column.Name) {
+			unnamed = append(unnamed, column.Name)
+		}
+	}
+	if len(missing) != 1 || len(unnamed) != 1 {
+		return otherwise
+	}
+	return doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "ownership of the table",
+		Text: fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", relation.Table(), schemas.QuoteIdent(unnamed[0]), schemas.QuoteIdent(missing[0])),
+		Note: "if that is the column; or give it its new name in the catalog file"}}
+}
+
+func addColumn(table schemas.TableName, name, note string) doctor.Steps {
+	return doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "ownership of the table", Note: note,
+		Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s text", table, schemas.QuoteIdent(name))}}
+}
+
+func setupAgain() doctor.Step { return acceptGap("once walhook was set up")[0] }

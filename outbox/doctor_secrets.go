@@ -1,0 +1,90 @@
+package outbox
+
+import (
+	"context"
+	"net/url"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+)
+
+const storedSecretsSQL = `SELECT account, webhook, own_secret, secret FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
+
+// maxRotations is how many commands are spelled out.
+const maxRotations = 20
+
+// lookAtSecrets looks at how the endpoints' secrets are stored.
+func (e *examination) lookAtSecrets(ctx context.Context) error {
+	secrets, err := newSealer(e.cfg.SecretKey)
+	if err != nil {
+		return err
+	}
+	rows, err := e.s.Query(ctx, storedSecretsSQL)
+	if err != nil {
+		return err
+	}
+	var one secretHolder
+	var secret string
+	var plain []secretHolder
+	locked, total := 0, 0
+	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret}, func() error {
+		total++
+		if _, err := secrets.open(secret); err != nil {
+			locked++
+		} else if !strings.HasPrefix(secret, sealedPrefix) {
+			plain = append(plain, one)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	newKey := doctor.Step{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
+		Note: "of every walhook on this outbox, and keep it: without it the secrets are lost"}
+	switch noKey := len(e.cfg.SecretKey) == 0; {
+	case locked > 0:
+		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
+		e.r.Fail(checkSecrets, mend, "%d of %d secrets are encrypted under a key that is not --secret-key: nothing of theirs can be signed", locked, total)
+	case noKey:
+		e.r.Warn(checkSecrets, doctor.Steps{newKey}, "%d signing secrets are stored as they are: there is no --secret-key", len(plain))
+	case len(plain) > 0:
+		e.r.Warn(checkSecrets, rotations(plain), "%d of %d signing secrets were stored before there was a --secret-key, as they are", len(plain), total)
+	default:
+		e.r.OK(checkSecrets, "%d signing secrets, all encrypted", total)
+	}
+	return nil
+}
+
+// secretHolder is an endpoint that has a secret.
+type secretHolder struct {
+	account, webhook string
+	own              bool // it is the one in the account table's column
+}
+
+// rotations store new secrets, under the key that there is now.
+func rotations(holders []secretHolder) (mend doctor.Steps) {
+	for _, h := range holders[:min(len(holders), maxRotations)] {
+		const note = "the account has to be told the new secret; both sign until the overlap ends"
+		switch {
+		case h.own:
+			mend = append(mend, doctor.Step{Kind: doctor.Shell, Text: "# account " + shellWord(h.account) + " changes its secret in its column of the account table"})
+		case h.webhook == AccountWebhook:
+			mend = append(mend, doctor.Step{Kind: doctor.Command, Text: "walhook endpoints rotate " + shellWord(h.account), Note: note})
+		default:
+			path := "/v2/accounts/" + url.PathEscape(h.account) + "/webhooks/" + url.PathEscape(h.webhook) + "/secret/rotate"
+			mend = append(mend, doctor.Step{Kind: doctor.Shell, Note: note,
+				Text: `curl -X POST -H "X-Auth-Token: $WALHOOK_ADMIN_TOKEN" http://127.0.0.1:8480` + shellWord(path)})
+		}
+	}
+	return mend
+}
+
+// shellWord quotes an argument for a shell, if it needs that.
+func shellWord(word string) string {
+	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./%-") == "" && word[0] != '-' {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
