@@ -107,6 +107,8 @@ func (e *examination) failover() {
 	switch info := e.info(); {
 	case info == nil:
 		e.r.Skip("there is no slot", checkFailover)
+	case e.r.Bad(checkSlot, checkPosition):
+		e.r.Skip("the slot is not ours", checkFailover)
 	case info.Failover == "":
 		e.r.OK(checkFailover, "this version keeps no slot on a standby: a failover is a gap")
 	case info.Failover == "true":
