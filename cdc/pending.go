@@ -10,8 +10,8 @@ import (
 // The bounds of one batch. A transaction larger than that is appended in
 // chunks; its ordinals tell where to go on after a crash.
 const (
-	maxPendingChanges = 10_000
-	maxPendingBytes   = 8 << 20
+	maxPendingChanges = 2_500
+	maxPendingBytes   = 2 << 20
 )
 
 // pending is the batch that fills while the last one is being stored. The

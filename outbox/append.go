@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -191,11 +192,19 @@ func queueOwners(b *pgx.Batch, owners map[recordKey]ownership) {
 	if len(owners) == 0 {
 		return
 	}
-	var names, keys, accounts []string
-	var deleted []bool
-	for k, o := range owners {
-		names, keys = append(names, k.schema), append(keys, k.key)
-		accounts, deleted = append(accounts, o.account), append(deleted, o.deleted)
+	order := make([]recordKey, 0, len(owners))
+	for k := range owners {
+		order = append(order, k)
+	}
+	// Neighbours in the index are written one after the other.
+	slices.SortFunc(order, func(a, b recordKey) int {
+		return cmp.Or(strings.Compare(a.schema, b.schema), strings.Compare(a.key, b.key))
+	})
+	names, keys := make([]string, len(order)), make([]string, len(order))
+	accounts, deleted := make([]string, len(order)), make([]bool, len(order))
+	for i, k := range order {
+		o := owners[k]
+		names[i], keys[i], accounts[i], deleted[i] = k.schema, k.key, o.account, o.deleted
 	}
 	b.Queue(writeOwnersSQL, names, keys, accounts, deleted)
 }

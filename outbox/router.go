@@ -137,17 +137,19 @@ func (r *router) fetchOwners(ctx context.Context) error {
 		if plan == nil || plan.Schema == nil {
 			continue
 		}
-		for _, row := range []schemas.Tuple{r.changes[i].Old, r.changes[i].New} {
+		for _, row := range [...]schemas.Tuple{r.changes[i].Old, r.changes[i].New} {
 			if row == nil {
 				continue
 			}
+			owner, told := plan.OwnerKey(row)
+			if parent := plan.Schema.Owner.Schema; parent != "" && told && owner != "" {
+				want(recordKey{parent, owner})
+			}
+			if told && r.changes[i].Kind == schemas.Insert {
+				continue // whose a record was before it was made is not asked
+			}
 			if key, ok := plan.Key(row); ok && r.p.catalog.Tracked(plan) {
 				want(recordKey{plan.Schema.Name, key})
-			}
-			if parent := plan.Schema.Owner.Schema; parent != "" {
-				if key, ok := plan.OwnerKey(row); ok && key != "" {
-					want(recordKey{parent, key})
-				}
 			}
 		}
 	}
