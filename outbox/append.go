@@ -3,10 +3,8 @@ package outbox
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -112,13 +110,18 @@ func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID 
 	for _, w := range r.endpoints {
 		s.queueEndpoint(begin, w)
 	}
-	if err := conn.SendBatch(ctx, begin).Close(); err != nil {
-		return err
+	end := begin
+	if len(r.endpoints) == 0 && len(r.events) <= fewEvents {
+		queueEvents(end, r.events)
+	} else {
+		if err := conn.SendBatch(ctx, begin).Close(); err != nil {
+			return err
+		}
+		if err := copyEvents(ctx, conn, r.events); err != nil {
+			return err
+		}
+		end = &pgx.Batch{}
 	}
-	if err := copyEvents(ctx, conn, r.events); err != nil {
-		return err
-	}
-	end := &pgx.Batch{}
 	r.queueTooLarge(end)
 	for _, schema := range r.truncated {
 		end.Queue(forgetOwnersSQL, schema)
@@ -167,25 +170,6 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	if w.ended || w.secret != secretKept {
 		b.Queue(amendEndpointSQL, append(args, w.ended)...).QueryRow(learn)
 	}
-}
-
-func copyEvents(ctx context.Context, conn *pgxpool.Conn, events []eventRow) error {
-	if len(events) == 0 {
-		return nil
-	}
-	now := time.Now()
-	columns := []string{"id", "endpoint", "revision", "record", "webhook_id", "schema", "type", "committed_at", "appended_at", "format", "body"}
-	row := make([]any, len(columns))
-	source := pgx.CopyFromSlice(len(events), func(i int) ([]any, error) {
-		e := &events[i]
-		row[0], row[1], row[2], row[3], row[4] = e.id, e.route.endpoint, e.route.revision, e.record, e.webhookID
-		row[5], row[6], row[7], row[8], row[9], row[10] = e.schema, e.typ, e.committedAt, now, e.format, e.body
-		return row, nil
-	})
-	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"walhook", "event"}, columns, source); err != nil {
-		return fmt.Errorf("copy %d events: %w", len(events), err)
-	}
-	return nil
 }
 
 func queueOwners(b *pgx.Batch, owners map[recordKey]ownership) {
