@@ -7,8 +7,10 @@ import (
 	"walhook/outbox"
 )
 
-// idleAfter is how long a lane that has nothing to remember is kept.
-const idleAfter = 5 * time.Minute
+// idleAfter is how long a lane that has nothing to remember is kept: some
+// kilobytes, and a look at each save. To make it anew its endpoint is read, with
+// those of the other events of a stretch of the log.
+const idleAfter = 30 * time.Second
 
 // idle says that the lane could be made anew without anybody noticing.
 func (l *lane) idle(now time.Time) bool {

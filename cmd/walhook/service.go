@@ -71,6 +71,10 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	prepared := make(chan struct{})
+	group.Go(func() error {
+		tuneCollector(ctx)
+		return nil
+	})
 	if s.listen != "" {
 		var subscriptions http.Handler
 		if s.subscribe {
