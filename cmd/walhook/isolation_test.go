@@ -133,7 +133,9 @@ const burster = 14
 func TestIsolation_ADeadEndpointCostsNothing(t *testing.T) {
 	t.Parallel()
 	size := isolationSizes()
-	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{ // no writes of its own
+		"autovacuum": "off", "full_page_writes": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB",
+	}})
 	m := newMallIn(t, pgtest.NewDatabase(t, cluster), pgtest.NewDatabase(t, cluster), 50)
 	refusal, err := receiver.Refuse()
 	if err != nil {
@@ -172,7 +174,7 @@ func TestIsolation_ADeadEndpointCostsNothing(t *testing.T) {
 	if attempted > 60 || parked > 60 {
 		t.Errorf("%d attempts and %d rows in retry for a dead endpoint", attempted, parked)
 	}
-	if logged > 64<<10 { // leases, and the server's own
+	if logged > 256<<10 { // leases, and the server's own: a few bytes for each that waits would be more
 		t.Errorf("the server's log grew by %d kB while nothing happened", logged>>10)
 	}
 	if after > before+8<<20 || after > empty+64<<20 {
