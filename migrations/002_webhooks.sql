@@ -145,6 +145,7 @@ CREATE TABLE walhook.daily_count (
     kin      bytea NOT NULL,
     hook     text NOT NULL,
     type     text NOT NULL,
+    format   text NOT NULL,
     n        bigint NOT NULL,
     head     bytea NOT NULL,
     tail     bytea NOT NULL,

@@ -37,6 +37,7 @@ func (d *openDay) end() { *d = *newOpenDay(d.calendar, d.day, d.ends) }
 // body, with the count n between head and tail.
 type sum struct {
 	kin, head, tail []byte
+	format          string
 	n               int64
 }
 
@@ -50,6 +51,7 @@ type sumKey struct {
 
 type daySum struct {
 	hook, typ  string
+	format     string
 	head, tail []byte
 	n          int64
 }
@@ -75,7 +77,7 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*route, o *o
 			key := sumKey{one.endpoint, one.day.last, account, sha256.Sum256(s.kin)}
 			d := r.sums[key]
 			if d == nil {
-				d = &daySum{hook: o.hook, typ: o.typ}
+				d = &daySum{hook: o.hook, typ: o.typ, format: s.format}
 				r.sums[key] = d
 			}
 			d.n += s.n
@@ -104,12 +106,12 @@ func (o *occurrence) daily(account string) (sum, error) {
 		head = append(schemas.AppendString(append(head, ':'), []byte(member[1])), ',')
 	}
 	head = append(head, `"count":`...)
-	return sum{kin: head, head: head, tail: []byte(`}`), n: 1}, nil
+	return sum{kin: head, head: head, tail: []byte(`}`), format: "json", n: 1}, nil
 }
 
 const writeSumsSQL = `
-	INSERT INTO walhook.daily_count AS d (endpoint, period, account, kin, hook, type, n, head, tail)
-	SELECT * FROM unnest($1::bigint[], $2::text[]::date[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::bigint[], $8::bytea[], $9::bytea[])
+	INSERT INTO walhook.daily_count AS d (endpoint, period, account, kin, hook, type, format, n, head, tail)
+	SELECT * FROM unnest($1::bigint[], $2::text[]::date[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[], $10::bytea[])
 	ON CONFLICT (endpoint, period, account, kin) DO UPDATE SET n = d.n + excluded.n, head = excluded.head, tail = excluded.tail`
 
 func (r *router) queueSums(b *pgx.Batch) {
@@ -117,12 +119,13 @@ func (r *router) queueSums(b *pgx.Batch) {
 		return
 	}
 	var endpoints, numbers []int64
-	var periods, accounts, hooks, types []string
+	var periods, accounts, hooks, types, formats []string
 	var kin, heads, tails [][]byte
 	for k, d := range r.sums {
 		endpoints, periods, accounts = append(endpoints, k.endpoint), append(periods, k.period.String()), append(accounts, k.account)
 		kin, hooks, types = append(kin, slices.Clone(k.kin[:])), append(hooks, d.hook), append(types, d.typ)
+		formats = append(formats, d.format)
 		numbers, heads, tails = append(numbers, d.n), append(heads, d.head), append(tails, d.tail)
 	}
-	b.Queue(writeSumsSQL, endpoints, periods, accounts, kin, hooks, types, numbers, heads, tails)
+	b.Queue(writeSumsSQL, endpoints, periods, accounts, kin, hooks, types, formats, numbers, heads, tails)
 }

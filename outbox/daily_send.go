@@ -43,7 +43,7 @@ const (
 			INSERT INTO walhook.inbox (endpoint, account, webhook_id, record, schema, type, format, body)
 			SELECT $1, $4, 'day_' || replace($2, '-', '') || '_' || $1 || '_' ||
 					left(encode(sha256(convert_to(to_char(period, 'YYYYMMDD ') || account, 'UTF8') || kin), 'hex'), 24),
-				'day/' || account, hook, type, 'json',
+				'day/' || account, hook, type, format,
 				head || convert_to(n::text, 'UTF8') || substring(tail FOR octet_length(tail) - 1) || $5::bytea || '}'::bytea
 			FROM counted WHERE n <> 0 ORDER BY account, hook, type, kin)
 		SELECT count(*) FROM counted`

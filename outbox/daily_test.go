@@ -404,18 +404,22 @@ func TestDaily_SettingsThatCannotBeUsedAreUTCs(t *testing.T) {
 	}
 }
 
-func TestDaily_RunsGoWithRetentionAndDoNotComeAgain(t *testing.T) {
+func TestDaily_RunsGoWithRetentionAndCountsDoNot(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
 	d.commit(t, dids.insert(1, 7, "1"))
 	d.at(t, "2024-06-11T00:00:00Z")
 	d.tick(t)
+	d.commit(t, dids.insert(2, 7, "2"))
 	d.exec(t, "UPDATE walhook.daily_run SET sent_at = now() - interval '8 days'")
 	if err := d.store.maintainOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if runs := d.count(t, "daily_run"); runs != 0 {
 		t.Errorf("%d runs are kept", runs)
+	}
+	if open := d.count(t, "daily_count"); open != 1 {
+		t.Errorf("%d counts of the open day, want 1", open)
 	}
 	d.bodies(t)
 	d.restart(t)

@@ -17,6 +17,10 @@
 // lets the two take turns, and the lock on the epoch keeps a transaction that
 // was given up waiting for from interleaving with the next.
 //
+// For a webhook with daily delivery occurrences are counted in the appending
+// transaction; its day ends at a place of the source's log, and Publisher.Run
+// puts its counts into inbox.
+//
 // Before a part of the log is dropped, what is undelivered in it becomes dead
 // letters: by the session that holds the lane (Endpoint.SendFrom, Expire), or by
 // Maintain where none does.

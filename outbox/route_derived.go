@@ -65,7 +65,7 @@ func (r *router) occurrenceOf(e schemas.DerivedEvent, account, key string) occur
 				return sum{}, err
 			}
 			kin, err := e.Kin(account)
-			return sum{kin: kin, head: body.Body[:body.From], tail: body.Body[body.To:], n: body.Count}, err
+			return sum{kin: kin, format: e.Rule.Format, head: body.Body[:body.From], tail: body.Body[body.To:], n: body.Count}, err
 		}
 	}
 	return o

@@ -1,0 +1,106 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+)
+
+// loadDays takes up the days of the webhooks that were just read: those that
+// became daily begin one, and those that are no longer daily, or no longer
+// there, end theirs.
+func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route) (daily []*route, err error) {
+	open := map[int64]dayEnd{}
+	rows, err := p.store.pool.Query(ctx, openDaysSQL)
+	var day string
+	var e dayEnd
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&e.endpoint, &day, &e.began}, func() (err error) {
+			e.day, err = parseDate(day)
+			open[e.endpoint] = e
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the open days: %w", err)
+	}
+	var begin []*route
+	for _, list := range webhooks {
+		for _, w := range list {
+			if !w.subscription.daily {
+				continue
+			}
+			daily = append(daily, w)
+			if e, known := open[w.endpoint]; known {
+				w.day = newOpenDay(p.calendarOf(w), e.day, e.began)
+				delete(open, w.endpoint)
+			} else {
+				begin = append(begin, w)
+			}
+		}
+	}
+	if len(begin) > 0 || len(open) > 0 {
+		if err := p.turnDays(ctx, begin, open); err != nil {
+			return nil, fmt.Errorf("begin and end the days of webhooks that changed: %w", err)
+		}
+	}
+	return daily, nil
+}
+
+// calendarOf reads a webhook's daily settings. The API refuses those that
+// cannot be read; where a zone is not known here, its days are UTC's.
+func (p *Publisher) calendarOf(w *route) calendar {
+	c, err := newCalendar(w.subscription.dailyAt, w.subscription.dailyZone)
+	if err != nil {
+		p.log.Error("days of a webhook end at midnight UTC: its settings cannot be used", zap.Int64("endpoint", w.endpoint), zap.Error(err))
+		c = calendar{zone: time.UTC}
+	}
+	return c
+}
+
+// turnDays begins the day of webhooks that became daily, and ends the day of
+// those that were, at the stored position.
+func (p *Publisher) turnDays(ctx context.Context, begin []*route, ends map[int64]dayEnd) error {
+	now, err := p.clock(ctx)
+	if err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	for _, e := range ends {
+		e.day, e.ended, e.zone = e.day+1, now, "UTC"
+		if now.Before(e.began) {
+			e.ended = e.began // the clock was set back
+		}
+		e.queue(b)
+		b.Queue(closeDaySQL, e.endpoint)
+	}
+	for _, w := range begin {
+		var text string
+		if err := p.store.pool.QueryRow(ctx, lastRunSQL, w.endpoint).Scan(&text); err != nil {
+			return err
+		}
+		c := p.calendarOf(w)
+		last := c.ended(now)
+		if text != "" {
+			run, err := parseDate(text)
+			if err != nil {
+				return err
+			}
+			last = max(last, run)
+		}
+		w.day = newOpenDay(c, last, now)
+		b.Queue(openDaySQL, w.endpoint, last.String(), now)
+	}
+	return p.fencedTx(ctx, b)
+}
+
+// fencedTx runs statements in one transaction of this publisher's epoch.
+func (p *Publisher) fencedTx(ctx context.Context, statements *pgx.Batch) error {
+	return p.store.batchTx(ctx, func(b *pgx.Batch) {
+		b.Queue(assertEpochSQL, p.epoch)
+		b.QueuedQueries = append(b.QueuedQueries, statements.QueuedQueries...)
+	}, nil)
+}
