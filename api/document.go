@@ -96,7 +96,8 @@ func bodyOf(data *huma.Schema) *huma.Schema {
 // it stands in bodies of requests.
 var shownOnly = []string{"id", "account_id", "state", "disable_reason", "created_at", "changed_at"}
 
-// fields are the members of a body's data that a schema knows and allows.
+// fields are the members of a body's data that a schema knows, and whose values
+// it allows.
 type fields struct {
 	known    map[string]json.RawMessage
 	null     []string // known, and null
@@ -132,13 +133,12 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 			in.warnings = append(in.warnings, unknownField(name, schema))
 		case bytes.Equal(value, []byte("null")):
 			in.null = append(in.null, name)
-		default:
-			d.check(name, value, property, wrong)
+		case d.check(name, value, property, wrong):
 			in.known[name] = value
 		}
 	}
 	for _, name := range schema.Required {
-		if _, there := in.known[name]; !there {
+		if _, there := data[name]; !there {
 			wrong.add(name, kindRequired, "is missing")
 		}
 	}
@@ -155,25 +155,28 @@ func (d *document) readOptional(body []byte, schema *huma.Schema, wrong faults) 
 }
 
 // check holds a value against its schema.
-func (d *document) check(name string, value json.RawMessage, schema *huma.Schema, wrong faults) {
+func (d *document) check(name string, value json.RawMessage, schema *huma.Schema, wrong faults) bool {
 	var parsed any
 	if err := json.Unmarshal(value, &parsed); err != nil {
 		wrong.add(name, kindInvalid, "%v", err)
-		return
+		return false
 	}
 	result := &huma.ValidateResult{}
-	path := huma.NewPathBuffer([]byte{}, 0)
-	huma.Validate(d.registry, schema, path, huma.ModeWriteToServer, parsed, result)
+	huma.Validate(d.registry, schema, huma.NewPathBuffer([]byte{}, 0), huma.ModeWriteToServer, parsed, result)
 	for _, err := range result.Errors {
 		field, message := name, err.Error()
 		if detail, ok := err.(huma.ErrorDetailer); ok {
 			message = detail.ErrorDetail().Message
-			if at := detail.ErrorDetail().Location; at != "" {
-				field += "." + strings.TrimPrefix(at, ".")
+			switch at := detail.ErrorDetail().Location; {
+			case at == "" || at[0] == '[' || at[0] == '.':
+				field += at
+			default:
+				field += "." + at
 			}
 		}
 		wrong.add(field, kindInvalid, "%s", message)
 	}
+	return len(result.Errors) == 0
 }
 
 // names are those of the fields that were sent and are known.
@@ -181,8 +184,7 @@ func (f fields) names() []string {
 	return append(slices.Collect(maps.Keys(f.known)), f.null...)
 }
 
-// into puts the known fields into a struct with their JSON names. Fields that
-// are wrong must have been refused.
+// into puts the known fields into a struct with their JSON names.
 func (f fields) into(to any) error {
 	text, err := json.Marshal(f.known)
 	if err == nil {

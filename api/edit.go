@@ -22,12 +22,9 @@ func newWebhook(account string) outbox.Webhook {
 	}
 }
 
-// apply puts what a client sent onto a webhook, unless something is wrong with
-// it. The warnings say what will not do what it seems to.
+// apply puts what a client sent onto a webhook. Its error names everything that
+// is wrong, here and before; the warnings say what will not do what it seems to.
 func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warnings []string, err error) {
-	if err := wrong.err(); err != nil {
-		return nil, err
-	}
 	var sent webhookFields
 	if err := in.into(&sent); err != nil {
 		return nil, err
@@ -130,7 +127,7 @@ func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
 // leads to is looked at now, and again at each dial, which decides.
 func (s *subscriptions) checkURI(ctx context.Context, in fields, w *outbox.Webhook, wrong faults) (warnings []string) {
 	var uri string
-	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || len(wrong["uri"]) > 0 || uri == w.ShownURL() {
+	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || uri == w.ShownURL() {
 		return nil // not sent, refused already, or sent back as it was shown
 	}
 	if w.ID == outbox.AccountWebhook {
@@ -168,7 +165,7 @@ func checkTexts(w *outbox.Webhook, wrong faults) {
 			wrong.add(field, kindInvalid, "holds a control character")
 		}
 	}
-	if strings.TrimSpace(w.Name) == "" && w.ID != outbox.AccountWebhook {
+	if strings.TrimSpace(w.Name) == "" && len(wrong["name"]) == 0 && w.ID != outbox.AccountWebhook {
 		wrong.add("name", kindInvalid, "is blank")
 	}
 	for _, name := range w.Schemas {

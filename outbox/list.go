@@ -13,6 +13,7 @@ import (
 type EndpointInfo struct {
 	ID         int64
 	Account    string
+	Webhook    string // its id in the API; [AccountWebhook] for the account's own URL
 	URL        string // user information and query left out; "" for none
 	State      EndpointState
 	Reason     string    // why it is not active
@@ -34,7 +35,7 @@ type EndpointInfo struct {
 const CountLimit = 10_000
 
 const (
-	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint ORDER BY id`
+	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id`
 
 	listLanesSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane`
 
@@ -112,7 +113,7 @@ func (s *Store) countRows(ctx context.Context, table string) (map[int64]int, err
 
 func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
 	var ended *time.Time
-	err = row.Scan(&e.ID, &e.Account, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.Ordering, &ended, &e.ChangedAt)
+	err = row.Scan(&e.ID, &e.Account, &e.Webhook, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.Ordering, &ended, &e.ChangedAt)
 	e.URL, e.EndedAt = redactURL(e.URL), zeroTime(ended)
 	return e, err
 }

@@ -188,3 +188,27 @@ func scanRequest(row pgx.CollectableRow) (r Request, err error) {
 	r.Since, r.DoneAt = zeroTime(since), zeroTime(done)
 	return r, err
 }
+
+// endpointsOfSQL looks through the whole log, which has no index by webhook-id:
+// nothing but a person asks for it.
+const endpointsOfSQL = `
+	SELECT DISTINCT endpoint FROM (
+		SELECT endpoint FROM walhook.event WHERE webhook_id = ANY ($1)
+		UNION ALL
+		SELECT endpoint FROM walhook.dead_letter WHERE webhook_id = ANY ($1)) e ORDER BY endpoint`
+
+// EndpointsOf lists the endpoints that have events with these webhook-ids. It
+// may take minutes.
+func (s *Store) EndpointsOf(ctx context.Context, webhookIDs []string) (endpoints []int64, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = '10min'"); err != nil {
+			return err
+		}
+		endpoints, err = collect[int64](tx.Query(ctx, endpointsOfSQL, webhookIDs))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for the endpoints of %d events: %w", len(webhookIDs), err)
+	}
+	return endpoints, nil
+}

@@ -13,7 +13,8 @@ import (
 	"walhook/outbox"
 )
 
-const endpointsLong = `Lists the endpoints: account, URL (without user name, password and query), state,
+const endpointsLong = `Lists the endpoints: account, webhook (account is the account's own URL, others are
+made by the API), URL (without user name, password and query), state,
 and what there is to say of it: why nothing is sent, or since when it only fails
 and how many warnings of that were given, whether its breaker is open, how many
 events are in retry and how many dead letters are kept.

@@ -17,11 +17,11 @@ func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ACCOUNT\tURL\tSTATE\tDETAIL")
+	fmt.Fprintln(table, "ACCOUNT\tWEBHOOK\tURL\tSTATE\tDETAIL")
 	now := time.Now()
 	for i := range endpoints {
 		e := &endpoints[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(e.Account), printable(e.URL), e.State, printable(endpointDetail(e, now)))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(e.Account), e.Webhook, printable(e.URL), e.State, printable(endpointDetail(e, now)))
 	}
 	return table.Flush()
 }
@@ -93,6 +93,7 @@ func laneOf(e *outbox.EndpointInfo, now time.Time) string {
 // endpointJSON is one line of endpoints --json.
 type endpointJSON struct {
 	Account    string    `json:"account"`
+	Webhook    string    `json:"webhook"`
 	URL        string    `json:"url"`
 	State      string    `json:"state"`
 	Reason     string    `json:"reason"`
@@ -117,7 +118,7 @@ func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
 	for i := range endpoints {
 		e := &endpoints[i]
 		lines[i] = endpointJSON{
-			Account: e.Account, URL: e.URL, State: string(e.State), Reason: e.Reason,
+			Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
 			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
 			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason,
 			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"walhook/outbox"
+)
+
+const replayLong = `Sends events again that were delivered or given up (dead letters): those of an
+account or of one endpoint, since a time or with given ids; --id alone finds the
+endpoints that it went to. They keep their webhook-id, and those of one record
+keep their order. What is still to be delivered is not sent twice, and a dead
+letter that is sent again is a dead letter no more.
+
+It only asks: the publisher does it, at --rate, and goes on where it was after a
+restart. This command shows how far it is until it is done; it can be left at
+any moment, and with --detach does not wait.
+
+It needs the outbox only: --outbox, or --source where they are one database.`
+
+// replayFlags are what a person asks for.
+type replayFlags struct {
+	account, webhook, since string
+	endpoint                int64
+	ids                     []string
+	rate                    float64
+	dryRun, detach          bool
+}
+
+func newReplayCommand() *cobra.Command {
+	var f replayFlags
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Send events again: since a time, or with given ids",
+		Long:  replayLong,
+		Example: `  walhook replay --account 7 --since 2h --dry-run
+  walhook replay --account 7 --since 2026-03-09T00:00:00Z --rate 50
+  walhook replay --account 7 --webhook 51840ffc8bde832a1f5477def32cd665 --since 24h
+  walhook replay --id evt_0000000001A2B3C4_7`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
+		since, err := f.check(time.Now())
+		if err != nil {
+			return usage(err)
+		}
+		endpoints, err := f.endpoints(ctx, store)
+		if err != nil {
+			return err
+		}
+		return f.replay(ctx, store, endpoints, since, out, cmd.ErrOrStderr())
+	})
+	addSettings(cmd, "source", "outbox")
+	flags := cmd.Flags()
+	flags.StringVar(&f.account, "account", "", "`account` whose events are sent again, to all of its webhooks")
+	flags.StringVar(&f.webhook, "webhook", "", "with --account, the one webhook with this `id`; 'account' is the account's own URL")
+	flags.Int64Var(&f.endpoint, "endpoint", 0, "`number` of one endpoint, as the log names it")
+	flags.StringVar(&f.since, "since", "", "`time` from which on events are sent again: 2026-03-09T00:00:00Z, or how long ago: 2h")
+	flags.StringSliceVar(&f.ids, "id", nil, "`webhook-id` of an event to send again; may be given several times")
+	flags.Float64Var(&f.rate, "rate", 100, "most `events` a second to each endpoint")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "only say how many there are")
+	flags.BoolVar(&f.detach, "detach", false, "do not wait until they are sent")
+	return cmd
+}
+
+// check says what is wrong with the flags, and since when.
+func (f *replayFlags) check(now time.Time) (since time.Time, err error) {
+	switch {
+	case f.account == "" && f.endpoint == 0 && len(f.ids) == 0:
+		return since, errors.New("whose events? name --account, --endpoint or --id")
+	case f.account != "" && f.endpoint != 0:
+		return since, errors.New("--account and --endpoint exclude each other")
+	case f.webhook != "" && f.account == "":
+		return since, errors.New("--webhook needs --account")
+	case (f.since == "") == (len(f.ids) == 0):
+		return since, errors.New("which events? name either --since or --id")
+	}
+	if f.since != "" {
+		if since, err = time.Parse(time.RFC3339, f.since); err != nil {
+			ago, err := parseDuration(f.since)
+			if err != nil {
+				return since, fmt.Errorf("--since %q: want a time such as 2026-03-09T00:00:00Z, or how long ago, such as 2h", f.since)
+			}
+			since = now.Add(-ago)
+		}
+	}
+	return since, outbox.Request{Since: since, WebhookIDs: f.ids, Rate: f.rate}.Validate()
+}
+
+// endpoints are those that the flags name, and what people call each.
+func (f *replayFlags) endpoints(ctx context.Context, store *outbox.Store) (found map[int64]string, err error) {
+	found = map[int64]string{}
+	if f.account == "" {
+		ids := []int64{f.endpoint}
+		if f.endpoint == 0 {
+			if ids, err = store.EndpointsOf(ctx, f.ids); err != nil {
+				return nil, err
+			}
+		}
+		for _, id := range ids {
+			found[id] = fmt.Sprintf("endpoint %d", id)
+		}
+	}
+	for after := int64(0); f.account != ""; {
+		list, err := store.Webhooks(ctx, f.account, after, 100)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			if w := &list[i]; f.webhook == "" && w.URL != "" || f.webhook == w.ID {
+				found[w.Endpoint] = fmt.Sprintf("account %s, webhook %s", w.Account, w.ID)
+			}
+			after = list[i].Endpoint
+		}
+		if len(list) < 100 {
+			break
+		}
+	}
+	if len(found) == 0 {
+		return nil, outbox.ErrNoEndpoint
+	}
+	return found, nil
+}
+
+func (f *replayFlags) replay(ctx context.Context, store *outbox.Store, endpoints map[int64]string, since time.Time, out, terminal io.Writer) error {
+	var open []outbox.Request
+	total := int64(0)
+	for id, name := range endpoints {
+		r := outbox.Request{Endpoint: id, Since: since, WebhookIDs: f.ids, Rate: f.rate}
+		var err error
+		if f.dryRun {
+			r.Total, _, err = store.CountReplay(ctx, r)
+		} else if r, err = store.CreateRequest(ctx, r); err == nil {
+			open = append(open, r)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		total += r.Total
+		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %d events to send again", name, r.Total)))
+	}
+	if f.dryRun || f.detach {
+		return nil
+	}
+	return watchReplay(ctx, store, open, total, out, terminal)
+}
+
+// replayLook is how often the command looks how far the publisher is.
+const replayLook = 300 * time.Millisecond
+
+// watchReplay shows how far requests are until all are done. Whoever stops
+// looking stops nothing else.
+func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request, total int64, out, terminal io.Writer) error {
+	bar := progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(terminal), progressbar.OptionSetDescription("sent again"),
+		progressbar.OptionSetVisibility(isTerminal(terminal)), progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
+	for {
+		sent, left := int64(0), 0
+		for i := range open {
+			r, err := store.Request(ctx, open[i].ID)
+			if err != nil {
+				if ctx.Err() != nil {
+					break
+				}
+				return err
+			}
+			open[i] = r
+			sent += r.Sent
+			if r.DoneAt.IsZero() {
+				left++
+			}
+		}
+		_ = bar.Set64(min(sent, max(total, 1))) // it is only shown
+		if left == 0 && ctx.Err() == nil {
+			_ = bar.Finish()
+			for _, r := range open {
+				if r.Reason != "" {
+					return fmt.Errorf("endpoint %d: %s", r.Endpoint, r.Reason)
+				}
+			}
+			_, err := fmt.Fprintf(out, "%d events are sent again\n", sent)
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			_, err := fmt.Fprintln(out, "the publisher goes on with it")
+			return err
+		case <-time.After(replayLook):
+		}
+	}
+}
