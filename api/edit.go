@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 	_ "time/tzdata" // daily_zone means the same wherever walhook runs
-	"unicode"
 
 	"walhook/outbox"
 )
@@ -237,68 +236,3 @@ func clockTime(text string) time.Duration {
 	}
 	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute
 }
-
-// Bounds of custom_data, which goes with every event.
-const (
-	maxCustomBytes = 16 << 10
-	maxCustomKey   = 128
-	maxCustomDepth = 8
-)
-
-// customData is the text that is stored, every number as it was written; nil
-// when there is nothing in it.
-func customData(text json.RawMessage, wrong faults) []byte {
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, text); err != nil {
-		wrong.add("custom_data", kindInvalid, "%v", err)
-		return nil
-	}
-	if compact.Len() > maxCustomBytes {
-		wrong.add("custom_data", kindInvalid, "is larger than %d bytes", maxCustomBytes)
-		return nil
-	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(text, &members); err != nil || len(members) == 0 {
-		return nil // huma has seen that it is an object
-	}
-	for key := range members {
-		if key == "" || len(key) > maxCustomKey {
-			wrong.add("custom_data", kindInvalid, "has a key that is empty or longer than %d bytes", maxCustomKey)
-			return nil
-		}
-	}
-	if fault := customFault(compact.Bytes()); fault != "" {
-		wrong.add("custom_data", kindInvalid, "%s", fault)
-		return nil
-	}
-	return compact.Bytes()
-}
-
-// customFault looks at every key and text.
-func customFault(text []byte) string {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	for depth := 0; ; {
-		token, err := decoder.Token()
-		if err != nil {
-			return ""
-		}
-		switch t := token.(type) {
-		case json.Delim:
-			if t == '{' || t == '[' {
-				depth++
-			} else {
-				depth--
-			}
-			if depth > maxCustomDepth {
-				return "is nested more than 8 deep"
-			}
-		case string:
-			if hasControl(t) {
-				return "holds a control character"
-			}
-		}
-	}
-}
-
-func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
