@@ -234,6 +234,12 @@ func TestDaily_OfTwoPublishersOneEndsTheDay(t *testing.T) {
 	if runs := d.count(t, "daily_run"); runs != 0 {
 		t.Error("a publisher that is none any more ended a day")
 	}
+	d.now = d.now.Add(time.Second)
+	d.commit(t, dids.insert(2, 7, "2")) // ends the day, and nobody has sent it yet
+	first.live = true                   // it has not noticed
+	if err := first.sendDays(t.Context()); !errors.Is(err, ErrFenced) {
+		t.Errorf("the first publisher sends: %v, want it fenced", err)
+	}
 	d.tick(t)
 	wantLines(t, d.bodies(t), `a day_20240611_1_ day/7 {"account":7,"what":"added","count":1,"sku":null,"plan":"none"}`)
 }
