@@ -236,3 +236,7 @@ type Retries struct {
 // over, and nothing that it writes is accepted. It must stop sending and join
 // anew.
 var ErrLeaseLost = errors.New("lease lost: another sender may own these shards")
+
+// ErrUncertain says that nobody knows whether this sender owns shards that it
+// was about to gain: it has to leave and join anew.
+var ErrUncertain = errors.New("it is not known whether shards were gained")

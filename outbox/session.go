@@ -109,8 +109,10 @@ const (
 
 // Rebalance frees the shards of expired senders, takes free ones up to this
 // sender's fair share, and names those that it holds too many of, to be given
-// up when they are drained.
+// up when they are drained. After [ErrUncertain] it may hold shards that it was
+// not told of, which nobody would send.
 func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int, err error) {
+	taken := false
 	err = pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", rebalanceLock); err != nil {
 			return err
@@ -144,8 +146,13 @@ func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int
 		if err != nil || len(gained.Shards) == 0 {
 			return err
 		}
-		return loadHandoverTx(ctx, tx, &gained)
+		err = loadHandoverTx(ctx, tx, &gained)
+		taken = err == nil // and to be committed
+		return err
 	})
+	if err != nil && taken {
+		err = fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
 	if err != nil {
 		return Handover{}, nil, fmt.Errorf("rebalance shards: %w", err)
 	}

@@ -346,3 +346,26 @@ func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
 		t.Errorf("changed are %+v, %v", changed, err)
 	}
 }
+
+// A sender that was not told of the shards it gained would hold them for ever
+// and send nothing of them.
+func TestSession_ShardsGainedWithoutAnAnswerEndTheSession(t *testing.T) {
+	w := newWorldAlone(t)
+	s, err := w.store.Join(t.Context(), "one", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec(t, `
+		CREATE FUNCTION public.cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'cut off on committing'; END $$`)
+	w.exec(t, `CREATE CONSTRAINT TRIGGER cut AFTER UPDATE ON walhook.shard DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.cut()`)
+	if gained, _, err := s.Rebalance(t.Context()); !errors.Is(err, ErrUncertain) || len(gained.Shards) > 0 {
+		t.Errorf("gained %d shards, %v; want %v", len(gained.Shards), err, ErrUncertain)
+	}
+	w.exec(t, "DROP TRIGGER cut ON walhook.shard")
+	if gained, _, err := s.Rebalance(t.Context()); err != nil || len(gained.Shards) != Shards {
+		t.Errorf("gained %d shards, %v", len(gained.Shards), err)
+	}
+	if _, _, err := s.Rebalance(t.Context()); err != nil {
+		t.Errorf("nothing to gain: %v", err)
+	}
+}

@@ -13,25 +13,28 @@ import (
 // fakeLog keeps the outbox's promises in memory, for tests of time and order.
 // What SQL does is proven against PostgreSQL, in outbox and in cmd.
 type fakeLog struct {
-	mu        sync.Mutex
-	events    []outbox.Event
-	own       map[int64][]outbox.Event // by endpoint, as far as indexed
-	indexed   int
-	endpoints map[int64]outbox.Endpoint
-	changed   []outbox.Endpoint
-	attempts  map[int64][]outbox.Attempt // by event
-	retry     map[int64]*retryRow
-	dead      map[int64]string
-	lanes     map[int64]outbox.LaneState
-	tails     map[int]int64
-	held      bool
-	lost      bool // the lease is lost until the next join
-	left      int
-	away      error // what calls answer while not nil
-	unrenewed error // what Renew answers while not nil
-	saves     int
-	appended  chan struct{}
-	now       func() time.Time
+	mu         sync.Mutex
+	events     []outbox.Event
+	own        map[int64][]outbox.Event // by endpoint, as far as indexed
+	indexed    int
+	endpoints  map[int64]outbox.Endpoint
+	changed    []outbox.Endpoint
+	attempts   map[int64][]outbox.Attempt // by event
+	retry      map[int64]*retryRow
+	dead       map[int64]string
+	lanes      map[int64]outbox.LaneState
+	tails      map[int]int64
+	held       bool
+	lost       bool // the lease is lost until the next join
+	left       int
+	givenUp    int
+	surplus    []int // that the next rebalancing names
+	lostGiveUp error // the answer to giving up
+	away       error // what calls answer while not nil
+	unrenewed  error // what Renew answers while not nil
+	saves      int
+	appended   chan struct{}
+	now        func() time.Time
 }
 
 type retryRow struct {
@@ -281,7 +284,8 @@ func (f *fakeLog) Rebalance(context.Context) (h outbox.Handover, surplus []int, 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fence(); err != nil || f.held {
-		return h, nil, err
+		surplus, f.surplus = f.surplus, nil
+		return h, surplus, err
 	}
 	f.held = true
 	for id := range outbox.Shards {
@@ -323,7 +327,12 @@ func (f *fakeLog) Save(_ context.Context, lanes []outbox.LaneState, shards []out
 	return nil
 }
 
-func (f *fakeLog) GiveUp(context.Context, []outbox.Shard) error { return nil }
+func (f *fakeLog) GiveUp(context.Context, []outbox.Shard) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.givenUp++
+	return f.lostGiveUp
+}
 
 func (f *fakeLog) Leave(context.Context) error {
 	f.mu.Lock()

@@ -59,7 +59,8 @@ func (o *outage) over(log *zap.Logger, answered bool) {
 }
 
 // insist calls the outbox until it answers, with growing waits. It gives up
-// when ctx ends or the lease is lost, with that as the error.
+// when ctx ends, the lease is lost or what was asked for must not be asked
+// again, with that as the error.
 func (s *Sender) insist(ctx context.Context, what string, call func(context.Context) error) error {
 	wait, failed := insistMin, false
 	end := func(err error) error {
@@ -71,7 +72,7 @@ func (s *Sender) insist(ctx context.Context, what string, call func(context.Cont
 	for {
 		err := callWithin(ctx, what, call)
 		switch {
-		case err == nil || errors.Is(err, outbox.ErrLeaseLost):
+		case err == nil || errors.Is(err, outbox.ErrLeaseLost) || errors.Is(err, outbox.ErrUncertain):
 			return end(err)
 		case ctx.Err() != nil:
 			return end(context.Cause(ctx))

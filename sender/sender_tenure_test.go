@@ -165,3 +165,30 @@ func TestLease_EndsByWhicheverClockOfThisMachineIsFirst(t *testing.T) {
 		}
 	}
 }
+
+// Asked twice, a shard that was gained again meanwhile would be freed while its
+// events are being sent.
+func TestSender_AShardIsGivenUpOnceOrTheSessionEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, always(ok, time.Millisecond))
+		log.append(events(1, 1, 10, 10)...)
+		after(5 * time.Second)
+		log.mu.Lock()
+		log.surplus, log.lostGiveUp = []int{0}, errors.New("the answer was lost")
+		log.mu.Unlock()
+		after(time.Minute)
+		log.mu.Lock()
+		asked, left := log.givenUp, log.left
+		log.lostGiveUp = nil
+		log.mu.Unlock()
+		if asked != 1 || left != 1 {
+			t.Errorf("asked %d times to give a shard up, left %d sessions; want one of each", asked, left)
+		}
+		log.append(events(1, 11, 10, 10)...)
+		after(time.Minute)
+		r.end()
+		wantOnce(t, log, 20)
+	})
+}

@@ -93,7 +93,7 @@ func (s *Sender) tenure(ctx, stop context.Context) error {
 	g.Go(func() error { return s.watchEndpoints(gctx, session, d.changed) })
 	g.Go(func() error { return d.tailer.run(gctx) })
 	g.Go(func() error { return s.settle(gctx, session, d.settle, d.settled) })
-	g.Go(func() error { return s.keep(gctx, session, d.saves, d.saved) })
+	g.Go(func() error { return s.keep(gctx, stop, session, d.saves, d.saved) })
 	for range readers {
 		g.Go(func() error { return s.serveLanes(gctx, session, d.requests, d.answers) })
 	}
@@ -206,7 +206,7 @@ func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed ch
 }
 
 // keep stores lanes and tails, and then gives up the shards that are drained.
-func (s *Sender) keep(ctx context.Context, session parting, saves <-chan saveRequest, saved chan<- saveRequest) error {
+func (s *Sender) keep(ctx, stop context.Context, session parting, saves <-chan saveRequest, saved chan<- saveRequest) error {
 	for {
 		var r saveRequest
 		select {
@@ -216,7 +216,7 @@ func (s *Sender) keep(ctx context.Context, session parting, saves <-chan saveReq
 		}
 		err := s.insist(ctx, "save lanes", func(ctx context.Context) error { return session.Save(ctx, r.lanes, r.tails) })
 		if err == nil && len(r.giveUp) > 0 {
-			err = s.insist(ctx, "give up shards", func(ctx context.Context) error { return session.GiveUp(ctx, r.giveUp) })
+			err = s.giveUp(ctx, stop, session, r.giveUp)
 		}
 		if err != nil {
 			return err
@@ -227,4 +227,20 @@ func (s *Sender) keep(ctx context.Context, session parting, saves <-chan saveReq
 		case saved <- r:
 		}
 	}
+}
+
+// giveUp asks once. If the answer is lost, the shards may be free, and be gained
+// again: asking again, or the first request arriving late, would then free what
+// is being sent, and another would send it too. So the session ends, with which
+// whatever it asked for is refused. On stopping nothing is gained any more.
+func (s *Sender) giveUp(ctx, stop context.Context, session parting, shards []outbox.Shard) error {
+	const what = "give up shards"
+	ask := func(ctx context.Context) error { return session.GiveUp(ctx, shards) }
+	if stop.Err() != nil {
+		return s.insist(ctx, what, ask)
+	}
+	if err := callWithin(ctx, what, ask); err != nil {
+		return fmt.Errorf("%s, and it is not known whether they are: %w", what, err)
+	}
+	return nil
 }

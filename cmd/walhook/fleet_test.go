@@ -281,13 +281,16 @@ func (f *fleet) settled(t *testing.T) bool {
 func acknowledgedOnce(t *testing.T, outbox *pgx.Conn) {
 	t.Helper()
 	var twice int
+	var which string
 	const sql = `
-		SELECT count(*) FROM (SELECT FROM walhook.attempt WHERE outcome = 'delivered'
-		GROUP BY endpoint, event_id HAVING count(*) > 1) twice`
-	if err := outbox.QueryRow(t.Context(), sql).Scan(&twice); err != nil {
+		SELECT count(*), coalesce(string_agg(line, E'\n'), '') FROM (
+			SELECT format('endpoint %s event %s: %s', endpoint, event_id,
+				string_agg(format('attempt %s at %s for %s, revision %s', number, at, duration, revision), '; ' ORDER BY at)) AS line
+			FROM walhook.attempt WHERE outcome = 'delivered' GROUP BY endpoint, event_id HAVING count(*) > 1) twice`
+	if err := outbox.QueryRow(t.Context(), sql).Scan(&twice, &which); err != nil {
 		t.Fatal(err)
 	}
 	if twice > 0 {
-		t.Errorf("%d events were acknowledged twice: a stale owner could write", twice)
+		t.Errorf("%d events were acknowledged twice: a stale owner could write\n%s", twice, which)
 	}
 }
