@@ -181,8 +181,13 @@ func decodeLogical(c *cursor, a *arena) (schemas.Change, error) {
 	change.Transactional = c.byte()&1 != 0
 	c.lsn()
 	change.Prefix = c.string()
-	if content := c.take(int(c.uint32())); change.Prefix == schemas.MessagePrefix {
+	if content := c.take(int(c.uint32())); isOurs(change.Prefix) {
 		change.Content = a.bytes(content)
 	}
 	return change, c.done()
+}
+
+// isOurs says whether logical messages of a prefix are for walhook.
+func isOurs(prefix string) bool {
+	return prefix == schemas.MessagePrefix || prefix == schemas.EventPrefix
 }

@@ -158,7 +158,7 @@ func (s *stream) logical(ctx context.Context, c *cursor) error {
 	if err != nil {
 		return fmt.Errorf("logical message: %w", err)
 	}
-	ours := change.Prefix == schemas.MessagePrefix
+	ours := isOurs(change.Prefix)
 	switch {
 	case change.Transactional && !s.inTx:
 		return errors.New("transactional logical message outside a transaction")

@@ -20,6 +20,7 @@ schemas:
   pages: {table: pages, owner: {column: fax_id, schema: faxes}, fields: [id, fax_id]}
   notes: {table: notes, owner: user_id, fields: [id, note]}
 results: {table: async_results}
+events: {table: events}
 `
 
 const (

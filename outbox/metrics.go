@@ -42,11 +42,14 @@ const (
 	skipMalformed    = "malformed_value"
 	skipAccountID    = "account_id_too_long"
 	skipUntold       = "old_row_not_kept"
+	skipEvent        = "malformed_event"
+	skipEventSize    = "event_too_large"
+	skipHook         = "unknown_hook"
 )
 
 func skipReasons() []string {
 	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipNoKey, skipTruncate,
-		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold}
+		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

@@ -1,38 +1,35 @@
 package outbox
 
-import (
-	"strconv"
-
-	"walhook/schemas"
-)
+import "walhook/schemas"
 
 // hookObject is the hook of which every change of a record is an event.
 const hookObject = "object"
 
-// gregorianOffset is the Unix epoch in seconds since the year 0.
-const gregorianOffset = 62167219200
-
 // object tells the hook "object" of a change of a record, after the record's
 // own events.
 func (r *router) object(c *schemas.Change, plan *schemas.Plan, kind schemas.Kind, account, key string) {
-	if !r.p.wants(hookObject) {
+	hook := r.p.catalog.Hook(hookObject)
+	if hook == nil || !r.p.wants(hookObject, hook.Groups...) {
 		r.nobody()
 		return
 	}
 	schema, action := plan.Schema.Name, objectAction(kind)
 	r.later(account, occurrence{
-		hook: hookObject, schema: hookObject, typ: action,
+		hook: hookObject, groups: hook.Groups,
+		schema: hookObject, typ: action,
 		objectType: schema, action: action,
 		record: "object/" + schema + ":" + key,
-		format: "json",
+		format: hook.Format,
 		render: func() ([]byte, error) {
-			body := []byte(`{"hook_event":"object","timestamp":`)
-			body = strconv.AppendInt(body, c.CommittedAt.Unix()+gregorianOffset, 10)
-			for _, member := range [][2]string{{"account_id", account}, {"id", key}, {"type", schema}, {"action", action}} {
-				body = append(body, `,"`+member[0]+`":`...)
-				body = schemas.AppendString(body, []byte(member[1]))
+			event, err := r.p.catalog.HookEvent(schemas.Emitted{Account: account, Hook: hookObject, Payload: []schemas.Member{
+				schemas.StringMember("id", []byte(key)),
+				schemas.StringMember("type", []byte(schema)),
+				schemas.StringMember("action", []byte(action)),
+			}})
+			if err != nil {
+				return nil, err
 			}
-			return append(body, '}'), nil
+			return event.Body(c.CommittedAt), nil
 		},
 	})
 }

@@ -9,13 +9,17 @@ import (
 // message routes a logical message. What is malformed is refused with its
 // reason and without its content, and the feed goes on.
 func (r *router) message(c *schemas.Change) {
-	if c.Prefix != schemas.MessagePrefix {
+	if c.Prefix != schemas.MessagePrefix && c.Prefix != schemas.EventPrefix {
 		return // somebody else's; the reader hands on none
 	}
 	if !c.Transactional {
 		r.p.log.Warn("logical message refused: not transactional, so it has no place in the order of commits; "+
 			"call pg_logical_emit_message with true", zap.Stringer("position", c.Position))
 		r.refuse(c, "", c.Kind.String(), "", skipOutsideTx)
+		return
+	}
+	if c.Prefix == schemas.EventPrefix {
+		r.eventMessage(c)
 		return
 	}
 	result, err := schemas.ParseResultMessage(c.Content)

@@ -171,6 +171,8 @@ func (r *router) route() {
 			r.truncate(plan)
 		case plan.Results != nil:
 			r.resultRow(c, plan)
+		case plan.Events != nil:
+			r.eventRow(c, plan)
 		default:
 			r.record(i, c, plan)
 			r.flushLater(c)

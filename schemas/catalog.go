@@ -20,9 +20,14 @@ type Catalog struct {
 	// Events is the table of events that are not rows; the zero name is none.
 	Events TableName
 
+	source   []byte // the file
+	ownHooks bool   // it has hooks of its own, instead of the built-in ones
+
 	byTable map[TableName]*Schema
 	byName  map[string]*Schema
 
+	hooks          []*Hook
+	byHook         map[string]*Hook
 	derived        []*Derivation
 	accountColumns []string
 }
@@ -67,7 +72,7 @@ func (c *Catalog) SchemaOf(table TableName) *Schema { return c.byTable[table] }
 
 // Names says whether the catalog names a table, in whatever part.
 func (c *Catalog) Names(table TableName) bool {
-	return c.byTable[table] != nil || table == c.Account.Table || table == c.Results
+	return c.byTable[table] != nil || table == c.Account.Table || table == c.Results || table == c.Events
 }
 
 // Tables lists every table that the publication has to hold, in order of name.
@@ -76,8 +81,10 @@ func (c *Catalog) Tables() []TableName {
 	for _, s := range c.Schemas {
 		tables = append(tables, s.Table)
 	}
-	if c.Results != (TableName{}) {
-		tables = append(tables, c.Results)
+	for _, table := range []TableName{c.Results, c.Events} {
+		if table != (TableName{}) {
+			tables = append(tables, table)
+		}
 	}
 	slices.SortFunc(tables, func(a, b TableName) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
@@ -137,11 +144,19 @@ func (c *Catalog) index() []error {
 		if s.Table == c.Results {
 			fault("schema %s: table %s is the table of results", s.Name, s.Table)
 		}
+		if s.Table == c.Events {
+			fault("schema %s: table %s is the table of events", s.Name, s.Table)
+		}
 		c.byTable[s.Table], c.byName[s.Name] = s, s
 		faults = append(faults, s.faults()...)
 	}
-	if c.Results != (TableName{}) && c.Results == c.Account.Table {
-		fault("results: table %s is the account table", c.Results)
+	for name, table := range map[string]TableName{"results": c.Results, "events": c.Events} {
+		if table != (TableName{}) && table == c.Account.Table {
+			fault("%s: table %s is the account table", name, table)
+		}
+	}
+	if c.Events != (TableName{}) && c.Events == c.Results {
+		fault("events: table %s is the table of results", c.Events)
 	}
 	for _, s := range c.Schemas {
 		if s.Owner.Schema == "" {
@@ -158,6 +173,7 @@ func (c *Catalog) index() []error {
 		}
 	}
 	c.accountColumns = accountColumnsOf(c.derived)
+	faults = append(faults, c.indexHooks()...)
 	return append(faults, c.derivationFaults()...)
 }
 

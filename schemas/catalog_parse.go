@@ -29,6 +29,7 @@ func ParseCatalog(text []byte) (*Catalog, error) {
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("catalog: %w", errors.Join(faults...))
 	}
+	c.source, c.ownHooks = bytes.Clone(text), !file.Hooks.IsZero()
 	return c, nil
 }
 
@@ -48,6 +49,7 @@ type catalogFile struct {
 	Events struct {
 		Table string `yaml:"table"`
 	} `yaml:"events"`
+	Hooks  yaml.Node `yaml:"hooks"`
 	Derive yaml.Node `yaml:"derive"`
 }
 
@@ -88,6 +90,11 @@ func (f *catalogFile) catalog() (*Catalog, []error) {
 	}
 	var p parser
 	c.derived = p.derivations(&f.Derive)
+	if f.Hooks.IsZero() {
+		c.hooks = p.builtInHooks()
+	} else {
+		c.hooks = p.hooks(&f.Hooks)
+	}
 	return c, append(faults, p.faults...)
 }
 

@@ -14,7 +14,7 @@ func TestCarrier_HasTheNineteenSchemasOfTheContract(t *testing.T) {
 	if dids == nil || dids != c.SchemaOf(TableName{"public", "dids"}) || !c.IsParent(dids) {
 		t.Errorf("dids is %+v", dids)
 	}
-	if got, want := len(c.Tables()), 20; got != want { // users is both schema and account table
+	if got, want := len(c.Tables()), 21; got != want { // users is both schema and account table; results and events
 		t.Errorf("%d tables, want %d", got, want)
 	}
 }

@@ -18,6 +18,8 @@ type Plan struct {
 	Account *AccountPlan
 	// Results says that this is the table of asynchronous results.
 	Results *ResultPlan
+	// Events says that this is the table of events that are not rows.
+	Events *EventPlan
 	// Missing names what the catalog asks for and the relation lacks. The
 	// fields among it are absent from data.
 	Missing []string
@@ -69,7 +71,10 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 	if relation.Table() == c.Results {
 		p.Results = bindResults(p)
 	}
-	if p.Schema == nil && p.Account == nil && p.Results == nil {
+	if relation.Table() == c.Events {
+		p.Events = bindEvents(p)
+	}
+	if p.Schema == nil && p.Account == nil && p.Results == nil && p.Events == nil {
 		return nil
 	}
 	return p

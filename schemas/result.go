@@ -1,7 +1,6 @@
 package schemas
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,17 +91,11 @@ func ParseResultMessage(content []byte) (Result, error) {
 		Status:  deref(message.Status),
 		Verbose: deref(message.Verbose),
 	}
-	account := bytes.TrimSpace(message.Account)
-	switch {
-	case len(account) > 0 && account[0] == '"':
-		if err := json.Unmarshal(account, &r.Account); err != nil {
-			return Result{}, errors.New("user_id is no JSON text")
-		}
-	case len(account) > 0 && (account[0] == '-' || account[0] >= '0' && account[0] <= '9'):
-		r.Account = string(account)
-	case len(account) > 0 && !bytes.Equal(account, []byte("null")):
-		return Result{}, errors.New("user_id is neither text nor number")
+	account, err := accountID(message.Account)
+	if err != nil {
+		return Result{}, fmt.Errorf("user_id %w", err)
 	}
+	r.Account = account
 	return r, r.validate()
 }
 

@@ -97,7 +97,7 @@ func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) error {
 		return interrupted(ctx, err)
 	}
 	if o.json {
-		err = summary.writeJSON(out)
+		err = writeJSON(out, summary)
 	} else {
 		err = summary.write(out)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -40,10 +39,7 @@ func count(findings []doctor.Finding) (t tally) {
 }
 
 func writeFindingsJSON(w io.Writer, findings []doctor.Finding) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(checkup{Checks: findings, tally: count(findings)})
+	return writeJSON(w, checkup{Checks: findings, tally: count(findings)})
 }
 
 // writeFindings prints a line for each check, and below it what mends it.

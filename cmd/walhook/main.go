@@ -70,7 +70,7 @@ or configuration, 3 when the source cannot be continued without a gap.`,
 		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
 	})
 	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
-		newListenCommand(), newEndpointsCommand(), newReplayCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
+		newListenCommand(), newEndpointsCommand(), newSchemasCommand(), newReplayCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
 	checkArgs(root)
 	return root
 }

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+
+	"walhook/schemas"
+)
+
+const jsonSchemaDialect = "https://json-schema.org/draft/2020-12/schema"
+
+// jsonSchema is a JSON Schema, or a part of one.
+type jsonSchema = map[string]any
+
+// jsonSchemas are the bodies of all events, by the event's name. A form body is
+// described as the object of its fields.
+func jsonSchemas(catalog *schemas.Catalog) map[string]jsonSchema {
+	all := map[string]jsonSchema{"result": asyncResultSchema()}
+	for _, d := range catalog.Describe() {
+		if d.Record {
+			all[d.Name] = recordSchema(&d)
+		} else {
+			all[d.Name] = eventSchema(&d)
+		}
+	}
+	return all
+}
+
+func recordSchema(d *schemas.Description) jsonSchema {
+	data := formSchema(&d.Forms[0], false)
+	return jsonSchema{
+		"title": "A change of a record: " + d.Name,
+		"type":  "object",
+		"properties": jsonSchema{
+			"type":   jsonSchema{"enum": []string{"insert", "update", "delete"}},
+			"schema": jsonSchema{"const": d.Name},
+			"data":   jsonSchema{"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+		},
+		"required":             []string{"type", "schema", "data"},
+		"additionalProperties": false,
+	}
+}
+
+func asyncResultSchema() jsonSchema {
+	text := jsonSchema{"type": "string"}
+	return jsonSchema{
+		"title":       "The result of work that finished later",
+		"description": "schema is the kind of work, such as sms_enablement. Notices (webhook.disabled) name the account they are about.",
+		"type":        "object",
+		"properties":  jsonSchema{"type": text, "schema": text, "status": text, "verbose": text, "account": text},
+		"required":    []string{"type", "schema", "status", "verbose"},
+	}
+}
+
+func eventSchema(d *schemas.Description) jsonSchema {
+	var one jsonSchema
+	if len(d.Forms) == 1 {
+		one = formSchema(&d.Forms[0], d.Extra)
+	} else {
+		var forms []jsonSchema
+		for i := range d.Forms {
+			forms = append(forms, formSchema(&d.Forms[i], d.Extra))
+		}
+		one = jsonSchema{"anyOf": forms}
+	}
+	one["title"] = d.Name
+	if d.About != "" {
+		one["description"] = d.About
+	}
+	return one
+}
+
+func formSchema(form *schemas.Form, extra bool) jsonSchema {
+	properties := jsonSchema{}
+	required := []string{}
+	for i := range form.Fields {
+		f := &form.Fields[i]
+		properties[f.Name] = fieldSchema(f)
+		if !f.Optional {
+			required = append(required, f.Name)
+		}
+	}
+	return jsonSchema{"type": "object", "properties": properties, "required": required, "additionalProperties": extra}
+}
+
+func fieldSchema(f *schemas.FieldDescription) jsonSchema {
+	one := jsonSchema{}
+	if f.About != "" {
+		one["description"] = f.About
+	}
+	if f.Type != "" {
+		one["type"] = f.Type
+	}
+	if f.Type == "array" {
+		one["items"] = jsonSchema{"type": "string"}
+	}
+	var values []json.RawMessage
+	for _, v := range f.Values {
+		values = append(values, v.AppendJSON(nil))
+	}
+	switch len(values) {
+	case 0:
+	case 1:
+		one["const"] = values[0]
+	default:
+		one["enum"] = values
+	}
+	return one
+}
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return names
+}
