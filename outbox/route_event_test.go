@@ -128,10 +128,7 @@ func TestEvent_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 	)
 	wantLines(t, f.bodies(t), `a _20 event/ab parking event json {"hook_event":"parking","timestamp":63557035175,"account_id":"7","call_id":"a\u0000b"}`)
 	f.wantSkipped(t, map[string]int{skipEvent: 14, skipHook: 2, skipEventSize: 3, skipOutsideTx: 1})
-	var got []string
-	for _, line := range all[string](t, f.world, "SELECT format('%s %s %s %s %s', ordinal, schema, type, key, reason) FROM walhook.unrouted ORDER BY ordinal") {
-		got = append(got, line)
-	}
+	got := all[string](t, f.world, "SELECT format('%s %s %s %s %s', ordinal, schema, type, key, reason) FROM walhook.unrouted ORDER BY ordinal")
 	if len(got) != 20 || strings.Contains(strings.Join(got, "\n"), "topsecret") {
 		t.Errorf("unrouted\n\t%s", strings.Join(got, "\n\t"))
 	}
