@@ -256,17 +256,19 @@ func serve(ctx context.Context, address string, handler http.Handler, log *zap.L
 	return <-stopped
 }
 
-// eventHooks are the events that a webhook may ask for.
+// eventHooks are the events that a webhook may ask for, and their groups.
 func eventHooks(catalog *schemas.Catalog) (hooks []api.Hook) {
-	for _, name := range []string{
-		"inboundMessage", "outboundMessage", "InboundCall", "HangupCall", "ringAttempt", "ExtensionAnswered", "inboundCallCompleted",
-		"voicemailHangup", "outboundCall", "queueEntered", "channel_create", "channel_answer", "channel_bridge", "channel_destroy",
-		"parking", "notifications", "object",
-	} {
-		hooks = append(hooks, api.Hook{Name: name})
+	formats := map[string]string{}
+	for _, h := range catalog.Hooks() {
+		formats[h.Name] = h.Format
 	}
-	for _, name := range catalog.DerivedHooks() {
-		hooks = append(hooks, api.Hook{Name: name})
+	for _, d := range catalog.Derivations() {
+		formats[d.Hook] = d.Format
+	}
+	for _, name := range catalog.HookNames() {
+		if name != outbox.HookRecords && name != outbox.HookAll {
+			hooks = append(hooks, api.Hook{Name: name, Format: formats[name]})
+		}
 	}
 	return hooks
 }
