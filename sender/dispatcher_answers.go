@@ -57,7 +57,7 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 		l := d.laneOf(e.ID)
 		if l == nil {
 			l = newLane(d.policy, e)
-			l.leaving = shard.leaving
+			l.leaving, l.horizon = shard.leaving, shard.horizon
 			d.lanes[e.ID] = l
 			continue
 		}

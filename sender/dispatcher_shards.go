@@ -13,6 +13,7 @@ type shard struct {
 	id      int
 	read    int64 // the log is handed to the lanes up to here
 	tail    int64 // as stored, or on its way there; never falls
+	horizon int64 // up to here an earlier owner may have settled events
 	leaving bool  // to be given up once its lanes are drained
 	parting bool  // being given up
 }
@@ -54,7 +55,7 @@ func (d *dispatcher) gain(deal deal, now time.Time) {
 	h := &deal.gained
 	group := tailGroup{after: h.Shards[0].Tail, horizon: h.Horizon}
 	for _, s := range h.Shards {
-		d.shards[s.ID] = &shard{id: s.ID, read: s.Tail, tail: s.Tail, leaving: d.stopping}
+		d.shards[s.ID] = &shard{id: s.ID, read: s.Tail, tail: s.Tail, horizon: h.Horizon, leaving: d.stopping}
 		group.shards = append(group.shards, s.ID)
 		group.after = min(group.after, s.Tail)
 	}
