@@ -95,6 +95,8 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 			Note: "with your names of the table of accounts; or correct --source"}}
 	case t.name == e.cfg.Catalog.Results:
 		mend = append(doctor.Steps{{Kind: doctor.Catalog, Text: "results: {}", Note: "in a file for --catalog: it is left out"}}, acceptGap("once walhook was set up")...)
+	case t.name == e.cfg.Catalog.Events:
+		mend = append(doctor.Steps{{Kind: doctor.Catalog, Text: "events: {}", Note: "in a file for --catalog: it is left out"}}, acceptGap("once walhook was set up")...)
 	default:
 		mend = append(doctor.Steps{{Kind: doctor.Catalog, Text: "schemas: {" + schema.Name + ": null}",
 			Note: "take the schema out of the catalog file, or give it the table's name"}}, acceptGap("once walhook was set up")...)

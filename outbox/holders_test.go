@@ -36,9 +36,12 @@ func TestPartitions_NeverDelayAnAppendWhateverIsHeldOpen(t *testing.T) {
 				}
 			}
 			commit(t, holder)
-			f.maintain(t)
+			gone := func() bool { return f.partitions(t, "event")[0] != "event_000000" }
+			for round := 0; round < 10 && !gone(); round++ { // the server's own vacuum may hold one up
+				_ = f.store.maintainOnce(t.Context())
+			}
 			f.quickly(t, n)
-			if oldest := f.partitions(t, "event")[0]; oldest == "event_000000" {
+			if !gone() {
 				t.Error("the partition is still there once nobody holds it up")
 			}
 			t.Logf("%d appends meanwhile; maintenance: %v", n, err)

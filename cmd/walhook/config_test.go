@@ -52,7 +52,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 		Listen: "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
 		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
 			30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour},
-		MaxEventBytes: 16 << 20, LogLevel: zapcore.InfoLevel, LogFormat: "json",
+		MaxEventBytes: 16 << 20, Trace: traceConfig{sample: 0.01}, LogLevel: zapcore.InfoLevel, LogFormat: "json",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -72,7 +72,8 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
 		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
-		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "log-level": "debug", "log-format": "console",
+		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key,
+		"trace-endpoint": "http://192.0.2.2:4318/v1/traces", "trace-sample": "0.5", "log-level": "debug", "log-format": "console",
 	}
 	if len(texts) != len(settingTable) {
 		t.Fatalf("%d settings here, %d in the table", len(texts), len(settingTable))
@@ -107,7 +108,8 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
 				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
-				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), LogLevel: zapcore.DebugLevel, LogFormat: "console",
+				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)),
+				Trace: traceConfig{endpoint: "http://192.0.2.2:4318/v1/traces", sample: 0.5}, LogLevel: zapcore.DebugLevel, LogFormat: "console",
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
