@@ -77,21 +77,27 @@ func TestEvent_BoundToATarget(t *testing.T) {
 
 func TestEvent_NotificationsArePickedByTheirType(t *testing.T) {
 	f := newFeed(t)
-	// As seed 003 makes them: type and action say something else, custom data the type.
+	// As clients of Kazoo make them: type and action say something else, custom
+	// data the type, or nothing about it.
 	f.webhook(t, "7", "missed", "hook = 'notifications'", "object_type = 'account', object_action = 'doc_created'", `custom_data = '{"type":"missed_call"}'`)
-	f.webhook(t, "7", "register", "hook = 'notifications', object_type = 'register'")
+	f.webhook(t, "7", "whole", "hook = 'notifications'", "object_type = 'account', object_action = 'doc_created'", `custom_data = '{"type":"lead"}'`)
+	f.webhook(t, "7", "register", "hook = 'notifications', object_type = 'register'", `custom_data = '{"type":"missed_call"}'`)
 	f.webhook(t, "7", "own", "hook = 'missed_call'")
 	f.webhook(t, "7", "every", "hook = 'notifications'")
 	f.commit(t, emit(1, 7, "missed_call", `{"call_id":"1"}`), emit(2, 7, "notifications", `{"type":"missed_call","call_id":"2"}`),
 		emit(3, 7, "notifications", `{"type":"low_balance","left":1.50}`), emit(4, 7, "register", `{"username":"u"}`))
 	wantLines(t, f.bodies(t),
 		`missed _1 event/1 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"1","type":"missed_call"}`,
+		`whole _1 event/1 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"1","type":"missed_call"}`,
 		`own _1 event/1 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"1","type":"missed_call"}`,
 		`every _1 event/1 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"1","type":"missed_call"}`,
 		`missed _2 event/2 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"2","type":"missed_call"}`,
+		`whole _2 event/2 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"2","type":"missed_call"}`,
 		`own _2 event/2 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"2","type":"missed_call"}`,
 		`every _2 event/2 missed_call event json {"hook_event":"missed_call","timestamp":63557035175,"account_id":"7","call_id":"2","type":"missed_call"}`,
+		`whole _3 event/0/1100#3 notifications event json {"hook_event":"notifications","timestamp":63557035175,"account_id":"7","type":"low_balance","left":1.50}`,
 		`every _3 event/0/1100#3 notifications event json {"hook_event":"notifications","timestamp":63557035175,"account_id":"7","type":"low_balance","left":1.50}`,
+		`whole _4 event/u register event json {"hook_event":"register","timestamp":63557035175,"account_id":"7","type":"register","username":"u"}`,
 		`register _4 event/u register event json {"hook_event":"register","timestamp":63557035175,"account_id":"7","type":"register","username":"u"}`,
 		`every _4 event/u register event json {"hook_event":"register","timestamp":63557035175,"account_id":"7","type":"register","username":"u"}`)
 }

@@ -46,7 +46,7 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&version); err != nil {
 		return fmt.Errorf("read the version of the webhooks: %w", err)
 	}
-	webhooks, err := p.store.webhookRoutes(ctx)
+	webhooks, err := p.store.webhookRoutes(ctx, p.catalog)
 	if err != nil {
 		return fmt.Errorf("read the webhooks: %w", err)
 	}
@@ -70,7 +70,7 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) webhookRoutes(ctx context.Context) (map[string][]*route, error) {
+func (s *Store) webhookRoutes(ctx context.Context, catalog *schemas.Catalog) (map[string][]*route, error) {
 	rows, err := s.pool.Query(ctx, webhooksSQL)
 	if err != nil {
 		return nil, err
@@ -84,8 +84,8 @@ func (s *Store) webhookRoutes(ctx context.Context) (map[string][]*route, error) 
 		&f.target.kind, &f.target.id, &f.subaccounts, &f.internalLegs, &f.daily, &dailyAt, &f.dailyZone, &f.ended}
 	_, err = pgx.ForEachRow(rows, columns, func() error {
 		one, filters := r, f
-		if filters.hook == hookNotifications && customType != "" {
-			filters.objectType = customType
+		if filters.hook == hookNotifications {
+			filters.objectType = notificationType(catalog, filters.objectType, customType)
 		}
 		filters.dailyAt = time.Duration(dailyAt) * time.Second
 		one.subscription = &filters
@@ -95,10 +95,28 @@ func (s *Store) webhookRoutes(ctx context.Context) (map[string][]*route, error) 
 	return webhooks, err
 }
 
-// hookNotifications is the hook whose type may be given among the custom data,
-// beside fields type and action that say something else
-// (docs/WEBHOOKS.md, Notifications).
-const hookNotifications = "notifications"
+const (
+	// hookNotifications is the hook whose type may be given among the custom
+	// data, beside fields type and action that say something else.
+	hookNotifications = "notifications"
+
+	// typeAccount is what clients of Kazoo give there as the type: the account
+	// that they are about, and no kind of notification.
+	typeAccount = "account"
+)
+
+// notificationType is the kind of notification that a webhook picks; "" for all
+// of them. What the field type says comes first. A type among the custom data
+// that is no kind of notification is data, and picks nothing.
+func notificationType(catalog *schemas.Catalog, typ, customType string) string {
+	if typ != "" && typ != typeAccount {
+		return typ
+	}
+	if h := catalog.Hook(customType); h != nil && slices.Contains(h.Groups, hookNotifications) {
+		return customType
+	}
+	return ""
+}
 
 // wants says whether any webhook, of whatever account, asks for a hook.
 func (p *Publisher) wants(hook string, groups ...string) bool {
