@@ -76,7 +76,7 @@ func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[re
 		return nil, err
 	}
 	if !dry {
-		s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.Time("since", asked.Since), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
+		s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.String("since", asked.Since.UTC().Format(time.RFC3339)), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
 	}
 	return answerOf(shownReplay(&asked), sent.warnings), nil
 }

@@ -146,6 +146,9 @@ func (e *examination) columnsOf(name schemas.TableName) []string {
 	if e.cfg.Catalog.Results == name {
 		add("id", "user_id", "schema", "type", "status", "verbose")
 	}
+	if e.cfg.Catalog.Events == name {
+		add("id", "account_id", "hook", "payload", "internal", "created_at")
+	}
 	return columns
 }
 

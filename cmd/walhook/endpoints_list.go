@@ -91,6 +91,7 @@ func laneOf(e *outbox.EndpointInfo, now time.Time) string {
 
 // endpointJSON is one line of endpoints --json.
 type endpointJSON struct {
+	Endpoint   int64     `json:"endpoint"` // as log lines and replay name it
 	Account    string    `json:"account"`
 	Webhook    string    `json:"webhook"`
 	URL        string    `json:"url"`
@@ -117,7 +118,7 @@ func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
 	for i := range endpoints {
 		e := &endpoints[i]
 		lines[i] = endpointJSON{
-			Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
+			Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
 			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
 			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason,
 			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,
