@@ -31,7 +31,10 @@ type dispatcher struct {
 	policy *policy
 	lease  *lease
 
-	lanes   map[int64]*lane
+	lanes map[int64]*lane
+	// passed is the newest revision told of endpoints that have no lane here:
+	// what the tailer read before must not win over it.
+	passed  map[int64]int64
 	shards  map[int]*shard
 	ring    fifo[*lane] // lanes with a job to start, in turn
 	wakes   wakes
@@ -72,7 +75,7 @@ type dispatcher struct {
 func newDispatcher(s *Sender, lease *lease) *dispatcher {
 	return &dispatcher{
 		sender: s, log: s.log, policy: s.policy, lease: lease,
-		lanes: map[int64]*lane{}, shards: map[int]*shard{},
+		lanes: map[int64]*lane{}, passed: map[int64]int64{}, shards: map[int]*shard{},
 		timer:    time.NewTimer(0),
 		pace:     newPace(),
 		batches:  make(chan tailBatch),
@@ -138,7 +141,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		case deal := <-d.dealt:
 			d.takeDeal(deal, time.Now())
 		case endpoints := <-d.changed:
-			d.takeEndpoints(endpoints, time.Now())
+			d.takeChanged(endpoints, time.Now())
 		case r := <-d.saved:
 			d.takeSaved(r)
 		case <-save.C:
@@ -191,6 +194,9 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 	}
 	d.buffered += l.bodies - l.counted
 	l.counted = l.bodies
+	if l.wantEndpoint() {
+		d.wishes.push(laneRequest{lane: l, endpoint: l.endpoint.ID})
+	}
 	if q, ok := l.wantRead(d.room(), now); ok {
 		d.wishes.push(laneRequest{lane: l, tail: &q})
 	}

@@ -46,6 +46,18 @@ func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 	}
 }
 
+// takeChanged tells lanes what changed. An endpoint without a lane gets none: it
+// is read when it has an event, and here only its revision is kept.
+func (d *dispatcher) takeChanged(endpoints []outbox.Endpoint, now time.Time) {
+	for _, e := range endpoints {
+		if d.laneOf(e.ID) == nil {
+			d.passed[e.ID] = max(d.passed[e.ID], e.Revision)
+			continue
+		}
+		d.takeEndpoints([]outbox.Endpoint{e}, now)
+	}
+}
+
 // takeEndpoints makes lanes for endpoints that have none, and tells the others
 // what changed.
 func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
@@ -58,7 +70,10 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 		if l == nil {
 			l = newLane(d.policy, e)
 			l.leaving, l.horizon = shard.leaving, shard.horizon
+			l.newest = d.passed[e.ID]
+			delete(d.passed, e.ID)
 			d.lanes[e.ID] = l
+			d.look(l, now)
 			continue
 		}
 		before := l.endpoint.State
@@ -140,6 +155,11 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 		l.read(*r.tail, r.stretch, now)
 	case r.retries != nil:
 		l.readRetries(*r.retries, r.due, now)
+	case r.endpoint != 0:
+		l.asked = len(r.found) == 0 // one that is not there any more stands still
+		if d.laneOf(l.endpoint.ID) == l {
+			d.takeEndpoints(r.found, now)
+		}
 	case r.expire != nil:
 		l.expired(r.expire.SendFrom())
 	}

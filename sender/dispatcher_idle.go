@@ -14,7 +14,7 @@ const idleAfter = 30 * time.Second
 
 // idle says that the lane could be made anew without anybody noticing.
 func (l *lane) idle(now time.Time) bool {
-	return !l.behind && !l.expiring && l.blocked == 0 && len(l.records) == 0 && len(l.ofRetry) == 0 &&
+	return !l.asked && !l.behind && !l.expiring && l.blocked == 0 && len(l.records) == 0 && len(l.ofRetry) == 0 &&
 		l.drained() && !l.reading && !l.readingRetries && !l.inRing && l.ledger.len() == 0 &&
 		l.breaker.closed() && len(l.breaker.failing) == 0 && l.failingSince.IsZero() && l.retryAt.IsZero() && !l.retryAll &&
 		!now.Before(l.pausedUntil) && !now.Before(l.heldUntil)

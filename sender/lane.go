@@ -33,6 +33,10 @@ type policy struct {
 type lane struct {
 	*policy
 	endpoint outbox.Endpoint
+	// newest is the newest revision of the endpoint that was told: as long as
+	// it is newer than endpoint's, nothing is sent.
+	newest int64
+	asked  bool // for the endpoint as it stands now
 	// generation rises when the endpoint starts afresh (new URL, active
 	// again). An answer given to an earlier one changes nothing but its event.
 	generation int
@@ -126,7 +130,19 @@ func newLane(p *policy, e outbox.Endpoint) *lane {
 // nor breaker.
 func (l *lane) sends(now time.Time) bool {
 	return l.endpoint.State == outbox.EndpointActive && !l.expiring && !l.leaving &&
-		!now.Before(l.pausedUntil) && !now.Before(l.heldUntil)
+		!l.outdated() && !now.Before(l.pausedUntil) && !now.Before(l.heldUntil)
+}
+
+// outdated says that a newer revision of the endpoint is known of.
+func (l *lane) outdated() bool { return l.newest > l.endpoint.Revision }
+
+// wantEndpoint says that the lane wants to read its endpoint.
+func (l *lane) wantEndpoint() bool {
+	if !l.outdated() || l.asked {
+		return false
+	}
+	l.asked = true
+	return true
 }
 
 // buffers says whether events of the tail are kept. After a fault of our own

@@ -13,20 +13,24 @@ const readers = 4
 type laneLog interface {
 	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
 	DueRetries(ctx context.Context, q outbox.RetryQuery) (outbox.Retries, error)
+	Endpoints(ctx context.Context, ids []int64) ([]outbox.Endpoint, error)
 	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
 }
 
 // laneRequest is one thing that a lane wants of the outbox: exactly one of its
-// three parts is set. It becomes its own answer.
+// four parts is set. It becomes its own answer.
 type laneRequest struct {
 	lane    *lane
 	tail    *outbox.TailQuery
 	retries *retryQuery
 	expire  *outbox.Endpoint
 	cursor  int64 // for expire
+	// endpoint is the one to read as it stands now; 0 for none.
+	endpoint int64
 
-	stretch outbox.Stretch // answers tail
-	due     outbox.Retries // answers retries
+	stretch outbox.Stretch    // answers tail
+	due     outbox.Retries    // answers retries
+	found   []outbox.Endpoint // answers endpoint; empty where it is not there any more
 }
 
 func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan laneRequest, answers chan<- laneRequest) error {
@@ -54,6 +58,8 @@ func (r *laneRequest) serve(ctx context.Context, log laneLog) (err error) {
 		r.stretch, err = log.Tail(ctx, *r.tail)
 	case r.retries != nil:
 		r.due, err = log.DueRetries(ctx, r.retries.RetryQuery)
+	case r.endpoint != 0:
+		r.found, err = log.Endpoints(ctx, []int64{r.endpoint})
 	case r.expire != nil:
 		err = log.Expire(ctx, *r.expire, r.cursor)
 	}
@@ -66,6 +72,8 @@ func (r *laneRequest) name() string {
 		return "read a lane's log"
 	case r.retries != nil:
 		return "read due retries"
+	case r.endpoint != 0:
+		return "read a lane's endpoint"
 	}
 	return "expire"
 }
