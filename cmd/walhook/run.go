@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"sync"
 
 	"github.com/spf13/cobra"
 )
@@ -49,10 +51,13 @@ func newRunCommand() *cobra.Command {
 			}
 			log := newServiceLogger(s)
 			defer log.summarise()
-			ctx := cmd.Context()
+			ctx, end := context.WithCancel(cmd.Context())
 			asked, ignore := levelSignals()
 			defer ignore()
-			go log.run(ctx, asked)
+			var beside sync.WaitGroup
+			defer beside.Wait()
+			defer end()
+			beside.Go(func() { log.run(ctx, asked) })
 			return service{
 				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
 				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, adminToken: s.AdminToken,
