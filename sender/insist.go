@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +24,8 @@ const (
 // outage is the outbox's present fault, as the log tells of it: when it begins,
 // every minute while it lasts, and when it is over, whichever goroutines meet it.
 type outage struct {
+	told atomic.Bool // that it began, and not yet that it is over
+
 	mu       sync.Mutex
 	failing  int // callers whose last call failed
 	calls    int // that failed
@@ -42,20 +45,31 @@ func (o *outage) failed(log *zap.Logger, what string, first bool, err error) {
 	o.calls++
 	if now.Sub(o.reminded) >= remindEvery {
 		o.reminded = now
+		o.told.Store(true)
 		log.Warn("outbox does not answer", zap.String("call", what), zap.Int("failed_calls", o.calls), zap.Error(err))
 	}
 }
 
-func (o *outage) over(log *zap.Logger, answered bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.failing--; o.failing > 0 {
+// over ends a caller's part in it. Where the last one gave up without an answer,
+// the next call that gets one tells.
+func (o *outage) over(log *zap.Logger, failed, answered bool) {
+	if !failed && !o.told.Load() {
 		return
 	}
-	if answered {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if failed {
+		o.failing--
+	}
+	if o.failing > 0 {
+		return
+	}
+	if answered && o.told.CompareAndSwap(true, false) {
 		log.Info("outbox answers again", zap.Int("failed_calls", o.calls), zap.Duration("duration", time.Since(o.since)))
 	}
-	o.calls = 0
+	if !o.told.Load() {
+		o.calls = 0
+	}
 }
 
 // insist calls the outbox until it answers, with growing waits. It gives up
@@ -64,9 +78,7 @@ func (o *outage) over(log *zap.Logger, answered bool) {
 func (s *Sender) insist(ctx context.Context, what string, call func(context.Context) error) error {
 	wait, failed := insistMin, false
 	end := func(err error) error {
-		if failed {
-			s.outage.over(s.log, err == nil)
-		}
+		s.outage.over(s.log, failed, err == nil)
 		return err
 	}
 	for {
