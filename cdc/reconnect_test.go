@@ -64,8 +64,8 @@ func TestReader_LosesAndDoublesNothingWhenItsConnectionIsCut(t *testing.T) {
 	n := stop()
 	w.settle(t)
 	w.wantIDs(t, n)
-	if w.store.taken < 50 {
-		t.Errorf("connected %d times, want at least 50", w.store.taken)
+	if w.store.taken < 40 { // one that is hardly connected may be cut again
+		t.Errorf("connected %d times for 50 cuts", w.store.taken)
 	}
 	t.Logf("%d rows, connected %d times", n, w.store.taken)
 }
