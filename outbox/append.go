@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/schemas"
 )
@@ -89,57 +88,46 @@ const (
 // append stores what the router made of a batch, with its position, in one
 // transaction that another epoch cannot interleave with.
 func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.Batch, r *router) error {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return err
+	tx := transaction{fence: func(b *pgx.Batch) {
+		b.Queue(assertEpochSQL, epoch)
+		// In the order in which whoever changes several endpoints takes them.
+		slices.SortFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
+		for _, w := range r.endpoints {
+			s.queueEndpoint(b, w)
+		}
+	}}
+	// An event carries its endpoint's id and revision, which those writes answer.
+	few := len(r.endpoints) == 0 && len(r.events) <= fewRows
+	if !few {
+		tx.copy = func(ctx context.Context, conn *pgx.Conn) error { return copyEvents(ctx, conn, r.events) }
 	}
-	defer conn.Release()
-	err = s.appendOn(ctx, conn, epoch, nextID, batch, r)
-	if err != nil {
-		rollback(ctx, conn.Conn())
+	tx.fill = func(b *pgx.Batch) {
+		if few {
+			queueEvents(b, r.events)
+		}
+		r.queueRest(b, epoch, nextID, batch)
 	}
-	return fenceError(err)
+	return s.run(ctx, tx)
 }
 
-func (s *Store) appendOn(ctx context.Context, conn *pgxpool.Conn, epoch, nextID int64, batch schemas.Batch, r *router) error {
-	begin := &pgx.Batch{}
-	begin.Queue("BEGIN")
-	begin.Queue(assertEpochSQL, epoch)
-	// In the order in which whoever changes several endpoints takes them.
-	slices.SortFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
-	for _, w := range r.endpoints {
-		s.queueEndpoint(begin, w)
-	}
-	end := begin
-	if len(r.endpoints) == 0 && len(r.events) <= fewEvents {
-		queueEvents(end, r.events)
-	} else {
-		if err := conn.SendBatch(ctx, begin).Close(); err != nil {
-			return err
-		}
-		if err := copyEvents(ctx, conn, r.events); err != nil {
-			return err
-		}
-		end = &pgx.Batch{}
-	}
-	r.queueTooLarge(end)
+// queueRest writes all but the endpoints and the events.
+func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batch) {
+	r.queueTooLarge(b)
 	for _, schema := range r.truncated {
-		end.Queue(forgetOwnersSQL, schema)
+		b.Queue(forgetOwnersSQL, schema)
 	}
-	queueOwners(end, r.owners)
-	r.queueParents(end, batch.Position)
-	r.queueColumns(end)
-	r.queueSums(end)
+	queueOwners(b, r.owners)
+	r.queueParents(b, batch.Position)
+	r.queueColumns(b)
+	r.queueSums(b)
 	for _, e := range r.dayEnds {
-		e.queue(end)
+		e.queue(b)
 	}
 	for _, u := range r.unrouted {
-		end.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
+		b.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
 	}
-	end.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
+	b.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
 		batch.Flush.String(), nextID)
-	end.Queue("COMMIT")
-	return conn.SendBatch(ctx, end).Close()
 }
 
 func (r *router) queueTooLarge(b *pgx.Batch) {

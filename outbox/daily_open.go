@@ -99,8 +99,8 @@ func (p *Publisher) turnDays(ctx context.Context, begin []*route, ends map[int64
 
 // fencedTx runs statements in one transaction of this publisher's epoch.
 func (p *Publisher) fencedTx(ctx context.Context, statements *pgx.Batch) error {
-	return p.store.batchTx(ctx, func(b *pgx.Batch) {
-		b.Queue(assertEpochSQL, p.epoch)
-		b.QueuedQueries = append(b.QueuedQueries, statements.QueuedQueries...)
-	}, nil)
+	return p.store.run(ctx, transaction{
+		fence: func(b *pgx.Batch) { b.Queue(assertEpochSQL, p.epoch) },
+		fill:  func(b *pgx.Batch) { b.QueuedQueries = append(b.QueuedQueries, statements.QueuedQueries...) },
+	})
 }

@@ -121,8 +121,7 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		}
 	}
 	ids, tails := shardColumns(shards)
-	err := s.store.batchTx(ctx, func(b *pgx.Batch) {
-		b.Queue(assertSenderSQL, s.id)
+	err := s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) {
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
 				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason)
@@ -133,7 +132,7 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		if len(ids) > 0 {
 			b.Queue(saveTailsSQL, s.id, ids, tails)
 		}
-	}, nil)
+	}})
 	if err != nil {
 		return fmt.Errorf("save %d lanes and %d shards: %w", len(lanes), len(shards), err)
 	}

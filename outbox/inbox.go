@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 )
 
@@ -100,15 +99,28 @@ func (p *Publisher) appendInbox(ctx context.Context) (n int, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: no answer in time"))
 	defer cancel()
 	p.rotate(ctx)
-	conn, err := p.store.pool.Acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Release()
 	r := newRouter(p, nil)
-	if n, err = p.appendInboxOn(ctx, conn, r); err != nil {
-		rollback(ctx, conn.Conn())
-		if err = fenceError(err); errors.Is(err, ErrFenced) {
+	err = p.store.run(ctx, transaction{
+		fence: func(b *pgx.Batch) {
+			b.Queue(assertEpochSQL, p.epoch)
+			b.Queue(takeInboxSQL, inboxChunk).Query(func(rows pgx.Rows) error {
+				var i inboxRow
+				_, err := pgx.ForEachRow(rows, i.columns(), func() error {
+					n++
+					i.route(r)
+					return nil
+				})
+				return err
+			})
+		},
+		copy: func(ctx context.Context, conn *pgx.Conn) error { return copyEvents(ctx, conn, r.events) },
+		fill: func(b *pgx.Batch) {
+			r.queueTooLarge(b)
+			b.Queue(inboxPositionSQL, p.epoch, p.nextID)
+		},
+	})
+	if err != nil {
+		if errors.Is(err, ErrFenced) {
 			p.live = false
 		}
 		return 0, fmt.Errorf("append the inbox: %w", err)
@@ -118,32 +130,6 @@ func (p *Publisher) appendInbox(ctx context.Context) (n int, err error) {
 		p.store.signalAppended()
 	}
 	return n, nil
-}
-
-func (p *Publisher) appendInboxOn(ctx context.Context, conn *pgxpool.Conn, r *router) (n int, err error) {
-	begin := &pgx.Batch{}
-	begin.Queue("BEGIN")
-	begin.Queue(assertEpochSQL, p.epoch)
-	begin.Queue(takeInboxSQL, inboxChunk).Query(func(rows pgx.Rows) error {
-		var i inboxRow
-		_, err := pgx.ForEachRow(rows, i.columns(), func() error {
-			n++
-			i.route(r)
-			return nil
-		})
-		return err
-	})
-	if err := conn.SendBatch(ctx, begin).Close(); err != nil {
-		return 0, err
-	}
-	if err := copyEvents(ctx, conn, r.events); err != nil {
-		return 0, err
-	}
-	end := &pgx.Batch{}
-	r.queueTooLarge(end)
-	end.Queue(inboxPositionSQL, p.epoch, p.nextID)
-	end.Queue("COMMIT")
-	return n, conn.SendBatch(ctx, end).Close()
 }
 
 // inboxRow is one event as it waits in the inbox.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,6 +23,8 @@ type Session struct {
 	store *Store
 	id    int64
 	lease time.Duration
+
+	lastRead atomic.Int32 // events of the last stretch of the log, as many as the next may have
 }
 
 const (
@@ -167,10 +170,7 @@ const giveUpSQL = `
 // GiveUp stores the tails of drained shards and frees them.
 func (s *Session) GiveUp(ctx context.Context, shards []Shard) error {
 	ids, tails := shardColumns(shards)
-	err := s.store.batchTx(ctx, func(b *pgx.Batch) {
-		b.Queue(assertSenderSQL, s.id)
-		b.Queue(giveUpSQL, s.id, ids, tails)
-	}, nil)
+	err := s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
 	if err != nil {
 		return fmt.Errorf("give up %d shards: %w", len(shards), err)
 	}
@@ -189,6 +189,8 @@ func (s *Session) Leave(ctx context.Context) error {
 
 // assertSenderSQL is the fence of everything that a sender writes.
 const assertSenderSQL = `SELECT walhook.assert_sender($1)`
+
+func (s *Session) fence(b *pgx.Batch) { b.Queue(assertSenderSQL, s.id) }
 
 func shardColumns(shards []Shard) (ids []int, tails []int64) {
 	for _, shard := range shards {

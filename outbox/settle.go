@@ -2,19 +2,29 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // The statements of one settlement, in the order in which they run. Nothing
 // here updates the log: an attempt row is the acknowledgement.
 const (
+	//
+	// A few attempts are inserted: an earlier try to settle the same batch may
+	// have been committed without an answer. Many are copied, which allows for
+	// no such row, and are inserted if there is one.
 	insertAttemptsSQL = `
 		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
 		SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::interval[],
 			$7::int[], $8::text[], $9::text[], $10::text[])
 		ON CONFLICT DO NOTHING`
+
+	copyAttemptsSQL = `
+		COPY walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
+		FROM STDIN (FORMAT binary)`
 
 	deadLettersSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
@@ -82,39 +92,46 @@ func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState
 	for i := range batch {
 		w.add(&batch[i])
 	}
-	var states []RecordState
-	var dead int64
-	err := s.store.batchTx(ctx,
-		func(b *pgx.Batch) {
-			b.Queue(assertSenderSQL, s.id)
-			w.queue(b)
-		},
-		func(results pgx.BatchResults) error {
-			for n := range w.statements {
-				tag, err := results.Exec()
-				if err != nil {
-					return err
-				}
-				if n+1 == w.deadLetters {
-					dead = tag.RowsAffected()
-				}
-			}
-			if len(w.touched) == 0 {
-				return nil
-			}
-			rows, err := results.Query()
-			if err != nil {
-				return err
-			}
-			states, err = pgx.CollectRows(rows, scanRecordState)
-			return err
-		})
+	err := errSettledBefore
+	if len(w.attempts) > fewRows {
+		err = s.settle(ctx, &w, true)
+	}
+	if errors.Is(err, errSettledBefore) {
+		err = s.settle(ctx, &w, false)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("settle %d events: %w", len(batch), err)
 	}
-	s.store.metrics.deadLetters.Add(float64(dead))
+	s.store.metrics.deadLetters.Add(float64(w.newDead))
 	if len(w.disabled) > 0 {
 		s.store.signalInbox()
 	}
-	return states, nil
+	return w.states, nil
+}
+
+// codeUniqueViolation is the server's (PostgreSQL manual, PostgreSQL Error Codes).
+const codeUniqueViolation = "23505"
+
+// errSettledBefore says that an attempt cannot be copied, for it is there.
+var errSettledBefore = errors.New("an attempt was stored before")
+
+func (s *Session) settle(ctx context.Context, w *settlementColumns, copying bool) error {
+	tx := transaction{
+		fence: func(b *pgx.Batch) {
+			s.fence(b)
+			w.queueLocks(b)
+		},
+		fill: func(b *pgx.Batch) { w.queue(b, !copying) },
+		read: w.read,
+	}
+	if copying {
+		tx.copy = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.PgConn().CopyFrom(ctx, newRowCopy(len(w.attempts), w.appendAttempt), copyAttemptsSQL)
+			if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeUniqueViolation {
+				return errSettledBefore
+			}
+			return err
+		}
+	}
+	return s.store.run(ctx, tx)
 }

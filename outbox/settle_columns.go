@@ -11,10 +11,10 @@ type recordRef struct {
 	record   string
 }
 
-// settlementColumns are a batch of settlements as arrays, one per column that
-// a statement takes.
+// settlementColumns are a batch of settlements as the statements take them: for
+// most, an array per column. And they are the answers.
 type settlementColumns struct {
-	attempts attemptColumns
+	attempts []*Settlement // those with an attempt
 	dead     struct {
 		event    []int64
 		attempts []int
@@ -37,12 +37,15 @@ type settlementColumns struct {
 	statements int // queued, apart from the reading of record states
 
 	deadLetters int // which of the statements, counted from 1; 0 for none
+
+	states  []RecordState
+	newDead int64 // dead letters that were not there before
 }
 
 func (w *settlementColumns) add(s *Settlement) {
 	e := &s.Event
 	if s.Attempt != nil {
-		w.attempts.add(e, s.Attempt)
+		w.attempts = append(w.attempts, s)
 		if s.Disable != "" {
 			w.disabled = append(w.disabled, s)
 		}
@@ -95,17 +98,22 @@ func attemptReason(s *Settlement) string {
 	return s.Attempt.Reason
 }
 
-func (w *settlementColumns) queue(b *pgx.Batch) {
-	before := b.Len() - 1 // the fence is counted too
-	if len(w.disabled) > 0 {
-		var ids []int64
-		for _, s := range w.disabled {
-			ids = append(ids, s.Event.Endpoint)
-		}
-		b.Queue(lockDisabledSQL, ids)
+func (w *settlementColumns) queueLocks(b *pgx.Batch) {
+	if len(w.disabled) == 0 {
+		return
 	}
-	if a := &w.attempts; len(a.event) > 0 {
-		b.Queue(insertAttemptsSQL, a.at, a.endpoint, a.event, a.revision, a.number, a.duration, a.status, a.outcome, a.reason, a.detail)
+	var ids []int64
+	for _, s := range w.disabled {
+		ids = append(ids, s.Event.Endpoint)
+	}
+	b.Queue(lockDisabledSQL, ids)
+}
+
+// queue queues all else, the attempts only where they are not copied.
+func (w *settlementColumns) queue(b *pgx.Batch, attempts bool) {
+	before := b.Len()
+	if attempts && len(w.attempts) > 0 {
+		w.queueAttempts(b)
 	}
 	if len(w.dead.event) > 0 {
 		b.Queue(deadLettersSQL, w.dead.event, w.dead.attempts, w.dead.reason)
@@ -138,24 +146,57 @@ func (w *settlementColumns) queue(b *pgx.Batch) {
 	b.Queue(recordStatesSQL, endpoints, records)
 }
 
-// attemptColumns are attempts as arrays, one per column of the table.
-type attemptColumns struct {
-	at                        []time.Time
-	endpoint, event, revision []int64
-	number, status            []int
-	duration                  []time.Duration
-	outcome, reason, detail   []string
+// read reads the results of what queue queued.
+func (w *settlementColumns) read(results pgx.BatchResults) error {
+	for n := range w.statements {
+		tag, err := results.Exec()
+		if err != nil {
+			return err
+		}
+		if n+1 == w.deadLetters {
+			w.newDead = tag.RowsAffected()
+		}
+	}
+	if len(w.touched) == 0 {
+		return nil
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	w.states, err = pgx.CollectRows(rows, scanRecordState)
+	return err
 }
 
-func (c *attemptColumns) add(e *Event, a *Attempt) {
-	c.at = append(c.at, a.At)
-	c.endpoint = append(c.endpoint, e.Endpoint)
-	c.event = append(c.event, e.ID)
-	c.revision = append(c.revision, a.Revision)
-	c.number = append(c.number, a.Number)
-	c.duration = append(c.duration, a.Duration)
-	c.status = append(c.status, a.Status)
-	c.outcome = append(c.outcome, a.Outcome)
-	c.reason = append(c.reason, a.Reason)
-	c.detail = append(c.detail, a.Detail)
+func (w *settlementColumns) queueAttempts(b *pgx.Batch) {
+	n := len(w.attempts)
+	var (
+		at                        = make([]time.Time, n)
+		endpoint, event, revision = make([]int64, n), make([]int64, n), make([]int64, n)
+		number, status            = make([]int, n), make([]int, n)
+		duration                  = make([]time.Duration, n)
+		outcome, reason, detail   = make([]string, n), make([]string, n), make([]string, n)
+	)
+	for i, s := range w.attempts {
+		a := s.Attempt
+		at[i], endpoint[i], event[i], revision[i], number[i], duration[i] = a.At, s.Event.Endpoint, s.Event.ID, a.Revision, a.Number, a.Duration
+		status[i], outcome[i], reason[i], detail[i] = a.Status, a.Outcome, a.Reason, a.Detail
+	}
+	b.Queue(insertAttemptsSQL, at, endpoint, event, revision, number, duration, status, outcome, reason, detail)
+}
+
+// appendAttempt is a row as copyAttemptsSQL takes it.
+func (w *settlementColumns) appendAttempt(b []byte, i int) []byte {
+	e, a := &w.attempts[i].Event, w.attempts[i].Attempt
+	b = appendColumns(b, 10)
+	b = appendTime(b, a.At)
+	b = appendBigint(b, e.Endpoint)
+	b = appendBigint(b, e.ID)
+	b = appendBigint(b, a.Revision)
+	b = appendInteger(b, int32(a.Number))
+	b = appendInterval(b, a.Duration)
+	b = appendInteger(b, int32(a.Status))
+	b = appendBytes(b, a.Outcome)
+	b = appendBytes(b, a.Reason)
+	return appendBytes(b, a.Detail)
 }

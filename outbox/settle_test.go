@@ -300,3 +300,28 @@ func TestSettle_LargeBatchesInOneStroke(t *testing.T) {
 		t.Errorf("%d due, %v", len(due.Events), err)
 	}
 }
+
+// The answer to a settlement may be lost after its commit.
+func TestSettle_WhatWasSettledBeforeIsSettledOnce(t *testing.T) {
+	for _, n := range []int64{fewRows, 4 * fewRows} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			w, s, endpoint, _ := parking(t)
+			w.bodies(t, 1000, 1000+2*n, endpoint, "dids:5", 8)
+			var batch []Settlement
+			for id := 1000; id < 1000+int(n); id++ {
+				batch = append(batch, delivered(Event{ID: int64(id), Endpoint: endpoint, Revision: 1, Record: "dids:5"}))
+			}
+			last := retry(Event{ID: 1000 + n, Endpoint: endpoint, Revision: 1, Record: "dids:6"}, time.Minute)
+			batch = append(batch, last, dead(Event{ID: 1001 + n, Endpoint: endpoint, Revision: 1, Record: "dids:7"}))
+			for range 2 {
+				states := w.settle(t, s, batch...)
+				if len(states) != 1 || !states[0].Blocked {
+					t.Errorf("states %v, want one that is blocked", states)
+				}
+			}
+			if a, d, r := w.count(t, "attempt"), w.count(t, "dead_letter"), w.count(t, "retry"); a != int(n)+2 || d != 1 || r != 1 {
+				t.Errorf("%d attempts, %d dead letters, %d retries of %d events", a, d, r, len(batch))
+			}
+		})
+	}
+}

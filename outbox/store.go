@@ -175,32 +175,62 @@ func fenceError(err error) error {
 	return err
 }
 
-// batchTx runs the statements of b in one transaction and one round trip.
-// read, when not nil, reads the results of all but the first and the last
-// statement, which are BEGIN and COMMIT.
-func (s *Store) batchTx(ctx context.Context, fill func(*pgx.Batch), read func(pgx.BatchResults) error) error {
-	b := &pgx.Batch{}
-	b.Queue("BEGIN")
-	fill(b)
-	b.Queue("COMMIT")
+// transaction is statements that run in one transaction: in one round trip, or
+// in three where it copies.
+type transaction struct {
+	fence func(*pgx.Batch)                             // what comes first
+	copy  func(ctx context.Context, c *pgx.Conn) error // nil for nothing to copy
+	fill  func(*pgx.Batch)                             // the rest
+	// read, when not nil, reads the results of fill; without it each statement
+	// reads its own, or none.
+	read func(pgx.BatchResults) error
+}
+
+// run makes a transaction. After an error other than a fence it is not known
+// whether it was committed.
+func (s *Store) run(ctx context.Context, tx transaction) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	results := conn.SendBatch(ctx, b)
-	if _, err = results.Exec(); err == nil && read != nil {
-		err = read(results)
-	}
-	if closeErr := results.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	if err = tx.runOn(ctx, conn.Conn()); err != nil {
 		// The transaction may still be open in a failed state; a connection
 		// in that state is not given back.
 		rollback(ctx, conn.Conn())
 	}
 	return fenceError(err)
+}
+
+func (tx *transaction) runOn(ctx context.Context, conn *pgx.Conn) (err error) {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	tx.fence(b)
+	skip := b.Len()
+	if tx.copy != nil {
+		if err := conn.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+		if err := tx.copy(ctx, conn); err != nil {
+			return err
+		}
+		b, skip = &pgx.Batch{}, 0
+	}
+	tx.fill(b)
+	b.Queue("COMMIT")
+	results := conn.SendBatch(ctx, b)
+	if tx.read != nil {
+		for ; skip > 0 && err == nil; skip-- {
+			_, err = results.Exec()
+		}
+		if err == nil {
+			err = tx.read(results)
+		}
+	}
+	if closeErr := results.Close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 func rollback(ctx context.Context, conn *pgx.Conn) {

@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"time"
@@ -10,8 +12,9 @@ import (
 )
 
 // The reads of the log stop at a number of bytes as well as of rows: bodies
-// may be large, and what is read is held in memory. The running sum needs only
-// their lengths, so a row that is left out is never fetched.
+// may be large, and what is read is held in memory. So a body comes with its row
+// only where it is so short that all of them may; longer ones are read by
+// themselves, as many as there is room for.
 //
 // A row that is not wanted is answered without its body instead of being
 // filtered out: so the log is always read by its index in order of id, however
@@ -19,16 +22,14 @@ import (
 const (
 	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
 	tailStartSQL = `
-		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, CASE WHEN wanted THEN body END
-		FROM (
-			SELECT e.*, sum(CASE WHEN wanted THEN octet_length(body) ELSE 0 END) OVER (ORDER BY id)
-				- CASE WHEN wanted THEN octet_length(body) ELSE 0 END AS before
-			FROM (SELECT e.*, `
+		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, size, CASE WHEN size <= $5 THEN body END
+		FROM (SELECT e.*, CASE WHEN `
 
-	rangeSQL = ` AS wanted FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
+	rangeSQL = ` THEN octet_length(body) END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
 
-	tailEndSQL = ` ORDER BY e.id LIMIT $4) e) t
-		WHERE before < $5 ORDER BY id`
+	tailEndSQL = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
+
+	bodiesSQL = `SELECT id, body FROM walhook.event WHERE id = ANY ($1) AND id BETWEEN $2 AND $3`
 
 	// All shards, or those of an array.
 	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % 32 = ANY ($3::int[]))`
@@ -58,86 +59,102 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if q.Unsettled {
 		wanted = "(" + wanted + unsettledSQL + ")"
 	}
-	maxBytes := max(q.MaxBytes, 1)
-	rows, err := s.store.pool.Query(ctx, tailStartSQL+wanted+rangeSQL+where+tailEndSQL, q.After, upto, whose, q.Limit, maxBytes)
+	rows, err := s.store.pool.Query(ctx, tailStartSQL+wanted+rangeSQL+where+tailEndSQL, pgx.QueryResultFormats{pgx.BinaryFormatCode},
+		q.After, upto, whose, q.Limit, q.MaxBytes/max(q.Limit, 1))
 	stretch := Stretch{Upto: q.After}
-	read, size := 0, 0
+	whole := true
 	if err == nil {
-		e := Event{ReadAt: time.Now()}
-		_, err = pgx.ForEachRow(rows, e.columns(), func() error {
-			read++
-			stretch.Upto = e.ID
-			if e.Body != nil {
-				size += len(e.Body)
-				stretch.Events = append(stretch.Events, e)
-			}
-			return nil
-		})
+		err = stretch.read(rows, &q, int(s.lastRead.Load()))
+		s.lastRead.Store(int32(len(stretch.Events)))
+	}
+	if err == nil {
+		whole, err = s.store.readBodies(ctx, stretch.Events)
 	}
 	if err != nil {
 		return Stretch{}, fmt.Errorf("read the log after event %d: %w", q.After, err)
 	}
-	stretch.More = read >= q.Limit || size >= maxBytes
+	if !whole {
+		return s.Tail(ctx, q) // retention has dropped a partition meanwhile, and its rows
+	}
 	if !stretch.More && q.Upto != 0 {
 		stretch.Upto = q.Upto
 	}
 	return stretch, nil
 }
 
-// columns are where a row of eventColumns is scanned to.
-func (e *Event) columns() []any {
-	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.AppendedAt, &e.Format, &e.Body}
-}
-
-const (
-	// Only lengths are summed, so a row that is left out is not fetched. One
-	// clock says what is due, the outbox's: senders' may disagree.
-	// This and nextRetrySQL go by now(), the clock of the one transaction that
-	// they are asked in: a row that becomes due between the two is in neither
-	// by a clock that goes on, and would be forgotten.
-	dueRetriesSQL = `
-		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.appended_at, t.format, t.body, t.attempts
-		FROM (
-			SELECT e.*, r.attempts, r.next_at,
-				sum(octet_length(e.body)) OVER (ORDER BY r.next_at, r.event_id) - octet_length(e.body) AS before
-			FROM (
-				SELECT * FROM walhook.retry r
-				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)
-				ORDER BY r.next_at, r.event_id LIMIT $4) r
-			JOIN walhook.event e ON e.id = r.event_id) t
-		WHERE before < $5 ORDER BY next_at, id`
-
-	nextRetrySQL = `
-		SELECT min(next_at) - clock_timestamp() FROM walhook.retry
-		WHERE endpoint = $1 AND next_at > now() + $2::interval`
-)
-
-// DueRetries reads an endpoint's retry rows that are due.
-func (s *Session) DueRetries(ctx context.Context, q RetryQuery) (Retries, error) {
-	exclude := q.Exclude
-	if exclude == nil {
-		exclude = []int64{}
-	}
-	ahead, maxBytes := max(time.Until(q.Now), 0), max(q.MaxBytes, 1)
-	var due Retries
-	size := 0
-	var next *time.Duration
-	both := &pgx.Batch{} // without a BEGIN it is one transaction all the same
-	both.Queue(dueRetriesSQL, q.Endpoint, ahead, exclude, q.Limit, maxBytes).Query(func(rows pgx.Rows) (err error) {
-		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
-			err = row.Scan(append(e.columns(), &e.Attempts)...)
-			e.ReadAt = time.Now()
-			size += len(e.Body)
-			return e, err
+// read takes rows up to the bound of bytes, of which so many are expected. The
+// longer bodies are not with them.
+func (s *Stretch) read(rows pgx.Rows, q *TailQuery, expected int) error {
+	defer rows.Close()
+	at := time.Now()
+	count, size := 0, 0
+	names := interned{}
+	for rows.Next() {
+		if size >= max(q.MaxBytes, 1) {
+			break
+		}
+		count++
+		values := rows.RawValues()
+		id, length := bigint(values[0]), values[10]
+		s.Upto = id
+		if length == nil {
+			continue // not wanted
+		}
+		size += int(binary.BigEndian.Uint32(length))
+		if s.Events == nil {
+			s.Events = make([]Event, 0, expected+expected/4+1)
+		}
+		s.Events = append(s.Events, Event{
+			ID: id, Endpoint: bigint(values[1]), Revision: bigint(values[2]),
+			Record: string(values[3]), WebhookID: string(values[4]), Schema: names.string(values[5]), Type: names.string(values[6]),
+			CommittedAt: fromMicroseconds(bigint(values[7])), AppendedAt: fromMicroseconds(bigint(values[8])), ReadAt: at,
+			Format: names.string(values[9]), Body: bytes.Clone(values[11]),
 		})
-		return err
-	})
-	both.Queue(nextRetrySQL, q.Endpoint, ahead).QueryRow(func(row pgx.Row) error { return row.Scan(&next) })
-	err := s.store.pool.SendBatch(ctx, both).Close()
-	if err != nil {
-		return Retries{}, fmt.Errorf("read due retries of endpoint %d: %w", q.Endpoint, err)
 	}
-	due.Next = fromNow(next)
-	due.More = len(due.Events) >= q.Limit || size >= maxBytes
-	return due, nil
+	rows.Close()
+	s.More = count >= q.Limit || size >= max(q.MaxBytes, 1)
+	return rows.Err()
 }
+
+// readBodies reads the bodies that did not come with their rows; false when one
+// is not there any more.
+func (s *Store) readBodies(ctx context.Context, events []Event) (whole bool, err error) {
+	var ids []int64
+	without := map[int64]*Event{}
+	for i := range events {
+		if e := &events[i]; e.Body == nil {
+			ids = append(ids, e.ID)
+			without[e.ID] = e
+		}
+	}
+	if len(ids) == 0 {
+		return true, nil
+	}
+	rows, err := s.pool.Query(ctx, bodiesSQL, ids, ids[0], ids[len(ids)-1])
+	if err != nil {
+		return false, err
+	}
+	var id int64
+	var body []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &body}, func() error {
+		without[id].Body = body
+		delete(without, id)
+		return nil
+	})
+	return len(without) == 0, err
+}
+
+// interned keeps one string of those that are alike.
+type interned map[string]string
+
+func (n interned) string(b []byte) string {
+	s, known := n[string(b)]
+	if !known {
+		s = string(b)
+		n[s] = s
+	}
+	return s
+}
+
+// bigint is a column of that type, or a timestamptz, in binary.
+func bigint(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }

@@ -48,6 +48,7 @@ type dispatcher struct {
 	buffered  int                 // bytes of bodies waiting in all lanes, or in flight
 	unsettled int                 // settlements handed out and not durable
 	collected []outbox.Settlement // for the settler, when it is free
+	spare     []outbox.Settlement // empty, to collect in while the settler has the other
 	wishes    fifo[laneRequest]   // for the readers, when one is free
 	reading   int
 	settling  bool
@@ -56,8 +57,8 @@ type dispatcher struct {
 	lastSave  bool // the one that ends a stop is under way
 
 	batches  chan tailBatch
-	jobs     chan job
-	results  chan finished
+	jobs     chan *job
+	results  chan *job
 	settle   chan []outbox.Settlement
 	settled  chan settledBatch
 	requests chan laneRequest
@@ -79,8 +80,8 @@ func newDispatcher(s *Sender, lease *lease) *dispatcher {
 		timer:    time.NewTimer(0),
 		pace:     newPace(),
 		batches:  make(chan tailBatch),
-		jobs:     make(chan job, s.config.MaxInFlight),
-		results:  make(chan finished, s.config.MaxInFlight),
+		jobs:     make(chan *job, s.config.MaxInFlight),
+		results:  make(chan *job, s.config.MaxInFlight),
 		settle:   make(chan []outbox.Settlement, 1),
 		settled:  make(chan settledBatch, 1),
 		requests: make(chan laneRequest, readers),
@@ -115,7 +116,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 			return errDrained
 		}
 		batches := d.batches
-		if d.stopping || d.unsettled >= d.maxUnsettled() {
+		if d.stopping || d.unsettled >= d.maxUnsettled() || d.hasEnough() {
 			batches = nil
 		}
 		select {
@@ -132,8 +133,8 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-d.lease.renewed:
 		case b := <-batches:
 			d.takeBatch(b, time.Now())
-		case f := <-d.results:
-			d.takeResults(f, time.Now())
+		case j := <-d.results:
+			d.takeResults(j, time.Now())
 		case s := <-d.settled:
 			d.takeSettled(s, time.Now())
 		case r := <-d.answers:
@@ -157,6 +158,18 @@ func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffere
 // maxUnsettled bounds what a crash repeats, and what waits in memory while the
 // outbox is away.
 func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
+
+const (
+	// enoughLanes with an event to send, and enoughBytes of bodies in all, keep
+	// this machine busy for as long as it takes to read more: what is read
+	// beyond that only takes memory. A few lanes can be no reason not to read
+	// on for the others.
+	enoughLanes = 64
+	enoughBytes = 4 << 20
+)
+
+// hasEnough says that reading on can wait until some of what is here is sent.
+func (d *dispatcher) hasEnough() bool { return d.ring.len() >= enoughLanes && d.buffered >= enoughBytes }
 
 // wakeLanes looks at the lanes whose time has come.
 func (d *dispatcher) wakeLanes(now time.Time) {
@@ -239,7 +252,7 @@ func (d *dispatcher) startJobs(now time.Time) {
 }
 
 // attempt hands a job to a worker, which is started when all are busy.
-func (d *dispatcher) attempt(j job) {
+func (d *dispatcher) attempt(j *job) {
 	d.inFlight++
 	d.buffered += len(j.event.Body)
 	d.jobs <- j
@@ -256,7 +269,7 @@ func (d *dispatcher) handOut() {
 		n := min(len(d.collected), settleBatch)
 		d.settling = true
 		d.settle <- d.collected[:n:n]
-		d.collected = append([]outbox.Settlement(nil), d.collected[n:]...)
+		d.spare, d.collected = nil, append(d.spare, d.collected[n:]...)
 	}
 	for d.reading < readers && d.wishes.len() > 0 {
 		d.reading++

@@ -86,33 +86,33 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 }
 
 // takeResults takes one result and as many more as are ready.
-func (d *dispatcher) takeResults(f finished, now time.Time) {
+func (d *dispatcher) takeResults(j *job, now time.Time) {
 	for range settleBatch {
-		d.takeResult(f, now)
+		d.takeResult(j, now)
 		select {
-		case f = <-d.results:
+		case j = <-d.results:
 		default:
 			return
 		}
 	}
-	d.takeResult(f, now)
+	d.takeResult(j, now)
 }
 
-func (d *dispatcher) takeResult(f finished, now time.Time) {
+func (d *dispatcher) takeResult(j *job, now time.Time) {
 	d.inFlight--
-	d.pace.end(f.job.number)
-	d.buffered -= len(f.job.event.Body)
-	l := f.job.lane
+	d.pace.end(j.number)
+	d.buffered -= len(j.event.Body)
+	l := j.lane
 	wasClosed, wasUntil := l.breaker.closed(), l.breaker.until
 	wasState, wasWarned := l.endpoint.State, l.warned
-	kind, retryIn := l.finish(f.job, f.result, now)
+	kind, retryIn := l.finish(j, now)
 	switch {
 	case wasClosed && !l.breaker.closed(), !wasClosed && l.breaker.until.After(wasUntil):
 		d.sender.metrics.breaker.WithLabelValues(breakerOpen).Inc()
 	case !wasClosed && l.breaker.closed():
 		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
 	}
-	d.sender.report(&f.job, &f.result, kind, retryIn)
+	d.sender.report(j, kind, retryIn)
 	if l.warned > wasWarned {
 		d.log.Warn("endpoint only fails", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.warned), zap.String("reason", l.lastReason),
 			zap.Time("since", l.failingSince), zap.Duration("disabled_in", l.failingSince.Add(l.disableAfter).Sub(now)))
@@ -145,6 +145,8 @@ func (d *dispatcher) takeSettled(s settledBatch, now time.Time) {
 			last = l
 		}
 	}
+	clear(s.batch)
+	d.spare = s.batch[:0]
 }
 
 func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {

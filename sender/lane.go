@@ -107,11 +107,12 @@ type lane struct {
 // waits, is in flight, in retry, or on its way to the outbox.
 type record struct {
 	name     string
-	queue    []outbox.Event // from the log, in order
-	inFlight int            // more than one only without an order
-	listed   bool           // in lane.ready
-	blocked  bool           // rows in retry
-	pending  int            // settlements of it, on their way, that touch retry
+	queue    []outbox.Event  // from the log, in order
+	one      [1]outbox.Event // where queue begins: seldom is there more than one
+	inFlight int             // more than one only without an order
+	listed   bool            // in lane.ready
+	blocked  bool            // rows in retry
+	pending  int             // settlements of it, on their way, that touch retry
 	changed  uint64
 }
 
@@ -201,6 +202,7 @@ func (l *lane) record(name string) *record {
 	r := l.records[name]
 	if r == nil {
 		r = &record{name: name}
+		r.queue = r.one[:0]
 		l.records[name] = r
 	}
 	return r

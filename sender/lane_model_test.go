@@ -19,7 +19,7 @@ type laneWorld struct {
 	lane    *lane
 	offered int // events handed to the lane by the tail
 
-	jobs     []job
+	jobs     []*job
 	handed   [][]outbox.Settlement // given to the outbox, in order, not yet durable
 	answered []settledBatch        // durable, the lane does not know
 	reads    []laneRequest         // asked
@@ -152,7 +152,7 @@ func (w *laneWorld) read(now time.Time) {
 }
 
 // answer lets the endpoint answer a job, and checks what has just arrived.
-func (w *laneWorld) answer(j job, now time.Time) {
+func (w *laneWorld) answer(j *job, now time.Time) {
 	o := judge(200, "", "", now)
 	switch p := w.random.Float64(); {
 	case p < w.failures*.6:
@@ -172,7 +172,8 @@ func (w *laneWorld) answer(j job, now time.Time) {
 		w.first[j.event.Record] = max(w.first[j.event.Record], j.event.ID)
 		w.last = max(w.last, j.event.ID)
 	}
-	w.lane.finish(j, result{outcome: o, at: now}, now)
+	j.result = result{outcome: o, at: now}
+	w.lane.finish(j, now)
 }
 
 func (w *laneWorld) checkOrder(e outbox.Event) {

@@ -26,12 +26,13 @@ type result struct {
 // finish takes a job's result and settles its event. It answers the outcome
 // (a retry whose schedule is exhausted is dead) and the time until the next
 // attempt, for the log.
-func (l *lane) finish(j job, res result, now time.Time) (string, time.Duration) {
+func (l *lane) finish(j *job, now time.Time) (string, time.Duration) {
+	res := &j.result
 	l.inFlight--
 	j.record.inFlight--
 	l.movedAt = now
 	current := j.generation == l.generation
-	l.answerBreaker(j, res, now)
+	l.answerBreaker(j, now)
 
 	switch res.outcome.kind {
 	case outcomeHeld:
@@ -43,10 +44,10 @@ func (l *lane) finish(j job, res result, now time.Time) (string, time.Duration) 
 			l.ownFaults = 0
 			l.failingSince, l.failedAt, l.warned, l.lastReason = time.Time{}, time.Time{}, 0, ""
 		}
-		l.settle(j, res, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
+		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
 		return outcomeDelivered, 0
 	}
-	return l.fail(j, res, current, now)
+	return l.fail(j, current, now)
 }
 
 // slow is how long an attempt holds its slot before its failure counts for
@@ -56,7 +57,8 @@ const (
 	slowWeight = 3
 )
 
-func (l *lane) answerBreaker(j job, res result, now time.Time) {
+func (l *lane) answerBreaker(j *job, now time.Time) {
+	res := &j.result
 	v := verdict{record: j.event.Record, weight: 1, unsent: res.failure.unsent()}
 	switch {
 	case res.outcome.kind == outcomeHeld:
@@ -84,7 +86,8 @@ func (l *lane) answerBreaker(j job, res result, now time.Time) {
 // fail settles an attempt that did not deliver. A probe does not count against
 // its event; an answer of an earlier URL counts, but the event is tried at the
 // new one at once.
-func (l *lane) fail(j job, res result, current bool, now time.Time) (string, time.Duration) {
+func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration) {
+	res := &j.result
 	counted := !j.permit.probe
 	failed := j.event.Attempts
 	if counted {
@@ -124,7 +127,7 @@ func (l *lane) fail(j job, res result, current bool, now time.Time) (string, tim
 		}
 	}
 	s.RetryAt = now.Add(delay)
-	l.settle(j, res, s, kind, counted)
+	l.settle(j, s, kind, counted)
 
 	if s.Disable != "" && j.endpoint.Revision == l.endpoint.Revision {
 		l.endpoint.State, l.endpoint.Reason = outbox.EndpointDisabled, s.Disable
@@ -148,7 +151,8 @@ func (l *lane) retryLimit() *int {
 
 // settle hands out the fate of a job's event, and parks what waits behind it
 // when its record is now, or still, in retry.
-func (l *lane) settle(j job, res result, s outbox.Settlement, kind string, counted bool) {
+func (l *lane) settle(j *job, s outbox.Settlement, kind string, counted bool) {
+	res := &j.result
 	number := j.event.Attempts
 	if counted {
 		number++
@@ -194,7 +198,7 @@ func (l *lane) touch(r *record) {
 }
 
 // takeBack undoes the start of a job that failed by a fault of our own.
-func (l *lane) takeBack(j job, o outcome, now time.Time) {
+func (l *lane) takeBack(j *job, o outcome, now time.Time) {
 	if j.fromRetry {
 		l.events++
 		l.bodies += len(j.event.Body)

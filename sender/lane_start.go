@@ -6,7 +6,7 @@ import (
 	"walhook/outbox"
 )
 
-// job is one attempt to be made.
+// job is one attempt: to be made, and then made.
 type job struct {
 	lane       *lane
 	generation int
@@ -17,6 +17,7 @@ type job struct {
 	permit     permit
 	breaker    *breaker // that gave the permit
 	number     int64    // as pace counts
+	result     result   // once it is made
 }
 
 // stallAfter is how long nothing may come back from an endpoint before it gets
@@ -47,15 +48,15 @@ func (l *lane) rate() float64 {
 }
 
 // start takes the next event to attempt.
-func (l *lane) start(now time.Time) (job, bool) {
+func (l *lane) start(now time.Time) (*job, bool) {
 	if !l.startable(now) {
-		return job{}, false
+		return nil, false
 	}
 	permit, ok := l.breaker.allow(now)
 	if !ok {
-		return job{}, false
+		return nil, false
 	}
-	j := job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.breaker}
+	j := &job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.breaker}
 	if i, ok := l.pickRetry(permit.probe); ok {
 		j.event, j.fromRetry = l.retries[i], true
 		j.record = l.record(j.event.Record)

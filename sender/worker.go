@@ -9,14 +9,8 @@ import (
 	"walhook/outbox"
 )
 
-// finished is a job with its result.
-type finished struct {
-	job job
-	result
-}
-
 // work makes attempts until jobs is closed.
-func (s *Sender) work(ctx context.Context, jobs <-chan job, results chan<- finished) {
+func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job) {
 	for j := range jobs {
 		at := time.Now()
 		a := answer{failure: failLease}
@@ -24,20 +18,21 @@ func (s *Sender) work(ctx context.Context, jobs <-chan job, results chan<- finis
 			a = s.deliver(ctx, j.endpoint, j.event, at)
 		}
 		now := time.Now()
-		results <- finished{job: j, result: result{
+		j.result = result{
 			outcome:  judge(a.status, a.failure, a.retryAfter, a.clock(now)),
 			failure:  a.failure,
 			at:       at,
 			duration: now.Sub(at),
 			status:   a.status,
 			detail:   a.detail,
-		}}
+		}
+		results <- j
 	}
 }
 
 // report tells the log, the metrics and whoever watches about an attempt.
-func (s *Sender) report(j *job, res *result, kind string, retryIn time.Duration) {
-	m := s.metrics
+func (s *Sender) report(j *job, kind string, retryIn time.Duration) {
+	m, res := s.metrics, &j.result
 	m.attempts.WithLabelValues(kind, res.outcome.reason).Inc()
 	m.attemptSeconds.Observe(res.duration.Seconds())
 	level := zap.InfoLevel

@@ -1,0 +1,67 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// columns are where a row of dueRetriesSQL is scanned to.
+func (e *Event) columns() []any {
+	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.AppendedAt, &e.Format, &e.Body}
+}
+
+const (
+	// Only lengths are summed, so a row that is left out is not fetched. One
+	// clock says what is due, the outbox's: senders' may disagree.
+	// This and nextRetrySQL go by now(), the clock of the one transaction that
+	// they are asked in: a row that becomes due between the two is in neither
+	// by a clock that goes on, and would be forgotten.
+	dueRetriesSQL = `
+		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.appended_at, t.format, t.body, t.attempts
+		FROM (
+			SELECT e.*, r.attempts, r.next_at,
+				sum(octet_length(e.body)) OVER (ORDER BY r.next_at, r.event_id) - octet_length(e.body) AS before
+			FROM (
+				SELECT * FROM walhook.retry r
+				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)
+				ORDER BY r.next_at, r.event_id LIMIT $4) r
+			JOIN walhook.event e ON e.id = r.event_id) t
+		WHERE before < $5 ORDER BY next_at, id`
+
+	nextRetrySQL = `
+		SELECT min(next_at) - clock_timestamp() FROM walhook.retry
+		WHERE endpoint = $1 AND next_at > now() + $2::interval`
+)
+
+// DueRetries reads an endpoint's retry rows that are due.
+func (s *Session) DueRetries(ctx context.Context, q RetryQuery) (Retries, error) {
+	exclude := q.Exclude
+	if exclude == nil {
+		exclude = []int64{}
+	}
+	ahead, maxBytes := max(time.Until(q.Now), 0), max(q.MaxBytes, 1)
+	var due Retries
+	size := 0
+	var next *time.Duration
+	both := &pgx.Batch{} // without a BEGIN it is one transaction all the same
+	both.Queue(dueRetriesSQL, q.Endpoint, ahead, exclude, q.Limit, maxBytes).Query(func(rows pgx.Rows) (err error) {
+		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
+			err = row.Scan(append(e.columns(), &e.Attempts)...)
+			e.ReadAt = time.Now()
+			size += len(e.Body)
+			return e, err
+		})
+		return err
+	})
+	both.Queue(nextRetrySQL, q.Endpoint, ahead).QueryRow(func(row pgx.Row) error { return row.Scan(&next) })
+	err := s.store.pool.SendBatch(ctx, both).Close()
+	if err != nil {
+		return Retries{}, fmt.Errorf("read due retries of endpoint %d: %w", q.Endpoint, err)
+	}
+	due.Next = fromNow(next)
+	due.More = len(due.Events) >= q.Limit || size >= maxBytes
+	return due, nil
+}
