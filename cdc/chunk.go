@@ -35,7 +35,8 @@ func (s *stream) keep(ctx context.Context, changes ...schemas.Change) error {
 func (s *stream) handOn(ctx context.Context) error {
 	size := s.arena.size - s.chunkStart
 	room := s.pending.add(schemas.Batch{Changes: s.chunk, Position: s.position, Xid: s.xid, Flush: s.flush}, size)
-	s.chunk, s.chunkStart = nil, s.arena.size
+	clear(s.chunk)
+	s.chunk, s.chunkStart = s.chunk[:0], s.arena.size
 	for !room {
 		select {
 		case <-s.pending.room:

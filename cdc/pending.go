@@ -19,26 +19,23 @@ const (
 // what there is at once.
 type pending struct {
 	mu    sync.Mutex
-	batch schemas.Batch // guarded by mu
-	bytes int           // guarded by mu
-	some  bool          // guarded by mu: there is something to store
-	ready chan struct{} // signalled when some becomes true
-	room  chan struct{} // signalled when the batch was taken
+	batch schemas.Batch    // guarded by mu
+	spare []schemas.Change // guarded by mu: empty, for the next batch's changes
+	bytes int              // guarded by mu
+	some  bool             // guarded by mu: there is something to store
+	ready chan struct{}    // signalled when some becomes true
+	room  chan struct{}    // signalled when the batch was taken
 }
 
 func newPending() *pending {
 	return &pending{ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-// add moves a batch's changes behind those that wait. It reports whether there
+// add puts a batch's changes behind those that wait. It reports whether there
 // is room for more; if not, the caller waits for room before it adds again.
 func (p *pending) add(b schemas.Batch, bytes int) (room bool) {
 	p.mu.Lock()
-	if len(p.batch.Changes) == 0 {
-		p.batch.Changes = b.Changes
-	} else {
-		p.batch.Changes = append(p.batch.Changes, b.Changes...)
-	}
+	p.batch.Changes = append(p.batch.Changes, b.Changes...)
 	p.batch.Position, p.batch.Xid = b.Position, b.Xid
 	p.batch.Flush = max(p.batch.Flush, b.Flush)
 	p.bytes += bytes
@@ -56,7 +53,7 @@ func (p *pending) take(ctx context.Context) (schemas.Batch, error) {
 		if p.some {
 			batch := p.batch
 			// Position and flush go on from here; an empty batch keeps them.
-			p.batch.Changes, p.bytes, p.some = nil, 0, false
+			p.batch.Changes, p.spare, p.bytes, p.some = p.spare, nil, 0, false
 			p.mu.Unlock()
 			signal(p.room)
 			return batch, nil
@@ -68,6 +65,14 @@ func (p *pending) take(ctx context.Context) (schemas.Batch, error) {
 			return schemas.Batch{}, context.Cause(ctx)
 		}
 	}
+}
+
+// done gives back what take handed out, for another batch.
+func (p *pending) done(b schemas.Batch) {
+	clear(b.Changes)
+	p.mu.Lock()
+	p.spare = b.Changes[:0]
+	p.mu.Unlock()
 }
 
 // waiting says whether something waits to be taken.

@@ -16,7 +16,8 @@ type Store interface {
 	// It comes before the first Append and after every failed one.
 	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
 	// Append commits a batch with its position. After an error it is not
-	// known whether it did.
+	// known whether it did. The slice of changes is its caller's again when it
+	// returns; what the changes point into is not used again.
 	Append(ctx context.Context, batch schemas.Batch) error
 	// Follow notes that the source has moved on to another timeline, as it
 	// does by a failover, all that is stored being on both.

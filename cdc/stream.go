@@ -67,5 +67,6 @@ func (s *stream) append(ctx context.Context) error {
 		s.progress = s.progress || batch.Position != s.resume.Position
 		s.flushed.Store(uint64(batch.Flush))
 		s.r.metrics.stored(batch, s.pending.waiting())
+		s.pending.done(batch)
 	}
 }

@@ -129,6 +129,7 @@ func (p *Publisher) appendInbox(ctx context.Context) (n int, err error) {
 	if len(r.events) > 0 {
 		p.store.signalAppended()
 	}
+	r.done()
 	return n, nil
 }
 

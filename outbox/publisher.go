@@ -45,6 +45,7 @@ type Publisher struct {
 	owners    *ownerCache
 	columns   *columnCache
 	plans     map[*schemas.Relation]*schemas.Plan
+	routed    routed
 	warned    map[string]bool // what was named once in the log
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
@@ -248,6 +249,7 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 	if len(r.dayEnds) > 0 {
 		p.store.signalInbox()
 	}
+	r.done()
 	return nil
 }
 

@@ -46,7 +46,28 @@ type router struct {
 	heard   []*route         // the last audience
 	path    []string         // the accounts that it was looked for at
 	scratch []byte
+	bodies  []byte // of events, one after the other
 	tally   tally
+}
+
+// routed is memory that one batch after the other is routed into.
+type routed struct {
+	events          []eventRow
+	bodies, scratch []byte
+}
+
+// mostRouted is as much of it as is kept, in bytes of bodies; a batch may need
+// more.
+const mostRouted = 4 << 20
+
+// done gives back the memory of what was routed; nothing of it is used any more.
+func (r *router) done() {
+	clear(r.events)
+	r.p.routed = routed{events: r.events[:0], bodies: r.bodies[:0], scratch: r.scratch[:0]}
+	if cap(r.bodies)+cap(r.scratch) > mostRouted {
+		r.p.routed = routed{}
+	}
+	r.events, r.bodies, r.scratch = nil, nil, nil
 }
 
 // eventRow is one event for one endpoint. Its revision is the route's when the
@@ -81,7 +102,10 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 		columns:  map[string][]string{}, columnsGone: map[string]bool{},
 		sums:  map[sumKey]*daySum{},
 		tally: newTally(),
+
+		events: p.routed.events, bodies: p.routed.bodies, scratch: p.routed.scratch,
 	}
+	p.routed = routed{}
 	for i := range changes {
 		if relation := changes[i].Relation; relation != nil {
 			r.plans[i] = p.plan(relation)
@@ -204,9 +228,11 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 	if to = r.countDaily(c, account, to, &o); len(to) == 0 {
 		return
 	}
-	body, scratch, err := plan.AppendEnvelope(nil, r.scratch, kind, row)
-	r.scratch = scratch
+	from := len(r.bodies)
+	bodies, scratch, err := plan.AppendEnvelope(r.bodies, r.scratch, kind, row)
+	r.bodies, r.scratch = bodies, scratch
 	if err != nil {
+		r.bodies = bodies[:from]
 		r.p.log.Error("value cannot be rendered, its change is listed as unrouted",
 			zap.Stringer("position", c.Position), zap.String("schema", plan.Schema.Name), zap.Error(err))
 		r.refuse(c, plan.Schema.Name, kind.String(), key, skipMalformed)
@@ -217,7 +243,7 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		webhookID: c.Position.WebhookID(part),
 		schema:    plan.Schema.Name,
 		typ:       kind.String(),
-		body:      body,
+		body:      bodies[from:len(bodies):len(bodies)],
 	})
 }
 
