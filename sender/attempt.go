@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -48,10 +47,11 @@ type courier struct {
 	config Config
 	// may says whether a request may still begin: the lease holds. Asked as
 	// late as possible, since a process may stand still before that.
-	may    func() bool
-	dialer *dialer
-	lines  *lines // connections on which HTTP/1.1 is spoken
-	http2  struct {
+	may     func() bool
+	targets targets
+	dialer  *dialer
+	lines   *lines // connections on which HTTP/1.1 is spoken
+	http2   struct {
 		*http.Transport
 		known sync.Map // those that speak it: scheme, host and port
 	}
@@ -59,6 +59,7 @@ type courier struct {
 
 func newCourier(c Config, may func() bool) *courier {
 	made := &courier{config: c, may: may, dialer: newDialer(c), lines: newLines(c.MaxInFlight)}
+	made.targets.userAgent = "walhook/" + c.Version
 	made.http2.Transport = newHTTP2(c, made.dialer)
 	return made
 }
@@ -70,26 +71,26 @@ func (c *courier) close() {
 
 // deliver makes at most one request for the event.
 func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
-	sent, err := render(e.Settings, &event)
-	if err != nil {
+	x := &exchange{courier: c, ctx: ctx, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
+	var err error
+	if x.sent, err = render(e.Settings, &event); err != nil {
 		return answer{failure: failRender, detail: clip(err.Error())}
 	}
-	header, target, err := c.address(e, event.WebhookID, &sent, at)
-	if err != nil {
+	if x.target, err = c.targets.of(&e); err != nil {
 		class := failURL
 		if errors.Is(err, errSecret) {
 			class = failSecret
 		}
 		return answer{failure: class, detail: clip(err.Error())}
 	}
-	x := &exchange{courier: c, ctx: ctx, target: target, header: header, sent: &sent}
+	x.signature = x.target.signer.sign(x.id, x.timestamp, x.sent.signed())
 	x.until = time.Now().Add(c.config.AttemptTimeout)
 	defer x.close()
 	resp, err := x.answer()
 	if err == nil {
-		return c.read(resp, x.stop, e, sent.query, sent.body)
+		return x.read(resp, e)
 	}
-	detail := strings.ReplaceAll(err.Error(), target.String(), "…")
+	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
 	if status := x.status(); status != 0 {
 		return answer{status: status, detail: clip("HTTP " + strconv.Itoa(status) + ", and no end of its header: " + detail)}
 	}
@@ -101,42 +102,6 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		}
 	}
 	return answer{failure: class, detail: clip(x.phase().String() + ": " + detail)}
-}
-
-// address makes what every attempt of the contract carries. User name and
-// password of the URL become Basic authentication and leave the URL.
-func (c *courier) address(e outbox.Endpoint, id string, sent *request, at time.Time) (http.Header, *url.URL, error) {
-	target, err := url.Parse(e.URL)
-	if err != nil {
-		return nil, nil, errors.New("url cannot be parsed") // err would show it
-	}
-	if target.Scheme != "http" && target.Scheme != "https" || target.Hostname() == "" {
-		return nil, nil, errors.New("url is not http or https with a host")
-	}
-	signature, err := sign(e.Secrets, id, at, sent.signed())
-	if err != nil {
-		return nil, nil, fmt.Errorf("sign: %w", err)
-	}
-	// The names are as the contract writes them, on the wire too.
-	header := http.Header{
-		"User-Agent":        {"walhook/" + c.config.Version},
-		"webhook-id":        {id},
-		"webhook-timestamp": {strconv.FormatInt(at.Unix(), 10)},
-		"webhook-signature": {signature},
-	}
-	if sent.contentType != "" {
-		header["Content-Type"] = []string{sent.contentType}
-	}
-	if sent.method == http.MethodGet {
-		joinQuery(target, sent.query)
-	}
-	if target.User != nil {
-		password, _ := target.User.Password()
-		auth := http.Request{Header: header}
-		auth.SetBasicAuth(target.User.Username(), password)
-		target.User = nil
-	}
-	return header, target, nil
 }
 
 // confidential are the parts of an endpoint that are shown nowhere, as a
@@ -160,11 +125,11 @@ func confidential(e outbox.Endpoint, query string) []string {
 
 // read takes the status, which is all that decides, and a little of the body,
 // so that a short one leaves the connection usable; the rest is never read.
-func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, e outbox.Endpoint, query string, sent []byte) answer {
+func (x *exchange) read(resp *http.Response, e outbox.Endpoint) answer {
 	a := answer{status: resp.StatusCode}
-	body, fault := readBody(resp, cancel)
+	body, fault := readBody(resp, x.stop)
 	if fault != "" {
-		cancel(errBodyTimeout) // its connection is of no use any more, and Close must drain nothing
+		x.stop(errBodyTimeout) // its connection is of no use any more, and Close must drain nothing
 	}
 	resp.Body.Close()
 	if a.status >= 200 && a.status < 300 && fault == "" {
@@ -176,15 +141,18 @@ func (c *courier) read(resp *http.Response, cancel context.CancelCauseFunc, e ou
 	}
 	a.retryAfter = resp.Header.Get("Retry-After")
 	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
+	if resp.Request == nil {
+		resp.Request = &http.Request{URL: x.url()} // what a Location is relative to
+	}
 	if to, err := resp.Location(); err == nil && a.status < 400 {
 		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
 	}
 	if len(body) > 0 {
 		text := string(body)
-		for _, secret := range confidential(e, query) {
+		for _, secret := range confidential(e, x.sent.query) {
 			text = strings.ReplaceAll(text, secret, "…")
 		}
-		a.detail += ": " + cutEcho(text, sent)
+		a.detail += ": " + cutEcho(text, x.sent.body)
 	}
 	a.detail = clip(a.detail)
 	return a

@@ -169,7 +169,9 @@ const (
 )
 
 // hasEnough says that reading on can wait until some of what is here is sent.
-func (d *dispatcher) hasEnough() bool { return d.ring.len() >= enoughLanes && d.buffered >= enoughBytes }
+func (d *dispatcher) hasEnough() bool {
+	return d.ring.len() >= enoughLanes && d.buffered >= enoughBytes
+}
 
 // wakeLanes looks at the lanes whose time has come.
 func (d *dispatcher) wakeLanes(now time.Time) {

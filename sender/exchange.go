@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -26,10 +27,11 @@ type exchange struct {
 	limited context.Context         // ctx with the attempt's time limit, made when first needed
 	cancel  context.CancelCauseFunc // of limited
 	release context.CancelFunc
-	target  *url.URL
-	header  http.Header
-	sent    *request
-	stopped atomic.Bool
+	target  *target
+	sent    request
+	// What makes it this request, apart from its body.
+	id, timestamp, signature string
+	stopped                  atomic.Bool
 	progress
 }
 
@@ -37,11 +39,10 @@ type exchange struct {
 // before a byte of the request was written carried none; it is made once more,
 // on a connection of its own.
 func (x *exchange) answer() (*http.Response, error) {
-	address, err := dialAddress(x.target)
-	if err != nil {
-		return nil, err
+	if x.target.unknown != nil {
+		return nil, x.target.unknown
 	}
-	to := x.target.Scheme + "://" + address
+	to := x.target.to
 	if _, ok := x.courier.http2.known.Load(to); ok {
 		resp, err := x.overHTTP2(nil)
 		if !errors.Is(err, errNotHTTP2) {
@@ -50,30 +51,30 @@ func (x *exchange) answer() (*http.Response, error) {
 		x.courier.http2.known.Delete(to)
 	}
 	for l := x.courier.lines.take(to); l != nil; l = x.courier.lines.take(to) {
-		x.begin(l)
-		if l.gone() {
+		if !x.begin(l) || l.gone() {
 			x.drop()
 			continue
 		}
-		resp, err := l.exchange(x.request(), x.courier.may)
+		resp, err := l.exchange(x)
 		if err == nil || !l.refused || x.ctx.Err() != nil {
 			return resp, err
 		}
 		x.drop()
 		break
 	}
-	return x.overNew(to, address)
+	return x.overNew()
 }
 
 // overNew opens a connection.
-func (x *exchange) overNew(to, address string) (*http.Response, error) {
+func (x *exchange) overNew() (*http.Response, error) {
+	to, address := x.target.to, x.target.address
 	x.at.Store(int32(phaseStart))
 	x.limit()
 	ctx := x.trace(x.limited, nil, x.cancel)
 	dialer := x.courier.dialer
 	var conn, socket net.Conn
 	var err error
-	if x.target.Scheme == "https" {
+	if x.target.url.Scheme == "https" {
 		secured, beneath, failed := dialer.dialTLS(ctx, address)
 		if failed == nil && isHTTP2(secured) {
 			x.courier.http2.known.Store(to, struct{}{})
@@ -93,7 +94,7 @@ func (x *exchange) overNew(to, address string) (*http.Response, error) {
 	}
 	l := newLine(conn, raw, to)
 	x.begin(l)
-	return l.exchange(x.request(), x.courier.may)
+	return l.exchange(x)
 }
 
 // overHTTP2 leaves the connections to net/http, which shares one among many
@@ -114,20 +115,71 @@ func (x *exchange) overHTTP2(opened *tls.Conn) (*http.Response, error) {
 	return x.courier.http2.RoundTrip(req.WithContext(ctx))
 }
 
+// url is where the request goes: for a GET, with what is sent in its query.
+func (x *exchange) url() *url.URL {
+	if x.sent.method != http.MethodGet {
+		return x.target.url
+	}
+	u := *x.target.url
+	joinQuery(&u, x.sent.query)
+	return &u
+}
+
 // request is made anew for each try, since it holds a body that is read once.
+// The names of headers are as the contract writes them, on the wire too.
 func (x *exchange) request() *http.Request {
+	u := x.url()
+	header := http.Header{
+		"User-Agent":        {x.courier.targets.userAgent},
+		"webhook-id":        {x.id},
+		"webhook-timestamp": {x.timestamp},
+		"webhook-signature": {x.signature},
+	}
+	if x.sent.contentType != "" {
+		header["Content-Type"] = []string{x.sent.contentType}
+	}
+	if x.target.authorization != "" {
+		header["Authorization"] = []string{x.target.authorization}
+	}
 	return &http.Request{
 		Method: x.sent.method,
-		URL:    x.target, Host: x.target.Host,
-		Header:        x.header,
+		URL:    u, Host: u.Host,
+		Header:        header,
 		Body:          io.NopCloser(bytes.NewReader(x.sent.body)),
 		ContentLength: int64(len(x.sent.body)),
 	}
 }
 
-func (x *exchange) begin(l *line) {
+// appendHead appends the request as HTTP/1.1 has it, up to its body: the same
+// bytes as net/http writes for request, most of which the target has at hand.
+func (x *exchange) appendHead(b []byte) ([]byte, error) {
+	if x.sent.method == http.MethodGet || x.target.head == nil {
+		req := x.request()
+		req.Body = nil // a GET has none; for any other method this fails before it would come to it
+		head := bytes.NewBuffer(b)
+		err := req.Write(head)
+		return head.Bytes(), err
+	}
+	b = append(append(b, x.sent.method...), x.target.head...)
+	b = append(strconv.AppendInt(append(b, "Content-Length: "...), int64(len(x.sent.body)), 10), "\r\n"...)
+	if x.target.authorization != "" {
+		b = appendHeader(b, "Authorization: ", x.target.authorization)
+	}
+	b = appendHeader(b, "Content-Type: ", x.sent.contentType)
+	b = appendHeader(b, "webhook-id: ", x.id)
+	b = appendHeader(b, "webhook-signature: ", x.signature)
+	b = appendHeader(b, "webhook-timestamp: ", x.timestamp)
+	return append(b, "\r\n"...), nil
+}
+
+func appendHeader(b []byte, name, value string) []byte {
+	return append(append(append(b, name...), value...), "\r\n"...)
+}
+
+// begin gives the exchange a line; false for one that cannot be used any more.
+func (x *exchange) begin(l *line) bool {
 	x.line = l
-	l.begin(x.ctx, &x.progress, x.courier.config.HeaderTimeout)
+	return l.begin(x.ctx, &x.progress, x.courier.config.HeaderTimeout)
 }
 
 // close ends the exchange, whose answer's body was read as far as is wanted.

@@ -25,6 +25,9 @@ const (
 	// request is taken. A smaller one fits into what the system buffers.
 	largeBody = 64 << 10
 
+	// keptRequest is as long a request as a line keeps the memory of.
+	keptRequest = 8 << 10
+
 	// graceAfterWrite is how long an answer is looked for when the other side
 	// has stopped taking the request.
 	graceAfterWrite = 50 * time.Millisecond
@@ -38,18 +41,21 @@ var longAgo = time.Unix(1, 0)
 // line is a connection on which HTTP/1.1 is spoken, in the clear of TLS. One
 // attempt at a time has it, and its goroutine both writes the request and reads
 // the answer: net/http's client would hand each of them to another goroutine,
-// which costs more than all else that an attempt does. net/http writes requests
-// and parses answers here too.
+// which costs more than all else that an attempt does. net/http parses answers
+// here too.
 type line struct {
 	conn   net.Conn
 	socket syscall.RawConn // beneath TLS; nil when there is none to look at
 	to     string          // what the pool knows it by
 	kept   time.Time       // when it was put there; zero for a new one
 	in     *bufio.Reader   // of the line's own Read
-	out    bytes.Buffer
+	out    []byte          // the request
+
+	// ctx is that of the attempt that has it, or had it last: detach ends that.
+	ctx    context.Context
+	detach func() bool
 
 	// Of the attempt that has it.
-	ctx      context.Context
 	progress *progress
 	left     int // bytes that may still be read before the answer's header ends
 	head     [statusLineBytes]byte
@@ -59,7 +65,6 @@ type line struct {
 	sent     chan error    // of a large request that is being written; else nil
 	whole    bool          // the answer was read to its end
 	last     bool          // it said that the connection ends with it
-	detach   func() bool   // from ctx
 	headerIn time.Duration // the time limit for the answer's header
 }
 
@@ -70,14 +75,21 @@ func newLine(conn net.Conn, socket syscall.RawConn, to string) *line {
 }
 
 // begin gives the line to an attempt that ends with ctx. Its answer's header
-// must be here header after the request was written.
-func (l *line) begin(ctx context.Context, p *progress, header time.Duration) {
-	l.ctx, l.progress, l.headerIn = ctx, p, header
+// must be here header after the request was written. It answers false when the
+// attempt before has come to an end by its context, which may cut the line late.
+func (l *line) begin(ctx context.Context, p *progress, header time.Duration) bool {
+	l.progress, l.headerIn = p, header
 	l.left, l.heads, l.fault = maxAnswerHeader, 0, nil
 	l.refused, l.sent, l.whole, l.last = false, nil, false, false
 	p.at.Store(int32(phaseSend))
-	l.detach = context.AfterFunc(ctx, l.cut)
+	if l.ctx != ctx {
+		if l.detach != nil && !l.detach() {
+			return false
+		}
+		l.ctx, l.detach = ctx, context.AfterFunc(ctx, l.cut)
+	}
 	l.limit(l.conn.SetDeadline, p.until)
+	return true
 }
 
 // limit sets a time limit. ctx may end while it does: what is set last must not
@@ -92,11 +104,18 @@ func (l *line) limit(set func(time.Time) error, at time.Time) {
 // cut ends whatever the line waits for.
 func (l *line) cut() { _ = l.conn.SetDeadline(longAgo) }
 
+// close ends the connection.
+func (l *line) close() {
+	l.conn.Close()
+	if l.detach != nil {
+		l.detach()
+	}
+}
+
 // end takes the line back from its attempt, and says whether another may have
 // it.
 func (l *line) end() bool {
-	attached := l.detach()
-	usable := attached && l.whole && !l.last && l.in.Buffered() == 0
+	usable := l.ctx.Err() == nil && l.whole && !l.last && l.in.Buffered() == 0
 	if l.sent != nil {
 		select {
 		case err := <-l.sent:
@@ -107,49 +126,49 @@ func (l *line) end() bool {
 			<-l.sent
 		}
 	}
-	if !usable {
-		l.conn.Close()
+	if cap(l.out) > keptRequest {
+		l.out = nil
 	}
-	l.ctx, l.progress, l.sent, l.detach = nil, nil, nil, nil
+	if !usable {
+		l.close()
+	}
+	l.progress, l.sent = nil, nil
 	return usable
 }
 
 // exchange sends a request and reads the answer up to the end of its header.
 // The answer's body is read from the line, and is never closed: end does what
-// is needed. may is asked last before the request begins.
-func (l *line) exchange(req *http.Request, may func() bool) (*http.Response, error) {
-	if req.ContentLength > largeBody {
-		return l.exchangeLarge(req, may)
-	}
-	if req.ContentLength == 0 {
-		req.Body = nil
-	}
-	l.out.Reset()
-	if err := req.Write(&l.out); err != nil {
+// is needed. Whether the request may begin is asked last before it does.
+func (l *line) exchange(x *exchange) (*http.Response, error) {
+	var err error
+	if l.out, err = x.appendHead(l.out[:0]); err != nil {
 		return nil, err
 	}
-	if may != nil && !may() {
+	body := x.sent.body
+	if len(body) <= largeBody {
+		l.out = append(l.out, body...)
+	}
+	if may := x.courier.may; may != nil && !may() {
 		return nil, errLeaseOver
 	}
-	n, err := l.conn.Write(l.out.Bytes())
+	if len(body) > largeBody {
+		return l.exchangeLarge(l.out, body)
+	}
+	n, err := l.conn.Write(l.out)
 	if l.refused = n == 0 && err != nil; err != nil {
-		return l.answerInSpite(req, err)
+		return l.answerInSpite(err)
 	}
 	l.awaitHeader()
-	return l.readResponse(req)
+	return l.readResponse()
 }
 
 // exchangeLarge writes the request beside the reading of its answer.
-func (l *line) exchangeLarge(req *http.Request, may func() bool) (*http.Response, error) {
-	if may != nil && !may() {
-		return nil, errLeaseOver
-	}
+func (l *line) exchangeLarge(head, body []byte) (*http.Response, error) {
 	l.sent = make(chan error, 1)
 	go func() {
-		w := bufio.NewWriterSize(l.conn, largeBody)
-		err := req.Write(w)
+		_, err := l.conn.Write(head)
 		if err == nil {
-			err = w.Flush()
+			_, err = l.conn.Write(body)
 		}
 		if err == nil {
 			l.awaitHeader()
@@ -158,7 +177,7 @@ func (l *line) exchangeLarge(req *http.Request, may func() bool) (*http.Response
 		}
 		l.sent <- err
 	}()
-	resp, err := l.readResponse(req)
+	resp, err := l.readResponse()
 	if err != nil {
 		select {
 		case failed := <-l.sent:
@@ -179,12 +198,12 @@ func (l *line) awaitHeader() {
 
 // answerInSpite looks for the answer of a receiver that stopped reading: it may
 // have said why.
-func (l *line) answerInSpite(req *http.Request, failed error) (*http.Response, error) {
+func (l *line) answerInSpite(failed error) (*http.Response, error) {
 	if timeout, ok := errors.AsType[net.Error](failed); l.refused || ok && timeout.Timeout() {
 		return nil, failed
 	}
 	l.limit(l.conn.SetReadDeadline, time.Now().Add(graceAfterWrite))
-	resp, err := l.readResponse(req)
+	resp, err := l.readResponse()
 	if err != nil {
 		return nil, failed
 	}
@@ -194,9 +213,9 @@ func (l *line) answerInSpite(req *http.Request, failed error) (*http.Response, e
 
 // readResponse reads the header of the final answer: interim ones (1xx) are
 // passed over, and count to its length.
-func (l *line) readResponse(req *http.Request) (*http.Response, error) {
+func (l *line) readResponse() (*http.Response, error) {
 	for {
-		resp, err := http.ReadResponse(l.in, req)
+		resp, err := http.ReadResponse(l.in, nil)
 		if err != nil {
 			// A line that breaks off is parsed as if it were whole.
 			return nil, cmp.Or(l.fault, err)

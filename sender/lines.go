@@ -43,7 +43,7 @@ func (p *lines) put(l *line, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || p.count >= p.most {
-		l.conn.Close()
+		l.close()
 		return
 	}
 	l.kept = now
@@ -61,7 +61,7 @@ func (p *lines) closeOld() {
 	for to, kept := range p.idle {
 		old := 0
 		for old < len(kept) && now.Sub(kept[old].kept) >= idleTimeout {
-			kept[old].conn.Close()
+			kept[old].close()
 			old++
 		}
 		p.count -= old
@@ -87,7 +87,7 @@ func (p *lines) close() {
 	}
 	for _, kept := range p.idle {
 		for _, l := range kept {
-			l.conn.Close()
+			l.close()
 		}
 	}
 	clear(p.idle)

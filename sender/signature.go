@@ -6,42 +6,59 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strconv"
+	"hash"
 	"strings"
-	"time"
+	"sync"
 )
 
 // errSecret says that an endpoint has no secret that can be signed with. That
 // is our fault and not the endpoint's.
 var errSecret = errors.New("endpoint has no usable signing secret")
 
-// sign makes the value of the webhook-signature header: one "v1,<base64>" per
-// secret, separated by spaces, each the HMAC-SHA256 of "id.timestamp.body"
-// (Standard Webhooks 1.0, "Signature scheme"). at counts in whole seconds.
-func sign(secrets []string, id string, at time.Time, body []byte) (string, error) {
-	if len(secrets) == 0 {
-		return "", errSecret
-	}
-	prefix := make([]byte, 0, len(id)+24)
-	prefix = append(append(prefix, id...), '.')
-	prefix = append(strconv.AppendInt(prefix, at.Unix(), 10), '.')
+// signer signs with an endpoint's secrets. It is safe for many goroutines.
+type signer struct {
+	mu   sync.Mutex
+	macs []hash.Hash // one per secret; guarded by mu
+	buf  []byte      // guarded by mu
+}
 
-	header := make([]byte, 0, 48*len(secrets))
+func newSigner(secrets []string) (*signer, error) {
+	if len(secrets) == 0 {
+		return nil, errSecret
+	}
+	s := &signer{}
 	for i, secret := range secrets {
 		key, err := secretKey(secret)
 		if err != nil {
-			return "", fmt.Errorf("secret %d: %w", i+1, err)
+			return nil, fmt.Errorf("secret %d: %w", i+1, err)
 		}
-		mac := hmac.New(sha256.New, key)
-		mac.Write(prefix)
+		s.macs = append(s.macs, hmac.New(sha256.New, key))
+	}
+	return s, nil
+}
+
+// sign makes the value of the webhook-signature header: one "v1,<base64>" per
+// secret, separated by spaces, each the HMAC-SHA256 of "id.timestamp.body"
+// (Standard Webhooks 1.0, "Signature scheme"). timestamp is in whole seconds.
+func (s *signer) sign(id, timestamp string, body []byte) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := append(append(s.buf[:0], id...), '.')
+	b = append(append(b, timestamp...), '.')
+	signed := len(b)
+	for i, mac := range s.macs {
+		mac.Reset()
+		mac.Write(b[:signed])
 		mac.Write(body)
 		if i > 0 {
-			header = append(header, ' ')
+			b = append(b, ' ')
 		}
-		header = append(header, "v1,"...)
-		header = base64.StdEncoding.AppendEncode(header, mac.Sum(nil))
+		b = append(b, "v1,"...)
+		var sum [sha256.Size]byte
+		b = base64.StdEncoding.AppendEncode(b, mac.Sum(sum[:0]))
 	}
-	return string(header), nil
+	s.buf = b
+	return string(b[signed:])
 }
 
 // secretKey decodes whsec_<base64>. Errors never carry the secret.
