@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -68,14 +67,6 @@ const (
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8, $9)`
 
-	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
-
-	writeOwnersSQL = `
-		INSERT INTO walhook.owner (schema, key, account, deleted_at)
-		SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS w(schema, key, account, deleted)
-		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at`
-
 	unroutedSQL = `
 		INSERT INTO walhook.unrouted (commit_lsn, ordinal, schema, type, key, reason)
 		VALUES ($1::text::pg_lsn, $2, $3, $4, $5, $6)`
@@ -116,7 +107,7 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 	for _, schema := range r.truncated {
 		b.Queue(forgetOwnersSQL, schema)
 	}
-	queueOwners(b, r.owners)
+	r.owners.queue(b)
 	r.queueParents(b, batch.Position)
 	r.queueColumns(b)
 	r.queueSums(b)
@@ -158,25 +149,4 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	if w.ended || w.secret != secretKept {
 		b.Queue(amendEndpointSQL, append(args, w.ended)...).QueryRow(learn)
 	}
-}
-
-func queueOwners(b *pgx.Batch, owners map[recordKey]ownership) {
-	if len(owners) == 0 {
-		return
-	}
-	order := make([]recordKey, 0, len(owners))
-	for k := range owners {
-		order = append(order, k)
-	}
-	// Neighbours in the index are written one after the other.
-	slices.SortFunc(order, func(a, b recordKey) int {
-		return cmp.Or(strings.Compare(a.schema, b.schema), strings.Compare(a.key, b.key))
-	})
-	names, keys := make([]string, len(order)), make([]string, len(order))
-	accounts, deleted := make([]string, len(order)), make([]bool, len(order))
-	for i, k := range order {
-		o := owners[k]
-		names[i], keys[i], accounts[i], deleted[i] = k.schema, k.key, o.account, o.deleted
-	}
-	b.Queue(writeOwnersSQL, names, keys, accounts, deleted)
 }

@@ -27,26 +27,27 @@ type Publisher struct {
 
 	// mu lets TakeOver, Append and the inbox write one after the other. All
 	// below is written under it.
-	mu        sync.Mutex
-	epoch     int64
-	live      bool                // the last TakeOver found a position and no append failed since
-	nextID    int64               // of the next event
-	partition time.Time           // when the partition in use began
-	routes    map[string]*route   // by account: its own endpoint
-	webhooks  map[string][]*route // by account: its other ones
-	wanted    map[string]bool     // the hooks that any of them asks for
-	version   int64               // of the webhooks as they are known
-	parents   map[string]string   // by account: the one above
-	departed  departed
-	derives   map[*schemas.Schema]bool // whose rules make events that any of them asks for
-	daily     []*route                 // those of them that are told once a day
-	reached   reached
-	nextEnd   time.Time // of the next of their days to end; zero for none
-	owners    *ownerCache
-	columns   *columnCache
-	plans     map[*schemas.Relation]*schemas.Plan
-	routed    routed
-	warned    map[string]bool // what was named once in the log
+	mu         sync.Mutex
+	epoch      int64
+	live       bool                // the last TakeOver found a position and no append failed since
+	nextID     int64               // of the next event
+	partition  time.Time           // when the partition in use began
+	routes     map[string]*route   // by account: its own endpoint
+	webhooks   map[string][]*route // by account: its other ones
+	wanted     map[string]bool     // the hooks that any of them asks for
+	version    int64               // of the webhooks as they are known
+	parents    map[string]string   // by account: the one above
+	departed   departed
+	derives    map[*schemas.Schema]bool // whose rules make events that any of them asks for
+	daily      []*route                 // those of them that are told once a day
+	reached    reached
+	nextEnd    time.Time // of the next of their days to end; zero for none
+	owners     *ownerCache
+	keysReused int // batches for which inserted records may have keys that were used before
+	columns    *columnCache
+	plans      map[*schemas.Relation]*schemas.Plan
+	routed     routed
+	warned     map[string]bool // what was named once in the log
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
 }
@@ -237,7 +238,7 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 		return err
 	}
 	r.route()
-	if err := p.store.append(ctx, p.epoch, p.nextID, batch, r); err != nil {
+	if err := p.append(ctx, batch, r); err != nil {
 		p.live = false
 		return fmt.Errorf("append %d changes up to %s: %w", len(batch.Changes), batch.Position, err)
 	}
@@ -251,6 +252,21 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 	}
 	r.done()
 	return nil
+}
+
+// batchesOfReuse is how long records are looked for before they are inserted
+// once one was there: whoever uses keys again is likely to go on.
+const batchesOfReuse = 100
+
+func (p *Publisher) append(ctx context.Context, batch schemas.Batch, r *router) error {
+	r.owners.mayExist = p.keysReused > 0
+	p.keysReused = max(p.keysReused-1, 0)
+	err := p.store.append(ctx, p.epoch, p.nextID, batch, r)
+	if !r.owners.mayExist && isKnownOwner(err) {
+		r.owners.mayExist, p.keysReused = true, batchesOfReuse
+		err = p.store.append(ctx, p.epoch, p.nextID, batch, r)
+	}
+	return err
 }
 
 // partitionsPerRetention sets how long a partition of the log is in use: the

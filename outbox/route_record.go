@@ -216,6 +216,6 @@ func (r *router) setOwner(plan *schemas.Plan, key string, o ownership) {
 	k := recordKey{plan.Schema.Name, key}
 	if stored, known := r.p.owners.get(k); !known || stored != o {
 		r.p.owners.set(k, o)
-		r.owners[k] = o
+		r.owners.set(k, o, known)
 	}
 }

@@ -18,7 +18,7 @@ type router struct {
 
 	events    []eventRow
 	tooLarge  []eventRow // become dead letters without a body
-	owners    map[recordKey]ownership
+	owners    ownerWrites
 	endpoints []*endpointWrite
 	writeOf   map[string]*endpointWrite // by account
 	unrouted  []unroutedRow
@@ -95,7 +95,7 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 		p:        p,
 		changes:  changes,
 		plans:    make([]*schemas.Plan, len(changes)),
-		owners:   map[recordKey]ownership{},
+		owners:   ownerWrites{of: map[recordKey]ownerWrite{}},
 		writeOf:  map[string]*endpointWrite{},
 		parents:  map[string]string{},
 		departed: map[string]string{},
@@ -276,11 +276,7 @@ func (r *router) truncate(plan *schemas.Plan) {
 	if plan.Schema != nil {
 		r.p.owners.forgetSchema(plan.Schema.Name)
 		r.truncated = append(r.truncated, plan.Schema.Name)
-		for k := range r.owners {
-			if k.schema == plan.Schema.Name {
-				delete(r.owners, k)
-			}
-		}
+		r.owners.forgetSchema(plan.Schema.Name)
 	}
 	if plan.Account != nil {
 		for account := range r.p.routes {

@@ -213,14 +213,13 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 		d.wishes.push(laneRequest{lane: l, endpoint: l.endpoint.ID})
 	}
 	if q, ok := l.wantRead(d.room(), now); ok {
-		d.wishes.push(laneRequest{lane: l, tail: &q})
+		d.wishes.push(laneRequest{lane: l, tail: new(q)})
 	}
 	if q, ok := l.wantRetries(d.room(), now); ok {
-		d.wishes.push(laneRequest{lane: l, retries: &q})
+		d.wishes.push(laneRequest{lane: l, retries: new(q)})
 	}
 	if cursor, ok := l.wantExpire(); ok {
-		e := l.endpoint
-		d.wishes.push(laneRequest{lane: l, expire: &e, cursor: cursor})
+		d.wishes.push(laneRequest{lane: l, expire: new(l.endpoint), cursor: cursor})
 	}
 	if !l.inRing && l.startable(now) {
 		l.inRing = true
@@ -270,8 +269,10 @@ func (d *dispatcher) handOut() {
 	if !d.settling && len(d.collected) > 0 {
 		n := min(len(d.collected), settleBatch)
 		d.settling = true
-		d.settle <- d.collected[:n:n]
-		d.spare, d.collected = nil, append(d.spare, d.collected[n:]...)
+		batch, rest := d.collected[:n], d.collected[n:]
+		d.spare, d.collected = nil, append(d.spare, rest...)
+		clear(rest)
+		d.settle <- batch
 	}
 	for d.reading < readers && d.wishes.len() > 0 {
 		d.reading++

@@ -120,6 +120,7 @@ func (d *dispatcher) takeResult(j *job, now time.Time) {
 	if l.endpoint.State != wasState {
 		d.log.Warn("endpoint disabled", zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.endpoint.Reason))
 	}
+	j.done()
 	d.look(l, now)
 }
 

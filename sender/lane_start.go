@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"sync"
 	"time"
 
 	"walhook/outbox"
@@ -18,6 +19,15 @@ type job struct {
 	breaker    *breaker // that gave the permit
 	number     int64    // as pace counts
 	result     result   // once it is made
+}
+
+// jobs are those that are done, to be used again.
+var jobs = sync.Pool{New: func() any { return &job{} }}
+
+// done lets go of a job that nobody looks at any more.
+func (j *job) done() {
+	*j = job{}
+	jobs.Put(j)
 }
 
 // stallAfter is how long nothing may come back from an endpoint before it gets
@@ -56,7 +66,8 @@ func (l *lane) start(now time.Time) (*job, bool) {
 	if !ok {
 		return nil, false
 	}
-	j := &job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.breaker}
+	j := jobs.Get().(*job)
+	*j = job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.breaker}
 	if i, ok := l.pickRetry(permit.probe); ok {
 		j.event, j.fromRetry = l.retries[i], true
 		j.record = l.record(j.event.Record)
