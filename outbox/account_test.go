@@ -260,8 +260,12 @@ func TestAccount_ChangesReachTheSenders(t *testing.T) {
 	}
 	f.commit(t, users.insert(7, "n", "https://user:secret@a.example.com/", nil))
 	changed, _, err := s.EndpointsChanged(t.Context(), since)
-	if err != nil || len(changed) != 1 || changed[0].Account != "7" || changed[0].URL != "https://user:secret@a.example.com/" || changed[0].State != EndpointActive {
-		t.Errorf("changed are %+v, %v", changed, err)
+	if err != nil || len(changed) != 1 {
+		t.Fatalf("changed are %+v, %v", changed, err)
+	}
+	read, err := s.Endpoints(t.Context(), []int64{changed[0].ID})
+	if err != nil || len(read) != 1 || read[0].Account != "7" || read[0].URL != "https://user:secret@a.example.com/" || read[0].State != EndpointActive {
+		t.Errorf("the endpoint is %+v, %v", read, err)
 	}
 	select {
 	case <-f.store.Appended():

@@ -51,6 +51,9 @@ type Endpoint struct {
 	Settings *EndpointSettings
 }
 
+// EndpointRevision is an endpoint, and where its changes have come to.
+type EndpointRevision struct{ ID, Revision int64 }
+
 // EndpointSettings are how an account wants its events to be sent.
 type EndpointSettings struct {
 	HTTPVerb string // post, get or put

@@ -18,7 +18,7 @@ const (
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
 	endpointsChangedSQL = `
-		SELECT ` + endpointColumns + ` FROM walhook.endpoint
+		SELECT id, revision FROM walhook.endpoint
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 )
 
@@ -28,21 +28,43 @@ func (s *Session) Endpoints(ctx context.Context, ids []int64) ([]Endpoint, error
 	return s.store.readEndpoints(rows, err)
 }
 
-// changeOverlap covers the time between a change's time stamp and its commit:
-// no transaction of ours lasts longer.
-const changeOverlap = 2 * statementTimeout
+// The time between a change's time stamp and its commit, which is when it can be
+// seen: next to nothing, and for no transaction of ours longer than
+// longestChange. So each look goes a little back, and every lookBackEvery one
+// goes far enough to see any.
+const (
+	usualChange   = 2 * time.Second
+	longestChange = 2 * statementTimeout
+	lookBackEvery = statementTimeout
+)
 
-// EndpointsChanged reads the endpoints of the held shards that changed after
-// the instant since (by the outbox's clock), and the instant to ask with next.
-// An endpoint may be reported again; its Revision tells.
-func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endpoint, time.Time, error) {
-	var now time.Time
-	if err := s.store.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
-		return nil, time.Time{}, fmt.Errorf("read the outbox's clock: %w", err)
+// EndpointsChanged says which endpoints of the held shards changed after the
+// instant since (by the outbox's clock), and the instant to ask with next. An
+// endpoint may be reported again; its revision tells. One goroutine asks.
+func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]EndpointRevision, time.Time, error) {
+	back, asked := usualChange, time.Now()
+	if asked.Sub(s.lookedBack) >= lookBackEvery {
+		back = longestChange + lookBackEvery
 	}
-	rows, err := s.store.pool.Query(ctx, endpointsChangedSQL, since, changeOverlap, s.id)
-	endpoints, err := s.store.readEndpoints(rows, err)
-	return endpoints, now, err
+	var now time.Time
+	var changed []EndpointRevision
+	both := &pgx.Batch{} // one transaction: the second sees at least what was committed by then
+	both.Queue("SELECT clock_timestamp()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	both.Queue(endpointsChangedSQL, since, back, s.id).Query(func(rows pgx.Rows) error {
+		var e EndpointRevision
+		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision}, func() error {
+			changed = append(changed, e)
+			return nil
+		})
+		return err
+	})
+	if err := s.store.pool.SendBatch(ctx, both).Close(); err != nil {
+		return nil, time.Time{}, fmt.Errorf("read which endpoints changed: %w", err)
+	}
+	if back > usualChange {
+		s.lookedBack = asked
+	}
+	return changed, now, nil
 }
 
 func (s *Store) readEndpoints(rows pgx.Rows, err error) ([]Endpoint, error) {

@@ -106,11 +106,12 @@ func TestStore_EnablingIsSeenAndForgetsTheLanesPast(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed, _, err := session.EndpointsChanged(t.Context(), since)
-	seen := slices.ContainsFunc(changed, func(e Endpoint) bool {
-		return e.ID == id && e.State == EndpointActive && e.Revision == 2 && e.Reason == ""
-	})
-	if err != nil || !seen {
+	if err != nil || !slices.Contains(changed, EndpointRevision{ID: id, Revision: 2}) {
 		t.Errorf("changed: %+v, %v", changed, err)
+	}
+	read, err := session.Endpoints(t.Context(), []int64{id})
+	if err != nil || len(read) != 1 || read[0].State != EndpointActive || read[0].Reason != "" {
+		t.Errorf("the endpoint is %+v, %v", read, err)
 	}
 	kept := one[bool](t, w, `SELECT behind AND cursor = 42 AND NOT open AND open_until IS NULL AND opens = 0
 		AND paused_until IS NULL AND failing_since IS NULL AND last_reason = '' FROM walhook.lane WHERE endpoint = $1`, id)

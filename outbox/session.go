@@ -24,6 +24,8 @@ type Session struct {
 	id    int64
 	lease time.Duration
 
+	lookedBack time.Time // by EndpointsChanged, as far as it goes
+
 	lastRead atomic.Int32 // events of the last stretch of the log, as many as the next may have
 }
 

@@ -341,8 +341,13 @@ func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
 	}
 	// A change that was stamped before the last question and committed after it.
 	w.exec(t, "UPDATE walhook.endpoint SET revision = 2, changed_at = $1::timestamptz - interval '5 seconds'", at)
+	changed, at, err = s.EndpointsChanged(t.Context(), at)
+	if err != nil || len(changed) != 0 {
+		t.Errorf("changed are %+v, %v: each look goes far back", changed, err)
+	}
+	s.lookedBack = s.lookedBack.Add(-lookBackEvery)
 	changed, _, err = s.EndpointsChanged(t.Context(), at)
-	if err != nil || len(changed) != 1 || changed[0].ID != mine || changed[0].Revision != 2 {
+	if err != nil || len(changed) != 1 || changed[0] != (EndpointRevision{ID: mine, Revision: 2}) {
 		t.Errorf("changed are %+v, %v", changed, err)
 	}
 }

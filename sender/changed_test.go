@@ -45,7 +45,7 @@ func TestDispatcher_ABatchReadBeforeAChangeDoesNotSendToTheOldURL(t *testing.T) 
 	d.shards[of] = &shard{id: of}
 	newer := active(1)
 	newer.Revision, newer.URL = 2, "http://new"
-	d.takeChanged([]outbox.Endpoint{newer}, now)
+	d.takeChanged([]outbox.EndpointRevision{{ID: 1, Revision: 2}}, now)
 	d.takeBatch(tailBatch{shards: []int{of}, upto: 1, events: events(1, 1, 1, 1), endpoints: []outbox.Endpoint{active(1)}}, now)
 	l := d.laneOf(1)
 	if l == nil || l.startable(now) || d.wishes.len() != 1 {

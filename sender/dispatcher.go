@@ -66,7 +66,7 @@ type dispatcher struct {
 	saves    chan saveRequest
 	saved    chan saveRequest
 	dealt    chan deal
-	changed  chan []outbox.Endpoint
+	changed  chan []outbox.EndpointRevision
 
 	attempts  context.Context // ends when running attempts must
 	abort     context.CancelCauseFunc
@@ -89,7 +89,7 @@ func newDispatcher(s *Sender, lease *lease) *dispatcher {
 		saves:    make(chan saveRequest, 1),
 		saved:    make(chan saveRequest, 1),
 		dealt:    make(chan deal),
-		changed:  make(chan []outbox.Endpoint),
+		changed:  make(chan []outbox.EndpointRevision),
 	}
 }
 
@@ -210,7 +210,7 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 	d.buffered += l.bodies - l.counted
 	l.counted = l.bodies
 	if l.wantEndpoint() {
-		d.wishes.push(laneRequest{lane: l, endpoint: l.endpoint.ID})
+		d.wishes.push(laneRequest{endpoints: []int64{l.endpoint.ID}})
 	}
 	if q, ok := l.wantRead(d.room(), now); ok {
 		d.wishes.push(laneRequest{lane: l, tail: new(q)})

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,15 +47,24 @@ func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 	}
 }
 
-// takeChanged tells lanes what changed. An endpoint without a lane gets none: it
-// is read when it has an event, and here only its revision is kept.
-func (d *dispatcher) takeChanged(endpoints []outbox.Endpoint, now time.Time) {
-	for _, e := range endpoints {
-		if d.laneOf(e.ID) == nil {
-			d.passed[e.ID] = max(d.passed[e.ID], e.Revision)
+// takeChanged has lanes read their endpoints again, and send nothing until they
+// have. An endpoint without a lane gets none: it is read when it has an event,
+// and here only its revision is kept.
+func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Time) {
+	var stale []int64
+	for _, c := range changed {
+		l := d.laneOf(c.ID)
+		if l == nil {
+			d.passed[c.ID] = max(d.passed[c.ID], c.Revision)
 			continue
 		}
-		d.takeEndpoints([]outbox.Endpoint{e}, now)
+		l.newest = max(l.newest, c.Revision)
+		if l.wantEndpoint() {
+			stale = append(stale, c.ID)
+		}
+	}
+	for ids := range slices.Chunk(stale, readEndpoints) {
+		d.wishes.push(laneRequest{endpoints: ids})
 	}
 }
 
@@ -158,11 +168,15 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 		l.read(*r.tail, r.stretch, now)
 	case r.retries != nil:
 		l.readRetries(*r.retries, r.due, now)
-	case r.endpoint != 0:
-		l.asked = len(r.found) == 0 // one that is not there any more stands still
-		if d.laneOf(l.endpoint.ID) == l {
-			d.takeEndpoints(r.found, now)
+	case r.endpoints != nil:
+		// The lane of an endpoint that is not there any more stands still.
+		for i, e := range r.found {
+			if l := d.laneOf(e.ID); l != nil { // not given up meanwhile
+				l.asked = false
+				d.takeEndpoints(r.found[i:i+1], now)
+			}
 		}
+		return
 	case r.expire != nil:
 		l.expired(r.expire.SendFrom())
 	}

@@ -18,7 +18,7 @@ type fakeLog struct {
 	own        map[int64][]outbox.Event // by endpoint, as far as indexed
 	indexed    int
 	endpoints  map[int64]outbox.Endpoint
-	changed    []outbox.Endpoint
+	changed    []outbox.EndpointRevision
 	attempts   map[int64][]outbox.Attempt // by event
 	retry      map[int64]*retryRow
 	dead       map[int64]string
@@ -68,7 +68,7 @@ func (f *fakeLog) set(e outbox.Endpoint) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.endpoints[e.ID] = e
-	f.changed = append(f.changed, e)
+	f.changed = append(f.changed, outbox.EndpointRevision{ID: e.ID, Revision: e.Revision})
 }
 
 func (f *fakeLog) fence() error {
@@ -140,7 +140,7 @@ func (f *fakeLog) Endpoints(_ context.Context, ids []int64) (endpoints []outbox.
 	return endpoints, f.away
 }
 
-func (f *fakeLog) EndpointsChanged(context.Context, time.Time) ([]outbox.Endpoint, time.Time, error) {
+func (f *fakeLog) EndpointsChanged(context.Context, time.Time) ([]outbox.EndpointRevision, time.Time, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := f.changed
@@ -195,7 +195,7 @@ func (f *fakeLog) Settle(_ context.Context, batch []outbox.Settlement) (states [
 				e.Revision++
 				e.State, e.Reason = outbox.EndpointDisabled, s.Disable
 				f.endpoints[e.ID] = e
-				f.changed = append(f.changed, e)
+				f.changed = append(f.changed, outbox.EndpointRevision{ID: e.ID, Revision: e.Revision})
 			}
 		}
 		if touchesRetry(s) {

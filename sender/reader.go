@@ -6,8 +6,10 @@ import (
 	"walhook/outbox"
 )
 
-// readers is how many lanes read their own part of the log at once.
-const readers = 4
+const (
+	readers       = 4   // lanes that read their own part of the log at once
+	readEndpoints = 500 // most that are read at once because they changed
+)
 
 // laneLog is what a lane reads by itself.
 type laneLog interface {
@@ -17,20 +19,20 @@ type laneLog interface {
 	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
 }
 
-// laneRequest is one thing that a lane wants of the outbox: exactly one of its
+// laneRequest is one thing that a lane, or several, want of the outbox: exactly one of its
 // four parts is set. It becomes its own answer.
 type laneRequest struct {
-	lane    *lane
+	lane    *lane // nil for endpoints
 	tail    *outbox.TailQuery
 	retries *retryQuery
 	expire  *outbox.Endpoint
 	cursor  int64 // for expire
-	// endpoint is the one to read as it stands now; 0 for none.
-	endpoint int64
+	// endpoints are to be read as they stand now.
+	endpoints []int64
 
 	stretch outbox.Stretch    // answers tail
 	due     outbox.Retries    // answers retries
-	found   []outbox.Endpoint // answers endpoint; empty where it is not there any more
+	found   []outbox.Endpoint // answers endpoints, without those that are not there any more
 }
 
 func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan laneRequest, answers chan<- laneRequest) error {
@@ -58,8 +60,8 @@ func (r *laneRequest) serve(ctx context.Context, log laneLog) (err error) {
 		r.stretch, err = log.Tail(ctx, *r.tail)
 	case r.retries != nil:
 		r.due, err = log.DueRetries(ctx, r.retries.RetryQuery)
-	case r.endpoint != 0:
-		r.found, err = log.Endpoints(ctx, []int64{r.endpoint})
+	case r.endpoints != nil:
+		r.found, err = log.Endpoints(ctx, r.endpoints)
 	case r.expire != nil:
 		err = log.Expire(ctx, *r.expire, r.cursor)
 	}
@@ -72,8 +74,8 @@ func (r *laneRequest) name() string {
 		return "read a lane's log"
 	case r.retries != nil:
 		return "read due retries"
-	case r.endpoint != 0:
-		return "read a lane's endpoint"
+	case r.endpoints != nil:
+		return "read endpoints of lanes"
 	}
 	return "expire"
 }

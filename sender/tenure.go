@@ -18,7 +18,7 @@ const rebalanceEvery = 2 * time.Second
 type leasing interface {
 	Renew(ctx context.Context) (time.Time, error)
 	Rebalance(ctx context.Context) (outbox.Handover, []int, error)
-	EndpointsChanged(ctx context.Context, since time.Time) ([]outbox.Endpoint, time.Time, error)
+	EndpointsChanged(ctx context.Context, since time.Time) ([]outbox.EndpointRevision, time.Time, error)
 }
 
 // parting is what ends a hold on shards.
@@ -180,11 +180,11 @@ func (s *Sender) endpointsOf(ctx context.Context, log eventLog, h outbox.Handove
 	return s.loadEndpoints(ctx, log, ids)
 }
 
-// watchEndpoints hands on endpoints that changed without an event that says so.
-func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed chan<- []outbox.Endpoint) error {
+// watchEndpoints hands on which endpoints changed, without an event that says so.
+func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed chan<- []outbox.EndpointRevision) error {
 	since := time.Now()
 	for {
-		var endpoints []outbox.Endpoint
+		var endpoints []outbox.EndpointRevision
 		err := s.insist(ctx, "watch endpoints", func(ctx context.Context) (err error) {
 			endpoints, since, err = session.EndpointsChanged(ctx, since)
 			return err
