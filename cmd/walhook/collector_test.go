@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"runtime/debug"
+	"testing"
+)
 
 func TestCollector_LetsAHeapGrowByTheSameWithinBounds(t *testing.T) {
 	for live, want := range map[uint64]int{
@@ -9,5 +12,37 @@ func TestCollector_LetsAHeapGrowByTheSameWithinBounds(t *testing.T) {
 		if got := collectorPercent(live); got != want {
 			t.Errorf("%d live bytes: %d %%, want %d %%", live, got, want)
 		}
+	}
+}
+
+func TestCollector_GivesBackWhatABusyTimeLeftBehind(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	var memory memoryWatch
+	memory.read()
+	busy := make([][]byte, 100)
+	for i := range busy {
+		busy[i] = make([]byte, 1<<20)
+		for at := 0; at < len(busy[i]); at += 4 << 10 {
+			busy[i][at] = 1
+		}
+	}
+	memory.read()
+	if memory.resting != 0 || memory.rests() {
+		t.Errorf("%d looks are taken for resting after 100 MiB were allocated", memory.resting)
+	}
+	before := memory.held
+	clear(busy)
+	for range restingLooks {
+		memory.read()
+	}
+	if !memory.rests() {
+		t.Fatalf("%d looks of nothing allocated, %d MiB held, and nothing is given back", memory.resting, memory.held>>20)
+	}
+	debug.FreeOSMemory()
+	if memory.read(); memory.held > before-(90<<20) {
+		t.Errorf("%d of %d MiB are still held", memory.held>>20, before>>20)
+	}
+	if memory.rests() {
+		t.Error("what was given back is to be given back again")
 	}
 }
