@@ -101,8 +101,6 @@ func (w Waiting) write(t *table) {
 	t.title("waiting: %d events in the outbox", w.Events)
 	t.row("deliveries/s", w.PerSecond.text())
 	t.row("CPU s per 1,000 deliveries", w.CPU.text())
-	t.row("CPU s per 1,000, second tenth", w.SecondTenth.text())
-	t.row("CPU s per 1,000, ninth tenth", w.NinthTenth.text())
 }
 
 func (a *Aged) write(t *table) {
