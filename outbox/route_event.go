@@ -83,7 +83,11 @@ func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
 	if reason == skipEvent && r.p.catalog.Hook(hook) == nil {
 		hook = "" // may be anything
 	}
+	where := zap.String("table", table)
+	if c.Kind == schemas.Message {
+		where = zap.String("prefix", c.Prefix)
+	}
 	r.p.log.Warn("event refused, it is listed as unrouted",
-		zap.Stringer("position", c.Position), zap.String("table", table), zap.String("hook", hook), zap.Error(err))
+		zap.Stringer("position", c.Position), where, zap.String("hook", hook), zap.Error(err))
 	r.refuse(c, table, c.Kind.String(), hook, reason)
 }

@@ -36,6 +36,7 @@ type dispatcher struct {
 	// what the tailer read before must not win over it.
 	passed  map[int64]int64
 	shards  map[int]*shard
+	awake   []*lane     // as of the last survey: those that do not rest
 	ring    fifo[*lane] // lanes with a job to start, in turn
 	wakes   wakes
 	timer   *time.Timer
@@ -201,6 +202,7 @@ func (d *dispatcher) setTimer(now time.Time) {
 // look takes from a lane what it wants done. It follows everything that
 // happens to a lane.
 func (d *dispatcher) look(l *lane, now time.Time) {
+	l.rests = false
 	if len(l.out) > 0 {
 		d.collected = append(d.collected, l.out...)
 		d.unsettled += len(l.out)

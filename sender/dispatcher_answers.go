@@ -58,7 +58,7 @@ func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Tim
 			d.passed[c.ID] = max(d.passed[c.ID], c.Revision)
 			continue
 		}
-		l.newest = max(l.newest, c.Revision)
+		l.newest, l.rests = max(l.newest, c.Revision), false
 		if l.wantEndpoint() {
 			stale = append(stale, c.ID)
 		}

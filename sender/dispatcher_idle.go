@@ -20,22 +20,6 @@ func (l *lane) idle(now time.Time) bool {
 		!now.Before(l.pausedUntil) && !now.Before(l.heldUntil)
 }
 
-// letGo asks the tailer to forget endpoints whose lanes are idle for long. Once
-// it has, whatever it hands on later brings the endpoint along, and the lane
-// may go.
-func (d *dispatcher) letGo(now time.Time) {
-	var ids []int64
-	for id, l := range d.lanes {
-		if !l.evicting && now.Sub(l.usedAt) >= idleAfter && l.idle(now) {
-			l.evicting = true
-			ids = append(ids, id)
-		}
-	}
-	if len(ids) > 0 {
-		d.tailer.order(tailOrder{forget: ids})
-	}
-}
-
 // evict lets go of lanes that are still idle. A lane whose stored row is to
 // go first stays until then.
 func (d *dispatcher) evict(ids []int64, now time.Time) {
@@ -52,23 +36,6 @@ func (d *dispatcher) evict(ids []int64, now time.Time) {
 		d.wakes.set(l, time.Time{})
 		d.buffered -= l.counted
 		delete(d.lanes, id)
-	}
-}
-
-func (d *dispatcher) countLanes(now time.Time) {
-	states := map[string]int{}
-	failing := make([]int, len(warnAfter)+1)
-	for _, l := range d.lanes {
-		states[l.state(now)]++
-		if l.endpoint.State == outbox.EndpointActive {
-			failing[l.stage(now)]++
-		}
-	}
-	for _, state := range laneStates {
-		d.sender.metrics.lanes.WithLabelValues(state).Set(float64(states[state]))
-	}
-	for i := range warnAfter {
-		d.sender.metrics.failing.WithLabelValues(strconv.Itoa(i + 1)).Set(float64(failing[i+1]))
 	}
 }
 

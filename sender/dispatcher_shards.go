@@ -126,69 +126,6 @@ func (d *dispatcher) stopped(now time.Time) bool {
 	return true
 }
 
-// save hands over what has changed since the last time.
-func (d *dispatcher) save(now time.Time) {
-	d.countLanes(now)
-	d.letGo(now)
-	if d.saving {
-		return
-	}
-	r := saveRequest{tails: d.advanceTails()}
-	for _, l := range d.lanes {
-		if s := l.snapshot(d.shards[outbox.ShardOf(l.endpoint.ID)].tail, now); s != l.saved {
-			l.saved = s
-			r.lanes = append(r.lanes, s)
-		}
-	}
-	r.giveUp = d.part()
-	if len(r.lanes)+len(r.tails)+len(r.giveUp) > 0 {
-		d.saving = true
-		d.saves <- r
-	}
-}
-
-// advanceTails moves each shard's tail up to the first event of a lane that is
-// not settled. Lanes that are behind, or whose cursor lies before the tail
-// already stored, keep a cursor of their own and do not count.
-func (d *dispatcher) advanceTails() []outbox.Shard {
-	reach := make(map[int]int64, len(d.shards))
-	for id, s := range d.shards {
-		reach[id] = s.read
-	}
-	for id, l := range d.lanes {
-		of := outbox.ShardOf(id)
-		if cursor := l.cursor(); !l.behind && cursor >= d.shards[of].tail {
-			reach[of] = min(reach[of], cursor)
-		}
-	}
-	var moved []outbox.Shard
-	for id, s := range d.shards {
-		if reach[id] > s.tail {
-			s.tail = reach[id]
-			moved = append(moved, outbox.Shard{ID: id, Tail: s.tail})
-		}
-	}
-	return moved
-}
-
-// part finds the leaving shards whose lanes are drained.
-func (d *dispatcher) part() []outbox.Shard {
-	busy := map[int]bool{}
-	for id, l := range d.lanes {
-		if !l.drained() || l.expireAsked {
-			busy[outbox.ShardOf(id)] = true
-		}
-	}
-	var parting []outbox.Shard
-	for id, s := range d.shards {
-		if s.leaving && !s.parting && !busy[id] && !d.stopping {
-			s.parting = true
-			parting = append(parting, outbox.Shard{ID: id, Tail: s.tail})
-		}
-	}
-	return parting
-}
-
 func (d *dispatcher) takeSaved(r saveRequest) {
 	d.saving = false
 	for _, s := range r.giveUp {

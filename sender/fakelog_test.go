@@ -33,6 +33,7 @@ type fakeLog struct {
 	away       error // what calls answer while not nil
 	unrenewed  error // what Renew answers while not nil
 	saves      int
+	read       int // bytes of bodies, by the tail
 	appended   chan struct{}
 	now        func() time.Time
 }
@@ -110,6 +111,9 @@ func (f *fakeLog) Tail(_ context.Context, q outbox.TailQuery) (stretch outbox.St
 			stretch.Events = append(stretch.Events, e)
 			size += len(e.Body)
 		}
+	}
+	if q.Endpoint == 0 {
+		f.read += size
 	}
 	stretch.More = read >= q.Limit || size >= q.MaxBytes
 	if !stretch.More && q.Upto != 0 {

@@ -96,6 +96,7 @@ type lane struct {
 	// The dispatcher's notes.
 	inRing    bool
 	evicting  bool
+	rests     bool // is idle, is saved as it is, and nothing has happened to it since
 	usedAt    time.Time
 	counted   int // of bodies, in the dispatcher's sum
 	saved     outbox.LaneState

@@ -71,3 +71,38 @@ func TestSender_HangingEndpointsWithLargeEventsLeaveRoomForOthers(t *testing.T) 
 		r.end()
 	})
 }
+
+// What this machine cannot send yet stays in the log.
+func TestSender_ReadsNoFurtherThanItCanSend(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const endpoints, perEndpoint, size = 200, 10, 16 << 10
+		log := newFakeLog()
+		body := make([]byte, size)
+		for endpoint := int64(1); endpoint <= endpoints; endpoint++ {
+			log.set(active(endpoint))
+		}
+		var all []outbox.Event
+		for range perEndpoint {
+			for endpoint := int64(1); endpoint <= endpoints; endpoint++ {
+				one := apart(events(endpoint, int64(len(all)+1), 1, 1))
+				one[0].Body = body
+				all = append(all, one...)
+			}
+		}
+		log.append(all...)
+		r := startSender(t, Config{MaxInFlight: 8}, log, always(ok, 100*time.Millisecond))
+		most := 0
+		for len(log.delivered()) < len(all) {
+			after(50 * time.Millisecond)
+			log.mu.Lock()
+			most = max(most, log.read-size*len(log.attempts))
+			log.mu.Unlock()
+		}
+		if bound := enoughBytes + 3*tailBytes; most > bound || most < enoughBytes {
+			t.Errorf("%d bytes were read and not delivered, want %d to %d", most, enoughBytes, bound)
+		}
+		r.end()
+		wantOnce(t, log, len(all))
+	})
+}

@@ -36,6 +36,8 @@ type service struct {
 // run runs until ctx ends, which is no error. It answers for its health from
 // the first moment on, also while it waits for a database.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
+	told := context.AfterFunc(ctx, func() { log.Info("stopping: nothing new starts, what runs is finished and stored") })
+	defer told()
 	registry := newRegistry()
 	store, err := outbox.Open(ctx, s.outbox, log, registry)
 	if err != nil {
@@ -107,7 +109,11 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		}
 		return nil
 	})
-	return group.Wait()
+	err = group.Wait()
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
 }
 
 func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Config {

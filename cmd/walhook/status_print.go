@@ -87,7 +87,11 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status) {
 	if st.Backlog == 0 {
 		p.row("backlog", "nothing waits")
 	} else {
-		p.row("backlog", "about %.0f events, the oldest for %s", st.Backlog, secondsText(st.Oldest.Seconds()))
+		events := "events"
+		if st.Backlog < 1.5 {
+			events = "event"
+		}
+		p.row("backlog", "about %.0f %s, the oldest for %s", st.Backlog, events, secondsText(st.Oldest.Seconds()))
 	}
 	p.row("lanes", "%s", countsText(st.Lanes))
 	states := map[string]int{}
