@@ -63,9 +63,15 @@ func (s *Store) maintainOnce(ctx context.Context) error {
 	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", retentionLock).Scan(&mine); err != nil || !mine {
 		return err
 	}
-	// The lock goes with its session, and so does the timeout, which keeps
-	// others from queueing behind a lock that cannot be had.
-	defer func() { _ = conn.Conn().Close(context.WithoutCancel(ctx)) }()
+	// The timeout keeps others from queueing behind a lock that cannot be had. It
+	// goes with the session, and so would our own lock, if the server did not
+	// take its time to notice.
+	defer func() {
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), time.Second, errors.New("end maintenance"))
+		defer cancel()
+		_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", retentionLock)
+		_ = conn.Conn().Close(ctx)
+	}()
 	if _, err := conn.Exec(ctx, "SET lock_timeout = '2s'"); err != nil {
 		return err
 	}
