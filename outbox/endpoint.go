@@ -39,8 +39,8 @@ const (
 )
 
 // EndpointsChanged says which endpoints of the held shards changed after the
-// instant since (by the outbox's clock), and the instant to ask with next. An
-// endpoint may be reported again; its revision tells. One goroutine asks.
+// instant since (by the outbox's clock), and the instant to ask with next: the
+// same after an error. An endpoint may be reported again; its revision tells. One goroutine asks.
 func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]EndpointRevision, time.Time, error) {
 	back, asked := usualChange, time.Now()
 	if asked.Sub(s.lookedBack) >= lookBackEvery {
@@ -59,7 +59,7 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 		return err
 	})
 	if err := s.store.pool.SendBatch(ctx, both).Close(); err != nil {
-		return nil, time.Time{}, fmt.Errorf("read which endpoints changed: %w", err)
+		return nil, since, fmt.Errorf("read which endpoints changed: %w", err)
 	}
 	if back > usualChange {
 		s.lookedBack = asked

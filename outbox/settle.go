@@ -92,10 +92,7 @@ func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState
 	for i := range batch {
 		w.add(&batch[i])
 	}
-	err := errSettledBefore
-	if len(w.attempts) > fewRows {
-		err = s.settle(ctx, &w, true)
-	}
+	err := s.settle(ctx, &w, len(w.attempts) > fewRows)
 	if errors.Is(err, errSettledBefore) {
 		err = s.settle(ctx, &w, false)
 	}

@@ -117,6 +117,12 @@ type record struct {
 	changed  uint64
 }
 
+// empty lets go of what waits, and of its bodies.
+func (r *record) empty() {
+	clear(r.queue)
+	r.queue = r.one[:0]
+}
+
 func newLane(p *policy, e outbox.Endpoint) *lane {
 	return &lane{
 		policy:   p,
@@ -236,7 +242,7 @@ func (l *lane) shed(now time.Time) {
 	}
 	l.ready = fifo[*record]{}
 	for _, r := range l.records {
-		r.queue = nil
+		r.empty()
 		l.forgetIdle(r)
 	}
 	if len(l.retries) > 0 {

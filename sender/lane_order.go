@@ -79,7 +79,7 @@ func (l *lane) holdBack(r *record) {
 		l.bodies -= len(e.Body)
 		l.park(r, e)
 	}
-	r.queue = nil
+	r.empty()
 }
 
 // block notes whether a record has rows in retry.

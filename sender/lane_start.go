@@ -21,13 +21,13 @@ type job struct {
 	result     result   // once it is made
 }
 
-// jobs are those that are done, to be used again.
-var jobs = sync.Pool{New: func() any { return &job{} }}
+// jobPool holds jobs that are done, to be used again.
+var jobPool = sync.Pool{New: func() any { return &job{} }}
 
 // done lets go of a job that nobody looks at any more.
 func (j *job) done() {
 	*j = job{}
-	jobs.Put(j)
+	jobPool.Put(j)
 }
 
 // stallAfter is how long nothing may come back from an endpoint before it gets
@@ -66,7 +66,7 @@ func (l *lane) start(now time.Time) (*job, bool) {
 	if !ok {
 		return nil, false
 	}
-	j := jobs.Get().(*job)
+	j := jobPool.Get().(*job)
 	*j = job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.breaker}
 	if i, ok := l.pickRetry(permit.probe); ok {
 		j.event, j.fromRetry = l.retries[i], true

@@ -19,8 +19,8 @@ type laneLog interface {
 	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
 }
 
-// laneRequest is one thing that a lane, or several, want of the outbox: exactly one of its
-// four parts is set. It becomes its own answer.
+// laneRequest is one thing that a lane wants of the outbox, or of endpoints
+// several lanes: exactly one of its four parts is set. It becomes its own answer.
 type laneRequest struct {
 	lane    *lane // nil for endpoints
 	tail    *outbox.TailQuery

@@ -106,3 +106,16 @@ func TestSender_ReadsNoFurtherThanItCanSend(t *testing.T) {
 		wantOnce(t, log, len(all))
 	})
 }
+
+// A record stays while something of it is in flight, or in retry; what waited
+// behind it is in the log, and not in memory as well.
+func TestLane_WhatItLetsGoOfIsNotHeld(t *testing.T) {
+	l := newLane(&policy{window: 64, events: 256, bytes: 256 << 10, random: middle}, active(1))
+	r := l.record("dids:1")
+	r.inFlight = 1
+	l.accept(outbox.Event{ID: 1, Endpoint: 1, Record: r.name, Body: make([]byte, 100)})
+	l.shed(time.Now())
+	if l.records[r.name] != r || len(r.queue) != 0 || r.one[0].Body != nil {
+		t.Errorf("%d events wait, and %d bytes are held", len(r.queue), len(r.one[0].Body))
+	}
+}

@@ -2,9 +2,14 @@ package sender
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"walhook/outbox"
 )
@@ -78,5 +83,34 @@ func TestTargets_FollowTheEndpoint(t *testing.T) {
 	}
 	if len(kept.kept) > mostTargets {
 		t.Errorf("%d targets are kept, want at most %d", len(kept.kept), mostTargets)
+	}
+}
+
+// The context of an attempt that is over may still cut its connection: late,
+// and so in the middle of the next attempt.
+func TestLine_IsNotKeptPastTheEndOfItsContext(t *testing.T) {
+	var connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	c := testCourier(t)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	for i, want := range []int32{1, 1, 2, 2} {
+		if i == 2 {
+			end()
+			ctx = t.Context()
+		}
+		if a := c.deliver(ctx, testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+			t.Fatalf("attempt %d: %+v", i+1, a)
+		}
+		if n := connections.Load(); n != want {
+			t.Errorf("%d connections after attempt %d, want %d", n, i+1, want)
+		}
 	}
 }

@@ -58,14 +58,7 @@ func newHookWorld(t *testing.T) *hookWorld {
 	listener.Close()
 	slot := "hooks_" + w.db.Name
 	w.process = startChild(t, "run", "--source", w.db.URL, "--slot", slot, "--setup", "--listen", address, "--allow-cidr", "127.0.0.0/8", "--admin-token", "the operator of the test")
-	eventually(t, 30*time.Second, func() bool {
-		response, err := http.Get("http://" + address + "/readyz")
-		if err != nil {
-			return false
-		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	})
+	awaitReady(t, address)
 	w.api = apiClient{"http://" + address + "/v2/accounts/", "the operator of the test"}
 	return w
 }

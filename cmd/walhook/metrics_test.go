@@ -117,14 +117,7 @@ func newMetricsWorld(t *testing.T) *metricsWorld {
 	w.db.Exec(t, `ALTER PUBLICATION walhook ADD TABLE unnamed`)
 	w.process = startChild(t, "run", "--source", w.db.URL, "--slot", slot, "--listen", w.address, "--allow-cidr", "127.0.0.0/8",
 		"--max-event-bytes", "1024", "--retry-schedule", "100ms")
-	eventually(t, 30*time.Second, func() bool {
-		resp, err := http.Get("http://" + w.address + "/readyz")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
+	awaitReady(t, w.address)
 	return w
 }
 

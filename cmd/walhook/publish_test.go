@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"net/http"
 	"os"
 	"strconv"
 	"testing"
@@ -133,6 +134,19 @@ func eventually(t *testing.T, within time.Duration, done func() bool) {
 			t.Fatalf("not within %s", within)
 		}
 	}
+}
+
+// awaitReady waits until the walhook that listens there is ready.
+func awaitReady(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, 30*time.Second, func() bool {
+		response, err := http.Get("http://" + address + "/readyz")
+		if err != nil {
+			return false
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
 }
 
 // compareLog compares the events of the log with the ledger that the source's

@@ -1,21 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"net/netip"
-	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
@@ -24,7 +17,6 @@ import (
 	"walhook/cdc"
 	"walhook/outbox"
 	"walhook/schemas"
-	"walhook/sender"
 )
 
 // setting is one thing that can be set: by the flag --name, by the environment
@@ -182,125 +174,4 @@ func isOptional(flags *pflag.FlagSet, name string) bool {
 func isRegistered(flags *pflag.FlagSet, name string) bool {
 	flag := flags.Lookup(name)
 	return flag != nil && flag.Annotations[settingAnnotation] != nil
-}
-
-// checkURL says whether a database URL can be read. It quotes nothing: the URL
-// may hold a password, and be so wrong that nobody can say where.
-func checkURL(text string) error {
-	if text == "" {
-		return nil
-	}
-	_, err := pgconn.ParseConfig(text)
-	if fault, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("the URL names the file %s: %w", fault.Path, fault.Err)
-	}
-	if err != nil {
-		return errors.New("not a Postgres URL: want postgres://user:password@host:5432/database, " +
-			"special characters of the password written as %40 (for @), %2F (for /) and so on")
-	}
-	return nil
-}
-
-func parseTraceEndpoint(s *settings, text string) error {
-	if s.Trace.endpoint = text; text == "" {
-		return nil
-	}
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
-		return errors.New("want http:// or https:// with a host and a path, such as http://127.0.0.1:4318/v1/traces; secrets go into OTEL_EXPORTER_OTLP_HEADERS")
-	}
-	return nil
-}
-
-func parseCatalog(s *settings, text string) (err error) {
-	if s.Catalog = schemas.BuiltIn(cmp.Or(text, "carrier")); s.Catalog != nil {
-		return nil
-	}
-	content, err := os.ReadFile(text)
-	if err != nil {
-		return err
-	}
-	if s.Catalog, err = schemas.ParseCatalog(content); err != nil {
-		return fmt.Errorf("%s: %w", text, err)
-	}
-	return nil
-}
-
-func parseRoles(s *settings, text string) error {
-	for _, name := range list(text) {
-		switch name {
-		case "all":
-			s.Roles = roles{Publisher: true, Sender: true, API: true}
-		case "publisher":
-			s.Roles.Publisher = true
-		case "sender":
-			s.Roles.Sender = true
-		case "api":
-			s.Roles.API = true
-		default:
-			return fmt.Errorf("%q: want all, publisher, sender or api, comma separated", name)
-		}
-	}
-	return nil
-}
-
-func parseListen(s *settings, text string) error {
-	if text == "off" {
-		return nil
-	}
-	s.Listen = text
-	return checkListenAddress(text)
-}
-
-func checkListenAddress(text string) error {
-	_, port, err := net.SplitHostPort(text)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
-		return fmt.Errorf("%q: want host:port, such as 127.0.0.1:8480, or off", text)
-	}
-	return nil
-}
-
-func parseAllowCIDR(s *settings, text string) error {
-	for _, network := range list(text) {
-		prefix, err := netip.ParsePrefix(network)
-		if err != nil {
-			return fmt.Errorf("%q: want networks such as 10.0.0.0/8 or 192.0.2.7/32, comma separated", network)
-		}
-		s.AllowCIDR = append(s.AllowCIDR, prefix.Masked())
-	}
-	return sender.Config{AllowCIDR: s.AllowCIDR}.Validate()
-}
-
-func parseSchedule(s *settings, text string) error {
-	for _, delay := range list(text) {
-		d, err := parseDuration(delay)
-		if err != nil {
-			return err
-		}
-		s.RetrySchedule = append(s.RetrySchedule, d)
-	}
-	return nil
-}
-
-// parseDuration refuses zero too, which the packages take for their default.
-func parseDuration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("%q: want a positive duration with its unit, such as 20s, 5m or 168h", text)
-	}
-	return d, nil
-}
-
-// list splits at commas and drops what is empty.
-func list(text string) []string {
-	var parts []string
-	for part := range strings.SplitSeq(text, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			parts = append(parts, part)
-		}
-	}
-	return parts
 }

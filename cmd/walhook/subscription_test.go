@@ -98,14 +98,7 @@ func TestSubscriptions_LiveFromCreationToDeletion(t *testing.T) {
 		"--admin-token", "the operator of the test")
 	defer mustRun(t, "teardown", "--source", db.URL, "--slot", slot, "--outbox")
 	defer process.stop(t)
-	eventually(t, 30*time.Second, func() bool {
-		response, err := http.Get("http://" + address + "/readyz")
-		if err != nil {
-			return false
-		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	})
+	awaitReady(t, address)
 	operator := apiClient{"http://" + address + "/v2/accounts/", "the operator of the test"}
 	token, _ := data(t, operator.call(t, 201, "PUT", "7/tokens", ""))["token"].(string)
 	mine := apiClient{operator.base, token}
