@@ -118,7 +118,11 @@ func newPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	set["idle_in_transaction_session_timeout"] = milliseconds(statementTimeout)
 	set["synchronous_commit"] = "on"
 	set["timezone"] = "UTC"
-	set["search_path"] = "pg_catalog"
+	// Last in the path, pg_temp shadows nothing (PostgreSQL manual, CREATE
+	// FUNCTION, Writing SECURITY DEFINER Functions Safely).
+	set["search_path"] = "pg_catalog, pg_temp"
+	set["client_encoding"] = "UTF8"
+	set["jit"] = "off"
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	}
