@@ -33,6 +33,8 @@ const (
 	skipNoEndpoint   = "no_endpoint"
 	skipNoOwner      = "no_owner"
 	skipOwnerUnknown = "owner_unknown"
+	skipOwnerColumn  = "owner_column_missing"
+	skipAccountRow   = "account_column_missing"
 	skipNoKey        = "no_key"
 	skipTruncate     = "truncate"
 	skipMessage      = "malformed_message"
@@ -48,7 +50,7 @@ const (
 )
 
 func skipReasons() []string {
-	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipNoKey, skipTruncate,
+	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipNoKey, skipTruncate,
 		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook}
 }
 

@@ -15,6 +15,9 @@ type recordKey struct{ schema, key string }
 type ownership struct {
 	account string // "" for no owner
 	deleted bool
+	// unknown says that the record was changed while it could not be told whose
+	// it is. account is then the one that it was last sent to; nobody is.
+	unknown bool
 }
 
 // ownerCache remembers which account records belonged to when they were last
@@ -64,9 +67,26 @@ func (c *ownerCache) forgetSchema(schema string) {
 }
 
 const ownersSQL = `
-	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL
+	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown
 	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
 	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
+
+// unknownSchemasSQL names the schemas of which some record's owner is not known.
+const unknownSchemasSQL = `SELECT DISTINCT schema FROM walhook.owner WHERE unknown`
+
+// loadUnknown reads which schemas have records whose owner is not known: they
+// are looked for in each change, whatever its old row says.
+func (p *Publisher) loadUnknown(ctx context.Context) error {
+	p.unknown, p.forgotten = map[string]bool{}, map[string]bool{}
+	names, err := collect[string](p.store.pool.Query(ctx, unknownSchemasSQL))
+	if err != nil {
+		return fmt.Errorf("read which owners are not known: %w", err)
+	}
+	for _, name := range names {
+		p.unknown[name] = true
+	}
+	return nil
+}
 
 // fetch reads the owners of wanted records into the cache.
 func (c *ownerCache) fetch(ctx context.Context, s *Store, wanted map[recordKey]struct{}) error {
@@ -81,7 +101,7 @@ func (c *ownerCache) fetch(ctx context.Context, s *Store, wanted map[recordKey]s
 	if err == nil {
 		var k recordKey
 		var o ownership
-		_, err = pgx.ForEachRow(rows, []any{&k.schema, &k.key, &o.account, &o.deleted}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&k.schema, &k.key, &o.account, &o.deleted, &o.unknown}, func() error {
 			c.set(k, o)
 			return nil
 		})

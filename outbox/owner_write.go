@@ -14,15 +14,15 @@ const (
 	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
 
 	ownerRowsSQL = `
-		INSERT INTO walhook.owner (schema, key, account, deleted_at)
-		SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS w(schema, key, account, deleted)`
+		INSERT INTO walhook.owner (schema, key, account, deleted_at, unknown)
+		SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END, unknown
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::bool[]) AS w(schema, key, account, deleted, unknown)`
 
 	// Half the work of an insertion that looks first.
 	insertOwnersSQL = ownerRowsSQL
 
 	writeOwnersSQL = ownerRowsSQL + `
-		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at`
+		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at, unknown = excluded.unknown`
 )
 
 // ownerWrites are whose the records of a batch are now.
@@ -81,22 +81,23 @@ func (w *ownerWrites) queue(b *pgx.Batch) {
 // ownerColumns are rows as arrays, one per column.
 type ownerColumns struct {
 	schemas, keys, accounts []string
-	deleted                 []bool
+	deleted, unknown        []bool
 }
 
 func (c *ownerColumns) grow(n int) {
 	c.schemas, c.keys, c.accounts = make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
-	c.deleted = make([]bool, 0, n)
+	c.deleted, c.unknown = make([]bool, 0, n), make([]bool, 0, n)
 }
 
 func (c *ownerColumns) add(k recordKey, o ownerWrite) {
 	c.schemas, c.keys = append(c.schemas, k.schema), append(c.keys, k.key)
-	c.accounts, c.deleted = append(c.accounts, o.account), append(c.deleted, o.deleted)
+	c.accounts = append(c.accounts, o.account)
+	c.deleted, c.unknown = append(c.deleted, o.deleted), append(c.unknown, o.unknown)
 }
 
 func (c *ownerColumns) queue(b *pgx.Batch, sql string) {
 	if len(c.keys) > 0 {
-		b.Queue(sql, c.schemas, c.keys, c.accounts, c.deleted)
+		b.Queue(sql, c.schemas, c.keys, c.accounts, c.deleted, c.unknown)
 	}
 }
 

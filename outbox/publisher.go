@@ -43,6 +43,8 @@ type Publisher struct {
 	reached    reached
 	nextEnd    time.Time // of the next of their days to end; zero for none
 	owners     *ownerCache
+	unknown    map[string]bool // schemas some of whose records' owners are not known
+	forgotten  map[string]bool // schemas of which no record's owner is known
 	keysReused int // batches for which inserted records may have keys that were used before
 	columns    *columnCache
 	plans      map[*schemas.Relation]*schemas.Plan
@@ -130,6 +132,9 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 	p.nextID = nextID
 	p.owners, p.columns = newOwnerCache(), newColumnCache()
 	p.plans = map[*schemas.Relation]*schemas.Plan{}
+	if err := p.loadUnknown(ctx); err != nil {
+		return schemas.Checkpoint{}, err
+	}
 	if err := p.loadRoutes(ctx); err != nil {
 		return schemas.Checkpoint{}, err
 	}

@@ -49,6 +49,7 @@ const (
 const (
 	reasonCleared = "the account has no web hook URL"
 	reasonEnded   = "the account was deleted"
+	reasonUnknown = "the account changed while its table had no column of the web hook URL: its URL is not known"
 )
 
 // applyAccount follows a row of the account table: from here on, its own event
@@ -60,22 +61,21 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	account, ok := plan.AccountOf(row)
 	switch {
 	case !ok:
-		r.p.log.Warn("row of the account table without an id", zap.String("table", plan.Relation.Table().String()))
+		r.p.warnOnce("account id", "changes of the account table carry no id: nobody's URL is followed, each is listed as unrouted",
+			zap.String("table", plan.Relation.Table().String()))
+		r.refuseAccountRow(c, plan)
+		r.holdByURL(c, plan)
 		return
 	case len(account.ID) > schemas.MaxAccountBytes:
 		r.refuseAccount(c, plan)
 		return
 	}
-	if account.HasParent {
-		r.setParent(account.ID, account.Parent)
-	}
+	r.followParent(c, plan, account)
 	was, _ := plan.AccountOf(c.Old)
 	r.setColumns(account.ID, account.Columns, c.Kind == schemas.Insert || c.Old != nil && was.ID != account.ID)
 	r.setEnded(account.ID, false)
 	before := r.p.routes[account.ID]
-	if account.HasURL {
-		r.applyURL(account)
-	}
+	r.followURL(c, plan, account)
 	to := cmp.Or(r.p.routes[account.ID], before)
 	switch {
 	case to == nil || !account.HasSecret:
@@ -83,6 +83,58 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 		r.applySecret(to, secretOwn, account.Secret)
 	case account.Secret == "" && (to.secret != "" || before == nil): // a feed that starts anew may have had one
 		r.applySecret(to, secretUnset, "")
+	}
+}
+
+// followParent follows the account above. Where its column is missing and the
+// row changed, nobody is known to be above: who was must not go on hearing of
+// what may be another's by now.
+func (r *router) followParent(c *schemas.Change, plan *schemas.Plan, account schemas.AccountRow) {
+	switch {
+	case account.HasParent:
+		r.setParent(account.ID, account.Parent)
+	case plan.Account.LacksParent && r.p.parents[account.ID] != "" && !plan.UnnamedSame(c):
+		r.setParent(account.ID, "")
+		r.refuseAccountRow(c, plan)
+	}
+}
+
+// followURL follows the account's URL. Where its column is missing and the row
+// changed, the URL is not known: what is the account's is held until it is.
+func (r *router) followURL(c *schemas.Change, plan *schemas.Plan, account schemas.AccountRow) {
+	switch {
+	case account.HasURL:
+		r.applyURL(account)
+	case plan.Account.LacksURL && !plan.UnnamedSame(c) && r.holdURL(account.ID):
+		r.refuseAccountRow(c, plan)
+	}
+}
+
+// holdURL holds what is an account's, whose URL is not known any more. It is
+// false where nothing is sent to it anyway.
+func (r *router) holdURL(account string) bool {
+	to := r.p.routes[account]
+	if to == nil || to.url == "" {
+		return false
+	}
+	to.url = "" // whatever comes is another
+	r.write(to).setURL("", EndpointUnusable, reasonUnknown)
+	r.p.log.Warn("account's URL is not known any more, its events are held", zap.Int64("endpoint", to.endpoint))
+	return true
+}
+
+// holdByURL holds the accounts whose URL a row without an id had, where it has
+// another now.
+func (r *router) holdByURL(c *schemas.Change, plan *schemas.Plan) {
+	before, _ := plan.AccountOf(c.Old)
+	after, _ := plan.AccountOf(c.New)
+	if c.Old == nil || !before.HasURL || !after.HasURL || before.URL == after.URL {
+		return
+	}
+	for account, to := range r.p.routes {
+		if to.url == before.URL {
+			r.holdURL(account)
+		}
 	}
 }
 

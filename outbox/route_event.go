@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"errors"
-	"strconv"
 	"strings"
 
 	"go.uber.org/zap"
@@ -39,7 +38,7 @@ func (r *router) emitted(c *schemas.Change, table string, emitted schemas.Emitte
 	}
 	record := event.Order
 	if record == "" {
-		record = c.Position.Commit.String() + "#" + strconv.FormatInt(c.Position.Ordinal, 10) // nothing waits for it
+		record = unnamedKey(c) // nothing waits for it
 	}
 	o := occurrence{
 		hook: event.Hook.Name, groups: event.Hook.Groups,

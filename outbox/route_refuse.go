@@ -32,6 +32,24 @@ func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
 	r.refuse(c, schema, c.Kind.String(), key, skipAccountID)
 }
 
+// refuseAccountRow lists a change of the account table of which a column
+// is missing that walhook follows.
+func (r *router) refuseAccountRow(c *schemas.Change, plan *schemas.Plan) {
+	if plan.Schema != nil && !plan.HasOwner() {
+		return // as a record, with its reason
+	}
+	schema, key := plan.Relation.Name, ""
+	if plan.Schema != nil {
+		schema = plan.Schema.Name
+		row := c.New
+		if row == nil {
+			row = c.Old
+		}
+		key, _ = plan.Key(row)
+	}
+	r.refuse(c, schema, c.Kind.String(), key, skipAccountRow)
+}
+
 // tally is what the batch adds to the counters once it is stored.
 type tally struct {
 	changes map[[2]string]int // schema, type

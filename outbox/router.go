@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -127,6 +128,14 @@ func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
 		p.warnOnce(table, "published table is not in the catalog, nobody is told of its changes", zap.String("table", table))
 		return nil
 	}
+	if plan.Schema != nil && !plan.HasOwner() {
+		p.warnOnce("owner "+table, "table lacks the column that says whose its rows are: nothing of it is sent, each change is listed as unrouted",
+			zap.String("table", table), zap.String("column", plan.Schema.Owner.Column))
+	}
+	if plan.Account != nil && plan.Account.LacksURL {
+		p.warnOnce("url "+table, "account table lacks the column of the web hook URL: accounts that change are held",
+			zap.String("table", table), zap.String("column", p.catalog.Account.URL))
+	}
 	for _, column := range plan.Missing {
 		p.warnOnce(table+"."+column, "catalog names a column that the table lacks",
 			zap.String("table", table), zap.String("column", column))
@@ -172,7 +181,7 @@ func (r *router) fetchOwners(ctx context.Context) error {
 			if told && r.changes[i].Kind == schemas.Insert {
 				continue // whose a record was before it was made is not asked
 			}
-			if key, ok := plan.Key(row); ok && r.p.catalog.Tracked(plan) {
+			if key, ok := plan.Key(row); ok && r.tracked(plan) {
 				want(recordKey{plan.Schema.Name, key})
 			}
 		}
@@ -239,12 +248,25 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		return
 	}
 	r.addAll(c, to, eventRow{
-		record:    plan.Schema.Name + ":" + key,
+		record:    recordName(c, plan, key),
 		webhookID: c.Position.WebhookID(part),
 		schema:    plan.Schema.Name,
 		typ:       kind.String(),
 		body:      bodies[from:len(bodies):len(bodies)],
 	})
+}
+
+// recordName is what keeps the events of one record in order. A record without
+// a key cannot be told from others: each of its changes stands for itself.
+func recordName(c *schemas.Change, plan *schemas.Plan, key string) string {
+	if plan.Keyless() {
+		return plan.Schema.Name + ":" + unnamedKey(c)
+	}
+	return plan.Schema.Name + ":" + key
+}
+
+func unnamedKey(c *schemas.Change) string {
+	return c.Position.Commit.String() + "#" + strconv.FormatInt(c.Position.Ordinal, 10)
 }
 
 // add gives an event its id and its place: the log, or the dead letters when it
@@ -274,9 +296,7 @@ func (r *router) truncate(plan *schemas.Plan) {
 		return // the other partitions' records are still there
 	}
 	if plan.Schema != nil {
-		r.p.owners.forgetSchema(plan.Schema.Name)
-		r.truncated = append(r.truncated, plan.Schema.Name)
-		r.owners.forgetSchema(plan.Schema.Name)
+		r.forgetOwners(plan.Schema.Name)
 	}
 	if plan.Account != nil {
 		for account := range r.p.routes {
@@ -294,4 +314,10 @@ func (r *router) truncate(plan *schemas.Plan) {
 		clear(r.columnsGone)
 		r.treeGone = true
 	}
+}
+
+func (r *router) forgetOwners(schema string) {
+	r.p.owners.forgetSchema(schema)
+	r.truncated = append(r.truncated, schema)
+	r.owners.forgetSchema(schema)
 }

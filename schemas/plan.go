@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,7 +26,9 @@ type Plan struct {
 	Missing []string
 
 	key     []int
-	owner   int // -1 when the column does not exist
+	keyCut  bool // the stream does not carry all of the key
+	owner   int  // -1 when the column does not exist
+	unnamed []int // columns that the catalog does not name; of the account table alone
 	fields  []planField
 	derived []derivedPlan
 }
@@ -41,6 +44,10 @@ type planField struct {
 type AccountPlan struct {
 	id, url, parent, secret int
 	columns                 []int // of Catalog.AccountColumns
+
+	// LacksID, LacksURL and LacksParent say that the catalog names the column
+	// and the relation does not have it: what it holds is not known.
+	LacksID, LacksURL, LacksParent bool
 }
 
 // Bind reads relation by the catalog. It is nil when the catalog does not name
@@ -48,7 +55,7 @@ type AccountPlan struct {
 func (c *Catalog) Bind(relation *Relation) *Plan {
 	p := &Plan{Relation: relation, Schema: c.byTable[relation.Table()], owner: -1}
 	if p.Schema != nil {
-		p.bindSchema()
+		p.bindSchema(c.IsParent(p.Schema))
 		c.bindDerived(p)
 	}
 	if relation.Table() == c.Account.Table {
@@ -67,6 +74,9 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 		for _, name := range c.accountColumns {
 			p.Account.columns = append(p.Account.columns, p.column(name))
 		}
+		p.Account.LacksID, p.Account.LacksURL = p.Account.id < 0, p.Account.url < 0
+		p.Account.LacksParent = c.Account.Parent != "" && p.Account.parent < 0
+		p.bindUnnamed()
 	}
 	if relation.Table() == c.Results {
 		p.Results = bindResults(p)
@@ -80,16 +90,8 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 	return p
 }
 
-func (p *Plan) bindSchema() {
-	p.key = p.Relation.PrimaryKey
-	if len(p.Schema.Key) > 0 {
-		p.key = nil
-		for _, name := range p.Schema.Key {
-			if i := p.column(name); i >= 0 {
-				p.key = append(p.key, i)
-			}
-		}
-	}
+func (p *Plan) bindSchema(parent bool) {
+	p.bindKey(parent)
 	p.owner = p.column(p.Schema.Owner.Column)
 	for _, f := range p.Schema.Fields {
 		if i := p.column(f.Column); i >= 0 {
@@ -97,6 +99,60 @@ func (p *Plan) bindSchema() {
 			p.fields = append(p.fields, planField{name, i, p.Relation.Columns[i].Type})
 		}
 	}
+}
+
+// bindKey chooses the columns that name a record: those of the catalog, or the
+// primary key. Where the replica identity is another index, whose old rows lack
+// the primary key, that index's columns do; not where other records refer to
+// this one, since they hold the primary key.
+func (p *Plan) bindKey(parent bool) {
+	r := p.Relation
+	if len(p.Schema.Key) > 0 {
+		for _, name := range p.Schema.Key {
+			if i := p.column(name); i >= 0 {
+				p.key = append(p.key, i)
+			} else {
+				p.keyCut = true
+			}
+		}
+		return
+	}
+	p.key, p.keyCut = r.PrimaryKey, r.KeyCut
+	if r.Identity != IdentityIndex || parent || !p.keyCut && len(p.key) > 0 && r.identityHolds(p.key) {
+		return
+	}
+	p.key, p.keyCut = r.identityColumns(), r.IdentityCut
+}
+
+// bindUnnamed notes the columns of the account table that the catalog does not
+// name: one of them may be a column that it names, renamed.
+func (p *Plan) bindUnnamed() {
+	named := map[int]bool{p.Account.id: true, p.Account.url: true, p.Account.parent: true, p.Account.secret: true, p.owner: true}
+	for _, i := range slices.Concat(p.key, p.Account.columns) {
+		named[i] = true
+	}
+	for _, f := range p.fields {
+		named[f.column] = true
+	}
+	for i := range p.Relation.Columns {
+		if !named[i] {
+			p.unnamed = append(p.unnamed, i)
+		}
+	}
+}
+
+// UnnamedSame says whether a change left all columns alone that the catalog
+// does not name. It is false where the old row is not known.
+func (p *Plan) UnnamedSame(c *Change) bool {
+	if c.Old == nil || c.OldIsKey || c.New == nil {
+		return false
+	}
+	for _, i := range p.unnamed {
+		if c.Old[i].State != c.New[i].State || !bytes.Equal(c.Old[i].Text, c.New[i].Text) {
+			return false
+		}
+	}
+	return true
 }
 
 // column finds a column that the catalog names, or notes that it is missing.
@@ -108,9 +164,19 @@ func (p *Plan) column(name string) int {
 	return i
 }
 
+// Keyless says that the plan's records have no key at all: the table has none,
+// and neither catalog nor replica identity names one.
+func (p *Plan) Keyless() bool { return len(p.key) == 0 && !p.keyCut }
+
+// HasOwner says whether the relation has the column that says whose a row is.
+func (p *Plan) HasOwner() bool { return p.owner >= 0 }
+
 // Key names a record within its schema, as KeyOf does. It is false when the
-// tuple does not carry the key or the table has none.
+// tuple does not carry the whole key, or the table has none.
 func (p *Plan) Key(row Tuple) (string, bool) {
+	if p.keyCut {
+		return "", false // two records might look alike
+	}
 	var few [4][]byte
 	texts := few[:0]
 	for _, i := range p.key {
@@ -125,8 +191,12 @@ func (p *Plan) Key(row Tuple) (string, bool) {
 	return KeyOf(texts), true
 }
 
-// KeyColumns names the key's columns; none when the table has no key.
+// KeyColumns names the key's columns; none when the table has no key, or the
+// stream does not carry all of it.
 func (p *Plan) KeyColumns() []string {
+	if p.keyCut {
+		return nil
+	}
 	names := make([]string, len(p.key))
 	for j, i := range p.key {
 		names[j] = p.Relation.Columns[i].Name

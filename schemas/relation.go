@@ -1,6 +1,9 @@
 package schemas
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // ReplicaIdentity says which old values the source writes for an UPDATE or
 // DELETE (PostgreSQL manual, ALTER TABLE, REPLICA IDENTITY).
@@ -26,6 +29,10 @@ type Relation struct {
 	// PrimaryKey holds indexes into Columns, rising. It is empty when
 	// the table has no primary key or it could not be learnt.
 	PrimaryKey []int
+	// KeyCut says that the primary key has columns that the stream does not
+	// carry (generated ones, or those that a column list leaves out), and
+	// IdentityCut the same of the columns of the replica identity's index.
+	KeyCut, IdentityCut bool
 	// Types knows the columns' types as they were at that moment.
 	Types *Types
 	// Partition says that the changes are those of a partition, published
@@ -41,6 +48,21 @@ func (r *Relation) Column(name string) int {
 		}
 	}
 	return -1
+}
+
+// identityColumns are the columns of the replica identity.
+func (r *Relation) identityColumns() (columns []int) {
+	for i := range r.Columns {
+		if r.Columns[i].Key {
+			columns = append(columns, i)
+		}
+	}
+	return columns
+}
+
+// identityHolds says whether old rows carry all of columns.
+func (r *Relation) identityHolds(columns []int) bool {
+	return !slices.ContainsFunc(columns, func(i int) bool { return !r.Columns[i].Key })
 }
 
 // Column is one column as pgoutput describes it.

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/pgtest"
+)
+
+// owned is a carrier whose tables a test writes, walhook at work on it, and what
+// its accounts get.
+type owned struct {
+	*patient
+	carrier, store *pgx.Conn
+	server         *httptest.Server
+	marks          int
+
+	mu  sync.Mutex
+	got []string // account, type, schema and data
+}
+
+const markCatalog = `
+  marks: {table: public.marks, owner: user_id, fields: [id]}
+`
+
+// newOwned makes tables and a catalog, in which <url> stands for the receiver's
+// address. The table of accounts is users.
+func newOwned(t *testing.T, tables, catalog string) *owned {
+	t.Helper()
+	o := &owned{}
+	o.server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		line := strings.NewReplacer(`{"type":"`, "", `","schema":"`, " ", `","data":"`, " ", `\"`, `'`, `}"}`, "}").Replace(string(body))
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.got = append(o.got, r.URL.Path[1:]+" "+line)
+	}))
+	t.Cleanup(o.server.Close)
+	db := pgtest.Database(t)
+	o.patient = &patient{db: db, outbox: pgtest.NewDatabase(t, db.Cluster), catalog: filepath.Join(t.TempDir(), "catalog.yaml")}
+	o.settings = map[string]string{"source": db.URL, "outbox": o.outbox.URL, "slot": "slot_" + db.Name, "catalog": o.catalog, "allow-cidr": "127.0.0.0/8", "listen": "off"}
+	if err := os.WriteFile(o.catalog, []byte(catalog+markCatalog), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.carrier = db.Connect(t)
+	o.sql(t, strings.ReplaceAll(tables, "<url>", o.server.URL), "CREATE TABLE marks (id int PRIMARY KEY, user_id text)",
+		"INSERT INTO users (id, web_hook_url) VALUES ('99', '"+o.server.URL+"/mark')")
+	return o
+}
+
+// sql runs statements on the carrier's database, one by one.
+func (o *owned) sql(t *testing.T, statements ...string) {
+	t.Helper()
+	for _, sql := range statements {
+		if _, err := o.carrier.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+func (o *owned) run(t *testing.T) *childProcess {
+	t.Helper()
+	return startChild(t, append([]string{"run"}, o.flags(t, []string{"run"})...)...)
+}
+
+// arrived is what accounts got, sorted, once all that was committed has arrived.
+func (o *owned) arrived(t *testing.T) []string {
+	t.Helper()
+	o.marks++
+	o.sql(t, fmt.Sprintf("INSERT INTO marks VALUES (%d, '99')", o.marks))
+	if o.store == nil {
+		o.store = o.outbox.Connect(t)
+	}
+	mark := fmt.Sprintf("mark insert marks {'id':%d}", o.marks)
+	var lines []string
+	eventually(t, 30*time.Second, func() bool {
+		o.mu.Lock()
+		lines = slices.Clone(o.got)
+		o.mu.Unlock()
+		if !slices.Contains(lines, mark) {
+			return false
+		}
+		var events int
+		if err := o.store.QueryRow(t.Context(), "SELECT count(*) FROM walhook.event").Scan(&events); err != nil {
+			t.Fatal(err)
+		}
+		return len(lines) >= events
+	})
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "mark ") })
+	slices.Sort(lines)
+	return lines
+}
+
+// unrouted is what reached nobody and why.
+func (o *owned) unrouted(t *testing.T) []string {
+	t.Helper()
+	rows, err := o.store.Query(t.Context(), "SELECT concat_ws(' ', schema, type, key, reason) FROM walhook.unrouted ORDER BY commit_lsn, ordinal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func wantExactly(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+const ownedCatalog = `
+account: {table: public.users, id: id, url: web_hook_url}
+schemas:
+  dids: {table: public.dids, owner: user_id, fields: [id, user_id, number]}
+  e911: {table: public.e911, owner: {column: did_id, schema: dids}, fields: [id, did_id, note]}
+`
+
+const ownedTables = `
+CREATE TABLE users (id int PRIMARY KEY, web_hook_url text);
+CREATE TABLE dids (id int PRIMARY KEY, user_id int, number text);
+CREATE TABLE e911 (id int PRIMARY KEY, did_id int, note text);
+INSERT INTO users VALUES (7, '<url>/7'), (8, '<url>/8');
+`
+
+// Whatever takes the owner column out of the stream, the old owner gets nothing
+// of what may be another's by now.
+func TestRun_ARenamedOwnerColumnSendsNothingToAnybody(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string][2]string{
+		"renamed":   {"ALTER TABLE dids RENAME user_id TO account_id", "account_id"},
+		"dropped":   {"ALTER TABLE dids ADD account_id int; UPDATE dids SET account_id = user_id; ALTER TABLE dids DROP user_id", "account_id"},
+		"generated": {"ALTER TABLE dids RENAME user_id TO account_id; ALTER TABLE dids ADD user_id int GENERATED ALWAYS AS (account_id) STORED; ALTER TABLE dids REPLICA IDENTITY DEFAULT", "account_id"},
+		"listed":    {"ALTER TABLE dids REPLICA IDENTITY DEFAULT; ALTER PUBLICATION walhook SET TABLE users, e911, marks, dids (id, number)", "user_id"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwned(t, ownedTables, ownedCatalog)
+			if name == "listed" && serverMajorOf(t, o.carrier) < 15 {
+				t.Skip("column lists are there since PostgreSQL 15")
+			}
+			o.setup(t)
+			o.run(t)
+			o.sql(t, "INSERT INTO dids VALUES (1, 7, '312')", "INSERT INTO e911 VALUES (1, 1, 'x')")
+			o.arrived(t)
+			o.sql(t, change[0], "UPDATE dids SET "+change[1]+" = 8 WHERE id = 1", "UPDATE dids SET number = 'secret' WHERE id = 1",
+				"UPDATE e911 SET note = 'secret' WHERE id = 1", "INSERT INTO e911 VALUES (2, 1, 'secret')", "DELETE FROM e911 WHERE id = 1", "DELETE FROM dids WHERE id = 1")
+			for _, line := range o.arrived(t) {
+				if strings.Contains(line, "secret") || strings.Contains(line, "delete") {
+					t.Errorf("sent: %s", line)
+				}
+			}
+			if lines := o.unrouted(t); len(lines) < 6 {
+				t.Errorf("unrouted: %q", lines)
+			}
+		})
+	}
+}
+
+func serverMajorOf(t *testing.T, conn *pgx.Conn) (major int) {
+	t.Helper()
+	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&major); err != nil {
+		t.Fatal(err)
+	}
+	return major
+}
