@@ -116,10 +116,10 @@ func CheckPublication(ctx context.Context, cfg Config, stored schemas.Checkpoint
 func (c Config) slotWithoutPosition() error {
 	return &Fault{
 		Problem: fmt.Sprintf("slot %s exists without a stored position: the snapshot that belongs to it is gone", c.Slot),
-		Mend: fmt.Sprintf("if nobody else uses it, drop it with \"SELECT pg_drop_replication_slot('%s')\" and run 'walhook setup'; "+
+		Mend: fmt.Sprintf("if nobody else uses it, drop it with \"SELECT pg_catalog.pg_drop_replication_slot('%s')\" and run 'walhook setup'; "+
 			"otherwise choose another name with --slot", c.Slot),
 		steps: doctor.Steps{
-			{Kind: doctor.SQL, On: source, Text: "SELECT pg_drop_replication_slot(" + doctor.QuoteLiteral(c.Slot) + ")",
+			{Kind: doctor.SQL, On: source, Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(c.Slot) + ")",
 				Note: "if nobody else uses it; otherwise choose another name with --slot"},
 			{Kind: doctor.Command, Text: "walhook setup"},
 		},

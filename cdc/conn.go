@@ -22,8 +22,13 @@ func pinned() map[string]string {
 		"TimeZone":           "UTC",
 		"extra_float_digits": "3",
 		"bytea_output":       "hex",
-		"search_path":        `"$user", public`,
-		"application_name":   "walhook",
+		// Last in the path, pg_temp shadows nothing; and nothing outside
+		// pg_catalog is called by a name without its schema.
+		"search_path": "pg_catalog, pg_temp",
+		// The queries of a catalog are short and many: compiling one costs more
+		// than running it.
+		"jit":              "off",
+		"application_name": "walhook",
 		// A statement of ours on the source may take as long as it takes,
 		// making a slot above all; what bounds it is the caller's context.
 		"statement_timeout":                   "0",
@@ -49,14 +54,15 @@ func (c Config) connConfig() (*pgx.ConnConfig, error) {
 	// Of several hosts whichever is primary; a single one that is not may be
 	// on its way there, and what it lacks until then is no gap.
 	cfg.ValidateConnect = requirePrimary
-	cfg.AfterConnect = neverTimeOut
+	cfg.AfterConnect = settle
 	return cfg, nil
 }
 
-// neverTimeOut undoes the limits that a role or database may have and that
-// only some of the servers know, so that they cannot be pinned on connecting.
-func neverTimeOut(ctx context.Context, conn *pgconn.PgConn) error {
-	var sql string
+// settle sets again what a pooler may have dropped of the start-up message, and
+// undoes the limits that a role or database may have and that only some of the
+// servers know, so that they cannot be pinned on connecting.
+func settle(ctx context.Context, conn *pgconn.PgConn) error {
+	sql := "SET search_path = pg_catalog, pg_temp; SET jit = off;"
 	if serverMajor(conn) >= 14 {
 		sql += "SET idle_session_timeout = 0;"
 	}

@@ -54,7 +54,7 @@ func (e *examination) lookAtServer(ctx context.Context) {
 		return
 	}
 	mend := doctor.Configure(source, "max_replication_slots", strconv.Itoa(slots+slack), true)
-	mend[0].Note = "or drop a slot that nobody uses: SELECT slot_name, active FROM pg_replication_slots"
+	mend[0].Note = "or drop a slot that nobody uses: SELECT slot_name, active FROM pg_catalog.pg_replication_slots"
 	e.r.Fail(checkSlots, mend, "all %d replication slots are in use: there is none for %s", slots, e.cfg.Slot)
 }
 
@@ -91,7 +91,7 @@ func (e *examination) lookAtReplication(ctx context.Context) {
 // lackSenders tells of a server that has no WAL sender left for us.
 func (e *examination) lackSenders() {
 	mend := doctor.Configure(source, "max_wal_senders", strconv.Itoa(e.server.senders+slack), true)
-	mend[0].Note = "or end one that nobody needs: SELECT pid, application_name FROM pg_stat_replication"
+	mend[0].Note = "or end one that nobody needs: SELECT pid, application_name FROM pg_catalog.pg_stat_replication"
 	e.r.Fail(checkSenders, mend, "all %d WAL senders are in use, or the role has no connection left", e.server.senders)
 	e.r.Skip("not tried: there is no WAL sender", checkRole)
 }

@@ -68,7 +68,7 @@ func (e *examination) slotTaken(ctx context.Context) doctor.Steps {
 	if err != nil || stored.Source.Slot != e.cfg.Slot {
 		return doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + e.cfg.Slot + "_2"}, {Kind: doctor.Command, Text: "walhook setup"}}
 	}
-	return append(doctor.Steps{{Kind: doctor.SQL, On: source, Text: "SELECT pg_drop_replication_slot(" + doctor.QuoteLiteral(e.cfg.Slot) + ")",
+	return append(doctor.Steps{{Kind: doctor.SQL, On: source, Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(e.cfg.Slot) + ")",
 		Note: "after asking whose it is: ours is gone"}}, acceptGap("what was changed in between is not sent")...)
 }
 

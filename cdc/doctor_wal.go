@@ -96,7 +96,7 @@ func (e *examination) otherSlots(limit int64) {
 			limit < 0 && (info.WALStatus == "extended" || info.WALStatus == "unreserved")
 		if !info.Active && much && info.WALStatus != "lost" {
 			e.r.Warn(checkOtherSlots, doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "REPLICATION",
-				Text: "SELECT pg_drop_replication_slot(" + doctor.QuoteLiteral(info.Name) + ")", Note: "if nobody uses it; ask whose it is first"}},
+				Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(info.Name) + ")", Note: "if nobody uses it; ask whose it is first"}},
 				"nobody reads slot %s, for which the server keeps %s of WAL", info.Name, bytesText(float64(info.Retained)))
 		}
 	}

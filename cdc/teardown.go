@@ -47,7 +47,7 @@ func dropSlot(ctx context.Context, conn *pgx.Conn, slot string) (was bool, err e
 	case active:
 		return false, &Fault{Problem: fmt.Sprintf("slot %s is in use", slot), Mend: "stop the walhook that reads it first"}
 	}
-	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", slot); err != nil {
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot($1)", slot); err != nil {
 		return false, fmt.Errorf("drop slot %s: %w", slot, err)
 	}
 	return true, nil

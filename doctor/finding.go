@@ -78,7 +78,7 @@ func Configure(where, name, value string, restart bool) Steps {
 	steps := Steps{{Kind: SQL, On: where, Needs: Superuser, Restart: restart,
 		Text: "ALTER SYSTEM SET " + name + " = " + QuoteLiteral(value)}}
 	if !restart {
-		steps = append(steps, Step{Kind: SQL, On: where, Needs: Superuser, Text: "SELECT pg_reload_conf()"})
+		steps = append(steps, Step{Kind: SQL, On: where, Needs: Superuser, Text: "SELECT pg_catalog.pg_reload_conf()"})
 	}
 	return steps
 }

@@ -37,9 +37,12 @@ const (
 	// tables for reading, which whoever holds one alone keeps waiting.
 	limitsSQL = `
 		SET default_transaction_read_only = on; SET statement_timeout = '5s'; SET lock_timeout = '500ms';
-		SET search_path = pg_catalog; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'`
+		SET search_path = pg_catalog, pg_temp; SET jit = off; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'`
 
-	whoSQL = `SELECT session_user::text, current_database()::text, current_setting('server_version_num')::int`
+	// It runs before anything is pinned by SET.
+	whoSQL = `
+		SELECT session_user::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text,
+			pg_catalog.current_setting('server_version_num')::pg_catalog.int4`
 
 	settingsSQL = `SELECT name, setting, source FROM pg_catalog.pg_settings`
 )
@@ -48,6 +51,7 @@ const (
 // bounds what follows.
 func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, error) {
 	cfg.RuntimeParams["application_name"] = "walhook doctor"
+	cfg.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}

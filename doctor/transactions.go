@@ -59,7 +59,7 @@ func (s *Session) running(ctx context.Context, r *Report, old time.Duration, who
 		if seconds > 0 {
 			age = "open for " + since(seconds)
 		}
-		r.Warn(id, Steps{{Kind: SQL, On: s.Where, Text: fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid),
+		r.Warn(id, Steps{{Kind: SQL, On: s.Where, Text: fmt.Sprintf("SELECT pg_catalog.pg_terminate_backend(%d)", pid),
 			Needs: "membership in its role, or pg_signal_backend", Note: "it loses what it has not committed; ask whose it is first"}},
 			"pid %d (role %s, application %q, %s), %s, its snapshot %d transactions old: %s", pid, user, application, state, age, behind, harm)
 		return nil

@@ -50,8 +50,7 @@ func Migrate(ctx context.Context, url string) error {
 	if err := migrateAll(ctx, conn, migrator); err != nil {
 		return fmt.Errorf("migrate outbox: %w", err)
 	}
-	_, err = conn.Exec(ctx, "SET search_path = pg_catalog")
-	if err != nil {
+	if _, err = conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp"); err != nil {
 		return err
 	}
 	return makePartitions(ctx, conn)
@@ -118,11 +117,15 @@ func latestVersion() (int32, error) {
 
 // Drop removes the outbox and all that is in it.
 func Drop(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := connectToMigrate(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	// It waits as long as it takes.
+	if _, err := conn.Exec(ctx, "SET lock_timeout = 0"); err != nil {
+		return err
+	}
 	if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS walhook CASCADE"); err != nil {
 		return fmt.Errorf("drop schema walhook: %w", err)
 	}

@@ -42,6 +42,9 @@ func connectToMigrate(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	config.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrateLockTimeout.Milliseconds(), 10)
 	config.RuntimeParams["application_name"] = "walhook setup"
+	// As the pool's (newPool); it survives tern's RESET ALL.
+	config.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
+	config.RuntimeParams["jit"] = "off"
 	return pgx.ConnectConfig(ctx, config)
 }
 

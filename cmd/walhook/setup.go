@@ -78,6 +78,10 @@ func printPlan(ctx context.Context, cfg cdc.Config, w io.Writer) error {
 		_, err := fmt.Fprintln(w, "-- the source needs nothing but the slot, which 'walhook setup' makes")
 		return err
 	}
+	// Whoever runs it may be a superuser whose search_path others can write to.
+	if _, err := fmt.Fprintln(w, "SET search_path = pg_catalog, pg_temp;"); err != nil {
+		return err
+	}
 	for _, s := range plan.Statements {
 		note := "needs " + s.Needs
 		if s.Optional {
