@@ -141,9 +141,7 @@ func (x *exchange) read(resp *http.Response, e outbox.Endpoint) answer {
 	}
 	a.retryAfter = resp.Header.Get("Retry-After")
 	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
-	if resp.Request == nil {
-		resp.Request = &http.Request{URL: x.url()} // what a Location is relative to
-	}
+	resp.Request = &http.Request{URL: x.url()}          // what a Location is relative to
 	if to, err := resp.Location(); err == nil && a.status < 400 {
 		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
 	}

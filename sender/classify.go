@@ -24,6 +24,10 @@ var (
 // with no: the receiver has refused the stream, or gone away before it.
 var errNotTaken = errors.New("the receiver did not take the request (REFUSED_STREAM or GOAWAY)")
 
+// errSpokeFirst says that a receiver had sent something before a request was
+// written, which is an answer to nothing.
+var errSpokeFirst = errors.New("the receiver spoke before the request was written")
+
 // phase is how far an attempt came.
 type phase int32
 
@@ -47,6 +51,15 @@ func (p phase) String() string {
 // far the attempt came tells it apart.
 func classify(err, cause error, p *progress) failure {
 	at := p.phase()
+	if errors.Is(err, errFlood) {
+		return failFlood
+	}
+	if errors.Is(err, errSpokeFirst) {
+		return failSpokeFirst
+	}
+	if _, ok := errors.AsType[*statusError](err); ok {
+		return failStatus
+	}
 	if _, ok := errors.AsType[*BlockedAddressError](err); ok {
 		return failBlocked
 	}

@@ -33,11 +33,8 @@ func (c *Courier) Close() { c.courier.close() }
 func (c *Courier) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) outbox.Attempt {
 	began := time.Now()
 	a := c.courier.deliver(ctx, e, event, began)
-	made := judge(a.status, a.failure, a.retryAfter, a.clock(time.Now()))
-	return outbox.Attempt{
-		At: began, Number: 1, Revision: e.Revision, Duration: time.Since(began),
-		Status: a.status, Outcome: made.kind, Reason: made.reason, Detail: a.detail,
-	}
+	res := a.result(began, time.Now())
+	return res.attempt(1, e.Revision, res.outcome.kind)
 }
 
 // lookupTimeout bounds a look at a name that somebody waits for.

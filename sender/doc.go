@@ -32,4 +32,6 @@
 // does not read more than 4 KiB of an answer. Success is judged by the status
 // line: over HTTP/1.1 the first 13 bytes of the answer, whatever follows. Only
 // behind an interim answer (1xx), and over HTTP/2, it takes the complete header.
+// No two endpoints share a connection. What arrives beneath TLS is counted, and
+// anything unread ends a connection before it is used again.
 package sender

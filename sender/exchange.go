@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/idna"
@@ -43,12 +42,12 @@ func (x *exchange) answer() (*http.Response, error) {
 		return nil, x.target.unknown
 	}
 	to := x.target.to
-	if _, ok := x.courier.http2.known.Load(to); ok {
+	if _, ok := x.courier.http2.known.Load(to.to); ok {
 		resp, err := x.overHTTP2(nil)
 		if !errors.Is(err, errNotHTTP2) {
 			return resp, err
 		}
-		x.courier.http2.known.Delete(to)
+		x.courier.http2.known.Delete(to.to)
 	}
 	for l := x.courier.lines.take(to); l != nil; l = x.courier.lines.take(to) {
 		if !x.begin(l) || l.gone() {
@@ -72,28 +71,26 @@ func (x *exchange) overNew() (*http.Response, error) {
 	x.limit()
 	ctx := x.trace(x.limited, nil, x.cancel)
 	dialer := x.courier.dialer
-	var conn, socket net.Conn
+	var conn net.Conn
 	var err error
 	if x.target.url.Scheme == "https" {
-		secured, beneath, failed := dialer.dialTLS(ctx, address)
+		secured, failed := dialer.dialTLS(ctx, address)
 		if failed == nil && isHTTP2(secured) {
-			x.courier.http2.known.Store(to, struct{}{})
+			x.courier.http2.known.Store(to.to, struct{}{})
 			return x.overHTTP2(secured)
 		}
-		conn, socket, err = secured, beneath, failed
+		conn, err = secured, failed
 	} else {
 		conn, err = dialer.dial(ctx, "tcp", address)
-		socket = conn
 	}
 	if err != nil {
 		return nil, err
 	}
-	var raw syscall.RawConn
-	if s, ok := socket.(syscall.Conn); ok {
-		raw, _ = s.SyscallConn() // nil where it fails
-	}
-	l := newLine(conn, raw, to)
+	l := newLine(conn, to)
 	x.begin(l)
+	if spoke, _ := l.look(); spoke {
+		return nil, errSpokeFirst
+	}
 	return l.exchange(x)
 }
 
@@ -111,8 +108,15 @@ func (x *exchange) overHTTP2(opened *tls.Conn) (*http.Response, error) {
 	// net/http repeats a GET on its own, and a POST that has an Idempotency-Key,
 	// when it can get the body once more. This says no, and tells why it asked.
 	// A GET's body is empty, and nothing of it is sent.
+	u := *req.URL
+	u.Host = x.target.http2Host
+	req.URL = &u
 	req.GetBody = func() (io.ReadCloser, error) { return nil, errNotTaken }
-	return x.courier.http2.RoundTrip(req.WithContext(ctx))
+	resp, err := x.courier.http2.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return resp, checkStatus(resp) // close ends the stream
 }
 
 // url is where the request goes: for a GET, with what is sent in its query.
@@ -185,6 +189,7 @@ func (x *exchange) begin(l *line) bool {
 // close ends the exchange, whose answer's body was read as far as is wanted.
 func (x *exchange) close() {
 	x.end()
+	x.progress.over(nil)
 	if x.limited != nil {
 		x.cancel(nil)
 		x.release()

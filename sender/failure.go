@@ -29,6 +29,9 @@ const (
 	failHTTP2NotTaken  failure = "http2_not_taken" // REFUSED_STREAM, or GOAWAY before it
 	failHTTP2          failure = "http2"           // GOAWAY, or a fault of the protocol
 	failMalformed      failure = "malformed_response"
+	failStatus         failure = "invalid_status"       // no number of three digits, or none that HTTP knows
+	failSpokeFirst     failure = "spoke_before_request" // it was not an answer
+	failFlood          failure = "flood"                // more than any answer needs
 	failBlocked        failure = "blocked_address"
 	failURL            failure = "unusable_url"
 	failRender         failure = "unusable_body" // it cannot be put into the form that the endpoint asks for
@@ -49,7 +52,7 @@ var failures = []failure{
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
 	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
-	failMalformed, failBlocked, failURL, failRender,
+	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failURL, failRender,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
 

@@ -145,7 +145,7 @@ func TestAttempt_HTTP2ReceiversThatMisbehaveAreNamedAndBounded(t *testing.T) {
 		}}, 200, "", ""},
 		{"pings without end", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) {
 			go flood(c, framePing, 0, 0, make([]byte, 8)...)
-		}}, 0, failTimeoutHeader, ""},
+		}}, 0, failFlood, ""},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()

@@ -13,16 +13,6 @@ const (
 	ownFaultMax = time.Minute
 )
 
-// result is what an attempt came to.
-type result struct {
-	outcome  outcome
-	failure  failure
-	at       time.Time // when it began
-	duration time.Duration
-	status   int
-	detail   string
-}
-
 // finish takes a job's result and settles its event. It answers the outcome
 // (a retry whose schedule is exhausted is dead) and the time until the next
 // attempt, for the log.
@@ -159,10 +149,7 @@ func (l *lane) settle(j *job, s outbox.Settlement, kind string, counted bool) {
 	}
 	s.Event, s.FromRetry = j.event, j.fromRetry
 	s.Event.Body = nil
-	s.Attempt = &outbox.Attempt{
-		At: res.at, Number: number, Revision: j.endpoint.Revision, Duration: res.duration,
-		Status: res.status, Outcome: kind, Reason: res.outcome.reason, Detail: res.detail,
-	}
+	s.Attempt = new(res.attempt(number, j.endpoint.Revision, kind))
 	l.hand(j.record, s)
 	if s.Disposition == outbox.Retry {
 		l.block(j.record, true)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math"
@@ -45,11 +46,13 @@ var longAgo = time.Unix(1, 0)
 // here too.
 type line struct {
 	conn   net.Conn
-	socket syscall.RawConn // beneath TLS; nil when there is none to look at
-	to     string          // what the pool knows it by
+	socket syscall.RawConn // nil when there is none to look at, or TLS is spoken
+	wire   *wire           // beneath TLS; nil without
+	to     lineKey         // what the pool knows it by
 	kept   time.Time       // when it was put there; zero for a new one
 	in     *bufio.Reader   // of the line's own Read
 	out    []byte          // the request
+	byte   [1]byte         // of look
 
 	// ctx is that of the attempt that has it, or had it last: detach ends that.
 	ctx    context.Context
@@ -65,11 +68,18 @@ type line struct {
 	sent     chan error    // of a large request that is being written; else nil
 	whole    bool          // the answer was read to its end
 	last     bool          // it said that the connection ends with it
+	granted  bool          // the wire allows for its answer
 	headerIn time.Duration // the time limit for the answer's header
 }
 
-func newLine(conn net.Conn, socket syscall.RawConn, to string) *line {
-	l := &line{conn: conn, socket: socket, to: to}
+func newLine(conn net.Conn, to lineKey) *line {
+	l := &line{conn: conn, to: to}
+	switch c := conn.(type) {
+	case *tls.Conn:
+		l.wire = wireOf(c)
+	case syscall.Conn:
+		l.socket, _ = c.SyscallConn() // nil where it fails
+	}
 	l.in = bufio.NewReaderSize(l, lineBuffer)
 	return l
 }
@@ -88,6 +98,10 @@ func (l *line) begin(ctx context.Context, p *progress, header time.Duration) boo
 		}
 		l.ctx, l.detach = ctx, context.AfterFunc(ctx, l.cut)
 	}
+	if l.wire != nil {
+		l.wire.begin()
+		l.granted = true
+	}
 	l.limit(l.conn.SetDeadline, p.until)
 	return true
 }
@@ -99,6 +113,39 @@ func (l *line) limit(set func(time.Time) error, at time.Time) {
 	if l.ctx.Err() != nil {
 		l.cut()
 	}
+}
+
+// look says what there is to read before a request was written, which is not an
+// answer to it: anything at all (spoke), or the end of the connection (ended).
+// Records of TLS that carry no data, a session ticket or a new key, are taken
+// in. A record that has begun to arrive on a new connection may be one of those,
+// and is waited for; on a kept one it counts as something.
+func (l *line) look() (spoke, ended bool) {
+	b := l.byte[:]
+	var n int
+	var err error
+	if l.wire == nil {
+		n, err = readNow(l.conn, l.socket, b)
+	} else {
+		l.wire.looking = readNothing
+		if l.kept.IsZero() {
+			l.wire.looking = readToItsTail
+		}
+		n, err = l.conn.Read(b)
+		l.wire.looking = readWaits
+	}
+	if l.socket == nil && (l.wire == nil || l.wire.socket == nil || l.kept.IsZero()) {
+		l.limit(l.conn.SetReadDeadline, l.progress.until) // to look may have set another
+	}
+	spoke = n > 0 || l.in.Buffered() > 0 || l.wire != nil && l.wire.amidRecord()
+	return spoke, !errors.Is(err, errNothingHere) && n == 0
+}
+
+// gone says that a kept line is of no use: the other side has closed it, or has
+// said something that nobody asked for.
+func (l *line) gone() bool {
+	spoke, ended := l.look()
+	return spoke || ended
 }
 
 // cut ends whatever the line waits for.
@@ -115,6 +162,10 @@ func (l *line) close() {
 // end takes the line back from its attempt, and says whether another may have
 // it.
 func (l *line) end() bool {
+	if l.granted {
+		l.wire.end()
+		l.granted = false
+	}
 	usable := l.ctx.Err() == nil && l.whole && !l.last && l.in.Buffered() == 0
 	if l.sent != nil {
 		select {
@@ -217,8 +268,14 @@ func (l *line) readResponse() (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(l.in, nil)
 		if err != nil {
+			if l.fault == nil && l.misnumbered() {
+				return nil, &statusError{string(bytes.TrimRight(l.head[:l.heads], "\r\n"))}
+			}
 			// A line that breaks off is parsed as if it were whole.
 			return nil, cmp.Or(l.fault, err)
+		}
+		if err := checkStatus(resp); err != nil {
+			return nil, err
 		}
 		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
 			continue
@@ -260,17 +317,26 @@ func (l *line) status() int {
 	if len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
 		return 0
 	}
-	status := 0
-	for _, digit := range rest[:3] {
-		if digit < '0' || digit > '9' {
-			return 0
-		}
-		status = 10*status + int(digit-'0')
-	}
-	if status < 200 {
+	status, ok := statusOf(string(rest[:3]))
+	if !ok || status < 200 {
 		return 0
 	}
 	return status
+}
+
+// misnumbered says that the status line is one of HTTP/1 whose status is no
+// number of three digits.
+func (l *line) misnumbered() bool {
+	version, rest, _ := bytes.Cut(l.head[:l.heads], []byte(" "))
+	if !bytes.HasPrefix(version, []byte("HTTP/1.")) {
+		return false
+	}
+	end := bytes.IndexAny(rest, " \r\n")
+	if end < 0 {
+		return len(rest) > 3 // else it broke off
+	}
+	_, ok := statusOf(string(rest[:end]))
+	return !ok
 }
 
 // lineBody notes that an answer was read to its end.

@@ -2,20 +2,30 @@
 
 package sender
 
-import "syscall"
+import (
+	"io"
+	"net"
+	"syscall"
+)
 
-// gone says that a kept line is of no use: the other side has closed it, or has
-// said something that nobody asked for.
-func (l *line) gone() bool {
-	if l.socket == nil {
-		return false
+// readNow reads what is here, and answers errNothingHere instead of waiting.
+func readNow(conn net.Conn, socket syscall.RawConn, b []byte) (n int, err error) {
+	if socket == nil {
+		return readShortly(conn, b)
 	}
-	var byte [1]byte
-	gone := true
-	err := l.socket.Read(func(fd uintptr) bool {
-		n, err := syscall.Read(int(fd), byte[:])
-		gone = n >= 0 || err != syscall.EAGAIN && err != syscall.EWOULDBLOCK && err != syscall.EINTR
+	failed := socket.Read(func(fd uintptr) bool {
+		n, err = syscall.Read(int(fd), b)
 		return true // whatever it is: do not wait
 	})
-	return err != nil || gone
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err == syscall.EAGAIN || err == syscall.EWOULDBLOCK || err == syscall.EINTR:
+		return 0, errNothingHere
+	case err != nil:
+		return 0, err
+	case n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }

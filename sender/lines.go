@@ -8,23 +8,29 @@ import (
 // idleTimeout is how long a connection is kept that nobody uses.
 const idleTimeout = 60 * time.Second
 
-// lines keeps the connections between attempts, by scheme, host and port: many
-// accounts may share a receiver. It is safe for many goroutines.
+// lineKey is whose connection it is: no two endpoints share one, so that nothing
+// a receiver says on it can be taken for an answer to another account.
+type lineKey struct {
+	endpoint int64
+	to       string // scheme, host and port
+}
+
+// lines keeps the connections between attempts. It is safe for many goroutines.
 type lines struct {
 	most int // kept in all
 
 	mu     sync.Mutex
-	idle   map[string][]*line // the last one put is last; guarded by mu
-	count  int                // of idle; guarded by mu
-	sweep  *time.Timer        // set while any is idle; guarded by mu
-	closed bool               // guarded by mu
+	idle   map[lineKey][]*line // the last one put is last; guarded by mu
+	count  int                 // of idle; guarded by mu
+	sweep  *time.Timer         // set while any is idle; guarded by mu
+	closed bool                // guarded by mu
 }
 
-func newLines(most int) *lines { return &lines{most: most, idle: map[string][]*line{}} }
+func newLines(most int) *lines { return &lines{most: most, idle: map[lineKey][]*line{}} }
 
 // take answers the connection that was used last, which is the likeliest to be
 // open still; nil for none.
-func (p *lines) take(to string) *line {
+func (p *lines) take(to lineKey) *line {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kept := p.idle[to]

@@ -59,7 +59,7 @@ func judge(status int, class failure, retryAfter string, now time.Time) outcome 
 	case status >= 500 && status < 600:
 		return outcome{kind: outcomeRetry, reason: "5xx", after: parseRetryAfter(retryAfter, now), endpointFault: true}
 	}
-	return outcome{kind: outcomeRetry, reason: string(failMalformed), endpointFault: true}
+	return outcome{kind: outcomeRetry, reason: string(failStatus), endpointFault: true}
 }
 
 // parseRetryAfter reads seconds or one of the three date forms (RFC 9110,

@@ -8,7 +8,7 @@ import (
 func TestJudge_EveryStatus(t *testing.T) {
 	now := time.Now()
 	for status := -1; status <= 1000; status++ {
-		want := outcome{kind: outcomeRetry, reason: "malformed_response", endpointFault: true}
+		want := outcome{kind: outcomeRetry, reason: "invalid_status", endpointFault: true}
 		switch {
 		case status >= 200 && status <= 299:
 			want = outcome{kind: outcomeDelivered, reason: "2xx"}

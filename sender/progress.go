@@ -13,7 +13,19 @@ type progress struct {
 	until time.Time    // the limit of the whole attempt
 	at    atomic.Int32 // phase
 	http2 atomic.Bool
-	line  *line // the last one that the request was begun on; nil for none, or HTTP/2
+	line  *line                // the last one that the request was begun on; nil for none, or HTTP/2
+	wire  atomic.Pointer[wire] // of the HTTP/2 connection that it is on
+}
+
+// over ends what the wire allows for an HTTP/2 request, and begins it on another;
+// nil for none.
+func (p *progress) over(next *wire) {
+	if last := p.wire.Swap(next); last != nil {
+		last.end()
+	}
+	if next != nil {
+		next.begin()
+	}
 }
 
 // trace follows the making of a connection, and a request over HTTP/2, which
@@ -26,8 +38,9 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 		TLSHandshakeStart: func() { advance(phaseTLS) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
-			if _, ok := info.Conn.(*tls.Conn); ok {
+			if c, ok := info.Conn.(*tls.Conn); ok {
 				p.http2.Store(true)
+				p.over(wireOf(c))
 				if may != nil && !may() {
 					cancel(errLeaseOver)
 				}

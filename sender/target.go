@@ -21,9 +21,10 @@ type target struct {
 	url           *url.URL // without user name and password
 	authorization string   // what they became; "" for none
 	signer        *signer
-	address       string // host and port to dial
-	unknown       error  // why there is no address
-	to            string // scheme and address: what its connections are known by
+	address       string  // host and port to dial
+	unknown       error   // why there is no address
+	to            lineKey // what its connections are known by
+	http2Host     string  // what net/http knows those by that speak HTTP/2
 
 	// head is an HTTP/1.1 request from behind its method to its Host and
 	// User-Agent, as net/http writes it; nil where that refuses to.
@@ -52,7 +53,8 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 		u.User = nil
 	}
 	t.address, t.unknown = dialAddress(u)
-	t.to = u.Scheme + "://" + t.address
+	t.to = lineKey{e.ID, u.Scheme + "://" + t.address}
+	t.http2Host = http2Host(e.ID, t.address)
 	var head bytes.Buffer
 	plain := http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"User-Agent": {userAgent}}}
 	if plain.Write(&head) == nil {

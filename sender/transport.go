@@ -3,10 +3,13 @@ package sender
 import (
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -45,23 +48,22 @@ func newDialer(c Config) *dialer {
 	return d
 }
 
-// dialTLS opens a connection and agrees on a version of HTTP. socket is what
-// lies beneath.
-func (d *dialer) dialTLS(ctx context.Context, address string) (secured *tls.Conn, socket net.Conn, err error) {
+// dialTLS opens a connection, over a wire, and agrees on a version of HTTP.
+func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	socket, err = d.dial(ctx, "tcp", address)
+	socket, err := d.dial(ctx, "tcp", address)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
 	config := d.tls.Clone()
 	config.ServerName = host
-	secured = tls.Client(socket, config)
+	secured := tls.Client(newWire(socket), config)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.tlsTimeout, errTLSTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
@@ -69,9 +71,15 @@ func (d *dialer) dialTLS(ctx context.Context, address string) (secured *tls.Conn
 		if cause := context.Cause(ctx); errors.Is(cause, errTLSTimeout) {
 			err = cause
 		}
-		return nil, nil, err
+		return nil, err
 	}
-	return secured, socket, nil
+	return secured, nil
+}
+
+// wireOf is what lies beneath a connection that dialTLS opened; nil for another.
+func wireOf(c *tls.Conn) *wire {
+	w, _ := c.NetConn().(*wire)
+	return w
 }
 
 func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol == "h2" }
@@ -97,8 +105,21 @@ func (o *offer) withdraw() {
 	}
 }
 
+// http2Host stands for host and port in the URLs that net/http sees, which keeps
+// its connections by them: one for each endpoint and address.
+func http2Host(endpoint int64, address string) string {
+	return strconv.FormatInt(endpoint, 10) + "-" + hex.EncodeToString([]byte(address)) + ":443"
+}
+
+// http2Address is the address that a host of http2Host stands for.
+func http2Address(host string) (string, error) {
+	_, coded, _ := strings.Cut(strings.TrimSuffix(host, ":443"), "-")
+	address, err := hex.DecodeString(coded)
+	return string(address), err
+}
+
 // dialHTTP2 is for net/http, which wants the *tls.Conn.
-func (d *dialer) dialHTTP2(ctx context.Context, _, address string) (net.Conn, error) {
+func (d *dialer) dialHTTP2(ctx context.Context, _, host string) (net.Conn, error) {
 	if o, ok := ctx.Value(offerKey{}).(*offer); ok {
 		select {
 		case conn := <-o.conns:
@@ -106,7 +127,11 @@ func (d *dialer) dialHTTP2(ctx context.Context, _, address string) (net.Conn, er
 		default:
 		}
 	}
-	secured, _, err := d.dialTLS(ctx, address)
+	address, err := http2Address(host)
+	if err != nil {
+		return nil, err
+	}
+	secured, err := d.dialTLS(ctx, address)
 	if err == nil && !isHTTP2(secured) {
 		secured.Close()
 		err = errNotHTTP2
@@ -130,5 +155,7 @@ func newHTTP2(c Config, d *dialer) *http.Transport {
 		MaxIdleConns:           c.MaxInFlight,
 		MaxIdleConnsPerHost:    c.MaxInFlight,
 		IdleConnTimeout:        idleTimeout,
+		// A stream that is given up has at most its window on its way.
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 	}
 }

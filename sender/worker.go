@@ -17,15 +17,7 @@ func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job
 		if s.mayStart() {
 			a = s.deliver(ctx, j.endpoint, j.event, at)
 		}
-		now := time.Now()
-		j.result = result{
-			outcome:  judge(a.status, a.failure, a.retryAfter, a.clock(now)),
-			failure:  a.failure,
-			at:       at,
-			duration: now.Sub(at),
-			status:   a.status,
-			detail:   a.detail,
-		}
+		j.result = a.result(at, time.Now())
 		results <- j
 	}
 }

@@ -11,6 +11,10 @@ import (
 // what a command prints. It tells the warnings that loading the settings left.
 func newLogger(s settings) *zap.Logger {
 	log := zap.New(logCore(s, zap.NewAtomicLevelAt(s.LogLevel)), logFaults())
+	// net/http logs a line for each odd frame of HTTP/2: a receiver could fill a disk.
+	if _, err := zap.RedirectStdLogAt(log.Named("http"), zap.DebugLevel); err != nil {
+		log.Warn("the standard library's log stays as it is", zap.Error(err))
+	}
 	for _, warning := range s.warnings {
 		log.Warn(warning)
 	}
