@@ -12,8 +12,12 @@ import (
 // catalogReader asks the source's catalog, over an ordinary session, for what
 // the stream does not say.
 type catalogReader struct {
-	conn  *pgx.Conn
-	types *schemas.Types // the built-in ones; never added to
+	conn        *pgx.Conn
+	publication string
+	types       *schemas.Types // the built-in ones; never added to
+
+	// dropsDefaults says that the server is of a version that does.
+	dropsDefaults bool
 }
 
 func newCatalogReader(ctx context.Context, cfg Config) (*catalogReader, error) {
@@ -21,45 +25,25 @@ func newCatalogReader(ctx context.Context, cfg Config) (*catalogReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &catalogReader{conn: conn, types: schemas.NewTypes()}, nil
+	return &catalogReader{conn: conn, publication: cfg.Publication, types: schemas.NewTypes(),
+		dropsDefaults: dropsDefaults(conn.PgConn().ParameterStatus("server_version"))}, nil
 }
 
 func (r *catalogReader) close(ctx context.Context) { closeConn(ctx, r.conn) }
 
-// describe completes a relation with its primary key and its types. before is
-// the relation's shape until now, or nil.
-//
-// Under DEFAULT the key flags are the primary key as it was at the time. Under
-// FULL and INDEX they are not, so that today's catalog is asked; a table that
-// is gone by now keeps the key that it had.
-func (r *catalogReader) describe(ctx context.Context, relation, before *schemas.Relation) (fluid []schemas.TypeRow, err error) {
-	if relation.Identity == schemas.IdentityFull {
-		if err := distrustPartitions(ctx, r.conn, relation); err != nil {
-			return nil, err
-		}
+// describe describes a table as it is now; nil when it is gone.
+func (r *catalogReader) describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error) {
+	list, err := describe(ctx, r.conn, r.publication, oid)
+	if err != nil || len(list) == 0 {
+		return nil, err
 	}
-	if relation.Identity == schemas.IdentityDefault {
-		for i, column := range relation.Columns {
-			if column.Key {
-				relation.PrimaryKey = append(relation.PrimaryKey, i)
-			}
-		}
-		return r.describeTypes(ctx, relation)
-	}
-	today := &schemas.Relation{OID: relation.OID}
-	if err := readColumns(ctx, r.conn, today); err != nil {
-		return nil, fmt.Errorf("read the primary key of %s: %w", relation.Table(), err)
-	}
-	if relation.PrimaryKey = keyOf(relation, today); relation.PrimaryKey == nil && before != nil {
-		relation.PrimaryKey = keyOf(relation, before)
-	}
-	return r.describeTypes(ctx, relation)
+	return list[0], nil
 }
 
-// describeTypes gives a relation the types of its columns. fluid is what was
-// learnt, if any of it is composite: ALTER TYPE can change that without a word
-// in the stream.
-func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation) (fluid []schemas.TypeRow, err error) {
+// describeTypes gives a relation the types of its columns, as they are now or,
+// where they are gone, as kept has them. fluid is what was learnt, if any of it
+// is composite: ALTER TYPE can change that without a word in the stream.
+func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid []schemas.TypeRow, err error) {
 	var unknown []uint32
 	for _, column := range relation.Columns {
 		if !r.types.Known(column.Type) {
@@ -70,15 +54,14 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 	if len(unknown) == 0 {
 		return nil, nil
 	}
-	rows, err := r.conn.Query(ctx, schemas.TypesQuery, unknown)
-	var learnt []schemas.TypeRow
-	if err == nil {
-		learnt, err = pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TypeRow])
-	}
+	learnt, err := readTypes(ctx, r.conn, unknown)
 	if err != nil {
 		return nil, fmt.Errorf("read the types of %s: %w", relation.Table(), err)
 	}
 	relation.Types = schemas.NewTypes()
+	for _, row := range kept {
+		relation.Types.Add(row.Type())
+	}
 	for _, row := range learnt {
 		relation.Types.Add(row.Type())
 		if len(row.AttributeNames) > 0 {
@@ -86,4 +69,15 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 		}
 	}
 	return fluid, nil
+}
+
+// dropsDefaults says whether a server leaves the values out of an old row that
+// columns younger than the row have, added with a default and without a rewrite:
+// it sends nulls instead. PostgreSQL 15 did until 15.5, and 16 until 16.1.
+func dropsDefaults(version string) bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
+		return false
+	}
+	return major == 15 && minor < 6 || major == 16 && minor < 2
 }

@@ -124,13 +124,14 @@ func decodeTuple(c *cursor, a *arena, r *schemas.Relation, key bool) (schemas.Tu
 	return row, nil
 }
 
-// decodeRow reads an INSERT, UPDATE or DELETE after its relation's OID.
-func decodeRow(c *cursor, a *arena, kind schemas.Kind, r *schemas.Relation) (change schemas.Change, err error) {
+// decodeRow reads an INSERT, UPDATE or DELETE after its relation's OID. Of a
+// partition's old row, which comes as its root's, viaRoot keeps all that was
+// sent: the root's key flags say nothing of it.
+func decodeRow(c *cursor, a *arena, kind schemas.Kind, r *schemas.Relation, viaRoot bool) (change schemas.Change, err error) {
 	change.Kind, change.Relation = kind, r
 	tag := c.byte()
 	if kind != schemas.Insert && (tag == 'K' || tag == 'O') {
-		// A partition's old row comes as its root's, whatever it holds.
-		change.OldIsKey = tag == 'K' || r.Identity != schemas.IdentityFull
+		change.OldIsKey = !viaRoot && tag == 'K'
 		if change.Old, err = decodeTuple(c, a, r, change.OldIsKey); err != nil {
 			return change, err
 		}
@@ -145,7 +146,6 @@ func decodeRow(c *cursor, a *arena, kind schemas.Kind, r *schemas.Relation) (cha
 	if change.New, err = decodeTuple(c, a, r, false); err != nil {
 		return change, err
 	}
-	fillUnchanged(change.New, change.Old)
 	return change, c.done()
 }
 

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +20,17 @@ func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	catalog := &schemas.Catalog{Account: schemas.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
 	r := &Reader{cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
 	r.metrics = newMetrics(prometheus.NewRegistry(), r.State)
-	return newStream(r, nil, &catalogReader{types: schemas.NewTypes()}, c, confirmed)
+	source := &catalogReader{types: schemas.NewTypes()}
+	s := newStream(r, nil, source, &history{}, c, confirmed)
+	s.source = noTables{source}
+	return s
+}
+
+// noTables is a catalog that describes none.
+type noTables struct{ *catalogReader }
+
+func (noTables) describe(context.Context, uint32) (*schemas.TableDescription, error) {
+	return nil, nil
 }
 
 // decode feeds messages to a stream and returns what waits to be stored.

@@ -16,7 +16,7 @@ import (
 // lookAtShape compares the columns of one table with those that the catalog
 // names.
 func (e *examination) lookAtShape(ctx context.Context, t tableState) {
-	relation, err := readRelation(ctx, e.s, t.name)
+	relation, err := readRelation(ctx, e.s, e.cfg.Publication, t.name)
 	if err != nil || relation == nil { // gone since
 		if err != nil {
 			e.s.Unseen(e.r, err, checkColumns)

@@ -73,13 +73,17 @@ func (r *catalogReader) inspect(ctx context.Context, cfg Config) (slotState, err
 	if err := r.inspectPublication(ctx, cfg, &s); err != nil {
 		return s, err
 	}
+	var err error
+	s.walEnd, err = r.walEnd(ctx)
+	return s, err
+}
+
+func (r *catalogReader) walEnd(ctx context.Context) (schemas.LSN, error) {
 	var end string
 	if err := r.conn.QueryRow(ctx, walEndSQL).Scan(&end); err != nil {
-		return s, fmt.Errorf("read the WAL's end: %w", err)
+		return 0, fmt.Errorf("read the WAL's end: %w", err)
 	}
-	var err error
-	s.walEnd, err = schemas.ParseLSN(end)
-	return s, err
+	return schemas.ParseLSN(end)
 }
 
 func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotState) error {
@@ -128,10 +132,7 @@ func (r *catalogReader) inspectPublication(ctx context.Context, cfg Config, s *s
 // loggedTables tells the catalog's tables that are published from those that
 // are not; those that do not exist or never reach the WAL are neither.
 func (r *catalogReader) loggedTables(ctx context.Context, cfg Config) (published, unpublished []schemas.TableName, err error) {
-	var namespaces, names []string
-	for _, table := range cfg.Catalog.Tables() {
-		namespaces, names = append(namespaces, table.Namespace), append(names, table.Name)
-	}
+	namespaces, names := tableNames(cfg.Catalog)
 	rows, err := r.conn.Query(ctx, loggedTablesSQL, cfg.Publication, namespaces, names)
 	if err == nil {
 		var table schemas.TableName

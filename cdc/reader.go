@@ -25,6 +25,8 @@ type Reader struct {
 	idleEvery time.Duration
 	// watchEvery is how often the slot's and the publication's state is read.
 	watchEvery time.Duration
+	// tablesEvery is how often the catalog's tables are looked at.
+	tablesEvery time.Duration
 	// silence is how long the source may say nothing before the connection
 	// counts as dead. It is asked for a word at half of it.
 	silence time.Duration
@@ -52,7 +54,7 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	}
 	r := &Reader{
 		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"),
-		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery, silence: defaultSilence,
+		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery, tablesEvery: defaultTablesEvery, silence: defaultSilence,
 	}
 	r.metrics = newMetrics(reg, r.State)
 	return r, nil

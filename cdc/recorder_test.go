@@ -24,6 +24,7 @@ type recorder struct {
 	begun      *schemas.Source // of a first snapshot that is not finished
 	accounts   map[string]schemas.Account
 	owners     map[schemas.OwnerEdge]bool
+	described  map[uint32][]*schemas.TableDescription // by place
 	seenEnd    schemas.LSN
 	seenAt     time.Time
 	faults     []string      // promises that a caller broke
@@ -37,7 +38,7 @@ type recorder struct {
 }
 
 func newRecorder() *recorder {
-	return &recorder{changed: make(chan struct{})}
+	return &recorder{changed: make(chan struct{}), described: map[uint32][]*schemas.TableDescription{}}
 }
 
 func (r *recorder) Ping(context.Context) error { return nil }
@@ -124,10 +125,45 @@ func (r *recorder) SnapshotBegun(_ context.Context, slot string) (bool, error) {
 	return r.begun != nil && r.begun.Slot == slot, nil
 }
 
+func (r *recorder) Descriptions(context.Context) (list []*schemas.TableDescription, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, versions := range r.described {
+		list = append(list, versions...)
+	}
+	return list, nil
+}
+
+func (r *recorder) Describe(_ context.Context, list []*schemas.TableDescription) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range list {
+		r.described[d.OID] = append(slices.DeleteFunc(r.described[d.OID], func(old *schemas.TableDescription) bool { return old.From == d.From }), d)
+	}
+	r.tell()
+	return nil
+}
+
+func (r *recorder) Undescribe(_ context.Context, oid uint32, before schemas.LSN) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.described[oid] = slices.DeleteFunc(r.described[oid], func(d *schemas.TableDescription) bool { return d.From < before })
+	r.tell()
+	return nil
+}
+
 // recorderSink is what a snapshot's transaction has written so far.
 type recorderSink struct {
 	accounts map[string]schemas.Account
 	owners   map[schemas.OwnerEdge]bool
+	tables   map[uint32][]*schemas.TableDescription
+}
+
+func (s *recorderSink) Describe(_ context.Context, list []*schemas.TableDescription) error {
+	for _, d := range list {
+		s.tables[d.OID] = append(s.tables[d.OID], d)
+	}
+	return nil
 }
 
 func (s *recorderSink) Account(_ context.Context, a schemas.Account) error {
@@ -141,7 +177,7 @@ func (s *recorderSink) Owner(_ context.Context, e schemas.OwnerEdge) error {
 }
 
 func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(SnapshotSink) error) error {
-	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}}
+	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}, tables: map[uint32][]*schemas.TableDescription{}}
 	if r.filling != nil {
 		if err := r.filling(); err != nil {
 			return err
@@ -156,7 +192,7 @@ func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(
 		return errors.New("a snapshot that was not begun")
 	}
 	r.checkpoint = schemas.Checkpoint{Source: *r.begun, Position: schemas.Position{Commit: point}, Flush: point}
-	r.begun, r.accounts, r.owners = nil, sink.accounts, sink.owners
+	r.begun, r.accounts, r.owners, r.described = nil, sink.accounts, sink.owners, sink.tables
 	r.tell()
 	return nil
 }

@@ -36,11 +36,16 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
-	s := newStream(r, conn, source, checkpoint, slot.confirmed)
+	history, err := openHistory(ctx, r.store)
+	if err != nil {
+		return false, err
+	}
+	s := newStream(r, conn, source, history, checkpoint, slot.confirmed)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
 	group.Go(func() error { return r.watch(ctx, slot) })
+	group.Go(func() error { r.observeTables(ctx, history); return nil })
 	err = group.Wait()
 	return s.progress, err
 }

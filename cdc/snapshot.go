@@ -28,6 +28,7 @@ type SnapshotStore interface {
 type SnapshotSink interface {
 	Account(ctx context.Context, account schemas.Account) error
 	Owner(ctx context.Context, edge schemas.OwnerEdge) error
+	Describe(ctx context.Context, list []*schemas.TableDescription) error
 }
 
 // Snapshot makes the slot and stores, with its consistent point as the first
@@ -90,7 +91,7 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	began := time.Now()
 	load := snapshotLoad{cfg: cfg, log: log, progress: began}
 	err = store.LoadSnapshot(ctx, point, func(sink SnapshotSink) error {
-		load.sink = sink
+		load.sink, load.point = sink, point
 		return load.read(ctx, name)
 	})
 	if err != nil {

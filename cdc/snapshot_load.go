@@ -17,6 +17,7 @@ type snapshotLoad struct {
 	cfg      Config
 	log      *zap.Logger
 	sink     SnapshotSink
+	point    schemas.LSN
 	progress time.Time // when it was last told
 	accounts int
 	owners   int
@@ -33,6 +34,9 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snapshot)); err != nil {
 			return fmt.Errorf("use the slot's snapshot: %w", err)
 		}
+		if err := l.describeTables(ctx, tx); err != nil {
+			return err
+		}
 		if err := l.readAccounts(ctx, tx); err != nil {
 			return err
 		}
@@ -40,9 +44,21 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 	})
 }
 
+// describeTables keeps what the stream will not say of its time.
+func (l *snapshotLoad) describeTables(ctx context.Context, tx pgx.Tx) error {
+	list, err := describeAll(ctx, tx, l.cfg)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		d.From = l.point
+	}
+	return l.sink.Describe(ctx, list)
+}
+
 func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 	a := l.cfg.Catalog.Account
-	relation, err := readRelation(ctx, tx, a.Table)
+	relation, err := readRelation(ctx, tx, l.cfg.Publication, a.Table)
 	if err != nil {
 		return err
 	}
@@ -84,7 +100,7 @@ func accountColumns(values [][]byte) []string {
 func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 	l.plans = map[string]*schemas.Plan{}
 	for _, schema := range l.cfg.Catalog.Schemas {
-		relation, err := readRelation(ctx, tx, schema.Table)
+		relation, err := readRelation(ctx, tx, l.cfg.Publication, schema.Table)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,8 @@ import (
 
 // Store keeps what is read. Only what it has committed is acknowledged.
 type Store interface {
+	History
+
 	// Ping asks whether the store answers, within a time of its own: who
 	// cannot store leaves the slot to others.
 	Ping(ctx context.Context) error

@@ -10,41 +10,54 @@ import (
 	"walhook/schemas"
 )
 
+// catalogNow is the source's catalog as it is now; [catalogReader] outside of
+// tests.
+type catalogNow interface {
+	describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error)
+	describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid []schemas.TypeRow, err error)
+}
+
 // stream is what one connection receives. The receiver's fields belong to the
 // goroutine of receive; the appender shares only pending and flushed.
 type stream struct {
 	r       *Reader
 	conn    *pgconn.PgConn
-	source  *catalogReader
+	source  catalogNow
 	pending *pending
 	flushed atomic.Uint64 // stored; what the server may be told
 
 	progress bool // changes were stored; the appender's until it ends
 
-	resume     schemas.Checkpoint
-	expect     bool // the transaction that resume lies in is still to come
-	relations  map[uint32]*schemas.Relation
-	fluid      map[uint32]*fluidTypes // of relations that have composite columns
-	arena      arena
-	inTx       bool
-	skip       bool  // the whole transaction is stored
-	skipUpto   int64 // ordinals of the transaction that are stored
-	tx         begin
-	ordinal    int64
-	chunk      []schemas.Change
-	chunkStart int // arena.size when the chunk began
-	position   schemas.Position
-	xid        uint32
-	flush      schemas.LSN
-	idleStored time.Time
-	lastStatus time.Time
-	nextStatus time.Time
+	resume        schemas.Checkpoint
+	expect        bool // the transaction that resume lies in is still to come
+	history       *history
+	relations     map[uint32]*schemas.Relation
+	dropsDefaults bool                                          // of the server
+	described     uint32                                        // the relation described last, until a change
+	partitions    map[uint32]*partitions                        // of tables that are published under their own names
+	missing       map[uint32]map[string]schemas.DescribedColumn // of relations whose old rows may lack defaults
+	fluid         map[uint32]*fluidTypes                        // of relations that have composite columns
+	arena         arena
+	inTx          bool
+	skip          bool  // the whole transaction is stored
+	skipUpto      int64 // ordinals of the transaction that are stored
+	tx            begin
+	ordinal       int64
+	chunk         []schemas.Change
+	chunkStart    int // arena.size when the chunk began
+	position      schemas.Position
+	xid           uint32
+	flush         schemas.LSN
+	idleStored    time.Time
+	lastStatus    time.Time
+	nextStatus    time.Time
 }
 
-func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, c schemas.Checkpoint, confirmed schemas.LSN) *stream {
+func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, history *history, c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	s := &stream{
-		r: r, conn: conn, source: source, pending: newPending(),
+		r: r, conn: conn, source: source, dropsDefaults: source.dropsDefaults, pending: newPending(),
 		resume: c, position: c.Position, xid: c.Xid, flush: c.Flush,
+		history: history, partitions: map[uint32]*partitions{}, missing: map[uint32]map[string]schemas.DescribedColumn{},
 		relations: map[uint32]*schemas.Relation{}, fluid: map[uint32]*fluidTypes{},
 		// The server sends what was committed at confirmed or later.
 		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,

@@ -123,9 +123,14 @@ func (s *stream) row(ctx context.Context, c *cursor, kind schemas.Kind) error {
 			return err
 		}
 	}
-	change, err := decodeRow(c, &s.arena, kind, relation)
+	s.described = 0
+	change, err := decodeRow(c, &s.arena, kind, relation, s.partitions[oid] != nil)
 	if err != nil {
 		return fmt.Errorf("%s of table %s: %w", kind, relation.Table(), err)
+	}
+	if change.Old != nil {
+		s.judgeOld(&change)
+		fillUnchanged(change.New, change.Old)
 	}
 	return s.keep(ctx, change)
 }
@@ -138,6 +143,7 @@ func (s *stream) truncate(ctx context.Context, c *cursor) error {
 	if !s.next() {
 		return nil
 	}
+	s.described = 0
 	changes := make([]schemas.Change, len(oids))
 	for i, oid := range oids {
 		relation := s.relations[oid]

@@ -14,34 +14,99 @@ type fluidTypes struct {
 	commit schemas.LSN // of the transaction in which they were read
 }
 
+// relation completes a relation of the stream with what the stream does not
+// say: primary key, types, and the table that it is a partition of. It is taken
+// from the description that was in force at the time, be it today's catalog's
+// or one that was kept.
 func (s *stream) relation(ctx context.Context, c *cursor) error {
 	relation, err := decodeRelation(c)
 	if err != nil {
 		return fmt.Errorf("relation: %w", err)
 	}
-	before := s.relations[relation.OID]
-	if !s.r.cfg.Catalog.Names(relation.Table()) {
-		if err := s.source.nameRoot(ctx, relation, before); err != nil {
-			return err
-		}
-	}
-	rows, err := s.source.describe(ctx, relation, before)
+	today, err := s.source.describe(ctx, relation.OID)
 	if err != nil {
 		return err
 	}
+	described := s.history.choose(relation, s.tx, today)
+	s.leaf(relation, described)
+	if described != nil {
+		s.nameRoot(relation, described)
+	}
+	s.findKey(relation, described)
+	rows, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID))
+	if err != nil {
+		return err
+	}
+	s.findUnknown(relation, described)
 	s.relations[relation.OID] = relation
 	delete(s.fluid, relation.OID)
 	if rows != nil {
 		s.fluid[relation.OID] = &fluidTypes{rows: rows, commit: s.tx.commit}
 	}
+	if described != nil && described == today && inForce(today, s.tx) && s.r.cfg.Catalog.Names(relation.Table()) {
+		return s.history.remember(ctx, s.tx.commit, today)
+	}
 	return nil
 }
+
+// nameRoot gives a partition that is published under its own name the name that
+// the catalog knows.
+func (s *stream) nameRoot(relation *schemas.Relation, described *schemas.TableDescription) {
+	if s.r.cfg.Catalog.Names(relation.Table()) {
+		return
+	}
+	if root, partition := s.r.cfg.Catalog.Root(described); partition {
+		relation.Namespace, relation.Name, relation.Partition = root.Namespace, root.Name, true
+	}
+}
+
+// findKey finds a relation's primary key. Under DEFAULT the key flags are the
+// primary key as it was at the time. Under FULL and INDEX they are not.
+func (s *stream) findKey(relation *schemas.Relation, described *schemas.TableDescription) {
+	if described != nil {
+		relation.PrimaryKey, relation.KeyCut = described.PrimaryKeyOf(relation)
+		relation.IdentityCut = relation.Identity == schemas.IdentityIndex && described.IdentityCutOf(relation)
+	}
+	if relation.Identity != schemas.IdentityDefault || relation.KeyCut {
+		return
+	}
+	relation.PrimaryKey = nil
+	for i, column := range relation.Columns {
+		if column.Key {
+			relation.PrimaryKey = append(relation.PrimaryKey, i)
+		}
+	}
+}
+
+// findUnknown notes what of a relation's time nobody knows, so that its rows
+// cannot be read: whose table it was, its key, or a type of a field.
+func (s *stream) findUnknown(relation *schemas.Relation, described *schemas.TableDescription) {
+	catalog := s.r.cfg.Catalog
+	schema := catalog.SchemaOf(relation.Table())
+	switch {
+	case described == nil && !catalog.Names(relation.Table()):
+		relation.Unknown = "which table it was a part of"
+	case described == nil && relation.Identity != schemas.IdentityDefault && schema != nil && len(schema.Key) == 0:
+		relation.Unknown = "its primary key"
+	case schema != nil:
+		for _, field := range schema.Fields {
+			at := relation.Column(field.Column)
+			if at >= 0 && relation.Columns[at].Type >= firstUserOID && relation.Types.Name(relation.Columns[at].Type) == "" {
+				relation.Unknown = "the type of column " + field.Column
+			}
+		}
+	}
+}
+
+// firstUserOID is the first that a database's own objects have
+// (FirstNormalObjectId).
+const firstUserOID = 16384
 
 // refresh reads a relation's types again, once a transaction. Changes that are
 // on their way keep the shape that they came with.
 func (s *stream) refresh(ctx context.Context, relation *schemas.Relation, fluid *fluidTypes) (*schemas.Relation, error) {
 	now := *relation
-	rows, err := s.source.describeTypes(ctx, &now)
+	rows, err := s.source.describeTypes(ctx, &now, s.history.types(relation.OID))
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ const (
 	skipOwnerColumn  = "owner_column_missing"
 	skipAccountRow   = "account_column_missing"
 	skipNoKey        = "no_key"
+	skipTableUnknown = "table_unknown"
 	skipTruncate     = "truncate"
 	skipMessage      = "malformed_message"
 	skipOutsideTx    = "non_transactional_message"
@@ -50,7 +51,7 @@ const (
 )
 
 func skipReasons() []string {
-	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipNoKey, skipTruncate,
+	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipNoKey, skipTableUnknown, skipTruncate,
 		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook}
 }
 

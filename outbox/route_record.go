@@ -45,7 +45,7 @@ func (r *router) inserted(i int, c *schemas.Change, plan *schemas.Plan, part int
 		r.lose(plan, key, false)
 		return
 	}
-	r.remember(plan, key, owner)
+	r.remember(plan, key, owner, false)
 	r.emit(c, plan, part, schemas.Insert, owner, key, c.New)
 }
 
@@ -94,7 +94,14 @@ func (r *router) updated(i int, c *schemas.Change, plan *schemas.Plan) {
 	if newKey {
 		r.forget(plan, oldKey, was.account)
 	}
-	r.remember(plan, key, owner)
+	if newKey || !was.told || was.account != owner || r.p.catalog.IsParent(plan.Schema) {
+		r.remember(plan, key, owner, true)
+	}
+	if !was.known && owner == "" {
+		// Nobody's now; whose it was, neither its old row nor the outbox says.
+		r.refuse(c, plan.Schema.Name, c.Kind.String(), key, skipOwnerUnknown)
+		return
+	}
 	if was.stale && was.account != owner {
 		old = plan.KeyOnly(old) // the rest was never theirs
 	}
@@ -149,7 +156,7 @@ func (r *router) deleted(i int, c *schemas.Change, plan *schemas.Plan) {
 // false for a row that does not carry its whole key.
 func (r *router) recordKey(plan *schemas.Plan, row schemas.Tuple) (key string, named bool) {
 	key, named = plan.Key(row)
-	return key, named || plan.Keyless()
+	return key, named || plan.Keyless() && plan.Relation.Unknown == ""
 }
 
 // ownerNow says whose a row is by what it says itself: the owner column, or
@@ -203,6 +210,7 @@ func (r *router) parentUnknown(plan *schemas.Plan, row schemas.Tuple) bool {
 type lastOwner struct {
 	account string
 	known   bool
+	told    bool // by the old row itself
 	// stale says that the record was changed since by nobody knows whom: of the
 	// old row the account may be told the key alone.
 	stale bool
@@ -218,7 +226,7 @@ func (r *router) ownerBefore(c *schemas.Change, plan *schemas.Plan, key string) 
 	}
 	if plan.Schema.Owner.Schema == "" && c.Old != nil {
 		if account, told := r.ownerKey(c, plan, c.Old); told {
-			return lastOwner{account: account, known: true}
+			return lastOwner{account: account, known: true, told: true}
 		}
 	}
 	return lastOwner{account: o.account, known: known}
@@ -264,18 +272,19 @@ func (r *router) ownerAhead(i int, parent recordKey) (account string, known bool
 	return account, unknown == ""
 }
 
-// remember keeps whose a record is, where later changes will ask.
-func (r *router) remember(plan *schemas.Plan, key, account string) {
-	r.setOwner(plan, key, ownership{account: account})
+// remember keeps whose a record is, where later changes will ask. seen says that
+// it may be remembered already, though nobody looked.
+func (r *router) remember(plan *schemas.Plan, key, account string, seen bool) {
+	r.setOwner(plan, key, ownership{account: account}, seen)
 }
 
 // forget marks a record as deleted. Whose it was stays known until retention
 // ends: a cascade deletes parents before their children.
 func (r *router) forget(plan *schemas.Plan, key, account string) {
-	r.setOwner(plan, key, ownership{account: account, deleted: true})
+	r.setOwner(plan, key, ownership{account: account, deleted: true}, true)
 }
 
-func (r *router) setOwner(plan *schemas.Plan, key string, o ownership) {
+func (r *router) setOwner(plan *schemas.Plan, key string, o ownership, seen bool) {
 	if key == "" || !r.tracked(plan) {
 		return
 	}
@@ -287,7 +296,7 @@ func (r *router) setOwner(plan *schemas.Plan, key string, o ownership) {
 	delete(r.p.forgotten, plan.Schema.Name)
 	if !known || stored != o {
 		r.p.owners.set(k, o)
-		r.owners.set(k, o, known)
+		r.owners.set(k, o, known || seen)
 	}
 }
 

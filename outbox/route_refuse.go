@@ -8,6 +8,9 @@ import (
 
 // refuse lists a change that reaches nobody although somebody may expect it.
 func (r *router) refuse(c *schemas.Change, schema, typ, key, reason string) {
+	if reason == skipNoKey && c.Relation != nil && c.Relation.Unknown != "" {
+		reason = skipTableUnknown // which may have had one
+	}
 	r.tally.skipped[reason]++
 	r.unrouted = append(r.unrouted, unroutedRow{c.Position, schema, typ, key, reason})
 }

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -124,6 +125,10 @@ func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
 	plan = p.catalog.Bind(relation)
 	p.plans[relation] = plan
 	table := relation.Table().String()
+	if relation.Unknown != "" {
+		p.warnOnce(fmt.Sprint("unknown ", relation.OID), "nobody described the table while it was there, its changes are listed as unrouted",
+			zap.String("table", table), zap.String("unknown", relation.Unknown))
+	}
 	if plan == nil {
 		p.warnOnce(table, "published table is not in the catalog, nobody is told of its changes", zap.String("table", table))
 		return nil
@@ -178,8 +183,8 @@ func (r *router) fetchOwners(ctx context.Context) error {
 			if parent := plan.Schema.Owner.Schema; parent != "" && told && owner != "" {
 				want(recordKey{parent, owner})
 			}
-			if told && r.changes[i].Kind == schemas.Insert {
-				continue // whose a record was before it was made is not asked
+			if told && r.changes[i].Kind == schemas.Insert || r.toldByOldRow(&r.changes[i], plan) {
+				continue // whose a record was is not asked
 			}
 			if key, ok := plan.Key(row); ok && r.tracked(plan) {
 				want(recordKey{plan.Schema.Name, key})
@@ -187,6 +192,21 @@ func (r *router) fetchOwners(ctx context.Context) error {
 		}
 	}
 	return r.p.owners.fetch(ctx, r.p.store, wanted)
+}
+
+// toldByOldRow says whether the old row of a record says whose it was, so that
+// what is remembered of it need not be read.
+func (r *router) toldByOldRow(c *schemas.Change, plan *schemas.Plan) bool {
+	if plan.Schema.Owner.Schema != "" || r.p.catalog.IsParent(plan.Schema) || r.p.unknown[plan.Schema.Name] || c.Old == nil {
+		return false
+	}
+	if c.New != nil {
+		if _, told := plan.OwnerKey(c.New); !told {
+			return false
+		}
+	}
+	_, told := plan.OwnerKey(c.Old)
+	return told
 }
 
 // route goes through the changes in stream order.
@@ -198,6 +218,8 @@ func (r *router) route() {
 		switch {
 		case c.Kind == schemas.Message:
 			r.message(c)
+		case plan == nil && c.Relation.Unknown != "" && c.Kind != schemas.Truncate:
+			r.refuse(c, c.Relation.Name, c.Kind.String(), "", skipTableUnknown)
 		case plan == nil:
 			r.tally.skipped[skipNoTable]++
 		case c.Kind == schemas.Truncate:
@@ -220,6 +242,10 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		return
 	}
 	r.parts = max(r.parts, part+1)
+	if plan.Relation.Unknown != "" {
+		r.refuse(c, plan.Schema.Name, kind.String(), key, skipTableUnknown)
+		return
+	}
 	if account == "" {
 		if r.refused != c {
 			r.tally.skipped[skipNoOwner]++

@@ -106,6 +106,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		for _, sql := range []string{
 			"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
 			snapshotTableSQL, "TRUNCATE walhook.owner", "TRUNCATE walhook.account", "TRUNCATE walhook.account_column",
+			"TRUNCATE walhook.table_description",
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err

@@ -238,20 +238,17 @@ func (p *Plan) OwnerKey(row Tuple) (string, bool) {
 	return validText(string(row[p.owner].Text)), true
 }
 
-// OldRowHasOwner says whether the replica identity keeps the owner column, so
-// that an old row tells whose it was.
-func (p *Plan) OldRowHasOwner() bool {
-	if p.owner < 0 {
-		return false
-	}
-	return p.Relation.Identity == IdentityFull || p.Relation.Columns[p.owner].Key
+// keyHasOwner says whether a record's key says whose it is.
+func (p *Plan) keyHasOwner() bool {
+	return p.owner >= 0 && slices.Contains(p.key, p.owner)
 }
 
 // Tracked says whether the owners of a plan's records have to be remembered:
-// of those that other records point to, of those owned through others, and of
-// those whose old rows do not tell whose they were.
+// those of all but records whose key says whose they are. What the replica
+// identity keeps does not count: a table, or its next partition, may keep less
+// tomorrow.
 func (c *Catalog) Tracked(p *Plan) bool {
-	return p.Schema.Owner.Schema != "" || c.IsParent(p.Schema) || !p.OldRowHasOwner()
+	return p.Schema.Owner.Schema != "" || c.IsParent(p.Schema) || !p.keyHasOwner()
 }
 
 func (t Tuple) text(i int) (string, bool) {

@@ -33,6 +33,9 @@ type Relation struct {
 	// carry (generated ones, or those that a column list leaves out), and
 	// IdentityCut the same of the columns of the replica identity's index.
 	KeyCut, IdentityCut bool
+	// Unknown says what of the table's time neither the stream nor the catalog
+	// nor the outbox knows, so that its rows cannot be read; "" for nothing.
+	Unknown string
 	// Types knows the columns' types as they were at that moment.
 	Types *Types
 	// Partition says that the changes are those of a partition, published

@@ -120,6 +120,17 @@ func (s *countingStore) Account(context.Context, schemas.Account) error { return
 // Owner implements [cdc.SnapshotSink].
 func (s *countingStore) Owner(context.Context, schemas.OwnerEdge) error { return nil }
 
+// Describe implements [cdc.SnapshotSink] and [cdc.History]: no table changes here.
+func (s *countingStore) Describe(context.Context, []*schemas.TableDescription) error { return nil }
+
+// Descriptions implements [cdc.History].
+func (s *countingStore) Descriptions(context.Context) ([]*schemas.TableDescription, error) {
+	return nil, nil
+}
+
+// Undescribe implements [cdc.History].
+func (s *countingStore) Undescribe(context.Context, uint32, schemas.LSN) error { return nil }
+
 // decodeSlot makes a slot at the present end of the log and returns where it
 // stands.
 func decodeSlot(ctx context.Context, source, slot string) (schemas.Checkpoint, error) {

@@ -1,0 +1,196 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/schemas"
+)
+
+const (
+	// A table by its OID. xmin names the transactions that made the rows of the
+	// catalog which say what the stream does not: its place among partitions,
+	// and its primary key.
+	describeSQL = `
+		WITH RECURSIVE above (oid, ancestor, depth, since) AS (
+			SELECT i.inhrelid, i.inhparent, 1, i.xmin::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+			WHERE c.relispartition AND i.inhrelid = ANY ($1::oid[])
+			UNION ALL
+			SELECT a.oid, i.inhparent, a.depth + 1, i.xmin::text
+			FROM above a JOIN pg_class c ON c.oid = a.ancestor AND c.relispartition JOIN pg_inherits i ON i.inhrelid = a.ancestor
+		)
+		SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident::text,
+			ARRAY(SELECT a.ancestor FROM above a WHERE a.oid = c.oid ORDER BY a.depth),
+			ARRAY(SELECT an.nspname::text FROM above a JOIN pg_class ac ON ac.oid = a.ancestor
+				JOIN pg_namespace an ON an.oid = ac.relnamespace WHERE a.oid = c.oid ORDER BY a.depth),
+			ARRAY(SELECT ac.relname::text FROM above a JOIN pg_class ac ON ac.oid = a.ancestor WHERE a.oid = c.oid ORDER BY a.depth),
+			ARRAY(SELECT since::bigint FROM (
+					SELECT a.since FROM above a WHERE a.oid = c.oid
+					UNION SELECT ac.xmin::text FROM above a JOIN pg_class ac ON ac.oid = a.ancestor WHERE a.oid = c.oid
+					UNION SELECT c.xmin::text
+					UNION SELECT i.xmin::text FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
+				) AS made ORDER BY 1)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid = ANY ($1::oid[]) ORDER BY c.oid`
+
+	describeColumnsSQL = `
+		SELECT c.oid, a.attname::text, a.atttypid,
+			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false),
+			coalesce(a.attnum = ANY ((identity.indkey::int2[])[0 : identity.indnkeyatts - 1]), false),
+			CASE WHEN a.attgenerated = '' THEN false ELSE NOT EXISTS (
+				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname
+					AND to_jsonb(t) -> 'attnames' ? a.attname::text) END,
+			a.attnotnull,
+			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		LEFT JOIN pg_index pkey ON pkey.indrelid = c.oid AND pkey.indisprimary
+		LEFT JOIN pg_index identity ON identity.indrelid = c.oid
+			AND CASE c.relreplident WHEN 'i' THEN identity.indisreplident WHEN 'd' THEN identity.indisprimary ELSE false END
+		WHERE c.oid = ANY ($1::oid[]) ORDER BY c.oid, a.attnum`
+)
+
+// querier is a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// describe reads tables by their OIDs as they are now, or under the
+// transaction's snapshot, with the types of their columns. Those that there are
+// not are left out.
+func describe(ctx context.Context, q querier, publication string, oids ...uint32) ([]*schemas.TableDescription, error) {
+	var list []*schemas.TableDescription
+	byOID := map[uint32]*schemas.TableDescription{}
+	rows, err := q.Query(ctx, describeSQL, oids)
+	if err == nil {
+		var one schemas.TableDescription
+		var identity string
+		var above []uint32
+		var namespaces, names []string
+		var since []int64
+		_, err = pgx.ForEachRow(rows, []any{&one.OID, &one.Namespace, &one.Name, &identity, &above, &namespaces, &names, &since}, func() error {
+			d := one
+			d.Identity = schemas.ReplicaIdentity(identity[0])
+			for i := range above {
+				d.Ancestors = append(d.Ancestors, schemas.Ancestor{OID: above[i], TableName: schemas.TableName{Namespace: namespaces[i], Name: names[i]}})
+			}
+			for _, xid := range since {
+				d.Since = append(d.Since, uint32(xid))
+			}
+			list, byOID[d.OID] = append(list, &d), &d
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("describe tables: %w", err)
+	}
+	rows, err = q.Query(ctx, describeColumnsSQL, oids, publication)
+	if err == nil {
+		var oid uint32
+		var c schemas.DescribedColumn
+		var missing *string
+		_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Primary, &c.Identity, &c.Unsent, &c.NotNull, &missing}, func() error {
+			if d := byOID[oid]; d != nil {
+				column := c
+				if missing != nil {
+					column.Missing = new(*missing)
+				}
+				d.Columns = append(d.Columns, column)
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("describe columns: %w", err)
+	}
+	return list, describeTypes(ctx, q, list)
+}
+
+// describeTypes adds the types that the tables' columns are made of.
+func describeTypes(ctx context.Context, q querier, list []*schemas.TableDescription) error {
+	builtin := schemas.NewTypes()
+	wanted := map[uint32]bool{}
+	var oids []uint32
+	for _, d := range list {
+		for _, column := range d.Columns {
+			if !wanted[column.Type] && !builtin.Known(column.Type) {
+				wanted[column.Type] = true
+				oids = append(oids, column.Type)
+			}
+		}
+	}
+	rows, err := readTypes(ctx, q, oids)
+	if err != nil {
+		return fmt.Errorf("describe types: %w", err)
+	}
+	byOID := map[uint32]schemas.TypeRow{}
+	for _, row := range rows {
+		byOID[row.OID] = row
+	}
+	for _, d := range list {
+		seen := map[uint32]bool{}
+		var add func(oid uint32)
+		add = func(oid uint32) {
+			row, learnt := byOID[oid]
+			if !learnt || seen[oid] {
+				return
+			}
+			seen[oid] = true
+			d.Types = append(d.Types, row)
+			for _, part := range append([]uint32{row.Elem, row.Base}, row.AttributeTypes...) {
+				add(part)
+			}
+		}
+		for _, column := range d.Columns {
+			add(column.Type)
+		}
+	}
+	return nil
+}
+
+// readTypes reads types, and what they are made of, that are not built in.
+func readTypes(ctx context.Context, q querier, oids []uint32) ([]schemas.TypeRow, error) {
+	if len(oids) == 0 {
+		return nil, nil
+	}
+	rows, err := q.Query(ctx, schemas.TypesQuery, oids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TypeRow])
+}
+
+// treeSQL lists the catalog's tables that there are, and their partitions.
+const treeSQL = `
+	WITH RECURSIVE tree (oid) AS (
+		SELECT c.oid FROM unnest($1::text[], $2::text[]) AS named (namespace, name)
+		JOIN pg_namespace n ON n.nspname = named.namespace
+		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = named.name AND c.relkind IN ('r', 'p')
+		UNION
+		SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+	)
+	SELECT oid FROM tree`
+
+// describeAll describes the catalog's tables and their partitions.
+func describeAll(ctx context.Context, q querier, cfg Config) ([]*schemas.TableDescription, error) {
+	namespaces, names := tableNames(cfg.Catalog)
+	rows, err := q.Query(ctx, treeSQL, namespaces, names)
+	var oids []uint32
+	if err == nil {
+		oids, err = pgx.CollectRows(rows, pgx.RowTo[uint32])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the catalog's tables: %w", err)
+	}
+	return describe(ctx, q, cfg.Publication, oids...)
+}
+
+func tableNames(catalog *schemas.Catalog) (namespaces, names []string) {
+	for _, table := range catalog.Tables() {
+		namespaces, names = append(namespaces, table.Namespace), append(names, table.Name)
+	}
+	return namespaces, names
+}

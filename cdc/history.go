@@ -1,0 +1,171 @@
+package cdc
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"walhook/schemas"
+)
+
+// History keeps how tables were described at their time, for a backlog that is
+// read when the source's catalog has moved on.
+type History interface {
+	// Descriptions returns all that is kept, in order of table and place.
+	Descriptions(ctx context.Context) ([]*schemas.TableDescription, error)
+	// Describe keeps descriptions; one of the same table and place is replaced.
+	Describe(ctx context.Context, list []*schemas.TableDescription) error
+	// Undescribe drops what is kept of a table from places before a place.
+	Undescribe(ctx context.Context, oid uint32, before schemas.LSN) error
+}
+
+// history is what a session knows of the tables' past. The receiver and the
+// observer share it.
+type history struct {
+	store History
+	mu    sync.Mutex
+	byOID map[uint32][]*schemas.TableDescription // by place, rising
+}
+
+func openHistory(ctx context.Context, store History) (*history, error) {
+	list, err := store.Descriptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := &history{store: store, byOID: map[uint32][]*schemas.TableDescription{}}
+	for _, d := range list {
+		h.byOID[d.OID] = append(h.byOID[d.OID], d)
+	}
+	return h, nil
+}
+
+// known says whether a table was ever described.
+func (h *history) known(oid uint32) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.byOID[oid]) > 0
+}
+
+// oids are the tables that were ever described.
+func (h *history) oids() []uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.byOID))
+}
+
+// choose finds the description that was in force when a transaction described
+// a relation: of those whose columns are the relation's, the newest that is no
+// newer than the transaction. today is the catalog's, nil for none. The result
+// is nil when nobody ever saw the table.
+func (h *history) choose(r *schemas.Relation, tx begin, today *schemas.TableDescription) *schemas.TableDescription {
+	h.mu.Lock()
+	versions := slices.Clone(h.byOID[r.OID])
+	h.mu.Unlock()
+	if today != nil {
+		versions = append(versions, today)
+	}
+	fitting := slices.DeleteFunc(slices.Clone(versions), func(d *schemas.TableDescription) bool { return !d.Fits(r) })
+	if len(fitting) > 0 {
+		versions = fitting
+	}
+	if len(versions) == 0 {
+		return nil
+	}
+	for i, d := range slices.Backward(versions) {
+		// A key that was dropped leaves no trace of when.
+		lost := i > 0 && !seenBefore(d, tx) && !d.HasPrimaryKey() && versions[i-1].HasPrimaryKey()
+		if inForce(d, tx) && !lost {
+			return d
+		}
+	}
+	return versions[0]
+}
+
+// seenBefore says whether a description was made before a transaction
+// committed.
+func seenBefore(d *schemas.TableDescription, tx begin) bool {
+	return d.From != 0 && d.From <= tx.commit
+}
+
+// inForce says whether a description held for a transaction: what was seen
+// before it committed did, and what was made by an earlier transaction. Who
+// changes a table's key or place keeps everybody else out of it, so that the
+// order of their ids is that of their changes. Ids wrap around.
+func inForce(d *schemas.TableDescription, tx begin) bool {
+	return seenBefore(d, tx) || !slices.ContainsFunc(d.Since, func(xid uint32) bool { return int32(xid-tx.xid) > 0 })
+}
+
+// types collects what was ever known of the types of a table, newest last.
+func (h *history) types(oid uint32) (rows []schemas.TypeRow) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.byOID[oid] {
+		rows = append(rows, d.Types...)
+	}
+	return rows
+}
+
+// remember keeps descriptions that say something new, as seen at a place.
+func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas.TableDescription) error {
+	var fresh []*schemas.TableDescription
+	h.mu.Lock()
+	for _, d := range list {
+		versions := h.byOID[d.OID]
+		if n := len(versions); n > 0 && (versions[n-1].Same(d) || versions[n-1].From > at) {
+			continue
+		}
+		kept := *d
+		kept.From = at
+		fresh = append(fresh, &kept)
+	}
+	h.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := h.store.Describe(ctx, fresh); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range fresh {
+		versions := slices.DeleteFunc(h.byOID[d.OID], func(old *schemas.TableDescription) bool { return old.From == d.From })
+		versions = append(versions, d)
+		slices.SortFunc(versions, func(a, b *schemas.TableDescription) int { return cmp.Compare(a.From, b.From) })
+		h.byOID[d.OID] = versions
+	}
+	return nil
+}
+
+// prune drops what no change that is still to come can need: versions that were
+// followed by another before the stored position, and tables that were gone
+// before it. gone says where the log ended when a table was first found gone.
+func (h *history) prune(ctx context.Context, flushed schemas.LSN, gone map[uint32]schemas.LSN) error {
+	h.mu.Lock()
+	before := map[uint32]schemas.LSN{}
+	for oid, versions := range h.byOID {
+		if end, isGone := gone[oid]; isGone && end <= flushed {
+			before[oid] = ^schemas.LSN(0)
+			continue
+		}
+		for _, d := range versions[1:] {
+			if d.From <= flushed {
+				before[oid] = d.From
+			}
+		}
+	}
+	h.mu.Unlock()
+	for oid, end := range before {
+		if err := h.store.Undescribe(ctx, oid, end); err != nil {
+			return err
+		}
+		h.mu.Lock()
+		h.byOID[oid] = slices.DeleteFunc(h.byOID[oid], func(d *schemas.TableDescription) bool { return d.From < end })
+		if len(h.byOID[oid]) == 0 {
+			delete(h.byOID, oid)
+		}
+		h.mu.Unlock()
+	}
+	return nil
+}

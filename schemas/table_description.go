@@ -1,0 +1,137 @@
+package schemas
+
+import "slices"
+
+// TableDescription is what the source's catalog says of a table and the stream does
+// not: it is kept, because a backlog is read when the catalog has moved on.
+type TableDescription struct {
+	OID             uint32
+	From            LSN // where the log ended when the table was first seen to be so
+	Namespace, Name string
+	Identity        ReplicaIdentity
+	Ancestors       []Ancestor // what it is a partition of, nearest first
+	Columns         []DescribedColumn
+	Types           []TypeRow // of the columns, where they are not built in
+	// Since are the transactions that last wrote the rows of the catalog that
+	// say where the table belongs, and what its primary key is.
+	Since []uint32
+}
+
+// Ancestor is a partitioned table above a partition.
+type Ancestor struct {
+	OID uint32
+	TableName
+}
+
+// DescribedColumn is a column as the catalog has it.
+type DescribedColumn struct {
+	Name     string
+	Type     uint32
+	Primary  bool // part of the primary key
+	Identity bool // part of the replica identity's index
+	Unsent   bool // generated, and not published
+	NotNull  bool
+	// Missing is the value of rows older than the column, which do not hold it
+	// (pg_attribute.attmissingval); nil for none.
+	Missing *string
+}
+
+// Table is the table's qualified name.
+func (d *TableDescription) Table() TableName {
+	return TableName{Namespace: d.Namespace, Name: d.Name}
+}
+
+// Fits says whether the relation's columns are among those described, under
+// their types and in their order.
+func (d *TableDescription) Fits(r *Relation) bool {
+	at := 0
+	for _, column := range r.Columns {
+		for at < len(d.Columns) && (d.Columns[at].Name != column.Name || d.Columns[at].Type != column.Type) {
+			at++
+		}
+		if at == len(d.Columns) {
+			return false
+		}
+		at++
+	}
+	return d.Table() == r.Table()
+}
+
+// Same says whether two descriptions say the same, whoever made it so and when.
+func (d *TableDescription) Same(other *TableDescription) bool {
+	return d.OID == other.OID && d.Table() == other.Table() && d.Identity == other.Identity &&
+		slices.Equal(d.Ancestors, other.Ancestors) &&
+		slices.EqualFunc(d.Columns, other.Columns, sameColumn) && slices.EqualFunc(d.Types, other.Types, sameType)
+}
+
+func sameColumn(a, b DescribedColumn) bool {
+	missing := a.Missing == b.Missing || a.Missing != nil && b.Missing != nil && *a.Missing == *b.Missing
+	a.Missing, b.Missing = nil, nil
+	return missing && a == b
+}
+
+func sameType(a, b TypeRow) bool {
+	return a.OID == b.OID && a.Name == b.Name && a.Kind == b.Kind && a.Elem == b.Elem && a.Base == b.Base && a.Delim == b.Delim &&
+		slices.Equal(a.AttributeNames, b.AttributeNames) && slices.Equal(a.AttributeTypes, b.AttributeTypes)
+}
+
+// Root is the name under which the catalog knows the table's rows: its own, or
+// that of the nearest ancestor that the catalog names. partition says which.
+func (c *Catalog) Root(d *TableDescription) (name TableName, partition bool) {
+	if c.Names(d.Table()) {
+		return d.Table(), false
+	}
+	for _, ancestor := range d.Ancestors {
+		if c.Names(ancestor.TableName) {
+			return ancestor.TableName, true
+		}
+	}
+	if n := len(d.Ancestors); n > 0 {
+		return d.Ancestors[n-1].TableName, true
+	}
+	return d.Table(), false
+}
+
+// HasPrimaryKey says whether the table has a primary key.
+func (d *TableDescription) HasPrimaryKey() bool {
+	return slices.ContainsFunc(d.Columns, func(c DescribedColumn) bool { return c.Primary })
+}
+
+// PrimaryKeyOf finds the primary key described among a relation's columns: by
+// name, or by place where all that differs is names. cut says that the relation
+// lacks some of it; then there is none.
+func (d *TableDescription) PrimaryKeyOf(r *Relation) (key []int, cut bool) {
+	return d.find(r, func(c DescribedColumn) bool { return c.Primary })
+}
+
+// IdentityCutOf says whether a relation lacks columns of the replica
+// identity's index.
+func (d *TableDescription) IdentityCutOf(r *Relation) bool {
+	_, cut := d.find(r, func(c DescribedColumn) bool { return c.Identity })
+	return cut
+}
+
+func (d *TableDescription) find(r *Relation, wanted func(DescribedColumn) bool) (found []int, cut bool) {
+	var sent []DescribedColumn
+	for _, column := range d.Columns {
+		if !column.Unsent {
+			sent = append(sent, column)
+		}
+	}
+	places := slices.EqualFunc(sent, r.Columns, func(a DescribedColumn, b Column) bool { return a.Type == b.Type })
+	for _, column := range d.Columns {
+		if !wanted(column) {
+			continue
+		}
+		at := r.Column(column.Name)
+		if at < 0 && places {
+			at = slices.IndexFunc(sent, func(c DescribedColumn) bool { return c.Name == column.Name })
+		}
+		if at < 0 {
+			return nil, true
+		}
+		found = append(found, at)
+	}
+	slices.Sort(found)
+	return found, false
+}
