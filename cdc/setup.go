@@ -32,6 +32,14 @@ type Statement struct {
 	Needs string
 	// Optional: without it walhook works, only less is known of old rows.
 	Optional bool
+	// Undo is what teardown runs where nobody changed it since; "" for nothing
+	// of its own, as what is done to a publication goes with it.
+	Undo string
+
+	table    uint32 // OID of the table that gets another replica identity; 0 for none
+	identity schemas.ReplicaIdentity
+
+	publication string // that it makes
 }
 
 // PlanSetup compares the source with what walhook needs. A [*Fault] says what
@@ -102,6 +110,8 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 			sql += " WITH (publish_via_partition_root = true)"
 		}
 		p.add(sql, "CREATE on the database and ownership of the tables")
+		p.Statements[len(p.Statements)-1].Undo = "DROP PUBLICATION " + publication
+		p.Statements[len(p.Statements)-1].publication = cfg.Publication
 		return nil
 	}
 	if err != nil {

@@ -7,15 +7,18 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
+
+	"walhook/schemas"
 )
 
 // lockTimeoutSQL bounds how long a statement of ours may queue for a table:
 // everybody who comes after it waits behind.
 const lockTimeoutSQL = "SET lock_timeout = '3s'"
 
-// Apply runs the plan's statements. One that is refused for lack of a right
-// is a warning where walhook can do without it, otherwise a [*Fault].
-func (p *Plan) Apply(ctx context.Context, cfg Config, log *zap.Logger) error {
+// Apply runs the plan's statements and notes in kept what teardown is to undo.
+// One that is refused for lack of a right is a warning where walhook can do
+// without it, otherwise a [*Fault].
+func (p *Plan) Apply(ctx context.Context, cfg Config, kept SourceChanges, log *zap.Logger) error {
 	conn, err := cfg.connect(ctx)
 	if err != nil {
 		return err
@@ -28,7 +31,7 @@ func (p *Plan) Apply(ctx context.Context, cfg Config, log *zap.Logger) error {
 		log.Warn(warning)
 	}
 	for _, statement := range p.Statements {
-		_, err := conn.Exec(ctx, statement.SQL)
+		err := statement.run(ctx, conn, kept)
 		if err == nil {
 			log.Info("source prepared", zap.String("sql", statement.SQL))
 			continue
@@ -48,4 +51,15 @@ func (p *Plan) Apply(ctx context.Context, cfg Config, log *zap.Logger) error {
 			Err:  err}
 	}
 	return nil
+}
+
+func (s Statement) run(ctx context.Context, conn execer, kept SourceChanges) error {
+	switch {
+	case s.table != 0:
+		return setIdentity(ctx, conn, kept, s.table, s.identity)
+	case s.Undo != "":
+		return changeSource(ctx, conn, kept, s.SQL, schemas.SourceChange{Kind: schemas.PublicationChange, Name: s.publication, After: s.SQL})
+	}
+	_, err := conn.Exec(ctx, s.SQL)
+	return err
 }

@@ -21,6 +21,8 @@ type table struct {
 
 // logger is a table whose changes are logged with a replica identity of its own.
 type logger struct {
+	OID             uint32
+	Identity        string // as setIdentity notes it
 	Namespace, Name string
 	Full            bool
 	Updatable       bool // published, its updates and deletes go on to work
@@ -60,7 +62,7 @@ const (
 
 	// Partitions log their own changes, and what a table has is not theirs.
 	loggersSQL = `
-		SELECT n.nspname::text, c.relname::text, c.relreplident = 'f',
+		SELECT c.oid, ` + identityTextSQL + `, n.nspname::text, c.relname::text, c.relreplident = 'f',
 			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
 				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
 			` + refusesFullSQL + `,
@@ -130,14 +132,16 @@ func (l logger) identity() (statement Statement, ok bool) {
 	switch {
 	case l.Generated && (l.Full || !l.Updatable):
 		return Statement{
-			SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name),
+			SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name), Undo: identitySQL(name.String(), l.Identity),
+			table: l.OID, identity: schemas.IdentityDefault,
 			Needs: "ownership of the table (it has generated columns: once published, its own updates would fail)",
 		}, l.Keyed
 	case l.Generated, l.Full:
 		return Statement{}, true
 	}
 	statement = Statement{
-		SQL:   fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name),
+		SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name), Undo: identitySQL(name.String(), l.Identity),
+		table: l.OID, identity: schemas.IdentityFull,
 		Needs: "ownership of the table", Optional: l.Updatable,
 	}
 	if !l.Updatable {

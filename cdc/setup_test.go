@@ -12,6 +12,7 @@ import (
 
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
+	"walhook/schemas"
 )
 
 func planned(t *testing.T, cfg Config) *Plan {
@@ -103,7 +104,7 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 			if !slices.Equal(plan.Warnings, test.warnings) {
 				t.Errorf("warnings %q, want %q", plan.Warnings, test.warnings)
 			}
-			if err := plan.Apply(t.Context(), w.cfg, quiet); err != nil {
+			if err := plan.Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
 				t.Fatal(err)
 			}
 			wantSQL(t, planned(t, w.cfg)) // nothing is left to do
@@ -130,7 +131,7 @@ func TestPlanSetup_NeverBreaksTheCustomersUpdates(t *testing.T) {
 			t.Errorf("replica identity of %s is optional: %t, want %t", table, got, want)
 		}
 	}
-	if err := plan.Apply(t.Context(), w.cfg, quiet); err != nil {
+	if err := plan.Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
 		t.Fatal(err)
 	}
 	w.exec(t, "UPDATE users SET web_hook_url = 'http://example.com'", "DELETE FROM notes")
@@ -217,7 +218,7 @@ func TestApply_DoesWithoutARightThatItCanDoWithout(t *testing.T) {
 	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
 	w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
 	core, logs := observer.New(zap.WarnLevel)
-	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, zap.New(core)); err != nil {
+	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, noChanges{}, zap.New(core)); err != nil {
 		t.Fatal(err)
 	}
 	if n := logs.Len(); n != 3 {
@@ -229,7 +230,7 @@ func TestApply_SaysWhichRightIsMissing(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), "")
 	w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
-	err := planned(t, w.cfg).Apply(t.Context(), w.cfg, quiet)
+	err := planned(t, w.cfg).Apply(t.Context(), w.cfg, noChanges{}, quiet)
 	wantFault(t, err, "CREATE PUBLICATION", "let a DBA run")
 }
 
@@ -238,7 +239,7 @@ func TestApply_DoesNotQueueForATableForLong(t *testing.T) {
 	w := unprepared(t, pgtest.Database(t), "")
 	plan := planned(t, w.cfg)
 	w.exec(t, "BEGIN", "LOCK TABLE items IN SHARE MODE")
-	err := plan.Apply(t.Context(), w.cfg, quiet)
+	err := plan.Apply(t.Context(), w.cfg, noChanges{}, quiet)
 	w.exec(t, "ROLLBACK")
 	wantFault(t, err, "a running transaction holds the table", "again")
 }
@@ -249,7 +250,7 @@ func TestReader_WorksWithTheLeastPrivilege(t *testing.T) {
 	w := unprepared(t, pgtest.Database(t), "INSERT INTO users VALUES (7, 'http://example.com'); INSERT INTO items VALUES (1, 7, 'x')")
 	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
 	w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
-	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, quiet); err != nil {
+	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
 		t.Fatal(err)
 	}
 	w.setup(t)
@@ -271,7 +272,7 @@ func TestPlanSetup_LeavesTablesWithGeneratedColumnsUpdatable(t *testing.T) {
 			t.Parallel()
 			w := unprepared(t, pgtest.Database(t), `ALTER TABLE items ADD twice int GENERATED ALWAYS AS (id * 2) STORED;`+identity+
 				`INSERT INTO items (id, user_id, name) VALUES (1, 7, 'x')`)
-			if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, quiet); err != nil {
+			if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
 				t.Fatal(err)
 			}
 			w.exec(t, "UPDATE items SET name = 'y'", "DELETE FROM items")
@@ -279,3 +280,11 @@ func TestPlanSetup_LeavesTablesWithGeneratedColumnsUpdatable(t *testing.T) {
 		})
 	}
 }
+
+// noChanges keeps nothing.
+type noChanges struct{}
+
+func (noChanges) KeepSourceChange(context.Context, schemas.SourceChange) (int64, error) {
+	return 0, nil
+}
+func (noChanges) SourceChangeUndone(context.Context, int64) error { return nil }

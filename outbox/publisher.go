@@ -45,7 +45,7 @@ type Publisher struct {
 	owners     *ownerCache
 	unknown    map[string]bool // schemas some of whose records' owners are not known
 	forgotten  map[string]bool // schemas of which no record's owner is known
-	keysReused int // batches for which inserted records may have keys that were used before
+	keysReused int             // batches for which inserted records may have keys that were used before
 	columns    *columnCache
 	plans      map[*schemas.Relation]*schemas.Plan
 	routed     routed

@@ -26,8 +26,8 @@ type Plan struct {
 	Missing []string
 
 	key     []int
-	keyCut  bool // the stream does not carry all of the key
-	owner   int  // -1 when the column does not exist
+	keyCut  bool  // the stream does not carry all of the key
+	owner   int   // -1 when the column does not exist
 	unnamed []int // columns that the catalog does not name; of the account table alone
 	fields  []planField
 	derived []derivedPlan

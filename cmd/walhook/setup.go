@@ -91,6 +91,11 @@ func printPlan(ctx context.Context, cfg cdc.Config, w io.Writer) error {
 			return err
 		}
 	}
+	for _, s := range plan.Statements {
+		if s.Undo != "" {
+			fmt.Fprintf(w, "-- undone by 'walhook teardown' where setup ran it: %s\n", s.Undo)
+		}
+	}
 	_, err = fmt.Fprintln(w, "-- then 'walhook setup' makes the slot with its snapshot")
 	return err
 }

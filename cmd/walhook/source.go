@@ -37,7 +37,7 @@ func prepare(ctx context.Context, source cdc.Config, store *outbox.Store, outbox
 			return err
 		}
 	}
-	if err := plan.Apply(ctx, source, log); err != nil {
+	if err := plan.Apply(ctx, source, store, log); err != nil {
 		return err
 	}
 	return cdc.Snapshot(ctx, source, snapshotStore{store.Publisher(source.Catalog)}, acceptGap, log)

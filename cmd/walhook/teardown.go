@@ -3,24 +3,31 @@ package main
 import (
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"walhook/cdc"
 	"walhook/outbox"
 )
 
-const teardownLong = `Drops the replication slot and the publication. A slot that nobody reads makes
-the source keep its write-ahead log until its disk is full: run this when
-walhook is taken out of use.
+const teardownLong = `Undoes what setup did to the source: drops the replication slot and the
+publication, and sets the replica identities back that setup or a running
+walhook changed, where nobody changed them since. It lists all of that first;
+--dry-run lists it and does nothing. A slot that nobody reads makes the source
+keep its write-ahead log until its disk is full: run this when walhook is taken
+out of use.
 
 With --outbox the outbox goes as well, with every event that is not delivered
 yet: the one that is configured (the source's database unless set), or the one
-whose URL follows. Replica identities stay as they are.`
+whose URL follows. The outbox knows which identities were changed: what
+teardown leaves, it names, with the reason.`
 
 // configured stands for --outbox without a value.
 const configured = "configured"
 
 func newTeardownCommand() *cobra.Command {
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "teardown",
 		Short: "Drop the slot and the publication, and on request the outbox",
@@ -37,11 +44,7 @@ func newTeardownCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			dropped, err := cdc.Teardown(cmd.Context(), s.cdcConfig())
-			for _, what := range dropped {
-				fmt.Fprintln(cmd.OutOrStdout(), "dropped", what)
-			}
-			if err != nil || !outboxToo {
+			if err := tearDown(cmd, s, dryRun); err != nil || !outboxToo || dryRun {
 				return err
 			}
 			if err := outbox.Drop(cmd.Context(), s.Outbox); err != nil {
@@ -52,10 +55,50 @@ func newTeardownCommand() *cobra.Command {
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "list what would be undone and what is left, and change nothing")
 	flag := cmd.Flags().Lookup("outbox")
 	flag.Usage = "drop the outbox too, with what is not delivered; a `URL` names another than the configured one"
 	flag.NoOptDefVal = configured
 	return cmd
+}
+
+// tearDown undoes what was done to the source. An outbox that does not answer
+// keeps nobody from dropping the slot: then it is not known which replica
+// identities were changed.
+func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return usageError{err}
+	}
+	defer store.Close()
+	changes, unknown := store.SourceChanges(ctx)
+	plan, err := cdc.PlanTeardown(ctx, s.cdcConfig(), changes)
+	if err != nil {
+		return err
+	}
+	for _, step := range plan.Steps {
+		fmt.Fprintf(out, "to do: %s;\n", step.SQL)
+	}
+	for _, left := range plan.Left {
+		fmt.Fprintln(out, "left as it is:", left)
+	}
+	if unknown != nil {
+		fmt.Fprintln(out, "left as they are: replica identities; the outbox that knows which were changed does not answer:", unknown)
+	}
+	if len(plan.Steps) == 0 {
+		fmt.Fprintln(out, "there is nothing to undo on the source")
+	}
+	if dryRun {
+		return nil
+	}
+	return plan.Apply(ctx, store, func(step cdc.TeardownStep) {
+		if step.What == step.SQL {
+			fmt.Fprintln(out, "set back:", step.SQL)
+		} else {
+			fmt.Fprintln(out, "dropped", step.What)
+		}
+	})
 }
 
 // takeOutboxFlag says whether --outbox was given. Its value, if it has one, is

@@ -1,0 +1,81 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/schemas"
+)
+
+// SourceChanges keeps what walhook changes on a source, so that [PlanTeardown]
+// can undo it.
+type SourceChanges interface {
+	// KeepSourceChange notes a change before it is made.
+	KeepSourceChange(ctx context.Context, c schemas.SourceChange) (id int64, err error)
+	// SourceChangeUndone notes that a change is undone, or was not made.
+	SourceChangeUndone(ctx context.Context, id int64) error
+}
+
+const (
+	// Whoever may connect may ask for both.
+	sourceIDSQL = `SELECT system_identifier::text, pg_catalog.current_database()::text FROM pg_catalog.pg_control_system()`
+
+	// The identity as it is kept, of a table of the row "c".
+	identityTextSQL = `CASE c.relreplident WHEN 'i' THEN 'i ' || coalesce((
+		SELECT pg_catalog.quote_ident(x.relname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+		WHERE i.indrelid = c.oid AND i.indisreplident), '') ELSE c.relreplident::text END`
+
+	identityOfSQL = `
+		SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), ` + identityTextSQL + `
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1`
+)
+
+// execer runs a statement.
+type execer interface {
+	querier
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// changeSource runs a statement that changes the source and notes it first, so
+// that what is made is always known. One that fails is no change.
+func changeSource(ctx context.Context, conn execer, kept SourceChanges, sql string, change schemas.SourceChange) error {
+	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&change.SystemID, &change.Database); err != nil {
+		return fmt.Errorf("ask which source this is: %w", err)
+	}
+	id, err := kept.KeepSourceChange(ctx, change)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		return errors.Join(err, kept.SourceChangeUndone(ctx, id))
+	}
+	return nil
+}
+
+// setIdentity gives a table another replica identity ('f', 'd' or 'n'), noting
+// the one that it had. The error is the server's.
+func setIdentity(ctx context.Context, conn execer, kept SourceChanges, oid uint32, to schemas.ReplicaIdentity) error {
+	var name, before string
+	err := conn.QueryRow(ctx, identityOfSQL, oid).Scan(&name, &before)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && before == string(to) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the replica identity of table %d: %w", oid, err)
+	}
+	return changeSource(ctx, conn, kept, identitySQL(name, string(to)), schemas.SourceChange{
+		Kind: schemas.IdentityChange, Relation: oid, Name: name, Before: before, After: string(to),
+	})
+}
+
+// identitySQL sets a table's replica identity, given as it is kept.
+func identitySQL(table, identity string) string {
+	kind, index, _ := strings.Cut(identity, " ")
+	what := map[string]string{"d": "DEFAULT", "f": "FULL", "n": "NOTHING", "i": "USING INDEX " + index}[kind]
+	return "ALTER TABLE " + table + " REPLICA IDENTITY " + what
+}
