@@ -62,7 +62,7 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*route, o *o
 	if !slices.ContainsFunc(to, func(one *route) bool { return one.day != nil }) {
 		return to
 	}
-	s, err := o.daily(account)
+	own, err := o.daily(account, false)
 	if err != nil {
 		r.p.log.Error("event cannot be counted, its change is listed as unrouted",
 			zap.Stringer("position", c.Position), zap.String("hook", o.hook), zap.String("schema", o.schema), zap.Error(err))
@@ -74,6 +74,10 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*route, o *o
 		case one.day == nil:
 			others = append(others, one)
 		case err == nil:
+			s := own
+			if o.masksFor(one) {
+				s, _ = o.daily(account, true) // what can be rendered can be masked
+			}
 			key := sumKey{one.endpoint, one.day.last, account, sha256.Sum256(s.kin)}
 			d := r.sums[key]
 			if d == nil {
@@ -89,9 +93,9 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*route, o *o
 
 // daily is what an occurrence adds. One that has no count of its own is counted
 // by hook, object and action.
-func (o *occurrence) daily(account string) (sum, error) {
+func (o *occurrence) daily(account string, masked bool) (sum, error) {
 	if o.sum != nil {
-		return o.sum()
+		return o.sum(masked)
 	}
 	object, action := o.objectType, o.action
 	if o.hook == HookRecords {

@@ -32,13 +32,20 @@ type occurrence struct {
 	// format is how the body is sent where the endpoint does not say: envelope,
 	// json or form; "" for the record feed.
 	format string
-	// render makes the body, once, when at least one endpoint wants it. An
-	// error is one of the change, which is listed as unrouted.
-	render func() ([]byte, error)
+	// about is the account whose endpoints get the body as it is; those of
+	// others get it masked. "" where all get the same.
+	about string
+	// render makes the body, once, when at least one endpoint wants it, and
+	// once more masked where others do. An error is one of the change, which is
+	// listed as unrouted.
+	render func(masked bool) ([]byte, error)
 	// sum is what it adds to the counts of a webhook with daily delivery; nil for
 	// one occurrence of its hook, object and action.
-	sum func() (sum, error)
+	sum func(masked bool) (sum, error)
 }
+
+// masksFor says whether an endpoint gets the body masked.
+func (o *occurrence) masksFor(to *route) bool { return o.about != "" && to.account != o.about }
 
 // target is the number, extension, ring group or queue that an event is about.
 type target struct{ kind, id string }
@@ -57,14 +64,24 @@ func (r *router) deliver(c *schemas.Change, part int, account string, to []*rout
 	if to = r.countDaily(c, account, to, o); len(to) == 0 {
 		return
 	}
-	body, err := o.render()
-	if err != nil {
-		r.p.log.Error("event cannot be rendered, its change is listed as unrouted",
-			zap.Stringer("position", c.Position), zap.String("hook", o.hook), zap.String("schema", o.schema), zap.Error(err))
-		r.refuse(c, o.schema, o.typ, "", skipMalformed)
-		return
+	own, others := to, []*route(nil)
+	if o.about != "" {
+		own, others = apart(to, o.about)
 	}
-	r.addAll(c, to, eventRow{record: o.record, webhookID: c.Position.WebhookID(part), schema: o.schema, typ: o.typ, format: o.format, body: body})
+	e := eventRow{record: o.record, webhookID: c.Position.WebhookID(part), schema: o.schema, typ: o.typ, format: o.format}
+	for _, share := range [...][]*route{own, others} {
+		if len(share) == 0 {
+			continue
+		}
+		var err error
+		if e.body, err = o.render(o.masksFor(share[0])); err != nil {
+			r.p.log.Error("event cannot be rendered, its change is listed as unrouted",
+				zap.Stringer("position", c.Position), zap.String("hook", o.hook), zap.String("schema", o.schema), zap.Error(err))
+			r.refuse(c, o.schema, o.typ, "", skipMalformed)
+			return
+		}
+		r.addAll(c, share, e)
+	}
 }
 
 // addAll appends one event for each of the endpoints that are told of it.

@@ -27,8 +27,12 @@ func (r *router) derived(c *schemas.Change, plan *schemas.Plan, kind schemas.Kin
 			old = make(schemas.Tuple, len(new)) // not kept
 		}
 	}
+	about := account
+	if plan.Account != nil {
+		about = rowAccount(plan, row, account)
+	}
 	untold := plan.Derive(old, new, func(e schemas.DerivedEvent) {
-		r.later(account, r.occurrenceOf(e, account, key))
+		r.later(account, r.occurrenceOf(e, account, about, key))
 	})
 	if untold > 0 {
 		r.tally.skipped[skipUntold] += untold
@@ -41,30 +45,37 @@ func (r *router) derived(c *schemas.Change, plan *schemas.Plan, kind schemas.Kin
 // errCountless says that an event has nothing to add up.
 var errCountless = errors.New("event has no count")
 
-func (r *router) occurrenceOf(e schemas.DerivedEvent, account, key string) occurrence {
+func (r *router) occurrenceOf(e schemas.DerivedEvent, account, about, key string) occurrence {
 	columns := r.p.columns.get(account)
-	render := func() (schemas.DerivedBody, error) { return e.Render(account, columns) }
+	as := func(masked bool) schemas.DerivedEvent {
+		if masked {
+			return e.Masked()
+		}
+		return e
+	}
+	render := func(masked bool) (schemas.DerivedBody, error) { return as(masked).Render(account, columns) }
 	o := occurrence{
 		hook: e.Rule.Hook, groups: e.Rule.Groups,
 		schema: e.Rule.Hook, typ: e.Case,
 		objectType: e.Rule.Schema, action: e.Case,
 		record: "derived/" + e.Rule.Schema + ":" + key,
 		format: e.Rule.Format,
-		render: func() ([]byte, error) {
-			body, err := render()
+		about:  about,
+		render: func(masked bool) ([]byte, error) {
+			body, err := render(masked)
 			return body.Body, err
 		},
 	}
 	if e.Rule.HasCount() {
-		o.sum = func() (sum, error) {
-			body, err := render()
+		o.sum = func(masked bool) (sum, error) {
+			body, err := render(masked)
 			if err == nil && !body.Counts {
 				err = errCountless // its column is not there
 			}
 			if err != nil {
 				return sum{}, err
 			}
-			kin, err := e.Kin(account)
+			kin, err := as(masked).Kin(account)
 			return sum{kin: kin, format: e.Rule.Format, head: body.Body[:body.From], tail: body.Body[body.To:], n: body.Count}, err
 		}
 	}

@@ -20,7 +20,7 @@ func (r *router) object(c *schemas.Change, plan *schemas.Plan, kind schemas.Kind
 		objectType: schema, action: action,
 		record: "object/" + schema + ":" + key,
 		format: hook.Format,
-		render: func() ([]byte, error) {
+		render: func(bool) ([]byte, error) {
 			event, err := r.p.catalog.HookEvent(schemas.Emitted{Account: account, Hook: hookObject, Payload: []schemas.Member{
 				schemas.StringMember("id", []byte(key)),
 				schemas.StringMember("type", []byte(schema)),

@@ -263,23 +263,58 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 	if to = r.countDaily(c, account, to, &o); len(to) == 0 {
 		return
 	}
-	from := len(r.bodies)
-	bodies, scratch, err := plan.AppendEnvelope(r.bodies, r.scratch, kind, row)
-	r.bodies, r.scratch = bodies, scratch
-	if err != nil {
-		r.bodies = bodies[:from]
-		r.p.log.Error("value cannot be rendered, its change is listed as unrouted",
-			zap.Stringer("position", c.Position), zap.String("schema", plan.Schema.Name), zap.Error(err))
-		r.refuse(c, plan.Schema.Name, kind.String(), key, skipMalformed)
-		return
-	}
-	r.addAll(c, to, eventRow{
+	e := eventRow{
 		record:    recordName(c, plan, key),
 		webhookID: c.Position.WebhookID(part),
 		schema:    plan.Schema.Name,
 		typ:       kind.String(),
-		body:      bodies[from:len(bodies):len(bodies)],
-	})
+	}
+	own, others := to, []*route(nil)
+	if plan.Account != nil {
+		own, others = apart(to, rowAccount(plan, row, account))
+	}
+	for _, share := range [...]struct {
+		to     []*route
+		masked bool
+	}{{own, false}, {others, true}} {
+		if len(share.to) == 0 {
+			continue
+		}
+		from := len(r.bodies)
+		bodies, scratch, err := plan.AppendEnvelope(r.bodies, r.scratch, kind, row, share.masked)
+		r.bodies, r.scratch = bodies, scratch
+		if err != nil {
+			r.bodies = bodies[:from]
+			r.p.log.Error("value cannot be rendered, its change is listed as unrouted",
+				zap.Stringer("position", c.Position), zap.String("schema", plan.Schema.Name), zap.Error(err))
+			r.refuse(c, plan.Schema.Name, kind.String(), key, skipMalformed)
+			return
+		}
+		e.body = bodies[from:len(bodies):len(bodies)]
+		r.addAll(c, share.to, e)
+	}
+}
+
+// rowAccount is whom a row of the account table is about, whoever it belongs
+// to; account where the row does not say.
+func rowAccount(plan *schemas.Plan, row schemas.Tuple, account string) string {
+	if of, ok := plan.AccountOf(row); ok {
+		return of.ID
+	}
+	return account
+}
+
+// apart splits an audience into the account's own endpoints and those of
+// others. It may reorder to.
+func apart(to []*route, account string) (own, others []*route) {
+	n := 0
+	for i, one := range to {
+		if one.account == account {
+			to[n], to[i] = to[i], to[n]
+			n++
+		}
+	}
+	return to[:n], to[n:]
 }
 
 // recordName is what keeps the events of one record in order. A record without

@@ -22,13 +22,13 @@ schemas:
 	})
 	value := func(text string) schemas.Value { return schemas.Value{State: schemas.Text, Text: []byte(text)} }
 	row := schemas.Tuple{value("1"), value("7"), value(`(1,"a ""b""",c)`), value(`{"(1,a)"}`)}
-	body, _, err := plan.AppendEnvelope(nil, nil, schemas.Insert, row)
+	body, _, err := plan.AppendEnvelope(nil, nil, schemas.Insert, row, false)
 	const want = `{"type":"insert","schema":"dids","data":"{\"id\":1,\"place\":\"(1,\\\"a \\\"\\\"b\\\"\\\"\\\",c)\",\"places\":[{\"n\":1,\"s\":\"a\"}]}"}`
 	if err != nil || string(body) != want {
 		t.Errorf("%s, %v\nwant %s", body, err, want)
 	}
 	row[2] = value(`(1,"a)`)
-	if _, _, err := plan.AppendEnvelope(nil, nil, schemas.Insert, row); err == nil {
+	if _, _, err := plan.AppendEnvelope(nil, nil, schemas.Insert, row, false); err == nil {
 		t.Error("a value that cannot be read is taken")
 	}
 }

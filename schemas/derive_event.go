@@ -16,6 +16,14 @@ type DerivedEvent struct {
 	plan   *Plan
 	fields []derivedFieldPlan
 	rows   rows
+	masked bool // for others than the account
+}
+
+// Masked is the event as others than the account that it is about get it:
+// without what the account's URLs have of that account alone.
+func (e DerivedEvent) Masked() DerivedEvent {
+	e.masked = true
+	return e
 }
 
 type derivedFieldPlan struct {
@@ -26,6 +34,7 @@ type derivedFieldPlan struct {
 	number  bool
 	literal []byte // FromLiteral; the default of the others, nil for none
 	watched []planField
+	isURL   bool // of the account
 }
 
 func (c *Catalog) bindDerivedField(p *Plan, f DerivedField) derivedFieldPlan {
@@ -39,10 +48,12 @@ func (c *Catalog) bindDerivedField(p *Plan, f DerivedField) derivedFieldPlan {
 	switch f.Source {
 	case FromAccount:
 		b.column = slices.Index(c.accountColumns, f.Column)
+		b.isURL = c.isURLColumn(f.Column)
 	case FromColumn, FromOld, FromCount:
 		if f.Column == "" {
 			break
 		}
+		b.isURL = p.Relation.Table() == c.Account.Table && c.isURLColumn(f.Column)
 		if b.column = p.column(f.Column); b.column >= 0 {
 			b.typ = p.Relation.Columns[b.column].Type
 		} else if f.Source == FromCount {
@@ -168,7 +179,11 @@ func (e DerivedEvent) appendField(b *DerivedBody, f *derivedFieldPlan, account s
 		if text == "" {
 			text = "null"
 		}
+		from := len(b.Body)
 		b.Body = append(b.Body, text...)
+		if e.masked {
+			b.Body = maskJSON(b.Body, from, f.isURL)
+		}
 	case FromCount:
 		return e.appendCount(b, f)
 	case FromOld:
@@ -186,9 +201,12 @@ func (e DerivedEvent) appendColumn(b *DerivedBody, f *derivedFieldPlan, row Tupl
 	}
 	switch {
 	case v.State == Text:
+		from := len(b.Body)
 		b.Body, err = e.plan.Relation.Types.AppendJSON(b.Body, f.typ, v.Text)
 		if err != nil {
 			err = fmt.Errorf("column %s of table %s: %w", e.plan.Relation.Columns[f.column].Name, e.plan.Relation.Table(), err)
+		} else if e.masked && e.plan.Account != nil {
+			b.Body = maskJSON(b.Body, from, f.isURL)
 		}
 	case f.literal != nil:
 		b.Body = append(b.Body, f.literal...)

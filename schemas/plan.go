@@ -37,6 +37,7 @@ type planField struct {
 	name   []byte // "name": as JSON
 	column int
 	typ    uint32
+	isURL  bool // of the account table
 }
 
 // AccountPlan holds the columns of the account table; -1 for those that the
@@ -55,7 +56,7 @@ type AccountPlan struct {
 func (c *Catalog) Bind(relation *Relation) *Plan {
 	p := &Plan{Relation: relation, Schema: c.byTable[relation.Table()], owner: -1}
 	if p.Schema != nil {
-		p.bindSchema(c.IsParent(p.Schema))
+		p.bindSchema(c)
 		c.bindDerived(p)
 	}
 	if relation.Table() == c.Account.Table {
@@ -90,13 +91,14 @@ func (c *Catalog) Bind(relation *Relation) *Plan {
 	return p
 }
 
-func (p *Plan) bindSchema(parent bool) {
-	p.bindKey(parent)
+func (p *Plan) bindSchema(c *Catalog) {
+	p.bindKey(c.IsParent(p.Schema))
 	p.owner = p.column(p.Schema.Owner.Column)
 	for _, f := range p.Schema.Fields {
 		if i := p.column(f.Column); i >= 0 {
 			name := append(AppendString(nil, []byte(f.Name)), ':')
-			p.fields = append(p.fields, planField{name, i, p.Relation.Columns[i].Type})
+			isURL := p.Relation.Table() == c.Account.Table && c.isURLColumn(f.Column)
+			p.fields = append(p.fields, planField{name, i, p.Relation.Columns[i].Type, isURL})
 		}
 	}
 }
@@ -291,9 +293,10 @@ func (t Tuple) carries(i int) bool { return i >= 0 && i < len(t) && t[i].State !
 // AppendEnvelope appends the body of one record event: exactly the keys type,
 // schema and data, data being a JSON string that holds a JSON object with the
 // fields that row carries. scratch is reused between calls and returned.
-// A value that cannot be read is an error that names its column.
-func (p *Plan) AppendEnvelope(dst, scratch []byte, kind Kind, row Tuple) (body, scratchOut []byte, err error) {
-	scratch, err = p.appendData(scratch[:0], row)
+// A value that cannot be read is an error that names its column. Of a row of
+// the account table, masked leaves out what its URLs have of the account alone.
+func (p *Plan) AppendEnvelope(dst, scratch []byte, kind Kind, row Tuple, masked bool) (body, scratchOut []byte, err error) {
+	scratch, err = p.appendData(scratch[:0], row, masked && p.Account != nil)
 	if err != nil {
 		return dst, scratch, err
 	}
@@ -306,7 +309,7 @@ func (p *Plan) AppendEnvelope(dst, scratch []byte, kind Kind, row Tuple) (body, 
 	return append(dst, `"}`...), scratch, nil
 }
 
-func (p *Plan) appendData(dst []byte, row Tuple) ([]byte, error) {
+func (p *Plan) appendData(dst []byte, row Tuple, masked bool) ([]byte, error) {
 	dst = append(dst, '{')
 	first := true
 	for i := range p.fields {
@@ -324,6 +327,7 @@ func (p *Plan) appendData(dst []byte, row Tuple) ([]byte, error) {
 			continue
 		}
 		var err error
+		from := len(dst)
 		dst, err = p.Relation.Types.AppendJSON(dst, f.typ, row[f.column].Text)
 		if text := row[f.column].Text; errors.Is(err, ErrAttributes) && utf8.Valid(text) {
 			// The type was altered since the row was written, and nobody knows
@@ -332,6 +336,9 @@ func (p *Plan) appendData(dst []byte, row Tuple) ([]byte, error) {
 		}
 		if err != nil {
 			return dst, fmt.Errorf("column %s of table %s: %w", p.Relation.Columns[f.column].Name, p.Relation.Table(), err)
+		}
+		if masked {
+			dst = maskJSON(dst, from, f.isURL)
 		}
 	}
 	return append(dst, '}'), nil

@@ -29,7 +29,7 @@ func BenchmarkAppendEnvelope(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var err error
-		if body, scratch, err = plan.AppendEnvelope(body[:0], scratch, Insert, row); err != nil {
+		if body, scratch, err = plan.AppendEnvelope(body[:0], scratch, Insert, row, false); err != nil {
 			b.Fatal(err)
 		}
 	}

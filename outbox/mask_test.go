@@ -1,0 +1,88 @@
+package outbox
+
+import (
+	"strings"
+	"testing"
+
+	"walhook/schemas"
+)
+
+const maskCatalog = `
+account: {table: users, id: id, url: web_hook_url, parent: reseller_id}
+schemas:
+  users: {table: users, owner: id, fields: [id, name, web_hook_url, sms_post_url, support_link]}
+  dids: {table: dids, owner: user_id, fields: [id, user_id, number]}
+derive:
+  - hook: account
+    groups: [billing]
+    schema: users
+    when: {new: insert, updated: changed, deleted: delete}
+    fields: {url: {column: web_hook_url}, before: {old: web_hook_url}, sms: {column: sms_post_url}, changed: {changed: fields}}
+  - hook: number
+    groups: [billing]
+    schema: dids
+    when: {added: insert}
+    fields: {number: {column: number}, sms: {account: sms_post_url}, hook: {account: web_hook_url}, count: {count: 1}}
+`
+
+// An account above another follows it, and is shown neither the passwords nor
+// the tokens of its URLs, in no kind of event; the account itself gets its row
+// as it is.
+func TestMask_OthersGetTheRowOfAnAccountWithoutWhatItsURLsKeepSecret(t *testing.T) {
+	f := newFeedOf(t, newWorld(t), maskCatalog)
+	table := newTable("users", 'f', "id name web_hook_url reseller_id sms_post_url support_link")
+	const hook, sms, link = "https://u:hunter2@h.example/x?token=hunter2", "https://s.example/?key=hunter2", "https://w.example/?lang=en"
+	child := func(name string, url any) schemas.Tuple { return row(7, name, url, 1, sms, link) }
+	for _, account := range []string{"1", "7"} {
+		for _, kind := range []string{"records", "object", "account", "number"} {
+			f.webhook(t, account, kind+account, "hook = '"+kind+"'", "include_subaccounts = true")
+		}
+		f.webhook(t, account, "daily"+account, "hook = 'billing'", "delivery = 'daily'", "include_subaccounts = true")
+	}
+	f.commit(t, table.insert(1, "r", nil, nil, nil, nil))
+	f.forget(t)
+	f.commit(t,
+		table.insert(7, "n", hook, 1, sms, link),
+		table.update(child("n", hook), child("m", "https://u:hunter2b@h.example/")),
+		dids.insert(5, 7, "312"),
+		schemas.Change{Kind: schemas.Delete, Relation: table.relation, Old: child("m", "https://u:hunter2b@h.example/")})
+	bodies := func(account string) []string {
+		return all[string](t, f.world, `SELECT e.schema || ' ' || convert_from(e.body, 'UTF8') FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint
+			WHERE p.account = $1 ORDER BY e.id`, account)
+	}
+	above, own := bodies("1"), bodies("7")
+	if len(above) < 10 || len(own) < 9 {
+		t.Fatalf("%d events for the account above and %d for the account", len(above), len(own))
+	}
+	for _, body := range above {
+		if strings.Contains(body, "hunter2") {
+			t.Errorf("the account above gets %s", body)
+		}
+	}
+	kept := strings.Join(own, "\n")
+	for _, part := range []string{
+		`\"web_hook_url\":\"` + hook + `\",\"sms_post_url\":\"` + sms + `\"`, `{"url":"` + hook, `"before":"` + hook + `"`, `"sms":"` + sms + `"`,
+	} {
+		if !strings.Contains(kept, part) {
+			t.Errorf("the account itself does not get %s:\n%s", part, kept)
+		}
+	}
+	shown := strings.Join(above, "\n")
+	for _, part := range []string{
+		`\"web_hook_url\":\"https://…@h.example/x?…\",\"sms_post_url\":\"https://s.example/?…\",\"support_link\":\"` + link + `\"`,
+		`"before":"https://…@h.example/x?…"`, `"changed":["name","web_hook_url"]`, `"sms":"https://s.example/?…"`,
+	} {
+		if !strings.Contains(shown, part) {
+			t.Errorf("the account above does not get %s:\n%s", part, shown)
+		}
+	}
+	counted := func(account string) string {
+		return strings.Join(all[string](t, f.world, `SELECT convert_from(head || tail, 'UTF8') FROM walhook.daily_count d JOIN walhook.endpoint p ON p.id = d.endpoint WHERE p.account = $1`, account), "\n")
+	}
+	if got := counted("1"); strings.Contains(got, "hunter2") || !strings.Contains(got, "s.example") {
+		t.Errorf("counted for the account above: %s", got)
+	}
+	if got := counted("7"); !strings.Contains(got, sms) {
+		t.Errorf("counted for the account: %s", got)
+	}
+}

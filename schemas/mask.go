@@ -1,0 +1,130 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// What an account's row says of its URLs is for that account alone: user
+// information and query hold passwords and tokens. Accounts above it and feeds
+// get the rest of the row.
+
+// isURLName says whether a column or field is called a URL.
+func isURLName(name string) bool {
+	name = strings.TrimSuffix(strings.ToLower(name), "s")
+	return strings.HasSuffix(name, "url") || strings.HasSuffix(name, "uri")
+}
+
+// isURLColumn says whether a column of the account table holds URLs: the one
+// that the catalog follows, and whichever is called a URL, as a column or as a
+// field.
+func (c *Catalog) isURLColumn(column string) bool {
+	if column == c.Account.URL || isURLName(column) {
+		return true
+	}
+	s := c.byTable[c.Account.Table]
+	return s != nil && slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Column == column && isURLName(f.Name) })
+}
+
+// maskJSON masks the texts of the JSON value that dst ends with, from from on.
+// All texts of a URL column are URLs; of another column those are that hold
+// user information. Names of members stay.
+func maskJSON(dst []byte, from int, isURL bool) []byte {
+	value := dst[from:]
+	if !slices.Contains(value, '"') {
+		return dst
+	}
+	var masked []byte
+	kept := 0 // value[:kept] is in masked
+	for i := 0; i < len(value); i++ {
+		if value[i] != '"' {
+			continue
+		}
+		end := i + 1
+		for ; end < len(value) && value[end] != '"'; end++ {
+			if value[end] == '\\' {
+				end++
+			}
+		}
+		if end >= len(value) {
+			break // no JSON
+		}
+		rest := bytes.TrimLeft(value[end+1:], " \t\r\n")
+		var text string
+		if !bytes.HasPrefix(rest, []byte(":")) && json.Unmarshal(value[i:end+1], &text) == nil {
+			if shown := maskText(text, isURL); shown != text {
+				masked = AppendString(append(masked, value[kept:i]...), []byte(shown))
+				kept = end + 1
+			}
+		}
+		i = end
+	}
+	if kept == 0 {
+		return dst
+	}
+	masked = append(masked, value[kept:]...)
+	return append(dst[:from], masked...)
+}
+
+func maskText(text string, isURL bool) string {
+	if isURL {
+		return MaskURL(text)
+	}
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found || strings.ContainsAny(scheme, " \t\r\n@/?#") {
+		return text
+	}
+	authority := rest
+	if end := strings.IndexAny(rest, "/\\?# \t\r\n"); end >= 0 {
+		authority = rest[:end]
+	}
+	if !strings.Contains(authority, "@") {
+		return text
+	}
+	return MaskURL(text)
+}
+
+// MaskURL leaves out of a URL its user information (…@), its query (?…) and
+// its fragment (#…). It reads the text and does not parse it: what is no URL is
+// masked as well, and rather too much than too little. Masking what is masked
+// changes nothing.
+func MaskURL(text string) string {
+	fragment, query := "", ""
+	if before, _, found := strings.Cut(text, "#"); found {
+		text, fragment = before, "#…"
+	}
+	if before, _, found := strings.Cut(text, "?"); found {
+		text, query = before, "?…"
+	}
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		scheme, rest = "", text
+	} else {
+		scheme += "://"
+	}
+	authority, path := rest, ""
+	if slash := strings.IndexAny(rest, `/\`); slash >= 0 && found {
+		authority, path = rest[:slash], rest[slash:]
+	}
+	switch at := strings.LastIndex(authority, "@"); {
+	case at >= 0:
+		authority = "…" + authority[at:]
+	case strings.Contains(path, "@") && !isHostPort(authority):
+		// A password with a slash in it: the user information ends later.
+		authority, path = "…"+path[strings.LastIndex(path, "@"):], ""
+	}
+	return scheme + authority + path + query + fragment
+}
+
+// isHostPort says whether an authority without "@" is a host, and a port if
+// there is one.
+func isHostPort(authority string) bool {
+	host, port, found := strings.Cut(authority, ":")
+	if strings.HasPrefix(authority, "[") {
+		host, port, found = strings.Cut(authority, "]")
+		port = strings.TrimPrefix(port, ":")
+	}
+	return host != "" && (!found || strings.Trim(port, "0123456789") == "")
+}
