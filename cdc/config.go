@@ -18,6 +18,9 @@ type Config struct {
 	Publication string
 	// Catalog says which tables are published. Required.
 	Catalog *schemas.Catalog
+	// Messages are the prefixes of the logical messages that are taken. Nil
+	// takes the default ones; an empty list asks the server for none.
+	Messages schemas.Messages
 }
 
 const defaultName = "walhook"
@@ -46,6 +49,9 @@ func (c Config) Validate() error {
 	var faults []error
 	if c.URL == "" {
 		faults = append(faults, errors.New("source is missing: the carrier database's URL, such as postgres://user@host/database"))
+	}
+	if err := c.Messages.Validate(); err != nil {
+		faults = append(faults, fmt.Errorf("messages: %w", err))
 	}
 	if !slotName.MatchString(c.Slot) {
 		faults = append(faults, fmt.Errorf("slot %q: want 1 to 63 of a-z, 0-9 and _", c.Slot))

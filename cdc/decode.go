@@ -176,18 +176,13 @@ func decodeTruncate(c *cursor) (relations []uint32, err error) {
 
 // decodeLogical reads a logical message; the content of one of another prefix
 // is left where it is.
-func decodeLogical(c *cursor, a *arena) (schemas.Change, error) {
+func decodeLogical(c *cursor, a *arena, taken schemas.Messages) (schemas.Change, error) {
 	change := schemas.Change{Kind: schemas.Message}
 	change.Transactional = c.byte()&1 != 0
 	c.lsn()
 	change.Prefix = c.string()
-	if content := c.take(int(c.uint32())); isOurs(change.Prefix) {
+	if content := c.take(int(c.uint32())); taken.Take(change.Prefix) {
 		change.Content = a.bytes(content)
 	}
 	return change, c.done()
-}
-
-// isOurs says whether logical messages of a prefix are for walhook.
-func isOurs(prefix string) bool {
-	return prefix == schemas.MessagePrefix || prefix == schemas.EventPrefix
 }

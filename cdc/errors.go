@@ -58,6 +58,10 @@ func (e *GapError) Error() string {
 var (
 	errNotSetUp  = errors.New("the source is not set up")
 	errSlotInUse = errors.New("the slot is in use")
+
+	// errOtherCount makes the reader connect once more: the stored position is
+	// inside a transaction whose changes were counted the other way.
+	errOtherCount = errors.New("the setting of logical messages takes effect with another connection")
 )
 
 // ErrNotSetUp says that setup has not been run for this source.

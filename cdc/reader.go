@@ -20,6 +20,10 @@ type Reader struct {
 	metrics *metrics
 	state   atomic.Int32
 
+	// noMessages says that the next connection asks for no logical messages.
+	// It is the goroutine's of Run.
+	noMessages bool
+
 	// idleEvery bounds how often an idle advance is stored: each costs a
 	// commit in the outbox.
 	idleEvery time.Duration
@@ -54,7 +58,8 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	}
 	r := &Reader{
 		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"),
-		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery, tablesEvery: defaultTablesEvery, silence: defaultSilence,
+		noMessages: cfg.Messages.Off(),
+		idleEvery:  defaultIdleEvery, watchEvery: defaultWatchEvery, tablesEvery: defaultTablesEvery, silence: defaultSilence,
 	}
 	r.metrics = newMetrics(reg, r.State)
 	return r, nil

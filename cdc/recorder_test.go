@@ -83,6 +83,7 @@ func (r *recorder) store(batch schemas.Batch) {
 	}
 	r.changes = append(r.changes, batch.Changes...)
 	r.checkpoint.Position, r.checkpoint.Xid, r.checkpoint.Flush = batch.Position, batch.Xid, batch.Flush
+	r.checkpoint.NoMessages = batch.NoMessages
 	batch.Changes = nil
 	r.batches = append(r.batches, batch)
 	r.tell()

@@ -79,6 +79,10 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalog
 	if checkpoint, err = r.store.TakeOver(ctx); err != nil {
 		return checkpoint, slot, err
 	}
+	if without := r.withoutMessages(checkpoint); without != r.noMessages {
+		r.noMessages = without
+		return checkpoint, slot, errOtherCount
+	}
 	if slot, err = source.inspect(ctx, r.cfg); err != nil {
 		return checkpoint, slot, err
 	}
@@ -95,6 +99,16 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalog
 	return checkpoint, slot, nil
 }
 
+// withoutMessages says whether the server is asked for no logical messages. A
+// transaction that is stored in part is read on as it was begun: messages count
+// in its ordinals, or do not.
+func (r *Reader) withoutMessages(checkpoint schemas.Checkpoint) bool {
+	if checkpoint.Inside() {
+		return checkpoint.NoMessages
+	}
+	return r.cfg.Messages.Off()
+}
+
 // start takes the slot. It names no position: the server goes on from what was
 // confirmed, which never is ahead of what is stored, and what is stored
 // already is skipped by position.
@@ -104,8 +118,10 @@ func (r *Reader) start(ctx context.Context, conn *pgconn.PgConn) error {
 		PluginArgs: []string{
 			"proto_version '1'",
 			"publication_names " + quoteLiteral(schemas.QuoteIdent(r.cfg.Publication)),
-			"messages 'true'",
 		},
+	}
+	if !r.noMessages {
+		options.PluginArgs = append(options.PluginArgs, "messages 'true'")
 	}
 	err := pglogrepl.StartReplication(ctx, conn, r.cfg.slotIdent(), 0, options)
 	if sqlState(err) == codeObjectInUse {

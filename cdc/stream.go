@@ -63,7 +63,7 @@ func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, history *h
 		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,
 	}
 	s.flushed.Store(uint64(c.Flush))
-	s.pending.batch = schemas.Batch{Position: c.Position, Xid: c.Xid, Flush: c.Flush}
+	s.pending.batch = schemas.Batch{Position: c.Position, Xid: c.Xid, Flush: c.Flush, NoMessages: r.noMessages}
 	return s
 }
 

@@ -160,11 +160,11 @@ func (s *stream) truncate(ctx context.Context, c *cursor) error {
 // order of commits: it gets no ordinal, and is handed on only to be refused by
 // name.
 func (s *stream) logical(ctx context.Context, c *cursor) error {
-	change, err := decodeLogical(c, &s.arena)
+	change, err := decodeLogical(c, &s.arena, s.r.cfg.Messages)
 	if err != nil {
 		return fmt.Errorf("logical message: %w", err)
 	}
-	ours := isOurs(change.Prefix)
+	ours := s.r.cfg.Messages.Take(change.Prefix)
 	switch {
 	case change.Transactional && !s.inTx:
 		return errors.New("transactional logical message outside a transaction")

@@ -72,8 +72,8 @@ const (
 		VALUES ($1::text::pg_lsn, $2, $3, $4, $5, $6)`
 
 	writePositionSQL = `
-		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id)
-		VALUES ($1, $2::text::pg_lsn, $3, $4, $5::text::pg_lsn, $6)`
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
+		VALUES ($1, $2::text::pg_lsn, $3, $4, $5::text::pg_lsn, $6, $7)`
 )
 
 // append stores what the router made of a batch, with its position, in one
@@ -118,7 +118,7 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 		b.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
 	}
 	b.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
-		batch.Flush.String(), nextID)
+		batch.Flush.String(), nextID, !batch.NoMessages)
 }
 
 func (r *router) queueTooLarge(b *pgx.Batch) {

@@ -35,8 +35,8 @@ const (
 
 	// The place in the source's log is as it was.
 	inboxPositionSQL = `
-		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id)
-		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2 FROM walhook.position ORDER BY id DESC LIMIT 1`
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
+		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2, messages FROM walhook.position ORDER BY id DESC LIMIT 1`
 )
 
 // Run appends the inbox's events, and what was asked for to be sent again, to

@@ -48,11 +48,13 @@ const (
 	skipEvent        = "malformed_event"
 	skipEventSize    = "event_too_large"
 	skipHook         = "unknown_hook"
+	skipReserved     = "reserved_name"
 )
 
 func skipReasons() []string {
 	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipNoKey, skipTableUnknown, skipTruncate,
-		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook}
+		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook,
+		skipReserved}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

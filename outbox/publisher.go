@@ -82,7 +82,7 @@ const (
 		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
 
 	positionSQL = `
-		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id
+		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages
 		FROM walhook.position ORDER BY id DESC LIMIT 1`
 
 	routesSQL = `
@@ -161,7 +161,7 @@ func (s *Store) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
 
 func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID int64, err error) {
 	var commit, flush string
-	err = s.pool.QueryRow(ctx, positionSQL).Scan(&commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID)
+	err = s.pool.QueryRow(ctx, positionSQL).Scan(&commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID, &c.NoMessages)
 	if isNoRows(err) {
 		return schemas.Checkpoint{}, 1, nil
 	}

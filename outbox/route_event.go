@@ -28,12 +28,20 @@ func (r *router) eventRow(c *schemas.Change, plan *schemas.Plan) {
 // emitted tells an event that the phone system emitted. table is where it was
 // put; "" for a message.
 func (r *router) emitted(c *schemas.Change, table string, emitted schemas.Emitted, err error) {
+	if err == nil && r.p.catalog.Reserved(emitted.Hook) {
+		r.refuseReserved(c, table, emitted.Hook)
+		return
+	}
 	var event schemas.HookEvent
 	if err == nil {
 		event, err = r.p.catalog.HookEvent(emitted)
 	}
 	if err != nil {
 		r.refuseEvent(c, table, emitted.Hook, err)
+		return
+	}
+	if r.p.catalog.Reserved(event.Hook.Name) { // by its type, where the hook is a group
+		r.refuseReserved(c, table, event.Hook.Name)
 		return
 	}
 	record := event.Order
@@ -47,7 +55,7 @@ func (r *router) emitted(c *schemas.Change, table string, emitted schemas.Emitte
 		internal: emitted.Internal,
 		record:   "event/" + schemas.KeyOf([][]byte{[]byte(storable(record))}),
 		format:   event.Hook.Format,
-		render:   func() ([]byte, error) { return event.Body(c.CommittedAt), nil },
+		render:   func(bool) ([]byte, error) { return event.Body(c.CommittedAt), nil },
 	}
 	for _, t := range event.Targets {
 		o.targets = append(o.targets, target{kind: t[0], id: t[1]})

@@ -15,6 +15,19 @@ func (r *router) refuse(c *schemas.Change, schema, typ, key, reason string) {
 	r.unrouted = append(r.unrouted, unroutedRow{c.Position, schema, typ, key, reason})
 }
 
+// refuseReserved lists what came from outside under a name that only walhook
+// uses: whoever can write into the source would pass for the owner of a record,
+// or for walhook itself.
+func (r *router) refuseReserved(c *schemas.Change, table, name string) {
+	where := zap.String("table", table)
+	if c.Kind == schemas.Message {
+		where = zap.String("prefix", c.Prefix)
+	}
+	r.p.log.Warn("result or event refused: its name is walhook's own, or a record's; it is listed as unrouted",
+		zap.Stringer("position", c.Position), where, zap.String("name", name))
+	r.refuse(c, table, c.Kind.String(), name, skipReserved)
+}
+
 // refuseAccount lists, once, a change whose account has an id that is too long.
 func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
 	if r.refused == c {

@@ -6,19 +6,17 @@ import (
 	"walhook/schemas"
 )
 
-// message routes a logical message. What is malformed is refused with its
+// message routes a logical message; the reader hands on those of the prefixes
+// that are taken, and no other. What is malformed is refused with its
 // reason and without its content, and the feed goes on.
 func (r *router) message(c *schemas.Change) {
-	if c.Prefix != schemas.MessagePrefix && c.Prefix != schemas.EventPrefix {
-		return // somebody else's; the reader hands on none
-	}
 	if !c.Transactional {
 		r.p.log.Warn("logical message refused: not transactional, so it has no place in the order of commits; "+
 			"call pg_logical_emit_message with true", zap.Stringer("position", c.Position))
 		r.refuse(c, "", c.Kind.String(), "", skipOutsideTx)
 		return
 	}
-	if c.Prefix == schemas.EventPrefix {
+	if schemas.CarriesEvents(c.Prefix) {
 		r.eventMessage(c)
 		return
 	}
@@ -28,7 +26,7 @@ func (r *router) message(c *schemas.Change) {
 		r.refuse(c, "", c.Kind.String(), "", skipMessage)
 		return
 	}
-	r.result(c, result)
+	r.result(c, "", result)
 }
 
 // resultRow routes a row of the table of results; only inserts count.
@@ -43,16 +41,21 @@ func (r *router) resultRow(c *schemas.Change, plan *schemas.Plan) {
 		r.refuse(c, plan.Relation.Name, c.Kind.String(), "", skipResult)
 		return
 	}
-	r.result(c, result)
+	r.result(c, plan.Relation.Name, result)
 }
 
-func (r *router) result(c *schemas.Change, result schemas.Result) {
+// result tells a result. table is where it was put; "" for a message.
+func (r *router) result(c *schemas.Change, table string, result schemas.Result) {
+	if r.p.catalog.Reserved(result.Schema) {
+		r.refuseReserved(c, table, result.Schema)
+		return
+	}
 	r.publish(c, 0, result.Account, &occurrence{
 		hook:   HookRecords,
 		schema: result.Schema,
 		typ:    result.Type,
 		// Results of one schema keep their order; ":" never starts a key's place in a record's name.
 		record: "result/" + result.Schema,
-		render: func() ([]byte, error) { return result.AppendEnvelope(nil), nil },
+		render: func(bool) ([]byte, error) { return result.AppendEnvelope(nil), nil },
 	})
 }

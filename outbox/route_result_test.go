@@ -47,18 +47,16 @@ func TestResult_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 	f.forget(t)
 	outside := message(`{"user_id":7,"schema":"sms","type":"update","status":"ok"}`)
 	outside.Transactional = false
-	foreign := message(`{"user_id":7,"schema":"sms","type":"update","status":"ok"}`)
-	foreign.Prefix = "pglogical"
-	f.commit(t, message(`{"user_id":7 topsecret`), outside, foreign,
+	f.commit(t, message(`{"user_id":7 topsecret`), outside,
 		results.insert(1, 7, "", "update", "ok", nil), results.insert(2, nil, "sms", "update", "ok", nil),
 		results.insert(3, 7, "sms", "update", "ok", nil))
-	if events := f.events(t); len(events) != 1 || !strings.HasPrefix(events[0], "7 _6 result/sms ") {
+	if events := f.events(t); len(events) != 1 || !strings.HasPrefix(events[0], "7 _5 result/sms ") {
 		t.Errorf("events %v", events)
 	}
 	f.wantSkipped(t, map[string]int{skipMessage: 1, skipOutsideTx: 1, skipResult: 2})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', ordinal, schema, type, reason) FROM walhook.unrouted ORDER BY ordinal"),
 		"1  message malformed_message", "2  message non_transactional_message",
-		"4 async_results insert malformed_result", "5 async_results insert malformed_result")
+		"3 async_results insert malformed_result", "4 async_results insert malformed_result")
 	if n := f.logs.FilterLevelExact(zap.WarnLevel).FilterMessageSnippet("refused").Len(); n != 4 {
 		t.Errorf("%d lines say that something was refused, want 4", n)
 	}

@@ -154,6 +154,6 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	if _, err := tx.Exec(ctx, acceptGapsSQL); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.nextID)
+	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.nextID, true)
 	return err
 }

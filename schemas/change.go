@@ -82,6 +82,9 @@ type Batch struct {
 	// Flush is the most that the source may be told once the batch is
 	// stored: the end of the last complete transaction, or an idle advance.
 	Flush LSN
+	// NoMessages says that the server was not asked for logical messages, so
+	// that Position.Ordinal does not count them.
+	NoMessages bool
 }
 
 // Checkpoint is what is stored of a reader's progress.
@@ -90,7 +93,13 @@ type Checkpoint struct {
 	Position Position
 	Xid      uint32
 	Flush    LSN
+	// NoMessages is that of the batch which Position is of.
+	NoMessages bool
 }
+
+// Inside says whether the position lies inside its transaction, of which more
+// is to come: the end of a transaction comes after its commit.
+func (c Checkpoint) Inside() bool { return c.Position.Ordinal > 0 && c.Flush <= c.Position.Commit }
 
 // Source is the identity of the log that positions refer to. Positions of
 // another system, or of a slot created anew, mean nothing here.

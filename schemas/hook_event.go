@@ -12,10 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-// EventPrefix marks the logical messages that carry events:
-// pg_logical_emit_message(true, 'walhook.event', '{…}').
-const EventPrefix = "walhook.event"
-
 // MaxEventPayload bounds the payload of an emitted event, in bytes.
 const MaxEventPayload = 256 << 10
 

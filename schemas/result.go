@@ -8,10 +8,6 @@ import (
 	"unicode/utf8"
 )
 
-// MessagePrefix marks the logical messages that carry asynchronous results:
-// pg_logical_emit_message(true, 'walhook', '{…}').
-const MessagePrefix = "walhook"
-
 // Result is the outcome of work that finished later, such as enabling SMS on a
 // number. It is a flat envelope without data.
 type Result struct {

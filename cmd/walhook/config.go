@@ -46,6 +46,7 @@ type settings struct {
 	MaxEventBytes  int
 	AdminToken     string // "" is none
 	SecretKey      []byte // nil is none
+	Messages       schemas.Messages
 	LogLevel       zapcore.Level
 	LogFormat      string // json or console
 	Trace          traceConfig
@@ -57,7 +58,7 @@ type settings struct {
 type roles struct{ Publisher, Sender, API bool }
 
 func (s settings) cdcConfig() cdc.Config {
-	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog}
+	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages}
 }
 
 func (s settings) outboxConfig() outbox.Config {

@@ -97,6 +97,16 @@ var settingTable = []setting{
 		s.SecretKey = key
 		return nil
 	}},
+	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that are taken, comma separated, or off: one that ends in .event carries events, any other results", func(s *settings, text string) error {
+		s.Messages = schemas.Messages{}
+		if text != "off" {
+			s.Messages = list(text)
+			if len(s.Messages) == 0 {
+				return fmt.Errorf("%q: want prefixes such as walhook,walhook.event, or off", text)
+			}
+		}
+		return s.Messages.Validate()
+	}},
 	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector that takes traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
 	{"trace-sample", "0.01", "`part` of the events that are traced, 0 to 1", func(s *settings, text string) (err error) {
 		if s.Trace.sample, err = strconv.ParseFloat(text, 64); err != nil || !(s.Trace.sample >= 0 && s.Trace.sample <= 1) {
