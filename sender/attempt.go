@@ -31,7 +31,10 @@ type answer struct {
 	failure    failure // "" when there is a status
 	retryAfter string
 	date       time.Time // the receiver's clock, which a date in Retry-After is by; zero for unknown
-	detail     string    // for people, bounded, without secrets
+	// detail is for people, bounded, without secrets and what was sent. With a
+	// status it is what the receiver answered; without one, what happened on the
+	// way, which is the operator's alone: it names addresses.
+	detail string
 }
 
 // clock is now as the receiver has it: what a date in Retry-After counts from.
@@ -90,18 +93,19 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 	if err == nil {
 		return x.read(resp, e)
 	}
-	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
-	if status := x.status(); status != 0 {
-		return answer{status: status, detail: clip("HTTP " + strconv.Itoa(status) + ", and no end of its header: " + detail)}
-	}
 	class := classify(err, x.cause(), &x.progress)
+	if status := x.status(); status != 0 {
+		// The account sees this: err may name addresses of this machine.
+		return answer{status: status, detail: "HTTP " + strconv.Itoa(status) + ", and no end of its header (" + string(class) + ")"}
+	}
+	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
 	switch class {
 	case failDNS, failDNSNotFound, failDNSTimeout:
 		if c.dialer.servers.unreachable.Load() {
 			class = failDNSHere
 		}
 	}
-	return answer{failure: class, detail: clip(x.phase().String() + ": " + detail)}
+	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail, e)}
 }
 
 // confidential are the parts of an endpoint that are shown nowhere, as a
@@ -146,13 +150,9 @@ func (x *exchange) read(resp *http.Response, e outbox.Endpoint) answer {
 		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
 	}
 	if len(body) > 0 {
-		text := string(body)
-		for _, secret := range confidential(e, x.sent.query) {
-			text = strings.ReplaceAll(text, secret, "…")
-		}
-		a.detail += ": " + cutEcho(text, x.sent.body)
+		a.detail += ": " + string(body)
 	}
-	a.detail = clip(a.detail)
+	a.detail = x.keep(a.detail, e)
 	return a
 }
 
@@ -176,22 +176,15 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 	return body, ""
 }
 
-// echoBytes of an event's body tell that an answer repeats it.
-const echoBytes = 24
-
-// cutEcho ends text where it begins to repeat what was sent, as it is or as a
-// JSON string: an account's rows are kept as events alone.
-func cutEcho(text string, sent []byte) string {
-	if len(sent) < echoBytes {
-		return text
+// keep is as much of a text from outside as may be kept: nothing of what was
+// sent, and nothing that is shown nowhere.
+func (x *exchange) keep(text string, e outbox.Endpoint) string {
+	hidden := [][]byte{x.sent.body, []byte(x.signature)}
+	for _, secret := range confidential(e, x.sent.query) {
+		text = strings.ReplaceAll(text, secret, "…") // a short one too
+		hidden = append(hidden, []byte(secret))
 	}
-	start := string(sent[:echoBytes])
-	for _, form := range []string{start, strings.ReplaceAll(start, `"`, `\"`)} {
-		if at := strings.Index(text, form); at >= 0 {
-			text = text[:at] + "… (what was sent)"
-		}
-	}
-	return text
+	return clip(without(text[:min(len(text), 4*maxDetail)], hidden...))
 }
 
 // clip makes text from outside fit a column and a terminal.
