@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,10 +17,10 @@ const (
 	describeSQL = `
 		WITH RECURSIVE above (oid, ancestor, depth, since) AS (
 			SELECT i.inhrelid, i.inhparent, 1, i.xmin::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-			WHERE c.relispartition AND i.inhrelid = ANY ($1::oid[])
+			WHERE i.inhrelid = ANY ($1::oid[])
 			UNION ALL
 			SELECT a.oid, i.inhparent, a.depth + 1, i.xmin::text
-			FROM above a JOIN pg_class c ON c.oid = a.ancestor AND c.relispartition JOIN pg_inherits i ON i.inhrelid = a.ancestor
+			FROM above a JOIN pg_inherits i ON i.inhrelid = a.ancestor
 		)
 		SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident::text,
 			ARRAY(SELECT a.ancestor FROM above a WHERE a.oid = c.oid ORDER BY a.depth),
@@ -31,7 +32,14 @@ const (
 					UNION SELECT ac.xmin::text FROM above a JOIN pg_class ac ON ac.oid = a.ancestor WHERE a.oid = c.oid
 					UNION SELECT c.xmin::text
 					UNION SELECT i.xmin::text FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
-				) AS made ORDER BY 1)
+				) AS made ORDER BY 1),
+			NOT c.relispartition AND EXISTS (SELECT FROM above a WHERE a.oid = c.oid),
+			CASE WHEN c.relispartition THEN '{}' ELSE ARRAY(
+				SELECT col.attname::text FROM (
+					SELECT i.indrelid, i.indkey, i.indnkeyatts FROM above a JOIN pg_index i ON i.indrelid = a.ancestor AND i.indisprimary
+					WHERE a.oid = c.oid ORDER BY a.depth, a.ancestor LIMIT 1
+				) AS keyed JOIN pg_attribute col ON col.attrelid = keyed.indrelid
+					AND col.attnum = ANY ((keyed.indkey::int2[])[0 : keyed.indnkeyatts - 1]) ORDER BY col.attnum) END
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = ANY ($1::oid[]) ORDER BY c.oid`
 
@@ -71,8 +79,10 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 		var above []uint32
 		var namespaces, names []string
 		var since []int64
-		_, err = pgx.ForEachRow(rows, []any{&one.OID, &one.Namespace, &one.Name, &identity, &above, &namespaces, &names, &since}, func() error {
+		var inheritedKey []string
+		_, err = pgx.ForEachRow(rows, []any{&one.OID, &one.Namespace, &one.Name, &identity, &above, &namespaces, &names, &since, &one.Inherits, &inheritedKey}, func() error {
 			d := one
+			d.InheritedKey = slices.Clone(inheritedKey)
 			d.Identity = schemas.ReplicaIdentity(identity[0])
 			for i := range above {
 				d.Ancestors = append(d.Ancestors, schemas.Ancestor{OID: above[i], TableName: schemas.TableName{Namespace: namespaces[i], Name: names[i]}})
@@ -163,18 +173,20 @@ func readTypes(ctx context.Context, q querier, oids []uint32) ([]schemas.TypeRow
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TypeRow])
 }
 
-// treeSQL lists the catalog's tables that there are, and their partitions.
+// treeSQL lists the catalog's tables that there are, their partitions and their
+// children.
 const treeSQL = `
 	WITH RECURSIVE tree (oid) AS (
 		SELECT c.oid FROM unnest($1::text[], $2::text[]) AS named (namespace, name)
 		JOIN pg_namespace n ON n.nspname = named.namespace
 		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = named.name AND c.relkind IN ('r', 'p')
 		UNION
-		SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+		SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid
 	)
 	SELECT oid FROM tree`
 
-// describeAll describes the catalog's tables and their partitions.
+// describeAll describes the catalog's tables, their partitions and their
+// children.
 func describeAll(ctx context.Context, q querier, cfg Config) ([]*schemas.TableDescription, error) {
 	namespaces, names := tableNames(cfg.Catalog)
 	rows, err := q.Query(ctx, treeSQL, namespaces, names)

@@ -63,17 +63,39 @@ func (e *examination) lookAtIdentity(ctx context.Context) {
 
 func (e *examination) identity(t tableState, l logger, name schemas.TableName, c cost) {
 	statement, ok := l.identity()
+	published := t.published
+	if l.Child {
+		published = l.Published
+		e.child(t, l, ok, statement)
+	}
 	switch mend := (doctor.Steps{{Kind: doctor.SQL, On: source, Text: statement.SQL, Needs: statement.Needs}}); {
 	case !ok:
 		e.r.Fail(checkIdentity, doctor.Ask(source, "ownership of the table", fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (id)", name)),
 			"table %s has generated columns and no primary key: published, its own updates would fail", name)
 	case statement.SQL == "":
-	case !statement.Optional && t.published:
+	case l.Nameless && published:
+		e.r.Fail(checkIdentity, mend, "the replica identity of table %s lacks columns of the key that names its records: its deletes reach nobody", name)
+	case !statement.Optional && published:
 		e.r.Fail(checkIdentity, mend, "table %s has no replica identity: its own updates and deletes fail", name)
-	case t.published:
+	case published:
 		e.r.Warn(checkIdentity, mend, "table %s keeps only its key of old rows: deletes carry no more, and large values that an update did not touch are absent; "+
 			"FULL would have written about %s for its %d updates and deletes since the statistics began", name, bytesText(c.bytes()), c.Changes)
 	}
+}
+
+// child tells of a table whose rows are another's by inheritance and that is
+// not published: one that was made since setup.
+func (e *examination) child(t tableState, l logger, able bool, identity Statement) {
+	if l.Published || !able || !t.published {
+		return
+	}
+	var mend doctor.Steps
+	if identity.SQL != "" {
+		mend = append(mend, doctor.Step{Kind: doctor.SQL, On: source, Text: identity.SQL, Needs: "ownership of the table"})
+	}
+	mend = append(mend, doctor.Step{Kind: doctor.SQL, On: source, Needs: "ownership of the publication and of the table",
+		Text: fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE ONLY %s", schemas.QuoteIdent(e.cfg.Publication), l.name())})
+	e.r.Fail(checkPublished, mend, "table %s inherits from %s and is not published: its rows are never sent", l.name(), t.name)
 }
 
 func (e *examination) costs(ctx context.Context) (map[schemas.TableName]cost, error) {

@@ -121,9 +121,8 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 		p.add(fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert, update, delete, truncate')", publication),
 			"ownership of the publication")
 	}
-	missing := slices.DeleteFunc(slices.Clone(p.tables), func(t table) bool { return t.published })
-	if len(missing) > 0 && !allTables {
-		p.add(fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", publication, tableList(missing)),
+	if missing := missingList(p.tables); missing != "" && !allTables {
+		p.add(fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", publication, missing),
 			"ownership of the publication and of the tables")
 	}
 	return nil
@@ -134,10 +133,16 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 // without, unless the table has no replica identity at all. A table that can
 // have none that lets it be updated once it is published is left out.
 func (p *Plan) planIdentity() {
+	var left []uint32
 	p.tables = slices.DeleteFunc(p.tables, func(t table) bool {
 		var statements []Statement
-		for _, l := range t.loggers {
+		for _, l := range slices.Clone(t.loggers) {
 			statement, ok := l.identity()
+			if !ok && l.Child {
+				p.warn("table %s has generated columns and no primary key: the server would refuse its updates, its rows are left out of %s", l.name(), t.name)
+				left = append(left, l.OID)
+				continue
+			}
 			if !ok {
 				p.warn("table %s has generated columns and no primary key: the server would refuse its updates, it is left out", t.name)
 				return true
@@ -153,16 +158,52 @@ func (p *Plan) planIdentity() {
 		p.Statements = append(p.Statements, statements...)
 		return false
 	})
+	for i := range p.tables {
+		p.tables[i].loggers = slices.DeleteFunc(p.tables[i].loggers, func(l logger) bool { return slices.Contains(left, l.OID) })
+	}
 }
 
 func (p *Plan) add(sql, needs string) {
 	p.Statements = append(p.Statements, Statement{SQL: sql, Needs: needs})
 }
 
+// tableList names tables as a publication takes them. A table with children
+// stands for itself alone, and they are named: those that have no identity must
+// not be published with it.
 func tableList(tables []table) string {
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		names[i] = t.name.String()
+	var names []string
+	for _, t := range tables {
+		names = append(names, t.inPublication())
+		for _, l := range t.children() {
+			names = append(names, "ONLY "+l.name().String())
+		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// missingList names what is not in the publication.
+func missingList(tables []table) string {
+	var names []string
+	for _, t := range tables {
+		if !t.published {
+			names = append(names, t.inPublication())
+		}
+		for _, l := range t.children() {
+			if !l.Published {
+				names = append(names, "ONLY "+l.name().String())
+			}
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func (t table) children() []logger {
+	return slices.DeleteFunc(slices.Clone(t.loggers), func(l logger) bool { return !l.Child })
+}
+
+func (t table) inPublication() string {
+	if len(t.children()) > 0 || t.hasChildren {
+		return "ONLY " + t.name.String()
+	}
+	return t.name.String()
 }

@@ -14,8 +14,9 @@ import (
 // table is a table of the catalog as the source has it.
 type table struct {
 	name        schemas.TableName
-	loggers     []logger // the table itself, or a partitioned one and its partitions
+	loggers     []logger // the table itself, its partitions, and the tables that inherit from it
 	partitioned bool
+	hasChildren bool // tables inherit from it, be they the catalog's own or left out
 	published   bool
 }
 
@@ -30,6 +31,15 @@ type logger struct {
 	// which then refuses its updates under FULL once it is published.
 	Generated bool
 	Keyed     bool // it has a primary key, so that DEFAULT will do
+	// Child says that it inherits from the table: its rows are the table's too,
+	// and it is published by itself. Published says whether it is.
+	Child, Published bool
+	// Nameless says that its old rows lack what names a record.
+	Nameless bool `db:"-"`
+}
+
+func (l logger) name() schemas.TableName {
+	return schemas.TableName{Namespace: l.Namespace, Name: l.Name}
 }
 
 // tableState is a table of the catalog, which the source may not have.
@@ -51,7 +61,8 @@ const (
 			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), current_user::text,
 			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
 			OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-				WHERE p.pubname = $3 AND r.prrelid = c.oid)
+				WHERE p.pubname = $3 AND r.prrelid = c.oid),
+			c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
@@ -60,25 +71,36 @@ const (
 	refusesFullSQL = `(current_setting('server_version_num')::int >= 180000 AND EXISTS (
 		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''))`
 
-	// Partitions log their own changes, and what a table has is not theirs.
+	// Partitions and children log their own changes, and what a table has is not
+	// theirs. A child that the catalog names is a table by itself.
 	loggersSQL = `
+		WITH RECURSIVE tree (oid) AS (
+			SELECT $1::oid
+			UNION
+			SELECT c.oid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid
+			JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT EXISTS (
+				SELECT FROM unnest($2::text[], $3::text[]) AS named (namespace, name) WHERE named.namespace = n.nspname AND named.name = c.relname)
+		)
 		SELECT c.oid, ` + identityTextSQL + `, n.nspname::text, c.relname::text, c.relreplident = 'f',
 			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
 				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
 			` + refusesFullSQL + `,
-			c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1))
+			c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate),
+			c.oid <> $1 AND NOT c.relispartition,
+			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $4 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+		FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 		ORDER BY c.oid = $1, n.nspname, c.relname`
 )
 
 // lookAtTables looks at every table of the catalog.
 func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, error) {
 	var tables []tableState
+	namespaces, names := tableNames(cfg.Catalog)
 	for _, name := range cfg.Catalog.Tables() {
 		t := tableState{table: table{name: name}, exists: true}
 		err := q.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication).
-			Scan(&t.oid, &t.partitioned, &t.logged, &t.readable, &t.whole, &t.role, &t.published)
+			Scan(&t.oid, &t.partitioned, &t.logged, &t.readable, &t.whole, &t.role, &t.published, &t.hasChildren)
 		if errors.Is(err, pgx.ErrNoRows) {
 			tables = append(tables, tableState{table: table{name: name}})
 			continue
@@ -86,16 +108,44 @@ func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, err
 		if err != nil {
 			return nil, fmt.Errorf("look at table %s: %w", name, err)
 		}
-		rows, err := q.Query(ctx, loggersSQL, t.oid)
+		rows, err := q.Query(ctx, loggersSQL, t.oid, namespaces, names, cfg.Publication)
 		if err == nil {
 			t.loggers, err = pgx.CollectRows(rows, pgx.RowToStructByPos[logger])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look at the replica identity of %s: %w", name, err)
 		}
+		if err := t.findNameless(ctx, q, cfg); err != nil {
+			return nil, err
+		}
 		tables = append(tables, t)
 	}
 	return tables, nil
+}
+
+// findNameless finds whose old rows lack what names a record: then a delete
+// names nobody, and a change of key cannot be seen.
+func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) error {
+	if cfg.Catalog.SchemaOf(t.name) == nil {
+		return nil
+	}
+	for i := range t.loggers {
+		l := &t.loggers[i]
+		if t.partitioned || l.Full || !l.Updatable {
+			continue
+		}
+		list, err := describe(ctx, q, cfg.Publication, l.OID)
+		if err != nil {
+			return fmt.Errorf("look at the key of %s: %w", l.name(), err)
+		}
+		if len(list) == 1 {
+			relation := relationOf(list[0])
+			relation.Namespace, relation.Name = t.name.Namespace, t.name.Name
+			relation.PrimaryKey, relation.KeyCut = list[0].PrimaryKeyOf(relation)
+			l.Nameless = !cfg.Catalog.Bind(relation).OldRowHasKey()
+		}
+	}
+	return nil
 }
 
 // fault is why walhook cannot do with the table as it is; nil when it can, be
@@ -142,7 +192,10 @@ func (l logger) identity() (statement Statement, ok bool) {
 	statement = Statement{
 		SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name), Undo: identitySQL(name.String(), l.Identity),
 		table: l.OID, identity: schemas.IdentityFull,
-		Needs: "ownership of the table", Optional: l.Updatable,
+		Needs: "ownership of the table", Optional: l.Updatable && !l.Nameless,
+	}
+	if l.Nameless {
+		statement.Needs += " (its replica identity lacks columns of the key that names its records: deletes would reach nobody)"
 	}
 	if !l.Updatable {
 		statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"

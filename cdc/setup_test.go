@@ -288,3 +288,29 @@ func (noChanges) KeepSourceChange(context.Context, schemas.SourceChange) (int64,
 	return 0, nil
 }
 func (noChanges) SourceChangeUndone(context.Context, int64) error { return nil }
+
+// Where the replica identity is by another index than the primary key's, its
+// columns name the records. Where others refer to them by the primary key they
+// cannot, nor where the catalog names another key: then only FULL will do.
+func TestPlanSetup_AnIdentityWithoutTheKeyIsNoOption(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), `
+		ALTER TABLE items ADD ext int NOT NULL UNIQUE; ALTER TABLE items REPLICA IDENTITY USING INDEX items_ext_key;
+		ALTER TABLE notes ADD ext int NOT NULL UNIQUE; ALTER TABLE notes REPLICA IDENTITY USING INDEX notes_ext_key;
+		CREATE TABLE named (id int PRIMARY KEY, country text, user_id int);`)
+	w.cfg.Catalog = catalogOf(t, testCatalog+"  named: {table: public.named, key: [country], owner: user_id, fields: [id]}\n")
+	optional := map[string]bool{}
+	for _, statement := range planned(t, w.cfg).Statements {
+		optional[statement.SQL] = statement.Optional
+	}
+	for sql, want := range map[string]bool{
+		"ALTER TABLE public.items REPLICA IDENTITY FULL": false,
+		"ALTER TABLE public.notes REPLICA IDENTITY FULL": true,
+		"ALTER TABLE public.named REPLICA IDENTITY FULL": false,
+		"ALTER TABLE public.users REPLICA IDENTITY FULL": true,
+	} {
+		if got, there := optional[sql]; !there || got != want {
+			t.Errorf("%s: there %v, optional %v", sql, there, got)
+		}
+	}
+}

@@ -59,6 +59,9 @@ func (s *stream) above(relation *schemas.Relation, described *schemas.TableDescr
 		}
 		return nil
 	}
+	if described.Inherits {
+		return nil // its changes are its own, wherever they count
+	}
 	for _, ancestor := range described.Ancestors {
 		oids = append(oids, ancestor.OID)
 	}

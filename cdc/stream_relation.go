@@ -67,7 +67,7 @@ func (s *stream) findKey(relation *schemas.Relation, described *schemas.TableDes
 		relation.PrimaryKey, relation.KeyCut = described.PrimaryKeyOf(relation)
 		relation.IdentityCut = relation.Identity == schemas.IdentityIndex && described.IdentityCutOf(relation)
 	}
-	if relation.Identity != schemas.IdentityDefault || relation.KeyCut {
+	if relation.Identity != schemas.IdentityDefault || relation.KeyCut || described != nil && described.IsChildOf(relation.Table()) {
 		return
 	}
 	relation.PrimaryKey = nil

@@ -170,6 +170,12 @@ func (p *Plan) column(name string) int {
 // and neither catalog nor replica identity names one.
 func (p *Plan) Keyless() bool { return len(p.key) == 0 && !p.keyCut }
 
+// OldRowHasKey says whether the replica identity keeps the whole key, so that
+// an old row names its record. A record without a key needs no name.
+func (p *Plan) OldRowHasKey() bool {
+	return p.Keyless() || !p.keyCut && (p.Relation.Identity == IdentityFull || p.Relation.identityHolds(p.key))
+}
+
 // HasOwner says whether the relation has the column that says whose a row is.
 func (p *Plan) HasOwner() bool { return p.owner >= 0 }
 

@@ -9,15 +9,19 @@ type TableDescription struct {
 	From            LSN // where the log ended when the table was first seen to be so
 	Namespace, Name string
 	Identity        ReplicaIdentity
-	Ancestors       []Ancestor // what it is a partition of, nearest first
-	Columns         []DescribedColumn
-	Types           []TypeRow // of the columns, where they are not built in
+	Ancestors       []Ancestor // what it is a partition of, or inherits from, nearest first
+	// Inherits says that it is no partition, and InheritedKey names the columns
+	// of the primary key above it: a child has none by itself.
+	Inherits     bool
+	InheritedKey []string
+	Columns      []DescribedColumn
+	Types        []TypeRow // of the columns, where they are not built in
 	// Since are the transactions that last wrote the rows of the catalog that
 	// say where the table belongs, and what its primary key is.
 	Since []uint32
 }
 
-// Ancestor is a partitioned table above a partition.
+// Ancestor is a table above a partition or a child.
 type Ancestor struct {
 	OID uint32
 	TableName
@@ -60,7 +64,7 @@ func (d *TableDescription) Fits(r *Relation) bool {
 // Same says whether two descriptions say the same, whoever made it so and when.
 func (d *TableDescription) Same(other *TableDescription) bool {
 	return d.OID == other.OID && d.Table() == other.Table() && d.Identity == other.Identity &&
-		slices.Equal(d.Ancestors, other.Ancestors) &&
+		slices.Equal(d.Ancestors, other.Ancestors) && d.Inherits == other.Inherits && slices.Equal(d.InheritedKey, other.InheritedKey) &&
 		slices.EqualFunc(d.Columns, other.Columns, sameColumn) && slices.EqualFunc(d.Types, other.Types, sameType)
 }
 
@@ -92,6 +96,12 @@ func (c *Catalog) Root(d *TableDescription) (name TableName, partition bool) {
 	return d.Table(), false
 }
 
+// IsChildOf says whether the table's rows count as those of another, from
+// which it inherits and whose key names them.
+func (d *TableDescription) IsChildOf(table TableName) bool {
+	return d.Inherits && len(d.InheritedKey) > 0 && d.Table() != table
+}
+
 // HasPrimaryKey says whether the table has a primary key.
 func (d *TableDescription) HasPrimaryKey() bool {
 	return slices.ContainsFunc(d.Columns, func(c DescribedColumn) bool { return c.Primary })
@@ -99,8 +109,12 @@ func (d *TableDescription) HasPrimaryKey() bool {
 
 // PrimaryKeyOf finds the primary key described among a relation's columns: by
 // name, or by place where all that differs is names. cut says that the relation
-// lacks some of it; then there is none.
+// lacks some of it; then there is none. A child whose rows count as another
+// table's has that one's key.
 func (d *TableDescription) PrimaryKeyOf(r *Relation) (key []int, cut bool) {
+	if d.IsChildOf(r.Table()) {
+		return d.find(r, func(c DescribedColumn) bool { return slices.Contains(d.InheritedKey, c.Name) })
+	}
 	return d.find(r, func(c DescribedColumn) bool { return c.Primary })
 }
 
