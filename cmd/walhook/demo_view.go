@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -28,16 +27,7 @@ const (
 )
 
 func newDemoView(out io.Writer) *demoView {
-	return &demoView{out: out, colour: isTerminal(out), reports: make(chan sender.AttemptReport, viewBuffer)}
-}
-
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return &demoView{out: steering(out), colour: isTerminal(out), reports: make(chan sender.AttemptReport, viewBuffer)}
 }
 
 // step tells what the demo is doing.

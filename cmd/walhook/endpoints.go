@@ -74,7 +74,7 @@ the key that they were stored under.`,
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
 			secrets, err := store.EndpointSecrets(ctx, args[0])
 			for _, secret := range secrets {
-				fmt.Fprintln(out, secret)
+				fmt.Fprintln(out, printable(secret))
 			}
 			return err
 		}),

@@ -115,7 +115,7 @@ func TestListen_PrintsForAPerson(t *testing.T) {
 03:04:05.006  update dids  signature not checked  evt_1  (again)
     id=42  user_id=7  number="3125551212"  rate=1.50  state=null
 03:04:05.006  not an envelope  signature not checked
-    ` + "\ufffd" + `[31mhello
+    \u001b[31mhello
 03:04:05.006  insert did_notes  signature not checked
     id=1  note="\u202e` + strings.Repeat("x", 58) + `…"
 `

@@ -22,11 +22,11 @@ func newLogger(s settings) *zap.Logger {
 }
 
 func logCore(s settings, enabled zapcore.LevelEnabler) zapcore.Core {
-	return zapcore.NewCore(logEncoder(s.LogFormat), zapcore.Lock(os.Stderr), enabled)
+	return zapcore.NewCore(logEncoder(s.LogFormat), newTerminal(os.Stderr), enabled)
 }
 
 // logFaults is where the logger says that it cannot write.
-func logFaults() zap.Option { return zap.ErrorOutput(zapcore.Lock(os.Stderr)) }
+func logFaults() zap.Option { return zap.ErrorOutput(newTerminal(os.Stderr)) }
 
 func logEncoder(format string) zapcore.Encoder {
 	encoder := zap.NewProductionEncoderConfig()

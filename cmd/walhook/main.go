@@ -29,10 +29,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := newRootCommand()
+	root.SetOut(newTerminal(os.Stdout))
+	root.SetErr(newTerminal(os.Stderr))
 	err := root.ExecuteContext(ctx)
 	status := exitStatus(ctx, err)
 	if status != exitOK {
-		fmt.Fprintln(os.Stderr, "walhook:", err)
+		fmt.Fprintln(newTerminal(os.Stderr), "walhook:", err)
 	}
 	os.Exit(status)
 }

@@ -158,7 +158,7 @@ const replayLook = 300 * time.Millisecond
 // watchReplay shows how far requests are until all are done. Whoever stops
 // looking stops nothing else.
 func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request, total int64, out, terminal io.Writer) error {
-	bar := progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(terminal), progressbar.OptionSetDescription("sent again"),
+	bar := progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(steering(terminal)), progressbar.OptionSetDescription("sent again"),
 		progressbar.OptionSetVisibility(isTerminal(terminal)), progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
 	for {
 		sent, left := int64(0), 0

@@ -106,7 +106,7 @@ func (o statusOptions) write(out io.Writer, view statusView) error {
 		return view.writeJSON(out, o.watch)
 	case o.watch && isTerminal(out):
 		// Home and clear (ECMA-48, CUP and ED), once all of it is known.
-		if _, err := io.WriteString(out, "\x1b[H\x1b[2J"); err != nil {
+		if _, err := io.WriteString(steering(out), "\x1b[H\x1b[2J"); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// terminal is where the program writes for people. Names, reasons, answers and
+// errors come from databases and receivers, so what would steer a terminal, or
+// show text in another order than it has, is written as it would stand in JSON:
+// \u001b. Line ends and tabs stay. It is safe for concurrent use.
+type terminal struct {
+	mu   sync.Mutex
+	to   *os.File
+	rest []byte // of a character whose end has not been written yet
+}
+
+func newTerminal(to *os.File) *terminal { return &terminal{to: to} }
+
+// Write escapes p. It reports p as written whenever the escaped text was.
+func (t *terminal) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := append(t.rest, p...)
+	escaped := make([]byte, 0, len(text))
+	for len(text) > 0 && utf8.FullRune(text) {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			escaped = fmt.Appendf(escaped, `\x%02x`, text[0])
+		case r != '\n' && r != '\t' && steers(r):
+			escaped = appendEscaped(escaped, r)
+		default:
+			escaped = append(escaped, text[:size]...)
+		}
+		text = text[size:]
+	}
+	t.rest = append([]byte(nil), text...)
+	if _, err := t.to.Write(escaped); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Sync is for the logger; a terminal has nothing to sync.
+func (t *terminal) Sync() error { return nil }
+
+// steering is the file behind a terminal, for the control sequences that the
+// program itself means.
+func steering(w io.Writer) io.Writer {
+	if t, ok := w.(*terminal); ok {
+		return t.to
+	}
+	return w
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := steering(w).(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// steers says whether a character is a control (C0, DEL, C1), or a mark that
+// changes the direction or the lines of the text around it (Unicode, UAX #9).
+func steers(r rune) bool {
+	switch {
+	case unicode.IsControl(r), r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+		return true
+	}
+	switch r {
+	case 0x061c, 0x200e, 0x200f, 0x2028, 0x2029, 0xfeff:
+		return true
+	}
+	return false
+}
+
+func appendEscaped(dst []byte, r rune) []byte {
+	if r > 0xffff {
+		return fmt.Appendf(dst, `\U%08x`, r)
+	}
+	return fmt.Appendf(dst, `\u%04x`, r)
+}
+
+// printable is text as it stands in one line: line ends, tabs and whatever has
+// no shape of its own are escaped too.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return s
+	}
+	var line []byte
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			line = fmt.Appendf(line, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
+			line = append(line, s[i:i+size]...)
+		default:
+			line = appendEscaped(line, r)
+		}
+		i += size
+	}
+	return string(line)
+}

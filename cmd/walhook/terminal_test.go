@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"walhook/internal/carrier"
+	"walhook/internal/pgtest"
+)
+
+// steeringText is what a receiver or a role of a database may put into a text:
+// clear the screen, set the title, write over the line, turn it around.
+const steeringText = "\x1b[2J\x1b]0;owned\x07\r\x7f\u009b31m\u202egnp\u2066.\u200f"
+
+// Whatever the databases and receivers hold, no command of the running program
+// writes a control character to the terminal but line ends and tabs.
+func TestTerminal_NoCommandPrintsWhatSteersIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.Database(t), func(i int) string { return "https://example.com/hook" })
+	account := idText(carrier.AccountID(0))
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := w.conn.Exec(t.Context(), sql, steeringText); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', disabled_reason = $1, reason = $1, secret = $1, url = 'https://' || $1 || '/'`)
+	exec(`INSERT INTO walhook.gap (from_lsn, to_lsn, reason) VALUES ('0/1', '0/2', $1)`)
+	w.db.Exec(t, fmt.Sprintf(`CREATE TABLE %q (id int PRIMARY KEY)`, "t"+steeringText))
+	catalog := t.TempDir() + "/catalog.yaml"
+	if err := os.WriteFile(catalog, []byte(fmt.Sprintf("account: {table: users, id: id, url: web_hook_url}\nschemas: {dids: {table: dids, owner: user_id, fields: [id], %s: 1}}\n", "x"+strings.ReplaceAll(steeringText[1:], "\r", ""))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := []string{"--source", w.db.URL, "--slot", w.cfg.Slot}
+	outbox := []string{"--outbox", w.db.URL}
+	for _, args := range [][]string{
+		append([]string{"endpoints"}, outbox...), append([]string{"endpoints", "--json"}, outbox...),
+		append([]string{"endpoints", "secret", account}, outbox...), append([]string{"endpoints", "enable", account}, outbox...),
+		append([]string{"endpoints", "disable", account, "--reason", steeringText[1:]}, outbox...),
+		append([]string{"endpoints", "ordering", account}, outbox...), append([]string{"endpoints", "rotate", account}, outbox...),
+		append([]string{"endpoints", "secret", steeringText}, outbox...), append([]string{"replay", account, "--dry-run", "--since", "1h"}, outbox...),
+		append([]string{"status"}, db...), append([]string{"status", "--json"}, db...), append([]string{"doctor"}, db...), append([]string{"doctor", "--json"}, db...),
+		append([]string{"setup", "--log-format", "console"}, db...), append([]string{"setup", "--dry-run"}, db...),
+		{"schemas", "--catalog", catalog}, {"run", "--catalog", catalog, "--source", w.db.URL}, {"run", "--role", steeringText},
+		{"endpoints", "--outbox", "postgres://127.0.0.1:1/" + "x"}, {steeringText}, {"endpoints", "--" + steeringText[1:]},
+		{"listen", "--addr", steeringText},
+	} {
+		stdout, stderr := runWalhook(t, args...)
+		for _, text := range []string{stdout, stderr} {
+			if at := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && (steers(r) || r == utf8.RuneError) }); at >= 0 {
+				t.Errorf("walhook %s prints %q", strings.Join(args[:min(2, len(args))], " "), text[max(0, at-40):min(len(text), at+40)])
+			}
+			if slicesLast(args) == "--json" && text == stdout && !json.Valid([]byte(text)) {
+				t.Errorf("walhook %s prints no JSON", args[0])
+			}
+		}
+	}
+	if stdout, _ := runWalhook(t, append([]string{"endpoints"}, outbox...)...); !strings.Contains(stdout, `\u001b[2J`) || !strings.Contains(stdout, `\u202egnp`) {
+		t.Errorf("what steers a terminal is not shown escaped:\n%s", stdout)
+	}
+}
+
+func slicesLast(args []string) string { return args[len(args)-1] }
+
+// runWalhook runs the program as a process of its own, which has a few seconds.
+func runWalhook(t *testing.T, args ...string) (stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), childEnv)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	_ = cmd.Run() // some fail, and say why
+	return out.String(), errOut.String()
+}
+
+func TestTerminal_ACharacterMayComeInPieces(t *testing.T) {
+	t.Parallel()
+	file, err := os.CreateTemp(t.TempDir(), "out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := newTerminal(file)
+	for _, b := range []byte("é\u009b\x9b€\x1b\n") {
+		if n, err := out.Write([]byte{b}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	got, err := os.ReadFile(file.Name())
+	if want := `é\u009b\x9b€\u001b` + "\n"; err != nil || string(got) != want {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+}
