@@ -18,14 +18,16 @@ type attempt struct {
 	Type       string    `json:"type,omitempty"`
 	Attempt    int       `json:"attempt" doc:"1 for the first"`
 	At         time.Time `json:"at"`
-	DurationMS float64   `json:"duration_ms"`
+	DurationMS float64   `json:"duration_ms" doc:"0 when there was no answer"`
 	Status     int       `json:"status" doc:"of HTTP; 0 when there was no answer"`
 	Outcome    string    `json:"outcome" enum:"delivered,retry,pause,disable,dead"`
-	Reason     string    `json:"reason" doc:"2xx, 5xx, timeout_header, dns and so on"`
-	Detail     string    `json:"detail,omitempty" doc:"for people: what the receiver answered, or what went wrong"`
+	Reason     string    `json:"reason" doc:"2xx, 5xx, timeout_header, unreachable and so on"`
+	Detail     string    `json:"detail,omitempty" doc:"for people: what the receiver answered, without what was sent; absent when there was no answer"`
 }
 
-func shownAttempt(a *outbox.MadeAttempt) attempt {
+func shownAttempt(made *outbox.MadeAttempt) attempt {
+	a := *made
+	a.Attempt = made.ForAccount()
 	return attempt{
 		WebhookID: a.Webhook, EventID: a.WebhookID, Schema: a.Schema, Type: a.Type,
 		Attempt: a.Number, At: a.At.UTC(), DurationMS: float64(a.Duration.Microseconds()) / 1000,

@@ -19,11 +19,11 @@ import (
 // tried is what a test event came to.
 type tried struct {
 	EventID    string  `json:"event_id" doc:"the header webhook-id"`
-	DurationMS float64 `json:"duration_ms"`
+	DurationMS float64 `json:"duration_ms" doc:"0 when there was no answer, which takes the same time whatever the cause"`
 	Status     int     `json:"status" doc:"of HTTP; 0 when there was no answer"`
 	Outcome    string  `json:"outcome" enum:"delivered,retry,pause,disable,held" doc:"what would become of an event; a test changes nothing and is not repeated. held is a fault of the sending side"`
 	Reason     string  `json:"reason"`
-	Detail     string  `json:"detail,omitempty" doc:"for people: what the receiver answered, or what went wrong"`
+	Detail     string  `json:"detail,omitempty" doc:"for people: what the receiver answered, without what was sent; absent when there was no answer"`
 }
 
 func (s *subscriptions) registerTest(routes huma.API) {
@@ -51,7 +51,8 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 		return nil, err
 	}
 	made := s.cfg.Courier.Try(ctx, endpoint, e)
-	s.audit(ctx, "webhook tested", &w, zap.Int("status", made.Status), zap.String("outcome", made.Outcome), zap.String("reason", made.Reason))
+	s.audit(ctx, "webhook tested", &w, zap.Int("status", made.Status), zap.String("outcome", made.Outcome), zap.String("reason", made.Reason), zap.String("detail", made.Detail))
+	made = made.ForAccount()
 	return answerOf(tried{
 		EventID: e.WebhookID, DurationMS: float64(made.Duration.Microseconds()) / 1000, Status: made.Status,
 		Outcome: made.Outcome, Reason: made.Reason, Detail: made.Detail,

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -127,8 +128,24 @@ type Attempt struct {
 	Duration time.Duration
 	Status   int    // HTTP status, 0 for none
 	Outcome  string // delivered, retry, pause, disable, dead
-	Reason   string // the metric label: 2xx, timeout_header, dns, …
-	Detail   string // for people, bounded, without secrets
+	Reason   string // 2xx, timeout_header, unreachable, …; as the account may see it
+	// Detail is for people, bounded, without secrets. Without a status it is the
+	// operator's alone: it names addresses of this machine, its name servers and
+	// the networks that it sees.
+	Detail string
+}
+
+// ForAccount is the attempt as its account may see it. Without an answer over
+// HTTP, neither what happened on the way nor how long that took is shown: both
+// tell of hosts and ports that the account cannot reach itself.
+func (a Attempt) ForAccount() Attempt {
+	if a.Status == 0 {
+		a.Duration, a.Detail = 0, ""
+	}
+	if before, _, ok := strings.Cut(a.Detail, ", and no end of its header: "); ok {
+		a.Detail = before + ", and no end of its header" // an error that earlier versions stored
+	}
+	return a
 }
 
 // RecordState is how a record stands that a settlement touched and that has,

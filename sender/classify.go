@@ -63,6 +63,9 @@ func classify(err, cause error, p *progress) failure {
 	if _, ok := errors.AsType[*BlockedAddressError](err); ok {
 		return failBlocked
 	}
+	if _, ok := errors.AsType[*BlockedPortError](err); ok {
+		return failPort
+	}
 	if errors.Is(err, errLeaseOver) || errors.Is(cause, errLeaseOver) {
 		return failLease
 	}

@@ -37,6 +37,11 @@ type Config struct {
 
 	// AllowCIDR lists networks that endpoints may be in besides public ones.
 	AllowCIDR []netip.Prefix
+	// DenyCIDR lists networks that nothing is sent to, public or allowed or not.
+	DenyCIDR []netip.Prefix
+	// AllowPorts lists the ports that endpoints may have. Nil means those of
+	// [DefaultPorts].
+	AllowPorts []PortRange
 	// EgressAddress is the local address that deliveries leave from. The
 	// zero Addr means any.
 	EgressAddress netip.Addr
@@ -115,6 +120,11 @@ func (c Config) Validate() error {
 			fault("allowed network %q: want a CIDR such as 10.0.0.0/8", p)
 		}
 	}
+	for _, p := range c.DenyCIDR {
+		if !p.IsValid() {
+			fault("denied network %q: want a CIDR such as 198.51.100.0/24", p)
+		}
+	}
 	return errors.Join(faults...)
 }
 
@@ -132,6 +142,9 @@ func (c Config) withDefaults() Config {
 	c.LaneBytes = cmp.Or(c.LaneBytes, 256<<10)
 	c.BufferBytes = cmp.Or(c.BufferBytes, 32<<20)
 	c.Lease = cmp.Or(c.Lease, 10*time.Second)
+	if c.AllowPorts == nil {
+		c.AllowPorts = []PortRange{{80, 80}, {443, 443}, {1024, 65535}}
+	}
 	if c.RetrySchedule == nil {
 		c.RetrySchedule = slices.Clone(defaultSchedule)
 	}

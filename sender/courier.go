@@ -28,13 +28,26 @@ func NewCourier(c Config) (*Courier, error) {
 // Close ends the connections that are kept.
 func (c *Courier) Close() { c.courier.close() }
 
+// uniformMargin is how much longer than the limit for connecting an attempt
+// without an answer takes.
+const uniformMargin = 250 * time.Millisecond
+
 // Try makes one request for the event and says what it came to. It neither
 // stores nor repeats anything.
 func (c *Courier) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) outbox.Attempt {
 	began := time.Now()
 	a := c.courier.deliver(ctx, e, event, began)
+	if a.status == 0 {
+		// How long a failure takes tells a closed port from a filtered one, and a
+		// name that does not exist from one that leads inside.
+		_ = pause(ctx, time.Until(began.Add(c.courier.config.ConnectTimeout+uniformMargin))) // an end of ctx needs no wait
+	}
 	res := a.result(began, time.Now())
-	return res.attempt(1, e.Revision, res.outcome.kind)
+	kind := res.outcome.kind
+	if kind == outcomeHeld && res.failure.shown() == failUnreachable {
+		kind = outcomeRetry // that our own network refuses an address is not shown either
+	}
+	return res.attempt(1, e.Revision, kind)
 }
 
 // lookupTimeout bounds a look at a name that somebody waits for.
@@ -45,12 +58,17 @@ var ErrUnresolved = errors.New("the host's name cannot be resolved at the moment
 
 // CheckHost says whether the host of a URL leads to an address that deliveries
 // may go to, as far as can be told before dialling: a [*BlockedAddressError]
-// when none of its addresses is one, [ErrUnresolved] when it has none now. The
+// when none of its addresses is one, a [*BlockedPortError] for its port alone,
+// [ErrUnresolved] when it has no address now. The
 // URL's syntax has been checked.
 func (c *Courier) CheckHost(ctx context.Context, address string) error {
 	u, err := url.Parse(address)
 	if err != nil {
 		return errors.New("url cannot be parsed") // err would show it
+	}
+	guard := c.courier.config.guard()
+	if err := guard.checkPort(portOf(u)); err != nil {
+		return err
 	}
 	host := u.Hostname()
 	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
@@ -60,7 +78,6 @@ func (c *Courier) CheckHost(ctx context.Context, address string) error {
 	if err != nil || len(addresses) == 0 {
 		return ErrUnresolved
 	}
-	guard := egressGuard{allow: c.courier.config.AllowCIDR}
 	if slices.ContainsFunc(addresses, guard.allowed) {
 		return nil
 	}

@@ -117,7 +117,7 @@ func judgeGuard(c Config, seen int64, r *doctor.Report) {
 		names = append(names, network.String())
 		open = open || network.Bits() == 0
 	}
-	allowed := egressGuard{allow: c.AllowCIDR}.allowed(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	allowed := c.guard().allowed(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	switch {
 	case seen > 0 && !allowed:
 		r.Fail(checkGuard, doctor.Steps{{Kind: doctor.Shell, Text: "install another build of walhook, and do not run this one"}},

@@ -3,6 +3,9 @@ package sender
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -22,11 +25,56 @@ func (e *BlockedAddressError) BlockedHost() string {
 	return "the host is, or its name leads to, an address that is not public: nothing is sent there unless the operator allows its network"
 }
 
+// BlockedPortError says that an endpoint's URL names a port that deliveries must
+// not go to. It shows nothing but the URL's own port.
+type BlockedPortError struct {
+	Port string
+}
+
+func (e *BlockedPortError) Error() string {
+	return fmt.Sprintf("port %s is not one that deliveries may go to", e.Port)
+}
+
+// BlockedHost says for the account's people why nothing is sent there.
+func (e *BlockedPortError) BlockedHost() string { return e.Error() + ": use 443 or ask the operator" }
+
+// PortRange is the ports from First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// DefaultPorts are those of HTTP and those that no well-known service has: mail
+// servers and databases of strangers are not to be talked to.
+const DefaultPorts = "80,443,1024-65535"
+
+// ParsePorts reads ports and ranges of them, comma separated.
+func ParsePorts(text string) ([]PortRange, error) {
+	var all []PortRange
+	for one := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(one), "-")
+		if !isRange {
+			last = first
+		}
+		from, err := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
+		to, failed := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
+		if err != nil || failed != nil || from == 0 || from > to {
+			return nil, fmt.Errorf("%q: want ports and ranges of them from 1 to 65535, comma separated, such as %s", text, DefaultPorts)
+		}
+		all = append(all, PortRange{uint16(from), uint16(to)})
+	}
+	return all, nil
+}
+
 // egressGuard decides by the address that is dialled, so that no way of
 // writing a host and no answer of a name server that changes between check
 // and use gets round it.
 type egressGuard struct {
-	allow []netip.Prefix
+	allow []netip.Prefix // besides public addresses
+	deny  []netip.Prefix // whatever else allows them
+	ports []PortRange
+}
+
+// guard is what the configuration says about where deliveries may go.
+func (c Config) guard() egressGuard {
+	return egressGuard{allow: c.AllowCIDR, deny: c.DenyCIDR, ports: c.AllowPorts}
 }
 
 // control is for net.Dialer.Control: it runs after name resolution, before
@@ -36,18 +84,55 @@ func (g egressGuard) control(_, address string, _ syscall.RawConn) error {
 	if err != nil || !g.allowed(to.Addr()) {
 		return &BlockedAddressError{Address: address}
 	}
-	return nil
+	return g.checkPort(strconv.Itoa(int(to.Port())))
+}
+
+// checkPort refuses a port that is in none of the ranges. It is asked before a
+// name is resolved too: the answer must not depend on what the name leads to.
+func (g egressGuard) checkPort(text string) error {
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err == nil && slices.ContainsFunc(g.ports, func(r PortRange) bool { return r.First <= uint16(port) && uint16(port) <= r.Last }) {
+		return nil
+	}
+	return &BlockedPortError{Port: text}
 }
 
 func (g egressGuard) allowed(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	for _, p := range g.allow {
-		if p.Contains(a) || p.Addr().Is4In6() && p.Bits() >= 96 &&
-			netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Contains(a) {
-			return true
-		}
+	if holds(g.deny, a) {
+		return false
 	}
-	return isPublic(a)
+	if v4 := embedded(a); v4.IsValid() && holds(g.deny, v4) {
+		return false
+	}
+	return holds(g.allow, a) || isPublic(a)
+}
+
+// holds says whether a network holds an address. A network of mapped IPv4
+// addresses is one of IPv4.
+func holds(networks []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool {
+		return p.Contains(a) || p.Addr().Is4In6() && p.Bits() >= 96 &&
+			netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Contains(a)
+	})
+}
+
+var (
+	nat64  = netip.MustParsePrefix("64:ff9b::/96")
+	sixTo4 = netip.MustParsePrefix("2002::/16")
+)
+
+// embedded is the IPv4 address that an IPv6 one leads to by NAT64 (RFC 6052) or
+// 6to4 (RFC 3056), where an operator allows such a network; the zero Addr for none.
+func embedded(a netip.Addr) netip.Addr {
+	b := a.As16()
+	switch {
+	case nat64.Contains(a):
+		return netip.AddrFrom4([4]byte(b[12:]))
+	case sixTo4.Contains(a):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	}
+	return netip.Addr{}
 }
 
 // isPublic says whether an address, unmapped and without a zone, may be on the

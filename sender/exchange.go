@@ -38,6 +38,9 @@ type exchange struct {
 // before a byte of the request was written carried none; it is made once more,
 // on a connection of its own.
 func (x *exchange) answer() (*http.Response, error) {
+	if err := x.courier.config.guard().checkPort(x.target.port); err != nil {
+		return nil, err
+	}
 	if x.target.unknown != nil {
 		return nil, x.target.unknown
 	}
@@ -251,13 +254,18 @@ func (x *exchange) cause() error {
 	return nil
 }
 
+// portOf is a URL's port, its own or its scheme's.
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
+}
+
 // dialAddress is host and port of a URL. A name that is not ASCII is the one
 // that name servers know (RFC 5891).
 func dialAddress(u *url.URL) (string, error) {
-	host, port := u.Hostname(), u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
+	host, port := u.Hostname(), portOf(u)
 	if strings.ContainsFunc(host, func(c rune) bool { return c >= 0x80 }) {
 		var err error
 		if host, err = idna.Lookup.ToASCII(host); err != nil {

@@ -33,6 +33,7 @@ const (
 	failSpokeFirst     failure = "spoke_before_request" // it was not an answer
 	failFlood          failure = "flood"                // more than any answer needs
 	failBlocked        failure = "blocked_address"
+	failPort           failure = "blocked_port"
 	failURL            failure = "unusable_url"
 	failRender         failure = "unusable_body" // it cannot be put into the form that the endpoint asks for
 )
@@ -52,7 +53,7 @@ var failures = []failure{
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
 	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
-	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failURL, failRender,
+	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failRender,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
 
@@ -65,12 +66,23 @@ func (f failure) own() bool {
 	return false
 }
 
+// shown is the failure as the account may see it. Why no connection came about
+// would tell a closed port from a filtered one, and a name that does not exist
+// from one that leads to an address inside: that is the operator's alone.
+func (f failure) shown() failure {
+	switch f {
+	case failDNSNotFound, failDNSTimeout, failDNS, failDNSHere, failRefused, failTimeoutConnect, failNoNetwork, failBlocked:
+		return failUnreachable
+	}
+	return f
+}
+
 // unsent says that no connection came about on which a request could be made.
 func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
-		failTLSProtocol, failBlocked, failURL, failRender:
+		failTLSProtocol, failBlocked, failPort, failURL, failRender:
 		return true
 	}
 	return false

@@ -99,7 +99,7 @@ func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration)
 		l.lastReason = res.outcome.reason
 		l.failedNow(now)
 		if s.Disable == "" && now.Sub(l.failingSince) >= l.disableAfter {
-			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.outcome.reason)
+			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.reason())
 		}
 		if res.outcome.kind == outcomePause {
 			pause := res.outcome.after

@@ -30,6 +30,14 @@ func (a answer) result(at, now time.Time) result {
 	}
 }
 
+// reason is why, as the account may see it.
+func (r *result) reason() string {
+	if r.failure != "" {
+		return string(r.failure.shown())
+	}
+	return r.outcome.reason
+}
+
 // longestAttempt is beyond what any attempt takes; a clock may say otherwise.
 const longestAttempt = 24 * time.Hour
 
@@ -43,6 +51,6 @@ func (r *result) attempt(number int, revision int64, kind string) outbox.Attempt
 	return outbox.Attempt{
 		At: r.at, Number: min(max(number, 0), math.MaxInt32), Revision: revision,
 		Duration: min(max(r.duration, 0), longestAttempt),
-		Status:   status, Outcome: kind, Reason: r.outcome.reason, Detail: schemas.Storable(clip(r.detail)),
+		Status:   status, Outcome: kind, Reason: r.reason(), Detail: schemas.Storable(clip(r.detail)),
 	}
 }

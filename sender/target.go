@@ -21,7 +21,8 @@ type target struct {
 	url           *url.URL // without user name and password
 	authorization string   // what they became; "" for none
 	signer        *signer
-	address       string  // host and port to dial
+	address       string // host and port to dial
+	port          string
 	unknown       error   // why there is no address
 	to            lineKey // what its connections are known by
 	http2Host     string  // what net/http knows those by that speak HTTP/2
@@ -53,6 +54,7 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 		u.User = nil
 	}
 	t.address, t.unknown = dialAddress(u)
+	t.port = portOf(u)
 	t.to = lineKey{e.ID, u.Scheme + "://" + t.address}
 	t.http2Host = http2Host(e.ID, t.address)
 	var head bytes.Buffer

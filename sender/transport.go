@@ -35,7 +35,7 @@ func newDialer(c Config) *dialer {
 	d := &dialer{
 		net: net.Dialer{
 			Timeout: c.ConnectTimeout,
-			Control: egressGuard{allow: c.AllowCIDR}.control,
+			Control: c.guard().control,
 		},
 		tls:        &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
 		tlsTimeout: c.TLSTimeout,

@@ -42,6 +42,9 @@ func (s *Sender) report(j *job, kind string, retryIn time.Duration) {
 			zap.String("reason", res.outcome.reason),
 			zap.Duration("duration", res.duration),
 		}
+		if res.status == 0 && res.detail != "" {
+			fields = append(fields, zap.String("detail", res.detail)) // what the account is not shown
+		}
 		if retryIn > 0 {
 			fields = append(fields, zap.Duration("retry_in", retryIn))
 		}

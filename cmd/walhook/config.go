@@ -39,6 +39,8 @@ type settings struct {
 	Roles          roles
 	Listen         string // "" is off
 	AllowCIDR      []netip.Prefix
+	DenyCIDR       []netip.Prefix
+	AllowPorts     []sender.PortRange
 	EgressAddress  netip.Addr // the zero Addr is any
 	Retention      time.Duration
 	AttemptTimeout time.Duration
@@ -73,6 +75,8 @@ func (s settings) senderConfig() sender.Config {
 		AttemptTimeout: s.AttemptTimeout,
 		RetrySchedule:  s.RetrySchedule,
 		AllowCIDR:      s.AllowCIDR,
+		DenyCIDR:       s.DenyCIDR,
+		AllowPorts:     s.AllowPorts,
 		EgressAddress:  s.EgressAddress,
 	}
 }

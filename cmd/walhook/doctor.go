@@ -71,7 +71,7 @@ func newDoctorCommand() *cobra.Command {
 			return checksFailed(findings)
 		},
 	}
-	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "allow-cidr", "egress-address")
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "allow-cidr", "deny-cidr", "allow-ports", "egress-address")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
 	cmd.Flags().DurationVar(&o.OldTransaction, "old-transaction", 15*time.Minute, "`age` from which on an open transaction is a warning")
 	return cmd

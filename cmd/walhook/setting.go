@@ -17,6 +17,7 @@ import (
 	"walhook/cdc"
 	"walhook/outbox"
 	"walhook/schemas"
+	"walhook/sender"
 )
 
 // setting is one thing that can be set: by the flag --name, by the environment
@@ -53,6 +54,11 @@ var settingTable = []setting{
 	{"role", "all", "the `parts` that this process runs: all, publisher, sender, api, comma separated", parseRoles},
 	{"listen", "127.0.0.1:8480", "`address` of the subscription API, health checks and metrics, or off", parseListen},
 	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
+	{"deny-cidr", "", "`networks` that nothing is sent to, even public or allowed ones, comma separated: your own public ranges", parseDenyCIDR},
+	{"allow-ports", sender.DefaultPorts, "`ports` that endpoints may have, comma separated", func(s *settings, text string) (err error) {
+		s.AllowPorts, err = sender.ParsePorts(text)
+		return err
+	}},
 	{"egress-address", "", "local `address` that deliveries leave from (default any)", func(s *settings, text string) (err error) {
 		if text == "" {
 			return nil

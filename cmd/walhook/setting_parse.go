@@ -98,15 +98,27 @@ func checkListenAddress(text string) error {
 	return nil
 }
 
-func parseAllowCIDR(s *settings, text string) error {
+func parseAllowCIDR(s *settings, text string) (err error) {
+	s.AllowCIDR, err = networks(text)
+	return err
+}
+
+func parseDenyCIDR(s *settings, text string) (err error) {
+	s.DenyCIDR, err = networks(text)
+	return err
+}
+
+// networks reads a list of them. An address alone is refused: whether it means
+// itself or its network would be a guess.
+func networks(text string) (all []netip.Prefix, err error) {
 	for _, network := range list(text) {
 		prefix, err := netip.ParsePrefix(network)
 		if err != nil {
-			return fmt.Errorf("%q: want networks such as 10.0.0.0/8 or 192.0.2.7/32, comma separated", network)
+			return nil, fmt.Errorf("%q: want networks such as 10.0.0.0/8 or 192.0.2.7/32, comma separated", network)
 		}
-		s.AllowCIDR = append(s.AllowCIDR, prefix.Masked())
+		all = append(all, prefix.Masked())
 	}
-	return sender.Config{AllowCIDR: s.AllowCIDR}.Validate()
+	return all, sender.Config{AllowCIDR: all}.Validate()
 }
 
 func parseSchedule(s *settings, text string) error {
