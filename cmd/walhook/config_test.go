@@ -50,6 +50,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 	want := settings{
 		Source: testURL, Outbox: testURL, Slot: "walhook", Publication: "walhook",
 		Catalog: schemas.Carrier(), Roles: roles{Publisher: true, Sender: true, API: true},
+		Messages:   schemas.Messages{"walhook", "walhook.event"},
 		AllowPorts: []sender.PortRange{{First: 80, Last: 80}, {First: 443, Last: 443}, {First: 1024, Last: 65535}},
 		Listen:     "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
 		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
@@ -73,7 +74,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 	texts := map[string]string{
 		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
-		"deny-cidr": "198.51.100.0/24,192.0.2.1/32", "allow-ports": "443, 8000-8999",
+		"deny-cidr": "198.51.100.0/24,192.0.2.1/32", "allow-ports": "443, 8000-8999", "messages": "carrier,carrier.event",
 		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
 		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key,
 		"trace-endpoint": "http://192.0.2.2:4318/v1/traces", "trace-sample": "0.5", "log-level": "debug", "log-format": "console",
@@ -110,6 +111,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				Roles:         roles{Publisher: true, API: true},
 				AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
 				DenyCIDR:      []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("192.0.2.1/32")},
+				Messages:      schemas.Messages{"carrier", "carrier.event"},
 				AllowPorts:    []sender.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8999}},
 				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
