@@ -108,6 +108,10 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 		b.Queue(forgetOwnersSQL, schema)
 	}
 	r.owners.queue(b)
+	for _, k := range r.forgotten {
+		// As bytes, which every server takes: the key may be what it refuses.
+		b.Queue(forgetOwnerSQL, k.schema, []byte(k.key))
+	}
 	r.queueParents(b, batch.Position)
 	r.queueColumns(b)
 	r.queueSums(b)

@@ -56,11 +56,15 @@ func (s *Store) Attempts(ctx context.Context, account, webhook string, before *A
 	var endpoints []int64
 	err := s.pool.QueryRow(ctx, ownEndpointsSQL, account, webhook).Scan(&endpoints)
 	var list []MadeAttempt
+	var bad error
 	if err == nil && len(endpoints) > 0 {
 		var rows pgx.Rows
 		if rows, err = s.pool.Query(ctx, attemptsSQL, endpoints, at, endpoint, event, limit); err == nil {
-			list, err = pgx.CollectRows(rows, scanMadeAttempt)
+			list, err = collectEach(rows, scanMadeAttempt, func(_ *MadeAttempt, cause error) { bad = cause })
 		}
+	}
+	if bad != nil {
+		s.listed(ctx, "attempts", fmt.Sprint(endpoints), 0, bad)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the attempts of account %s: %w", account, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,7 +35,7 @@ const (
 
 	endDaySQL = `
 		INSERT INTO walhook.daily_run (endpoint, day, began_at, ended_at, zone, commit_lsn, ordinal)
-		SELECT $1, $2::text::date, $3, $4, $5, coalesce($6::text::pg_lsn, p.commit_lsn, '0/0'), coalesce($7, p.ordinal, 0)
+		SELECT $1, $2::text::date, least($3::timestamptz, $4), $4, $5, coalesce($6::text::pg_lsn, p.commit_lsn, '0/0'), coalesce($7, p.ordinal, 0)
 		FROM (SELECT) AS one LEFT JOIN (SELECT commit_lsn, ordinal FROM walhook.position ORDER BY id DESC LIMIT 1) AS p ON true
 		ON CONFLICT DO NOTHING`
 
@@ -81,7 +82,7 @@ func (r *router) lookAtClock(ctx context.Context) (err error) {
 	if r.p.nextEnd.IsZero() {
 		return nil
 	}
-	for i := range r.changes {
+	for i := r.part.first; i < r.part.end; i++ {
 		if !r.changes[i].CommittedAt.Before(r.p.nextEnd) {
 			r.now, err = r.p.clock(ctx)
 			return err
@@ -145,11 +146,17 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 	if now.Before(at) {
 		at = now
 	}
-	b := &pgx.Batch{}
-	for _, e := range p.takeEnds(at, schemas.Position{}) {
-		e.queue(b)
-	}
-	if err := p.fencedTx(ctx, b); err != nil {
+	err = isolate(p.takeEnds(at, schemas.Position{}), isDataFault, func(ends []dayEnd) error {
+		b := &pgx.Batch{}
+		for _, e := range ends {
+			e.queue(b)
+		}
+		return p.fencedTx(ctx, b)
+	}, func(e dayEnd, cause error) error {
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(e.endpoint, 10), e.endpoint, asideUnstorable, cause)
+		return nil
+	})
+	if err != nil {
 		if errors.Is(err, ErrFenced) {
 			p.live = false
 		}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,15 +18,22 @@ func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route) 
 	rows, err := p.store.pool.Query(ctx, openDaysSQL)
 	var day string
 	var e dayEnd
+	var damaged []int64
 	if err == nil {
 		_, err = pgx.ForEachRow(rows, []any{&e.endpoint, &day, &e.began}, func() (err error) {
-			e.day, err = parseDate(day)
+			if e.day, err = parseDate(day); err != nil {
+				damaged = append(damaged, e.endpoint)
+				return nil // it begins again
+			}
 			open[e.endpoint] = e
-			return err
+			return nil
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the open days: %w", err)
+	}
+	for _, id := range damaged {
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnreadable, &badItem{asideUnreadable, "its open day is no day"})
 	}
 	var begin []*route
 	for _, list := range webhooks {
@@ -68,33 +76,51 @@ func (p *Publisher) turnDays(ctx context.Context, begin []*route, ends map[int64
 	if err != nil {
 		return err
 	}
-	b := &pgx.Batch{}
+	turns := make([]func(*pgx.Batch) (int64, error), 0, len(begin)+len(ends))
 	for _, e := range ends {
-		e.day, e.ended, e.zone = e.day+1, now, "UTC"
-		if now.Before(e.began) {
-			e.ended = e.began // the clock was set back
-		}
-		e.queue(b)
-		b.Queue(closeDaySQL, e.endpoint)
+		turns = append(turns, func(b *pgx.Batch) (int64, error) {
+			e.day, e.ended, e.zone = e.day+1, now, "UTC"
+			if now.Before(e.began) {
+				e.ended = e.began // the clock was set back
+			}
+			e.queue(b)
+			b.Queue(closeDaySQL, e.endpoint)
+			return e.endpoint, nil
+		})
 	}
 	for _, w := range begin {
-		var text string
-		if err := p.store.pool.QueryRow(ctx, lastRunSQL, w.endpoint).Scan(&text); err != nil {
-			return err
-		}
-		c := p.calendarOf(w)
-		last := c.ended(now)
-		if text != "" {
-			run, err := parseDate(text)
-			if err != nil {
+		turns = append(turns, func(b *pgx.Batch) (int64, error) { return w.endpoint, p.queueBegin(ctx, b, w, now) })
+	}
+	return isolate(turns, isReadFault, func(part []func(*pgx.Batch) (int64, error)) error {
+		b := &pgx.Batch{}
+		for _, turn := range part {
+			if _, err := turn(b); err != nil {
 				return err
 			}
-			last = max(last, run)
 		}
-		w.day = newOpenDay(c, last, now)
-		b.Queue(openDaySQL, w.endpoint, last.String(), now)
+		return p.fencedTx(ctx, b)
+	}, func(turn func(*pgx.Batch) (int64, error), cause error) error {
+		id, _ := turn(&pgx.Batch{})
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnstorable, cause)
+		return nil
+	})
+}
+
+// queueBegin begins the day of a webhook.
+func (p *Publisher) queueBegin(ctx context.Context, b *pgx.Batch, w *route, now time.Time) error {
+	c := p.calendarOf(w)
+	last := c.ended(now)
+	w.day = newOpenDay(c, last, now) // whatever becomes of the rest
+	var text string
+	if err := p.store.pool.QueryRow(ctx, lastRunSQL, w.endpoint).Scan(&text); err != nil {
+		return err
 	}
-	return p.fencedTx(ctx, b)
+	if run, err := parseDate(text); err == nil {
+		last = max(last, run)
+	}
+	w.day = newOpenDay(c, last, now)
+	b.Queue(openDaySQL, w.endpoint, last.String(), now)
+	return nil
 }
 
 // fencedTx runs statements in one transaction of this publisher's epoch.

@@ -23,7 +23,9 @@ const (
 	endedDaySQL = `
 		SELECT r.endpoint, to_char(r.day, 'YYYY-MM-DD'), r.began_at, r.ended_at, r.zone, coalesce(e.account, '')
 		FROM walhook.daily_run r LEFT JOIN walhook.endpoint e ON e.id = r.endpoint
-		WHERE r.sent_at IS NULL ORDER BY r.day, r.endpoint LIMIT 1`
+		WHERE r.sent_at IS NULL AND NOT EXISTS (
+			SELECT FROM walhook.set_aside a WHERE a.loop = 'days' AND a.item = r.endpoint || ' ' || to_char(r.day, 'YYYY-MM-DD'))
+		ORDER BY r.day, r.endpoint LIMIT 1`
 
 	// Whether a day is late is decided once, by the first chunk of it.
 	markDaySQL = `
@@ -94,6 +96,9 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 	}
 	if err == nil {
 		err = p.sendDayAt(ctx, d, now)
+	}
+	if isReadFault(err) && d.endpoint != 0 && p.store.setAside(ctx, loopDays, fmt.Sprintf("%d %s", d.endpoint, d.day), d.endpoint, asideUnstorable, err) {
+		return true, nil
 	}
 	if err != nil {
 		if err = fenceError(err); errors.Is(err, ErrFenced) {

@@ -37,6 +37,10 @@ type Endpoint struct {
 	URL      string
 	State    EndpointState
 	Reason   string // why it is not active, for people
+	// Unreadable says that it is held because of what is stored of it. It may be
+	// well again in the same revision.
+	Unreadable bool
+	fault      *badItem
 	// Secrets are whsec_ secrets, the newest first; more than one while a
 	// rotation overlaps. Never logged.
 	Secrets []string
@@ -205,6 +209,8 @@ type Handover struct {
 	Lanes   []LaneState
 	// Blocked lists the records with rows in retry.
 	Blocked []RecordState
+
+	bad []badRow // what could not be read of it
 }
 
 // TailQuery asks for the log's events in order of id.

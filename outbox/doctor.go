@@ -26,6 +26,7 @@ const (
 	checkSenders    = "outbox.senders"
 	checkShards     = "outbox.shards"
 	checkSecrets    = "outbox.secrets"
+	checkAside      = "outbox.set_aside"
 	checkDeadRows   = "outbox.dead_rows"
 )
 
@@ -34,13 +35,13 @@ func Checks() []string {
 	ids := []string{checkReachable}
 	ids = append(ids, doctor.ServerChecks(here)...)
 	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps,
-		checkSenders, checkShards, checkSecrets, checkDeadRows)
+		checkSenders, checkShards, checkSecrets, checkAside, checkDeadRows)
 	return append(ids, doctor.TransactionChecks(here)...)
 }
 
 // contentChecks are those of what a migrated outbox holds.
 func contentChecks() []string {
-	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkDeadRows}
+	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkAside, checkDeadRows}
 }
 
 // examination is what is known of an outbox while it is looked at.

@@ -23,6 +23,7 @@ func (e *examination) lookAtContent(ctx context.Context) {
 		{checkSenders, e.lookAtSenders},
 		{checkShards, e.lookAtShards},
 		{checkSecrets, e.lookAtSecrets},
+		{checkAside, e.lookAtAside},
 		{checkDeadRows, e.lookAtDeadRows},
 	} {
 		if err := check.look(ctx); err != nil {

@@ -44,9 +44,13 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	newKey := doctor.Step{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
 		Note: "of every walhook on this outbox, and keep it: without it the secrets are lost"}
 	switch noKey := len(e.cfg.SecretKey) == 0; {
+	case locked > 0 && locked < total:
+		mend := doctor.Steps{{Kind: doctor.Shell, Text: "# store or rotate those secrets again: 'walhook endpoints' names the endpoints that are held",
+			Note: "everybody else's events are delivered"}}
+		e.r.Fail(checkSecrets, mend, "%d of %d secrets cannot be decrypted with --secret-key: those endpoints are held", locked, total)
 	case locked > 0:
 		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
-		e.r.Fail(checkSecrets, mend, "%d of %d secrets are encrypted under a key that is not --secret-key: nothing of theirs can be signed", locked, total)
+		e.r.Fail(checkSecrets, mend, "none of %d secrets can be decrypted: --secret-key is not the key that they were stored under, and nothing can be signed", total)
 	case noKey:
 		e.r.Warn(checkSecrets, doctor.Steps{newKey}, "%d signing secrets are stored as they are: there is no --secret-key", len(plain))
 	case len(plain) > 0:

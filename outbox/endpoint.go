@@ -5,15 +5,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
 )
 
 const (
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering,
-		http_verb, format, custom_data, retries, rate_limit`
+		http_verb, format, custom_data::text, retries, rate_limit`
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
@@ -22,10 +25,41 @@ const (
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 )
 
-// Endpoints reads the named endpoints as they stand now.
+// Endpoints reads the named endpoints as they stand now. One that cannot be read
+// is held, and EndpointsChanged names it until it can.
 func (s *Session) Endpoints(ctx context.Context, ids []int64) ([]Endpoint, error) {
-	rows, err := s.store.pool.Query(ctx, endpointsSQL, ids)
-	return s.store.readEndpoints(rows, err)
+	return s.store.endpoints(ctx, ids)
+}
+
+// lookAgain is how often endpoints that are held are looked at again.
+const lookAgain = 5 * time.Second
+
+const heldEndpointsSQL = `
+	SELECT a.endpoint FROM walhook.set_aside a
+	WHERE a.loop = 'endpoints' AND a.endpoint % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
+
+// held are the endpoints that could not be read, by whichever sender, as they
+// stand now, where it is time to look again.
+func (s *Session) held(ctx context.Context, now time.Time) (again []EndpointRevision, err error) {
+	if now.Sub(s.lookedAgain) < lookAgain {
+		return nil, nil
+	}
+	ids, err := collect[int64](s.store.pool.Query(ctx, heldEndpointsSQL, s.id))
+	if err == nil && len(ids) > 0 {
+		err = s.store.loadAside(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which endpoints are held: %w", err)
+	}
+	s.lookedAgain = now
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	endpoints, err := s.store.endpoints(ctx, ids)
+	for _, e := range endpoints {
+		again = append(again, EndpointRevision{ID: e.ID, Revision: min(e.Revision, math.MaxInt64-1)})
+	}
+	return again, err
 }
 
 // The time between a change's time stamp and its commit, which is when it can be
@@ -64,34 +98,95 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	if back > usualChange {
 		s.lookedBack = asked
 	}
-	return changed, now, nil
+	held, err := s.held(ctx, asked)
+	if err != nil {
+		return nil, since, err
+	}
+	return append(changed, held...), now, nil
 }
 
-func (s *Store) readEndpoints(rows pgx.Rows, err error) ([]Endpoint, error) {
-	var endpoints []Endpoint
-	if err == nil {
-		endpoints, err = pgx.CollectRows(rows, s.scanEndpoint)
-	}
+// endpoints reads endpoints by id. One bad row holds its own endpoint alone.
+func (s *Store) endpoints(ctx context.Context, ids []int64) (list []Endpoint, err error) {
+	err = isolate(ids, isReadFault, func(ids []int64) error {
+		rows, err := s.pool.Query(ctx, endpointsSQL, ids)
+		if err != nil {
+			return err
+		}
+		read, err := pgx.CollectRows(rows, s.scanEndpoint)
+		list = append(list, read...)
+		return err
+	}, func(id int64, cause error) error {
+		e, err := s.unreadableEndpoint(ctx, id)
+		if err == nil {
+			e.hold(&badItem{asideUnreadable, withoutValues(cause)})
+			list = append(list, e)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
-	return endpoints, nil
+	for i := range list {
+		e := &list[i]
+		if e.fault != nil {
+			s.setAside(ctx, loopEndpoints, strconv.FormatInt(e.ID, 10), e.ID, e.fault.reason, e.fault)
+		} else {
+			s.wellAgain(ctx, loopEndpoints, strconv.FormatInt(e.ID, 10))
+		}
+	}
+	return list, nil
+}
+
+// What is needed of an endpoint to hold it.
+const heldEndpointSQL = `SELECT revision, feed_from, expire_before FROM walhook.endpoint WHERE id = $1`
+
+// unreadableEndpoint reads what it can of an endpoint.
+func (s *Store) unreadableEndpoint(ctx context.Context, id int64) (Endpoint, error) {
+	e := Endpoint{ID: id, State: EndpointActive}
+	err := s.pool.QueryRow(ctx, heldEndpointSQL, id).Scan(&e.Revision, &e.FeedFrom, &e.ExpireBefore)
+	if err != nil && (isReadFault(err) || isNoRows(err)) {
+		e.Revision, err = math.MaxInt64, nil // no revision that is told is newer
+	}
+	return e, err
+}
+
+// hold makes an endpoint one that nothing is sent to, because of what is stored
+// of it. One that is not active stays what it is.
+func (e *Endpoint) hold(fault *badItem) {
+	e.fault, e.Unreadable = fault, true
+	if e.State == EndpointActive {
+		e.State, e.Reason = EndpointUnusable, fault.what
+	}
 }
 
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret string
-	var previous *string
+	var previous, custom *string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
-		&set.HTTPVerb, &set.Format, &set.CustomData, &set.Retries, &set.RateLimit)
-	if err == nil {
-		e.Settings, err = set.orNone()
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit)
+	if err != nil {
+		return e, err
 	}
-	if err == nil {
-		e.Secrets, err = s.openSecrets(e.Account, secret, previous)
+	if custom != nil {
+		set.CustomData = []byte(*custom)
 	}
-	return e, err
+	if e.Settings, err = set.orNone(); err != nil {
+		e.hold(&badItem{asideUnreadable, "its custom data cannot be used: edit the webhook"})
+		return e, nil
+	}
+	e.Secrets, err = s.openSecrets(e.Account, secret, previous)
+	switch {
+	case err != nil && len(e.Secrets) == 0:
+		e.hold(&badItem{asideSecret, reasonSecret})
+	case err != nil: // the present one signs: that is no reason to hold it
+		s.log.Warn("an endpoint's previous secret signs no more", zap.Int64("endpoint", e.ID), zap.Error(err))
+	}
+	return e, nil
 }
+
+// reasonSecret is what people read of an endpoint whose secret is of no use.
+const reasonSecret = "its signing secret cannot be decrypted: start walhook with the --secret-key that it was stored under, or rotate the secret"
 
 // orNone is nil for settings that change nothing.
 func (s EndpointSettings) orNone() (*EndpointSettings, error) {

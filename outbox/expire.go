@@ -17,10 +17,13 @@ const (
 		SELECT coalesce(max(event_id), 0) FROM walhook.dead_letter
 		WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 AND reason IN ('expired', 'retention')`
 
-	expireLogSQL = `
+	expireLogSQL      = expireLogStartSQL + expireLogEndSQL
+	expireLogOfSQL    = expireLogStartSQL + ofIDsSQL + expireLogEndSQL
+	expireLogStartSQL = `
 		WITH old AS (
 			SELECT * FROM walhook.event e
-			WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3
+			WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3`
+	expireLogEndSQL = `
 			ORDER BY e.id LIMIT $5),
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
@@ -30,11 +33,18 @@ const (
 			RETURNING event_id)
 		SELECT coalesce(max(id), 0), count(*), (SELECT count(*) FROM buried) FROM old`
 
-	expireRetriesSQL = `
+	expireIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4`
+
+	expireRetryIDsSQL = `SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 ORDER BY event_id LIMIT $3`
+
+	expireRetriesSQL      = expireRetriesStartSQL + expireRetriesEndSQL
+	expireRetriesOfSQL    = expireRetriesStartSQL + ` AND event_id = ANY ($5)` + expireRetriesEndSQL
+	expireRetriesStartSQL = `
 		WITH old AS (
 			DELETE FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id <= coalesce((
 				SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2
-				ORDER BY event_id OFFSET $4::bigint - 1 LIMIT 1), $2)
+				ORDER BY event_id OFFSET $4::bigint - 1 LIMIT 1), $2)`
+	expireRetriesEndSQL = `
 			RETURNING event_id, attempts),
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
@@ -83,14 +93,32 @@ func (s *Store) expireLog(ctx context.Context, fenced fence, e Endpoint, cursor 
 	cursor = max(cursor, upto)
 	for {
 		var last int64
-		var count, dead int
-		err := fenced(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, expireLogSQL, e.ID, cursor, e.SendFrom(), e.FeedFrom, expireChunk).Scan(&last, &count, &dead)
-		})
+		var count int
+		expire := func(ids []int64) error {
+			var dead int
+			sql, args := expireLogSQL, []any{e.ID, cursor, e.SendFrom(), e.FeedFrom, expireChunk}
+			if ids != nil {
+				sql, args = expireLogOfSQL, append(args, ids)
+			}
+			err := fenced(ctx, func(tx pgx.Tx) error {
+				return tx.QueryRow(ctx, sql, args...).Scan(&last, &count, &dead)
+			})
+			if err == nil {
+				s.metrics.deadLetters.Add(float64(dead))
+			}
+			return err
+		}
+		err := expire(nil)
+		if err != nil && isReadFault(err) {
+			var ids []int64
+			if ids, err = collect[int64](s.pool.Query(ctx, expireIDsSQL, e.ID, cursor, e.SendFrom(), expireChunk)); err == nil && len(ids) > 0 {
+				err = s.expireEach(ctx, fenced, e.ID, ids, expire)
+				count, last = len(ids), ids[len(ids)-1]
+			}
+		}
 		if err != nil {
 			return err
 		}
-		s.metrics.deadLetters.Add(float64(dead))
 		if count < expireChunk {
 			return nil
 		}
@@ -98,20 +126,46 @@ func (s *Store) expireLog(ctx context.Context, fenced fence, e Endpoint, cursor 
 	}
 }
 
+// expireEach expires events of which some cannot be read: those are dead letters
+// without a body.
+func (s *Store) expireEach(ctx context.Context, fenced fence, endpoint int64, ids []int64, expire func([]int64) error) error {
+	return isolate(ids, isReadFault, expire, func(id int64, cause error) error {
+		return s.bury(ctx, fenced, loopRetention, id, endpoint, cause)
+	})
+}
+
 func (s *Store) expireRetries(ctx context.Context, fenced fence, e Endpoint) error {
 	for {
-		var count, dead int
-		err := fenced(ctx, func(tx pgx.Tx) error {
-			err := tx.QueryRow(ctx, expireRetriesSQL, e.ID, e.SendFrom(), e.FeedFrom, expireChunk).Scan(&count, &dead)
-			if err == nil && count < expireChunk {
-				_, err = tx.Exec(ctx, promoteEndpointSQL, e.ID)
+		var count int
+		expire := func(ids []int64) error {
+			var dead int
+			sql, args := expireRetriesSQL, []any{e.ID, e.SendFrom(), e.FeedFrom, expireChunk}
+			if ids != nil {
+				sql, args = expireRetriesOfSQL, append(args, ids)
+			}
+			err := fenced(ctx, func(tx pgx.Tx) error {
+				err := tx.QueryRow(ctx, sql, args...).Scan(&count, &dead)
+				if err == nil && count < expireChunk {
+					_, err = tx.Exec(ctx, promoteEndpointSQL, e.ID)
+				}
+				return err
+			})
+			if err == nil {
+				s.metrics.deadLetters.Add(float64(dead))
 			}
 			return err
-		})
+		}
+		err := expire(nil)
+		if err != nil && isReadFault(err) {
+			var ids []int64
+			if ids, err = collect[int64](s.pool.Query(ctx, expireRetryIDsSQL, e.ID, e.SendFrom(), expireChunk)); err == nil {
+				err = s.expireEach(ctx, fenced, e.ID, ids, expire)
+				count = len(ids)
+			}
+		}
 		if err != nil {
 			return err
 		}
-		s.metrics.deadLetters.Add(float64(dead))
 		if count < expireChunk {
 			return nil
 		}

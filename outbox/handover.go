@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,16 +13,20 @@ import (
 const (
 	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
 
-	laneColumnsSQL = `endpoint, revision, behind, cursor, open, open_until - clock_timestamp(), opens,
-			paused_until - clock_timestamp(), failing_since - clock_timestamp(), stage, last_reason`
+	laneColumnsSQL = `endpoint, revision, behind, cursor, open, walhook.until(open_until), opens,
+			walhook.until(paused_until), walhook.until(failing_since), stage, last_reason`
 
-	lanesOfShardsSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1)`
+	lanesOfShardsSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1) AND ($3::bigint[] IS NULL OR endpoint = ANY ($3))`
 
 	// Only a record's oldest row can be due.
 	blockedRecordsSQL = `
-		SELECT endpoint, record, min(next_at) - clock_timestamp()
-		FROM walhook.retry WHERE endpoint % $2 = ANY ($1)
+		SELECT endpoint, record, walhook.until(min(next_at))
+		FROM walhook.retry WHERE endpoint % $2 = ANY ($1) AND ($3::bigint[] IS NULL OR endpoint = ANY ($3))
 		GROUP BY endpoint, record`
+
+	laneEndpointsSQL    = `SELECT endpoint FROM walhook.lane WHERE endpoint % $2 = ANY ($1) ORDER BY 1`
+	blockedEndpointsSQL = `SELECT DISTINCT endpoint FROM walhook.retry WHERE endpoint % $2 = ANY ($1) ORDER BY 1`
+	laneCursorSQL       = `SELECT cursor FROM walhook.lane WHERE endpoint = $1`
 )
 
 // loadHandoverTx reads what the new owner of h.Shards starts from.
@@ -29,20 +35,62 @@ func loadHandoverTx(ctx context.Context, tx pgx.Tx, h *Handover) error {
 		return err
 	}
 	ids, _ := shardColumns(h.Shards)
-	rows, err := tx.Query(ctx, lanesOfShardsSQL, ids, Shards)
+	err := readShardsTx(ctx, tx, lanesOfShardsSQL, laneEndpointsSQL, ids, scanLane, &h.Lanes, func(endpoint int64, cause error) error {
+		lane := LaneState{Endpoint: endpoint, Behind: true}
+		err := savepoint(ctx, tx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, laneCursorSQL, endpoint).Scan(&lane.Cursor) })
+		if err != nil && !isReadFault(err) && !isNoRows(err) {
+			return err
+		}
+		h.Lanes = append(h.Lanes, lane)
+		h.bad = append(h.bad, badRow{endpoint, cause})
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	h.Lanes, err = pgx.CollectRows(rows, scanLane)
+	return readShardsTx(ctx, tx, blockedRecordsSQL, blockedEndpointsSQL, ids, scanRecordState, &h.Blocked, func(endpoint int64, cause error) error {
+		h.bad = append(h.bad, badRow{endpoint, cause})
+		return nil
+	})
+}
+
+// badRow is an endpoint of whose rows some cannot be read.
+type badRow struct {
+	endpoint int64
+	cause    error
+}
+
+// readShardsTx reads rows of shards, those of one endpoint by themselves where
+// they cannot be read with the others'.
+func readShardsTx[T any](ctx context.Context, tx pgx.Tx, sql, endpointsSQL string, shards []int,
+	scan pgx.RowToFunc[T], into *[]T, alone func(endpoint int64, cause error) error) error {
+	read := func(endpoints []int64) error {
+		return savepoint(ctx, tx, func(tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, sql, shards, Shards, endpoints)
+			if err != nil {
+				return err
+			}
+			list, err := pgx.CollectRows(rows, scan)
+			if err == nil {
+				*into = append(*into, list...)
+			}
+			return err
+		})
+	}
+	err := read(nil)
+	if err == nil || !isReadFault(err) {
+		return err
+	}
+	endpoints, err := collect[int64](tx.Query(ctx, endpointsSQL, shards, Shards))
 	if err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, blockedRecordsSQL, ids, Shards)
-	if err != nil {
-		return err
-	}
-	h.Blocked, err = pgx.CollectRows(rows, scanRecordState)
-	return err
+	return isolate(endpoints, isReadFault, read, alone)
+}
+
+// savepoint runs f so that the transaction goes on where f fails.
+func savepoint(ctx context.Context, tx pgx.Tx, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, tx, f)
 }
 
 func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
@@ -109,8 +157,42 @@ const (
 )
 
 // Save stores lanes and shard tails in one transaction, for whoever owns them
-// next. A lane with nothing to remember loses its row.
+// next. A lane with nothing to remember loses its row. Of a lane that the server
+// refuses only the cursor is stored; where not even that can be, its shard's tail
+// stays where it is, so that nothing is passed by.
 func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) error {
+	unsaved := func(shard Shard) bool { return s.unsaved[shard.ID] }
+	err := s.save(ctx, lanes, slices.DeleteFunc(slices.Clone(shards), unsaved))
+	if isDataFault(err) {
+		err = isolate(lanes, isDataFault, func(part []LaneState) error { return s.save(ctx, part, nil) }, func(l LaneState, cause error) error {
+			s.store.setAside(ctx, loopLanes, strconv.FormatInt(l.Endpoint, 10), l.Endpoint, asideUnstorable, cause)
+			err := s.save(ctx, []LaneState{{Endpoint: l.Endpoint, Revision: l.Revision, Behind: l.Behind, Cursor: l.Cursor}}, nil)
+			if l.Behind && isDataFault(err) {
+				if s.unsaved == nil {
+					s.unsaved = map[int]bool{}
+				}
+				s.unsaved[ShardOf(l.Endpoint)] = true
+			}
+			if isDataFault(err) {
+				return nil
+			}
+			return err
+		})
+		if err == nil {
+			err = s.save(ctx, nil, slices.DeleteFunc(slices.Clone(shards), unsaved))
+		}
+	} else if err == nil {
+		for _, l := range lanes {
+			s.store.wellAgain(ctx, loopLanes, strconv.FormatInt(l.Endpoint, 10))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("save %d lanes and %d shards: %w", len(lanes), len(shards), err)
+	}
+	return nil
+}
+
+func (s *Session) save(ctx context.Context, lanes []LaneState, shards []Shard) error {
 	var kept laneColumns
 	var idle []int64
 	for _, lane := range lanes {
@@ -121,7 +203,7 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		}
 	}
 	ids, tails := shardColumns(shards)
-	err := s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) {
+	return s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) {
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
 				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason)
@@ -133,10 +215,6 @@ func (s *Session) Save(ctx context.Context, lanes []LaneState, shards []Shard) e
 			b.Queue(saveTailsSQL, s.id, ids, tails)
 		}
 	}})
-	if err != nil {
-		return fmt.Errorf("save %d lanes and %d shards: %w", len(lanes), len(shards), err)
-	}
-	return nil
 }
 
 func (l LaneState) isIdle() bool {

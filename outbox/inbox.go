@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,16 +23,21 @@ const (
 )
 
 const (
-	inboxHoldsSQL = `SELECT EXISTS (SELECT FROM walhook.inbox)`
+	inboxHoldsSQL = `SELECT EXISTS (SELECT FROM walhook.inbox WHERE set_aside_at IS NULL)`
 
 	// A row that somebody locks is left for the next time. What is deleted
 	// here is appended by the same transaction: exactly once.
 	takeInboxSQL = `
 		WITH taken AS (
 			DELETE FROM walhook.inbox WHERE id IN (
-				SELECT id FROM walhook.inbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
+				SELECT id FROM walhook.inbox WHERE set_aside_at IS NULL AND ($2::bigint[] IS NULL OR id = ANY ($2))
+				ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
 			RETURNING *)
 		SELECT account, above, coalesce(endpoint, 0), webhook_id, record, schema, type, format, body, born_at FROM taken ORDER BY id`
+
+	inboxIDsSQL = `SELECT id FROM walhook.inbox WHERE set_aside_at IS NULL ORDER BY id LIMIT $1`
+
+	setInboxAsideSQL = `UPDATE walhook.inbox SET set_aside_at = clock_timestamp() WHERE id = $1`
 
 	// The place in the source's log is as it was.
 	inboxPositionSQL = `
@@ -58,7 +64,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-poll.C:
 		case <-p.store.inboxed:
 		}
-		err := errors.Join(p.endReachedDays(ctx), p.sendDays(ctx), p.emptyInbox(ctx))
+		err := errors.Join(p.endReachedDays(ctx), p.sendDays(ctx), p.emptyInbox(ctx)) // each whatever the others meet
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -89,8 +95,32 @@ func (p *Publisher) emptyInbox(ctx context.Context) error {
 
 // appendInbox moves a chunk of the inbox to the log. After an error it is not
 // known whether that was stored; since the rows and their ids go together, and
-// ids that were given are not given again, it may simply be called again.
+// ids that were given are not given again, it may simply be called again. A row
+// that cannot be moved by itself stays, and is left out from then on.
 func (p *Publisher) appendInbox(ctx context.Context) (n int, err error) {
+	n, err = p.moveInbox(ctx, nil)
+	if err == nil || !isReadFault(err) {
+		return n, err
+	}
+	ids, err := collect[int64](p.store.pool.Query(ctx, inboxIDsSQL, inboxChunk))
+	if err != nil {
+		return 0, err
+	}
+	err = isolate(ids, isReadFault, func(ids []int64) error {
+		_, err := p.moveInbox(ctx, ids)
+		return err
+	}, func(id int64, cause error) error {
+		if _, err := p.store.pool.Exec(ctx, setInboxAsideSQL, id); err != nil {
+			return fmt.Errorf("set event %d of the inbox aside: %w", id, err)
+		}
+		p.store.setAside(ctx, loopInbox, strconv.FormatInt(id, 10), 0, asideUnstorable, cause)
+		return nil
+	})
+	return len(ids), err
+}
+
+// moveInbox moves the rows with the ids, or the oldest for nil.
+func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.live {
@@ -103,7 +133,7 @@ func (p *Publisher) appendInbox(ctx context.Context) (n int, err error) {
 	err = p.store.run(ctx, transaction{
 		fence: func(b *pgx.Batch) {
 			b.Queue(assertEpochSQL, p.epoch)
-			b.Queue(takeInboxSQL, inboxChunk).Query(func(rows pgx.Rows) error {
+			b.Queue(takeInboxSQL, inboxChunk, ids).Query(func(rows pgx.Rows) error {
 				var i inboxRow
 				_, err := pgx.ForEachRow(rows, i.columns(), func() error {
 					n++

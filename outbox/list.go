@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,8 +56,15 @@ const (
 func (s *Store) ListEndpoints(ctx context.Context) ([]EndpointInfo, error) {
 	rows, err := s.pool.Query(ctx, listEndpointsSQL)
 	var endpoints []EndpointInfo
+	var bad []badRow
 	if err == nil {
-		endpoints, err = pgx.CollectRows(rows, scanEndpointInfo)
+		endpoints, err = collectEach(rows, scanEndpointInfo, func(e *EndpointInfo, cause error) {
+			e.State, e.Reason = EndpointUnusable, reasonUnreadable
+			bad = append(bad, badRow{e.ID, cause})
+		})
+	}
+	for _, b := range bad {
+		s.listed(ctx, "endpoints", strconv.FormatInt(b.endpoint, 10), b.endpoint, b.cause)
 	}
 	if err == nil {
 		err = s.addLanes(ctx, endpoints)
@@ -72,7 +80,7 @@ func (s *Store) addLanes(ctx context.Context, endpoints []EndpointInfo) error {
 	if err != nil {
 		return err
 	}
-	list, err := pgx.CollectRows(rows, scanLane)
+	list, err := collectEach(rows, scanLane, func(*LaneState, error) {}) // whoever takes it over sets it aside
 	if err != nil {
 		return err
 	}
@@ -88,11 +96,31 @@ func (s *Store) addLanes(ctx context.Context, endpoints []EndpointInfo) error {
 	if err != nil {
 		return err
 	}
+	held, err := s.heldReasons(ctx, idsOf(endpoints))
+	if err != nil {
+		return err
+	}
 	for i := range endpoints {
 		e := &endpoints[i]
+		e.showHeld(held)
 		e.Lane, e.Retries, e.Dead = lanes[e.ID], retries[e.ID], dead[e.ID]
 	}
 	return nil
+}
+
+func idsOf(endpoints []EndpointInfo) []int64 {
+	ids := make([]int64, len(endpoints))
+	for i := range endpoints {
+		ids[i] = endpoints[i].ID
+	}
+	return ids
+}
+
+// showHeld shows an endpoint as its sender has it.
+func (e *EndpointInfo) showHeld(held map[int64]string) {
+	if reason, is := held[e.ID]; is && e.State == EndpointActive {
+		e.State, e.Reason = EndpointUnusable, reason
+	}
 }
 
 // countRows counts the rows of each endpoint in a table of ours.

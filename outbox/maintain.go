@@ -48,10 +48,10 @@ func (s *Store) Maintain(ctx context.Context) error {
 }
 
 func (s *Store) maintainOnce(ctx context.Context) error {
-	if err := s.MakePartitions(ctx); err != nil {
+	if err := s.step(ctx, "partitions", s.MakePartitions(ctx)); err != nil {
 		return err
 	}
-	if err := s.wipeSecrets(ctx); err != nil {
+	if err := s.step(ctx, "previous secrets", s.wipeSecrets(ctx)); err != nil {
 		return err
 	}
 	conn, err := s.pool.Acquire(ctx)
@@ -76,6 +76,19 @@ func (s *Store) maintainOnce(ctx context.Context) error {
 		return err
 	}
 	return s.retain(ctx, conn)
+}
+
+// step is what a step of maintenance means for the others: one that fails for its
+// data is set aside, and they are made.
+func (s *Store) step(ctx context.Context, name string, err error) error {
+	if err != nil && isReadFault(err) {
+		s.setAside(ctx, loopMaintain, name, 0, asideUnstorable, err)
+		return nil
+	}
+	if err == nil {
+		s.wellAgain(ctx, loopMaintain, name)
+	}
+	return err
 }
 
 // retentionLock lets one process at a time drop what is too old.
@@ -105,32 +118,34 @@ const (
 // stays until nothing in it is undelivered (errUndelivered), and so do the
 // attempts that tell what of it was delivered.
 func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
-	undelivered := s.dropEventPartitions(ctx, conn)
+	undelivered := s.step(ctx, "log", s.dropEventPartitions(ctx, conn))
 	if undelivered != nil && !errors.Is(undelivered, errUndelivered) {
 		return undelivered
 	}
 	cutoff := time.Now().Add(-s.cfg.Retention)
 	var oldest, position time.Time
-	if err := conn.QueryRow(ctx, oldestEventSQL).Scan(&oldest); err == nil && oldest.Before(cutoff) {
+	err := conn.QueryRow(ctx, oldestEventSQL).Scan(&oldest)
+	if err == nil && oldest.Before(cutoff) {
 		cutoff = oldest
 	} else if err != nil && !isNoRows(err) {
-		return err
+		return s.step(ctx, "oldest event", err)
 	}
-	err := conn.QueryRow(ctx, newestPositionSQL).Scan(&position)
+	err = conn.QueryRow(ctx, newestPositionSQL).Scan(&position)
 	if err != nil && !isNoRows(err) {
-		return err
+		return s.step(ctx, "newest position", err)
 	}
 	for _, table := range dailyTables() {
 		limit := cutoff
 		if table == "position" && position.Before(limit) {
 			limit = position // the newest position is never dropped
 		}
-		if err := s.dropDailyPartitions(ctx, conn, table, limit); err != nil {
+		if err := s.step(ctx, table, s.dropDailyPartitions(ctx, conn, table, limit)); err != nil {
 			return err
 		}
 	}
-	for _, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL} {
-		if _, err = conn.Exec(ctx, forget, s.cfg.Retention); err != nil {
+	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL} {
+		_, err := conn.Exec(ctx, forget, s.cfg.Retention)
+		if err := s.step(ctx, fmt.Sprintf("what is too old, %d", i+1), err); err != nil {
 			return err
 		}
 	}
@@ -149,7 +164,8 @@ func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) err
 	for _, p := range partitions {
 		number, err := strconv.ParseInt(p.suffix, 10, 64)
 		if err != nil {
-			return err
+			s.setAside(ctx, loopMaintain, p.name, 0, asideUnreadable, &badItem{asideUnreadable, "a table's name looks like a partition's and names none"})
+			continue
 		}
 		if number >= eventPartition(nextID) {
 			break
@@ -181,7 +197,8 @@ func (s *Store) dropDailyPartitions(ctx context.Context, conn *pgxpool.Conn, tab
 	for _, p := range partitions {
 		day, err := time.Parse(dayFormat, p.suffix)
 		if err != nil {
-			return err
+			s.setAside(ctx, loopMaintain, p.name, 0, asideUnreadable, &badItem{asideUnreadable, "a table's name looks like a partition's and names none"})
+			continue
 		}
 		if !day.AddDate(0, 0, 1).Before(cutoff) {
 			break

@@ -14,6 +14,7 @@ type metrics struct {
 	skipped  *prometheus.CounterVec
 
 	deadLetters prometheus.Counter
+	setAside    *prometheus.CounterVec
 	backlog     prometheus.Gauge
 	oldest      prometheus.Gauge
 
@@ -49,12 +50,13 @@ const (
 	skipEventSize    = "event_too_large"
 	skipHook         = "unknown_hook"
 	skipReserved     = "reserved_name"
+	skipUnstorable   = "unstorable"
 )
 
 func skipReasons() []string {
 	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipNoKey, skipTableUnknown, skipTruncate,
 		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook,
-		skipReserved}
+		skipReserved, skipUnstorable}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -75,6 +77,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "walhook_dead_letters_total",
 			Help: "Events given up, by whichever part of this process: refused or out of retries, too large, expired with their feed, past retention.",
 		}),
+		setAside: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_items_set_aside_total",
+			Help: "Items that a loop set aside because they cannot be stored or read, so that the rest goes on, by loop and reason.",
+		}, []string{"loop", "reason"}),
 		backlog: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_outbox_backlog",
 			Help: "Events that wait for an active endpoint, an estimate; zero is exact. NaN while the outbox does not answer.",
@@ -87,7 +93,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, reason := range skipReasons() {
 		m.skipped.WithLabelValues(reason)
 	}
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.deadLetters, m.backlog, m.oldest)
+	for l := range loops() {
+		for _, reason := range asideReasons() {
+			m.setAside.WithLabelValues(string(l), reason)
+		}
+	}
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.deadLetters, m.setAside, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m
 }

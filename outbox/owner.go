@@ -47,6 +47,11 @@ func (c *ownerCache) get(k recordKey) (o ownership, known bool) {
 
 func (c *ownerCache) set(k recordKey, o ownership) { c.young[k] = o }
 
+func (c *ownerCache) drop(k recordKey) {
+	delete(c.young, k)
+	delete(c.old, k)
+}
+
 // age drops the older generation when the young one is full. It comes before a
 // batch and not within it: what was fetched for a batch stays until it is
 // routed.

@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	// A key that cannot be stored is that of no row.
+	forgetOwnerSQL = `DELETE FROM walhook.owner WHERE schema = $1 AND convert_to(key, 'UTF8') = $2`
+
 	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
 
 	ownerRowsSQL = `

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,6 +33,7 @@ type Publisher struct {
 	epoch      int64
 	live       bool                // the last TakeOver found a position and no append failed since
 	nextID     int64               // of the next event
+	flush      schemas.LSN         // as it is stored with the position
 	partition  time.Time           // when the partition in use began
 	routes     map[string]*route   // by account: its own endpoint
 	webhooks   map[string][]*route // by account: its other ones
@@ -87,7 +90,9 @@ const (
 
 	routesSQL = `
 		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END FROM walhook.endpoint
-		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL`
+		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY ($1))`
+
+	routeIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL ORDER BY id`
 
 	partitionBeganSQL = `
 		SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
@@ -125,31 +130,40 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 	if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
 		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
 	}
-	checkpoint, nextID, err := p.store.checkpoint(ctx)
+	checkpoint, err := p.load(ctx)
 	if err != nil {
-		return schemas.Checkpoint{}, err
-	}
-	p.nextID = nextID
-	p.owners, p.columns = newOwnerCache(), newColumnCache()
-	p.plans = map[*schemas.Relation]*schemas.Plan{}
-	if err := p.loadUnknown(ctx); err != nil {
-		return schemas.Checkpoint{}, err
-	}
-	if err := p.loadRoutes(ctx); err != nil {
-		return schemas.Checkpoint{}, err
-	}
-	if err := p.loadWebhooks(ctx); err != nil {
-		return schemas.Checkpoint{}, err
-	}
-	if p.parents, p.departed, err = p.store.loadParents(ctx, checkpoint.Position); err != nil {
-		return schemas.Checkpoint{}, err
-	}
-	if err := p.loadPartition(ctx); err != nil {
 		return schemas.Checkpoint{}, err
 	}
 	p.reached.restart(checkpoint.Flush)
 	p.live = checkpoint != schemas.Checkpoint{}
 	return checkpoint, nil
+}
+
+// load reads back all that a publisher knows, and the position that it is of.
+func (p *Publisher) load(ctx context.Context) (schemas.Checkpoint, error) {
+	checkpoint, nextID, err := p.store.checkpoint(ctx)
+	if err != nil {
+		return checkpoint, err
+	}
+	if err := p.store.loadAside(ctx); err != nil {
+		return checkpoint, err
+	}
+	p.nextID, p.flush = nextID, checkpoint.Flush
+	p.owners, p.columns = newOwnerCache(), newColumnCache()
+	p.plans = map[*schemas.Relation]*schemas.Plan{}
+	if err := p.loadUnknown(ctx); err != nil {
+		return checkpoint, err
+	}
+	if err := p.loadRoutes(ctx); err != nil {
+		return checkpoint, err
+	}
+	if err := p.loadWebhooks(ctx); err != nil {
+		return checkpoint, err
+	}
+	if p.parents, p.departed, err = p.store.loadParents(ctx, checkpoint.Position); err != nil {
+		return checkpoint, err
+	}
+	return checkpoint, p.loadPartition(ctx)
 }
 
 // Checkpoint reads what is stored of the reader's progress, without taking
@@ -185,23 +199,52 @@ func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID in
 	return c, nextID, err
 }
 
+// loadRoutes reads the accounts' own endpoints. A row that cannot be read is set
+// aside: its account is taken for one without an endpoint.
 func (p *Publisher) loadRoutes(ctx context.Context) error {
 	p.routes = map[string]*route{}
-	rows, err := p.store.pool.Query(ctx, routesSQL)
-	if err != nil {
-		return fmt.Errorf("read endpoints: %w", err)
+	err := p.readRoutes(ctx, nil)
+	if err != nil && isReadFault(err) {
+		var ids []int64
+		if ids, err = collect[int64](p.store.pool.Query(ctx, routeIDsSQL)); err == nil {
+			err = isolate(ids, isReadFault, func(ids []int64) error { return p.readRoutes(ctx, ids) }, func(id int64, cause error) error {
+				p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
+				return nil
+			})
+		}
 	}
-	r := &route{}
-	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url, &r.secret}, func() (err error) {
-		one := *r
-		one.secret, err = p.store.secrets.open(r.secret)
-		p.routes[one.account] = &one
-		return err
-	})
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
 	return nil
+}
+
+// readRoutes reads those with the ids, or all for nil.
+func (p *Publisher) readRoutes(ctx context.Context, ids []int64) error {
+	rows, err := p.store.pool.Query(ctx, routesSQL, ids)
+	if err != nil {
+		return err
+	}
+	r := &route{}
+	var damaged, well []int64
+	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url, &r.secret}, func() (err error) {
+		one := *r
+		if one.secret, err = p.store.secrets.open(r.secret); err != nil {
+			one.secret = "" // as one that was not seen yet
+			damaged = append(damaged, one.endpoint)
+		} else if p.store.aside.any() {
+			well = append(well, one.endpoint)
+		}
+		p.routes[one.account] = &one
+		return nil
+	})
+	for _, id := range well {
+		p.store.wellAgain(ctx, loopAccounts, strconv.FormatInt(id, 10))
+	}
+	for _, id := range damaged {
+		p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideSecret, &badItem{asideSecret, reasonSecret})
+	}
+	return err
 }
 
 func (p *Publisher) loadPartition(ctx context.Context) error {
@@ -217,38 +260,83 @@ func (p *Publisher) loadPartition(ctx context.Context) error {
 }
 
 // Append stores a batch in one transaction: its events, what it teaches of
-// accounts and owners, and the position. After an error it is not known
-// whether the batch was stored; TakeOver tells.
+// accounts and owners, and the position. Where the server refuses it because of
+// its data, it is stored in several, in order, each with the position that it
+// reaches; a change that cannot be stored by itself is listed as unrouted. After
+// an error it is not known whether the batch was stored; TakeOver tells.
 func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("append: no answer in time"))
-	defer cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	all := make([]int, len(batch.Changes))
+	for i := range all {
+		all[i] = i
+	}
+	err := isolate(all, isDataFault, func(part []int) error {
+		return p.appendPart(ctx, &batch, span{first: first(part), end: first(part) + len(part)})
+	}, func(i int, cause error) error { return p.appendAlone(ctx, &batch, i, cause) })
+	if err != nil {
+		p.live = false
+	}
+	return err
+}
+
+func first(part []int) int {
+	if len(part) == 0 {
+		return 0
+	}
+	return part[0]
+}
+
+// span is a part of a batch, and how much of it is routed.
+type span struct {
+	first, end int
+	depth      depth
+}
+
+// depth says how much of a change is stored.
+type depth byte
+
+const (
+	whole    depth = iota // all of it
+	listed                // no event: it is unrouted. What it says of accounts and owners holds
+	unlisted              // nothing but that it is unrouted, and whose its record is is not known any more
+)
+
+// appendAlone stores a change that the server refuses as it is: as much of it as
+// can be stored, so that what follows goes to the right accounts.
+func (p *Publisher) appendAlone(ctx context.Context, batch *schemas.Batch, i int, cause error) error {
+	c := &batch.Changes[i]
+	p.store.setAside(ctx, loopAppend, c.Position.String(), 0, asideUnstorable, cause)
+	err := p.appendPart(ctx, batch, span{i, i + 1, listed})
+	if isDataFault(err) {
+		err = p.appendPart(ctx, batch, span{i, i + 1, unlisted})
+	}
+	return err
+}
+
+// appendPart stores a part of a batch. After a refusal because of data all is as
+// it was before.
+func (p *Publisher) appendPart(ctx context.Context, batch *schemas.Batch, part span) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("append: no answer in time"))
+	defer cancel()
 	p.rotate(ctx)
 	if err := p.followWebhooks(ctx); err != nil {
-		p.live = false
 		return err
 	}
+	nextID, gone := p.nextID, departed{p.departed.commit, maps.Clone(p.departed.above)}
 	r := newRouter(p, batch.Changes)
-	if err := r.fetchOwners(ctx); err != nil {
-		p.live = false
+	r.part = part
+	if err := p.routeAndStore(ctx, batch, r); err != nil {
+		if isDataFault(err) {
+			if loadErr := p.unlearn(ctx, r, nextID, gone); loadErr != nil {
+				return loadErr
+			}
+		}
 		return err
-	}
-	if err := r.fetchColumns(ctx); err != nil {
-		p.live = false
-		return err
-	}
-	if err := r.lookAtClock(ctx); err != nil {
-		p.live = false
-		return err
-	}
-	r.route()
-	if err := p.append(ctx, batch, r); err != nil {
-		p.live = false
-		return fmt.Errorf("append %d changes up to %s: %w", len(batch.Changes), batch.Position, err)
 	}
 	r.count()
-	p.reached.stored(batch.Flush)
+	p.flush = partOf(batch, part, p.flush).Flush
+	p.reached.stored(p.flush)
 	if len(r.events) > 0 {
 		p.store.signalAppended()
 	}
@@ -256,6 +344,47 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 		p.store.signalInbox()
 	}
 	r.done()
+	return nil
+}
+
+// partOf is the position that a part of a batch reaches. Of the transaction that
+// an earlier part ends in the xid is not known, unless it is the batch's last.
+func partOf(batch *schemas.Batch, part span, flush schemas.LSN) schemas.Batch {
+	if part.end == len(batch.Changes) {
+		return *batch
+	}
+	reached := schemas.Batch{Position: batch.Changes[part.end-1].Position, Flush: flush}
+	if reached.Position.Commit == batch.Position.Commit {
+		reached.Xid = batch.Xid
+	}
+	return reached
+}
+
+// unlearn takes back what routing a part taught this publisher.
+func (p *Publisher) unlearn(ctx context.Context, r *router, nextID int64, gone departed) error {
+	if r.taughtAccounts() {
+		_, err := p.load(ctx)
+		return err
+	}
+	p.nextID, p.departed, p.owners = nextID, gone, newOwnerCache()
+	return nil
+}
+
+func (p *Publisher) routeAndStore(ctx context.Context, batch *schemas.Batch, r *router) error {
+	if err := r.fetchOwners(ctx); err != nil {
+		return err
+	}
+	if err := r.fetchColumns(ctx); err != nil {
+		return err
+	}
+	if err := r.lookAtClock(ctx); err != nil {
+		return err
+	}
+	r.route()
+	reached := partOf(batch, r.part, p.flush)
+	if err := p.append(ctx, reached, r); err != nil {
+		return fmt.Errorf("append %d changes up to %s: %w", r.part.end-r.part.first, reached.Position, err)
+	}
 	return nil
 }
 

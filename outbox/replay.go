@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,9 +25,11 @@ const (
 
 const (
 	dueRequestSQL = `
-		SELECT id FROM walhook.request WHERE done_at IS NULL AND next_at <= clock_timestamp() ORDER BY next_at, id LIMIT 1`
+		SELECT id FROM walhook.request r WHERE done_at IS NULL AND next_at <= clock_timestamp()
+		AND NOT EXISTS (SELECT FROM walhook.set_aside a WHERE a.loop = 'replay' AND a.item = r.id::text) ORDER BY next_at, id LIMIT 1`
 
-	nextRequestSQL = `SELECT min(next_at) - clock_timestamp() FROM walhook.request WHERE done_at IS NULL`
+	nextRequestSQL = `SELECT walhook.until(min(next_at)) FROM walhook.request r WHERE done_at IS NULL
+		AND NOT EXISTS (SELECT FROM walhook.set_aside a WHERE a.loop = 'replay' AND a.item = r.id::text)`
 
 	openRequestSQL = `
 		SELECT r.endpoint, r.since, r.webhook_ids, r.rate, r.cursor, r.until_id, coalesce(p.revision, 0), coalesce(p.state, 'cleared') = 'cleared'
@@ -37,6 +40,8 @@ const (
 		UPDATE walhook.request SET cursor = $2, sent = sent + $3, next_at = clock_timestamp() + $4::interval,
 			done_at = CASE WHEN $5 THEN clock_timestamp() END, reason = $6
 		WHERE id = $1`
+
+	endRequestSQL = `UPDATE walhook.request SET done_at = clock_timestamp(), reason = $2 WHERE id = $1`
 
 	forgetRequestsSQL = `DELETE FROM walhook.request WHERE done_at < clock_timestamp() - $1::interval`
 )
@@ -71,6 +76,9 @@ func replaySQL() string {
 
 // reasonGone ends a request whose endpoint has gone meanwhile.
 const reasonGone = "nothing can be sent to the endpoint any more"
+
+// reasonDamaged ends a request of which an event cannot be read or stored.
+const reasonDamaged = "an event that it asks for cannot be read or stored: ask again for the others"
 
 // replay works through requests until ctx ends, while this publisher is the
 // one. How far each is is stored with what it appends, so that a restart goes
@@ -110,7 +118,16 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 		if err != nil {
 			return replayPoll, err
 		}
-		if worked, err := p.replayStep(ctx, id); err != nil || !worked {
+		worked, err := p.replayStep(ctx, id)
+		if isReadFault(err) {
+			// Without this the others would never have their turn.
+			p.store.setAside(ctx, loopReplay, strconv.FormatInt(id, 10), 0, asideUnreadable, err)
+			if _, err = p.store.pool.Exec(ctx, endRequestSQL, id, reasonDamaged); isDataFault(err) {
+				err = nil // it stays open, and is left out
+			}
+			worked = true
+		}
+		if err != nil || !worked {
 			return replayPoll, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,7 +59,7 @@ func candidatesSQL(limit int) string {
 			WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d)
 			UNION ALL
 			(SELECT d.event_id, false, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
-			WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL
+			WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
 				AND NOT EXISTS (SELECT FROM walhook.event e WHERE e.id = d.event_id) ORDER BY d.event_id LIMIT %[1]d)
 			ORDER BY id LIMIT %[1]d) c),
 	wanted AS (
@@ -149,8 +150,12 @@ func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
 func (s *Store) Requests(ctx context.Context, endpoint, before int64, limit int) ([]Request, error) {
 	rows, err := s.pool.Query(ctx, requestsSQL, endpoint, orNewest(before), limit)
 	var list []Request
+	var bad []badRow
 	if err == nil {
-		list, err = pgx.CollectRows(rows, scanRequest)
+		list, err = collectEach(rows, scanRequest, func(r *Request, cause error) { bad = append(bad, badRow{r.ID, cause}) })
+	}
+	for _, b := range bad {
+		s.listed(ctx, "requests", strconv.FormatInt(b.endpoint, 10), endpoint, b.cause)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list requests of endpoint %d: %w", endpoint, err)

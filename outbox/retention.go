@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
@@ -57,7 +58,10 @@ func (s *Store) expireBefore(ctx context.Context, before int64) error {
 	}
 	// An update of its own for each: nobody waits for more than one.
 	for _, lane := range left {
-		if _, err := s.pool.Exec(ctx, expireBeforeSQL, lane.ID, before); err != nil {
+		_, err := s.pool.Exec(ctx, expireBeforeSQL, lane.ID, before)
+		if isDataFault(err) {
+			s.setAside(ctx, loopRetention, strconv.FormatInt(lane.ID, 10), lane.ID, asideUnstorable, err)
+		} else if err != nil {
 			return fmt.Errorf("have events of endpoint %d expired: %w", lane.ID, err)
 		}
 	}

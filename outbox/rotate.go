@@ -82,7 +82,8 @@ func (s *Store) wipeSecrets(ctx context.Context) error {
 }
 
 // openSecrets decrypts an endpoint's secrets, the newest first. previous may be
-// nil, and is left out when it is the same.
+// nil, and is left out when it is the same. With an error it answers those that
+// it could decrypt.
 func (s *Store) openSecrets(account, secret string, previous *string) ([]string, error) {
 	opened, err := s.secrets.open(secret)
 	if err != nil {
@@ -94,7 +95,7 @@ func (s *Store) openSecrets(account, secret string, previous *string) ([]string,
 	}
 	before, err := s.secrets.open(*previous)
 	if err != nil {
-		return nil, fmt.Errorf("previous secret of account %s, which signs too until its time is over: %w", account, err)
+		return secrets, fmt.Errorf("previous secret of account %s, which signs too until its time is over: %w", account, err)
 	}
 	if before != opened {
 		secrets = append(secrets, before)

@@ -71,7 +71,7 @@ func (r *router) fetchColumns(ctx context.Context) error {
 			wanted = append(wanted, account)
 		}
 	}
-	for i := range r.changes {
+	for i := r.part.first; i < r.part.end; i++ {
 		if plan := r.plans[i]; plan != nil {
 			r.accountsOf(plan, r.changes[i].Old, want)
 			r.accountsOf(plan, r.changes[i].New, want)

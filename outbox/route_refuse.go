@@ -66,6 +66,59 @@ func (r *router) refuseAccountRow(c *schemas.Change, plan *schemas.Plan) {
 	r.refuse(c, schema, c.Kind.String(), key, skipAccountRow)
 }
 
+// dropEvents takes back what was routed to anybody, but not what was learned of
+// accounts and owners.
+func (r *router) dropEvents() {
+	r.events, r.tooLarge, r.unrouted = r.events[:0], r.tooLarge[:0], r.unrouted[:0]
+	clear(r.sums)
+	r.tally = newTally()
+}
+
+// refuseUnstorable lists a change that the outbox's server refuses to store. Its
+// key may be why.
+func (r *router) refuseUnstorable(c *schemas.Change, plan *schemas.Plan) {
+	schema, key := "", ""
+	if plan != nil {
+		schema, key = plan.Relation.Name, ""
+		if plan.Schema != nil {
+			schema = plan.Schema.Name
+			if row := r.rowOf(c); row != nil {
+				key, _ = plan.Key(row)
+			}
+		}
+	}
+	if r.part.depth == unlisted {
+		schema, key = inASCII(schema), inASCII(key)
+	}
+	r.p.log.Error("change is listed as unrouted: the outbox's server refuses to store it",
+		zap.Stringer("position", c.Position), zap.String("schema", schema))
+	r.refuse(c, schema, c.Kind.String(), key, skipUnstorable)
+}
+
+func (r *router) rowOf(c *schemas.Change) schemas.Tuple {
+	if c.New != nil {
+		return c.New
+	}
+	return c.Old
+}
+
+// forgetRecord makes it unknown whose a record is that a change is about: what
+// the change said of it is lost.
+func (r *router) forgetRecord(c *schemas.Change, plan *schemas.Plan) {
+	if plan == nil || plan.Schema == nil {
+		return
+	}
+	for _, row := range []schemas.Tuple{c.Old, c.New} {
+		if row == nil {
+			continue
+		}
+		if key, ok := plan.Key(row); ok && r.p.catalog.Tracked(plan) {
+			r.p.owners.drop(recordKey{plan.Schema.Name, key})
+			r.forgotten = append(r.forgotten, recordKey{plan.Schema.Name, key})
+		}
+	}
+}
+
 // tally is what the batch adds to the counters once it is stored.
 type tally struct {
 	changes map[[2]string]int // schema, type

@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 type router struct {
 	p       *Publisher
 	changes []schemas.Change
+	part    span            // of changes, which is routed; what is beside it is known
 	plans   []*schemas.Plan // of changes; nil where the catalog names no table
 
 	events    []eventRow
@@ -24,7 +27,8 @@ type router struct {
 	endpoints []*endpointWrite
 	writeOf   map[string]*endpointWrite // by account
 	unrouted  []unroutedRow
-	truncated []string // schemas whose owners are dropped
+	forgotten []recordKey // of whom it is not known any more whose they are
+	truncated []string    // schemas whose owners are dropped
 	parents   map[string]string
 	treeGone  bool // the account table was truncated: parents is all there is
 
@@ -96,6 +100,7 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 	r := &router{
 		p:        p,
 		changes:  changes,
+		part:     span{end: len(changes)},
 		plans:    make([]*schemas.Plan, len(changes)),
 		owners:   ownerWrites{of: map[recordKey]ownerWrite{}},
 		writeOf:  map[string]*endpointWrite{},
@@ -161,16 +166,37 @@ func (p *Publisher) warnOnce(key, message string, fields ...zap.Field) {
 	}
 }
 
-// fetchOwners reads the owners that routing the batch may ask for.
+// taughtAccounts says whether routing changed what is known of accounts, or of
+// days; owners are another thing.
+func (r *router) taughtAccounts() bool {
+	return len(r.endpoints)+len(r.parents)+len(r.columns)+len(r.columnsGone)+len(r.departed)+len(r.dayEnds)+len(r.truncated) > 0 || r.treeGone
+}
+
+// fetchOwners reads the owners that routing the part may ask for. Parents that
+// come later may lie beside it; what cannot be read of those is theirs to say.
 func (r *router) fetchOwners(ctx context.Context) error {
 	r.p.owners.age()
+	if err := r.p.owners.fetch(ctx, r.p.store, r.ownersWanted(r.part.first, r.part.end)); err != nil {
+		return err
+	}
+	beside := r.ownersWanted(r.part.end, len(r.changes))
+	return isolate(slices.Collect(maps.Keys(beside)), isReadFault, func(keys []recordKey) error {
+		wanted := map[recordKey]struct{}{}
+		for _, k := range keys {
+			wanted[k] = struct{}{}
+		}
+		return r.p.owners.fetch(ctx, r.p.store, wanted)
+	}, func(recordKey, error) error { return nil })
+}
+
+func (r *router) ownersWanted(first, end int) map[recordKey]struct{} {
 	wanted := map[recordKey]struct{}{}
 	want := func(k recordKey) {
 		if _, known := r.p.owners.get(k); !known {
 			wanted[k] = struct{}{}
 		}
 	}
-	for i := range r.changes {
+	for i := first; i < end; i++ {
 		plan := r.plans[i]
 		if plan == nil || plan.Schema == nil {
 			continue
@@ -191,7 +217,7 @@ func (r *router) fetchOwners(ctx context.Context) error {
 			}
 		}
 	}
-	return r.p.owners.fetch(ctx, r.p.store, wanted)
+	return wanted
 }
 
 // toldByOldRow says whether the old row of a record says whose it was, so that
@@ -209,29 +235,43 @@ func (r *router) toldByOldRow(c *schemas.Change, plan *schemas.Plan) bool {
 	return told
 }
 
-// route goes through the changes in stream order.
+// route goes through the changes of the part in stream order.
 func (r *router) route() {
-	for i := range r.changes {
+	for i := r.part.first; i < r.part.end; i++ {
 		c, plan := &r.changes[i], r.plans[i]
 		r.enter(c)
 		r.endDays(i)
-		switch {
-		case c.Kind == schemas.Message:
-			r.message(c)
-		case plan == nil && c.Relation.Unknown != "" && c.Kind != schemas.Truncate:
-			r.refuse(c, c.Relation.Name, c.Kind.String(), "", skipTableUnknown)
-		case plan == nil:
-			r.tally.skipped[skipNoTable]++
-		case c.Kind == schemas.Truncate:
-			r.truncate(plan)
-		case plan.Results != nil:
-			r.resultRow(c, plan)
-		case plan.Events != nil:
-			r.eventRow(c, plan)
-		default:
-			r.record(i, c, plan)
-			r.flushLater(c)
+		switch r.part.depth {
+		case whole:
+			r.change(i, c, plan)
+		case listed:
+			r.change(i, c, plan)
+			r.dropEvents()
+			r.refuseUnstorable(c, plan)
+		case unlisted:
+			r.forgetRecord(c, plan)
+			r.refuseUnstorable(c, plan)
 		}
+	}
+}
+
+func (r *router) change(i int, c *schemas.Change, plan *schemas.Plan) {
+	switch {
+	case c.Kind == schemas.Message:
+		r.message(c)
+	case plan == nil && c.Relation.Unknown != "" && c.Kind != schemas.Truncate:
+		r.refuse(c, c.Relation.Name, c.Kind.String(), "", skipTableUnknown)
+	case plan == nil:
+		r.tally.skipped[skipNoTable]++
+	case c.Kind == schemas.Truncate:
+		r.truncate(plan)
+	case plan.Results != nil:
+		r.resultRow(c, plan)
+	case plan.Events != nil:
+		r.eventRow(c, plan)
+	default:
+		r.record(i, c, plan)
+		r.flushLater(c)
 	}
 }
 

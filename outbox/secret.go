@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -8,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // sealedPrefix marks a secret that is encrypted at rest: AES-256-GCM, nonce
@@ -64,4 +67,39 @@ func newSecret() string {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails: crypto/rand
 	return "whsec_" + base64.StdEncoding.EncodeToString(key[:])
+}
+
+// sampledSecrets is how many secrets tell whether the key is the right one.
+const sampledSecrets = 50
+
+const sampleSecretsSQL = `
+	SELECT account, secret FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
+
+// ErrWrongKey says that no stored secret can be decrypted.
+var ErrWrongKey = errors.New("no stored signing secret can be decrypted: --secret-key is not the key that they were stored under")
+
+// CheckKey says whether the secret key is of any use: nil, or [ErrWrongKey] when
+// none of the newest secrets can be decrypted. One that is damaged is no reason.
+func (s *Store) CheckKey(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, sampleSecretsSQL, sampledSecrets)
+	if err != nil {
+		return fmt.Errorf("read the stored secrets: %w", err)
+	}
+	var account, secret string
+	good, bad := 0, 0
+	_, err = pgx.ForEachRow(rows, []any{&account, &secret}, func() error {
+		if _, err := s.openSecrets(account, secret, nil); err != nil {
+			bad++
+		} else {
+			good++
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the stored secrets: %w", err)
+	case bad > 0 && good == 0:
+		return ErrWrongKey
+	}
+	return nil
 }

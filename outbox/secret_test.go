@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -55,21 +56,23 @@ func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 	}
 }
 
-func TestSecrets_AreRefusedUnderAnotherKey(t *testing.T) {
+func TestSecrets_UnderAnotherKeyHoldTheirEndpoint(t *testing.T) {
 	f := newFeed(t, withKey(1))
 	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"))
 	for name, change := range map[string]func(*Config){"another key": withKey(2), "no key": func(*Config) {}} {
 		f.open(t, change)
 		s, _ := f.join(t)
 		endpoints, err := s.Endpoints(t.Context(), []int64{1})
-		if err == nil || len(endpoints) != 0 {
-			t.Errorf("%s: read %d endpoints", name, len(endpoints))
-		} else if !strings.Contains(err.Error(), "--secret-key") {
-			t.Errorf("%s: the error does not say what to do: %v", name, err)
+		if err != nil || len(endpoints) != 1 || endpoints[0].State != EndpointUnusable || !strings.Contains(endpoints[0].Reason, "--secret-key") {
+			t.Errorf("%s: read %v, %v", name, endpoints, err)
 		}
-		if _, err := newPublisher(t, f.world).TakeOver(t.Context()); err == nil {
-			t.Errorf("%s: took over", name)
+		if err := f.store.CheckKey(t.Context()); !errors.Is(err, ErrWrongKey) {
+			t.Errorf("%s: %v", name, err)
 		}
+		if _, err := newPublisher(t, f.world).TakeOver(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = s.Leave(t.Context())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,11 @@ type Session struct {
 	lease time.Duration
 
 	lookedBack time.Time // by EndpointsChanged, as far as it goes
+
+	disposed map[int64]bool // by Settle: events whose fate could not be stored, of the batch that it is at
+	unsaved  map[int]bool   // by Save: shards with a lane that could not be stored
+
+	lookedAgain time.Time // by EndpointsChanged, at the endpoints that are held
 
 	lastRead atomic.Int32 // events of the last stretch of the log, as many as the next may have
 }
@@ -161,6 +167,9 @@ func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int
 	if err != nil {
 		return Handover{}, nil, fmt.Errorf("rebalance shards: %w", err)
 	}
+	for _, bad := range gained.bad {
+		s.store.setAside(ctx, loopHandover, strconv.FormatInt(bad.endpoint, 10), bad.endpoint, asideUnreadable, bad.cause)
+	}
 	return gained, surplus, nil
 }
 
@@ -172,6 +181,11 @@ const giveUpSQL = `
 // GiveUp stores the tails of drained shards and frees them.
 func (s *Session) GiveUp(ctx context.Context, shards []Shard) error {
 	ids, tails := shardColumns(shards)
+	for i, id := range ids {
+		if s.unsaved[id] {
+			tails[i] = 0 // as it is stored: beyond lies what the lane has not sent
+		}
+	}
 	err := s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
 	if err != nil {
 		return fmt.Errorf("give up %d shards: %w", len(shards), err)

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -62,7 +66,7 @@ const (
 		WHERE r.endpoint = t.endpoint AND r.event_id = oldest.event_id AND r.next_at IS NULL`
 
 	recordStatesSQL = `
-		SELECT t.endpoint, t.record, oldest.next_at - clock_timestamp()
+		SELECT t.endpoint, t.record, walhook.until(oldest.next_at)
 		FROM unnest($1::bigint[], $2::text[]) AS t(endpoint, record)
 		LEFT JOIN LATERAL (
 			SELECT next_at FROM walhook.retry o
@@ -83,11 +87,70 @@ const (
 		` + noticeSQL + `d`
 )
 
-// Settle makes a batch of fates durable in one transaction, or refuses it
-// whole with [ErrLeaseLost]. After another error it is not known whether it was
-// made; the same batch may be settled again. It answers how the records stand that have, or
-// had, rows in retry.
-func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState, error) {
+// Settle makes a batch of fates durable in one transaction, or refuses it whole
+// with [ErrLeaseLost]. Where the server refuses it because of its data it takes
+// several, and an event whose fate cannot be stored is set aside by itself. After
+// another error it is not known whether it was made; the same batch may be settled
+// again. It answers how the records stand that have, or had, rows in retry.
+func (s *Session) Settle(ctx context.Context, batch []Settlement) (states []RecordState, err error) {
+	// An earlier call may have ended before all that it had to set aside was.
+	if len(s.disposed) > 0 {
+		batch = slices.DeleteFunc(slices.Clone(batch), func(one Settlement) bool { return s.disposed[one.Event.ID] })
+	}
+	settle := func(part []Settlement) error {
+		more, err := s.settleAll(ctx, part)
+		states = append(states, more...)
+		return err
+	}
+	err = isolate(batch, isDataFault, settle, func(one Settlement, cause error) error {
+		s.store.setAside(ctx, loopSettle, strconv.FormatInt(one.Event.ID, 10), one.Event.Endpoint, asideUnstorable, cause)
+		for _, less := range one.lesser() {
+			if cause = settle([]Settlement{less}); !isDataFault(cause) {
+				break
+			}
+		}
+		if cause != nil && !isDataFault(cause) {
+			return cause
+		}
+		if s.disposed == nil {
+			s.disposed = map[int64]bool{}
+		}
+		s.disposed[one.Event.ID] = true
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("settle %d events: %w", len(batch), err)
+	}
+	clear(s.disposed)
+	return states, nil
+}
+
+// lesser are fates that stand for one that cannot be stored, the closest first:
+// the same without the texts of others, then a dead letter, then one without an
+// attempt. Where none of them can be stored either, the event is listed as set
+// aside and nothing else.
+func (s Settlement) lesser() []Settlement {
+	plain, dead := s, s
+	plain.Event.Body, plain.Disable = nil, inASCII(s.Disable)
+	if s.Attempt != nil {
+		a := *s.Attempt
+		a.Outcome, a.Reason = inASCII(a.Outcome), inASCII(a.Reason)
+		a.Detail = "(replaced: the outbox could not store it)"
+		a.Status, a.Number = min(max(a.Status, 0), 999), min(max(a.Number, 0), math.MaxInt32)
+		a.Duration = min(max(a.Duration, 0), 24*time.Hour)
+		plain.Attempt = &a
+	}
+	dead = plain
+	dead.Disposition, dead.Disable = Dead, ""
+	if s.Disposition == Delivered {
+		dead.Disposition = Delivered
+	}
+	last := dead
+	last.Disposition, last.Attempt = Dead, nil
+	return []Settlement{plain, dead, last}
+}
+
+func (s *Session) settleAll(ctx context.Context, batch []Settlement) ([]RecordState, error) {
 	w := settlementColumns{touched: map[recordRef]struct{}{}}
 	for i := range batch {
 		w.add(&batch[i])
@@ -97,7 +160,7 @@ func (s *Session) Settle(ctx context.Context, batch []Settlement) ([]RecordState
 		err = s.settle(ctx, &w, false)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("settle %d events: %w", len(batch), err)
+		return nil, err
 	}
 	s.store.metrics.deadLetters.Add(float64(w.newDead))
 	if len(w.disabled) > 0 {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -93,7 +94,7 @@ func attemptNumber(s *Settlement) int {
 
 func attemptReason(s *Settlement) string {
 	if s.Attempt == nil {
-		return ""
+		return asideUnstorable
 	}
 	return s.Attempt.Reason
 }
@@ -179,8 +180,9 @@ func (w *settlementColumns) queueAttempts(b *pgx.Batch) {
 	)
 	for i, s := range w.attempts {
 		a := s.Attempt
-		at[i], endpoint[i], event[i], revision[i], number[i], duration[i] = a.At, s.Event.Endpoint, s.Event.ID, a.Revision, a.Number, a.Duration
-		status[i], outcome[i], reason[i], detail[i] = a.Status, a.Outcome, a.Reason, a.Detail
+		at[i], endpoint[i], event[i], revision[i], duration[i] = a.At, s.Event.Endpoint, s.Event.ID, a.Revision, a.Duration
+		number[i], status[i] = int(fitsInteger(a.Number)), int(fitsInteger(a.Status))
+		outcome[i], reason[i], detail[i] = a.Outcome, a.Reason, a.Detail
 	}
 	b.Queue(insertAttemptsSQL, at, endpoint, event, revision, number, duration, status, outcome, reason, detail)
 }
@@ -193,10 +195,14 @@ func (w *settlementColumns) appendAttempt(b []byte, i int) []byte {
 	b = appendBigint(b, e.Endpoint)
 	b = appendBigint(b, e.ID)
 	b = appendBigint(b, a.Revision)
-	b = appendInteger(b, int32(a.Number))
+	b = appendInteger(b, fitsInteger(a.Number))
 	b = appendInterval(b, a.Duration)
-	b = appendInteger(b, int32(a.Status))
+	b = appendInteger(b, fitsInteger(a.Status))
 	b = appendBytes(b, a.Outcome)
 	b = appendBytes(b, a.Reason)
 	return appendBytes(b, a.Detail)
 }
+
+// fitsInteger is a number as a column of type integer holds it: one beyond is
+// the largest, so that it stops nobody's settlement.
+func fitsInteger(n int) int32 { return int32(min(max(n, math.MinInt32), math.MaxInt32)) }

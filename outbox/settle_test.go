@@ -26,7 +26,18 @@ func about(a, b time.Time) bool { return a.Sub(b).Abs() < aMoment }
 // parking is a world with one endpoint, a session and the events 1 to 4 of one
 // record.
 func parking(t *testing.T) (w *world, s *Session, endpoint int64, e [5]Event) {
-	w = newWorld(t)
+	return parkingIn(t, newWorld(t))
+}
+
+// parkingAlone is parking in an outbox whose tables the test changes.
+func parkingAlone(t *testing.T) (w *world, s *Session, endpoint int64, e [5]Event) {
+	t.Helper()
+	return parkingIn(t, newWorldAlone(t))
+}
+
+func parkingIn(t *testing.T, in *world) (w *world, s *Session, endpoint int64, e [5]Event) {
+	t.Helper()
+	w = in
 	s, _ = w.join(t)
 	endpoint = w.endpoint(t, "7")
 	for id := range int64(5) {
@@ -260,9 +271,10 @@ func TestSettle_DisablesOnlyTheRevisionThatAnswered(t *testing.T) {
 }
 
 func TestSettle_IsAllOrNothing(t *testing.T) {
-	w, s, _, e := parking(t)
+	w, s, _, e := parkingAlone(t)
 	broken := delivered(e[2])
-	broken.Attempt.Outcome = "unheard of"
+	broken.Attempt.Outcome = "pause"
+	refuse(t, w, "walhook.attempt", "NEW.outcome = 'pause'", "53100") // the disk is full: it is no item's fault
 	if _, err := s.Settle(t.Context(), []Settlement{retry(e[1], time.Hour), broken}); err == nil || errors.Is(err, ErrLeaseLost) {
 		t.Fatalf("settled: %v", err)
 	}

@@ -69,7 +69,7 @@ func (s *Store) readStates(ctx context.Context, st *Status) error {
 	st.Endpoints = counts
 	rows, err := s.pool.Query(ctx, disabledSQL, worstLimit)
 	if err == nil {
-		st.Disabled, err = pgx.CollectRows(rows, scanEndpointInfo)
+		st.Disabled, err = collectEach(rows, scanEndpointInfo, func(*EndpointInfo, error) {})
 	}
 	return err
 }
@@ -117,7 +117,7 @@ func (s *Store) readLanes(ctx context.Context, st *Status) error {
 func (s *Store) readWorst(ctx context.Context, st *Status) error {
 	rows, err := s.pool.Query(ctx, worstSQL, worstLimit, CountLimit)
 	if err == nil {
-		st.Worst, err = pgx.CollectRows(rows, scanWorst)
+		st.Worst, err = collectEach(rows, scanWorst, func(*WorstEndpoint, error) {})
 	}
 	if err != nil || len(st.Worst) == 0 {
 		return err
@@ -129,8 +129,15 @@ func (s *Store) readWorst(ctx context.Context, st *Status) error {
 	if rows, err = s.pool.Query(ctx, infosSQL, ids); err != nil {
 		return err
 	}
-	infos, err := pgx.CollectRows(rows, scanEndpointInfo)
+	infos, err := collectEach(rows, scanEndpointInfo, func(e *EndpointInfo, _ error) {
+		e.State, e.Reason = EndpointUnusable, reasonUnreadable
+	})
+	if err != nil {
+		return err
+	}
+	held, err := s.heldReasons(ctx, ids)
 	for _, info := range infos {
+		info.showHeld(held)
 		w := &st.Worst[slices.Index(ids, info.ID)]
 		info.Lane, info.Retries, info.Dead = w.Lane, w.Retries, w.Dead
 		w.EndpointInfo = info

@@ -62,6 +62,7 @@ type Store struct {
 	secrets  sealer
 	log      *zap.Logger
 	metrics  *metrics
+	aside    aside
 	appended chan struct{}
 	inboxed  chan struct{}
 

@@ -2,8 +2,10 @@ package outbox
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,11 +18,13 @@ const (
 
 	// What is disabled, or has a URL that cannot be used, is held and not lost.
 	webhooksSQL = `
-		SELECT account, id, revision, hook, object_type, object_action, coalesce(custom_data ->> 'type', ''), schemas, types,
+		SELECT account, id, revision, hook, object_type, object_action, coalesce(custom_data::text, ''), schemas, types,
 			target, target_id, include_subaccounts, include_internal_legs, delivery = 'daily',
 			extract(epoch FROM daily_at)::int, daily_zone, ended_at IS NOT NULL
 		FROM walhook.endpoint
-		WHERE webhook <> 'account' AND state <> 'cleared' AND deleted_at IS NULL ORDER BY id`
+		WHERE webhook <> 'account' AND state <> 'cleared' AND deleted_at IS NULL AND id = ANY ($1) ORDER BY id`
+
+	webhookIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook <> 'account' AND state <> 'cleared' AND deleted_at IS NULL ORDER BY id`
 )
 
 // followWebhooks takes up what was changed through the API since the last
@@ -70,29 +74,57 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	return nil
 }
 
+// webhookRoutes reads the webhooks. One that cannot be read is told nothing: what
+// it asks for is not known.
 func (s *Store) webhookRoutes(ctx context.Context, catalog *schemas.Catalog) (map[string][]*route, error) {
-	rows, err := s.pool.Query(ctx, webhooksSQL)
+	ids, err := collect[int64](s.pool.Query(ctx, webhookIDsSQL))
 	if err != nil {
 		return nil, err
 	}
 	webhooks := map[string][]*route{}
-	var r route
-	var f subscription
-	var customType string
-	var dailyAt int
-	columns := []any{&r.account, &r.endpoint, &r.revision, &f.hook, &f.objectType, &f.objectAction, &customType, &f.schemas, &f.types,
-		&f.target.kind, &f.target.id, &f.subaccounts, &f.internalLegs, &f.daily, &dailyAt, &f.dailyZone, &f.ended}
-	_, err = pgx.ForEachRow(rows, columns, func() error {
-		one, filters := r, f
-		if filters.hook == hookNotifications {
-			filters.objectType = notificationType(catalog, filters.objectType, customType)
+	err = isolate(ids, isReadFault, func(ids []int64) error {
+		rows, err := s.pool.Query(ctx, webhooksSQL, ids)
+		if err != nil {
+			return err
 		}
-		filters.dailyAt = time.Duration(dailyAt) * time.Second
-		one.subscription = &filters
-		webhooks[one.account] = append(webhooks[one.account], &one)
+		read, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*route, error) { return scanWebhookRoute(row, catalog) })
+		if err != nil {
+			return err
+		}
+		for _, one := range read {
+			webhooks[one.account] = append(webhooks[one.account], one)
+			s.wellAgain(ctx, loopWebhooks, strconv.FormatInt(one.endpoint, 10))
+		}
+		return nil
+	}, func(id int64, cause error) error {
+		s.setAside(ctx, loopWebhooks, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
 		return nil
 	})
 	return webhooks, err
+}
+
+func scanWebhookRoute(row pgx.CollectableRow, catalog *schemas.Catalog) (*route, error) {
+	r, f := &route{}, &subscription{}
+	var custom string
+	var dailyAt int
+	err := row.Scan(&r.account, &r.endpoint, &r.revision, &f.hook, &f.objectType, &f.objectAction, &custom, &f.schemas, &f.types,
+		&f.target.kind, &f.target.id, &f.subaccounts, &f.internalLegs, &f.daily, &dailyAt, &f.dailyZone, &f.ended)
+	if f.hook == hookNotifications {
+		f.objectType = notificationType(catalog, f.objectType, customType(custom))
+	}
+	f.dailyAt, r.subscription = time.Duration(dailyAt)*time.Second, f
+	return r, err
+}
+
+// customType is the member type of custom data, as the server's ->> has it. The
+// server refuses to read some of what it stores; this reads anything.
+func customType(custom string) string {
+	var members map[string]json.RawMessage
+	var text string
+	if custom == "" || json.Unmarshal([]byte(custom), &members) != nil || json.Unmarshal(members["type"], &text) != nil {
+		return ""
+	}
+	return text
 }
 
 const (

@@ -59,16 +59,30 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if q.Unsettled {
 		wanted = "(" + wanted + unsettledSQL + ")"
 	}
-	rows, err := s.store.pool.Query(ctx, tailStartSQL+wanted+rangeSQL+where+tailEndSQL, pgx.QueryResultFormats{pgx.BinaryFormatCode},
-		q.After, upto, whose, q.Limit, q.MaxBytes/max(q.Limit, 1))
 	stretch := Stretch{Upto: q.After}
-	whole := true
-	if err == nil {
-		err = stretch.read(rows, &q, int(s.lastRead.Load()))
-		s.lastRead.Store(int32(len(stretch.Events)))
+	read := func(ids []int64) (bool, error) {
+		sql, args := tailStartSQL+wanted+rangeSQL+where, []any{pgx.QueryResultFormats{pgx.BinaryFormatCode}, q.After, upto, whose, q.Limit, q.MaxBytes / max(q.Limit, 1)}
+		if ids != nil {
+			sql, args = sql+ofIDsSQL, append(args, ids)
+		}
+		rows, err := s.store.pool.Query(ctx, sql+tailEndSQL, args...)
+		part := Stretch{Upto: stretch.Upto}
+		whole := true
+		if err == nil {
+			err = part.read(rows, &q, int(s.lastRead.Load()))
+			s.lastRead.Store(int32(len(part.Events)))
+		}
+		if err == nil {
+			whole, err = s.store.readBodies(ctx, part.Events)
+		}
+		if err == nil && whole {
+			stretch.Events, stretch.Upto, stretch.More = append(stretch.Events, part.Events...), part.Upto, part.More
+		}
+		return whole, err
 	}
-	if err == nil {
-		whole, err = s.store.readBodies(ctx, stretch.Events)
+	whole, err := read(nil)
+	if err != nil && isReadFault(err) {
+		whole, err = s.tailEach(ctx, &q, upto, &stretch, read)
 	}
 	if err != nil {
 		return Stretch{}, fmt.Errorf("read the log after event %d: %w", q.After, err)
@@ -80,6 +94,56 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 		stretch.Upto = q.Upto
 	}
 	return stretch, nil
+}
+
+const (
+	ofIDsSQL = ` AND e.id = ANY ($6)`
+
+	// By the index alone: what is on the rows' pages may be damaged.
+	rangeIDsSQL       = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT $3`
+	rangeIDsOfLaneSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
+)
+
+// tailEach reads a stretch in which an event cannot be read: the others, up to
+// the bounds of the query. Those are dead letters.
+func (s *Session) tailEach(ctx context.Context, q *TailQuery, upto int64, stretch *Stretch, read func([]int64) (bool, error)) (whole bool, err error) {
+	var ids []int64
+	if q.Endpoint != 0 {
+		ids, err = collect[int64](s.store.pool.Query(ctx, rangeIDsOfLaneSQL, q.After, upto, q.Limit, q.Endpoint))
+	} else {
+		ids, err = collect[int64](s.store.pool.Query(ctx, rangeIDsSQL, q.After, upto, q.Limit))
+	}
+	if err != nil {
+		return false, err
+	}
+	whole, size, full := true, 0, false
+	err = isolate(ids, isReadFault, func(part []int64) error {
+		if full || !whole || len(part) == 0 {
+			return nil
+		}
+		before := len(stretch.Events)
+		all, err := read(part)
+		if err != nil {
+			return err
+		}
+		whole, stretch.Upto = all, max(stretch.Upto, part[len(part)-1])
+		for i := before; i < len(stretch.Events); i++ {
+			size += len(stretch.Events[i].Body)
+		}
+		if stretch.More && len(stretch.Events) > before { // a bound of bytes, within the part
+			stretch.Upto = stretch.Events[len(stretch.Events)-1].ID
+		}
+		full = size >= max(q.MaxBytes, 1)
+		return nil
+	}, func(id int64, cause error) error {
+		if full || !whole {
+			return nil
+		}
+		stretch.Upto = id
+		return s.store.bury(ctx, s.fenced, loopTail, id, q.Endpoint, cause)
+	})
+	stretch.More = full || len(ids) >= q.Limit
+	return whole, err
 }
 
 // read takes rows up to the bound of bytes, of which so many are expected. The
@@ -95,6 +159,11 @@ func (s *Stretch) read(rows pgx.Rows, q *TailQuery, expected int) error {
 		}
 		count++
 		values := rows.RawValues()
+		for _, i := range [...]int{0, 1, 2, 7, 8} {
+			if len(values[i]) != 8 {
+				return &badItem{asideUnreadable, "a column of the event is null"}
+			}
+		}
 		id, length := bigint(values[0]), values[10]
 		s.Upto = id
 		if length == nil {

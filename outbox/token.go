@@ -105,8 +105,12 @@ func (s *Store) Tokens(ctx context.Context, account string, after *Token, limit 
 	}
 	rows, err := s.pool.Query(ctx, tokensSQL, account, at, id, limit)
 	var list []Token
+	bad := map[string]error{}
 	if err == nil {
-		list, err = pgx.CollectRows(rows, scanToken)
+		list, err = collectEach(rows, scanToken, func(t *Token, cause error) { bad[t.ID] = cause })
+	}
+	for token, cause := range bad {
+		s.listed(ctx, "tokens", token, 0, cause)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the tokens of account %s: %w", account, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -72,13 +73,17 @@ const (
 func (s *Store) ToldEvents(ctx context.Context, endpoint, before int64, limit int) ([]ToldEvent, error) {
 	rows, err := s.pool.Query(ctx, toldEventsSQL, endpoint, orNewest(before), limit)
 	var list []ToldEvent
+	var bad []badRow
 	if err == nil {
-		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e ToldEvent, err error) {
+		list, err = collectEach(rows, func(row pgx.CollectableRow) (e ToldEvent, err error) {
 			var next *time.Time
 			err = row.Scan(&e.ID, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Size, &e.Replayed, &e.State, &e.Attempts, &e.Reason, &next)
 			e.NextAt = zeroTime(next)
 			return e, err
-		})
+		}, func(e *ToldEvent, cause error) { bad = append(bad, badRow{e.ID, cause}) })
+	}
+	for _, b := range bad {
+		s.listed(ctx, "events", strconv.FormatInt(b.endpoint, 10), endpoint, b.cause)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the events of endpoint %d: %w", endpoint, err)
@@ -92,13 +97,18 @@ func (s *Store) DeadLetters(ctx context.Context, account string, before int64, l
 	var endpoints []int64
 	err := s.pool.QueryRow(ctx, ownEndpointsSQL, account, "").Scan(&endpoints)
 	var list []DeadLetter
+	var bad []badRow
 	if err == nil && len(endpoints) > 0 {
 		var rows pgx.Rows
 		if rows, err = s.pool.Query(ctx, deadLettersOfSQL, endpoints, orNewest(before), limit); err == nil {
-			list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DeadLetter, err error) {
-				return d, row.Scan(&d.Endpoint, &d.Webhook, &d.EventID, &d.WebhookID, &d.Schema, &d.Type, &d.CommittedAt, &d.DiedAt, &d.Attempts, &d.Reason, &d.Size)
-			})
+			list, err = collectEach(rows, func(row pgx.CollectableRow) (d DeadLetter, err error) {
+				err = row.Scan(&d.Endpoint, &d.Webhook, &d.EventID, &d.WebhookID, &d.Schema, &d.Type, &d.CommittedAt, &d.DiedAt, &d.Attempts, &d.Reason, &d.Size)
+				return d, err
+			}, func(d *DeadLetter, cause error) { bad = append(bad, badRow{d.EventID, cause}) })
 		}
+	}
+	for _, b := range bad {
+		s.listed(ctx, "dead letters", strconv.FormatInt(b.endpoint, 10), 0, b.cause)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the dead letters of account %s: %w", account, err)
@@ -117,8 +127,7 @@ func orNewest(before int64) int64 {
 // Endpoint reads one endpoint as a sender has it, secrets included.
 // [ErrNoEndpoint] when there is none.
 func (s *Store) Endpoint(ctx context.Context, id int64) (Endpoint, error) {
-	rows, err := s.pool.Query(ctx, endpointsSQL, []int64{id})
-	list, err := s.readEndpoints(rows, err)
+	list, err := s.endpoints(ctx, []int64{id})
 	if err == nil && len(list) == 0 {
 		err = ErrNoEndpoint
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,8 +33,18 @@ const (
 func (s *Store) Webhooks(ctx context.Context, account string, after int64, limit int) ([]Webhook, error) {
 	rows, err := s.pool.Query(ctx, listWebhooksSQL, account, after, limit)
 	var list []Webhook
+	var bad []badRow
 	if err == nil {
-		list, err = pgx.CollectRows(rows, scanWebhook)
+		list, err = collectEach(rows, scanWebhook, func(w *Webhook, cause error) {
+			w.State, w.DisableReason = EndpointUnusable, reasonUnreadable
+			bad = append(bad, badRow{w.Endpoint, cause})
+		})
+	}
+	for _, b := range bad {
+		s.listed(ctx, "webhooks", strconv.FormatInt(b.endpoint, 10), b.endpoint, b.cause)
+	}
+	if err == nil {
+		err = s.showHeldWebhooks(ctx, list)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the webhooks of account %s: %w", account, err)
@@ -51,10 +62,29 @@ func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error
 	if isNoRows(err) {
 		err = ErrNoWebhook
 	}
+	if list := []Webhook{w}; err == nil {
+		err = s.showHeldWebhooks(ctx, list)
+		w = list[0]
+	}
 	if err != nil {
 		return Webhook{}, fmt.Errorf("read webhook %s of account %s: %w", id, account, err)
 	}
 	return w, nil
+}
+
+// showHeldWebhooks shows webhooks as their senders have them.
+func (s *Store) showHeldWebhooks(ctx context.Context, list []Webhook) error {
+	ids := make([]int64, len(list))
+	for i := range list {
+		ids[i] = list[i].Endpoint
+	}
+	held, err := s.heldReasons(ctx, ids)
+	for i := range list {
+		if reason, is := held[list[i].Endpoint]; is && list[i].State == EndpointActive {
+			list[i].State, list[i].DisableReason = EndpointUnusable, reason
+		}
+	}
+	return err
 }
 
 func scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {

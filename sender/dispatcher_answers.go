@@ -59,7 +59,7 @@ func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Tim
 			continue
 		}
 		l.newest, l.rests = max(l.newest, c.Revision), false
-		if l.wantEndpoint() {
+		if l.wantEndpoint() || l.wantReadable() {
 			stale = append(stale, c.ID)
 		}
 	}

@@ -153,6 +153,16 @@ func (l *lane) wantEndpoint() bool {
 	return true
 }
 
+// wantReadable says that the lane wants to read an endpoint again that could not
+// be read, and may be well in the same revision.
+func (l *lane) wantReadable() bool {
+	if !l.endpoint.Unreadable || l.asked {
+		return false
+	}
+	l.asked = true
+	return true
+}
+
 // buffers says whether events of the tail are kept. After a fault of our own
 // they are: it will be over soon, for all lanes at once.
 func (l *lane) buffers(now time.Time) bool {

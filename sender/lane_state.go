@@ -42,10 +42,11 @@ func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
 }
 
 // adopt takes the endpoint as it stands now. A revision that is not newer says
-// nothing. What was delivered to, or answered by, an old URL does not bind the
+// nothing, unless what is stored of it could not be read, or cannot any more. What was delivered to, or answered by, an old URL does not bind the
 // new one.
 func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
-	if e.Revision <= l.endpoint.Revision {
+	if e.Revision < l.endpoint.Revision && !l.endpoint.Unreadable ||
+		e.Revision == l.endpoint.Revision && e.Unreadable == l.endpoint.Unreadable {
 		return
 	}
 	old, rate := l.endpoint, l.rate()

@@ -105,6 +105,9 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			group.Go(func() error { return publisher.Run(ctx) })
 		}
 		if s.send {
+			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
+				log.Error("nothing can be signed, every endpoint is held", zap.Error(err))
+			}
 			group.Go(func() error { return deliverer.Run(ctx) })
 		}
 		return nil
@@ -144,6 +147,14 @@ func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan
 			}
 			return nil
 		}},
+	}
+	if s.send {
+		checks = append(checks, api.Check{Name: "secrets", Ready: func(ctx context.Context) error {
+			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
+				return err
+			}
+			return nil // what else is wrong is said by the check of the outbox
+		}})
 	}
 	if reader != nil {
 		checks = append(checks, api.Check{Name: "source", Ready: sourceReady(reader)})

@@ -1,0 +1,46 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+)
+
+const setAsideCountsSQL = `
+	SELECT loop, reason, count(*), max(last_at), (array_agg(item ORDER BY last_at DESC))[1], (array_agg(detail ORDER BY last_at DESC))[1]
+	FROM walhook.set_aside GROUP BY loop, reason ORDER BY loop, reason`
+
+// lookAtAside names what the loops go on without.
+func (e *examination) lookAtAside(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, setAsideCountsSQL)
+	if err != nil {
+		return err
+	}
+	var l loop
+	var reason, item, detail string
+	var n int
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&l, &reason, &n, &at, &item, &detail}, func() error {
+		e.r.Fail(checkAside, asideSteps(l), "%d items of the loop %s are set aside as %s, the latest at %s: %s (%s); what becomes of each: %s",
+			n, l, reason, at.UTC().Format(time.RFC3339), item, detail, loops()[l])
+		return nil
+	})
+	e.r.OK(checkAside, "nothing: every item can be stored and read")
+	return err
+}
+
+// asideSteps say what to do about an item that is set aside.
+func asideSteps(l loop) doctor.Steps {
+	const page = "docs/OPERATIONS.md, \"When one item is bad\", says what each loop does"
+	done := doctor.Step{Kind: doctor.SQL, On: here, Text: fmt.Sprintf("DELETE FROM walhook.set_aside WHERE loop = '%s'", l),
+		Note: "once it is looked at; until then this stays a finding"}
+	if l == loopEndpoints || l == loopWebhooks || l == loopAccounts {
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that the secret was stored under, or rotate it; edit or delete a webhook whose row is damaged",
+			Note: "delivery goes on by itself; " + page}}
+	}
+	return doctor.Steps{done}
+}
