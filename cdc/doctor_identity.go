@@ -62,6 +62,11 @@ func (e *examination) lookAtIdentity(ctx context.Context) {
 }
 
 func (e *examination) identity(t tableState, l logger, name schemas.TableName, c cost) {
+	if fault, wrong := l.fault(e.cfg.Publication); wrong && fault.refused && l.Full && t.published {
+		mend := doctor.Steps{{Kind: doctor.SQL, On: source, Text: fault.sql, Needs: "ownership of what it changes"}}
+		e.r.Fail(checkIdentity, mend, "table %s is under FULL and has a generated column that is not published: the server refuses its own updates and deletes", name)
+		return
+	}
 	statement, ok := l.identity()
 	published := t.published
 	if l.Child {

@@ -38,6 +38,10 @@ func (e *examination) lookAtServer(ctx context.Context) {
 			e.fail(fault.check, fault)
 		}
 	}
+	if e.server.dropsDefaults() {
+		e.r.Warn(checkVersion, doctor.Steps{{Kind: doctor.Shell, Text: "install PostgreSQL 15.6, 16.2 or a newer minor version of the same major"}}, "PostgreSQL %d.%d: %s",
+			e.server.version/10000, e.server.version%10000, droppedDefaults)
+	}
 	e.r.OK(checkWALLevel, "%s", e.server.walLevel)
 	e.r.OK(checkSenders, "%d of %d WAL senders in use", senders, e.server.senders)
 	if slots < e.server.slots || e.server.slots == 0 {

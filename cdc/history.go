@@ -117,7 +117,7 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas
 			continue
 		}
 		kept := *d
-		kept.From = at
+		kept.From, kept.Added = at, h.added(d)
 		fresh = append(fresh, &kept)
 	}
 	h.mu.Unlock()
@@ -136,6 +136,26 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas
 		h.byOID[d.OID] = versions
 	}
 	return nil
+}
+
+// added says whether a table is a new partition that never was under FULL. mu is
+// held.
+func (h *history) added(d *schemas.TableDescription) bool {
+	if d.Identity == schemas.IdentityFull {
+		return false
+	}
+	if versions := h.byOID[d.OID]; len(versions) > 0 {
+		return versions[len(versions)-1].Added
+	}
+	return slices.ContainsFunc(d.Ancestors, func(a schemas.Ancestor) bool { return len(h.byOID[a.OID]) > 0 })
+}
+
+// isAdded says whether a table was last described as a new partition.
+func (h *history) isAdded(oid uint32) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	versions := h.byOID[oid]
+	return len(versions) > 0 && versions[len(versions)-1].Added
 }
 
 // prune drops what no change that is still to come can need: versions that were

@@ -43,7 +43,7 @@ const (
 	// are in the publication.
 	loggedTablesSQL = `
 		SELECT n.nspname::text, c.relname::text, ` + isPublishedSQL + `
-		FROM unnest($2::text[], $3::text[]) AS catalog (namespace, name)
+		FROM unnest($1::text[], $3::text[]) AS catalog (namespace, name)
 		JOIN pg_namespace n ON n.nspname = catalog.namespace
 		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = catalog.name
 		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
@@ -52,15 +52,15 @@ const (
 	// A partitioned table is published under its own name, or as its
 	// partitions: then as many as there are, which may be none.
 	isPublishedSQL = `(
-		EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+		EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
 		OR c.relkind = 'p' AND (
 			EXISTS (SELECT FROM pg_partition_tree(c.oid) WHERE isleaf AND relid <> c.oid)
-			OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $1 AND (p.puballtables
+			OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND (p.puballtables
 				OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid))))
 		AND NOT EXISTS (
 			SELECT FROM pg_partition_tree(c.oid) leaf JOIN pg_class lc ON lc.oid = leaf.relid JOIN pg_namespace ln ON ln.oid = lc.relnamespace
 			WHERE leaf.isleaf AND lc.relkind <> 'p' AND NOT EXISTS (
-				SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = ln.nspname AND t.tablename = lc.relname)))`
+				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = ln.nspname AND t.tablename = lc.relname)))`
 )
 
 // inspect reads the state of slot and publication. A [*Fault] says that one of
@@ -133,7 +133,7 @@ func (r *catalogReader) inspectPublication(ctx context.Context, cfg Config, s *s
 // are not; those that do not exist or never reach the WAL are neither.
 func (r *catalogReader) loggedTables(ctx context.Context, cfg Config) (published, unpublished []schemas.TableName, err error) {
 	namespaces, names := tableNames(cfg.Catalog)
-	rows, err := r.conn.Query(ctx, loggedTablesSQL, cfg.Publication, namespaces, names)
+	rows, err := r.conn.Query(ctx, loggedTablesSQL, namespaces, cfg.Publication, names)
 	if err == nil {
 		var table schemas.TableName
 		var in bool

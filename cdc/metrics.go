@@ -25,6 +25,8 @@ type metrics struct {
 	reconnects prometheus.Counter
 	gaps       prometheus.Counter
 	unreadable prometheus.Counter
+	refused    prometheus.Gauge
+	partial    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
@@ -54,8 +56,16 @@ func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 			Help: "Messages of the source that could not be read; after the same one five times the process ends.",
 		}),
 	}
+	m.refused = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "walhook_source_tables_refusing_writes",
+		Help: "Published tables and partitions of which the source refuses the carrier's own updates and deletes, because of their replica identity. Known to the process that reads.",
+	})
+	m.partial = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "walhook_source_tables_keeping_keys",
+		Help: "Published tables and partitions that keep only the key of old rows: their deletes carry no more. Known to the process that reads.",
+	})
 	m.unknown()
-	reg.MustRegister(m.retained, m.limit, m.slot, m.reconnects, m.gaps, m.unreadable)
+	reg.MustRegister(m.retained, m.limit, m.slot, m.reconnects, m.gaps, m.unreadable, m.refused, m.partial)
 	m.registerFuncs(reg, state)
 	return m
 }

@@ -24,7 +24,7 @@ const stampSQL = `
 		JOIN pg_namespace n ON n.nspname = named.namespace
 		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = named.name AND c.relkind IN ('r', 'p')
 		UNION
-		SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+		SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
 	), row (what) AS (
 		SELECT concat_ws(' ', 'c', c.oid, c.xmin) FROM tree JOIN pg_class c ON c.oid = tree.oid
 		UNION ALL SELECT concat_ws(' ', 'a', a.attrelid, a.attnum, a.xmin) FROM tree JOIN pg_attribute a ON a.attrelid = tree.oid
@@ -46,12 +46,14 @@ type tableObserver struct {
 	source  *catalogReader // nil until it is connected
 	stamp   string
 	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
+	faults  map[uint32]tableFault
+	mending map[uint32]*mending
 }
 
 // observeTables looks until ctx ends. What is wrong with the source is told by
 // whoever reads; a look that fails is made again.
 func (r *Reader) observeTables(ctx context.Context, h *history) {
-	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}}
+	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, mending: map[uint32]*mending{}}
 	defer func() { o.disconnect(ctx) }()
 	for {
 		if err := o.look(ctx); err != nil && ctx.Err() == nil {
@@ -89,7 +91,7 @@ func (o *tableObserver) look(ctx context.Context) error {
 	if err := o.source.conn.QueryRow(ctx, stampSQL, namespaces, names, o.r.cfg.Publication).Scan(&stamp); err != nil {
 		return fmt.Errorf("look whether tables changed: %w", err)
 	}
-	if stamp == o.stamp {
+	if stamp == o.stamp && !o.due() {
 		return nil
 	}
 	list, err := describeAll(ctx, o.source.conn, o.r.cfg)
@@ -105,6 +107,9 @@ func (o *tableObserver) look(ctx context.Context) error {
 		return err
 	}
 	o.noteGone(end, list)
+	if err := o.judge(ctx); err != nil {
+		return err
+	}
 	o.stamp = stamp
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 // recorder is a store in memory. It is as strict as a database: what is not
 // committed is not there, and nothing may be stored twice or out of order.
 type recorder struct {
+	noChanges
+
 	mu         sync.Mutex
 	checkpoint schemas.Checkpoint
 	changes    []schemas.Change

@@ -58,6 +58,9 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{}
+	if dropsDefaults(conn.PgConn().ParameterStatus("server_version")) {
+		p.warn("%s; install the newest minor version", droppedDefaults)
+	}
 	if err := p.readTables(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
@@ -96,18 +99,33 @@ func (p *Plan) warn(format string, args ...any) {
 }
 
 const publicationStateSQL = `
-	SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate
-	FROM pg_publication WHERE pubname = $1`
+	SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate,
+		coalesce(to_jsonb(p) ->> 'pubgencols', 's') = 's' OR NOT pg_has_role(pubowner, 'USAGE')
+	FROM pg_publication p WHERE pubname = $1`
+
+// publishesGeneratedSQL says whether a publication may send stored generated
+// columns.
+const publishesGeneratedSQL = `SELECT current_setting('server_version_num')::int >= 180000`
 
 func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	publication := schemas.QuoteIdent(cfg.Publication)
 	viaRoot := slices.ContainsFunc(p.tables, func(t table) bool { return t.partitioned })
-	var allTables, everything bool
-	err := conn.QueryRow(ctx, publicationStateSQL, cfg.Publication).Scan(&allTables, &everything)
+	var allTables, everything, generated, mayGenerated bool
+	err := conn.QueryRow(ctx, publicationStateSQL, cfg.Publication).Scan(&allTables, &everything, &generated)
 	if errors.Is(err, pgx.ErrNoRows) {
-		sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s", publication, tableList(p.tables))
+		if err := conn.QueryRow(ctx, publishesGeneratedSQL).Scan(&mayGenerated); err != nil {
+			return fmt.Errorf("look at the server's version: %w", err)
+		}
+		var options []string
 		if viaRoot {
-			sql += " WITH (publish_via_partition_root = true)"
+			options = append(options, "publish_via_partition_root = true")
+		}
+		if mayGenerated {
+			options = append(options, "publish_generated_columns = stored")
+		}
+		sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s", publication, tableList(p.tables))
+		if len(options) > 0 {
+			sql += " WITH (" + strings.Join(options, ", ") + ")"
 		}
 		p.add(sql, "CREATE on the database and ownership of the tables")
 		p.Statements[len(p.Statements)-1].Undo = "DROP PUBLICATION " + publication
@@ -120,6 +138,11 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 	if !everything {
 		p.add(fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert, update, delete, truncate')", publication),
 			"ownership of the publication")
+	}
+	if !generated {
+		// First: until then the server refuses the updates of a published table
+		// under FULL that has a generated column.
+		p.Statements = slices.Insert(p.Statements, 0, Statement{SQL: publishGeneratedSQL(cfg.Publication), Needs: "ownership of the publication"})
 	}
 	if missing := missingList(p.tables); missing != "" && !allTables {
 		p.add(fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", publication, missing),
@@ -144,11 +167,11 @@ func (p *Plan) planIdentity() {
 				continue
 			}
 			if !ok {
-				p.warn("table %s has generated columns and no primary key: the server would refuse its updates, it is left out", t.name)
+				p.warn("table %s has generated columns that are not published, and no primary key: the server would refuse its updates, it is left out", t.name)
 				return true
 			}
 			if l.Generated {
-				p.warn("table %s has generated columns, with which this server refuses REPLICA IDENTITY FULL: "+
+				p.warn("table %s has generated columns that cannot be published, with which this server refuses REPLICA IDENTITY FULL: "+
 					"its deletes carry only the key", schemas.TableName{Namespace: l.Namespace, Name: l.Name})
 			}
 			if statement.SQL != "" {

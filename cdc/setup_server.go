@@ -56,6 +56,15 @@ func (s server) faults() (faults []*Fault) {
 	return faults
 }
 
+// dropsDefaults says whether the server has the bug that [dropsDefaults] names.
+func (s server) dropsDefaults() bool {
+	return dropsDefaults(fmt.Sprintf("%d.%d", s.version/10000, s.version%10000))
+}
+
+// droppedDefaults is what that means, and what ends it.
+const droppedDefaults = "this minor version of PostgreSQL sends old rows without the values of columns that were added later with a default (fixed in 15.6 and 16.2): " +
+	"walhook takes such a value for not known where it is null"
+
 // roleFault is why a session of the replication protocol is refused, if it is
 // for want of the right.
 func (s server) roleFault(err error) error {

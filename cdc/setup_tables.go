@@ -28,9 +28,11 @@ type logger struct {
 	Full            bool
 	Updatable       bool // published, its updates and deletes go on to work
 	// Generated says that it has generated columns on a server (18 and newer)
-	// which then refuses its updates under FULL once it is published.
+	// which refuses its updates under FULL however it is published.
 	Generated bool
-	Keyed     bool // it has a primary key, so that DEFAULT will do
+	// Unpublished says that the publication, as it is now, does not send them.
+	Unpublished bool
+	Keyed       bool // it has a primary key, so that DEFAULT will do
 	// Child says that it inherits from the table: its rows are the table's too,
 	// and it is published by itself. Published says whether it is.
 	Child, Published bool
@@ -66,10 +68,21 @@ const (
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
-	// PostgreSQL 18: the replica identity must not hold a generated column
-	// that is not published.
+	// PostgreSQL 18: the replica identity of a published table must not hold a
+	// generated column that some publication does not send, as none sends a
+	// virtual one. Ours, named by $2, is made to send stored ones, where the
+	// role may.
 	refusesFullSQL = `(current_setting('server_version_num')::int >= 180000 AND EXISTS (
-		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''))`
+		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND (
+			a.attgenerated = 'v'
+			OR NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND pg_has_role(p.pubowner, 'USAGE')) AND ` + unsentSQL + `
+			OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname AND (p.pubupdate OR p.pubdelete)
+				WHERE t.pubname <> $2 AND t.schemaname = n.nspname AND t.tablename = c.relname AND NOT to_jsonb(t) -> 'attnames' ? a.attname::text))))`
+
+	// A generated column that our publication, if there is one, does not send.
+	unsentSQL = `(a.attgenerated = 'v' OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 's')
+		AND NOT EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2
+			AND t.schemaname = n.nspname AND t.tablename = c.relname AND to_jsonb(t) -> 'attnames' ? a.attname::text))`
 
 	// Partitions and children log their own changes, and what a table has is not
 	// theirs. A child that the catalog names is a table by itself.
@@ -80,15 +93,17 @@ const (
 			SELECT c.oid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid
 			JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT EXISTS (
-				SELECT FROM unnest($2::text[], $3::text[]) AS named (namespace, name) WHERE named.namespace = n.nspname AND named.name = c.relname)
+				SELECT FROM unnest($3::text[], $4::text[]) AS named (namespace, name) WHERE named.namespace = n.nspname AND named.name = c.relname)
 		)
 		SELECT c.oid, ` + identityTextSQL + `, n.nspname::text, c.relname::text, c.relreplident = 'f',
 			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
 				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
 			` + refusesFullSQL + `,
+			current_setting('server_version_num')::int >= 180000 AND EXISTS (SELECT FROM pg_attribute a
+				WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND ` + unsentSQL + `),
 			c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate),
 			c.oid <> $1 AND NOT c.relispartition,
-			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $4 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
 		FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 		ORDER BY c.oid = $1, n.nspname, c.relname`
 )
@@ -108,7 +123,7 @@ func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, err
 		if err != nil {
 			return nil, fmt.Errorf("look at table %s: %w", name, err)
 		}
-		rows, err := q.Query(ctx, loggersSQL, t.oid, namespaces, names, cfg.Publication)
+		rows, err := q.Query(ctx, loggersSQL, t.oid, cfg.Publication, namespaces, names)
 		if err == nil {
 			t.loggers, err = pgx.CollectRows(rows, pgx.RowToStructByPos[logger])
 		}

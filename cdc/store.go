@@ -10,6 +10,7 @@ import (
 // Store keeps what is read. Only what it has committed is acknowledged.
 type Store interface {
 	History
+	SourceChanges
 
 	// Ping asks whether the store answers, within a time of its own: who
 	// cannot store leaves the slot to others.

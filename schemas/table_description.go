@@ -19,6 +19,9 @@ type TableDescription struct {
 	// Since are the transactions that last wrote the rows of the catalog that
 	// say where the table belongs, and what its primary key is.
 	Since []uint32
+	// Added says that it was first seen as a new partition of a table that was
+	// known, and was never seen under FULL.
+	Added bool
 }
 
 // Ancestor is a table above a partition or a child.

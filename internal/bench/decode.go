@@ -131,6 +131,14 @@ func (s *countingStore) Descriptions(context.Context) ([]*schemas.TableDescripti
 // Undescribe implements [cdc.History].
 func (s *countingStore) Undescribe(context.Context, uint32, schemas.LSN) error { return nil }
 
+// KeepSourceChange implements [cdc.SourceChanges]. The server is thrown away.
+func (s *countingStore) KeepSourceChange(context.Context, schemas.SourceChange) (int64, error) {
+	return 0, nil
+}
+
+// SourceChangeUndone implements [cdc.SourceChanges].
+func (s *countingStore) SourceChangeUndone(context.Context, int64) error { return nil }
+
 // decodeSlot makes a slot at the present end of the log and returns where it
 // stands.
 func decodeSlot(ctx context.Context, source, slot string) (schemas.Checkpoint, error) {

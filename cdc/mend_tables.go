@@ -1,0 +1,177 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// tableFault is what a change of the carrier's does to a published table.
+type tableFault struct {
+	table   schemas.TableName
+	refused bool // its own updates and deletes fail; otherwise its old rows are only keys
+	sql     string
+}
+
+// fault is what is wrong with a table that logs its own changes, if anything.
+func (l logger) fault(publication string) (fault tableFault, wrong bool) {
+	name := l.name()
+	statement, ok := l.identity()
+	switch {
+	case l.Full && l.Unpublished && !l.Generated:
+		return tableFault{table: name, refused: true, sql: publishGeneratedSQL(publication)}, true
+	case !ok:
+		return tableFault{table: name, refused: true, sql: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (id)", name)}, true
+	case statement.SQL == "":
+		return fault, false
+	}
+	return tableFault{table: name, refused: !l.Updatable || l.Full && (l.Unpublished || l.Generated), sql: statement.SQL}, true
+}
+
+// publishGeneratedSQL makes a publication send stored generated columns, so that
+// the server takes a replica identity that holds them (PostgreSQL 18).
+func publishGeneratedSQL(publication string) string {
+	return fmt.Sprintf("ALTER PUBLICATION %s SET (publish_generated_columns = stored)", schemas.QuoteIdent(publication))
+}
+
+const (
+	// mendLockTimeout bounds how long a statement of the observer queues for a
+	// table: all that comes after it waits behind.
+	mendLockTimeout = "SET lock_timeout = '200ms'"
+
+	firstMendWait = 5 * time.Second
+	lastMendWait  = 5 * time.Minute
+)
+
+// mending is a table that could not be mended yet.
+type mending struct {
+	next time.Time
+	wait time.Duration
+}
+
+// judge names the tables whose writes the server refuses by now, or of whose old
+// rows it keeps only the key, and mends what it may: a table that refuses its
+// own updates, which is the carrier's outage, and a new partition of a table that
+// is otherwise under FULL. An identity that somebody chose is named and
+// left alone.
+func (o *tableObserver) judge(ctx context.Context) error {
+	tables, err := lookAtTables(ctx, o.source.conn, o.r.cfg)
+	if err != nil {
+		return err
+	}
+	now := map[uint32]tableFault{}
+	for _, t := range tables {
+		if !t.exists || !t.logged {
+			continue
+		}
+		full := false
+		for _, l := range t.loggers {
+			full = full || l.Full
+		}
+		for _, l := range t.loggers {
+			fault, wrong := l.fault(o.r.cfg.Publication)
+			if published := t.published && !l.Child || l.Published; !wrong || !published {
+				continue
+			}
+			o.name(l.OID, fault)
+			if fault.refused || full && l.Identity == "d" && o.history.isAdded(l.OID) {
+				wrong = !o.mend(ctx, l, fault)
+			}
+			if wrong {
+				now[l.OID] = fault
+			}
+		}
+	}
+	for oid := range o.mending {
+		if _, still := now[oid]; !still {
+			delete(o.mending, oid)
+		}
+	}
+	o.faults = now
+	refused, partial := 0, 0
+	for _, fault := range now {
+		if fault.refused {
+			refused++
+		} else {
+			partial++
+		}
+	}
+	o.r.metrics.refused.Set(float64(refused))
+	o.r.metrics.partial.Set(float64(partial))
+	return nil
+}
+
+// name writes a fault to the log when it is new.
+func (o *tableObserver) name(oid uint32, fault tableFault) {
+	if o.faults[oid] == fault {
+		return
+	}
+	if fault.refused {
+		o.r.log.Error("the server refuses the updates and deletes of a published table",
+			zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
+		return
+	}
+	o.r.log.Warn("a table keeps only the key of old rows: its deletes carry no more, and large values that an update did not touch are absent",
+		zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
+}
+
+// mend runs the statement that mends a table, if its turn has come. A lack of a
+// right ends the trying; a lock that somebody holds only puts it off.
+func (o *tableObserver) mend(ctx context.Context, l logger, fault tableFault) bool {
+	m := o.mending[l.OID]
+	if m == nil {
+		m = &mending{wait: firstMendWait}
+		o.mending[l.OID] = m
+	}
+	if time.Now().Before(m.next) {
+		return false
+	}
+	m.next, m.wait = time.Now().Add(m.wait), min(2*m.wait, lastMendWait)
+	err := o.apply(ctx, l, fault)
+	switch {
+	case err == nil:
+		o.r.log.Warn("a published table was changed so that its old rows are sent and its updates work",
+			zap.Stringer("table", fault.table), zap.String("sql", fault.sql))
+		return true
+	case sqlState(err) == codeInsufficientRights:
+		m.next = time.Now().Add(lastMendWait)
+	}
+	o.r.log.Warn("cannot change a published table, a DBA has to", zap.Stringer("table", fault.table),
+		zap.String("sql", fault.sql), zap.Duration("retry_in", time.Until(m.next)), zap.Error(err))
+	return false
+}
+
+func (o *tableObserver) apply(ctx context.Context, l logger, fault tableFault) (err error) {
+	conn := o.source.conn
+	if _, err := conn.Exec(ctx, mendLockTimeout); err != nil {
+		return err
+	}
+	defer func() {
+		_, resetErr := conn.Exec(ctx, "SET lock_timeout = 0")
+		err = errors.Join(err, resetErr)
+	}()
+	if l.Full && l.Unpublished && !l.Generated {
+		_, err := conn.Exec(ctx, fault.sql)
+		return err
+	}
+	statement, ok := l.identity()
+	if !ok {
+		return errors.New("it has no primary key, and its generated columns are not published")
+	}
+	return setIdentity(ctx, conn, o.r.store, l.OID, statement.identity)
+}
+
+// due says whether a table waits to be mended.
+func (o *tableObserver) due() bool {
+	for _, m := range o.mending {
+		if !time.Now().Before(m.next) {
+			return true
+		}
+	}
+	return false
+}

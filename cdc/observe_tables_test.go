@@ -1,0 +1,197 @@
+package cdc
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"walhook/internal/pgtest"
+	"walhook/schemas"
+)
+
+// watched is a world whose log the test reads.
+func watched(t *testing.T, extra, publication string) (*world, *observer.ObservedLogs) {
+	t.Helper()
+	w := unprepared(t, pgtest.Database(t), extra)
+	w.exec(t, publication)
+	w.setup(t)
+	core, logs := observer.New(zap.WarnLevel)
+	w.log = zap.New(core)
+	return w, logs
+}
+
+func (w *world) identity(t *testing.T, table string) (identity string) {
+	t.Helper()
+	if err := w.watch.QueryRow(t.Context(), "SELECT relreplident::text FROM pg_class WHERE oid = $1::regclass", table).Scan(&identity); err != nil {
+		t.Fatal(err)
+	}
+	return identity
+}
+
+// often looks at the tables more often than a reader does.
+func often(r *Reader) { r.tablesEvery = 100 * time.Millisecond }
+
+// A new partition keeps only the key of old rows, whatever its siblings keep:
+// the reader gives it what they have, and meanwhile judges each by itself.
+func TestReader_GivesANewPartitionTheIdentityOfItsTable(t *testing.T) {
+	t.Parallel()
+	w, logs := watched(t, dividedItems+"INSERT INTO items VALUES (1, 7, 'a')",
+		"CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
+	run := w.start(t, often)
+	run.reads(t, patience)
+	w.exec(t, "BEGIN; CREATE TABLE items_3 PARTITION OF items FOR VALUES FROM (20) TO (30); INSERT INTO items VALUES (21, 7, 'b'), (22, 7, 'c'); DELETE FROM items WHERE id IN (1, 21); COMMIT")
+	eventually(t, "the partition is under FULL", patience, func() bool { return w.identity(t, "items_3") == "f" })
+	w.exec(t, "DELETE FROM items WHERE id = 22")
+	w.settle(t)
+	wantLines(t, w.lines(), []string{
+		"insert public.items new(id*=21 user_id=7 name=b)", "insert public.items new(id*=22 user_id=7 name=c)",
+		"delete public.items old(id*=1 user_id=7 name=a)", "delete public.items key(id*=21 user_id=? name=?)",
+		"delete public.items old(id*=22 user_id=7 name=c)",
+	})
+	if logs.FilterMessageSnippet("was changed so that").Len() != 1 {
+		t.Errorf("log: %v", logs.All())
+	}
+}
+
+// What somebody chose is named, and left as it is.
+func TestReader_LeavesAnIdentityThatSomebodyChose(t *testing.T) {
+	t.Parallel()
+	w, logs := watched(t, dividedItems, "CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
+	run := w.start(t, often)
+	run.reads(t, patience)
+	eventually(t, "a first look", patience, func() bool { return logs.Len() == 2 }) // users and notes
+	w.exec(t, "ALTER TABLE items_2 REPLICA IDENTITY DEFAULT")
+	eventually(t, "it is named", patience, func() bool {
+		return logs.FilterField(zap.Stringer("table", schemas.TableName{Namespace: "public", Name: "items_2"})).Len() > 0
+	})
+	time.Sleep(3 * run.tablesEvery)
+	if got := w.identity(t, "items_2"); got != "d" {
+		t.Errorf("identity is %q", got)
+	}
+}
+
+// A partition is never waited for in a way that the carrier would notice.
+func TestReader_PutsOffAPartitionThatSomebodyHolds(t *testing.T) {
+	t.Parallel()
+	w, logs := watched(t, dividedItems, "CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
+	run := w.start(t, often)
+	run.reads(t, patience)
+	eventually(t, "a first look", patience, func() bool { return logs.Len() == 2 })
+	w.exec(t, "CREATE TABLE items_3 (LIKE items INCLUDING ALL)", "BEGIN; LOCK TABLE items_3 IN SHARE MODE")
+	w.watchExec(t, "SET lock_timeout = 0")
+	w.exec(t, "ALTER TABLE items ATTACH PARTITION items_3 FOR VALUES FROM (20) TO (30); COMMIT; BEGIN; LOCK TABLE items_3 IN SHARE MODE")
+	eventually(t, "it is put off", patience, func() bool { return logs.FilterMessageSnippet("cannot change").Len() == 1 })
+	w.exec(t, "COMMIT")
+	eventually(t, "the partition is under FULL", patience, func() bool { return w.identity(t, "items_3") == "f" })
+}
+
+func (w *world) watchExec(t *testing.T, sql string) { execOn(t, w.watch, sql) }
+
+func (w *world) generatedVersion(t *testing.T) {
+	t.Helper()
+	var version int
+	if err := w.watch.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	if version < 180000 {
+		t.Skip("PostgreSQL 18 refuses updates of tables with generated columns that are not published")
+	}
+}
+
+// PostgreSQL 18 refuses the carrier's own updates where FULL, which setup set,
+// meets a generated column that is not published. The reader says so at once
+// and lets them work again.
+func TestReader_LetsTheCarrierWriteAfterAGeneratedColumnIsAdded(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ kind, publication, identity string }{
+		"stored":                       {"STORED", "", "f"},
+		"virtual":                      {"VIRTUAL", "", "d"},
+		"stored, not published before": {"STORED", " WITH (publish_generated_columns = none)", "f"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := unprepared(t, pgtest.Database(t), "INSERT INTO items VALUES (1, 7, 'a')")
+			w.generatedVersion(t)
+			if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
+				t.Fatal(err)
+			}
+			if test.publication != "" {
+				w.exec(t, "ALTER PUBLICATION walhook SET (publish_generated_columns = none)")
+			}
+			w.setup(t)
+			core, logs := observer.New(zap.WarnLevel)
+			w.log = zap.New(core)
+			run := w.start(t, often)
+			run.reads(t, patience)
+			w.exec(t, fmt.Sprintf("ALTER TABLE items ADD twice int GENERATED ALWAYS AS (id * 2) %s", test.kind))
+			eventually(t, "updates work", patience, func() bool {
+				_, err := w.conn.Exec(t.Context(), "UPDATE items SET name = name || 'x'")
+				return err == nil
+			})
+			eventually(t, "nothing is left to do", patience, func() bool { return len(planned(t, w.cfg).Statements) == 0 })
+			if got := w.identity(t, "items"); got != test.identity {
+				t.Errorf("identity is %s, want %s", got, test.identity)
+			}
+			refused := logs.FilterMessageSnippet("refuses the updates").Len()
+			if want := test.identity == "d" || test.publication != ""; (refused > 0) != want {
+				t.Errorf("named %d times: %v", refused, logs.All())
+			}
+		})
+	}
+}
+
+// FULL, which works where generated columns are published, is not taken away.
+func TestPlanSetup_KeepsFullWhereGeneratedColumnsArePublished(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), `ALTER TABLE items ADD twice int GENERATED ALWAYS AS (id * 2) STORED; ALTER TABLE items REPLICA IDENTITY FULL;
+		INSERT INTO items (id, user_id) VALUES (1, 7)`)
+	w.generatedVersion(t)
+	if err := planned(t, w.cfg).Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.identity(t, "items"); got != "f" {
+		t.Errorf("identity is %s", got)
+	}
+	w.setup(t)
+	w.start(t)
+	w.exec(t, "DELETE FROM items")
+	w.settle(t)
+	wantLines(t, w.lines(), []string{"delete public.items old(id*=1 user_id=7 name=null twice=2)"})
+	relation, err := readRelation(t.Context(), w.conn, "walhook", schemas.TableName{Namespace: "public", Name: "items"})
+	if err != nil || relation.Column("twice") < 0 {
+		t.Errorf("doctor sees %v: %v", relation, err)
+	}
+}
+
+// PostgreSQL 15.0 to 15.5, and 16.0 and 16.1, send nulls in the place of values
+// that a row is too old to hold.
+func TestReader_DoesNotBelieveANullThatAnOldRowMayLack(t *testing.T) {
+	for version, want := range map[string]bool{
+		"14.10": false, "15.0": true, "15.5 (Debian 15.5-1.pgdg120+1)": true, "15.6": false, "16.1": true, "16.2": false, "17.0": false, "18beta1": false,
+	} {
+		if got := dropsDefaults(version); got != want {
+			t.Errorf("%s: %t", version, got)
+		}
+	}
+	seven := "7"
+	s := detached(schemas.Checkpoint{}, 0)
+	relation := testRelation(t, 'f')
+	for name, test := range map[string]struct {
+		column schemas.DescribedColumn
+		want   schemas.Value
+	}{
+		"not null": {schemas.DescribedColumn{Name: "name", NotNull: true, Missing: &seven}, schemas.Value{State: schemas.Text, Text: []byte("7")}},
+		"nullable": {schemas.DescribedColumn{Name: "name", Missing: &seven}, schemas.Value{}},
+		"another":  {schemas.DescribedColumn{Name: "other", Missing: &seven}, schemas.Value{State: schemas.Null}},
+	} {
+		s.missing[relation.OID] = map[string]schemas.DescribedColumn{test.column.Name: test.column}
+		change := schemas.Change{Kind: schemas.Delete, Relation: relation, Old: schemas.Tuple{{State: schemas.Text, Text: []byte("1")}, {State: schemas.Null}}}
+		s.judgeOld(&change)
+		if got := change.Old[1]; got.State != test.want.State || string(got.Text) != string(test.want.Text) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
