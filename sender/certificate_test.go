@@ -17,12 +17,12 @@ import (
 
 // authority is a certificate authority of a test.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	a := &authority{t: t}
 	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	issued := a.issue(template)
@@ -63,6 +63,11 @@ func (a *authority) issue(template *x509.Certificate) tls.Certificate {
 // local is a good certificate for this machine.
 func (a *authority) local() tls.Certificate {
 	return a.issue(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+}
+
+// certificateFor is what a certificate for an address is issued by.
+func certificateFor(address string) *x509.Certificate {
+	return &x509.Certificate{IPAddresses: []net.IP{net.ParseIP(address)}}
 }
 
 // trust makes a courier trust the authority.

@@ -22,27 +22,66 @@ import (
 const namespaceEnv = "TEST_IN_NAMESPACE"
 
 // inNamespace runs the calling test once more, in a process with an empty
-// network of its own, and is true there. Where the machine gives none it skips.
+// network of its own, and is true there. Where the machine gives none it skips:
+// under CI only where the machine cannot give one.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(namespaceEnv) != "" {
 		return true
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
-	cmd.Env = append(os.Environ(), namespaceEnv+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	if _, err := exec.LookPath("ip"); err != nil {
+		withoutNamespace(t, "there is no ip command here to make a network with")
 	}
-	out, err := cmd.CombinedOutput()
-	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran {
-		t.Skipf("this machine gives a test no network of its own: %v", err)
+	var out []byte
+	var err error
+	ran := false
+	for _, attributes := range []*syscall.SysProcAttr{
+		{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		},
+		{Cloneflags: syscall.CLONE_NEWNET}, // for root where there are no user namespaces
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
+		cmd.Env = append(os.Environ(), namespaceEnv+"=1")
+		cmd.SysProcAttr = attributes
+		out, err = cmd.CombinedOutput()
+		if _, ran = errors.AsType[*exec.ExitError](err); ran || err == nil {
+			ran = true
+			break
+		}
+	}
+	if !ran {
+		withoutNamespace(t, fmt.Sprintf("this machine gives a test no network of its own: %v", err))
 	}
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Errorf("in a network of its own: %v\n%s", err, out)
 	}
 	return false
+}
+
+// withoutNamespace skips a test, or fails it under CI where the machine could
+// have given a network: to root, or by user namespaces.
+func withoutNamespace(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" && couldGiveNamespace() {
+		t.Fatalf("%s, though this machine could: CI proves what leaves it only in a network of its own", why)
+	}
+	t.Skip(why)
+}
+
+func couldGiveNamespace() bool {
+	if os.Geteuid() == 0 {
+		return true
+	}
+	number := func(path string) string {
+		text, _ := os.ReadFile(path) // absent where the kernel has no such limit
+		return strings.TrimSpace(string(text))
+	}
+	most := number("/proc/sys/user/max_user_namespaces")
+	return most != "" && most != "0" && number("/proc/sys/kernel/unprivileged_userns_clone") != "0" &&
+		number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") != "1"
 }
 
 func setNetwork(t *testing.T, commands ...string) {
@@ -58,9 +97,6 @@ func setNetwork(t *testing.T, commands ...string) {
 // which every address that there is leads to this machine: one listener would
 // see a connection to any of them, and does see those to public ones.
 func TestEgress_NoListenerInASpecialRangeEverSeesAConnection(t *testing.T) {
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("there is no ip command here to make a network with")
-	}
 	if !inNamespace(t) {
 		return
 	}
@@ -206,9 +242,6 @@ func disguises(a netip.Addr) []netip.Addr {
 // TestAttempt_FaultsOfTheNetworkAreToldApart has a network without a way out, and
 // with a router that says that there is none.
 func TestAttempt_FaultsOfTheNetworkAreToldApart(t *testing.T) {
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("there is no ip command here to make a network with")
-	}
 	if !inNamespace(t) {
 		return
 	}
