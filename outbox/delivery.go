@@ -188,7 +188,7 @@ type LaneState struct {
 	// Stage is the last warning that was given because the endpoint only
 	// fails: 1, 2 or 3 before it is disabled; 0 for none.
 	Stage      int
-	LastReason string
+	LastReason string // as metrics name it: the operator's alone
 }
 
 // Shard is a part of the endpoints, owned by one sender at a time.
