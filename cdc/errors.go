@@ -67,6 +67,16 @@ var (
 // ErrNotSetUp says that setup has not been run for this source.
 func ErrNotSetUp(err error) bool { return errors.Is(err, errNotSetUp) }
 
+// IsAccessRefused says whether the source refuses the role, its password or a
+// right of it: an operator may give that back while walhook runs.
+func IsAccessRefused(err error) bool {
+	switch sqlState(err) {
+	case codeInvalidAuth, codeInvalidPassword, codeInsufficientRights:
+		return true
+	}
+	return false
+}
+
 // SQLSTATEs (PostgreSQL manual, appendix "Error Codes").
 const (
 	codeUndefinedObject    = "42704" // no such slot or publication

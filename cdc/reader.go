@@ -19,6 +19,7 @@ type Reader struct {
 	log     *zap.Logger
 	metrics *metrics
 	state   atomic.Int32
+	began   atomic.Bool
 
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.
@@ -64,6 +65,9 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	r.metrics = newMetrics(reg, r.State)
 	return r, nil
 }
+
+// Began says whether the reader has read, or stood by, since it was made.
+func (r *Reader) Began() bool { return r.began.Load() }
 
 // State says what the reader is doing now.
 func (r *Reader) State() State { return State(r.state.Load()) }
@@ -114,6 +118,7 @@ func (r *Reader) read(ctx context.Context) error {
 			return nil
 		case errors.Is(err, errSlotInUse):
 			r.state.Store(int32(Standby))
+			r.began.Store(true)
 			r.metrics.oldest.Store(0) // what waited here is read there
 			trouble.end()
 			if !standby {

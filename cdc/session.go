@@ -32,6 +32,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	r.state.Store(int32(Reading))
+	r.began.Store(true)
 	r.metrics.flushed.Store(uint64(checkpoint.Flush))
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))

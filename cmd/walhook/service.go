@@ -101,7 +101,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		close(prepared)
 		group.Go(func() error { return store.Maintain(ctx) })
 		if s.publish {
-			group.Go(func() error { return reader.Run(ctx) })
+			group.Go(func() error { return s.read(ctx, reader, log) })
 			group.Go(func() error { return publisher.Run(ctx) })
 		}
 		if s.send {
@@ -117,6 +117,39 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		log.Info("stopped")
 	}
 	return err
+}
+
+// The waits between a fault of the source and the next try, where senders go on.
+const (
+	firstReadWait = 2 * time.Second
+	lastReadWait  = 30 * time.Second
+)
+
+// read reads the source's log. A process that also sends goes on sending stored
+// events while the source is in trouble: a fault that an operator mends at the
+// source is tried again. A gap ends the process, and so does a source that is not
+// prepared, or that nothing was ever read from.
+func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) error {
+	wait := firstReadWait
+	for {
+		began := time.Now()
+		err := reader.Run(ctx)
+		_, fault := errors.AsType[*cdc.Fault](err)
+		if err == nil || ctx.Err() != nil || !s.send || !fault || !reader.Began() && !cdc.IsAccessRefused(err) {
+			return err
+		}
+		if time.Since(began) > time.Minute {
+			wait = firstReadWait
+		}
+		log.Error("the source's log cannot be read, it is tried again; stored events are sent meanwhile",
+			zap.Duration("retry_in", wait), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, lastReadWait)
+	}
 }
 
 func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Config {
