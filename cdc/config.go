@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -21,7 +22,15 @@ type Config struct {
 	// Messages are the prefixes of the logical messages that are taken. Nil
 	// takes the default ones; an empty list asks the server for none.
 	Messages schemas.Messages
+	// MaxMessageBytes bounds the memory that one message of the stream takes:
+	// of a change whose old and new row are longer than that together, only
+	// small values are kept, and it is listed as unrouted. Zero means 64 MiB.
+	MaxMessageBytes int
 }
+
+const defaultMaxMessageBytes = 64 << 20
+
+func (c Config) maxMessageBytes() int { return cmp.Or(c.MaxMessageBytes, defaultMaxMessageBytes) }
 
 const defaultName = "walhook"
 

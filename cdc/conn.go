@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // pinned are the settings that values are printed under. A role or database
@@ -104,16 +107,28 @@ func (c Config) connect(ctx context.Context) (*pgx.Conn, error) {
 
 // connectReplication opens a session of the replication protocol.
 func (c Config) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, _, err := c.connectStream(ctx)
+	return conn, err
+}
+
+// connectStream opens a session of the replication protocol on which no change
+// takes more memory than MaxMessageBytes. arrived counts the server's bytes, so
+// that one who sends a long message is not taken for silent.
+func (c Config) connectStream(ctx context.Context) (conn *pgconn.PgConn, arrived *atomic.Uint64, err error) {
 	cfg, err := c.connConfig()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg.RuntimeParams["replication"] = "database"
-	conn, err := pgconn.ConnectConfig(ctx, &cfg.Config)
-	if err != nil {
-		return nil, connectFault(err)
+	arrived = new(atomic.Uint64)
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(&shortener{src: r, limit: c.maxMessageBytes(), arrived: arrived}, w)
 	}
-	return conn, nil
+	conn, err = pgconn.ConnectConfig(ctx, &cfg.Config)
+	if err != nil {
+		return nil, nil, connectFault(err)
+	}
+	return conn, arrived, nil
 }
 
 // closeConn says goodbye within a second; the session is over either way.

@@ -26,7 +26,11 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 			return fmt.Errorf("decode keepalive: %w", err)
 		}
 		return s.keepalive(end, asked)
-	case copyWAL:
+	case copyWAL, copyShortened:
+		s.size = 0
+		if kind == copyShortened {
+			s.size = int(c.uint64())
+		}
 		start := c.lsn()
 		s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), c.uint64()))
 		c.uint64() // the server's clock

@@ -15,8 +15,9 @@ var errShort = errors.New("message is shorter than its fields")
 // cursor reads the fields of one message. The first fault sticks; every read
 // after it returns zero, so that a decoder checks once, at its end.
 type cursor struct {
-	buf []byte
-	err error
+	buf     []byte
+	err     error
+	dropped bool // a value of the message was dropped as it arrived
 }
 
 func (c *cursor) take(n int) []byte {

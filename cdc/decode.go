@@ -106,6 +106,8 @@ func decodeTuple(c *cursor, a *arena, r *schemas.Relation, key bool) (schemas.Tu
 			row[i].State = schemas.Null
 		case 'u':
 			row[i].State = schemas.Absent
+		case valueDropped:
+			c.dropped = true
 		case 't':
 			text := c.take(int(c.uint32()))
 			row[i] = schemas.Value{State: schemas.Text, Text: a.bytes(text)}
@@ -175,12 +177,15 @@ func decodeTruncate(c *cursor) (relations []uint32, err error) {
 }
 
 // decodeLogical reads a logical message; the content of one of another prefix
-// is left where it is.
-func decodeLogical(c *cursor, a *arena, taken schemas.Messages) (schemas.Change, error) {
+// is left where it is. One that was shortened has none.
+func decodeLogical(c *cursor, a *arena, taken schemas.Messages, shortened bool) (schemas.Change, error) {
 	change := schemas.Change{Kind: schemas.Message}
 	change.Transactional = c.byte()&1 != 0
 	c.lsn()
 	change.Prefix = c.string()
+	if shortened {
+		return change, c.done()
+	}
 	if content := c.take(int(c.uint32())); taken.Take(change.Prefix) {
 		change.Content = a.bytes(content)
 	}

@@ -42,6 +42,7 @@ func (s *stream) receive(ctx context.Context) error {
 	// Only time spent waiting for a word counts, so that neither a store that
 	// blocks nor a process that stood still takes a good connection for dead.
 	var silent time.Duration
+	var arrived uint64
 	for {
 		now := time.Now()
 		if !now.Before(s.nextStatus) {
@@ -63,7 +64,9 @@ func (s *stream) receive(ctx context.Context) error {
 		message, err := s.conn.ReceiveMessage(calm)
 		if err != nil {
 			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-				if silent += min(time.Since(now), statusEvery); silent > s.r.silence {
+				if before := arrived; s.arrived.Load() != before {
+					arrived, silent = s.arrived.Load(), 0 // a part of a long message
+				} else if silent += min(time.Since(now), statusEvery); silent > s.r.silence {
 					return fmt.Errorf("receive from the source: not a word for %s", s.r.silence)
 				}
 				continue

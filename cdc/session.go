@@ -21,7 +21,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	defer source.close(ctx)
-	conn, err := r.cfg.connectReplication(ctx)
+	conn, arrived, err := r.cfg.connectStream(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -42,6 +42,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	s := newStream(r, conn, source, history, checkpoint, slot.confirmed)
+	s.arrived = arrived
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })

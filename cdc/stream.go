@@ -22,6 +22,7 @@ type catalogNow interface {
 type stream struct {
 	r       *Reader
 	conn    *pgconn.PgConn
+	arrived *atomic.Uint64 // bytes that the server sent
 	source  catalogNow
 	pending *pending
 	flushed atomic.Uint64 // stored; what the server may be told
@@ -43,6 +44,7 @@ type stream struct {
 	skipUpto      int64 // ordinals of the transaction that are stored
 	tx            begin
 	ordinal       int64
+	size          int // of a change that was shortened; 0 for one that was not
 	chunk         []schemas.Change
 	chunkStart    int // arena.size when the chunk began
 	position      schemas.Position

@@ -128,9 +128,12 @@ func (s *stream) row(ctx context.Context, c *cursor, kind schemas.Kind) error {
 	if err != nil {
 		return fmt.Errorf("%s of table %s: %w", kind, relation.Table(), err)
 	}
+	change.Oversize = s.size
 	if change.Old != nil {
 		s.judgeOld(&change)
-		fillUnchanged(change.New, change.Old)
+		if !c.dropped { // what was dropped is not what it was before
+			fillUnchanged(change.New, change.Old)
+		}
 	}
 	return s.keep(ctx, change)
 }
@@ -160,10 +163,11 @@ func (s *stream) truncate(ctx context.Context, c *cursor) error {
 // order of commits: it gets no ordinal, and is handed on only to be refused by
 // name.
 func (s *stream) logical(ctx context.Context, c *cursor) error {
-	change, err := decodeLogical(c, &s.arena, s.r.cfg.Messages)
+	change, err := decodeLogical(c, &s.arena, s.r.cfg.Messages, s.size > 0)
 	if err != nil {
 		return fmt.Errorf("logical message: %w", err)
 	}
+	change.Oversize = s.size
 	ours := s.r.cfg.Messages.Take(change.Prefix)
 	switch {
 	case change.Transactional && !s.inTx:

@@ -48,6 +48,27 @@ func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
 	r.refuse(c, schema, c.Kind.String(), key, skipAccountID)
 }
 
+// oversized lists a message, or a row of the tables of results and events, that
+// was too long to be kept.
+func (r *router) oversized(c *schemas.Change, plan *schemas.Plan) {
+	switch {
+	case plan == nil && !c.Transactional:
+		r.message(c) // refused for that
+	case plan == nil:
+		r.refuseOversize(c, "", c.Kind.String(), "")
+	case c.Kind == schemas.Insert:
+		r.refuseOversize(c, plan.Relation.Name, c.Kind.String(), "")
+	}
+}
+
+// refuseOversize lists what cannot be sent of a change that was too long to be
+// kept. Whose the record is by now is known all the same.
+func (r *router) refuseOversize(c *schemas.Change, schema, typ, key string) {
+	r.p.log.Error("change is listed as unrouted: it is too large to be kept in memory",
+		zap.Stringer("position", c.Position), zap.String("schema", schema), zap.String("type", typ), zap.Int("bytes", c.Oversize))
+	r.refuse(c, schema, typ, key, skipTooLarge)
+}
+
 // refuseAccountRow lists a change of the account table of which a column
 // is missing that walhook follows.
 func (r *router) refuseAccountRow(c *schemas.Change, plan *schemas.Plan) {

@@ -407,3 +407,19 @@ func TestOwnerCache_ForgetsOnlyWhatWasNotAskedForLong(t *testing.T) {
 		t.Errorf("%d records are remembered", n)
 	}
 }
+
+// Whose a record is follows from a change that was too long to be kept, as from
+// any other; the change itself is listed, and everything else goes on.
+func TestRoute_ALongChangeIsListedAndItsOwnerFollowed(t *testing.T) {
+	f := newFeed(t)
+	long := func(c schemas.Change) schemas.Change {
+		c.Oversize = 1 << 30
+		return c
+	}
+	f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), long(dids.update(row(1, 7, notSent), row(1, 8, notSent))), faxes.insert(5, 1, "2"),
+		long(schemas.Change{Kind: schemas.Message, Prefix: schemas.MessagePrefix, Transactional: true}),
+		long(schemas.Change{Kind: schemas.Message, Prefix: schemas.EventPrefix, Transactional: true}), long(dids.insert(2, 8, notSent)))
+	wantLines(t, rest(f.events(t), 2), `7 _3 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`, `8 _5 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`)
+	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s %s', ordinal, schema, type, key, reason) FROM walhook.unrouted ORDER BY ordinal, type"),
+		"4 dids delete 1 too_large", "4 dids insert 1 too_large", "6  message  too_large", "7  message  too_large", "8 dids insert 2 too_large")
+}

@@ -257,6 +257,8 @@ func (r *router) route() {
 
 func (r *router) change(i int, c *schemas.Change, plan *schemas.Plan) {
 	switch {
+	case c.Oversize > 0 && (plan == nil && c.Kind == schemas.Message || plan != nil && (plan.Results != nil || plan.Events != nil)):
+		r.oversized(c, plan)
 	case c.Kind == schemas.Message:
 		r.message(c)
 	case plan == nil && c.Relation.Unknown != "" && c.Kind != schemas.Truncate:
@@ -290,6 +292,10 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 		if r.refused != c {
 			r.tally.skipped[skipNoOwner]++
 		}
+		return
+	}
+	if c.Oversize > 0 {
+		r.refuseOversize(c, plan.Schema.Name, kind.String(), key)
 		return
 	}
 	r.object(c, plan, kind, account, key)

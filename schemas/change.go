@@ -63,6 +63,11 @@ type Change struct {
 	OldIsKey bool      // Old holds the identity's key columns only
 	New      Tuple     // nil for Delete and Truncate
 
+	// Oversize is the size in bytes of a change that was too long to be kept:
+	// its large values are Absent, a message's content is missing. 0 for any
+	// other.
+	Oversize int
+
 	// Message only. One that is not transactional carries the position that
 	// the stream had reached, which is not its own.
 	Prefix        string

@@ -60,7 +60,9 @@ type settings struct {
 type roles struct{ Publisher, Sender, API bool }
 
 func (s settings) cdcConfig() cdc.Config {
-	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages}
+	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages,
+		// An old row and a new one, each value twice as long as in an event.
+		MaxMessageBytes: max(4*s.MaxEventBytes, 1<<20)}
 }
 
 func (s settings) outboxConfig() outbox.Config {
