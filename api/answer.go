@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -54,16 +56,36 @@ type failure struct {
 	status  int
 	message string
 	fields  map[string]map[string]fault
+	after   time.Duration // when to try again; zero for what trying again does not change
 }
 
 func (f *failure) Error() string  { return f.message }
 func (f *failure) GetStatus() int { return f.status }
+
+// GetHeaders is for huma.
+func (f *failure) GetHeaders() http.Header {
+	h := http.Header{}
+	if f.after > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.after.Seconds()))))
+	}
+	return h
+}
 
 func (f *failure) body(requestID string) errorBody {
 	return errorBody{Data: f.fields, Error: strconv.Itoa(f.status), Message: f.message, Status: "error", RequestID: requestID}
 }
 
 func fail(status int, message string) *failure { return &failure{status: status, message: message} }
+
+// tooMany says that one caller asks for more than its share.
+func tooMany(after time.Duration, message string) *failure {
+	return &failure{status: http.StatusTooManyRequests, message: message, after: after}
+}
+
+// unavailable says that nobody can be served at the moment.
+func unavailable(message string) *failure {
+	return &failure{status: http.StatusServiceUnavailable, message: message, after: turnTimeout}
+}
 
 func notFound(message string) *failure { return fail(http.StatusNotFound, message) }
 
@@ -191,6 +213,7 @@ const jsonType = "application/json"
 // refuse answers with an error outside of huma.
 func refuse(w http.ResponseWriter, requestID string, f *failure) {
 	w.Header().Set("Content-Type", jsonType)
+	maps.Copy(w.Header(), f.GetHeaders())
 	w.WriteHeader(f.status)
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -38,17 +39,44 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 	if f == nil && !c.operator && ctx.Operation().Metadata[operatorOnly] != nil {
 		f = fail(http.StatusForbidden, "only the operator's token may do this")
 	}
-	if f != nil {
-		switch f.status {
-		case http.StatusUnauthorized:
-			w.Header().Set("WWW-Authenticate", "Bearer")
-		case http.StatusTooManyRequests:
-			w.Header().Set("Retry-After", "10")
+	if f == nil {
+		var leave func()
+		if leave, f = s.enter(ctx, c); f == nil {
+			defer leave()
+			next(ctx)
+			return
 		}
-		refuse(w, c.id, f)
-		return
 	}
-	next(ctx)
+	if f.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if f.status == http.StatusTooManyRequests {
+		slowDown(ctx.Context())
+	}
+	refuse(w, c.id, f)
+}
+
+// enter waits for the call's turn among those of its token's account.
+func (s *subscriptions) enter(ctx huma.Context, c *call) (leave func(), f *failure) {
+	leave, refused := s.limits.enter(ctx.Context(), kindOf(ctx.Operation()), c.payer)
+	switch {
+	case leave != nil:
+		return leave, nil
+	case refused.busy:
+		return nil, unavailable("too many calls at the moment: try again later")
+	}
+	return nil, tooMany(refused.after, "too many calls of this account at a time, or too much time taken by them: try again later")
+}
+
+// refusedPause is how long an answer waits that says a caller comes too often,
+// so that it cannot ask again at once.
+const refusedPause = 200 * time.Millisecond
+
+func slowDown(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(refusedPause):
+	}
 }
 
 // admit finds out who asks, and whether the account is theirs.
@@ -57,7 +85,7 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 	from := peer(r.RemoteAddr)
 	known := sha256.Sum256([]byte(secret))
 	if secret != "" && s.guard.shuts(from, known) {
-		return fail(http.StatusTooManyRequests, "too many requests with a wrong token: wait a little"), nil
+		return tooMany(badEvery, "too many requests with this token, or with wrong ones: wait a little"), nil
 	}
 	if secret != "" && s.guard.isOperator(known) {
 		s.guard.good(known)
@@ -82,7 +110,7 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 		return nil, err
 	}
 	s.guard.good(known)
-	c.who = token.ID
+	c.who, c.payer = token.ID, token.Account
 	mine, err := s.isFor(ctx, token, c.account)
 	if err == nil && !mine {
 		return notFound("there is no such account"), nil

@@ -108,11 +108,14 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	var outer struct{ Data json.RawMessage }
 	in := fields{known: map[string]json.RawMessage{}}
 	if !utf8.Valid(body) {
-		wrong.add("body", kindInvalid, "is not UTF-8")
+		wrong.add(notUTF8(body), kindInvalid, "is not UTF-8")
 		return in
 	}
 	if err := json.Unmarshal(body, &outer); err != nil {
 		wrong.add("body", kindInvalid, "not JSON of the form {\"data\":{…}}: %v", err)
+		return in
+	}
+	if checkStrict(body, wrong); len(wrong) > 0 {
 		return in
 	}
 	var data map[string]json.RawMessage
@@ -143,6 +146,20 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	}
 	slices.Sort(in.warnings)
 	return in
+}
+
+// notUTF8 is the field of data that holds bytes that are no UTF-8, as far as it
+// can be told.
+func notUTF8(body []byte) string {
+	var outer struct{ Data map[string]json.RawMessage }
+	if json.Unmarshal(body, &outer) == nil {
+		for _, name := range slices.Sorted(maps.Keys(outer.Data)) {
+			if !utf8.Valid(outer.Data[name]) {
+				return name
+			}
+		}
+	}
+	return "body"
 }
 
 // readOptional reads a body that may be missing.

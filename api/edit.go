@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -122,30 +121,29 @@ func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
 	}
 }
 
-// checkURI says whether anything can be sent to a new URL. What its host's name
-// leads to is looked at now, and again at each dial, which decides.
-func (s *subscriptions) checkURI(ctx context.Context, in fields, w *outbox.Webhook, wrong faults) (warnings []string) {
+// checkURI says whether anything can be sent to a new URL, as far as it says so
+// itself. What its host's name leads to is looked at when it is dialled, and not
+// here: the answer would tell which names there are.
+func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 	var uri string
 	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || uri == w.ShownURL() {
-		return nil // not sent, refused already, or sent back as it was shown
+		return // not sent, refused already, or sent back as it was shown
 	}
 	if w.ID == outbox.AccountWebhook {
 		wrong.add("uri", kindReadOnly, "is the account's own web hook URL, which is set where the account is kept, not here")
-		return nil
+		return
 	}
 	if fault := outbox.URLFault(uri); fault != "" {
 		wrong.add("uri", kindInvalid, "%s", fault)
-		return nil
+		return
 	}
-	err := s.cfg.Courier.CheckHost(ctx, uri)
-	if blocked, ok := errors.AsType[BlockedHost](err); ok {
-		wrong.add("uri", kindInvalid, "%s", blocked.BlockedHost())
-		return nil
+	if err := s.cfg.Courier.CheckHost(uri); err != nil {
+		text := "its host cannot be used"
+		if blocked, ok := errors.AsType[BlockedHost](err); ok {
+			text = blocked.BlockedHost()
+		}
+		wrong.add("uri", kindInvalid, "%s", text)
 	}
-	if err != nil {
-		warnings = append(warnings, "uri: "+err.Error()+"; it is tried again when there is something to send")
-	}
-	return warnings
 }
 
 // BlockedHost is an error of [Courier.CheckHost] that says for people why

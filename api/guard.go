@@ -16,6 +16,11 @@ const (
 	badBurst      = 20
 	badEvery      = 10 * time.Second
 	guardRemember = 10_000
+
+	// How often a right token may come before it is looked up: each look is a
+	// query of the outbox.
+	rightBurst = 500
+	rightEvery = 10 * time.Millisecond
 )
 
 // guard slows down whoever guesses tokens. A token that was right before gets
@@ -25,14 +30,14 @@ type guard struct {
 
 	mu    sync.Mutex
 	peers map[netip.Addr]*rate.Limiter
-	right map[[sha256.Size]byte]struct{}
+	right map[[sha256.Size]byte]*rate.Limiter
 }
 
 func newGuard(adminToken string) *guard {
 	return &guard{
 		operator: sha256.Sum256([]byte(adminToken)),
 		peers:    map[netip.Addr]*rate.Limiter{},
-		right:    map[[sha256.Size]byte]struct{}{},
+		right:    map[[sha256.Size]byte]*rate.Limiter{},
 	}
 }
 
@@ -44,8 +49,8 @@ func (g *guard) isOperator(token [sha256.Size]byte) bool {
 func (g *guard) shuts(from netip.Addr, token [sha256.Size]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, known := g.right[token]; known {
-		return false
+	if limit, known := g.right[token]; known {
+		return !limit.Allow()
 	}
 	limit := g.peers[from]
 	return limit != nil && limit.Tokens() < 1
@@ -80,8 +85,11 @@ func (g *guard) forget() {
 func (g *guard) good(token [sha256.Size]byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.right[token] != nil {
+		return
+	}
 	if len(g.right) >= guardRemember {
 		clear(g.right)
 	}
-	g.right[token] = struct{}{}
+	g.right[token] = rate.NewLimiter(rate.Every(rightEvery), rightBurst)
 }

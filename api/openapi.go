@@ -55,18 +55,30 @@ func registerOptional[I, O any](routes huma.API, op huma.Operation, f func(conte
 }
 
 // forOperator marks a call as the operator's.
-func forOperator(op huma.Operation) huma.Operation {
-	op.Metadata = map[string]any{operatorOnly: true}
+func forOperator(op huma.Operation) huma.Operation { return marked(op, operatorOnly, true) }
+
+// callKind marks an operation that is no [ordinaryCall].
+const callKind = "kind"
+
+// slow marks a call that makes a request of its own and waits for a receiver.
+func slow(op huma.Operation) huma.Operation { return marked(op, callKind, receiverCall) }
+
+// expensive marks a call that looks at many rows.
+func expensive(op huma.Operation) huma.Operation { return marked(op, callKind, expensiveCall) }
+
+func marked(op huma.Operation, name string, value any) huma.Operation {
+	if op.Metadata == nil {
+		op.Metadata = map[string]any{}
+	}
+	op.Metadata[name] = value
 	return op
 }
 
-// waitsForReceiver marks the operations that make a request of their own.
-const waitsForReceiver = "waits for a receiver"
-
-// slow marks a call that waits for a receiver.
-func slow(op huma.Operation) huma.Operation {
-	op.Metadata = map[string]any{waitsForReceiver: true}
-	return op
+func kindOf(op *huma.Operation) *kind {
+	if k, marked := op.Metadata[callKind].(*kind); marked {
+		return k
+	}
+	return ordinaryCall
 }
 
 // errorsOf are what every call may answer instead.

@@ -21,6 +21,7 @@ type call struct {
 	id       string
 	who      string // the token's id, or operator; "" before it is known
 	operator bool
+	payer    string // the token's account, whose limits count; "" for the operator
 	account  string // whose webhooks it is about
 }
 
@@ -72,7 +73,7 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 // bounded gives every call an end; one that waits for a receiver, more time.
 func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
 	limit := requestTimeout
-	if ctx.Operation().Metadata[waitsForReceiver] != nil {
+	if kindOf(ctx.Operation()) == receiverCall {
 		limit += s.cfg.TestTimeout
 	}
 	within, cancel := context.WithTimeoutCause(ctx.Context(), limit, errors.New("answer a request of the API"))

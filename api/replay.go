@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"reflect"
 	"time"
@@ -17,7 +16,7 @@ import (
 type replayFields struct {
 	Since    *time.Time `json:"since,omitempty" doc:"all that were committed from then on" example:"2026-03-09T00:00:00Z"`
 	EventIDs *[]string  `json:"event_ids,omitempty" minItems:"1" maxItems:"1000" nullable:"false" doc:"those with these ids (the header webhook-id)"`
-	Rate     *float64   `json:"rate,omitempty" exclusiveMinimum:"0" maximum:"10000" default:"100" doc:"most events a second"`
+	Rate     *float64   `json:"rate,omitempty" minimum:"0.001" maximum:"10000" default:"100" doc:"most events a second"`
 	DryRun   *bool      `json:"dry_run,omitempty" default:"false" doc:"only count them"`
 }
 
@@ -27,7 +26,7 @@ type replay struct {
 	Since    time.Time `json:"since,omitzero"`
 	EventIDs []string  `json:"event_ids,omitempty"`
 	Rate     float64   `json:"rate"`
-	Total    int64     `json:"total" doc:"how many there were to send, of the first 100000 that were looked at"`
+	Total    int64     `json:"total" doc:"how many there were to send, of the first 10000 that were looked at"`
 	Sent     int64     `json:"sent" doc:"how many have been put on their way"`
 	State    string    `json:"state" enum:"counted,running,done,ended"`
 	Reason   string    `json:"reason,omitempty" doc:"why it ended before its end"`
@@ -45,9 +44,9 @@ const defaultReplayRate = 100
 func (s *subscriptions) registerReplays(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/replay"
 	s.replays = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[replayFields]())
-	huma.Register(routes, withBody(operation("replay", http.MethodPost, path, "Send events again",
+	huma.Register(routes, expensive(withBody(operation("replay", http.MethodPost, path, "Send events again",
 		"Those that were delivered or given up; what is still to be delivered is not sent twice. They keep their ids. It goes on in the background."),
-		s.replays, http.StatusAccepted), handled(s, s.replay))
+		s.replays, http.StatusAccepted)), handled(s, s.replay))
 	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List what was asked to be sent again",
 		"The newest first, and how far each is."), handled(s, s.listReplays))
 }
@@ -63,14 +62,11 @@ func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[re
 	if err != nil {
 		return nil, err
 	}
-	asked.Endpoint = w.Endpoint
+	asked.Endpoint, asked.Bounded = w.Endpoint, !callOf(ctx).operator
 	if dry {
 		asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked)
 	} else {
 		asked, err = s.cfg.Store.CreateRequest(ctx, asked)
-	}
-	if errors.Is(err, outbox.ErrNothingToSendTo) {
-		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
 	}
 	if err != nil {
 		return nil, err

@@ -41,9 +41,9 @@ type Hook struct {
 type Courier interface {
 	// Try makes one request for the event and says what it came to.
 	Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt
-	// CheckHost says why nothing can be sent to the host of a URL, in words
-	// for people: nil when it can.
-	CheckHost(ctx context.Context, url string) error
+	// CheckHost says why nothing may be sent to the host of a URL, in words
+	// for people, without looking its name up: nil when nothing speaks against it.
+	CheckHost(url string) error
 }
 
 // prefixes are the two paths that clients know; both lead to the same.
@@ -54,6 +54,8 @@ const (
 	maxBody = 256 << 10
 	// requestTimeout bounds what a request waits for the outbox.
 	requestTimeout = 15 * time.Second
+	// openReplayPause is when to try again after too many replays are under way.
+	openReplayPause = 30 * time.Second
 )
 
 // subscriptions is the API behind its routes.
@@ -61,6 +63,7 @@ type subscriptions struct {
 	cfg     Config
 	log     *zap.Logger
 	guard   *guard
+	limits  *limits
 	testing *testLimit
 	edits   *document
 
@@ -78,7 +81,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	if cfg.TestTimeout == 0 {
 		cfg.TestTimeout = 20 * time.Second
 	}
-	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), testing: newTestLimit()}
+	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit()}
 	mux := http.NewServeMux()
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -141,15 +144,23 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return fail(http.StatusConflict, "the webhook cannot be enabled: "+outbox.ErrHeldByOperator.Error())
 	case errors.Is(err, outbox.ErrTooManyWebhooks):
 		return fail(http.StatusConflict, outbox.ErrTooManyWebhooks.Error()+": delete one first")
+	case errors.Is(err, outbox.ErrNothingToSendTo):
+		return fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
+	case errors.Is(err, outbox.ErrTooManyRequests):
+		return tooMany(openReplayPause, outbox.ErrTooManyRequests.Error()+": wait until one is done")
 	case errors.Is(err, outbox.ErrTooManyTokens):
 		return fail(http.StatusConflict, outbox.ErrTooManyTokens.Error()+": delete one first")
 	}
 	if state, ok := errors.AsType[*outbox.StateError](err); ok {
 		return fail(http.StatusConflict, state.Mend)
 	}
+	if outbox.IsUnstorable(err) {
+		s.log.Warn("request holds what cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+		return fail(http.StatusBadRequest, "it holds a text or a number that cannot be stored here")
+	}
 	s.log.Error("request cannot be answered", zap.String("request_id", callOf(ctx).id), zap.Error(err))
-	if ctx.Err() != nil {
-		return fail(http.StatusServiceUnavailable, "no answer from the outbox in time: try again later")
+	if ctx.Err() != nil || outbox.IsBusy(err) {
+		return unavailable("no answer from the outbox in time: try again later")
 	}
 	return fail(http.StatusInternalServerError, "something is wrong here: the operator finds the reason in the log by the request id")
 }

@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"walhook/outbox"
 )
@@ -43,8 +41,8 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if endpoint.URL == "" {
 		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
 	}
-	if !s.testing.may(in.AccountID) {
-		return nil, fail(http.StatusTooManyRequests, "too many tests: wait a little")
+	if wait := s.testing.take(w.Account, outbox.HostOf(endpoint.URL)); wait > 0 {
+		return nil, tooMany(wait, "too many tests of this account, or of this host: wait a little")
 	}
 	e, err := s.testEvent(&w)
 	if err != nil {
@@ -100,32 +98,4 @@ func (s *subscriptions) formatOf(hook string) string {
 		}
 	}
 	return "json"
-}
-
-// testLimit bounds how often an account tests: each is a request to a stranger.
-type testLimit struct {
-	mu       sync.Mutex
-	accounts map[string]*rate.Limiter
-}
-
-const (
-	testBurst    = 10
-	testEvery    = 3 * time.Second
-	testRemember = 10_000
-)
-
-func newTestLimit() *testLimit { return &testLimit{accounts: map[string]*rate.Limiter{}} }
-
-func (t *testLimit) may(account string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	limit := t.accounts[account]
-	if limit == nil {
-		if len(t.accounts) >= testRemember {
-			clear(t.accounts)
-		}
-		limit = rate.NewLimiter(rate.Every(testEvery), testBurst)
-		t.accounts[account] = limit
-	}
-	return limit.Allow()
 }

@@ -123,7 +123,7 @@ func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInpu
 	wrong := faults{}
 	sent := s.edits.read(in.RawBody, s.edits.create, wrong)
 	w := newWebhook(in.AccountID)
-	reachable := s.checkURI(ctx, sent, &w, wrong)
+	s.checkURI(sent, &w, wrong)
 	idle, err := s.apply(sent, &w, wrong)
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInpu
 		return nil, err
 	}
 	s.audit(ctx, "webhook created", &w, auditFields(&w)...)
-	return answerOf(shown(&w), sent.warnings, reachable, idle), nil
+	return answerOf(shown(&w), sent.warnings, idle), nil
 }
 
 func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {
@@ -161,7 +161,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	}
 	wrong := faults{}
 	sent := s.edits.read(in.RawBody, s.edits.edit, wrong)
-	reachable := s.checkURI(ctx, sent, &before, wrong) // not while the webhook is locked
+	s.checkURI(sent, &before, wrong) // not while the webhook is locked
 	var idle []string
 	w, err := s.cfg.Store.EditWebhook(ctx, in.AccountID, in.WebhookID, callOf(ctx).operator, func(w *outbox.Webhook) (err error) {
 		idle, err = s.apply(sent, w, wrong)
@@ -171,7 +171,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 		return nil, err
 	}
 	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", sent.names()))...)
-	return answerOf(shown(&w), sent.warnings, reachable, idle), nil
+	return answerOf(shown(&w), sent.warnings, idle), nil
 }
 
 func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {

@@ -48,6 +48,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 }
 
 func (s *Store) maintainOnce(ctx context.Context) error {
+	s = s.on(s.pools.upkeep)
 	if err := s.step(ctx, "partitions", s.MakePartitions(ctx)); err != nil {
 		return err
 	}

@@ -83,6 +83,7 @@ func (s *Store) Measure(ctx context.Context) error {
 // measureAll sets every gauge that is about the outbox as a whole, and to NaN
 // what could not be measured.
 func (s *Store) measureAll(ctx context.Context) {
+	s = s.on(s.pools.upkeep)
 	m := s.metrics
 	b, err := s.measure(ctx)
 	if err != nil {

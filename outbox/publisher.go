@@ -73,6 +73,7 @@ type route struct {
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
 func (s *Store) Publisher(catalog *schemas.Catalog) *Publisher {
 	s.metrics.initChanges(catalog)
+	s = s.on(s.pools.publishing)
 	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
 }
 
@@ -110,7 +111,7 @@ const pingTimeout = 3 * time.Second
 func (p *Publisher) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer in time"))
 	defer cancel()
-	if err := p.store.Ping(ctx); err != nil {
+	if err := p.store.pool.Ping(ctx); err != nil {
 		return fmt.Errorf("ask whether the outbox answers: %w", err)
 	}
 	return nil

@@ -17,7 +17,7 @@ const (
 
 	// replayLook is how many events one transaction looks at, and replayChunk
 	// how many it appends at most: appends may be waiting behind it.
-	replayLook    = 2000
+	replayLook    = 500
 	replayChunk   = 200
 	replayBytes   = 8 << 20 // of bodies, but for a single one that is larger
 	replayTimeout = 4 * time.Second
@@ -118,6 +118,7 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 		if err != nil {
 			return replayPoll, err
 		}
+		began := time.Now()
 		worked, err := p.replayStep(ctx, id)
 		if isReadFault(err) {
 			// Without this the others would never have their turn.
@@ -129,6 +130,12 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 		}
 		if err != nil || !worked {
 			return replayPoll, err
+		}
+		// Appends have at least half of the publisher's time.
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-time.After(min(time.Since(began), replayTimeout)):
 		}
 	}
 	var next *time.Duration

@@ -20,6 +20,9 @@ type Request struct {
 	Since      time.Time
 	WebhookIDs []string
 	Rate       float64 // events a second, at most
+	// Bounded refuses it while the account has [MaxOpenRequests] under way: an
+	// account asks for itself, and not an operator.
+	Bounded bool
 
 	// What follows is for who looks on.
 
@@ -37,8 +40,15 @@ const (
 	MaxReplayIDs  = 1000
 	MaxReplayRate = 10_000
 	// ReplayCountLimit is where counting ahead ends.
-	ReplayCountLimit = 100_000
+	ReplayCountLimit = 10_000
+	// MaxOpenRequests is how many requests an account may have under way: each shares the publisher with everybody's changes.
+	MaxOpenRequests = 10
+	// MinReplayRate keeps the time between two events within what can be stored.
+	MinReplayRate = 0.001
 )
+
+// ErrTooManyRequests says that an account has [MaxOpenRequests] under way.
+var ErrTooManyRequests = fmt.Errorf("an account may have %d replays under way", MaxOpenRequests)
 
 // ErrNothingToSendTo says that an endpoint has no URL to send to.
 var ErrNothingToSendTo = errors.New("nothing can be sent to it: it has no URL")
@@ -84,6 +94,14 @@ const (
 		INSERT INTO walhook.request AS r (endpoint, since, webhook_ids, rate, until_id, total) VALUES ($1, $2, $3, $4, $5, $6)
 		RETURNING ` + requestColumns
 
+	// One at a time for an account, so that the count holds.
+	lockRequestsSQL = `
+		SELECT pg_advisory_xact_lock(hashtextextended('walhook request ' || account, 0)) FROM walhook.endpoint WHERE id = $1`
+
+	countRequestsSQL = `
+		SELECT count(*) FROM walhook.request r JOIN walhook.endpoint p ON p.id = r.endpoint
+		WHERE r.done_at IS NULL AND p.account = (SELECT account FROM walhook.endpoint WHERE id = $1)`
+
 	requestsSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.endpoint = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3`
 
 	requestSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.id = $1`
@@ -96,8 +114,8 @@ func (r Request) Validate() error {
 		return errors.New("want either the instant since which events are sent again, or their ids")
 	case len(r.WebhookIDs) > MaxReplayIDs:
 		return fmt.Errorf("%d ids, want %d or fewer", len(r.WebhookIDs), MaxReplayIDs)
-	case !(r.Rate > 0 && r.Rate <= MaxReplayRate):
-		return fmt.Errorf("rate %v: want more than 0 and at most %d events a second", r.Rate, MaxReplayRate)
+	case !(r.Rate >= MinReplayRate && r.Rate <= MaxReplayRate):
+		return fmt.Errorf("rate %v: want %v to %d events a second", r.Rate, MinReplayRate, MaxReplayRate)
 	}
 	return nil
 }
@@ -127,17 +145,30 @@ func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64,
 }
 
 // CreateRequest stores a request, which the publisher works through whenever it
-// runs. The errors are those of CountReplay.
+// runs. The errors are those of CountReplay, and [ErrTooManyRequests].
 func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
 	total, until, err := s.CountReplay(ctx, r)
 	if err != nil {
 		return Request{}, err
 	}
 	since, ids := r.asked()
-	rows, err := s.pool.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
-	if err == nil {
-		r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
-	}
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockRequestsSQL, r.Endpoint); err != nil {
+			return err
+		}
+		var open int
+		if err := tx.QueryRow(ctx, countRequestsSQL, r.Endpoint).Scan(&open); err != nil {
+			return err
+		}
+		if r.Bounded && open >= MaxOpenRequests {
+			return ErrTooManyRequests
+		}
+		rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
+		if err == nil {
+			r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+		}
+		return err
+	})
 	if err != nil {
 		return Request{}, fmt.Errorf("ask for events to be sent again: %w", err)
 	}

@@ -48,6 +48,7 @@ const (
 // for people: host and process. Sessions of processes that are seen to be gone
 // end at once: after a crash and a restart nobody waits for a dead lease.
 func (s *Store) Join(ctx context.Context, name string, lease time.Duration) (*Session, error) {
+	s = s.on(s.pools.sending)
 	session := &Session{store: s, lease: lease}
 	process := processIdentity()
 	if err := s.pool.QueryRow(ctx, joinSQL, name, process, lease).Scan(&session.id); err != nil {

@@ -58,7 +58,9 @@ func (c Config) Validate() error {
 // Store is the outbox. It is safe for concurrent use.
 type Store struct {
 	cfg      Config
-	pool     *pgxpool.Pool
+	pools    pools
+	pool     *pgxpool.Pool // of pools, by who uses this store
+	pinging  chan struct{} // holds who asks whether the outbox answers
 	secrets  sealer
 	log      *zap.Logger
 	metrics  *metrics
@@ -89,13 +91,15 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	pool, err := newPool(ctx, cfg.URL)
+	pools, err := openPools(ctx, cfg.URL)
 	if err != nil {
 		return nil, err
 	}
 	store := &Store{
 		cfg:      cfg,
-		pool:     pool,
+		pools:    pools,
+		pool:     pools.serving,
+		pinging:  make(chan struct{}, 1),
 		secrets:  secrets,
 		log:      log.Named("outbox"),
 		metrics:  newMetrics(reg),
@@ -108,45 +112,8 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 	return store, nil
 }
 
-func newPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("outbox URL: %w", err)
-	}
-	set := cfg.ConnConfig.RuntimeParams
-	set["application_name"] = "walhook"
-	set["statement_timeout"] = milliseconds(statementTimeout)
-	set["idle_in_transaction_session_timeout"] = milliseconds(statementTimeout)
-	set["synchronous_commit"] = "on"
-	set["timezone"] = "UTC"
-	// Last in the path, pg_temp shadows nothing (PostgreSQL manual, CREATE
-	// FUNCTION, Writing SECURITY DEFINER Functions Safely).
-	set["search_path"] = "pg_catalog, pg_temp"
-	set["client_encoding"] = "UTF8"
-	set["jit"] = "off"
-	if cfg.ConnConfig.ConnectTimeout == 0 {
-		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
-	}
-	// Again, for a pooler that drops what the start-up message says.
-	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp")
-		return err
-	}
-	cfg.MaxConns = max(cfg.MaxConns, 8)
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("open outbox: %w", err)
-	}
-	return pool, nil
-}
-
-func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
-
 // Close ends all connections.
-func (s *Store) Close() { s.pool.Close() }
-
-// Ping says whether the outbox answers.
-func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
+func (s *Store) Close() { s.pools.close() }
 
 // Appended is signalled after each append by this process. It holds one
 // signal: a reader that was busy learns once that there is more.

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
-	"slices"
+	"strings"
 	"time"
-
-	"golang.org/x/net/idna"
 
 	"walhook/outbox"
 )
@@ -50,18 +48,12 @@ func (c *Courier) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event
 	return res.attempt(1, e.Revision, kind)
 }
 
-// lookupTimeout bounds a look at a name that somebody waits for.
-const lookupTimeout = 3 * time.Second
-
-// ErrUnresolved says that a host's name leads nowhere at the moment.
-var ErrUnresolved = errors.New("the host's name cannot be resolved at the moment")
-
-// CheckHost says whether the host of a URL leads to an address that deliveries
-// may go to, as far as can be told before dialling: a [*BlockedAddressError]
-// when none of its addresses is one, a [*BlockedPortError] for its port alone,
-// [ErrUnresolved] when it has no address now. The
-// URL's syntax has been checked.
-func (c *Courier) CheckHost(ctx context.Context, address string) error {
+// CheckHost says whether the host of a URL is, in whatever form, an address that
+// deliveries must not go to, a [*BlockedAddressError], or its port is not allowed, a
+// [*BlockedPortError]. A name is not looked up:
+// what it leads to decides when it is dialled, and who sets a URL does not learn
+// which names there are. The URL's syntax has been checked.
+func (c *Courier) CheckHost(address string) error {
 	u, err := url.Parse(address)
 	if err != nil {
 		return errors.New("url cannot be parsed") // err would show it
@@ -70,25 +62,12 @@ func (c *Courier) CheckHost(ctx context.Context, address string) error {
 	if err := guard.checkPort(portOf(u)); err != nil {
 		return err
 	}
-	host := u.Hostname()
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
-		host = ascii // as net/http dials it
+	literal, is := outbox.LiteralAddress(u.Hostname())
+	if name := outbox.NormalHost(u.Hostname()); name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		literal, is = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true // RFC 6761, section 6.3
 	}
-	addresses, err := c.lookup(ctx, host)
-	if err != nil || len(addresses) == 0 {
-		return ErrUnresolved
+	if is && !guard.allowed(literal) {
+		return &BlockedAddressError{Address: literal.String()}
 	}
-	if slices.ContainsFunc(addresses, guard.allowed) {
-		return nil
-	}
-	return &BlockedAddressError{Address: addresses[0].Unmap().String()}
-}
-
-func (c *Courier) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lookupTimeout, errors.New("resolve the host of a URL"))
-	defer cancel()
-	return c.courier.dialer.net.Resolver.LookupNetIP(ctx, "ip", host)
+	return nil
 }

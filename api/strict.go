@@ -1,0 +1,159 @@
+package api
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+)
+
+// maxDepth bounds how deep a body is nested, whatever its fields allow.
+const maxDepth = 32
+
+// maxNumber bounds a number's digits and its exponent: what is stored as it was
+// written is read by others, as a numeric of PostgreSQL or a float64.
+const (
+	maxDigits   = 64
+	maxExponent = 300
+)
+
+// checkStrict looks for what is JSON by its grammar, but is no text that can be
+// stored, or is read in one way by us and in another by somebody else: half a
+// surrogate pair, U+0000, the same member twice, numbers beyond what is read as
+// one, deep nesting. It names the field of data that holds it. The body is valid
+// JSON.
+func checkStrict(body []byte, wrong faults) {
+	s := strictScan{text: body}
+	if fault := s.run(); fault != "" {
+		wrong.add(s.field(), kindInvalid, "%s", fault)
+	}
+}
+
+// strictScan goes over a text once, without recursion: it may be deep.
+type strictScan struct {
+	text  []byte
+	at    int
+	stack []level
+	key   bool // the next string is a member's name
+}
+
+// level is an object or a list that is open.
+type level struct {
+	members map[string]bool // seen so far; nil for a list
+	name    string          // of the last one
+}
+
+// field is the member of data that the scan is in.
+func (s *strictScan) field() string {
+	switch {
+	case len(s.stack) > 1 && s.stack[0].name == "data" && s.stack[1].name != "":
+		return s.stack[1].name
+	case len(s.stack) > 0 && s.stack[0].name != "":
+		return s.stack[0].name
+	}
+	return "body"
+}
+
+func (s *strictScan) run() string {
+	for s.at < len(s.text) {
+		c := s.text[s.at]
+		switch {
+		case c == '{' || c == '[':
+			if len(s.stack) == maxDepth {
+				return "is nested more than " + strconv.Itoa(maxDepth) + " deep"
+			}
+			var one level
+			if s.key = c == '{'; s.key {
+				one.members = map[string]bool{}
+			}
+			s.stack = append(s.stack, one)
+		case c == '}' || c == ']':
+			s.stack = s.stack[:len(s.stack)-1]
+			s.key = false
+		case c == ',':
+			s.key = s.stack[len(s.stack)-1].members != nil
+		case c == '"':
+			if fault := s.string(); fault != "" {
+				return fault
+			}
+			continue
+		case c == '-' || c >= '0' && c <= '9':
+			if fault := s.number(); fault != "" {
+				return fault
+			}
+			continue
+		}
+		s.at++
+	}
+	return ""
+}
+
+// string goes over one string, quotes included.
+func (s *strictScan) string() string {
+	start := s.at
+	for s.at++; s.text[s.at] != '"'; s.at++ {
+		if s.text[s.at] != '\\' {
+			continue
+		}
+		if s.at++; s.text[s.at] != 'u' {
+			continue
+		}
+		first := s.unit()
+		switch {
+		case first == 0:
+			return "holds the character U+0000, which cannot be stored"
+		case !utf16.IsSurrogate(first):
+			continue
+		case s.at+2 < len(s.text) && s.text[s.at+1] == '\\' && s.text[s.at+2] == 'u':
+			s.at += 2
+			if utf16.DecodeRune(first, s.unit()) != '\uFFFD' {
+				continue
+			}
+		}
+		return "holds half a surrogate pair (half an emoji, as cutting a text leaves it), which is no character"
+	}
+	s.at++
+	if !s.key {
+		return ""
+	}
+	s.key = false
+	var name string
+	if json.Unmarshal(s.text[start:s.at], &name) != nil {
+		return "has a member whose name cannot be read"
+	}
+	object := &s.stack[len(s.stack)-1]
+	object.name = name
+	if object.members[name] {
+		return "has the member " + printable(name) + " twice"
+	}
+	object.members[name] = true
+	return ""
+}
+
+// unit is the code unit of \uXXXX; at stands on the u, and then on the last
+// digit.
+func (s *strictScan) unit() rune {
+	n, err := strconv.ParseUint(string(s.text[s.at+1:s.at+5]), 16, 16)
+	if err != nil {
+		return 0 // not so in valid JSON
+	}
+	s.at += 4
+	return rune(n)
+}
+
+func (s *strictScan) number() string {
+	start := s.at
+	for s.at < len(s.text) && strings.IndexByte("+-.eE0123456789", s.text[s.at]) >= 0 {
+		s.at++
+	}
+	mantissa, exponent, scientific := strings.Cut(strings.ToLower(string(s.text[start:s.at])), "e")
+	if len(mantissa) > maxDigits {
+		return "holds a number of more than " + strconv.Itoa(maxDigits) + " digits"
+	}
+	if scientific {
+		if n, err := strconv.Atoi(exponent); err != nil || n > maxExponent || n < -maxExponent {
+			return "holds a number beyond what can be read as one"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,92 @@
+package outbox
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// HostOf is the host of a URL in its normal form: equal for all the ways to
+// write one host, whatever the case, a dot at its end, the script of its letters
+// and digits, or the base of an address's numbers. The port is no part of it; ""
+// where there is no host.
+func HostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return NormalHost(u.Hostname())
+}
+
+// NormalHost is the normal form of a host's name or address.
+func NormalHost(host string) string {
+	if address, literal := LiteralAddress(host); literal {
+		return address.String()
+	}
+	return nameOf(host)
+}
+
+// LiteralAddress reads a host that is an address and no name, also in the forms
+// that only resolvers read: 2130706433, 0x7f.1, 127.1 and 0177.0.0.1 are
+// 127.0.0.1 (inet_aton), and so are its full-width digits.
+func LiteralAddress(host string) (address netip.Addr, literal bool) {
+	host = nameOf(host)
+	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return a.Unmap().WithZone(""), true
+	}
+	return inetAton(host)
+}
+
+// nameOf is a name as it is looked up.
+func nameOf(host string) string {
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+		host = ascii
+	}
+	return strings.ToLower(strings.TrimRight(host, "."))
+}
+
+// inetAton reads an IPv4 address of one to four numbers, in base 8, 10 or 16,
+// the last of which fills the rest of the address (inet_aton(3)).
+func inetAton(host string) (address netip.Addr, ok bool) {
+	parts := strings.Split(host, ".")
+	if len(parts) > 4 {
+		return address, false
+	}
+	var value uint64
+	for i, part := range parts {
+		if !strings.HasPrefix(part, "0x") && strings.ContainsAny(part, "xob_+-") {
+			return address, false // other prefixes and signs are Go's
+		}
+		base := 10
+		switch digits, hex := strings.CutPrefix(part, "0x"); {
+		case hex:
+			part, base = digits, 16
+			if part == "" {
+				part = "0"
+			}
+		case len(part) > 1 && part[0] == '0':
+			base = 8
+		}
+		n, err := strconv.ParseUint(part, base, 32)
+		if err != nil {
+			return address, false
+		}
+		if last := i == len(parts)-1; last {
+			if n >= 1<<(8*(4-i)) {
+				return address, false
+			}
+			value = value<<(8*(4-i)) | n
+		} else if n > 255 {
+			return address, false
+		} else {
+			value = value<<8 | n
+		}
+	}
+	var bytes [4]byte
+	binary.BigEndian.PutUint32(bytes[:], uint32(value))
+	return netip.AddrFrom4(bytes), true
+}
