@@ -64,7 +64,7 @@ type Store struct {
 	secrets  sealer
 	log      *zap.Logger
 	metrics  *metrics
-	aside    aside
+	aside    *aside
 	appended chan struct{}
 	inboxed  chan struct{}
 
@@ -100,6 +100,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		pools:    pools,
 		pool:     pools.serving,
 		pinging:  make(chan struct{}, 1),
+		aside:    &aside{},
 		secrets:  secrets,
 		log:      log.Named("outbox"),
 		metrics:  newMetrics(reg),

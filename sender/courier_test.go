@@ -36,7 +36,7 @@ func TestCourier_RefusesAddressesInEveryFormAndLooksNoNameUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	for _, address := range []string{"http://127.0.0.1/", "http://2130706433/", "http://localhost:1/"} {
+	for _, address := range []string{"http://127.0.0.1/", "http://2130706433/", "http://localhost:8080/"} {
 		if err := open.CheckHost(address); err != nil {
 			t.Errorf("%s, in an allowed network: %v", address, err)
 		}
