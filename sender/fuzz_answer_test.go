@@ -18,7 +18,7 @@ import (
 // the address is.
 func hurried(f func(net.Conn)) *courier {
 	c := newCourier(Config{
-		Version: "test", AttemptTimeout: 400 * time.Millisecond, HeaderTimeout: 200 * time.Millisecond,
+		Version: "test", AttemptTimeout: 100 * time.Millisecond, HeaderTimeout: 50 * time.Millisecond,
 		ConnectTimeout: time.Second, TLSTimeout: time.Second,
 	}.withDefaults(), nil)
 	c.dialer.dial = func(context.Context, string, string) (net.Conn, error) {
