@@ -56,11 +56,14 @@ func (r *Reader) observeTables(ctx context.Context, h *history) {
 	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, mending: map[uint32]*mending{}}
 	defer func() { o.disconnect(ctx) }()
 	for {
+		began := time.Now()
 		if err := o.look(ctx); err != nil && ctx.Err() == nil {
 			r.log.Debug("tables cannot be looked at", zap.Error(err))
 			o.disconnect(ctx)
 		}
-		if !sleep(ctx, r.tablesEvery) {
+		// Where there are very many partitions a look takes its time: it takes a
+		// fiftieth of one connection at most.
+		if !sleep(ctx, min(max(r.tablesEvery, 50*time.Since(began)), time.Minute)) {
 			return
 		}
 	}

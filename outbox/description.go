@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -20,8 +21,16 @@ const (
 	undescribeSQL = `DELETE FROM walhook.table_description WHERE relation = $1 AND from_lsn < $2::text::pg_lsn`
 )
 
+// describeTimeout bounds how long the reader, which answers its source
+// meanwhile, waits for a description to be kept.
+const describeTimeout = statementTimeout
+
+var errDescribe = errors.New("keep how tables are described: no answer in time")
+
 // Descriptions returns how the source's tables were described.
 func (p *Publisher) Descriptions(ctx context.Context) (list []*schemas.TableDescription, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
+	defer cancel()
 	rows, err := p.store.pool.Query(ctx, descriptionsSQL)
 	if err == nil {
 		var from string
@@ -44,6 +53,8 @@ func (p *Publisher) Descriptions(ctx context.Context) (list []*schemas.TableDesc
 
 // Describe keeps how the source describes tables.
 func (p *Publisher) Describe(ctx context.Context, list []*schemas.TableDescription) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
+	defer cancel()
 	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error { return describe(ctx, tx, list) })
 	if err != nil {
 		return fmt.Errorf("keep how %d tables are described: %w", len(list), err)
@@ -65,6 +76,8 @@ func describe(ctx context.Context, tx pgx.Tx, list []*schemas.TableDescription) 
 
 // Undescribe drops how a table was described from places before before on.
 func (p *Publisher) Undescribe(ctx context.Context, relation uint32, before schemas.LSN) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
+	defer cancel()
 	if _, err := p.store.pool.Exec(ctx, undescribeSQL, relation, before.String()); err != nil {
 		return fmt.Errorf("drop how a table was described: %w", err)
 	}

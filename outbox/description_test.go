@@ -2,8 +2,11 @@ package outbox
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
+	"walhook/doctor"
 	"walhook/schemas"
 )
 
@@ -51,6 +54,11 @@ func TestRoute_AChangeThatNobodyCanReadIsListed(t *testing.T) {
 	wantLines(t, rest(f.events(t), 1), `7 _4 dids:4 insert dids {'id':4,'user_id':7,'number':'315'}`)
 	wantLines(t, f.unrouted(t), "dids_p9 insert  table_unknown", "dids insert  table_unknown", "dids insert 3 table_unknown")
 	f.wantSkipped(t, map[string]int{skipTableUnknown: 3, skipNoTable: 1})
+	findings := Examine(t.Context(), Config{URL: f.db.URL}, doctor.Options{})
+	i := slices.IndexFunc(findings, func(finding doctor.Finding) bool { return finding.ID == checkUnrouted })
+	if got := findings[i]; got.Status != doctor.Warning || !strings.Contains(got.Evidence, "2 changes of dids reached nobody") || !strings.Contains(got.Evidence, "dids_p9") {
+		t.Errorf("doctor says %s: %s", got.Status, got.Evidence)
+	}
 }
 
 // Whose a record is, is remembered from the start: tomorrow its table, or its

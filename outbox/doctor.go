@@ -27,6 +27,7 @@ const (
 	checkShards     = "outbox.shards"
 	checkSecrets    = "outbox.secrets"
 	checkAside      = "outbox.set_aside"
+	checkUnrouted   = "outbox.unrouted"
 	checkDeadRows   = "outbox.dead_rows"
 )
 
@@ -35,13 +36,13 @@ func Checks() []string {
 	ids := []string{checkReachable}
 	ids = append(ids, doctor.ServerChecks(here)...)
 	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps,
-		checkSenders, checkShards, checkSecrets, checkAside, checkDeadRows)
+		checkSenders, checkShards, checkSecrets, checkAside, checkUnrouted, checkDeadRows)
 	return append(ids, doctor.TransactionChecks(here)...)
 }
 
 // contentChecks are those of what a migrated outbox holds.
 func contentChecks() []string {
-	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkAside, checkDeadRows}
+	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkAside, checkUnrouted, checkDeadRows}
 }
 
 // examination is what is known of an outbox while it is looked at.

@@ -24,6 +24,7 @@ func (e *examination) lookAtContent(ctx context.Context) {
 		{checkShards, e.lookAtShards},
 		{checkSecrets, e.lookAtSecrets},
 		{checkAside, e.lookAtAside},
+		{checkUnrouted, e.lookAtUnrouted},
 		{checkDeadRows, e.lookAtDeadRows},
 	} {
 		if err := check.look(ctx); err != nil {
