@@ -119,7 +119,7 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 		e.queue(b)
 	}
 	for _, u := range r.unrouted {
-		b.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
+		u.queue(b)
 	}
 	b.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
 		batch.Flush.String(), nextID, !batch.NoMessages)

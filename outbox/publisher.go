@@ -52,6 +52,7 @@ type Publisher struct {
 	columns    *columnCache
 	plans      map[*schemas.Relation]*schemas.Plan
 	routed     routed
+	listing    listing
 	warned     map[string]bool // what was named once in the log
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
@@ -354,7 +355,7 @@ func partOf(batch *schemas.Batch, part span, flush schemas.LSN) schemas.Batch {
 	if part.end == len(batch.Changes) {
 		return *batch
 	}
-	reached := schemas.Batch{Position: batch.Changes[part.end-1].Position, Flush: flush}
+	reached := schemas.Batch{Position: batch.Changes[part.end-1].Position, Flush: flush, NoMessages: batch.NoMessages}
 	if reached.Position.Commit == batch.Position.Commit {
 		reached.Xid = batch.Xid
 	}
@@ -382,8 +383,11 @@ func (p *Publisher) routeAndStore(ctx context.Context, batch *schemas.Batch, r *
 		return err
 	}
 	r.route()
+	before := p.listing.clone()
+	r.unrouted = p.listing.bound(r.unrouted, time.Now())
 	reached := partOf(batch, r.part, p.flush)
 	if err := p.append(ctx, reached, r); err != nil {
+		p.listing = before
 		return fmt.Errorf("append %d changes up to %s: %w", r.part.end-r.part.first, reached.Position, err)
 	}
 	return nil

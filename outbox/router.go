@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	"walhook/schemas"
@@ -94,6 +95,10 @@ type unroutedRow struct {
 	position         schemas.Position
 	schema, typ, key string
 	reason           string
+}
+
+func (u *unroutedRow) queue(b *pgx.Batch) {
+	b.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
 }
 
 func newRouter(p *Publisher, changes []schemas.Change) *router {
