@@ -21,8 +21,9 @@ type Check struct {
 // readyTimeout bounds the checks of one request together.
 const readyTimeout = 3 * time.Second
 
-// Handler answers /healthz, /readyz and /metrics, and leaves all other paths to
-// subscriptions, where it is not nil.
+// Handler answers /healthz, /readyz and, where metrics is not nil, /metrics. It
+// leaves all other paths to subscriptions, where it is not nil. What it answers
+// itself needs no token, and says nothing of accounts.
 func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	if subscriptions != nil {
@@ -45,6 +46,15 @@ func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Han
 		}
 		plain(w, status, text)
 	})
+	if metrics != nil {
+		mux.Handle("/metrics", Metrics(metrics))
+	}
+	return mux
+}
+
+// Metrics answers /metrics and nothing else.
+func Metrics(metrics prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return mux
 }

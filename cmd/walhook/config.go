@@ -38,6 +38,7 @@ type settings struct {
 	Catalog        *schemas.Catalog
 	Roles          roles
 	Listen         string // "" is off
+	MetricsListen  string // "" is on Listen
 	AllowCIDR      []netip.Prefix
 	DenyCIDR       []netip.Prefix
 	AllowPorts     []sender.PortRange
@@ -95,9 +96,13 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 	if err := in.load(flags, environ, &s.warnings); err != nil {
 		return settings{}, usage(err)
 	}
+	in.readFiles(flags, &s.warnings)
 	faults := in.faults
 	for i := range settingTable {
 		one := &settingTable[i]
+		if one.parse == nil {
+			continue
+		}
 		text := one.standard
 		if isRegistered(flags, one.name) {
 			given, ok := settingText(in.values.Get(one.name))
@@ -176,6 +181,7 @@ func (in *input) load(flags *pflag.FlagSet, environ func() []string, warnings *[
 	}
 	path := cmp.Or(fromFlags.String("config"), fromEnv.String("config"))
 	if path != "" {
+		warnOfOthers(path, "configuration file", warnings)
 		fromFile, err := in.readFile(path)
 		if err != nil {
 			return err

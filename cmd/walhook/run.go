@@ -60,12 +60,12 @@ func newRunCommand() *cobra.Command {
 			beside.Go(func() { log.run(ctx, asked) })
 			return service{
 				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
-				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, adminToken: s.AdminToken,
+				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
 				trace: s.Trace,
 			}.run(ctx, log.Logger)
 		},
 	}
-	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "allow-cidr",
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "allow-cidr",
 		"deny-cidr", "allow-ports", "egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")

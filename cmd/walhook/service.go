@@ -27,6 +27,7 @@ type service struct {
 	outbox                   outbox.Config
 	sender                   sender.Config
 	listen                   string // "" for nothing
+	metricsListen            string // "" serves /metrics on listen
 	adminToken               string // "" refuses every call of the API
 	trace                    traceConfig
 	// setup prepares a source that is not prepared, instead of refusing it.
@@ -90,8 +91,15 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			}
 			subscriptions = whenPrepared(prepared, subscriptions)
 		}
-		handler := api.Handler(s.checks(store, reader, prepared), registry, subscriptions)
-		group.Go(func() error { return serve(ctx, s.listen, handler, log) })
+		var metrics prometheus.Gatherer
+		if s.metricsListen == "" {
+			metrics = registry
+		}
+		handler := api.Handler(s.checks(store, reader, prepared), metrics, subscriptions)
+		group.Go(func() error { return serve(ctx, "listen", s.listen, handler, log) })
+	}
+	if s.metricsListen != "" {
+		group.Go(func() error { return serve(ctx, "metrics-listen", s.metricsListen, api.Metrics(registry), log) })
 	}
 	group.Go(func() error { return store.Measure(ctx) })
 	group.Go(func() error {
@@ -279,12 +287,12 @@ func sourceReady(reader *cdc.Reader) func(context.Context) error {
 // the process is asked to stop.
 const shutdownTimeout = 3 * time.Second
 
-// serve answers on address until ctx ends.
-func serve(ctx context.Context, address string, handler http.Handler, log *zap.Logger) error {
+// serve answers on address, which a setting names, until ctx ends.
+func serve(ctx context.Context, setting, address string, handler http.Handler, log *zap.Logger) error {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w; choose another address with --listen, or 'off'", address, err)
+		return fmt.Errorf("listen on %s: %w; choose another address with --%s", address, err, setting)
 	}
 	server := &http.Server{
 		Handler:           handler,
@@ -292,7 +300,7 @@ func serve(ctx context.Context, address string, handler http.Handler, log *zap.L
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
-	log.Info("listening", zap.Stringer("address", listener.Addr()))
+	log.Info("listening", zap.Stringer("address", listener.Addr()), zap.String("setting", setting))
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)

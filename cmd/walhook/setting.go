@@ -27,8 +27,24 @@ type setting struct {
 	standard string // the default, as a flag would have it
 	usage    string
 	// parse puts text into the settings. Its error says what is wanted and
-	// never quotes a secret.
+	// never quotes a secret. It is nil where the setting names a file that
+	// holds the value of another one (inFile).
 	parse func(s *settings, text string) error
+}
+
+// inFile is the setting that names a file with the value of a secret one: what
+// stands in a flag shows in a list of processes.
+func inFile(of string) setting {
+	return setting{name: of + "-file", usage: "`file` that holds the value of --" + of + " and nothing else, instead of it"}
+}
+
+// secretOf is the setting whose value the file holds that this one names; ""
+// for others.
+func (s *setting) secretOf() string {
+	if s.parse != nil {
+		return ""
+	}
+	return strings.TrimSuffix(s.name, "-file")
 }
 
 // settingTable holds every setting, in the order in which faults are listed.
@@ -38,10 +54,12 @@ var settingTable = []setting{
 		s.Source = text
 		return checkURL(text)
 	}},
+	inFile("source"),
 	{"outbox", "", "the `database` that the outbox lives in, a Postgres URL (default the source)", func(s *settings, text string) error {
 		s.Outbox = text
 		return checkURL(text)
 	}},
+	inFile("outbox"),
 	{"slot", "walhook", "`name` of the replication slot", func(s *settings, text string) error {
 		s.Slot = text
 		return cdc.Config{URL: "-", Catalog: &schemas.Catalog{}, Slot: text}.Validate()
@@ -53,6 +71,12 @@ var settingTable = []setting{
 	{"catalog", "", "`file` that says which tables are published, or a built-in catalog: carrier or platform (default carrier)", parseCatalog},
 	{"role", "all", "the `parts` that this process runs: all, publisher, sender, api, comma separated", parseRoles},
 	{"listen", "127.0.0.1:8480", "`address` of the subscription API, health checks and metrics, or off", parseListen},
+	{"metrics-listen", "", "`address` of /metrics alone, which --listen then does not serve (default --listen)", func(s *settings, text string) error {
+		if s.MetricsListen = text; text == "" {
+			return nil
+		}
+		return checkListenAddress(text)
+	}},
 	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
 	{"deny-cidr", "", "`networks` that nothing is sent to, even public or allowed ones, comma separated: your own public ranges", parseDenyCIDR},
 	{"allow-ports", sender.DefaultPorts, "`ports` that endpoints may have, comma separated", func(s *settings, text string) (err error) {
@@ -92,6 +116,7 @@ var settingTable = []setting{
 		}
 		return nil
 	}},
+	inFile("admin-token"),
 	{"secret-key", "", "32 bytes in `base64`, the key that encrypts endpoint secrets at rest (default none: stored plain)", func(s *settings, text string) error {
 		if text == "" {
 			return nil
@@ -103,6 +128,7 @@ var settingTable = []setting{
 		s.SecretKey = key
 		return nil
 	}},
+	inFile("secret-key"),
 	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that are taken, comma separated, or off: one that ends in .event carries events, any other results", func(s *settings, text string) error {
 		s.Messages = schemas.Messages{}
 		if text != "off" {
@@ -154,15 +180,21 @@ func settingNames() []string {
 	return names
 }
 
-// addSettings gives cmd the flags of the named settings, and --config.
+// addSettings gives cmd the flags of the named settings, those of their files,
+// and --config.
 func addSettings(cmd *cobra.Command, names ...string) {
 	flags := cmd.Flags()
 	for _, name := range names {
-		i := slices.IndexFunc(settingTable, func(one setting) bool { return one.name == name })
-		if i < 0 {
+		if !slices.ContainsFunc(settingTable, func(one setting) bool { return one.name == name }) {
 			panic("no such setting: " + name) // at every start of this binary, tests included
 		}
+	}
+	for i := range settingTable {
 		one := &settingTable[i]
+		name := one.name
+		if !slices.Contains(names, name) && !slices.Contains(names, one.secretOf()) {
+			continue
+		}
 		flags.String(name, one.standard, one.usage+" ["+envName(name)+"]")
 		_ = flags.SetAnnotation(name, settingAnnotation, []string{name}) // fails only for unknown flags
 	}

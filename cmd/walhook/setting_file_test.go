@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"walhook/internal/carrier"
+	"walhook/internal/pgtest"
+)
+
+// secretFile writes a file that only its owner can read.
+func secretFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSettings_EverySecretComesFromAFileToo(t *testing.T) {
+	key := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))
+	want := map[string]string{"source": testURL, "outbox": "postgres://o:hunter2@127.0.0.1/o", "admin-token": "hunter2, a long operator's token", "secret-key": key}
+	var args, environ []string
+	var yaml strings.Builder
+	for name, value := range want {
+		path := secretFile(t, value+"\r\n")
+		args = append(args, "--"+name+"-file="+path)
+		environ = append(environ, envName(name)+"_FILE="+path)
+		fmt.Fprintf(&yaml, "%s-file: %s\n", name, path)
+	}
+	for name, from := range map[string]struct{ args, environ []string }{
+		"flags": {args: args}, "environment": {environ: environ}, "file": {args: []string{"--config", secretFile(t, yaml.String())}},
+	} {
+		got, err := load(t, from.args, from.environ)
+		if err != nil || got.Source != want["source"] || got.Outbox != want["outbox"] || got.AdminToken != want["admin-token"] || string(got.SecretKey) != strings.Repeat("k", 32) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(got.warnings) > 0 {
+			t.Errorf("%s: warned of files that are nobody else's: %q", name, got.warnings)
+		}
+	}
+}
+
+func TestSettings_AFileOfASecretThatIsWrongSaysNothingOfIt(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, path, want string }{
+		{"missing", "/does/not/exist", "no such file"},
+		{"empty", secretFile(t, "\n"), "is empty"},
+		{"a directory", t.TempDir(), "is a directory"},
+		{"too large", secretFile(t, strings.Repeat("hunter2", maxSecretFile)), "larger than"},
+		{"of two lines", secretFile(t, "hunter2\nhunter2\n"), "more than one line"},
+		{"no URL", secretFile(t, "://hunter2"), "not a Postgres URL"},
+		{"a pipe that nobody writes to", fifo, "is empty"},
+	} {
+		began := time.Now()
+		_, err := load(t, []string{"--source-file", c.path}, nil)
+		if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "--source-file") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if time.Since(began) > 5*time.Second {
+			t.Errorf("%s: waited for", c.name)
+		}
+	}
+	_, err := load(t, []string{"--source", testURL}, []string{"WALHOOK_SOURCE_FILE=" + secretFile(t, testURL)})
+	if err == nil || !strings.Contains(err.Error(), "--source and WALHOOK_SOURCE_FILE are both set") || exitStatus(t.Context(), err) != exitUsage {
+		t.Errorf("both: %v", err)
+	}
+}
+
+func TestSettings_AFileThatOthersCanReadOrWriteIsWarnedOf(t *testing.T) {
+	for mode, want := range map[os.FileMode]string{
+		0o600: "", 0o640: "", 0o440: "", 0o400: "", 0o644: "others can read the ", 0o604: "others can read the ",
+		0o620: "others can write the ", 0o602: "others can write the ", 0o666: "others can read and write the ",
+	} {
+		config, token := secretFile(t, "slot: x\n"), secretFile(t, "hunter2, a long operator's token")
+		for _, path := range []string{config, token} {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := load(t, []string{"--source", testURL, "--config", config, "--admin-token-file", token}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := strings.Join(got.warnings, "\n")
+		if (want == "") != (warned == "") || strings.Count(warned, want+"configuration file") != min(1, len(want)) || strings.Count(warned, want+"file of --admin-token") != min(1, len(want)) || strings.Contains(warned, "hunter2") {
+			t.Errorf("%o: %q", mode, warned)
+		}
+	}
+}
+
+// What is served without a token says nothing of accounts, and the metrics can
+// stand on an address of their own.
+func TestRun_WhatNeedsNoTokenSaysNothingOfAccounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.Database(t), func(int) string { return "https://receiver.example/hook?token=hunter2" })
+	w.db.Exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', disabled_reason = 'hunter2', reason = 'hunter2'")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "run", "--role", "sender,api", "--outbox", w.db.URL, "--admin-token-file", secretFile(t, "hunter2-a-long-operators-token"),
+		"--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), childEnv)
+	var logged bytes.Buffer
+	logs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	addresses := map[string]string{}
+	line := regexp.MustCompile(`"listening","address":"([^"]+)","setting":"([^"]+)"`)
+	chunk := make([]byte, 4096)
+	for len(addresses) < 2 {
+		n, err := logs.Read(chunk)
+		logged.Write(chunk[:n])
+		for _, found := range line.FindAllStringSubmatch(logged.String(), -1) {
+			addresses[found[2]] = found[1]
+		}
+		if err != nil {
+			t.Fatalf("%v: %s", err, &logged)
+		}
+	}
+	go func() { _, _ = io.Copy(io.Discard, logs) }()
+	get := func(setting, path string) (int, string) {
+		t.Helper()
+		response, err := http.Get("http://" + addresses[setting] + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		return response.StatusCode, string(body)
+	}
+	for _, c := range []struct {
+		setting, path string
+		status        int
+	}{
+		{"listen", "/healthz", 200}, {"listen", "/readyz", 0}, {"listen", "/openapi.json", 0}, {"listen", "/v2/openapi.json", 0},
+		{"listen", "/metrics", 0}, {"metrics-listen", "/metrics", 200}, {"metrics-listen", "/healthz", 404}, {"metrics-listen", "/v2/accounts/1/webhooks", 404},
+	} {
+		status, body := get(c.setting, c.path)
+		if c.status != 0 && status != c.status {
+			t.Errorf("--%s %s: %d", c.setting, c.path, status)
+		}
+		if metrics := strings.Contains(body, "walhook_build_info"); metrics != (c.setting == "metrics-listen" && c.path == "/metrics") {
+			t.Errorf("--%s %s serves metrics: %t", c.setting, c.path, metrics)
+		}
+		for _, secret := range []string{"hunter2", "receiver.example", idText(carrier.AccountID(0)), w.db.Name} {
+			if len(secret) > 2 && strings.Contains(body, secret) {
+				t.Errorf("--%s %s says %s", c.setting, c.path, secret)
+			}
+		}
+	}
+}
