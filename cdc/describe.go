@@ -43,6 +43,18 @@ const (
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = ANY ($1::oid[]) ORDER BY c.oid`
 
+	// How values of the column "a" compare: by their base type, a collation of
+	// the column, and, for citext, by what lower() makes of ASCII letters here.
+	equalitySQL = `CASE WHEN EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic) THEN 'unknown' ELSE (
+		WITH RECURSIVE base (oid, below) AS (
+			SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+			UNION ALL SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.below
+		)
+		SELECT CASE WHEN t.oid = 1042 THEN 'padded' WHEN t.oid = 2950 THEN 'uuid' WHEN t.oid IN (20, 21, 23, 26, 700, 701, 1700) THEN 'number'
+			WHEN t.typname = 'citext' THEN CASE lower('ABCDEFGHIJKLMNOPQRSTUVWXYZ') WHEN 'abcdefghijklmnopqrstuvwxyz' THEN 'folded' ELSE 'unknown' END
+			ELSE '' END
+		FROM base JOIN pg_type t ON t.oid = base.oid WHERE base.below = 0) END`
+
 	describeColumnsSQL = `
 		SELECT c.oid, a.attname::text, a.atttypid,
 			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false),
@@ -51,6 +63,7 @@ const (
 				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname
 					AND to_jsonb(t) -> 'attnames' ? a.attname::text) END,
 			a.attnotnull,
+			` + equalitySQL + `,
 			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -102,7 +115,7 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 		var oid uint32
 		var c schemas.DescribedColumn
 		var missing *string
-		_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Primary, &c.Identity, &c.Unsent, &c.NotNull, &missing}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Primary, &c.Identity, &c.Unsent, &c.NotNull, &c.Equality, &missing}, func() error {
 			if d := byOID[oid]; d != nil {
 				column := c
 				if missing != nil {

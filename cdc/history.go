@@ -97,6 +97,18 @@ func inForce(d *schemas.TableDescription, tx begin) bool {
 	return seenBefore(d, tx) || !slices.ContainsFunc(d.Since, func(xid uint32) bool { return int32(xid-tx.xid) > 0 })
 }
 
+// find gives what is known last of a table by its name; nil for nothing.
+func (h *history) find(name schemas.TableName) (found *schemas.TableDescription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, versions := range h.byOID {
+		if n := len(versions); n > 0 && versions[n-1].Table() == name && (found == nil || found.From < versions[n-1].From) {
+			found = versions[n-1]
+		}
+	}
+	return found
+}
+
 // types collects what was ever known of the types of a table, newest last.
 func (h *history) types(oid uint32) (rows []schemas.TypeRow) {
 	h.mu.Lock()

@@ -43,7 +43,7 @@ func relationOf(d *schemas.TableDescription) *schemas.Relation {
 	for _, column := range d.Columns {
 		if !column.Unsent {
 			r.Columns = append(r.Columns, schemas.Column{
-				Name: column.Name, Type: column.Type, Key: column.Identity || d.Identity == schemas.IdentityFull,
+				Name: column.Name, Type: column.Type, Key: column.Identity || d.Identity == schemas.IdentityFull, Equality: column.Equality,
 			})
 		}
 	}

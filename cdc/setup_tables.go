@@ -52,6 +52,7 @@ type tableState struct {
 	logged   bool   // its changes reach the WAL
 	readable bool   // the role may read it
 	whole    bool   // and is shown every row
+	vague    string // a column that names accounts or records whose texts do not tell which values are the same; "" for none
 	role     string // whose rights these are
 }
 
@@ -133,6 +134,9 @@ func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, err
 		if err := t.findNameless(ctx, q, cfg); err != nil {
 			return nil, err
 		}
+		if err := t.findVague(ctx, q, cfg); err != nil {
+			return nil, err
+		}
 		tables = append(tables, t)
 	}
 	return tables, nil
@@ -163,6 +167,29 @@ func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) er
 	return nil
 }
 
+// findVague finds a column that names accounts or records whose texts do not
+// tell which values the source takes for the same.
+func (t *tableState) findVague(ctx context.Context, q querier, cfg Config) error {
+	list, err := describe(ctx, q, cfg.Publication, t.oid)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	relation := relationOf(list[0])
+	var names []string
+	if t.name == cfg.Catalog.Account.Table {
+		names = append(names, cfg.Catalog.Account.ID)
+	}
+	if schema := cfg.Catalog.SchemaOf(t.name); schema != nil {
+		names = append(append(names, schema.Owner.Column), cfg.Catalog.Bind(relation).KeyColumns()...)
+	}
+	for _, name := range names {
+		if at := relation.Column(name); at >= 0 && relation.Columns[at].Equality == schemas.EqualUnknown {
+			t.vague = name
+		}
+	}
+	return nil
+}
+
 // fault is why walhook cannot do with the table as it is; nil when it can, be
 // it by leaving it out.
 func (t tableState) fault(cfg Config) *Fault {
@@ -182,6 +209,11 @@ func (t tableState) fault(cfg Config) *Fault {
 				{Kind: doctor.SQL, On: source, Needs: "ownership of the table",
 					Text: fmt.Sprintf("GRANT SELECT ON %s TO %s", t.name, role)},
 			}}
+	case t.vague != "":
+		sql := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE text COLLATE \"C\"", t.name, schemas.QuoteIdent(t.vague))
+		return &Fault{check: checkKeys, Problem: fmt.Sprintf("column %s of table %s names accounts or records, and by its collation different texts are the same value: "+
+			"whose a row is cannot be told", t.vague, t.name),
+			Mend: "let the catalog name another column, or as the table's owner: " + sql, steps: doctor.Ask(source, "ownership of the table", sql)}
 	case !t.whole:
 		sql := fmt.Sprintf("ALTER ROLE %s BYPASSRLS", role)
 		return &Fault{check: checkRowSecurity, Problem: fmt.Sprintf("row-level security shows the source's role a part of table %s", t.name),

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -318,6 +319,21 @@ func TestPlanSetup_AnIdentityWithoutTheKeyIsNoOption(t *testing.T) {
 	} {
 		if got, there := optional[sql]; !there || got != want {
 			t.Errorf("%s: there %v, optional %v", sql, there, got)
+		}
+	}
+}
+
+// By a collation that is not deterministic different texts are the same value,
+// and only the server can tell which.
+func TestPlanSetup_RefusesIDsThatTextsDoNotTell(t *testing.T) {
+	t.Parallel()
+	for _, alter := range []string{
+		"ALTER TABLE users ALTER id TYPE text COLLATE loose", "ALTER TABLE items ALTER user_id TYPE text COLLATE loose", "ALTER TABLE items ALTER id TYPE text COLLATE loose",
+	} {
+		w := unprepared(t, pgtest.Database(t), "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"+alter+";")
+		_, err := PlanSetup(t.Context(), w.cfg)
+		if fault, ok := errors.AsType[*Fault](err); !ok || !strings.Contains(fault.Problem, "different texts are the same value") || !strings.Contains(fault.Mend, "ALTER TABLE") {
+			t.Errorf("%s: %v", alter, err)
 		}
 	}
 }

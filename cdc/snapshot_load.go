@@ -22,6 +22,9 @@ type snapshotLoad struct {
 	accounts int
 	owners   int
 	plans    map[string]*schemas.Plan // by schema; none for a missing table
+
+	described []*schemas.TableDescription
+	warned    map[schemas.TableName]bool
 }
 
 func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
@@ -47,12 +50,14 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 // describeTables keeps what the stream will not say of its time.
 func (l *snapshotLoad) describeTables(ctx context.Context, tx pgx.Tx) error {
 	list, err := describeAll(ctx, tx, l.cfg)
+	l.described = list
 	if err != nil {
 		return err
 	}
 	for _, d := range list {
 		d.From = l.point
 	}
+	l.warned = map[schemas.TableName]bool{}
 	return l.sink.Describe(ctx, list)
 }
 
@@ -74,13 +79,49 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 	}
 	sql := fmt.Sprintf("SELECT %s, %s, %s, %s%s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL),
 		optional(a.Parent), optional(a.Secret), columns.String(), a.Table)
+	var compare schemas.Relation
+	var above schemas.Equality
+	if relation != nil {
+		compare = *relation
+		if at := relation.Column(a.Parent); at >= 0 {
+			above = relation.Columns[at].Equality
+		}
+	}
+	l.cfg.Catalog.Refer(&compare, l.find)
 	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
 		l.accounts++
+		id, ok := compare.AccountIDs.Normal(values[0])
+		if !ok || values[0] == nil {
+			l.leftOut("account is left out: its id does not tell which account it is", a.Table)
+			return nil
+		}
+		parent, ok := compare.AccountIDs.NormalOf(above, values[2])
+		if !ok {
+			parent = nil
+		}
 		return l.sink.Account(ctx, schemas.Account{
-			ID: string(values[0]), URL: string(values[1]), Parent: string(values[2]), Secret: string(values[3]),
+			ID: string(id), URL: string(values[1]), Parent: string(parent), Secret: string(values[3]),
 			Columns: accountColumns(values[4:]),
 		})
 	})
+}
+
+// find gives a table's description under the snapshot.
+func (l *snapshotLoad) find(name schemas.TableName) *schemas.TableDescription {
+	for _, d := range l.described {
+		if d.Table() == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// leftOut names, once, rows that are left out.
+func (l *snapshotLoad) leftOut(why string, table schemas.TableName) {
+	if !l.warned[table] {
+		l.warned[table] = true
+		l.log.Warn(why, zap.Stringer("table", table))
+	}
 }
 
 // accountColumns are the columns that rules ask for, as a change of the row
@@ -105,6 +146,7 @@ func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 		if relation != nil {
+			l.cfg.Catalog.Refer(relation, l.find)
 			l.plans[schema.Name] = l.cfg.Catalog.Bind(relation)
 		}
 	}
@@ -125,10 +167,31 @@ func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *schema
 			zap.Stringer("table", schema.Table))
 		return nil
 	}
+	var keys []schemas.Equality
+	for _, column := range plan.KeyColumns() {
+		keys = append(keys, plan.Relation.Columns[plan.Relation.Column(column)].Equality)
+	}
+	last := plan
+	for last.Schema.Owner.Schema != "" {
+		last = l.plans[last.Schema.Owner.Schema]
+	}
+	owner, ownerAt := last.Relation, last.Relation.Column(last.Schema.Owner.Column)
 	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
 		l.owners++
-		key := schemas.KeyOf(values[1:])
-		return l.sink.Owner(ctx, schemas.OwnerEdge{Schema: schema.Name, Key: key, Account: string(values[0])})
+		account, ok := values[0], true
+		if account != nil {
+			account, ok = owner.AccountIDs.NormalOf(owner.Columns[ownerAt].Equality, account)
+		}
+		for i := range values[1:] {
+			var compares bool
+			values[i+1], compares = keys[i].Normal(values[i+1])
+			ok = ok && compares
+		}
+		if !ok {
+			l.leftOut("record is left out: an id does not tell what it is", schema.Table)
+			return nil
+		}
+		return l.sink.Owner(ctx, schemas.OwnerEdge{Schema: schema.Name, Key: schemas.KeyOf(values[1:]), Account: string(account)})
 	})
 }
 
@@ -140,15 +203,20 @@ func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (s
 	if len(keys) == 0 || plan.Relation.Column(schema.Owner.Column) < 0 {
 		return "", false
 	}
-	from, last := schema.Table.String()+" AS t0", 0
+	from, last, child := schema.Table.String()+" AS t0", 0, plan.Relation
 	for ; schema.Owner.Schema != ""; last++ {
 		parent := l.plans[schema.Owner.Schema]
 		if parent == nil || len(parent.KeyColumns()) != 1 || parent.Relation.Column(parent.Schema.Owner.Column) < 0 {
 			return "", false
 		}
-		from += fmt.Sprintf(" JOIN %s AS t%d ON t%d.%s = t%d.%s", parent.Schema.Table, last+1,
-			last+1, schemas.QuoteIdent(parent.KeyColumns()[0]), last, schemas.QuoteIdent(schema.Owner.Column))
-		schema = parent.Schema
+		cast := ""
+		key, column := parent.KeyColumns()[0], schema.Owner.Column
+		if !comparableTypes(parent.Relation.Columns[parent.Relation.Column(key)].Equality, child.Columns[child.Column(column)].Equality) {
+			cast = "::text" // the server has no operator for them
+		}
+		from += fmt.Sprintf(" JOIN %s AS t%d ON t%d.%s%s = t%d.%s%s", parent.Schema.Table, last+1,
+			last+1, schemas.QuoteIdent(key), cast, last, schemas.QuoteIdent(column), cast)
+		schema, child = parent.Schema, parent.Relation
 	}
 	var columns strings.Builder
 	columns.WriteString(fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(schema.Owner.Column)))
@@ -156,6 +224,12 @@ func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (s
 		columns.WriteString(", t0." + schemas.QuoteIdent(key))
 	}
 	return "SELECT " + columns.String() + " FROM " + from, true
+}
+
+// comparableTypes says whether the server compares columns of two equalities.
+func comparableTypes(a, b schemas.Equality) bool {
+	apart := func(e schemas.Equality) bool { return e == schemas.EqualNumber || e == schemas.EqualUUID }
+	return a == b || !apart(a) && !apart(b)
 }
 
 const progressEvery = 5 * time.Second

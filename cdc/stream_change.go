@@ -169,6 +169,11 @@ func (s *stream) logical(ctx context.Context, c *cursor) error {
 	}
 	change.Oversize = s.size
 	ours := s.r.cfg.Messages.Take(change.Prefix)
+	if ours {
+		var none schemas.Relation
+		s.r.cfg.Catalog.Refer(&none, s.history.find)
+		change.AccountIDs = none.AccountIDs
+	}
 	switch {
 	case change.Transactional && !s.inTx:
 		return errors.New("transactional logical message outside a transaction")

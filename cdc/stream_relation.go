@@ -33,6 +33,10 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 		s.nameRoot(relation, described)
 	}
 	s.findKey(relation, described)
+	if described != nil {
+		described.Compare(relation)
+	}
+	s.r.cfg.Catalog.Refer(relation, s.history.find)
 	rows, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID))
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ const (
 	skipOwnerUnknown = "owner_unknown"
 	skipOwnerColumn  = "owner_column_missing"
 	skipAccountRow   = "account_column_missing"
+	skipIncomparable = "id_not_comparable"
 	skipNoKey        = "no_key"
 	skipTableUnknown = "table_unknown"
 	skipTruncate     = "truncate"
@@ -54,7 +55,7 @@ const (
 )
 
 func skipReasons() []string {
-	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipNoKey, skipTableUnknown, skipTruncate,
+	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipIncomparable, skipNoKey, skipTableUnknown, skipTruncate,
 		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook,
 		skipReserved, skipUnstorable}
 }

@@ -61,7 +61,7 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	account, ok := plan.AccountOf(row)
 	switch {
 	case !ok:
-		r.p.warnOnce("account id", "changes of the account table carry no id: nobody's URL is followed, each is listed as unrouted",
+		r.p.warnOnce("account id", "changes of the account table carry no id, or none that tells which account it is: nobody's URL is followed, each is listed as unrouted",
 			zap.String("table", plan.Relation.Table().String()))
 		r.refuseAccountRow(c, plan)
 		r.holdByURL(c, plan)

@@ -13,6 +13,9 @@ import (
 // is refused with its reason and without its content, and the feed goes on.
 func (r *router) eventMessage(c *schemas.Change) {
 	emitted, err := schemas.ParseEventMessage(c.Content)
+	if err == nil {
+		emitted.Account, err = c.AccountIDs.NormalID(emitted.Account)
+	}
 	r.emitted(c, "", emitted, err)
 }
 

@@ -132,6 +132,8 @@ func (r *router) deleted(i int, c *schemas.Change, plan *schemas.Plan) {
 	switch {
 	case !plan.HasOwner():
 		unknown = skipOwnerColumn
+	case plan.OwnerIncomparable(c.Old):
+		unknown = skipIncomparable
 	case r.parentUnknown(plan, c.Old):
 		unknown = skipOwnerUnknown
 	}
@@ -165,6 +167,9 @@ func (r *router) recordKey(plan *schemas.Plan, row schemas.Tuple) (key string, n
 func (r *router) ownerNow(i int, plan *schemas.Plan, row schemas.Tuple) (account, unknown string) {
 	if !plan.HasOwner() {
 		return "", skipOwnerColumn
+	}
+	if plan.OwnerIncomparable(row) {
+		return "", skipIncomparable
 	}
 	key, ok := r.ownerKey(&r.changes[i], plan, row)
 	if !ok {

@@ -75,16 +75,20 @@ func (r *router) refuseAccountRow(c *schemas.Change, plan *schemas.Plan) {
 	if plan.Schema != nil && !plan.HasOwner() {
 		return // as a record, with its reason
 	}
-	schema, key := plan.Relation.Name, ""
+	schema, key, row := plan.Relation.Name, "", c.New
+	if row == nil {
+		row = c.Old
+	}
 	if plan.Schema != nil {
 		schema = plan.Schema.Name
-		row := c.New
-		if row == nil {
-			row = c.Old
-		}
 		key, _ = plan.Key(row)
 	}
-	r.refuse(c, schema, c.Kind.String(), key, skipAccountRow)
+	_, named := plan.AccountOf(row)
+	reason := skipAccountRow
+	if !plan.Account.LacksID && !named {
+		reason = skipIncomparable
+	}
+	r.refuse(c, schema, c.Kind.String(), key, reason)
 }
 
 // dropEvents takes back what was routed to anybody, but not what was learned of

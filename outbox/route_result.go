@@ -21,6 +21,9 @@ func (r *router) message(c *schemas.Change) {
 		return
 	}
 	result, err := schemas.ParseResultMessage(c.Content)
+	if err == nil {
+		result.Account, err = c.AccountIDs.NormalID(result.Account)
+	}
 	if err != nil {
 		r.p.log.Warn("logical message refused: malformed", zap.Stringer("position", c.Position), zap.Error(err))
 		r.refuse(c, "", c.Kind.String(), "", skipMessage)

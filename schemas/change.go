@@ -73,6 +73,7 @@ type Change struct {
 	Prefix        string
 	Content       []byte
 	Transactional bool
+	AccountIDs    Equality // how the id of its account compares
 }
 
 // Batch is what the reader hands over to be stored at one stroke: changes in

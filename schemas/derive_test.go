@@ -24,7 +24,7 @@ derive:
 
 var thingsRelation = &Relation{
 	Namespace: "public", Name: "t", Identity: IdentityFull, PrimaryKey: []int{0}, Types: NewTypes(),
-	Columns: []Column{{"id", 20, true}, {"account_id", 20, true}, {"flag", 16, true}, {"txt", 25, true}, {"num", 1700, true}, {"js", 114, true}},
+	Columns: []Column{{Name: "id", Type: 20, Key: true}, {Name: "account_id", Type: 20, Key: true}, {Name: "flag", Type: 16, Key: true}, {Name: "txt", Type: 25, Key: true}, {Name: "num", Type: 1700, Key: true}, {Name: "js", Type: 114, Key: true}},
 }
 
 // thing is a row of t: "-" is not sent, "~" is null.

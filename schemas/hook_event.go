@@ -129,7 +129,7 @@ func bindEvents(p *Plan) *EventPlan {
 		internal:  p.Relation.Column("internal"),
 		createdAt: p.Relation.Column("created_at"),
 	}
-	if e.account < 0 || e.hook < 0 || e.payload < 0 {
+	if e.hook < 0 || e.payload < 0 {
 		return nil
 	}
 	return e
@@ -139,7 +139,7 @@ func bindEvents(p *Plan) *EventPlan {
 func (p *Plan) EmittedOf(row Tuple) (Emitted, error) {
 	var e Emitted
 	c := p.Events
-	e.Account, _ = row.text(c.account)
+	e.Account, _ = p.accountText(row, c.account)
 	e.Hook, _ = row.text(c.hook)
 	internal, _ := row.text(c.internal)
 	e.Internal = internal == "t" || internal == "true"

@@ -191,7 +191,11 @@ func (p *Plan) Key(row Tuple) (string, bool) {
 		if i >= len(row) || row[i].State != Text {
 			return "", false
 		}
-		texts = append(texts, row[i].Text)
+		text, ok := p.Relation.Columns[i].Equality.Normal(row[i].Text)
+		if !ok {
+			return "", false
+		}
+		texts = append(texts, text)
 	}
 	if len(texts) == 0 {
 		return "", false
@@ -212,17 +216,6 @@ func (p *Plan) KeyColumns() []string {
 	return names
 }
 
-// SameKey says whether two rows have the same key. A key that is not there
-// counts as the same: without it no change of key can be told.
-func (p *Plan) SameKey(a, b Tuple) bool {
-	for _, i := range p.key {
-		if a[i].State == Text && b[i].State == Text && !bytes.Equal(a[i].Text, b[i].Text) {
-			return false
-		}
-	}
-	return true
-}
-
 // KeyOnly is row without all that is not its key: what is known of an old row
 // whose replica identity kept nothing else.
 func (p *Plan) KeyOnly(row Tuple) Tuple {
@@ -240,10 +233,32 @@ func (p *Plan) OwnerKey(row Tuple) (string, bool) {
 	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State == Absent {
 		return "", false
 	}
-	if p.Schema.Owner.Schema != "" && row[p.owner].State == Text {
-		return KeyOf([][]byte{row[p.owner].Text}), true
+	text, ok := p.ownerText(row)
+	if !ok {
+		return "", false
 	}
-	return validText(string(row[p.owner].Text)), true
+	if p.Schema.Owner.Schema != "" && row[p.owner].State == Text {
+		return KeyOf([][]byte{text}), true
+	}
+	return validText(string(text)), true
+}
+
+func (p *Plan) ownerText(row Tuple) (text []byte, ok bool) {
+	if row[p.owner].State != Text {
+		return nil, true
+	}
+	return p.Relation.OwnerIDs.NormalOf(p.Relation.Columns[p.owner].Equality, row[p.owner].Text)
+}
+
+// OwnerIncomparable says that a row carries the owner column and that its value does
+// not tell what it refers to: it is no value of that one's type, or texts do
+// not say when two values are the same.
+func (p *Plan) OwnerIncomparable(row Tuple) bool {
+	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State != Text {
+		return false
+	}
+	_, ok := p.ownerText(row)
+	return !ok
 }
 
 // keyHasOwner says whether a record's key says whose it is.
@@ -281,9 +296,9 @@ type AccountRow struct {
 // carry the id.
 func (p *Plan) AccountOf(row Tuple) (account AccountRow, ok bool) {
 	a := p.Account
-	account.ID, ok = row.text(a.id)
+	account.ID, ok = p.accountText(row, a.id)
 	account.URL, _ = row.text(a.url)
-	account.Parent, _ = row.text(a.parent)
+	account.Parent, _ = p.accountText(row, a.parent)
 	account.Secret, _ = row.text(a.secret)
 	account.HasURL = row.carries(a.url)
 	account.HasParent = row.carries(a.parent)
@@ -292,6 +307,15 @@ func (p *Plan) AccountOf(row Tuple) (account AccountRow, ok bool) {
 		account.Columns = append(account.Columns, p.accountColumn(row, i))
 	}
 	return account, ok
+}
+
+// accountText is the id of an account in its normal form.
+func (p *Plan) accountText(row Tuple, i int) (string, bool) {
+	if i < 0 || i >= len(row) || row[i].State != Text {
+		return "", false
+	}
+	text, ok := p.Relation.AccountIDs.NormalOf(p.Relation.Columns[i].Equality, row[i].Text)
+	return validText(string(text)), ok
 }
 
 func (t Tuple) carries(i int) bool { return i >= 0 && i < len(t) && t[i].State != Absent }

@@ -36,6 +36,10 @@ type Relation struct {
 	// Unknown says what of the table's time neither the stream nor the catalog
 	// nor the outbox knows, so that its rows cannot be read; "" for nothing.
 	Unknown string
+	// AccountIDs is how ids of accounts compare: by the type of the account
+	// table's id. OwnerIDs is how the column compares that says whose a row is,
+	// by the type of what it refers to.
+	AccountIDs, OwnerIDs Equality
 	// Types knows the columns' types as they were at that moment.
 	Types *Types
 	// Partition says that the changes are those of a partition, published
@@ -73,6 +77,8 @@ type Column struct {
 	Name string
 	Type uint32 // OID of the type
 	Key  bool   // part of the replica identity; set on every column under FULL
+	// Equality is how values of the column compare with each other.
+	Equality Equality
 }
 
 // Table is the relation's qualified name, without quotes.

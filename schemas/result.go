@@ -121,7 +121,7 @@ func bindResults(p *Plan) *ResultPlan {
 func (p *Plan) ResultOf(row Tuple) (Result, error) {
 	var r Result
 	c := p.Results
-	r.Account, _ = row.text(c.account)
+	r.Account, _ = p.accountText(row, c.account)
 	r.Schema, _ = row.text(c.schema)
 	r.Type, _ = row.text(c.typ)
 	r.Status, _ = row.text(c.status)

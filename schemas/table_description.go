@@ -38,6 +38,7 @@ type DescribedColumn struct {
 	Identity bool // part of the replica identity's index
 	Unsent   bool // generated, and not published
 	NotNull  bool
+	Equality Equality // how its values compare
 	// Missing is the value of rows older than the column, which do not hold it
 	// (pg_attribute.attmissingval); nil for none.
 	Missing *string
@@ -151,4 +152,61 @@ func (d *TableDescription) find(r *Relation, wanted func(DescribedColumn) bool) 
 	}
 	slices.Sort(found)
 	return found, false
+}
+
+// Compare gives a relation's columns how their values compare.
+func (d *TableDescription) Compare(r *Relation) {
+	for i := range r.Columns {
+		at := slices.IndexFunc(d.Columns, func(c DescribedColumn) bool { return c.Name == r.Columns[i].Name })
+		if at >= 0 {
+			r.Columns[i].Equality = d.Columns[at].Equality
+		}
+	}
+}
+
+// Refer says how the columns of a relation compare that refer to accounts and
+// to other records; find gives a table's description, nil for none that is
+// known. What is not known compares as the column itself.
+func (c *Catalog) Refer(r *Relation, find func(TableName) *TableDescription) {
+	r.AccountIDs = EqualAsText
+	known := false
+	if d := find(c.Account.Table); d != nil {
+		r.AccountIDs, known = d.equality(c.Account.ID)
+	}
+	schema := c.SchemaOf(r.Table())
+	if schema == nil {
+		return
+	}
+	r.OwnerIDs = r.AccountIDs
+	if parent := c.Schema(schema.Owner.Schema); parent != nil {
+		known = false
+		if d := find(parent.Table); d != nil {
+			r.OwnerIDs, known = d.keyEquality(parent)
+		}
+	}
+	if at := r.Column(schema.Owner.Column); !known && at >= 0 {
+		r.OwnerIDs = r.Columns[at].Equality
+	}
+}
+
+func (d *TableDescription) equality(column string) (e Equality, known bool) {
+	for _, c := range d.Columns {
+		if c.Name == column {
+			return c.Equality, true
+		}
+	}
+	return EqualAsText, false
+}
+
+// keyEquality is that of the one column of a schema's key.
+func (d *TableDescription) keyEquality(schema *Schema) (e Equality, known bool) {
+	if len(schema.Key) > 0 {
+		return d.equality(schema.Key[0])
+	}
+	for _, c := range d.Columns {
+		if c.Primary {
+			return c.Equality, true
+		}
+	}
+	return EqualAsText, false
 }

@@ -24,6 +24,7 @@ type owned struct {
 	*patient
 	carrier, store *pgx.Conn
 	server         *httptest.Server
+	mark           string
 	marks          int
 
 	mu  sync.Mutex
@@ -38,7 +39,14 @@ const markCatalog = `
 // address. The table of accounts is users.
 func newOwned(t *testing.T, tables, catalog string) *owned {
 	t.Helper()
-	o := &owned{}
+	return newOwnedMark(t, "99", tables, catalog)
+}
+
+// newOwnedMark is one whose own account, which takes the test's marks, has an
+// id of its own.
+func newOwnedMark(t *testing.T, mark, tables, catalog string) *owned {
+	t.Helper()
+	o := &owned{mark: mark}
 	o.server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		line := strings.NewReplacer(`{"type":"`, "", `","schema":"`, " ", `","data":"`, " ", `\"`, `'`, `}"}`, "}").Replace(string(body))
@@ -55,7 +63,7 @@ func newOwned(t *testing.T, tables, catalog string) *owned {
 	}
 	o.carrier = db.Connect(t)
 	o.sql(t, strings.ReplaceAll(tables, "<url>", o.server.URL), "CREATE TABLE marks (id int PRIMARY KEY, user_id text)",
-		"INSERT INTO users (id, web_hook_url) VALUES ('99', '"+o.server.URL+"/mark')")
+		"INSERT INTO users (id, web_hook_url) VALUES ('"+mark+"', '"+o.server.URL+"/mark')")
 	return o
 }
 
@@ -78,7 +86,7 @@ func (o *owned) run(t *testing.T) *childProcess {
 func (o *owned) arrived(t *testing.T) []string {
 	t.Helper()
 	o.marks++
-	o.sql(t, fmt.Sprintf("INSERT INTO marks VALUES (%d, '99')", o.marks))
+	o.sql(t, fmt.Sprintf("INSERT INTO marks VALUES (%d, '%s')", o.marks, o.mark))
 	if o.store == nil {
 		o.store = o.outbox.Connect(t)
 	}
@@ -177,4 +185,65 @@ func serverMajorOf(t *testing.T, conn *pgx.Conn) (major int) {
 		t.Fatal(err)
 	}
 	return major
+}
+
+// Ids that are the same value to the source are the same account, and the same
+// record, whatever their texts.
+func TestRun_IDsCompareAsTheSourcesTypesDo(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ account, owner, id, refers, late string }{
+		"citext":               {"citext", "citext", "Acme", "ACME", "acmE"},
+		"citext and text":      {"citext", "text", "Acme", "Acme", "ACME"},
+		"char and varchar":     {"char(10)", "varchar(10)", "ab", "ab", "ab  "},
+		"varchar and char":     {"varchar(10)", "char(10)", "ab", "ab", "ab"},
+		"numeric scales":       {"numeric(10,2)", "numeric", "7", "7.0", "7.000"},
+		"numeric and integer":  {"numeric(10,2)", "int", "7", "7", "7"},
+		"integer and bigint":   {"int", "bigint", "7", "7", "7"},
+		"a domain of citext":   {"name_of_account", "name_of_account", "Acme", "acme", "ACME"},
+		"uuid and text":        {"uuid", "text", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}", "A0EEBC999C0B4EF8BB6D6BB9BD380A11"},
+		"text that only looks": {"text", "text", "7", "7", "7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mark := "99"
+			if test.account == "uuid" {
+				mark = "99999999-9999-9999-9999-999999999999"
+			}
+			o := newOwnedMark(t, mark, fmt.Sprintf(`
+				CREATE EXTENSION IF NOT EXISTS citext;
+				CREATE DOMAIN name_of_account AS citext;
+				CREATE TABLE users (id %[1]s PRIMARY KEY, web_hook_url text);
+				CREATE TABLE dids (id %[1]s PRIMARY KEY, user_id %[2]s, number text);
+				CREATE TABLE e911 (id int PRIMARY KEY, did_id %[2]s, note text);
+				INSERT INTO users VALUES ('%[3]s', '<url>/7');
+				INSERT INTO dids VALUES ('%[3]s', '%[4]s', 'before');
+			`, test.account, test.owner, test.id, test.refers), ownedCatalog)
+			o.setup(t)
+			o.run(t)
+			o.sql(t, fmt.Sprintf("INSERT INTO e911 VALUES (1, '%s', 'x')", test.refers), fmt.Sprintf("UPDATE dids SET number = 'after', user_id = '%s'", test.late),
+				fmt.Sprintf("SELECT pg_logical_emit_message(true, 'walhook', '{\"user_id\":\"%s\",\"schema\":\"sms\",\"type\":\"update\",\"status\":\"ok\"}')", test.late))
+			kinds := []string{}
+			for _, line := range o.arrived(t) {
+				words := strings.Fields(line)
+				kinds = append(kinds, strings.Split(strings.Join(words[:min(3, len(words))], " "), `"`)[0])
+			}
+			wantExactly(t, kinds, "7 insert e911", "7 update dids", "7 update sms")
+			wantExactly(t, o.unrouted(t))
+		})
+	}
+}
+
+// An id that is no value of the type that it refers to is nobody's, and said so.
+func TestRun_AnIDThatCannotBeComparedIsListed(t *testing.T) {
+	t.Parallel()
+	o := newOwned(t, `
+		CREATE TABLE users (id int PRIMARY KEY, web_hook_url text);
+		CREATE TABLE dids (id int PRIMARY KEY, user_id text, number text);
+		CREATE TABLE e911 (id int PRIMARY KEY, did_id int, note text);
+		INSERT INTO users VALUES (7, '<url>/7');`, ownedCatalog)
+	o.setup(t)
+	o.run(t)
+	o.sql(t, "INSERT INTO dids VALUES (1, ' 07', 'a'), (2, 'acct-7', 'b')", "ALTER TABLE dids ALTER user_id TYPE text USING 'acct-' || user_id", "UPDATE dids SET number = 'c' WHERE id = 1")
+	wantExactly(t, o.arrived(t), `7 insert dids {'id':1,'user_id':' 07','number':'a'}`)
+	wantExactly(t, o.unrouted(t), "dids insert 2 id_not_comparable", "dids update 1 id_not_comparable")
 }

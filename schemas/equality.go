@@ -1,0 +1,146 @@
+package schemas
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+)
+
+// Equality says when two texts are the same value to the source. Account ids
+// and keys compare so, by the type of the column that is referred to: two texts
+// are the same where their normal forms are.
+type Equality string
+
+// The equalities of types. The zero one compares texts byte by byte.
+const (
+	EqualAsText  Equality = ""
+	EqualPadded  Equality = "padded"  // char(n): trailing blanks do not count
+	EqualNumber  Equality = "number"  // integers, numeric, floats: 7 is 7.00
+	EqualUUID    Equality = "uuid"    // in every form that the type reads
+	EqualFolded  Equality = "folded"  // citext: case does not count
+	EqualUnknown Equality = "unknown" // such as by a collation that is not deterministic: texts do not tell
+)
+
+// Normal is the form of a text that is the same for all that are the same
+// value. It is false for a text of which that cannot be told, such as one that
+// is no value of the type. The result may be text itself.
+func (e Equality) Normal(text []byte) ([]byte, bool) {
+	switch e {
+	case EqualAsText:
+		return text, true
+	case EqualPadded:
+		return bytes.TrimRight(text, " "), true
+	case EqualNumber:
+		return normalNumber(text)
+	case EqualUUID:
+		return normalUUID(text)
+	case EqualFolded:
+		return foldASCII(text)
+	}
+	return nil, false
+}
+
+// NormalOf is the form of a text of a column that refers to another: first what
+// the column's own type leaves of it, then what the other's does.
+func (e Equality) NormalOf(own Equality, text []byte) ([]byte, bool) {
+	if own == EqualUnknown {
+		return nil, false
+	}
+	if own == EqualPadded {
+		text = bytes.TrimRight(text, " ") // as a cast does
+	}
+	return e.Normal(text)
+}
+
+// errIncomparable does not quote the id.
+var errIncomparable = errors.New("the account's id is no value of the type that accounts have, or texts of that type do not tell which are the same")
+
+// NormalID is the normal form of an account's id.
+func (e Equality) NormalID(id string) (string, error) {
+	normal, ok := e.Normal([]byte(id))
+	if !ok {
+		return "", errIncomparable
+	}
+	return string(normal), nil
+}
+
+// maxExponent bounds what a float's exponent may write out.
+const maxExponent = 400
+
+// normalNumber writes a decimal number without what does not count: a plus,
+// leading zeros, trailing zeros of the fraction, an exponent, the sign of zero.
+func normalNumber(text []byte) ([]byte, bool) {
+	s := bytes.TrimSpace(text)
+	if isWhole(string(s)) && !bytes.Equal(s, []byte("-0")) {
+		return s, true
+	}
+	switch string(s) {
+	case "NaN", "Infinity", "-Infinity":
+		return s, true
+	}
+	negative := false
+	if len(s) > 0 && (s[0] == '-' || s[0] == '+') {
+		negative, s = s[0] == '-', s[1:]
+	}
+	mantissa, exponent := s, 0
+	if at := bytes.IndexAny(s, "eE"); at >= 0 {
+		n, err := strconv.Atoi(string(s[at+1:]))
+		if err != nil || n > maxExponent || n < -maxExponent {
+			return nil, false
+		}
+		mantissa, exponent = s[:at], n
+	}
+	whole, fraction, _ := bytes.Cut(mantissa, []byte("."))
+	digits := append(bytes.Clone(whole), fraction...)
+	if len(digits) == 0 || bytes.ContainsFunc(digits, func(r rune) bool { return r < '0' || r > '9' }) {
+		return nil, false
+	}
+	point := len(whole) + exponent // where it stands among the digits
+	if point < 0 {
+		digits, point = append(bytes.Repeat([]byte("0"), -point), digits...), 0
+	}
+	if point > len(digits) {
+		digits = append(digits, bytes.Repeat([]byte("0"), point-len(digits))...)
+	}
+	whole, fraction = bytes.TrimLeft(digits[:point], "0"), bytes.TrimRight(digits[point:], "0")
+	if len(whole) == 0 {
+		whole = []byte("0")
+	}
+	normal := bytes.Clone(whole)
+	if len(fraction) > 0 {
+		normal = append(append(normal, '.'), fraction...)
+	}
+	if negative && string(normal) != "0" {
+		normal = append([]byte("-"), normal...)
+	}
+	return normal, true
+}
+
+// normalUUID writes a UUID as the server does, from any form that it reads.
+func normalUUID(text []byte) ([]byte, bool) {
+	s := bytes.TrimSpace(text)
+	if len(s) > 1 && s[0] == '{' && s[len(s)-1] == '}' {
+		s = s[1 : len(s)-1]
+	}
+	digits := bytes.ToLower(bytes.ReplaceAll(s, []byte("-"), nil))
+	if len(digits) != 32 || bytes.ContainsFunc(digits, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') }) {
+		return nil, false
+	}
+	normal := make([]byte, 0, 36)
+	for i, part := range []int{8, 4, 4, 4, 12} {
+		if i > 0 {
+			normal = append(normal, '-')
+		}
+		normal, digits = append(normal, digits[:part]...), digits[part:]
+	}
+	return normal, true
+}
+
+// foldASCII lowers a text of ASCII letters. How others are lowered depends on
+// the server's locale.
+func foldASCII(text []byte) ([]byte, bool) {
+	if bytes.ContainsFunc(text, func(r rune) bool { return r >= 0x80 }) {
+		return nil, false
+	}
+	return bytes.ToLower(text), true
+}
