@@ -24,9 +24,10 @@ type History interface {
 // history is what a session knows of the tables' past. The receiver and the
 // observer share it.
 type history struct {
-	store History
-	mu    sync.Mutex
-	byOID map[uint32][]*schemas.TableDescription // by place, rising
+	store   History
+	changed chan struct{} // filled when something new is remembered
+	mu      sync.Mutex
+	byOID   map[uint32][]*schemas.TableDescription // by place, rising
 }
 
 func openHistory(ctx context.Context, store History) (*history, error) {
@@ -34,7 +35,7 @@ func openHistory(ctx context.Context, store History) (*history, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &history{store: store, byOID: map[uint32][]*schemas.TableDescription{}}
+	h := &history{store: store, changed: make(chan struct{}, 1), byOID: map[uint32][]*schemas.TableDescription{}}
 	for _, d := range list {
 		h.byOID[d.OID] = append(h.byOID[d.OID], d)
 	}
@@ -146,6 +147,10 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas
 		versions = append(versions, d)
 		slices.SortFunc(versions, func(a, b *schemas.TableDescription) int { return cmp.Compare(a.From, b.From) })
 		h.byOID[d.OID] = versions
+	}
+	select {
+	case h.changed <- struct{}{}:
+	default:
 	}
 	return nil
 }

@@ -14,7 +14,10 @@ import (
 // defaultTablesEvery is how often the catalog's tables are looked at: a
 // partition that lives for less is read by what today's catalog says, if that
 // still has it.
-const defaultTablesEvery = 2 * time.Second
+const (
+	defaultTablesEvery = 2 * time.Second
+	lastTablesEvery    = 10 * time.Second
+)
 
 // stampSQL sums up all that descriptions are made of, and the publication, in
 // one number: it moves when any of it is written. Only then is the rest read.
@@ -45,6 +48,7 @@ type tableObserver struct {
 	history *history
 	source  *catalogReader // nil until it is connected
 	stamp   string
+	took    time.Duration // how long the source took for the stamp
 	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
 	faults  map[uint32]tableFault
 	mending map[uint32]*mending
@@ -56,15 +60,20 @@ func (r *Reader) observeTables(ctx context.Context, h *history) {
 	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, mending: map[uint32]*mending{}}
 	defer func() { o.disconnect(ctx) }()
 	for {
-		began := time.Now()
 		if err := o.look(ctx); err != nil && ctx.Err() == nil {
 			r.log.Debug("tables cannot be looked at", zap.Error(err))
 			o.disconnect(ctx)
 		}
-		// Where there are very many partitions a look takes its time: it takes a
-		// fiftieth of one connection at most.
-		if !sleep(ctx, min(max(r.tablesEvery, 50*time.Since(began)), time.Minute)) {
+		// Where there are very many partitions a look takes its time, and is made
+		// less often.
+		wait := time.NewTimer(max(r.tablesEvery, min(20*o.took, lastTablesEvery)))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
 			return
+		case <-h.changed: // the stream described a table that is new
+			wait.Stop()
+		case <-wait.C:
 		}
 	}
 }
@@ -91,9 +100,11 @@ func (o *tableObserver) look(ctx context.Context) error {
 	}
 	namespaces, names := tableNames(o.r.cfg.Catalog)
 	var stamp string
+	began := time.Now()
 	if err := o.source.conn.QueryRow(ctx, stampSQL, namespaces, names, o.r.cfg.Publication).Scan(&stamp); err != nil {
 		return fmt.Errorf("look whether tables changed: %w", err)
 	}
+	o.took = time.Since(began)
 	if stamp == o.stamp && !o.due() {
 		return nil
 	}
