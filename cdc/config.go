@@ -26,6 +26,9 @@ type Config struct {
 	// of a change whose old and new row are longer than that together, only
 	// small values are kept, and it is listed as unrouted. Zero means 64 MiB.
 	MaxMessageBytes int
+	// SkipUnreadable is the commit of a transaction that the source cannot send
+	// and that is given up; 0 for none.
+	SkipUnreadable schemas.LSN
 }
 
 const defaultMaxMessageBytes = 64 << 20

@@ -82,7 +82,7 @@ func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
 		"Age of the oldest committed change that was received and is not yet stored; 0 for none, NaN for none while the source does not answer.",
 		nil, func() float64 { return m.lagSeconds(time.Now()) })
 	gauge("walhook_source_up", "1 while the source answers this process, else 0.", nil, func() float64 { return number(m.answers.Load()) })
-	for _, one := range []State{Connecting, Standby, Reading} {
+	for _, one := range []State{Connecting, Standby, Reading, Unreadable} {
 		gauge("walhook_source_state",
 			"1 for what the reader of this process is doing, 0 for the rest. Exactly one process reads; others wait as standby.",
 			prometheus.Labels{"state": one.String()}, func() float64 { return number(state() == one) })

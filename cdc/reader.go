@@ -45,11 +45,12 @@ const (
 	Connecting State = iota // or waiting to try again
 	Standby                 // another process holds the slot
 	Reading
+	Unreadable // the source cannot send the next transaction
 )
 
 // String is the state for people.
 func (s State) String() string {
-	return [...]string{"connecting", "standby", "reading"}[s]
+	return [...]string{"connecting", "standby", "reading", "unreadable"}[s]
 }
 
 // New prepares a reader; Run starts it.
@@ -109,6 +110,7 @@ func (r *Reader) Run(ctx context.Context) error {
 // read is one session after another.
 func (r *Reader) read(ctx context.Context) error {
 	backoff, standby, trouble, unreadable := firstBackoff, false, trouble{}, unreadable{}
+	var unsent unsendable
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -131,6 +133,27 @@ func (r *Reader) read(ctx context.Context) error {
 			continue
 		case isFinal(err):
 			return r.final(ctx, err)
+		}
+		if failure, stuck := unsent.again(err); stuck {
+			on, err := r.unsent(ctx, failure)
+			switch {
+			case err != nil && isFinal(err):
+				return err
+			case err != nil:
+				trouble.tell(r.log, err, lastBackoff)
+			case on:
+				unsent = unsendable{}
+				continue
+			}
+			r.state.Store(int32(Unreadable))
+			wait := unsendableWait
+			if err != nil {
+				wait = lastBackoff
+			}
+			if !sleep(ctx, wait) {
+				return nil
+			}
+			continue
 		}
 		if err := unreadable.again(err); err != nil {
 			return err

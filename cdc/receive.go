@@ -109,6 +109,7 @@ func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) e
 	case *pgproto3.CopyData:
 		return s.copyData(ctx, m.Data)
 	case *pgproto3.ErrorResponse:
+		s.drain(ctx)
 		return s.ended(pgconn.ErrorResponseToPgError(m))
 	case *pgproto3.CopyDone:
 		return errors.New("the source ended the stream")
@@ -120,11 +121,11 @@ func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) e
 }
 
 // ended puts into words why the server ended the stream.
-func (s *stream) ended(err error) error {
+func (s *stream) ended(err *pgconn.PgError) error {
 	if sqlState(err) == codeUndefinedObject {
 		// Changes are decoded by the catalog of their time.
 		return &GapError{From: schemas.LSN(s.flushed.Load()), Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
 			"the next change was made while the publication was missing and cannot be decoded (%v)", err)}
 	}
-	return fmt.Errorf("the source ended the stream: %w", err)
+	return s.failed(err)
 }

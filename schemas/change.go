@@ -142,5 +142,7 @@ type OwnerEdge struct {
 type Gap struct {
 	From   LSN
 	To     LSN // 0 when not known
+	// Accepted says that an operator has decided to go on without.
+	Accepted bool
 	Reason string
 }

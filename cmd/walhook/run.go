@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/spf13/cobra"
+
+	"walhook/schemas"
 )
 
 const runLong = `Reads the source's write-ahead log, stores its events in the outbox and delivers
@@ -32,6 +35,7 @@ Exit code: 0 after a signal, 1 for a fault, 2 for wrong usage or configuration,
 
 func newRunCommand() *cobra.Command {
 	var setup bool
+	var skip string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the service: read the log, store events, deliver them",
@@ -49,6 +53,12 @@ func newRunCommand() *cobra.Command {
 			if s.Roles.API && !s.Roles.Publisher && !s.Roles.Sender && s.Listen == "" {
 				return usage(errors.New("--role api with --listen off does nothing: name an address to listen on"))
 			}
+			source := s.cdcConfig()
+			if skip != "" {
+				if source.SkipUnreadable, err = schemas.ParseLSN(skip); err != nil || source.SkipUnreadable == 0 {
+					return usage(fmt.Errorf("--skip-unreadable %q: want the position that 'walhook doctor' names, such as 0/16B3748", skip))
+				}
+			}
 			log := newServiceLogger(s)
 			defer log.summarise()
 			ctx, end := context.WithCancel(cmd.Context())
@@ -60,7 +70,7 @@ func newRunCommand() *cobra.Command {
 			beside.Go(func() { log.run(ctx, asked) })
 			return service{
 				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
-				source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
+				source: source, outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
 				trace: s.Trace,
 			}.run(ctx, log.Logger)
 		},
@@ -69,5 +79,6 @@ func newRunCommand() *cobra.Command {
 		"deny-cidr", "allow-ports", "egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")
+	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "give up the one transaction, by the `position` that doctor names, that the source cannot send; recorded as a gap")
 	return cmd
 }

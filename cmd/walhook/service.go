@@ -142,6 +142,9 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 	for {
 		began := time.Now()
 		err := reader.Run(ctx)
+		if errors.Is(err, cdc.ErrOtherPosition) {
+			return usageError{err}
+		}
 		_, fault := errors.AsType[*cdc.Fault](err)
 		if err == nil || ctx.Err() != nil || !s.send || !fault || !reader.Began() && !cdc.IsAccessRefused(err) {
 			return err
@@ -276,7 +279,7 @@ func wait(ctx context.Context, log *zap.Logger, what string, f func() error) err
 
 func sourceReady(reader *cdc.Reader) func(context.Context) error {
 	return func(context.Context) error {
-		if state := reader.State(); state == cdc.Connecting {
+		if state := reader.State(); state == cdc.Connecting || state == cdc.Unreadable {
 			return errors.New(state.String())
 		}
 		return nil
