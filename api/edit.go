@@ -38,6 +38,9 @@ func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warni
 	set(&w.Format, sent.Format)
 	set(&w.RateLimit, sent.RateLimit)
 	set(&w.Enabled, sent.Enabled)
+	if w.Ask = sent.Enabled; slices.Contains(in.null, "enabled") {
+		w.Ask = new(true)
+	}
 	set(&w.IncludeSubaccounts, sent.IncludeSubaccounts)
 	set(&w.IncludeInternalLegs, sent.IncludeInternalLegs)
 	set(&w.Delivery, sent.Delivery)

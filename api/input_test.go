@@ -218,7 +218,7 @@ func TestWebhooks_TheAccountsOwnIsReadAndHeld(t *testing.T) {
 		t.Errorf("back %v", back)
 	}
 	// What an operator disabled is not the account's to enable.
-	if _, err := w.store.DisableEndpoint(t.Context(), "7", "abuse"); err != nil {
+	if _, err := w.store.DisableEndpoint(t.Context(), "7", "account", "abuse"); err != nil {
 		t.Fatal(err)
 	}
 	r := w.want(t, 409, token, "POST", path, `{"data":{"enabled":true}}`)

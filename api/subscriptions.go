@@ -151,6 +151,9 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	case errors.Is(err, outbox.ErrTooManyTokens):
 		return fail(http.StatusConflict, outbox.ErrTooManyTokens.Error()+": delete one first")
 	}
+	if held, ok := errors.AsType[*outbox.HeldError](err); ok {
+		return fail(http.StatusConflict, held.Error())
+	}
 	if state, ok := errors.AsType[*outbox.StateError](err); ok {
 		return fail(http.StatusConflict, state.Mend)
 	}

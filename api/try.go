@@ -38,6 +38,9 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err != nil {
 		return nil, err
 	}
+	if w.DisabledBy == "operator" {
+		return nil, fail(http.StatusConflict, "an operator disabled it ("+w.DisableReason+"): nothing is sent to it, a test neither")
+	}
 	if endpoint.URL == "" {
 		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
 	}

@@ -83,6 +83,9 @@ func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.B
 		b.Queue(assertEpochSQL, epoch)
 		// In the order in which whoever changes several endpoints takes them.
 		slices.SortFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
+		if len(r.endpoints) > 0 {
+			b.Queue(shareHoldsSQL, holdLock) // before any endpoint, as whoever holds one does
+		}
 		for _, w := range r.endpoints {
 			s.queueEndpoint(b, w)
 		}
@@ -148,6 +151,7 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	if w.urlSet {
 		args = append(args, w.url, string(w.state), w.reason, w.feedFrom, w.ended)
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
+		b.Queue(holdURLSQL, w.route.account, HostOf(w.url))
 		return
 	}
 	if w.ended || w.secret != secretKept {

@@ -27,7 +27,7 @@ func TestDisable_AnOperatorsWordOutlivesTheURL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eitherWay(t, func(t *testing.T, f *feed, next func()) {
 				f.commit(t, setURL(nil, urlA))
-				if _, err := f.store.DisableEndpoint(t.Context(), "7", "abuse"); err != nil {
+				if _, err := f.store.DisableEndpoint(t.Context(), "7", AccountWebhook, "abuse"); err != nil {
 					t.Fatal(err)
 				}
 				next()
@@ -48,7 +48,7 @@ func TestDisable_AnOperatorsWordOutlivesTheURL(t *testing.T) {
 				f.wantState(t, string(cleared.state))
 				f.snapshot(t, 0x9100, load(t, map[string]string{"7": urlB}))
 				f.wantState(t, "disabled: abuse")
-				if _, err := f.store.EnableEndpoint(t.Context(), "7"); err != nil {
+				if _, err := f.store.EnableEndpoint(t.Context(), "7", AccountWebhook); err != nil {
 					t.Fatal(err)
 				}
 				f.wantState(t, "active")
@@ -71,11 +71,11 @@ func TestEnable_TakesBackAnOperatorsWordWhileThereIsNoURL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFeed(t)
 			f.commit(t, setURL(nil, urlA))
-			if _, err := f.store.DisableEndpoint(t.Context(), "7", "abuse"); err != nil {
+			if _, err := f.store.DisableEndpoint(t.Context(), "7", AccountWebhook, "abuse"); err != nil {
 				t.Fatal(err)
 			}
 			f.commit(t, setURL(urlA, cleared.to))
-			e, err := f.store.EnableEndpoint(t.Context(), "7")
+			e, err := f.store.EnableEndpoint(t.Context(), "7", AccountWebhook)
 			if err != nil || e.State != cleared.state || e.DisabledBy != "" || e.Reason == "" {
 				t.Errorf("%+v, %v", e, err)
 			}
@@ -90,7 +90,7 @@ func TestEnable_WhatWasHeldIsThereToBeSent(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	s, _ := f.join(t)
-	if _, err := f.store.DisableEndpoint(t.Context(), "7", "asked for"); err != nil {
+	if _, err := f.store.DisableEndpoint(t.Context(), "7", AccountWebhook, "asked for"); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 5 {
@@ -99,7 +99,7 @@ func TestEnable_WhatWasHeldIsThereToBeSent(t *testing.T) {
 	if err := s.Save(t.Context(), []LaneState{{Endpoint: 1, Revision: 2, Behind: true, Cursor: 1}}, []Shard{{ID: 1, Tail: 6}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.store.EnableEndpoint(t.Context(), "7"); err != nil {
+	if _, err := f.store.EnableEndpoint(t.Context(), "7", AccountWebhook); err != nil {
 		t.Fatal(err)
 	}
 	f.expire(t, s)

@@ -57,7 +57,7 @@ func TestNotice_GoesToTheAccountAboveWhereItHasAnEndpoint(t *testing.T) {
 	f, _ := family(t)
 	disable := func(account string) {
 		t.Helper()
-		if _, err := f.store.DisableEndpoint(t.Context(), account, "asked for"); err != nil {
+		if _, err := f.store.DisableEndpoint(t.Context(), account, AccountWebhook, "asked for"); err != nil {
 			t.Fatal(err)
 		}
 		f.appendInbox(t)
@@ -79,7 +79,7 @@ func TestNotice_GoesToTheAccountAboveWhereItHasAnEndpoint(t *testing.T) {
 	// accounts that are not theirs.
 	f.commit(t, members.update(member(2, 1), row(2, "n", nil, nil, 1)))
 	f.forget(t)
-	if _, err := f.store.EnableEndpoint(t.Context(), "3"); err != nil {
+	if _, err := f.store.EnableEndpoint(t.Context(), "3", AccountWebhook); err != nil {
 		t.Fatal(err)
 	}
 	disable("3")

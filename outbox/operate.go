@@ -84,48 +84,88 @@ func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (se
 // that can be used, an operator's earlier word is taken back, so that the next
 // URL is sent to. A [*StateError] says why nothing can be sent to another one;
 // [ErrNoEndpoint] that there is none.
-func (s *Store) EnableEndpoint(ctx context.Context, account string) (EndpointInfo, error) {
-	return s.operate(ctx, account, AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		switch {
-		case e.State == EndpointActive:
-			return e, nil
-		case e.State != EndpointDisabled && e.DisabledBy != "":
-			return setStateTx(ctx, tx, e, e.State, "", e.Reason)
-		case e.State == EndpointCleared:
-			return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
-		case e.State == EndpointUnusable:
-			return e, &StateError{e, "nothing is sent until the account sets a URL that can be used, which is followed by itself"}
-		}
-		if _, err := tx.Exec(ctx, resetLaneSQL, e.ID); err != nil {
+func (s *Store) EnableEndpoint(ctx context.Context, account, webhook string) (EndpointInfo, error) {
+	return s.operate(ctx, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		return enableTx(ctx, tx, e)
+	})
+}
+
+// enableTx is an operator's word that an endpoint is sent to, and with it every
+// other one of the account for the same host that an operator disabled.
+func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	var url string
+	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url); err != nil {
+		return e, err
+	}
+	if e.DisabledBy == byOperator {
+		if _, err := releaseTx(ctx, tx, e.Account, HostOf(url), false); err != nil {
 			return e, err
 		}
-		return setStateTx(ctx, tx, e, EndpointActive, "", "")
-	})
+	}
+	released := e.DisabledBy == byOperator
+	if held, is := errors.AsType[*HeldError](checkHeldTx(ctx, tx, e.Account, url)); is {
+		return e, &StateError{e, held.Error() + "; 'walhook endpoints enable " + e.Account + " --all' ends that"}
+	}
+	if released {
+		rows, err := tx.Query(ctx, lockEndpointSQL, e.Account, e.Webhook)
+		if err != nil {
+			return e, err
+		}
+		return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+	}
+	switch {
+	case e.State == EndpointActive:
+		return e, nil
+	case e.State != EndpointDisabled && e.DisabledBy != "":
+		return setStateTx(ctx, tx, e, e.State, "", e.Reason)
+	case e.State == EndpointCleared:
+		return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
+	case e.State == EndpointUnusable:
+		return e, &StateError{e, "nothing is sent until the account sets a URL that can be used, which is followed by itself"}
+	}
+	if _, err := tx.Exec(ctx, resetLaneSQL, e.ID); err != nil {
+		return e, err
+	}
+	return setStateTx(ctx, tx, e, EndpointActive, "", "")
 }
 
 // DisableEndpoint holds an account's events from now on, until it is enabled
 // again or retention ends. reason is for people; the account above is told. It
 // stays disabled whatever the account does with its URL. A [*StateError] says
 // that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
-func (s *Store) DisableEndpoint(ctx context.Context, account, reason string) (EndpointInfo, error) {
+func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason string) (EndpointInfo, error) {
 	if reason == "" {
 		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
 	}
 	told := false
-	e, err := s.operate(ctx, account, AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		switch e.State {
-		case EndpointCleared, EndpointUnusable:
-			return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used"}
-		case EndpointActive:
-			told = true
-			if _, err := tx.Exec(ctx, tellDisabledSQL, account, reason); err != nil {
-				return e, err
-			}
-		}
-		return setStateTx(ctx, tx, e, EndpointDisabled, byOperator, reason)
+	e, err := s.operate(ctx, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		told = e.State == EndpointActive
+		return disableTx(ctx, tx, e, reason)
 	})
 	if err == nil && told {
 		s.signalInbox()
+	}
+	return e, err
+}
+
+// disableTx is an operator's word that nothing goes to an endpoint, nor to its
+// host from any other one of the account, until an operator enables it.
+func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (EndpointInfo, error) {
+	switch e.State {
+	case EndpointCleared, EndpointUnusable:
+		return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used, or with the whole account ('walhook endpoints disable " + e.Account + " --all')"}
+	case EndpointActive:
+		if _, err := tx.Exec(ctx, tellDisabledSQL, e.Account, reason); err != nil {
+			return e, err
+		}
+	}
+	var url string
+	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url); err != nil {
+		return e, err
+	}
+	e, err := setStateTx(ctx, tx, e, EndpointDisabled, byOperator, reason)
+	if host := HostOf(url); err == nil && host != "" {
+		err = holdTx(ctx, tx, e.Account, host, reason)
 	}
 	return e, err
 }
@@ -136,6 +176,10 @@ const byOperator = "operator"
 // operate changes one of an account's endpoints under a lock.
 func (s *Store) operate(ctx context.Context, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		// Before any endpoint, as whoever sets a URL does.
+		if _, err := tx.Exec(ctx, lockHoldsSQL, holdLock); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, lockEndpointSQL, account, webhook)
 		if err == nil {
 			e, err = pgx.CollectExactlyOneRow(rows, scanEndpointInfo)

@@ -62,10 +62,10 @@ func TestStore_EnablesAndDisablesWhatCanBe(t *testing.T) {
 				}
 			}
 			w.endpointIn(t, test.name+"/enable", test.state, test.by)
-			e, err := w.store.EnableEndpoint(t.Context(), test.name+"/enable")
+			e, err := w.store.EnableEndpoint(t.Context(), test.name+"/enable", AccountWebhook)
 			check("enable", test.name+"/enable", test.enabled, e, err)
 			w.endpointIn(t, test.name+"/disable", test.state, test.by)
-			e, err = w.store.DisableEndpoint(t.Context(), test.name+"/disable", "asked for")
+			e, err = w.store.DisableEndpoint(t.Context(), test.name+"/disable", AccountWebhook, "asked for")
 			check("disable", test.name+"/disable", test.disabled, e, err)
 			if err == nil && (e.DisabledBy != "operator" || e.Reason != "asked for") {
 				t.Errorf("disabled by %s: %s", e.DisabledBy, e.Reason)
@@ -76,8 +76,8 @@ func TestStore_EnablesAndDisablesWhatCanBe(t *testing.T) {
 
 func TestStore_OperateRefusesUnknownAccounts(t *testing.T) {
 	w := newWorld(t)
-	_, enabled := w.store.EnableEndpoint(t.Context(), "7")
-	_, disabled := w.store.DisableEndpoint(t.Context(), "7", "asked for")
+	_, enabled := w.store.EnableEndpoint(t.Context(), "7", AccountWebhook)
+	_, disabled := w.store.DisableEndpoint(t.Context(), "7", AccountWebhook, "asked for")
 	_, secrets := w.store.EndpointSecrets(t.Context(), "7")
 	for _, err := range []error{enabled, disabled, secrets} {
 		if !errors.Is(err, ErrNoEndpoint) {
@@ -85,7 +85,7 @@ func TestStore_OperateRefusesUnknownAccounts(t *testing.T) {
 		}
 	}
 	w.endpointIn(t, "8", EndpointActive, "")
-	if _, err := w.store.DisableEndpoint(t.Context(), "8", ""); err == nil {
+	if _, err := w.store.DisableEndpoint(t.Context(), "8", AccountWebhook, ""); err == nil {
 		t.Error("disabled without a reason")
 	}
 }
@@ -102,7 +102,7 @@ func TestStore_EnablingIsSeenAndForgetsTheLanesPast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.store.EnableEndpoint(t.Context(), "7"); err != nil {
+	if _, err := w.store.EnableEndpoint(t.Context(), "7", AccountWebhook); err != nil {
 		t.Fatal(err)
 	}
 	changed, _, err := session.EndpointsChanged(t.Context(), since)

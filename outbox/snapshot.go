@@ -132,6 +132,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		args []any
 	}{
 		// Whoever changes several endpoints takes them in one order, or all.
+		{shareHoldsSQL, []any{holdLock}},
 		{"LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE", nil},
 		{takeSecretsSQL, []any{secretOverlap}},
 		{mergeAccountsSQL, nil},
@@ -143,6 +144,9 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {
 			return err
 		}
+	}
+	if err := applyHoldsTx(ctx, tx, ""); err != nil {
+		return err
 	}
 	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())
 	if err == nil && tag.RowsAffected() == 0 {

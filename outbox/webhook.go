@@ -48,6 +48,9 @@ type Webhook struct {
 	DailyAt   time.Duration
 	DailyZone string
 
+	// Ask is whether it is to be enabled, where an edit says so; nil where not.
+	Ask *bool
+
 	// What follows is not the account's to set.
 
 	Endpoint      int64 // its row: what events, attempts and lanes are of

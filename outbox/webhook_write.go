@@ -93,6 +93,9 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 		if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret())).Scan(&w.Endpoint); err != nil {
 			return err
 		}
+		if err := checkHeldTx(ctx, tx, w.Account, w.URL); err != nil {
+			return err
+		}
 		w.State, w.DisabledBy = EndpointActive, ""
 		if err := writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
@@ -112,13 +115,26 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 // there is none; an error of change is returned as it is.
 func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bool, change func(*Webhook) error) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
+	notify := false
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockHoldsSQL, holdLock); err != nil { // before any endpoint
+			return err
+		}
 		if err := readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
 			return err
 		}
 		before := w
 		if err := change(&w); err != nil {
 			return err
+		}
+		if HostOf(w.URL) != HostOf(before.URL) {
+			if err := checkHeldTx(ctx, tx, account, w.URL); err != nil {
+				return err
+			}
+		}
+		ask := w.Ask
+		if operator {
+			w.Enabled = before.Enabled // decided below
 		}
 		if w.DisabledBy == byOperator && w.Enabled && !operator {
 			return ErrHeldByOperator
@@ -131,12 +147,41 @@ func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bo
 		if err := writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
 		}
+		if operator && ask != nil {
+			notify = !*ask && before.State == EndpointActive
+			if err := askTx(ctx, tx, account, id, *ask); err != nil {
+				return err
+			}
+		}
 		return readWebhookTx(ctx, tx, webhookSQL, &w)
 	})
+	if err == nil && notify {
+		s.signalInbox()
+	}
 	if err != nil {
 		return Webhook{}, fmt.Errorf("edit webhook %s of account %s: %w", id, account, err)
 	}
 	return w, nil
+}
+
+// reasonOperator is what people read where an operator gave no reason.
+const reasonOperator = "disabled by the operator"
+
+// askTx is an operator's word on a webhook, the same as by command.
+func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) error {
+	rows, err := tx.Query(ctx, lockEndpointSQL, account, id)
+	if err != nil {
+		return err
+	}
+	e, err := pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+	switch {
+	case err != nil:
+	case enabled:
+		_, err = enableTx(ctx, tx, e)
+	default:
+		_, err = disableTx(ctx, tx, e, reasonOperator)
+	}
+	return err
 }
 
 // DeleteWebhook ends a webhook and answers it as it stood. What was not

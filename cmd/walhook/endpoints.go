@@ -84,6 +84,8 @@ the key that they were stored under.`,
 }
 
 func newEndpointsEnableCommand() *cobra.Command {
+	var all bool
+	var webhook string
 	cmd := &cobra.Command{
 		Use:   "enable <account>",
 		Short: "Send to a disabled endpoint again",
@@ -93,7 +95,14 @@ within seconds.`,
 		Example: "  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook",
 		Args:    cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
-			e, err := store.EnableEndpoint(ctx, args[0])
+			if all {
+				n, err := store.ReleaseAccount(ctx, args[0])
+				if err == nil {
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held: %d webhooks are enabled", args[0], n)))
+				}
+				return err
+			}
+			e, err := store.EnableEndpoint(ctx, args[0], webhook)
 			if err != nil {
 				return err
 			}
@@ -109,11 +118,14 @@ within seconds.`,
 		}),
 	}
 	addSettings(cmd, "source", "outbox")
+	cmd.Flags().StringVar(&webhook, "webhook", outbox.AccountWebhook, "the webhook with this `id`; 'account' is the account's own URL")
+	cmd.Flags().BoolVar(&all, "all", false, "end every hold on the account")
 	return cmd
 }
 
 func newEndpointsDisableCommand() *cobra.Command {
-	var reason string
+	var reason, webhook string
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "disable <account>",
 		Short: "Hold an account's events",
@@ -127,7 +139,14 @@ endpoint. A running sender notices within seconds; attempts in flight finish.`,
 			if reason == "" {
 				return usage(errors.New("--reason is empty: say why, for those who find it disabled"))
 			}
-			e, err := store.DisableEndpoint(ctx, args[0], reason)
+			if all {
+				err := store.HoldAccount(ctx, args[0], reason)
+				if err == nil {
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is held: nothing is sent to any of its webhooks, nor to new ones (%s)", args[0], reason)))
+				}
+				return err
+			}
+			e, err := store.DisableEndpoint(ctx, args[0], webhook, reason)
 			if err == nil {
 				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is disabled: its events are held (%s)", e.Account, e.Reason)))
 			}
@@ -135,6 +154,8 @@ endpoint. A running sender notices within seconds; attempts in flight finish.`,
 		}),
 	}
 	addSettings(cmd, "source", "outbox")
+	cmd.Flags().StringVar(&webhook, "webhook", outbox.AccountWebhook, "the webhook with this `id`; 'account' is the account's own URL")
+	cmd.Flags().BoolVar(&all, "all", false, "hold the whole account, also webhooks that it makes later")
 	cmd.Flags().StringVar(&reason, "reason", "disabled by an operator", "why, for `people`")
 	return cmd
 }
