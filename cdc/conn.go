@@ -66,6 +66,9 @@ func (c Config) connConfig() (*pgx.ConnConfig, error) {
 // servers know, so that they cannot be pinned on connecting.
 func settle(ctx context.Context, conn *pgconn.PgConn) error {
 	sql := "SET search_path = pg_catalog, pg_temp; SET jit = off;"
+	if serverEncoding(conn) == sqlASCII {
+		sql += "SET client_encoding = 'SQL_ASCII';"
+	}
 	if serverMajor(conn) >= 14 {
 		sql += "SET idle_session_timeout = 0;"
 	}

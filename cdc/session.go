@@ -43,6 +43,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	}
 	s := newStream(r, conn, source, history, checkpoint, slot.confirmed)
 	s.arrived = arrived
+	s.encoding, s.illegible, s.convert = serverEncoding(conn), map[string]bool{}, source.convert
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })

@@ -237,21 +237,29 @@ const progressEvery = 5 * time.Second
 // eachRow runs sql by the simple protocol, whose values are the same text that
 // the stream carries. The slices are valid during the call only.
 func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f func([][]byte) error) error {
-	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
-	if err != nil {
-		return readFault(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows.RawValues()); err != nil {
-			return err
+	// Not by pgx, which takes no session that is not UTF-8.
+	results := tx.Conn().PgConn().Exec(ctx, sql)
+	defer results.Close()
+	for results.NextResult() {
+		rows := results.ResultReader()
+		for rows.NextRow() {
+			values := rows.Values()
+			for i := range values {
+				values[i] = legible(values[i])
+			}
+			if err := f(values); err != nil {
+				return err
+			}
+			if now := time.Now(); now.Sub(l.progress) > progressEvery {
+				l.progress = now
+				l.log.Info("first snapshot goes on", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+			}
 		}
-		if now := time.Now(); now.Sub(l.progress) > progressEvery {
-			l.progress = now
-			l.log.Info("first snapshot goes on", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+		if _, err := rows.Close(); err != nil {
+			return readFault(err)
 		}
 	}
-	if err := rows.Err(); err != nil {
+	if err := results.Close(); err != nil {
 		return readFault(err)
 	}
 	return nil

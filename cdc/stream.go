@@ -44,6 +44,9 @@ type stream struct {
 	skipUpto      int64 // ordinals of the transaction that are stored
 	tx            begin
 	ordinal       int64
+	encoding      string          // of the server
+	illegible     map[string]bool // columns whose values were not UTF-8
+	convert       func(context.Context, []byte) (string, error)
 	size          int // of a change that was shortened; 0 for one that was not
 	chunk         []schemas.Change
 	chunkStart    int // arena.size when the chunk began

@@ -128,6 +128,10 @@ func (s *stream) row(ctx context.Context, c *cursor, kind schemas.Kind) error {
 	if err != nil {
 		return fmt.Errorf("%s of table %s: %w", kind, relation.Table(), err)
 	}
+	if s.encoding == sqlASCII {
+		s.makeLegible(change.Old, relation)
+		s.makeLegible(change.New, relation)
+	}
 	change.Oversize = s.size
 	if change.Old != nil {
 		s.judgeOld(&change)
@@ -180,6 +184,9 @@ func (s *stream) logical(ctx context.Context, c *cursor) error {
 	case change.Transactional:
 		if !s.next() || !ours {
 			return nil
+		}
+		if change.Content, err = s.convertContent(ctx, change.Content); err != nil {
+			return err
 		}
 		return s.keep(ctx, change)
 	case !ours:

@@ -1,0 +1,44 @@
+package cdc
+
+import (
+	"strings"
+	"testing"
+)
+
+// A server of SQL_ASCII takes any bytes: none of them stops the feed or the
+// first snapshot, and keys that differ go on to.
+func TestReader_BytesThatAreNoTextStopNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorldIn(t, encoded(t, "SQL_ASCII"), `INSERT INTO users VALUES (7, E'http://example.com/caf\xe9');
+		ALTER TABLE notes DROP CONSTRAINT notes_pkey; ALTER TABLE notes ADD PRIMARY KEY (note);`)
+	if len(w.store.accounts) != 1 || w.store.accounts["7"].URL != "http://example.com/caf\ufffde9" {
+		t.Errorf("accounts %+v", w.store.accounts)
+	}
+	w.start(t)
+	w.exec(t, `INSERT INTO items VALUES (1, 7, E'caf\xe9')`, `INSERT INTO notes VALUES (1, 1, E'\xe8'), (2, 1, E'\xe9')`, `INSERT INTO items VALUES (2, 7, 'é')`)
+	w.settle(t)
+	wantLines(t, w.lines(), []string{
+		"insert public.items new(id*=1 user_id=7 name=caf\ufffde9)",
+		"insert public.notes new(id=1 item_id=1 note*=\ufffde8)",
+		"insert public.notes new(id=2 item_id=1 note*=\ufffde9)",
+		"insert public.items new(id*=2 user_id=7 name=é)",
+	})
+}
+
+// The content of a logical message comes in the server's encoding, unlike a row.
+func TestReader_ConvertsLogicalMessages(t *testing.T) {
+	t.Parallel()
+	for _, encoding := range []string{"LATIN1", "EUC_JP"} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			text := map[string]string{"LATIN1": "numéro", "EUC_JP": "日本"}[encoding]
+			w := newWorldIn(t, encoded(t, encoding), "")
+			w.start(t)
+			w.exec(t, "SET client_encoding = 'UTF8'", "SELECT pg_logical_emit_message(true, 'walhook', '"+text+"')")
+			w.settle(t)
+			if lines := strings.Join(w.lines(), " "); !strings.Contains(lines, text) {
+				t.Errorf("received %q", lines)
+			}
+		})
+	}
+}
