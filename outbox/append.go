@@ -93,11 +93,11 @@ func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.B
 	// An event carries its endpoint's id and revision, which those writes answer.
 	few := len(r.endpoints) == 0 && len(r.events) <= fewRows
 	if !few {
-		tx.copy = func(ctx context.Context, conn *pgx.Conn) error { return copyEvents(ctx, conn, r.events) }
+		tx.copy = func(ctx context.Context, conn *pgx.Conn) error { return s.copyEvents(ctx, conn, r.events) }
 	}
 	tx.fill = func(b *pgx.Batch) {
 		if few {
-			queueEvents(b, r.events)
+			s.queueEvents(b, r.events)
 		}
 		r.queueRest(b, epoch, nextID, batch)
 	}
@@ -106,14 +106,15 @@ func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.B
 
 // queueRest writes all but the endpoints and the events.
 func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batch) {
+	enc := r.p.store.encoding
 	r.queueTooLarge(b)
 	for _, schema := range r.truncated {
 		b.Queue(forgetOwnersSQL, schema)
 	}
-	r.owners.queue(b)
+	r.owners.queue(b, enc)
 	for _, k := range r.forgotten {
 		// As bytes, which every server takes: the key may be what it refuses.
-		b.Queue(forgetOwnerSQL, k.schema, []byte(k.key))
+		b.Queue(forgetOwnerSQL, k.schema, []byte(enc.text(k.key)))
 	}
 	r.queueParents(b, batch.Position)
 	r.queueColumns(b)
@@ -122,7 +123,7 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 		e.queue(b)
 	}
 	for _, u := range r.unrouted {
-		u.queue(b)
+		u.queue(b, enc)
 	}
 	b.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
 		batch.Flush.String(), nextID, !batch.NoMessages)
@@ -131,7 +132,7 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 func (r *router) queueTooLarge(b *pgx.Batch) {
 	for i := range r.tooLarge {
 		e := &r.tooLarge[i]
-		b.Queue(deadTooLargeSQL, e.route.endpoint, e.id, e.record, e.webhookID, e.schema, e.typ, e.committedAt, e.size, e.format)
+		b.Queue(deadTooLargeSQL, e.route.endpoint, e.id, r.p.store.encoding.text(e.record), e.webhookID, e.schema, e.typ, e.committedAt, e.size, e.format)
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[])`
 )
 
-func copyEvents(ctx context.Context, conn *pgx.Conn, events []eventRow) error {
+func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []eventRow) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -31,10 +31,10 @@ func copyEvents(ctx context.Context, conn *pgx.Conn, events []eventRow) error {
 		b = appendBigint(b, e.id)
 		b = appendBigint(b, e.route.endpoint)
 		b = appendBigint(b, e.route.revision)
-		b = appendBytes(b, e.record)
+		b = appendBytes(b, s.encoding.text(e.record))
 		b = appendBytes(b, e.webhookID)
-		b = appendBytes(b, e.schema)
-		b = appendBytes(b, e.typ)
+		b = appendBytes(b, s.encoding.text(e.schema))
+		b = appendBytes(b, s.encoding.text(e.typ))
 		b = appendTime(b, e.committedAt)
 		b = appendTime(b, appended)
 		b = appendBytes(b, e.format)
@@ -46,7 +46,7 @@ func copyEvents(ctx context.Context, conn *pgx.Conn, events []eventRow) error {
 	return nil
 }
 
-func queueEvents(b *pgx.Batch, events []eventRow) {
+func (s *Store) queueEvents(b *pgx.Batch, events []eventRow) {
 	if len(events) == 0 {
 		return
 	}
@@ -57,7 +57,7 @@ func queueEvents(b *pgx.Batch, events []eventRow) {
 	for i := range events {
 		e := &events[i]
 		ids[i], endpoints[i], revisions[i] = e.id, e.route.endpoint, e.route.revision
-		records[i], webhooks[i], names[i], types[i], formats[i] = e.record, e.webhookID, e.schema, e.typ, e.format
+		records[i], webhooks[i], names[i], types[i], formats[i] = s.encoding.text(e.record), e.webhookID, s.encoding.text(e.schema), s.encoding.text(e.typ), e.format
 		committed[i], appended[i], bodies[i] = e.committedAt, now, e.body
 	}
 	b.Queue(insertEventsSQL, ids, endpoints, revisions, records, webhooks, names, types, committed, appended, formats, bodies)

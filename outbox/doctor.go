@@ -97,6 +97,11 @@ func (e *examination) lookAtSettings() {
 			e.r.Fail(checkSettings, e.s.Restore(must.name, must.value), "%s is %q: %s", must.name, is, must.harm)
 		}
 	}
+	if enc := e.s.PgConn().ParameterStatus("server_encoding"); enc != "UTF8" {
+		e.r.Warn(checkSettings, doctor.Steps{{Kind: doctor.SQL, On: here, Text: "CREATE DATABASE walhook ENCODING 'UTF8' TEMPLATE template0",
+			Note: "and an outbox there, for --outbox"}},
+			"the outbox's database has the encoding %s: what it cannot hold of keys, texts and URLs is stored escaped, and an account whose id it cannot hold gets nothing", enc)
+	}
 	e.r.OK(checkSettings, "transactions of the role can be written and are read committed")
 	for _, name := range []string{"fsync", "full_page_writes"} {
 		if e.s.Value(name) == "off" {

@@ -143,7 +143,7 @@ func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err erro
 				return err
 			})
 		},
-		copy: func(ctx context.Context, conn *pgx.Conn) error { return copyEvents(ctx, conn, r.events) },
+		copy: func(ctx context.Context, conn *pgx.Conn) error { return p.store.copyEvents(ctx, conn, r.events) },
 		fill: func(b *pgx.Batch) {
 			r.queueTooLarge(b)
 			b.Queue(inboxPositionSQL, p.epoch, p.nextID)

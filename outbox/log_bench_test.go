@@ -57,7 +57,7 @@ func BenchmarkAppend(b *testing.B) {
 	events := benchmarkEvents(benchmarkBatch)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := copyEvents(b.Context(), conn.Conn(), events); err != nil {
+		if err := (&Store{encoding: &encoding{}}).copyEvents(b.Context(), conn.Conn(), events); err != nil {
 			b.Fatal(err)
 		}
 		for i := range events {
@@ -116,7 +116,7 @@ func fillLog(b *testing.B, store *Store) {
 		b.Fatal(err)
 	}
 	defer conn.Release()
-	if err := copyEvents(b.Context(), conn.Conn(), benchmarkEvents(2*benchmarkBatch)); err != nil {
+	if err := (&Store{encoding: &encoding{}}).copyEvents(b.Context(), conn.Conn(), benchmarkEvents(2*benchmarkBatch)); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := conn.Exec(b.Context(), "ANALYZE walhook.event", pgx.QueryExecModeSimpleProtocol); err != nil {

@@ -99,15 +99,17 @@ func (c *ownerCache) fetch(ctx context.Context, s *Store, wanted map[recordKey]s
 		return nil
 	}
 	names, keys := make([]string, 0, len(wanted)), make([]string, 0, len(wanted))
+	of := make(map[recordKey]recordKey, len(wanted)) // by their stored form
 	for k := range wanted {
-		names, keys = append(names, k.schema), append(keys, k.key)
+		names, keys = append(names, k.schema), append(keys, s.encoding.text(k.key))
+		of[recordKey{k.schema, keys[len(keys)-1]}] = k
 	}
 	rows, err := s.pool.Query(ctx, ownersSQL, names, keys)
 	if err == nil {
 		var k recordKey
 		var o ownership
 		_, err = pgx.ForEachRow(rows, []any{&k.schema, &k.key, &o.account, &o.deleted, &o.unknown}, func() error {
-			c.set(k, o)
+			c.set(of[k], o)
 			return nil
 		})
 	}

@@ -59,7 +59,7 @@ func (w *ownerWrites) forgetSchema(schema string) {
 	}
 }
 
-func (w *ownerWrites) queue(b *pgx.Batch) {
+func (w *ownerWrites) queue(b *pgx.Batch, enc *encoding) {
 	order := make([]recordKey, 0, len(w.of))
 	for k := range w.of {
 		order = append(order, k)
@@ -72,9 +72,9 @@ func (w *ownerWrites) queue(b *pgx.Batch) {
 	inserted.grow(len(order))
 	for _, k := range order {
 		if o := w.of[k]; o.isNew && !w.mayExist {
-			inserted.add(k, o)
+			inserted.add(enc, k, o)
 		} else {
-			written.add(k, o)
+			written.add(enc, k, o)
 		}
 	}
 	inserted.queue(b, insertOwnersSQL)
@@ -92,8 +92,8 @@ func (c *ownerColumns) grow(n int) {
 	c.deleted, c.unknown = make([]bool, 0, n), make([]bool, 0, n)
 }
 
-func (c *ownerColumns) add(k recordKey, o ownerWrite) {
-	c.schemas, c.keys = append(c.schemas, k.schema), append(c.keys, k.key)
+func (c *ownerColumns) add(enc *encoding, k recordKey, o ownerWrite) {
+	c.schemas, c.keys = append(c.schemas, k.schema), append(c.keys, enc.text(k.key))
 	c.accounts = append(c.accounts, o.account)
 	c.deleted, c.unknown = append(c.deleted, o.deleted), append(c.unknown, o.unknown)
 }

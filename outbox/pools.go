@@ -32,7 +32,7 @@ const (
 	servingTimeout = 5 * time.Second
 )
 
-func openPools(ctx context.Context, url string) (p pools, err error) {
+func openPools(ctx context.Context, url string, enc *encoding) (p pools, err error) {
 	for _, one := range []struct {
 		pool    **pgxpool.Pool
 		conns   int32
@@ -44,7 +44,7 @@ func openPools(ctx context.Context, url string) (p pools, err error) {
 		{&p.sending, sendingConns, true, statementTimeout},
 		{&p.upkeep, upkeepConns, false, statementTimeout},
 	} {
-		if *one.pool, err = newPool(ctx, url, one.conns, one.grows, one.timeout); err != nil {
+		if *one.pool, err = newPool(ctx, url, enc, one.conns, one.grows, one.timeout); err != nil {
 			p.close()
 			return pools{}, err
 		}
@@ -52,7 +52,7 @@ func openPools(ctx context.Context, url string) (p pools, err error) {
 	return p, nil
 }
 
-func newPool(ctx context.Context, url string, conns int32, grows bool, timeout time.Duration) (*pgxpool.Pool, error) {
+func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows bool, timeout time.Duration) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("outbox URL: %w", err)
@@ -73,6 +73,7 @@ func newPool(ctx context.Context, url string, conns int32, grows bool, timeout t
 	}
 	// Again, for a pooler that drops what the start-up message says.
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		enc.learn(conn)
 		_, err := conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp")
 		return err
 	}

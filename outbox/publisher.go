@@ -355,9 +355,10 @@ func partOf(batch *schemas.Batch, part span, flush schemas.LSN) schemas.Batch {
 	if part.end == len(batch.Changes) {
 		return *batch
 	}
-	reached := schemas.Batch{Position: batch.Changes[part.end-1].Position, Flush: flush, NoMessages: batch.NoMessages}
-	if reached.Position.Commit == batch.Position.Commit {
-		reached.Xid = batch.Xid
+	reached := *batch
+	reached.Changes, reached.Position, reached.Flush = nil, batch.Changes[part.end-1].Position, flush
+	if reached.Position.Commit != batch.Position.Commit {
+		reached.Xid = 0
 	}
 	return reached
 }

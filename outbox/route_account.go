@@ -139,6 +139,7 @@ func (r *router) holdByURL(c *schemas.Change, plan *schemas.Plan) {
 }
 
 func (r *router) applyURL(account schemas.AccountRow) {
+	account.URL = r.p.store.encoding.url(account.URL)
 	to := r.p.routes[account.ID]
 	switch {
 	case account.URL == "" && to != nil:

@@ -157,7 +157,11 @@ func (r *router) queueColumns(b *pgx.Batch) {
 		b.Queue(truncateColumnsSQL)
 	}
 	for account, columns := range r.columns {
-		b.Queue(writeColumnsSQL, account, columns)
+		stored := make([]string, len(columns))
+		for i := range columns {
+			stored[i] = r.p.store.encoding.json(columns[i])
+		}
+		b.Queue(writeColumnsSQL, account, stored)
 	}
 	if len(r.columnsGone) > 0 {
 		gone := make([]string, 0, len(r.columnsGone))

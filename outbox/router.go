@@ -97,8 +97,8 @@ type unroutedRow struct {
 	reason           string
 }
 
-func (u *unroutedRow) queue(b *pgx.Batch) {
-	b.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, u.schema, u.typ, u.key, u.reason)
+func (u *unroutedRow) queue(b *pgx.Batch, enc *encoding) {
+	b.Queue(unroutedSQL, u.position.Commit.String(), u.position.Ordinal, enc.text(u.schema), enc.text(u.typ), enc.text(u.key), u.reason)
 }
 
 func newRouter(p *Publisher, changes []schemas.Change) *router {

@@ -151,7 +151,7 @@ func (s Settlement) lesser() []Settlement {
 }
 
 func (s *Session) settleAll(ctx context.Context, batch []Settlement) ([]RecordState, error) {
-	w := settlementColumns{touched: map[recordRef]struct{}{}}
+	w := settlementColumns{encoding: s.store.encoding, touched: map[recordRef]struct{}{}}
 	for i := range batch {
 		w.add(&batch[i])
 	}

@@ -15,6 +15,7 @@ type recordRef struct {
 // settlementColumns are a batch of settlements as the statements take them: for
 // most, an array per column. And they are the answers.
 type settlementColumns struct {
+	encoding *encoding
 	attempts []*Settlement // those with an attempt
 	dead     struct {
 		event    []int64
@@ -130,7 +131,7 @@ func (w *settlementColumns) queue(b *pgx.Batch, attempts bool) {
 		b.Queue(parkSQL, p.endpoint, p.event, p.record)
 	}
 	for _, s := range w.disabled {
-		b.Queue(disableSQL, s.Event.Endpoint, s.Attempt.Revision, s.Disable)
+		b.Queue(disableSQL, s.Event.Endpoint, s.Attempt.Revision, w.encoding.text(s.Disable))
 	}
 	if len(w.touched) == 0 {
 		w.statements = b.Len() - before
@@ -182,7 +183,7 @@ func (w *settlementColumns) queueAttempts(b *pgx.Batch) {
 		a := s.Attempt
 		at[i], endpoint[i], event[i], revision[i], duration[i] = a.At, s.Event.Endpoint, s.Event.ID, a.Revision, a.Duration
 		number[i], status[i] = int(fitsInteger(a.Number)), int(fitsInteger(a.Status))
-		outcome[i], reason[i], detail[i] = a.Outcome, a.Reason, a.Detail
+		outcome[i], reason[i], detail[i] = a.Outcome, a.Reason, w.encoding.text(a.Detail)
 	}
 	b.Queue(insertAttemptsSQL, at, endpoint, event, revision, number, duration, status, outcome, reason, detail)
 }
@@ -200,7 +201,7 @@ func (w *settlementColumns) appendAttempt(b []byte, i int) []byte {
 	b = appendInteger(b, fitsInteger(a.Status))
 	b = appendBytes(b, a.Outcome)
 	b = appendBytes(b, a.Reason)
-	return appendBytes(b, a.Detail)
+	return appendBytes(b, w.encoding.text(a.Detail))
 }
 
 // fitsInteger is a number as a column of type integer holds it: one beyond is

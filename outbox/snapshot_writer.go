@@ -20,13 +20,24 @@ type SnapshotWriter struct {
 	parents  [][]any
 	owners   [][]any
 	columns  [][]any
+
+	replaced map[recordKey]bool // keys, and with no schema account ids, that hold U+FFFD
 }
 
 // Account stores one row of the account table.
 func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	// As a change of the row brings them, whatever the source's encoding.
+	id := a.ID
 	for _, text := range []*string{&a.ID, &a.URL, &a.Parent, &a.Secret} {
-		*text = strings.ToValidUTF8(*text, "\uFFFD")
+		*text = schemas.Storable(*text)
+	}
+	if w.again("", a.ID) {
+		w.store.log.Error("account is left out: its id is another's once bytes that are not UTF-8 are replaced", zap.Int("bytes", len(id)))
+		return nil
+	}
+	a.URL = w.store.encoding.url(a.URL)
+	for i := range a.Columns {
+		a.Columns[i] = w.store.encoding.json(schemas.Storable(a.Columns[i]))
 	}
 	if len(a.ID) > schemas.MaxAccountBytes {
 		w.store.log.Warn("account is left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))
@@ -54,12 +65,33 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 
 // Owner stores whose one record is.
 func (w *SnapshotWriter) Owner(ctx context.Context, edge schemas.OwnerEdge) error {
-	account := strings.ToValidUTF8(edge.Account, "\uFFFD")
+	account := schemas.Storable(edge.Account)
+	edge.Key = schemas.Storable(edge.Key)
+	if w.again(edge.Schema, edge.Key) {
+		return nil // which of the two it is cannot be told
+	}
 	if len(account) > schemas.MaxAccountBytes {
 		account = "" // as a change of the record would find
 	}
-	w.owners = append(w.owners, []any{edge.Schema, edge.Key, account})
+	w.owners = append(w.owners, []any{edge.Schema, w.store.encoding.text(edge.Key), account})
 	return w.flushAt(ctx, snapshotChunk)
+}
+
+// again says whether a text that holds a replaced byte was there before: two
+// that differ in such bytes alone are one, and would end the whole snapshot.
+func (w *SnapshotWriter) again(schema, text string) bool {
+	if !strings.Contains(text, "\uFFFD") {
+		return false
+	}
+	k := recordKey{schema, text}
+	if w.replaced[k] {
+		return true
+	}
+	if w.replaced == nil {
+		w.replaced = map[recordKey]bool{}
+	}
+	w.replaced[k] = true
+	return false
 }
 
 func (w *SnapshotWriter) flushAt(ctx context.Context, size int) error {

@@ -65,6 +65,7 @@ type Store struct {
 	log      *zap.Logger
 	metrics  *metrics
 	aside    *aside
+	encoding *encoding
 	appended chan struct{}
 	inboxed  chan struct{}
 
@@ -91,7 +92,8 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	pools, err := openPools(ctx, cfg.URL)
+	enc := &encoding{}
+	pools, err := openPools(ctx, cfg.URL, enc)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +104,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		pinging:  make(chan struct{}, 1),
 		aside:    &aside{},
 		secrets:  secrets,
+		encoding: enc,
 		log:      log.Named("outbox"),
 		metrics:  newMetrics(reg),
 		appended: make(chan struct{}, 1),

@@ -107,7 +107,7 @@ func (p *Publisher) sumUnrouted(ctx context.Context) error {
 		fence: func(b *pgx.Batch) { b.Queue(assertEpochSQL, p.epoch) },
 		fill: func(b *pgx.Batch) {
 			for _, u := range rows {
-				u.queue(b)
+				u.queue(b, p.store.encoding)
 			}
 		},
 	})

@@ -20,6 +20,9 @@ func URLFault(s string) string {
 	if strings.ContainsFunc(s, func(c rune) bool { return unicode.IsControl(c) || c == ' ' }) {
 		return "the URL holds a blank or a control character"
 	}
+	if strings.Contains(s, "\uFFFD") {
+		return "the URL holds bytes that are not UTF-8"
+	}
 	u, err := url.Parse(s)
 	if err != nil {
 		return "the URL has a syntax fault"
