@@ -48,7 +48,7 @@ type tableObserver struct {
 	history *history
 	source  *catalogReader // nil until it is connected
 	stamp   string
-	took    time.Duration // how long the source took for the stamp
+	took    time.Duration          // how long the source took for the stamp
 	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
 	faults  map[uint32]tableFault
 	mending map[uint32]*mending
