@@ -140,9 +140,9 @@ type OwnerEdge struct {
 
 // Gap is a stretch of the log whose changes may never be seen.
 type Gap struct {
-	From   LSN
-	To     LSN // 0 when not known
+	From LSN
+	To   LSN // 0 when not known
 	// Accepted says that an operator has decided to go on without.
 	Accepted bool
-	Reason string
+	Reason   string
 }
