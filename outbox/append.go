@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 
@@ -59,9 +60,17 @@ const (
 	lockAccountSQL = `SELECT FROM walhook.endpoint WHERE account = $1 ORDER BY id FOR NO KEY UPDATE`
 
 	endWebhooksSQL = `
-		UPDATE walhook.endpoint SET ended_at = CASE WHEN $2 THEN clock_timestamp() END,
-			revision = revision + 1, changed_at = clock_timestamp()
-		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND (ended_at IS NOT NULL) <> $2`
+		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
+		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NULL`
+
+	// Another account of the same id has begun: those of the one before are not
+	// its own.
+	retireWebhooksSQL = `
+		UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
+			disabled_by = '', disabled_reason = '', feed_from = $3, revision = revision + 1, changed_at = clock_timestamp()
+		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL`
+
+	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
 
 	deadTooLargeSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
@@ -117,6 +126,9 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 		b.Queue(forgetOwnerSQL, k.schema, []byte(enc.text(k.key)))
 	}
 	r.queueParents(b, batch.Position)
+	if len(r.ended) > 0 {
+		b.Queue(endTokensSQL, r.ended)
+	}
 	r.queueColumns(b)
 	r.queueSums(b)
 	for _, e := range r.dayEnds {
@@ -141,7 +153,11 @@ func (r *router) queueTooLarge(b *pgx.Batch) {
 func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	if w.webhooks != webhooksKept {
 		b.Queue(lockAccountSQL, w.route.account)
-		b.Queue(endWebhooksSQL, w.route.account, w.webhooks == webhooksEnded)
+		if w.webhooks == webhooksEnded {
+			b.Queue(endWebhooksSQL, w.route.account)
+		} else {
+			b.Queue(retireWebhooksSQL, w.route.account, reasonEnded, int64(math.MaxInt64))
+		}
 	}
 	learn := func(row pgx.Row) error { return row.Scan(&w.route.endpoint, &w.route.revision) }
 	secret := w.columnText

@@ -184,6 +184,7 @@ func (w *endpointWrite) setURL(url string, state EndpointState, reason string) {
 // endAccount ends a feed with the account: what was appended is still
 // delivered, nothing follows.
 func (r *router) endAccount(id string) {
+	r.ended = append(r.ended, id)
 	r.depart(id)
 	r.dropColumns(id)
 	r.setParent(id, "")
@@ -213,8 +214,9 @@ func (r *router) setEnded(account string, ended bool) {
 		w.webhooks = webhooksEnded
 	}
 	for _, webhook := range webhooks {
-		webhook.subscription.ended = ended
+		webhook.subscription.ended = true // those of an account that comes back are deleted
 	}
+	r.p.version = unknownVersion
 }
 
 // write is the batch's change of an account's endpoint.

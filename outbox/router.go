@@ -31,7 +31,8 @@ type router struct {
 	forgotten []recordKey // of whom it is not known any more whose they are
 	truncated []string    // schemas whose owners are dropped
 	parents   map[string]string
-	treeGone  bool // the account table was truncated: parents is all there is
+	ended     []string // accounts that were deleted: their tokens end with them
+	treeGone  bool     // the account table was truncated: parents is all there is
 
 	refused *schemas.Change // the last one whose account's id is too long
 
