@@ -164,7 +164,7 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	if w.secret != secretOwn {
 		secret = newSecret()
 	}
-	args := []any{w.route.account, string(w.secret), secretOverlap, s.secrets.seal(secret)}
+	args := []any{w.route.account, string(w.secret), secretOverlap, s.secrets.seal(secret, holder{w.route.account, AccountWebhook})}
 	if w.urlSet {
 		args = append(args, w.url, string(w.state), w.reason, w.feedFrom, w.ended)
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)

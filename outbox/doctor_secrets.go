@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"net/url"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -10,10 +9,7 @@ import (
 	"walhook/doctor"
 )
 
-const storedSecretsSQL = `SELECT account, webhook, own_secret, secret FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
-
-// maxRotations is how many commands are spelled out.
-const maxRotations = 20
+const storedSecretsSQL = `SELECT account, webhook, own_secret, secret, ` + strictSQL + ` FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 // lookAtSecrets looks at how the endpoints' secrets are stored.
 func (e *examination) lookAtSecrets(ctx context.Context) error {
@@ -27,13 +23,14 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	}
 	var one secretHolder
 	var secret string
+	var strict bool
 	var plain []secretHolder
 	locked, total := 0, 0
-	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret, &strict}, func() error {
 		total++
-		if _, err := secrets.open(secret); err != nil {
+		if _, err := secrets.open(secret, holder{one.account, one.webhook}, strict); err != nil {
 			locked++
-		} else if !strings.HasPrefix(secret, sealedPrefix) {
+		} else if !strings.HasPrefix(secret, boundPrefix) {
 			plain = append(plain, one)
 		}
 		return nil
@@ -54,7 +51,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	case noKey:
 		e.r.Warn(checkSecrets, doctor.Steps{newKey}, "%d signing secrets are stored as they are: there is no --secret-key", len(plain))
 	case len(plain) > 0:
-		e.r.Warn(checkSecrets, rotations(plain), "%d of %d signing secrets were stored before there was a --secret-key, as they are", len(plain), total)
+		e.r.Warn(checkSecrets, doctor.Run("walhook endpoints reseal"), "%d of %d signing secrets were stored before there was a --secret-key, as they are, or are not bound to their endpoints", len(plain), total)
 	default:
 		e.r.OK(checkSecrets, "%d signing secrets, all encrypted", total)
 	}
@@ -65,24 +62,6 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 type secretHolder struct {
 	account, webhook string
 	own              bool // it is the one in the account table's column
-}
-
-// rotations store new secrets, under the key that there is now.
-func rotations(holders []secretHolder) (mend doctor.Steps) {
-	for _, h := range holders[:min(len(holders), maxRotations)] {
-		const note = "the account has to be told the new secret; both sign until the overlap ends"
-		switch {
-		case h.own:
-			mend = append(mend, doctor.Step{Kind: doctor.Shell, Text: "# account " + shellWord(h.account) + " changes its secret in its column of the account table"})
-		case h.webhook == AccountWebhook:
-			mend = append(mend, doctor.Step{Kind: doctor.Command, Text: "walhook endpoints rotate " + shellWord(h.account), Note: note})
-		default:
-			path := "/v2/accounts/" + url.PathEscape(h.account) + "/webhooks/" + url.PathEscape(h.webhook) + "/secret/rotate"
-			mend = append(mend, doctor.Step{Kind: doctor.Shell, Note: note,
-				Text: `curl -X POST -H "X-Auth-Token: $WALHOOK_ADMIN_TOKEN" http://127.0.0.1:8480` + shellWord(path)})
-		}
-	}
-	return mend
 }
 
 // shellWord quotes an argument for a shell, if it needs that.

@@ -16,7 +16,7 @@ import (
 const (
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering,
-		http_verb, format, custom_data::text, retries, rate_limit`
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, ` + strictSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
@@ -160,11 +160,12 @@ func (e *Endpoint) hold(fault *badItem) {
 }
 
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
-	var secret string
+	var secret, webhook string
+	var strict bool
 	var previous, custom *string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &strict)
 	if err != nil {
 		return e, err
 	}
@@ -175,7 +176,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 		e.hold(&badItem{asideUnreadable, "its custom data cannot be used: edit the webhook"})
 		return e, nil
 	}
-	e.Secrets, err = s.openSecrets(e.Account, secret, previous)
+	e.Secrets, err = s.openSecrets(holder{e.Account, webhook}, strict, secret, previous)
 	switch {
 	case err != nil && len(e.Secrets) == 0:
 		e.hold(&badItem{asideSecret, reasonSecret})

@@ -38,7 +38,7 @@ const (
 	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL FOR UPDATE`
 
 	secretsSQL = `
-		SELECT secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END,
+		SELECT ` + strictSQL + `, secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END,
 			CASE WHEN previous_until > clock_timestamp() THEN previous_until END
 		FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
 
@@ -66,16 +66,17 @@ func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, 
 // when the second one, if there is one, signs no longer.
 func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until time.Time, err error) {
 	var secret string
+	var strict bool
 	var previous *string
 	var ends *time.Time
-	err = s.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&secret, &previous, &ends)
+	err = s.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&strict, &secret, &previous, &ends)
 	if isNoRows(err) {
 		err = ErrNoEndpoint
 	}
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read the secret of account %s: %w", account, err)
 	}
-	secrets, err = s.openSecrets(account, secret, previous)
+	secrets, err = s.openSecrets(holder{account, webhook}, strict, secret, previous)
 	return secrets, zeroTime(ends), err
 }
 

@@ -141,7 +141,7 @@ func TestStore_OpensSealedSecrets(t *testing.T) {
 	key := bytes.Repeat([]byte{1}, 32)
 	w := newWorld(t, func(c *Config) { c.SecretKey = key })
 	w.endpointIn(t, "7", EndpointActive, "")
-	w.exec(t, "UPDATE walhook.endpoint SET secret = $1, previous_secret = 'whsec_b2xk', previous_until = now() + interval '1h'", w.store.secrets.seal("whsec_bmV3"))
+	w.exec(t, "UPDATE walhook.endpoint SET secret = $1, previous_secret = 'whsec_b2xk', previous_until = now() + interval '1h'", w.store.secrets.seal("whsec_bmV3", holder{"7", AccountWebhook}))
 	secrets, err := w.store.EndpointSecrets(t.Context(), "7")
 	if err != nil || !slices.Equal(secrets, []string{"whsec_bmV3", "whsec_b2xk"}) {
 		t.Errorf("got %q, %v", secrets, err)

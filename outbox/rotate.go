@@ -59,7 +59,7 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, account, webhook string
 			return e, &StateError{e, "its secret is the one in the account table's column: change it there, which is followed by itself"}
 		}
 		var ends *time.Time
-		err := tx.QueryRow(ctx, rotateSQL, e.ID, s.secrets.seal(secret), overlap).Scan(&ends)
+		err := tx.QueryRow(ctx, rotateSQL, e.ID, s.secrets.seal(secret, holder{account, webhook}), overlap).Scan(&ends)
 		until = zeroTime(ends)
 		return e, err
 	})
@@ -84,18 +84,18 @@ func (s *Store) wipeSecrets(ctx context.Context) error {
 // openSecrets decrypts an endpoint's secrets, the newest first. previous may be
 // nil, and is left out when it is the same. With an error it answers those that
 // it could decrypt.
-func (s *Store) openSecrets(account, secret string, previous *string) ([]string, error) {
-	opened, err := s.secrets.open(secret)
+func (s *Store) openSecrets(of holder, strict bool, secret string, previous *string) ([]string, error) {
+	opened, err := s.secrets.open(secret, of, strict)
 	if err != nil {
-		return nil, fmt.Errorf("secret of account %s: %w", account, err)
+		return nil, fmt.Errorf("secret of account %s: %w", of.account, err)
 	}
 	secrets := []string{opened}
 	if previous == nil {
 		return secrets, nil
 	}
-	before, err := s.secrets.open(*previous)
+	before, err := s.secrets.open(*previous, of, strict)
 	if err != nil {
-		return secrets, fmt.Errorf("previous secret of account %s, which signs too until its time is over: %w", account, err)
+		return secrets, fmt.Errorf("previous secret of account %s, which signs too until its time is over: %w", of.account, err)
 	}
 	if before != opened {
 		secrets = append(secrets, before)

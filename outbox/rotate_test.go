@@ -38,7 +38,7 @@ func TestRotate_BothSecretsSignUntilTheOverlapEnds(t *testing.T) {
 		t.Errorf("%d secrets; want the new one and then the old one", len(got))
 	}
 	for _, stored := range all[string](t, f.world, "SELECT unnest(ARRAY[secret, previous_secret]) FROM walhook.endpoint") {
-		if !strings.HasPrefix(stored, sealedPrefix) {
+		if !strings.HasPrefix(stored, boundPrefix) {
 			t.Error("a secret is stored as it is")
 		}
 	}

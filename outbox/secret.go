@@ -17,6 +17,20 @@ import (
 // first, in base64.
 const sealedPrefix = "sealed:v1:"
 
+// boundPrefix marks one that is also bound to its endpoint (holder): in the row
+// of another it does not open.
+const boundPrefix = "sealed:v2:"
+
+// holder is the endpoint that a secret is of.
+type holder struct{ account, webhook string }
+
+func (h holder) data() []byte { return fmt.Appendf(nil, "walhook secret %q %q", h.account, h.webhook) }
+
+// strictSQL says whether reseal has been run: whatever is not bound is refused then.
+const strictSQL = `EXISTS (SELECT FROM walhook.sealing)`
+
+var errNotBound = errors.New("the secret is not encrypted for its endpoint, although 'walhook endpoints reseal' has been run: rotate it")
+
 // sealer encrypts the endpoints' secrets at rest. The zero sealer stores them
 // as they are.
 type sealer struct{ aead cipher.AEAD }
@@ -36,27 +50,37 @@ func newSealer(key []byte) (sealer, error) {
 	return sealer{aead}, nil
 }
 
-func (s sealer) seal(secret string) string {
+func (s sealer) seal(secret string, of holder) string {
 	if s.aead == nil {
 		return secret
 	}
-	return sealedPrefix + base64.StdEncoding.EncodeToString(s.aead.Seal(nil, nil, []byte(secret), nil))
+	return boundPrefix + base64.StdEncoding.EncodeToString(s.aead.Seal(nil, nil, []byte(secret), of.data()))
 }
 
-func (s sealer) open(stored string) (string, error) {
-	text, sealed := strings.CutPrefix(stored, sealedPrefix)
-	if !sealed {
-		return stored, nil
+// open decrypts what seal made, and what was stored before secrets were bound
+// or encrypted unless strict.
+func (s sealer) open(stored string, of holder, strict bool) (string, error) {
+	text, bound := strings.CutPrefix(stored, boundPrefix)
+	data := of.data()
+	if !bound {
+		if strict {
+			return "", errNotBound
+		}
+		var sealed bool
+		if text, sealed = strings.CutPrefix(stored, sealedPrefix); !sealed {
+			return stored, nil
+		}
+		data = nil
 	}
 	if s.aead == nil {
 		return "", errors.New("an endpoint's secret is encrypted and no secret key is set: set --secret-key to the key it was stored under")
 	}
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err == nil {
-		raw, err = s.aead.Open(nil, nil, raw, nil)
+		raw, err = s.aead.Open(nil, nil, raw, data)
 	}
 	if err != nil {
-		return "", fmt.Errorf("decrypt an endpoint's secret: %w; is --secret-key the key it was stored under?", err)
+		return "", fmt.Errorf("decrypt an endpoint's secret: %w; is --secret-key the key it was stored under, and the row the one it was stored in?", err)
 	}
 	return string(raw), nil
 }
@@ -73,7 +97,7 @@ func newSecret() string {
 const sampledSecrets = 50
 
 const sampleSecretsSQL = `
-	SELECT account, secret FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
+	SELECT account, webhook, secret, ` + strictSQL + ` FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
 
 // ErrWrongKey says that no stored secret can be decrypted.
 var ErrWrongKey = errors.New("no stored signing secret can be decrypted: --secret-key is not the key that they were stored under")
@@ -85,10 +109,12 @@ func (s *Store) CheckKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the stored secrets: %w", err)
 	}
-	var account, secret string
+	var of holder
+	var secret string
+	var strict bool
 	good, bad := 0, 0
-	_, err = pgx.ForEachRow(rows, []any{&account, &secret}, func() error {
-		if _, err := s.openSecrets(account, secret, nil); err != nil {
+	_, err = pgx.ForEachRow(rows, []any{&of.account, &of.webhook, &secret, &strict}, func() error {
+		if _, err := s.openSecrets(of, strict, secret, nil); err != nil {
 			bad++
 		} else {
 			good++

@@ -23,7 +23,7 @@ func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"), users.insert(8, "n", urlA, nil))
 	f.commit(t, users.update(row(9, "n", urlA, "whsec_OQ=="), row(9, "n", urlA, "whsec_bmV3")))
 	for _, stored := range all[string](t, f.world, "SELECT secret FROM walhook.endpoint") {
-		if !strings.HasPrefix(stored, sealedPrefix) || strings.Contains(stored, "whsec_") {
+		if !strings.HasPrefix(stored, boundPrefix) || strings.Contains(stored, "whsec_") {
 			t.Errorf("stored as %q", stored)
 		}
 	}

@@ -59,7 +59,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	if secret == "" {
 		secret = newSecret()
 	}
-	w.accounts = append(w.accounts, []any{a.ID, a.URL, string(state), reason, w.store.secrets.seal(secret), a.Secret != ""})
+	w.accounts = append(w.accounts, []any{a.ID, a.URL, string(state), reason, w.store.secrets.seal(secret, holder{a.ID, AccountWebhook}), a.Secret != ""})
 	return w.flushAt(ctx, snapshotChunk)
 }
 

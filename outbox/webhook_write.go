@@ -90,7 +90,7 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 		if n >= MaxWebhooks {
 			return ErrTooManyWebhooks
 		}
-		if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret())).Scan(&w.Endpoint); err != nil {
+		if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret(), holder{w.Account, w.ID})).Scan(&w.Endpoint); err != nil {
 			return err
 		}
 		if err := checkHeldTx(ctx, tx, w.Account, w.URL); err != nil {

@@ -49,6 +49,7 @@ type settings struct {
 	MaxEventBytes  int
 	AdminToken     string // "" is none
 	SecretKey      []byte // nil is none
+	OldSecretKey   []byte // nil is none
 	Messages       schemas.Messages
 	LogLevel       zapcore.Level
 	LogFormat      string // json or console

@@ -76,7 +76,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "metrics-listen": "127.0.0.1:9100", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
 		"deny-cidr": "198.51.100.0/24,192.0.2.1/32", "allow-ports": "443, 8000-8999", "messages": "carrier,carrier.event",
 		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
-		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key,
+		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "old-secret-key": key,
 		"trace-endpoint": "http://192.0.2.2:4318/v1/traces", "trace-sample": "0.5", "log-level": "debug", "log-format": "console",
 	}
 	for i := range settingTable {
@@ -118,7 +118,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				AllowPorts:    []sender.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8999}},
 				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
-				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)),
+				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), OldSecretKey: []byte(strings.Repeat("k", 32)),
 				Trace: traceConfig{endpoint: "http://192.0.2.2:4318/v1/traces", sample: 0.5}, LogLevel: zapcore.DebugLevel, LogFormat: "console",
 			}
 			if !reflect.DeepEqual(got, want) {

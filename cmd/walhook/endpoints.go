@@ -57,7 +57,7 @@ func newEndpointsCommand() *cobra.Command {
 	}
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand(), newEndpointsOrderingCommand())
+	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsResealCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand(), newEndpointsOrderingCommand())
 	return cmd
 }
 

@@ -129,6 +129,18 @@ var settingTable = []setting{
 		return nil
 	}},
 	inFile("secret-key"),
+	{"old-secret-key", "", "32 bytes in `base64`, the key that secrets were stored under before (default none)", func(s *settings, text string) error {
+		if text == "" {
+			return nil
+		}
+		key, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(key) != 32 {
+			return errors.New("want 32 bytes in base64")
+		}
+		s.OldSecretKey = key
+		return nil
+	}},
+	inFile("old-secret-key"),
 	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that are taken, comma separated, or off: one that ends in .event carries events, any other results", func(s *settings, text string) error {
 		s.Messages = schemas.Messages{}
 		if text != "off" {

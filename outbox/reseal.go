@@ -1,0 +1,132 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Resealed says what [Store.Reseal] found.
+type Resealed struct {
+	Sealed     int      // encrypted under the present key, or bound to their endpoint, by this run
+	Already    int      // as they should be
+	Unreadable []string // account/webhook whose secret opens under neither key
+}
+
+const resealChunk = 500
+
+const (
+	resealNextSQL = `
+		SELECT id, account, webhook, secret, previous_secret, ` + strictSQL + ` FROM walhook.endpoint
+		WHERE id > $1 ORDER BY id LIMIT $2 FOR NO KEY UPDATE`
+
+	// What the secrets are does not change, so no sender has to learn of it.
+	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = $3 WHERE id = $1`
+
+	// From here on nothing else is taken. Not where another process stored one
+	// in another way meanwhile.
+	sealingSQL = `
+		INSERT INTO walhook.sealing (singleton) SELECT true
+		WHERE NOT EXISTS (SELECT FROM walhook.endpoint
+			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%')
+		ON CONFLICT DO NOTHING`
+
+	isSealingSQL = `SELECT ` + strictSQL
+)
+
+// Reseal encrypts every stored secret under the present key for its endpoint,
+// without changing it. old is the key that they were stored under before; empty
+// for none. It may be interrupted and run again. Once all are sealed, secrets
+// that are not are refused, and so is a secret of another endpoint.
+func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
+	if s.secrets.aead == nil {
+		return Resealed{}, errors.New("there is no --secret-key to encrypt under")
+	}
+	before, err := newSealer(old)
+	if err != nil {
+		return Resealed{}, err
+	}
+	var found Resealed
+	for after, n := int64(0), resealChunk; n == resealChunk; {
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+			after, n, err = s.resealTx(ctx, tx, before, after, &found)
+			return err
+		})
+		if err != nil {
+			return found, fmt.Errorf("reseal: %w", err)
+		}
+	}
+	if len(found.Unreadable) > 0 {
+		return found, nil
+	}
+	if _, err := s.pool.Exec(ctx, sealingSQL); err != nil {
+		return found, fmt.Errorf("reseal: %w", err)
+	}
+	var done bool
+	if err := s.pool.QueryRow(ctx, isSealingSQL).Scan(&done); err != nil {
+		return found, fmt.Errorf("reseal: %w", err)
+	}
+	if !done {
+		return found, errors.New("reseal: another walhook stores secrets in another way: give all of them this --secret-key, and run it again")
+	}
+	return found, nil
+}
+
+func (s *Store) resealTx(ctx context.Context, tx pgx.Tx, before sealer, after int64, found *Resealed) (last int64, n int, err error) {
+	type row struct {
+		id       int64
+		of       holder
+		secret   string
+		previous *string
+		strict   bool
+	}
+	rows, err := tx.Query(ctx, resealNextSQL, after, resealChunk)
+	if err != nil {
+		return after, 0, err
+	}
+	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one row, err error) {
+		return one, r.Scan(&one.id, &one.of.account, &one.of.webhook, &one.secret, &one.previous, &one.strict)
+	})
+	if err != nil {
+		return after, 0, err
+	}
+	for _, one := range list {
+		after = one.id
+		secret, changed, err := s.reseal(before, one.secret, one.of, one.strict)
+		previous := one.previous
+		if err == nil && previous != nil {
+			text, other, opened := s.reseal(before, *previous, one.of, one.strict)
+			previous, changed, err = &text, changed || other, opened
+		}
+		switch {
+		case err != nil:
+			found.Unreadable = append(found.Unreadable, one.of.account+"/"+one.of.webhook)
+		case !changed:
+			found.Already++
+		default:
+			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, previous); err != nil {
+				return after, 0, err
+			}
+			found.Sealed++
+		}
+	}
+	return after, len(list), nil
+}
+
+// reseal is a stored secret under the present key and for its endpoint.
+func (s *Store) reseal(before sealer, stored string, of holder, strict bool) (text string, changed bool, err error) {
+	secret, err := s.secrets.open(stored, of, strict)
+	if err == nil && strings.HasPrefix(stored, boundPrefix) {
+		return stored, false, nil
+	}
+	if err != nil && before.aead != nil {
+		secret, err = before.open(stored, of, strict)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return s.secrets.seal(secret, of), true, nil
+}
