@@ -51,7 +51,7 @@ func (c Config) judge(stored schemas.Checkpoint, now system, slot slotState) (ch
 	case !slot.exists:
 		return checkSlot, gap(slot.walEnd, "the slot does not exist any more")
 	case slot.lost:
-		return checkSlot, gap(slot.walEnd, "the server gave up the slot (wal_status lost): max_slot_wal_keep_size was exceeded")
+		return checkSlot, gap(slot.walEnd, "the server gave up the slot (wal_status lost): %s", slot.whyLost())
 	case slot.walEnd < reach:
 		return checkSystem, gap(slot.walEnd, "the source was rewound or restored: its WAL ends at %s", slot.walEnd)
 	case now.strays(was.Timeline, reach) != "":

@@ -297,3 +297,39 @@ func TestReader_ASlotThatTheServerGaveUpIsAGap(t *testing.T) {
 	w.log = quiet
 	w.wantGap(t, w.start(t).ends(t), stored, "wal_status lost")
 }
+
+func TestCheck_ALostSlotIsExplainedByTheServersOwnReason(t *testing.T) {
+	for reason, want := range map[string]string{
+		"":                       "max_slot_wal_keep_size",
+		"wal_removed":            "max_slot_wal_keep_size",
+		"idle_timeout":           "idle_replication_slot_timeout",
+		"wal_level_insufficient": "wal_level",
+		"rows_removed":           "rows_removed",
+		"something_newer":        "something_newer",
+	} {
+		if got := (slotState{lostBy: reason}).whyLost(); !strings.Contains(got, want) {
+			t.Errorf("invalidation_reason %q: %q does not name %s", reason, got, want)
+		}
+	}
+}
+
+func TestRun_ASlotGivenUpForBeingIdleIsNotBlamedOnItsSize(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "CREATE TABLE filler (t text)")
+	if one[int](t, w, "SELECT current_setting('server_version_num')::int") < 180000 {
+		t.Skip("PostgreSQL 18 and newer give up idle slots")
+	}
+	r := w.start(t)
+	w.settle(t)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	stored := w.store.flush()
+	w.exec(t, "ALTER SYSTEM SET idle_replication_slot_timeout = '1s'", "SELECT pg_reload_conf()")
+	for one[string](t, w, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot) != "lost" {
+		w.exec(t, "SELECT pg_sleep(0.5)", "CHECKPOINT")
+	}
+	w.log = quiet
+	w.wantGap(t, w.start(t).ends(t), stored, "idle_replication_slot_timeout")
+}

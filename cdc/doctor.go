@@ -43,6 +43,7 @@ const (
 	checkReaderThere     = "source.reader"
 	checkRetained        = "source.retained"
 	checkWALLimit        = "source.wal_limit"
+	checkIdleLimit       = "source.slot_idle_limit"
 	checkOtherSlots      = "source.other_slots"
 	checkFailover        = "source.failover"
 	checkSenderTimeout   = "source.wal_sender_timeout"
@@ -57,7 +58,7 @@ func Checks() []string {
 		checkTables, checkUnlogged, checkSelect, checkRowSecurity, checkColumns, checkKeys, checkFields,
 		checkSetup, checkSystem, checkSlot, checkPosition, checkCatalog,
 		checkPublication, checkPublished, checkOutboxPublished, checkColumnLists, checkRowFilters, checkPartitions, checkIdentity,
-		checkReaderThere, checkRetained, checkWALLimit, checkOtherSlots, checkFailover, checkSenderTimeout, checkTextSettings)
+		checkReaderThere, checkRetained, checkWALLimit, checkIdleLimit, checkOtherSlots, checkFailover, checkSenderTimeout, checkTextSettings)
 	return append(ids, doctor.TransactionChecks(source)...)
 }
 

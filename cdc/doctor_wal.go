@@ -19,6 +19,9 @@ const (
 	// keepSize is suggested where there is no limit.
 	keepSize = "50GB"
 
+	// A limit of idleness that a weekend does not run into.
+	idleLimitWarned = 72 * time.Hour
+
 	// The shortest wal_sender_timeout that a slow network does not run into:
 	// the reader reports every second.
 	senderTimeoutWarned = 10 * time.Second
@@ -30,6 +33,7 @@ const (
 func (e *examination) lookAtSettings(ctx context.Context) {
 	limit := e.s.Number("max_slot_wal_keep_size") // in MB; -1 for none
 	e.walLimit(limit)
+	e.idleLimit(e.s.Number("idle_replication_slot_timeout"))
 	e.retained(limit << 20)
 	e.otherSlots(limit << 20)
 	e.failover()
@@ -47,6 +51,22 @@ func (e *examination) walLimit(limit int64) {
 	mend := doctor.Configure(source, "max_slot_wal_keep_size", keepSize, false)
 	mend[0].Note = "as much as the disk can spare: beyond it the server gives the slot up, which is a gap"
 	e.r.Warn(checkWALLimit, mend, "max_slot_wal_keep_size is -1: a slot that nobody reads fills the disk")
+}
+
+// idleLimit looks at the time after which PostgreSQL 18 gives up a slot that
+// nobody reads: seconds, -1 where the server has no such setting.
+func (e *examination) idleLimit(seconds int64) {
+	if seconds <= 0 {
+		e.r.OK(checkIdleLimit, "the server gives up no slot for being idle")
+		return
+	}
+	limit := time.Duration(seconds) * time.Second
+	mend := doctor.Configure(source, "idle_replication_slot_timeout", "0", false)
+	if limit < idleLimitWarned {
+		e.r.Fail(checkIdleLimit, mend, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
+		return
+	}
+	e.r.Warn(checkIdleLimit, mend, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
 }
 
 // retained says how far our slot is from being given up, and whether anybody

@@ -15,6 +15,7 @@ type slotState struct {
 	exists      bool
 	active      bool
 	lost        bool
+	lostBy      string              // pg_replication_slots.invalidation_reason; "" before PostgreSQL 17
 	confirmed   schemas.LSN         // where the server goes on from
 	publication uint32              // OID; 0 for none
 	operations  bool                // and publishes every kind of change
@@ -26,8 +27,8 @@ type slotState struct {
 const (
 	slotSQL = `
 		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, ''), coalesce(database, ''),
-			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text
-		FROM pg_replication_slots WHERE slot_name = $1`
+			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(to_jsonb(s) ->> 'invalidation_reason', '')
+		FROM pg_replication_slots s WHERE slot_name = $1`
 
 	publicationOIDSQL = `SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0)`
 
@@ -63,6 +64,22 @@ const (
 				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = ln.nspname AND t.tablename = lc.relname)))`
 )
 
+// whyLost says in words why the server gave the slot up (PostgreSQL manual,
+// pg_replication_slots, invalidation_reason).
+func (s slotState) whyLost() string {
+	switch s.lostBy {
+	case "idle_timeout":
+		return "nobody read it for longer than idle_replication_slot_timeout"
+	case "rows_removed":
+		return "rows of the catalog that it needs were removed (rows_removed), as on a standby without hot_standby_feedback"
+	case "wal_level_insufficient":
+		return "wal_level was lowered (wal_level_insufficient)"
+	case "", "wal_removed":
+		return "max_slot_wal_keep_size was exceeded"
+	}
+	return s.lostBy
+}
+
 // inspect reads the state of slot and publication. A [*Fault] says that one of
 // them is not what it has to be.
 func (r *catalogReader) inspect(ctx context.Context, cfg Config) (slotState, error) {
@@ -88,7 +105,7 @@ func (r *catalogReader) walEnd(ctx context.Context) (schemas.LSN, error) {
 
 func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotState) error {
 	var plugin, database, ours, confirmed string
-	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed)
+	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed, &s.lostBy)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}

@@ -71,6 +71,16 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	}
+	// A password that was rotated in the passfile or the service file counts for
+	// the next connection, as it does for psql.
+	cfg.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
+		now, err := pgx.ParseConfig(url)
+		if err != nil {
+			return fmt.Errorf("outbox URL: %w", err)
+		}
+		conn.Password = now.Password
+		return nil
+	}
 	// Again, for a pooler that drops what the start-up message says.
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		enc.learn(conn)
@@ -89,8 +99,12 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
+func (p *pools) all() []*pgxpool.Pool {
+	return []*pgxpool.Pool{p.serving, p.publishing, p.sending, p.upkeep}
+}
+
 func (p *pools) close() {
-	for _, pool := range []*pgxpool.Pool{p.serving, p.publishing, p.sending, p.upkeep} {
+	for _, pool := range p.all() {
 		if pool != nil {
 			pool.Close()
 		}
