@@ -11,8 +11,7 @@ import (
 // written under are known.
 type partitions struct {
 	identity map[uint32]map[string]bool // by partition: the columns that old rows keep; nil for all
-	missing  map[string]schemas.DescribedColumn
-	changed  bool // since key was made
+	changed  bool                       // since key was made
 	of       *schemas.Relation
 	key      []bool // columns that a partition keeps which does not keep all; nil where all keep all
 }

@@ -63,11 +63,3 @@ type secretHolder struct {
 	account, webhook string
 	own              bool // it is the one in the account table's column
 }
-
-// shellWord quotes an argument for a shell, if it needs that.
-func shellWord(word string) string {
-	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./%-") == "" && word[0] != '-' {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}

@@ -154,13 +154,14 @@ func withoutValues(err error) string {
 		}
 		return "it cannot be read"
 	}
-	text := "SQLSTATE " + pgErr.Code
+	var text strings.Builder
+	text.WriteString("SQLSTATE " + pgErr.Code)
 	for _, part := range [][2]string{{"constraint", pgErr.ConstraintName}, {"table", pgErr.TableName}, {"column", pgErr.ColumnName}} {
 		if part[1] != "" {
-			text += ", " + part[0] + " " + part[1]
+			text.WriteString(", " + part[0] + " " + part[1])
 		}
 	}
-	return text
+	return text.String()
 }
 
 // badItem is an item that this process itself cannot make sense of. What it says
@@ -171,14 +172,6 @@ type badItem struct {
 }
 
 func (e *badItem) Error() string { return e.what }
-
-// asideReason is the reason for which err sets an item aside.
-func asideReason(err error, otherwise string) string {
-	if bad, ok := errors.AsType[*badItem](err); ok {
-		return bad.reason
-	}
-	return otherwise
-}
 
 // maxAsideKnown bounds how many items are remembered, so that each is counted
 // and logged once.

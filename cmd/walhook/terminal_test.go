@@ -36,7 +36,7 @@ func TestTerminal_NoCommandPrintsWhatSteersIt(t *testing.T) {
 	exec(`INSERT INTO walhook.gap (from_lsn, to_lsn, reason) VALUES ('0/1', '0/2', $1)`)
 	w.db.Exec(t, fmt.Sprintf(`CREATE TABLE %q (id int PRIMARY KEY)`, "t"+steeringText))
 	catalog := t.TempDir() + "/catalog.yaml"
-	if err := os.WriteFile(catalog, []byte(fmt.Sprintf("account: {table: users, id: id, url: web_hook_url}\nschemas: {dids: {table: dids, owner: user_id, fields: [id], %s: 1}}\n", "x"+strings.ReplaceAll(steeringText[1:], "\r", ""))), 0o600); err != nil {
+	if err := os.WriteFile(catalog, fmt.Appendf(nil, "account: {table: users, id: id, url: web_hook_url}\nschemas: {dids: {table: dids, owner: user_id, fields: [id], %s: 1}}\n", "x"+strings.ReplaceAll(steeringText[1:], "\r", "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	db := []string{"--source", w.db.URL, "--slot", w.cfg.Slot}
