@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"unicode/utf8"
@@ -18,19 +19,28 @@ const sqlASCII = "SQL_ASCII"
 
 func serverEncoding(conn *pgconn.PgConn) string { return conn.ParameterStatus("server_encoding") }
 
+const replacement = string(utf8.RuneError)
+
 // legible makes UTF-8 of bytes: each that is not is replaced by U+FFFD and its
-// two hexadecimal digits, so that what differs, a key above all, goes on to.
+// two hexadecimal digits. A text that has such a sequence already has the bytes
+// of its U+FFFD replaced, so that what differs, an id above all, goes on to.
 func legible(text []byte) []byte {
-	if utf8.Valid(text) {
+	if !bytes.Contains(text, []byte(replacement)) && utf8.Valid(text) {
 		return text
 	}
 	const digits = "0123456789abcdef"
 	out := make([]byte, 0, len(text)+16)
+	replace := func(b byte) { out = append(utf8.AppendRune(out, utf8.RuneError), digits[b>>4], digits[b&15]) }
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)
-		if r == utf8.RuneError && n == 1 {
-			out = append(utf8.AppendRune(out, utf8.RuneError), digits[text[0]>>4], digits[text[0]&15])
-		} else {
+		switch {
+		case r == utf8.RuneError && n == 1:
+			replace(text[0])
+		case r == utf8.RuneError && len(text) >= n+2 && isHex(text[n]) && isHex(text[n+1]):
+			for _, b := range text[:n] {
+				replace(b)
+			}
+		default:
 			out = append(out, text[:n]...)
 		}
 		text = text[n:]
@@ -38,13 +48,17 @@ func legible(text []byte) []byte {
 	return out
 }
 
+// isHex knows the digits that legible writes.
+func isHex(b byte) bool { return '0' <= b && b <= '9' || 'a' <= b && b <= 'f' }
+
 // makeLegible does so with the values of a row.
 func (s *stream) makeLegible(row schemas.Tuple, relation *schemas.Relation) {
 	for i := range row {
-		if utf8.Valid(row[i].Text) {
+		valid := utf8.Valid(row[i].Text)
+		row[i].Text = legible(row[i].Text)
+		if valid {
 			continue
 		}
-		row[i].Text = legible(row[i].Text)
 		if name := relation.Table().String() + "." + relation.Columns[i].Name; !s.illegible[name] {
 			s.illegible[name] = true
 			s.r.log.Warn("a value is not UTF-8: its bytes are replaced by U+FFFD and their hexadecimal digits",

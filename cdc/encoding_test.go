@@ -16,12 +16,15 @@ func TestReader_BytesThatAreNoTextStopNothing(t *testing.T) {
 	}
 	w.start(t)
 	w.exec(t, `INSERT INTO items VALUES (1, 7, E'caf\xe9')`, `INSERT INTO notes VALUES (1, 1, E'\xe8'), (2, 1, E'\xe9')`, `INSERT INTO items VALUES (2, 7, 'é')`)
+	w.exec(t, "INSERT INTO notes VALUES (3, 1, '\ufffde9'), (4, 1, 'a \ufffd')")
 	w.settle(t)
 	wantLines(t, w.lines(), []string{
 		"insert public.items new(id*=1 user_id=7 name=caf\ufffde9)",
 		"insert public.notes new(id=1 item_id=1 note*=\ufffde8)",
 		"insert public.notes new(id=2 item_id=1 note*=\ufffde9)",
 		"insert public.items new(id*=2 user_id=7 name=é)",
+		"insert public.notes new(id=3 item_id=1 note*=\ufffdef\ufffdbf\ufffdbde9)",
+		"insert public.notes new(id=4 item_id=1 note*=a \ufffd)",
 	})
 }
 
@@ -41,4 +44,24 @@ func TestReader_ConvertsLogicalMessages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Texts that differ stay apart: who picks an id that reads as another one's
+// replaced bytes is not taken for its account.
+func TestLegible_KeepsTextsApart(t *testing.T) {
+	t.Parallel()
+	parts := []string{"\xe9", "\xef", "\xbf", "\xbd", "\ufffd", "e", "9", "bd", "x", "E9"}
+	from := map[string]string{}
+	var try func(text string, more int)
+	try = func(text string, more int) {
+		if got := string(legible([]byte(text))); from[got] != "" && from[got] != text {
+			t.Fatalf("%q and %q both become %q", from[got], text, got)
+		} else {
+			from[got] = text
+		}
+		for i := 0; more > 0 && i < len(parts); i++ {
+			try(text+parts[i], more-1)
+		}
+	}
+	try("", 5)
 }
