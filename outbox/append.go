@@ -166,7 +166,7 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	}
 	args := []any{w.route.account, string(w.secret), secretOverlap, s.secrets.seal(secret, holder{w.route.account, AccountWebhook})}
 	if w.urlSet {
-		args = append(args, w.url, string(w.state), w.reason, w.feedFrom, w.ended)
+		args = append(args, s.secrets.sealURL(w.url, holder{w.route.account, AccountWebhook}), string(w.state), w.reason, w.feedFrom, w.ended)
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
 		b.Queue(holdURLSQL, w.route.account, HostOf(w.url))
 		return

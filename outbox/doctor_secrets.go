@@ -9,7 +9,7 @@ import (
 	"walhook/doctor"
 )
 
-const storedSecretsSQL = `SELECT account, webhook, own_secret, secret, ` + strictSQL + ` FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
+const storedSecretsSQL = `SELECT account, webhook, own_secret, secret, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 // lookAtSecrets looks at how the endpoints' secrets are stored.
 func (e *examination) lookAtSecrets(ctx context.Context) error {
@@ -22,13 +22,18 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		return err
 	}
 	var one secretHolder
-	var secret string
-	var strict bool
+	var secret, address string
+	var strict, strictURL bool
 	var plain []secretHolder
-	locked, total := 0, 0
-	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret, &strict}, func() error {
+	locked, total, plainURLs := 0, 0, 0
+	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret, &address, &strict, &strictURL}, func() error {
 		total++
-		if _, err := secrets.open(secret, holder{one.account, one.webhook}, strict); err != nil {
+		of := holder{one.account, one.webhook}
+		if isPlainURL(address) {
+			plainURLs++
+		}
+		_, urlErr := secrets.openURL(address, of, strictURL)
+		if _, err := secrets.open(secret, of, strict); err != nil || urlErr != nil {
 			locked++
 		} else if !strings.HasPrefix(secret, boundPrefix) {
 			plain = append(plain, one)
@@ -52,6 +57,8 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		e.r.Warn(checkSecrets, doctor.Steps{newKey}, "%d signing secrets are stored as they are: there is no --secret-key", len(plain))
 	case len(plain) > 0:
 		e.r.Warn(checkSecrets, doctor.Run("walhook endpoints reseal"), "%d of %d signing secrets were stored before there was a --secret-key, as they are, or are not bound to their endpoints", len(plain), total)
+	case plainURLs > 0:
+		e.r.Warn(checkSecrets, doctor.Run("walhook endpoints reseal"), "%d of %d endpoints have user name and password of their URL in clear", plainURLs, total)
 	default:
 		e.r.OK(checkSecrets, "%d signing secrets, all encrypted", total)
 	}

@@ -16,7 +16,7 @@ import (
 const (
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, ` + strictSQL
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, ` + strictSQL + `, ` + strictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
@@ -161,11 +161,11 @@ func (e *Endpoint) hold(fault *badItem) {
 
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret, webhook string
-	var strict bool
+	var strict, strictURL bool
 	var previous, custom *string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &strict)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &strict, &strictURL)
 	if err != nil {
 		return e, err
 	}
@@ -176,7 +176,12 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 		e.hold(&badItem{asideUnreadable, "its custom data cannot be used: edit the webhook"})
 		return e, nil
 	}
-	e.Secrets, err = s.openSecrets(holder{e.Account, webhook}, strict, secret, previous)
+	of := holder{e.Account, webhook}
+	if e.URL, err = s.secrets.openURL(e.URL, of, strictURL); err != nil {
+		e.hold(&badItem{asideSecret, reasonSecret})
+		return e, nil
+	}
+	e.Secrets, err = s.openSecrets(of, strict, secret, previous)
 	switch {
 	case err != nil && len(e.Secrets) == 0:
 		e.hold(&badItem{asideSecret, reasonSecret})
@@ -186,8 +191,8 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	return e, nil
 }
 
-// reasonSecret is what people read of an endpoint whose secret is of no use.
-const reasonSecret = "its signing secret cannot be decrypted: start walhook with the --secret-key that it was stored under, or rotate the secret"
+// reasonSecret is what people read of an endpoint whose secret or URL is of no use.
+const reasonSecret = "its signing secret, or the password of its URL, cannot be decrypted: start walhook with the --secret-key that it was stored under, or rotate the secret and set the URL again"
 
 // orNone is nil for settings that change nothing.
 func (s EndpointSettings) orNone() (*EndpointSettings, error) {

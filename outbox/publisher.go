@@ -91,7 +91,7 @@ const (
 		FROM walhook.position ORDER BY id DESC LIMIT 1`
 
 	routesSQL = `
-		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + strictSQL + ` FROM walhook.endpoint
+		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
 		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY ($1))`
 
 	routeIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL ORDER BY id`
@@ -228,12 +228,19 @@ func (p *Publisher) readRoutes(ctx context.Context, ids []int64) error {
 		return err
 	}
 	r := &route{}
-	var strict bool
+	var strict, strictURL bool
 	var damaged, well []int64
-	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url, &r.secret, &strict}, func() (err error) {
+	_, err = pgx.ForEachRow(rows, []any{&r.account, &r.endpoint, &r.revision, &r.url, &r.secret, &strict, &strictURL}, func() (err error) {
 		one := *r
-		if one.secret, err = p.store.secrets.open(r.secret, holder{r.account, AccountWebhook}, strict && r.secret != ""); err != nil {
+		of := holder{r.account, AccountWebhook}
+		var urlErr error
+		if one.url, urlErr = p.store.secrets.openURL(r.url, of, strictURL); urlErr != nil {
+			one.url = r.url // whatever comes is another
+		}
+		if one.secret, err = p.store.secrets.open(r.secret, of, strict && r.secret != ""); err != nil {
 			one.secret = "" // as one that was not seen yet
+		}
+		if err != nil || urlErr != nil {
 			damaged = append(damaged, one.endpoint)
 		} else if p.store.aside.any() {
 			well = append(well, one.endpoint)

@@ -13,31 +13,33 @@ import (
 type Resealed struct {
 	Sealed     int      // encrypted under the present key, or bound to their endpoint, by this run
 	Already    int      // as they should be
-	Unreadable []string // account/webhook whose secret opens under neither key
+	Unreadable []string // account/webhook whose secret or URL opens under neither key
 }
 
 const resealChunk = 500
 
 const (
 	resealNextSQL = `
-		SELECT id, account, webhook, secret, previous_secret, ` + strictSQL + ` FROM walhook.endpoint
+		SELECT id, account, webhook, secret, previous_secret, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
 		WHERE id > $1 ORDER BY id LIMIT $2 FOR NO KEY UPDATE`
 
 	// What the secrets are does not change, so no sender has to learn of it.
-	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = $3 WHERE id = $1`
+	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = $3, url = nullif($4, '') WHERE id = $1`
 
 	// From here on nothing else is taken. Not where another process stored one
 	// in another way meanwhile.
 	sealingSQL = `
-		INSERT INTO walhook.sealing (singleton) SELECT true
+		INSERT INTO walhook.sealing (singleton, urls) SELECT true, true
 		WHERE NOT EXISTS (SELECT FROM walhook.endpoint
-			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%')
-		ON CONFLICT DO NOTHING`
+			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%'
+				OR url ~ '^[^/?#]*://[^/?#]*@' AND url NOT LIKE '%://sealed.v2.%')
+		ON CONFLICT (singleton) DO UPDATE SET urls = true`
 
-	isSealingSQL = `SELECT ` + strictSQL
+	isSealingSQL = `SELECT ` + strictURLSQL
 )
 
-// Reseal encrypts every stored secret under the present key for its endpoint,
+// Reseal encrypts every stored secret, and user name and password of every URL,
+// under the present key for its endpoint,
 // without changing it. old is the key that they were stored under before; empty
 // for none. It may be interrupted and run again. Once all are sealed, secrets
 // that are not are refused, and so is a secret of another endpoint.
@@ -81,14 +83,16 @@ func (s *Store) resealTx(ctx context.Context, tx pgx.Tx, before sealer, after in
 		of       holder
 		secret   string
 		previous *string
+		url      string
 		strict   bool
+		urls     bool
 	}
 	rows, err := tx.Query(ctx, resealNextSQL, after, resealChunk)
 	if err != nil {
 		return after, 0, err
 	}
 	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one row, err error) {
-		return one, r.Scan(&one.id, &one.of.account, &one.of.webhook, &one.secret, &one.previous, &one.strict)
+		return one, r.Scan(&one.id, &one.of.account, &one.of.webhook, &one.secret, &one.previous, &one.url, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return after, 0, err
@@ -101,13 +105,19 @@ func (s *Store) resealTx(ctx context.Context, tx pgx.Tx, before sealer, after in
 			text, other, opened := s.reseal(before, *previous, one.of, one.strict)
 			previous, changed, err = &text, changed || other, opened
 		}
+		address := one.url
+		if err == nil {
+			var other bool
+			address, other, err = s.resealURL(before, one.url, one.of, one.urls)
+			changed = changed || other
+		}
 		switch {
 		case err != nil:
 			found.Unreadable = append(found.Unreadable, one.of.account+"/"+one.of.webhook)
 		case !changed:
 			found.Already++
 		default:
-			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, previous); err != nil {
+			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, previous, address); err != nil {
 				return after, 0, err
 			}
 			found.Sealed++
@@ -129,4 +139,17 @@ func (s *Store) reseal(before sealer, stored string, of holder, strict bool) (te
 		return "", false, err
 	}
 	return s.secrets.seal(secret, of), true, nil
+}
+
+// resealURL is a stored URL with its user information under the present key.
+func (s *Store) resealURL(before sealer, stored string, of holder, strict bool) (text string, changed bool, err error) {
+	text, err = s.secrets.openURL(stored, of, strict)
+	if err != nil && before.urls != nil {
+		text, err = before.openURL(stored, of, strict)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	sealed := s.secrets.sealURL(text, of)
+	return sealed, sealed != stored, nil
 }

@@ -33,7 +33,11 @@ var errNotBound = errors.New("the secret is not encrypted for its endpoint, alth
 
 // sealer encrypts the endpoints' secrets at rest. The zero sealer stores them
 // as they are.
-type sealer struct{ aead cipher.AEAD }
+type sealer struct {
+	aead     cipher.AEAD
+	urls     cipher.AEAD // for user information of URLs, with a nonce made under nonceKey
+	nonceKey []byte
+}
 
 func newSealer(key []byte) (sealer, error) {
 	if len(key) == 0 {
@@ -47,7 +51,15 @@ func newSealer(key []byte) (sealer, error) {
 	if err != nil {
 		return sealer{}, fmt.Errorf("secret key: %w", err)
 	}
-	return sealer{aead}, nil
+	urlBlock, err := aes.NewCipher(derive(key, "walhook url key"))
+	if err != nil {
+		return sealer{}, fmt.Errorf("secret key: %w", err)
+	}
+	urls, err := cipher.NewGCM(urlBlock)
+	if err != nil {
+		return sealer{}, fmt.Errorf("secret key: %w", err)
+	}
+	return sealer{aead, urls, derive(key, "walhook url nonce")}, nil
 }
 
 func (s sealer) seal(secret string, of holder) string {

@@ -59,7 +59,8 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	if secret == "" {
 		secret = newSecret()
 	}
-	w.accounts = append(w.accounts, []any{a.ID, a.URL, string(state), reason, w.store.secrets.seal(secret, holder{a.ID, AccountWebhook}), a.Secret != ""})
+	of := holder{a.ID, AccountWebhook}
+	w.accounts = append(w.accounts, []any{a.ID, w.store.secrets.sealURL(a.URL, of), string(state), reason, w.store.secrets.seal(secret, of), a.Secret != ""})
 	return w.flushAt(ctx, snapshotChunk)
 }
 

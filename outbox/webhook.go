@@ -21,6 +21,7 @@ type Webhook struct {
 	Account  string
 	Name     string
 	URL      string
+	unopened string // the stored URL, where it cannot be decrypted
 	Enabled  bool   // nobody disabled it; it may have no URL that can be used all the same
 	HTTPVerb string // post, get or put
 	// Hook is [HookRecords], [HookAll] or the name of an event.

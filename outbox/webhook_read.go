@@ -19,7 +19,7 @@ const (
 	webhookColumns = `id, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at`
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, ` + strictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
@@ -35,7 +35,7 @@ func (s *Store) Webhooks(ctx context.Context, account string, after int64, limit
 	var list []Webhook
 	var bad []badRow
 	if err == nil {
-		list, err = collectEach(rows, scanWebhook, func(w *Webhook, cause error) {
+		list, err = collectEach(rows, s.scanWebhook, func(w *Webhook, cause error) {
 			w.State, w.DisableReason = EndpointUnusable, reasonUnreadable
 			bad = append(bad, badRow{w.Endpoint, cause})
 		})
@@ -57,7 +57,7 @@ func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error
 	rows, err := s.pool.Query(ctx, webhookSQL, account, id)
 	var w Webhook
 	if err == nil {
-		w, err = pgx.CollectExactlyOneRow(rows, scanWebhook)
+		w, err = pgx.CollectExactlyOneRow(rows, s.scanWebhook)
 	}
 	if isNoRows(err) {
 		err = ErrNoWebhook
@@ -87,19 +87,28 @@ func (s *Store) showHeldWebhooks(ctx context.Context, list []Webhook) error {
 	return err
 }
 
-func scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
+func (s *Store) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	var custom *string
 	var dailyAt float64
+	var strictURL bool
 	err = row.Scan(&w.Endpoint, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
 		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
-		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt)
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &strictURL)
 	if custom != nil {
 		w.CustomData = []byte(*custom)
 	}
 	w.DailyAt = time.Duration(dailyAt) * time.Second
 	w.Enabled = w.DisabledBy == ""
-	return w, err
+	if err != nil {
+		return w, err
+	}
+	if text, bad := s.secrets.openURL(w.URL, holder{w.Account, w.ID}, strictURL); bad != nil {
+		w.unopened = w.URL // shown without it, and stored as it is until it is another
+	} else {
+		w.URL = text
+	}
+	return w, nil
 }
 
 // ShownURL is the URL without user name and password, which are shown nowhere.

@@ -97,10 +97,10 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 			return err
 		}
 		w.State, w.DisabledBy = EndpointActive, ""
-		if err := writeWebhookTx(ctx, tx, &w); err != nil {
+		if err := s.writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
 		}
-		return readWebhookTx(ctx, tx, webhookSQL, &w)
+		return s.readWebhookTx(ctx, tx, webhookSQL, &w)
 	})
 	if err != nil {
 		return Webhook{}, fmt.Errorf("create a webhook of account %s: %w", w.Account, err)
@@ -120,7 +120,7 @@ func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bo
 		if _, err := tx.Exec(ctx, lockHoldsSQL, holdLock); err != nil { // before any endpoint
 			return err
 		}
-		if err := readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
 			return err
 		}
 		before := w
@@ -144,7 +144,7 @@ func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bo
 				return err
 			}
 		}
-		if err := writeWebhookTx(ctx, tx, &w); err != nil {
+		if err := s.writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
 		}
 		if operator && ask != nil {
@@ -153,7 +153,7 @@ func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bo
 				return err
 			}
 		}
-		return readWebhookTx(ctx, tx, webhookSQL, &w)
+		return s.readWebhookTx(ctx, tx, webhookSQL, &w)
 	})
 	if err == nil && notify {
 		s.signalInbox()
@@ -190,7 +190,7 @@ func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) err
 func (s *Store) DeleteWebhook(ctx context.Context, account, id string) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
-		if err := readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, deleteWebhookSQL, w.Endpoint, reasonDeleted, int64(math.MaxInt64))
@@ -216,12 +216,12 @@ func (s *Store) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error 
 	})
 }
 
-func readWebhookTx(ctx context.Context, tx pgx.Tx, sql string, w *Webhook) error {
+func (s *Store) readWebhookTx(ctx context.Context, tx pgx.Tx, sql string, w *Webhook) error {
 	rows, err := tx.Query(ctx, sql, w.Account, w.ID)
 	if err != nil {
 		return err
 	}
-	read, err := pgx.CollectExactlyOneRow(rows, scanWebhook)
+	read, err := pgx.CollectExactlyOneRow(rows, s.scanWebhook)
 	if isNoRows(err) {
 		return ErrNoWebhook
 	}
@@ -230,14 +230,18 @@ func readWebhookTx(ctx context.Context, tx pgx.Tx, sql string, w *Webhook) error
 }
 
 // writeWebhookTx stores what w says, and the state that follows from Enabled.
-func writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
+func (s *Store) writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
 	state, by, reason := stateOf(w)
+	stored := w.URL
+	if stored != w.unopened {
+		stored = s.secrets.sealURL(stored, holder{w.Account, w.ID})
+	}
 	var custom *string
 	if len(w.CustomData) > 0 {
 		custom = new(string(w.CustomData))
 	}
 	dailyAt := pgtype.Time{Microseconds: int64(w.DailyAt / time.Microsecond), Valid: true}
-	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, w.URL, string(state), reason, by, reasonAccount,
+	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, stored, string(state), reason, by, reasonAccount,
 		w.HTTPVerb, w.Hook, w.ObjectType, w.ObjectAction, orEmpty(w.Schemas), orEmpty(w.Types),
 		w.Target, w.TargetID, w.Format, w.Retries, w.RateLimit, custom,
 		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone)
