@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	parentsSQL = `SELECT id, parent, ended_in::text FROM walhook.account`
+	parentsSQL = `SELECT id, parent, ended_in::text FROM walhook.account WHERE $1::text[] IS NULL OR id = ANY ($1)`
+
+	parentIDsSQL = `SELECT id FROM walhook.account`
 
 	writeParentsSQL = `
 		INSERT INTO walhook.account (id, parent) SELECT * FROM unnest($1::text[], $2::text[])
@@ -33,27 +35,63 @@ const (
 )
 
 // loadParents reads the account above each account that has one, and above each
-// that was deleted by the transaction in which the position lies.
+// that was deleted by the transaction in which the position lies. An account whose
+// row cannot be read is set aside: it is taken for one with nobody above it.
 func (s *Store) loadParents(ctx context.Context, position schemas.Position) (parents map[string]string, gone departed, err error) {
 	parents, gone = map[string]string{}, departed{commit: position.Commit, above: map[string]string{}}
-	rows, err := s.pool.Query(ctx, parentsSQL)
-	if err == nil {
-		var id, parent string
-		var endedIn *string
-		_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
-			switch {
-			case endedIn == nil:
-				parents[id] = parent
-			case *endedIn == position.Commit.String():
-				gone.above[id] = parent
-			}
-			return nil
-		})
+	read := func(ids []string) error { return s.readParents(ctx, ids, parents, gone) }
+	if err = read(nil); err != nil && isReadFault(err) {
+		var ids []string
+		if ids, err = collect[string](s.pool.Query(ctx, parentIDsSQL)); err == nil {
+			err = isolate(ids, isReadFault, read, func(id string, cause error) error {
+				delete(parents, id)
+				s.setAside(ctx, loopAccounts, asideTree+id, 0, asideUnreadable, cause)
+				return nil
+			})
+		}
 	}
 	if err != nil {
 		return nil, departed{}, fmt.Errorf("read the tree of accounts: %w", err)
 	}
 	return parents, gone, nil
+}
+
+// What of an account the loop sets aside; its own endpoint is named by its id.
+const (
+	asideTree    = "above "
+	asideColumns = "columns "
+	asideToken   = "token with the hash "
+)
+
+// readParents reads the accounts with the ids, or all for nil.
+func (s *Store) readParents(ctx context.Context, ids []string, parents map[string]string, gone departed) error {
+	rows, err := s.pool.Query(ctx, parentsSQL, ids)
+	if err != nil {
+		return err
+	}
+	var id, parent string
+	var endedIn *string
+	var well []string
+	recovers := s.aside.any()
+	_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
+		if parentOf(id, parent) == "" {
+			return &badItem{asideUnreadable, "the account above is none that there can be"}
+		}
+		switch {
+		case endedIn == nil:
+			parents[id] = parent
+		case *endedIn == gone.commit.String():
+			gone.above[id] = parent
+		}
+		if recovers {
+			well = append(well, id)
+		}
+		return nil
+	})
+	for _, id := range well {
+		s.wellAgain(ctx, loopAccounts, asideTree+id)
+	}
+	return err
 }
 
 // parentOf is the account above as it is kept: none where an account names

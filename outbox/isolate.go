@@ -52,7 +52,7 @@ const (
 func loops() map[loop]string {
 	return map[loop]string{
 		loopAppend:    "a change: listed as unrouted with the reason unstorable",
-		loopAccounts:  "an account's stored secret, tree or columns: taken as not seen yet",
+		loopAccounts:  "an account's stored secret, account above, columns or token: taken as not seen yet",
 		loopWebhooks:  "a webhook: it gets nothing new until it can be read",
 		loopEndpoints: "an endpoint: held, nothing is lost until retention ends",
 		loopHandover:  "a lane's stored state: the lane is read again from its cursor, or from its oldest event",

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -100,6 +101,79 @@ func poisonAppend(t *testing.T) {
 }
 
 func poisonAccounts(t *testing.T) {
+	t.Run("its secret", poisonAccountSecret)
+	for name, bad := range map[string]string{"null": "NULL", "itself": "'8'", "nobody": "''", "endless": "repeat('9', 5000)"} {
+		t.Run("above: "+name, func(t *testing.T) { poisonAccountTree(t, bad) })
+	}
+	for name, bad := range map[string]string{
+		"null": "NULL", "a null within": "ARRAY[NULL, '1']", "no JSON": `ARRAY['{"x":', '1']`,
+		"two dimensions": "ARRAY[ARRAY['1', '2'], ARRAY['3', '4']]",
+	} {
+		t.Run("columns: "+name, func(t *testing.T) { poisonAccountColumns(t, bad) })
+	}
+	t.Run("its token", poisonAccountToken)
+}
+
+func poisonAccountTree(t *testing.T, bad string) {
+	f := newFeedAlone(t)
+	f.commit(t, memberInsert(1, nil), memberInsert(7, 1), memberInsert(8, 1), memberInsert(9, 1))
+	f.exec(t, "ALTER TABLE walhook.account ALTER parent DROP NOT NULL, DROP CONSTRAINT account_parent_is_another")
+	f.exec(t, "UPDATE walhook.account SET parent = "+bad+" WHERE id = '8'")
+	f.restart(t)
+	if got := fmt.Sprint(f.publisher.parents); got != "map[7:1 9:1]" {
+		t.Errorf("the tree is %s, want that of the others", got)
+	}
+	f.commit(t, dids.insert(1, 7, "n"), dids.insert(2, 8, "n"))
+	f.wantAside(t, loopAccounts, asideUnreadable)
+	f.commit(t, members.update(member(8, notSent), member(8, 1)))
+	f.restart(t)
+	f.wantTree(t, "7 under 1", "8 under 1", "9 under 1")
+	if n := f.count(t, "set_aside"); n != 0 {
+		t.Errorf("%d items are set aside after the account was written again", n)
+	}
+}
+
+func poisonAccountColumns(t *testing.T, bad string) {
+	f := newFeedOf(t, newWorldAlone(t), billingCatalog)
+	f.commit(t, payers.insert(7, "n", nil, nil, "S-7", "p"), payers.insert(8, "n", nil, nil, "S-8", "p"), payers.insert(9, "n", nil, nil, "S-9", "p"))
+	for _, account := range []string{"7", "8", "9"} {
+		f.webhook(t, account, "w"+account, "hook = 'number'")
+	}
+	f.exec(t, "ALTER TABLE walhook.account_column ALTER columns DROP NOT NULL")
+	f.exec(t, "UPDATE walhook.account_column SET columns = "+bad+" WHERE account = '8'")
+	f.restart(t)
+	f.commit(t, dids.insert(1, 7, "n"), dids.insert(2, 8, "n"), dids.insert(3, 9, "n"))
+	sent := strings.Join(f.sent(t), "\n")
+	for _, want := range []string{"S-7", "S-9"} {
+		if !strings.Contains(sent, want) {
+			t.Errorf("no event with %s:\n%s", want, sent)
+		}
+	}
+	f.wantAside(t, loopAccounts, asideUnreadable)
+}
+
+func poisonAccountToken(t *testing.T) {
+	w := newWorldAlone(t)
+	secrets := map[string]string{}
+	for _, account := range []string{"7", "8"} {
+		_, secret, err := w.store.CreateToken(t.Context(), Token{Account: account})
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[account] = secret
+	}
+	w.exec(t, "ALTER TABLE walhook.token ALTER created_at DROP NOT NULL")
+	w.exec(t, "UPDATE walhook.token SET created_at = NULL WHERE account = '8'")
+	if _, err := w.store.FindToken(t.Context(), secrets["8"]); !errors.Is(err, ErrNoToken) {
+		t.Errorf("the token that cannot be read: %v", err)
+	}
+	if found, err := w.store.FindToken(t.Context(), secrets["7"]); err != nil || found.Account != "7" {
+		t.Errorf("the other token is %+v, %v", found, err)
+	}
+	w.wantAside(t, loopAccounts, asideUnreadable)
+}
+
+func poisonAccountSecret(t *testing.T) {
 	f := newFeedIn(t, newWorld(t, withKey(1)))
 	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"), account(8))
 	f.exec(t, "UPDATE walhook.endpoint SET secret = 'sealed:v1:AAAA' WHERE account = '7'")

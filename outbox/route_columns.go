@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -45,7 +46,7 @@ func (c *columnCache) age() {
 }
 
 const (
-	columnsSQL = `SELECT account, columns FROM walhook.account_column WHERE account = ANY ($1)`
+	columnsSQL = `SELECT account, columns, coalesce(array_ndims(columns), 1) FROM walhook.account_column WHERE account = ANY ($1)`
 
 	writeColumnsSQL = `
 		INSERT INTO walhook.account_column (account, columns) VALUES ($1, $2)
@@ -80,19 +81,45 @@ func (r *router) fetchColumns(ctx context.Context) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	rows, err := r.p.store.pool.Query(ctx, columnsSQL, wanted)
-	if err == nil {
-		var account string
-		var columns []string
-		_, err = pgx.ForEachRow(rows, []any{&account, &columns}, func() error {
-			r.p.columns.young[account] = slices.Clone(columns)
-			return nil
-		})
-	}
+	err := isolate(wanted, isReadFault, func(accounts []string) error { return r.readColumns(ctx, accounts) }, func(account string, cause error) error {
+		r.p.columns.young[account] = nil
+		r.p.store.setAside(ctx, loopAccounts, asideColumns+account, 0, asideUnreadable, cause)
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("read the columns of %d accounts: %w", len(wanted), err)
 	}
 	return nil
+}
+
+// readColumns reads those of the accounts. What is no JSON would spoil the
+// bodies that it is written into.
+func (r *router) readColumns(ctx context.Context, accounts []string) error {
+	rows, err := r.p.store.pool.Query(ctx, columnsSQL, accounts)
+	if err != nil {
+		return err
+	}
+	var account string
+	var columns []string
+	var dimensions int
+	var well []string
+	_, err = pgx.ForEachRow(rows, []any{&account, &columns, &dimensions}, func() error {
+		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
+			return &badItem{asideUnreadable, "the columns of the account are no list"}
+		}
+		for _, column := range columns {
+			if column != "" && !json.Valid([]byte(column)) {
+				return &badItem{asideUnreadable, "a column of the account is no JSON"}
+			}
+		}
+		r.p.columns.young[account] = slices.Clone(columns)
+		well = append(well, account)
+		return nil
+	})
+	for _, account := range well {
+		r.p.store.wellAgain(ctx, loopAccounts, asideColumns+account)
+	}
+	return err
 }
 
 // accountsOf gives every account that a row may turn out to belong to.

@@ -129,10 +129,20 @@ func (s *Store) DeleteToken(ctx context.Context, account, id string) (Token, err
 	return t, nil
 }
 
-// FindToken finds the token with a secret text. [ErrNoToken] when there is none.
+// FindToken finds the token with a secret text. [ErrNoToken] when there is none,
+// and for one whose row cannot be read: that is set aside.
 func (s *Store) FindToken(ctx context.Context, secret string) (Token, error) {
-	rows, err := s.pool.Query(ctx, findTokenSQL, hashToken(secret))
+	hash := hashToken(secret)
+	rows, err := s.pool.Query(ctx, findTokenSQL, hash)
 	t, err := oneToken(rows, err)
+	item := asideToken + hex.EncodeToString(hash[:8])
+	switch {
+	case err == nil:
+		s.wellAgain(ctx, loopAccounts, item)
+	case isReadFault(err):
+		s.setAside(ctx, loopAccounts, item, 0, asideUnreadable, err)
+		return Token{}, ErrNoToken
+	}
 	if err != nil && !errors.Is(err, ErrNoToken) {
 		err = fmt.Errorf("look up a token: %w", err)
 	}
