@@ -24,7 +24,7 @@ const (
 func (f *feed) endpointLine(t *testing.T) string {
 	t.Helper()
 	return one[string](t, f.world, `SELECT format('%s%s %s %s from %s', state, '/' || nullif(disabled_by, ''), revision, coalesce(url, '-'), feed_from)
-		FROM walhook.endpoint WHERE account = '7'`)
+		FROM walhook.endpoint WHERE account = '7' AND webhook = 'account'`)
 }
 
 func (f *feed) wantEndpoint(t *testing.T, want string) {
@@ -241,13 +241,13 @@ func TestAccount_DeletedAndMadeAgain(t *testing.T) {
 		f.commit(t, users.delete(7, "n", urlA, nil))
 		next()
 		f.commit(t, users.insert(7, "m", urlB, nil), dids.insert(1, 7, "1"))
-		f.wantEndpoint(t, "active 3 "+urlB+" from 0")
-		if ended := one[bool](t, f.world, "SELECT ended_at IS NOT NULL FROM walhook.endpoint"); ended {
+		f.wantEndpoint(t, "active 1 "+urlB+" from 0")
+		if ended := one[bool](t, f.world, "SELECT ended_at IS NOT NULL FROM walhook.endpoint WHERE webhook = 'account'"); ended {
 			t.Error("the feed is ended")
 		}
-		wantLines(t, f.revisions(t), "users:7 r2", "users:7 r3", "dids:1 r3")
+		wantLines(t, f.revisions(t), "users:7 r2", "users:7 r1", "dids:1 r1")
 		f.append(t, batch(f.tx(users.delete(7, "m", urlB, nil), users.insert(7, "o", urlA, nil)), f.tx(dids.insert(2, 7, "2"))))
-		f.wantEndpoint(t, "active 4 "+urlA+" from 0")
+		f.wantEndpoint(t, "active 1 "+urlA+" from 0")
 	})
 }
 

@@ -70,7 +70,20 @@ const (
 			disabled_by = '', disabled_reason = '', feed_from = $3, revision = revision + 1, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL`
 
+	// The account's own endpoint stays the ended account's: it delivers what was
+	// appended under another name, and one of the same id begins with a new row.
+	retireOwnSQL = `
+		UPDATE walhook.endpoint SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE account = $1 AND webhook = 'account' AND ended_at IS NOT NULL`
+
 	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
+
+	// The account table was truncated: accounts without an endpoint have ended too.
+	endAllTokensSQL = `DELETE FROM walhook.token`
+	endAllSQL       = `
+		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
+		WHERE ended_at IS NULL AND deleted_at IS NULL`
 
 	deadTooLargeSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
@@ -91,9 +104,13 @@ func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.B
 	tx := transaction{fence: func(b *pgx.Batch) {
 		b.Queue(assertEpochSQL, epoch)
 		// In the order in which whoever changes several endpoints takes them.
-		slices.SortFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
-		if len(r.endpoints) > 0 {
+		slices.SortStableFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
+		if len(r.endpoints) > 0 || r.endedAll {
 			b.Queue(shareHoldsSQL, holdLock) // before any endpoint, as whoever holds one does
+		}
+		if r.endedAll { // before the writes: what begins after it in the batch has not ended
+			b.Queue("LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE")
+			b.Queue(endAllSQL)
 		}
 		for _, w := range r.endpoints {
 			s.queueEndpoint(b, w)
@@ -126,7 +143,9 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 		b.Queue(forgetOwnerSQL, k.schema, []byte(enc.text(k.key)))
 	}
 	r.queueParents(b, batch.Position)
-	if len(r.ended) > 0 {
+	if r.endedAll {
+		b.Queue(endAllTokensSQL)
+	} else if len(r.ended) > 0 {
 		b.Queue(endTokensSQL, r.ended)
 	}
 	r.queueColumns(b)
@@ -151,6 +170,10 @@ func (r *router) queueTooLarge(b *pgx.Batch) {
 // queueEndpoint writes one endpoint; its route learns id and revision before
 // the events that carry them are copied.
 func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
+	if w.begins {
+		b.Queue(lockAccountSQL, w.route.account)
+		b.Queue(retireOwnSQL, w.route.account)
+	}
 	if w.webhooks != webhooksKept {
 		b.Queue(lockAccountSQL, w.route.account)
 		if w.webhooks == webhooksEnded {
@@ -159,7 +182,13 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 			b.Queue(retireWebhooksSQL, w.route.account, reasonEnded, int64(math.MaxInt64))
 		}
 	}
-	learn := func(row pgx.Row) error { return row.Scan(&w.route.endpoint, &w.route.revision) }
+	learn := func(row pgx.Row) error {
+		err := row.Scan(&w.route.endpoint, &w.route.revision)
+		if isNoRows(err) && w.ended {
+			return nil // it never had one
+		}
+		return err
+	}
 	secret := w.columnText
 	if w.secret != secretOwn {
 		secret = newSecret()

@@ -121,7 +121,7 @@ func TestAudience_AccountsAboveHearOfADeletedOneToTheEndOfItsTransaction(t *test
 		next()
 		f.commit(t, memberInsert(2, 1), dids.insert(11, 2, "1")) // there again
 		wantLines(t, f.told(t),
-			"2/account _1 users:2 delete", "2/own _1 users:2 delete", "1/top _1 users:2 delete",
+			"2/ended-2 _1 users:2 delete", "2/own _1 users:2 delete", "1/top _1 users:2 delete",
 			"1/top _2 dids:1 delete",
 			"3/account _3 dids:3 delete", "1/top _3 dids:3 delete",
 			"1/top _4 dids:2 delete",
@@ -148,7 +148,7 @@ func TestAudience_LoopsInTheTreeAreCut(t *testing.T) {
 		"4/account _2 dids:2 insert", "4/w _2 dids:2 insert", "3/w _2 dids:2 insert", "2/w _2 dids:2 insert", "1/w _2 dids:2 insert")
 }
 
-func TestAudience_ASnapshotEndsAndBeginsWebhooksWithTheirAccounts(t *testing.T) {
+func TestAudience_ASnapshotEndsForGoodTheWebhooksOfAccountsThatAreGone(t *testing.T) {
 	f := newFeed(t)
 	f.webhook(t, "7", "a")
 	f.webhook(t, "8", "b")
@@ -159,7 +159,7 @@ func TestAudience_ASnapshotEndsAndBeginsWebhooksWithTheirAccounts(t *testing.T) 
 	f.snapshot(t, 0x2000, load(t, map[string]string{"7": ""}))
 	states("7 f", "8 t")
 	f.snapshot(t, 0x2100, load(t, map[string]string{"7": "", "8": urlA}))
-	states("7 f", "8 f")
+	states("7 f", "8 t")
 }
 
 func TestAudience_Filters(t *testing.T) {

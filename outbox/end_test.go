@@ -1,6 +1,11 @@
 package outbox
 
-import "testing"
+import (
+	"slices"
+	"testing"
+
+	"walhook/schemas"
+)
 
 // Whoever gets an account's id after it has ended gets none of its tokens and
 // webhooks.
@@ -28,4 +33,99 @@ func TestAccount_ItsTokensAndWebhooksEndWithIt(t *testing.T) {
 	if n := one[int](t, f.world, "SELECT count(*) FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint WHERE p.webhook <> 'account'"); n != 0 {
 		t.Errorf("%d events of the new account for the old one's webhook", n)
 	}
+}
+
+// The old customer's own endpoint is not the new one's: not its secret, its
+// settings, its attempts, its events. It delivers what was appended for it.
+func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
+	gone := func() schemas.Change { return users.delete(7, "n", "https://example.com/7", nil) }
+	for name, commits := range map[string][][]schemas.Change{
+		"later":                {{gone()}, {account(7)}},
+		"in one transaction":   {{gone(), account(7)}},
+		"after a cleared URL":  {{users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", "", nil))}, {users.delete(7, "n", "", nil)}, {account(7)}},
+		"after a changed key":  {{users.update(row(7, "n", "https://example.com/7", nil), row(9, "n", "https://example.com/7", nil))}, {account(7)}},
+		"after a TRUNCATE":     {{users.truncate(), account(7)}},
+		"first without an URL": {{gone(), users.insert(7, "n", "", nil)}, {users.update(row(7, "n", "", nil), row(7, "n", "https://example.com/7", nil))}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeed(t, withKey(1))
+			f.commit(t, account(7), dids.insert(1, 7, "old"))
+			old := f.idOf(t, "7")
+			if _, err := f.store.SetOrdering(t.Context(), "7", OrderingStrict); err != nil {
+				t.Fatal(err)
+			}
+			secrets := f.secretsOf(t, "7")
+			for _, changes := range commits {
+				f.commit(t, changes...)
+			}
+			f.commit(t, dids.insert(2, 7, "new"))
+			now := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7' AND webhook = 'account'")
+			if now == old {
+				t.Fatal("the new account has the old one's endpoint")
+			}
+			fresh, err := f.store.Endpoint(t.Context(), now)
+			if err != nil || fresh.Ordering != OrderingRecord || fresh.State != EndpointActive {
+				t.Errorf("the new account's endpoint is %+v, %v", fresh, err)
+			}
+			if slices.Equal(f.secretsOf(t, "7"), secrets) {
+				t.Error("the new account signs with the old one's secret")
+			}
+			kept, err := f.store.endpoints(t.Context(), []int64{old})
+			if err != nil || len(kept) != 1 || !slices.Equal(kept[0].Secrets, secrets) {
+				t.Errorf("the old endpoint has another secret: %v", err)
+			}
+			own, err := f.store.Webhooks(t.Context(), "7", 0, 10)
+			if err != nil || len(own) != 1 || own[0].Endpoint != now {
+				t.Errorf("the new account sees %v, %v", own, err)
+			}
+			if got := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE endpoint = $1 AND record = 'dids:1'", now); got != 0 {
+				t.Errorf("%d events of the old account for the new one", got)
+			}
+			if got := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE endpoint = $1 AND record = 'dids:2'", old); got != 0 {
+				t.Errorf("%d events of the new account for the old one", got)
+			}
+			if got := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE endpoint = $1 AND record = 'dids:2'", now); got != 1 {
+				t.Errorf("%d events of the new account for it, want 1", got)
+			}
+			f.restart(t)
+			f.commit(t, dids.insert(3, 7, "newer"))
+			if got := all[int64](t, f.world, "SELECT endpoint FROM walhook.event WHERE record = 'dids:3'"); !slices.Equal(got, []int64{now}) {
+				t.Errorf("after a restart its events are for %v, want %d", got, now)
+			}
+		})
+	}
+}
+
+// Each of several accounts of one id in one transaction has its own events,
+// and the old one still gets the delete of its own row.
+func TestAccount_TwoOfOneIDInOneTransactionAreApart(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	gone := users.delete(7, "n", "https://example.com/7", nil)
+	f.commit(t, dids.insert(1, 7, "a"), gone, account(7), dids.insert(2, 7, "b"), gone, account(7), dids.insert(3, 7, "c"))
+	wantLines(t, all[string](t, f.world, `SELECT format('%s', string_agg(CASE WHEN e.schema = 'dids' THEN e.record ELSE e.type END, ' ' ORDER BY e.id))
+		FROM walhook.endpoint p JOIN walhook.event e ON e.endpoint = p.id WHERE p.account = '7' AND p.state = 'active' GROUP BY p.id ORDER BY min(e.id)`),
+		"insert dids:1 delete", "insert dids:2 delete", "insert dids:3")
+}
+
+// Accounts that have no endpoint end with the account table's TRUNCATE as well,
+// and with a snapshot that they are not in.
+func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, users.insert(7, "n", "", nil), account(8))
+	token := func(account string) {
+		t.Helper()
+		if _, _, err := f.store.CreateToken(t.Context(), Token{Account: account}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token("7")
+	token("8")
+	f.snapshot(t, 0x9000, load(t, map[string]string{"8": "https://example.com/8"}))
+	f.takeOver(t)
+	f.commitLSN = 0x9000
+	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.token"), "8")
+	token("7")
+	f.commit(t, users.truncate())
+	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.token"))
 }

@@ -36,7 +36,7 @@ type EndpointInfo struct {
 const CountLimit = 10_000
 
 const (
-	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id`
+	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE deleted_at IS NULL OR webhook LIKE 'ended-%' ORDER BY id`
 
 	listLanesSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane`
 

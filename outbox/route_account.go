@@ -23,6 +23,7 @@ type endpointWrite struct {
 	secret     secretWrite
 	columnText string // the secret, where the column has one
 	ended      bool
+	begins     bool // an account begins: what an ended one of its id had is not its own
 	webhooks   webhooksWrite
 }
 
@@ -72,7 +73,11 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	}
 	r.followParent(c, plan, account)
 	was, _ := plan.AccountOf(c.Old)
-	r.setColumns(account.ID, account.Columns, c.Kind == schemas.Insert || c.Old != nil && was.ID != account.ID)
+	begins := c.Kind == schemas.Insert || c.Old != nil && was.ID != account.ID
+	r.setColumns(account.ID, account.Columns, begins)
+	if begins {
+		r.begin(account.ID)
+	}
 	r.setEnded(account.ID, false)
 	before := r.p.routes[account.ID]
 	r.followURL(c, plan, account)
@@ -152,7 +157,7 @@ func (r *router) applyURL(account schemas.AccountRow) {
 	case to == nil:
 		to = &route{account: account.ID, url: account.URL}
 		if w := r.writeOf[account.ID]; w != nil {
-			to = w.route // cleared or ended earlier in this batch
+			to = w.route // begun or cleared earlier in this batch
 		}
 		r.p.routes[account.ID] = to
 		r.setURL(to, account.URL)
@@ -191,10 +196,20 @@ func (r *router) endAccount(id string) {
 	r.setEnded(id, true)
 	to := r.p.routes[id]
 	if to == nil {
-		return
+		to = &route{account: id} // its URL may be cleared: the row is there
 	}
 	delete(r.p.routes, id)
 	r.write(to).ended = true
+}
+
+// begin starts an account with an endpoint of its own. One that ended in this
+// batch keeps its write and its events.
+func (r *router) begin(account string) {
+	if w := r.writeOf[account]; r.p.routes[account] != nil || w != nil && !w.ended {
+		return
+	}
+	delete(r.writeOf, account)
+	r.write(&route{account: account}).begins = true
 }
 
 // setEnded ends an account's webhooks with the account, or lets them begin

@@ -32,6 +32,7 @@ type router struct {
 	truncated []string    // schemas whose owners are dropped
 	parents   map[string]string
 	ended     []string // accounts that were deleted: their tokens end with them
+	endedAll  bool     // the account table was truncated
 	treeGone  bool     // the account table was truncated: parents is all there is
 
 	refused *schemas.Change // the last one whose account's id is too long
@@ -418,6 +419,12 @@ func (r *router) truncate(plan *schemas.Plan) {
 		for account := range r.p.webhooks {
 			r.endAccount(account)
 		}
+		for account, w := range r.writeOf {
+			if !w.ended {
+				r.endAccount(account)
+			}
+		}
+		r.endedAll = true
 		clear(r.p.departed.above) // nobody is above anybody any more
 		clear(r.departed)
 		clear(r.p.parents)

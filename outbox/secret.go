@@ -24,7 +24,17 @@ const boundPrefix = "sealed:v2:"
 // holder is the endpoint that a secret is of.
 type holder struct{ account, webhook string }
 
-func (h holder) data() []byte { return fmt.Appendf(nil, "walhook secret %q %q", h.account, h.webhook) }
+// data stays the same when an ended account's own endpoint is renamed.
+func (h holder) data() []byte {
+	if strings.HasPrefix(h.webhook, endedPrefix) {
+		h.webhook = AccountWebhook
+	}
+	return fmt.Appendf(nil, "walhook secret %q %q", h.account, h.webhook)
+}
+
+// endedPrefix begins the names that the own endpoints of ended accounts take
+// (retireOwnSQL). No webhook of the API has such an id.
+const endedPrefix = "ended-"
 
 // strictSQL says whether reseal has been run: whatever is not bound is refused then.
 const strictSQL = `EXISTS (SELECT FROM walhook.sealing)`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/jackc/pgx/v5"
 
@@ -78,11 +79,22 @@ const (
 		WHERE ended_at IS NULL AND deleted_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
-	// The account's own one is there again by mergeAccountsSQL.
-	beginWebhooksSQL = `
-		UPDATE walhook.endpoint e SET ended_at = NULL, revision = revision + 1, changed_at = clock_timestamp()
+	// An account that ended does not come back with another of its id.
+	retireEndedSQL = `
+		UPDATE walhook.endpoint e SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
+			revision = revision + 1, changed_at = clock_timestamp()
+		WHERE webhook = 'account' AND ended_at IS NOT NULL
+			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
+
+	retireEndedWebhooksSQL = `
+		UPDATE walhook.endpoint e SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $1,
+			disabled_by = '', disabled_reason = '', feed_from = $2, revision = revision + 1, changed_at = clock_timestamp()
 		WHERE webhook <> 'account' AND ended_at IS NOT NULL AND deleted_at IS NULL
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
+
+	endGoneTokensSQL = `
+		DELETE FROM walhook.token t
+		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = t.account)`
 
 	sourceReadySQL = `
 		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
@@ -134,11 +146,13 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		// Whoever changes several endpoints takes them in one order, or all.
 		{shareHoldsSQL, []any{holdLock}},
 		{"LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE", nil},
+		{retireEndedWebhooksSQL, []any{reasonEnded, int64(math.MaxInt64)}},
+		{retireEndedSQL, nil},
 		{takeSecretsSQL, []any{secretOverlap}},
 		{mergeAccountsSQL, nil},
 		{clearAccountsSQL, []any{reasonCleared, p.nextID}},
 		{endAccountsSQL, nil},
-		{beginWebhooksSQL, nil},
+		{endGoneTokensSQL, nil},
 		{"DROP TABLE walhook.snapshot_account", nil},
 	} {
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {

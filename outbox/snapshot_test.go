@@ -29,7 +29,7 @@ func load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge)
 func (f *feed) endpoints(t *testing.T) []string {
 	t.Helper()
 	return all[string](t, f.world, `SELECT format('%s %s%s %s %s%s', account, state, '/' || nullif(disabled_by, ''), revision, coalesce(url, '-'),
-		CASE WHEN ended_at IS NOT NULL THEN ' ended' END) FROM walhook.endpoint ORDER BY account`)
+		CASE WHEN ended_at IS NOT NULL THEN ' ended' END) FROM walhook.endpoint ORDER BY account, id`)
 }
 
 func TestSnapshot_IsTheFirstPosition(t *testing.T) {
@@ -116,7 +116,8 @@ func TestSnapshot_ReplacesWhatWasKnown(t *testing.T) {
 		"3 active 2 "+urlA+" ended", // gone
 		"4 active 1 "+urlA,          // new
 		"5 active 3 "+urlB,          // set again
-		"6 active 3 "+urlA)          // made again
+		"6 active 3 "+urlA+" ended", // gone
+		"6 active 1 "+urlA)          // another of its id
 	wantLines(t, all[string](t, f.world, "SELECT format('%s:%s %s', schema, key, account) FROM walhook.owner"), "dids:1 4")
 	wantLines(t, all[string](t, f.world, "SELECT format('%s from %s', account, feed_from) FROM walhook.endpoint WHERE feed_from > 0 ORDER BY account"),
 		fmt.Sprintf("2 from %d", newest), fmt.Sprintf("5 from %d", one[int64](t, f.world, "SELECT feed_from FROM walhook.endpoint WHERE account = '5'")))
