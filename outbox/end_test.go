@@ -50,6 +50,7 @@ func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFeed(t, withKey(1))
 			f.commit(t, account(7), dids.insert(1, 7, "old"))
+			f.commit(t, users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", "https://me:pw@example.com/7", nil)))
 			old := f.idOf(t, "7")
 			if _, err := f.store.SetOrdering(t.Context(), "7", OrderingStrict); err != nil {
 				t.Fatal(err)
@@ -73,6 +74,9 @@ func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
 			kept, err := f.store.endpoints(t.Context(), []int64{old})
 			if err != nil || len(kept) != 1 || !slices.Equal(kept[0].Secrets, secrets) {
 				t.Errorf("the old endpoint has another secret: %v", err)
+			}
+			if name != "after a cleared URL" && (len(kept) != 1 || kept[0].State != EndpointActive || kept[0].URL != "https://me:pw@example.com/7") {
+				t.Error("the old endpoint's last events cannot be sent to its URL")
 			}
 			own, err := f.store.Webhooks(t.Context(), "7", 0, 10)
 			if err != nil || len(own) != 1 || own[0].Endpoint != now {

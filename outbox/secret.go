@@ -24,11 +24,17 @@ const boundPrefix = "sealed:v2:"
 // holder is the endpoint that a secret is of.
 type holder struct{ account, webhook string }
 
-// data stays the same when an ended account's own endpoint is renamed.
-func (h holder) data() []byte {
+// bound is the holder that what is sealed is bound to. It stays the same when an
+// ended account's own endpoint is renamed.
+func (h holder) bound() holder {
 	if strings.HasPrefix(h.webhook, endedPrefix) {
 		h.webhook = AccountWebhook
 	}
+	return h
+}
+
+func (h holder) data() []byte {
+	h = h.bound()
 	return fmt.Appendf(nil, "walhook secret %q %q", h.account, h.webhook)
 }
 

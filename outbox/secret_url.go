@@ -47,6 +47,7 @@ func splitURL(text string) (p urlParts, has bool) {
 
 // data binds user information to the endpoint and to the rest of the URL, host included.
 func (p urlParts) data(of holder) []byte {
+	of = of.bound()
 	return fmt.Appendf(nil, "walhook url %q %q %q %q", of.account, of.webhook, p.before, p.after)
 }
 
