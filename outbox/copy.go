@@ -73,6 +73,8 @@ func appendBytes[T string | []byte](b []byte, value T) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(value))), value...)
 }
 
+func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }
+
 func appendTime(b []byte, t time.Time) []byte { return appendBigint(b, microseconds(t)) }
 
 // appendInterval appends a time without days and months.

@@ -91,7 +91,8 @@ type Event struct {
 	// Format is how the event is sent where the endpoint does not say: json or
 	// form; "" for those of the record feed, whose Body is the envelope.
 	Format string
-	Body   []byte
+	Body   []byte // not to be changed: other events may share it
+	bodyOf int64  // the event that carries the body; 0 for this one
 	// Attempts counts those already made that failed; zero for a fresh event.
 	Attempts int
 }

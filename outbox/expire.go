@@ -28,7 +28,7 @@ const (
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
 			SELECT endpoint, id, record, webhook_id, schema, type, committed_at, 0,
-				CASE WHEN id < $4 THEN 'expired' ELSE 'retention' END, octet_length(body), format, body
+				CASE WHEN id < $4 THEN 'expired' ELSE 'retention' END, ` + sizeSQL + `, format, ` + bodySQL + `
 			FROM old e WHERE true ` + unsettledSQL + `
 			RETURNING event_id)
 		SELECT coalesce(max(id), 0), count(*), (SELECT count(*) FROM buried) FROM old`
@@ -49,7 +49,7 @@ const (
 		buried AS (
 			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
 			SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, old.attempts,
-				CASE WHEN e.id < $3 THEN 'expired' ELSE 'retention' END, octet_length(e.body), e.format, e.body
+				CASE WHEN e.id < $3 THEN 'expired' ELSE 'retention' END, ` + sizeSQL + `, e.format, ` + bodySQL + `
 			FROM old JOIN walhook.event e ON e.id = old.event_id
 			RETURNING event_id)
 		SELECT count(*), (SELECT count(*) FROM buried) FROM old`

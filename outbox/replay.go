@@ -59,7 +59,7 @@ func replaySQL() string {
 			FROM (SELECT * FROM wanted ORDER BY id LIMIT %d) w),
 		chosen AS (SELECT * FROM next WHERE place <= $6 AND (place = 1 OR bytes <= %d)),
 		source AS (
-			SELECT c.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at, e.body
+			SELECT c.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at, `+bodySQL+` AS body
 			FROM chosen c JOIN walhook.event e ON c.logged AND e.id = c.id
 			UNION ALL
 			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.body

@@ -65,7 +65,7 @@ func candidatesSQL(limit int) string {
 	candidate AS (
 		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND ($5::text[] IS NULL OR c.webhook_id = ANY ($5)) AS asked
 		FROM (
-			(SELECT e.id, true AS logged, e.webhook_id, e.committed_at, octet_length(e.body) AS size FROM walhook.event e
+			(SELECT e.id, true AS logged, e.webhook_id, e.committed_at, `+sizeSQL+` AS size FROM walhook.event e
 			WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d)
 			UNION ALL
 			(SELECT d.event_id, false, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d

@@ -25,17 +25,17 @@ const (
 	dueRetriesOfSQL = dueRetriesStartSQL + ` AND r.event_id = ANY ($6)` + dueRetriesEndSQL
 
 	dueRetriesStartSQL = `
-		SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.appended_at, t.format, t.body, t.attempts
+		SELECT e.id, e.endpoint, e.revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + bodySQL + `, e.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
-				sum(octet_length(e.body)) OVER (ORDER BY r.next_at, r.event_id) - octet_length(e.body) AS before
+				sum(` + sizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + sizeSQL + ` AS before
 			FROM (
 				SELECT * FROM walhook.retry r
 				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)`
 
 	dueRetriesEndSQL = `
 				ORDER BY r.next_at, r.event_id LIMIT $4) r
-			JOIN walhook.event e ON e.id = r.event_id) t
+			JOIN walhook.event e ON e.id = r.event_id) e
 		WHERE before < $5 ORDER BY next_at, id`
 
 	dueIDsSQL = `
@@ -99,6 +99,9 @@ func (s *Session) dueRetries(ctx context.Context, q RetryQuery, ids []int64) (Re
 		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
 			err = row.Scan(append(e.columns(), &e.Attempts)...)
 			e.ReadAt = time.Now()
+			if err == nil && e.Body == nil {
+				err = errCarrierGone
+			}
 			size += len(e.Body)
 			return e, err
 		})

@@ -32,7 +32,7 @@ const (
 
 	deadLettersSQL = `
 		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
-		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason, octet_length(e.body), e.format, e.body
+		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason, ` + sizeSQL + `, e.format, ` + bodySQL + `
 		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
 		JOIN walhook.event e ON e.id = d.event_id
 		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = e.endpoint AND o.event_id = e.id)`

@@ -2,10 +2,13 @@ package outbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,14 +25,20 @@ import (
 const (
 	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
 	tailStartSQL = `
-		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, size, CASE WHEN size <= $5 THEN body END
+		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
+			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of
 		FROM (SELECT e.*, CASE WHEN `
 
-	rangeSQL = ` THEN octet_length(body) END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
+	rangeSQL = ` THEN ` + sizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
 
 	tailEndSQL = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
 
 	bodiesSQL = `SELECT id, body FROM walhook.event WHERE id = ANY ($1) AND id BETWEEN $2 AND $3`
+
+	// An event whose body is another's, which is gone.
+	lostBodiesSQL = `
+		SELECT EXISTS (SELECT FROM walhook.event e WHERE e.id = ANY ($1) AND e.body_of IS NOT NULL
+			AND NOT EXISTS (SELECT FROM walhook.event o WHERE o.id = e.body_of))`
 
 	// All shards, or those of an array.
 	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % 32 = ANY ($3::int[]))`
@@ -179,38 +188,71 @@ func (s *Stretch) read(rows pgx.Rows, q *TailQuery, expected int) error {
 			CommittedAt: fromMicroseconds(bigint(values[7])), AppendedAt: fromMicroseconds(bigint(values[8])), ReadAt: at,
 			Format: names.string(values[9]), Body: bytes.Clone(values[11]),
 		})
+		if of := values[12]; of != nil {
+			s.Events[len(s.Events)-1].bodyOf = bigint(of)
+		}
 	}
 	rows.Close()
 	s.More = count >= q.Limit || size >= max(q.MaxBytes, 1)
 	return rows.Err()
 }
 
-// readBodies reads the bodies that did not come with their rows; false when one
-// is not there any more.
+// readBodies reads the bodies that did not come with their rows, those that
+// several events share once; false when a row is not there any more.
 func (s *Store) readBodies(ctx context.Context, events []Event) (whole bool, err error) {
 	var ids []int64
-	without := map[int64]*Event{}
+	without := map[int64][]*Event{}
 	for i := range events {
-		if e := &events[i]; e.Body == nil {
-			ids = append(ids, e.ID)
-			without[e.ID] = e
+		e := &events[i]
+		if e.Body != nil {
+			continue
 		}
+		of := cmp.Or(e.bodyOf, e.ID)
+		if without[of] == nil {
+			ids = append(ids, of)
+		}
+		without[of] = append(without[of], e)
 	}
 	if len(ids) == 0 {
 		return true, nil
 	}
-	rows, err := s.pool.Query(ctx, bodiesSQL, ids, ids[0], ids[len(ids)-1])
+	rows, err := s.pool.Query(ctx, bodiesSQL, ids, slices.Min(ids), slices.Max(ids))
 	if err != nil {
 		return false, err
 	}
 	var id int64
 	var body []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &body}, func() error {
-		without[id].Body = body
+	if _, err = pgx.ForEachRow(rows, []any{&id, &body}, func() error {
+		for _, e := range without[id] {
+			e.Body = body
+		}
 		delete(without, id)
 		return nil
-	})
-	return len(without) == 0, err
+	}); err != nil || len(without) == 0 {
+		return err == nil, err
+	}
+	return false, s.missingBodies(ctx, slices.Collect(maps.Values(without)))
+}
+
+// missingBodies says whether an event is there whose body is not, which no
+// reading again changes. Retention drops both together.
+func (s *Store) missingBodies(ctx context.Context, without [][]*Event) error {
+	var ids []int64
+	for _, of := range without {
+		for _, e := range of {
+			if e.bodyOf != 0 {
+				ids = append(ids, e.ID)
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	var lost bool
+	if err := s.pool.QueryRow(ctx, lostBodiesSQL, ids).Scan(&lost); err != nil || !lost {
+		return err
+	}
+	return errCarrierGone
 }
 
 // interned keeps one string of those that are alike.

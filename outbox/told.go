@@ -45,7 +45,7 @@ type DeadLetter struct {
 
 const (
 	toldEventsSQL = `
-		SELECT e.id, e.webhook_id, e.schema, e.type, e.committed_at, octet_length(e.body), e.replayed,
+		SELECT e.id, e.webhook_id, e.schema, e.type, e.committed_at, ` + sizeSQL + `, e.replayed,
 			CASE WHEN d.reason IS NOT NULL THEN 'dead'
 				WHEN a.outcome = 'delivered' THEN 'delivered'
 				WHEN (SELECT 1 FROM walhook.event n WHERE n.replayed AND n.endpoint = e.endpoint AND n.webhook_id = e.webhook_id AND n.id > e.id LIMIT 1) IS NOT NULL THEN 'replayed'
