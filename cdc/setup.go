@@ -22,6 +22,8 @@ type Plan struct {
 	Statements []Statement
 	// Warnings are what walhook can work with but somebody should know.
 	Warnings []string
+	// Suggestions are statements that walhook works without, and never runs.
+	Suggestions []Suggestion
 
 	tables []table // of the catalog, those that exist
 }
@@ -40,6 +42,11 @@ type Statement struct {
 	identity schemas.ReplicaIdentity
 
 	publication string // that it makes
+}
+
+// Suggestion is a statement that a DBA may want, and why.
+type Suggestion struct {
+	SQL, Why string
 }
 
 // PlanSetup compares the source with what walhook needs. A [*Fault] says what
@@ -75,7 +82,36 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	if err := p.planPublication(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, p.suggestEmitters(ctx, conn)
+}
+
+// publicEmittersSQL lists the functions that emit logical messages and that
+// everybody may call, as the server's version declares them.
+const publicEmittersSQL = `
+	SELECT pg_catalog.format('pg_catalog.pg_logical_emit_message(%s)', pg_catalog.oidvectortypes(p.proargtypes))
+	FROM pg_catalog.pg_proc p
+	WHERE p.proname = 'pg_logical_emit_message' AND p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+		AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+			WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
+	ORDER BY p.oid`
+
+// suggestEmitters suggests to keep others from emitting what walhook signs.
+func (p *Plan) suggestEmitters(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, publicEmittersSQL)
+	if err != nil {
+		return fmt.Errorf("look at who may emit logical messages: %w", err)
+	}
+	functions, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look at who may emit logical messages: %w", err)
+	}
+	for _, function := range functions {
+		p.Suggestions = append(p.Suggestions, Suggestion{
+			SQL: "REVOKE EXECUTE ON FUNCTION " + function + " FROM PUBLIC",
+			Why: "keeps other roles from emitting messages, which every role that can connect may do now; GRANT it to the roles that emit",
+		})
+	}
+	return nil
 }
 
 // readTables finds the catalog's tables and leaves out those that cannot be

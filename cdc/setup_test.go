@@ -337,3 +337,30 @@ func TestPlanSetup_RefusesIDsThatTextsDoNotTell(t *testing.T) {
 		}
 	}
 }
+
+func TestPlanSetup_SuggestsToKeepOthersFromEmitting(t *testing.T) {
+	w := newWorld(t, "")
+	suggested := func() (list []string) {
+		t.Helper()
+		plan, err := PlanSetup(t.Context(), w.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range plan.Suggestions {
+			list = append(list, s.SQL)
+		}
+		return list
+	}
+	list := suggested()
+	if len(list) != 2 {
+		t.Fatalf("suggested: %q, want one for text and one for bytea", list)
+	}
+	w.exec(t, list[0])
+	if now := suggested(); len(now) != 1 || now[0] != list[1] {
+		t.Errorf("suggested: %q, want what PUBLIC still has", now)
+	}
+	w.exec(t, list[1])
+	if now := suggested(); len(now) != 0 {
+		t.Errorf("suggested: %q, although PUBLIC has neither", now)
+	}
+}

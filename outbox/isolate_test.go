@@ -100,6 +100,31 @@ func poisonAppend(t *testing.T) {
 	f.wantAside(t, loopAppend, asideUnstorable)
 }
 
+// An account whose change cannot be stored is not served at its former URL.
+func TestIsolation_AnAccountIsHeldWhoseNewURLCannotBeStored(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]schemas.Change{
+		"another URL": setURL(urlA, urlB),
+		"its end":     {Kind: schemas.Delete, Relation: users.relation, Old: row(7, "n", urlA, nil)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeedAlone(t)
+			f.commit(t, users.insert(7, "n", urlA, nil), account(8))
+			refuse(t, f.world, "walhook.endpoint", "TG_OP = 'UPDATE' AND NEW.account = '7' AND NEW.state <> 'unusable' AND NEW.url IS DISTINCT FROM 'https://c.example.com/'", "22021")
+			f.forget(t)
+			f.append(t, batch(f.tx(change), f.tx(dids.insert(1, 7, "n"), dids.insert(2, 8, "n"))))
+			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', state, coalesce(url, '-'), reason) FROM walhook.endpoint WHERE account = '7'"),
+				"unusable - "+reasonUnstored)
+			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', schema, key, reason) FROM walhook.unrouted"), "users 7 unstorable")
+			f.wantSkipped(t, map[string]int{skipUnstorable: 1})
+			f.wantAside(t, loopAppend, asideUnstorable)
+			f.restart(t)
+			f.commit(t, setURL(urlB, "https://c.example.com/"))
+			f.wantEndpoint(t, "active 3 https://c.example.com/ from 0")
+		})
+	}
+}
+
 func poisonAccounts(t *testing.T) {
 	t.Run("its secret", poisonAccountSecret)
 	for name, bad := range map[string]string{"null": "NULL", "itself": "'8'", "nobody": "''", "endless": "repeat('9', 5000)"} {

@@ -48,9 +48,10 @@ const (
 
 // The reasons of endpoints that are not sent to, as people see them.
 const (
-	reasonCleared = "the account has no web hook URL"
-	reasonEnded   = "the account was deleted"
-	reasonUnknown = "the account changed while its table had no column of the web hook URL: its URL is not known"
+	reasonCleared  = "the account has no web hook URL"
+	reasonEnded    = "the account was deleted"
+	reasonUnknown  = "the account changed while its table had no column of the web hook URL: its URL is not known"
+	reasonUnstored = "a change of the account cannot be stored in the outbox: its URL is not known; correct the row in the source"
 )
 
 // applyAccount follows a row of the account table: from here on, its own event
@@ -110,22 +111,43 @@ func (r *router) followURL(c *schemas.Change, plan *schemas.Plan, account schema
 	switch {
 	case account.HasURL:
 		r.applyURL(account)
-	case plan.Account.LacksURL && !plan.UnnamedSame(c) && r.holdURL(account.ID):
+	case plan.Account.LacksURL && !plan.UnnamedSame(c) && r.holdURL(account.ID, reasonUnknown):
 		r.refuseAccountRow(c, plan)
 	}
 }
 
 // holdURL holds what is an account's, whose URL is not known any more. It is
 // false where nothing is sent to it anyway.
-func (r *router) holdURL(account string) bool {
+func (r *router) holdURL(account, reason string) bool {
 	to := r.p.routes[account]
 	if to == nil || to.url == "" {
 		return false
 	}
 	to.url = "" // whatever comes is another
-	r.write(to).setURL("", EndpointUnusable, reasonUnknown)
+	r.write(to).setURL("", EndpointUnusable, reason)
 	r.p.log.Warn("account's URL is not known any more, its events are held", zap.Int64("endpoint", to.endpoint))
 	return true
+}
+
+// holdUnstored holds the accounts of a row of the account table of which nothing
+// can be stored, where it ends them or gives them another URL: the URL that is
+// stored is theirs no more.
+func (r *router) holdUnstored(c *schemas.Change, plan *schemas.Plan) {
+	if plan == nil || plan.Account == nil {
+		return
+	}
+	after, stays := plan.AccountOf(c.New)
+	for _, row := range []schemas.Tuple{c.Old, c.New} {
+		if row == nil {
+			continue
+		}
+		account, ok := plan.AccountOf(row)
+		to := r.p.routes[account.ID]
+		if !ok || to == nil || stays && after.ID == account.ID && after.HasURL && r.p.store.encoding.url(after.URL) == to.url {
+			continue
+		}
+		r.holdURL(account.ID, reasonUnstored)
+	}
 }
 
 // holdByURL holds the accounts whose URL a row without an id had, where it has
@@ -138,7 +160,7 @@ func (r *router) holdByURL(c *schemas.Change, plan *schemas.Plan) {
 	}
 	for account, to := range r.p.routes {
 		if to.url == before.URL {
-			r.holdURL(account)
+			r.holdURL(account, reasonUnknown)
 		}
 	}
 }

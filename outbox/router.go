@@ -257,6 +257,7 @@ func (r *router) route() {
 			r.refuseUnstorable(c, plan)
 		case unlisted:
 			r.forgetRecord(c, plan)
+			r.holdUnstored(c, plan)
 			r.refuseUnstorable(c, plan)
 		}
 	}

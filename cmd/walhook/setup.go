@@ -74,7 +74,13 @@ func printPlan(ctx context.Context, cfg cdc.Config, w io.Writer) error {
 	for _, warning := range plan.Warnings {
 		fmt.Fprintf(w, "-- warning: %s\n", warning)
 	}
+	suggest := func() {
+		for _, s := range plan.Suggestions {
+			fmt.Fprintf(w, "-- suggestion, it %s:\n-- %s;\n", s.Why, s.SQL)
+		}
+	}
 	if len(plan.Statements) == 0 {
+		suggest()
 		_, err := fmt.Fprintln(w, "-- the source needs nothing but the slot, which 'walhook setup' makes")
 		return err
 	}
@@ -96,6 +102,7 @@ func printPlan(ctx context.Context, cfg cdc.Config, w io.Writer) error {
 			fmt.Fprintf(w, "-- undone by 'walhook teardown' where setup ran it: %s\n", s.Undo)
 		}
 	}
+	suggest()
 	_, err = fmt.Fprintln(w, "-- then 'walhook setup' makes the slot with its snapshot")
 	return err
 }
