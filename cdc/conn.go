@@ -14,9 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// applicationName is how the server's lists name walhook.
-const applicationName = "walhook"
-
 // pinned are the settings that values are printed under. A role or database
 // with others (datestyle=German, extra_float_digits=0) would change every
 // receiver's payload.
@@ -34,10 +31,7 @@ func pinned() map[string]string {
 		// The queries of a catalog are short and many: compiling one costs more
 		// than running it.
 		"jit":              "off",
-		"application_name": applicationName,
-		// No statement of ours may wait for a standby that walhook itself is
-		// taken for. It is flushed to the source's disk all the same.
-		"synchronous_commit": "local",
+		"application_name": "walhook",
 		// A statement of ours on the source may take as long as it takes,
 		// making a slot above all; what bounds it is the caller's context.
 		"statement_timeout":                   "0",

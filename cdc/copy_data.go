@@ -47,9 +47,9 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 // having been sent.
 func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), uint64(end)))
-	every := s.idleEvery()
+	every := s.r.idleEvery
 	if asked {
-		every = min(every, askedEvery)
+		every = askedEvery
 		if soon := s.lastStatus.Add(answerWithin); soon.Before(s.nextStatus) {
 			s.nextStatus = soon
 		}
@@ -64,28 +64,12 @@ func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	return nil
 }
 
-// idleEvery bounds how often an idle advance is stored. A commit that waits for
-// walhook waits for that, whoever made it.
-func (s *stream) idleEvery() time.Duration {
-	if s.candidate.Load() {
-		return min(s.r.idleEvery, candidateEvery)
-	}
-	return s.r.idleEvery
-}
-
 // advance lets the slot follow the log while nothing that concerns us is
 // written. end may be stored when everything received is, or is in the batch
 // that waits; and it is reported only after that.
 func (s *stream) advance(end schemas.LSN, every time.Duration) {
 	now := time.Now()
-	if end <= s.flush {
-		return
-	}
-	if due := s.idleStored.Add(every); now.Before(due) {
-		// The answer to a status is a keepalive, whose end may then be stored.
-		if s.candidate.Load() && due.Before(s.nextStatus) {
-			s.nextStatus = due
-		}
+	if end <= s.flush || now.Sub(s.idleStored) < every {
 		return
 	}
 	s.idleStored = now

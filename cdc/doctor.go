@@ -47,7 +47,6 @@ const (
 	checkOtherSlots      = "source.other_slots"
 	checkFailover        = "source.failover"
 	checkSenderTimeout   = "source.wal_sender_timeout"
-	checkSyncStandby     = "source.synchronous_standby"
 	checkTextSettings    = "source.text_settings"
 )
 
@@ -59,7 +58,7 @@ func Checks() []string {
 		checkTables, checkUnlogged, checkSelect, checkRowSecurity, checkColumns, checkKeys, checkFields,
 		checkSetup, checkSystem, checkSlot, checkPosition, checkCatalog,
 		checkPublication, checkPublished, checkOutboxPublished, checkColumnLists, checkRowFilters, checkPartitions, checkIdentity,
-		checkReaderThere, checkRetained, checkWALLimit, checkIdleLimit, checkOtherSlots, checkFailover, checkSenderTimeout, checkSyncStandby, checkTextSettings)
+		checkReaderThere, checkRetained, checkWALLimit, checkIdleLimit, checkOtherSlots, checkFailover, checkSenderTimeout, checkTextSettings)
 	return append(ids, doctor.TransactionChecks(source)...)
 }
 

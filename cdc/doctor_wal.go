@@ -38,9 +38,6 @@ func (e *examination) lookAtSettings(ctx context.Context) {
 	e.otherSlots(limit << 20)
 	e.failover()
 	e.senderTimeout()
-	if err := e.lookAtSyncStandby(ctx); err != nil {
-		e.s.Unseen(e.r, err, checkSyncStandby)
-	}
 	if err := e.textSettings(ctx); err != nil {
 		e.s.Unseen(e.r, err, checkTextSettings)
 	}

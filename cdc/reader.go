@@ -25,10 +25,6 @@ type Reader struct {
 	// It is the goroutine's of Run.
 	noMessages bool
 
-	// warnedSync is the synchronous_standby_names that was warned of. It is the
-	// goroutine's of watchStandby.
-	warnedSync string
-
 	// idleEvery bounds how often an idle advance is stored: each costs a
 	// commit in the outbox.
 	idleEvery time.Duration

@@ -90,15 +90,8 @@ func (s *stream) goodbye(ctx context.Context) {
 // positions are set: pglogrepl reads a zero as "everything written is flushed".
 // answer asks the server for a word of its own.
 func (s *stream) sendStatus(ctx context.Context, now time.Time, answer bool) error {
-	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
-	return s.report(ctx, now, answer)
-}
-
-// report may be called by receiver and appender at the same time.
-func (s *stream) report(ctx context.Context, now time.Time, answer bool) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
 	flushed := pglogrepl.LSN(s.flushed.Load())
+	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
 	if flushed == 0 {
 		return nil
 	}

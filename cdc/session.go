@@ -48,7 +48,6 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
 	group.Go(func() error { return r.watch(ctx, slot) })
-	group.Go(func() error { return r.watchStandby(ctx, s) })
 	group.Go(func() error { r.observeTables(ctx, history); return nil })
 	err = group.Wait()
 	return s.progress, err

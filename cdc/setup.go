@@ -68,13 +68,6 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	if dropsDefaults(conn.PgConn().ParameterStatus("server_version")) {
 		p.warn("%s; install the newest minor version", droppedDefaults)
 	}
-	standby, err := readSyncStandby(ctx, conn, cfg.Slot)
-	if err != nil {
-		return nil, err
-	}
-	if standby.candidate() {
-		p.warn("%s; leave it out, %s", standby.problem(), standby.fix())
-	}
 	if err := p.readTables(ctx, conn, cfg); err != nil {
 		return nil, err
 	}

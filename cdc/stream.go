@@ -2,7 +2,6 @@ package cdc
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +18,7 @@ type catalogNow interface {
 }
 
 // stream is what one connection receives. The receiver's fields belong to the
-// goroutine of receive; others share pending and what is atomic.
+// goroutine of receive; the appender shares only pending and flushed.
 type stream struct {
 	r       *Reader
 	conn    *pgconn.PgConn
@@ -27,10 +26,6 @@ type stream struct {
 	source  catalogNow
 	pending *pending
 	flushed atomic.Uint64 // stored; what the server may be told
-	writing sync.Mutex    // held while a status is written
-
-	candidate atomic.Bool  // commits on the source may wait for what is stored
-	storing   atomic.Int64 // since when the store has not answered, in Unix nanoseconds; 0 while it owes nothing
 
 	progress bool // changes were stored; the appender's until it ends
 
@@ -84,18 +79,12 @@ func (s *stream) append(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.storing.Store(time.Now().UnixNano())
 		if err := s.r.store.Append(ctx, batch); err != nil {
 			return err
 		}
-		s.storing.Store(0)
 		s.progress = s.progress || batch.Position != s.resume.Position
 		s.flushed.Store(uint64(batch.Flush))
 		s.r.metrics.stored(batch, s.pending.waiting())
 		s.pending.done(batch)
-		// At once: a commit on the source may wait for it.
-		if err := s.report(context.WithoutCancel(ctx), time.Now(), false); err != nil {
-			return err
-		}
 	}
 }

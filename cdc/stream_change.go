@@ -90,7 +90,7 @@ func (s *stream) commit(ctx context.Context, c *cursor) error {
 		// PostgreSQL 14 sends transactions in which nothing is ours, those
 		// of an outbox in the same database among them: storing each would
 		// make the next.
-		s.advance(m.end, s.idleEvery())
+		s.advance(m.end, s.r.idleEvery)
 		return nil
 	}
 	s.flush = max(s.flush, m.end)

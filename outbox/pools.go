@@ -61,7 +61,7 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 	set["application_name"] = "walhook"
 	set["statement_timeout"] = milliseconds(timeout)
 	set["idle_in_transaction_session_timeout"] = milliseconds(statementTimeout)
-	set["synchronous_commit"] = "on" // or "local", by commitLocally
+	set["synchronous_commit"] = "on"
 	set["timezone"] = "UTC"
 	// Last in the path, pg_temp shadows nothing (PostgreSQL manual, CREATE
 	// FUNCTION, Writing SECURITY DEFINER Functions Safely).
@@ -84,10 +84,8 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 	// Again, for a pooler that drops what the start-up message says.
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		enc.learn(conn)
-		if _, err := conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp"); err != nil {
-			return err
-		}
-		return commitLocally(ctx, conn)
+		_, err := conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp")
+		return err
 	}
 	if cfg.MaxConns = max(cfg.MaxConns, conns); !grows {
 		cfg.MaxConns = conns
@@ -97,34 +95,6 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
 	return pool, nil
-}
-
-// localSQL counts only where the source is on this server.
-const localSQL = `
-	SELECT set_config('synchronous_commit', 'local', false)
-	FROM walhook.source s JOIN pg_control_system() c ON c.system_identifier::text = s.system_id`
-
-// commitLocally keeps an outbox on the source's server from waiting for a
-// synchronous standby: the server may take our own WAL sender for one, and what
-// that acknowledges waits for the outbox's commit. The commit is flushed to the
-// server's disk all the same.
-func commitLocally(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, localSQL)
-	if fault, ok := errors.AsType[*pgconn.PgError](err); ok && fault.Code[:2] == classRule {
-		return nil // not set up, or not ours to read
-	}
-	return err
-}
-
-// classRule is a table that there is not, or a right that the role lacks.
-const classRule = "42"
-
-// reset lets every connection be opened again, by what is known of the source
-// by now.
-func (p *pools) reset() {
-	for _, pool := range p.all() {
-		pool.Reset()
-	}
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }

@@ -28,8 +28,6 @@ func (p *Publisher) BeginSnapshot(ctx context.Context, source schemas.Source) er
 	if err != nil {
 		return fmt.Errorf("note the beginning of the first snapshot: %w", err)
 	}
-	// How they commit depends on where the source is.
-	p.store.pools.reset()
 	return nil
 }
 
