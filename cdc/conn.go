@@ -31,7 +31,7 @@ func pinned() map[string]string {
 		// The queries of a catalog are short and many: compiling one costs more
 		// than running it.
 		"jit":              "off",
-		"application_name": "walhook",
+		"application_name": applicationName,
 		// A statement of ours on the source may take as long as it takes,
 		// making a slot above all; what bounds it is the caller's context.
 		"statement_timeout":                   "0",

@@ -44,6 +44,7 @@ const (
 	checkRetained        = "source.retained"
 	checkWALLimit        = "source.wal_limit"
 	checkIdleLimit       = "source.slot_idle_limit"
+	checkSynchronous     = "source.synchronous_standby"
 	checkOtherSlots      = "source.other_slots"
 	checkFailover        = "source.failover"
 	checkSenderTimeout   = "source.wal_sender_timeout"
@@ -58,7 +59,7 @@ func Checks() []string {
 		checkTables, checkUnlogged, checkSelect, checkRowSecurity, checkColumns, checkKeys, checkFields,
 		checkSetup, checkSystem, checkSlot, checkPosition, checkCatalog,
 		checkPublication, checkPublished, checkOutboxPublished, checkColumnLists, checkRowFilters, checkPartitions, checkIdentity,
-		checkReaderThere, checkRetained, checkWALLimit, checkIdleLimit, checkOtherSlots, checkFailover, checkSenderTimeout, checkTextSettings)
+		checkReaderThere, checkRetained, checkWALLimit, checkIdleLimit, checkSynchronous, checkOtherSlots, checkFailover, checkSenderTimeout, checkTextSettings)
 	return append(ids, doctor.TransactionChecks(source)...)
 }
 

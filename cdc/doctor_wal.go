@@ -34,6 +34,7 @@ func (e *examination) lookAtSettings(ctx context.Context) {
 	limit := e.s.Number("max_slot_wal_keep_size") // in MB; -1 for none
 	e.walLimit(limit)
 	e.idleLimit(e.s.Number("idle_replication_slot_timeout"))
+	e.synchronousStandby(ctx)
 	e.retained(limit << 20)
 	e.otherSlots(limit << 20)
 	e.failover()

@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -84,24 +83,6 @@ func (s *stream) receive(ctx context.Context) error {
 // leaves it no more than needed to send again.
 func (s *stream) goodbye(ctx context.Context) {
 	_ = s.sendStatus(ctx, time.Now(), false) // the connection is closing either way
-}
-
-// sendStatus reports the stored position and nothing beyond. All three
-// positions are set: pglogrepl reads a zero as "everything written is flushed".
-// answer asks the server for a word of its own.
-func (s *stream) sendStatus(ctx context.Context, now time.Time, answer bool) error {
-	flushed := pglogrepl.LSN(s.flushed.Load())
-	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
-	if flushed == 0 {
-		return nil
-	}
-	status := pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: flushed, WALFlushPosition: flushed, WALApplyPosition: flushed, ClientTime: now, ReplyRequested: answer,
-	}
-	if err := pglogrepl.SendStandbyStatusUpdate(ctx, s.conn, status); err != nil {
-		return fmt.Errorf("report position %s: %w", schemas.LSN(flushed), err)
-	}
-	return nil
 }
 
 func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) error {

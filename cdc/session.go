@@ -37,6 +37,11 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
+	if names, err := source.synchronousNames(ctx); err != nil {
+		return false, err
+	} else if fault := synchronousFault(names); fault != "" {
+		r.log.Warn(fault, zap.String("fix", "'walhook doctor' prints the statement"))
+	}
 	history, err := openHistory(ctx, r.store)
 	if err != nil {
 		return false, err

@@ -68,6 +68,13 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	if dropsDefaults(conn.PgConn().ParameterStatus("server_version")) {
 		p.warn("%s; install the newest minor version", droppedDefaults)
 	}
+	names, err := (&catalogReader{conn: conn}).synchronousNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if fault := synchronousFault(names); fault != "" {
+		p.warn("%s; 'walhook doctor' prints the statement that fixes it", fault)
+	}
 	if err := p.readTables(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
