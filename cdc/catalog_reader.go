@@ -43,7 +43,7 @@ func (r *catalogReader) describe(ctx context.Context, oid uint32) (*schemas.Tabl
 // describeTypes gives a relation the types of its columns, as they are now or,
 // where they are gone, as kept has them. fluid is what was learnt, if any of it
 // is composite: ALTER TYPE can change that without a word in the stream.
-func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid []schemas.TypeRow, err error) {
+func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid *fluidTypes, err error) {
 	var unknown []uint32
 	for _, column := range relation.Columns {
 		if !r.types.Known(column.Type) {
@@ -54,7 +54,7 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 	if len(unknown) == 0 {
 		return nil, nil
 	}
-	learnt, err := readTypes(ctx, r.conn, unknown)
+	learnt, version, err := r.readVersion(ctx, unknown)
 	if err != nil {
 		return nil, fmt.Errorf("read the types of %s: %w", relation.Table(), err)
 	}
@@ -65,10 +65,46 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 	for _, row := range learnt {
 		relation.Types.Add(row.Type())
 		if len(row.AttributeNames) > 0 {
-			fluid = learnt
+			fluid = &fluidTypes{rows: learnt, version: version}
 		}
 	}
 	return fluid, nil
+}
+
+// typesVersionSQL changes with each ALTER TYPE: it names the transactions that
+// made the rows of the catalog which say what types are made of. It reads by
+// index alone.
+const typesVersionSQL = `
+	SELECT coalesce(string_agg(concat_ws(':', t.oid, t.xmin, a.attnum, a.xmin), ',' ORDER BY t.oid, a.attnum), '')
+	FROM pg_type t LEFT JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
+	WHERE t.oid = ANY ($1::oid[])`
+
+// readVersion reads types and their version under one snapshot, so that no
+// change between the two is missed.
+func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []schemas.TypeRow, version string, err error) {
+	err = pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if rows, err = readTypes(ctx, tx, oids); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version)
+	})
+	return rows, version, err
+}
+
+// typesVersion is the present version of types that were read before.
+func (r *catalogReader) typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, err error) {
+	if err = r.conn.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version); err != nil {
+		return "", fmt.Errorf("look whether types have changed: %w", err)
+	}
+	return version, nil
+}
+
+func typeOIDs(rows []schemas.TypeRow) []uint32 {
+	oids := make([]uint32, len(rows))
+	for i := range rows {
+		oids[i] = rows[i].OID
+	}
+	return oids
 }
 
 // dropsDefaults says whether a server leaves the values out of an old row that

@@ -140,6 +140,63 @@ func TestReader_LearnsTypesThatAreNotBuiltIn(t *testing.T) {
 	}
 }
 
+// Composite types are looked up once for a relation and again after ALTER TYPE,
+// not for each transaction, and no session of ours compiles the query.
+func TestReader_TypesAreLookedUpOncePerRelation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `CREATE TYPE inner_pair AS (x int, y int); CREATE TYPE pair AS (a int, b inner_pair);
+		CREATE TABLE pairs (id int PRIMARY KEY, p pair[])`)
+	source, err := newCatalogReader(t.Context(), w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.close(context.Background())
+	var jit string
+	if err := source.conn.QueryRow(t.Context(), "SHOW jit").Scan(&jit); err != nil || jit != "off" {
+		t.Errorf("jit is %q, err %v", jit, err)
+	}
+	counted := &countedCatalog{catalogReader: source}
+	s := &stream{source: counted, history: &history{}, relations: map[uint32]*schemas.Relation{}, fluid: map[uint32]*fluidTypes{}}
+	relation := &schemas.Relation{OID: one[uint32](t, w, "SELECT 'pairs'::regclass::oid"), Columns: []schemas.Column{
+		{Name: "p", Type: one[uint32](t, w, "SELECT 'pair[]'::regtype::oid")}}}
+	if s.fluid[relation.OID], err = counted.describeTypes(t.Context(), relation, nil); err != nil {
+		t.Fatal(err)
+	}
+	transactions := func(n, want int) {
+		t.Helper()
+		for range n {
+			s.tx.commit++
+			if relation, err = s.refresh(t.Context(), relation, s.fluid[relation.OID]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if counted.lookups != want {
+			t.Errorf("%d look-ups, want %d", counted.lookups, want)
+		}
+	}
+	transactions(10, 1)
+	for i, sql := range []string{"ALTER TYPE pair ADD ATTRIBUTE c int", "ALTER TYPE inner_pair RENAME ATTRIBUTE x TO z",
+		"ALTER TYPE inner_pair ADD ATTRIBUTE w int", "ALTER TYPE pair DROP ATTRIBUTE c"} {
+		w.exec(t, sql)
+		transactions(10, i+2)
+	}
+	got, err := relation.Types.AppendJSON(nil, relation.Columns[0].Type, []byte(`{"(1,\"(2,3,4)\")"}`))
+	if want := `[{"a":1,"b":{"z":2,"y":3,"w":4}}]`; err != nil || string(got) != want {
+		t.Errorf("got %s, err %v, want %s", got, err, want)
+	}
+}
+
+// countedCatalog counts look-ups of types.
+type countedCatalog struct {
+	*catalogReader
+	lookups int
+}
+
+func (c *countedCatalog) describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (*fluidTypes, error) {
+	c.lookups++
+	return c.catalogReader.describeTypes(ctx, relation, kept)
+}
+
 // last is the last change of a kind.
 func last(changes []schemas.Change, kind schemas.Kind) schemas.Change {
 	for i := len(changes) - 1; i >= 0; i-- {

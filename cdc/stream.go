@@ -14,7 +14,8 @@ import (
 // tests.
 type catalogNow interface {
 	describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error)
-	describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid []schemas.TypeRow, err error)
+	describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid *fluidTypes, err error)
+	typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, err error)
 }
 
 // stream is what one connection receives. The receiver's fields belong to the

@@ -3,15 +3,15 @@ package cdc
 import (
 	"context"
 	"fmt"
-	"reflect"
 
 	"walhook/schemas"
 )
 
 // fluidTypes are composite types that a relation's columns are made of.
 type fluidTypes struct {
-	rows   []schemas.TypeRow
-	commit schemas.LSN // of the transaction in which they were read
+	rows    []schemas.TypeRow
+	version string      // what ALTER TYPE changes
+	commit  schemas.LSN // of the transaction in which they were last compared
 }
 
 // relation completes a relation of the stream with what the stream does not
@@ -37,15 +37,16 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 		described.Compare(relation)
 	}
 	s.r.cfg.Catalog.Refer(relation, s.history.find)
-	rows, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID))
+	fluid, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID))
 	if err != nil {
 		return err
 	}
 	s.findUnknown(relation, described)
 	s.relations[relation.OID] = relation
 	delete(s.fluid, relation.OID)
-	if rows != nil {
-		s.fluid[relation.OID] = &fluidTypes{rows: rows, commit: s.tx.commit}
+	if fluid != nil {
+		fluid.commit = s.tx.commit
+		s.fluid[relation.OID] = fluid
 	}
 	if described != nil && described == today && inForce(today, s.tx) && s.r.cfg.Catalog.Names(relation.Table()) {
 		return s.history.remember(ctx, s.tx.commit, today)
@@ -106,19 +107,28 @@ func (s *stream) findUnknown(relation *schemas.Relation, described *schemas.Tabl
 // (FirstNormalObjectId).
 const firstUserOID = 16384
 
-// refresh reads a relation's types again, once a transaction. Changes that are
-// on their way keep the shape that they came with.
+// refresh reads a relation's types again where ALTER TYPE has changed them,
+// which one cheap query a transaction tells. Changes that are on their way keep
+// the shape that they came with.
 func (s *stream) refresh(ctx context.Context, relation *schemas.Relation, fluid *fluidTypes) (*schemas.Relation, error) {
-	now := *relation
-	rows, err := s.source.describeTypes(ctx, &now, s.history.types(relation.OID))
+	version, err := s.source.typesVersion(ctx, fluid.rows)
 	if err != nil {
 		return nil, err
 	}
 	fluid.commit = s.tx.commit
-	if reflect.DeepEqual(rows, fluid.rows) {
+	if version == fluid.version {
 		return relation, nil
 	}
-	fluid.rows = rows
+	now := *relation
+	read, err := s.source.describeTypes(ctx, &now, s.history.types(relation.OID))
+	if err != nil {
+		return nil, err
+	}
 	s.relations[now.OID] = &now
+	delete(s.fluid, now.OID)
+	if read != nil {
+		read.commit = s.tx.commit
+		s.fluid[now.OID] = read
+	}
 	return &now, nil
 }
