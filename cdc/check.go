@@ -36,8 +36,7 @@ func (c Config) judge(stored schemas.Checkpoint, now system, slot slotState) (ch
 	reach := max(stored.Flush, stored.Position.Commit)
 	switch was := stored.Source; {
 	case was.Slot != c.Slot:
-		return checkSetup, &Fault{Problem: fmt.Sprintf("the outbox follows slot %s, not %s", was.Slot, c.Slot),
-			Mend: "correct --slot, or use an outbox of its own", steps: doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + was.Slot}}}
+		return checkSetup, c.otherSlot(was.Slot)
 	case was.Publication != c.Publication:
 		return checkSetup, &Fault{Problem: fmt.Sprintf("the outbox follows publication %s, not %s", was.Publication, c.Publication),
 			Mend:  "correct --publication, or run 'walhook setup --accept-gap' to start over with the other",
@@ -111,6 +110,11 @@ func CheckPublication(ctx context.Context, cfg Config, stored schemas.Checkpoint
 	}
 	_, err = cfg.judgePublication(stored.Flush, stored.Source.PublicationOID, slot)
 	return err
+}
+
+func (c Config) otherSlot(followed string) error {
+	return &Fault{Problem: fmt.Sprintf("the outbox follows slot %s, not %s", followed, c.Slot),
+		Mend: "correct --slot, or use an outbox of its own", steps: doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + followed}}}
 }
 
 func (c Config) slotWithoutPosition() error {

@@ -155,6 +155,12 @@ func (r *recorder) Undescribe(_ context.Context, oid uint32, before schemas.LSN)
 	return nil
 }
 
+func (r *recorder) Checkpoint(context.Context) (schemas.Checkpoint, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.checkpoint, nil
+}
+
 // recorderSink is what a snapshot's transaction has written so far.
 type recorderSink struct {
 	accounts map[string]schemas.Account

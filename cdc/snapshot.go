@@ -20,6 +20,9 @@ type SnapshotStore interface {
 	BeginSnapshot(ctx context.Context, source schemas.Source) error
 	// SnapshotBegun says whether that was noted for slot and not finished.
 	SnapshotBegun(ctx context.Context, slot string) (bool, error)
+	// Checkpoint reads what is stored without taking over. It is zero where no
+	// first snapshot is.
+	Checkpoint(ctx context.Context) (schemas.Checkpoint, error)
 	// LoadSnapshot stores all that fill writes and the point, at one stroke.
 	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(SnapshotSink) error) error
 }
@@ -33,8 +36,8 @@ type SnapshotSink interface {
 
 // Snapshot makes the slot and stores, with its consistent point as the first
 // position, the accounts and owners as they are at that point. It does nothing
-// when a position is stored already or somebody reads the slot, unless
-// acceptGap: then it starts over.
+// when a position is stored already, unless acceptGap: then it starts over. A
+// slot that somebody reads without a stored position is refused.
 //
 // Making a slot waits for every transaction that is running in the cluster;
 // those that hold it up are named in the log.
@@ -54,17 +57,14 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	if err != nil {
 		return err
 	}
-	slot, err := source.inspect(ctx, cfg)
+	slot, setUp, err := awaitSlot(ctx, cfg, source, store, acceptGap)
 	if err != nil {
 		return err
 	}
-	if slot.active && !acceptGap {
+	if setUp {
 		// Taking over would take the log away from whoever reads it.
 		log.Info("somebody reads the slot, the source is set up", zap.String("slot", cfg.Slot))
 		return nil
-	}
-	if slot.active {
-		return &Fault{Problem: fmt.Sprintf("slot %s is in use", cfg.Slot), Mend: "stop the walhook that reads it, or choose another name with --slot"}
 	}
 	checkpoint, err := store.TakeOver(ctx)
 	if err != nil {
@@ -102,6 +102,51 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	return nil
 }
 
+// releaseWait is how long a slot may take to be released: the server notices a
+// reader that has ended only a moment later.
+const (
+	releaseWait = 5 * time.Second
+	releasePoll = 100 * time.Millisecond
+)
+
+// awaitSlot waits until nobody reads the slot, or says that the source is set
+// up and read. A [*Fault] says that somebody keeps a slot that is not set up.
+func awaitSlot(ctx context.Context, cfg Config, source *catalogReader, store SnapshotStore, acceptGap bool) (slot slotState, setUp bool, err error) {
+	for end := time.Now().Add(releaseWait); ; {
+		if slot, err = source.inspect(ctx, cfg); err != nil || !slot.active {
+			return slot, false, err
+		}
+		if !acceptGap {
+			stored, err := store.Checkpoint(ctx)
+			if err != nil {
+				return slot, false, err
+			}
+			switch stored.Source.Slot {
+			case cfg.Slot:
+				return slot, true, nil
+			case "":
+			default:
+				return slot, false, cfg.otherSlot(stored.Source.Slot)
+			}
+		}
+		if time.Now().After(end) {
+			return slot, false, cfg.slotInUse(acceptGap)
+		}
+		if !sleep(ctx, releasePoll) {
+			return slot, false, context.Cause(ctx)
+		}
+	}
+}
+
+func (c Config) slotInUse(acceptGap bool) error {
+	problem := fmt.Sprintf("slot %s is in use", c.Slot)
+	if !acceptGap {
+		problem += ", and no snapshot of it is stored"
+	}
+	return &Fault{Problem: problem, Mend: "stop whoever reads it (active_pid in pg_replication_slots) or wait for the setup that runs, then run this again; " +
+		"or choose another name with --slot"}
+}
+
 // clearSlot drops a slot that is ours to drop: left by an interrupted
 // snapshot, or given up with a gap.
 func clearSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, store SnapshotStore, slot slotState, acceptGap bool) error {
@@ -115,7 +160,9 @@ func clearSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, store Snaps
 	if !ours && !acceptGap {
 		return cfg.slotWithoutPosition()
 	}
-	if err := pglogrepl.DropReplicationSlot(ctx, conn, cfg.slotIdent(), pglogrepl.DropReplicationSlotOptions{}); err != nil {
+	if err := pglogrepl.DropReplicationSlot(ctx, conn, cfg.slotIdent(), pglogrepl.DropReplicationSlotOptions{}); sqlState(err) == codeObjectInUse {
+		return cfg.slotInUse(acceptGap)
+	} else if err != nil {
 		return fmt.Errorf("drop slot %s: %w", cfg.Slot, err)
 	}
 	return nil

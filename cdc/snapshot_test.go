@@ -257,6 +257,72 @@ func TestSnapshot_LeavesSomebodyElsesSlotAlone(t *testing.T) {
 	}
 }
 
+// occupy keeps the slot active as another reader does, until the returned
+// function is called.
+func (w *world) occupy(t *testing.T) (release func()) {
+	t.Helper()
+	conn, err := w.cfg.withDefaults().connectReplication(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() { closeConn(context.WithoutCancel(t.Context()), conn) })
+	t.Cleanup(release)
+	reader := &Reader{cfg: w.cfg.withDefaults()}
+	if err := reader.start(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the slot is active", patience, func() bool {
+		return one[bool](t, w, "SELECT active FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot)
+	})
+	return release
+}
+
+func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
+	t.Parallel()
+	begun := func(t *testing.T, w *world) {
+		w.store.filling = func() error { return errors.New("interrupted") }
+		if err := Snapshot(t.Context(), w.cfg, w.store, false, quiet); err == nil {
+			t.Fatal("the snapshot was finished")
+		}
+		w.store.filling = nil
+	}
+	foreign := func(t *testing.T, w *world) {
+		one[string](t, w, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", w.cfg.Slot)
+	}
+	stored := func(t *testing.T, w *world) { w.setup(t) }
+	for _, test := range []struct {
+		name      string
+		prepare   func(*testing.T, *world)
+		acceptGap bool
+		problem   string // while it is read
+		after     string // once it is released; "" for a snapshot
+	}{
+		{name: "a snapshot was begun", prepare: begun, problem: "in use, and no snapshot of it is stored"},
+		{name: "somebody else's", prepare: foreign, problem: "in use, and no snapshot of it is stored", after: "without a stored position"},
+		{name: "set up, a gap accepted", prepare: stored, acceptGap: true, problem: "in use"},
+		{name: "the outbox follows another", prepare: func(t *testing.T, w *world) {
+			w.setup(t)
+			w.cfg.Slot += "_2"
+			foreign(t, w)
+		}, problem: "the outbox follows slot", after: "the outbox follows slot"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := unprepared(t, pgtest.Database(t), "INSERT INTO users VALUES (7, ''); CREATE PUBLICATION walhook FOR ALL TABLES")
+			test.prepare(t, w)
+			release := w.occupy(t)
+			wantFault(t, Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet), test.problem, "--slot")
+			time.AfterFunc(releaseWait/10, release)
+			err := Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet)
+			if test.after != "" {
+				wantFault(t, err, test.after, "--slot")
+			} else if err != nil || w.store.flush() == 0 || len(w.store.accounts) != 1 {
+				t.Errorf("once the slot is released: %v, %d accounts", err, len(w.store.accounts))
+			}
+		})
+	}
+}
+
 func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "INSERT INTO users VALUES (7, 'http://old/')")

@@ -42,6 +42,11 @@ func (p *Publisher) SnapshotBegun(ctx context.Context, slot string) (bool, error
 	return begun, nil
 }
 
+// Checkpoint reads what is stored of the reader's progress, without taking over.
+func (p *Publisher) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
+	return p.store.Checkpoint(ctx)
+}
+
 const (
 	// It exists only inside the transaction. It is no temporary table: those
 	// take a right that the outbox's role need not have.

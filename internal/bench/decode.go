@@ -108,6 +108,11 @@ func (s *countingStore) BeginSnapshot(_ context.Context, source schemas.Source) 
 // SnapshotBegun implements [cdc.SnapshotStore].
 func (s *countingStore) SnapshotBegun(context.Context, string) (bool, error) { return false, nil }
 
+// Checkpoint implements [cdc.SnapshotStore].
+func (s *countingStore) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
+	return s.TakeOver(ctx)
+}
+
 // LoadSnapshot implements [cdc.SnapshotStore]: the point is all that is kept.
 func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(cdc.SnapshotSink) error) error {
 	s.checkpoint.Position, s.checkpoint.Flush = schemas.Position{Commit: point}, point
