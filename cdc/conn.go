@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"walhook/internal/pgsession"
 )
 
 // pinned are the settings that values are printed under. A role or database
@@ -25,13 +27,7 @@ func pinned() map[string]string {
 		"TimeZone":           "UTC",
 		"extra_float_digits": "3",
 		"bytea_output":       "hex",
-		// Last in the path, pg_temp shadows nothing; and nothing outside
-		// pg_catalog is called by a name without its schema.
-		"search_path": "pg_catalog, pg_temp",
-		// The queries of a catalog are short and many: compiling one costs more
-		// than running it.
-		"jit":              "off",
-		"application_name": applicationName,
+		"application_name":   applicationName,
 		// A statement of ours on the source may take as long as it takes,
 		// making a slot above all; what bounds it is the caller's context.
 		"statement_timeout":                   "0",
@@ -61,11 +57,10 @@ func (c Config) connConfig() (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// settle sets again what a pooler may have dropped of the start-up message, and
-// undoes the limits that a role or database may have and that only some of the
-// servers know, so that they cannot be pinned on connecting.
+// settle undoes the limits that a role or database may have and that only some
+// of the servers know, so that they cannot be pinned on connecting.
 func settle(ctx context.Context, conn *pgconn.PgConn) error {
-	sql := "SET search_path = pg_catalog, pg_temp; SET jit = off;"
+	sql := ""
 	if serverEncoding(conn) == sqlASCII {
 		sql += "SET client_encoding = 'SQL_ASCII';"
 	}
@@ -101,7 +96,7 @@ func (c Config) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	conn, err := pgsession.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, connectFault(err)
 	}
@@ -127,7 +122,7 @@ func (c Config) connectStream(ctx context.Context) (conn *pgconn.PgConn, arrived
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(&shortener{src: r, limit: c.maxMessageBytes(), arrived: arrived}, w)
 	}
-	conn, err = pgconn.ConnectConfig(ctx, &cfg.Config)
+	conn, err = pgsession.ConnectStream(ctx, &cfg.Config)
 	if err != nil {
 		return nil, nil, connectFault(err)
 	}

@@ -69,13 +69,18 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 	}
 	optional := func(column string) string {
 		if column == "" || relation == nil || relation.Column(column) < 0 {
-			return "NULL::text"
+			return "NULL::pg_catalog.text"
 		}
 		return schemas.QuoteIdent(column)
 	}
+	// As they are: to_json would call casts that the owner of a type has made.
+	asked, err := accountColumnTypes(ctx, tx, relation, l.cfg.Catalog.AccountColumns())
+	if err != nil {
+		return err
+	}
 	var columns strings.Builder
 	for _, column := range l.cfg.Catalog.AccountColumns() {
-		columns.WriteString(", pg_catalog.to_json(" + optional(column) + ")")
+		columns.WriteString(", " + optional(column))
 	}
 	sql := fmt.Sprintf("SELECT %s, %s, %s, %s%s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL),
 		optional(a.Parent), optional(a.Secret), columns.String(), a.Table)
@@ -101,7 +106,7 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 		}
 		return l.sink.Account(ctx, schemas.Account{
 			ID: string(id), URL: string(values[1]), Parent: string(parent), Secret: string(values[3]),
-			Columns: accountColumns(values[4:]),
+			Columns: asked.json(values[4:]),
 		})
 	})
 }
@@ -124,15 +129,43 @@ func (l *snapshotLoad) leftOut(why string, table schemas.TableName) {
 	}
 }
 
-// accountColumns are the columns that rules ask for, as a change of the row
-// brings them.
-func accountColumns(values [][]byte) []string {
-	var columns []string
-	for _, value := range values {
-		if value == nil || len(value) > schemas.MaxAccountColumnBytes {
-			value = []byte("null")
+// columnTypes are the types of the account table's columns that rules ask for.
+type columnTypes struct {
+	types *schemas.Types
+	oids  []uint32 // one for each column; 0 where the table has none
+}
+
+func accountColumnTypes(ctx context.Context, q querier, relation *schemas.Relation, columns []string) (columnTypes, error) {
+	t := columnTypes{schemas.NewTypes(), make([]uint32, len(columns))}
+	var unknown []uint32
+	for i, column := range columns {
+		if relation == nil || relation.Column(column) < 0 {
+			continue
 		}
-		columns = append(columns, string(value))
+		t.oids[i] = relation.Columns[relation.Column(column)].Type
+		if !t.types.Known(t.oids[i]) {
+			unknown = append(unknown, t.oids[i])
+		}
+	}
+	rows, err := readTypes(ctx, q, unknown)
+	if err != nil {
+		return t, fmt.Errorf("read the types of the account table's columns: %w", err)
+	}
+	for _, row := range rows {
+		t.types.Add(row.Type())
+	}
+	return t, nil
+}
+
+// json writes values as a change of the row brings them.
+func (t columnTypes) json(values [][]byte) []string {
+	var columns []string
+	for i, value := range values {
+		v := schemas.Value{State: schemas.Text, Text: value}
+		if value == nil {
+			v.State = schemas.Null
+		}
+		columns = append(columns, schemas.AccountColumnJSON(t.types, t.oids[i], v))
 	}
 	return columns
 }
@@ -209,13 +242,13 @@ func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (s
 		if parent == nil || len(parent.KeyColumns()) != 1 || parent.Relation.Column(parent.Schema.Owner.Column) < 0 {
 			return "", false
 		}
-		cast := ""
-		key, column := parent.KeyColumns()[0], schema.Owner.Column
-		if !comparableTypes(parent.Relation.Columns[parent.Relation.Column(key)].Equality, child.Columns[child.Column(column)].Equality) {
-			cast = "::text" // the server has no operator for them
+		key := parent.Relation.Columns[parent.Relation.Column(parent.KeyColumns()[0])]
+		column := child.Columns[child.Column(schema.Owner.Column)]
+		left, right := fmt.Sprintf("t%d.%s", last+1, schemas.QuoteIdent(key.Name)), fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(column.Name))
+		if !comparableTypes(key, column) {
+			left, right = textOf(left, key), textOf(right, column)
 		}
-		from += fmt.Sprintf(" JOIN %s AS t%d ON t%d.%s%s = t%d.%s%s", parent.Schema.Table, last+1,
-			last+1, schemas.QuoteIdent(key), cast, last, schemas.QuoteIdent(column), cast)
+		from += fmt.Sprintf(" JOIN %s AS t%d ON %s OPERATOR(pg_catalog.=) %s", parent.Schema.Table, last+1, left, right)
 		schema, child = parent.Schema, parent.Relation
 	}
 	var columns strings.Builder
@@ -226,10 +259,27 @@ func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (s
 	return "SELECT " + columns.String() + " FROM " + from, true
 }
 
-// comparableTypes says whether the server compares columns of two equalities.
-func comparableTypes(a, b schemas.Equality) bool {
+// comparableTypes says whether the server has an operator of its own that
+// compares two columns.
+func comparableTypes(a, b schemas.Column) bool {
 	apart := func(e schemas.Equality) bool { return e == schemas.EqualNumber || e == schemas.EqualUUID }
-	return a == b || !apart(a) && !apart(b)
+	return !isForeign(a) && !isForeign(b) && (a.Equality == b.Equality || !apart(a.Equality) && !apart(b.Equality))
+}
+
+// isForeign says that a column's type may have casts of its owner's making: it
+// is not the server's, and no form of one whose equality is known.
+func isForeign(c schemas.Column) bool {
+	const firstNormalOID = 16384 // what the server comes with is below
+	return c.Type >= firstNormalOID && c.Equality == schemas.EqualAsText
+}
+
+// textOf is SQL for a column as text. Of a foreign type only the output
+// function is called.
+func textOf(sql string, c schemas.Column) string {
+	if isForeign(c) {
+		return "CASE WHEN " + sql + " IS NOT NULL THEN pg_catalog.format('%s', " + sql + ") END"
+	}
+	return sql + "::pg_catalog.text"
 }
 
 const progressEvery = 5 * time.Second

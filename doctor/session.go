@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 )
 
@@ -37,7 +38,7 @@ const (
 	// tables for reading, which whoever holds one alone keeps waiting.
 	limitsSQL = `
 		SET default_transaction_read_only = on; SET statement_timeout = '5s'; SET lock_timeout = '500ms';
-		SET search_path = pg_catalog, pg_temp; SET jit = off; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'`
+		SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'`
 
 	// It runs before anything is pinned by SET.
 	whoSQL = `
@@ -51,11 +52,10 @@ const (
 // bounds what follows.
 func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, error) {
 	cfg.RuntimeParams["application_name"] = "walhook doctor"
-	cfg.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	conn, err := pgsession.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/tern/v2/migrate"
 
+	"walhook/internal/pgsession"
 	"walhook/migrations"
 )
 
@@ -50,7 +51,7 @@ func Migrate(ctx context.Context, url string) error {
 	if err := migrateAll(ctx, conn, migrator); err != nil {
 		return fmt.Errorf("migrate outbox: %w", err)
 	}
-	if _, err = conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp"); err != nil {
+	if _, err = conn.Exec(ctx, "SET search_path = "+pgsession.Path); err != nil {
 		return err
 	}
 	return makePartitions(ctx, conn)

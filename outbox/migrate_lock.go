@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
+
+	"walhook/internal/pgsession"
 )
 
 // A migration changes tables that a running process writes to, and whoever
@@ -42,10 +44,7 @@ func connectToMigrate(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	config.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrateLockTimeout.Milliseconds(), 10)
 	config.RuntimeParams["application_name"] = "walhook setup"
-	// As the pool's (newPool); it survives tern's RESET ALL.
-	config.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
-	config.RuntimeParams["jit"] = "off"
-	return pgx.ConnectConfig(ctx, config)
+	return pgsession.ConnectConfig(ctx, config)
 }
 
 // migrateAll runs what migrations are missing, each in a transaction of its own.

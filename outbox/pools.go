@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walhook/internal/pgsession"
 )
 
 // pools are the connections of a process, apart by who waits for whom: the
@@ -63,11 +65,7 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 	set["idle_in_transaction_session_timeout"] = milliseconds(statementTimeout)
 	set["synchronous_commit"] = "on"
 	set["timezone"] = "UTC"
-	// Last in the path, pg_temp shadows nothing (PostgreSQL manual, CREATE
-	// FUNCTION, Writing SECURITY DEFINER Functions Safely).
-	set["search_path"] = "pg_catalog, pg_temp"
 	set["client_encoding"] = "UTF8"
-	set["jit"] = "off"
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	}
@@ -81,16 +79,14 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 		conn.Password = now.Password
 		return nil
 	}
-	// Again, for a pooler that drops what the start-up message says.
-	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		enc.learn(conn)
-		_, err := conn.Exec(ctx, "SET search_path = pg_catalog, pg_temp")
-		return err
+		return nil
 	}
 	if cfg.MaxConns = max(cfg.MaxConns, conns); !grows {
 		cfg.MaxConns = conns
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	pool, err := pgsession.NewPool(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}

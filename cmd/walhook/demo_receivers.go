@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/internal/carrier"
+	"walhook/internal/pgsession"
 	"walhook/internal/receiver"
 )
 
@@ -59,7 +60,11 @@ const (
 )
 
 func startDemoReceivers(seed uint64, outboxURL string) (*demoReceivers, error) {
-	pool, err := pgxpool.New(context.Background(), outboxURL)
+	cfg, err := pgxpool.ParseConfig(outboxURL)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgsession.NewPool(context.Background(), cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"walhook/cdc"
 	"walhook/internal/carrier"
 	"walhook/internal/pgcluster"
+	"walhook/internal/pgsession"
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/sender"
@@ -45,7 +46,7 @@ func (d *demo) build(ctx context.Context) (err error) {
 		return err
 	}
 	d.view.step(fmt.Sprintf("creating the carrier's tables and %d accounts", d.options.accounts))
-	conn, err := pgx.Connect(ctx, d.source)
+	conn, err := pgsession.ConnectCarrier(ctx, d.source)
 	if err != nil {
 		return err
 	}
@@ -131,7 +132,7 @@ const bulkRows = 150
 // waitForReader waits until walhook reads, so that the first changes are not
 // measured against its start.
 func (d *demo) waitForReader(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, d.source)
+	conn, err := pgsession.ConnectCarrier(ctx, d.source)
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ const (
 
 // judge waits until nothing that could come is missing and reports.
 func (d *demo) judge(ctx context.Context, stats carrier.Stats) (*demoSummary, error) {
-	conn, err := pgx.Connect(ctx, d.source)
+	conn, err := pgsession.ConnectCarrier(ctx, d.source)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +197,7 @@ const openBreakersSQL = `
 // openBreakers lists the accounts whose endpoint's breaker is open, as the
 // sender saved it.
 func (d *demo) openBreakers(ctx context.Context) ([]string, error) {
-	conn, err := pgx.Connect(ctx, d.outbox)
+	conn, err := pgsession.Connect(ctx, d.outbox)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"walhook/internal/pgsession"
 )
 
 // Aged is the measure aged: what the age of an outbox does to the cost of a
@@ -80,7 +80,7 @@ func (w *world) stage(ctx context.Context) (Stage, error) {
 
 func (w *world) vacuum(ctx context.Context) error {
 	for _, database := range []string{w.source, w.outbox} {
-		conn, err := pgx.Connect(ctx, database)
+		conn, err := pgsession.Connect(ctx, database)
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ const (
 // retire makes all that the outbox holds older than retention, and waits until
 // walhook has dropped it.
 func (w *world) retire(ctx context.Context) error {
-	outbox, err := pgx.Connect(ctx, w.outbox)
+	outbox, err := pgsession.Connect(ctx, w.outbox)
 	if err != nil {
 		return err
 	}

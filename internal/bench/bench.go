@@ -11,6 +11,7 @@ import (
 
 	"walhook/internal/carrier"
 	"walhook/internal/pgcluster"
+	"walhook/internal/pgsession"
 )
 
 // bench is one run: a server, the receivers, and the measures one after the
@@ -102,7 +103,7 @@ func (b *bench) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.admin, err = pgx.Connect(ctx, b.cluster.URL("postgres")); err != nil {
+	if b.admin, err = pgsession.Connect(ctx, b.cluster.URL("postgres")); err != nil {
 		return err
 	}
 	if b.report.Machine, err = describeMachine(ctx, b.admin, b.cluster.Binaries().Version); err != nil {

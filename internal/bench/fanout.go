@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/pgsession"
 )
 
 // FanOut is the measure fan-out at one number of endpoints to an account: each
@@ -102,7 +103,7 @@ func webhookID(number int64) string {
 // so many in all, as the API stores them.
 func (w *world) addWebhooks(ctx context.Context, endpoints int) error {
 	w.copies = endpoints
-	outbox, err := pgx.Connect(ctx, w.outbox)
+	outbox, err := pgsession.Connect(ctx, w.outbox)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"walhook/internal/carrier"
+	"walhook/internal/pgsession"
 )
 
 // paced is transactions that were committed at a rate, from record first on.
@@ -76,7 +77,7 @@ const pacedInsert = "paced_insert"
 
 func (w *world) dial(ctx context.Context, n int) (conns []*pgx.Conn, err error) {
 	for range n {
-		conn, err := pgx.Connect(ctx, w.source)
+		conn, err := pgsession.ConnectCarrier(ctx, w.source)
 		if err != nil {
 			return conns, err
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"walhook/internal/pgsession"
 )
 
 // didData is what the contract publishes of a did, written by PostgreSQL.
@@ -35,7 +37,7 @@ func (w *world) tally(ctx context.Context, want int) (Tally, error) {
 	if len(report.Samples) == 0 {
 		return t, nil
 	}
-	outbox, err := pgx.Connect(ctx, w.outbox)
+	outbox, err := pgsession.Connect(ctx, w.outbox)
 	if err != nil {
 		return t, err
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"walhook/internal/pgsession"
 )
 
 // Waiting is the measure waiting: what a delivery costs when so many events
@@ -118,7 +118,7 @@ func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err er
 // publish commits records from w.next on and has them put into the outbox,
 // without delivering them.
 func (w *world) publish(ctx context.Context, events int) error {
-	outbox, err := pgx.Connect(ctx, w.outbox)
+	outbox, err := pgsession.Connect(ctx, w.outbox)
 	if err != nil {
 		return err
 	}

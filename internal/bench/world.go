@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/pgsession"
 )
 
 // world is a carrier, its outbox and the walhook between them: two databases of
@@ -52,7 +53,7 @@ func (w *world) build(ctx context.Context, url func(index int) string) (err erro
 	if w.outbox, err = w.b.cluster.CreateDatabase(ctx, w.name+"_outbox"); err != nil {
 		return err
 	}
-	if w.conn, err = pgx.Connect(ctx, w.source); err != nil {
+	if w.conn, err = pgsession.ConnectCarrier(ctx, w.source); err != nil {
 		return err
 	}
 	if _, err := w.conn.PgConn().Exec(ctx, carrier.Tables).ReadAll(); err != nil {

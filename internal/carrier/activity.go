@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
+
+	"walhook/internal/pgsession"
 )
 
 // Options says what the activity may do. Accounts and URLFor are those that
@@ -73,7 +75,7 @@ func NewActivity(ctx context.Context, url string, o Options) (*Activity, error) 
 	}
 	config.MaxConns = int32(o.Workers)
 	config.ConnConfig.ConnectTimeout = 5 * time.Second
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := pgsession.NewCarrierPool(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("carrier activity: %w", err)
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"walhook/internal/pgsession"
 )
 
 // superuser is the role that the cluster is made with and that URLs name.
@@ -158,7 +160,7 @@ func (c *Cluster) answers(ctx context.Context, server *process) error {
 	pause := time.NewTicker(20 * time.Millisecond)
 	defer pause.Stop()
 	for {
-		conn, err := pgx.Connect(ctx, c.URL("postgres"))
+		conn, err := pgsession.Connect(ctx, c.URL("postgres"))
 		if err == nil {
 			return conn.Close(ctx)
 		}
@@ -202,7 +204,7 @@ func (c *Cluster) PID() int {
 
 // CreateDatabase makes an empty database and returns its URL.
 func (c *Cluster) CreateDatabase(ctx context.Context, name string) (string, error) {
-	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	conn, err := pgsession.Connect(ctx, c.URL("postgres"))
 	if err != nil {
 		return "", fmt.Errorf("create database %s: %w", name, err)
 	}

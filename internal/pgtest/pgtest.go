@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/pgcluster"
+	"walhook/internal/pgsession"
 )
 
 // shared is the server of this test binary, and its databases' numbers.
@@ -125,7 +126,8 @@ func NewDatabase(tb testing.TB, cluster *pgcluster.Cluster) *DB {
 	return db
 }
 
-// Connect is a connection to the database, closed when the test ends.
+// Connect is a connection to the database as psql would make it, closed when the
+// test ends.
 func (db *DB) Connect(tb testing.TB) *pgx.Conn {
 	tb.Helper()
 	conn, err := pgx.Connect(tb.Context(), db.URL)
@@ -136,7 +138,7 @@ func (db *DB) Connect(tb testing.TB) *pgx.Conn {
 	return conn
 }
 
-// Exec runs statements and fails the test when they fail.
+// Exec runs statements as psql would, and fails the test when they fail.
 func (db *DB) Exec(tb testing.TB, sql string) {
 	tb.Helper()
 	conn, err := pgx.Connect(tb.Context(), db.URL)
@@ -163,7 +165,7 @@ const countSlotsSQL = `SELECT count(*) FROM pg_replication_slots WHERE database 
 func (db *DB) drop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, db.Cluster.URL("postgres"))
+	conn, err := pgsession.Connect(ctx, db.Cluster.URL("postgres"))
 	if err != nil {
 		return err
 	}

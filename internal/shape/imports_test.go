@@ -29,15 +29,16 @@ type rule struct {
 var rules = []rule{
 	{folder: "schemas"},
 	{folder: "migrations"},
-	{folder: "doctor", may: []string{"schemas"}},
-	{folder: "cdc", may: []string{"schemas", "doctor"}},
-	{folder: "outbox", may: []string{"schemas", "migrations", "doctor"}},
+	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
+	{folder: "cdc", may: []string{"schemas", "doctor", "internal/pgsession"}},
+	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession"}},
 	{folder: "sender", may: []string{"schemas", "outbox", "doctor"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
 	{folder: "cmd", may: []string{"schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
 	// The referee: what judges walhook does not stand on it.
-	{folder: "internal/pgcluster"},
-	{folder: "internal/pgtest", may: []string{"internal/pgcluster"}},
+	{folder: "internal/pgsession"},
+	{folder: "internal/pgcluster", may: []string{"internal/pgsession"}},
+	{folder: "internal/pgtest", may: []string{"internal/pgcluster", "internal/pgsession"}},
 	{folder: "internal/carrier", may: []string{"schemas", "internal"}},
 	{folder: "internal/receiver", may: []string{"schemas", "internal"}},
 	// The benchmark measures the reader by itself.
