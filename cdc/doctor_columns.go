@@ -83,7 +83,7 @@ func (e *examination) renamed(relation *schemas.Relation, missing []string, othe
 
 func addColumn(table schemas.TableName, name, note string) doctor.Steps {
 	return doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "ownership of the table", Note: note,
-		Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s text", table, schemas.QuoteIdent(name))}}
+		Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s pg_catalog.text", table, schemas.QuoteIdent(name))}}
 }
 
 func setupAgain() doctor.Step { return acceptGap("once walhook was set up")[0] }

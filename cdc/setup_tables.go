@@ -210,7 +210,7 @@ func (t tableState) fault(cfg Config) *Fault {
 					Text: fmt.Sprintf("GRANT SELECT ON %s TO %s", t.name, role)},
 			}}
 	case t.vague != "":
-		sql := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE text COLLATE \"C\"", t.name, schemas.QuoteIdent(t.vague))
+		sql := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE pg_catalog.text COLLATE pg_catalog.\"C\"", t.name, schemas.QuoteIdent(t.vague))
 		return &Fault{check: checkKeys, Problem: fmt.Sprintf("column %s of table %s names accounts or records, and by its collation different texts are the same value: "+
 			"whose a row is cannot be told", t.vague, t.name),
 			Mend: "let the catalog name another column, or as the table's owner: " + sql, steps: doctor.Ask(source, "ownership of the table", sql)}

@@ -36,7 +36,7 @@ func (e *examination) lookAtAside(ctx context.Context) error {
 // asideSteps say what to do about an item that is set aside.
 func asideSteps(l loop) doctor.Steps {
 	const page = "docs/OPERATIONS.md, \"When one item is bad\", says what each loop does"
-	done := doctor.Step{Kind: doctor.SQL, On: here, Text: fmt.Sprintf("DELETE FROM walhook.set_aside WHERE loop = '%s'", l),
+	done := doctor.Step{Kind: doctor.SQL, On: here, Text: fmt.Sprintf("DELETE FROM walhook.set_aside WHERE loop OPERATOR(pg_catalog.=) '%s'", l),
 		Note: "once it is looked at; until then this stays a finding"}
 	if l == loopEndpoints || l == loopWebhooks || l == loopAccounts {
 		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that the secret was stored under, or rotate it; edit or delete a webhook whose row is damaged",

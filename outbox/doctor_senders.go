@@ -23,7 +23,8 @@ const (
 	countSendersNowSQL = `
 		SELECT count(*) FILTER (WHERE lease_until > clock_timestamp()), coalesce(string_agg(name, ', '), '') FROM walhook.sender`
 
-	dropStaleSQL = `DELETE FROM walhook.sender WHERE lease_until < clock_timestamp() - interval '30 seconds'`
+	// It is run by whoever reads it, whose search_path may lead elsewhere.
+	dropStaleSQL = `DELETE FROM walhook.sender WHERE lease_until OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '30 seconds'::pg_catalog.interval)`
 )
 
 // lookAtSenders tells of senders that ended without giving up what they held,
@@ -91,7 +92,7 @@ func (e *examination) lookAtShards(ctx context.Context) error {
 	age := time.Duration(oldest * float64(time.Second)).Round(time.Second)
 	switch {
 	case shards != Shards:
-		e.r.Fail(checkShards, doctor.Ask(here, "", fmt.Sprintf("INSERT INTO walhook.shard (id) SELECT generate_series(0, %d) ON CONFLICT DO NOTHING", Shards-1)),
+		e.r.Fail(checkShards, doctor.Ask(here, "", fmt.Sprintf("INSERT INTO walhook.shard (id) SELECT pg_catalog.generate_series(0, %d) ON CONFLICT DO NOTHING", Shards-1)),
 			"there are %d shards, want %d: the others' endpoints get nothing", shards, Shards)
 	case senders > 0 && owned < shards:
 		e.r.Warn(checkShards, run, "%d of %d shards have no owner though %d senders run", shards-owned, shards, senders)

@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/doctor"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
 )
@@ -19,7 +22,8 @@ import (
 // shadowsSQL makes, in schema $1, functions under the names of those that our
 // SQL calls, which fit calls better than the server's own: for each of their
 // signatures one with another type at one place, and one with it everywhere.
-// And operators between types that the server has none for.
+// And operators between types that the server has none for; in the schema exact
+// also between those that it has.
 const shadowsSQL = `
 DO $do$
 DECLARE f record; t text; i int; args text[]; body text := 'LANGUAGE plpgsql AS ''BEGIN RETURN NULL; END''';
@@ -45,7 +49,7 @@ BEGIN
 		FOREACH b IN ARRAY types LOOP
 			EXECUTE format('CREATE FUNCTION %[1]s.shadow_operator(%%s, %%s) RETURNS bool %%s', a, b, body);
 			FOREACH o IN ARRAY '{=,<>,<,>,<=,>=,-,+,||,*,/,~}'::text[] LOOP
-				CONTINUE WHEN to_regoperator(format('pg_catalog.%%s(%%s,%%s)', o, a, b)) IS NOT NULL;
+				CONTINUE WHEN '%[1]s' <> 'exact' AND to_regoperator(format('pg_catalog.%%s(%%s,%%s)', o, a, b)) IS NOT NULL;
 				EXECUTE format('CREATE OPERATOR %[1]s.%%s (LEFTARG = %%s, RIGHTARG = %%s, FUNCTION = %[1]s.shadow_operator)', o, a, b);
 			END LOOP;
 		END LOOP;
@@ -53,6 +57,25 @@ BEGIN
 END $do$;
 CREATE FUNCTION %[1]s.pg_partition_tree(oid, OUT relid regclass, OUT parentrelid regclass, OUT isleaf bool, OUT level int)
 	RETURNS SETOF record LANGUAGE plpgsql AS 'BEGIN END';`
+
+// castsSQL makes types that columns of the catalog's tables have, and whose owner
+// made casts of his own to whatever they are read as. The server counts calls from
+// inside its own functions only of a SECURITY DEFINER.
+const castsSQL = `
+SET ROLE %[1]s;
+CREATE TYPE public.standing AS ENUM ('good', 'bad');
+CREATE TYPE public.pair AS (of public.standing, n int);
+CREATE FUNCTION public.shadow_text(public.standing) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN ''shadow''; END';
+CREATE FUNCTION public.shadow_json(public.standing) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN ''1''; END';
+CREATE CAST (public.standing AS text) WITH FUNCTION public.shadow_text(public.standing) AS IMPLICIT;
+CREATE CAST (public.standing AS json) WITH FUNCTION public.shadow_json(public.standing) AS IMPLICIT;
+RESET ROLE;
+CREATE TABLE rooms (code standing PRIMARY KEY, user_id bigint);
+CREATE TABLE keys (id bigint PRIMARY KEY, room text);
+CREATE TABLE locks (id bigint PRIMARY KEY, room standing);
+ALTER TABLE users ADD standing standing, ADD pair pair, ADD pairs pair[];
+UPDATE users SET standing = 'good', pair = ('bad', 3), pairs = ARRAY[('bad', 4)::pair];
+INSERT INTO rooms VALUES ('good', 7); INSERT INTO keys VALUES (1, 'good'); INSERT INTO locks VALUES (1, 'good')`
 
 // calledSQL names what of a schema was called.
 const calledSQL = `SELECT coalesce(string_agg(schemaname || '.' || funcname || ' ' || calls, ', '), '') FROM pg_stat_user_functions
@@ -117,12 +140,16 @@ func TestSource_CallsNoFunctionOfOthers(t *testing.T) {
 		_, _ = conn.Exec(ctx, "DROP OWNED BY "+role+"; DROP ROLE "+role, pgx.QueryExecModeSimpleProtocol)
 		_ = conn.Close(ctx)
 	})
-	for _, schema := range []string{"public", role} {
-		db.Exec(t, "CREATE SCHEMA IF NOT EXISTS "+schema+" AUTHORIZATION "+role+";"+
-			"GRANT ALL ON SCHEMA "+schema+" TO public;"+fmt.Sprintf(shadowsSQL, schema, wordsOfSQL(t)))
+	db.Exec(t, fmt.Sprintf(castsSQL, role))
+	words := wordsOfSQL(t)
+	shadow := func(schema string) {
+		db.Exec(t, "CREATE SCHEMA IF NOT EXISTS "+schema+" AUTHORIZATION "+role+"; GRANT ALL ON SCHEMA "+schema+" TO public;"+
+			"SET search_path = pg_catalog;"+fmt.Sprintf(shadowsSQL, schema, words))
 	}
+	shadow("public")
+	shadow("exact")
 	// The shadows do work where nothing is pinned.
-	db.Exec(t, "SELECT pg_partition_tree(oid) FROM pg_class LIMIT 1; SELECT relname || 1::oid FROM pg_class LIMIT 1")
+	db.Exec(t, "SELECT pg_partition_tree(oid) FROM pg_class LIMIT 1; SELECT relname || 1::oid FROM pg_class LIMIT 1; SELECT to_json(standing), standing::text FROM users")
 	called := func() (names string) {
 		t.Helper()
 		if err := conn.QueryRow(t.Context(), calledSQL).Scan(&names); err != nil {
@@ -131,7 +158,8 @@ func TestSource_CallsNoFunctionOfOthers(t *testing.T) {
 		return names
 	}
 	eventually(t, 10*time.Second, func() bool {
-		return strings.Contains(called(), "pg_partition_tree") && strings.Contains(called(), "shadow_operator")
+		names := called()
+		return !slices.ContainsFunc([]string{"pg_partition_tree", "shadow_operator", "shadow_text", "shadow_json"}, func(name string) bool { return !strings.Contains(names, name) })
 	})
 	if _, err := conn.Exec(t.Context(), "SELECT pg_stat_reset()"); err != nil {
 		t.Fatal(err)
@@ -143,6 +171,15 @@ account: {table: public.users, id: id, url: web_hook_url, parent: reseller_id}
 schemas:
   dids: {table: public.dids, owner: user_id, fields: [id, user_id, number]}
   e911: {table: public.e911, owner: {column: did_id, schema: dids}, fields: [id, did_id]}
+  rooms: {table: public.rooms, owner: user_id, fields: [code, user_id]}
+  keys: {table: public.keys, owner: {column: room, schema: rooms}, fields: [id, room]}
+  locks: {table: public.locks, owner: {column: room, schema: rooms}, fields: [id, room]}
+derive:
+  - hook: number
+    groups: [numbers]
+    schema: dids
+    when: {added: insert}
+    fields: {standing: {account: standing}, pair: {account: pair}, pairs: {account: pairs}}
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -153,19 +190,68 @@ schemas:
 	if !strings.HasPrefix(plan, "SET search_path = pg_catalog, pg_temp;") {
 		t.Errorf("setup --dry-run prints\n%s", plan)
 	}
-	db.Exec(t, plan+"\nALTER PUBLICATION walhook OWNER TO "+role) // as a superuser
+	for line := range strings.Lines(plan) { // as a superuser, who takes over a line at a time
+		if !strings.HasPrefix(line, "SET ") && !strings.HasPrefix(line, "-- ") {
+			db.Exec(t, "SET search_path = exact, public, pg_catalog; "+line)
+		}
+	}
+	db.Exec(t, "ALTER PUBLICATION walhook OWNER TO "+role)
 	mustRun(t, append([]string{"setup"}, source...)...)
+	var kept string
+	const want = `{"{\"of\":\"bad\",\"n\":3}","[{\"of\":\"bad\",\"n\":4}]","\"good\""} 5`
+	if err := conn.QueryRow(t.Context(), `SELECT pg_catalog.concat_ws(' ', (SELECT columns FROM walhook.account_column),
+		(SELECT pg_catalog.count(*) FROM walhook.owner WHERE account = '7'))`).Scan(&kept); err != nil || kept != want {
+		t.Errorf("the first snapshot kept %s, %v, want %s", kept, err, want)
+	}
 	process := startChild(t, append([]string{"run", "--listen", "off", "--allow-cidr", "127.0.0.0/8"}, source...)...)
 	if _, err := conn.Exec(t.Context(), "UPDATE public.dids SET number = 'y'; UPDATE public.e911 SET did_id = 1", pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 30*time.Second, func() bool { return to.Count() >= 2 })
+	shadow(role) // now that all its sessions are open, and their statements planned
+	if _, err := conn.Exec(t.Context(), "INSERT INTO public.dids VALUES (2, 7, 'z'); UPDATE public.e911 SET did_id = 2; INSERT INTO public.locks VALUES (2, 'good')",
+		pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() bool { return to.Count() >= 5 })
 	_ = childCommand(t, append([]string{"doctor"}, source...)...).Run() // it may find something
 	mustRun(t, "status", "--source", url, "--outbox", url, "--slot", slot)
 	process.stop(t)
+	for _, statement := range statementsOfDoctor(t, db, source) {
+		db.Exec(t, "SET search_path = exact, public, pg_catalog; "+statement)
+	}
 	mustRun(t, "teardown", "--outbox", url, "--source", url, "--slot", slot)
 	time.Sleep(time.Second) // what ended sessions have counted is reported by then
 	if names := called(); names != "" {
 		t.Errorf("functions of others were called: %s", names)
 	}
+}
+
+// statementsOfDoctor are those that doctor prints for whoever has the rights,
+// about an outbox and tables to which much has happened; none that the server
+// at large would notice.
+func statementsOfDoctor(t *testing.T, db *pgtest.DB, source []string) (statements []string) {
+	t.Helper()
+	db.Exec(t, `DELETE FROM walhook.shard WHERE id > 3;
+		INSERT INTO walhook.sender (name, process, lease_until) VALUES ('gone', 'x', clock_timestamp() - interval '1 hour');
+		INSERT INTO walhook.set_aside (loop, item, reason, detail) VALUES ('appends', 'x', 'unstorable', 'y');
+		ALTER TABLE public.e911 REPLICA IDENTITY DEFAULT`)
+	out, err := walhook(t, append([]string{"doctor", "--json"}, source...)...)
+	var said checkup
+	if jsonErr := json.Unmarshal([]byte(out), &said); jsonErr != nil {
+		t.Fatalf("doctor: %v, %v:\n%s", err, jsonErr, out)
+	}
+	for _, finding := range said.Checks {
+		for _, step := range finding.Mend {
+			if step.Kind == doctor.SQL && !strings.HasPrefix(step.Text, "ALTER SYSTEM") && !strings.Contains(step.Text, "pg_reload_conf") {
+				statements = append(statements, step.Text)
+			}
+		}
+	}
+	for _, want := range []string{"walhook.shard", "walhook.sender", "walhook.set_aside", "REPLICA IDENTITY"} {
+		if !slices.ContainsFunc(statements, func(s string) bool { return strings.Contains(s, want) }) {
+			t.Errorf("doctor prints no statement about %s:\n%s", want, out)
+		}
+	}
+	return statements
 }
