@@ -55,11 +55,13 @@ const (
 			ELSE '' END
 		FROM base JOIN pg_type t ON t.oid = base.oid WHERE base.below = 0) END`
 
+	// No server before 18 sends generated columns, though the view of what is
+	// published lists them.
 	describeColumnsSQL = `
 		SELECT c.oid, a.attname::text, a.atttypid,
 			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false),
 			coalesce(a.attnum = ANY ((identity.indkey::int2[])[0 : identity.indnkeyatts - 1]), false),
-			CASE WHEN a.attgenerated = '' THEN false ELSE NOT EXISTS (
+			CASE WHEN a.attgenerated = '' THEN false WHEN current_setting('server_version_num')::int < 180000 THEN true ELSE NOT EXISTS (
 				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname
 					AND to_jsonb(t) -> 'attnames' ? a.attname::text) END,
 			a.attnotnull,

@@ -61,6 +61,13 @@ func (e *examination) keys(ctx context.Context, t tableState, plan *schemas.Plan
 			"table %s has no column %s of the key of %s: %s", t.name, strings.Join(missing, ", "), plan.Schema.Name, what)
 		return missing
 	}
+	if plan.Relation.KeyCut && len(plan.Schema.Key) == 0 {
+		e.r.Fail(checkKeys, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+			Note: "with key: naming columns that are sent and tell its rows apart, in a file for --catalog"}, setupAgain()},
+			"the primary key of table %s has columns that the source does not send (generated ones, or those that a column list leaves out): nothing of %s is sent",
+			t.name, plan.Schema.Name)
+		return nil
+	}
 	columns := []string{"id"}
 	var unique []string
 	err := e.s.QueryRow(ctx, uniqueIndexSQL, t.oid).Scan(&unique)

@@ -65,6 +65,7 @@ func ailments() []ailment {
 		{name: "the accounts' key was renamed", spoil: sql("ALTER TABLE users RENAME COLUMN id TO number"), want: "source.columns"},
 		{name: "a field has no column", scars: true, spoil: sql("ALTER TABLE notes DROP COLUMN note"), want: "source.fields"},
 		{name: "a table has no key", spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey"), want: "source.keys"},
+		{name: "a key holds a column that is not sent", scars: true, spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD COLUMN odd bigint GENERATED ALWAYS AS (id % 2) STORED; ALTER TABLE notes ADD PRIMARY KEY (id, odd)"), want: "source.keys"},
 
 		// The publication.
 		{name: "the publication was dropped", spoil: sql("DROP PUBLICATION walhook"), want: "source.publication"},
