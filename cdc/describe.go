@@ -56,14 +56,18 @@ const (
 		FROM base JOIN pg_type t ON t.oid = base.oid WHERE base.below = 0) END`
 
 	// No server before 18 sends generated columns, though the view of what is
-	// published lists them.
+	// published lists them. Of a table that is not published yet they are sent as
+	// the publication says, and setup makes one that sends them.
 	describeColumnsSQL = `
 		SELECT c.oid, a.attname::text, a.atttypid,
 			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false),
 			coalesce(a.attnum = ANY ((identity.indkey::int2[])[0 : identity.indnkeyatts - 1]), false),
-			CASE WHEN a.attgenerated = '' THEN false WHEN current_setting('server_version_num')::int < 180000 THEN true ELSE NOT EXISTS (
-				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname
-					AND to_jsonb(t) -> 'attnames' ? a.attname::text) END,
+			CASE WHEN a.attgenerated = '' THEN false WHEN a.attgenerated = 'v' OR current_setting('server_version_num')::int < 180000 THEN true
+				ELSE NOT coalesce(
+					(SELECT to_jsonb(t) -> 'attnames' ? a.attname::text FROM pg_publication_tables t
+						WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname LIMIT 1),
+					(SELECT to_jsonb(p) ->> 'pubgencols' = 's' FROM pg_publication p WHERE p.pubname = $2),
+					true) END,
 			a.attnotnull,
 			` + equalitySQL + `,
 			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END

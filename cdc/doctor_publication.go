@@ -103,14 +103,6 @@ func (e *examination) members(ctx context.Context) ([]member, error) {
 	return slices.DeleteFunc(members, func(m member) bool { return !e.cfg.Catalog.Names(m.root()) }), err
 }
 
-// again names the table anew, without list and filter, at one stroke: a reader
-// that looks in between would take the table for gone.
-func (e *examination) again(m member, note string) doctor.Steps {
-	publication := schemas.QuoteIdent(e.cfg.Publication)
-	return doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "ownership of the publication and of the table", Note: note,
-		Text: fmt.Sprintf("BEGIN; ALTER PUBLICATION %[1]s DROP TABLE %[2]s; ALTER PUBLICATION %[1]s ADD TABLE %[2]s; COMMIT", publication, m.table())}}
-}
-
 // columnList tells of what the publication keeps back of a table's rows.
 func (e *examination) columnList(m member) {
 	if m.Columns == nil {
@@ -118,12 +110,12 @@ func (e *examination) columnList(m member) {
 	}
 	lacks := func(name string) bool { return !slices.Contains(m.Columns, name) }
 	if m.Identity == string(schemas.IdentityFull) || slices.ContainsFunc(m.Key, lacks) {
-		e.r.Fail(checkColumnLists, e.again(m, ""), "table %s is published with a list of columns that leaves out some of its replica identity: "+
+		e.r.Fail(checkColumnLists, publishAgain(e.cfg.Publication, m.table(), ""), "table %s is published with a list of columns that leaves out some of its replica identity: "+
 			"its own updates and deletes fail", m.table())
 		return
 	}
 	if missing := slices.DeleteFunc(e.columnsOf(m.root()), func(name string) bool { return !lacks(name) }); len(missing) > 0 {
-		e.r.Warn(checkColumnLists, e.again(m, "or add them to the list, where it is there for a reason"),
+		e.r.Warn(checkColumnLists, publishAgain(e.cfg.Publication, m.table(), "or add them to the list, where it is there for a reason"),
 			"table %s is published without %s: absent from every event", m.table(), strings.Join(missing, ", "))
 	}
 }
@@ -131,7 +123,7 @@ func (e *examination) columnList(m member) {
 // rowFilter tells of rows that are kept back.
 func (e *examination) rowFilter(m member) {
 	if m.Filter != "" {
-		e.r.Warn(checkRowFilters, e.again(m, "unless it is there for a reason: a row that comes to match it is sent as an insert"),
+		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless it is there for a reason: a row that comes to match it is sent as an insert"),
 			"table %s is published only WHERE %s: the other rows are never sent", m.table(), m.Filter)
 	}
 }

@@ -64,10 +64,17 @@ func (o *tableObserver) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := map[uint32]tableFault{}
+	now, keyless := map[uint32]tableFault{}, map[schemas.TableName]string{}
 	for _, t := range tables {
 		if !t.exists || !t.logged {
 			continue
+		}
+		if t.key != nil && t.published {
+			keyless[t.name] = t.key.problem
+			if o.keyless[t.name] != t.key.problem {
+				o.r.log.Error("no key names the records of a table: its changes are listed as unrouted (no_key)",
+					zap.Stringer("table", t.name), zap.String("reason", t.key.problem), zap.String("fix", t.key.fix()))
+			}
 		}
 		full := false
 		for _, l := range t.loggers {
@@ -92,7 +99,7 @@ func (o *tableObserver) judge(ctx context.Context) error {
 			delete(o.mending, oid)
 		}
 	}
-	o.faults = now
+	o.faults, o.keyless = now, keyless
 	refused, partial := 0, 0
 	for _, fault := range now {
 		if fault.refused {

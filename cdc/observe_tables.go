@@ -51,6 +51,7 @@ type tableObserver struct {
 	took    time.Duration          // how long the source took for the stamp
 	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
 	faults  map[uint32]tableFault
+	keyless map[schemas.TableName]string
 	mending map[uint32]*mending
 }
 

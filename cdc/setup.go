@@ -25,7 +25,8 @@ type Plan struct {
 	// Suggestions are statements that walhook works without, and never runs.
 	Suggestions []Suggestion
 
-	tables []table // of the catalog, those that exist
+	tables  []table // of the catalog, those that exist
+	keyless []*keyFault
 }
 
 // Statement is one line of a Plan and the right that it needs.
@@ -82,6 +83,11 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	if err := p.planPublication(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
+	for _, fault := range p.keyless {
+		if fix := fault.fix(); !slices.ContainsFunc(p.Statements, func(s Statement) bool { return s.SQL == fix }) {
+			p.warn("%s; to change that: %s", fault.problem, fix)
+		}
+	}
 	return p, p.suggestEmitters(ctx, conn)
 }
 
@@ -132,6 +138,9 @@ func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error
 			p.warn("table %s is not logged, its changes never reach the WAL: it is left out", t.name)
 		default:
 			p.tables = append(p.tables, t.table)
+			if t.key != nil {
+				p.keyless = append(p.keyless, t.key)
+			}
 		}
 	}
 	return nil

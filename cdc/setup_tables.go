@@ -49,11 +49,12 @@ type tableState struct {
 	table
 	exists   bool
 	oid      uint32
-	logged   bool   // its changes reach the WAL
-	readable bool   // the role may read it
-	whole    bool   // and is shown every row
-	vague    string // a column that names accounts or records whose texts do not tell which values are the same; "" for none
-	role     string // whose rights these are
+	logged   bool      // its changes reach the WAL
+	readable bool      // the role may read it
+	whole    bool      // and is shown every row
+	vague    string    // a column that names accounts or records whose texts do not tell which values are the same; "" for none
+	role     string    // whose rights these are
+	key      *keyFault // why its records have no key; nil where they have one
 }
 
 const (
@@ -134,7 +135,7 @@ func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, err
 		if err := t.findNameless(ctx, q, cfg); err != nil {
 			return nil, err
 		}
-		if err := t.findVague(ctx, q, cfg); err != nil {
+		if err := t.findColumns(ctx, q, cfg); err != nil {
 			return nil, err
 		}
 		tables = append(tables, t)
@@ -167,27 +168,33 @@ func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) er
 	return nil
 }
 
-// findVague finds a column that names accounts or records whose texts do not
-// tell which values the source takes for the same.
-func (t *tableState) findVague(ctx context.Context, q querier, cfg Config) error {
+// findColumns looks at the columns that name accounts and records.
+func (t *tableState) findColumns(ctx context.Context, q querier, cfg Config) error {
 	list, err := describe(ctx, q, cfg.Publication, t.oid)
 	if err != nil || len(list) == 0 {
 		return err
 	}
 	relation := relationOf(list[0])
+	plan := cfg.Catalog.Bind(relation)
+	t.findVague(cfg, relation, plan)
+	return t.findKey(ctx, q, cfg, plan)
+}
+
+// findVague finds a column that names accounts or records whose texts do not
+// tell which values the source takes for the same.
+func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *schemas.Plan) {
 	var names []string
 	if t.name == cfg.Catalog.Account.Table {
 		names = append(names, cfg.Catalog.Account.ID)
 	}
-	if schema := cfg.Catalog.SchemaOf(t.name); schema != nil {
-		names = append(append(names, schema.Owner.Column), cfg.Catalog.Bind(relation).KeyColumns()...)
+	if plan != nil && plan.Schema != nil {
+		names = append(append(names, plan.Schema.Owner.Column), plan.KeyColumns()...)
 	}
 	for _, name := range names {
 		if at := relation.Column(name); at >= 0 && relation.Columns[at].Equality == schemas.EqualUnknown {
 			t.vague = name
 		}
 	}
-	return nil
 }
 
 // fault is why walhook cannot do with the table as it is; nil when it can, be

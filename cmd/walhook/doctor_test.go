@@ -23,6 +23,7 @@ type ailment struct {
 	spoil, before func(t *testing.T, p *patient)
 	want          string // the only check that may name it
 	oldest        int    // major version that it can happen on; 0 for any
+	newest        int    // last major version that it can happen on; 0 for any
 	scars         bool   // once it is mended, the patient is not what it was
 }
 
@@ -65,7 +66,10 @@ func ailments() []ailment {
 		{name: "the accounts' key was renamed", spoil: sql("ALTER TABLE users RENAME COLUMN id TO number"), want: "source.columns"},
 		{name: "a field has no column", scars: true, spoil: sql("ALTER TABLE notes DROP COLUMN note"), want: "source.fields"},
 		{name: "a table has no key", spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey"), want: "source.keys"},
-		{name: "a key holds a column that is not sent", scars: true, spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD COLUMN odd bigint GENERATED ALWAYS AS (id % 2) STORED; ALTER TABLE notes ADD PRIMARY KEY (id, odd)"), want: "source.keys"},
+		{name: "a key holds a column that is not sent", scars: true, newest: 17, spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD COLUMN odd bigint GENERATED ALWAYS AS (id % 2) STORED; ALTER TABLE notes ADD PRIMARY KEY (id, odd)"), want: "source.keys"},
+		{name: "a key is a column that is not sent", scars: true, newest: 17, spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD COLUMN code text NOT NULL DEFAULT '', ADD COLUMN odd text GENERATED ALWAYS AS (lower(code)) STORED; ALTER TABLE notes ADD PRIMARY KEY (odd)"), want: "source.keys"},
+		{name: "a key is not sent, another is", scars: true, newest: 17, spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD UNIQUE (id), ADD COLUMN odd text GENERATED ALWAYS AS (note) STORED; ALTER TABLE notes ADD PRIMARY KEY (odd); DELETE FROM notes"), want: "source.keys"},
+		{name: "a key is made of what may be null", scars: true, newest: 17, spoil: sql("ALTER TABLE notes DROP COLUMN id, ADD COLUMN id text GENERATED ALWAYS AS (coalesce(note, '')) STORED; ALTER TABLE notes ADD PRIMARY KEY (id)"), want: "source.keys"},
 
 		// The publication.
 		{name: "the publication was dropped", spoil: sql("DROP PUBLICATION walhook"), want: "source.publication"},
@@ -181,7 +185,7 @@ func TestDoctor_NamesWhatIsWrongAndWhatMendsIt(t *testing.T) {
 	w := &ward{t: t, cluster: pgtest.NewCluster(t, pgcluster.Options{Settings: healthy()})}
 	t.Run("all", func(t *testing.T) { // which ends before the patients do
 		for _, a := range ailments() {
-			if a.oldest > w.cluster.Binaries().Major {
+			if major := w.cluster.Binaries().Major; a.oldest > major || a.newest != 0 && a.newest < major {
 				continue
 			}
 			t.Run(a.name, func(t *testing.T) {

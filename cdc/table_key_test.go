@@ -1,0 +1,55 @@
+package cdc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"walhook/internal/pgtest"
+)
+
+// A key with a generated column before PostgreSQL 18 is no key to walhook: the
+// server does not send it.
+const generatedKey = `ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD odd bigint GENERATED ALWAYS AS (id % 2) STORED; ALTER TABLE notes ADD PRIMARY KEY (id, odd);`
+
+func (w *world) sendsGenerated(t *testing.T) bool {
+	return one[int](t, w, "SELECT current_setting('server_version_num')::int") >= 180000
+}
+
+func TestPlanSetup_NamesAKeyThatIsNotSent(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), generatedKey)
+	warnings := strings.Join(planned(t, w.cfg).Warnings, "\n")
+	named := strings.Contains(warnings, "the primary key of table public.notes has columns that the source does not send (odd") && strings.Contains(warnings, "key: [id]")
+	if named == w.sendsGenerated(t) {
+		t.Errorf("warnings: %s", warnings)
+	}
+}
+
+// A key that becomes such a one is named at once, and every change is listed.
+func TestReader_NamesAKeyThatIsNoLongerSent(t *testing.T) {
+	t.Parallel()
+	w, logs := watched(t, "ALTER TABLE notes REPLICA IDENTITY FULL;", "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
+	if w.sendsGenerated(t) {
+		w.exec(t, "ALTER PUBLICATION walhook SET (publish_generated_columns = none)")
+	}
+	run := w.start(t, often)
+	run.reads(t, patience)
+	for statement := range strings.SplitSeq(strings.TrimSuffix(generatedKey, ";"), "; ") {
+		w.exec(t, statement)
+	}
+	fix := "key: [id]"
+	if w.sendsGenerated(t) {
+		fix = "publish_generated_columns = stored"
+	}
+	eventually(t, "the key is named", patience, func() bool {
+		for _, entry := range logs.FilterMessageSnippet("no key names the records").All() {
+			if strings.Contains(fmt.Sprint(entry.ContextMap()["fix"]), fix) {
+				return true
+			}
+		}
+		return false
+	})
+	w.exec(t, "ALTER TABLE notes DROP CONSTRAINT notes_pkey", "ALTER TABLE notes ADD PRIMARY KEY (id)")
+	w.settle(t)
+}
