@@ -34,7 +34,7 @@ type deadLetter struct {
 	DiedAt      time.Time `json:"died_at"`
 	Attempts    int       `json:"attempts"`
 	Reason      string    `json:"reason"`
-	Bytes       int64     `json:"bytes" doc:"of its body; one that is too_large is not kept and cannot be sent again"`
+	Bytes       int64     `json:"bytes" doc:"of its body; one above the largest that is stored is not kept, and cannot be sent again"`
 }
 
 func (s *subscriptions) registerEvents(routes huma.API) {

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"sync/atomic"
 
@@ -59,7 +58,7 @@ func (e *encoding) url(text string) string {
 	if !e.narrow.Load() {
 		return text
 	}
-	u, err := url.Parse(text)
+	u, err := parseEncoded(text)
 	if err != nil {
 		return escapeText(text)
 	}

@@ -3,26 +3,27 @@ package outbox
 import (
 	"encoding/binary"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 
 	"golang.org/x/net/idna"
 )
 
-// HostOf is the host of a URL in its normal form: equal for all the ways to
-// write one host, whatever the case, a dot at its end, the script of its letters
-// and digits, or the base of an address's numbers. The port is no part of it; ""
+// HostOf is the host of a URL in its normal form. The port is no part of it; ""
 // where there is no host.
 func HostOf(address string) string {
-	u, err := url.Parse(address)
+	u, err := parseEncoded(address)
 	if err != nil {
 		return ""
 	}
 	return NormalHost(u.Hostname())
 }
 
-// NormalHost is the normal form of a host's name or address.
+// NormalHost is the normal form of a host's name or address, and the only one:
+// what is dialled and asked for, certificates, holds, limits and kept connections
+// go by it. It is equal for all the ways to write one host, whatever the case, the
+// form of its letters (UTS 46), a dot at its end, the script of its digits, or the
+// base of an address's numbers. What is no name and no address is in lower case.
 func NormalHost(host string) string {
 	if address, literal := LiteralAddress(host); literal {
 		return address.String()
@@ -41,12 +42,50 @@ func LiteralAddress(host string) (address netip.Addr, literal bool) {
 	return inetAton(host)
 }
 
+// names maps and checks as browsers do (UTS 46, nontransitional processing). What
+// ASCII a label may hold is checked by nameFault: name servers also have names with
+// underscores, or with hyphens in odd places.
+var names = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.CheckJoiners(true),
+	idna.Transitional(false), idna.StrictDomainName(false), idna.CheckHyphens(false))
+
 // nameOf is a name as it is looked up.
 func nameOf(host string) string {
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+	if ascii, err := names.ToASCII(host); err == nil {
 		host = ascii
 	}
 	return strings.ToLower(strings.TrimRight(host, "."))
+}
+
+// hostFault says for people why a host in its normal form is none, or "".
+func hostFault(host string) string {
+	if _, literal := LiteralAddress(host); literal {
+		return ""
+	}
+	if host == "" {
+		return "the URL has no host"
+	}
+	if len(host) > 253 {
+		return "the URL's host is longer than 253 characters"
+	}
+	if _, err := names.ToASCII(host); err != nil {
+		return "the URL's host is no domain name (IDNA refuses it)"
+	}
+	last := ""
+	for last = range strings.SplitSeq(host, ".") {
+		if last == "" || len(last) > 63 {
+			return "the URL's host has a part of no characters, or of more than 63"
+		}
+		for _, c := range []byte(last) {
+			if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
+				continue
+			}
+			return "the URL's host holds a character that no domain name has"
+		}
+	}
+	if hex, is := strings.CutPrefix(last, "0x"); strings.Trim(last, "0123456789") == "" || is && strings.Trim(hex, "0123456789abcdef") == "" {
+		return "the URL's host ends in a number and is no IPv4 address"
+	}
+	return ""
 }
 
 // inetAton reads an IPv4 address of one to four numbers, in base 8, 10 or 16,

@@ -220,7 +220,7 @@ func redactURL(s string) string {
 	if s == "" {
 		return ""
 	}
-	u, err := url.Parse(s)
+	u, err := parseEncoded(s)
 	if err != nil || u.Host == "" {
 		return "(not shown: no URL)"
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 )
 
@@ -24,7 +23,7 @@ type urlParts struct{ before, user, after string }
 
 // splitURL cuts a URL around its user information. has is false where it has none.
 func splitURL(text string) (p urlParts, has bool) {
-	u, err := url.Parse(text)
+	u, err := parseEncoded(text)
 	switch {
 	case text == "":
 		return p, false

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -115,7 +114,7 @@ func (s *Store) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 // The account that set it is shown the rest. What cannot be read, and so may
 // hold them anywhere, is not shown at all.
 func (w *Webhook) ShownURL() string {
-	u, err := url.Parse(w.URL)
+	u, err := parseEncoded(w.URL)
 	switch {
 	case w.URL == "":
 		return ""

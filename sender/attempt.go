@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -22,6 +22,7 @@ const (
 	maxAnswerHeader = 64 << 10        // bytes of an answer's header
 	maxAnswerBody   = 4 << 10         // bytes read of an answer's body
 	bodyTimeout     = 2 * time.Second // for reading them
+	maxRequestURL   = 8 << 10         // bytes of a GET's URL: what common servers take of a request line
 	maxDetail       = 300             // bytes of Attempt.Detail
 )
 
@@ -86,6 +87,11 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 		}
 		return answer{failure: class, detail: clip(err.Error())}
 	}
+	if x.sent.method == http.MethodGet {
+		if n := len(x.url().String()); n > maxRequestURL {
+			return answer{failure: failTooLarge, detail: fmt.Sprintf("the URL of the GET request would be %d bytes long, and servers take %d: let the webhook use post, or ask for fewer fields", n, maxRequestURL)}
+		}
+	}
 	x.signature = x.target.signer.sign(x.id, x.timestamp, x.sent.signed())
 	x.until = time.Now().Add(c.config.AttemptTimeout)
 	defer x.close()
@@ -116,7 +122,10 @@ func confidential(e outbox.Endpoint, query string) []string {
 	for _, secret := range e.Secrets {
 		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
 	}
-	if u, err := url.Parse(e.URL); err == nil {
+	if _, query, has := strings.Cut(e.URL, "?"); has {
+		hidden = append(hidden, query) // as it is written, which may not be how it is sent
+	}
+	if u, _, err := outbox.RequestURL(e.URL); err == nil {
 		hidden = append(hidden, u.RawQuery)
 		if u.User != nil {
 			password, _ := u.User.Password()

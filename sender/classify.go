@@ -66,6 +66,9 @@ func classify(err, cause error, p *progress) failure {
 	if _, ok := errors.AsType[*BlockedPortError](err); ok {
 		return failPort
 	}
+	if errors.Is(cause, errNotTaken) {
+		return failHTTP2NotTaken
+	}
 	if errors.Is(err, errLeaseOver) || errors.Is(cause, errLeaseOver) {
 		return failLease
 	}

@@ -2,9 +2,7 @@ package sender
 
 import (
 	"context"
-	"errors"
 	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
@@ -54,16 +52,16 @@ func (c *Courier) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event
 // what it leads to decides when it is dialled, and who sets a URL does not learn
 // which names there are. The URL's syntax has been checked.
 func (c *Courier) CheckHost(address string) error {
-	u, err := url.Parse(address)
+	u, _, err := outbox.RequestURL(address)
 	if err != nil {
-		return errors.New("url cannot be parsed") // err would show it
+		return err
 	}
 	guard := c.courier.config.guard()
 	if err := guard.checkPort(portOf(u)); err != nil {
 		return err
 	}
 	literal, is := outbox.LiteralAddress(u.Hostname())
-	if name := outbox.NormalHost(u.Hostname()); name == "localhost" || strings.HasSuffix(name, ".localhost") {
+	if name := u.Hostname(); name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		literal, is = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true // RFC 6761, section 6.3
 	}
 	if is && !guard.allowed(literal) {

@@ -10,11 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/idna"
 )
 
 // exchange is one attempt's way to an answer: over a kept connection or a new
@@ -40,9 +37,6 @@ type exchange struct {
 func (x *exchange) answer() (*http.Response, error) {
 	if err := x.courier.config.guard().checkPort(x.target.port); err != nil {
 		return nil, err
-	}
-	if x.target.unknown != nil {
-		return nil, x.target.unknown
 	}
 	to := x.target.to
 	if _, ok := x.courier.http2.known.Load(to.to); ok {
@@ -108,15 +102,19 @@ func (x *exchange) overHTTP2(opened *tls.Conn) (*http.Response, error) {
 		defer offered.withdraw()
 	}
 	req := x.request()
-	// net/http repeats a GET on its own, and a POST that has an Idempotency-Key,
-	// when it can get the body once more. This says no, and tells why it asked.
-	// A GET's body is empty, and nothing of it is sent.
+	// net/http repeats on its own what was not taken, when it can get the body once
+	// more. GetBody says no, and tells why it was asked; where there is no body, the
+	// trace does at the second connection.
 	u := *req.URL
 	u.Host = x.target.http2Host
 	req.URL = &u
 	req.GetBody = func() (io.ReadCloser, error) { return nil, errNotTaken }
+	x.taken.Store(false)
 	resp, err := x.courier.http2.RoundTrip(req.WithContext(ctx))
 	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errNotTaken) {
+			err = cause
+		}
 		return nil, err
 	}
 	return resp, checkStatus(resp) // close ends the stream
@@ -148,11 +146,17 @@ func (x *exchange) request() *http.Request {
 	if x.target.authorization != "" {
 		header["Authorization"] = []string{x.target.authorization}
 	}
+	// Without a body the header is to end the request: over HTTP/2 net/http goes by
+	// the type, and a proxy makes a chunked body of a stream that stays open.
+	body := io.ReadCloser(http.NoBody)
+	if len(x.sent.body) > 0 {
+		body = io.NopCloser(bytes.NewReader(x.sent.body))
+	}
 	return &http.Request{
 		Method: x.sent.method,
 		URL:    u, Host: u.Host,
 		Header:        header,
-		Body:          io.NopCloser(bytes.NewReader(x.sent.body)),
+		Body:          body,
 		ContentLength: int64(len(x.sent.body)),
 	}
 }
@@ -260,17 +264,4 @@ func portOf(u *url.URL) string {
 		return port
 	}
 	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
-}
-
-// dialAddress is host and port of a URL. A name that is not ASCII is the one
-// that name servers know (RFC 5891).
-func dialAddress(u *url.URL) (string, error) {
-	host, port := u.Hostname(), portOf(u)
-	if strings.ContainsFunc(host, func(c rune) bool { return c >= 0x80 }) {
-		var err error
-		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return "", &net.DNSError{Err: "the host is no domain name", Name: u.Hostname(), IsNotFound: true}
-		}
-	}
-	return net.JoinHostPort(host, port), nil
 }

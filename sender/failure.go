@@ -35,6 +35,7 @@ const (
 	failBlocked        failure = "blocked_address"
 	failPort           failure = "blocked_port"
 	failURL            failure = "unusable_url"
+	failTooLarge       failure = "too_large"     // the URL of a GET, with the event in it
 	failRender         failure = "unusable_body" // it cannot be put into the form that the endpoint asks for
 )
 
@@ -53,7 +54,7 @@ var failures = []failure{
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
 	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
-	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failRender,
+	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failTooLarge, failRender,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
 
@@ -82,7 +83,7 @@ func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
-		failTLSProtocol, failBlocked, failPort, failURL, failRender:
+		failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender:
 		return true
 	}
 	return false

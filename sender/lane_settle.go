@@ -51,7 +51,7 @@ func (l *lane) answerBreaker(j *job, now time.Time) {
 	res := &j.result
 	v := verdict{record: j.event.Record, weight: 1, unsent: res.failure.unsent()}
 	switch {
-	case res.outcome.kind == outcomeHeld:
+	case res.outcome.kind == outcomeHeld, res.outcome.kind == outcomeDead:
 		v.result = errNotCounted
 	case res.outcome.endpointFault:
 		v.result = errEndpointFault
@@ -91,10 +91,12 @@ func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration)
 		delay, kind = 0, outcomeRetry
 	case kind == outcomeDisable:
 		s.Disable = "the endpoint answered 410 Gone"
+	case kind == outcomeDead:
+		s.Disposition = outbox.Dead
 	case counted && !again:
 		s.Disposition, kind = outbox.Dead, outcomeDead
 	}
-	if current {
+	if current && res.outcome.kind != outcomeDead { // which says nothing of the endpoint
 		l.window = max(l.window/2, 1)
 		l.lastReason = res.outcome.reason
 		l.failedNow(now)

@@ -13,7 +13,7 @@ const (
 	outcomeRetry     = "retry"     // this event again later
 	outcomePause     = "pause"     // this event again later, and no other before
 	outcomeDisable   = "disable"   // the endpoint wants no more
-	outcomeDead      = "dead"      // the schedule is exhausted
+	outcomeDead      = "dead"      // the schedule is exhausted, or no attempt can be made
 	outcomeHeld      = "held"      // our own fault: costs the endpoint nothing
 )
 
@@ -38,6 +38,9 @@ func judge(status int, class failure, retryAfter string, now time.Time) outcome 
 	if class != "" {
 		if class.own() {
 			return outcome{kind: outcomeHeld, reason: string(class)}
+		}
+		if class == failTooLarge {
+			return outcome{kind: outcomeDead, reason: string(class)} // it is no smaller the next time
 		}
 		return outcome{kind: outcomeRetry, reason: string(class), endpointFault: true}
 	}

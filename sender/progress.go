@@ -13,6 +13,7 @@ type progress struct {
 	until time.Time    // the limit of the whole attempt
 	at    atomic.Int32 // phase
 	http2 atomic.Bool
+	taken atomic.Bool          // an HTTP/2 connection was taken for the request
 	line  *line                // the last one that the request was begun on; nil for none, or HTTP/2
 	wire  atomic.Pointer[wire] // of the HTTP/2 connection that it is on
 }
@@ -41,7 +42,10 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 			if c, ok := info.Conn.(*tls.Conn); ok {
 				p.http2.Store(true)
 				p.over(wireOf(c))
-				if may != nil && !may() {
+				switch {
+				case p.taken.Swap(true):
+					cancel(errNotTaken)
+				case may != nil && !may():
 					cancel(errLeaseOver)
 				}
 			}

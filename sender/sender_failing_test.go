@@ -171,3 +171,32 @@ func TestSender_LetsGoOfIdleLanesAndMakesThemAnew(t *testing.T) {
 		wantOnce(t, log, int(id)-3)
 	})
 }
+
+// An event that no request can carry costs neither the others nor the endpoint.
+func TestSender_AnEventWhoseRequestIsTooLongIsADeadLetterAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(active(1))
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+			if event.ID%2 == 0 {
+				return answer{failure: failTooLarge}, 0
+			}
+			return ok, time.Millisecond
+		})
+		log.append(events(1, 1, 100, 10)...)
+		after(time.Second)
+		if dead, delivered := len(log.view().dead), len(log.delivered()); dead != 50 || delivered != 50 {
+			t.Errorf("%d dead letters and %d delivered, want 50 of each", dead, delivered)
+		}
+		if n := len(r.of(1)); n != 100 {
+			t.Errorf("%d attempts for 100 events", n)
+		}
+		if n := len(log.view().retry); n > 0 {
+			t.Errorf("%d rows in retry", n)
+		}
+		if lane := log.view().lanes[1]; lane.Open || !lane.FailingSince.IsZero() {
+			t.Errorf("the endpoint is blamed: %+v", lane)
+		}
+		r.end()
+	})
+}

@@ -2,8 +2,8 @@ package sender
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,12 +18,11 @@ type target struct {
 	of      string // the endpoint's URL
 	secrets []string
 
-	url           *url.URL // without user name and password
+	url           *url.URL // as it is requested, without user name and password
 	authorization string   // what they became; "" for none
 	signer        *signer
 	address       string // host and port to dial
 	port          string
-	unknown       error   // why there is no address
 	to            lineKey // what its connections are known by
 	http2Host     string  // what net/http knows those by that speak HTTP/2
 
@@ -35,12 +34,9 @@ type target struct {
 // newTarget prepares requests to an endpoint. User name and password of the URL
 // become Basic authentication and leave the URL. Errors show nothing of either.
 func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
-	u, err := url.Parse(e.URL)
+	u, zone, err := outbox.RequestURL(e.URL)
 	if err != nil {
-		return nil, errors.New("url cannot be parsed") // err would show it
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return nil, errors.New("url is not http or https with a host")
+		return nil, err
 	}
 	t := &target{of: e.URL, secrets: e.Secrets, url: u}
 	if t.signer, err = newSigner(e.Secrets); err != nil {
@@ -53,8 +49,11 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 		t.authorization = auth.Header.Get("Authorization")
 		u.User = nil
 	}
-	t.address, t.unknown = dialAddress(u)
 	t.port = portOf(u)
+	t.address = net.JoinHostPort(u.Hostname(), t.port)
+	if zone != "" {
+		t.address = net.JoinHostPort(u.Hostname()+"%"+zone, t.port)
+	}
 	t.to = lineKey{e.ID, u.Scheme + "://" + t.address}
 	t.http2Host = http2Host(e.ID, t.address)
 	var head bytes.Buffer

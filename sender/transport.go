@@ -62,7 +62,7 @@ func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error)
 		trace.TLSHandshakeStart()
 	}
 	config := d.tls.Clone()
-	config.ServerName = host
+	config.ServerName, _, _ = strings.Cut(host, "%") // a certificate names no zone
 	secured := tls.Client(newWire(socket), config)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.tlsTimeout, errTLSTimeout)
 	defer cancel()
