@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -25,9 +26,12 @@ const (
 	// Whoever may connect may ask for both.
 	sourceIDSQL = `SELECT system_identifier::text, pg_catalog.current_database()::text FROM pg_catalog.pg_control_system()`
 
-	// The identity as it is kept, of a table of the row "c".
+	// The identity as it is kept, of a table of the row "c": of an index its OID,
+	// its columns and its name, of which the first two survive a renaming, and
+	// the last two a REINDEX.
 	identityTextSQL = `CASE c.relreplident WHEN 'i' THEN 'i ' || coalesce((
-		SELECT pg_catalog.quote_ident(x.relname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+		SELECT i.indexrelid || ':' || pg_catalog.array_to_string(i.indkey::int2[], ',') || ' ' || pg_catalog.quote_ident(x.relname)
+		FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 		WHERE i.indrelid = c.oid AND i.indisreplident), '') ELSE c.relreplident::text END`
 
 	identityOfSQL = `
@@ -75,7 +79,29 @@ func setIdentity(ctx context.Context, conn execer, kept SourceChanges, oid uint3
 
 // identitySQL sets a table's replica identity, given as it is kept.
 func identitySQL(table, identity string) string {
-	kind, index, _ := strings.Cut(identity, " ")
-	what := map[string]string{"d": "DEFAULT", "f": "FULL", "n": "NOTHING", "i": "USING INDEX " + index}[kind]
+	kind, _, _ := strings.Cut(identity, " ")
+	what := map[string]string{"d": "DEFAULT", "f": "FULL", "n": "NOTHING", "i": "USING INDEX " + indexOf(identity).name}[kind]
 	return "ALTER TABLE " + table + " REPLICA IDENTITY " + what
+}
+
+// identityIndex is the index of a replica identity as it is kept; zero for
+// none. Outboxes from before oid and columns were noted hold the name alone.
+type identityIndex struct {
+	oid     uint32
+	columns string // their numbers, separated by commas
+	name    string // as SQL takes it
+}
+
+func indexOf(identity string) (index identityIndex) {
+	rest, ok := strings.CutPrefix(identity, "i ")
+	if !ok {
+		return index
+	}
+	index.name = rest
+	where, name, _ := strings.Cut(rest, " ")
+	oid, columns, found := strings.Cut(where, ":")
+	if n, err := strconv.ParseUint(oid, 10, 32); found && err == nil { // a name never begins with a digit
+		index.oid, index.columns, index.name = uint32(n), columns, name
+	}
+	return index
 }

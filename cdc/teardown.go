@@ -29,6 +29,9 @@ type TeardownStep struct {
 
 	changes []int64 // that are undone with it
 	needs   string
+	// unpublishes says that it drops the publication; unpublished that the
+	// table's own updates fail where the publication still holds it.
+	unpublishes, unpublished bool
 }
 
 const (
@@ -40,7 +43,7 @@ const (
 		SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), ` + identityTextSQL + `,
 			EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate),
 			coalesce((SELECT pg_catalog.string_agg(p.pubname::text, ', ' ORDER BY p.pubname) FROM pg_catalog.pg_publication p
-				WHERE p.pubname <> $2 AND (p.pubupdate OR p.pubdelete) AND (p.puballtables OR EXISTS (
+				WHERE p.oid <> $2 AND (p.pubupdate OR p.pubdelete) AND (p.puballtables OR EXISTS (
 					SELECT FROM pg_catalog.pg_publication_tables t
 					WHERE t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname)
 					OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
@@ -48,16 +51,28 @@ const (
 		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = $1 AND c.relkind IN ('r', 'p')`
 
-	indexThereSQL = `
-		SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
-			WHERE i.indrelid = $1 AND pg_catalog.quote_ident(x.relname) = $2 AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL)`
+	// The index that a replica identity was by, under its present name: the same,
+	// or one of its name, or of its columns.
+	indexNowSQL = `
+		SELECT pg_catalog.quote_ident(x.relname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+		WHERE i.indrelid = $1 AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+			AND (i.indexrelid = $2 OR pg_catalog.quote_ident(x.relname) = $3 AND $4 IN ('', pg_catalog.array_to_string(i.indkey::int2[], ','))
+				OR pg_catalog.array_to_string(i.indkey::int2[], ',') = $4)
+		ORDER BY i.indexrelid = $2 DESC, pg_catalog.quote_ident(x.relname) = $3 DESC, x.relname LIMIT 1`
+
+	publicationNamedSQL = `SELECT coalesce((SELECT pubname::text FROM pg_catalog.pg_publication WHERE oid = $1), '')`
+
+	// The identity of a table by its name, as SQL takes it.
+	identityNamedSQL = `
+		SELECT c.relreplident::text FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')`
 )
 
 // PlanTeardown looks at what there is to undo: the slot, the publication, and
 // of changes, which are what setup did to the source, the replica identities
-// that nobody changed since. It changes nothing. A slot that somebody reads is
+// that nobody changed since. publication is the OID of the one that was set up;
+// 0 where that is not known. It changes nothing. A slot that somebody reads is
 // a [*Fault].
-func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChange) (*TeardownPlan, error) {
+func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChange, publication uint32) (*TeardownPlan, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -72,16 +87,25 @@ func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChang
 	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&system, &database); err != nil {
 		return nil, fmt.Errorf("ask which source this is: %w", err)
 	}
-	changes = slices.DeleteFunc(slices.Clone(changes), func(c schemas.SourceChange) bool {
-		return c.SystemID != system || c.Database != database
-	})
+	var here, elsewhere []schemas.SourceChange
+	for _, c := range changes {
+		if c.SystemID == system && c.Database == database {
+			here = append(here, c)
+		} else if c.Database == database {
+			elsewhere = append(elsewhere, c)
+		}
+	}
 	if err := p.planSlot(ctx, conn); err != nil {
 		return nil, err
 	}
-	if err := p.planPublication(ctx, conn, changes); err != nil {
+	ours, err := p.planPublication(ctx, conn, here, publication)
+	if err != nil {
 		return nil, err
 	}
-	return p, p.planIdentities(ctx, conn, changes)
+	if err := p.planIdentities(ctx, conn, here, ours); err != nil {
+		return nil, err
+	}
+	return p, p.leaveElsewhere(ctx, conn, elsewhere)
 }
 
 func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
@@ -100,28 +124,46 @@ func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) error {
+// planPublication finds the publication, which may have another name by now,
+// and returns its OID; 0 for none.
+func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, stored uint32) (uint32, error) {
 	var oid uint32
 	if err := conn.QueryRow(ctx, publicationOIDSQL, p.cfg.Publication).Scan(&oid); err != nil {
-		return fmt.Errorf("look at publication %s: %w", p.cfg.Publication, err)
+		return 0, fmt.Errorf("look at publication %s: %w", p.cfg.Publication, err)
 	}
-	if oid == 0 {
-		return nil
-	}
-	step := TeardownStep{What: "publication " + p.cfg.Publication, SQL: "DROP PUBLICATION " + schemas.QuoteIdent(p.cfg.Publication),
-		needs: "ownership of the publication"}
+	name := p.cfg.Publication
+	step := TeardownStep{needs: "ownership of the publication", unpublishes: true}
 	for _, c := range changes {
 		if c.Kind == schemas.PublicationChange && c.Name == p.cfg.Publication {
 			step.changes = append(step.changes, c.ID)
 		}
 	}
+	if made := len(step.changes) > 0; made && stored != 0 && stored != oid {
+		var renamed string
+		if err := conn.QueryRow(ctx, publicationNamedSQL, stored).Scan(&renamed); err != nil {
+			return 0, fmt.Errorf("look at publication %d: %w", stored, err)
+		}
+		if renamed != "" && oid != 0 {
+			p.Left = append(p.Left, fmt.Sprintf("publication %s: somebody made it since, the one of setup is %s now", name, renamed))
+		}
+		if renamed != "" {
+			oid, name = stored, renamed
+		}
+	}
+	if oid == 0 {
+		if len(step.changes) > 0 {
+			p.Left = append(p.Left, fmt.Sprintf("publication %s, which setup made, does not exist; if somebody renamed it, drop it under its new name", name))
+		}
+		return 0, nil
+	}
+	step.What, step.SQL = "publication "+name, "DROP PUBLICATION "+schemas.QuoteIdent(name)
 	p.Steps = append(p.Steps, step)
-	return nil
+	return oid, nil
 }
 
 // planIdentities goes back through the changes of each table, as far as what
 // is there is what walhook made.
-func (p *TeardownPlan) planIdentities(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) error {
+func (p *TeardownPlan) planIdentities(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, publication uint32) error {
 	var tables []uint32
 	of := map[uint32][]schemas.SourceChange{}
 	for _, c := range changes {
@@ -134,17 +176,17 @@ func (p *TeardownPlan) planIdentities(ctx context.Context, conn *pgx.Conn, chang
 		of[c.Relation] = append(of[c.Relation], c)
 	}
 	for _, table := range tables {
-		if err := p.planIdentity(ctx, conn, table, of[table]); err != nil {
+		if err := p.planIdentity(ctx, conn, table, of[table], publication); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table uint32, changes []schemas.SourceChange) error {
+func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table uint32, changes []schemas.SourceChange, publication uint32) error {
 	var name, now, others string
 	var keyed bool
-	err := conn.QueryRow(ctx, undoneIdentitySQL, table, p.cfg.Publication).Scan(&name, &now, &keyed, &others)
+	err := conn.QueryRow(ctx, undoneIdentitySQL, table, publication).Scan(&name, &now, &keyed, &others)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // gone with its table
 	}
@@ -162,22 +204,24 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 	left := func(format string, args ...any) {
 		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: ", name)+fmt.Sprintf(format, args...))
 	}
-	step.SQL = identitySQL(name, to)
-	index, byIndex := indexOf(to)
 	indexThere := true
-	if byIndex {
-		if err := conn.QueryRow(ctx, indexThereSQL, table, index).Scan(&indexThere); err != nil {
-			return fmt.Errorf("look for index %s: %w", index, err)
+	if index := indexOf(to); index.name != "" {
+		err := conn.QueryRow(ctx, indexNowSQL, table, index.oid, index.name, index.columns).Scan(&index.name)
+		if indexThere = !errors.Is(err, pgx.ErrNoRows); err != nil && indexThere {
+			return fmt.Errorf("look for index %s: %w", index.name, err)
 		}
+		to = "i " + index.name
 	}
+	step.SQL = identitySQL(name, to)
+	step.unpublished = to == "n" || to == "d" && !keyed
 	switch {
 	case len(step.changes) == 0:
 		left("somebody changed it since")
 	case to == now:
 		// Back at what it was, by whoever.
 	case !indexThere:
-		left("it was by index %s, which is no more", index)
-	case others != "" && (to == "n" || to == "d" && !keyed):
+		left("it was by index %s, which is no more", indexOf(to).name)
+	case others != "" && step.unpublished:
 		left("publication %s holds the table: without it, its updates and deletes would fail", others)
 	case others != "":
 		left("publication %s holds the table and may need it; otherwise: %s", others, step.SQL)
@@ -188,17 +232,35 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 	return nil
 }
 
-// indexOf is the index of a replica identity as it is kept.
-func indexOf(identity string) (index string, ok bool) {
-	if len(identity) > 2 && identity[0] == 'i' {
-		return identity[2:], true
+// leaveElsewhere names what was changed when the source was another server, as
+// before pg_upgrade or a restore: its tables have other OIDs here.
+func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) error {
+	first := map[string]schemas.SourceChange{}
+	var names []string
+	for _, c := range changes {
+		if _, known := first[c.Name]; c.Kind == schemas.IdentityChange && !known {
+			first[c.Name], names = c, append(names, c.Name)
+		}
 	}
-	return "", false
+	for _, name := range names {
+		var now string
+		err := conn.QueryRow(ctx, identityNamedSQL, name).Scan(&now)
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && now != string(schemas.IdentityFull) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look at the replica identity of %s: %w", name, err)
+		}
+		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: walhook changed it when the source was another server (system %s), which may not be this one; if it is: %s",
+			name, first[name].SystemID, identitySQL(name, first[name].Before)))
+	}
+	return nil
 }
 
 // Apply does what is planned, and tells done of each step as it is done. kept
-// learns what was undone. A step that the role has no right to is a [*Fault]
-// that names its statement; those after it are still tried.
+// learns what was undone. A step that the server refuses is a [*Fault] that
+// names its statement; those after it are still tried. As long as the
+// publication is there, no table loses what lets it be updated.
 func (p *TeardownPlan) Apply(ctx context.Context, kept SourceChanges, done func(TeardownStep)) error {
 	conn, err := p.cfg.connect(ctx)
 	if err != nil {
@@ -209,17 +271,21 @@ func (p *TeardownPlan) Apply(ctx context.Context, kept SourceChanges, done func(
 		return fmt.Errorf("set lock_timeout: %w", err)
 	}
 	var faults []error
+	published := false
 	for _, step := range p.Steps {
-		_, err := conn.Exec(ctx, step.SQL)
-		switch {
-		case sqlState(err) == codeInsufficientRights:
-			faults = append(faults, &Fault{Problem: fmt.Sprintf("the role may not run %q", step.SQL), Mend: "it needs " + step.needs + ": run it as its owner", Err: err})
+		if published && step.unpublished {
+			faults = append(faults, &Fault{Problem: fmt.Sprintf("not run: %q; the table is still published, its updates would fail", step.SQL),
+				Mend: "drop the publication, then run teardown again"})
 			continue
-		case sqlState(err) == codeLockNotAvailable:
-			faults = append(faults, &Fault{Problem: fmt.Sprintf("cannot run %q: a running transaction holds the table", step.SQL), Mend: "run teardown again when it is over", Err: err})
+		}
+		if _, err := conn.Exec(ctx, step.SQL); err != nil {
+			fault, refused := step.refused(err)
+			if !refused {
+				return errors.Join(append(faults, fmt.Errorf("run %q: %w", step.SQL, err))...)
+			}
+			faults = append(faults, fault)
+			published = published || step.unpublishes
 			continue
-		case err != nil:
-			return errors.Join(append(faults, fmt.Errorf("run %q: %w", step.SQL, err))...)
 		}
 		done(step)
 		for _, id := range step.changes {
@@ -229,4 +295,17 @@ func (p *TeardownPlan) Apply(ctx context.Context, kept SourceChanges, done func(
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// refused says what the server has against a step; false where it is gone.
+func (s TeardownStep) refused(err error) (*Fault, bool) {
+	switch code := sqlState(err); {
+	case code == codeInsufficientRights:
+		return &Fault{Problem: fmt.Sprintf("the role may not run %q", s.SQL), Mend: "it needs " + s.needs + ": run it as its owner", Err: err}, true
+	case code == codeLockNotAvailable:
+		return &Fault{Problem: fmt.Sprintf("cannot run %q: a running transaction holds the table", s.SQL), Mend: "run teardown again when it is over", Err: err}, true
+	case code == "" || code[:2] == "57" || code[:2] == "08": // the server goes away
+		return nil, false
+	}
+	return &Fault{Problem: fmt.Sprintf("the server refuses %q", s.SQL), Mend: "run it by hand once its reason is gone, then run teardown again", Err: err}, true
 }

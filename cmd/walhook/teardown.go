@@ -73,7 +73,8 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	}
 	defer store.Close()
 	changes, unknown := store.SourceChanges(ctx)
-	plan, err := cdc.PlanTeardown(ctx, s.cdcConfig(), changes)
+	stored, _ := store.Checkpoint(ctx) // without it, the publication is known by its name
+	plan, err := cdc.PlanTeardown(ctx, s.cdcConfig(), changes, stored.Source.PublicationOID)
 	if err != nil {
 		return err
 	}
