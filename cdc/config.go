@@ -14,6 +14,9 @@ type Config struct {
 	// URL of the carrier's database; several hosts are allowed, the primary
 	// is used. Required.
 	URL string
+	// URLNow reads the URL again for each connection, of a file where a password
+	// may be rotated; nil for URL.
+	URLNow func() (string, error)
 	// Slot and Publication name what setup made. Empty means "walhook".
 	Slot        string
 	Publication string

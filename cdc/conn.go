@@ -2,10 +2,8 @@ package cdc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"sync/atomic"
 	"time"
 
@@ -16,72 +14,73 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// pinned are the settings that values are printed under. A role or database
+// pinned are the settings of every session on the source. A role or database
 // with others (datestyle=German, extra_float_digits=0) would change every
 // receiver's payload.
-func pinned() map[string]string {
-	return map[string]string{
-		"client_encoding":    "UTF8",
-		"DateStyle":          "ISO, MDY",
-		"IntervalStyle":      "postgres",
-		"TimeZone":           "UTC",
-		"extra_float_digits": "3",
-		"bytea_output":       "hex",
-		"application_name":   applicationName,
+func pinned() []pgsession.Setting {
+	return []pgsession.Setting{
+		{Name: "DateStyle", Value: "ISO, MDY"},
+		{Name: "IntervalStyle", Value: "postgres"},
+		{Name: "TimeZone", Value: "UTC"},
+		{Name: "extra_float_digits", Value: "3"},
+		{Name: "bytea_output", Value: "hex"},
+		{Name: "client_encoding", Value: "UTF8"},
 		// A statement of ours on the source may take as long as it takes,
 		// making a slot above all; what bounds it is the caller's context.
-		"statement_timeout":                   "0",
-		"lock_timeout":                        "0",
-		"idle_in_transaction_session_timeout": "0",
-		"default_transaction_read_only":       "off",
+		{Name: "statement_timeout", Value: "0"},
+		{Name: "lock_timeout", Value: "0"},
+		{Name: "idle_in_transaction_session_timeout", Value: "0"},
+		{Name: "idle_session_timeout", Value: "0", Since: 14},
+		{Name: "transaction_timeout", Value: "0", Since: 17},
+		{Name: "default_transaction_read_only", Value: "off"},
+		{Name: "default_transaction_isolation", Value: "read committed"},
 		// Rather refused than given a part of the rows.
-		"row_security": "off",
+		{Name: "row_security", Value: "off"},
 	}
 }
 
 const connectTimeout = 10 * time.Second
 
-func (c Config) connConfig() (*pgx.ConnConfig, error) {
-	cfg, err := pgx.ParseConfig(c.URL)
+// parse reads the URL as it is now: of a file, what it holds.
+func (c Config) parse() (*pgx.ConnConfig, error) {
+	url := c.URL
+	if c.URLNow != nil {
+		now, err := c.URLNow()
+		if err != nil {
+			return nil, fmt.Errorf("read the URL of the source: %w", err)
+		}
+		url = now
+	}
+	cfg, err := pgx.ParseConfig(url)
+	if err == nil {
+		_, err = pgsession.Adapt(&cfg.Config)
+	}
 	if err != nil {
 		return nil, &Fault{Problem: "--source is no Postgres URL", Mend: "want postgres://user@host:5432/database", Err: redact(err)}
 	}
-	maps.Copy(cfg.RuntimeParams, pinned())
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}
 	// Of several hosts whichever is primary; a single one that is not may be
 	// on its way there, and what it lacks until then is no gap.
-	cfg.ValidateConnect = requirePrimary
-	cfg.AfterConnect = settle
+	cfg.ValidateConnect = pgsession.RequirePrimary
 	return cfg, nil
 }
 
-// settle undoes the limits that a role or database may have and that only some
-// of the servers know, so that they cannot be pinned on connecting.
-func settle(ctx context.Context, conn *pgconn.PgConn) error {
-	sql := ""
-	if serverEncoding(conn) == sqlASCII {
-		sql += "SET client_encoding = 'SQL_ASCII';"
+func (c Config) connConfig() (*pgx.ConnConfig, error) {
+	cfg, err := c.parse()
+	if err != nil {
+		return nil, err
 	}
-	if serverMajor(conn) >= 14 {
-		sql += "SET idle_session_timeout = 0;"
+	pgsession.Use(&cfg.Config, applicationName, pinned())
+	prepare := cfg.AfterConnect
+	cfg.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		if err := prepare(ctx, conn); err != nil || serverEncoding(conn) != sqlASCII {
+			return err
+		}
+		return pgsession.Set(ctx, conn, []pgsession.Setting{{Name: "client_encoding", Value: sqlASCII}})
 	}
-	if serverMajor(conn) >= 17 {
-		sql += "SET transaction_timeout = 0;"
-	}
-	_, err := conn.Exec(ctx, sql).ReadAll()
-	return err
-}
-
-// requirePrimary turns down a standby. The server reports the setting by itself
-// (PostgreSQL 14 and newer), so no query is needed, which a walsender would
-// not speak the protocol of.
-func requirePrimary(_ context.Context, conn *pgconn.PgConn) error {
-	if conn.ParameterStatus("in_hot_standby") == "on" {
-		return errors.New("the server is a standby")
-	}
-	return nil
+	return cfg, nil
 }
 
 // redact keeps the reason of a parse error and drops what was parsed, which
@@ -117,7 +116,6 @@ func (c Config) connectStream(ctx context.Context) (conn *pgconn.PgConn, arrived
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.RuntimeParams["replication"] = "database"
 	arrived = new(atomic.Uint64)
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(&shortener{src: r, limit: c.maxMessageBytes(), arrived: arrived}, w)

@@ -117,13 +117,9 @@ func (e *examination) look(ctx context.Context) {
 // open connects as walhook does, but with the role's own settings, which are a
 // part of what is looked at.
 func (e *examination) open(ctx context.Context) bool {
-	conn, err := e.cfg.connConfig()
+	conn, err := e.cfg.parse()
 	if err == nil {
-		for name := range pinned() {
-			delete(conn.RuntimeParams, name)
-		}
 		conn.ConnectTimeout = e.timeout(conn.ConnectTimeout)
-		conn.AfterConnect = nil
 		if e.s, err = doctor.Open(ctx, conn, source); err == nil {
 			e.r.OK(checkReachable, "database %s at %s, as role %s", e.s.Database, e.s.PgConn().Conn().RemoteAddr(), e.s.Role)
 			return true

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -70,8 +71,12 @@ func (e *examination) lookAtReplication(ctx context.Context) {
 		return
 	}
 	conn, err := e.cfg.connectReplication(ctx)
+	known, refused := errors.AsType[*Fault](err)
 	switch fault := e.server.roleFault(err); {
 	case err == nil:
+	case refused && known.check == checkRole:
+		e.fail(checkRole, known)
+		return
 	case sqlState(err) == codeTooManyConnections:
 		e.lackSenders()
 		return

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,9 +155,15 @@ func (e *examination) senderTimeout() {
 	}
 }
 
-// textKept are the settings that change how values are printed.
-func textKept() []string {
-	return []string{"client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output"}
+// textKept says whether a setting changes how values are printed, and what
+// walhook sets it to.
+func textKept(name string) (value string, kept bool) {
+	for _, one := range pinned() {
+		if strings.EqualFold(one.Name, name) {
+			return one.Value, slices.Contains([]string{"client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output"}, one.Name)
+		}
+	}
+	return "", false
 }
 
 const ownSettingsSQL = `
@@ -176,21 +183,20 @@ func (e *examination) textSettings(ctx context.Context) error {
 	var name, value string
 	var ofRole, ofDatabase bool
 	_, err = pgx.ForEachRow(rows, []any{&name, &value, &ofRole, &ofDatabase}, func() error {
-		for _, kept := range textKept() {
-			if !strings.EqualFold(name, kept) || value == pinned()[kept] {
-				continue
-			}
-			sql, of := fmt.Sprintf("ALTER ROLE ALL RESET %s", name), "every role"
-			switch {
-			case ofRole && ofDatabase:
-				sql, of = fmt.Sprintf("ALTER ROLE %s IN DATABASE %s RESET %s", role, database, name), "the role in this database"
-			case ofRole:
-				sql, of = fmt.Sprintf("ALTER ROLE %s RESET %s", role, name), "the role"
-			case ofDatabase:
-				sql, of = fmt.Sprintf("ALTER DATABASE %s RESET %s", database, name), "the database"
-			}
-			e.r.Warn(checkTextSettings, doctor.Ask(source, "", sql), "%s is %q for %s; walhook pins its own, other tools would see other values", name, value, of)
+		ours, kept := textKept(name)
+		if !kept || value == ours {
+			return nil
 		}
+		sql, of := fmt.Sprintf("ALTER ROLE ALL RESET %s", name), "every role"
+		switch {
+		case ofRole && ofDatabase:
+			sql, of = fmt.Sprintf("ALTER ROLE %s IN DATABASE %s RESET %s", role, database, name), "the role in this database"
+		case ofRole:
+			sql, of = fmt.Sprintf("ALTER ROLE %s RESET %s", role, name), "the role"
+		case ofDatabase:
+			sql, of = fmt.Sprintf("ALTER DATABASE %s RESET %s", database, name), "the database"
+		}
+		e.r.Warn(checkTextSettings, doctor.Ask(source, "", sql), "%s is %q for %s; walhook pins its own, other tools would see other values", name, value, of)
 		return nil
 	})
 	e.r.OK(checkTextSettings, "neither role nor database changes how values are printed")

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/doctor"
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 )
 
@@ -67,16 +69,6 @@ var (
 // ErrNotSetUp says that setup has not been run for this source.
 func ErrNotSetUp(err error) bool { return errors.Is(err, errNotSetUp) }
 
-// IsAccessRefused says whether the source refuses the role, its password or a
-// right of it: an operator may give that back while walhook runs.
-func IsAccessRefused(err error) bool {
-	switch sqlState(err) {
-	case codeInvalidAuth, codeInvalidPassword, codeInsufficientRights:
-		return true
-	}
-	return false
-}
-
 // SQLSTATEs (PostgreSQL manual, appendix "Error Codes").
 const (
 	codeUndefinedObject    = "42704" // no such slot or publication
@@ -91,18 +83,14 @@ const (
 	codeInvalidPassword    = "28P01"
 )
 
-func sqlState(err error) string {
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return pgErr.Code
-	}
-	return ""
-}
+func sqlState(err error) string { return pgsession.State(err) }
 
 // IsUnreachable says whether an error is of the kind that passes: the server
 // is not there yet, is starting, or the connection was lost. A database that
-// does not exist or a wrong password is not.
+// does not exist, a wrong password, a certificate that is not accepted or a
+// pooler is not.
 func IsUnreachable(err error) bool {
-	if _, ok := errors.AsType[*Fault](err); ok {
+	if _, ok := errors.AsType[*Fault](err); ok || pgsession.IsPooler(err) || pgsession.IsCertificate(err) {
 		return false
 	}
 	if code := sqlState(err); code != "" {
@@ -131,6 +119,10 @@ func passes(code string) bool {
 
 // connectFault puts what goes wrong on connecting into words.
 func connectFault(err error) error {
+	err = pgsession.Reason(err)
+	if pgsession.IsPooler(err) {
+		return poolerFault(err)
+	}
 	switch sqlState(err) {
 	case codeInvalidCatalog:
 		return &Fault{Problem: "the source database does not exist", Mend: "create it, or correct --source", Err: err}
@@ -139,6 +131,29 @@ func connectFault(err error) error {
 			Mend: "correct --source, or pg_hba.conf on the server", Err: err}
 	case codeInsufficientRights:
 		return &Fault{Problem: "the source's role may not replicate", Mend: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
+	case codeUndefinedObject:
+		return &Fault{Problem: "the source does not know a parameter of its URL", Mend: "leave it out of --source", Err: err}
+	}
+	if pgsession.IsCertificate(err) {
+		return &Fault{Problem: "the connection to the source is not trusted: a certificate is not accepted",
+			Mend: "renew the one that is named, or correct sslmode, sslrootcert, sslcert and sslkey of --source", Err: err}
 	}
 	return fmt.Errorf("connect to the source: %w", err)
+}
+
+// poolerFault says that a connection pooler answers where the server has to.
+func poolerFault(err error) *Fault {
+	var problem string
+	said, known := errors.AsType[*pgsession.PoolerError](err)
+	pgErr, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case known:
+		problem, err = said.Reason, said.Err
+	case answered && strings.Contains(pgErr.Message, "replication"):
+		problem = pgsession.NoReplication
+	default:
+		problem = "a connection pooler answers that does not take a parameter of the URL"
+	}
+	return &Fault{check: checkRole, Problem: problem, Mend: "give --source the address of the PostgreSQL server itself; see \"Connection poolers\" in docs/OPERATIONS.md", Err: err,
+		steps: doctor.Steps{{Kind: doctor.Address, On: source, Text: "host=ADDRESS port=PORT", Note: "of the PostgreSQL server itself, not of the pooler before it"}}}
 }

@@ -3,14 +3,13 @@ package cdc
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 )
 
@@ -34,7 +33,7 @@ const blockersSQL = `
 // conn sends no other command.
 func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *catalogReader, log *zap.Logger) (schemas.LSN, string, error) {
 	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.slotIdent())
-	if serverMajor(conn) >= 17 {
+	if pgsession.Major(conn) >= 17 {
 		// The slot is kept on a standby that synchronises slots, so that it
 		// survives a failover.
 		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.slotIdent())
@@ -65,13 +64,6 @@ func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *ca
 			}
 		}
 	}
-}
-
-// serverMajor is the server's major version; 0 when it did not say.
-func serverMajor(conn *pgconn.PgConn) int {
-	digits, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
-	major, _ := strconv.Atoi(digits)
-	return major
 }
 
 func slotFault(cfg Config, err error) error {

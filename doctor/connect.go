@@ -7,12 +7,20 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 )
 
 // ConnectSteps is what mends a connection that the server refuses, or that
 // nobody answers.
 func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
+	if pgsession.IsPooler(err) {
+		return Steps{{Kind: Address, On: where, Text: "host=ADDRESS port=PORT", Note: pgsession.PoolerFix}}
+	}
+	if pgsession.IsCertificate(err) {
+		return Steps{{Kind: Address, On: where, Text: "sslmode=verify-full", Note: "with sslrootcert=FILE of the authority that signed the server's certificate; " +
+			"renew a certificate that has expired, the server's or, in sslcert and sslkey, your own"}}
+	}
 	role, database := schemas.QuoteIdent(cfg.User), schemas.QuoteIdent(cfg.Database)
 	code := ""
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -37,12 +37,13 @@ func (o Options) WithDefaults() Options {
 
 // ServerChecks are the checks of [Server].
 func ServerChecks(where string) []string {
-	return []string{where + ".version", where + ".tls", where + ".clock"}
+	return []string{where + ".version", where + ".pooler", where + ".tls", where + ".clock"}
 }
 
 // Server checks what every database of ours has to be.
 func (s *Session) Server(ctx context.Context, r *Report, o Options) {
 	s.version(r)
+	s.pooler(r)
 	s.transport(r)
 	s.clock(ctx, r, o)
 }
@@ -59,6 +60,17 @@ func (s *Session) version(r *Report) {
 	default:
 		r.OK(id, "PostgreSQL %s", s.Value("server_version"))
 	}
+}
+
+// pooler says whether the server itself answers.
+func (s *Session) pooler(r *Report) {
+	if !s.pooled {
+		r.OK(s.ID("pooler"), "the server itself answers")
+		return
+	}
+	r.Warn(s.ID("pooler"), Steps{{Kind: Address, On: s.Where, Text: "host=ADDRESS port=PORT",
+		Note: "of the PostgreSQL server itself, if it can be reached: walhook keeps a pool of its own"}},
+		"a connection pooler answers that keeps a session for each client: each of walhook's connections holds one of its pool for good")
 }
 
 // transport says how the session is protected on its way.

@@ -20,6 +20,7 @@ type Session struct {
 	Role     string
 	Database string
 	Version  int // server_version_num
+	pooled   bool
 	// settings are what a session of the role gets that pins none itself.
 	settings map[string]setting
 }
@@ -59,7 +60,7 @@ func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, err
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{Conn: conn, Where: where, settings: map[string]setting{}}
+	s := &Session{Conn: conn, Where: where, pooled: pgsession.IsPooled(conn.PgConn()), settings: map[string]setting{}}
 	if err := s.begin(ctx); err != nil {
 		s.Close(ctx)
 		return nil, fmt.Errorf("look at the settings of the %s: %w", where, err)

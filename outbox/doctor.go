@@ -5,8 +5,10 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/doctor"
+	"walhook/internal/pgsession"
 	"walhook/migrations"
 	"walhook/schemas"
 )
@@ -71,7 +73,7 @@ func Examine(ctx context.Context, cfg Config, o doctor.Options) []doctor.Finding
 }
 
 func (e *examination) open(ctx context.Context) bool {
-	conn, err := pgx.ParseConfig(e.cfg.URL)
+	conn, err := e.parse()
 	if err != nil { // it may quote a password
 		e.r.Fail(checkReachable, nil, "the outbox's URL is no Postgres URL")
 	} else if e.s, err = doctor.Open(ctx, conn, here); err != nil {
@@ -85,13 +87,26 @@ func (e *examination) open(ctx context.Context) bool {
 	return true
 }
 
+func (e *examination) parse() (*pgx.ConnConfig, error) {
+	url, err := e.cfg.text()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.ParseConfig(url)
+	if err == nil {
+		_, err = pgsession.Adapt(&pool.ConnConfig.Config)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pool.ConnConfig, nil
+}
+
 // lookAtSettings looks at what would break a promise of the outbox, and that
 // its own sessions do not set.
 func (e *examination) lookAtSettings() {
 	for _, must := range []struct{ name, value, harm string }{
 		{"default_transaction_read_only", "off", "nothing can be stored"},
-		{"default_transaction_isolation", "read committed", "appends and settlements fail on each other"},
-		{"transaction_timeout", "0", "it ends a first snapshot that takes longer"},
 	} {
 		if is := e.s.Value(must.name); is != "" && is != must.value {
 			e.r.Fail(checkSettings, e.s.Restore(must.name, must.value), "%s is %q: %s", must.name, is, must.harm)
@@ -102,7 +117,7 @@ func (e *examination) lookAtSettings() {
 			Note: "and an outbox there, for --outbox"}},
 			"the outbox's database has the encoding %s: what it cannot hold of keys, texts and URLs is stored escaped, and an account whose id it cannot hold gets nothing", enc)
 	}
-	e.r.OK(checkSettings, "transactions of the role can be written and are read committed")
+	e.r.OK(checkSettings, "transactions of the role can be written")
 	for _, name := range []string{"fsync", "full_page_writes"} {
 		if e.s.Value(name) == "off" {
 			e.r.Fail(checkDurability, doctor.Configure(here, name, "on", false),

@@ -51,7 +51,7 @@ func Migrate(ctx context.Context, url string) error {
 	if err := migrateAll(ctx, conn, migrator); err != nil {
 		return fmt.Errorf("migrate outbox: %w", err)
 	}
-	if _, err = conn.Exec(ctx, "SET search_path = "+pgsession.Path); err != nil {
+	if err := pgsession.Set(ctx, conn.PgConn(), migrating()); err != nil {
 		return err
 	}
 	return makePartitions(ctx, conn)
@@ -90,6 +90,8 @@ func loadMigrator(ctx context.Context, conn *pgx.Conn) (*migrate.Migrator, error
 	if err != nil {
 		return nil, fmt.Errorf("prepare migrations: %w", err)
 	}
+	// tern resets all settings after each migration.
+	migrator.OnStart = func(int32, string, string, string) { _ = pgsession.Set(ctx, conn.PgConn(), migrating()) }
 	if err := migrator.LoadMigrations(migrations.Files); err != nil {
 		return nil, fmt.Errorf("load migrations: %w", err)
 	}

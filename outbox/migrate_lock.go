@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,15 +34,26 @@ const (
 		ORDER BY a.xact_start, a.pid LIMIT 5`
 )
 
-// connectToMigrate opens a connection on which every wait for a lock is bounded.
-// tern resets what is only set with SET.
+// migrating are the settings of a session that migrates: every wait for a lock
+// is bounded, and nothing else is.
+func migrating() []pgsession.Setting {
+	settings := append(pinned(0), pgsession.Setting{Name: "search_path", Value: pgsession.Path, List: true}, pgsession.Setting{Name: "jit", Value: "off"})
+	for i := range settings {
+		if settings[i].Name == "lock_timeout" {
+			settings[i].Value = milliseconds(migrateLockTimeout)
+		}
+	}
+	return settings
+}
+
 func connectToMigrate(ctx context.Context, url string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, err
 	}
-	config.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrateLockTimeout.Milliseconds(), 10)
-	config.RuntimeParams["application_name"] = "walhook setup"
+	if err := adapt(&config.Config, "walhook setup", migrating()); err != nil {
+		return nil, err
+	}
 	return pgsession.ConnectConfig(ctx, config)
 }
 

@@ -18,10 +18,10 @@ import (
 // publisher, the senders and maintenance never queue behind a caller of the API.
 // A pool opens connections as they are needed, so an unused one costs none.
 type pools struct {
-	serving    *pgxpool.Pool // the API and the commands
-	publishing *pgxpool.Pool
-	sending    *pgxpool.Pool
-	upkeep     *pgxpool.Pool // maintenance, measurements and health
+	serving    *pgsession.Pool // the API and the commands
+	publishing *pgsession.Pool
+	sending    *pgsession.Pool
+	upkeep     *pgsession.Pool // maintenance, measurements and health
 }
 
 const (
@@ -34,9 +34,9 @@ const (
 	servingTimeout = 5 * time.Second
 )
 
-func openPools(ctx context.Context, url string, enc *encoding) (p pools, err error) {
+func openPools(ctx context.Context, config Config, enc *encoding) (p pools, err error) {
 	for _, one := range []struct {
-		pool    **pgxpool.Pool
+		pool    **pgsession.Pool
 		conns   int32
 		grows   bool // by pool_max_conns of the URL, or with the processors
 		timeout time.Duration
@@ -46,7 +46,7 @@ func openPools(ctx context.Context, url string, enc *encoding) (p pools, err err
 		{&p.sending, sendingConns, true, statementTimeout},
 		{&p.upkeep, upkeepConns, false, statementTimeout},
 	} {
-		if *one.pool, err = newPool(ctx, url, enc, one.conns, one.grows, one.timeout); err != nil {
+		if *one.pool, err = newPool(ctx, config, enc, one.conns, one.grows, one.timeout); err != nil {
 			p.close()
 			return pools{}, err
 		}
@@ -54,29 +54,82 @@ func openPools(ctx context.Context, url string, enc *encoding) (p pools, err err
 	return p, nil
 }
 
-func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows bool, timeout time.Duration) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+// pinned are the settings of every session on the outbox.
+func pinned(timeout time.Duration) []pgsession.Setting {
+	return []pgsession.Setting{
+		{Name: "statement_timeout", Value: milliseconds(timeout)},
+		{Name: "lock_timeout", Value: "0"},
+		{Name: "idle_in_transaction_session_timeout", Value: milliseconds(statementTimeout)},
+		{Name: "idle_session_timeout", Value: "0", Since: 14},
+		{Name: "transaction_timeout", Value: "0", Since: 17},
+		{Name: "default_transaction_isolation", Value: "read committed"},
+		{Name: "synchronous_commit", Value: "on"},
+		{Name: "client_encoding", Value: "UTF8"},
+		{Name: "DateStyle", Value: "ISO, MDY"},
+		{Name: "IntervalStyle", Value: "postgres"},
+		{Name: "TimeZone", Value: "UTC"},
+		{Name: "extra_float_digits", Value: "1"},
+		{Name: "bytea_output", Value: "hex"},
+		{Name: "row_security", Value: "off"},
+	}
+}
+
+// text is the URL as it is now: of a file, what it holds.
+func (c Config) text() (string, error) {
+	if c.URLNow == nil {
+		return c.URL, nil
+	}
+	url, err := c.URLNow()
+	if err != nil {
+		return "", fmt.Errorf("read the URL of the outbox: %w", err)
+	}
+	return url, nil
+}
+
+// adapt makes a configuration of a URL one of ours.
+func adapt(cfg *pgconn.Config, name string, settings []pgsession.Setting) error {
+	if _, err := pgsession.Adapt(cfg); err != nil {
+		return fmt.Errorf("outbox URL: %w", err)
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 10 * time.Second
+	}
+	if cfg.ValidateConnect == nil {
+		cfg.ValidateConnect = pgsession.RequirePrimary
+	}
+	pgsession.Use(cfg, name, settings)
+	return nil
+}
+
+func newPool(ctx context.Context, config Config, enc *encoding, conns int32, grows bool, timeout time.Duration) (*pgsession.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(config.URL)
 	if err != nil {
 		return nil, fmt.Errorf("outbox URL: %w", err)
 	}
-	set := cfg.ConnConfig.RuntimeParams
-	set["application_name"] = "walhook"
-	set["statement_timeout"] = milliseconds(timeout)
-	set["idle_in_transaction_session_timeout"] = milliseconds(statementTimeout)
-	set["synchronous_commit"] = "on"
-	set["timezone"] = "UTC"
-	set["client_encoding"] = "UTF8"
-	if cfg.ConnConfig.ConnectTimeout == 0 {
-		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	settings := pinned(timeout)
+	if err := adapt(&cfg.ConnConfig.Config, applicationName, settings); err != nil {
+		return nil, err
 	}
-	// A password that was rotated in the passfile or the service file counts for
-	// the next connection, as it does for psql.
+	// What was rotated counts for the next connection, as it does for psql: a
+	// password in a passfile, a service file or the URL's own file, and
+	// certificates. It is the same database all the same.
 	cfg.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
-		now, err := pgx.ParseConfig(url)
+		url, err := config.text()
 		if err != nil {
-			return fmt.Errorf("outbox URL: %w", err)
+			return err
 		}
-		conn.Password = now.Password
+		now, err := pgxpool.ParseConfig(url)
+		if err != nil {
+			return errors.New("outbox URL: it is no Postgres URL any more")
+		}
+		fresh := now.ConnConfig
+		if !sameDatabase(conn, fresh) {
+			return errors.New("outbox URL: it names another server or database than at the start: restart walhook to use that")
+		}
+		if err := adapt(&fresh.Config, applicationName, settings); err != nil {
+			return err
+		}
+		*conn = *fresh
 		return nil
 	}
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
@@ -93,10 +146,27 @@ func newPool(ctx context.Context, url string, enc *encoding, conns int32, grows 
 	return pool, nil
 }
 
+// applicationName is what the server knows the pools' sessions by.
+const applicationName = "walhook"
+
+// sameDatabase says whether two configurations name the same hosts, in whatever
+// order, and the same database.
+func sameDatabase(a, b *pgx.ConnConfig) bool {
+	hosts := func(c *pgx.ConnConfig) []string {
+		all := []string{fmt.Sprint(c.Host, ":", c.Port)}
+		for _, h := range c.Fallbacks {
+			all = append(all, fmt.Sprint(h.Host, ":", h.Port))
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	}
+	return a.Database == b.Database && slices.Equal(hosts(a), hosts(b))
+}
+
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
-func (p *pools) all() []*pgxpool.Pool {
-	return []*pgxpool.Pool{p.serving, p.publishing, p.sending, p.upkeep}
+func (p *pools) all() []*pgsession.Pool {
+	return []*pgsession.Pool{p.serving, p.publishing, p.sending, p.upkeep}
 }
 
 func (p *pools) close() {
@@ -108,7 +178,7 @@ func (p *pools) close() {
 }
 
 // on is the same store over other connections.
-func (s *Store) on(pool *pgxpool.Pool) *Store {
+func (s *Store) on(pool *pgsession.Pool) *Store {
 	view := *s
 	view.pool = pool
 	return &view

@@ -8,15 +8,19 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"walhook/internal/pgsession"
 )
 
 // Config says where the outbox is and what it keeps.
 type Config struct {
 	// URL of the database that the outbox lives in. Required.
 	URL string
+	// URLNow reads the URL again for each connection, of a file where a password
+	// may be rotated; nil for URL. The database stays the one of URL.
+	URLNow func() (string, error)
 	// Retention is how long events, attempts and dead letters are kept;
 	// zero means 168h.
 	Retention time.Duration
@@ -59,8 +63,8 @@ func (c Config) Validate() error {
 type Store struct {
 	cfg      Config
 	pools    pools
-	pool     *pgxpool.Pool // of pools, by who uses this store
-	pinging  chan struct{} // holds who asks whether the outbox answers
+	pool     *pgsession.Pool // of pools, by who uses this store
+	pinging  chan struct{}   // holds who asks whether the outbox answers
 	secrets  sealer
 	log      *zap.Logger
 	metrics  *metrics
@@ -93,7 +97,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		return nil, err
 	}
 	enc := &encoding{}
-	pools, err := openPools(ctx, cfg.URL, enc)
+	pools, err := openPools(ctx, cfg, enc)
 	if err != nil {
 		return nil, err
 	}

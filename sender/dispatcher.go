@@ -116,6 +116,9 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		if d.stopping && d.stopped(now) {
 			return errDrained
 		}
+		if d.stopping && d.inFlight == 0 {
+			limits.done()
+		}
 		batches := d.batches
 		if d.stopping || d.unsettled >= d.maxUnsettled() || d.hasEnough() {
 			batches = nil

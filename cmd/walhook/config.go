@@ -31,8 +31,10 @@ import (
 // order of precedence. What its command does not register has its default.
 // Source, Outbox, AdminToken and SecretKey are never printed.
 type settings struct {
-	Source         string // "" only where no part that runs reads it
-	Outbox         string // the source unless it is set
+	Source         string                 // "" only where no part that runs reads it
+	Outbox         string                 // the source unless it is set
+	SourceNow      func() (string, error) // reads the file of Source again; nil where it is not in one
+	OutboxNow      func() (string, error)
 	Slot           string
 	Publication    string
 	Catalog        *schemas.Catalog
@@ -62,13 +64,13 @@ type settings struct {
 type roles struct{ Publisher, Sender, API bool }
 
 func (s settings) cdcConfig() cdc.Config {
-	return cdc.Config{URL: s.Source, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages,
+	return cdc.Config{URL: s.Source, URLNow: s.SourceNow, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages,
 		// An old row and a new one, each value twice as long as in an event.
 		MaxMessageBytes: max(4*s.MaxEventBytes, 1<<20)}
 }
 
 func (s settings) outboxConfig() outbox.Config {
-	return outbox.Config{URL: s.Outbox, Retention: s.Retention, MaxEventBytes: s.MaxEventBytes, SecretKey: s.SecretKey}
+	return outbox.Config{URL: s.Outbox, URLNow: s.OutboxNow, Retention: s.Retention, MaxEventBytes: s.MaxEventBytes, SecretKey: s.SecretKey}
 }
 
 func (s settings) senderConfig() sender.Config {
@@ -93,11 +95,12 @@ func loadSettings(cmd *cobra.Command) (settings, error) {
 
 func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, error) {
 	var s settings
-	in := input{values: koanf.New("."), origin: map[string]string{}}
+	in := input{values: koanf.New("."), origin: map[string]string{}, files: map[string]string{}}
 	if err := in.load(flags, environ, &s.warnings); err != nil {
 		return settings{}, usage(err)
 	}
 	in.readFiles(flags, &s.warnings)
+	s.SourceNow, s.OutboxNow = in.again("source"), in.again("outbox")
 	faults := in.faults
 	for i := range settingTable {
 		one := &settingTable[i]
@@ -132,7 +135,9 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	const missing = "%s is missing: set --%s or %s to %s, such as postgres://user@host:5432/database"
 	_, sourceGiven := origin["source"]
 	_, outboxGiven := origin["outbox"]
-	s.Outbox = cmp.Or(s.Outbox, s.Source)
+	if s.Outbox == "" {
+		s.Outbox, s.OutboxNow = s.Source, s.SourceNow
+	}
 	switch {
 	case isRegistered(flags, "slot") && !isOptional(flags, "source") && s.Roles.Publisher && !sourceGiven:
 		return fmt.Errorf(missing, "source", "source", envName("source"), "the carrier database's URL")
@@ -146,6 +151,7 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 type input struct {
 	values *koanf.Koanf
 	origin map[string]string // of each value that is not empty
+	files  map[string]string // that hold the values of secret settings
 	faults []error
 }
 

@@ -50,8 +50,8 @@ func accountClass(account string) string {
 type demoReceivers struct {
 	server  *receiver.Server
 	dead    *receiver.Refusal
-	secrets *pgxpool.Pool // on the outbox
-	known   sync.Map      // account → secret, as far as they were asked for
+	secrets *pgsession.Pool // on the outbox
+	known   sync.Map        // account → secret, as far as they were asked for
 }
 
 const (

@@ -86,8 +86,7 @@ const configSettings = "config.settings"
 func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Finding, error) {
 	r := doctor.NewReport(configSettings)
 	for _, warning := range s.warnings {
-		name, _, _ := strings.Cut(warning, " ")
-		r.Warn(configSettings, doctor.Steps{{Kind: doctor.Shell, Text: "unset " + name}}, "%s", warning)
+		r.Warn(configSettings, warningSteps(warning), "%s", warning)
 	}
 	r.OK(configSettings, "they can be read")
 
@@ -99,6 +98,18 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	stored := outbox.Examine(ctx, s.outboxConfig(), o)
 	findings := append(r.Findings(), cdc.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
 	return append(append(findings, stored...), sender.Examine(ctx, s.senderConfig())...), nil
+}
+
+// warningSteps is what ends a warning of loading the settings.
+func warningSteps(warning string) doctor.Steps {
+	name, _, _ := strings.Cut(warning, " ")
+	switch {
+	case strings.HasPrefix(name, envPrefix):
+		return doctor.Steps{{Kind: doctor.Shell, Text: "unset " + name}}
+	case strings.HasPrefix(name, "--"):
+		return doctor.Steps{{Kind: doctor.Setting, Text: strings.TrimSuffix(name, ":"), Note: "without these parameters"}}
+	}
+	return nil
 }
 
 // storedPosition reads what the outbox holds, where it could be looked at. One

@@ -112,7 +112,6 @@ func ailments() []ailment {
 
 		// The outbox.
 		{name: "the outbox's transactions are read only", before: ownOutbox, spoil: sql("ALTER ROLE $role SET default_transaction_read_only = on"), want: "outbox.settings"},
-		{name: "the outbox's transactions see no others", spoil: sql("ALTER ROLE $role SET default_transaction_isolation = 'repeatable read'"), want: "outbox.settings"},
 		{name: "no outbox can be made", before: func(t *testing.T, p *patient) {
 			ownOutbox(t, p)
 			p.outbox.Exec(t, "REVOKE CREATE ON DATABASE "+p.outbox.Name+" FROM "+p.role)

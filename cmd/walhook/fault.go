@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/cdc"
+	"walhook/internal/pgsession"
 	"walhook/outbox"
 )
 
@@ -22,7 +23,13 @@ func outboxFault(err error) error {
 	if _, source := errors.AsType[*cdc.Fault](err); source {
 		return err
 	}
+	if pgsession.IsPooler(err) {
+		return fmt.Errorf("the outbox cannot be used through this connection pooler: %w; %s", err, pgsession.PoolerFix)
+	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok && pgsession.IsCertificate(err) {
+		return fmt.Errorf("the connection to the outbox is not trusted, a certificate is not accepted: %w; renew the one that is named, or correct sslmode, sslrootcert, sslcert and sslkey of --outbox", err)
+	}
 	if !ok {
 		return err
 	}

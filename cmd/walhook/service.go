@@ -14,6 +14,7 @@ import (
 
 	"walhook/api"
 	"walhook/cdc"
+	"walhook/internal/pgsession"
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/sender"
@@ -72,6 +73,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		}
 	}
 
+	asked := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	prepared := make(chan struct{})
 	group.Go(func() error {
@@ -121,6 +123,12 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		return nil
 	})
 	err = group.Wait()
+	if _, gap := errors.AsType[*cdc.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
+		// Who was asked to stop has stopped: what could not be done on the way
+		// is no fault of this process's.
+		log.Warn("stopped, and not everything could be stored: some of it may be sent again", zap.Error(err))
+		return nil
+	}
 	if err == nil {
 		log.Info("stopped")
 	}
@@ -133,10 +141,12 @@ const (
 	lastReadWait  = 30 * time.Second
 )
 
-// read reads the source's log. A process that also sends goes on sending stored
-// events while the source is in trouble: a fault that an operator mends at the
-// source is tried again. A gap ends the process, and so does a source that is not
-// prepared, or that nothing was ever read from.
+// read reads the source's log. A source that was read and then refuses the role,
+// its password or a certificate is tried again, as one that is away. A process
+// that also sends goes on sending stored events while the source is in any
+// trouble: a fault that an operator mends at the source is tried again. A gap ends
+// the process, and so does a source that is not prepared, or that nothing was ever
+// read from.
 func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) error {
 	wait := firstReadWait
 	for {
@@ -146,7 +156,10 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 			return usageError{err}
 		}
 		_, fault := errors.AsType[*cdc.Fault](err)
-		if err == nil || ctx.Err() != nil || !s.send || !fault || !reader.Began() && !cdc.IsAccessRefused(err) {
+		if fault && ctx.Err() != nil {
+			return nil
+		}
+		if refused := pgsession.IsRefused(err); err == nil || !fault || !s.send && !(refused && reader.Began()) || !reader.Began() && !refused {
 			return err
 		}
 		if time.Since(began) > time.Minute {

@@ -52,12 +52,12 @@ func (s *setting) secretOf() string {
 var settingTable = []setting{
 	{"source", "", "the carrier `database`, a Postgres URL; several hosts are allowed", func(s *settings, text string) error {
 		s.Source = text
-		return checkURL(text)
+		return checkURL(s, "source", text)
 	}},
 	inFile("source"),
 	{"outbox", "", "the `database` that the outbox lives in, a Postgres URL (default the source)", func(s *settings, text string) error {
 		s.Outbox = text
-		return checkURL(text)
+		return checkURL(s, "outbox", text)
 	}},
 	inFile("outbox"),
 	{"slot", "walhook", "`name` of the replication slot", func(s *settings, text string) error {

@@ -41,9 +41,19 @@ func (in *input) readFiles(flags *pflag.FlagSet, warnings *[]string) {
 			}
 			warnOfOthers(path, "file of --"+of, warnings)
 			_ = in.values.Set(of, text) // fails only under StrictMerge
-			in.origin[of] = origin
+			in.origin[of], in.files[of] = origin, path
 		}
 	}
+}
+
+// again reads the file that holds the value of a secret setting as it is then;
+// nil where it is in none.
+func (in *input) again(setting string) func() (string, error) {
+	path := in.files[setting]
+	if path == "" {
+		return nil
+	}
+	return func() (string, error) { return readSecretFile(path) }
 }
 
 // readSecretFile reads a value without the line end behind it. Its error never

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -13,28 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"walhook/schemas"
 	"walhook/sender"
 )
-
-// checkURL says whether a database URL can be read. It quotes nothing: the URL
-// may hold a password, and be so wrong that nobody can say where.
-func checkURL(text string) error {
-	if text == "" {
-		return nil
-	}
-	_, err := pgconn.ParseConfig(text)
-	if fault, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("the URL names the file %s: %w", fault.Path, fault.Err)
-	}
-	if err != nil {
-		return errors.New("not a Postgres URL: want postgres://user:password@host:5432/database, " +
-			"special characters of the password written as %40 (for @), %2F (for /) and so on")
-	}
-	return nil
-}
 
 func parseTraceEndpoint(s *settings, text string) error {
 	if s.Trace.endpoint = text; text == "" {

@@ -3,7 +3,6 @@ package pgsession
 import (
 	"context"
 	"maps"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,26 +18,36 @@ const (
 	carrierPath = "public, pg_temp"
 )
 
-// pin settles how the names of a session are found. A query of the catalog is
-// short: compiling it costs more than running it.
-func pin(cfg *pgconn.Config, path string) {
+// pin settles who may answer and how the names of a session are found. A query of
+// the catalog is short: compiling it costs more than running it. guard remembers
+// what poolers are; nil looks each time.
+func pin(cfg *pgconn.Config, path string, guard *Guard) {
 	if cfg.RuntimeParams == nil {
 		cfg.RuntimeParams = map[string]string{}
 	}
-	// The server takes a name in any case, and a URL may have it in another.
-	maps.DeleteFunc(cfg.RuntimeParams, func(name, _ string) bool {
-		return strings.EqualFold(name, "search_path") || strings.EqualFold(name, "jit")
-	})
-	cfg.RuntimeParams["search_path"] = path
-	cfg.RuntimeParams["jit"] = "off"
-	next := cfg.AfterConnect
+	settings := []Setting{{Name: "search_path", Value: path, List: true}, {Name: "jit", Value: "off"}}
+	drop(cfg, settings)
+	bare, next := *cfg, cfg.AfterConnect
+	bare.RuntimeParams = maps.Clone(cfg.RuntimeParams)
 	cfg.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-		if _, err := conn.Exec(ctx, "SET search_path = "+path+"; SET jit = off").ReadAll(); err != nil || next == nil {
+		pooled, err := guard.look(ctx, conn, &bare)
+		if err != nil {
+			return err
+		}
+		if pooled {
+			conn.CustomData()[pooledKey] = true
+		}
+		if err := Set(ctx, conn, settings); err != nil || next == nil {
 			return err
 		}
 		return next(ctx, conn)
 	}
 }
+
+const pooledKey = "pooled"
+
+// IsPooled says whether a pooler stands between a session and its server.
+func IsPooled(conn *pgconn.PgConn) bool { return conn.CustomData()[pooledKey] != nil }
 
 // Connect opens a session.
 func Connect(ctx context.Context, url string) (*pgx.Conn, error) {
@@ -51,21 +60,38 @@ func Connect(ctx context.Context, url string) (*pgx.Conn, error) {
 
 // ConnectConfig opens a session; cfg is only used once.
 func ConnectConfig(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
-	pin(&cfg.Config, Path)
-	return pgx.ConnectConfig(ctx, cfg)
+	pin(&cfg.Config, Path, nil)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	return conn, Reason(err)
 }
 
 // ConnectStream opens a session of the replication protocol; cfg is only used
 // once.
 func ConnectStream(ctx context.Context, cfg *pgconn.Config) (*pgconn.PgConn, error) {
-	pin(cfg, Path)
-	return pgconn.ConnectConfig(ctx, cfg)
+	cfg.RuntimeParams["replication"] = "database"
+	pin(cfg, Path, nil)
+	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	return conn, Reason(err)
 }
 
-// NewPool opens a pool of sessions; cfg is only used once.
-func NewPool(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
-	pin(&cfg.ConnConfig.Config, Path)
-	return pgxpool.NewWithConfig(ctx, cfg)
+// NewPool opens a pool of sessions; cfg is only used once. Its BeforeConnect may
+// put another configuration in place of the pool's.
+func NewPool(ctx context.Context, cfg *pgxpool.Config) (*Pool, error) {
+	guard, before := &Guard{}, cfg.BeforeConnect
+	cfg.BeforeConnect = func(ctx context.Context, conn *pgx.ConnConfig) error {
+		if before != nil {
+			if err := before(ctx, conn); err != nil {
+				return err
+			}
+		}
+		pin(&conn.Config, Path, guard)
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Pool{pool}, nil
 }
 
 // ConnectCarrier opens a session as the carrier's own software has it.
@@ -74,12 +100,12 @@ func ConnectCarrier(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	pin(&cfg.Config, carrierPath)
+	pin(&cfg.Config, carrierPath, nil)
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
 // NewCarrierPool is a pool of what [ConnectCarrier] opens; cfg is only used once.
 func NewCarrierPool(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
-	pin(&cfg.ConnConfig.Config, carrierPath)
+	pin(&cfg.ConnConfig.Config, carrierPath, nil)
 	return pgxpool.NewWithConfig(ctx, cfg)
 }

@@ -25,9 +25,10 @@ var opens = map[string][]string{
 	"database/sql":                    nil,
 }
 
-// pinning is the one folder that opens connections. pgtest is the psql of tests:
+// pinning is the one folder that opens connections. pooler is a server to those
+// who connect, and pgtest is the psql of tests:
 // whoever types there has the path of his role.
-var pinning = []string{"internal/pgsession", "internal/pgtest"}
+var pinning = []string{"internal/pgsession", "internal/pgtest", "internal/pooler"}
 
 // Every session has its search_path pinned before its first statement, since one
 // package opens them all.

@@ -1,0 +1,172 @@
+package pgsession
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// PoolerError says that a connection pooler stands before the server and that
+// what is wanted does not work through it.
+type PoolerError struct {
+	Reason string
+	Err    error // what it said, if anything
+}
+
+func (e *PoolerError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s (%v)", e.Reason, e.Err)
+	}
+	return e.Reason
+}
+
+// Unwrap returns what the pooler said.
+func (e *PoolerError) Unwrap() error { return e.Err }
+
+// PoolerFix is what helps against a [PoolerError], in words.
+const PoolerFix = "give the address of the PostgreSQL server itself, or a pool with pool_mode = session where it is for the outbox; see \"Connection poolers\" in docs/OPERATIONS.md"
+
+const (
+	dealtOut = "a connection pooler answers that deals out the server's sessions by transaction: settings, locks and prepared statements would be lost, or reach other clients"
+	// NoReplication is why a source cannot be read.
+	NoReplication = "a connection pooler answers that passes on no replication connections"
+)
+
+// Guard remembers which addresses are poolers that keep a session for each
+// client, so that not every connection needs a second one to find out. Its zero
+// value knows nothing; nil remembers nothing. It is safe for concurrent use.
+type Guard struct {
+	mu   sync.Mutex
+	kept map[string]time.Time // by address: until when that counts
+}
+
+const (
+	keptFor = 10 * time.Minute
+	// probeTimeout bounds the second connection of a look.
+	probeTimeout = 5 * time.Second
+)
+
+// look finds out who answers: a pooler, where the number of the process that it
+// named is not that of the process that answers. A [*PoolerError] says that it
+// keeps no sessions. Nothing is set before that is known, since a pooler may lend
+// the session to others as it is.
+func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config) (pooled bool, err error) {
+	pid, err := serverProcess(ctx, conn)
+	pooled = err == nil && pid != conn.PID()
+	if err != nil || !pooled {
+		return pooled, err
+	}
+	if cfg.RuntimeParams["replication"] != "" {
+		if _, err := conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll(); State(err) == codeSyntax {
+			return true, &PoolerError{Reason: NoReplication} // it dropped the parameter, and an ordinary session answers
+		}
+		return true, nil
+	}
+	address := conn.Conn().RemoteAddr().String()
+	if g.knows(address) {
+		return true, nil
+	}
+	shared, err := isShared(ctx, conn, cfg, pid)
+	switch {
+	case err != nil:
+		return true, fmt.Errorf("find out how the connection pooler deals out sessions: %w", err)
+	case shared:
+		return true, &PoolerError{Reason: dealtOut}
+	}
+	g.learn(address)
+	return true, nil
+}
+
+func (g *Guard) knows(address string) bool {
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Now().Before(g.kept[address])
+}
+
+func (g *Guard) learn(address string) {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kept == nil {
+		g.kept = map[string]time.Time{}
+	}
+	g.kept[address] = time.Now().Add(keptFor)
+}
+
+// isShared says whether two connections of ours meet in one session of the
+// server, or one moves from session to session: a second one opens a
+// transaction, while the first one is idle. Neither sets anything.
+func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (bool, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: is its pool exhausted?"))
+	defer cancel()
+	peer := conn.Conn().RemoteAddr()
+	second := *cfg
+	second.RuntimeParams = maps.Clone(cfg.RuntimeParams)
+	second.AfterConnect, second.ValidateConnect, second.Fallbacks = nil, nil, nil
+	second.TLSConfig = nil
+	if _, secured := conn.Conn().(*tls.Conn); secured {
+		for _, h := range hostsOf(cfg) {
+			if second.TLSConfig == nil {
+				second.TLSConfig = h.TLSConfig
+			}
+		}
+	}
+	second.LookupFunc = func(context.Context, string) ([]string, error) { return []string{peer.String()}, nil }
+	second.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, peer.Network(), peer.String())
+	}
+	other, err := pgconn.ConnectConfig(ctx, &second)
+	if err != nil {
+		return false, cause(ctx, err)
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = other.Close(last)
+	}()
+	if _, err := other.Exec(ctx, "BEGIN").ReadAll(); err != nil {
+		if State(err) != "" {
+			return true, nil // one that allows no transactions
+		}
+		return false, cause(ctx, err)
+	}
+	theirs, err := serverProcess(ctx, other)
+	if err != nil || theirs == pid {
+		return err == nil, cause(ctx, err)
+	}
+	now, err := serverProcess(ctx, conn)
+	return err == nil && now != pid, cause(ctx, err)
+}
+
+func cause(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// serverProcess asks for the number of the process that answers.
+func serverProcess(ctx context.Context, conn *pgconn.PgConn) (uint32, error) {
+	results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
+	if err != nil {
+		return 0, fmt.Errorf("ask which process answers: %w", err)
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 {
+		return 0, errors.New("ask which process answers: no number came")
+	}
+	pid, err := strconv.ParseUint(string(results[0].Rows[0][0]), 10, 32)
+	return uint32(pid), err
+}

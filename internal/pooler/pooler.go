@@ -1,0 +1,238 @@
+// Package pooler is a connection pooler for tests: what PgBouncer, Odyssey,
+// pgcat and managed proxies have in common, as far as a client can notice it.
+// It answers on loopback, gives each client a process number of its own making,
+// takes few start-up parameters, and keeps a server's session for a client as
+// long as it is there, or lends one for a transaction at a time.
+package pooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// Replication is what a pooler makes of a replication connection.
+type Replication int
+
+// What poolers do.
+const (
+	Refuse Replication = iota // as a parameter that it does not know
+	Drop                      // the client gets an ordinary session
+	Pass                      // it is passed on
+)
+
+// Options are a pooler's configuration.
+type Options struct {
+	Transaction bool // lends sessions by transaction
+	Replication Replication
+}
+
+// Pooler is a running one.
+type Pooler struct {
+	tb      testing.TB
+	server  string // URL
+	options Options
+
+	mu   sync.Mutex
+	idle []*pgconn.HijackedConn // the one used last is lent first
+}
+
+// Start runs a pooler before a server until the test ends. URL is that of a
+// database of the server through it.
+func Start(tb testing.TB, server string, o Options) (address string) {
+	tb.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &Pooler{tb: tb, server: server, options: o}
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			clients.Go(func() {
+				stop := context.AfterFunc(ctx, func() { conn.Close() })
+				defer stop()
+				defer conn.Close()
+				_ = p.serve(ctx, conn)
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		cancel()
+		listener.Close()
+		clients.Wait()
+		for _, session := range p.idle {
+			session.Conn.Close()
+		}
+	})
+	return listener.Addr().String()
+}
+
+// serve is the life of one client.
+func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
+	client := pgproto3.NewBackend(conn, conn)
+	start, err := startUp(client, conn)
+	if err != nil {
+		return err
+	}
+	fail := func(message string) error {
+		client.Send(&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "08P01", Message: message})
+		return errors.Join(client.Flush(), errors.New(message))
+	}
+	_, replication := start["replication"]
+	for name := range start {
+		known := slices.Contains([]string{"user", "database", "client_encoding", "datestyle", "timezone", "standard_conforming_strings", "application_name"}, strings.ToLower(name))
+		if !known && !(name == "replication" && p.options.Replication != Refuse) {
+			return fail("unsupported startup parameter: " + name)
+		}
+	}
+	replication = replication && p.options.Replication == Pass
+	session, err := p.take(ctx, replication)
+	if err != nil {
+		return fail("server login failed: " + err.Error())
+	}
+	client.Send(&pgproto3.AuthenticationOk{})
+	for name, value := range session.ParameterStatuses {
+		client.Send(&pgproto3.ParameterStatus{Name: name, Value: value})
+	}
+	client.Send(&pgproto3.BackendKeyData{ProcessID: 1<<30 + rand.Uint32N(1<<30), SecretKey: []byte{1, 2, 3, 4}})
+	client.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	if err := client.Flush(); err != nil {
+		return err
+	}
+	if p.options.Transaction && !replication {
+		p.release(session)
+		return p.lend(ctx, client)
+	}
+	defer session.Conn.Close()
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		_, _ = io.Copy(conn, session.Conn)
+		conn.Close()
+	}()
+	for {
+		message, err := client.Receive()
+		if _, over := message.(*pgproto3.Terminate); err != nil || over {
+			session.Conn.Close()
+			<-back
+			return err
+		}
+		session.Frontend.Send(message)
+		if err := session.Frontend.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+func startUp(client *pgproto3.Backend, conn net.Conn) (map[string]string, error) {
+	for {
+		message, err := client.ReceiveStartupMessage()
+		if err != nil {
+			return nil, err
+		}
+		switch m := message.(type) {
+		case *pgproto3.StartupMessage:
+			return m.Parameters, nil
+		case *pgproto3.SSLRequest, *pgproto3.GSSEncRequest:
+			if _, err := conn.Write([]byte{'N'}); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, fmt.Errorf("start-up message %T", m)
+		}
+	}
+}
+
+// lend gives a client a session for each of its transactions.
+func (p *Pooler) lend(ctx context.Context, client *pgproto3.Backend) error {
+	var session *pgconn.HijackedConn
+	defer func() {
+		if session != nil {
+			session.Conn.Close()
+		}
+	}()
+	for {
+		message, err := client.Receive()
+		if _, over := message.(*pgproto3.Terminate); err != nil || over {
+			return err
+		}
+		if session == nil {
+			if session, err = p.take(ctx, false); err != nil {
+				return err
+			}
+		}
+		session.Frontend.Send(message)
+		if err := session.Frontend.Flush(); err != nil {
+			return err
+		}
+		switch message.(type) {
+		case *pgproto3.Query, *pgproto3.Sync:
+		default:
+			continue
+		}
+		for session != nil {
+			answer, err := session.Frontend.Receive()
+			if err != nil {
+				return err
+			}
+			client.Send(answer)
+			ready, over := answer.(*pgproto3.ReadyForQuery)
+			if !over {
+				continue
+			}
+			if err := client.Flush(); err != nil {
+				return err
+			}
+			if ready.TxStatus != 'I' {
+				break
+			}
+			p.release(session)
+			session = nil
+		}
+	}
+}
+
+func (p *Pooler) take(ctx context.Context, replication bool) (*pgconn.HijackedConn, error) {
+	p.mu.Lock()
+	if last := len(p.idle) - 1; last >= 0 && p.options.Transaction && !replication {
+		session := p.idle[last]
+		p.idle = p.idle[:last]
+		p.mu.Unlock()
+		return session, nil
+	}
+	p.mu.Unlock()
+	config, err := pgconn.ParseConfig(p.server)
+	if err != nil {
+		return nil, err
+	}
+	if replication {
+		config.RuntimeParams["replication"] = "database"
+	}
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Hijack()
+}
+
+func (p *Pooler) release(session *pgconn.HijackedConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, session)
+}
