@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -133,6 +134,29 @@ func answerOf[T any](data T, warnings ...[]string) *answer[T] {
 	return &answer[T]{envelope[T]{Data: data, Warnings: slices.Concat(warnings...)}}
 }
 
+// utc is an instant as answers have it. Zero stays zero; one that JSON has no
+// form for, as a damaged row may hold, is shown as the nearest that it has.
+func utc(t time.Time) time.Time {
+	switch t = t.UTC(); {
+	case t.Year() > 9999:
+		return lastInstant
+	case t.Year() < 0:
+		return time.Time{}
+	}
+	return t
+}
+
+// finite is a number as JSON can write it: a damaged row may hold others.
+func finite(n float64) float64 {
+	if math.IsNaN(n) || math.IsInf(n, 0) {
+		return 0
+	}
+	return n
+}
+
+// lastInstant is the last one that RFC 3339 can write.
+var lastInstant = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+
 // transform gives errors of ours and of huma their shape, and all that is
 // answered its request's id.
 func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error) {
@@ -141,6 +165,9 @@ func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error
 	case *failure:
 		return body.body(id), nil
 	case *huma.ErrorModel:
+		if callOf(ctx.Context()).broken {
+			return fail(http.StatusBadRequest, "the body cannot be read to its end: it is shorter than its Content-Length says, or badly chunked").body(id), nil
+		}
 		return ofHuma(body).body(id), nil
 	case identified:
 		return body.withRequestID(id), nil
@@ -195,10 +222,26 @@ func inKazooShape(ctx huma.Context, next func(huma.Context)) { next(kazooContext
 func (c kazooContext) Unwrap() huma.Context { return c.humaContext }
 
 func (c kazooContext) SetStatus(status int) {
-	if status == http.StatusUnprocessableEntity {
+	if status == http.StatusUnprocessableEntity || status == http.StatusInternalServerError && callOf(c.Context()).broken {
 		status = http.StatusBadRequest
 	}
 	c.humaContext.SetStatus(status)
+}
+
+// BodyReader notes a body that is broken. Huma takes that for a fault of ours.
+func (c kazooContext) BodyReader() io.Reader {
+	return bodyReader{c.humaContext.BodyReader(), callOf(c.Context())}
+}
+
+type bodyReader struct {
+	io.Reader
+	call *call
+}
+
+func (b bodyReader) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.call.broken = b.call.broken || err != nil && err != io.EOF
+	return n, err
 }
 
 func (c kazooContext) SetHeader(name, value string) {

@@ -30,7 +30,7 @@ func shownAttempt(made *outbox.MadeAttempt) attempt {
 	a.Attempt = made.ForAccount()
 	return attempt{
 		WebhookID: a.Webhook, EventID: a.WebhookID, Schema: a.Schema, Type: a.Type,
-		Attempt: a.Number, At: a.At.UTC(), DurationMS: float64(a.Duration.Microseconds()) / 1000,
+		Attempt: a.Number, At: utc(a.At), DurationMS: float64(a.Duration.Microseconds()) / 1000,
 		Status: a.Status, Outcome: a.Outcome, Reason: a.Reason, Detail: a.Detail,
 	}
 }

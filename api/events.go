@@ -63,7 +63,7 @@ func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*
 
 func shownEvent(e *outbox.ToldEvent) event {
 	return event{
-		EventID: e.WebhookID, Schema: e.Schema, Type: e.Type, State: e.State, CommittedAt: e.CommittedAt.UTC(),
+		EventID: e.WebhookID, Schema: e.Schema, Type: e.Type, State: e.State, CommittedAt: utc(e.CommittedAt),
 		Bytes: e.Size, Replayed: e.Replayed, Attempts: e.Attempts, Reason: e.Reason, NextAt: utc(e.NextAt),
 	}
 }
@@ -82,7 +82,7 @@ func (s *subscriptions) listDeadLetters(ctx context.Context, in *accountListInpu
 
 func shownDeadLetter(d *outbox.DeadLetter) deadLetter {
 	return deadLetter{
-		WebhookID: d.Webhook, EventID: d.WebhookID, Schema: d.Schema, Type: d.Type, CommittedAt: d.CommittedAt.UTC(),
-		DiedAt: d.DiedAt.UTC(), Attempts: d.Attempts, Reason: d.Reason, Bytes: d.Size,
+		WebhookID: d.Webhook, EventID: d.WebhookID, Schema: d.Schema, Type: d.Type, CommittedAt: utc(d.CommittedAt),
+		DiedAt: utc(d.DiedAt), Attempts: d.Attempts, Reason: d.Reason, Bytes: d.Size,
 	}
 }

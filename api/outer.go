@@ -23,6 +23,7 @@ type call struct {
 	operator bool
 	payer    string // the token's account, whose limits count; "" for the operator
 	account  string // whose webhooks it is about
+	broken   bool   // its body cannot be read to its end
 }
 
 type callKey struct{}

@@ -94,7 +94,7 @@ func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err er
 	if (in.Since == nil) == (in.EventIDs == nil) {
 		wrong.add("since", kindRequired, "want either since or event_ids")
 	}
-	if in.Since != nil && (in.Since.Year() < 1970 || in.Since.Year() > 9999) {
+	if in.Since != nil && (in.Since.UTC().Year() < 1970 || in.Since.UTC().Year() > 9999) {
 		wrong.add("since", kindInvalid, "want a time such as 2026-03-09T00:00:00Z")
 	}
 	for _, id := range asked.WebhookIDs {
@@ -126,7 +126,7 @@ func (s *subscriptions) listReplays(ctx context.Context, in *webhookListInput) (
 
 func shownReplay(r *outbox.Request) replay {
 	shown := replay{
-		ID: r.ID, Since: utc(r.Since), EventIDs: r.WebhookIDs, Rate: r.Rate, Total: r.Total, Sent: r.Sent,
+		ID: r.ID, Since: utc(r.Since), EventIDs: r.WebhookIDs, Rate: finite(r.Rate), Total: r.Total, Sent: r.Sent,
 		State: "running", Reason: r.Reason, AskedAt: utc(r.AskedAt), DoneAt: utc(r.DoneAt),
 	}
 	switch {

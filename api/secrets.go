@@ -78,11 +78,3 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 	s.audit(ctx, "secret rotated", &w)
 	return answerOf(signingSecret{Secret: secret, PreviousUntil: utc(until)}, sent.warnings), nil
 }
-
-// utc is an instant as answers have it; zero stays zero.
-func utc(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return t.UTC()
-}

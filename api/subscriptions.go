@@ -140,6 +140,8 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return notFound("there is no such webhook")
 	case errors.Is(err, outbox.ErrNoToken):
 		return notFound("there is no such token")
+	case errors.Is(err, outbox.ErrUnreadable):
+		return fail(http.StatusConflict, outbox.ErrUnreadable.Error())
 	case errors.Is(err, outbox.ErrHeldByOperator):
 		return fail(http.StatusConflict, "the webhook cannot be enabled: "+outbox.ErrHeldByOperator.Error())
 	case errors.Is(err, outbox.ErrTooManyWebhooks):

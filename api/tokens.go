@@ -110,7 +110,7 @@ func (s *subscriptions) deleteToken(ctx context.Context, in *tokenInput) (*answe
 }
 
 func shownToken(t *outbox.Token) token {
-	return token{ID: t.ID, Name: t.Name, AccountID: t.Account, IncludeSubaccounts: t.Subaccounts, CreatedAt: t.CreatedAt.UTC()}
+	return token{ID: t.ID, Name: t.Name, AccountID: t.Account, IncludeSubaccounts: t.Subaccounts, CreatedAt: utc(t.CreatedAt)}
 }
 
 func (s *subscriptions) auditToken(ctx context.Context, what string, t *outbox.Token) {

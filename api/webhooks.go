@@ -46,10 +46,10 @@ func shown(w *outbox.Webhook) webhook {
 	s := webhook{
 		ID: w.ID, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
-		Retries: w.Retries, RateLimit: w.RateLimit, CustomData: w.CustomData,
+		Retries: w.Retries, RateLimit: finite(w.RateLimit), CustomData: w.CustomData,
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason,
 		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
-		Delivery: w.Delivery, CreatedAt: w.CreatedAt.UTC(), ChangedAt: w.ChangedAt.UTC(),
+		Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),
 	}
 	if w.Target != "" {
 		s.Target = &webhookTarget{Type: w.Target, ID: w.TargetID}

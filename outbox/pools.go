@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -198,12 +201,17 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Classes of the server's error codes (PostgreSQL manual, PostgreSQL Error
 // Codes).
-const (
-	classConnection = "08"
-	classResources  = "53"
-	classData       = "22"
-	classOperator   = "57" // intervention, and so the end by statement_timeout
-)
+const classData = "22"
+
+// busyClasses are the codes that say that the same may succeed later.
+var busyClasses = []string{
+	"08",    // connection
+	"25006", // a standby, or a server that is read-only
+	"40",    // a deadlock
+	"53",    // resources
+	"55P03", // a lock
+	"57",    // intervention, and so the end by statement_timeout
+}
 
 // IsBusy says that the outbox did not answer, or not in time: the same may
 // succeed later.
@@ -212,12 +220,16 @@ func IsBusy(err error) bool {
 		return true
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && slices.Contains([]string{classConnection, classResources, classOperator}, pgErr.Code[:2])
+	if !ok {
+		_, network := errors.AsType[net.Error](err)
+		return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || pgconn.SafeToRetry(err)
+	}
+	return slices.ContainsFunc(busyClasses, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) })
 }
 
 // IsUnstorable says that the server cannot store a value: in its encoding there
 // is no such character, or a number is out of range.
 func IsUnstorable(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pgErr.Code[:2] == classData
+	return ok && strings.HasPrefix(pgErr.Code, classData)
 }

@@ -2,12 +2,18 @@ package outbox
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -65,5 +71,34 @@ func TestOpen_APasswordRotatedInThePassfileCountsForTheNextConnection(t *testing
 	write("two")
 	if err := ask(); err != nil {
 		t.Errorf("after the rotation: %v", err)
+	}
+}
+
+// What the outbox's absence looks like on a connection that was open is the same
+// to a caller as a connection that cannot be made: try again later.
+func TestIsBusy_KnowsAnOutboxThatIsAway(t *testing.T) {
+	t.Parallel()
+	code := func(code string) error { return fmt.Errorf("look: %w", &pgconn.PgError{Code: code}) }
+	for _, c := range []struct {
+		name string
+		err  error
+		busy bool
+	}{
+		{"cut off inside an answer", fmt.Errorf("look: %w", io.ErrUnexpectedEOF), true},
+		{"reset", fmt.Errorf("look: %w", &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}), true},
+		{"not in time", context.DeadlineExceeded, true},
+		{"shut down", code("57P01"), true},
+		{"a standby", code("25006"), true},
+		{"a deadlock", code("40P01"), true},
+		{"a lock", code("55P03"), true},
+		{"no connection left", code("53300"), true},
+		{"a code that is none", code(""), false},
+		{"a value", code("22P02"), false},
+		{"a damaged row", code("XX001"), false},
+		{"a mistake of ours", errors.New("x"), false},
+	} {
+		if got := IsBusy(c.err); got != c.busy {
+			t.Errorf("%s: %t", c.name, got)
+		}
 	}
 }

@@ -14,6 +14,10 @@ import (
 // ErrNoWebhook says that an account has no webhook with that id.
 var ErrNoWebhook = errors.New("no such webhook")
 
+// ErrUnreadable says that what is stored of a webhook cannot be read, and so not
+// be written back.
+var ErrUnreadable = errors.New("what is stored of the webhook cannot be read: the operator finds where by 'walhook doctor'")
+
 const (
 	webhookColumns = `id, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
@@ -32,15 +36,8 @@ const (
 func (s *Store) Webhooks(ctx context.Context, account string, after int64, limit int) ([]Webhook, error) {
 	rows, err := s.pool.Query(ctx, listWebhooksSQL, account, after, limit)
 	var list []Webhook
-	var bad []badRow
 	if err == nil {
-		list, err = collectEach(rows, s.scanWebhook, func(w *Webhook, cause error) {
-			w.State, w.DisableReason = EndpointUnusable, reasonUnreadable
-			bad = append(bad, badRow{w.Endpoint, cause})
-		})
-	}
-	for _, b := range bad {
-		s.listed(ctx, "webhooks", strconv.FormatInt(b.endpoint, 10), b.endpoint, b.cause)
+		list, err = s.collectWebhooks(ctx, rows)
 	}
 	if err == nil {
 		err = s.showHeldWebhooks(ctx, list)
@@ -51,24 +48,37 @@ func (s *Store) Webhooks(ctx context.Context, account string, after int64, limit
 	return list, nil
 }
 
-// Webhook reads one webhook as it stands. [ErrNoWebhook] when there is none.
+// collectWebhooks reads webhooks, of a damaged one what can be read.
+func (s *Store) collectWebhooks(ctx context.Context, rows pgx.Rows) ([]Webhook, error) {
+	var bad []badRow
+	list, err := collectEach(rows, s.scanWebhook, func(w *Webhook, cause error) {
+		w.State, w.DisableReason = EndpointUnusable, reasonUnreadable
+		bad = append(bad, badRow{w.Endpoint, cause})
+	})
+	for _, b := range bad {
+		s.listed(ctx, "webhooks", strconv.FormatInt(b.endpoint, 10), b.endpoint, b.cause)
+	}
+	return list, err
+}
+
+// Webhook reads one webhook as it stands, of a damaged one what can be read.
+// [ErrNoWebhook] when there is none.
 func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error) {
 	rows, err := s.pool.Query(ctx, webhookSQL, account, id)
-	var w Webhook
+	var list []Webhook
 	if err == nil {
-		w, err = pgx.CollectExactlyOneRow(rows, s.scanWebhook)
+		list, err = s.collectWebhooks(ctx, rows)
 	}
-	if isNoRows(err) {
+	if err == nil && len(list) == 0 {
 		err = ErrNoWebhook
 	}
-	if list := []Webhook{w}; err == nil {
+	if err == nil {
 		err = s.showHeldWebhooks(ctx, list)
-		w = list[0]
 	}
 	if err != nil {
 		return Webhook{}, fmt.Errorf("read webhook %s of account %s: %w", id, account, err)
 	}
-	return w, nil
+	return list[0], nil
 }
 
 // showHeldWebhooks shows webhooks as their senders have them.

@@ -190,7 +190,7 @@ func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) err
 func (s *Store) DeleteWebhook(ctx context.Context, account, id string) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
-		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil && (w.Endpoint == 0 || !errors.Is(err, ErrUnreadable)) {
 			return err
 		}
 		_, err := tx.Exec(ctx, deleteWebhookSQL, w.Endpoint, reasonDeleted, int64(math.MaxInt64))
@@ -216,17 +216,23 @@ func (s *Store) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error 
 	})
 }
 
+// readWebhookTx reads one webhook. [ErrUnreadable] with what can be read of it
+// when it is damaged.
 func (s *Store) readWebhookTx(ctx context.Context, tx pgx.Tx, sql string, w *Webhook) error {
 	rows, err := tx.Query(ctx, sql, w.Account, w.ID)
 	if err != nil {
 		return err
 	}
-	read, err := pgx.CollectExactlyOneRow(rows, s.scanWebhook)
-	if isNoRows(err) {
+	var damage error
+	list, err := collectEach(rows, s.scanWebhook, func(*Webhook, error) { damage = ErrUnreadable })
+	switch {
+	case err != nil:
+		return err
+	case len(list) == 0:
 		return ErrNoWebhook
 	}
-	*w = read
-	return err
+	*w = list[0]
+	return damage
 }
 
 // writeWebhookTx stores what w says, and the state that follows from Enabled.
