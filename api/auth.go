@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -79,43 +80,57 @@ func slowDown(ctx context.Context) {
 	}
 }
 
-// admit finds out who asks, and whether the account is theirs.
+// admit finds out who asks, and whether the account is theirs. A right token is
+// always looked up, whoever else comes with wrong ones from the same address.
 func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*failure, error) {
 	secret := bearer(r.Header)
-	from := peer(r.RemoteAddr)
-	known := sha256.Sum256([]byte(secret))
-	if secret != "" && s.guard.shuts(from, known) {
-		return tooMany(badEvery, "too many requests with this token, or with wrong ones: wait a little"), nil
-	}
-	if secret != "" && s.guard.isOperator(known) {
-		s.guard.good(known)
+	from := s.clients.of(r)
+	hash := sha256.Sum256([]byte(secret))
+	if secret != "" && s.guard.isOperator(hash) {
 		c.who, c.operator = "operator", true
 		if !isID(c.account, schemas.MaxAccountBytes) {
 			return notFound("there is no such account"), nil
 		}
 		return nil, nil
 	}
+	if secret != "" && s.guard.hurries(hash) {
+		return tooMany(badEvery, "too many requests with this token: wait a little"), nil
+	}
 	token, err := outbox.Token{}, outbox.ErrNoToken
-	if secret != "" {
-		token, err = s.cfg.Store.FindToken(ctx, secret)
+	if secret != "" && !s.guard.isWrong(hash) {
+		token, err = s.lookUp(ctx, secret, hash)
 	}
 	if errors.Is(err, outbox.ErrNoToken) {
-		if secret != "" {
-			s.guard.bad(from)
-		}
 		s.log.Info("token refused", zap.String("request_id", c.id), zap.Stringer("from", from), zap.Bool("missing", secret == ""))
+		if secret != "" && s.guard.wrong(from, secret, hash) {
+			return tooMany(badEvery, "too many requests with wrong tokens: wait a little, and see that the token is right"), nil
+		}
 		return fail(http.StatusUnauthorized, "a valid token is needed, in the header X-Auth-Token or as Authorization: Bearer"), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.guard.good(known)
+	s.guard.good(hash)
 	c.who, c.payer = token.ID, token.Account
 	mine, err := s.isFor(ctx, token, c.account)
 	if err == nil && !mine {
 		return notFound("there is no such account"), nil
 	}
 	return nil, err
+}
+
+// lookUp asks the outbox for a token. Those that were never right take turns, so
+// that a flood of wrong ones takes one connection, and the right ones the others.
+func (s *subscriptions) lookUp(ctx context.Context, secret string, hash [sha256.Size]byte) (outbox.Token, error) {
+	if !s.guard.wasRight(hash) {
+		select {
+		case s.guard.strangers <- struct{}{}:
+			defer func() { <-s.guard.strangers }()
+		case <-ctx.Done():
+			return outbox.Token{}, fmt.Errorf("look up a token: %w", ctx.Err())
+		}
+	}
+	return s.cfg.Store.FindToken(ctx, secret)
 }
 
 func (s *subscriptions) isFor(ctx context.Context, token outbox.Token, account string) (bool, error) {
@@ -153,6 +168,11 @@ func peer(remote string) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
+	return peerOf(host)
+}
+
+// peerOf is the zero Addr for what is no address.
+func peerOf(host string) netip.Addr {
 	a, err := netip.ParseAddr(host)
 	if err != nil {
 		return netip.Addr{}

@@ -17,6 +17,6 @@
 //
 // Bodies are held against the schemas that the OpenAPI document shows; what is
 // wrong is a 400 that names the field, what is not known is ignored and named
-// in warnings. Nothing is encrypted here: it listens on loopback unless told
-// otherwise, and a proxy ends TLS.
+// in warnings. The server around it has the
+// bounds of time and connections, and TLS where a certificate is given.
 package api

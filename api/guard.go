@@ -10,34 +10,59 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How often a peer may come with a wrong token, and how many peers and tokens
-// are remembered.
+// How often an address may come with wrong tokens, and with wrong ones that begin
+// alike, before it is told to wait.
 const (
-	badBurst      = 20
-	badEvery      = 10 * time.Second
-	guardRemember = 10_000
+	badBurst     = 20
+	badEvery     = 10 * time.Second
+	addressBurst = 200
+	addressEvery = time.Second
 
 	// How often a right token may come before it is looked up: each look is a
 	// query of the outbox.
 	rightBurst = 500
 	rightEvery = 10 * time.Millisecond
+
+	// wrongFor is how long a token that was wrong is wrong without a look: tokens
+	// are made at random, and none becomes right later but by a restored backup.
+	wrongFor = time.Minute
+
+	// guardRemember bounds how many of each are remembered.
+	guardRemember = 10_000
+	// strangerLooks is how many tokens are looked up at once that were not right
+	// before, of the outbox's connections for the API.
+	strangerLooks = 2
+	// prefixLength is how much of a token tells it from others: what every token
+	// begins with, and five letters.
+	prefixLength = 11
 )
 
-// guard slows down whoever guesses tokens. A token that was right before gets
-// through all the same: behind a proxy everybody is one peer.
+// guard slows down whoever guesses tokens, and knows the tokens of before. What
+// it counts against an address never keeps a right token out: behind a proxy
+// everybody is one address. Nothing of it outlives the process.
 type guard struct {
-	operator [sha256.Size]byte
+	operator  [sha256.Size]byte
+	strangers chan struct{} // turns of those who look a new token up
 
-	mu    sync.Mutex
-	peers map[netip.Addr]*rate.Limiter
+	mu    sync.Mutex // guards what follows
+	bad   map[badKey]*rate.Limiter
+	known map[[sha256.Size]byte]time.Time // wrong ones, and until when they are taken for it
 	right map[[sha256.Size]byte]*rate.Limiter
+}
+
+// badKey is whose wrong tokens are counted; prefix is "" for all of an address.
+type badKey struct {
+	from   netip.Addr
+	prefix string
 }
 
 func newGuard(adminToken string) *guard {
 	return &guard{
-		operator: sha256.Sum256([]byte(adminToken)),
-		peers:    map[netip.Addr]*rate.Limiter{},
-		right:    map[[sha256.Size]byte]*rate.Limiter{},
+		operator:  sha256.Sum256([]byte(adminToken)),
+		strangers: make(chan struct{}, strangerLooks),
+		bad:       map[badKey]*rate.Limiter{},
+		known:     map[[sha256.Size]byte]time.Time{},
+		right:     map[[sha256.Size]byte]*rate.Limiter{},
 	}
 }
 
@@ -46,39 +71,64 @@ func (g *guard) isOperator(token [sha256.Size]byte) bool {
 	return subtle.ConstantTimeCompare(token[:], g.operator[:]) == 1
 }
 
-func (g *guard) shuts(from netip.Addr, token [sha256.Size]byte) bool {
+// hurries says whether a right token comes too often.
+func (g *guard) hurries(token [sha256.Size]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if limit, known := g.right[token]; known {
-		return !limit.Allow()
-	}
-	limit := g.peers[from]
-	return limit != nil && limit.Tokens() < 1
+	limit := g.right[token]
+	return limit != nil && !limit.Allow()
 }
 
-func (g *guard) bad(from netip.Addr) {
+func (g *guard) wasRight(token [sha256.Size]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	limit := g.peers[from]
+	return g.right[token] != nil
+}
+
+// isWrong says whether a token was wrong a moment ago.
+func (g *guard) isWrong(token [sha256.Size]byte) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	until, known := g.known[token]
+	return known && time.Now().Before(until)
+}
+
+// wrong notes a wrong token, and says whether there were too many.
+func (g *guard) wrong(from netip.Addr, secret string, token [sha256.Size]byte) (tooMany bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.right, token)
+	if _, again := g.known[token]; !again {
+		makeRoom(g.known, func(until time.Time) bool { return time.Now().After(until) })
+	}
+	g.known[token] = time.Now().Add(wrongFor)
+	alike := g.limiter(badKey{from, secret[:min(len(secret), prefixLength)]}, badEvery, badBurst).Allow()
+	all := g.limiter(badKey{from: from}, addressEvery, addressBurst).Allow()
+	return !alike || !all
+}
+
+func (g *guard) limiter(of badKey, every time.Duration, burst int) *rate.Limiter {
+	limit := g.bad[of]
 	if limit == nil {
-		if len(g.peers) >= guardRemember {
-			g.forget()
-		}
-		limit = rate.NewLimiter(rate.Every(badEvery), badBurst)
-		g.peers[from] = limit
+		makeRoom(g.bad, func(l *rate.Limiter) bool { return l.Tokens() >= float64(l.Burst()) })
+		limit = rate.NewLimiter(rate.Every(every), burst)
+		g.bad[of] = limit
 	}
-	limit.Allow()
+	return limit
 }
 
-// forget drops the peers that have waited long enough, or else all.
-func (g *guard) forget() {
-	for from, limit := range g.peers {
-		if limit.Tokens() >= badBurst {
-			delete(g.peers, from)
+// makeRoom drops what is over of a map that is full, or else all.
+func makeRoom[K comparable, V any](of map[K]V, over func(V) bool) {
+	if len(of) < guardRemember {
+		return
+	}
+	for key, value := range of {
+		if over(value) {
+			delete(of, key)
 		}
 	}
-	if len(g.peers) >= guardRemember {
-		clear(g.peers)
+	if len(of) >= guardRemember {
+		clear(of)
 	}
 }
 
@@ -88,8 +138,6 @@ func (g *guard) good(token [sha256.Size]byte) {
 	if g.right[token] != nil {
 		return
 	}
-	if len(g.right) >= guardRemember {
-		clear(g.right)
-	}
+	makeRoom(g.right, func(l *rate.Limiter) bool { return l.Tokens() >= float64(l.Burst()) })
 	g.right[token] = rate.NewLimiter(rate.Every(rightEvery), rightBurst)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -29,6 +30,8 @@ type Config struct {
 	Version string
 	// TestTimeout bounds a test attempt; zero means 20 s.
 	TestTimeout time.Duration
+	// TrustedProxies are believed when they say whom a request is from.
+	TrustedProxies []netip.Prefix
 }
 
 // Hook is an event, or a group of events, that a webhook may ask for.
@@ -63,6 +66,7 @@ type subscriptions struct {
 	cfg     Config
 	log     *zap.Logger
 	guard   *guard
+	clients clients
 	limits  *limits
 	testing *testLimit
 	edits   *document
@@ -82,6 +86,10 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 		cfg.TestTimeout = 20 * time.Second
 	}
 	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit()}
+	var err error
+	if s.clients, err = newClients(cfg.TrustedProxies); err != nil {
+		return nil, nil, err
+	}
 	mux := http.NewServeMux()
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{

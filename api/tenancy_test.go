@@ -97,7 +97,7 @@ func TestTenancy_AnotherAccountIsNotThere(t *testing.T) {
 func (w *world) guardOff() {
 	w.api.guard.mu.Lock()
 	defer w.api.guard.mu.Unlock()
-	clear(w.api.guard.peers)
+	clear(w.api.guard.bad)
 }
 
 // state is all that a call may change.
@@ -162,7 +162,7 @@ func TestAuth_WrongTokensAreSlowedDownAndRightOnesAreNot(t *testing.T) {
 	if shut.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	w.want(t, 429, "another guess", "PUT", "/v2/accounts/7/tokens", "")
+	w.want(t, 401, "another guess", "PUT", "/v2/accounts/7/tokens", "")
 	w.want(t, 200, token, "GET", "/v2/accounts/7/webhooks", "")
 	w.want(t, 201, adminToken, "PUT", "/v2/accounts/7/tokens", "")
 }

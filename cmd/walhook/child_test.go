@@ -48,8 +48,14 @@ func startChild(t *testing.T, args ...string) *childProcess {
 // startChildWith adds to the child's environment.
 func startChildWith(t *testing.T, environ []string, args ...string) *childProcess {
 	t.Helper()
-	p := &childProcess{cmd: childCommand(t, args...), logs: filepath.Join(t.TempDir(), "log")}
-	p.cmd.Env = append(p.cmd.Env, environ...)
+	cmd := childCommand(t, args...)
+	cmd.Env = append(cmd.Env, environ...)
+	return startCommand(t, cmd, args)
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd, args []string) *childProcess {
+	t.Helper()
+	p := &childProcess{cmd: cmd, logs: filepath.Join(t.TempDir(), "log")}
 	log, err := os.Create(p.logs)
 	if err != nil {
 		t.Fatal(err)

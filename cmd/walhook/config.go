@@ -41,6 +41,9 @@ type settings struct {
 	Roles          roles
 	Listen         string // "" is off
 	MetricsListen  string // "" is on Listen
+	TrustedProxies []netip.Prefix
+	TLSCert        string // files; "" is plain HTTP
+	TLSKey         string
 	AllowCIDR      []netip.Prefix
 	DenyCIDR       []netip.Prefix
 	AllowPorts     []sender.PortRange
@@ -137,6 +140,12 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	_, outboxGiven := origin["outbox"]
 	if s.Outbox == "" {
 		s.Outbox, s.OutboxNow = s.Source, s.SourceNow
+	}
+	switch {
+	case (s.TLSCert == "") != (s.TLSKey == ""):
+		return errors.New("tls-cert and tls-key go together: set both, or none for plain HTTP")
+	case s.TLSCert != "":
+		warnOfOthers(s.TLSKey, "certificate's key", &s.warnings)
 	}
 	switch {
 	case isRegistered(flags, "slot") && !isOptional(flags, "source") && s.Roles.Publisher && !sourceGiven:

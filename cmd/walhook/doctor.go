@@ -71,7 +71,7 @@ func newDoctorCommand() *cobra.Command {
 			return checksFailed(findings)
 		},
 	}
-	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "allow-cidr", "deny-cidr", "allow-ports", "egress-address")
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr", "deny-cidr", "allow-ports", "egress-address")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
 	cmd.Flags().DurationVar(&o.OldTransaction, "old-transaction", 15*time.Minute, "`age` from which on an open transaction is a warning")
 	return cmd
@@ -89,6 +89,7 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 		r.Warn(configSettings, warningSteps(warning), "%s", warning)
 	}
 	r.OK(configSettings, "they can be read")
+	own := append(r.Findings(), examineProcess(s, time.Now())...)
 
 	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
@@ -96,7 +97,7 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	}
 	defer store.Close()
 	stored := outbox.Examine(ctx, s.outboxConfig(), o)
-	findings := append(r.Findings(), cdc.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
+	findings := append(own, cdc.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
 	return append(append(findings, stored...), sender.Examine(ctx, s.senderConfig())...), nil
 }
 

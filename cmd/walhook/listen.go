@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"walhook/internal/httpd"
 )
 
 const listenLong = `Receives web hooks on this machine, checks their signatures and prints what
@@ -59,35 +60,14 @@ func listen(ctx context.Context, o listenOptions, out io.Writer) error {
 	if err != nil {
 		return usage(err)
 	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", o.addr)
+	server, err := httpd.NewListeners(zap.NewNop(), nil).Listen(ctx, httpd.Config{Setting: "addr", Address: o.addr, Handler: printer})
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w; choose another address with --addr", o.addr, err)
+		return err
 	}
 	checked := "signatures are not checked: give --secret"
 	if o.secret != "" {
 		checked = "signatures are checked"
 	}
-	fmt.Fprintf(out, "listening on http://%s, answering %d; %s; Ctrl-C ends it\n", listener.Addr(), o.status, checked)
-	server := &http.Server{
-		Handler:           printer,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    64 << 10,
-	}
-	stopped := make(chan error, 1)
-	context.AfterFunc(ctx, func() {
-		last, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), 2*time.Second, errors.New("stop listening"))
-		defer cancel()
-		stopped <- server.Shutdown(last)
-	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve on %s: %w", o.addr, err)
-	}
-	if err := <-stopped; err != nil {
-		return server.Close() // somebody is still sending
-	}
-	return nil
+	fmt.Fprintf(out, "listening on http://%s, answering %d; %s; Ctrl-C ends it\n", server.Addr(), o.status, checked)
+	return server.Serve(ctx, 2*time.Second)
 }

@@ -22,8 +22,9 @@ number of senders share the endpoints.
 
 The subscription API is served on --listen where the role holds it, to those
 whose token the operator made. With --admin-token the operator makes tokens;
-without it the API refuses all but health checks and metrics. It speaks plain
-HTTP: put a proxy that ends TLS before it.
+without it the API refuses all but health checks and metrics. With --tls-cert and
+--tls-key it speaks HTTPS; both files are read again when they change. Without
+them put a proxy that ends TLS before it, and name it with --trusted-proxies.
 
 A line that repeats is written 20 times a minute at most (lines of level info
 600 times), and then once more to say how many were left out. SIGUSR1 changes
@@ -71,11 +72,11 @@ func newRunCommand() *cobra.Command {
 			return service{
 				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
 				source: source, outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
-				trace: s.Trace,
+				trustedProxies: s.TrustedProxies, tlsCert: s.TLSCert, tlsKey: s.TLSKey, trace: s.Trace,
 			}.run(ctx, log.Logger)
 		},
 	}
-	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "allow-cidr",
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
 		"deny-cidr", "allow-ports", "egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")

@@ -3,9 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +13,7 @@ import (
 
 	"walhook/api"
 	"walhook/cdc"
+	"walhook/internal/httpd"
 	"walhook/internal/pgsession"
 	"walhook/outbox"
 	"walhook/schemas"
@@ -30,6 +30,8 @@ type service struct {
 	listen                   string // "" for nothing
 	metricsListen            string // "" serves /metrics on listen
 	adminToken               string // "" refuses every call of the API
+	trustedProxies           []netip.Prefix
+	tlsCert, tlsKey          string // "" is plain HTTP
 	trace                    traceConfig
 	// setup prepares a source that is not prepared, instead of refusing it.
 	setup bool
@@ -41,6 +43,8 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	told := context.AfterFunc(ctx, func() { log.Info("stopping: nothing new starts, what runs is finished and stored") })
 	defer told()
 	registry := newRegistry()
+	listeners := httpd.NewListeners(log, registry)
+	s.warnOfDescriptors(log)
 	store, err := outbox.Open(ctx, s.outbox, log, registry)
 	if err != nil {
 		return usageError{err}
@@ -97,11 +101,20 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		if s.metricsListen == "" {
 			metrics = registry
 		}
-		handler := api.Handler(s.checks(store, reader, prepared), metrics, subscriptions)
-		group.Go(func() error { return serve(ctx, "listen", s.listen, handler, log) })
+		serving := httpd.Config{Setting: "listen", Address: s.listen, Trusted: s.trustedProxies,
+			Handler: api.Handler(s.checks(store, reader, prepared), metrics, subscriptions)}
+		if s.tlsCert != "" {
+			if serving.Certificate, err = httpd.ReadCertificate(s.tlsCert, s.tlsKey, log); err != nil {
+				return usageError{err}
+			}
+		}
+		group.Go(func() error { return serve(ctx, listeners, serving, log) })
 	}
 	if s.metricsListen != "" {
-		group.Go(func() error { return serve(ctx, "metrics-listen", s.metricsListen, api.Metrics(registry), log) })
+		group.Go(func() error {
+			return serve(ctx, listeners, httpd.Config{Setting: "metrics-listen", Address: s.metricsListen, Handler: api.Metrics(registry),
+				Bounds: httpd.BoundsFor(httpd.Descriptors() / 4)}, log)
+		})
 	}
 	group.Go(func() error { return store.Measure(ctx) })
 	group.Go(func() error {
@@ -179,7 +192,7 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Config {
 	config := api.Config{
 		Store: store, Courier: courier, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
-		Version: readBuild().version, TestTimeout: s.sender.AttemptTimeout,
+		Version: readBuild().version, TestTimeout: s.sender.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 	for _, schema := range s.source.Catalog.Schemas {
 		config.Schemas = append(config.Schemas, schema.Name)
@@ -303,31 +316,23 @@ func sourceReady(reader *cdc.Reader) func(context.Context) error {
 // the process is asked to stop.
 const shutdownTimeout = 3 * time.Second
 
-// serve answers on address, which a setting names, until ctx ends.
-func serve(ctx context.Context, setting, address string, handler http.Handler, log *zap.Logger) error {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", address)
+// serve answers on an address until ctx ends.
+func serve(ctx context.Context, listeners *httpd.Listeners, cfg httpd.Config, log *zap.Logger) error {
+	server, err := listeners.Listen(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w; choose another address with --%s", address, err, setting)
+		return err
 	}
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    64 << 10,
+	log.Info("listening", zap.Stringer("address", server.Addr()), zap.String("setting", cfg.Setting), zap.Bool("tls", cfg.Certificate != nil))
+	return server.Serve(ctx, shutdownTimeout)
+}
+
+// warnOfDescriptors says so when the process may open fewer files and sockets
+// than its parts use.
+func (s service) warnOfDescriptors(log *zap.Logger) {
+	if have := httpd.Descriptors(); have > 0 && have < neededDescriptors {
+		log.Warn("few files and sockets may be open at once: raise the limit (ulimit -n, LimitNOFILE)",
+			zap.Uint64("limit", have), zap.Int("want", neededDescriptors))
 	}
-	log.Info("listening", zap.Stringer("address", listener.Addr()), zap.String("setting", setting))
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-		defer cancel()
-		stopped <- server.Shutdown(last)
-	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		stop()
-		return fmt.Errorf("serve on %s: %w", address, err)
-	}
-	return <-stopped
 }
 
 // eventHooks are the events that a webhook may ask for, and their groups.

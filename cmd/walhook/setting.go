@@ -77,6 +77,18 @@ var settingTable = []setting{
 		}
 		return checkListenAddress(text)
 	}},
+	{"trusted-proxies", "", "`networks` of proxies whose Forwarded and X-Forwarded-For are believed, comma separated, such as 10.0.0.7/32 (default none)", func(s *settings, text string) (err error) {
+		s.TrustedProxies, err = networks(text)
+		return err
+	}},
+	{"tls-cert", "", "PEM `file` with the certificate of --listen and those between it and its authority, read again when it changes (default none: plain HTTP)", func(s *settings, text string) error {
+		s.TLSCert = text
+		return nil
+	}},
+	{"tls-key", "", "PEM `file` with the key of --tls-cert", func(s *settings, text string) error {
+		s.TLSKey = text
+		return nil
+	}},
 	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
 	{"deny-cidr", "", "`networks` that nothing is sent to, even public or allowed ones, comma separated: your own public ranges", parseDenyCIDR},
 	{"allow-ports", sender.DefaultPorts, "`ports` that endpoints may have, comma separated", func(s *settings, text string) (err error) {

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"walhook/doctor"
+	"walhook/internal/httpd"
+)
+
+// The checks of this process and its files.
+const (
+	configDescriptors = "config.descriptors"
+	configCertificate = "config.certificate"
+)
+
+// How many files and sockets the parts of a process use at most, and how few are
+// too few for any of them to work.
+const (
+	neededDescriptors = 8192 // 4,096 attempts, the connections of the API, those to the databases, and room
+	leastDescriptors  = 256
+)
+
+// examineProcess looks at what this machine lets a process of walhook have.
+func examineProcess(s settings, now time.Time) []doctor.Finding {
+	r := doctor.NewReport(configDescriptors, configCertificate)
+	examineDescriptors(httpd.Descriptors(), r)
+	examineCertificate(s, now, r)
+	return r.Findings()
+}
+
+func examineDescriptors(have uint64, r *doctor.Report) {
+	mend := doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("ulimit -n %d", neededDescriptors),
+		Note: fmt.Sprintf("in the shell that starts it; under systemd LimitNOFILE=%d in its unit. This is the limit of doctor's own process", neededDescriptors)}}
+	bounds := httpd.BoundsFor(have)
+	switch {
+	case have == 0:
+		r.OK(configDescriptors, "this system says no limit")
+	case have < leastDescriptors:
+		r.Fail(configDescriptors, mend, "%d files and sockets may be open at once (ulimit -n), want %d: deliveries and databases do not get theirs", have, neededDescriptors)
+	case have < neededDescriptors:
+		r.Warn(configDescriptors, mend, "%d files and sockets may be open at once (ulimit -n), want %d; the API takes %s", have, neededDescriptors, bounds)
+	default:
+		r.OK(configDescriptors, "%d files and sockets may be open at once, want %d; the API takes %s", have, neededDescriptors, bounds)
+	}
+}
+
+// expiresSoon is when an operator has to see to a new certificate.
+const expiresSoon = 14 * 24 * time.Hour
+
+func examineCertificate(s settings, now time.Time, r *doctor.Report) {
+	if s.TLSCert == "" {
+		r.OK(configCertificate, "none: --listen speaks plain HTTP, and a proxy ends TLS")
+		return
+	}
+	mend := doctor.Steps{{Kind: doctor.Setting, Text: "--tls-cert=" + s.TLSCert,
+		Note: "put a certificate that holds, and its key, into these files: a running walhook reads them within seconds"}}
+	leaf, err := httpd.PairOf(s.TLSCert, s.TLSKey)
+	switch {
+	case err != nil:
+		r.Fail(configCertificate, mend, "%v; a running walhook goes on with the pair that it read before", err)
+	case now.After(leaf.NotAfter):
+		r.Fail(configCertificate, mend, "the certificate of %s ended at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		r.Fail(configCertificate, mend, "the certificate of %s begins to hold at %s", names(leaf), leaf.NotBefore.UTC().Format(time.RFC3339))
+	case leaf.NotAfter.Sub(now) < expiresSoon:
+		r.Warn(configCertificate, mend, "the certificate of %s ends at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
+	default:
+		r.OK(configCertificate, "of %s, until %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
+// names are whom a certificate is for.
+func names(leaf *x509.Certificate) string {
+	all := slices.Clone(leaf.DNSNames)
+	for _, a := range leaf.IPAddresses {
+		all = append(all, a.String())
+	}
+	if len(all) == 0 {
+		return "no name"
+	}
+	return strings.Join(all, ", ")
+}

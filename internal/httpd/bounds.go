@@ -1,0 +1,105 @@
+package httpd
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// times are the bounds of a request. They hold by the clock, whatever trickles
+// in meanwhile.
+type times struct {
+	header time.Duration
+	body   time.Duration // of a whole body
+	write  time.Duration // of what is written at once
+	idle   time.Duration // between two requests
+	// rest is how long the rest of a body is waited for that a handler did not
+	// want, so that the client may read the answer.
+	rest time.Duration
+}
+
+func standardTimes() times {
+	return times{header: 5 * time.Second, body: 10 * time.Second, write: 10 * time.Second, idle: time.Minute, rest: 500 * time.Millisecond}
+}
+
+const maxHeaderBytes = 32 << 10
+
+// Bound gives every request to a handler the bounds of this package that a
+// [http.Server] has no setting for.
+func Bound(handler http.Handler) http.Handler { return bound(handler, standardTimes()) }
+
+func bound(handler http.Handler, limit times) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b := &bounded{ResponseWriter: w, control: http.NewResponseController(w), limit: limit}
+		if r.Body != nil && r.Body != http.NoBody {
+			b.body = &body{from: r.Body, control: b.control}
+			_ = b.control.SetReadDeadline(time.Now().Add(limit.body)) // fails only for connections of tests
+			// A copy: net/http looks at the body of its own request.
+			r = r.WithContext(r.Context())
+			r.Body = b.body
+		}
+		defer b.answering()
+		handler.ServeHTTP(b, r)
+	})
+}
+
+// body is a request's body. Once all of it has been read, its time no longer
+// counts: the deadline would end the handler.
+type body struct {
+	from    io.ReadCloser
+	control *http.ResponseController
+	read    bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.from.Read(p)
+	if err == io.EOF && !b.read {
+		b.read = true
+		_ = b.control.SetReadDeadline(time.Time{}) // as above
+	}
+	return n, err
+}
+
+func (b *body) Close() error { return b.from.Close() }
+
+// bounded gives every write an end.
+type bounded struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	limit   times
+	body    *body // nil without one
+	begun   bool
+}
+
+// answering begins the time that the next write has. The rest of a body that
+// nobody read is given up soon.
+func (b *bounded) answering() {
+	now := time.Now()
+	_ = b.control.SetWriteDeadline(now.Add(b.limit.write)) // fails only for connections of tests
+	if !b.begun && b.body != nil && !b.body.read {
+		_ = b.control.SetReadDeadline(now.Add(b.limit.rest))
+	}
+	b.begun = true
+}
+
+func (b *bounded) WriteHeader(status int) {
+	b.answering()
+	b.ResponseWriter.WriteHeader(status)
+}
+
+func (b *bounded) Write(text []byte) (int, error) {
+	b.answering()
+	return b.ResponseWriter.Write(text)
+}
+
+// FlushError is for [http.ResponseController].
+func (b *bounded) FlushError() error {
+	b.answering()
+	return b.control.Flush()
+}
+
+// Flush is for [http.Flusher].
+func (b *bounded) Flush() { _ = b.FlushError() } // the next write says what is wrong
+
+// Unwrap is for [http.ResponseController].
+func (b *bounded) Unwrap() http.ResponseWriter { return b.ResponseWriter }

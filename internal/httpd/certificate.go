@@ -1,0 +1,179 @@
+package httpd
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Certificate is a certificate and its key as their files have them. Both are
+// read again when they change, by name: a file that is replaced, written anew or
+// reached by another symbolic link is noticed within seconds.
+type Certificate struct {
+	certFile, keyFile string
+	log               *zap.Logger
+	every             time.Duration // between two looks
+
+	mu    sync.Mutex // guards what follows
+	now   *tls.Certificate
+	used  pairText // what now was made of
+	fault error    // why the files hold another pair that is not used; nil when they do not
+}
+
+type pairText struct{ cert, key []byte }
+
+func (p pairText) equal(other pairText) bool {
+	return bytes.Equal(p.cert, other.cert) && bytes.Equal(p.key, other.key)
+}
+
+const (
+	lookEvery   = 2 * time.Second
+	maxPairFile = 1 << 20
+)
+
+// ReadCertificate reads both files. A certificate that does not hold now is
+// taken all the same, and the log says so: it may do for whoever knows it.
+func ReadCertificate(certFile, keyFile string, log *zap.Logger) (*Certificate, error) {
+	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, every: lookEvery}
+	text, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	pair, err := parsePair(text)
+	if err != nil {
+		return nil, err
+	}
+	c.now, c.used = pair, text
+	c.tell("certificate read")
+	return c, nil
+}
+
+func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now, nil
+}
+
+// Leaf is the certificate in use, and why the files hold another one that cannot
+// be used; nil when they do not.
+func (c *Certificate) Leaf() (*x509.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now.Leaf, c.fault
+}
+
+// watch looks at the files until ctx ends.
+func (c *Certificate) watch(ctx context.Context) {
+	look := time.NewTicker(c.every)
+	defer look.Stop()
+	var suspect string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+			suspect = c.look(suspect)
+		}
+	}
+}
+
+// look takes the pair that the files hold now, where it is another one that can
+// be used. What is wrong with it is logged once, when the look before found the
+// same: one of two files may just have been written. It answers what is wrong.
+func (c *Certificate) look(suspect string) string {
+	text, err := c.read()
+	c.mu.Lock()
+	same := err == nil && text.equal(c.used)
+	known := c.fault
+	c.mu.Unlock()
+	var pair *tls.Certificate
+	if err == nil && !same {
+		pair, err = parsePair(text)
+	}
+	switch {
+	case err != nil && suspect != err.Error():
+		return err.Error()
+	case err != nil:
+		c.mu.Lock()
+		c.fault = err
+		c.mu.Unlock()
+		if known == nil || known.Error() != err.Error() {
+			c.log.Error("the new certificate cannot be used, the one before stays", zap.Error(err))
+		}
+		return err.Error()
+	}
+	c.mu.Lock()
+	if c.fault = nil; !same {
+		c.now, c.used = pair, text
+	}
+	c.mu.Unlock()
+	if !same {
+		c.tell("certificate changed")
+	}
+	return ""
+}
+
+func (c *Certificate) tell(what string) {
+	leaf, _ := c.Leaf()
+	fields := []zap.Field{zap.Strings("names", leaf.DNSNames), zap.Time("not_before", leaf.NotBefore.UTC()), zap.Time("not_after", leaf.NotAfter.UTC())}
+	if now := time.Now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		c.log.Warn(what+", which does not hold now", fields...)
+		return
+	}
+	c.log.Info(what, fields...)
+}
+
+func (c *Certificate) read() (text pairText, err error) {
+	if text.cert, err = readBounded(c.certFile); err != nil {
+		return pairText{}, fmt.Errorf("read the certificate: %w", err)
+	}
+	if text.key, err = readBounded(c.keyFile); err != nil {
+		return pairText{}, fmt.Errorf("read the certificate's key: %w", err)
+	}
+	return text, nil
+}
+
+func readBounded(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxPairFile+1))
+	if err == nil && len(text) > maxPairFile {
+		err = errors.New("it is larger than 1 MiB")
+	}
+	return text, err
+}
+
+// parsePair never quotes what the files hold.
+func parsePair(text pairText) (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(text.cert, text.key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate and key: %w", err)
+	}
+	return &pair, nil
+}
+
+// PairOf reads a certificate and its key once, for a check-up.
+func PairOf(certFile, keyFile string) (*x509.Certificate, error) {
+	c := &Certificate{certFile: certFile, keyFile: keyFile}
+	text, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	pair, err := parsePair(text)
+	if err != nil {
+		return nil, err
+	}
+	return pair.Leaf, nil
+}

@@ -1,0 +1,183 @@
+package httpd
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Bounds are how many connections a listener holds at once.
+type Bounds struct {
+	Total      int
+	PerAddress int // a network of IPv6 (/64) counts as one address
+}
+
+const (
+	leastTotal, mostTotal = 16, 1024
+	leastPerAddress       = 8
+)
+
+// BoundsFor are the bounds under a limit of open descriptors: a quarter of them,
+// so that the rest is for what the process does itself. 0 is no limit.
+func BoundsFor(descriptors uint64) Bounds {
+	total := mostTotal
+	if descriptors > 0 {
+		total = int(min(max(descriptors/4, leastTotal), mostTotal))
+	}
+	return Bounds{Total: total, PerAddress: max(total/4, leastPerAddress)}
+}
+
+// A peer may be refused for one of these reasons.
+const (
+	refusedTotal   = "total"
+	refusedAddress = "address"
+)
+
+// connections are the metrics of all listeners of a process.
+type connections struct {
+	open    *prometheus.GaugeVec
+	refused *prometheus.CounterVec
+}
+
+func newConnections(registry prometheus.Registerer) connections {
+	c := connections{
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "walhook_connections",
+			Help: "Open connections, by the setting that names the listener.",
+		}, []string{"listener"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_connections_refused_total",
+			Help: "Connections that were closed at once because there were too many in all (total) or from one address (address).",
+		}, []string{"listener", "reason"}),
+	}
+	if registry != nil {
+		registry.MustRegister(c.open, c.refused)
+	}
+	return c
+}
+
+// limited is a listener that holds no more connections than its bounds.
+type limited struct {
+	net.Listener
+	bounds  Bounds
+	trusted []netip.Prefix // proxies: many clients are one address there
+	plain   bool           // HTTP is understood from the first byte on
+	log     *zap.Logger
+	open    prometheus.Gauge
+	refused func(reason string) prometheus.Counter
+
+	mu       sync.Mutex // guards what follows
+	total    int
+	by       map[netip.Addr]int
+	loggedAt time.Time
+}
+
+// busyAnswer is for a connection that is one too many.
+const busyAnswer = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 48\r\n\r\n" +
+	"too many connections at the moment, try it later"
+
+// Accept waits for the next connection that is within the bounds.
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from := addressOf(conn.RemoteAddr())
+		reason := l.enter(from)
+		if reason == "" {
+			return &held{Conn: conn, leave: sync.OnceFunc(func() { l.leave(from) })}, nil
+		}
+		l.refused(reason).Inc()
+		l.tell(from, reason)
+		if l.plain {
+			// What fits into the socket's buffer is written without waiting.
+			_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+			_, _ = conn.Write([]byte(busyAnswer)) // a courtesy
+		}
+		_ = conn.Close() // nothing of it is of any use
+	}
+}
+
+func (l *limited) enter(from netip.Addr) (refused string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.total >= l.bounds.Total:
+		return refusedTotal
+	case l.by[from] >= l.bounds.PerAddress && !l.isTrusted(from):
+		return refusedAddress
+	}
+	l.total++
+	l.by[from]++
+	l.open.Inc()
+	return ""
+}
+
+func (l *limited) leave(from netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.by[from]--; l.by[from] == 0 {
+		delete(l.by, from)
+	}
+	l.open.Dec()
+}
+
+func (l *limited) isTrusted(from netip.Addr) bool {
+	return slices.ContainsFunc(l.trusted, func(p netip.Prefix) bool { return p.Contains(from) })
+}
+
+func (l *limited) tell(from netip.Addr, reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.loggedAt) < time.Minute {
+		return
+	}
+	l.loggedAt = time.Now()
+	advice := "a proxy with many clients goes into --trusted-proxies"
+	if reason == refusedTotal {
+		advice = "raise the limit of open descriptors (ulimit -n, LimitNOFILE), or put a proxy before it"
+	}
+	l.log.Warn("too many connections, the newest are closed", zap.String("reason", reason), zap.Stringer("from", from),
+		zap.Int("total", l.bounds.Total), zap.Int("per_address", l.bounds.PerAddress), zap.String("advice", advice))
+}
+
+// held gives its place up when it is closed.
+type held struct {
+	net.Conn
+	leave func()
+}
+
+func (c *held) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// addressOf is who a connection counts for.
+func addressOf(remote net.Addr) netip.Addr {
+	tcp, ok := remote.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return Network(tcp.AddrPort().Addr())
+}
+
+// Network is the address that counts for an address: itself, or for IPv6 its
+// network, since a host has as many addresses there as it likes.
+func Network(a netip.Addr) netip.Addr {
+	if a = a.Unmap().WithZone(""); a.Is6() && !a.IsLoopback() {
+		a = netip.PrefixFrom(a, 64).Masked().Addr()
+	}
+	return a
+}
+
+func (b Bounds) String() string {
+	return fmt.Sprintf("%d connections, %d of one address", b.Total, b.PerAddress)
+}
