@@ -17,7 +17,7 @@ func TestPaging_IsStableWhileRowsArrive(t *testing.T) {
 	grow := func(n int) {
 		for range n {
 			next++
-			w.exec(t, `INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+			w.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 				VALUES ($1::bigint, $2, 1, 'dids:1', 'evt_' || $1, 'dids', 'update', now(), now(), '{}')`, next, endpoint)
 			// Two at the same instant, to see that ties go on too.
 			w.exec(t, `INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
@@ -66,7 +66,7 @@ func TestEvents_TellHowEachStands(t *testing.T) {
 	token := w.token(t, "7", "")
 	id := w.webhook(t, token, "7", "")
 	endpoint := one[int64](t, w, "SELECT id FROM walhook.endpoint")
-	w.exec(t, `INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body, replayed)
+	w.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body, replayed)
 		SELECT n, $1, 1, 'dids:1', 'evt_' || CASE n WHEN 6 THEN 1 ELSE n END, 'dids', 'update', now(), now(), '{}', n = 6 FROM generate_series(1, 6) n`, endpoint)
 	w.exec(t, `INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
 		SELECT now() + n * interval '1 ms', $1, n, 1, 1, '5 ms', 500, CASE n WHEN 2 THEN 'delivered' WHEN 1 THEN 'dead' ELSE 'retry' END, '5xx', 'x' FROM generate_series(1, 4) n`, endpoint)

@@ -38,7 +38,7 @@ func (f *feed) wantEndpoint(t *testing.T, want string) {
 // under.
 func (f *feed) revisions(t *testing.T) []string {
 	t.Helper()
-	return all[string](t, f.world, "SELECT format('%s r%s', record, revision) FROM walhook.event ORDER BY id")
+	return all[string](t, f.world, "SELECT format('%s r%s', record, endpoint_revision) FROM walhook.event ORDER BY id")
 }
 
 func TestAccount_EventsFollowTheURL(t *testing.T) {

@@ -10,12 +10,12 @@ import (
 
 const (
 	copyEventsSQL = `
-		COPY walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size)
+		COPY walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size)
 		FROM STDIN (FORMAT binary)`
 
 	// Up to fewRows go with the rest of their transaction, in one round trip.
 	insertEventsSQL = `
-		INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size)
+		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
 			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::bigint[], $13::int[])`
 )

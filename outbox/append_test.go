@@ -18,7 +18,7 @@ func TestAppend_StoresEventsOwnersAndPositionAtOneStroke(t *testing.T) {
 	wantLines(t, all[string](t, f.world, `SELECT format('%s#%s %s %s %s', commit_lsn, ordinal, xid, flush_lsn, next_event_id)
 		FROM walhook.position ORDER BY id DESC LIMIT 1`), "0/1200#9 4000000000 1/2000 4")
 	wantLines(t, all[string](t, f.world, "SELECT format('%s:%s %s', schema, key, account) FROM walhook.owner ORDER BY 1"), "dids:1 7", "faxes:5 7")
-	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', id, endpoint, revision, record, webhook_id, schema, type,
+	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', id, endpoint, endpoint_revision, record, webhook_id, schema, type,
 		extract(epoch FROM committed_at)::bigint) FROM walhook.event ORDER BY id`),
 		"1 1 1 users:7 evt_0000000000001100_1 users insert 1700000000",
 		"2 1 1 dids:1 evt_0000000000001100_2 dids insert 1700000000",

@@ -72,7 +72,7 @@ func TestAudience_ChangesThroughTheAPIAreSeenByTheNextAppend(t *testing.T) {
 	f.exec(t, "UPDATE walhook.endpoint SET deleted_at = now(), state = 'cleared', url = NULL, reason = 'deleted'")
 	f.touch(t)
 	f.commit(t, dids.delete(2, 7, "312"))
-	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', record, revision) FROM walhook.event ORDER BY id"), "dids:1 1", "dids:1 5")
+	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', record, endpoint_revision) FROM walhook.event ORDER BY id"), "dids:1 1", "dids:1 5")
 }
 
 func TestAudience_AccountsAboveFollowTheirSubaccounts(t *testing.T) {

@@ -1,9 +1,10 @@
 package outbox
 
-// A large body that goes to several endpoints is stored once. Of the events of
-// one append that have the same body the first carries it, and each of the others
-// names that one in body_of, the body's length in body_size, and has an empty
-// body. They are in one partition, which retention drops whole.
+// A large body that goes to several endpoints, or is sent again, is stored once.
+// Of the events of one append that have the same body the first carries it, and
+// each of the others names that one in body_of, the body's length in body_size,
+// and has an empty body. So does a repetition. They are in one partition, which
+// retention drops whole.
 
 // sharedFrom is the length from which a body is stored once. Below it, reading
 // another row costs more than the copy.

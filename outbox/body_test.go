@@ -178,3 +178,41 @@ func TestBody_WithoutItsCarrierAnEventIsADeadLetter(t *testing.T) {
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', event_id, reason) FROM walhook.dead_letter ORDER BY event_id"),
 		fmt.Sprint(events[1].ID, " unreadable"), fmt.Sprint(events[2].ID, " unreadable"))
 }
+
+// However often an account has large events sent again, the log grows by short
+// rows.
+func TestBody_OfWhatIsSentAgainIsNotCopied(t *testing.T) {
+	const times, size = 30, 250_000
+	f := newFeedOf(t, newWorld(t), smallCatalog)
+	f.webhook(t, "7", "a", "hook = 'records'")
+	f.webhook(t, "7", "b", "hook = 'records'")
+	f.commit(t, dids.insert(1, 7, largeText(1, size)), dids.insert(2, 7, "312"))
+	s, _ := f.join(t)
+	var first []Event
+	for _, e := range f.tail(t, s, TailQuery{Shards: allShards()}) {
+		if len(first) == 0 || first[0].Endpoint == e.Endpoint {
+			first = append(first, e)
+		}
+		f.settle(t, s, delivered(e))
+	}
+	before := one[int64](t, f.world, outboxSizeSQL)
+	last := f.publisher.nextID - 1
+	for range times {
+		f.ask(t, Request{Endpoint: first[1].Endpoint, Since: time.Unix(1_600_000_000, 0)})
+		f.work(t)
+		again := f.tail(t, s, TailQuery{Endpoint: first[1].Endpoint, After: last})
+		if len(again) != 2 {
+			t.Fatalf("%d events are sent again, want 2", len(again))
+		}
+		for i, e := range again {
+			if !bytes.Equal(e.Body, first[i].Body) {
+				t.Fatalf("event %d of %s is sent again with another body, of %d bytes", e.ID, e.Record, len(e.Body))
+			}
+			last = e.ID
+			f.settle(t, s, delivered(e))
+		}
+	}
+	if grown := one[int64](t, f.world, outboxSizeSQL) - before; grown > 1<<20 {
+		t.Errorf("sent again %d times, a body of %d bytes grows the log by %d bytes", times, size, grown)
+	}
+}

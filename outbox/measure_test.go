@@ -31,7 +31,7 @@ func TestMeasure_TellsWhatWaitsAndForHowLong(t *testing.T) {
 	w.exec(t, `INSERT INTO walhook.endpoint (account, url, state, secret)
 		SELECT n::text, 'https://example.com/', 'active', 'whsec_x' FROM generate_series(1, 64) n`)
 	w.exec(t, `
-		INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 		SELECT n, 1 + n % 64, 1, 'dids:1', 'evt_' || n, 'dids', 'insert', now(), now(), '' FROM generate_series(1, $1::bigint) n`, n)
 	w.exec(t, "INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', $1)", n+1)
 	w.ageEvents(t, "id = 1", 3*time.Hour)
@@ -63,7 +63,7 @@ func TestMeasure_EstimatesWhatIsManyOverPartitions(t *testing.T) {
 	endpoint, other := w.endpoint(t, "7"), w.endpoint(t, "8")
 	for _, first := range []int64{1, eventPartitionSize} {
 		w.exec(t, `
-			INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 			SELECT $1::bigint + n, CASE WHEN n % 4 = 0 THEN $2::bigint ELSE $3::bigint END, 1, 'dids:1', 'evt_' || n, 'dids', 'insert', now(), now(), ''
 			FROM generate_series(0, 3999) n`, first, endpoint, other)
 	}

@@ -50,28 +50,35 @@ const (
 // the dead letters is one. It answers how many it appended, chose and could have
 // chosen, how far the chosen go, how many it looked at, and how far those go.
 //
+// A large body is not copied but carried by the event that carries it already,
+// as far as that is in the same partition: however often somebody asks for it,
+// the log grows by short rows. A dead letter's body moves.
+//
 // $6 most events to append, $7 the id before their first, $8 the revision.
 func replaySQL() string {
 	return `
 		WITH ` + candidatesSQL(replayLook) + fmt.Sprintf(`,
 		next AS (
 			SELECT id, logged, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS bytes
-			FROM (SELECT * FROM wanted ORDER BY id LIMIT %d) w),
-		chosen AS (SELECT * FROM next WHERE place <= $6 AND (place = 1 OR bytes <= %d)),
+			FROM (SELECT * FROM wanted ORDER BY id LIMIT %[1]d) w),
+		chosen AS (SELECT * FROM next WHERE place <= $6 AND (place = 1 OR bytes <= %[2]d)),
 		source AS (
-			SELECT c.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at, `+bodySQL+` AS body
-			FROM chosen c JOIN walhook.event e ON c.logged AND e.id = c.id
+			SELECT e.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at,
+				CASE WHEN shared THEN '' ELSE `+bodySQL+` END AS body,
+				CASE WHEN shared THEN coalesce(e.body_of, e.id) END AS body_of, CASE WHEN shared THEN `+sizeSQL+` END AS body_size
+			FROM (SELECT c.place, e.*, `+sizeSQL+` >= %[3]d AND coalesce(e.body_of, e.id) / %[4]d = ($7::bigint + c.place) / %[4]d AS shared
+				FROM chosen c JOIN walhook.event e ON c.logged AND e.id = c.id) e
 			UNION ALL
-			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.body
+			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.body, NULL, NULL
 			FROM chosen c JOIN walhook.dead_letter d ON NOT c.logged AND d.endpoint = $1 AND d.event_id = c.id),
 		appended AS (
-			INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, format, committed_at, appended_at, body, replayed)
-			SELECT $7::bigint + place, $1, $8, record, webhook_id, schema, type, format, committed_at, clock_timestamp(), body, true
+			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, format, committed_at, appended_at, body, body_of, body_size, replayed)
+			SELECT $7::bigint + place, $1, $8, record, webhook_id, schema, type, format, committed_at, clock_timestamp(), body, body_of, body_size, true
 			FROM source
 			RETURNING id),
 		raised AS (DELETE FROM walhook.dead_letter d USING chosen c WHERE d.endpoint = $1 AND d.event_id = c.id)
 		SELECT (SELECT count(*) FROM appended), (SELECT count(*) FROM chosen), (SELECT count(*) FROM next),
-			(SELECT coalesce(max(id), 0) FROM chosen), count(*), coalesce(max(id), 0) FROM candidate`, replayChunk, replayBytes)
+			(SELECT coalesce(max(id), 0) FROM chosen), count(*), coalesce(max(id), 0) FROM candidate`, replayChunk, replayBytes, sharedFrom, eventPartitionSize)
 }
 
 // reasonGone ends a request whose endpoint has gone meanwhile.

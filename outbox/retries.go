@@ -25,7 +25,7 @@ const (
 	dueRetriesOfSQL = dueRetriesStartSQL + ` AND r.event_id = ANY ($6)` + dueRetriesEndSQL
 
 	dueRetriesStartSQL = `
-		SELECT e.id, e.endpoint, e.revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + bodySQL + `, e.attempts
+		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + bodySQL + `, e.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
 				sum(` + sizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + sizeSQL + ` AS before

@@ -17,7 +17,7 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 		INSERT INTO walhook.endpoint (account, url, state, secret)
 		SELECT 'account ' || n, 'https://example.com/', 'active', 'whsec_x' FROM generate_series(1, $1::int) n`, endpoints)
 	w.exec(t, `
-		INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 		SELECT n, 1 + n % $2, 1, 'dids:' || n % 5000, 'evt_' || n, 'dids', 'insert', now(), now(), convert_to(repeat('x', 200), 'UTF8')
 		FROM generate_series(1, $1::bigint) n`, events, endpoints)
 	w.exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event WHERE id % 50 > 0`)

@@ -25,7 +25,7 @@ import (
 const (
 	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
 	tailStartSQL = `
-		SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
+		SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
 			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of
 		FROM (SELECT e.*, CASE WHEN `
 

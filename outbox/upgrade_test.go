@@ -117,6 +117,36 @@ func TestUpgrade_AnOlderProcessGoesOn(t *testing.T) {
 	}
 }
 
+// Between setup and its replacement an older sender meets events that carry the
+// body of another. It can neither read them nor keep them as dead letters, so it
+// sends nobody an empty body.
+func TestUpgrade_AnOlderProcessSendsNoEmptyBody(t *testing.T) {
+	f := newFeedOf(t, newWorld(t), smallCatalog)
+	f.webhook(t, "7", "a", "hook = 'records'")
+	f.webhook(t, "7", "b", "hook = 'records'")
+	f.commit(t, dids.insert(1, 7, largeText(1, sharedFrom)))
+	session, _ := f.join(t)
+	shared := f.tail(t, session, TailQuery{Shards: allShards()})[1]
+	for name, statement := range map[string]string{
+		"the log, release 1": `SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, CASE WHEN wanted THEN body END
+			FROM (SELECT e.*, true AS wanted FROM walhook.event e WHERE e.id = $1) e`,
+		"the log, release 2": `SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, format, size, CASE WHEN size <= 100000 THEN body END
+			FROM (SELECT e.*, octet_length(body) AS size FROM walhook.event e WHERE e.id = $1) e`,
+		"what is due": `SELECT e.id, e.endpoint, e.revision, e.body FROM walhook.event e WHERE e.id = $1`,
+		"a dead letter": `INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
+			SELECT endpoint, id, record, webhook_id, schema, type, committed_at, 1, 'expired', octet_length(body), format, body FROM walhook.event WHERE id = $1`,
+		"a replay": `INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, format, committed_at, appended_at, body, replayed)
+			SELECT id + 1000, endpoint, 1, record, webhook_id, schema, type, format, committed_at, clock_timestamp(), body, true FROM walhook.event WHERE id = $1`,
+	} {
+		if _, err := f.conn.Exec(t.Context(), statement, shared.ID); err == nil {
+			t.Errorf("%s: an older process may do that", name)
+		}
+	}
+	if empty := one[int](t, f.world, "SELECT octet_length(body) FROM walhook.event WHERE id = $1", shared.ID); empty != 0 {
+		t.Fatalf("the body of event %d is its own", shared.ID)
+	}
+}
+
 // A reader that holds a table for long holds up the migration, but not those
 // who append meanwhile.
 func TestMigrate_DoesNotStandInTheWayOfAppendsWhileItWaits(t *testing.T) {

@@ -273,7 +273,7 @@ func (w *world) event(t *testing.T, id, endpoint int64, record string) Event {
 func (w *world) bodies(t *testing.T, first, last, endpoint int64, record string, size int) {
 	t.Helper()
 	w.exec(t, `
-		INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 		SELECT n, $3, 1, $4, 'evt_' || n, 'dids', 'insert', now(), now(), convert_to(repeat('x', $5), 'UTF8')
 		FROM generate_series($1::bigint, $2::bigint) n`, first, last, endpoint, record, size)
 }

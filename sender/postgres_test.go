@@ -130,7 +130,7 @@ func execute(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 }
 
 const appendSQL = `
-	INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+	INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 	SELECT g, 1 + g % $3, 1, 'dids ' || g % 50, 'evt_' || g, 'dids', 'update', now(), now(), convert_to(g % 50 || ' ' || g, 'UTF8')
 	FROM generate_series($1::bigint, $2::bigint) g`
 

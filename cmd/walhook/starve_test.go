@@ -59,7 +59,7 @@ func TestToken_OneCannotStarveTheOthers(t *testing.T) {
 	process.stop(t)
 	db.Exec(t, `
 		WITH e AS (
-			INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 			SELECT 1000 + n, (SELECT id FROM walhook.endpoint WHERE account = '7'), 1, 'dids:1', 'evt_' || n, 'dids', 'update', now(), now(), '{}'
 			FROM generate_series(1, 100000) n RETURNING id, endpoint)
 		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)

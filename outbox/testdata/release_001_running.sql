@@ -1,8 +1,12 @@
 -- What processes of release 1 say, with values in place of parameters.
 BEGIN;
 SELECT walhook.assert_epoch(4);
+-- refused: an event, and so the whole append. Until this publisher is replaced, it stores nothing more, and loses nothing.
 INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 VALUES (5, 1, 3, 'dids:1', 'evt_00000000016B3750_1', 'dids', 'update', now(), now(), '{}');
+ROLLBACK;
+BEGIN;
+SELECT walhook.assert_epoch(4);
 INSERT INTO walhook.owner (schema, key, account, deleted_at)
 SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END
 FROM unnest('{dids}'::text[], '{1}'::text[], '{7}'::text[], '{f}'::bool[]) AS w(schema, key, account, deleted)
@@ -27,9 +31,11 @@ UPDATE walhook.sender SET lease_until = clock_timestamp() + interval '15 seconds
 SELECT id, account, revision, coalesce(url, ''), state, reason, secret,
     CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering
 FROM walhook.endpoint WHERE changed_at > now() - interval '1 minute' AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = 1);
+-- refused: a stretch of the log, whose events may carry the body of another.
 SELECT id, endpoint, revision, record, webhook_id, schema, type, committed_at, CASE WHEN wanted THEN body END
 FROM (SELECT e.*, sum(octet_length(body)) OVER (ORDER BY id) AS before
     FROM (SELECT e.*, true AS wanted FROM walhook.event e WHERE e.id > 0 AND e.id <= 100 ORDER BY e.id LIMIT 10) e) t;
+-- refused: events that are due again, for the same reason.
 SELECT t.id, t.endpoint, t.revision, t.record, t.webhook_id, t.schema, t.type, t.committed_at, t.body, t.attempts
 FROM (SELECT e.*, r.attempts, r.next_at FROM walhook.retry r JOIN walhook.event e ON e.id = r.event_id WHERE r.endpoint = 1) t;
 BEGIN;
