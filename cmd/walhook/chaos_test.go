@@ -72,6 +72,8 @@ type chaosWorld struct {
 	moods     []*receiver.Switch
 	canary    *canary
 	secrets   *chaosSecrets
+	attacker  *attacker
+	poisoned  string // the poisoned account's receiver
 
 	counts sync.Map // kind of fault → *atomic.Int64
 }
@@ -98,6 +100,11 @@ func newChaosWorld(t *testing.T, seed uint64, servers int) *chaosWorld {
 	c.seedCarrier(t)
 	mustRun(t, "setup", "--source", c.source.URL, "--outbox", c.outbox)
 	c.secrets.read(t.Context())
+	api := newActor(t, "api")
+	c.attacker = newAttacker(freeAddress(t))
+	api.args = append(api.args, "--role", "api", "--listen", c.attacker.address, "--outbox", api.link(t, c.outbox), "--admin-token", chaosOperator,
+		"--allow-cidr", "127.0.0.1/32")
+	c.fleet = append(c.fleet, api)
 	for _, name := range []string{"publisher1", "publisher2"} {
 		a := newActor(t, name)
 		a.args = append(a.args, "--role", "publisher", "--source", a.link(t, c.source.URL), "--outbox", a.link(t, c.outbox))
@@ -169,11 +176,13 @@ func (c *chaosWorld) seedCarrier(t *testing.T) {
 func (c *chaosWorld) run(t *testing.T) {
 	repeat := fmt.Sprintf("go test ./cmd/walhook -run '%s' -chaos %s -seed %d", "TestChaos_NothingIsLostOrOutOfOrder", c.duration, cmp.Or(*seedFlag, chaosSeed))
 	t.Logf("seed %d, %s; to repeat: %s", c.seed, c.duration, repeat)
+	c.preparePoison(t)
 	for _, a := range c.fleet {
 		if err := a.start(t); err != nil {
 			t.Fatal(err)
 		}
 	}
+	c.attacker.prepare(t, c.poisoned)
 	ctx, cancel := context.WithTimeout(t.Context(), c.duration)
 	defer cancel()
 	busy := make(chan error, 1)
@@ -181,13 +190,12 @@ func (c *chaosWorld) run(t *testing.T) {
 		_, err := c.activity.Run(ctx, 60, time.Hour)
 		busy <- err
 	}()
-	poisoned := make(chan struct{})
-	go func() {
-		c.poison(t, ctx)
-		close(poisoned)
-	}()
+	var hostile sync.WaitGroup
+	hostile.Go(func() { c.poison(ctx) })
+	hostile.Go(func() { c.attacker.run(ctx) })
 	c.breakThings(t, ctx)
-	<-poisoned
+	hostile.Wait()
+	c.attacker.calm(t)
 	c.endPoison(t)
 	if err := <-busy; err != nil {
 		t.Errorf("activity: %v", err)
@@ -196,6 +204,7 @@ func (c *chaosWorld) run(t *testing.T) {
 	for _, a := range c.fleet {
 		a.stop(t)
 	}
+	c.attacker.judge(t, c.fleet[0])
 	c.canary.judge(t)
 }
 
@@ -209,7 +218,7 @@ func (c *chaosWorld) judge(t *testing.T) {
 	conn := c.source.Connect(t)
 	if *chaosFlag == 0 {
 		// Nobody has time to wait for breakers: a new URL starts afresh.
-		if _, err := conn.Exec(t.Context(), `UPDATE users SET web_hook_url = web_hook_url || '/after' WHERE web_hook_url <> ''`); err != nil {
+		if _, err := conn.Exec(t.Context(), `UPDATE users SET web_hook_url = web_hook_url || '/after' WHERE web_hook_url <> '' AND id <> $1`, poisonAccount); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -323,9 +332,13 @@ func (c *chaosWorld) judgeOutbox(t *testing.T, outbox *pgx.Conn) {
 	}
 }
 
-func (c *chaosWorld) count(kind string) {
+func (c *chaosWorld) count(kind string) { c.counter(kind).Add(1) }
+
+func (c *chaosWorld) counted(kind string) int { return int(c.counter(kind).Load()) }
+
+func (c *chaosWorld) counter(kind string) *atomic.Int64 {
 	n, _ := c.counts.LoadOrStore(kind, &atomic.Int64{})
-	n.(*atomic.Int64).Add(1)
+	return n.(*atomic.Int64)
 }
 
 // canary is a listener on an address that senders are not allowed to reach,
