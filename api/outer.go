@@ -26,6 +26,14 @@ type call struct {
 	broken   bool   // its body cannot be read to its end
 }
 
+// caller is on whose behalf the call changes something.
+func (c *call) caller() outbox.Caller {
+	if c.operator {
+		return outbox.Caller{}
+	}
+	return outbox.Caller{Token: c.who, Account: c.payer}
+}
+
 type callKey struct{}
 
 func callOf(ctx context.Context) *call {

@@ -62,7 +62,7 @@ func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[re
 	if err != nil {
 		return nil, err
 	}
-	asked.Endpoint, asked.Bounded = w.Endpoint, !callOf(ctx).operator
+	asked.Endpoint, asked.By = w.Endpoint, callOf(ctx).caller()
 	if dry {
 		asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked)
 	} else {

@@ -71,7 +71,7 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 	if asked.OverlapSeconds != nil {
 		overlap = time.Duration(*asked.OverlapSeconds) * time.Second
 	}
-	secret, until, err := s.cfg.Store.RotateWebhookSecret(ctx, in.AccountID, in.WebhookID, overlap)
+	secret, until, err := s.cfg.Store.RotateWebhookSecret(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, overlap)
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ type subscriptions struct {
 	testing *testLimit
 	edits   *document
 
-	rotations, tokens, replays *huma.Schema
+	rotations, tokens, replays, holds *huma.Schema
 }
 
 // Subscriptions serves the subscription API (CONTRACT.md §7) and its OpenAPI
@@ -121,6 +121,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerTest(routes)
 	s.registerSecrets(routes)
 	s.registerTokens(routes)
+	s.registerHolds(routes)
 	if err := serveOpenAPI(mux, config.OpenAPI); err != nil {
 		return nil, nil, err
 	}
@@ -128,10 +129,15 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 }
 
 // handled turns what f could not do into an answer. What is nobody's fault but
-// ours goes to the log and is answered without details.
+// ours goes to the log and is answered without details. A token that ended while
+// its call waited or ran is told nothing: the account's id may be another's by now.
 func handled[I, O any](s *subscriptions, f func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
 	return func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
+		if err == nil {
+			c := callOf(ctx)
+			err = s.cfg.Store.Admits(ctx, c.caller(), c.account)
+		}
 		if err == nil {
 			return out, nil
 		}
@@ -150,6 +156,12 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return notFound("there is no such token")
 	case errors.Is(err, outbox.ErrUnreadable):
 		return fail(http.StatusConflict, outbox.ErrUnreadable.Error())
+	case errors.Is(err, outbox.ErrCallerGone):
+		return fail(http.StatusUnauthorized, outbox.ErrCallerGone.Error())
+	case errors.Is(err, outbox.ErrAccountEnded):
+		return fail(http.StatusConflict, outbox.ErrAccountEnded.Error())
+	case errors.Is(err, outbox.ErrNoHold):
+		return notFound(outbox.ErrNoHold.Error())
 	case errors.Is(err, outbox.ErrHeldByOperator):
 		return fail(http.StatusConflict, "the webhook cannot be enabled: "+outbox.ErrHeldByOperator.Error())
 	case errors.Is(err, outbox.ErrTooManyWebhooks):

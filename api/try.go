@@ -41,6 +41,13 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if w.DisabledBy == "operator" {
 		return nil, fail(http.StatusConflict, "an operator disabled it ("+w.DisableReason+"): nothing is sent to it, a test neither")
 	}
+	by := callOf(ctx).caller()
+	if err := s.cfg.Store.CheckHeld(ctx, by, w.Account, endpoint.URL); err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Store.Admits(ctx, by, w.Account); err != nil { // nothing is sent for a token that has ended
+		return nil, err
+	}
 	if endpoint.URL == "" {
 		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
 	}

@@ -128,6 +128,7 @@ func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInpu
 	if err != nil {
 		return nil, err
 	}
+	w.By = callOf(ctx).caller()
 	if w, err = s.cfg.Store.CreateWebhook(ctx, w); err != nil {
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	sent := s.edits.read(in.RawBody, s.edits.edit, wrong)
 	s.checkURI(sent, &before, wrong) // not while the webhook is locked
 	var idle []string
-	w, err := s.cfg.Store.EditWebhook(ctx, in.AccountID, in.WebhookID, callOf(ctx).operator, func(w *outbox.Webhook) (err error) {
+	w, err := s.cfg.Store.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *outbox.Webhook) (err error) {
 		idle, err = s.apply(sent, w, wrong)
 		return err
 	})
@@ -184,7 +185,7 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 	if !isID(in.WebhookID, maxWebhookID) {
 		return nil, outbox.ErrNoWebhook
 	}
-	w, err := s.cfg.Store.DeleteWebhook(ctx, in.AccountID, in.WebhookID)
+	w, err := s.cfg.Store.DeleteWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID)
 	if err != nil {
 		return nil, err
 	}

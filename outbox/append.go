@@ -59,20 +59,21 @@ const (
 	// In the order in which whoever changes several endpoints takes them.
 	lockAccountSQL = `SELECT FROM walhook.endpoint WHERE account = $1 ORDER BY id FOR NO KEY UPDATE`
 
+	// The account's webhooks end with it.
 	endWebhooksSQL = `
+		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp())
 		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NULL`
 
-	// Another account of the same id has begun: those of the one before are not
-	// its own.
-	retireWebhooksSQL = `
-		UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
-			disabled_by = '', disabled_reason = '', feed_from = $3, revision = revision + 1, changed_at = clock_timestamp()
-		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL`
-
-	// The account's own endpoint stays the ended account's: it delivers what was
-	// appended under another name, and one of the same id begins with a new row.
-	retireOwnSQL = `
+	// Another account of the same id begins: nothing of the one before is its
+	// own. The endpoint of that one goes on to deliver what was appended, under
+	// another name.
+	beginAccountSQL = `
+		WITH forgotten AS (DELETE FROM walhook.ended_account WHERE account = $1),
+		webhooks AS (
+			UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
+				disabled_by = '', disabled_reason = '', feed_from = $3, revision = revision + 1, changed_at = clock_timestamp()
+			WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NOT NULL)
 		UPDATE walhook.endpoint SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' AND ended_at IS NOT NULL`
@@ -81,7 +82,11 @@ const (
 
 	// The account table was truncated: accounts without an endpoint have ended too.
 	endAllTokensSQL = `DELETE FROM walhook.token`
-	endAllSQL       = `
+	noteAllSQL      = `
+		INSERT INTO walhook.ended_account (account)
+		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL UNION SELECT account FROM walhook.token
+		ON CONFLICT DO NOTHING`
+	endAllSQL = `
 		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL AND deleted_at IS NULL`
 
@@ -101,19 +106,21 @@ const (
 // append stores what the router made of a batch, with its position, in one
 // transaction that another epoch cannot interleave with.
 func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.Batch, r *router) error {
+	held := map[int64]string{}
 	tx := transaction{fence: func(b *pgx.Batch) {
 		b.Queue(assertEpochSQL, epoch)
 		// In the order in which whoever changes several endpoints takes them.
 		slices.SortStableFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
 		if len(r.endpoints) > 0 || r.endedAll {
-			b.Queue(shareHoldsSQL, holdLock) // before any endpoint, as whoever holds one does
+			b.Queue(lockAccountsSQL, accountsLock) // before any endpoint, as whoever makes one does
 		}
 		if r.endedAll { // before the writes: what begins after it in the batch has not ended
 			b.Queue("LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE")
+			b.Queue(noteAllSQL)
 			b.Queue(endAllSQL)
 		}
 		for _, w := range r.endpoints {
-			s.queueEndpoint(b, w)
+			s.queueEndpoint(b, w, held)
 		}
 	}}
 	// An event carries its endpoint's id and revision, which those writes answer.
@@ -124,6 +131,9 @@ func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.B
 	tx.fill = func(b *pgx.Batch) {
 		if few {
 			s.queueEvents(b, r.events)
+		}
+		for id, reason := range held {
+			b.Queue(holdEndpointSQL, id, reason)
 		}
 		r.queueRest(b, epoch, nextID, batch)
 	}
@@ -168,19 +178,17 @@ func (r *router) queueTooLarge(b *pgx.Batch) {
 }
 
 // queueEndpoint writes one endpoint; its route learns id and revision before
-// the events that carry them are copied.
-func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
-	if w.begins {
+// the events that carry them are copied. held learns which other endpoints a hold
+// follows to, with its reason.
+func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite, held map[int64]string) {
+	if w.begins || w.ended {
 		b.Queue(lockAccountSQL, w.route.account)
-		b.Queue(retireOwnSQL, w.route.account)
 	}
-	if w.webhooks != webhooksKept {
-		b.Queue(lockAccountSQL, w.route.account)
-		if w.webhooks == webhooksEnded {
-			b.Queue(endWebhooksSQL, w.route.account)
-		} else {
-			b.Queue(retireWebhooksSQL, w.route.account, reasonEnded, int64(math.MaxInt64))
-		}
+	if w.begins {
+		b.Queue(beginAccountSQL, w.route.account, reasonEnded, int64(math.MaxInt64))
+	}
+	if w.ended {
+		b.Queue(endWebhooksSQL, w.route.account)
 	}
 	learn := func(row pgx.Row) error {
 		err := row.Scan(&w.route.endpoint, &w.route.revision)
@@ -197,7 +205,19 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite) {
 	if w.urlSet {
 		args = append(args, s.secrets.sealURL(w.url, holder{w.route.account, AccountWebhook}), string(w.state), w.reason, w.feedFrom, w.ended)
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
-		b.Queue(holdURLSQL, w.route.account, HostOf(w.url))
+		host := HostOf(w.url)
+		b.Queue(holdURLSQL, w.route.account, host)
+		b.Queue(followURLSQL, w.route.account, host).Query(func(rows pgx.Rows) error {
+			var id int64
+			var url, reason string
+			_, err := pgx.ForEachRow(rows, []any{&id, &url, &reason}, func() error {
+				if HostOf(url) == host {
+					held[id] = reason
+				}
+				return nil
+			})
+			return err
+		})
 		return
 	}
 	if w.ended || w.secret != secretKept {

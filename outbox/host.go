@@ -31,6 +31,18 @@ func NormalHost(host string) string {
 	return nameOf(host)
 }
 
+// NamedHost is the normal form of a host that a person names: a name, an address,
+// a URL, or a host with its port. "" where there is none.
+func NamedHost(text string) string {
+	if _, literal := LiteralAddress(text); literal {
+		return NormalHost(text)
+	}
+	if !strings.Contains(text, "://") {
+		text = "//" + text
+	}
+	return HostOf(text)
+}
+
 // LiteralAddress reads a host that is an address and no name, also in the forms
 // that only resolvers read: 2130706433, 0x7f.1, 127.1 and 0177.0.0.1 are
 // 127.0.0.1 (inet_aton), and so are its full-width digits.

@@ -112,6 +112,8 @@ const (
 
 	forgetDeletedSQL = `DELETE FROM walhook.owner WHERE deleted_at < clock_timestamp() - $1::interval`
 
+	forgetAccountsSQL = `DELETE FROM walhook.ended_account WHERE ended_at < clock_timestamp() - $1::interval`
+
 	forgetDeletedColumnsSQL = `DELETE FROM walhook.account_column WHERE deleted_at < clock_timestamp() - $1::interval`
 )
 
@@ -144,7 +146,7 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
-	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL} {
+	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
 		_, err := conn.Exec(ctx, forget, s.cfg.Retention)
 		if err := s.step(ctx, fmt.Sprintf("what is too old, %d", i+1), err); err != nil {
 			return err

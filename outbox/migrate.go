@@ -54,6 +54,9 @@ func Migrate(ctx context.Context, url string) error {
 	if err := pgsession.Set(ctx, conn.PgConn(), migrating()); err != nil {
 		return err
 	}
+	if err := normalizeHolds(ctx, conn); err != nil {
+		return fmt.Errorf("migrate outbox: %w", err)
+	}
 	return makePartitions(ctx, conn)
 }
 

@@ -86,7 +86,7 @@ func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (se
 // URL is sent to. A [*StateError] says why nothing can be sent to another one;
 // [ErrNoEndpoint] that there is none.
 func (s *Store) EnableEndpoint(ctx context.Context, account, webhook string) (EndpointInfo, error) {
-	return s.operate(ctx, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	return s.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		return enableTx(ctx, tx, e)
 	})
 }
@@ -94,18 +94,31 @@ func (s *Store) EnableEndpoint(ctx context.Context, account, webhook string) (En
 // enableTx is an operator's word that an endpoint is sent to, and with it every
 // other one of the account for the same host that an operator disabled.
 func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-	var url string
-	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url); err != nil {
+	var url, setBy string
+	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url, &setBy); err != nil {
 		return e, err
 	}
-	if e.DisabledBy == byOperator {
-		if _, err := releaseTx(ctx, tx, e.Account, HostOf(url), false); err != nil {
+	released := e.DisabledBy == byOperator
+	if released {
+		if _, _, err := releaseTx(ctx, tx, e.Account, HostOf(url), e.ID, false); err != nil {
 			return e, err
 		}
 	}
-	released := e.DisabledBy == byOperator
-	if held, is := errors.AsType[*HeldError](checkHeldTx(ctx, tx, e.Account, url)); is {
-		return e, &StateError{e, held.Error() + "; 'walhook endpoints enable " + e.Account + " --all' ends that"}
+	if released && setBy != "" { // only what was made for this one
+		if _, _, err := releaseTx(ctx, tx, setBy, "", e.ID, false); err != nil {
+			return e, err
+		}
+	}
+	err := checkHeld(ctx, tx, url, e.Account, setBy)
+	if held, is := errors.AsType[*HeldError](err); is {
+		host := " --all"
+		if held.Host != "" {
+			host = " --host " + held.Host
+		}
+		return e, &StateError{e, held.Error() + "; 'walhook endpoints enable " + held.Account + host + "' ends that"}
+	}
+	if err != nil {
+		return e, err
 	}
 	if released {
 		rows, err := tx.Query(ctx, lockEndpointSQL, e.Account, e.Webhook)
@@ -139,7 +152,7 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason st
 		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
 	}
 	told := false
-	e, err := s.operate(ctx, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	e, err := s.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		told = e.State == EndpointActive
 		return disableTx(ctx, tx, e, reason)
 	})
@@ -150,7 +163,8 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason st
 }
 
 // disableTx is an operator's word that nothing goes to an endpoint, nor to its
-// host from any other one of the account, until an operator enables it.
+// host from any other one of the account or of the one whose token set its URL,
+// until an operator enables it.
 func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (EndpointInfo, error) {
 	switch e.State {
 	case EndpointCleared, EndpointUnusable:
@@ -160,13 +174,16 @@ func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (E
 			return e, err
 		}
 	}
-	var url string
-	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url); err != nil {
+	var url, setBy string
+	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url, &setBy); err != nil {
 		return e, err
 	}
 	e, err := setStateTx(ctx, tx, e, EndpointDisabled, byOperator, reason)
-	if host := HostOf(url); err == nil && host != "" {
-		err = holdTx(ctx, tx, e.Account, host, reason)
+	host := HostOf(url)
+	for _, account := range []string{e.Account, setBy} {
+		if err == nil && host != "" && account != "" {
+			_, err = holdTx(ctx, tx, account, host, reason, e.ID)
+		}
 	}
 	return e, err
 }
@@ -174,11 +191,14 @@ func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (E
 // byOperator marks what walhook does not undo (disabled_by).
 const byOperator = "operator"
 
-// operate changes one of an account's endpoints under a lock.
-func (s *Store) operate(ctx context.Context, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
+// operate changes one of an account's endpoints under a lock, as far as by may.
+func (s *Store) operate(ctx context.Context, by Caller, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		// Before any endpoint, as whoever sets a URL does.
-		if _, err := tx.Exec(ctx, lockHoldsSQL, holdLock); err != nil {
+		if _, err := tx.Exec(ctx, lockAccountsSQL, accountsLock); err != nil {
+			return err
+		}
+		if err := admits(ctx, tx, by, account); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, lockEndpointSQL, account, webhook)

@@ -41,7 +41,7 @@ func (s *Store) SetOrdering(ctx context.Context, account string, ordering Orderi
 	default:
 		return EndpointInfo{}, fmt.Errorf("ordering %q: want none, record or strict", string(ordering))
 	}
-	return s.operate(ctx, account, AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	return s.operate(ctx, Caller{}, account, AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		if e.Ordering == ordering {
 			return e, nil
 		}

@@ -20,9 +20,9 @@ type Request struct {
 	Since      time.Time
 	WebhookIDs []string
 	Rate       float64 // events a second, at most
-	// Bounded refuses it while the account has [MaxOpenRequests] under way: an
-	// account asks for itself, and not an operator.
-	Bounded bool
+	// By is who asks for it: of a token, it is refused while the account has
+	// [MaxOpenRequests] under way.
+	By Caller
 
 	// What follows is for who looks on.
 
@@ -98,6 +98,8 @@ const (
 	lockRequestsSQL = `
 		SELECT pg_advisory_xact_lock(hashtextextended('walhook request ' || account, 0)) FROM walhook.endpoint WHERE id = $1`
 
+	accountOfSQL = `SELECT account FROM walhook.endpoint WHERE id = $1`
+
 	countRequestsSQL = `
 		SELECT count(*) FROM walhook.request r JOIN walhook.endpoint p ON p.id = r.endpoint
 		WHERE r.done_at IS NULL AND p.account = (SELECT account FROM walhook.endpoint WHERE id = $1)`
@@ -145,7 +147,8 @@ func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64,
 }
 
 // CreateRequest stores a request, which the publisher works through whenever it
-// runs. The errors are those of CountReplay, and [ErrTooManyRequests].
+// runs. The errors are those of CountReplay, [ErrTooManyRequests]
+// and [ErrCallerGone].
 func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
 	total, until, err := s.CountReplay(ctx, r)
 	if err != nil {
@@ -153,6 +156,13 @@ func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
 	}
 	since, ids := r.asked()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var account string
+		if err := tx.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account); err != nil {
+			return err
+		}
+		if err := admitTx(ctx, tx, r.By, account); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, lockRequestsSQL, r.Endpoint); err != nil {
 			return err
 		}
@@ -160,7 +170,7 @@ func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
 		if err := tx.QueryRow(ctx, countRequestsSQL, r.Endpoint).Scan(&open); err != nil {
 			return err
 		}
-		if r.Bounded && open >= MaxOpenRequests {
+		if !r.By.isOperator() && open >= MaxOpenRequests {
 			return ErrTooManyRequests
 		}
 		rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)

@@ -41,16 +41,17 @@ const (
 // ends at once when overlap is zero. [ErrNoEndpoint] when there is none; a
 // [*StateError] when the secret is the one in the account's own column.
 func (s *Store) RotateSecret(ctx context.Context, account string, overlap time.Duration) (secret string, until time.Time, err error) {
-	return s.RotateWebhookSecret(ctx, account, AccountWebhook, overlap)
+	return s.RotateWebhookSecret(ctx, Caller{}, account, AccountWebhook, overlap)
 }
 
-// RotateWebhookSecret is RotateSecret for one of an account's webhooks.
-func (s *Store) RotateWebhookSecret(ctx context.Context, account, webhook string, overlap time.Duration) (secret string, until time.Time, err error) {
+// RotateWebhookSecret is RotateSecret for one of an account's webhooks, by a
+// caller: [ErrCallerGone] when that may not.
+func (s *Store) RotateWebhookSecret(ctx context.Context, by Caller, account, webhook string, overlap time.Duration) (secret string, until time.Time, err error) {
 	if overlap < 0 || overlap > maxSecretOverlap {
 		return "", time.Time{}, fmt.Errorf("overlap %s: want 0 to %s", overlap, maxSecretOverlap)
 	}
 	secret = newSecret()
-	_, err = s.operate(ctx, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	_, err = s.operate(ctx, by, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		var own bool
 		if err := tx.QueryRow(ctx, ownSecretSQL, e.ID).Scan(&own); err != nil {
 			return e, err

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"cmp"
-	"slices"
 
 	"go.uber.org/zap"
 
@@ -24,17 +23,7 @@ type endpointWrite struct {
 	columnText string // the secret, where the column has one
 	ended      bool
 	begins     bool // an account begins: what an ended one of its id had is not its own
-	webhooks   webhooksWrite
 }
-
-// webhooksWrite is what becomes of an account's webhooks with the account.
-type webhooksWrite string
-
-const (
-	webhooksKept  webhooksWrite = ""
-	webhooksEnded webhooksWrite = "ended"
-	webhooksBegun webhooksWrite = "begun" // an account of that id is there again
-)
 
 // secretWrite is what becomes of an endpoint's secret. The one before signs
 // too, for a while.
@@ -79,7 +68,6 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	if begins {
 		r.begin(account.ID)
 	}
-	r.setEnded(account.ID, false)
 	before := r.p.routes[account.ID]
 	r.followURL(c, plan, account)
 	to := cmp.Or(r.p.routes[account.ID], before)
@@ -215,7 +203,7 @@ func (r *router) endAccount(id string) {
 	r.depart(id)
 	r.dropColumns(id)
 	r.setParent(id, "")
-	r.setEnded(id, true)
+	r.endWebhooks(id)
 	to := r.p.routes[id]
 	if to == nil {
 		to = &route{account: id} // its URL may be cleared: the row is there
@@ -232,28 +220,18 @@ func (r *router) begin(account string) {
 	}
 	delete(r.writeOf, account)
 	r.write(&route{account: account}).begins = true
+	if len(r.p.webhooks[account]) > 0 {
+		r.p.version = unknownVersion // those that ended are deleted
+	}
 }
 
-// setEnded ends an account's webhooks with the account, or lets them begin
-// again with an account of the same id, as the feed to its own URL does.
-func (r *router) setEnded(account string, ended bool) {
-	webhooks := r.p.webhooks[account]
-	if !slices.ContainsFunc(webhooks, func(w *route) bool { return w.subscription.ended != ended }) {
-		return
+// endWebhooks ends an account's webhooks with the account: they are told nothing
+// more. Those that were made since they were read end in the database alone.
+func (r *router) endWebhooks(account string) {
+	for _, webhook := range r.p.webhooks[account] {
+		webhook.subscription.ended = true
+		r.p.version = unknownVersion
 	}
-	to := r.p.routes[account]
-	if to == nil {
-		to = &route{account: account}
-	}
-	w := r.write(to)
-	w.webhooks = webhooksBegun
-	if ended {
-		w.webhooks = webhooksEnded
-	}
-	for _, webhook := range webhooks {
-		webhook.subscription.ended = true // those of an account that comes back are deleted
-	}
-	r.p.version = unknownVersion
 }
 
 // write is the batch's change of an account's endpoint.

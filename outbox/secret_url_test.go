@@ -86,7 +86,7 @@ func TestURLs_UserInformationIsSealedUnderAKey(t *testing.T) {
 	if err != nil || w.URL != hookA || strings.Contains(w.ShownURL(), "MARK") {
 		t.Fatal(w.URL, w.ShownURL(), err)
 	}
-	w, err = f.store.EditWebhook(t.Context(), "7", w.ID, false, func(w *Webhook) error { w.URL = hookB; return nil })
+	w, err = f.store.EditWebhook(t.Context(), Caller{}, "7", w.ID, func(w *Webhook) error { w.URL = hookB; return nil })
 	if err != nil || w.URL != hookB {
 		t.Fatal(w.URL, err)
 	}

@@ -97,6 +97,16 @@ const (
 		WHERE webhook <> 'account' AND ended_at IS NOT NULL AND deleted_at IS NULL
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
+	noteGoneAccountsSQL = `
+		INSERT INTO walhook.ended_account (account)
+		SELECT DISTINCT account FROM walhook.endpoint e
+		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)
+		ON CONFLICT DO NOTHING`
+
+	forgetEndedSQL = `
+		DELETE FROM walhook.ended_account e
+		WHERE EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
+
 	endGoneTokensSQL = `
 		DELETE FROM walhook.token t
 		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = t.account)`
@@ -149,7 +159,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		args []any
 	}{
 		// Whoever changes several endpoints takes them in one order, or all.
-		{shareHoldsSQL, []any{holdLock}},
+		{lockAccountsSQL, []any{accountsLock}},
 		{"LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE", nil},
 		{retireEndedWebhooksSQL, []any{reasonEnded, int64(math.MaxInt64)}},
 		{retireEndedSQL, nil},
@@ -157,14 +167,19 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		{mergeAccountsSQL, nil},
 		{clearAccountsSQL, []any{reasonCleared, p.nextID}},
 		{endAccountsSQL, nil},
+		{noteGoneAccountsSQL, nil},
 		{endGoneTokensSQL, nil},
+		{forgetEndedSQL, nil},
 		{"DROP TABLE walhook.snapshot_account", nil},
 	} {
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {
 			return err
 		}
 	}
-	if err := applyHoldsTx(ctx, tx, ""); err != nil {
+	if _, err := applyHoldsTx(ctx, tx, ""); err != nil {
+		return err
+	}
+	if err := followHoldsTx(ctx, tx, ""); err != nil {
 		return err
 	}
 	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())

@@ -55,17 +55,12 @@ const (
 
 	findTokenSQL = `SELECT ` + tokenColumns + ` FROM walhook.token WHERE hash = $1`
 
-	// UNION drops what was seen, so that a loop in the tree ends.
-	isBelowSQL = `
-		WITH RECURSIVE above AS (
-			SELECT parent FROM walhook.account WHERE id = $1
-			UNION
-			SELECT a.parent FROM walhook.account a JOIN above ON a.id = above.parent)
-		SELECT EXISTS (SELECT FROM above WHERE parent = $2)`
+	isBelowSQL = aboveSQL + ` SELECT EXISTS (SELECT FROM above WHERE parent = $2)`
 )
 
 // CreateToken makes a token and answers it with its secret text, which is not
-// to be had again. [ErrTooManyTokens] when the account may not have another.
+// to be had again. [ErrTooManyTokens] when the account may not have another,
+// [ErrAccountEnded] when there is none of that id any more.
 func (s *Store) CreateToken(ctx context.Context, t Token) (Token, string, error) {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails: crypto/rand
@@ -73,6 +68,9 @@ func (s *Store) CreateToken(ctx context.Context, t Token) (Token, string, error)
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := admitNewTx(ctx, tx, Caller{}, t.Account); err != nil { // only an operator makes one
+			return err
+		}
 		if _, err := tx.Exec(ctx, lockTokensSQL, t.Account); err != nil {
 			return err
 		}

@@ -49,6 +49,9 @@ type Webhook struct {
 	DailyAt   time.Duration
 	DailyZone string
 
+	// By is who creates or edits it.
+	By Caller
+
 	// Ask is whether it is to be enabled, where an edit says so; nil where not.
 	Ask *bool
 
@@ -58,6 +61,7 @@ type Webhook struct {
 	State         EndpointState
 	DisableReason string // why nothing is sent to it; "" while it is active
 	DisabledBy    string // walhook, operator or account; "" for nobody
+	setBy         string // the account above whose token set the URL
 	CreatedAt     time.Time
 	ChangedAt     time.Time
 }

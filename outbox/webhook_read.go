@@ -22,7 +22,7 @@ const (
 	webhookColumns = `id, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, ` + strictURLSQL
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, ` + strictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
@@ -103,7 +103,7 @@ func (s *Store) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	err = row.Scan(&w.Endpoint, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
 		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
-		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &strictURL)
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &strictURL)
 	if custom != nil {
 		w.CustomData = []byte(*custom)
 	}

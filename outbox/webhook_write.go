@@ -51,7 +51,7 @@ const (
 			disabled_reason = CASE WHEN $6 IN ('operator', 'account') THEN coalesce(nullif(disabled_reason, ''), $7) ELSE '' END,
 			http_verb = $8, hook = $9, object_type = $10, object_action = $11, schemas = $12, types = $13,
 			target = $14, target_id = $15, format = $16, retries = $17, rate_limit = $18, custom_data = $19::text::json,
-			include_subaccounts = $20, include_internal_legs = $21, delivery = $22, daily_at = $23, daily_zone = $24,
+			include_subaccounts = $20, include_internal_legs = $21, delivery = $22, daily_at = $23, daily_zone = $24, set_by = $25,
 			revision = revision + 1, changed_at = clock_timestamp()
 		WHERE id = $1`
 
@@ -79,10 +79,17 @@ const (
 
 // CreateWebhook stores a webhook and answers it as it stands, with its id and a
 // signing secret of its own. It gets what is appended from then on.
-// [ErrTooManyWebhooks] when the account may not have another.
+// [ErrTooManyWebhooks] when the account may not have another, [ErrAccountEnded]
+// when there is none of that id any more, [ErrCallerGone] when w.By may not.
 func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 	w.ID = newWebhookID()
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if err := admitNewTx(ctx, tx, w.By, w.Account); err != nil { // before any endpoint
+			return err
+		}
+		if err := checkHeld(ctx, tx, w.URL, w.By.holders(w.Account)...); err != nil {
+			return err
+		}
 		var n int
 		if err := tx.QueryRow(ctx, countWebhooksSQL, w.Account).Scan(&n); err != nil {
 			return err
@@ -93,10 +100,7 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 		if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret(), holder{w.Account, w.ID})).Scan(&w.Endpoint); err != nil {
 			return err
 		}
-		if err := checkHeldTx(ctx, tx, w.Account, w.URL); err != nil {
-			return err
-		}
-		w.State, w.DisabledBy = EndpointActive, ""
+		w.State, w.DisabledBy, w.setBy = EndpointActive, "", w.By.above(w.Account)
 		if err := s.writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
 		}
@@ -110,14 +114,17 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
 
 // EditWebhook lets change say what becomes of a webhook, while nobody else can
 // change it, and answers it as it stands then. Enabled sends what was held
-// first; [ErrHeldByOperator] when an operator disabled it, unless operator is
-// set. The URL of an account's own webhook is not written. [ErrNoWebhook] when
-// there is none; an error of change is returned as it is.
-func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bool, change func(*Webhook) error) (Webhook, error) {
+// first; [ErrHeldByOperator] when an operator disabled it, unless by is one. The
+// URL of an account's own webhook is not written. [ErrNoWebhook] when there is
+// none, [ErrCallerGone] when by may not; an error of change is returned as it is.
+func (s *Store) EditWebhook(ctx context.Context, by Caller, account, id string, change func(*Webhook) error) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	notify := false
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockHoldsSQL, holdLock); err != nil { // before any endpoint
+		if _, err := tx.Exec(ctx, lockAccountsSQL, accountsLock); err != nil { // before any endpoint
+			return err
+		}
+		if err := admits(ctx, tx, by, account); err != nil {
 			return err
 		}
 		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
@@ -127,17 +134,22 @@ func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bo
 		if err := change(&w); err != nil {
 			return err
 		}
-		if HostOf(w.URL) != HostOf(before.URL) {
-			if err := checkHeldTx(ctx, tx, account, w.URL); err != nil {
+		if w.URL != before.URL {
+			w.setBy = by.above(account)
+		}
+		moved := HostOf(w.URL) != HostOf(before.URL)
+		byOperators := w.DisabledBy == byOperator
+		if byOperators && w.Enabled && !by.isOperator() {
+			return ErrHeldByOperator
+		}
+		if !byOperators && (moved || w.Enabled && !before.Enabled) {
+			if err := checkHeld(ctx, tx, w.URL, by.holders(account)...); err != nil {
 				return err
 			}
 		}
 		ask := w.Ask
-		if operator {
+		if by.isOperator() {
 			w.Enabled = before.Enabled // decided below
-		}
-		if w.DisabledBy == byOperator && w.Enabled && !operator {
-			return ErrHeldByOperator
 		}
 		if w.Enabled != before.Enabled || w.URL != before.URL {
 			if _, err := tx.Exec(ctx, resetLaneSQL, w.Endpoint); err != nil {
@@ -147,7 +159,12 @@ func (s *Store) EditWebhook(ctx context.Context, account, id string, operator bo
 		if err := s.writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
 		}
-		if operator && ask != nil {
+		if moved && byOperators {
+			if err := followHoldsTx(ctx, tx, account); err != nil {
+				return err
+			}
+		}
+		if by.isOperator() && ask != nil {
 			notify = !*ask && before.State == EndpointActive
 			if err := askTx(ctx, tx, account, id, *ask); err != nil {
 				return err
@@ -186,10 +203,14 @@ func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) err
 
 // DeleteWebhook ends a webhook and answers it as it stood. What was not
 // delivered is not sent, but kept as expired until retention ends.
-// [ErrNoWebhook] when there is none; an account's own cannot be deleted here.
-func (s *Store) DeleteWebhook(ctx context.Context, account, id string) (Webhook, error) {
+// [ErrNoWebhook] when there is none, [ErrCallerGone] when by may not; an account's
+// own cannot be deleted here.
+func (s *Store) DeleteWebhook(ctx context.Context, by Caller, account, id string) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if err := admitTx(ctx, tx, by, account); err != nil {
+			return err
+		}
 		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil && (w.Endpoint == 0 || !errors.Is(err, ErrUnreadable)) {
 			return err
 		}
@@ -250,7 +271,7 @@ func (s *Store) writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error
 	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, stored, string(state), reason, by, reasonAccount,
 		w.HTTPVerb, w.Hook, w.ObjectType, w.ObjectAction, orEmpty(w.Schemas), orEmpty(w.Types),
 		w.Target, w.TargetID, w.Format, w.Retries, w.RateLimit, custom,
-		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone)
+		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone, w.setBy)
 	return err
 }
 

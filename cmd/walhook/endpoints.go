@@ -35,13 +35,14 @@ func newEndpointsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "endpoints",
-		Short: "List endpoints, print and rotate their secrets, enable, disable and order them",
+		Short: "List endpoints, print and rotate their secrets, enable, disable, hold and order them",
 		Long:  endpointsLong,
 		Example: `  walhook endpoints --outbox postgres://walhook@db/walhook
   walhook endpoints secret 7
   walhook endpoints rotate 7 --overlap 24h
   walhook endpoints disable 7 --reason "asked for by the account"
   walhook endpoints enable 7
+  walhook endpoints holds
   walhook endpoints ordering 7 strict`,
 		Args: cobra.NoArgs,
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
@@ -57,7 +58,7 @@ func newEndpointsCommand() *cobra.Command {
 	}
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsResealCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand(), newEndpointsOrderingCommand())
+	cmd.AddCommand(newEndpointsSecretCommand(), newEndpointsRotateCommand(), newEndpointsResealCommand(), newEndpointsEnableCommand(), newEndpointsDisableCommand(), newEndpointsHoldsCommand(), newEndpointsOrderingCommand())
 	return cmd
 }
 
@@ -85,20 +86,34 @@ the key that they were stored under.`,
 
 func newEndpointsEnableCommand() *cobra.Command {
 	var all bool
-	var webhook string
+	var webhook, host string
 	cmd := &cobra.Command{
 		Use:   "enable <account>",
 		Short: "Send to a disabled endpoint again",
 		Long: `Makes a disabled endpoint active again, whoever disabled it. What was held is sent
 first, in order; breaker and retries start afresh. A running sender notices
-within seconds.`,
-		Example: "  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook",
-		Args:    cobra.ExactArgs(1),
+within seconds.
+
+With --host it ends the hold on one host, with --all every hold of the account;
+'walhook endpoints holds' lists them.`,
+		Example: `  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook
+  walhook endpoints enable 7 --host hooks.example.com`,
+		Args: cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+			if err := oneOf(all, host, webhook); err != nil {
+				return err
+			}
 			if all {
 				n, err := store.ReleaseAccount(ctx, args[0])
 				if err == nil {
 					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held: %d webhooks are enabled", args[0], n)))
+				}
+				return err
+			}
+			if host != "" {
+				n, err := store.ReleaseHost(ctx, args[0], host)
+				if err == nil {
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held: %d webhooks are enabled", args[0], outbox.NamedHost(host), n)))
 				}
 				return err
 			}
@@ -120,11 +135,12 @@ within seconds.`,
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().StringVar(&webhook, "webhook", outbox.AccountWebhook, "the webhook with this `id`; 'account' is the account's own URL")
 	cmd.Flags().BoolVar(&all, "all", false, "end every hold on the account")
+	cmd.Flags().StringVar(&host, "host", "", "end the hold on this `host`")
 	return cmd
 }
 
 func newEndpointsDisableCommand() *cobra.Command {
-	var reason, webhook string
+	var reason, webhook, host string
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "disable <account>",
@@ -132,17 +148,37 @@ func newEndpointsDisableCommand() *cobra.Command {
 		Long: `Stops sending to an account's endpoint. Its events are held, not lost, until
 retention ends, and stay held whatever the account does with its URL, taking it
 away and setting it again included. The account above is told, where it has an
-endpoint. A running sender notices within seconds; attempts in flight finish.`,
-		Example: `  walhook endpoints disable 7 --reason "asked for by the account"`,
-		Args:    cobra.ExactArgs(1),
+endpoint. A running sender notices within seconds; attempts in flight finish.
+
+The host is held with it: no other webhook of the account leads there, nor one
+that its tokens set in accounts below, in whatever form the host is written. With
+--host a host is held by its name, with --all the whole account. What a name leads
+to is not compared: where an account keeps moving on, hold all of it.`,
+		Example: `  walhook endpoints disable 7 --reason "asked for by the account"
+  walhook endpoints disable 7 --host hooks.example.com --reason abuse
+  walhook endpoints disable 7 --all --reason unpaid`,
+		Args: cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
 			if reason == "" {
 				return usage(errors.New("--reason is empty: say why, for those who find it disabled"))
+			}
+			if err := oneOf(all, host, webhook); err != nil {
+				return err
 			}
 			if all {
 				err := store.HoldAccount(ctx, args[0], reason)
 				if err == nil {
 					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is held: nothing is sent to any of its webhooks, nor to new ones (%s)", args[0], reason)))
+				}
+				return err
+			}
+			if host != "" {
+				if outbox.NamedHost(host) == "" {
+					return usage(fmt.Errorf("--host %q: want the name or the address of a host, such as hooks.example.com", host))
+				}
+				n, err := store.HoldHost(ctx, args[0], host, reason)
+				if err == nil {
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: nothing is sent to %s (%s); %d webhooks are disabled", args[0], outbox.NamedHost(host), reason, n)))
 				}
 				return err
 			}
@@ -156,8 +192,23 @@ endpoint. A running sender notices within seconds; attempts in flight finish.`,
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().StringVar(&webhook, "webhook", outbox.AccountWebhook, "the webhook with this `id`; 'account' is the account's own URL")
 	cmd.Flags().BoolVar(&all, "all", false, "hold the whole account, also webhooks that it makes later")
+	cmd.Flags().StringVar(&host, "host", "", "hold this `host` for the account, whether it has a webhook there or not")
 	cmd.Flags().StringVar(&reason, "reason", "disabled by an operator", "why, for `people`")
 	return cmd
+}
+
+// oneOf refuses flags that name different things.
+func oneOf(all bool, host, webhook string) error {
+	n := 0
+	for _, named := range []bool{all, host != "", webhook != outbox.AccountWebhook} {
+		if named {
+			n++
+		}
+	}
+	if n > 1 {
+		return usage(errors.New("--all, --host and --webhook name different things: want one of them"))
+	}
+	return nil
 }
 
 // withOutbox opens the outbox that cmd's settings name around f.
@@ -181,6 +232,9 @@ func withOutbox(f func(ctx context.Context, store *outbox.Store, out io.Writer, 
 		}
 		if errors.Is(err, outbox.ErrNoEndpoint) {
 			return fmt.Errorf("%w; 'walhook endpoints' lists them", err)
+		}
+		if errors.Is(err, outbox.ErrNoHold) {
+			return fmt.Errorf("%w; 'walhook endpoints holds' lists them", err)
 		}
 		return outboxFault(err)
 	}

@@ -65,6 +65,17 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	run(`"ordering": "strict"`, "endpoints", "--json")
 	run("account "+account+" has ordering none", "endpoints", "ordering", account, "none")
 
+	run("no holds", "endpoints", "holds")
+	run("nothing is sent to example.com (abuse); 1 webhooks are disabled", "endpoints", "disable", account, "--host", "http://EXAMPLE.com.:8443/", "--reason", "abuse")
+	run("disabled  abuse, by operator", "endpoints")
+	run(account+"     example.com  2", "endpoints", "holds", account)
+	run(`"host": "example.com"`, "endpoints", "holds", "--json")
+	run("no holds", "endpoints", "holds", "nobody")
+	run("example.com is no longer held: 1 webhooks are enabled", "endpoints", "enable", account, "--host", "example.com")
+	run("account "+account+" is held", "endpoints", "disable", account, "--all", "--reason", "unpaid")
+	run("*     2", "endpoints", "holds")
+	run("1 webhooks are enabled", "endpoints", "enable", account, "--all")
+
 	var lines []map[string]any
 	if err := json.Unmarshal([]byte(run(`"state": "active"`, "endpoints", "--json")), &lines); err != nil || len(lines) != 8 {
 		t.Errorf("%d lines, %v", len(lines), err)
@@ -79,6 +90,9 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	refuse("no such endpoint; 'walhook endpoints' lists them", exitFault, "endpoints", "secret", "nobody")
 	refuse("until the account sets a URL that can be used", exitFault, "endpoints", "enable", unusable)
 	refuse("--reason is empty", exitUsage, "endpoints", "disable", account, "--reason", "")
+	refuse("--host \"//\"", exitUsage, "endpoints", "disable", account, "--host", "//")
+	refuse("want one of them", exitUsage, "endpoints", "disable", account, "--host", "x", "--all")
+	refuse("'walhook endpoints holds' lists them", exitFault, "endpoints", "enable", account, "--host", "other.example")
 	refuse("accepts 1 arg(s)", exitUsage, "endpoints", "enable")
 	refuse("want one of none, record, strict", exitUsage, "endpoints", "ordering", account, "any")
 	refuse("accepts between 1 and 2 arg(s)", exitUsage, "endpoints", "ordering")

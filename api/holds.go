@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+// hold is a hold as it is shown.
+type hold struct {
+	AccountID string    `json:"account_id"`
+	Host      string    `json:"host,omitempty" doc:"in its normal form; absent where the whole account is held"`
+	Reason    string    `json:"reason"`
+	HeldAt    time.Time `json:"held_at"`
+}
+
+// holdFields say what to hold.
+type holdFields struct {
+	Host   *string `json:"host,omitempty" maxLength:"512" doc:"name or address, in whatever form; absent holds the whole account" example:"hooks.example.com"`
+	Reason *string `json:"reason,omitempty" minLength:"1" maxLength:"200" default:"held by the operator" doc:"for people; the account is shown it"`
+}
+
+// newHold is a hold and what it did.
+type newHold struct {
+	hold
+	Disabled int `json:"disabled" doc:"how many webhooks it disabled"`
+}
+
+// released is what ended.
+type released struct {
+	Enabled int `json:"enabled" doc:"how many webhooks are enabled again"`
+}
+
+type (
+	createHoldInput struct {
+		AccountInput
+		RawBody []byte
+	}
+	listHoldsInput struct {
+		AccountInput
+		PageInput
+	}
+	hostInput struct {
+		AccountInput
+		Host string `path:"host" doc:"the host, in whatever form"`
+	}
+)
+
+// reasonHeld is what people read where an operator gave no reason.
+const reasonHeld = "held by the operator"
+
+func (s *subscriptions) registerHolds(routes huma.API) {
+	const path = "/accounts/{account_id}/holds"
+	s.holds = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[holdFields]())
+	registerOptional(routes, forOperator(withBody(operation("create-hold", http.MethodPut, path, "Hold an account, or one host of it",
+		"For the operator. Nothing the account sends goes there, whatever it does, until the hold ends; events are kept as long as retention says. It counts for what the account's tokens set in accounts below, too."),
+		s.holds, http.StatusCreated)), handled(s, s.createHold))
+	huma.Register(routes, forOperator(operation("list-holds", http.MethodGet, path, "List the holds of an account",
+		"For the operator. A webhook that was disabled by the operator has a hold on its host.")), handled(s, s.listHolds))
+	huma.Register(routes, forOperator(operation("release-account", http.MethodDelete, path, "End all holds of an account",
+		"For the operator. What was held is sent.")), handled(s, s.releaseAccount))
+	huma.Register(routes, forOperator(operation("release-host", http.MethodDelete, path+"/{host}", "End the hold on one host",
+		"For the operator. What was held is sent.")), handled(s, s.releaseHost))
+}
+
+func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*answer[newHold], error) {
+	wrong := faults{}
+	sent := s.edits.readOptional(in.RawBody, s.holds, wrong)
+	if err := wrong.err(); err != nil {
+		return nil, err
+	}
+	var asked holdFields
+	if err := sent.into(&asked); err != nil {
+		return nil, err
+	}
+	made := newHold{hold: hold{AccountID: in.AccountID, Reason: reasonHeld, HeldAt: time.Now().UTC()}}
+	set(&made.Reason, asked.Reason)
+	if hasControl(made.Reason) {
+		return nil, badRequest("reason", "holds a control character")
+	}
+	if asked.Host != nil {
+		if made.Host = outbox.NamedHost(*asked.Host); made.Host == "" {
+			return nil, badRequest("host", "want the name or the address of a host, such as hooks.example.com")
+		}
+	}
+	var err error
+	if made.Disabled, err = s.cfg.Store.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
+		return nil, err
+	}
+	s.auditHold(ctx, "account held", made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
+	return answerOf(made, sent.warnings), nil
+}
+
+func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pageAnswer[hold], error) {
+	after := outbox.Hold{Account: in.AccountID}
+	switch host, err := startKey[*string](in.StartKey); {
+	case err != nil:
+		return nil, err
+	case host != nil && *host != "" && !isID(*host, maxHost):
+		return nil, badStartKey()
+	case host != nil:
+		after.Host = *host
+	default:
+		after.Account = ""
+	}
+	list, err := s.cfg.Store.Holds(ctx, in.AccountID, after, in.PageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	return paged(list, in.PageSize, shownHold, func(h *outbox.Hold) any { return h.Host }), nil
+}
+
+// maxHost is more than any host has.
+const maxHost = 1024
+
+func (s *subscriptions) releaseAccount(ctx context.Context, in *AccountInput) (*answer[released], error) {
+	n, err := s.cfg.Store.ReleaseAccount(ctx, in.AccountID)
+	if err != nil {
+		return nil, err
+	}
+	s.auditHold(ctx, "account released", "", zap.Int("webhooks", n))
+	return answerOf(released{n}), nil
+}
+
+func (s *subscriptions) releaseHost(ctx context.Context, in *hostInput) (*answer[released], error) {
+	if !isID(in.Host, maxHost) {
+		return nil, outbox.ErrNoHold
+	}
+	n, err := s.cfg.Store.ReleaseHost(ctx, in.AccountID, in.Host)
+	if err != nil {
+		return nil, err
+	}
+	s.auditHold(ctx, "host released", outbox.NamedHost(in.Host), zap.Int("webhooks", n))
+	return answerOf(released{n}), nil
+}
+
+func shownHold(h *outbox.Hold) hold {
+	return hold{AccountID: h.Account, Host: h.Host, Reason: h.Reason, HeldAt: h.HeldAt.UTC()}
+}
+
+func (s *subscriptions) auditHold(ctx context.Context, what, host string, fields ...zap.Field) {
+	c := callOf(ctx)
+	s.log.Info("audit", append([]zap.Field{
+		zap.String("action", what), zap.String("who", c.who), zap.String("account", c.account), zap.String("host", host),
+		zap.String("request_id", c.id),
+	}, fields...)...)
+}

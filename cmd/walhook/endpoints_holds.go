@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"walhook/outbox"
+)
+
+// holdJSON is one line of endpoints holds --json.
+type holdJSON struct {
+	Account string    `json:"account"`
+	Host    string    `json:"host"` // "" is every host
+	Reason  string    `json:"reason"`
+	HeldAt  time.Time `json:"held_at"`
+}
+
+func newEndpointsHoldsCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "holds [account]",
+		Short: "List what operators hold",
+		Long: `Lists the holds of all accounts, or of one: which account, which host (* is every
+host), since when and why. 'walhook endpoints disable' makes them, by a webhook,
+--host or --all, and so does the operator's token by the API; 'walhook endpoints
+enable' ends them. A hold outlives the webhook that it was made for, and its
+account: who comes after under the same id is held too.`,
+		Example: `  walhook endpoints holds --outbox postgres://walhook@db/walhook
+  walhook endpoints holds 7 --json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+			account := ""
+			if len(args) > 0 {
+				account = args[0]
+			}
+			holds, err := allHolds(ctx, store, account)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				lines := make([]holdJSON, len(holds))
+				for i, h := range holds {
+					lines[i] = holdJSON{h.Account, h.Host, h.Reason, h.HeldAt.UTC()}
+				}
+				return writeJSON(out, lines)
+			}
+			return writeHolds(out, holds)
+		}),
+	}
+	addSettings(cmd, "source", "outbox")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+// allHolds reads page after page.
+func allHolds(ctx context.Context, store *outbox.Store, account string) (holds []outbox.Hold, err error) {
+	const page = 1000
+	for after := (outbox.Hold{}); ; after = holds[len(holds)-1] {
+		more, err := store.Holds(ctx, account, after, page)
+		if err != nil {
+			return nil, err
+		}
+		if holds = append(holds, more...); len(more) < page {
+			return holds, nil
+		}
+	}
+}
+
+func writeHolds(out io.Writer, holds []outbox.Hold) error {
+	if len(holds) == 0 {
+		_, err := fmt.Fprintln(out, "no holds")
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ACCOUNT\tHOST\tSINCE\tREASON")
+	for _, h := range holds {
+		host := h.Host
+		if host == "" {
+			host = "*"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(h.Account), printable(host), h.HeldAt.UTC().Format(time.RFC3339), printable(h.Reason))
+	}
+	return table.Flush()
+}
