@@ -43,7 +43,7 @@ func TestReader_SkipsTheTransactionThatTheSourceCannotSend(t *testing.T) {
 	}
 	w.exec(t, "INSERT INTO notes VALUES (4, 1, 'after')")
 
-	start := func(skip schemas.LSN) (r *Reader, end func() error) {
+	start := func(skip schemas.LSN) (r *Reader, done chan error, stop context.CancelFunc) {
 		cfg := w.cfg
 		cfg.SkipUnreadable = skip
 		r, err := New(cfg, w.store, quiet, prometheus.NewRegistry())
@@ -51,25 +51,16 @@ func TestReader_SkipsTheTransactionThatTheSourceCannotSend(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
+		done = make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
-		return r, func() error {
-			select {
-			case err := <-done:
-				return err
-			case <-time.After(100 * time.Millisecond):
-			}
-			cancel()
-			return <-done
-		}
+		return r, done, cancel
 	}
-	r, end := start(0)
+	r, done, stop := start(0)
 	w.store.wait(t, "the transaction is noted", func() bool { return len(w.store.gaps) > 0 })
 	gap := w.store.gaps[0]
-	for r.State() != Unreadable {
-		time.Sleep(time.Millisecond)
-	}
-	if err := end(); err != nil {
+	eventually(t, "the reader says that it cannot read", patience, func() bool { return r.State() == Unreadable })
+	stop()
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	for _, words := range []string{"public.items", "22P05", "0x81", "--skip-unreadable " + gap.From.String()} {
@@ -78,15 +69,21 @@ func TestReader_SkipsTheTransactionThatTheSourceCannotSend(t *testing.T) {
 		}
 	}
 
-	_, end = start(gap.From + 1)
-	time.Sleep(2 * time.Second)
-	if err := end(); !errors.Is(err, ErrOtherPosition) {
-		t.Errorf("with another position: %v", err)
+	_, done, stop = start(gap.From + 1)
+	defer stop()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrOtherPosition) {
+			t.Errorf("with another position: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("with another position it goes on")
 	}
 	for range 2 { // the second time there is nothing to skip any more
-		_, end = start(gap.From)
+		_, done, stop = start(gap.From)
 		w.settle(t)
-		if err := end(); err != nil {
+		stop()
+		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -221,7 +221,13 @@ derive:
 		db.Exec(t, "SET search_path = exact, public, pg_catalog; "+statement)
 	}
 	mustRun(t, "teardown", "--outbox", url, "--source", url, "--slot", slot)
-	time.Sleep(time.Second) // what ended sessions have counted is reported by then
+	eventually(t, 20*time.Second, func() (ended bool) { // a session reports what it has counted as it ends
+		const sql = `SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database() AND usename = $1)`
+		if err := conn.QueryRow(t.Context(), sql, role).Scan(&ended); err != nil {
+			t.Fatal(err)
+		}
+		return ended
+	})
 	if names := called(); names != "" {
 		t.Errorf("functions of others were called: %s", names)
 	}

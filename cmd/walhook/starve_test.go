@@ -133,7 +133,7 @@ func TestToken_OneCannotStarveTheOthers(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, 20*time.Second, func() bool { return served.Load() > 0 && refused.Load() > 0 }) // it is under way
 	attacked := latency(4 * time.Second)
 	answer, err := http.Get("http://" + address + "/readyz")
 	if err != nil || answer.StatusCode != 200 {
