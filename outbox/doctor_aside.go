@@ -25,7 +25,11 @@ func (e *examination) lookAtAside(ctx context.Context) error {
 	var n int
 	var at time.Time
 	_, err = pgx.ForEachRow(rows, []any{&l, &reason, &n, &at, &item, &detail}, func() error {
-		e.r.Fail(checkAside, asideSteps(l), "%d items of the loop %s are set aside as %s, the latest at %s: %s (%s); what becomes of each: %s",
+		say := e.r.Fail
+		if reason == asideHost {
+			say = e.r.Warn // an account's URL, and maybe as it should be
+		}
+		say(checkAside, asideSteps(l, reason), "%d items of the loop %s are set aside as %s, the latest at %s: %s (%s); what becomes of each: %s",
 			n, l, reason, at.UTC().Format(time.RFC3339), item, detail, loops()[l])
 		return nil
 	})
@@ -34,10 +38,14 @@ func (e *examination) lookAtAside(ctx context.Context) error {
 }
 
 // asideSteps say what to do about an item that is set aside.
-func asideSteps(l loop) doctor.Steps {
+func asideSteps(l loop, reason string) doctor.Steps {
 	const page = "docs/OPERATIONS.md, \"When one item is bad\", says what each loop does"
 	done := doctor.Step{Kind: doctor.SQL, On: here, Text: fmt.Sprintf("DELETE FROM walhook.set_aside WHERE loop OPERATOR(pg_catalog.=) '%s'", l),
 		Note: "once it is looked at; until then this stays a finding"}
+	if reason == asideHost {
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# where deliveries may go there: start walhook with --allow-cidr or --allow-ports; otherwise ask the account for another URL",
+			Note: "delivery goes on by itself, with what was held; 'walhook endpoints' names the endpoints; " + page}}
+	}
 	if l == loopEndpoints || l == loopWebhooks || l == loopAccounts {
 		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that the secret was stored under, or rotate it; edit or delete a webhook whose row is damaged",
 			Note: "delivery goes on by itself; " + page}}

@@ -16,14 +16,68 @@ import (
 const (
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, ` + strictSQL + `, ` + strictURLSQL
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + strictSQL + `, ` + strictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 
 	endpointsChangedSQL = `
-		SELECT id, revision FROM walhook.endpoint
+		SELECT id, revision, ` + hostOfRowSQL + ` FROM walhook.endpoint
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
+
+	// What there is to look at of an endpoint's host: its URL, as it is stored.
+	hostOfRowSQL = `CASE WHEN state = 'active' AND deleted_at IS NULL THEN coalesce(url, '') ELSE '' END`
+
+	hostsSQL = `
+		SELECT id, ` + hostOfRowSQL + ` FROM walhook.endpoint
+		WHERE state = 'active' AND deleted_at IS NULL AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
 )
+
+// CheckHosts has the session hold each endpoint to whose host check says that
+// nothing may be sent: its text is for the account's people. It is called before
+// anything else. Whoever changes what check allows starts a session anew.
+func (s *Session) CheckHosts(check func(url string) error) { s.store.checkHost = check }
+
+// hostFault says why nothing can be sent to a URL, or "".
+func (s *Store) hostFault(url string) string {
+	if url == "" {
+		return ""
+	}
+	if fault := URLFault(url); fault != "" || s.checkHost == nil {
+		return fault
+	}
+	if err := s.checkHost(url); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// lookAtHosts holds the endpoints of shards that this session has got, where
+// nothing may be sent to them. Of the others it is told as they change.
+func (s *Session) lookAtHosts(ctx context.Context) error {
+	if !s.gained.Swap(false) {
+		return nil
+	}
+	rows, err := s.store.pool.Query(ctx, hostsSQL, s.id)
+	var look []int64
+	var id int64
+	var url string
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&id, &url}, func() error {
+			if s.store.hostFault(url) != "" {
+				look = append(look, id)
+			}
+			return nil
+		})
+	}
+	if err == nil && len(look) > 0 {
+		_, err = s.store.endpoints(ctx, look)
+	}
+	if err != nil {
+		s.gained.Store(true)
+		return fmt.Errorf("look at the hosts of endpoints: %w", err)
+	}
+	return nil
+}
 
 // Endpoints reads the named endpoints as they stand now. One that cannot be read
 // is held, and EndpointsChanged names it until it can.
@@ -76,18 +130,26 @@ const (
 // instant since (by the outbox's clock), and the instant to ask with next: the
 // same after an error. An endpoint may be reported again; its revision tells. One goroutine asks.
 func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]EndpointRevision, time.Time, error) {
+	if err := s.lookAtHosts(ctx); err != nil {
+		return nil, since, err
+	}
 	back, asked := usualChange, time.Now()
 	if asked.Sub(s.lookedBack) >= lookBackEvery {
 		back = longestChange + lookBackEvery
 	}
 	var now time.Time
 	var changed []EndpointRevision
+	var look []int64 // endpoints that are to be held, or are
+	var url string
 	both := &pgx.Batch{} // one transaction: the second sees at least what was committed by then
 	both.Queue("SELECT clock_timestamp()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	both.Queue(endpointsChangedSQL, since, back, s.id).Query(func(rows pgx.Rows) error {
 		var e EndpointRevision
-		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &url}, func() error {
 			changed = append(changed, e)
+			if s.store.hostFault(url) != "" || s.store.aside.reason(loopEndpoints, strconv.FormatInt(e.ID, 10)) != "" {
+				look = append(look, e.ID)
+			}
 			return nil
 		})
 		return err
@@ -97,6 +159,11 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	}
 	if back > usualChange {
 		s.lookedBack = asked
+	}
+	if len(look) > 0 {
+		if _, err := s.store.endpoints(ctx, look); err != nil {
+			return nil, since, err
+		}
 	}
 	held, err := s.held(ctx, asked)
 	if err != nil {
@@ -127,11 +194,14 @@ func (s *Store) endpoints(ctx context.Context, ids []int64) (list []Endpoint, er
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
 	for i := range list {
-		e := &list[i]
-		if e.fault != nil {
-			s.setAside(ctx, loopEndpoints, strconv.FormatInt(e.ID, 10), e.ID, e.fault.reason, e.fault)
-		} else {
-			s.wellAgain(ctx, loopEndpoints, strconv.FormatInt(e.ID, 10))
+		e, item := &list[i], strconv.FormatInt(list[i].ID, 10)
+		switch {
+		case e.fault != nil:
+			s.setAside(ctx, loopEndpoints, item, e.ID, e.fault.reason, e.fault)
+		case s.checkHost == nil && s.aside.reason(loopEndpoints, item) == asideHost:
+			// Only a sender knows whether its host is allowed by now.
+		default:
+			s.wellAgain(ctx, loopEndpoints, item)
 		}
 	}
 	return list, nil
@@ -161,11 +231,11 @@ func (e *Endpoint) hold(fault *badItem) {
 
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret, webhook string
-	var strict, strictURL bool
+	var deleted, strict, strictURL bool
 	var previous, custom *string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &strict, &strictURL)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err
 	}
@@ -180,6 +250,12 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	if e.URL, err = s.secrets.openURL(e.URL, of, strictURL); err != nil {
 		e.hold(&badItem{asideSecret, reasonSecret})
 		return e, nil
+	}
+	if e.State == EndpointActive && !deleted {
+		if fault := s.hostFault(e.URL); fault != "" {
+			e.hold(&badItem{asideHost, fault})
+			return e, nil
+		}
 	}
 	e.Secrets, err = s.openSecrets(of, strict, secret, previous)
 	switch {

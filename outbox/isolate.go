@@ -45,6 +45,7 @@ const (
 	asideUnstorable = "unstorable" // the outbox's server refuses to store it
 	asideUnreadable = "unreadable" // what is stored cannot be read
 	asideSecret     = "secret"     // a secret cannot be decrypted
+	asideHost       = "host"       // nothing may be sent to a URL's host or port, or it is none
 )
 
 // loops says what each loop sets aside, and what becomes of it. A test goes
@@ -69,7 +70,9 @@ func loops() map[loop]string {
 	}
 }
 
-func asideReasons() []string { return []string{asideUnstorable, asideUnreadable, asideSecret} }
+func asideReasons() []string {
+	return []string{asideUnstorable, asideUnreadable, asideSecret, asideHost}
+}
 
 // isolate works on all items at once. Where that fails because of their data it
 // works on halves, in order, until the item is alone, which alone disposes of.
@@ -195,6 +198,14 @@ func (a *aside) any() bool {
 	return len(a.known) > 0
 }
 
+// reason says why an item is set aside, as far as this process knows; "" where it
+// is not.
+func (a *aside) reason(l loop, item string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[asideKey{l, item}]
+}
+
 func (a *aside) begins(k asideKey, reason string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -226,7 +237,10 @@ const (
 
 	asideSQL = `SELECT loop, item, reason FROM walhook.set_aside ORDER BY last_at DESC LIMIT $1`
 
-	forgetAsideSQL = `DELETE FROM walhook.set_aside WHERE last_at < clock_timestamp() - $1::interval`
+	// An endpoint that is held is what its row here says, for as long as it is.
+	forgetAsideSQL = `
+		DELETE FROM walhook.set_aside a WHERE last_at < clock_timestamp() - $1::interval
+			AND NOT (loop = 'endpoints' AND EXISTS (SELECT FROM walhook.endpoint e WHERE e.id = a.endpoint AND e.deleted_at IS NULL))`
 )
 
 // setAside notes an item that a loop goes on without: in the log, in
@@ -285,18 +299,23 @@ func (s *Store) loadAside(ctx context.Context) error {
 	return nil
 }
 
-const heldReasonsSQL = `SELECT endpoint, reason FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
+const heldReasonsSQL = `SELECT endpoint, reason, detail FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
 
 // heldReasons says why endpoints are held, those of them that are.
 func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]string, error) {
 	rows, err := s.pool.Query(ctx, heldReasonsSQL, ids)
 	held := map[int64]string{}
 	var id int64
-	var reason string
+	var reason, detail string
 	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&id, &reason}, func() error {
-			if held[id] = reasonUnreadable; reason == asideSecret {
+		_, err = pgx.ForEachRow(rows, []any{&id, &reason, &detail}, func() error {
+			switch reason {
+			case asideSecret:
 				held[id] = reasonSecret
+			case asideHost:
+				held[id] = detail
+			default:
+				held[id] = reasonUnreadable
 			}
 			return nil
 		})

@@ -30,7 +30,8 @@ type Session struct {
 	disposed map[int64]bool // by Settle: events whose fate could not be stored, of the batch that it is at
 	unsaved  map[int]bool   // by Save: shards with a lane that could not be stored
 
-	lookedAgain time.Time // by EndpointsChanged, at the endpoints that are held
+	gained      atomic.Bool // shards whose endpoints' hosts were not looked at yet
+	lookedAgain time.Time   // by EndpointsChanged, at the endpoints that are held
 
 	lastRead atomic.Int32 // events of the last stretch of the log, as many as the next may have
 }
@@ -167,6 +168,9 @@ func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int
 	}
 	if err != nil {
 		return Handover{}, nil, fmt.Errorf("rebalance shards: %w", err)
+	}
+	if len(gained.Shards) > 0 {
+		s.gained.Store(true)
 	}
 	for _, bad := range gained.bad {
 		s.store.setAside(ctx, loopHandover, strconv.FormatInt(bad.endpoint, 10), bad.endpoint, asideUnreadable, bad.cause)

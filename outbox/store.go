@@ -70,8 +70,11 @@ type Store struct {
 	metrics  *metrics
 	aside    *aside
 	encoding *encoding
-	appended chan struct{}
-	inboxed  chan struct{}
+	// checkHost says, of a sender's store, why nothing may be sent to a URL's host;
+	// nil where nobody asks.
+	checkHost func(url string) error
+	appended  chan struct{}
+	inboxed   chan struct{}
 
 	requested chan struct{}
 }

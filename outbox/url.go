@@ -101,7 +101,9 @@ func parseEncoded(text string) (*url.URL, error) {
 	rest, _, _ = strings.Cut(rest, "#")
 	rest, query, hasQuery := strings.Cut(rest, "?")
 	authority, path, hasPath := strings.Cut(rest, "/")
-	if at := strings.LastIndexByte(authority, '@'); at >= 0 && !strings.ContainsRune(authority[:at], '\\') {
+	// A backslash ends the host for some, and "…" stands where user name and password
+	// are not shown: neither is taken for part of them.
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 && !strings.ContainsAny(authority[:at], `\…`) {
 		authority = percentEncode(authority[:at], userChars) + authority[at:]
 	}
 	text = scheme + "://" + authority

@@ -90,7 +90,7 @@ func TestURLFault_NamesAHostThatIsNone(t *testing.T) {
 			t.Errorf("%s is requested as %s", url, u)
 		}
 	}
-	for _, url := range []string{"https://h.example/\n", "https://h.example/a\tb", " https://h.example/", "https://h.example/ ", "https://good.example\\@bad.example/", "https://h.example\\x", "https://h.example/\u0085"} {
+	for _, url := range []string{"https://h.example/\n", "https://h.example/a\tb", " https://h.example/", "https://h.example/ ", "https://good.example\\@bad.example/", "https://h.example\\x", "https://…@h.example/", "https://h.example/\u0085"} {
 		if URLFault(url) == "" {
 			t.Errorf("%q is taken", url)
 		}

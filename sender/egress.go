@@ -1,12 +1,15 @@
 package sender
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"walhook/outbox"
 )
 
 // BlockedAddressError says that an endpoint's name led to an address that
@@ -75,6 +78,38 @@ type egressGuard struct {
 // guard is what the configuration says about where deliveries may go.
 func (c Config) guard() egressGuard {
 	return egressGuard{allow: c.AllowCIDR, deny: c.DenyCIDR, ports: c.AllowPorts}
+}
+
+// checkURL refuses a URL whose host is an address in whatever form, or whose port
+// is one, that deliveries must not go to. A name is not looked up.
+func (g egressGuard) checkURL(address string) error {
+	u, _, err := outbox.RequestURL(address)
+	if err != nil {
+		return err
+	}
+	if err := g.checkPort(portOf(u)); err != nil {
+		return err
+	}
+	literal, is := outbox.LiteralAddress(u.Hostname())
+	if name := u.Hostname(); name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		literal, is = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true // RFC 6761, section 6.3
+	}
+	if is && !g.allowed(literal) {
+		return &BlockedAddressError{Address: literal.String()}
+	}
+	return nil
+}
+
+// checkHost is checkURL in words for the account's people.
+func (c Config) checkHost(address string) error {
+	err := c.guard().checkURL(address)
+	if blocked, ok := errors.AsType[*BlockedAddressError](err); ok {
+		return errors.New(blocked.BlockedHost())
+	}
+	if blocked, ok := errors.AsType[*BlockedPortError](err); ok {
+		return errors.New(blocked.BlockedHost())
+	}
+	return err
 }
 
 // control is for net.Dialer.Control: it runs after name resolution, before

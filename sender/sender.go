@@ -49,6 +49,9 @@ func New(cfg Config, store *outbox.Store, log *zap.Logger, reg prometheus.Regist
 	s.appended = store.Appended()
 	s.join = func(ctx context.Context) (session, error) {
 		joined, err := store.Join(ctx, s.config.Name, s.config.Lease)
+		if err == nil {
+			joined.CheckHosts(s.config.checkHost)
+		}
 		if err != nil {
 			return nil, err
 		}
