@@ -3,10 +3,13 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"reflect"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -101,32 +104,43 @@ type fields struct {
 	known    map[string]json.RawMessage
 	null     []string // known, and null
 	warnings []string
+	whole    bool // the body could be taken apart
 }
 
-// read takes the data of a body apart. What is wrong is in wrong, by field.
+const bodyForm = `the body is {"data":{…}}`
+
+// read takes the data of a body apart. What is wrong is in wrong, by field; where
+// the body is wrong as a whole, nothing else is said of it.
 func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
-	var outer struct{ Data json.RawMessage }
 	in := fields{known: map[string]json.RawMessage{}}
+	body = bytes.TrimPrefix(body, []byte("\uFEFF")) // RFC 8259 lets a reader ignore it
 	if !utf8.Valid(body) {
 		wrong.add(notUTF8(body), kindInvalid, "is not UTF-8")
 		return in
 	}
-	if err := json.Unmarshal(body, &outer); err != nil {
-		wrong.add("body", kindInvalid, "not JSON of the form {\"data\":{…}}: %v", err)
+	if fault := jsonFault(body); fault != "" {
+		wrong.add("body", kindInvalid, "%s", fault)
 		return in
 	}
 	if checkStrict(body, wrong); len(wrong) > 0 {
 		return in
 	}
-	var data map[string]json.RawMessage
-	switch err := json.Unmarshal(outer.Data, &data); {
-	case len(outer.Data) == 0:
-		wrong.add("data", kindRequired, "is missing: the body is {\"data\":{…}}")
-		return in
-	case err != nil || data == nil:
-		wrong.add("data", kindInvalid, "want an object")
+	var outer map[string]json.RawMessage
+	if err := json.Unmarshal(body, &outer); err != nil || outer == nil {
+		wrong.add("body", kindInvalid, "is %s: %s", kindOfJSON(body), bodyForm)
 		return in
 	}
+	text, there := outer["data"]
+	if !there {
+		wrong.add("data", kindRequired, "is missing: %s%s", bodyForm, d.outside(outer, schema))
+		return in
+	}
+	var data map[string]json.RawMessage
+	if err := json.Unmarshal(text, &data); err != nil || data == nil {
+		wrong.add("data", kindInvalid, "is %s: want an object", kindOfJSON(text))
+		return in
+	}
+	in.whole = true
 	for name, value := range data {
 		property := schema.Properties[name]
 		switch {
@@ -136,16 +150,90 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 		case bytes.Equal(value, []byte("null")):
 			in.null = append(in.null, name)
 		case d.check(name, value, property, wrong):
-			in.known[name] = value
+			in.known[name] = whole(value, property)
+		}
+	}
+	for name := range outer {
+		if name != "data" && schema.Properties[name] != nil {
+			in.warnings = append(in.warnings, name+" is ignored beside data: it belongs into data")
 		}
 	}
 	for _, name := range schema.Required {
 		if _, there := data[name]; !there {
-			wrong.add(name, kindRequired, "is missing")
+			wrong.add(name, kindRequired, "is missing%s", meantFor(name, data, schema))
 		}
 	}
 	slices.Sort(in.warnings)
 	return in
+}
+
+// outside says what members beside a missing data were meant for.
+func (d *document) outside(outer map[string]json.RawMessage, schema *huma.Schema) string {
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(outer)) {
+		switch {
+		case len(texts) == 8:
+			return "; " + strings.Join(texts, "; ") + "; …"
+		case schema.Properties[name] != nil:
+			texts = append(texts, name+" belongs into data")
+		case !slices.Contains(shownOnly, name):
+			texts = append(texts, unknownField(name, schema))
+		}
+	}
+	if len(texts) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(texts, "; ")
+}
+
+// jsonFault says where a text stops being JSON; "" when it is JSON.
+func jsonFault(body []byte) string {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return "is empty: " + bodyForm
+	}
+	var anything json.RawMessage
+	err := json.Unmarshal(body, &anything)
+	if fault, ok := errors.AsType[*json.SyntaxError](err); ok {
+		at := int(min(fault.Offset, int64(len(body))))
+		if strings.Contains(fault.Error(), "unexpected end") {
+			return fmt.Sprintf("is no JSON: it ends at byte %d, before it is complete", len(body))
+		}
+		line := 1 + bytes.Count(body[:at], []byte("\n"))
+		return fmt.Sprintf("is no JSON from byte %d (line %d) on", at, line)
+	}
+	if err != nil {
+		return "is no JSON"
+	}
+	return ""
+}
+
+// kindOfJSON says what a text is that is JSON.
+func kindOfJSON(text []byte) string {
+	switch text = bytes.TrimSpace(text); text[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case '"':
+		return "a text"
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "true or false"
+	}
+	return "a number"
+}
+
+// whole writes an integer as Go reads one: 3.0 and 30e-1 are the integer 3 (JSON
+// Schema 2020-12, section 6.1.1). Its bounds have been checked.
+func whole(value json.RawMessage, schema *huma.Schema) json.RawMessage {
+	if schema.Type != huma.TypeInteger {
+		return value
+	}
+	if exact, ok := new(big.Rat).SetString(string(value)); ok && exact.IsInt() {
+		return json.RawMessage(exact.Num().String())
+	}
+	return value
 }
 
 // notUTF8 is the field of data that holds bytes that are no UTF-8, as far as it
@@ -165,7 +253,7 @@ func notUTF8(body []byte) string {
 // readOptional reads a body that may be missing.
 func (d *document) readOptional(body []byte, schema *huma.Schema, wrong faults) fields {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return fields{known: map[string]json.RawMessage{}}
+		return fields{known: map[string]json.RawMessage{}, whole: true}
 	}
 	return d.read(body, schema, wrong)
 }
@@ -174,7 +262,7 @@ func (d *document) readOptional(body []byte, schema *huma.Schema, wrong faults) 
 func (d *document) check(name string, value json.RawMessage, schema *huma.Schema, wrong faults) bool {
 	var parsed any
 	if err := json.Unmarshal(value, &parsed); err != nil {
-		wrong.add(name, kindInvalid, "%v", err)
+		wrong.add(name, kindInvalid, "holds what cannot be read")
 		return false
 	}
 	result := &huma.ValidateResult{}
@@ -200,14 +288,15 @@ func (f fields) names() []string {
 	return append(slices.Collect(maps.Keys(f.known)), f.null...)
 }
 
-// into puts the known fields into a struct with their JSON names.
+// into puts the known fields into a struct with their JSON names. Its error names
+// what has the form that the schema wants and is still none, such as a time.
 func (f fields) into(to any) error {
-	text, err := json.Marshal(f.known)
-	if err == nil {
-		err = json.Unmarshal(text, to)
+	wrong := faults{}
+	for _, name := range slices.Sorted(maps.Keys(f.known)) {
+		text, err := json.Marshal(map[string]json.RawMessage{name: f.known[name]})
+		if err != nil || json.Unmarshal(text, to) != nil {
+			wrong.add(name, kindInvalid, "cannot be read: want it written as in the example of the OpenAPI document")
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("read checked fields: %w", err)
-	}
-	return nil
+	return wrong.err()
 }

@@ -63,15 +63,25 @@ func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warni
 	if custom, there := in.known["custom_data"]; there {
 		w.CustomData = customData(custom, wrong)
 	}
-	if sent.URI != nil && *sent.URI != w.ShownURL() {
-		w.URL = *sent.URI
+	if sent.RateLimit != nil && w.RateLimit > 0 && w.RateLimit < minRateLimit {
+		wrong.add("rate_limit", kindInvalid, "want 0 for no limit, or %g to 10000 attempts a second", minRateLimit)
 	}
-	checkTexts(w, wrong)
+	if sent.URI != nil {
+		if address, fault := w.Unmask(*sent.URI); fault == "" {
+			w.URL = address
+		} else if len(wrong["uri"]) == 0 {
+			wrong.add("uri", kindInvalid, "%s", fault)
+		}
+	}
+	checkTexts(w, in, wrong)
 	if w.ID == outbox.AccountWebhook {
 		checkOwn(&before, w, wrong)
 	}
 	return s.idle(w, in), wrong.err()
 }
+
+// minRateLimit is one attempt in 1,000 s: less is better said by disabling.
+const minRateLimit = 0.001
 
 func set[T any](to, from *T) {
 	if from != nil {
@@ -136,7 +146,11 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 		wrong.add("uri", kindReadOnly, "is the account's own web hook URL, which is set where the account is kept, not here")
 		return
 	}
-	if fault := outbox.URLFault(uri); fault != "" {
+	uri, fault := w.Unmask(uri)
+	if fault == "" {
+		fault = outbox.URLFault(uri)
+	}
+	if fault != "" {
 		wrong.add("uri", kindInvalid, "%s", fault)
 		return
 	}
@@ -157,7 +171,7 @@ type BlockedHost interface {
 }
 
 // checkTexts looks at the texts that reach logs, queries and other people.
-func checkTexts(w *outbox.Webhook, wrong faults) {
+func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 	for field, text := range map[string]string{
 		"name": w.Name, "type": w.ObjectType, "action": w.ObjectAction, "target.id": w.TargetID,
 	} {
@@ -165,7 +179,7 @@ func checkTexts(w *outbox.Webhook, wrong faults) {
 			wrong.add(field, kindInvalid, "holds a control character")
 		}
 	}
-	if strings.TrimSpace(w.Name) == "" && len(wrong["name"]) == 0 && w.ID != outbox.AccountWebhook {
+	if in.known["name"] != nil && strings.TrimSpace(w.Name) == "" && w.ID != outbox.AccountWebhook {
 		wrong.add("name", kindInvalid, "is blank")
 	}
 	for _, name := range w.Schemas {

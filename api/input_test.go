@@ -41,6 +41,7 @@ func TestInput_WhatIsWrongIsNamed(t *testing.T) {
 		{"retries beyond all bounds", `{"retries":1e99}`, "retries"},
 		{"enabled of a text", `{"enabled":"true"}`, "enabled"},
 		{"a rate below", `{"rate_limit":-0.1}`, "rate_limit"},
+		{"a rate near nothing", `{"rate_limit":1e-11}`, "rate_limit"},
 		{"a rate above", `{"rate_limit":100000}`, "rate_limit"},
 		{"custom data of a text", `{"custom_data":"x"}`, "custom_data"},
 		{"custom data of a list", `{"custom_data":[1]}`, "custom_data"},

@@ -121,6 +121,27 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 	return nil
 }
 
+// welcome is for whoever asks the address itself what is here.
+func (s *subscriptions) welcome(w http.ResponseWriter, r *http.Request) {
+	type link struct {
+		Path string `json:"path"`
+		Is   string `json:"is"`
+	}
+	answer := answerOf(struct {
+		Service string `json:"service"`
+		Links   []link `json:"links"`
+	}{"walhook " + s.cfg.Version, []link{
+		{"/openapi.json", "every call of the subscription API, as OpenAPI 3.1; also /openapi.yaml"},
+		{"/v2/accounts/{account_id}/webhooks", "the webhooks of an account, with a token in X-Auth-Token; also under /api/v1"},
+		{"/healthz", "whether the process is alive"},
+		{"/readyz", "whether it does its work"},
+	}}).Body.withRequestID(callOf(r.Context()).id)
+	w.Header().Set("Content-Type", jsonType)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(answer) // the client is gone, or has it
+}
+
 func constant(contentType string, text []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"mime"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -71,6 +72,10 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 			refuse(seen, c.id, fail(http.StatusForbidden, "the subscription API is off here: the operator sets --admin-token to open it"))
 			return
 		}
+		if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != r.URL.Path && trimmed != "" {
+			r = r.Clone(r.Context())
+			r.URL.Path, r.URL.RawPath = trimmed, strings.TrimRight(r.URL.RawPath, "/")
+		}
 		if f := s.fits(mux, r, h); f != nil {
 			refuse(seen, c.id, f)
 			return
@@ -102,7 +107,7 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 			}
 		}
 		if len(allowed) == 0 {
-			return notFound("there is nothing at this address")
+			return notFound("there is nothing at this address: paths begin with /v2/accounts/{account_id}/, such as /v2/accounts/7/webhooks; GET /openapi.json describes them all")
 		}
 		h.Set("Allow", strings.Join(allowed, ", "))
 		return fail(http.StatusMethodNotAllowed, r.Method+" is not for this address: "+strings.Join(allowed, ", "))
@@ -113,21 +118,42 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 	if r.ContentLength > maxBody {
 		return tooLarge()
 	}
-	if r.ContentLength != 0 && !isJSON(r.Header.Get("Content-Type")) {
-		return fail(http.StatusUnsupportedMediaType, "the body has to be JSON, sent with the header Content-Type: application/json")
+	if r.ContentLength == 0 {
+		return nil
+	}
+	if coded := r.Header.Values("Content-Encoding"); !slices.ContainsFunc(coded, isPlain) && len(coded) > 0 || len(coded) > 1 {
+		h.Set("Accept-Encoding", "identity") // RFC 9110, section 15.5.16
+		return fail(http.StatusUnsupportedMediaType, "the body has to be sent as it is, without Content-Encoding")
+	}
+	if types := r.Header.Values("Content-Type"); len(types) > 1 || !isJSON(r.Header.Get("Content-Type")) {
+		return fail(http.StatusUnsupportedMediaType, "the body has to be JSON in UTF-8, sent with the header Content-Type: application/json")
 	}
 	return nil
+}
+
+// isPlain says whether a Content-Encoding leaves a body as it is.
+func isPlain(coding string) bool {
+	coding = strings.ToLower(strings.TrimSpace(coding))
+	return coding == "" || coding == "identity"
 }
 
 func tooLarge() *failure {
 	return fail(http.StatusRequestEntityTooLarge, "the body is larger than 256 KiB")
 }
 
-// isJSON takes parameters, such as a character set, as they come: JSON is UTF-8.
+// isJSON takes JSON in UTF-8, and what says nothing for that. Other parameters do
+// not matter.
 func isJSON(contentType string) bool {
-	kind, _, _ := strings.Cut(contentType, ";")
-	kind = strings.ToLower(strings.TrimSpace(kind))
-	return kind == "" || kind == jsonType || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
+	kind, parameters, err := mime.ParseMediaType(contentType)
+	if strings.TrimSpace(contentType) == "" {
+		return true
+	}
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return false
+	}
+	charset := strings.ToLower(parameters["charset"])
+	return slices.Contains([]string{"", "utf-8", "utf8", "us-ascii"}, charset) &&
+		(kind == jsonType || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json"))
 }
 
 // requestID takes what a client sent when it is fit for a log line.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -149,6 +150,9 @@ func (s *strictScan) number() string {
 	mantissa, exponent, scientific := strings.Cut(strings.ToLower(string(s.text[start:s.at])), "e")
 	if len(mantissa) > maxDigits {
 		return "holds a number of more than " + strconv.Itoa(maxDigits) + " digits"
+	}
+	if n, err := strconv.ParseFloat(string(s.text[start:s.at]), 64); err != nil || math.IsInf(n, 0) {
+		return "holds a number beyond what can be read as one"
 	}
 	if scientific {
 		if n, err := strconv.Atoi(exponent); err != nil || n > maxExponent || n < -maxExponent {

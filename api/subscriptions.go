@@ -125,6 +125,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	if err := serveOpenAPI(mux, config.OpenAPI); err != nil {
 		return nil, nil, err
 	}
+	mux.HandleFunc("GET /{$}", s.welcome)
 	return s, s.outer(mux), nil
 }
 

@@ -1,27 +1,102 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 )
 
+// synonyms are what other APIs call the fields of this one, in lower case and
+// without what is no letter.
+var synonyms = map[string][]string{
+	"url": {"uri"}, "callbackurl": {"uri"}, "callback": {"uri"}, "targeturl": {"uri"}, "endpoint": {"uri"}, "webhookurl": {"uri"},
+	"endpointurl": {"uri"}, "payloadurl": {"uri"}, "hookurl": {"uri"}, "href": {"uri"}, "address": {"uri"}, "destination": {"uri"},
+	"event": {"hook"}, "events": {"hook", "schemas", "types"}, "eventtype": {"hook"}, "eventtypes": {"hook", "schemas", "types"}, "topic": {"hook"},
+	"topics": {"hook", "schemas"}, "enabledevents": {"hook", "schemas", "types"}, "trigger": {"hook"}, "triggers": {"hook"},
+	"method": {"http_verb"}, "httpmethod": {"http_verb"}, "verb": {"http_verb"},
+	"active": {"enabled"}, "disabled": {"enabled"}, "status": {"enabled"}, "paused": {"enabled"},
+	"description": {"name"}, "title": {"name"}, "label": {"name"},
+	"tables": {"schemas"}, "filter": {"schemas", "types", "target"}, "filters": {"schemas", "types", "target"},
+	"contenttype": {"format"}, "maxretries": {"retries"}, "retrycount": {"retries"}, "attempts": {"retries"},
+	"metadata": {"custom_data"}, "data": {"custom_data"}, "params": {"custom_data"}, "rate": {"rate_limit"}, "ratelimit": {"rate_limit"}, "throttle": {"rate_limit"},
+	"timezone": {"daily_zone"}, "subaccounts": {"include_subaccounts"},
+	"from": {"since"}, "start": {"since"}, "after": {"since"}, "starttime": {"since"}, "begin": {"since"},
+	"ids": {"event_ids"}, "id": {"event_ids"}, "eventid": {"event_ids"}, "messageids": {"event_ids"},
+	"overlap": {"overlap_seconds"}, "grace": {"overlap_seconds"}, "ttl": {"overlap_seconds"}, "expiresin": {"overlap_seconds"},
+}
+
+// without are the fields that other APIs have, and where this one has the same.
+var without = map[string]string{
+	"secret":        "walhook makes the signing secret: GET …/webhooks/{id}/secret",
+	"signingsecret": "walhook makes the signing secret: GET …/webhooks/{id}/secret",
+}
+
 // unknownField says so, and what may have been meant.
 func unknownField(name string, schema *huma.Schema) string {
 	text := fmt.Sprintf("unknown field %s is ignored", printable(name))
+	if instead := without[letters(name)]; instead != "" {
+		return text + ": " + instead
+	}
+	if likely := meant(name, schema); len(likely) > 0 {
+		text += ": was " + strings.Join(likely, " or ") + " meant?"
+	}
+	return text
+}
+
+// meant are the fields of a schema that an unknown name may stand for, the most
+// likely first.
+func meant(name string, schema *huma.Schema) (fields []string) {
+	for _, field := range synonyms[letters(name)] {
+		if schema.Properties[field] != nil {
+			fields = append(fields, field)
+		}
+	}
+	if len(fields) > 0 {
+		return fields
+	}
 	best, least := "", 3 // letters that differ at most
 	for _, known := range slices.Sorted(maps.Keys(schema.Properties)) {
-		if n := distance(name, known, least); n < least {
+		n := distance(name, known, least)
+		if letters(name) == letters(known) {
+			n = 0 // customData, Custom-Data
+		}
+		if n < least {
 			best, least = known, n
 		}
 	}
-	if best != "" {
-		text += ": was " + best + " meant?"
+	if best == "" {
+		return nil
 	}
-	return text
+	return []string{best}
+}
+
+// meantFor says which of the unknown names that were sent may stand for a field
+// that is missing.
+func meantFor(field string, sent map[string]json.RawMessage, schema *huma.Schema) string {
+	for _, name := range slices.Sorted(maps.Keys(sent)) {
+		if schema.Properties[name] == nil && slices.Contains(meant(name, schema), field) {
+			return fmt.Sprintf(": is it what %s was meant for?", printable(name))
+		}
+	}
+	return ""
+}
+
+// letters are those of a name, in lower case, as far as they matter.
+func letters(name string) string {
+	if len(name) > 64 {
+		return ""
+	}
+	return strings.Map(func(c rune) rune {
+		if unicode.IsLetter(c) || unicode.IsDigit(c) {
+			return unicode.ToLower(c)
+		}
+		return -1
+	}, name)
 }
 
 // distance counts the letters to put in, take out or change to get from a to

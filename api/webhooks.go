@@ -122,6 +122,9 @@ func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) 
 func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInput) (*answer[webhook], error) {
 	wrong := faults{}
 	sent := s.edits.read(in.RawBody, s.edits.create, wrong)
+	if !sent.whole {
+		return nil, wrong.err()
+	}
 	w := newWebhook(in.AccountID)
 	s.checkURI(sent, &w, wrong)
 	idle, err := s.apply(sent, &w, wrong)
@@ -162,6 +165,9 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	}
 	wrong := faults{}
 	sent := s.edits.read(in.RawBody, s.edits.edit, wrong)
+	if !sent.whole {
+		return nil, wrong.err()
+	}
 	s.checkURI(sent, &before, wrong) // not while the webhook is locked
 	var idle []string
 	w, err := s.cfg.Store.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *outbox.Webhook) (err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -118,6 +119,47 @@ func (s *Store) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 		w.URL = text
 	}
 	return w, nil
+}
+
+// masked is how [Webhook.ShownURL] shows user name and password.
+const masked = "…"
+
+// Unmask is the URL that a client means by one in which it left user name and
+// password as they are shown: they stay as they are stored, for the host that they
+// are for. fault says for people why that cannot be; "" where it can, and for a URL
+// without the mask.
+func (w *Webhook) Unmask(address string) (whole, fault string) {
+	if w.URL != "" && address == w.ShownURL() {
+		return w.URL, ""
+	}
+	before, after, hidden := strings.Cut(address, "://"+masked+"@")
+	if !hidden {
+		before, after, hidden = strings.Cut(address, "://%E2%80%A6@")
+	}
+	if !hidden || strings.ContainsAny(before, "/?#@") {
+		return address, ""
+	}
+	const again = ": write user name and password again, or leave them out"
+	to, err := url.Parse(before + "://" + after)
+	stored, unread := url.Parse(w.URL)
+	switch {
+	case err != nil || to.User != nil:
+		return "", "cannot be read" + again
+	case w.URL == "" || w.unopened != "" || unread != nil || stored.User == nil:
+		return "", "has " + masked + " for user name and password, and none are stored that could be meant" + again
+	case !strings.EqualFold(to.Hostname(), stored.Hostname()) || portOf(to) != portOf(stored) && !(to.Port() == "" && stored.Port() == ""):
+		return "", "leads to another host or port than the user name and password are for that " + masked + " stands for" + again
+	case strings.EqualFold(stored.Scheme, "https") && !strings.EqualFold(to.Scheme, "https"):
+		return "", "would send in clear the user name and password that " + masked + " stands for" + again
+	}
+	return before + "://" + stored.User.String() + "@" + after, ""
+}
+
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	return map[string]string{"http": "80", "https": "443"}[strings.ToLower(u.Scheme)]
 }
 
 // ShownURL is the URL without user name and password, which are shown nowhere.
