@@ -25,6 +25,11 @@ type Reader struct {
 	// It is the goroutine's of Run.
 	noMessages bool
 
+	// skipDone says that --skip-unreadable has done what it can, skipAhead that
+	// it was found to name what is not there yet. They are the goroutine's that
+	// stores.
+	skipDone, skipAhead bool
+
 	// idleEvery bounds how often an idle advance is stored: each costs a
 	// commit in the outbox.
 	idleEvery time.Duration
@@ -134,7 +139,7 @@ func (r *Reader) read(ctx context.Context) error {
 		case isFinal(err):
 			return r.final(ctx, err)
 		}
-		if failure, stuck := unsent.again(err); stuck {
+		if failure, stuck := unsent.again(err, r.cfg.SkipUnreadable); stuck {
 			on, err := r.unsent(ctx, failure)
 			switch {
 			case err != nil && isFinal(err):

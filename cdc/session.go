@@ -37,6 +37,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
+	r.checkSkip(checkpoint.Flush, slot.walEnd)
 	if names, err := source.synchronousNames(ctx); err != nil {
 		return false, err
 	} else if fault := synchronousFault(names); fault != "" {

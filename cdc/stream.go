@@ -85,6 +85,7 @@ func (s *stream) append(ctx context.Context) error {
 		}
 		s.progress = s.progress || batch.Position != s.resume.Position
 		s.flushed.Store(uint64(batch.Flush))
+		s.r.checkSkip(batch.Flush, 0)
 		s.r.metrics.stored(batch, s.pending.waiting())
 		s.pending.done(batch)
 	}

@@ -81,8 +81,9 @@ type unsendable struct {
 	times  int
 }
 
-// again says whether the source failed at the same transaction often enough.
-func (u *unsendable) again(err error) (*sendError, bool) {
+// again says whether the source failed at the same transaction often enough:
+// at once where an operator named it.
+func (u *unsendable) again(err error, named schemas.LSN) (*sendError, bool) {
 	failure, ok := errors.AsType[*sendError](err)
 	if !ok {
 		return nil, false
@@ -91,7 +92,7 @@ func (u *unsendable) again(err error) (*sendError, bool) {
 		*u = unsendable{commit: failure.commit, code: failure.err.Code}
 	}
 	u.times++
-	return failure, u.times >= maxUnsendable
+	return failure, u.times >= maxUnsendable || failure.commit != 0 && failure.commit == named
 }
 
 // gap is what is missing once the transaction is skipped.
@@ -131,7 +132,7 @@ func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 		if err := r.skip(ctx, failure, checkpoint); err != nil {
 			return false, err
 		}
-	case skip != 0 && skip != failure.commit:
+	case skip != 0 && checkpoint.Flush <= skip:
 		return false, &Fault{Problem: fmt.Sprintf("--skip-unreadable is %s, the transaction that the source cannot send committed at %s", skip, failure.commit),
 			Mend: "look at 'walhook doctor', and name that position if its transaction may be lost", Err: ErrOtherPosition}
 	default:
@@ -142,6 +143,25 @@ func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 		return false, r.store.RecordGap(ctx, gap)
 	}
 	return true, r.advanceSlot(ctx, failure.commit+1)
+}
+
+// checkSkip says so when --skip-unreadable does nothing: what it names was sent,
+// or is no transaction. It is called with each position that is stored, by one
+// goroutine at a time.
+func (r *Reader) checkSkip(stored, end schemas.LSN) {
+	skip := r.cfg.SkipUnreadable
+	switch {
+	case skip == 0 || r.skipDone:
+		return
+	case stored > skip:
+		r.skipDone = true
+		r.log.Warn("--skip-unreadable skips nothing: all up to its position is stored, and nothing there is unreadable; start without it",
+			zap.Stringer("position", skip), zap.Stringer("stored", stored))
+	case end != 0 && skip >= end && !r.skipAhead:
+		r.skipAhead = true
+		r.log.Warn("--skip-unreadable names a position beyond the end of the source's log: nothing there is unreadable; 'walhook doctor' names the one that is",
+			zap.Stringer("position", skip), zap.Stringer("end", end))
+	}
 }
 
 // skip stores that the transaction is over: its gap, then the position behind
@@ -159,6 +179,7 @@ func (r *Reader) skip(ctx context.Context, failure *sendError, checkpoint schema
 	if err := r.store.Append(ctx, batch); err != nil {
 		return err
 	}
+	r.skipDone = true
 	r.metrics.gaps.Inc()
 	r.log.Warn("a transaction that the source cannot send is skipped, as --skip-unreadable says",
 		zap.Stringer("position", failure.commit), zap.String("table", failure.table), zap.Int64("changes_before", failure.ordinal))
