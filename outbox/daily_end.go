@@ -24,10 +24,11 @@ import (
 // So what a day counts depends on the log alone, however late it is read.
 // The row in daily_run decides, and is written under the publisher's epoch.
 const (
-	openDaysSQL = `SELECT endpoint, to_char(day, 'YYYY-MM-DD'), since FROM walhook.daily`
+	openDayIDsSQL = `SELECT endpoint FROM walhook.daily`
+	openDaysSQL   = `SELECT r.endpoint, ` + dayTextSQL + `, r.since FROM walhook.daily r WHERE r.endpoint = ANY ($1)`
 
 	// A webhook that was daily before does not end a day twice.
-	lastRunSQL = `SELECT coalesce(to_char(max(day), 'YYYY-MM-DD'), '') FROM walhook.daily_run WHERE endpoint = $1`
+	lastRunSQL = `SELECT coalesce(to_char(max(day), 'YYYY-MM-DD'), '') FROM walhook.daily_run WHERE endpoint = $1 AND day BETWEEN '0001-01-01' AND '9999-12-31'`
 
 	openDaySQL = `
 		INSERT INTO walhook.daily (endpoint, day, since) VALUES ($1, $2::text::date, $3)

@@ -14,26 +14,9 @@ import (
 // became daily begin one, and those that are no longer daily, or no longer
 // there, end theirs.
 func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route) (daily []*route, err error) {
-	open := map[int64]dayEnd{}
-	rows, err := p.store.pool.Query(ctx, openDaysSQL)
-	var day string
-	var e dayEnd
-	var damaged []int64
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&e.endpoint, &day, &e.began}, func() (err error) {
-			if e.day, err = parseDate(day); err != nil {
-				damaged = append(damaged, e.endpoint)
-				return nil // it begins again
-			}
-			open[e.endpoint] = e
-			return nil
-		})
-	}
+	open, err := p.openDays(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the open days: %w", err)
-	}
-	for _, id := range damaged {
-		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnreadable, &badItem{asideUnreadable, "its open day is no day"})
 	}
 	var begin []*route
 	for _, list := range webhooks {
@@ -56,6 +39,35 @@ func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route) 
 		}
 	}
 	return daily, nil
+}
+
+// openDays reads the days that are open. One that is no day begins again.
+func (p *Publisher) openDays(ctx context.Context) (map[int64]dayEnd, error) {
+	ids, err := collect[int64](p.store.pool.Query(ctx, openDayIDsSQL))
+	if err != nil {
+		return nil, err
+	}
+	open := map[int64]dayEnd{}
+	err = isolate(ids, isReadFault, func(ids []int64) error {
+		rows, err := p.store.pool.Query(ctx, openDaysSQL, ids)
+		if err != nil {
+			return err
+		}
+		var day string
+		var e dayEnd
+		_, err = pgx.ForEachRow(rows, []any{&e.endpoint, &day, &e.began}, func() (err error) {
+			if e.day, err = parseDate(day); err != nil {
+				return &badItem{asideUnreadable, "its open day is no day"}
+			}
+			open[e.endpoint] = e
+			return nil
+		})
+		return err
+	}, func(id int64, cause error) error {
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
+		return nil
+	})
+	return open, err
 }
 
 // calendarOf reads a webhook's daily settings. The API refuses those that

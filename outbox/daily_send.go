@@ -21,11 +21,15 @@ const (
 	// The counts of a webhook that is gone go the same way, and are counted as
 	// events without an endpoint.
 	endedDaySQL = `
-		SELECT r.endpoint, to_char(r.day, 'YYYY-MM-DD'), r.began_at, r.ended_at, r.zone, coalesce(e.account, '')
+		SELECT r.endpoint, ` + dayTextSQL + `, r.began_at, r.ended_at, r.zone, coalesce(e.account, '')
 		FROM walhook.daily_run r LEFT JOIN walhook.endpoint e ON e.id = r.endpoint
 		WHERE r.sent_at IS NULL AND NOT EXISTS (
-			SELECT FROM walhook.set_aside a WHERE a.loop = 'days' AND a.item = r.endpoint || ' ' || to_char(r.day, 'YYYY-MM-DD'))
+			SELECT FROM walhook.set_aside a WHERE a.loop = 'days' AND a.item = r.endpoint || ' ' || ` + dayTextSQL + `)
 		ORDER BY r.day, r.endpoint LIMIT 1`
+
+	// to_char has nothing for a day that is none, and refuses those that no
+	// timestamp reaches.
+	dayTextSQL = `CASE WHEN r.day BETWEEN '0001-01-01' AND '9999-12-31' THEN to_char(r.day, 'YYYY-MM-DD') ELSE r.day::text END`
 
 	// Whether a day is late is decided once, by the first chunk of it.
 	markDaySQL = `
@@ -97,7 +101,7 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 	if err == nil {
 		err = p.sendDayAt(ctx, d, now)
 	}
-	if isReadFault(err) && d.endpoint != 0 && p.store.setAside(ctx, loopDays, fmt.Sprintf("%d %s", d.endpoint, d.day), d.endpoint, asideUnstorable, err) {
+	if isReadFault(err) && d.endpoint != 0 && p.store.setAsideAgain(ctx, loopDays, fmt.Sprintf("%d %s", d.endpoint, d.day), d.endpoint, asideUnstorable, err) {
 		return true, nil
 	}
 	if err != nil {

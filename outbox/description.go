@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,7 +13,9 @@ import (
 )
 
 const (
-	descriptionsSQL = `SELECT from_lsn::text, description FROM walhook.table_description ORDER BY relation, from_lsn`
+	descriptionsSQL = `
+		SELECT relation::text, from_lsn::text, coalesce(description::text, '') FROM walhook.table_description
+		ORDER BY relation, from_lsn`
 
 	describeSQL = `
 		INSERT INTO walhook.table_description (relation, from_lsn, name, description) VALUES ($1, $2::text::pg_lsn, $3, $4)
@@ -27,28 +30,42 @@ const describeTimeout = statementTimeout
 
 var errDescribe = errors.New("keep how tables are described: no answer in time")
 
-// Descriptions returns how the source's tables were described.
+// Descriptions returns how the source's tables were described. One that cannot be
+// read is left out: what committed in its time is read as the table is described
+// now where that fits, and listed as unrouted where it does not.
 func (p *Publisher) Descriptions(ctx context.Context) (list []*schemas.TableDescription, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
 	defer cancel()
 	rows, err := p.store.pool.Query(ctx, descriptionsSQL)
+	var bad []string
 	if err == nil {
-		var from string
-		var text []byte
-		_, err = pgx.ForEachRow(rows, []any{&from, &text}, func() error {
-			d := &schemas.TableDescription{}
-			if err := json.Unmarshal(text, d); err != nil {
-				return err
+		var relation, from, text string
+		_, err = pgx.ForEachRow(rows, []any{&relation, &from, &text}, func() error {
+			if d, ok := readDescription(relation, from, text); ok {
+				list = append(list, d)
+			} else {
+				bad = append(bad, relation+" "+from)
 			}
-			list = append(list, d)
-			d.From, err = schemas.ParseLSN(from)
-			return err
+			return nil
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read how tables were described: %w", err)
 	}
+	for _, item := range bad {
+		p.store.setAside(ctx, loopDescriptions, item, 0, asideUnreadable, &badItem{asideUnreadable, "how the table was described cannot be read"})
+	}
 	return list, nil
+}
+
+func readDescription(relation, from, text string) (*schemas.TableDescription, bool) {
+	d := &schemas.TableDescription{}
+	if json.Unmarshal([]byte(text), d) != nil || strconv.FormatUint(uint64(d.OID), 10) != relation {
+		return nil, false
+	}
+	var err error
+	d.From, err = schemas.ParseLSN(from)
+	return d, err == nil
 }
 
 // Describe keeps how the source describes tables.

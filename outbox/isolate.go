@@ -38,6 +38,8 @@ const (
 	loopRetention loop = "retention"
 	loopMaintain  loop = "maintenance"
 	loopLists     loop = "lists"
+
+	loopDescriptions loop = "descriptions"
 )
 
 // The reasons for which an item is set aside.
@@ -67,6 +69,8 @@ func loops() map[loop]string {
 		loopRetention: "an endpoint's undelivered events: their partition is kept until they can be read",
 		loopMaintain:  "one step of maintenance: the others are made",
 		loopLists:     "a row of a list: shown with what of it can be read",
+
+		loopDescriptions: "how a table was described: its changes of that time are read as it is described now, or listed as unrouted",
 	}
 }
 
@@ -235,7 +239,7 @@ const (
 
 	wellAgainSQL = `DELETE FROM walhook.set_aside WHERE loop = $1 AND item = $2`
 
-	asideSQL = `SELECT loop, item, reason FROM walhook.set_aside ORDER BY last_at DESC LIMIT $1`
+	asideSQL = `SELECT loop, item, coalesce(reason, '') FROM walhook.set_aside ORDER BY last_at DESC LIMIT $1`
 
 	// An endpoint that is held is what its row here says, for as long as it is.
 	forgetAsideSQL = `
@@ -261,6 +265,13 @@ func (s *Store) setAside(ctx context.Context, l loop, item string, endpoint int6
 		return false
 	}
 	return true
+}
+
+// setAsideAgain is setAside for loops that leave out what is noted down. They
+// meet only what is not, be it that an operator took it off the list.
+func (s *Store) setAsideAgain(ctx context.Context, l loop, item string, endpoint int64, reason string, cause error) (noted bool) {
+	s.aside.ends(asideKey{l, inASCII(item)})
+	return s.setAside(ctx, l, item, endpoint, reason, cause)
 }
 
 // wellAgain ends what setAside began, where this process knows of it.
@@ -299,7 +310,7 @@ func (s *Store) loadAside(ctx context.Context) error {
 	return nil
 }
 
-const heldReasonsSQL = `SELECT endpoint, reason, detail FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
+const heldReasonsSQL = `SELECT endpoint, coalesce(reason, ''), coalesce(detail, '') FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
 
 // heldReasons says why endpoints are held, those of them that are.
 func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]string, error) {

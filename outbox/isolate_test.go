@@ -36,7 +36,7 @@ func poisons() map[loop]poison {
 		loopAppend: poisonAppend, loopAccounts: poisonAccounts, loopWebhooks: poisonWebhooks, loopEndpoints: poisonEndpoints,
 		loopHandover: poisonHandover, loopTail: poisonTail, loopRetries: poisonRetries, loopSettle: poisonSettle, loopLanes: poisonLanes,
 		loopInbox: poisonInbox, loopReplay: poisonReplay, loopDays: poisonDays, loopRetention: poisonRetention,
-		loopMaintain: poisonMaintenance, loopLists: poisonLists,
+		loopMaintain: poisonMaintenance, loopLists: poisonLists, loopDescriptions: poisonDescriptions,
 	}
 }
 
@@ -456,11 +456,48 @@ func poisonDays(t *testing.T) {
 	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', endpoint, sent_at IS NOT NULL) FROM walhook.daily_run ORDER BY 1"), "1 f", "2 t")
 	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.inbox"), "8")
 	f.wantAside(t, loopDays, asideUnstorable)
+	// Taken off the list by an operator, and still the same, it is set aside again.
+	f.exec(t, "DELETE FROM walhook.set_aside")
+	if err := f.publisher.sendDays(t.Context()); err != nil || f.count(t, "set_aside") != 1 {
+		t.Fatalf("%d are set aside, %v", f.count(t, "set_aside"), err)
+	}
 	// Once an operator has mended it, it is sent.
 	f.exec(t, "DROP TRIGGER refuse ON walhook.inbox")
 	f.exec(t, "DELETE FROM walhook.set_aside")
 	if err := f.publisher.sendDays(t.Context()); err != nil || f.count(t, "inbox") != 2 {
 		t.Errorf("%d in the inbox, %v", f.count(t, "inbox"), err)
+	}
+}
+
+// Days that no calendar has, of a webhook that is daily, of one that was, and of
+// nobody: the others begin and end theirs.
+func TestIsolation_ADayThatIsNoneStopsNoOther(t *testing.T) {
+	t.Parallel()
+	for _, day := range []string{"infinity", "-infinity", "5874897-12-31", "4713-01-01 BC"} {
+		t.Run(day, func(t *testing.T) {
+			f := newFeedAlone(t)
+			f.commit(t, account(7), account(8))
+			for n := 1; n <= 2; n++ {
+				f.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret, hook, delivery) VALUES ($1, 'daily', 'https://example.com/', 'active', 'whsec_x', 'all', 'daily')`, fmt.Sprint(6+n))
+			}
+			bad := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7' AND webhook = 'daily'")
+			f.exec(t, `INSERT INTO walhook.daily VALUES ($1, $2::text::date, now()), (-5, $2::text::date, now())`, bad, day)
+			f.exec(t, `INSERT INTO walhook.daily_run (endpoint, day, began_at, ended_at, zone, commit_lsn, ordinal) VALUES ($1, $2::text::date, '-infinity', 'infinity', 'UTC', '0/0', 0), (-5, '2024-01-02', now(), now(), 'UTC', '0/0', 0)`, bad, day)
+			f.restart(t)
+			f.commit(t, dids.insert(1, 8, "n"))
+			if n := one[int](t, f.world, "SELECT count(*) FROM walhook.daily_count WHERE account = '8'"); n != 1 {
+				t.Errorf("%d counts of the other webhook, want 1", n)
+			}
+			if err := f.publisher.sendDays(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := one[int](t, f.world, "SELECT count(*) FROM walhook.daily_run WHERE sent_at IS NOT NULL"); n != 1 {
+				t.Errorf("%d of the other days are sent, want 1", n)
+			}
+			if n := one[int](t, f.world, "SELECT count(*) FROM walhook.set_aside WHERE loop = 'days'"); n < 2 {
+				t.Errorf("%d days are set aside", n)
+			}
+		})
 	}
 }
 
@@ -473,6 +510,25 @@ func poisonRetention(t *testing.T) {
 	wantLines(t, all[string](t, w, "SELECT concat_ws(' ', event_id, reason) FROM walhook.dead_letter ORDER BY event_id"),
 		"3 unreadable", "4 retention", "5 retention", "6 retention", "7 retention", "8 retention")
 	w.wantAside(t, loopRetention, asideUnreadable)
+}
+
+func poisonDescriptions(t *testing.T) {
+	for _, bad := range []string{"'[1]'", "'null'", "'{\"\\ud83d\":1}'", `'{"OID":1,"Columns":7}'`, "NULL"} {
+		t.Run(bad, func(t *testing.T) {
+			f := newFeedAlone(t)
+			d := &schemas.TableDescription{OID: 5, Namespace: "public", Name: "dids", From: 7}
+			if err := f.publisher.Describe(t.Context(), []*schemas.TableDescription{d}); err != nil {
+				t.Fatal(err)
+			}
+			f.exec(t, "ALTER TABLE walhook.table_description ALTER description DROP NOT NULL")
+			f.exec(t, "INSERT INTO walhook.table_description (relation, from_lsn, name, description) VALUES (5, '0/9', '', "+bad+")")
+			list, err := f.publisher.Descriptions(t.Context())
+			if err != nil || len(list) != 1 || list[0].From != 7 {
+				t.Fatalf("%d descriptions, %v", len(list), err)
+			}
+			f.wantAside(t, loopDescriptions, asideUnreadable)
+		})
+	}
 }
 
 func poisonMaintenance(t *testing.T) {

@@ -129,7 +129,7 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 		worked, err := p.replayStep(ctx, id)
 		if isReadFault(err) {
 			// Without this the others would never have their turn.
-			p.store.setAside(ctx, loopReplay, strconv.FormatInt(id, 10), 0, asideUnreadable, err)
+			p.store.setAsideAgain(ctx, loopReplay, strconv.FormatInt(id, 10), 0, asideUnreadable, err)
 			if _, err = p.store.pool.Exec(ctx, endRequestSQL, id, reasonDamaged); isDataFault(err) {
 				err = nil // it stays open, and is left out
 			}
@@ -215,7 +215,8 @@ func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err 
 		return 0, err
 	}
 	if sent != chosen {
-		return 0, fmt.Errorf("%d of %d events found", sent, chosen) // they are read in one snapshot
+		// They are read in one snapshot: what is missing is a body that others share.
+		return 0, &badItem{asideUnreadable, fmt.Sprintf("%d of %d events can be read", sent, chosen)}
 	}
 	done := false
 	if chosen == wanted && wanted < replayChunk {

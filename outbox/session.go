@@ -106,8 +106,11 @@ const rebalanceLock = 0x77_61_6c_01
 
 const (
 	// The lock on a sender's own row, held while it commits, makes this wait
-	// for a running write; a renewal that came first keeps the row.
-	expireSendersSQL = `DELETE FROM walhook.sender WHERE lease_until <= clock_timestamp()`
+	// for a running write; a renewal that came first keeps the row. Nobody asks
+	// for more than seconds: a lease far ahead is of before the clock was set back.
+	expireSendersSQL = `
+		DELETE FROM walhook.sender
+		WHERE lease_until <= clock_timestamp() OR lease_until > clock_timestamp() + interval '10 minutes'`
 
 	countSendersSQL = `
 		SELECT count(*), count(*) FILTER (WHERE id = $1) FROM walhook.sender`

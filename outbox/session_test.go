@@ -37,6 +37,21 @@ func TestSession_RenewOfAnExpelledSenderIsRefused(t *testing.T) {
 	}
 }
 
+// A lease from before the clock of the database was set back is nobody's: its
+// shards would wait for the clock to catch up.
+func TestSession_ALeaseFarAheadIsOver(t *testing.T) {
+	w := newWorld(t)
+	for _, until := range []string{"'infinity'", "clock_timestamp() + interval '1 day'"} {
+		w.exec(t, "DELETE FROM walhook.sender")
+		dead, _ := w.join(t)
+		w.exec(t, "UPDATE walhook.sender SET lease_until = "+until+" WHERE id = $1", dead.id)
+		_, h := w.join(t)
+		if len(h.Shards) != Shards {
+			t.Errorf("until %s: %d shards are gained, want all", until, len(h.Shards))
+		}
+	}
+}
+
 func TestSession_SharesAreFair(t *testing.T) {
 	w := newWorld(t)
 	sessions := make([]*Session, 0, 3)
