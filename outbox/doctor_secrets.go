@@ -2,6 +2,8 @@ package outbox
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -9,7 +11,93 @@ import (
 	"walhook/doctor"
 )
 
-const storedSecretsSQL = `SELECT account, webhook, own_secret, secret, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
+const (
+	storedSecretsSQL = `
+		SELECT account, webhook, secret, previous_secret, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + `
+		FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
+
+	keyIDSQL = `SELECT coalesce((SELECT key_id FROM walhook.sealing), '')`
+)
+
+// storedSecret is what an endpoint has that may be encrypted.
+type storedSecret struct {
+	holder
+	secret   string
+	previous *string
+	url      string
+	strict   bool
+	urls     bool
+}
+
+// kindOfSecret is what is to be said of an endpoint's secrets.
+type kindOfSecret int
+
+const (
+	secretSealed    kindOfSecret = iota // as it should be
+	secretPlain                         // in clear, and taken
+	secretLoose                         // encrypted, but not for its endpoint, and taken
+	urlPlain                            // user information in clear, and taken
+	secretNoKey                         // encrypted, and there is no key
+	secretLocked                        // it does not open
+	secretRefused                       // in clear or loose, although reseal has been run
+	secretMisplaced                     // another endpoint's
+	urlRefused
+	urlLocked
+)
+
+// judgeSecret says how one secret is stored.
+func judgeSecret(s sealer, of holder, stored string, strict bool) kindOfSecret {
+	_, err := s.open(stored, of, strict)
+	bound := strings.HasPrefix(stored, boundPrefix)
+	sealed := bound || strings.HasPrefix(stored, sealedPrefix)
+	switch {
+	case err == nil && bound:
+		return secretSealed
+	case err == nil && sealed:
+		return secretLoose
+	case err == nil:
+		return secretPlain
+	case !bound && strict:
+		return secretRefused
+	case s.aead == nil:
+		return secretNoKey
+	}
+	return secretLocked
+}
+
+// judge gives the worst that there is to say of an endpoint.
+func (one *storedSecret) judge(s sealer) kindOfSecret {
+	worst := judgeSecret(s, one.holder, one.secret, one.strict)
+	if one.previous != nil {
+		worst = max(worst, judgeSecret(s, one.holder, *one.previous, one.strict))
+	}
+	if worst >= secretNoKey {
+		return worst
+	}
+	_, err := s.openURL(one.url, one.holder, one.urls)
+	switch plain := isPlainURL(one.url); {
+	case err != nil && plain:
+		return urlRefused
+	case err != nil && s.urls == nil:
+		return secretNoKey
+	case err != nil:
+		return urlLocked
+	case plain && worst == secretSealed:
+		return urlPlain
+	}
+	return worst
+}
+
+// owner finds the endpoint that a secret was encrypted for.
+func (one *storedSecret) owner(s sealer, all []storedSecret) (holder, bool) {
+	const enough = 20_000
+	for i := range min(len(all), enough) {
+		if _, err := s.open(one.secret, all[i].holder, true); err == nil {
+			return all[i].holder, true
+		}
+	}
+	return holder{}, false
+}
 
 // lookAtSecrets looks at how the endpoints' secrets are stored.
 func (e *examination) lookAtSecrets(ctx context.Context) error {
@@ -17,56 +105,124 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var keyID string
+	if err := e.s.QueryRow(ctx, keyIDSQL).Scan(&keyID); err != nil {
+		return err
+	}
 	rows, err := e.s.Query(ctx, storedSecretsSQL)
 	if err != nil {
 		return err
 	}
-	var one secretHolder
-	var secret, address string
-	var strict, strictURL bool
-	var plain []secretHolder
-	locked, total, plainURLs := 0, 0, 0
-	_, err = pgx.ForEachRow(rows, []any{&one.account, &one.webhook, &one.own, &secret, &address, &strict, &strictURL}, func() error {
-		total++
-		of := holder{one.account, one.webhook}
-		if isPlainURL(address) {
-			plainURLs++
-		}
-		_, urlErr := secrets.openURL(address, of, strictURL)
-		if _, err := secrets.open(secret, of, strict); err != nil || urlErr != nil {
-			locked++
-		} else if !strings.HasPrefix(secret, boundPrefix) {
-			plain = append(plain, one)
-		}
-		return nil
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one storedSecret, err error) {
+		return one, r.Scan(&one.account, &one.webhook, &one.secret, &one.previous, &one.url, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return err
 	}
-	newKey := doctor.Step{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
-		Note: "of every walhook on this outbox, and keep it: without it the secrets are lost"}
-	switch noKey := len(e.cfg.SecretKey) == 0; {
-	case locked > 0 && locked < total:
-		mend := doctor.Steps{{Kind: doctor.Shell, Text: "# store or rotate those secrets again: 'walhook endpoints' names the endpoints that are held",
-			Note: "everybody else's events are delivered"}}
-		e.r.Fail(checkSecrets, mend, "%d of %d secrets cannot be decrypted with --secret-key: those endpoints are held", locked, total)
-	case locked > 0:
-		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
-		e.r.Fail(checkSecrets, mend, "none of %d secrets can be decrypted: --secret-key is not the key that they were stored under, and nothing can be signed", total)
-	case noKey:
-		e.r.Warn(checkSecrets, doctor.Steps{newKey}, "%d signing secrets are stored as they are: there is no --secret-key", len(plain))
-	case len(plain) > 0:
-		e.r.Warn(checkSecrets, doctor.Run("walhook endpoints reseal"), "%d of %d signing secrets were stored before there was a --secret-key, as they are, or are not bound to their endpoints", len(plain), total)
-	case plainURLs > 0:
-		e.r.Warn(checkSecrets, doctor.Run("walhook endpoints reseal"), "%d of %d endpoints have user name and password of their URL in clear", plainURLs, total)
-	default:
-		e.r.OK(checkSecrets, "%d signing secrets, all encrypted", total)
+	found := map[kindOfSecret][]string{} // names of endpoints
+	for i := range all {
+		kind := all[i].judge(secrets)
+		found[kind] = append(found[kind], endpointName(all[i].holder))
 	}
+	if locked := found[secretLocked]; len(locked) > 0 && !e.otherKey(secrets, keyID, len(locked), len(all), found) {
+		e.toldApart(secrets, all, found)
+	}
+	e.sayOfSecrets(found, len(all))
 	return nil
 }
 
-// secretHolder is an endpoint that has a secret.
-type secretHolder struct {
-	account, webhook string
-	own              bool // it is the one in the account table's column
+// endpointName is how commands name an endpoint.
+func endpointName(of holder) string { return of.account + "/" + of.webhook }
+
+// otherKey tells of a key that is not the one that secrets were stored under,
+// and says whether that is so.
+func (e *examination) otherKey(secrets sealer, keyID string, locked, total int, found map[kindOfSecret][]string) bool {
+	opens := len(found[secretSealed]) + len(found[secretLoose]) + len(found[urlPlain]) + len(found[urlLocked]) + len(found[urlRefused])
+	if keyID == secrets.keyID || keyID == "" && opens > 0 {
+		return false
+	}
+	if keyID != "" && opens > 0 {
+		e.r.Fail(checkSecrets, doctor.Run("walhook endpoints reseal --old-secret-key=KEY"),
+			"--secret-key is not the key that 'endpoints reseal' was last run with: %d of %d secrets %s under another key (%s)",
+			locked, total, doctor.Are(locked), someOf(found[secretLocked]))
+	} else {
+		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
+		e.r.Fail(checkSecrets, mend, "none of %s can be decrypted: --secret-key is not the key that they were stored under, and nothing can be signed",
+			doctor.Count(total, "secret"))
+	}
+	delete(found, secretLocked)
+	return true
+}
+
+// toldApart takes those that were moved from the row of another endpoint from
+// those that were edited; the key is the right one.
+func (e *examination) toldApart(secrets sealer, all []storedSecret, found map[kindOfSecret][]string) {
+	const enough = 20
+	for i := range all {
+		if len(found[secretMisplaced]) == enough {
+			return
+		}
+		name := endpointName(all[i].holder)
+		at := slices.Index(found[secretLocked], name)
+		if at < 0 {
+			continue
+		}
+		if whose, ok := all[i].owner(secrets, all); ok {
+			found[secretLocked] = slices.Delete(found[secretLocked], at, at+1)
+			found[secretMisplaced] = append(found[secretMisplaced], fmt.Sprintf("%s has that of %s", name, endpointName(whose)))
+		}
+	}
+}
+
+// sayOfSecrets has a sentence for each kind.
+func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
+	rotate := doctor.Steps{{Kind: doctor.Command, Text: "walhook endpoints rotate ACCOUNT --webhook ID",
+		Note: "a new secret for each of them, once it is known who wrote into the outbox; everybody else's events are delivered"}}
+	reseal := doctor.Run("walhook endpoints reseal")
+	again := doctor.Steps{{Kind: doctor.Shell, Text: "# have the URL set again, in the account's row or by the API", Note: "once it is known who wrote into the outbox"}}
+	key := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
+	newKey := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
+		Note: "of every walhook on this outbox, and keep it: without it the secrets are lost"}}
+	for _, s := range []struct {
+		kind kindOfSecret
+		say  func(string, doctor.Steps, string, ...any)
+		mend doctor.Steps
+		text string // after how many there are of what
+		what string
+	}{
+		{secretNoKey, e.r.Fail, key, "encrypted, and there is no --secret-key: those endpoints are held", "secret"},
+		{secretMisplaced, e.r.Fail, rotate, "stored in the row of another endpoint: rows of walhook.endpoint were exchanged or copied, and those endpoints are held", "secret"},
+		{secretLocked, e.r.Fail, rotate, "damaged: --secret-key is the right key, so the stored text was edited, or comes from an endpoint that is gone; those endpoints are held", "secret"},
+		{secretRefused, e.r.Fail, rotate, "not encrypted for the endpoint, although 'endpoints reseal' has been run: something else wrote into walhook.endpoint, and those endpoints are held", "secret"},
+		{urlLocked, e.r.Fail, again, "damaged: user name and password were stored for another endpoint or another host, and those endpoints are held", "URL"},
+		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has been run, and those endpoints are held", "URL"},
+	} {
+		if names := found[s.kind]; len(names) > 0 {
+			s.say(checkSecrets, s.mend, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, someOf(names))
+		}
+	}
+	plain, loose, urls := len(found[secretPlain]), len(found[secretLoose]), len(found[urlPlain])
+	switch noKey := len(e.cfg.SecretKey) == 0; {
+	case noKey && plain > 0:
+		e.r.Warn(checkSecrets, newKey, "%s %s stored as %s: there is no --secret-key", doctor.Count(plain, "signing secret"), doctor.Are(plain), doctor.Choose(plain, "it is", "they are"))
+	case noKey && total == 0:
+		e.r.Warn(checkSecrets, newKey, "there is no --secret-key: signing secrets will be stored as they are")
+	case plain+loose > 0:
+		e.r.Warn(checkSecrets, reseal, "%d of %d signing secrets %s stored before there was a --secret-key, as %s, or %s not bound to the endpoint",
+			plain+loose, total, doctor.Choose(plain+loose, "was", "were"), doctor.Choose(plain+loose, "it is", "they are"), doctor.Are(plain+loose))
+	case urls > 0:
+		e.r.Warn(checkSecrets, reseal, "%d of %d endpoints %s user name and password of %s URL in clear", urls, total,
+			doctor.Choose(urls, "has", "have"), doctor.Choose(urls, "its", "their"))
+	default:
+		e.r.OK(checkSecrets, "%s, all encrypted", doctor.Count(total, "signing secret"))
+	}
+}
+
+// someOf names the first few.
+func someOf(names []string) string {
+	const few = 5
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }

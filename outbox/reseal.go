@@ -13,7 +13,7 @@ import (
 type Resealed struct {
 	Sealed     int      // encrypted under the present key, or bound to their endpoint, by this run
 	Already    int      // as they should be
-	Unreadable []string // account/webhook whose secret or URL opens under neither key
+	Unreadable []string // account/webhook whose secret or URL, or account of which a column, opens under neither key
 }
 
 const resealChunk = 500
@@ -29,18 +29,18 @@ const (
 	// From here on nothing else is taken. Not where another process stored one
 	// in another way meanwhile.
 	sealingSQL = `
-		INSERT INTO walhook.sealing (singleton, urls) SELECT true, true
+		INSERT INTO walhook.sealing (singleton, urls, key_id) SELECT true, true, $1::text
 		WHERE NOT EXISTS (SELECT FROM walhook.endpoint
 			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%'
 				OR url ~ '^[^/?#]*://[^/?#]*@' AND url NOT LIKE '%://sealed.v2.%')
-		ON CONFLICT (singleton) DO UPDATE SET urls = true`
+		ON CONFLICT (singleton) DO UPDATE SET urls = true, key_id = excluded.key_id`
 
 	isSealingSQL = `SELECT ` + strictURLSQL
 )
 
-// Reseal encrypts every stored secret, and user name and password of every URL,
-// under the present key for its endpoint,
-// without changing it. old is the key that they were stored under before; empty
+// Reseal encrypts every stored secret, user name and password of every URL, and
+// what is kept of accounts for the catalog's rules, under the present key for its
+// endpoint or account, without changing it. old is the key that they were stored under before; empty
 // for none. It may be interrupted and run again. Once all are sealed, secrets
 // that are not are refused, and so is a secret of another endpoint.
 func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
@@ -61,10 +61,20 @@ func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
 			return found, fmt.Errorf("reseal: %w", err)
 		}
 	}
+	for after, more := "", true; more; {
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+			after, err = s.resealColumnsTx(ctx, tx, before, after, &found)
+			return err
+		})
+		if err != nil {
+			return found, fmt.Errorf("reseal what is kept of accounts: %w", err)
+		}
+		more = after != ""
+	}
 	if len(found.Unreadable) > 0 {
 		return found, nil
 	}
-	if _, err := s.pool.Exec(ctx, sealingSQL); err != nil {
+	if _, err := s.pool.Exec(ctx, sealingSQL, s.secrets.keyID); err != nil {
 		return found, fmt.Errorf("reseal: %w", err)
 	}
 	var done bool

@@ -3,7 +3,10 @@ package outbox
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
+
+	"walhook/doctor"
 )
 
 // Whoever can write into the outbox cannot have one account's deliveries signed
@@ -51,4 +54,73 @@ func TestReseal_ASecretOfAnotherRowOrInPlainIsRefused(t *testing.T) {
 	if !slices.Equal(f.secretsOf(t, "7"), first) {
 		t.Error("under a second key the secret is another")
 	}
+}
+
+// What is wrong with stored secrets is said by its kind, with the endpoints.
+func TestDoctor_TellsAKeyFromRowsThatWereExchangedOrEdited(t *testing.T) {
+	f := newFeed(t)
+	f.open(t, withKey(1))
+	f.commit(t, account(7), account(8), account(9))
+	if _, err := f.store.Reseal(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	f.exec(t, "DELETE FROM walhook.sealing")
+	f.exec(t, "UPDATE walhook.endpoint SET url = 'https://u:hunter2@example.com/' || account")
+	says := func(when string, key byte, want ...string) {
+		t.Helper()
+		cfg := Config{URL: f.db.URL}
+		if key != 0 {
+			cfg.SecretKey = bytes.Repeat([]byte{key}, 32)
+		}
+		var texts []string
+		for _, finding := range Examine(t.Context(), cfg, doctor.Options{}) {
+			if finding.ID == checkSecrets {
+				texts = append(texts, string(finding.Status)+": "+finding.Evidence)
+			}
+		}
+		got := strings.Join(texts, "\n")
+		for _, part := range want {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s doctor does not say %q:\n%s", when, part, got)
+			}
+		}
+		if len(texts) != 1 || strings.Contains(got, "hunter2") {
+			t.Errorf("%s doctor says %d things, or a password:\n%s", when, len(texts), got)
+		}
+	}
+	says("before reseal", 1, "warning: 3 of 3 endpoints have user name and password of their URL in clear")
+	says("under another key, before reseal", 2, "failed: none of 3 secrets can be decrypted: --secret-key is not the key")
+	if _, err := f.store.Reseal(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	says("sealed", 1, "ok: 3 signing secrets, all encrypted")
+	says("under another key", 2, "failed: none of 3 secrets can be decrypted: --secret-key is not the key")
+	says("without a key", 0, "failed: 3 of 3 secrets are encrypted, and there is no --secret-key: those endpoints are held (7/account, 8/account, 9/account)")
+
+	f.exec(t, "CREATE TEMP TABLE kept AS SELECT id, secret, previous_secret, url FROM walhook.endpoint")
+	spoil := func(sql string) {
+		t.Helper()
+		f.exec(t, "UPDATE walhook.endpoint e SET secret = k.secret, previous_secret = k.previous_secret, previous_until = NULL, url = k.url FROM kept k WHERE k.id = e.id")
+		f.exec(t, sql)
+	}
+	const seven = " WHERE account = '7'"
+	spoil("UPDATE walhook.endpoint e SET secret = o.secret FROM walhook.endpoint o WHERE (e.account, o.account) IN (('7', '8'), ('8', '7'))")
+	says("exchanged", 1, "failed: 2 of 3 secrets are stored in the row of another endpoint: rows of walhook.endpoint were exchanged or copied, and those endpoints are held (7/account has that of 8/account, 8/account has that of 7/account)")
+	spoil("UPDATE walhook.endpoint e SET secret = o.secret FROM walhook.endpoint o WHERE e.account <> '9' AND o.account = '9'")
+	says("copied", 1, "(7/account has that of 9/account, 8/account has that of 9/account)")
+	spoil("UPDATE walhook.endpoint SET secret = overlay(secret PLACING 'AAAA' FROM 30)" + seven)
+	says("edited", 1, "failed: 1 of 3 secrets is damaged: --secret-key is the right key, so the stored text was edited")
+	spoil("UPDATE walhook.endpoint SET secret = overlay(secret PLACING 'AAAA' FROM 30)")
+	says("all edited", 1, "failed: 3 of 3 secrets are damaged: --secret-key is the right key")
+	if err := f.store.CheckKey(t.Context()); err != nil {
+		t.Errorf("the right key, all secrets edited: %v", err)
+	}
+	spoil("UPDATE walhook.endpoint SET previous_secret = 'whsec_b3du', previous_until = now() + interval '1 hour'" + seven)
+	says("a previous one in plain", 1, "failed: 1 of 3 secrets is not encrypted for the endpoint, although 'endpoints reseal' has been run")
+	spoil("UPDATE walhook.endpoint SET url = 'https://u:hunter2@example.com/7'" + seven)
+	says("a URL in clear", 1, "failed: 1 of 3 URLs is refused: user name and password are in clear")
+	spoil("UPDATE walhook.endpoint SET url = replace(url, 'example.com', 'evil.example')" + seven)
+	says("another host", 1, "failed: 1 of 3 URLs is damaged: user name and password were stored for another endpoint or another host")
+	spoil("UPDATE walhook.endpoint SET secret = CASE account WHEN '7' THEN 'sealed:v2:AAAA' WHEN '8' THEN 'whsec_b3du' ELSE secret END")
+	says("two kinds", 1, "1 of 3 secrets is damaged", "1 of 3 secrets is not encrypted for the endpoint")
 }

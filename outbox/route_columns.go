@@ -107,12 +107,16 @@ func (r *router) readColumns(ctx context.Context, accounts []string) error {
 		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
 			return &badItem{asideUnreadable, "the columns of the account are no list"}
 		}
+		columns, err := r.p.store.secrets.openColumns(account, columns)
+		if err != nil {
+			return &badItem{asideUnreadable, err.Error()}
+		}
 		for _, column := range columns {
 			if column != "" && !json.Valid([]byte(column)) {
 				return &badItem{asideUnreadable, "a column of the account is no JSON"}
 			}
 		}
-		r.p.columns.young[account] = slices.Clone(columns)
+		r.p.columns.young[account] = columns
 		well = append(well, account)
 		return nil
 	})
@@ -188,7 +192,7 @@ func (r *router) queueColumns(b *pgx.Batch) {
 		for i := range columns {
 			stored[i] = r.p.store.encoding.json(columns[i])
 		}
-		b.Queue(writeColumnsSQL, account, stored)
+		b.Queue(writeColumnsSQL, account, r.p.store.secrets.sealColumns(account, stored))
 	}
 	if len(r.columnsGone) > 0 {
 		gone := make([]string, 0, len(r.columnsGone))

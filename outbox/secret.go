@@ -53,6 +53,7 @@ type sealer struct {
 	aead     cipher.AEAD
 	urls     cipher.AEAD // for user information of URLs, with a nonce made under nonceKey
 	nonceKey []byte
+	keyID    string // tells keys apart and nothing of them; "" without one
 }
 
 func newSealer(key []byte) (sealer, error) {
@@ -75,7 +76,7 @@ func newSealer(key []byte) (sealer, error) {
 	if err != nil {
 		return sealer{}, fmt.Errorf("secret key: %w", err)
 	}
-	return sealer{aead, urls, derive(key, "walhook url nonce")}, nil
+	return sealer{aead, urls, derive(key, "walhook url nonce"), base64.RawStdEncoding.EncodeToString(derive(key, "walhook key id")[:12])}, nil
 }
 
 func (s sealer) seal(secret string, of holder) string {
@@ -125,23 +126,24 @@ func newSecret() string {
 const sampledSecrets = 50
 
 const sampleSecretsSQL = `
-	SELECT account, webhook, secret, ` + strictSQL + ` FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
+	SELECT account, webhook, secret, ` + strictSQL + `, coalesce((SELECT key_id FROM walhook.sealing), '') FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
 
 // ErrWrongKey says that no stored secret can be decrypted.
 var ErrWrongKey = errors.New("no stored signing secret can be decrypted: --secret-key is not the key that they were stored under")
 
 // CheckKey says whether the secret key is of any use: nil, or [ErrWrongKey] when
-// none of the newest secrets can be decrypted. One that is damaged is no reason.
+// none of the newest secrets can be decrypted, unless it is known to be the key.
+// One that is damaged is no reason.
 func (s *Store) CheckKey(ctx context.Context) error {
 	rows, err := s.pool.Query(ctx, sampleSecretsSQL, sampledSecrets)
 	if err != nil {
 		return fmt.Errorf("read the stored secrets: %w", err)
 	}
 	var of holder
-	var secret string
+	var secret, keyID string
 	var strict bool
 	good, bad := 0, 0
-	_, err = pgx.ForEachRow(rows, []any{&of.account, &of.webhook, &secret, &strict}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&of.account, &of.webhook, &secret, &strict, &keyID}, func() error {
 		if _, err := s.openSecrets(of, strict, secret, nil); err != nil {
 			bad++
 		} else {
@@ -152,7 +154,7 @@ func (s *Store) CheckKey(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the stored secrets: %w", err)
-	case bad > 0 && good == 0:
+	case bad > 0 && good == 0 && (keyID == "" || keyID != s.secrets.keyID):
 		return ErrWrongKey
 	}
 	return nil

@@ -47,7 +47,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 		w.parents = append(w.parents, []any{a.ID, parent})
 	}
 	if len(a.Columns) > 0 {
-		w.columns = append(w.columns, []any{a.ID, a.Columns})
+		w.columns = append(w.columns, []any{a.ID, w.store.secrets.sealColumns(a.ID, a.Columns)})
 	}
 	state, reason := EndpointActive, URLFault(a.URL)
 	if a.URL == "" {
