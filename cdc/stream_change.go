@@ -19,6 +19,12 @@ func (s *stream) change(ctx context.Context, c *cursor) error {
 		}
 	}
 	switch kind {
+	case msgCommit, msgTruncate, msgLogical:
+		if err := s.release(ctx); err != nil {
+			return err
+		}
+	}
+	switch kind {
 	case msgBegin:
 		return s.begin(c)
 	case msgCommit:
@@ -138,6 +144,15 @@ func (s *stream) row(ctx context.Context, c *cursor, kind schemas.Kind) error {
 		if !c.dropped { // what was dropped is not what it was before
 			fillUnchanged(change.New, change.Old)
 		}
+	}
+	if !s.moved(&change) {
+		if err := s.release(ctx); err != nil {
+			return err
+		}
+	}
+	if kind == schemas.Delete && s.mayMove(relation) {
+		s.hold(change)
+		return nil
 	}
 	return s.keep(ctx, change)
 }
