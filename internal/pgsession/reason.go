@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -102,6 +103,9 @@ func Reason(err error) error {
 		words := one.reason
 		if one.place != "" {
 			words += " (" + one.place + ")"
+		}
+		if slices.Contains(first, words) || slices.Contains(later, words) {
+			continue
 		}
 		if one.answered {
 			first = append(first, words)
