@@ -43,7 +43,9 @@ func (c Config) judge(stored schemas.Checkpoint, now system, slot slotState) (ch
 			steps: doctor.Steps{{Kind: doctor.Setting, Text: "--publication=" + was.Publication}}}
 	case was.SystemID != now.id:
 		return checkSystem, gap(slot.walEnd, "the source is another database system (%s, was %s)", now.id, was.SystemID)
-	case was.Database != now.database:
+	// A slot belongs to one database, by its OID: with the slot there, it is the
+	// same one under another name.
+	case was.Database != now.database && !slot.exists:
 		return checkSetup, &Fault{Problem: fmt.Sprintf("the outbox follows database %s, not %s", was.Database, now.database),
 			Mend:  "correct --source, or use an outbox of its own",
 			steps: doctor.Steps{{Kind: doctor.Address, On: source, Text: "dbname=" + was.Database}}}

@@ -21,7 +21,7 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 	case e.stored.Source == (schemas.Source{}):
 		e.r.Skip("'walhook setup' sees to it; with --dry-run it prints what", all...)
 		return
-	case e.stored.Source.Database != e.s.Database:
+	case e.stored.Source.Database != e.s.Database && !e.slot.exists:
 		e.r.Skip("not looked at: the outbox follows another database", all...)
 		return
 	case e.r.Failed(checkSetup, checkOutboxPublished) != "":

@@ -134,6 +134,9 @@ func (e *examination) positionIsGood(now system) {
 	if e.stored.Source == (schemas.Source{}) {
 		return
 	}
+	if was := e.stored.Source.Database; was != e.s.Database && e.slot.exists {
+		e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s, which was named %s before", e.stored.Source.Slot, e.stored.Source.Publication, e.s.Database, was)
+	}
 	e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s", e.stored.Source.Slot, e.stored.Source.Publication, e.stored.Source.Database)
 	if e.r.Failed(checkSetup) != "" {
 		return
@@ -176,6 +179,10 @@ func (e *examination) outboxPublished(ctx context.Context) (doctor.Steps, error)
 	}
 	if all {
 		drop := doctor.Ask(source, owner, "DROP PUBLICATION "+publication)
+		drop[0].Note = "or keep it, and give --outbox a database of its own"
+		if stored, err := e.read(ctx); err == nil && stored.Source == (schemas.Source{}) {
+			return append(drop, doctor.Step{Kind: doctor.Command, Text: "walhook setup"}), nil // nothing was read yet
+		}
 		return append(drop, acceptGap("it publishes the catalog's tables alone")...), nil
 	}
 	rows, err := e.s.Query(ctx, ownListedSQL, e.cfg.Publication)

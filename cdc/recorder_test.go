@@ -106,10 +106,10 @@ func (r *recorder) Seen(end schemas.LSN, at time.Time) {
 	r.tell()
 }
 
-func (r *recorder) Follow(_ context.Context, timeline int32) error {
+func (r *recorder) Follow(_ context.Context, timeline int32, database string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.checkpoint.Source.Timeline = timeline
+	r.checkpoint.Source.Timeline, r.checkpoint.Source.Database = timeline, database
 	r.tell()
 	return nil
 }

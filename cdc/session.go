@@ -98,10 +98,15 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, source *catalog
 	if err := r.cfg.check(checkpoint, now, slot); err != nil {
 		return checkpoint, slot, err
 	}
-	if now.timeline != checkpoint.Source.Timeline {
-		r.log.Info("following the source to another timeline",
-			zap.Int32("from", checkpoint.Source.Timeline), zap.Int32("to", now.timeline))
-		if err := r.store.Follow(ctx, now.timeline); err != nil {
+	was := checkpoint.Source
+	if now.timeline != was.Timeline {
+		r.log.Info("following the source to another timeline", zap.Int32("from", was.Timeline), zap.Int32("to", now.timeline))
+	}
+	if now.database != was.Database {
+		r.log.Info("the source's database has another name, its slot is the same", zap.String("from", was.Database), zap.String("to", now.database))
+	}
+	if now.timeline != was.Timeline || now.database != was.Database {
+		if err := r.store.Follow(ctx, now.timeline, now.database); err != nil {
 			return checkpoint, slot, err
 		}
 	}

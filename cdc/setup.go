@@ -27,6 +27,28 @@ type Plan struct {
 
 	tables  []table // of the catalog, those that exist
 	keyless []*keyFault
+
+	everything       bool   // the publication is FOR ALL TABLES
+	system, database string // of the source, where it is
+}
+
+// PublishesEverything says that the publication is one of all tables.
+func (p *Plan) PublishesEverything() bool { return p.everything }
+
+// PublishesOutbox says why an outbox in that database cannot be used with the
+// publication: one of all tables would publish what each event writes. It is nil
+// where it can.
+func (p *Plan) PublishesOutbox(cfg Config, system, database string) error {
+	if !p.everything || p.system != system || p.database != database {
+		return nil
+	}
+	publication := schemas.QuoteIdent(cfg.withDefaults().Publication)
+	return &Fault{
+		check:   checkOutboxPublished,
+		Problem: fmt.Sprintf("publication %s is FOR ALL TABLES, and the outbox is in the same database: every event would make another", publication),
+		Mend: fmt.Sprintf("give --outbox a database of its own, or run \"DROP PUBLICATION %s\" as its owner, after which setup makes one of the catalog's tables alone, "+
+			"or choose another name with --publication", publication),
+	}
 }
 
 // Statement is one line of a Plan and the right that it needs.
@@ -186,6 +208,12 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 	}
 	if err != nil {
 		return fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+	}
+	if allTables {
+		p.everything = true
+		if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&p.system, &p.database); err != nil {
+			return fmt.Errorf("ask which source this is: %w", err)
+		}
 	}
 	if !everything {
 		p.add(fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert, update, delete, truncate')", publication),

@@ -23,8 +23,9 @@ type Store interface {
 	// returns; what the changes point into is not used again.
 	Append(ctx context.Context, batch schemas.Batch) error
 	// Follow notes that the source has moved on to another timeline, as it
-	// does by a failover, all that is stored being on both.
-	Follow(ctx context.Context, timeline int32) error
+	// does by a failover, all that is stored being on both, or that its database
+	// has another name.
+	Follow(ctx context.Context, timeline int32, database string) error
 	// Seen tells that the source's log ended at end at an instant of its
 	// clock: all that was committed before is stored once that place is. It is
 	// called beside the other methods, and does not wait.

@@ -257,15 +257,15 @@ func TestGap_IsNotedOnceUntilItIsAccepted(t *testing.T) {
 
 func TestPublisher_FollowsATimelineUnderItsEpoch(t *testing.T) {
 	f := newFeed(t)
-	if err := f.publisher.Follow(t.Context(), 2); err != nil {
+	if err := f.publisher.Follow(t.Context(), 2, "carrier_two"); err != nil {
 		t.Fatal(err)
 	}
 	second := newPublisher(t, f.world)
 	checkpoint, err := second.TakeOver(t.Context())
-	if err != nil || checkpoint.Source.Timeline != 2 {
-		t.Errorf("timeline %d, %v", checkpoint.Source.Timeline, err)
+	if err != nil || checkpoint.Source.Timeline != 2 || checkpoint.Source.Database != "carrier_two" {
+		t.Errorf("timeline %d, database %s, %v", checkpoint.Source.Timeline, checkpoint.Source.Database, err)
 	}
-	if err := f.publisher.Follow(t.Context(), 3); !errors.Is(err, ErrFenced) {
+	if err := f.publisher.Follow(t.Context(), 3, "carrier"); !errors.Is(err, ErrFenced) {
 		t.Errorf("an earlier publisher: %v", err)
 	}
 	if checkpoint, err = f.store.Checkpoint(t.Context()); err != nil || checkpoint.Source.Timeline != 2 {

@@ -26,6 +26,13 @@ const migrateLock = 0x77_61_6c_04
 const migrateTurnSQL = `
 	SELECT pg_advisory_lock($1) FROM set_config('lock_timeout', '0', true)`
 
+const versionIdentitySQL = `
+	DO $$ BEGIN
+		IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = '` + migrations.VersionTable + `'::pg_catalog.regclass AND relreplident = 'd') THEN
+			ALTER TABLE ` + migrations.VersionTable + ` REPLICA IDENTITY FULL;
+		END IF;
+	END $$`
+
 // Migrate creates the outbox in the database of url or brings it up to date.
 // Any number may run at once: the first does the work, the others wait for it.
 func Migrate(ctx context.Context, url string) error {
@@ -91,6 +98,11 @@ func (s *Store) CheckMigrated(ctx context.Context) error {
 func loadMigrator(ctx context.Context, conn *pgx.Conn) (*migrate.Migrator, error) {
 	migrator, err := migrate.NewMigrator(ctx, conn, migrations.VersionTable)
 	if err != nil {
+		return nil, fmt.Errorf("prepare migrations: %w", err)
+	}
+	// Its table has no key: where all tables of the database are published, by
+	// whomever, it could not be updated.
+	if _, err := conn.Exec(ctx, versionIdentitySQL); err != nil {
 		return nil, fmt.Errorf("prepare migrations: %w", err)
 	}
 	// tern resets all settings after each migration.

@@ -90,9 +90,19 @@ func makePartitionTx(ctx context.Context, tx pgx.Tx, table, name, from, to strin
 	if exists {
 		return nil
 	}
+	// Without a key a table of a database all of whose tables are published, by
+	// whomever, could not be updated.
+	var keyless bool
+	if err := tx.QueryRow(ctx, "SELECT relreplident = 'f' FROM pg_class WHERE oid = $1::regclass", "walhook."+table).Scan(&keyless); err != nil {
+		return err
+	}
 	create := fmt.Sprintf("CREATE TABLE walhook.%s (LIKE walhook.%s INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)", name, table)
 	attach := fmt.Sprintf("ALTER TABLE walhook.%s ATTACH PARTITION walhook.%s FOR VALUES FROM (%s) TO (%s)", table, name, from, to)
-	for _, sql := range []string{create, attach} {
+	statements := []string{create, attach}
+	if keyless {
+		statements = append(statements, fmt.Sprintf("ALTER TABLE walhook.%s REPLICA IDENTITY FULL", name))
+	}
+	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("make partition %s: %w", name, err)
 		}

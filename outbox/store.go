@@ -123,6 +123,17 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 	return store, nil
 }
 
+const identitySQL = `SELECT system_identifier::text, current_database()::text FROM pg_control_system()`
+
+// Identity is which database this is: the server's system identifier and the
+// database's name.
+func (s *Store) Identity(ctx context.Context) (system, database string, err error) {
+	if err := s.pool.QueryRow(ctx, identitySQL).Scan(&system, &database); err != nil {
+		return "", "", fmt.Errorf("ask which database the outbox is in: %w", err)
+	}
+	return system, database, nil
+}
+
 // Close ends all connections.
 func (s *Store) Close() { s.pools.close() }
 

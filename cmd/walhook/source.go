@@ -25,6 +25,15 @@ func prepare(ctx context.Context, source cdc.Config, store *outbox.Store, outbox
 	if err != nil {
 		return err
 	}
+	if plan.PublishesEverything() {
+		system, database, err := store.Identity(ctx)
+		if err == nil {
+			err = plan.PublishesOutbox(source, system, database)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if err := outbox.Migrate(ctx, outboxURL); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 func (s *countingStore) Seen(schemas.LSN, time.Time) {}
 
 // Follow implements [cdc.Store]. A throwaway server has one timeline.
-func (s *countingStore) Follow(context.Context, int32) error {
+func (s *countingStore) Follow(context.Context, int32, string) error {
 	return errors.New("the source changed its timeline")
 }
 

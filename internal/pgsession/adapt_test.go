@@ -116,7 +116,9 @@ func TestReason_NamesTheCauseFirst(t *testing.T) {
 	t.Parallel()
 	refused := func(text string) error {
 		cfg := adapted(t, text)
-		cfg.DialFunc = func(_ context.Context, _, address string) (net.Conn, error) { return nil, errors.New("no way to " + address) }
+		cfg.DialFunc = func(_ context.Context, _, address string) (net.Conn, error) {
+			return nil, errors.New("no way to " + address)
+		}
 		_, err := pgconn.ConnectConfig(t.Context(), cfg)
 		return Reason(err)
 	}
