@@ -80,7 +80,8 @@ type examination struct {
 	server server
 	now    *system // nil when it could not be asked
 	tables []tableState
-	listed bool // the publication exists and is not FOR ALL TABLES
+	unsent map[string]unsentColumn // of the table at hand
+	listed bool                    // the publication exists and is not FOR ALL TABLES
 	slot   slotState
 	slots  []slotInfo
 	stored schemas.Checkpoint

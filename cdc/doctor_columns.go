@@ -19,18 +19,19 @@ func (e *examination) accountColumns(plan *schemas.Plan) (missing []string) {
 			continue
 		}
 		missing = append(missing, column.name)
-		text := fmt.Sprintf("account table %s has no column %q (account.%s of the catalog)", a.Table, column.name, column.key)
+		text := fmt.Sprintf("account table %s %s (account.%s of the catalog)", a.Table, e.lacks(column.name), column.key)
+		with := func(other string) string { return "account: {" + column.key + ": " + other + "}" }
 		named := doctor.Steps{{Kind: doctor.Catalog, Text: "account: {" + column.key + ": COLUMN}",
 			Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
 		switch column.key {
 		case "id":
-			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, named), "%s: nobody's changes are known to be theirs", text)
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: nobody's changes are known to be theirs", text)
 		case "url":
-			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, addColumn(a.Table, column.name,
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, addColumn(a.Table, column.name,
 				"or name the column that holds it in the catalog file, as account.url")), "%s: nobody is sent anything", text)
 		default:
 			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "it is taken out of the catalog file; or give it its name there"
-			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, named), "%s: it is left out", text)
+			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: it is left out", text)
 		}
 	}
 	return missing
@@ -45,8 +46,8 @@ func (e *examination) resultColumns(plan *schemas.Plan) (missing []string) {
 	for _, name := range []string{"user_id", "schema", "type", "status", "verbose"} {
 		if plan.Relation.Column(name) < 0 {
 			missing = append(missing, name)
-			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, addColumn(plan.Relation.Table(), name, "")),
-				"table %s of results has no column %q", plan.Relation.Table(), name)
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, func(string) string { return "results: …" }, addColumn(plan.Relation.Table(), name, "")),
+				"table %s of results %s", plan.Relation.Table(), e.lacks(name))
 		}
 	}
 	return missing
@@ -58,15 +59,26 @@ func (e *examination) ownerColumn(plan *schemas.Plan) []string {
 	if plan.Relation.Column(name) >= 0 {
 		return nil
 	}
-	e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+	with := func(column string) string {
+		other, schema := *plan, *plan.Schema
+		other.Schema, schema.Owner.Column = &schema, column
+		return entry(&other)
+	}
+	e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, with, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
 		Note: "with the column that holds the owner, in a file for --catalog"}, setupAgain()}),
-		"table %s has no column %q, which says whose its rows are: nothing of it is sent", plan.Relation.Table(), name)
+		"table %s %s, and it says whose the rows are: nothing of it is sent", plan.Relation.Table(), e.lacks(name))
 	return []string{name}
 }
 
 // renamed gives a column its name back, where one is missing and one is there
-// that the catalog does not name; otherwise it is of no use.
-func (e *examination) renamed(relation *schemas.Relation, missing []string, otherwise doctor.Steps) doctor.Steps {
+// that the catalog does not name; otherwise it is of no use. One that is there and
+// does not come keeps its name: the table is right as it is.
+func (e *examination) renamed(relation *schemas.Relation, missing []string, with func(column string) string, otherwise doctor.Steps) doctor.Steps {
+	for _, name := range missing {
+		if _, there := e.unsent[name]; there {
+			return e.sendAgain(relation.Table(), name, with)
+		}
+	}
 	var unnamed []string
 	for _, column := range relation.Columns {
 		if !slices.Contains(e.columnsOf(relation.Table()), column.Name) {

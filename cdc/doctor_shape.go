@@ -23,6 +23,10 @@ func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 	if plan == nil {
 		return
 	}
+	if e.unsent, err = unsentColumns(ctx, e.s, t.oid, relation); err != nil {
+		e.s.Unseen(e.r, err, checkColumns)
+		return
+	}
 	told := e.accountColumns(plan)
 	told = append(told, e.resultColumns(plan)...)
 	if plan.Schema != nil {
@@ -44,7 +48,7 @@ func (e *examination) keys(t tableState, plan *schemas.Plan) (missing []string) 
 		}
 	}
 	if len(missing) > 0 {
-		e.r.Fail(checkKeys, e.renamed(plan.Relation, missing, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+		e.r.Fail(checkKeys, e.renamed(plan.Relation, missing, func(string) string { return entry(plan) }, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
 			Note: "with the key's columns, in a file for --catalog"}, setupAgain()}),
 			"table %s has no column %s of the key of %s: %s", t.name, strings.Join(missing, ", "), plan.Schema.Name, undistinguished)
 		return missing
@@ -81,7 +85,7 @@ func (e *examination) ruleColumns(plan *schemas.Plan, told []string) {
 		}
 	}
 	if len(missing) > 0 {
-		e.r.Warn(checkFields, e.renamed(plan.Relation, missing, doctor.Steps{{Kind: doctor.Catalog, Text: "derive: …",
+		e.r.Warn(checkFields, e.renamed(plan.Relation, missing, func(string) string { return "derive: …" }, doctor.Steps{{Kind: doctor.Catalog, Text: "derive: …",
 			Note: "name the column as it is, or take out the rules that ask for it"}}),
 			"table %s has no column %s, which rules under derive ask for", plan.Relation.Table(), strings.Join(missing, ", "))
 	}

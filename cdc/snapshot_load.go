@@ -93,6 +93,12 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	l.cfg.Catalog.Refer(&compare, l.find)
+	text := func(column string, value []byte) string {
+		if at := compare.Column(column); at >= 0 {
+			value = compare.Columns[at].Unpadded(value)
+		}
+		return string(value)
+	}
 	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
 		l.accounts++
 		id, ok := compare.AccountIDs.Normal(values[0])
@@ -105,7 +111,7 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 			parent = nil
 		}
 		return l.sink.Account(ctx, schemas.Account{
-			ID: string(id), URL: string(values[1]), Parent: string(parent), Secret: string(values[3]),
+			ID: string(id), URL: text(a.URL, values[1]), Parent: string(parent), Secret: text(a.Secret, values[3]),
 			Columns: asked.json(values[4:]),
 		})
 	})
@@ -196,7 +202,7 @@ func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *schemas.Schema, plan *schemas.Plan) error {
 	sql, ok := l.ownerQuery(schema, plan)
 	if !ok {
-		l.log.Warn("owners of a table cannot be read: it, or a table that its owner leads through, lacks the key or the owner column",
+		l.log.Warn("owners of a table cannot be read: it, or a table that its owner leads through, lacks or does not send the key or the owner column; 'walhook doctor' says why",
 			zap.Stringer("table", schema.Table))
 		return nil
 	}

@@ -297,9 +297,9 @@ type AccountRow struct {
 func (p *Plan) AccountOf(row Tuple) (account AccountRow, ok bool) {
 	a := p.Account
 	account.ID, ok = p.accountText(row, a.id)
-	account.URL, _ = row.text(a.url)
+	account.URL = p.unpadded(row, a.url)
 	account.Parent, _ = p.accountText(row, a.parent)
-	account.Secret, _ = row.text(a.secret)
+	account.Secret = p.unpadded(row, a.secret)
 	account.HasURL = row.carries(a.url)
 	account.HasParent = row.carries(a.parent)
 	account.HasSecret = row.carries(a.secret)
@@ -307,6 +307,15 @@ func (p *Plan) AccountOf(row Tuple) (account AccountRow, ok bool) {
 		account.Columns = append(account.Columns, p.accountColumn(row, i))
 	}
 	return account, ok
+}
+
+// unpadded is a text of a row without its type's padding; "" where there is none.
+func (p *Plan) unpadded(row Tuple, i int) string {
+	text, ok := row.text(i)
+	if !ok {
+		return ""
+	}
+	return string(p.Relation.Columns[i].Unpadded([]byte(text)))
 }
 
 // accountText is the id of an account in its normal form.

@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 )
@@ -16,6 +17,18 @@ const (
 	IdentityFull    ReplicaIdentity = 'f' // the whole old row
 	IdentityNothing ReplicaIdentity = 'n' // nothing
 )
+
+// charOID is the type char(n), which PostgreSQL calls bpchar.
+const charOID = 1042
+
+// Unpadded is a text of the column without what its type does not count: the
+// blanks that fill up a char(n).
+func (c Column) Unpadded(text []byte) []byte {
+	if c.Equality == EqualPadded || c.Type == charOID {
+		return bytes.TrimRight(text, " ")
+	}
+	return text
+}
 
 // Relation is the shape of a table at one moment of the log. A change is
 // always read by the shape that was in force when it was made, never by

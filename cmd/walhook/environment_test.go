@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -146,5 +149,115 @@ func TestRun_ARenamedDatabaseIsGoneOnWith(t *testing.T) {
 	var full int
 	if err := db.Connect(t).QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relreplident = 'f' AND relnamespace = 'public'::regnamespace`).Scan(&full); err != nil || full > 0 {
 		t.Errorf("teardown left %d tables as setup made them, %v", full, err)
+	}
+}
+
+// plainCatalog is a catalog of two tables, whose owner is in the named column.
+func plainCatalog(t *testing.T, owner string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "catalog.yaml")
+	if err := os.WriteFile(file, []byte("account: {table: customers, id: id, url: url, secret: secret}\n"+
+		"schemas: {items: {table: items, owner: "+owner+", fields: [id, name]}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// What fills up a char(n) is no part of the URL, whichever way the URL comes; of
+// every other type each character counts, and what makes a URL unusable is shown.
+func TestRun_URLColumnsOfEveryType(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, create, typ string
+		suffix            string // of the URL
+		usable            bool
+	}{
+		{"char", "", "char(255)", "", true},
+		{"a domain over char", "CREATE DOMAIN web_hook AS char(200)", "web_hook", "", true},
+		{"a domain over text", "CREATE DOMAIN web_hook AS text CHECK (value LIKE 'http%')", "web_hook", "", true},
+		{"varchar that ends with a blank", "", "varchar(255)", " ", false},
+		{"text that ends with a new line", "", "text", "\n", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var first, second, secrets atomic.Int64
+			secret := "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 24))
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case "/1":
+					first.Add(1)
+				case "/2":
+					second.Add(1)
+				}
+				if r.Header.Get("webhook-signature") != "" {
+					secrets.Add(1)
+				}
+			}))
+			t.Cleanup(server.Close)
+			db := pgtest.Database(t)
+			slot, listen, catalog := "types_"+db.Name, freeAddress(t), plainCatalog(t, "customer")
+			if c.create != "" {
+				db.Exec(t, c.create)
+			}
+			db.Exec(t, `CREATE TABLE customers (id int PRIMARY KEY, url `+c.typ+`, secret char(80)); CREATE TABLE items (id int PRIMARY KEY, customer int, name text)`)
+			insert := func(id int) {
+				db.Exec(t, fmt.Sprintf(`INSERT INTO customers VALUES (%d, E'%s/%d%s', '%s')`, id, server.URL, id, strings.ReplaceAll(c.suffix, "\n", `\n`), secret))
+			}
+			insert(1)
+			settings := []string{"--source", db.URL, "--slot", slot, "--catalog", catalog}
+			mustRun(t, append([]string{"setup"}, settings...)...)
+			p := startChild(t, append([]string{"run", "--listen", listen, "--allow-cidr", "127.0.0.0/8"}, settings...)...)
+			awaitReady(t, listen)
+			insert(2)
+			db.Exec(t, `INSERT INTO items VALUES (1, 1, 'x'), (2, 2, 'y')`)
+			if c.usable {
+				eventually(t, 20*time.Second, func() bool { return first.Load() == 1 && second.Load() == 1 && secrets.Load() == 2 })
+				db.Exec(t, `UPDATE customers SET url = NULL WHERE id = 1`)
+			}
+			eventually(t, 20*time.Second, func() bool {
+				out := mustRun(t, "endpoints", "--json", "--outbox", db.URL)
+				if c.usable {
+					return strings.Contains(out, `"cleared"`)
+				}
+				return strings.Count(out, `"state": "unusable"`)+strings.Count(out, `"state":"unusable"`) == 2 && strings.Contains(out, "the URL ")
+			})
+			p.stop(t)
+		})
+	}
+}
+
+// A column that the table has and the stream has not is never answered with a
+// change of the table: doctor says why it does not come and what does.
+func TestDoctor_AGeneratedOwnerColumnKeepsItsName(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, owner, generated string
+		kind                   string // STORED or VIRTUAL
+		want                   string // in the steps
+	}{
+		{"from one column", "customer", "customer_id", "STORED", "owner: customer_id,"},
+		{"from a document", "customer", "(meta->>'owner')::int", "STORED", "stored and sent (it is computed from meta)"},
+		{"from two", "customer", "customer_id + other", "STORED", "stored and sent (it is computed from customer_id, other)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t)
+			if db.Cluster.Binaries().Major >= 18 {
+				t.Skip("PostgreSQL 18 sends stored generated columns")
+			}
+			slot := "generated_" + db.Name
+			db.Exec(t, `CREATE TABLE customers (id int PRIMARY KEY, url text, secret text);
+				CREATE TABLE items (id int PRIMARY KEY, name text, customer_id int, other int, meta jsonb, customer int GENERATED ALWAYS AS (`+c.generated+`) `+c.kind+`)`)
+			settings := []string{"--source", db.URL, "--slot", slot, "--catalog", plainCatalog(t, c.owner)}
+			mustRun(t, append([]string{"setup"}, settings...)...)
+			out, _ := childCommand(t, append([]string{"doctor", "--json"}, settings...)...).Output()
+			status, evidence := findingOf(t, out, "source.columns")
+			if status != "failed" || !strings.Contains(evidence, `does not send column "customer", which is generated: servers before PostgreSQL 18 do not`) {
+				t.Errorf("%s: %s", status, evidence)
+			}
+			if text := string(out); strings.Contains(text, "RENAME COLUMN") || strings.Contains(text, "ADD COLUMN") || !strings.Contains(text, c.want) {
+				t.Errorf("doctor's advice lacks %q or changes the table:\n%s", c.want, text)
+			}
+		})
 	}
 }
