@@ -33,6 +33,8 @@ type webhook struct {
 	Enabled             bool            `json:"enabled"`
 	State               string          `json:"state" enum:"active,disabled,cleared,unusable"`
 	DisableReason       string          `json:"disable_reason,omitempty" doc:"why nothing is sent"`
+	HeldSince           *time.Time      `json:"held_since,omitempty" doc:"since when nothing can be sent: state unusable says why in disable_reason, otherwise held_reason does"`
+	HeldReason          string          `json:"held_reason,omitempty"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`
 	IncludeInternalLegs bool            `json:"include_internal_legs"`
 	Delivery            string          `json:"delivery"`
@@ -50,6 +52,9 @@ func shown(w *outbox.Webhook) webhook {
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason,
 		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
 		Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),
+	}
+	if !w.HeldSince.IsZero() {
+		s.HeldSince, s.HeldReason = new(w.HeldSince.UTC()), w.HeldReason
 	}
 	if w.Target != "" {
 		s.Target = &webhookTarget{Type: w.Target, ID: w.TargetID}

@@ -11,7 +11,7 @@ import (
 // webhook makes an endpoint as the API does; set are columns and their values.
 func (f *feed) webhook(t *testing.T, account, id string, set ...string) {
 	t.Helper()
-	f.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret) VALUES ($1, $2, 'https://example.com/', 'active', 'whsec_x')`, account, id)
+	f.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret) VALUES ($1, $2, 'https://example.com/', 'active', 'whsec_eA==')`, account, id)
 	for _, one := range set {
 		f.exec(t, "UPDATE walhook.endpoint SET "+one+" WHERE account = $1 AND webhook = $2", account, id)
 	}

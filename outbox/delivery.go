@@ -190,6 +190,11 @@ type LaneState struct {
 	// fails: 1, 2 or 3 before it is disabled; 0 for none.
 	Stage      int
 	LastReason string // as metrics name it: the operator's alone
+	// HeldSince is the first attempt that failed by a fault of walhook's own side,
+	// after the last one that did not, and HeldReason the latest such fault, as
+	// metrics name it; zero for none.
+	HeldSince  time.Time
+	HeldReason string
 }
 
 // Shard is a part of the endpoints, owned by one sender at a time.

@@ -29,6 +29,7 @@ const (
 	checkShards     = "outbox.shards"
 	checkSecrets    = "outbox.secrets"
 	checkAside      = "outbox.set_aside"
+	checkOwnFaults  = "outbox.held"
 	checkUnrouted   = "outbox.unrouted"
 	checkDeadRows   = "outbox.dead_rows"
 )
@@ -38,13 +39,13 @@ func Checks() []string {
 	ids := []string{checkReachable}
 	ids = append(ids, doctor.ServerChecks(here)...)
 	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps,
-		checkSenders, checkShards, checkSecrets, checkAside, checkUnrouted, checkDeadRows)
+		checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows)
 	return append(ids, doctor.TransactionChecks(here)...)
 }
 
 // contentChecks are those of what a migrated outbox holds.
 func contentChecks() []string {
-	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkAside, checkUnrouted, checkDeadRows}
+	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows}
 }
 
 // examination is what is known of an outbox while it is looked at.

@@ -47,7 +47,7 @@ func asideSteps(l loop, reason string) doctor.Steps {
 			Note: "delivery goes on by itself, with what was held; 'walhook endpoints' names the endpoints; " + page}}
 	}
 	if l == loopEndpoints || l == loopWebhooks || l == loopAccounts {
-		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that the secret was stored under, or rotate it; edit or delete a webhook whose row is damaged",
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that the secret was stored under, or rotate it; correct a secret_form in the account table's column; edit or delete a webhook whose row is damaged",
 			Note: "delivery goes on by itself; " + page}}
 	}
 	return doctor.Steps{done}

@@ -24,6 +24,7 @@ func (e *examination) lookAtContent(ctx context.Context) {
 		{checkShards, e.lookAtShards},
 		{checkSecrets, e.lookAtSecrets},
 		{checkAside, e.lookAtAside},
+		{checkOwnFaults, e.lookAtHeld},
 		{checkUnrouted, e.lookAtUnrouted},
 		{checkDeadRows, e.lookAtDeadRows},
 	} {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -264,8 +265,18 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	case err != nil: // the present one signs: that is no reason to hold it
 		s.log.Warn("an endpoint's previous secret signs no more", zap.Int64("endpoint", e.ID), zap.Error(err))
 	}
+	if len(e.Secrets) > 0 {
+		if _, err := SecretKey(e.Secrets[0]); err != nil {
+			e.hold(&badItem{asideForm, reasonForm})
+		}
+		// A previous one that was never fit signs nothing, and holds up nothing.
+		e.Secrets = slices.DeleteFunc(e.Secrets, func(secret string) bool { _, err := SecretKey(secret); return err != nil })
+	}
 	return e, nil
 }
+
+// reasonForm is what people read of an endpoint whose own secret cannot sign.
+const reasonForm = "the secret in the account table's column is not whsec_ and the base64 of a key: correct it there, or empty the column for a secret that walhook makes; sending goes on by itself"
 
 // reasonSecret is what people read of an endpoint whose secret or URL is of no use.
 const reasonSecret = "its signing secret, or the password of its URL, cannot be decrypted: start walhook with the --secret-key that it was stored under, or rotate the secret and set the URL again"

@@ -14,7 +14,7 @@ const (
 	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
 
 	laneColumnsSQL = `endpoint, revision, behind, cursor, open, walhook.until(open_until), opens,
-			walhook.until(paused_until), walhook.until(failing_since), stage, last_reason`
+			walhook.until(paused_until), walhook.until(failing_since), stage, last_reason, walhook.until(held_since), held_reason`
 
 	lanesOfShardsSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1) AND ($3::bigint[] IS NULL OR endpoint = ANY ($3))`
 
@@ -94,10 +94,11 @@ func savepoint(ctx context.Context, tx pgx.Tx, f func(pgx.Tx) error) error {
 }
 
 func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
-	var openUntil, pausedUntil, failingSince *time.Duration
+	var openUntil, pausedUntil, failingSince, heldSince *time.Duration
 	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
-		&pausedUntil, &failingSince, &lane.Stage, &lane.LastReason)
+		&pausedUntil, &failingSince, &lane.Stage, &lane.LastReason, &heldSince, &lane.HeldReason)
 	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = fromNow(openUntil), fromNow(pausedUntil), fromNow(failingSince)
+	lane.HeldSince = fromNow(heldSince)
 	return lane, err
 }
 
@@ -136,16 +137,17 @@ func untilNull(t time.Time) *time.Duration {
 
 const (
 	saveLanesSQL = `
-		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, stage, last_reason)
+		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, stage, last_reason, held_since, held_reason)
 		SELECT endpoint, revision, behind, cursor, open, clock_timestamp() + open_in, opens,
-			clock_timestamp() + paused_in, clock_timestamp() + failing_in, stage, last_reason
+			clock_timestamp() + paused_in, clock_timestamp() + failing_in, stage, last_reason, clock_timestamp() + held_in, held_reason
 		FROM unnest($1::bigint[], $2::bigint[], $3::bool[], $4::bigint[], $5::bool[], $6::interval[], $7::int[],
-			$8::interval[], $9::interval[], $10::int[], $11::text[])
-			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, stage, last_reason)
+			$8::interval[], $9::interval[], $10::int[], $11::text[], $12::interval[], $13::text[])
+			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, stage, last_reason, held_in, held_reason)
 		ON CONFLICT (endpoint) DO UPDATE SET
 			revision = excluded.revision, behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
 			open_until = excluded.open_until, opens = excluded.opens, paused_until = excluded.paused_until,
 			failing_since = excluded.failing_since, stage = excluded.stage, last_reason = excluded.last_reason,
+			held_since = excluded.held_since, held_reason = excluded.held_reason,
 			saved_at = clock_timestamp()`
 
 	forgetLanesSQL = `DELETE FROM walhook.lane WHERE endpoint = ANY ($1)`
@@ -206,7 +208,7 @@ func (s *Session) save(ctx context.Context, lanes []LaneState, shards []Shard) e
 	return s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) {
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
-				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason)
+				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason, kept.heldSince, kept.heldReason)
 		}
 		if len(idle) > 0 {
 			b.Queue(forgetLanesSQL, idle)
@@ -218,7 +220,7 @@ func (s *Session) save(ctx context.Context, lanes []LaneState, shards []Shard) e
 }
 
 func (l LaneState) isIdle() bool {
-	return !l.Behind && !l.Open && l.Opens == 0 && l.PausedUntil.IsZero() && l.FailingSince.IsZero()
+	return !l.Behind && !l.Open && l.Opens == 0 && l.PausedUntil.IsZero() && l.FailingSince.IsZero() && l.HeldSince.IsZero()
 }
 
 // laneColumns are lanes as arrays, one per column of the table.
@@ -227,7 +229,8 @@ type laneColumns struct {
 	behind, open                         []bool
 	opens, stage                         []int
 	openUntil, pausedUntil, failingSince []*time.Duration
-	lastReason                           []string
+	heldSince                            []*time.Duration
+	lastReason, heldReason               []string
 }
 
 func (c *laneColumns) add(l LaneState) {
@@ -242,4 +245,6 @@ func (c *laneColumns) add(l LaneState) {
 	c.failingSince = append(c.failingSince, untilNull(l.FailingSince))
 	c.stage = append(c.stage, l.Stage)
 	c.lastReason = append(c.lastReason, l.LastReason)
+	c.heldSince = append(c.heldSince, untilNull(l.HeldSince))
+	c.heldReason = append(c.heldReason, l.HeldReason)
 }

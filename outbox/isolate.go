@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,10 +45,11 @@ const (
 
 // The reasons for which an item is set aside.
 const (
-	asideUnstorable = "unstorable" // the outbox's server refuses to store it
-	asideUnreadable = "unreadable" // what is stored cannot be read
-	asideSecret     = "secret"     // a secret cannot be decrypted
-	asideHost       = "host"       // nothing may be sent to a URL's host or port, or it is none
+	asideUnstorable = "unstorable"  // the outbox's server refuses to store it
+	asideUnreadable = "unreadable"  // what is stored cannot be read
+	asideSecret     = "secret"      // a secret cannot be decrypted
+	asideHost       = "host"        // nothing may be sent to a URL's host or port, or it is none
+	asideForm       = "secret_form" // the secret in the account's column is none that can be signed with
 )
 
 // loops says what each loop sets aside, and what becomes of it. A test goes
@@ -75,7 +77,7 @@ func loops() map[loop]string {
 }
 
 func asideReasons() []string {
-	return []string{asideUnstorable, asideUnreadable, asideSecret, asideHost}
+	return []string{asideUnstorable, asideUnreadable, asideSecret, asideForm, asideHost}
 }
 
 // isolate works on all items at once. Where that fails because of their data it
@@ -310,28 +312,41 @@ func (s *Store) loadAside(ctx context.Context) error {
 	return nil
 }
 
-const heldReasonsSQL = `SELECT endpoint, coalesce(reason, ''), coalesce(detail, '') FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
+const heldReasonsSQL = `SELECT endpoint, coalesce(reason, ''), coalesce(detail, ''), coalesce(first_at, clock_timestamp()) FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
 
 // heldReasons says why endpoints are held, those of them that are.
-func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]string, error) {
+func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]heldReason, error) {
 	rows, err := s.pool.Query(ctx, heldReasonsSQL, ids)
-	held := map[int64]string{}
+	held := map[int64]heldReason{}
 	var id int64
 	var reason, detail string
+	var since time.Time
 	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&id, &reason, &detail}, func() error {
-			switch reason {
-			case asideSecret:
-				held[id] = reasonSecret
-			case asideHost:
-				held[id] = detail
-			default:
-				held[id] = reasonUnreadable
-			}
+		_, err = pgx.ForEachRow(rows, []any{&id, &reason, &detail, &since}, func() error {
+			held[id] = heldReason{heldText(reason, detail), since}
 			return nil
 		})
 	}
 	return held, err
+}
+
+// heldReason is why an endpoint is held because of what is stored of it.
+type heldReason struct {
+	text  string
+	since time.Time
+}
+
+// heldText is a reason for which an endpoint is set aside, for people.
+func heldText(reason, detail string) string {
+	switch reason {
+	case asideHost:
+		return detail
+	case asideSecret:
+		return reasonSecret
+	case asideForm:
+		return reasonForm
+	}
+	return reasonUnreadable
 }
 
 // reasonUnreadable is what people read of an endpoint whose row is damaged.

@@ -212,7 +212,7 @@ func poisonWebhooks(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	for _, account := range []string{"7", "8", "9"} {
-		f.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret) VALUES ($1, 'hook', 'https://example.com/', 'active', 'whsec_x')`, account)
+		f.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret) VALUES ($1, 'hook', 'https://example.com/', 'active', 'whsec_eA==')`, account)
 	}
 	f.exec(t, `UPDATE walhook.endpoint SET schemas = '{NULL}' WHERE account = '8'`)
 	// What JavaScript leaves of half an emoji: json stores it, and ->> does not decode it.
@@ -263,7 +263,7 @@ func poisonEndpoints(t *testing.T) {
 		t.Errorf("listed as %+v, %v", infos[3], err)
 	}
 	// It is well again by itself, in the same revision.
-	w.exec(t, "UPDATE walhook.endpoint SET secret = 'whsec_x' WHERE id = $1", list[3])
+	w.exec(t, "UPDATE walhook.endpoint SET secret = 'whsec_eA==' WHERE id = $1", list[3])
 	s.lookedAgain = time.Time{}
 	changed, _, err := s.EndpointsChanged(t.Context(), time.Now().Add(time.Hour))
 	if err != nil || len(changed) != 1 || changed[0].ID != list[3] {

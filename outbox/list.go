@@ -22,6 +22,7 @@ type EndpointInfo struct {
 	Ordering   Ordering  // which of its events wait for each other
 	EndedAt    time.Time // when the account was deleted; zero for not
 	ChangedAt  time.Time
+	HeldSince  time.Time // when what is stored of it was found to be of no use; zero for not
 
 	// What follows is set by ListEndpoints only.
 
@@ -117,9 +118,9 @@ func idsOf(endpoints []EndpointInfo) []int64 {
 }
 
 // showHeld shows an endpoint as its sender has it.
-func (e *EndpointInfo) showHeld(held map[int64]string) {
+func (e *EndpointInfo) showHeld(held map[int64]heldReason) {
 	if reason, is := held[e.ID]; is && e.State == EndpointActive {
-		e.State, e.Reason = EndpointUnusable, reason
+		e.State, e.Reason, e.HeldSince = EndpointUnusable, reason.text, reason.since
 	}
 }
 

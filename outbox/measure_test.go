@@ -29,7 +29,7 @@ func TestMeasure_TellsWhatWaitsAndForHowLong(t *testing.T) {
 	w.wantBacklog(t, "an empty outbox", 0, 0, 0)
 	const n = 6400
 	w.exec(t, `INSERT INTO walhook.endpoint (account, url, state, secret)
-		SELECT n::text, 'https://example.com/', 'active', 'whsec_x' FROM generate_series(1, 64) n`)
+		SELECT n::text, 'https://example.com/', 'active', 'whsec_eA==' FROM generate_series(1, 64) n`)
 	w.exec(t, `
 		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 		SELECT n, 1 + n % 64, 1, 'dids:1', 'evt_' || n, 'dids', 'insert', now(), now(), '' FROM generate_series(1, $1::bigint) n`, n)

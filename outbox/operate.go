@@ -51,7 +51,7 @@ const (
 	// for the one that starts later. Where delivery stands is left alone.
 	resetLaneSQL = `
 		UPDATE walhook.lane SET open = false, open_until = NULL, opens = 0, paused_until = NULL,
-			failing_since = NULL, stage = 0, last_reason = ''
+			failing_since = NULL, stage = 0, last_reason = '', held_since = NULL, held_reason = ''
 		WHERE endpoint = $1`
 )
 

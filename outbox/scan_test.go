@@ -15,7 +15,7 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 	const endpoints, events = 200, 40_000
 	w.exec(t, `
 		INSERT INTO walhook.endpoint (account, url, state, secret)
-		SELECT 'account ' || n, 'https://example.com/', 'active', 'whsec_x' FROM generate_series(1, $1::int) n`, endpoints)
+		SELECT 'account ' || n, 'https://example.com/', 'active', 'whsec_eA==' FROM generate_series(1, $1::int) n`, endpoints)
 	w.exec(t, `
 		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 		SELECT n, 1 + n % $2, 1, 'dids:' || n % 5000, 'evt_' || n, 'dids', 'insert', now(), now(), convert_to(repeat('x', 200), 'UTF8')

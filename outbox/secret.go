@@ -122,6 +122,22 @@ func newSecret() string {
 	return "whsec_" + base64.StdEncoding.EncodeToString(key[:])
 }
 
+// errSecretForm says that a secret is none that Standard Webhooks 1.0 knows.
+var errSecretForm = errors.New("want whsec_ and the base64 of a key")
+
+// SecretKey decodes whsec_<base64>. Errors never carry the secret.
+func SecretKey(secret string) ([]byte, error) {
+	encoded, ok := strings.CutPrefix(secret, "whsec_")
+	if !ok {
+		return nil, errSecretForm
+	}
+	key, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(key) == 0 {
+		return nil, errSecretForm
+	}
+	return key, nil
+}
+
 // sampledSecrets is how many secrets tell whether the key is the right one.
 const sampledSecrets = 50
 

@@ -30,6 +30,10 @@ type Status struct {
 	Lanes     map[string]int // by state, in the words of walhook_lanes
 	Worst     []WorstEndpoint
 	Disabled  []EndpointInfo // the latest, at most worstLimit
+	// Held are endpoints to which nothing can be sent until somebody acts: their
+	// URL or secret is of no use, or there is a fault of walhook's own side. Those
+	// that have waited longest come first, at most worstLimit.
+	Held []HeldEndpoint
 	// DeadLetters counts those that are kept, by reason, until CountLimit in all.
 	DeadLetters map[string]int
 

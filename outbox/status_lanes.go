@@ -20,10 +20,21 @@ type WorstEndpoint struct {
 	Oldest time.Duration
 }
 
+// HeldEndpoint is an endpoint that nothing can be sent to.
+type HeldEndpoint struct {
+	EndpointInfo
+	Since time.Time
+	Why   string // for people; of a fault of our own as metrics name it
+}
+
+// asideEndpointsSQL are the endpoints that are held because of what is stored of
+// them.
+const asideEndpointsSQL = `SELECT endpoint, min(first_at) AS since FROM walhook.set_aside WHERE loop = 'endpoints' GROUP BY endpoint`
+
 // The states of a lane as its stored row tells; a row about an older revision
 // of its endpoint does not bind it. There is none for a lane that is well.
 const laneStateSQL = `
-	CASE WHEN p.state <> 'active' THEN 'held'
+	CASE WHEN p.state <> 'active' OR a.endpoint IS NOT NULL THEN 'held'
 		WHEN l.endpoint IS NULL THEN 'live'
 		WHEN l.revision >= p.revision AND l.open AND l.open_until > clock_timestamp() THEN 'open'
 		WHEN l.revision >= p.revision AND l.open THEN 'half_open'
@@ -32,12 +43,24 @@ const laneStateSQL = `
 		ELSE 'live' END`
 
 const (
-	countEndpointsSQL = `SELECT state, count(*) FROM walhook.endpoint WHERE deleted_at IS NULL GROUP BY state`
+	countEndpointsSQL = `
+		SELECT CASE WHEN p.state = 'active' AND a.endpoint IS NOT NULL THEN 'unusable' ELSE p.state END, count(*)
+		FROM walhook.endpoint p LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
+		WHERE p.deleted_at IS NULL GROUP BY 1`
 
 	countLanesSQL = `
 		SELECT ` + laneStateSQL + `, count(*)
 		FROM walhook.endpoint p LEFT JOIN walhook.lane l ON l.endpoint = p.id
+			LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
 		WHERE p.deleted_at IS NULL GROUP BY 1`
+
+	heldListSQL = `
+		SELECT p.id, least(a.since, l.held_since, CASE WHEN p.state = 'unusable' THEN p.changed_at END) AS since,
+			CASE WHEN p.state = 'active' AND a.endpoint IS NULL THEN l.held_reason ELSE '' END
+		FROM walhook.endpoint p LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
+			LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.revision >= p.revision
+		WHERE p.deleted_at IS NULL AND (p.state = 'unusable' OR p.state = 'active' AND (a.endpoint IS NOT NULL OR l.held_since IS NOT NULL))
+		ORDER BY since, p.id LIMIT $1`
 
 	disabledSQL = `
 		SELECT ` + infoColumns + ` FROM walhook.endpoint
@@ -55,6 +78,7 @@ const (
 				(SELECT e.appended_at FROM walhook.event e
 					WHERE l.behind AND e.endpoint = p.id AND e.id > l.cursor ORDER BY e.id LIMIT 1))
 		FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
+			LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
 		WHERE p.state = 'active' AND p.deleted_at IS NULL AND (l.failing_since IS NOT NULL OR l.behind)
 		ORDER BY l.failing_since NULLS LAST, l.cursor LIMIT $1`
 
@@ -71,7 +95,56 @@ func (s *Store) readStates(ctx context.Context, st *Status) error {
 	if err == nil {
 		st.Disabled, err = collectEach(rows, scanEndpointInfo, func(*EndpointInfo, error) {})
 	}
+	if err != nil {
+		return err
+	}
+	st.Held, err = s.readHeld(ctx)
 	return err
+}
+
+func (s *Store) readHeld(ctx context.Context) ([]HeldEndpoint, error) {
+	rows, err := s.pool.Query(ctx, heldListSQL, worstLimit)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (h HeldEndpoint, err error) {
+		return h, row.Scan(&h.ID, &h.Since, &h.Why)
+	})
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	ids := make([]int64, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	infos, err := s.readInfos(ctx, ids)
+	for _, info := range infos {
+		h := &list[slices.Index(ids, info.ID)]
+		if h.Why == "" {
+			h.Why = info.Reason
+		}
+		h.EndpointInfo = info
+	}
+	return list, err
+}
+
+// readInfos reads endpoints as their senders have them, in any order.
+func (s *Store) readInfos(ctx context.Context, ids []int64) ([]EndpointInfo, error) {
+	rows, err := s.pool.Query(ctx, infosSQL, ids)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := collectEach(rows, scanEndpointInfo, func(e *EndpointInfo, _ error) {
+		e.State, e.Reason = EndpointUnusable, reasonUnreadable
+	})
+	if err != nil {
+		return nil, err
+	}
+	held, err := s.heldReasons(ctx, ids)
+	for i := range infos {
+		infos[i].showHeld(held)
+	}
+	return infos, err
 }
 
 // countEndpoints has every state, those without endpoints as zero.
@@ -126,18 +199,8 @@ func (s *Store) readWorst(ctx context.Context, st *Status) error {
 	for i := range st.Worst {
 		ids[i] = st.Worst[i].ID
 	}
-	if rows, err = s.pool.Query(ctx, infosSQL, ids); err != nil {
-		return err
-	}
-	infos, err := collectEach(rows, scanEndpointInfo, func(e *EndpointInfo, _ error) {
-		e.State, e.Reason = EndpointUnusable, reasonUnreadable
-	})
-	if err != nil {
-		return err
-	}
-	held, err := s.heldReasons(ctx, ids)
+	infos, err := s.readInfos(ctx, ids)
 	for _, info := range infos {
-		info.showHeld(held)
 		w := &st.Worst[slices.Index(ids, info.ID)]
 		info.Lane, info.Retries, info.Dead = w.Lane, w.Retries, w.Dead
 		w.EndpointInfo = info

@@ -79,7 +79,7 @@ func TestStatus_TellsRatesFromWhatIsStored(t *testing.T) {
 func TestStatus_ListsTheWorstEndpointsWithTheirReason(t *testing.T) {
 	w := newWorldAlone(t)
 	w.exec(t, `INSERT INTO walhook.endpoint (account, url, state, secret)
-		SELECT n::text, 'https://user:hunter2@example.com/hook/' || n || '?token=sesame', 'active', 'whsec_x' FROM generate_series(1, 20) n`)
+		SELECT n::text, 'https://user:hunter2@example.com/hook/' || n || '?token=sesame', 'active', 'whsec_eA==' FROM generate_series(1, 20) n`)
 	w.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = 'the endpoint answered 410 Gone' WHERE id = 20")
 	w.bodies(t, 1, 3, 2, "dids:1", 8)
 	w.bodies(t, 4, 5, 3, "dids:1", 8)

@@ -62,6 +62,10 @@ type Webhook struct {
 	DisableReason string // why nothing is sent to it; "" while it is active
 	DisabledBy    string // walhook, operator or account; "" for nobody
 	setBy         string // the account above whose token set the URL
-	CreatedAt     time.Time
-	ChangedAt     time.Time
+	// HeldSince is since when nothing can be sent, because of what is stored of it
+	// or, with HeldReason, by a fault of walhook's own side; zero for neither.
+	HeldSince  time.Time
+	HeldReason string
+	CreatedAt  time.Time
+	ChangedAt  time.Time
 }

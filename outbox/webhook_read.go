@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,14 @@ func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error
 	return list[0], nil
 }
 
+const heldLanesSQL = `
+	SELECT l.endpoint, l.held_since FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
+	WHERE l.endpoint = ANY ($1) AND l.held_since IS NOT NULL AND l.revision >= p.revision`
+
+// reasonOwnFault is what an account reads of a fault of walhook's own side. What
+// it is is the operator's alone.
+const reasonOwnFault = "a fault on the sending side, which the operator is told of: nothing is lost, and nothing counts against this webhook"
+
 // showHeldWebhooks shows webhooks as their senders have them.
 func (s *Store) showHeldWebhooks(ctx context.Context, list []Webhook) error {
 	ids := make([]int64, len(list))
@@ -90,9 +99,25 @@ func (s *Store) showHeldWebhooks(ctx context.Context, list []Webhook) error {
 	}
 	held, err := s.heldReasons(ctx, ids)
 	for i := range list {
-		if reason, is := held[list[i].Endpoint]; is && list[i].State == EndpointActive {
-			list[i].State, list[i].DisableReason = EndpointUnusable, reason
+		w := &list[i]
+		if reason, is := held[w.Endpoint]; is && w.State == EndpointActive {
+			w.State, w.DisableReason, w.HeldSince = EndpointUnusable, reason.text, reason.since
 		}
+	}
+	if err != nil {
+		return err
+	}
+	rows, err := s.pool.Query(ctx, heldLanesSQL, ids)
+	var id int64
+	var since time.Time
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&id, &since}, func() error {
+			w := &list[slices.Index(ids, id)]
+			if w.State == EndpointActive {
+				w.HeldSince, w.HeldReason = since, reasonOwnFault
+			}
+			return nil
+		})
 	}
 	return err
 }

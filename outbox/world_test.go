@@ -251,14 +251,14 @@ func (w *world) blocked(t *testing.T, text string) {
 func (w *world) endpoint(t *testing.T, account string) int64 {
 	t.Helper()
 	return one[int64](t, w, `INSERT INTO walhook.endpoint (account, url, state, secret)
-		VALUES ($1, 'https://example.com/' || $1, 'active', 'whsec_x') RETURNING id`, account)
+		VALUES ($1, 'https://example.com/' || $1, 'active', 'whsec_eA==') RETURNING id`, account)
 }
 
 // endpointID makes an active endpoint with an id of the test's choice.
 func (w *world) endpointID(t *testing.T, id int64) int64 {
 	t.Helper()
 	w.exec(t, `INSERT INTO walhook.endpoint (id, account, url, state, secret)
-		VALUES ($1::bigint, 'account ' || $1::bigint::text, 'https://example.com/', 'active', 'whsec_x')`, id)
+		VALUES ($1::bigint, 'account ' || $1::bigint::text, 'https://example.com/', 'active', 'whsec_eA==')`, id)
 	return id
 }
 

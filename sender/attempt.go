@@ -106,6 +106,10 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 	}
 	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
 	switch class {
+	case failNoNetwork, failNoResource:
+		if c.dialer.routes.onlyThere(err, time.Now()) {
+			class = failNoRoute
+		}
 	case failDNS, failDNSNotFound, failDNSTimeout:
 		if c.dialer.servers.unreachable.Load() {
 			class = failDNSHere

@@ -114,7 +114,7 @@ func (d *dispatcher) takeResult(j *job, now time.Time) {
 	d.buffered -= len(j.event.Body)
 	l := j.lane
 	wasClosed, wasUntil := l.breaker.closed(), l.breaker.until
-	wasState, wasWarned := l.endpoint.State, l.warned
+	wasState, wasWarned, wasHeld := l.endpoint.State, l.warned, l.heldReason
 	kind, retryIn := l.finish(j, now)
 	switch {
 	case wasClosed && !l.breaker.closed(), !wasClosed && l.breaker.until.After(wasUntil):
@@ -123,6 +123,10 @@ func (d *dispatcher) takeResult(j *job, now time.Time) {
 		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
 	}
 	d.sender.report(j, kind, retryIn)
+	if wasHeld == "" && l.heldReason != "" {
+		d.log.Warn("nothing can be sent to an endpoint by a fault of this side, it is tried again",
+			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", string(l.heldReason)), zap.String("detail", j.result.detail))
+	}
 	if l.warned > wasWarned {
 		d.log.Warn("endpoint only fails", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.warned), zap.String("reason", l.lastReason),
 			zap.Time("since", l.failingSince), zap.Duration("disabled_in", l.failingSince.Add(l.disableAfter).Sub(now)))

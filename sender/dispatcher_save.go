@@ -36,7 +36,7 @@ func (d *dispatcher) save(now time.Time) {
 func (d *dispatcher) survey(now time.Time) {
 	clear(d.awake)
 	d.awake = d.awake[:0]
-	states := map[string]int{}
+	states, held := map[string]int{}, map[string]int{}
 	failing := make([]int, len(warnAfter)+1)
 	var idle []int64
 	for id, l := range d.lanes {
@@ -45,6 +45,9 @@ func (d *dispatcher) survey(now time.Time) {
 			states[l.state(now)]++
 			if l.endpoint.State == outbox.EndpointActive {
 				failing[l.stage(now)]++
+			}
+			if reason := l.held(); reason != "" {
+				held[reason]++
 			}
 		}
 		if !l.evicting && now.Sub(l.usedAt) >= idleAfter && (l.rests || l.idle(now)) {
@@ -55,6 +58,9 @@ func (d *dispatcher) survey(now time.Time) {
 	states[laneLive] += len(d.lanes) - len(d.awake)
 	for _, state := range laneStates {
 		d.sender.metrics.lanes.WithLabelValues(state).Set(float64(states[state]))
+	}
+	for _, reason := range heldReasons() {
+		d.sender.metrics.held.WithLabelValues(reason).Set(float64(held[reason]))
 	}
 	for i := range warnAfter {
 		d.sender.metrics.failing.WithLabelValues(strconv.Itoa(i + 1)).Set(float64(failing[i+1]))

@@ -11,6 +11,7 @@ const (
 	failDNS            failure = "dns"           // they are in trouble, or answer nonsense
 	failRefused        failure = "refused"
 	failUnreachable    failure = "unreachable"
+	failNoRoute        failure = "no_route" // from this machine to there, though it reaches others
 	failReset          failure = "reset"
 	failClosed         failure = "closed" // the connection ended before an answer
 	failTimeoutConnect failure = "timeout_connect"
@@ -50,7 +51,7 @@ const (
 )
 
 var failures = []failure{
-	failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failReset, failClosed,
+	failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failReset, failClosed,
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
 	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
@@ -67,12 +68,16 @@ func (f failure) own() bool {
 	return false
 }
 
+// lasts says of a failure of ours whether it may go on until somebody acts, and
+// so is shown.
+func (f failure) lasts() bool { return f.own() && f != failShutdown && f != failLease }
+
 // shown is the failure as the account may see it. Why no connection came about
 // would tell a closed port from a filtered one, and a name that does not exist
 // from one that leads to an address inside: that is the operator's alone.
 func (f failure) shown() failure {
 	switch f {
-	case failDNSNotFound, failDNSTimeout, failDNS, failDNSHere, failRefused, failTimeoutConnect, failNoNetwork, failBlocked:
+	case failDNSNotFound, failDNSTimeout, failDNS, failDNSHere, failRefused, failTimeoutConnect, failNoNetwork, failNoRoute, failBlocked:
 		return failUnreachable
 	}
 	return f
@@ -81,7 +86,7 @@ func (f failure) shown() failure {
 // unsent says that no connection came about on which a request could be made.
 func (f failure) unsent() bool {
 	switch f {
-	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failTimeoutConnect, failTimeoutTLS,
+	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
 		failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender:
 		return true

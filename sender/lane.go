@@ -80,6 +80,8 @@ type lane struct {
 	pausedUntil time.Time // asked for by the endpoint
 	heldUntil   time.Time // after a fault of our own
 	ownFaults   int       // in a row
+	heldSince   time.Time // the first of them, also of an earlier owner's; zero for none
+	heldReason  failure   // the latest of them
 	limit       rateLimit
 
 	failingSince time.Time

@@ -26,12 +26,12 @@ func (l *lane) finish(j *job, now time.Time) (string, time.Duration) {
 
 	switch res.outcome.kind {
 	case outcomeHeld:
-		l.takeBack(j, res.outcome, now)
+		l.takeBack(j, now)
 		return outcomeHeld, l.heldUntil.Sub(now)
 	case outcomeDelivered:
 		if current {
 			l.window = min(l.window+1, l.policy.window)
-			l.ownFaults = 0
+			l.notHeld()
 			l.failingSince, l.failedAt, l.warned, l.lastReason = time.Time{}, time.Time{}, 0, ""
 		}
 		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
@@ -95,6 +95,9 @@ func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration)
 		s.Disposition = outbox.Dead
 	case counted && !again:
 		s.Disposition, kind = outbox.Dead, outcomeDead
+	}
+	if current {
+		l.notHeld()
 	}
 	if current && res.outcome.kind != outcomeDead { // which says nothing of the endpoint
 		l.window = max(l.window/2, 1)
@@ -187,7 +190,7 @@ func (l *lane) touch(r *record) {
 }
 
 // takeBack undoes the start of a job that failed by a fault of our own.
-func (l *lane) takeBack(j *job, o outcome, now time.Time) {
+func (l *lane) takeBack(j *job, now time.Time) {
 	if j.fromRetry {
 		l.events++
 		l.bodies += len(j.event.Body)
@@ -198,10 +201,18 @@ func (l *lane) takeBack(j *job, o outcome, now time.Time) {
 	wait := min(ownFaultMin<<min(l.ownFaults, 10), ownFaultMax)
 	l.heldUntil = now.Add(jitter(wait, l.random))
 	l.ownFaults++
+	if f := j.result.failure; f.lasts() && j.generation == l.generation {
+		if l.heldReason = f; l.heldSince.IsZero() {
+			l.heldSince = now
+		}
+	}
 	if !l.buffers(now) {
 		l.shed(now)
 	}
 }
+
+// notHeld takes note of an attempt that no fault of our own ended.
+func (l *lane) notHeld() { l.ownFaults, l.heldSince, l.heldReason = 0, time.Time{}, "" }
 
 // settledAs takes the outbox's word that one of the settlements handed out is
 // durable. Those of a batch come before the record states that it answered.

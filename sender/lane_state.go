@@ -22,13 +22,15 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 	}
 	l.pausedUntil, l.failingSince, l.lastReason = s.PausedUntil, s.FailingSince, s.LastReason
 	l.failedAt, l.warned = now, l.stage(now)
+	l.heldSince, l.heldReason = s.HeldSince, failure(s.HeldReason)
 }
 
 // snapshot is what the next owner needs. tail is the shard's tail as it is, or
 // will be, stored: a lane whose cursor lies before it is behind for whoever
 // comes next, even when it follows the tail in memory.
 func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
-	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.failingSince, Stage: l.warned, LastReason: l.lastReason}
+	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.failingSince, Stage: l.warned, LastReason: l.lastReason,
+		HeldSince: l.heldSince, HeldReason: string(l.heldReason)}
 	if cursor := l.cursor(); l.behind || cursor < tail {
 		s.Behind, s.Cursor = true, cursor
 	}
@@ -61,7 +63,8 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 		l.generation++
 		l.breaker = newBreaker(l.random)
 		l.pausedUntil, l.heldUntil, l.failingSince, l.failedAt, l.lastReason = time.Time{}, time.Time{}, time.Time{}, time.Time{}, ""
-		l.window, l.ownFaults, l.probes, l.barren, l.warned, l.retryAll = 1, 0, 0, 0, 0, true
+		l.window, l.probes, l.barren, l.warned, l.retryAll = 1, 0, 0, 0, true
+		l.notHeld()
 	}
 	if e.Ordering != old.Ordering {
 		l.shed(now) // and is read again, to wait in another way
@@ -139,6 +142,18 @@ func (l *lane) state(now time.Time) string {
 		return laneBehind
 	}
 	return laneLive
+}
+
+// held is why nothing can be sent until somebody on this side acts, as
+// walhook_lanes_held names it; "" for no such reason.
+func (l *lane) held() string {
+	switch {
+	case l.endpoint.Unreadable:
+		return heldUnusable
+	case l.endpoint.State != outbox.EndpointActive:
+		return ""
+	}
+	return string(l.heldReason)
 }
 
 // wake is when the lane is worth looking at again although nothing happens to

@@ -17,6 +17,7 @@ type metrics struct {
 	breaker          *prometheus.CounterVec
 	disabled         *prometheus.CounterVec
 	failing          *prometheus.GaugeVec
+	held             *prometheus.GaugeVec
 }
 
 // The reasons of walhook_endpoints_disabled_total.
@@ -65,9 +66,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Endpoints that have only failed for long, by the stage of warning: 1, 2 and 3 after 1/5, 3/5 and 4/5 of the time after which they are disabled.",
 		}, []string{"stage"}),
 	}
+	m.held = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "walhook_lanes_held",
+		Help: "Lanes of this sender to which nothing can be sent by a fault of this side, or because of what is stored of their endpoint, by reason.",
+	}, []string{"reason"})
 	m.initLabels()
 	for _, c := range []prometheus.Collector{
-		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.disabled, m.failing,
+		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.disabled, m.failing, m.held,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the sender's metrics: %w", err)
@@ -87,6 +92,9 @@ func (m *metrics) initLabels() {
 	for _, state := range laneStates {
 		m.lanes.WithLabelValues(state)
 	}
+	for _, reason := range heldReasons() {
+		m.held.WithLabelValues(reason)
+	}
 	for _, to := range []string{breakerOpen, breakerHalfOpen, breakerClosed} {
 		m.breaker.WithLabelValues(to)
 	}
@@ -96,6 +104,21 @@ func (m *metrics) initLabels() {
 	for _, reason := range []string{disabledGone, disabledFailing} {
 		m.disabled.WithLabelValues(reason)
 	}
+}
+
+// heldUnusable is the reason of walhook_lanes_held for an endpoint of which what
+// is stored cannot be used.
+const heldUnusable = "unusable_endpoint"
+
+// heldReasons are those of walhook_lanes_held.
+func heldReasons() []string {
+	reasons := []string{heldUnusable}
+	for _, f := range failures {
+		if f.lasts() {
+			reasons = append(reasons, string(f))
+		}
+	}
+	return reasons
 }
 
 // possibleOutcomes is the range of judge.

@@ -274,6 +274,50 @@ func TestAttempt_FaultsOfTheNetworkAreToldApart(t *testing.T) {
 	}
 }
 
+// TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers has a way out by IPv4 and
+// none by IPv6, as most containers have, and then a firewall against one host.
+func TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	setNetwork(t, "link set lo up", "addr add 10.9.0.1/32 dev lo", "route add prohibit 9.9.9.0/24")
+	c := newCourier(Config{ConnectTimeout: time.Second}.withDefaults(), nil)
+	try := func(when, url string, want failure) {
+		t.Helper()
+		a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+		if a.failure != want || a.failure.own() != want.own() {
+			t.Errorf("%s, %s: failure %q (%s), want %q", when, url, a.failure, a.detail, want)
+		}
+	}
+	const ipv6Only = "http://[2606:4700::1111]/"
+	try("no network at all", ipv6Only, failNoNetwork)
+	setNetwork(t, "route add default dev lo")
+	try("IPv4 alone has a route", ipv6Only, failNoRoute)
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err == nil {
+		try("IPv6 is switched off", ipv6Only, failNoRoute)
+	}
+	try("nothing was reached yet, the family has a route", "http://9.9.9.9/", failNoNetwork)
+
+	setNetwork(t, "route add local 7.7.7.0/24 dev lo")
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Listener.Close()
+	var err error
+	if server.Listener, err = net.Listen("tcp4", ":0"); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	defer server.Close()
+	port := server.Listener.Addr().(*net.TCPAddr).Port
+	try("reached", fmt.Sprintf("http://7.7.7.7:%d/", port), "")
+	try("another host is reached", "http://9.9.9.9/", failNoRoute)
+	setNetwork(t, "route del local 7.7.7.0/24 dev lo", "route add prohibit 7.7.7.0/24")
+	c.lines.close()
+	try("what was reached last is refused now, and nothing else was reached", "http://7.7.7.7:8080/", failNoNetwork)
+
+	c = newCourier(Config{ConnectTimeout: time.Second, EgressAddress: netip.MustParseAddr("198.51.100.9")}.withDefaults(), nil)
+	try("the egress address is not this machine's", "http://1.1.1.1/", failNoResource)
+}
+
 // TestAttempt_AReceiverThatDoesNotAcceptIsATimeoutOfConnecting fills a listener's
 // queue, so that the kernel answers nobody any more.
 func TestAttempt_AReceiverThatDoesNotAcceptIsATimeoutOfConnecting(t *testing.T) {

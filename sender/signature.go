@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"strings"
 	"sync"
+
+	"walhook/outbox"
 )
 
 // errSecret says that an endpoint has no secret that can be signed with. That
@@ -28,9 +29,9 @@ func newSigner(secrets []string) (*signer, error) {
 	}
 	s := &signer{}
 	for i, secret := range secrets {
-		key, err := secretKey(secret)
+		key, err := outbox.SecretKey(secret)
 		if err != nil {
-			return nil, fmt.Errorf("secret %d: %w", i+1, err)
+			return nil, fmt.Errorf("%w: secret %d: %w", errSecret, i+1, err)
 		}
 		s.macs = append(s.macs, hmac.New(sha256.New, key))
 	}
@@ -59,17 +60,4 @@ func (s *signer) sign(id, timestamp string, body []byte) string {
 	}
 	s.buf = b
 	return string(b[signed:])
-}
-
-// secretKey decodes whsec_<base64>. Errors never carry the secret.
-func secretKey(secret string) ([]byte, error) {
-	encoded, ok := strings.CutPrefix(secret, "whsec_")
-	if !ok {
-		return nil, fmt.Errorf("%w: want whsec_ and base64", errSecret)
-	}
-	key, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(key) == 0 {
-		return nil, fmt.Errorf("%w: want whsec_ and base64", errSecret)
-	}
-	return key, nil
 }

@@ -25,6 +25,7 @@ var errNotHTTP2 = errors.New("the receiver does not speak HTTP/2 any more")
 type dialer struct {
 	net        net.Dialer
 	servers    nameServers
+	routes     routes
 	tls        *tls.Config
 	tlsTimeout time.Duration
 	// dial is net's, where no test looks at the connections.
@@ -44,7 +45,13 @@ func newDialer(c Config) *dialer {
 	if c.EgressAddress.IsValid() {
 		d.net.LocalAddr = &net.TCPAddr{IP: c.EgressAddress.AsSlice(), Zone: c.EgressAddress.Zone()}
 	}
-	d.dial = d.net.DialContext
+	d.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := d.net.DialContext(ctx, network, address)
+		if err == nil {
+			d.routes.reached(conn.RemoteAddr(), time.Now())
+		}
+		return conn, err
+	}
 	return d
 }
 

@@ -39,6 +39,12 @@ func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 	case !e.EndedAt.IsZero():
 		add("the account was deleted, nothing follows")
 	}
+	if since := e.HeldSince; !since.IsZero() {
+		add("held since %s", clock(since))
+	}
+	if l := &e.Lane; !l.HeldSince.IsZero() && e.State == outbox.EndpointActive {
+		add("held since %s by a fault of this side: %s", clock(l.HeldSince), l.HeldReason)
+	}
 	if e.Ordering != outbox.OrderingRecord {
 		add("ordering %s", e.Ordering)
 	}
@@ -106,6 +112,8 @@ type endpointJSON struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	Stage        int       `json:"stage,omitempty"`
 	LastReason   string    `json:"last_reason,omitempty"`
+	HeldSince    time.Time `json:"held_since,omitzero"` // by a fault of this side, or of what is stored of it
+	HeldReason   string    `json:"held_reason,omitempty"`
 	OpenUntil    time.Time `json:"open_until,omitzero"`
 	PausedUntil  time.Time `json:"paused_until,omitzero"`
 	Retries      int       `json:"retries"`
@@ -117,10 +125,14 @@ func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
 	now := time.Now()
 	for i := range endpoints {
 		e := &endpoints[i]
+		since, reason := e.HeldSince, ""
+		if since.IsZero() && e.State == outbox.EndpointActive {
+			since, reason = e.Lane.HeldSince, e.Lane.HeldReason
+		}
 		lines[i] = endpointJSON{
 			Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
 			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
-			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason,
+			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
 			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,
 		}
 	}

@@ -20,6 +20,7 @@ type statusJSON struct {
 	Endpoints map[string]int `json:"endpoints"`
 	Worst     []worstJSON    `json:"worst"`
 	Disabled  []disabledJSON `json:"disabled"`
+	Held      []heldJSON     `json:"held"`         // nothing can be sent there until somebody acts
 	Dead      map[string]int `json:"dead_letters"` // by reason
 	Senders   []senderJSON   `json:"senders"`
 	Unowned   []int          `json:"shards_without_owner"`
@@ -85,6 +86,13 @@ type disabledJSON struct {
 	Since      time.Time `json:"since"`
 }
 
+type heldJSON struct {
+	Account string    `json:"account"`
+	URL     string    `json:"url"`
+	Reason  string    `json:"reason"`
+	Since   time.Time `json:"since"`
+}
+
 type senderJSON struct {
 	Name      string    `json:"name"`
 	StartedAt time.Time `json:"started_at"`
@@ -133,6 +141,11 @@ func (v *statusView) toJSON() statusJSON {
 	for i := range st.Disabled {
 		e := &st.Disabled[i]
 		j.Disabled[i] = disabledJSON{e.Account, e.URL, e.Reason, e.DisabledBy, e.ChangedAt}
+	}
+	j.Held = make([]heldJSON, len(st.Held))
+	for i := range st.Held {
+		h := &st.Held[i]
+		j.Held[i] = heldJSON{h.Account, h.URL, h.Why, h.Since}
 	}
 	j.Senders = make([]senderJSON, len(st.Senders))
 	for i, s := range st.Senders {

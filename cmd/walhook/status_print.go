@@ -129,6 +129,13 @@ func writeEndpointTables(out io.Writer, st *outbox.Status) error {
 				since, oldest, countText(w.Retries), countText(w.Dead), printable(w.URL))
 		}
 	}
+	if len(st.Held) > 0 {
+		fmt.Fprintln(table, "\nHELD\tSINCE\tREASON\tURL")
+		for i := range st.Held {
+			h := &st.Held[i]
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(h.Account), clock(h.Since), printable(h.Why), printable(h.URL))
+		}
+	}
 	if n := len(st.Disabled); n > 0 {
 		fmt.Fprintln(table, "\nDISABLED\tBY\tSINCE\tREASON\tURL")
 		for i := range st.Disabled {
