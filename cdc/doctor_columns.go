@@ -81,7 +81,7 @@ func (e *examination) renamed(relation *schemas.Relation, missing []string, with
 	}
 	var unnamed []string
 	for _, column := range relation.Columns {
-		if !slices.Contains(e.columnsOf(relation.Table()), column.Name) {
+		if !slices.Contains(columnsOf(e.cfg.Catalog, relation.Table()), column.Name) {
 			unnamed = append(unnamed, column.Name)
 		}
 	}

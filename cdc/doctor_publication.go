@@ -42,7 +42,7 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 		e.r.Skip("there is no publication", all...)
 		return
 	}
-	members, err := e.members(ctx)
+	members, err := readMembers(ctx, e.s, e.cfg)
 	if err != nil {
 		e.s.Unseen(e.r, err, checkColumnLists, checkRowFilters, checkPartitions)
 		return
@@ -90,41 +90,64 @@ const (
 	noListOrFilterSQL = `NULL::text[], ''::text`
 )
 
-func (e *examination) members(ctx context.Context) ([]member, error) {
+// readMembers lists the tables of the catalog, and their partitions, that the
+// publication names.
+func readMembers(ctx context.Context, q querier, cfg Config) ([]member, error) {
+	var version int
+	if err := q.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		return nil, err
+	}
 	extra := listAndFilterSQL
-	if e.s.Version < 150000 {
+	if version < 150000 {
 		extra = noListOrFilterSQL
 	}
-	rows, err := e.s.Query(ctx, fmt.Sprintf(membersSQL, extra), e.cfg.Publication)
+	rows, err := q.Query(ctx, fmt.Sprintf(membersSQL, extra), cfg.Publication)
 	if err != nil {
 		return nil, err
 	}
 	members, err := pgx.CollectRows(rows, pgx.RowToStructByPos[member])
-	return slices.DeleteFunc(members, func(m member) bool { return !e.cfg.Catalog.Names(m.root()) }), err
+	return slices.DeleteFunc(members, func(m member) bool { return !cfg.Catalog.Names(m.root()) }), err
+}
+
+// columnFault says what a list of columns keeps back of a table's rows, and
+// whether the table's own updates fail because of it; "" for nothing.
+func (m member) columnFault(catalog *schemas.Catalog) (fault string, refused bool) {
+	if m.Columns == nil {
+		return "", false
+	}
+	lacks := func(name string) bool { return !slices.Contains(m.Columns, name) }
+	if m.Identity == string(schemas.IdentityFull) || slices.ContainsFunc(m.Key, lacks) {
+		return fmt.Sprintf("table %s is published with a list of columns that leaves out some of its replica identity: its own updates and deletes fail", m.table()), true
+	}
+	if missing := slices.DeleteFunc(columnsOf(catalog, m.root()), func(name string) bool { return !lacks(name) }); len(missing) > 0 {
+		return fmt.Sprintf("table %s is published without %s: absent from every event", m.table(), strings.Join(missing, ", ")), false
+	}
+	return "", false
+}
+
+// filterFault says which rows are kept back; "" for none.
+func (m member) filterFault() string {
+	if m.Filter == "" {
+		return ""
+	}
+	return fmt.Sprintf("table %s is published only WHERE %s: the other rows are never sent", m.table(), m.Filter)
 }
 
 // columnList tells of what the publication keeps back of a table's rows.
 func (e *examination) columnList(m member) {
-	if m.Columns == nil {
-		return
-	}
-	lacks := func(name string) bool { return !slices.Contains(m.Columns, name) }
-	if m.Identity == string(schemas.IdentityFull) || slices.ContainsFunc(m.Key, lacks) {
-		e.r.Fail(checkColumnLists, publishAgain(e.cfg.Publication, m.table(), ""), "table %s is published with a list of columns that leaves out some of its replica identity: "+
-			"its own updates and deletes fail", m.table())
-		return
-	}
-	if missing := slices.DeleteFunc(e.columnsOf(m.root()), func(name string) bool { return !lacks(name) }); len(missing) > 0 {
-		e.r.Warn(checkColumnLists, publishAgain(e.cfg.Publication, m.table(), "or add them to the list, where it is there for a reason"),
-			"table %s is published without %s: absent from every event", m.table(), strings.Join(missing, ", "))
+	again := func(note string) doctor.Steps { return publishAgain(e.cfg.Publication, m.table(), note) }
+	switch fault, refused := m.columnFault(e.cfg.Catalog); {
+	case refused:
+		e.r.Fail(checkColumnLists, again(""), "%s", fault)
+	case fault != "":
+		e.r.Warn(checkColumnLists, again("or add them to the list, where it is there for a reason"), "%s", fault)
 	}
 }
 
 // rowFilter tells of rows that are kept back.
 func (e *examination) rowFilter(m member) {
-	if m.Filter != "" {
-		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless it is there for a reason: a row that comes to match it is sent as an insert"),
-			"table %s is published only WHERE %s: the other rows are never sent", m.table(), m.Filter)
+	if fault := m.filterFault(); fault != "" {
+		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless it is there for a reason: a row that comes to match it is sent as an insert"), "%s", fault)
 	}
 }
 

@@ -74,7 +74,7 @@ const alikeSQL = `
 
 // missing tells of a table that does not exist, and which it may be now.
 func (e *examination) missing(ctx context.Context, t tableState, account bool) {
-	rows, err := e.s.Query(ctx, alikeSQL, e.columnsOf(t.name))
+	rows, err := e.s.Query(ctx, alikeSQL, columnsOf(e.cfg.Catalog, t.name))
 	var alike []schemas.TableName
 	if err == nil {
 		alike, err = pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
@@ -124,7 +124,7 @@ func renamedTable(from, to schemas.TableName) (mend doctor.Steps) {
 }
 
 // columnsOf names the columns that the catalog asks of a table.
-func (e *examination) columnsOf(name schemas.TableName) []string {
+func columnsOf(catalog *schemas.Catalog, name schemas.TableName) []string {
 	columns := []string{}
 	add := func(names ...string) {
 		for _, name := range names {
@@ -133,20 +133,20 @@ func (e *examination) columnsOf(name schemas.TableName) []string {
 			}
 		}
 	}
-	if a := e.cfg.Catalog.Account; a.Table == name {
+	if a := catalog.Account; a.Table == name {
 		add(a.ID, a.URL, a.Parent, a.Secret)
 	}
-	if s := e.cfg.Catalog.SchemaOf(name); s != nil {
+	if s := catalog.SchemaOf(name); s != nil {
 		add(s.Owner.Column)
 		add(s.Key...)
 		for _, field := range s.Fields {
 			add(field.Column)
 		}
 	}
-	if e.cfg.Catalog.Results == name {
+	if catalog.Results == name {
 		add("id", "user_id", "schema", "type", "status", "verbose")
 	}
-	if e.cfg.Catalog.Events == name {
+	if catalog.Events == name {
 		add("id", "account_id", "hook", "payload", "internal", "created_at")
 	}
 	return columns

@@ -64,17 +64,13 @@ func (o *tableObserver) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now, keyless := map[uint32]tableFault{}, map[schemas.TableName]string{}
+	faults, now := map[uint32]tableFault{}, map[finding]bool{}
 	for _, t := range tables {
 		if !t.exists || !t.logged {
 			continue
 		}
 		if t.key != nil && t.published {
-			keyless[t.name] = t.key.problem
-			if o.keyless[t.name] != t.key.problem {
-				o.r.log.Error("no key names the records of a table: its changes are listed as unrouted (no_key)",
-					zap.Stringer("table", t.name), zap.String("reason", t.key.problem), zap.String("fix", t.key.fix()))
-			}
+			o.say(now, "no key names the records of a table: its changes are listed as unrouted (no_key)", t.name, t.key.problem, t.key.fix())
 		}
 		full := false
 		for _, l := range t.loggers {
@@ -82,6 +78,10 @@ func (o *tableObserver) judge(ctx context.Context) error {
 		}
 		for _, l := range t.loggers {
 			fault, wrong := l.fault(o.r.cfg.Publication)
+			if l.Child && !l.Published && t.published {
+				o.say(now, "table inherits from a published one and is not published: its rows are not sent", l.name(), "it inherits from "+t.name.String(),
+					"'walhook setup', or what 'walhook doctor' prints")
+			}
 			if published := t.published && !l.Child || l.Published; !wrong || !published {
 				continue
 			}
@@ -90,18 +90,21 @@ func (o *tableObserver) judge(ctx context.Context) error {
 				wrong = !o.mend(ctx, l, fault)
 			}
 			if wrong {
-				now[l.OID] = fault
+				faults[l.OID] = fault
 			}
 		}
 	}
 	for oid := range o.mending {
-		if _, still := now[oid]; !still {
+		if _, still := faults[oid]; !still {
 			delete(o.mending, oid)
 		}
 	}
-	o.faults, o.keyless = now, keyless
+	if err := o.judgeMembers(ctx, now); err != nil {
+		return err
+	}
+	o.faults, o.said = faults, now
 	refused, partial := 0, 0
-	for _, fault := range now {
+	for _, fault := range faults {
 		if fault.refused {
 			refused++
 		} else {
@@ -111,6 +114,39 @@ func (o *tableObserver) judge(ctx context.Context) error {
 	o.r.metrics.refused.Set(float64(refused))
 	o.r.metrics.partial.Set(float64(partial))
 	return nil
+}
+
+// judgeMembers names what the publication keeps back of the catalog's tables:
+// rows by a filter, columns by a list.
+func (o *tableObserver) judgeMembers(ctx context.Context, now map[finding]bool) error {
+	members, err := readMembers(ctx, o.source.conn, o.r.cfg)
+	if err != nil {
+		return fmt.Errorf("look at the publication's tables: %w", err)
+	}
+	for _, m := range members {
+		again := publishAgain(o.r.cfg.Publication, m.table(), "")[0].Text
+		if fault, _ := m.columnFault(o.r.cfg.Catalog); fault != "" {
+			o.say(now, "the publication keeps columns of a table back", m.table(), fault, again)
+		}
+		if fault := m.filterFault(); fault != "" {
+			o.say(now, "the publication keeps rows of a table back", m.table(), fault, again)
+		}
+	}
+	return nil
+}
+
+// finding is what was said of a table.
+type finding struct {
+	table        schemas.TableName
+	what, reason string
+}
+
+// say writes to the log what is wrong with a table when it is new.
+func (o *tableObserver) say(now map[finding]bool, what string, table schemas.TableName, reason, fix string) {
+	f := finding{table, what, reason}
+	if now[f] = true; !o.said[f] {
+		o.r.log.Error(what, zap.Stringer("table", table), zap.String("reason", reason), zap.String("fix", fix))
+	}
 }
 
 // name writes a fault to the log when it is new.

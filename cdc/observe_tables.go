@@ -51,7 +51,7 @@ type tableObserver struct {
 	took    time.Duration          // how long the source took for the stamp
 	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
 	faults  map[uint32]tableFault
-	keyless map[schemas.TableName]string
+	said    map[finding]bool // what is wrong otherwise, and was said
 	mending map[uint32]*mending
 }
 

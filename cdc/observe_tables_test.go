@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -193,5 +194,46 @@ func TestReader_DoesNotBelieveANullThatAnOldRowMayLack(t *testing.T) {
 		if got := change.Old[1]; got.State != test.want.State || string(got.Text) != string(test.want.Text) {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// What a DBA does to the publication or to tables while walhook runs, so that
+// rows or columns are no longer sent, is named at once.
+func TestReader_NamesWhatIsNoLongerSent(t *testing.T) {
+	t.Parallel()
+	const list = "CREATE PUBLICATION walhook FOR TABLE users, items, notes"
+	for _, test := range []struct {
+		name, publication, change, want string
+		oldest                          int
+	}{
+		{name: "a child that inherits later", publication: list, want: "inherits from a published one",
+			change: "CREATE TABLE more (id int PRIMARY KEY, user_id int, name text); ALTER TABLE more INHERIT items"},
+		{name: "a child of another schema", publication: "CREATE PUBLICATION walhook FOR TABLES IN SCHEMA public", oldest: 150000, want: "inherits from a published one",
+			change: "CREATE SCHEMA apart; CREATE TABLE apart.more (PRIMARY KEY (id)) INHERITS (items)"},
+		{name: "a row filter", publication: list, oldest: 150000, want: "keeps rows of a table back",
+			change: "ALTER PUBLICATION walhook SET TABLE users, items WHERE (id > 5), notes"},
+		{name: "a list of columns", publication: list, oldest: 150000, want: "keeps columns of a table back",
+			change: "ALTER PUBLICATION walhook SET TABLE users, items (id, user_id), notes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := unprepared(t, pgtest.Database(t), "")
+			if one[int](t, w, "SELECT current_setting('server_version_num')::int") < test.oldest {
+				t.Skip("the server has no such publications")
+			}
+			w.exec(t, test.publication)
+			w.setup(t)
+			core, logs := observer.New(zap.ErrorLevel)
+			w.log = zap.New(core)
+			w.start(t, often).reads(t, patience)
+			for statement := range strings.SplitSeq(test.change, "; ") {
+				w.exec(t, statement)
+			}
+			eventually(t, "it is named", patience, func() bool {
+				named := logs.FilterMessageSnippet(test.want).All()
+				return len(named) == 1 && named[0].ContextMap()["reason"] != "" && named[0].ContextMap()["fix"] != ""
+			})
+			w.settle(t)
+		})
 	}
 }

@@ -48,7 +48,7 @@ type stream struct {
 	encoding      string          // of the server
 	illegible     map[string]bool // columns whose values were not UTF-8
 	convert       func(context.Context, []byte) (string, error)
-	size          int // of a change that was shortened; 0 for one that was not
+	size          int             // of a change that was shortened; 0 for one that was not
 	held          *schemas.Change // a delete whose row may have moved
 	chunk         []schemas.Change
 	chunkStart    int // arena.size when the chunk began
