@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"walhook/schemas"
 )
@@ -84,5 +86,76 @@ func TestMask_OthersGetTheRowOfAnAccountWithoutWhatItsURLsKeepSecret(t *testing.
 	}
 	if got := counted("7"); !strings.Contains(got, sms) {
 		t.Errorf("counted for the account: %s", got)
+	}
+}
+
+// Wherever in the outbox something of an account's URLs is kept, under a key no
+// password shows, but in the bodies of the account's own feed; nor in what others
+// get, whatever happens to the account.
+func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
+	f := newFeedOf(t, newWorld(t, withKey(1)), maskCatalog)
+	table := newTable("users", 'f', "id name web_hook_url reseller_id sms_post_url support_link")
+	const sms, link = "HTTPS://u:hunter2@s.example?t0ken", "//u:hunter2@w.example/#t0ken"
+	hook := func(n int) string { return fmt.Sprintf("https://u:hunter2%d@h.example/x?token=t0ken#t0ken", n) }
+	child := func(id int, name string, url, parent any) schemas.Tuple { return row(id, name, url, parent, sms, link) }
+	for _, account := range []string{"1", "2", "7"} {
+		for _, kind := range []string{"records", "object", "account", "number"} {
+			f.webhook(t, account, kind+account, "hook = '"+kind+"'", "include_subaccounts = true")
+		}
+		f.webhook(t, account, "daily"+account, "hook = 'billing'", "delivery = 'daily'", "include_subaccounts = true")
+	}
+	f.commit(t, table.insert(1, "r", nil, nil, nil, nil), table.insert(2, "s", nil, nil, nil, nil))
+	f.forget(t)
+	f.commit(t, table.insert(7, "n", hook(1), 1, sms, link), dids.insert(5, 7, "312"))
+	f.commit(t, table.update(child(7, "n", hook(1), 1), child(7, "m", hook(2), 1)))
+	f.restart(t)
+	f.commit(t, table.update(child(7, "m", hook(2), 1), child(7, "m", hook(2), 2)), dids.insert(6, 7, "313")) // to another account above
+	f.commit(t, table.update(child(7, "m", hook(2), 2), child(9, "m", hook(2), 2)), dids.insert(7, 9, "314")) // another key
+	f.commit(t, table.insert(8, "bad", "ftp://u:hunter2@h.example/", 1, sms, link),                           // unusable
+		table.update(child(8, "bad", "ftp://u:hunter2@h.example/", 1), child(8, "bad", "https://u:hunter2 @/%zz", 1)),
+		table.update(child(8, "bad", "https://u:hunter2 @/%zz", 1), child(8, "bad", nil, 1)))
+	s, _ := f.join(t)
+	for i, e := range f.tail(t, s, TailQuery{Shards: allShards()}) {
+		switch i % 3 {
+		case 0:
+			f.settle(t, s, dead(e))
+		case 1:
+			f.settle(t, s, retry(e, time.Hour))
+		default:
+			f.settle(t, s, delivered(e))
+		}
+	}
+	f.ask(t, Request{Endpoint: f.idOf(t, "9"), Since: time.Unix(1_600_000_000, 0)})
+	f.work(t)
+	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: table.relation, Old: child(9, "m", hook(2), 2)})
+
+	const columns = `SELECT string_agg(format('%I', attname), ', ') FROM pg_catalog.pg_attribute
+		WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND (atttypid = 'bytea'::regtype) = $2`
+	rows := 0
+	for _, table := range all[string](t, f.world, `SELECT c.oid::regclass::text FROM pg_catalog.pg_class c
+		WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition`) {
+		rows += one[int](t, f.world, "SELECT count(*)::int FROM "+table)
+		if names := one[*string](t, f.world, columns, table, false); names != nil {
+			for _, shown := range all[string](t, f.world, fmt.Sprintf("SELECT text FROM (SELECT ROW(%s)::text AS text FROM %s) t WHERE text ~ 'hunter2'", *names, table)) {
+				t.Errorf("%s shows a password: %s", table, shown)
+			}
+		}
+		names := one[*string](t, f.world, columns, table, true)
+		if names == nil {
+			continue
+		}
+		whose := "p.account FROM " + table + " b JOIN walhook.endpoint p ON p.id = b.endpoint"
+		if table == "walhook.inbox" || table == "walhook.token" {
+			whose = "b.account FROM " + table + " b"
+		}
+		for _, account := range all[string](t, f.world, fmt.Sprintf("SELECT DISTINCT account FROM (SELECT concat(%s) AS text, %s) t WHERE text ~ '%x|%x'",
+			strings.ReplaceAll(*names, ", ", "::text, ")+"::text", whose, "hunter2", "t0ken")) {
+			if account == "1" || account == "2" {
+				t.Errorf("a body in %s shows account %s a password of another's", table, account)
+			}
+		}
+	}
+	if rows < 150 {
+		t.Errorf("%d rows in all: nothing has happened", rows)
 	}
 }

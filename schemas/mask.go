@@ -5,16 +5,40 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // What an account's row says of its URLs is for that account alone: user
 // information and query hold passwords and tokens. Accounts above it and feeds
 // get the rest of the row.
 
-// isURLName says whether a column or field is called a URL.
+// isURLName says whether a column or field is called a URL: its name ends so
+// (weburl), or a word of it is one (url_old, sms_url_2, smsUrlOld).
 func isURLName(name string) bool {
-	name = strings.TrimSuffix(strings.ToLower(name), "s")
-	return strings.HasSuffix(name, "url") || strings.HasSuffix(name, "uri")
+	whole := strings.TrimSuffix(strings.ToLower(name), "s")
+	return strings.HasSuffix(whole, "url") || strings.HasSuffix(whole, "uri") || slices.ContainsFunc(wordsOf(name), func(word string) bool {
+		word = strings.TrimSuffix(strings.ToLower(word), "s")
+		return word == "url" || word == "uri"
+	})
+}
+
+// wordsOf cuts a name at what is no letter, and before a capital that begins a
+// word.
+func wordsOf(name string) (words []string) {
+	letters := []rune(name)
+	begin := 0
+	for i, r := range letters {
+		apart := !unicode.IsLetter(r)
+		capital := i > 0 && unicode.IsUpper(r) && (unicode.IsLower(letters[i-1]) || i+1 < len(letters) && unicode.IsLower(letters[i+1]))
+		if apart || capital {
+			words = append(words, string(letters[begin:i]))
+			begin = i
+			if apart {
+				begin = i + 1
+			}
+		}
+	}
+	return append(words, string(letters[begin:]))
 }
 
 // isURLColumn says whether a column of the account table holds URLs: the one
@@ -72,18 +96,48 @@ func maskText(text string, isURL bool) string {
 	if isURL {
 		return MaskURL(text)
 	}
-	scheme, rest, found := strings.Cut(text, "://")
-	if !found || strings.ContainsAny(scheme, " \t\r\n@/?#") {
+	if !strings.Contains(text, "//") || !strings.Contains(text, "@") {
 		return text
 	}
-	authority := rest
-	if end := strings.IndexAny(rest, "/\\?# \t\r\n"); end >= 0 {
-		authority = rest[:end]
+	// Each word by itself: a URL may stand in a sentence.
+	var shown strings.Builder
+	for text != "" {
+		end := strings.IndexAny(text, wordEnds)
+		if end < 0 {
+			end = len(text)
+		}
+		word := text[:end]
+		if hasUser(word) {
+			word = MaskURL(word)
+		}
+		shown.WriteString(word)
+		if end < len(text) {
+			shown.WriteByte(text[end])
+			end++
+		}
+		text = text[end:]
 	}
-	if !strings.Contains(authority, "@") {
-		return text
+	return shown.String()
+}
+
+// wordEnds are what a URL does not go beyond.
+const wordEnds = " \t\r\n\"'<>"
+
+// hasUser says whether a word is a URL with user information, also one without a
+// scheme (//u:p@host), or with a slash in its password.
+func hasUser(word string) bool {
+	_, rest, found := strings.Cut(word, "//")
+	if !found {
+		return false
 	}
-	return MaskURL(text)
+	if end := strings.IndexAny(rest, "?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	authority, path := rest, ""
+	if end := strings.IndexAny(rest, `/\`); end >= 0 {
+		authority, path = rest[:end], rest[end:]
+	}
+	return strings.Contains(authority, "@") || strings.Contains(path, "@") && !isHostPort(authority)
 }
 
 // MaskURL leaves out of a URL its user information (…@), its query (?…) and
@@ -98,11 +152,11 @@ func MaskURL(text string) string {
 	if before, _, found := strings.Cut(text, "?"); found {
 		text, query = before, "?…"
 	}
-	scheme, rest, found := strings.Cut(text, "://")
-	if !found {
+	scheme, rest, found := strings.Cut(text, "//")
+	if found = found && (scheme == "" || strings.HasSuffix(scheme, ":")); !found {
 		scheme, rest = "", text
 	} else {
-		scheme += "://"
+		scheme += "//"
 	}
 	authority, path := rest, ""
 	if slash := strings.IndexAny(rest, `/\`); slash >= 0 && found {

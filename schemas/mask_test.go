@@ -23,6 +23,14 @@ func TestMask_AURLKeepsItsPasswordAndQueryToItself(t *testing.T) {
 		`https:\\u:hunter2@h/`:                 "…@h/",
 		"u:hunter2@example.com/hook":           "…@example.com/hook",
 		"https://u:hunter2%zz@h/":              "https://…@h/",
+		"//u:hunter2@h/x":                      "//…@h/x",
+		"//h/x?hunter2":                        "//h/x?…",
+		"https://h?hunter2":                    "https://h?…",
+		"https://u:hunter2@h?hunter2":          "https://…@h?…",
+		"https://u:hunter2@h#hunter2":          "https://…@h#…",
+		"hTTp://u:hunter2@h:80":                "hTTp://…@h:80",
+		"u:hunter2//x@h":                       "…@h",
+		"https:/u:hunter2@h/":                  "…@h/",
 		" https://u:hunter2@h/ ?hunter2":       " https://…@h/ ?…",
 	} {
 		got := MaskURL(text)
@@ -47,6 +55,11 @@ func TestMask_OfWhateverAColumnHolds(t *testing.T) {
 		{`"https://h/?lang=en"`, `"https://h/?lang=en"`, false},
 		{`"https://u:hunter2@h/?hunter2"`, `"https://…@h/?…"`, false},
 		{`"me@example.com"`, `"me@example.com"`, false},
+		{`"//u:hunter2@h/x"`, `"//…@h/x"`, false},
+		{`"HTTPS://u:hun/ter2@h"`, `"HTTPS://…@h"`, false},
+		{`"see https://u:hunter2@h/?hunter2 or <ftp://hunter2@h>"`, `"see https://…@h/?… or <ftp://…@h>"`, false},
+		{`"a // b@c"`, `"a // b@c"`, false},
+		{`"https://h:80/@me?x"`, `"https://h:80/@me?x"`, false},
 		{`"see https://h/ or me@example.com?"`, `"see https://h/ or me@example.com?"`, false},
 		{`"\u00e9?"`, `"\u00e9?"`, false},
 	} {
@@ -83,6 +96,7 @@ schemas:
 	}
 	for column, want := range map[string]bool{
 		"callback": true, "sms_target": true, "Home_URI": true, "sms_post_url": true, "hook_urls": true, "note": false, "id": false, "curl_options": false,
+		"url": true, "URL2": true, "url_old": true, "sms_url_2": true, "smsUrlOld": true, "smsURLOld": true, "post-uris.x": true, "weburl": true, "security": false, "burly": false, "curlOptions": false,
 	} {
 		if c.isURLColumn(column) != want {
 			t.Errorf("%s: %t", column, !want)
