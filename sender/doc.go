@@ -30,8 +30,8 @@
 //
 // It does not route, render or store events, does not follow redirects, and
 // does not read more than 4 KiB of an answer. Success is judged by the status
-// line: over HTTP/1.1 the first 13 bytes of the answer, whatever follows. Only
-// behind an interim answer (1xx), and over HTTP/2, it takes the complete header.
+// line, or over HTTP/2 by ":status", whatever precedes as interim answers (1xx) or
+// follows: a header that is malformed, too long or never ends, or a broken body.
 // No two endpoints share a connection. What arrives beneath TLS is counted, and
 // anything unread ends a connection before it is used again.
 package sender

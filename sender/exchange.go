@@ -197,6 +197,9 @@ func (x *exchange) begin(l *line) bool {
 func (x *exchange) close() {
 	x.end()
 	x.progress.over(nil)
+	if f := x.frames.Load(); f != nil {
+		f.take(x.stream.Load())
+	}
 	if x.limited != nil {
 		x.cancel(nil)
 		x.release()

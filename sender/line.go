@@ -263,9 +263,17 @@ func (l *line) answerInSpite(failed error) (*http.Response, error) {
 }
 
 // readResponse reads the header of the final answer: interim ones (1xx) are
-// passed over, and count to its length.
+// passed over, whatever is in them, and count to its length.
 func (l *line) readResponse() (*http.Response, error) {
 	for {
+		begins, _ := l.in.Peek(statusLineBytes) // a shorter one breaks off, which is told below
+		l.heads = copy(l.head[:], begins)
+		if l.interim() {
+			if err := l.skipHeader(); err != nil {
+				return nil, cmp.Or(l.fault, err)
+			}
+			continue
+		}
 		resp, err := http.ReadResponse(l.in, nil)
 		if err != nil {
 			if l.fault == nil && l.misnumbered() {
@@ -276,9 +284,6 @@ func (l *line) readResponse() (*http.Response, error) {
 		}
 		if err := checkStatus(resp); err != nil {
 			return nil, err
-		}
-		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
-			continue
 		}
 		l.left = math.MaxInt
 		l.last = l.last || resp.Close || resp.StatusCode == http.StatusSwitchingProtocols
@@ -305,23 +310,46 @@ func (l *line) Read(b []byte) (int, error) {
 	if n > 0 && l.left != math.MaxInt {
 		l.left -= n
 		l.progress.at.Store(int32(phaseRead))
-		l.heads += copy(l.head[l.heads:], b[:n])
 	}
 	return n, err
+}
+
+// interim says that the answer at hand is none yet.
+func (l *line) interim() bool {
+	status, ok := l.numbered()
+	return ok && status < 200 && status != http.StatusSwitchingProtocols
+}
+
+// skipHeader passes over an answer up to the empty line that ends its header.
+func (l *line) skipHeader() error {
+	for begins := true; ; {
+		part, err := l.in.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		if begins && err == nil && len(bytes.TrimRight(part, "\r\n")) == 0 {
+			return nil
+		}
+		begins = err == nil
+	}
+}
+
+// numbered reads the status that the status line names.
+func (l *line) numbered() (status int, ok bool) {
+	version, rest, _ := bytes.Cut(l.head[:l.heads], []byte(" "))
+	if len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
+		return 0, false
+	}
+	return statusOf(string(rest[:3]))
 }
 
 // status is the final status that the answer's status line names; 0 when there
 // is none, or an interim one (RFC 9112, 4).
 func (l *line) status() int {
-	version, rest, _ := bytes.Cut(l.head[:l.heads], []byte(" "))
-	if len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
-		return 0
+	if status, ok := l.numbered(); ok && status >= 200 {
+		return status
 	}
-	status, ok := statusOf(string(rest[:3]))
-	if !ok || status < 200 {
-		return 0
-	}
-	return status
+	return 0
 }
 
 // misnumbered says that the status line is one of HTTP/1 whose status is no

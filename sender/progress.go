@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"crypto/tls"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,9 @@ type progress struct {
 	taken atomic.Bool          // an HTTP/2 connection was taken for the request
 	line  *line                // the last one that the request was begun on; nil for none, or HTTP/2
 	wire  atomic.Pointer[wire] // of the HTTP/2 connection that it is on
+	// Where its HTTP/2 stream is, and which it is; 0 for none yet.
+	frames atomic.Pointer[frames]
+	stream atomic.Uint32
 }
 
 // over ends what the wire allows for an HTTP/2 request, and begins it on another;
@@ -39,15 +41,22 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 		TLSHandshakeStart: func() { advance(phaseTLS) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
-			if c, ok := info.Conn.(*tls.Conn); ok {
+			if f, ok := info.Conn.(*frames); ok {
 				p.http2.Store(true)
-				p.over(wireOf(c))
+				p.stream.Store(0)
+				p.frames.Store(f)
+				p.over(wireOf(f.Conn))
 				switch {
 				case p.taken.Swap(true):
 					cancel(errNotTaken)
 				case may != nil && !may():
 					cancel(errLeaseOver)
 				}
+			}
+		},
+		WroteHeaders: func() {
+			if f := p.frames.Load(); f != nil {
+				p.stream.Store(f.last())
 			}
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -61,10 +70,14 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }
 
-// status is what the status line said before the request failed; 0 for nothing.
+// status is the final status that was seen before the request failed; 0 for none.
+// Over HTTP/2 it is answered once.
 func (p *progress) status() int {
 	if p.line != nil {
 		return p.line.status()
+	}
+	if f := p.frames.Load(); f != nil {
+		return f.take(p.stream.Load())
 	}
 	return 0
 }

@@ -151,7 +151,7 @@ func (d *dialer) dialHTTP2(ctx context.Context, _, host string) (net.Conn, error
 
 // newHTTP2 is net/http's client, for receivers that speak HTTP/2.
 func newHTTP2(c Config, d *dialer) *http.Transport {
-	return &http.Transport{
+	t := &http.Transport{
 		Proxy:                  nil, // none from the environment: it would go round the egress guard
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialHTTP2,
@@ -165,4 +165,11 @@ func newHTTP2(c Config, d *dialer) *http.Transport {
 		// A stream that is given up has at most its window on its way.
 		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 	}
+	t.CloseIdleConnections() // the first call of it fills TLSNextProto
+	if upgrade := t.TLSNextProto["unencrypted_http2"]; upgrade != nil {
+		t.TLSNextProto["h2"] = func(authority string, conn *tls.Conn) http.RoundTripper {
+			return upgrade(authority, tls.Client(unwrapped{newFrames(conn)}, nil))
+		}
+	}
+	return t
 }
