@@ -110,7 +110,7 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 	stop := start()
 	soon("every endpoint is held before it has an event", func() bool { return shown() == len(held)+2 })
 	for i := range held {
-		exec(`INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		exec(`INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 			SELECT $1::int, id, 1, 'dids:1', 'evt_' || $1, 'dids', 'insert', now(), now(), '{}' FROM walhook.endpoint WHERE account = $2`, i+1, fmt.Sprint(i))
 	}
 	// One that is set while the sender runs.
