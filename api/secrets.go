@@ -2,23 +2,32 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"walhook/outbox"
 )
 
 // signingSecret is what deliveries are signed with.
 type signingSecret struct {
-	Secret        string    `json:"secret" doc:"whsec_ and base64, as Standard Webhooks 1.0 has it"`
-	Previous      string    `json:"previous_secret,omitempty" doc:"signs too, while it is being replaced"`
-	PreviousUntil time.Time `json:"previous_until,omitzero" doc:"when the previous one ends"`
+	Secret        string          `json:"secret" doc:"whsec_ and base64, as Standard Webhooks 1.0 has it"`
+	Previous      string          `json:"previous_secret,omitempty" doc:"the newest of earlier"`
+	PreviousUntil time.Time       `json:"previous_until,omitzero" doc:"when the previous one ends"`
+	Earlier       []earlierSecret `json:"earlier,omitempty" doc:"all that sign too, each until its time, the newest first"`
+}
+
+type earlierSecret struct {
+	Secret string    `json:"secret"`
+	Until  time.Time `json:"until"`
 }
 
 // rotateFields say how to replace a secret.
 type rotateFields struct {
-	OverlapSeconds *int `json:"overlap_seconds,omitempty" minimum:"0" maximum:"2592000" default:"86400" doc:"how long the secret before goes on signing; 0 ends it at once"`
+	OverlapSeconds *int `json:"overlap_seconds,omitempty" minimum:"0" maximum:"2592000" default:"86400" doc:"how long the secret before goes on signing; 0 ends it, and all before it, before the answer"`
 }
 
 type rotateInput struct {
@@ -33,7 +42,7 @@ func (s *subscriptions) registerSecrets(routes huma.API) {
 	huma.Register(routes, operation("read-secret", http.MethodGet, path, "Read the signing secret", ""), handled(s, s.readSecret))
 	s.rotations = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[rotateFields]())
 	registerOptional(routes, withBody(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
-		"Until the overlap ends deliveries carry two signatures, by the new secret and by the one before."), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
+		"Until the overlap ends deliveries are signed by the new secret and by the one before, the newest first. Up to 10 secrets sign at once, each until its time."), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
 }
 
 func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answer[signingSecret], error) {
@@ -46,9 +55,14 @@ func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answ
 		return nil, err
 	}
 	s.audit(ctx, "secret read", &w)
-	shown := signingSecret{Secret: secrets[0], PreviousUntil: utc(until)}
-	if len(secrets) > 1 {
-		shown.Previous = secrets[1]
+	shown := signingSecret{Secret: secrets[0]}
+	for i, secret := range secrets[1:] {
+		if i < len(until) {
+			shown.Earlier = append(shown.Earlier, earlierSecret{secret, utc(until[i])})
+		}
+	}
+	if len(shown.Earlier) > 0 {
+		shown.Previous, shown.PreviousUntil = shown.Earlier[0].Secret, shown.Earlier[0].Until
 	}
 	return answerOf(shown), nil
 }
@@ -72,6 +86,9 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 		overlap = time.Duration(*asked.OverlapSeconds) * time.Second
 	}
 	secret, until, err := s.cfg.Store.RotateWebhookSecret(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, overlap)
+	if errors.Is(err, outbox.ErrNotConfirmed) {
+		sent.warnings, err = append(sent.warnings, err.Error()), nil
+	}
 	if err != nil {
 		return nil, err
 	}

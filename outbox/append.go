@@ -27,6 +27,8 @@ const (
 	// The secret before goes on signing for a while. What the new one is comes
 	// after this, and keepSecretSQL after that.
 	replaceSecretSQL = `
+			older_secrets = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderSecretsSQL + ` ELSE e.older_secrets END,
+			older_until = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderUntilSQL + ` ELSE e.older_until END,
 			previous_secret = CASE WHEN ` + secretChangesSQL + ` THEN e.secret ELSE e.previous_secret END,
 			previous_until = CASE WHEN ` + secretChangesSQL + ` THEN clock_timestamp() + $3::interval ELSE e.previous_until END,
 			own_secret = CASE WHEN ` + secretChangesSQL + ` THEN $2 = 'own' ELSE e.own_secret END,

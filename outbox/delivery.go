@@ -57,7 +57,11 @@ type Endpoint struct {
 }
 
 // EndpointRevision is an endpoint, and where its changes have come to.
-type EndpointRevision struct{ ID, Revision int64 }
+type EndpointRevision struct {
+	ID, Revision int64
+	// Confirm says that somebody waits until the endpoint's sender knows.
+	Confirm bool
+}
 
 // EndpointSettings are how an account wants its events to be sent.
 type EndpointSettings struct {

@@ -16,10 +16,10 @@ import (
 
 const (
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
-		CASE WHEN previous_until > clock_timestamp() THEN previous_secret END, feed_from, expire_before, ordering,
+		` + earlierSecretsSQL + `, feed_from, expire_before, ordering,
 		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + strictSQL + `, ` + strictURLSQL
 
-	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
+	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
 	endpointsChangedSQL = `
 		SELECT id, revision, ` + hostOfRowSQL + ` FROM walhook.endpoint
@@ -233,9 +233,10 @@ func (e *Endpoint) hold(fault *badItem) {
 func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret, webhook string
 	var deleted, strict, strictURL bool
-	var previous, custom *string
+	var custom *string
+	var earlier []string
 	var set EndpointSettings
-	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &previous, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
+	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
 		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err
@@ -258,7 +259,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 			return e, nil
 		}
 	}
-	e.Secrets, err = s.openSecrets(of, strict, secret, previous)
+	e.Secrets, err = s.openSecrets(of, strict, secret, earlier)
 	switch {
 	case err != nil && len(e.Secrets) == 0:
 		e.hold(&badItem{asideSecret, reasonSecret})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,9 @@ const (
 // ends. Any number of processes may run it; one at a time works. A fault is
 // logged and tried again: the partitions ahead are there to give it time.
 func (s *Store) Maintain(ctx context.Context) error {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { s.on(s.pools.upkeep).endSecrets(ctx) })
 	for {
 		wait, err := maintainEvery, s.maintainOnce(ctx)
 		if err == nil || errors.Is(err, errUndelivered) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,9 +39,8 @@ const (
 	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL FOR UPDATE`
 
 	secretsSQL = `
-		SELECT ` + strictSQL + `, secret, CASE WHEN previous_until > clock_timestamp() THEN previous_secret END,
-			CASE WHEN previous_until > clock_timestamp() THEN previous_until END
-		FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
+		SELECT ` + strictSQL + `, secret, ` + earlierSecretsSQL + `, ` + earlierUntilSQL + `
+		FROM walhook.endpoint e WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
 
 	setStateSQL = `
 		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4, disabled_reason = $5,
@@ -63,21 +63,32 @@ func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, 
 }
 
 // WebhookSecrets is EndpointSecrets for one of an account's webhooks. until is
-// when the second one, if there is one, signs no longer.
-func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until time.Time, err error) {
+// when each but the first signs no longer.
+func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until []time.Time, err error) {
 	var secret string
 	var strict bool
-	var previous *string
-	var ends *time.Time
-	err = s.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&strict, &secret, &previous, &ends)
+	var earlier []string
+	err = s.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&strict, &secret, &earlier, &until)
 	if isNoRows(err) {
 		err = ErrNoEndpoint
 	}
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("read the secret of account %s: %w", account, err)
+		return nil, nil, fmt.Errorf("read the secret of account %s: %w", account, err)
 	}
-	secrets, err = s.openSecrets(holder{account, webhook}, strict, secret, previous)
-	return secrets, zeroTime(ends), err
+	of := holder{account, webhook}
+	if secrets, err = s.openSecrets(of, strict, secret, nil); err != nil {
+		return nil, nil, err
+	}
+	ends := until[:0]
+	for i, one := range earlier {
+		both, bad := s.openSecrets(of, strict, secret, []string{one})
+		if bad != nil {
+			err = bad
+		} else if len(both) > 1 && !slices.Contains(secrets, both[1]) {
+			secrets, ends = append(secrets, both[1]), append(ends, until[i])
+		}
+	}
+	return secrets, ends, err
 }
 
 // EnableEndpoint lets a disabled endpoint be sent to again, first of all what

@@ -20,18 +20,18 @@ const resealChunk = 500
 
 const (
 	resealNextSQL = `
-		SELECT id, account, webhook, secret, previous_secret, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
+		SELECT id, account, webhook, secret, array_prepend(previous_secret, older_secrets), coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
 		WHERE id > $1 ORDER BY id LIMIT $2 FOR NO KEY UPDATE`
 
 	// What the secrets are does not change, so no sender has to learn of it.
-	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = $3, url = nullif($4, '') WHERE id = $1`
+	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = ($3::text[])[1], older_secrets = ($3::text[])[2:], url = nullif($4, '') WHERE id = $1`
 
 	// From here on nothing else is taken. Not where another process stored one
 	// in another way meanwhile.
 	sealingSQL = `
 		INSERT INTO walhook.sealing (singleton, urls, key_id) SELECT true, true, $1::text
 		WHERE NOT EXISTS (SELECT FROM walhook.endpoint
-			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%'
+			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%' OR EXISTS (SELECT FROM unnest(older_secrets) o WHERE o NOT LIKE 'sealed:v2:%')
 				OR url ~ '^[^/?#]*://[^/?#]*@' AND url NOT LIKE '%://sealed.v2.%')
 		ON CONFLICT (singleton) DO UPDATE SET urls = true, key_id = excluded.key_id`
 
@@ -89,20 +89,20 @@ func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
 
 func (s *Store) resealTx(ctx context.Context, tx pgx.Tx, before sealer, after int64, found *Resealed) (last int64, n int, err error) {
 	type row struct {
-		id       int64
-		of       holder
-		secret   string
-		previous *string
-		url      string
-		strict   bool
-		urls     bool
+		id      int64
+		of      holder
+		secret  string
+		earlier []*string // the previous one, or nil, and those before it
+		url     string
+		strict  bool
+		urls    bool
 	}
 	rows, err := tx.Query(ctx, resealNextSQL, after, resealChunk)
 	if err != nil {
 		return after, 0, err
 	}
 	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one row, err error) {
-		return one, r.Scan(&one.id, &one.of.account, &one.of.webhook, &one.secret, &one.previous, &one.url, &one.strict, &one.urls)
+		return one, r.Scan(&one.id, &one.of.account, &one.of.webhook, &one.secret, &one.earlier, &one.url, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return after, 0, err
@@ -110,10 +110,12 @@ func (s *Store) resealTx(ctx context.Context, tx pgx.Tx, before sealer, after in
 	for _, one := range list {
 		after = one.id
 		secret, changed, err := s.reseal(before, one.secret, one.of, one.strict)
-		previous := one.previous
-		if err == nil && previous != nil {
-			text, other, opened := s.reseal(before, *previous, one.of, one.strict)
-			previous, changed, err = &text, changed || other, opened
+		for i, stored := range one.earlier {
+			if err != nil || stored == nil {
+				continue
+			}
+			text, other, opened := s.reseal(before, *stored, one.of, one.strict)
+			one.earlier[i], changed, err = &text, changed || other, opened
 		}
 		address := one.url
 		if err == nil {
@@ -127,7 +129,7 @@ func (s *Store) resealTx(ctx context.Context, tx pgx.Tx, before sealer, after in
 		case !changed:
 			found.Already++
 		default:
-			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, previous, address); err != nil {
+			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, one.earlier, address); err != nil {
 				return after, 0, err
 			}
 			found.Sealed++

@@ -122,7 +122,7 @@ func TestAccount_AColumnsSecretRotatesByBeingChanged(t *testing.T) {
 		next()
 		f.commit(t, users.update(row(own("whsec_dHdv")...), row(own(nil)...)))
 		got := f.secretsOf(t, "7")
-		if len(got) != 2 || got[1] != "whsec_dHdv" || len(got[0]) != 6+44 {
+		if len(got) != 3 || got[1] != "whsec_dHdv" || got[2] != "whsec_b25l" || len(got[0]) != 6+44 {
 			t.Errorf("taken away: %q", got)
 		}
 		next()
@@ -159,5 +159,62 @@ func TestSnapshot_ASecretThatIsGoneFromTheColumnIsMadeAnew(t *testing.T) {
 	got := f.secretsOf(t, "7")
 	if len(got) != 2 || got[0] == "whsec_b25l" || got[1] != "whsec_b25l" {
 		t.Errorf("secrets are %q", got)
+	}
+}
+
+// Each secret signs until its own time, however often another follows; the newest
+// comes first, and how many may is bounded.
+func TestRotate_EachSecretSignsUntilItsOwnTime(t *testing.T) {
+	f := newFeed(t, withKey(1))
+	f.commit(t, account(7))
+	secrets := f.secretsOf(t, "7")
+	overlaps := []time.Duration{24 * time.Hour, time.Hour, 48 * time.Hour}
+	for _, overlap := range overlaps {
+		next, _, err := f.store.RotateSecret(t.Context(), "7", overlap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets = append([]string{next}, secrets...)
+		if got := f.secretsOf(t, "7"); !slices.Equal(got, secrets) {
+			t.Fatalf("%d secrets, want all %d, the newest first", len(got), len(secrets))
+		}
+	}
+	_, until, err := f.store.WebhookSecrets(t.Context(), "7", AccountWebhook)
+	if err != nil || len(until) != 3 || !about(until[0], time.Now().Add(48*time.Hour)) || !about(until[1], time.Now().Add(time.Hour)) || !about(until[2], time.Now().Add(24*time.Hour)) {
+		t.Errorf("they end at %v, %v", until, err)
+	}
+	// An hour later the one in the middle is over, and gone once it is wiped.
+	f.exec(t, "UPDATE walhook.endpoint SET older_until[1] = clock_timestamp() - interval '1 ms'")
+	want := []string{secrets[0], secrets[1], secrets[3]}
+	if got := f.secretsOf(t, "7"); !slices.Equal(got, want) {
+		t.Errorf("%d secrets after one ended", len(got))
+	}
+	if err := f.store.wipeSecrets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.secretsOf(t, "7"); !slices.Equal(got, want) || one[int](t, f.world, "SELECT cardinality(older_secrets) FROM walhook.endpoint") != 1 {
+		t.Errorf("%d secrets after it was wiped", len(got))
+	}
+	f.exec(t, "UPDATE walhook.endpoint SET previous_until = clock_timestamp() - interval '1 ms'")
+	if err := f.store.wipeSecrets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{secrets[0], secrets[3]}) {
+		t.Errorf("%d secrets after the previous one ended", len(got))
+	}
+	for len(f.secretsOf(t, "7")) < MaxSecrets {
+		if _, _, err := f.store.RotateSecret(t.Context(), "7", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err = f.store.RotateSecret(t.Context(), "7", time.Hour)
+	if refused, ok := errors.AsType[*StateError](err); !ok || !strings.Contains(refused.Mend, "wait until") {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := f.store.Reseal(t.Context(), nil); err != nil || len(f.secretsOf(t, "7")) != MaxSecrets {
+		t.Errorf("after reseal: %d secrets, %v", len(f.secretsOf(t, "7")), err)
+	}
+	if _, _, err := f.store.RotateSecret(t.Context(), "7", 0); err != nil || len(f.secretsOf(t, "7")) != 1 {
+		t.Errorf("all ended: %v", err)
 	}
 }

@@ -59,6 +59,7 @@ const (
 	// Secrets that are encrypted at rest look different each time.
 	takeSecretsSQL = `
 		UPDATE walhook.endpoint e SET secret = s.secret, own_secret = s.own_secret,
+			older_secrets = ` + olderSecretsSQL + `, older_until = ` + olderUntilSQL + `,
 			previous_secret = e.secret, previous_until = clock_timestamp() + $1::interval,
 			revision = revision + 1, changed_at = clock_timestamp()
 		FROM walhook.snapshot_account s

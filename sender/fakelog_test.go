@@ -381,3 +381,5 @@ func (f *fakeLog) delivered() map[int64]int {
 	}
 	return counts
 }
+
+func (l *fakeLog) Confirm(context.Context, []outbox.EndpointRevision) error { return nil }

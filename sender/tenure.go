@@ -19,6 +19,7 @@ type leasing interface {
 	Renew(ctx context.Context) (time.Time, error)
 	Rebalance(ctx context.Context) (outbox.Handover, []int, error)
 	EndpointsChanged(ctx context.Context, since time.Time) ([]outbox.EndpointRevision, time.Time, error)
+	Confirm(ctx context.Context, known []outbox.EndpointRevision) error
 }
 
 // parting is what ends a hold on shards.
@@ -197,6 +198,10 @@ func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed ch
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			case changed <- endpoints:
+			}
+			// Lanes that were told start nothing by what they knew before.
+			if err := s.insist(ctx, "confirm endpoints", func(ctx context.Context) error { return session.Confirm(ctx, endpoints) }); err != nil {
+				return err
 			}
 		}
 		if err := pause(ctx, s.changesPoll); err != nil {

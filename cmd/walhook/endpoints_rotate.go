@@ -20,8 +20,9 @@ func newEndpointsRotateCommand() *cobra.Command {
 		Long: `Makes a new whsec_ secret and prints it, alone on standard output; hand it to the
 account and to nobody else. Until the overlap ends deliveries carry two
 signatures, by the new secret and by the one before, so that the account can
-change over at any moment. --overlap 0 ends the old secret at once. A running
-sender notices within seconds.
+change over at any moment; earlier secrets sign until their own time, ten in all.
+--overlap 0 ends all of them: no attempt that begins after the command has ended
+is signed with them. An attempt that was under way may still arrive.
 
 An account whose secret is kept in a column of the account table changes it
 there; both secrets sign for 24 hours then. Where secrets are encrypted at rest,
@@ -35,11 +36,15 @@ there; both secrets sign for 24 hours then. Where secrets are encrypted at rest,
 			return usage(errors.New("--overlap is negative: want how long the secret before goes on signing, or 0"))
 		}
 		secret, until, err := store.RotateSecret(ctx, args[0], overlap)
-		if err != nil {
+		late := errors.Is(err, outbox.ErrNotConfirmed)
+		if err != nil && !late {
 			return err
 		}
 		fmt.Fprintln(out, secret)
-		note := "the secret before has ended"
+		note := "all secrets before have ended"
+		if late {
+			note = err.Error()
+		}
 		if !until.IsZero() {
 			note = "the secret before signs too until " + until.UTC().Format(time.RFC3339)
 		}
