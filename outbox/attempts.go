@@ -29,7 +29,8 @@ type AttemptKey struct {
 const (
 	ownEndpointsSQL = `SELECT array_agg(id) FROM walhook.endpoint WHERE account = $1 AND deleted_at IS NULL AND ($2 = '' OR webhook = $2)`
 
-	// Each endpoint's newest by its index, and of those the newest.
+	// Each endpoint's newest by its index, and of those the newest. LIMIT 1 keeps
+	// the rest on an index as well.
 	attemptsSQL = `
 		SELECT a.at, a.number, a.revision, a.duration, a.status, a.outcome, a.reason, a.detail,
 			a.endpoint, p.webhook, a.event_id, coalesce(e.webhook_id, ''), coalesce(e.schema, ''), coalesce(e.type, '')
@@ -39,8 +40,8 @@ const (
 				WHERE a.endpoint = w.id AND ($2::timestamptz IS NULL OR a.at <= $2 AND (a.at, a.endpoint, a.event_id) < ($2, $3, $4))
 				ORDER BY a.at DESC, a.event_id DESC LIMIT $5) a
 			ORDER BY a.at DESC, a.endpoint DESC, a.event_id DESC LIMIT $5) a
-		JOIN walhook.endpoint p ON p.id = a.endpoint
-		LEFT JOIN walhook.event e ON e.id = a.event_id
+		CROSS JOIN LATERAL (SELECT webhook FROM walhook.endpoint p WHERE p.id = a.endpoint LIMIT 1) p
+		LEFT JOIN LATERAL (SELECT webhook_id, schema, type FROM walhook.event e WHERE e.id = a.event_id LIMIT 1) e ON true
 		ORDER BY a.at DESC, a.endpoint DESC, a.event_id DESC`
 )
 
@@ -58,10 +59,14 @@ func (s *Store) Attempts(ctx context.Context, account, webhook string, before *A
 	var list []MadeAttempt
 	var bad error
 	if err == nil && len(endpoints) > 0 {
-		var rows pgx.Rows
-		if rows, err = s.pool.Query(ctx, attemptsSQL, endpoints, at, endpoint, event, limit); err == nil {
+		err = s.byIndex(ctx, func(tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, attemptsSQL, endpoints, at, endpoint, event, limit)
+			if err != nil {
+				return err
+			}
 			list, err = collectEach(rows, scanMadeAttempt, func(_ *MadeAttempt, cause error) { bad = cause })
-		}
+			return err
+		})
 	}
 	if bad != nil {
 		s.listed(ctx, "attempts", fmt.Sprint(endpoints), 0, bad)

@@ -207,6 +207,9 @@ func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err 
 		_, err := tx.Exec(ctx, moveRequestSQL, id, cursor, 0, time.Duration(0), true, reasonGone)
 		return 0, err
 	}
+	if _, err = tx.Exec(ctx, byIndexSQL); err != nil {
+		return 0, err
+	}
 	most := min(max(int64(r.Rate), 1), replayChunk)
 	var chosen, wanted, upto, looked, last int64
 	err = tx.QueryRow(ctx, replaySQL(), r.Endpoint, cursor, until, since, ids, most, first-1, revision).

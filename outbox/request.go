@@ -57,21 +57,27 @@ var ErrNothingToSendTo = errors.New("nothing can be sent to it: it has no URL")
 // order of id: those of the log, and dead letters that the log no longer holds.
 // Of them those are wanted that were asked for, are delivered or dead, and have
 // no newer copy, which would be what stands for them. The bound on how many are
-// looked at is part of the text, so that the plan knows it.
+// looked at is part of the text, so that the plan knows it; it holds for both, and
+// what lies beyond where either of them came to its end is left for later.
 //
 // $1 endpoint, $2 cursor, $3 until, $4 since, $5 ids.
 func candidatesSQL(limit int) string {
 	return fmt.Sprintf(`
+	logged AS (
+		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, `+sizeSQL+` AS size FROM walhook.event e
+		WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
+	died AS (
+		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
+		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
+		ORDER BY d.event_id LIMIT %[1]d),
 	candidate AS (
 		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND ($5::text[] IS NULL OR c.webhook_id = ANY ($5)) AS asked
 		FROM (
-			(SELECT e.id, true AS logged, e.webhook_id, e.committed_at, `+sizeSQL+` AS size FROM walhook.event e
-			WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d)
+			SELECT * FROM logged
 			UNION ALL
-			(SELECT d.event_id, false, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
-			WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
-				AND NOT EXISTS (SELECT FROM walhook.event e WHERE e.id = d.event_id) ORDER BY d.event_id LIMIT %[1]d)
-			ORDER BY id LIMIT %[1]d) c),
+			SELECT * FROM died d WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
+		WHERE c.id <= least((SELECT max(id) FROM logged HAVING count(*) = %[1]d), (SELECT max(id) FROM died HAVING count(*) = %[1]d), $3)
+		ORDER BY id LIMIT %[1]d),
 	wanted AS (
 		SELECT c.id, c.logged, c.size FROM candidate c
 		WHERE asked AND (NOT logged
@@ -138,7 +144,9 @@ func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64,
 	}
 	since, ids := r.asked()
 	if err == nil {
-		err = s.pool.QueryRow(ctx, "WITH "+candidatesSQL(ReplayCountLimit)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
+		err = s.byIndex(ctx, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, "WITH "+candidatesSQL(ReplayCountLimit)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
+		})
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("count the events to send again: %w", err)

@@ -44,6 +44,8 @@ type DeadLetter struct {
 }
 
 const (
+	// LIMIT 1 keeps each look-up on its index: a join may be made by reading a
+	// whole table.
 	toldEventsSQL = `
 		SELECT e.id, e.webhook_id, e.schema, e.type, e.committed_at, ` + sizeSQL + `, e.replayed,
 			CASE WHEN d.reason IS NOT NULL THEN 'dead'
@@ -54,34 +56,55 @@ const (
 				ELSE 'waiting' END,
 			coalesce(d.attempts, a.number, 0), coalesce(d.reason, a.reason, ''), r.next_at
 		FROM (SELECT * FROM walhook.event WHERE endpoint = $1 AND id < $2 ORDER BY id DESC LIMIT $3) e
-		JOIN walhook.endpoint p ON p.id = e.endpoint
+		CROSS JOIN LATERAL (SELECT state FROM walhook.endpoint p WHERE p.id = e.endpoint LIMIT 1) p
 		LEFT JOIN LATERAL (SELECT attempts, reason FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id LIMIT 1) d ON true
 		LEFT JOIN LATERAL (SELECT number, outcome, reason FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id ORDER BY a.at DESC LIMIT 1) a ON true
-		LEFT JOIN walhook.retry r ON r.endpoint = e.endpoint AND r.event_id = e.id
+		LEFT JOIN LATERAL (SELECT attempts, next_at FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id LIMIT 1) r ON true
 		ORDER BY e.id DESC`
 
 	deadLettersOfSQL = `
 		SELECT d.endpoint, p.webhook, d.event_id, d.webhook_id, d.schema, d.type, d.committed_at, d.died_at, d.attempts, d.reason, d.size
 		FROM unnest($1::bigint[]) AS w(id) CROSS JOIN LATERAL (
 			SELECT * FROM walhook.dead_letter d WHERE d.endpoint = w.id AND d.event_id < $2 ORDER BY d.event_id DESC LIMIT $3) d
-		JOIN walhook.endpoint p ON p.id = d.endpoint
+		CROSS JOIN LATERAL (SELECT webhook FROM walhook.endpoint p WHERE p.id = d.endpoint LIMIT 1) p
 		ORDER BY d.event_id DESC LIMIT $3`
 )
+
+// byIndexSQL keeps what a transaction reads on the indexes that have its order.
+// How much one endpoint has the planner knows only when it sees which one it is,
+// and of several at once not even then: it takes all for average ones, reads all
+// they have and sorts it.
+const byIndexSQL = `
+	SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)`
+
+// byIndex reads in a transaction by [byIndexSQL].
+func (s *Store) byIndex(ctx context.Context, read func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, byIndexSQL); err != nil {
+			return err
+		}
+		return read(tx)
+	})
+}
 
 // ToldEvents lists the log's events of an endpoint with smaller ids than
 // before, the newest first; 0 begins with the newest.
 func (s *Store) ToldEvents(ctx context.Context, endpoint, before int64, limit int) ([]ToldEvent, error) {
-	rows, err := s.pool.Query(ctx, toldEventsSQL, endpoint, orNewest(before), limit)
 	var list []ToldEvent
 	var bad []badRow
-	if err == nil {
+	err := s.byIndex(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, toldEventsSQL, endpoint, orNewest(before), limit)
+		if err != nil {
+			return err
+		}
 		list, err = collectEach(rows, func(row pgx.CollectableRow) (e ToldEvent, err error) {
 			var next *time.Time
 			err = row.Scan(&e.ID, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Size, &e.Replayed, &e.State, &e.Attempts, &e.Reason, &next)
 			e.NextAt = zeroTime(next)
 			return e, err
 		}, func(e *ToldEvent, cause error) { bad = append(bad, badRow{e.ID, cause}) })
-	}
+		return err
+	})
 	for _, b := range bad {
 		s.listed(ctx, "events", strconv.FormatInt(b.endpoint, 10), endpoint, b.cause)
 	}
@@ -99,13 +122,17 @@ func (s *Store) DeadLetters(ctx context.Context, account string, before int64, l
 	var list []DeadLetter
 	var bad []badRow
 	if err == nil && len(endpoints) > 0 {
-		var rows pgx.Rows
-		if rows, err = s.pool.Query(ctx, deadLettersOfSQL, endpoints, orNewest(before), limit); err == nil {
+		err = s.byIndex(ctx, func(tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, deadLettersOfSQL, endpoints, orNewest(before), limit)
+			if err != nil {
+				return err
+			}
 			list, err = collectEach(rows, func(row pgx.CollectableRow) (d DeadLetter, err error) {
 				err = row.Scan(&d.Endpoint, &d.Webhook, &d.EventID, &d.WebhookID, &d.Schema, &d.Type, &d.CommittedAt, &d.DiedAt, &d.Attempts, &d.Reason, &d.Size)
 				return d, err
 			}, func(d *DeadLetter, cause error) { bad = append(bad, badRow{d.EventID, cause}) })
-		}
+			return err
+		})
 	}
 	for _, b := range bad {
 		s.listed(ctx, "dead letters", strconv.FormatInt(b.endpoint, 10), 0, b.cause)
