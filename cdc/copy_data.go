@@ -60,6 +60,7 @@ func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	if s.expect && end > s.resume.Position.Commit {
 		return s.otherLog("it is not there")
 	}
+	s.r.metrics.lag.reads(end)
 	s.advance(end, every)
 	return nil
 }

@@ -36,6 +36,7 @@ func (e *examination) lookAtSettings(ctx context.Context) {
 	e.walLimit(limit)
 	e.idleLimit(e.s.Number("idle_replication_slot_timeout"))
 	e.synchronousStandby(ctx)
+	e.slotReader(ctx)
 	e.retained(limit << 20)
 	e.otherSlots(limit << 20)
 	e.failover()
@@ -69,6 +70,30 @@ func (e *examination) idleLimit(seconds int64) {
 		return
 	}
 	e.r.Warn(checkIdleLimit, mend, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
+}
+
+// slotReader says who reads our slot, where that is another program, and whether
+// the source holds back what it should be sent.
+func (e *examination) slotReader(ctx context.Context) {
+	info := e.info()
+	if info == nil || !info.Active || e.r.Bad(checkSlot) {
+		return
+	}
+	report, err := (&catalogReader{conn: e.s.Conn}).report(ctx, e.cfg.Slot)
+	if err != nil {
+		e.s.Unseen(e.r, err, checkReaderThere)
+		return
+	}
+	if report.Reader.Foreign() {
+		e.r.Fail(checkReaderThere, doctor.Steps{{Kind: doctor.SQL, On: source, Needs: "pg_signal_backend, or the reader's own role",
+			Text: fmt.Sprintf("SELECT pg_catalog.pg_terminate_backend(%d)", report.Reader.PID), Note: "after ending that program"}},
+			"another program than walhook reads slot %s (%s): what it confirms is a gap", info.Name, report.Reader)
+	}
+	if why := report.Held(); why != "" {
+		mend := doctor.Configure(source, "synchronized_standby_slots", "", false)
+		mend[0].Note = "if those standbys will not come back; otherwise start them"
+		e.r.Fail(checkReaderThere, mend, "the source sends nothing to the reader of slot %s: %s", info.Name, why)
+	}
 }
 
 // retained says how far our slot is from being given up, and whether anybody

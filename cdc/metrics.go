@@ -18,7 +18,9 @@ type metrics struct {
 	serverEnd  atomic.Uint64 // the newest WAL end that the server named
 	flushed    atomic.Uint64 // the stored flush position; 0 for not known
 	oldest     atomic.Int64  // commit time in nanoseconds of the oldest transaction not yet stored; 0 for none
-	answers    atomic.Bool   // the source answered when it was last asked
+	lag        lag
+	state      func() State
+	answers    atomic.Bool // the source answered when it was last asked
 	retained   prometheus.Gauge
 	limit      prometheus.Gauge
 	slot       *prometheus.GaugeVec
@@ -31,6 +33,7 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 	m := &metrics{
+		state: state,
 		retained: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_slot_retained_bytes",
 			Help: "WAL that the source keeps for the slot, on its disk. NaN while the source does not answer.",
@@ -79,7 +82,7 @@ func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
 		"WAL between the source's end, as it last said, and the stored position. NaN while the source does not answer.",
 		nil, m.lagBytes)
 	gauge("walhook_source_lag_seconds",
-		"Age of the oldest committed change that was received and is not yet stored; 0 for none, NaN for none while the source does not answer.",
+		"Age of the oldest committed change that is not stored, as far as the source's own positions tell: 0 for none. While the source does not answer, how long ago all was stored for the last time; NaN where that is not known.",
 		nil, func() float64 { return m.lagSeconds(time.Now()) })
 	gauge("walhook_source_up", "1 while the source answers this process, else 0.", nil, func() float64 { return number(m.answers.Load()) })
 	for _, one := range []State{Connecting, Standby, Reading, Unreadable} {
@@ -104,6 +107,7 @@ func (m *metrics) observed(s SlotReport) {
 		m.slot.WithLabelValues(status).Set(number(status == s.WALStatus))
 	}
 	m.serverEnd.Store(uint64(s.WALEnd))
+	m.lag.mark(s.WALEnd, time.Now())
 	m.answers.Store(true)
 }
 
@@ -129,13 +133,18 @@ func (m *metrics) lagBytes() float64 {
 }
 
 func (m *metrics) lagSeconds(now time.Time) float64 {
-	switch oldest := m.oldest.Load(); {
-	case oldest != 0:
-		return max(now.Sub(time.Unix(0, oldest)), 0).Seconds()
-	case !m.answers.Load():
-		return math.NaN()
+	oldest, answers := m.oldest.Load(), m.answers.Load()
+	since := m.lag.since(m.flushed.Load(), oldest != 0, answers)
+	if at := time.Unix(0, oldest); oldest != 0 && (since.IsZero() || at.Before(since)) {
+		since = at
 	}
-	return 0
+	switch {
+	case since.IsZero() && !answers:
+		return math.NaN()
+	case since.IsZero() || m.state() == Standby && now.Sub(since) < standbyTolerance:
+		return 0
+	}
+	return max(now.Sub(since), 0).Seconds()
 }
 
 // received notes a transaction that waits to be stored.

@@ -18,9 +18,13 @@ const reportSQL = `
 		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::float8,
 		CASE WHEN current_setting('max_slot_wal_keep_size') LIKE '-%' THEN -1
 			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8,
-		r.flush_lag, clock_timestamp()
+		r.flush_lag, clock_timestamp(), coalesce(s.active_pid, 0), coalesce(a.application_name, ''),
+		coalesce(host(a.client_addr), CASE WHEN a.client_port = -1 THEN 'local' ELSE '' END), coalesce(a.wait_event, ''),
+		coalesce((SELECT string_agg(format('%s (%s)', n.name, CASE WHEN o.slot_name IS NULL THEN 'which does not exist' WHEN o.active THEN 'which is behind' ELSE 'which nobody reads' END), ', ')
+			FROM unnest(string_to_array(replace(replace(current_setting('synchronized_standby_slots', true), ' ', ''), '"', ''), ',')) AS n (name)
+			LEFT JOIN pg_replication_slots o ON o.slot_name = n.name), '')
 	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
-	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid`
+	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid`
 
 // slotMissing stands among the values of pg_replication_slots.wal_status for a
 // slot that does not exist.
@@ -44,6 +48,44 @@ type SlotReport struct {
 	// FlushLag is how long its reader took to confirm what it last did; 0 where
 	// nobody reads, or all is confirmed.
 	FlushLag time.Duration
+
+	Reader    SlotReader // who reads it
+	waitEvent string     // what its WAL sender waits for
+	standbys  string     // the slots of synchronized_standby_slots, and how they stand
+}
+
+// SlotReader is the session that reads a slot. What the role may not see is "".
+type SlotReader struct {
+	PID         int // 0 for nobody
+	Application string
+	Address     string // local for a socket of the server's machine
+}
+
+// Foreign says whether the reader is another program than walhook.
+func (s SlotReader) Foreign() bool {
+	return s.PID != 0 && s.Application != "" && s.Application != applicationName
+}
+
+// String names the reader for people.
+func (s SlotReader) String() string {
+	text := fmt.Sprintf("pid %d", s.PID)
+	if s.Application != "" {
+		text += ", application " + s.Application
+	}
+	if s.Address != "" {
+		text += ", address " + s.Address
+	}
+	return text
+}
+
+// Held says why the source sends nothing though there is something: it waits for
+// its own standbys (PostgreSQL 17, synchronized_standby_slots); "" for no such
+// reason.
+func (s SlotReport) Held() string {
+	if s.waitEvent != "WaitForStandbyConfirmation" {
+		return ""
+	}
+	return "it waits for the standbys of synchronized_standby_slots: " + s.standbys
 }
 
 // ReportSlot asks the source for its slot.
@@ -60,7 +102,8 @@ func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
 func (r *catalogReader) report(ctx context.Context, slot string) (s SlotReport, err error) {
 	var confirmed, end string
 	var lag *time.Duration
-	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At)
+	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At,
+		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys)
 	if err != nil {
 		return s, fmt.Errorf("look at slot %s: %w", slot, err)
 	}

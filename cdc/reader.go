@@ -21,6 +21,9 @@ type Reader struct {
 	state   atomic.Int32
 	began   atomic.Bool
 
+	heldBack atomic.Pointer[string] // see HeldBack
+	heldTold time.Time              // the watching goroutine's
+
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.
 	noMessages bool
@@ -116,6 +119,7 @@ func (r *Reader) Run(ctx context.Context) error {
 func (r *Reader) read(ctx context.Context) error {
 	backoff, standby, trouble, unreadable := firstBackoff, false, trouble{}, unreadable{}
 	var unsent unsendable
+	var toldStandby time.Time
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -127,10 +131,13 @@ func (r *Reader) read(ctx context.Context) error {
 			r.state.Store(int32(Standby))
 			r.began.Store(true)
 			r.metrics.oldest.Store(0) // what waited here is read there
+			r.metrics.lag.begins()
 			trouble.end()
-			if !standby {
+			if !standby || time.Since(toldStandby) >= remindEvery {
+				if r.tellStandby(ctx, !standby) {
+					toldStandby = time.Now()
+				}
 				standby = true
-				r.log.Info("slot is in use, waiting as standby", zap.String("slot", r.cfg.Slot))
 			}
 			if !sleep(ctx, standbyPoll) {
 				return nil
@@ -176,6 +183,24 @@ func (r *Reader) read(ctx context.Context) error {
 		}
 		backoff = min(2*backoff, lastBackoff)
 	}
+}
+
+// tellStandby says who reads the slot: once where that is a walhook, and again and
+// again where it is another program, whose reading is a gap for us.
+func (r *Reader) tellStandby(ctx context.Context, first bool) (told bool) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the slot: no answer in time"))
+	defer cancel()
+	report, err := ReportSlot(ctx, r.cfg)
+	fields := []zap.Field{zap.String("slot", r.cfg.Slot), zap.Int("pid", report.Reader.PID),
+		zap.String("application", report.Reader.Application), zap.String("address", report.Reader.Address)}
+	switch {
+	case err == nil && report.Reader.Foreign():
+		r.log.Warn("another program reads the slot: what it confirms is a gap here; end it, or choose another --slot", fields...)
+		return true
+	case first:
+		r.log.Info("slot is in use, waiting as standby", fields...)
+	}
+	return err == nil
 }
 
 // isFinal says whether trying again would not help.

@@ -34,6 +34,8 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.state.Store(int32(Reading))
 	r.began.Store(true)
 	r.metrics.flushed.Store(uint64(checkpoint.Flush))
+	r.metrics.oldest.Store(0) // what an earlier session received is sent again
+	r.metrics.lag.begins()
 	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 

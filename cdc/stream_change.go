@@ -96,6 +96,7 @@ func (s *stream) commit(ctx context.Context, c *cursor) error {
 		// PostgreSQL 14 sends transactions in which nothing is ours, those
 		// of an outbox in the same database among them: storing each would
 		// make the next.
+		s.r.metrics.lag.reads(m.end)
 		s.advance(m.end, s.r.idleEvery)
 		return nil
 	}

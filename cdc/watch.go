@@ -36,10 +36,43 @@ func (r *Reader) watch(ctx context.Context, before slotState) error {
 		if err := r.watchPublication(ctx, source, before); err != nil {
 			return err
 		}
-		if !sleep(ctx, r.watchEvery) {
-			return context.Cause(ctx)
+		r.held(report)
+		for next := time.Now().Add(r.watchEvery); time.Now().Before(next); {
+			if !sleep(ctx, min(markEvery, time.Until(next))) {
+				return context.Cause(ctx)
+			}
+			end, err := source.walEnd(ctx)
+			if err != nil {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return err
+			}
+			r.metrics.lag.mark(end, time.Now())
 		}
 	}
+}
+
+// held takes note of a source that sends nothing until its own standbys have it.
+func (r *Reader) held(report SlotReport) {
+	why := report.Held()
+	before := r.heldBack.Swap(&why)
+	if why != "" && time.Since(r.heldTold) >= remindEvery {
+		r.heldTold = time.Now()
+		r.log.Warn("the source holds its changes back", zap.String("slot", r.cfg.Slot), zap.String("reason", why))
+	}
+	if why == "" && before != nil && *before != "" {
+		r.heldTold = time.Time{}
+		r.log.Info("the source sends its changes again", zap.String("slot", r.cfg.Slot))
+	}
+}
+
+// HeldBack says why the source sends nothing, in words; "" where it does.
+func (r *Reader) HeldBack() string {
+	if why := r.heldBack.Load(); why != nil && r.State() == Reading {
+		return *why
+	}
+	return ""
 }
 
 // watchPublication finds a publication that was narrowed, dropped or made anew:

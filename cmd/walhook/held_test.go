@@ -31,7 +31,12 @@ type heldWorld struct {
 
 func newHeldWorld(t *testing.T) *heldWorld {
 	t.Helper()
-	w := &heldWorld{db: pgtest.Database(t), address: freeAddress(t)}
+	return newHeldWorldIn(t, pgtest.Database(t))
+}
+
+func newHeldWorldIn(t *testing.T, db *pgtest.DB) *heldWorld {
+	t.Helper()
+	w := &heldWorld{db: db, address: freeAddress(t)}
 	var err error
 	if w.server, err = receiver.Start(receiver.Options{}); err != nil {
 		t.Fatal(err)
@@ -107,7 +112,7 @@ func TestHeld_ASecretThatCannotSignIsShownAndHoldsItsAccountAlone(t *testing.T) 
 	t.Parallel()
 	w := newHeldWorld(t)
 	bad := map[string]string{
-		"2": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0",       // no whsec_
+		"2": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0",      // no whsec_
 		"3": "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV", // no padding
 		"4": "whsec_not base64!",
 		"5": "whsec_",

@@ -308,6 +308,9 @@ func sourceReady(reader *cdc.Reader) func(context.Context) error {
 		if state := reader.State(); state == cdc.Connecting || state == cdc.Unreadable {
 			return errors.New(state.String())
 		}
+		if why := reader.HeldBack(); why != "" {
+			return errors.New("the source holds its changes back: " + why)
+		}
 		return nil
 	}
 }

@@ -35,14 +35,23 @@ type partJSON struct {
 
 type sourceJSON struct {
 	partJSON
-	Slot          string   `json:"slot"`
-	Active        bool     `json:"active"`
-	WALStatus     string   `json:"wal_status,omitempty"`
-	WALEnd        string   `json:"wal_end,omitempty"`
-	LagBytes      *uint64  `json:"lag_bytes"`
-	LagSeconds    *float64 `json:"lag_seconds"`
-	RetainedBytes *float64 `json:"retained_bytes"`
-	LimitBytes    *float64 `json:"limit_bytes"` // null for no limit
+	Slot          string      `json:"slot"`
+	Active        bool        `json:"active"`
+	Reader        *readerJSON `json:"reader,omitempty"`    // who reads the slot
+	HeldBack      string      `json:"held_back,omitempty"` // why the source sends nothing
+	WALStatus     string      `json:"wal_status,omitempty"`
+	WALEnd        string      `json:"wal_end,omitempty"`
+	LagBytes      *uint64     `json:"lag_bytes"`
+	LagSeconds    *float64    `json:"lag_seconds"`
+	RetainedBytes *float64    `json:"retained_bytes"`
+	LimitBytes    *float64    `json:"limit_bytes"` // null for no limit
+}
+
+type readerJSON struct {
+	PID         int    `json:"pid"`
+	Application string `json:"application"`
+	Address     string `json:"address"`
+	Foreign     bool   `json:"foreign"` // another program than walhook
 }
 
 type positionJSON struct {
@@ -168,6 +177,10 @@ func (v *statusView) sourceJSON() *sourceJSON {
 	j := &sourceJSON{partJSON: partOf(v.sourceErr), Slot: v.slot}
 	if r := v.source; r != nil {
 		j.Active, j.WALStatus, j.WALEnd, j.RetainedBytes = r.Active, r.WALStatus, r.WALEnd.String(), &r.Retained
+		j.HeldBack = r.Held()
+		if r.Active {
+			j.Reader = &readerJSON{r.Reader.PID, r.Reader.Application, r.Reader.Address, r.Reader.Foreign()}
+		}
 		if !math.IsInf(r.Limit, 1) {
 			j.LimitBytes = &r.Limit
 		}

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"walhook/cdc"
 	"walhook/outbox"
 )
 
@@ -27,7 +28,7 @@ func (v *statusView) write(out io.Writer) error {
 	}
 	v.writeSource(&p)
 	if v.outbox != nil {
-		p.writeOutbox(v.outbox)
+		p.writeOutbox(v.outbox, v.source)
 	}
 	if err := table.Flush(); err != nil || v.outbox == nil {
 		return err
@@ -57,9 +58,16 @@ func (v *statusView) writeSource(p *statusPrinter) {
 		p.row("slot", "%s DOES NOT EXIST", v.slot)
 		return
 	case s.Active:
-		p.row("slot", "%s, read, its log is %s", v.slot, s.WALStatus)
+		by := "read by " + s.Reader.String()
+		if s.Reader.Foreign() {
+			by = "READ BY ANOTHER PROGRAM: " + s.Reader.String()
+		}
+		p.row("slot", "%s, %s, its log is %s", v.slot, by, s.WALStatus)
 	default:
 		p.row("slot", "%s, NOT READ BY ANYBODY, its log is %s", v.slot, s.WALStatus)
+	}
+	if why := s.Held(); why != "" {
+		p.row("HELD BACK", "the source sends nothing: %s", why)
 	}
 	if bytes, seconds, known := v.lag(); known {
 		p.row("lag", "%s, %s", byteText(float64(bytes)), secondsText(seconds))
@@ -71,7 +79,7 @@ func (v *statusView) writeSource(p *statusPrinter) {
 	}
 }
 
-func (p *statusPrinter) writeOutbox(st *outbox.Status) {
+func (p *statusPrinter) writeOutbox(st *outbox.Status, source *cdc.SlotReport) {
 	pub := &st.Publisher
 	switch {
 	case pub.StoredAt.IsZero():
@@ -79,7 +87,11 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status) {
 	default:
 		p.row("position", "%s, stored %s ago", pub.Position, secondsText(st.At.Sub(pub.StoredAt).Seconds()))
 	}
-	if pub.Name != "" {
+	switch {
+	case pub.Name == "":
+	case source != nil && (!source.Active || source.Reader.Foreign()):
+		p.row("publisher", "NONE; the last was %s, epoch %d, from %s on", pub.Name, pub.Epoch, clock(pub.TakenAt))
+	default:
 		p.row("publisher", "%s, epoch %d, since %s", pub.Name, pub.Epoch, clock(pub.TakenAt))
 	}
 	p.row("throughput", "%s events/s appended, %s delivered, %s attempts/s failed (last %s)",
