@@ -96,7 +96,7 @@ func bodyOf(data *huma.Schema) *huma.Schema {
 // shownOnly are the fields that a client reads and need not take out again
 // before it sends a webhook back. id is among them: in the documents of Kazoo
 // it stands in bodies of requests.
-var shownOnly = []string{"id", "account_id", "state", "disable_reason", "created_at", "changed_at"}
+var shownOnly = []string{"id", "endpoint", "account_id", "state", "disable_reason", "created_at", "changed_at"}
 
 // fields are the members of a body's data that a schema knows, and whose values
 // it allows.

@@ -40,13 +40,14 @@ type webhook struct {
 	Delivery            string          `json:"delivery"`
 	DailyAt             string          `json:"daily_at,omitempty"`
 	DailyZone           string          `json:"daily_zone,omitempty"`
+	Endpoint            int64           `json:"endpoint" doc:"the number by which the operator's log and commands name it"`
 	CreatedAt           time.Time       `json:"created_at"`
 	ChangedAt           time.Time       `json:"changed_at"`
 }
 
 func shown(w *outbox.Webhook) webhook {
 	s := webhook{
-		ID: w.ID, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
+		ID: w.ID, Endpoint: w.Endpoint, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
 		Retries: w.Retries, RateLimit: finite(w.RateLimit), CustomData: w.CustomData,
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason,

@@ -16,11 +16,11 @@ func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ACCOUNT\tWEBHOOK\tURL\tSTATE\tDETAIL")
+	fmt.Fprintln(table, "ENDPOINT\tACCOUNT\tWEBHOOK\tURL\tSTATE\tDETAIL")
 	now := time.Now()
 	for i := range endpoints {
 		e := &endpoints[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(e.Account), printable(e.Webhook), printable(e.URL), e.State, printable(endpointDetail(e, now)))
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", e.ID, printable(e.Account), printable(e.Webhook), printable(e.URL), e.State, printable(endpointDetail(e, now)))
 	}
 	return table.Flush()
 }

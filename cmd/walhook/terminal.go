@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -68,23 +69,17 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// steers says whether a character is a control (C0, DEL, C1), or a mark that
-// changes the direction or the lines of the text around it (Unicode, UAX #9).
+// steers says whether a character is a control (C0, DEL, C1), a format character,
+// such as what changes the direction of the text around it (Unicode, UAX #9) or has
+// no width, or a separator of lines.
 func steers(r rune) bool {
-	switch {
-	case unicode.IsControl(r), r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
-		return true
-	}
-	switch r {
-	case 0x061c, 0x200e, 0x200f, 0x2028, 0x2029, 0xfeff:
-		return true
-	}
-	return false
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
 func appendEscaped(dst []byte, r rune) []byte {
 	if r > 0xffff {
-		return fmt.Appendf(dst, `\U%08x`, r)
+		high, low := utf16.EncodeRune(r)
+		return fmt.Appendf(dst, `\u%04x\u%04x`, high, low)
 	}
 	return fmt.Appendf(dst, `\u%04x`, r)
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ import (
 
 // steeringText is what a receiver or a role of a database may put into a text:
 // clear the screen, set the title, write over the line, turn it around.
-const steeringText = "\x1b[2J\x1b]0;owned\x07\r\x7f\u009b31m\u202egnp\u2066.\u200f"
+const steeringText = "\x1b[2J\x1b]0;owned\x07\r\x7f\u009b31m\u202egnp\u2066.\u200f\u200b\u200d\u2060\u00ad\ufeff\U000e0041"
 
 // Whatever the databases and receivers hold, no command of the running program
 // writes a control character to the terminal but line ends and tabs.
@@ -98,5 +100,69 @@ func TestTerminal_ACharacterMayComeInPieces(t *testing.T) {
 	got, err := os.ReadFile(file.Name())
 	if want := `é\u009b\x9b€\u001b` + "\n"; err != nil || string(got) != want {
 		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+}
+
+// What a receiver's caller sends, and what comes in his headers, does not steer
+// the terminal of whoever listens.
+func TestTerminal_ListenShowsNothingThatSteersIt(t *testing.T) {
+	t.Parallel()
+	address := freeAddress(t)
+	stdout, err := os.Create(t.TempDir() + "/out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	cmd := childCommand(t, "listen", "--addr", address)
+	cmd.Stdout, cmd.Stderr = stdout, stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }()
+	data, err := json.Marshal(steeringText[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := `{"type":"update","schema":"` + strings.NewReplacer("\x1b", "", "\r", "", "\x7f", "", "\a", "").Replace(steeringText) + `","data":` + string(data) + `}`
+	url := "http://" + address + "/%1b%5b2J/%e2%80%ae"
+	eventually(t, 10*time.Second, func() bool {
+		response, err := http.Post(url, "application/json", strings.NewReader(raw))
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	})
+	postHook(t, url, "\x1b]0;owned\a \u202e\u200b\u2066", map[string]string{"webhook-id": "\u009b31m\u202e\u200b", "content-type": "text/\u202eplain"})
+	var text []byte
+	eventually(t, 10*time.Second, func() bool {
+		text, _ = os.ReadFile(stdout.Name())
+		return strings.Contains(string(text), `\u200b`)
+	})
+	if at := strings.IndexFunc(string(text), func(r rune) bool { return r != '\n' && r != '\t' && (steers(r) || r == utf8.RuneError) }); at >= 0 {
+		t.Errorf("listen prints %q", text[max(0, at-40):min(len(text), at+40)])
+	}
+}
+
+// The number that log lines call endpoint is what endpoints, its JSON and the API
+// call it too.
+func TestEndpoints_ShowTheNumberThatLogLinesName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.Database(t), func(int) string { return "https://example.com/hook" })
+	var number int64
+	account := idText(carrier.AccountID(0))
+	if err := w.conn.QueryRow(t.Context(), `SELECT id FROM walhook.endpoint WHERE account = $1`, account).Scan(&number); err != nil {
+		t.Fatal(err)
+	}
+	stdout, _ := runWalhook(t, "endpoints", "--outbox", w.db.URL)
+	if header, _, _ := strings.Cut(stdout, "\n"); !strings.HasPrefix(header, "ENDPOINT  ACCOUNT") || !regexp.MustCompile(fmt.Sprintf(`(?m)^%d +%s `, number, account)).MatchString(stdout) {
+		t.Errorf("endpoint %d of account %s is not named so:\n%s", number, account, stdout)
+	}
+	var list []struct {
+		Endpoint int64
+		Account  string
+	}
+	stdout, _ = runWalhook(t, "endpoints", "--json", "--outbox", w.db.URL)
+	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) == 0 || list[0].Endpoint == 0 {
+		t.Errorf("%v, %v", list, err)
 	}
 }
