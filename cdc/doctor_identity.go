@@ -57,8 +57,8 @@ func (e *examination) lookAtIdentity(ctx context.Context) {
 			e.identity(t, l, name, c)
 		}
 	}
-	e.r.OK(checkIdentity, "%d tables under FULL; their %d updates and deletes since the statistics began wrote about %s of old rows",
-		tables, full.Changes, bytesText(full.Width))
+	e.r.OK(checkIdentity, "%s under FULL; %s %d updates and deletes since the statistics began wrote about %s of old rows",
+		doctor.Count(tables, "table"), doctor.Choose(tables, "its", "their"), full.Changes, bytesText(full.Width))
 }
 
 func (e *examination) identity(t tableState, l logger, name schemas.TableName, c cost) {

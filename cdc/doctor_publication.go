@@ -168,5 +168,5 @@ func (e *examination) partitions(members []member) {
 				"the partitions of %s are published one by one: a new one would not be", t.name)
 		}
 	}
-	e.r.OK(checkPartitions, "%d tables are partitioned", n)
+	e.r.OK(checkPartitions, "%s %s partitioned", doctor.Count(n, "table"), doctor.Are(n))
 }

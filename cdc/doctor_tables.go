@@ -41,7 +41,7 @@ func (e *examination) lookAtTables(ctx context.Context) {
 		known++
 		e.lookAtShape(ctx, t)
 	}
-	e.r.OK(checkTables, "%d tables of the catalog", known)
+	e.r.OK(checkTables, "%s of the catalog", doctor.Count(known, "table"))
 	e.r.OK(checkUnlogged, "every table's changes reach the WAL")
 	e.r.OK(checkSelect, "role %s may read them", e.server.role)
 	e.r.OK(checkRowSecurity, "every row of them")
@@ -192,7 +192,7 @@ func (e *examination) lookAtRights(ctx context.Context) {
 		e.r.Fail(checkRights, needed, "the source needs %d statements, which role %s may not run: it lacks %s",
 			len(needed), e.server.role, strings.Join(lacks, ", "))
 	default:
-		e.r.OK(checkRights, "role %s may run the %d statements that setup needs", e.server.role, len(needed))
+		e.r.OK(checkRights, "role %s may run the %s that setup needs", e.server.role, doctor.Choose(len(needed), "statement", fmt.Sprintf("%d statements", len(needed))))
 	}
 }
 

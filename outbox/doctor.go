@@ -185,7 +185,7 @@ func (e *examination) foreignTables(ctx context.Context, role string) {
 	if err != nil {
 		e.s.Unseen(e.r, err, checkRights)
 	} else if len(mend) > 0 {
-		e.r.Fail(checkRights, mend, "%d tables of the outbox belong to another than %s, such as walhook.%s to %s", len(mend), role, name, owner)
+		e.r.Fail(checkRights, mend, "%s of the outbox %s to another than %s, such as walhook.%s to %s", doctor.Count(len(mend), "table"), doctor.Choose(len(mend), "belongs", "belong"), role, name, owner)
 	}
 }
 

@@ -29,8 +29,8 @@ func (e *examination) lookAtAside(ctx context.Context) error {
 		if reason == asideHost {
 			say = e.r.Warn // an account's URL, and maybe as it should be
 		}
-		say(checkAside, asideSteps(l, reason), "%d items of the loop %s are set aside as %s, the latest at %s: %s (%s); what becomes of each: %s",
-			n, l, reason, at.UTC().Format(time.RFC3339), item, detail, loops()[l])
+		say(checkAside, asideSteps(l, reason), "%s of the loop %s %s set aside as %s, the latest at %s: %s (%s); what becomes of each: %s",
+			doctor.Count(n, "item"), l, doctor.Are(n), reason, at.UTC().Format(time.RFC3339), item, detail, loops()[l])
 		return nil
 	})
 	e.r.OK(checkAside, "nothing: every item can be stored and read")

@@ -29,8 +29,8 @@ func (e *examination) lookAtHeld(ctx context.Context) error {
 	var n int
 	var since time.Time
 	_, err = pgx.ForEachRow(rows, []any{&reason, &n, &since, &account}, func() error {
-		e.r.Fail(checkOwnFaults, heldSteps(reason), "a fault of this side (%s) keeps events of %d endpoints from being sent, the longest since %s: account %s",
-			reason, n, since.UTC().Format(time.RFC3339), account)
+		e.r.Fail(checkOwnFaults, heldSteps(reason), "a fault of this side (%s) keeps events of %s from being sent, the longest since %s: account %s",
+			reason, doctor.Count(n, "endpoint"), since.UTC().Format(time.RFC3339), account)
 		return nil
 	})
 	e.r.OK(checkOwnFaults, "no event waits for a fault of this side")

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,9 +25,18 @@ func (e *examination) lookAtUnrouted(ctx context.Context) error {
 	steps := doctor.Steps{{Kind: doctor.SQL, On: here, Text: "SELECT * FROM walhook.unrouted ORDER BY at DESC LIMIT 100",
 		Note: "docs/OPERATIONS.md#walhookunroutedchanges says what each reason means"}}
 	_, err = pgx.ForEachRow(rows, []any{&schema, &reason, &n, &at}, func() error {
-		e.r.Warn(checkUnrouted, steps, "%d changes of %s reached nobody within a day, the latest at %s: %s", n, schema, at, reason)
+		e.r.Warn(checkUnrouted, steps, "%s reached nobody within a day, the latest at %s: %s", unroutedThings(n, schema), at, reason)
 		return nil
 	})
 	e.r.OK(checkUnrouted, "no change within a day reached nobody for a reason that somebody should know")
 	return err
+}
+
+// unroutedThings says how many of what: what no schema is known of is no change
+// of a table, but a logical message or a row that could not be read.
+func unroutedThings(n int, schema string) string {
+	if schema == "" {
+		return doctor.Choose(n, "1 message or row", fmt.Sprintf("%d messages or rows", n)) + " without a known schema"
+	}
+	return doctor.Count(n, "change") + " of " + schema
 }

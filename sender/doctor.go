@@ -121,7 +121,7 @@ func judgeGuard(c Config, seen int64, r *doctor.Report) {
 	switch {
 	case seen > 0 && !allowed:
 		r.Fail(checkGuard, doctor.Steps{{Kind: doctor.Shell, Text: "install another build of walhook, and do not run this one"}},
-			"%d connections reached this machine, which no --allow-cidr holds", seen)
+			"%s reached this machine, which no --allow-cidr holds", doctor.Count(int(seen), "connection"))
 	case open:
 		r.Warn(checkGuard, doctor.Steps{{Kind: doctor.Setting, Text: "--allow-cidr=", Note: "or the networks alone that endpoints are really in"}},
 			"%s allows every address: an account's URL may lead into your own network", strings.Join(names, ", "))
