@@ -99,6 +99,7 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 	if err == nil {
 		return x.read(resp, e)
 	}
+	err = x.decisive(err)
 	class := classify(err, x.cause(), &x.progress)
 	if status := x.status(); status != 0 {
 		// The account sees this: err may name addresses of this machine.
@@ -115,7 +116,7 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 			class = failDNSHere
 		}
 	}
-	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail, e)}
+	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail+x.others(err)+class.hint(), e)}
 }
 
 // confidential are the parts of an endpoint that are shown nowhere, as a

@@ -107,11 +107,21 @@ func TestAttempt_CertificatesAreToldApart(t *testing.T) {
 	ca := newAuthority(t)
 	local := []net.IP{net.IPv4(127, 0, 0, 1)}
 	alone := &authority{t: t}
+	middle := ca.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "middle"}})
+	under := &authority{t: t, cert: middle.Leaf, key: middle.PrivateKey.(*ecdsa.PrivateKey)}
+	whole := under.local()
+	whole.Certificate = append(whole.Certificate, middle.Certificate...)
+	strange := newAuthority(t)
+	strangers := strange.local()
+	strangers.Certificate = append(strangers.Certificate, strange.cert.Raw)
 	for _, c := range []struct {
 		name   string
 		config *tls.Config
 		want   failure
 	}{
+		{"with its intermediate", &tls.Config{Certificates: []tls.Certificate{whole}}, ""},
+		{"without its intermediate", &tls.Config{Certificates: []tls.Certificate{under.local()}}, failTLSChain},
+		{"with an unknown authority", &tls.Config{Certificates: []tls.Certificate{strangers}}, failTLSAuthority},
 		{"trusted", &tls.Config{Certificates: []tls.Certificate{ca.local()}}, ""},
 		{"expired", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, NotBefore: time.Now().Add(-48 * time.Hour)})}}, failTLSExpired},
 		{"not yet valid", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, NotBefore: time.Now().Add(time.Hour)})}}, failTLSNotYetValid},
@@ -149,7 +159,7 @@ func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 		{"plain HTTP", func(conn net.Conn) {
 			conn.Read(make([]byte, 100))
 			io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
-		}, failTLSProtocol},
+		}, failTLSPlain},
 		{"closed", func(conn net.Conn) { io.ReadAtLeast(conn, make([]byte, 1), 1) }, failReset},
 		{"reset", func(conn net.Conn) { conn.Read(make([]byte, 1)); resets(conn) }, failReset},
 		{"silence", func(conn net.Conn) { <-t.Context().Done() }, failTimeoutTLS},

@@ -57,6 +57,11 @@ func classify(err, cause error, p *progress) failure {
 	if errors.Is(err, errSpokeFirst) {
 		return failSpokeFirst
 	}
+	if p.line != nil {
+		if f := foreign(p.line.head[:p.line.heads]); f != "" {
+			return f // also where the rest of an answer was waited for
+		}
+	}
 	if _, ok := errors.AsType[*statusError](err); ok {
 		return failStatus
 	}
@@ -156,13 +161,57 @@ func classifySyscall(err error, at phase) failure {
 	return ""
 }
 
+// isIncomplete says that a certificate came alone, and is signed by another.
+func isIncomplete(sent []*x509.Certificate) bool {
+	for i, c := range sent {
+		if i > 0 && bytes.Equal(c.RawSubject, sent[0].RawIssuer) {
+			return false
+		}
+	}
+	return len(sent) > 0 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject)
+}
+
+// foreign names what was spoken instead of HTTP/1: it begins with a record of TLS
+// (RFC 8446, 5.1), or with a SETTINGS frame of HTTP/2 (RFC 9113, 3.4). "" is neither.
+func foreign(begins []byte) failure {
+	switch {
+	case len(begins) >= 3 && (begins[0] == 0x15 || begins[0] == 0x16) && begins[1] == 3:
+		return failPlainTLS
+	case len(begins) >= http2FrameHead && begins[0] == 0 && begins[3] == 4 && bytes.Equal(begins[4:http2FrameHead], make([]byte, 5)):
+		return failPlainHTTP2
+	}
+	return ""
+}
+
+// hint says what to do about a failure, where its name does not; "" for the others.
+func (f failure) hint() string {
+	switch f {
+	case failTLSChain:
+		return "; the receiver sends no intermediate certificate: it has to send its whole chain (fullchain.pem). If its authority is a private one, this machine has to trust that"
+	case failTLSPlain:
+		return "; the receiver answers HTTP where the URL says https: use http, or a port of TLS"
+	case failPlainTLS:
+		return "; the receiver speaks TLS where the URL says http: use https"
+	case failPlainHTTP2:
+		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or use https"
+	}
+	return ""
+}
+
 func classifyTLS(err error) failure {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return failTLSHostname
 	}
 	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		if c := unknown.Cert; c != nil && bytes.Equal(c.RawIssuer, c.RawSubject) {
+		checked, _ := errors.AsType[*tls.CertificateVerificationError](err)
+		alone := checked == nil || len(checked.UnverifiedCertificates) < 2
+		if c := unknown.Cert; c != nil && alone && bytes.Equal(c.RawIssuer, c.RawSubject) {
 			return failTLSSelfSigned
+		}
+		// It says more where it has a certificate of the issuer's name.
+		named := unknown.Error() != x509.UnknownAuthorityError{}.Error()
+		if checked != nil && !named && isIncomplete(checked.UnverifiedCertificates) {
+			return failTLSChain
 		}
 		return failTLSAuthority
 	}
@@ -178,7 +227,10 @@ func classifyTLS(err error) failure {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return failTLSCertificate
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		if string(record.RecordHeader[:]) == "HTTP/" {
+			return failTLSPlain
+		}
 		return failTLSProtocol
 	}
 	// crypto/tls does not export its alerts, but says who raised one.

@@ -23,6 +23,10 @@ const (
 	failTLSNotYetValid failure = "tls_not_yet_valid"
 	failTLSHostname    failure = "tls_hostname"
 	failTLSAuthority   failure = "tls_authority"
+	failTLSChain       failure = "tls_incomplete_chain" // the intermediate certificate is not sent
+	failTLSPlain       failure = "tls_plain_http"       // HTTP is answered on a port that TLS is expected on
+	failPlainTLS       failure = "plain_tls"            // TLS, on a port that HTTP is expected on
+	failPlainHTTP2     failure = "plain_http2"          // HTTP/2 without TLS (h2c)
 	failTLSSelfSigned  failure = "tls_self_signed"
 	failTLSCertificate failure = "tls_certificate" // unfit in another way
 	failTLSAlert       failure = "tls_alert"       // the other side refused
@@ -53,7 +57,7 @@ const (
 var failures = []failure{
 	failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failReset, failClosed,
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
-	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
+	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failPlainTLS, failPlainHTTP2, failTLSSelfSigned, failTLSCertificate,
 	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
 	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failTooLarge, failRender,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
@@ -87,7 +91,7 @@ func (f failure) shown() failure {
 func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failTimeoutConnect, failTimeoutTLS,
-		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSSelfSigned, failTLSCertificate,
+		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failTLSSelfSigned, failTLSCertificate,
 		failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender:
 		return true
 	}

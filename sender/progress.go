@@ -2,7 +2,10 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"net/http/httptrace"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -18,6 +21,9 @@ type progress struct {
 	// Where its HTTP/2 stream is, and which it is; 0 for none yet.
 	frames atomic.Pointer[frames]
 	stream atomic.Uint32
+
+	mu    sync.Mutex
+	tried []error // addresses of the name that no connection came about to; guarded by mu
 }
 
 // over ends what the wire allows for an HTTP/2 request, and begins it on another;
@@ -36,8 +42,17 @@ func (p *progress) over(next *wire) {
 func (p *progress) trace(ctx context.Context, may func() bool, cancel context.CancelCauseFunc) context.Context {
 	advance := func(to phase) { p.at.Store(int32(to)) }
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSStart:          func(httptrace.DNSStartInfo) { advance(phaseDNS) },
-		ConnectStart:      func(string, string) { advance(phaseConnect) },
+		DNSStart:     func(httptrace.DNSStartInfo) { advance(phaseDNS) },
+		ConnectStart: func(string, string) { advance(phaseConnect) },
+		ConnectDone: func(_, _ string, err error) {
+			if err != nil {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				if len(p.tried) < mostTried {
+					p.tried = append(p.tried, err)
+				}
+			}
+		},
 		TLSHandshakeStart: func() { advance(phaseTLS) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
@@ -66,6 +81,45 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 		},
 		GotFirstResponseByte: func() { advance(phaseRead) },
 	})
+}
+
+// mostTried bounds how many addresses of a name are told of.
+const mostTried = 8
+
+// decisive is the error that says most of why no connection came about: what an
+// address that was tried answered says more than that another is blocked, or that
+// this machine has no way there. err is the first one's, which is all that net says.
+func (p *progress) decisive(err error) error {
+	rank := func(err error) int {
+		if _, blocked := errors.AsType[*BlockedAddressError](err); blocked {
+			return 1
+		}
+		if classifySyscall(err, phaseConnect).own() {
+			return 0
+		}
+		return 2
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, other := range p.tried {
+		if p.phase() <= phaseConnect && rank(other) > rank(err) && !errors.Is(other, context.Canceled) {
+			err = other
+		}
+	}
+	return err
+}
+
+// others tells of the addresses that an error is not about.
+func (p *progress) others(err error) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var text strings.Builder
+	for _, other := range p.tried {
+		if p.phase() <= phaseConnect && !strings.Contains(err.Error(), other.Error()) {
+			text.WriteString("; " + other.Error())
+		}
+	}
+	return text.String()
 }
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }
