@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -74,7 +77,48 @@ func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[re
 	if !dry {
 		s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.String("since", asked.Since.UTC().Format(time.RFC3339)), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
 	}
-	return answerOf(shownReplay(&asked), sent.warnings), nil
+	expected, err := s.expect(ctx, &asked)
+	if err != nil {
+		return nil, err
+	}
+	return answerOf(shownReplay(&asked), sent.warnings, expected), nil
+}
+
+// namedIDs is how many ids an answer names at most.
+const namedIDs = 20
+
+// expect says what a replay will not do that it was asked for.
+func (s *subscriptions) expect(ctx context.Context, asked *outbox.Request) (warnings []string, err error) {
+	if len(asked.WebhookIDs) == 0 {
+		if asked.Total == 0 {
+			warnings = append(warnings, "nothing that was committed since then was delivered or given up among the first 10000 events, so nothing of them is sent; what is still to be delivered, a retry among it, is not sent twice")
+		}
+		return warnings, nil
+	}
+	kept, err := s.cfg.Store.KeptEvents(ctx, asked.Endpoint, asked.WebhookIDs)
+	if err != nil {
+		return nil, err
+	}
+	ids := slices.Compact(slices.Sorted(slices.Values(asked.WebhookIDs)))
+	var unknown []string
+	for _, id := range ids {
+		if !slices.Contains(kept, id) {
+			unknown = append(unknown, printable(id))
+		}
+	}
+	if n := len(unknown); n > namedIDs {
+		unknown = append(unknown[:namedIDs], fmt.Sprintf("and %d more", n-namedIDs))
+	}
+	if len(unknown) > 0 {
+		warnings = append(warnings, "event_ids: not among the newest 10000 events of this webhook: "+strings.Join(unknown, ", "))
+	}
+	if late := int64(len(kept)) - asked.Total; late > 0 {
+		warnings = append(warnings, fmt.Sprintf("event_ids: %d of them are still to be delivered, in a retry for example, or are not kept any more, and are not sent twice", late))
+	}
+	if asked.Total == 0 {
+		warnings = append(warnings, "nothing is sent")
+	}
+	return warnings, nil
 }
 
 // replayOf is what a body asks for.

@@ -154,6 +154,24 @@ func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64,
 	return total, until, nil
 }
 
+// It looks no further than [ReplayCountLimit], as a count does.
+const keptEventsSQL = `
+	SELECT DISTINCT webhook_id FROM (
+		(SELECT webhook_id FROM walhook.event WHERE endpoint = $1 ORDER BY id DESC LIMIT 10000)
+		UNION ALL
+		(SELECT webhook_id FROM walhook.dead_letter WHERE endpoint = $1 ORDER BY event_id DESC LIMIT 10000)) e
+	WHERE webhook_id = ANY ($2)`
+
+// KeptEvents says which of these webhook-ids an endpoint has events of, among its
+// newest [ReplayCountLimit] events and dead letters.
+func (s *Store) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []string) ([]string, error) {
+	kept, err := collect[string](s.pool.Query(ctx, keptEventsSQL, endpoint, webhookIDs))
+	if err != nil {
+		return nil, fmt.Errorf("look for %d events of endpoint %d: %w", len(webhookIDs), endpoint, err)
+	}
+	return kept, nil
+}
+
 // CreateRequest stores a request, which the publisher works through whenever it
 // runs. The errors are those of CountReplay, [ErrTooManyRequests]
 // and [ErrCallerGone].
