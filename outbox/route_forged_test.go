@@ -16,7 +16,8 @@ func TestForged_NobodyOutsideUsesTheNamesOfRecordsAndOfWalhook(t *testing.T) {
 	f.webhook(t, "7", "feed", "hook = 'records'")
 	f.commit(t, account(7))
 	f.forget(t)
-	names := []string{"dids", "DIDS", "Users", "users", "webhook.disabled", "Webhook.Disabled", "webhook.anything", "resync", "test", "object", "records", "all"}
+	names := []string{"dids", "DIDS", "Users", "users", "webhook.disabled", "Webhook.Disabled", "webhook.anything", "resync", "test", "object", "records", "all",
+		"webhook", "notice", "Day", "gap", "sync"}
 	for _, s := range f.publisher.catalog.Schemas {
 		names = append(names, s.Name)
 	}
@@ -44,4 +45,16 @@ func TestForged_NobodyOutsideUsesTheNamesOfRecordsAndOfWalhook(t *testing.T) {
 			t.Errorf("%s is not named among %q", name, listed)
 		}
 	}
+}
+
+// An event comes under the name of a group by its type, a result never.
+func TestForged_NoResultIsNamedLikeAGroup(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	f.forget(t)
+	f.commit(t, message(`{"user_id":7,"schema":"Notifications","type":"update","status":"x"}`), results.insert(1, 7, "notifications", "update", "x", nil))
+	if events := f.events(t); len(events) > 0 {
+		t.Errorf("sent: %q", events)
+	}
+	f.wantSkipped(t, map[string]int{skipReserved: 2})
 }

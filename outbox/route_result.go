@@ -49,7 +49,7 @@ func (r *router) resultRow(c *schemas.Change, plan *schemas.Plan) {
 
 // result tells a result. table is where it was put; "" for a message.
 func (r *router) result(c *schemas.Change, table string, result schemas.Result) {
-	if r.p.catalog.Reserved(result.Schema) {
+	if r.p.catalog.ReservedSchema(result.Schema) {
 		r.refuseReserved(c, table, result.Schema)
 		return
 	}
