@@ -195,6 +195,8 @@ func TestHeld_AFaultOfThisSideIsShownAndCostsNothing(t *testing.T) {
 	wantText(t, "status", mustRun(t, append([]string{"status"}, w.settings[:4]...)...), "HELD", "no_resources")
 	wantText(t, "doctor", doctorSays(t, w.settings...), "FAILED   outbox.held", "no_resources", "account 7")
 	eventually(t, 10*time.Second, func() bool { return scrape(t, w.address).sum("walhook_lanes_held", "reason", "no_resources") == 1 })
+	eventually(t, 30*time.Second, func() bool { return scrape(t, w.address).sum("walhook_outbox_backlog") > 0 })
+	wantFiring(t, w.address, 30, 300*time.Millisecond, "WalhookAttemptsHeld", "WalhookNothingDelivered")
 	since := e.HeldSince
 	process.stop(t)
 

@@ -70,6 +70,7 @@ func TestReader_AnotherProgramIsNamed(t *testing.T) {
 	wantText(t, "doctor", doctorSays(t, w.settings...), "FAILED   source.reader", "pg_recvlogical", "pg_terminate_backend")
 	second := w.run(t)
 	eventually(t, 10*time.Second, func() bool { return strings.Contains(second.wholeLog(t), "another program reads the slot") })
+	wantFiring(t, w.address, 8, 50*time.Millisecond, "WalhookNoPublisher")
 	wantText(t, "the log", second.wholeLog(t), `"level":"warn"`, `"application":"pg_recvlogical"`, `"pid":`)
 }
 
