@@ -18,7 +18,7 @@ import (
 // relations are known or keep their names' types to the built-in ones.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	catalog := &schemas.Catalog{Account: schemas.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
-	r := &Reader{cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
+	r := &Reader{names: map[uint32]schemas.TableName{}, cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
 	r.metrics = newMetrics(prometheus.NewRegistry(), r.State)
 	source := &catalogReader{types: schemas.NewTypes()}
 	s := newStream(r, nil, source, &history{}, c, confirmed)

@@ -167,6 +167,19 @@ func (h *history) added(d *schemas.TableDescription) bool {
 	return slices.ContainsFunc(d.Ancestors, func(a schemas.Ancestor) bool { return len(h.byOID[a.OID]) > 0 })
 }
 
+// eachNamed tells of the tables that had a name of the catalog's.
+func (h *history) eachNamed(catalog *schemas.Catalog, tell func(oid uint32, name schemas.TableName)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for oid, versions := range h.byOID {
+		for _, d := range versions {
+			if catalog.Names(d.Table()) {
+				tell(oid, d.Table())
+			}
+		}
+	}
+}
+
 // isAdded says whether a table was last described as a new partition.
 func (h *history) isAdded(oid uint32) bool {
 	h.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -142,6 +143,17 @@ func (r *Reader) observe(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// Pause waits between two runs, and keeps the metrics of slot and source true
+// meanwhile. It is false when ctx ended first.
+func (r *Reader) Pause(ctx context.Context, d time.Duration) bool {
+	observing, stop := context.WithCancel(ctx)
+	var observer sync.WaitGroup
+	observer.Go(func() { r.observe(observing) })
+	defer observer.Wait()
+	defer stop()
+	return sleep(ctx, d)
 }
 
 // look asks the source once, over the session that it gets and answers; nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"walhook/internal/pgcluster"
@@ -103,4 +105,31 @@ func TestWatch_TellsTheStoreWhereTheLogEndedWhen(t *testing.T) {
 		}
 		last = at
 	}
+}
+
+// Between two tries, which a fault of the source has apart, it is still seen
+// whether the source answers.
+func TestReader_SeesTheSourceWhileItWaitsBetweenTwoTries(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.Database(t), "")
+	name := "role_" + w.Name
+	w.cfg.URL = w.role(t, "REPLICATION")
+	r, err := New(w.cfg, w.store, quiet, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.watchEvery = 20 * time.Millisecond
+	if err := r.Run(t.Context()); err == nil { // nothing is set up
+		t.Fatal("the reader read")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	waiting.Go(func() { r.Pause(ctx, time.Hour) })
+	defer waiting.Wait()
+	defer stop()
+	eventually(t, "the source answers", patience, r.metrics.answers.Load)
+	w.exec(t, "ALTER ROLE "+name+" NOLOGIN", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+name+"'")
+	eventually(t, "the source does not answer", patience, func() bool { return !r.metrics.answers.Load() })
+	w.exec(t, "ALTER ROLE "+name+" LOGIN")
+	eventually(t, "the source answers again", patience, r.metrics.answers.Load)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"walhook/schemas"
 )
 
 // Reader reads the log for as long as it runs.
@@ -27,6 +29,10 @@ type Reader struct {
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.
 	noMessages bool
+
+	// names are those that the catalog's tables had, by OID. They are the
+	// goroutine's that receives.
+	names map[uint32]schemas.TableName
 
 	// skipDone says that --skip-unreadable has done what it can, skipAhead that
 	// it was found to name what is not there yet. They are the goroutine's that
@@ -68,8 +74,8 @@ func New(cfg Config, store Store, log *zap.Logger, reg prometheus.Registerer) (*
 	}
 	r := &Reader{
 		cfg: cfg.withDefaults(), store: store, log: log.Named("cdc"),
-		noMessages: cfg.Messages.Off(),
-		idleEvery:  defaultIdleEvery, watchEvery: defaultWatchEvery, tablesEvery: defaultTablesEvery, silence: defaultSilence,
+		noMessages: cfg.Messages.Off(), names: map[uint32]schemas.TableName{},
+		idleEvery: defaultIdleEvery, watchEvery: defaultWatchEvery, tablesEvery: defaultTablesEvery, silence: defaultSilence,
 	}
 	r.metrics = newMetrics(reg, r.State)
 	return r, nil

@@ -49,6 +49,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	history.eachNamed(r.cfg.Catalog, func(oid uint32, name schemas.TableName) { r.names[oid] = name })
 	s := newStream(r, conn, source, history, checkpoint, slot.confirmed)
 	s.arrived = arrived
 	s.encoding, s.illegible, s.convert = serverEncoding(conn), map[string]bool{}, source.convert

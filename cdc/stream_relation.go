@@ -88,6 +88,14 @@ func (s *stream) findKey(relation *schemas.Relation, described *schemas.TableDes
 func (s *stream) findUnknown(relation *schemas.Relation, described *schemas.TableDescription) {
 	catalog := s.r.cfg.Catalog
 	schema := catalog.SchemaOf(relation.Table())
+	name := s.r.names[relation.OID]
+	switch named := catalog.Names(relation.Table()); {
+	case named && !relation.Partition:
+		s.r.names[relation.OID] = relation.Table()
+	case !named && name != (schemas.TableName{}):
+		relation.Unknown = fmt.Sprintf("whether it still is %s, which it was before it was renamed", name)
+		return
+	}
 	switch {
 	case described == nil && !catalog.Names(relation.Table()):
 		relation.Unknown = "which table it was a part of"

@@ -138,7 +138,7 @@ func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
 	p.plans[relation] = plan
 	table := relation.Table().String()
 	if relation.Unknown != "" {
-		p.warnOnce(fmt.Sprint("unknown ", relation.OID), "nobody described the table while it was there, its changes are listed as unrouted",
+		p.warnOnce(fmt.Sprint("unknown ", relation.OID), "it is not known what a table was, its changes are listed as unrouted",
 			zap.String("table", table), zap.String("unknown", relation.Unknown))
 	}
 	if plan == nil {

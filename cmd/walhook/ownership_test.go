@@ -247,3 +247,16 @@ func TestRun_AnIDThatCannotBeComparedIsListed(t *testing.T) {
 	wantExactly(t, o.arrived(t), `7 insert dids {'id':1,'user_id':' 07','number':'a'}`)
 	wantExactly(t, o.unrouted(t), "dids insert 2 id_not_comparable", "dids update 1 id_not_comparable")
 }
+
+// What happens to a table while it has another name is listed.
+func TestRun_ListsTheChangesOfATableThatHasAnotherNameForAWhile(t *testing.T) {
+	t.Parallel()
+	o := newOwned(t, ownedTables, ownedCatalog)
+	o.setup(t)
+	o.run(t)
+	o.sql(t, "INSERT INTO dids VALUES (1, 7, '1')")
+	o.arrived(t)
+	o.sql(t, "ALTER TABLE dids RENAME TO numbers", "UPDATE numbers SET number = '2'", "ALTER TABLE numbers RENAME TO dids", "UPDATE dids SET number = '3'")
+	wantExactly(t, o.arrived(t), "7 insert dids {'id':1,'user_id':7,'number':'1'}", "7 update dids {'id':1,'user_id':7,'number':'3'}")
+	wantExactly(t, o.unrouted(t), "numbers update  table_unknown")
+}

@@ -180,10 +180,8 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 		}
 		log.Error("the source's log cannot be read, it is tried again; stored events are sent meanwhile",
 			zap.Duration("retry_in", wait), zap.Error(err))
-		select {
-		case <-ctx.Done():
+		if !reader.Pause(ctx, wait) {
 			return nil
-		case <-time.After(wait):
 		}
 		wait = min(2*wait, lastReadWait)
 	}
