@@ -149,7 +149,7 @@ func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 		{"no such name", "http://no-such-host.invalid/", failDNSNotFound},
 		{"handshake without end", "https://" + silent.Addr().String() + "/", failTimeoutTLS},
 		{"self-signed", secured.URL, failTLSSelfSigned},
-		{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLSProtocol},
+		{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLSPlain},
 		{"private address", "http://10.0.0.1/", failBlocked},
 		{"no host", "http:///hook", failURL},
 		{"scheme", "ftp://example.com/", failURL},

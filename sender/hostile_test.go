@@ -90,7 +90,7 @@ func TestSender_OnPostgresAnUnbelievableStatusStopsNobody(t *testing.T) {
 		secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, hostile.serve),
 		rawReceiver(t, answers("HTTP/1.1 -99 No\r\n\r\n")), healthy.server.URL)
 	execute(t, conn, appendSQL, 1, 300, 3)
-	s, err := New(Config{}, store, zap.NewNop(), prometheus.NewRegistry())
+	s, err := New(Config{AllowCIDR: testCourier(t).config.AllowCIDR}, store, zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
