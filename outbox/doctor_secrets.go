@@ -13,7 +13,7 @@ import (
 
 const (
 	storedSecretsSQL = `
-		SELECT account, webhook, secret, previous_secret, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + `
+		SELECT account, webhook, secret, previous_secret, older_secrets, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + `
 		FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 	keyIDSQL = `SELECT coalesce((SELECT key_id FROM walhook.sealing), '')`
@@ -24,6 +24,7 @@ type storedSecret struct {
 	holder
 	secret   string
 	previous *string
+	older    []string
 	url      string
 	strict   bool
 	urls     bool
@@ -71,6 +72,9 @@ func (one *storedSecret) judge(s sealer) kindOfSecret {
 	if one.previous != nil {
 		worst = max(worst, judgeSecret(s, one.holder, *one.previous, one.strict))
 	}
+	for _, older := range one.older {
+		worst = max(worst, judgeSecret(s, one.holder, older, one.strict))
+	}
 	if worst >= secretNoKey {
 		return worst
 	}
@@ -114,7 +118,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		return err
 	}
 	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one storedSecret, err error) {
-		return one, r.Scan(&one.account, &one.webhook, &one.secret, &one.previous, &one.url, &one.strict, &one.urls)
+		return one, r.Scan(&one.account, &one.webhook, &one.secret, &one.previous, &one.older, &one.url, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return err

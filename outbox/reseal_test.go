@@ -117,6 +117,9 @@ func TestDoctor_TellsAKeyFromRowsThatWereExchangedOrEdited(t *testing.T) {
 	}
 	spoil("UPDATE walhook.endpoint SET previous_secret = 'whsec_b3du', previous_until = now() + interval '1 hour'" + seven)
 	says("a previous one in plain", 1, "failed: 1 of 3 secrets is not encrypted for the endpoint, although 'endpoints reseal' has been run")
+	spoil("UPDATE walhook.endpoint SET older_secrets = '{whsec_b3du}', older_until = ARRAY[now() + interval '1 hour']" + seven)
+	says("an older one in plain", 1, "failed: 1 of 3 secrets is not encrypted for the endpoint")
+	f.exec(t, "UPDATE walhook.endpoint SET older_secrets = '{}', older_until = '{}'")
 	spoil("UPDATE walhook.endpoint SET url = 'https://u:hunter2@example.com/7'" + seven)
 	says("a URL in clear", 1, "failed: 1 of 3 URLs is refused: user name and password are in clear")
 	spoil("UPDATE walhook.endpoint SET url = replace(url, 'example.com', 'evil.example')" + seven)
