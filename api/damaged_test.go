@@ -92,7 +92,7 @@ func TestLists_ShowRowsWhoseValuesNoAnswerCanHold(t *testing.T) {
 		{"token", "true", "created_at", "'294276-12-31'"},
 	}
 	w.exec(t, `INSERT INTO walhook.request (endpoint, since, rate, until_id, total, done_at) SELECT id, now(), 1, 1, 1, now() FROM walhook.endpoint WHERE webhook = '`+bad+`'`)
-	w.exec(t, `INSERT INTO walhook.event (id, endpoint, revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+	w.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
 		SELECT 1, id, 1, 'dids:1', 'evt_1', 'dids', 'update', now(), now(), '{}' FROM walhook.endpoint WHERE webhook = '`+bad+`'`)
 	w.exec(t, `INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
 		SELECT now(), id, 1, 1, 1, '1 ms', 200, 'delivered', '2xx', '' FROM walhook.endpoint WHERE webhook = '`+bad+`'`)

@@ -76,18 +76,18 @@ func TestDoctor_CountsUnroutedChangesInWords(t *testing.T) {
 	f.exec(t, `INSERT INTO walhook.unrouted (commit_lsn, ordinal, schema, type, key, reason)
 		SELECT '0/1', n, schema, 'insert', '', reason FROM (VALUES ('', 'malformed_message', 1), ('', 'non_transactional_message', 2), ('dids', 'owner_unknown', 1), ('faxes', 'no_key', 2)) w (schema, reason, times),
 			generate_series(1, times) n`)
-	var said string
+	var said strings.Builder
 	for _, finding := range Examine(t.Context(), Config{URL: f.db.URL}, doctor.Options{}) {
 		if finding.ID == checkUnrouted {
-			said += finding.Evidence + "\n"
+			said.WriteString(finding.Evidence + "\n")
 		}
 	}
 	for _, want := range []string{
 		"1 message or row without a known schema reached nobody", "2 messages or rows without a known schema reached nobody",
 		"1 change of dids reached nobody", "2 changes of faxes reached nobody",
 	} {
-		if !strings.Contains(said, want) {
-			t.Errorf("doctor does not say %q:\n%s", want, said)
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("doctor does not say %q:\n%s", want, said.String())
 		}
 	}
 }
