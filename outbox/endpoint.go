@@ -22,7 +22,7 @@ const (
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
 	endpointsChangedSQL = `
-		SELECT id, revision, ` + hostOfRowSQL + ` FROM walhook.endpoint
+		SELECT id, revision, ended_secret_at IS NOT NULL AND confirmed_revision < revision, ` + hostOfRowSQL + ` FROM walhook.endpoint
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 
 	// What there is to look at of an endpoint's host: its URL, as it is stored.
@@ -146,7 +146,7 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	both.Queue("SELECT clock_timestamp()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	both.Queue(endpointsChangedSQL, since, back, s.id).Query(func(rows pgx.Rows) error {
 		var e EndpointRevision
-		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &url}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &e.Confirm, &url}, func() error {
 			changed = append(changed, e)
 			if s.store.hostFault(url) != "" || s.store.aside.reason(loopEndpoints, strconv.FormatInt(e.ID, 10)) != "" {
 				look = append(look, e.ID)

@@ -81,6 +81,30 @@ func TestHold_AnAccountAboveDoesNotGetRoundItBelow(t *testing.T) {
 	if err := f.store.CheckHeld(t.Context(), Caller{}, "9", "https://evil.example/own"); err != nil {
 		t.Errorf("another account: %v", err)
 	}
+	// What another set is not changed by it where it is held: neither within the host
+	// nor in what is sent there. To stop it is allowed.
+	theirs := one[string](t, f.world, "SELECT webhook FROM walhook.endpoint WHERE account = '9' AND url = 'https://evil.example/own'")
+	for what, change := range map[string]func(*Webhook){
+		"another path":       func(w *Webhook) { w.URL = "https://evil.example/mine" },
+		"another spelling":   func(w *Webhook) { w.URL = "https://EVIL.example.:444/own" },
+		"with a password":    func(w *Webhook) { w.URL = "https://u:p@evil.example/own" },
+		"accounts below too": func(w *Webhook) { w.IncludeSubaccounts = true },
+		"more of the events": func(w *Webhook) { w.Hook = HookAll },
+		"a body of its own":  func(w *Webhook) { w.CustomData = []byte(`{"a":1}`) },
+	} {
+		_, err := f.store.EditWebhook(t.Context(), by, "9", theirs, func(w *Webhook) error { change(w); return nil })
+		if _, held := errors.AsType[*HeldError](err); !held {
+			t.Errorf("the webhook of the account below, %s: %v; want a hold", what, err)
+		}
+		if _, err := f.store.EditWebhook(t.Context(), Caller{}, "9", theirs, func(w *Webhook) error { change(w); w.URL = "https://evil.example/own"; return nil }); err != nil {
+			t.Errorf("an operator, %s: %v", what, err)
+		}
+	}
+	for _, enabled := range []bool{false, true} {
+		if _, err := f.store.EditWebhook(t.Context(), map[bool]Caller{false: by, true: {}}[enabled], "9", theirs, func(w *Webhook) error { w.Enabled, w.Ask = enabled, &enabled; return nil }); err != nil {
+			t.Errorf("enabled %t: %v", enabled, err)
+		}
+	}
 	// Enabled below, where it is the hold of the account above that counts.
 	if _, err := f.store.EnableEndpoint(t.Context(), "8", before.ID); err == nil {
 		t.Error("enabled below, while the account above is held")

@@ -142,7 +142,9 @@ func (s *Store) EditWebhook(ctx context.Context, by Caller, account, id string, 
 		if byOperators && w.Enabled && !by.isOperator() {
 			return ErrHeldByOperator
 		}
-		if !byOperators && (moved || w.Enabled && !before.Enabled) {
+		// What an account above changes while it is sent counts as its own from then on.
+		acts := w.URL != before.URL || w.Enabled && (!before.Enabled || by.above(account) != "")
+		if !byOperators && acts {
 			if err := checkHeld(ctx, tx, w.URL, by.holders(account)...); err != nil {
 				return err
 			}

@@ -67,8 +67,13 @@ func TestRotation_WithoutAnOverlapNoDeliveryAfterTheCommandIsSignedWithTheOldSec
 		if round == 1 {
 			overlap = "1h"
 		}
+		began := time.Now()
 		mustRun(t, "endpoints", "rotate", "1", "--overlap", overlap, "--outbox", s.outbox.URL)
 		ended := time.Now()
+		// Without a word of the senders it takes 12 seconds, by which any of them knows.
+		if took := ended.Sub(began); took > 6*time.Second {
+			t.Errorf("round %d: rotating took %s: no sender confirmed it", round, took)
+		}
 		before := count()
 		eventually(t, 20*time.Second, func() bool { return count() > before+60 })
 		verifier, err := standardwebhooks.NewWebhook(old)
