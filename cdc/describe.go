@@ -43,6 +43,12 @@ const (
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = ANY ($1::oid[]) ORDER BY c.oid`
 
+	// Types of which one value has several texts that are not told apart here:
+	// interval, jsonb, ranges of numeric; and, as what others are made of, floats,
+	// numeric, char(n) and citext.
+	vagueSQL = `(1186, 3802, 3906, 4532)`
+	partSQL  = `(700, 701, 1042, 1186, 1700, 3802, 3906, 4532)`
+
 	// How values of the column "a" compare: by their base type, a collation of
 	// the column, and, for citext, by what lower() makes of ASCII letters here.
 	equalitySQL = `CASE WHEN EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic) THEN 'unknown' ELSE (
@@ -52,6 +58,10 @@ const (
 		)
 		SELECT CASE WHEN t.oid = 1042 THEN 'padded' WHEN t.oid = 2950 THEN 'uuid' WHEN t.oid IN (20, 21, 23, 26, 700, 701, 1700) THEN 'number'
 			WHEN t.typname = 'citext' THEN CASE lower('ABCDEFGHIJKLMNOPQRSTUVWXYZ') WHEN 'abcdefghijklmnopqrstuvwxyz' THEN 'folded' ELSE 'unknown' END
+			WHEN t.oid IN ` + vagueSQL + ` OR EXISTS (
+				SELECT FROM pg_type part LEFT JOIN pg_type plain ON plain.oid = part.typbasetype WHERE (part.oid = t.typelem
+					OR part.oid IN (SELECT f.atttypid FROM pg_attribute f WHERE f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped))
+				AND (coalesce(plain.oid, part.oid) IN ` + partSQL + ` OR coalesce(plain.typname, part.typname) = 'citext')) THEN 'unknown'
 			ELSE '' END
 		FROM base JOIN pg_type t ON t.oid = base.oid WHERE base.below = 0) END`
 

@@ -64,7 +64,11 @@ func (e *examination) lookAtIdentity(ctx context.Context) {
 func (e *examination) identity(t tableState, l logger, name schemas.TableName, c cost) {
 	if fault, wrong := l.fault(e.cfg.Publication); wrong && fault.refused && l.Full && t.published {
 		mend := doctor.Steps{{Kind: doctor.SQL, On: source, Text: fault.sql, Needs: "ownership of what it changes"}}
-		e.r.Fail(checkIdentity, mend, "table %s is under FULL and has a generated column that is not published: the server refuses its own updates and deletes", name)
+		why := l.refusesFull()
+		if why == "" {
+			why = "it has a generated column that is not published"
+		}
+		e.r.Fail(checkIdentity, mend, "table %s is under FULL, and %s: the server refuses its own updates and deletes", name, why)
 		return
 	}
 	statement, ok := l.identity()
@@ -76,7 +80,7 @@ func (e *examination) identity(t tableState, l logger, name schemas.TableName, c
 	switch mend := (doctor.Steps{{Kind: doctor.SQL, On: source, Text: statement.SQL, Needs: statement.Needs}}); {
 	case !ok:
 		e.r.Fail(checkIdentity, doctor.Ask(source, "ownership of the table", fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (id)", name)),
-			"table %s has generated columns and no primary key: published, its own updates would fail", name)
+			"table %s has no primary key that is published, and %s: published, its own updates would fail", name, l.refusesFull())
 	case statement.SQL == "":
 	case l.Nameless && published:
 		e.r.Fail(checkIdentity, mend, "the replica identity of table %s lacks columns of the key that names its records: its deletes reach nobody", name)

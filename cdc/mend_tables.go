@@ -23,14 +23,16 @@ func (l logger) fault(publication string) (fault tableFault, wrong bool) {
 	name := l.name()
 	statement, ok := l.identity()
 	switch {
-	case l.Full && l.Unpublished && !l.Generated:
+	case l.publishable():
 		return tableFault{table: name, refused: true, sql: publishGeneratedSQL(publication)}, true
+	case !ok && l.Listed:
+		return tableFault{table: name, refused: true, sql: publishAgain(publication, name, "")[0].Text}, true
 	case !ok:
 		return tableFault{table: name, refused: true, sql: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (id)", name)}, true
 	case statement.SQL == "":
 		return fault, false
 	}
-	return tableFault{table: name, refused: !l.Updatable || l.Full && (l.Unpublished || l.Generated), sql: statement.SQL}, true
+	return tableFault{table: name, refused: !l.Updatable || l.Full && (l.Unpublished || l.refusesFull() != ""), sql: statement.SQL}, true
 }
 
 // publishGeneratedSQL makes a publication send stored generated columns, so that
@@ -66,9 +68,14 @@ func (o *tableObserver) judge(ctx context.Context) error {
 	}
 	faults, now := map[uint32]tableFault{}, map[finding]bool{}
 	for _, t := range tables {
+		if !t.exists && o.seen[t.name] {
+			o.say(now, "a table of the catalog is not there any more: nothing of it is sent", t.name, "it was dropped, renamed or moved to another schema",
+				"give it its name again, or change the catalog; what a publication of whole schemas did not send meanwhile is missing")
+		}
 		if !t.exists || !t.logged {
 			continue
 		}
+		o.seen[t.name] = true
 		if t.key != nil && t.published {
 			o.say(now, "no key names the records of a table: its changes are listed as unrouted (no_key)", t.name, t.key.problem, t.key.fix())
 		}
@@ -198,13 +205,13 @@ func (o *tableObserver) apply(ctx context.Context, l logger, fault tableFault) (
 		_, resetErr := conn.Exec(ctx, "SET lock_timeout = 0")
 		err = errors.Join(err, resetErr)
 	}()
-	if l.Full && l.Unpublished && !l.Generated {
+	if l.publishable() {
 		_, err := conn.Exec(ctx, fault.sql)
 		return err
 	}
 	statement, ok := l.identity()
 	if !ok {
-		return errors.New("it has no primary key, and its generated columns are not published")
+		return errors.New("it has no primary key that is published, and " + l.refusesFull())
 	}
 	return setIdentity(ctx, conn, o.r.store, l.OID, statement.identity)
 }

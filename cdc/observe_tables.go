@@ -19,7 +19,7 @@ const (
 	lastTablesEvery    = 10 * time.Second
 )
 
-// stampSQL sums up all that descriptions are made of, and the publication, in
+// stampSQL sums up all that descriptions are made of, and all publications, in
 // one number: it moves when any of it is written. Only then is the rest read.
 const stampSQL = `
 	WITH RECURSIVE tree (oid) AS (
@@ -35,8 +35,8 @@ const stampSQL = `
 			JOIN pg_type t ON t.oid = a.atttypid AND t.typrelid <> 0 JOIN pg_attribute f ON f.attrelid = t.typrelid
 		UNION ALL SELECT concat_ws(' ', 'i', i.indexrelid, i.xmin) FROM tree JOIN pg_index i ON i.indrelid = tree.oid AND (i.indisprimary OR i.indisreplident)
 		UNION ALL SELECT concat_ws(' ', 'h', i.inhrelid, i.inhparent, i.xmin) FROM tree JOIN pg_inherits i ON i.inhrelid = tree.oid
-		UNION ALL SELECT concat_ws(' ', 'p', p.oid, p.xmin) FROM pg_publication p WHERE p.pubname = $3
-		UNION ALL SELECT concat_ws(' ', 'r', r.oid, r.xmin) FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $3
+		UNION ALL SELECT concat_ws(' ', 'p', p.oid, p.xmin) FROM pg_publication p
+		UNION ALL SELECT concat_ws(' ', 'r', r.oid, r.xmin) FROM pg_publication_rel r
 	)
 	SELECT coalesce(sum(hashtextextended(what, 0)), 0)::text FROM row`
 
@@ -51,14 +51,15 @@ type tableObserver struct {
 	took    time.Duration          // how long the source took for the stamp
 	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
 	faults  map[uint32]tableFault
-	said    map[finding]bool // what is wrong otherwise, and was said
+	seen    map[schemas.TableName]bool // tables of the catalog that were there
+	said    map[finding]bool           // what is wrong otherwise, and was said
 	mending map[uint32]*mending
 }
 
 // observeTables looks until ctx ends. What is wrong with the source is told by
 // whoever reads; a look that fails is made again.
 func (r *Reader) observeTables(ctx context.Context, h *history) {
-	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, mending: map[uint32]*mending{}}
+	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, seen: map[schemas.TableName]bool{}, mending: map[uint32]*mending{}}
 	defer func() { o.disconnect(ctx) }()
 	for {
 		if err := o.look(ctx); err != nil && ctx.Err() == nil {
@@ -102,7 +103,7 @@ func (o *tableObserver) look(ctx context.Context) error {
 	namespaces, names := tableNames(o.r.cfg.Catalog)
 	var stamp string
 	began := time.Now()
-	if err := o.source.conn.QueryRow(ctx, stampSQL, namespaces, names, o.r.cfg.Publication).Scan(&stamp); err != nil {
+	if err := o.source.conn.QueryRow(ctx, stampSQL, namespaces, names).Scan(&stamp); err != nil {
 		return fmt.Errorf("look whether tables changed: %w", err)
 	}
 	o.took = time.Since(began)

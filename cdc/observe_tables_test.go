@@ -144,6 +144,24 @@ func TestReader_LetsTheCarrierWriteAfterAGeneratedColumnIsAdded(t *testing.T) {
 	}
 }
 
+// So it does where a publication begins to send the table with a list of columns.
+func TestReader_LetsTheCarrierWriteAfterAListOfColumnsIsMade(t *testing.T) {
+	t.Parallel()
+	w, logs := watched(t, "INSERT INTO items VALUES (1, 7, 'a'); ALTER TABLE items REPLICA IDENTITY FULL", "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
+	if one[int](t, w, "SELECT current_setting('server_version_num')::int") < 150000 {
+		t.Skip("the server has no lists of columns")
+	}
+	run := w.start(t, often)
+	run.reads(t, patience)
+	eventually(t, "a first look", patience, func() bool { return logs.Len() == 2 }) // users and notes
+	w.exec(t, "CREATE PUBLICATION another FOR TABLE items (id, name)")
+	eventually(t, "updates work", patience, func() bool {
+		_, err := w.conn.Exec(t.Context(), "UPDATE items SET name = name || 'x'")
+		return err == nil
+	})
+	eventually(t, "it is named", patience, func() bool { return logs.FilterMessageSnippet("refuses the updates").Len() == 1 })
+}
+
 // FULL, which works where generated columns are published, is not taken away.
 func TestPlanSetup_KeepsFullWhereGeneratedColumnsArePublished(t *testing.T) {
 	t.Parallel()
@@ -214,6 +232,9 @@ func TestReader_NamesWhatIsNoLongerSent(t *testing.T) {
 			change: "ALTER PUBLICATION walhook SET TABLE users, items WHERE (id > 5), notes"},
 		{name: "a list of columns", publication: list, oldest: 150000, want: "keeps columns of a table back",
 			change: "ALTER PUBLICATION walhook SET TABLE users, items (id, user_id), notes"},
+		{name: "a table of another name", publication: list, want: "is not there any more", change: "ALTER TABLE items RENAME TO things"},
+		{name: "a table of another schema", publication: "CREATE PUBLICATION walhook FOR TABLES IN SCHEMA public", oldest: 150000, want: "is not there any more",
+			change: "CREATE SCHEMA apart; ALTER TABLE items SET SCHEMA apart"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -225,7 +246,9 @@ func TestReader_NamesWhatIsNoLongerSent(t *testing.T) {
 			w.setup(t)
 			core, logs := observer.New(zap.ErrorLevel)
 			w.log = zap.New(core)
-			w.start(t, often).reads(t, patience)
+			run := w.start(t, often)
+			run.reads(t, patience)
+			time.Sleep(3 * run.tablesEvery) // a first look
 			for statement := range strings.SplitSeq(test.change, "; ") {
 				w.exec(t, statement)
 			}

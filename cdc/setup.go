@@ -242,17 +242,16 @@ func (p *Plan) planIdentity() {
 		for _, l := range slices.Clone(t.loggers) {
 			statement, ok := l.identity()
 			if !ok && l.Child {
-				p.warn("table %s has generated columns and no primary key: the server would refuse its updates, its rows are left out of %s", l.name(), t.name)
+				p.warn("table %s has no primary key that is published, and %s: the server would refuse its updates, its rows are left out of %s", l.name(), l.refusesFull(), t.name)
 				left = append(left, l.OID)
 				continue
 			}
 			if !ok {
-				p.warn("table %s has generated columns that are not published, and no primary key: the server would refuse its updates, it is left out", t.name)
+				p.warn("table %s has no primary key that is published, and %s: the server would refuse its updates, it is left out", t.name, l.refusesFull())
 				return true
 			}
-			if l.Generated {
-				p.warn("table %s has generated columns that cannot be published, with which this server refuses REPLICA IDENTITY FULL: "+
-					"its deletes carry only the key", schemas.TableName{Namespace: l.Namespace, Name: l.Name})
+			if why := l.refusesFull(); why != "" {
+				p.warn("table %s cannot have REPLICA IDENTITY FULL, with which the server would refuse its updates (%s): its deletes carry only the key", l.name(), why)
 			}
 			if statement.SQL != "" {
 				statements = append(statements, statement)

@@ -30,9 +30,12 @@ type logger struct {
 	// Generated says that it has generated columns on a server (18 and newer)
 	// which refuses its updates under FULL however it is published.
 	Generated bool
+	// Listed says that a publication, be it another's, sends it with a list of
+	// columns: the server refuses its updates under FULL, whatever the list holds.
+	Listed bool
 	// Unpublished says that the publication, as it is now, does not send them.
 	Unpublished bool
-	Keyed       bool // it has a primary key, so that DEFAULT will do
+	Keyed       bool // it has a primary key, and lists of columns hold it, so that DEFAULT will do
 	// Child says that it inherits from the table: its rows are the table's too,
 	// and it is published by itself. Published says whether it is.
 	Child, Published bool
@@ -86,6 +89,17 @@ const (
 		AND NOT EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2
 			AND t.schemaname = n.nspname AND t.tablename = c.relname AND to_jsonb(t) -> 'attnames' ? a.attname::text))`
 
+	// The publications that send updates of a table with a list of columns: since
+	// PostgreSQL 15, and of a partition by its root's.
+	listsSQL = `pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid AND (p.pubupdate OR p.pubdelete) AND to_jsonb(r) ->> 'prattrs' IS NOT NULL
+			AND (r.prrelid = c.oid OR p.pubviaroot AND r.prrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))`
+
+	// A column of the primary key that such a list leaves out.
+	keyOutsideListsSQL = `EXISTS (SELECT FROM ` + listsSQL + `
+			JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+			WHERE NOT EXISTS (SELECT FROM pg_attribute sent WHERE sent.attrelid = r.prrelid AND sent.attname = a.attname
+				AND to_jsonb(r) -> 'prattrs' @> to_jsonb(sent.attnum)))`
+
 	// Partitions and children log their own changes, and what a table has is not
 	// theirs. A child that the catalog names is a table by itself.
 	loggersSQL = `
@@ -101,9 +115,11 @@ const (
 			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
 				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
 			` + refusesFullSQL + `,
+			EXISTS (SELECT FROM ` + listsSQL + `),
 			current_setting('server_version_num')::int >= 180000 AND EXISTS (SELECT FROM pg_attribute a
 				WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND ` + unsentSQL + `),
-			c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate),
+			(c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate))
+			AND NOT ` + keyOutsideListsSQL + `,
 			c.oid <> $1 AND NOT c.relispartition,
 			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
 		FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -218,7 +234,7 @@ func (t tableState) fault(cfg Config) *Fault {
 			}}
 	case t.vague != "":
 		sql := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE pg_catalog.text COLLATE pg_catalog.\"C\"", t.name, schemas.QuoteIdent(t.vague))
-		return &Fault{check: checkKeys, Problem: fmt.Sprintf("column %s of table %s names accounts or records, and by its collation different texts are the same value: "+
+		return &Fault{check: checkKeys, Problem: fmt.Sprintf("column %s of table %s names accounts or records, and by its type or collation different texts are the same value: "+
 			"whose a row is cannot be told", t.vague, t.name),
 			Mend: "let the catalog name another column, or as the table's owner: " + sql, steps: doctor.Ask(source, "ownership of the table", sql)}
 	case !t.whole:
@@ -229,18 +245,34 @@ func (t tableState) fault(cfg Config) *Fault {
 	return nil
 }
 
+// refusesFull says why the server refuses the table's updates under FULL; "" where
+// it does not.
+func (l logger) refusesFull() string {
+	switch {
+	case l.Listed:
+		return "a publication sends it with a list of columns"
+	case l.Generated:
+		return "it has generated columns that cannot be published"
+	}
+	return ""
+}
+
+// publishable says that its updates fail for want of generated columns that the
+// publication could send.
+func (l logger) publishable() bool { return l.Full && l.Unpublished && l.refusesFull() == "" }
+
 // identity is what mends a table's replica identity, if anything. It is false
 // when nothing does.
 func (l logger) identity() (statement Statement, ok bool) {
 	name := schemas.TableName{Namespace: l.Namespace, Name: l.Name}
 	switch {
-	case l.Generated && (l.Full || !l.Updatable):
+	case l.refusesFull() != "" && (l.Full || !l.Updatable):
 		return Statement{
 			SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name), Undo: identitySQL(name.String(), l.Identity),
 			table: l.OID, identity: schemas.IdentityDefault,
-			Needs: "ownership of the table (it has generated columns: once published, its own updates would fail)",
+			Needs: "ownership of the table (" + l.refusesFull() + ": published, its own updates fail under FULL)",
 		}, l.Keyed
-	case l.Generated, l.Full:
+	case l.refusesFull() != "", l.Full:
 		return Statement{}, true
 	}
 	statement = Statement{

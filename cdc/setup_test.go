@@ -289,6 +289,36 @@ func TestPlanSetup_LeavesTablesWithGeneratedColumnsUpdatable(t *testing.T) {
 	}
 }
 
+// A publication that sends a table with a list of columns, be it another's,
+// makes the server refuse the table's updates under FULL.
+func TestPlanSetup_LeavesTablesUnderAListOfColumnsUpdatable(t *testing.T) {
+	t.Parallel()
+	const ours, others = "CREATE PUBLICATION walhook FOR TABLE users, notes, items (id, user_id);", "CREATE PUBLICATION another FOR TABLE items (id, name);"
+	for name, extra := range map[string]string{
+		"our publication": ours, "another's": others, "another's, every column": "CREATE PUBLICATION another FOR TABLE items (id, user_id, name);",
+		"under FULL before":      others + "ALTER TABLE items REPLICA IDENTITY FULL;",
+		"another's, by its root": dividedItems + "CREATE PUBLICATION another FOR TABLE items (id, name) WITH (publish_via_partition_root = true);",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := unprepared(t, pgtest.Database(t), "")
+			if one[int](t, w, "SELECT current_setting('server_version_num')::int") < 150000 {
+				t.Skip("the server has no lists of columns")
+			}
+			w.exec(t, extra+"INSERT INTO items VALUES (1, 7, 'x')")
+			plan := planned(t, w.cfg)
+			if err := plan.Apply(t.Context(), w.cfg, noChanges{}, quiet); err != nil {
+				t.Fatal(err)
+			}
+			w.exec(t, "UPDATE items SET name = 'y'", "DELETE FROM items")
+			if len(plan.Warnings) == 0 || !strings.Contains(strings.Join(plan.Warnings, "\n"), "list of columns") {
+				t.Errorf("warnings: %q", plan.Warnings)
+			}
+			wantSQL(t, planned(t, w.cfg)) // nothing is left to do
+		})
+	}
+}
+
 // noChanges keeps nothing.
 type noChanges struct{}
 
@@ -323,12 +353,15 @@ func TestPlanSetup_AnIdentityWithoutTheKeyIsNoOption(t *testing.T) {
 	}
 }
 
-// By a collation that is not deterministic different texts are the same value,
-// and only the server can tell which.
+// By a collation that is not deterministic, or by its type, different texts are
+// the same value, and only the server can tell which.
 func TestPlanSetup_RefusesIDsThatTextsDoNotTell(t *testing.T) {
 	t.Parallel()
 	for _, alter := range []string{
 		"ALTER TABLE users ALTER id TYPE text COLLATE loose", "ALTER TABLE items ALTER user_id TYPE text COLLATE loose", "ALTER TABLE items ALTER id TYPE text COLLATE loose",
+		"ALTER TABLE items ALTER user_id TYPE interval USING NULL", "ALTER TABLE items ALTER user_id TYPE jsonb USING NULL", "ALTER TABLE items ALTER user_id TYPE numrange USING NULL",
+		"ALTER TABLE items ALTER user_id TYPE numeric[] USING NULL", "CREATE TYPE pair AS (a int, b numeric); ALTER TABLE items ALTER user_id TYPE pair USING NULL",
+		"CREATE DOMAIN span AS interval; ALTER TABLE items ALTER user_id TYPE span USING NULL",
 	} {
 		w := unprepared(t, pgtest.Database(t), "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"+alter+";")
 		_, err := PlanSetup(t.Context(), w.cfg)

@@ -18,7 +18,7 @@ const (
 	EqualNumber  Equality = "number"  // integers, numeric, floats: 7 is 7.00
 	EqualUUID    Equality = "uuid"    // in every form that the type reads
 	EqualFolded  Equality = "folded"  // citext: case does not count
-	EqualUnknown Equality = "unknown" // such as by a collation that is not deterministic: texts do not tell
+	EqualUnknown Equality = "unknown" // such as by a collation that is not deterministic, or of an interval: texts do not tell
 )
 
 // Normal is the form of a text that is the same for all that are the same
