@@ -74,6 +74,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 	texts := map[string]string{
 		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "metrics-listen": "127.0.0.1:9100", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
+		"trusted-proxies": "10.0.0.7/32", "tls-cert": "cert.pem", "tls-key": "key.pem",
 		"deny-cidr": "198.51.100.0/24,192.0.2.1/32", "allow-ports": "443, 8000-8999", "messages": "carrier,carrier.event",
 		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
 		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "old-secret-key": key,
@@ -111,7 +112,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 			want := settings{
 				Source: testURL, Outbox: "postgres://outbox@127.0.0.1/outbox", Slot: "carrier_1", Publication: "feed",
 				Roles:         roles{Publisher: true, API: true},
-				MetricsListen: "127.0.0.1:9100",
+				MetricsListen: "127.0.0.1:9100", TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}, TLSCert: "cert.pem", TLSKey: "key.pem",
 				AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
 				DenyCIDR:      []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("192.0.2.1/32")},
 				Messages:      schemas.Messages{"carrier", "carrier.event"},

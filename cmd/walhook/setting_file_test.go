@@ -58,27 +58,75 @@ func TestSettings_AFileOfASecretThatIsWrongSaysNothingOfIt(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ name, path, want string }{
-		{"missing", "/does/not/exist", "no such file"},
-		{"empty", secretFile(t, "\n"), "is empty"},
-		{"a directory", t.TempDir(), "is a directory"},
-		{"too large", secretFile(t, strings.Repeat("hunter2", maxSecretFile)), "larger than"},
-		{"of two lines", secretFile(t, "hunter2\nhunter2\n"), "more than one line"},
-		{"no URL", secretFile(t, "://hunter2"), "not a Postgres URL"},
-		{"a pipe that nobody writes to", fifo, "is empty"},
-	} {
-		began := time.Now()
-		_, err := load(t, []string{"--source-file", c.path}, nil)
-		if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "--source-file") || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("%s: %v", c.name, err)
+	for _, setting := range []string{"source", "outbox", "admin-token", "secret-key"} {
+		file := "--" + setting + "-file"
+		args := []string{"--source", testURL}
+		if setting == "source" {
+			args = nil
 		}
-		if time.Since(began) > 5*time.Second {
-			t.Errorf("%s: waited for", c.name)
+		for _, c := range []struct{ name, path, want string }{
+			{"missing", "/does/not/exist", "no such file"},
+			{"empty", secretFile(t, ""), "is empty"},
+			{"a line end alone", secretFile(t, "\r\n"), "is empty"},
+			{"a directory", t.TempDir(), "is a directory"},
+			{"too large", secretFile(t, strings.Repeat("x", maxSecretFile)+"\n"), "larger than"},
+			{"of two lines", secretFile(t, "hunter2\nhunter2\n"), "more than one line"},
+			{"binary", secretFile(t, "hunter2\x00"), "more than one line"},
+			{"a pipe that nobody writes to", fifo, "is empty"},
+		} {
+			began := time.Now()
+			_, err := load(t, append(args, file, c.path), nil)
+			if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s, %s: %v", file, c.name, err)
+			}
+			if time.Since(began) > 5*time.Second {
+				t.Errorf("%s, %s: waited for", file, c.name)
+			}
 		}
 	}
-	_, err := load(t, []string{"--source", testURL}, []string{"WALHOOK_SOURCE_FILE=" + secretFile(t, testURL)})
-	if err == nil || !strings.Contains(err.Error(), "--source and WALHOOK_SOURCE_FILE are both set") || exitStatus(t.Context(), err) != exitUsage {
-		t.Errorf("both: %v", err)
+	for setting, want := range map[string]string{"source": "not a Postgres URL", "outbox": "not a Postgres URL", "secret-key": "secret-key"} {
+		_, err := load(t, []string{"--" + setting + "-file", secretFile(t, "://hunter2")}, nil)
+		if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s of the wrong form: %v", setting, err)
+		}
+	}
+}
+
+// A secret that is set by itself and by a file is a mistake wherever either
+// comes from: nobody can say which counts.
+func TestSettings_ASecretAndItsFileAreNotBothSet(t *testing.T) {
+	for setting, value := range map[string]string{
+		"source": testURL, "outbox": testURL, "admin-token": "hunter2, a long operator's token", "secret-key": base64.StdEncoding.EncodeToString(make([]byte, 32)),
+	} {
+		path, name := secretFile(t, value), setting+"-file"
+		plain := map[string][2]string{"flag": {"--" + setting, value}, "environment": {envName(setting), value}, "file": {setting, value}}
+		ofFile := map[string][2]string{"flag": {"--" + name, path}, "environment": {envName(setting) + "_FILE", path}, "file": {name, path}}
+		for from, one := range plain {
+			for fileFrom, other := range ofFile {
+				var args, environ []string
+				var yaml string
+				for _, set := range []struct {
+					from string
+					pair [2]string
+				}{{from, one}, {fileFrom, other}} {
+					switch name, value := set.pair[0], set.pair[1]; set.from {
+					case "flag":
+						args = append(args, name, value)
+					case "environment":
+						environ = append(environ, name+"="+value)
+					case "file":
+						yaml += fmt.Sprintf("%s: %q\n", name, value)
+					}
+				}
+				if yaml != "" {
+					args = append(args, "--config", secretFile(t, yaml))
+				}
+				_, err := load(t, args, environ)
+				if err == nil || !strings.Contains(err.Error(), "are both set") || exitStatus(t.Context(), err) != exitUsage || strings.Contains(err.Error(), "hunter2") {
+					t.Errorf("%s by %s and its file by %s: %v", setting, from, fileFrom, err)
+				}
+			}
+		}
 	}
 }
 
