@@ -75,7 +75,7 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 // made the rows of the catalog which say what types are made of. It reads by
 // index alone.
 const typesVersionSQL = `
-	SELECT coalesce(string_agg(concat_ws(':', t.oid, t.xmin, a.attnum, a.xmin), ',' ORDER BY t.oid, a.attnum), '')
+	SELECT coalesce(string_agg(concat_ws(':', t.oid, t.xmin, a.attnum, a.xmin), ',' ORDER BY t.oid, a.attnum), ''), pg_current_snapshot()::text
 	FROM pg_type t LEFT JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
 	WHERE t.oid = ANY ($1::oid[])`
 
@@ -86,17 +86,25 @@ func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []
 		if rows, err = readTypes(ctx, tx, oids); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version)
+		version, _, err = typesVersion(ctx, tx, rows)
+		return err
 	})
 	return rows, version, err
 }
 
-// typesVersion is the present version of types that were read before.
-func (r *catalogReader) typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, err error) {
-	if err = r.conn.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version); err != nil {
-		return "", fmt.Errorf("look whether types have changed: %w", err)
+// typesVersion is the present version of types that were read before, and what
+// else the catalog showed at that moment.
+func (r *catalogReader) typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, seen snapshot, err error) {
+	return typesVersion(ctx, r.conn, rows)
+}
+
+func typesVersion(ctx context.Context, q querier, rows []schemas.TypeRow) (version string, seen snapshot, err error) {
+	var text string
+	if err = q.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version, &text); err != nil {
+		return "", seen, fmt.Errorf("look whether types have changed: %w", err)
 	}
-	return version, nil
+	seen, err = parseSnapshot(text)
+	return version, seen, err
 }
 
 func typeOIDs(rows []schemas.TypeRow) []uint32 {

@@ -69,7 +69,7 @@ const (
 	// published lists them. Of a table that is not published yet they are sent as
 	// the publication says, and setup makes one that sends them.
 	describeColumnsSQL = `
-		SELECT c.oid, a.attname::text, a.atttypid,
+		SELECT c.oid, a.attname::text, a.xmin::text::bigint, a.atttypid,
 			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false),
 			coalesce(a.attnum = ANY ((identity.indkey::int2[])[0 : identity.indnkeyatts - 1]), false),
 			CASE WHEN a.attgenerated = '' THEN false WHEN a.attgenerated = 'v' OR current_setting('server_version_num')::int < 180000 THEN true
@@ -131,7 +131,7 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 		var oid uint32
 		var c schemas.DescribedColumn
 		var missing *string
-		_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Primary, &c.Identity, &c.Unsent, &c.NotNull, &c.Equality, &missing}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Written, &c.Type, &c.Primary, &c.Identity, &c.Unsent, &c.NotNull, &c.Equality, &missing}, func() error {
 			if d := byOID[oid]; d != nil {
 				column := c
 				if missing != nil {

@@ -131,6 +131,9 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas
 		}
 		kept := *d
 		kept.From, kept.Added = at, h.added(d)
+		if n := len(versions); n > 0 {
+			kept.Moved = union(versions[n-1].Moved, d.MovedSince(versions[n-1]))
+		}
 		fresh = append(fresh, &kept)
 	}
 	h.mu.Unlock()
@@ -178,6 +181,29 @@ func (h *history) eachNamed(catalog *schemas.Catalog, tell func(oid uint32, name
 			}
 		}
 	}
+}
+
+// moved names the columns of a table that may have been another at some time, as
+// far as is known.
+func (h *history) moved(d *schemas.TableDescription) (names []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, version := range h.byOID[d.OID] {
+		names = union(names, version.Moved)
+		if version.From != d.From {
+			names = union(names, d.MovedSince(version))
+		}
+	}
+	return names
+}
+
+func union(a, b []string) []string {
+	for _, name := range b {
+		if !slices.Contains(a, name) {
+			a = append(slices.Clip(a), name)
+		}
+	}
+	return a
 }
 
 // isAdded says whether a table was last described as a new partition.

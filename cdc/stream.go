@@ -15,7 +15,8 @@ import (
 type catalogNow interface {
 	describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error)
 	describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid *fluidTypes, err error)
-	typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, err error)
+	typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, seen snapshot, err error)
+	shows(ctx context.Context, xid uint32) (bool, error)
 }
 
 // stream is what one connection receives. The receiver's fields belong to the
@@ -44,6 +45,7 @@ type stream struct {
 	skip          bool  // the whole transaction is stored
 	skipUpto      int64 // ordinals of the transaction that are stored
 	tx            begin
+	invisible     schemas.LSN // the transaction that the catalog did not show in time
 	ordinal       int64
 	encoding      string          // of the server
 	illegible     map[string]bool // columns whose values were not UTF-8

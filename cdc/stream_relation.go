@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"walhook/schemas"
 )
@@ -23,6 +24,10 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 	if err != nil {
 		return fmt.Errorf("relation: %w", err)
 	}
+	visible, err := s.untilVisible(ctx, func() (bool, error) { return s.source.shows(ctx, s.tx.xid) })
+	if err != nil {
+		return err
+	}
 	today, err := s.source.describe(ctx, relation.OID)
 	if err != nil {
 		return err
@@ -35,6 +40,9 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 	s.findKey(relation, described)
 	if described != nil {
 		described.Compare(relation)
+		if schema := s.r.cfg.Catalog.SchemaOf(relation.Table()); schema != nil {
+			relation.OwnerMoved = !visible || slices.Contains(s.history.moved(described), schema.Owner.Column)
+		}
 	}
 	s.r.cfg.Catalog.Refer(relation, s.history.find)
 	fluid, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID))
@@ -48,7 +56,7 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 		fluid.commit = s.tx.commit
 		s.fluid[relation.OID] = fluid
 	}
-	if described != nil && described == today && inForce(today, s.tx) && s.r.cfg.Catalog.Names(relation.Table()) {
+	if visible && described != nil && described == today && inForce(today, s.tx) && s.r.cfg.Catalog.Names(relation.Table()) {
 		return s.history.remember(ctx, s.tx.commit, today)
 	}
 	return nil
@@ -119,7 +127,12 @@ const firstUserOID = 16384
 // which one cheap query a transaction tells. Changes that are on their way keep
 // the shape that they came with.
 func (s *stream) refresh(ctx context.Context, relation *schemas.Relation, fluid *fluidTypes) (*schemas.Relation, error) {
-	version, err := s.source.typesVersion(ctx, fluid.rows)
+	var version string
+	_, err := s.untilVisible(ctx, func() (visible bool, err error) {
+		var seen snapshot
+		version, seen, err = s.source.typesVersion(ctx, fluid.rows)
+		return seen.shows(s.tx.xid), err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -229,6 +229,15 @@ func (r *router) ownerBefore(c *schemas.Change, plan *schemas.Plan, key string) 
 	if known && o.unknown && key != "" {
 		return lastOwner{account: o.account, known: o.account != "", stale: true}
 	}
+	if plan.Relation.OwnerMoved && plan.Schema.Owner.Schema == "" && known && key != "" {
+		// The old row has under the owner's name what may be another column's value.
+		account, told := "", false
+		if c.Old != nil {
+			account, told = r.ownerKey(c, plan, c.Old)
+		}
+		same := told && account == o.account
+		return lastOwner{account: o.account, known: true, told: same, stale: told && !same}
+	}
 	if plan.Schema.Owner.Schema == "" && c.Old != nil {
 		if account, told := r.ownerKey(c, plan, c.Old); told {
 			return lastOwner{account: account, known: true, told: true}

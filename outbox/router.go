@@ -230,7 +230,7 @@ func (r *router) ownersWanted(first, end int) map[recordKey]struct{} {
 // toldByOldRow says whether the old row of a record says whose it was, so that
 // what is remembered of it need not be read.
 func (r *router) toldByOldRow(c *schemas.Change, plan *schemas.Plan) bool {
-	if plan.Schema.Owner.Schema != "" || r.p.catalog.IsParent(plan.Schema) || r.p.unknown[plan.Schema.Name] || c.Old == nil {
+	if plan.Schema.Owner.Schema != "" || plan.Relation.OwnerMoved || r.p.catalog.IsParent(plan.Schema) || r.p.unknown[plan.Schema.Name] || c.Old == nil {
 		return false
 	}
 	if c.New != nil {

@@ -53,6 +53,10 @@ type Relation struct {
 	// table's id. OwnerIDs is how the column compares that says whose a row is,
 	// by the type of what it refers to.
 	AccountIDs, OwnerIDs Equality
+	// OwnerMoved says that the column that says whose a row is may have been
+	// another before, or had other values: an old row may hold there what was never
+	// sent.
+	OwnerMoved bool
 	// Types knows the columns' types as they were at that moment.
 	Types *Types
 	// Partition says that the changes are those of a partition, published

@@ -19,6 +19,11 @@ type TableDescription struct {
 	// Since are the transactions that last wrote the rows of the catalog that
 	// say where the table belongs, and what its primary key is.
 	Since []uint32
+	// Moved names the columns that the source's catalog has written again since
+	// the table was first seen: renamed, added again, of another type, or with
+	// new values by USING. Old rows may hold under such a name what was never
+	// sent under it.
+	Moved []string
 	// Added says that it was first seen as a new partition of a table that was
 	// known, and was never seen under FULL.
 	Added bool
@@ -33,6 +38,7 @@ type Ancestor struct {
 // DescribedColumn is a column as the catalog has it.
 type DescribedColumn struct {
 	Name     string
+	Written  uint32 // the transaction that last wrote its row of pg_attribute; 0 where it was not noted
 	Type     uint32
 	Primary  bool // part of the primary key
 	Identity bool // part of the replica identity's index
@@ -70,6 +76,18 @@ func (d *TableDescription) Same(other *TableDescription) bool {
 	return d.OID == other.OID && d.Table() == other.Table() && d.Identity == other.Identity &&
 		slices.Equal(d.Ancestors, other.Ancestors) && d.Inherits == other.Inherits && slices.Equal(d.InheritedKey, other.InheritedKey) &&
 		slices.EqualFunc(d.Columns, other.Columns, sameColumn) && slices.EqualFunc(d.Types, other.Types, sameType)
+}
+
+// MovedSince names the columns of an older description that were written again
+// before d, or are not there any more.
+func (d *TableDescription) MovedSince(older *TableDescription) (names []string) {
+	for _, was := range older.Columns {
+		at := slices.IndexFunc(d.Columns, func(c DescribedColumn) bool { return c.Name == was.Name })
+		if at < 0 || d.Columns[at].Type != was.Type || was.Written != 0 && d.Columns[at].Written != was.Written {
+			names = append(names, was.Name)
+		}
+	}
+	return names
 }
 
 func sameColumn(a, b DescribedColumn) bool {

@@ -248,6 +248,30 @@ func TestRun_AnIDThatCannotBeComparedIsListed(t *testing.T) {
 	wantExactly(t, o.unrouted(t), "dids insert 2 id_not_comparable", "dids update 1 id_not_comparable")
 }
 
+// The owner column becomes another column under its name: whose a record was is
+// taken from what was sent, and the old owner is told that it left.
+func TestRun_TheOldOwnerLearnsOfARecordWhoseOwnerColumnWasReplaced(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]string{
+		"swapped with another column": "BEGIN; ALTER TABLE dids RENAME user_id TO spare; ALTER TABLE dids RENAME other TO user_id; ALTER TABLE dids RENAME spare TO other; UPDATE dids SET number = '2'; COMMIT",
+		"written again by USING":      "ALTER TABLE dids ALTER user_id TYPE int USING 8; UPDATE dids SET number = '2'",
+		"retyped with other ids":      "BEGIN; ALTER TABLE dids ALTER user_id TYPE bigint USING 8; UPDATE dids SET number = '2'; COMMIT",
+		"dropped and added":           "BEGIN; ALTER TABLE dids DROP user_id; ALTER TABLE dids ADD user_id int DEFAULT 8; UPDATE dids SET number = '2'; COMMIT",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOwned(t, strings.Replace(ownedTables, "number text", "number text, other int DEFAULT 8", 1), ownedCatalog)
+			o.setup(t)
+			o.run(t)
+			o.sql(t, "INSERT INTO dids VALUES (1, 7, '1')")
+			o.arrived(t)
+			o.sql(t, change, "UPDATE dids SET number = '3'", "DELETE FROM dids")
+			wantExactly(t, o.arrived(t), "7 delete dids {'id':1}", "7 insert dids {'id':1,'user_id':7,'number':'1'}",
+				"8 delete dids {'id':1,'user_id':8,'number':'3'}", "8 insert dids {'id':1,'user_id':8,'number':'2'}", "8 update dids {'id':1,'user_id':8,'number':'3'}")
+		})
+	}
+}
+
 // What happens to a table while it has another name is listed.
 func TestRun_ListsTheChangesOfATableThatHasAnotherNameForAWhile(t *testing.T) {
 	t.Parallel()
