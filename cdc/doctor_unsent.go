@@ -20,21 +20,27 @@ type unsentColumn struct {
 	alike       bool     // which are of its type
 }
 
-// unsentColumnsSQL lists the columns of a table with what generated ones are
-// computed from.
-const unsentColumnsSQL = `
+const (
+	// computedFromSQL joins the dependencies of a column of the row "g" on those
+	// that it is computed from: before PostgreSQL 15 they are the column's own,
+	// since then its expression's.
+	computedFromSQL = `LEFT JOIN pg_attrdef e ON e.adrelid = g.attrelid AND e.adnum = g.attnum AND g.attgenerated <> ''
+	LEFT JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> g.attnum
+		AND (d.classid = 'pg_class'::regclass AND d.objid = g.attrelid AND d.objsubid = g.attnum
+			OR d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid)`
+
+	// unsentColumnsSQL lists the columns of a table with what generated ones are
+	// computed from.
+	unsentColumnsSQL = `
 	SELECT g.attname::text, g.attgenerated <> '', g.attgenerated = 'v',
 		g.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000,
 		coalesce(array_agg(DISTINCT a.attname::text) FILTER (WHERE a.attnum IS NOT NULL), '{}'), coalesce(bool_and(a.atttypid = g.atttypid), false)
 	FROM pg_attribute g
-	-- The column itself depends on others before PostgreSQL 15, its expression since.
-	LEFT JOIN pg_attrdef e ON e.adrelid = g.attrelid AND e.adnum = g.attnum AND g.attgenerated <> ''
-	LEFT JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> g.attnum
-		AND (d.classid = 'pg_class'::regclass AND d.objid = g.attrelid AND d.objsubid = g.attnum
-			OR d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid)
+	` + computedFromSQL + `
 	LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 	WHERE g.attrelid = $1 AND g.attnum > 0 AND NOT g.attisdropped
 	GROUP BY g.attnum, g.attname, g.attgenerated`
+)
 
 // unsentColumns are the columns of a table that do not come with its relation.
 func unsentColumns(ctx context.Context, q querier, table uint32, relation *schemas.Relation) (map[string]unsentColumn, error) {

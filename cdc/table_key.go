@@ -35,11 +35,10 @@ const (
 	// generatedFromSQL lists the generated columns of a table with the columns
 	// that each is computed from, and whether all of those are NOT NULL.
 	generatedFromSQL = `
-		SELECT g.attname::text, coalesce(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attnum IS NOT NULL), '{}'),
+		SELECT g.attname::text, coalesce(array_agg(DISTINCT a.attname::text) FILTER (WHERE a.attnum IS NOT NULL), '{}'),
 			coalesce(bool_and(a.attnotnull), true), g.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000
 		FROM pg_attribute g
-		LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = g.attrelid AND d.objsubid = g.attnum
-			AND d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid AND d.refobjsubid > 0 AND d.deptype = 'a'
+		` + computedFromSQL + `
 		LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 		WHERE g.attrelid = $1 AND g.attnum > 0 AND NOT g.attisdropped AND g.attgenerated <> ''
 		GROUP BY g.attnum, g.attname, g.attgenerated`

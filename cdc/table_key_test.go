@@ -26,6 +26,26 @@ func TestPlanSetup_NamesAKeyThatIsNotSent(t *testing.T) {
 	}
 }
 
+// What tells its rows apart is the columns that the one is computed from, where
+// none of them can be null.
+func TestPlanSetup_NamesAKeyOfTheColumnsThatAGeneratedOneIsComputedFrom(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, columns, want string }{
+		{"of another column", "ADD code int NOT NULL DEFAULT 0, ADD made int GENERATED ALWAYS AS (code % 2) STORED", "key: [id, code]"},
+		{"of two", "ADD code int NOT NULL DEFAULT 0, ADD made int GENERATED ALWAYS AS (code + id) STORED", "key: [id, code]"},
+		{"of what may be null", "ADD code int, ADD made int GENERATED ALWAYS AS (coalesce(code, 0)) STORED", "ALTER COLUMN made DROP EXPRESSION"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := unprepared(t, pgtest.Database(t), "ALTER TABLE notes DROP CONSTRAINT notes_pkey, "+test.columns+"; ALTER TABLE notes ADD PRIMARY KEY (id, made)")
+			warnings := strings.Join(planned(t, w.cfg).Warnings, "\n")
+			if strings.Contains(warnings, test.want) == w.sendsGenerated(t) {
+				t.Errorf("warnings: %s", warnings)
+			}
+		})
+	}
+}
+
 // A key that becomes such a one is named at once, and every change is listed.
 func TestReader_NamesAKeyThatIsNoLongerSent(t *testing.T) {
 	t.Parallel()
