@@ -193,17 +193,28 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 // keep is as much of a text from outside as may be kept: nothing of what was
 // sent, and nothing that is shown nowhere.
 func (x *exchange) keep(text string, e outbox.Endpoint) string {
+	text = printable(text[:min(len(text), 4*maxDetail)]) // first: what is left out later would hide a repetition
 	hidden := [][]byte{x.sent.body, []byte(x.signature)}
 	for _, secret := range confidential(e, x.sent.query) {
 		text = strings.ReplaceAll(text, secret, "…") // a short one too
 		hidden = append(hidden, []byte(secret))
 	}
-	return clip(without(text[:min(len(text), 4*maxDetail)], hidden...))
+	return clip(without(text, hidden...))
 }
 
 // clip makes text from outside fit a column and a terminal.
 func clip(s string) string {
-	s = strings.Map(func(r rune) rune {
+	s = printable(s[:min(len(s), 4*maxDetail)])
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
+	}
+	return s
+}
+
+// printable leaves out what is not shown: bytes that are no UTF-8, control
+// characters, and characters without width.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return ' '
 		}
@@ -211,9 +222,5 @@ func clip(s string) string {
 			return -1
 		}
 		return r
-	}, strings.ToValidUTF8(s[:min(len(s), 4*maxDetail)], ""))
-	if len(s) > maxDetail {
-		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
-	}
-	return s
+	}, strings.ToValidUTF8(s, ""))
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -168,8 +169,8 @@ func (r *reading) grams(f func(gram uint64, last int)) {
 
 func filterBit(gram uint64) uint64 { return gram * 0x9e3779b97f4a7c15 >> (64 - 19) }
 
-// readingsOf are a text as it is, and each of its words that may be base64 or hex
-// as what it decodes to, begun at any of its characters.
+// readingsOf are a text as it is, each of its words that may be base64 or hex as
+// what it decodes to, begun at any of its characters, and each dump of bytes.
 func readingsOf(text string) []reading {
 	var plain reading
 	undo([]byte(text), func(c byte, from, to int) {
@@ -199,7 +200,43 @@ func readingsOf(text string) []reading {
 			}
 		}
 	})
+	hexPairs(text, add)
 	return all
+}
+
+// hexPairs calls f with each part of a text that is a dump of bytes, such as
+// "7b 22" or "0x7B, 0x22".
+func hexPairs(text string, f func(start, end int, decoded []byte)) {
+	var decoded []byte
+	start, end := 0, 0
+	done := func() {
+		if len(decoded) >= echoRun {
+			f(start, end, decoded)
+		}
+		decoded = nil
+	}
+	for i := 0; i < len(text); {
+		if !isPlain(text[i]) {
+			i++
+			continue
+		}
+		word := i
+		for i < len(text) && isPlain(text[i]) {
+			i++
+		}
+		digits := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(text[word:i]), "0x"), "x")
+		one, err := hex.DecodeString(digits)
+		if len(digits) != 2 || err != nil || len(decoded) > 0 && word-end > 4 {
+			done()
+		}
+		if len(digits) == 2 && err == nil {
+			if len(decoded) == 0 {
+				start = word
+			}
+			decoded, end = append(decoded, one[0]), i
+		}
+	}
+	done()
 }
 
 // words calls f with where each long word of some characters stands.
@@ -220,11 +257,21 @@ func isBase64(c byte) bool {
 	return c < 0x80 && isPlain(c) || c == '+' || c == '/' || c == '-' || c == '_'
 }
 
-// undo calls f with the letters, digits and bytes beyond ASCII of a text, in
+// undo calls f with the bytes of the letters and digits of a text, those of ASCII in
 // lower case, and with where each comes from.
 func undo(text []byte, f func(c byte, from, to int)) {
 	for i := 0; i < len(text); {
 		c := text[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRune(text[i:])
+			if unicode.IsLetter(r) || unicode.IsNumber(r) {
+				for _, c := range text[i : i+n] {
+					f(c, i, i+n)
+				}
+			}
+			i += n
+			continue
+		}
 		if isPlain(c) {
 			if c >= 'A' && c <= 'Z' {
 				c |= 0x20

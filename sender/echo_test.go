@@ -33,14 +33,17 @@ func echoes() map[string]string {
 	quoted, _ := json.Marshal(body)
 	twice, _ := json.Marshal(string(quoted))
 	ascii := strings.NewReplacer("А", `\u0410`, "н", `\u043d`, "а", `\u0430`).Replace(body)
-	var spaced, padded, hexEscapes strings.Builder
+	var spaced, padded, hexEscapes, hexDump, quotedPrintable strings.Builder
 	for _, c := range echoBody {
+		fmt.Fprintf(&hexDump, "0x%02X, ", c)
+		fmt.Fprintf(&quotedPrintable, "=%02X", c)
 		fmt.Fprintf(&hexEscapes, `\x%02x`, c)
 	}
 	for _, c := range body {
 		fmt.Fprintf(&spaced, "%c ", c)
 		fmt.Fprintf(&padded, `\u%04x`, c)
 	}
+	between := func(s string) string { return strings.Join(strings.Split(body, ""), s) }
 	lines := base64.StdEncoding.EncodeToString(echoBody)
 	all := map[string]string{
 		"whole":             body,
@@ -63,6 +66,15 @@ func echoes() map[string]string {
 		"base64 in lines":   lines[:76] + "\r\n" + lines[76:152] + "\r\n" + lines[152:],
 		"hex":               hex.EncodeToString(echoBody),
 		"hex escapes":       hexEscapes.String(),
+		"no width between":  between("\u200b"),
+		"soft hyphens":      between("\u00ad"),
+		"no UTF-8 between":  between("\xff"),
+		"controls between":  between("\x01\u202e"),
+		"accents between":   between("\u0301"),
+		"dots between":      between("·"),
+		"hex bytes":         fmt.Sprintf("% x", echoBody),
+		"hex dump":          hexDump.String(),
+		"quoted-printable":  quotedPrintable.String(),
 		"hex, upper case":   strings.ToUpper(hex.EncodeToString(echoBody)),
 		"without punctuation": strings.Map(func(r rune) rune {
 			if strings.ContainsRune(`{}":,\`, r) {
