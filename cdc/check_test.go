@@ -299,17 +299,61 @@ func TestReader_ASlotThatTheServerGaveUpIsAGap(t *testing.T) {
 }
 
 func TestCheck_ALostSlotIsExplainedByTheServersOwnReason(t *testing.T) {
-	for reason, want := range map[string]string{
-		"":                       "max_slot_wal_keep_size",
-		"wal_removed":            "max_slot_wal_keep_size",
-		"idle_timeout":           "idle_replication_slot_timeout",
-		"wal_level_insufficient": "wal_level",
-		"rows_removed":           "rows_removed",
-		"something_newer":        "something_newer",
+	for _, c := range []struct {
+		slot slotState
+		want string
+	}{
+		{slotState{lostBy: "wal_removed"}, "max_slot_wal_keep_size was exceeded"},
+		{slotState{lostBy: "wal_removed", unlimited: true}, "max_slot_wal_keep_size was exceeded (it is -1 now)"},
+		{slotState{lostBy: "idle_timeout", unlimited: true}, "idle_replication_slot_timeout"},
+		{slotState{lostBy: "wal_level_insufficient", conflicting: true}, "wal_level"},
+		{slotState{lostBy: "rows_removed", conflicting: true}, "rows_removed"},
+		{slotState{lostBy: "something_newer"}, "something_newer"},
+
+		// Up to PostgreSQL 16, which names no reason.
+		{slotState{}, "max_slot_wal_keep_size was exceeded"},
+		{slotState{unlimited: true}, "does not say why"},
+		{slotState{conflicting: true}, "conflicted with recovery"},
+		{slotState{conflicting: true, unlimited: true}, "conflicted with recovery"},
 	} {
-		if got := (slotState{lostBy: reason}).whyLost(); !strings.Contains(got, want) {
-			t.Errorf("invalidation_reason %q: %q does not name %s", reason, got, want)
+		got := c.slot.whyLost()
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%+v: %q does not say %q", c.slot, got, c.want)
 		}
+		if c.slot.lostBy != "wal_removed" && (c.slot.unlimited || c.slot.conflicting || c.slot.lostBy != "") && strings.Contains(got, "exceeded") {
+			t.Errorf("%+v is blamed on max_slot_wal_keep_size: %q", c.slot, got)
+		}
+	}
+}
+
+// TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere lifts the limit after the
+// loss: what the server says of it depends on its version.
+func TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"min_wal_size": "32MB", "max_wal_size": "32MB"}})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "CREATE UNLOGGED TABLE filler (t text)")
+	limit := func(size string) {
+		t.Helper()
+		w.exec(t, "ALTER SYSTEM SET max_slot_wal_keep_size = '"+size+"'", "SELECT pg_reload_conf()")
+		eventually(t, "the limit", patience, func() bool { return one[string](t, w, "SHOW max_slot_wal_keep_size") == size })
+	}
+	limit("1MB")
+	for one[string](t, w, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot) != "lost" {
+		w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')", "SELECT pg_switch_wal()", "TRUNCATE items", "CHECKPOINT")
+	}
+	limit("-1")
+	source, err := newCatalogReader(t.Context(), w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.close(t.Context())
+	state, err := source.inspect(t.Context(), w.cfg)
+	if err != nil || !state.lost || !state.unlimited {
+		t.Fatalf("%+v, %v", state, err)
+	}
+	why, named := state.whyLost(), one[int](t, w, "SELECT current_setting('server_version_num')::int") >= 170000
+	if strings.Contains(why, "exceeded") != named || !strings.Contains(why, "is -1 now") {
+		t.Errorf("it says %q", why)
 	}
 }
 

@@ -16,6 +16,8 @@ type slotState struct {
 	active      bool
 	lost        bool
 	lostBy      string              // pg_replication_slots.invalidation_reason; "" before PostgreSQL 17
+	conflicting bool                // pg_replication_slots.conflicting; false before PostgreSQL 16
+	unlimited   bool                // max_slot_wal_keep_size is -1, now
 	confirmed   schemas.LSN         // where the server goes on from
 	publication uint32              // OID; 0 for none
 	operations  bool                // and publishes every kind of change
@@ -27,7 +29,8 @@ type slotState struct {
 const (
 	slotSQL = `
 		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, ''), coalesce(database, ''),
-			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(to_jsonb(s) ->> 'invalidation_reason', '')
+			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(to_jsonb(s) ->> 'invalidation_reason', ''),
+			coalesce((to_jsonb(s) ->> 'conflicting')::boolean, false), current_setting('max_slot_wal_keep_size') LIKE '-%'
 		FROM pg_replication_slots s WHERE slot_name = $1`
 
 	publicationOIDSQL = `SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0)`
@@ -65,7 +68,8 @@ const (
 )
 
 // whyLost says in words why the server gave the slot up (PostgreSQL manual,
-// pg_replication_slots, invalidation_reason).
+// pg_replication_slots, invalidation_reason). Up to 16 the server names no reason:
+// what is left to say is what its settings and conflicting allow.
 func (s slotState) whyLost() string {
 	switch s.lostBy {
 	case "idle_timeout":
@@ -74,10 +78,25 @@ func (s slotState) whyLost() string {
 		return "rows of the catalog that it needs were removed (rows_removed), as on a standby without hot_standby_feedback"
 	case "wal_level_insufficient":
 		return "wal_level was lowered (wal_level_insufficient)"
-	case "", "wal_removed":
+	case "wal_removed":
+		return "max_slot_wal_keep_size was exceeded" + s.unlimitedNow()
+	case "":
+		switch {
+		case s.conflicting:
+			return "it conflicted with recovery, as on a standby without hot_standby_feedback or under a primary whose wal_level was lowered; this version of PostgreSQL does not say which"
+		case s.unlimited:
+			return "the log that it needs is gone, and this version of PostgreSQL does not say why; max_slot_wal_keep_size, which makes a server remove it, is -1 now"
+		}
 		return "max_slot_wal_keep_size was exceeded"
 	}
 	return s.lostBy
+}
+
+func (s slotState) unlimitedNow() string {
+	if s.unlimited {
+		return " (it is -1 now)"
+	}
+	return ""
 }
 
 // inspect reads the state of slot and publication. A [*Fault] says that one of
@@ -105,7 +124,7 @@ func (r *catalogReader) walEnd(ctx context.Context) (schemas.LSN, error) {
 
 func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotState) error {
 	var plugin, database, ours, confirmed string
-	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed, &s.lostBy)
+	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed, &s.lostBy, &s.conflicting, &s.unlimited)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
