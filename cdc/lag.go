@@ -39,6 +39,23 @@ type mark struct {
 	since time.Time
 }
 
+// startsAt takes from the store when it last advanced: what is not stored was
+// committed after that. What this process saw by itself is closer.
+func (l *lag) startsAt(stored time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.complete.IsZero() {
+		return
+	}
+	l.complete = stored
+	if l.last.IsZero() {
+		l.last = stored
+	}
+	if len(l.marks) > 0 && stored.Before(l.marks[0].since) {
+		l.marks[0].since = stored
+	}
+}
+
 // mark notes where the source's log ends now.
 func (l *lag) mark(end schemas.LSN, now time.Time) {
 	l.mu.Lock()

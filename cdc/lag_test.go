@@ -53,6 +53,12 @@ func TestLag_IsTheAgeOfTheOldestChangeThatIsNotStored(t *testing.T) {
 	m.lag.reads(9000)
 	want("all is read", 172, 0)
 
+	m.lag.startsAt(at(0))
+	m.lag.mark(9050, at(173))
+	want("what it saw by itself is closer", 174, 1)
+	m.lag.reads(9050)
+	want("it is read", 174, 0)
+
 	state = Standby
 	m.lag.begins()
 	m.lag.mark(9100, at(174))
@@ -65,4 +71,38 @@ func TestLag_IsTheAgeOfTheOldestChangeThatIsNotStored(t *testing.T) {
 		t.Errorf("%d marks are kept", n)
 	}
 	want("many marks later", 30_000, 30_000-174)
+}
+
+// TestLag_OfABacklogCountsFromWhenTheStoreLastAdvanced has a process start on a
+// backlog, with the store or the source answering first.
+func TestLag_OfABacklogCountsFromWhenTheStoreLastAdvanced(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	stored := start.Add(-time.Hour)
+	for name, begin := range map[string]func(l *lag){
+		"the store answers first":  func(l *lag) { l.startsAt(stored); l.mark(200, start) },
+		"the source answers first": func(l *lag) { l.mark(200, start); l.startsAt(stored) },
+		"and then looks again":     func(l *lag) { l.mark(200, start); l.mark(300, start.Add(time.Second)); l.startsAt(stored) },
+	} {
+		m := newMetrics(prometheus.NewRegistry(), func() State { return Reading })
+		m.answers.Store(true)
+		m.flushed.Store(100)
+		begin(&m.lag)
+		if got := m.lagSeconds(start.Add(time.Second)); got != 3601 {
+			t.Errorf("%s: %g, want 3601", name, got)
+		}
+		m.flushed.Store(300)
+		if got := m.lagSeconds(start.Add(2 * time.Second)); got != 0 {
+			t.Errorf("%s: %g once all is stored", name, got)
+		}
+		m.lag.mark(400, start.Add(3*time.Second))
+		if got := m.lagSeconds(start.Add(4 * time.Second)); got != 1 {
+			t.Errorf("%s: %g of what came afterwards, want 1", name, got)
+		}
+	}
+	m := newMetrics(prometheus.NewRegistry(), func() State { return Connecting })
+	m.lag.startsAt(stored)
+	if got := m.lagSeconds(start); got != 3600 {
+		t.Errorf("%g while the source is away from the start, want 3600", got)
+	}
 }

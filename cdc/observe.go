@@ -131,6 +131,7 @@ func (r *Reader) observe(ctx context.Context) {
 		}
 	}()
 	for {
+		r.askAdvanced(ctx)
 		if r.State() == Reading {
 			if source != nil {
 				source.close(ctx)
@@ -142,6 +143,23 @@ func (r *Reader) observe(ctx context.Context) {
 		if !sleep(ctx, r.watchEvery) {
 			return
 		}
+	}
+}
+
+// askAdvanced has the lag of a backlog that was there before this process count
+// from when the store last advanced.
+func (r *Reader) askAdvanced(ctx context.Context) {
+	if r.advanced {
+		return
+	}
+	at, err := r.store.Advanced(ctx)
+	if err != nil {
+		r.log.Debug("store cannot be asked when it last advanced", zap.Error(err))
+		return
+	}
+	r.advanced = true
+	if !at.IsZero() {
+		r.metrics.lag.startsAt(at)
 	}
 }
 

@@ -133,3 +133,41 @@ func TestReader_SeesTheSourceWhileItWaitsBetweenTwoTries(t *testing.T) {
 	w.exec(t, "ALTER ROLE "+name+" LOGIN")
 	eventually(t, "the source answers again", patience, r.metrics.answers.Load)
 }
+
+// TestLag_RisesWhileTheSourceIsAway ends the source's server at once, as by 'pg_ctl
+// stop -m immediate', and starts a second reader meanwhile.
+func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	w.log = quiet
+	r := w.start(t, watchOften)
+	w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')")
+	w.settle(t)
+	lag := func(r *run) float64 { return r.metrics.lagSeconds(time.Now()) }
+	eventually(t, "no lag", patience, func() bool { return lag(r) == 0 })
+	if err := cluster.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	w.store.mu.Lock()
+	w.store.advanced = killed
+	w.store.mu.Unlock()
+	// The second one finds the source away, and the store knows since when.
+	other := w.start(t, watchOften)
+	for name, reader := range map[string]*run{"that read": r, "that starts meanwhile": other} {
+		last := 0.0
+		for _, want := range []float64{0.5, 1, 2} {
+			eventually(t, "the lag rises of the reader "+name, patience, func() bool { return lag(reader) >= want })
+			if now := lag(reader); now < last || now > time.Since(killed).Seconds()+1 {
+				t.Errorf("the lag of the reader %s is %g after %s, and was %g", name, now, time.Since(killed), last)
+			} else {
+				last = now
+			}
+		}
+	}
+	if err := cluster.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the lag ends", patience, func() bool { return lag(r) == 0 || lag(other) == 0 })
+}

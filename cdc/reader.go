@@ -25,6 +25,7 @@ type Reader struct {
 
 	heldBack atomic.Pointer[string] // see HeldBack
 	heldTold time.Time              // the watching goroutine's
+	advanced bool                   // the lag knows when the store last advanced; the observing goroutine's
 
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.

@@ -29,6 +29,7 @@ type recorder struct {
 	described  map[uint32][]*schemas.TableDescription // by place
 	seenEnd    schemas.LSN
 	seenAt     time.Time
+	advanced   time.Time     // when, before this process
 	faults     []string      // promises that a caller broke
 	changed    chan struct{} // closed at every change of the above
 
@@ -97,6 +98,12 @@ func (r *recorder) RecordGap(_ context.Context, gap schemas.Gap) error {
 	r.gaps = append(r.gaps, gap)
 	r.tell()
 	return nil
+}
+
+func (r *recorder) Advanced(context.Context) (time.Time, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.advanced, nil
 }
 
 func (r *recorder) Seen(end schemas.LSN, at time.Time) {

@@ -30,6 +30,10 @@ type Store interface {
 	// clock: all that was committed before is stored once that place is. It is
 	// called beside the other methods, and does not wait.
 	Seen(end schemas.LSN, at time.Time)
+	// Advanced says when the position was last stored, by this process's
+	// clock: zero where none is. It is called beside the other methods, and
+	// waits as long as Ping.
+	Advanced(ctx context.Context) (time.Time, error)
 	// RecordGap keeps a durable note of a gap, for people.
 	RecordGap(ctx context.Context, gap schemas.Gap) error
 }

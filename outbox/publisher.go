@@ -118,6 +118,25 @@ func (p *Publisher) Ping(ctx context.Context) error {
 	return nil
 }
 
+const advancedSQL = `
+	SELECT extract(epoch FROM clock_timestamp() - stored_at)::float8 FROM walhook.position ORDER BY id DESC LIMIT 1`
+
+// Advanced says when the position was last stored, by this process's clock: zero
+// where none is.
+func (p *Publisher) Advanced(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer in time"))
+	defer cancel()
+	var ago float64
+	err := p.store.pool.QueryRow(ctx, advancedSQL).Scan(&ago)
+	if isNoRows(err) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read when the position was stored: %w", err)
+	}
+	return time.Now().Add(-time.Duration(max(ago, 0) * float64(time.Second))), nil
+}
+
 // TakeOver makes this process the only publisher: a new epoch first, which
 // waits for a running append of the old one and refuses its next, then the
 // position, which therefore is final. The checkpoint is zero when no first

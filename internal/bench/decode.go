@@ -91,6 +91,9 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 // Seen implements [cdc.Store]. Nothing here has a day that ends.
 func (s *countingStore) Seen(schemas.LSN, time.Time) {}
 
+// Advanced implements [cdc.Store]. Nothing here was stored before.
+func (s *countingStore) Advanced(context.Context) (time.Time, error) { return time.Time{}, nil }
+
 // Follow implements [cdc.Store]. A throwaway server has one timeline.
 func (s *countingStore) Follow(context.Context, int32, string) error {
 	return errors.New("the source changed its timeline")
