@@ -39,7 +39,7 @@ func checkAnswer(t *testing.T, a answer, began time.Time) {
 	if took := now.Sub(began); took > 3*time.Second {
 		t.Errorf("took %v", took)
 	}
-	if a.status != 0 && (a.status < 101 || a.status > 999) {
+	if a.status != 0 && (isInterim(a.status) || a.status > 999) {
 		t.Errorf("status %d", a.status)
 	}
 	if (a.status == 0) == (a.failure == "") {
@@ -83,6 +83,7 @@ func FuzzAnswerHTTP1(f *testing.F) {
 		"HTTP/1.1 302 No\r\nLocation: //[::1\r\n\r\n", "HTTP/1.1 302 No\r\nLocation: http://a/\x1b[2J\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.1 500 No\r\nX: " + strings.Repeat("x", 4000) + "\r\n\r\n", "HTTP/1.1 500 No\r\n" + strings.Repeat("X: y\r\n", 1000) + "\r\n",
 		"HTTP/1.1 410 Gone\nContent-Length: 0\n\n", "HTTP/1.0 200 OK\r\n\r\nbody", "HTTP/9.9 200 OK\r\n\r\n", "HTTP/1.1  200 OK\r\n\r\n",
+		"HTTP/1.1  100 Continue\r\n\r\n" + fine, "HTTP/0.0 100 \n\n0000000000000000",
 		"HTTP/1.1 500 No\r\nContent-Length: 17\r\n\r\n" + `{"type":"insert"}`,
 	} {
 		f.Add([]byte(text), false)

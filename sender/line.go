@@ -285,6 +285,9 @@ func (l *line) readResponse() (*http.Response, error) {
 		if err := checkStatus(resp); err != nil {
 			return nil, err
 		}
+		if isInterim(resp.StatusCode) { // net/http takes more spaces and versions than RFC 9112 has
+			continue
+		}
 		l.left = math.MaxInt
 		l.last = l.last || resp.Close || resp.StatusCode == http.StatusSwitchingProtocols
 		if resp.Body == http.NoBody {
@@ -317,7 +320,7 @@ func (l *line) Read(b []byte) (int, error) {
 // interim says that the answer at hand is none yet.
 func (l *line) interim() bool {
 	status, ok := l.numbered()
-	return ok && status < 200 && status != http.StatusSwitchingProtocols
+	return ok && isInterim(status)
 }
 
 // skipHeader passes over an answer up to the empty line that ends its header.

@@ -28,6 +28,12 @@ func statusOf(text string) (status int, ok bool) {
 	return status, true
 }
 
+// isInterim says that another answer follows. Nothing that HTTP has a name for
+// follows 101.
+func isInterim(status int) bool {
+	return status < 200 && status != http.StatusSwitchingProtocols
+}
+
 // checkStatus refuses what net/http takes for a status beyond three digits: over
 // HTTP/1 a sign or a leading zero, over HTTP/2 any whole number.
 func checkStatus(resp *http.Response) error {
