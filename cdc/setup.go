@@ -211,7 +211,7 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 	}
 	if allTables {
 		p.everything = true
-		if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&p.system, &p.database); err != nil {
+		if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&p.system, &p.database, nil); err != nil {
 			return fmt.Errorf("ask which source this is: %w", err)
 		}
 	}

@@ -23,8 +23,10 @@ type SourceChanges interface {
 }
 
 const (
-	// Whoever may connect may ask for both.
-	sourceIDSQL = `SELECT system_identifier::text, pg_catalog.current_database()::text FROM pg_catalog.pg_control_system()`
+	// Whoever may connect may ask for them.
+	sourceIDSQL = `
+		SELECT system_identifier::text, d.datname::text, d.oid FROM pg_catalog.pg_control_system(), pg_catalog.pg_database d
+		WHERE d.datname = pg_catalog.current_database()`
 
 	// The identity as it is kept, of a table of the row "c": of an index its OID,
 	// its columns and its name, of which the first two survive a renaming, and
@@ -48,7 +50,7 @@ type execer interface {
 // changeSource runs a statement that changes the source and notes it first, so
 // that what is made is always known. One that fails is no change.
 func changeSource(ctx context.Context, conn execer, kept SourceChanges, sql string, change schemas.SourceChange) error {
-	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&change.SystemID, &change.Database); err != nil {
+	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&change.SystemID, &change.Database, &change.DatabaseOID); err != nil {
 		return fmt.Errorf("ask which source this is: %w", err)
 	}
 	id, err := kept.KeepSourceChange(ctx, change)

@@ -62,6 +62,8 @@ const (
 
 	publicationNamedSQL = `SELECT coalesce((SELECT pubname::text FROM pg_catalog.pg_publication WHERE oid = $1), '')`
 
+	databaseThereSQL = `SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)`
+
 	// The identity of a table by its name, as SQL takes it.
 	identityNamedSQL = `
 		SELECT c.relreplident::text FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')`
@@ -83,17 +85,9 @@ func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChang
 	}
 	defer closeConn(ctx, conn)
 	p := &TeardownPlan{cfg: cfg}
-	var system, database string
-	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&system, &database); err != nil {
-		return nil, fmt.Errorf("ask which source this is: %w", err)
-	}
-	var here, elsewhere []schemas.SourceChange
-	for _, c := range changes {
-		if c.SystemID == system && c.Database == database {
-			here = append(here, c)
-		} else if c.Database == database {
-			elsewhere = append(elsewhere, c)
-		}
+	here, elsewhere, err := divide(ctx, conn, changes)
+	if err != nil {
+		return nil, err
 	}
 	if err := p.planSlot(ctx, conn); err != nil {
 		return nil, err
@@ -106,6 +100,33 @@ func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChang
 		return nil, err
 	}
 	return p, p.leaveElsewhere(ctx, conn, elsewhere)
+}
+
+// divide finds the changes of this source, whatever its database is called by
+// now, and those that may be its own: of a database of this name on another
+// server, or of one that is no more, from before its OID was noted.
+func divide(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) (here, elsewhere []schemas.SourceChange, err error) {
+	var now schemas.SourceChange
+	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&now.SystemID, &now.Database, &now.DatabaseOID); err != nil {
+		return nil, nil, fmt.Errorf("ask which source this is: %w", err)
+	}
+	for _, c := range changes {
+		switch sameServer := c.SystemID == now.SystemID; {
+		case sameServer && (c.DatabaseOID == now.DatabaseOID || c.DatabaseOID == 0 && c.Database == now.Database):
+			here = append(here, c)
+		case !sameServer && c.Database == now.Database:
+			elsewhere = append(elsewhere, c)
+		case sameServer && c.DatabaseOID == 0:
+			var there bool
+			if err := conn.QueryRow(ctx, databaseThereSQL, c.Database).Scan(&there); err != nil {
+				return nil, nil, fmt.Errorf("look for database %s: %w", c.Database, err)
+			}
+			if !there {
+				elsewhere = append(elsewhere, c)
+			}
+		}
+	}
+	return here, elsewhere, nil
 }
 
 func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
@@ -233,7 +254,8 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 }
 
 // leaveElsewhere names what was changed when the source was another server, as
-// before pg_upgrade or a restore: its tables have other OIDs here.
+// before pg_upgrade or a restore, or a database that has gone: its tables may
+// have other OIDs here.
 func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) error {
 	first := map[string]schemas.SourceChange{}
 	var names []string
@@ -251,8 +273,8 @@ func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, chang
 		if err != nil {
 			return fmt.Errorf("look at the replica identity of %s: %w", name, err)
 		}
-		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: walhook changed it when the source was another server (system %s), which may not be this one; if it is: %s",
-			name, first[name].SystemID, identitySQL(name, first[name].Before)))
+		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: walhook changed it when the source was another server or database (system %s, database %s), which may not be this one; if it is: %s",
+			name, first[name].SystemID, first[name].Database, identitySQL(name, first[name].Before)))
 	}
 	return nil
 }

@@ -151,3 +151,47 @@ func TestTeardown_UndoesTheRestWhereTheRoleLostARight(t *testing.T) {
 		})
 	}
 }
+
+// A database that was renamed is found by its OID, and another one under its old
+// name is left alone. What was noted before OIDs were is named.
+func TestTeardown_FindsWhatSetupChangedInARenamedDatabase(t *testing.T) {
+	t.Parallel()
+	w, kept, publication := changedWorld(t, "")
+	admin, old, renamed := pgtest.NewDatabase(t, w.Cluster), w.Name, w.Name+"_renamed"
+	w.conn.Close(context.Background())
+	w.watch.Close(context.Background())
+	admin.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+old+"'")
+	eventually(t, "the database is renamed", patience, func() bool {
+		_, err := admin.Connect(t).Exec(t.Context(), "ALTER DATABASE "+old+" RENAME TO "+renamed)
+		return err == nil
+	})
+	at := func(name string) {
+		w.cfg.URL = strings.Replace(w.DB.URL, "/"+old, "/"+name, 1)
+		db := *w.DB
+		db.URL, db.Name = w.cfg.URL, name
+		w.conn, w.watch = db.Connect(t), db.Connect(t)
+	}
+	at(renamed)
+	noted := slices.Clone(kept.list)
+	for i := range kept.list {
+		kept.list[i].DatabaseOID = 0
+	}
+	plan, err := PlanTeardown(t.Context(), w.cfg, kept.list, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := strings.Join(plan.Left, "\n"); !strings.Contains(left, "database "+old) || !strings.Contains(left, "ALTER TABLE public.items REPLICA IDENTITY DEFAULT") {
+		t.Errorf("without an OID: left %q", left)
+	}
+	admin.Exec(t, "CREATE DATABASE "+old)
+	at(old)
+	kept.list = noted
+	w.exec(t, "CREATE TABLE items (id int PRIMARY KEY); ALTER TABLE items REPLICA IDENTITY FULL")
+	if left, err := w.tearDown(t, kept, publication); err != nil || left != "" || w.identity(t, "items") != "f" {
+		t.Errorf("of another database: left %q, %v, identity %s", left, err, w.identity(t, "items"))
+	}
+	at(renamed)
+	if left, err := w.tearDown(t, kept, publication); err != nil || left != "" || w.identity(t, "items") != "d" {
+		t.Errorf("renamed: left %q, %v, identity %s", left, err, w.identity(t, "items"))
+	}
+}

@@ -12,12 +12,13 @@ import (
 
 const (
 	keepSourceChangeSQL = `
-		INSERT INTO walhook.source_change (system_id, database, kind, relation, name, before, after)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`
+		INSERT INTO walhook.source_change (system_id, database, database_oid, kind, relation, name, before, after)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`
 
+	// An outbox that setup has not been run for since lacks the column.
 	sourceChangesSQL = `
-		SELECT id, at, system_id, database, kind, relation, name, before, after
-		FROM walhook.source_change WHERE undone_at IS NULL ORDER BY id`
+		SELECT id, at, system_id, database, coalesce(to_jsonb(c) ->> 'database_oid', '0')::oid, kind, relation, name, before, after
+		FROM walhook.source_change c WHERE undone_at IS NULL ORDER BY id`
 
 	undoneSQL = `UPDATE walhook.source_change SET undone_at = clock_timestamp() WHERE id = $1`
 
@@ -26,7 +27,7 @@ const (
 
 // KeepSourceChange notes a change of the source before it is made.
 func (s *Store) KeepSourceChange(ctx context.Context, c schemas.SourceChange) (id int64, err error) {
-	err = s.pool.QueryRow(ctx, keepSourceChangeSQL, c.SystemID, c.Database, c.Kind, c.Relation, c.Name, c.Before, c.After).Scan(&id)
+	err = s.pool.QueryRow(ctx, keepSourceChangeSQL, c.SystemID, c.Database, c.DatabaseOID, c.Kind, c.Relation, c.Name, c.Before, c.After).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("note what is changed on the source: %w", err)
 	}
