@@ -136,8 +136,11 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 			fault: "follows publication other", mend: "--publication",
 		},
 		{
-			name:  "another database",
-			spoil: func(_ *testing.T, w *world) { w.store.checkpoint.Source.Database = "other" },
+			name: "another database, which has no slot",
+			spoil: func(t *testing.T, w *world) {
+				w.exec(t, "SELECT pg_drop_replication_slot('"+w.cfg.Slot+"')")
+				w.store.checkpoint.Source.Database = "other"
+			},
 			fault: "follows database other", mend: "--source",
 		},
 		{

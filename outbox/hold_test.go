@@ -121,7 +121,7 @@ func TestStore_ListsHowDeliveryStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.exec(t, `INSERT INTO walhook.retry SELECT $1, n, 'dids:1', 0, NULL, '' FROM generate_series(1, $2::int) n`, lane.Endpoint, CountLimit+5)
-	f.exec(t, `INSERT INTO walhook.dead_letter SELECT now(), $1, n, 'dids:1', '', '', '', now(), 1, '5xx', 1, '' FROM generate_series(1, 3) n`, f.idOf(t, "8"))
+	f.exec(t, `INSERT INTO walhook.dead_letter SELECT now(), $1, n, 'dids:1', '', '', '', now(), 1, '5xx', 2, '{}' FROM generate_series(1, 3) n`, f.idOf(t, "8"))
 	got, err := f.store.ListEndpoints(t.Context())
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%+v, %v", got, err)
