@@ -75,13 +75,26 @@ func (h *history) choose(r *schemas.Relation, tx begin, today *schemas.TableDesc
 		return nil
 	}
 	for i, d := range slices.Backward(versions) {
-		// A key that was dropped leaves no trace of when.
-		lost := i > 0 && !seenBefore(d, tx) && !d.HasPrimaryKey() && versions[i-1].HasPrimaryKey()
-		if inForce(d, tx) && !lost {
+		if inForce(d, tx) && !lostKey(versions[:i+1], tx) {
 			return d
 		}
 	}
 	return versions[0]
+}
+
+// lostKey says whether the last description has no primary key, and had one when
+// the table was last seen before a transaction committed: a key that was dropped
+// leaves no trace of when.
+func lostKey(versions []*schemas.TableDescription, tx begin) bool {
+	for _, d := range slices.Backward(versions) {
+		if d.HasPrimaryKey() {
+			return d != versions[len(versions)-1]
+		}
+		if seenBefore(d, tx) {
+			return false
+		}
+	}
+	return false
 }
 
 // seenBefore says whether a description was made before a transaction
