@@ -78,7 +78,7 @@ func (a *authority) trust(c *courier) *courier {
 }
 
 // secured answers TLS connections, once the handshake is done, with f.
-func secured(t *testing.T, config *tls.Config, f func(*tls.Conn)) (url string) {
+func secured(t testing.TB, config *tls.Config, f func(*tls.Conn)) (url string) {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
