@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"regexp"
@@ -41,6 +42,22 @@ func TestTerminal_NoCommandPrintsWhatSteersIt(t *testing.T) {
 	if err := os.WriteFile(catalog, fmt.Appendf(nil, "account: {table: users, id: id, url: web_hook_url}\nschemas: {dids: {table: dids, owner: user_id, fields: [id], %s: 1}}\n", "x"+strings.ReplaceAll(steeringText[1:], "\r", "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	named := t.TempDir() + "/named.yaml" // a table, and a column of it, that hold what steers
+	table, err := json.Marshal("public.\"t" + steeringText + "\"")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(named, fmt.Appendf(nil, "account: {table: users, id: id, url: web_hook_url}\nschemas: {dids: {table: %s, owner: user_id, fields: [id]}}\n", table), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.db.Exec(t, fmt.Sprintf(`ALTER PUBLICATION walhook ADD TABLE %q`, "t"+steeringText))
+	stranger, err := url.Parse(w.db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger.User = url.User("r" + steeringText)
+	nowhere := *stranger
+	nowhere.User, nowhere.Path = url.User("postgres"), "/d"+steeringText
 	db := []string{"--source", w.db.URL, "--slot", w.cfg.Slot}
 	outbox := []string{"--outbox", w.db.URL}
 	for _, args := range [][]string{
@@ -54,6 +71,12 @@ func TestTerminal_NoCommandPrintsWhatSteersIt(t *testing.T) {
 		{"schemas", "--catalog", catalog}, {"run", "--catalog", catalog, "--source", w.db.URL}, {"run", "--role", steeringText},
 		{"endpoints", "--outbox", "postgres://127.0.0.1:1/" + "x"}, {steeringText}, {"endpoints", "--" + steeringText[1:]},
 		{"listen", "--addr", steeringText},
+		append([]string{"doctor", "--catalog", named}, db...), append([]string{"setup", "--dry-run", "--catalog", named}, db...),
+		append([]string{"setup", "--dry-run", "--publication", "p" + steeringText}, db...), append([]string{"doctor", "--publication", "p" + steeringText}, db...),
+		{"doctor", "--source", stranger.String()}, {"setup", "--dry-run", "--source", stranger.String()}, {"status", "--source", nowhere.String()},
+		{"endpoints", "--outbox", nowhere.String()}, {"teardown", "--source", nowhere.String()},
+		{"status", "--source", w.db.URL, "--slot", "s" + steeringText}, {"teardown", "--source", w.db.URL, "--slot", "s" + steeringText},
+		append([]string{"teardown"}, db...),
 	} {
 		stdout, stderr := runWalhook(t, args...)
 		for _, text := range []string{stdout, stderr} {
