@@ -22,7 +22,7 @@ const (
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
 	endpointsChangedSQL = `
-		SELECT id, revision, ended_secret_at IS NOT NULL AND confirmed_revision < revision, ` + hostOfRowSQL + ` FROM walhook.endpoint
+		SELECT id, coalesce(revision, 0), coalesce(ended_secret_at IS NOT NULL AND confirmed_revision < revision, false), ` + hostOfRowSQL + ` FROM walhook.endpoint
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 
 	// What there is to look at of an endpoint's host: its URL, as it is stored.

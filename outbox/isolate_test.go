@@ -3,6 +3,7 @@ package outbox
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,6 +278,20 @@ func poisonEndpoints(t *testing.T) {
 	w.exec(t, "UPDATE walhook.endpoint SET revision = NULL WHERE id = $1", list[5])
 	if got := states(); got[list[5]] != EndpointUnusable || got[good] != EndpointActive {
 		t.Errorf("states %v", got)
+	}
+	// Changes of the others are still seen, whenever it says that it changed.
+	for _, at := range []string{"'infinity'", "'-infinity'", "'294276-12-31'", "NULL", "clock_timestamp()"} {
+		w.exec(t, "ALTER TABLE walhook.endpoint ALTER changed_at DROP NOT NULL")
+		w.exec(t, "UPDATE walhook.endpoint SET changed_at = "+at+" WHERE id = $1", list[5])
+		_, since, err := s.EndpointsChanged(t.Context(), time.Now())
+		if err != nil {
+			t.Fatalf("changed at %s: %v", at, err)
+		}
+		w.exec(t, "UPDATE walhook.endpoint SET revision = revision + 1, changed_at = clock_timestamp() WHERE id = $1", good)
+		changed, _, err := s.EndpointsChanged(t.Context(), since)
+		if err != nil || !slices.ContainsFunc(changed, func(e EndpointRevision) bool { return e.ID == good }) {
+			t.Errorf("changed at %s: %v, %v", at, changed, err)
+		}
 	}
 }
 

@@ -20,6 +20,8 @@ const (
 	measureLog     = 1000    // events looked at for the oldest
 )
 
+// A time that is none is far away, or else one row would leave everybody's
+// backlog unknown.
 const (
 	// How many ids the log has used, up to each of its partitions: ids are
 	// dense within one. The last of a partition is found by its index.
@@ -29,7 +31,7 @@ const (
 	tailsSQL = `SELECT tail FROM walhook.shard`
 
 	oldestTailSQL = `
-		SELECT extract(epoch FROM clock_timestamp() - e.appended_at)::float8
+		SELECT coalesce(extract(epoch FROM -walhook.until(e.appended_at)), 0)::float8
 		FROM (
 			SELECT * FROM walhook.event WHERE id > (SELECT min(tail) FROM walhook.shard) ORDER BY id LIMIT $1) e
 		JOIN walhook.shard s ON s.id = e.endpoint % 32 AND e.id > s.tail
@@ -39,7 +41,7 @@ const (
 	// Each lane that stands still: how many events wait there, at most $2 of
 	// them looked at, how far those reach, and how old the first is.
 	standingSQL = `
-		SELECT s.tail, l.cursor, w.n, w.last, extract(epoch FROM clock_timestamp() - w.oldest)::float8
+		SELECT s.tail, l.cursor, w.n, w.last, coalesce(extract(epoch FROM -walhook.until(w.oldest)), 0)::float8
 		FROM (
 			SELECT l.endpoint, l.cursor FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint AND p.state = 'active'
 			WHERE l.behind ORDER BY l.cursor LIMIT $1) l
@@ -51,8 +53,8 @@ const (
 		WHERE w.n > 0`
 
 	retriesSQL = `
-		SELECT count(*), extract(epoch FROM clock_timestamp() - (
-			SELECT e.appended_at FROM walhook.event e WHERE e.id = min(r.event_id)))::float8
+		SELECT count(*), extract(epoch FROM -walhook.until((
+			SELECT e.appended_at FROM walhook.event e WHERE e.id = min(r.event_id))))::float8
 		FROM (
 			SELECT r.event_id FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint AND p.state = 'active' LIMIT $1) r`
 )

@@ -56,6 +56,29 @@ func TestMeasure_TellsWhatWaitsAndForHowLong(t *testing.T) {
 	w.wantBacklog(t, "they are disabled", 0, 0, 0)
 }
 
+// One row whose times are none leaves nobody's backlog unknown.
+func TestMeasure_AnEventWithoutATimeHidesNoBacklog(t *testing.T) {
+	w := newWorldAlone(t)
+	endpoint := w.endpoint(t, "7")
+	w.bodies(t, 1, 10, endpoint, "dids:1", 8)
+	w.exec(t, "INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', 11)")
+	for _, at := range []string{"infinity", "-infinity", "294276-12-31", "4713-01-01 BC"} {
+		w.exec(t, "UPDATE walhook.event SET appended_at = $1::text::timestamptz WHERE id = 1", at)
+		for _, lane := range []string{"UPDATE walhook.shard SET tail = 0", "UPDATE walhook.shard SET tail = 10",
+			"INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, opens, last_reason) VALUES (1, 1, true, 0, false, 0, '') ON CONFLICT DO NOTHING",
+			"INSERT INTO walhook.retry VALUES (1, 1, 'dids:1', 1, 'infinity', '') ON CONFLICT DO NOTHING"} {
+			w.exec(t, lane)
+			if _, err := w.store.measure(t.Context()); err != nil {
+				t.Errorf("at %s, %s: %v", at, lane, err)
+			}
+		}
+	}
+	w.exec(t, "INSERT INTO walhook.sender (name, process, lease_until) VALUES ('x', '', 'infinity')")
+	if _, err := w.store.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // Nothing is counted: a lane's backlog goes on as it begins, and ids that the
 // log left out are no events.
 func TestMeasure_EstimatesWhatIsManyOverPartitions(t *testing.T) {

@@ -79,7 +79,7 @@ const (
 		FROM walhook.gap WHERE accepted_at IS NULL ORDER BY id LIMIT $1`
 
 	sendersSQL = `
-		SELECT s.id, s.name, s.started_at, s.lease_until - clock_timestamp(),
+		SELECT s.id, s.name, s.started_at, walhook.until(s.lease_until),
 			(SELECT coalesce(array_agg(h.id ORDER BY h.id), '{}') FROM walhook.shard h WHERE h.sender = s.id)
 		FROM walhook.sender s ORDER BY s.id`
 
