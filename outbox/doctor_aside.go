@@ -11,8 +11,9 @@ import (
 )
 
 const setAsideCountsSQL = `
-	SELECT loop, reason, count(*), max(last_at), (array_agg(item ORDER BY last_at DESC))[1], (array_agg(detail ORDER BY last_at DESC))[1]
-	FROM walhook.set_aside GROUP BY loop, reason ORDER BY loop, reason`
+	SELECT loop, coalesce(reason, ''), count(*), coalesce(max(last_at) FILTER (WHERE isfinite(last_at)), clock_timestamp()),
+		(array_agg(item ORDER BY last_at DESC))[1], coalesce((array_agg(detail ORDER BY last_at DESC))[1], '')
+	FROM walhook.set_aside GROUP BY 1, 2 ORDER BY 1, 2`
 
 // lookAtAside names what the loops go on without.
 func (e *examination) lookAtAside(ctx context.Context) error {

@@ -13,7 +13,7 @@ import (
 
 const (
 	storedSecretsSQL = `
-		SELECT account, webhook, secret, previous_secret, older_secrets, coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + `
+		SELECT account, webhook, coalesce(secret, ''), previous_secret, array_remove(older_secrets, NULL), coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + `
 		FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 	keyIDSQL = `SELECT coalesce((SELECT key_id FROM walhook.sealing), '')`

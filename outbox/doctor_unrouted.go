@@ -10,7 +10,7 @@ import (
 )
 
 const unroutedCountsSQL = `
-	SELECT schema, reason, count(*), to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM walhook.unrouted
+	SELECT coalesce(schema, ''), coalesce(reason, ''), count(*), to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM walhook.unrouted
 	WHERE at > clock_timestamp() - interval '1 day' GROUP BY schema, reason ORDER BY count(*) DESC, schema, reason LIMIT 10`
 
 // lookAtUnrouted names the changes that reached nobody within a day, although

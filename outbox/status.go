@@ -89,7 +89,7 @@ const (
 
 	// Whatever there is of them, no more are looked at.
 	countDeadSQL = `
-		SELECT reason, count(*) FROM (SELECT reason FROM walhook.dead_letter LIMIT $1) AS counted GROUP BY reason`
+		SELECT reason, count(*) FROM (SELECT coalesce(reason, '') AS reason FROM walhook.dead_letter LIMIT $1) AS counted GROUP BY reason`
 )
 
 // Status reads all of it, in as many statements as it has parts: not a moment,
@@ -154,9 +154,9 @@ func (s *Store) readGaps(ctx context.Context, st *Status) error {
 func (s *Store) readSenders(ctx context.Context, st *Status) error {
 	rows, err := s.pool.Query(ctx, sendersSQL)
 	if err == nil {
-		st.Senders, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (one SenderStatus, err error) {
+		st.Senders, err = collectEach(rows, func(row pgx.CollectableRow) (one SenderStatus, err error) {
 			return one, row.Scan(&one.ID, &one.Name, &one.StartedAt, &one.Lease, &one.Shards)
-		})
+		}, func(*SenderStatus, error) {})
 	}
 	if err == nil {
 		st.Unowned, err = collect[int](s.pool.Query(ctx, unownedSQL))

@@ -44,7 +44,7 @@ const laneStateSQL = `
 
 const (
 	countEndpointsSQL = `
-		SELECT CASE WHEN p.state = 'active' AND a.endpoint IS NOT NULL THEN 'unusable' ELSE p.state END, count(*)
+		SELECT CASE WHEN p.state IN ('cleared', 'disabled') OR p.state = 'active' AND a.endpoint IS NULL THEN p.state ELSE 'unusable' END, count(*)
 		FROM walhook.endpoint p LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
 		WHERE p.deleted_at IS NULL GROUP BY 1`
 
@@ -72,11 +72,11 @@ const (
 		SELECT l.endpoint, ` + laneStateSQL + `, l.failing_since, l.stage, l.last_reason,
 			(SELECT count(*) FROM (SELECT FROM walhook.retry r WHERE r.endpoint = p.id LIMIT $2) AS counted),
 			(SELECT count(*) FROM (SELECT FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT $2) AS counted),
-			clock_timestamp() - least(
+			-walhook.until(least(
 				(SELECT e.appended_at FROM walhook.event e WHERE e.id = (
 					SELECT r.event_id FROM walhook.retry r WHERE r.endpoint = p.id ORDER BY r.event_id LIMIT 1)),
 				(SELECT e.appended_at FROM walhook.event e
-					WHERE l.behind AND e.endpoint = p.id AND e.id > l.cursor ORDER BY e.id LIMIT 1))
+					WHERE l.behind AND e.endpoint = p.id AND e.id > l.cursor ORDER BY e.id LIMIT 1)))
 		FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
 			LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
 		WHERE p.state = 'active' AND p.deleted_at IS NULL AND (l.failing_since IS NOT NULL OR l.behind)

@@ -17,8 +17,10 @@ const (
 	webhooksVersionSQL = `SELECT version FROM walhook.webhooks_version`
 
 	// What is disabled, or has a URL that cannot be used, is held and not lost.
+	// Custom data beyond what the API takes say nothing here.
 	webhooksSQL = `
-		SELECT account, id, revision, hook, object_type, object_action, coalesce(custom_data::text, ''), schemas, types,
+		SELECT account, id, revision, hook, object_type, object_action,
+			coalesce(CASE WHEN octet_length(custom_data::text) <= 65536 THEN custom_data::text END, ''), schemas, types,
 			target, target_id, include_subaccounts, include_internal_legs, delivery = 'daily',
 			extract(epoch FROM daily_at)::int, daily_zone, ended_at IS NOT NULL
 		FROM walhook.endpoint

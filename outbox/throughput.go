@@ -27,9 +27,9 @@ const (
 	// range of row addresses (PostgreSQL 14 and newer) reads just that.
 	newestAttemptsSQL = `
 		SELECT count(*) FILTER (WHERE outcome = 'delivered'), count(*) FILTER (WHERE outcome <> 'delivered'),
-			extract(epoch FROM clock_timestamp() - min(at + duration))::float8
-		FROM walhook.%[1]s
-		WHERE ctid >= $1::text::tid AND at + duration > clock_timestamp() - $2::interval`
+			extract(epoch FROM clock_timestamp() - min(ended))::float8
+		FROM (SELECT outcome, at + least(greatest(duration, '0'), '1 day') AS ended FROM walhook.%[1]s WHERE ctid >= $1::text::tid) a
+		WHERE ended > clock_timestamp() - $2::interval`
 
 	attemptBlocksSQL = `
 		SELECT c.relname::text, pg_relation_size(c.oid) / current_setting('block_size')::bigint
