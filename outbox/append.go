@@ -46,7 +46,7 @@ const (
 			url = excluded.url, ` + adoptStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
 			feed_from = greatest(e.feed_from, excluded.feed_from),
 			ended_at = excluded.ended_at,
-			revision = e.revision + 1,
+			revision = e.revision + (e.revision < 9223372036854775807)::int,
 			changed_at = clock_timestamp()
 		RETURNING id, revision`
 
@@ -55,7 +55,7 @@ const (
 	amendEndpointSQL = `
 		UPDATE walhook.endpoint e SET ` + replaceSecretSQL + `$4` + keepSecretSQL + `,
 			ended_at = CASE WHEN $5 THEN clock_timestamp() ELSE ended_at END,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' RETURNING id, revision`
 
 	// In the order in which whoever changes several endpoints takes them.
@@ -64,7 +64,7 @@ const (
 	// The account's webhooks end with it.
 	endWebhooksSQL = `
 		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp())
-		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NULL`
 
 	// Another account of the same id begins: nothing of the one before is its
@@ -74,10 +74,10 @@ const (
 		WITH forgotten AS (DELETE FROM walhook.ended_account WHERE account = $1),
 		webhooks AS (
 			UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
-				disabled_by = '', disabled_reason = '', feed_from = $3, revision = revision + 1, changed_at = clock_timestamp()
+				disabled_by = '', disabled_reason = '', feed_from = $3, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 			WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NOT NULL)
 		UPDATE walhook.endpoint SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' AND ended_at IS NOT NULL`
 
 	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
@@ -89,7 +89,7 @@ const (
 		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL UNION SELECT account FROM walhook.token
 		ON CONFLICT DO NOTHING`
 	endAllSQL = `
-		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL AND deleted_at IS NULL`
 
 	deadTooLargeSQL = `

@@ -9,11 +9,13 @@ import (
 	"walhook/doctor"
 )
 
-const heldLaneCountsSQL = `
-	SELECT l.held_reason, count(*), min(l.held_since), (array_agg(p.account ORDER BY l.held_since))[1]
+func heldLaneCountsSQL() string {
+	return `
+	SELECT coalesce(l.held_reason, ''), count(*), min(` + sinceSQL("l.held_since") + `), (array_agg(p.account ORDER BY l.held_since))[1]
 	FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
 	WHERE l.held_since IS NOT NULL AND l.revision >= p.revision AND p.state = 'active' AND p.deleted_at IS NULL
 	GROUP BY 1 ORDER BY 1`
+}
 
 // lookAtHeld names the faults of this side that keep events from being sent.
 func (e *examination) lookAtHeld(ctx context.Context) error {
@@ -21,7 +23,7 @@ func (e *examination) lookAtHeld(ctx context.Context) error {
 		e.r.Skip("not looked at: "+checkRights, checkOwnFaults)
 		return nil
 	}
-	rows, err := e.s.Query(ctx, heldLaneCountsSQL)
+	rows, err := e.s.Query(ctx, heldLaneCountsSQL())
 	if err != nil {
 		return err
 	}

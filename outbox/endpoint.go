@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// The largest stays as it is: one such row would fail a statement for many.
+	nextRevisionSQL = "revision + (revision < 9223372036854775807)::int"
+
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		` + earlierSecretsSQL + `, feed_from, expire_before, ordering,
 		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + strictSQL + `, ` + strictURLSQL

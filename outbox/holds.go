@@ -48,7 +48,7 @@ const (
 		UPDATE walhook.endpoint SET disabled_by = 'operator', disabled_reason = $2,
 			reason = CASE WHEN state IN ('active', 'disabled') THEN $2 ELSE reason END,
 			state = CASE WHEN state = 'active' THEN 'disabled' ELSE state END,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 
 	// Right after an account's URL is set, in the same transaction.
@@ -93,7 +93,7 @@ const (
 		UPDATE walhook.endpoint SET disabled_by = '', disabled_reason = '',
 			reason = CASE WHEN state = 'disabled' THEN '' ELSE reason END,
 			state = CASE WHEN state = 'disabled' THEN 'active' ELSE state END,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 
 	endpointURLSQL = `SELECT coalesce(url, ''), set_by FROM walhook.endpoint WHERE id = $1`
@@ -324,14 +324,16 @@ func (s *Store) ReleaseHost(ctx context.Context, account, host string) (n int, e
 	return n, nil
 }
 
-const holdsSQL = `
-	SELECT account, host, reason, held_at FROM walhook.hold
+func holdsSQL() string {
+	return `
+	SELECT account, host, reason, ` + sinceSQL("held_at") + ` FROM walhook.hold
 	WHERE ($1 = '' OR account = $1) AND (account, host) > ($2, $3) ORDER BY account, host LIMIT $4`
+}
 
 // Holds lists the holds of an account, or of all where it is "", in order of
 // account and host, from the one after the hold after on.
 func (s *Store) Holds(ctx context.Context, account string, after Hold, limit int) ([]Hold, error) {
-	rows, err := s.pool.Query(ctx, holdsSQL, account, after.Account, after.Host, limit)
+	rows, err := s.pool.Query(ctx, holdsSQL(), account, after.Account, after.Host, limit)
 	var list []Hold
 	if err == nil {
 		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h Hold, err error) {

@@ -312,11 +312,15 @@ func (s *Store) loadAside(ctx context.Context) error {
 	return nil
 }
 
-const heldReasonsSQL = `SELECT endpoint, coalesce(reason, ''), coalesce(detail, ''), coalesce(first_at, clock_timestamp()) FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
+func heldReasonsSQL() string {
+	return `
+		SELECT endpoint, coalesce(reason, ''), coalesce(detail, ''), ` + sinceSQL("first_at") + `
+		FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
+}
 
 // heldReasons says why endpoints are held, those of them that are.
 func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]heldReason, error) {
-	rows, err := s.pool.Query(ctx, heldReasonsSQL, ids)
+	rows, err := s.pool.Query(ctx, heldReasonsSQL(), ids)
 	held := map[int64]heldReason{}
 	var id int64
 	var reason, detail string

@@ -455,6 +455,28 @@ func poisonReplay(t *testing.T) {
 	}
 	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', endpoint, sent, done_at IS NOT NULL, reason <> '') FROM walhook.request ORDER BY id"), "1 0 t t", "2 1 t f")
 	f.wantAside(t, loopReplay, asideUnreadable)
+	t.Run("a shared body", poisonReplaySharedBody)
+}
+
+// A request for an event whose body another event carried, which is gone, ends;
+// the next one is worked on.
+func poisonReplaySharedBody(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7), account(8))
+	s, _ := f.join(t)
+	f.settle(t, s, delivered(Event{ID: 1, Endpoint: 1, Revision: 1}), delivered(Event{ID: 2, Endpoint: 2, Revision: 1}))
+	f.exec(t, "UPDATE walhook.event SET body = '', body_of = 4611686018427387904, body_size = 8 WHERE id = 1")
+	for endpoint := int64(1); endpoint <= 2; endpoint++ {
+		if _, err := f.store.CreateRequest(t.Context(), Request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 100}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.publisher.replayDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', endpoint, sent, done_at IS NOT NULL, reason) FROM walhook.request ORDER BY id"),
+		"1 0 t "+reasonDamaged, "2 1 t ")
+	f.wantAside(t, loopReplay, asideUnreadable)
 }
 
 func poisonDays(t *testing.T) {
@@ -525,6 +547,25 @@ func poisonRetention(t *testing.T) {
 	wantLines(t, all[string](t, w, "SELECT concat_ws(' ', event_id, reason) FROM walhook.dead_letter ORDER BY event_id"),
 		"3 unreadable", "4 retention", "5 retention", "6 retention", "7 retention", "8 retention")
 	w.wantAside(t, loopRetention, asideUnreadable)
+	t.Run("a revision", poisonRetentionMarks)
+}
+
+// Each endpoint with something undelivered is marked, whatever another's row is.
+func poisonRetentionMarks(t *testing.T) {
+	w := newWorldAlone(t)
+	last, null, good := w.endpoint(t, "7"), w.endpoint(t, "8"), w.endpoint(t, "9")
+	for i, endpoint := range []int64{last, null, good} {
+		w.bodies(t, int64(10*i+1), int64(10*i+1), endpoint, "dids:1", 8)
+	}
+	w.exec(t, "ALTER TABLE walhook.endpoint ALTER feed_from DROP NOT NULL, ALTER expire_before DROP NOT NULL")
+	w.exec(t, "UPDATE walhook.endpoint SET revision = 9223372036854775807 WHERE id = $1", last)
+	w.exec(t, "UPDATE walhook.endpoint SET feed_from = NULL, expire_before = NULL WHERE id = $1", null)
+	w.join(t)
+	if err := w.store.expireBefore(t.Context(), 100); !errors.Is(err, errUndelivered) {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, w, "SELECT concat_ws(' ', id, expire_before, revision) FROM walhook.endpoint ORDER BY id"),
+		"1 100 9223372036854775807", "2 100 2", "3 100 2")
 }
 
 func poisonDescriptions(t *testing.T) {

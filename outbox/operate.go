@@ -44,7 +44,7 @@ const (
 
 	setStateSQL = `
 		UPDATE walhook.endpoint SET state = $2, disabled_by = $3, reason = $4, disabled_reason = $5,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1 RETURNING ` + infoColumns
 
 	// A sender that runs resets its lane when it learns of the change; this is

@@ -11,7 +11,7 @@ const (
 	orderingSQL = `SELECT ordering FROM walhook.endpoint WHERE account = $1 AND webhook = 'account'`
 
 	setOrderingSQL = `
-		UPDATE walhook.endpoint SET ordering = $2, revision = revision + 1, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint SET ordering = $2, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1 RETURNING ` + infoColumns
 
 	// Without an order nothing waits behind another event.

@@ -19,7 +19,7 @@ const (
 	// cursor. Each endpoint is looked up by index; an EXISTS may be planned as a
 	// scan of the log. A shard's tail stands still while nobody owns it.
 	undeliveredSQL = `
-		SELECT p.id, p.account, p.feed_from, p.expire_before, coalesce(l.cursor, s.tail)
+		SELECT p.id, p.account, coalesce(p.feed_from, 0), coalesce(p.expire_before, 0), coalesce(l.cursor, s.tail)
 		FROM walhook.endpoint p
 		JOIN walhook.shard s ON s.id = p.id % 32
 		LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.behind
@@ -30,8 +30,8 @@ const (
 		ORDER BY p.id`
 
 	expireBeforeSQL = `
-		UPDATE walhook.endpoint SET expire_before = $2, revision = revision + 1, changed_at = clock_timestamp()
-		WHERE id = $1 AND expire_before < $2`
+		UPDATE walhook.endpoint SET expire_before = $2, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1 AND coalesce(expire_before, 0) < $2`
 
 	// Nobody can take a shard whose row is locked, and who held it before has
 	// no lease.

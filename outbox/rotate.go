@@ -53,7 +53,7 @@ const (
 			previous_secret = CASE WHEN $3::interval > interval '0' THEN secret END,
 			previous_until = CASE WHEN $3::interval > interval '0' THEN clock_timestamp() + $3::interval END,
 			ended_secret_at = CASE WHEN $3::interval = interval '0' THEN clock_timestamp() ELSE ended_secret_at END,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1 RETURNING previous_until, revision`
 
 	// Senders learn of it as of any change of an endpoint.
@@ -63,7 +63,7 @@ const (
 			previous_until = CASE WHEN previous_until > now() THEN previous_until END,
 			older_secrets = ARRAY(SELECT o.secret FROM unnest(older_secrets, older_until) WITH ORDINALITY AS o(secret, until, place) WHERE o.until > now() ORDER BY place),
 			older_until = ARRAY(SELECT o.until FROM unnest(older_until) WITH ORDINALITY AS o(until, place) WHERE o.until > now() ORDER BY place),
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id IN (
 			SELECT id FROM walhook.endpoint WHERE previous_until <= now()
 				OR older_until <> '{}' AND (SELECT min(u) FROM unnest(older_until) u) <= now()

@@ -82,7 +82,7 @@ const (
 	disableSQL = `
 		WITH d AS (
 			UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = $3,
-				revision = revision + 1, changed_at = clock_timestamp()
+				revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 			WHERE id = $1 AND revision = $2 AND state = 'active' RETURNING account, reason)
 		` + noticeSQL + `d`
 )

@@ -61,7 +61,7 @@ const (
 		UPDATE walhook.endpoint e SET secret = s.secret, own_secret = s.own_secret,
 			older_secrets = ` + olderSecretsSQL + `, older_until = ` + olderUntilSQL + `,
 			previous_secret = e.secret, previous_until = clock_timestamp() + $1::interval,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		FROM walhook.snapshot_account s
 		WHERE s.account = e.account AND e.webhook = 'account' AND (s.own_secret OR e.own_secret) AND s.secret <> e.secret`
 
@@ -70,31 +70,31 @@ const (
 		SELECT account, url, state, reason, secret, own_secret FROM walhook.snapshot_account WHERE url <> ''
 		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + adoptStateSQL + `,
-			ended_at = NULL, revision = e.revision + 1, changed_at = clock_timestamp()
+			ended_at = NULL, revision = e.revision + (e.revision < 9223372036854775807)::int, changed_at = clock_timestamp()
 		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
 
 	clearAccountsSQL = `
 		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, feed_from = $2,
 			disabled_by = CASE WHEN disabled_reason <> '' THEN disabled_by ELSE '' END,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE webhook = 'account' AND state <> 'cleared'
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account AND s.url = '')`
 
 	endAccountsSQL = `
-		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = revision + 1, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL AND deleted_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	// An account that ended does not come back with another of its id.
 	retireEndedSQL = `
 		UPDATE walhook.endpoint e SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE webhook = 'account' AND ended_at IS NOT NULL
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	retireEndedWebhooksSQL = `
 		UPDATE walhook.endpoint e SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $1,
-			disabled_by = '', disabled_reason = '', feed_from = $2, revision = revision + 1, changed_at = clock_timestamp()
+			disabled_by = '', disabled_reason = '', feed_from = $2, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE webhook <> 'account' AND ended_at IS NOT NULL AND deleted_at IS NULL
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 

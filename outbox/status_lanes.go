@@ -54,14 +54,6 @@ const (
 			LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
 		WHERE p.deleted_at IS NULL GROUP BY 1`
 
-	heldListSQL = `
-		SELECT p.id, least(a.since, l.held_since, CASE WHEN p.state = 'unusable' THEN p.changed_at END) AS since,
-			CASE WHEN p.state = 'active' AND a.endpoint IS NULL THEN l.held_reason ELSE '' END
-		FROM walhook.endpoint p LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
-			LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.revision >= p.revision
-		WHERE p.deleted_at IS NULL AND (p.state = 'unusable' OR p.state = 'active' AND (a.endpoint IS NOT NULL OR l.held_since IS NOT NULL))
-		ORDER BY since, p.id LIMIT $1`
-
 	disabledSQL = `
 		SELECT ` + infoColumns + ` FROM walhook.endpoint
 		WHERE state = 'disabled' AND deleted_at IS NULL ORDER BY changed_at DESC LIMIT $1`
@@ -85,6 +77,23 @@ const (
 	infosSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
 )
 
+// sinceSQL is a time since when something is so. One that is none counts from
+// now: a single row would make the whole list unreadable.
+func sinceSQL(since string) string {
+	return "CASE WHEN " + since + " BETWEEN '2000-01-01Z' AND clock_timestamp() THEN " + since + " ELSE clock_timestamp() END"
+}
+
+// heldListSQL lists what is held, at most $1 of it.
+func heldListSQL() string {
+	return `
+		SELECT p.id, ` + sinceSQL(`least(a.since, l.held_since, CASE WHEN p.state = 'unusable' THEN p.changed_at END)`) + ` AS since,
+			CASE WHEN p.state = 'active' AND a.endpoint IS NULL THEN coalesce(l.held_reason, '') ELSE '' END
+		FROM walhook.endpoint p LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
+			LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.revision >= p.revision
+		WHERE p.deleted_at IS NULL AND (p.state = 'unusable' OR p.state = 'active' AND (a.endpoint IS NOT NULL OR l.held_since IS NOT NULL))
+		ORDER BY since, p.id LIMIT $1`
+}
+
 func (s *Store) readStates(ctx context.Context, st *Status) error {
 	counts, err := s.countEndpoints(ctx)
 	if err != nil {
@@ -103,7 +112,7 @@ func (s *Store) readStates(ctx context.Context, st *Status) error {
 }
 
 func (s *Store) readHeld(ctx context.Context) ([]HeldEndpoint, error) {
-	rows, err := s.pool.Query(ctx, heldListSQL, worstLimit)
+	rows, err := s.pool.Query(ctx, heldListSQL(), worstLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -83,9 +83,11 @@ func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error
 	return list[0], nil
 }
 
-const heldLanesSQL = `
-	SELECT l.endpoint, l.held_since FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
+func heldLanesSQL() string {
+	return `
+	SELECT l.endpoint, ` + sinceSQL("l.held_since") + ` FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
 	WHERE l.endpoint = ANY ($1) AND l.held_since IS NOT NULL AND l.revision >= p.revision`
+}
 
 // reasonOwnFault is what an account reads of a fault of walhook's own side. What
 // it is is the operator's alone.
@@ -107,7 +109,7 @@ func (s *Store) showHeldWebhooks(ctx context.Context, list []Webhook) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.pool.Query(ctx, heldLanesSQL, ids)
+	rows, err := s.pool.Query(ctx, heldLanesSQL(), ids)
 	var id int64
 	var since time.Time
 	if err == nil {

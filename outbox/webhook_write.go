@@ -52,14 +52,14 @@ const (
 			http_verb = $8, hook = $9, object_type = $10, object_action = $11, schemas = $12, types = $13,
 			target = $14, target_id = $15, format = $16, retries = $17, rate_limit = $18, custom_data = $19::text::json,
 			include_subaccounts = $20, include_internal_legs = $21, delivery = $22, daily_at = $23, daily_zone = $24, set_by = $25,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 
 	// No event is for it any more, whichever id a running append gives it.
 	deleteWebhookSQL = `
 		UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
 			disabled_by = '', disabled_reason = '', feed_from = $3,
-			revision = revision + 1, changed_at = clock_timestamp()
+			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 )
 
