@@ -41,9 +41,10 @@ func (r *catalogReader) describe(ctx context.Context, oid uint32) (*schemas.Tabl
 }
 
 // describeTypes gives a relation the types of its columns, as they are now or,
-// where they are gone, as kept has them. fluid is what was learnt, if any of it
+// where they are gone, as kept has them. A composite type that was altered since
+// is not known: its text does not say which value is whose. fluid is what was learnt, if any of it
 // is composite: ALTER TYPE can change that without a word in the stream.
-func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid *fluidTypes, err error) {
+func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (fluid *fluidTypes, err error) {
 	var unknown []uint32
 	for _, column := range relation.Columns {
 		if !r.types.Known(column.Type) {
@@ -54,19 +55,25 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 	if len(unknown) == 0 {
 		return nil, nil
 	}
-	learnt, version, err := r.readVersion(ctx, unknown)
+	learnt, altered, version, err := r.readVersion(ctx, unknown)
 	if err != nil {
 		return nil, fmt.Errorf("read the types of %s: %w", relation.Table(), err)
 	}
 	relation.Types = schemas.NewTypes()
-	for _, row := range kept {
+	for _, row := range kept.rows {
 		relation.Types.Add(row.Type())
 	}
 	for _, row := range learnt {
-		relation.Types.Add(row.Type())
-		if len(row.AttributeNames) > 0 {
-			fluid = &fluidTypes{rows: learnt, version: version}
+		typ := row.Type()
+		if len(altered[row.OID]) > 0 {
+			if fluid == nil {
+				fluid = &fluidTypes{rows: learnt, version: version}
+			}
+			if kept.doubts(row, altered[row.OID]) {
+				typ.Kind, fluid.doubted = schemas.TypeUnknown, true
+			}
 		}
+		relation.Types.Add(typ)
 	}
 	return fluid, nil
 }
@@ -79,17 +86,36 @@ const typesVersionSQL = `
 	FROM pg_type t LEFT JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
 	WHERE t.oid = ANY ($1::oid[])`
 
+// alteredSQL lists the transactions that wrote the attributes of composite types.
+const alteredSQL = `
+	SELECT t.oid, array_agg(a.xmin::text::bigint) FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
+	WHERE t.oid = ANY ($1::oid[]) GROUP BY t.oid`
+
 // readVersion reads types and their version under one snapshot, so that no
-// change between the two is missed.
-func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []schemas.TypeRow, version string, err error) {
+// change between the two is missed, and who wrote the attributes of composite
+// ones.
+func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []schemas.TypeRow, altered map[uint32][]int64, version string, err error) {
+	altered = map[uint32][]int64{}
 	err = pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if rows, err = readTypes(ctx, tx, oids); err != nil {
+			return err
+		}
+		list, err := tx.Query(ctx, alteredSQL, typeOIDs(rows))
+		if err != nil {
+			return err
+		}
+		var oid uint32
+		var xids []int64
+		if _, err = pgx.ForEachRow(list, []any{&oid, &xids}, func() error {
+			altered[oid] = append([]int64(nil), xids...)
+			return nil
+		}); err != nil {
 			return err
 		}
 		version, _, err = typesVersion(ctx, tx, rows)
 		return err
 	})
-	return rows, version, err
+	return rows, altered, version, err
 }
 
 // typesVersion is the present version of types that were read before, and what

@@ -123,14 +123,38 @@ func (h *history) find(name schemas.TableName) (found *schemas.TableDescription)
 	return found
 }
 
-// types collects what was ever known of the types of a table, newest last.
-func (h *history) types(oid uint32) (rows []schemas.TypeRow) {
+// keptTypes is what is remembered of the types of a table whose rows a
+// transaction wrote.
+type keptTypes struct {
+	rows []schemas.TypeRow          // whatever was known, newest last
+	seen map[uint32]schemas.TypeRow // as they were when last seen before it committed
+	tx   begin
+}
+
+// types collects what was ever known of the types of a table.
+func (h *history) types(oid uint32, tx begin) keptTypes {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	kept := keptTypes{seen: map[uint32]schemas.TypeRow{}, tx: tx}
 	for _, d := range h.byOID[oid] {
-		rows = append(rows, d.Types...)
+		kept.rows = append(kept.rows, d.Types...)
+		for _, row := range d.Types {
+			if d.From <= tx.commit {
+				kept.seen[row.OID] = row
+			}
+		}
 	}
-	return rows
+	return kept
+}
+
+// doubts says whether a composite type, which is as row has it now, may have had
+// other attributes for the transaction: altered are the transactions that wrote
+// them.
+func (k keptTypes) doubts(row schemas.TypeRow, altered []int64) bool {
+	if was, seen := k.seen[row.OID]; seen && was.SameAs(row) {
+		return false
+	}
+	return slices.ContainsFunc(altered, func(xid int64) bool { return int32(uint32(xid)-k.tx.xid) > 0 })
 }
 
 // remember keeps descriptions that say something new, as seen at a place.

@@ -142,6 +142,46 @@ func TestReader_ReadsValuesOfTypesThatAreGone(t *testing.T) {
 	}
 }
 
+// The text of a composite value has no names in it: where the type was altered
+// since, a value is its text, and never under the name of another. An enum's
+// value is what it was called.
+func TestReader_GivesNoValueTheNameOfAnother(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, alter, fresh, want, then string }{
+		{"dropped and added", "ALTER TYPE pair DROP ATTRIBUTE a, ADD ATTRIBUTE c text", "(y,z)", ` "(1,x)" ["(2,x)"] "sad"`, ` {"b":"y","c":"z"} [] "blue"`},
+		{"dropped and added in two", "ALTER TYPE pair DROP ATTRIBUTE a; ALTER TYPE pair ADD ATTRIBUTE c text", "(y,z)", ` "(1,x)" ["(2,x)"] "sad"`, ` {"b":"y","c":"z"} [] "blue"`},
+		{"added", "ALTER TYPE pair ADD ATTRIBUTE c text", "(3,y,z)", ` "(1,x)" ["(2,x)"] "sad"`, ` {"a":3,"b":"y","c":"z"} [] "blue"`},
+		{"names swapped", "ALTER TYPE pair RENAME ATTRIBUTE a TO c; ALTER TYPE pair RENAME ATTRIBUTE b TO a; ALTER TYPE pair RENAME ATTRIBUTE c TO b", "(3,y)", ` "(1,x)" ["(2,x)"] "sad"`, ` {"b":3,"a":"y"} [] "blue"`},
+		{"not altered", "ALTER TYPE pair OWNER TO CURRENT_USER", "(3,y)", ` {"a":1,"b":"x"} [{"a":2,"b":"x"}] "sad"`, ` {"a":3,"b":"y"} [] "blue"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, `CREATE TYPE pair AS (a int, b text); CREATE TYPE mood AS ENUM ('sad', 'ok');
+				ALTER TABLE items ADD p pair, ADD ps pair[], ADD m mood; INSERT INTO items (id) VALUES (0)`)
+			w.exec(t, `INSERT INTO items VALUES (1, 7, 'a', '(1,x)', '{"(2,x)"}', 'sad')`)
+			w.exec(t, strings.Split(test.alter, "; ")...)
+			w.exec(t, "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", "INSERT INTO items VALUES (2, 7, 'a', '"+test.fresh+"', '{}', 'blue')")
+			w.start(t)
+			w.settle(t)
+			var got []string
+			for _, change := range w.store.stored() {
+				if change.Kind != schemas.Insert {
+					continue
+				}
+				var text []byte
+				for i := 3; i < 6; i++ {
+					var err error
+					if text, err = change.Relation.Types.AppendJSON(append(text, ' '), change.Relation.Columns[i].Type, change.New[i].Text); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got = append(got, string(text))
+			}
+			wantLines(t, got, []string{test.want, test.then})
+		})
+	}
+}
+
 // What nobody saw while it was there is said to be unknown, and not passed off
 // as no table of the catalog.
 func TestReader_SaysThatNobodySawATable(t *testing.T) {

@@ -159,11 +159,15 @@ func TestReader_TypesAreLookedUpOncePerRelation(t *testing.T) {
 	s := &stream{source: counted, history: &history{}, relations: map[uint32]*schemas.Relation{}, fluid: map[uint32]*fluidTypes{}}
 	relation := &schemas.Relation{OID: one[uint32](t, w, "SELECT 'pairs'::regclass::oid"), Columns: []schemas.Column{
 		{Name: "p", Type: one[uint32](t, w, "SELECT 'pair[]'::regtype::oid")}}}
-	if s.fluid[relation.OID], err = counted.describeTypes(t.Context(), relation, nil); err != nil {
+	last := func() uint32 { // transaction
+		return one[uint32](t, w, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1")
+	}
+	if s.fluid[relation.OID], err = counted.describeTypes(t.Context(), relation, keptTypes{tx: begin{xid: last()}}); err != nil {
 		t.Fatal(err)
 	}
 	transactions := func(n, want int) {
 		t.Helper()
+		s.tx.xid = last()
 		for range n {
 			s.tx.commit++
 			if relation, err = s.refresh(t.Context(), relation, s.fluid[relation.OID]); err != nil {
@@ -192,7 +196,7 @@ type countedCatalog struct {
 	lookups int
 }
 
-func (c *countedCatalog) describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (*fluidTypes, error) {
+func (c *countedCatalog) describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (*fluidTypes, error) {
 	c.lookups++
 	return c.catalogReader.describeTypes(ctx, relation, kept)
 }

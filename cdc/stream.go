@@ -14,7 +14,7 @@ import (
 // tests.
 type catalogNow interface {
 	describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error)
-	describeTypes(ctx context.Context, relation *schemas.Relation, kept []schemas.TypeRow) (fluid *fluidTypes, err error)
+	describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (fluid *fluidTypes, err error)
 	typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, seen snapshot, err error)
 	shows(ctx context.Context, xid uint32) (bool, error)
 }

@@ -12,6 +12,7 @@ import (
 type fluidTypes struct {
 	rows    []schemas.TypeRow
 	version string      // what ALTER TYPE changes
+	doubted bool        // of one it was not known how it was
 	commit  schemas.LSN // of the transaction in which they were last compared
 }
 
@@ -45,7 +46,7 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 		}
 	}
 	s.r.cfg.Catalog.Refer(relation, s.history.find)
-	fluid, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID))
+	fluid, err := s.source.describeTypes(ctx, relation, s.history.types(relation.OID, s.tx))
 	if err != nil {
 		return err
 	}
@@ -137,11 +138,11 @@ func (s *stream) refresh(ctx context.Context, relation *schemas.Relation, fluid 
 		return nil, err
 	}
 	fluid.commit = s.tx.commit
-	if version == fluid.version {
+	if version == fluid.version && !fluid.doubted {
 		return relation, nil
 	}
 	now := *relation
-	read, err := s.source.describeTypes(ctx, &now, s.history.types(relation.OID))
+	read, err := s.source.describeTypes(ctx, &now, s.history.types(relation.OID, s.tx))
 	if err != nil {
 		return nil, err
 	}

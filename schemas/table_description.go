@@ -96,6 +96,9 @@ func sameColumn(a, b DescribedColumn) bool {
 	return missing && a == b
 }
 
+// SameAs says whether two rows say the same of a type.
+func (r TypeRow) SameAs(other TypeRow) bool { return sameType(r, other) }
+
 func sameType(a, b TypeRow) bool {
 	return a.OID == b.OID && a.Name == b.Name && a.Kind == b.Kind && a.Elem == b.Elem && a.Base == b.Base && a.Delim == b.Delim &&
 		slices.Equal(a.AttributeNames, b.AttributeNames) && slices.Equal(a.AttributeTypes, b.AttributeTypes)
