@@ -33,6 +33,8 @@ func (noTables) describe(context.Context, uint32) (*schemas.TableDescription, er
 	return nil, nil
 }
 
+func (noTables) shows(context.Context, uint32) (bool, error) { return true, nil }
+
 // decode feeds messages to a stream and returns what waits to be stored.
 func decode(t *testing.T, s *stream, messages ...[]byte) (schemas.Batch, error) {
 	t.Helper()
