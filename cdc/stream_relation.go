@@ -103,6 +103,9 @@ func (s *stream) findUnknown(relation *schemas.Relation, described *schemas.Tabl
 		s.r.names[relation.OID] = relation.Table()
 	case !named && name != (schemas.TableName{}):
 		relation.Unknown = fmt.Sprintf("whether it still is %s, which it was before it was renamed", name)
+		if d := s.history.find(name); d == nil || d.OID == relation.OID {
+			relation.Former = name
+		}
 		return
 	}
 	switch {

@@ -270,7 +270,7 @@ func (r *router) ownerAhead(i int, parent recordKey) (account string, known bool
 		r.ahead = map[aheadKey]int{}
 		for j := len(r.changes) - 1; j >= 0; j-- {
 			plan, c := r.plans[j], &r.changes[j]
-			if plan == nil || plan.Schema == nil || c.New == nil || !r.p.catalog.IsParent(plan.Schema) {
+			if plan == nil || plan.Schema == nil || c.New == nil || plan.Relation.Former != (schemas.TableName{}) || !r.p.catalog.IsParent(plan.Schema) {
 				continue
 			}
 			if key, ok := plan.Key(c.New); ok {
@@ -344,4 +344,30 @@ func (r *router) loseAll(plan *schemas.Plan) {
 	}
 	r.p.forgotten[schema] = true
 	r.forgetOwners(schema)
+}
+
+// strayed lists a change of a table that has another name than the catalog's by
+// now, and may be the catalog's still: whose its records are is not known.
+func (r *router) strayed(c *schemas.Change, plan *schemas.Plan) {
+	if c.Kind == schemas.Truncate {
+		r.tally.skipped[skipNoTable]++
+	} else {
+		r.refuse(c, c.Relation.Name, c.Kind.String(), "", skipTableUnknown)
+	}
+	if plan == nil || plan.Schema == nil {
+		return
+	}
+	if c.Kind == schemas.Truncate {
+		r.loseAll(plan)
+	}
+	for _, row := range []schemas.Tuple{c.Old, c.New} {
+		if row == nil {
+			continue
+		}
+		if key, named := r.recordKey(plan, row); named {
+			r.lose(plan, key, c.New == nil)
+		} else {
+			r.loseAll(plan)
+		}
+	}
 }

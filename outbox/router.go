@@ -128,13 +128,23 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 	return r
 }
 
+// bind binds a relation, be it under the name that it had.
+func (p *Publisher) bind(relation *schemas.Relation) *schemas.Plan {
+	if relation.Former != (schemas.TableName{}) {
+		former := *relation
+		former.Namespace, former.Name = relation.Former.Namespace, relation.Former.Name
+		relation = &former
+	}
+	return p.catalog.Bind(relation)
+}
+
 // plan binds a relation once and names what it lacks once.
 func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
 	plan, known := p.plans[relation]
 	if known {
 		return plan
 	}
-	plan = p.catalog.Bind(relation)
+	plan = p.bind(relation)
 	p.plans[relation] = plan
 	table := relation.Table().String()
 	if relation.Unknown != "" {
@@ -265,6 +275,8 @@ func (r *router) route() {
 
 func (r *router) change(i int, c *schemas.Change, plan *schemas.Plan) {
 	switch {
+	case c.Relation != nil && c.Relation.Former != (schemas.TableName{}):
+		r.strayed(c, plan)
 	case c.Oversize > 0 && (plan == nil && c.Kind == schemas.Message || plan != nil && (plan.Results != nil || plan.Events != nil)):
 		r.oversized(c, plan)
 	case c.Kind == schemas.Message:

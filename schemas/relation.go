@@ -49,6 +49,9 @@ type Relation struct {
 	// Unknown says what of the table's time neither the stream nor the catalog
 	// nor the outbox knows, so that its rows cannot be read; "" for nothing.
 	Unknown string
+	// Former is the table of the catalog that it was before it was renamed, where
+	// no other table has that name since.
+	Former TableName
 	// AccountIDs is how ids of accounts compare: by the type of the account
 	// table's id. OwnerIDs is how the column compares that says whose a row is,
 	// by the type of what it refers to.

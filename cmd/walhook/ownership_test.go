@@ -284,3 +284,21 @@ func TestRun_ListsTheChangesOfATableThatHasAnotherNameForAWhile(t *testing.T) {
 	wantExactly(t, o.arrived(t), "7 insert dids {'id':1,'user_id':7,'number':'1'}", "7 update dids {'id':1,'user_id':7,'number':'3'}")
 	wantExactly(t, o.unrouted(t), "numbers update  table_unknown")
 }
+
+// Whose a record is by then is not known, nor whose its children are: what is
+// another account's by now must not go to the one before.
+func TestRun_ForgetsWhoseTheRecordsOfARenamedTableAre(t *testing.T) {
+	t.Parallel()
+	o := newOwned(t, ownedTables, ownedCatalog)
+	o.setup(t)
+	o.run(t)
+	o.sql(t, "INSERT INTO dids VALUES (1, 7, '1'), (2, 7, '2')", "INSERT INTO e911 VALUES (1, 1, 'a'), (2, 2, 'b')")
+	o.arrived(t)
+	o.sql(t, "ALTER TABLE dids RENAME TO numbers", "UPDATE numbers SET user_id = 8 WHERE id = 1",
+		"UPDATE e911 SET note = 'a secret of 8' WHERE id = 1", "UPDATE e911 SET note = 'c' WHERE id = 2",
+		"ALTER TABLE numbers RENAME TO dids", "UPDATE dids SET number = '3' WHERE id = 1")
+	wantExactly(t, o.arrived(t), "7 delete dids {'id':1}", "7 insert dids {'id':1,'user_id':7,'number':'1'}", "7 insert dids {'id':2,'user_id':7,'number':'2'}",
+		"7 insert e911 {'id':1,'did_id':1,'note':'a'}", "7 insert e911 {'id':2,'did_id':2,'note':'b'}",
+		"7 update e911 {'id':2,'did_id':2,'note':'c'}", "8 insert dids {'id':1,'user_id':8,'number':'3'}")
+	wantExactly(t, o.unrouted(t), "numbers update  table_unknown", "e911 update 1 owner_unknown")
+}
