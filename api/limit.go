@@ -23,7 +23,7 @@ type kind struct {
 var (
 	ordinaryCall  = &kind{account: limit{3, 16}, whole: limit{16, 256}, weight: 1}
 	expensiveCall = &kind{account: limit{1, 2}, whole: limit{2, 16}, weight: 4}
-	// It waits for a receiver and not for the outbox.
+	// It waits for a receiver or a sender, and not for the outbox.
 	receiverCall = &kind{account: limit{2, 8}, whole: limit{32, 64}, weight: 0}
 )
 

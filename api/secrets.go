@@ -41,8 +41,8 @@ func (s *subscriptions) registerSecrets(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/secret"
 	huma.Register(routes, operation("read-secret", http.MethodGet, path, "Read the signing secret", ""), handled(s, s.readSecret))
 	s.rotations = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[rotateFields]())
-	registerOptional(routes, withBody(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
-		"Until the overlap ends deliveries are signed by the new secret and by the one before, the newest first. Up to 10 secrets sign at once, each until its time."), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
+	registerOptional(routes, withBody(slow(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
+		"Until the overlap ends deliveries are signed by the new secret and by the one before, the newest first. Up to 10 secrets sign at once, each until its time.")), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
 }
 
 func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answer[signingSecret], error) {

@@ -196,7 +196,7 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 	}{
 		{secretNoKey, e.r.Fail, key, "encrypted, and there is no --secret-key: those endpoints are held", "secret"},
 		{secretMisplaced, e.r.Fail, rotate, "stored in the row of another endpoint: rows of walhook.endpoint were exchanged or copied, and those endpoints are held", "secret"},
-		{secretLocked, e.r.Fail, rotate, "damaged: --secret-key is the right key, so the stored text was edited, or comes from an endpoint that is gone; those endpoints are held", "secret"},
+		{secretLocked, e.r.Fail, rotate, "damaged: --secret-key is the right key, so the stored text was edited, comes from an endpoint that is gone, or was stored by a walhook that has another key ('endpoints reseal --old-secret-key' reads that); those endpoints are held", "secret"},
 		{secretRefused, e.r.Fail, rotate, "not encrypted for the endpoint, although 'endpoints reseal' has been run: something else wrote into walhook.endpoint, and those endpoints are held", "secret"},
 		{urlLocked, e.r.Fail, again, "damaged: user name and password were stored for another endpoint or another host, and those endpoints are held", "URL"},
 		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has been run, and those endpoints are held", "URL"},
