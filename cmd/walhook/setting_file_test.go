@@ -104,7 +104,7 @@ func TestSettings_ASecretAndItsFileAreNotBothSet(t *testing.T) {
 		for from, one := range plain {
 			for fileFrom, other := range ofFile {
 				var args, environ []string
-				var yaml string
+				var yaml strings.Builder
 				for _, set := range []struct {
 					from string
 					pair [2]string
@@ -115,11 +115,11 @@ func TestSettings_ASecretAndItsFileAreNotBothSet(t *testing.T) {
 					case "environment":
 						environ = append(environ, name+"="+value)
 					case "file":
-						yaml += fmt.Sprintf("%s: %q\n", name, value)
+						fmt.Fprintf(&yaml, "%s: %q\n", name, value)
 					}
 				}
-				if yaml != "" {
-					args = append(args, "--config", secretFile(t, yaml))
+				if yaml.Len() > 0 {
+					args = append(args, "--config", secretFile(t, yaml.String()))
 				}
 				_, err := load(t, args, environ)
 				if err == nil || !strings.Contains(err.Error(), "are both set") || exitStatus(t.Context(), err) != exitUsage || strings.Contains(err.Error(), "hunter2") {
