@@ -82,6 +82,7 @@ type examination struct {
 	tables []tableState
 	unsent map[string]unsentColumn // of the table at hand
 	listed bool                    // the publication exists and is not FOR ALL TABLES
+	cut    []schemas.TableName     // whose updates fail because of a list of columns, as was said
 	slot   slotState
 	slots  []slotInfo
 	stored schemas.Checkpoint

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -62,6 +63,9 @@ func (e *examination) lookAtIdentity(ctx context.Context) {
 }
 
 func (e *examination) identity(t tableState, l logger, name schemas.TableName, c cost) {
+	if l.Listed && slices.Contains(e.cut, name) {
+		return
+	}
 	if fault, wrong := l.fault(e.cfg.Publication); wrong && fault.refused && l.Full && t.published {
 		mend := doctor.Steps{{Kind: doctor.SQL, On: source, Text: fault.sql, Needs: "ownership of what it changes"}}
 		why := l.refusesFull()

@@ -138,6 +138,7 @@ func (e *examination) columnList(m member) {
 	again := func(note string) doctor.Steps { return publishAgain(e.cfg.Publication, m.table(), note) }
 	switch fault, refused := m.columnFault(e.cfg.Catalog); {
 	case refused:
+		e.cut = append(e.cut, m.table())
 		e.r.Fail(checkColumnLists, again(""), "%s", fault)
 	case fault != "":
 		e.r.Warn(checkColumnLists, again("or add them to the list, where it is there for a reason"), "%s", fault)

@@ -36,7 +36,7 @@ CREATE TABLE notes (id int PRIMARY KEY, item_id int, note text);
 CREATE TABLE calls (id int, user_id int, day int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
 CREATE TABLE calls_1 PARTITION OF calls FOR VALUES FROM (0) TO (10);
 CREATE TABLE calls_2 PARTITION OF calls FOR VALUES FROM (10) TO (20);
-INSERT INTO users VALUES (7, 'http://127.0.0.1:9/');
+INSERT INTO users VALUES (7, 'http://127.0.0.1:61009/');
 `
 
 // healthy are settings of a server under which nothing is left to be said.
@@ -66,7 +66,7 @@ func newPatient(t *testing.T, cluster *pgcluster.Cluster) *patient {
 		t.Fatal(err)
 	}
 	p.settings = map[string]string{"source": withUser(t, db.URL, p.role, "pw"), "slot": "slot_" + db.Name, "catalog": p.catalog,
-		"secret-key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}
+		"secret-key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "allow-cidr": "127.0.0.0/8"}
 	return p
 }
 
@@ -321,6 +321,10 @@ func (p *patient) runUntilWell(t *testing.T, id string, words []string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s does not get well while 'walhook %s' runs", id, strings.Join(words, " "))
 		}
+	}
+	if id == "source.reader" { // it is well once somebody reads, and stays so once what waited is read
+		p.waitFor(t, "SELECT 1", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '"+p.settings["slot"]+
+			"' AND pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) > 1024 * 1024", 0)
 	}
 }
 

@@ -51,7 +51,7 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	if both := run("whsec_", "endpoints", "secret", account); both != rotated+"\n"+secret || strings.Contains(note, "whsec_") {
 		t.Errorf("after a rotation with an overlap: %q", both)
 	}
-	rotated, _, _ = strings.Cut(run("the secret before has ended", "endpoints", "rotate", account, "--overlap", "0"), "\n")
+	rotated, _, _ = strings.Cut(run("all secrets before have ended", "endpoints", "rotate", account, "--overlap", "0"), "\n")
 	if alone := run("whsec_", "endpoints", "secret", account); alone != rotated+"\n" {
 		t.Errorf("after a rotation without: %q", alone)
 	}
