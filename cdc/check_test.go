@@ -309,21 +309,19 @@ func TestCheck_ALostSlotIsExplainedByTheServersOwnReason(t *testing.T) {
 		{slotState{lostBy: "wal_removed"}, "max_slot_wal_keep_size was exceeded"},
 		{slotState{lostBy: "wal_removed", unlimited: true}, "max_slot_wal_keep_size was exceeded (it is -1 now)"},
 		{slotState{lostBy: "idle_timeout", unlimited: true}, "idle_replication_slot_timeout"},
-		{slotState{lostBy: "wal_level_insufficient", conflicting: true}, "wal_level"},
-		{slotState{lostBy: "rows_removed", conflicting: true}, "rows_removed"},
+		{slotState{lostBy: "wal_level_insufficient"}, "wal_level"},
+		{slotState{lostBy: "rows_removed"}, "rows_removed"},
 		{slotState{lostBy: "something_newer"}, "something_newer"},
 
 		// Up to PostgreSQL 16, which names no reason.
 		{slotState{}, "max_slot_wal_keep_size was exceeded"},
 		{slotState{unlimited: true}, "does not say why"},
-		{slotState{conflicting: true}, "conflicted with recovery"},
-		{slotState{conflicting: true, unlimited: true}, "conflicted with recovery"},
 	} {
 		got := c.slot.whyLost()
 		if !strings.Contains(got, c.want) {
 			t.Errorf("%+v: %q does not say %q", c.slot, got, c.want)
 		}
-		if c.slot.lostBy != "wal_removed" && (c.slot.unlimited || c.slot.conflicting || c.slot.lostBy != "") && strings.Contains(got, "exceeded") {
+		if c.slot.lostBy != "wal_removed" && (c.slot.unlimited || c.slot.lostBy != "") && strings.Contains(got, "exceeded") {
 			t.Errorf("%+v is blamed on max_slot_wal_keep_size: %q", c.slot, got)
 		}
 	}

@@ -16,7 +16,6 @@ type slotState struct {
 	active      bool
 	lost        bool
 	lostBy      string              // pg_replication_slots.invalidation_reason; "" before PostgreSQL 17
-	conflicting bool                // pg_replication_slots.conflicting; false before PostgreSQL 16
 	unlimited   bool                // max_slot_wal_keep_size is -1, now
 	confirmed   schemas.LSN         // where the server goes on from
 	publication uint32              // OID; 0 for none
@@ -30,7 +29,7 @@ const (
 	slotSQL = `
 		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, ''), coalesce(database, ''),
 			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(to_jsonb(s) ->> 'invalidation_reason', ''),
-			coalesce((to_jsonb(s) ->> 'conflicting')::boolean, false), current_setting('max_slot_wal_keep_size') LIKE '-%'
+			current_setting('max_slot_wal_keep_size') LIKE '-%'
 		FROM pg_replication_slots s WHERE slot_name = $1`
 
 	publicationOIDSQL = `SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0)`
@@ -69,7 +68,8 @@ const (
 
 // whyLost says in words why the server gave the slot up (PostgreSQL manual,
 // pg_replication_slots, invalidation_reason). Up to 16 the server names no reason:
-// what is left to say is what its settings and conflicting allow.
+// what is left to say is what its settings allow. In 16 every lost slot is called
+// conflicting, whatever the reason.
 func (s slotState) whyLost() string {
 	switch s.lostBy {
 	case "idle_timeout":
@@ -81,10 +81,7 @@ func (s slotState) whyLost() string {
 	case "wal_removed":
 		return "max_slot_wal_keep_size was exceeded" + s.unlimitedNow()
 	case "":
-		switch {
-		case s.conflicting:
-			return "it conflicted with recovery, as on a standby without hot_standby_feedback or under a primary whose wal_level was lowered; this version of PostgreSQL does not say which"
-		case s.unlimited:
+		if s.unlimited {
 			return "the log that it needs is gone, and this version of PostgreSQL does not say why; max_slot_wal_keep_size, which makes a server remove it, is -1 now"
 		}
 		return "max_slot_wal_keep_size was exceeded"
@@ -124,7 +121,7 @@ func (r *catalogReader) walEnd(ctx context.Context) (schemas.LSN, error) {
 
 func (r *catalogReader) inspectSlot(ctx context.Context, cfg Config, s *slotState) error {
 	var plugin, database, ours, confirmed string
-	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed, &s.lostBy, &s.conflicting, &s.unlimited)
+	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.active, &s.lost, &plugin, &database, &ours, &confirmed, &s.lostBy, &s.unlimited)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
