@@ -250,12 +250,18 @@ func notUTF8(body []byte) string {
 	return "body"
 }
 
-// readOptional reads a body that may be missing.
-func (d *document) readOptional(body []byte, schema *huma.Schema, wrong faults) fields {
+// readOptional reads a body that may be missing into to, of which nothing is set
+// then, and says what it held. Its error says all that is wrong.
+func (d *document) readOptional(body []byte, schema *huma.Schema, to any) (fields, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return fields{known: map[string]json.RawMessage{}, whole: true}
+		return fields{known: map[string]json.RawMessage{}, whole: true}, nil
 	}
-	return d.read(body, schema, wrong)
+	wrong := faults{}
+	sent := d.read(body, schema, wrong)
+	if err := wrong.err(); err != nil {
+		return fields{}, err
+	}
+	return sent, sent.into(to)
 }
 
 // check holds a value against its schema.

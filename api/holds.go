@@ -70,13 +70,9 @@ func (s *subscriptions) registerHolds(routes huma.API) {
 }
 
 func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*answer[newHold], error) {
-	wrong := faults{}
-	sent := s.edits.readOptional(in.RawBody, s.holds, wrong)
-	if err := wrong.err(); err != nil {
-		return nil, err
-	}
 	var asked holdFields
-	if err := sent.into(&asked); err != nil {
+	sent, err := s.edits.readOptional(in.RawBody, s.holds, &asked)
+	if err != nil {
 		return nil, err
 	}
 	made := newHold{hold: hold{AccountID: in.AccountID, Reason: reasonHeld, HeldAt: time.Now().UTC()}}
@@ -89,7 +85,6 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 			return nil, badRequest("host", "want the name or the address of a host, such as hooks.example.com")
 		}
 	}
-	var err error
 	if made.Disabled, err = s.cfg.Store.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
 		return nil, err
 	}

@@ -72,13 +72,9 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 	if err != nil {
 		return nil, err
 	}
-	wrong := faults{}
-	sent := s.edits.readOptional(in.RawBody, s.rotations, wrong)
-	if err := wrong.err(); err != nil {
-		return nil, err
-	}
 	var asked rotateFields
-	if err := sent.into(&asked); err != nil {
+	sent, err := s.edits.readOptional(in.RawBody, s.rotations, &asked)
+	if err != nil {
 		return nil, err
 	}
 	overlap := defaultOverlap

@@ -59,13 +59,9 @@ func (s *subscriptions) registerTokens(routes huma.API) {
 }
 
 func (s *subscriptions) createToken(ctx context.Context, in *createTokenInput) (*answer[newToken], error) {
-	wrong := faults{}
-	sent := s.edits.readOptional(in.RawBody, s.tokens, wrong)
-	if err := wrong.err(); err != nil {
-		return nil, err
-	}
 	var asked tokenFields
-	if err := sent.into(&asked); err != nil {
+	sent, err := s.edits.readOptional(in.RawBody, s.tokens, &asked)
+	if err != nil {
 		return nil, err
 	}
 	t := outbox.Token{Account: in.AccountID}

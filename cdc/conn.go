@@ -18,25 +18,13 @@ import (
 // with others (datestyle=German, extra_float_digits=0) would change every
 // receiver's payload.
 func pinned() []pgsession.Setting {
-	return []pgsession.Setting{
-		{Name: "DateStyle", Value: "ISO, MDY"},
-		{Name: "IntervalStyle", Value: "postgres"},
-		{Name: "TimeZone", Value: "UTC"},
-		{Name: "extra_float_digits", Value: "3"},
-		{Name: "bytea_output", Value: "hex"},
-		{Name: "client_encoding", Value: "UTF8"},
+	return append(pgsession.Common(),
 		// A statement of ours on the source may take as long as it takes,
 		// making a slot above all; what bounds it is the caller's context.
-		{Name: "statement_timeout", Value: "0"},
-		{Name: "lock_timeout", Value: "0"},
-		{Name: "idle_in_transaction_session_timeout", Value: "0"},
-		{Name: "idle_session_timeout", Value: "0", Since: 14},
-		{Name: "transaction_timeout", Value: "0", Since: 17},
-		{Name: "default_transaction_read_only", Value: "off"},
-		{Name: "default_transaction_isolation", Value: "read committed"},
-		// Rather refused than given a part of the rows.
-		{Name: "row_security", Value: "off"},
-	}
+		pgsession.Setting{Name: "statement_timeout", Value: "0"},
+		pgsession.Setting{Name: "idle_in_transaction_session_timeout", Value: "0"},
+		pgsession.Setting{Name: "default_transaction_read_only", Value: "off"},
+	)
 }
 
 const connectTimeout = 10 * time.Second

@@ -57,24 +57,14 @@ func openPools(ctx context.Context, config Config, enc *encoding) (p pools, err 
 	return p, nil
 }
 
-// pinned are the settings of every session on the outbox.
+// pinned are the settings of every session on the outbox. A role or database that
+// is read only stays so.
 func pinned(timeout time.Duration) []pgsession.Setting {
-	return []pgsession.Setting{
-		{Name: "statement_timeout", Value: milliseconds(timeout)},
-		{Name: "lock_timeout", Value: "0"},
-		{Name: "idle_in_transaction_session_timeout", Value: milliseconds(statementTimeout)},
-		{Name: "idle_session_timeout", Value: "0", Since: 14},
-		{Name: "transaction_timeout", Value: "0", Since: 17},
-		{Name: "default_transaction_isolation", Value: "read committed"},
-		{Name: "synchronous_commit", Value: "on"},
-		{Name: "client_encoding", Value: "UTF8"},
-		{Name: "DateStyle", Value: "ISO, MDY"},
-		{Name: "IntervalStyle", Value: "postgres"},
-		{Name: "TimeZone", Value: "UTC"},
-		{Name: "extra_float_digits", Value: "1"},
-		{Name: "bytea_output", Value: "hex"},
-		{Name: "row_security", Value: "off"},
-	}
+	return append(pgsession.Common(),
+		pgsession.Setting{Name: "statement_timeout", Value: milliseconds(timeout)},
+		pgsession.Setting{Name: "idle_in_transaction_session_timeout", Value: milliseconds(statementTimeout)},
+		pgsession.Setting{Name: "synchronous_commit", Value: "on"},
+	)
 }
 
 // text is the URL as it is now: of a file, what it holds.

@@ -19,6 +19,25 @@ type Setting struct {
 	Since       int  // the first major version that knows it; 0 for every one
 }
 
+// Common are the settings that every session has, on the source and on the outbox:
+// values have one text whatever a role or a database sets, a session that waits is
+// ended by its caller, and rows come whole or not at all.
+func Common() []Setting {
+	return []Setting{
+		{Name: "client_encoding", Value: "UTF8"},
+		{Name: "DateStyle", Value: "ISO, MDY"},
+		{Name: "IntervalStyle", Value: "postgres"},
+		{Name: "TimeZone", Value: "UTC"},
+		{Name: "extra_float_digits", Value: "3"},
+		{Name: "bytea_output", Value: "hex"},
+		{Name: "lock_timeout", Value: "0"},
+		{Name: "idle_session_timeout", Value: "0", Since: 14},
+		{Name: "transaction_timeout", Value: "0", Since: 17},
+		{Name: "default_transaction_isolation", Value: "read committed"},
+		{Name: "row_security", Value: "off"},
+	}
+}
+
 // Use makes a session of cfg one that is named name and has the settings. It
 // comes after [Adapt].
 func Use(cfg *pgconn.Config, name string, settings []Setting) {
