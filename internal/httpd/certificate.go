@@ -44,15 +44,10 @@ const (
 // taken all the same, and the log says so: it may do for whoever knows it.
 func ReadCertificate(certFile, keyFile string, log *zap.Logger) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, every: lookEvery}
-	text, err := c.read()
-	if err != nil {
+	var err error
+	if c.now, c.used, err = c.load(); err != nil {
 		return nil, err
 	}
-	pair, err := parsePair(text)
-	if err != nil {
-		return nil, err
-	}
-	c.now, c.used = pair, text
 	c.tell("certificate read")
 	return c, nil
 }
@@ -155,6 +150,16 @@ func readBounded(path string) ([]byte, error) {
 	return text, err
 }
 
+// load reads the files and makes a pair of them.
+func (c *Certificate) load() (*tls.Certificate, pairText, error) {
+	text, err := c.read()
+	if err != nil {
+		return nil, pairText{}, err
+	}
+	pair, err := parsePair(text)
+	return pair, text, err
+}
+
 // parsePair never quotes what the files hold.
 func parsePair(text pairText) (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(text.cert, text.key)
@@ -167,11 +172,7 @@ func parsePair(text pairText) (*tls.Certificate, error) {
 // PairOf reads a certificate and its key once, for a check-up.
 func PairOf(certFile, keyFile string) (*x509.Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile}
-	text, err := c.read()
-	if err != nil {
-		return nil, err
-	}
-	pair, err := parsePair(text)
+	pair, _, err := c.load()
 	if err != nil {
 		return nil, err
 	}
