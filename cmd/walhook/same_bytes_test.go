@@ -187,11 +187,11 @@ func (r *requestRecorder) ServeHTTP(_ http.ResponseWriter, request *http.Request
 	if err != nil {
 		return // cut off: it comes again
 	}
+	account, _, _ := strings.Cut(strings.TrimPrefix(request.URL.Path, "/hooks/"), "/")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.newest = time.Now()
 	r.last = r.last || account == "990"
-	account, _, _ := strings.Cut(strings.TrimPrefix(request.URL.Path, "/hooks/"), "/")
 	one := recordedRequest{account: account, key: request.URL.Path + " " + request.Header.Get("webhook-id")}
 	// The library verifies what it can parse, which is JSON.
 	secret, known := r.secrets[request.URL.Path]
