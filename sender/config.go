@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
+
+	"walhook/sender/deliver"
 )
 
 // Config says how to deliver. The bytes are chosen for a process of 150 MiB:
@@ -17,14 +18,9 @@ type Config struct {
 	// Name tells this process from other senders, in the outbox and its
 	// logs. "" means "sender".
 	Name string
-	// Version goes into the User-Agent header, walhook/<version>. "" means
-	// "dev".
-	Version string
-
-	AttemptTimeout time.Duration // the whole attempt; zero means 20 s
-	ConnectTimeout time.Duration // name resolution and TCP; zero means 5 s
-	TLSTimeout     time.Duration // the handshake; zero means 5 s
-	HeaderTimeout  time.Duration // from the request written to the answer's header; zero means 15 s
+	// HTTP says how events are sent to URLs. Its MayBegin is the sender's to set,
+	// and a MaxIdle of zero means MaxInFlight.
+	HTTP deliver.Config
 
 	// RetrySchedule holds the delay after the first failed attempt, the
 	// second and so on; the attempt after the last delay is the last. Nil
@@ -34,17 +30,6 @@ type Config struct {
 	// DisableAfter is how long an endpoint may only fail before it is
 	// disabled. Zero means 5 days.
 	DisableAfter time.Duration
-
-	// AllowCIDR lists networks that endpoints may be in besides public ones.
-	AllowCIDR []netip.Prefix
-	// DenyCIDR lists networks that nothing is sent to, public or allowed or not.
-	DenyCIDR []netip.Prefix
-	// AllowPorts lists the ports that endpoints may have. Nil means those of
-	// [DefaultPorts].
-	AllowPorts []PortRange
-	// EgressAddress is the local address that deliveries leave from. The
-	// zero Addr means any.
-	EgressAddress netip.Addr
 
 	Window      int           // most attempts in flight for one endpoint; zero means 64
 	MaxInFlight int           // most attempts in flight in all; zero means 4096
@@ -91,8 +76,6 @@ func (c Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"attempt timeout", c.AttemptTimeout}, {"connect timeout", c.ConnectTimeout},
-		{"TLS timeout", c.TLSTimeout}, {"header timeout", c.HeaderTimeout},
 		{"disable after", c.DisableAfter}, {"lease", c.Lease},
 	} {
 		if d.value < 0 {
@@ -115,26 +98,12 @@ func (c Config) Validate() error {
 			fault("%s %d: want a positive number", n.name, n.value)
 		}
 	}
-	for _, p := range c.AllowCIDR {
-		if !p.IsValid() {
-			fault("allowed network %q: want a CIDR such as 10.0.0.0/8", p)
-		}
-	}
-	for _, p := range c.DenyCIDR {
-		if !p.IsValid() {
-			fault("denied network %q: want a CIDR such as 198.51.100.0/24", p)
-		}
-	}
+	faults = append(faults, c.HTTP.Validate())
 	return errors.Join(faults...)
 }
 
 func (c Config) withDefaults() Config {
 	c.Name = cmp.Or(c.Name, "sender")
-	c.Version = cmp.Or(c.Version, "dev")
-	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 20*time.Second)
-	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
-	c.TLSTimeout = cmp.Or(c.TLSTimeout, 5*time.Second)
-	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 15*time.Second)
 	c.DisableAfter = cmp.Or(c.DisableAfter, 5*24*time.Hour)
 	c.Window = cmp.Or(c.Window, 64)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
@@ -142,9 +111,8 @@ func (c Config) withDefaults() Config {
 	c.LaneBytes = cmp.Or(c.LaneBytes, 256<<10)
 	c.BufferBytes = cmp.Or(c.BufferBytes, 32<<20)
 	c.Lease = cmp.Or(c.Lease, 10*time.Second)
-	if c.AllowPorts == nil {
-		c.AllowPorts = []PortRange{{80, 80}, {443, 443}, {1024, 65535}}
-	}
+	c.HTTP.MaxIdle = cmp.Or(c.HTTP.MaxIdle, c.MaxInFlight)
+	c.HTTP = c.HTTP.WithDefaults()
 	if c.RetrySchedule == nil {
 		c.RetrySchedule = slices.Clone(defaultSchedule)
 	}

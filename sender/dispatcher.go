@@ -129,7 +129,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-stop:
 			stop = nil
 			d.stop(now)
-			limits.begin(d.sender.config.AttemptTimeout, d.abort)
+			limits.begin(d.sender.config.HTTP.AttemptTimeout, d.abort)
 		case <-limits.over():
 			return fmt.Errorf("stop: %d attempts and %d settlements are not done and may be repeated", d.inFlight, d.unsettled)
 		case <-d.timer.C:

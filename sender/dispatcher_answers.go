@@ -125,7 +125,7 @@ func (d *dispatcher) takeResult(j *job, now time.Time) {
 	d.sender.report(j, kind, retryIn)
 	if wasHeld == "" && l.heldReason != "" {
 		d.log.Warn("nothing can be sent to an endpoint by a fault of this side, it is tried again",
-			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", string(l.heldReason)), zap.String("detail", j.result.detail))
+			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.heldReason), zap.String("detail", j.result.Detail))
 	}
 	if l.warned > wasWarned {
 		d.log.Warn("endpoint only fails", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.warned), zap.String("reason", l.lastReason),

@@ -1,6 +1,10 @@
 package sender
 
-import "time"
+import (
+	"time"
+
+	"walhook/sender/deliver"
+)
 
 // An endpoint that only fails is disabled after policy.disableAfter, and people
 // are warned on the way: stage 1, 2 and 3 after these parts of it. By default
@@ -26,7 +30,7 @@ func (l *lane) stage(now time.Time) int {
 // retry or pause waits begins anew: an endpoint is not disabled for two
 // failures with a quiet week between.
 func (l *lane) failedNow(now time.Time) {
-	if l.failingSince.IsZero() || now.Sub(l.failedAt) > max(l.disableAfter*2/5, maxRetryAfter*3/2) {
+	if l.failingSince.IsZero() || now.Sub(l.failedAt) > max(l.disableAfter*2/5, deliver.MaxRetryAfter*3/2) {
 		l.failingSince, l.warned = now, 0
 	}
 	l.failedAt = now

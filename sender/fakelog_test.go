@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // fakeLog keeps the outbox's promises in memory, for tests of time and order.
@@ -374,7 +375,7 @@ func (f *fakeLog) delivered() map[int64]int {
 	counts := map[int64]int{}
 	for id, attempts := range f.attempts {
 		for _, a := range attempts {
-			if a.Outcome == outcomeDelivered {
+			if a.Outcome == string(deliver.Delivered) {
 				counts[id]++
 			}
 		}

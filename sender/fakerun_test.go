@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // run is a sender on a fake log with scripted endpoints, in a synctest bubble.
@@ -27,22 +28,22 @@ type run struct {
 	arrivals []arrival
 	running  map[int64]int // by endpoint
 	most     map[int64]int
-	script   func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration)
+	script   func(e outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration)
 }
 
 type arrival struct {
 	endpoint outbox.Endpoint
 	event    outbox.Event
 	at       time.Time
-	answer   answer
+	result   deliver.Result
 }
 
-func startSender(t *testing.T, cfg Config, log *fakeLog, script func(outbox.Endpoint, outbox.Event) (answer, time.Duration)) *run {
+func startSender(t *testing.T, cfg Config, log *fakeLog, script func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration)) *run {
 	t.Helper()
 	return startLogged(t, cfg, log, zap.NewNop(), script)
 }
 
-func startLogged(t *testing.T, cfg Config, log *fakeLog, lines *zap.Logger, script func(outbox.Endpoint, outbox.Event) (answer, time.Duration)) *run {
+func startLogged(t *testing.T, cfg Config, log *fakeLog, lines *zap.Logger, script func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration)) *run {
 	t.Helper()
 	s, err := newSender(cfg, lines, prometheus.NewRegistry())
 	if err != nil {
@@ -50,7 +51,7 @@ func startLogged(t *testing.T, cfg Config, log *fakeLog, lines *zap.Logger, scri
 	}
 	r := &run{Sender: s, t: t, log: log, script: script, running: map[int64]int{}, most: map[int64]int{}}
 	s.appended = log.appended
-	s.deliver = r.receive
+	s.destination = r
 	s.tailPoll, s.changesPoll = 5*time.Second, time.Second // fewer turns for hours of fake time
 	s.join = func(context.Context) (session, error) {
 		log.mu.Lock()
@@ -79,19 +80,22 @@ func (r *run) end() {
 	}
 }
 
-func (r *run) receive(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
+// Deliver is the sender's destination: no network, and nothing of HTTP.
+func (r *run) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) deliver.Result {
+	at := time.Now()
 	r.mu.Lock()
 	a, takes := r.script(e, event)
 	r.running[e.ID]++
 	r.most[e.ID] = max(r.most[e.ID], r.running[e.ID])
 	r.mu.Unlock()
 	if pause(ctx, takes) != nil {
-		a = answer{failure: failShutdown}
+		a = cutShort
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running[e.ID]--
-	r.arrivals = append(r.arrivals, arrival{endpoint: e, event: event, at: time.Now(), answer: a})
+	r.arrivals = append(r.arrivals, arrival{endpoint: e, event: event, at: time.Now(), result: a})
+	a.At, a.Duration = at, time.Since(at)
 	return a
 }
 
@@ -123,9 +127,22 @@ func events(endpoint, first int64, n, records int) []outbox.Event {
 }
 
 var (
-	ok      = answer{status: 200}
-	failing = answer{status: 500}
+	ok       = deliver.Result{Outcome: deliver.Delivered, Reason: "2xx"}
+	failing  = deliver.Result{Outcome: deliver.Retry, Reason: "5xx", EndpointFault: true}
+	rejects  = deliver.Result{Outcome: deliver.Retry, Reason: "4xx"} // this event, not the endpoint
+	disables = deliver.Result{Outcome: deliver.Disable, Reason: "410", DisableReason: "the endpoint answered 410 Gone"}
+	refused  = deliver.Result{Outcome: deliver.Retry, Reason: "refused", Shown: "unreachable", EndpointFault: true, Unsent: true}
+	reset    = deliver.Result{Outcome: deliver.Retry, Reason: "reset", EndpointFault: true}
+	hung     = deliver.Result{Outcome: deliver.Retry, Reason: "timeout_header", EndpointFault: true}
+	tooLarge = deliver.Result{Outcome: deliver.Dead, Reason: "too_large", Unsent: true}
+	ownFault = deliver.Result{Outcome: deliver.Held, Reason: "dns_here", Lasting: true}
+	cutShort = deliver.Result{Outcome: deliver.Held, Reason: "shutdown"}
 )
+
+// pauses asks to be left alone for a while.
+func pauses(d time.Duration) deliver.Result {
+	return deliver.Result{Outcome: deliver.Pause, Reason: "503", After: d, EndpointFault: true}
+}
 
 // after lets time pass, and what it brings about.
 func after(d time.Duration) {
@@ -133,8 +150,8 @@ func after(d time.Duration) {
 	synctest.Wait()
 }
 
-func always(a answer, takes time.Duration) func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
-	return func(outbox.Endpoint, outbox.Event) (answer, time.Duration) { return a, takes }
+func always(a deliver.Result, takes time.Duration) func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
+	return func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) { return a, takes }
 }
 
 func value(t *testing.T, m prometheus.Metric) float64 {

@@ -14,6 +14,7 @@ import (
 	"walhook/doctor"
 	"walhook/internal/pgtest"
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // A host that nothing may be sent to is a state of its endpoint, seen before the
@@ -92,7 +93,7 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 		for _, network := range allow {
 			networks = append(networks, netip.MustParsePrefix(network))
 		}
-		s, err := New(Config{AllowCIDR: networks, OnAttempt: func(a AttemptReport) { reasons[a.Reason] = true }, RetrySchedule: []time.Duration{time.Millisecond}}, store, zap.NewNop(), prometheus.NewRegistry())
+		s, err := New(Config{HTTP: deliver.Config{AllowCIDR: networks}, OnAttempt: func(a AttemptReport) { reasons[a.Reason] = true }, RetrySchedule: []time.Duration{time.Millisecond}}, store, zap.NewNop(), prometheus.NewRegistry())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -81,7 +81,7 @@ type lane struct {
 	heldUntil   time.Time // after a fault of our own
 	ownFaults   int       // in a row
 	heldSince   time.Time // the first of them, also of an earlier owner's; zero for none
-	heldReason  failure   // the latest of them
+	heldReason  string    // the latest of them
 	limit       rateLimit
 
 	failingSince time.Time

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // laneWorld drives one lane by random steps in random order: every question to
@@ -153,18 +154,18 @@ func (w *laneWorld) read(now time.Time) {
 
 // answer lets the endpoint answer a job, and checks what has just arrived.
 func (w *laneWorld) answer(j *job, now time.Time) {
-	o := judge(200, "", "", now)
+	o := ok
 	switch p := w.random.Float64(); {
 	case p < w.failures*.6:
-		o = judge(500, "", "", now)
+		o = failing
 	case p < w.failures*.8:
-		o = judge(400, "", "", now)
+		o = rejects
 	case p < w.failures*.9:
-		o = judge(429, "", "2", now)
+		o = pauses(2 * time.Second)
 	case p < w.failures:
-		o = judge(0, failNoNetwork, "", now)
+		o = ownFault
 	}
-	if o.kind == outcomeDelivered {
+	if o.Outcome == deliver.Delivered {
 		if w.arrived[j.event.ID]++; w.arrived[j.event.ID] > 1 {
 			w.t.Fatalf("event %d arrived twice without a crash", j.event.ID)
 		}
@@ -172,7 +173,8 @@ func (w *laneWorld) answer(j *job, now time.Time) {
 		w.first[j.event.Record] = max(w.first[j.event.Record], j.event.ID)
 		w.last = max(w.last, j.event.ID)
 	}
-	j.result = result{outcome: o, at: now}
+	o.At = now
+	j.result = o
 	w.lane.finish(j, now)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // The waits after faults of our own, for the lane that met them.
@@ -16,7 +17,7 @@ const (
 // finish takes a job's result and settles its event. It answers the outcome
 // (a retry whose schedule is exhausted is dead) and the time until the next
 // attempt, for the log.
-func (l *lane) finish(j *job, now time.Time) (string, time.Duration) {
+func (l *lane) finish(j *job, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
 	l.inFlight--
 	j.record.inFlight--
@@ -24,18 +25,18 @@ func (l *lane) finish(j *job, now time.Time) (string, time.Duration) {
 	current := j.generation == l.generation
 	l.answerBreaker(j, now)
 
-	switch res.outcome.kind {
-	case outcomeHeld:
+	switch res.Outcome {
+	case deliver.Held:
 		l.takeBack(j, now)
-		return outcomeHeld, l.heldUntil.Sub(now)
-	case outcomeDelivered:
+		return deliver.Held, l.heldUntil.Sub(now)
+	case deliver.Delivered:
 		if current {
 			l.window = min(l.window+1, l.policy.window)
 			l.notHeld()
 			l.failingSince, l.failedAt, l.warned, l.lastReason = time.Time{}, time.Time{}, 0, ""
 		}
-		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, outcomeDelivered, true)
-		return outcomeDelivered, 0
+		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, deliver.Delivered, true)
+		return deliver.Delivered, 0
 	}
 	return l.fail(j, current, now)
 }
@@ -49,14 +50,14 @@ const (
 
 func (l *lane) answerBreaker(j *job, now time.Time) {
 	res := &j.result
-	v := verdict{record: j.event.Record, weight: 1, unsent: res.failure.unsent()}
+	v := verdict{record: j.event.Record, weight: 1, unsent: res.Unsent}
 	switch {
-	case res.outcome.kind == outcomeHeld, res.outcome.kind == outcomeDead:
+	case res.Outcome == deliver.Held, res.Outcome == deliver.Dead:
 		v.result = errNotCounted
-	case res.outcome.endpointFault:
+	case res.EndpointFault:
 		v.result = errEndpointFault
 	}
-	if res.duration >= slow {
+	if res.Duration >= slow {
 		v.weight = slowWeight
 	}
 	if j.breaker != l.breaker {
@@ -76,7 +77,7 @@ func (l *lane) answerBreaker(j *job, now time.Time) {
 // fail settles an attempt that did not deliver. A probe does not count against
 // its event; an answer of an earlier URL counts, but the event is tried at the
 // new one at once.
-func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration) {
+func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
 	counted := !j.permit.probe
 	failed := j.event.Attempts
@@ -84,30 +85,30 @@ func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration)
 		failed++
 	}
 	delay, again := l.schedule.after(failed, l.retryLimit())
-	kind := res.outcome.kind
+	kind := res.Outcome
 	s := outbox.Settlement{Disposition: outbox.Retry}
 	switch {
 	case !current:
-		delay, kind = 0, outcomeRetry
-	case kind == outcomeDisable:
-		s.Disable = "the endpoint answered 410 Gone"
-	case kind == outcomeDead:
+		delay, kind = 0, deliver.Retry
+	case kind == deliver.Disable:
+		s.Disable = res.DisableReason
+	case kind == deliver.Dead:
 		s.Disposition = outbox.Dead
 	case counted && !again:
-		s.Disposition, kind = outbox.Dead, outcomeDead
+		s.Disposition, kind = outbox.Dead, deliver.Dead
 	}
 	if current {
 		l.notHeld()
 	}
-	if current && res.outcome.kind != outcomeDead { // which says nothing of the endpoint
+	if current && res.Outcome != deliver.Dead { // which says nothing of the endpoint
 		l.window = max(l.window/2, 1)
-		l.lastReason = res.outcome.reason
+		l.lastReason = res.Reason
 		l.failedNow(now)
 		if s.Disable == "" && now.Sub(l.failingSince) >= l.disableAfter {
-			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.reason())
+			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.ForAccount())
 		}
-		if res.outcome.kind == outcomePause {
-			pause := res.outcome.after
+		if res.Outcome == deliver.Pause {
+			pause := res.After
 			if pause == 0 {
 				pause = max(delay, jitter(openMin/2, l.random))
 			}
@@ -116,7 +117,7 @@ func (l *lane) fail(j *job, current bool, now time.Time) (string, time.Duration)
 			}
 			l.window = 1
 		}
-		delay = max(delay, res.outcome.after)
+		delay = max(delay, res.After)
 		if j.permit.probe {
 			delay = max(l.breaker.until.Sub(now), 0)
 		}
@@ -146,7 +147,7 @@ func (l *lane) retryLimit() *int {
 
 // settle hands out the fate of a job's event, and parks what waits behind it
 // when its record is now, or still, in retry.
-func (l *lane) settle(j *job, s outbox.Settlement, kind string, counted bool) {
+func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted bool) {
 	res := &j.result
 	number := j.event.Attempts
 	if counted {
@@ -154,7 +155,7 @@ func (l *lane) settle(j *job, s outbox.Settlement, kind string, counted bool) {
 	}
 	s.Event, s.FromRetry = j.event, j.fromRetry
 	s.Event.Body = nil
-	s.Attempt = new(res.attempt(number, j.endpoint.Revision, kind))
+	s.Attempt = new(res.Attempt(number, j.endpoint.Revision, kind))
 	l.hand(j.record, s)
 	if s.Disposition == outbox.Retry {
 		l.block(j.record, true)
@@ -201,8 +202,8 @@ func (l *lane) takeBack(j *job, now time.Time) {
 	wait := min(ownFaultMin<<min(l.ownFaults, 10), ownFaultMax)
 	l.heldUntil = now.Add(jitter(wait, l.random))
 	l.ownFaults++
-	if f := j.result.failure; f.lasts() && j.generation == l.generation {
-		if l.heldReason = f; l.heldSince.IsZero() {
+	if j.result.Lasting && j.generation == l.generation {
+		if l.heldReason = j.result.Reason; l.heldSince.IsZero() {
 			l.heldSince = now
 		}
 	}

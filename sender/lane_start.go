@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // job is one attempt: to be made, and then made.
@@ -16,9 +17,9 @@ type job struct {
 	record     *record
 	fromRetry  bool
 	permit     permit
-	breaker    *breaker // that gave the permit
-	number     int64    // as pace counts
-	result     result   // once it is made
+	breaker    *breaker       // that gave the permit
+	number     int64          // as pace counts
+	result     deliver.Result // once it is made
 }
 
 // jobPool holds jobs that are done, to be used again.

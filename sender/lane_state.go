@@ -22,7 +22,7 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 	}
 	l.pausedUntil, l.failingSince, l.lastReason = s.PausedUntil, s.FailingSince, s.LastReason
 	l.failedAt, l.warned = now, l.stage(now)
-	l.heldSince, l.heldReason = s.HeldSince, failure(s.HeldReason)
+	l.heldSince, l.heldReason = s.HeldSince, s.HeldReason
 }
 
 // snapshot is what the next owner needs. tail is the shard's tail as it is, or
@@ -30,7 +30,7 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 // comes next, even when it follows the tail in memory.
 func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
 	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.failingSince, Stage: l.warned, LastReason: l.lastReason,
-		HeldSince: l.heldSince, HeldReason: string(l.heldReason)}
+		HeldSince: l.heldSince, HeldReason: l.heldReason}
 	if cursor := l.cursor(); l.behind || cursor < tail {
 		s.Behind, s.Cursor = true, cursor
 	}
@@ -153,7 +153,7 @@ func (l *lane) held() string {
 	case l.endpoint.State != outbox.EndpointActive:
 		return ""
 	}
-	return string(l.heldReason)
+	return l.heldReason
 }
 
 // wake is when the lane is worth looking at again although nothing happens to

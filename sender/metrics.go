@@ -3,9 +3,10 @@ package sender
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"walhook/sender/deliver"
 )
 
 // metrics of the sender. No label holds an account, an endpoint or a URL.
@@ -83,10 +84,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 
 // initLabels shows every label value from the start, as zero.
 func (m *metrics) initLabels() {
-	for _, o := range possibleOutcomes() {
-		m.attempts.WithLabelValues(o.kind, o.reason)
-		if o.kind == outcomeRetry || o.kind == outcomePause {
-			m.attempts.WithLabelValues(outcomeDead, o.reason)
+	for _, r := range deliver.Results() {
+		m.attempts.WithLabelValues(string(r.Outcome), r.Reason)
+		if r.Outcome == deliver.Retry || r.Outcome == deliver.Pause {
+			m.attempts.WithLabelValues(string(deliver.Dead), r.Reason)
 		}
 	}
 	for _, state := range laneStates {
@@ -113,22 +114,10 @@ const heldUnusable = "unusable_endpoint"
 // heldReasons are those of walhook_lanes_held.
 func heldReasons() []string {
 	reasons := []string{heldUnusable}
-	for _, f := range failures {
-		if f.lasts() {
-			reasons = append(reasons, string(f))
+	for _, r := range deliver.Results() {
+		if r.Lasting {
+			reasons = append(reasons, r.Reason)
 		}
 	}
 	return reasons
-}
-
-// possibleOutcomes is the range of judge.
-func possibleOutcomes() []outcome {
-	var all []outcome
-	for _, status := range []int{100, 200, 300, 400, 408, 410, 429, 500, 503} {
-		all = append(all, judge(status, "", "", time.Time{}))
-	}
-	for _, f := range failures {
-		all = append(all, judge(0, f, "", time.Time{}))
-	}
-	return all
 }

@@ -22,6 +22,7 @@ import (
 
 	"walhook/internal/pgtest"
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestMain(m *testing.M) {
@@ -30,6 +31,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(pgtest.Main(m))
 }
+
+// secretA is what the endpoints of these tests sign with.
+const secretA = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // receiver is an endpoint that checks what it gets.
 type receiver struct {
@@ -137,7 +141,7 @@ const appendSQL = `
 func startReal(t *testing.T, store *outbox.Store) (stop func()) {
 	t.Helper()
 	s, err := New(Config{
-		AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		HTTP:          deliver.Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		RetrySchedule: []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond},
 	}, store, zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {

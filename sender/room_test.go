@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestLane_HoldsAsMuchAsItLeavesToOthers(t *testing.T) {
@@ -46,9 +47,9 @@ func TestSender_HangingEndpointsWithLargeEventsLeaveRoomForOthers(t *testing.T) 
 			all = append(all, active(id))
 		}
 		log := newFakeLog(all...)
-		r := startSender(t, Config{BufferBytes: 1 << 20, LaneBytes: 256 << 10}, log, func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{BufferBytes: 1 << 20, LaneBytes: 256 << 10}, log, func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID <= hanging {
-				return answer{failure: failTimeoutHeader}, 15 * time.Second
+				return hung, 15 * time.Second
 			}
 			return ok, time.Millisecond
 		})

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // The waits between a lost session and the next.
@@ -29,11 +30,11 @@ type Sender struct {
 	metrics *metrics
 	outage  outage
 
-	join     func(ctx context.Context) (session, error)
-	deliver  func(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer
-	appended <-chan struct{}
-	close    func()
-	lease    atomic.Pointer[lease] // the present tenure's; attempts of an earlier one are over
+	join        func(ctx context.Context) (session, error)
+	destination deliver.Destination
+	appended    <-chan struct{}
+	http        *deliver.HTTP
+	lease       atomic.Pointer[lease] // the present tenure's; attempts of an earlier one are over
 
 	tailPoll    time.Duration // for appends of other processes
 	changesPoll time.Duration // for endpoints that changed without an event
@@ -50,7 +51,7 @@ func New(cfg Config, store *outbox.Store, log *zap.Logger, reg prometheus.Regist
 	s.join = func(ctx context.Context) (session, error) {
 		joined, err := store.Join(ctx, s.config.Name, s.config.Lease)
 		if err == nil {
-			joined.CheckHosts(s.config.checkHost)
+			joined.CheckHosts(s.http.HostFault)
 		}
 		if err != nil {
 			return nil, err
@@ -79,8 +80,11 @@ func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender,
 			schedule: newSchedule(cfg.RetrySchedule), disableAfter: cfg.DisableAfter, random: rand.Float64,
 		},
 	}
-	courier := newCourier(cfg, s.mayStart)
-	s.deliver, s.close = courier.deliver, courier.close
+	cfg.HTTP.MayBegin = s.mayStart
+	if s.http, err = deliver.NewHTTP(cfg.HTTP); err != nil {
+		return nil, err
+	}
+	s.destination = s.http
 	return s, nil
 }
 
@@ -99,7 +103,7 @@ func (s *Sender) mayStart() bool {
 //
 // A lost lease ends nothing: the sender drops its state and joins anew.
 func (s *Sender) Run(ctx context.Context) error {
-	defer s.close()
+	defer s.http.Close()
 	// The end of ctx only asks to stop; what it takes to stop goes on.
 	live := context.WithoutCancel(ctx)
 	wait := rejoinMin

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestSender_TenThousandOpenBreakersDoNotProbeAtOnceAfterARestart(t *testing.T) {
@@ -51,9 +52,9 @@ func TestSender_StartsSlowlyOnceABreakerCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		dead := false
-		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if dead {
-				return answer{failure: failRefused}, time.Millisecond
+				return refused, time.Millisecond
 			}
 			return ok, 500 * time.Millisecond
 		})
@@ -73,7 +74,7 @@ func TestSender_StartsSlowlyOnceABreakerCloses(t *testing.T) {
 		dead = false
 		clear(r.most)
 		r.mu.Unlock()
-		for len(r.of(1)) == 0 || r.of(1)[len(r.of(1))-1].answer.status != 200 {
+		for len(r.of(1)) == 0 || r.of(1)[len(r.of(1))-1].result.Outcome != deliver.Delivered {
 			after(100 * time.Millisecond)
 		}
 		// The probe was one; each round may be twice the one before.
@@ -94,7 +95,7 @@ func TestSender_AHangingEndpointIsLeftAloneSoon(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, always(answer{failure: failTimeoutHeader}, 15*time.Second))
+		r := startSender(t, Config{}, log, always(hung, 15*time.Second))
 		log.append(events(1, 1, 500, 500)...)
 		after(40 * time.Second)
 		if !log.view().lanes[1].Open || len(r.of(1)) > 2 || r.most[1] > 1 {
@@ -109,9 +110,9 @@ func TestSender_AnEndpointThatBeginsToHangGetsNoMoreSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		hangs := false
-		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if hangs {
-				return answer{failure: failTimeoutHeader}, 15 * time.Second
+				return hung, 15 * time.Second
 			}
 			return ok, time.Millisecond
 		})
@@ -141,7 +142,7 @@ func TestSender_EventsThatAnEndpointCannotTakeDoNotKeepItOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID <= 8 {
 				return failing, time.Millisecond
 			}
@@ -165,7 +166,7 @@ func TestSender_OneRecordOfADeadEndpointIsNotParkedForEver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, always(answer{failure: failRefused}, time.Millisecond))
+		r := startSender(t, Config{}, log, always(refused, time.Millisecond))
 		log.append(events(1, 1, 1, 1)...)
 		after(30 * time.Minute)
 		log.append(events(1, 2, 1000, 1)...)

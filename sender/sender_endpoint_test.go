@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestSender_GoneDisablesAndEnablingDeliversWhatWasHeld(t *testing.T) {
@@ -13,9 +14,9 @@ func TestSender_GoneDisablesAndEnablingDeliversWhatWasHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		gone := true
-		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if gone {
-				return answer{status: 410}, time.Millisecond
+				return disables, time.Millisecond
 			}
 			return ok, time.Millisecond
 		})
@@ -43,14 +44,14 @@ func TestSender_ANewURLStartsAfreshAndALate410OfTheOldOneDoesNotTouchIt(t *testi
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration) {
 			switch {
 			case e.Revision == 2:
 				return ok, 0
 			case event.ID == 4:
-				return answer{status: 410}, 10 * time.Second
+				return disables, 10 * time.Second
 			}
-			return answer{failure: failRefused}, 0
+			return refused, 0
 		})
 		log.append(events(1, 1, 3, 3)...)
 		after(time.Second)
@@ -99,7 +100,7 @@ func TestSender_AClearedURLEndsTheFeedAndANewOneStartsIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 			if e.Revision == 1 {
 				return failing, 0
 			}
@@ -133,7 +134,7 @@ func TestSender_AnEndpointThatHasOnlyFailedForLongIsDisabled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{DisableAfter: time.Hour}, log, always(answer{failure: failRefused}, 0))
+		r := startSender(t, Config{DisableAfter: time.Hour}, log, always(refused, 0))
 		log.append(events(1, 1, 50, 50)...)
 		after(55 * time.Minute)
 		if log.view().endpoints[1].State != outbox.EndpointActive {

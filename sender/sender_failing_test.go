@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestSender_WarnsInStagesBeforeItDisables(t *testing.T) {
@@ -17,9 +18,9 @@ func TestSender_WarnsInStagesBeforeItDisables(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1), active(2))
 		lines, seen := observer.New(zapcore.WarnLevel)
-		r := startLogged(t, Config{DisableAfter: 100 * time.Hour}, log, zap.New(lines), func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+		r := startLogged(t, Config{DisableAfter: 100 * time.Hour}, log, zap.New(lines), func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 1 {
-				return answer{failure: failRefused}, 0
+				return refused, 0
 			}
 			return ok, 0
 		})
@@ -76,9 +77,9 @@ func TestSender_ASuccessEndsTheWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		dead := true
-		r := startSender(t, Config{DisableAfter: 10 * time.Hour}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{DisableAfter: 10 * time.Hour}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if dead {
-				return answer{failure: failRefused}, 0
+				return refused, 0
 			}
 			return ok, 0
 		})
@@ -107,7 +108,7 @@ func TestSender_TwoFailuresWithAQuietWeekBetweenDisableNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{RetrySchedule: []time.Duration{time.Second}}, log, always(answer{status: 404}, 0))
+		r := startSender(t, Config{RetrySchedule: []time.Duration{time.Second}}, log, always(rejects, 0))
 		log.append(events(1, 1, 1, 1)...)
 		after(7 * 24 * time.Hour)
 		log.append(events(1, 2, 1, 1)...)
@@ -127,9 +128,9 @@ func TestSender_LetsGoOfIdleLanesAndMakesThemAnew(t *testing.T) {
 		for id := int64(1); id <= n; id++ {
 			log.endpoints[id] = active(id)
 		}
-		r := startSender(t, Config{}, log, func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 7 {
-				return answer{failure: failRefused}, 0 // has something to remember
+				return refused, 0 // has something to remember
 			}
 			return ok, time.Millisecond
 		})
@@ -177,9 +178,9 @@ func TestSender_AnEventWhoseRequestIsTooLongIsADeadLetterAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration) {
 			if event.ID%2 == 0 {
-				return answer{failure: failTooLarge}, 0
+				return tooLarge, 0
 			}
 			return ok, time.Millisecond
 		})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // An owner that died had settled events beyond the tails that it had stored. Its
@@ -30,10 +31,10 @@ func TestSender_WhatAnEarlierOwnerSettledIsNotSentAgain(t *testing.T) {
 				for id := int64(1); id <= 20; id++ {
 					if id == 10 {
 						log.retry[id] = &retryRow{event: log.events[id-1], due: time.Now()}
-						log.attempts[id] = []outbox.Attempt{{Number: 1, Outcome: outcomeRetry}}
+						log.attempts[id] = []outbox.Attempt{{Number: 1, Outcome: string(deliver.Retry)}}
 						continue
 					}
-					log.attempts[id] = []outbox.Attempt{{Number: 1, Outcome: outcomeDelivered}}
+					log.attempts[id] = []outbox.Attempt{{Number: 1, Outcome: string(deliver.Delivered)}}
 				}
 				r := startSender(t, Config{}, log, always(ok, 10*time.Millisecond))
 				after(10 * time.Second)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func ordered(id int64, ordering outbox.Ordering) outbox.Endpoint {
@@ -19,7 +20,7 @@ func TestSender_WithoutAnOrderAFailingEventHoldsBackNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(ordered(1, outbox.OrderingNone))
 		failed := 0
-		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 1 && failed < 3 {
 				failed++
 				return failing, time.Millisecond
@@ -50,7 +51,7 @@ func TestSender_WithoutAnOrderEachEventKeepsItsOwnRetryTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(ordered(1, outbox.OrderingNone))
 		attempts := map[int64]int{}
-		r := startSender(t, Config{RetrySchedule: []time.Duration{5 * time.Second, time.Hour}}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{RetrySchedule: []time.Duration{5 * time.Second, time.Hour}}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			if attempts[e.ID]++; attempts[e.ID] < 2 || e.ID == 1 && attempts[e.ID] < 3 {
 				return failing, 0
 			}
@@ -74,7 +75,7 @@ func TestSender_WithStrictOrderAFailingEventHoldsBackTheEndpointThroughARestart(
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(ordered(1, outbox.OrderingStrict), active(2))
 		failed := 0
-		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration) {
 			if event.ID == 40 && failed < 5 {
 				failed++
 				return failing, time.Millisecond
@@ -121,9 +122,9 @@ func TestSender_WithStrictOrderTheEndpointGoesOnAfterADeadLetter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(ordered(1, outbox.OrderingStrict))
-		r := startSender(t, Config{RetrySchedule: []time.Duration{time.Second, time.Second}}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{RetrySchedule: []time.Duration{time.Second, time.Second}}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 3 {
-				return answer{status: 400}, 0
+				return rejects, 0
 			}
 			return ok, 0
 		})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // retain is what maintenance marks when a part of the log is past retention.
@@ -19,14 +20,14 @@ func TestSender_WhatIsPastRetentionIsNeverBothDeadAndSent(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
-		says  answer
+		says  deliver.Result
 		takes time.Duration
 		same  func(fakeView) bool // before and after
 	}{
-		{"an open breaker", answer{failure: failRefused}, 0, func(v fakeView) bool { return v.lanes[1].Open }},
-		{"paused for hours", answer{status: 503, retryAfter: "36000"}, 0, func(v fakeView) bool { return !v.lanes[1].PausedUntil.IsZero() }},
-		{"disabled", answer{status: 410}, 0, func(v fakeView) bool { return v.endpoints[1].State == outbox.EndpointDisabled }},
-		{"failing events", answer{status: 404}, 0, func(fakeView) bool { return true }},
+		{"an open breaker", refused, 0, func(v fakeView) bool { return v.lanes[1].Open }},
+		{"paused for hours", pauses(36000 * time.Second), 0, func(v fakeView) bool { return !v.lanes[1].PausedUntil.IsZero() }},
+		{"disabled", disables, 0, func(v fakeView) bool { return v.endpoints[1].State == outbox.EndpointDisabled }},
+		{"failing events", rejects, 0, func(fakeView) bool { return true }},
 		{"attempts in flight", ok, 10 * time.Second, func(fakeView) bool { return true }},
 	} {
 		for _, restarted := range []bool{false, true} {
@@ -38,7 +39,7 @@ func TestSender_WhatIsPastRetentionIsNeverBothDeadAndSent(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					log := newFakeLog(active(1))
-					script := func(outbox.Endpoint, outbox.Event) (answer, time.Duration) { return c.says, c.takes }
+					script := func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) { return c.says, c.takes }
 					r := startSender(t, Config{}, log, script)
 					log.append(events(1, 1, 50, 50)...)
 					after(4 * time.Second)
@@ -96,7 +97,7 @@ func TestSender_SavesTheStageOfAWarning(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) { return answer{failure: failRefused}, 0 })
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) { return refused, 0 })
 		log.append(events(1, 1, 50, 50)...)
 		after(25 * time.Hour)
 		if lane := log.view().lanes[1]; lane.Stage != 1 {

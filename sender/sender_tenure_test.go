@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestSender_ALostLeaseDropsEverythingAndJoinsAnew(t *testing.T) {
@@ -75,7 +76,7 @@ func TestSender_AStoredTailNeverPassesAnUnsettledEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1), active(33)) // of one shard
 		slow := true
-		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration) {
 			if event.ID == 1 && slow {
 				slow = false
 				return ok, 19 * time.Second
@@ -104,7 +105,7 @@ func TestSender_AnOpenBreakerSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, always(answer{failure: failRefused}, 0))
+		r := startSender(t, Config{}, log, always(refused, 0))
 		log.append(events(1, 1, 100, 100)...)
 		after(5 * time.Minute)
 		r.end()

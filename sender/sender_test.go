@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 func TestSender_DeliversInOrderWithinARecordAndStopsCleanly(t *testing.T) {
@@ -46,9 +47,9 @@ func TestSender_AHangingEndpointHoldsASlotAndNobodyElse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1), active(2))
-		r := startSender(t, Config{MaxInFlight: 8}, log, func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{MaxInFlight: 8}, log, func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 1 {
-				return answer{failure: failTimeoutTotal}, 20 * time.Second
+				return hung, 20 * time.Second
 			}
 			return ok, time.Millisecond
 		})
@@ -70,9 +71,9 @@ func TestSender_ADeadEndpointCostsProbesOnlyAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		dead := true
-		r := startSender(t, Config{RetrySchedule: []time.Duration{time.Second, time.Second}}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{RetrySchedule: []time.Duration{time.Second, time.Second}}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if dead {
-				return answer{failure: failRefused}, time.Millisecond
+				return refused, time.Millisecond
 			}
 			return ok, time.Millisecond
 		})
@@ -107,7 +108,7 @@ func TestSender_AFailingEventHoldsBackItsRecordOnlyThroughARestart(t *testing.T)
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		attempts := 0
-		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 1 {
 				if attempts++; attempts < 4 {
 					return failing, time.Millisecond
@@ -127,7 +128,7 @@ func TestSender_AFailingEventHoldsBackItsRecordOnlyThroughARestart(t *testing.T)
 		wantOnce(t, log, 100)
 		last := int64(0)
 		for _, a := range r.of(1) {
-			if a.event.Record == "1/r0" && a.answer.status == 200 {
+			if a.event.Record == "1/r0" && a.result.Outcome == deliver.Delivered {
 				if a.event.ID < last {
 					t.Fatalf("event %d after %d", a.event.ID, last)
 				}
@@ -148,9 +149,9 @@ func TestSender_GivesUpAfterTheSchedule(t *testing.T) {
 		for i := range schedule {
 			schedule[i] = time.Duration(1+i) * time.Second
 		}
-		r := startSender(t, Config{RetrySchedule: schedule}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{RetrySchedule: schedule}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 1 {
-				return answer{status: 404}, 0
+				return rejects, 0
 			}
 			return ok, 0
 		})
@@ -172,10 +173,10 @@ func TestSender_RetryAfterPausesTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		first := true
-		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if first {
 				first = false
-				return answer{status: 503, retryAfter: "3600"}, 0
+				return pauses(3600 * time.Second), 0
 			}
 			return ok, 0
 		})
@@ -200,9 +201,9 @@ func TestSender_FaultsOfOurOwnCostTheEndpointNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
 		down := true
-		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
 			if down {
-				return answer{failure: failDNSHere}, 0
+				return ownFault, 0
 			}
 			return ok, 0
 		})
@@ -224,7 +225,7 @@ func TestSender_AMillionWaitingEventsOnADeadEndpointTakeNoMemoryAndNoWrites(t *t
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, always(answer{failure: failRefused}, 0))
+		r := startSender(t, Config{}, log, always(refused, 0))
 		log.append(events(1, 1, 10, 10)...)
 		after(time.Second)
 		rows := len(log.view().retry)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // change is what the publisher makes of an account's row.
@@ -40,8 +41,8 @@ func apart(list []outbox.Event) []outbox.Event {
 }
 
 // onlyNew fails at the first URL and delivers at any other.
-func onlyNew(first answer, takes time.Duration) func(outbox.Endpoint, outbox.Event) (answer, time.Duration) {
-	return func(e outbox.Endpoint, _ outbox.Event) (answer, time.Duration) {
+func onlyNew(first deliver.Result, takes time.Duration) func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration) {
+	return func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 		if e.URL == "http://1" {
 			return first, takes
 		}
@@ -53,13 +54,13 @@ func TestSender_ANewURLStartsAfreshWhateverTheOldOneWasLike(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		old  answer
+		old  deliver.Result
 		was  func(fakeView) bool
 	}{
-		{"an open breaker", answer{failure: failRefused}, func(v fakeView) bool { return v.lanes[1].Open }},
-		{"paused for hours", answer{status: 503, retryAfter: "36000"}, func(v fakeView) bool { return !v.lanes[1].PausedUntil.IsZero() }},
-		{"disabled", answer{status: 410}, func(v fakeView) bool { return v.endpoints[1].State == outbox.EndpointDisabled }},
-		{"failing events", answer{status: 404}, func(v fakeView) bool { return len(v.retry) == 50 }},
+		{"an open breaker", refused, func(v fakeView) bool { return v.lanes[1].Open }},
+		{"paused for hours", pauses(36000 * time.Second), func(v fakeView) bool { return !v.lanes[1].PausedUntil.IsZero() }},
+		{"disabled", disables, func(v fakeView) bool { return v.endpoints[1].State == outbox.EndpointDisabled }},
+		{"failing events", rejects, func(v fakeView) bool { return len(v.retry) == 50 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -89,15 +90,15 @@ func TestSender_ANewURLStartsAfreshWhateverTheOldOneWasLike(t *testing.T) {
 
 func TestSender_LateAnswersOfTheOldURLDoNotTouchTheNewOne(t *testing.T) {
 	t.Parallel()
-	for name, late := range map[string]answer{
-		"410": {status: 410}, "503 with Retry-After": {status: 503, retryAfter: "86400"}, "reset": {failure: failReset}, "404": {status: 404},
+	for name, late := range map[string]deliver.Result{
+		"410": disables, "503 with Retry-After": pauses(86400 * time.Second), "reset": reset, "404": rejects,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				log := newFakeLog(active(1))
 				slowOnes := 0
-				r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+				r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration) {
 					if event.ID > 20 && e.URL == "http://1" {
 						slowOnes++
 						return late, 10 * time.Second
@@ -132,10 +133,10 @@ func TestSender_ClearingExpiresWhatWaitsButNotWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(_ outbox.Endpoint, e outbox.Event) (deliver.Result, time.Duration) {
 			switch {
 			case e.ID <= 10:
-				return answer{status: 404}, 0 // to retry
+				return rejects, 0 // to retry
 			case e.ID <= 30:
 				return ok, time.Millisecond
 			case e.ID == 31:
@@ -176,12 +177,12 @@ func TestSender_SettingAURLAgainSendsNothingOfTheEarlierFeed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
-		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (answer, time.Duration) {
+		r := startSender(t, Config{}, log, func(e outbox.Endpoint, event outbox.Event) (deliver.Result, time.Duration) {
 			switch {
 			case e.URL != "http://1":
 				return ok, time.Millisecond
 			case event.ID <= 10:
-				return answer{status: 404}, 0
+				return rejects, 0
 			}
 			return failing, 10 * time.Second
 		})

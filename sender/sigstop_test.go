@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/sender/deliver"
 )
 
 // A process of its own that sends is this test's binary with the outbox's URL
@@ -45,8 +46,8 @@ func beSender(url string) int {
 	}
 	defer store.Close()
 	s, err := New(Config{
-		Name: os.Getenv(childName), Version: os.Getenv(childName), Lease: childLease,
-		AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Name: os.Getenv(childName), Lease: childLease,
+		HTTP: deliver.Config{Version: os.Getenv(childName), AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 	}, store, log, prometheus.NewRegistry())
 	if err == nil {
 		err = s.Run(ctx)

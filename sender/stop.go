@@ -2,8 +2,12 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// errShutdown is the cause that running attempts are ended with.
+var errShutdown = errors.New("attempt: sender stops")
 
 const (
 	drainGrace = 5 * time.Second  // for running attempts, beyond their own limit

@@ -25,6 +25,7 @@ import (
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 // settings are what a command is told by flags, environment and file, in that
@@ -46,7 +47,7 @@ type settings struct {
 	TLSKey         string
 	AllowCIDR      []netip.Prefix
 	DenyCIDR       []netip.Prefix
-	AllowPorts     []sender.PortRange
+	AllowPorts     []deliver.PortRange
 	EgressAddress  netip.Addr // the zero Addr is any
 	Retention      time.Duration
 	AttemptTimeout time.Duration
@@ -79,10 +80,16 @@ func (s settings) outboxConfig() outbox.Config {
 func (s settings) senderConfig() sender.Config {
 	host, _ := os.Hostname() // for people; nothing depends on it
 	return sender.Config{
-		Name:           cmp.Or(host, "walhook") + "/" + strconv.Itoa(os.Getpid()),
+		Name:          cmp.Or(host, "walhook") + "/" + strconv.Itoa(os.Getpid()),
+		HTTP:          s.deliverConfig(),
+		RetrySchedule: s.RetrySchedule,
+	}
+}
+
+func (s settings) deliverConfig() deliver.Config {
+	return deliver.Config{
 		Version:        readBuild().version,
 		AttemptTimeout: s.AttemptTimeout,
-		RetrySchedule:  s.RetrySchedule,
 		AllowCIDR:      s.AllowCIDR,
 		DenyCIDR:       s.DenyCIDR,
 		AllowPorts:     s.AllowPorts,

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"walhook/schemas"
-	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 const testURL = "postgres://carrier@127.0.0.1:5432/carrier"
@@ -51,7 +51,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 		Source: testURL, Outbox: testURL, Slot: "walhook", Publication: "walhook",
 		Catalog: schemas.Carrier(), Roles: roles{Publisher: true, Sender: true, API: true},
 		Messages:   schemas.Messages{"walhook", "walhook.event"},
-		AllowPorts: []sender.PortRange{{First: 80, Last: 80}, {First: 443, Last: 443}, {First: 1024, Last: 65535}},
+		AllowPorts: []deliver.PortRange{{First: 80, Last: 80}, {First: 443, Last: 443}, {First: 1024, Last: 65535}},
 		Listen:     "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
 		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
 			30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour},
@@ -116,7 +116,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				AllowCIDR:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
 				DenyCIDR:      []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("192.0.2.1/32")},
 				Messages:      schemas.Messages{"carrier", "carrier.event"},
-				AllowPorts:    []sender.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8999}},
+				AllowPorts:    []deliver.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8999}},
 				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
 				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), OldSecretKey: []byte(strings.Repeat("k", 32)),

@@ -17,6 +17,7 @@ import (
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 // demo is the world of one run.
@@ -75,8 +76,8 @@ func (d *demo) service() service {
 		source: cdc.Config{URL: d.source, Catalog: schemas.Carrier()},
 		outbox: outbox.Config{URL: d.outbox},
 		sender: sender.Config{
-			Name: "demo", Version: readBuild().version,
-			AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			Name:      "demo",
+			HTTP:      deliver.Config{Version: readBuild().version, AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 			OnAttempt: d.view.attempt,
 		},
 	}

@@ -15,7 +15,7 @@ import (
 	"walhook/doctor"
 	"walhook/outbox"
 	"walhook/schemas"
-	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 const doctorLong = `Checks source, outbox, slot, catalog and configuration, before walhook runs and
@@ -98,7 +98,7 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	defer store.Close()
 	stored := outbox.Examine(ctx, s.outboxConfig(), o)
 	findings := append(own, cdc.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
-	return append(append(findings, stored...), sender.Examine(ctx, s.senderConfig())...), nil
+	return append(append(findings, stored...), deliver.Examine(ctx, s.deliverConfig())...), nil
 }
 
 // warningSteps is what ends a warning of loading the settings.

@@ -18,6 +18,7 @@ import (
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 // service is one running walhook: the parts that its role asks for, over one
@@ -87,12 +88,12 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	if s.listen != "" {
 		var subscriptions http.Handler
 		if s.subscribe {
-			courier, err := sender.NewCourier(s.sender)
+			tests, err := deliver.NewHTTP(s.sender.HTTP)
 			if err != nil {
 				return usageError{err}
 			}
-			defer courier.Close()
-			if subscriptions, err = api.Subscriptions(s.apiConfig(store, courier), log); err != nil {
+			defer tests.Close()
+			if subscriptions, err = api.Subscriptions(s.apiConfig(store, tests), log); err != nil {
 				return usageError{err}
 			}
 			subscriptions = whenPrepared(prepared, subscriptions)
@@ -187,10 +188,10 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 	}
 }
 
-func (s service) apiConfig(store *outbox.Store, courier *sender.Courier) api.Config {
+func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config {
 	config := api.Config{
-		Store: store, Courier: courier, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
-		Version: readBuild().version, TestTimeout: s.sender.AttemptTimeout, TrustedProxies: s.trustedProxies,
+		Store: store, Courier: tests, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
+		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 	for _, schema := range s.source.Catalog.Schemas {
 		config.Schemas = append(config.Schemas, schema.Name)

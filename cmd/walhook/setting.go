@@ -17,7 +17,7 @@ import (
 	"walhook/cdc"
 	"walhook/outbox"
 	"walhook/schemas"
-	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 // setting is one thing that can be set: by the flag --name, by the environment
@@ -91,8 +91,8 @@ var settingTable = []setting{
 	}},
 	{"allow-cidr", "", "`networks` that endpoints may be in besides public ones, comma separated, such as 127.0.0.0/8", parseAllowCIDR},
 	{"deny-cidr", "", "`networks` that nothing is sent to, even public or allowed ones, comma separated: your own public ranges", parseDenyCIDR},
-	{"allow-ports", sender.DefaultPorts, "`ports` that endpoints may have, comma separated", func(s *settings, text string) (err error) {
-		s.AllowPorts, err = sender.ParsePorts(text)
+	{"allow-ports", deliver.DefaultPorts, "`ports` that endpoints may have, comma separated", func(s *settings, text string) (err error) {
+		s.AllowPorts, err = deliver.ParsePorts(text)
 		return err
 	}},
 	{"egress-address", "", "local `address` that deliveries leave from (default any)", func(s *settings, text string) (err error) {

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"walhook/schemas"
-	"walhook/sender"
+	"walhook/sender/deliver"
 )
 
 func parseTraceEndpoint(s *settings, text string) error {
@@ -98,7 +98,7 @@ func networks(text string) (all []netip.Prefix, err error) {
 		}
 		all = append(all, prefix.Masked())
 	}
-	return all, sender.Config{AllowCIDR: all}.Validate()
+	return all, deliver.Config{AllowCIDR: all}.Validate()
 }
 
 func parseSchedule(s *settings, text string) error {

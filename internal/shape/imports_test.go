@@ -32,6 +32,7 @@ var rules = []rule{
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
 	{folder: "cdc", may: []string{"schemas", "doctor", "internal/pgsession"}},
 	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession"}},
+	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}}, // one attempt: it knows nothing of lanes
 	{folder: "sender", may: []string{"schemas", "outbox", "doctor"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
 	{folder: "cmd", may: []string{"schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
@@ -67,7 +68,7 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		return tree
 	}
 	without := files("cdc/x.go")
-	delete(without, "sender/doc.go")
+	delete(without, "migrations/doc.go")
 	for _, test := range []struct {
 		name string
 		tree fs.FS
@@ -79,12 +80,14 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"everything from cmd", files("cmd/walhook/x.go", "walhook/cdc", "walhook/outbox", "walhook/internal/carrier"), ""},
 		{"no api yet", func() fs.FS { tree := files("cdc/x.go"); delete(tree, "api/doc.go"); return tree }(), ""},
 		{"cdc knows the outbox", files("cdc/x.go", "walhook/outbox"), "cdc/x.go imports walhook/outbox"},
+		{"an attempt knows of lanes", files("sender/deliver/x.go", "walhook/sender"), "sender/deliver/x.go imports walhook/sender"},
+		{"a lane makes attempts", files("sender/x.go", "walhook/sender/deliver"), ""},
 		{"so does its test", files("cdc/x_test.go", "walhook/outbox"), "cdc/x_test.go imports walhook/outbox"},
 		{"a name that only begins alike", files("sender/x.go", "walhook/outboxes"), "imports walhook/outboxes"},
 		{"a service stands on the test server", files("outbox/x.go", "walhook/internal/pgcluster"), "outbox/x.go"},
 		{"the referee stands on the player", files("internal/receiver/x.go", "walhook/sender"), "internal/receiver/x.go"},
 		{"somebody imports a command", files("internal/pgtest/x.go", "walhook/cmd/walhook"), "internal/pgtest/x.go"},
-		{"a folder vanished", without, "sender holds no Go file"},
+		{"a folder vanished", without, "migrations holds no Go file"},
 		{"a folder that no rule covers", files("util/x.go"), "util/x.go is in no folder"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

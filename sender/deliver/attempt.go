@@ -1,0 +1,279 @@
+package deliver
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"walhook/outbox"
+)
+
+const (
+	maxAnswerHeader = 64 << 10        // bytes of an answer's header
+	maxAnswerBody   = 4 << 10         // bytes read of an answer's body
+	bodyTimeout     = 2 * time.Second // for reading them
+	maxRequestURL   = 8 << 10         // bytes of a GET's URL: what common servers take of a request line
+	maxDetail       = 300             // bytes of Attempt.Detail
+)
+
+// answer is what one request came to.
+type answer struct {
+	status     int
+	failure    failure // "" when there is a status
+	retryAfter string
+	date       time.Time // the receiver's clock, which a date in Retry-After is by; zero for unknown
+	// detail is for people, bounded, without secrets and what was sent. With a
+	// status it is what the receiver answered; without one, what happened on the
+	// way, which is the operator's alone: it names addresses.
+	detail string
+}
+
+// result judges an answer that was asked for at a time.
+func (a answer) result(at, now time.Time) Result {
+	r := judge(a.status, a.failure, a.retryAfter, a.clock(now))
+	r.Detail, r.At, r.Duration = a.detail, at, now.Sub(at)
+	return r
+}
+
+// clock is now as the receiver has it: what a date in Retry-After counts from.
+func (a answer) clock(now time.Time) time.Time {
+	if a.date.IsZero() {
+		return now
+	}
+	return a.date
+}
+
+// HTTP delivers events as signed requests to the URLs of their endpoints. It is
+// safe for many goroutines. [NewHTTP] makes one.
+type HTTP struct {
+	config  Config
+	targets targets
+	dialer  *dialer
+	lines   *lines // connections on which HTTP/1.1 is spoken
+	http2   struct {
+		*http.Transport
+		known sync.Map // those that speak it: scheme, host and port
+	}
+}
+
+// NewHTTP prepares an HTTP destination; it dials nothing.
+func NewHTTP(c Config) (*HTTP, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("HTTP destination: %w", err)
+	}
+	return newHTTP(c.WithDefaults()), nil
+}
+
+func newHTTP(c Config) *HTTP {
+	h := &HTTP{config: c, dialer: newDialer(c), lines: newLines(c.MaxIdle)}
+	h.targets.userAgent = "walhook/" + c.Version
+	h.http2.Transport = newHTTP2(c, h.dialer)
+	return h
+}
+
+// Close ends the connections that are kept.
+func (h *HTTP) Close() {
+	h.lines.close()
+	h.http2.CloseIdleConnections()
+}
+
+// Deliver makes one attempt: at most one request for the event. See
+// [Destination].
+func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) Result {
+	at := time.Now()
+	return h.deliver(ctx, e, event, at).result(at, time.Now())
+}
+
+// uniformMargin is how much longer than the limit for connecting an attempt
+// without an answer takes.
+const uniformMargin = 250 * time.Millisecond
+
+// Try makes one attempt for whoever shows its result to the account at once: how
+// long it takes tells nothing either. It neither stores nor repeats anything.
+func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) outbox.Attempt {
+	at := time.Now()
+	a := h.deliver(ctx, e, event, at)
+	if a.status == 0 {
+		// How long a failure takes tells a closed port from a filtered one, and a
+		// name that does not exist from one that leads inside.
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Until(at.Add(h.config.ConnectTimeout + uniformMargin))):
+		}
+	}
+	r := a.result(at, time.Now())
+	outcome := r.Outcome
+	if outcome == Held && r.ForAccount() == string(failUnreachable) {
+		outcome = Retry // that our own network refuses an address is not shown either
+	}
+	return r.Attempt(1, e.Revision, outcome)
+}
+
+// CheckHost says whether the host of a URL is, in whatever form, an address that
+// deliveries must not go to, a [*BlockedAddressError], or its port is not allowed, a
+// [*BlockedPortError]. A name is not looked up:
+// what it leads to decides when it is dialled, and who sets a URL does not learn
+// which names there are. The URL's syntax has been checked.
+func (h *HTTP) CheckHost(address string) error { return h.config.guard().checkURL(address) }
+
+// deliver makes at most one request for the event.
+func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
+	x := &exchange{http: h, ctx: ctx, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
+	var err error
+	if x.sent, err = render(e.Settings, &event); err != nil {
+		return answer{failure: failRender, detail: clip(err.Error())}
+	}
+	if x.target, err = h.targets.of(&e); err != nil {
+		class := failURL
+		if errors.Is(err, errSecret) {
+			class = failSecret
+		}
+		return answer{failure: class, detail: clip(err.Error())}
+	}
+	if x.sent.method == http.MethodGet {
+		if n := len(x.url().String()); n > maxRequestURL {
+			return answer{failure: failTooLarge, detail: fmt.Sprintf("the URL of the GET request would be %d bytes long, and servers take %d: let the webhook use post, or ask for fewer fields", n, maxRequestURL)}
+		}
+	}
+	x.signature = x.target.signer.sign(x.id, x.timestamp, x.sent.signed())
+	x.until = time.Now().Add(h.config.AttemptTimeout)
+	defer x.close()
+	resp, err := x.answer()
+	if err == nil {
+		return x.read(resp, e)
+	}
+	err = x.decisive(err)
+	class := classify(err, x.cause(), &x.progress)
+	if status := x.status(); status != 0 {
+		// The account sees this: err may name addresses of this machine.
+		return answer{status: status, detail: "HTTP " + strconv.Itoa(status) + ", and no end of its header (" + string(class) + ")"}
+	}
+	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
+	switch class {
+	case failNoNetwork, failNoResource:
+		if h.dialer.routes.onlyThere(err, time.Now()) {
+			class = failNoRoute
+		}
+	case failDNS, failDNSNotFound, failDNSTimeout:
+		if h.dialer.servers.unreachable.Load() {
+			class = failDNSHere
+		}
+	}
+	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail+x.others(err)+class.hint(), e)}
+}
+
+// confidential are the parts of an endpoint that are shown nowhere, as a
+// receiver may show them in its answer: its secrets, the query that an event was
+// put into, and of its URL the query, user name and password.
+func confidential(e outbox.Endpoint, query string) []string {
+	hidden := []string{query}
+	for _, secret := range e.Secrets {
+		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
+	}
+	if _, query, has := strings.Cut(e.URL, "?"); has {
+		hidden = append(hidden, query) // as it is written, which may not be how it is sent
+	}
+	if u, _, err := outbox.RequestURL(e.URL); err == nil {
+		hidden = append(hidden, u.RawQuery)
+		if u.User != nil {
+			password, _ := u.User.Password()
+			basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+			hidden = append(hidden, basic, u.User.String(), password)
+		}
+	}
+	return slices.DeleteFunc(hidden, func(s string) bool { return s == "" })
+}
+
+// read takes the status, which is all that decides, and a little of the body,
+// so that a short one leaves the connection usable; the rest is never read.
+func (x *exchange) read(resp *http.Response, e outbox.Endpoint) answer {
+	a := answer{status: resp.StatusCode}
+	body, fault := readBody(resp, x.stop)
+	if fault != "" {
+		x.stop(errBodyTimeout) // its connection is of no use any more, and Close must drain nothing
+	}
+	resp.Body.Close()
+	if a.status >= 200 && a.status < 300 && fault == "" {
+		return a
+	}
+	a.detail = "HTTP " + strconv.Itoa(a.status) + fault
+	if a.status < 300 {
+		return a
+	}
+	a.retryAfter = resp.Header.Get("Retry-After")
+	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time when it has none
+	resp.Request = &http.Request{URL: x.url()}          // what a Location is relative to
+	if to, err := resp.Location(); err == nil && a.status < 400 {
+		a.detail += ", not followed: " + to.Scheme + "://" + to.Host + to.EscapedPath()
+	}
+	if len(body) > 0 {
+		a.detail += ": " + string(body)
+	}
+	a.detail = x.keep(a.detail, e)
+	return a
+}
+
+// readBody reads what may be read of a body. fault is what is to be told of one
+// that did not end as it should: its connection is dropped.
+func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte, fault string) {
+	if resp.Body == http.NoBody {
+		return nil, ""
+	}
+	limit := time.AfterFunc(bodyTimeout, func() { cancel(errBodyTimeout) })
+	// One byte more shows the end of a body of just the limit.
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
+	switch inTime := limit.Stop(); {
+	case len(body) > maxAnswerBody:
+		return body, ", its body cut at " + strconv.Itoa(maxAnswerBody) + " bytes"
+	case !inTime || errors.Is(err, os.ErrDeadlineExceeded):
+		return body, ", and no end of its body within " + bodyTimeout.String()
+	case err != nil:
+		return body, ", and its body broke off"
+	}
+	return body, ""
+}
+
+// keep is as much of a text from outside as may be kept: nothing of what was
+// sent, and nothing that is shown nowhere.
+func (x *exchange) keep(text string, e outbox.Endpoint) string {
+	text = printable(text[:min(len(text), 4*maxDetail)]) // first: what is left out later would hide a repetition
+	hidden := [][]byte{x.sent.body, []byte(x.signature)}
+	for _, secret := range confidential(e, x.sent.query) {
+		text = strings.ReplaceAll(text, secret, "…") // a short one too
+		hidden = append(hidden, []byte(secret))
+	}
+	return clip(without(text, hidden...))
+}
+
+// clip makes text from outside fit a column and a terminal.
+func clip(s string) string {
+	s = printable(s[:min(len(s), 4*maxDetail)])
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
+	}
+	return s
+}
+
+// printable leaves out what is not shown: bytes that are no UTF-8, control
+// characters, and characters without width.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}

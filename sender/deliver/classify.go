@@ -1,0 +1,245 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// The causes that an attempt's context is ended with.
+var (
+	errAttemptTimeout = errors.New("attempt: time limit for the whole attempt")
+	errLeaseOver      = errors.New("attempt: the lease is over")
+	errBodyTimeout    = errors.New("attempt: enough of the answer's body")
+)
+
+// errNotTaken is net/http's question whether it may repeat a request, answered
+// with no: the receiver has refused the stream, or gone away before it.
+var errNotTaken = errors.New("the receiver did not take the request (REFUSED_STREAM or GOAWAY)")
+
+// errSpokeFirst says that a receiver had sent something before a request was
+// written, which is an answer to nothing.
+var errSpokeFirst = errors.New("the receiver spoke before the request was written")
+
+// phase is how far an attempt came.
+type phase int32
+
+// The phases, in order. A connection that was kept alive starts at phaseSend.
+const (
+	phaseStart phase = iota
+	phaseDNS
+	phaseConnect
+	phaseTLS
+	phaseSend
+	phaseWait // the request is written
+	phaseRead // the first byte of an answer is here
+)
+
+func (p phase) String() string {
+	return [...]string{"before connecting", "name resolution", "connecting", "TLS handshake", "sending", "awaiting the answer", "reading the answer"}[p]
+}
+
+// classify names the failure behind a transport's error. cause is that of the
+// attempt's context. net/http has only text for much of what goes wrong; how
+// far the attempt came tells it apart.
+func classify(err, cause error, p *progress) failure {
+	at := p.phase()
+	if errors.Is(err, errFlood) {
+		return failFlood
+	}
+	if errors.Is(err, errSpokeFirst) {
+		return failSpokeFirst
+	}
+	if p.line != nil {
+		if f := foreign(p.line.head[:p.line.heads]); f != "" {
+			return f // also where the rest of an answer was waited for
+		}
+	}
+	if _, ok := errors.AsType[*statusError](err); ok {
+		return failStatus
+	}
+	if _, ok := errors.AsType[*BlockedAddressError](err); ok {
+		return failBlocked
+	}
+	if _, ok := errors.AsType[*BlockedPortError](err); ok {
+		return failPort
+	}
+	if errors.Is(cause, errNotTaken) {
+		return failHTTP2NotTaken
+	}
+	if errors.Is(err, errLeaseOver) || errors.Is(cause, errLeaseOver) {
+		return failLease
+	}
+	if errors.Is(cause, errAttemptTimeout) {
+		return timeoutIn(at, failTimeoutTotal)
+	}
+	if cause != nil || errors.Is(err, context.Canceled) {
+		return failShutdown
+	}
+	if errors.Is(err, errTLSTimeout) {
+		return failTimeoutTLS
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return classifyDNS(dns)
+	}
+	if f := classifySyscall(err, at); f != "" {
+		return f
+	}
+	if f := classifyTLS(err); f != "" {
+		return f
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return timeoutIn(at, failTimeoutHeader)
+	}
+	switch {
+	case at <= phaseConnect:
+		return failUnreachable
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return failClosed
+	case p.http2.Load() && errors.Is(err, errNotTaken):
+		return failHTTP2NotTaken
+	case p.http2.Load():
+		return failHTTP2
+	case at == phaseTLS:
+		return failTLSProtocol
+	case at == phaseRead:
+		return failMalformed
+	}
+	return failClosed
+}
+
+func timeoutIn(at phase, otherwise failure) failure {
+	switch at {
+	case phaseDNS:
+		return failDNSTimeout
+	case phaseStart, phaseConnect:
+		return failTimeoutConnect
+	case phaseTLS:
+		return failTimeoutTLS
+	case phaseSend:
+		return failTimeoutSend
+	}
+	return otherwise
+}
+
+func classifyDNS(err *net.DNSError) failure {
+	switch {
+	case err.IsNotFound:
+		return failDNSNotFound
+	case err.IsTimeout:
+		return failDNSTimeout
+	}
+	return failDNS
+}
+
+func classifySyscall(err error, at phase) failure {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return ""
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
+		return failNoResource
+	case syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EPERM, syscall.EACCES:
+		return failNoNetwork
+	case syscall.ECONNREFUSED:
+		return failRefused
+	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED:
+		return failReset
+	case syscall.EHOSTUNREACH, syscall.EHOSTDOWN:
+		return failUnreachable
+	case syscall.ETIMEDOUT:
+		return timeoutIn(at, failReset)
+	}
+	return ""
+}
+
+// isIncomplete says that a certificate came alone, and is signed by another.
+func isIncomplete(sent []*x509.Certificate) bool {
+	for i, c := range sent {
+		if i > 0 && bytes.Equal(c.RawSubject, sent[0].RawIssuer) {
+			return false
+		}
+	}
+	return len(sent) > 0 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject)
+}
+
+// foreign names what was spoken instead of HTTP/1: it begins with a record of TLS
+// (RFC 8446, 5.1), or with a SETTINGS frame of HTTP/2 (RFC 9113, 3.4). "" is neither.
+func foreign(begins []byte) failure {
+	switch {
+	case len(begins) >= 3 && (begins[0] == 0x15 || begins[0] == 0x16) && begins[1] == 3:
+		return failPlainTLS
+	case len(begins) >= http2FrameHead && begins[0] == 0 && begins[3] == 4 && bytes.Equal(begins[4:http2FrameHead], make([]byte, 5)):
+		return failPlainHTTP2
+	}
+	return ""
+}
+
+// hint says what to do about a failure, where its name does not; "" for the others.
+func (f failure) hint() string {
+	switch f {
+	case failTLSChain:
+		return "; the receiver sends no intermediate certificate: it has to send its whole chain (fullchain.pem). If its authority is a private one, this machine has to trust that"
+	case failTLSPlain:
+		return "; the receiver answers HTTP where the URL says https: use http, or a port of TLS"
+	case failPlainTLS:
+		return "; the receiver speaks TLS where the URL says http: use https"
+	case failPlainHTTP2:
+		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or use https"
+	}
+	return ""
+}
+
+func classifyTLS(err error) failure {
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return failTLSHostname
+	}
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		checked, _ := errors.AsType[*tls.CertificateVerificationError](err)
+		alone := checked == nil || len(checked.UnverifiedCertificates) < 2
+		if c := unknown.Cert; c != nil && alone && bytes.Equal(c.RawIssuer, c.RawSubject) {
+			return failTLSSelfSigned
+		}
+		// It says more where it has a certificate of the issuer's name.
+		named := unknown.Error() != x509.UnknownAuthorityError{}.Error()
+		if checked != nil && !named && isIncomplete(checked.UnverifiedCertificates) {
+			return failTLSChain
+		}
+		return failTLSAuthority
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		switch {
+		case invalid.Reason != x509.Expired:
+			return failTLSCertificate
+		case time.Now().Before(invalid.Cert.NotBefore):
+			return failTLSNotYetValid
+		}
+		return failTLSExpired
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return failTLSCertificate
+	}
+	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		if string(record.RecordHeader[:]) == "HTTP/" {
+			return failTLSPlain
+		}
+		return failTLSProtocol
+	}
+	// crypto/tls does not export its alerts, but says who raised one.
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		switch op.Op {
+		case "remote error":
+			return failTLSAlert
+		case "local error":
+			return failTLSProtocol
+		}
+	}
+	return ""
+}

@@ -1,0 +1,31 @@
+//go:build unix
+
+package deliver
+
+import (
+	"io"
+	"net"
+	"syscall"
+)
+
+// readNow reads what is here, and answers errNothingHere instead of waiting.
+func readNow(conn net.Conn, socket syscall.RawConn, b []byte) (n int, err error) {
+	if socket == nil {
+		return readShortly(conn, b)
+	}
+	failed := socket.Read(func(fd uintptr) bool {
+		n, err = syscall.Read(int(fd), b)
+		return true // whatever it is: do not wait
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err == syscall.EAGAIN || err == syscall.EWOULDBLOCK || err == syscall.EINTR:
+		return 0, errNothingHere
+	case err != nil:
+		return 0, err
+	case n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}

@@ -1,0 +1,188 @@
+package deliver
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"walhook/outbox"
+)
+
+const (
+	recordBody = `{"type":"update","schema":"dids","data":"{\"id\":42,\"price\":1.50}"}`
+	callBody   = `{"hook_event":"channel_create","account_id":"a b","timestamp":63557035175,"extra":{"x":[1]},"nothing":null}`
+)
+
+func recordEvent() *outbox.Event {
+	return &outbox.Event{WebhookID: "evt_1_1", Schema: "dids", Type: "update", Body: []byte(recordBody)}
+}
+
+func callEvent(format string) *outbox.Event {
+	return &outbox.Event{WebhookID: "evt_1_1", Schema: "channel_create", Type: "event", Format: format, Body: []byte(callBody)}
+}
+
+func TestRender(t *testing.T) {
+	custom := []byte(`{"account_id":"crm","screen_pop":true}`)
+	const callForm = "hook_event=channel_create&account_id=a+b&timestamp=63557035175&extra=%7B%22x%22%3A%5B1%5D%7D&nothing="
+	const recordForm = "type=update&schema=dids&data=%7B%22id%22%3A42%2C%22price%22%3A1.50%7D"
+	const merged = `{"hook_event":"channel_create","account_id":"crm","timestamp":63557035175,"extra":{"x":[1]},"nothing":null,"screen_pop":true}`
+	for _, test := range []struct {
+		name     string
+		settings *outbox.EndpointSettings
+		event    *outbox.Event
+		want     request
+	}{
+		{"a record, plainly", nil, recordEvent(), request{"POST", typeJSON, []byte(recordBody), ""}},
+		{"a record, only its retries set", &outbox.EndpointSettings{HTTPVerb: "post", Retries: new(3)}, recordEvent(), request{"POST", typeJSON, []byte(recordBody), ""}},
+		{"a record, put", &outbox.EndpointSettings{HTTPVerb: "put"}, recordEvent(), request{"PUT", typeJSON, []byte(recordBody), ""}},
+		{"a record as json", &outbox.EndpointSettings{HTTPVerb: "post", Format: "json"}, recordEvent(),
+			request{"POST", typeJSON, []byte(`{"type":"update","schema":"dids","data":{"id":42,"price":1.50}}`), ""}},
+		{"a record as a form", &outbox.EndpointSettings{HTTPVerb: "post", Format: "form"}, recordEvent(), request{"POST", typeForm, []byte(recordForm), ""}},
+		{"a record by get", &outbox.EndpointSettings{HTTPVerb: "get"}, recordEvent(), request{"GET", "", nil, recordForm}},
+		{"a record with custom data", &outbox.EndpointSettings{HTTPVerb: "post", CustomData: []byte(`{"tenant":7,"type":"x"}`)}, recordEvent(),
+			request{"POST", typeJSON, []byte(`{"type":"x","schema":"dids","data":"{\"id\":42,\"price\":1.50}","tenant":7}`), ""}},
+		{"a record whose data custom data took", &outbox.EndpointSettings{HTTPVerb: "post", Format: "json", CustomData: []byte(`{"data":"none"}`)}, recordEvent(),
+			request{"POST", typeJSON, []byte(`{"type":"update","schema":"dids","data":"none"}`), ""}},
+		{"a call by its hook's json", nil, callEvent("json"), request{"POST", typeJSON, []byte(callBody), ""}},
+		{"a call by its hook's form", nil, callEvent("form"), request{"POST", typeForm, []byte(callForm), ""}},
+		{"a call as json", &outbox.EndpointSettings{HTTPVerb: "post", Format: "json"}, callEvent("form"), request{"POST", typeJSON, []byte(callBody), ""}},
+		{"a call in an envelope", &outbox.EndpointSettings{HTTPVerb: "post", Format: "envelope"}, callEvent("json"),
+			request{"POST", typeJSON, []byte(`{"type":"event","schema":"channel_create","data":"` + strings.ReplaceAll(callBody, `"`, `\"`) + `"}`), ""}},
+		{"a call by get", &outbox.EndpointSettings{HTTPVerb: "get", Format: "json"}, callEvent("json"), request{"GET", "", nil, callForm}},
+		{"a call with custom data", &outbox.EndpointSettings{HTTPVerb: "put", CustomData: custom}, callEvent("json"), request{"PUT", typeJSON, []byte(merged), ""}},
+		{"a call in an envelope, with custom data", &outbox.EndpointSettings{HTTPVerb: "post", Format: "envelope", CustomData: custom}, callEvent("form"),
+			request{"POST", typeJSON, []byte(`{"type":"event","schema":"channel_create","data":"` + strings.ReplaceAll(merged, `"`, `\"`) + `"}`), ""}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := render(test.settings, test.event)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.method != test.want.method || got.contentType != test.want.contentType || string(got.body) != string(test.want.body) || got.query != test.want.query {
+				t.Errorf("got\n\t%s %s\n\t%s\n\t%s\nwant\n\t%s %s\n\t%s\n\t%s", got.method, got.contentType, got.body, got.query,
+					test.want.method, test.want.contentType, test.want.body, test.want.query)
+			}
+		})
+	}
+	if _, err := render(&outbox.EndpointSettings{HTTPVerb: "get"}, &outbox.Event{Body: []byte("no object")}); err == nil {
+		t.Error("what is no object is rendered")
+	}
+}
+
+// The bodies of an endpoint without settings are those of the log, not copies.
+func TestRender_TheRecordFeedIsNeitherParsedNorCopied(t *testing.T) {
+	event := recordEvent()
+	if allocs := testing.AllocsPerRun(10, func() {
+		if r, _ := render(nil, event); &r.body[0] != &event.Body[0] {
+			t.Fatal("copied")
+		}
+	}); allocs != 0 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
+func TestJoinQuery(t *testing.T) {
+	for _, test := range []struct{ url, query, want string }{
+		{"http://h/p", "a=1", "http://h/p?a=1"},
+		{"http://h/p?", "a=1", "http://h/p?a=1"},
+		{"http://h/p?k=v", "a=1", "http://h/p?k=v&a=1"},
+		{"http://h/p?k=v&", "a=1", "http://h/p?k=v&a=1"},
+		{"http://h/p?k=%2F&k#part", "a=1", "http://h/p?k=%2F&k&a=1"},
+		{"http://h#part", "a=1", "http://h?a=1"},
+		{"http://h/p?k=v#part", "", "http://h/p?k=v"},
+	} {
+		u, err := url.Parse(test.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if joinQuery(u, test.query); u.String() != test.want {
+			t.Errorf("%s and %s: %s, want %s", test.url, test.query, u, test.want)
+		}
+	}
+}
+
+func TestAttempt_AGetSignsTheQueryThatItAdds(t *testing.T) {
+	official, err := standardwebhooks.NewWebhook(secretA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		body, _ := io.ReadAll(r.Body)
+		query, ok := strings.CutPrefix(r.RequestURI, "/hook?token=1&")
+		if !ok || r.Method != "GET" || len(body) > 0 || r.ContentLength > 0 || len(r.TransferEncoding) > 0 || r.Header.Get("Content-Type") != "" {
+			t.Errorf("%s %s, body %q, length %d, header %v", r.Method, r.RequestURI, body, r.ContentLength, r.Header)
+		}
+		if err := official.Verify([]byte(query), r.Header); err != nil {
+			t.Errorf("verify: %v", err)
+		}
+		if got := r.URL.Query().Get("account_id"); got != "a b" {
+			t.Errorf("account_id %q", got)
+		}
+		http.Error(w, "no such thing: "+r.RequestURI, http.StatusNotFound)
+	}))
+	defer server.Close()
+	e := testEndpoint(server.URL + "/hook?token=1#part")
+	e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
+	a := testHTTP(t).deliver(t.Context(), e, *callEvent("json"), time.Now())
+	if a.status != 404 || strings.Contains(a.detail, "account_id") || strings.Contains(a.detail, "token") || requests.Load() != 1 {
+		t.Errorf("answer %+v after %d requests", a, requests.Load())
+	}
+}
+
+func TestAttempt_APutCarriesTheFormThatTheEndpointAsksFor(t *testing.T) {
+	official, err := standardwebhooks.NewWebhook(secretA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if err := official.Verify(body, r.Header); err != nil {
+			t.Errorf("verify: %v", err)
+		}
+		if r.Method != "PUT" || r.Header.Get("Content-Type") != typeForm || !strings.HasPrefix(string(body), "hook_event=channel_create&account_id=crm&") {
+			t.Errorf("%s %v %s", r.Method, r.Header, body)
+		}
+	}))
+	defer server.Close()
+	e := testEndpoint(server.URL)
+	e.Settings = &outbox.EndpointSettings{HTTPVerb: "put", Format: "form", CustomData: []byte(`{"account_id":"crm"}`)}
+	if a := testHTTP(t).deliver(t.Context(), e, *callEvent("json"), time.Now()); a.status != 200 {
+		t.Errorf("answer %+v", a)
+	}
+}
+
+// net/http would repeat a GET by itself when a kept connection ends.
+func TestAttempt_AGetIsAtMostOneRequest(t *testing.T) {
+	var requests atomic.Int32
+	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+		if readRequest(r) != nil {
+			return
+		}
+		requests.Add(1)
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		if readRequest(r) == nil {
+			requests.Add(1)
+		}
+	})
+	e := testEndpoint(url)
+	e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
+	c := testHTTP(t)
+	c.deliver(t.Context(), e, *callEvent("json"), time.Now())
+	if a := c.deliver(t.Context(), e, *callEvent("json"), time.Now()); a.failure == "" {
+		t.Errorf("answer %+v", a)
+	}
+	if n := requests.Load(); n != 2 {
+		t.Errorf("%d requests for 2 attempts", n)
+	}
+}

@@ -1,0 +1,165 @@
+package deliver
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// What a receiver may send over TLS, in bytes as they arrive. An answer needs
+// its header, a little of its body and, over HTTP/2, the window of a stream; the
+// rest is room for frames and records. What comes beyond makes work without
+// purpose: frames that mean nothing cost this machine a microsecond each.
+const (
+	handshakeBytes = 256 << 10 // as long a certificate message as crypto/tls takes
+	requestBytes   = 192 << 10 // for each request that waits for its answer
+	idleBytes      = 96 << 10  // for what was on its way when a request ended
+	sentPerByte    = 16        // a request of n bytes allows n/16 more, which acknowledge it
+)
+
+// errFlood says that a receiver sent more than any answer needs.
+var errFlood = errors.New("the receiver sent more than an answer needs")
+
+// The look at a record that has begun to arrive on a new connection.
+const recordTimeout = time.Second
+
+// wire is what lies beneath TLS. It counts what arrives against what an answer
+// needs, and knows where a record (RFC 8446, 5.1) begins and ends, so that
+// nothing can wait there unseen.
+type wire struct {
+	net.Conn
+	socket syscall.RawConn // nil when there is none to look at
+
+	mu       sync.Mutex
+	left     int // bytes that may still arrive; guarded by mu
+	requests int // that wait for an answer; guarded by mu
+
+	// Of the goroutine that reads.
+	looking looking
+	head    [5]byte
+	heads   int // bytes of head
+	rest    int // bytes of the record that are not here yet
+}
+
+// looking says how Read behaves.
+type looking int
+
+const (
+	readWaits     looking = iota // as any Read
+	readNothing                  // answers errNothingHere instead of waiting
+	readToItsTail                // waits for the rest of a record only
+)
+
+func newWire(conn net.Conn) *wire {
+	w := &wire{Conn: conn, left: handshakeBytes}
+	if s, ok := conn.(syscall.Conn); ok {
+		w.socket, _ = s.SyscallConn() // nil where it fails
+	}
+	return w
+}
+
+// begin allows what the answer of one more request needs.
+func (w *wire) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = min(w.left, w.requests*requestBytes+idleBytes) + requestBytes
+	w.requests++
+}
+
+// end takes back what the answer did not need.
+func (w *wire) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests--
+	w.left = min(w.left, w.requests*requestBytes+idleBytes)
+}
+
+// Read is what TLS reads by. A byte beyond what is allowed ends the connection.
+func (w *wire) Read(b []byte) (int, error) {
+	w.mu.Lock()
+	left := w.left
+	w.mu.Unlock()
+	if left <= 0 {
+		return 0, errFlood
+	}
+	b = b[:min(len(b), left)]
+	var n int
+	var err error
+	switch {
+	case w.looking == readWaits:
+		n, err = w.Conn.Read(b)
+	case w.looking == readToItsTail && w.amidRecord():
+		_ = w.Conn.SetReadDeadline(time.Now().Add(recordTimeout)) // whoever looks sets it afterwards
+		n, err = w.Conn.Read(b[:min(len(b), w.missing())])
+	default:
+		n, err = readNow(w.Conn, w.socket, b)
+	}
+	if n > 0 {
+		w.mu.Lock()
+		w.left -= n
+		w.mu.Unlock()
+		w.follow(b[:n])
+	}
+	return n, err
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	if n > 0 {
+		w.mu.Lock()
+		w.left += n / sentPerByte
+		w.mu.Unlock()
+	}
+	return n, err
+}
+
+// follow keeps count of records: five bytes of header, the last two of which are
+// the length of the rest.
+func (w *wire) follow(b []byte) {
+	for len(b) > 0 {
+		if w.rest > 0 {
+			n := min(w.rest, len(b))
+			w.rest -= n
+			b = b[n:]
+			continue
+		}
+		n := copy(w.head[w.heads:], b)
+		b = b[n:]
+		if w.heads += n; w.heads == len(w.head) {
+			w.heads, w.rest = 0, int(w.head[3])<<8|int(w.head[4])
+		}
+	}
+}
+
+func (w *wire) amidRecord() bool { return w.heads > 0 || w.rest > 0 }
+
+// missing is how many bytes of the present record, or of its header, are known
+// to be missing.
+func (w *wire) missing() int {
+	if w.rest > 0 {
+		return w.rest
+	}
+	return len(w.head) - w.heads
+}
+
+// nothingHere says that a Read would have to wait. crypto/tls goes on after an
+// error that is temporary.
+type nothingHere struct{}
+
+var errNothingHere net.Error = nothingHere{}
+
+func (nothingHere) Error() string   { return "nothing to read" }
+func (nothingHere) Timeout() bool   { return true }
+func (nothingHere) Temporary() bool { return true }
+
+// readShortly is readNow for what has no socket to look at.
+func readShortly(conn net.Conn, b []byte) (int, error) {
+	_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond)) // whoever looks sets it afterwards
+	n, err := conn.Read(b)
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		err = errNothingHere
+	}
+	return n, err
+}
