@@ -7,6 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // catalogReader asks the source's catalog, over an ordinary session, for what
@@ -14,7 +16,7 @@ import (
 type catalogReader struct {
 	conn        *pgx.Conn
 	publication string
-	types       *schemas.Types // the built-in ones; never added to
+	types       *pgjson.Types // the built-in ones; never added to
 
 	// dropsDefaults says that the server is of a version that does.
 	dropsDefaults bool
@@ -25,14 +27,14 @@ func newCatalogReader(ctx context.Context, cfg Config) (*catalogReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &catalogReader{conn: conn, publication: cfg.Publication, types: schemas.NewTypes(),
+	return &catalogReader{conn: conn, publication: cfg.Publication, types: pgjson.NewTypes(),
 		dropsDefaults: dropsDefaults(conn.PgConn().ParameterStatus("server_version"))}, nil
 }
 
 func (r *catalogReader) close(ctx context.Context) { closeConn(ctx, r.conn) }
 
 // describe describes a table as it is now; nil when it is gone.
-func (r *catalogReader) describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error) {
+func (r *catalogReader) describe(ctx context.Context, oid uint32) (*catalog.TableDescription, error) {
 	list, err := describe(ctx, r.conn, r.publication, oid)
 	if err != nil || len(list) == 0 {
 		return nil, err
@@ -59,7 +61,7 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 	if err != nil {
 		return nil, fmt.Errorf("read the types of %s: %w", relation.Table(), err)
 	}
-	relation.Types = schemas.NewTypes()
+	relation.Types = pgjson.NewTypes()
 	for _, row := range kept.rows {
 		relation.Types.Add(row.Type())
 	}
@@ -70,7 +72,7 @@ func (r *catalogReader) describeTypes(ctx context.Context, relation *schemas.Rel
 				fluid = &fluidTypes{rows: learnt, version: version}
 			}
 			if kept.doubts(row, altered[row.OID]) {
-				typ.Kind, fluid.doubted = schemas.TypeUnknown, true
+				typ.Kind, fluid.doubted = pgjson.TypeUnknown, true
 			}
 		}
 		relation.Types.Add(typ)
@@ -94,7 +96,7 @@ const alteredSQL = `
 // readVersion reads types and their version under one snapshot, so that no
 // change between the two is missed, and who wrote the attributes of composite
 // ones.
-func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []schemas.TypeRow, altered map[uint32][]int64, version string, err error) {
+func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []pgjson.TypeRow, altered map[uint32][]int64, version string, err error) {
 	altered = map[uint32][]int64{}
 	err = pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if rows, err = readTypes(ctx, tx, oids); err != nil {
@@ -120,11 +122,11 @@ func (r *catalogReader) readVersion(ctx context.Context, oids []uint32) (rows []
 
 // typesVersion is the present version of types that were read before, and what
 // else the catalog showed at that moment.
-func (r *catalogReader) typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, seen snapshot, err error) {
+func (r *catalogReader) typesVersion(ctx context.Context, rows []pgjson.TypeRow) (version string, seen snapshot, err error) {
 	return typesVersion(ctx, r.conn, rows)
 }
 
-func typesVersion(ctx context.Context, q querier, rows []schemas.TypeRow) (version string, seen snapshot, err error) {
+func typesVersion(ctx context.Context, q querier, rows []pgjson.TypeRow) (version string, seen snapshot, err error) {
 	var text string
 	if err = q.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version, &text); err != nil {
 		return "", seen, fmt.Errorf("look whether types have changed: %w", err)
@@ -133,7 +135,7 @@ func typesVersion(ctx context.Context, q querier, rows []schemas.TypeRow) (versi
 	return version, seen, err
 }
 
-func typeOIDs(rows []schemas.TypeRow) []uint32 {
+func typeOIDs(rows []pgjson.TypeRow) []uint32 {
 	oids := make([]uint32, len(rows))
 	for i := range rows {
 		oids[i] = rows[i].OID

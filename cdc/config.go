@@ -7,6 +7,7 @@ import (
 	"regexp"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // Config says which log to read.
@@ -21,7 +22,7 @@ type Config struct {
 	Slot        string
 	Publication string
 	// Catalog says which tables are published. Required.
-	Catalog *schemas.Catalog
+	Catalog *catalog.Catalog
 	// Messages are the prefixes of the logical messages that are taken. Nil
 	// takes the default ones; an empty list asks the server for none.
 	Messages schemas.Messages

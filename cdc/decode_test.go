@@ -12,15 +12,17 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // detached is a stream without a connection: it decodes what it is given. Its
 // relations are known or keep their names' types to the built-in ones.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
-	catalog := &schemas.Catalog{Account: schemas.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
+	catalog := &catalog.Catalog{Account: catalog.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
 	r := &Reader{names: map[uint32]schemas.TableName{}, cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
 	r.metrics = newMetrics(prometheus.NewRegistry(), r.State)
-	source := &catalogReader{types: schemas.NewTypes()}
+	source := &catalogReader{types: pgjson.NewTypes()}
 	s := newStream(r, nil, source, &history{}, c, confirmed)
 	s.source = noTables{source}
 	return s
@@ -29,7 +31,7 @@ func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 // noTables is a catalog that describes none.
 type noTables struct{ *catalogReader }
 
-func (noTables) describe(context.Context, uint32) (*schemas.TableDescription, error) {
+func (noTables) describe(context.Context, uint32) (*catalog.TableDescription, error) {
 	return nil, nil
 }
 
@@ -115,7 +117,7 @@ func testRelation(t testing.TB, identity byte) *schemas.Relation {
 	if identity == 'd' {
 		relation.PrimaryKey = []int{0}
 	}
-	relation.Types = schemas.NewTypes()
+	relation.Types = pgjson.NewTypes()
 	return relation
 }
 

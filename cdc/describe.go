@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 const (
@@ -98,12 +100,12 @@ type querier interface {
 // describe reads tables by their OIDs as they are now, or under the
 // transaction's snapshot, with the types of their columns. Those that there are
 // not are left out.
-func describe(ctx context.Context, q querier, publication string, oids ...uint32) ([]*schemas.TableDescription, error) {
-	var list []*schemas.TableDescription
-	byOID := map[uint32]*schemas.TableDescription{}
+func describe(ctx context.Context, q querier, publication string, oids ...uint32) ([]*catalog.TableDescription, error) {
+	var list []*catalog.TableDescription
+	byOID := map[uint32]*catalog.TableDescription{}
 	rows, err := q.Query(ctx, describeSQL, oids)
 	if err == nil {
-		var one schemas.TableDescription
+		var one catalog.TableDescription
 		var identity string
 		var above []uint32
 		var namespaces, names []string
@@ -114,7 +116,7 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 			d.InheritedKey = slices.Clone(inheritedKey)
 			d.Identity = schemas.ReplicaIdentity(identity[0])
 			for i := range above {
-				d.Ancestors = append(d.Ancestors, schemas.Ancestor{OID: above[i], TableName: schemas.TableName{Namespace: namespaces[i], Name: names[i]}})
+				d.Ancestors = append(d.Ancestors, catalog.Ancestor{OID: above[i], TableName: schemas.TableName{Namespace: namespaces[i], Name: names[i]}})
 			}
 			for _, xid := range since {
 				d.Since = append(d.Since, uint32(xid))
@@ -129,7 +131,7 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 	rows, err = q.Query(ctx, describeColumnsSQL, oids, publication)
 	if err == nil {
 		var oid uint32
-		var c schemas.DescribedColumn
+		var c catalog.DescribedColumn
 		var missing *string
 		_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Written, &c.Type, &c.Primary, &c.Identity, &c.Unsent, &c.NotNull, &c.Equality, &missing}, func() error {
 			if d := byOID[oid]; d != nil {
@@ -149,8 +151,8 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 }
 
 // describeTypes adds the types that the tables' columns are made of.
-func describeTypes(ctx context.Context, q querier, list []*schemas.TableDescription) error {
-	builtin := schemas.NewTypes()
+func describeTypes(ctx context.Context, q querier, list []*catalog.TableDescription) error {
+	builtin := pgjson.NewTypes()
 	wanted := map[uint32]bool{}
 	var oids []uint32
 	for _, d := range list {
@@ -165,7 +167,7 @@ func describeTypes(ctx context.Context, q querier, list []*schemas.TableDescript
 	if err != nil {
 		return fmt.Errorf("describe types: %w", err)
 	}
-	byOID := map[uint32]schemas.TypeRow{}
+	byOID := map[uint32]pgjson.TypeRow{}
 	for _, row := range rows {
 		byOID[row.OID] = row
 	}
@@ -191,15 +193,15 @@ func describeTypes(ctx context.Context, q querier, list []*schemas.TableDescript
 }
 
 // readTypes reads types, and what they are made of, that are not built in.
-func readTypes(ctx context.Context, q querier, oids []uint32) ([]schemas.TypeRow, error) {
+func readTypes(ctx context.Context, q querier, oids []uint32) ([]pgjson.TypeRow, error) {
 	if len(oids) == 0 {
 		return nil, nil
 	}
-	rows, err := q.Query(ctx, schemas.TypesQuery, oids)
+	rows, err := q.Query(ctx, pgjson.TypesQuery, oids)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TypeRow])
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[pgjson.TypeRow])
 }
 
 // treeSQL lists the catalog's tables that there are, their partitions and their
@@ -216,7 +218,7 @@ const treeSQL = `
 
 // describeAll describes the catalog's tables, their partitions and their
 // children.
-func describeAll(ctx context.Context, q querier, cfg Config) ([]*schemas.TableDescription, error) {
+func describeAll(ctx context.Context, q querier, cfg Config) ([]*catalog.TableDescription, error) {
 	namespaces, names := tableNames(cfg.Catalog)
 	rows, err := q.Query(ctx, treeSQL, namespaces, names)
 	var oids []uint32
@@ -229,7 +231,7 @@ func describeAll(ctx context.Context, q querier, cfg Config) ([]*schemas.TableDe
 	return describe(ctx, q, cfg.Publication, oids...)
 }
 
-func tableNames(catalog *schemas.Catalog) (namespaces, names []string) {
+func tableNames(catalog *catalog.Catalog) (namespaces, names []string) {
 	for _, table := range catalog.Tables() {
 		namespaces, names = append(namespaces, table.Namespace), append(names, table.Name)
 	}

@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // entry is a schema's entry of a catalog file with the fields that the table
 // has.
-func entry(plan *schemas.Plan) string {
+func entry(plan *catalog.Plan) string {
 	s := plan.Schema
 	var fields []string
 	plain := true

@@ -6,10 +6,11 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // accountColumns tells of what the account table lacks.
-func (e *examination) accountColumns(plan *schemas.Plan) (missing []string) {
+func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 	a := e.cfg.Catalog.Account
 	if plan.Account == nil {
 		return nil
@@ -39,7 +40,7 @@ func (e *examination) accountColumns(plan *schemas.Plan) (missing []string) {
 
 // resultColumns tells of what the table of asynchronous results lacks. Its
 // columns' names are fixed.
-func (e *examination) resultColumns(plan *schemas.Plan) (missing []string) {
+func (e *examination) resultColumns(plan *catalog.Plan) (missing []string) {
 	if plan.Results == nil {
 		return nil
 	}
@@ -54,7 +55,7 @@ func (e *examination) resultColumns(plan *schemas.Plan) (missing []string) {
 }
 
 // ownerColumn tells of a table whose rows are nobody's.
-func (e *examination) ownerColumn(plan *schemas.Plan) []string {
+func (e *examination) ownerColumn(plan *catalog.Plan) []string {
 	name := plan.Schema.Owner.Column
 	if plan.Relation.Column(name) >= 0 {
 		return nil

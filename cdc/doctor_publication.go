@@ -10,6 +10,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // lookAtPublication looks for what is missing from the stream without a word.
@@ -111,7 +112,7 @@ func readMembers(ctx context.Context, q querier, cfg Config) ([]member, error) {
 
 // columnFault says what a list of columns keeps back of a table's rows, and
 // whether the table's own updates fail because of it; "" for nothing.
-func (m member) columnFault(catalog *schemas.Catalog) (fault string, refused bool) {
+func (m member) columnFault(catalog *catalog.Catalog) (fault string, refused bool) {
 	if m.Columns == nil {
 		return "", false
 	}

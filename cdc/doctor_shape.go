@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"walhook/doctor"
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // lookAtShape compares the columns of one table with those that the catalog
@@ -38,7 +38,7 @@ func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 }
 
 // keys tells of a schema whose records cannot be told apart.
-func (e *examination) keys(t tableState, plan *schemas.Plan) (missing []string) {
+func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) {
 	if n := len(plan.KeyColumns()); n > 0 && n >= len(plan.Schema.Key) {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (e *examination) keys(t tableState, plan *schemas.Plan) (missing []string) 
 
 // fields tells of fields that are absent from every event, besides those that
 // were told of already.
-func (e *examination) fields(plan *schemas.Plan, told []string) (missing []string) {
+func (e *examination) fields(plan *catalog.Plan, told []string) (missing []string) {
 	for _, field := range plan.Schema.Fields {
 		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(told, field.Column) {
 			missing = append(missing, field.Column)
@@ -77,7 +77,7 @@ func (e *examination) fields(plan *schemas.Plan, told []string) (missing []strin
 }
 
 // ruleColumns tells of columns that only the rules of the catalog ask for.
-func (e *examination) ruleColumns(plan *schemas.Plan, told []string) {
+func (e *examination) ruleColumns(plan *catalog.Plan, told []string) {
 	var missing []string
 	for _, column := range plan.Missing {
 		if !slices.Contains(told, column) && !slices.Contains(missing, column) {

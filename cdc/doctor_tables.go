@@ -10,6 +10,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // listedSQL says whether the publication is there and holds tables by name.
@@ -124,7 +125,7 @@ func renamedTable(from, to schemas.TableName) (mend doctor.Steps) {
 }
 
 // columnsOf names the columns that the catalog asks of a table.
-func columnsOf(catalog *schemas.Catalog, name schemas.TableName) []string {
+func columnsOf(catalog *catalog.Catalog, name schemas.TableName) []string {
 	columns := []string{}
 	add := func(names ...string) {
 		for _, name := range names {

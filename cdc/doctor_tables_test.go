@@ -3,13 +3,13 @@ package cdc
 import (
 	"testing"
 
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // A table under another name is found by its columns: of a table without any,
 // every other would be one.
 func TestExamine_KnowsColumnsOfEveryTableOfTheCatalog(t *testing.T) {
-	for _, catalog := range []*schemas.Catalog{schemas.Carrier(), schemas.Platform()} {
+	for _, catalog := range []*catalog.Catalog{catalog.Carrier(), catalog.Platform()} {
 		e := &examination{cfg: Config{Catalog: catalog}}
 		for _, table := range catalog.Tables() {
 			if columns := columnsOf(e.cfg.Catalog, table); len(columns) < 3 {

@@ -8,15 +8,17 @@ import (
 	"sync"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // History keeps how tables were described at their time, for a backlog that is
 // read when the source's catalog has moved on.
 type History interface {
 	// Descriptions returns all that is kept, in order of table and place.
-	Descriptions(ctx context.Context) ([]*schemas.TableDescription, error)
+	Descriptions(ctx context.Context) ([]*catalog.TableDescription, error)
 	// Describe keeps descriptions; one of the same table and place is replaced.
-	Describe(ctx context.Context, list []*schemas.TableDescription) error
+	Describe(ctx context.Context, list []*catalog.TableDescription) error
 	// Undescribe drops what is kept of a table from places before a place.
 	Undescribe(ctx context.Context, oid uint32, before schemas.LSN) error
 }
@@ -27,7 +29,7 @@ type history struct {
 	store   History
 	changed chan struct{} // filled when something new is remembered
 	mu      sync.Mutex
-	byOID   map[uint32][]*schemas.TableDescription // by place, rising
+	byOID   map[uint32][]*catalog.TableDescription // by place, rising
 }
 
 func openHistory(ctx context.Context, store History) (*history, error) {
@@ -35,7 +37,7 @@ func openHistory(ctx context.Context, store History) (*history, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &history{store: store, changed: make(chan struct{}, 1), byOID: map[uint32][]*schemas.TableDescription{}}
+	h := &history{store: store, changed: make(chan struct{}, 1), byOID: map[uint32][]*catalog.TableDescription{}}
 	for _, d := range list {
 		h.byOID[d.OID] = append(h.byOID[d.OID], d)
 	}
@@ -60,14 +62,14 @@ func (h *history) oids() []uint32 {
 // a relation: of those whose columns are the relation's, the newest that is no
 // newer than the transaction. today is the catalog's, nil for none. The result
 // is nil when nobody ever saw the table.
-func (h *history) choose(r *schemas.Relation, tx begin, today *schemas.TableDescription) *schemas.TableDescription {
+func (h *history) choose(r *schemas.Relation, tx begin, today *catalog.TableDescription) *catalog.TableDescription {
 	h.mu.Lock()
 	versions := slices.Clone(h.byOID[r.OID])
 	h.mu.Unlock()
 	if today != nil {
 		versions = append(versions, today)
 	}
-	fitting := slices.DeleteFunc(slices.Clone(versions), func(d *schemas.TableDescription) bool { return !d.Fits(r) })
+	fitting := slices.DeleteFunc(slices.Clone(versions), func(d *catalog.TableDescription) bool { return !d.Fits(r) })
 	if len(fitting) > 0 {
 		versions = fitting
 	}
@@ -85,7 +87,7 @@ func (h *history) choose(r *schemas.Relation, tx begin, today *schemas.TableDesc
 // lostKey says whether the last description has no primary key, and had one when
 // the table was last seen before a transaction committed: a key that was dropped
 // leaves no trace of when.
-func lostKey(versions []*schemas.TableDescription, tx begin) bool {
+func lostKey(versions []*catalog.TableDescription, tx begin) bool {
 	for _, d := range slices.Backward(versions) {
 		if d.HasPrimaryKey() {
 			return d != versions[len(versions)-1]
@@ -99,7 +101,7 @@ func lostKey(versions []*schemas.TableDescription, tx begin) bool {
 
 // seenBefore says whether a description was made before a transaction
 // committed.
-func seenBefore(d *schemas.TableDescription, tx begin) bool {
+func seenBefore(d *catalog.TableDescription, tx begin) bool {
 	return d.From != 0 && d.From <= tx.commit
 }
 
@@ -107,12 +109,12 @@ func seenBefore(d *schemas.TableDescription, tx begin) bool {
 // before it committed did, and what was made by an earlier transaction. Who
 // changes a table's key or place keeps everybody else out of it, so that the
 // order of their ids is that of their changes. Ids wrap around.
-func inForce(d *schemas.TableDescription, tx begin) bool {
+func inForce(d *catalog.TableDescription, tx begin) bool {
 	return seenBefore(d, tx) || !slices.ContainsFunc(d.Since, func(xid uint32) bool { return int32(xid-tx.xid) > 0 })
 }
 
 // find gives what is known last of a table by its name; nil for nothing.
-func (h *history) find(name schemas.TableName) (found *schemas.TableDescription) {
+func (h *history) find(name schemas.TableName) (found *catalog.TableDescription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, versions := range h.byOID {
@@ -126,8 +128,8 @@ func (h *history) find(name schemas.TableName) (found *schemas.TableDescription)
 // keptTypes is what is remembered of the types of a table whose rows a
 // transaction wrote.
 type keptTypes struct {
-	rows []schemas.TypeRow          // whatever was known, newest last
-	seen map[uint32]schemas.TypeRow // as they were when last seen before it committed
+	rows []pgjson.TypeRow          // whatever was known, newest last
+	seen map[uint32]pgjson.TypeRow // as they were when last seen before it committed
 	tx   begin
 }
 
@@ -135,7 +137,7 @@ type keptTypes struct {
 func (h *history) types(oid uint32, tx begin) keptTypes {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	kept := keptTypes{seen: map[uint32]schemas.TypeRow{}, tx: tx}
+	kept := keptTypes{seen: map[uint32]pgjson.TypeRow{}, tx: tx}
 	for _, d := range h.byOID[oid] {
 		kept.rows = append(kept.rows, d.Types...)
 		for _, row := range d.Types {
@@ -150,7 +152,7 @@ func (h *history) types(oid uint32, tx begin) keptTypes {
 // doubts says whether a composite type, which is as row has it now, may have had
 // other attributes for the transaction: altered are the transactions that wrote
 // them.
-func (k keptTypes) doubts(row schemas.TypeRow, altered []int64) bool {
+func (k keptTypes) doubts(row pgjson.TypeRow, altered []int64) bool {
 	if was, seen := k.seen[row.OID]; seen && was.SameAs(row) {
 		return false
 	}
@@ -158,8 +160,8 @@ func (k keptTypes) doubts(row schemas.TypeRow, altered []int64) bool {
 }
 
 // remember keeps descriptions that say something new, as seen at a place.
-func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas.TableDescription) error {
-	var fresh []*schemas.TableDescription
+func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*catalog.TableDescription) error {
+	var fresh []*catalog.TableDescription
 	h.mu.Lock()
 	for _, d := range list {
 		versions := h.byOID[d.OID]
@@ -183,9 +185,9 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range fresh {
-		versions := slices.DeleteFunc(h.byOID[d.OID], func(old *schemas.TableDescription) bool { return old.From == d.From })
+		versions := slices.DeleteFunc(h.byOID[d.OID], func(old *catalog.TableDescription) bool { return old.From == d.From })
 		versions = append(versions, d)
-		slices.SortFunc(versions, func(a, b *schemas.TableDescription) int { return cmp.Compare(a.From, b.From) })
+		slices.SortFunc(versions, func(a, b *catalog.TableDescription) int { return cmp.Compare(a.From, b.From) })
 		h.byOID[d.OID] = versions
 	}
 	select {
@@ -197,18 +199,18 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*schemas
 
 // added says whether a table is a new partition that never was under FULL. mu is
 // held.
-func (h *history) added(d *schemas.TableDescription) bool {
+func (h *history) added(d *catalog.TableDescription) bool {
 	if d.Identity == schemas.IdentityFull {
 		return false
 	}
 	if versions := h.byOID[d.OID]; len(versions) > 0 {
 		return versions[len(versions)-1].Added
 	}
-	return slices.ContainsFunc(d.Ancestors, func(a schemas.Ancestor) bool { return len(h.byOID[a.OID]) > 0 })
+	return slices.ContainsFunc(d.Ancestors, func(a catalog.Ancestor) bool { return len(h.byOID[a.OID]) > 0 })
 }
 
 // eachNamed tells of the tables that had a name of the catalog's.
-func (h *history) eachNamed(catalog *schemas.Catalog, tell func(oid uint32, name schemas.TableName)) {
+func (h *history) eachNamed(catalog *catalog.Catalog, tell func(oid uint32, name schemas.TableName)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for oid, versions := range h.byOID {
@@ -222,7 +224,7 @@ func (h *history) eachNamed(catalog *schemas.Catalog, tell func(oid uint32, name
 
 // moved names the columns of a table that may have been another at some time, as
 // far as is known.
-func (h *history) moved(d *schemas.TableDescription) (names []string) {
+func (h *history) moved(d *catalog.TableDescription) (names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, version := range h.byOID[d.OID] {
@@ -274,7 +276,7 @@ func (h *history) prune(ctx context.Context, flushed schemas.LSN, gone map[uint3
 			return err
 		}
 		h.mu.Lock()
-		h.byOID[oid] = slices.DeleteFunc(h.byOID[oid], func(d *schemas.TableDescription) bool { return d.From < end })
+		h.byOID[oid] = slices.DeleteFunc(h.byOID[oid], func(d *catalog.TableDescription) bool { return d.From < end })
 		if len(h.byOID[oid]) == 0 {
 			delete(h.byOID, oid)
 		}

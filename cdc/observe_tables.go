@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // defaultTablesEvery is how often the catalog's tables are looked at: a
@@ -131,7 +132,7 @@ func (o *tableObserver) look(ctx context.Context) error {
 }
 
 // noteGone finds the tables that are remembered and not there any more.
-func (o *tableObserver) noteGone(end schemas.LSN, list []*schemas.TableDescription) {
+func (o *tableObserver) noteGone(end schemas.LSN, list []*catalog.TableDescription) {
 	there := map[uint32]bool{}
 	for _, d := range list {
 		there[d.OID] = true

@@ -11,6 +11,7 @@ import (
 
 	"walhook/internal/pgtest"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // watched is a world whose log the test reads.
@@ -199,14 +200,14 @@ func TestReader_DoesNotBelieveANullThatAnOldRowMayLack(t *testing.T) {
 	s := detached(schemas.Checkpoint{}, 0)
 	relation := testRelation(t, 'f')
 	for name, test := range map[string]struct {
-		column schemas.DescribedColumn
+		column catalog.DescribedColumn
 		want   schemas.Value
 	}{
-		"not null": {schemas.DescribedColumn{Name: "name", NotNull: true, Missing: &seven}, schemas.Value{State: schemas.Text, Text: []byte("7")}},
-		"nullable": {schemas.DescribedColumn{Name: "name", Missing: &seven}, schemas.Value{}},
-		"another":  {schemas.DescribedColumn{Name: "other", Missing: &seven}, schemas.Value{State: schemas.Null}},
+		"not null": {catalog.DescribedColumn{Name: "name", NotNull: true, Missing: &seven}, schemas.Value{State: schemas.Text, Text: []byte("7")}},
+		"nullable": {catalog.DescribedColumn{Name: "name", Missing: &seven}, schemas.Value{}},
+		"another":  {catalog.DescribedColumn{Name: "other", Missing: &seven}, schemas.Value{State: schemas.Null}},
 	} {
-		s.missing[relation.OID] = map[string]schemas.DescribedColumn{test.column.Name: test.column}
+		s.missing[relation.OID] = map[string]catalog.DescribedColumn{test.column.Name: test.column}
 		change := schemas.Change{Kind: schemas.Delete, Relation: relation, Old: schemas.Tuple{{State: schemas.Text, Text: []byte("1")}, {State: schemas.Null}}}
 		s.judgeOld(&change)
 		if got := change.Old[1]; got.State != test.want.State || string(got.Text) != string(test.want.Text) {

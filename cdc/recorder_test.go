@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // recorder is a store in memory. It is as strict as a database: what is not
@@ -26,7 +27,7 @@ type recorder struct {
 	begun      *schemas.Source // of a first snapshot that is not finished
 	accounts   map[string]schemas.Account
 	owners     map[schemas.OwnerEdge]bool
-	described  map[uint32][]*schemas.TableDescription // by place
+	described  map[uint32][]*catalog.TableDescription // by place
 	seenEnd    schemas.LSN
 	seenAt     time.Time
 	advanced   time.Time     // when, before this process
@@ -41,7 +42,7 @@ type recorder struct {
 }
 
 func newRecorder() *recorder {
-	return &recorder{changed: make(chan struct{}), described: map[uint32][]*schemas.TableDescription{}}
+	return &recorder{changed: make(chan struct{}), described: map[uint32][]*catalog.TableDescription{}}
 }
 
 func (r *recorder) Ping(context.Context) error { return nil }
@@ -135,7 +136,7 @@ func (r *recorder) SnapshotBegun(_ context.Context, slot string) (bool, error) {
 	return r.begun != nil && r.begun.Slot == slot, nil
 }
 
-func (r *recorder) Descriptions(context.Context) (list []*schemas.TableDescription, err error) {
+func (r *recorder) Descriptions(context.Context) (list []*catalog.TableDescription, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, versions := range r.described {
@@ -144,11 +145,11 @@ func (r *recorder) Descriptions(context.Context) (list []*schemas.TableDescripti
 	return list, nil
 }
 
-func (r *recorder) Describe(_ context.Context, list []*schemas.TableDescription) error {
+func (r *recorder) Describe(_ context.Context, list []*catalog.TableDescription) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range list {
-		r.described[d.OID] = append(slices.DeleteFunc(r.described[d.OID], func(old *schemas.TableDescription) bool { return old.From == d.From }), d)
+		r.described[d.OID] = append(slices.DeleteFunc(r.described[d.OID], func(old *catalog.TableDescription) bool { return old.From == d.From }), d)
 	}
 	r.tell()
 	return nil
@@ -157,7 +158,7 @@ func (r *recorder) Describe(_ context.Context, list []*schemas.TableDescription)
 func (r *recorder) Undescribe(_ context.Context, oid uint32, before schemas.LSN) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.described[oid] = slices.DeleteFunc(r.described[oid], func(d *schemas.TableDescription) bool { return d.From < before })
+	r.described[oid] = slices.DeleteFunc(r.described[oid], func(d *catalog.TableDescription) bool { return d.From < before })
 	r.tell()
 	return nil
 }
@@ -172,10 +173,10 @@ func (r *recorder) Checkpoint(context.Context) (schemas.Checkpoint, error) {
 type recorderSink struct {
 	accounts map[string]schemas.Account
 	owners   map[schemas.OwnerEdge]bool
-	tables   map[uint32][]*schemas.TableDescription
+	tables   map[uint32][]*catalog.TableDescription
 }
 
-func (s *recorderSink) Describe(_ context.Context, list []*schemas.TableDescription) error {
+func (s *recorderSink) Describe(_ context.Context, list []*catalog.TableDescription) error {
 	for _, d := range list {
 		s.tables[d.OID] = append(s.tables[d.OID], d)
 	}
@@ -193,7 +194,7 @@ func (s *recorderSink) Owner(_ context.Context, e schemas.OwnerEdge) error {
 }
 
 func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(SnapshotSink) error) error {
-	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}, tables: map[uint32][]*schemas.TableDescription{}}
+	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}, tables: map[uint32][]*catalog.TableDescription{}}
 	if r.filling != nil {
 		if err := r.filling(); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 const relationSQL = `
@@ -22,7 +23,7 @@ func readRelation(ctx context.Context, q querier, publication string, name schem
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
-	var list []*schemas.TableDescription
+	var list []*catalog.TableDescription
 	if err == nil {
 		list, err = describe(ctx, q, publication, oid)
 	}
@@ -38,7 +39,7 @@ func readRelation(ctx context.Context, q querier, publication string, name schem
 // relationOf is a described table as pgoutput would describe it: dropped
 // columns are not sent, and generated ones only where they are published. The
 // key flag is that of the replica identity.
-func relationOf(d *schemas.TableDescription) *schemas.Relation {
+func relationOf(d *catalog.TableDescription) *schemas.Relation {
 	r := &schemas.Relation{OID: d.OID, Namespace: d.Namespace, Name: d.Name, Identity: d.Identity}
 	for _, column := range d.Columns {
 		if !column.Unsent {

@@ -9,6 +9,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // table is a table of the catalog as the source has it.
@@ -198,7 +199,7 @@ func (t *tableState) findColumns(ctx context.Context, q querier, cfg Config) err
 
 // findVague finds a column that names accounts or records whose texts do not
 // tell which values the source takes for the same.
-func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *schemas.Plan) {
+func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *catalog.Plan) {
 	var names []string
 	if t.name == cfg.Catalog.Account.Table {
 		names = append(names, cfg.Catalog.Account.ID)

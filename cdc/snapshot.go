@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // SnapshotStore keeps the first snapshot. It loads nothing by itself: the
@@ -31,7 +32,7 @@ type SnapshotStore interface {
 type SnapshotSink interface {
 	Account(ctx context.Context, account schemas.Account) error
 	Owner(ctx context.Context, edge schemas.OwnerEdge) error
-	Describe(ctx context.Context, list []*schemas.TableDescription) error
+	Describe(ctx context.Context, list []*catalog.TableDescription) error
 }
 
 // Snapshot makes the slot and stores, with its consistent point as the first

@@ -10,6 +10,8 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // snapshotLoad reads the accounts and the owners under an exported snapshot.
@@ -21,9 +23,9 @@ type snapshotLoad struct {
 	progress time.Time // when it was last told
 	accounts int
 	owners   int
-	plans    map[string]*schemas.Plan // by schema; none for a missing table
+	plans    map[string]*catalog.Plan // by schema; none for a missing table
 
-	described []*schemas.TableDescription
+	described []*catalog.TableDescription
 	warned    map[schemas.TableName]bool
 }
 
@@ -118,7 +120,7 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 }
 
 // find gives a table's description under the snapshot.
-func (l *snapshotLoad) find(name schemas.TableName) *schemas.TableDescription {
+func (l *snapshotLoad) find(name schemas.TableName) *catalog.TableDescription {
 	for _, d := range l.described {
 		if d.Table() == name {
 			return d
@@ -137,12 +139,12 @@ func (l *snapshotLoad) leftOut(why string, table schemas.TableName) {
 
 // columnTypes are the types of the account table's columns that rules ask for.
 type columnTypes struct {
-	types *schemas.Types
+	types *pgjson.Types
 	oids  []uint32 // one for each column; 0 where the table has none
 }
 
 func accountColumnTypes(ctx context.Context, q querier, relation *schemas.Relation, columns []string) (columnTypes, error) {
-	t := columnTypes{schemas.NewTypes(), make([]uint32, len(columns))}
+	t := columnTypes{pgjson.NewTypes(), make([]uint32, len(columns))}
 	var unknown []uint32
 	for i, column := range columns {
 		if relation == nil || relation.Column(column) < 0 {
@@ -171,14 +173,14 @@ func (t columnTypes) json(values [][]byte) []string {
 		if value == nil {
 			v.State = schemas.Null
 		}
-		columns = append(columns, schemas.AccountColumnJSON(t.types, t.oids[i], v))
+		columns = append(columns, catalog.AccountColumnJSON(t.types, t.oids[i], v))
 	}
 	return columns
 }
 
 // readAllOwners reads whose each record is, where that has to be remembered.
 func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
-	l.plans = map[string]*schemas.Plan{}
+	l.plans = map[string]*catalog.Plan{}
 	for _, schema := range l.cfg.Catalog.Schemas {
 		relation, err := readRelation(ctx, tx, l.cfg.Publication, schema.Table)
 		if err != nil {
@@ -199,7 +201,7 @@ func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *schemas.Schema, plan *schemas.Plan) error {
+func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *catalog.Schema, plan *catalog.Plan) error {
 	sql, ok := l.ownerQuery(schema, plan)
 	if !ok {
 		l.log.Warn("owners of a table cannot be read: it, or a table that its owner leads through, lacks or does not send the key or the owner column; 'walhook doctor' says why",
@@ -237,7 +239,7 @@ func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *schema
 // ownerQuery reads a schema's accounts and keys, through as many parents as
 // there are between. A record whose parent is missing has no known owner and
 // is left out.
-func (l *snapshotLoad) ownerQuery(schema *schemas.Schema, plan *schemas.Plan) (string, bool) {
+func (l *snapshotLoad) ownerQuery(schema *catalog.Schema, plan *catalog.Plan) (string, bool) {
 	keys := plan.KeyColumns()
 	if len(keys) == 0 || plan.Relation.Column(schema.Owner.Column) < 0 {
 		return "", false

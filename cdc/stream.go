@@ -8,14 +8,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // catalogNow is the source's catalog as it is now; [catalogReader] outside of
 // tests.
 type catalogNow interface {
-	describe(ctx context.Context, oid uint32) (*schemas.TableDescription, error)
+	describe(ctx context.Context, oid uint32) (*catalog.TableDescription, error)
 	describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (fluid *fluidTypes, err error)
-	typesVersion(ctx context.Context, rows []schemas.TypeRow) (version string, seen snapshot, err error)
+	typesVersion(ctx context.Context, rows []pgjson.TypeRow) (version string, seen snapshot, err error)
 	shows(ctx context.Context, xid uint32) (bool, error)
 }
 
@@ -38,7 +40,7 @@ type stream struct {
 	dropsDefaults bool                                          // of the server
 	described     uint32                                        // the relation described last, until a change
 	partitions    map[uint32]*partitions                        // of tables that are published under their own names
-	missing       map[uint32]map[string]schemas.DescribedColumn // of relations whose old rows may lack defaults
+	missing       map[uint32]map[string]catalog.DescribedColumn // of relations whose old rows may lack defaults
 	fluid         map[uint32]*fluidTypes                        // of relations that have composite columns
 	arena         arena
 	inTx          bool
@@ -66,7 +68,7 @@ func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, history *h
 	s := &stream{
 		r: r, conn: conn, source: source, dropsDefaults: source.dropsDefaults, pending: newPending(),
 		resume: c, position: c.Position, xid: c.Xid, flush: c.Flush,
-		history: history, partitions: map[uint32]*partitions{}, missing: map[uint32]map[string]schemas.DescribedColumn{},
+		history: history, partitions: map[uint32]*partitions{}, missing: map[uint32]map[string]catalog.DescribedColumn{},
 		relations: map[uint32]*schemas.Relation{}, fluid: map[uint32]*fluidTypes{},
 		// The server sends what was committed at confirmed or later.
 		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,

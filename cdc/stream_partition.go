@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // partitions are those of a table that is published under its own name. The
@@ -17,7 +18,7 @@ type partitions struct {
 }
 
 // leaf notes the replica identity of a partition for the tables above it.
-func (s *stream) leaf(relation *schemas.Relation, described *schemas.TableDescription) {
+func (s *stream) leaf(relation *schemas.Relation, described *catalog.TableDescription) {
 	above := s.above(relation, described)
 	s.described = relation.OID
 	missing := s.missingDefaults(described)
@@ -42,7 +43,7 @@ func (s *stream) leaf(relation *schemas.Relation, described *schemas.TableDescri
 		p.identity[relation.OID], p.changed = keeps, true
 		for name, column := range missing {
 			if s.missing[oid] == nil {
-				s.missing[oid] = map[string]schemas.DescribedColumn{}
+				s.missing[oid] = map[string]catalog.DescribedColumn{}
 			}
 			s.missing[oid][name] = column
 		}
@@ -51,7 +52,7 @@ func (s *stream) leaf(relation *schemas.Relation, described *schemas.TableDescri
 
 // above are the tables that a relation is a partition of. Of one that nobody
 // knows, it is the table that was described just before it.
-func (s *stream) above(relation *schemas.Relation, described *schemas.TableDescription) (oids []uint32) {
+func (s *stream) above(relation *schemas.Relation, described *catalog.TableDescription) (oids []uint32) {
 	if described == nil {
 		if s.described != 0 && !s.r.cfg.Catalog.Names(relation.Table()) {
 			return []uint32{s.described}
@@ -130,15 +131,15 @@ func holdsNoMore(row schemas.Tuple, key []bool) bool {
 
 // missingDefaults are the columns of a table for which this server may send
 // null in an old row that is older than the column; none where it does not.
-func (s *stream) missingDefaults(described *schemas.TableDescription) map[string]schemas.DescribedColumn {
+func (s *stream) missingDefaults(described *catalog.TableDescription) map[string]catalog.DescribedColumn {
 	if described == nil || !s.dropsDefaults {
 		return nil
 	}
-	var missing map[string]schemas.DescribedColumn
+	var missing map[string]catalog.DescribedColumn
 	for _, column := range described.Columns {
 		if column.Missing != nil {
 			if missing == nil {
-				missing = map[string]schemas.DescribedColumn{}
+				missing = map[string]catalog.DescribedColumn{}
 			}
 			missing[column.Name] = column
 		}

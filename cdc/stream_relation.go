@@ -6,11 +6,13 @@ import (
 	"slices"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // fluidTypes are composite types that a relation's columns are made of.
 type fluidTypes struct {
-	rows    []schemas.TypeRow
+	rows    []pgjson.TypeRow
 	version string      // what ALTER TYPE changes
 	doubted bool        // of one it was not known how it was
 	commit  schemas.LSN // of the transaction in which they were last compared
@@ -65,7 +67,7 @@ func (s *stream) relation(ctx context.Context, c *cursor) error {
 
 // nameRoot gives a partition that is published under its own name the name that
 // the catalog knows.
-func (s *stream) nameRoot(relation *schemas.Relation, described *schemas.TableDescription) {
+func (s *stream) nameRoot(relation *schemas.Relation, described *catalog.TableDescription) {
 	if s.r.cfg.Catalog.Names(relation.Table()) {
 		return
 	}
@@ -76,7 +78,7 @@ func (s *stream) nameRoot(relation *schemas.Relation, described *schemas.TableDe
 
 // findKey finds a relation's primary key. Under DEFAULT the key flags are the
 // primary key as it was at the time. Under FULL and INDEX they are not.
-func (s *stream) findKey(relation *schemas.Relation, described *schemas.TableDescription) {
+func (s *stream) findKey(relation *schemas.Relation, described *catalog.TableDescription) {
 	if described != nil {
 		relation.PrimaryKey, relation.KeyCut = described.PrimaryKeyOf(relation)
 		relation.IdentityCut = relation.Identity == schemas.IdentityIndex && described.IdentityCutOf(relation)
@@ -94,7 +96,7 @@ func (s *stream) findKey(relation *schemas.Relation, described *schemas.TableDes
 
 // findUnknown notes what of a relation's time nobody knows, so that its rows
 // cannot be read: whose table it was, its key, or a type of a field.
-func (s *stream) findUnknown(relation *schemas.Relation, described *schemas.TableDescription) {
+func (s *stream) findUnknown(relation *schemas.Relation, described *catalog.TableDescription) {
 	catalog := s.r.cfg.Catalog
 	schema := catalog.SchemaOf(relation.Table())
 	name := s.r.names[relation.OID]

@@ -10,6 +10,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // keyFault says why the records of a table have no key that is sent, and what
@@ -52,7 +53,7 @@ type generatedFrom struct {
 }
 
 // findKey finds that no key names the records of a table, and what would.
-func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *schemas.Plan) error {
+func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *catalog.Plan) error {
 	if plan == nil || plan.Schema == nil || len(plan.Schema.Key) > 0 || len(plan.KeyColumns()) > 0 {
 		return nil
 	}
@@ -117,7 +118,7 @@ func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *s
 }
 
 // noKey is the fault of a table without a primary key.
-func (t *tableState) noKey(plan *schemas.Plan, uniques [][]string) *keyFault {
+func (t *tableState) noKey(plan *catalog.Plan, uniques [][]string) *keyFault {
 	columns := []string{"id"}
 	switch {
 	case len(uniques) > 0:
@@ -139,7 +140,7 @@ func (t *tableState) noKey(plan *schemas.Plan, uniques [][]string) *keyFault {
 // cutKey is the fault of a table whose primary key has columns that are not
 // sent. Where other columns tell its rows apart as well, the catalog can name
 // them; otherwise the column has to be one that is sent.
-func (t *tableState) cutKey(cfg Config, plan *schemas.Plan, unsent []string, generated map[string]generatedFrom, uniques [][]string) *keyFault {
+func (t *tableState) cutKey(cfg Config, plan *catalog.Plan, unsent []string, generated map[string]generatedFrom, uniques [][]string) *keyFault {
 	fault := &keyFault{unsent: unsent, problem: fmt.Sprintf("the primary key of table %s has columns that the source does not send (%s: generated, or left out by a column list): nothing of %s is sent",
 		t.name, strings.Join(unsent, ", "), plan.Schema.Name)}
 	for _, column := range unsent {

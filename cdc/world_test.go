@@ -18,6 +18,7 @@ import (
 
 	"walhook/internal/pgtest"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // Most of these tests wait for a server most of the time.
@@ -85,9 +86,9 @@ func unprepared(t *testing.T, db *pgtest.DB, extra string) *world {
 	return w
 }
 
-func catalogOf(t *testing.T, yaml string) *schemas.Catalog {
+func catalogOf(t *testing.T, yaml string) *catalog.Catalog {
 	t.Helper()
-	catalog, err := schemas.ParseCatalog([]byte(yaml))
+	catalog, err := catalog.Parse([]byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}

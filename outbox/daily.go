@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/pgjson"
 )
 
 // A webhook with daily delivery is not told of occurrences: they are counted,
@@ -106,8 +107,8 @@ func (o *occurrence) daily(account string, masked bool) (sum, error) {
 		if member[1] == "" {
 			continue
 		}
-		head = schemas.AppendString(head, []byte(member[0]))
-		head = append(schemas.AppendString(append(head, ':'), []byte(member[1])), ',')
+		head = pgjson.AppendString(head, []byte(member[0]))
+		head = append(pgjson.AppendString(append(head, ':'), []byte(member[1])), ',')
 	}
 	head = append(head, `"count":`...)
 	return sum{kin: head, head: head, tail: []byte(`}`), format: "json", n: 1}, nil

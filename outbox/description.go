@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 const (
@@ -33,7 +34,7 @@ var errDescribe = errors.New("keep how tables are described: no answer in time")
 // Descriptions returns how the source's tables were described. One that cannot be
 // read is left out: what committed in its time is read as the table is described
 // now where that fits, and listed as unrouted where it does not.
-func (p *Publisher) Descriptions(ctx context.Context) (list []*schemas.TableDescription, err error) {
+func (p *Publisher) Descriptions(ctx context.Context) (list []*catalog.TableDescription, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
 	defer cancel()
 	rows, err := p.store.pool.Query(ctx, descriptionsSQL)
@@ -58,8 +59,8 @@ func (p *Publisher) Descriptions(ctx context.Context) (list []*schemas.TableDesc
 	return list, nil
 }
 
-func readDescription(relation, from, text string) (*schemas.TableDescription, bool) {
-	d := &schemas.TableDescription{}
+func readDescription(relation, from, text string) (*catalog.TableDescription, bool) {
+	d := &catalog.TableDescription{}
 	if json.Unmarshal([]byte(text), d) != nil || strconv.FormatUint(uint64(d.OID), 10) != relation {
 		return nil, false
 	}
@@ -69,7 +70,7 @@ func readDescription(relation, from, text string) (*schemas.TableDescription, bo
 }
 
 // Describe keeps how the source describes tables.
-func (p *Publisher) Describe(ctx context.Context, list []*schemas.TableDescription) error {
+func (p *Publisher) Describe(ctx context.Context, list []*catalog.TableDescription) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
 	defer cancel()
 	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error { return describe(ctx, tx, list) })
@@ -79,7 +80,7 @@ func (p *Publisher) Describe(ctx context.Context, list []*schemas.TableDescripti
 	return nil
 }
 
-func describe(ctx context.Context, tx pgx.Tx, list []*schemas.TableDescription) error {
+func describe(ctx context.Context, tx pgx.Tx, list []*catalog.TableDescription) error {
 	batch := &pgx.Batch{}
 	for _, d := range list {
 		text, err := json.Marshal(d)
@@ -102,6 +103,6 @@ func (p *Publisher) Undescribe(ctx context.Context, relation uint32, before sche
 }
 
 // Describe keeps, with the first snapshot, how the source describes tables.
-func (w *SnapshotWriter) Describe(ctx context.Context, list []*schemas.TableDescription) error {
+func (w *SnapshotWriter) Describe(ctx context.Context, list []*catalog.TableDescription) error {
 	return describe(ctx, w.tx, list)
 }

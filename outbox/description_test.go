@@ -8,6 +8,8 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // notesFull is owned directly, nothing is owned through it, and its old rows say
@@ -17,19 +19,19 @@ var notesFull = newTable("notes", 'f', "id user_id note")
 func TestPublisher_KeepsHowTablesWereDescribed(t *testing.T) {
 	f := newFeed(t)
 	missing := "7"
-	first := &schemas.TableDescription{
+	first := &catalog.TableDescription{
 		OID: 4_000_000_000, From: 0x100, Namespace: "public", Name: `d"ids`, Identity: schemas.IdentityFull, Since: []uint32{4_100_000_000},
-		Ancestors: []schemas.Ancestor{{OID: 5, TableName: schemas.TableName{Namespace: "public", Name: "root"}}},
-		Columns:   []schemas.DescribedColumn{{Name: "id", Type: 20, Primary: true, NotNull: true}, {Name: "c", Type: 20000, Missing: &missing}},
-		Types:     []schemas.TypeRow{{OID: 20000, Name: "cents", Kind: "domain", Base: 23, Delim: ","}},
+		Ancestors: []catalog.Ancestor{{OID: 5, TableName: schemas.TableName{Namespace: "public", Name: "root"}}},
+		Columns:   []catalog.DescribedColumn{{Name: "id", Type: 20, Primary: true, NotNull: true}, {Name: "c", Type: 20000, Missing: &missing}},
+		Types:     []pgjson.TypeRow{{OID: 20000, Name: "cents", Kind: "domain", Base: 23, Delim: ","}},
 	}
 	second := *first
 	second.From, second.Name = 0x200, "dids"
-	if err := f.publisher.Describe(t.Context(), []*schemas.TableDescription{first, &second}); err != nil {
+	if err := f.publisher.Describe(t.Context(), []*catalog.TableDescription{first, &second}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := f.publisher.Descriptions(t.Context())
-	if err != nil || !reflect.DeepEqual(list, []*schemas.TableDescription{first, &second}) {
+	if err != nil || !reflect.DeepEqual(list, []*catalog.TableDescription{first, &second}) {
 		t.Errorf("kept %v: %v", list, err)
 	}
 	if err := f.publisher.Undescribe(t.Context(), first.OID, 0x200); err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
 )
 
 // smallCatalog has one of each: an account table with its own secrets, records
@@ -43,7 +45,7 @@ var (
 type table struct{ relation *schemas.Relation }
 
 func newTable(name string, identity schemas.ReplicaIdentity, columns string) table {
-	r := &schemas.Relation{Namespace: "public", Name: name, Identity: identity, PrimaryKey: []int{0}, Types: schemas.NewTypes()}
+	r := &schemas.Relation{Namespace: "public", Name: name, Identity: identity, PrimaryKey: []int{0}, Types: pgjson.NewTypes()}
 	for i, column := range strings.Fields(columns) {
 		typ := uint32(oidText)
 		if i == 0 || strings.HasSuffix(column, "_id") {
@@ -140,7 +142,7 @@ func newPublisher(t *testing.T, w *world) *Publisher {
 
 func newPublisherOf(t *testing.T, w *world, text string) *Publisher {
 	t.Helper()
-	catalog, err := schemas.ParseCatalog([]byte(text))
+	catalog, err := catalog.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}

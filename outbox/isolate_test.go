@@ -12,6 +12,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // refuse has the server refuse rows, with an error code, as it refuses a value
@@ -572,8 +573,8 @@ func poisonDescriptions(t *testing.T) {
 	for _, bad := range []string{"'[1]'", "'null'", "'{\"\\ud83d\":1}'", `'{"OID":1,"Columns":7}'`, "NULL"} {
 		t.Run(bad, func(t *testing.T) {
 			f := newFeedAlone(t)
-			d := &schemas.TableDescription{OID: 5, Namespace: "public", Name: "dids", From: 7}
-			if err := f.publisher.Describe(t.Context(), []*schemas.TableDescription{d}); err != nil {
+			d := &catalog.TableDescription{OID: 5, Namespace: "public", Name: "dids", From: 7}
+			if err := f.publisher.Describe(t.Context(), []*catalog.TableDescription{d}); err != nil {
 				t.Fatal(err)
 			}
 			f.exec(t, "ALTER TABLE walhook.table_description ALTER description DROP NOT NULL")

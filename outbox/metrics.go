@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // metrics are the publisher's side of the log. The names are part of the
@@ -105,7 +106,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 }
 
 // initChanges shows every schema and type from the start, as zero.
-func (m *metrics) initChanges(catalog *schemas.Catalog) {
+func (m *metrics) initChanges(catalog *catalog.Catalog) {
 	for _, schema := range catalog.Schemas {
 		for _, kind := range []schemas.Kind{schemas.Insert, schemas.Update, schemas.Delete} {
 			m.changes.WithLabelValues(schema.Name, kind.String())

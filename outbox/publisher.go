@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // Publisher is the one writer of the log. It fits what package cdc asks of a
@@ -24,7 +25,7 @@ import (
 // succeed: after an error from Append, TakeOver comes first.
 type Publisher struct {
 	store   *Store
-	catalog *schemas.Catalog
+	catalog *catalog.Catalog
 	log     *zap.Logger
 
 	// mu lets TakeOver, Append and the inbox write one after the other. All
@@ -41,7 +42,7 @@ type Publisher struct {
 	version    int64               // of the webhooks as they are known
 	parents    map[string]string   // by account: the one above
 	departed   departed
-	derives    map[*schemas.Schema]bool // whose rules make events that any of them asks for
+	derives    map[*catalog.Schema]bool // whose rules make events that any of them asks for
 	daily      []*route                 // those of them that are told once a day
 	reached    reached
 	nextEnd    time.Time // of the next of their days to end; zero for none
@@ -50,7 +51,7 @@ type Publisher struct {
 	forgotten  map[string]bool // schemas of which no record's owner is known
 	keysReused int             // batches for which inserted records may have keys that were used before
 	columns    *columnCache
-	plans      map[*schemas.Relation]*schemas.Plan
+	plans      map[*schemas.Relation]*catalog.Plan
 	routed     routed
 	listing    listing
 	warned     map[string]bool // what was named once in the log
@@ -72,7 +73,7 @@ type route struct {
 }
 
 // Publisher prepares to publish by catalog. It writes nothing before TakeOver.
-func (s *Store) Publisher(catalog *schemas.Catalog) *Publisher {
+func (s *Store) Publisher(catalog *catalog.Catalog) *Publisher {
 	s.metrics.initChanges(catalog)
 	s = s.on(s.pools.publishing)
 	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
@@ -171,7 +172,7 @@ func (p *Publisher) load(ctx context.Context) (schemas.Checkpoint, error) {
 	}
 	p.nextID, p.flush = nextID, checkpoint.Flush
 	p.owners, p.columns = newOwnerCache(), newColumnCache()
-	p.plans = map[*schemas.Relation]*schemas.Plan{}
+	p.plans = map[*schemas.Relation]*catalog.Plan{}
 	if err := p.loadUnknown(ctx); err != nil {
 		return checkpoint, err
 	}

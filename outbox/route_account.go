@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // endpointWrite is what a batch makes of one account's endpoint. Only the last
@@ -45,7 +46,7 @@ const (
 
 // applyAccount follows a row of the account table: from here on, its own event
 // and the rest of its transaction included, events go to the URL that it has.
-func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas.Tuple) {
+func (r *router) applyAccount(c *schemas.Change, plan *catalog.Plan, row schemas.Tuple) {
 	if plan.Account == nil {
 		return
 	}
@@ -83,7 +84,7 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 // followParent follows the account above. Where its column is missing and the
 // row changed, nobody is known to be above: who was must not go on hearing of
 // what may be another's by now.
-func (r *router) followParent(c *schemas.Change, plan *schemas.Plan, account schemas.AccountRow) {
+func (r *router) followParent(c *schemas.Change, plan *catalog.Plan, account catalog.AccountRow) {
 	switch {
 	case account.HasParent:
 		r.setParent(account.ID, account.Parent)
@@ -95,7 +96,7 @@ func (r *router) followParent(c *schemas.Change, plan *schemas.Plan, account sch
 
 // followURL follows the account's URL. Where its column is missing and the row
 // changed, the URL is not known: what is the account's is held until it is.
-func (r *router) followURL(c *schemas.Change, plan *schemas.Plan, account schemas.AccountRow) {
+func (r *router) followURL(c *schemas.Change, plan *catalog.Plan, account catalog.AccountRow) {
 	switch {
 	case account.HasURL:
 		r.applyURL(account)
@@ -120,7 +121,7 @@ func (r *router) holdURL(account, reason string) bool {
 // holdUnstored holds the accounts of a row of the account table of which nothing
 // can be stored, where it ends them or gives them another URL: the URL that is
 // stored is theirs no more.
-func (r *router) holdUnstored(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) holdUnstored(c *schemas.Change, plan *catalog.Plan) {
 	if plan == nil || plan.Account == nil {
 		return
 	}
@@ -140,7 +141,7 @@ func (r *router) holdUnstored(c *schemas.Change, plan *schemas.Plan) {
 
 // holdByURL holds the accounts whose URL a row without an id had, where it has
 // another now.
-func (r *router) holdByURL(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) holdByURL(c *schemas.Change, plan *catalog.Plan) {
 	before, _ := plan.AccountOf(c.Old)
 	after, _ := plan.AccountOf(c.New)
 	if c.Old == nil || !before.HasURL || !after.HasURL || before.URL == after.URL {
@@ -153,7 +154,7 @@ func (r *router) holdByURL(c *schemas.Change, plan *schemas.Plan) {
 	}
 }
 
-func (r *router) applyURL(account schemas.AccountRow) {
+func (r *router) applyURL(account catalog.AccountRow) {
 	account.URL = r.p.store.encoding.url(account.URL)
 	to := r.p.routes[account.ID]
 	switch {

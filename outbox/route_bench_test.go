@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // BenchmarkRoute_AccountsWithOnlyTheirOwnURL is what most changes are: updates
@@ -39,14 +40,14 @@ func BenchmarkRoute_AccountsWithOnlyTheirOwnURL(b *testing.B) {
 // publisherInMemory routes without an outbox: for what needs no stored owner.
 func publisherInMemory(tb testing.TB) *Publisher {
 	tb.Helper()
-	catalog, err := schemas.ParseCatalog([]byte(smallCatalog))
+	parsed, err := catalog.Parse([]byte(smallCatalog))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	store := &Store{cfg: Config{MaxEventBytes: defaultMaxEventBytes}, log: zap.NewNop(), metrics: newMetrics(prometheus.NewRegistry())}
-	p := store.Publisher(catalog)
+	p := store.Publisher(parsed)
 	p.routes, p.parents = map[string]*route{}, map[string]string{}
-	p.owners, p.plans = newOwnerCache(), map[*schemas.Relation]*schemas.Plan{}
+	p.owners, p.plans = newOwnerCache(), map[*schemas.Relation]*catalog.Plan{}
 	p.departed.above = map[string]string{}
 	p.nextID = 1
 	return p

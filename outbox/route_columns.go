@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // columnCache remembers the columns of accounts that rules ask for, each as
@@ -127,7 +128,7 @@ func (r *router) readColumns(ctx context.Context, accounts []string) error {
 }
 
 // accountsOf gives every account that a row may turn out to belong to.
-func (r *router) accountsOf(plan *schemas.Plan, row schemas.Tuple, want func(account string)) {
+func (r *router) accountsOf(plan *catalog.Plan, row schemas.Tuple, want func(account string)) {
 	if row == nil {
 		return
 	}

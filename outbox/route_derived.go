@@ -6,13 +6,14 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // derived tells what the catalog's rules make of a change of a record, after
 // the record's own events. Where nobody asks for any event of the schema's
 // rules, none is evaluated; otherwise all are, so that an event is called the
 // same whoever listens.
-func (r *router) derived(c *schemas.Change, plan *schemas.Plan, kind schemas.Kind, account, key string, row schemas.Tuple) {
+func (r *router) derived(c *schemas.Change, plan *catalog.Plan, kind schemas.Kind, account, key string, row schemas.Tuple) {
 	if !r.p.derives[plan.Schema] {
 		return
 	}
@@ -31,7 +32,7 @@ func (r *router) derived(c *schemas.Change, plan *schemas.Plan, kind schemas.Kin
 	if plan.Account != nil {
 		about = rowAccount(plan, row, account)
 	}
-	untold := plan.Derive(old, new, func(e schemas.DerivedEvent) {
+	untold := plan.Derive(old, new, func(e catalog.DerivedEvent) {
 		r.later(account, r.occurrenceOf(e, account, about, key))
 	})
 	if untold > 0 {
@@ -45,15 +46,15 @@ func (r *router) derived(c *schemas.Change, plan *schemas.Plan, kind schemas.Kin
 // errCountless says that an event has nothing to add up.
 var errCountless = errors.New("event has no count")
 
-func (r *router) occurrenceOf(e schemas.DerivedEvent, account, about, key string) occurrence {
+func (r *router) occurrenceOf(e catalog.DerivedEvent, account, about, key string) occurrence {
 	columns := r.p.columns.get(account)
-	as := func(masked bool) schemas.DerivedEvent {
+	as := func(masked bool) catalog.DerivedEvent {
 		if masked {
 			return e.Masked()
 		}
 		return e
 	}
-	render := func(masked bool) (schemas.DerivedBody, error) { return as(masked).Render(account, columns) }
+	render := func(masked bool) (catalog.DerivedBody, error) { return as(masked).Render(account, columns) }
 	o := occurrence{
 		hook: e.Rule.Hook, groups: e.Rule.Groups,
 		schema: e.Rule.Hook, typ: e.Case,

@@ -7,12 +7,13 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // eventMessage routes a logical message that carries an event. What is malformed
 // is refused with its reason and without its content, and the feed goes on.
 func (r *router) eventMessage(c *schemas.Change) {
-	emitted, err := schemas.ParseEventMessage(c.Content)
+	emitted, err := catalog.ParseEventMessage(c.Content)
 	if err == nil {
 		emitted.Account, err = c.AccountIDs.NormalID(emitted.Account)
 	}
@@ -20,7 +21,7 @@ func (r *router) eventMessage(c *schemas.Change) {
 }
 
 // eventRow routes a row of the table of events; only inserts count.
-func (r *router) eventRow(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) eventRow(c *schemas.Change, plan *catalog.Plan) {
 	if c.Kind != schemas.Insert {
 		return
 	}
@@ -30,12 +31,12 @@ func (r *router) eventRow(c *schemas.Change, plan *schemas.Plan) {
 
 // emitted tells an event that the phone system emitted. table is where it was
 // put; "" for a message.
-func (r *router) emitted(c *schemas.Change, table string, emitted schemas.Emitted, err error) {
+func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitted, err error) {
 	if err == nil && r.p.catalog.Reserved(emitted.Hook) {
 		r.refuseReserved(c, table, emitted.Hook)
 		return
 	}
-	var event schemas.HookEvent
+	var event catalog.HookEvent
 	if err == nil {
 		event, err = r.p.catalog.HookEvent(emitted)
 	}
@@ -85,9 +86,9 @@ const maxAction = 100
 func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
 	reason := skipEvent
 	switch {
-	case errors.Is(err, schemas.ErrUnknownHook):
+	case errors.Is(err, catalog.ErrUnknownHook):
 		reason = skipHook
-	case errors.Is(err, schemas.ErrEventTooLarge):
+	case errors.Is(err, catalog.ErrEventTooLarge):
 		reason = skipEventSize
 	}
 	if reason == skipEvent && r.p.catalog.Hook(hook) == nil {

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 var emissions = newTable("events", 'd', "id account_id hook payload internal created_at")
@@ -107,7 +108,7 @@ func TestEvent_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 	f.webhook(t, "7", "a", "hook = 'all'")
 	outside := eventMessage(`{"account_id":7,"hook":"parking","payload":{}}`)
 	outside.Transactional = false
-	large := `{"x":"` + strings.Repeat("topsecret", schemas.MaxEventPayload/9) + `"}`
+	large := `{"x":"` + strings.Repeat("topsecret", catalog.MaxEventPayload/9) + `"}`
 	f.commit(t,
 		eventMessage(`{"account_id":7 topsecret`),                                                   // 1
 		eventMessage(`{"account_id":7,"hook":"topsecret!","payload":{}}`),                           // 2

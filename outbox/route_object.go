@@ -1,13 +1,16 @@
 package outbox
 
-import "walhook/schemas"
+import (
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
 
 // hookObject is the hook of which every change of a record is an event.
 const hookObject = "object"
 
 // object tells the hook "object" of a change of a record, after the record's
 // own events.
-func (r *router) object(c *schemas.Change, plan *schemas.Plan, kind schemas.Kind, account, key string) {
+func (r *router) object(c *schemas.Change, plan *catalog.Plan, kind schemas.Kind, account, key string) {
 	hook := r.p.catalog.Hook(hookObject)
 	if hook == nil || !r.p.wants(hookObject, hook.Groups...) {
 		r.nobody()
@@ -21,7 +24,7 @@ func (r *router) object(c *schemas.Change, plan *schemas.Plan, kind schemas.Kind
 		record: "object/" + schema + ":" + key,
 		format: hook.Format,
 		render: func(bool) ([]byte, error) {
-			event, err := r.p.catalog.HookEvent(schemas.Emitted{Account: account, Hook: hookObject, Payload: []schemas.Member{
+			event, err := r.p.catalog.HookEvent(catalog.Emitted{Account: account, Hook: hookObject, Payload: []schemas.Member{
 				schemas.StringMember("id", []byte(key)),
 				schemas.StringMember("type", []byte(schema)),
 				schemas.StringMember("action", []byte(action)),

@@ -2,11 +2,12 @@ package outbox
 
 import (
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // record routes one row change: whose it was, whose it is, and what each of
 // them is told (CONTRACT.md §1).
-func (r *router) record(i int, c *schemas.Change, plan *schemas.Plan) {
+func (r *router) record(i int, c *schemas.Change, plan *catalog.Plan) {
 	if plan.Schema != nil {
 		r.tally.changes[[2]string{plan.Schema.Name, c.Kind.String()}]++
 	}
@@ -30,7 +31,7 @@ func (r *router) record(i int, c *schemas.Change, plan *schemas.Plan) {
 }
 
 // inserted routes a new record; part counts the events of its change.
-func (r *router) inserted(i int, c *schemas.Change, plan *schemas.Plan, part int) {
+func (r *router) inserted(i int, c *schemas.Change, plan *catalog.Plan, part int) {
 	if plan.Schema == nil {
 		return
 	}
@@ -49,7 +50,7 @@ func (r *router) inserted(i int, c *schemas.Change, plan *schemas.Plan, part int
 	r.emit(c, plan, part, schemas.Insert, owner, key, c.New)
 }
 
-func (r *router) updated(i int, c *schemas.Change, plan *schemas.Plan) {
+func (r *router) updated(i int, c *schemas.Change, plan *catalog.Plan) {
 	old := c.Old
 	if old == nil {
 		old = plan.KeyOnly(c.New)
@@ -118,7 +119,7 @@ func (r *router) updated(i int, c *schemas.Change, plan *schemas.Plan) {
 	}
 }
 
-func (r *router) deleted(i int, c *schemas.Change, plan *schemas.Plan) {
+func (r *router) deleted(i int, c *schemas.Change, plan *catalog.Plan) {
 	if plan.Schema == nil {
 		return
 	}
@@ -156,7 +157,7 @@ func (r *router) deleted(i int, c *schemas.Change, plan *schemas.Plan) {
 
 // recordKey names a record; "" and true where its table has no key at all. It is
 // false for a row that does not carry its whole key.
-func (r *router) recordKey(plan *schemas.Plan, row schemas.Tuple) (key string, named bool) {
+func (r *router) recordKey(plan *catalog.Plan, row schemas.Tuple) (key string, named bool) {
 	key, named = plan.Key(row)
 	return key, named || plan.Keyless() && plan.Relation.Unknown == ""
 }
@@ -164,7 +165,7 @@ func (r *router) recordKey(plan *schemas.Plan, row schemas.Tuple) (key string, n
 // ownerNow says whose a row is by what it says itself: the owner column, or
 // the account that its parent belongs to. unknown is the reason why that cannot
 // be told.
-func (r *router) ownerNow(i int, plan *schemas.Plan, row schemas.Tuple) (account, unknown string) {
+func (r *router) ownerNow(i int, plan *catalog.Plan, row schemas.Tuple) (account, unknown string) {
 	if !plan.HasOwner() {
 		return "", skipOwnerColumn
 	}
@@ -201,7 +202,7 @@ func (r *router) ownerNow(i int, plan *schemas.Plan, row schemas.Tuple) (account
 
 // parentUnknown says whether a row belongs through a record of which it is not
 // known whose it is.
-func (r *router) parentUnknown(plan *schemas.Plan, row schemas.Tuple) bool {
+func (r *router) parentUnknown(plan *catalog.Plan, row schemas.Tuple) bool {
 	parent := plan.Schema.Owner.Schema
 	key, ok := plan.OwnerKey(row)
 	if parent == "" || !ok {
@@ -224,7 +225,7 @@ type lastOwner struct {
 // ownerBefore says whose a record was when it was last sent. For a record
 // owned directly its old row knows best; one owned through another keeps the
 // account that it was last sent to, whoever its parent belongs to by now.
-func (r *router) ownerBefore(c *schemas.Change, plan *schemas.Plan, key string) lastOwner {
+func (r *router) ownerBefore(c *schemas.Change, plan *catalog.Plan, key string) lastOwner {
 	o, known := r.p.owners.get(recordKey{plan.Schema.Name, key})
 	if known && o.unknown && key != "" {
 		return lastOwner{account: o.account, known: o.account != "", stale: true}
@@ -248,7 +249,7 @@ func (r *router) ownerBefore(c *schemas.Change, plan *schemas.Plan, key string) 
 
 // ownerKey is what the owner column holds. An account whose id is too long is
 // none, and its change is listed.
-func (r *router) ownerKey(c *schemas.Change, plan *schemas.Plan, row schemas.Tuple) (key string, ok bool) {
+func (r *router) ownerKey(c *schemas.Change, plan *catalog.Plan, row schemas.Tuple) (key string, ok bool) {
 	key, ok = plan.OwnerKey(row)
 	if plan.Schema.Owner.Schema == "" && len(key) > schemas.MaxAccountBytes {
 		r.refuseAccount(c, plan)
@@ -288,17 +289,17 @@ func (r *router) ownerAhead(i int, parent recordKey) (account string, known bool
 
 // remember keeps whose a record is, where later changes will ask. seen says that
 // it may be remembered already, though nobody looked.
-func (r *router) remember(plan *schemas.Plan, key, account string, seen bool) {
+func (r *router) remember(plan *catalog.Plan, key, account string, seen bool) {
 	r.setOwner(plan, key, ownership{account: account}, seen)
 }
 
 // forget marks a record as deleted. Whose it was stays known until retention
 // ends: a cascade deletes parents before their children.
-func (r *router) forget(plan *schemas.Plan, key, account string) {
+func (r *router) forget(plan *catalog.Plan, key, account string) {
 	r.setOwner(plan, key, ownership{account: account, deleted: true}, true)
 }
 
-func (r *router) setOwner(plan *schemas.Plan, key string, o ownership, seen bool) {
+func (r *router) setOwner(plan *catalog.Plan, key string, o ownership, seen bool) {
 	if key == "" || !r.tracked(plan) {
 		return
 	}
@@ -316,13 +317,13 @@ func (r *router) setOwner(plan *schemas.Plan, key string, o ownership, seen bool
 
 // tracked says whether the owners of a plan's records are looked for: where
 // they have to be remembered, and where some of them are not known.
-func (r *router) tracked(plan *schemas.Plan) bool {
+func (r *router) tracked(plan *catalog.Plan) bool {
 	return r.p.catalog.Tracked(plan) || r.p.unknown[plan.Schema.Name]
 }
 
 // lose notes that a record was changed and that nobody can tell whose it is:
 // what was known no longer counts, for itself and for what belongs through it.
-func (r *router) lose(plan *schemas.Plan, key string, deleted bool) {
+func (r *router) lose(plan *catalog.Plan, key string, deleted bool) {
 	k := recordKey{plan.Schema.Name, key}
 	o, known := r.p.owners.get(k)
 	if key == "" || !known && !r.p.catalog.IsParent(plan.Schema) {
@@ -337,7 +338,7 @@ func (r *router) lose(plan *schemas.Plan, key string, deleted bool) {
 
 // loseAll notes that some record of a schema was changed and that nobody can
 // tell which: whose its records are is not known until each is seen again.
-func (r *router) loseAll(plan *schemas.Plan) {
+func (r *router) loseAll(plan *catalog.Plan) {
 	schema := plan.Schema.Name
 	if r.p.forgotten[schema] || !r.p.catalog.Tracked(plan) && !r.p.catalog.IsParent(plan.Schema) {
 		return
@@ -348,7 +349,7 @@ func (r *router) loseAll(plan *schemas.Plan) {
 
 // strayed lists a change of a table that has another name than the catalog's by
 // now, and may be the catalog's still: whose its records are is not known.
-func (r *router) strayed(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) strayed(c *schemas.Change, plan *catalog.Plan) {
 	if c.Kind == schemas.Truncate {
 		r.tally.skipped[skipNoTable]++
 	} else {

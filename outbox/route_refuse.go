@@ -4,6 +4,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // refuse lists a change that reaches nobody although somebody may expect it.
@@ -29,7 +30,7 @@ func (r *router) refuseReserved(c *schemas.Change, table, name string) {
 }
 
 // refuseAccount lists, once, a change whose account has an id that is too long.
-func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) refuseAccount(c *schemas.Change, plan *catalog.Plan) {
 	if r.refused == c {
 		return
 	}
@@ -50,7 +51,7 @@ func (r *router) refuseAccount(c *schemas.Change, plan *schemas.Plan) {
 
 // oversized lists a message, or a row of the tables of results and events, that
 // was too long to be kept.
-func (r *router) oversized(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) oversized(c *schemas.Change, plan *catalog.Plan) {
 	switch {
 	case plan == nil && !c.Transactional:
 		r.message(c) // refused for that
@@ -71,7 +72,7 @@ func (r *router) refuseOversize(c *schemas.Change, schema, typ, key string) {
 
 // refuseAccountRow lists a change of the account table of which a column
 // is missing that walhook follows.
-func (r *router) refuseAccountRow(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) refuseAccountRow(c *schemas.Change, plan *catalog.Plan) {
 	if plan.Schema != nil && !plan.HasOwner() {
 		return // as a record, with its reason
 	}
@@ -101,7 +102,7 @@ func (r *router) dropEvents() {
 
 // refuseUnstorable lists a change that the outbox's server refuses to store. Its
 // key may be why.
-func (r *router) refuseUnstorable(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) refuseUnstorable(c *schemas.Change, plan *catalog.Plan) {
 	schema, key := "", ""
 	if plan != nil {
 		schema, key = plan.Relation.Name, ""
@@ -129,7 +130,7 @@ func (r *router) rowOf(c *schemas.Change) schemas.Tuple {
 
 // forgetRecord makes it unknown whose a record is that a change is about: what
 // the change said of it is lost.
-func (r *router) forgetRecord(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) forgetRecord(c *schemas.Change, plan *catalog.Plan) {
 	if plan == nil || plan.Schema == nil {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // message routes a logical message; the reader hands on those of the prefixes
@@ -20,7 +21,7 @@ func (r *router) message(c *schemas.Change) {
 		r.eventMessage(c)
 		return
 	}
-	result, err := schemas.ParseResultMessage(c.Content)
+	result, err := catalog.ParseResultMessage(c.Content)
 	if err == nil {
 		result.Account, err = c.AccountIDs.NormalID(result.Account)
 	}
@@ -33,7 +34,7 @@ func (r *router) message(c *schemas.Change) {
 }
 
 // resultRow routes a row of the table of results; only inserts count.
-func (r *router) resultRow(c *schemas.Change, plan *schemas.Plan) {
+func (r *router) resultRow(c *schemas.Change, plan *catalog.Plan) {
 	if c.Kind != schemas.Insert {
 		return
 	}
@@ -48,7 +49,7 @@ func (r *router) resultRow(c *schemas.Change, plan *schemas.Plan) {
 }
 
 // result tells a result. table is where it was put; "" for a message.
-func (r *router) result(c *schemas.Change, table string, result schemas.Result) {
+func (r *router) result(c *schemas.Change, table string, result catalog.Result) {
 	if r.p.catalog.ReservedSchema(result.Schema) {
 		r.refuseReserved(c, table, result.Schema)
 		return

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 func TestRoute_RecordGoesToTheAccountInItsOwnerColumn(t *testing.T) {
@@ -295,7 +296,7 @@ func TestRoute_TruncateForgetsAndTellsNobody(t *testing.T) {
 // is told of them.
 func TestRoute_AccountsThatAreNoRecords(t *testing.T) {
 	f := newFeed(t)
-	catalog, err := schemas.ParseCatalog([]byte("account: {table: users, id: id, url: web_hook_url}\n" +
+	catalog, err := catalog.Parse([]byte("account: {table: users, id: id, url: web_hook_url}\n" +
 		"schemas: {dids: {table: dids, owner: user_id, fields: [id]}}\n"))
 	if err != nil {
 		t.Fatal(err)

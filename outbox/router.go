@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // router turns one batch of changes, in order, into what one transaction
@@ -20,7 +21,7 @@ type router struct {
 	p       *Publisher
 	changes []schemas.Change
 	part    span            // of changes, which is routed; what is beside it is known
-	plans   []*schemas.Plan // of changes; nil where the catalog names no table
+	plans   []*catalog.Plan // of changes; nil where the catalog names no table
 
 	events    []eventRow
 	tooLarge  []eventRow // become dead letters without a body
@@ -108,7 +109,7 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 		p:        p,
 		changes:  changes,
 		part:     span{end: len(changes)},
-		plans:    make([]*schemas.Plan, len(changes)),
+		plans:    make([]*catalog.Plan, len(changes)),
 		owners:   ownerWrites{of: map[recordKey]ownerWrite{}},
 		writeOf:  map[string]*endpointWrite{},
 		parents:  map[string]string{},
@@ -129,7 +130,7 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 }
 
 // bind binds a relation, be it under the name that it had.
-func (p *Publisher) bind(relation *schemas.Relation) *schemas.Plan {
+func (p *Publisher) bind(relation *schemas.Relation) *catalog.Plan {
 	if relation.Former != (schemas.TableName{}) {
 		former := *relation
 		former.Namespace, former.Name = relation.Former.Namespace, relation.Former.Name
@@ -139,7 +140,7 @@ func (p *Publisher) bind(relation *schemas.Relation) *schemas.Plan {
 }
 
 // plan binds a relation once and names what it lacks once.
-func (p *Publisher) plan(relation *schemas.Relation) *schemas.Plan {
+func (p *Publisher) plan(relation *schemas.Relation) *catalog.Plan {
 	plan, known := p.plans[relation]
 	if known {
 		return plan
@@ -239,7 +240,7 @@ func (r *router) ownersWanted(first, end int) map[recordKey]struct{} {
 
 // toldByOldRow says whether the old row of a record says whose it was, so that
 // what is remembered of it need not be read.
-func (r *router) toldByOldRow(c *schemas.Change, plan *schemas.Plan) bool {
+func (r *router) toldByOldRow(c *schemas.Change, plan *catalog.Plan) bool {
 	if plan.Schema.Owner.Schema != "" || plan.Relation.OwnerMoved || r.p.catalog.IsParent(plan.Schema) || r.p.unknown[plan.Schema.Name] || c.Old == nil {
 		return false
 	}
@@ -273,7 +274,7 @@ func (r *router) route() {
 	}
 }
 
-func (r *router) change(i int, c *schemas.Change, plan *schemas.Plan) {
+func (r *router) change(i int, c *schemas.Change, plan *catalog.Plan) {
 	switch {
 	case c.Relation != nil && c.Relation.Former != (schemas.TableName{}):
 		r.strayed(c, plan)
@@ -299,7 +300,7 @@ func (r *router) change(i int, c *schemas.Change, plan *schemas.Plan) {
 
 // emit appends one of a record's own events, for whoever listens to what
 // happens to an account; part counts the events of a change.
-func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind schemas.Kind, account, key string, row schemas.Tuple) {
+func (r *router) emit(c *schemas.Change, plan *catalog.Plan, part int, kind schemas.Kind, account, key string, row schemas.Tuple) {
 	if plan.Schema == nil {
 		return
 	}
@@ -363,7 +364,7 @@ func (r *router) emit(c *schemas.Change, plan *schemas.Plan, part int, kind sche
 
 // rowAccount is whom a row of the account table is about, whoever it belongs
 // to; account where the row does not say.
-func rowAccount(plan *schemas.Plan, row schemas.Tuple, account string) string {
+func rowAccount(plan *catalog.Plan, row schemas.Tuple, account string) string {
 	if of, ok := plan.AccountOf(row); ok {
 		return of.ID
 	}
@@ -385,7 +386,7 @@ func apart(to []*route, account string) (own, others []*route) {
 
 // recordName is what keeps the events of one record in order. A record without
 // a key cannot be told from others: each of its changes stands for itself.
-func recordName(c *schemas.Change, plan *schemas.Plan, key string) string {
+func recordName(c *schemas.Change, plan *catalog.Plan, key string) string {
 	if plan.Keyless() {
 		return plan.Schema.Name + ":" + unnamedKey(c)
 	}
@@ -415,7 +416,7 @@ func (r *router) add(to *route, committedAt time.Time, e eventRow) {
 
 // truncate has no envelope: what is known of the table's records is dropped,
 // and with the account table every feed ends.
-func (r *router) truncate(plan *schemas.Plan) {
+func (r *router) truncate(plan *catalog.Plan) {
 	r.tally.skipped[skipTruncate]++
 	r.p.log.Warn("table was truncated, nobody is told", zap.String("table", plan.Relation.Table().String()),
 		zap.Bool("partition", plan.Relation.Partition))

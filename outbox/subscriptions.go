@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 const (
@@ -62,7 +62,7 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	}
 	p.version, p.webhooks, p.daily = version, webhooks, daily
 	p.findNextEnd()
-	p.wanted, p.derives = map[string]bool{}, map[*schemas.Schema]bool{}
+	p.wanted, p.derives = map[string]bool{}, map[*catalog.Schema]bool{}
 	for _, list := range webhooks {
 		for _, w := range list {
 			p.wanted[w.subscription.hook] = true
@@ -78,7 +78,7 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 
 // webhookRoutes reads the webhooks. One that cannot be read is told nothing: what
 // it asks for is not known.
-func (s *Store) webhookRoutes(ctx context.Context, catalog *schemas.Catalog) (map[string][]*route, error) {
+func (s *Store) webhookRoutes(ctx context.Context, catalog *catalog.Catalog) (map[string][]*route, error) {
 	ids, err := collect[int64](s.pool.Query(ctx, webhookIDsSQL))
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (s *Store) webhookRoutes(ctx context.Context, catalog *schemas.Catalog) (ma
 	return webhooks, err
 }
 
-func scanWebhookRoute(row pgx.CollectableRow, catalog *schemas.Catalog) (*route, error) {
+func scanWebhookRoute(row pgx.CollectableRow, catalog *catalog.Catalog) (*route, error) {
 	r, f := &route{}, &subscription{}
 	var custom string
 	var dailyAt int
@@ -142,7 +142,7 @@ const (
 // notificationType is the kind of notification that a webhook picks; "" for all
 // of them. What the field type says comes first. A type among the custom data
 // that is no kind of notification is data, and picks nothing.
-func notificationType(catalog *schemas.Catalog, typ, customType string) string {
+func notificationType(catalog *catalog.Catalog, typ, customType string) string {
 	if typ != "" && typ != typeAccount {
 		return typ
 	}

@@ -126,7 +126,7 @@ type Account struct {
 	URL    string // "" for none
 	Parent string // the account above; "" for none, or where the catalog names no such column
 	Secret string // "" where the catalog names no secret column, or it is null
-	// Columns holds the JSON of [Catalog.AccountColumns], in that order; "" for
+	// Columns holds the JSON of the catalog's account columns, in that order; "" for
 	// what was not sent.
 	Columns []string
 }

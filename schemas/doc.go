@@ -1,13 +1,10 @@
-// Package schemas is walhook's vocabulary: where a change stands in the
-// source's write-ahead log ([Position]), the shape of the table it belongs to
-// ([Relation]), its rows ([Tuple]), and what a receiver is sent ([Record],
-// the envelope). The catalog says which table is which schema, which fields
-// it publishes and which account owns a row.
+// Package schemas is the vocabulary of those who read changes and those who keep
+// them: where a change stands in the source's write-ahead log ([Position]), the
+// shape of the table it belongs to ([Relation]), its rows ([Tuple]), and what is
+// stored together ([Batch], [Checkpoint]).
 //
-//	Change ──Bind──▶ Plan ──Records──▶ Record ──AppendEnvelope──▶ body
-//	(WAL words)      (catalog words)              (receiver's words)
+// Which table is published as what is in the package catalog; how a value becomes
+// JSON in the package pgjson.
 //
-// Nothing here opens a connection or keeps state between changes. Values
-// travel as PostgreSQL's text form and become JSON by appending bytes: no
-// reflection, and no float64 anywhere near a number.
+// Nothing here opens a connection or keeps state between changes.
 package schemas

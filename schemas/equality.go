@@ -71,7 +71,7 @@ const maxExponent = 400
 // leading zeros, trailing zeros of the fraction, an exponent, the sign of zero.
 func normalNumber(text []byte) ([]byte, bool) {
 	s := bytes.TrimSpace(text)
-	if isWhole(string(s)) && !bytes.Equal(s, []byte("-0")) {
+	if IsWholeNumber(string(s)) && !bytes.Equal(s, []byte("-0")) {
 		return s, true
 	}
 	switch string(s) {
@@ -114,6 +114,23 @@ func normalNumber(text []byte) ([]byte, bool) {
 		normal = append([]byte("-"), normal...)
 	}
 	return normal, true
+}
+
+// IsWholeNumber says whether a text is a whole number as JSON writes one.
+func IsWholeNumber(s string) bool {
+	digits := s
+	if len(digits) > 0 && digits[0] == '-' {
+		digits = digits[1:]
+	}
+	if digits == "" || len(digits) > 1 && digits[0] == '0' {
+		return false
+	}
+	for _, c := range []byte(digits) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // normalUUID writes a UUID as the server does, from any form that it reads.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
+
+	"walhook/schemas/pgjson"
 )
 
 // Member is one name and value of a JSON object whose order counts.
@@ -16,7 +18,7 @@ type Member struct {
 }
 
 // errNotObject says that a text is no JSON object, without quoting it.
-var errNotObject = errors.New("not a JSON object")
+var ErrNotObject = errors.New("not a JSON object")
 
 // ParseObject reads a JSON object in its order. Values stay as they are written,
 // every digit of a number included. A name that is there twice keeps its first
@@ -28,25 +30,25 @@ func ParseObject(text []byte) ([]Member, error) {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
-		return nil, errNotObject
+		return nil, ErrNotObject
 	}
 	var members []Member
 	for decoder.More() {
 		name, err := decoder.Token()
 		if err != nil {
-			return nil, errNotObject
+			return nil, ErrNotObject
 		}
 		m := Member{Name: name.(string)} // the decoder takes nothing else for a name
 		if err := decoder.Decode(&m.Value); err != nil {
-			return nil, errNotObject
+			return nil, ErrNotObject
 		}
 		members = SetMember(members, m)
 	}
 	if _, err := decoder.Token(); err != nil {
-		return nil, errNotObject
+		return nil, ErrNotObject
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, fmt.Errorf("%w: more follows it", errNotObject)
+		return nil, fmt.Errorf("%w: more follows it", ErrNotObject)
 	}
 	return members, nil
 }
@@ -64,7 +66,7 @@ func SetMember(members []Member, m Member) []Member {
 
 // StringMember is a member whose value is a JSON string.
 func StringMember(name string, text []byte) Member {
-	return Member{Name: name, Value: AppendString(nil, text)}
+	return Member{Name: name, Value: pgjson.AppendString(nil, text)}
 }
 
 // AppendObject appends a JSON object without white space between its tokens, as
@@ -75,7 +77,7 @@ func AppendObject(dst []byte, members []Member) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = AppendString(dst, []byte(members[i].Name))
+		dst = pgjson.AppendString(dst, []byte(members[i].Name))
 		dst = append(dst, ':')
 		dst = append(dst, members[i].Value...)
 	}

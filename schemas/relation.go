@@ -2,8 +2,9 @@ package schemas
 
 import (
 	"bytes"
-	"slices"
 	"strings"
+
+	"walhook/schemas/pgjson"
 )
 
 // ReplicaIdentity says which old values the source writes for an UPDATE or
@@ -61,7 +62,7 @@ type Relation struct {
 	// sent.
 	OwnerMoved bool
 	// Types knows the columns' types as they were at that moment.
-	Types *Types
+	Types *pgjson.Types
 	// Partition says that the changes are those of a partition, published
 	// under its own name: Namespace and Name are its root's.
 	Partition bool
@@ -75,21 +76,6 @@ func (r *Relation) Column(name string) int {
 		}
 	}
 	return -1
-}
-
-// identityColumns are the columns of the replica identity.
-func (r *Relation) identityColumns() (columns []int) {
-	for i := range r.Columns {
-		if r.Columns[i].Key {
-			columns = append(columns, i)
-		}
-	}
-	return columns
-}
-
-// identityHolds says whether old rows carry all of columns.
-func (r *Relation) identityHolds(columns []int) bool {
-	return !slices.ContainsFunc(columns, func(i int) bool { return !r.Columns[i].Key })
 }
 
 // Column is one column as pgoutput describes it.

@@ -24,6 +24,7 @@ import (
 	"walhook/cdc"
 	"walhook/outbox"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 	"walhook/sender"
 	"walhook/sender/deliver"
 )
@@ -38,7 +39,7 @@ type settings struct {
 	OutboxNow      func() (string, error)
 	Slot           string
 	Publication    string
-	Catalog        *schemas.Catalog
+	Catalog        *catalog.Catalog
 	Roles          roles
 	Listen         string // "" is off
 	MetricsListen  string // "" is on Listen

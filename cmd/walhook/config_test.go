@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 	"walhook/sender/deliver"
 )
 
@@ -49,7 +50,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 	}
 	want := settings{
 		Source: testURL, Outbox: testURL, Slot: "walhook", Publication: "walhook",
-		Catalog: schemas.Carrier(), Roles: roles{Publisher: true, Sender: true, API: true},
+		Catalog: catalog.Carrier(), Roles: roles{Publisher: true, Sender: true, API: true},
 		Messages:   schemas.Messages{"walhook", "walhook.event"},
 		AllowPorts: []deliver.PortRange{{First: 80, Last: 80}, {First: 443, Last: 443}, {First: 1024, Last: 65535}},
 		Listen:     "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,

@@ -15,7 +15,7 @@ import (
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgsession"
 	"walhook/outbox"
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 	"walhook/sender"
 	"walhook/sender/deliver"
 )
@@ -73,7 +73,7 @@ func (d *demo) close() {
 func (d *demo) service() service {
 	return service{
 		publish: true, send: true, setup: true,
-		source: cdc.Config{URL: d.source, Catalog: schemas.Carrier()},
+		source: cdc.Config{URL: d.source, Catalog: catalog.Carrier()},
 		outbox: outbox.Config{URL: d.outbox},
 		sender: sender.Config{
 			Name:      "demo",

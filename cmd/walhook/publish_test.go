@@ -19,7 +19,7 @@ import (
 	"walhook/internal/carrier"
 	"walhook/internal/pgtest"
 	"walhook/outbox"
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // TestMain runs the tests, or is walhook itself when a test starts it as a
@@ -54,7 +54,7 @@ func newWorld(t *testing.T, db *pgtest.DB, urlFor func(int) string) *world {
 	if err := carrier.Seed(t.Context(), w.conn, worldAccounts, 1, urlFor); err != nil {
 		t.Fatal(err)
 	}
-	w.cfg = cdc.Config{URL: db.URL, Slot: "walhook_" + db.Name, Catalog: schemas.Carrier()}
+	w.cfg = cdc.Config{URL: db.URL, Slot: "walhook_" + db.Name, Catalog: catalog.Carrier()}
 	var err error
 	w.store, err = outbox.Open(t.Context(), outbox.Config{URL: db.URL}, w.log, prometheus.NewRegistry())
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 func newSchemasCommand() *cobra.Command {
@@ -44,7 +44,7 @@ func newSchemasCommand() *cobra.Command {
 	return cmd
 }
 
-func printSchemas(out io.Writer, catalog *schemas.Catalog, format, event string) error {
+func printSchemas(out io.Writer, catalog *catalog.Catalog, format, event string) error {
 	if event != "" && format != "json-schema" {
 		return usage(errors.New("one event can be printed with --format json-schema only"))
 	}
@@ -61,7 +61,7 @@ func printSchemas(out io.Writer, catalog *schemas.Catalog, format, event string)
 	return usage(fmt.Errorf("--format %q: want markdown, json-schema or yaml", format))
 }
 
-func printJSONSchema(out io.Writer, catalog *schemas.Catalog, event string) error {
+func printJSONSchema(out io.Writer, catalog *catalog.Catalog, event string) error {
 	all := jsonSchemas(catalog)
 	if event == "" {
 		return writeJSON(out, map[string]any{"$schema": jsonSchemaDialect, "title": "Events of walhook", "$defs": all})

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 const jsonSchemaDialect = "https://json-schema.org/draft/2020-12/schema"
@@ -14,7 +14,7 @@ type jsonSchema = map[string]any
 
 // jsonSchemas are the bodies of all events, by the event's name. A form body is
 // described as the object of its fields.
-func jsonSchemas(catalog *schemas.Catalog) map[string]jsonSchema {
+func jsonSchemas(catalog *catalog.Catalog) map[string]jsonSchema {
 	all := map[string]jsonSchema{"result": asyncResultSchema()}
 	for _, d := range catalog.Describe() {
 		if d.Record {
@@ -26,7 +26,7 @@ func jsonSchemas(catalog *schemas.Catalog) map[string]jsonSchema {
 	return all
 }
 
-func recordSchema(d *schemas.Description) jsonSchema {
+func recordSchema(d *catalog.Description) jsonSchema {
 	data := formSchema(&d.Forms[0], false)
 	return jsonSchema{
 		"title": "A change of a record: " + d.Name,
@@ -52,7 +52,7 @@ func asyncResultSchema() jsonSchema {
 	}
 }
 
-func eventSchema(d *schemas.Description) jsonSchema {
+func eventSchema(d *catalog.Description) jsonSchema {
 	var one jsonSchema
 	if len(d.Forms) == 1 {
 		one = formSchema(&d.Forms[0], d.Extra)
@@ -70,7 +70,7 @@ func eventSchema(d *schemas.Description) jsonSchema {
 	return one
 }
 
-func formSchema(form *schemas.Form, extra bool) jsonSchema {
+func formSchema(form *catalog.Form, extra bool) jsonSchema {
 	properties := jsonSchema{}
 	required := []string{}
 	for i := range form.Fields {
@@ -83,7 +83,7 @@ func formSchema(form *schemas.Form, extra bool) jsonSchema {
 	return jsonSchema{"type": "object", "properties": properties, "required": required, "additionalProperties": extra}
 }
 
-func fieldSchema(f *schemas.FieldDescription) jsonSchema {
+func fieldSchema(f *catalog.FieldDescription) jsonSchema {
 	one := jsonSchema{}
 	if f.About != "" {
 		one["description"] = f.About

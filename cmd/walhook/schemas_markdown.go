@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"strings"
 
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // schemasMarkdown is the page for account users.
-func schemasMarkdown(catalog *schemas.Catalog) string {
+func schemasMarkdown(catalog *catalog.Catalog) string {
 	var b strings.Builder
 	b.WriteString(`# Web hooks
 
@@ -54,7 +54,7 @@ A body holds the fields in this order. *Form* bodies are ` + "`application/x-www
 	return b.String()
 }
 
-func fieldNames(form *schemas.Form) string {
+func fieldNames(form *catalog.Form) string {
 	names := make([]string, len(form.Fields))
 	for i := range form.Fields {
 		names[i] = form.Fields[i].Name
@@ -62,7 +62,7 @@ func fieldNames(form *schemas.Form) string {
 	return strings.Join(names, " ")
 }
 
-func writeEvent(b *strings.Builder, d *schemas.Description) {
+func writeEvent(b *strings.Builder, d *catalog.Description) {
 	fmt.Fprintf(b, "\n### `%s`\n\n%s", d.Name, d.About)
 	if d.Format == "form" {
 		b.WriteString(" *Form.*")
@@ -89,7 +89,7 @@ func writeEvent(b *strings.Builder, d *schemas.Description) {
 	}
 }
 
-func writeForm(b *strings.Builder, form *schemas.Form) {
+func writeForm(b *strings.Builder, form *catalog.Form) {
 	if form.If != "" {
 		fmt.Fprintf(b, "\nWhere `%s` is `%s`:\n", form.Key, form.If)
 	}
@@ -107,7 +107,7 @@ func writeForm(b *strings.Builder, form *schemas.Form) {
 	}
 }
 
-func valuesOf(f *schemas.FieldDescription) string {
+func valuesOf(f *catalog.FieldDescription) string {
 	var values []string
 	for _, v := range f.Values {
 		values = append(values, "`"+v.Text+"`")

@@ -12,12 +12,13 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 const webhooksFile = "../../docs/WEBHOOKS.md"
 
 func TestSchemas_ThePageIsGeneratedFromTheCode(t *testing.T) {
-	want := schemasMarkdown(schemas.Carrier())
+	want := schemasMarkdown(catalog.Carrier())
 	if *update {
 		if err := os.WriteFile(webhooksFile, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -36,8 +37,8 @@ func TestSchemas_ThePageIsGeneratedFromTheCode(t *testing.T) {
 // printed for it, and is no longer when something is wrong with it.
 func TestSchemas_BodiesAreAsTheirSchemaSays(t *testing.T) {
 	t.Parallel()
-	catalog := schemas.Carrier()
-	compiled := compileSchemas(t, catalog)
+	parsed := catalog.Carrier()
+	compiled := compileSchemas(t, parsed)
 	validate := func(name string, body []byte) error {
 		t.Helper()
 		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
@@ -46,9 +47,9 @@ func TestSchemas_BodiesAreAsTheirSchemaSays(t *testing.T) {
 		}
 		return compiled[name].Validate(value)
 	}
-	for _, hook := range catalog.Hooks() {
+	for _, hook := range parsed.Hooks() {
 		for _, payload := range payloadsOf(hook) {
-			event, err := catalog.HookEvent(schemas.Emitted{Account: "7", Hook: hook.Name, Payload: payload})
+			event, err := parsed.HookEvent(catalog.Emitted{Account: "7", Hook: hook.Name, Payload: payload})
 			if err != nil {
 				t.Errorf("%s: %v", hook.Name, err)
 				continue
@@ -74,7 +75,7 @@ func TestSchemas_BodiesAreAsTheirSchemaSays(t *testing.T) {
 	}
 }
 
-func compileSchemas(t *testing.T, catalog *schemas.Catalog) map[string]*jsonschema.Schema {
+func compileSchemas(t *testing.T, catalog *catalog.Catalog) map[string]*jsonschema.Schema {
 	t.Helper()
 	var out bytes.Buffer
 	if err := printSchemas(&out, catalog, "json-schema", ""); err != nil {
@@ -109,11 +110,11 @@ func compileSchemas(t *testing.T, catalog *schemas.Catalog) map[string]*jsonsche
 
 // payloadsOf has a value for each field that a hook takes from a payload, once
 // for each of its forms.
-func payloadsOf(hook *schemas.Hook) [][]schemas.Member {
-	full := func(fields []schemas.HookField) []schemas.Member {
+func payloadsOf(hook *catalog.Hook) [][]schemas.Member {
+	full := func(fields []catalog.HookField) []schemas.Member {
 		var payload []schemas.Member
 		for _, f := range fields {
-			if f.Source == schemas.FromPayload {
+			if f.Source == catalog.FromPayload {
 				payload = append(payload, schemas.StringMember(f.Key, []byte("x")))
 			}
 		}
@@ -133,22 +134,22 @@ func payloadsOf(hook *schemas.Hook) [][]schemas.Member {
 func TestSchemas_TheYAMLIsACatalogThatSaysTheSame(t *testing.T) {
 	t.Parallel()
 	const own = "account: {table: a, id: id, url: url}\nschemas:\n  things: {table: things, owner: a, fields: [id]}\n"
-	mine, err := schemas.ParseCatalog([]byte(own))
+	mine, err := catalog.Parse([]byte(own))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, catalog := range map[string]*schemas.Catalog{"carrier": schemas.Carrier(), "platform": schemas.Platform(), "own": mine} {
-		again, err := schemas.ParseCatalog(catalog.YAML())
+	for name, parsed := range map[string]*catalog.Catalog{"carrier": catalog.Carrier(), "platform": catalog.Platform(), "own": mine} {
+		again, err := catalog.Parse(parsed.YAML())
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if string(again.YAML()) != string(catalog.YAML()) {
+		if string(again.YAML()) != string(parsed.YAML()) {
 			t.Errorf("%s: printed twice it is another", name)
 		}
-		before, _ := json.Marshal([]any{catalog.Schemas, catalog.Account, catalog.Results, catalog.Events, catalog.Describe()})
+		before, _ := json.Marshal([]any{parsed.Schemas, parsed.Account, parsed.Results, parsed.Events, parsed.Describe()})
 		after, _ := json.Marshal([]any{again.Schemas, again.Account, again.Results, again.Events, again.Describe()})
-		if !bytes.Equal(before, after) || catalog.Fingerprint() != again.Fingerprint() {
+		if !bytes.Equal(before, after) || parsed.Fingerprint() != again.Fingerprint() {
 			t.Errorf("%s: it says something else", name)
 		}
 	}

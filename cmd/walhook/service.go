@@ -16,7 +16,7 @@ import (
 	"walhook/internal/httpd"
 	"walhook/internal/pgsession"
 	"walhook/outbox"
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 	"walhook/sender"
 	"walhook/sender/deliver"
 )
@@ -338,7 +338,7 @@ func (s service) warnOfDescriptors(log *zap.Logger) {
 }
 
 // eventHooks are the events that a webhook may ask for, and their groups.
-func eventHooks(catalog *schemas.Catalog) (hooks []api.Hook) {
+func eventHooks(catalog *catalog.Catalog) (hooks []api.Hook) {
 	formats := map[string]string{}
 	for _, h := range catalog.Hooks() {
 		formats[h.Name] = h.Format

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"walhook/schemas"
+	"walhook/schemas/catalog"
 	"walhook/sender/deliver"
 )
 
@@ -28,14 +28,14 @@ func parseTraceEndpoint(s *settings, text string) error {
 }
 
 func parseCatalog(s *settings, text string) (err error) {
-	if s.Catalog = schemas.BuiltIn(cmp.Or(text, "carrier")); s.Catalog != nil {
+	if s.Catalog = catalog.BuiltIn(cmp.Or(text, "carrier")); s.Catalog != nil {
 		return nil
 	}
 	content, err := os.ReadFile(text)
 	if err != nil {
 		return err
 	}
-	if s.Catalog, err = schemas.ParseCatalog(content); err != nil {
+	if s.Catalog, err = catalog.Parse(content); err != nil {
 		return fmt.Errorf("%s: %w", text, err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,16 +86,8 @@ const calledSQL = `SELECT coalesce(string_agg(schemaname || '.' || funcname || '
 func wordsOfSQL(t *testing.T) string {
 	t.Helper()
 	words := map[string]bool{}
-	for _, pattern := range []string{"../../cdc/*.go", "../../outbox/*.go", "../../doctor/*.go", "../../schemas/*.go", "../../migrations/*.sql"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: %v", pattern, err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+	for _, folder := range []string{"cdc", "outbox", "doctor", "schemas", "migrations"} {
+		for _, text := range sources(t, filepath.Join("../..", folder)) {
 			for _, call := range regexp.MustCompile(`([a-z_][a-z0-9_]+)\(`).FindAllSubmatch(text, -1) {
 				words[string(call[1])] = true
 			}
@@ -105,6 +98,23 @@ func wordsOfSQL(t *testing.T) string {
 		list = append(list, word)
 	}
 	return strings.Join(list, ",")
+}
+
+// sources are the texts of the Go and SQL files in a folder and below it.
+func sources(t *testing.T, folder string) (texts [][]byte) {
+	t.Helper()
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" && filepath.Ext(path) != ".sql" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		texts = append(texts, text)
+		return err
+	})
+	if err != nil || len(texts) == 0 {
+		t.Fatalf("%s: %d files, %v", folder, len(texts), err)
+	}
+	return texts
 }
 
 // Whoever may create functions and operators in public, which is everybody in a

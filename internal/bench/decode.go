@@ -12,6 +12,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // decodeJob is the decode-only ceiling: the backlog through walhook's own
@@ -28,7 +29,7 @@ type decodeResult struct{ Changes int }
 // run reads until all the changes were seen.
 func (j decodeJob) run(ctx context.Context) (decodeResult, error) {
 	store := &countingStore{checkpoint: j.Checkpoint, want: j.Changes, all: make(chan struct{})}
-	cfg := cdc.Config{URL: j.Source, Slot: j.Slot, Catalog: schemas.Carrier()}
+	cfg := cdc.Config{URL: j.Source, Slot: j.Slot, Catalog: catalog.Carrier()}
 	reader, err := cdc.New(cfg, store, zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		return decodeResult{}, err
@@ -129,10 +130,10 @@ func (s *countingStore) Account(context.Context, schemas.Account) error { return
 func (s *countingStore) Owner(context.Context, schemas.OwnerEdge) error { return nil }
 
 // Describe implements [cdc.SnapshotSink] and [cdc.History]: no table changes here.
-func (s *countingStore) Describe(context.Context, []*schemas.TableDescription) error { return nil }
+func (s *countingStore) Describe(context.Context, []*catalog.TableDescription) error { return nil }
 
 // Descriptions implements [cdc.History].
-func (s *countingStore) Descriptions(context.Context) ([]*schemas.TableDescription, error) {
+func (s *countingStore) Descriptions(context.Context) ([]*catalog.TableDescription, error) {
 	return nil, nil
 }
 
@@ -151,7 +152,7 @@ func (s *countingStore) SourceChangeUndone(context.Context, int64) error { retur
 // stands.
 func decodeSlot(ctx context.Context, source, slot string) (schemas.Checkpoint, error) {
 	store := &countingStore{}
-	cfg := cdc.Config{URL: source, Slot: slot, Catalog: schemas.Carrier()}
+	cfg := cdc.Config{URL: source, Slot: slot, Catalog: catalog.Carrier()}
 	err := cdc.Snapshot(ctx, cfg, store, false, zap.NewNop())
 	return store.checkpoint, err
 }

@@ -23,11 +23,15 @@ type rule struct {
 	folder string
 	may    []string
 	absent bool // it need not exist
+	alone  bool // the folder without those below it
+	std    bool // needs the standard library alone; its tests may need more
 }
 
 // rules is the table of the design. The first rule that covers a folder counts.
 var rules = []rule{
-	{folder: "schemas"},
+	{folder: "schemas/pgjson", std: true},
+	{folder: "schemas/catalog", may: []string{"schemas"}},
+	{folder: "schemas", may: []string{"schemas/pgjson"}, alone: true},
 	{folder: "migrations"},
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
 	{folder: "cdc", may: []string{"schemas", "doctor", "internal/pgsession"}},
@@ -79,6 +83,12 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"a test with a server", files("cdc/x_test.go", "walhook/internal/pgtest"), ""},
 		{"everything from cmd", files("cmd/walhook/x.go", "walhook/cdc", "walhook/outbox", "walhook/internal/carrier"), ""},
 		{"no api yet", func() fs.FS { tree := files("cdc/x.go"); delete(tree, "api/doc.go"); return tree }(), ""},
+		{"the catalog knows the vocabulary", files("schemas/catalog/x.go", "walhook/schemas", "walhook/schemas/pgjson", "go.yaml.in/yaml/v3"), ""},
+		{"the vocabulary knows the catalog", files("schemas/x.go", "walhook/schemas/catalog"), "schemas/x.go imports walhook/schemas/catalog"},
+		{"text to JSON knows the vocabulary", files("schemas/pgjson/x.go", "walhook/schemas"), "schemas/pgjson/x.go imports walhook/schemas"},
+		{"text to JSON needs a module", files("schemas/pgjson/x.go", "github.com/jackc/pgx/v5"), "schemas/pgjson/x.go imports github.com/jackc/pgx/v5"},
+		{"so may its test", files("schemas/pgjson/x_test.go", "github.com/jackc/pgx/v5"), ""},
+		{"a room without a rule", files("schemas/new/x.go"), "schemas/new/x.go is in no folder"},
 		{"cdc knows the outbox", files("cdc/x.go", "walhook/outbox"), "cdc/x.go imports walhook/outbox"},
 		{"an attempt knows of lanes", files("sender/deliver/x.go", "walhook/sender"), "sender/deliver/x.go imports walhook/sender"},
 		{"a lane makes attempts", files("sender/x.go", "walhook/sender/deliver"), ""},
@@ -113,18 +123,18 @@ func violations(t *testing.T, tree fs.FS, rules []rule) (faults []string) {
 		if entry.IsDir() || path.Ext(name) != ".go" {
 			return nil
 		}
-		i := slices.IndexFunc(rules, func(r rule) bool { return within(path.Dir(name), r.folder) })
+		i := slices.IndexFunc(rules, func(r rule) bool { return r.covers(path.Dir(name)) })
 		if i < 0 {
 			faults = append(faults, name+" is in no folder of the rules: add one")
 			return nil
 		}
 		for _, r := range rules {
-			seen[r.folder] = seen[r.folder] || within(path.Dir(name), r.folder)
+			seen[r.folder] = seen[r.folder] || r.covers(path.Dir(name))
 		}
-		imported, err := ourImports(tree, name)
+		imported, err := importsOf(tree, name)
 		for _, i2 := range imported {
 			if !rules[i].allows(i2, strings.HasSuffix(name, "_test.go")) {
-				faults = append(faults, fmt.Sprintf("%s imports %s/%s: %s may import %q", name, module, i2, rules[i].folder, rules[i].may))
+				faults = append(faults, fmt.Sprintf("%s imports %s: %s may import %q of ours", name, i2, rules[i].folder, rules[i].may))
 			}
 		}
 		return err
@@ -140,16 +150,26 @@ func violations(t *testing.T, tree fs.FS, rules []rule) (faults []string) {
 	return faults
 }
 
-func (r rule) allows(imported string, test bool) bool {
-	allowed := append([]string{r.folder}, r.may...)
-	if test {
-		allowed = append(allowed, "internal")
-	}
-	return slices.ContainsFunc(allowed, func(folder string) bool { return within(imported, folder) })
+func (r rule) covers(folder string) bool {
+	return folder == r.folder || !r.alone && within(folder, r.folder)
 }
 
-// ourImports are the imports of a file from this module, without its name.
-func ourImports(tree fs.FS, name string) ([]string, error) {
+// allows says whether a file may import a package, given by its whole path.
+func (r rule) allows(imported string, test bool) bool {
+	folder, ours := strings.CutPrefix(imported, module+"/")
+	if !ours {
+		first, _, _ := strings.Cut(imported, "/")
+		return test || !r.std || !strings.Contains(first, ".") // a module's path begins with a domain
+	}
+	may := r.may
+	if test {
+		may = append([]string{"internal"}, may...)
+	}
+	return r.covers(folder) || slices.ContainsFunc(may, func(allowed string) bool { return within(folder, allowed) })
+}
+
+// importsOf are the imports of a file.
+func importsOf(tree fs.FS, name string) ([]string, error) {
 	source, err := fs.ReadFile(tree, name)
 	if err != nil {
 		return nil, err
@@ -158,16 +178,13 @@ func ourImports(tree fs.FS, name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ours []string
+	var imports []string
 	var faults []error
 	for _, spec := range file.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)
-		faults = append(faults, err)
-		if rest, ok := strings.CutPrefix(imported, module+"/"); ok {
-			ours = append(ours, rest)
-		}
+		imports, faults = append(imports, imported), append(faults, err)
 	}
-	return ours, errors.Join(faults...)
+	return imports, errors.Join(faults...)
 }
 
 func within(folder, parent string) bool {

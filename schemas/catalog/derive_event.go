@@ -1,0 +1,253 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"walhook/schemas"
+	"walhook/schemas/pgjson"
+)
+
+// DerivedEvent is a change that a rule makes an event of, before it is told to
+// anybody.
+type DerivedEvent struct {
+	Rule *Derivation
+	Case string
+
+	plan   *Plan
+	fields []derivedFieldPlan
+	rows   rows
+	masked bool // for others than the account
+}
+
+// Masked is the event as others than the account that it is about get it:
+// without what the account's URLs have of that account alone.
+func (e DerivedEvent) Masked() DerivedEvent {
+	e.masked = true
+	return e
+}
+
+type derivedFieldPlan struct {
+	name    []byte      // "name": as JSON
+	source  FieldSource // 0 for a count whose column is not there
+	column  int         // -1 when it is not there; of FromAccount an index into Catalog.AccountColumns
+	typ     uint32      // FromColumn, FromOld
+	number  bool
+	literal []byte // FromLiteral; the default of the others, nil for none
+	watched []planField
+	isURL   bool // of the account
+}
+
+func (c *Catalog) bindDerivedField(p *Plan, f DerivedField) derivedFieldPlan {
+	b := derivedFieldPlan{
+		name:   append(pgjson.AppendString(nil, []byte(f.Name)), ':'),
+		source: f.Source, column: -1, number: f.Number,
+	}
+	if f.HasDefault {
+		b.literal = f.Default.AppendJSON(nil)
+	}
+	switch f.Source {
+	case FromAccount:
+		b.column = slices.Index(c.accountColumns, f.Column)
+		b.isURL = c.isURLColumn(f.Column)
+	case FromColumn, FromOld, FromCount:
+		if f.Column == "" {
+			break
+		}
+		b.isURL = p.Relation.Table() == c.Account.Table && c.isURLColumn(f.Column)
+		if b.column = p.column(f.Column); b.column >= 0 {
+			b.typ = p.Relation.Columns[b.column].Type
+		} else if f.Source == FromCount {
+			b.source = 0
+		}
+	case FromChanged:
+		watched := f.Watched
+		if len(watched) == 0 {
+			watched = p.Schema.Fields
+		}
+		for _, w := range watched {
+			if i := p.column(w.Column); i >= 0 {
+				b.watched = append(b.watched, planField{name: pgjson.AppendString(nil, []byte(w.Name)), column: i})
+			}
+		}
+	}
+	return b
+}
+
+// Derive gives an event of each rule that a change matches, in the order of the
+// file, to emit. old is nil of an insert, new of a delete. It returns how many
+// rules could not be told from what the change carries: the replica identity
+// keeps too little of the old row.
+func (p *Plan) Derive(old, new schemas.Tuple, emit func(DerivedEvent)) (untold int) {
+	r := rows{kind: schemas.Update, old: old, new: new}
+	switch {
+	case old == nil:
+		r.kind = schemas.Insert
+	case new == nil:
+		r.kind = schemas.Delete
+	}
+	for i := range p.derived {
+		d := &p.derived[i]
+		switch name, a := d.match(r); a {
+		case yes:
+			emit(DerivedEvent{Rule: d.rule, Case: name, plan: p, fields: d.fields, rows: r})
+		case untellable:
+			untold++
+		}
+	}
+	return untold
+}
+
+// DerivedBody is a derived event's body. When Counts, Body[From:To] is the
+// count.
+type DerivedBody struct {
+	Body     []byte
+	Counts   bool
+	From, To int
+	Count    int64
+}
+
+// MaxCount bounds what one event may count, either way, so that no day's sum is
+// too large.
+const MaxCount = 1_000_000_000
+
+var errCount = errors.New("count is no whole number from -1000000000 to 1000000000")
+
+// Render writes the body: a JSON object of the rule's fields, in their order. A
+// field whose column is not there is left out. account is whom it is about, and
+// columns what is known of it, as [schemas.Account.Columns]; nil for nothing.
+func (e DerivedEvent) Render(account string, columns []string) (DerivedBody, error) {
+	b := DerivedBody{Body: []byte{'{'}}
+	for i := range e.fields {
+		f := &e.fields[i]
+		mark := len(b.Body)
+		if mark > 1 {
+			b.Body = append(b.Body, ',')
+		}
+		b.Body = append(b.Body, f.name...)
+		from := len(b.Body)
+		there, err := e.appendField(&b, f, account, columns)
+		if err != nil {
+			return DerivedBody{}, err
+		}
+		if !there {
+			b.Body = b.Body[:mark]
+		} else if f.source == FromCount {
+			b.From, b.To = from, len(b.Body)
+		}
+	}
+	b.Body = append(b.Body, '}')
+	return b, nil
+}
+
+// Kin is what events have in common that one sum is made of: all but the count
+// and what is known of the account.
+func (e DerivedEvent) Kin(account string) ([]byte, error) {
+	kin := DerivedBody{Body: append(pgjson.AppendString(nil, []byte(e.Rule.Hook)), '{')}
+	for i := range e.fields {
+		f := &e.fields[i]
+		if f.source == FromCount || f.source == FromAccount {
+			continue
+		}
+		kin.Body = append(kin.Body, f.name...)
+		if _, err := e.appendField(&kin, f, account, nil); err != nil {
+			return nil, err
+		}
+	}
+	return kin.Body, nil
+}
+
+func (e DerivedEvent) appendField(b *DerivedBody, f *derivedFieldPlan, account string, columns []string) (there bool, err error) {
+	switch f.source {
+	case 0:
+		return false, nil
+	case FromLiteral:
+		b.Body = append(b.Body, f.literal...)
+	case FromCase:
+		b.Body = pgjson.AppendString(b.Body, []byte(e.Case))
+	case FromOwner:
+		b.Body = appendOwner(b.Body, account, f.number)
+	case FromChanged:
+		b.Body = e.appendChanged(b.Body, f)
+	case FromAccount:
+		text := ""
+		if f.column < len(columns) {
+			text = columns[f.column]
+		}
+		if (text == "" || text == "null") && f.literal != nil {
+			text = string(f.literal)
+		}
+		if text == "" {
+			text = "null"
+		}
+		from := len(b.Body)
+		b.Body = append(b.Body, text...)
+		if e.masked {
+			b.Body = maskJSON(b.Body, from, f.isURL)
+		}
+	case FromCount:
+		return e.appendCount(b, f)
+	case FromOld:
+		return e.appendColumn(b, f, e.rows.old)
+	case FromColumn:
+		return e.appendColumn(b, f, e.rows.last())
+	}
+	return true, nil
+}
+
+func (e DerivedEvent) appendColumn(b *DerivedBody, f *derivedFieldPlan, row schemas.Tuple) (there bool, err error) {
+	var v schemas.Value
+	if f.column >= 0 && f.column < len(row) {
+		v = row[f.column]
+	}
+	switch {
+	case v.State == schemas.Text:
+		from := len(b.Body)
+		b.Body, err = e.plan.Relation.Types.AppendJSON(b.Body, f.typ, v.Text)
+		if err != nil {
+			err = fmt.Errorf("column %s of table %s: %w", e.plan.Relation.Columns[f.column].Name, e.plan.Relation.Table(), err)
+		} else if e.masked && e.plan.Account != nil {
+			b.Body = maskJSON(b.Body, from, f.isURL)
+		}
+	case f.literal != nil:
+		b.Body = append(b.Body, f.literal...)
+	case v.State == schemas.Null:
+		b.Body = append(b.Body, "null"...)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func (e DerivedEvent) appendCount(b *DerivedBody, f *derivedFieldPlan) (bool, error) {
+	b.Counts, b.Count = true, 1
+	if row := e.rows.last(); f.column >= 0 && f.column < len(row) {
+		n, err := strconv.ParseInt(string(row[f.column].Text), 10, 64)
+		if err != nil || n > MaxCount || n < -MaxCount {
+			return false, fmt.Errorf("column %s of table %s: %w", e.plan.Relation.Columns[f.column].Name, e.plan.Relation.Table(), errCount)
+		}
+		b.Count = n
+	}
+	b.Body = strconv.AppendInt(b.Body, b.Count, 10)
+	return true, nil
+}
+
+// appendChanged lists the names of what an update changed; nothing of an insert
+// or a delete.
+func (e DerivedEvent) appendChanged(dst []byte, f *derivedFieldPlan) []byte {
+	dst = append(dst, '[')
+	first := true
+	for _, w := range f.watched {
+		if e.rows.kind != schemas.Update || e.rows.differs(w.column) != yes {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(dst, w.name...)
+	}
+	return append(dst, ']')
+}

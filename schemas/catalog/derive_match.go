@@ -1,0 +1,239 @@
+package catalog
+
+import (
+	"bytes"
+	"math/big"
+	"slices"
+
+	"walhook/schemas"
+)
+
+// derivedPlan is a rule with its names resolved to columns of one relation.
+type derivedPlan struct {
+	rule   *Derivation
+	where  []testPlan
+	cases  []casePlan
+	fields []derivedFieldPlan
+}
+
+type casePlan struct {
+	name string
+	when []conditionPlan
+}
+
+type conditionPlan struct {
+	on    schemas.Kind
+	tests []testPlan
+}
+
+type testPlan struct {
+	op      TestOp
+	columns []int
+	values  []Literal
+}
+
+// bindDerived resolves the rules of the plan's schema. A column that the
+// relation lacks is noted as missing, and a test of it never holds.
+func (c *Catalog) bindDerived(p *Plan) {
+	for _, d := range c.derived {
+		if d.Schema != p.Schema.Name {
+			continue
+		}
+		plan := derivedPlan{rule: d, where: p.bindTests(d.Where)}
+		for _, one := range d.Cases {
+			bound := casePlan{name: one.Name}
+			for _, condition := range one.When {
+				bound.when = append(bound.when, conditionPlan{condition.On, p.bindTests(condition.Tests)})
+			}
+			plan.cases = append(plan.cases, bound)
+		}
+		for _, f := range d.Fields {
+			plan.fields = append(plan.fields, c.bindDerivedField(p, f))
+		}
+		p.derived = append(p.derived, plan)
+	}
+}
+
+func (p *Plan) bindTests(tests []Test) []testPlan {
+	var bound []testPlan
+	for _, t := range tests {
+		plan := testPlan{op: t.Op, values: t.Values}
+		if t.Op == OpChanged && len(t.Columns) == 0 {
+			for _, f := range p.fields {
+				plan.columns = append(plan.columns, f.column)
+			}
+		}
+		for _, name := range t.Columns {
+			if i := p.column(name); i >= 0 {
+				plan.columns = append(plan.columns, i)
+			}
+		}
+		bound = append(bound, plan)
+	}
+	return bound
+}
+
+// answer is what a test gives. What the change does not carry, because the
+// replica identity keeps no more, is untellable.
+type answer byte
+
+const (
+	no answer = iota
+	untellable
+	yes
+)
+
+// rows are a change as one account sees it. old is nil of an insert and new of
+// a delete; an update's old row may lack any column.
+type rows struct {
+	kind     schemas.Kind
+	old, new schemas.Tuple
+}
+
+// last is the row that a rule's where and columns are about.
+func (r rows) last() schemas.Tuple {
+	if r.kind == schemas.Delete {
+		return r.old
+	}
+	return r.new
+}
+
+// match finds the first case that holds. It is untellable when one might hold, and
+// what it asks for is not there.
+func (d *derivedPlan) match(r rows) (name string, a answer) {
+	where := allHold(d.where, r)
+	if where == no {
+		return "", no
+	}
+	a = no
+	for i := range d.cases {
+		for j := range d.cases[i].when {
+			c := &d.cases[i].when[j]
+			if c.on != 0 && c.on != r.kind {
+				continue
+			}
+			switch min(where, allHold(c.tests, r)) {
+			case yes:
+				return d.cases[i].name, yes
+			case untellable:
+				a = untellable
+			}
+		}
+	}
+	return "", a
+}
+
+func allHold(tests []testPlan, r rows) answer {
+	a := yes
+	for i := range tests {
+		if a = min(a, tests[i].holds(r)); a == no {
+			break
+		}
+	}
+	return a
+}
+
+func (t *testPlan) holds(r rows) answer {
+	if len(t.columns) == 0 {
+		return no // none of them is there
+	}
+	i := t.columns[0]
+	if r.kind == schemas.Update && t.op > OpChanged && (i >= len(r.new) || r.new[i].State == schemas.Absent) {
+		return no // unchanged, or it would have been sent
+	}
+	switch t.op {
+	case OpIs:
+		return ask(r.last(), i, t.isOne)
+	case OpChanged:
+		return t.changed(r)
+	case OpBecomesTrue:
+		return becomes(r, i, isTrue)
+	case OpBecomesFalse:
+		return becomes(r.reversed(), i, isTrue)
+	case OpBecomesSet:
+		return becomes(r, i, isSet)
+	case OpBecomesUnset:
+		return becomes(r.reversed(), i, isSet)
+	case OpBecomes:
+		if r.new == nil {
+			return no
+		}
+		return becomes(r, i, t.isOne)
+	case OpRises:
+		return rises(r, i)
+	case OpFalls:
+		return rises(r.reversed(), i)
+	}
+	return no
+}
+
+// reversed is the change that would undo r.
+func (r rows) reversed() rows { return rows{r.kind, r.new, r.old} }
+
+// ask puts a question to a column. Where there is no row its value is null.
+func ask(row schemas.Tuple, i int, question func(schemas.Value) bool) answer {
+	switch {
+	case row == nil && question(schemas.Value{State: schemas.Null}):
+		return yes
+	case row == nil:
+		return no
+	case i >= len(row) || row[i].State == schemas.Absent:
+		return untellable
+	case question(row[i]):
+		return yes
+	}
+	return no
+}
+
+func becomes(r rows, i int, question func(schemas.Value) bool) answer {
+	after := ask(r.new, i, question)
+	if after == no {
+		return no
+	}
+	before := yes - ask(r.old, i, question)
+	return min(before, after)
+}
+
+func (t *testPlan) changed(r rows) answer {
+	if r.kind != schemas.Update {
+		return no
+	}
+	a := no
+	for _, i := range t.columns {
+		a = max(a, r.differs(i))
+	}
+	return a
+}
+
+func (r rows) differs(i int) answer {
+	switch {
+	case i >= len(r.new) || r.new[i].State == schemas.Absent:
+		return no // unchanged, or it would have been sent
+	case i >= len(r.old) || r.old[i].State == schemas.Absent:
+		return untellable
+	case r.new[i].State != r.old[i].State || !bytes.Equal(r.new[i].Text, r.old[i].Text):
+		return yes
+	}
+	return no
+}
+
+func (t *testPlan) isOne(v schemas.Value) bool {
+	return slices.ContainsFunc(t.values, func(l Literal) bool { return l.is(v) })
+}
+
+// is compares a column's value with one of the catalog file.
+func (l Literal) is(v schemas.Value) bool {
+	switch l.Kind {
+	case LiteralNull:
+		return v.State == schemas.Null
+	case LiteralBool:
+		return v.State == schemas.Text && isTrue(v) == (l.Text == "true")
+	case LiteralNumber:
+		a, ok := number(v)
+		b, _ := new(big.Float).SetPrec(numberBits).SetString(l.Text)
+		return ok && v.State == schemas.Text && a.Cmp(b) == 0
+	}
+	return v.State == schemas.Text && string(v.Text) == l.Text
+}
+
+func isSet(v schemas.Value) bool { return v.State == schemas.Text && len(v.Text) > 0 }

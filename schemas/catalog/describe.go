@@ -1,0 +1,164 @@
+package catalog
+
+import (
+	"slices"
+)
+
+// Description tells people and programs of one kind of event.
+type Description struct {
+	Name   string
+	Groups []string // hooks that ask for it besides its name
+	About  string
+	Format string // json or form; "" for records, whose form is the envelope
+	// Record says that Forms[0].Fields are those of an envelope's data.
+	Record  bool
+	Targets []string // what a webhook for it can be bound to
+	// Counted says that a webhook with daily delivery gets the counts of a day.
+	Counted bool
+	// Extra says that a body may have members besides the fields.
+	Extra bool
+	Forms []Form // one, or several that Form.If tells apart
+}
+
+// Form is one form of a body.
+type Form struct {
+	If     string // "" for the only one: what the member Key says
+	Key    string
+	Fields []FieldDescription
+}
+
+// FieldDescription is one member of a body.
+type FieldDescription struct {
+	Name  string
+	About string
+	// Type is a type of JSON Schema; "" where it depends on the data.
+	Type string
+	// Values are all that it can be; none when that is not known beforehand.
+	Values []Literal
+	// Optional says that a body may lack it.
+	Optional bool
+}
+
+// Describe lists every event of the catalog: records in order of name, then
+// hooks and derived events in the order of the file.
+func (c *Catalog) Describe() []Description {
+	var all []Description
+	for _, s := range c.Schemas {
+		all = append(all, s.describe())
+	}
+	for _, h := range c.hooks {
+		all = append(all, h.describe())
+	}
+	for _, d := range c.derived {
+		// Rules that share a hook are forms of one event.
+		if i := slices.IndexFunc(all, func(o Description) bool { return !o.Record && o.Name == d.Hook }); i >= 0 {
+			all[i].Forms = append(all[i].Forms, d.form())
+			continue
+		}
+		all = append(all, d.describe())
+	}
+	return all
+}
+
+func (s *Schema) describe() Description {
+	form := Form{}
+	for _, f := range s.Fields {
+		form.Fields = append(form.Fields, FieldDescription{Name: f.Name, Optional: true})
+	}
+	return Description{Name: s.Name, Record: true, Forms: []Form{form}}
+}
+
+func (h *Hook) describe() Description {
+	d := Description{Name: h.Name, Groups: h.Groups, About: h.Description, Format: h.Format, Extra: h.Extra}
+	add := func(form Form, fields []HookField, targets []HookTarget) {
+		for _, f := range fields {
+			form.Fields = append(form.Fields, f.describe(h))
+		}
+		for _, t := range targets {
+			d.Targets = append(d.Targets, t.Kind)
+		}
+		d.Forms = append(d.Forms, form)
+	}
+	if h.Variants == nil {
+		add(Form{}, h.Fields, h.Targets)
+	} else {
+		for _, v := range h.Variants.Of {
+			add(Form{If: v.Value, Key: h.Variants.Key}, v.Fields, v.Targets)
+		}
+	}
+	slices.Sort(d.Targets)
+	d.Targets = slices.Compact(d.Targets)
+	return d
+}
+
+func (f HookField) describe(h *Hook) FieldDescription {
+	d := FieldDescription{Name: f.Name, About: f.About}
+	switch f.Source {
+	case FromPayload:
+		d.Optional = !h.Empty
+	case FromHook:
+		d.Type, d.Values = "string", []Literal{{LiteralString, h.Name}}
+	case FromAccountID:
+		d.Type = "string"
+	case FromGregorian:
+		d.Type = "integer"
+	case FromValue:
+		d.Type, d.Values = f.Value.Kind.schemaType(), []Literal{f.Value}
+	}
+	if h.Format == "form" {
+		d.Type = "string"
+	}
+	return d
+}
+
+func (d *Derivation) describe() Description {
+	return Description{Name: d.Hook, Groups: d.Groups, About: d.Description, Format: d.Format, Counted: d.HasCount(), Forms: []Form{d.form()}}
+}
+
+func (d *Derivation) form() Form {
+	form := Form{}
+	for _, f := range d.Fields {
+		form.Fields = append(form.Fields, f.describe(d))
+	}
+	return form
+}
+
+func (f DerivedField) describe(d *Derivation) FieldDescription {
+	one := FieldDescription{Name: f.Name}
+	switch f.Source {
+	case FromLiteral:
+		one.Type, one.Values = f.Default.Kind.schemaType(), []Literal{f.Default}
+	case FromOwner:
+		one.About = "the account"
+		if one.Type = "string"; f.Number {
+			one.Type = "" // where it is one
+		}
+	case FromCase:
+		one.Type = "string"
+		for _, c := range d.Cases {
+			one.Values = append(one.Values, Literal{LiteralString, c.Name})
+		}
+	case FromChanged:
+		one.Type, one.About = "array", "the names of the fields that changed"
+	case FromCount:
+		one.Type, one.About = "integer", "how many"
+	default:
+		one.Optional = !f.HasDefault
+	}
+	if d.Format == "form" {
+		one.Type = "string"
+	}
+	return one
+}
+
+func (k LiteralKind) schemaType() string {
+	switch k {
+	case LiteralString:
+		return "string"
+	case LiteralNumber:
+		return "number"
+	case LiteralBool:
+		return "boolean"
+	}
+	return "null"
+}

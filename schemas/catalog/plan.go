@@ -1,0 +1,404 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"walhook/schemas"
+	"walhook/schemas/pgjson"
+)
+
+// Plan is how the catalog reads the rows of one relation: every name of the
+// catalog resolved to a column of the relation's shape.
+type Plan struct {
+	Relation *schemas.Relation
+	// Schema is nil when rows of the table are no records.
+	Schema *Schema
+	// Account is not nil for the account table.
+	Account *AccountPlan
+	// Results says that this is the table of asynchronous results.
+	Results *ResultPlan
+	// Events says that this is the table of events that are not rows.
+	Events *EventPlan
+	// Missing names what the catalog asks for and the relation lacks. The
+	// fields among it are absent from data.
+	Missing []string
+
+	key     []int
+	keyCut  bool  // the stream does not carry all of the key
+	owner   int   // -1 when the column does not exist
+	unnamed []int // columns that the catalog does not name; of the account table alone
+	fields  []planField
+	derived []derivedPlan
+}
+
+type planField struct {
+	name   []byte // "name": as JSON
+	column int
+	typ    uint32
+	isURL  bool // of the account table
+}
+
+// AccountPlan holds the columns of the account table; -1 for those that the
+// catalog does not name or the relation lacks.
+type AccountPlan struct {
+	id, url, parent, secret int
+	columns                 []int // of Catalog.AccountColumns
+
+	// LacksID, LacksURL and LacksParent say that the catalog names the column
+	// and the relation does not have it: what it holds is not known.
+	LacksID, LacksURL, LacksParent bool
+}
+
+// Bind reads relation by the catalog. It is nil when the catalog does not name
+// the table.
+func (c *Catalog) Bind(relation *schemas.Relation) *Plan {
+	p := &Plan{Relation: relation, Schema: c.byTable[relation.Table()], owner: -1}
+	if p.Schema != nil {
+		p.bindSchema(c)
+		c.bindDerived(p)
+	}
+	if relation.Table() == c.Account.Table {
+		p.Account = &AccountPlan{
+			id:     p.column(c.Account.ID),
+			url:    p.column(c.Account.URL),
+			parent: -1,
+			secret: -1,
+		}
+		if c.Account.Parent != "" {
+			p.Account.parent = p.column(c.Account.Parent)
+		}
+		if c.Account.Secret != "" {
+			p.Account.secret = p.column(c.Account.Secret)
+		}
+		for _, name := range c.accountColumns {
+			p.Account.columns = append(p.Account.columns, p.column(name))
+		}
+		p.Account.LacksID, p.Account.LacksURL = p.Account.id < 0, p.Account.url < 0
+		p.Account.LacksParent = c.Account.Parent != "" && p.Account.parent < 0
+		p.bindUnnamed()
+	}
+	if relation.Table() == c.Results {
+		p.Results = bindResults(p)
+	}
+	if relation.Table() == c.Events {
+		p.Events = bindEvents(p)
+	}
+	if p.Schema == nil && p.Account == nil && p.Results == nil && p.Events == nil {
+		return nil
+	}
+	return p
+}
+
+func (p *Plan) bindSchema(c *Catalog) {
+	p.bindKey(c.IsParent(p.Schema))
+	p.owner = p.column(p.Schema.Owner.Column)
+	for _, f := range p.Schema.Fields {
+		if i := p.column(f.Column); i >= 0 {
+			name := append(pgjson.AppendString(nil, []byte(f.Name)), ':')
+			isURL := p.Relation.Table() == c.Account.Table && c.isURLColumn(f.Column)
+			p.fields = append(p.fields, planField{name, i, p.Relation.Columns[i].Type, isURL})
+		}
+	}
+}
+
+// bindKey chooses the columns that name a record: those of the catalog, or the
+// primary key. Where the replica identity is another index, whose old rows lack
+// the primary key, that index's columns do; not where other records refer to
+// this one, since they hold the primary key.
+func (p *Plan) bindKey(parent bool) {
+	r := p.Relation
+	if len(p.Schema.Key) > 0 {
+		for _, name := range p.Schema.Key {
+			if i := p.column(name); i >= 0 {
+				p.key = append(p.key, i)
+			} else {
+				p.keyCut = true
+			}
+		}
+		return
+	}
+	p.key, p.keyCut = r.PrimaryKey, r.KeyCut
+	if r.Identity != schemas.IdentityIndex || parent || !p.keyCut && len(p.key) > 0 && identityHolds(r, p.key) {
+		return
+	}
+	p.key, p.keyCut = identityColumns(r), r.IdentityCut
+}
+
+// identityColumns are the columns of the replica identity.
+func identityColumns(r *schemas.Relation) (columns []int) {
+	for i := range r.Columns {
+		if r.Columns[i].Key {
+			columns = append(columns, i)
+		}
+	}
+	return columns
+}
+
+// identityHolds says whether old rows carry all of columns.
+func identityHolds(r *schemas.Relation, columns []int) bool {
+	return !slices.ContainsFunc(columns, func(i int) bool { return !r.Columns[i].Key })
+}
+
+// bindUnnamed notes the columns of the account table that the catalog does not
+// name: one of them may be a column that it names, renamed.
+func (p *Plan) bindUnnamed() {
+	named := map[int]bool{p.Account.id: true, p.Account.url: true, p.Account.parent: true, p.Account.secret: true, p.owner: true}
+	for _, i := range slices.Concat(p.key, p.Account.columns) {
+		named[i] = true
+	}
+	for _, f := range p.fields {
+		named[f.column] = true
+	}
+	for i := range p.Relation.Columns {
+		if !named[i] {
+			p.unnamed = append(p.unnamed, i)
+		}
+	}
+}
+
+// UnnamedSame says whether a change left all columns alone that the catalog
+// does not name. It is false where the old row is not known.
+func (p *Plan) UnnamedSame(c *schemas.Change) bool {
+	if c.Old == nil || c.OldIsKey || c.New == nil {
+		return false
+	}
+	for _, i := range p.unnamed {
+		if c.Old[i].State != c.New[i].State || !bytes.Equal(c.Old[i].Text, c.New[i].Text) {
+			return false
+		}
+	}
+	return true
+}
+
+// column finds a column that the catalog names, or notes that it is missing.
+func (p *Plan) column(name string) int {
+	i := p.Relation.Column(name)
+	if i < 0 {
+		p.Missing = append(p.Missing, name)
+	}
+	return i
+}
+
+// Keyless says that the plan's records have no key at all: the table has none,
+// and neither catalog nor replica identity names one.
+func (p *Plan) Keyless() bool { return len(p.key) == 0 && !p.keyCut }
+
+// OldRowHasKey says whether the replica identity keeps the whole key, so that
+// an old row names its record. A record without a key needs no name.
+func (p *Plan) OldRowHasKey() bool {
+	return p.Keyless() || !p.keyCut && (p.Relation.Identity == schemas.IdentityFull || identityHolds(p.Relation, p.key))
+}
+
+// HasOwner says whether the relation has the column that says whose a row is.
+func (p *Plan) HasOwner() bool { return p.owner >= 0 }
+
+// Key names a record within its schema, as KeyOf does. It is false when the
+// tuple does not carry the whole key, or the table has none.
+func (p *Plan) Key(row schemas.Tuple) (string, bool) {
+	if p.keyCut {
+		return "", false // two records might look alike
+	}
+	var few [4][]byte
+	texts := few[:0]
+	for _, i := range p.key {
+		if i >= len(row) || row[i].State != schemas.Text {
+			return "", false
+		}
+		text, ok := p.Relation.Columns[i].Equality.Normal(row[i].Text)
+		if !ok {
+			return "", false
+		}
+		texts = append(texts, text)
+	}
+	if len(texts) == 0 {
+		return "", false
+	}
+	return schemas.KeyOf(texts), true
+}
+
+// KeyColumns names the key's columns; none when the table has no key, or the
+// stream does not carry all of it.
+func (p *Plan) KeyColumns() []string {
+	if p.keyCut {
+		return nil
+	}
+	names := make([]string, len(p.key))
+	for j, i := range p.key {
+		names[j] = p.Relation.Columns[i].Name
+	}
+	return names
+}
+
+// KeyOnly is row without all that is not its key: what is known of an old row
+// whose replica identity kept nothing else.
+func (p *Plan) KeyOnly(row schemas.Tuple) schemas.Tuple {
+	only := make(schemas.Tuple, len(row))
+	for _, i := range p.key {
+		only[i] = row[i]
+	}
+	return only
+}
+
+// OwnerKey is what the owner column holds: an account's id, or the key of the
+// parent record as [Plan.Key] gives it. It is "" when the column is null, and
+// false when the row does not carry it.
+func (p *Plan) OwnerKey(row schemas.Tuple) (string, bool) {
+	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State == schemas.Absent {
+		return "", false
+	}
+	text, ok := p.ownerText(row)
+	if !ok {
+		return "", false
+	}
+	if p.Schema.Owner.Schema != "" && row[p.owner].State == schemas.Text {
+		return schemas.KeyOf([][]byte{text}), true
+	}
+	return validText(string(text)), true
+}
+
+func (p *Plan) ownerText(row schemas.Tuple) (text []byte, ok bool) {
+	if row[p.owner].State != schemas.Text {
+		return nil, true
+	}
+	return p.Relation.OwnerIDs.NormalOf(p.Relation.Columns[p.owner].Equality, row[p.owner].Text)
+}
+
+// OwnerIncomparable says that a row carries the owner column and that its value does
+// not tell what it refers to: it is no value of that one's type, or texts do
+// not say when two values are the same.
+func (p *Plan) OwnerIncomparable(row schemas.Tuple) bool {
+	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State != schemas.Text {
+		return false
+	}
+	_, ok := p.ownerText(row)
+	return !ok
+}
+
+// keyHasOwner says whether a record's key says whose it is.
+func (p *Plan) keyHasOwner() bool {
+	return p.owner >= 0 && slices.Contains(p.key, p.owner)
+}
+
+// Tracked says whether the owners of a plan's records have to be remembered:
+// those of all but records whose key says whose they are. What the replica
+// identity keeps does not count: a table, or its next partition, may keep less
+// tomorrow.
+func (c *Catalog) Tracked(p *Plan) bool {
+	return p.Schema.Owner.Schema != "" || c.IsParent(p.Schema) || !p.keyHasOwner()
+}
+
+func textOfColumn(row schemas.Tuple, i int) (string, bool) {
+	if i < 0 || i >= len(row) || row[i].State != schemas.Text {
+		return "", false
+	}
+	return validText(string(row[i].Text)), true
+}
+
+// validText keeps names and addresses storable whatever the source holds: a
+// database whose encoding is SQL_ASCII sends any bytes.
+func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// AccountRow is what a change tells of an account. A column that was not sent
+// leaves what is known as it is.
+type AccountRow struct {
+	schemas.Account
+	HasURL, HasParent, HasSecret bool // which were sent
+}
+
+// AccountOf reads a row of the account table. ok is false when the row does not
+// carry the id.
+func (p *Plan) AccountOf(row schemas.Tuple) (account AccountRow, ok bool) {
+	a := p.Account
+	account.ID, ok = p.accountText(row, a.id)
+	account.URL = p.unpadded(row, a.url)
+	account.Parent, _ = p.accountText(row, a.parent)
+	account.Secret = p.unpadded(row, a.secret)
+	account.HasURL = carries(row, a.url)
+	account.HasParent = carries(row, a.parent)
+	account.HasSecret = carries(row, a.secret)
+	for _, i := range a.columns {
+		account.Columns = append(account.Columns, p.accountColumn(row, i))
+	}
+	return account, ok
+}
+
+// unpadded is a text of a row without its type's padding; "" where there is none.
+func (p *Plan) unpadded(row schemas.Tuple, i int) string {
+	text, ok := textOfColumn(row, i)
+	if !ok {
+		return ""
+	}
+	return string(p.Relation.Columns[i].Unpadded([]byte(text)))
+}
+
+// accountText is the id of an account in its normal form.
+func (p *Plan) accountText(row schemas.Tuple, i int) (string, bool) {
+	if i < 0 || i >= len(row) || row[i].State != schemas.Text {
+		return "", false
+	}
+	text, ok := p.Relation.AccountIDs.NormalOf(p.Relation.Columns[i].Equality, row[i].Text)
+	return validText(string(text)), ok
+}
+
+func carries(row schemas.Tuple, i int) bool {
+	return i >= 0 && i < len(row) && row[i].State != schemas.Absent
+}
+
+// AppendEnvelope appends the body of one record event: exactly the keys type,
+// schema and data, data being a JSON string that holds a JSON object with the
+// fields that row carries. scratch is reused between calls and returned.
+// A value that cannot be read is an error that names its column. Of a row of
+// the account table, masked leaves out what its URLs have of the account alone.
+func (p *Plan) AppendEnvelope(dst, scratch []byte, kind schemas.Kind, row schemas.Tuple, masked bool) (body, scratchOut []byte, err error) {
+	scratch, err = p.appendData(scratch[:0], row, masked && p.Account != nil)
+	if err != nil {
+		return dst, scratch, err
+	}
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, kind.String()...)
+	dst = append(dst, `","schema":"`...)
+	dst = append(dst, p.Schema.Name...)
+	dst = append(dst, `","data":"`...)
+	dst = pgjson.AppendEscaped(dst, scratch)
+	return append(dst, `"}`...), scratch, nil
+}
+
+func (p *Plan) appendData(dst []byte, row schemas.Tuple, masked bool) ([]byte, error) {
+	dst = append(dst, '{')
+	first := true
+	for i := range p.fields {
+		f := &p.fields[i]
+		if f.column >= len(row) || row[f.column].State == schemas.Absent {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(dst, f.name...)
+		if row[f.column].State == schemas.Null {
+			dst = append(dst, "null"...)
+			continue
+		}
+		var err error
+		from := len(dst)
+		dst, err = p.Relation.Types.AppendJSON(dst, f.typ, row[f.column].Text)
+		if text := row[f.column].Text; errors.Is(err, pgjson.ErrAttributes) && utf8.Valid(text) {
+			// The type was altered since the row was written, and nobody knows
+			// which value is whose: its text, as of a type that is not known.
+			dst, err = pgjson.AppendString(dst, text), nil
+		}
+		if err != nil {
+			return dst, fmt.Errorf("column %s of table %s: %w", p.Relation.Columns[f.column].Name, p.Relation.Table(), err)
+		}
+		if masked {
+			dst = maskJSON(dst, from, f.isURL)
+		}
+	}
+	return append(dst, '}'), nil
+}

@@ -1,0 +1,201 @@
+package pgjson
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// AppendJSON appends the JSON that PostgreSQL's to_json() gives for the value
+// whose text form is text, token for token. The text must be what the type's
+// output function prints under DateStyle ISO, IntervalStyle postgres, TimeZone
+// UTC, extra_float_digits 1 or more, bytea_output hex and client_encoding
+// UTF8. A type that is not registered gives its text as a JSON string.
+//
+// An error is a [*ValueError], and dst comes back as it was. One that wraps
+// [ErrAttributes] says that the registered type is out of date.
+//
+// What the stream does not tell, and to_json() does differently:
+//   - a cast to json that a user or an extension other than hstore defined for
+//     a type of its own is a function that only the server can call; see Known.
+//   - A composite's text has no names in it. If the type was altered since the
+//     row was written, to as many attributes as before, the new names are used.
+//   - "char" with a byte above 0x7f is written as newer servers print it, \ooo,
+//     also for one that sends the byte as it is.
+//
+// The text of json is taken as it comes and not parsed again.
+func (t *Types) AppendJSON(dst []byte, oid uint32, text []byte) ([]byte, error) {
+	start := len(dst)
+	dst, err := t.append(dst, oid, text, 0)
+	if err != nil {
+		err.Type = t.describe(oid)
+		return dst[:start], err
+	}
+	return dst, nil
+}
+
+// describe names a type in an error.
+func (t *Types) describe(oid uint32) string {
+	if name := t.Name(oid); name != "" {
+		return name
+	}
+	return fmt.Sprintf("OID %d", oid)
+}
+
+// ValueError says where the text of a value is not what its type prints. It
+// holds nothing of the value.
+type ValueError struct {
+	Type   string // of the whole value
+	Offset int    // byte of the text; inside a quoted element that has escapes, where that element begins
+	Err    error
+}
+
+// Error names the type and the offset.
+func (e *ValueError) Error() string {
+	return fmt.Sprintf("value of type %s: at byte %d: %v", e.Type, e.Offset, e.Err)
+}
+
+// Unwrap gives the reason.
+func (e *ValueError) Unwrap() error { return e.Err }
+
+// ErrAttributes means that a composite value has more or fewer fields than its
+// type was registered with: the type was altered.
+var ErrAttributes = errors.New("another number of fields than the type's")
+
+// The other faults that a text can have.
+var (
+	errNumber     = errors.New("not a number")
+	errBool       = errors.New("neither t nor f")
+	errEmptyJSON  = errors.New("empty json")
+	errUTF8       = errors.New("not valid UTF-8")
+	errDeep       = errors.New("nested too deeply")
+	errDate       = errors.New("not a date in ISO form")
+	errTimestamp  = errors.New("not a time stamp in ISO form")
+	errNotUTC     = errors.New("time stamp is not in UTC")
+	errArray      = errors.New("malformed array")
+	errDimensions = errors.New("array is not rectangular or has too many dimensions")
+	errComposite  = errors.New("malformed composite")
+	errHstore     = errors.New("malformed hstore")
+	errQuote      = errors.New("unclosed quote")
+)
+
+// fault is an error at an offset of the text at hand.
+func fault(offset int, err error) *ValueError {
+	return &ValueError{Offset: offset, Err: err}
+}
+
+// shift moves the error of a part to the text that the part lies in. An
+// offset inside an unquoted part means nothing there and is dropped.
+func (e *ValueError) shift(offset int, unquoted bool) *ValueError {
+	if unquoted {
+		e.Offset = 0
+	}
+	e.Offset += offset
+	return e
+}
+
+// maxNesting bounds types inside types: far beyond what a value can have,
+// since each level doubles the quotes, and an end for a registry that goes
+// in circles.
+const maxNesting = 64
+
+// append writes a value of any type. It begins with the types of most columns,
+// which need no look-up.
+func (t *Types) append(dst []byte, oid uint32, text []byte, depth int) ([]byte, *ValueError) {
+	switch oid {
+	case 20, 21, 23, 1700: // int8, int2, int4, numeric
+		return appendNumber(dst, text)
+	case 25, 1043, 2950: // text, varchar, uuid
+		return appendText(dst, text)
+	}
+	typ := t.byOID[oid]
+	if typ == nil {
+		return appendText(dst, text)
+	}
+	switch typ.Kind {
+	case TypeNumber:
+		return appendNumber(dst, text)
+	case TypeBool:
+		return appendBool(dst, text)
+	case TypeJSON:
+		return appendVerbatim(dst, text)
+	case TypeDate:
+		return appendDate(dst, text)
+	case TypeTimestamp:
+		return appendTimestamp(dst, text, false)
+	case TypeTimestampTZ:
+		return appendTimestamp(dst, text, true)
+	case TypeChar:
+		return appendChar(dst, text)
+	case TypeHstore:
+		return t.appendHstore(dst, text)
+	case TypeArray, TypeVector, TypeComposite, TypeDomain:
+		if depth == maxNesting {
+			return dst, fault(0, errDeep)
+		}
+		return t.appendNested(dst, typ, text, depth+1)
+	}
+	return appendText(dst, text)
+}
+
+func (t *Types) appendNested(dst []byte, typ *registeredType, text []byte, depth int) ([]byte, *ValueError) {
+	switch typ.Kind {
+	case TypeArray:
+		return t.appendArray(dst, typ, text, depth)
+	case TypeVector:
+		return t.appendVector(dst, typ, text, depth)
+	case TypeComposite:
+		return t.appendComposite(dst, typ, text, depth)
+	}
+	return t.append(dst, typ.Base, text, depth)
+}
+
+func appendText(dst, text []byte) ([]byte, *ValueError) {
+	if !utf8.Valid(text) {
+		return dst, fault(invalidAt(text), errUTF8)
+	}
+	return AppendString(dst, text), nil
+}
+
+func appendVerbatim(dst, text []byte) ([]byte, *ValueError) {
+	if len(text) == 0 {
+		return dst, fault(0, errEmptyJSON)
+	}
+	if !utf8.Valid(text) {
+		return dst, fault(invalidAt(text), errUTF8)
+	}
+	return append(dst, text...), nil
+}
+
+func invalidAt(text []byte) int {
+	i := 0
+	for i < len(text) {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size <= 1 {
+			break
+		}
+		i += size
+	}
+	return i
+}
+
+func appendBool(dst, text []byte) ([]byte, *ValueError) {
+	if len(text) == 1 {
+		switch text[0] {
+		case 't':
+			return append(dst, "true"...), nil
+		case 'f':
+			return append(dst, "false"...), nil
+		}
+	}
+	return dst, fault(0, errBool)
+}
+
+// appendChar writes the type "char": one byte, or none for zero.
+func appendChar(dst, text []byte) ([]byte, *ValueError) {
+	if len(text) == 1 && text[0] >= utf8.RuneSelf {
+		c := text[0]
+		return append(dst, '"', '\\', '\\', '0'+c>>6, '0'+c>>3&7, '0'+c&7, '"'), nil
+	}
+	return appendText(dst, text)
+}
