@@ -74,7 +74,7 @@ type subscriptions struct {
 	rotations, tokens, replays, holds *huma.Schema
 }
 
-// Subscriptions serves the subscription API (CONTRACT.md §7) and its OpenAPI
+// Subscriptions serves the subscription API (docs/CONTRACT.md §7) and its OpenAPI
 // document.
 func Subscriptions(cfg Config, log *zap.Logger) (http.Handler, error) {
 	_, handler, err := newSubscriptions(cfg, log)

@@ -11,7 +11,7 @@ import (
 )
 
 // metrics show how far the reader is behind its source, and what its slot costs
-// there. The names are part of the contract (CONTRACT.md §6). What only the
+// there. The names are part of the contract (docs/CONTRACT.md §6). What only the
 // source can tell is NaN while it does not answer: an old number would pass for
 // a good one.
 type metrics struct {
