@@ -112,7 +112,7 @@ func (c *courier) deliver(ctx context.Context, e outbox.Endpoint, event outbox.E
 			class = failNoRoute
 		}
 	case failDNS, failDNSNotFound, failDNSTimeout:
-		if c.dialer.servers.unreachable.Load() {
+		if !c.dialer.servers.work(x.ctx) {
 			class = failDNSHere
 		}
 	}
