@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -178,7 +179,7 @@ func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error
 type identified interface{ withRequestID(string) any }
 
 func (e envelope[T]) withRequestID(id string) any {
-	e.Status, e.RequestID = "success", id
+	e.Status, e.RequestID = "success", cmp.Or(e.RequestID, id) // one that is remembered has its own
 	return e
 }
 
@@ -222,7 +223,7 @@ func inKazooShape(ctx huma.Context, next func(huma.Context)) { next(kazooContext
 func (c kazooContext) Unwrap() huma.Context { return c.humaContext }
 
 func (c kazooContext) SetStatus(status int) {
-	if status == http.StatusUnprocessableEntity || status == http.StatusInternalServerError && callOf(c.Context()).broken {
+	if status == http.StatusUnprocessableEntity && !callOf(c.Context()).unprocessable || status == http.StatusInternalServerError && callOf(c.Context()).broken {
 		status = http.StatusBadRequest
 	}
 	c.humaContext.SetStatus(status)

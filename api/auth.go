@@ -86,6 +86,7 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 	secret := bearer(r.Header)
 	from := s.clients.of(r)
 	hash := sha256.Sum256([]byte(secret))
+	c.proof = proofOf(secret)
 	if secret != "" && s.guard.isOperator(hash) {
 		c.who, c.operator = "operator", true
 		if !isID(c.account, schemas.MaxAccountBytes) {

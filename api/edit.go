@@ -195,7 +195,7 @@ func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 }
 
 // checkOwn lets only those settings of an account's own webhook change that do
-// not change what its deliveries are (CONTRACT.md §1 and §3).
+// not change what its deliveries are (docs/CONTRACT.md §1 and §3).
 func checkOwn(before, after *outbox.Webhook, wrong faults) {
 	fixed := func(field string, same bool) {
 		if !same {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -97,7 +98,11 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 				continue
 			}
 			delete(op.Responses, "default") // huma's own shape
-			for _, status := range errorsOf {
+			may := errorsOf
+			if op.Metadata[idempotencyHeader] != nil {
+				may = append(slices.Clone(may), http.StatusUnprocessableEntity)
+			}
+			for _, status := range may {
 				op.Responses[strconv.Itoa(status)] = &huma.Response{
 					Description: http.StatusText(status),
 					Content:     map[string]*huma.MediaType{jsonType: {Schema: schema}},

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"mime"
 	"net/http"
@@ -25,6 +26,12 @@ type call struct {
 	payer    string // the token's account, whose limits count; "" for the operator
 	account  string // whose webhooks it is about
 	broken   bool   // its body cannot be read to its end
+
+	keys   []string          // what stands in its header Idempotency-Key
+	proof  [sha256.Size]byte // made of what is secret of its token
+	header http.Header       // of the answer
+	// unprocessable is for the one answer that is a 422: what huma calls so is a 400.
+	unprocessable bool
 }
 
 // caller is on whose behalf the call changes something.
@@ -51,8 +58,8 @@ const requestIDHeader = "X-Request-Id"
 // outer surrounds every route: request id, bounds, what was not foreseen.
 func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{id: requestID(r.Header.Get(requestIDHeader))}
 		h := w.Header()
+		c := &call{id: requestID(r.Header.Get(requestIDHeader)), keys: r.Header.Values(idempotencyHeader), header: h}
 		h.Set(requestIDHeader, c.id)
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")

@@ -96,6 +96,7 @@ const growSQL = `
 	INSERT INTO walhook.token (hash, id, account, subaccounts) SELECT convert_to(n::text, 'UTF8'), n, 'of ' || n, false FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.hold (account, host, reason) SELECT 'of ' || n, 'h.example', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.ended_account (account) SELECT 'gone ' || n FROM generate_series(%[1]d, %[2]d, 20) n;
+	INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT 'of ' || n, 'x', convert_to(n::text, 'UTF8'), '', n FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.set_aside (loop, item, endpoint, reason, detail) SELECT 'append', n, 5, 'unstorable', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	ANALYZE`
 
@@ -129,6 +130,7 @@ func TestPlans_NoRouteReadsMoreThanItShows(t *testing.T) {
 	t.Cleanup(func() { conn.Close(t.Context()) })
 	w := &world{conn: conn, courier: &fixedCourier{}}
 	w.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret) SELECT '7', md5(n::text), 'https://example.com/' || n, 'active', 'whsec_c2VjcmV0' FROM generate_series(1, 98) n`)
+	w.exec(t, `INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT '7', 'x', convert_to(n::text, 'UTF8'), '', n FROM generate_series(1, 900) n`)
 	w.exec(t, `INSERT INTO walhook.hold (account, host, reason) SELECT '7', 'h' || n || '.example', 'x' FROM generate_series(1, 600) n`)
 	w.exec(t, `ALTER DATABASE plans SET auto_explain.log_min_duration = 0; ALTER DATABASE plans SET auto_explain.log_analyze = on;
 		ALTER DATABASE plans SET auto_explain.log_timing = off; ALTER DATABASE plans SET auto_explain.log_format = json`, pgx.QueryExecModeSimpleProtocol)
@@ -204,7 +206,7 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 			mark := fmt.Sprintf("%s #%d", name, i)
 			marks[mark] = true
 			w.exec(t, "SELECT 'begin "+mark+"'", pgx.QueryExecModeSimpleProtocol)
-			r := w.call(t, bearer, route[0], filled+call[0], call[1])
+			r := w.call(t, bearer, route[0], filled+call[0], call[1], withKey(fmt.Sprint(time.Now().UnixNano()))...)
 			w.exec(t, "SELECT 'end "+mark+"'", pgx.QueryExecModeSimpleProtocol)
 			if r.status >= 300 {
 				t.Errorf("%s: %d %s", mark, r.status, r.text)

@@ -47,14 +47,20 @@ const defaultReplayRate = 100
 func (s *subscriptions) registerReplays(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/replay"
 	s.replays = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[replayFields]())
-	huma.Register(routes, expensive(withBody(operation("replay", http.MethodPost, path, "Send events again",
+	huma.Register(routes, idempotent(expensive(withBody(operation("replay", http.MethodPost, path, "Send events again",
 		"Those that were delivered or given up; what is still to be delivered is not sent twice. They keep their ids. It goes on in the background."),
-		s.replays, http.StatusAccepted)), handled(s, s.replay))
+		s.replays, http.StatusAccepted))), handled(s, s.replay))
 	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List what was asked to be sent again",
 		"The newest first, and how far each is."), handled(s, s.listReplays))
 }
 
 func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[replay], error) {
+	return makeOnce(ctx, s, "replay "+in.WebhookID, in.RawBody, func(asked creation[replay]) (*answer[replay], error) {
+		return s.replayOnce(ctx, in, asked)
+	})
+}
+
+func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once creation[replay]) (*answer[replay], error) {
 	w, err := s.webhook(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
@@ -66,38 +72,39 @@ func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[re
 		return nil, err
 	}
 	asked.Endpoint, asked.By = w.Endpoint, callOf(ctx).caller()
-	if dry {
-		asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked)
-	} else {
-		asked, err = s.cfg.Store.CreateRequest(ctx, asked)
-	}
+	kept, err := s.cfg.Store.KeptEvents(ctx, asked.Endpoint, asked.WebhookIDs)
 	if err != nil {
 		return nil, err
 	}
-	if !dry {
-		s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.String("since", asked.Since.UTC().Format(time.RFC3339)), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
+	if dry { // makes nothing, and so nothing of it is remembered
+		if asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked); err != nil {
+			return nil, err
+		}
+		return answerOf(shownReplay(&asked), sent.warnings, expect(&asked, kept)), nil
 	}
-	expected, err := s.expect(ctx, &asked)
+	var made *answer[replay]
+	asked, err = s.cfg.Store.CreateRequestOnce(ctx, asked, once.once, func(r outbox.Request) ([]byte, error) {
+		made = answerOf(shownReplay(&r), sent.warnings, expect(&r, kept))
+		return once.write(made)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return answerOf(shownReplay(&asked), sent.warnings, expected), nil
+	s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.String("since", asked.Since.UTC().Format(time.RFC3339)), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
+	return made, nil
 }
 
 // namedIDs is how many ids an answer names at most.
 const namedIDs = 20
 
-// expect says what a replay will not do that it was asked for.
-func (s *subscriptions) expect(ctx context.Context, asked *outbox.Request) (warnings []string, err error) {
+// expect says what a replay will not do that it was asked for. kept are those of
+// its ids that there are events of.
+func expect(asked *outbox.Request, kept []string) (warnings []string) {
 	if len(asked.WebhookIDs) == 0 {
 		if asked.Total == 0 {
 			warnings = append(warnings, "nothing that was committed since then was delivered or given up among the first 10000 events, so nothing of them is sent; what is still to be delivered, a retry among it, is not sent twice")
 		}
-		return warnings, nil
-	}
-	kept, err := s.cfg.Store.KeptEvents(ctx, asked.Endpoint, asked.WebhookIDs)
-	if err != nil {
-		return nil, err
+		return warnings
 	}
 	ids := slices.Compact(slices.Sorted(slices.Values(asked.WebhookIDs)))
 	var unknown []string
@@ -118,7 +125,7 @@ func (s *subscriptions) expect(ctx context.Context, asked *outbox.Request) (warn
 	if asked.Total == 0 {
 		warnings = append(warnings, "nothing is sent")
 	}
-	return warnings, nil
+	return warnings
 }
 
 // replayOf is what a body asks for.

@@ -59,6 +59,10 @@ const (
 	requestTimeout = 15 * time.Second
 	// openReplayPause is when to try again after too many replays are under way.
 	openReplayPause = 30 * time.Second
+	// onceRunningPause and onceFullPause are when to try again with an
+	// Idempotency-Key whose first request runs, and with a new one beyond the bound.
+	onceRunningPause = time.Second
+	onceFullPause    = 10 * time.Minute
 )
 
 // subscriptions is the API behind its routes.
@@ -74,7 +78,7 @@ type subscriptions struct {
 	rotations, tokens, replays, holds *huma.Schema
 }
 
-// Subscriptions serves the subscription API (CONTRACT.md §7) and its OpenAPI
+// Subscriptions serves the subscription API (docs/CONTRACT.md §7) and its OpenAPI
 // document.
 func Subscriptions(cfg Config, log *zap.Logger) (http.Handler, error) {
 	_, handler, err := newSubscriptions(cfg, log)
@@ -179,6 +183,9 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	}
 	if state, ok := errors.AsType[*outbox.StateError](err); ok {
 		return fail(http.StatusConflict, state.Mend)
+	}
+	if f := onceFailure(ctx, err); f != nil {
+		return f
 	}
 	if outbox.IsUnstorable(err) {
 		s.log.Warn("request holds what cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))

@@ -51,31 +51,41 @@ type (
 func (s *subscriptions) registerTokens(routes huma.API) {
 	const path = "/accounts/{account_id}/tokens"
 	s.tokens = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[tokenFields]())
-	registerOptional(routes, forOperator(withBody(operation("create-token", http.MethodPut, path, "Create a token",
-		"For the operator. The token opens this account, and those below it if asked for."), s.tokens, http.StatusCreated)), handled(s, s.createToken))
+	registerOptional(routes, idempotent(forOperator(withBody(operation("create-token", http.MethodPut, path, "Create a token",
+		"For the operator. The token opens this account, and those below it if asked for."), s.tokens, http.StatusCreated))), handled(s, s.createToken))
 	huma.Register(routes, forOperator(operation("list-tokens", http.MethodGet, path, "List the tokens", "For the operator.")), handled(s, s.listTokens))
 	huma.Register(routes, forOperator(operation("delete-token", http.MethodDelete, path+"/{token_id}", "Delete a token",
 		"For the operator. It ends at once.")), handled(s, s.deleteToken))
 }
 
 func (s *subscriptions) createToken(ctx context.Context, in *createTokenInput) (*answer[newToken], error) {
-	var asked tokenFields
-	sent, err := s.edits.readOptional(in.RawBody, s.tokens, &asked)
+	return makeOnce(ctx, s, "create-token", in.RawBody, func(asked creation[newToken]) (*answer[newToken], error) {
+		return s.createTokenOnce(ctx, in, asked)
+	})
+}
+
+func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInput, asked creation[newToken]) (*answer[newToken], error) {
+	var wanted tokenFields
+	sent, err := s.edits.readOptional(in.RawBody, s.tokens, &wanted)
 	if err != nil {
 		return nil, err
 	}
 	t := outbox.Token{Account: in.AccountID}
-	set(&t.Name, asked.Name)
-	set(&t.Subaccounts, asked.IncludeSubaccounts)
+	set(&t.Name, wanted.Name)
+	set(&t.Subaccounts, wanted.IncludeSubaccounts)
 	if hasControl(t.Name) {
 		return nil, badRequest("name", "holds a control character")
 	}
-	t, secret, err := s.cfg.Store.CreateToken(ctx, t)
+	var made *answer[newToken]
+	t, _, err = s.cfg.Store.CreateTokenOnce(ctx, t, asked.once, func(t outbox.Token, secret string) ([]byte, error) {
+		made = answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings)
+		return asked.write(made)
+	})
 	if err != nil {
 		return nil, err
 	}
 	s.auditToken(ctx, "token created", &t)
-	return answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings), nil
+	return made, nil
 }
 
 func (s *subscriptions) listTokens(ctx context.Context, in *listTokensInput) (*pageAnswer[token], error) {

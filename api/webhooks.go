@@ -100,8 +100,8 @@ func (s *subscriptions) registerWebhooks(routes huma.API) {
 	const one = path + "/{webhook_id}"
 	huma.Register(routes, operation("list-webhooks", http.MethodGet, path, "List the webhooks",
 		"The account's own web hook URL is among them, with the id account. One that is disabled says why in disable_reason."), handled(s, s.listWebhooks))
-	huma.Register(routes, withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
-		"It gets what is committed from then on."), s.edits.create, http.StatusCreated), handled(s, s.createWebhook))
+	huma.Register(routes, idempotent(withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
+		"It gets what is committed from then on."), s.edits.create, http.StatusCreated)), handled(s, s.createWebhook))
 	huma.Register(routes, operation("read-webhook", http.MethodGet, one, "Read a webhook", ""), handled(s, s.readWebhook))
 	for _, method := range []string{http.MethodPost, http.MethodPatch} {
 		id := map[string]string{http.MethodPost: "edit-webhook", http.MethodPatch: "patch-webhook"}[method]
@@ -126,6 +126,12 @@ func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) 
 }
 
 func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInput) (*answer[webhook], error) {
+	return makeOnce(ctx, s, "create-webhook", in.RawBody, func(asked creation[webhook]) (*answer[webhook], error) {
+		return s.createWebhookOnce(ctx, in, asked)
+	})
+}
+
+func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhookInput, asked creation[webhook]) (*answer[webhook], error) {
 	wrong := faults{}
 	sent := s.edits.read(in.RawBody, s.edits.create, wrong)
 	if !sent.whole {
@@ -138,11 +144,16 @@ func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInpu
 		return nil, err
 	}
 	w.By = callOf(ctx).caller()
-	if w, err = s.cfg.Store.CreateWebhook(ctx, w); err != nil {
+	var made *answer[webhook]
+	w, err = s.cfg.Store.CreateWebhookOnce(ctx, w, asked.once, func(w outbox.Webhook) ([]byte, error) {
+		made = answerOf(shown(&w), sent.warnings, idle)
+		return asked.write(made)
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.audit(ctx, "webhook created", &w, auditFields(&w)...)
-	return answerOf(shown(&w), sent.warnings, idle), nil
+	return made, nil
 }
 
 func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {

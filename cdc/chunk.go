@@ -20,7 +20,7 @@ func (s *stream) keep(ctx context.Context, changes ...schemas.Change) error {
 	for _, change := range changes {
 		change.Position, change.CommittedAt = s.position, s.tx.committedAt
 		if len(s.chunk) == 0 {
-			s.r.metrics.received(change.CommittedAt)
+			s.r.metrics.received()
 		}
 		s.chunk = append(s.chunk, change)
 	}

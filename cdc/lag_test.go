@@ -38,7 +38,7 @@ func TestLag_IsTheAgeOfTheOldestChangeThatIsNotStored(t *testing.T) {
 	}
 	m.lag.reads(300)
 	want("it was sent, and is nothing", 73, 0)
-	m.received(at(70))
+	m.oldest.Store(at(70).UnixNano())
 	want("a change waits", 75, 5)
 	m.lag.mark(300, at(74))
 	m.flushed.Store(310)

@@ -11,13 +11,13 @@ import (
 )
 
 // metrics show how far the reader is behind its source, and what its slot costs
-// there. The names are part of the contract (CONTRACT.md §6). What only the
+// there. The names are part of the contract (docs/CONTRACT.md §6). What only the
 // source can tell is NaN while it does not answer: an old number would pass for
 // a good one.
 type metrics struct {
 	serverEnd  atomic.Uint64 // the newest WAL end that the server named
 	flushed    atomic.Uint64 // the stored flush position; 0 for not known
-	oldest     atomic.Int64  // commit time in nanoseconds of the oldest transaction not yet stored; 0 for none
+	oldest     atomic.Int64  // when the oldest change that is not stored was received, in nanoseconds; 0 for none
 	lag        lag
 	state      func() State
 	answers    atomic.Bool // the source answered when it was last asked
@@ -82,7 +82,7 @@ func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
 		"WAL between the source's end, as it last said, and the stored position. NaN while the source does not answer.",
 		nil, m.lagBytes)
 	gauge("walhook_source_lag_seconds",
-		"Age of the oldest committed change that is not stored, as far as the source's own positions tell: 0 for none. While the source does not answer, how long ago all was stored for the last time; NaN where that is not known.",
+		"Age of the oldest committed change that is not stored, as far as the source's own positions tell, by this machine's clock alone: 0 for none. While the source does not answer, how long ago all was stored for the last time; NaN where that is not known.",
 		nil, func() float64 { return m.lagSeconds(time.Now()) })
 	gauge("walhook_source_up", "1 while the source answers this process, else 0.", nil, func() float64 { return number(m.answers.Load()) })
 	for _, one := range []State{Connecting, Standby, Reading, Unreadable} {
@@ -147,18 +147,22 @@ func (m *metrics) lagSeconds(now time.Time) float64 {
 	return max(now.Sub(since), 0).Seconds()
 }
 
-// received notes a transaction that waits to be stored.
-func (m *metrics) received(committedAt time.Time) {
-	m.oldest.CompareAndSwap(0, committedAt.UnixNano())
+// received notes that a change waits to be stored. The time of its commit says
+// nothing here: it is by the source's clock, or by that of a server which the
+// source has it from.
+func (m *metrics) received() {
+	if m.oldest.Load() == 0 {
+		m.oldest.CompareAndSwap(0, time.Now().UnixNano())
+	}
 }
 
-// stored notes a stored batch; waiting says whether something received is not.
-func (m *metrics) stored(batch schemas.Batch, waiting bool) {
+// stored notes a batch that was taken then; waiting says whether something was
+// received after it.
+func (m *metrics) stored(batch schemas.Batch, taken time.Time, waiting bool) {
 	m.flushed.Store(uint64(batch.Flush))
-	switch {
-	case !waiting:
+	if waiting {
+		m.oldest.Store(taken.UnixNano())
+	} else {
 		m.oldest.Store(0)
-	case len(batch.Changes) > 0:
-		m.oldest.Store(batch.Changes[len(batch.Changes)-1].CommittedAt.UnixNano())
 	}
 }

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"testing"
@@ -72,7 +73,7 @@ func TestMetrics_OfAStandbyAreOfTheSameSlotAndNotOfItself(t *testing.T) {
 	first.reads(t, patience)
 	standby := w.start(t, watchOften)
 	eventually(t, "standby", patience, func() bool { return standby.State() == Standby })
-	standby.metrics.received(time.Now().Add(-time.Hour)) // of the time when it read
+	standby.metrics.oldest.Store(time.Now().Add(-time.Hour).UnixNano()) // of the time when it read
 	w.exec(t, "INSERT INTO items SELECT n, 1, repeat('x', 1000) FROM generate_series(1, 3000) n")
 	w.settle(t)
 	// Other tests write to the same log, which the slot's reader confirms in time.
@@ -170,4 +171,54 @@ func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the lag ends", patience, func() bool { return lag(r) == 0 || lag(other) == 0 })
+}
+
+// TestLag_IsByOneClock has transactions whose time of commit is by another clock
+// than ours, as that of a source with a clock of its own, or of a source that has
+// them from another server.
+func TestLag_IsByOneClock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.log = quiet
+	r := w.start(t, watchOften)
+	r.reads(t, patience)
+	blocked, release := make(chan schemas.Batch), make(chan struct{})
+	holdBack := func(before func(context.Context, schemas.Batch) error) {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		w.store.before = before
+	}
+	holdBack(func(ctx context.Context, batch schemas.Batch) error {
+		if len(batch.Changes) == 0 {
+			return nil
+		}
+		select {
+		case blocked <- batch:
+		case <-ctx.Done():
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	})
+	origin := "clock_" + w.cfg.Slot
+	w.exec(t, "SELECT pg_replication_origin_create('"+origin+"')", "SELECT pg_replication_origin_session_setup('"+origin+"')")
+	for i, at := range []string{"2001-01-01 00:00:00+00", "2099-01-01 00:00:00+00"} {
+		w.exec(t, fmt.Sprintf("BEGIN; SELECT pg_replication_origin_xact_setup('0/%d', '%s'); INSERT INTO items VALUES (%d, 7, 'x'); COMMIT", i+1, at, i+1))
+		batch := <-blocked
+		if committed := batch.Changes[0].CommittedAt; time.Since(committed).Abs() < 24*time.Hour {
+			t.Fatalf("committed at %s: the test proves nothing", committed)
+		}
+		began := time.Now()
+		eventually(t, "the lag of what waits rises", patience, func() bool { return r.metrics.lagSeconds(time.Now()) > 0.2 })
+		if lag := r.metrics.lagSeconds(time.Now()); lag > time.Since(began).Seconds()+60 {
+			t.Errorf("a change of %s waits for %g s, and was received %s ago", at, lag, time.Since(began))
+		}
+		release <- struct{}{}
+	}
+	holdBack(nil)
+	w.exec(t, "SELECT pg_replication_origin_session_reset()", "SELECT pg_replication_origin_drop('"+origin+"')")
+	w.settle(t)
+	eventually(t, "nothing waits", patience, func() bool { return r.metrics.lagSeconds(time.Now()) == 0 })
 }

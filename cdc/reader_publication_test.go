@@ -106,7 +106,7 @@ func TestReader_ANewPartitionWithoutFullIsNotTakenForNulls(t *testing.T) {
 	})
 }
 
-// FACTS.md: a row filter turns an UPDATE into an INSERT or DELETE when the row
+// A row filter turns an UPDATE into an INSERT or DELETE when the row
 // enters or leaves it.
 func TestReader_RowFiltersAndColumnLists(t *testing.T) {
 	t.Parallel()

@@ -112,7 +112,7 @@ func TestReader_StoresChangesInCommitOrder(t *testing.T) {
 	})
 }
 
-// FACTS.md: unchanged TOAST carries u even under FULL; under DEFAULT there is
+// Unchanged TOAST carries u even under FULL; under DEFAULT there is
 // no old tuple but on a key change; under FULL every column is flagged.
 func TestReader_OldRowIsWhatTheReplicaIdentityKeeps(t *testing.T) {
 	t.Parallel()
@@ -201,7 +201,7 @@ func TestReader_OldRowIsWhatTheReplicaIdentityKeeps(t *testing.T) {
 	})
 }
 
-// FACTS.md: a change's own LSN is no identity: rows of one COPY share it, and
+// A change's own LSN is no identity: rows of one COPY share it, and
 // interleaved transactions arrive with decreasing change LSNs.
 func TestReader_PositionsAreUniqueAndRise(t *testing.T) {
 	t.Parallel()

@@ -120,7 +120,7 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 	}
 }
 
-// FACTS.md: under NOTHING, and DEFAULT without a key, the customer's own UPDATE
+// Under NOTHING, and DEFAULT without a key, the customer's own UPDATE
 // and DELETE fail once the table is published.
 func TestPlanSetup_NeverBreaksTheCustomersUpdates(t *testing.T) {
 	t.Parallel()

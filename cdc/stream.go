@@ -85,13 +85,14 @@ func (s *stream) append(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		taken := time.Now()
 		if err := s.r.store.Append(ctx, batch); err != nil {
 			return err
 		}
 		s.progress = s.progress || batch.Position != s.resume.Position
 		s.flushed.Store(uint64(batch.Flush))
 		s.r.checkSkip(batch.Flush, 0)
-		s.r.metrics.stored(batch, s.pending.waiting())
+		s.r.metrics.stored(batch, taken, s.pending.waiting())
 		s.pending.done(batch)
 	}
 }

@@ -157,8 +157,10 @@ func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batc
 	r.queueParents(b, batch.Position)
 	if r.endedAll {
 		b.Queue(endAllTokensSQL)
+		b.Queue(endAllOnceSQL)
 	} else if len(r.ended) > 0 {
 		b.Queue(endTokensSQL, r.ended)
+		b.Queue(endOnceSQL, r.ended)
 	}
 	r.queueColumns(b)
 	r.queueSums(b)

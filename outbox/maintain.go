@@ -23,8 +23,8 @@ const (
 )
 
 // Maintain makes partitions ahead of their use, drops those whose contents are
-// older than retention and wipes previous secrets whose time is over, until ctx
-// ends. Any number of processes may run it; one at a time works. A fault is
+// older than retention, wipes previous secrets whose time is over and forgets
+// answers after [OnceFor], until ctx ends. Any number of processes may run it; one at a time works. A fault is
 // logged and tried again: the partitions ahead are there to give it time.
 func (s *Store) Maintain(ctx context.Context) error {
 	var beside sync.WaitGroup
@@ -57,6 +57,9 @@ func (s *Store) maintainOnce(ctx context.Context) error {
 		return err
 	}
 	if err := s.step(ctx, "previous secrets", s.wipeSecrets(ctx)); err != nil {
+		return err
+	}
+	if err := s.step(ctx, "answers", s.forgetAnswers(ctx)); err != nil {
 		return err
 	}
 	conn, err := s.pool.Acquire(ctx)

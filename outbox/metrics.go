@@ -8,7 +8,7 @@ import (
 )
 
 // metrics are the publisher's side of the log. The names are part of the
-// contract (CONTRACT.md §6).
+// contract (docs/CONTRACT.md §6).
 type metrics struct {
 	changes  *prometheus.CounterVec
 	appended prometheus.Counter

@@ -176,40 +176,55 @@ func (s *Store) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []str
 // runs. The errors are those of CountReplay, [ErrTooManyRequests]
 // and [ErrCallerGone].
 func (s *Store) CreateRequest(ctx context.Context, r Request) (Request, error) {
+	return s.CreateRequestOnce(ctx, r, Once{}, nil)
+}
+
+// CreateRequestOnce is CreateRequest for a request with a key: answer writes what
+// is answered. The errors are also those of [Store.CreateWebhookOnce].
+func (s *Store) CreateRequestOnce(ctx context.Context, r Request, once Once, answer func(Request) ([]byte, error)) (Request, error) {
 	total, until, err := s.CountReplay(ctx, r)
 	if err != nil {
 		return Request{}, err
 	}
-	since, ids := r.asked()
+	var account string
+	if err := s.pool.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account); err != nil {
+		return Request{}, fmt.Errorf("ask for events to be sent again: %w", err)
+	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		var account string
-		if err := tx.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account); err != nil {
-			return err
-		}
-		if err := admitTx(ctx, tx, r.By, account); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, lockRequestsSQL, r.Endpoint); err != nil {
-			return err
-		}
-		var open int
-		if err := tx.QueryRow(ctx, countRequestsSQL, r.Endpoint).Scan(&open); err != nil {
-			return err
-		}
-		if !r.By.isOperator() && open >= MaxOpenRequests {
-			return ErrTooManyRequests
-		}
-		rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
-		if err == nil {
-			r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
-		}
-		return err
+		return s.onceTx(ctx, tx, r.By, account, once, func() ([]byte, error) {
+			if err := createRequestTx(ctx, tx, &r, account, until, total); err != nil || answer == nil {
+				return nil, err
+			}
+			return answer(r)
+		})
 	})
 	if err != nil {
 		return Request{}, fmt.Errorf("ask for events to be sent again: %w", err)
 	}
 	signal(s.requested)
 	return r, nil
+}
+
+func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string, until, total int64) error {
+	if err := admitTx(ctx, tx, r.By, account); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, lockRequestsSQL, r.Endpoint); err != nil {
+		return err
+	}
+	var open int
+	if err := tx.QueryRow(ctx, countRequestsSQL, r.Endpoint).Scan(&open); err != nil {
+		return err
+	}
+	if !r.By.isOperator() && open >= MaxOpenRequests {
+		return ErrTooManyRequests
+	}
+	since, ids := r.asked()
+	rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
+	if err == nil {
+		*r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+	}
+	return err
 }
 
 // Requests lists an endpoint's requests with smaller ids than before, the

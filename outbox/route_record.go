@@ -6,7 +6,7 @@ import (
 )
 
 // record routes one row change: whose it was, whose it is, and what each of
-// them is told (CONTRACT.md §1).
+// them is told (docs/CONTRACT.md §1).
 func (r *router) record(i int, c *schemas.Change, plan *catalog.Plan) {
 	if plan.Schema != nil {
 		r.tally.changes[[2]string{plan.Schema.Name, c.Kind.String()}]++

@@ -53,6 +53,7 @@ type sealer struct {
 	aead     cipher.AEAD
 	urls     cipher.AEAD // for user information of URLs, with a nonce made under nonceKey
 	nonceKey []byte
+	answers  []byte // part of the keys that remembered answers are encrypted under
 	keyID    string // tells keys apart and nothing of them; "" without one
 }
 
@@ -76,7 +77,7 @@ func newSealer(key []byte) (sealer, error) {
 	if err != nil {
 		return sealer{}, fmt.Errorf("secret key: %w", err)
 	}
-	return sealer{aead, urls, derive(key, "walhook url nonce"), base64.RawStdEncoding.EncodeToString(derive(key, "walhook key id")[:12])}, nil
+	return sealer{aead, urls, derive(key, "walhook url nonce"), derive(key, "walhook answer key"), base64.RawStdEncoding.EncodeToString(derive(key, "walhook key id")[:12])}, nil
 }
 
 func (s sealer) seal(secret string, of holder) string {

@@ -112,6 +112,10 @@ const (
 		DELETE FROM walhook.token t
 		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = t.account)`
 
+	endGoneOnceSQL = `
+		DELETE FROM walhook.idempotency i
+		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = i.account)`
+
 	sourceReadySQL = `
 		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
 		WHERE state = 'snapshot'`
@@ -170,6 +174,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		{endAccountsSQL, nil},
 		{noteGoneAccountsSQL, nil},
 		{endGoneTokensSQL, nil},
+		{endGoneOnceSQL, nil},
 		{forgetEndedSQL, nil},
 		{"DROP TABLE walhook.snapshot_account", nil},
 	} {

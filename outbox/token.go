@@ -51,7 +51,10 @@ const (
 	tokensSQL = `SELECT ` + tokenColumns + ` FROM walhook.token
 		WHERE account = $1 AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3)) ORDER BY created_at, id LIMIT $4`
 
-	deleteTokenSQL = `DELETE FROM walhook.token WHERE account = $1 AND id = $2 RETURNING ` + tokenColumns
+	// Nobody can ask for the answers to it any more.
+	deleteTokenSQL = `
+		WITH answers AS (DELETE FROM walhook.idempotency WHERE account = $1 AND token = $2)
+		DELETE FROM walhook.token WHERE account = $1 AND id = $2 RETURNING ` + tokenColumns
 
 	findTokenSQL = `SELECT ` + tokenColumns + ` FROM walhook.token WHERE hash = $1`
 
@@ -62,35 +65,50 @@ const (
 // to be had again. [ErrTooManyTokens] when the account may not have another,
 // [ErrAccountEnded] when there is none of that id any more.
 func (s *Store) CreateToken(ctx context.Context, t Token) (Token, string, error) {
+	return s.CreateTokenOnce(ctx, t, Once{}, nil)
+}
+
+// CreateTokenOnce is CreateToken for a request with a key: answer writes what is
+// answered. The errors are also those of [Store.CreateWebhookOnce].
+func (s *Store) CreateTokenOnce(ctx context.Context, t Token, once Once, answer func(Token, string) ([]byte, error)) (Token, string, error) {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails: crypto/rand
 	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(key[:])
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := admitNewTx(ctx, tx, Caller{}, t.Account); err != nil { // only an operator makes one
-			return err
-		}
-		if _, err := tx.Exec(ctx, lockTokensSQL, t.Account); err != nil {
-			return err
-		}
-		var n int
-		if err := tx.QueryRow(ctx, countTokensSQL, t.Account).Scan(&n); err != nil {
-			return err
-		}
-		if n >= MaxTokens {
-			return ErrTooManyTokens
-		}
-		rows, err := tx.Query(ctx, createTokenSQL, hashToken(secret), hex.EncodeToString(id[:]), t.Account, t.Subaccounts, t.Name)
-		if err == nil {
-			t, err = pgx.CollectExactlyOneRow(rows, scanToken)
-		}
-		return err
+		return s.onceTx(ctx, tx, Caller{}, t.Account, once, func() ([]byte, error) { // only an operator makes one
+			if err := createTokenTx(ctx, tx, &t, hashToken(secret), hex.EncodeToString(id[:])); err != nil || answer == nil {
+				return nil, err
+			}
+			return answer(t, secret)
+		})
 	})
 	if err != nil {
 		return Token{}, "", fmt.Errorf("create a token of account %s: %w", t.Account, err)
 	}
 	return t, secret, nil
+}
+
+func createTokenTx(ctx context.Context, tx pgx.Tx, t *Token, hash []byte, id string) error {
+	if err := admitNewTx(ctx, tx, Caller{}, t.Account); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, lockTokensSQL, t.Account); err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRow(ctx, countTokensSQL, t.Account).Scan(&n); err != nil {
+		return err
+	}
+	if n >= MaxTokens {
+		return ErrTooManyTokens
+	}
+	rows, err := tx.Query(ctx, createTokenSQL, hash, id, t.Account, t.Subaccounts, t.Name)
+	if err == nil {
+		*t, err = pgx.CollectExactlyOneRow(rows, scanToken)
+	}
+	return err
 }
 
 // Tokens lists an account's tokens, the oldest first, from the one after the

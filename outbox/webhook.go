@@ -13,7 +13,7 @@ const (
 	HookAll     = "all"
 )
 
-// Webhook is what an account set of one of its endpoints (CONTRACT.md §7).
+// Webhook is what an account set of one of its endpoints (docs/CONTRACT.md §7).
 type Webhook struct {
 	// ID is unique within the account: [AccountWebhook], or 32 hexadecimal
 	// digits.

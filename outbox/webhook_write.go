@@ -82,34 +82,51 @@ const (
 // [ErrTooManyWebhooks] when the account may not have another, [ErrAccountEnded]
 // when there is none of that id any more, [ErrCallerGone] when w.By may not.
 func (s *Store) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
+	return s.CreateWebhookOnce(ctx, w, Once{}, nil)
+}
+
+// CreateWebhookOnce is CreateWebhook for a request with a key: answer writes what
+// is answered. The errors are also [*AnsweredError], [ErrOnceRunning],
+// [ErrOnceDiffers], [ErrOnceSealed] and [ErrOnceFull].
+func (s *Store) CreateWebhookOnce(ctx context.Context, w Webhook, once Once, answer func(Webhook) ([]byte, error)) (Webhook, error) {
 	w.ID = newWebhookID()
-	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
-		if err := admitNewTx(ctx, tx, w.By, w.Account); err != nil { // before any endpoint
-			return err
-		}
-		if err := checkHeld(ctx, tx, w.URL, w.By.holders(w.Account)...); err != nil {
-			return err
-		}
-		var n int
-		if err := tx.QueryRow(ctx, countWebhooksSQL, w.Account).Scan(&n); err != nil {
-			return err
-		}
-		if n >= MaxWebhooks {
-			return ErrTooManyWebhooks
-		}
-		if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret(), holder{w.Account, w.ID})).Scan(&w.Endpoint); err != nil {
-			return err
-		}
-		w.State, w.DisabledBy, w.setBy = EndpointActive, "", w.By.above(w.Account)
-		if err := s.writeWebhookTx(ctx, tx, &w); err != nil {
-			return err
-		}
-		return s.readWebhookTx(ctx, tx, webhookSQL, &w)
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		return s.onceTx(ctx, tx, w.By, w.Account, once, func() ([]byte, error) {
+			err := changeWebhooksTx(ctx, tx, func() error { return s.createWebhookTx(ctx, tx, &w) })
+			if err != nil || answer == nil {
+				return nil, err
+			}
+			return answer(w)
+		})
 	})
 	if err != nil {
 		return Webhook{}, fmt.Errorf("create a webhook of account %s: %w", w.Account, err)
 	}
 	return w, nil
+}
+
+func (s *Store) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
+	if err := admitNewTx(ctx, tx, w.By, w.Account); err != nil { // before any endpoint
+		return err
+	}
+	if err := checkHeld(ctx, tx, w.URL, w.By.holders(w.Account)...); err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRow(ctx, countWebhooksSQL, w.Account).Scan(&n); err != nil {
+		return err
+	}
+	if n >= MaxWebhooks {
+		return ErrTooManyWebhooks
+	}
+	if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, s.secrets.seal(newSecret(), holder{w.Account, w.ID})).Scan(&w.Endpoint); err != nil {
+		return err
+	}
+	w.State, w.DisabledBy, w.setBy = EndpointActive, "", w.By.above(w.Account)
+	if err := s.writeWebhookTx(ctx, tx, w); err != nil {
+		return err
+	}
+	return s.readWebhookTx(ctx, tx, webhookSQL, w)
 }
 
 // EditWebhook lets change say what becomes of a webhook, while nobody else can
@@ -228,15 +245,19 @@ func (s *Store) DeleteWebhook(ctx context.Context, by Caller, account, id string
 // changeWebhooks runs f in a transaction that the publisher learns of.
 func (s *Store) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockWebhooksSQL); err != nil {
-			return err
-		}
-		if err := f(tx); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, raiseWebhooksSQL)
-		return err
+		return changeWebhooksTx(ctx, tx, func() error { return f(tx) })
 	})
+}
+
+func changeWebhooksTx(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, lockWebhooksSQL); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, raiseWebhooksSQL)
+	return err
 }
 
 // readWebhookTx reads one webhook. [ErrUnreadable] with what can be read of it

@@ -161,7 +161,7 @@ func startReal(t *testing.T, store *outbox.Store) (stop func()) {
 // eventually polls a query until it answers want.
 func eventually(t *testing.T, conn *pgx.Conn, want int, sql string) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

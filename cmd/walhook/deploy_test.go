@@ -143,18 +143,47 @@ func TestPrometheus_ScrapesWhatListens(t *testing.T) {
 }
 
 func TestDocs_LinkToWhatExists(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-	for _, page := range []string{"README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/OPERATIONS.md", "docs/RECEIVERS.md"} {
-		text, err := os.ReadFile(filepath.Join(repository, page))
-		if err != nil {
-			t.Error(err)
-		}
-		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
-			if _, err := os.Stat(filepath.Join(repository, filepath.Dir(page), match[1])); err != nil {
+	link := regexp.MustCompile(`\]\(([^)#:]*)(#[^)]*)?\)`)
+	pages, err := filepath.Glob(filepath.Join(repository, "docs/*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md"} {
+		pages = append(pages, filepath.Join(repository, page))
+	}
+	for _, page := range pages {
+		for _, match := range link.FindAllStringSubmatch(withoutCode(t, page), -1) {
+			target := page
+			if match[1] != "" {
+				target = filepath.Join(filepath.Dir(page), match[1])
+			}
+			if _, err := os.Stat(target); err != nil {
 				t.Errorf("%s: %v", page, err)
+			} else if anchor := strings.TrimPrefix(match[2], "#"); anchor != "" && strings.HasSuffix(target, ".md") && !slices.Contains(anchors(t, target), anchor) {
+				t.Errorf("%s links to %s#%s, and there is no such heading", page, match[1], anchor)
 			}
 		}
 	}
+}
+
+// withoutCode returns a page without its blocks of code.
+func withoutCode(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile("(?ms)^ *```.*?^ *```").ReplaceAllString(string(text), "")
+}
+
+// anchors returns the names under which a page's headings are linked to.
+func anchors(t *testing.T, page string) (all []string) {
+	t.Helper()
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(withoutCode(t, page), -1) {
+		name := strings.ToLower(regexp.MustCompile("[^\\p{L}\\p{N} _-]").ReplaceAllString(heading[1], ""))
+		all = append(all, strings.ReplaceAll(name, " ", "-"))
+	}
+	return all
 }
 
 // TestSystemd_TheUnitIsRightAndHardened checks what the unit promises, and where

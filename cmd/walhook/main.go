@@ -17,7 +17,7 @@ import (
 	"walhook/cdc"
 )
 
-// The exit statuses (CONTRACT.md §5).
+// The exit statuses (docs/CONTRACT.md §5).
 const (
 	exitOK    = 0 // success, or a signal
 	exitFault = 1

@@ -121,7 +121,7 @@ func newMetricsWorld(t *testing.T) *metricsWorld {
 	return w
 }
 
-// The names and labels of CONTRACT.md §6, and ours besides. A label that is
+// The names and labels of docs/CONTRACT.md §6, and ours besides. A label that is
 // here may be shown; none of them can hold an account, an endpoint or a URL.
 var promisedMetrics = map[string][]string{
 	"walhook_source_lag_bytes": nil, "walhook_source_lag_seconds": nil, "walhook_slot_retained_bytes": nil,

@@ -198,7 +198,7 @@ func (c *count) times() []int64 {
 	return times
 }
 
-// The envelope of an inserted did (CONTRACT.md §1) begins like this, and ends so.
+// The envelope of an inserted did (docs/CONTRACT.md §1) begins like this, and ends so.
 const (
 	bodyStart = `{"type":"insert","schema":"dids","data":"{\"id\":`
 	bodyOwner = `,\"user_id\":`
@@ -220,7 +220,7 @@ func parseBody(body []byte) (record int64, account string, ok bool) {
 	return record, string(owner), ok && err == nil
 }
 
-// parseID takes evt_<16 hex digits>_<ordinal> apart (CONTRACT.md §3).
+// parseID takes evt_<16 hex digits>_<ordinal> apart (docs/CONTRACT.md §3).
 func parseID(id string) (commit uint64, ordinal uint32, ok bool) {
 	if len(id) < 22 || id[:4] != "evt_" || id[20] != '_' {
 		return 0, 0, false

@@ -7,7 +7,7 @@
 //	                    schema ledger ──Read──▶ []Expected ──▶ the referee
 //
 // The ledger is the source's own account, made without any of walhook's code:
-// row triggers apply the rules of CONTRACT.md §1 and §2 in SQL and let
+// row triggers apply the rules of docs/CONTRACT.md §1 and §2 in SQL and let
 // PostgreSQL's own to_json write the bytes. A ledger row is written in the
 // transaction of the change that it stands for, so after any crash exactly the
 // events of committed changes are expected. It locks the edges and accounts

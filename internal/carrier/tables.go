@@ -17,8 +17,9 @@ var Tables string
 //go:embed ledger.sql
 var ledgerSQL string
 
-// table is a record schema as CONTRACT.md §1 lists it. The list is written out
-// here a second time on purpose: a referee does not read the player's notes.
+// table is a record schema as docs/CONTRACT.md §1 lists it. The list is written
+// out here a second time on purpose: the referee must not depend on the code
+// that it judges.
 type table struct {
 	name   string
 	fields string
@@ -77,7 +78,7 @@ func LedgerSQL() string {
 }
 
 // writeLedger writes the functions that turn a row into its published bytes,
-// under the settings that CONTRACT.md fixes, and the table's trigger.
+// under the settings that docs/CONTRACT.md fixes, and the table's trigger.
 func (t table) writeLedger(script *strings.Builder) {
 	fields := "(r)." + strings.Join(strings.Fields(t.fields), ", (r).")
 	for function, columns := range map[string]string{"data": fields, "key": "(r).id"} {

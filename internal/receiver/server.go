@@ -20,7 +20,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// maxBody is more than walhook ever sends (CONTRACT.md §4).
+// maxBody is more than walhook ever sends (docs/CONTRACT.md §4).
 const maxBody = 32 << 20
 
 // pathPrefix comes before the account in a receiver's URLs.

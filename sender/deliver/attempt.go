@@ -165,7 +165,7 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 			class = failNoRoute
 		}
 	case failDNS, failDNSNotFound, failDNSTimeout:
-		if h.dialer.servers.unreachable.Load() {
+		if !h.dialer.servers.work(x.ctx) {
 			class = failDNSHere
 		}
 	}

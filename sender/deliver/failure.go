@@ -53,7 +53,7 @@ const (
 	failShutdown   failure = "shutdown"
 	failNoNetwork  failure = "no_network"
 	failNoResource failure = "no_resources" // descriptors, memory, local ports
-	failDNSHere    failure = "dns_here"     // our resolver cannot be reached
+	failDNSHere    failure = "dns_here"     // our name servers cannot be reached, are silent, or answer nobody
 	failSecret     failure = "no_secret"
 	failLease      failure = "lease_over" // another sender may have taken over
 )

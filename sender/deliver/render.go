@@ -12,7 +12,7 @@ import (
 	"walhook/schemas"
 )
 
-// The formats that an endpoint or an event names (CONTRACT.md §7).
+// The formats that an endpoint or an event names (docs/CONTRACT.md §7).
 const (
 	formatEnvelope = "envelope" // {"type":…,"schema":…,"data":"…"}, data being a JSON string
 	formatJSON     = "json"     // the object itself

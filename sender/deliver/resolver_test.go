@@ -1,9 +1,11 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,8 +26,24 @@ type dnsAnswer struct {
 	silent    bool
 }
 
-// resolveBy makes a courier resolve names by a name server on this machine.
+// resolveBy makes a courier resolve names by a name server on this machine that
+// works: it knows the root. question counts those for addresses of IPv4.
 func resolveBy(t *testing.T, c *HTTP, answer func(question int) dnsAnswer) *HTTP {
+	t.Helper()
+	var questions atomic.Int32
+	return resolveByName(t, c, func(name string, of uint16) dnsAnswer {
+		switch {
+		case name == ".":
+			return dnsAnswer{}
+		case of == 1:
+			questions.Add(1)
+		}
+		return answer(max(int(questions.Load()), 1))
+	})
+}
+
+// resolveByName does it for a name server that need not work.
+func resolveByName(t *testing.T, c *HTTP, answer func(name string, of uint16) dnsAnswer) *HTTP {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -33,25 +51,21 @@ func resolveBy(t *testing.T, c *HTTP, answer func(question int) dnsAnswer) *HTTP
 	}
 	t.Cleanup(func() { server.Close() })
 	go func() {
-		questions := 0
 		for packet := make([]byte, 1500); ; {
 			n, from, err := server.ReadFrom(packet)
 			if err != nil {
 				return
 			}
-			isA := questionType(packet[12:n]) == 1
-			if isA {
-				questions++
-			}
-			a := answer(max(questions, 1))
-			a.addresses = slices.DeleteFunc(slices.Clone(a.addresses), func(address string) bool { return netip.MustParseAddr(address).Is4() != isA })
+			of := questionType(packet[12:n])
+			a := answer(questionName(packet[12:n]), of)
+			a.addresses = slices.DeleteFunc(slices.Clone(a.addresses), func(address string) bool { return netip.MustParseAddr(address).Is4() != (of == 1) })
 			if !a.silent {
 				server.WriteTo(reply(packet[:n], a), from)
 			}
 		}
 	}()
-	c.dialer.net.Resolver.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return c.dialer.servers.dial(ctx, "udp", server.LocalAddr().String())
+	c.dialer.servers.connect = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
 	}
 	return c
 }
@@ -63,6 +77,15 @@ func questionEnd(q []byte) int {
 		i += int(q[i]) + 1
 	}
 	return i + 5
+}
+
+func questionName(q []byte) string {
+	var name strings.Builder
+	for i := 0; q[i] != 0; i += int(q[i]) + 1 {
+		name.Write(q[i+1 : i+1+int(q[i])])
+		name.WriteByte('.')
+	}
+	return cmp.Or(name.String(), ".")
 }
 
 func questionType(q []byte) uint16 {
@@ -109,7 +132,44 @@ func TestAttempt_NamesThatDoNotResolveAreToldApart(t *testing.T) {
 	}
 }
 
-func TestAttempt_AResolverThatCannotBeReachedIsOurFault(t *testing.T) {
+// TestAttempt_NameServersThatDoNotWorkAreOurFault has one name in the same trouble
+// as before, and every other name too: nobody's own servers are at fault then.
+func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		answer dnsAnswer
+	}{
+		{"silent", dnsAnswer{silent: true}},
+		{"in trouble", dnsAnswer{code: 2}},
+		{"refusing", dnsAnswer{code: 5}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, port, _ := net.SplitHostPort(closedPort(t))
+			var works atomic.Bool
+			courier := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
+				switch {
+				case works.Load() && name == "receiver.example.":
+					return dnsAnswer{addresses: []string{"127.0.0.1"}}
+				case works.Load():
+					return dnsAnswer{}
+				}
+				return c.answer
+			})
+			for _, want := range []failure{failDNSHere, failRefused, failDNSHere} { // also of a name that was resolved before
+				a := courier.deliver(t.Context(), testEndpoint("http://receiver.example.:"+port+"/"), testEvent, time.Now())
+				if a.failure != want {
+					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, want)
+				}
+				works.Store(!works.Load())
+			}
+		})
+	}
+}
+
+// TestAttempt_NameServersThatCannotBeReachedAreOurFault has the system say so.
+func TestAttempt_NameServersThatCannotBeReachedAreOurFault(t *testing.T) {
 	t.Parallel()
 	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -117,17 +177,94 @@ func TestAttempt_AResolverThatCannotBeReachedIsOurFault(t *testing.T) {
 	}
 	address := gone.LocalAddr().String()
 	gone.Close()
-	c := testHTTP(t)
-	c.dialer.net.Resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return c.dialer.servers.dial(ctx, network, address) // as a name server that is down
+	for name, connect := range map[string]func(ctx context.Context, network, _ string) (net.Conn, error){
+		"refused": func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		},
+		"no route": func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Err: syscall.ENETUNREACH}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := testHTTP(t)
+			c.dialer.servers.connect = connect
+			if a := c.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, time.Now()); a.failure != failDNSHere {
+				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, failDNSHere)
+			}
+		})
 	}
-	if a := c.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, time.Now()); a.failure != failDNSHere {
-		t.Errorf("failure %q (%s), want %q", a.failure, a.detail, failDNSHere)
+}
+
+// TestAttempt_OneNameInTroubleIsItsEndpoints has a name server that knows some
+// names alone, as one of a company does, and refuses the root.
+func TestAttempt_OneNameInTroubleIsItsEndpoints(t *testing.T) {
+	t.Parallel()
+	for want, answer := range map[failure]dnsAnswer{failDNSTimeout: {silent: true}, failDNS: {code: 2}} {
+		t.Run(string(want), func(t *testing.T) {
+			t.Parallel()
+			_, port, _ := net.SplitHostPort(closedPort(t))
+			courier := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
+				switch name {
+				case "known.example.":
+					return dnsAnswer{addresses: []string{"127.0.0.1"}}
+				case ".":
+					return dnsAnswer{code: 5}
+				}
+				return answer
+			})
+			for _, one := range []struct {
+				host string
+				want failure
+			}{{"trouble", failDNSHere}, {"known", failRefused}, {"trouble", want}} { // nothing else was resolved before
+				a := courier.deliver(t.Context(), testEndpoint("http://"+one.host+".example.:"+port+"/"), testEvent, time.Now())
+				if a.failure != one.want {
+					t.Errorf("%s: failure %q (%s), want %q", one.host, a.failure, a.detail, one.want)
+				}
+			}
+		})
 	}
-	c.dialer.servers.note(syscall.ENETUNREACH)
-	resolveBy(t, c, func(int) dnsAnswer { return dnsAnswer{code: 3} })
-	if a := c.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, time.Now()); a.failure != failDNSNotFound {
-		t.Errorf("failure %q (%s) once it answers, want %q", a.failure, a.detail, failDNSNotFound)
+}
+
+func TestAnswerIn_ReadsWhatNameServersSay(t *testing.T) {
+	t.Parallel()
+	question := append([]byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, "\x08receiver\x07example\x00\x00\x01\x00\x01"...)
+	whole := reply(question, dnsAnswer{addresses: []string{"192.0.2.1"}})
+	referral := reply(question, dnsAnswer{})
+	referral[3] &^= 0x80 // no recursion
+	for _, c := range []struct {
+		name    string
+		message []byte
+		want    nameAnswer
+	}{
+		{"an address", whole, nameAnswer{true, "receiver.example."}},
+		{"none", reply(question, dnsAnswer{}), nameAnswer{works: true}},
+		{"no such name", reply(question, dnsAnswer{code: 3}), nameAnswer{works: true}},
+		{"trouble", reply(question, dnsAnswer{code: 2}), nameAnswer{}},
+		{"refused", reply(question, dnsAnswer{code: 5}), nameAnswer{}},
+		{"another one knows", referral, nameAnswer{}},
+		{"a question", question, nameAnswer{}},
+		{"cut", whole[:20], nameAnswer{}},
+		{"nothing", nil, nameAnswer{}},
+	} {
+		if got := answerIn(c.message); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+	}
+	var heard []nameAnswer
+	client, server := net.Pipe()
+	defer client.Close()
+	go func() {
+		for _, part := range [][]byte{{0}, {byte(len(whole)), whole[0]}, whole[1:]} {
+			server.Write(part)
+		}
+		server.Close()
+	}()
+	if _, err := io.ReadAll(&overheardTCP{Conn: client, heard: func(a nameAnswer) { heard = append(heard, a) }}); err != nil {
+		t.Fatal(err)
+	}
+	if len(heard) != 1 || heard[0] != (nameAnswer{true, "receiver.example."}) {
+		t.Errorf("over TCP: %+v", heard)
 	}
 }
 

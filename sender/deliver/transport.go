@@ -41,6 +41,7 @@ func newDialer(c Config) *dialer {
 		tls:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs, NextProtos: []string{"h2", "http/1.1"}},
 		tlsTimeout: c.TLSTimeout,
 	}
+	d.servers.connect = (&net.Dialer{}).DialContext
 	d.net.Resolver = d.servers.resolver()
 	if c.EgressAddress.IsValid() {
 		d.net.LocalAddr = &net.TCPAddr{IP: c.EgressAddress.AsSlice(), Zone: c.EgressAddress.Zone()}

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+)
+
+const (
+	// idempotencyHeader is the header of draft-ietf-httpapi-idempotency-key-header.
+	idempotencyHeader = "Idempotency-Key"
+	// replayedHeader says that an answer is one that was given before.
+	replayedHeader = "Idempotent-Replayed"
+
+	maxIdempotencyKey = 255
+)
+
+// idempotent describes a call that makes something, and makes it once.
+func idempotent(op huma.Operation) huma.Operation {
+	op.Parameters = append(op.Parameters, &huma.Param{
+		Name: idempotencyHeader, In: "header",
+		Description: "names this request: sent again with the same key within 24 hours it is answered as before, and nothing is made. " +
+			"Make it at random, such as a UUID. The same key with another request is a 422, and a 409 while the first one runs.",
+		Schema:  &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: new(maxIdempotencyKey)},
+		Example: "8e03978e-40d5-43e8-bc93-6894a57f9324",
+	})
+	return marked(op, idempotencyHeader, true)
+}
+
+// creation is a request that makes something once. write is what is remembered of
+// its answer.
+type creation[T any] struct {
+	once  outbox.Once
+	write func(*answer[T]) ([]byte, error)
+}
+
+// makeOnce makes something, unless its request was answered before: then that is
+// answered again. what names the call, and body is the request's.
+func makeOnce[T any](ctx context.Context, s *subscriptions, what string, body []byte, create func(creation[T]) (*answer[T], error)) (*answer[T], error) {
+	c := callOf(ctx)
+	key, err := idempotencyKey(c.keys)
+	if err != nil {
+		return nil, err
+	}
+	asked := creation[T]{outbox.Once{Key: key, Proof: c.proof, Request: append([]byte(what+"\n"), meaning(body)...)},
+		func(a *answer[T]) ([]byte, error) { return encode(a.Body.withRequestID(c.id)) }}
+	var made *answer[T]
+	// First of all: what was made need not be right any more.
+	if err = s.cfg.Store.Answered(ctx, c.caller(), c.account, asked.once); err == nil {
+		made, err = create(asked)
+	}
+	before, answered := errors.AsType[*outbox.AnsweredError](err)
+	if !answered {
+		return made, err
+	}
+	made = &answer[T]{}
+	if err := json.Unmarshal(before.Answer, &made.Body); err != nil {
+		return nil, fmt.Errorf("read an answer that is remembered: %w", err)
+	}
+	c.header.Set(replayedHeader, "true")
+	s.log.Info("request answered as before", zap.String("request_id", c.id), zap.String("who", c.who), zap.String("account", c.account),
+		zap.String("call", what), zap.String("first_request_id", made.Body.RequestID))
+	return made, nil
+}
+
+// idempotencyKey reads the header: a string of RFC 8941 (section 3.3.3), or the
+// same without its quotes, as most clients send it. "" where there is none.
+func idempotencyKey(sent []string) (string, error) {
+	wrong := func(message string) (string, error) { return "", badRequest(idempotencyHeader, message) }
+	if len(sent) == 0 {
+		return "", nil
+	}
+	if len(sent) > 1 {
+		return wrong("is there more than once")
+	}
+	text := strings.Trim(sent[0], " \t")
+	if inner, quoted := strings.CutPrefix(text, `"`); quoted {
+		var ended bool
+		if text, ended = unquoted(inner); !ended {
+			return wrong(`begins with a quote and is no text in quotes, such as "8e03978e-40d5-43e8-bc93-6894a57f9324"`)
+		}
+	} else if strings.ContainsAny(text, `",;\ `) {
+		return wrong("holds a blank, a comma, a semicolon, a backslash or a quote: put it in quotes")
+	}
+	switch {
+	case text == "":
+		return wrong("is empty")
+	case len(text) > maxIdempotencyKey:
+		return wrong(fmt.Sprintf("is longer than %d characters", maxIdempotencyKey))
+	case strings.ContainsFunc(text, func(c rune) bool { return c < 0x20 || c > 0x7e }):
+		return wrong("holds what is not printable ASCII")
+	}
+	return text, nil
+}
+
+// unquoted is the text before the closing quote, which has to be the end.
+func unquoted(inner string) (text string, ended bool) {
+	var b strings.Builder
+	for i := 0; i < len(inner); i++ {
+		switch c := inner[i]; {
+		case c == '"':
+			return b.String(), i == len(inner)-1
+		case c == '\\' && i+1 < len(inner) && (inner[i+1] == '"' || inner[i+1] == '\\'):
+			i++
+			b.WriteByte(inner[i])
+		case c == '\\':
+			return "", false
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", false
+}
+
+// meaning is a body without what does not matter in JSON: white space, and the
+// order of members. What is no JSON stands for itself.
+func meaning(body []byte) []byte {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil || decoder.More() {
+		return body
+	}
+	text, err := encode(value)
+	if err != nil {
+		return body
+	}
+	return text
+}
+
+// encode writes JSON as answers have it.
+func encode(value any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return b.Bytes(), err
+}
+
+// proofOf is made of what is secret of a token, and is not what is stored of it.
+func proofOf(secret string) (proof [sha256.Size]byte) {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte("walhook idempotency"))
+	return [sha256.Size]byte(mac.Sum(nil))
+}
+
+// onceFailure is what is answered to a key that makes nothing; nil for other errors.
+func onceFailure(ctx context.Context, err error) *failure {
+	switch {
+	case errors.Is(err, outbox.ErrOnceRunning):
+		f := fail(http.StatusConflict, outbox.ErrOnceRunning.Error()+": try again in a moment, with the same key")
+		f.after = onceRunningPause
+		return f
+	case errors.Is(err, outbox.ErrOnceDiffers):
+		callOf(ctx).unprocessable = true
+		return fail(http.StatusUnprocessableEntity, outbox.ErrOnceDiffers.Error())
+	case errors.Is(err, outbox.ErrOnceSealed):
+		return fail(http.StatusConflict, outbox.ErrOnceSealed.Error())
+	case errors.Is(err, outbox.ErrOnceFull):
+		return tooMany(onceFullPause, outbox.ErrOnceFull.Error())
+	}
+	return nil
+}

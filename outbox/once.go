@@ -1,0 +1,195 @@
+package outbox
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Once makes a creation happen once (draft-ietf-httpapi-idempotency-key-header):
+// whoever sends the same request with the same key again within [OnceFor] gets the
+// answer of the first. The zero Once has no key and remembers nothing.
+type Once struct {
+	Key string
+	// Proof is made of what is secret of the caller's token. Without it nobody
+	// reads the answer, whoever reads the outbox.
+	Proof [sha256.Size]byte
+	// Request is what the request means, its path included. Another one with the
+	// same key is refused.
+	Request []byte
+}
+
+func (o Once) isZero() bool { return o.Key == "" }
+
+const (
+	// OnceFor is how long an answer is remembered.
+	OnceFor = 24 * time.Hour
+
+	// What is remembered at most: of an account's keys and bytes, and of all
+	// accounts in units of storage. Beyond that no new key is taken.
+	maxOnceKeys  = 1000
+	maxOnceBytes = 4 << 20
+	onceUnit     = 2 << 10
+	maxOnceUnits = 1 << 17
+)
+
+var (
+	// ErrOnceRunning says that the first request with a key has not ended.
+	ErrOnceRunning = errors.New("the first request with this Idempotency-Key has not ended")
+	// ErrOnceDiffers says that a key was used for another request.
+	ErrOnceDiffers = errors.New("the Idempotency-Key was used for another request within the last 24 hours: take a new key for each")
+	// ErrOnceSealed says that the answer to a key cannot be decrypted.
+	ErrOnceSealed = errors.New("something was made with this Idempotency-Key, and the answer cannot be shown again: the operator's token or --secret-key is another by now; look it up in the list")
+	// ErrOnceFull says that no more keys are remembered.
+	ErrOnceFull = errors.New("too many Idempotency-Keys are remembered, each for 24 hours: leave the header out, or try again later")
+)
+
+// AnsweredError is no fault: the request was answered before, by Answer.
+type AnsweredError struct{ Answer []byte }
+
+func (*AnsweredError) Error() string { return "the request was answered before" }
+
+const (
+	// It goes with the transaction. Whoever does not get it is not the first.
+	lockOnceSQL = `SELECT pg_try_advisory_xact_lock(hashtextextended(format('walhook once %L %L ', $1::text, $2::text) || encode($3, 'hex'), 0))`
+
+	findOnceSQL = `
+		SELECT sealed FROM walhook.idempotency
+		WHERE account = $1 AND token = $2 AND key = $3 AND made_at > clock_timestamp() - $4::interval`
+
+	// The index by account bounds the one count, and two looks the other.
+	countOnceSQL = `
+		SELECT count(*), coalesce(sum(octet_length(sealed)), 0)::bigint,
+			coalesce((SELECT max(place) FROM walhook.idempotency) - (SELECT min(place) FROM walhook.idempotency), 0)
+		FROM (SELECT sealed FROM walhook.idempotency WHERE account = $1 LIMIT $2) mine`
+
+	writeOnceSQL = `
+		INSERT INTO walhook.idempotency (account, token, key, sealed, place)
+		SELECT $1, $2, $3, $4, max(nextval('walhook.idempotency_unit')) FROM generate_series(1, $5::int)
+		ON CONFLICT (account, token, key) DO UPDATE SET sealed = excluded.sealed, place = excluded.place, made_at = clock_timestamp()`
+
+	endOnceSQL    = `DELETE FROM walhook.idempotency WHERE account = ANY ($1)`
+	endAllOnceSQL = `DELETE FROM walhook.idempotency`
+	forgetOnceSQL = `DELETE FROM walhook.idempotency WHERE made_at <= clock_timestamp() - $1::interval`
+)
+
+// Answered looks whether a request was answered before: [*AnsweredError],
+// [ErrOnceDiffers], [ErrOnceSealed], or nil when it was not, or not yet.
+func (s *Store) Answered(ctx context.Context, by Caller, account string, once Once) error {
+	if once.isZero() {
+		return nil
+	}
+	err := s.answered(ctx, s.pool, by, account, once)
+	if err != nil && !isOnceAnswer(err) {
+		err = fmt.Errorf("look for an answer to the same request: %w", err)
+	}
+	return err
+}
+
+func isOnceAnswer(err error) bool {
+	_, answered := errors.AsType[*AnsweredError](err)
+	return answered || errors.Is(err, ErrOnceDiffers) || errors.Is(err, ErrOnceSealed)
+}
+
+func (s *Store) answered(ctx context.Context, q querier, by Caller, account string, once Once) error {
+	var sealed []byte
+	err := q.QueryRow(ctx, findOnceSQL, account, by.Token, once.name(), OnceFor).Scan(&sealed)
+	if isNoRows(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	aead, err := s.onceAEAD(once)
+	if err != nil {
+		return err
+	}
+	text, err := aead.Open(nil, nil, sealed, once.data(by, account))
+	if err != nil || len(text) < sha256.Size {
+		return ErrOnceSealed
+	}
+	if request := sha256.Sum256(once.Request); subtle.ConstantTimeCompare(text[:sha256.Size], request[:]) == 0 {
+		return ErrOnceDiffers
+	}
+	return &AnsweredError{Answer: text[sha256.Size:]}
+}
+
+// onceTx lets create make something and remembers what that answers, in one
+// transaction. Besides the errors of create those of Answered, [ErrOnceRunning]
+// and [ErrOnceFull]. Nothing may be locked yet: whoever comes second is told so
+// at once.
+func (s *Store) onceTx(ctx context.Context, tx pgx.Tx, by Caller, account string, once Once, create func() (answer []byte, err error)) error {
+	if once.isZero() {
+		_, err := create()
+		return err
+	}
+	var first bool
+	if err := tx.QueryRow(ctx, lockOnceSQL, account, by.Token, once.name()).Scan(&first); err != nil {
+		return err
+	}
+	if !first {
+		return ErrOnceRunning
+	}
+	if err := s.answered(ctx, tx, by, account, once); err != nil {
+		return err
+	}
+	var keys, bytes, units int64
+	if err := tx.QueryRow(ctx, countOnceSQL, account, maxOnceKeys).Scan(&keys, &bytes, &units); err != nil {
+		return err
+	}
+	if keys >= maxOnceKeys || bytes >= maxOnceBytes || units >= maxOnceUnits {
+		return ErrOnceFull
+	}
+	answer, err := create()
+	if err != nil {
+		return err
+	}
+	aead, err := s.onceAEAD(once)
+	if err != nil {
+		return err
+	}
+	request := sha256.Sum256(once.Request)
+	sealed := aead.Seal(nil, nil, append(request[:], answer...), once.data(by, account))
+	_, err = tx.Exec(ctx, writeOnceSQL, account, by.Token, once.name(), sealed, 1+len(sealed)/onceUnit)
+	return err
+}
+
+// name is what a key is found by.
+func (o Once) name() []byte {
+	sum := sha256.Sum256([]byte("walhook idempotency key " + o.Key))
+	return sum[:]
+}
+
+// data binds an answer to its row.
+func (o Once) data(by Caller, account string) []byte {
+	return fmt.Appendf(nil, "walhook answer %q %q %x", account, by.Token, o.name())
+}
+
+// onceAEAD encrypts an answer under what only the caller knows, and under the
+// secret key where there is one: an answer may hold a token, which is stored
+// nowhere else.
+func (s *Store) onceAEAD(once Once) (cipher.AEAD, error) {
+	mac := hmac.New(sha256.New, s.secrets.answers)
+	fmt.Fprintf(mac, "walhook answer %x %q", once.Proof, once.Key)
+	block, err := aes.NewCipher(mac.Sum(nil))
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// forgetAnswers removes what is remembered no more.
+func (s *Store) forgetAnswers(ctx context.Context) error {
+	if _, err := s.pool.Exec(ctx, forgetOnceSQL, OnceFor); err != nil {
+		return fmt.Errorf("remove answers that are remembered no more: %w", err)
+	}
+	return nil
+}
