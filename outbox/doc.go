@@ -29,5 +29,8 @@
 // assumed: the publisher stops acknowledging the source, the senders stop at
 // what they can still settle.
 //
+// [Session] keeps what package outboxtest asks of any event log that is put under
+// the sender.
+//
 // It does not send, and it does not read the source.
 package outbox

@@ -7,30 +7,6 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// ReplicaIdentity says which old values the source writes for an UPDATE or
-// DELETE (PostgreSQL manual, ALTER TABLE, REPLICA IDENTITY).
-type ReplicaIdentity byte
-
-// The replica identities, by the letter of pg_class.relreplident.
-const (
-	IdentityDefault ReplicaIdentity = 'd' // the primary key
-	IdentityIndex   ReplicaIdentity = 'i' // the columns of a named unique index
-	IdentityFull    ReplicaIdentity = 'f' // the whole old row
-	IdentityNothing ReplicaIdentity = 'n' // nothing
-)
-
-// charOID is the type char(n), which PostgreSQL calls bpchar.
-const charOID = 1042
-
-// Unpadded is a text of the column without what its type does not count: the
-// blanks that fill up a char(n).
-func (c Column) Unpadded(text []byte) []byte {
-	if c.Equality == EqualPadded || c.Type == charOID {
-		return bytes.TrimRight(text, " ")
-	}
-	return text
-}
-
 // Relation is the shape of a table at one moment of the log. A change is
 // always read by the shape that was in force when it was made, never by
 // today's catalog.
@@ -78,6 +54,23 @@ func (r *Relation) Column(name string) int {
 	return -1
 }
 
+// Table is the relation's qualified name, without quotes.
+func (r *Relation) Table() TableName {
+	return TableName{Namespace: r.Namespace, Name: r.Name}
+}
+
+// ReplicaIdentity says which old values the source writes for an UPDATE or
+// DELETE (PostgreSQL manual, ALTER TABLE, REPLICA IDENTITY).
+type ReplicaIdentity byte
+
+// The replica identities, by the letter of pg_class.relreplident.
+const (
+	IdentityDefault ReplicaIdentity = 'd' // the primary key
+	IdentityIndex   ReplicaIdentity = 'i' // the columns of a named unique index
+	IdentityFull    ReplicaIdentity = 'f' // the whole old row
+	IdentityNothing ReplicaIdentity = 'n' // nothing
+)
+
 // Column is one column as pgoutput describes it.
 type Column struct {
 	Name string
@@ -87,9 +80,16 @@ type Column struct {
 	Equality Equality
 }
 
-// Table is the relation's qualified name, without quotes.
-func (r *Relation) Table() TableName {
-	return TableName{Namespace: r.Namespace, Name: r.Name}
+// charOID is the type char(n), which PostgreSQL calls bpchar.
+const charOID = 1042
+
+// Unpadded is a text of the column without what its type does not count: the
+// blanks that fill up a char(n).
+func (c Column) Unpadded(text []byte) []byte {
+	if c.Equality == EqualPadded || c.Type == charOID {
+		return bytes.TrimRight(text, " ")
+	}
+	return text
 }
 
 // TableName is a table's qualified name as the server stores it, unquoted.

@@ -62,7 +62,7 @@ func TestDispatcher_ABatchReadBeforeAChangeDoesNotSendToTheOldURL(t *testing.T) 
 
 func quietSender(t *testing.T) *Sender {
 	t.Helper()
-	s, err := newSender(Config{}, zap.NewNop(), prometheus.NewRegistry())
+	s, err := New(Config{}, newFakeLog(), zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

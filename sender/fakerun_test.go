@@ -45,23 +45,13 @@ func startSender(t *testing.T, cfg Config, log *fakeLog, script func(outbox.Endp
 
 func startLogged(t *testing.T, cfg Config, log *fakeLog, lines *zap.Logger, script func(outbox.Endpoint, outbox.Event) (deliver.Result, time.Duration)) *run {
 	t.Helper()
-	s, err := newSender(cfg, lines, prometheus.NewRegistry())
+	s, err := New(cfg, log, lines, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &run{Sender: s, t: t, log: log, script: script, running: map[int64]int{}, most: map[int64]int{}}
-	s.appended = log.appended
 	s.destination = r
 	s.tailPoll, s.changesPoll = 5*time.Second, time.Second // fewer turns for hours of fake time
-	s.join = func(context.Context) (session, error) {
-		log.mu.Lock()
-		defer log.mu.Unlock()
-		if log.away != nil {
-			return nil, log.away
-		}
-		log.lost, log.held = false, false
-		return log, nil
-	}
 	r.start()
 	return r
 }

@@ -93,7 +93,7 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 		for _, network := range allow {
 			networks = append(networks, netip.MustParsePrefix(network))
 		}
-		s, err := New(Config{HTTP: deliver.Config{AllowCIDR: networks}, OnAttempt: func(a AttemptReport) { reasons[a.Reason] = true }, RetrySchedule: []time.Duration{time.Millisecond}}, store, zap.NewNop(), prometheus.NewRegistry())
+		s, err := New(Config{HTTP: deliver.Config{AllowCIDR: networks}, OnAttempt: func(a AttemptReport) { reasons[a.Reason] = true }, RetrySchedule: []time.Duration{time.Millisecond}}, Outbox(store), zap.NewNop(), prometheus.NewRegistry())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -94,7 +94,7 @@ func TestSender_OnPostgresAnUnbelievableStatusStopsNobody(t *testing.T) {
 	store, conn := openOutbox(t,
 		statusOverHTTP2(t, "99999999999", known.TLS.Certificates[0]), statusOverHTTP1(t, "HTTP/1.1 -99 No"), healthy.server.URL)
 	execute(t, conn, appendSQL, 1, 300, 3)
-	s, err := New(Config{HTTP: deliver.Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots}}, store, zap.NewNop(), prometheus.NewRegistry())
+	s, err := New(Config{HTTP: deliver.Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots}}, Outbox(store), zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ type laneWorld struct {
 	t       *testing.T
 	random  *rand.Rand
 	log     *fakeLog
+	session Session
+	events  []outbox.Event // all of the log
 	lane    *lane
 	offered int // events handed to the lane by the tail
 
@@ -41,12 +43,27 @@ func newLaneWorld(t *testing.T, seed uint64, events int, ordering outbox.Orderin
 	e := outbox.Endpoint{ID: 7, Revision: 1, URL: "http://a", State: outbox.EndpointActive, Ordering: ordering}
 	w.log = newFakeLog(e)
 	for i := range events {
-		w.log.events = append(w.log.events, outbox.Event{
+		w.events = append(w.events, outbox.Event{
 			ID: int64(10 + 3*i), Endpoint: 7, Revision: 1, Record: fmt.Sprint("r", w.random.IntN(6)), Body: []byte("{}"),
 		})
 	}
+	w.log.append(w.events...)
+	w.join()
 	w.lane = newLane(w.policy(), e)
 	return w
+}
+
+// join begins a session, whose lease outlasts the test, and takes over.
+func (w *laneWorld) join() outbox.Handover {
+	var err error
+	if w.session, err = w.log.Join(w.t.Context(), "lane", 10*time.Minute, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	h, _, err := w.session.Rebalance(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return h
 }
 
 func (w *laneWorld) policy() *policy {
@@ -69,7 +86,7 @@ func (w *laneWorld) tail() int64 {
 	if w.offered == 0 {
 		return 0
 	}
-	return w.log.events[w.offered-1].ID
+	return w.events[w.offered-1].ID
 }
 
 func (w *laneWorld) step() {
@@ -77,8 +94,8 @@ func (w *laneWorld) step() {
 	l := w.lane
 	switch w.random.IntN(9) {
 	case 0:
-		if w.offered < len(w.log.events) {
-			l.offer(w.log.events[w.offered], w.room(), now)
+		if w.offered < len(w.events) {
+			l.offer(w.events[w.offered], w.room(), now)
 			w.offered++
 		}
 	case 1, 2:
@@ -100,7 +117,7 @@ func (w *laneWorld) step() {
 		}
 	case 5:
 		if len(w.handed) > 0 {
-			states, err := w.log.Settle(w.t.Context(), w.handed[0])
+			states, err := w.session.Settle(w.t.Context(), w.handed[0])
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -136,7 +153,7 @@ func (w *laneWorld) read(now time.Time) {
 	if len(w.reads) > 0 {
 		r := w.reads[0]
 		w.reads = w.reads[1:]
-		if err := r.serve(w.t.Context(), w.log); err != nil {
+		if err := r.serve(w.t.Context(), w.session); err != nil {
 			w.t.Fatal(err)
 		}
 		w.replies = append(w.replies, r)
@@ -203,13 +220,7 @@ func (w *laneWorld) reorder(to outbox.Ordering) {
 	e.Ordering, e.Revision = to, e.Revision+1
 	w.ordering, w.changed = to, true
 	w.lane.adopt(e, w.tail(), time.Now())
-	if to == outbox.OrderingNone { // as outbox.SetOrdering does
-		for _, r := range w.log.retry {
-			if r.due.IsZero() {
-				r.due = time.Now()
-			}
-		}
-	}
+	w.log.set(e)
 }
 
 // checkCursor compares the lane's cursor with what is durable.
@@ -218,8 +229,8 @@ func (w *laneWorld) checkCursor(now time.Time) {
 	if s := w.lane.snapshot(0, now); s.Behind {
 		cursor = s.Cursor
 	}
-	for _, e := range w.log.events {
-		if e.ID <= cursor && !w.log.settledLocked(e.ID) {
+	for _, e := range w.events {
+		if e.ID <= cursor && !w.log.Settled(e.ID) {
 			w.t.Fatalf("cursor %d passes event %d, which is not settled", cursor, e.ID)
 		}
 	}
@@ -235,26 +246,30 @@ func (w *laneWorld) checkCursor(now time.Time) {
 	if blocked != w.lane.blocked {
 		w.t.Fatalf("%d records are blocked, the lane counts %d", blocked, w.lane.blocked)
 	}
-	if rows := len(w.log.retry); rows > 1 && w.ordering == outbox.OrderingStrict && !w.changed {
-		w.t.Fatalf("%d rows in retry with strict ordering", rows)
+	if w.ordering == outbox.OrderingStrict && !w.changed {
+		if rows := len(w.log.view().retry); rows > 1 {
+			w.t.Fatalf("%d rows in retry with strict ordering", rows)
+		}
 	}
 }
 
 func (w *laneWorld) crash() {
-	horizon := w.log.events[len(w.log.events)-1].ID
 	s := w.lane.snapshot(0, time.Now())
 	cursor := min(w.lane.cursor(), w.tail())
 	w.lane = newLane(w.policy(), w.lane.endpoint)
 	w.jobs, w.handed, w.answered, w.reads, w.replies = nil, nil, nil, nil, nil
 	s.Behind, s.Cursor = true, cursor
-	w.lane.restore(s, horizon, 0, time.Now())
-	w.offered = len(w.log.events)
-	for _, r := range w.log.retry {
-		w.lane.recordState(w.log.recordState(7, r.event.Record))
+	w.log.Lapse("")
+	h := w.join()
+	w.lane.restore(s, h.Horizon, 0, time.Now())
+	w.offered = len(w.events)
+	for _, state := range h.Blocked {
+		w.lane.recordState(state)
 	}
 	// What arrived and was not durable arrives again: that is at-least-once.
+	retry := w.log.view().retry
 	for id := range w.arrived {
-		if !w.log.settledLocked(id) || w.log.retry[id] != nil {
+		if _, again := retry[id]; again || !w.log.Settled(id) {
 			delete(w.arrived, id)
 		}
 	}
@@ -264,7 +279,7 @@ func (w *laneWorld) crash() {
 	}
 	for record := range w.first {
 		w.first[record] = 0
-		for _, e := range w.log.events {
+		for _, e := range w.events {
 			if e.Record == record && w.arrived[e.ID] > 0 {
 				w.first[record] = e.ID
 			}
@@ -290,13 +305,13 @@ func (w *laneWorld) run(seed uint64, reorderTo outbox.Ordering) {
 		if i == 3000 {
 			w.failures = 0
 		}
-		if i > 3000 && len(w.log.delivered()) == len(w.log.events) && w.lane.drained() && len(w.log.retry) == 0 {
+		if i > 3000 && w.lane.drained() && len(w.log.delivered()) == len(w.events) && len(w.log.view().retry) == 0 {
 			return
 		}
 	}
 	l := w.lane
 	w.t.Fatalf("seed %d: delivered %d of %d; retry %d, lane behind=%v readTo=%d missed=%d ready=%d retries=%d inFlight=%d pending=%d blocked=%d retryAt=%v state=%s",
-		seed, len(w.log.delivered()), len(w.log.events), len(w.log.retry), l.behind, l.readTo, l.missed,
+		seed, len(w.log.delivered()), len(w.events), len(w.log.view().retry), l.behind, l.readTo, l.missed,
 		l.ready.len(), len(l.retries), l.inFlight, l.pending, l.blocked, l.retryAt, l.state(time.Now()))
 }
 

@@ -143,7 +143,7 @@ func startReal(t *testing.T, store *outbox.Store) (stop func()) {
 	s, err := New(Config{
 		HTTP:          deliver.Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		RetrySchedule: []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond},
-	}, store, zap.NewNop(), prometheus.NewRegistry())
+	}, Outbox(store), zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,14 +11,6 @@ const (
 	readEndpoints = 500 // most that are read at once because they changed
 )
 
-// laneLog is what a lane reads by itself.
-type laneLog interface {
-	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
-	DueRetries(ctx context.Context, q outbox.RetryQuery) (outbox.Retries, error)
-	Endpoints(ctx context.Context, ids []int64) ([]outbox.Endpoint, error)
-	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
-}
-
 // laneRequest is one thing that a lane wants of the outbox, or of endpoints
 // several lanes: exactly one of its four parts is set. It becomes its own answer.
 type laneRequest struct {
@@ -35,7 +27,7 @@ type laneRequest struct {
 	found   []outbox.Endpoint // answers endpoints, without those that are not there any more
 }
 
-func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan laneRequest, answers chan<- laneRequest) error {
+func (s *Sender) serveLanes(ctx context.Context, log Session, requests <-chan laneRequest, answers chan<- laneRequest) error {
 	for {
 		var r laneRequest
 		select {
@@ -54,7 +46,7 @@ func (s *Sender) serveLanes(ctx context.Context, log laneLog, requests <-chan la
 	}
 }
 
-func (r *laneRequest) serve(ctx context.Context, log laneLog) (err error) {
+func (r *laneRequest) serve(ctx context.Context, log Session) (err error) {
 	switch {
 	case r.tail != nil:
 		r.stretch, err = log.Tail(ctx, *r.tail)

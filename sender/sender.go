@@ -30,9 +30,8 @@ type Sender struct {
 	metrics *metrics
 	outage  outage
 
-	join        func(ctx context.Context) (session, error)
+	events      Log
 	destination deliver.Destination
-	appended    <-chan struct{}
 	http        *deliver.HTTP
 	lease       atomic.Pointer[lease] // the present tenure's; attempts of an earlier one are over
 
@@ -40,28 +39,9 @@ type Sender struct {
 	changesPoll time.Duration // for endpoints that changed without an event
 }
 
-// New makes a sender that delivers what store holds. It registers its metrics
+// New makes a sender that delivers what is in events. It registers its metrics
 // with reg.
-func New(cfg Config, store *outbox.Store, log *zap.Logger, reg prometheus.Registerer) (*Sender, error) {
-	s, err := newSender(cfg, log, reg)
-	if err != nil {
-		return nil, err
-	}
-	s.appended = store.Appended()
-	s.join = func(ctx context.Context) (session, error) {
-		joined, err := store.Join(ctx, s.config.Name, s.config.Lease)
-		if err == nil {
-			joined.CheckHosts(s.http.HostFault)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return joined, nil
-	}
-	return s, nil
-}
-
-func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender, error) {
+func New(cfg Config, events Log, log *zap.Logger, reg prometheus.Registerer) (*Sender, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("sender configuration: %w", err)
 	}
@@ -72,6 +52,7 @@ func newSender(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Sender,
 	cfg = cfg.withDefaults()
 	s := &Sender{
 		config:   cfg,
+		events:   events,
 		metrics:  m,
 		tailPoll: 100 * time.Millisecond, changesPoll: 500 * time.Millisecond,
 		log: log.Named("sender"),

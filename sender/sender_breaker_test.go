@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -22,10 +23,15 @@ func TestSender_TenThousandOpenBreakersDoNotProbeAtOnceAfterARestart(t *testing.
 				if overdue {
 					until = time.Now().Add(-time.Hour)
 				}
+				var lanes []outbox.LaneState
 				for id := int64(1); id <= n; id++ {
-					log.endpoints[id] = active(id)
-					log.lanes[id] = outbox.LaneState{Endpoint: id, Revision: 1, Behind: true, Open: true, Opens: 1, OpenUntil: until}
-					log.events = append(log.events, events(id, id, 1, 1)...)
+					log.set(active(id))
+					lanes = append(lanes, outbox.LaneState{Endpoint: id, Revision: 1, Behind: true, Open: true, Opens: 1, OpenUntil: until})
+					log.append(events(id, id, 1, 1)...)
+				}
+				earlier := log.Log.Join("an earlier owner", time.Minute, nil)
+				if err := errors.Join(earlier.Save(t.Context(), lanes, nil), earlier.Leave(t.Context())); err != nil {
+					t.Fatal(err)
 				}
 				r := startSender(t, Config{}, log, always(ok, time.Millisecond))
 				began := time.Now()

@@ -82,9 +82,8 @@ func TestSender_ANewerRevisionInTheLogIsReadBeforeItsEventIsSent(t *testing.T) {
 		after(time.Second)
 		e := active(1)
 		e.Revision, e.URL = 2, "http://new"
-		log.mu.Lock()
-		log.endpoints[1] = e // nobody tells of it but the event
-		log.mu.Unlock()
+		log.fault(func() { log.unseen = true }) // nobody tells of it but the event
+		log.set(e)
 		next := events(1, 2, 1, 1)
 		next[0].Revision = 2
 		log.append(next...)

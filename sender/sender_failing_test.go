@@ -126,7 +126,7 @@ func TestSender_LetsGoOfIdleLanesAndMakesThemAnew(t *testing.T) {
 		const n = 2000
 		log := newFakeLog()
 		for id := int64(1); id <= n; id++ {
-			log.endpoints[id] = active(id)
+			log.set(active(id))
 		}
 		r := startSender(t, Config{}, log, func(e outbox.Endpoint, _ outbox.Event) (deliver.Result, time.Duration) {
 			if e.ID == 7 {

@@ -28,13 +28,17 @@ func TestSender_WhatAnEarlierOwnerSettledIsNotSentAgain(t *testing.T) {
 				edit(&e)
 				log := newFakeLog(e)
 				log.append(apart(events(1, 1, 40, 40))...)
+				var settlements []outbox.Settlement
 				for id := int64(1); id <= 20; id++ {
+					one := outbox.Settlement{Event: log.View().Events[id-1], Disposition: outbox.Delivered,
+						Attempt: &outbox.Attempt{Number: 1, Revision: 1, Outcome: string(deliver.Delivered)}}
 					if id == 10 {
-						log.retry[id] = &retryRow{event: log.events[id-1], due: time.Now()}
-						log.attempts[id] = []outbox.Attempt{{Number: 1, Outcome: string(deliver.Retry)}}
-						continue
+						one.Disposition, one.RetryAt, one.Attempt.Outcome = outbox.Retry, time.Now(), string(deliver.Retry)
 					}
-					log.attempts[id] = []outbox.Attempt{{Number: 1, Outcome: string(deliver.Delivered)}}
+					settlements = append(settlements, one)
+				}
+				if err := log.settled(t.Context(), settlements...); err != nil {
+					t.Fatal(err)
 				}
 				r := startSender(t, Config{}, log, always(ok, 10*time.Millisecond))
 				after(10 * time.Second)

@@ -25,7 +25,7 @@ func TestSender_RetriesAsTheEndpointSetsThem(t *testing.T) {
 			if got := len(r.of(id)); got != want {
 				t.Errorf("endpoint %d: %d attempts, want %d", id, got, want)
 			}
-			if _, dead := log.dead[id]; dead != (id < 3) {
+			if _, dead := log.view().dead[id]; dead != (id < 3) {
 				t.Errorf("endpoint %d: dead letter %t", id, dead)
 			}
 		}

@@ -59,7 +59,7 @@ func TestSender_WhatIsPastRetentionIsNeverBothDeadAndSent(t *testing.T) {
 						if reason, dead := v.dead[id]; dead == (sent[id] > 0) || dead && reason != "retention" {
 							t.Errorf("event %d: delivered %d times, dead %t (%s)", id, sent[id], dead, reason)
 						}
-						if v.retry[id] != nil {
+						if _, left := v.retry[id]; left {
 							t.Errorf("event %d is left in retry", id)
 						}
 					}

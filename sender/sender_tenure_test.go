@@ -17,9 +17,7 @@ func TestSender_ALostLeaseDropsEverythingAndJoinsAnew(t *testing.T) {
 		r := startSender(t, Config{}, log, always(ok, 50*time.Millisecond))
 		log.append(events(1, 1, 2000, 2000)...)
 		after(300 * time.Millisecond)
-		log.mu.Lock()
-		log.lost = true
-		log.mu.Unlock()
+		log.Lapse("")
 		after(time.Minute)
 		r.end()
 		if n := len(log.delivered()); n != 2000 {
@@ -35,15 +33,11 @@ func TestSender_StartsNothingOnceItsLeaseIsOver(t *testing.T) {
 		r := startSender(t, Config{}, log, always(ok, time.Millisecond))
 		log.append(events(1, 1, 10, 10)...)
 		after(time.Second)
-		log.mu.Lock()
-		log.away = errors.New("network is down")
-		log.mu.Unlock()
+		log.fault(func() { log.away = errors.New("network is down") })
 		after(time.Hour)
 		seen := len(r.of(1))
-		log.mu.Lock()
-		log.events = append(log.events, events(1, 11, 10, 10)...)
-		log.away = nil
-		log.mu.Unlock()
+		log.append(events(1, 11, 10, 10)...)
+		log.fault(func() { log.away = nil })
 		after(time.Minute)
 		r.end()
 		if seen != 10 {
@@ -89,9 +83,7 @@ func TestSender_AStoredTailNeverPassesAnUnsettledEvent(t *testing.T) {
 		if tail := log.view().tails[1]; tail > 0 {
 			t.Errorf("tail %d while event 1 is in flight", tail)
 		}
-		log.mu.Lock()
-		log.lost = true
-		log.mu.Unlock()
+		log.Lapse("")
 		after(time.Minute)
 		r.end()
 		wantOnce(t, log, 120)
@@ -131,16 +123,12 @@ func TestSender_WhatIsBufferedIsNotSentOnceTheLeaseIsOver(t *testing.T) {
 		r := startSender(t, Config{}, log, always(ok, time.Second))
 		log.append(events(1, 1, 100, 1)...)
 		after(time.Second)
-		log.mu.Lock()
-		log.unrenewed = errors.New("network is down")
-		log.mu.Unlock()
+		log.fault(func() { log.away = errors.New("network is down") })
 		after(time.Minute)
 		if n := len(r.of(1)); n < 6 || n > 11 {
 			t.Errorf("%d attempts of a second each in a lease of 10 s", n)
 		}
-		log.mu.Lock()
-		log.unrenewed = nil
-		log.mu.Unlock()
+		log.fault(func() { log.away = nil })
 		after(2 * time.Minute)
 		r.end()
 		wantOnce(t, log, 100)
@@ -176,14 +164,10 @@ func TestSender_AShardIsGivenUpOnceOrTheSessionEnds(t *testing.T) {
 		r := startSender(t, Config{}, log, always(ok, time.Millisecond))
 		log.append(events(1, 1, 10, 10)...)
 		after(5 * time.Second)
-		log.mu.Lock()
-		log.surplus, log.lostGiveUp = []int{0}, errors.New("the answer was lost")
-		log.mu.Unlock()
+		log.fault(func() { log.surplus, log.lostGiveUp = []int{0}, errors.New("the answer was lost") })
 		after(time.Minute)
-		log.mu.Lock()
-		asked, left := log.givenUp, log.left
-		log.lostGiveUp = nil
-		log.mu.Unlock()
+		var asked, left int
+		log.fault(func() { asked, left, log.lostGiveUp = log.givenUp, log.left, nil })
 		if asked != 1 || left != 1 {
 			t.Errorf("asked %d times to give a shard up, left %d sessions; want one of each", asked, left)
 		}

@@ -12,12 +12,7 @@ import (
 
 // change is what the publisher makes of an account's row.
 func (f *fakeLog) change(id int64, edit func(*outbox.Endpoint)) {
-	f.mu.Lock()
-	e := f.endpoints[id]
-	f.mu.Unlock()
-	e.Revision++
-	edit(&e)
-	f.set(e)
+	f.Change(id, edit)
 }
 
 func (f *fakeLog) newURL(id int64) {

@@ -6,11 +6,6 @@ import (
 	"walhook/outbox"
 )
 
-// settling is where fates are made durable.
-type settling interface {
-	Settle(ctx context.Context, batch []outbox.Settlement) ([]outbox.RecordState, error)
-}
-
 // settledBatch is what has become durable, and how the records stand that it
 // touched.
 type settledBatch struct {
@@ -21,7 +16,7 @@ type settledBatch struct {
 // settle makes batches durable, one after the other: while one is committing,
 // the dispatcher collects the next. So batches grow with the load and an idle
 // sender settles at once.
-func (s *Sender) settle(ctx context.Context, log settling, batches <-chan []outbox.Settlement, done chan<- settledBatch) error {
+func (s *Sender) settle(ctx context.Context, log Settlements, batches <-chan []outbox.Settlement, done chan<- settledBatch) error {
 	for {
 		var answer settledBatch
 		select {

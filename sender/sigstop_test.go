@@ -48,7 +48,7 @@ func beSender(url string) int {
 	s, err := New(Config{
 		Name: os.Getenv(childName), Lease: childLease,
 		HTTP: deliver.Config{Version: os.Getenv(childName), AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
-	}, store, log, prometheus.NewRegistry())
+	}, Outbox(store), log, prometheus.NewRegistry())
 	if err == nil {
 		err = s.Run(ctx)
 	}

@@ -16,12 +16,6 @@ const (
 	tailBytes  = 2 << 20
 )
 
-// eventLog is what the tailer reads.
-type eventLog interface {
-	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
-	Endpoints(ctx context.Context, ids []int64) ([]outbox.Endpoint, error)
-}
-
 // tailBatch is a stretch of the log: all events of the shards after after and
 // up to upto, and every endpoint that they need and were not sent with before.
 type tailBatch struct {
@@ -38,10 +32,10 @@ type tailBatch struct {
 // tailer follows the log for the held shards and hands it to the dispatcher.
 // Shards gained later are read up to where the others are, and then with them.
 type tailer struct {
-	sender   *Sender
-	log      eventLog
-	appended <-chan struct{}
-	batches  chan<- tailBatch
+	sender    *Sender
+	log       EventLog
+	endpoints Endpoints
+	batches   chan<- tailBatch
 
 	groups    []tailGroup
 	known     map[int64]int64 // endpoint → revision handed on
@@ -67,9 +61,9 @@ type tailOrder struct {
 	forget []int64
 }
 
-func newTailer(s *Sender, log eventLog, batches chan<- tailBatch) *tailer {
+func newTailer(s *Sender, log EventLog, endpoints Endpoints, batches chan<- tailBatch) *tailer {
 	return &tailer{
-		sender: s, log: log, appended: s.appended, batches: batches,
+		sender: s, log: log, endpoints: endpoints, batches: batches,
 		known: map[int64]int64{}, signal: make(chan struct{}, 1),
 	}
 }
@@ -103,7 +97,7 @@ func (t *tailer) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-t.appended:
+		case <-t.sender.events.Appended():
 		case <-t.signal:
 		case <-poll.C:
 		}
@@ -234,7 +228,7 @@ func (t *tailer) loadEndpoints(ctx context.Context, events []outbox.Event) ([]ou
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	endpoints, err := t.sender.loadEndpoints(ctx, t.log, ids)
+	endpoints, err := t.sender.loadEndpoints(ctx, t.endpoints, ids)
 	for _, e := range endpoints {
 		t.known[e.ID] = max(e.Revision, need[e.ID])
 	}
@@ -243,9 +237,9 @@ func (t *tailer) loadEndpoints(ctx context.Context, events []outbox.Event) ([]ou
 
 // loadEndpoints reads endpoints by id. One that is not there any more stands
 // still, since nothing says what to do with its events.
-func (s *Sender) loadEndpoints(ctx context.Context, log eventLog, ids []int64) (endpoints []outbox.Endpoint, err error) {
+func (s *Sender) loadEndpoints(ctx context.Context, from Endpoints, ids []int64) (endpoints []outbox.Endpoint, err error) {
 	err = s.insist(ctx, "read endpoints", func(ctx context.Context) error {
-		endpoints, err = log.Endpoints(ctx, ids)
+		endpoints, err = from.Endpoints(ctx, ids)
 		return err
 	})
 	if err != nil {

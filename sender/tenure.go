@@ -14,30 +14,6 @@ import (
 
 const rebalanceEvery = 2 * time.Second
 
-// leasing is what keeps a session alive and deals out shards.
-type leasing interface {
-	Renew(ctx context.Context) (time.Time, error)
-	Rebalance(ctx context.Context) (outbox.Handover, []int, error)
-	EndpointsChanged(ctx context.Context, since time.Time) ([]outbox.EndpointRevision, time.Time, error)
-	Confirm(ctx context.Context, known []outbox.EndpointRevision) error
-}
-
-// parting is what ends a hold on shards.
-type parting interface {
-	Save(ctx context.Context, lanes []outbox.LaneState, shards []outbox.Shard) error
-	GiveUp(ctx context.Context, shards []outbox.Shard) error
-	Leave(ctx context.Context) error
-}
-
-// session is an [outbox.Session] as the parts of a tenure see it.
-type session interface {
-	eventLog
-	laneLog
-	settling
-	leasing
-	parting
-}
-
 // lease is until when this sender may start attempts. The renewing goroutine
 // writes it, others read it.
 type lease struct {
@@ -73,11 +49,11 @@ func (l *lease) extend(until time.Time) {
 // stop ends. It returns errDrained after a clean stop. What is in memory
 // belongs to the tenure and ends with it.
 func (s *Sender) tenure(ctx, stop context.Context) error {
-	var session session
+	var session Session
 	var asked time.Time
 	err := s.insist(stop, "join", func(ctx context.Context) (err error) {
 		asked = time.Now()
-		session, err = s.join(ctx)
+		session, err = s.events.Join(ctx, s.config.Name, s.config.Lease, s.http.HostFault)
 		return err
 	})
 	if err != nil {
@@ -87,7 +63,7 @@ func (s *Sender) tenure(ctx, stop context.Context) error {
 	s.lease.Store(lease)
 	g, gctx := errgroup.WithContext(ctx)
 	d := newDispatcher(s, lease)
-	d.tailer = newTailer(s, session, d.batches)
+	d.tailer = newTailer(s, session, session, d.batches)
 
 	g.Go(func() error { return s.renew(gctx, session, lease) })
 	g.Go(func() error { return s.rebalance(gctx, session, d.dealt) })
@@ -112,7 +88,7 @@ func (s *Sender) tenure(ctx, stop context.Context) error {
 // renew extends the lease three times in its length. Only a lost lease ends
 // it; an outbox that is away may come back in time. A call that gets no answer
 // is given up while there is still time for another, on another connection.
-func (s *Sender) renew(ctx context.Context, session leasing, lease *lease) error {
+func (s *Sender) renew(ctx context.Context, session Leases, lease *lease) error {
 	for {
 		if err := pause(ctx, s.config.Lease/3); err != nil {
 			return err
@@ -133,7 +109,7 @@ func (s *Sender) renew(ctx context.Context, session leasing, lease *lease) error
 }
 
 // rebalance asks for shards and hands on which came and which should go.
-func (s *Sender) rebalance(ctx context.Context, session session, dealt chan<- deal) error {
+func (s *Sender) rebalance(ctx context.Context, session Session, dealt chan<- deal) error {
 	for {
 		var news deal
 		err := s.insist(ctx, "rebalance", func(ctx context.Context) (err error) {
@@ -160,7 +136,7 @@ func (s *Sender) rebalance(ctx context.Context, session session, dealt chan<- de
 }
 
 // endpointsOf reads the endpoints of the lanes that a hand-over names.
-func (s *Sender) endpointsOf(ctx context.Context, log eventLog, h outbox.Handover) ([]outbox.Endpoint, error) {
+func (s *Sender) endpointsOf(ctx context.Context, from Endpoints, h outbox.Handover) ([]outbox.Endpoint, error) {
 	seen := map[int64]bool{}
 	var ids []int64
 	for _, l := range h.Lanes {
@@ -178,11 +154,11 @@ func (s *Sender) endpointsOf(ctx context.Context, log eventLog, h outbox.Handove
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	return s.loadEndpoints(ctx, log, ids)
+	return s.loadEndpoints(ctx, from, ids)
 }
 
 // watchEndpoints hands on which endpoints changed, without an event that says so.
-func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed chan<- []outbox.EndpointRevision) error {
+func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed chan<- []outbox.EndpointRevision) error {
 	since := time.Now()
 	for {
 		var endpoints []outbox.EndpointRevision
@@ -211,7 +187,7 @@ func (s *Sender) watchEndpoints(ctx context.Context, session leasing, changed ch
 }
 
 // keep stores lanes and tails, and then gives up the shards that are drained.
-func (s *Sender) keep(ctx, stop context.Context, session parting, saves <-chan saveRequest, saved chan<- saveRequest) error {
+func (s *Sender) keep(ctx, stop context.Context, session Session, saves <-chan saveRequest, saved chan<- saveRequest) error {
 	for {
 		var r saveRequest
 		select {
@@ -238,7 +214,7 @@ func (s *Sender) keep(ctx, stop context.Context, session parting, saves <-chan s
 // again: asking again, or the first request arriving late, would then free what
 // is being sent, and another would send it too. So the session ends, with which
 // whatever it asked for is refused. On stopping nothing is gained any more.
-func (s *Sender) giveUp(ctx, stop context.Context, session parting, shards []outbox.Shard) error {
+func (s *Sender) giveUp(ctx, stop context.Context, session Leases, shards []outbox.Shard) error {
 	const what = "give up shards"
 	ask := func(ctx context.Context) error { return session.GiveUp(ctx, shards) }
 	if stop.Err() != nil {

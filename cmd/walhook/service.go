@@ -73,7 +73,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 				}
 			}()
 		}
-		if deliverer, err = sender.New(s.sender, store, log, registry); err != nil {
+		if deliverer, err = sender.New(s.sender, sender.Outbox(store), log, registry); err != nil {
 			return usageError{err}
 		}
 	}

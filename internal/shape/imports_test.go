@@ -22,9 +22,10 @@ const module = "walhook"
 type rule struct {
 	folder string
 	may    []string
-	absent bool // it need not exist
-	alone  bool // the folder without those below it
-	std    bool // needs the standard library alone; its tests may need more
+	absent bool     // it need not exist
+	alone  bool     // the folder without those below it
+	std    bool     // needs the standard library alone; its tests may need more
+	tests  []string // what its tests may import besides
 }
 
 // rules is the table of the design. The first rule that covers a folder counts.
@@ -35,7 +36,9 @@ var rules = []rule{
 	{folder: "migrations"},
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
 	{folder: "cdc", may: []string{"schemas", "doctor", "internal/pgsession"}},
-	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession"}},
+	{folder: "outbox/outboxtest/memory", may: []string{"outbox"}},
+	{folder: "outbox/outboxtest", may: []string{"outbox", "sender"}},
+	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession"}, tests: []string{"sender"}},
 	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}}, // one attempt: it knows nothing of lanes
 	{folder: "sender", may: []string{"schemas", "outbox", "doctor"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
@@ -50,6 +53,9 @@ var rules = []rule{
 	{folder: "internal/bench", may: []string{"schemas", "cdc", "internal"}},
 	{folder: "internal", may: []string{"schemas"}},
 }
+
+// forTests are folders that tests import and programs never hold.
+var forTests = []string{"outbox/outboxtest"}
 
 func TestImports_PointTheWayOfTheDesign(t *testing.T) {
 	for _, fault := range violations(t, os.DirFS("../.."), rules) {
@@ -96,6 +102,14 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"a name that only begins alike", files("sender/x.go", "walhook/outboxes"), "imports walhook/outboxes"},
 		{"a service stands on the test server", files("outbox/x.go", "walhook/internal/pgcluster"), "outbox/x.go"},
 		{"the referee stands on the player", files("internal/receiver/x.go", "walhook/sender"), "internal/receiver/x.go"},
+		{"a test with the suite", files("sender/x_test.go", "walhook/outbox/outboxtest/memory"), ""},
+		{"the suite looks down", files("outbox/outboxtest/x.go", "walhook/sender", "walhook/outbox"), ""},
+		{"a log for tests in a program", files("sender/x.go", "walhook/outbox/outboxtest/memory"), "is for tests"},
+		{"the outbox under the sender's suite", files("outbox/x_test.go", "walhook/sender", "walhook/outbox/outboxtest"), ""},
+		{"the outbox knows the sender", files("outbox/x.go", "walhook/sender"), "outbox/x.go imports walhook/sender"},
+		{"the suite in a program", files("cmd/walhook/x.go", "walhook/outbox/outboxtest"), "is for tests"},
+		{"in the package that it is about", files("outbox/x.go", "walhook/outbox/outboxtest"), "is for tests"},
+		{"the log for tests knows the sender", files("outbox/outboxtest/memory/x.go", "walhook/sender"), "outbox/outboxtest/memory/x.go imports walhook/sender"},
 		{"somebody imports a command", files("internal/pgtest/x.go", "walhook/cmd/walhook"), "internal/pgtest/x.go"},
 		{"a folder vanished", without, "migrations holds no Go file"},
 		{"a folder that no rule covers", files("util/x.go"), "util/x.go is in no folder"},
@@ -133,6 +147,12 @@ func violations(t *testing.T, tree fs.FS, rules []rule) (faults []string) {
 		}
 		imported, err := importsOf(tree, name)
 		for _, i2 := range imported {
+			if !strings.HasSuffix(name, "_test.go") && slices.ContainsFunc(forTests, func(folder string) bool {
+				return within(i2, module+"/"+folder) && !within(path.Dir(name), folder)
+			}) {
+				faults = append(faults, fmt.Sprintf("%s imports %s, which is for tests", name, i2))
+				continue
+			}
 			if !rules[i].allows(i2, strings.HasSuffix(name, "_test.go")) {
 				faults = append(faults, fmt.Sprintf("%s imports %s: %s may import %q of ours", name, i2, rules[i].folder, rules[i].may))
 			}
@@ -163,7 +183,7 @@ func (r rule) allows(imported string, test bool) bool {
 	}
 	may := r.may
 	if test {
-		may = append([]string{"internal"}, may...)
+		may = slices.Concat([]string{"internal"}, r.tests, may)
 	}
 	return r.covers(folder) || slices.ContainsFunc(may, func(allowed string) bool { return within(folder, allowed) })
 }

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -220,4 +222,82 @@ func isSchemaName(name string) bool {
 		}
 	}
 	return name != "" && len(name) <= 100
+}
+
+//go:embed carrier.yaml
+var carrierYAML []byte
+
+//go:embed platform.yaml
+var platformYAML []byte
+
+// Carrier is the built-in catalog, used where no other is asked for.
+func Carrier() *Catalog { return builtIn(carrierYAML) }
+
+// Platform is the built-in catalog of a platform for carrier services.
+func Platform() *Catalog { return builtIn(platformYAML) }
+
+// BuiltIn is a built-in catalog by its name, carrier or platform; nil for
+// another name.
+func BuiltIn(name string) *Catalog {
+	switch name {
+	case "carrier":
+		return Carrier()
+	case "platform":
+		return Platform()
+	}
+	return nil
+}
+
+func builtIn(text []byte) *Catalog {
+	c, err := Parse(text)
+	if err != nil {
+		panic("built-in catalog: " + err.Error()) // a test reads it
+	}
+	return c
+}
+
+// YAML is a catalog file that says the same: the one that the catalog was read
+// from, with the built-in hooks where it has none of its own.
+func (c *Catalog) YAML() []byte {
+	out := bytes.TrimRight(c.source, "\n")
+	out = append(out[:len(out):len(out)], '\n')
+	if c.ownHooks {
+		return out
+	}
+	out = append(out, "\nhooks:\n"...)
+	for line := range bytes.Lines(hooksYAML) {
+		if len(bytes.TrimSpace(line)) > 0 {
+			out = append(out, "  "...)
+		}
+		out = append(out, line...)
+	}
+	return out
+}
+
+// ownNames are the schemas and hooks that walhook makes by itself, and what the
+// ids of such events begin with.
+var ownNames = []string{hookRecords, hookAll, "object", "resync", "test", "webhook", "notice", "day", "gap", "sync"}
+
+// groupName is the hook that stands for many: an event comes under it by its
+// type, a result never.
+const groupName = "notifications"
+
+// ownNamespace begins the names of walhook's own notices.
+const ownNamespace = "webhook."
+
+// Reserved says whether a name is never taken from outside, neither as the
+// schema of a result nor as the hook of an event: walhook's own names, and those
+// of the catalog's records and rules. Receivers that fold case are not misled
+// either.
+func (c *Catalog) Reserved(name string) bool {
+	is := func(own string) bool { return strings.EqualFold(own, name) }
+	return slices.ContainsFunc(ownNames, is) ||
+		len(name) >= len(ownNamespace) && strings.EqualFold(name[:len(ownNamespace)], ownNamespace) ||
+		slices.ContainsFunc(c.Schemas, func(s *Schema) bool { return is(s.Name) }) ||
+		slices.ContainsFunc(c.derived, func(d *Derivation) bool { return is(d.Hook) })
+}
+
+// ReservedSchema is Reserved for the schema of a result.
+func (c *Catalog) ReservedSchema(name string) bool {
+	return c.Reserved(name) || strings.EqualFold(name, groupName)
 }

@@ -78,13 +78,13 @@ func TestParseTableName_FoldsAsSQLDoes(t *testing.T) {
 		`a."b""c.d"`:      {Namespace: "a", Name: `b"c.d`},
 		`"Mixed"."Table"`: {Namespace: "Mixed", Name: "Table"},
 	} {
-		got, err := ParseTableName(in)
+		got, err := parseTableName(in)
 		if err != nil || got != want {
 			t.Errorf("ParseTableName(%q) = %+v, %v, want %+v", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"", ".", "a.", `"a`, `a.b.c`, `"a"b`, `a"b"`, `""`} {
-		if got, err := ParseTableName(in); err == nil {
+		if got, err := parseTableName(in); err == nil {
 			t.Errorf("ParseTableName(%q) = %+v, want an error", in, got)
 		}
 	}

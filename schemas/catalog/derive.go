@@ -1,7 +1,11 @@
 package catalog
 
 import (
+	"fmt"
 	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"walhook/schemas"
 	"walhook/schemas/pgjson"
@@ -17,140 +21,129 @@ type Derivation struct {
 	// Groups are names by which a webhook asks for several hooks at once.
 	Groups []string
 	// Description is for account users.
-	Description string
+	description string
 	// Format is the body's form where the webhook says nothing: json or form.
 	Format string
 	// Schema is the schema whose records are watched.
 	Schema string
 	// Where has to hold of the row in every case: the new one, or the one that
 	// is gone.
-	Where []Test
+	where []ruleTest
 	// Cases are tried in this order; the first that holds is what happened.
-	Cases []Case
+	cases []ruleCase
 	// Fields is what the body holds, in this order.
-	Fields []DerivedField
+	fields []derivedField
 
 	line int // of the catalog file
 }
 
-// Case is one way in which a rule's event can come about.
-type Case struct {
+// ruleCase is one way in which a rule's event can come about.
+type ruleCase struct {
 	Name string
 	// When holds alternatives: one of them has to hold.
-	When []Condition
+	When []ruleCondition
 }
 
-// Condition holds when all its parts do.
-type Condition struct {
+// ruleCondition holds when all its parts do.
+type ruleCondition struct {
 	// On is the kind of change; zero is any.
 	On    schemas.Kind
-	Tests []Test
+	Tests []ruleTest
 }
 
-// Test is something that is asked of a change's rows. Before an insert and
+// ruleTest is something that is asked of a change's rows. Before an insert and
 // after a delete there is no row, which counts as null.
-type Test struct {
-	Op TestOp
-	// Columns is one column, but for OpChanged: any of these, or when there are
+type ruleTest struct {
+	Op testOp
+	// Columns is one column, but for opChanged: any of these, or when there are
 	// none any column that the schema publishes.
 	Columns []string
-	// Values are those that OpIs and OpBecomes ask for: one of them.
-	Values []Literal
+	// Values are those that opIs and opBecomes ask for: one of them.
+	Values []literal
 }
 
-// TestOp says what a test asks.
-type TestOp byte
+// testOp says what a test asks.
+type testOp byte
 
 // The tests. What is true are t, true, y, yes, on and every number but zero;
 // what is set is neither null nor empty.
 const (
-	OpIs           TestOp = iota + 1 // the row has one of the values
-	OpChanged                        // of an update: a value differs
-	OpBecomesTrue                    // true after, and not before
-	OpBecomesFalse                   // true before, and not after
-	OpBecomesSet                     // set after, and not before
-	OpBecomesUnset                   // set before, and not after
-	OpBecomes                        // one of the values after, and none before
-	OpRises                          // a number larger than before, null being 0
-	OpFalls                          // a number smaller than before, null being 0
+	opIs           testOp = iota + 1 // the row has one of the values
+	opChanged                        // of an update: a value differs
+	opBecomesTrue                    // true after, and not before
+	opBecomesFalse                   // true before, and not after
+	opBecomesSet                     // set after, and not before
+	opBecomesUnset                   // set before, and not after
+	opBecomes                        // one of the values after, and none before
+	opRises                          // a number larger than before, null being 0
+	opFalls                          // a number smaller than before, null being 0
 )
 
-// LiteralKind is the type of a value in the catalog file.
-type LiteralKind byte
+// literalKind is the type of a value in the catalog file.
+type literalKind byte
 
 // The kinds of literal.
 const (
-	LiteralNull LiteralKind = iota
-	LiteralString
-	LiteralNumber
-	LiteralBool
+	literalNull literalKind = iota
+	literalString
+	literalNumber
+	literalBool
 )
 
-// Literal is a value as the catalog file gives it.
-type Literal struct {
-	Kind LiteralKind
-	Text string // true or false for LiteralBool
+// literal is a value as the catalog file gives it.
+type literal struct {
+	Kind literalKind
+	Text string // true or false for literalBool
 }
 
 // AppendJSON appends the literal as JSON.
-func (l Literal) AppendJSON(dst []byte) []byte {
+func (l literal) AppendJSON(dst []byte) []byte {
 	switch l.Kind {
-	case LiteralString:
+	case literalString:
 		return pgjson.AppendString(dst, []byte(l.Text))
-	case LiteralNull:
+	case literalNull:
 		return append(dst, "null"...)
 	}
 	return append(dst, l.Text...)
 }
 
-// FieldSource says where a field of a derived event comes from.
-type FieldSource byte
+// fieldSource says where a field of a derived event comes from.
+type fieldSource byte
 
 // The sources.
 const (
-	FromLiteral FieldSource = iota + 1 // Default
-	FromColumn                         // the row's column: the new row's, or of a delete the old one's
-	FromOld                            // the old row's column
-	FromOwner                          // the account that the event is about
-	FromAccount                        // a column of that account's row
-	FromCase                           // the name of the case
-	FromChanged                        // a list of the names of what an update changed
-	FromCount                          // how many: 1, or a column; daily delivery adds them up
+	fromLiteral fieldSource = iota + 1 // Default
+	fromColumn                         // the row's column: the new row's, or of a delete the old one's
+	fromOld                            // the old row's column
+	fromOwner                          // the account that the event is about
+	fromAccount                        // a column of that account's row
+	fromCase                           // the name of the case
+	fromChanged                        // a list of the names of what an update changed
+	fromCount                          // how many: 1, or a column; daily delivery adds them up
 )
 
-// DerivedField is one member of a derived event's body.
-type DerivedField struct {
+// derivedField is one member of a derived event's body.
+type derivedField struct {
 	Name   string
-	Source FieldSource
-	Column string // FromColumn, FromOld, FromAccount; FromCount: "" is 1
-	// Number says of FromOwner that the id is written as a number.
+	Source fieldSource
+	Column string // fromColumn, fromOld, fromAccount; fromCount: "" is 1
+	// Number says of fromOwner that the id is written as a number.
 	Number bool
-	// Default stands for null where HasDefault; it is FromLiteral's value.
-	Default    Literal
+	// Default stands for null where HasDefault; it is fromLiteral's value.
+	Default    literal
 	HasDefault bool
-	// Watched is FromChanged's names and their columns; empty is the schema's
+	// Watched is fromChanged's names and their columns; empty is the schema's
 	// fields.
 	Watched []Field
 }
 
 // HasCount says whether the rule's events say how many they are about.
 func (d *Derivation) HasCount() bool {
-	return slices.ContainsFunc(d.Fields, func(f DerivedField) bool { return f.Source == FromCount })
+	return slices.ContainsFunc(d.fields, func(f derivedField) bool { return f.Source == fromCount })
 }
 
 // Derivations lists the rules, in the order of the file.
 func (c *Catalog) Derivations() []*Derivation { return c.derived }
-
-// DerivedHooks names the hooks of the rules and their groups, in order: what a
-// webhook may ask for.
-func (c *Catalog) DerivedHooks() []string {
-	var names []string
-	for _, d := range c.derived {
-		names = append(append(names, d.Hook), d.Groups...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
 
 // AccountColumns names the columns of the account table that rules ask for, in
 // order; none when no rule does.
@@ -159,12 +152,274 @@ func (c *Catalog) AccountColumns() []string { return c.accountColumns }
 func accountColumnsOf(derived []*Derivation) []string {
 	var columns []string
 	for _, d := range derived {
-		for _, f := range d.Fields {
-			if f.Source == FromAccount {
+		for _, f := range d.fields {
+			if f.Source == fromAccount {
 				columns = append(columns, f.Column)
 			}
 		}
 	}
 	slices.Sort(columns)
 	return slices.Compact(columns)
+}
+
+// derivations reads the rules.
+func (p *parser) derivations(node *yaml.Node) []*Derivation {
+	if node.Kind == 0 {
+		return nil
+	}
+	if node.Kind != yaml.SequenceNode {
+		p.fault(node, "derive: want a list of rules")
+		return nil
+	}
+	var list []*Derivation
+	for _, item := range node.Content {
+		list = append(list, p.derivation(resolve(item)))
+	}
+	return list
+}
+
+func (p *parser) derivation(node *yaml.Node) *Derivation {
+	d := &Derivation{Format: "json", line: node.Line}
+	for _, pair := range p.pairs(node, "derive: want a rule with hook, schema, when and fields") {
+		key, value := pair[0], pair[1]
+		switch key.Value {
+		case "hook":
+			d.Hook = p.text(value, "hook")
+		case "groups":
+			d.Groups = p.texts(value, "groups")
+		case "description":
+			d.description = strings.TrimSpace(p.text(value, "description"))
+		case "format":
+			if d.Format = p.text(value, "format"); d.Format != "json" && d.Format != "form" {
+				p.fault(value, "format: want json or form")
+			}
+		case "schema":
+			d.Schema = p.text(value, "schema")
+		case "where":
+			d.where = p.where(value)
+		case "when":
+			d.cases = p.cases(value)
+		case "fields":
+			d.fields = p.derivedFields(value)
+		default:
+			p.fault(key, "derive: %s is not known: want hook, groups, description, format, schema, where, when, fields", key.Value)
+		}
+	}
+	for _, part := range []struct {
+		missing bool
+		name    string
+	}{{d.Hook == "", "hook"}, {d.Schema == "", "schema"}, {len(d.cases) == 0, "when"}, {len(d.fields) == 0, "fields"}} {
+		if part.missing {
+			p.fault(node, "derive: a rule has no %s", part.name)
+		}
+	}
+	return d
+}
+
+// cases reads a map of names to conditions.
+func (p *parser) cases(node *yaml.Node) []ruleCase {
+	var cases []ruleCase
+	for _, pair := range p.pairs(node, "when: want a map of names to conditions, such as {added: insert}") {
+		c := ruleCase{Name: pair[0].Value}
+		if value := pair[1]; value.Kind == yaml.SequenceNode {
+			for _, item := range value.Content {
+				c.When = append(c.When, p.condition(resolve(item)))
+			}
+		} else {
+			c.When = []ruleCondition{p.condition(value)}
+		}
+		if len(c.When) == 0 {
+			p.fault(pair[1], "when: %s has no condition", c.Name)
+		}
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+const wantCondition = "when: want insert, update, delete, changed, or a map of on, changed, becomes_true, " +
+	"becomes_false, becomes_set, becomes_unset, becomes, rises, falls, where"
+
+func (p *parser) condition(node *yaml.Node) ruleCondition {
+	if node.Kind == yaml.ScalarNode {
+		if node.Value == "changed" {
+			return ruleCondition{Tests: []ruleTest{{Op: opChanged}}}
+		}
+		return ruleCondition{On: p.kind(node)}
+	}
+	var c ruleCondition
+	pairs := p.pairs(node, wantCondition)
+	for _, pair := range pairs {
+		key, value := pair[0], pair[1]
+		switch key.Value {
+		case "on":
+			c.On = p.kind(value)
+		case "changed":
+			c.Tests = append(c.Tests, ruleTest{Op: opChanged, Columns: p.texts(value, "changed")})
+		case "where":
+			c.Tests = append(c.Tests, p.where(value)...)
+		case "becomes":
+			c.Tests = append(c.Tests, p.tests(value, opBecomes)...)
+		default:
+			op, known := columnTests[key.Value]
+			if !known {
+				p.fault(key, "%s", wantCondition)
+				continue
+			}
+			c.Tests = append(c.Tests, ruleTest{Op: op, Columns: []string{p.text(value, key.Value)}})
+		}
+	}
+	if len(pairs) == 0 && node.Kind == yaml.MappingNode {
+		p.fault(node, "%s", wantCondition)
+	}
+	return c
+}
+
+var columnTests = map[string]testOp{
+	"becomes_true": opBecomesTrue, "becomes_false": opBecomesFalse,
+	"becomes_set": opBecomesSet, "becomes_unset": opBecomesUnset,
+	"rises": opRises, "falls": opFalls,
+}
+
+func (p *parser) kind(node *yaml.Node) schemas.Kind {
+	for _, kind := range []schemas.Kind{schemas.Insert, schemas.Update, schemas.Delete} {
+		if node.Kind == yaml.ScalarNode && node.Value == kind.String() {
+			return kind
+		}
+	}
+	p.fault(node, "%s", wantCondition)
+	return 0
+}
+
+// where reads a map of columns to the value, or the values, that they have.
+func (p *parser) where(node *yaml.Node) []ruleTest { return p.tests(node, opIs) }
+
+func (p *parser) tests(node *yaml.Node, op testOp) []ruleTest {
+	var tests []ruleTest
+	for _, pair := range p.pairs(node, "want a map of columns to values") {
+		tests = append(tests, ruleTest{Op: op, Columns: []string{pair[0].Value}, Values: p.literals(pair[1], pair[0].Value)})
+	}
+	return tests
+}
+
+// derivationFaults lists what is wrong with the rules among the other parts of
+// the catalog.
+func (c *Catalog) derivationFaults() []error {
+	var faults []error
+	hooks := map[string]bool{}
+	for _, d := range c.derived {
+		hooks[d.Hook] = true
+	}
+	for _, d := range c.derived {
+		fault := func(format string, args ...any) {
+			faults = append(faults, fmt.Errorf("line %d: derive: hook %s: "+format, append([]any{d.line, d.Hook}, args...)...))
+		}
+		if d.Hook != "" && c.hookTaken(d.Hook) {
+			fault("the name is taken")
+		}
+		for _, group := range d.Groups {
+			if hooks[group] || c.hookTaken(group) {
+				fault("group %s: the name is taken", group)
+			}
+		}
+		if d.Schema != "" && c.byName[d.Schema] == nil {
+			fault("schema %q is not in the catalog", d.Schema)
+		}
+	}
+	return faults
+}
+
+// hookTaken says whether a name means another hook, or cannot be one.
+func (c *Catalog) hookTaken(name string) bool {
+	switch name {
+	case "records", "all", "object":
+		return true
+	}
+	return !isSchemaName(name)
+}
+
+const wantField = "want a text, a number, true, false, null, or a map with one of column, old, account, owner, case, changed, count"
+
+// derivedFields reads the body's members, whose order counts.
+func (p *parser) derivedFields(node *yaml.Node) []derivedField {
+	var fields []derivedField
+	counts := 0
+	for _, pair := range p.pairs(node, "fields: want a map of names to values") {
+		f := p.derivedField(pair[0].Value, pair[1])
+		if f.Source == fromCount {
+			if counts++; counts == 2 {
+				p.fault(pair[0], "fields: %s is a second count, and daily delivery adds up one", f.Name)
+			}
+		}
+		fields = append(fields, f)
+	}
+	return fields
+}
+
+func (p *parser) derivedField(name string, node *yaml.Node) derivedField {
+	f := derivedField{Name: name}
+	if node.Kind == yaml.ScalarNode {
+		f.Source, f.Default, f.HasDefault = fromLiteral, p.literal(node, name), true
+		return f
+	}
+	for _, pair := range p.pairs(node, "fields: "+name+": "+wantField) {
+		key, value := pair[0], pair[1]
+		if key.Value == "default" {
+			f.Default, f.HasDefault = p.literal(value, name), true
+			continue
+		}
+		if f.Source != 0 {
+			p.fault(key, "fields: %s: comes from one place only", name)
+			continue
+		}
+		p.source(&f, key, value)
+	}
+	if f.Source == 0 {
+		p.fault(node, "fields: %s: %s", name, wantField)
+	}
+	if f.HasDefault && f.Source != 0 && f.Source != fromColumn && f.Source != fromOld && f.Source != fromAccount {
+		p.fault(node, "fields: %s: default is for column, old and account", name)
+	}
+	return f
+}
+
+func (p *parser) source(f *derivedField, key, value *yaml.Node) {
+	switch key.Value {
+	case "column":
+		f.Source, f.Column = fromColumn, p.text(value, f.Name)
+	case "old":
+		f.Source, f.Column = fromOld, p.text(value, f.Name)
+	case "account":
+		f.Source, f.Column = fromAccount, p.text(value, f.Name)
+	case "owner":
+		f.Source, f.Number = fromOwner, value.Value == "number"
+		if value.Value != "number" && value.Value != "text" {
+			p.fault(value, "fields: %s: owner: want number or text", f.Name)
+		}
+	case "case":
+		if f.Source = fromCase; value.Value != "name" {
+			p.fault(value, "fields: %s: case: want name", f.Name)
+		}
+	case "changed":
+		f.Source, f.Watched = fromChanged, p.watched(value)
+	case "count":
+		f.Source = fromCount
+		if strings.TrimSpace(value.Value) != "1" {
+			f.Column = p.text(value, f.Name)
+		}
+	default:
+		p.fault(key, "fields: %s: %s", f.Name, wantField)
+	}
+}
+
+// watched reads what a list of changed fields names: the schema's fields, a
+// list of columns, or a map of names to columns.
+func (p *parser) watched(node *yaml.Node) []Field {
+	if node.Kind == yaml.ScalarNode && node.Value == "fields" {
+		return nil
+	}
+	var fields fieldsFile
+	if err := fields.UnmarshalYAML(node); err != nil || len(fields) == 0 {
+		p.fault(node, "changed: want fields, a list of columns, or a map of names to columns")
+	}
+	return fields
 }

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,16 +32,16 @@ func (e DerivedEvent) Masked() DerivedEvent {
 
 type derivedFieldPlan struct {
 	name    []byte      // "name": as JSON
-	source  FieldSource // 0 for a count whose column is not there
-	column  int         // -1 when it is not there; of FromAccount an index into Catalog.AccountColumns
-	typ     uint32      // FromColumn, FromOld
+	source  fieldSource // 0 for a count whose column is not there
+	column  int         // -1 when it is not there; of fromAccount an index into Catalog.AccountColumns
+	typ     uint32      // fromColumn, fromOld
 	number  bool
-	literal []byte // FromLiteral; the default of the others, nil for none
+	literal []byte // fromLiteral; the default of the others, nil for none
 	watched []planField
 	isURL   bool // of the account
 }
 
-func (c *Catalog) bindDerivedField(p *Plan, f DerivedField) derivedFieldPlan {
+func (c *Catalog) bindDerivedField(p *Plan, f derivedField) derivedFieldPlan {
 	b := derivedFieldPlan{
 		name:   append(pgjson.AppendString(nil, []byte(f.Name)), ':'),
 		source: f.Source, column: -1, number: f.Number,
@@ -49,20 +50,20 @@ func (c *Catalog) bindDerivedField(p *Plan, f DerivedField) derivedFieldPlan {
 		b.literal = f.Default.AppendJSON(nil)
 	}
 	switch f.Source {
-	case FromAccount:
+	case fromAccount:
 		b.column = slices.Index(c.accountColumns, f.Column)
 		b.isURL = c.isURLColumn(f.Column)
-	case FromColumn, FromOld, FromCount:
+	case fromColumn, fromOld, fromCount:
 		if f.Column == "" {
 			break
 		}
 		b.isURL = p.Relation.Table() == c.Account.Table && c.isURLColumn(f.Column)
 		if b.column = p.column(f.Column); b.column >= 0 {
 			b.typ = p.Relation.Columns[b.column].Type
-		} else if f.Source == FromCount {
+		} else if f.Source == fromCount {
 			b.source = 0
 		}
-	case FromChanged:
+	case fromChanged:
 		watched := f.Watched
 		if len(watched) == 0 {
 			watched = p.Schema.Fields
@@ -109,9 +110,9 @@ type DerivedBody struct {
 	Count    int64
 }
 
-// MaxCount bounds what one event may count, either way, so that no day's sum is
+// maxCount bounds what one event may count, either way, so that no day's sum is
 // too large.
-const MaxCount = 1_000_000_000
+const maxCount = 1_000_000_000
 
 var errCount = errors.New("count is no whole number from -1000000000 to 1000000000")
 
@@ -134,7 +135,7 @@ func (e DerivedEvent) Render(account string, columns []string) (DerivedBody, err
 		}
 		if !there {
 			b.Body = b.Body[:mark]
-		} else if f.source == FromCount {
+		} else if f.source == fromCount {
 			b.From, b.To = from, len(b.Body)
 		}
 	}
@@ -148,7 +149,7 @@ func (e DerivedEvent) Kin(account string) ([]byte, error) {
 	kin := DerivedBody{Body: append(pgjson.AppendString(nil, []byte(e.Rule.Hook)), '{')}
 	for i := range e.fields {
 		f := &e.fields[i]
-		if f.source == FromCount || f.source == FromAccount {
+		if f.source == fromCount || f.source == fromAccount {
 			continue
 		}
 		kin.Body = append(kin.Body, f.name...)
@@ -163,15 +164,15 @@ func (e DerivedEvent) appendField(b *DerivedBody, f *derivedFieldPlan, account s
 	switch f.source {
 	case 0:
 		return false, nil
-	case FromLiteral:
+	case fromLiteral:
 		b.Body = append(b.Body, f.literal...)
-	case FromCase:
+	case fromCase:
 		b.Body = pgjson.AppendString(b.Body, []byte(e.Case))
-	case FromOwner:
+	case fromOwner:
 		b.Body = appendOwner(b.Body, account, f.number)
-	case FromChanged:
+	case fromChanged:
 		b.Body = e.appendChanged(b.Body, f)
-	case FromAccount:
+	case fromAccount:
 		text := ""
 		if f.column < len(columns) {
 			text = columns[f.column]
@@ -187,11 +188,11 @@ func (e DerivedEvent) appendField(b *DerivedBody, f *derivedFieldPlan, account s
 		if e.masked {
 			b.Body = maskJSON(b.Body, from, f.isURL)
 		}
-	case FromCount:
+	case fromCount:
 		return e.appendCount(b, f)
-	case FromOld:
+	case fromOld:
 		return e.appendColumn(b, f, e.rows.old)
-	case FromColumn:
+	case fromColumn:
 		return e.appendColumn(b, f, e.rows.last())
 	}
 	return true, nil
@@ -225,7 +226,7 @@ func (e DerivedEvent) appendCount(b *DerivedBody, f *derivedFieldPlan) (bool, er
 	b.Counts, b.Count = true, 1
 	if row := e.rows.last(); f.column >= 0 && f.column < len(row) {
 		n, err := strconv.ParseInt(string(row[f.column].Text), 10, 64)
-		if err != nil || n > MaxCount || n < -MaxCount {
+		if err != nil || n > maxCount || n < -maxCount {
 			return false, fmt.Errorf("column %s of table %s: %w", e.plan.Relation.Columns[f.column].Name, e.plan.Relation.Table(), errCount)
 		}
 		b.Count = n
@@ -250,4 +251,38 @@ func (e DerivedEvent) appendChanged(dst []byte, f *derivedFieldPlan) []byte {
 		dst = append(dst, w.name...)
 	}
 	return append(dst, ']')
+}
+
+// appendOwner writes an account's id; as a number where it reads as a whole one.
+func appendOwner(dst []byte, account string, number bool) []byte {
+	if number && schemas.IsWholeNumber(account) {
+		return append(dst, account...)
+	}
+	return pgjson.AppendString(dst, []byte(account))
+}
+
+// maxAccountColumnBytes bounds the JSON of one column that is kept of each
+// account; a longer value is taken for null.
+const maxAccountColumnBytes = 4096
+
+// accountColumn is the JSON of a column of the account's row; "" when it was
+// not sent.
+func (p *Plan) accountColumn(row schemas.Tuple, i int) string {
+	if !carries(row, i) {
+		return ""
+	}
+	return AccountColumnJSON(p.Relation.Types, p.Relation.Columns[i].Type, row[i])
+}
+
+// AccountColumnJSON is a value as it is kept of an account. What cannot be
+// written, or is too long, is null.
+func AccountColumnJSON(types *pgjson.Types, typ uint32, v schemas.Value) string {
+	if v.State != schemas.Text {
+		return "null"
+	}
+	text, err := types.AppendJSON(nil, typ, v.Text)
+	if err != nil || len(text) > maxAccountColumnBytes || bytes.IndexByte(text, 0) >= 0 {
+		return "null"
+	}
+	return string(text)
 }

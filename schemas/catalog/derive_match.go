@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/big"
 	"slices"
+	"strings"
 
 	"walhook/schemas"
 )
@@ -27,9 +28,9 @@ type conditionPlan struct {
 }
 
 type testPlan struct {
-	op      TestOp
+	op      testOp
 	columns []int
-	values  []Literal
+	values  []literal
 }
 
 // bindDerived resolves the rules of the plan's schema. A column that the
@@ -39,26 +40,26 @@ func (c *Catalog) bindDerived(p *Plan) {
 		if d.Schema != p.Schema.Name {
 			continue
 		}
-		plan := derivedPlan{rule: d, where: p.bindTests(d.Where)}
-		for _, one := range d.Cases {
+		plan := derivedPlan{rule: d, where: p.bindTests(d.where)}
+		for _, one := range d.cases {
 			bound := casePlan{name: one.Name}
 			for _, condition := range one.When {
 				bound.when = append(bound.when, conditionPlan{condition.On, p.bindTests(condition.Tests)})
 			}
 			plan.cases = append(plan.cases, bound)
 		}
-		for _, f := range d.Fields {
+		for _, f := range d.fields {
 			plan.fields = append(plan.fields, c.bindDerivedField(p, f))
 		}
 		p.derived = append(p.derived, plan)
 	}
 }
 
-func (p *Plan) bindTests(tests []Test) []testPlan {
+func (p *Plan) bindTests(tests []ruleTest) []testPlan {
 	var bound []testPlan
 	for _, t := range tests {
 		plan := testPlan{op: t.Op, values: t.Values}
-		if t.Op == OpChanged && len(t.Columns) == 0 {
+		if t.Op == opChanged && len(t.Columns) == 0 {
 			for _, f := range p.fields {
 				plan.columns = append(plan.columns, f.column)
 			}
@@ -138,30 +139,30 @@ func (t *testPlan) holds(r rows) answer {
 		return no // none of them is there
 	}
 	i := t.columns[0]
-	if r.kind == schemas.Update && t.op > OpChanged && (i >= len(r.new) || r.new[i].State == schemas.Absent) {
+	if r.kind == schemas.Update && t.op > opChanged && (i >= len(r.new) || r.new[i].State == schemas.Absent) {
 		return no // unchanged, or it would have been sent
 	}
 	switch t.op {
-	case OpIs:
+	case opIs:
 		return ask(r.last(), i, t.isOne)
-	case OpChanged:
+	case opChanged:
 		return t.changed(r)
-	case OpBecomesTrue:
+	case opBecomesTrue:
 		return becomes(r, i, isTrue)
-	case OpBecomesFalse:
+	case opBecomesFalse:
 		return becomes(r.reversed(), i, isTrue)
-	case OpBecomesSet:
+	case opBecomesSet:
 		return becomes(r, i, isSet)
-	case OpBecomesUnset:
+	case opBecomesUnset:
 		return becomes(r.reversed(), i, isSet)
-	case OpBecomes:
+	case opBecomes:
 		if r.new == nil {
 			return no
 		}
 		return becomes(r, i, t.isOne)
-	case OpRises:
+	case opRises:
 		return rises(r, i)
-	case OpFalls:
+	case opFalls:
 		return rises(r.reversed(), i)
 	}
 	return no
@@ -218,17 +219,17 @@ func (r rows) differs(i int) answer {
 }
 
 func (t *testPlan) isOne(v schemas.Value) bool {
-	return slices.ContainsFunc(t.values, func(l Literal) bool { return l.is(v) })
+	return slices.ContainsFunc(t.values, func(l literal) bool { return l.is(v) })
 }
 
 // is compares a column's value with one of the catalog file.
-func (l Literal) is(v schemas.Value) bool {
+func (l literal) is(v schemas.Value) bool {
 	switch l.Kind {
-	case LiteralNull:
+	case literalNull:
 		return v.State == schemas.Null
-	case LiteralBool:
+	case literalBool:
 		return v.State == schemas.Text && isTrue(v) == (l.Text == "true")
-	case LiteralNumber:
+	case literalNumber:
 		a, ok := number(v)
 		b, _ := new(big.Float).SetPrec(numberBits).SetString(l.Text)
 		return ok && v.State == schemas.Text && a.Cmp(b) == 0
@@ -237,3 +238,60 @@ func (l Literal) is(v schemas.Value) bool {
 }
 
 func isSet(v schemas.Value) bool { return v.State == schemas.Text && len(v.Text) > 0 }
+
+func isTrue(v schemas.Value) bool {
+	if v.State != schemas.Text || len(v.Text) > 64 {
+		return false
+	}
+	switch strings.ToLower(string(v.Text)) {
+	case "t", "true", "y", "yes", "on":
+		return true
+	case "f":
+		return false
+	}
+	n, ok := number(v)
+	return ok && n.Sign() != 0
+}
+
+func rises(r rows, i int) answer {
+	value := func(row schemas.Tuple) (*big.Float, answer) {
+		switch {
+		case row == nil:
+			return new(big.Float), yes
+		case i >= len(row) || row[i].State == schemas.Absent:
+			return nil, untellable
+		}
+		n, ok := number(row[i])
+		if !ok {
+			return nil, no
+		}
+		return n, yes
+	}
+	before, told := value(r.old)
+	after, toldToo := value(r.new)
+	if told != yes || toldToo != yes {
+		return min(told, toldToo)
+	}
+	if after.Cmp(before) > 0 {
+		return yes
+	}
+	return no
+}
+
+// numberBits is the precision that numbers are compared with, some 77 decimal
+// digits.
+const numberBits = 256
+
+// number reads a number; null is 0. What is too long to be one, or is none, is
+// not ok.
+func number(v schemas.Value) (*big.Float, bool) {
+	n := new(big.Float).SetPrec(numberBits)
+	if v.State == schemas.Null {
+		return n, true
+	}
+	if len(v.Text) > 400 || bytes.ContainsAny(v.Text, "xXpPbBoO_iI") {
+		return nil, false
+	}
+	_, ok := n.SetString(string(v.Text))
+	return n, ok
+}

@@ -284,7 +284,7 @@ func TestDerive_AccountColumnsAreAskedForOnceAndKeptBounded(t *testing.T) {
 		{schemas.Value{State: schemas.Text, Text: []byte("1565")}, 25, `"1565"`},
 		{schemas.Value{State: schemas.Text, Text: []byte("1565")}, 20, `1565`},
 		{schemas.Value{State: schemas.Null}, 25, "null"},
-		{schemas.Value{State: schemas.Text, Text: []byte(strings.Repeat("x", MaxAccountColumnBytes))}, 25, "null"},
+		{schemas.Value{State: schemas.Text, Text: []byte(strings.Repeat("x", maxAccountColumnBytes))}, 25, "null"},
 		{schemas.Value{State: schemas.Text, Text: []byte("no number")}, 20, "null"},
 	} {
 		if got := AccountColumnJSON(types, test.typ, test.v); got != test.want {

@@ -34,7 +34,7 @@ type FieldDescription struct {
 	// Type is a type of JSON Schema; "" where it depends on the data.
 	Type string
 	// Values are all that it can be; none when that is not known beforehand.
-	Values []Literal
+	Values []literal
 	// Optional says that a body may lack it.
 	Optional bool
 }
@@ -70,7 +70,7 @@ func (s *Schema) describe() Description {
 
 func (h *Hook) describe() Description {
 	d := Description{Name: h.Name, Groups: h.Groups, About: h.Description, Format: h.Format, Extra: h.Extra}
-	add := func(form Form, fields []HookField, targets []HookTarget) {
+	add := func(form Form, fields []HookField, targets []hookTarget) {
 		for _, f := range fields {
 			form.Fields = append(form.Fields, f.describe(h))
 		}
@@ -80,7 +80,7 @@ func (h *Hook) describe() Description {
 		d.Forms = append(d.Forms, form)
 	}
 	if h.Variants == nil {
-		add(Form{}, h.Fields, h.Targets)
+		add(Form{}, h.Fields, h.targets)
 	} else {
 		for _, v := range h.Variants.Of {
 			add(Form{If: v.Value, Key: h.Variants.Key}, v.Fields, v.Targets)
@@ -97,13 +97,13 @@ func (f HookField) describe(h *Hook) FieldDescription {
 	case FromPayload:
 		d.Optional = !h.Empty
 	case FromHook:
-		d.Type, d.Values = "string", []Literal{{LiteralString, h.Name}}
+		d.Type, d.Values = "string", []literal{{literalString, h.Name}}
 	case FromAccountID:
 		d.Type = "string"
 	case FromGregorian:
 		d.Type = "integer"
 	case FromValue:
-		d.Type, d.Values = f.Value.Kind.schemaType(), []Literal{f.Value}
+		d.Type, d.Values = f.Value.Kind.schemaType(), []literal{f.Value}
 	}
 	if h.Format == "form" {
 		d.Type = "string"
@@ -112,35 +112,35 @@ func (f HookField) describe(h *Hook) FieldDescription {
 }
 
 func (d *Derivation) describe() Description {
-	return Description{Name: d.Hook, Groups: d.Groups, About: d.Description, Format: d.Format, Counted: d.HasCount(), Forms: []Form{d.form()}}
+	return Description{Name: d.Hook, Groups: d.Groups, About: d.description, Format: d.Format, Counted: d.HasCount(), Forms: []Form{d.form()}}
 }
 
 func (d *Derivation) form() Form {
 	form := Form{}
-	for _, f := range d.Fields {
+	for _, f := range d.fields {
 		form.Fields = append(form.Fields, f.describe(d))
 	}
 	return form
 }
 
-func (f DerivedField) describe(d *Derivation) FieldDescription {
+func (f derivedField) describe(d *Derivation) FieldDescription {
 	one := FieldDescription{Name: f.Name}
 	switch f.Source {
-	case FromLiteral:
-		one.Type, one.Values = f.Default.Kind.schemaType(), []Literal{f.Default}
-	case FromOwner:
+	case fromLiteral:
+		one.Type, one.Values = f.Default.Kind.schemaType(), []literal{f.Default}
+	case fromOwner:
 		one.About = "the account"
 		if one.Type = "string"; f.Number {
 			one.Type = "" // where it is one
 		}
-	case FromCase:
+	case fromCase:
 		one.Type = "string"
-		for _, c := range d.Cases {
-			one.Values = append(one.Values, Literal{LiteralString, c.Name})
+		for _, c := range d.cases {
+			one.Values = append(one.Values, literal{literalString, c.Name})
 		}
-	case FromChanged:
+	case fromChanged:
 		one.Type, one.About = "array", "the names of the fields that changed"
-	case FromCount:
+	case fromCount:
 		one.Type, one.About = "integer", "how many"
 	default:
 		one.Optional = !f.HasDefault
@@ -151,13 +151,13 @@ func (f DerivedField) describe(d *Derivation) FieldDescription {
 	return one
 }
 
-func (k LiteralKind) schemaType() string {
+func (k literalKind) schemaType() string {
 	switch k {
-	case LiteralString:
+	case literalString:
 		return "string"
-	case LiteralNumber:
+	case literalNumber:
 		return "number"
-	case LiteralBool:
+	case literalBool:
 		return "boolean"
 	}
 	return "null"

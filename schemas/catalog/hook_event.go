@@ -197,7 +197,7 @@ func (c *Catalog) HookEvent(e Emitted) (HookEvent, error) {
 	if event.Type == "" || len(h.Groups) > 0 {
 		event.Type = h.Name
 	}
-	targets := h.Targets
+	targets := h.targets
 	if v := h.Variants; v != nil {
 		value, found := textOf(e.Payload, v.Key), false
 		for i := range v.Of {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,7 +66,7 @@ type schemaFile struct {
 func (f *catalogFile) catalog() (*Catalog, []error) {
 	var faults []error
 	table := func(where, name string) schemas.TableName {
-		parsed, err := ParseTableName(name)
+		parsed, err := parseTableName(name)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", where, err))
 		}
@@ -149,9 +150,9 @@ func (f *fieldsFile) UnmarshalYAML(node *yaml.Node) error {
 	return fmt.Errorf("line %d: fields: want a list of columns, or a map of field to column", node.Line)
 }
 
-// ParseTableName reads schema.table as SQL would: folded to lower case unless
+// parseTableName reads schema.table as SQL would: folded to lower case unless
 // in double quotes. Without a schema it is public.
-func ParseTableName(s string) (schemas.TableName, error) {
+func parseTableName(s string) (schemas.TableName, error) {
 	first, rest, err := parseIdent(s)
 	if err != nil {
 		return schemas.TableName{}, fmt.Errorf("table %q: %w", s, err)
@@ -202,4 +203,95 @@ func parseIdent(s string) (ident, rest string, err error) {
 		return "", "", errors.New("want schema.table")
 	}
 	return b.String(), s, nil
+}
+
+// parser reads nodes of the catalog file and gathers what is wrong with them,
+// each with its line.
+type parser struct{ faults []error }
+
+func (p *parser) fault(node *yaml.Node, format string, args ...any) {
+	p.faults = append(p.faults, fmt.Errorf("line %d: "+format, append([]any{node.Line}, args...)...))
+}
+
+// pairs gives the keys and values of a mapping, in order.
+func (p *parser) pairs(node *yaml.Node, want string) [][2]*yaml.Node {
+	if node.Kind != yaml.MappingNode {
+		p.fault(node, "%s", want)
+		return nil
+	}
+	var pairs [][2]*yaml.Node
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key := node.Content[i]
+		if seen[key.Value] {
+			p.fault(key, "%s is there twice", key.Value)
+			continue
+		}
+		seen[key.Value] = true
+		pairs = append(pairs, [2]*yaml.Node{key, resolve(node.Content[i+1])})
+	}
+	return pairs
+}
+
+// resolve follows an alias to what it stands for.
+func resolve(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
+}
+
+func (p *parser) text(node *yaml.Node, what string) string {
+	if node.Kind != yaml.ScalarNode || node.Value == "" {
+		p.fault(node, "%s: want a text", what)
+		return ""
+	}
+	return node.Value
+}
+
+// texts reads one text or a list of them.
+func (p *parser) texts(node *yaml.Node, what string) []string {
+	if node.Kind != yaml.SequenceNode {
+		return []string{p.text(node, what)}
+	}
+	var list []string
+	for _, item := range node.Content {
+		list = append(list, p.text(resolve(item), what))
+	}
+	return list
+}
+
+func (p *parser) literal(node *yaml.Node, what string) literal {
+	if node.Kind == yaml.ScalarNode {
+		switch node.Tag {
+		case "!!null":
+			return literal{}
+		case "!!str":
+			return literal{literalString, node.Value}
+		case "!!bool":
+			return literal{literalBool, strings.ToLower(node.Value)}
+		case "!!int", "!!float":
+			if json.Valid([]byte(node.Value)) {
+				return literal{literalNumber, node.Value}
+			}
+			p.fault(node, "%s: %s is no number of JSON; put a text into quotes", what, node.Value)
+			return literal{}
+		}
+	}
+	p.fault(node, "%s: want a text, a number, true, false or null", what)
+	return literal{}
+}
+
+func (p *parser) literals(node *yaml.Node, what string) []literal {
+	if node.Kind != yaml.SequenceNode {
+		return []literal{p.literal(node, what)}
+	}
+	var list []literal
+	for _, item := range node.Content {
+		list = append(list, p.literal(resolve(item), what))
+	}
+	if len(list) == 0 {
+		p.fault(node, "%s: the list is empty", what)
+	}
+	return list
 }

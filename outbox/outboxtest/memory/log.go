@@ -1,0 +1,331 @@
+package memory
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"walhook/outbox"
+)
+
+// Log is an event log in memory. It is safe for concurrent use.
+type Log struct {
+	appended chan struct{}
+
+	mu        sync.Mutex // guards all below, and the sessions
+	next      int64      // the id of the next event
+	events    []outbox.Event
+	of        map[int64][]outbox.Event // by endpoint, in order of id
+	endpoints map[int64]*endpoint
+	attempts  map[int64][]outbox.Attempt // by event
+	retries   map[int64]*Retry           // by event
+	dead      map[int64]DeadLetter       // by event
+	lanes     map[int64]outbox.LaneState // by endpoint
+	shards    [outbox.Shards]shard
+	sessions  []*Session // those whose end nobody has noticed
+}
+
+type endpoint struct {
+	outbox.Endpoint
+	changedAt time.Time
+	confirmed int64 // the newest revision that a sender said it knows
+	awaited   bool  // somebody waits for that
+}
+
+type shard struct {
+	holder *Session // nil while nobody holds it
+	tail   int64
+}
+
+// Retry is a failed event, or one that waits behind a failed one of its record.
+type Retry struct {
+	Event    outbox.Event
+	Attempts int
+	Due      time.Time // zero while it waits
+}
+
+// DeadLetter is an event that is no longer delivered.
+type DeadLetter struct {
+	Event    outbox.Event
+	Attempts int
+	Reason   string
+}
+
+// New is a log with endpoints and no events.
+func New(endpoints ...outbox.Endpoint) *Log {
+	l := &Log{
+		appended: make(chan struct{}, 1), next: 1,
+		of: map[int64][]outbox.Event{}, endpoints: map[int64]*endpoint{},
+		attempts: map[int64][]outbox.Attempt{}, retries: map[int64]*Retry{}, dead: map[int64]DeadLetter{},
+		lanes: map[int64]outbox.LaneState{},
+	}
+	for _, e := range endpoints {
+		l.Set(e)
+	}
+	return l
+}
+
+// Appended is signalled after each append.
+func (l *Log) Appended() <-chan struct{} { return l.appended }
+
+// Append puts events into the log, all at once, and answers them as they stand
+// there. An event without an id gets the next one, one without a revision its
+// endpoint's, one without times now.
+func (l *Log) Append(events ...outbox.Event) []outbox.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stored := make([]outbox.Event, len(events))
+	for i, e := range events {
+		if e.ID == 0 {
+			e.ID = l.next
+		}
+		if e.ID < l.next {
+			panic(fmt.Sprintf("append event %d: the log is at %d", e.ID, l.next))
+		}
+		l.next = e.ID + 1
+		if to := l.endpoints[e.Endpoint]; e.Revision == 0 && to != nil {
+			e.Revision = to.Revision
+		}
+		now := time.Now()
+		if e.CommittedAt.IsZero() {
+			e.CommittedAt = now
+		}
+		if e.AppendedAt.IsZero() {
+			e.AppendedAt = now
+		}
+		l.of[e.Endpoint] = append(l.of[e.Endpoint], e)
+		stored[i] = e
+	}
+	l.events = append(l.events, stored...)
+	select {
+	case l.appended <- struct{}{}:
+	default:
+	}
+	return slices.Clone(stored)
+}
+
+// Next is the id that the next event gets.
+func (l *Log) Next() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
+}
+
+// Set adds an endpoint, or changes all of one.
+func (l *Log) Set(e outbox.Endpoint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.setLocked(e)
+}
+
+// Change changes an endpoint under its next revision, unless edit sets another.
+func (l *Log) Change(id int64, edit func(*outbox.Endpoint)) outbox.Endpoint {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.endpoints[id].Endpoint
+	e.Revision++
+	edit(&e)
+	l.setLocked(e)
+	return e
+}
+
+func (l *Log) setLocked(e outbox.Endpoint) {
+	if l.endpoints[e.ID] == nil {
+		l.endpoints[e.ID] = &endpoint{}
+	}
+	stored := l.endpoints[e.ID]
+	unordered := e.Ordering == outbox.OrderingNone && stored.Ordering != outbox.OrderingNone
+	stored.Endpoint, stored.changedAt = e, time.Now()
+	if unordered { // nothing waits behind another event any more
+		for _, r := range l.retries {
+			if r.Event.Endpoint == e.ID && r.Due.IsZero() {
+				r.Due = time.Now()
+			}
+		}
+	}
+}
+
+// Await changes an endpoint and has its sender asked to confirm the revision.
+func (l *Log) Await(id int64) outbox.Endpoint {
+	e := l.Change(id, func(*outbox.Endpoint) {})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.endpoints[id].awaited = true
+	return e
+}
+
+// Confirmed is the newest revision of an endpoint that a sender confirmed.
+func (l *Log) Confirmed(id int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.endpoints[id].confirmed
+}
+
+// Lapse ends the leases of the sessions with a name, or all for "", as time does.
+func (l *Log) Lapse(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		if name == "" || s.name == name {
+			s.until = time.Now()
+		}
+	}
+}
+
+// Trim drops the events before an id, when none of them is undelivered: true.
+// Otherwise it has dead letters made of those, by the senders that hold their
+// shards, or at once where nobody does.
+func (l *Log) Trim(before int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left := l.undeliveredLocked(before)
+	for _, e := range left {
+		if e.ExpireBefore < before {
+			e.ExpireBefore = before
+			e.Revision++
+			e.changedAt = time.Now()
+		}
+	}
+	l.expireSessionsLocked()
+	for _, e := range left {
+		if s := &l.shards[outbox.ShardOf(e.ID)]; s.holder == nil {
+			l.expireLocked(e.Endpoint, l.cursorLocked(e.ID))
+			if lane, ok := l.lanes[e.ID]; ok && lane.Behind && lane.Cursor < before-1 {
+				lane.Cursor = before - 1
+				l.lanes[e.ID] = lane
+			}
+		}
+	}
+	for i := range l.shards {
+		// Where a lane of the shard was left, everything of it is dead by now.
+		if s := &l.shards[i]; s.holder == nil && slices.ContainsFunc(left, func(e *endpoint) bool { return outbox.ShardOf(e.ID) == i }) {
+			s.tail = max(s.tail, before-1)
+		}
+	}
+	if len(l.undeliveredLocked(before)) > 0 {
+		return false
+	}
+	old := func(e outbox.Event) bool { return e.ID < before }
+	l.events = slices.DeleteFunc(slices.Clone(l.events), old)
+	for id, events := range l.of {
+		l.of[id] = slices.DeleteFunc(slices.Clone(events), old)
+	}
+	l.next = max(l.next, before)
+	return true
+}
+
+// undeliveredLocked are the endpoints that may have something undelivered before
+// an id. What is not yet passed by a stored tail or cursor counts.
+func (l *Log) undeliveredLocked(before int64) (left []*endpoint) {
+	for id, e := range l.endpoints {
+		lane := l.lanes[id]
+		waits := func(e outbox.Event) bool { return e.ID > l.cursorLocked(id) && e.ID < before }
+		if lane.Behind && lane.Cursor < before-1 || slices.ContainsFunc(l.of[id], waits) || l.retriesLocked(id, before) {
+			left = append(left, e)
+		}
+	}
+	return left
+}
+
+func (l *Log) retriesLocked(endpoint, before int64) bool {
+	for id, r := range l.retries {
+		if r.Event.Endpoint == endpoint && id < before {
+			return true
+		}
+	}
+	return false
+}
+
+// cursorLocked is how far an endpoint is stored as settled.
+func (l *Log) cursorLocked(endpoint int64) int64 {
+	if lane := l.lanes[endpoint]; lane.Behind {
+		return lane.Cursor
+	}
+	return l.shards[outbox.ShardOf(endpoint)].tail
+}
+
+// expireLocked makes dead letters of what is left undelivered of an endpoint
+// before [outbox.Endpoint.SendFrom].
+func (l *Log) expireLocked(e outbox.Endpoint, cursor int64) {
+	reason := func(id int64) string {
+		if id < e.FeedFrom {
+			return "expired"
+		}
+		return "retention"
+	}
+	for _, event := range l.of[e.ID] {
+		if event.ID > cursor && event.ID < e.SendFrom() && !l.settledLocked(event.ID) {
+			l.dead[event.ID] = DeadLetter{Event: event, Reason: reason(event.ID)}
+		}
+	}
+	for id, r := range l.retries {
+		if r.Event.Endpoint == e.ID && id < e.SendFrom() {
+			l.dead[id] = DeadLetter{Event: r.Event, Attempts: r.Attempts, Reason: reason(id)}
+			delete(l.retries, id)
+		}
+	}
+	for _, r := range l.retries {
+		if r.Event.Endpoint == e.ID {
+			l.promoteLocked(recordRef{e.ID, r.Event.Record})
+		}
+	}
+}
+
+// settledLocked says that nothing is left to do for an event, or that it is in
+// retry.
+func (l *Log) settledLocked(id int64) bool {
+	_, dead := l.dead[id]
+	return dead || len(l.attempts[id]) > 0 || l.retries[id] != nil
+}
+
+// eventLocked reads an event; false when it is not there any more.
+func (l *Log) eventLocked(id int64) (outbox.Event, bool) {
+	i, found := slices.BinarySearchFunc(l.events, id, byID)
+	if !found {
+		return outbox.Event{}, false
+	}
+	return l.events[i], true
+}
+
+func byID(e outbox.Event, id int64) int { return cmp.Compare(e.ID, id) }
+
+// View is a log at one moment.
+type View struct {
+	Events    []outbox.Event
+	Endpoints map[int64]outbox.Endpoint
+	Attempts  map[int64][]outbox.Attempt // by event
+	Retries   map[int64]Retry            // by event
+	Dead      map[int64]DeadLetter       // by event
+	Lanes     map[int64]outbox.LaneState // by endpoint
+	Tails     [outbox.Shards]int64
+}
+
+// View copies what the log holds. Its slices are not to be changed.
+func (l *Log) View() View {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := View{
+		Events: l.events[:len(l.events):len(l.events)], Endpoints: map[int64]outbox.Endpoint{},
+		Attempts: maps.Clone(l.attempts), Retries: map[int64]Retry{}, Dead: maps.Clone(l.dead), Lanes: maps.Clone(l.lanes),
+	}
+	for id, e := range l.endpoints {
+		v.Endpoints[id] = e.Endpoint
+	}
+	for id, r := range l.retries {
+		v.Retries[id] = *r
+	}
+	for i, s := range l.shards {
+		v.Tails[i] = s.tail
+	}
+	return v
+}
+
+// Settled says whether an event is delivered, in retry or dead.
+func (l *Log) Settled(id int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settledLocked(id)
+}

@@ -1,0 +1,172 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"walhook/outbox"
+)
+
+type recordRef struct {
+	endpoint int64
+	record   string
+}
+
+// Settle makes a batch durable, or refuses it whole. The same batch may
+// be settled again. It answers how the records stand that have, or had, rows in
+// retry.
+func (s *Session) Settle(_ context.Context, batch []outbox.Settlement) (states []outbox.RecordState, err error) {
+	l := s.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := s.fenceLocked(); err != nil {
+		return nil, err
+	}
+	touched := map[recordRef]bool{}
+	for i := range batch {
+		s := &batch[i]
+		l.attemptLocked(s)
+		if s.FromRetry || s.Disposition == outbox.Retry || s.Disposition == outbox.Parked {
+			touched[recordRef{s.Event.Endpoint, s.Event.Record}] = true
+		}
+		switch s.Disposition {
+		case outbox.Delivered, outbox.Dead:
+			if s.Disposition == outbox.Dead {
+				l.buryLocked(s)
+			}
+			if s.FromRetry {
+				delete(l.retries, s.Event.ID)
+			}
+		case outbox.Retry:
+			l.retries[s.Event.ID] = &Retry{Event: l.knownLocked(&s.Event), Attempts: number(s), Due: s.RetryAt}
+		}
+	}
+	// An event is parked once whatever the batch does to the one before it.
+	for i := range batch {
+		if e := &batch[i].Event; batch[i].Disposition == outbox.Parked && l.retries[e.ID] == nil {
+			l.retries[e.ID] = &Retry{Event: l.knownLocked(e)}
+		}
+	}
+	for ref := range touched {
+		l.promoteLocked(ref)
+		states = append(states, l.stateLocked(ref))
+	}
+	return states, nil
+}
+
+// attemptLocked stores an attempt, once, and what it did to its endpoint.
+func (l *Log) attemptLocked(s *outbox.Settlement) {
+	a := s.Attempt
+	if a == nil {
+		return
+	}
+	if !slices.ContainsFunc(l.attempts[s.Event.ID], func(o outbox.Attempt) bool { return o.At.Equal(a.At) }) {
+		l.attempts[s.Event.ID] = append(l.attempts[s.Event.ID], *a)
+	}
+	// An answer disables only the revision that it was given to.
+	if e := l.endpoints[s.Event.Endpoint]; s.Disable != "" && e != nil && e.Revision == a.Revision && e.State == outbox.EndpointActive {
+		e.State, e.Reason = outbox.EndpointDisabled, s.Disable
+		e.Revision++
+		e.changedAt = time.Now()
+	}
+}
+
+// buryLocked makes a dead letter of an event that is in the log and none yet.
+func (l *Log) buryLocked(s *outbox.Settlement) {
+	e, there := l.eventLocked(s.Event.ID)
+	if _, dead := l.dead[e.ID]; there && !dead {
+		reason := "unstorable"
+		if s.Attempt != nil {
+			reason = s.Attempt.Reason
+		}
+		l.dead[e.ID] = DeadLetter{Event: e, Attempts: number(s), Reason: reason}
+	}
+}
+
+func number(s *outbox.Settlement) int {
+	if s.Attempt == nil {
+		return s.Event.Attempts
+	}
+	return s.Attempt.Number
+}
+
+// knownLocked is an event as the log has it, under the record that it was
+// settled with.
+func (l *Log) knownLocked(e *outbox.Event) outbox.Event {
+	known, there := l.eventLocked(e.ID)
+	if !there {
+		return *e
+	}
+	known.Record = e.Record
+	return known
+}
+
+// oldestLocked is the first row of a record in retry; nil for none.
+func (l *Log) oldestLocked(ref recordRef) (oldest *Retry) {
+	for _, r := range l.retries {
+		if (recordRef{r.Event.Endpoint, r.Event.Record}) == ref && (oldest == nil || r.Event.ID < oldest.Event.ID) {
+			oldest = r
+		}
+	}
+	return oldest
+}
+
+// promoteLocked makes a record's oldest row due, where it waited.
+func (l *Log) promoteLocked(ref recordRef) {
+	if r := l.oldestLocked(ref); r != nil && r.Due.IsZero() {
+		r.Due = time.Now()
+	}
+}
+
+func (l *Log) stateLocked(ref recordRef) outbox.RecordState {
+	state := outbox.RecordState{Endpoint: ref.endpoint, Record: ref.record}
+	if r := l.oldestLocked(ref); r != nil {
+		state.Blocked, state.NextAt = true, r.Due
+	}
+	return state
+}
+
+// DueRetries reads an endpoint's rows of retry that are due, the oldest due time
+// first, and when the next one is.
+func (s *Session) DueRetries(_ context.Context, q outbox.RetryQuery) (due outbox.Retries, err error) {
+	l := s.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	then := q.Now
+	if then.Before(now) {
+		then = now
+	}
+	var rows []*Retry
+	for id, r := range l.retries {
+		switch {
+		case r.Event.Endpoint != q.Endpoint || r.Due.IsZero():
+		case r.Due.After(then):
+			if due.Next.IsZero() || r.Due.Before(due.Next) {
+				due.Next = r.Due
+			}
+		case !slices.Contains(q.Exclude, id):
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, func(a, b *Retry) int {
+		return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.Event.ID, b.Event.ID))
+	})
+	size, most := 0, max(q.MaxBytes, 1)
+	for _, r := range rows {
+		if len(due.Events) >= q.Limit || size >= most {
+			break
+		}
+		e, there := l.eventLocked(r.Event.ID)
+		if !there {
+			continue
+		}
+		e.Record, e.Attempts, e.ReadAt = r.Event.Record, r.Attempts, now
+		size += len(e.Body)
+		due.Events = append(due.Events, e)
+	}
+	due.More = len(due.Events) >= q.Limit || size >= most
+	return due, nil
+}
