@@ -141,7 +141,7 @@ func (f DerivedField) describe(d *Derivation) FieldDescription {
 	case FromChanged:
 		one.Type, one.About = "array", "the names of the fields that changed"
 	case FromCount:
-		one.Type, one.About = "integer", "how many"
+		one.Type, one.About = "integer", "the count"
 	default:
 		one.Optional = !f.HasDefault
 	}
