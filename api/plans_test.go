@@ -230,7 +230,7 @@ func (w *world) plans(t *testing.T, marks map[string]bool, done string) map[stri
 	t.Helper()
 	made := map[string]map[string]reads{}
 	var text string
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		text = one[string](t, w, `SELECT pg_read_file(pg_current_logfile('csvlog'))`)
 		if strings.Contains(text[max(len(text)-20_000, 0):], done) || time.Now().After(deadline) {
 			break

@@ -165,7 +165,7 @@ func TestFeedback_TheSlotFollowsWhileOthersWrite(t *testing.T) {
 	for range 3 {
 		w.exec(t, "INSERT INTO busy SELECT generate_series(1, 20000)")
 		target := w.walEnd(t)
-		eventually(t, "the slot at the end of the WAL", 5*time.Second, func() bool {
+		eventually(t, "the slot at the end of the WAL", patience, func() bool {
 			w.exec(t, "INSERT INTO busy VALUES (1)") // it is never quiet
 			confirmed, stored := w.confirmed(t), w.store.flush()
 			if confirmed > stored {

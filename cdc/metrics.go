@@ -67,6 +67,8 @@ func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 		Name: "walhook_source_tables_keeping_keys",
 		Help: "Published tables and partitions that keep only the key of old rows: their deletes carry no more. Known to the process that reads.",
 	})
+	m.refused.Set(math.NaN())
+	m.partial.Set(math.NaN())
 	m.unknown()
 	reg.MustRegister(m.retained, m.limit, m.slot, m.reconnects, m.gaps, m.unreadable, m.refused, m.partial)
 	m.registerFuncs(reg, state)

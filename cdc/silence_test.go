@@ -49,7 +49,7 @@ func TestReader_NoticesASourceThatHasGoneSilent(t *testing.T) {
 	}
 	cut := time.Now()
 	proxy.Set(chaos.Weather{Silent: true})
-	eventually(t, "the silence to be noticed", 10*time.Second, func() bool { return r.State() != Reading })
+	eventually(t, "the silence to be noticed", patience, func() bool { return r.State() != Reading })
 	if took := time.Since(cut); took < silence {
 		t.Errorf("noticed after %s, for another reason", took)
 	}

@@ -51,14 +51,14 @@ func TestReader_IsNeverASynchronousStandby(t *testing.T) {
 			for begun := time.Now(); moved < 3; {
 				w.exec(t, "INSERT INTO items VALUES ((SELECT coalesce(max(id), 0) + 1 FROM items), 7, 'x')")
 				// The server saves the slot between the two updates of a report.
-				eventually(t, "sync_state async", time.Second, func() bool {
+				eventually(t, "sync_state async", patience, func() bool {
 					return one[string](t, w, `SELECT r.sync_state FROM pg_stat_replication r
 						JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE s.slot_name = $1`, w.cfg.Slot) == "async"
 				})
 				if now := confirmed(); now != before {
 					before, moved = now, moved+1
 				}
-				if time.Since(begun) > 30*time.Second {
+				if time.Since(begun) > patience {
 					t.Fatal("the slot does not move")
 				}
 			}

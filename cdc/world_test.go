@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait of a test for something that has to happen.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // testCatalog has an account table, a record with a direct owner and one that
 // is owned through it.

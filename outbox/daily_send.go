@@ -108,6 +108,9 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 		if err = fenceError(err); errors.Is(err, ErrFenced) {
 			p.live = false
 		}
+		if d.endpoint == 0 {
+			return false, fmt.Errorf("look for a day that ended: %w", err)
+		}
 		return false, fmt.Errorf("send the day %s of endpoint %d: %w", d.day, d.endpoint, err)
 	}
 	return true, nil

@@ -260,6 +260,17 @@ func TestDaily_ACrashBetweenEndAndSendingLosesNothing(t *testing.T) {
 	wantLines(t, d.bodies(t), `a day_20240612_1_ day/7 {"account":7,"what":"added","count":2,"sku":null,"plan":"none"}`)
 }
 
+// An outbox that is away is told of without a day and an endpoint that nobody has.
+func TestDaily_AnOutboxThatIsAwayIsNoDayInTrouble(t *testing.T) {
+	d := newDays(t, "2024-06-10T12:00:00Z")
+	d.takeOver(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.publisher.sendDay(ctx); err == nil || !strings.HasPrefix(err.Error(), "look for a day that ended: ") {
+		t.Errorf("the log says: %v", err)
+	}
+}
+
 // An append that fails counts nothing and ends nothing, and is repeated whole.
 func TestDaily_AFailedAppendIsRepeatedWhole(t *testing.T) {
 	d := &days{feed: newFeedOf(t, newWorldAlone(t), billingCatalog)}

@@ -1,6 +1,8 @@
 package outbox
 
 import (
+	"math"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"walhook/schemas"
@@ -100,6 +102,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			m.setAside.WithLabelValues(string(l), reason)
 		}
 	}
+	m.backlog.Set(math.NaN())
+	m.oldest.Set(math.NaN())
 	reg.MustRegister(m.changes, m.appended, m.skipped, m.deadLetters, m.setAside, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m

@@ -9,7 +9,8 @@ import (
 )
 
 // addStanding makes the gauges of how the outbox as a whole stands: every
-// process tells the same. They are NaN while the outbox does not answer.
+// process tells the same. They are NaN before they are measured, and while
+// the outbox does not answer: neither zero passes for all is well, nor for trouble.
 func (m *metrics) addStanding(reg prometheus.Registerer) {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
@@ -28,12 +29,8 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 		Name: "walhook_partitions_ahead",
 		Help: "Partitions that are ready beyond the one in use, by table; 2 is well, and without any the next day's rows cannot be stored.",
 	}, []string{"table"})
-	for _, state := range endpointStates() {
-		m.endpoints.WithLabelValues(string(state))
-	}
-	for _, table := range partitionedTables() {
-		m.ahead.WithLabelValues(table)
-	}
+	m.up.Set(math.NaN())
+	m.unknownStanding()
 	m.maintained.SetToCurrentTime()
 	m.retention = gauge("walhook_retention_seconds", "How long this process keeps events, attempts and dead letters (--retention).")
 	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.senders, m.unowned, m.ahead, m.maintained)
@@ -107,7 +104,7 @@ func (m *metrics) setStanding(now standing) {
 	}
 }
 
-// unknownStanding says that the outbox does not answer.
+// unknownStanding says that nothing is known of the outbox.
 func (m *metrics) unknownStanding() {
 	nan := math.NaN()
 	for _, g := range []prometheus.Gauge{m.gaps, m.senders, m.unowned} {

@@ -48,7 +48,7 @@ func TestOpen_APasswordRotatedInThePassfileCountsForTheNextConnection(t *testing
 	}
 	defer store.Close()
 	ask := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
 		for _, pool := range store.pools.all() {
 			if err := pool.Ping(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -129,6 +130,12 @@ func TestStatus_CountsDeadLettersByReason(t *testing.T) {
 func TestMeasure_TellsHowTheOutboxStands(t *testing.T) {
 	w := newWorldAlone(t)
 	m := w.store.metrics
+	for name, gauge := range map[string]prometheus.Gauge{"up": m.up, "gaps": m.gaps, "senders": m.senders, "unowned": m.unowned,
+		"backlog": m.backlog, "oldest": m.oldest, "endpoints": m.endpoints.WithLabelValues("active"), "ahead": m.ahead.WithLabelValues("event")} {
+		if n := testutil.ToFloat64(gauge); !math.IsNaN(n) {
+			t.Errorf("%s is %g before it is measured", name, n)
+		}
+	}
 	w.endpoint(t, "7")
 	w.exec(t, "INSERT INTO walhook.gap (from_lsn, reason) VALUES ('0/2', 'slot lost')")
 	w.exec(t, "DROP TABLE walhook.attempt_"+time.Now().UTC().AddDate(0, 0, 2).Format(dayFormat))

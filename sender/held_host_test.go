@@ -45,7 +45,7 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 	}
 	soon := func(what string, is func() bool) {
 		t.Helper()
-		for limit := time.Now().Add(15 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+		for limit := time.Now().Add(time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(limit) {
 				t.Fatal("not seen: " + what)
 			}

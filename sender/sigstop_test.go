@@ -206,13 +206,13 @@ func TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease(t *testing.T
 
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !is() {
 		select {
 		case <-deadline:
-			t.Fatalf("no %s within 20 s", what)
+			t.Fatalf("no %s within a minute", what)
 		case <-tick.C:
 		}
 	}

@@ -253,7 +253,7 @@ func (w *troubledWorld) await(t *testing.T, what string, done func(m exposition)
 func awaitMetrics(t *testing.T, address, what string, done func(m exposition) bool) {
 	t.Helper()
 	var m exposition
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if m = scrape(t, address); done(m) {
 			return
 		}

@@ -174,7 +174,7 @@ type secretBook struct {
 func (b *secretBook) look(account string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for deadline := time.Now().Add(20 * time.Second); b.known[account] == "" && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); b.known[account] == "" && time.Now().Before(deadline); {
 		b.read()
 	}
 	return b.known[account]

@@ -281,7 +281,7 @@ func (w *damageWorld) served(t *testing.T, after string) {
 		t.Fatal(err)
 	}
 	came := any("nothing")
-	for end := time.Now().Add(20 * time.Second); came != method; {
+	for end := time.Now().Add(patience); came != method; {
 		if time.Now().After(end) {
 			t.Fatalf("after %s: %s comes to the healthy account, want %s", after, came, method)
 		}

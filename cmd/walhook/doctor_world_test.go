@@ -317,7 +317,7 @@ func (p *patient) runUntilWell(t *testing.T, id string, words []string) {
 	t.Helper()
 	process := startChild(t, append(append(words, p.flags(t, words)...), "--listen", "off")...)
 	defer process.stop(t)
-	for deadline := time.Now().Add(20 * time.Second); slices.Contains(bad(p.examine(t)), id); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); slices.Contains(bad(p.examine(t)), id); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s does not get well while 'walhook %s' runs", id, strings.Join(words, " "))
 		}
@@ -339,7 +339,7 @@ func (p *patient) restart(t *testing.T) {
 func (p *patient) waitFor(t *testing.T, nudge, count string, want int) {
 	t.Helper()
 	conn := p.db.Connect(t)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var n int
 		if _, err := conn.Exec(t.Context(), nudge); err != nil {
 			t.Fatal(err)

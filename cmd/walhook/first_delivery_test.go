@@ -42,7 +42,7 @@ func TestRun_DeliversAnInsertAsTheContractSays(t *testing.T) {
 	select {
 	case request = <-requests:
 		body = <-bodies
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nothing arrived")
 	}
 	const want = `{"type":"insert","schema":"dids","data":"{\"id\":42,\"user_id\":7,\"call_flow_id\":null,\"channel_group_id\":null,` +

@@ -139,7 +139,7 @@ func TestPlatform_SendsEveryBodyOfTheProvidersDocument(t *testing.T) {
 func wantArrived(t *testing.T, arrived <-chan string, want []string) {
 	t.Helper()
 	var got []string
-	for deadline := time.After(40 * time.Second); len(got) < len(want); {
+	for deadline := time.After(patience); len(got) < len(want); {
 		select {
 		case one := <-arrived:
 			got = append(got, one)

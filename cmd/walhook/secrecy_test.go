@@ -237,7 +237,7 @@ func (w *secrecyWorld) run(t *testing.T, args ...string) {
 
 func (w *secrecyWorld) saw(t *testing.T, text string, log func() string) {
 	t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !strings.Contains(log(), text) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log never says %q", text)

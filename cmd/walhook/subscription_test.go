@@ -80,7 +80,7 @@ func TestSubscriptions_LiveFromCreationToDeletion(t *testing.T) {
 				t.Fatalf("%s arrived at %s, want %s", a.body, a.path, path)
 			}
 			return a
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("nothing arrived at %s", path)
 			return arrival{}
 		}
@@ -178,7 +178,7 @@ func TestSubscriptions_LiveFromCreationToDeletion(t *testing.T) {
 	})
 	mine.call(t, 200, "POST", path, `{"data":{"enabled":true}}`)
 	// The 410 may have come twice: it is about the settings before the rotation.
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for held := false; !held; {
 		select {
 		case a := <-arrivals:

@@ -98,7 +98,7 @@ func slicesLast(args []string) string { return args[len(args)-1] }
 // runWalhook runs the program as a process of its own, which has a few seconds.
 func runWalhook(t *testing.T, args ...string) (stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), childEnv)

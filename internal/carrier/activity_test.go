@@ -219,7 +219,7 @@ func TestActivity_GoesOnThroughACrash(t *testing.T) {
 	committed := func(more int) {
 		t.Helper()
 		before := activity.Stats().Committed
-		for deadline := time.Now().Add(20 * time.Second); activity.Stats().Committed < before+more; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(90 * time.Second); activity.Stats().Committed < before+more; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("stuck: %+v", activity.Stats())
 			}

@@ -141,7 +141,7 @@ func (f derivedField) describe(d *Derivation) FieldDescription {
 	case fromChanged:
 		one.Type, one.About = "array", "the names of the fields that changed"
 	case fromCount:
-		one.Type, one.About = "integer", "how many"
+		one.Type, one.About = "integer", "the count"
 	default:
 		one.Optional = !f.HasDefault
 	}
