@@ -34,6 +34,9 @@ func testHTTP(t *testing.T) *HTTP {
 	return c
 }
 
+// own is the client that speaks HTTP/1.1 by itself.
+func own(h *HTTP) *client { return h.client.(*client) }
+
 func testEndpoint(url string) outbox.Endpoint {
 	return outbox.Endpoint{ID: 1, Revision: 1, URL: url, State: outbox.EndpointActive, Secrets: []string{secretA}}
 }

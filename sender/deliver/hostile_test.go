@@ -376,7 +376,7 @@ func TestAttempt_HTTP2FloodsEndTheirConnection(t *testing.T) {
 				url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
 				c := ca.trust(testHTTP(t))
 				taken := countTaken(c)
-				c.config.AttemptTimeout, c.http2.ResponseHeaderTimeout = 20*time.Second, 15*time.Second
+				c.config.AttemptTimeout, own(c).http2.ResponseHeaderTimeout = 20*time.Second, 15*time.Second
 				a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
 				status := status || name == "trailing HEADERS" // the first of them is an answer
 				if status && a.status != 200 || !status && (a.status != 0 || a.failure != failFlood && a.failure != failHTTP2 && a.failure != failHTTP2NotTaken) {
