@@ -80,7 +80,11 @@ func NewHTTP(c Config) (*HTTP, error) {
 func newHTTP(c Config) *HTTP {
 	h := &HTTP{config: c, dialer: newDialer(c)}
 	h.targets.userAgent = "walhook/" + c.Version
-	h.use(newClient(&h.config, h.dialer))
+	if c.Client == ClientNetHTTP {
+		h.use(newNetHTTP(&h.config, h.dialer, true))
+	} else {
+		h.use(newClient(&h.config, h.dialer))
+	}
 	return h
 }
 
