@@ -249,14 +249,12 @@ type plainRequest struct {
 }
 
 func (p *plainRequest) request() *http.Request {
-	req := *p.Request
-	req.ContentLength, req.TransferEncoding = int64(len(p.body)), nil
-	req.Body = http.NoBody
+	body := io.ReadCloser(http.NoBody)
 	if len(p.body) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(p.body))
+		body = io.NopCloser(bytes.NewReader(p.body))
 	}
-	req.GetBody = nil
-	return &req
+	// Without its context, whose hooks writing it for appendHead would call.
+	return &http.Request{Method: p.Method, URL: p.URL, Host: p.Host, Header: p.Header, Close: p.Close, Body: body, ContentLength: int64(len(p.body))}
 }
 
 func (p *plainRequest) appendHead(b []byte) ([]byte, error) {

@@ -281,7 +281,7 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 	switch inTime := limit.Stop(); {
 	case len(body) > maxAnswerBody:
 		return body, ", its body cut at " + strconv.Itoa(maxAnswerBody) + " bytes"
-	case !inTime || errors.Is(err, os.ErrDeadlineExceeded):
+	case !inTime || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errAttemptTimeout):
 		return body, ", and no end of its body within " + bodyTimeout.String()
 	case err != nil:
 		return body, ", and its body broke off"

@@ -248,6 +248,9 @@ func (g *gate) enter() (*carried, error) {
 		if err := g.x.may(); err != nil {
 			return nil, err
 		}
+		if g.wire != nil && g.x.reused.Load() && g.wire.holdsPart() {
+			return nil, errSpokeFirst
+		}
 		g.open = true
 	}
 	return g.x, nil
