@@ -50,6 +50,7 @@ type settings struct {
 	DenyCIDR       []netip.Prefix
 	AllowPorts     []deliver.PortRange
 	EgressAddress  netip.Addr // the zero Addr is any
+	HTTPClient     deliver.Client
 	Retention      time.Duration
 	AttemptTimeout time.Duration
 	RetrySchedule  []time.Duration
@@ -95,6 +96,7 @@ func (s settings) deliverConfig() deliver.Config {
 		DenyCIDR:       s.DenyCIDR,
 		AllowPorts:     s.AllowPorts,
 		EgressAddress:  s.EgressAddress,
+		Client:         s.HTTPClient,
 	}
 }
 

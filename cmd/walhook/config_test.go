@@ -53,7 +53,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 		Catalog: catalog.Carrier(), Roles: roles{Publisher: true, Sender: true, API: true},
 		Messages:   schemas.Messages{"walhook", "walhook.event"},
 		AllowPorts: []deliver.PortRange{{First: 80, Last: 80}, {First: 443, Last: 443}, {First: 1024, Last: 65535}},
-		Listen:     "127.0.0.1:8480", Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
+		Listen:     "127.0.0.1:8480", HTTPClient: deliver.ClientWalhook, Retention: 168 * time.Hour, AttemptTimeout: 20 * time.Second,
 		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
 			30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour},
 		MaxEventBytes: 16 << 20, Trace: traceConfig{sample: 0.01}, LogLevel: zapcore.InfoLevel, LogFormat: "json",
@@ -77,7 +77,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "metrics-listen": "127.0.0.1:9100", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
 		"trusted-proxies": "10.0.0.7/32", "tls-cert": "cert.pem", "tls-key": "key.pem",
 		"deny-cidr": "198.51.100.0/24,192.0.2.1/32", "allow-ports": "443, 8000-8999", "messages": "carrier,carrier.event",
-		"egress-address": "192.0.2.1", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
+		"egress-address": "192.0.2.1", "http-client": "net/http", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
 		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "old-secret-key": key,
 		"trace-endpoint": "http://192.0.2.2:4318/v1/traces", "trace-sample": "0.5", "log-level": "debug", "log-format": "console",
 	}
@@ -118,7 +118,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				DenyCIDR:      []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("192.0.2.1/32")},
 				Messages:      schemas.Messages{"carrier", "carrier.event"},
 				AllowPorts:    []deliver.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8999}},
-				EgressAddress: netip.MustParseAddr("192.0.2.1"), Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
+				EgressAddress: netip.MustParseAddr("192.0.2.1"), HTTPClient: deliver.ClientNetHTTP, Retention: 48 * time.Hour, AttemptTimeout: 7 * time.Second,
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
 				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), OldSecretKey: []byte(strings.Repeat("k", 32)),
 				Trace: traceConfig{endpoint: "http://192.0.2.2:4318/v1/traces", sample: 0.5}, LogLevel: zapcore.DebugLevel, LogFormat: "console",
@@ -149,10 +149,10 @@ func TestSettings_FlagsWinOverEnvironmentOverFile(t *testing.T) {
 func TestSettings_ListsEveryFaultWithItsPlace(t *testing.T) {
 	path := configFile(t, "attempt-timeout: 20\nallow_cidr: 10.0.0.0/8\ncolour: red\nretry-schedule: {first: 1s}\n")
 	_, err := load(t,
-		[]string{"--config", path, "--slot", "Big-Slot", "--role", "publisher,reader", "--listen", "8480", "--egress-address", "eth0"},
+		[]string{"--config", path, "--slot", "Big-Slot", "--role", "publisher,reader", "--listen", "8480", "--egress-address", "eth0", "--http-client", "curl"},
 		[]string{"WALHOOK_RETENTION=5m", "WALHOOK_ALLOW_CIDR=10.0.0.1", "WALHOOK_MAX_EVENT_BYTES=1MB", "WALHOOK_LOG_LEVEL=loud"})
 	for _, want := range []string{
-		"--slot: ", "--role: \"reader\": want all, publisher, sender or api", "--listen: ", "--egress-address: ",
+		"--slot: ", "--role: \"reader\": want all, publisher, sender or api", "--listen: ", "--egress-address: ", "--http-client: ",
 		"WALHOOK_RETENTION: retention 5m0s: want 1h or more", "WALHOOK_ALLOW_CIDR: ", "WALHOOK_MAX_EVENT_BYTES: ", "WALHOOK_LOG_LEVEL: ",
 		"attempt-timeout in " + path, "allow_cidr in " + path + ": no such setting, want allow-cidr", "colour in " + path, "retry-schedule.first in " + path,
 		"source is missing: set --source or WALHOOK_SOURCE",

@@ -77,7 +77,7 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
-		"deny-cidr", "allow-ports", "egress-address", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
+		"deny-cidr", "allow-ports", "egress-address", "http-client", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")
 	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "give up the one transaction, by the `position` that doctor names, that the source cannot send; recorded as a gap")

@@ -105,6 +105,10 @@ var settingTable = []setting{
 		}
 		return nil
 	}},
+	{"http-client", string(deliver.ClientWalhook), "the `client` that makes deliveries: walhook, or net/http, Go's own, which costs more: to find out whose fault it is that a receiver is not understood", func(s *settings, text string) error {
+		s.HTTPClient = deliver.Client(text)
+		return deliver.Config{Client: s.HTTPClient}.Validate()
+	}},
 	{"retention", "168h", "the `duration` that events, attempts and dead letters are kept for", func(s *settings, text string) (err error) {
 		if s.Retention, err = parseDuration(text); err != nil {
 			return err

@@ -75,7 +75,7 @@ func BenchmarkDeliverTLS(b *testing.B) {
 				for b.Loop() {
 					if n++; endpoints == 0 {
 						c.Close()
-						c.lines = newLines(1)
+						own(c).pool = newConnPool(1)
 						deliver(n)
 					} else {
 						deliver(n % endpoints)

@@ -81,115 +81,121 @@ func drip(conn net.Conn, s string) {
 }
 
 func TestAttempt_SendsTheRequestOfTheContract(t *testing.T) {
-	type seen struct {
-		header     http.Header
-		body       []byte
-		user, pass string
-		uri        string
-		length     int64
-	}
-	got := make(chan seen, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := seen{header: r.Header, uri: r.RequestURI, length: r.ContentLength}
-		s.body, _ = io.ReadAll(r.Body)
-		s.user, s.pass, _ = r.BasicAuth()
-		got <- s
-	}))
-	defer server.Close()
-	url := strings.Replace(server.URL, "http://", "http://ann:p%40ss@", 1) + "/hook?token=1"
-	a := testHTTP(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
-	if a.status != 200 || a.failure != "" {
-		t.Fatalf("answer %+v", a)
-	}
-	s := <-got
-	if !bytes.Equal(s.body, testEvent.Body) || s.length != int64(len(testEvent.Body)) || s.uri != "/hook?token=1" {
-		t.Errorf("body %s, length %d, uri %s", s.body, s.length, s.uri)
-	}
-	if s.user != "ann" || s.pass != "p@ss" {
-		t.Errorf("basic auth %q %q", s.user, s.pass)
-	}
-	for name, want := range map[string]string{
-		"Content-Type": "application/json", "User-Agent": "walhook/test", "Webhook-Id": testEvent.WebhookID,
-		"Idempotency-Key": "", "Accept-Encoding": "",
-	} {
-		if s.header.Get(name) != want {
-			t.Errorf("%s: %q, want %q", name, s.header.Get(name), want)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		type seen struct {
+			header     http.Header
+			body       []byte
+			user, pass string
+			uri        string
+			length     int64
 		}
-	}
-	official, err := standardwebhooks.NewWebhook(secretA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := official.Verify(s.body, s.header); err != nil {
-		t.Errorf("verify: %v", err)
-	}
+		got := make(chan seen, 1)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := seen{header: r.Header, uri: r.RequestURI, length: r.ContentLength}
+			s.body, _ = io.ReadAll(r.Body)
+			s.user, s.pass, _ = r.BasicAuth()
+			got <- s
+		}))
+		defer server.Close()
+		url := strings.Replace(server.URL, "http://", "http://ann:p%40ss@", 1) + "/hook?token=1"
+		a := client.http(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+		if a.status != 200 || a.failure != "" {
+			t.Fatalf("answer %+v", a)
+		}
+		s := <-got
+		if !bytes.Equal(s.body, testEvent.Body) || s.length != int64(len(testEvent.Body)) || s.uri != "/hook?token=1" {
+			t.Errorf("body %s, length %d, uri %s", s.body, s.length, s.uri)
+		}
+		if s.user != "ann" || s.pass != "p@ss" {
+			t.Errorf("basic auth %q %q", s.user, s.pass)
+		}
+		for name, want := range map[string]string{
+			"Content-Type": "application/json", "User-Agent": "walhook/test", "Webhook-Id": testEvent.WebhookID,
+			"Idempotency-Key": "", "Accept-Encoding": "",
+		} {
+			if s.header.Get(name) != want {
+				t.Errorf("%s: %q, want %q", name, s.header.Get(name), want)
+			}
+		}
+		official, err := standardwebhooks.NewWebhook(secretA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := official.Verify(s.body, s.header); err != nil {
+			t.Errorf("verify: %v", err)
+		}
+	})
 }
 
 func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := listener.Addr().String()
-	listener.Close()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, by the kernel, and says nothing
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	secured := httptest.NewTLSServer(http.NotFoundHandler())
-	defer secured.Close()
-	plain := httptest.NewServer(http.NotFoundHandler())
-	defer plain.Close()
-	for _, c := range []struct {
-		name, url string
-		want      failure
-	}{
-		{"refused", "http://" + closed + "/", failRefused},
-		{"no such name", "http://no-such-host.invalid/", failDNSNotFound},
-		{"handshake without end", "https://" + silent.Addr().String() + "/", failTimeoutTLS},
-		{"self-signed", secured.URL, failTLSSelfSigned},
-		{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLSPlain},
-		{"private address", "http://10.0.0.1/", failBlocked},
-		{"no host", "http:///hook", failURL},
-		{"scheme", "ftp://example.com/", failURL},
-		{"syntax", "http://user:hunter2@exa mple/%zz", failURL},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			a := testHTTP(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
-			if a.failure != c.want && !(c.want == failDNSNotFound && a.failure == failDNSHere) {
-				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
-			}
-			if strings.Contains(a.detail, "hunter2") {
-				t.Errorf("the detail shows a password: %s", a.detail)
-			}
-		})
-	}
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := listener.Addr().String()
+		listener.Close()
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, by the kernel, and says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		secured := httptest.NewTLSServer(http.NotFoundHandler())
+		defer secured.Close()
+		plain := httptest.NewServer(http.NotFoundHandler())
+		defer plain.Close()
+		for _, c := range []struct {
+			name, url string
+			want      failure
+		}{
+			{"refused", "http://" + closed + "/", failRefused},
+			{"no such name", "http://no-such-host.invalid/", failDNSNotFound},
+			{"handshake without end", "https://" + silent.Addr().String() + "/", failTimeoutTLS},
+			{"self-signed", secured.URL, failTLSSelfSigned},
+			{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLSPlain},
+			{"private address", "http://10.0.0.1/", failBlocked},
+			{"no host", "http:///hook", failURL},
+			{"scheme", "ftp://example.com/", failURL},
+			{"syntax", "http://user:hunter2@exa mple/%zz", failURL},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				a := client.http(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
+				if a.failure != c.want && !(c.want == failDNSNotFound && a.failure == failDNSHere) {
+					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
+				}
+				if strings.Contains(a.detail, "hunter2") {
+					t.Errorf("the detail shows a password: %s", a.detail)
+				}
+			})
+		}
+	})
 }
 
 func TestAttempt_OneAttemptIsAtMostOneRequestOnAConnectionThatCloses(t *testing.T) {
-	var requests atomic.Int32
-	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
-		if readRequest(r) != nil {
-			return
-		}
-		requests.Add(1)
-		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-		// The next request is read, and then there is no answer: it must not
-		// be sent again by itself.
-		if readRequest(r) == nil {
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		var requests atomic.Int32
+		url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+			if readRequest(r) != nil {
+				return
+			}
 			requests.Add(1)
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			// The next request is read, and then there is no answer: it must not
+			// be sent again by itself.
+			if readRequest(r) == nil {
+				requests.Add(1)
+			}
+		})
+		c := client.http(t)
+		for i, want := range []failure{"", failClosed} {
+			if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.failure != want {
+				t.Fatalf("attempt %d: %q (%s), want %q", i+1, a.failure, a.detail, want)
+			}
+		}
+		if n := requests.Load(); n != 2 {
+			t.Errorf("%d requests for 2 attempts", n)
 		}
 	})
-	c := testHTTP(t)
-	for i, want := range []failure{"", failClosed} {
-		if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.failure != want {
-			t.Fatalf("attempt %d: %q (%s), want %q", i+1, a.failure, a.detail, want)
-		}
-	}
-	if n := requests.Load(); n != 2 {
-		t.Errorf("%d requests for 2 attempts", n)
-	}
 }
 
 // deadConn is a kept connection that the receiver has closed: what is written
@@ -207,57 +213,63 @@ func (c *deadConn) Write(b []byte) (int, error) {
 }
 
 func TestAttempt_AKeptConnectionFoundClosedCostsNoAttempt(t *testing.T) {
-	var requests atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
-	defer server.Close()
-	c := testHTTP(t)
-	var first *deadConn
-	dial := c.dialer.dial
-	c.dialer.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		var requests atomic.Int32
+		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+		defer server.Close()
+		c := client.http(t)
+		var first *deadConn
+		dial := c.dialer.dial
+		c.dialer.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			first = &deadConn{Conn: conn}
+			return first, nil
 		}
-		first = &deadConn{Conn: conn}
-		return first, nil
-	}
-	if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
-		t.Fatalf("first attempt: %+v", a)
-	}
-	first.dead.Store(true)
-	if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
-		t.Fatalf("second attempt: %+v", a)
-	}
-	if n := requests.Load(); n != 2 {
-		t.Errorf("%d requests arrived, want 2", n)
-	}
+		if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+			t.Fatalf("first attempt: %+v", a)
+		}
+		first.dead.Store(true)
+		if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+			t.Fatalf("second attempt: %+v", a)
+		}
+		if n := requests.Load(); n != 2 {
+			t.Errorf("%d requests arrived, want 2", n)
+		}
+	})
 }
 
 func TestAttempt_AShutdownIsOurFault(t *testing.T) {
-	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) })
-	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(50*time.Millisecond, func() { cancel(errors.New("the process stops")) })
-	if a := testHTTP(t).deliver(ctx, testEndpoint(url), testEvent, time.Now()); a.failure != failShutdown {
-		t.Errorf("failure %q, want %q", a.failure, failShutdown)
-	}
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(50*time.Millisecond, func() { cancel(errors.New("the process stops")) })
+		if a := client.http(t).deliver(ctx, testEndpoint(url), testEvent, time.Now()); a.failure != failShutdown {
+			t.Errorf("failure %q, want %q", a.failure, failShutdown)
+		}
+	})
 }
 
 func TestAttempt_HTTP2(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor != 2 {
-			w.WriteHeader(http.StatusHTTPVersionNotSupported)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor != 2 {
+				w.WriteHeader(http.StatusHTTPVersionNotSupported)
+			}
+		}))
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		defer server.Close()
+		c := client.http(t)
+		roots := x509.NewCertPool()
+		roots.AddCert(server.Certificate())
+		c.dialer.tls.RootCAs = roots
+		for range 3 {
+			if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
+				t.Fatalf("answer %+v", a)
+			}
 		}
-	}))
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	defer server.Close()
-	c := testHTTP(t)
-	roots := x509.NewCertPool()
-	roots.AddCert(server.Certificate())
-	c.dialer.tls.RootCAs = roots
-	for range 3 {
-		if a := c.deliver(t.Context(), testEndpoint(server.URL), testEvent, time.Now()); a.status != 200 {
-			t.Fatalf("answer %+v", a)
-		}
-	}
+	})
 }

@@ -104,111 +104,120 @@ func secured(t testing.TB, config *tls.Config, f func(*tls.Conn)) (url string) {
 
 func TestAttempt_CertificatesAreToldApart(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	local := []net.IP{net.IPv4(127, 0, 0, 1)}
-	alone := &authority{t: t}
-	middle := ca.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "middle"}})
-	under := &authority{t: t, cert: middle.Leaf, key: middle.PrivateKey.(*ecdsa.PrivateKey)}
-	whole := under.local()
-	whole.Certificate = append(whole.Certificate, middle.Certificate...)
-	strange := newAuthority(t)
-	strangers := strange.local()
-	strangers.Certificate = append(strangers.Certificate, strange.cert.Raw)
-	for _, c := range []struct {
-		name   string
-		config *tls.Config
-		want   failure
-	}{
-		{"with its intermediate", &tls.Config{Certificates: []tls.Certificate{whole}}, ""},
-		{"without its intermediate", &tls.Config{Certificates: []tls.Certificate{under.local()}}, failTLSChain},
-		{"with an unknown authority", &tls.Config{Certificates: []tls.Certificate{strangers}}, failTLSAuthority},
-		{"trusted", &tls.Config{Certificates: []tls.Certificate{ca.local()}}, ""},
-		{"expired", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, NotBefore: time.Now().Add(-48 * time.Hour)})}}, failTLSExpired},
-		{"not yet valid", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, NotBefore: time.Now().Add(time.Hour)})}}, failTLSNotYetValid},
-		{"another host's", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{DNSNames: []string{"other.example"}})}}, failTLSHostname},
-		{"of nobody", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{})}}, failTLSHostname},
-		{"self-signed", &tls.Config{Certificates: []tls.Certificate{alone.issue(&x509.Certificate{IPAddresses: local, Subject: pkix.Name{CommonName: "self"}})}}, failTLSSelfSigned},
-		{"of an unknown authority", &tls.Config{Certificates: []tls.Certificate{newAuthority(t).local()}}, failTLSAuthority},
-		{"for other uses", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}})}}, failTLSCertificate},
-		{"asks for ours", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert}, failTLSAlert},
-		{"asks for ours, TLS 1.2", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, failTLSAlert},
-		{"an old version", &tls.Config{Certificates: []tls.Certificate{ca.local()}, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, failTLSAlert},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			url := secured(t, c.config, func(conn *tls.Conn) {
-				_, _ = conn.Read(make([]byte, 1)) // who answers before the request is not believed
-				io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
-				io.Copy(io.Discard, conn)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		ca := newAuthority(t)
+		local := []net.IP{net.IPv4(127, 0, 0, 1)}
+		alone := &authority{t: t}
+		middle := ca.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "middle"}})
+		under := &authority{t: t, cert: middle.Leaf, key: middle.PrivateKey.(*ecdsa.PrivateKey)}
+		whole := under.local()
+		whole.Certificate = append(whole.Certificate, middle.Certificate...)
+		strange := newAuthority(t)
+		strangers := strange.local()
+		strangers.Certificate = append(strangers.Certificate, strange.cert.Raw)
+		for _, c := range []struct {
+			name   string
+			config *tls.Config
+			want   failure
+		}{
+			{"with its intermediate", &tls.Config{Certificates: []tls.Certificate{whole}}, ""},
+			{"without its intermediate", &tls.Config{Certificates: []tls.Certificate{under.local()}}, failTLSChain},
+			{"with an unknown authority", &tls.Config{Certificates: []tls.Certificate{strangers}}, failTLSAuthority},
+			{"trusted", &tls.Config{Certificates: []tls.Certificate{ca.local()}}, ""},
+			{"expired", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, NotBefore: time.Now().Add(-48 * time.Hour)})}}, failTLSExpired},
+			{"not yet valid", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, NotBefore: time.Now().Add(time.Hour)})}}, failTLSNotYetValid},
+			{"another host's", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{DNSNames: []string{"other.example"}})}}, failTLSHostname},
+			{"of nobody", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{})}}, failTLSHostname},
+			{"self-signed", &tls.Config{Certificates: []tls.Certificate{alone.issue(&x509.Certificate{IPAddresses: local, Subject: pkix.Name{CommonName: "self"}})}}, failTLSSelfSigned},
+			{"of an unknown authority", &tls.Config{Certificates: []tls.Certificate{newAuthority(t).local()}}, failTLSAuthority},
+			{"for other uses", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}})}}, failTLSCertificate},
+			{"asks for ours", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert}, failTLSAlert},
+			{"asks for ours, TLS 1.2", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, failTLSAlert},
+			{"an old version", &tls.Config{Certificates: []tls.Certificate{ca.local()}, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, failTLSAlert},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				url := secured(t, c.config, func(conn *tls.Conn) {
+					_, _ = conn.Read(make([]byte, 1)) // who answers before the request is not believed
+					io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+					io.Copy(io.Discard, conn)
+				})
+				a := ca.trust(client.http(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+				if a.failure != c.want || c.want == "" && a.status != http.StatusNoContent {
+					t.Errorf("status %d, failure %q (%s), want %q", a.status, a.failure, a.detail, c.want)
+				}
 			})
-			a := ca.trust(testHTTP(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
-			if a.failure != c.want || c.want == "" && a.status != http.StatusNoContent {
-				t.Errorf("status %d, failure %q (%s), want %q", a.status, a.failure, a.detail, c.want)
-			}
-		})
-	}
+		}
+	})
 }
 
 func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name    string
-		receive func(net.Conn)
-		want    failure
-	}{
-		{"plain HTTP", func(conn net.Conn) {
-			conn.Read(make([]byte, 100))
-			io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
-		}, failTLSPlain},
-		{"closed", func(conn net.Conn) { io.ReadAtLeast(conn, make([]byte, 1), 1) }, failReset},
-		{"reset", func(conn net.Conn) { conn.Read(make([]byte, 1)); resets(conn) }, failReset},
-		{"silence", func(conn net.Conn) { <-t.Context().Done() }, failTimeoutTLS},
-		{"a record, dripped", func(conn net.Conn) {
-			conn.Write([]byte{22, 3, 3, 0x3f, 0xff})
-			drip(conn, "x")
-		}, failTimeoutTLS},
-		{"a fatal alert", func(conn net.Conn) {
-			conn.Read(make([]byte, 4096))
-			conn.Write([]byte{21, 3, 3, 0, 2, 2, 40})
-		}, failTLSAlert},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer listener.Close()
-			go func() {
-				if conn, err := listener.Accept(); err == nil {
-					defer conn.Close()
-					c.receive(conn)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		for _, c := range []struct {
+			name    string
+			receive func(net.Conn)
+			want    failure
+		}{
+			{"plain HTTP", func(conn net.Conn) {
+				conn.Read(make([]byte, 100))
+				io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			}, failTLSPlain},
+			{"closed", func(conn net.Conn) { io.ReadAtLeast(conn, make([]byte, 1), 1) }, failReset},
+			{"reset", func(conn net.Conn) { conn.Read(make([]byte, 1)); resets(conn) }, failReset},
+			{"silence", func(conn net.Conn) { <-t.Context().Done() }, failTimeoutTLS},
+			{"a record, dripped", func(conn net.Conn) {
+				conn.Write([]byte{22, 3, 3, 0x3f, 0xff})
+				drip(conn, "x")
+			}, failTimeoutTLS},
+			{"a fatal alert", func(conn net.Conn) {
+				conn.Read(make([]byte, 4096))
+				conn.Write([]byte{21, 3, 3, 0, 2, 2, 40})
+			}, failTLSAlert},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
 				}
-			}()
-			courier := testHTTP(t)
-			courier.config.AttemptTimeout = time.Minute // the handshake has a limit of its own
-			began := time.Now()
-			a := courier.deliver(t.Context(), testEndpoint("https://"+listener.Addr().String()), testEvent, began)
-			if a.failure != c.want {
-				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
-			}
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("took %v", took)
-			}
-		})
-	}
+				defer listener.Close()
+				go func() {
+					if conn, err := listener.Accept(); err == nil {
+						defer conn.Close()
+						c.receive(conn)
+					}
+				}()
+				courier := client.http(t)
+				courier.config.AttemptTimeout = time.Minute // the handshake has a limit of its own
+				began := time.Now()
+				a := courier.deliver(t.Context(), testEndpoint("https://"+listener.Addr().String()), testEvent, began)
+				if a.failure != c.want {
+					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("took %v", took)
+				}
+			})
+		}
+	})
 }
 
 func TestAttempt_TheStatusLineDecidesOverTLSToo(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}}, func(conn *tls.Conn) {
-		conn.Read(make([]byte, 4096))
-		io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
-		drip(conn, "X: y\r\n")
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		ca := newAuthority(t)
+		url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}}, func(conn *tls.Conn) {
+			conn.Read(make([]byte, 4096))
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+			drip(conn, "X: y\r\n")
+		})
+		a := ca.trust(client.http(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+		if a.status != 200 {
+			t.Errorf("%+v, want status 200", a)
+		}
 	})
-	a := ca.trust(testHTTP(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
-	if a.status != 200 {
-		t.Errorf("%+v, want status 200", a)
-	}
 }

@@ -23,27 +23,13 @@ var (
 // with no: the receiver has refused the stream, or gone away before it.
 var errNotTaken = errors.New("the receiver did not take the request (REFUSED_STREAM or GOAWAY)")
 
+// errWrittenBefore refuses a second request in one attempt: the connection that
+// carried the first has ended without an answer.
+var errWrittenBefore = errors.New("the connection ended without an answer to the request")
+
 // errSpokeFirst says that a receiver had sent something before a request was
 // written, which is an answer to nothing.
 var errSpokeFirst = errors.New("the receiver spoke before the request was written")
-
-// phase is how far an attempt came.
-type phase int32
-
-// The phases, in order. A connection that was kept alive starts at phaseSend.
-const (
-	phaseStart phase = iota
-	phaseDNS
-	phaseConnect
-	phaseTLS
-	phaseSend
-	phaseWait // the request is written
-	phaseRead // the first byte of an answer is here
-)
-
-func (p phase) String() string {
-	return [...]string{"before connecting", "name resolution", "connecting", "TLS handshake", "sending", "awaiting the answer", "reading the answer"}[p]
-}
 
 // classify names the failure behind a transport's error. cause is that of the
 // attempt's context. net/http has only text for much of what goes wrong; how
@@ -56,8 +42,8 @@ func classify(err, cause error, p *progress) failure {
 	if errors.Is(err, errSpokeFirst) {
 		return failSpokeFirst
 	}
-	if p.line != nil {
-		if f := foreign(p.line.head[:p.line.heads]); f != "" {
+	if said, ok := errors.AsType[*answerError](err); ok {
+		if f := foreign(said.begins); f != "" {
 			return f // also where the rest of an answer was waited for
 		}
 	}
@@ -70,10 +56,13 @@ func classify(err, cause error, p *progress) failure {
 	if _, ok := errors.AsType[*BlockedPortError](err); ok {
 		return failPort
 	}
-	if errors.Is(cause, errNotTaken) {
+	if errors.Is(err, errNotTaken) {
 		return failHTTP2NotTaken
 	}
-	if errors.Is(err, errLeaseOver) || errors.Is(cause, errLeaseOver) {
+	if errors.Is(err, errWrittenBefore) {
+		return failClosed
+	}
+	if errors.Is(err, errLeaseOver) {
 		return failLease
 	}
 	if errors.Is(cause, errAttemptTimeout) {
@@ -102,8 +91,6 @@ func classify(err, cause error, p *progress) failure {
 		return failUnreachable
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return failClosed
-	case p.http2.Load() && errors.Is(err, errNotTaken):
-		return failHTTP2NotTaken
 	case p.http2.Load():
 		return failHTTP2
 	case at == phaseTLS:

@@ -33,6 +33,9 @@ type Config struct {
 	// RootCAs are the authorities that vouch for receivers. Nil means the system's.
 	RootCAs *x509.CertPool
 
+	// Client is who speaks HTTP. "" means ClientWalhook.
+	Client Client
+
 	// MaxIdle is how many connections are kept open between attempts; zero means
 	// 4096.
 	MaxIdle int
@@ -41,6 +44,18 @@ type Config struct {
 	// [Held] for [ReasonLeaseOver]. Nil means always.
 	MayBegin func() bool
 }
+
+// Client names who speaks HTTP for the HTTP destination. What both do is the
+// same; doc.go lists where they differ.
+type Client string
+
+const (
+	// ClientWalhook speaks HTTP/1.1 by itself, on the goroutine of the attempt,
+	// and takes net/http for HTTP/2.
+	ClientWalhook Client = "walhook"
+	// ClientNetHTTP is net/http's client for both.
+	ClientNetHTTP Client = "net/http"
+)
 
 // Validate lists every fault of c, joined, or returns nil.
 func (c Config) Validate() error {
@@ -56,6 +71,11 @@ func (c Config) Validate() error {
 		if d.value < 0 {
 			fault("%s %v: want a positive duration", d.name, d.value)
 		}
+	}
+	switch c.Client {
+	case "", ClientWalhook, ClientNetHTTP:
+	default:
+		fault("client %q: want %s or %s", c.Client, ClientWalhook, ClientNetHTTP)
 	}
 	if c.MaxIdle < 0 {
 		fault("max idle %d: want a positive number", c.MaxIdle)
@@ -80,6 +100,7 @@ func (c Config) WithDefaults() Config {
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
 	c.TLSTimeout = cmp.Or(c.TLSTimeout, 5*time.Second)
 	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 15*time.Second)
+	c.Client = cmp.Or(c.Client, ClientWalhook)
 	c.MaxIdle = cmp.Or(c.MaxIdle, 4096)
 	if c.AllowPorts == nil {
 		c.AllowPorts = []PortRange{{80, 80}, {443, 443}, {1024, 65535}}

@@ -12,59 +12,65 @@ import (
 
 func TestAttempt_AReceiverThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 	t.Parallel()
-	answers := func(answer string) string {
-		return rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
-			_, _ = r.Peek(1)
-			_, _ = io.WriteString(conn, answer)
-			_, _ = io.Copy(io.Discard, r)
-		})
-	}
-	for name, c := range map[string]struct {
-		url  string
-		want failure
-		hint string
-	}{
-		"HTTP on a port of TLS": {strings.Replace(answers("HTTP/1.1 400 Bad Request\r\n\r\n"), "http:", "https:", 1), failTLSPlain, "use http"},
-		"TLS on a port of HTTP": {answers("\x15\x03\x03\x00\x02\x02\x46" + strings.Repeat("\x00", 9)), failPlainTLS, "use https"},
-		"HTTP/2 without TLS":    {answers("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00"), failPlainHTTP2, "h2c"},
-		"neither":               {answers("220 mail.example ESMTP\r\n"), failMalformed, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			a := testHTTP(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
-			if a.failure != c.want || !strings.Contains(a.detail, c.hint) {
-				t.Errorf("%q (%s), want %q with %q", a.failure, a.detail, c.want, c.hint)
-			}
-		})
-	}
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		answers := func(answer string) string {
+			return rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+				_, _ = r.Peek(1)
+				_, _ = io.WriteString(conn, answer)
+				_, _ = io.Copy(io.Discard, r)
+			})
+		}
+		for name, c := range map[string]struct {
+			url  string
+			want failure
+			hint string
+		}{
+			"HTTP on a port of TLS": {strings.Replace(answers("HTTP/1.1 400 Bad Request\r\n\r\n"), "http:", "https:", 1), failTLSPlain, "use http"},
+			"TLS on a port of HTTP": {answers("\x15\x03\x03\x00\x02\x02\x46" + strings.Repeat("\x00", 9)), failPlainTLS, "use https"},
+			"HTTP/2 without TLS":    {answers("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00"), failPlainHTTP2, "h2c"},
+			"neither":               {answers("220 mail.example ESMTP\r\n"), failMalformed, ""},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				a := client.http(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
+				if a.failure != c.want || !strings.Contains(a.detail, c.hint) {
+					t.Errorf("%q (%s), want %q with %q", a.failure, a.detail, c.want, c.hint)
+				}
+			})
+		}
+	})
 }
 
 // A name may have an address that is blocked beside one that does not answer.
 func TestAttempt_ABlockedAddressHidesNoOther(t *testing.T) {
 	t.Parallel()
-	refusing, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := refusing.Addr().String()
-	refusing.Close()
-	_, port, _ := net.SplitHostPort(address)
-	for _, blocked := range []string{"[2001:db8::1]:" + port, "10.1.2.3:" + port} {
-		c := testHTTP(t)
-		dial := c.dialer.net.DialContext
-		// As net dials a name: each address in turn, and the first one's error.
-		c.dialer.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			_, first := dial(ctx, network, blocked)
-			_, _ = dial(ctx, network, address)
-			return nil, first
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		refusing, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
-		e := testEndpoint("http://both.example:" + port + "/")
-		a := c.deliver(t.Context(), e, testEvent, time.Now())
-		if a.failure != failRefused || !strings.Contains(a.detail, "refused") || !strings.Contains(a.detail, "not public") {
-			t.Errorf("%s: %q (%s), want both told", blocked, a.failure, a.detail)
+		address := refusing.Addr().String()
+		refusing.Close()
+		_, port, _ := net.SplitHostPort(address)
+		for _, blocked := range []string{"[2001:db8::1]:" + port, "10.1.2.3:" + port} {
+			c := client.http(t)
+			dial := c.dialer.net.DialContext
+			// As net dials a name: each address in turn, and the first one's error.
+			c.dialer.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				_, first := dial(ctx, network, blocked)
+				_, _ = dial(ctx, network, address)
+				return nil, first
+			}
+			e := testEndpoint("http://both.example:" + port + "/")
+			a := c.deliver(t.Context(), e, testEvent, time.Now())
+			if a.failure != failRefused || !strings.Contains(a.detail, "refused") || !strings.Contains(a.detail, "not public") {
+				t.Errorf("%s: %q (%s), want both told", blocked, a.failure, a.detail)
+			}
+			if a.failure.shown() != failUnreachable {
+				t.Errorf("the account is told %q", a.failure.shown())
+			}
 		}
-		if a.failure.shown() != failUnreachable {
-			t.Errorf("the account is told %q", a.failure.shown())
-		}
-	}
+	})
 }

@@ -102,9 +102,9 @@ func FuzzAnswerHTTP1(f *testing.F) {
 		defer c.Close()
 		began := time.Now()
 		checkAnswer(t, c.deliver(t.Context(), testEndpoint("http://192.0.2.1/"), testEvent, began), began)
-		c.lines.mu.Lock()
-		kept := c.lines.count
-		c.lines.mu.Unlock()
+		own(c).pool.mu.Lock()
+		kept := own(c).pool.count
+		own(c).pool.mu.Unlock()
 		if kept == 0 {
 			return
 		}

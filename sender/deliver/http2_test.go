@@ -91,111 +91,120 @@ func (r *http2Receiver) serve(conn *tls.Conn) {
 
 func TestAttempt_HTTP2ReceiversThatMisbehaveAreNamedAndBounded(t *testing.T) {
 	t.Parallel()
-	const status200, status500 = 0x88, 0x8e // of the static table (RFC 7541, A)
-	flood := func(c http2Conn, kind, flags byte, stream uint32, payload ...byte) {
-		for c.frame(kind, flags, stream, payload...) == nil {
+	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		const status200, status500 = 0x88, 0x8e // of the static table (RFC 7541, A)
+		flood := func(c http2Conn, kind, flags byte, stream uint32, payload ...byte) {
+			for c.frame(kind, flags, stream, payload...) == nil {
+			}
 		}
-	}
-	for _, m := range []struct {
-		name     string
-		receiver *http2Receiver
-		status   int
-		failure  failure
-		detail   string
-	}{
-		{"answers", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameHeaders, flagEndHeaders|flagEndStream, s, status200)
-		}}, 200, "", ""},
-		{"fails", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameHeaders, flagEndHeaders|flagEndStream, s, status500)
-		}}, 500, "", "HTTP 500"},
-		{"GOAWAY before the request was taken", &http2Receiver{at: frameHeaders, f: func(c http2Conn, _ uint32) {
-			c.frame(frameGoAway, 0, 0, code(0, 0)...)
-			c.Close()
-		}}, 0, failHTTP2NotTaken, "GOAWAY"},
-		{"GOAWAY with an error", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameGoAway, 0, 0, code(s, 0xb)...) // ENHANCE_YOUR_CALM
-			c.Close()
-		}}, 0, failHTTP2, "GOAWAY"},
-		{"REFUSED_STREAM", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameReset, 0, s, code(7)...)
-		}}, 0, failHTTP2NotTaken, "REFUSED_STREAM"},
-		{"REFUSED_STREAM amid the request", &http2Receiver{at: frameHeaders, settings: append([]byte{0, 4}, code(0)...), f: func(c http2Conn, s uint32) {
-			c.frame(frameReset, 0, s, code(7)...)
-		}}, 0, failHTTP2NotTaken, "REFUSED_STREAM"},
-		{"resets the stream", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameReset, 0, s, code(2)...) // INTERNAL_ERROR
-		}}, 0, failHTTP2, "INTERNAL_ERROR"},
-		{"never answers", &http2Receiver{at: frameData, f: func(http2Conn, uint32) {}}, 0, failTimeoutHeader, "awaiting the answer"},
-		{"closes", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) { c.Close() }}, 0, failClosed, ""},
-		{"nonsense", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) {
-			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-		}}, 0, failHTTP2, ""},
-		{"an endless header", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameHeaders, 0, s, status200)
-			line := append([]byte{0, 1, 'x', 0x7f, 0x80, 0x7f}, strings.Repeat("y", 127+127*128)...)
-			flood(c, frameContinuation, 0, s, line...)
-		}}, 200, "", ""},
-		{"endless interim answers", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			flood(c, frameHeaders, flagEndHeaders, s, 0x08, 3, '1', '0', '3')
-		}}, 0, failHTTP2, ""},
-		{"an endless body", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-			c.frame(frameHeaders, flagEndHeaders, s, status200)
-			go flood(c, frameData, 0, s, make([]byte, 16000)...)
-		}}, 200, "", ""},
-		{"pings without end", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) {
-			go flood(c, framePing, 0, 0, make([]byte, 8)...)
-		}}, 0, failFlood, ""},
-	} {
-		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
-			ca := newAuthority(t)
-			url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, m.receiver.serve)
-			c := ca.trust(testHTTP(t))
-			began := time.Now()
-			a := c.deliver(t.Context(), testEndpoint(url), testEvent, began)
-			if a.status != m.status || a.failure != m.failure || !strings.Contains(a.detail, m.detail) {
-				t.Errorf("status %d, failure %q (%s); want %d, %q (%s)", a.status, a.failure, a.detail, m.status, m.failure, m.detail)
-			}
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("took %v", took)
-			}
-			if n := m.receiver.requests.Load(); n != 1 {
-				t.Errorf("%d requests for one attempt", n)
-			}
-		})
-	}
+		for _, m := range []struct {
+			name     string
+			receiver *http2Receiver
+			status   int
+			failure  failure
+			detail   string
+		}{
+			{"answers", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameHeaders, flagEndHeaders|flagEndStream, s, status200)
+			}}, 200, "", ""},
+			{"fails", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameHeaders, flagEndHeaders|flagEndStream, s, status500)
+			}}, 500, "", "HTTP 500"},
+			{"GOAWAY before the request was taken", &http2Receiver{at: frameHeaders, f: func(c http2Conn, _ uint32) {
+				c.frame(frameGoAway, 0, 0, code(0, 0)...)
+				c.Close()
+			}}, 0, failHTTP2NotTaken, "GOAWAY"},
+			{"GOAWAY with an error", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameGoAway, 0, 0, code(s, 0xb)...) // ENHANCE_YOUR_CALM
+				c.Close()
+			}}, 0, failHTTP2, "GOAWAY"},
+			{"REFUSED_STREAM", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameReset, 0, s, code(7)...)
+			}}, 0, failHTTP2NotTaken, "REFUSED_STREAM"},
+			{"REFUSED_STREAM amid the request", &http2Receiver{at: frameHeaders, settings: append([]byte{0, 4}, code(0)...), f: func(c http2Conn, s uint32) {
+				c.frame(frameReset, 0, s, code(7)...)
+			}}, 0, failHTTP2NotTaken, "REFUSED_STREAM"},
+			{"resets the stream", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameReset, 0, s, code(2)...) // INTERNAL_ERROR
+			}}, 0, failHTTP2, "INTERNAL_ERROR"},
+			{"never answers", &http2Receiver{at: frameData, f: func(http2Conn, uint32) {}}, 0, failTimeoutHeader, "awaiting the answer"},
+			{"closes", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) { c.Close() }}, 0, failClosed, ""},
+			{"nonsense", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) {
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			}}, 0, failHTTP2, ""},
+			{"an endless header", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameHeaders, 0, s, status200)
+				line := append([]byte{0, 1, 'x', 0x7f, 0x80, 0x7f}, strings.Repeat("y", 127+127*128)...)
+				flood(c, frameContinuation, 0, s, line...)
+			}}, 200, "", ""},
+			{"endless interim answers", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				flood(c, frameHeaders, flagEndHeaders, s, 0x08, 3, '1', '0', '3')
+			}}, 0, failHTTP2, ""},
+			{"an endless body", &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+				c.frame(frameHeaders, flagEndHeaders, s, status200)
+				go flood(c, frameData, 0, s, make([]byte, 16000)...)
+			}}, 200, "", ""},
+			{"pings without end", &http2Receiver{at: frameData, f: func(c http2Conn, _ uint32) {
+				go flood(c, framePing, 0, 0, make([]byte, 8)...)
+			}}, 0, failFlood, ""},
+		} {
+			t.Run(m.name, func(t *testing.T) {
+				t.Parallel()
+				ca := newAuthority(t)
+				url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, m.receiver.serve)
+				c := ca.trust(client.http(t))
+				began := time.Now()
+				a := c.deliver(t.Context(), testEndpoint(url), testEvent, began)
+				if a.status != m.status || a.failure != m.failure || !strings.Contains(a.detail, m.detail) {
+					t.Errorf("status %d, failure %q (%s); want %d, %q (%s)", a.status, a.failure, a.detail, m.status, m.failure, m.detail)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("took %v", took)
+				}
+				if n := m.receiver.requests.Load(); n != 1 {
+					t.Errorf("%d requests for one attempt", n)
+				}
+			})
+		}
+	})
 }
 
 func TestAttempt_HTTP2ReceiverWithAWindowOfZero(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	receiver := &http2Receiver{settings: append([]byte{0, 4}, code(0)...), at: frameData, f: func(http2Conn, uint32) {}}
-	url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
-	c := ca.trust(testHTTP(t))
-	event := testEvent
-	event.Body = make([]byte, 1<<20) // more than a window as it is before the settings come
-	a := c.deliver(t.Context(), testEndpoint(url), event, time.Now())
-	if a.failure != failTimeoutSend || receiver.requests.Load() != 1 {
-		t.Errorf("failure %q (%s), %d requests", a.failure, a.detail, receiver.requests.Load())
-	}
+	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		ca := newAuthority(t)
+		receiver := &http2Receiver{settings: append([]byte{0, 4}, code(0)...), at: frameData, f: func(http2Conn, uint32) {}}
+		url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
+		c := ca.trust(client.http(t))
+		event := testEvent
+		event.Body = make([]byte, 1<<20) // more than a window as it is before the settings come
+		a := c.deliver(t.Context(), testEndpoint(url), event, time.Now())
+		if a.failure != failTimeoutSend || receiver.requests.Load() != 1 {
+			t.Errorf("failure %q (%s), %d requests", a.failure, a.detail, receiver.requests.Load())
+		}
+	})
 }
 
 func TestAttempt_HTTP2ConnectionThatGoesAwayIsNotUsedAgain(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	receiver := &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
-		c.frame(frameHeaders, flagEndHeaders|flagEndStream, s, 0x88)
-		c.frame(frameGoAway, 0, 0, code(s, 0)...) // as servers do after so many requests
-	}}
-	url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
-	c := ca.trust(testHTTP(t))
-	for range 5 {
-		if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 200 && a.failure != failHTTP2NotTaken {
-			t.Errorf("%+v", a)
+	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		ca := newAuthority(t)
+		receiver := &http2Receiver{at: frameData, f: func(c http2Conn, s uint32) {
+			c.frame(frameHeaders, flagEndHeaders|flagEndStream, s, 0x88)
+			c.frame(frameGoAway, 0, 0, code(s, 0)...) // as servers do after so many requests
+		}}
+		url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
+		c := ca.trust(client.http(t))
+		for range 5 {
+			if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 200 && a.failure != failHTTP2NotTaken {
+				t.Errorf("%+v", a)
+			}
 		}
-	}
-	if n := receiver.requests.Load(); n > 5 {
-		t.Errorf("%d requests for 5 attempts", n)
-	}
+		if n := receiver.requests.Load(); n > 5 {
+			t.Errorf("%d requests for 5 attempts", n)
+		}
+	})
 }

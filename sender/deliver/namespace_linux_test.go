@@ -121,8 +121,8 @@ func TestEgress_NoListenerInASpecialRangeEverSeesAConnection(t *testing.T) {
 	port := server.Listener.Addr().(*net.TCPAddr).Port
 
 	c := newHTTP(Config{ConnectTimeout: 2 * time.Second, AttemptTimeout: 5 * time.Second}.WithDefaults())
-	c.lines.most = 0    // each attempt opens a connection
-	var answer []string // of the name server
+	own(c).pool.most = 0 // each attempt opens a connection
+	var answer []string  // of the name server
 	resolveBy(t, c, func(int) dnsAnswer { return dnsAnswer{addresses: answer} })
 	deliver := func(host string) outcomeOf {
 		a := c.deliver(t.Context(), testEndpoint(fmt.Sprintf("http://%s:%d/", host, port)), testEvent, time.Now())
@@ -311,7 +311,7 @@ func TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers(t *testing.T) {
 	try("reached", fmt.Sprintf("http://7.7.7.7:%d/", port), "")
 	try("another host is reached", "http://9.9.9.9/", failNoRoute)
 	setNetwork(t, "route del local 7.7.7.0/24 dev lo", "route add prohibit 7.7.7.0/24")
-	c.lines.close()
+	own(c).pool.close()
 	try("what was reached last is refused now, and nothing else was reached", "http://7.7.7.7:8080/", failNoNetwork)
 
 	c = newHTTP(Config{ConnectTimeout: time.Second, EgressAddress: netip.MustParseAddr("198.51.100.9")}.WithDefaults())

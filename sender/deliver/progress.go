@@ -10,38 +10,43 @@ import (
 	"time"
 )
 
+// phase is how far an attempt came.
+type phase int32
+
+// The phases, in order. A connection that was kept alive starts at phaseSend.
+const (
+	phaseStart phase = iota
+	phaseDNS
+	phaseConnect
+	phaseTLS
+	phaseSend
+	phaseWait // the request is written
+	phaseRead // the first byte of an answer is here
+)
+
+func (p phase) String() string {
+	return [...]string{"before connecting", "name resolution", "connecting", "TLS handshake", "sending", "awaiting the answer", "reading the answer"}[p]
+}
+
 // progress follows one request. The hooks of its trace run on other goroutines.
 type progress struct {
-	until time.Time    // the limit of the whole attempt
+	until time.Time    // the limit of the whole; zero for none
 	at    atomic.Int32 // phase
 	http2 atomic.Bool
-	taken atomic.Bool          // an HTTP/2 connection was taken for the request
-	line  *line                // the last one that the request was begun on; nil for none, or HTTP/2
-	wire  atomic.Pointer[wire] // of the HTTP/2 connection that it is on
-	// Where its HTTP/2 stream is, and which it is; 0 for none yet.
-	frames atomic.Pointer[frames]
-	stream atomic.Uint32
+	hooks *httptrace.ClientTrace // of the request that it follows; nil for none
 
 	mu    sync.Mutex
 	tried []error // addresses of the name that no connection came about to; guarded by mu
 }
 
-// over ends what the wire allows for an HTTP/2 request, and begins it on another;
-// nil for none.
-func (p *progress) over(next *wire) {
-	if last := p.wire.Swap(next); last != nil {
-		last.end()
-	}
-	if next != nil {
-		next.begin()
-	}
+// trace follows the making of a connection, and a request that net/http makes.
+func (p *progress) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, p.clientTrace())
 }
 
-// trace follows the making of a connection, and a request over HTTP/2, which
-// begins while may says so.
-func (p *progress) trace(ctx context.Context, may func() bool, cancel context.CancelCauseFunc) context.Context {
+func (p *progress) clientTrace() *httptrace.ClientTrace {
 	advance := func(to phase) { p.at.Store(int32(to)) }
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	return &httptrace.ClientTrace{
 		DNSStart:     func(httptrace.DNSStartInfo) { advance(phaseDNS) },
 		ConnectStart: func(string, string) { advance(phaseConnect) },
 		ConnectDone: func(_, _ string, err error) {
@@ -56,22 +61,8 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 		TLSHandshakeStart: func() { advance(phaseTLS) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
-			if f, ok := info.Conn.(*frames); ok {
+			if _, ok := info.Conn.(*frames); ok {
 				p.http2.Store(true)
-				p.stream.Store(0)
-				p.frames.Store(f)
-				p.over(wireOf(f.Conn))
-				switch {
-				case p.taken.Swap(true):
-					cancel(errNotTaken)
-				case may != nil && !may():
-					cancel(errLeaseOver)
-				}
-			}
-		},
-		WroteHeaders: func() {
-			if f := p.frames.Load(); f != nil {
-				p.stream.Store(f.last())
 			}
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -80,7 +71,35 @@ func (p *progress) trace(ctx context.Context, may func() bool, cancel context.Ca
 			}
 		},
 		GotFirstResponseByte: func() { advance(phaseRead) },
-	})
+	}
+}
+
+// gotConn notes a connection of our own.
+func (p *progress) gotConn(c *conn) {
+	p.at.Store(int32(phaseSend))
+	if p.hooks != nil && p.hooks.GotConn != nil {
+		p.hooks.GotConn(httptrace.GotConnInfo{Conn: c.net, Reused: !c.kept.IsZero(), WasIdle: !c.kept.IsZero()})
+	}
+}
+
+// wroteRequest notes that the request is written; false when an answer was first.
+func (p *progress) wroteRequest() bool {
+	if !p.at.CompareAndSwap(int32(phaseSend), int32(phaseWait)) {
+		return false
+	}
+	if p.hooks != nil && p.hooks.WroteRequest != nil {
+		p.hooks.WroteRequest(httptrace.WroteRequestInfo{})
+	}
+	return true
+}
+
+// gotBytes notes that something of an answer is here.
+func (p *progress) gotBytes() {
+	if p.hooks == nil {
+		p.at.Store(int32(phaseRead))
+	} else if p.at.Swap(int32(phaseRead)) != int32(phaseRead) && p.hooks.GotFirstResponseByte != nil {
+		p.hooks.GotFirstResponseByte()
+	}
 }
 
 // mostTried bounds how many addresses of a name are told of.
@@ -123,15 +142,3 @@ func (p *progress) others(err error) string {
 }
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }
-
-// status is the final status that was seen before the request failed; 0 for none.
-// Over HTTP/2 it is answered once.
-func (p *progress) status() int {
-	if p.line != nil {
-		return p.line.status()
-	}
-	if f := p.frames.Load(); f != nil {
-		return f.take(p.stream.Load())
-	}
-	return 0
-}

@@ -1,11 +1,14 @@
 package deliver
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"walhook/outbox"
@@ -147,4 +150,78 @@ func joinQuery(target *url.URL, query string) {
 	}
 	target.RawQuery += query
 	target.ForceQuery = false
+}
+
+// url is where the request goes: for a GET, with what is sent in its query.
+func (x *attempt) url() *url.URL {
+	if x.sent.method != http.MethodGet {
+		return x.target.url
+	}
+	u := *x.target.url
+	joinQuery(&u, x.sent.query)
+	return &u
+}
+
+// request is made anew for each try, since it holds a body that is read once.
+// The names of headers are as the contract writes them, on the wire too. Its URL
+// names the peer instead of the host.
+func (x *attempt) request() *http.Request {
+	u := *x.url()
+	host := u.Host
+	u.Host = x.peer.host
+	header := http.Header{
+		"User-Agent":        {x.http.targets.userAgent},
+		"webhook-id":        {x.id},
+		"webhook-timestamp": {x.timestamp},
+		"webhook-signature": {x.signature},
+	}
+	if x.sent.contentType != "" {
+		header["Content-Type"] = []string{x.sent.contentType}
+	}
+	if x.target.authorization != "" {
+		header["Authorization"] = []string{x.target.authorization}
+	}
+	// Without a body the header is to end the request: over HTTP/2 net/http goes by
+	// the type, and a proxy makes a chunked body of a stream that stays open.
+	body := func() (io.ReadCloser, error) {
+		if len(x.sent.body) == 0 {
+			return http.NoBody, nil
+		}
+		return io.NopCloser(bytes.NewReader(x.sent.body)), nil
+	}
+	first, _ := body() // it does not fail
+	return &http.Request{
+		Method: x.sent.method,
+		URL:    &u, Host: host,
+		Header:        header,
+		Body:          first,
+		GetBody:       body,
+		ContentLength: int64(len(x.sent.body)),
+	}
+}
+
+// appendHead appends the request as HTTP/1.1 has it, up to its body: the same
+// bytes as net/http writes for request, most of which the target has at hand.
+func (x *attempt) appendHead(b []byte) ([]byte, error) {
+	if x.sent.method == http.MethodGet || x.target.head == nil {
+		req := x.request()
+		req.Body = nil // a GET has none; for any other method this fails before it would come to it
+		head := bytes.NewBuffer(b)
+		err := req.Write(head)
+		return head.Bytes(), err
+	}
+	b = append(append(b, x.sent.method...), x.target.head...)
+	b = append(strconv.AppendInt(append(b, "Content-Length: "...), int64(len(x.sent.body)), 10), "\r\n"...)
+	if x.target.authorization != "" {
+		b = appendHeader(b, "Authorization: ", x.target.authorization)
+	}
+	b = appendHeader(b, "Content-Type: ", x.sent.contentType)
+	b = appendHeader(b, "webhook-id: ", x.id)
+	b = appendHeader(b, "webhook-signature: ", x.signature)
+	b = appendHeader(b, "webhook-timestamp: ", x.timestamp)
+	return append(b, "\r\n"...), nil
+}
+
+func appendHeader(b []byte, name, value string) []byte {
+	return append(append(append(b, name...), value...), "\r\n"...)
 }

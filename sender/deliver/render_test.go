@@ -111,78 +111,84 @@ func TestJoinQuery(t *testing.T) {
 }
 
 func TestAttempt_AGetSignsTheQueryThatItAdds(t *testing.T) {
-	official, err := standardwebhooks.NewWebhook(secretA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var requests atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		body, _ := io.ReadAll(r.Body)
-		query, ok := strings.CutPrefix(r.RequestURI, "/hook?token=1&")
-		if !ok || r.Method != "GET" || len(body) > 0 || r.ContentLength > 0 || len(r.TransferEncoding) > 0 || r.Header.Get("Content-Type") != "" {
-			t.Errorf("%s %s, body %q, length %d, header %v", r.Method, r.RequestURI, body, r.ContentLength, r.Header)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		official, err := standardwebhooks.NewWebhook(secretA)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err := official.Verify([]byte(query), r.Header); err != nil {
-			t.Errorf("verify: %v", err)
+		var requests atomic.Int32
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests.Add(1)
+			body, _ := io.ReadAll(r.Body)
+			query, ok := strings.CutPrefix(r.RequestURI, "/hook?token=1&")
+			if !ok || r.Method != "GET" || len(body) > 0 || r.ContentLength > 0 || len(r.TransferEncoding) > 0 || r.Header.Get("Content-Type") != "" {
+				t.Errorf("%s %s, body %q, length %d, header %v", r.Method, r.RequestURI, body, r.ContentLength, r.Header)
+			}
+			if err := official.Verify([]byte(query), r.Header); err != nil {
+				t.Errorf("verify: %v", err)
+			}
+			if got := r.URL.Query().Get("account_id"); got != "a b" {
+				t.Errorf("account_id %q", got)
+			}
+			http.Error(w, "no such thing: "+r.RequestURI, http.StatusNotFound)
+		}))
+		defer server.Close()
+		e := testEndpoint(server.URL + "/hook?token=1#part")
+		e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
+		a := client.http(t).deliver(t.Context(), e, *callEvent("json"), time.Now())
+		if a.status != 404 || strings.Contains(a.detail, "account_id") || strings.Contains(a.detail, "token") || requests.Load() != 1 {
+			t.Errorf("answer %+v after %d requests", a, requests.Load())
 		}
-		if got := r.URL.Query().Get("account_id"); got != "a b" {
-			t.Errorf("account_id %q", got)
-		}
-		http.Error(w, "no such thing: "+r.RequestURI, http.StatusNotFound)
-	}))
-	defer server.Close()
-	e := testEndpoint(server.URL + "/hook?token=1#part")
-	e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
-	a := testHTTP(t).deliver(t.Context(), e, *callEvent("json"), time.Now())
-	if a.status != 404 || strings.Contains(a.detail, "account_id") || strings.Contains(a.detail, "token") || requests.Load() != 1 {
-		t.Errorf("answer %+v after %d requests", a, requests.Load())
-	}
+	})
 }
 
 func TestAttempt_APutCarriesTheFormThatTheEndpointAsksFor(t *testing.T) {
-	official, err := standardwebhooks.NewWebhook(secretA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		if err := official.Verify(body, r.Header); err != nil {
-			t.Errorf("verify: %v", err)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		official, err := standardwebhooks.NewWebhook(secretA)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if r.Method != "PUT" || r.Header.Get("Content-Type") != typeForm || !strings.HasPrefix(string(body), "hook_event=channel_create&account_id=crm&") {
-			t.Errorf("%s %v %s", r.Method, r.Header, body)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if err := official.Verify(body, r.Header); err != nil {
+				t.Errorf("verify: %v", err)
+			}
+			if r.Method != "PUT" || r.Header.Get("Content-Type") != typeForm || !strings.HasPrefix(string(body), "hook_event=channel_create&account_id=crm&") {
+				t.Errorf("%s %v %s", r.Method, r.Header, body)
+			}
+		}))
+		defer server.Close()
+		e := testEndpoint(server.URL)
+		e.Settings = &outbox.EndpointSettings{HTTPVerb: "put", Format: "form", CustomData: []byte(`{"account_id":"crm"}`)}
+		if a := client.http(t).deliver(t.Context(), e, *callEvent("json"), time.Now()); a.status != 200 {
+			t.Errorf("answer %+v", a)
 		}
-	}))
-	defer server.Close()
-	e := testEndpoint(server.URL)
-	e.Settings = &outbox.EndpointSettings{HTTPVerb: "put", Format: "form", CustomData: []byte(`{"account_id":"crm"}`)}
-	if a := testHTTP(t).deliver(t.Context(), e, *callEvent("json"), time.Now()); a.status != 200 {
-		t.Errorf("answer %+v", a)
-	}
+	})
 }
 
 // net/http would repeat a GET by itself when a kept connection ends.
 func TestAttempt_AGetIsAtMostOneRequest(t *testing.T) {
-	var requests atomic.Int32
-	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
-		if readRequest(r) != nil {
-			return
-		}
-		requests.Add(1)
-		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-		if readRequest(r) == nil {
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		var requests atomic.Int32
+		url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+			if readRequest(r) != nil {
+				return
+			}
 			requests.Add(1)
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			if readRequest(r) == nil {
+				requests.Add(1)
+			}
+		})
+		e := testEndpoint(url)
+		e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
+		c := client.http(t)
+		c.deliver(t.Context(), e, *callEvent("json"), time.Now())
+		if a := c.deliver(t.Context(), e, *callEvent("json"), time.Now()); a.failure == "" {
+			t.Errorf("answer %+v", a)
+		}
+		if n := requests.Load(); n != 2 {
+			t.Errorf("%d requests for 2 attempts", n)
 		}
 	})
-	e := testEndpoint(url)
-	e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
-	c := testHTTP(t)
-	c.deliver(t.Context(), e, *callEvent("json"), time.Now())
-	if a := c.deliver(t.Context(), e, *callEvent("json"), time.Now()); a.failure == "" {
-		t.Errorf("answer %+v", a)
-	}
-	if n := requests.Load(); n != 2 {
-		t.Errorf("%d requests for 2 attempts", n)
-	}
 }

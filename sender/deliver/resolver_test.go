@@ -106,30 +106,33 @@ func reply(query []byte, a dnsAnswer) []byte {
 
 func TestAttempt_NamesThatDoNotResolveAreToldApart(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		answer dnsAnswer
-		want   failure
-	}{
-		{"no such name", dnsAnswer{code: 3}, failDNSNotFound},
-		{"no address", dnsAnswer{}, failDNSNotFound},
-		{"servers in trouble", dnsAnswer{code: 2}, failDNS},
-		{"refused", dnsAnswer{code: 5}, failDNS},
-		{"silence", dnsAnswer{silent: true}, failDNSTimeout},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			began := time.Now()
-			courier := resolveBy(t, testHTTP(t), func(int) dnsAnswer { return c.answer })
-			a := courier.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, began)
-			if a.failure != c.want {
-				t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
-			}
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("took %v", took)
-			}
-		})
-	}
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		for _, c := range []struct {
+			name   string
+			answer dnsAnswer
+			want   failure
+		}{
+			{"no such name", dnsAnswer{code: 3}, failDNSNotFound},
+			{"no address", dnsAnswer{}, failDNSNotFound},
+			{"servers in trouble", dnsAnswer{code: 2}, failDNS},
+			{"refused", dnsAnswer{code: 5}, failDNS},
+			{"silence", dnsAnswer{silent: true}, failDNSTimeout},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				courier := resolveBy(t, client.http(t), func(int) dnsAnswer { return c.answer })
+				a := courier.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, began)
+				if a.failure != c.want {
+					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("took %v", took)
+				}
+			})
+		}
+	})
 }
 
 // TestAttempt_NameServersThatDoNotWorkAreOurFault has one name in the same trouble
@@ -322,51 +325,56 @@ func TestEgress_AnAnswerThatChangesBetweenCheckAndDialIsRefused(t *testing.T) {
 
 func TestEgress_ARedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	server, seen := watched(t, false)
-	host := server.Listener.Addr().String()
-	for location, want := range map[string]string{
-		"http://ann:hunter2@" + host + "/in?token=1#x": "HTTP 302, not followed: http://" + host + "/in",
-		"//" + host + "/in?token=1":                    "HTTP 302, not followed: http://" + host + "/in",
-		"/elsewhere?token=1":                           "/elsewhere",
-		"file:///etc/passwd":                           "not followed: file:///etc/passwd",
-		"http://[::1":                                  "HTTP 302",
-		"":                                             "HTTP 302",
-	} {
-		url := rawReceiver(t, answers("HTTP/1.1 302 Found\r\nLocation: "+location+"\r\nContent-Length: 0\r\n\r\n"))
-		a := testHTTP(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
-		if a.status != 302 || !strings.Contains(a.detail, want) {
-			t.Errorf("Location %s: %+v, want %q in the detail", location, a, want)
-		}
-		for _, secret := range []string{"hunter2", "ann", "token"} {
-			if strings.Contains(a.detail, secret) {
-				t.Errorf("Location %s: the detail shows %s: %s", location, secret, a.detail)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		server, seen := watched(t, false)
+		host := server.Listener.Addr().String()
+		for location, want := range map[string]string{
+			"http://ann:hunter2@" + host + "/in?token=1#x": "HTTP 302, not followed: http://" + host + "/in",
+			"//" + host + "/in?token=1":                    "HTTP 302, not followed: http://" + host + "/in",
+			"/elsewhere?token=1":                           "/elsewhere",
+			"file:///etc/passwd":                           "not followed: file:///etc/passwd",
+			"http://[::1":                                  "HTTP 302",
+			"":                                             "HTTP 302",
+		} {
+			url := rawReceiver(t, answers("HTTP/1.1 302 Found\r\nLocation: "+location+"\r\nContent-Length: 0\r\n\r\n"))
+			a := client.http(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+			if a.status != 302 || !strings.Contains(a.detail, want) {
+				t.Errorf("Location %s: %+v, want %q in the detail", location, a, want)
+			}
+			for _, secret := range []string{"hunter2", "ann", "token"} {
+				if strings.Contains(a.detail, secret) {
+					t.Errorf("Location %s: the detail shows %s: %s", location, secret, a.detail)
+				}
 			}
 		}
-	}
-	if n := seen.Load(); n != 0 {
-		t.Errorf("the listener saw %d connections", n)
-	}
+		if n := seen.Load(); n != 0 {
+			t.Errorf("the listener saw %d connections", n)
+		}
+	})
 }
 
 func TestEgress_AProxyOfTheEnvironmentSeesNoConnection(t *testing.T) {
-	proxy, seen := watched(t, false)
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
-		t.Setenv(name, proxy.URL)
-	}
-	for _, secure := range []bool{false, true} {
-		server, got := watched(t, secure)
-		_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
-		c := resolveBy(t, testHTTP(t), func(int) dnsAnswer { return dnsAnswer{addresses: []string{"127.0.0.1"}} })
-		scheme := map[bool]string{false: "http", true: "https"}[secure]
-		// A name: the environment's proxies are not meant for loopback addresses.
-		c.deliver(t.Context(), testEndpoint(scheme+"://receiver.example.:"+port+"/"), testEvent, time.Now())
-		if got.Load() == 0 {
-			t.Errorf("%s: the receiver saw no connection", scheme)
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		proxy, seen := watched(t, false)
+		for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+			t.Setenv(name, proxy.URL)
 		}
-	}
-	if n := seen.Load(); n != 0 {
-		t.Errorf("the proxy saw %d connections", n)
-	}
+		for _, secure := range []bool{false, true} {
+			server, got := watched(t, secure)
+			_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+			c := resolveBy(t, client.http(t), func(int) dnsAnswer { return dnsAnswer{addresses: []string{"127.0.0.1"}} })
+			scheme := map[bool]string{false: "http", true: "https"}[secure]
+			// A name: the environment's proxies are not meant for loopback addresses.
+			c.deliver(t.Context(), testEndpoint(scheme+"://receiver.example.:"+port+"/"), testEvent, time.Now())
+			if got.Load() == 0 {
+				t.Errorf("%s: the receiver saw no connection", scheme)
+			}
+		}
+		if n := seen.Load(); n != 0 {
+			t.Errorf("the proxy saw %d connections", n)
+		}
+	})
 }
 
 func TestAttempt_WhatAReceiverEchoesOfASecretIsNotKept(t *testing.T) {

@@ -15,134 +15,145 @@ import (
 // follows it.
 func TestAttempt_TheStatusDecidesOverHTTP1(t *testing.T) {
 	t.Parallel()
-	hint := "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"
-	for name, c := range map[string]struct {
-		answer string
-		status int
-		reset  bool
-	}{
-		"103 before it":                      {hint + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, false},
-		"many before it":                     {strings.Repeat(hint+"HTTP/1.1 100 Continue\r\n\r\n", 20) + "HTTP/1.1 204 \r\n\r\n", 204, false},
-		"one with a bad header before it":    {"HTTP/1.1 103 Early Hints\r\nno colon\r\n bad\x00: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, false},
-		"one with a long header before it":   {"HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("x", 20000) + "\r\n\r\nHTTP/1.1 202 Accepted\r\n\r\n", 202, false},
-		"100 behind two spaces before it":    {"HTTP/1.1  100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, false},
-		"100 of no version before it":        {"HTTP/0.0 100 \n\nHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n", 410, false},
-		"100 behind two spaces alone":        {"HTTP/1.1  100 Continue\r\n\r\n", 0, false},
-		"103, then a bad header":             {hint + "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", 200, false},
-		"103, then a header without end":     {hint + "HTTP/1.1 200 OK\r\nx: " + strings.Repeat("y", 80<<10), 200, false},
-		"a bad header":                       {"HTTP/1.1 200 OK\r\n\x01: x\r\n\r\n", 200, false},
-		"two lengths":                        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 200, false},
-		"a coding that nobody knows":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n", 200, false},
-		"a malformed chunk":                  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 200, false},
-		"malformed trailers":                 {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n", 200, false},
-		"103, then 500 and a bad header":     {hint + "HTTP/1.1 500 No\r\nno colon\r\n\r\n", 500, false},
-		"a reset behind the status line":     {"HTTP/1.1 200 OK\r\n", 200, true},
-		"103, and a reset behind the status": {hint + "HTTP/1.1 200 OK\r\nx: y", 200, true},
-		"103 alone":                          {hint, 0, false},
-		"half a status line":                 {hint + "HTTP/1.1 20", 0, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
-				req, err := http.ReadRequest(r)
-				if err != nil {
-					return
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		hint := "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"
+		for name, c := range map[string]struct {
+			answer string
+			status int
+			reset  bool
+			limit  limit
+		}{
+			"103 before it":                      {hint + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, false, ""},
+			"many before it":                     {strings.Repeat(hint+"HTTP/1.1 100 Continue\r\n\r\n", 20) + "HTTP/1.1 204 \r\n\r\n", 204, false, ""},
+			"one with a bad header before it":    {"HTTP/1.1 103 Early Hints\r\nno colon\r\n bad\x00: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, false, limitInterim},
+			"one with a long header before it":   {"HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("x", 20000) + "\r\n\r\nHTTP/1.1 202 Accepted\r\n\r\n", 202, false, ""},
+			"100 behind two spaces before it":    {"HTTP/1.1  100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, false, ""},
+			"100 of no version before it":        {"HTTP/0.0 100 \n\nHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n", 410, false, ""},
+			"100 behind two spaces alone":        {"HTTP/1.1  100 Continue\r\n\r\n", 0, false, ""},
+			"103, then a bad header":             {hint + "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", 200, false, limitInterim},
+			"103, then a header without end":     {hint + "HTTP/1.1 200 OK\r\nx: " + strings.Repeat("y", 80<<10), 200, false, limitInterim},
+			"a bad header":                       {"HTTP/1.1 200 OK\r\n\x01: x\r\n\r\n", 200, false, ""},
+			"two lengths":                        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 200, false, ""},
+			"a coding that nobody knows":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n", 200, false, ""},
+			"a malformed chunk":                  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 200, false, ""},
+			"malformed trailers":                 {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n", 200, false, ""},
+			"103, then 500 and a bad header":     {hint + "HTTP/1.1 500 No\r\nno colon\r\n\r\n", 500, false, limitInterim},
+			"a reset behind the status line":     {"HTTP/1.1 200 OK\r\n", 200, true, ""},
+			"103, and a reset behind the status": {hint + "HTTP/1.1 200 OK\r\nx: y", 200, true, limitInterim},
+			"103 alone":                          {hint, 0, false, ""},
+			"half a status line":                 {hint + "HTTP/1.1 20", 0, false, ""},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					_, _ = io.WriteString(conn, c.answer)
+					if c.reset {
+						time.Sleep(50 * time.Millisecond)
+						_ = conn.(*net.TCPConn).SetLinger(0)
+					}
+				})
+				want := c.status
+				if client.binds(c.limit) {
+					want = 0
 				}
-				_, _ = io.Copy(io.Discard, req.Body)
-				_, _ = io.WriteString(conn, c.answer)
-				if c.reset {
-					time.Sleep(50 * time.Millisecond)
-					_ = conn.(*net.TCPConn).SetLinger(0)
+				if a := client.http(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != want {
+					t.Errorf("status %d (%q, %s), want %d", a.status, a.failure, a.detail, want)
 				}
 			})
-			if a := testHTTP(t).deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != c.status {
-				t.Errorf("status %d (%q, %s), want %d", a.status, a.failure, a.detail, c.status)
-			}
-		})
-	}
+		}
+	})
 }
 
 func TestAttempt_TheStatusDecidesOverHTTP2(t *testing.T) {
 	t.Parallel()
-	const ok, failed = 0x88, 0x8e
-	hint := []byte{0x08, 3, '1', '0', '3'}
-	field := func(name, value string) []byte {
-		return append(append(append([]byte{0, byte(len(name))}, name...), byte(len(value))), value...)
-	}
-	header := func(c http2Conn, flags byte, s uint32, parts ...[]byte) {
-		var block []byte
-		for _, p := range parts {
-			block = append(block, p...)
+	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		const ok, failed = 0x88, 0x8e
+		hint := []byte{0x08, 3, '1', '0', '3'}
+		field := func(name, value string) []byte {
+			return append(append(append([]byte{0, byte(len(name))}, name...), byte(len(value))), value...)
 		}
-		c.frame(frameHeaders, flags, s, block...)
-	}
-	long := append([]byte{0, 1, 'x', 0x7f, 0x80, 0x7f}, strings.Repeat("y", 127+127*128)...)
-	for name, c := range map[string]struct {
-		answer func(c http2Conn, s uint32)
-		status int
-	}{
-		"103 before it": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders, s, hint)
-			header(c, flagEndHeaders|flagEndStream, s, []byte{ok})
-		}, 200},
-		"103, then a bad name": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders, s, hint)
-			header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("Upper", "x"))
-		}, 200},
-		"a bad name": {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("a b", "x")) }, 200},
-		"a bad value": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("x", "a\x00b"))
-		}, 200},
-		"a pseudo header behind a field": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("x", "y"), field(":path", "/"))
-		}, 200},
-		"two lengths": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("content-length", "x"), field("content-length", "5"))
-		}, 200},
-		"a header that is too long": {func(c http2Conn, s uint32) {
-			header(c, 0, s, []byte{ok})
-			for i := range 5 {
-				c.frame(frameContinuation, map[bool]byte{true: flagEndHeaders}[i == 4], s, long...)
+		header := func(c http2Conn, flags byte, s uint32, parts ...[]byte) {
+			var block []byte
+			for _, p := range parts {
+				block = append(block, p...)
 			}
-		}, 200},
-		"padding, a priority, and a bad name": {func(c http2Conn, s uint32) {
-			block := append([]byte{3, 0, 0, 0, 0, 1, ok}, field("A", "b")...)
-			c.frame(frameHeaders, flagEndHeaders|flagEndStream|http2Padded|http2Priority, s, append(block, 0, 0, 0)...)
-		}, 200},
-		"a header without end": {func(c http2Conn, s uint32) { c.frame(frameHeaders, 0, s, ok) }, 200},
-		"a reset behind it": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders, s, []byte{ok})
-			c.frame(frameReset, 0, s, code(2)...)
-		}, 200},
-		"nonsense behind it": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders, s, []byte{ok})
-			io.WriteString(c, "nonsense nonsense")
-		}, 200},
-		"malformed trailers": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders, s, []byte{ok})
-			header(c, flagEndHeaders|flagEndStream, s, field("A", "b"))
-		}, 200},
-		"500 and a bad name": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders|flagEndStream, s, []byte{failed}, field("A", "b"))
-		}, 500},
-		"of another stream":            {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s+2, []byte{ok}) }, 0},
-		"103 alone, and a bad name":    {func(c http2Conn, s uint32) { header(c, flagEndHeaders, s, hint, field("A", "b")) }, 0},
-		"no status":                    {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, field("x", "y")) }, 0},
-		"a status that is no number":   {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, literalStatus("2xx")) }, 0},
-		"a status of no class that is": {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, literalStatus("099")) }, 0},
-		"a second answer does not count": {func(c http2Conn, s uint32) {
-			header(c, flagEndHeaders, s, []byte{failed})
-			header(c, flagEndHeaders|flagEndStream, s, []byte{ok})
-		}, 500},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ca := newAuthority(t)
-			receiver := &http2Receiver{at: frameData, f: c.answer}
-			url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
-			if a := ca.trust(testHTTP(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != c.status {
-				t.Errorf("status %d (%q, %s), want %d", a.status, a.failure, a.detail, c.status)
-			}
-		})
-	}
+			c.frame(frameHeaders, flags, s, block...)
+		}
+		long := append([]byte{0, 1, 'x', 0x7f, 0x80, 0x7f}, strings.Repeat("y", 127+127*128)...)
+		for name, c := range map[string]struct {
+			answer func(c http2Conn, s uint32)
+			status int
+		}{
+			"103 before it": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders, s, hint)
+				header(c, flagEndHeaders|flagEndStream, s, []byte{ok})
+			}, 200},
+			"103, then a bad name": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders, s, hint)
+				header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("Upper", "x"))
+			}, 200},
+			"a bad name": {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("a b", "x")) }, 200},
+			"a bad value": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("x", "a\x00b"))
+			}, 200},
+			"a pseudo header behind a field": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("x", "y"), field(":path", "/"))
+			}, 200},
+			"two lengths": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders|flagEndStream, s, []byte{ok}, field("content-length", "x"), field("content-length", "5"))
+			}, 200},
+			"a header that is too long": {func(c http2Conn, s uint32) {
+				header(c, 0, s, []byte{ok})
+				for i := range 5 {
+					c.frame(frameContinuation, map[bool]byte{true: flagEndHeaders}[i == 4], s, long...)
+				}
+			}, 200},
+			"padding, a priority, and a bad name": {func(c http2Conn, s uint32) {
+				block := append([]byte{3, 0, 0, 0, 0, 1, ok}, field("A", "b")...)
+				c.frame(frameHeaders, flagEndHeaders|flagEndStream|http2Padded|http2Priority, s, append(block, 0, 0, 0)...)
+			}, 200},
+			"a header without end": {func(c http2Conn, s uint32) { c.frame(frameHeaders, 0, s, ok) }, 200},
+			"a reset behind it": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders, s, []byte{ok})
+				c.frame(frameReset, 0, s, code(2)...)
+			}, 200},
+			"nonsense behind it": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders, s, []byte{ok})
+				io.WriteString(c, "nonsense nonsense")
+			}, 200},
+			"malformed trailers": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders, s, []byte{ok})
+				header(c, flagEndHeaders|flagEndStream, s, field("A", "b"))
+			}, 200},
+			"500 and a bad name": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders|flagEndStream, s, []byte{failed}, field("A", "b"))
+			}, 500},
+			"of another stream":            {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s+2, []byte{ok}) }, 0},
+			"103 alone, and a bad name":    {func(c http2Conn, s uint32) { header(c, flagEndHeaders, s, hint, field("A", "b")) }, 0},
+			"no status":                    {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, field("x", "y")) }, 0},
+			"a status that is no number":   {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, literalStatus("2xx")) }, 0},
+			"a status of no class that is": {func(c http2Conn, s uint32) { header(c, flagEndHeaders|flagEndStream, s, literalStatus("099")) }, 0},
+			"a second answer does not count": {func(c http2Conn, s uint32) {
+				header(c, flagEndHeaders, s, []byte{failed})
+				header(c, flagEndHeaders|flagEndStream, s, []byte{ok})
+			}, 500},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				ca := newAuthority(t)
+				receiver := &http2Receiver{at: frameData, f: c.answer}
+				url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
+				if a := ca.trust(client.http(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != c.status {
+					t.Errorf("status %d (%q, %s), want %d", a.status, a.failure, a.detail, c.status)
+				}
+			})
+		}
+	})
 }

@@ -21,10 +21,8 @@ type target struct {
 	url           *url.URL // as it is requested, without user name and password
 	authorization string   // what they became; "" for none
 	signer        *signer
-	address       string // host and port to dial
 	port          string
-	to            lineKey // what its connections are known by
-	http2Host     string  // what net/http knows those by that speak HTTP/2
+	peer          *peer
 
 	// head is an HTTP/1.1 request from behind its method to its Host and
 	// User-Agent, as net/http writes it; nil where that refuses to.
@@ -50,12 +48,11 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 		u.User = nil
 	}
 	t.port = portOf(u)
-	t.address = net.JoinHostPort(u.Hostname(), t.port)
+	address := net.JoinHostPort(u.Hostname(), t.port)
 	if zone != "" {
-		t.address = net.JoinHostPort(u.Hostname()+"%"+zone, t.port)
+		address = net.JoinHostPort(u.Hostname()+"%"+zone, t.port)
 	}
-	t.to = lineKey{e.ID, u.Scheme + "://" + t.address}
-	t.http2Host = http2Host(e.ID, t.address)
+	t.peer = newPeer(e.ID, u.Scheme, address)
 	var head bytes.Buffer
 	plain := http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"User-Agent": {userAgent}}}
 	if plain.Write(&head) == nil {

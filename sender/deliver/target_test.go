@@ -28,7 +28,8 @@ func TestExchange_WritesWhatNetHTTPWouldWrite(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					x := &exchange{http: c, target: to, id: "evt_1", timestamp: "1700000000", signature: "v1,x"}
+					x := &attempt{http: c, target: to, id: "evt_1", timestamp: "1700000000", signature: "v1,x"}
+					x.peer = to.peer
 					x.sent = request{method: method, contentType: typeForm, body: []byte(body)}
 					if method == http.MethodGet {
 						x.sent = request{method: method, query: body}
@@ -75,8 +76,8 @@ func TestTargets_FollowTheEndpoint(t *testing.T) {
 		t.Error("a rotated secret does not sign")
 	}
 	e.URL = "https://b.example/"
-	if third := get(); third.address != "b.example:443" {
-		t.Errorf("a new URL goes to %s", third.address)
+	if third := get(); third.peer.address != "b.example:443" {
+		t.Errorf("a new URL goes to %s", third.peer.address)
 	}
 	for e.ID = range int64(3 * mostTargets) {
 		get()

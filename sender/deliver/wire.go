@@ -33,8 +33,9 @@ type wire struct {
 	socket syscall.RawConn // nil when there is none to look at
 
 	mu       sync.Mutex
-	left     int // bytes that may still arrive; guarded by mu
-	requests int // that wait for an answer; guarded by mu
+	left     int  // bytes that may still arrive; guarded by mu
+	requests int  // that wait for an answer; guarded by mu
+	amid     bool // amidRecord, for whoever does not read; guarded by mu
 
 	// Of the goroutine that reads.
 	looking looking
@@ -97,10 +98,11 @@ func (w *wire) Read(b []byte) (int, error) {
 		n, err = readNow(w.Conn, w.socket, b)
 	}
 	if n > 0 {
+		w.follow(b[:n])
 		w.mu.Lock()
 		w.left -= n
+		w.amid = w.amidRecord()
 		w.mu.Unlock()
-		w.follow(b[:n])
 	}
 	return n, err
 }
@@ -131,6 +133,13 @@ func (w *wire) follow(b []byte) {
 			w.heads, w.rest = 0, int(w.head[3])<<8|int(w.head[4])
 		}
 	}
+}
+
+// holdsPart says that a record has begun to arrive. Any goroutine may ask.
+func (w *wire) holdsPart() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.amid
 }
 
 func (w *wire) amidRecord() bool { return w.heads > 0 || w.rest > 0 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
@@ -59,11 +58,15 @@ type HTTP struct {
 	config  Config
 	targets targets
 	dialer  *dialer
-	lines   *lines // connections on which HTTP/1.1 is spoken
-	http2   struct {
-		*http.Transport
-		known sync.Map // those that speak it: scheme, host and port
-	}
+	client  http.RoundTripper
+	direct  direct // client, where it has shorter ways; else nil
+}
+
+// direct is what a client may have besides RoundTrip: a call that needs no
+// [http.Request] made for it. Whoever makes one ends it.
+type direct interface {
+	roundTrip(*call) (*http.Response, error)
+	end(*call)
 }
 
 // NewHTTP prepares an HTTP destination; it dials nothing.
@@ -75,17 +78,23 @@ func NewHTTP(c Config) (*HTTP, error) {
 }
 
 func newHTTP(c Config) *HTTP {
-	h := &HTTP{config: c, dialer: newDialer(c), lines: newLines(c.MaxIdle)}
+	h := &HTTP{config: c, dialer: newDialer(c)}
 	h.targets.userAgent = "walhook/" + c.Version
-	h.http2.Transport = newHTTP2(c, h.dialer)
+	if c.Client == ClientNetHTTP {
+		h.use(newNetHTTP(&h.config, h.dialer, true))
+	} else {
+		h.use(newClient(&h.config, h.dialer))
+	}
 	return h
 }
 
-// Close ends the connections that are kept.
-func (h *HTTP) Close() {
-	h.lines.close()
-	h.http2.CloseIdleConnections()
+func (h *HTTP) use(client http.RoundTripper) {
+	h.client = client
+	h.direct, _ = client.(direct)
 }
+
+// Close ends the connections that are kept.
+func (h *HTTP) Close() { (&http.Client{Transport: h.client}).CloseIdleConnections() }
 
 // Deliver makes one attempt: at most one request for the event. See
 // [Destination].
@@ -128,7 +137,7 @@ func (h *HTTP) CheckHost(address string) error { return h.config.guard().checkUR
 
 // deliver makes at most one request for the event.
 func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
-	x := &exchange{http: h, ctx: ctx, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
+	x := &attempt{http: h, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
 	var err error
 	if x.sent, err = render(e.Settings, &event); err != nil {
 		return answer{failure: failRender, detail: clip(err.Error())}
@@ -146,26 +155,63 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 		}
 	}
 	x.signature = x.target.signer.sign(x.id, x.timestamp, x.sent.signed())
+	x.call.ctx, x.peer, x.message, x.body = ctx, x.target.peer, x, x.sent.body
 	x.until = time.Now().Add(h.config.AttemptTimeout)
-	defer x.close()
-	resp, err := x.answer()
+	defer x.end()
+	resp, err := x.roundTrip()
 	if err == nil {
 		return x.read(resp, e)
 	}
+	return x.failed(err, e)
+}
+
+// attempt is one request of the HTTP destination.
+type attempt struct {
+	call
+	http   *HTTP
+	target *target
+	sent   request
+	// What makes it this request, apart from its body.
+	id, timestamp, signature string
+}
+
+// roundTrip has the client make the request.
+func (x *attempt) roundTrip() (*http.Response, error) {
+	if err := x.http.config.guard().checkPort(x.target.port); err != nil {
+		return nil, err
+	}
+	if direct := x.http.direct; direct != nil {
+		return direct.roundTrip(&x.call)
+	}
+	x.limit()
+	return x.http.client.RoundTrip(x.request().WithContext(x.trace(x.limited)))
+}
+
+// end ends the attempt, whose answer's body was read as far as is wanted.
+func (x *attempt) end() {
+	if direct := x.http.direct; direct != nil {
+		direct.end(&x.call)
+	} else {
+		x.close()
+	}
+}
+
+// failed says why there was no answer, or what was seen of one that had begun.
+func (x *attempt) failed(err error, e outbox.Endpoint) answer {
 	err = x.decisive(err)
 	class := classify(err, x.cause(), &x.progress)
-	if status := x.status(); status != 0 {
+	if begun, ok := errors.AsType[*answerError](err); ok && begun.status != 0 {
 		// The account sees this: err may name addresses of this machine.
-		return answer{status: status, detail: "HTTP " + strconv.Itoa(status) + ", and no end of its header (" + string(class) + ")"}
+		return answer{status: begun.status, detail: "HTTP " + strconv.Itoa(begun.status) + ", and no end of its header (" + string(class) + ")"}
 	}
 	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
 	switch class {
 	case failNoNetwork, failNoResource:
-		if h.dialer.routes.onlyThere(err, time.Now()) {
+		if x.http.dialer.routes.onlyThere(err, time.Now()) {
 			class = failNoRoute
 		}
 	case failDNS, failDNSNotFound, failDNSTimeout:
-		if !h.dialer.servers.work(x.ctx) {
+		if !x.http.dialer.servers.work(x.ctx) {
 			class = failDNSHere
 		}
 	}
@@ -196,7 +242,7 @@ func confidential(e outbox.Endpoint, query string) []string {
 
 // read takes the status, which is all that decides, and a little of the body,
 // so that a short one leaves the connection usable; the rest is never read.
-func (x *exchange) read(resp *http.Response, e outbox.Endpoint) answer {
+func (x *attempt) read(resp *http.Response, e outbox.Endpoint) answer {
 	a := answer{status: resp.StatusCode}
 	body, fault := readBody(resp, x.stop)
 	if fault != "" {
@@ -235,7 +281,7 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 	switch inTime := limit.Stop(); {
 	case len(body) > maxAnswerBody:
 		return body, ", its body cut at " + strconv.Itoa(maxAnswerBody) + " bytes"
-	case !inTime || errors.Is(err, os.ErrDeadlineExceeded):
+	case !inTime || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errAttemptTimeout):
 		return body, ", and no end of its body within " + bodyTimeout.String()
 	case err != nil:
 		return body, ", and its body broke off"
@@ -245,7 +291,7 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 
 // keep is as much of a text from outside as may be kept: nothing of what was
 // sent, and nothing that is shown nowhere.
-func (x *exchange) keep(text string, e outbox.Endpoint) string {
+func (x *attempt) keep(text string, e outbox.Endpoint) string {
 	text = printable(text[:min(len(text), 4*maxDetail)]) // first: what is left out later would hide a repetition
 	hidden := [][]byte{x.sent.body, []byte(x.signature)}
 	for _, secret := range confidential(e, x.sent.query) {

@@ -1,0 +1,280 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// client speaks HTTP/1.1 by itself, on connections that one call at a time has,
+// and leaves HTTP/2 to net/http. It makes at most one request of a call. It is
+// safe for many goroutines.
+//
+// It is an [http.RoundTripper]. The HTTP destination uses roundTrip and end
+// instead, which spare each attempt an [http.Request], a context with a deadline
+// and a header that is written anew.
+type client struct {
+	config *Config
+	dialer *dialer
+	pool   *connPool
+	http2  *netHTTP
+	// speakHTTP2 are those that do: scheme, host and port.
+	speakHTTP2 sync.Map
+}
+
+func newClient(c *Config, d *dialer) *client {
+	return &client{config: c, dialer: d, pool: newConnPool(c.MaxIdle), http2: newNetHTTP(c, d, false)}
+}
+
+// RoundTrip makes the request, whose body is read first, once.
+func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
+	plain := &plainRequest{Request: req}
+	if req.Body != nil {
+		body, err := io.ReadAll(req.Body)
+		req.Body.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read the request's body: %w", err)
+		}
+		plain.body = body
+	}
+	ctx := req.Context()
+	x := &call{ctx: ctx, alone: true, peer: peerOf(req.URL), message: plain, body: plain.body}
+	x.hooks = httptrace.ContextClientTrace(ctx)
+	x.until, _ = ctx.Deadline()
+	resp, err := c.roundTrip(x)
+	if err != nil {
+		c.end(x)
+		if cause := context.Cause(ctx); cause != nil {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		return nil, err
+	}
+	resp.Request = req
+	if resp.Body == http.NoBody {
+		c.end(x)
+	} else {
+		resp.Body = &endingBody{ReadCloser: resp.Body, end: sync.OnceFunc(func() { c.end(x) })}
+	}
+	return resp, nil
+}
+
+// CloseIdleConnections closes the connections that are kept.
+func (c *client) CloseIdleConnections() {
+	c.pool.close()
+	c.http2.CloseIdleConnections()
+}
+
+// call is one request on its way through a client.
+type call struct {
+	ctx     context.Context         // ends when the call must
+	alone   bool                    // ctx is this call's, and may end right after it
+	limited context.Context         // ctx with the call's time limit, made when first needed
+	cancel  context.CancelCauseFunc // of limited
+	release context.CancelFunc
+	peer    *peer
+	message message
+	body    []byte // nil where the message's head has it
+	conn    *conn  // the last one that the request was begun on; nil for none, or HTTP/2
+	stopped atomic.Bool
+	progress
+}
+
+// message is what a call sends.
+type message interface {
+	// appendHead appends the request as HTTP/1.1 has it, up to its body.
+	appendHead(b []byte) ([]byte, error)
+	// request is made anew for each try, since it holds a body that is read once.
+	request() *http.Request
+}
+
+// roundTrip makes the request. A kept connection that the receiver had closed
+// before a byte of the request was written carried none; it is made once more,
+// on a connection of its own. The caller ends the call, whose answer's body it
+// read as far as it wants.
+func (c *client) roundTrip(x *call) (*http.Response, error) {
+	if _, ok := c.speakHTTP2.Load(x.peer.key.to); ok {
+		resp, err := c.overHTTP2(x, nil)
+		if !errors.Is(err, errNotHTTP2) {
+			return resp, err
+		}
+		c.speakHTTP2.Delete(x.peer.key.to)
+	}
+	for kept := c.pool.take(x.peer.key); kept != nil; kept = c.pool.take(x.peer.key) {
+		if !c.begin(x, kept) || kept.gone() {
+			c.drop(x)
+			continue
+		}
+		resp, err := kept.roundTrip(x, c.config.MayBegin)
+		if err == nil || !kept.refused || x.ctx.Err() != nil {
+			return resp, err
+		}
+		c.drop(x)
+		break
+	}
+	return c.overNew(x)
+}
+
+// overNew opens a connection.
+func (c *client) overNew(x *call) (*http.Response, error) {
+	x.at.Store(int32(phaseStart))
+	x.limit()
+	ctx := x.trace(x.limited)
+	var opened net.Conn
+	var err error
+	if x.peer.secure {
+		secured, failed := c.dialer.dialTLS(ctx, x.peer.address)
+		if failed == nil && isHTTP2(secured) {
+			c.speakHTTP2.Store(x.peer.key.to, struct{}{})
+			return c.overHTTP2(x, secured)
+		}
+		opened, err = secured, failed
+	} else {
+		opened, err = c.dialer.dial(ctx, "tcp", x.peer.address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	made := newConn(opened, x.peer.key)
+	c.begin(x, made)
+	if spoke, _ := made.look(); spoke {
+		return nil, errSpokeFirst
+	}
+	return made.roundTrip(x, c.config.MayBegin)
+}
+
+// overHTTP2 leaves the connections to net/http, which shares one among many
+// requests. opened is one that was opened before that was known, or nil.
+func (c *client) overHTTP2(x *call, opened *tls.Conn) (*http.Response, error) {
+	x.limit()
+	ctx := x.limited
+	if opened != nil {
+		var offered *offer
+		ctx, offered = withOffer(ctx, opened)
+		defer offered.withdraw()
+	}
+	return c.http2.roundTrip(ctx, x.message.request(), x.clientTrace())
+}
+
+// begin gives the call a connection; false for one that cannot be used any more.
+func (c *client) begin(x *call, to *conn) bool {
+	x.conn = to
+	return to.begin(x.ctx, &x.progress, c.config.HeaderTimeout)
+}
+
+// end ends the call.
+func (c *client) end(x *call) {
+	c.giveBack(x)
+	x.close()
+}
+
+// giveBack gives back the connection, if there is one.
+func (c *client) giveBack(x *call) {
+	last := x.conn
+	if last == nil {
+		return
+	}
+	last.last = last.last || x.stopped.Load()
+	if last.end(x.alone) {
+		c.pool.put(last, time.Now())
+	}
+}
+
+// drop closes a connection that nothing was written on.
+func (c *client) drop(x *call) {
+	x.conn.last = true
+	c.giveBack(x)
+	x.conn = nil
+}
+
+// limit makes the context of all that has no connection to set a limit on. It
+// ends with the call.
+func (x *call) limit() {
+	if x.limited != nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(x.ctx)
+	x.limited, x.release, x.cancel = ctx, func() {}, cancel
+	if !x.until.IsZero() {
+		x.limited, x.release = context.WithDeadlineCause(ctx, x.until, errAttemptTimeout)
+	}
+}
+
+// close releases what limit made.
+func (x *call) close() {
+	if x.limited != nil {
+		x.cancel(nil)
+		x.release()
+	}
+}
+
+// stop ends what the answer's body is read from. A timer may call it, late.
+func (x *call) stop(cause error) {
+	x.stopped.Store(true)
+	if x.cancel != nil {
+		x.cancel(cause)
+	}
+	if x.conn != nil {
+		x.conn.cut()
+	}
+}
+
+// cause is why the call was ended, or nil.
+func (x *call) cause() error {
+	ctx := x.ctx
+	if x.limited != nil {
+		ctx = x.limited
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if !x.until.IsZero() && !time.Now().Before(x.until) {
+		return errAttemptTimeout
+	}
+	return nil
+}
+
+// plainRequest is the message of an [http.Request] whose body was read.
+type plainRequest struct {
+	*http.Request
+	body []byte
+}
+
+func (p *plainRequest) request() *http.Request {
+	body := io.ReadCloser(http.NoBody)
+	if len(p.body) > 0 {
+		body = io.NopCloser(bytes.NewReader(p.body))
+	}
+	// Without its context, whose hooks writing it for appendHead would call.
+	return &http.Request{Method: p.Method, URL: p.URL, Host: p.Host, Header: p.Header, Close: p.Close, Body: body, ContentLength: int64(len(p.body))}
+}
+
+func (p *plainRequest) appendHead(b []byte) ([]byte, error) {
+	req := p.request()
+	if len(p.body) == 0 {
+		req.Body = nil
+	}
+	whole := bytes.NewBuffer(b)
+	err := req.Write(whole)
+	return whole.Bytes()[:max(whole.Len()-len(p.body), 0)], err
+}
+
+// endingBody is the body of an answer whose call ends when it is closed.
+type endingBody struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b *endingBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.end()
+	return err
+}

@@ -1,0 +1,364 @@
+package deliver
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+const (
+	// readBuffer is what is read at once: most answers are shorter.
+	readBuffer = 2 << 10
+
+	// largeBody is written beside the reading: an answer may come before the
+	// request is taken. A smaller one fits into what the system buffers.
+	largeBody = 64 << 10
+
+	// keptRequest is as long a request as a connection keeps the memory of.
+	keptRequest = 8 << 10
+
+	// graceAfterWrite is how long an answer is looked for when the other side
+	// has stopped taking the request.
+	graceAfterWrite = 50 * time.Millisecond
+)
+
+var errHeaderTooLarge = errors.New("the answer's header is longer than 64 KiB")
+
+// longAgo ends whatever waits on a connection.
+var longAgo = time.Unix(1, 0)
+
+// conn is a connection on which HTTP/1.1 is spoken, in the clear of TLS. One
+// call at a time has it, and its goroutine both writes the request and reads
+// the answer: net/http's client would hand each of them to another goroutine,
+// which costs more than all else that an attempt does. net/http parses answers
+// here too.
+type conn struct {
+	net  net.Conn
+	raw  syscall.RawConn // nil when there is none to look at, or TLS is spoken
+	wire *wire           // beneath TLS; nil without
+	to   connKey         // what the pool knows it by
+	kept time.Time       // when it was put there; zero for a new one
+	in   *bufio.Reader   // of the conn's own Read
+	out  []byte          // the request
+	byte [1]byte         // of look
+
+	// ctx is that of the call that has it, or had it last: detach ends that.
+	ctx    context.Context
+	detach func() bool
+
+	// Of the call that has it.
+	progress *progress
+	left     int           // bytes that may still be read before the answer's header ends
+	said     statusLine    // of the answer at hand
+	fault    error         // of reading; nil for none, or the end
+	refused  bool          // a write failed before a byte was out
+	sent     chan error    // of a large request that is being written; else nil
+	whole    bool          // the answer was read to its end
+	last     bool          // it said that the connection ends with it
+	granted  bool          // the wire allows for its answer
+	headerIn time.Duration // the time limit for the answer's header
+}
+
+func newConn(opened net.Conn, to connKey) *conn {
+	c := &conn{net: opened, to: to}
+	switch opened := opened.(type) {
+	case *tls.Conn:
+		c.wire = wireOf(opened)
+	case syscall.Conn:
+		c.raw, _ = opened.SyscallConn() // nil where it fails
+	}
+	c.in = bufio.NewReaderSize(c, readBuffer)
+	return c
+}
+
+// begin gives the connection to a call that ends with ctx. Its answer's header
+// must be here header after the request was written. It answers false when the
+// call before has come to an end by its context, which may cut the connection late.
+func (c *conn) begin(ctx context.Context, p *progress, header time.Duration) bool {
+	c.progress, c.headerIn = p, header
+	c.left, c.said.n, c.fault = maxAnswerHeader, 0, nil
+	c.refused, c.sent, c.whole, c.last = false, nil, false, false
+	p.gotConn(c)
+	if c.ctx != ctx {
+		if c.detach != nil && !c.detach() {
+			return false
+		}
+		c.ctx, c.detach = ctx, context.AfterFunc(ctx, c.cut)
+	}
+	if c.wire != nil {
+		c.wire.begin()
+		c.granted = true
+	}
+	c.limit(c.net.SetDeadline, p.until)
+	return true
+}
+
+// limit sets a time limit. ctx may end while it does: what is set last must not
+// be a limit that lies ahead.
+func (c *conn) limit(set func(time.Time) error, at time.Time) {
+	_ = set(at) // a connection that is closed says so when it is used
+	if c.ctx.Err() != nil {
+		c.cut()
+	}
+}
+
+// look says what there is to read before a request was written, which is not an
+// answer to it: anything at all (spoke), or the end of the connection (ended).
+// Records of TLS that carry no data, a session ticket or a new key, are taken
+// in. A record that has begun to arrive on a new connection may be one of those,
+// and is waited for; on a kept one it counts as something.
+func (c *conn) look() (spoke, ended bool) {
+	b := c.byte[:]
+	var n int
+	var err error
+	if c.wire == nil {
+		n, err = readNow(c.net, c.raw, b)
+	} else {
+		c.wire.looking = readNothing
+		if c.kept.IsZero() {
+			c.wire.looking = readToItsTail
+		}
+		n, err = c.net.Read(b)
+		c.wire.looking = readWaits
+	}
+	if c.raw == nil && (c.wire == nil || c.wire.socket == nil || c.kept.IsZero()) {
+		c.limit(c.net.SetReadDeadline, c.progress.until) // to look may have set another
+	}
+	spoke = n > 0 || c.in.Buffered() > 0 || c.wire != nil && c.wire.amidRecord()
+	return spoke, !errors.Is(err, errNothingHere) && n == 0
+}
+
+// gone says that a kept connection is of no use: the other side has closed it, or has
+// said something that nobody asked for.
+func (c *conn) gone() bool {
+	spoke, ended := c.look()
+	return spoke || ended
+}
+
+// cut ends whatever the connection waits for.
+func (c *conn) cut() { _ = c.net.SetDeadline(longAgo) }
+
+// close ends the connection.
+func (c *conn) close() {
+	c.net.Close()
+	if c.detach != nil {
+		c.detach()
+	}
+}
+
+// end takes the connection back from its call, and says whether another may have
+// it. A context that is the call's alone must not cut it later.
+func (c *conn) end(alone bool) bool {
+	if c.granted {
+		c.wire.end()
+		c.granted = false
+	}
+	usable := c.ctx.Err() == nil && c.whole && !c.last && c.in.Buffered() == 0
+	if c.sent != nil {
+		select {
+		case err := <-c.sent:
+			usable = usable && err == nil
+		default: // the request is not taken whole, and will not be
+			usable = false
+			c.net.Close()
+			<-c.sent
+		}
+	}
+	if cap(c.out) > keptRequest {
+		c.out = nil
+	}
+	if alone && !c.detach() {
+		usable = false
+	}
+	if !usable {
+		c.close()
+	} else if alone {
+		c.ctx, c.detach = nil, nil
+	}
+	c.progress, c.sent = nil, nil
+	return usable
+}
+
+// roundTrip sends a request and reads the answer up to the end of its header.
+// The answer's body is read from the connection; end does what is needed after
+// it. Whether the request may begin is asked last before it does. Where an answer
+// had begun, an error is an [*answerError].
+func (c *conn) roundTrip(x *call, mayBegin func() bool) (*http.Response, error) {
+	var err error
+	if c.out, err = x.message.appendHead(c.out[:0]); err != nil {
+		return nil, err
+	}
+	if len(x.body) <= largeBody {
+		c.out = append(c.out, x.body...)
+	}
+	if mayBegin != nil && !mayBegin() {
+		return nil, errLeaseOver
+	}
+	var resp *http.Response
+	if len(x.body) > largeBody {
+		resp, err = c.sendLarge(c.out, x.body)
+	} else {
+		resp, err = c.send(c.out)
+	}
+	if err != nil && c.said.n > 0 {
+		err = &answerError{status: c.said.final(), begins: bytes.Clone(c.said.bytes()), err: err}
+	}
+	return resp, err
+}
+
+func (c *conn) send(request []byte) (*http.Response, error) {
+	n, err := c.net.Write(request)
+	if c.refused = n == 0 && err != nil; err != nil {
+		return c.answerInSpite(err)
+	}
+	c.awaitHeader()
+	return c.readResponse()
+}
+
+// sendLarge writes the request beside the reading of its answer.
+func (c *conn) sendLarge(head, body []byte) (*http.Response, error) {
+	c.sent = make(chan error, 1)
+	go func() {
+		_, err := c.net.Write(head)
+		if err == nil {
+			_, err = c.net.Write(body)
+		}
+		if err == nil {
+			c.awaitHeader()
+		} else {
+			c.limit(c.net.SetReadDeadline, time.Now().Add(graceAfterWrite))
+		}
+		c.sent <- err
+	}()
+	resp, err := c.readResponse()
+	if err != nil {
+		select {
+		case failed := <-c.sent:
+			c.sent <- failed
+			err = cmp.Or(failed, err)
+		default:
+		}
+	}
+	return resp, err
+}
+
+// awaitHeader starts the time limit for the answer, unless it is here already.
+func (c *conn) awaitHeader() {
+	if c.progress.wroteRequest() {
+		at := time.Now().Add(c.headerIn)
+		if until := c.progress.until; !until.IsZero() && until.Before(at) {
+			at = until
+		}
+		c.limit(c.net.SetReadDeadline, at)
+	}
+}
+
+// answerInSpite looks for the answer of a receiver that stopped reading: it may
+// have said why.
+func (c *conn) answerInSpite(failed error) (*http.Response, error) {
+	if timeout, ok := errors.AsType[net.Error](failed); c.refused || ok && timeout.Timeout() {
+		return nil, failed
+	}
+	c.limit(c.net.SetReadDeadline, time.Now().Add(graceAfterWrite))
+	resp, err := c.readResponse()
+	if err != nil {
+		return nil, failed
+	}
+	c.last = true
+	return resp, nil
+}
+
+// readResponse reads the header of the final answer: interim ones (1xx) are
+// passed over, whatever is in them, and count to its length.
+func (c *conn) readResponse() (*http.Response, error) {
+	for {
+		begins, _ := c.in.Peek(statusLineLen) // a shorter one breaks off, which is told below
+		c.said.n = copy(c.said.head[:], begins)
+		if status, ok := c.said.status(); ok && isInterim(status) {
+			if err := c.skipHeader(); err != nil {
+				return nil, cmp.Or(c.fault, err)
+			}
+			continue
+		}
+		resp, err := http.ReadResponse(c.in, nil)
+		if err != nil {
+			if c.fault == nil && c.said.misnumbered() {
+				return nil, &statusError{c.said.String()}
+			}
+			// A status line that breaks off is parsed as if it were whole.
+			return nil, cmp.Or(c.fault, err)
+		}
+		if err := checkStatus(resp); err != nil {
+			return nil, err
+		}
+		if isInterim(resp.StatusCode) { // net/http takes more spaces and versions than RFC 9112 has
+			continue
+		}
+		c.left = math.MaxInt
+		c.last = c.last || resp.Close || resp.StatusCode == http.StatusSwitchingProtocols
+		if resp.Body == http.NoBody {
+			c.whole = true
+			return resp, nil
+		}
+		c.limit(c.net.SetReadDeadline, c.progress.until) // whoever reads the body has a limit of its own
+		resp.Body = &connBody{Reader: resp.Body, conn: c}
+		return resp, nil
+	}
+}
+
+// Read is what the connection's own buffer reads by.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		c.fault = errHeaderTooLarge
+		return 0, c.fault
+	}
+	n, err := c.net.Read(b[:min(len(b), c.left)])
+	if err != nil && err != io.EOF {
+		c.fault = err
+	}
+	if n > 0 && c.left != math.MaxInt {
+		c.left -= n
+		c.progress.gotBytes()
+	}
+	return n, err
+}
+
+// skipHeader passes over an answer up to the empty line that ends its header.
+func (c *conn) skipHeader() error {
+	for begins := true; ; {
+		part, err := c.in.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		if begins && err == nil && len(bytes.TrimRight(part, "\r\n")) == 0 {
+			return nil
+		}
+		begins = err == nil
+	}
+}
+
+// connBody notes that an answer was read to its end.
+type connBody struct {
+	io.Reader
+	conn *conn
+}
+
+func (b *connBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		b.conn.whole = true
+	}
+	return n, err
+}
+
+// Close leaves the connection to the end of its call.
+func (b *connBody) Close() error { return nil }
