@@ -17,7 +17,7 @@ func family(t *testing.T) (*feed, *Session) {
 
 func (f *feed) idOf(t *testing.T, account string) int64 {
 	t.Helper()
-	return one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = $1", account)
+	return one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = $1 ORDER BY webhook <> 'account', id", account)
 }
 
 func disabling(e Event, reason string) Settlement {

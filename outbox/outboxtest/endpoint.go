@@ -150,13 +150,13 @@ func changesAreReported(w *world) {
 	w.SetURL(w.TB, mine.ID, "https://example.com/1")
 	w.SetURL(w.TB, other.ID, "https://example.com/2")
 	for _, c := range []struct {
-		who            holder
-		reported, not_ int64
+		who         holder
+		its, others int64
 	}{{first, mine.ID, other.ID}, {second, other.ID, mine.ID}} {
 		reported, _, err := c.who.EndpointsChanged(w.ctx, since)
 		w.must(err)
-		if newest(reported, c.reported).ID == 0 || newest(reported, c.not_).ID != 0 {
-			w.Errorf("%s is notified of %+v, want endpoint %d alone", c.who.name, reported, c.reported)
+		if newest(reported, c.its).ID == 0 || newest(reported, c.others).ID != 0 {
+			w.Errorf("%s is notified of %+v, want endpoint %d alone", c.who.name, reported, c.its)
 		}
 	}
 }
