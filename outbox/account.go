@@ -3,11 +3,10 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -15,31 +14,14 @@ const (
 	parentsSQL = `SELECT id, parent, ended_in::text FROM walhook.account WHERE $1::text[] IS NULL OR id = ANY ($1)`
 
 	parentIDsSQL = `SELECT id FROM walhook.account`
-
-	writeParentsSQL = `
-		INSERT INTO walhook.account (id, parent) SELECT * FROM unnest($1::text[], $2::text[])
-		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent, ended_in = NULL`
-
-	// Those that a transaction deletes are kept while it lasts: its rest may
-	// come in another batch.
-	writeDepartedSQL = `
-		INSERT INTO walhook.account (id, parent, ended_in)
-		SELECT id, parent, $3::text::pg_lsn FROM unnest($1::text[], $2::text[]) AS w(id, parent)
-		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent, ended_in = excluded.ended_in`
-
-	forgetDepartedSQL = `DELETE FROM walhook.account WHERE ended_in < $1::text::pg_lsn`
-
-	forgetParentsSQL = `DELETE FROM walhook.account WHERE id = ANY ($1)`
-
-	truncateParentsSQL = `DELETE FROM walhook.account`
 )
 
 // loadParents reads the account above each account that has one, and above each
 // that was deleted by the transaction in which the position lies. An account whose
 // row cannot be read is set aside: it is taken for one with nobody above it.
-func (s *Store) loadParents(ctx context.Context, position schemas.Position) (parents map[string]string, gone departed, err error) {
-	parents, gone = map[string]string{}, departed{commit: position.Commit, above: map[string]string{}}
-	read := func(ids []string) error { return s.readParents(ctx, ids, parents, gone) }
+func (s *Store) loadParents(ctx context.Context, position schemas.Position) (parents map[string]string, deleted route.DeletedAccounts, err error) {
+	parents, deleted = map[string]string{}, route.DeletedAccounts{Commit: position.Commit, Parents: map[string]string{}}
+	read := func(ids []string) error { return s.readParents(ctx, ids, parents, deleted) }
 	if err = read(nil); err != nil && isReadFault(err) {
 		var ids []string
 		if ids, err = collect[string](s.pool.Query(ctx, parentIDsSQL)); err == nil {
@@ -51,9 +33,9 @@ func (s *Store) loadParents(ctx context.Context, position schemas.Position) (par
 		}
 	}
 	if err != nil {
-		return nil, departed{}, fmt.Errorf("read the tree of accounts: %w", err)
+		return nil, route.DeletedAccounts{}, fmt.Errorf("read the tree of accounts: %w", err)
 	}
-	return parents, gone, nil
+	return parents, deleted, nil
 }
 
 // What of an account the loop sets aside; its own endpoint is named by its id.
@@ -64,7 +46,7 @@ const (
 )
 
 // readParents reads the accounts with the ids, or all for nil.
-func (s *Store) readParents(ctx context.Context, ids []string, parents map[string]string, gone departed) error {
+func (s *Store) readParents(ctx context.Context, ids []string, parents map[string]string, deleted route.DeletedAccounts) error {
 	rows, err := s.pool.Query(ctx, parentsSQL, ids)
 	if err != nil {
 		return err
@@ -74,14 +56,14 @@ func (s *Store) readParents(ctx context.Context, ids []string, parents map[strin
 	var well []string
 	recovers := s.aside.any()
 	_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
-		if parentOf(id, parent) == "" {
+		if route.ParentOf(id, parent) == "" {
 			return &badItem{asideUnreadable, "the account above is none that there can be"}
 		}
 		switch {
 		case endedIn == nil:
 			parents[id] = parent
-		case *endedIn == gone.commit.String():
-			gone.above[id] = parent
+		case *endedIn == deleted.Commit.String():
+			deleted.Parents[id] = parent
 		}
 		if recovers {
 			well = append(well, id)
@@ -94,56 +76,18 @@ func (s *Store) readParents(ctx context.Context, ids []string, parents map[strin
 	return err
 }
 
-// parentOf is the account above as it is kept: none where an account names
-// itself, or one that no event could be sent to.
-func parentOf(account, parent string) string {
-	if parent == account || len(parent) > schemas.MaxAccountBytes {
-		return ""
-	}
-	return parent
-}
+// unknownSchemasSQL names the schemas of which some record's owner is not known.
+const unknownSchemasSQL = `SELECT DISTINCT schema FROM walhook.owner WHERE unknown`
 
-// setParent notes the account above; "" for none.
-func (r *router) setParent(account, parent string) {
-	parent = parentOf(account, parent)
-	if r.p.parents[account] == parent {
-		return
+// loadUnknown reads which schemas have records whose owner is not known: they
+// are looked for in each change, whatever its old row says.
+func (p *Publisher) loadUnknown(ctx context.Context) error {
+	names, err := collect[string](p.store.pool.Query(ctx, unknownSchemasSQL))
+	if err != nil {
+		return fmt.Errorf("read which owners are not known: %w", err)
 	}
-	r.parents[account] = parent
-	if parent == "" {
-		delete(r.p.parents, account)
-	} else {
-		r.p.parents[account] = parent
+	for _, name := range names {
+		p.view.Unknown[name] = true
 	}
-}
-
-func (r *router) queueParents(b *pgx.Batch, position schemas.Position) {
-	if r.treeGone {
-		b.Queue(truncateParentsSQL)
-	}
-	var ids, parents, gone []string
-	for id, parent := range r.parents {
-		if parent == "" {
-			gone = append(gone, id)
-		} else {
-			ids, parents = append(ids, id), append(parents, parent)
-		}
-	}
-	if len(gone) > 0 {
-		b.Queue(forgetParentsSQL, gone)
-	}
-	if len(ids) > 0 {
-		b.Queue(writeParentsSQL, ids, parents)
-	}
-	if len(r.departed) > 0 {
-		ids := slices.Collect(maps.Keys(r.departed))
-		above := make([]string, len(ids))
-		for i, id := range ids {
-			above[i] = r.departed[id]
-		}
-		b.Queue(writeDepartedSQL, ids, above, r.p.departed.commit.String())
-	}
-	if len(gone) > 0 || len(ids) > 0 {
-		b.Queue(forgetDepartedSQL, position.Commit.String())
-	}
+	return nil
 }

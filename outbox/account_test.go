@@ -65,7 +65,7 @@ func TestAccount_EventsFollowTheURL(t *testing.T) {
 
 		next()
 		f.forget(t)
-		cleared := f.publisher.nextID + 1
+		cleared := f.publisher.view.NextID + 1
 		f.commit(t, dids.insert(4, 7, "4"), setURL(urlB, nil), dids.insert(5, 7, "5"))
 		f.wantEndpoint(t, fmt.Sprintf("cleared 3 - from %d", cleared))
 		wantLines(t, f.revisions(t), "dids:4 r3")
@@ -95,7 +95,7 @@ func TestAccount_ChangesOfOneBatchAreOneRevision(t *testing.T) {
 
 		next()
 		f.forget(t)
-		from := f.publisher.nextID + 1
+		from := f.publisher.view.NextID + 1
 		f.append(t, batch(f.tx(dids.insert(3, 7, "3")), f.tx(setURL(urlB, "")), f.tx(dids.insert(4, 7, "4")), f.tx(setURL("", urlA))))
 		f.wantEndpoint(t, fmt.Sprintf("active 3 %s from %d", urlA, from))
 		wantLines(t, f.revisions(t), "dids:3 r3", "users:7 r3")

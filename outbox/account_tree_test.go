@@ -25,7 +25,7 @@ const treeSQL = "SELECT format('%s under %s', id, parent) FROM walhook.account W
 func (f *feed) wantTree(t *testing.T, want ...string) {
 	t.Helper()
 	wantLines(t, all[string](t, f.world, treeSQL), want...)
-	if n := len(f.publisher.parents); n != len(want) {
+	if n := len(f.publisher.view.Parents); n != len(want) {
 		t.Errorf("the publisher knows %d accounts under another, want %d", n, len(want))
 	}
 }

@@ -2,229 +2,327 @@ package outbox
 
 import (
 	"context"
-	"math"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
 const (
-	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
+	// publishTimeout bounds an append and a take-over: whoever gets no answer for
+	// so long, because the network swallows it, gives the slot to the standby. The
+	// server gives up each statement earlier.
+	publishTimeout = statementTimeout * 3 / 2
 
-	// What an operator or the account disabled stays disabled, also through a
-	// time without a URL; what walhook did is forgotten with the URL that it was
-	// about.
-	adoptStateSQL = `
-			state = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
-			disabled_by = CASE WHEN e.disabled_reason <> '' THEN e.disabled_by ELSE '' END,
-			reason = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END`
-
-	secretChangesSQL = `($2 = 'own' OR $2 = 'none' AND e.own_secret)`
-
-	// The secret before goes on signing for a while. What the new one is comes
-	// after this, and keepSecretSQL after that.
-	replaceSecretSQL = `
-			older_secrets = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderSecretsSQL + ` ELSE e.older_secrets END,
-			older_until = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderUntilSQL + ` ELSE e.older_until END,
-			previous_secret = CASE WHEN ` + secretChangesSQL + ` THEN e.secret ELSE e.previous_secret END,
-			previous_until = CASE WHEN ` + secretChangesSQL + ` THEN clock_timestamp() + $3::interval ELSE e.previous_until END,
-			own_secret = CASE WHEN ` + secretChangesSQL + ` THEN $2 = 'own' ELSE e.own_secret END,
-			secret = CASE WHEN ` + secretChangesSQL + ` THEN `
-
-	keepSecretSQL = ` ELSE e.secret END`
-
-	// The writes of one endpoint; their first four arguments are the same.
-
-	// A feed that starts anew keeps the account's secret and settings.
-	writeEndpointSQL = `
-		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at)
-		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
-		ON CONFLICT (account, webhook) DO UPDATE SET
-			url = excluded.url, ` + adoptStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
-			feed_from = greatest(e.feed_from, excluded.feed_from),
-			ended_at = excluded.ended_at,
-			revision = e.revision + (e.revision < 9223372036854775807)::int,
-			changed_at = clock_timestamp()
-		RETURNING id, revision`
-
-	// Leaves the URL and the state as they are: a disabled endpoint stays held,
-	// also when its account is gone.
-	amendEndpointSQL = `
-		UPDATE walhook.endpoint e SET ` + replaceSecretSQL + `$4` + keepSecretSQL + `,
-			ended_at = CASE WHEN $5 THEN clock_timestamp() ELSE ended_at END,
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE account = $1 AND webhook = 'account' RETURNING id, revision`
-
-	// In the order in which whoever changes several endpoints takes them.
-	lockAccountSQL = `SELECT FROM walhook.endpoint WHERE account = $1 ORDER BY id FOR NO KEY UPDATE`
-
-	// The account's webhooks end with it.
-	endWebhooksSQL = `
-		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp())
-		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NULL`
-
-	// Another account of the same id begins: nothing of the one before is its
-	// own. The endpoint of that one goes on to deliver what was appended, under
-	// another name.
-	beginAccountSQL = `
-		WITH forgotten AS (DELETE FROM walhook.ended_account WHERE account = $1),
-		webhooks AS (
-			UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
-				disabled_by = '', disabled_reason = '', feed_from = $3, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-			WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NOT NULL)
-		UPDATE walhook.endpoint SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE account = $1 AND webhook = 'account' AND ended_at IS NOT NULL`
-
-	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
-
-	// The account table was truncated: accounts without an endpoint have ended too.
-	endAllTokensSQL = `DELETE FROM walhook.token`
-	noteAllSQL      = `
-		INSERT INTO walhook.ended_account (account)
-		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL UNION SELECT account FROM walhook.token
-		ON CONFLICT DO NOTHING`
-	endAllSQL = `
-		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE ended_at IS NULL AND deleted_at IS NULL`
-
-	deadTooLargeSQL = `
-		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8, $9)`
-
-	unroutedSQL = `
-		INSERT INTO walhook.unrouted (commit_lsn, ordinal, schema, type, key, reason)
-		VALUES ($1::text::pg_lsn, $2, $3, $4, $5, $6)`
-
-	writePositionSQL = `
-		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
-		VALUES ($1, $2::text::pg_lsn, $3, $4, $5::text::pg_lsn, $6, $7)`
+	// appendTries is how often a batch is tried that certainly is not stored, and
+	// appendPause how long after the first time; it doubles.
+	appendTries = 5
+	appendPause = 20 * time.Millisecond
 )
 
-// append stores what the router made of a batch, with its position, in one
-// transaction that another epoch cannot interleave with.
-func (s *Store) append(ctx context.Context, epoch, nextID int64, batch schemas.Batch, r *router) error {
-	held := map[int64]string{}
-	tx := transaction{fence: func(b *pgx.Batch) {
-		b.Queue(assertEpochSQL, epoch)
-		// In the order in which whoever changes several endpoints takes them.
-		slices.SortStableFunc(r.endpoints, func(a, b *endpointWrite) int { return strings.Compare(a.route.account, b.route.account) })
-		if len(r.endpoints) > 0 || r.endedAll {
-			b.Queue(lockAccountsSQL, accountsLock) // before any endpoint, as whoever makes one does
+// Append stores a batch in one transaction: its events, what it teaches of
+// accounts and owners, and the position. Where that fails for a reason that passes
+// (a deadlock, a session that ends, a statement that takes too long) and certainly
+// is not stored, the same batch is tried again. A change that the server refuses
+// to store is listed as unrouted, and costs no other change anything. After an
+// error it is not known whether the batch was stored; TakeOver tells.
+func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	began, pause, done := time.Now(), appendPause, 0
+	for try := 1; ; try++ {
+		err := p.tryAppend(ctx, &batch, &done)
+		if err == nil {
+			return nil
 		}
-		if r.endedAll { // before the writes: what begins after it in the batch has not ended
-			b.Queue("LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE")
-			b.Queue(noteAllSQL)
-			b.Queue(endAllSQL)
+		if try == appendTries || ctx.Err() != nil || time.Since(began) > publishTimeout || errors.Is(err, errUncertain) || !IsBusy(err) {
+			p.live = false
+			return err
 		}
-		for _, w := range r.endpoints {
-			s.queueEndpoint(b, w, held)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause + rand.N(pause)):
 		}
-	}}
-	// An event carries its endpoint's id and revision, which those writes answer.
-	few := len(r.endpoints) == 0 && len(r.events) <= fewRows
-	if !few {
-		tx.copy = func(ctx context.Context, conn *pgx.Conn) error { return s.copyEvents(ctx, conn, r.events) }
-	}
-	tx.fill = func(b *pgx.Batch) {
-		if few {
-			s.queueEvents(b, r.events)
-		}
-		for id, reason := range held {
-			b.Queue(holdEndpointSQL, id, reason)
-		}
-		r.queueRest(b, epoch, nextID, batch)
-	}
-	return s.run(ctx, tx)
-}
-
-// queueRest writes all but the endpoints and the events.
-func (r *router) queueRest(b *pgx.Batch, epoch, nextID int64, batch schemas.Batch) {
-	enc := r.p.store.encoding
-	r.queueTooLarge(b)
-	for _, schema := range r.truncated {
-		b.Queue(forgetOwnersSQL, schema)
-	}
-	r.owners.queue(b, enc)
-	for _, k := range r.forgotten {
-		// As bytes, which every server takes: the key may be what it refuses.
-		b.Queue(forgetOwnerSQL, k.schema, []byte(enc.text(k.key)))
-	}
-	r.queueParents(b, batch.Position)
-	if r.endedAll {
-		b.Queue(endAllTokensSQL)
-		b.Queue(endAllOnceSQL)
-	} else if len(r.ended) > 0 {
-		b.Queue(endTokensSQL, r.ended)
-		b.Queue(endOnceSQL, r.ended)
-	}
-	r.queueColumns(b)
-	r.queueSums(b)
-	for _, e := range r.dayEnds {
-		e.queue(b)
-	}
-	for _, u := range r.unrouted {
-		u.queue(b, enc)
-	}
-	b.Queue(writePositionSQL, epoch, batch.Position.Commit.String(), batch.Position.Ordinal, int64(batch.Xid),
-		batch.Flush.String(), nextID, !batch.NoMessages)
-}
-
-func (r *router) queueTooLarge(b *pgx.Batch) {
-	for i := range r.tooLarge {
-		e := &r.tooLarge[i]
-		b.Queue(deadTooLargeSQL, e.route.endpoint, e.id, r.p.store.encoding.text(e.record), e.webhookID, e.schema, e.typ, e.committedAt, e.size, e.format)
+		pause *= 2
 	}
 }
 
-// queueEndpoint writes one endpoint; its route learns id and revision before
-// the events that carry them are copied. held learns which other endpoints a hold
-// follows to, with its reason.
-func (s *Store) queueEndpoint(b *pgx.Batch, w *endpointWrite, held map[int64]string) {
-	if w.begins || w.ended {
-		b.Queue(lockAccountSQL, w.route.account)
-	}
-	if w.begins {
-		b.Queue(beginAccountSQL, w.route.account, reasonEnded, int64(math.MaxInt64))
-	}
-	if w.ended {
-		b.Queue(endWebhooksSQL, w.route.account)
-	}
-	learn := func(row pgx.Row) error {
-		err := row.Scan(&w.route.endpoint, &w.route.revision)
-		if isNoRows(err) && w.ended {
-			return nil // it never had one
-		}
+// tryAppend stores the changes of a batch from done on; done learns how far they
+// are stored.
+func (p *Publisher) tryAppend(ctx context.Context, batch *schemas.Batch, done *int) error {
+	part := route.Part{First: *done, End: len(batch.Changes)}
+	bounded, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
+	defer cancel()
+	if err := p.prepare(bounded, batch.Changes, &part); err != nil {
 		return err
 	}
-	secret := w.columnText
-	if w.secret != secretOwn {
-		secret = newSecret()
+	plan := route.Route(p.view, batch.Changes, part, nil, p.spare)
+	plan.Reached = reached(batch, part.End, p.flush)
+	err := p.commit(bounded, plan)
+	p.spare = plan
+	if isDataFault(err) && part.First < part.End {
+		return p.appendIsolated(ctx, batch, part, err, done)
 	}
-	args := []any{w.route.account, string(w.secret), secretOverlap, s.secrets.seal(secret, holder{w.route.account, AccountWebhook})}
-	if w.urlSet {
-		args = append(args, s.secrets.sealURL(w.url, holder{w.route.account, AccountWebhook}), string(w.state), w.reason, w.feedFrom, w.ended)
-		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
-		host := HostOf(w.url)
-		b.Queue(holdURLSQL, w.route.account, host)
-		b.Queue(followURLSQL, w.route.account, host).Query(func(rows pgx.Rows) error {
-			var id int64
-			var url, reason string
-			_, err := pgx.ForEachRow(rows, []any{&id, &url, &reason}, func() error {
-				if HostOf(url) == host {
-					held[id] = reason
-				}
-				return nil
-			})
-			return err
+	if err != nil {
+		return fmt.Errorf("append %d changes up to %s: %w", part.End-part.First, plan.Reached.Position, err)
+	}
+	*done = part.End
+	return nil
+}
+
+// prepare brings the view up to date with what others change, and reads what
+// routing may ask for.
+func (p *Publisher) prepare(ctx context.Context, changes []schemas.Change, part *route.Part) (err error) {
+	p.rotate(ctx)
+	if err := p.followWebhooks(ctx); err != nil {
+		return err
+	}
+	if err := p.fetch(ctx, changes); err != nil {
+		return err
+	}
+	if p.view.NeedsClock(changes) {
+		part.Now, err = p.clock(ctx)
+	}
+	return err
+}
+
+// reached is the position that the first changes of a batch reach. Of the
+// transaction that they end in the xid is not known, unless it is the batch's last.
+func reached(batch *schemas.Batch, changes int, flush schemas.LSN) *route.Reached {
+	if changes == len(batch.Changes) {
+		return &route.Reached{Position: batch.Position, Xid: batch.Xid, Flush: batch.Flush, NoMessages: batch.NoMessages}
+	}
+	at := &route.Reached{Position: batch.Changes[changes-1].Position, Flush: flush, NoMessages: batch.NoMessages}
+	if at.Position.Commit == batch.Position.Commit {
+		at.Xid = batch.Xid
+	}
+	return at
+}
+
+// fetch reads into the view's caches what routing the changes may ask for.
+func (p *Publisher) fetch(ctx context.Context, changes []schemas.Change) error {
+	p.view.Owners.Age()
+	owners := slices.Collect(maps.Keys(p.view.OwnersNeeded(changes)))
+	err := isolate(owners, isDataFault, func(keys []route.RecordKey) error { return p.readOwners(ctx, keys) },
+		func(route.RecordKey, error) error { return nil }) // what depends on it is listed as unrouted
+	if err != nil {
+		return err
+	}
+	p.view.Columns.Age()
+	accounts := p.view.ColumnsNeeded(changes)
+	err = isolate(accounts, isReadFault, func(accounts []string) error { return p.readColumns(ctx, accounts) }, func(account string, cause error) error {
+		p.store.setAside(ctx, loopAccounts, asideColumns+account, 0, asideUnreadable, cause)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the columns of %d accounts: %w", len(accounts), err)
+	}
+	return nil
+}
+
+const ownersSQL = `
+	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown
+	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
+	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
+
+func (p *Publisher) readOwners(ctx context.Context, wanted []route.RecordKey) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	names, keys := make([]string, 0, len(wanted)), make([]string, 0, len(wanted))
+	of := make(map[route.RecordKey]route.RecordKey, len(wanted)) // by their stored form
+	for _, k := range wanted {
+		names, keys = append(names, k.Schema), append(keys, p.store.encoding.text(k.Key))
+		of[route.RecordKey{Schema: k.Schema, Key: keys[len(keys)-1]}] = k
+	}
+	rows, err := p.store.pool.Query(ctx, ownersSQL, names, keys)
+	if err == nil {
+		var k route.RecordKey
+		var o route.Ownership
+		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown}, func() error {
+			p.view.Owners.Set(of[k], o)
+			return nil
 		})
-		return
 	}
-	if w.ended || w.secret != secretKept {
-		b.Queue(amendEndpointSQL, append(args, w.ended)...).QueryRow(learn)
+	if err != nil {
+		return fmt.Errorf("read the owners of %d records: %w", len(wanted), err)
 	}
+	return nil
+}
+
+const columnsSQL = `SELECT account, columns, coalesce(array_ndims(columns), 1) FROM walhook.account_column WHERE account = ANY ($1)`
+
+// readColumns reads those of the accounts. What is no JSON would spoil the
+// bodies that it is written into.
+func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	rows, err := p.store.pool.Query(ctx, columnsSQL, accounts)
+	if err != nil {
+		return err
+	}
+	var account string
+	var columns []string
+	var dimensions int
+	var well []string
+	_, err = pgx.ForEachRow(rows, []any{&account, &columns, &dimensions}, func() error {
+		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
+			return &badItem{asideUnreadable, "the columns of the account are no list"}
+		}
+		columns, err := p.store.secrets.openColumns(account, columns)
+		if err != nil {
+			return &badItem{asideUnreadable, err.Error()}
+		}
+		for _, column := range columns {
+			if column != "" && !json.Valid([]byte(column)) {
+				return &badItem{asideUnreadable, "a column of the account is no JSON"}
+			}
+		}
+		p.view.Columns.Set(account, columns)
+		well = append(well, account)
+		return nil
+	})
+	for _, account := range well {
+		p.store.wellAgain(ctx, loopAccounts, asideColumns+account)
+	}
+	return err
+}
+
+var errAppendTimeout = errors.New("append: no answer in time")
+
+// An isolated transaction ends after so many changes that are set aside, or so
+// long, and another goes on: what it stores is not to be lost to a timeout.
+const (
+	isolatedFaults = 100
+	isolatedTime   = 2 * time.Second
+)
+
+// isolation is how far the isolation of a part of a batch is.
+type isolation struct {
+	batch *schemas.Batch
+	todo  []route.Part // in order
+	cause error        // the last refusal
+
+	plans  []*route.Plan // that the transaction holds
+	aside  []aloneChange
+	stored int // changes of the batch
+}
+
+// aloneChange is a change that cannot be stored.
+type aloneChange struct {
+	change int
+	cause  error
+}
+
+// appendIsolated stores a part of a batch that the server refuses to store because
+// of its data, and leaves out what is at fault. One transaction tries halves, each
+// behind a savepoint, until the change is alone; of that it stores as much as the
+// server takes, so that what follows goes to the right accounts.
+func (p *Publisher) appendIsolated(ctx context.Context, batch *schemas.Batch, part route.Part, cause error, done *int) error {
+	i := &isolation{batch: batch, todo: halves(part), cause: cause, stored: *done}
+	for len(i.todo) > 0 {
+		if err := p.isolateSome(ctx, i); err != nil {
+			return fmt.Errorf("append %d changes without those that cannot be stored: %w", len(batch.Changes)-*done, err)
+		}
+		*done = i.stored
+	}
+	return nil
+}
+
+// halves are the parts of one that was refused: two, or the same change with less
+// of it.
+func halves(part route.Part) []route.Part {
+	if part.End-part.First == 1 {
+		part.Depth++
+		return []route.Part{part}
+	}
+	first, second := part, part
+	first.End = part.First + (part.End-part.First)/2
+	second.First = first.End
+	return []route.Part{first, second}
+}
+
+// isolateSome stores the first of the parts that are left in one transaction.
+func (p *Publisher) isolateSome(ctx context.Context, i *isolation) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
+	defer cancel()
+	acquired, err := p.store.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer acquired.Release()
+	conn := acquired.Conn()
+	defer func() {
+		if err != nil {
+			rollback(ctx, conn)
+			err = fenceError(err)
+		}
+	}()
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	b.Queue("SET CONSTRAINTS ALL IMMEDIATE") // none is left to the COMMIT, where it would be nobody's
+	b.Queue(assertEpochSQL, p.epoch)
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	i.plans, i.aside = nil, nil
+	listed, began := p.listing, time.Now()
+	for len(i.todo) > 0 && len(i.aside) < isolatedFaults && (len(i.plans) == 0 || time.Since(began) < isolatedTime) {
+		if listed, err = p.tryPart(ctx, conn, i, listed); err != nil {
+			return err
+		}
+	}
+	last := i.plans[len(i.plans)-1]
+	last.Reached = reached(i.batch, i.stored, p.flush)
+	end := &transaction{fill: func(b *pgx.Batch) { p.queuePosition(b, last) }}
+	if err := end.finish(ctx, conn, &pgx.Batch{}, 0, "COMMIT"); err != nil {
+		return end.outcome(err)
+	}
+	p.listing = listed
+	p.apply(i.plans...)
+	for _, one := range i.aside {
+		p.store.setAside(ctx, loopAppend, i.batch.Changes[one.change].Position.String(), 0, asideUnstorable, one.cause)
+	}
+	return nil
+}
+
+// tryPart writes the first part that is left. A refusal because of data leaves the
+// transaction as it was, and halves the part.
+func (p *Publisher) tryPart(ctx context.Context, conn *pgx.Conn, i *isolation, listed listing) (listing, error) {
+	part := i.todo[0]
+	var earlier *route.Plan
+	if n := len(i.plans); n > 0 {
+		earlier = i.plans[n-1]
+	}
+	plan := route.Route(p.view, i.batch.Changes, part, earlier, nil)
+	w := &planWrite{store: p.store, plan: plan, upsert: true}
+	w.listing, w.unrouted = listed.bound(plan.Unrouted, time.Now())
+	tx := w.transaction()
+	tx.savepoint = true
+	err := tx.runOn(ctx, conn)
+	switch {
+	case err == nil:
+		i.todo, i.plans, i.stored = i.todo[1:], append(i.plans, plan), part.End
+		if part.Depth != route.Whole {
+			i.aside = append(i.aside, aloneChange{part.First, i.cause})
+		}
+		return w.listing, nil
+	case !isDataFault(err) || part.Depth == route.Unlisted:
+		return listed, err
+	}
+	i.todo = append(halves(part), i.todo[1:]...)
+	if part.Depth == route.Whole {
+		i.cause = err
+	}
+	_, err = conn.Exec(ctx, "ROLLBACK TO SAVEPOINT part")
+	return listed, err
 }

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 
 	"walhook/schemas"
@@ -162,52 +161,6 @@ func TestAudience_ASnapshotEndsForGoodTheWebhooksOfAccountsThatAreGone(t *testin
 	states("7 f", "8 t")
 }
 
-func TestAudience_Filters(t *testing.T) {
-	event := occurrence{hook: "missed_call", groups: []string{"notifications"}, objectType: "missed_call", targets: []target{{"number", "312"}}}
-	object := occurrence{hook: "object", objectType: "dids", action: "doc_created"}
-	leg := occurrence{hook: "channel_create", internal: true}
-	record := occurrence{hook: HookRecords, schema: "dids", typ: "insert"}
-	tests := []struct {
-		name string
-		s    subscription
-		o    occurrence
-		want bool
-	}{
-		{"records take records", subscription{hook: HookRecords}, record, true},
-		{"records take no events", subscription{hook: HookRecords}, event, false},
-		{"all takes events", subscription{hook: HookAll}, event, true},
-		{"all takes no records", subscription{hook: HookAll}, record, false},
-		{"its own hook", subscription{hook: "missed_call"}, event, true},
-		{"another hook", subscription{hook: "register"}, event, false},
-		{"the hook's group", subscription{hook: "notifications"}, event, true},
-		{"the group, its type", subscription{hook: "notifications", objectType: "missed_call"}, event, true},
-		{"the group, another type", subscription{hook: "notifications", objectType: "register"}, event, false},
-		{"an action that the event has none of", subscription{hook: "notifications", objectAction: "doc_created"}, event, true},
-		{"objects of a type", subscription{hook: "object", objectType: "dids", objectAction: "doc_created"}, object, true},
-		{"objects of another type", subscription{hook: "object", objectType: "faxes"}, object, false},
-		{"another action", subscription{hook: "object", objectAction: "doc_deleted"}, object, false},
-		{"type and action all", subscription{hook: "object", objectType: "all", objectAction: "all"}, object, true},
-		{"internal legs unasked", subscription{hook: "channel_create"}, leg, false},
-		{"internal legs asked", subscription{hook: "channel_create", internalLegs: true}, leg, true},
-		{"bound to this number", subscription{hook: "missed_call", target: target{"number", "312"}}, event, true},
-		{"bound to another", subscription{hook: "missed_call", target: target{"number", "313"}}, event, false},
-		{"bound to what is no number", subscription{hook: "missed_call", target: target{"extension", "312"}}, event, false},
-		{"bound, and the event is about nothing", subscription{hook: "channel_create", target: target{"number", "312"}, internalLegs: true}, leg, false},
-		{"schemas", subscription{hook: HookRecords, schemas: []string{"faxes", "dids"}}, record, true},
-		{"other schemas", subscription{hook: HookRecords, schemas: []string{"faxes"}}, record, false},
-		{"types", subscription{hook: HookRecords, types: []string{"insert"}}, record, true},
-		{"other types", subscription{hook: HookRecords, types: []string{"delete"}}, record, false},
-		{"ended", subscription{hook: HookAll, ended: true}, event, false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := test.s.wants(&test.o); got != test.want {
-				t.Errorf("wants is %t", got)
-			}
-		})
-	}
-}
-
 func TestAudience_ObjectsFollowTheRecordsOwnEvents(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), account(8), dids.insert(1, 7, "1"))
@@ -223,18 +176,4 @@ func TestAudience_ObjectsFollowTheRecordsOwnEvents(t *testing.T) {
 			"7/a _1c object/dids:1 doc_deleted", "8/b _1d object/dids:1 doc_created",
 			"7/account _2 users:7 delete", "7/a _2b object/users:7 doc_deleted")
 	})
-}
-
-// A tree of any height is followed, and its own accounts only.
-func TestAudience_AtAnyHeight(t *testing.T) {
-	p := publisherInMemory(t)
-	for n := range maxTreeHeight {
-		p.parents[fmt.Sprint(n)] = fmt.Sprint(n + 1)
-	}
-	top := &route{account: fmt.Sprint(maxTreeHeight - 1), endpoint: 1, subscription: &subscription{hook: HookAll, subaccounts: true}}
-	p.webhooks = map[string][]*route{top.account: {top}}
-	r := newRouter(p, nil)
-	if got := r.audience("0", &occurrence{hook: "x"}); !slices.Equal(got, []*route{top}) {
-		t.Errorf("audience %v", got)
-	}
 }

@@ -1,5 +1,7 @@
 package outbox
 
+import "walhook/outbox/route"
+
 // A large body that goes to several endpoints, or is sent again, is stored once.
 // Of the events of one append that have the same body the first carries it, and
 // each of the others names that one in body_of, the body's length in body_size,
@@ -18,17 +20,17 @@ const (
 
 // sharedBodies goes through the events of one append in order.
 type sharedBodies struct {
-	last *eventRow // that carries a large body
+	last *route.Event // that carries a large body
 }
 
 // carrier is the id of the event that carries the body of e; nil for e itself.
-// The router hands one slice to all endpoints that get the same body.
-func (s *sharedBodies) carrier(e *eventRow) *int64 {
-	if len(e.body) < sharedFrom {
+// Routing hands one slice to all endpoints that get the same body.
+func (s *sharedBodies) carrier(e *route.Event) *int64 {
+	if len(e.Body) < sharedFrom {
 		return nil
 	}
-	if c := s.last; c != nil && len(c.body) == len(e.body) && &c.body[0] == &e.body[0] && eventPartition(c.id) == eventPartition(e.id) {
-		return &c.id
+	if c := s.last; c != nil && len(c.Body) == len(e.Body) && &c.Body[0] == &e.Body[0] && eventPartition(c.ID) == eventPartition(e.ID) {
+		return &c.ID
 	}
 	s.last = e
 	return nil

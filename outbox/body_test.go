@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"walhook/outbox/route"
 )
 
 // largeText is a text that does not compress to much less.
@@ -35,7 +37,7 @@ func TestBody_ALargeOneOfManyWebhooksIsStoredOnce(t *testing.T) {
 			f.commit(t, account(8))
 			before := one[int64](t, f.world, outboxSizeSQL)
 			f.forget(t)
-			first := f.publisher.nextID
+			first := f.publisher.view.NextID
 			for n := range changes {
 				f.commit(t, dids.insert(n+1, 7, largeText(uint64(n), size)))
 			}
@@ -143,10 +145,10 @@ func TestBody_ASmallOneIsItsOwn(t *testing.T) {
 func TestBody_IsCarriedWithinOnePartition(t *testing.T) {
 	var s sharedBodies
 	body := []byte(largeText(1, sharedFrom))
-	events := []eventRow{{id: eventPartitionSize - 2}, {id: eventPartitionSize - 1}, {id: eventPartitionSize}, {id: eventPartitionSize + 1}}
+	events := []route.Event{{ID: eventPartitionSize - 2}, {ID: eventPartitionSize - 1}, {ID: eventPartitionSize}, {ID: eventPartitionSize + 1}}
 	var got []int64
 	for i := range events {
-		events[i].body = body
+		events[i].Body = body
 		of := s.carrier(&events[i])
 		if of == nil {
 			of = new(int64)
@@ -196,7 +198,7 @@ func TestBody_OfWhatIsSentAgainIsNotCopied(t *testing.T) {
 		f.settle(t, s, delivered(e))
 	}
 	before := one[int64](t, f.world, outboxSizeSQL)
-	last := f.publisher.nextID - 1
+	last := f.publisher.view.NextID - 1
 	for range times {
 		f.ask(t, Request{Endpoint: first[1].Endpoint, Since: time.Unix(1_600_000_000, 0)})
 		f.work(t)

@@ -1,136 +1,216 @@
 package outbox
 
 import (
-	"crypto/sha256"
-	"slices"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
-	"walhook/schemas"
-	"walhook/schemas/pgjson"
+	"walhook/outbox/route"
 )
 
-// A webhook with daily delivery is not told of occurrences: they are counted,
-// in the transaction that appends them, and what was counted is sent once a day
-// (daily_end.go, daily_send.go).
+const (
+	openDayIDsSQL = `SELECT endpoint FROM walhook.daily`
+	openDaysSQL   = `SELECT r.endpoint, ` + dayTextSQL + `, r.since FROM walhook.daily r WHERE r.endpoint = ANY ($1)`
 
-// openDay is the day that a daily webhook counts for.
-type openDay struct {
-	calendar calendar
-	last     date      // the day that ended before; counts are stored under it
-	since    time.Time // when it did
-	day      date
-	ends     time.Time
-}
+	// A webhook that was daily before does not end a day twice.
+	lastRunSQL = `SELECT coalesce(to_char(max(day), 'YYYY-MM-DD'), '') FROM walhook.daily_run WHERE endpoint = $1 AND day BETWEEN '0001-01-01' AND '9999-12-31'`
 
-func newOpenDay(c calendar, last date, since time.Time) *openDay {
-	d := &openDay{calendar: c, last: last, since: since}
-	d.day, d.ends = c.next(last, since)
-	return d
-}
+	openDaySQL = `
+		INSERT INTO walhook.daily (endpoint, day, since) VALUES ($1, $2::text::date, $3)
+		ON CONFLICT DO NOTHING`
 
-// end makes the next day the open one.
-func (d *openDay) end() { *d = *newOpenDay(d.calendar, d.day, d.ends) }
+	closeDaySQL = `DELETE FROM walhook.daily WHERE endpoint = $1`
+)
 
-// sum is what an occurrence adds to a day: occurrences that are kin are one
-// body, with the count n between head and tail.
-type sum struct {
-	kin, head, tail []byte
-	format          string
-	n               int64
-}
-
-// sumKey is one body of one day.
-type sumKey struct {
-	endpoint int64
-	period   date
-	account  string
-	kin      [sha256.Size]byte
-}
-
-type daySum struct {
-	hook, typ  string
-	format     string
-	head, tail []byte
-	n          int64
-}
-
-// countDaily adds an occurrence to the open day of those of an audience that are
-// told once a day, and gives the others.
-func (r *router) countDaily(c *schemas.Change, account string, to []*route, o *occurrence) (others []*route) {
-	if !slices.ContainsFunc(to, func(one *route) bool { return one.day != nil }) {
-		return to
-	}
-	own, err := o.daily(account, false)
+// loadDays takes up the days of the webhooks that were just read: those that
+// became daily begin one, and those that are no longer daily, or no longer
+// there, end theirs.
+func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route.Endpoint) error {
+	open, err := p.openDays(ctx)
 	if err != nil {
-		r.p.log.Error("event cannot be counted, its change is listed as unrouted",
-			zap.Stringer("position", c.Position), zap.String("hook", o.hook), zap.String("schema", o.schema), zap.Error(err))
-		r.refuse(c, o.schema, o.typ, "", skipMalformed)
+		return fmt.Errorf("read the open days: %w", err)
 	}
-	others = make([]*route, 0, len(to))
-	for _, one := range to {
-		switch {
-		case one.day == nil:
-			others = append(others, one)
-		case err == nil:
-			s := own
-			if o.masksFor(one) {
-				s, _ = o.daily(account, true) // what can be rendered can be masked
+	var begin []*route.Endpoint
+	for _, list := range webhooks {
+		for _, w := range list {
+			if !w.Subscription.Daily {
+				continue
 			}
-			key := sumKey{one.endpoint, one.day.last, account, sha256.Sum256(s.kin)}
-			d := r.sums[key]
-			if d == nil {
-				d = &daySum{hook: o.hook, typ: o.typ, format: s.format}
-				r.sums[key] = d
+			if e, known := open[w.ID]; known {
+				w.Day = route.NewOpenDay(p.calendarOf(w), e.Day, e.Began)
+				delete(open, w.ID)
+			} else {
+				begin = append(begin, w)
 			}
-			d.n += s.n
-			d.head, d.tail = s.head, s.tail // what is known of the account is as it was last
 		}
 	}
-	return others
-}
-
-// daily is what an occurrence adds. One that has no count of its own is counted
-// by hook, object and action.
-func (o *occurrence) daily(account string, masked bool) (sum, error) {
-	if o.sum != nil {
-		return o.sum(masked)
-	}
-	object, action := o.objectType, o.action
-	if o.hook == HookRecords {
-		object, action = o.schema, o.typ
-	}
-	head := []byte(`{`)
-	for _, member := range [][2]string{{"account_id", account}, {"hook", o.hook}, {"object", object}, {"action", action}} {
-		if member[1] == "" {
-			continue
+	if len(begin) > 0 || len(open) > 0 {
+		if err := p.turnDays(ctx, begin, open); err != nil {
+			return fmt.Errorf("begin and end the days of webhooks that changed: %w", err)
 		}
-		head = pgjson.AppendString(head, []byte(member[0]))
-		head = append(pgjson.AppendString(append(head, ':'), []byte(member[1])), ',')
 	}
-	head = append(head, `"count":`...)
-	return sum{kin: head, head: head, tail: []byte(`}`), format: "json", n: 1}, nil
+	return nil
 }
 
-const writeSumsSQL = `
-	INSERT INTO walhook.daily_count AS d (endpoint, period, account, kin, hook, type, format, n, head, tail)
-	SELECT * FROM unnest($1::bigint[], $2::text[]::date[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[], $10::bytea[])
-	ON CONFLICT (endpoint, period, account, kin) DO UPDATE SET n = d.n + excluded.n, head = excluded.head, tail = excluded.tail`
+// openDays reads the days that are open. One that is no day begins again.
+func (p *Publisher) openDays(ctx context.Context) (map[int64]route.DayEnd, error) {
+	ids, err := collect[int64](p.store.pool.Query(ctx, openDayIDsSQL))
+	if err != nil {
+		return nil, err
+	}
+	open := map[int64]route.DayEnd{}
+	err = isolate(ids, isReadFault, func(ids []int64) error {
+		rows, err := p.store.pool.Query(ctx, openDaysSQL, ids)
+		if err != nil {
+			return err
+		}
+		var day string
+		var e route.DayEnd
+		_, err = pgx.ForEachRow(rows, []any{&e.Endpoint, &day, &e.Began}, func() (err error) {
+			if e.Day, err = route.ParseDate(day); err != nil {
+				return &badItem{asideUnreadable, "its open day is no day"}
+			}
+			open[e.Endpoint] = e
+			return nil
+		})
+		return err
+	}, func(id int64, cause error) error {
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
+		return nil
+	})
+	return open, err
+}
 
-func (r *router) queueSums(b *pgx.Batch) {
-	if len(r.sums) == 0 {
-		return
+// calendarOf reads a webhook's daily settings. The API refuses those that
+// cannot be read; where a zone is not known here, its days are UTC's.
+func (p *Publisher) calendarOf(w *route.Endpoint) route.Calendar {
+	c, err := route.NewCalendar(w.Subscription.DailyAt, w.Subscription.DailyZone)
+	if err != nil {
+		p.log.Error("days of a webhook end at midnight UTC: its settings cannot be used", zap.Int64("endpoint", w.ID), zap.Error(err))
+		c = route.UTC()
 	}
-	var endpoints, numbers []int64
-	var periods, accounts, hooks, types, formats []string
-	var kin, heads, tails [][]byte
-	for k, d := range r.sums {
-		endpoints, periods, accounts = append(endpoints, k.endpoint), append(periods, k.period.String()), append(accounts, k.account)
-		kin, hooks, types = append(kin, slices.Clone(k.kin[:])), append(hooks, d.hook), append(types, d.typ)
-		formats = append(formats, d.format)
-		numbers, heads, tails = append(numbers, d.n), append(heads, d.head), append(tails, d.tail)
+	return c
+}
+
+// turnDays begins the day of webhooks that became daily, and ends the day of
+// those that were, at the stored position.
+func (p *Publisher) turnDays(ctx context.Context, begin []*route.Endpoint, ends map[int64]route.DayEnd) error {
+	now, err := p.clock(ctx)
+	if err != nil {
+		return err
 	}
-	b.Queue(writeSumsSQL, endpoints, periods, accounts, kin, hooks, types, formats, numbers, heads, tails)
+	turns := make([]func(*pgx.Batch) (int64, error), 0, len(begin)+len(ends))
+	for _, e := range ends {
+		turns = append(turns, func(b *pgx.Batch) (int64, error) {
+			e.Day, e.Ended, e.Zone = e.Day+1, now, "UTC"
+			if now.Before(e.Began) {
+				e.Ended = e.Began // the clock was set back
+			}
+			queueDayEnd(b, e)
+			b.Queue(closeDaySQL, e.Endpoint)
+			return e.Endpoint, nil
+		})
+	}
+	for _, w := range begin {
+		turns = append(turns, func(b *pgx.Batch) (int64, error) { return w.ID, p.queueBegin(ctx, b, w, now) })
+	}
+	return isolate(turns, isReadFault, func(part []func(*pgx.Batch) (int64, error)) error {
+		b := &pgx.Batch{}
+		for _, turn := range part {
+			if _, err := turn(b); err != nil {
+				return err
+			}
+		}
+		return p.fencedTx(ctx, b)
+	}, func(turn func(*pgx.Batch) (int64, error), cause error) error {
+		id, _ := turn(&pgx.Batch{})
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnstorable, cause)
+		return nil
+	})
+}
+
+// queueBegin begins the day of a webhook.
+func (p *Publisher) queueBegin(ctx context.Context, b *pgx.Batch, w *route.Endpoint, now time.Time) error {
+	c := p.calendarOf(w)
+	last := c.Ended(now)
+	w.Day = route.NewOpenDay(c, last, now) // whatever becomes of the rest
+	var text string
+	if err := p.store.pool.QueryRow(ctx, lastRunSQL, w.ID).Scan(&text); err != nil {
+		return err
+	}
+	if run, err := route.ParseDate(text); err == nil {
+		last = max(last, run)
+	}
+	w.Day = route.NewOpenDay(c, last, now)
+	b.Queue(openDaySQL, w.ID, last.String(), now)
+	return nil
+}
+
+// fencedTx runs statements in one transaction of this publisher's epoch.
+func (p *Publisher) fencedTx(ctx context.Context, statements *pgx.Batch) error {
+	return p.store.run(ctx, &transaction{
+		fence: func(b *pgx.Batch) { b.Queue(assertEpochSQL, p.epoch) },
+		fill:  func(b *pgx.Batch) { b.QueuedQueries = append(b.QueuedQueries, statements.QueuedQueries...) },
+	})
+}
+
+// daySettles is how much further than its end the log has to be stored before a
+// day ends without a change that says so: a commit is in the log a little after
+// its time stamp was taken.
+const daySettles = 2 * time.Second
+
+// endReachedDays ends the days that are past where no change said so.
+func (p *Publisher) endReachedDays(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.live {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("end days: no answer in time"))
+	defer cancel()
+	if err := p.followWebhooks(ctx); err != nil {
+		return err
+	}
+	at := p.watermark.at().Add(-daySettles)
+	if next := p.view.NextEnd(); next.IsZero() || at.Before(next) {
+		return nil
+	}
+	now, err := p.clock(ctx)
+	if err != nil {
+		return err
+	}
+	if now.Before(at) {
+		at = now
+	}
+	plan := route.EndDays(p.view, at)
+	err = isolate(plan.DayEnds, isDataFault, func(ends []route.DayEnd) error {
+		part := route.NewPlan(p.view)
+		part.DayEnds = ends
+		return p.commit(ctx, part)
+	}, func(e route.DayEnd, cause error) error {
+		p.store.setAside(ctx, loopDays, strconv.FormatInt(e.Endpoint, 10), e.Endpoint, asideUnstorable, cause)
+		return nil
+	})
+	if err != nil {
+		if errors.Is(err, ErrFenced) {
+			p.live = false
+		}
+		p.view.WebhooksVersion = route.UnknownVersion // some may have ended
+		return fmt.Errorf("end days: %w", err)
+	}
+	p.view.Apply(plan)
+	return nil
+}
+
+// outboxClock reads the outbox's clock.
+func (s *Store) outboxClock(ctx context.Context) (now time.Time, err error) {
+	if err := s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		return now, fmt.Errorf("read the outbox's clock: %w", err)
+	}
+	return now, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -64,7 +65,7 @@ func (d *days) committed(changes ...schemas.Change) schemas.Batch {
 // stored.
 func (d *days) tick(t *testing.T) {
 	t.Helper()
-	d.publisher.Seen(d.publisher.reached.flush, d.now.Add(daySettles))
+	d.publisher.Seen(d.publisher.watermark.flush, d.now.Add(daySettles))
 	d.send(t)
 }
 
@@ -224,7 +225,7 @@ func TestDaily_OfTwoPublishersOneEndsTheDay(t *testing.T) {
 	first := d.publisher
 	d.restart(t)
 	d.at(t, "2024-06-11T00:00:00Z")
-	first.Seen(first.reached.flush, d.now.Add(time.Minute))
+	first.Seen(first.watermark.flush, d.now.Add(time.Minute))
 	if err := first.endReachedDays(t.Context()); !errors.Is(err, ErrFenced) {
 		t.Errorf("the first publisher: %v, want it fenced", err)
 	}
@@ -349,7 +350,7 @@ func TestDaily_WhatBecomesOfADayWhoseWebhookChanges(t *testing.T) {
 			if kept := d.count(t, "daily_count"); kept != 0 {
 				t.Errorf("%d counts are kept", kept)
 			}
-			if name[:7] == "deleted" && d.skipped(t)[skipNoEndpoint] == 0 {
+			if name[:7] == "deleted" && d.skipped(t)[route.SkipNoEndpoint] == 0 {
 				t.Error("what was not sent is not counted")
 			}
 			d.wantPeriods(t)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -29,7 +30,7 @@ type year struct {
 	*days
 	t        *testing.T
 	random   *rand.Rand
-	zones    map[string]calendar         // by webhook
+	zones    map[string]route.Calendar   // by webhook
 	want     map[string]map[string]int64 // by webhook: count by date and what happened
 	got      map[string]map[string]int64
 	late     map[string]int // by webhook: how many bodies said so
@@ -42,7 +43,7 @@ type year struct {
 
 func newYear(t *testing.T, seed uint64) *year {
 	y := &year{days: newDays(t, "2024-01-01T12:00:00Z"), t: t, random: rand.New(rand.NewPCG(seed, 1)),
-		zones: map[string]calendar{}, want: map[string]map[string]int64{}, got: map[string]map[string]int64{}, late: map[string]int{}}
+		zones: map[string]route.Calendar{}, want: map[string]map[string]int64{}, got: map[string]map[string]int64{}, late: map[string]int{}}
 	for webhook, c := range map[string]struct{ at, zone string }{
 		"ny":  {"02:30:00", "America/New_York"},    // skipped in March
 		"lhi": {"01:45:00", "Australia/Lord_Howe"}, // twice in April, by half an hour
@@ -113,8 +114,8 @@ func (y *year) happens() {
 		}
 		y.unread = append(y.unread, y.committed(change).Changes...)
 		for webhook, c := range y.zones {
-			day := c.on(y.now) - 1
-			for !c.end(day).After(y.now) {
+			day := c.Ended(y.now)
+			for !c.End(day).After(y.now) {
 				day++
 			}
 			y.want[webhook][day.String()+" "+what]++
@@ -215,4 +216,17 @@ func (y *year) finish() {
 	wantLines(y.t, all[string](y.t, y.world, `
 		SELECT format('%s: %s days of %s', p.webhook, count(*), max(r.day) - min(r.day) + 1) FROM walhook.daily_run r
 		JOIN walhook.endpoint p ON p.id = r.endpoint GROUP BY p.webhook HAVING count(*) <> max(r.day) - min(r.day) + 1 OR count(*) < 400`))
+}
+
+func mustCalendar(t *testing.T, at, zone string) route.Calendar {
+	t.Helper()
+	clock, err := time.Parse(time.TimeOnly, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := route.NewCalendar(clock.Sub(clock.Truncate(24*time.Hour)), zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

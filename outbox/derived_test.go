@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -191,7 +192,7 @@ func TestDerived_WhatCannotBeToldIsCounted(t *testing.T) {
 	change := notes.update(nil, row(1, 7, "x")) // the default replica identity keeps no old row
 	f.commit(t, change)
 	f.commit(t, notes.update(nil, row(2, 7, "y")))
-	f.wantSkipped(t, map[string]int{skipUntold: 2, skipNoEndpoint: 2})
+	f.wantSkipped(t, map[string]int{route.SkipOldRow: 2, route.SkipNoEndpoint: 2})
 	if n := f.logs.FilterMessageSnippet("rules cannot be told").Len(); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
 	}
@@ -215,16 +216,16 @@ func TestDerived_NothingIsEvaluatedWhereNobodyAsks(t *testing.T) {
 	f.webhook(t, "7", "a", "hook = 'records'")
 	f.webhook(t, "7", "b", "hook = 'fax'")
 	for schema, want := range map[string]bool{"dids": false, "faxes": true, "users": false} {
-		if got := f.publisher.derives[f.publisher.catalog.Schema(schema)]; got != want {
+		if got := f.publisher.view.Derives(f.publisher.catalog.Schema(schema)); got != want {
 			f.commit(t, dids.insert(1, 7, "1"))
-			if got := f.publisher.derives[f.publisher.catalog.Schema(schema)]; got != want {
+			if got := f.publisher.view.Derives(f.publisher.catalog.Schema(schema)); got != want {
 				t.Errorf("%s: evaluated %t, want %t", schema, got, want)
 			}
 		}
 	}
 	f.webhook(t, "7", "c", "hook = 'all'")
 	f.commit(t, dids.insert(2, 7, "1"))
-	if !f.publisher.derives[f.publisher.catalog.Schema("dids")] {
+	if !f.publisher.view.Derives(f.publisher.catalog.Schema("dids")) {
 		t.Error("a webhook that asks for all is not told of what is derived")
 	}
 }

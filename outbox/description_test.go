@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"walhook/doctor"
+	"walhook/outbox/route"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/schemas/pgjson"
@@ -55,7 +56,7 @@ func TestRoute_AChangeThatNobodyCanReadIsListed(t *testing.T) {
 	f.commit(t, partition.insert(1, 7, "312"), keyless.insert(2, 7, "313"), untyped.insert(3, 7, "314"), dids.insert(4, 7, "315"), partition.truncate())
 	wantLines(t, rest(f.events(t), 1), `7 _4 dids:4 insert dids {'id':4,'user_id':7,'number':'315'}`)
 	wantLines(t, f.unrouted(t), "dids_p9 insert  table_unknown", "dids insert  table_unknown", "dids insert 3 table_unknown")
-	f.wantSkipped(t, map[string]int{skipTableUnknown: 3, skipNoTable: 1})
+	f.wantSkipped(t, map[string]int{route.SkipTableUnknown: 3, route.SkipNoTable: 1})
 	findings := Examine(t.Context(), Config{URL: f.db.URL}, doctor.Options{})
 	i := slices.IndexFunc(findings, func(finding doctor.Finding) bool { return finding.ID == checkUnrouted })
 	if got := findings[i]; got.Status != doctor.Warning || !strings.Contains(got.Evidence, "2 changes of dids reached nobody") || !strings.Contains(got.Evidence, "dids_p9") {

@@ -205,7 +205,7 @@ func (s *Session) save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		}
 	}
 	ids, tails := shardColumns(shards)
-	return s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) {
+	return s.store.run(ctx, &transaction{fence: s.fence, fill: func(b *pgx.Batch) {
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
 				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason, kept.heldSince, kept.heldReason)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+
+	"walhook/outbox/route"
 )
 
 const (
@@ -23,26 +25,14 @@ const (
 )
 
 const (
-	inboxHoldsSQL = `SELECT EXISTS (SELECT FROM walhook.inbox WHERE set_aside_at IS NULL)`
-
-	// A row that somebody locks is left for the next time. What is deleted
-	// here is appended by the same transaction: exactly once.
-	takeInboxSQL = `
-		WITH taken AS (
-			DELETE FROM walhook.inbox WHERE id IN (
-				SELECT id FROM walhook.inbox WHERE set_aside_at IS NULL AND ($2::bigint[] IS NULL OR id = ANY ($2))
-				ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
-			RETURNING *)
-		SELECT account, above, coalesce(endpoint, 0), webhook_id, record, schema, type, format, body, born_at FROM taken ORDER BY id`
+	// A row that somebody locks is left for the next time. NULL ids are the oldest.
+	readInboxSQL = `
+		SELECT id, account, above, coalesce(endpoint, 0), webhook_id, record, schema, type, format, body, born_at FROM walhook.inbox
+		WHERE set_aside_at IS NULL AND ($2::bigint[] IS NULL OR id = ANY ($2)) ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`
 
 	inboxIDsSQL = `SELECT id FROM walhook.inbox WHERE set_aside_at IS NULL ORDER BY id LIMIT $1`
 
 	setInboxAsideSQL = `UPDATE walhook.inbox SET set_aside_at = clock_timestamp() WHERE id = $1`
-
-	// The place in the source's log is as it was.
-	inboxPositionSQL = `
-		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
-		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2, messages FROM walhook.position ORDER BY id DESC LIMIT 1`
 )
 
 // Run appends the inbox's events, and what was asked for to be sent again, to
@@ -83,10 +73,6 @@ func (p *Publisher) Run(ctx context.Context) error {
 // source's changes have their turn.
 func (p *Publisher) emptyInbox(ctx context.Context) error {
 	for {
-		var holds bool
-		if err := p.store.pool.QueryRow(ctx, inboxHoldsSQL).Scan(&holds); err != nil || !holds {
-			return err
-		}
 		if n, err := p.appendInbox(ctx); err != nil || n < inboxChunk {
 			return err
 		}
@@ -129,80 +115,38 @@ func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err erro
 	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: no answer in time"))
 	defer cancel()
 	p.rotate(ctx)
-	r := newRouter(p, nil)
-	err = p.store.run(ctx, transaction{
-		fence: func(b *pgx.Batch) {
-			b.Queue(assertEpochSQL, p.epoch)
-			b.Queue(takeInboxSQL, inboxChunk, ids).Query(func(rows pgx.Rows) error {
-				var i inboxRow
-				_, err := pgx.ForEachRow(rows, i.columns(), func() error {
-					n++
-					i.route(r)
-					return nil
-				})
-				return err
-			})
-		},
-		copy: func(ctx context.Context, conn *pgx.Conn) error { return p.store.copyEvents(ctx, conn, r.events) },
-		fill: func(b *pgx.Batch) {
-			r.queueTooLarge(b)
-			b.Queue(inboxPositionSQL, p.epoch, p.nextID)
-		},
-	})
+	rows, err := p.readInbox(ctx, ids)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	plan := route.RouteInbox(p.view, rows)
+	err = p.commit(ctx, plan)
+	switch {
+	case err == nil:
+		return len(rows), nil
+	case errors.Is(err, errInboxMoved):
+		return 0, nil // by a transaction that nobody waited for any more
+	case errors.Is(err, errUncertain):
+		p.view.NextID = plan.NextID() // ids that may be taken are not given again
+	case errors.Is(err, ErrFenced):
+		p.live = false
+	}
+	return 0, fmt.Errorf("append the inbox: %w", err)
+}
+
+func (p *Publisher) readInbox(ctx context.Context, ids []int64) (list []route.InboxRow, err error) {
+	rows, err := p.store.pool.Query(ctx, readInboxSQL, inboxChunk, ids)
+	if err == nil {
+		var i route.InboxRow
+		e := &i.Event
+		_, err = pgx.ForEachRow(rows, []any{&i.ID, &i.Account, &i.Above, &i.Endpoint, &e.WebhookID, &e.Record, &e.Schema, &e.Type, &e.Format, &e.Body, &e.CommittedAt}, func() error {
+			list = append(list, i)
+			e.Body = nil // the next row has one of its own
+			return nil
+		})
+	}
 	if err != nil {
-		if errors.Is(err, ErrFenced) {
-			p.live = false
-		}
-		return 0, fmt.Errorf("append the inbox: %w", err)
+		return nil, fmt.Errorf("read the inbox: %w", err)
 	}
-	r.count()
-	if len(r.events) > 0 {
-		p.store.signalAppended()
-	}
-	r.done()
-	return n, nil
-}
-
-// inboxRow is one event as it waits in the inbox.
-type inboxRow struct {
-	account  string
-	above    bool
-	endpoint int64 // 0 for the account's own
-	event    eventRow
-}
-
-func (i *inboxRow) columns() []any {
-	e := &i.event
-	return []any{&i.account, &i.above, &i.endpoint, &e.webhookID, &e.record, &e.schema, &e.typ, &e.format, &e.body, &e.committedAt}
-}
-
-// route finds whom the event is for. An account without an endpoint, or with no
-// account above, is told nothing.
-func (i *inboxRow) route(r *router) {
-	account := i.account
-	if i.above {
-		account = r.p.parents[account]
-	}
-	to := r.p.routes[account]
-	if i.endpoint != 0 {
-		to = r.p.routeTo(account, i.endpoint)
-	}
-	if to == nil {
-		r.tally.skipped[skipNoEndpoint]++
-		return
-	}
-	r.add(to, i.event.committedAt, i.event)
-}
-
-// routeTo finds one endpoint of an account; nil when there is none such.
-func (p *Publisher) routeTo(account string, endpoint int64) *route {
-	if own := p.routes[account]; own != nil && own.endpoint == endpoint {
-		return own
-	}
-	for _, webhook := range p.webhooks[account] {
-		if webhook.endpoint == endpoint {
-			return webhook
-		}
-	}
-	return nil
+	return list, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"walhook/doctor"
+	"walhook/outbox/route"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -95,7 +96,7 @@ func poisonAppend(t *testing.T) {
 	}
 	wantLines(t, all[string](t, f.world, "SELECT record FROM walhook.event ORDER BY id"), append([]string{"users:7", "users:8"}, want...)...)
 	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', schema, key, reason) FROM walhook.unrouted"), "dids 13 unstorable")
-	f.wantSkipped(t, map[string]int{skipUnstorable: 1})
+	f.wantSkipped(t, map[string]int{route.SkipUnstorable: 1})
 	if c := f.takeOver(t); c.Position != b.Position || c.Flush != b.Flush || c.Xid != b.Xid {
 		t.Errorf("position %+v, want that of the batch", c)
 	}
@@ -118,7 +119,7 @@ func TestIsolation_AnAccountIsHeldWhoseNewURLCannotBeStored(t *testing.T) {
 			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', state, coalesce(url, '-'), reason) FROM walhook.endpoint WHERE account = '7'"),
 				"unusable - "+reasonUnstored)
 			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', schema, key, reason) FROM walhook.unrouted"), "users 7 unstorable")
-			f.wantSkipped(t, map[string]int{skipUnstorable: 1})
+			f.wantSkipped(t, map[string]int{route.SkipUnstorable: 1})
 			f.wantAside(t, loopAppend, asideUnstorable)
 			f.restart(t)
 			f.commit(t, setURL(urlB, "https://c.example.com/"))
@@ -147,7 +148,7 @@ func poisonAccountTree(t *testing.T, bad string) {
 	f.exec(t, "ALTER TABLE walhook.account ALTER parent DROP NOT NULL, DROP CONSTRAINT account_parent_is_another")
 	f.exec(t, "UPDATE walhook.account SET parent = "+bad+" WHERE id = '8'")
 	f.restart(t)
-	if got := fmt.Sprint(f.publisher.parents); got != "map[7:1 9:1]" {
+	if got := fmt.Sprint(f.publisher.view.Parents); got != "map[7:1 9:1]" {
 		t.Errorf("the tree is %s, want that of the others", got)
 	}
 	f.commit(t, dids.insert(1, 7, "n"), dids.insert(2, 8, "n"))
@@ -224,13 +225,13 @@ func poisonWebhooks(t *testing.T) {
 	if n := f.count(t, "event"); n != 3 {
 		t.Errorf("%d events, want 3: of the account's own endpoint two, of its webhook one", n)
 	}
-	if w := f.publisher.webhooks["9"]; len(w) != 1 {
+	if w := f.publisher.view.Webhooks["9"]; len(w) != 1 {
 		t.Error("custom data with half a surrogate pair leave its webhook out")
 	}
 	f.wantAside(t, loopWebhooks, asideUnreadable)
 	f.exec(t, `UPDATE walhook.endpoint SET schemas = '{}' WHERE account = '8'`)
 	f.restart(t)
-	if n := f.count(t, "set_aside"); n != 0 || len(f.publisher.webhooks["8"]) != 1 {
+	if n := f.count(t, "set_aside"); n != 0 || len(f.publisher.view.Webhooks["8"]) != 1 {
 		t.Errorf("%d items are set aside after it was mended", n)
 	}
 }

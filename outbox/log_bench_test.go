@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/internal/pgtest"
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -30,15 +31,15 @@ func benchmarkStore(b *testing.B) *Store {
 	return store
 }
 
-func benchmarkEvents(n int) []eventRow {
-	to := &route{account: "7", endpoint: 1, revision: 1}
+func benchmarkEvents(n int) []route.Event {
+	to := &route.Endpoint{Account: "7", ID: 1, Revision: 1}
 	body := fmt.Appendf(nil, `{"type":"insert","schema":"dids","data":"%0350d"}`, 1)
-	events := make([]eventRow, n)
+	events := make([]route.Event, n)
 	for i := range events {
 		key := fmt.Sprint(i)
-		events[i] = eventRow{
-			id: int64(i + 1), route: to, record: "dids:" + key, webhookID: schemas.Position{Commit: 0x1000, Ordinal: int64(i)}.WebhookID(0),
-			schema: "dids", typ: "insert", committedAt: time.Now(), body: body, size: len(body),
+		events[i] = route.Event{
+			ID: int64(i + 1), To: to, Record: "dids:" + key, WebhookID: schemas.Position{Commit: 0x1000, Ordinal: int64(i)}.WebhookID(0),
+			Schema: "dids", Type: "insert", CommittedAt: time.Now(), Body: body, Size: len(body),
 		}
 	}
 	return events
@@ -61,7 +62,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 		for i := range events {
-			events[i].id += benchmarkBatch
+			events[i].ID += benchmarkBatch
 		}
 	}
 	perEvent(b)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -29,38 +30,6 @@ type metrics struct {
 	ahead      *prometheus.GaugeVec
 	maintained prometheus.Gauge
 	retention  prometheus.Gauge
-}
-
-// The reasons of walhook_changes_skipped_total.
-const (
-	skipNoTable      = "not_in_catalog"
-	skipNoEndpoint   = "no_endpoint"
-	skipNoOwner      = "no_owner"
-	skipOwnerUnknown = "owner_unknown"
-	skipOwnerColumn  = "owner_column_missing"
-	skipAccountRow   = "account_column_missing"
-	skipIncomparable = "id_not_comparable"
-	skipNoKey        = "no_key"
-	skipTableUnknown = "table_unknown"
-	skipTruncate     = "truncate"
-	skipMessage      = "malformed_message"
-	skipOutsideTx    = "non_transactional_message"
-	skipResult       = "malformed_result"
-	skipTooLarge     = "too_large"
-	skipMalformed    = "malformed_value"
-	skipAccountID    = "account_id_too_long"
-	skipUntold       = "old_row_not_kept"
-	skipEvent        = "malformed_event"
-	skipEventSize    = "event_too_large"
-	skipHook         = "unknown_hook"
-	skipReserved     = "reserved_name"
-	skipUnstorable   = "unstorable"
-)
-
-func skipReasons() []string {
-	return []string{skipNoTable, skipNoEndpoint, skipNoOwner, skipOwnerUnknown, skipOwnerColumn, skipAccountRow, skipIncomparable, skipNoKey, skipTableUnknown, skipTruncate,
-		skipMessage, skipOutsideTx, skipResult, skipTooLarge, skipMalformed, skipAccountID, skipUntold, skipEvent, skipEventSize, skipHook,
-		skipReserved, skipUnstorable}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -94,7 +63,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "How long ago the oldest event was appended that waits for an active endpoint; zero for none. NaN while the outbox does not answer.",
 		}),
 	}
-	for _, reason := range skipReasons() {
+	for _, reason := range route.Reasons() {
 		m.skipped.WithLabelValues(reason)
 	}
 	for l := range loops() {

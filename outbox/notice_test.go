@@ -105,8 +105,8 @@ func TestSettle_AndAppendTakeEndpointsInOneOrder(t *testing.T) {
 		},
 		"settle": func(t *testing.T, f *feed, s *Session) error {
 			_, err := s.Settle(t.Context(), []Settlement{
-				disabling(Event{ID: 1001, Endpoint: f.publisher.routes["3"].endpoint, Revision: 1, Record: "dids:1"}, "gone"),
-				disabling(Event{ID: 1002, Endpoint: f.publisher.routes["1"].endpoint, Revision: 1, Record: "dids:1"}, "gone")})
+				disabling(Event{ID: 1001, Endpoint: f.publisher.view.Endpoints["3"].ID, Revision: 1, Record: "dids:1"}, "gone"),
+				disabling(Event{ID: 1002, Endpoint: f.publisher.view.Endpoints["1"].ID, Revision: 1, Record: "dids:1"}, "gone")})
 			return err
 		},
 	} {

@@ -140,9 +140,9 @@ func (f *feed) rotate(t *testing.T) {
 	f.commit(t, dids.insert(99, 7, "1"))
 	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '8 days'")
 	f.takeOver(t)
-	before := eventPartition(f.publisher.nextID)
+	before := eventPartition(f.publisher.view.NextID)
 	f.commit(t, dids.insert(100, 7, "1"))
-	if after := eventPartition(f.publisher.nextID); after != before+1 {
+	if after := eventPartition(f.publisher.view.NextID); after != before+1 {
 		t.Fatalf("the log is in partition %d after %d", after, before)
 	}
 }

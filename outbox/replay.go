@@ -164,8 +164,8 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	ctx, cancel := context.WithTimeoutCause(ctx, replayTimeout, errors.New("send events again: no answer in time"))
 	defer cancel()
 	p.rotate(ctx)
-	first := p.nextID
-	p.nextID += replayChunk
+	first := p.view.NextID
+	p.view.NextID += replayChunk
 	sent := int64(0)
 	err = fenceError(pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
@@ -174,7 +174,7 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 		if sent, err = replayTx(ctx, tx, id, first); err != nil || sent == 0 {
 			return err
 		}
-		_, err := tx.Exec(ctx, inboxPositionSQL, p.epoch, p.nextID)
+		_, err := tx.Exec(ctx, keepPositionSQL, p.epoch, p.view.NextID)
 		return err
 	}))
 	if errors.Is(err, ErrFenced) {

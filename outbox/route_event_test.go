@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -47,7 +48,7 @@ func TestEvent_ComesEitherWay(t *testing.T) {
 		`everything _1 event/a@b channel_create event json {"hook_event":"channel_create","timestamp":63557035175,"account_id":"7","to":"x","call_id":"a@b"}`,
 		`everything _2 event/a@b channel_create event json {"hook_event":"channel_create","timestamp":63867219200,"account_id":"7","call_id":"a@b"}`,
 		`everything _3 event/u InboundCall event form {"eventType":"InboundCall","eventTarget":"phoneNumber","containerId":"","tenantId":"","didNumber":"312","didDescription":"","didGroup":"","cidPrefix":"","callUuid":"u","callerIdNum":"","callerIdName":""}`)
-	f.wantSkipped(t, map[string]int{skipNoEndpoint: 1})
+	f.wantSkipped(t, map[string]int{route.SkipNoEndpoint: 1})
 }
 
 func TestEvent_OnlyInsertsCount(t *testing.T) {
@@ -55,7 +56,7 @@ func TestEvent_OnlyInsertsCount(t *testing.T) {
 	f.webhook(t, "7", "a", "hook = 'all'")
 	f.commit(t, emissions.update(nil, row(1, 7, "parking", "{}", "f", nil)), emissions.delete(1, notSent, notSent, notSent, notSent, notSent), emissions.truncate())
 	wantLines(t, f.bodies(t))
-	f.wantSkipped(t, map[string]int{skipTruncate: 1})
+	f.wantSkipped(t, map[string]int{route.SkipTruncate: 1})
 }
 
 func TestEvent_BoundToATarget(t *testing.T) {
@@ -134,7 +135,7 @@ func TestEvent_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 		emit(8, strings.Repeat("7", 2000), "parking", `{}`),                 // 21
 	)
 	wantLines(t, f.bodies(t), `a _20 event/ab parking event json {"hook_event":"parking","timestamp":63557035175,"account_id":"7","call_id":"a\u0000b"}`)
-	f.wantSkipped(t, map[string]int{skipEvent: 14, skipHook: 2, skipEventSize: 3, skipOutsideTx: 1})
+	f.wantSkipped(t, map[string]int{route.SkipEvent: 14, route.SkipHook: 2, route.SkipEventSize: 3, route.SkipOutsideTx: 1})
 	got := all[string](t, f.world, "SELECT format('%s %s %s %s %s', ordinal, schema, type, key, reason) FROM walhook.unrouted ORDER BY ordinal")
 	if len(got) != 20 || strings.Contains(strings.Join(got, "\n"), "topsecret") {
 		t.Errorf("unrouted\n\t%s", strings.Join(got, "\n\t"))
@@ -152,5 +153,5 @@ func TestEvent_AnotherTableOfThatNameIsNoTableOfEvents(t *testing.T) {
 	f.webhook(t, "7", "a", "hook = 'all'")
 	other := newTable("events", 'd', "id title")
 	f.commit(t, other.insert(1, "concert"))
-	f.wantSkipped(t, map[string]int{skipNoTable: 1})
+	f.wantSkipped(t, map[string]int{route.SkipNoTable: 1})
 }

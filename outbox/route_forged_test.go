@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -34,7 +35,7 @@ func TestForged_NobodyOutsideUsesTheNamesOfRecordsAndOfWalhook(t *testing.T) {
 	if events := f.events(t); len(events) != 2 {
 		t.Errorf("sent: %q", events)
 	}
-	f.wantSkipped(t, map[string]int{skipReserved: 4 * len(names)})
+	f.wantSkipped(t, map[string]int{route.SkipReserved: 4 * len(names)})
 	listed := all[string](t, f.world, "SELECT DISTINCT key FROM walhook.unrouted WHERE reason = 'reserved_name' AND schema = '' AND type = 'message'")
 	for _, name := range names {
 		found := false
@@ -56,5 +57,5 @@ func TestForged_NoResultIsNamedLikeAGroup(t *testing.T) {
 	if events := f.events(t); len(events) > 0 {
 		t.Errorf("sent: %q", events)
 	}
-	f.wantSkipped(t, map[string]int{skipReserved: 2})
+	f.wantSkipped(t, map[string]int{route.SkipReserved: 2})
 }

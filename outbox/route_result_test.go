@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -38,7 +39,7 @@ func TestResult_OnlyInsertsCount(t *testing.T) {
 		results.truncate(),
 		message(`{"user_id":9,"schema":"sms_enablement","type":"update","status":"ok"}`))
 	wantLines(t, f.events(t))
-	f.wantSkipped(t, map[string]int{skipNoEndpoint: 1, skipTruncate: 1})
+	f.wantSkipped(t, map[string]int{route.SkipNoEndpoint: 1, route.SkipTruncate: 1})
 }
 
 func TestResult_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
@@ -53,7 +54,7 @@ func TestResult_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 	if events := f.events(t); len(events) != 1 || !strings.HasPrefix(events[0], "7 _5 result/sms ") {
 		t.Errorf("events %v", events)
 	}
-	f.wantSkipped(t, map[string]int{skipMessage: 1, skipOutsideTx: 1, skipResult: 2})
+	f.wantSkipped(t, map[string]int{route.SkipMessage: 1, route.SkipOutsideTx: 1, route.SkipResult: 2})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', ordinal, schema, type, reason) FROM walhook.unrouted ORDER BY ordinal"),
 		"1  message malformed_message", "2  message non_transactional_message",
 		"3 async_results insert malformed_result", "4 async_results insert malformed_result")
@@ -89,5 +90,5 @@ func TestResult_TextThatCannotBeStoredIsRefused(t *testing.T) {
 		message(`{"user_id":7,"schema":"sms","type":"update","status":"\u0000","verbose":"\u0000"}`))
 	wantLines(t, all[string](t, f.world, "SELECT convert_from(body, 'UTF8') FROM walhook.event"),
 		`{"type":"update","schema":"sms","status":"\u0000","verbose":"\u0000"}`)
-	f.wantSkipped(t, map[string]int{skipMessage: 1, skipNoEndpoint: 1})
+	f.wantSkipped(t, map[string]int{route.SkipMessage: 1, route.SkipNoEndpoint: 1})
 }

@@ -5,44 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
-
-func TestRoute_RecordGoesToTheAccountInItsOwnerColumn(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8))
-		f.forget(t)
-		next()
-		f.commit(t, dids.insert(1, 7, "312"), dids.insert(2, 8, "313"))
-		next()
-		f.commit(t, dids.update(row(1, 7, "312"), row(1, 7, "314")))
-		next()
-		f.commit(t, dids.delete(1, 7, "314"))
-		wantLines(t, f.events(t),
-			`7 _1 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`,
-			`8 _2 dids:2 insert dids {'id':2,'user_id':8,'number':'313'}`,
-			`7 _1 dids:1 update dids {'id':1,'user_id':7,'number':'314'}`,
-			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'314'}`)
-	})
-}
-
-func TestRoute_RecordGoesToItsParentsAccount(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), dids.insert(1, 7, "312"))
-		f.forget(t)
-		next()
-		f.commit(t, faxes.insert(5, 1, "2"))
-		next()
-		f.commit(t, pages.insert(9, 5))
-		next()
-		f.commit(t, faxes.update(row(5, 1, "2"), row(5, 1, "3")))
-		wantLines(t, f.events(t),
-			`7 _1 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`,
-			`7 _1 pages:9 insert pages {'id':9,'fax_id':5}`,
-			`7 _1 faxes:5 update faxes {'id':5,'did_id':1,'pages':'3'}`)
-	})
-}
 
 // A foreign key's cascade deletes the parent first.
 func TestRoute_CascadeTellsTheAccountOfEveryRecord(t *testing.T) {
@@ -58,140 +24,6 @@ func TestRoute_CascadeTellsTheAccountOfEveryRecord(t *testing.T) {
 		if gone := f.count(t, "owner WHERE deleted_at IS NOT NULL"); gone != 3 {
 			t.Errorf("%d edges are kept as deleted, want 3", gone)
 		}
-	})
-}
-
-// Children that were never seen, such as those of before an owner's schema was
-// known, are found through a parent that the same cascade deleted before.
-func TestRoute_ParentDeletedBeforeItsUnknownChild(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), dids.insert(1, 7, "312"))
-		f.forget(t)
-		f.commit(t, dids.delete(1, 7, "312"))
-		next() // a large transaction comes in chunks
-		f.commit(t, faxes.delete(5, 1, "2"))
-		wantLines(t, f.events(t),
-			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
-			`7 _1 faxes:5 delete faxes {'id':5,'did_id':1,'pages':'2'}`)
-	})
-}
-
-func TestRoute_ChildBeforeItsParentInOneTransaction(t *testing.T) {
-	f := newFeed(t)
-	f.commit(t, account(7))
-	f.forget(t)
-	f.commit(t, pages.insert(9, 5), faxes.insert(5, 1, "2"), dids.insert(1, 7, "312"))
-	wantLines(t, f.events(t),
-		`7 _1 pages:9 insert pages {'id':9,'fax_id':5}`,
-		`7 _2 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`,
-		`7 _3 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
-	f.wantSkipped(t, map[string]int{})
-}
-
-func TestRoute_ParentOfALaterTransactionDoesNotCount(t *testing.T) {
-	f := newFeed(t)
-	f.commit(t, account(7))
-	f.forget(t)
-	f.append(t, batch(f.tx(faxes.insert(5, 1, "2")), f.tx(dids.insert(1, 7, "312"))))
-	wantLines(t, f.events(t), `7 _1 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
-	f.wantSkipped(t, map[string]int{skipOwnerUnknown: 1})
-}
-
-// The key of a deleted parent is used again, by another account: a child that
-// comes before the new parent is the new parent's.
-func TestRoute_ChildBeforeAParentWhoseKeyServedAnother(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"))
-		f.commit(t, dids.delete(1, 7, "312"))
-		f.forget(t)
-		next()
-		f.commit(t, faxes.insert(5, 1, "2"), dids.insert(1, 8, "313"))
-		wantLines(t, f.events(t),
-			`8 _1 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`,
-			`8 _2 dids:1 insert dids {'id':1,'user_id':8,'number':'313'}`)
-	})
-}
-
-func TestRoute_MoveIsADeleteForTheOneAndAnInsertForTheOther(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"))
-		f.forget(t)
-		next()
-		f.commit(t, notes.insert(1, 7, "x"), dids.update(row(1, 7, "312"), row(1, 8, "399")))
-		f.commit(t, dids.update(row(1, 8, "399"), row(1, 8, "400")))
-		wantLines(t, rest(f.events(t), 1),
-			`7 _2 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
-			`8 _2b dids:1 insert dids {'id':1,'user_id':8,'number':'399'}`,
-			`8 _1 dids:1 update dids {'id':1,'user_id':8,'number':'400'}`)
-	})
-}
-
-// What an event is called depends on nothing but its change.
-func TestRoute_WebhookIDOfAMoveIsTheSameWithoutTheOldOwnersEndpoint(t *testing.T) {
-	f := newFeed(t)
-	f.commit(t, account(8))
-	f.forget(t)
-	f.commit(t, dids.update(row(1, 7, "312"), row(1, 8, "399")))
-	wantLines(t, f.events(t), `8 _1b dids:1 insert dids {'id':1,'user_id':8,'number':'399'}`)
-}
-
-func TestRoute_PoolIsNoAccount(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), dids.insert(1, nil, "312"))
-		f.forget(t)
-		next()
-		f.commit(t, dids.update(row(1, nil, "312"), row(1, nil, "313"))) // nobody's, still
-		f.commit(t, dids.update(row(1, nil, "313"), row(1, 7, "313")))
-		next()
-		f.commit(t, dids.update(row(1, 7, "313"), row(1, nil, "314")))
-		f.commit(t, dids.delete(1, nil, "314"))
-		wantLines(t, f.events(t),
-			`7 _1 dids:1 insert dids {'id':1,'user_id':7,'number':'313'}`,
-			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'313'}`)
-	})
-}
-
-func TestRoute_ChildOfAMovedParentMovesWithItsOwnNextChange(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), faxes.insert(5, 1, "2"), faxes.insert(6, 1, "2"))
-		f.forget(t)
-		next()
-		f.commit(t, dids.update(row(1, 7, "312"), row(1, 8, "312")))
-		f.forget(t)
-		next()
-		f.commit(t, faxes.update(row(5, 1, "2"), row(5, 1, "3")))
-		next()
-		f.commit(t, faxes.update(row(5, 1, "3"), row(5, 1, "4")))
-		next()
-		f.commit(t, faxes.delete(6, 1, "2")) // known to 7 only
-		wantLines(t, f.events(t),
-			`7 _1 faxes:5 delete faxes {'id':5,'did_id':1,'pages':'2'}`,
-			`8 _1b faxes:5 insert faxes {'id':5,'did_id':1,'pages':'3'}`,
-			`8 _1 faxes:5 update faxes {'id':5,'did_id':1,'pages':'4'}`,
-			`7 _1 faxes:6 delete faxes {'id':6,'did_id':1,'pages':'2'}`)
-	})
-}
-
-func TestRoute_ChangeOfKeyIsADeleteAndAnInsert(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), notes.insert(3, 7, "x"), faxes.insert(5, 1, "2"))
-		f.forget(t)
-		next()
-		f.commit(t,
-			dids.update(row(1, 7, "312"), row(2, 7, "312")),
-			notes.update(row(3, notSent, notSent), row(4, 7, "x")), // the default identity sends the old key
-			faxes.update(row(5, 1, "2"), row(6, 2, "2")))
-		next()
-		f.commit(t, dids.update(row(2, 7, "312"), row(3, 8, "312"))) // to another account, too
-		wantLines(t, f.events(t),
-			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
-			`7 _1b dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`,
-			`7 _2 notes:3 delete notes {'id':3}`,
-			`7 _2b notes:4 insert notes {'id':4,'note':'x'}`,
-			`7 _3 faxes:5 delete faxes {'id':5,'did_id':1,'pages':'2'}`,
-			`7 _3b faxes:6 insert faxes {'id':6,'did_id':2,'pages':'2'}`,
-			`7 _1 dids:2 delete dids {'id':2,'user_id':7,'number':'312'}`,
-			`8 _1b dids:3 insert dids {'id':3,'user_id':8,'number':'312'}`)
 	})
 }
 
@@ -218,20 +50,6 @@ func TestRoute_DefaultIdentity(t *testing.T) {
 			`8 _1 notes:1 delete notes {'id':1}`,
 			`7 _1 notes:2 delete notes {'id':2}`,
 			`8 _1 notes:2 insert notes {'id':2,'note':'g'}`)
-	})
-}
-
-func TestRoute_ValueThatWasNotSentIsAbsent(t *testing.T) {
-	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), dids.insert(1, 7, "312"), notes.insert(2, 7, "x"))
-		f.forget(t)
-		next()
-		f.commit(t, dids.update(row(1, 7, notSent), row(1, 7, notSent)))
-		next()
-		f.commit(t, notes.update(nil, row(2, notSent, nil))) // not even the owner
-		wantLines(t, f.events(t),
-			`7 _1 dids:1 update dids {'id':1,'user_id':7}`,
-			`7 _1 notes:2 update notes {'id':2,'note':null}`)
 	})
 }
 
@@ -262,7 +80,7 @@ func TestRoute_NobodyIsToldWithoutAnEndpoint(t *testing.T) {
 	if n := f.count(t, "endpoint"); n != 0 {
 		t.Errorf("%d endpoints", n)
 	}
-	f.wantSkipped(t, map[string]int{skipNoEndpoint: 3, skipNoOwner: 1, skipNoTable: 1})
+	f.wantSkipped(t, map[string]int{route.SkipNoEndpoint: 3, route.SkipNoOwner: 1, route.SkipNoTable: 1})
 }
 
 func TestRoute_UnknownOwnerIsListedAndCounted(t *testing.T) {
@@ -271,7 +89,7 @@ func TestRoute_UnknownOwnerIsListedAndCounted(t *testing.T) {
 	f.forget(t)
 	f.commit(t, faxes.insert(5, 1, "2"), faxes.update(row(5, 1, "2"), row(5, 1, "3")), notes.delete(4, notSent, notSent), dids.insert(1, 7, "312"))
 	wantLines(t, rest(f.events(t), 2), `7 _4 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
-	f.wantSkipped(t, map[string]int{skipOwnerUnknown: 1})
+	f.wantSkipped(t, map[string]int{route.SkipOwnerUnknown: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s#%s %s %s %s %s', commit_lsn, ordinal, schema, type, key, reason) FROM walhook.unrouted"),
 		"0/1200#3 notes delete 4 owner_unknown")
 }
@@ -331,7 +149,7 @@ func TestRoute_TooLargeIsADeadLetterWithoutABody(t *testing.T) {
 	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', p.account, d.record, substring(d.webhook_id FROM 21), d.schema, d.type,
 		d.reason, d.body IS NULL, d.size > 3000) FROM walhook.dead_letter d JOIN walhook.endpoint p ON p.id = d.endpoint`),
 		"7 dids:1 _2 dids insert too_large t t")
-	f.wantSkipped(t, map[string]int{skipTooLarge: 1})
+	f.wantSkipped(t, map[string]int{route.SkipTooLarge: 1})
 	if ids := all[int64](t, f.world, "SELECT id FROM walhook.event UNION SELECT event_id FROM walhook.dead_letter ORDER BY 1"); len(ids) != 3 {
 		t.Errorf("ids %v, want three", ids)
 	}
@@ -341,14 +159,14 @@ func TestRoute_ValueThatCannotBeReadIsListed(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7), dids.insert(1, 7, "\xff\xfe"), dids.insert(2, 7, "312"))
 	wantLines(t, rest(f.events(t), 1), `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
-	f.wantSkipped(t, map[string]int{skipMalformed: 1})
+	f.wantSkipped(t, map[string]int{route.SkipMalformed: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', schema, type, key, reason) FROM walhook.unrouted"),
 		"dids insert 1 malformed_value")
 }
 
 // One batch may hold more records than a generation of the cache.
 func TestRoute_OwnersOfALargeBatchAreAllKnown(t *testing.T) {
-	const records = ownerGeneration + 3*snapshotChunk
+	const records = route.OwnerGeneration + 3*snapshotChunk
 	f := newFeed(t)
 	f.snapshot(t, firstLSN, func(w *SnapshotWriter) error {
 		for id := range records {
@@ -385,28 +203,6 @@ func TestRoute_BytesThatAreNoTextDoNotStopTheFeed(t *testing.T) {
 			t.Errorf("events %v", lines)
 		}
 	})
-}
-
-func TestOwnerCache_ForgetsOnlyWhatWasNotAskedForLong(t *testing.T) {
-	c := newOwnerCache()
-	asked, unasked := recordKey{"dids", "asked"}, recordKey{"dids", "unasked"}
-	c.set(asked, ownership{account: "7"})
-	c.set(unasked, ownership{account: "7"})
-	for generation := range 3 {
-		for n := range ownerGeneration {
-			c.set(recordKey{"faxes", strconv.Itoa(n)}, ownership{account: "8"})
-		}
-		c.age()
-		if o, known := c.get(asked); !known || o.account != "7" {
-			t.Errorf("generation %d: what is asked for is forgotten", generation)
-		}
-	}
-	if _, known := c.get(unasked); known {
-		t.Error("nothing is ever forgotten")
-	}
-	if n := len(c.young) + len(c.old); n > 2*ownerGeneration+2 {
-		t.Errorf("%d records are remembered", n)
-	}
 }
 
 // Whose a record is follows from a change that was too long to be kept, as from

@@ -3,6 +3,7 @@ package outbox
 import (
 	"testing"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -139,7 +140,7 @@ func TestRoute_AKeyThatIsNotSentWholeNamesNothing(t *testing.T) {
 		f.commit(t, didsKeyCut.insert(1, 7, "a"), didsKeyCut.update(row(1, 7, "a"), row(1, 7, "b")), faxes.insert(6, 1, "2"), didsKeyCut.delete(1, 7, "b"))
 		wantLines(t, f.events(t))
 		wantLines(t, f.unrouted(t), "dids insert  no_key", "dids update  no_key", "faxes insert 6 owner_unknown", "dids delete  no_key")
-		f.wantSkipped(t, map[string]int{skipNoKey: 3, skipOwnerUnknown: 1})
+		f.wantSkipped(t, map[string]int{route.SkipNoKey: 3, route.SkipOwnerUnknown: 1})
 	})
 }
 

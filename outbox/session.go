@@ -194,7 +194,7 @@ func (s *Session) GiveUp(ctx context.Context, shards []Shard) error {
 			tails[i] = 0 // as it is stored: beyond lies what the lane has not sent
 		}
 	}
-	err := s.store.run(ctx, transaction{fence: s.fence, fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
+	err := s.store.run(ctx, &transaction{fence: s.fence, fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
 	if err != nil {
 		return fmt.Errorf("give up %d shards: %w", len(shards), err)
 	}

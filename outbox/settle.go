@@ -193,5 +193,5 @@ func (s *Session) settle(ctx context.Context, w *settlementColumns, copying bool
 			return err
 		}
 	}
-	return s.store.run(ctx, tx)
+	return s.store.run(ctx, &tx)
 }

@@ -170,7 +170,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		{retireEndedSQL, nil},
 		{takeSecretsSQL, []any{secretOverlap}},
 		{mergeAccountsSQL, nil},
-		{clearAccountsSQL, []any{reasonCleared, p.nextID}},
+		{clearAccountsSQL, []any{reasonCleared, p.view.NextID}},
 		{endAccountsSQL, nil},
 		{noteGoneAccountsSQL, nil},
 		{endGoneTokensSQL, nil},
@@ -198,6 +198,6 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	if _, err := tx.Exec(ctx, acceptGapsSQL); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.nextID, true)
+	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.view.NextID, true)
 	return err
 }

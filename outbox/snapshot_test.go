@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -50,7 +51,7 @@ func TestSnapshot_IsTheFirstPosition(t *testing.T) {
 	f.commitLSN = 0x5000
 	f.commit(t, faxes.insert(1, 1, "1"), faxes.insert(2, 2, "1"), faxes.delete(9, 1, "1"))
 	wantLines(t, f.events(t), `7 _1 faxes:1 insert faxes {'id':1,'did_id':1,'pages':'1'}`, `7 _3 faxes:9 delete faxes {'id':9,'did_id':1,'pages':'1'}`)
-	f.wantSkipped(t, map[string]int{skipNoOwner: 1})
+	f.wantSkipped(t, map[string]int{route.SkipNoOwner: 1})
 }
 
 func TestSnapshot_ThatIsInterruptedLeavesNothing(t *testing.T) {
@@ -106,7 +107,7 @@ func TestSnapshot_ReplacesWhatWasKnown(t *testing.T) {
 	}
 	f.commit(t, setAccountURL(5, urlA, nil))
 	f.commit(t, users.delete(6, "n", urlA, nil))
-	newest := f.publisher.nextID
+	newest := f.publisher.view.NextID
 	f.snapshot(t, 0x9000, load(t, map[string]string{"0": urlA, "1": urlB, "2": "", "4": urlA, "5": urlB, "6": urlA},
 		schemas.OwnerEdge{Schema: "dids", Key: "1", Account: "4"}))
 	wantLines(t, f.endpoints(t),

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -21,7 +22,7 @@ type SnapshotWriter struct {
 	owners   [][]any
 	columns  [][]any
 
-	replaced map[recordKey]bool // keys, and with no schema account ids, that hold U+FFFD
+	replaced map[route.RecordKey]bool // keys, and with no schema account ids, that hold U+FFFD
 }
 
 // Account stores one row of the account table.
@@ -43,7 +44,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 		w.store.log.Warn("account is left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))
 		return nil
 	}
-	if parent := parentOf(a.ID, a.Parent); parent != "" {
+	if parent := route.ParentOf(a.ID, a.Parent); parent != "" {
 		w.parents = append(w.parents, []any{a.ID, parent})
 	}
 	if len(a.Columns) > 0 {
@@ -84,12 +85,12 @@ func (w *SnapshotWriter) again(schema, text string) bool {
 	if !strings.Contains(text, "\uFFFD") {
 		return false
 	}
-	k := recordKey{schema, text}
+	k := route.RecordKey{Schema: schema, Key: text}
 	if w.replaced[k] {
 		return true
 	}
 	if w.replaced == nil {
-		w.replaced = map[recordKey]bool{}
+		w.replaced = map[route.RecordKey]bool{}
 	}
 	w.replaced[k] = true
 	return false

@@ -175,19 +175,28 @@ func fenceError(err error) error {
 }
 
 // transaction is statements that run in one transaction: in one round trip, or
-// in three where it copies.
+// in more where it checks or copies.
 type transaction struct {
 	fence func(*pgx.Batch)                             // what comes first
+	check func() error                                 // nil for none: whether what the fence read lets it go on
 	copy  func(ctx context.Context, c *pgx.Conn) error // nil for nothing to copy
 	fill  func(*pgx.Batch)                             // the rest
 	// read, when not nil, reads the results of fill; without it each statement
 	// reads its own, or none.
 	read func(pgx.BatchResults) error
+
+	// savepoint makes it a part of a transaction that is already open.
+	savepoint bool
+
+	// uncertain says, after an error, that nobody knows whether it is committed.
+	uncertain bool
+	committed bool
+	atEnd     bool // all but the COMMIT is done, for all that is known
 }
 
-// run makes a transaction. After an error other than a fence it is not known
-// whether it was committed.
-func (s *Store) run(ctx context.Context, tx transaction) error {
+// run makes a transaction. After an error tx.uncertain tells whether it is known
+// that it is not committed.
+func (s *Store) run(ctx context.Context, tx *transaction) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -202,21 +211,52 @@ func (s *Store) run(ctx context.Context, tx transaction) error {
 }
 
 func (tx *transaction) runOn(ctx context.Context, conn *pgx.Conn) (err error) {
+	open, end := "BEGIN", "COMMIT"
+	if tx.savepoint {
+		open, end = "SAVEPOINT part", "RELEASE SAVEPOINT part"
+	}
 	b := &pgx.Batch{}
-	b.Queue("BEGIN")
+	b.Queue(open)
 	tx.fence(b)
 	skip := b.Len()
-	if tx.copy != nil {
+	if tx.copy != nil || tx.check != nil {
 		if err := conn.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
-		if err := tx.copy(ctx, conn); err != nil {
-			return err
+		if tx.check != nil {
+			if err := tx.check(); err != nil {
+				return err
+			}
+		}
+		if tx.copy != nil {
+			if err := tx.copy(ctx, conn); err != nil {
+				return err
+			}
 		}
 		b, skip = &pgx.Batch{}, 0
 	}
+	return tx.finish(ctx, conn, b, skip, end)
+}
+
+// finish sends the rest and ends the transaction. b holds what comes before, which
+// has skip answers.
+func (tx *transaction) finish(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, skip int, end string) (err error) {
 	tx.fill(b)
-	b.Queue("COMMIT")
+	tx.atEnd = tx.read != nil || b.Len() == 0
+	if !tx.atEnd {
+		last := b.QueuedQueries[b.Len()-1]
+		read := last.Fn
+		last.Fn = func(results pgx.BatchResults) (err error) {
+			if read != nil {
+				err = read(results)
+			} else {
+				_, err = results.Exec()
+			}
+			tx.atEnd = err == nil
+			return err
+		}
+	}
+	b.Queue(end).Exec(func(pgconn.CommandTag) error { tx.committed = true; return nil })
 	results := conn.SendBatch(ctx, b)
 	if tx.read != nil {
 		for ; skip > 0 && err == nil; skip-- {
@@ -226,10 +266,36 @@ func (tx *transaction) runOn(ctx context.Context, conn *pgx.Conn) (err error) {
 			err = tx.read(results)
 		}
 	}
-	if closeErr := results.Close(); err == nil {
+	if closeErr := results.Close(); err == nil && !tx.committed {
 		err = closeErr
 	}
+	tx.uncertain = err != nil && tx.mayBeCommitted(err)
 	return err
+}
+
+// outcome is an error of the transaction that says whether it may be committed.
+func (tx *transaction) outcome(err error) error {
+	if tx.uncertain {
+		return fmt.Errorf("%w: %w", errUncertain, err)
+	}
+	return err
+}
+
+// errUncertain says that nobody knows whether a transaction is committed.
+var errUncertain = errors.New("it is not known whether it was committed")
+
+// mayBeCommitted says whether the COMMIT that was sent may have been executed. A
+// server that answers with an error has not: it skips the rest. A session that is
+// ended may have been, once everything before the COMMIT was done.
+func (tx *transaction) mayBeCommitted(err error) bool {
+	if _, unsent := errors.AsType[pgx.ErrPreprocessingBatch](err); unsent || pgconn.SafeToRetry(err) {
+		return false
+	}
+	pgErr, answered := errors.AsType[*pgconn.PgError](err)
+	if tx.committed || !answered {
+		return true
+	}
+	return pgErr.SeverityUnlocalized != "ERROR" && tx.atEnd
 }
 
 func rollback(ctx context.Context, conn *pgx.Conn) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/outbox/route"
 	"walhook/schemas/catalog"
 )
 
@@ -36,14 +37,11 @@ func (p *Publisher) followWebhooks(ctx context.Context) error {
 	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&version); err != nil {
 		return fmt.Errorf("read the version of the webhooks: %w", err)
 	}
-	if version == p.version {
+	if version == p.view.WebhooksVersion {
 		return nil
 	}
 	return p.loadWebhooks(ctx)
 }
-
-// unknownVersion makes the next append read the webhooks anew.
-const unknownVersion = -1
 
 // loadWebhooks reads the webhooks of all accounts. The version comes first: what
 // changes in between is read once more. After an error all is as it was.
@@ -56,46 +54,33 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the webhooks: %w", err)
 	}
-	daily, err := p.loadDays(ctx, webhooks)
-	if err != nil {
+	if err := p.loadDays(ctx, webhooks); err != nil {
 		return err
 	}
-	p.version, p.webhooks, p.daily = version, webhooks, daily
-	p.findNextEnd()
-	p.wanted, p.derives = map[string]bool{}, map[*catalog.Schema]bool{}
-	for _, list := range webhooks {
-		for _, w := range list {
-			p.wanted[w.subscription.hook] = true
-		}
-	}
-	for _, d := range p.catalog.Derivations() {
-		if p.wants(d.Hook, d.Groups...) {
-			p.derives[p.catalog.Schema(d.Schema)] = true
-		}
-	}
+	p.view.SetWebhooks(version, webhooks)
 	return nil
 }
 
 // webhookRoutes reads the webhooks. One that cannot be read is told nothing: what
 // it asks for is not known.
-func (s *Store) webhookRoutes(ctx context.Context, catalog *catalog.Catalog) (map[string][]*route, error) {
+func (s *Store) webhookRoutes(ctx context.Context, catalog *catalog.Catalog) (map[string][]*route.Endpoint, error) {
 	ids, err := collect[int64](s.pool.Query(ctx, webhookIDsSQL))
 	if err != nil {
 		return nil, err
 	}
-	webhooks := map[string][]*route{}
+	webhooks := map[string][]*route.Endpoint{}
 	err = isolate(ids, isReadFault, func(ids []int64) error {
 		rows, err := s.pool.Query(ctx, webhooksSQL, ids)
 		if err != nil {
 			return err
 		}
-		read, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*route, error) { return scanWebhookRoute(row, catalog) })
+		read, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*route.Endpoint, error) { return scanWebhookRoute(row, catalog) })
 		if err != nil {
 			return err
 		}
 		for _, one := range read {
-			webhooks[one.account] = append(webhooks[one.account], one)
-			s.wellAgain(ctx, loopWebhooks, strconv.FormatInt(one.endpoint, 10))
+			webhooks[one.Account] = append(webhooks[one.Account], one)
+			s.wellAgain(ctx, loopWebhooks, strconv.FormatInt(one.ID, 10))
 		}
 		return nil
 	}, func(id int64, cause error) error {
@@ -105,16 +90,16 @@ func (s *Store) webhookRoutes(ctx context.Context, catalog *catalog.Catalog) (ma
 	return webhooks, err
 }
 
-func scanWebhookRoute(row pgx.CollectableRow, catalog *catalog.Catalog) (*route, error) {
-	r, f := &route{}, &subscription{}
+func scanWebhookRoute(row pgx.CollectableRow, catalog *catalog.Catalog) (*route.Endpoint, error) {
+	r, f := &route.Endpoint{}, &route.Subscription{}
 	var custom string
 	var dailyAt int
-	err := row.Scan(&r.account, &r.endpoint, &r.revision, &f.hook, &f.objectType, &f.objectAction, &custom, &f.schemas, &f.types,
-		&f.target.kind, &f.target.id, &f.subaccounts, &f.internalLegs, &f.daily, &dailyAt, &f.dailyZone, &f.ended)
-	if f.hook == hookNotifications {
-		f.objectType = notificationType(catalog, f.objectType, customType(custom))
+	err := row.Scan(&r.Account, &r.ID, &r.Revision, &f.Hook, &f.ObjectType, &f.ObjectAction, &custom, &f.Schemas, &f.Types,
+		&f.Target.Kind, &f.Target.ID, &f.Subaccounts, &f.InternalLegs, &f.Daily, &dailyAt, &f.DailyZone, &f.Ended)
+	if f.Hook == hookNotifications {
+		f.ObjectType = notificationType(catalog, f.ObjectType, customType(custom))
 	}
-	f.dailyAt, r.subscription = time.Duration(dailyAt)*time.Second, f
+	f.DailyAt, r.Subscription = time.Duration(dailyAt)*time.Second, f
 	return r, err
 }
 
@@ -150,9 +135,4 @@ func notificationType(catalog *catalog.Catalog, typ, customType string) string {
 		return customType
 	}
 	return ""
-}
-
-// wants says whether any webhook, of whatever account, asks for a hook.
-func (p *Publisher) wants(hook string, groups ...string) bool {
-	return p.wanted[hook] || p.wanted[HookAll] || slices.ContainsFunc(groups, func(group string) bool { return p.wanted[group] })
 }

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"walhook/outbox/route"
 )
 
 // What is listed as unrouted is bounded: whoever may write into the source
@@ -30,11 +30,42 @@ type listKind struct{ schema, reason string }
 
 type kindCount struct {
 	n, more int64
-	last    unroutedRow // of those that are summed up
+	last    route.Unrouted // of those that are summed up
 }
 
-// clone is for a batch that may not be stored.
-func (l *listing) clone() listing {
+// bound says what of a plan is written, sums of a window that is over first, and
+// what the listing is once that is committed.
+func (l listing) bound(rows []route.Unrouted, now time.Time) (next listing, written []route.Unrouted) {
+	next, written = l.sums(now)
+	if len(rows) == 0 {
+		return next, written
+	}
+	next = next.clone()
+	if next.kinds == nil {
+		next.kinds, next.began = map[listKind]*kindCount{}, now
+	}
+	for _, row := range rows {
+		kind := listKind{row.Schema, row.Reason}
+		k := next.kinds[kind]
+		if k == nil && len(next.kinds) >= listedKinds {
+			kind.schema = ""
+			k = next.kinds[kind]
+		}
+		if k == nil {
+			k = &kindCount{}
+			next.kinds[kind] = k
+		}
+		if k.n++; k.n <= listedRows && kind.schema == row.Schema {
+			written = append(written, row)
+			continue
+		}
+		k.more++
+		k.last = row
+	}
+	return next, written
+}
+
+func (l listing) clone() listing {
 	kinds := maps.Clone(l.kinds)
 	for kind, k := range kinds {
 		kinds[kind] = new(*k)
@@ -42,54 +73,22 @@ func (l *listing) clone() listing {
 	return listing{l.began, kinds}
 }
 
-// bound says what of a batch is written, sums of a window that is over first.
-func (l *listing) bound(rows []unroutedRow, now time.Time) []unroutedRow {
-	over := l.sums(now)
-	if len(rows) == 0 {
-		return over
-	}
-	if l.kinds == nil {
-		l.kinds, l.began = map[listKind]*kindCount{}, now
-	}
-	kept := rows[:0]
-	for _, row := range rows {
-		kind := listKind{row.schema, row.reason}
-		k := l.kinds[kind]
-		if k == nil && len(l.kinds) >= listedKinds {
-			kind.schema = ""
-			k = l.kinds[kind]
-		}
-		if k == nil {
-			k = &kindCount{}
-			l.kinds[kind] = k
-		}
-		if k.n++; k.n <= listedRows && (kind.schema == row.schema) {
-			kept = append(kept, row)
-			continue
-		}
-		k.more++
-		k.last = row
-	}
-	return append(over, kept...)
-}
-
 // sums ends a window that is over, and gives a row for each kind of which more
 // happened than was listed.
-func (l *listing) sums(now time.Time) (rows []unroutedRow) {
+func (l listing) sums(now time.Time) (next listing, rows []route.Unrouted) {
 	if l.kinds == nil || now.Sub(l.began) < listWindow {
-		return nil
+		return l, nil
 	}
 	for kind, k := range l.kinds {
 		if k.more == 0 {
 			continue
 		}
 		row := k.last
-		row.schema, row.typ = kind.schema, ""
-		row.key = fmt.Sprintf("and %d more of this schema and reason since %s", k.more, l.began.UTC().Format(time.RFC3339))
+		row.Schema, row.Type = kind.schema, ""
+		row.Key = fmt.Sprintf("and %d more of this schema and reason since %s", k.more, l.began.UTC().Format(time.RFC3339))
 		rows = append(rows, row)
 	}
-	l.kinds = nil
-	return rows
+	return listing{began: l.began}, rows
 }
 
 // sumUnrouted writes what a window that is over summed up, while no batch comes.
@@ -99,19 +98,10 @@ func (p *Publisher) sumUnrouted(ctx context.Context) error {
 	if !p.live {
 		return nil
 	}
-	rows := p.listing.sums(time.Now())
-	if len(rows) == 0 {
+	if _, rows := p.listing.sums(time.Now()); len(rows) == 0 {
 		return nil
 	}
-	err := p.store.run(ctx, transaction{
-		fence: func(b *pgx.Batch) { b.Queue(assertEpochSQL, p.epoch) },
-		fill: func(b *pgx.Batch) {
-			for _, u := range rows {
-				u.queue(b, p.store.encoding)
-			}
-		},
-	})
-	if err != nil {
+	if err := p.commit(ctx, route.NewPlan(p.view)); err != nil {
 		return fmt.Errorf("list how much more was unrouted: %w", err)
 	}
 	return nil

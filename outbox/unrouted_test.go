@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walhook/doctor"
+	"walhook/outbox/route"
 	"walhook/schemas"
 )
 
@@ -24,7 +25,7 @@ func TestUnrouted_AFloodIsListedInPartAndSummedUp(t *testing.T) {
 		f.commit(t, changes...)
 	}
 	f.commit(t, results.insert(1, 7, "dids", "update", "x", nil)) // of another kind
-	f.wantSkipped(t, map[string]int{skipMessage: refusals, skipReserved: 1})
+	f.wantSkipped(t, map[string]int{route.SkipMessage: refusals, route.SkipReserved: 1})
 	if n := f.count(t, "unrouted WHERE reason = 'malformed_message'"); n == 0 || n > 3*listedRows {
 		t.Errorf("%d refusals are %d rows", refusals, n)
 	}
@@ -53,18 +54,19 @@ func TestUnrouted_TheKindsThatAreListedAreBoundedToo(t *testing.T) {
 	t.Parallel()
 	var l listing
 	now := time.Unix(0, 0)
-	var rows []unroutedRow
+	var rows []route.Unrouted
 	for i := range 10 * listedKinds {
-		rows = append(rows, unroutedRow{schema: fmt.Sprint("s", i), reason: skipMessage})
+		rows = append(rows, route.Unrouted{Schema: fmt.Sprint("s", i), Reason: route.SkipMessage})
 	}
-	if kept := l.bound(rows, now); len(kept) != listedKinds {
+	l, kept := l.bound(rows, now)
+	if len(kept) != listedKinds {
 		t.Errorf("%d rows are listed", len(kept))
 	}
-	over := l.bound(nil, now.Add(listWindow))
-	if len(over) != 1 || over[0].schema != "" || !strings.HasPrefix(over[0].key, fmt.Sprintf("and %d more", 9*listedKinds)) {
+	l, over := l.bound(nil, now.Add(listWindow))
+	if len(over) != 1 || over[0].Schema != "" || !strings.HasPrefix(over[0].Key, fmt.Sprintf("and %d more", 9*listedKinds)) {
 		t.Errorf("summed up: %+v", over)
 	}
-	if again := l.bound([]unroutedRow{{schema: "s", reason: skipMessage}}, now.Add(listWindow)); len(again) != 1 {
+	if _, again := l.bound([]route.Unrouted{{Schema: "s", Reason: route.SkipMessage}}, now.Add(listWindow)); len(again) != 1 {
 		t.Errorf("the next window lists %d", len(again))
 	}
 }

@@ -74,8 +74,8 @@ func TestUpgrade_KeepsWhatEachReleaseStored(t *testing.T) {
 			if got := fmt.Sprint(checkpoint.Position, checkpoint.Flush, checkpoint.Source.Slot); got != "0/16B3748#2 0/16B3800walhook" {
 				t.Errorf("checkpoint %s", got)
 			}
-			if f.publisher.nextID != 5 {
-				t.Errorf("next event is %d, want 5", f.publisher.nextID)
+			if f.publisher.view.NextID != 5 {
+				t.Errorf("next event is %d, want 5", f.publisher.view.NextID)
 			}
 			s, _ := f.join(t)
 			if events := f.tail(t, s, TailQuery{Unsettled: true}); len(events) != 1 || events[0].ID != 4 || string(events[0].Body) != "{}" {

@@ -1,6 +1,10 @@
 package outbox
 
-import "time"
+import (
+	"time"
+
+	"walhook/outbox/route"
+)
 
 // AccountWebhook is the webhook id of an account's own endpoint, whose URL is
 // the account table's.
@@ -9,8 +13,8 @@ const AccountWebhook = "account"
 // HookRecords and HookAll are the hooks that are no event's name: the record
 // feed, and every event.
 const (
-	HookRecords = "records"
-	HookAll     = "all"
+	HookRecords = route.HookRecords
+	HookAll     = route.HookAll
 )
 
 // Webhook is what an account set of one of its endpoints (docs/CONTRACT.md §7).

@@ -36,6 +36,7 @@ var rules = []rule{
 	{folder: "migrations"},
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
 	{folder: "cdc", may: []string{"schemas", "doctor", "internal/pgsession"}},
+	{folder: "outbox/route", may: []string{"schemas"}, std: true}, // pure: no database, and its tests need none
 	{folder: "outbox/outboxtest/memory", may: []string{"outbox"}},
 	{folder: "outbox/outboxtest", may: []string{"outbox", "sender"}},
 	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession"}, tests: []string{"sender"}},
@@ -100,6 +101,7 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"a lane makes attempts", files("sender/x.go", "walhook/sender/deliver"), ""},
 		{"so does its test", files("cdc/x_test.go", "walhook/outbox"), "cdc/x_test.go imports walhook/outbox"},
 		{"a name that only begins alike", files("sender/x.go", "walhook/outboxes"), "imports walhook/outboxes"},
+		{"routing reads a database", files("outbox/route/x.go", "github.com/jackc/pgx/v5"), "outbox/route/x.go imports github.com/jackc/pgx/v5"},
 		{"a service stands on the test server", files("outbox/x.go", "walhook/internal/pgcluster"), "outbox/x.go"},
 		{"the referee stands on the player", files("internal/receiver/x.go", "walhook/sender"), "internal/receiver/x.go"},
 		{"a test with the suite", files("sender/x_test.go", "walhook/outbox/outboxtest/memory"), ""},

@@ -1,4 +1,4 @@
-package outbox
+package route
 
 import (
 	"fmt"
@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-func mustCalendar(t *testing.T, at, zone string) calendar {
+func mustCalendar(t *testing.T, at, zone string) Calendar {
 	t.Helper()
 	clock, err := time.Parse("15:04:05", at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCalendar(clock.Sub(clock.Truncate(24*time.Hour)), zone)
+	c, err := NewCalendar(clock.Sub(clock.Truncate(24*time.Hour)), zone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestCalendar_ADayEndsOnceAlsoWhereClocksJump(t *testing.T) {
 	} {
 		c := mustCalendar(t, test.at, test.zone)
 		day, _ := time.Parse(time.DateOnly, test.day)
-		if got := c.end(dateOf(day.Date())).UTC().Format(time.RFC3339); got != test.want {
+		if got := c.End(dateOf(day.Date())).UTC().Format(time.RFC3339); got != test.want {
 			t.Errorf("%s at %s in %s ends at %s, want %s", test.day, test.at, test.zone, got, test.want)
 		}
 	}
@@ -65,14 +65,14 @@ func TestCalendar_AgreesWithAWalkThroughEveryMinute(t *testing.T) {
 	}
 }
 
-func wantEnds(t *testing.T, name string, c calendar, from time.Time, days int) {
+func wantEnds(t *testing.T, name string, c Calendar, from time.Time, days int) {
 	t.Helper()
 	wall := func(at time.Time) time.Time {
 		_, offset := at.In(c.zone).Zone()
 		return at.Add(time.Duration(offset) * time.Second).UTC()
 	}
 	// The first instant at which the clock has reached at on each date, in order.
-	ends, seen := map[date]time.Time{}, map[date]bool{}
+	ends, seen := map[Date]time.Time{}, map[Date]bool{}
 	next := c.on(from) + 1
 	for at := from; at.Before(from.AddDate(0, 0, days)); at = at.Add(time.Minute) {
 		seen[c.on(at)] = true
@@ -98,10 +98,10 @@ func wantEnds(t *testing.T, name string, c calendar, from time.Time, days int) {
 		if !seen[d] {
 			t.Errorf("%s: %s, which the zone skipped, has an end", name, d)
 		}
-		if got := c.ended(end); got != d {
+		if got := c.Ended(end); got != d {
 			t.Errorf("%s: when %s ends, the last that has ended is %s", name, d, got)
 		}
-		if got := c.ended(end.Add(-time.Second)); got != last && d > c.on(from)+1 {
+		if got := c.Ended(end.Add(-time.Second)); got != last && d > c.on(from)+1 {
 			t.Errorf("%s: before %s ends, the last that has ended is %s, want %s", name, d, got, last)
 		}
 		last, after = d, end
@@ -111,12 +111,12 @@ func wantEnds(t *testing.T, name string, c calendar, from time.Time, days int) {
 func TestCalendar_FourHundredDaysHaveFourHundredEnds(t *testing.T) {
 	for _, zone := range []string{"America/New_York", "Europe/London", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"} {
 		for minute := 0; minute < 24*60; minute += 15 {
-			c, err := newCalendar(time.Duration(minute)*time.Minute, zone)
+			c, err := NewCalendar(time.Duration(minute)*time.Minute, zone)
 			if err != nil {
 				t.Fatal(err)
 			}
 			first := dateOf(2024, time.January, 1)
-			last, end := first, c.end(first)
+			last, end := first, c.End(first)
 			for range 400 {
 				d, after := c.next(last, end)
 				if gap := after.Sub(end); d != last+1 || gap < 22*time.Hour || gap > 26*time.Hour {
@@ -132,10 +132,10 @@ func TestCalendar_FourHundredDaysHaveFourHundredEnds(t *testing.T) {
 func TestCalendar_AnotherZoneGoesOnAfterTheLastDay(t *testing.T) {
 	kathmandu, newYork := mustCalendar(t, "00:00:00", "Asia/Kathmandu"), mustCalendar(t, "00:00:00", "America/New_York")
 	day := dateOf(2024, time.June, 10)
-	if d, end := newYork.next(day, kathmandu.end(day)); d != day+1 || !end.Equal(newYork.end(day+1)) {
+	if d, end := newYork.next(day, kathmandu.End(day)); d != day+1 || !end.Equal(newYork.End(day+1)) {
 		t.Errorf("after %s in Kathmandu comes %s at %s in New York", day, d, end)
 	}
-	if d, end := kathmandu.next(day, newYork.end(day)); d != day+1 || !end.Equal(kathmandu.end(day+1)) {
+	if d, end := kathmandu.next(day, newYork.End(day)); d != day+1 || !end.Equal(kathmandu.End(day+1)) {
 		t.Errorf("after %s in New York comes %s at %s in Kathmandu", day, d, end)
 	}
 }
@@ -145,7 +145,7 @@ func TestCalendar_NamesWhatIsNoTimeAndNoZone(t *testing.T) {
 		at   time.Duration
 		zone string
 	}{{-time.Second, "UTC"}, {24 * time.Hour, "UTC"}, {0, "Europe/Atlantis"}, {0, "Local"}, {0, ""}, {0, "../etc/passwd"}} {
-		if _, err := newCalendar(test.at, test.zone); err == nil {
+		if _, err := NewCalendar(test.at, test.zone); err == nil {
 			t.Errorf("%s in %q is accepted", test.at, test.zone)
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"walhook/schemas"
 )
 
-// reached knows up to which instant, by the source's clock, all that was
+// watermark knows up to which instant, by the source's clock, all that was
 // committed is stored. The reader's watch tells where the log ended when; the
 // appends tell what of it is stored.
-type reached struct {
+type watermark struct {
 	mu    sync.Mutex
 	flush schemas.LSN
 	until time.Time
@@ -28,7 +28,7 @@ const maxMarks = 1000
 
 // Seen notes that the source's log ended at end at an instant of its clock.
 func (p *Publisher) Seen(end schemas.LSN, at time.Time) {
-	r := &p.reached
+	r := &p.watermark
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.marks) < maxMarks {
@@ -38,7 +38,7 @@ func (p *Publisher) Seen(end schemas.LSN, at time.Time) {
 }
 
 // stored notes how far the log is stored.
-func (r *reached) stored(flush schemas.LSN) {
+func (r *watermark) stored(flush schemas.LSN) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flush = max(r.flush, flush)
@@ -46,13 +46,13 @@ func (r *reached) stored(flush schemas.LSN) {
 }
 
 // restart forgets what another session was told.
-func (r *reached) restart(flush schemas.LSN) {
+func (r *watermark) restart(flush schemas.LSN) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flush, r.until, r.marks = flush, time.Time{}, nil
 }
 
-func (r *reached) settle() {
+func (r *watermark) settle() {
 	for len(r.marks) > 0 && r.marks[0].end <= r.flush {
 		r.until = r.marks[0].at
 		r.marks = r.marks[1:]
@@ -60,7 +60,7 @@ func (r *reached) settle() {
 }
 
 // at is the instant; zero while it is not known.
-func (r *reached) at() time.Time {
+func (r *watermark) at() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.until

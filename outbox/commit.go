@@ -1,0 +1,518 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/zap"
+
+	"walhook/outbox/route"
+	"walhook/schemas"
+)
+
+const (
+	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
+
+	// What is deleted here is appended by the same transaction: exactly once.
+	leaveInboxSQL = `WITH gone AS (DELETE FROM walhook.inbox WHERE id = ANY ($1) RETURNING 1) SELECT count(*) FROM gone`
+
+	writePositionSQL = `
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
+		VALUES ($1, $2::text::pg_lsn, $3, $4, $5::text::pg_lsn, $6, $7)`
+
+	// The place in the source's WAL is as it was.
+	keepPositionSQL = `
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
+		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2, messages FROM walhook.position ORDER BY id DESC LIMIT 1`
+)
+
+// batchesOfReuse is for how many batches owners are upserted once the key of an
+// inserted record was stored already: whoever uses keys again is likely to go on.
+const batchesOfReuse = 100
+
+// commit stores a plan, whoever made it, in one transaction that another epoch
+// cannot interleave with, and then makes the view what the plan says. After an
+// error nothing is changed here; it is [errUncertain] where it may be stored.
+func (p *Publisher) commit(ctx context.Context, plan *route.Plan) error {
+	w := p.newWrite(plan)
+	err := p.write(ctx, w)
+	if !w.upsert && isKnownOwner(err) {
+		p.keysReused = batchesOfReuse
+		w = p.newWrite(plan)
+		err = p.write(ctx, w)
+	}
+	if err != nil {
+		return err
+	}
+	p.keysReused = max(p.keysReused-1, 0)
+	p.listing = w.listing
+	p.apply(plan)
+	return nil
+}
+
+// isKnownOwner says that a record was taken for new that is stored already.
+func isKnownOwner(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == codeUniqueViolation && pgErr.TableName == "owner"
+}
+
+func (p *Publisher) write(ctx context.Context, w *planWrite) error {
+	tx := w.transaction()
+	fence, fill := tx.fence, tx.fill
+	tx.fence = func(b *pgx.Batch) {
+		b.Queue(assertEpochSQL, p.epoch)
+		fence(b)
+	}
+	tx.fill = func(b *pgx.Batch) {
+		fill(b)
+		p.queuePosition(b, w.plan)
+	}
+	return tx.outcome(p.store.run(ctx, tx))
+}
+
+func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan) {
+	switch at := plan.Reached; {
+	case at != nil:
+		b.Queue(writePositionSQL, p.epoch, at.Position.Commit.String(), at.Position.Ordinal, int64(at.Xid),
+			at.Flush.String(), plan.NextID(), !at.NoMessages)
+	case plan.NextID() != p.view.NextID:
+		b.Queue(keepPositionSQL, p.epoch, plan.NextID())
+	}
+}
+
+// apply makes the plans of a transaction that is committed known: to the view, the
+// metrics, the log and whoever waits for it. The last one says what the view is.
+func (p *Publisher) apply(plans ...*route.Plan) {
+	last := plans[len(plans)-1]
+	p.view.Apply(last)
+	if at := last.Reached; at != nil {
+		p.flush = at.Flush
+		p.watermark.stored(at.Flush)
+	}
+	for _, plan := range plans {
+		p.count(plan)
+		if len(plan.Events) > 0 {
+			p.store.signalAppended()
+		}
+		if len(plan.DayEnds) > 0 {
+			p.store.signalInbox()
+		}
+	}
+}
+
+func (p *Publisher) count(plan *route.Plan) {
+	m := p.store.metrics
+	for k, n := range plan.Changes {
+		m.changes.WithLabelValues(k[0], k[1]).Add(float64(n))
+	}
+	for reason, n := range plan.Skipped {
+		m.skipped.WithLabelValues(reason).Add(float64(n))
+	}
+	m.deadLetters.Add(float64(len(plan.TooLarge)))
+	m.appended.Add(float64(len(plan.Events)))
+	for _, n := range plan.Notes {
+		if n.Once != "" {
+			if p.warned[n.Once] {
+				continue
+			}
+			p.warned[n.Once] = true
+		}
+		level, fields := zap.WarnLevel, make([]zap.Field, len(n.Fields))
+		if n.Level == route.Error {
+			level = zap.ErrorLevel
+		}
+		for i, f := range n.Fields {
+			fields[i] = zap.Any(f.Key, f.Value)
+		}
+		p.log.Log(level, n.Text, fields...)
+	}
+}
+
+// planWrite is what a plan, or a part of one transaction's, is in SQL.
+type planWrite struct {
+	store *Store
+	plan  *route.Plan
+	// upsert says of all records that their owners may be stored already.
+	upsert   bool
+	listing  listing // as it is once this is committed
+	unrouted []route.Unrouted
+}
+
+func (p *Publisher) newWrite(plan *route.Plan) *planWrite {
+	w := &planWrite{store: p.store, plan: plan, upsert: p.keysReused > 0}
+	w.listing, w.unrouted = p.listing.bound(plan.Unrouted, time.Now())
+	return w
+}
+
+// errInboxMoved says that rows of the inbox are gone that a plan was made of.
+var errInboxMoved = errors.New("an earlier transaction has appended rows of the inbox")
+
+// transaction writes the plan. What comes first locks, and answers the ids and
+// revisions that events carry.
+func (w *planWrite) transaction() *transaction {
+	held := map[int64]string{} // endpoints that a hold follows to, with its reason
+	tx := &transaction{fence: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
+	if n := len(w.plan.Inbox); n > 0 {
+		var left int
+		endpoints := tx.fence
+		tx.fence = func(b *pgx.Batch) {
+			b.Queue(leaveInboxSQL, w.plan.Inbox).QueryRow(func(row pgx.Row) error { return row.Scan(&left) })
+			endpoints(b)
+		}
+		tx.check = func() error {
+			if left != n {
+				return errInboxMoved
+			}
+			return nil
+		}
+	}
+	few := len(w.plan.Endpoints) == 0 && len(w.plan.Events) <= fewRows
+	if !few {
+		tx.copy = func(ctx context.Context, conn *pgx.Conn) error { return w.store.copyEvents(ctx, conn, w.plan.Events) }
+	}
+	tx.fill = func(b *pgx.Batch) {
+		if few {
+			w.store.queueEvents(b, w.plan.Events)
+		}
+		for id, reason := range held {
+			b.Queue(holdEndpointSQL, id, reason)
+		}
+		w.queueRest(b)
+	}
+	return tx
+}
+
+// queueEndpoints writes the endpoints, in the order in which whoever changes
+// several takes them.
+func (w *planWrite) queueEndpoints(b *pgx.Batch, held map[int64]string) {
+	p := w.plan
+	if len(p.Endpoints) > 0 || p.AllEnded {
+		b.Queue(lockAccountsSQL, accountsLock) // before any endpoint, as whoever makes one does
+	}
+	if p.AllEnded { // before the writes: what begins after it in the batch has not ended
+		b.Queue("LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE")
+		b.Queue(noteAllSQL)
+		b.Queue(endAllSQL)
+	}
+	endpoints := slices.Clone(p.Endpoints)
+	slices.SortStableFunc(endpoints, func(a, b *route.EndpointWrite) int { return strings.Compare(a.Endpoint.Account, b.Endpoint.Account) })
+	for _, one := range endpoints {
+		w.store.queueEndpoint(b, one, held)
+	}
+}
+
+const (
+	deadTooLargeSQL = `
+		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8, $9)`
+
+	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
+
+	unroutedSQL = `
+		INSERT INTO walhook.unrouted (commit_lsn, ordinal, schema, type, key, reason)
+		VALUES ($1::text::pg_lsn, $2, $3, $4, $5, $6)`
+)
+
+// queueRest writes all but the endpoints and the events.
+func (w *planWrite) queueRest(b *pgx.Batch) {
+	p, enc := w.plan, w.store.encoding
+	for i := range p.TooLarge {
+		e := &p.TooLarge[i]
+		b.Queue(deadTooLargeSQL, e.To.ID, e.ID, enc.text(e.Record), e.WebhookID, e.Schema, e.Type, e.CommittedAt, e.Size, e.Format)
+	}
+	for _, schema := range p.ForgottenOwners {
+		b.Queue(forgetOwnersSQL, schema)
+	}
+	w.queueOwners(b)
+	w.queueParents(b)
+	if p.AllEnded {
+		b.Queue(endAllTokensSQL)
+		b.Queue(endAllOnceSQL)
+	} else if len(p.EndedAccounts) > 0 {
+		b.Queue(endTokensSQL, p.EndedAccounts)
+		b.Queue(endOnceSQL, p.EndedAccounts)
+	}
+	w.queueColumns(b)
+	w.queueSums(b)
+	for _, e := range p.DayEnds {
+		queueDayEnd(b, e)
+	}
+	for _, u := range w.unrouted {
+		queueUnrouted(b, u, enc)
+	}
+}
+
+func queueUnrouted(b *pgx.Batch, u route.Unrouted, enc *encoding) {
+	schema, key := u.Schema, u.Key
+	if u.Unstorable {
+		schema, key = inASCII(schema), inASCII(key)
+	}
+	b.Queue(unroutedSQL, u.Position.Commit.String(), u.Position.Ordinal, enc.text(schema), enc.text(u.Type), enc.text(key), u.Reason)
+}
+
+// The columns of an event, in the order in which eventValues and copyEvents give
+// them.
+const (
+	eventColumns = `(id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size)`
+
+	copyEventsSQL = `COPY walhook.event ` + eventColumns + ` FROM STDIN (FORMAT binary)`
+
+	// Up to fewRows go with the rest of their transaction, in one round trip.
+	insertEventsSQL = `INSERT INTO walhook.event ` + eventColumns + `
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::bigint[], $13::int[])`
+)
+
+func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	appended := time.Now()
+	var bodies sharedBodies
+	rows := newRowCopy(len(events), func(b []byte, i int) []byte {
+		e := &events[i]
+		b = appendColumns(b, 13)
+		b = appendBigint(b, e.ID)
+		b = appendBigint(b, e.To.ID)
+		b = appendBigint(b, e.To.Revision)
+		b = appendBytes(b, s.encoding.text(e.Record))
+		b = appendBytes(b, e.WebhookID)
+		b = appendBytes(b, s.encoding.text(e.Schema))
+		b = appendBytes(b, s.encoding.text(e.Type))
+		b = appendTime(b, e.CommittedAt)
+		b = appendTime(b, appended)
+		b = appendBytes(b, e.Format)
+		of := bodies.carrier(e)
+		if of == nil {
+			return appendNull(appendNull(appendBytes(b, e.Body)))
+		}
+		return appendInteger(appendBigint(appendBytes(b, ""), *of), int32(len(e.Body)))
+	})
+	if _, err := conn.PgConn().CopyFrom(ctx, rows, copyEventsSQL); err != nil {
+		return fmt.Errorf("copy %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+func (s *Store) queueEvents(b *pgx.Batch, events []route.Event) {
+	if len(events) == 0 {
+		return
+	}
+	n, now := len(events), time.Now()
+	ids, endpoints, revisions := make([]int64, n), make([]int64, n), make([]int64, n)
+	records, webhooks, names, types, formats := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	committed, appended, bodies := make([]time.Time, n), make([]time.Time, n), make([][]byte, n)
+	carriers, sizes := make([]*int64, n), make([]*int32, n)
+	var shared sharedBodies
+	for i := range events {
+		e := &events[i]
+		ids[i], endpoints[i], revisions[i] = e.ID, e.To.ID, e.To.Revision
+		records[i], webhooks[i], names[i], types[i], formats[i] = s.encoding.text(e.Record), e.WebhookID, s.encoding.text(e.Schema), s.encoding.text(e.Type), e.Format
+		committed[i], appended[i], bodies[i] = e.CommittedAt, now, e.Body
+		if carriers[i] = shared.carrier(e); carriers[i] != nil {
+			bodies[i], sizes[i] = []byte{}, new(int32(len(e.Body)))
+		}
+	}
+	b.Queue(insertEventsSQL, ids, endpoints, revisions, records, webhooks, names, types, committed, appended, formats, bodies, carriers, sizes)
+}
+
+const (
+	// A key that cannot be stored is that of no row.
+	forgetOwnerSQL = `DELETE FROM walhook.owner WHERE schema = $1 AND convert_to(key, 'UTF8') = $2`
+
+	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
+
+	// Half the work of an insertion that looks first.
+	insertOwnersSQL = `
+		INSERT INTO walhook.owner (schema, key, account, deleted_at, unknown)
+		SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END, unknown
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::bool[]) AS w(schema, key, account, deleted, unknown)`
+
+	upsertOwnersSQL = insertOwnersSQL + `
+		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at, unknown = excluded.unknown`
+)
+
+func (w *planWrite) queueOwners(b *pgx.Batch) {
+	order := make([]route.RecordKey, 0, len(w.plan.Owners))
+	for k, o := range w.plan.Owners {
+		if !o.Stored {
+			order = append(order, k)
+		}
+	}
+	// Neighbours in the index are written one after the other.
+	slices.SortFunc(order, func(a, b route.RecordKey) int {
+		return cmp.Or(strings.Compare(a.Schema, b.Schema), strings.Compare(a.Key, b.Key))
+	})
+	enc := w.store.encoding
+	var inserted, upserted ownerColumns
+	inserted.grow(len(order))
+	for _, k := range order {
+		switch o := w.plan.Owners[k]; {
+		case o.Dropped: // as bytes, which every server takes: the key may be what it refuses
+			b.Queue(forgetOwnerSQL, k.Schema, []byte(enc.text(k.Key)))
+		case o.IsNew && !w.upsert:
+			inserted.add(enc, k, o)
+		default:
+			upserted.add(enc, k, o)
+		}
+	}
+	inserted.queue(b, insertOwnersSQL)
+	upserted.queue(b, upsertOwnersSQL)
+}
+
+// ownerColumns are rows as arrays, one per column.
+type ownerColumns struct {
+	schemas, keys, accounts []string
+	deleted, unknown        []bool
+}
+
+func (c *ownerColumns) grow(n int) {
+	c.schemas, c.keys, c.accounts = make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
+	c.deleted, c.unknown = make([]bool, 0, n), make([]bool, 0, n)
+}
+
+func (c *ownerColumns) add(enc *encoding, k route.RecordKey, o route.OwnerWrite) {
+	c.schemas, c.keys = append(c.schemas, k.Schema), append(c.keys, enc.text(k.Key))
+	c.accounts = append(c.accounts, o.Account)
+	c.deleted, c.unknown = append(c.deleted, o.Deleted), append(c.unknown, o.Unknown)
+}
+
+func (c *ownerColumns) queue(b *pgx.Batch, sql string) {
+	if len(c.keys) > 0 {
+		b.Queue(sql, c.schemas, c.keys, c.accounts, c.deleted, c.unknown)
+	}
+}
+
+const (
+	writeParentsSQL = `
+		INSERT INTO walhook.account (id, parent) SELECT * FROM unnest($1::text[], $2::text[])
+		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent, ended_in = NULL`
+
+	// Those that a transaction deletes are kept while it lasts: its rest may
+	// come in another batch.
+	writeDeletedAccountsSQL = `
+		INSERT INTO walhook.account (id, parent, ended_in)
+		SELECT id, parent, $3::text::pg_lsn FROM unnest($1::text[], $2::text[]) AS w(id, parent)
+		ON CONFLICT (id) DO UPDATE SET parent = excluded.parent, ended_in = excluded.ended_in`
+
+	forgetDeletedAccountsSQL = `DELETE FROM walhook.account WHERE ended_in < $1::text::pg_lsn`
+
+	forgetParentsSQL = `DELETE FROM walhook.account WHERE id = ANY ($1)`
+
+	truncateParentsSQL = `DELETE FROM walhook.account`
+)
+
+func (w *planWrite) queueParents(b *pgx.Batch) {
+	p := w.plan
+	if p.NoAccounts {
+		b.Queue(truncateParentsSQL)
+	}
+	var ids, parents, gone []string
+	for id, parent := range p.Parents {
+		if parent == "" {
+			gone = append(gone, id)
+		} else {
+			ids, parents = append(ids, id), append(parents, parent)
+		}
+	}
+	if len(gone) > 0 {
+		b.Queue(forgetParentsSQL, gone)
+	}
+	if len(ids) > 0 {
+		b.Queue(writeParentsSQL, ids, parents)
+	}
+	if len(p.DeletedAccounts) > 0 {
+		ids := slices.Collect(maps.Keys(p.DeletedAccounts))
+		parents := make([]string, len(ids))
+		for i, id := range ids {
+			parents[i] = p.DeletedAccounts[id]
+		}
+		b.Queue(writeDeletedAccountsSQL, ids, parents, p.DeletedIn.String())
+	}
+	if len(gone) > 0 || len(ids) > 0 {
+		commit := p.DeletedIn
+		if p.Reached != nil {
+			commit = p.Reached.Position.Commit
+		}
+		b.Queue(forgetDeletedAccountsSQL, commit.String())
+	}
+}
+
+const (
+	writeColumnsSQL = `
+		INSERT INTO walhook.account_column (account, columns) VALUES ($1, $2)
+		ON CONFLICT (account) DO UPDATE SET columns = excluded.columns, deleted_at = NULL`
+
+	// A cascade deletes accounts before what is theirs.
+	forgetColumnsSQL = `UPDATE walhook.account_column SET deleted_at = clock_timestamp() WHERE account = ANY ($1)`
+
+	truncateColumnsSQL = `DELETE FROM walhook.account_column`
+)
+
+func (w *planWrite) queueColumns(b *pgx.Batch) {
+	p := w.plan
+	if p.NoAccounts {
+		b.Queue(truncateColumnsSQL)
+	}
+	for account, columns := range p.Columns {
+		stored := make([]string, len(columns))
+		for i := range columns {
+			stored[i] = w.store.encoding.json(columns[i])
+		}
+		b.Queue(writeColumnsSQL, account, w.store.secrets.sealColumns(account, stored))
+	}
+	if len(p.DroppedColumns) > 0 {
+		b.Queue(forgetColumnsSQL, slices.Collect(maps.Keys(p.DroppedColumns)))
+	}
+}
+
+const writeSumsSQL = `
+	INSERT INTO walhook.daily_count AS d (endpoint, period, account, kin, hook, type, format, n, head, tail)
+	SELECT * FROM unnest($1::bigint[], $2::text[]::date[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[], $10::bytea[])
+	ON CONFLICT (endpoint, period, account, kin) DO UPDATE SET n = d.n + excluded.n, head = excluded.head, tail = excluded.tail`
+
+func (w *planWrite) queueSums(b *pgx.Batch) {
+	if len(w.plan.Sums) == 0 {
+		return
+	}
+	var endpoints, numbers []int64
+	var periods, accounts, hooks, types, formats []string
+	var groups, heads, tails [][]byte
+	for k, d := range w.plan.Sums {
+		endpoints, periods, accounts = append(endpoints, k.Endpoint), append(periods, k.Period.String()), append(accounts, k.Account)
+		groups, hooks, types = append(groups, slices.Clone(k.Group[:])), append(hooks, d.Hook), append(types, d.Type)
+		formats = append(formats, d.Format)
+		numbers, heads, tails = append(numbers, d.N), append(heads, d.Head), append(tails, d.Tail)
+	}
+	b.Queue(writeSumsSQL, endpoints, periods, accounts, groups, hooks, types, formats, numbers, heads, tails)
+}
+
+const (
+	endDaySQL = `
+		INSERT INTO walhook.daily_run (endpoint, day, began_at, ended_at, zone, commit_lsn, ordinal)
+		SELECT $1, $2::text::date, least($3::timestamptz, $4), $4, $5, coalesce($6::text::pg_lsn, p.commit_lsn, '0/0'), coalesce($7, p.ordinal, 0)
+		FROM (SELECT) AS one LEFT JOIN (SELECT commit_lsn, ordinal FROM walhook.position ORDER BY id DESC LIMIT 1) AS p ON true
+		ON CONFLICT DO NOTHING`
+
+	nextDaySQL = `UPDATE walhook.daily SET day = $2::text::date, since = $3 WHERE endpoint = $1`
+)
+
+// queueDayEnd ends a day. The row in daily_run decides, and is written under the
+// publisher's epoch.
+func queueDayEnd(b *pgx.Batch, e route.DayEnd) {
+	var commit *string
+	var ordinal *int64
+	if e.Position != (schemas.Position{}) {
+		commit, ordinal = new(e.Position.Commit.String()), &e.Position.Ordinal
+	}
+	b.Queue(endDaySQL, e.Endpoint, e.Day.String(), e.Began, e.Ended, e.Zone, commit, ordinal)
+	b.Queue(nextDaySQL, e.Endpoint, e.Day.String(), e.Ended)
+}

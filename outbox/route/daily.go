@@ -1,0 +1,186 @@
+package route
+
+import (
+	"crypto/sha256"
+	"slices"
+	"time"
+
+	"walhook/schemas"
+	"walhook/schemas/pgjson"
+)
+
+// A webhook with daily delivery is not notified of occurrences: they are counted,
+// in the transaction that appends them, and what was counted is sent once a day.
+//
+// A day ends at a position of the WAL, and whatever comes before counts for it:
+//
+//   - before the first change that was committed at or after its end, while the
+//     publisher appends that change. So days that were missed are told apart
+//     when their WAL is read;
+//   - or, where there is none, at the stored position once all that the source
+//     had committed before its end is stored ([EndDays]).
+//
+// Both ask the outbox's clock too: a time stamp from the future ends nothing.
+// So what a day counts depends on the WAL alone, however late it is read.
+
+// OpenDay is the day that a daily webhook counts for.
+type OpenDay struct {
+	calendar Calendar
+	last     Date      // the day that ended before; counts are stored under it
+	since    time.Time // when it did
+	day      Date
+	ends     time.Time
+}
+
+// NewOpenDay is the day after the day last, which ended at since.
+func NewOpenDay(c Calendar, last Date, since time.Time) *OpenDay {
+	d := &OpenDay{calendar: c, last: last, since: since}
+	d.day, d.ends = c.next(last, since)
+	return d
+}
+
+// DayEnd is a day that ends. Position is the last of it; zero is the stored one.
+type DayEnd struct {
+	Endpoint     int64
+	Day          Date
+	Began, Ended time.Time
+	Zone         string
+	Position     schemas.Position
+}
+
+// day is the day that a webhook counts for; nil where it is notified at once.
+func (r *router) day(w *Endpoint) *OpenDay {
+	if w.Day == nil {
+		return nil
+	}
+	if day, changed := r.plan.state.days[w]; changed {
+		return day
+	}
+	return w.Day
+}
+
+// endDays ends, before the i-th change, the days that it is past.
+func (r *router) endDays(i int) {
+	at := r.changes[i].CommittedAt
+	if r.part.Now.Before(at) {
+		at = r.part.Now
+	}
+	if next := r.plan.state.nextEnd; next.IsZero() || at.Before(next) {
+		return
+	}
+	var last schemas.Position
+	if i > 0 {
+		last = r.changes[i-1].Position
+	}
+	r.view.endDays(r.plan, at, last)
+}
+
+// maxDayEnds bounds how many days end in one transaction. What is left, of an
+// outbox that was away for years, ends with the next.
+const maxDayEnds = 10_000
+
+// EndDays ends the days that have ended at an instant, at the stored position.
+func EndDays(v *View, at time.Time) *Plan {
+	p := NewPlan(v)
+	if !v.nextEnd.IsZero() && !at.Before(v.nextEnd) {
+		v.endDays(p, at, schemas.Position{})
+	}
+	return p
+}
+
+// NextEnd is when the next of the open days ends; zero for none.
+func (v *View) NextEnd() time.Time { return v.nextEnd }
+
+func (v *View) endDays(p *Plan, at time.Time, last schemas.Position) {
+	first := len(p.DayEnds)
+	for _, w := range v.daily {
+		d := w.Day
+		if day, changed := p.state.days[w]; changed {
+			d = day
+		}
+		for ; !at.Before(d.ends) && len(p.DayEnds)-first < maxDayEnds; d = NewOpenDay(d.calendar, d.day, d.ends) {
+			p.DayEnds = append(p.DayEnds, DayEnd{w.ID, d.day, d.since, d.ends, d.calendar.zone.String(), last})
+		}
+		put(&p.state.days, w, d)
+	}
+	p.state.nextEnd = v.firstEnd(p.state.days)
+}
+
+// firstEnd is the first end of the open days; zero for none.
+func (v *View) firstEnd(changed map[*Endpoint]*OpenDay) (next time.Time) {
+	for _, w := range v.daily {
+		d := w.Day
+		if day := changed[w]; day != nil {
+			d = day
+		}
+		if next.IsZero() || d.ends.Before(next) {
+			next = d.ends
+		}
+	}
+	return next
+}
+
+// sum is what an occurrence adds to a day: occurrences with one group key are one
+// body, with the count n between head and tail.
+type sum struct {
+	group, head, tail []byte
+	format            string
+	n                 int64
+}
+
+// countDaily adds an occurrence to the open day of those recipients that have
+// daily delivery, and gives the others.
+func (r *router) countDaily(c *schemas.Change, account string, to []*Endpoint, o *occurrence) (others []*Endpoint) {
+	if !slices.ContainsFunc(to, func(one *Endpoint) bool { return one.Day != nil }) {
+		return to
+	}
+	own, err := o.daily(account, false)
+	if err != nil {
+		r.note(Error, "event cannot be counted, its change is listed as unrouted",
+			field("position", c.Position), field("hook", o.hook), field("schema", o.schema), field("error", err))
+		r.refuse(c, o.schema, o.typ, "", SkipMalformed)
+	}
+	others = make([]*Endpoint, 0, len(to))
+	for _, one := range to {
+		switch {
+		case one.Day == nil:
+			others = append(others, one)
+		case err == nil:
+			s := own
+			if o.masksFor(one) {
+				s, _ = o.daily(account, true) // what can be rendered can be masked
+			}
+			key := SumKey{one.ID, r.day(one).last, account, sha256.Sum256(s.group)}
+			d := r.plan.Sums[key]
+			if d == nil {
+				d = &Sum{Hook: o.hook, Type: o.typ, Format: s.format}
+				put(&r.plan.Sums, key, d)
+			}
+			d.N += s.n
+			d.Head, d.Tail = s.head, s.tail // what is known of the account is as it was last
+		}
+	}
+	return others
+}
+
+// daily is what an occurrence adds. One that has no count of its own is counted
+// by hook, object and action.
+func (o *occurrence) daily(account string, masked bool) (sum, error) {
+	if o.sum != nil {
+		return o.sum(masked)
+	}
+	object, action := o.objectType, o.action
+	if o.hook == HookRecords {
+		object, action = o.schema, o.typ
+	}
+	head := []byte(`{`)
+	for _, member := range [][2]string{{"account_id", account}, {"hook", o.hook}, {"object", object}, {"action", action}} {
+		if member[1] == "" {
+			continue
+		}
+		head = pgjson.AppendString(head, []byte(member[0]))
+		head = append(pgjson.AppendString(append(head, ':'), []byte(member[1])), ',')
+	}
+	head = append(head, `"count":`...)
+	return sum{group: head, head: head, tail: []byte(`}`), format: "json", n: 1}, nil
+}

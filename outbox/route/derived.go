@@ -1,0 +1,125 @@
+package route
+
+import (
+	"errors"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// hookObject is the hook of which every change of a record is an event.
+const hookObject = "object"
+
+// object notifies the hook "object" of a change of a record, after the record's
+// own events.
+func (r *router) object(c *schemas.Change, table *catalog.Plan, kind schemas.Kind, account, key string) {
+	hook := r.view.Catalog.Hook(hookObject)
+	if hook == nil || !r.view.wants(hookObject, hook.Groups...) {
+		r.reserveSuffix()
+		return
+	}
+	schema, action := table.Schema.Name, objectAction(kind)
+	r.later(account, occurrence{
+		hook: hookObject, groups: hook.Groups,
+		schema: hookObject, typ: action,
+		objectType: schema, action: action,
+		record: "object/" + schema + ":" + key,
+		format: hook.Format,
+		body: render(func(bool) ([]byte, error) {
+			event, err := r.view.Catalog.HookEvent(catalog.Emitted{Account: account, Hook: hookObject, Payload: []schemas.Member{
+				schemas.StringMember("id", []byte(key)),
+				schemas.StringMember("type", []byte(schema)),
+				schemas.StringMember("action", []byte(action)),
+			}})
+			if err != nil {
+				return nil, err
+			}
+			return event.Body(c.CommittedAt), nil
+		}),
+	})
+}
+
+// objectAction is what happened to a record, in the words of the hook "object".
+func objectAction(kind schemas.Kind) string {
+	switch kind {
+	case schemas.Insert:
+		return "doc_created"
+	case schemas.Delete:
+		return "doc_deleted"
+	}
+	return "doc_edited"
+}
+
+// derived appends what the catalog's rules make of a change of a record, after
+// the record's own events. Where nobody asks for any event of the schema's
+// rules, none is evaluated; otherwise all are, so that an event is called the
+// same whoever listens.
+func (r *router) derived(c *schemas.Change, table *catalog.Plan, kind schemas.Kind, account, key string, row schemas.Tuple) {
+	if !r.view.derives[table.Schema] {
+		return
+	}
+	var old, new schemas.Tuple
+	switch kind {
+	case schemas.Insert:
+		new = row
+	case schemas.Delete:
+		old = row
+	case schemas.Update:
+		if old, new = c.Old, row; old == nil {
+			old = make(schemas.Tuple, len(new)) // not kept
+		}
+	}
+	about := account
+	if table.Account != nil {
+		about = rowAccount(table, row, account)
+	}
+	unknown := table.Derive(old, new, func(e catalog.DerivedEvent) {
+		r.later(account, r.occurrenceOf(e, account, about, key))
+	})
+	if unknown > 0 {
+		r.plan.Skipped[SkipOldRow] += unknown
+		table := table.Relation.Table().String()
+		r.noteOnce("untold "+table, "rules cannot be told of a table's changes: its replica identity keeps too little of the old row",
+			field("table", table))
+	}
+}
+
+// errCountless says that an event has nothing to add up.
+var errCountless = errors.New("event has no count")
+
+func (r *router) occurrenceOf(e catalog.DerivedEvent, account, about, key string) occurrence {
+	columns := r.accountColumns(account)
+	as := func(masked bool) catalog.DerivedEvent {
+		if masked {
+			return e.Masked()
+		}
+		return e
+	}
+	rendered := func(masked bool) (catalog.DerivedBody, error) { return as(masked).Render(account, columns) }
+	o := occurrence{
+		hook: e.Rule.Hook, groups: e.Rule.Groups,
+		schema: e.Rule.Hook, typ: e.Case,
+		objectType: e.Rule.Schema, action: e.Case,
+		record: "derived/" + e.Rule.Schema + ":" + key,
+		format: e.Rule.Format,
+		about:  about,
+		body: render(func(masked bool) ([]byte, error) {
+			made, err := rendered(masked)
+			return made.Body, err
+		}),
+	}
+	if e.Rule.HasCount() {
+		o.sum = func(masked bool) (sum, error) {
+			made, err := rendered(masked)
+			if err == nil && !made.Counts {
+				err = errCountless // its column is not there
+			}
+			if err != nil {
+				return sum{}, err
+			}
+			group, err := as(masked).Kin(account)
+			return sum{group: group, format: e.Rule.Format, head: made.Body[:made.From], tail: made.Body[made.To:], n: made.Count}, err
+		}
+	}
+	return o
+}

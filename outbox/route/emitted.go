@@ -1,0 +1,159 @@
+package route
+
+import (
+	"errors"
+	"strings"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// message routes a logical message; the reader hands on those of the prefixes
+// that are taken, and no other. What is malformed is refused with its
+// reason and without its content, and the feed goes on.
+func (r *router) message(c *schemas.Change) {
+	if !c.Transactional {
+		r.note(Warn, "logical message refused: not transactional, so it has no place in the order of commits; "+
+			"call pg_logical_emit_message with true", field("position", c.Position))
+		r.refuse(c, "", c.Kind.String(), "", SkipOutsideTx)
+		return
+	}
+	if schemas.CarriesEvents(c.Prefix) {
+		r.eventMessage(c)
+		return
+	}
+	result, err := catalog.ParseResultMessage(c.Content)
+	if err == nil {
+		result.Account, err = c.AccountIDs.NormalID(result.Account)
+	}
+	if err != nil {
+		r.note(Warn, "logical message refused: malformed", field("position", c.Position), field("error", err))
+		r.refuse(c, "", c.Kind.String(), "", SkipMessage)
+		return
+	}
+	r.result(c, "", result)
+}
+
+// resultRow routes a row of the table of results; only inserts count.
+func (r *router) resultRow(c *schemas.Change, table *catalog.Plan) {
+	if c.Kind != schemas.Insert {
+		return
+	}
+	result, err := table.ResultOf(c.New)
+	if err != nil {
+		r.note(Warn, "row of the table of results refused",
+			field("position", c.Position), field("table", table.Relation.Table()), field("error", err))
+		r.refuse(c, table.Relation.Name, c.Kind.String(), "", SkipResult)
+		return
+	}
+	r.result(c, table.Relation.Name, result)
+}
+
+// result publishes a result. table is where it was put; "" for a message.
+func (r *router) result(c *schemas.Change, table string, result catalog.Result) {
+	if r.view.Catalog.ReservedSchema(result.Schema) {
+		r.refuseReserved(c, table, result.Schema)
+		return
+	}
+	r.publish(c, 0, result.Account, &occurrence{
+		hook:   HookRecords,
+		schema: result.Schema,
+		typ:    result.Type,
+		// Results of one schema keep their order; ":" never starts a key's place in a record's name.
+		record: "result/" + result.Schema,
+		body:   render(func(bool) ([]byte, error) { return result.AppendEnvelope(nil), nil }),
+	})
+}
+
+// eventMessage routes a logical message that carries an event. What is malformed
+// is refused with its reason and without its content, and the feed goes on.
+func (r *router) eventMessage(c *schemas.Change) {
+	emitted, err := catalog.ParseEventMessage(c.Content)
+	if err == nil {
+		emitted.Account, err = c.AccountIDs.NormalID(emitted.Account)
+	}
+	r.emitted(c, "", emitted, err)
+}
+
+// emittedRow routes a row of the table of events; only inserts count.
+func (r *router) emittedRow(c *schemas.Change, table *catalog.Plan) {
+	if c.Kind != schemas.Insert {
+		return
+	}
+	emitted, err := table.EmittedOf(c.New)
+	r.emitted(c, table.Relation.Name, emitted, err)
+}
+
+// emitted publishes an event that the phone system emitted. table is where it was
+// put; "" for a message.
+func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitted, err error) {
+	if err == nil && r.view.Catalog.Reserved(emitted.Hook) {
+		r.refuseReserved(c, table, emitted.Hook)
+		return
+	}
+	var event catalog.HookEvent
+	if err == nil {
+		event, err = r.view.Catalog.HookEvent(emitted)
+	}
+	if err != nil {
+		r.refuseEvent(c, table, emitted.Hook, err)
+		return
+	}
+	if r.view.Catalog.Reserved(event.Hook.Name) { // by its type, where the hook is a group
+		r.refuseReserved(c, table, event.Hook.Name)
+		return
+	}
+	record := event.Order
+	if record == "" {
+		record = unnamedKey(c) // nothing waits for it
+	}
+	o := occurrence{
+		hook: event.Hook.Name, groups: event.Hook.Groups,
+		schema: event.Hook.Name, typ: actionOf(event.Action),
+		objectType: event.Type, action: event.Action,
+		internal: emitted.Internal,
+		record:   "event/" + schemas.KeyOf([][]byte{[]byte(storable(record))}),
+		format:   event.Hook.Format,
+		body:     render(func(bool) ([]byte, error) { return event.Body(c.CommittedAt), nil }),
+	}
+	for _, t := range event.Targets {
+		o.targets = append(o.targets, Target{Kind: t[0], ID: t[1]})
+	}
+	r.publish(c, 0, emitted.Account, &o)
+}
+
+// actionOf is the log's type of an event: what was done, where it says so.
+func actionOf(action string) string {
+	if action == "" || len(action) > maxAction || action != storable(action) {
+		return "event"
+	}
+	return action
+}
+
+// storable leaves out what a text of PostgreSQL cannot hold and JSON can.
+func storable(text string) string { return strings.ReplaceAll(text, "\x00", "") }
+
+// maxAction bounds what an event may say was done, in bytes.
+const maxAction = 100
+
+// refuseEvent lists an event of which nobody is notified. Its hook is named only when
+// it is a name.
+func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
+	reason := SkipEvent
+	switch {
+	case errors.Is(err, catalog.ErrUnknownHook):
+		reason = SkipHook
+	case errors.Is(err, catalog.ErrEventTooLarge):
+		reason = SkipEventSize
+	}
+	if reason == SkipEvent && r.view.Catalog.Hook(hook) == nil {
+		hook = "" // may be anything
+	}
+	where := field("table", table)
+	if c.Kind == schemas.Message {
+		where = field("prefix", c.Prefix)
+	}
+	r.note(Warn, "event refused, it is listed as unrouted",
+		field("position", c.Position), where, field("hook", hook), field("error", err))
+	r.refuse(c, table, c.Kind.String(), hook, reason)
+}

@@ -1,0 +1,323 @@
+package route
+
+import (
+	"slices"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// HookRecords and HookAll are the hooks that are no event's name: the record
+// feed, and everything but it.
+const (
+	HookRecords = "records"
+	HookAll     = "all"
+)
+
+// occurrence is something that happened to an account, before anybody is asked
+// who wants to be notified. All its recipients get the same webhook-id and the
+// same body; what an endpoint has of its own, such as its verb and its custom
+// data, is added when it is sent.
+type occurrence struct {
+	// hook is what an endpoint asks for: [HookRecords], or the name of an event.
+	hook string
+	// groups are hooks that cover this one and others.
+	groups []string
+	// schema and typ are the columns of the event log; for the record feed also
+	// what the filters schemas and types of an endpoint are about.
+	schema, typ string
+	// objectType and action are what the filters type and action of an endpoint
+	// are about; "" where the event has none, which no filter leaves out.
+	objectType, action string
+	// internal says that it is about a leg inside the phone system.
+	internal bool
+	targets  []Target
+	// record names what the event is about: events of one record are delivered
+	// in order.
+	record string
+	// key is that of the record whose own event it is.
+	key string
+	// format is how the body is sent where the endpoint does not say: envelope,
+	// json or form; "" for the record feed.
+	format string
+	// about is the account whose endpoints get the body as it is; those of
+	// others get it masked. "" where all get the same.
+	about string
+	// body is appended once, when at least one endpoint wants it, and once more
+	// masked where others do. An error is one of the change, which is listed as
+	// unrouted.
+	body body
+	// sum is what it adds to the counts of a webhook with daily delivery; nil for
+	// one occurrence of its hook, object and action.
+	sum func(masked bool) (sum, error)
+}
+
+// body appends the body of an occurrence's events.
+type body interface {
+	appendTo(dst []byte, masked bool) ([]byte, error)
+}
+
+// render is a body that a function makes.
+type render func(masked bool) ([]byte, error)
+
+func (f render) appendTo(dst []byte, masked bool) ([]byte, error) {
+	made, err := f(masked)
+	return append(dst, made...), err
+}
+
+// envelope is the body of a record's own event.
+type envelope struct {
+	table   *catalog.Plan
+	kind    schemas.Kind
+	row     schemas.Tuple
+	scratch []byte
+}
+
+func (e *envelope) appendTo(dst []byte, masked bool) ([]byte, error) {
+	dst, scratch, err := e.table.AppendEnvelope(dst, e.scratch, e.kind, e.row, masked)
+	e.scratch = scratch
+	return dst, err
+}
+
+// masksFor says whether an endpoint gets the body masked.
+func (o *occurrence) masksFor(to *Endpoint) bool { return o.about != "" && to.Account != o.about }
+
+// recipientsOf is every endpoint that is notified of an occurrence, each once: the
+// account's own, its webhooks, and those webhooks of its parent accounts, at any
+// height, that follow their sub-accounts. It is valid until the next call.
+func (r *router) recipientsOf(account string, o *occurrence) []*Endpoint {
+	to := r.recipients[:0]
+	if o.hook == HookRecords {
+		if own := r.endpoint(account); own != nil {
+			to = append(to, own)
+		}
+	}
+	if len(r.view.Webhooks) > 0 {
+		to = r.subscribed(to, account, o)
+	}
+	r.recipients = to
+	return to
+}
+
+// maxTreeHeight bounds the way up a tree of accounts.
+const maxTreeHeight = 1000
+
+// subscribed goes up the tree from an account. In a loop, which the account
+// table may hold, it stops where it has been.
+func (r *router) subscribed(to []*Endpoint, account string, o *occurrence) []*Endpoint {
+	r.path = r.path[:0]
+	for at := account; at != "" && len(r.path) < maxTreeHeight && !slices.Contains(r.path, at); at = r.parentOrFormer(at) {
+		if !r.plan.state.endedWebhooks[at] {
+			for _, webhook := range r.view.Webhooks[at] {
+				if (at == account || webhook.Subscription.Subaccounts) && webhook.Subscription.wants(o) {
+					to = append(to, webhook)
+				}
+			}
+		}
+		r.path = append(r.path, at)
+	}
+	return to
+}
+
+// parentOrFormer is the parent account of another; "" for none. The parents of one
+// that was deleted are still notified of the rest of the transaction that deleted
+// it.
+func (r *router) parentOrFormer(account string) string {
+	if parent := r.parent(account); parent != "" {
+		return parent
+	}
+	return r.plan.state.deleted.Parents[account]
+}
+
+// wants says whether an occurrence passes a webhook's filters.
+func (s *Subscription) wants(o *occurrence) bool {
+	if s.Ended || o.internal && !s.InternalLegs {
+		return false
+	}
+	if s.Target != (Target{}) && !slices.Contains(o.targets, s.Target) {
+		return false
+	}
+	if o.hook == HookRecords {
+		return s.Hook == HookRecords && passes(s.Schemas, o.schema) && passes(s.Types, o.typ)
+	}
+	return (s.Hook == o.hook || s.Hook == HookAll || slices.Contains(o.groups, s.Hook)) &&
+		agrees(s.ObjectType, o.objectType) && agrees(s.ObjectAction, o.action)
+}
+
+func passes(filter []string, value string) bool {
+	return len(filter) == 0 || slices.Contains(filter, value)
+}
+
+// agrees says whether a filter lets a value pass. "all" is any, as no filter is.
+func agrees(filter, value string) bool {
+	return filter == "" || filter == HookAll || value == "" || filter == value
+}
+
+// emit appends one of a record's own events, for whoever is notified of what
+// happens to an account; part counts the events of a change.
+func (r *router) emit(c *schemas.Change, table *catalog.Plan, part int, kind schemas.Kind, account, key string, row schemas.Tuple) {
+	if table.Schema == nil {
+		return
+	}
+	r.parts = max(r.parts, part+1)
+	if table.Relation.Unknown != "" {
+		r.refuse(c, table.Schema.Name, kind.String(), key, SkipTableUnknown)
+		return
+	}
+	if account == "" {
+		if r.refused != c {
+			r.plan.Skipped[SkipNoOwner]++
+		}
+		return
+	}
+	if c.Oversize > 0 {
+		r.refuseOversize(c, table.Schema.Name, kind.String(), key)
+		return
+	}
+	r.object(c, table, kind, account, key)
+	r.derived(c, table, kind, account, key, row)
+	o := occurrence{hook: HookRecords, schema: table.Schema.Name, typ: kind.String(), key: key, body: &r.envelope}
+	to := r.recipientsOf(account, &o)
+	if len(to) > 0 {
+		o.record = recordName(c, table, key)
+		if table.Account != nil {
+			o.about = rowAccount(table, row, account)
+		}
+		r.envelope.table, r.envelope.kind, r.envelope.row = table, kind, row
+	}
+	r.deliver(c, part, account, to, &o)
+}
+
+// rowAccount is whom a row of the account table is about, whoever it belongs
+// to; account where the row does not say.
+func rowAccount(table *catalog.Plan, row schemas.Tuple, account string) string {
+	if of, ok := table.AccountOf(row); ok {
+		return of.ID
+	}
+	return account
+}
+
+// recordName is what keeps the events of one record in order. A record without
+// a key cannot be told from others: each of its changes stands for itself.
+func recordName(c *schemas.Change, table *catalog.Plan, key string) string {
+	if table.Keyless() {
+		return table.Schema.Name + ":" + unnamedKey(c)
+	}
+	return table.Schema.Name + ":" + key
+}
+
+// unnamedKey is a name that nothing else has.
+func unnamedKey(c *schemas.Change) string { return c.Position.String() }
+
+// publish appends an occurrence to the event log, once for each of its recipients.
+// part counts the events of a change, from 0.
+func (r *router) publish(c *schemas.Change, part int, account string, o *occurrence) {
+	r.deliver(c, part, account, r.recipientsOf(account, o), o)
+}
+
+// deliver appends an occurrence for its recipients, whose order may change. Those
+// with daily delivery are not notified: it is counted for them.
+func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endpoint, o *occurrence) {
+	if len(to) == 0 {
+		r.plan.Skipped[SkipNoEndpoint]++
+		return
+	}
+	if to = r.countDaily(c, account, to, o); len(to) == 0 {
+		return
+	}
+	own, others := to, []*Endpoint(nil)
+	if o.about != "" {
+		own, others = apart(to, o.about)
+	}
+	e := Event{
+		Record: o.record, WebhookID: c.Position.WebhookID(part), Schema: o.schema, Type: o.typ, Format: o.format,
+		CommittedAt: c.CommittedAt,
+	}
+	for _, share := range [...][]*Endpoint{own, others} {
+		if len(share) == 0 {
+			continue
+		}
+		from := len(r.plan.bodies)
+		bodies, err := o.body.appendTo(r.plan.bodies, o.masksFor(share[0]))
+		if err != nil {
+			r.plan.bodies = bodies[:from]
+			r.note(Error, "event cannot be rendered, its change is listed as unrouted",
+				field("position", c.Position), field("hook", o.hook), field("schema", o.schema), field("error", err))
+			r.refuse(c, o.schema, o.typ, o.key, SkipMalformed)
+			return
+		}
+		r.plan.bodies = bodies
+		e.Body = bodies[from:len(bodies):len(bodies)]
+		for _, one := range share {
+			r.view.add(r.plan, one, e)
+		}
+	}
+}
+
+// apart splits recipients into the account's own endpoints and those of others.
+// It may reorder to.
+func apart(to []*Endpoint, account string) (own, others []*Endpoint) {
+	n := 0
+	for i, one := range to {
+		if one.Account == account {
+			to[n], to[i] = to[i], to[n]
+			n++
+		}
+	}
+	return to[:n], to[n:]
+}
+
+// add gives an event its id and its place: the event log, or the dead letters when
+// it is too large.
+func (v *View) add(p *Plan, to *Endpoint, e Event) {
+	e.ID, e.To, e.Size = p.state.nextID, to, len(e.Body)
+	p.state.nextID++
+	if e.Size > v.MaxEventBytes {
+		p.Notes = append(p.Notes, Note{Level: Error, Text: "event is too large, it is a dead letter", Fields: []Field{
+			field("event", e.WebhookID), field("endpoint", to.ID), field("schema", e.Schema),
+			field("bytes", e.Size), field("max_bytes", v.MaxEventBytes)}})
+		p.Skipped[SkipTooLarge]++
+		e.Body = nil
+		p.TooLarge = append(p.TooLarge, e)
+		return
+	}
+	p.Events = append(p.Events, e)
+}
+
+// laterEvent is an occurrence that follows the record's own events of the same
+// change. Who is notified is known when it happens: the change may be the last
+// thing that an account hears of.
+type laterEvent struct {
+	account    string
+	occurrence occurrence
+	to         []*Endpoint
+	place      int // among the change's later events
+}
+
+// later appends an occurrence after the record's own events of the change that
+// is being routed, under the next suffix of its webhook-id. Every call takes a
+// suffix, whoever is notified: an event is called the same whoever listens. Where
+// it is plain that nobody is, [router.reserveSuffix] takes it for less.
+func (r *router) later(account string, o occurrence) {
+	place := r.afterwards
+	r.afterwards++
+	if account == "" {
+		return
+	}
+	if to := r.recipientsOf(account, &o); len(to) > 0 {
+		r.laters = append(r.laters, laterEvent{account, o, slices.Clone(to), place})
+	}
+}
+
+// reserveSuffix stands for a call of later that reaches nobody.
+func (r *router) reserveSuffix() { r.afterwards++ }
+
+// flushLater appends what came by later while the change was routed.
+func (r *router) flushLater(c *schemas.Change) {
+	for i := range r.laters {
+		e := &r.laters[i]
+		r.deliver(c, r.parts+e.place, e.account, e.to, &e.occurrence)
+	}
+	clear(r.laters)
+	r.laters = r.laters[:0]
+}

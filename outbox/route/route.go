@@ -1,0 +1,239 @@
+package route
+
+import (
+	"strconv"
+	"time"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// Part is a part of a batch, and how much of it is routed.
+type Part struct {
+	First, End int
+	Depth      Depth
+	// Now is the outbox's clock; it counts where [View.NeedsClock] says so.
+	Now time.Time
+}
+
+// Depth says how much of a change is stored.
+type Depth byte
+
+// The depths.
+const (
+	Whole    Depth = iota // all of it
+	Listed                // no event: it is unrouted. What it says of accounts and owners holds
+	Unlisted              // nothing but that it is unrouted, and whose its record is is not known any more
+)
+
+// Route says what the transaction writes that appends a part of a batch. It reads
+// the view and what an earlier part of the same transaction changes of it, and
+// changes neither. Both are nil-safe to leave out: earlier for the first part, and
+// done, whose memory is used again, for none.
+func Route(view *View, changes []schemas.Change, part Part, earlier, done *Plan) *Plan {
+	r := newRouter(view, changes, earlier, done)
+	r.part = part
+	r.route()
+	return r.finish()
+}
+
+// router makes one plan.
+type router struct {
+	view    *View
+	plan    *Plan
+	changes []schemas.Change
+	part    Part
+	tables  []*catalog.Plan // of changes; nil where the catalog names no table
+
+	writeOf map[string]*EndpointWrite // by account
+	copies  map[*Endpoint]*Endpoint   // the plan's own, of those that it writes
+
+	// Of the change that is being routed: how many events are its record's own,
+	// how many come after those, and which of them somebody is notified of.
+	parts, afterwards int
+	laters            []laterEvent
+	refused           *schemas.Change // the last one whose account's id is too long
+	envelope          envelope
+	noted             map[string]bool // what the plan says once
+
+	ahead      map[aheadKey]int // changes that insert or update a record, built when first needed
+	recipients []*Endpoint      // of the last occurrence
+	path       []string         // the accounts that they were looked for at
+}
+
+func newRouter(view *View, changes []schemas.Change, earlier, done *Plan) *router {
+	p := NewPlan(view)
+	p.reuse(done)
+	if earlier != nil {
+		p.state = earlier.state.after()
+	}
+	r := &router{view: view, plan: p, changes: changes, tables: make([]*catalog.Plan, len(changes))}
+	r.envelope.scratch = p.scratch
+	for i := range changes {
+		if relation := changes[i].Relation; relation != nil {
+			r.tables[i] = r.table(relation)
+		}
+	}
+	return r
+}
+
+// route goes through the changes of the part in stream order.
+func (r *router) route() {
+	for i := r.part.First; i < r.part.End; i++ {
+		c, table := &r.changes[i], r.tables[i]
+		r.enter(c)
+		r.endDays(i)
+		switch r.part.Depth {
+		case Whole:
+			r.change(i, c, table)
+		case Listed:
+			r.change(i, c, table)
+			r.dropEvents()
+			r.refuseUnstorable(c, table)
+		case Unlisted:
+			r.forgetRecord(c, table)
+			r.holdUnstored(c, table)
+			r.refuseUnstorable(c, table)
+		}
+	}
+}
+
+// enter begins a change. With another transaction, the accounts that the last
+// one deleted are gone for good.
+func (r *router) enter(c *schemas.Change) {
+	if gone := &r.plan.state.deleted; gone.Commit != c.Position.Commit {
+		gone.Commit = c.Position.Commit
+		clear(gone.Parents)
+		clear(r.plan.DeletedAccounts)
+	}
+	r.parts, r.afterwards = 0, 0
+}
+
+func (r *router) change(i int, c *schemas.Change, table *catalog.Plan) {
+	switch {
+	case c.Relation != nil && c.Relation.Former != (schemas.TableName{}):
+		r.strayed(c, table)
+	case c.Oversize > 0 && (table == nil && c.Kind == schemas.Message || table != nil && (table.Results != nil || table.Events != nil)):
+		r.oversized(c, table)
+	case c.Kind == schemas.Message:
+		r.message(c)
+	case table == nil && c.Relation.Unknown != "" && c.Kind != schemas.Truncate:
+		r.refuse(c, c.Relation.Name, c.Kind.String(), "", SkipTableUnknown)
+	case table == nil:
+		r.plan.Skipped[SkipNoTable]++
+	case c.Kind == schemas.Truncate:
+		r.truncate(table)
+	case table.Results != nil:
+		r.resultRow(c, table)
+	case table.Events != nil:
+		r.emittedRow(c, table)
+	default:
+		r.record(i, c, table)
+		r.flushLater(c)
+	}
+}
+
+// finish completes the plan.
+func (r *router) finish() *Plan {
+	p := r.plan
+	p.Owners, p.DeletedIn, p.scratch = p.state.owners, p.state.deleted.Commit, r.envelope.scratch
+	if len(r.copies) > 0 { // an event carries what the transaction makes of its endpoint
+		for _, events := range [][]Event{p.Events, p.TooLarge} {
+			for i := range events {
+				if own := r.copies[events[i].To]; own != nil {
+					events[i].To = own
+				}
+			}
+		}
+	}
+	return p
+}
+
+// table binds a relation once and notes once what it lacks.
+func (r *router) table(relation *schemas.Relation) *catalog.Plan {
+	table, known := r.plan.state.tables[relation]
+	if !known {
+		table, known = r.view.tables[relation]
+	}
+	if known {
+		return table
+	}
+	table = r.view.bind(relation)
+	put(&r.plan.state.tables, relation, table)
+	name := relation.Table().String()
+	if relation.Unknown != "" {
+		r.noteOnce("unknown "+strconv.FormatUint(uint64(relation.OID), 10), "it is not known what a table was, its changes are listed as unrouted",
+			field("table", name), field("unknown", relation.Unknown))
+	}
+	if table == nil {
+		r.noteOnce(name, "published table is not in the catalog, nobody is told of its changes", field("table", name))
+		return nil
+	}
+	if table.Schema != nil && !table.HasOwner() {
+		r.noteOnce("owner "+name, "table lacks the column that says whose its rows are: nothing of it is sent, each change is listed as unrouted",
+			field("table", name), field("column", table.Schema.Owner.Column))
+	}
+	if table.Account != nil && table.Account.LacksURL {
+		r.noteOnce("url "+name, "account table lacks the column of the web hook URL: accounts that change are held",
+			field("table", name), field("column", r.view.Catalog.Account.URL))
+	}
+	for _, column := range table.Missing {
+		r.noteOnce(name+"."+column, "catalog names a column that the table lacks",
+			field("table", name), field("column", column))
+	}
+	for _, column := range relation.Columns {
+		if !relation.Types.Known(column.Type) {
+			r.noteOnce("type "+name+"."+column.Name, "type is not known, its text is sent as a JSON string",
+				field("table", name), field("column", column.Name), field("type", relation.Types.Name(column.Type)))
+		}
+	}
+	return table
+}
+
+// bind binds a relation, be it under the name that it had.
+func (v *View) bind(relation *schemas.Relation) *catalog.Plan {
+	if relation.Former != (schemas.TableName{}) {
+		former := *relation
+		former.Namespace, former.Name = relation.Former.Namespace, relation.Former.Name
+		relation = &former
+	}
+	return v.Catalog.Bind(relation)
+}
+
+func (r *router) note(level Level, text string, fields ...Field) {
+	r.plan.Notes = append(r.plan.Notes, Note{Level: level, Text: text, Fields: fields})
+}
+
+func (r *router) noteOnce(key, text string, fields ...Field) {
+	if !r.noted[key] {
+		put(&r.noted, key, true)
+		r.plan.Notes = append(r.plan.Notes, Note{Level: Warn, Text: text, Fields: fields, Once: key})
+	}
+}
+
+// truncate has no envelope: what is known of the table's records is dropped,
+// and with the account table every feed ends.
+func (r *router) truncate(table *catalog.Plan) {
+	r.plan.Skipped[SkipTruncate]++
+	r.note(Warn, "table was truncated, nobody is told", field("table", table.Relation.Table().String()),
+		field("partition", table.Relation.Partition))
+	if table.Relation.Partition {
+		return // the other partitions' records are still there
+	}
+	if table.Schema != nil {
+		r.forgetOwners(table.Schema.Name)
+	}
+	if table.Account != nil {
+		r.endAllAccounts()
+	}
+}
+
+// dropEvents takes back what was routed to anybody, but not what was learned of
+// accounts and owners.
+func (r *router) dropEvents() {
+	p := r.plan
+	p.Events, p.TooLarge, p.Unrouted = p.Events[:0], p.TooLarge[:0], p.Unrouted[:0]
+	clear(p.Sums)
+	clear(p.Changes)
+	clear(p.Skipped)
+}
