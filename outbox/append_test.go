@@ -3,9 +3,12 @@ package outbox
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/schemas"
 )
@@ -166,29 +169,95 @@ func TestAppend_BehindATakeOverStoresNothing(t *testing.T) {
 	}
 }
 
-// A publisher whose session dies in the middle lets the next one in.
-func TestAppend_ThatDiesInTheMiddleStoresNothing(t *testing.T) {
-	f := newFeed(t)
-	f.commit(t, account(7))
-	before := f.takeOver(t)
-	held := f.begin(t)
-	execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
-	b := batch(f.tx(dids.insert(1, 7, "312")))
-	appended := make(chan error, 1)
-	go func() { appended <- f.publisher.Append(t.Context(), b) }()
-	f.blocked(t, "INSERT INTO walhook.owner")
-	f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-		WHERE datname = current_database() AND query LIKE '%INSERT INTO walhook.owner%' AND pid <> pg_backend_pid()`)
-	if err := <-appended; err == nil || errors.Is(err, ErrFenced) {
-		t.Errorf("appended: %v", err)
+// A batch that certainly is not stored is tried again as it is: nothing is loaded,
+// and nobody else takes over.
+func TestAppend_OneThatIsRolledBackIsTriedAgain(t *testing.T) {
+	const once = "nextval('public.tries') = 1"
+	for name, fail := range map[string]func(t *testing.T, f *feed) (after func()){
+		"a killed session": func(t *testing.T, f *feed) func() {
+			held := f.begin(t)
+			execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
+			return func() {
+				f.blocked(t, "INSERT INTO walhook.owner")
+				f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND query LIKE '%INSERT INTO walhook.owner%' AND pid <> pg_backend_pid()`)
+				commit(t, held)
+			}
+		},
+		"a deadlock": func(t *testing.T, f *feed) func() {
+			held := f.begin(t)
+			execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
+			return func() {
+				f.blocked(t, "INSERT INTO walhook.owner")
+				execTx(t, held, "SELECT FROM walhook.epoch FOR UPDATE") // who waited first finds the deadlock
+				commit(t, held)
+			}
+		},
+		"a serialization failure": func(t *testing.T, f *feed) func() {
+			refuse(t, f.world, "walhook.position", once, "40001")
+			return func() {}
+		},
+		"a statement that takes too long": func(t *testing.T, f *feed) func() {
+			// The timeout of a statement counts from the next one on.
+			f.exec(t, `CREATE FUNCTION public.hurry() RETURNS trigger LANGUAGE plpgsql AS $$
+				BEGIN IF nextval('public.tries') = 1 THEN PERFORM set_config('statement_timeout', '20', true); END IF; RETURN NEW; END $$`)
+			f.exec(t, `CREATE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+				BEGIN IF (SELECT last_value FROM public.tries) = 1 THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END $$`)
+			f.exec(t, "CREATE TRIGGER hurry BEFORE INSERT ON walhook.event FOR EACH ROW EXECUTE FUNCTION public.hurry()")
+			f.exec(t, "CREATE TRIGGER dawdle BEFORE INSERT ON walhook.position FOR EACH ROW EXECUTE FUNCTION public.dawdle()")
+			return func() {}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeedAlone(t)
+			f.commit(t, account(7), account(8))
+			f.commit(t, dids.insert(9, 7, "311")) // what is prepared before a transaction begins, is
+			f.exec(t, "CREATE SEQUENCE public.tries")
+			f.forget(t)
+			after := fail(t, f)
+			view, epoch := f.publisher.view, one[int64](t, f.world, "SELECT epoch FROM walhook.epoch")
+			b := batch(f.tx(dids.insert(1, 7, "312"), dids.insert(2, 8, "313")))
+			appended := make(chan error, 1)
+			go func() { appended <- f.publisher.Append(t.Context(), b) }()
+			after()
+			if err := <-appended; err != nil {
+				t.Fatal(err)
+			}
+			f.commit(t, dids.update(row(1, 7, "312"), row(1, 8, "314")))
+			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', id, endpoint, record, type) FROM walhook.event ORDER BY id"),
+				"4 1 dids:1 insert", "5 2 dids:2 insert", "6 1 dids:1 delete", "7 2 dids:1 insert")
+			if f.publisher.view != view || one[int64](t, f.world, "SELECT epoch FROM walhook.epoch") != epoch {
+				t.Error("everything was loaded again")
+			}
+			f.wantSkipped(t, map[string]int{})
+		})
 	}
-	commit(t, held)
-	if again := f.takeOver(t); again != before {
-		t.Errorf("checkpoint is %+v, was %+v", again, before)
-	}
-	f.append(t, b)
-	if n := f.count(t, "event"); n != 2 {
-		t.Errorf("%d events", n)
+}
+
+// A transaction whose COMMIT was sent is tried again only where the server says
+// that it failed, or was ended before it came to that.
+func TestTransaction_KnowsWhetherItMayBeCommitted(t *testing.T) {
+	failed, ended := &pgconn.PgError{SeverityUnlocalized: "ERROR", Code: "40P01"}, &pgconn.PgError{SeverityUnlocalized: "FATAL", Code: "57P01"}
+	for _, test := range []struct {
+		name  string
+		atEnd bool
+		err   error
+		want  bool
+	}{
+		{"a statement failed", false, failed, false},
+		{"the COMMIT failed", true, failed, false},
+		{"the session was ended before the COMMIT", false, ended, false},
+		{"the session was ended at the COMMIT", true, ended, true},
+		{"no answer", false, context.DeadlineExceeded, true},
+		{"the connection broke", true, io.ErrUnexpectedEOF, true},
+		{"an answer that cannot be read", true, errors.New("scan"), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			tx := &transaction{atEnd: test.atEnd}
+			if got := tx.mayBeCommitted(test.err); got != test.want {
+				t.Errorf("it may be committed: %t", got)
+			}
+		})
 	}
 }
 

@@ -128,6 +128,42 @@ func TestIsolation_AnAccountIsHeldWhoseNewURLCannotBeStored(t *testing.T) {
 	}
 }
 
+// However large a batch is, what cannot be stored of it costs one transaction more.
+func TestIsolation_WhatCannotBeStoredCostsOneTransactionMore(t *testing.T) {
+	t.Parallel()
+	for name, poisons := range map[string][]int{"none": nil, "one": {700}, "first and last": {0, 1023}, "many": {3, 4, 5, 99, 512, 513, 900}} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeedAlone(t)
+			f.commit(t, account(7))
+			f.exec(t, "CREATE TABLE public.poison AS SELECT 'dids:' || unnest($1::int[]) AS record", poisons)
+			refuse(t, f.world, "walhook.event", "NEW.record IN (SELECT record FROM public.poison)", "22021")
+			// Sequences do not roll back: every transaction of the publisher counts.
+			f.exec(t, "CREATE SEQUENCE public.transactions")
+			f.exec(t, "ALTER FUNCTION walhook.assert_epoch(bigint) RENAME TO assert_epoch_itself")
+			f.exec(t, `CREATE FUNCTION walhook.assert_epoch(mine bigint) RETURNS void LANGUAGE plpgsql AS $$
+				BEGIN PERFORM nextval('public.transactions'); PERFORM walhook.assert_epoch_itself(mine); END $$`)
+			changes := make([]schemas.Change, 1024)
+			for id := range changes {
+				changes[id] = dids.insert(id, 7, "n")
+			}
+			f.commit(t, changes...)
+			if n := f.count(t, "event"); n != 1+len(changes)-len(poisons) {
+				t.Errorf("%d events", n)
+			}
+			if n := f.count(t, "unrouted WHERE reason = 'unstorable'"); n != len(poisons) {
+				t.Errorf("%d changes are listed as unstorable, want %d", n, len(poisons))
+			}
+			want := 1
+			if len(poisons) > 0 {
+				want = 2
+			}
+			if n := one[int](t, f.world, "SELECT last_value FROM public.transactions"); n != want {
+				t.Errorf("%d transactions, want %d", n, want)
+			}
+		})
+	}
+}
+
 func poisonAccounts(t *testing.T) {
 	t.Run("its secret", poisonAccountSecret)
 	for name, bad := range map[string]string{"null": "NULL", "itself": "'8'", "nobody": "''", "endless": "repeat('9', 5000)"} {

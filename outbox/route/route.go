@@ -28,8 +28,8 @@ const (
 
 // Route says what the transaction writes that appends a part of a batch. It reads
 // the view and what an earlier part of the same transaction changes of it, and
-// changes neither. Both are nil-safe to leave out: earlier for the first part, and
-// done, whose memory is used again, for none.
+// changes neither. earlier is nil for the first part. done is a plan that nobody
+// needs any more, whose memory is used again; nil for none.
 func Route(view *View, changes []schemas.Change, part Part, earlier, done *Plan) *Plan {
 	r := newRouter(view, changes, earlier, done)
 	r.part = part
