@@ -161,6 +161,12 @@ func (f *feed) append(transactions ...[]schemas.Change) {
 
 // route makes a plan of a batch, of which nothing is stored yet.
 func (f *feed) route(changes []schemas.Change) *Plan {
+	f.fetch(changes)
+	return Route(f.view, changes, Part{End: len(changes)}, nil, nil)
+}
+
+// fetch fills the view's caches with what routing the changes may ask for.
+func (f *feed) fetch(changes []schemas.Change) {
 	f.view.Owners.Age()
 	for k := range f.view.OwnersNeeded(changes) {
 		f.asked++
@@ -172,7 +178,6 @@ func (f *feed) route(changes []schemas.Change) *Plan {
 	for _, account := range f.view.ColumnsNeeded(changes) {
 		f.view.Columns.Set(account, f.columns[account])
 	}
-	return Route(f.view, changes, Part{End: len(changes)}, nil, nil)
 }
 
 // store commits a plan.
