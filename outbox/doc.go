@@ -12,6 +12,10 @@
 // only what fails gets a row of its own in retry. Senders hold shards of the
 // endpoints by a lease; what a stale sender writes is refused.
 //
+// What one appending transaction writes is a plan, which package route makes of a
+// view of what is stored. Publisher.commit stores it, whoever made it, and then
+// changes the view; so an append that was rolled back is simply tried again.
+//
 // Changes of the source are appended by whoever reads it; an event that is born
 // elsewhere waits in inbox, and Publisher.Run appends it beside that. A mutex
 // lets the two take turns, and the lock on the epoch keeps a transaction that

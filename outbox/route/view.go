@@ -205,9 +205,7 @@ func (v *View) Apply(p *Plan) {
 	for account, columns := range s.columns {
 		v.Columns.Set(account, columns)
 	}
-	for relation, table := range s.tables {
-		v.tables[relation] = table
-	}
+	maps.Copy(v.tables, s.tables)
 }
 
 func (v *View) forgetOwners(schema string) {
