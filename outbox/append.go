@@ -117,8 +117,9 @@ func (p *Publisher) fetch(ctx context.Context, changes []schemas.Change) error {
 		return err
 	}
 	p.view.Columns.Age()
-	accounts := p.view.ColumnsNeeded(changes)
+	accounts := slices.Collect(maps.Keys(p.view.ColumnsNeeded(changes)))
 	err = isolate(accounts, isReadFault, func(accounts []string) error { return p.readColumns(ctx, accounts) }, func(account string, cause error) error {
+		p.view.Columns.Set(account, nil)
 		p.store.setAside(ctx, loopAccounts, asideColumns+account, 0, asideUnreadable, cause)
 		return nil
 	})
@@ -173,7 +174,7 @@ func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
 	var account string
 	var columns []string
 	var dimensions int
-	var well []string
+	found := map[string][]string{}
 	_, err = pgx.ForEachRow(rows, []any{&account, &columns, &dimensions}, func() error {
 		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
 			return &badItem{asideUnreadable, "the columns of the account are no list"}
@@ -187,14 +188,19 @@ func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
 				return &badItem{asideUnreadable, "a column of the account is no JSON"}
 			}
 		}
-		p.view.Columns.Set(account, columns)
-		well = append(well, account)
+		found[account] = columns
 		return nil
 	})
-	for _, account := range well {
+	if err != nil {
+		return err
+	}
+	for _, account := range accounts { // also those of which nothing is stored
+		p.view.Columns.Set(account, found[account])
+	}
+	for account := range found {
 		p.store.wellAgain(ctx, loopAccounts, asideColumns+account)
 	}
-	return err
+	return nil
 }
 
 var errAppendTimeout = errors.New("append: no answer in time")

@@ -234,6 +234,29 @@ func TestAppend_OneThatIsRolledBackIsTriedAgain(t *testing.T) {
 	}
 }
 
+// What could not be read for a batch is read when the batch is tried again.
+func TestAppend_WhatCouldNotBeReadIsReadAgain(t *testing.T) {
+	f := newBilling(t)
+	f.webhook(t, "7", "a", "hook = 'number'")
+	f.commit(t, payers.insert(7, "n", nil, nil, "S-7", "p"))
+	f.restart(t)
+	held := f.begin(t)
+	execTx(t, held, "LOCK TABLE walhook.account_column IN ACCESS EXCLUSIVE MODE")
+	appended := make(chan error, 1)
+	b := batch(f.tx(dids.insert(1, 7, "312")))
+	go func() { appended <- f.publisher.Append(t.Context(), b) }()
+	f.blocked(t, "FROM walhook.account_column")
+	f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND query LIKE '%FROM walhook.account_column%' AND pid <> pg_backend_pid()`)
+	commit(t, held)
+	if err := <-appended; err != nil {
+		t.Fatal(err)
+	}
+	if n := f.count(t, "event WHERE convert_from(body, 'UTF8') LIKE '%S-7%'"); n != 1 {
+		t.Errorf("%d events have the account's column, want 1", n)
+	}
+}
+
 // A transaction whose COMMIT was sent is tried again only where the server says
 // that it failed, or was ended before it came to that.
 func TestTransaction_KnowsWhetherItMayBeCommitted(t *testing.T) {

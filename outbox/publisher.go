@@ -21,8 +21,9 @@ import (
 // store; what cdc calls is called by one goroutine at a time, and beside it
 // [Publisher.Run] appends what is in the inbox.
 //
-// What it knows of accounts and owners is right only as long as its appends
-// succeed: after an error from Append, TakeOver comes first.
+// What it knows of the outbox is its view, which it changes once a plan is
+// committed. After an error from Append it is not known what is stored: TakeOver
+// comes first.
 type Publisher struct {
 	store   *Store
 	catalog *catalog.Catalog

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"strconv"
 	"strings"
 	"testing"
 
@@ -162,30 +161,6 @@ func TestRoute_ValueThatCannotBeReadIsListed(t *testing.T) {
 	f.wantSkipped(t, map[string]int{route.SkipMalformed: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', schema, type, key, reason) FROM walhook.unrouted"),
 		"dids insert 1 malformed_value")
-}
-
-// One batch may hold more records than a generation of the cache.
-func TestRoute_OwnersOfALargeBatchAreAllKnown(t *testing.T) {
-	const records = route.OwnerGeneration + 3*snapshotChunk
-	f := newFeed(t)
-	f.snapshot(t, firstLSN, func(w *SnapshotWriter) error {
-		for id := range records {
-			if err := w.Owner(t.Context(), schemas.OwnerEdge{Schema: "notes", Key: strconv.Itoa(id), Account: "7"}); err != nil {
-				return err
-			}
-		}
-		return w.Account(t.Context(), schemas.Account{ID: "7", URL: "https://example.com/7"})
-	})
-	f.takeOver(t)
-	var changes []schemas.Change
-	for id := range records {
-		changes = append(changes, notes.delete(id, notSent, notSent))
-	}
-	f.commit(t, changes...)
-	f.wantSkipped(t, map[string]int{})
-	if n := f.count(t, "event"); n != len(changes) {
-		t.Errorf("%d events, want %d", n, len(changes))
-	}
 }
 
 // A source whose encoding is SQL_ASCII may send what is no text to the outbox:

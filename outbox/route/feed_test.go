@@ -175,7 +175,7 @@ func (f *feed) fetch(changes []schemas.Change) {
 		}
 	}
 	f.view.Columns.Age()
-	for _, account := range f.view.ColumnsNeeded(changes) {
+	for account := range f.view.ColumnsNeeded(changes) {
 		f.view.Columns.Set(account, f.columns[account])
 	}
 }

@@ -66,16 +66,16 @@ func (v *View) oldRowSaysOwner(c *schemas.Change, table *catalog.Plan) bool {
 }
 
 // ColumnsNeeded are the accounts whose columns routing the changes may ask for and
-// that are not cached. It comes after the owners are read.
-func (v *View) ColumnsNeeded(changes []schemas.Change) []string {
+// that are not cached. It comes after the owners are read. Of those for which
+// nothing is found, who reads them notes nil.
+func (v *View) ColumnsNeeded(changes []schemas.Change) map[string]struct{} {
+	needed := map[string]struct{}{}
 	if len(v.Catalog.AccountColumns()) == 0 {
-		return nil
+		return needed
 	}
-	var needed []string
 	need := func(account string) {
 		if account != "" && !v.Columns.keep(account) {
-			v.Columns.Set(account, nil) // asked for once, whatever is found
-			needed = append(needed, account)
+			needed[account] = struct{}{}
 		}
 	}
 	for i := range changes {

@@ -1,7 +1,10 @@
 package route
 
 import (
+	"strconv"
 	"testing"
+
+	"walhook/schemas"
 )
 
 func TestRoute_RecordGoesToTheAccountInItsOwnerColumn(t *testing.T) {
@@ -185,4 +188,22 @@ func TestRoute_ValueThatWasNotSentIsAbsent(t *testing.T) {
 			`7 _1 dids:1 update dids {'id':1,'user_id':7}`,
 			`7 _1 notes:2 update notes {'id':2,'note':null}`)
 	})
+}
+
+// One batch may hold more records than a generation of the cache.
+func TestRoute_OwnersOfALargeBatchAreAllKnown(t *testing.T) {
+	const records = OwnerGeneration + 15_000
+	f := newFeed(t)
+	f.commit(account(7))
+	var changes []schemas.Change
+	for id := range records {
+		f.owners[RecordKey{"notes", strconv.Itoa(id)}] = Ownership{Account: "7"}
+		changes = append(changes, notes.delete(id, notSent, notSent))
+	}
+	f.forget()
+	f.commit(changes...)
+	f.wantSkipped(t, map[Reason]int{})
+	if n := len(f.log); n != records || f.asked != records {
+		t.Errorf("%d events, %d records are looked for, want %d", n, f.asked, records)
+	}
 }
