@@ -56,6 +56,7 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 			zap.String("table", plan.Relation.Table().String()))
 		r.refuseAccountRow(c, plan)
 		r.holdByURL(c, plan)
+		r.unsure = true
 		return
 	case len(account.ID) > schemas.MaxAccountBytes:
 		r.refuseAccount(c, plan)
@@ -67,6 +68,7 @@ func (r *router) applyAccount(c *schemas.Change, plan *schemas.Plan, row schemas
 	r.setColumns(account.ID, account.Columns, begins)
 	if begins {
 		r.begin(account.ID)
+		r.known[account.ID] = true
 	}
 	before := r.p.routes[account.ID]
 	r.followURL(c, plan, account)
@@ -200,6 +202,7 @@ func (w *endpointWrite) setURL(url string, state EndpointState, reason string) {
 // delivered, nothing follows.
 func (r *router) endAccount(id string) {
 	r.ended = append(r.ended, id)
+	r.known[id] = false
 	r.depart(id)
 	r.dropColumns(id)
 	r.setParent(id, "")

@@ -25,6 +25,7 @@ func (r *router) record(i int, c *schemas.Change, plan *schemas.Plan) {
 			r.endAccount(gone.ID)
 		} else {
 			r.refuseAccountRow(c, plan)
+			r.unsure = true
 		}
 	}
 }

@@ -31,9 +31,11 @@ type router struct {
 	forgotten []recordKey // of whom it is not known any more whose they are
 	truncated []string    // schemas whose owners are dropped
 	parents   map[string]string
-	ended     []string // accounts that were deleted: their tokens end with them
-	endedAll  bool     // the account table was truncated
-	treeGone  bool     // the account table was truncated: parents is all there is
+	ended     []string        // accounts that were deleted: their tokens end with them
+	endedAll  bool            // the account table was truncated
+	known     map[string]bool // accounts that began, and with false those that ended
+	unsure    bool            // an account may have begun or ended whose id cannot be told
+	treeGone  bool            // the account table was truncated: parents is all there is
 
 	refused *schemas.Change // the last one whose account's id is too long
 
@@ -113,6 +115,7 @@ func newRouter(p *Publisher, changes []schemas.Change) *router {
 		writeOf:  map[string]*endpointWrite{},
 		parents:  map[string]string{},
 		departed: map[string]string{},
+		known:    map[string]bool{},
 		columns:  map[string][]string{}, columnsGone: map[string]bool{},
 		sums:  map[sumKey]*daySum{},
 		tally: newTally(),
@@ -266,6 +269,7 @@ func (r *router) route() {
 			r.dropEvents()
 			r.refuseUnstorable(c, plan)
 		case unlisted:
+			r.unsure = r.unsure || plan != nil && plan.Account != nil
 			r.forgetRecord(c, plan)
 			r.holdUnstored(c, plan)
 			r.refuseUnstorable(c, plan)
@@ -438,6 +442,7 @@ func (r *router) truncate(plan *schemas.Plan) {
 			}
 		}
 		r.endedAll = true
+		clear(r.known)
 		clear(r.p.departed.above) // nobody is above anybody any more
 		clear(r.departed)
 		clear(r.p.parents)
