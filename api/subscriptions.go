@@ -203,6 +203,10 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		s.log.Warn("request holds what cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))
 		return fail(http.StatusBadRequest, "it holds a text or a number that cannot be stored here")
 	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		s.log.Debug("request ends with its client", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+		return unavailable("the client closed the connection before the answer")
+	}
 	s.log.Error("request cannot be answered", zap.String("request_id", callOf(ctx).id), zap.Error(err))
 	if ctx.Err() != nil || outbox.IsBusy(err) {
 		return unavailable("no answer from the outbox in time: try again later")
