@@ -202,11 +202,14 @@ func (w *seenStatus) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write hides that the client is gone or reads nothing: nobody is left to tell, and
+// huma would panic. The context and the connection end by themselves.
 func (w *seenStatus) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	_, _ = w.ResponseWriter.Write(b)
+	return len(b), nil
 }
 
 // Unwrap is for http.ResponseController.

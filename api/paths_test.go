@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // However a path is written, the answer is one that a client of the API can read:
@@ -87,5 +88,27 @@ func TestInput_ABodyThatIsLateIsNamed(t *testing.T) {
 	var shape errorBody
 	if err := json.NewDecoder(response.Body).Decode(&shape); err != nil || response.StatusCode != 408 || shape.Error != "408" || !strings.Contains(shape.Message, "in time") {
 		t.Errorf("%d %+v %v", response.StatusCode, shape, err)
+	}
+}
+
+// unread is a client that is gone when it is answered.
+type unread struct{ *httptest.ResponseRecorder }
+
+func (unread) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// A client that is gone, or does not read its answer, is no fault of ours.
+func TestAnswer_AClientThatIsGoneIsNoPanic(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	core, logs := observer.New(zap.InfoLevel)
+	_, handler, err := newSubscriptions(w.api.cfg, zap.New(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := httptest.NewRequest("GET", "/v2/accounts/7/webhooks", nil)
+	request.Header.Set("X-Auth-Token", token)
+	handler.ServeHTTP(unread{httptest.NewRecorder()}, request)
+	for _, line := range logs.FilterMessage("panic in a request").All() {
+		t.Error(line.ContextMap()["panic"])
 	}
 }

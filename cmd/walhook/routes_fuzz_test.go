@@ -47,7 +47,6 @@ type routesWorld struct {
 	maker   *maker
 	db      *pgtest.DB
 	arrived chan int // numbers of the bystander's events
-	logged  atomic.Int64
 
 	mu       sync.Mutex
 	faults   map[string]int
@@ -116,13 +115,7 @@ func (w *routesWorld) run(t testing.TB) {
 		t.Fatal(err)
 	}
 	core := zapcore.NewCore(logEncoder("json"), zapcore.AddSync(io.Discard), zap.InfoLevel)
-	log := zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
-		w.logged.Add(1)
-		if strings.Contains(e.Message, "panic") || e.Level >= zap.ErrorLevel {
-			w.fault("the log says: %s %.300s", e.Level, e.Message)
-		}
-		return nil
-	}))
+	log := zap.New(watched{core, w})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- s.service(true).run(ctx, log) }()
@@ -132,6 +125,32 @@ func (w *routesWorld) run(t testing.TB) {
 			t.Errorf("the service ended with %v", err)
 		}
 	})
+}
+
+// watched is a log that makes a fault of each line of a panic or an error.
+type watched struct {
+	zapcore.Core
+	world *routesWorld
+}
+
+func (c watched) With([]zap.Field) zapcore.Core { return c }
+
+func (c watched) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if strings.Contains(e.Message, "panic") || e.Level >= zap.ErrorLevel {
+		return checked.AddCore(e, c)
+	}
+	return checked
+}
+
+func (c watched) Write(e zapcore.Entry, fields []zap.Field) error {
+	text := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		if f.Key != "request_id" {
+			f.AddTo(text)
+		}
+	}
+	c.world.fault("the log says: %s %.300s %.1500s", e.Level, e.Message, fmt.Sprint(text.Fields))
+	return nil
 }
 
 // bystand has the bystander ask and change records until the test ends.

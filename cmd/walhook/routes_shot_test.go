@@ -277,7 +277,11 @@ func (s shot) fault(a answered) string {
 }
 
 func (s shot) isFor(path string) bool {
-	target, _, _ := strings.Cut(strings.TrimPrefix(s.target, "http://walhook"), "?")
+	target, _, _ := strings.Cut(s.target, "?")
+	if scheme, rest, absolute := strings.Cut(target, "://"); absolute && !strings.Contains(scheme, "/") {
+		_, target, _ = strings.Cut(rest, "/")
+		target = "/" + target
+	}
 	for strings.Contains(target, "//") {
 		target = strings.ReplaceAll(target, "//", "/")
 	}
