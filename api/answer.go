@@ -166,6 +166,9 @@ func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error
 	case *failure:
 		return body.body(id), nil
 	case *huma.ErrorModel:
+		if body.Status == http.StatusRequestTimeout {
+			return fail(body.Status, "the body did not arrive in time: it has 10 seconds; is its Content-Length right?").body(id), nil
+		}
 		if callOf(ctx.Context()).broken {
 			return fail(http.StatusBadRequest, "the body cannot be read to its end: it is shorter than its Content-Length says, or badly chunked").body(id), nil
 		}

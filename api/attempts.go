@@ -13,6 +13,7 @@ import (
 // attempt is one request that was made to a webhook.
 type attempt struct {
 	WebhookID  string    `json:"webhook_id"`
+	Deleted    bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`
 	EventID    string    `json:"event_id,omitempty" doc:"the header webhook-id; absent once the event is no longer kept"`
 	Schema     string    `json:"schema,omitempty"`
 	Type       string    `json:"type,omitempty"`
@@ -29,7 +30,7 @@ func shownAttempt(made *outbox.MadeAttempt) attempt {
 	a := *made
 	a.Attempt = made.ForAccount()
 	return attempt{
-		WebhookID: a.Webhook, EventID: a.WebhookID, Schema: a.Schema, Type: a.Type,
+		WebhookID: a.Webhook, Deleted: a.Deleted, EventID: a.WebhookID, Schema: a.Schema, Type: a.Type,
 		Attempt: a.Number, At: utc(a.At), DurationMS: float64(a.Duration.Microseconds()) / 1000,
 		Status: a.Status, Outcome: a.Outcome, Reason: a.Reason, Detail: a.Detail,
 	}
@@ -49,28 +50,33 @@ type (
 func (s *subscriptions) registerAttempts(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks"
 	huma.Register(routes, operation("list-attempts", http.MethodGet, path+"/attempts", "List recent attempts",
-		"To all webhooks of the account, the newest first."), handled(s, s.accountAttempts))
+		"To all webhooks of the account, the 100 that were deleted last included, the newest first."), handled(s, s.accountAttempts))
 	huma.Register(routes, operation("list-webhook-attempts", http.MethodGet, path+"/{webhook_id}/attempts", "List recent attempts to a webhook",
 		"The newest first."), handled(s, s.webhookAttempts))
 }
 
 func (s *subscriptions) accountAttempts(ctx context.Context, in *accountListInput) (*pageAnswer[attempt], error) {
-	return s.attempts(ctx, in.AccountID, "", in.PageInput)
+	return attemptsPage(in.PageInput, func(before *outbox.AttemptKey, limit int) ([]outbox.MadeAttempt, error) {
+		return s.cfg.Store.Attempts(ctx, in.AccountID, before, limit)
+	})
 }
 
 func (s *subscriptions) webhookAttempts(ctx context.Context, in *webhookListInput) (*pageAnswer[attempt], error) {
-	if _, err := s.webhook(ctx, &in.WebhookInput); err != nil {
+	w, err := s.kept(ctx, &in.WebhookInput)
+	if err != nil {
 		return nil, err
 	}
-	return s.attempts(ctx, in.AccountID, in.WebhookID, in.PageInput)
+	return attemptsPage(in.PageInput, func(before *outbox.AttemptKey, limit int) ([]outbox.MadeAttempt, error) {
+		return s.cfg.Store.AttemptsOf(ctx, []int64{w.Endpoint}, before, limit)
+	})
 }
 
-func (s *subscriptions) attempts(ctx context.Context, account, webhook string, page PageInput) (*pageAnswer[attempt], error) {
+func attemptsPage(page PageInput, read func(before *outbox.AttemptKey, limit int) ([]outbox.MadeAttempt, error)) (*pageAnswer[attempt], error) {
 	before, err := startKey[*outbox.AttemptKey](page.StartKey)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.Attempts(ctx, account, webhook, before, page.PageSize+1)
+	list, err := read(before, page.PageSize+1)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 // event is an event of a webhook and how it stands.
 type event struct {
 	EventID     string    `json:"event_id" doc:"the header webhook-id"`
+	Deleted     bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`
 	Schema      string    `json:"schema"`
 	Type        string    `json:"type"`
 	State       string    `json:"state" enum:"delivered,waiting,retry,dead,held,replayed" doc:"held: nothing is sent to the webhook now; replayed: a newer entry with the same id says how it stands"`
@@ -27,6 +28,7 @@ type event struct {
 // deadLetter is an event that was given up.
 type deadLetter struct {
 	WebhookID   string    `json:"webhook_id"`
+	Deleted     bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted: nothing of it can be sent again"`
 	EventID     string    `json:"event_id" doc:"the header webhook-id; replay takes it"`
 	Schema      string    `json:"schema"`
 	Type        string    `json:"type"`
@@ -42,11 +44,11 @@ func (s *subscriptions) registerEvents(routes huma.API) {
 	huma.Register(routes, operation("list-events", http.MethodGet, path+"/{webhook_id}/events", "List the events of a webhook",
 		"With their state, the newest first, as far back as they are kept."), handled(s, s.listEvents))
 	huma.Register(routes, operation("list-dead-letters", http.MethodGet, path+"/dead", "List dead letters",
-		"Events that were given up, of all webhooks of the account, the newest event first."), handled(s, s.listDeadLetters))
+		"Events that were given up, of all webhooks of the account, the 100 that were deleted last included, the newest event first."), handled(s, s.listDeadLetters))
 }
 
 func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*pageAnswer[event], error) {
-	w, err := s.webhook(ctx, &in.WebhookInput)
+	w, err := s.kept(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,11 @@ func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shownEvent, func(e *outbox.ToldEvent) any { return e.ID }), nil
+	return paged(list, in.PageSize, func(e *outbox.ToldEvent) event {
+		shown := shownEvent(e)
+		shown.Deleted = w.Deleted
+		return shown
+	}, func(e *outbox.ToldEvent) any { return e.ID }), nil
 }
 
 func shownEvent(e *outbox.ToldEvent) event {
@@ -82,7 +88,7 @@ func (s *subscriptions) listDeadLetters(ctx context.Context, in *accountListInpu
 
 func shownDeadLetter(d *outbox.DeadLetter) deadLetter {
 	return deadLetter{
-		WebhookID: d.Webhook, EventID: d.WebhookID, Schema: d.Schema, Type: d.Type, CommittedAt: utc(d.CommittedAt),
+		WebhookID: d.Webhook, Deleted: d.Deleted, EventID: d.WebhookID, Schema: d.Schema, Type: d.Type, CommittedAt: utc(d.CommittedAt),
 		DiedAt: utc(d.DiedAt), Attempts: d.Attempts, Reason: d.Reason, Bytes: d.Size,
 	}
 }

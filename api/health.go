@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,15 +26,56 @@ const readyTimeout = 3 * time.Second
 // Handler answers /healthz, /readyz and, where metrics is not nil, /metrics. It
 // leaves all other paths to subscriptions, where it is not nil. What it answers
 // itself needs no token, and says nothing of accounts.
+//
+// It is no [http.ServeMux], which redirects paths that it would write in another
+// way, in HTML: a client that speaks JSON cannot read that.
 func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	if subscriptions != nil {
-		mux.Handle("/", subscriptions)
+	own := map[string]http.Handler{
+		"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }),
+		"/readyz":  ready(checks),
 	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		plain(w, http.StatusOK, "ok\n")
+	if metrics != nil {
+		own["/metrics"] = Metrics(metrics)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = tidied(r)
+		handler, mine := own[r.URL.Path]
+		switch {
+		case mine && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			handler.ServeHTTP(w, r)
+		case mine:
+			w.Header().Set("Allow", "GET, HEAD")
+			refuseUnseen(w, r, fail(http.StatusMethodNotAllowed, r.Method+" is not for this address: GET, HEAD"))
+		case subscriptions != nil:
+			subscriptions.ServeHTTP(w, r)
+		default:
+			refuseUnseen(w, r, notFound("the subscription API is not served here: this process answers GET /healthz, /readyz and /metrics"))
+		}
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+}
+
+// tidied is a request without slashes at the end of its path, or several in a row:
+// whoever joins a base and a path writes them.
+func tidied(r *http.Request) *http.Request {
+	path := r.URL.EscapedPath()
+	tidy := strings.TrimRight(path, "/")
+	for strings.Contains(tidy, "//") {
+		tidy = strings.ReplaceAll(tidy, "//", "/")
+	}
+	if tidy == "" {
+		tidy = "/" // RFC 9112, section 3.2.2
+	}
+	plain, err := url.PathUnescape(tidy)
+	if tidy == path || err != nil {
+		return r
+	}
+	r = r.Clone(r.Context())
+	r.URL.Path, r.URL.RawPath = plain, tidy
+	return r
+}
+
+func ready(checks []Check) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
 		status, text := http.StatusOK, ""
@@ -46,10 +89,6 @@ func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Han
 		}
 		plain(w, status, text)
 	})
-	if metrics != nil {
-		mux.Handle("/metrics", Metrics(metrics))
-	}
-	return mux
 }
 
 // Metrics answers /metrics and nothing else.

@@ -85,11 +85,15 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 			return nil, badRequest("host", "want the name or the address of a host, such as hooks.example.com")
 		}
 	}
+	unknown, err := s.unknownAccount(ctx, in.AccountID)
+	if err != nil {
+		return nil, err
+	}
 	if made.Disabled, err = s.cfg.Store.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
 		return nil, err
 	}
 	s.auditHold(ctx, "account held", made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
-	return answerOf(made, sent.warnings), nil
+	return answerOf(made, sent.warnings, unknown), nil
 }
 
 func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pageAnswer[hold], error) {

@@ -84,7 +84,7 @@ func kindOf(op *huma.Operation) *kind {
 
 // errorsOf are what every call may answer instead.
 var errorsOf = []int{
-	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict,
 	http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusTooManyRequests,
 	http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
@@ -98,6 +98,9 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 				continue
 			}
 			delete(op.Responses, "default") // huma's own shape
+			if op.RequestBody != nil {
+				delete(op.RequestBody.Content, "application/octet-stream") // what huma says of a body that it does not read itself
+			}
 			may := errorsOf
 			if op.Metadata[idempotencyHeader] != nil {
 				may = append(slices.Clone(may), http.StatusUnprocessableEntity)

@@ -59,10 +59,7 @@ const requestIDHeader = "X-Request-Id"
 func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		c := &call{id: requestID(r.Header.Get(requestIDHeader)), keys: r.Header.Values(idempotencyHeader), header: h}
-		h.Set(requestIDHeader, c.id)
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Content-Type-Options", "nosniff")
+		c := &call{id: begin(w, r), keys: r.Header.Values(idempotencyHeader), header: h}
 		began := time.Now()
 		seen := &seenStatus{ResponseWriter: w}
 		defer func() {
@@ -79,10 +76,6 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 			refuse(seen, c.id, fail(http.StatusForbidden, "the subscription API is off here: the operator sets --admin-token to open it"))
 			return
 		}
-		if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != r.URL.Path && trimmed != "" {
-			r = r.Clone(r.Context())
-			r.URL.Path, r.URL.RawPath = trimmed, strings.TrimRight(r.URL.RawPath, "/")
-		}
 		if f := s.fits(mux, r, h); f != nil {
 			refuse(seen, c.id, f)
 			return
@@ -90,6 +83,19 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 		mux.ServeHTTP(seen, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	})
 }
+
+// begin writes the headers that every answer has, and says the request's id.
+func begin(w http.ResponseWriter, r *http.Request) (id string) {
+	id = requestID(r.Header.Get(requestIDHeader))
+	h := w.Header()
+	h.Set(requestIDHeader, id)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return id
+}
+
+// refuseUnseen answers with an error what no route of the API sees.
+func refuseUnseen(w http.ResponseWriter, r *http.Request, f *failure) { refuse(w, begin(w, r), f) }
 
 // bounded gives every call an end; one that waits for a receiver, more time.
 func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
@@ -104,6 +110,9 @@ func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
 
 // fits says what is wrong with a request before any route sees it.
 func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header) *failure {
+	if path := r.URL.EscapedPath(); !strings.HasPrefix(path, "/") || hasDots(path) {
+		return notFound("there is nothing at this address: write the path from / on, without the parts . and ..")
+	}
 	if _, pattern := mux.Handler(r); pattern == "" {
 		var allowed []string
 		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
@@ -136,6 +145,12 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 		return fail(http.StatusUnsupportedMediaType, "the body has to be JSON in UTF-8, sent with the header Content-Type: application/json")
 	}
 	return nil
+}
+
+// hasDots says whether a path leads through . or .., which name no account and no
+// webhook, and would be another path for whoever looks at it before.
+func hasDots(path string) bool {
+	return slices.ContainsFunc(strings.Split(path, "/"), func(part string) bool { return part == "." || part == ".." })
 }
 
 // isPlain says whether a Content-Encoding leaves a body as it is.
@@ -187,11 +202,14 @@ func (w *seenStatus) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write hides that the client is gone or reads nothing: nobody is left to tell, and
+// huma would panic. The context and the connection end by themselves.
 func (w *seenStatus) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	_, _ = w.ResponseWriter.Write(b)
+	return len(b), nil
 }
 
 // Unwrap is for http.ResponseController.

@@ -94,9 +94,10 @@ const growSQL = `
 	SELECT 'of ' || n, 'account', 'https://h' || n || '.example/', 'active', 'whsec_c2VjcmV0' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.account (id, parent) SELECT 'of ' || n, '7' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.token (hash, id, account, subaccounts) SELECT convert_to(n::text, 'UTF8'), n, 'of ' || n, false FROM generate_series(%[1]d, %[2]d, 20) n;
+	INSERT INTO walhook.known_account (id) SELECT 'of ' || n FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.hold (account, host, reason) SELECT 'of ' || n, 'h.example', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.ended_account (account) SELECT 'gone ' || n FROM generate_series(%[1]d, %[2]d, 20) n;
-	INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT 'of ' || n, 'x', convert_to(n::text, 'UTF8'), '', n FROM generate_series(%[1]d, %[2]d, 20) n;
+	INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT 'of ' || n, 'x', convert_to(n::text, 'UTF8'), '', n / 20 FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.set_aside (loop, item, endpoint, reason, detail) SELECT 'append', n, 5, 'unstorable', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	ANALYZE`
 

@@ -29,7 +29,7 @@ type replay struct {
 	Since    time.Time `json:"since,omitzero"`
 	EventIDs []string  `json:"event_ids,omitempty"`
 	Rate     float64   `json:"rate"`
-	Total    int64     `json:"total" doc:"how many there were to send, of the first 10000 that were looked at"`
+	Total    int64     `json:"total" doc:"how many there were to send; with since of the first 10000 that were looked at"`
 	Sent     int64     `json:"sent" doc:"how many have been put on their way"`
 	State    string    `json:"state" enum:"counted,running,done,ended"`
 	Reason   string    `json:"reason,omitempty" doc:"why it ended before its end"`
@@ -61,7 +61,7 @@ func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[re
 }
 
 func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once creation[replay]) (*answer[replay], error) {
-	w, err := s.webhook(ctx, &in.WebhookInput)
+	w, err := s.kept(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func expect(asked *outbox.Request, kept []string) (warnings []string) {
 		unknown = append(unknown[:namedIDs], fmt.Sprintf("and %d more", n-namedIDs))
 	}
 	if len(unknown) > 0 {
-		warnings = append(warnings, "event_ids: not among the newest 10000 events of this webhook: "+strings.Join(unknown, ", "))
+		warnings = append(warnings, "event_ids: this webhook has no such events, or none that are kept any more: "+strings.Join(unknown, ", "))
 	}
 	if late := int64(len(kept)) - asked.Total; late > 0 {
 		warnings = append(warnings, fmt.Sprintf("event_ids: %d of them are still to be delivered, in a retry for example, or are not kept any more, and are not sent twice", late))
@@ -160,7 +160,7 @@ func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err er
 const maxEventID = 128
 
 func (s *subscriptions) listReplays(ctx context.Context, in *webhookListInput) (*pageAnswer[replay], error) {
-	w, err := s.webhook(ctx, &in.WebhookInput)
+	w, err := s.kept(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
 	}

@@ -133,6 +133,16 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	return s, s.outer(mux), nil
 }
 
+// unknownAccount is the warning that there is no such account in the source; nil
+// where there is one, or where that cannot be told.
+func (s *subscriptions) unknownAccount(ctx context.Context, account string) (warnings []string, err error) {
+	unknown, err := s.cfg.Store.IsUnknown(ctx, account)
+	if unknown {
+		warnings = []string{"account " + printable(account) + " is not in the source: what is made waits until an account with that id is there; see that the id is right"}
+	}
+	return warnings, err
+}
+
 // handled turns what f could not do into an answer. What is nobody's fault but
 // ours goes to the log and is answered without details. A token that ended while
 // its call waited or ran is told nothing: the account's id may be another's by now.
@@ -171,6 +181,8 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return fail(http.StatusConflict, "the webhook cannot be enabled: "+outbox.ErrHeldByOperator.Error())
 	case errors.Is(err, outbox.ErrTooManyWebhooks):
 		return fail(http.StatusConflict, outbox.ErrTooManyWebhooks.Error()+": delete one first")
+	case errors.Is(err, outbox.ErrWebhookDeleted):
+		return fail(http.StatusConflict, outbox.ErrWebhookDeleted.Error())
 	case errors.Is(err, outbox.ErrNothingToSendTo):
 		return fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
 	case errors.Is(err, outbox.ErrTooManyRequests):
@@ -190,6 +202,10 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	if outbox.IsUnstorable(err) {
 		s.log.Warn("request holds what cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))
 		return fail(http.StatusBadRequest, "it holds a text or a number that cannot be stored here")
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		s.log.Debug("request ends with its client", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+		return unavailable("the client closed the connection before the answer")
 	}
 	s.log.Error("request cannot be answered", zap.String("request_id", callOf(ctx).id), zap.Error(err))
 	if ctx.Err() != nil || outbox.IsBusy(err) {

@@ -76,9 +76,13 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 	if hasControl(t.Name) {
 		return nil, badRequest("name", "holds a control character")
 	}
+	unknown, err := s.unknownAccount(ctx, in.AccountID)
+	if err != nil {
+		return nil, err
+	}
 	var made *answer[newToken]
 	t, _, err = s.cfg.Store.CreateTokenOnce(ctx, t, asked.once, func(t outbox.Token, secret string) ([]byte, error) {
-		made = answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings)
+		made = answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings, unknown)
 		return asked.write(made)
 	})
 	if err != nil {

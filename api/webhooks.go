@@ -143,10 +143,14 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 	if err != nil {
 		return nil, err
 	}
+	unknown, err := s.unknownAccount(ctx, in.AccountID)
+	if err != nil {
+		return nil, err
+	}
 	w.By = callOf(ctx).caller()
 	var made *answer[webhook]
 	w, err = s.cfg.Store.CreateWebhookOnce(ctx, w, asked.once, func(w outbox.Webhook) ([]byte, error) {
-		made = answerOf(shown(&w), sent.warnings, idle)
+		made = answerOf(shown(&w), sent.warnings, idle, unknown)
 		return asked.write(made)
 	})
 	if err != nil {
@@ -170,6 +174,14 @@ func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (outbox.W
 		return outbox.Webhook{}, outbox.ErrNoWebhook
 	}
 	return s.cfg.Store.Webhook(ctx, in.AccountID, in.WebhookID)
+}
+
+// kept is webhook for who looks back: one that was deleted is found, too.
+func (s *subscriptions) kept(ctx context.Context, in *WebhookInput) (outbox.Webhook, error) {
+	if !isID(in.WebhookID, maxWebhookID) {
+		return outbox.Webhook{}, outbox.ErrNoWebhook
+	}
+	return s.cfg.Store.KeptWebhook(ctx, in.AccountID, in.WebhookID)
 }
 
 // maxWebhookID is more than any id has.

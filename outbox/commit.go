@@ -240,6 +240,7 @@ func (w *planWrite) queueRest(b *pgx.Batch) {
 		b.Queue(endTokensSQL, p.EndedAccounts)
 		b.Queue(endOnceSQL, p.EndedAccounts)
 	}
+	w.queueKnown(b)
 	w.queueColumns(b)
 	w.queueSums(b)
 	for _, e := range p.DayEnds {

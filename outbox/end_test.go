@@ -133,3 +133,49 @@ func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
 	f.commit(t, users.truncate())
 	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.token"))
 }
+
+// What is kept of a webhook that an account deleted is not the next account's of
+// its id, however the one before ended.
+func TestAccount_WhatItDeletedIsNotTheNextOnes(t *testing.T) {
+	for name, end := range map[string]func(*feed){
+		"deleted":   func(f *feed) { f.commit(t, users.delete(7, "n", "https://example.com/7", nil)) },
+		"truncated": func(f *feed) { f.commit(t, users.truncate()) },
+		"not in the snapshot": func(f *feed) {
+			f.snapshot(t, 0x9000, load(t, map[string]string{"8": "https://example.com/8"}))
+			f.takeOver(t)
+			f.commitLSN = 0x9000
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeed(t)
+			f.commit(t, account(7))
+			w, err := f.store.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "n", URL: "https://h.example/", Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.exec(t, `INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
+				VALUES ($1, 1, 'dids:1', 'evt_1', 'dids', 'insert', now(), 1, '5xx', 2, '{}')`, w.Endpoint)
+			if _, err := f.store.DeleteWebhook(t.Context(), Caller{}, "7", w.ID); err != nil {
+				t.Fatal(err)
+			}
+			seen := func() (n int) {
+				list, err := f.store.DeadLetters(t.Context(), "7", 0, 10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.store.KeptWebhook(t.Context(), "7", w.ID); err == nil {
+					n++
+				}
+				return n + len(list)
+			}
+			if n := seen(); n != 2 {
+				t.Errorf("the account itself sees %d of 2", n)
+			}
+			end(f)
+			f.commit(t, account(7))
+			if n := seen(); n != 0 {
+				t.Errorf("the next account sees %d", n)
+			}
+		})
+	}
+}

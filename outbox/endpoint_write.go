@@ -56,11 +56,12 @@ const (
 	// In the order in which whoever changes several endpoints takes them.
 	lockAccountSQL = `SELECT FROM walhook.endpoint WHERE account = $1 ORDER BY id FOR NO KEY UPDATE`
 
-	// The account's webhooks end with it.
+	// The account's webhooks end with it, also those that it had deleted: what is
+	// kept of them is not the next account's.
 	endWebhooksSQL = `
 		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp())
 		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NULL`
+		WHERE account = $1 AND webhook <> 'account' AND ended_at IS NULL`
 
 	// Another account of the same id begins: nothing of the one before is its
 	// own. The endpoint of that one goes on to deliver what was appended, under
@@ -83,7 +84,7 @@ const (
 		ON CONFLICT DO NOTHING`
 	endAllSQL = `
 		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE ended_at IS NULL AND deleted_at IS NULL`
+		WHERE ended_at IS NULL`
 )
 
 // The reasons of endpoints that are not sent to, as people see them.

@@ -145,7 +145,8 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 			continue
 		}
 		whose := "p.account FROM " + table + " b JOIN walhook.endpoint p ON p.id = b.endpoint"
-		if table == "walhook.inbox" || table == "walhook.token" {
+		switch table {
+		case "walhook.inbox", "walhook.token", "walhook.idempotency":
 			whose = "b.account FROM " + table + " b"
 		}
 		for _, account := range all[string](t, f.world, fmt.Sprintf("SELECT DISTINCT account FROM (SELECT concat(%s) AS text, %s) t WHERE text ~ '%x|%x'",

@@ -55,9 +55,9 @@ const (
 // the log grows by short rows. A dead letter's body moves.
 //
 // $6 most events to append, $7 the id before their first, $8 the revision.
-func replaySQL() string {
+func replaySQL(byIDs bool) string {
 	return `
-		WITH ` + candidatesSQL(replayLook) + fmt.Sprintf(`,
+		WITH ` + candidatesSQL(replayLook, byIDs) + fmt.Sprintf(`,
 		next AS (
 			SELECT id, logged, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS bytes
 			FROM (SELECT * FROM wanted ORDER BY id LIMIT %[1]d) w),
@@ -212,7 +212,7 @@ func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err 
 	}
 	most := min(max(int64(r.Rate), 1), replayChunk)
 	var chosen, wanted, upto, looked, last int64
-	err = tx.QueryRow(ctx, replaySQL(), r.Endpoint, cursor, until, since, ids, most, first-1, revision).
+	err = tx.QueryRow(ctx, replaySQL(ids != nil), r.Endpoint, cursor, until, since, ids, most, first-1, revision).
 		Scan(&sent, &chosen, &wanted, &upto, &looked, &last)
 	if err != nil {
 		return 0, err

@@ -50,6 +50,9 @@ const (
 // ErrTooManyRequests says that an account has [MaxOpenRequests] under way.
 var ErrTooManyRequests = fmt.Errorf("an account may have %d replays under way", MaxOpenRequests)
 
+// ErrWebhookDeleted says that a webhook was deleted.
+var ErrWebhookDeleted = errors.New("the webhook was deleted: nothing of it is sent again; its events and dead letters stay listed until retention ends")
+
 // ErrNothingToSendTo says that an endpoint has no URL to send to.
 var ErrNothingToSendTo = errors.New("nothing can be sent to it: it has no URL")
 
@@ -61,15 +64,12 @@ var ErrNothingToSendTo = errors.New("nothing can be sent to it: it has no URL")
 // what lies beyond where either of them came to its end is left for later.
 //
 // $1 endpoint, $2 cursor, $3 until, $4 since, $5 ids.
-func candidatesSQL(limit int) string {
-	return fmt.Sprintf(`
-	logged AS (
-		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, `+sizeSQL+` AS size FROM walhook.event e
-		WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
-	died AS (
-		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
-		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
-		ORDER BY d.event_id LIMIT %[1]d),
+func candidatesSQL(limit int, byIDs bool) string {
+	rows := rangeRowsSQL
+	if byIDs {
+		rows = namedRowsSQL
+	}
+	return fmt.Sprintf(rows+`,
 	candidate AS (
 		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND ($5::text[] IS NULL OR c.webhook_id = ANY ($5)) AS asked
 		FROM (
@@ -87,11 +87,37 @@ func candidatesSQL(limit int) string {
 }
 
 const (
+	rangeRowsSQL = `
+	logged AS (
+		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, ` + sizeSQL + ` AS size FROM walhook.event e
+		WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
+	died AS (
+		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
+		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
+		ORDER BY d.event_id LIMIT %[1]d)`
+
+	// Of each id the newest row, which is what stands for it.
+	namedRowsSQL = `
+	named AS (SELECT DISTINCT webhook_id FROM unnest($5::text[]) AS u(webhook_id)),
+	logged AS (
+		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, ` + sizeSQL + ` AS size
+		FROM named n CROSS JOIN LATERAL (
+			SELECT * FROM walhook.event e WHERE e.webhook_id = n.webhook_id AND e.endpoint = $1 ORDER BY e.id DESC LIMIT 1) e
+		WHERE e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
+	died AS (
+		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size
+		FROM named n CROSS JOIN LATERAL (
+			SELECT * FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1
+			AND d.body IS NOT NULL AND d.reason <> 'unreadable' ORDER BY d.event_id DESC LIMIT 1) d
+		WHERE d.event_id > $2 AND d.event_id <= $3 ORDER BY d.event_id LIMIT %[1]d)`
+)
+
+const (
 	requestColumns = `r.id, r.endpoint, r.since, coalesce(r.webhook_ids, '{}'), r.rate, r.sent, r.total, r.asked_at, r.done_at, r.reason`
 
 	// An event is asked for as far as there is one now.
 	newestOfSQL = `
-		SELECT state = 'cleared' OR coalesce(url, '') = '', greatest(
+		SELECT state = 'cleared' OR coalesce(url, '') = '', state = 'cleared' AND deleted_at IS NOT NULL, greatest(
 			coalesce((SELECT id FROM walhook.event e WHERE e.endpoint = p.id ORDER BY e.id DESC LIMIT 1), 0),
 			coalesce((SELECT event_id FROM walhook.dead_letter d WHERE d.endpoint = p.id ORDER BY d.event_id DESC LIMIT 1), 0))
 		FROM walhook.endpoint p WHERE p.id = $1`
@@ -129,15 +155,18 @@ func (r Request) Validate() error {
 }
 
 // CountReplay says how many events a request would send, of the first
-// [ReplayCountLimit] that it would look at, and up to which id. [ErrNothingToSendTo] when it could
-// send none.
+// [ReplayCountLimit] that it would look at, and up to which id. Those that are named are all looked
+// up. [ErrNothingToSendTo] and [ErrWebhookDeleted] when it could send none.
 func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, 0, err
 	}
-	var deaf bool
-	if err = s.pool.QueryRow(ctx, newestOfSQL, r.Endpoint).Scan(&deaf, &until); isNoRows(err) {
+	var deaf, deleted bool
+	if err = s.pool.QueryRow(ctx, newestOfSQL, r.Endpoint).Scan(&deaf, &deleted, &until); isNoRows(err) {
 		return 0, 0, ErrNoEndpoint
+	}
+	if err == nil && deleted {
+		return 0, 0, ErrWebhookDeleted
 	}
 	if err == nil && deaf {
 		return 0, 0, ErrNothingToSendTo
@@ -145,7 +174,7 @@ func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64,
 	since, ids := r.asked()
 	if err == nil {
 		err = s.byIndex(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, "WITH "+candidatesSQL(ReplayCountLimit)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
+			return tx.QueryRow(ctx, "WITH "+candidatesSQL(ReplayCountLimit, ids != nil)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
 		})
 	}
 	if err != nil {
@@ -154,18 +183,21 @@ func (s *Store) CountReplay(ctx context.Context, r Request) (total, until int64,
 	return total, until, nil
 }
 
-// It looks no further than [ReplayCountLimit], as a count does.
 const keptEventsSQL = `
-	SELECT DISTINCT webhook_id FROM (
-		(SELECT webhook_id FROM walhook.event WHERE endpoint = $1 ORDER BY id DESC LIMIT 10000)
-		UNION ALL
-		(SELECT webhook_id FROM walhook.dead_letter WHERE endpoint = $1 ORDER BY event_id DESC LIMIT 10000)) e
-	WHERE webhook_id = ANY ($2)`
+	SELECT n.webhook_id FROM (SELECT DISTINCT webhook_id FROM unnest($2::text[]) AS u(webhook_id)) n
+	WHERE (SELECT 1 FROM walhook.event e WHERE e.webhook_id = n.webhook_id AND e.endpoint = $1 LIMIT 1) IS NOT NULL
+		OR (SELECT 1 FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1 LIMIT 1) IS NOT NULL`
 
-// KeptEvents says which of these webhook-ids an endpoint has events of, among its
-// newest [ReplayCountLimit] events and dead letters.
-func (s *Store) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []string) ([]string, error) {
-	kept, err := collect[string](s.pool.Query(ctx, keptEventsSQL, endpoint, webhookIDs))
+// KeptEvents says which of these webhook-ids an endpoint has events or dead letters
+// of.
+func (s *Store) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []string) (kept []string, err error) {
+	if len(webhookIDs) == 0 {
+		return nil, nil
+	}
+	err = s.byIndex(ctx, func(tx pgx.Tx) error {
+		kept, err = collect[string](tx.Query(ctx, keptEventsSQL, endpoint, webhookIDs))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("look for %d events of endpoint %d: %w", len(webhookIDs), endpoint, err)
 	}
@@ -276,21 +308,15 @@ func scanRequest(row pgx.CollectableRow) (r Request, err error) {
 	return r, err
 }
 
-// endpointsOfSQL looks through the whole log, which has no index by webhook-id:
-// nothing but a person asks for it.
 const endpointsOfSQL = `
 	SELECT DISTINCT endpoint FROM (
 		SELECT endpoint FROM walhook.event WHERE webhook_id = ANY ($1)
 		UNION ALL
 		SELECT endpoint FROM walhook.dead_letter WHERE webhook_id = ANY ($1)) e ORDER BY endpoint`
 
-// EndpointsOf lists the endpoints that have events with these webhook-ids. It
-// may take minutes.
+// EndpointsOf lists the endpoints that have events with these webhook-ids.
 func (s *Store) EndpointsOf(ctx context.Context, webhookIDs []string) (endpoints []int64, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = '10min'"); err != nil {
-			return err
-		}
+	err = s.byIndex(ctx, func(tx pgx.Tx) error {
 		endpoints, err = collect[int64](tx.Query(ctx, endpointsOfSQL, webhookIDs))
 		return err
 	})

@@ -82,7 +82,7 @@ const (
 
 	endAccountsSQL = `
 		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE ended_at IS NULL AND deleted_at IS NULL
+		WHERE ended_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	// An account that ended does not come back with another of its id.
@@ -117,7 +117,7 @@ const (
 		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = i.account)`
 
 	sourceReadySQL = `
-		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
+		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, accounts_known = $2, changed_at = clock_timestamp()
 		WHERE state = 'snapshot'`
 )
 
@@ -176,6 +176,8 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		{endGoneTokensSQL, nil},
 		{endGoneOnceSQL, nil},
 		{forgetEndedSQL, nil},
+		{forgetAllKnownSQL, nil},
+		{takeKnownSQL, nil},
 		{"DROP TABLE walhook.snapshot_account", nil},
 	} {
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {
@@ -188,7 +190,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	if err := followHoldsTx(ctx, tx, ""); err != nil {
 		return err
 	}
-	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())
+	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), p.catalog.Account.Table != schemas.TableName{})
 	if err == nil && tag.RowsAffected() == 0 {
 		err = errors.New("another setup replaced this snapshot")
 	}

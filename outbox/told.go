@@ -32,6 +32,7 @@ type ToldEvent struct {
 type DeadLetter struct {
 	Endpoint    int64
 	Webhook     string // the endpoint's id in the API
+	Deleted     bool   // the webhook was deleted
 	EventID     int64
 	WebhookID   string
 	Schema      string
@@ -63,10 +64,10 @@ const (
 		ORDER BY e.id DESC`
 
 	deadLettersOfSQL = `
-		SELECT d.endpoint, p.webhook, d.event_id, d.webhook_id, d.schema, d.type, d.committed_at, d.died_at, d.attempts, d.reason, d.size
+		SELECT d.endpoint, p.webhook, p.deleted, d.event_id, d.webhook_id, d.schema, d.type, d.committed_at, d.died_at, d.attempts, d.reason, d.size
 		FROM unnest($1::bigint[]) AS w(id) CROSS JOIN LATERAL (
 			SELECT * FROM walhook.dead_letter d WHERE d.endpoint = w.id AND d.event_id < $2 ORDER BY d.event_id DESC LIMIT $3) d
-		CROSS JOIN LATERAL (SELECT webhook FROM walhook.endpoint p WHERE p.id = d.endpoint LIMIT 1) p
+		CROSS JOIN LATERAL (SELECT webhook, deleted_at IS NOT NULL AS deleted FROM walhook.endpoint p WHERE p.id = d.endpoint LIMIT 1) p
 		ORDER BY d.event_id DESC LIMIT $3`
 )
 
@@ -114,11 +115,11 @@ func (s *Store) ToldEvents(ctx context.Context, endpoint, before int64, limit in
 	return list, nil
 }
 
-// DeadLetters lists the dead letters of an account's webhooks whose events have
-// smaller ids than before, the newest event first; 0 begins with the newest.
+// DeadLetters lists the dead letters of an account's webhooks, the [KeptDeleted]
+// that were deleted last included, whose events have smaller ids than before, the newest event first; 0 begins with the newest.
 func (s *Store) DeadLetters(ctx context.Context, account string, before int64, limit int) ([]DeadLetter, error) {
 	var endpoints []int64
-	err := s.pool.QueryRow(ctx, ownEndpointsSQL, account, "").Scan(&endpoints)
+	err := s.pool.QueryRow(ctx, ownEndpointsSQL, account, KeptDeleted).Scan(&endpoints)
 	var list []DeadLetter
 	var bad []badRow
 	if err == nil && len(endpoints) > 0 {
@@ -128,7 +129,7 @@ func (s *Store) DeadLetters(ctx context.Context, account string, before int64, l
 				return err
 			}
 			list, err = collectEach(rows, func(row pgx.CollectableRow) (d DeadLetter, err error) {
-				err = row.Scan(&d.Endpoint, &d.Webhook, &d.EventID, &d.WebhookID, &d.Schema, &d.Type, &d.CommittedAt, &d.DiedAt, &d.Attempts, &d.Reason, &d.Size)
+				err = row.Scan(&d.Endpoint, &d.Webhook, &d.Deleted, &d.EventID, &d.WebhookID, &d.Schema, &d.Type, &d.CommittedAt, &d.DiedAt, &d.Attempts, &d.Reason, &d.Size)
 				return d, err
 			}, func(d *DeadLetter, cause error) { bad = append(bad, badRow{d.EventID, cause}) })
 			return err

@@ -70,6 +70,7 @@ type Webhook struct {
 	// or, with HeldReason, by a fault of walhook's own side; zero for neither.
 	HeldSince  time.Time
 	HeldReason string
+	Deleted    bool // it is kept for who looks back
 	CreatedAt  time.Time
 	ChangedAt  time.Time
 }

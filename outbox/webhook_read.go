@@ -24,13 +24,17 @@ const (
 	webhookColumns = `id, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, ` + strictURLSQL
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, deleted_at IS NOT NULL, ` + strictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
 
 	webhookSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
+
+	// What was deleted before its account ended is not the next one's of that id.
+	keptWebhookSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
+		WHERE account = $1 AND webhook = $2 AND (deleted_at IS NULL OR ended_at IS NULL)`
 )
 
 // Webhooks lists an account's webhooks whose Endpoint is larger than after, in
@@ -66,7 +70,17 @@ func (s *Store) collectWebhooks(ctx context.Context, rows pgx.Rows) ([]Webhook, 
 // Webhook reads one webhook as it stands, of a damaged one what can be read.
 // [ErrNoWebhook] when there is none.
 func (s *Store) Webhook(ctx context.Context, account, id string) (Webhook, error) {
-	rows, err := s.pool.Query(ctx, webhookSQL, account, id)
+	return s.oneWebhook(ctx, webhookSQL, account, id)
+}
+
+// KeptWebhook is Webhook for who looks back: also one that was deleted, as long as
+// something of it is kept.
+func (s *Store) KeptWebhook(ctx context.Context, account, id string) (Webhook, error) {
+	return s.oneWebhook(ctx, keptWebhookSQL, account, id)
+}
+
+func (s *Store) oneWebhook(ctx context.Context, sql, account, id string) (Webhook, error) {
+	rows, err := s.pool.Query(ctx, sql, account, id)
 	var list []Webhook
 	if err == nil {
 		list, err = s.collectWebhooks(ctx, rows)
@@ -131,7 +145,7 @@ func (s *Store) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	err = row.Scan(&w.Endpoint, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
 		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
-		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &strictURL)
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &strictURL)
 	if custom != nil {
 		w.CustomData = []byte(*custom)
 	}

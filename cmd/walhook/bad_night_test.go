@@ -299,7 +299,7 @@ func mustFail(t *testing.T, a *actor) error {
 	return cmd.Wait()
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -170,7 +170,7 @@ to is not compared: where an account keeps moving on, hold all of it.`,
 				if err == nil {
 					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is held: nothing is sent to any of its webhooks, nor to new ones (%s)", args[0], reason)))
 				}
-				return err
+				return warnUnknown(ctx, store, out, args[0], err)
 			}
 			if host != "" {
 				if outbox.NamedHost(host) == "" {
@@ -180,7 +180,7 @@ to is not compared: where an account keeps moving on, hold all of it.`,
 				if err == nil {
 					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: nothing is sent to %s (%s); %d webhooks are disabled", args[0], outbox.NamedHost(host), reason, n)))
 				}
-				return err
+				return warnUnknown(ctx, store, out, args[0], err)
 			}
 			e, err := store.DisableEndpoint(ctx, args[0], webhook, reason)
 			if err == nil {

@@ -87,3 +87,16 @@ func writeHolds(out io.Writer, holds []outbox.Hold) error {
 	}
 	return table.Flush()
 }
+
+// warnUnknown says that an account for which something was made is not there. What
+// it is made for may come later. err is of the making, and is returned.
+func warnUnknown(ctx context.Context, store *outbox.Store, out io.Writer, account string, err error) error {
+	if err != nil {
+		return err
+	}
+	unknown, err := store.IsUnknown(ctx, account)
+	if unknown {
+		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("warning: account %s is not in the source: the hold waits until an account with that id is there; see that the id is right", account)))
+	}
+	return err
+}

@@ -127,7 +127,7 @@ const patience = 90 * time.Second
 
 // eventually polls: what it waits for happens in other processes. It waits for
 // patience at least; a test of a limit measures the time.
-func eventually(t *testing.T, within time.Duration, done func() bool) {
+func eventually(t testing.TB, within time.Duration, done func() bool) {
 	t.Helper()
 	within = max(within, patience)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -143,7 +143,7 @@ func eventually(t *testing.T, within time.Duration, done func() bool) {
 }
 
 // awaitReady waits until the walhook that listens there is ready.
-func awaitReady(t *testing.T, address string) {
+func awaitReady(t testing.TB, address string) {
 	t.Helper()
 	eventually(t, 30*time.Second, func() bool {
 		response, err := http.Get("http://" + address + "/readyz")

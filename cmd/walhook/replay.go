@@ -123,6 +123,11 @@ func (f *replayFlags) endpoints(ctx context.Context, store *outbox.Store) (found
 			break
 		}
 	}
+	if len(found) == 0 && f.webhook != "" {
+		if w, err := store.KeptWebhook(ctx, f.account, f.webhook); err == nil && w.Deleted {
+			return nil, outbox.ErrWebhookDeleted
+		}
+	}
 	if len(found) == 0 {
 		return nil, outbox.ErrNoEndpoint
 	}

@@ -54,9 +54,9 @@ func newRunCommand() *cobra.Command {
 			if s.Roles.API && !s.Roles.Publisher && !s.Roles.Sender && s.Listen == "" {
 				return usage(errors.New("--role api with --listen off does nothing: name an address to listen on"))
 			}
-			source := s.cdcConfig()
+			var unreadable schemas.LSN
 			if skip != "" {
-				if source.SkipUnreadable, err = schemas.ParseLSN(skip); err != nil || source.SkipUnreadable == 0 {
+				if unreadable, err = schemas.ParseLSN(skip); err != nil || unreadable == 0 {
 					return usage(fmt.Errorf("--skip-unreadable %q: want the position that 'walhook doctor' names, such as 0/16B3748", skip))
 				}
 			}
@@ -69,11 +69,9 @@ func newRunCommand() *cobra.Command {
 			defer beside.Wait()
 			defer end()
 			beside.Go(func() { log.run(ctx, asked) })
-			return service{
-				publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
-				source: source, outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
-				trustedProxies: s.TrustedProxies, tlsCert: s.TLSCert, tlsKey: s.TLSKey, trace: s.Trace,
-			}.run(ctx, log.Logger)
+			service := s.service(setup)
+			service.source.SkipUnreadable = unreadable
+			return service.run(ctx, log.Logger)
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
@@ -82,4 +80,13 @@ func newRunCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")
 	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "give up the one transaction, by the `position` that doctor names, that the source cannot send; recorded as a gap")
 	return cmd
+}
+
+// service is what the settings ask for.
+func (s settings) service(setup bool) service {
+	return service{
+		publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
+		source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
+		trustedProxies: s.TrustedProxies, tlsCert: s.TLSCert, tlsKey: s.TLSKey, trace: s.Trace,
+	}
 }

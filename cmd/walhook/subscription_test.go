@@ -25,7 +25,7 @@ type arrival struct {
 // apiClient speaks to a walhook that runs.
 type apiClient struct{ base, token string }
 
-func (c apiClient) call(t *testing.T, status int, method, path, body string) map[string]any {
+func (c apiClient) call(t testing.TB, status int, method, path, body string) map[string]any {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, c.base+path, strings.NewReader(body))
 	if err != nil {
@@ -49,7 +49,7 @@ func (c apiClient) call(t *testing.T, status int, method, path, body string) map
 	return answer
 }
 
-func data(t *testing.T, answer map[string]any) map[string]any {
+func data(t testing.TB, answer map[string]any) map[string]any {
 	t.Helper()
 	object, ok := answer["data"].(map[string]any)
 	if !ok {

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"time"
@@ -16,10 +17,13 @@ type times struct {
 	// rest is how long the rest of a body is waited for that a handler did not
 	// want, so that the client may read the answer.
 	rest time.Duration
+	// gone is how much longer a request goes on whose client may be gone: one that
+	// has only closed its sending side, as RFC 9112 (9.6) lets it, looks the same.
+	gone time.Duration
 }
 
 func standardTimes() times {
-	return times{header: 5 * time.Second, body: 10 * time.Second, write: 10 * time.Second, idle: time.Minute, rest: 500 * time.Millisecond}
+	return times{header: 5 * time.Second, body: 10 * time.Second, write: 10 * time.Second, idle: time.Minute, rest: 500 * time.Millisecond, gone: 5 * time.Second}
 }
 
 const maxHeaderBytes = 32 << 10
@@ -30,17 +34,31 @@ func Bound(handler http.Handler) http.Handler { return bound(handler, standardTi
 
 func bound(handler http.Handler, limit times) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, end := outliving(r.Context(), limit.gone)
+		defer end()
+		r = r.WithContext(ctx) // a copy: net/http looks at the body of its own request
 		b := &bounded{ResponseWriter: w, control: http.NewResponseController(w), limit: limit}
 		if r.Body != nil && r.Body != http.NoBody {
 			b.body = &body{from: r.Body, control: b.control}
 			_ = b.control.SetReadDeadline(time.Now().Add(limit.body)) // fails only for connections of tests
-			// A copy: net/http looks at the body of its own request.
-			r = r.WithContext(r.Context())
 			r.Body = b.body
 		}
 		defer b.answering()
 		handler.ServeHTTP(b, r)
 	})
+}
+
+// outliving is a context that goes on for a while after client has ended.
+func outliving(client context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(client))
+	stop := context.AfterFunc(client, func() {
+		timer := time.AfterFunc(d, func() { cancel(context.Cause(client)) })
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // body is a request's body. Once all of it has been read, its time no longer

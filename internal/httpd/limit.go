@@ -78,9 +78,11 @@ type limited struct {
 	loggedAt time.Time
 }
 
+// busyBody has the form of the API's errors: its clients read nothing else.
+const busyBody = `{"error":"503","message":"too many connections at the moment: try again later","status":"error","request_id":""}`
+
 // busyAnswer is for a connection that is one too many.
-const busyAnswer = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 48\r\n\r\n" +
-	"too many connections at the moment, try it later"
+var busyAnswer = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(busyBody), busyBody)
 
 // Accept waits for the next connection that is within the bounds.
 func (l *limited) Accept() (net.Conn, error) {

@@ -28,7 +28,7 @@ import (
 )
 
 // quick are bounds that a test can wait for.
-var quick = times{header: 700 * time.Millisecond, body: 1500 * time.Millisecond, write: time.Second, idle: 2 * time.Second, rest: 200 * time.Millisecond}
+var quick = times{header: 700 * time.Millisecond, body: 1500 * time.Millisecond, write: time.Second, idle: 2 * time.Second, rest: 200 * time.Millisecond, gone: 300 * time.Millisecond}
 
 // start serves a handler until the test ends.
 func start(t *testing.T, cfg Config, log *zap.Logger) string {
@@ -343,5 +343,46 @@ func TestCertificate_IsReadAgainWhenItsFilesChange(t *testing.T) {
 	}
 	if _, err := PairOf(cert, filepath.Join(dir, "none")); err == nil {
 		t.Error("no key is no fault")
+	}
+}
+
+// Who has sent all may close its side and still wait for the answer; who is gone
+// does not keep a handler for ever. Neither can be told from the other.
+func TestServer_AnswersWhoHasClosedItsSide(t *testing.T) {
+	t.Parallel()
+	ends := make(chan error, 1)
+	address := start(t, Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			t.Error(err)
+		}
+		if r.URL.Path == "/long" {
+			<-r.Context().Done()
+			ends <- context.Cause(r.Context())
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			http.Error(w, "given up", http.StatusServiceUnavailable)
+		case <-time.After(quick.gone / 3): // the end of the stream has been seen by then
+		}
+	})}, zap.NewNop())
+	for _, request := range []string{"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "PUT / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}"} {
+		conn := dial(t, address)
+		_, _ = io.WriteString(conn, request)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		if answer, _ := ended(t, conn, 5*time.Second); !strings.Contains(answer, " 200 OK") {
+			t.Errorf("%q is answered %q", request, answer)
+		}
+	}
+	conn := dial(t, address)
+	_, _ = io.WriteString(conn, "GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+	_ = conn.Close()
+	select {
+	case cause := <-ends:
+		if cause == nil {
+			t.Error("the handler's context has no cause")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("a handler whose client is gone goes on")
 	}
 }

@@ -44,6 +44,7 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 			field("table", table.Relation.Table().String()))
 		r.refuseAccountRow(c, table)
 		r.holdByURL(c, table)
+		r.plan.LosesAccounts = true
 		return
 	case len(account.ID) > schemas.MaxAccountBytes:
 		r.refuseAccount(c, table)
@@ -55,6 +56,7 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 	r.setColumns(account.ID, account.Columns, begins)
 	if begins {
 		r.begin(account.ID)
+		put(&r.plan.KnownAccounts, account.ID, true)
 	}
 	before := r.endpoint(account.ID)
 	r.followURL(c, table, account)
@@ -215,6 +217,7 @@ func (r *router) begin(account string) {
 // delivered, nothing follows.
 func (r *router) endAccount(id string) {
 	r.plan.EndedAccounts = append(r.plan.EndedAccounts, id)
+	put(&r.plan.KnownAccounts, id, false)
 	r.markDeleted(id)
 	r.dropColumns(id)
 	r.setParent(id, "")
@@ -258,6 +261,7 @@ func (r *router) endAllAccounts() {
 	clear(p.Columns)
 	clear(p.state.columns)
 	clear(p.DroppedColumns)
+	clear(p.KnownAccounts)
 }
 
 // parent is the parent account of another; "" for none.

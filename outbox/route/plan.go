@@ -20,6 +20,8 @@ type Plan struct {
 	Endpoints     []*EndpointWrite // each once, in the order in which they were met
 	EndedAccounts []string         // their tokens end with them
 	AllEnded      bool             // every account ended, those without an endpoint too
+	KnownAccounts map[string]bool  // accounts that began, and with false those that ended
+	LosesAccounts bool             // an account may have begun or ended whose id cannot be told
 
 	Owners          map[RecordKey]OwnerWrite
 	ForgottenOwners []string // schemas of whose records no owner is known any more

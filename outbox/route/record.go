@@ -28,6 +28,7 @@ func (r *router) record(i int, c *schemas.Change, table *catalog.Plan) {
 			r.endAccount(gone.ID)
 		} else {
 			r.refuseAccountRow(c, table)
+			r.plan.LosesAccounts = true
 		}
 	}
 }

@@ -91,6 +91,9 @@ func (r *router) route() {
 			r.dropEvents()
 			r.refuseUnstorable(c, table)
 		case Unlisted:
+			if table != nil && table.Account != nil {
+				r.plan.LosesAccounts = true
+			}
 			r.forgetRecord(c, table)
 			r.holdUnstored(c, table)
 			r.refuseUnstorable(c, table)
