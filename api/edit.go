@@ -154,7 +154,7 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 		wrong.add("uri", kindInvalid, "%s", fault)
 		return
 	}
-	if err := s.cfg.Courier.CheckHost(uri); err != nil {
+	if err := s.cfg.Destination.CheckHost(uri); err != nil {
 		text := "its host cannot be used"
 		if blocked, ok := errors.AsType[BlockedHost](err); ok {
 			text = blocked.BlockedHost()
@@ -163,7 +163,7 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 	}
 }
 
-// BlockedHost is an error of [Courier.CheckHost] that says for people why
+// BlockedHost is an error of [Destination.CheckHost] that says for people why
 // nothing may be sent to a host.
 type BlockedHost interface {
 	error

@@ -34,7 +34,7 @@ func TestOperatorsDisable_IsNotTheAccountsToUndo(t *testing.T) {
 		}
 		w.want(t, 200, token, "DELETE", path+"/"+webhook, "")
 	}
-	if len(w.courier.tried) > 0 {
+	if len(w.destination.tried) > 0 {
 		t.Error("something was sent")
 	}
 	other := w.want(t, 201, token, "PUT", path, `{"data":{"name":"n","uri":"https://other.example/"}}`).data(t)["id"].(string)
@@ -136,7 +136,7 @@ func TestOperatorsDisable_IsNotGotRoundThroughAccountsBelow(t *testing.T) {
 	list := w.want(t, 200, children, "GET", "/v2/accounts/9/webhooks", "").list(t)
 	nine := list[0]["id"].(string)
 	w.want(t, 409, token, "POST", "/v2/accounts/9/webhooks/"+nine+"/test", "")
-	if len(w.courier.tried) > 0 {
+	if len(w.destination.tried) > 0 {
 		t.Error("something was sent")
 	}
 	w.want(t, 200, children, "POST", "/v2/accounts/9/webhooks/"+nine+"/test", "") // its own, which nobody holds
@@ -205,7 +205,7 @@ func TestToken_ThatEndsWhileItsCallRunsIsToldNothing(t *testing.T) {
 	if got := one[string](t, w, "SELECT string_agg(name || url || state, ' ') FROM walhook.endpoint"); got != "nhttps://example.com/hookactive" {
 		t.Errorf("changed: %s", got)
 	}
-	if len(w.courier.tried) > 0 {
+	if len(w.destination.tried) > 0 {
 		t.Error("something was sent")
 	}
 }

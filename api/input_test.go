@@ -280,7 +280,7 @@ func TestTry_AnswersTheOutcomeAndIsBounded(t *testing.T) {
 	} {
 		id := w.webhook(t, token, "7", `,"hook":"`+hook+`"`)
 		r := w.want(t, 200, token, "POST", "/v2/accounts/7/webhooks/"+id+"/test", "").data(t)
-		e := w.courier.tried[len(w.courier.tried)-1]
+		e := w.destination.tried[len(w.destination.tried)-1]
 		if r["outcome"] != "delivered" || r["event_id"] != e.WebhookID || !strings.HasPrefix(string(e.Body), body) || !json.Valid(e.Body) {
 			t.Errorf("%s: %v %s", hook, r, e.Body)
 		}

@@ -129,7 +129,7 @@ func TestPlans_NoRouteReadsMoreThanItShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(t.Context()) })
-	w := &world{conn: conn, courier: &fixedCourier{}}
+	w := &world{conn: conn, destination: &fixedDestination{}}
 	w.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, secret) SELECT '7', md5(n::text), 'https://example.com/' || n, 'active', 'whsec_c2VjcmV0' FROM generate_series(1, 98) n`)
 	w.exec(t, `INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT '7', 'x', convert_to(n::text, 'UTF8'), '', n FROM generate_series(1, 900) n`)
 	w.exec(t, `INSERT INTO walhook.hold (account, host, reason) SELECT '7', 'h' || n || '.example', 'x' FROM generate_series(1, 600) n`)

@@ -17,8 +17,8 @@ import (
 
 // Config says what the subscription API serves.
 type Config struct {
-	Store   *outbox.Store
-	Courier Courier
+	Store       *outbox.Store
+	Destination Destination
 	// AdminToken is the operator's. Empty refuses every call.
 	AdminToken string
 	// Hooks are the events that a webhook may ask for, besides records and all.
@@ -40,8 +40,8 @@ type Hook struct {
 	Format string // json or form; "" where the events say it themselves
 }
 
-// Courier makes requests as deliveries are made.
-type Courier interface {
+// Destination makes requests as deliveries are made.
+type Destination interface {
 	// Try makes one request for the event and says what it came to.
 	Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt
 	// CheckHost says why nothing may be sent to the host of a URL, in words

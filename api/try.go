@@ -58,7 +58,7 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err != nil {
 		return nil, err
 	}
-	made := s.cfg.Courier.Try(ctx, endpoint, e)
+	made := s.cfg.Destination.Try(ctx, endpoint, e)
 	s.audit(ctx, "webhook tested", &w, zap.Int("status", made.Status), zap.String("outcome", made.Outcome), zap.String("reason", made.Reason), zap.String("detail", made.Detail))
 	made = made.ForAccount()
 	return answerOf(tried{

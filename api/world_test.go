@@ -26,12 +26,12 @@ const adminToken = "operator-token-of-the-tests"
 
 // world is the API over an outbox of its own.
 type world struct {
-	url     string
-	conn    *pgx.Conn
-	store   *outbox.Store
-	courier *fixedCourier
-	api     *subscriptions
-	logs    *observer.ObservedLogs
+	url         string
+	conn        *pgx.Conn
+	store       *outbox.Store
+	destination *fixedDestination
+	api         *subscriptions
+	logs        *observer.ObservedLogs
 }
 
 func newWorld(t *testing.T, change ...func(*Config)) *world {
@@ -42,7 +42,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.DebugLevel)
-	w := &world{conn: db.Connect(t), courier: &fixedCourier{}, logs: logs}
+	w := &world{conn: db.Connect(t), destination: &fixedDestination{}, logs: logs}
 	var err error
 	w.store, err = outbox.Open(t.Context(), outbox.Config{URL: db.URL}, zap.New(core), prometheus.NewRegistry())
 	if err != nil {
@@ -55,7 +55,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 
 func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) string {
 	t.Helper()
-	cfg := Config{Store: w.store, Courier: w.courier, AdminToken: adminToken, Hooks: []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
+	cfg := Config{Store: w.store, Destination: w.destination, AdminToken: adminToken, Hooks: []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
 		Schemas: []string{"dids", "users"}, Version: "test"}
 	for _, f := range change {
 		f(&cfg)
@@ -70,23 +70,23 @@ func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) st
 	return server.URL
 }
 
-// fixedCourier refuses the hosts that are named so. What real ones make of
+// fixedDestination refuses the hosts that are named so. What real ones make of
 // addresses is tested where they are, and end to end by cmd/walhook.
-type fixedCourier struct{ tried []outbox.Event }
+type fixedDestination struct{ tried []outbox.Event }
 
 type blockedHost struct{}
 
 func (blockedHost) Error() string       { return "address 10.0.0.1 is not public" }
 func (blockedHost) BlockedHost() string { return "the host leads to an address that is not public" }
 
-func (c *fixedCourier) CheckHost(url string) error {
+func (c *fixedDestination) CheckHost(url string) error {
 	if strings.Contains(url, "blocked.example") {
 		return blockedHost{}
 	}
 	return nil
 }
 
-func (c *fixedCourier) Try(_ context.Context, _ outbox.Endpoint, e outbox.Event) outbox.Attempt {
+func (c *fixedDestination) Try(_ context.Context, _ outbox.Endpoint, e outbox.Event) outbox.Attempt {
 	c.tried = append(c.tried, e)
 	return outbox.Attempt{Status: 200, Outcome: "delivered", Reason: "2xx", Number: 1}
 }

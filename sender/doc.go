@@ -21,17 +21,15 @@
 // record or before any event was sent. Every other probe is an event that was
 // not tried before, so that events which it cannot take do not keep it open.
 //
-// On failure: an answer is an outcome by a pure table (judge). Faults of this
-// machine cost the endpoint nothing. When the outbox is away, what is in
+// One attempt is a call of a [deliver.Destination], whose result says what it
+// means and whose fault it is: lanes know nothing of HTTP.
+//
+// On failure: faults of this machine cost the endpoint nothing. When the outbox is away, what is in
 // flight is settled once it is back, and nothing new starts beyond a bound.
 // When the lease ends, by whichever of this machine's clocks is first, no
 // request begins any more; when it is lost, all state is dropped and the sender
 // joins anew, which may repeat what was in flight. A clean stop repeats nothing.
 //
-// It does not route, render or store events, does not follow redirects, and
-// does not read more than 4 KiB of an answer. Success is judged by the status
-// line, or over HTTP/2 by ":status", whatever precedes as interim answers (1xx) or
-// follows: a header that is malformed, too long or never ends, or a broken body.
-// No two endpoints share a connection. What arrives beneath TLS is counted, and
-// anything unread ends a connection before it is used again.
+// It does not route, render or store events, and opens no connection to an
+// endpoint: see [walhook/sender/deliver].
 package sender

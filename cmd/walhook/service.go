@@ -190,7 +190,7 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 
 func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config {
 	config := api.Config{
-		Store: store, Courier: tests, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
+		Store: store, Destination: tests, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 	for _, schema := range s.source.Catalog.Schemas {

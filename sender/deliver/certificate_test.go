@@ -70,7 +70,7 @@ func certificateFor(address string) *x509.Certificate {
 	return &x509.Certificate{IPAddresses: []net.IP{net.ParseIP(address)}}
 }
 
-// trust makes a courier trust the authority.
+// trust makes a destination trust the authority.
 func (a *authority) trust(c *HTTP) *HTTP {
 	c.dialer.tls.RootCAs = x509.NewCertPool()
 	c.dialer.tls.RootCAs.AddCert(a.cert)
@@ -190,10 +190,10 @@ func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 						c.receive(conn)
 					}
 				}()
-				courier := client.http(t)
-				courier.config.AttemptTimeout = time.Minute // the handshake has a limit of its own
+				h := client.http(t)
+				h.config.AttemptTimeout = time.Minute // the handshake has a limit of its own
 				began := time.Now()
-				a := courier.deliver(t.Context(), testEndpoint("https://"+listener.Addr().String()), testEvent, began)
+				a := h.deliver(t.Context(), testEndpoint("https://"+listener.Addr().String()), testEvent, began)
 				if a.failure != c.want {
 					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 				}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/doctor"
 	"walhook/outbox"
 )
 
@@ -99,5 +100,106 @@ func TestEgress_NoWayOfWritingLoopbackReachesAListener(t *testing.T) {
 	case from := <-seen:
 		t.Errorf("the listener saw a connection from %s", from)
 	default:
+	}
+}
+
+// What a URL says itself is judged at once; a name is not looked up, so that
+// nobody learns which names there are.
+func TestHTTP_RefusesAddressesInEveryFormAndLooksNoNameUp(t *testing.T) {
+	t.Parallel()
+	c, err := NewHTTP(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, address := range []string{
+		"http://127.0.0.1/", "http://127.1/", "http://0/", "http://2130706433/", "http://0x7f000001/", "http://0177.1/", "http://0X7F.0.0.1/",
+		"http://①②⑦.⓪.⓪.①/", "http://127。0。0。1/", "http://10.0.0.1./", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://[fe80::1%25eth0]/",
+		"http://[64:ff9b::7f00:1]/", "http://169.254.169.254:8080/", "http://user:pass@192.168.0.1/", "http://0xa9fea9fe/", "https://LOCALHOST./", "http://a.localhost/",
+	} {
+		if c.CheckHost(address) == nil {
+			t.Errorf("%s is taken", address)
+		}
+	}
+	for _, address := range []string{
+		"http://8.8.8.8/", "http://[2606:4700::1111]/", "https://example.com/", "http://intranet/", "http://postgres.internal:5432/",
+		"http://no-such-name.invalid/", "http://metadata.google.internal/",
+	} {
+		if err := c.CheckHost(address); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	open, err := NewHTTP(Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for _, address := range []string{"http://127.0.0.1/", "http://2130706433/", "http://localhost:8080/"} {
+		if err := open.CheckHost(address); err != nil {
+			t.Errorf("%s, in an allowed network: %v", address, err)
+		}
+	}
+}
+
+func findingOf(t *testing.T, findings []doctor.Finding, id string) doctor.Finding {
+	t.Helper()
+	for _, f := range findings {
+		if f.ID == id {
+			return f
+		}
+	}
+	t.Fatalf("no finding of %s", id)
+	return doctor.Finding{}
+}
+
+func TestExamine_TriesTheEgressGuard(t *testing.T) {
+	t.Parallel()
+	allow := func(network string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(network)} }
+	for _, test := range []struct {
+		name string
+		c    Config
+		want doctor.Status
+		says string
+	}{
+		{"public addresses only", Config{}, doctor.OK, "nothing reached this machine"},
+		{"a network elsewhere", Config{AllowCIDR: allow("10.0.0.0/8")}, doctor.OK, "10.0.0.0/8 allowed"},
+		{"this machine", Config{AllowCIDR: allow("127.0.0.0/8")}, doctor.OK, "may reach this machine"},
+		{"everything", Config{AllowCIDR: allow("0.0.0.0/0")}, doctor.Warning, "every address"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			f := findingOf(t, Examine(t.Context(), test.c), checkGuard)
+			if f.Status != test.want || !strings.Contains(f.Evidence, test.says) || f.Bad() != (len(f.Mend) > 0) {
+				t.Errorf("got %+v", f)
+			}
+		})
+	}
+}
+
+// A guard that is not asked is found by what gets through.
+func TestExamine_FindsAGuardThatLetsThrough(t *testing.T) {
+	t.Parallel()
+	h := newHTTP(Config{}.WithDefaults())
+	defer h.Close()
+	h.dialer.net.Control = nil
+	r := doctor.NewReport(Checks()...)
+	if err := examineGuard(t.Context(), h, r); err != nil {
+		t.Fatal(err)
+	}
+	if f := findingOf(t, r.Findings(), checkGuard); f.Status != doctor.Failed {
+		t.Errorf("got %+v", f)
+	}
+}
+
+func TestExamine_TriesTheEgressAddress(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]doctor.Status{"127.0.0.1": doctor.OK, "192.0.2.1": doctor.Failed, "": doctor.OK} {
+		var c Config
+		if address != "" {
+			c.EgressAddress = netip.MustParseAddr(address)
+		}
+		if f := findingOf(t, Examine(t.Context(), c), checkAddress); f.Status != want {
+			t.Errorf("%q: got %+v", address, f)
+		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// hurried is a courier that gives a receiver little time, and dials f whatever
+// hurried is a destination that gives a receiver little time, and dials f whatever
 // the address is.
 func hurried(f func(net.Conn)) *HTTP {
 	c := newHTTP(Config{

@@ -1,56 +1,128 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
-	"encoding/base64"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"walhook/outbox"
 )
+
+// Config says how the HTTP destination makes its attempts. The zero Config is
+// usable: each zero value means the default that its field names.
+type Config struct {
+	// Version goes into the User-Agent header, walhook/<version>. "" means "dev".
+	Version string
+
+	AttemptTimeout time.Duration // the whole attempt; zero means 20 s
+	ConnectTimeout time.Duration // name resolution and TCP; zero means 5 s
+	TLSTimeout     time.Duration // the handshake; zero means 5 s
+	HeaderTimeout  time.Duration // from the request written to the answer's header; zero means 15 s
+
+	// AllowCIDR lists networks that endpoints may be in besides public ones.
+	AllowCIDR []netip.Prefix
+	// DenyCIDR lists networks that nothing is sent to, public or allowed or not.
+	DenyCIDR []netip.Prefix
+	// AllowPorts lists the ports that endpoints may have. Nil means those of
+	// [DefaultPorts].
+	AllowPorts []PortRange
+	// EgressAddress is the local address that deliveries leave from. The
+	// zero Addr means any.
+	EgressAddress netip.Addr
+	// RootCAs are the authorities that vouch for receivers. Nil means the system's.
+	RootCAs *x509.CertPool
+
+	// Client is who speaks HTTP. "" means ClientWalhook.
+	Client Client
+
+	// MaxIdle is how many connections are kept open between attempts; zero means
+	// 4096.
+	MaxIdle int
+	// MayBegin says whether a request may still begin, as late as that can be
+	// asked: after the connection is made. An attempt that may not begin is
+	// [Held] for [ReasonLeaseOver]. Nil means always.
+	MayBegin func() bool
+}
+
+// Client names who speaks HTTP for the HTTP destination. What both do is the
+// same; doc.go lists where they differ.
+type Client string
+
+const (
+	// ClientWalhook speaks HTTP/1.1 by itself, on the goroutine of the attempt,
+	// and takes net/http for HTTP/2.
+	ClientWalhook Client = "walhook"
+	// ClientNetHTTP is net/http's client for both.
+	ClientNetHTTP Client = "net/http"
+)
+
+// Validate lists every fault of c, joined, or returns nil.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"attempt timeout", c.AttemptTimeout}, {"connect timeout", c.ConnectTimeout},
+		{"TLS timeout", c.TLSTimeout}, {"header timeout", c.HeaderTimeout},
+	} {
+		if d.value < 0 {
+			fault("%s %v: want a positive duration", d.name, d.value)
+		}
+	}
+	switch c.Client {
+	case "", ClientWalhook, ClientNetHTTP:
+	default:
+		fault("client %q: want %s or %s", c.Client, ClientWalhook, ClientNetHTTP)
+	}
+	if c.MaxIdle < 0 {
+		fault("max idle %d: want a positive number", c.MaxIdle)
+	}
+	for _, p := range c.AllowCIDR {
+		if !p.IsValid() {
+			fault("allowed network %q: want a CIDR such as 10.0.0.0/8", p)
+		}
+	}
+	for _, p := range c.DenyCIDR {
+		if !p.IsValid() {
+			fault("denied network %q: want a CIDR such as 198.51.100.0/24", p)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// WithDefaults is c with its zero values replaced by what they mean.
+func (c Config) WithDefaults() Config {
+	c.Version = cmp.Or(c.Version, "dev")
+	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 20*time.Second)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
+	c.TLSTimeout = cmp.Or(c.TLSTimeout, 5*time.Second)
+	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 15*time.Second)
+	c.Client = cmp.Or(c.Client, ClientWalhook)
+	c.MaxIdle = cmp.Or(c.MaxIdle, 4096)
+	if c.AllowPorts == nil {
+		c.AllowPorts = []PortRange{{80, 80}, {443, 443}, {1024, 65535}}
+	}
+	return c
+}
 
 const (
 	maxAnswerHeader = 64 << 10        // bytes of an answer's header
 	maxAnswerBody   = 4 << 10         // bytes read of an answer's body
 	bodyTimeout     = 2 * time.Second // for reading them
 	maxRequestURL   = 8 << 10         // bytes of a GET's URL: what common servers take of a request line
-	maxDetail       = 300             // bytes of Attempt.Detail
+	maxDetail       = 300             // bytes of Result.Detail
 )
-
-// answer is what one request came to.
-type answer struct {
-	status     int
-	failure    failure // "" when there is a status
-	retryAfter string
-	date       time.Time // the receiver's clock, which a date in Retry-After is by; zero for unknown
-	// detail is for people, bounded, without secrets and what was sent. With a
-	// status it is what the receiver answered; without one, what happened on the
-	// way, which is the operator's alone: it names addresses.
-	detail string
-}
-
-// result judges an answer that was asked for at a time.
-func (a answer) result(at, now time.Time) Result {
-	r := judge(a.status, a.failure, a.retryAfter, a.clock(now))
-	r.Detail, r.At, r.Duration = a.detail, at, now.Sub(at)
-	return r
-}
-
-// clock is now as the receiver has it: what a date in Retry-After counts from.
-func (a answer) clock(now time.Time) time.Time {
-	if a.date.IsZero() {
-		return now
-	}
-	return a.date
-}
 
 // HTTP delivers events as signed requests to the URLs of their endpoints. It is
 // safe for many goroutines. [NewHTTP] makes one.
@@ -135,6 +207,33 @@ func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) o
 // which names there are. The URL's syntax has been checked.
 func (h *HTTP) CheckHost(address string) error { return h.config.guard().checkURL(address) }
 
+// answer is what one request came to.
+type answer struct {
+	status     int
+	failure    failure // "" when there is a status
+	retryAfter string
+	date       time.Time // the receiver's clock, which a date in Retry-After is by; zero for unknown
+	// detail is for people, bounded, without secrets and what was sent. With a
+	// status it is what the receiver answered; without one, what happened on the
+	// way, which is the operator's alone: it names addresses.
+	detail string
+}
+
+// result judges an answer that was asked for at a time.
+func (a answer) result(at, now time.Time) Result {
+	r := judge(a.status, a.failure, a.retryAfter, a.clock(now))
+	r.Detail, r.At, r.Duration = a.detail, at, now.Sub(at)
+	return r
+}
+
+// clock is now as the receiver has it: what a date in Retry-After counts from.
+func (a answer) clock(now time.Time) time.Time {
+	if a.date.IsZero() {
+		return now
+	}
+	return a.date
+}
+
 // deliver makes at most one request for the event.
 func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
 	x := &attempt{http: h, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
@@ -218,28 +317,6 @@ func (x *attempt) failed(err error, e outbox.Endpoint) answer {
 	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail+x.others(err)+class.hint(), e)}
 }
 
-// confidential are the parts of an endpoint that are shown nowhere, as a
-// receiver may show them in its answer: its secrets, the query that an event was
-// put into, and of its URL the query, user name and password.
-func confidential(e outbox.Endpoint, query string) []string {
-	hidden := []string{query}
-	for _, secret := range e.Secrets {
-		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
-	}
-	if _, query, has := strings.Cut(e.URL, "?"); has {
-		hidden = append(hidden, query) // as it is written, which may not be how it is sent
-	}
-	if u, _, err := outbox.RequestURL(e.URL); err == nil {
-		hidden = append(hidden, u.RawQuery)
-		if u.User != nil {
-			password, _ := u.User.Password()
-			basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
-			hidden = append(hidden, basic, u.User.String(), password)
-		}
-	}
-	return slices.DeleteFunc(hidden, func(s string) bool { return s == "" })
-}
-
 // read takes the status, which is all that decides, and a little of the body,
 // so that a short one leaves the connection usable; the rest is never read.
 func (x *attempt) read(resp *http.Response, e outbox.Endpoint) answer {
@@ -287,39 +364,4 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 		return body, ", and its body broke off"
 	}
 	return body, ""
-}
-
-// keep is as much of a text from outside as may be kept: nothing of what was
-// sent, and nothing that is shown nowhere.
-func (x *attempt) keep(text string, e outbox.Endpoint) string {
-	text = printable(text[:min(len(text), 4*maxDetail)]) // first: what is left out later would hide a repetition
-	hidden := [][]byte{x.sent.body, []byte(x.signature)}
-	for _, secret := range confidential(e, x.sent.query) {
-		text = strings.ReplaceAll(text, secret, "…") // a short one too
-		hidden = append(hidden, []byte(secret))
-	}
-	return clip(without(text, hidden...))
-}
-
-// clip makes text from outside fit a column and a terminal.
-func clip(s string) string {
-	s = printable(s[:min(len(s), 4*maxDetail)])
-	if len(s) > maxDetail {
-		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
-	}
-	return s
-}
-
-// printable leaves out what is not shown: bytes that are no UTF-8, control
-// characters, and characters without width.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
 }

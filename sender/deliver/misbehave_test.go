@@ -30,7 +30,7 @@ func (c countedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// countTaken counts the bytes that the courier reads.
+// countTaken counts the bytes that the destination reads.
 func countTaken(c *HTTP) *atomic.Int64 {
 	taken := &atomic.Int64{}
 	dial := c.dialer.dial

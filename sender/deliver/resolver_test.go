@@ -26,7 +26,7 @@ type dnsAnswer struct {
 	silent    bool
 }
 
-// resolveBy makes a courier resolve names by a name server on this machine that
+// resolveBy makes a destination resolve names by a name server on this machine that
 // works: it knows the root. question counts those for addresses of IPv4.
 func resolveBy(t *testing.T, c *HTTP, answer func(question int) dnsAnswer) *HTTP {
 	t.Helper()
@@ -122,8 +122,8 @@ func TestAttempt_NamesThatDoNotResolveAreToldApart(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				began := time.Now()
-				courier := resolveBy(t, client.http(t), func(int) dnsAnswer { return c.answer })
-				a := courier.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, began)
+				h := resolveBy(t, client.http(t), func(int) dnsAnswer { return c.answer })
+				a := h.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, began)
 				if a.failure != c.want {
 					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 				}
@@ -151,7 +151,7 @@ func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
 			t.Parallel()
 			_, port, _ := net.SplitHostPort(closedPort(t))
 			var works atomic.Bool
-			courier := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
+			h := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
 				switch {
 				case works.Load() && name == "receiver.example.":
 					return dnsAnswer{addresses: []string{"127.0.0.1"}}
@@ -161,7 +161,7 @@ func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
 				return c.answer
 			})
 			for _, want := range []failure{failDNSHere, failRefused, failDNSHere} { // also of a name that was resolved before
-				a := courier.deliver(t.Context(), testEndpoint("http://receiver.example.:"+port+"/"), testEvent, time.Now())
+				a := h.deliver(t.Context(), testEndpoint("http://receiver.example.:"+port+"/"), testEvent, time.Now())
 				if a.failure != want {
 					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, want)
 				}
@@ -207,7 +207,7 @@ func TestAttempt_OneNameInTroubleIsItsEndpoints(t *testing.T) {
 		t.Run(string(want), func(t *testing.T) {
 			t.Parallel()
 			_, port, _ := net.SplitHostPort(closedPort(t))
-			courier := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
+			h := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
 				switch name {
 				case "known.example.":
 					return dnsAnswer{addresses: []string{"127.0.0.1"}}
@@ -220,7 +220,7 @@ func TestAttempt_OneNameInTroubleIsItsEndpoints(t *testing.T) {
 				host string
 				want failure
 			}{{"trouble", failDNSHere}, {"known", failRefused}, {"trouble", want}} { // nothing else was resolved before
-				a := courier.deliver(t.Context(), testEndpoint("http://"+one.host+".example.:"+port+"/"), testEvent, time.Now())
+				a := h.deliver(t.Context(), testEndpoint("http://"+one.host+".example.:"+port+"/"), testEvent, time.Now())
 				if a.failure != one.want {
 					t.Errorf("%s: failure %q (%s), want %q", one.host, a.failure, a.detail, one.want)
 				}

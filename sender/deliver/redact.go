@@ -11,7 +11,66 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"walhook/outbox"
 )
+
+// keep is as much of a text from outside as may be kept: nothing of what was
+// sent, and nothing that is shown nowhere.
+func (x *attempt) keep(text string, e outbox.Endpoint) string {
+	text = printable(text[:min(len(text), 4*maxDetail)]) // first: what is left out later would hide a repetition
+	hidden := [][]byte{x.sent.body, []byte(x.signature)}
+	for _, secret := range confidential(e, x.sent.query) {
+		text = strings.ReplaceAll(text, secret, "…") // a short one too
+		hidden = append(hidden, []byte(secret))
+	}
+	return clip(without(text, hidden...))
+}
+
+// clip makes text from outside fit a column and a terminal.
+func clip(s string) string {
+	s = printable(s[:min(len(s), 4*maxDetail)])
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
+	}
+	return s
+}
+
+// printable leaves out what is not shown: bytes that are no UTF-8, control
+// characters, and characters without width.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}
+
+// confidential are the parts of an endpoint that are shown nowhere, as a
+// receiver may show them in its answer: its secrets, the query that an event was
+// put into, and of its URL the query, user name and password.
+func confidential(e outbox.Endpoint, query string) []string {
+	hidden := []string{query}
+	for _, secret := range e.Secrets {
+		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
+	}
+	if _, query, has := strings.Cut(e.URL, "?"); has {
+		hidden = append(hidden, query) // as it is written, which may not be how it is sent
+	}
+	if u, _, err := outbox.RequestURL(e.URL); err == nil {
+		hidden = append(hidden, u.RawQuery)
+		if u.User != nil {
+			password, _ := u.User.Password()
+			basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+			hidden = append(hidden, basic, u.User.String(), password)
+		}
+	}
+	return slices.DeleteFunc(hidden, func(s string) bool { return s == "" })
+}
 
 const (
 	// echoRun is how many letters and digits in a row an answer may share with
