@@ -96,3 +96,20 @@ func overNetHTTP(h *HTTP) *netHTTP {
 	}
 	return own(h).http2
 }
+
+func TestHTTP_IsMadeByTheClientOfItsConfiguration(t *testing.T) {
+	t.Parallel()
+	for configured, isNetHTTP := range map[Client]bool{"": false, ClientWalhook: false, ClientNetHTTP: true} {
+		h, err := NewHTTP(Config{Client: configured})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Close()
+		if _, is := h.client.(*netHTTP); is != isNetHTTP || is == (h.direct != nil) {
+			t.Errorf("client %q: %T", configured, h.client)
+		}
+	}
+	if _, err := NewHTTP(Config{Client: "curl"}); err == nil {
+		t.Error("a client that does not exist is taken")
+	}
+}

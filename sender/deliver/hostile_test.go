@@ -173,7 +173,7 @@ func TestAttempt_WhatComesBeforeARequestAnswersNone(t *testing.T) {
 							t.Fatal("the receiver got no request on a connection of its own")
 						}
 						if client.binds(limitAhead) {
-							time.Sleep(300 * time.Millisecond)
+							time.Sleep(200 * time.Millisecond) // less than the receiver holds back
 						}
 					}
 					if n := requests.Load(); n != 3 {
@@ -200,7 +200,7 @@ func (c *heldConn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	c.said()
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
 	_, err := c.Conn.Write(b[7:])
 	return len(b), err
 }
