@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/cdc/source"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/schemas"
@@ -27,7 +28,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 		spoil func(*testing.T, *world) // after rows were stored and the reader stopped
 		gap   string                   // part of the reason; "" when it is a fault
 		fault string                   // part of the problem
-		mend  string
+		fix   string
 	}{
 		{
 			name:  "the slot is missing",
@@ -95,7 +96,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 		{
 			name:  "a slot without a stored position",
 			spoil: func(_ *testing.T, w *world) { w.store.checkpoint = schemas.Checkpoint{} },
-			fault: "without a stored position", mend: "pg_drop_replication_slot",
+			fault: "without a stored position", fix: "pg_drop_replication_slot",
 		},
 		{
 			name: "a source that was not prepared",
@@ -103,7 +104,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 				w.dropSlot(t)
 				w.store.checkpoint = schemas.Checkpoint{}
 			},
-			fault: "not prepared", mend: "walhook setup",
+			fault: "not prepared", fix: "walhook setup",
 		},
 		{
 			name: "a slot of another kind",
@@ -114,7 +115,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 					_, _ = w.conn.Exec(context.Background(), "SELECT pg_drop_replication_slot($1)", w.cfg.Slot)
 				})
 			},
-			fault: "no pgoutput slot", mend: "--slot",
+			fault: "no pgoutput slot", fix: "--slot",
 		},
 		{
 			name: "a slot of another database",
@@ -123,17 +124,17 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 				other.Exec(t, testTables+"CREATE PUBLICATION walhook FOR ALL TABLES")
 				w.cfg.URL = other.URL
 			},
-			fault: "belongs to database", mend: "--source",
+			fault: "belongs to database", fix: "--source",
 		},
 		{
 			name:  "another slot",
 			spoil: func(_ *testing.T, w *world) { w.store.checkpoint.Source.Slot = "other" },
-			fault: "follows slot other", mend: "--slot",
+			fault: "follows slot other", fix: "--slot",
 		},
 		{
 			name:  "another publication",
 			spoil: func(_ *testing.T, w *world) { w.store.checkpoint.Source.Publication = "other" },
-			fault: "follows publication other", mend: "--publication",
+			fault: "follows publication other", fix: "--publication",
 		},
 		{
 			name: "another database, which has no slot",
@@ -141,7 +142,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 				w.exec(t, "SELECT pg_drop_replication_slot('"+w.cfg.Slot+"')")
 				w.store.checkpoint.Source.Database = "other"
 			},
-			fault: "follows database other", mend: "--source",
+			fault: "follows database other", fix: "--source",
 		},
 		{
 			name:  "no publication",
@@ -163,12 +164,12 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 			spoil: func(t *testing.T, w *world) {
 				w.exec(t, "CREATE SCHEMA walhook", "CREATE TABLE walhook.event (id int)")
 			},
-			fault: "the outbox's own tables", mend: "only the catalog's tables",
+			fault: "the outbox's own tables", fix: "only the catalog's tables",
 		},
 		{
 			name:  "a changed catalog",
 			spoil: func(t *testing.T, w *world) { w.cfg.Catalog = catalogOf(t, anotherCatalog) },
-			fault: "differ from those that were set up", mend: "--accept-gap",
+			fault: "differ from those that were set up", fix: "--accept-gap",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -191,7 +192,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 			if test.gap != "" {
 				w.wantGap(t, err, stored, test.gap)
 			} else {
-				wantFault(t, err, test.fault, test.mend)
+				wantFault(t, err, test.fault, test.fix)
 				if len(w.store.gaps) > 0 {
 					t.Errorf("a gap was noted: %v", w.store.gaps)
 				}
@@ -212,33 +213,33 @@ func (w *world) dropSlot(t *testing.T) {
 // note of it in the store.
 func (w *world) wantGap(t *testing.T, err error, from schemas.LSN, reason string) {
 	t.Helper()
-	gap, ok := errors.AsType[*GapError](err)
+	gap, ok := errors.AsType[*source.GapError](err)
 	if !ok || !strings.Contains(gap.Reason, reason) || !strings.Contains(err.Error(), "--accept-gap") {
 		t.Fatalf("error %v, want a gap: %s", err, reason)
 	}
 	if gap.From != from || gap.Slot != w.cfg.Slot {
 		t.Errorf("gap from %s in slot %s, want %s, %s", gap.From, gap.Slot, from, w.cfg.Slot)
 	}
-	if len(w.store.gaps) != 1 || w.store.gaps[0] != gap.gap() {
-		t.Errorf("noted %v, want %v", w.store.gaps, gap.gap())
+	if len(w.store.gaps) != 1 || w.store.gaps[0] != gap.Gap() {
+		t.Errorf("noted %v, want %v", w.store.gaps, gap.Gap())
 	}
 }
 
 func wantGap(t *testing.T, err error, reason string) {
 	t.Helper()
-	if gap, ok := errors.AsType[*GapError](err); !ok || !strings.Contains(gap.Reason, reason) {
+	if gap, ok := errors.AsType[*source.GapError](err); !ok || !strings.Contains(gap.Reason, reason) {
 		t.Fatalf("error %v, want a gap: %s", err, reason)
 	}
 }
 
-func wantFault(t *testing.T, err error, problem, mend string) {
+func wantFault(t *testing.T, err error, problem, fix string) {
 	t.Helper()
-	fault, ok := errors.AsType[*Fault](err)
+	fault, ok := errors.AsType[*source.Fault](err)
 	if !ok {
 		t.Fatalf("error %v, want a fault: %s", err, problem)
 	}
-	if !strings.Contains(fault.Problem, problem) || !strings.Contains(fault.Mend, mend) {
-		t.Errorf("fault %q, to mend by %q; want %q, %q", fault.Problem, fault.Mend, problem, mend)
+	if !strings.Contains(fault.Problem, problem) || !strings.Contains(fault.Fix, fix) {
+		t.Errorf("fault %q, to fix by %q; want %q, %q", fault.Problem, fault.Fix, problem, fix)
 	}
 }
 
@@ -301,32 +302,6 @@ func TestReader_ASlotThatTheServerGaveUpIsAGap(t *testing.T) {
 	w.wantGap(t, w.start(t).ends(t), stored, "wal_status lost")
 }
 
-func TestCheck_ALostSlotIsExplainedByTheServersOwnReason(t *testing.T) {
-	for _, c := range []struct {
-		slot slotState
-		want string
-	}{
-		{slotState{lostBy: "wal_removed"}, "max_slot_wal_keep_size was exceeded"},
-		{slotState{lostBy: "wal_removed", unlimited: true}, "max_slot_wal_keep_size was exceeded (it is -1 now)"},
-		{slotState{lostBy: "idle_timeout", unlimited: true}, "idle_replication_slot_timeout"},
-		{slotState{lostBy: "wal_level_insufficient"}, "wal_level"},
-		{slotState{lostBy: "rows_removed"}, "rows_removed"},
-		{slotState{lostBy: "something_newer"}, "something_newer"},
-
-		// Up to PostgreSQL 16, which names no reason.
-		{slotState{}, "max_slot_wal_keep_size was exceeded"},
-		{slotState{unlimited: true}, "does not say why"},
-	} {
-		got := c.slot.whyLost()
-		if !strings.Contains(got, c.want) {
-			t.Errorf("%+v: %q does not say %q", c.slot, got, c.want)
-		}
-		if c.slot.lostBy != "wal_removed" && (c.slot.unlimited || c.slot.lostBy != "") && strings.Contains(got, "exceeded") {
-			t.Errorf("%+v is blamed on max_slot_wal_keep_size: %q", c.slot, got)
-		}
-	}
-}
-
 // TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere lifts the limit after the
 // loss: what the server says of it depends on its version.
 func TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere(t *testing.T) {
@@ -343,16 +318,11 @@ func TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere(t *testing.T) {
 		w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')", "SELECT pg_switch_wal()", "TRUNCATE items", "CHECKPOINT")
 	}
 	limit("-1")
-	source, err := newCatalogReader(t.Context(), w.cfg)
-	if err != nil {
-		t.Fatal(err)
+	gap, ok := errors.AsType[*source.GapError](w.start(t).ends(t))
+	if !ok || !strings.Contains(gap.Reason, "wal_status lost") {
+		t.Fatalf("%v, want a lost slot", gap)
 	}
-	defer source.close(t.Context())
-	state, err := source.inspect(t.Context(), w.cfg)
-	if err != nil || !state.lost || !state.unlimited {
-		t.Fatalf("%+v, %v", state, err)
-	}
-	why, named := state.whyLost(), one[int](t, w, "SELECT current_setting('server_version_num')::int") >= 170000
+	why, named := gap.Reason, one[int](t, w, "SELECT current_setting('server_version_num')::int") >= 170000
 	if strings.Contains(why, "exceeded") != named || !strings.Contains(why, "is -1 now") {
 		t.Errorf("it says %q", why)
 	}

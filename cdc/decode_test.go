@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"walhook/cdc/source"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/schemas/pgjson"
@@ -20,22 +21,19 @@ import (
 // relations are known or keep their names' types to the built-in ones.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	catalog := &catalog.Catalog{Account: catalog.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
-	r := &Reader{names: map[uint32]schemas.TableName{}, cfg: Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
+	r := &Reader{names: map[uint32]schemas.TableName{}, cfg: source.Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
 	r.metrics = newMetrics(prometheus.NewRegistry(), r.State)
-	source := &catalogReader{types: pgjson.NewTypes()}
-	s := newStream(r, nil, source, &history{}, c, confirmed)
-	s.source = noTables{source}
-	return s
+	return newStream(r, nil, noTables{}, false, &history{}, c, confirmed)
 }
 
 // noTables is a catalog that describes none.
-type noTables struct{ *catalogReader }
+type noTables struct{ catalogNow }
 
-func (noTables) describe(context.Context, uint32) (*catalog.TableDescription, error) {
+func (noTables) Describe(context.Context, uint32) (*catalog.TableDescription, error) {
 	return nil, nil
 }
 
-func (noTables) shows(context.Context, uint32) (bool, error) { return true, nil }
+func (noTables) Shows(context.Context, uint32) (bool, error) { return true, nil }
 
 // decode feeds messages to a stream and returns what waits to be stored.
 func decode(t *testing.T, s *stream, messages ...[]byte) (schemas.Batch, error) {

@@ -1,21 +1,50 @@
-// Package cdc reads a carrier's write-ahead log by logical replication and
-// hands its changes, in commit order, to a store.
+// Package cdc reads the write-ahead log (WAL) of a carrier's database by logical
+// replication and hands its changes, in commit order, to a store.
 //
-//	walsender ──▶ Reader: receive, decode ──▶ pending batch ──▶ Store.Append
-//	    ▲                                                          │
+//	walsender ──▶ stream: receive, decode ──▶ pending batch ──▶ Store.Append
+//	    ▲              │ asks                                      │
+//	    │              ▼                                           │
+//	    │         cdc/source: tables and types, as they were       │
 //	    └──────────── feedback: only what is committed ◀───────────┘
 //
-// It promises that every change after the stored position reaches the store
-// once and in order, or that [Reader.Run] returns an error: a gap in the log
-// is a [GapError], never a silent skip. The source is told of a position only
-// after the store has committed it, an idle advance included.
+// # What it promises
 //
-// One goroutine owns the replication connection: it receives, decodes and
-// answers keepalives, also while the store is blocked; then it stops
-// receiving, so memory stays bounded. A second goroutine appends: while one
-// append commits, the next batch fills. A lost connection is made anew with
-// backoff, from the stored position.
+// Every change after the stored position reaches the store once and in order, or
+// [Reader.Run] returns an error. A gap in the WAL is a [source.GapError], never a
+// silent skip. The reader reports a position to the source only after the store has
+// committed it, an idle advance included.
 //
-// It also prepares a source ([PlanSetup]) and takes the first snapshot. It does
-// not know accounts' URLs, events or deliveries.
+// A change is read by the shape that its table had at that time. Where nobody knows
+// it, the relation says so (Relation.Unknown); the reader does not guess.
+//
+// # Goroutines
+//
+// One goroutine owns the replication connection (stream.go): it receives, decodes
+// (decode.go, change.go, relation.go) and answers keepalives, also while the store
+// is blocked; then it stops receiving, so memory stays bounded. A second one
+// appends: while one append commits, the next batch fills (batch.go). Two more
+// observe the source over sessions of their own (observe.go): one its slot and
+// publication, the other the catalog's tables.
+//
+// # States of a reader
+//
+//	            ┌───────── slot is free ────────┐
+//	Connecting ─┤                               ▼
+//	   ▲   ▲    └─ slot is in use ─▶ Standby ─▶ Reading ─▶ Run returns: a gap, a fault
+//	   │   │                                     │  │
+//	   │   └──────── connection lost, backoff ───┘  └─ the same transaction fails 3 times
+//	   └──────────── every 5 minutes ─── Unreadable ◀─┘
+//
+// # What happens on failure
+//
+// A lost connection and a store that is away are waited for, with jittered backoff;
+// the reader resumes from the stored position and skips what is stored. A message
+// that cannot be decoded five times ends the reader. A transaction that the server
+// cannot send stops the stream until an operator skips it by its position
+// (trouble.go).
+//
+// # What it does not do
+//
+// It does not prepare, examine or clean up a source: that is the package source. It
+// does not know the URLs of accounts, events or deliveries.
 package cdc

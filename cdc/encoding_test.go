@@ -3,6 +3,7 @@ package cdc
 import (
 	"strings"
 	"testing"
+	"walhook/cdc/source"
 )
 
 // A server of SQL_ASCII takes any bytes: none of them stops the feed or the
@@ -54,7 +55,7 @@ func TestLegible_KeepsTextsApart(t *testing.T) {
 	from := map[string]string{}
 	var try func(text string, more int)
 	try = func(text string, more int) {
-		if got := string(legible([]byte(text))); from[got] != "" && from[got] != text {
+		if got := string(source.Legible([]byte(text))); from[got] != "" && from[got] != text {
 			t.Fatalf("%q and %q both become %q", from[got], text, got)
 		} else {
 			from[got] = text

@@ -3,142 +3,35 @@ package cdc
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"walhook/cdc/source"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
-
-const reportSQL = `
-	SELECT CASE WHEN s.slot_name IS NULL THEN 'missing' ELSE coalesce(s.wal_status, 'lost') END, coalesce(s.active, false),
-		coalesce(s.confirmed_flush_lsn, '0/0')::text, pg_current_wal_lsn()::text,
-		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::float8,
-		CASE WHEN current_setting('max_slot_wal_keep_size') LIKE '-%' THEN -1
-			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8,
-		r.flush_lag, clock_timestamp(), coalesce(s.active_pid, 0), coalesce(a.application_name, ''),
-		coalesce(host(a.client_addr), CASE WHEN a.client_port = -1 THEN 'local' ELSE '' END), coalesce(a.wait_event, ''),
-		coalesce((SELECT string_agg(format('%s (%s)', n.name, CASE WHEN o.slot_name IS NULL THEN 'which does not exist' WHEN o.active THEN 'which is behind' ELSE 'which nobody reads' END), ', ')
-			FROM unnest(string_to_array(replace(replace(current_setting('synchronized_standby_slots', true), ' ', ''), '"', ''), ',')) AS n (name)
-			LEFT JOIN pg_replication_slots o ON o.slot_name = n.name), '')
-	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
-	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid`
-
-// slotMissing stands among the values of pg_replication_slots.wal_status for a
-// slot that does not exist.
-const slotMissing = "missing"
-
-func slotStatuses() []string {
-	return []string{"reserved", "extended", "unreserved", "lost", slotMissing}
-}
-
-// SlotReport is what the source says of a slot, and what that costs it.
-type SlotReport struct {
-	// WALStatus is pg_replication_slots.wal_status, or "missing" for a slot that
-	// does not exist.
-	WALStatus string
-	Active    bool        // somebody reads it
-	Confirmed schemas.LSN // what its reader has confirmed; 0 where it does not exist
-	WALEnd    schemas.LSN // the end of the source's log
-	At        time.Time   // when that was, by the source's clock
-	Retained  float64     // bytes of the log that are kept for it
-	Limit     float64     // bytes that are kept at most; +Inf for no limit
-	// FlushLag is how long its reader took to confirm what it last did; 0 where
-	// nobody reads, or all is confirmed.
-	FlushLag time.Duration
-
-	Reader    SlotReader // who reads it
-	waitEvent string     // what its WAL sender waits for
-	standbys  string     // the slots of synchronized_standby_slots, and how they stand
-}
-
-// SlotReader is the session that reads a slot. What the role may not see is "".
-type SlotReader struct {
-	PID         int // 0 for nobody
-	Application string
-	Address     string // local for a socket of the server's machine
-}
-
-// Foreign says whether the reader is another program than walhook.
-func (s SlotReader) Foreign() bool {
-	return s.PID != 0 && s.Application != "" && s.Application != applicationName
-}
-
-// String names the reader for people.
-func (s SlotReader) String() string {
-	text := fmt.Sprintf("pid %d", s.PID)
-	if s.Application != "" {
-		text += ", application " + s.Application
-	}
-	if s.Address != "" {
-		text += ", address " + s.Address
-	}
-	return text
-}
-
-// Held says why the source sends nothing though there is something: it waits for
-// its own standbys (PostgreSQL 17, synchronized_standby_slots); "" for no such
-// reason.
-func (s SlotReport) Held() string {
-	if s.waitEvent != "WaitForStandbyConfirmation" {
-		return ""
-	}
-	return "it waits for the standbys of synchronized_standby_slots: " + s.standbys
-}
-
-// ReportSlot asks the source for its slot.
-func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
-	cfg = cfg.withDefaults()
-	source, err := newCatalogReader(ctx, cfg)
-	if err != nil {
-		return SlotReport{}, err
-	}
-	defer source.close(ctx)
-	return source.report(ctx, cfg.Slot)
-}
-
-func (r *catalogReader) report(ctx context.Context, slot string) (s SlotReport, err error) {
-	var confirmed, end string
-	var lag *time.Duration
-	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At,
-		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys)
-	if err != nil {
-		return s, fmt.Errorf("look at slot %s: %w", slot, err)
-	}
-	if s.Limit < 0 {
-		s.Limit = math.Inf(1)
-	}
-	if lag != nil {
-		s.FlushLag = *lag
-	}
-	var endErr error
-	s.Confirmed, err = schemas.ParseLSN(confirmed)
-	s.WALEnd, endErr = schemas.ParseLSN(end)
-	return s, errors.Join(err, endErr)
-}
 
 // observe keeps the metrics of slot and source true while the reader does not
 // read: as a standby, and while the outbox is away, which is when the slot
 // fills the source's disk. While it reads, watch does so with its own session.
 func (r *Reader) observe(ctx context.Context) {
-	var source *catalogReader
+	var introspector *source.Introspector
 	defer func() {
-		if source != nil {
-			source.close(ctx)
+		if introspector != nil {
+			introspector.Close(ctx)
 		}
 	}()
 	for {
 		r.askAdvanced(ctx)
 		if r.State() == Reading {
-			if source != nil {
-				source.close(ctx)
-				source = nil
+			if introspector != nil {
+				introspector.Close(ctx)
+				introspector = nil
 			}
 		} else {
-			source = r.look(ctx, source)
+			introspector = r.look(ctx, introspector)
 		}
 		if !sleep(ctx, r.watchEvery) {
 			return
@@ -176,20 +69,20 @@ func (r *Reader) Pause(ctx context.Context, d time.Duration) bool {
 
 // look asks the source once, over the session that it gets and answers; nil
 // stands for none. What is wrong is told by whoever tries to read.
-func (r *Reader) look(ctx context.Context, source *catalogReader) *catalogReader {
+func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *source.Introspector {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the slot: no answer in time"))
 	defer cancel()
 	var err error
-	if source == nil {
-		source, err = newCatalogReader(ctx, r.cfg)
+	if introspector == nil {
+		introspector, err = source.NewIntrospector(ctx, r.cfg)
 	}
-	var report SlotReport
+	var report source.SlotReport
 	if err == nil {
-		report, err = source.report(ctx, r.cfg.Slot)
+		report, err = introspector.Report(ctx, r.cfg.Slot)
 	}
 	if err != nil {
-		if source != nil {
-			source.close(ctx)
+		if introspector != nil {
+			introspector.Close(ctx)
 		}
 		if r.State() != Reading {
 			r.metrics.unknown()
@@ -201,8 +94,189 @@ func (r *Reader) look(ctx context.Context, source *catalogReader) *catalogReader
 		r.metrics.observed(report)
 		r.metrics.flushed.Store(uint64(report.Confirmed))
 	}
-	return source
+	return introspector
 }
 
 // lookTimeout bounds connecting and asking.
 const lookTimeout = 15 * time.Second
+
+// watch keeps the metrics of the slot while the reader reads, and ends when the
+// publication no longer holds what was published: nothing else would tell. It
+// has a session of its own: the receiver's is not shared.
+func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
+	introspector, err := source.NewIntrospector(ctx, r.cfg)
+	if err != nil {
+		return err
+	}
+	defer introspector.Close(ctx)
+	for {
+		// A source that has gone silent is not up, though its connections stand.
+		silent := time.AfterFunc(lookTimeout, r.metrics.unknown)
+		report, err := introspector.Report(ctx, r.cfg.Slot)
+		silent.Stop()
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+		r.metrics.observed(report)
+		r.store.Seen(report.WALEnd, report.At)
+		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", report.Retained), zap.String("wal_status", report.WALStatus))
+		if err := introspector.StillPublished(ctx, r.cfg, before, schemas.LSN(r.metrics.flushed.Load())); err != nil {
+			return err
+		}
+		r.held(report)
+		for next := time.Now().Add(r.watchEvery); time.Now().Before(next); {
+			if !sleep(ctx, min(markEvery, time.Until(next))) {
+				return context.Cause(ctx)
+			}
+			end, err := introspector.WALEnd(ctx)
+			if err != nil {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return err
+			}
+			r.metrics.lag.mark(end, time.Now())
+		}
+	}
+}
+
+// held takes note of a source that sends nothing until its own standbys have it.
+func (r *Reader) held(report source.SlotReport) {
+	why := report.Held()
+	before := r.heldBack.Swap(&why)
+	if why != "" && time.Since(r.heldTold) >= remindEvery {
+		r.heldTold = time.Now()
+		r.log.Warn("the source holds its changes back", zap.String("slot", r.cfg.Slot), zap.String("reason", why))
+	}
+	if why == "" && before != nil && *before != "" {
+		r.heldTold = time.Time{}
+		r.log.Info("the source sends its changes again", zap.String("slot", r.cfg.Slot))
+	}
+}
+
+// HeldBack says why the source sends nothing, in words; "" where it does.
+func (r *Reader) HeldBack() string {
+	if why := r.heldBack.Load(); why != nil && r.State() == Reading {
+		return *why
+	}
+	return ""
+}
+
+// defaultTablesEvery is how often the catalog's tables are looked at: a
+// partition that lives for less is read by what today's catalog says, if that
+// still has it.
+const (
+	defaultTablesEvery = 2 * time.Second
+	lastTablesEvery    = 10 * time.Second
+)
+
+// tableObserver looks at the catalog's tables while the reader reads, so that
+// they are remembered before they vanish, and sees at once what a change of
+// them does to the carrier's writes and to old rows.
+type tableObserver struct {
+	r       *Reader
+	history *history
+	source  *source.Introspector // nil until it is connected
+	stamp   string
+	took    time.Duration          // how long the source took for the stamp
+	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
+	repair  *source.TableRepair
+}
+
+// observeTables looks until ctx ends. What is wrong with the source is told by
+// whoever reads; a look that fails is made again.
+func (r *Reader) observeTables(ctx context.Context, h *history) {
+	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, repair: source.NewTableRepair(r.cfg, r.store, h.isAdded, r.log)}
+	defer func() { o.disconnect(ctx) }()
+	for {
+		if err := o.look(ctx); err != nil && ctx.Err() == nil {
+			r.log.Debug("tables cannot be looked at", zap.Error(err))
+			o.disconnect(ctx)
+		}
+		// Where there are very many partitions a look takes its time, and is made
+		// less often.
+		wait := time.NewTimer(max(r.tablesEvery, min(20*o.took, lastTablesEvery)))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		case <-h.changed: // the stream described a table that is new
+			wait.Stop()
+		case <-wait.C:
+		}
+	}
+}
+
+func (o *tableObserver) disconnect(ctx context.Context) {
+	if o.source != nil {
+		o.source.Close(ctx)
+		o.source = nil
+	}
+}
+
+func (o *tableObserver) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the tables: no answer in time"))
+	defer cancel()
+	if o.source == nil {
+		introspector, err := source.NewIntrospector(ctx, o.r.cfg)
+		if err != nil {
+			return err
+		}
+		o.source = introspector
+	}
+	if err := o.history.prune(ctx, schemas.LSN(o.r.metrics.flushed.Load()), o.gone); err != nil {
+		return err
+	}
+	began := time.Now()
+	stamp, err := o.source.TablesStamp(ctx, o.r.cfg)
+	if err != nil {
+		return err
+	}
+	o.took = time.Since(began)
+	if stamp == o.stamp && !o.repair.Due() {
+		return nil
+	}
+	list, err := o.source.DescribeAll(ctx, o.r.cfg)
+	if err != nil {
+		return err
+	}
+	// What commits from here on finds the tables so, until they change again.
+	end, err := o.source.WALEnd(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.history.remember(ctx, end, list...); err != nil {
+		return err
+	}
+	o.noteGone(end, list)
+	refused, partial, err := o.repair.Check(ctx, o.source)
+	if err != nil {
+		return err
+	}
+	o.r.metrics.refused.Set(float64(refused))
+	o.r.metrics.partial.Set(float64(partial))
+	o.stamp = stamp
+	return nil
+}
+
+// noteGone finds the tables that are remembered and not there any more.
+func (o *tableObserver) noteGone(end schemas.LSN, list []*catalog.TableDescription) {
+	there := map[uint32]bool{}
+	for _, d := range list {
+		there[d.OID] = true
+		delete(o.gone, d.OID)
+	}
+	for _, oid := range o.history.oids() {
+		if _, noted := o.gone[oid]; !there[oid] && !noted {
+			o.gone[oid] = end
+		}
+	}
+	for oid := range o.gone {
+		if !o.history.known(oid) {
+			delete(o.gone, oid)
+		}
+	}
+}

@@ -6,7 +6,9 @@ import (
 	"net/url"
 	"testing"
 
+	"walhook/cdc/source"
 	"walhook/schemas"
+	"walhook/schemas/pgjson"
 )
 
 // What waits in the log is decoded by the shape that the table had then.
@@ -141,28 +143,24 @@ func TestReader_LearnsTypesThatAreNotBuiltIn(t *testing.T) {
 }
 
 // Composite types are looked up once for a relation and again after ALTER TYPE,
-// not for each transaction, and no session of ours compiles the query.
+// not for each transaction.
 func TestReader_TypesAreLookedUpOncePerRelation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `CREATE TYPE inner_pair AS (x int, y int); CREATE TYPE pair AS (a int, b inner_pair);
 		CREATE TABLE pairs (id int PRIMARY KEY, p pair[])`)
-	source, err := newCatalogReader(t.Context(), w.cfg)
+	introspector, err := source.NewIntrospector(t.Context(), w.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer source.close(context.Background())
-	var jit string
-	if err := source.conn.QueryRow(t.Context(), "SHOW jit").Scan(&jit); err != nil || jit != "off" {
-		t.Errorf("jit is %q, err %v", jit, err)
-	}
-	counted := &countedCatalog{catalogReader: source}
-	s := &stream{source: counted, history: &history{}, relations: map[uint32]*schemas.Relation{}, fluid: map[uint32]*fluidTypes{}}
+	defer introspector.Close(context.Background())
+	counted := &countedCatalog{Introspector: introspector}
+	s := &stream{source: counted, builtin: pgjson.NewTypes(), history: &history{}, relations: map[uint32]*schemas.Relation{}, composites: map[uint32]*compositeTypes{}}
 	relation := &schemas.Relation{OID: one[uint32](t, w, "SELECT 'pairs'::regclass::oid"), Columns: []schemas.Column{
 		{Name: "p", Type: one[uint32](t, w, "SELECT 'pair[]'::regtype::oid")}}}
 	last := func() uint32 { // transaction
 		return one[uint32](t, w, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1")
 	}
-	if s.fluid[relation.OID], err = counted.describeTypes(t.Context(), relation, keptTypes{tx: begin{xid: last()}}); err != nil {
+	if s.composites[relation.OID], err = s.describeTypes(t.Context(), relation, keptTypes{tx: begin{xid: last()}}); err != nil {
 		t.Fatal(err)
 	}
 	transactions := func(n, want int) {
@@ -170,7 +168,7 @@ func TestReader_TypesAreLookedUpOncePerRelation(t *testing.T) {
 		s.tx.xid = last()
 		for range n {
 			s.tx.commit++
-			if relation, err = s.refresh(t.Context(), relation, s.fluid[relation.OID]); err != nil {
+			if relation, err = s.refresh(t.Context(), relation, s.composites[relation.OID]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -192,13 +190,13 @@ func TestReader_TypesAreLookedUpOncePerRelation(t *testing.T) {
 
 // countedCatalog counts look-ups of types.
 type countedCatalog struct {
-	*catalogReader
+	*source.Introspector
 	lookups int
 }
 
-func (c *countedCatalog) describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (*fluidTypes, error) {
+func (c *countedCatalog) ReadTypes(ctx context.Context, oids []uint32) ([]pgjson.TypeRow, map[uint32][]int64, string, error) {
 	c.lookups++
-	return c.catalogReader.describeTypes(ctx, relation, kept)
+	return c.Introspector.ReadTypes(ctx, oids)
 }
 
 // last is the last change of a kind.

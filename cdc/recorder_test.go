@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/cdc/source"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -193,7 +194,7 @@ func (s *recorderSink) Owner(_ context.Context, e schemas.OwnerEdge) error {
 	return nil
 }
 
-func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(SnapshotSink) error) error {
+func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
 	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}, tables: map[uint32][]*catalog.TableDescription{}}
 	if r.filling != nil {
 		if err := r.filling(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"walhook/cdc/source"
 	"walhook/schemas"
 )
 
@@ -156,7 +157,7 @@ func TestReader_TheTransactionThatItResumesInIsTheSameOne(t *testing.T) {
 					break
 				}
 			}
-			_, gap := errors.AsType[*GapError](err)
+			_, gap := errors.AsType[*source.GapError](err)
 			if gap != test.gap || err != nil && !gap {
 				t.Fatalf("error %v, want a gap: %t", err, test.gap)
 			}

@@ -11,21 +11,22 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"walhook/cdc/source"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/schemas"
 )
 
-func planned(t *testing.T, cfg Config) *Plan {
+func planned(t *testing.T, cfg source.Config) *source.Plan {
 	t.Helper()
-	plan, err := PlanSetup(t.Context(), cfg)
+	plan, err := source.PlanSetup(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return plan
 }
 
-func (p *Plan) sql() []string {
+func statements(p *source.Plan) []string {
 	var sql []string
 	for _, statement := range p.Statements {
 		sql = append(sql, statement.SQL)
@@ -35,10 +36,10 @@ func (p *Plan) sql() []string {
 
 // wantSQL compares but for what PostgreSQL 18 alone has: generated columns are
 // published.
-func wantSQL(t *testing.T, plan *Plan, want ...string) {
+func wantSQL(t *testing.T, plan *source.Plan, want ...string) {
 	t.Helper()
 	const option = "publish_generated_columns = stored"
-	got := slices.DeleteFunc(plan.sql(), func(sql string) bool { return strings.HasSuffix(sql, "SET ("+option+")") })
+	got := slices.DeleteFunc(statements(plan), func(sql string) bool { return strings.HasSuffix(sql, "SET ("+option+")") })
 	for i, sql := range got {
 		got[i] = strings.NewReplacer(", "+option, "", " WITH ("+option+")", "").Replace(sql)
 	}
@@ -52,7 +53,7 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 	const full = "ALTER TABLE users REPLICA IDENTITY FULL; ALTER TABLE items REPLICA IDENTITY FULL; ALTER TABLE notes REPLICA IDENTITY FULL;"
 	for _, test := range []struct {
 		name     string
-		source   string // after testTables
+		onSource string // after testTables
 		want     []string
 		warnings []string
 	}{
@@ -65,23 +66,23 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 				"CREATE PUBLICATION walhook FOR TABLE public.items, public.notes, public.users",
 			},
 		},
-		{name: "prepared", source: full + "CREATE PUBLICATION walhook FOR TABLE users, items, notes"},
-		{name: "every table is published", source: full + "CREATE PUBLICATION walhook FOR ALL TABLES"},
+		{name: "prepared", onSource: full + "CREATE PUBLICATION walhook FOR TABLE users, items, notes"},
+		{name: "every table is published", onSource: full + "CREATE PUBLICATION walhook FOR ALL TABLES"},
 		{
 			name:     "a table is missing",
-			source:   full + "DROP TABLE notes",
+			onSource: full + "DROP TABLE notes",
 			want:     []string{"CREATE PUBLICATION walhook FOR TABLE public.items, public.users"},
 			warnings: []string{"table public.notes of the catalog does not exist, it is left out"},
 		},
 		{
 			name:     "a table is not logged",
-			source:   full + "ALTER TABLE notes SET UNLOGGED",
+			onSource: full + "ALTER TABLE notes SET UNLOGGED",
 			want:     []string{"CREATE PUBLICATION walhook FOR TABLE public.items, public.users"},
 			warnings: []string{"table public.notes is not logged, its changes never reach the WAL: it is left out"},
 		},
 		{
-			name:   "the publication was narrowed",
-			source: full + "CREATE PUBLICATION walhook FOR TABLE users WITH (publish = 'insert')",
+			name:     "the publication was narrowed",
+			onSource: full + "CREATE PUBLICATION walhook FOR TABLE users WITH (publish = 'insert')",
 			want: []string{
 				"ALTER PUBLICATION walhook SET (publish = 'insert, update, delete, truncate')",
 				"ALTER PUBLICATION walhook ADD TABLE public.items, public.notes",
@@ -89,7 +90,7 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 		},
 		{
 			name: "a partitioned table",
-			source: full + `DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text) PARTITION BY LIST (id);
+			onSource: full + `DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text) PARTITION BY LIST (id);
 				CREATE TABLE items_1 PARTITION OF items FOR VALUES IN (1); CREATE TABLE items_2 PARTITION OF items FOR VALUES IN (2);
 				ALTER TABLE items_2 REPLICA IDENTITY FULL`,
 			want: []string{
@@ -100,13 +101,13 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 		},
 		{
 			name: "a partitioned table that is published as its partitions: that will do",
-			source: full + `DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text) PARTITION BY LIST (id);
+			onSource: full + `DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text) PARTITION BY LIST (id);
 				ALTER TABLE items REPLICA IDENTITY FULL; CREATE PUBLICATION walhook FOR TABLE users, items, notes`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := unprepared(t, pgtest.Database(t), test.source)
+			w := unprepared(t, pgtest.Database(t), test.onSource)
 			plan := planned(t, w.cfg)
 			wantSQL(t, plan, test.want...)
 			if !slices.Equal(plan.Warnings, test.warnings) {
@@ -145,52 +146,52 @@ func TestPlanSetup_NeverBreaksTheCustomersUpdates(t *testing.T) {
 	w.exec(t, "UPDATE users SET web_hook_url = 'http://example.com'", "DELETE FROM notes")
 }
 
-func TestPlanSetup_NamesWhatASuperuserHasToMend(t *testing.T) {
+func TestPlanSetup_NamesWhatASuperuserHasToFix(t *testing.T) {
 	t.Parallel()
 	t.Run("the account table is missing", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "DROP TABLE users")
-		_, err := PlanSetup(t.Context(), w.cfg)
+		_, err := source.PlanSetup(t.Context(), w.cfg)
 		wantFault(t, err, "account table public.users does not exist", "--catalog")
 	})
 	t.Run("wal_level is not logical", func(t *testing.T) {
 		t.Parallel()
 		cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"wal_level": "replica"}})
 		w := unprepared(t, pgtest.NewDatabase(t, cluster), "")
-		_, err := PlanSetup(t.Context(), w.cfg)
+		_, err := source.PlanSetup(t.Context(), w.cfg)
 		wantFault(t, err, "wal_level is replica", "ALTER SYSTEM SET wal_level = 'logical'")
 	})
 	t.Run("the role may not replicate", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "")
 		w.cfg.URL = w.role(t, "NOREPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
-		_, err := PlanSetup(t.Context(), w.cfg)
+		_, err := source.PlanSetup(t.Context(), w.cfg)
 		wantFault(t, err, "may not replicate", "REPLICATION")
 	})
 	t.Run("the role may not read", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "")
 		w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON users, items TO %")
-		_, err := PlanSetup(t.Context(), w.cfg)
+		_, err := source.PlanSetup(t.Context(), w.cfg)
 		wantFault(t, err, "may not read table public.notes", "GRANT SELECT")
 	})
 	t.Run("the database does not exist", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "")
 		w.cfg.URL = strings.Replace(w.cfg.URL, w.Name, "nowhere", 1)
-		_, err := PlanSetup(t.Context(), w.cfg)
+		_, err := source.PlanSetup(t.Context(), w.cfg)
 		wantFault(t, err, "does not exist", "--source")
 	})
 	t.Run("the password is wrong", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "")
-		source, err := url.Parse(w.cfg.URL)
+		address, err := url.Parse(w.cfg.URL)
 		if err != nil {
 			t.Fatal(err)
 		}
-		source.User = url.UserPassword("postgres", "hunter2")
-		w.cfg.URL = source.String()
-		_, err = PlanSetup(t.Context(), w.cfg)
+		address.User = url.UserPassword("postgres", "hunter2")
+		w.cfg.URL = address.String()
+		_, err = source.PlanSetup(t.Context(), w.cfg)
 		wantFault(t, err, "refuses the role", "--source")
 		if strings.Contains(err.Error(), "hunter2") {
 			t.Error("the error shows the password")
@@ -364,8 +365,8 @@ func TestPlanSetup_RefusesIDsThatTextsDoNotTell(t *testing.T) {
 		"CREATE DOMAIN span AS interval; ALTER TABLE items ALTER user_id TYPE span USING NULL",
 	} {
 		w := unprepared(t, pgtest.Database(t), "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"+alter+";")
-		_, err := PlanSetup(t.Context(), w.cfg)
-		if fault, ok := errors.AsType[*Fault](err); !ok || !strings.Contains(fault.Problem, "different texts are the same value") || !strings.Contains(fault.Mend, "ALTER TABLE") {
+		_, err := source.PlanSetup(t.Context(), w.cfg)
+		if fault, ok := errors.AsType[*source.Fault](err); !ok || !strings.Contains(fault.Problem, "different texts are the same value") || !strings.Contains(fault.Fix, "ALTER TABLE") {
 			t.Errorf("%s: %v", alter, err)
 		}
 	}
@@ -375,7 +376,7 @@ func TestPlanSetup_SuggestsToKeepOthersFromEmitting(t *testing.T) {
 	w := newWorld(t, "")
 	suggested := func() (list []string) {
 		t.Helper()
-		plan, err := PlanSetup(t.Context(), w.cfg)
+		plan, err := source.PlanSetup(t.Context(), w.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"walhook/cdc/source"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/schemas"
@@ -206,7 +207,7 @@ func TestSnapshot_AnInterruptedOneStartsOver(t *testing.T) {
 			cancel()
 			return errors.New(interruption)
 		}
-		if err := Snapshot(ctx, w.cfg, w.store, false, quiet); err == nil {
+		if err := source.Snapshot(ctx, w.cfg, w.store, false, quiet); err == nil {
 			t.Fatal("the snapshot was finished")
 		}
 		err := w.start(t).ends(t)
@@ -251,7 +252,7 @@ func TestSnapshot_LeavesSomebodyElsesSlotAlone(t *testing.T) {
 	w := unprepared(t, pgtest.Database(t), "CREATE PUBLICATION walhook FOR ALL TABLES")
 	one[string](t, w, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", w.cfg.Slot)
 	before := w.confirmed(t)
-	wantFault(t, Snapshot(t.Context(), w.cfg, w.store, false, quiet), "without a stored position", "pg_drop_replication_slot")
+	wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, false, quiet), "without a stored position", "pg_drop_replication_slot")
 	if after := w.confirmed(t); after != before {
 		t.Errorf("the slot went from %s to %s", before, after)
 	}
@@ -261,14 +262,13 @@ func TestSnapshot_LeavesSomebodyElsesSlotAlone(t *testing.T) {
 // function is called.
 func (w *world) occupy(t *testing.T) (release func()) {
 	t.Helper()
-	conn, err := w.cfg.withDefaults().connectReplication(t.Context())
+	conn, err := w.cfg.WithDefaults().ConnectStream(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	release = sync.OnceFunc(func() { closeConn(context.WithoutCancel(t.Context()), conn) })
+	release = sync.OnceFunc(func() { source.CloseConn(context.WithoutCancel(t.Context()), conn) })
 	t.Cleanup(release)
-	reader := &Reader{cfg: w.cfg.withDefaults()}
-	if err := reader.start(t.Context(), conn); err != nil {
+	if err := w.cfg.WithDefaults().StartStream(t.Context(), conn, false); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the slot is active", patience, func() bool {
@@ -281,7 +281,7 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 	t.Parallel()
 	begun := func(t *testing.T, w *world) {
 		w.store.filling = func() error { return errors.New("interrupted") }
-		if err := Snapshot(t.Context(), w.cfg, w.store, false, quiet); err == nil {
+		if err := source.Snapshot(t.Context(), w.cfg, w.store, false, quiet); err == nil {
 			t.Fatal("the snapshot was finished")
 		}
 		w.store.filling = nil
@@ -311,9 +311,9 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 			w := unprepared(t, pgtest.Database(t), "INSERT INTO users VALUES (7, ''); CREATE PUBLICATION walhook FOR ALL TABLES")
 			test.prepare(t, w)
 			release := w.occupy(t)
-			wantFault(t, Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet), test.problem, "--slot")
-			time.AfterFunc(releaseWait/10, release)
-			err := Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet)
+			wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet), test.problem, "--slot")
+			time.AfterFunc(500*time.Millisecond, release)
+			err := source.Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet)
 			if test.after != "" {
 				wantFault(t, err, test.after, "--slot")
 			} else if err != nil || w.store.flush() == 0 || len(w.store.accounts) != 1 {
@@ -331,7 +331,7 @@ func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
 	w.log = quiet
 	stored := w.store.flush()
 	w.wantGap(t, w.start(t).ends(t), stored, "does not exist")
-	if err := Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil {
+	if err := source.Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.store.accounts["7"].URL; got != "http://new/" {
@@ -376,7 +376,7 @@ func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
 				return nil
 			}))
 			done := make(chan error, 1)
-			go func() { done <- Snapshot(t.Context(), w.cfg, w.store, false, log) }()
+			go func() { done <- source.Snapshot(t.Context(), w.cfg, w.store, false, log) }()
 			select {
 			case <-named:
 			case err := <-done:
@@ -406,13 +406,13 @@ func TestSnapshot_SaysWhatTheServerLacks(t *testing.T) {
 		cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"max_replication_slots": "1"}})
 		w := unprepared(t, pgtest.NewDatabase(t, cluster), "CREATE PUBLICATION walhook FOR ALL TABLES")
 		w.exec(t, "SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
-		wantFault(t, Snapshot(t.Context(), w.cfg, w.store, false, quiet), "no free replication slot", "max_replication_slots")
+		wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, false, quiet), "no free replication slot", "max_replication_slots")
 	})
 	t.Run("rows that the role may not see", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "CREATE PUBLICATION walhook FOR ALL TABLES; ALTER TABLE items ENABLE ROW LEVEL SECURITY")
 		w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
-		wantFault(t, Snapshot(t.Context(), w.cfg, w.store, false, quiet), "may not read", "GRANT SELECT")
+		wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, false, quiet), "may not read", "GRANT SELECT")
 	})
 }
 
@@ -424,7 +424,7 @@ func TestSnapshot_TakesEveryNameThatASlotMayHave(t *testing.T) {
 			w := unprepared(t, pgtest.Database(t), "")
 			w.cfg.Slot = name
 			w.setup(t)
-			if err := Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil { // drops it, too
+			if err := source.Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil { // drops it, too
 				t.Fatal(err)
 			}
 			w.start(t)
@@ -462,12 +462,12 @@ func TestReader_APublicationMadeAnewIsNoticedWhileReading(t *testing.T) {
 	wantGap(t, r.ends(t), "made anew")
 }
 
-func TestCheckPublication_SetupDoesNotMendAGapInSilence(t *testing.T) {
+func TestCheckPublication_SetupDoesNotFixAGapInSilence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	w.narrow(t)
-	wantGap(t, CheckPublication(t.Context(), w.cfg, w.store.checkpoint), "does not hold public.items")
-	if err := CheckPublication(t.Context(), w.cfg, schemas.Checkpoint{}); err != nil {
+	wantGap(t, source.CheckPublication(t.Context(), w.cfg, w.store.checkpoint), "does not hold public.items")
+	if err := source.CheckPublication(t.Context(), w.cfg, schemas.Checkpoint{}); err != nil {
 		t.Errorf("a source of which nothing is stored: %v", err)
 	}
 }

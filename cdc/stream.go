@@ -2,23 +2,30 @@ package cdc
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
+	"walhook/cdc/source"
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/schemas/pgjson"
 )
 
-// catalogNow is the source's catalog as it is now; [catalogReader] outside of
+// catalogNow is the source's catalog as it is now; [source.Introspector] outside of
 // tests.
 type catalogNow interface {
-	describe(ctx context.Context, oid uint32) (*catalog.TableDescription, error)
-	describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (fluid *fluidTypes, err error)
-	typesVersion(ctx context.Context, rows []pgjson.TypeRow) (version string, seen snapshot, err error)
-	shows(ctx context.Context, xid uint32) (bool, error)
+	Describe(ctx context.Context, oid uint32) (*catalog.TableDescription, error)
+	ReadTypes(ctx context.Context, oids []uint32) (rows []pgjson.TypeRow, altered map[uint32][]int64, version string, err error)
+	TypesVersion(ctx context.Context, rows []pgjson.TypeRow) (version string, seen source.Visibility, err error)
+	Shows(ctx context.Context, xid uint32) (bool, error)
 }
 
 // stream is what one connection receives. The receiver's fields belong to the
@@ -28,6 +35,7 @@ type stream struct {
 	conn    *pgconn.PgConn
 	arrived *atomic.Uint64 // bytes that the server sent
 	source  catalogNow
+	builtin *pgjson.Types // never added to
 	pending *pending
 	flushed atomic.Uint64 // stored; what the server may be told
 
@@ -41,7 +49,7 @@ type stream struct {
 	described     uint32                                        // the relation described last, until a change
 	partitions    map[uint32]*partitions                        // of tables that are published under their own names
 	missing       map[uint32]map[string]catalog.DescribedColumn // of relations whose old rows may lack defaults
-	fluid         map[uint32]*fluidTypes                        // of relations that have composite columns
+	composites    map[uint32]*compositeTypes                    // of relations that have composite columns
 	arena         arena
 	inTx          bool
 	skip          bool  // the whole transaction is stored
@@ -64,12 +72,12 @@ type stream struct {
 	nextStatus    time.Time
 }
 
-func newStream(r *Reader, conn *pgconn.PgConn, source *catalogReader, history *history, c schemas.Checkpoint, confirmed schemas.LSN) *stream {
+func newStream(r *Reader, conn *pgconn.PgConn, source catalogNow, dropsDefaults bool, history *history, c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	s := &stream{
-		r: r, conn: conn, source: source, dropsDefaults: source.dropsDefaults, pending: newPending(),
+		r: r, conn: conn, source: source, builtin: pgjson.NewTypes(), dropsDefaults: dropsDefaults, pending: newPending(),
 		resume: c, position: c.Position, xid: c.Xid, flush: c.Flush,
 		history: history, partitions: map[uint32]*partitions{}, missing: map[uint32]map[string]catalog.DescribedColumn{},
-		relations: map[uint32]*schemas.Relation{}, fluid: map[uint32]*fluidTypes{},
+		relations: map[uint32]*schemas.Relation{}, composites: map[uint32]*compositeTypes{},
 		// The server sends what was committed at confirmed or later.
 		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,
 	}
@@ -95,4 +103,217 @@ func (s *stream) append(ctx context.Context) error {
 		s.r.metrics.stored(batch, taken, s.pending.waiting())
 		s.pending.done(batch)
 	}
+}
+
+const (
+	// statusEvery is how often the server is told the stored position even
+	// if it does not ask; far below any sensible wal_sender_timeout.
+	statusEvery = time.Second
+
+	// answerWithin bounds how soon a server that asks is told. One that
+	// shuts down asks again with every answer until all is stored.
+	answerWithin = 50 * time.Millisecond
+
+	// askedEvery bounds how often an idle advance is stored while the server
+	// asks, as it does when it shuts down and waits for us.
+	askedEvery = 200 * time.Millisecond
+)
+
+// receive reads messages and answers keepalives until ctx ends or the
+// connection breaks.
+func (s *stream) receive(ctx context.Context) error {
+	// A deadline on the socket instead of a context per message: at a hundred
+	// thousand messages a second that would cost more than decoding. A
+	// deadline that passes does not close the connection.
+	socket := s.conn.Conn()
+	stop := context.AfterFunc(ctx, func() { _ = socket.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	calm := context.WithoutCancel(ctx)
+	var deadline time.Time
+	// Only time spent waiting for a word counts, so that neither a store that
+	// blocks nor a process that stood still takes a good connection for dead.
+	var silent time.Duration
+	var arrived uint64
+	for {
+		now := time.Now()
+		if !now.Before(s.nextStatus) {
+			if err := s.sendStatus(calm, now, silent > s.r.silence/2); err != nil {
+				return err
+			}
+		}
+		if !deadline.Equal(s.nextStatus) {
+			deadline = s.nextStatus
+			if err := socket.SetReadDeadline(deadline); err != nil {
+				return err
+			}
+		}
+		// After the deadline is set, which the end of ctx has moved or will.
+		if ctx.Err() != nil {
+			s.goodbye(calm)
+			return context.Cause(ctx)
+		}
+		message, err := s.conn.ReceiveMessage(calm)
+		if err != nil {
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				if before := arrived; s.arrived.Load() != before {
+					arrived, silent = s.arrived.Load(), 0 // a part of a long message
+				} else if silent += min(time.Since(now), statusEvery); silent > s.r.silence {
+					return fmt.Errorf("receive from the source: not a word for %s", s.r.silence)
+				}
+				continue
+			}
+			return fmt.Errorf("receive from the source: %w", err)
+		}
+		silent = 0
+		if err := s.message(ctx, message); err != nil {
+			return err
+		}
+	}
+}
+
+// goodbye tells the server what was stored meanwhile, so that a clean stop
+// leaves it no more than needed to send again.
+func (s *stream) goodbye(ctx context.Context) {
+	_ = s.sendStatus(ctx, time.Now(), false) // the connection is closing either way
+}
+
+func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) error {
+	switch m := message.(type) {
+	case *pgproto3.CopyData:
+		return s.copyData(ctx, m.Data)
+	case *pgproto3.ErrorResponse:
+		s.drain(ctx)
+		return s.ended(pgconn.ErrorResponseToPgError(m))
+	case *pgproto3.CopyDone:
+		return errors.New("the source ended the stream")
+	case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
+		return nil
+	default:
+		return fmt.Errorf("the source sent an unexpected %T", message)
+	}
+}
+
+// ended puts into words why the server ended the stream.
+func (s *stream) ended(err *pgconn.PgError) error {
+	if pgsession.State(err) == "42704" { // undefined_object
+		// Changes are decoded by the catalog of their time.
+		return &source.GapError{From: schemas.LSN(s.flushed.Load()), Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
+			"the next change was made while the publication was missing and cannot be decoded (%v)", err)}
+	}
+	return s.failed(err)
+}
+
+// The headers inside CopyData (PostgreSQL manual, Streaming Replication
+// Protocol).
+const (
+	copyWAL       = 'w'
+	copyKeepalive = 'k'
+)
+
+func (s *stream) copyData(ctx context.Context, data []byte) error {
+	c := &cursor{buf: data}
+	switch kind := c.byte(); kind {
+	case copyKeepalive:
+		end := c.lsn()
+		c.uint64() // the server's clock
+		asked := c.byte() == 1
+		if err := c.done(); err != nil {
+			return fmt.Errorf("decode keepalive: %w", err)
+		}
+		return s.keepalive(end, asked)
+	case copyWAL, copyShortened:
+		s.size = 0
+		if kind == copyShortened {
+			s.size = int(c.uint64())
+		}
+		start := c.lsn()
+		s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), c.uint64()))
+		c.uint64() // the server's clock
+		if err := s.change(ctx, c); err != nil {
+			return s.asDecodeError(ctx, start, err)
+		}
+		return nil
+	default:
+		return fmt.Errorf("the source sent copy data of kind %q", kind)
+	}
+}
+
+// keepalive notes how far the server has read its log, all that concerns us
+// having been sent.
+func (s *stream) keepalive(end schemas.LSN, asked bool) error {
+	s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), uint64(end)))
+	every := s.r.idleEvery
+	if asked {
+		every = askedEvery
+		if soon := s.lastStatus.Add(answerWithin); soon.Before(s.nextStatus) {
+			s.nextStatus = soon
+		}
+	}
+	if s.inTx {
+		return nil
+	}
+	if s.expect && end > s.resume.Position.Commit {
+		return s.otherLog("it is not there")
+	}
+	s.r.metrics.lag.reads(end)
+	s.advance(end, every)
+	return nil
+}
+
+// advance lets the slot follow the log while nothing that concerns us is
+// written. end may be stored when everything received is, or is in the batch
+// that waits; and it is reported only after that.
+func (s *stream) advance(end schemas.LSN, every time.Duration) {
+	now := time.Now()
+	if end <= s.flush || now.Sub(s.idleStored) < every {
+		return
+	}
+	s.idleStored = now
+	s.flush = end
+	s.pending.add(schemas.Batch{Position: s.position, Xid: s.xid, Flush: end}, 0)
+}
+
+// sendStatus reports the stored position and nothing beyond. answer asks the
+// server for a reply.
+//
+// A second update without a flush position follows in the same packet. The
+// first one moves the slot. The second one keeps the WAL sender from being a
+// synchronous standby, whatever synchronous_standby_names says: a standby whose
+// flush position is not valid is no candidate (PostgreSQL,
+// src/backend/replication/syncrep.c, SyncRepGetCandidateStandbys). Otherwise
+// the carrier's commits would wait for the outbox, and an outbox on the same
+// server would wait for itself.
+func (s *stream) sendStatus(_ context.Context, now time.Time, answer bool) error {
+	stored := s.flushed.Load()
+	s.lastStatus, s.nextStatus = now, now.Add(statusEvery)
+	if stored == 0 {
+		return nil
+	}
+	buf, err := appendStatus(nil, stored, stored, now, answer)
+	if err == nil {
+		buf, err = appendStatus(buf, stored, 0, now, false)
+	}
+	if err == nil {
+		err = s.conn.Frontend().SendUnbufferedEncodedCopyData(buf)
+	}
+	if err != nil {
+		return fmt.Errorf("report position %s: %w", schemas.LSN(stored), err)
+	}
+	return nil
+}
+
+// appendStatus appends a standby status update (PostgreSQL manual, Streaming
+// Replication Protocol). A flushed position of 0 is not valid.
+func appendStatus(buf []byte, stored, flushed uint64, now time.Time, answer bool) ([]byte, error) {
+	data := make([]byte, 0, 34)
+	data = append(data, 'r')
+	for _, position := range []uint64{stored, flushed, stored} { // written, flushed, applied
+		data = binary.BigEndian.AppendUint64(data, position)
+	}
+	data = binary.BigEndian.AppendUint64(data, uint64(now.Sub(postgresEpoch).Microseconds()))
+	reply := byte(0)
+	if answer {
+		reply = 1
+	}
+	return (&pgproto3.CopyData{Data: append(data, reply)}).Encode(buf)
 }

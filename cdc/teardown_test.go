@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"walhook/cdc/source"
 	"walhook/internal/pgtest"
 	"walhook/schemas"
 )
@@ -39,11 +40,11 @@ func changedWorld(t *testing.T, extra string) (*world, *changeList, uint32) {
 // tearDown undoes what was noted, and says what was left and refused.
 func (w *world) tearDown(t *testing.T, kept *changeList, publication uint32) (left string, err error) {
 	t.Helper()
-	plan, err := PlanTeardown(t.Context(), w.cfg, kept.list, publication)
+	plan, err := source.PlanTeardown(t.Context(), w.cfg, kept.list, publication)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Join(plan.Left, "\n"), plan.Apply(t.Context(), kept, func(TeardownStep) {})
+	return strings.Join(plan.Left, "\n"), plan.Apply(t.Context(), kept, func(source.TeardownStep) {})
 }
 
 const byIndex = "CREATE UNIQUE INDEX by_user ON items (user_id); ALTER TABLE items ALTER user_id SET NOT NULL; ALTER TABLE items REPLICA IDENTITY USING INDEX by_user;"
@@ -141,7 +142,7 @@ func TestTeardown_UndoesTheRestWhereTheRoleLostARight(t *testing.T) {
 			publication := w.publicationOID(t)
 			w.exec(t, test.taken)
 			_, err := w.tearDown(t, kept, publication)
-			if fault, ok := errors.AsType[*Fault](err); !ok || !strings.Contains(fmt.Sprint(err), test.said) {
+			if fault, ok := errors.AsType[*source.Fault](err); !ok || !strings.Contains(fmt.Sprint(err), test.said) {
 				t.Errorf("teardown says %v (%v)", err, fault)
 			}
 			if got := w.identity(t, "users") + w.identity(t, "items") + w.identity(t, "notes"); got != "d"+test.items+test.notes {
@@ -176,7 +177,7 @@ func TestTeardown_FindsWhatSetupChangedInARenamedDatabase(t *testing.T) {
 	for i := range kept.list {
 		kept.list[i].DatabaseOID = 0
 	}
-	plan, err := PlanTeardown(t.Context(), w.cfg, kept.list, 0)
+	plan, err := source.PlanTeardown(t.Context(), w.cfg, kept.list, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,29 +8,7 @@ import (
 
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
-	"walhook/schemas"
 )
-
-func TestTimelineHistory_ReadsWhatTheServerWrites(t *testing.T) {
-	for _, test := range []struct {
-		name, content string
-		want          map[int32]schemas.LSN // nil for an error
-	}{
-		{"two promotions", "1\t0/30001C8\tno recovery target specified\n\n2\t1/A\tbefore 2000-01-01 00:00:00+00\n", map[int32]schemas.LSN{1: 0x30001C8, 2: 1<<32 | 0xA}},
-		{"a comment", "# by hand\n1\t0/1\n", map[int32]schemas.LSN{1: 1}},
-		{"empty", "", map[int32]schemas.LSN{}},
-		{"no LSN", "1\n", nil},
-		{"no timeline", "x\t0/1\n", nil},
-		{"junk", "1\t0/1junk\treason\n", nil},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got, err := parseTimelineHistory([]byte(test.content))
-			if (err == nil) != (test.want != nil) || err == nil && !maps.Equal(got, test.want) {
-				t.Errorf("got %v, err %v, want %v", got, err, test.want)
-			}
-		})
-	}
-}
 
 // ownServer is a world on a server whose data can be copied and put back.
 type ownServer struct {

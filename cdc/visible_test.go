@@ -64,30 +64,3 @@ func TestReader_GoesOnWhereAStandbyHoldsACommit(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-func TestSnapshot_ShowsWhatHasEnded(t *testing.T) {
-	const wrapped = 1 << 32
-	for name, test := range map[string]struct {
-		text string
-		xid  uint32
-		want bool
-	}{
-		"ended":                    {"10:20:10,14", 13, true},
-		"before all that run":      {"10:20:10,14", 3, true},
-		"running":                  {"10:20:10,14", 14, false},
-		"the next":                 {"10:20:", 20, false},
-		"after the next":           {"10:20:", 24, false},
-		"ended before ids wrapped": {"4294967290:4294967300:4294967290", wrapped - 2, true},
-		"running since they did":   {"4294967290:4294967300:4294967298", 2, false},
-	} {
-		seen, err := parseSnapshot(test.text)
-		if err != nil || seen.shows(test.xid) != test.want {
-			t.Errorf("%s: %t, %v", name, seen.shows(test.xid), err)
-		}
-	}
-	for _, text := range []string{"", "1:2", "1:x:", "1:2:3,"} {
-		if _, err := parseSnapshot(text); err == nil {
-			t.Errorf("%q is taken", text)
-		}
-	}
-}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"walhook/cdc/source"
 	"walhook/internal/pgtest"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
@@ -56,7 +57,7 @@ type world struct {
 	*pgtest.DB
 	conn  *pgx.Conn // for what the test does
 	watch *pgx.Conn // for what the test looks at
-	cfg   Config
+	cfg   source.Config
 	store *recorder
 	log   *zap.Logger
 	marks int
@@ -81,7 +82,7 @@ func unprepared(t *testing.T, db *pgtest.DB, extra string) *world {
 	t.Helper()
 	w := &world{DB: db, conn: db.Connect(t), watch: db.Connect(t), store: newRecorder(),
 		log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel))}
-	w.cfg = Config{URL: db.URL, Slot: "slot_" + db.Name, Catalog: catalogOf(t, testCatalog)}
+	w.cfg = source.Config{URL: db.URL, Slot: "slot_" + db.Name, Catalog: catalogOf(t, testCatalog)}
 	db.Exec(t, testTables+extra)
 	return w
 }
@@ -97,7 +98,7 @@ func catalogOf(t *testing.T, yaml string) *catalog.Catalog {
 
 func (w *world) publicationOID(t *testing.T) (oid uint32) {
 	t.Helper()
-	if err := w.conn.QueryRow(t.Context(), publicationOIDSQL, defaultName).Scan(&oid); err != nil {
+	if err := w.conn.QueryRow(t.Context(), "SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = 'walhook'), 0)").Scan(&oid); err != nil {
 		t.Fatal(err)
 	}
 	return oid
@@ -118,7 +119,7 @@ func (w *world) setup(t *testing.T) {
 	if w.publicationOID(t) == 0 {
 		w.exec(t, "CREATE PUBLICATION walhook FOR ALL TABLES")
 	}
-	if err := Snapshot(t.Context(), w.cfg, w.store, false, w.log); err != nil {
+	if err := source.Snapshot(t.Context(), w.cfg, w.store, false, w.log); err != nil {
 		t.Fatal(err)
 	}
 }

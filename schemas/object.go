@@ -17,7 +17,7 @@ type Member struct {
 	Value json.RawMessage // as it was written
 }
 
-// errNotObject says that a text is no JSON object, without quoting it.
+// ErrNotObject says that a text is no JSON object, without quoting it.
 var ErrNotObject = errors.New("not a JSON object")
 
 // ParseObject reads a JSON object in its order. Values stay as they are written,

@@ -21,7 +21,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
@@ -69,8 +69,8 @@ type settings struct {
 // roles are the parts that a process runs.
 type roles struct{ Publisher, Sender, API bool }
 
-func (s settings) cdcConfig() cdc.Config {
-	return cdc.Config{URL: s.Source, URLNow: s.SourceNow, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages,
+func (s settings) cdcConfig() source.Config {
+	return source.Config{URL: s.Source, URLNow: s.SourceNow, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages,
 		// An old row and a new one, each value twice as long as in an event.
 		MaxMessageBytes: max(4*s.MaxEventBytes, 1<<20)}
 }

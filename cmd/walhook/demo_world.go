@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/internal/carrier"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgsession"
@@ -73,7 +73,7 @@ func (d *demo) close() {
 func (d *demo) service() service {
 	return service{
 		publish: true, send: true, setup: true,
-		source: cdc.Config{URL: d.source, Catalog: catalog.Carrier()},
+		source: source.Config{URL: d.source, Catalog: catalog.Carrier()},
 		outbox: outbox.Config{URL: d.outbox},
 		sender: sender.Config{
 			Name:      "demo",

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/doctor"
 	"walhook/outbox"
 	"walhook/schemas"
@@ -97,7 +97,7 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	}
 	defer store.Close()
 	stored := outbox.Examine(ctx, s.outboxConfig(), o)
-	findings := append(own, cdc.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
+	findings := append(own, source.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
 	return append(append(findings, stored...), deliver.Examine(ctx, s.deliverConfig())...), nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/doctor"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
@@ -61,7 +61,7 @@ func TestDoctor_SaysWhatNoCommandMends(t *testing.T) {
 	// A clock is put wrong where it is read: this machine's.
 	wrong := doctor.Options{Now: func() time.Time { return time.Now().Add(time.Hour) }}
 	nothing := func(context.Context) (schemas.Checkpoint, error) { return schemas.Checkpoint{}, nil }
-	source := cdc.Examine(t.Context(), cdc.Config{URL: p.settings["source"], Catalog: catalog.Carrier()}, nothing, wrong)
+	source := source.Examine(t.Context(), source.Config{URL: p.settings["source"], Catalog: catalog.Carrier()}, nothing, wrong)
 	for _, f := range append(source, outbox.Examine(t.Context(), outbox.Config{URL: p.settings["source"]}, wrong)...) {
 		if strings.HasSuffix(f.ID, ".clock") && (f.Status != doctor.Failed || !strings.Contains(f.Evidence, "behind this machine's")) {
 			t.Errorf("%s is %s: %s", f.ID, f.Status, f.Evidence)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/internal/pgsession"
 	"walhook/outbox"
 )
@@ -20,7 +20,7 @@ func outboxFault(err error) error {
 	case errors.Is(err, outbox.ErrTooNew):
 		return fmt.Errorf("%w; use the newer binary that migrated it", err)
 	}
-	if _, source := errors.AsType[*cdc.Fault](err); source {
+	if _, ok := errors.AsType[*source.Fault](err); ok {
 		return err
 	}
 	if pgsession.IsPooler(err) {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 )
 
 // The exit statuses (docs/CONTRACT.md §5).
@@ -108,7 +108,7 @@ func exitStatus(ctx context.Context, err error) int {
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitOK
 	}
-	if _, ok := errors.AsType[*cdc.GapError](err); ok {
+	if _, ok := errors.AsType[*source.GapError](err); ok {
 		return exitGap
 	}
 	if _, ok := errors.AsType[usageError](err); ok {

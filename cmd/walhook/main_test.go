@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 )
 
 func TestExitStatus_TellsFaultsApart(t *testing.T) {
 	signalled, cancel := context.WithCancel(t.Context())
 	cancel()
-	gap := &cdc.GapError{Slot: "walhook", Reason: "the slot is lost"}
+	gap := &source.GapError{Slot: "walhook", Reason: "the slot is lost"}
 	for name, test := range map[string]struct {
 		ctx  context.Context
 		err  error
@@ -27,7 +27,7 @@ func TestExitStatus_TellsFaultsApart(t *testing.T) {
 		"signal, no error":       {signalled, nil, exitOK},
 		"fault after a signal":   {signalled, errors.New("disk full"), exitFault},
 		"cancelled, no signal":   {t.Context(), context.Canceled, exitFault},
-		"fault":                  {t.Context(), &cdc.Fault{Problem: "wal_level"}, exitFault},
+		"fault":                  {t.Context(), &source.Fault{Problem: "wal_level"}, exitFault},
 		"usage":                  {t.Context(), fmt.Errorf("x: %w", usage(errors.New("y"))), exitUsage},
 		"gap":                    {t.Context(), fmt.Errorf("read: %w", gap), exitGap},
 		"gap that was not noted": {t.Context(), errors.Join(gap, errors.New("outbox away")), exitGap},

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/internal/carrier"
 	"walhook/internal/pgtest"
 	"walhook/outbox"
@@ -38,7 +39,7 @@ func accountName(index int) string { return strconv.FormatInt(carrier.AccountID(
 type world struct {
 	db    *pgtest.DB
 	conn  *pgx.Conn
-	cfg   cdc.Config
+	cfg   source.Config
 	store *outbox.Store
 	log   *zap.Logger
 }
@@ -54,7 +55,7 @@ func newWorld(t *testing.T, db *pgtest.DB, urlFor func(int) string) *world {
 	if err := carrier.Seed(t.Context(), w.conn, worldAccounts, 1, urlFor); err != nil {
 		t.Fatal(err)
 	}
-	w.cfg = cdc.Config{URL: db.URL, Slot: "walhook_" + db.Name, Catalog: catalog.Carrier()}
+	w.cfg = source.Config{URL: db.URL, Slot: "walhook_" + db.Name, Catalog: catalog.Carrier()}
 	var err error
 	w.store, err = outbox.Open(t.Context(), outbox.Config{URL: db.URL}, w.log, prometheus.NewRegistry())
 	if err != nil {

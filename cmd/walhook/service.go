@@ -13,6 +13,7 @@ import (
 
 	"walhook/api"
 	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/internal/httpd"
 	"walhook/internal/pgsession"
 	"walhook/outbox"
@@ -25,7 +26,7 @@ import (
 // outbox.
 type service struct {
 	publish, send, subscribe bool
-	source                   cdc.Config
+	source                   source.Config
 	outbox                   outbox.Config
 	sender                   sender.Config
 	listen                   string // "" for nothing
@@ -137,7 +138,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		return nil
 	})
 	err = group.Wait()
-	if _, gap := errors.AsType[*cdc.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
+	if _, gap := errors.AsType[*source.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
 		// Who was asked to stop has stopped: what could not be done on the way
 		// is no fault of this process's.
 		log.Warn("stopped, and not everything could be stored: some of it may be sent again", zap.Error(err))
@@ -169,7 +170,7 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 		if errors.Is(err, cdc.ErrOtherPosition) {
 			return usageError{err}
 		}
-		_, fault := errors.AsType[*cdc.Fault](err)
+		_, fault := errors.AsType[*source.Fault](err)
 		if fault && ctx.Err() != nil {
 			return nil
 		}
@@ -286,7 +287,7 @@ func wait(ctx context.Context, log *zap.Logger, what string, f func() error) err
 	var told time.Time
 	for {
 		err := f()
-		if err == nil || !cdc.IsUnreachable(err) || ctx.Err() != nil {
+		if err == nil || !source.IsUnreachable(err) || ctx.Err() != nil {
 			return err
 		}
 		if time.Since(told) >= remindEvery {

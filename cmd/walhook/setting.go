@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"walhook/api"
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
@@ -63,11 +63,11 @@ var settingTable = []setting{
 	inFile("outbox"),
 	{"slot", "walhook", "`name` of the replication slot", func(s *settings, text string) error {
 		s.Slot = text
-		return cdc.Config{URL: "-", Catalog: &catalog.Catalog{}, Slot: text}.Validate()
+		return source.Config{URL: "-", Catalog: &catalog.Catalog{}, Slot: text}.Validate()
 	}},
 	{"publication", "walhook", "`name` of the publication", func(s *settings, text string) error {
 		s.Publication = text
-		return cdc.Config{URL: "-", Catalog: &catalog.Catalog{}, Publication: text}.Validate()
+		return source.Config{URL: "-", Catalog: &catalog.Catalog{}, Publication: text}.Validate()
 	}},
 	{"catalog", "", "`file` that says which tables are published, or a built-in catalog: carrier or platform (default carrier)", parseCatalog},
 	{"role", "all", "the `parts` that this process runs: all, publisher, sender, api, comma separated", parseRoles},

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 )
 
@@ -66,8 +66,8 @@ func newSetupCommand() *cobra.Command {
 
 // printPlan prints what a source still needs, as SQL. The slot is not in it:
 // walhook makes it itself, together with its snapshot.
-func printPlan(ctx context.Context, cfg cdc.Config, w io.Writer) error {
-	plan, err := cdc.PlanSetup(ctx, cfg)
+func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
+	plan, err := source.PlanSetup(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 	"walhook/schemas"
 )
@@ -14,21 +14,21 @@ import (
 // two packages do not know each other.
 type snapshotStore struct{ *outbox.Publisher }
 
-func (s snapshotStore) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(cdc.SnapshotSink) error) error {
+func (s snapshotStore) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
 	return s.Publisher.LoadSnapshot(ctx, point, func(w *outbox.SnapshotWriter) error { return fill(w) })
 }
 
 // prepare makes source and outbox ready: migrations, publication, replica
 // identity, slot and first snapshot. What is there already is left as it is.
-func prepare(ctx context.Context, source cdc.Config, store *outbox.Store, outboxURL string, acceptGap bool, log *zap.Logger) error {
-	plan, err := cdc.PlanSetup(ctx, source)
+func prepare(ctx context.Context, from source.Config, store *outbox.Store, outboxURL string, acceptGap bool, log *zap.Logger) error {
+	plan, err := source.PlanSetup(ctx, from)
 	if err != nil {
 		return err
 	}
 	if plan.PublishesEverything() {
 		system, database, err := store.Identity(ctx)
 		if err == nil {
-			err = plan.PublishesOutbox(source, system, database)
+			err = plan.PublishesOutbox(from, system, database)
 		}
 		if err != nil {
 			return err
@@ -42,12 +42,12 @@ func prepare(ctx context.Context, source cdc.Config, store *outbox.Store, outbox
 		if err != nil {
 			return err
 		}
-		if err := cdc.CheckPublication(ctx, source, stored); err != nil {
+		if err := source.CheckPublication(ctx, from, stored); err != nil {
 			return err
 		}
 	}
-	if err := plan.Apply(ctx, source, store, log); err != nil {
+	if err := plan.Apply(ctx, from, store, log); err != nil {
 		return err
 	}
-	return cdc.Snapshot(ctx, source, snapshotStore{store.Publisher(source.Catalog)}, acceptGap, log)
+	return source.Snapshot(ctx, from, snapshotStore{store.Publisher(from.Catalog)}, acceptGap, log)
 }

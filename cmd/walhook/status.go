@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 )
 
@@ -119,7 +119,7 @@ const statusTimeout = 20 * time.Second
 // statusView is one look at source and outbox.
 type statusView struct {
 	slot      string
-	source    *cdc.SlotReport // nil where it was not asked or did not answer
+	source    *source.SlotReport // nil where it was not asked or did not answer
 	sourceErr error
 	asked     bool // there is a source to ask
 	outbox    *outbox.Status
@@ -128,15 +128,15 @@ type statusView struct {
 
 func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView {
 	view := statusView{slot: s.Slot, asked: s.Source != ""}
-	source := make(chan struct{})
+	answered := make(chan struct{})
 	go func() {
-		defer close(source)
+		defer close(answered)
 		if !view.asked {
 			return
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
 		defer cancel()
-		report, err := cdc.ReportSlot(ctx, s.cdcConfig())
+		report, err := source.ReportSlot(ctx, s.cdcConfig())
 		if view.sourceErr = err; err == nil {
 			view.source = &report
 		}
@@ -151,7 +151,7 @@ func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView
 	if view.outboxErr = outboxFault(err); err == nil {
 		view.outbox = &status
 	}
-	<-source
+	<-answered
 	return view
 }
 

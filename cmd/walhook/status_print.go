@@ -10,7 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 )
 
@@ -79,7 +79,7 @@ func (v *statusView) writeSource(p *statusPrinter) {
 	}
 }
 
-func (p *statusPrinter) writeOutbox(st *outbox.Status, source *cdc.SlotReport) {
+func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport) {
 	pub := &st.Publisher
 	switch {
 	case pub.StoredAt.IsZero():

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/outbox"
 )
 
@@ -74,7 +74,7 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	defer store.Close()
 	changes, unknown := store.SourceChanges(ctx)
 	stored, _ := store.Checkpoint(ctx) // without it, the publication is known by its name
-	plan, err := cdc.PlanTeardown(ctx, s.cdcConfig(), changes, stored.Source.PublicationOID)
+	plan, err := source.PlanTeardown(ctx, s.cdcConfig(), changes, stored.Source.PublicationOID)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
-	return plan.Apply(ctx, store, func(step cdc.TeardownStep) {
+	return plan.Apply(ctx, store, func(step source.TeardownStep) {
 		if step.What == step.SQL {
 			fmt.Fprintln(out, "set back:", step.SQL)
 		} else {

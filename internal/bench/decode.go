@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/cdc"
+	"walhook/cdc/source"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -29,7 +30,7 @@ type decodeResult struct{ Changes int }
 // run reads until all the changes were seen.
 func (j decodeJob) run(ctx context.Context) (decodeResult, error) {
 	store := &countingStore{checkpoint: j.Checkpoint, want: j.Changes, all: make(chan struct{})}
-	cfg := cdc.Config{URL: j.Source, Slot: j.Slot, Catalog: catalog.Carrier()}
+	cfg := source.Config{URL: j.Source, Slot: j.Slot, Catalog: catalog.Carrier()}
 	reader, err := cdc.New(cfg, store, zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		return decodeResult{}, err
@@ -103,33 +104,33 @@ func (s *countingStore) Follow(context.Context, int32, string) error {
 // RecordGap implements [cdc.Store]. The reader ends with the gap.
 func (s *countingStore) RecordGap(context.Context, schemas.Gap) error { return nil }
 
-// BeginSnapshot implements [cdc.SnapshotStore].
+// BeginSnapshot implements [source.SnapshotStore].
 func (s *countingStore) BeginSnapshot(_ context.Context, source schemas.Source) error {
 	s.checkpoint.Source = source
 	return nil
 }
 
-// SnapshotBegun implements [cdc.SnapshotStore].
+// SnapshotBegun implements [source.SnapshotStore].
 func (s *countingStore) SnapshotBegun(context.Context, string) (bool, error) { return false, nil }
 
-// Checkpoint implements [cdc.SnapshotStore].
+// Checkpoint implements [source.SnapshotStore].
 func (s *countingStore) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
 	return s.TakeOver(ctx)
 }
 
-// LoadSnapshot implements [cdc.SnapshotStore]: the point is all that is kept.
-func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(cdc.SnapshotSink) error) error {
+// LoadSnapshot implements [source.SnapshotStore]: the point is all that is kept.
+func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
 	s.checkpoint.Position, s.checkpoint.Flush = schemas.Position{Commit: point}, point
 	return fill(s)
 }
 
-// Account implements [cdc.SnapshotSink].
+// Account implements [source.SnapshotSink].
 func (s *countingStore) Account(context.Context, schemas.Account) error { return nil }
 
-// Owner implements [cdc.SnapshotSink].
+// Owner implements [source.SnapshotSink].
 func (s *countingStore) Owner(context.Context, schemas.OwnerEdge) error { return nil }
 
-// Describe implements [cdc.SnapshotSink] and [cdc.History]: no table changes here.
+// Describe implements [source.SnapshotSink] and [cdc.History]: no table changes here.
 func (s *countingStore) Describe(context.Context, []*catalog.TableDescription) error { return nil }
 
 // Descriptions implements [cdc.History].
@@ -140,19 +141,19 @@ func (s *countingStore) Descriptions(context.Context) ([]*catalog.TableDescripti
 // Undescribe implements [cdc.History].
 func (s *countingStore) Undescribe(context.Context, uint32, schemas.LSN) error { return nil }
 
-// KeepSourceChange implements [cdc.SourceChanges]. The server is thrown away.
+// KeepSourceChange implements [source.Changes]. The server is thrown away.
 func (s *countingStore) KeepSourceChange(context.Context, schemas.SourceChange) (int64, error) {
 	return 0, nil
 }
 
-// SourceChangeUndone implements [cdc.SourceChanges].
+// SourceChangeUndone implements [source.Changes].
 func (s *countingStore) SourceChangeUndone(context.Context, int64) error { return nil }
 
 // decodeSlot makes a slot at the present end of the log and returns where it
 // stands.
-func decodeSlot(ctx context.Context, source, slot string) (schemas.Checkpoint, error) {
+func decodeSlot(ctx context.Context, url, slot string) (schemas.Checkpoint, error) {
 	store := &countingStore{}
-	cfg := cdc.Config{URL: source, Slot: slot, Catalog: catalog.Carrier()}
-	err := cdc.Snapshot(ctx, cfg, store, false, zap.NewNop())
+	cfg := source.Config{URL: url, Slot: slot, Catalog: catalog.Carrier()}
+	err := source.Snapshot(ctx, cfg, store, false, zap.NewNop())
 	return store.checkpoint, err
 }

@@ -35,7 +35,8 @@ var rules = []rule{
 	{folder: "schemas", may: []string{"schemas/pgjson"}, alone: true},
 	{folder: "migrations"},
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
-	{folder: "cdc", may: []string{"schemas", "doctor", "internal/pgsession"}},
+	{folder: "cdc/source", may: []string{"schemas", "doctor", "internal/pgsession"}}, // it knows nothing of the stream
+	{folder: "cdc", may: []string{"schemas", "cdc/source", "internal/pgsession"}, alone: true},
 	{folder: "outbox/route", may: []string{"schemas"}, std: true}, // pure: no database, and its tests need none
 	{folder: "outbox/outboxtest/memory", may: []string{"outbox"}},
 	{folder: "outbox/outboxtest", may: []string{"outbox", "sender"}},
@@ -99,6 +100,9 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"cdc knows the outbox", files("cdc/x.go", "walhook/outbox"), "cdc/x.go imports walhook/outbox"},
 		{"an attempt knows of lanes", files("sender/deliver/x.go", "walhook/sender"), "sender/deliver/x.go imports walhook/sender"},
 		{"a lane makes attempts", files("sender/x.go", "walhook/sender/deliver"), ""},
+		{"the reader stands on the source", files("cdc/x.go", "walhook/cdc/source", "walhook/schemas/catalog"), ""},
+		{"the source stands on the reader", files("cdc/source/x.go", "walhook/cdc"), "cdc/source/x.go imports walhook/cdc"},
+		{"the stream examines", files("cdc/x.go", "walhook/doctor"), "cdc/x.go imports walhook/doctor"},
 		{"so does its test", files("cdc/x_test.go", "walhook/outbox"), "cdc/x_test.go imports walhook/outbox"},
 		{"a name that only begins alike", files("sender/x.go", "walhook/outboxes"), "imports walhook/outboxes"},
 		{"routing reads a database", files("outbox/route/x.go", "github.com/jackc/pgx/v5"), "outbox/route/x.go imports github.com/jackc/pgx/v5"},

@@ -1,0 +1,394 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// source is how findings and their steps name the database.
+const onSource = "source"
+
+// The checks of a source, by the ids that do not change.
+const (
+	checkReachable       = "source.reachable"
+	checkVersion         = "source.version"
+	checkWALLevel        = "source.wal_level"
+	checkSlots           = "source.slots"
+	checkSenders         = "source.senders"
+	checkRole            = "source.role"
+	checkRights          = "source.rights"
+	checkTables          = "source.tables"
+	checkUnlogged        = "source.unlogged"
+	checkSelect          = "source.select"
+	checkRowSecurity     = "source.row_security"
+	checkColumns         = "source.columns"
+	checkKeys            = "source.keys"
+	checkFields          = "source.fields"
+	checkSetup           = "source.setup"
+	checkSystem          = "source.system"
+	checkSlot            = "source.slot"
+	checkPosition        = "source.position"
+	checkCatalog         = "source.catalog"
+	checkPublication     = "source.publication"
+	checkPublished       = "source.published"
+	checkOutboxPublished = "source.outbox_published"
+	checkColumnLists     = "source.column_lists"
+	checkRowFilters      = "source.row_filters"
+	checkPartitions      = "source.partitions"
+	checkIdentity        = "source.replica_identity"
+	checkReaderThere     = "source.reader"
+	checkRetained        = "source.retained"
+	checkWALLimit        = "source.wal_limit"
+	checkIdleLimit       = "source.slot_idle_limit"
+	checkSynchronous     = "source.synchronous_standby"
+	checkOtherSlots      = "source.other_slots"
+	checkFailover        = "source.failover"
+	checkSenderTimeout   = "source.wal_sender_timeout"
+	checkTextSettings    = "source.text_settings"
+)
+
+// Checks names every check of [Examine], in its order.
+func Checks() []string {
+	ids := []string{checkReachable}
+	ids = append(ids, doctor.ServerChecks(onSource)...)
+	ids = append(ids, checkWALLevel, checkSlots, checkSenders, checkRole, checkRights,
+		checkTables, checkUnlogged, checkSelect, checkRowSecurity, checkColumns, checkKeys, checkFields,
+		checkSetup, checkSystem, checkSlot, checkPosition, checkCatalog,
+		checkPublication, checkPublished, checkOutboxPublished, checkColumnLists, checkRowFilters, checkPartitions, checkIdentity,
+		checkReaderThere, checkRetained, checkWALLimit, checkIdleLimit, checkSynchronous, checkOtherSlots, checkFailover, checkSenderTimeout, checkTextSettings)
+	return append(ids, doctor.TransactionChecks(onSource)...)
+}
+
+// prerequisites are the checks without which setup would be refused.
+func prerequisites() []string {
+	return []string{checkReachable, checkVersion, checkWALLevel, checkSlots, checkSenders, checkRole, checkRights,
+		checkTables, checkSelect, checkRowSecurity, checkColumns, checkOutboxPublished}
+}
+
+// examination is what is known of a source while it is looked at.
+type examination struct {
+	cfg  Config
+	o    doctor.Options
+	s    *doctor.Session
+	r    *doctor.Report
+	read func(context.Context) (schemas.Checkpoint, error)
+
+	server server
+	now    *System // nil when it could not be asked
+	tables []tableState
+	unsent map[string]unsentColumn // of the table at hand
+	listed bool                    // the publication exists and is not FOR ALL TABLES
+	cut    []schemas.TableName     // whose updates fail because of a list of columns, as was said
+	slot   SlotState
+	slots  []slotInfo
+	stored schemas.Checkpoint
+	unread error // why stored is not known
+}
+
+// Examine looks for whatever keeps walhook from reading a source, or soon will:
+// a finding for each of [Checks]. stored reads what the outbox holds. It writes
+// nothing and waits for no lock for long; for a moment it takes one WAL sender,
+// to ask which log this is.
+func Examine(ctx context.Context, cfg Config, stored func(context.Context) (schemas.Checkpoint, error), o doctor.Options) []doctor.Finding {
+	e := &examination{cfg: cfg.WithDefaults(), o: o.WithDefaults(), r: doctor.NewReport(Checks()...), read: stored}
+	if e.open(ctx) {
+		defer e.s.Close(ctx)
+		e.look(ctx)
+	}
+	return e.r.Findings()
+}
+
+// look makes the checks, what others stand on first.
+func (e *examination) look(ctx context.Context) {
+	e.s.Server(ctx, e.r, e.o)
+	e.lookAtServer(ctx)
+	e.lookAtReplication(ctx)
+	e.lookAtTables(ctx)
+	e.lookAtSlots(ctx)
+	e.lookAtPosition(ctx)
+	e.lookAtPublication(ctx)
+	e.lookAtIdentity(ctx)
+	e.lookAtSettings(ctx)
+	e.s.Transactions(ctx, e.r, e.o, true, "a slot cannot be made before it ends")
+}
+
+// open connects as walhook does, but with the role's own settings, which are a
+// part of what is looked at.
+func (e *examination) open(ctx context.Context) bool {
+	conn, err := e.cfg.parse()
+	if err == nil {
+		conn.ConnectTimeout = e.timeout(conn.ConnectTimeout)
+		if e.s, err = doctor.Open(ctx, conn, onSource); err == nil {
+			e.r.OK(checkReachable, "database %s at %s, as role %s", e.s.Database, e.s.PgConn().Conn().RemoteAddr(), e.s.Role)
+			return true
+		}
+		err = connectFault(err)
+	}
+	var steps doctor.Steps
+	if conn != nil {
+		steps = doctor.ConnectSteps(conn, onSource, err)
+	}
+	e.r.Fail(checkReachable, steps, "%v", err)
+	e.r.SkipRest("not looked at: the source cannot be reached")
+	return false
+}
+
+// fail notes a fault or a gap as its check's.
+func (e *examination) fail(check string, err error) {
+	if fault, ok := errors.AsType[*Fault](err); ok {
+		evidence := fault.Problem
+		if fault.Err != nil && !errors.Is(fault, errNotSetUp) {
+			evidence += fmt.Sprintf(" (%v)", fault.Err)
+		}
+		var steps doctor.Steps
+		if checked, ok := errors.AsType[*checkedFault](err); ok {
+			steps = checked.steps
+		}
+		e.r.Fail(check, steps, "%s", evidence)
+		return
+	}
+	if gap, ok := errors.AsType[*GapError](err); ok {
+		e.r.Fail(check, acceptGap("find out why first; what was changed in between is not sent"),
+			"%s: changes from %s on may be missing", gap.Reason, gap.From)
+		return
+	}
+	e.s.Unseen(e.r, err, check)
+}
+
+// acceptGap starts over.
+func acceptGap(note string) doctor.Steps {
+	return doctor.Steps{{Kind: doctor.Command, Text: "walhook setup --accept-gap", Note: note}}
+}
+
+// codeTooManyConnections is also what a server says that has no WAL sender left.
+const codeTooManyConnections = "53300"
+
+// usageSQL counts what is taken of the slots and the WAL senders.
+const usageSQL = `SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_stat_replication)`
+
+// slack is how many more are asked for where there are too few.
+const slack = 4
+
+// timeout is how long connecting may take; what the URL says counts.
+func (e *examination) timeout(configured time.Duration) time.Duration {
+	return min(configured, connectTimeout/2)
+}
+
+// lookAtServer compares what the server allows with what is taken.
+func (e *examination) lookAtServer(ctx context.Context) {
+	var err error
+	var slots, senders int
+	if e.server, err = readServer(ctx, e.s); err == nil {
+		err = e.s.QueryRow(ctx, usageSQL).Scan(&slots, &senders)
+	}
+	if err != nil {
+		e.s.Unseen(e.r, err, checkWALLevel, checkSlots, checkSenders)
+		return
+	}
+	for _, fault := range e.server.faults() {
+		if fault.check != checkVersion { // the session's own check knows it
+			e.fail(fault.check, fault)
+		}
+	}
+	if e.server.dropsDefaults() {
+		e.r.Warn(checkVersion, doctor.Steps{{Kind: doctor.Shell, Text: "install PostgreSQL 15.6, 16.2 or a newer minor version of the same major"}}, "PostgreSQL %d.%d: %s",
+			e.server.version/10000, e.server.version%10000, droppedDefaults)
+	}
+	e.r.OK(checkWALLevel, "%s", e.server.walLevel)
+	e.r.OK(checkSenders, "%d of %d WAL senders in use", senders, e.server.senders)
+	if slots < e.server.slots || e.server.slots == 0 {
+		e.r.OK(checkSlots, "%d of %d replication slots in use", slots, e.server.slots)
+		return
+	}
+	var ours bool
+	if err := e.s.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", e.cfg.Slot).Scan(&ours); err != nil {
+		e.s.Unseen(e.r, err, checkSlots)
+		return
+	}
+	if ours {
+		e.r.OK(checkSlots, "all %d replication slots are in use, slot %s among them", slots, e.cfg.Slot)
+		return
+	}
+	fix := doctor.Configure(onSource, "max_replication_slots", strconv.Itoa(slots+slack), true)
+	fix[0].Note = "or drop a slot that nobody uses: SELECT slot_name, active FROM pg_catalog.pg_replication_slots"
+	e.r.Fail(checkSlots, fix, "all %d replication slots are in use: there is none for %s", slots, e.cfg.Slot)
+}
+
+// lookAtReplication opens a session of the replication protocol, as setup and
+// run do, and asks which log this is.
+func (e *examination) lookAtReplication(ctx context.Context) {
+	if e.r.Failed(checkVersion, checkWALLevel, checkSenders) != "" {
+		e.r.Skip("not tried: the server does not replicate logically", checkRole)
+		return
+	}
+	conn, err := e.cfg.connectReplication(ctx)
+	known, refused := errors.AsType[*checkedFault](err)
+	switch fault := e.server.roleFault(err); {
+	case err == nil:
+	case refused && known.check == checkRole:
+		e.fail(checkRole, known)
+		return
+	case sqlState(err) == codeTooManyConnections:
+		e.lackSenders()
+		return
+	case fault != err:
+		e.fail(checkRole, fault)
+		return
+	default:
+		e.s.Unseen(e.r, err, checkRole)
+		return
+	}
+	defer CloseConn(ctx, conn)
+	e.r.OK(checkRole, "%s may replicate", e.server.role)
+	now, err := Identify(ctx, conn)
+	if err != nil {
+		e.s.Unseen(e.r, err, checkSystem)
+		return
+	}
+	e.now = &now
+}
+
+// lackSenders tells of a server that has no WAL sender left for us.
+func (e *examination) lackSenders() {
+	fix := doctor.Configure(onSource, "max_wal_senders", strconv.Itoa(e.server.senders+slack), true)
+	fix[0].Note = "or end one that nobody needs: SELECT pid, application_name FROM pg_catalog.pg_stat_replication"
+	e.r.Fail(checkSenders, fix, "all %d WAL senders are in use, or the role has no connection left", e.server.senders)
+	e.r.Skip("not tried: there is no WAL sender", checkRole)
+}
+
+// entry is a schema's entry of a catalog file with the fields that the table
+// has.
+func entry(plan *catalog.Plan) string {
+	s := plan.Schema
+	var fields []string
+	plain := true
+	for _, f := range s.Fields {
+		if plan.Relation.Column(f.Column) >= 0 {
+			plain = plain && f.Name == f.Column
+			fields = append(fields, quoteYAML(f.Name)+": "+quoteYAML(f.Column))
+		}
+	}
+	list := "{" + strings.Join(fields, ", ") + "}"
+	if plain {
+		for i, text := range fields {
+			fields[i], _, _ = strings.Cut(text, ": ")
+		}
+		list = "[" + strings.Join(fields, ", ") + "]"
+	}
+	owner := quoteYAML(s.Owner.Column)
+	if s.Owner.Schema != "" {
+		owner = fmt.Sprintf("{column: %s, schema: %s}", owner, quoteYAML(s.Owner.Schema))
+	}
+	key := ""
+	if len(s.Key) > 0 {
+		quoted := slices.Clone(s.Key)
+		for i := range quoted {
+			quoted[i] = quoteYAML(quoted[i])
+		}
+		key = "key: [" + strings.Join(quoted, ", ") + "], "
+	}
+	return fmt.Sprintf("schemas: {%s: {table: %s, %sowner: %s, fields: %s}}", quoteYAML(s.Name), quoteYAML(s.Table.String()), key, owner, list)
+}
+
+// quoteYAML writes a name as YAML takes it.
+func quoteYAML(name string) string {
+	if schemas.QuoteIdent(name) == name && !slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, name) {
+		return name
+	}
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.") == "" && strings.Contains(name, ".") {
+		return name // a table's qualified name
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
+}
+
+// applicationName is what the server knows the reader's sessions by.
+const applicationName = "walhook"
+
+const (
+	synchronousNamesSQL = `SELECT pg_catalog.current_setting('synchronous_standby_names')`
+
+	// The physical standbys, which alone can be meant.
+	standbyNamesSQL = `
+		SELECT DISTINCT application_name FROM pg_catalog.pg_stat_replication r
+		WHERE application_name NOT IN ('', $1)
+			AND NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+		ORDER BY 1`
+)
+
+var standbyName = regexp.MustCompile(`"(?:[^"]|"")*"|[^\s,()"]+`)
+
+// takesForStandby says whether a value of synchronous_standby_names has the
+// server take walhook for a synchronous standby (PostgreSQL manual,
+// synchronous_standby_names: "*" is every name, and case does not count).
+func takesForStandby(names string) bool {
+	for _, name := range standbyName.FindAllString(names, -1) {
+		if strings.HasPrefix(name, `"`) {
+			name = strings.ReplaceAll(name[1:len(name)-1], `""`, `"`)
+		}
+		if name == "*" || strings.EqualFold(name, applicationName) {
+			return true
+		}
+	}
+	return false
+}
+
+// synchronousFault says in words what is wrong with synchronous_standby_names;
+// "" for nothing.
+func synchronousFault(names string) string {
+	if !takesForStandby(names) {
+		return ""
+	}
+	return fmt.Sprintf("synchronous_standby_names is %q, which names walhook too: where no standby answers, "+
+		"the source's commits wait for what walhook has stored, and may be on no standby", names)
+}
+
+// TakenForStandby says in words what is wrong with the source's
+// synchronous_standby_names; "" for nothing.
+func (r *Introspector) TakenForStandby(ctx context.Context) (fault string, err error) {
+	var names string
+	if err = r.conn.QueryRow(ctx, synchronousNamesSQL).Scan(&names); err != nil {
+		return "", fmt.Errorf("read synchronous_standby_names: %w", err)
+	}
+	return synchronousFault(names), nil
+}
+
+// synchronousStandby looks whether walhook is named as a synchronous standby.
+func (e *examination) synchronousStandby(ctx context.Context) {
+	names := e.s.Value("synchronous_standby_names")
+	fault := synchronousFault(names)
+	if fault == "" {
+		e.r.OK(checkSynchronous, "no commit of the source waits for walhook")
+		return
+	}
+	rows, err := e.s.Query(ctx, standbyNamesSQL, applicationName)
+	var standbys []string
+	if err == nil {
+		standbys, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		e.s.Unseen(e.r, err, checkSynchronous)
+		return
+	}
+	value, note := "", "no standby is connected: name yours, as in 'FIRST 1 (standby1)'"
+	if len(standbys) > 0 {
+		for i, name := range standbys {
+			standbys[i] = `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+		}
+		value, note = "FIRST 1 ("+strings.Join(standbys, ", ")+")", "these are the standbys that are connected"
+	}
+	fix := doctor.Configure(onSource, "synchronous_standby_names", value, false)
+	fix[0].Note = note
+	e.r.Fail(checkSynchronous, fix, "%s", fault)
+}

@@ -1,0 +1,416 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+	"walhook/schemas"
+)
+
+// slotInfo is a slot of the server, whoever's.
+type slotInfo struct {
+	Name      string
+	Database  string
+	Active    bool
+	PID       int
+	Retained  int64 // bytes of WAL that the server keeps for it
+	WALStatus string
+	Failover  string // true, false, or "" before PostgreSQL 17
+}
+
+const slotsSQL = `
+	SELECT slot_name::text, coalesce(database, '')::text, active, coalesce(active_pid, 0),
+		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(wal_status, ''), coalesce(to_jsonb(s) ->> 'failover', '')
+	FROM pg_replication_slots s ORDER BY slot_name`
+
+// lookAtSlots reads slots and publication before lookAtPosition reads what is
+// stored: a reader that goes on meanwhile stores first and tells the slot then.
+func (e *examination) lookAtSlots(ctx context.Context) {
+	reader := &Introspector{conn: e.s.Conn}
+	rows, err := e.s.Query(ctx, slotsSQL)
+	if err == nil {
+		e.slots, err = pgx.CollectRows(rows, pgx.RowToStructByPos[slotInfo])
+	}
+	if err == nil {
+		err = reader.inspectPublication(ctx, e.cfg, &e.slot)
+		if fault, ok := errors.AsType[*checkedFault](err); ok {
+			fault.steps, err = e.outboxPublished(ctx)
+			e.fail(checkOutboxPublished, fault)
+		}
+	}
+	if err != nil {
+		e.s.Unseen(e.r, err, checkSlot, checkPublication)
+		return
+	}
+	e.r.OK(checkOutboxPublished, "the outbox's own tables are not published")
+	err = reader.inspectSlot(ctx, e.cfg, &e.slot)
+	if fault, ok := errors.AsType[*checkedFault](err); ok {
+		fault.steps = e.slotTaken(ctx)
+		e.fail(checkSlot, fault)
+	} else if err != nil {
+		e.s.Unseen(e.r, err, checkSlot)
+	}
+}
+
+// slotTaken is what to do about another's slot under the name of ours. Before
+// setup another name is as good; afterwards the outbox follows this one.
+func (e *examination) slotTaken(ctx context.Context) doctor.Steps {
+	stored, err := e.read(ctx)
+	if info := e.info(); info.Database != e.s.Database && info.Database != "" && info.Database == stored.Source.Database {
+		return doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "dbname=" + info.Database, Note: "the outbox follows that database"}}
+	}
+	if err != nil || stored.Source.Slot != e.cfg.Slot {
+		return doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + e.cfg.Slot + "_2"}, {Kind: doctor.Command, Text: "walhook setup"}}
+	}
+	return append(doctor.Steps{{Kind: doctor.SQL, On: onSource, Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(e.cfg.Slot) + ")",
+		Note: "after asking whose it is: ours is gone"}}, acceptGap("what was changed in between is not sent")...)
+}
+
+// info is our slot; nil when there is none.
+func (e *examination) info() *slotInfo {
+	i := slices.IndexFunc(e.slots, func(s slotInfo) bool { return s.Name == e.cfg.Slot })
+	if i < 0 {
+		return nil
+	}
+	return &e.slots[i]
+}
+
+// positionChecks are those of judge, each standing on the ones before it.
+func positionChecks() []string {
+	return []string{checkSetup, checkSystem, checkSlot, checkPosition, checkCatalog}
+}
+
+// lookAtPosition compares what is stored with what the source has, as run does
+// before it reads.
+func (e *examination) lookAtPosition(ctx context.Context) {
+	e.stored, e.unread = e.read(ctx)
+	var end string
+	err := e.s.QueryRow(ctx, walEndSQL).Scan(&end)
+	if err == nil {
+		e.slot.WALEnd, err = schemas.ParseLSN(end)
+	}
+	if err != nil {
+		e.s.Unseen(e.r, err, positionChecks()...)
+		return
+	}
+	switch before := e.r.Failed(prerequisites()...); {
+	case e.unread != nil:
+		e.r.Skip(fmt.Sprintf("what is stored cannot be read: %v", e.unread), positionChecks()...)
+		return
+	case e.stored.Source == (schemas.Source{}) && before != "":
+		e.r.Skip("'walhook setup' would be refused: "+before, positionChecks()...)
+		return
+	case e.r.Bad(checkSlot):
+		e.r.Skip("not looked at: "+checkSlot, positionChecks()...)
+		return
+	case e.now == nil && e.stored.Source != (schemas.Source{}):
+		e.r.Skip("the source could not be asked which log it is", positionChecks()...)
+		return
+	}
+	var now System
+	if e.now != nil {
+		now = *e.now
+	}
+	failed, err := e.cfg.checkPosition(e.stored, now, e.slot)
+	if err != nil {
+		e.fail(failed, err)
+		at := slices.Index(positionChecks(), failed)
+		e.r.Skip("not looked at: "+failed, positionChecks()[at+1:]...)
+		if e.stored.Source == (schemas.Source{}) {
+			e.r.Skip("not looked at: "+failed, positionChecks()...)
+		}
+	}
+	e.positionIsGood(now)
+}
+
+// positionIsGood gives the evidence of those checks that found nothing.
+func (e *examination) positionIsGood(now System) {
+	if e.stored.Source == (schemas.Source{}) {
+		return
+	}
+	if was := e.stored.Source.Database; was != e.s.Database && e.slot.Exists {
+		e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s, which was named %s before", e.stored.Source.Slot, e.stored.Source.Publication, e.s.Database, was)
+	}
+	e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s", e.stored.Source.Slot, e.stored.Source.Publication, e.stored.Source.Database)
+	if e.r.Failed(checkSetup) != "" {
+		return
+	}
+	e.r.OK(checkSystem, "system %s, timeline %d, its WAL ends at %s", now.id, now.Timeline, e.slot.WALEnd)
+	if e.r.Failed(checkSystem, checkSlot) != "" {
+		return
+	}
+	if info := e.info(); info != nil {
+		by := "nobody reads it"
+		if info.Active {
+			by = fmt.Sprintf("pid %d reads it", info.PID)
+		}
+		e.r.OK(checkSlot, "%s: %s, wal_status %s", info.Name, by, info.WALStatus)
+	}
+	e.r.OK(checkPosition, "stored up to %s, the slot stands at %s", e.stored.Flush, e.slot.Confirmed)
+	if e.r.Failed(checkPosition) == "" {
+		e.r.OK(checkCatalog, "as it was set up (%s)", e.stored.Source.Catalog)
+	}
+}
+
+const (
+	publicationKindSQL = `SELECT puballtables FROM pg_publication WHERE pubname = $1`
+
+	ownListedSQL = `
+		SELECT c.oid::regclass::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+		JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE p.pubname = $1 AND n.nspname = 'walhook' ORDER BY 1`
+)
+
+// outboxPublished takes the outbox's own tables out of the publication: by
+// name, by their schema, or, where everything is published, by another
+// publication in its place.
+func (e *examination) outboxPublished(ctx context.Context) (doctor.Steps, error) {
+	publication := schemas.QuoteIdent(e.cfg.Publication)
+	const owner = "ownership of the publication"
+	var all bool
+	if err := e.s.QueryRow(ctx, publicationKindSQL, e.cfg.Publication).Scan(&all); err != nil {
+		return nil, err
+	}
+	if all {
+		drop := doctor.Ask(onSource, owner, "DROP PUBLICATION "+publication)
+		drop[0].Note = "or keep it, and give --outbox a database of its own"
+		if stored, err := e.read(ctx); err == nil && stored.Source == (schemas.Source{}) {
+			return append(drop, doctor.Step{Kind: doctor.Command, Text: "walhook setup"}), nil // nothing was read yet
+		}
+		return append(drop, acceptGap("it publishes the catalog's tables alone")...), nil
+	}
+	rows, err := e.s.Query(ctx, ownListedSQL, e.cfg.Publication)
+	var names []string
+	if err == nil {
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return doctor.Ask(onSource, owner, fmt.Sprintf("ALTER PUBLICATION %s DROP TABLES IN SCHEMA walhook", publication)), nil
+	}
+	return doctor.Ask(onSource, owner, fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", publication, strings.Join(names, ", "))), nil
+}
+
+const (
+	// The shares of max_slot_wal_keep_size from which on a slot is near its end.
+	shareWarned, shareFailed = 0.5, 0.8
+
+	// keepSize is suggested where there is no limit.
+	keepSize = "50GB"
+
+	// A limit of idleness that a weekend does not run into.
+	idleLimitWarned = 72 * time.Hour
+
+	// The shortest wal_sender_timeout that a slow network does not run into:
+	// the reader reports every second.
+	senderTimeoutWarned = 10 * time.Second
+	senderTimeout       = "60s"
+)
+
+// lookAtSettings looks at the WAL that slots hold back, and at the settings of
+// the server and the role.
+func (e *examination) lookAtSettings(ctx context.Context) {
+	limit := e.s.Number("max_slot_wal_keep_size") // in MB; -1 for none
+	e.walLimit(limit)
+	e.idleLimit(e.s.Number("idle_replication_slot_timeout"))
+	e.synchronousStandby(ctx)
+	e.slotReader(ctx)
+	e.retained(limit << 20)
+	e.otherSlots(limit << 20)
+	e.failover()
+	e.senderTimeout()
+	if err := e.textSettings(ctx); err != nil {
+		e.s.Unseen(e.r, err, checkTextSettings)
+	}
+}
+
+func (e *examination) walLimit(limit int64) {
+	if limit >= 0 {
+		e.r.OK(checkWALLimit, "max_slot_wal_keep_size is %s", bytesText(float64(limit)*(1<<20)))
+		return
+	}
+	fix := doctor.Configure(onSource, "max_slot_wal_keep_size", keepSize, false)
+	fix[0].Note = "as much as the disk can spare: beyond it the server gives the slot up, which is a gap"
+	e.r.Warn(checkWALLimit, fix, "max_slot_wal_keep_size is -1: a slot that nobody reads fills the disk")
+}
+
+// idleLimit looks at the time after which PostgreSQL 18 gives up a slot that
+// nobody reads: seconds, -1 where the server has no such setting.
+func (e *examination) idleLimit(seconds int64) {
+	if seconds <= 0 {
+		e.r.OK(checkIdleLimit, "the server gives up no slot for being idle")
+		return
+	}
+	limit := time.Duration(seconds) * time.Second
+	fix := doctor.Configure(onSource, "idle_replication_slot_timeout", "0", false)
+	if limit < idleLimitWarned {
+		e.r.Fail(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
+		return
+	}
+	e.r.Warn(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
+}
+
+// slotReader says who reads our slot, where that is another program, and whether
+// the source holds back what it should be sent.
+func (e *examination) slotReader(ctx context.Context) {
+	info := e.info()
+	if info == nil || !info.Active || e.r.Bad(checkSlot) {
+		return
+	}
+	report, err := (&Introspector{conn: e.s.Conn}).Report(ctx, e.cfg.Slot)
+	if err != nil {
+		e.s.Unseen(e.r, err, checkReaderThere)
+		return
+	}
+	if report.Reader.Foreign() {
+		e.r.Fail(checkReaderThere, doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "pg_signal_backend, or the reader's own role",
+			Text: fmt.Sprintf("SELECT pg_catalog.pg_terminate_backend(%d)", report.Reader.PID), Note: "after ending that program"}},
+			"another program than walhook reads slot %s (%s): what it confirms is a gap", info.Name, report.Reader)
+	}
+	if why := report.Held(); why != "" {
+		fix := doctor.Configure(onSource, "synchronized_standby_slots", "", false)
+		fix[0].Note = "if those standbys will not come back; otherwise start them"
+		e.r.Fail(checkReaderThere, fix, "the source sends nothing to the reader of slot %s: %s", info.Name, why)
+	}
+}
+
+// retained says how far our slot is from being given up, and whether anybody
+// reads it.
+func (e *examination) retained(limit int64) {
+	info := e.info()
+	if info == nil || e.r.Bad(checkSlot) {
+		e.r.Skip("there is no slot", checkRetained, checkReaderThere)
+		return
+	}
+	if unread := int64(e.slot.WALEnd) - int64(e.slot.Confirmed); !info.Active && unread > e.s.Number("max_wal_size")<<20 {
+		e.r.Warn(checkReaderThere, doctor.Steps{{Kind: doctor.Command, Text: "walhook run",
+			Note: "or 'walhook teardown', if walhook is out of use"}},
+			"nobody reads slot %s, and %s of WAL wait: more than max_wal_size", info.Name, bytesText(float64(unread)))
+	} else if info.Active {
+		e.r.OK(checkReaderThere, "pid %d reads, %s of WAL wait", info.PID, bytesText(float64(max(unread, 0))))
+	} else {
+		e.r.OK(checkReaderThere, "nobody reads, and %s of WAL wait", bytesText(float64(max(unread, 0))))
+	}
+	what := fmt.Sprintf("the server keeps %s of WAL for slot %s", bytesText(float64(info.Retained)), info.Name)
+	fix := doctor.Configure(onSource, "max_slot_wal_keep_size", fmt.Sprintf("%dMB", 4*info.Retained>>20+1), false)
+	fix[0].Note = "if the disk has it; it gives time to find out why the reader is behind"
+	switch share := float64(info.Retained) / float64(limit); {
+	case limit >= 0 && (share >= shareFailed || info.WALStatus == "unreserved"):
+		e.r.Fail(checkRetained, fix, "%s, %.0f %% of max_slot_wal_keep_size: beyond it the slot is given up, which is a gap", what, 100*share)
+	case limit >= 0 && share >= shareWarned:
+		e.r.Warn(checkRetained, fix, "%s, %.0f %% of max_slot_wal_keep_size: beyond it the slot is given up, which is a gap", what, 100*share)
+	case limit < 0 && info.Active && info.WALStatus != "reserved":
+		e.r.Warn(checkRetained, doctor.Run("walhook status"), "%s, more than max_wal_size, and without a limit", what)
+	case limit >= 0:
+		e.r.OK(checkRetained, "%s, %.0f %% of the limit", what, 100*share)
+	default:
+		e.r.OK(checkRetained, "%s", what)
+	}
+}
+
+// otherSlots tells of slots that nobody reads and that hold back much WAL: the
+// disk is ours too.
+func (e *examination) otherSlots(limit int64) {
+	others := 0
+	for _, info := range e.slots {
+		if info.Name == e.cfg.Slot {
+			continue
+		}
+		others++
+		much := limit >= 0 && float64(info.Retained) >= shareWarned*float64(limit) ||
+			limit < 0 && (info.WALStatus == "extended" || info.WALStatus == "unreserved")
+		if !info.Active && much && info.WALStatus != "lost" {
+			e.r.Warn(checkOtherSlots, doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "REPLICATION",
+				Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(info.Name) + ")", Note: "if nobody uses it; ask whose it is first"}},
+				"nobody reads slot %s, for which the server keeps %s of WAL", info.Name, bytesText(float64(info.Retained)))
+		}
+	}
+	e.r.OK(checkOtherSlots, "%d others, none of them holds back much", others)
+}
+
+func (e *examination) failover() {
+	switch info := e.info(); {
+	case info == nil:
+		e.r.Skip("there is no slot", checkFailover)
+	case e.r.Bad(checkSlot, checkPosition):
+		e.r.Skip("the slot is not ours", checkFailover)
+	case info.Failover == "":
+		e.r.OK(checkFailover, "this version keeps no slot on a standby: a failover is a gap")
+	case info.Failover == "true":
+		e.r.OK(checkFailover, "a standby that synchronises slots keeps it")
+	default:
+		command := fmt.Sprintf(`ALTER_REPLICATION_SLOT %s ( FAILOVER true )`, e.cfg.slotIdent())
+		e.r.Warn(checkFailover, doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf(`psql "dbname=%s replication=database" -c '%s'`, e.s.Database, command),
+			Note: "on the source, while nobody reads the slot"}},
+			"slot %s is not kept on standbys: a failover is a gap", info.Name)
+	}
+}
+
+func (e *examination) senderTimeout() {
+	timeout := time.Duration(e.s.Number("wal_sender_timeout")) * time.Millisecond
+	switch fix := e.s.Restore("wal_sender_timeout", senderTimeout); {
+	case timeout == 0:
+		e.r.Warn(checkSenderTimeout, fix, "wal_sender_timeout is 0: the slot of a reader whose machine is lost stays in use, and no standby takes over")
+	case timeout < senderTimeoutWarned:
+		e.r.Warn(checkSenderTimeout, fix, "wal_sender_timeout is %s: a short hiccup of the network ends the connection", timeout)
+	default:
+		e.r.OK(checkSenderTimeout, "%s", timeout)
+	}
+}
+
+// textKept says whether a setting changes how values are printed, and what
+// walhook sets it to.
+func textKept(name string) (value string, kept bool) {
+	for _, one := range pinned() {
+		if strings.EqualFold(one.Name, name) {
+			return one.Value, slices.Contains([]string{"client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output"}, one.Name)
+		}
+	}
+	return "", false
+}
+
+const ownSettingsSQL = `
+	SELECT split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1), setrole <> 0, setdatabase <> 0
+	FROM pg_db_role_setting, unnest(setconfig) AS entry
+	WHERE setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+		AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))`
+
+// textSettings tells of settings of the role or the database that walhook has to
+// overrule so that values stay what they are.
+func (e *examination) textSettings(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, ownSettingsSQL)
+	if err != nil {
+		return err
+	}
+	role, database := schemas.QuoteIdent(e.s.Role), schemas.QuoteIdent(e.s.Database)
+	var name, value string
+	var ofRole, ofDatabase bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &value, &ofRole, &ofDatabase}, func() error {
+		ours, kept := textKept(name)
+		if !kept || value == ours {
+			return nil
+		}
+		sql, of := fmt.Sprintf("ALTER ROLE ALL RESET %s", name), "every role"
+		switch {
+		case ofRole && ofDatabase:
+			sql, of = fmt.Sprintf("ALTER ROLE %s IN DATABASE %s RESET %s", role, database, name), "the role in this database"
+		case ofRole:
+			sql, of = fmt.Sprintf("ALTER ROLE %s RESET %s", role, name), "the role"
+		case ofDatabase:
+			sql, of = fmt.Sprintf("ALTER DATABASE %s RESET %s", database, name), "the database"
+		}
+		e.r.Warn(checkTextSettings, doctor.Ask(onSource, "", sql), "%s is %q for %s; walhook pins its own, other tools would see other values", name, value, of)
+		return nil
+	})
+	e.r.OK(checkTextSettings, "neither role nor database changes how values are printed")
+	return err
+}

@@ -1,0 +1,483 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// listedSQL says whether the publication is there and holds tables by name.
+const listedSQL = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND NOT puballtables)`
+
+// lookAtTables compares the catalog with the tables that there are, and asks
+// whether setup could publish them.
+func (e *examination) lookAtTables(ctx context.Context) {
+	var err error
+	if e.tables, err = lookAtTables(ctx, e.s, e.cfg); err == nil {
+		err = e.s.QueryRow(ctx, listedSQL, e.cfg.Publication).Scan(&e.listed)
+	}
+	if err != nil {
+		e.s.Unseen(e.r, err, checkTables)
+		return
+	}
+	known := 0
+	for _, t := range e.tables {
+		fault := t.fault(e.cfg)
+		switch {
+		case !t.exists:
+			e.missing(ctx, t, fault != nil)
+			continue
+		case fault != nil:
+			e.fail(fault.check, fault)
+		case !t.logged:
+			e.unlogged(t)
+		}
+		known++
+		e.lookAtShape(ctx, t)
+	}
+	e.r.OK(checkTables, "%s of the catalog", doctor.Count(known, "table"))
+	e.r.OK(checkUnlogged, "every table's changes reach the WAL")
+	e.r.OK(checkSelect, "role %s may read them", e.server.role)
+	e.r.OK(checkRowSecurity, "every row of them")
+	e.r.OK(checkColumns, "the columns that say whose a row is are there")
+	e.r.OK(checkKeys, "every schema has its key")
+	e.r.OK(checkFields, "every field has its column")
+	e.lookAtRights(ctx)
+}
+
+// unlogged tells of a table whose changes never reach the WAL.
+func (e *examination) unlogged(t tableState) {
+	fix := doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Text: fmt.Sprintf("ALTER TABLE %s SET LOGGED", t.name),
+		Note: "it writes the whole table to the WAL, under a lock that keeps everybody out"}}
+	if e.listed && !t.published {
+		fix = append(fix,
+			doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Text: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", t.name)},
+			doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the publication and of the table",
+				Text: fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", schemas.QuoteIdent(e.cfg.Publication), t.name)})
+	}
+	e.r.Warn(checkUnlogged, fix, "table %s is not logged: nothing of it is ever sent", t.name)
+}
+
+// alikeSQL names the tables that the catalog does not name and that have every
+// one of the columns: one of them may be the missing table under a new name.
+const alikeSQL = `
+	SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'walhook')
+		AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($1)) = cardinality($1)
+	LIMIT 10`
+
+// missing tells of a table that does not exist, and which it may be now.
+func (e *examination) missing(ctx context.Context, t tableState, account bool) {
+	rows, err := e.s.Query(ctx, alikeSQL, columnsOf(e.cfg.Catalog, t.name))
+	var alike []schemas.TableName
+	if err == nil {
+		alike, err = pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
+	}
+	if err != nil {
+		e.s.Unseen(e.r, err, checkTables)
+		return
+	}
+	alike = slices.DeleteFunc(alike, e.cfg.Catalog.Names)
+	text := fmt.Sprintf("table %s of the catalog does not exist", t.name)
+	var fix doctor.Steps
+	switch schema := e.cfg.Catalog.SchemaOf(t.name); {
+	case len(alike) == 1:
+		fix = renamedTable(alike[0], t.name)
+		text += fmt.Sprintf("; %s has its columns", alike[0])
+	case account:
+		fix = doctor.Steps{{Kind: doctor.Catalog, Text: fmt.Sprintf("account: {table: %s, id: %s, url: %s}", t.name, e.cfg.Catalog.Account.ID, e.cfg.Catalog.Account.URL),
+			Note: "with your names of the table of accounts; or correct --source"}}
+	case t.name == e.cfg.Catalog.Results:
+		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "results: {}", Note: "in a file for --catalog: it is left out"}}, acceptGap("once walhook was set up")...)
+	case t.name == e.cfg.Catalog.Events:
+		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "events: {}", Note: "in a file for --catalog: it is left out"}}, acceptGap("once walhook was set up")...)
+	default:
+		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "schemas: {" + schema.Name + ": null}",
+			Note: "take the schema out of the catalog file, or give it the table's name"}}, acceptGap("once walhook was set up")...)
+	}
+	if account {
+		e.r.Fail(checkTables, fix, "%s: nobody's changes are known to be theirs", text)
+		return
+	}
+	e.r.Warn(checkTables, fix, "%s: nothing of it is sent", text)
+}
+
+// renamedTable takes a table back to the name that the catalog has.
+func renamedTable(from, to schemas.TableName) (fix doctor.Steps) {
+	const note = "or give it its new name in the catalog file"
+	if from.Name != to.Name {
+		fix = append(fix, doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Note: note,
+			Text: fmt.Sprintf("ALTER TABLE %s RENAME TO %s", from, schemas.QuoteIdent(to.Name))})
+	}
+	if from.Namespace != to.Namespace {
+		from.Name = to.Name
+		fix = append(fix, doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table, CREATE on the schema", Note: note,
+			Text: fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", from, schemas.QuoteIdent(to.Namespace))})
+	}
+	return fix
+}
+
+// columnsOf names the columns that the catalog asks of a table.
+func columnsOf(catalog *catalog.Catalog, name schemas.TableName) []string {
+	columns := []string{}
+	add := func(names ...string) {
+		for _, name := range names {
+			if name != "" && !slices.Contains(columns, name) {
+				columns = append(columns, name)
+			}
+		}
+	}
+	if a := catalog.Account; a.Table == name {
+		add(a.ID, a.URL, a.Parent, a.Secret)
+	}
+	if s := catalog.SchemaOf(name); s != nil {
+		add(s.Owner.Column)
+		add(s.Key...)
+		for _, field := range s.Fields {
+			add(field.Column)
+		}
+	}
+	if catalog.Results == name {
+		add("id", "user_id", "schema", "type", "status", "verbose")
+	}
+	if catalog.Events == name {
+		add("id", "account_id", "hook", "payload", "internal", "created_at")
+	}
+	return columns
+}
+
+const (
+	mayCreateSQL = `
+		SELECT has_database_privilege(current_database(), 'CREATE'),
+			coalesce((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = $1), true)`
+
+	ownedSQL = `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1`
+)
+
+// lookAtRights asks whether setup may run what the source still needs. Where
+// nothing is needed, no right is.
+func (e *examination) lookAtRights(ctx context.Context) {
+	plan := &Plan{}
+	for _, t := range e.tables {
+		if t.exists && t.logged {
+			plan.tables = append(plan.tables, t.table)
+		}
+	}
+	plan.planIdentity()
+	if err := plan.planPublication(ctx, e.s.Conn, e.cfg); err != nil {
+		e.s.Unseen(e.r, err, checkRights)
+		return
+	}
+	var needed doctor.Steps
+	for _, statement := range plan.Statements {
+		if !statement.Optional {
+			needed = append(needed, doctor.Step{Kind: doctor.SQL, On: onSource, Text: statement.SQL, Needs: statement.Needs})
+		}
+	}
+	if len(needed) == 0 {
+		e.r.OK(checkRights, "publication and tables need no change")
+		return
+	}
+	lacks, err := e.lackingRights(ctx)
+	switch {
+	case err != nil:
+		e.s.Unseen(e.r, err, checkRights)
+	case len(lacks) > 0:
+		e.r.Fail(checkRights, needed, "the source needs %d statements, which role %s may not run: it lacks %s",
+			len(needed), e.server.role, strings.Join(lacks, ", "))
+	default:
+		e.r.OK(checkRights, "role %s may run the %s that setup needs", e.server.role, doctor.Choose(len(needed), "statement", fmt.Sprintf("%d statements", len(needed))))
+	}
+}
+
+func (e *examination) lackingRights(ctx context.Context) (lacks []string, err error) {
+	var create, publication bool
+	if err := e.s.QueryRow(ctx, mayCreateSQL, e.cfg.Publication).Scan(&create, &publication); err != nil {
+		return nil, err
+	}
+	if !create {
+		lacks = append(lacks, "CREATE on database "+schemas.QuoteIdent(e.s.Database))
+	}
+	if !publication {
+		lacks = append(lacks, "ownership of publication "+schemas.QuoteIdent(e.cfg.Publication))
+	}
+	for _, t := range e.tables {
+		updatable := !slices.ContainsFunc(t.identities, func(l identityTable) bool { return !l.Updatable })
+		if !t.exists || !t.logged || t.published && updatable {
+			continue
+		}
+		var owned bool
+		if err := e.s.QueryRow(ctx, ownedSQL, t.oid).Scan(&owned); err != nil {
+			return nil, err
+		}
+		if !owned {
+			lacks = append(lacks, "ownership of "+t.name.String())
+		}
+	}
+	return lacks, nil
+}
+
+// lookAtShape compares the columns of one table with those that the catalog
+// names.
+func (e *examination) lookAtShape(ctx context.Context, t tableState) {
+	relation, err := readRelation(ctx, e.s, e.cfg.Publication, t.name)
+	if err != nil || relation == nil { // gone since
+		if err != nil {
+			e.s.Unseen(e.r, err, checkColumns)
+		}
+		return
+	}
+	plan := e.cfg.Catalog.Bind(relation)
+	if plan == nil {
+		return
+	}
+	if e.unsent, err = unsentColumns(ctx, e.s, t.oid, relation); err != nil {
+		e.s.Unseen(e.r, err, checkColumns)
+		return
+	}
+	told := e.accountColumns(plan)
+	told = append(told, e.resultColumns(plan)...)
+	if plan.Schema != nil {
+		told = append(told, e.ownerColumn(plan)...)
+		told = append(told, e.keys(t, plan)...)
+		told = append(told, e.fields(plan, told)...)
+	}
+	e.ruleColumns(plan, told)
+}
+
+// keys tells of a schema whose records cannot be told apart.
+func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) {
+	if n := len(plan.KeyColumns()); n > 0 && n >= len(plan.Schema.Key) {
+		return nil
+	}
+	for _, column := range plan.Schema.Key {
+		if plan.Relation.Column(column) < 0 {
+			missing = append(missing, column)
+		}
+	}
+	if len(missing) > 0 {
+		e.r.Fail(checkKeys, e.renamed(plan.Relation, missing, func(string) string { return entry(plan) }, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+			Note: "with the key's columns, in a file for --catalog"}, setupAgain()}),
+			"table %s has no column %s of the key of %s: %s", t.name, strings.Join(missing, ", "), plan.Schema.Name, undistinguished)
+		return missing
+	}
+	if t.key != nil {
+		e.r.Fail(checkKeys, t.key.steps, "%s", t.key.problem)
+		return t.key.unsent
+	}
+	return nil
+}
+
+// fields tells of fields that are absent from every event, besides those that
+// were told of already.
+func (e *examination) fields(plan *catalog.Plan, told []string) (missing []string) {
+	for _, field := range plan.Schema.Fields {
+		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(told, field.Column) {
+			missing = append(missing, field.Column)
+		}
+	}
+	if len(missing) > 0 {
+		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+			Note: "in a file for --catalog: the fields are left out; or map them, as field: column"}},
+			"table %s has no column %s: absent from every %s", plan.Relation.Table(), strings.Join(missing, ", "), plan.Schema.Name)
+	}
+	return missing
+}
+
+// ruleColumns tells of columns that only the rules of the catalog ask for.
+func (e *examination) ruleColumns(plan *catalog.Plan, told []string) {
+	var missing []string
+	for _, column := range plan.Missing {
+		if !slices.Contains(told, column) && !slices.Contains(missing, column) {
+			missing = append(missing, column)
+		}
+	}
+	if len(missing) > 0 {
+		e.r.Warn(checkFields, e.renamed(plan.Relation, missing, func(string) string { return "derive: …" }, doctor.Steps{{Kind: doctor.Catalog, Text: "derive: …",
+			Note: "name the column as it is, or take out the rules that ask for it"}}),
+			"table %s has no column %s, which rules under derive ask for", plan.Relation.Table(), strings.Join(missing, ", "))
+	}
+}
+
+// accountColumns tells of what the account table lacks.
+func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
+	a := e.cfg.Catalog.Account
+	if plan.Account == nil {
+		return nil
+	}
+	for _, column := range []struct{ name, key string }{{a.ID, "id"}, {a.URL, "url"}, {a.Parent, "parent"}, {a.Secret, "secret"}} {
+		if column.name == "" || plan.Relation.Column(column.name) >= 0 {
+			continue
+		}
+		missing = append(missing, column.name)
+		text := fmt.Sprintf("account table %s %s (account.%s of the catalog)", a.Table, e.lacks(column.name), column.key)
+		with := func(other string) string { return "account: {" + column.key + ": " + other + "}" }
+		named := doctor.Steps{{Kind: doctor.Catalog, Text: "account: {" + column.key + ": COLUMN}",
+			Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
+		switch column.key {
+		case "id":
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: nobody's changes are known to be theirs", text)
+		case "url":
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, addColumn(a.Table, column.name,
+				"or name the column that holds it in the catalog file, as account.url")), "%s: nobody is sent anything", text)
+		default:
+			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "it is taken out of the catalog file; or give it its name there"
+			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: it is left out", text)
+		}
+	}
+	return missing
+}
+
+// resultColumns tells of what the table of asynchronous results lacks. Its
+// columns' names are fixed.
+func (e *examination) resultColumns(plan *catalog.Plan) (missing []string) {
+	if plan.Results == nil {
+		return nil
+	}
+	for _, name := range []string{"user_id", "schema", "type", "status", "verbose"} {
+		if plan.Relation.Column(name) < 0 {
+			missing = append(missing, name)
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, func(string) string { return "results: …" }, addColumn(plan.Relation.Table(), name, "")),
+				"table %s of results %s", plan.Relation.Table(), e.lacks(name))
+		}
+	}
+	return missing
+}
+
+// ownerColumn tells of a table whose rows are nobody's.
+func (e *examination) ownerColumn(plan *catalog.Plan) []string {
+	name := plan.Schema.Owner.Column
+	if plan.Relation.Column(name) >= 0 {
+		return nil
+	}
+	with := func(column string) string {
+		other, schema := *plan, *plan.Schema
+		other.Schema, schema.Owner.Column = &schema, column
+		return entry(&other)
+	}
+	e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, with, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+		Note: "with the column that holds the owner, in a file for --catalog"}, setupAgain()}),
+		"table %s %s, and it says whose the rows are: nothing of it is sent", plan.Relation.Table(), e.lacks(name))
+	return []string{name}
+}
+
+// renamed gives a column its name back, where one is missing and one is there
+// that the catalog does not name; otherwise it is of no use. One that is there and
+// does not come keeps its name: the table is right as it is.
+func (e *examination) renamed(relation *schemas.Relation, missing []string, with func(column string) string, otherwise doctor.Steps) doctor.Steps {
+	for _, name := range missing {
+		if _, there := e.unsent[name]; there {
+			return e.sendAgain(relation.Table(), name, with)
+		}
+	}
+	var unnamed []string
+	for _, column := range relation.Columns {
+		if !slices.Contains(columnsOf(e.cfg.Catalog, relation.Table()), column.Name) {
+			unnamed = append(unnamed, column.Name)
+		}
+	}
+	if len(missing) != 1 || len(unnamed) != 1 {
+		return otherwise
+	}
+	return doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
+		Text: fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", relation.Table(), schemas.QuoteIdent(unnamed[0]), schemas.QuoteIdent(missing[0])),
+		Note: "if that is the column; or give it its new name in the catalog file"}}
+}
+
+func addColumn(table schemas.TableName, name, note string) doctor.Steps {
+	return doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Note: note,
+		Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s pg_catalog.text", table, schemas.QuoteIdent(name))}}
+}
+
+func setupAgain() doctor.Step { return acceptGap("once walhook was set up")[0] }
+
+// unsentColumn is a column that a table has and whose values do not come.
+type unsentColumn struct {
+	generated   bool
+	virtual     bool     // and never stored
+	publishable bool     // by a setting of the publication
+	from        []string // columns that it is computed from
+	alike       bool     // which are of its type
+}
+
+const (
+	// computedFromSQL joins the dependencies of a column of the row "g" on those
+	// that it is computed from: before PostgreSQL 15 they are the column's own,
+	// since then its expression's.
+	computedFromSQL = `LEFT JOIN pg_attrdef e ON e.adrelid = g.attrelid AND e.adnum = g.attnum AND g.attgenerated <> ''
+	LEFT JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> g.attnum
+		AND (d.classid = 'pg_class'::regclass AND d.objid = g.attrelid AND d.objsubid = g.attnum
+			OR d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid)`
+
+	// unsentColumnsSQL lists the columns of a table with what generated ones are
+	// computed from.
+	unsentColumnsSQL = `
+	SELECT g.attname::text, g.attgenerated <> '', g.attgenerated = 'v',
+		g.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000,
+		coalesce(array_agg(DISTINCT a.attname::text) FILTER (WHERE a.attnum IS NOT NULL), '{}'), coalesce(bool_and(a.atttypid = g.atttypid), false)
+	FROM pg_attribute g
+	` + computedFromSQL + `
+	LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+	WHERE g.attrelid = $1 AND g.attnum > 0 AND NOT g.attisdropped
+	GROUP BY g.attnum, g.attname, g.attgenerated`
+)
+
+// unsentColumns are the columns of a table that do not come with its relation.
+func unsentColumns(ctx context.Context, q querier, table uint32, relation *schemas.Relation) (map[string]unsentColumn, error) {
+	rows, err := q.Query(ctx, unsentColumnsSQL, table)
+	if err != nil {
+		return nil, fmt.Errorf("look at the columns of %s: %w", relation.Table(), err)
+	}
+	unsent := map[string]unsentColumn{}
+	var name string
+	var c unsentColumn
+	_, err = pgx.ForEachRow(rows, []any{&name, &c.generated, &c.virtual, &c.publishable, &c.from, &c.alike}, func() error {
+		if relation.Column(name) < 0 {
+			unsent[name] = unsentColumn{c.generated, c.virtual, c.publishable, append([]string(nil), c.from...), c.alike}
+		}
+		return nil
+	})
+	return unsent, err
+}
+
+// lacks says what a table does not have, or does not send.
+func (e *examination) lacks(name string) string {
+	switch c, there := e.unsent[name]; {
+	case !there:
+		return fmt.Sprintf("has no column %q", name)
+	case c.virtual:
+		return fmt.Sprintf("does not send column %q, which is generated and virtual: no server sends those", name)
+	case c.publishable:
+		return fmt.Sprintf("does not send column %q, which is generated and not published", name)
+	case c.generated:
+		return fmt.Sprintf("does not send column %q, which is generated: servers before PostgreSQL 18 do not", name)
+	}
+	return fmt.Sprintf("does not send column %q, which the publication's list of columns leaves out", name)
+}
+
+// sendAgain is what makes a column come that the table has: never a change of
+// the table. with gives the catalog's entry with another column in its place.
+func (e *examination) sendAgain(table schemas.TableName, name string, with func(column string) string) doctor.Steps {
+	switch c := e.unsent[name]; {
+	case !c.generated:
+		return append(publishAgain(e.cfg.Publication, table, "or add it to the list, where it is there for a reason"), setupAgain())
+	case c.publishable:
+		return append(doctor.Ask(onSource, "ownership of the publication", publishGeneratedSQL(e.cfg.Publication)), setupAgain())
+	case len(c.from) == 1 && c.alike:
+		return doctor.Steps{{Kind: doctor.Catalog, Text: with(c.from[0]),
+			Note: "in a file for --catalog: the column is computed from " + c.from[0] + ", which is sent, if both say the same"}, setupAgain()}
+	default:
+		note := "in a file for --catalog, with a column that is stored and sent"
+		if len(c.from) > 0 {
+			note += " (it is computed from " + strings.Join(c.from, ", ") + ")"
+		}
+		return doctor.Steps{{Kind: doctor.Catalog, Text: with("COLUMN"), Note: note}, setupAgain()}
+	}
+}

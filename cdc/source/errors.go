@@ -1,0 +1,166 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/doctor"
+	"walhook/internal/pgsession"
+	"walhook/schemas"
+)
+
+// Fault is something about the source that walhook cannot fix by itself:
+// what is wrong, and what to do about it.
+type Fault struct {
+	Problem string
+	Fix     string // a statement or command, in words
+	Err     error  // what the server said, if anything
+}
+
+func (f *Fault) Error() string {
+	s := f.Problem
+	if f.Err != nil {
+		s += fmt.Sprintf(" (%v)", f.Err)
+	}
+	return s + "; " + f.Fix
+}
+
+// Unwrap returns what the server said.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// checkedFault is a [Fault] as an examination reports it.
+type checkedFault struct {
+	Fault
+	check string       // that finds it; "" where the caller says so
+	steps doctor.Steps // Fix to the letter
+}
+
+// Unwrap returns the fault without what only an examination needs.
+func (f *checkedFault) Unwrap() error { return &f.Fault }
+
+// GapError says that the log cannot be continued where the store left off:
+// changes after From and before To may never be seen. It is not skipped:
+// setup --accept-gap starts over from a fresh snapshot.
+type GapError struct {
+	From   schemas.LSN // the stored position's end
+	To     schemas.LSN // where the source could continue; 0 when not known
+	Reason string
+	Slot   string
+}
+
+func (e *GapError) Error() string {
+	to := "an unknown position"
+	if e.To != 0 {
+		to = e.To.String()
+	}
+	return fmt.Sprintf("gap in slot %s: %s; changes between %s and %s may be missing; "+
+		"find out why, then run 'walhook setup --accept-gap', which starts over from a fresh snapshot",
+		e.Slot, e.Reason, e.From, to)
+}
+
+// errNotSetUp says that setup has not been run for this source.
+var errNotSetUp = errors.New("the source is not set up")
+
+// ErrSlotInUse says that another session reads the slot.
+var ErrSlotInUse = errors.New("the slot is in use")
+
+// SQLSTATEs (PostgreSQL manual, appendix "Error Codes").
+const (
+	codeUndefinedObject    = "42704" // no such slot or publication
+	codeInsufficientRights = "42501"
+	codeObjectInUse        = "55006" // slot active elsewhere
+	codeNotInPrerequisite  = "55000" // slot lost
+	codeLockNotAvailable   = "55P03"
+	codeIdleInTransaction  = "25P03" // we were away for too long
+	codeConfigurationLimit = "53400"
+	codeInvalidCatalog     = "3D000" // no such database
+	codeInvalidAuth        = "28000"
+	codeInvalidPassword    = "28P01"
+)
+
+func sqlState(err error) string { return pgsession.State(err) }
+
+// IsUnreachable says whether an error is of the kind that passes: the server
+// is not there yet, is starting, or the connection was lost. A database that
+// does not exist, a wrong password, a certificate that is not accepted or a
+// pooler is not.
+func IsUnreachable(err error) bool {
+	if _, ok := errors.AsType[*Fault](err); ok || pgsession.IsPooler(err) || pgsession.IsCertificate(err) {
+		return false
+	}
+	if code := sqlState(err); code != "" {
+		return passes(code)
+	}
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		return false
+	}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[net.Error](err)
+	// A server that dies in the middle of an answer.
+	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return connecting || network || cut || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
+}
+
+// passes says whether what the server answered may be otherwise soon: start and
+// shutdown (class 57), connection (08), resources (53), a conflict with another
+// transaction (40), a lock or an answer that took too long.
+func passes(code string) bool {
+	switch code[:2] {
+	case "57", "08", "53", "40":
+		return true
+	}
+	return code == codeLockNotAvailable || code == codeIdleInTransaction
+}
+
+// connectFault puts what goes wrong on connecting into words.
+func connectFault(err error) error {
+	err = pgsession.Reason(err)
+	if pgsession.IsPooler(err) {
+		return poolerFault(err)
+	}
+	switch sqlState(err) {
+	case codeInvalidCatalog:
+		return &Fault{Problem: "the source database does not exist", Fix: "create it, or correct --source", Err: err}
+	case codeInvalidPassword, codeInvalidAuth:
+		return &Fault{Problem: "the source refuses the role or its password",
+			Fix: "correct --source, or pg_hba.conf on the server", Err: err}
+	case codeInsufficientRights:
+		return &Fault{Problem: "the source's role may not replicate", Fix: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
+	case codeUndefinedObject:
+		return &Fault{Problem: "the source does not know a parameter of its URL", Fix: "leave it out of --source", Err: err}
+	}
+	if pgsession.IsCertificate(err) {
+		return &Fault{Problem: "the connection to the source is not trusted: a certificate is not accepted",
+			Fix: "renew the one that is named, or correct sslmode, sslrootcert, sslcert and sslkey of --source", Err: err}
+	}
+	return fmt.Errorf("connect to the source: %w", err)
+}
+
+// poolerFault says that a connection pooler answers where the server has to.
+func poolerFault(err error) *checkedFault {
+	var problem string
+	said, known := errors.AsType[*pgsession.PoolerError](err)
+	pgErr, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case known:
+		problem, err = said.Reason, said.Err
+	case answered && strings.Contains(pgErr.Message, "replication"):
+		problem = pgsession.NoReplication
+	default:
+		problem = "a connection pooler answers that does not take a parameter of the URL"
+	}
+	return &checkedFault{
+		check: checkRole,
+		Fault: Fault{
+			Problem: problem,
+			Fix:     "give --source the address of the PostgreSQL server itself; see \"Connection poolers\" in docs/OPERATIONS.md",
+			Err:     err,
+		},
+		steps: doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "host=ADDRESS port=PORT", Note: "of the PostgreSQL server itself, not of the pooler before it"}},
+	}
+}

@@ -1,0 +1,232 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/doctor"
+	"walhook/schemas"
+)
+
+// Check compares what is stored with what the source has, before anything is
+// read. Whatever does not fit is a fault to fix or a gap.
+func (c Config) Check(stored schemas.Checkpoint, now System, slot SlotState) error {
+	if _, err := c.checkPosition(stored, now, slot); err != nil {
+		return err
+	}
+	_, err := c.checkPublication(stored.Flush, stored.Source.PublicationOID, slot)
+	return err
+}
+
+// judge finds the first of what does not fit, and which of doctor's checks it
+// belongs to. What comes later says nothing once something earlier is wrong.
+func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotState) (check string, err error) {
+	if stored.Source == (schemas.Source{}) {
+		if slot.Exists {
+			return checkSlot, c.slotWithoutPosition()
+		}
+		return checkSetup, &checkedFault{Fault: Fault{Problem: "the source is not prepared", Fix: "run 'walhook setup', or start with --setup", Err: errNotSetUp},
+			steps: doctor.Run("walhook setup")}
+	}
+	gap := func(to schemas.LSN, format string, args ...any) error {
+		return &GapError{From: stored.Flush, To: to, Slot: c.Slot, Reason: fmt.Sprintf(format, args...)}
+	}
+	// Inside a transaction its commit is beyond what may be flushed.
+	reach := max(stored.Flush, stored.Position.Commit)
+	switch was := stored.Source; {
+	case was.Slot != c.Slot:
+		return checkSetup, c.otherSlot(was.Slot)
+	case was.Publication != c.Publication:
+		return checkSetup, &checkedFault{
+			Fault: Fault{
+				Problem: fmt.Sprintf("the outbox follows publication %s, not %s", was.Publication, c.Publication),
+				Fix:     "correct --publication, or run 'walhook setup --accept-gap' to start over with the other",
+			},
+			steps: doctor.Steps{{Kind: doctor.Setting, Text: "--publication=" + was.Publication}},
+		}
+	case was.SystemID != now.id:
+		return checkSystem, gap(slot.WALEnd, "the source is another database system (%s, was %s)", now.id, was.SystemID)
+	// A slot belongs to one database, by its OID: with the slot there, it is the
+	// same one under another name.
+	case was.Database != now.Database && !slot.Exists:
+		return checkSetup, &checkedFault{
+			Fault: Fault{
+				Problem: fmt.Sprintf("the outbox follows database %s, not %s", was.Database, now.Database),
+				Fix:     "correct --source, or use an outbox of its own",
+			},
+			steps: doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "dbname=" + was.Database}},
+		}
+	case !slot.Exists:
+		return checkSlot, gap(slot.WALEnd, "the slot does not exist any more")
+	case slot.Lost:
+		return checkSlot, gap(slot.WALEnd, "the server gave up the slot (wal_status lost): %s", slot.whyLost())
+	case slot.WALEnd < reach:
+		return checkSystem, gap(slot.WALEnd, "the source was rewound or restored: its WAL ends at %s", slot.WALEnd)
+	case now.strays(was.Timeline, reach) != "":
+		return checkSystem, gap(slot.WALEnd, "%s", now.strays(was.Timeline, reach))
+	case slot.Confirmed > stored.Flush:
+		return checkPosition, gap(slot.Confirmed, "the slot was advanced or made anew by someone else: it stands at %s", slot.Confirmed)
+	case was.Catalog != c.Catalog.Fingerprint():
+		return checkCatalog, &checkedFault{
+			Fault: Fault{
+				Problem: "the catalog's accounts, tables, keys or owners differ from those that were set up",
+				Fix:     "run 'walhook setup --accept-gap' to read the owners anew, or go back to the catalog that was set up",
+			},
+			steps: acceptGap("or go back to the catalog that was set up, which costs nothing"),
+		}
+	}
+	return "", nil
+}
+
+// judgePublication finds what is silently missing from the stream, and which of
+// doctor's checks it belongs to: the log has been read up to from, and what was
+// not published since is a gap. before is the OID of the publication that was
+// read.
+func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState) (check string, err error) {
+	gap := func(format string, args ...any) error {
+		return &GapError{From: from, To: slot.WALEnd, Slot: c.Slot,
+			Reason: fmt.Sprintf("publication %s ", c.Publication) + fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case slot.publication == 0:
+		return checkPublication, gap("does not exist")
+	case slot.publication != before:
+		return checkPublication, gap("was dropped and made anew")
+	case !slot.operations:
+		return checkPublished, gap("does not publish every insert, update, delete and truncate")
+	case len(slot.unpublished) > 0:
+		names := make([]string, len(slot.unpublished))
+		for i, table := range slot.unpublished {
+			names[i] = table.String()
+		}
+		return checkPublished, gap("does not hold %s of the catalog", strings.Join(names, ", "))
+	}
+	return "", nil
+}
+
+// CheckPublication finds, before [Plan.Apply] would fix it, a publication from
+// which something is missing that the stored position went past: a [*GapError].
+// A source of which nothing is stored has no gap.
+func CheckPublication(ctx context.Context, cfg Config, stored schemas.Checkpoint) error {
+	if stored.Source == (schemas.Source{}) {
+		return nil
+	}
+	cfg = cfg.WithDefaults()
+	source, err := NewIntrospector(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer source.Close(ctx)
+	slot, err := source.Inspect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	_, err = cfg.checkPublication(stored.Flush, stored.Source.PublicationOID, slot)
+	return err
+}
+
+func (c Config) otherSlot(followed string) error {
+	return &checkedFault{
+		Fault: Fault{
+			Problem: fmt.Sprintf("the outbox follows slot %s, not %s", followed, c.Slot),
+			Fix:     "correct --slot, or use an outbox of its own",
+		},
+		steps: doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + followed}},
+	}
+}
+
+func (c Config) slotWithoutPosition() error {
+	return &checkedFault{
+		Fault: Fault{
+			Problem: fmt.Sprintf("slot %s exists without a stored position: the snapshot that belongs to it is gone", c.Slot),
+			Fix: fmt.Sprintf("if nobody else uses it, drop it with \"SELECT pg_catalog.pg_drop_replication_slot('%s')\" and run 'walhook setup'; "+
+				"otherwise choose another name with --slot", c.Slot),
+		},
+		steps: doctor.Steps{
+			{Kind: doctor.SQL, On: onSource, Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(c.Slot) + ")",
+				Note: "if nobody else uses it; otherwise choose another name with --slot"},
+			{Kind: doctor.Command, Text: "walhook setup"},
+		},
+	}
+}
+
+func (e *GapError) Gap() schemas.Gap { return schemas.Gap{From: e.From, To: e.To, Reason: e.Reason} }
+
+// System is which log the source writes: its identity, the timeline that it is
+// on, and where that left those that it comes from.
+type System struct {
+	id       string
+	Database string
+	Timeline int32
+	ends     map[int32]schemas.LSN // of earlier timelines: the first byte that is not theirs
+	err      error                 // why ends could not be read
+}
+
+// Identify asks for the identity of the source's log. It comes before
+// replication starts: a walsender that streams takes no other command.
+func Identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
+	result, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return System{}, fmt.Errorf("identify the source: %w", err)
+	}
+	s := System{id: result.SystemID, Database: result.DBName, Timeline: result.Timeline}
+	if s.Timeline > 1 {
+		history, err := pglogrepl.TimelineHistory(ctx, conn, s.Timeline)
+		if err != nil && conn.IsClosed() {
+			return System{}, fmt.Errorf("read the history of timeline %d: %w", s.Timeline, err)
+		}
+		if s.err = err; err == nil {
+			s.ends, s.err = parseTimelineHistory(history.Content)
+		}
+	}
+	return s, nil
+}
+
+// parseTimelineHistory reads a history file: on each line a timeline, the LSN
+// at which it was left, and a reason (PostgreSQL manual, Continuous Archiving,
+// Timelines).
+func parseTimelineHistory(content []byte) (map[int32]schemas.LSN, error) {
+	ends := map[int32]schemas.LSN{}
+	for line := range bytes.Lines(content) {
+		fields := bytes.Fields(line)
+		if len(fields) == 0 || fields[0][0] == '#' {
+			continue
+		}
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("history line %q: want a timeline and an LSN", line)
+		}
+		timeline, err := strconv.ParseInt(string(fields[0]), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("history line %q: %w", line, err)
+		}
+		if ends[int32(timeline)], err = schemas.ParseLSN(string(fields[1])); err != nil {
+			return nil, fmt.Errorf("history line %q: %w", line, err)
+		}
+	}
+	return ends, nil
+}
+
+// strays says why a log that was read on timeline was up to reach does not go
+// on in this one; "" when it does.
+func (s System) strays(was int32, reach schemas.LSN) string {
+	if s.Timeline == was {
+		return ""
+	}
+	if s.err != nil {
+		return fmt.Sprintf("the source is on timeline %d, was on %d, and its history cannot be read: %v", s.Timeline, was, s.err)
+	}
+	end, known := s.ends[was]
+	switch {
+	case !known:
+		return fmt.Sprintf("the source is on timeline %d, which does not come from timeline %d", s.Timeline, was)
+	case end < reach:
+		return fmt.Sprintf("the source is on timeline %d, which left timeline %d at %s, before what was read", s.Timeline, was, end)
+	}
+	return ""
+}

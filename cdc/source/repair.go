@@ -1,0 +1,240 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+)
+
+// tableFault is what a change of the carrier's does to a published table.
+type tableFault struct {
+	table   schemas.TableName
+	refused bool // its own updates and deletes fail; otherwise its old rows are only keys
+	sql     string
+}
+
+// fault is what is wrong with a table that logs its own changes, if anything.
+func (l identityTable) fault(publication string) (fault tableFault, wrong bool) {
+	name := l.name()
+	statement, ok := l.identity()
+	switch {
+	case l.publishable():
+		return tableFault{table: name, refused: true, sql: publishGeneratedSQL(publication)}, true
+	case !ok && l.Listed:
+		return tableFault{table: name, refused: true, sql: publishAgain(publication, name, "")[0].Text}, true
+	case !ok:
+		return tableFault{table: name, refused: true, sql: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (id)", name)}, true
+	case statement.SQL == "":
+		return fault, false
+	}
+	return tableFault{table: name, refused: !l.Updatable || l.Full && (l.Unpublished || l.refusesFull() != ""), sql: statement.SQL}, true
+}
+
+// publishGeneratedSQL makes a publication send stored generated columns, so that
+// the server takes a replica identity that holds them (PostgreSQL 18).
+func publishGeneratedSQL(publication string) string {
+	return fmt.Sprintf("ALTER PUBLICATION %s SET (publish_generated_columns = stored)", schemas.QuoteIdent(publication))
+}
+
+const (
+	// repairLockTimeout bounds how long a statement of the observer queues for a
+	// table: all that comes after it waits behind.
+	repairLockTimeout = "SET lock_timeout = '200ms'"
+
+	firstRepairWait = 5 * time.Second
+	lastRepairWait  = 5 * time.Minute
+)
+
+// repair is a table that could not be repaired yet.
+type repair struct {
+	next time.Time
+	wait time.Duration
+}
+
+// TableRepair looks what a change of the carrier's does to its published tables,
+// says so once, and repairs what it may. It belongs to one goroutine.
+type TableRepair struct {
+	cfg     Config
+	store   Changes
+	added   func(table uint32) bool // whether a table was last described as a new partition
+	log     *zap.Logger
+	faults  map[uint32]tableFault
+	seen    map[schemas.TableName]bool // tables of the catalog that were there
+	said    map[finding]bool           // what is wrong otherwise, and was said
+	waiting map[uint32]*repair
+}
+
+func NewTableRepair(cfg Config, store Changes, added func(table uint32) bool, log *zap.Logger) *TableRepair {
+	return &TableRepair{cfg: cfg, store: store, added: added, log: log, seen: map[schemas.TableName]bool{}, waiting: map[uint32]*repair{}}
+}
+
+// Check names the tables whose writes the server refuses by now, or of whose old
+// rows it keeps only the key, and repairs what it may: a table that refuses its
+// own updates, which is the carrier's outage, and a new partition of a table that
+// is otherwise under FULL. An identity that somebody chose is named and
+// left alone.
+func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused, partial int, err error) {
+	tables, err := lookAtTables(ctx, source.conn, o.cfg)
+	if err != nil {
+		return 0, 0, err
+	}
+	faults, now := map[uint32]tableFault{}, map[finding]bool{}
+	for _, t := range tables {
+		if !t.exists && o.seen[t.name] {
+			o.say(now, "a table of the catalog is not there any more: nothing of it is sent", t.name, "it was dropped, renamed or moved to another schema",
+				"give it its name again, or change the catalog; what a publication of whole schemas did not send meanwhile is missing")
+		}
+		if !t.exists || !t.logged {
+			continue
+		}
+		o.seen[t.name] = true
+		if t.key != nil && t.published {
+			o.say(now, "no key names the records of a table: its changes are listed as unrouted (no_key)", t.name, t.key.problem, t.key.fix())
+		}
+		full := false
+		for _, l := range t.identities {
+			full = full || l.Full
+		}
+		for _, l := range t.identities {
+			fault, wrong := l.fault(o.cfg.Publication)
+			if l.Child && !l.Published && t.published {
+				o.say(now, "table inherits from a published one and is not published: its rows are not sent", l.name(), "it inherits from "+t.name.String(),
+					"'walhook setup', or what 'walhook doctor' prints")
+			}
+			if published := t.published && !l.Child || l.Published; !wrong || !published {
+				continue
+			}
+			o.name(l.OID, fault)
+			if fault.refused || full && l.Identity == "d" && o.added(l.OID) {
+				wrong = !o.try(ctx, source, l, fault)
+			}
+			if wrong {
+				faults[l.OID] = fault
+			}
+		}
+	}
+	for oid := range o.waiting {
+		if _, still := faults[oid]; !still {
+			delete(o.waiting, oid)
+		}
+	}
+	if err := o.checkMembers(ctx, source, now); err != nil {
+		return 0, 0, err
+	}
+	o.faults, o.said = faults, now
+	for _, fault := range faults {
+		if fault.refused {
+			refused++
+		} else {
+			partial++
+		}
+	}
+	return refused, partial, nil
+}
+
+// checkMembers names what the publication keeps back of the catalog's tables:
+// rows by a filter, columns by a list.
+func (o *TableRepair) checkMembers(ctx context.Context, source *Introspector, now map[finding]bool) error {
+	members, err := readMembers(ctx, source.conn, o.cfg)
+	if err != nil {
+		return fmt.Errorf("look at the publication's tables: %w", err)
+	}
+	for _, m := range members {
+		again := publishAgain(o.cfg.Publication, m.table(), "")[0].Text
+		if fault, _ := m.columnFault(o.cfg.Catalog); fault != "" {
+			o.say(now, "the publication keeps columns of a table back", m.table(), fault, again)
+		}
+		if fault := m.filterFault(); fault != "" {
+			o.say(now, "the publication keeps rows of a table back", m.table(), fault, again)
+		}
+	}
+	return nil
+}
+
+// finding is what was said of a table.
+type finding struct {
+	table        schemas.TableName
+	what, reason string
+}
+
+// say writes to the log what is wrong with a table when it is new.
+func (o *TableRepair) say(now map[finding]bool, what string, table schemas.TableName, reason, fix string) {
+	f := finding{table, what, reason}
+	if now[f] = true; !o.said[f] {
+		o.log.Error(what, zap.Stringer("table", table), zap.String("reason", reason), zap.String("fix", fix))
+	}
+}
+
+// name writes a fault to the log when it is new.
+func (o *TableRepair) name(oid uint32, fault tableFault) {
+	if o.faults[oid] == fault {
+		return
+	}
+	if fault.refused {
+		o.log.Error("the server refuses the updates and deletes of a published table",
+			zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
+		return
+	}
+	o.log.Warn("a table keeps only the key of old rows: its deletes carry no more, and large values that an update did not touch are absent",
+		zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
+}
+
+// try runs the statement that repairs a table, if its turn has come. A lack of a
+// right ends the trying; a lock that somebody holds only puts it off.
+func (o *TableRepair) try(ctx context.Context, source *Introspector, l identityTable, fault tableFault) bool {
+	m := o.waiting[l.OID]
+	if m == nil {
+		m = &repair{wait: firstRepairWait}
+		o.waiting[l.OID] = m
+	}
+	if time.Now().Before(m.next) {
+		return false
+	}
+	m.next, m.wait = time.Now().Add(m.wait), min(2*m.wait, lastRepairWait)
+	err := o.apply(ctx, source.conn, l, fault)
+	switch {
+	case err == nil:
+		o.log.Warn("a published table was changed so that its old rows are sent and its updates work",
+			zap.Stringer("table", fault.table), zap.String("sql", fault.sql))
+		return true
+	case sqlState(err) == codeInsufficientRights:
+		m.next = time.Now().Add(lastRepairWait)
+	}
+	o.log.Warn("cannot change a published table, a DBA has to", zap.Stringer("table", fault.table),
+		zap.String("sql", fault.sql), zap.Duration("retry_in", time.Until(m.next)), zap.Error(err))
+	return false
+}
+
+func (o *TableRepair) apply(ctx context.Context, conn execer, l identityTable, fault tableFault) (err error) {
+	if _, err := conn.Exec(ctx, repairLockTimeout); err != nil {
+		return err
+	}
+	defer func() {
+		_, resetErr := conn.Exec(ctx, "SET lock_timeout = 0")
+		err = errors.Join(err, resetErr)
+	}()
+	if l.publishable() {
+		_, err := conn.Exec(ctx, fault.sql)
+		return err
+	}
+	statement, ok := l.identity()
+	if !ok {
+		return errors.New("it has no primary key that is published, and " + l.refusesFull())
+	}
+	return setIdentity(ctx, conn, o.store, l.OID, statement.identity)
+}
+
+// Due says whether a table waits to be repaired.
+func (o *TableRepair) Due() bool {
+	for _, m := range o.waiting {
+		if !time.Now().Before(m.next) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,395 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/zap"
+
+	"walhook/internal/pgsession"
+	"walhook/schemas"
+)
+
+// SlotState is what the source says of the slot and the publication.
+type SlotState struct {
+	Exists      bool
+	Active      bool
+	Lost        bool
+	lostBy      string              // pg_replication_slots.invalidation_reason; "" before PostgreSQL 17
+	unlimited   bool                // max_slot_wal_keep_size is -1, now
+	Confirmed   schemas.LSN         // where the server goes on from
+	publication uint32              // OID; 0 for none
+	operations  bool                // and publishes every kind of change
+	published   []schemas.TableName // of the catalog
+	unpublished []schemas.TableName // of the catalog, though they exist and are logged
+	WALEnd      schemas.LSN
+}
+
+const (
+	slotSQL = `
+		SELECT active, coalesce(wal_status = 'lost', false), coalesce(plugin, ''), coalesce(database, ''),
+			current_database()::text, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(to_jsonb(s) ->> 'invalidation_reason', ''),
+			current_setting('max_slot_wal_keep_size') LIKE '-%'
+		FROM pg_replication_slots s WHERE slot_name = $1`
+
+	publicationOIDSQL = `SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0)`
+
+	operationsSQL = `
+		SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND pubinsert AND pubupdate AND pubdelete AND pubtruncate)`
+
+	walEndSQL = `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text`
+
+	outboxPublishedSQL = `
+		SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = 'walhook')`
+
+	// The tables of the catalog that exist and reach the WAL, and whether they
+	// are in the publication.
+	loggedTablesSQL = `
+		SELECT n.nspname::text, c.relname::text, ` + isPublishedSQL + `
+		FROM unnest($1::text[], $3::text[]) AS catalog (namespace, name)
+		JOIN pg_namespace n ON n.nspname = catalog.namespace
+		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = catalog.name
+		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+			AND NOT (` + refusesFullSQL + ` AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))`
+
+	// A partitioned table is published under its own name, or as its
+	// partitions: then as many as there are, which may be none.
+	isPublishedSQL = `(
+		EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+		OR c.relkind = 'p' AND (
+			EXISTS (SELECT FROM pg_partition_tree(c.oid) WHERE isleaf AND relid <> c.oid)
+			OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND (p.puballtables
+				OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid))))
+		AND NOT EXISTS (
+			SELECT FROM pg_partition_tree(c.oid) leaf JOIN pg_class lc ON lc.oid = leaf.relid JOIN pg_namespace ln ON ln.oid = lc.relnamespace
+			WHERE leaf.isleaf AND lc.relkind <> 'p' AND NOT EXISTS (
+				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = ln.nspname AND t.tablename = lc.relname)))`
+)
+
+// whyLost says in words why the server gave the slot up (PostgreSQL manual,
+// pg_replication_slots, invalidation_reason). Up to 16 the server names no reason:
+// what is left to say is what its settings allow. In 16 every lost slot is called
+// conflicting, whatever the reason.
+func (s SlotState) whyLost() string {
+	switch s.lostBy {
+	case "idle_timeout":
+		return "nobody read it for longer than idle_replication_slot_timeout"
+	case "rows_removed":
+		return "rows of the catalog that it needs were removed (rows_removed), as on a standby without hot_standby_feedback"
+	case "wal_level_insufficient":
+		return "wal_level was lowered (wal_level_insufficient)"
+	case "wal_removed":
+		return "max_slot_wal_keep_size was exceeded" + s.unlimitedNow()
+	case "":
+		if s.unlimited {
+			return "the log that it needs is gone, and this version of PostgreSQL does not say why; max_slot_wal_keep_size, which makes a server remove it, is -1 now"
+		}
+		return "max_slot_wal_keep_size was exceeded"
+	}
+	return s.lostBy
+}
+
+func (s SlotState) unlimitedNow() string {
+	if s.unlimited {
+		return " (it is -1 now)"
+	}
+	return ""
+}
+
+// Inspect reads the state of slot and publication. A [*Fault] says that one of
+// them is not what it has to be.
+func (r *Introspector) Inspect(ctx context.Context, cfg Config) (SlotState, error) {
+	var s SlotState
+	if err := r.inspectSlot(ctx, cfg, &s); err != nil {
+		return s, err
+	}
+	if err := r.inspectPublication(ctx, cfg, &s); err != nil {
+		return s, err
+	}
+	var err error
+	s.WALEnd, err = r.WALEnd(ctx)
+	return s, err
+}
+
+func (r *Introspector) WALEnd(ctx context.Context) (schemas.LSN, error) {
+	var end string
+	if err := r.conn.QueryRow(ctx, walEndSQL).Scan(&end); err != nil {
+		return 0, fmt.Errorf("read the WAL's end: %w", err)
+	}
+	return schemas.ParseLSN(end)
+}
+
+func (r *Introspector) inspectSlot(ctx context.Context, cfg Config, s *SlotState) error {
+	var plugin, database, ours, confirmed string
+	err := r.conn.QueryRow(ctx, slotSQL, cfg.Slot).Scan(&s.Active, &s.Lost, &plugin, &database, &ours, &confirmed, &s.lostBy, &s.unlimited)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at slot %s: %w", cfg.Slot, err)
+	}
+	if plugin != "pgoutput" {
+		return &checkedFault{check: checkSlot, Fault: Fault{Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot), Fix: "choose another name with --slot"}}
+	}
+	if database != ours {
+		return &checkedFault{
+			check: checkSlot,
+			Fault: Fault{
+				Problem: fmt.Sprintf("slot %s belongs to database %s, not to %s", cfg.Slot, database, ours),
+				Fix:     "correct --source, or choose another name with --slot",
+			},
+		}
+	}
+	s.Exists = true
+	s.Confirmed, err = schemas.ParseLSN(confirmed)
+	return err
+}
+
+func (r *Introspector) inspectPublication(ctx context.Context, cfg Config, s *SlotState) error {
+	var own bool
+	for sql, answer := range map[string]any{
+		publicationOIDSQL: &s.publication, operationsSQL: &s.operations, outboxPublishedSQL: &own,
+	} {
+		if err := r.conn.QueryRow(ctx, sql, cfg.Publication).Scan(answer); err != nil {
+			return fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+		}
+	}
+	if own {
+		return &checkedFault{
+			check: checkOutboxPublished,
+			Fault: Fault{
+				Problem: fmt.Sprintf("publication %s holds the outbox's own tables: every event would make another", cfg.Publication),
+				Fix:     "publish only the catalog's tables, as 'walhook setup --dry-run' prints them",
+			},
+		}
+	}
+	var err error
+	s.published, s.unpublished, err = r.loggedTables(ctx, cfg)
+	return err
+}
+
+// loggedTables tells the catalog's tables that are published from those that
+// are not; those that do not exist or never reach the WAL are neither.
+func (r *Introspector) loggedTables(ctx context.Context, cfg Config) (published, unpublished []schemas.TableName, err error) {
+	namespaces, names := tableNames(cfg.Catalog)
+	rows, err := r.conn.Query(ctx, loggedTablesSQL, namespaces, cfg.Publication, names)
+	if err == nil {
+		var table schemas.TableName
+		var in bool
+		_, err = pgx.ForEachRow(rows, []any{&table.Namespace, &table.Name, &in}, func() error {
+			if in {
+				published = append(published, table)
+			} else {
+				unpublished = append(unpublished, table)
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+	}
+	return published, unpublished, nil
+}
+
+const reportSQL = `
+	SELECT CASE WHEN s.slot_name IS NULL THEN 'missing' ELSE coalesce(s.wal_status, 'lost') END, coalesce(s.active, false),
+		coalesce(s.confirmed_flush_lsn, '0/0')::text, pg_current_wal_lsn()::text,
+		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::float8,
+		CASE WHEN current_setting('max_slot_wal_keep_size') LIKE '-%' THEN -1
+			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8,
+		r.flush_lag, clock_timestamp(), coalesce(s.active_pid, 0), coalesce(a.application_name, ''),
+		coalesce(host(a.client_addr), CASE WHEN a.client_port = -1 THEN 'local' ELSE '' END), coalesce(a.wait_event, ''),
+		coalesce((SELECT string_agg(format('%s (%s)', n.name, CASE WHEN o.slot_name IS NULL THEN 'which does not exist' WHEN o.active THEN 'which is behind' ELSE 'which nobody reads' END), ', ')
+			FROM unnest(string_to_array(replace(replace(current_setting('synchronized_standby_slots', true), ' ', ''), '"', ''), ',')) AS n (name)
+			LEFT JOIN pg_replication_slots o ON o.slot_name = n.name), '')
+	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
+	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid`
+
+// slotMissing stands among the values of pg_replication_slots.wal_status for a
+// slot that does not exist.
+const slotMissing = "missing"
+
+func SlotStatuses() []string {
+	return []string{"reserved", "extended", "unreserved", "lost", slotMissing}
+}
+
+// SlotReport is what the source says of a slot, and what that costs it.
+type SlotReport struct {
+	// WALStatus is pg_replication_slots.wal_status, or "missing" for a slot that
+	// does not exist.
+	WALStatus string
+	Active    bool        // somebody reads it
+	Confirmed schemas.LSN // what its reader has confirmed; 0 where it does not exist
+	WALEnd    schemas.LSN // the end of the source's log
+	At        time.Time   // when that was, by the source's clock
+	Retained  float64     // bytes of the log that are kept for it
+	Limit     float64     // bytes that are kept at most; +Inf for no limit
+	// FlushLag is how long its reader took to confirm what it last did; 0 where
+	// nobody reads, or all is confirmed.
+	FlushLag time.Duration
+
+	Reader    SlotReader // who reads it
+	waitEvent string     // what its WAL sender waits for
+	standbys  string     // the slots of synchronized_standby_slots, and how they stand
+}
+
+// SlotReader is the session that reads a slot. What the role may not see is "".
+type SlotReader struct {
+	PID         int // 0 for nobody
+	Application string
+	Address     string // local for a socket of the server's machine
+}
+
+// Foreign says whether the reader is another program than walhook.
+func (s SlotReader) Foreign() bool {
+	return s.PID != 0 && s.Application != "" && s.Application != applicationName
+}
+
+// String names the reader for people.
+func (s SlotReader) String() string {
+	text := fmt.Sprintf("pid %d", s.PID)
+	if s.Application != "" {
+		text += ", application " + s.Application
+	}
+	if s.Address != "" {
+		text += ", address " + s.Address
+	}
+	return text
+}
+
+// Held says why the source sends nothing though there is something: it waits for
+// its own standbys (PostgreSQL 17, synchronized_standby_slots); "" for no such
+// reason.
+func (s SlotReport) Held() string {
+	if s.waitEvent != "WaitForStandbyConfirmation" {
+		return ""
+	}
+	return "it waits for the standbys of synchronized_standby_slots: " + s.standbys
+}
+
+// ReportSlot asks the source for its slot.
+func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
+	cfg = cfg.WithDefaults()
+	source, err := NewIntrospector(ctx, cfg)
+	if err != nil {
+		return SlotReport{}, err
+	}
+	defer source.Close(ctx)
+	return source.Report(ctx, cfg.Slot)
+}
+
+func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, err error) {
+	var confirmed, end string
+	var lag *time.Duration
+	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At,
+		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys)
+	if err != nil {
+		return s, fmt.Errorf("look at slot %s: %w", slot, err)
+	}
+	if s.Limit < 0 {
+		s.Limit = math.Inf(1)
+	}
+	if lag != nil {
+		s.FlushLag = *lag
+	}
+	var endErr error
+	s.Confirmed, err = schemas.ParseLSN(confirmed)
+	s.WALEnd, endErr = schemas.ParseLSN(end)
+	return s, errors.Join(err, endErr)
+}
+
+// StillPublished finds a publication that was narrowed, dropped or made anew:
+// what was changed meanwhile is not in the stream. A table of the catalog that
+// is new is no reason to stop: the next start notices it.
+func (r *Introspector) StillPublished(ctx context.Context, cfg Config, before SlotState, stored schemas.LSN) error {
+	var now SlotState
+	if err := r.inspectPublication(ctx, cfg, &now); err != nil {
+		return err
+	}
+	now.unpublished = slices.DeleteFunc(now.unpublished, func(table schemas.TableName) bool {
+		return !slices.Contains(before.published, table)
+	})
+	_, err := cfg.checkPublication(stored, before.publication, now)
+	return err
+}
+
+// tellBlockersAfter is how long making a slot may take before those who hold
+// it up are named.
+const tellBlockersAfter = 3 * time.Second
+
+// blockersSQL names whom a backend waits for. A role without rights sees no
+// more of others than this. A prepared transaction has no backend: its is 0.
+const blockersSQL = `
+	SELECT string_agg(name, ', ') FROM (
+		SELECT format('pid %s (%s, transaction since %s)', pid, coalesce(nullif(application_name, ''), usename, 'no name'),
+			coalesce(xact_start::timestamptz(0)::text, 'unknown')) AS name
+		FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))
+		UNION ALL
+		SELECT format('prepared transaction %L (since %s)', gid, prepared::timestamptz(0))
+		FROM pg_prepared_xacts WHERE 0 = ANY (pg_blocking_pids($1))
+	) AS blocker`
+
+// createSlot makes the slot and exports its snapshot, which lives as long as
+// conn sends no other command.
+func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, log *zap.Logger) (schemas.LSN, string, error) {
+	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.slotIdent())
+	if pgsession.Major(conn) >= 17 {
+		// The slot is kept on a standby that synchronises slots, so that it
+		// survives a failover.
+		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.slotIdent())
+	}
+	type outcome struct {
+		result pglogrepl.CreateReplicationSlotResult
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		result, err := pglogrepl.ParseCreateReplicationSlot(conn.Exec(ctx, sql))
+		done <- outcome{result, err}
+	}()
+	tell := time.NewTicker(tellBlockersAfter)
+	defer tell.Stop()
+	for {
+		select {
+		case o := <-done:
+			if o.err != nil {
+				return 0, "", slotFault(cfg, o.err)
+			}
+			point, err := schemas.ParseLSN(o.result.ConsistentPoint)
+			return point, o.result.SnapshotName, err
+		case <-tell.C:
+			var blockers *string
+			if err := source.conn.QueryRow(ctx, blockersSQL, conn.PID()).Scan(&blockers); err == nil && blockers != nil {
+				log.Info("making the slot waits for running transactions", zap.String("slot", cfg.Slot), zap.String("blockers", *blockers))
+			}
+		}
+	}
+}
+
+func slotFault(cfg Config, err error) error {
+	switch sqlState(err) {
+	case codeInsufficientRights:
+		return &Fault{Problem: "the source's role may not make replication slots", Fix: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
+	case codeConfigurationLimit:
+		return &Fault{Problem: "the source has no free replication slot",
+			Fix: "drop one that nobody uses (pg_replication_slots), or raise max_replication_slots and restart", Err: err}
+	}
+	return fmt.Errorf("make slot %s: %w", cfg.Slot, err)
+}
+
+const advanceSlotSQL = `SELECT pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.text::pg_catalog.pg_lsn)`
+
+// AdvanceSlot moves a slot on without having its changes sent.
+func (r *Introspector) AdvanceSlot(ctx context.Context, slot string, to schemas.LSN) error {
+	if _, err := r.conn.Exec(ctx, advanceSlotSQL, slot, to.String()); err != nil {
+		return fmt.Errorf("advance slot %s to %s: %w", slot, to, err)
+	}
+	return nil
+}

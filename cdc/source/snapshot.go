@@ -1,0 +1,495 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+	"walhook/schemas/pgjson"
+)
+
+// SnapshotStore keeps the first snapshot. It loads nothing by itself: the
+// functions that it is given write through the sink.
+type SnapshotStore interface {
+	// TakeOver makes the caller the only writer and returns what is stored.
+	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
+	// BeginSnapshot notes durably that the source's slot is about to be made.
+	BeginSnapshot(ctx context.Context, source schemas.Source) error
+	// SnapshotBegun says whether that was noted for slot and not finished.
+	SnapshotBegun(ctx context.Context, slot string) (bool, error)
+	// Checkpoint reads what is stored without taking over. It is zero where no
+	// first snapshot is.
+	Checkpoint(ctx context.Context) (schemas.Checkpoint, error)
+	// LoadSnapshot stores all that fill writes and the point, at one stroke.
+	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(SnapshotSink) error) error
+}
+
+// SnapshotSink takes the rows of the first snapshot.
+type SnapshotSink interface {
+	Account(ctx context.Context, account schemas.Account) error
+	Owner(ctx context.Context, edge schemas.OwnerEdge) error
+	Describe(ctx context.Context, list []*catalog.TableDescription) error
+}
+
+// Snapshot makes the slot and stores, with its consistent point as the first
+// position, the accounts and owners as they are at that point. It does nothing
+// when a position is stored already, unless acceptGap: then it starts over. A
+// slot that somebody reads without a stored position is refused.
+//
+// Making a slot waits for every transaction that is running in the cluster;
+// those that hold it up are named in the log.
+func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bool, log *zap.Logger) error {
+	cfg = cfg.WithDefaults()
+	source, err := NewIntrospector(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer source.Close(ctx)
+	conn, err := cfg.connectReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer CloseConn(ctx, conn)
+	now, err := Identify(ctx, conn)
+	if err != nil {
+		return err
+	}
+	slot, setUp, err := awaitSlot(ctx, cfg, source, store, acceptGap)
+	if err != nil {
+		return err
+	}
+	if setUp {
+		// Taking over would take the log away from whoever reads it.
+		log.Info("somebody reads the slot, the source is set up", zap.String("slot", cfg.Slot))
+		return nil
+	}
+	checkpoint, err := store.TakeOver(ctx)
+	if err != nil {
+		return err
+	}
+	if !acceptGap && checkpoint.Source != (schemas.Source{}) {
+		return cfg.Check(checkpoint, now, slot)
+	}
+	if err := clearSlot(ctx, cfg, conn, store, slot, acceptGap); err != nil {
+		return err
+	}
+	err = store.BeginSnapshot(ctx, schemas.Source{
+		SystemID: now.id, Timeline: now.Timeline, Database: now.Database,
+		Slot: cfg.Slot, Publication: cfg.Publication, PublicationOID: slot.publication,
+		Catalog: cfg.Catalog.Fingerprint(),
+	})
+	if err != nil {
+		return err
+	}
+	point, name, err := createSlot(ctx, cfg, conn, source, log)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	load := snapshotLoad{cfg: cfg, log: log, progress: began}
+	err = store.LoadSnapshot(ctx, point, func(sink SnapshotSink) error {
+		load.sink, load.point = sink, point
+		return load.read(ctx, name)
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("first snapshot stored", zap.Stringer("lsn", point), zap.Int("accounts", load.accounts),
+		zap.Int("owners", load.owners), zap.Duration("duration", time.Since(began)))
+	return nil
+}
+
+// releaseWait is how long a slot may take to be released: the server notices a
+// reader that has ended only a moment later.
+const (
+	releaseWait = 5 * time.Second
+	releasePoll = 100 * time.Millisecond
+)
+
+// awaitSlot waits until nobody reads the slot, or says that the source is set
+// up and read. A [*Fault] says that somebody keeps a slot that is not set up.
+func awaitSlot(ctx context.Context, cfg Config, source *Introspector, store SnapshotStore, acceptGap bool) (slot SlotState, setUp bool, err error) {
+	for end := time.Now().Add(releaseWait); ; {
+		if slot, err = source.Inspect(ctx, cfg); err != nil || !slot.Active {
+			return slot, false, err
+		}
+		if !acceptGap {
+			stored, err := store.Checkpoint(ctx)
+			if err != nil {
+				return slot, false, err
+			}
+			switch stored.Source.Slot {
+			case cfg.Slot:
+				return slot, true, nil
+			case "":
+			default:
+				return slot, false, cfg.otherSlot(stored.Source.Slot)
+			}
+		}
+		if time.Now().After(end) {
+			return slot, false, cfg.slotInUse(acceptGap)
+		}
+		select {
+		case <-ctx.Done():
+			return slot, false, context.Cause(ctx)
+		case <-time.After(releasePoll):
+		}
+	}
+}
+
+func (c Config) slotInUse(acceptGap bool) error {
+	problem := fmt.Sprintf("slot %s is in use", c.Slot)
+	if !acceptGap {
+		problem += ", and no snapshot of it is stored"
+	}
+	return &Fault{Problem: problem, Fix: "stop whoever reads it (active_pid in pg_replication_slots) or wait for the setup that runs, then run this again; " +
+		"or choose another name with --slot"}
+}
+
+// clearSlot drops a slot that is ours to drop: left by an interrupted
+// snapshot, or given up with a gap.
+func clearSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, store SnapshotStore, slot SlotState, acceptGap bool) error {
+	if !slot.Exists {
+		return nil
+	}
+	ours, err := store.SnapshotBegun(ctx, cfg.Slot)
+	if err != nil {
+		return err
+	}
+	if !ours && !acceptGap {
+		return cfg.slotWithoutPosition()
+	}
+	if err := pglogrepl.DropReplicationSlot(ctx, conn, cfg.slotIdent(), pglogrepl.DropReplicationSlotOptions{}); sqlState(err) == codeObjectInUse {
+		return cfg.slotInUse(acceptGap)
+	} else if err != nil {
+		return fmt.Errorf("drop slot %s: %w", cfg.Slot, err)
+	}
+	return nil
+}
+
+// snapshotLoad reads the accounts and the owners under an exported snapshot.
+type snapshotLoad struct {
+	cfg      Config
+	log      *zap.Logger
+	sink     SnapshotSink
+	point    schemas.LSN
+	progress time.Time // when it was last told
+	accounts int
+	owners   int
+	plans    map[string]*catalog.Plan // by schema; none for a missing table
+
+	described []*catalog.TableDescription
+	warned    map[schemas.TableName]bool
+}
+
+func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
+	source, err := NewIntrospector(ctx, l.cfg)
+	if err != nil {
+		return err
+	}
+	defer source.Close(ctx)
+	return pgx.BeginTxFunc(ctx, source.conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snapshot)); err != nil {
+			return fmt.Errorf("use the slot's snapshot: %w", err)
+		}
+		if err := l.describeTables(ctx, tx); err != nil {
+			return err
+		}
+		if err := l.readAccounts(ctx, tx); err != nil {
+			return err
+		}
+		return l.readAllOwners(ctx, tx)
+	})
+}
+
+// describeTables keeps what the stream will not say of its time.
+func (l *snapshotLoad) describeTables(ctx context.Context, tx pgx.Tx) error {
+	list, err := describeAll(ctx, tx, l.cfg)
+	l.described = list
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		d.From = l.point
+	}
+	l.warned = map[schemas.TableName]bool{}
+	return l.sink.Describe(ctx, list)
+}
+
+func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
+	a := l.cfg.Catalog.Account
+	relation, err := readRelation(ctx, tx, l.cfg.Publication, a.Table)
+	if err != nil {
+		return err
+	}
+	optional := func(column string) string {
+		if column == "" || relation == nil || relation.Column(column) < 0 {
+			return "NULL::pg_catalog.text"
+		}
+		return schemas.QuoteIdent(column)
+	}
+	// As they are: to_json would call casts that the owner of a type has made.
+	asked, err := accountColumnTypes(ctx, tx, relation, l.cfg.Catalog.AccountColumns())
+	if err != nil {
+		return err
+	}
+	var columns strings.Builder
+	for _, column := range l.cfg.Catalog.AccountColumns() {
+		columns.WriteString(", " + optional(column))
+	}
+	sql := fmt.Sprintf("SELECT %s, %s, %s, %s%s FROM %s", schemas.QuoteIdent(a.ID), schemas.QuoteIdent(a.URL),
+		optional(a.Parent), optional(a.Secret), columns.String(), a.Table)
+	var compare schemas.Relation
+	var above schemas.Equality
+	if relation != nil {
+		compare = *relation
+		if at := relation.Column(a.Parent); at >= 0 {
+			above = relation.Columns[at].Equality
+		}
+	}
+	l.cfg.Catalog.Refer(&compare, l.find)
+	text := func(column string, value []byte) string {
+		if at := compare.Column(column); at >= 0 {
+			value = compare.Columns[at].Unpadded(value)
+		}
+		return string(value)
+	}
+	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
+		l.accounts++
+		id, ok := compare.AccountIDs.Normal(values[0])
+		if !ok || values[0] == nil {
+			l.leftOut("account is left out: its id does not tell which account it is", a.Table)
+			return nil
+		}
+		parent, ok := compare.AccountIDs.NormalOf(above, values[2])
+		if !ok {
+			parent = nil
+		}
+		return l.sink.Account(ctx, schemas.Account{
+			ID: string(id), URL: text(a.URL, values[1]), Parent: string(parent), Secret: text(a.Secret, values[3]),
+			Columns: asked.json(values[4:]),
+		})
+	})
+}
+
+// find gives a table's description under the snapshot.
+func (l *snapshotLoad) find(name schemas.TableName) *catalog.TableDescription {
+	for _, d := range l.described {
+		if d.Table() == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// leftOut names, once, rows that are left out.
+func (l *snapshotLoad) leftOut(why string, table schemas.TableName) {
+	if !l.warned[table] {
+		l.warned[table] = true
+		l.log.Warn(why, zap.Stringer("table", table))
+	}
+}
+
+// columnTypes are the types of the account table's columns that rules ask for.
+type columnTypes struct {
+	types *pgjson.Types
+	oids  []uint32 // one for each column; 0 where the table has none
+}
+
+func accountColumnTypes(ctx context.Context, q querier, relation *schemas.Relation, columns []string) (columnTypes, error) {
+	t := columnTypes{pgjson.NewTypes(), make([]uint32, len(columns))}
+	var unknown []uint32
+	for i, column := range columns {
+		if relation == nil || relation.Column(column) < 0 {
+			continue
+		}
+		t.oids[i] = relation.Columns[relation.Column(column)].Type
+		if !t.types.Known(t.oids[i]) {
+			unknown = append(unknown, t.oids[i])
+		}
+	}
+	rows, err := readTypes(ctx, q, unknown)
+	if err != nil {
+		return t, fmt.Errorf("read the types of the account table's columns: %w", err)
+	}
+	for _, row := range rows {
+		t.types.Add(row.Type())
+	}
+	return t, nil
+}
+
+// json writes values as a change of the row brings them.
+func (t columnTypes) json(values [][]byte) []string {
+	var columns []string
+	for i, value := range values {
+		v := schemas.Value{State: schemas.Text, Text: value}
+		if value == nil {
+			v.State = schemas.Null
+		}
+		columns = append(columns, catalog.AccountColumnJSON(t.types, t.oids[i], v))
+	}
+	return columns
+}
+
+// readAllOwners reads whose each record is, where that has to be remembered.
+func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
+	l.plans = map[string]*catalog.Plan{}
+	for _, schema := range l.cfg.Catalog.Schemas {
+		relation, err := readRelation(ctx, tx, l.cfg.Publication, schema.Table)
+		if err != nil {
+			return err
+		}
+		if relation != nil {
+			l.cfg.Catalog.Refer(relation, l.find)
+			l.plans[schema.Name] = l.cfg.Catalog.Bind(relation)
+		}
+	}
+	for _, schema := range l.cfg.Catalog.Schemas {
+		if plan := l.plans[schema.Name]; plan != nil && l.cfg.Catalog.Tracked(plan) {
+			if err := l.readOwners(ctx, tx, schema, plan); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *catalog.Schema, plan *catalog.Plan) error {
+	sql, ok := l.ownerQuery(schema, plan)
+	if !ok {
+		l.log.Warn("owners of a table cannot be read: it, or a table that its owner leads through, lacks or does not send the key or the owner column; 'walhook doctor' says why",
+			zap.Stringer("table", schema.Table))
+		return nil
+	}
+	var keys []schemas.Equality
+	for _, column := range plan.KeyColumns() {
+		keys = append(keys, plan.Relation.Columns[plan.Relation.Column(column)].Equality)
+	}
+	last := plan
+	for last.Schema.Owner.Schema != "" {
+		last = l.plans[last.Schema.Owner.Schema]
+	}
+	owner, ownerAt := last.Relation, last.Relation.Column(last.Schema.Owner.Column)
+	return l.eachRow(ctx, tx, sql, func(values [][]byte) error {
+		l.owners++
+		account, ok := values[0], true
+		if account != nil {
+			account, ok = owner.AccountIDs.NormalOf(owner.Columns[ownerAt].Equality, account)
+		}
+		for i := range values[1:] {
+			var compares bool
+			values[i+1], compares = keys[i].Normal(values[i+1])
+			ok = ok && compares
+		}
+		if !ok {
+			l.leftOut("record is left out: an id does not tell what it is", schema.Table)
+			return nil
+		}
+		return l.sink.Owner(ctx, schemas.OwnerEdge{Schema: schema.Name, Key: schemas.KeyOf(values[1:]), Account: string(account)})
+	})
+}
+
+// ownerQuery reads a schema's accounts and keys, through as many parents as
+// there are between. A record whose parent is missing has no known owner and
+// is left out.
+func (l *snapshotLoad) ownerQuery(schema *catalog.Schema, plan *catalog.Plan) (string, bool) {
+	keys := plan.KeyColumns()
+	if len(keys) == 0 || plan.Relation.Column(schema.Owner.Column) < 0 {
+		return "", false
+	}
+	from, last, child := schema.Table.String()+" AS t0", 0, plan.Relation
+	for ; schema.Owner.Schema != ""; last++ {
+		parent := l.plans[schema.Owner.Schema]
+		if parent == nil || len(parent.KeyColumns()) != 1 || parent.Relation.Column(parent.Schema.Owner.Column) < 0 {
+			return "", false
+		}
+		key := parent.Relation.Columns[parent.Relation.Column(parent.KeyColumns()[0])]
+		column := child.Columns[child.Column(schema.Owner.Column)]
+		left, right := fmt.Sprintf("t%d.%s", last+1, schemas.QuoteIdent(key.Name)), fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(column.Name))
+		if !comparableTypes(key, column) {
+			left, right = textOf(left, key), textOf(right, column)
+		}
+		from += fmt.Sprintf(" JOIN %s AS t%d ON %s OPERATOR(pg_catalog.=) %s", parent.Schema.Table, last+1, left, right)
+		schema, child = parent.Schema, parent.Relation
+	}
+	var columns strings.Builder
+	columns.WriteString(fmt.Sprintf("t%d.%s", last, schemas.QuoteIdent(schema.Owner.Column)))
+	for _, key := range keys {
+		columns.WriteString(", t0." + schemas.QuoteIdent(key))
+	}
+	return "SELECT " + columns.String() + " FROM " + from, true
+}
+
+// comparableTypes says whether the server has an operator of its own that
+// compares two columns.
+func comparableTypes(a, b schemas.Column) bool {
+	apart := func(e schemas.Equality) bool { return e == schemas.EqualNumber || e == schemas.EqualUUID }
+	return !isForeign(a) && !isForeign(b) && (a.Equality == b.Equality || !apart(a.Equality) && !apart(b.Equality))
+}
+
+// isForeign says that a column's type may have casts of its owner's making: it
+// is not the server's, and no form of one whose equality is known.
+func isForeign(c schemas.Column) bool {
+	const firstNormalOID = 16384 // what the server comes with is below
+	return c.Type >= firstNormalOID && c.Equality == schemas.EqualAsText
+}
+
+// textOf is SQL for a column as text. Of a foreign type only the output
+// function is called.
+func textOf(sql string, c schemas.Column) string {
+	if isForeign(c) {
+		return "CASE WHEN " + sql + " IS NOT NULL THEN pg_catalog.format('%s', " + sql + ") END"
+	}
+	return sql + "::pg_catalog.text"
+}
+
+const progressEvery = 5 * time.Second
+
+// eachRow runs sql by the simple protocol, whose values are the same text that
+// the stream carries. The slices are valid during the call only.
+func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f func([][]byte) error) error {
+	// Not by pgx, which takes no session that is not UTF-8.
+	results := tx.Conn().PgConn().Exec(ctx, sql)
+	defer results.Close()
+	for results.NextResult() {
+		rows := results.ResultReader()
+		for rows.NextRow() {
+			values := rows.Values()
+			for i := range values {
+				values[i] = Legible(values[i])
+			}
+			if err := f(values); err != nil {
+				return err
+			}
+			if now := time.Now(); now.Sub(l.progress) > progressEvery {
+				l.progress = now
+				l.log.Info("first snapshot goes on", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+			}
+		}
+		if _, err := rows.Close(); err != nil {
+			return readFault(err)
+		}
+	}
+	if err := results.Close(); err != nil {
+		return readFault(err)
+	}
+	return nil
+}
+
+// readFault puts into words why a table cannot be read. A role that row-level
+// security shows a part of the rows is refused like one without the right.
+func readFault(err error) error {
+	if sqlState(err) == codeInsufficientRights {
+		return &Fault{Problem: "the source's role may not read all of a table of the catalog",
+			Fix: "GRANT SELECT on the catalog's tables to it; under row-level security it needs BYPASSRLS", Err: err}
+	}
+	return fmt.Errorf("read the first snapshot: %w", err)
+}

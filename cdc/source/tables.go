@@ -1,0 +1,492 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/doctor"
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// table is a table of the catalog as the source has it.
+type table struct {
+	name        schemas.TableName
+	identities  []identityTable // the table itself, its partitions, and the tables that inherit from it
+	partitioned bool
+	hasChildren bool // tables inherit from it, be they the catalog's own or left out
+	published   bool
+}
+
+// logger is a table whose changes are logged with a replica identity of its own.
+type identityTable struct {
+	OID             uint32
+	Identity        string // as setIdentity notes it
+	Namespace, Name string
+	Full            bool
+	Updatable       bool // published, its updates and deletes go on to work
+	// Generated says that it has generated columns on a server (18 and newer)
+	// which refuses its updates under FULL however it is published.
+	Generated bool
+	// Listed says that a publication, be it another's, sends it with a list of
+	// columns: the server refuses its updates under FULL, whatever the list holds.
+	Listed bool
+	// Unpublished says that the publication, as it is now, does not send them.
+	Unpublished bool
+	Keyed       bool // it has a primary key, and lists of columns hold it, so that DEFAULT will do
+	// Child says that it inherits from the table: its rows are the table's too,
+	// and it is published by itself. Published says whether it is.
+	Child, Published bool
+	// Nameless says that its old rows lack what names a record.
+	Nameless bool `db:"-"`
+}
+
+func (l identityTable) name() schemas.TableName {
+	return schemas.TableName{Namespace: l.Namespace, Name: l.Name}
+}
+
+// tableState is a table of the catalog, which the source may not have.
+type tableState struct {
+	table
+	exists   bool
+	oid      uint32
+	logged   bool      // its changes reach the WAL
+	readable bool      // the role may read it
+	whole    bool      // and is shown every row
+	vague    string    // a column that names accounts or records whose texts do not tell which values are the same; "" for none
+	role     string    // whose rights these are
+	key      *keyFault // why its records have no key; nil where they have one
+}
+
+const (
+	// A partitioned table may be in the publication though it is published
+	// as its partitions.
+	tableSQL = `
+		SELECT c.oid, c.relkind = 'p', c.relpersistence = 'p',
+			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), current_user::text,
+			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+			OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+				WHERE p.pubname = $3 AND r.prrelid = c.oid),
+			c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
+
+	// PostgreSQL 18: the replica identity of a published table must not hold a
+	// generated column that some publication does not send, as none sends a
+	// virtual one. Ours, named by $2, is made to send stored ones, where the
+	// role may.
+	refusesFullSQL = `(current_setting('server_version_num')::int >= 180000 AND EXISTS (
+		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND (
+			a.attgenerated = 'v'
+			OR NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND pg_has_role(p.pubowner, 'USAGE')) AND ` + unsentSQL + `
+			OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname AND (p.pubupdate OR p.pubdelete)
+				WHERE t.pubname <> $2 AND t.schemaname = n.nspname AND t.tablename = c.relname AND NOT to_jsonb(t) -> 'attnames' ? a.attname::text))))`
+
+	// A generated column that our publication, if there is one, does not send.
+	unsentSQL = `(a.attgenerated = 'v' OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 's')
+		AND NOT EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2
+			AND t.schemaname = n.nspname AND t.tablename = c.relname AND to_jsonb(t) -> 'attnames' ? a.attname::text))`
+
+	// The publications that send updates of a table with a list of columns: since
+	// PostgreSQL 15, and of a partition by its root's.
+	listsSQL = `pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid AND (p.pubupdate OR p.pubdelete) AND to_jsonb(r) ->> 'prattrs' IS NOT NULL
+			AND (r.prrelid = c.oid OR p.pubviaroot AND r.prrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))`
+
+	// A column of the primary key that such a list leaves out.
+	keyOutsideListsSQL = `EXISTS (SELECT FROM ` + listsSQL + `
+			JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+			WHERE NOT EXISTS (SELECT FROM pg_attribute sent WHERE sent.attrelid = r.prrelid AND sent.attname = a.attname
+				AND to_jsonb(r) -> 'prattrs' @> to_jsonb(sent.attnum)))`
+
+	// Partitions and children log their own changes, and what a table has is not
+	// theirs. A child that the catalog names is a table by itself.
+	identityTablesSQL = `
+		WITH RECURSIVE tree (oid) AS (
+			SELECT $1::oid
+			UNION
+			SELECT c.oid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid
+			JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT EXISTS (
+				SELECT FROM unnest($3::text[], $4::text[]) AS named (namespace, name) WHERE named.namespace = n.nspname AND named.name = c.relname)
+		)
+		SELECT c.oid, ` + identityTextSQL + `, n.nspname::text, c.relname::text, c.relreplident = 'f',
+			c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+				AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END),
+			` + refusesFullSQL + `,
+			EXISTS (SELECT FROM ` + listsSQL + `),
+			current_setting('server_version_num')::int >= 180000 AND EXISTS (SELECT FROM pg_attribute a
+				WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND ` + unsentSQL + `),
+			(c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate))
+			AND NOT ` + keyOutsideListsSQL + `,
+			c.oid <> $1 AND NOT c.relispartition,
+			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+		FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+		ORDER BY c.oid = $1, n.nspname, c.relname`
+)
+
+// lookAtTables looks at every table of the catalog.
+func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, error) {
+	var tables []tableState
+	namespaces, names := tableNames(cfg.Catalog)
+	for _, name := range cfg.Catalog.Tables() {
+		t := tableState{table: table{name: name}, exists: true}
+		err := q.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication).
+			Scan(&t.oid, &t.partitioned, &t.logged, &t.readable, &t.whole, &t.role, &t.published, &t.hasChildren)
+		if errors.Is(err, pgx.ErrNoRows) {
+			tables = append(tables, tableState{table: table{name: name}})
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at table %s: %w", name, err)
+		}
+		rows, err := q.Query(ctx, identityTablesSQL, t.oid, cfg.Publication, namespaces, names)
+		if err == nil {
+			t.identities, err = pgx.CollectRows(rows, pgx.RowToStructByPos[identityTable])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at the replica identity of %s: %w", name, err)
+		}
+		if err := t.findNameless(ctx, q, cfg); err != nil {
+			return nil, err
+		}
+		if err := t.findColumns(ctx, q, cfg); err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// findNameless finds whose old rows lack what names a record: then a delete
+// names nobody, and a change of key cannot be seen.
+func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) error {
+	if cfg.Catalog.SchemaOf(t.name) == nil {
+		return nil
+	}
+	for i := range t.identities {
+		l := &t.identities[i]
+		if t.partitioned || l.Full || !l.Updatable {
+			continue
+		}
+		list, err := describe(ctx, q, cfg.Publication, l.OID)
+		if err != nil {
+			return fmt.Errorf("look at the key of %s: %w", l.name(), err)
+		}
+		if len(list) == 1 {
+			relation := relationOf(list[0])
+			relation.Namespace, relation.Name = t.name.Namespace, t.name.Name
+			relation.PrimaryKey, relation.KeyCut = list[0].PrimaryKeyOf(relation)
+			l.Nameless = !cfg.Catalog.Bind(relation).OldRowHasKey()
+		}
+	}
+	return nil
+}
+
+// findColumns looks at the columns that name accounts and records.
+func (t *tableState) findColumns(ctx context.Context, q querier, cfg Config) error {
+	list, err := describe(ctx, q, cfg.Publication, t.oid)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	relation := relationOf(list[0])
+	plan := cfg.Catalog.Bind(relation)
+	t.findVague(cfg, relation, plan)
+	return t.findKey(ctx, q, cfg, plan)
+}
+
+// findVague finds a column that names accounts or records whose texts do not
+// tell which values the source takes for the same.
+func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *catalog.Plan) {
+	var names []string
+	if t.name == cfg.Catalog.Account.Table {
+		names = append(names, cfg.Catalog.Account.ID)
+	}
+	if plan != nil && plan.Schema != nil {
+		names = append(append(names, plan.Schema.Owner.Column), plan.KeyColumns()...)
+	}
+	for _, name := range names {
+		if at := relation.Column(name); at >= 0 && relation.Columns[at].Equality == schemas.EqualUnknown {
+			t.vague = name
+		}
+	}
+}
+
+// fault is why walhook cannot do with the table as it is; nil when it can, be
+// it by leaving it out.
+func (t tableState) fault(cfg Config) *checkedFault {
+	role := schemas.QuoteIdent(t.role)
+	switch {
+	case !t.exists && t.name == cfg.Catalog.Account.Table:
+		return &checkedFault{
+			check: checkTables,
+			Fault: Fault{
+				Problem: fmt.Sprintf("the account table %s does not exist in the source", t.name),
+				Fix:     "correct --source, or name the table in a catalog file with --catalog",
+			},
+		}
+	case !t.exists, !t.logged:
+		return nil
+	case !t.readable:
+		return &checkedFault{
+			check: checkSelect,
+			Fault: Fault{
+				Problem: fmt.Sprintf("the source's role may not read table %s", t.name),
+				Fix:     fmt.Sprintf("as its owner: GRANT SELECT ON %s TO %s (and USAGE on its schema)", t.name, role),
+			},
+			steps: doctor.Steps{
+				{Kind: doctor.SQL, On: onSource, Needs: "ownership of the schema",
+					Text: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", schemas.QuoteIdent(t.name.Namespace), role)},
+				{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
+					Text: fmt.Sprintf("GRANT SELECT ON %s TO %s", t.name, role)},
+			},
+		}
+	case t.vague != "":
+		sql := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE pg_catalog.text COLLATE pg_catalog.\"C\"", t.name, schemas.QuoteIdent(t.vague))
+		return &checkedFault{
+			check: checkKeys,
+			Fault: Fault{
+				Problem: fmt.Sprintf("column %s of table %s names accounts or records, and by its type or collation different texts are the same value: "+
+					"whose a row is cannot be told", t.vague, t.name),
+				Fix: "let the catalog name another column, or as the table's owner: " + sql,
+			},
+			steps: doctor.Ask(onSource, "ownership of the table", sql),
+		}
+	case !t.whole:
+		sql := fmt.Sprintf("ALTER ROLE %s BYPASSRLS", role)
+		return &checkedFault{
+			check: checkRowSecurity,
+			Fault: Fault{
+				Problem: fmt.Sprintf("row-level security shows the source's role a part of table %s", t.name),
+				Fix:     "as a superuser: " + sql,
+			},
+			steps: doctor.Ask(onSource, doctor.Superuser, sql),
+		}
+	}
+	return nil
+}
+
+// refusesFull says why the server refuses the table's updates under FULL; "" where
+// it does not.
+func (l identityTable) refusesFull() string {
+	switch {
+	case l.Listed:
+		return "a publication sends it with a list of columns"
+	case l.Generated:
+		return "it has generated columns that cannot be published"
+	}
+	return ""
+}
+
+// publishable says that its updates fail for want of generated columns that the
+// publication could send.
+func (l identityTable) publishable() bool { return l.Full && l.Unpublished && l.refusesFull() == "" }
+
+// identity is what fixes a table's replica identity, if anything. It is false
+// when nothing does.
+func (l identityTable) identity() (statement Statement, ok bool) {
+	name := schemas.TableName{Namespace: l.Namespace, Name: l.Name}
+	switch {
+	case l.refusesFull() != "" && (l.Full || !l.Updatable):
+		return Statement{
+			SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name), Undo: identitySQL(name.String(), l.Identity),
+			table: l.OID, identity: schemas.IdentityDefault,
+			Needs: "ownership of the table (" + l.refusesFull() + ": published, its own updates fail under FULL)",
+		}, l.Keyed
+	case l.refusesFull() != "", l.Full:
+		return Statement{}, true
+	}
+	statement = Statement{
+		SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name), Undo: identitySQL(name.String(), l.Identity),
+		table: l.OID, identity: schemas.IdentityFull,
+		Needs: "ownership of the table", Optional: l.Updatable && !l.Nameless,
+	}
+	if l.Nameless {
+		statement.Needs += " (its replica identity lacks columns of the key that names its records: deletes would reach nobody)"
+	}
+	if !l.Updatable {
+		statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"
+	}
+	return statement, true
+}
+
+// keyFault says why the records of a table have no key that is sent, and what
+// gives them one.
+type keyFault struct {
+	problem string
+	unsent  []string // columns of the primary key that are not sent
+	steps   doctor.Steps
+}
+
+// undistinguished is what a table without a key costs.
+const undistinguished = "records cannot be told apart, their order is not kept and nobody owned through them is found"
+
+const (
+	// uniqueColumnsSQL lists what tells a table's rows apart, its primary key
+	// first, then the shortest.
+	uniqueColumnsSQL = `
+		SELECT array_agg(a.attname::text ORDER BY a.attnum), bool_or(i.indisprimary) FROM pg_index i
+		JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0 : i.indnkeyatts - 1])
+		WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+		GROUP BY i.indexrelid HAVING bool_and(a.attnotnull) ORDER BY bool_or(i.indisprimary) DESC, count(*), 1`
+
+	// generatedFromSQL lists the generated columns of a table with the columns
+	// that each is computed from, and whether all of those are NOT NULL.
+	generatedFromSQL = `
+		SELECT g.attname::text, coalesce(array_agg(DISTINCT a.attname::text) FILTER (WHERE a.attnum IS NOT NULL), '{}'),
+			coalesce(bool_and(a.attnotnull), true), g.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000
+		FROM pg_attribute g
+		` + computedFromSQL + `
+		LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+		WHERE g.attrelid = $1 AND g.attnum > 0 AND NOT g.attisdropped AND g.attgenerated <> ''
+		GROUP BY g.attnum, g.attname, g.attgenerated`
+)
+
+// generatedFrom is what a generated column is computed from.
+type generatedFrom struct {
+	columns     []string
+	notNull     bool
+	publishable bool // the server can send it
+}
+
+// findKey finds that no key names the records of a table, and what would.
+func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *catalog.Plan) error {
+	if plan == nil || plan.Schema == nil || len(plan.Schema.Key) > 0 || len(plan.KeyColumns()) > 0 {
+		return nil
+	}
+	var uniques [][]string
+	var primary []string
+	rows, err := q.Query(ctx, uniqueColumnsSQL, t.oid)
+	if err == nil {
+		var columns []string
+		var isPrimary bool
+		_, err = pgx.ForEachRow(rows, []any{&columns, &isPrimary}, func() error {
+			if isPrimary {
+				primary = slices.Clone(columns)
+			} else {
+				uniques = append(uniques, slices.Clone(columns))
+			}
+			return nil
+		})
+	}
+	generated := map[string]generatedFrom{}
+	if err == nil {
+		rows, err = q.Query(ctx, generatedFromSQL, t.oid)
+	}
+	if err == nil {
+		var name string
+		var from generatedFrom
+		_, err = pgx.ForEachRow(rows, []any{&name, &from.columns, &from.notNull, &from.publishable}, func() error {
+			generated[name] = generatedFrom{slices.Clone(from.columns), from.notNull, from.publishable}
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("look at the key of %s: %w", t.name, err)
+	}
+	sent := func(column string) bool { return plan.Relation.Column(column) >= 0 }
+	uniques = slices.DeleteFunc(uniques, func(columns []string) bool {
+		return slices.ContainsFunc(columns, func(column string) bool { return !sent(column) })
+	})
+	if len(primary) == 0 {
+		t.key = t.noKey(plan, uniques)
+		return nil
+	}
+	unsent := slices.DeleteFunc(slices.Clone(primary), sent)
+	if len(unsent) == 0 {
+		return nil // it changed since
+	}
+	// Columns that decide a generated one tell rows apart as it does.
+	decided, able := slices.DeleteFunc(slices.Clone(primary), func(c string) bool { return !sent(c) }), true
+	for _, column := range unsent {
+		from, ok := generated[column]
+		able = able && ok && from.notNull && !slices.ContainsFunc(from.columns, func(c string) bool { return !sent(c) })
+		for _, c := range from.columns {
+			if !slices.Contains(decided, c) {
+				decided = append(decided, c)
+			}
+		}
+	}
+	if able && len(decided) > 0 {
+		uniques = append([][]string{decided}, uniques...)
+	}
+	t.key = t.cutKey(cfg, plan, unsent, generated, uniques)
+	return nil
+}
+
+// noKey is the fault of a table without a primary key.
+func (t *tableState) noKey(plan *catalog.Plan, uniques [][]string) *keyFault {
+	columns := []string{"id"}
+	switch {
+	case len(uniques) > 0:
+		columns = slices.Clone(uniques[0])
+	case plan.Relation.Column("id") < 0 && len(plan.Relation.Columns) > 0:
+		columns = []string{plan.Relation.Columns[0].Name}
+	}
+	for i := range columns {
+		columns[i] = schemas.QuoteIdent(columns[i])
+	}
+	return &keyFault{
+		problem: fmt.Sprintf("table %s has no primary key, and the catalog names none for %s: %s", t.name, plan.Schema.Name, undistinguished),
+		steps: doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
+			Text: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", t.name, strings.Join(columns, ", ")),
+			Note: "if these tell its rows apart; it keeps everybody out while it builds an index"}},
+	}
+}
+
+// cutKey is the fault of a table whose primary key has columns that are not
+// sent. Where other columns tell its rows apart as well, the catalog can name
+// them; otherwise the column has to be one that is sent.
+func (t *tableState) cutKey(cfg Config, plan *catalog.Plan, unsent []string, generated map[string]generatedFrom, uniques [][]string) *keyFault {
+	fault := &keyFault{unsent: unsent, problem: fmt.Sprintf("the primary key of table %s has columns that the source does not send (%s: generated, or left out by a column list): nothing of %s is sent",
+		t.name, strings.Join(unsent, ", "), plan.Schema.Name)}
+	for _, column := range unsent {
+		if generated[column].publishable {
+			fault.steps = doctor.Ask(onSource, "ownership of the publication", publishGeneratedSQL(cfg.Publication))
+			return fault
+		}
+	}
+	if cfg.Catalog.IsParent(plan.Schema) { // its children refer to it by one column
+		uniques = slices.DeleteFunc(uniques, func(columns []string) bool { return len(columns) != 1 })
+	}
+	if len(uniques) > 0 {
+		named := *plan.Schema
+		named.Key = uniques[0]
+		with := *plan
+		with.Schema = &named
+		fault.steps = doctor.Steps{{Kind: doctor.Catalog, Text: entry(&with),
+			Note: "with a key of columns that are sent and tell its rows apart, in a file for --catalog"}, setupAgain()}
+		return fault
+	}
+	for _, column := range unsent {
+		if _, ok := generated[column]; !ok {
+			fault.steps = append(fault.steps, publishAgain(cfg.Publication, t.name, "without the list of columns")...)
+			break
+		}
+		fault.steps = append(fault.steps, doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
+			Text: fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION", t.name, schemas.QuoteIdent(column)),
+			Note: "the column is sent then, and a trigger or the application has to fill it; PostgreSQL 18 and newer can send it as it is"})
+	}
+	return fault
+}
+
+// publishAgain names a table anew, without list and filter, in one transaction:
+// a reader that looks in between would take the table for gone.
+func publishAgain(publication string, table schemas.TableName, note string) doctor.Steps {
+	return doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the publication and of the table", Note: note,
+		Text: fmt.Sprintf("BEGIN; ALTER PUBLICATION %[1]s DROP TABLE %[2]s; ALTER PUBLICATION %[1]s ADD TABLE %[2]s; COMMIT",
+			schemas.QuoteIdent(publication), table)}}
+}
+
+// fix is what gives the table a key, for one line.
+func (f *keyFault) fix() string {
+	texts := make([]string, len(f.steps))
+	for i, step := range f.steps {
+		texts[i] = step.Text
+	}
+	return strings.Join(texts, "; then ")
+}

@@ -1,0 +1,431 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/schemas"
+)
+
+// TeardownPlan is what taking walhook out of use does to a source.
+type TeardownPlan struct {
+	// Steps are what Apply does, in order: a published table needs its identity
+	// as long as it is published.
+	Steps []TeardownStep
+	// Left is what setup changed and nobody undoes, with the reason.
+	Left []string
+
+	cfg Config
+}
+
+// TeardownStep is one thing that is dropped, or set back to what it was.
+type TeardownStep struct {
+	What string // for people
+	SQL  string
+
+	changes []int64 // that are undone with it
+	needs   string
+	// unpublishes says that it drops the publication; unpublished that the
+	// table's own updates fail where the publication still holds it.
+	unpublishes, unpublished bool
+}
+
+const (
+	slotActiveSQL = `SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`
+
+	// The identity of a table as it is now, whether DEFAULT would let it be
+	// updated, and the publications besides ours that hold it.
+	undoneIdentitySQL = `
+		SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), ` + identityTextSQL + `,
+			EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate),
+			coalesce((SELECT pg_catalog.string_agg(p.pubname::text, ', ' ORDER BY p.pubname) FROM pg_catalog.pg_publication p
+				WHERE p.oid <> $2 AND (p.pubupdate OR p.pubdelete) AND (p.puballtables OR EXISTS (
+					SELECT FROM pg_catalog.pg_publication_tables t
+					WHERE t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname)
+					OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
+						AND (r.prrelid = c.oid OR r.prrelid IN (SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a))))), '')
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid = $1 AND c.relkind IN ('r', 'p')`
+
+	// The index that a replica identity was by, under its present name: the same,
+	// or one of its name, or of its columns.
+	indexNowSQL = `
+		SELECT pg_catalog.quote_ident(x.relname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+		WHERE i.indrelid = $1 AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+			AND (i.indexrelid = $2 OR pg_catalog.quote_ident(x.relname) = $3 AND $4 IN ('', pg_catalog.array_to_string(i.indkey::int2[], ','))
+				OR pg_catalog.array_to_string(i.indkey::int2[], ',') = $4)
+		ORDER BY i.indexrelid = $2 DESC, pg_catalog.quote_ident(x.relname) = $3 DESC, x.relname LIMIT 1`
+
+	publicationNamedSQL = `SELECT coalesce((SELECT pubname::text FROM pg_catalog.pg_publication WHERE oid = $1), '')`
+
+	databaseThereSQL = `SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)`
+
+	// The identity of a table by its name, as SQL takes it.
+	identityNamedSQL = `
+		SELECT c.relreplident::text FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')`
+)
+
+// PlanTeardown looks at what there is to undo: the slot, the publication, and
+// of changes, which are what setup did to the source, the replica identities
+// that nobody changed since. publication is the OID of the one that was set up;
+// 0 where that is not known. It changes nothing. A slot that somebody reads is
+// a [*Fault].
+func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChange, publication uint32) (*TeardownPlan, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.WithDefaults()
+	conn, err := cfg.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseConn(ctx, conn)
+	p := &TeardownPlan{cfg: cfg}
+	here, elsewhere, err := divide(ctx, conn, changes)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.planSlot(ctx, conn); err != nil {
+		return nil, err
+	}
+	ours, err := p.planPublication(ctx, conn, here, publication)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.planIdentities(ctx, conn, here, ours); err != nil {
+		return nil, err
+	}
+	return p, p.leaveElsewhere(ctx, conn, elsewhere)
+}
+
+// divide finds the changes of this source, whatever its database is called by
+// now, and those that may be its own: of a database of this name on another
+// server, or of one that is no more, from before its OID was noted.
+func divide(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) (here, elsewhere []schemas.SourceChange, err error) {
+	var now schemas.SourceChange
+	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&now.SystemID, &now.Database, &now.DatabaseOID); err != nil {
+		return nil, nil, fmt.Errorf("ask which source this is: %w", err)
+	}
+	for _, c := range changes {
+		switch sameServer := c.SystemID == now.SystemID; {
+		case sameServer && (c.DatabaseOID == now.DatabaseOID || c.DatabaseOID == 0 && c.Database == now.Database):
+			here = append(here, c)
+		case !sameServer && c.Database == now.Database:
+			elsewhere = append(elsewhere, c)
+		case sameServer && c.DatabaseOID == 0:
+			var there bool
+			if err := conn.QueryRow(ctx, databaseThereSQL, c.Database).Scan(&there); err != nil {
+				return nil, nil, fmt.Errorf("look for database %s: %w", c.Database, err)
+			}
+			if !there {
+				elsewhere = append(elsewhere, c)
+			}
+		}
+	}
+	return here, elsewhere, nil
+}
+
+func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
+	var active bool
+	err := conn.QueryRow(ctx, slotActiveSQL, p.cfg.Slot).Scan(&active)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at slot %s: %w", p.cfg.Slot, err)
+	case active:
+		return &Fault{Problem: fmt.Sprintf("slot %s is in use", p.cfg.Slot), Fix: "stop the walhook that reads it first"}
+	}
+	p.Steps = append(p.Steps, TeardownStep{What: "slot " + p.cfg.Slot, needs: "REPLICATION",
+		SQL: "SELECT pg_catalog.pg_drop_replication_slot(" + quoteLiteral(p.cfg.Slot) + ")"})
+	return nil
+}
+
+// planPublication finds the publication, which may have another name by now,
+// and returns its OID; 0 for none.
+func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, stored uint32) (uint32, error) {
+	var oid uint32
+	if err := conn.QueryRow(ctx, publicationOIDSQL, p.cfg.Publication).Scan(&oid); err != nil {
+		return 0, fmt.Errorf("look at publication %s: %w", p.cfg.Publication, err)
+	}
+	name := p.cfg.Publication
+	step := TeardownStep{needs: "ownership of the publication", unpublishes: true}
+	for _, c := range changes {
+		if c.Kind == schemas.PublicationChange && c.Name == p.cfg.Publication {
+			step.changes = append(step.changes, c.ID)
+		}
+	}
+	if made := len(step.changes) > 0; made && stored != 0 && stored != oid {
+		var renamed string
+		if err := conn.QueryRow(ctx, publicationNamedSQL, stored).Scan(&renamed); err != nil {
+			return 0, fmt.Errorf("look at publication %d: %w", stored, err)
+		}
+		if renamed != "" && oid != 0 {
+			p.Left = append(p.Left, fmt.Sprintf("publication %s: somebody made it since, the one of setup is %s now", name, renamed))
+		}
+		if renamed != "" {
+			oid, name = stored, renamed
+		}
+	}
+	if oid == 0 {
+		if len(step.changes) > 0 {
+			p.Left = append(p.Left, fmt.Sprintf("publication %s, which setup made, does not exist; if somebody renamed it, drop it under its new name", name))
+		}
+		return 0, nil
+	}
+	step.What, step.SQL = "publication "+name, "DROP PUBLICATION "+schemas.QuoteIdent(name)
+	p.Steps = append(p.Steps, step)
+	return oid, nil
+}
+
+// planIdentities goes back through the changes of each table, as far as what
+// is there is what walhook made.
+func (p *TeardownPlan) planIdentities(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, publication uint32) error {
+	var tables []uint32
+	of := map[uint32][]schemas.SourceChange{}
+	for _, c := range changes {
+		if c.Kind != schemas.IdentityChange {
+			continue
+		}
+		if of[c.Relation] == nil {
+			tables = append(tables, c.Relation)
+		}
+		of[c.Relation] = append(of[c.Relation], c)
+	}
+	for _, table := range tables {
+		if err := p.planIdentity(ctx, conn, table, of[table], publication); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table uint32, changes []schemas.SourceChange, publication uint32) error {
+	var name, now, others string
+	var keyed bool
+	err := conn.QueryRow(ctx, undoneIdentitySQL, table, publication).Scan(&name, &now, &keyed, &others)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // gone with its table
+	}
+	if err != nil {
+		return fmt.Errorf("look at the replica identity of table %d: %w", table, err)
+	}
+	to, step := now, TeardownStep{needs: "ownership of the table"}
+	for _, c := range slices.Backward(changes) {
+		if c.After != to {
+			break
+		}
+		to = c.Before
+		step.changes = append(step.changes, c.ID)
+	}
+	left := func(format string, args ...any) {
+		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: ", name)+fmt.Sprintf(format, args...))
+	}
+	indexThere := true
+	if index := indexOf(to); index.name != "" {
+		err := conn.QueryRow(ctx, indexNowSQL, table, index.oid, index.name, index.columns).Scan(&index.name)
+		if indexThere = !errors.Is(err, pgx.ErrNoRows); err != nil && indexThere {
+			return fmt.Errorf("look for index %s: %w", index.name, err)
+		}
+		to = "i " + index.name
+	}
+	step.SQL = identitySQL(name, to)
+	step.unpublished = to == "n" || to == "d" && !keyed
+	switch {
+	case len(step.changes) == 0:
+		left("somebody changed it since")
+	case to == now:
+		// Back at what it was, by whoever.
+	case !indexThere:
+		left("it was by index %s, which is no more", indexOf(to).name)
+	case others != "" && step.unpublished:
+		left("publication %s holds the table: without it, its updates and deletes would fail", others)
+	case others != "":
+		left("publication %s holds the table and may need it; otherwise: %s", others, step.SQL)
+	default:
+		step.What = step.SQL
+		p.Steps = append(p.Steps, step)
+	}
+	return nil
+}
+
+// leaveElsewhere names what was changed when the source was another server, as
+// before pg_upgrade or a restore, or a database that has gone: its tables may
+// have other OIDs here.
+func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) error {
+	first := map[string]schemas.SourceChange{}
+	var names []string
+	for _, c := range changes {
+		if _, known := first[c.Name]; c.Kind == schemas.IdentityChange && !known {
+			first[c.Name], names = c, append(names, c.Name)
+		}
+	}
+	for _, name := range names {
+		var now string
+		err := conn.QueryRow(ctx, identityNamedSQL, name).Scan(&now)
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && now != string(schemas.IdentityFull) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look at the replica identity of %s: %w", name, err)
+		}
+		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: walhook changed it when the source was another server or database (system %s, database %s), which may not be this one; if it is: %s",
+			name, first[name].SystemID, first[name].Database, identitySQL(name, first[name].Before)))
+	}
+	return nil
+}
+
+// Apply does what is planned, and tells done of each step as it is done. kept
+// learns what was undone. A step that the server refuses is a [*Fault] that
+// names its statement; those after it are still tried. As long as the
+// publication is there, no table loses what lets it be updated.
+func (p *TeardownPlan) Apply(ctx context.Context, kept Changes, done func(TeardownStep)) error {
+	conn, err := p.cfg.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer CloseConn(ctx, conn)
+	if _, err := conn.Exec(ctx, lockTimeoutSQL); err != nil {
+		return fmt.Errorf("set lock_timeout: %w", err)
+	}
+	var faults []error
+	published := false
+	for _, step := range p.Steps {
+		if published && step.unpublished {
+			faults = append(faults, &Fault{Problem: fmt.Sprintf("not run: %q; the table is still published, its updates would fail", step.SQL),
+				Fix: "drop the publication, then run teardown again"})
+			continue
+		}
+		if _, err := conn.Exec(ctx, step.SQL); err != nil {
+			fault, refused := step.refused(err)
+			if !refused {
+				return errors.Join(append(faults, fmt.Errorf("run %q: %w", step.SQL, err))...)
+			}
+			faults = append(faults, fault)
+			published = published || step.unpublishes
+			continue
+		}
+		done(step)
+		for _, id := range step.changes {
+			if err := kept.SourceChangeUndone(ctx, id); err != nil {
+				faults = append(faults, err)
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// refused says what the server has against a step; false where it is gone.
+func (s TeardownStep) refused(err error) (*Fault, bool) {
+	switch code := sqlState(err); {
+	case code == codeInsufficientRights:
+		return &Fault{Problem: fmt.Sprintf("the role may not run %q", s.SQL), Fix: "it needs " + s.needs + ": run it as its owner", Err: err}, true
+	case code == codeLockNotAvailable:
+		return &Fault{Problem: fmt.Sprintf("cannot run %q: a running transaction holds the table", s.SQL), Fix: "run teardown again when it is over", Err: err}, true
+	case code == "" || code[:2] == "57" || code[:2] == "08": // the server goes away
+		return nil, false
+	}
+	return &Fault{Problem: fmt.Sprintf("the server refuses %q", s.SQL), Fix: "run it by hand once its reason is gone, then run teardown again", Err: err}, true
+}
+
+// Changes keeps what walhook changes on a source, so that [PlanTeardown]
+// can undo it.
+type Changes interface {
+	// KeepSourceChange notes a change before it is made.
+	KeepSourceChange(ctx context.Context, c schemas.SourceChange) (id int64, err error)
+	// SourceChangeUndone notes that a change is undone, or was not made.
+	SourceChangeUndone(ctx context.Context, id int64) error
+}
+
+const (
+	// Whoever may connect may ask for them.
+	sourceIDSQL = `
+		SELECT system_identifier::text, d.datname::text, d.oid FROM pg_catalog.pg_control_system(), pg_catalog.pg_database d
+		WHERE d.datname = pg_catalog.current_database()`
+
+	// The identity as it is kept, of a table of the row "c": of an index its OID,
+	// its columns and its name, of which the first two survive a renaming, and
+	// the last two a REINDEX.
+	identityTextSQL = `CASE c.relreplident WHEN 'i' THEN 'i ' || coalesce((
+		SELECT i.indexrelid || ':' || pg_catalog.array_to_string(i.indkey::int2[], ',') || ' ' || pg_catalog.quote_ident(x.relname)
+		FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+		WHERE i.indrelid = c.oid AND i.indisreplident), '') ELSE c.relreplident::text END`
+
+	identityOfSQL = `
+		SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), ` + identityTextSQL + `
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1`
+)
+
+// execer runs a statement.
+type execer interface {
+	querier
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// changeSource runs a statement that changes the source and notes it first, so
+// that what is made is always known. One that fails is no change.
+func changeSource(ctx context.Context, conn execer, kept Changes, sql string, change schemas.SourceChange) error {
+	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&change.SystemID, &change.Database, &change.DatabaseOID); err != nil {
+		return fmt.Errorf("ask which source this is: %w", err)
+	}
+	id, err := kept.KeepSourceChange(ctx, change)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		return errors.Join(err, kept.SourceChangeUndone(ctx, id))
+	}
+	return nil
+}
+
+// setIdentity gives a table another replica identity ('f', 'd' or 'n'), noting
+// the one that it had. The error is the server's.
+func setIdentity(ctx context.Context, conn execer, kept Changes, oid uint32, to schemas.ReplicaIdentity) error {
+	var name, before string
+	err := conn.QueryRow(ctx, identityOfSQL, oid).Scan(&name, &before)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && before == string(to) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the replica identity of table %d: %w", oid, err)
+	}
+	return changeSource(ctx, conn, kept, identitySQL(name, string(to)), schemas.SourceChange{
+		Kind: schemas.IdentityChange, Relation: oid, Name: name, Before: before, After: string(to),
+	})
+}
+
+// identitySQL sets a table's replica identity, given as it is kept.
+func identitySQL(table, identity string) string {
+	kind, _, _ := strings.Cut(identity, " ")
+	what := map[string]string{"d": "DEFAULT", "f": "FULL", "n": "NOTHING", "i": "USING INDEX " + indexOf(identity).name}[kind]
+	return "ALTER TABLE " + table + " REPLICA IDENTITY " + what
+}
+
+// identityIndex is the index of a replica identity as it is kept; zero for
+// none. Outboxes from before oid and columns were noted hold the name alone.
+type identityIndex struct {
+	oid     uint32
+	columns string // their numbers, separated by commas
+	name    string // as SQL takes it
+}
+
+func indexOf(identity string) (index identityIndex) {
+	rest, ok := strings.CutPrefix(identity, "i ")
+	if !ok {
+		return index
+	}
+	index.name = rest
+	where, name, _ := strings.Cut(rest, " ")
+	oid, columns, found := strings.Cut(where, ":")
+	if n, err := strconv.ParseUint(oid, 10, 32); found && err == nil { // a name never begins with a digit
+		index.oid, index.columns, index.name = uint32(n), columns, name
+	}
+	return index
+}
