@@ -240,21 +240,30 @@ func (d *dispatcher) startJobs(now time.Time) {
 	if !d.lease.holds(now) {
 		return
 	}
-	for d.ring.len() > 0 && d.inFlight < d.sender.config.MaxInFlight && d.unsettled+d.inFlight < d.maxUnsettled() {
-		if d.paced = d.pace.full(now); d.paced {
-			return
-		}
-		l := d.ring.pop()
-		l.inRing = false
-		if j, ok := l.start(now); ok {
-			if j.permit.probe {
-				d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
-			}
-			j.number = d.pace.begin(now)
-			d.attempt(j)
-		}
-		d.look(l, now)
+	for d.startNext(now) {
 	}
+}
+
+// startNext gives the next lane its turn; false when there is none, or when a
+// bound is reached.
+func (d *dispatcher) startNext(now time.Time) bool {
+	if d.ring.len() == 0 || d.inFlight >= d.sender.config.MaxInFlight || d.unsettled+d.inFlight >= d.maxUnsettled() {
+		return false
+	}
+	if d.paced = d.pace.full(now); d.paced {
+		return false
+	}
+	l := d.ring.pop()
+	l.inRing = false
+	if j, ok := l.start(now); ok {
+		if j.permit.probe {
+			d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
+		}
+		j.number = d.pace.begin(now)
+		d.attempt(j)
+	}
+	d.look(l, now)
+	return true
 }
 
 // attempt hands a job to a worker, which is started when all are busy.
