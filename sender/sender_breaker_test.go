@@ -183,7 +183,7 @@ func TestSender_OneRecordOfADeadEndpointIsNotParkedForEver(t *testing.T) {
 		after(time.Hour)
 		// Open for ten minutes less a fifth at the least, the lane is half-open
 		// eight times in that hour at most.
-		if n := len(log.view().retry); n > 8*maxBarren {
+		if n := len(log.view().retry); n > 8*maxEmptyProbeReads {
 			t.Errorf("%d rows in retry for one record of a dead endpoint", n)
 		}
 		r.end()
@@ -246,13 +246,13 @@ func probesInOneTurn(t *testing.T, lag time.Duration, takenOver bool) {
 		}
 		d.takeResults(j, now)
 	}
-	if l.breaker.closed() {
+	if l.health.breaker.closed() {
 		t.Fatal("the breaker did not open")
 	}
-	time.Sleep(time.Until(l.breaker.until))
+	time.Sleep(time.Until(l.health.breaker.until))
 	now := time.Now()
 	// A retry is due, which is the probe.
-	l.acceptRetry(retryQuery{clock: l.clock}, outbox.Event{ID: 100, Endpoint: 1, Record: "1/probe", WebhookID: "evt_100"}, now)
+	l.acceptRetry(retryQuery{clock: l.retries.clock}, outbox.Event{ID: 100, Endpoint: 1, Record: "1/probe", WebhookID: "evt_100"}, now)
 	d.look(l, now)
 	turns, inFlight := 0, d.inFlight
 	for d.startNext(now) {
@@ -266,9 +266,9 @@ func probesInOneTurn(t *testing.T, lag time.Duration, takenOver bool) {
 	if d.inFlight > 0 {
 		d.takeResults(<-d.results, time.Now())
 	}
-	if want := 20 * time.Second; l.breaker.open(time.Now()) && time.Until(l.breaker.until) != want {
-		t.Errorf("open for %v after a failed probe, want %v", time.Until(l.breaker.until), want)
-	} else if !l.breaker.open(time.Now()) {
+	if want := 20 * time.Second; l.health.breaker.open(time.Now()) && time.Until(l.health.breaker.until) != want {
+		t.Errorf("open for %v after a failed probe, want %v", time.Until(l.health.breaker.until), want)
+	} else if !l.health.breaker.open(time.Now()) {
 		t.Error("not open after a failed probe")
 	}
 }

@@ -120,7 +120,7 @@ func TestSender_TwoFailuresWithAQuietWeekBetweenDisableNothing(t *testing.T) {
 	})
 }
 
-func TestSender_LetsGoOfIdleLanesAndMakesThemAnew(t *testing.T) {
+func TestSender_EvictsIdleLanesAndMakesThemAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 2000
