@@ -22,12 +22,12 @@ func TestSender_EndpointsThatOnlyChangedCostNoLane(t *testing.T) {
 			log.set(active(id))
 		}
 		after(saveEvery) // lanes are counted at each save, before those that rest are let go of
-		if n := value(t, r.metrics.lanes.WithLabelValues(laneLive)); n != 0 {
+		if n := value(t, r.metrics.lanes.WithLabelValues(string(outbox.LaneLive))); n != 0 {
 			t.Errorf("%g lanes for %d endpoints that only changed", n, idle)
 		}
 		log.append(events(7, 1, 1, 1)...)
 		after(saveEvery)
-		if n := value(t, r.metrics.lanes.WithLabelValues(laneLive)); n != 1 {
+		if n := value(t, r.metrics.lanes.WithLabelValues(string(outbox.LaneLive))); n != 1 {
 			t.Errorf("%g lanes for one endpoint with an event and %d that only changed", n, idle-1)
 		}
 		r.end()

@@ -139,13 +139,13 @@ func (d *dispatcher) save(now time.Time) {
 func (d *dispatcher) scanLanes(now time.Time) {
 	clear(d.awake)
 	d.awake = d.awake[:0]
-	states, held := map[string]int{}, map[string]int{}
+	states, held := map[outbox.LaneStatus]int{}, map[string]int{}
 	failing := make([]int, len(warnAfter)+1)
 	var idle []int64
 	for id, l := range d.lanes {
 		if !l.sched.rests {
 			d.awake = append(d.awake, l)
-			states[l.state(now)]++
+			states[l.status(now)]++
 			if l.endpoint.State == outbox.EndpointActive {
 				failing[l.health.stage(now, d.policy.disableAfter)]++
 			}
@@ -158,9 +158,9 @@ func (d *dispatcher) scanLanes(now time.Time) {
 			idle = append(idle, id)
 		}
 	}
-	states[laneLive] += len(d.lanes) - len(d.awake)
-	for _, state := range laneStates {
-		d.sender.metrics.lanes.WithLabelValues(state).Set(float64(states[state]))
+	states[outbox.LaneLive] += len(d.lanes) - len(d.awake)
+	for _, state := range outbox.LaneStatuses() {
+		d.sender.metrics.lanes.WithLabelValues(string(state)).Set(float64(states[state]))
 	}
 	for _, reason := range heldReasons() {
 		d.sender.metrics.held.WithLabelValues(reason).Set(float64(held[reason]))
@@ -320,8 +320,8 @@ func (s *stopLimits) end() {
 
 // noLanes says that this sender has none.
 func (m *metrics) noLanes() {
-	for _, state := range laneStates {
-		m.lanes.WithLabelValues(state).Set(0)
+	for _, state := range outbox.LaneStatuses() {
+		m.lanes.WithLabelValues(string(state)).Set(0)
 	}
 	for i := range warnAfter {
 		m.failing.WithLabelValues(strconv.Itoa(i + 1)).Set(0)

@@ -15,15 +15,15 @@ import (
 type fakeLog struct {
 	*memory.Log
 
-	mu         sync.Mutex // guards all below
-	away       error      // what calls answer while not nil
+	mu          sync.Mutex // guards all below
+	away        error      // what calls answer while not nil
 	lostRelease error      // the answer to Release, which releases the shards all the same
-	surplus    []int      // that the next rebalancing names
-	unseen     bool       // no change of an endpoint is reported
-	left       int
-	givenUp    int
-	saves      int
-	read       int // bytes of bodies, by the tail
+	surplus     []int      // that the next rebalancing names
+	unseen      bool       // no change of an endpoint is reported
+	left        int
+	givenUp     int
+	saves       int
+	read        int // bytes of bodies, by the tail
 }
 
 func newFakeLog(endpoints ...outbox.Endpoint) *fakeLog {

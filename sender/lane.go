@@ -287,32 +287,12 @@ func (l *lane) drained() bool {
 	return l.inFlight == 0 && l.pending == 0 && len(l.out) == 0
 }
 
-// The states of a lane, as the metric and people call them.
-const (
-	laneLive     = "live"
-	laneBehind   = "behind"
-	lanePaused   = "paused"
-	laneOpen     = "open"
-	laneHalfOpen = "half_open"
-	laneHeld     = "held" // the endpoint is not active
-)
-
-var laneStates = []string{laneLive, laneBehind, lanePaused, laneOpen, laneHalfOpen, laneHeld}
-
-func (l *lane) state(now time.Time) string {
-	switch {
-	case l.endpoint.State != outbox.EndpointActive:
-		return laneHeld
-	case l.health.breaker.open(now):
-		return laneOpen
-	case !l.health.breaker.closed():
-		return laneHalfOpen
-	case now.Before(l.health.pausedUntil):
-		return lanePaused
-	case l.cursor.behind:
-		return laneBehind
-	}
-	return laneLive
+// status is how the lane is called in metrics.
+func (l *lane) status(now time.Time) outbox.LaneStatus {
+	return outbox.LaneFacts{
+		Endpoint: l.endpoint.State, Current: true, Behind: l.cursor.behind,
+		Open: !l.health.breaker.closed(), Waits: l.health.breaker.open(now), Paused: now.Before(l.health.pausedUntil),
+	}.Status()
 }
 
 // held is why nothing can be sent until somebody on this side acts, as

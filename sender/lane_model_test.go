@@ -312,7 +312,7 @@ func (w *laneWorld) run(seed uint64, reorderTo outbox.Ordering) {
 	l := w.lane
 	w.t.Fatalf("seed %d: delivered %d of %d; retry %d, lane behind=%v readTo=%d missed=%d ready=%d retries=%d inFlight=%d pending=%d blocked=%d retryAt=%v state=%s",
 		seed, len(w.log.delivered()), len(w.events), len(w.log.view().retry), l.cursor.behind, l.cursor.readTo, l.cursor.missed,
-		l.ready.len(), len(l.retries.waiting), l.inFlight, l.pending, l.retries.blocked, l.retries.dueAt, l.state(time.Now()))
+		l.ready.len(), len(l.retries.waiting), l.inFlight, l.pending, l.retries.blocked, l.retries.dueAt, l.status(time.Now()))
 }
 
 var orderings = []outbox.Ordering{outbox.OrderingNone, outbox.OrderingRecord, outbox.OrderingStrict}

@@ -135,8 +135,8 @@ func TestSender_EvictsIdleLanesAndMakesThemAgain(t *testing.T) {
 			return ok, time.Millisecond
 		})
 		lanes := func() (sum float64) {
-			for _, state := range laneStates {
-				sum += value(t, r.metrics.lanes.WithLabelValues(state))
+			for _, state := range outbox.LaneStatuses() {
+				sum += value(t, r.metrics.lanes.WithLabelValues(string(state)))
 			}
 			return sum
 		}
