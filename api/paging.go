@@ -43,7 +43,7 @@ func startKey[K any](text string) (key K, err error) {
 }
 
 func badStartKey() *failure {
-	return badRequest("start_key", "is none that a page before named as next_start_key")
+	return badRequest("start_key", "invalid: want the next_start_key of a previous page")
 }
 
 // badRequest names one field that is wrong.

@@ -58,7 +58,7 @@ func (r *Report) Failed(ids ...string) string {
 
 // Findings lists a finding for every check, in the report's order.
 func (r *Report) Findings() []Finding {
-	r.SkipRest("it was not looked at")
+	r.SkipRest("this was not checked")
 	findings := make([]Finding, len(r.ids))
 	for i, id := range r.ids {
 		findings[i] = *r.found[id]

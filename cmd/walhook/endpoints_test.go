@@ -51,7 +51,7 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	if both := run("whsec_", "endpoints", "secret", account); both != rotated+"\n"+secret || strings.Contains(note, "whsec_") {
 		t.Errorf("after a rotation with an overlap: %q", both)
 	}
-	rotated, _, _ = strings.Cut(run("all secrets before have ended", "endpoints", "rotate", account, "--overlap", "0"), "\n")
+	rotated, _, _ = strings.Cut(run("all earlier secrets have expired", "endpoints", "rotate", account, "--overlap", "0"), "\n")
 	if alone := run("whsec_", "endpoints", "secret", account); alone != rotated+"\n" {
 		t.Errorf("after a rotation without: %q", alone)
 	}
@@ -142,7 +142,7 @@ func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
 			"held", "gone, by walhook"},
 		{"cleared and held", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by operator"},
 		{"strict", outbox.EndpointInfo{Ordering: outbox.OrderingStrict, State: outbox.EndpointActive}, "live", "ordering strict"},
-		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted, nothing follows"},
+		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if lane, got := string(c.e.LaneStatus(now)), endpointDetail(&c.e, now); lane != c.lane || got != c.want {

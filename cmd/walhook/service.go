@@ -42,7 +42,7 @@ type service struct {
 // run runs until ctx ends, which is no error. It answers for its health from
 // the first moment on, also while it waits for a database.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
-	told := context.AfterFunc(ctx, func() { log.Info("stopping: nothing new starts, what runs is finished and stored") })
+	told := context.AfterFunc(ctx, func() { log.Info("shutting down, draining attempts in flight") })
 	defer told()
 	registry := newRegistry()
 	listeners := httpd.NewListeners(log, registry)
@@ -70,7 +70,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			s.sender.OnAttempt = traces.attempt
 			defer func() {
 				if err := traces.close(ctx); err != nil {
-					log.Warn("the last traces were not sent")
+					log.Warn("last traces not sent")
 				}
 			}()
 		}
@@ -131,7 +131,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		}
 		if s.send {
 			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
-				log.Error("nothing can be signed, every endpoint is held", zap.Error(err))
+				log.Error("no secret can be decrypted, every endpoint is held", zap.Error(err))
 			}
 			group.Go(func() error { return deliverer.Run(ctx) })
 		}
@@ -141,7 +141,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	if _, gap := errors.AsType[*source.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
 		// Who was asked to stop has stopped: what could not be done on the way
 		// is no fault of this process's.
-		log.Warn("stopped, and not everything could be stored: some of it may be sent again", zap.Error(err))
+		log.Warn("stopped before everything was stored: some events may be sent again", zap.Error(err))
 		return nil
 	}
 	if err == nil {
@@ -180,7 +180,7 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 		if time.Since(began) > time.Minute {
 			wait = firstReadWait
 		}
-		log.Error("the source's log cannot be read, it is tried again; stored events are sent meanwhile",
+		log.Error("reading the WAL failed, retrying; stored events are still sent",
 			zap.Duration("retry_in", wait), zap.Error(err))
 		if !reader.Pause(ctx, wait) {
 			return nil
@@ -258,7 +258,7 @@ func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger
 		return outboxFault(err)
 	}
 	if err := store.MakePartitions(ctx); err != nil && ctx.Err() == nil {
-		log.Warn("partitions of the outbox cannot be made now, maintenance tries again", zap.Error(err))
+		log.Warn("creating partitions of the outbox failed, maintenance will retry", zap.Error(err))
 	}
 	return nil
 }
@@ -292,7 +292,7 @@ func wait(ctx context.Context, log *zap.Logger, what string, f func() error) err
 		}
 		if time.Since(told) >= remindEvery {
 			told = time.Now()
-			log.Warn("database does not answer, waiting for it", zap.String("database", what), zap.Error(err))
+			log.Warn("database does not answer, waiting", zap.String("database", what), zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -309,7 +309,7 @@ func sourceReady(reader *cdc.Reader) func(context.Context) error {
 			return errors.New(state.String())
 		}
 		if why := reader.HeldBack(); why != "" {
-			return errors.New("the source holds its changes back: " + why)
+			return errors.New("the source withholds changes: " + why)
 		}
 		return nil
 	}
@@ -333,7 +333,7 @@ func serve(ctx context.Context, listeners *httpd.Listeners, cfg httpd.Config, lo
 // than its parts use.
 func (s service) warnOfDescriptors(log *zap.Logger) {
 	if have := httpd.Descriptors(); have > 0 && have < neededDescriptors {
-		log.Warn("few files and sockets may be open at once: raise the limit (ulimit -n, LimitNOFILE)",
+		log.Warn("low limit of open files and sockets: raise it (ulimit -n, LimitNOFILE)",
 			zap.Uint64("limit", have), zap.Int("want", neededDescriptors))
 	}
 }

@@ -79,7 +79,7 @@ func TestTeardown_SetsBackWhatSetupChangedAndNobodySince(t *testing.T) {
 		t.Errorf("%d things left: %v", left, err)
 	}
 	again := strings.Split(mustRun(t, append([]string{"teardown"}, flags...)...), "\n")
-	if !slices.Contains(again, "there is nothing to undo on the source") {
+	if !slices.Contains(again, "nothing to undo on the source") {
 		t.Errorf("teardown again: %q", again)
 	}
 }
