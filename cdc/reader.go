@@ -200,14 +200,14 @@ func (r *Reader) read(ctx context.Context) error {
 // tellStandby says who reads the slot: once where that is a walhook, and again and
 // again where it is another program, whose reading is a gap for us.
 func (r *Reader) tellStandby(ctx context.Context, first bool) (told bool) {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the slot: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the slot: timed out"))
 	defer cancel()
 	report, err := source.ReportSlot(ctx, r.cfg)
 	fields := []zap.Field{zap.String("slot", r.cfg.Slot), zap.Int("pid", report.Reader.PID),
 		zap.String("application", report.Reader.Application), zap.String("address", report.Reader.Address)}
 	switch {
 	case err == nil && report.Reader.Foreign():
-		r.log.Warn("another program reads the slot: what it confirms is a gap here; end it, or choose another --slot", fields...)
+		r.log.Warn("another program reads the slot: what it confirms is a gap for walhook; end it, or choose another --slot", fields...)
 		return true
 	case first:
 		r.log.Info("slot is in use, waiting as standby", fields...)
@@ -229,7 +229,7 @@ func (r *Reader) final(ctx context.Context, err error) error {
 		return err
 	}
 	r.metrics.gaps.Inc()
-	r.log.Error("the log cannot be continued without a gap", zap.String("slot", gap.Slot),
+	r.log.Error("gap: the WAL cannot be continued without loss", zap.String("slot", gap.Slot),
 		zap.Stringer("from", gap.From), zap.Stringer("to", gap.To), zap.String("reason", gap.Reason))
 	if noteErr := r.store.RecordGap(ctx, gap.Gap()); noteErr != nil {
 		return errors.Join(gap, noteErr)
@@ -288,7 +288,7 @@ const defaultMaxMessageBytes = 64 << 20
 
 // errOtherCount makes the reader connect once more: the stored position is inside a
 // transaction whose changes were counted the other way.
-var errOtherCount = errors.New("the setting of logical messages takes effect with another connection")
+var errOtherCount = errors.New("the setting of logical messages needs a new connection")
 
 // runOnce is the life of one replication connection. progress says whether
 // changes were stored.
@@ -385,10 +385,10 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *s
 	}
 	was := checkpoint.Source
 	if now.Timeline != was.Timeline {
-		r.log.Info("following the source to another timeline", zap.Int32("from", was.Timeline), zap.Int32("to", now.Timeline))
+		r.log.Info("following the source to a new timeline", zap.Int32("from", was.Timeline), zap.Int32("to", now.Timeline))
 	}
 	if now.Database != was.Database {
-		r.log.Info("the source's database has another name, its slot is the same", zap.String("from", was.Database), zap.String("to", now.Database))
+		r.log.Info("source database was renamed", zap.String("from", was.Database), zap.String("to", now.Database))
 	}
 	if now.Timeline != was.Timeline || now.Database != was.Database {
 		if err := r.store.Follow(ctx, now.Timeline, now.Database); err != nil {

@@ -297,8 +297,8 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 		problem   string // while it is read
 		after     string // once it is released; "" for a snapshot
 	}{
-		{name: "a snapshot was begun", prepare: begun, problem: "in use, and no snapshot of it is stored"},
-		{name: "somebody else's", prepare: foreign, problem: "in use, and no snapshot of it is stored", after: "without a stored position"},
+		{name: "a snapshot was begun", prepare: begun, problem: "in use, and its snapshot is not stored"},
+		{name: "somebody else's", prepare: foreign, problem: "in use, and its snapshot is not stored", after: "without a stored position"},
 		{name: "set up, a gap accepted", prepare: stored, acceptGap: true, problem: "in use"},
 		{name: "the outbox follows another", prepare: func(t *testing.T, w *world) {
 			w.setup(t)
@@ -370,7 +370,7 @@ func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
 			named := make(chan struct{})
 			var once sync.Once
 			log := zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
-				if entry.Message == "making the slot waits for running transactions" {
+				if entry.Message == "creating the slot waits for running transactions" {
 					once.Do(func() { close(named) })
 				}
 				return nil

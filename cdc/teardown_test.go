@@ -71,7 +71,7 @@ func TestTeardown_FindsWhatSetupChangedUnderAnyName(t *testing.T) {
 		{name: "publication renamed", since: "ALTER PUBLICATION walhook RENAME TO other", want: "d"},
 		{name: "publication renamed, another made", since: "ALTER PUBLICATION walhook RENAME TO other; CREATE PUBLICATION walhook FOR TABLE notes", want: "d",
 			left: "publication walhook: somebody made it since"},
-		{name: "identity chosen since", since: "ALTER TABLE items REPLICA IDENTITY NOTHING", want: "n", left: "somebody changed it since"},
+		{name: "identity chosen since", since: "ALTER TABLE items REPLICA IDENTITY NOTHING", want: "n", left: "somebody has changed it since"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

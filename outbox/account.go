@@ -57,7 +57,7 @@ func (s *Store) readParents(ctx context.Context, ids []string, parents map[strin
 	recovers := s.aside.any()
 	_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
 		if route.ParentOf(id, parent) == "" {
-			return &badItem{asideUnreadable, "the account above is none that there can be"}
+			return &badItem{asideUnreadable, "invalid parent account"}
 		}
 		switch {
 		case endedIn == nil:
@@ -84,7 +84,7 @@ const unknownSchemasSQL = `SELECT DISTINCT schema FROM walhook.owner WHERE unkno
 func (p *Publisher) loadUnknown(ctx context.Context) error {
 	names, err := collect[string](p.store.pool.Query(ctx, unknownSchemasSQL))
 	if err != nil {
-		return fmt.Errorf("read which owners are not known: %w", err)
+		return fmt.Errorf("read which owners are unknown: %w", err)
 	}
 	for _, name := range names {
 		p.view.Unknown[name] = true

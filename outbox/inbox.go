@@ -61,9 +61,9 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case errors.Is(err, ErrFenced):
 			// Another publisher does it.
 		case err != nil && !failing:
-			p.log.Warn("inbox cannot be appended, it is tried again", zap.Duration("retry_in", inboxPoll), zap.Error(err))
+			p.log.Warn("appending the inbox failed, retrying", zap.Duration("retry_in", inboxPoll), zap.Error(err))
 		case err == nil && failing:
-			p.log.Info("inbox is appended again")
+			p.log.Info("appending the inbox works again")
 		}
 		failing = err != nil && !errors.Is(err, ErrFenced)
 	}
@@ -112,7 +112,7 @@ func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err erro
 	if !p.live {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: timed out"))
 	defer cancel()
 	p.rotate(ctx)
 	rows, err := p.readInbox(ctx, ids)

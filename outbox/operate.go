@@ -14,7 +14,7 @@ import (
 
 // ErrNoEndpoint says that an account has no endpoint: it is not known, or never
 // had a web hook URL.
-var ErrNoEndpoint = errors.New("no such endpoint")
+var ErrNoEndpoint = errors.New("endpoint not found")
 
 // StateError says that an endpoint's state does not let an operator change it
 // as asked.
@@ -144,9 +144,9 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 	case e.State != EndpointDisabled && e.DisabledBy != "":
 		return setStateTx(ctx, tx, e, e.State, "", e.Reason)
 	case e.State == EndpointCleared:
-		return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
+		return e, &StateError{e, "the account has no URL: it must set a web_hook_url, which starts a new feed"}
 	case e.State == EndpointUnusable:
-		return e, &StateError{e, "nothing is sent until the account sets a URL that can be used, which is followed by itself"}
+		return e, &StateError{e, "the account's URL is unusable: it must set another one, which walhook follows by itself"}
 	}
 	if _, err := tx.Exec(ctx, resetLaneSQL, e.ID); err != nil {
 		return e, err
@@ -160,7 +160,7 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 // that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
 func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason string) (EndpointInfo, error) {
 	if reason == "" {
-		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
+		return EndpointInfo{}, errors.New("disable an endpoint: the reason is missing")
 	}
 	told := false
 	e, err := s.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
@@ -179,7 +179,7 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason st
 func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (EndpointInfo, error) {
 	switch e.State {
 	case EndpointCleared, EndpointUnusable:
-		return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used, or with the whole account ('walhook endpoints disable " + e.Account + " --all')"}
+		return e, &StateError{e, "walhook sends nothing to it at present; disable it once the account has a usable URL, or hold the whole account ('walhook endpoints disable " + e.Account + " --all')"}
 	case EndpointActive:
 		if _, err := tx.Exec(ctx, tellDisabledSQL, e.Account, reason); err != nil {
 			return e, err

@@ -97,9 +97,9 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	refuse("want one of none, record, strict", exitUsage, "endpoints", "ordering", account, "any")
 	refuse("accepts between 1 and 2 arg(s)", exitUsage, "endpoints", "ordering")
 	refuse("no such endpoint; 'walhook endpoints' lists them", exitFault, "endpoints", "ordering", "nobody")
-	refuse("no such endpoint", exitFault, "endpoints", "ordering", "nobody", "none")
+	refuse("endpoint not found", exitFault, "endpoints", "ordering", "nobody", "none")
 	refuse("--overlap is negative", exitUsage, "endpoints", "rotate", account, "--overlap", "-1h")
-	refuse("no such endpoint", exitFault, "endpoints", "rotate", "nobody")
+	refuse("endpoint not found", exitFault, "endpoints", "rotate", "nobody")
 }
 
 func TestEndpoints_SayWhatIsMissing(t *testing.T) {

@@ -94,7 +94,7 @@ func TestReader_AStandbyThatHoldsTheSourceBackIsNamed(t *testing.T) {
 	if text := readyText(w.address); !strings.HasPrefix(text, "503") {
 		t.Errorf("/readyz says %s", text)
 	}
-	wantText(t, "the log", process.wholeLog(t), "the source holds its changes back", "standby_1 (which nobody reads)")
+	wantText(t, "the log", process.wholeLog(t), "source withholds changes", "standby_1 (which nobody reads)")
 	wantText(t, "doctor", doctorSays(t, w.settings...), "FAILED   source.reader", "standby_1 (which nobody reads)", "synchronized_standby_slots")
 	wantText(t, "status", mustRun(t, append([]string{"status"}, w.settings[:4]...)...), "HELD BACK", "standby_1")
 

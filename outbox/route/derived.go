@@ -79,7 +79,7 @@ func (r *router) derived(c *schemas.Change, table *catalog.Plan, kind schemas.Ki
 	if unknown > 0 {
 		r.plan.Skipped[SkipOldRow] += unknown
 		table := table.Relation.Table().String()
-		r.noteOnce("untold "+table, "rules cannot be told of a table's changes: its replica identity keeps too little of the old row",
+		r.noteOnce("untold "+table, "rules cannot be evaluated on a table's changes: its replica identity is not FULL",
 			field("table", table))
 	}
 }

@@ -114,7 +114,7 @@ type DerivedBody struct {
 // too large.
 const maxCount = 1_000_000_000
 
-var errCount = errors.New("count is no whole number from -1000000000 to 1000000000")
+var errCount = errors.New("count is not a whole number from -1000000000 to 1000000000")
 
 // Render writes the body: a JSON object of the rule's fields, in their order. A
 // field whose column is not there is left out. account is whom it is about, and
