@@ -32,8 +32,8 @@ func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 	switch {
 	case e.DisabledBy == "operator" && e.State != outbox.EndpointDisabled:
 		add("%s, and held by an operator", e.Reason)
-	case e.DisabledBy != "":
-		add("%s, by %s", e.Reason, e.DisabledBy)
+	case e.DisabledBy != "" && !strings.HasPrefix(e.Reason, "disabled by"):
+		add("%s (disabled by %s)", e.Reason, e.DisabledBy)
 	case e.Reason != "":
 		add("%s", e.Reason)
 	case !e.EndedAt.IsZero():

@@ -41,7 +41,7 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	run("https://…@example.com/hook?…  active", "endpoints")
 	run("ftp://example.com/            unusable  the URL's scheme is neither http nor https", "endpoints")
 	run("account "+account+" is disabled: its events are held (asked for)", "endpoints", "disable", account, "--reason", "asked for")
-	run("disabled  asked for, by operator", "endpoints")
+	run("disabled  asked for (disabled by operator)", "endpoints")
 	run("account "+account+" is active: its events go to https://…@example.com/hook?…", "endpoints", "enable", account)
 	secret := run("whsec_", "endpoints", "secret", account)
 	if strings.Count(secret, "\n") != 1 {
@@ -67,7 +67,7 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 
 	run("no holds", "endpoints", "holds")
 	run("nothing is sent to example.com (abuse); 1 webhooks are disabled", "endpoints", "disable", account, "--host", "http://EXAMPLE.com.:8443/", "--reason", "abuse")
-	run("disabled  abuse, by operator", "endpoints")
+	run("disabled  abuse (disabled by operator)", "endpoints")
 	run(account+"     example.com  2", "endpoints", "holds", account)
 	run(`"host": "example.com"`, "endpoints", "holds", "--json")
 	run("no holds", "endpoints", "holds", "nobody")
@@ -139,7 +139,7 @@ func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
 		{"paused", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{PausedUntil: later}}, "paused", "paused until 2026-03-09T13:00:00Z"},
 		{"behind", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{Behind: true}}, "behind", "behind"},
 		{"given up", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointDisabled, DisabledBy: "walhook", Reason: "gone", Lane: outbox.LaneState{Behind: true, FailingSince: now}},
-			"held", "gone, by walhook"},
+			"held", "gone (disabled by walhook)"},
 		{"cleared and held", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by operator"},
 		{"strict", outbox.EndpointInfo{Ordering: outbox.OrderingStrict, State: outbox.EndpointActive}, "live", "ordering strict"},
 		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted"},

@@ -189,7 +189,7 @@ func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request
 					return fmt.Errorf("endpoint %d: %s", r.Endpoint, r.Reason)
 				}
 			}
-			_, err := fmt.Fprintf(out, "%d events sent again\n", sent)
+			_, err := fmt.Fprintf(out, "events sent again: %d\n", sent)
 			return err
 		}
 		select {

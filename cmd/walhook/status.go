@@ -134,14 +134,14 @@ func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView
 		if !view.asked {
 			return
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
+		ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("timed out"))
 		defer cancel()
 		report, err := source.ReportSlot(ctx, s.cdcConfig())
 		if view.sourceErr = err; err == nil {
 			view.source = &report
 		}
 	}()
-	asking, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
+	asking, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("timed out"))
 	defer cancel()
 	err := store.CheckMigrated(asking)
 	var status outbox.Status
