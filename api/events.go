@@ -56,18 +56,18 @@ func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.ToldEvents(ctx, w.Endpoint, before, in.PageSize+1)
+	list, err := s.cfg.Store.EventStatuses(ctx, w.Endpoint, before, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, func(e *outbox.ToldEvent) event {
+	return paged(list, in.PageSize, func(e *outbox.EventStatus) event {
 		shown := shownEvent(e)
 		shown.Deleted = w.Deleted
 		return shown
-	}, func(e *outbox.ToldEvent) any { return e.ID }), nil
+	}, func(e *outbox.EventStatus) any { return e.ID }), nil
 }
 
-func shownEvent(e *outbox.ToldEvent) event {
+func shownEvent(e *outbox.EventStatus) event {
 	return event{
 		EventID: e.WebhookID, Schema: e.Schema, Type: e.Type, State: e.State, CommittedAt: utc(e.CommittedAt),
 		Bytes: e.Size, Replayed: e.Replayed, Attempts: e.Attempts, Reason: e.Reason, NextAt: utc(e.NextAt),

@@ -38,7 +38,7 @@ func TestInput_WhatOthersWouldWriteIsTakenOrExplained(t *testing.T) {
 		{"a list", `[{"data":{}}]`, "body: is an array", "name"},
 		{"a text", `"data"`, "body: is a string", "name"},
 		{"half a body", `{"data":{"name":"x"`, "it ends early", "Go"},
-		{"no JSON", "{\"data\":\n{'name':1}}", "line 2", "looking for"},
+		{"not valid JSON", "{\"data\":\n{'name':1}}", "line 2", "looking for"},
 		{"data of a list", `{"data":[]}`, "data: is an array", "blank"},
 		{"other case", `{"Data":{"name":"x","uri":"https://example.com/"}}`, "data: is missing", "blank"},
 		{"twice", `{"data":{"name":"x","name":"y"}}`, "twice", "blank"},

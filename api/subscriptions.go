@@ -194,7 +194,7 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return fail(http.StatusConflict, held.Error())
 	}
 	if state, ok := errors.AsType[*outbox.StateError](err); ok {
-		return fail(http.StatusConflict, state.Mend)
+		return fail(http.StatusConflict, state.Fix)
 	}
 	if f := onceFailure(ctx, err); f != nil {
 		return f

@@ -147,12 +147,12 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 func (r *Reader) held(report source.SlotReport) {
 	why := report.Held()
 	before := r.heldBack.Swap(&why)
-	if why != "" && time.Since(r.heldTold) >= remindEvery {
-		r.heldTold = time.Now()
+	if why != "" && time.Since(r.heldLogged) >= remindEvery {
+		r.heldLogged = time.Now()
 		r.log.Warn("source withholds changes", zap.String("slot", r.cfg.Slot), zap.String("reason", why))
 	}
 	if why == "" && before != nil && *before != "" {
-		r.heldTold = time.Time{}
+		r.heldLogged = time.Time{}
 		r.log.Info("source sends changes again", zap.String("slot", r.cfg.Slot))
 	}
 }

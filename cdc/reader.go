@@ -28,9 +28,9 @@ type Reader struct {
 	state   atomic.Int32
 	began   atomic.Bool
 
-	heldBack atomic.Pointer[string] // see HeldBack
-	heldTold time.Time              // the watching goroutine's
-	advanced bool                   // the lag knows when the store last advanced; the observing goroutine's
+	heldBack   atomic.Pointer[string] // see HeldBack
+	heldLogged time.Time              // the watching goroutine's
+	advanced   bool                   // the lag knows when the store last advanced; the observing goroutine's
 
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.
@@ -131,7 +131,7 @@ func (r *Reader) Run(ctx context.Context) error {
 func (r *Reader) read(ctx context.Context) error {
 	backoff, standby, trouble, unreadable := firstBackoff, false, trouble{}, unreadable{}
 	var unsent unsendable
-	var toldStandby time.Time
+	var loggedStandby time.Time
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -145,9 +145,9 @@ func (r *Reader) read(ctx context.Context) error {
 			r.metrics.oldest.Store(0) // what waited here is read there
 			r.metrics.lag.begins()
 			trouble.end()
-			if !standby || time.Since(toldStandby) >= remindEvery {
+			if !standby || time.Since(loggedStandby) >= remindEvery {
 				if r.tellStandby(ctx, !standby) {
-					toldStandby = time.Now()
+					loggedStandby = time.Now()
 				}
 				standby = true
 			}
@@ -199,7 +199,7 @@ func (r *Reader) read(ctx context.Context) error {
 
 // tellStandby says who reads the slot: once where that is a walhook, and again and
 // again where it is another program, whose reading is a gap for us.
-func (r *Reader) tellStandby(ctx context.Context, first bool) (told bool) {
+func (r *Reader) tellStandby(ctx context.Context, first bool) (logged bool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the slot: timed out"))
 	defer cancel()
 	report, err := source.ReportSlot(ctx, r.cfg)

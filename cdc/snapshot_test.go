@@ -330,7 +330,7 @@ func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
 	w.exec(t, "UPDATE users SET web_hook_url = 'http://new/'", "INSERT INTO items VALUES (1, 7, 'missed')")
 	w.log = quiet
 	stored := w.store.flush()
-	w.wantGap(t, w.start(t).ends(t), stored, "does not exist")
+	w.wantGap(t, w.start(t).ends(t), stored, "no longer exists")
 	if err := source.Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestReader_ANarrowedPublicationIsNoticedWhileReading(t *testing.T) {
 	w.settle(t)
 	w.exec(t, "ALTER PUBLICATION walhook DROP TABLE items")
 	w.log = quiet
-	wantGap(t, r.ends(t), "does not hold public.items")
+	wantGap(t, r.ends(t), "does not contain public.items")
 }
 
 // PostgreSQL 18 passes over a missing publication with a warning in its own
@@ -459,14 +459,14 @@ func TestReader_APublicationMadeAnewIsNoticedWhileReading(t *testing.T) {
 	w.settle(t)
 	w.log = quiet
 	w.exec(t, "BEGIN; DROP PUBLICATION walhook; CREATE PUBLICATION walhook FOR ALL TABLES; COMMIT")
-	wantGap(t, r.ends(t), "made anew")
+	wantGap(t, r.ends(t), "recreated")
 }
 
 func TestCheckPublication_SetupDoesNotFixAGapInSilence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	w.narrow(t)
-	wantGap(t, source.CheckPublication(t.Context(), w.cfg, w.store.checkpoint), "does not hold public.items")
+	wantGap(t, source.CheckPublication(t.Context(), w.cfg, w.store.checkpoint), "does not contain public.items")
 	if err := source.CheckPublication(t.Context(), w.cfg, schemas.Checkpoint{}); err != nil {
 		t.Errorf("a source of which nothing is stored: %v", err)
 	}

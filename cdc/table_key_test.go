@@ -63,7 +63,7 @@ func TestReader_NamesAKeyThatIsNoLongerSent(t *testing.T) {
 		fix = "publish_generated_columns = stored"
 	}
 	eventually(t, "the key is named", patience, func() bool {
-		for _, entry := range logs.FilterMessageSnippet("no key names the records").All() {
+		for _, entry := range logs.FilterMessageSnippet("table has no usable key").All() {
 			if strings.Contains(fmt.Sprint(entry.ContextMap()["fix"]), fix) {
 				return true
 			}

@@ -64,7 +64,7 @@ func TestTeardown_FindsWhatSetupChangedUnderAnyName(t *testing.T) {
 			since: "ALTER INDEX by_user RENAME TO other; CREATE UNIQUE INDEX by_user ON items (user_id, id)"},
 		{name: "index built again", before: byIndex, since: "REINDEX INDEX CONCURRENTLY by_user", want: "i", index: "by_user"},
 		{name: "index replaced by its like", before: byIndex, since: "CREATE UNIQUE INDEX other ON items (user_id); DROP INDEX by_user", want: "i", index: "other"},
-		{name: "index replaced by one of other columns", before: byIndex, since: "DROP INDEX by_user; CREATE UNIQUE INDEX by_user ON items (user_id, id)", want: "f", left: "which is no more"},
+		{name: "index replaced by one of other columns", before: byIndex, since: "DROP INDEX by_user; CREATE UNIQUE INDEX by_user ON items (user_id, id)", want: "f", left: "which no longer exists"},
 		{name: "table renamed", since: "ALTER TABLE items RENAME TO things", table: "things", want: "d"},
 		{name: "table moved", since: "CREATE SCHEMA other; ALTER TABLE items SET SCHEMA other", table: "other.items", want: "d"},
 		{name: "table made anew", since: "DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY); ALTER TABLE items REPLICA IDENTITY FULL", want: "f"},

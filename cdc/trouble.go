@@ -26,11 +26,11 @@ const (
 // begins, when it changes, and every minute while it lasts. The zero value is
 // none.
 type trouble struct {
-	since time.Time // of the first attempt that failed; zero for none
-	told  time.Time
-	text  string // of the last one told
-	lines int
-	tries int
+	since  time.Time // of the first attempt that failed; zero for none
+	logged time.Time
+	text   string // of the last one told
+	lines  int
+	tries  int
 }
 
 func (t *trouble) tell(log *zap.Logger, err error, retryIn time.Duration) {
@@ -39,11 +39,11 @@ func (t *trouble) tell(log *zap.Logger, err error, retryIn time.Duration) {
 		t.since = now
 	}
 	t.tries++
-	if changed := err.Error() != t.text && t.lines < atFirst; !changed && now.Sub(t.told) < remindEvery {
+	if changed := err.Error() != t.text && t.lines < atFirst; !changed && now.Sub(t.logged) < remindEvery {
 		log.Debug("reading stopped again", zap.Int("tries", t.tries), zap.Duration("retry_in", retryIn), zap.Error(err))
 		return
 	}
-	t.told, t.text, t.lines = now, err.Error(), t.lines+1
+	t.logged, t.text, t.lines = now, err.Error(), t.lines+1
 	log.Warn("reading stopped, retrying from the stored position", zap.Int("tries", t.tries),
 		zap.Duration("duration", now.Sub(t.since)), zap.Duration("retry_in", retryIn), zap.Error(err))
 }

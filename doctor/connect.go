@@ -11,7 +11,7 @@ import (
 	"walhook/schemas"
 )
 
-// ConnectSteps is what mends a connection that the server refuses, or that
+// ConnectSteps is what fixes a connection that the server refuses, or that
 // nobody answers.
 func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 	if pgsession.IsPooler(err) {

@@ -88,7 +88,7 @@ func (s *Session) transport(r *Report) {
 
 func judgeTransport(r *Report, where string, peer net.Addr, state *tls.ConnectionState, verified bool) {
 	id := where + ".tls"
-	mend := Steps{{Kind: Address, On: where, Text: "sslmode=verify-full",
+	fix := Steps{{Kind: Address, On: where, Text: "sslmode=verify-full",
 		Note: "with sslrootcert=FILE if an authority of your own signed the server's certificate"}}
 	switch {
 	case state != nil && verified:
@@ -96,9 +96,9 @@ func judgeTransport(r *Report, where string, peer net.Addr, state *tls.Connectio
 	case isLocal(peer):
 		r.OK(id, "the server is on this machine (%s)", peer.Network())
 	case state != nil:
-		r.Warn(id, mend, "%s to %s, without verification of the server's certificate: an attacker on the network can read everything", tls.VersionName(state.Version), peer)
+		r.Warn(id, fix, "%s to %s, without verification of the server's certificate: an attacker on the network can read everything", tls.VersionName(state.Version), peer)
 	default:
-		r.Warn(id, mend, "no TLS to %s: rows and the password exchange travel in clear text", peer)
+		r.Warn(id, fix, "no TLS to %s: rows and the password exchange travel in clear text", peer)
 	}
 }
 
@@ -135,13 +135,13 @@ func judgeClock(r *Report, where string, before, theirs, after time.Time) {
 	if skew < 0 {
 		which = "behind"
 	}
-	mend := Steps{{Kind: Shell, Text: "timedatectl set-ntp true", Note: "on the machine whose clock is wrong"}}
+	fix := Steps{{Kind: Shell, Text: "timedatectl set-ntp true", Note: "on the machine whose clock is wrong"}}
 	const what = "the clock of the %s is %s %s this machine's: timestamps of signatures and ages are wrong by that much"
 	switch sure := skew.Abs() - trip/2; {
 	case sure > skewFailed:
-		r.Fail(id, mend, what, where, by, which)
+		r.Fail(id, fix, what, where, by, which)
 	case sure > skewWarned:
-		r.Warn(id, mend, what, where, by, which)
+		r.Warn(id, fix, what, where, by, which)
 	default:
 		r.OK(id, "%s %s this machine's, measured to %s", by, which, (trip / 2).Round(time.Microsecond))
 	}

@@ -175,17 +175,17 @@ func (e *examination) lookAtSchema(ctx context.Context) bool {
 func (e *examination) foreignTables(ctx context.Context, role string) {
 	rows, err := e.s.Query(ctx, foreignTableSQL)
 	var name, owner string
-	var mend doctor.Steps
+	var fix doctor.Steps
 	if err == nil {
 		_, err = pgx.ForEachRow(rows, []any{&name, &owner}, func() error {
-			mend = append(mend, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER TABLE walhook.%s OWNER TO %s", schemas.QuoteIdent(name), role))...)
+			fix = append(fix, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER TABLE walhook.%s OWNER TO %s", schemas.QuoteIdent(name), role))...)
 			return nil
 		})
 	}
 	if err != nil {
 		e.s.Unseen(e.r, err, checkRights)
-	} else if len(mend) > 0 {
-		e.r.Fail(checkRights, mend, "%s of the outbox %s to another than %s, such as walhook.%s to %s", doctor.Count(len(mend), "table"), doctor.Choose(len(mend), "belongs", "belong"), role, name, owner)
+	} else if len(fix) > 0 {
+		e.r.Fail(checkRights, fix, "%s of the outbox %s to another than %s, such as walhook.%s to %s", doctor.Count(len(fix), "table"), doctor.Choose(len(fix), "belongs", "belong"), role, name, owner)
 	}
 }
 

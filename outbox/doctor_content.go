@@ -149,11 +149,11 @@ func (e *examination) lookAtDeadRows(ctx context.Context) error {
 		if dead <= max(deadWarned, live) {
 			return nil
 		}
-		mend := doctor.Ask(here, "", "VACUUM walhook."+schemas.QuoteIdent(table))
+		fix := doctor.Ask(here, "", "VACUUM walhook."+schemas.QuoteIdent(table))
 		if switched {
-			mend = slices.Insert(mend, 0, doctor.Ask(here, "", fmt.Sprintf("ALTER TABLE walhook.%s RESET (autovacuum_enabled)", schemas.QuoteIdent(table)))...)
+			fix = slices.Insert(fix, 0, doctor.Ask(here, "", fmt.Sprintf("ALTER TABLE walhook.%s RESET (autovacuum_enabled)", schemas.QuoteIdent(table)))...)
 		}
-		e.r.Warn(checkDeadRows, mend, "walhook.%s has %d dead and %d live rows, vacuumed %s: vacuum does not keep up", table, dead, live, vacuumed)
+		e.r.Warn(checkDeadRows, fix, "walhook.%s has %d dead and %d live rows, vacuumed %s: vacuum does not keep up", table, dead, live, vacuumed)
 		return nil
 	})
 	e.r.OK(checkDeadRows, "at most %d in a table with updates", worst)

@@ -129,7 +129,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		found[kind] = append(found[kind], endpointName(all[i].holder))
 	}
 	if locked := found[secretLocked]; len(locked) > 0 && !e.otherKey(secrets, keyID, len(locked), len(all), found) {
-		e.toldApart(secrets, all, found)
+		e.separateMoved(secrets, all, found)
 	}
 	e.sayOfSecrets(found, len(all))
 	return nil
@@ -150,17 +150,17 @@ func (e *examination) otherKey(secrets sealer, keyID string, locked, total int, 
 			"--secret-key is not the key of the last 'endpoints reseal': another key encrypted %d of %d secrets (%s)",
 			locked, total, someOf(found[secretLocked]))
 	} else {
-		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that encrypted them"}}
-		e.r.Fail(checkSecrets, mend, "none of %s can be decrypted: --secret-key is not the key that encrypted them, and walhook cannot sign anything",
+		fix := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that encrypted them"}}
+		e.r.Fail(checkSecrets, fix, "none of %s can be decrypted: --secret-key is not the key that encrypted them, and walhook cannot sign anything",
 			doctor.Count(total, "secret"))
 	}
 	delete(found, secretLocked)
 	return true
 }
 
-// toldApart takes those that were moved from the row of another endpoint from
+// separateMoved takes those that were moved from the row of another endpoint from
 // those that were edited; the key is the right one.
-func (e *examination) toldApart(secrets sealer, all []storedSecret, found map[kindOfSecret][]string) {
+func (e *examination) separateMoved(secrets sealer, all []storedSecret, found map[kindOfSecret][]string) {
 	const enough = 20
 	for i := range all {
 		if len(found[secretMisplaced]) == enough {
@@ -190,7 +190,7 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 	for _, s := range []struct {
 		kind kindOfSecret
 		say  func(string, doctor.Steps, string, ...any)
-		mend doctor.Steps
+		fix  doctor.Steps
 		text string // after how many there are of what
 		what string
 	}{
@@ -202,7 +202,7 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has run, and those endpoints are held", "URL"},
 	} {
 		if names := found[s.kind]; len(names) > 0 {
-			s.say(checkSecrets, s.mend, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, someOf(names))
+			s.say(checkSecrets, s.fix, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, someOf(names))
 		}
 	}
 	plain, loose, urls := len(found[secretPlain]), len(found[secretLoose]), len(found[urlPlain])

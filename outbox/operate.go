@@ -20,7 +20,7 @@ var ErrNoEndpoint = errors.New("endpoint not found")
 // as asked.
 type StateError struct {
 	Endpoint EndpointInfo
-	Mend     string // what to do instead
+	Fix      string // what to do instead
 }
 
 func (e *StateError) Error() string {
@@ -28,7 +28,7 @@ func (e *StateError) Error() string {
 	if e.Endpoint.Reason != "" {
 		s += " (" + e.Endpoint.Reason + ")"
 	}
-	return s + ": " + e.Mend
+	return s + ": " + e.Fix
 }
 
 const (
@@ -162,12 +162,12 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason st
 	if reason == "" {
 		return EndpointInfo{}, errors.New("disable an endpoint: the reason is missing")
 	}
-	told := false
+	notify := false
 	e, err := s.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		told = e.State == EndpointActive
+		notify = e.State == EndpointActive
 		return disableTx(ctx, tx, e, reason)
 	})
-	if err == nil && told {
+	if err == nil && notify {
 		s.signalInbox()
 	}
 	return e, err
@@ -225,7 +225,7 @@ func (s *Store) operate(ctx context.Context, by Caller, account, webhook string,
 		return err
 	})
 	if err != nil {
-		if _, told := errors.AsType[*StateError](err); !told {
+		if _, explained := errors.AsType[*StateError](err); !explained {
 			err = fmt.Errorf("change the endpoint of account %s: %w", account, err)
 		}
 		return EndpointInfo{}, err

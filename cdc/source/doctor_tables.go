@@ -191,7 +191,7 @@ func (e *examination) lookAtRights(ctx context.Context) {
 		e.s.Unseen(e.r, err, checkRights)
 	case len(lacks) > 0:
 		e.r.Fail(checkRights, needed, "setup must run %s on the source, and role %s may not: it lacks %s",
-			len(needed), e.server.role, strings.Join(lacks, ", "))
+			doctor.Choose(len(needed), "a statement", fmt.Sprintf("%d statements", len(needed))), e.server.role, strings.Join(lacks, ", "))
 	default:
 		e.r.OK(checkRights, "role %s may run the %s that setup needs", e.server.role, doctor.Choose(len(needed), "statement", fmt.Sprintf("%d statements", len(needed))))
 	}
@@ -242,14 +242,14 @@ func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 		e.s.Unseen(e.r, err, checkColumns)
 		return
 	}
-	told := e.accountColumns(plan)
-	told = append(told, e.resultColumns(plan)...)
+	named := e.accountColumns(plan)
+	named = append(named, e.resultColumns(plan)...)
 	if plan.Schema != nil {
-		told = append(told, e.ownerColumn(plan)...)
-		told = append(told, e.keys(t, plan)...)
-		told = append(told, e.fields(plan, told)...)
+		named = append(named, e.ownerColumn(plan)...)
+		named = append(named, e.keys(t, plan)...)
+		named = append(named, e.fields(plan, named)...)
 	}
-	e.ruleColumns(plan, told)
+	e.ruleColumns(plan, named)
 }
 
 // keys tells of a schema whose records cannot be told apart.
@@ -277,9 +277,9 @@ func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) 
 
 // fields tells of fields that are absent from every event, besides those that
 // were told of already.
-func (e *examination) fields(plan *catalog.Plan, told []string) (missing []string) {
+func (e *examination) fields(plan *catalog.Plan, named []string) (missing []string) {
 	for _, field := range plan.Schema.Fields {
-		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(told, field.Column) {
+		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(named, field.Column) {
 			missing = append(missing, field.Column)
 		}
 	}
@@ -292,10 +292,10 @@ func (e *examination) fields(plan *catalog.Plan, told []string) (missing []strin
 }
 
 // ruleColumns tells of columns that only the rules of the catalog ask for.
-func (e *examination) ruleColumns(plan *catalog.Plan, told []string) {
+func (e *examination) ruleColumns(plan *catalog.Plan, named []string) {
 	var missing []string
 	for _, column := range plan.Missing {
-		if !slices.Contains(told, column) && !slices.Contains(missing, column) {
+		if !slices.Contains(named, column) && !slices.Contains(missing, column) {
 			missing = append(missing, column)
 		}
 	}

@@ -117,7 +117,7 @@ func (s *demoSummary) write(w io.Writer) error {
 	}
 	fmt.Fprintf(t, "  breakers open\t%s\n", strings.Join(s.BreakersOpen, ", "))
 	for _, fault := range s.Faults {
-		fmt.Fprintf(t, "  FAULT: %s\n", fault)
+		fmt.Fprintf(t, "  ERROR: %s\n", fault)
 	}
 	return t.Flush()
 }

@@ -28,7 +28,7 @@ func TestFleet_AStandbyTakesOverFromAPublisherThatIsCutOff(t *testing.T) {
 	}
 	first, second, sender := publisher("first"), publisher("second"), s.sender(t, "sender", "--outbox", s.outbox.URL)
 	startAll(t, first, sender)
-	eventually(t, 20*time.Second, func() bool { return first.said(t, `"reading"`) > 0 })
+	eventually(t, 20*time.Second, func() bool { return first.said(t, `"replication started"`) > 0 })
 	startAll(t, second)
 	eventually(t, 20*time.Second, func() bool { return second.said(t, "standby") > 0 })
 
@@ -39,7 +39,7 @@ func TestFleet_AStandbyTakesOverFromAPublisherThatIsCutOff(t *testing.T) {
 	eventually(t, 20*time.Second, func() bool { return server.Count() > 50 })
 	cut := time.Now()
 	first.links[0].Set(chaos.Weather{Silent: true})
-	eventually(t, time.Minute, func() bool { return second.said(t, `"reading"`) > 0 })
+	eventually(t, time.Minute, func() bool { return second.said(t, `"replication started"`) > 0 })
 	took := time.Since(cut)
 	t.Logf("the standby reads %s after the cut", took.Round(10*time.Millisecond))
 	if took > 30*time.Second {

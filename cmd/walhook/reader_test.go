@@ -48,7 +48,7 @@ func TestReader_AnotherProgramIsNamed(t *testing.T) {
 		t.Errorf("a publisher runs, and status says:\n%s", text)
 	}
 	first.stop(t)
-	wantText(t, "status without a reader", status(), "NOT READ BY ANYBODY", "NONE; the last was")
+	wantText(t, "status without a reader", status(), "NOT READ BY ANY PROCESS", "NONE; the last was")
 
 	config, err := pgconn.ParseConfig(w.db.URL)
 	if err != nil {

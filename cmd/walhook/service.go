@@ -42,8 +42,8 @@ type service struct {
 // run runs until ctx ends, which is no error. It answers for its health from
 // the first moment on, also while it waits for a database.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
-	told := context.AfterFunc(ctx, func() { log.Info("shutting down, draining attempts in flight") })
-	defer told()
+	logStop := context.AfterFunc(ctx, func() { log.Info("shutting down, draining attempts in flight") })
+	defer logStop()
 	registry := newRegistry()
 	listeners := httpd.NewListeners(log, registry)
 	s.warnOfDescriptors(log)
@@ -159,7 +159,7 @@ const (
 // read reads the source's log. A source that was read and then refuses the role,
 // its password or a certificate is tried again, as one that is away. A process
 // that also sends goes on sending stored events while the source is in any
-// trouble: a fault that an operator mends at the source is tried again. A gap ends
+// trouble: a fault that an operator fixes at the source is tried again. A gap ends
 // the process, and so does a source that is not prepared, or that nothing was ever
 // read from.
 func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) error {
@@ -284,14 +284,14 @@ const (
 // that is not there yet is waited for.
 func wait(ctx context.Context, log *zap.Logger, what string, f func() error) error {
 	pause := firstWait
-	var told time.Time
+	var logged time.Time
 	for {
 		err := f()
 		if err == nil || !source.IsUnreachable(err) || ctx.Err() != nil {
 			return err
 		}
-		if time.Since(told) >= remindEvery {
-			told = time.Now()
+		if time.Since(logged) >= remindEvery {
+			logged = time.Now()
 			log.Warn("database does not answer, waiting", zap.String("database", what), zap.Error(err))
 		}
 		select {

@@ -64,7 +64,7 @@ func TestSettings_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
 	}
 	for _, wrong := range []struct{ parameter, want string }{
 		{"sslcrl=/etc/crl", "sslcrl: walhook checks no revocation lists"},
-		{"gssencmode=require", "gssencmode: walhook does not encrypt by GSSAPI"},
+		{"gssencmode=require", "gssencmode: walhook does not support GSSAPI encryption"},
 		{"keepalives_idle=soon", "keepalives_idle: want a whole number"},
 		{"hostaddr=1.2.3.4,5.6.7.8", "hostaddr: 2 addresses for 1 hosts"},
 		{"load_balance_hosts=yes", "load_balance_hosts: want disable or random"},

@@ -208,7 +208,7 @@ func TestReplay_SaysWhatIsMissing(t *testing.T) {
 		{"--webhook needs --account", []string{"--endpoint", "1", "--webhook", "x", "--since", "1h"}},
 		{"which events?", []string{"--account", "7"}},
 		{"which events?", []string{"--account", "7", "--since", "1h", "--id", "evt_1"}},
-		{"how long ago, such as 2h", []string{"--account", "7", "--since", "yesterday"}},
+		{"an age such as 2h", []string{"--account", "7", "--since", "yesterday"}},
 		{"rate 0", []string{"--account", "7", "--since", "1h", "--rate", "0"}},
 	} {
 		var f replayFlags

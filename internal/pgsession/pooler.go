@@ -35,7 +35,7 @@ func (e *PoolerError) Unwrap() error { return e.Err }
 const PoolerFix = "give the address of the PostgreSQL server itself, or for the outbox a pool with pool_mode = session; see \"Connection poolers\" in docs/OPERATIONS.md"
 
 const (
-	dealtOut = "a connection pooler in transaction mode answers: settings, locks and prepared statements would be lost, or reach other clients"
+	lendsSessions = "a connection pooler in transaction mode answers: settings, locks and prepared statements would be lost, or reach other clients"
 	// NoReplication is why a source cannot be read.
 	NoReplication = "a connection pooler answers that does not support replication connections"
 )
@@ -79,7 +79,7 @@ func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Confi
 	case err != nil:
 		return true, fmt.Errorf("find out the connection pooler's mode: %w", err)
 	case shared:
-		return true, &PoolerError{Reason: dealtOut}
+		return true, &PoolerError{Reason: lendsSessions}
 	}
 	g.learn(address)
 	return true, nil

@@ -29,10 +29,21 @@ type retired struct {
 }
 
 // kept lists retired words that stay, by file and by word, with the reason. A
-// file of "" is every file.
+// file that ends in a slash is a folder without those below it.
 var kept = []struct{ file, word, why string }{
 	{"doctor/finding.go", "mend", "the JSON field mend of doctor --json is contract"},
 	{"docs/OPERATIONS.md", "mend", "the JSON field mend of doctor --json is contract"},
+	{"cmd/walhook/demo_summary.go", "faults", "a JSON field of demo --json"},
+	{"internal/receiver/report.go", "faults", "a JSON field of the receivers' report"},
+	{"internal/bench/tally.go", "fault", "a JSON field of the bench's receivers"},
+	{"outbox/commit.go", "kin", "a column of walhook.daily_count"},
+	{"outbox/daily_send.go", "kin", "a column of walhook.daily_count"},
+	// Identifiers of the dispatcher and its lanes, to be renamed with them: an
+	// entry goes when its word is gone from the package.
+	{"sender/", "barren", "lanes"}, {"sender/", "dealt", "dispatcher"}, {"sender/", "insist", "session"}, {"sender/", "obey", "tailer"},
+	{"sender/", "parting", "dispatcher"}, {"sender/", "shed", "lanes"}, {"sender/", "survey", "dispatcher"}, {"sender/", "tenure", "session"},
+	{"sender/deliver/", "heard", "the client of deliveries"},
+	{"sender/", "told", "session"}, {"sender/", "wishes", "dispatcher"},
 }
 
 // TestWords_RetiredOnesAreNotUsed reads the table of docs/GLOSSARY.md and looks
@@ -105,7 +116,7 @@ func retiredWords(t *testing.T, tree fs.FS) (faults []string) {
 	table := readRetired(t, tree)
 	found := func(file string, line int, word, in, use string) {
 		for _, k := range kept {
-			if k.word == word && (k.file == "" || k.file == file) {
+			if k.word == word && (k.file == file || k.file == path.Dir(file)+"/") {
 				return
 			}
 		}
