@@ -147,7 +147,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 		{
 			name:  "no publication",
 			spoil: func(t *testing.T, w *world) { w.exec(t, "DROP PUBLICATION walhook") },
-			gap:   "publication walhook no longer exists",
+			gap:   "publication walhook does not exist",
 		},
 		{
 			name:  "a narrowed publication",

@@ -318,7 +318,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.metrics.flushed.Store(uint64(checkpoint.Flush))
 	r.metrics.oldest.Store(0) // what an earlier session received is sent again
 	r.metrics.lag.begins()
-	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
+	r.log.Info("replication started", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
 	r.checkSkip(checkpoint.Flush, slot.WALEnd)

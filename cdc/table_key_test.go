@@ -20,7 +20,7 @@ func TestPlanSetup_NamesAKeyThatIsNotSent(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), generatedKey)
 	warnings := strings.Join(planned(t, w.cfg).Warnings, "\n")
-	named := strings.Contains(warnings, "the primary key of table public.notes has columns that the source does not send (odd") && strings.Contains(warnings, "key: [id]")
+	named := strings.Contains(warnings, "the source does not send columns of the primary key of table public.notes (odd") && strings.Contains(warnings, "key: [id]")
 	if named == w.sendsGenerated(t) {
 		t.Errorf("warnings: %s", warnings)
 	}

@@ -40,9 +40,9 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	}
 	run("https://…@example.com/hook?…  active", "endpoints")
 	run("ftp://example.com/            unusable  the URL's scheme is neither http nor https", "endpoints")
-	run("account "+account+" is disabled: its events are held (asked for)", "endpoints", "disable", account, "--reason", "asked for")
+	run("account "+account+" is disabled: walhook holds its events (asked for)", "endpoints", "disable", account, "--reason", "asked for")
 	run("disabled  asked for (disabled by operator)", "endpoints")
-	run("account "+account+" is active: its events go to https://…@example.com/hook?…", "endpoints", "enable", account)
+	run("account "+account+" is active: walhook sends its events to https://…@example.com/hook?…", "endpoints", "enable", account)
 	secret := run("whsec_", "endpoints", "secret", account)
 	if strings.Count(secret, "\n") != 1 {
 		t.Errorf("secret: %q", secret)

@@ -66,8 +66,8 @@ func TestListen_SaysWhetherASignatureIsGood(t *testing.T) {
 	}{
 		"good":                {hookSecret, hookBody, signed(now, good), "signature ok"},
 		"while it is rotated": {hookSecret, hookBody, signed(now, "v1,b3RoZXI= "+good), "signature ok"},
-		"changed body":        {hookSecret, strings.Replace(hookBody, "42", "43", 1), signed(now, good), "signature BAD: made with another secret"},
-		"other version":       {hookSecret, hookBody, signed(now, "v2"+good[2:]), "signature BAD: made with another secret"},
+		"changed body":        {hookSecret, strings.Replace(hookBody, "42", "43", 1), signed(now, good), "signature BAD: signed with another secret"},
+		"other version":       {hookSecret, hookBody, signed(now, "v2"+good[2:]), "signature BAD: signed with another secret"},
 		"old":                 {hookSecret, hookBody, signed(now-360, signHook(t, id, now-360, hookBody)), "signature BAD: the timestamp is more than five minutes old"},
 		"ahead":               {hookSecret, hookBody, signed(now+360, signHook(t, id, now+360, hookBody)), "signature BAD: the timestamp is more than five minutes ahead"},
 		"garbled time stamp":  {hookSecret, hookBody, map[string]string{"webhook-id": id, "webhook-timestamp": "soon", "webhook-signature": good}, "signature BAD: malformed"},

@@ -56,7 +56,7 @@ func TestSettings_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if want := "walhook does not use application_name, fallback_application_name, client_encoding"; !strings.Contains(strings.ReplaceAll(string(out), "sslcompression, ", ""), want) || !strings.Contains(string(out), "sslcompression") {
+	if want := "walhook ignores these parameters of the URL or of PG… variables: application_name, fallback_application_name, client_encoding"; !strings.Contains(strings.ReplaceAll(string(out), "sslcompression, ", ""), want) || !strings.Contains(string(out), "sslcompression") {
 		t.Errorf("what has no effect is not named:\n%s", out)
 	}
 	if strings.Contains(string(out), "keepalives") {
