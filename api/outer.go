@@ -7,6 +7,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -127,6 +128,10 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 		}
 		h.Set("Allow", strings.Join(allowed, ", "))
 		return fail(http.StatusMethodNotAllowed, r.Method+" is not for this address: "+strings.Join(allowed, ", "))
+	}
+	// Its parameters would be left out without a word, and their defaults taken.
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return fail(http.StatusBadRequest, "the query after ? cannot be read: write a % as %25, a ; as %3B, and join parameters by &")
 	}
 	if slices.Contains([]string{http.MethodGet, http.MethodDelete, http.MethodHead}, r.Method) {
 		return nil // a body is no matter
