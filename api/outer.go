@@ -29,6 +29,7 @@ type call struct {
 	broken   bool   // its body cannot be read to its end
 
 	keys   []string          // what stands in its header Idempotency-Key
+	match  []string          // and in If-Match
 	proof  [sha256.Size]byte // made of what is secret of its token
 	header http.Header       // of the answer
 	// unprocessable is for the one answer that is a 422: what huma calls so is a 400.
@@ -60,7 +61,7 @@ const requestIDHeader = "X-Request-Id"
 func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		c := &call{id: begin(w, r), keys: r.Header.Values(idempotencyHeader), header: h}
+		c := &call{id: begin(w, r), keys: r.Header.Values(idempotencyHeader), match: r.Header.Values(matchHeader), header: h}
 		began := time.Now()
 		seen := &seenStatus{ResponseWriter: w}
 		defer func() {
