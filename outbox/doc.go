@@ -29,6 +29,22 @@
 // letters: by the session that holds the lane (Endpoint.SendFrom, Expire), or by
 // Maintain where none does.
 //
+// An endpoint is in one of four states. Every change of it raises its revision:
+//
+//	           the URL is taken away, the account is deleted
+//	active ──────────────────────────────────────────────────▶ cleared
+//	 │  ▲ │                                                       │
+//	 │  │ └─ a URL that cannot be used ─▶ unusable                │
+//	 │  └────── a URL that can be used ──────┴────────────────────┘
+//	 │ 410 or failing for long (walhook), the operator, the account
+//	 ▼
+//	disabled ── enabled, or a new URL ──▶ active
+//
+// A new URL enables what walhook disabled; what the operator disabled, the operator
+// alone enables. [Endpoint] is as a sender has it: where what is stored of an
+// endpoint cannot be read, an active one is unusable to it. How its lane stands is
+// a [LaneStatus], which [LaneFacts] decide.
+//
 // When the database is away every call returns its error and nothing is
 // assumed: the publisher stops acknowledging the source, the senders stop at
 // what they can still settle.

@@ -453,7 +453,7 @@ func poisonLanes(t *testing.T) {
 	if err := s.Save(t.Context(), append(lanes, LaneState{Endpoint: 6, Revision: 1, Behind: true, Cursor: 5}), tails); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.GiveUp(t.Context(), []Shard{{1, 120}, {6, 120}}); err != nil {
+	if err := s.Release(t.Context(), []Shard{{1, 120}, {6, 120}}); err != nil {
 		t.Fatal(err)
 	}
 	_ = s.Leave(t.Context())

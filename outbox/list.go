@@ -22,6 +22,7 @@ type EndpointInfo struct {
 	Ordering   Ordering  // which of its events wait for each other
 	EndedAt    time.Time // when the account was deleted; zero for not
 	ChangedAt  time.Time
+	Revision   int64
 	HeldSince  time.Time // when what is stored of it was found to be of no use; zero for not
 
 	// What follows is set by ListEndpoints only.
@@ -142,7 +143,7 @@ func (s *Store) countRows(ctx context.Context, table string) (map[int64]int, err
 
 func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
 	var ended *time.Time
-	err = row.Scan(&e.ID, &e.Account, &e.Webhook, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.Ordering, &ended, &e.ChangedAt)
+	err = row.Scan(&e.ID, &e.Account, &e.Webhook, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.Ordering, &ended, &e.ChangedAt, &e.Revision)
 	e.URL, e.EndedAt = redactURL(e.URL), zeroTime(ended)
 	return e, err
 }

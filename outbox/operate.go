@@ -32,7 +32,7 @@ func (e *StateError) Error() string {
 }
 
 const (
-	infoColumns = `id, account, webhook, coalesce(url, ''), state, reason, disabled_by, ordering, ended_at, changed_at`
+	infoColumns = `id, account, webhook, coalesce(url, ''), state, reason, disabled_by, ordering, ended_at, changed_at, revision`
 
 	// The lock makes the publisher, which may be about to change the endpoint,
 	// wait for what is decided on the state that is read here.

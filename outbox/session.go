@@ -186,8 +186,8 @@ const giveUpSQL = `
 	FROM unnest($2::int[], $3::bigint[]) AS g(id, tail)
 	WHERE s.id = g.id AND s.sender = $1`
 
-// GiveUp stores the tails of drained shards and frees them.
-func (s *Session) GiveUp(ctx context.Context, shards []Shard) error {
+// Release stores the tails of drained shards and frees them.
+func (s *Session) Release(ctx context.Context, shards []Shard) error {
 	ids, tails := shardColumns(shards)
 	for i, id := range ids {
 		if s.unsaved[id] {

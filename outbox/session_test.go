@@ -70,7 +70,7 @@ func TestSession_SharesAreFair(t *testing.T) {
 			for _, id := range surplus {
 				drained = append(drained, Shard{ID: id})
 			}
-			if err := s.GiveUp(t.Context(), drained); err != nil {
+			if err := s.Release(t.Context(), drained); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -128,7 +128,7 @@ func TestSession_GivesUpWithItsTail(t *testing.T) {
 	if err != nil || len(surplus) != 16 {
 		t.Fatalf("surplus %v, %v", surplus, err)
 	}
-	if err := first.GiveUp(t.Context(), []Shard{{ID: surplus[0], Tail: 70}, {ID: surplus[1]}}); err != nil {
+	if err := first.Release(t.Context(), []Shard{{ID: surplus[0], Tail: 70}, {ID: surplus[1]}}); err != nil {
 		t.Fatal(err)
 	}
 	gained, _, err := second.Rebalance(t.Context())
@@ -162,7 +162,7 @@ func TestSession_StaleOneWritesNothing(t *testing.T) {
 			"save": func() error {
 				return stale.Save(t.Context(), []LaneState{{Endpoint: e.Endpoint, Behind: true, Cursor: 9}}, []Shard{{ID: ShardOf(e.Endpoint), Tail: 9}})
 			},
-			"give up": func() error { return stale.GiveUp(t.Context(), []Shard{{ID: 0, Tail: 9}}) },
+			"give up": func() error { return stale.Release(t.Context(), []Shard{{ID: 0, Tail: 9}}) },
 			"expire":  func() error { return stale.Expire(t.Context(), Endpoint{ID: e.Endpoint, FeedFrom: 9}, 0) },
 		} {
 			if err := write(); !errors.Is(err, ErrLeaseLost) {
@@ -318,7 +318,7 @@ func TestSession_HandoverNamesOnlyItsOwnShards(t *testing.T) {
 		}
 	}
 	second, _ := w.join(t)
-	if err := first.GiveUp(t.Context(), []Shard{{ID: 3}}); err != nil {
+	if err := first.Release(t.Context(), []Shard{{ID: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	gained, _, err := second.Rebalance(t.Context())
@@ -351,7 +351,7 @@ func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
 		t.Fatalf("%d endpoints, %v", len(changed), err)
 	}
 	w.join(t)
-	if err := s.GiveUp(t.Context(), []Shard{{ID: ShardOf(other)}}); err != nil {
+	if err := s.Release(t.Context(), []Shard{{ID: ShardOf(other)}}); err != nil {
 		t.Fatal(err)
 	}
 	// A change that was stamped before the last question and committed after it.

@@ -14,7 +14,7 @@ const worstLimit = 10
 // WorstEndpoint is an endpoint that is sent to and does not get its events.
 type WorstEndpoint struct {
 	EndpointInfo
-	LaneState string // in the words of walhook_lanes
+	Status LaneStatus // of its lane
 	// Oldest is how long ago the oldest event was appended that waits for it;
 	// 0 where that is not known.
 	Oldest time.Duration
@@ -31,17 +31,6 @@ type HeldEndpoint struct {
 // them.
 const asideEndpointsSQL = `SELECT endpoint, min(first_at) AS since FROM walhook.set_aside WHERE loop = 'endpoints' GROUP BY endpoint`
 
-// The states of a lane as its stored row tells; a row about an older revision
-// of its endpoint does not bind it. There is none for a lane that is well.
-const laneStateSQL = `
-	CASE WHEN p.state <> 'active' OR a.endpoint IS NOT NULL THEN 'held'
-		WHEN l.endpoint IS NULL THEN 'live'
-		WHEN l.revision >= p.revision AND l.open AND l.open_until > clock_timestamp() THEN 'open'
-		WHEN l.revision >= p.revision AND l.open THEN 'half_open'
-		WHEN l.revision >= p.revision AND l.paused_until > clock_timestamp() THEN 'paused'
-		WHEN l.behind THEN 'behind'
-		ELSE 'live' END`
-
 const (
 	countEndpointsSQL = `
 		SELECT CASE WHEN p.state IN ('cleared', 'disabled') OR p.state = 'active' AND a.endpoint IS NULL THEN p.state ELSE 'unusable' END, count(*)
@@ -49,10 +38,10 @@ const (
 		WHERE p.deleted_at IS NULL GROUP BY 1`
 
 	countLanesSQL = `
-		SELECT ` + laneStateSQL + `, count(*)
+		SELECT ` + laneFactsSQL + `, count(*)
 		FROM walhook.endpoint p LEFT JOIN walhook.lane l ON l.endpoint = p.id
 			LEFT JOIN (` + asideEndpointsSQL + `) a ON a.endpoint = p.id
-		WHERE p.deleted_at IS NULL GROUP BY 1`
+		WHERE p.deleted_at IS NULL GROUP BY 1, 2, 3, 4, 5, 6`
 
 	disabledSQL = `
 		SELECT ` + infoColumns + ` FROM walhook.endpoint
@@ -61,7 +50,7 @@ const (
 	// Those that have only failed for longest come first, then those that are
 	// furthest behind.
 	worstSQL = `
-		SELECT l.endpoint, ` + laneStateSQL + `, l.failing_since, l.stage, l.last_reason,
+		SELECT l.endpoint, ` + laneFactsSQL + `, l.failing_since, l.stage, l.last_reason,
 			(SELECT count(*) FROM (SELECT FROM walhook.retry r WHERE r.endpoint = p.id LIMIT $2) AS counted),
 			(SELECT count(*) FROM (SELECT FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT $2) AS counted),
 			-walhook.until(least(
@@ -184,10 +173,10 @@ func (s *Store) readLanes(ctx context.Context, st *Status) error {
 	if err != nil {
 		return err
 	}
-	var state string
+	var facts LaneFacts
 	var n int
-	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
-		st.Lanes[state] = n
+	_, err = pgx.ForEachRow(rows, append(facts.columns(), &n), func() error {
+		st.Lanes[string(facts.Status())] += n
 		return nil
 	})
 	if err != nil {
@@ -221,7 +210,9 @@ func (s *Store) readWorst(ctx context.Context, st *Status) error {
 func scanWorst(row pgx.CollectableRow) (w WorstEndpoint, err error) {
 	var failing *time.Time
 	var oldest *time.Duration
-	err = row.Scan(&w.ID, &w.LaneState, &failing, &w.Lane.Stage, &w.Lane.LastReason, &w.Retries, &w.Dead, &oldest)
+	var facts LaneFacts
+	err = row.Scan(slices.Concat([]any{&w.ID}, facts.columns(), []any{&failing, &w.Lane.Stage, &w.Lane.LastReason, &w.Retries, &w.Dead, &oldest})...)
+	w.Status = facts.Status()
 	w.Lane.FailingSince = zeroTime(failing)
 	if oldest != nil {
 		w.Oldest = *oldest

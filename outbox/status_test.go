@@ -100,8 +100,8 @@ func TestStatus_ListsTheWorstEndpointsWithTheirReason(t *testing.T) {
 		t.Fatalf("worst %+v", st.Worst)
 	}
 	first, second := st.Worst[0], st.Worst[1]
-	if first.Lane.LastReason != "timeout_header" || first.LaneState != "behind" || first.Oldest.Round(time.Minute) != 2*time.Hour ||
-		second.LaneState != "open" || second.Retries != 1 || second.Oldest.Round(time.Minute) != time.Hour {
+	if first.Lane.LastReason != "timeout_header" || first.Status != "behind" || first.Oldest.Round(time.Minute) != 2*time.Hour ||
+		second.Status != "open" || second.Retries != 1 || second.Oldest.Round(time.Minute) != time.Hour {
 		t.Errorf("worst %+v %+v", first, second)
 	}
 	if url := first.URL; url != "https://…@example.com/hook/3?…" || strings.Contains(url, "hunter2") {

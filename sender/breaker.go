@@ -27,8 +27,17 @@ var (
 // breaker is gobreaker's state machine with what a lane needs besides: it
 // opens when several attempts fail in a row, of more than one record, and
 // nothing is delivered between, so one poisonous event opens nothing; its open
-// time grows; and its
-// state can be kept and restored. One lane owns it.
+// time grows; and its state can be kept and restored. One lane owns it.
+//
+//	closed ──several records fail──▶ open ──until has come──▶ half-open
+//	   ▲                              ▲                        │     │
+//	   │                              └──── the probe fails ───┘     │
+//	   └──────────────────── the probe is answered ──────────────────┘
+//
+// How long it is open is until's alone to say, by the instants that the lane
+// passes in. gobreaker would count from its own reading of the clock, which is
+// later than the lane's by what a batch takes to work off, and would refuse the
+// probe that the lane starts. So its own open time is as good as none.
 type breaker struct {
 	two    *gobreaker.TwoStepCircuitBreaker[struct{}]
 	random func() float64
@@ -37,12 +46,23 @@ type breaker struct {
 	failures int                 // attempts that did
 	opens    int                 // in a row
 	until    time.Time           // end of the open time; zero when closed
+	entered  gobreaker.State     // the state that two took last
+
+	restoring bool // the next failure opens it
 }
 
 // newBreaker is a closed breaker.
 func newBreaker(random func() float64) *breaker {
 	b := &breaker{random: random}
-	b.two = b.gobreaker(0)
+	b.two = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests: 1,
+		Timeout:     time.Nanosecond, // zero would mean a minute
+		ReadyToTrip: func(gobreaker.Counts) bool {
+			return b.restoring || b.failures >= breakerFailures && len(b.failing) >= breakerRecords
+		},
+		OnStateChange: func(_ string, _, to gobreaker.State) { b.entered = to },
+		IsExcluded:    func(err error) bool { return errors.Is(err, errNotCounted) },
+	})
 	return b
 }
 
@@ -50,43 +70,30 @@ func newBreaker(random func() float64) *breaker {
 // its own open time where that is past, and of spread in any case: so many
 // restored at once do not all probe at once.
 func restoreBreaker(opens int, until time.Time, spread time.Duration, now time.Time, random func() float64) *breaker {
-	b := &breaker{random: random, opens: max(opens, 1)}
+	b := newBreaker(random)
+	b.restoring = true
+	if done, err := b.two.Allow(); err == nil {
+		done(errEndpointFault)
+	}
+	b.restoring = false
+	b.opens = max(opens, 1)
 	if !until.After(now) {
 		spread = max(spread, openTime(b.opens))
 	}
 	if earliest := now.Add(time.Duration(random() * float64(spread))); earliest.After(until) {
 		until = earliest
 	}
-	b.trip(until, now)
+	b.trip(until)
 	return b
 }
 
-// gobreaker is a closed state machine. Zero open time means one that opens
-// when several records fail, and is then replaced; otherwise it opens at the
-// first failure.
-func (b *breaker) gobreaker(open time.Duration) *gobreaker.TwoStepCircuitBreaker[struct{}] {
-	timeout := openMax
-	if open > 0 {
-		timeout = max(open-time.Millisecond, time.Nanosecond) // ours, until, ends last
+// trip notes until when it is open. It is for a moment in any case: gobreaker
+// lets a probe through once it has seen its clock move.
+func (b *breaker) trip(until time.Time) {
+	if soonest := time.Now().Add(time.Millisecond); until.Before(soonest) {
+		until = soonest
 	}
-	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests: 1,
-		Timeout:     timeout,
-		ReadyToTrip: func(gobreaker.Counts) bool {
-			return open > 0 || b.failures >= breakerFailures && len(b.failing) >= breakerRecords
-		},
-		IsExcluded: func(err error) bool { return errors.Is(err, errNotCounted) },
-	})
-}
-
-// trip replaces the state machine by one that is open until the given time;
-// gobreaker's own open time is fixed when it is made.
-func (b *breaker) trip(until, now time.Time) {
-	b.until = until
-	b.two = b.gobreaker(max(until.Sub(now), time.Millisecond))
-	if done, err := b.two.Allow(); err == nil {
-		done(errEndpointFault)
-	}
+	b.until, b.failing, b.failures = until, nil, 0
 }
 
 // permit is leave for one attempt. Its done must be called once, with nil for
@@ -134,19 +141,14 @@ func (b *breaker) settle(p permit, v verdict, now time.Time) {
 	case v.result == nil:
 		b.failing, b.failures = nil, 0
 	}
-	p.done(v.result)
-	switch b.two.State() {
+	b.entered = gobreaker.StateHalfOpen // which asks for nothing
+	p.done(v.result)                    // a permit from before the last change of state changes none
+	switch b.entered {
 	case gobreaker.StateOpen:
-		if !now.Before(b.until) {
-			b.opens++
-			b.trip(now.Add(jitter(openTime(b.opens), b.random)), now)
-			b.failing, b.failures = nil, 0
-		}
+		b.opens++
+		b.trip(now.Add(jitter(openTime(b.opens), b.random)))
 	case gobreaker.StateClosed:
-		if !b.until.IsZero() {
-			b.two = b.gobreaker(0)
-			b.until, b.opens, b.failing, b.failures = time.Time{}, 0, nil, 0
-		}
+		b.until, b.opens, b.failing, b.failures = time.Time{}, 0, nil, 0
 	}
 }
 

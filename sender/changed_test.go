@@ -22,12 +22,12 @@ func TestSender_EndpointsThatOnlyChangedCostNoLane(t *testing.T) {
 			log.set(active(id))
 		}
 		after(saveEvery) // lanes are counted at each save, before those that rest are let go of
-		if n := value(t, r.metrics.lanes.WithLabelValues(laneLive)); n != 0 {
+		if n := value(t, r.metrics.lanes.WithLabelValues(string(outbox.LaneLive))); n != 0 {
 			t.Errorf("%g lanes for %d endpoints that only changed", n, idle)
 		}
 		log.append(events(7, 1, 1, 1)...)
 		after(saveEvery)
-		if n := value(t, r.metrics.lanes.WithLabelValues(laneLive)); n != 1 {
+		if n := value(t, r.metrics.lanes.WithLabelValues(string(outbox.LaneLive))); n != 1 {
 			t.Errorf("%g lanes for one endpoint with an event and %d that only changed", n, idle-1)
 		}
 		r.end()
@@ -35,7 +35,7 @@ func TestSender_EndpointsThatOnlyChangedCostNoLane(t *testing.T) {
 	})
 }
 
-// The tailer reads the endpoint, then it changes, and the change is told before
+// The tailer reads the endpoint, then it changes, and the change is noticed before
 // the tailer's batch is taken.
 func TestDispatcher_ABatchReadBeforeAChangeDoesNotSendToTheOldURL(t *testing.T) {
 	s := quietSender(t)
@@ -48,10 +48,10 @@ func TestDispatcher_ABatchReadBeforeAChangeDoesNotSendToTheOldURL(t *testing.T) 
 	d.takeChanged([]outbox.EndpointRevision{{ID: 1, Revision: 2}}, now)
 	d.takeBatch(tailBatch{shards: []int{of}, upto: 1, events: events(1, 1, 1, 1), endpoints: []outbox.Endpoint{active(1)}}, now)
 	l := d.laneOf(1)
-	if l == nil || l.startable(now) || d.wishes.len() != 1 {
-		t.Fatalf("lane %+v, %d wishes; want one that waits for its endpoint", l, d.wishes.len())
+	if l == nil || l.startable(now) || d.readQueue.len() != 1 {
+		t.Fatalf("lane %+v, %d readQueue; want one that waits for its endpoint", l, d.readQueue.len())
 	}
-	ask := d.wishes.pop()
+	ask := d.readQueue.pop()
 	ask.found = []outbox.Endpoint{newer}
 	d.reading++
 	d.takeAnswer(ask, now)

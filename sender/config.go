@@ -15,7 +15,7 @@ import (
 // seconds, and 256 KiB hold as many of them as LaneEvents does. The zero Config is usable: each zero value means
 // the default that its field names.
 type Config struct {
-	// Name tells this process from other senders, in the outbox and its
+	// Name distinguishes this process from other senders, in the outbox and its
 	// logs. "" means "sender".
 	Name string
 	// HTTP says how events are sent to URLs. Its MayBegin is the sender's to set,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,17 +33,17 @@ type dispatcher struct {
 	lease  *lease
 
 	lanes map[int64]*lane
-	// passed is the newest revision told of endpoints that have no lane here:
+	// passed is the newest known revision of endpoints that have no lane here:
 	// what the tailer read before must not win over it.
 	passed  map[int64]int64
 	shards  map[int]*shard
-	awake   []*lane     // as of the last survey: those that do not rest
+	awake   []*lane     // as of the last scanLanes: those that do not rest
 	ring    fifo[*lane] // lanes with a job to start, in turn
 	wakes   wakes
 	timer   *time.Timer
 	timerAt time.Time // what timer is set for; zero for nothing
-	pace    *pace
-	paced   bool // the last attempts that could have begun wait for pace
+	limiter *attemptLimiter
+	limited bool // the last attempts that could have begun wait for the limiter
 
 	inFlight  int
 	workers   int
@@ -50,24 +51,24 @@ type dispatcher struct {
 	unsettled int                 // settlements handed out and not durable
 	collected []outbox.Settlement // for the settler, when it is free
 	spare     []outbox.Settlement // empty, to collect in while the settler has the other
-	wishes    fifo[laneRequest]   // for the readers, when one is free
+	readQueue fifo[laneRequest]   // for the readers, when one is free
 	reading   int
 	settling  bool
 	saving    bool
 	stopping  bool
 	lastSave  bool // the one that ends a stop is under way
 
-	batches  chan tailBatch
-	jobs     chan *job
-	results  chan *job
-	settle   chan []outbox.Settlement
-	settled  chan settledBatch
-	requests chan laneRequest
-	answers  chan laneRequest
-	saves    chan saveRequest
-	saved    chan saveRequest
-	dealt    chan deal
-	changed  chan []outbox.EndpointRevision
+	batches     chan tailBatch
+	jobs        chan *job
+	results     chan *job
+	settle      chan []outbox.Settlement
+	settled     chan settledBatch
+	requests    chan laneRequest
+	answers     chan laneRequest
+	saves       chan saveRequest
+	saved       chan saveRequest
+	assignments chan assignment
+	changed     chan []outbox.EndpointRevision
 
 	attempts  context.Context // ends when running attempts must
 	abort     context.CancelCauseFunc
@@ -78,19 +79,19 @@ func newDispatcher(s *Sender, lease *lease) *dispatcher {
 	return &dispatcher{
 		sender: s, log: s.log, policy: s.policy, lease: lease,
 		lanes: map[int64]*lane{}, passed: map[int64]int64{}, shards: map[int]*shard{},
-		timer:    time.NewTimer(0),
-		pace:     newPace(),
-		batches:  make(chan tailBatch),
-		jobs:     make(chan *job, s.config.MaxInFlight),
-		results:  make(chan *job, s.config.MaxInFlight),
-		settle:   make(chan []outbox.Settlement, 1),
-		settled:  make(chan settledBatch, 1),
-		requests: make(chan laneRequest, readers),
-		answers:  make(chan laneRequest, readers),
-		saves:    make(chan saveRequest, 1),
-		saved:    make(chan saveRequest, 1),
-		dealt:    make(chan deal),
-		changed:  make(chan []outbox.EndpointRevision),
+		timer:       time.NewTimer(0),
+		limiter:     newAttemptLimiter(),
+		batches:     make(chan tailBatch),
+		jobs:        make(chan *job, s.config.MaxInFlight),
+		results:     make(chan *job, s.config.MaxInFlight),
+		settle:      make(chan []outbox.Settlement, 1),
+		settled:     make(chan settledBatch, 1),
+		requests:    make(chan laneRequest, readers),
+		answers:     make(chan laneRequest, readers),
+		saves:       make(chan saveRequest, 1),
+		saved:       make(chan saveRequest, 1),
+		assignments: make(chan assignment),
+		changed:     make(chan []outbox.EndpointRevision),
 	}
 }
 
@@ -143,8 +144,8 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 			d.takeSettled(s, time.Now())
 		case r := <-d.answers:
 			d.takeAnswer(r, time.Now())
-		case deal := <-d.dealt:
-			d.takeDeal(deal, time.Now())
+		case assignment := <-d.assignments:
+			d.takeAssignment(assignment, time.Now())
 		case endpoints := <-d.changed:
 			d.takeChanged(endpoints, time.Now())
 		case r := <-d.saved:
@@ -155,28 +156,6 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// room is what is left of the bytes for all lanes; negative when they have been
-// let in more by their floors.
-func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffered }
-
-// maxUnsettled bounds what a crash repeats, and what waits in memory while the
-// outbox is away.
-func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
-
-const (
-	// enoughLanes with an event to send, and enoughBytes of bodies in all, keep
-	// this machine busy for as long as it takes to read more: what is read
-	// beyond that only takes memory. A few lanes can be no reason not to read
-	// on for the others.
-	enoughLanes = 64
-	enoughBytes = 4 << 20
-)
-
-// hasEnough says that reading on can wait until some of what is here is sent.
-func (d *dispatcher) hasEnough() bool {
-	return d.ring.len() >= enoughLanes && d.buffered >= enoughBytes
-}
-
 // wakeLanes looks at the lanes whose time has come.
 func (d *dispatcher) wakeLanes(now time.Time) {
 	for l := d.wakes.due(now); l != nil; l = d.wakes.due(now) {
@@ -184,50 +163,32 @@ func (d *dispatcher) wakeLanes(now time.Time) {
 	}
 }
 
-// setTimer sets the timer for the next lane, or for the next attempt where only
-// pace holds it back. A timer that is set for the same instant is left alone.
-func (d *dispatcher) setTimer(now time.Time) {
-	next := d.wakes.next()
-	if d.paced {
-		next = earliest(next, d.pace.next())
-	}
-	if next.Equal(d.timerAt) {
-		return
-	}
-	d.timerAt = next
-	if next.IsZero() {
-		d.timer.Stop()
-	} else {
-		d.timer.Reset(max(next.Sub(now), 0))
-	}
-}
-
-// look takes from a lane what it wants done. It follows everything that
-// happens to a lane.
+// look takes from a lane what it wants done. It is called after
+// everything that happens to a lane.
 func (d *dispatcher) look(l *lane, now time.Time) {
-	l.rests = false
+	l.sched.rests = false
 	if len(l.out) > 0 {
 		d.collected = append(d.collected, l.out...)
 		d.unsettled += len(l.out)
 		clear(l.out)
 		l.out = l.out[:0]
 	}
-	d.buffered += l.bodies - l.counted
-	l.counted = l.bodies
+	d.buffered += l.bodies - l.sched.counted
+	l.sched.counted = l.bodies
 	if l.wantEndpoint() {
-		d.wishes.push(laneRequest{endpoints: []int64{l.endpoint.ID}})
+		d.readQueue.push(laneRequest{endpoints: []int64{l.endpoint.ID}})
 	}
 	if q, ok := l.wantRead(d.room(), now); ok {
-		d.wishes.push(laneRequest{lane: l, tail: new(q)})
+		d.readQueue.push(laneRequest{lane: l, tail: new(q)})
 	}
 	if q, ok := l.wantRetries(d.room(), now); ok {
-		d.wishes.push(laneRequest{lane: l, retries: new(q)})
+		d.readQueue.push(laneRequest{lane: l, retries: new(q)})
 	}
 	if cursor, ok := l.wantExpire(); ok {
-		d.wishes.push(laneRequest{lane: l, expire: new(l.endpoint), cursor: cursor})
+		d.readQueue.push(laneRequest{lane: l, expire: new(l.endpoint), cursor: cursor})
 	}
-	if !l.inRing && l.startable(now) {
-		l.inRing = true
+	if !l.sched.inRing && l.startable(now) {
+		l.sched.inRing = true
 		d.ring.push(l)
 	}
 	d.wakes.set(l, l.wake(now))
@@ -236,25 +197,35 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 // startJobs starts attempts, one of each lane in turn, as far as the lease and
 // the bounds allow.
 func (d *dispatcher) startJobs(now time.Time) {
-	d.paced = false
+	d.limited = false
 	if !d.lease.holds(now) {
 		return
 	}
-	for d.ring.len() > 0 && d.inFlight < d.sender.config.MaxInFlight && d.unsettled+d.inFlight < d.maxUnsettled() {
-		if d.paced = d.pace.full(now); d.paced {
-			return
-		}
-		l := d.ring.pop()
-		l.inRing = false
-		if j, ok := l.start(now); ok {
-			if j.permit.probe {
-				d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
-			}
-			j.number = d.pace.begin(now)
-			d.attempt(j)
-		}
-		d.look(l, now)
+	for d.startNext(now) {
 	}
+}
+
+// startNext gives the next lane its turn; false when there is none, or when a
+// bound is reached.
+func (d *dispatcher) startNext(now time.Time) bool {
+	if d.ring.len() == 0 || d.inFlight >= d.sender.config.MaxInFlight || d.unsettled+d.inFlight >= d.maxUnsettled() {
+		return false
+	}
+	if d.limited = d.limiter.full(now); d.limited {
+		return false
+	}
+	l := d.ring.pop()
+	l.sched.inRing = false
+	if j, ok := l.start(now); ok {
+		if j.permit.probe {
+			d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
+		}
+		j.number = d.limiter.begin(now)
+		d.attempt(j)
+		l.sched.usedAt = now
+	}
+	d.look(l, now)
+	return true
 }
 
 // attempt hands a job to a worker, which is started when all are busy.
@@ -265,6 +236,24 @@ func (d *dispatcher) attempt(j *job) {
 	if d.workers < d.inFlight {
 		d.workers++
 		d.attempted.Go(func() { d.sender.work(d.attempts, d.jobs, d.results) })
+	}
+}
+
+// setTimer sets the timer for the next lane, or for the next attempt where only
+// the limiter holds it back. A timer that is set for the same instant is left alone.
+func (d *dispatcher) setTimer(now time.Time) {
+	next := d.wakes.next()
+	if d.limited {
+		next = earliest(next, d.limiter.next())
+	}
+	if next.Equal(d.timerAt) {
+		return
+	}
+	d.timerAt = next
+	if next.IsZero() {
+		d.timer.Stop()
+	} else {
+		d.timer.Reset(max(next.Sub(now), 0))
 	}
 }
 
@@ -279,8 +268,209 @@ func (d *dispatcher) handOut() {
 		clear(rest)
 		d.settle <- batch
 	}
-	for d.reading < readers && d.wishes.len() > 0 {
+	for d.reading < readers && d.readQueue.len() > 0 {
 		d.reading++
-		d.requests <- d.wishes.pop()
+		d.requests <- d.readQueue.pop()
 	}
+}
+
+// room is what is left of the bytes for all lanes; negative when they have been
+// let in more by their floors.
+func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffered }
+
+// maxUnsettled bounds what a crash repeats, and what waits in memory while the
+// outbox is away.
+func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
+
+const (
+	// enoughLanes with an event to send, and enoughBytes of bodies in all, keep
+	// this machine busy for as long as it takes to read more: what is read
+	// beyond that only takes memory. A few busy lanes must not stall the tail.
+	enoughLanes = 64
+	enoughBytes = 4 << 20
+)
+
+// hasEnough says that reading on can wait until some of what is here is sent.
+func (d *dispatcher) hasEnough() bool {
+	return d.ring.len() >= enoughLanes && d.buffered >= enoughBytes
+}
+
+// takeBatch hands the log's next stretch to the lanes. A batch that does not
+// join what a shard has read, because the shard was released and gained again
+// meanwhile, is left to the tailer's new commands.
+func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
+	d.takeEndpoints(b.endpoints, now)
+	d.evict(b.forgotten, now)
+	for i := range b.events {
+		e := &b.events[i]
+		shard := d.shards[outbox.ShardOf(e.Endpoint)]
+		if shard == nil || shard.leaving || shard.read < b.after || e.ID <= shard.read {
+			continue
+		}
+		l := d.laneOf(e.Endpoint)
+		if l == nil {
+			d.log.Warn("event of an endpoint that was not read", zap.Int64("endpoint", e.Endpoint), zap.String("event", e.WebhookID))
+			continue
+		}
+		l.offer(*e, d.room(), now)
+		d.look(l, now)
+	}
+	for _, id := range b.shards {
+		if shard := d.shards[id]; shard != nil && !shard.leaving && shard.read >= b.after {
+			shard.read = max(shard.read, b.upto)
+		}
+	}
+}
+
+// takeChanged has lanes read their endpoints again, and send nothing until they
+// have. An endpoint without a lane gets none: it is read when it has an event,
+// and here only its revision is kept.
+func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Time) {
+	var stale []int64
+	for _, c := range changed {
+		l := d.laneOf(c.ID)
+		if l == nil {
+			d.passed[c.ID] = max(d.passed[c.ID], c.Revision)
+			continue
+		}
+		l.newest, l.sched.rests = max(l.newest, c.Revision), false
+		if l.wantEndpoint() || l.wantReadable() {
+			stale = append(stale, c.ID)
+		}
+	}
+	for ids := range slices.Chunk(stale, readEndpoints) {
+		d.readQueue.push(laneRequest{endpoints: ids})
+	}
+}
+
+// takeEndpoints makes lanes for endpoints that have none, and the others learn
+// what changed.
+func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
+	for _, e := range endpoints {
+		shard := d.shards[outbox.ShardOf(e.ID)]
+		if shard == nil {
+			continue
+		}
+		l := d.laneOf(e.ID)
+		if l == nil {
+			l = newLane(d.policy, e)
+			l.leaving, l.cursor.horizon = shard.leaving, shard.horizon
+			l.newest = d.passed[e.ID]
+			delete(d.passed, e.ID)
+			d.lanes[e.ID] = l
+			d.look(l, now)
+			continue
+		}
+		before := l.endpoint.State
+		l.adopt(e, shard.read, now)
+		if l.endpoint.State != before {
+			d.log.Info("endpoint state", zap.Int64("endpoint", e.ID), zap.String("state", string(e.State)), zap.String("reason", e.Reason))
+		}
+		d.look(l, now)
+	}
+}
+
+// takeResults takes one result and as many more as are ready.
+func (d *dispatcher) takeResults(j *job, now time.Time) {
+	for range settleBatch {
+		d.takeResult(j, now)
+		select {
+		case j = <-d.results:
+		default:
+			return
+		}
+	}
+	d.takeResult(j, now)
+}
+
+func (d *dispatcher) takeResult(j *job, now time.Time) {
+	d.inFlight--
+	d.limiter.end(j.number)
+	d.buffered -= len(j.event.Body)
+	l := j.lane
+	wasClosed, wasUntil := l.health.breaker.closed(), l.health.breaker.until
+	wasState, wasWarned, wasHeld := l.endpoint.State, l.health.warned, l.health.heldReason
+	kind, retryIn := l.finish(j, now)
+	switch {
+	case wasClosed && !l.health.breaker.closed(), !wasClosed && l.health.breaker.until.After(wasUntil):
+		d.sender.metrics.breaker.WithLabelValues(breakerOpen).Inc()
+	case !wasClosed && l.health.breaker.closed():
+		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
+	}
+	d.sender.report(j, kind, retryIn)
+	if wasHeld == "" && l.health.heldReason != "" {
+		d.log.Warn("nothing can be sent to an endpoint by a fault of this side, it is tried again",
+			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.health.heldReason), zap.String("detail", j.result.Detail))
+	}
+	if l.health.warned > wasWarned {
+		d.log.Warn("endpoint only fails", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.health.warned), zap.String("reason", l.health.lastReason),
+			zap.Time("since", l.health.failingSince), zap.Duration("disabled_in", l.health.failingSince.Add(l.disableAfter).Sub(now)))
+	}
+	if l.endpoint.State != wasState {
+		d.log.Warn("endpoint disabled", zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.endpoint.Reason))
+	}
+	j.done()
+	d.look(l, now)
+}
+
+// takeSettled frees what has become durable. The settlements come before the
+// record states: a state speaks about the whole batch.
+func (d *dispatcher) takeSettled(s settledBatch, now time.Time) {
+	d.settling = false
+	d.unsettled -= len(s.batch)
+	for i := range s.batch {
+		if l := d.laneOf(s.batch[i].Event.Endpoint); l != nil {
+			l.settledAs(&s.batch[i])
+		}
+	}
+	for _, state := range s.states {
+		if l := d.laneOf(state.Endpoint); l != nil {
+			l.recordState(state)
+		}
+	}
+	var last *lane
+	for i := range s.batch {
+		if l := d.laneOf(s.batch[i].Event.Endpoint); l != nil && l != last {
+			d.look(l, now)
+			last = l
+		}
+	}
+	clear(s.batch)
+	d.spare = s.batch[:0]
+}
+
+func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
+	d.reading--
+	l := r.lane
+	switch {
+	case r.tail != nil:
+		l.read(*r.tail, r.stretch, now)
+	case r.retries != nil:
+		l.readRetries(*r.retries, r.due, now)
+	case r.endpoints != nil:
+		// The lane of an endpoint that is not there any more stays where it is.
+		for i, e := range r.found {
+			if l := d.laneOf(e.ID); l != nil { // not released meanwhile
+				l.asked = false
+				d.takeEndpoints(r.found[i:i+1], now)
+			}
+		}
+		return
+	case r.expire != nil:
+		l.expired(r.expire.SendFrom())
+	}
+	if d.laneOf(l.endpoint.ID) == l { // not released meanwhile
+		d.look(l, now)
+	}
+}
+
+// laneOf is the lane of an endpoint whose shard is held; nil otherwise.
+func (d *dispatcher) laneOf(endpoint int64) *lane { return d.lanes[endpoint] }
+
+// tailOf is how far the log has been handed to the lane's shard.
+func (d *dispatcher) tailOf(l *lane) int64 {
+	if shard := d.shards[outbox.ShardOf(l.endpoint.ID)]; shard != nil {
+		return shard.read
+	}
+	return 0
 }

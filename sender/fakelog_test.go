@@ -15,15 +15,15 @@ import (
 type fakeLog struct {
 	*memory.Log
 
-	mu         sync.Mutex // guards all below
-	away       error      // what calls answer while not nil
-	lostGiveUp error      // the answer to GiveUp, which releases the shards all the same
-	surplus    []int      // that the next rebalancing names
-	unseen     bool       // no change of an endpoint is reported
-	left       int
-	givenUp    int
-	saves      int
-	read       int // bytes of bodies, by the tail
+	mu          sync.Mutex // guards all below
+	away        error      // what calls answer while not nil
+	lostRelease error      // the answer to Release, which releases the shards all the same
+	surplus     []int      // that the next rebalancing names
+	unseen      bool       // no change of an endpoint is reported
+	left        int
+	givenUp     int
+	saves       int
+	read        int // bytes of bodies, by the tail
 }
 
 func newFakeLog(endpoints ...outbox.Endpoint) *fakeLog {
@@ -152,15 +152,15 @@ func (s *fakeSession) Rebalance(ctx context.Context) (gained outbox.Handover, su
 	return s.Session.Rebalance(ctx)
 }
 
-func (s *fakeSession) GiveUp(ctx context.Context, shards []outbox.Shard) error {
+func (s *fakeSession) Release(ctx context.Context, shards []outbox.Shard) error {
 	if err := s.log.absent(); err != nil {
 		return err
 	}
-	err := s.Session.GiveUp(ctx, shards)
+	err := s.Session.Release(ctx, shards)
 	s.log.fault(func() {
 		s.log.givenUp++
-		if s.log.lostGiveUp != nil {
-			err = s.log.lostGiveUp
+		if s.log.lostRelease != nil {
+			err = s.log.lostRelease
 		}
 	})
 	return err

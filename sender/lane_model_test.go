@@ -225,7 +225,7 @@ func (w *laneWorld) reorder(to outbox.Ordering) {
 
 // checkCursor compares the lane's cursor with what is durable.
 func (w *laneWorld) checkCursor(now time.Time) {
-	cursor := min(w.lane.cursor(), w.tail())
+	cursor := min(w.lane.cursor.position(), w.tail())
 	if s := w.lane.snapshot(0, now); s.Behind {
 		cursor = s.Cursor
 	}
@@ -243,8 +243,8 @@ func (w *laneWorld) checkCursor(now time.Time) {
 			blocked++
 		}
 	}
-	if blocked != w.lane.blocked {
-		w.t.Fatalf("%d records are blocked, the lane counts %d", blocked, w.lane.blocked)
+	if blocked != w.lane.retries.blocked {
+		w.t.Fatalf("%d records are blocked, the lane counts %d", blocked, w.lane.retries.blocked)
 	}
 	if w.ordering == outbox.OrderingStrict && !w.changed {
 		if rows := len(w.log.view().retry); rows > 1 {
@@ -255,7 +255,7 @@ func (w *laneWorld) checkCursor(now time.Time) {
 
 func (w *laneWorld) crash() {
 	s := w.lane.snapshot(0, time.Now())
-	cursor := min(w.lane.cursor(), w.tail())
+	cursor := min(w.lane.cursor.position(), w.tail())
 	w.lane = newLane(w.policy(), w.lane.endpoint)
 	w.jobs, w.handed, w.answered, w.reads, w.replies = nil, nil, nil, nil, nil
 	s.Behind, s.Cursor = true, cursor
@@ -311,8 +311,8 @@ func (w *laneWorld) run(seed uint64, reorderTo outbox.Ordering) {
 	}
 	l := w.lane
 	w.t.Fatalf("seed %d: delivered %d of %d; retry %d, lane behind=%v readTo=%d missed=%d ready=%d retries=%d inFlight=%d pending=%d blocked=%d retryAt=%v state=%s",
-		seed, len(w.log.delivered()), len(w.events), len(w.log.view().retry), l.behind, l.readTo, l.missed,
-		l.ready.len(), len(l.retries), l.inFlight, l.pending, l.blocked, l.retryAt, l.state(time.Now()))
+		seed, len(w.log.delivered()), len(w.events), len(w.log.view().retry), l.cursor.behind, l.cursor.readTo, l.cursor.missed,
+		l.ready.len(), len(l.retries.waiting), l.inFlight, l.pending, l.retries.blocked, l.retries.dueAt, l.status(time.Now()))
 }
 
 var orderings = []outbox.Ordering{outbox.OrderingNone, outbox.OrderingRecord, outbox.OrderingStrict}

@@ -8,12 +8,6 @@ import (
 	"walhook/sender/deliver"
 )
 
-// The waits after faults of our own, for the lane that met them.
-const (
-	ownFaultMin = time.Second
-	ownFaultMax = time.Minute
-)
-
 // finish takes a job's result and settles its event. It answers the outcome
 // (a retry whose schedule is exhausted is dead) and the time until the next
 // attempt, for the log.
@@ -21,19 +15,17 @@ func (l *lane) finish(j *job, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
 	l.inFlight--
 	j.record.inFlight--
-	l.movedAt = now
+	l.health.movedAt = now
 	current := j.generation == l.generation
 	l.answerBreaker(j, now)
 
 	switch res.Outcome {
 	case deliver.Held:
 		l.takeBack(j, now)
-		return deliver.Held, l.heldUntil.Sub(now)
+		return deliver.Held, l.health.heldUntil.Sub(now)
 	case deliver.Delivered:
 		if current {
-			l.window = min(l.window+1, l.policy.window)
-			l.notHeld()
-			l.failingSince, l.failedAt, l.warned, l.lastReason = time.Time{}, time.Time{}, 0, ""
+			l.health.delivered(l.policy.window)
 		}
 		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, deliver.Delivered, true)
 		return deliver.Delivered, 0
@@ -60,17 +52,17 @@ func (l *lane) answerBreaker(j *job, now time.Time) {
 	if res.Duration >= slow {
 		v.weight = slowWeight
 	}
-	if j.breaker != l.breaker {
+	if j.breaker != l.health.breaker {
 		j.permit.done(v.result) // it must be, and nobody looks at that breaker again
 		return
 	}
-	wasClosed := l.breaker.closed()
-	l.breaker.settle(j.permit, v, now)
+	wasClosed := l.health.breaker.closed()
+	l.health.breaker.settle(j.permit, v, now)
 	switch {
-	case l.breaker.closed() && !wasClosed:
-		l.window, l.probes, l.barren = 1, 0, 0
+	case l.health.breaker.closed() && !wasClosed:
+		l.health.window, l.health.probes, l.health.emptyProbeReads = 1, 0, 0
 	case j.permit.probe && v.result == errEndpointFault:
-		l.probes, l.barren = l.probes+1, 0
+		l.health.probes, l.health.emptyProbeReads = l.health.probes+1, 0
 	}
 }
 
@@ -98,28 +90,23 @@ func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.
 		s.Disposition, kind = outbox.Dead, deliver.Dead
 	}
 	if current {
-		l.notHeld()
+		l.health.notHeld()
 	}
 	if current && res.Outcome != deliver.Dead { // which says nothing of the endpoint
-		l.window = max(l.window/2, 1)
-		l.lastReason = res.Reason
-		l.failedNow(now)
-		if s.Disable == "" && now.Sub(l.failingSince) >= l.disableAfter {
-			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.failingSince.UTC().Format(time.RFC3339), res.ForAccount())
+		l.health.failedNow(res.Reason, now, l.disableAfter)
+		if s.Disable == "" && now.Sub(l.health.failingSince) >= l.disableAfter {
+			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.health.failingSince.UTC().Format(time.RFC3339), res.ForAccount())
 		}
 		if res.Outcome == deliver.Pause {
 			pause := res.After
 			if pause == 0 {
 				pause = max(delay, jitter(openMin/2, l.random))
 			}
-			if until := now.Add(pause); until.After(l.pausedUntil) {
-				l.pausedUntil = until
-			}
-			l.window = 1
+			l.health.pause(now.Add(pause))
 		}
 		delay = max(delay, res.After)
 		if j.permit.probe {
-			delay = max(l.breaker.until.Sub(now), 0)
+			delay = max(l.health.breaker.until.Sub(now), 0)
 		}
 	}
 	s.RetryAt = now.Add(delay)
@@ -129,7 +116,7 @@ func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.
 		l.endpoint.State, l.endpoint.Reason = outbox.EndpointDisabled, s.Disable
 	}
 	if !l.buffers(now) {
-		l.shed(now)
+		l.dropBuffered(now)
 	}
 	if s.Disposition == outbox.Dead {
 		delay = 0
@@ -145,7 +132,7 @@ func (l *lane) retryLimit() *int {
 	return nil
 }
 
-// settle hands out the fate of a job's event, and parks what waits behind it
+// settle hands out what becomes of a job's event, and parks what waits behind it
 // when its record is now, or still, in retry.
 func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted bool) {
 	res := &j.result
@@ -165,12 +152,6 @@ func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted
 	l.forgetIdle(j.record)
 }
 
-func (l *lane) park(r *record, e outbox.Event) {
-	l.ledger.set(e.ID, taken)
-	e.Body = nil
-	l.hand(r, outbox.Settlement{Event: e, Disposition: outbox.Parked})
-}
-
 func (l *lane) hand(r *record, s outbox.Settlement) {
 	l.pending++
 	if touchesRetry(&s) {
@@ -186,8 +167,8 @@ func touchesRetry(s *outbox.Settlement) bool {
 
 // touch makes answers to reads that were asked before stale for the record.
 func (l *lane) touch(r *record) {
-	l.clock++
-	r.changed = l.clock
+	l.retries.clock++
+	r.changed = l.retries.clock
 }
 
 // takeBack undoes the start of a job that failed by a fault of our own.
@@ -195,41 +176,36 @@ func (l *lane) takeBack(j *job, now time.Time) {
 	if j.fromRetry {
 		l.events++
 		l.bodies += len(j.event.Body)
-		l.retries = append([]outbox.Event{j.event}, l.retries...)
+		l.retries.waiting = append([]outbox.Event{j.event}, l.retries.waiting...)
 	} else {
 		l.requeue(j.record, j.event, now)
 	}
-	wait := min(ownFaultMin<<min(l.ownFaults, 10), ownFaultMax)
-	l.heldUntil = now.Add(jitter(wait, l.random))
-	l.ownFaults++
+	l.health.held(now, l.random)
 	if j.result.Lasting && j.generation == l.generation {
-		if l.heldReason = j.result.Reason; l.heldSince.IsZero() {
-			l.heldSince = now
+		if l.health.heldReason = j.result.Reason; l.health.heldSince.IsZero() {
+			l.health.heldSince = now
 		}
 	}
 	if !l.buffers(now) {
-		l.shed(now)
+		l.dropBuffered(now)
 	}
 }
-
-// notHeld takes note of an attempt that no fault of our own ended.
-func (l *lane) notHeld() { l.ownFaults, l.heldSince, l.heldReason = 0, time.Time{}, "" }
 
 // settledAs takes the outbox's word that one of the settlements handed out is
 // durable. Those of a batch come before the record states that it answered.
 func (l *lane) settledAs(s *outbox.Settlement) {
 	l.pending--
 	if s.FromRetry {
-		delete(l.ofRetry, s.Event.ID)
+		delete(l.retries.ids, s.Event.ID)
 	} else {
-		l.ledger.set(s.Event.ID, settled)
-		l.cursor() // lets go of what is settled
+		l.cursor.offsets.set(s.Event.ID, settled)
+		l.cursor.position() // evicts what is settled
 	}
 	if !touchesRetry(s) {
 		return
 	}
 	if s.Disposition == outbox.Retry && l.endpoint.Ordering == outbox.OrderingNone {
-		l.retryAt = earliest(l.retryAt, s.RetryAt) // its record's state tells of the oldest row only
+		l.retries.readBy(s.RetryAt) // its record's state names the oldest row only
 	}
 	if r := l.records[s.Event.Record]; r != nil {
 		r.pending--
@@ -241,7 +217,7 @@ func (l *lane) settledAs(s *outbox.Settlement) {
 func (l *lane) recordState(state outbox.RecordState) {
 	if state.Blocked {
 		l.block(l.record(state.Record), true)
-		l.retryAt = earliest(l.retryAt, state.NextAt)
+		l.retries.readBy(state.NextAt)
 		return
 	}
 	r := l.records[state.Record]
@@ -251,4 +227,103 @@ func (l *lane) recordState(state outbox.RecordState) {
 	l.block(r, false)
 	l.list(r)
 	l.forgetIdle(r)
+}
+
+// The waits after faults of our own, for the lane that met them.
+const (
+	ownFaultMin = time.Second
+	ownFaultMax = time.Minute
+)
+
+// An endpoint that only fails is disabled after policy.disableAfter, and people
+// are warned on the way: stage 1, 2 and 3 after these parts of it. By default
+// that is a day, three days and four.
+var warnAfter = [...]float64{1. / 5, 3. / 5, 4. / 5}
+
+// delivered takes note of a delivery.
+func (h *health) delivered(window int) {
+	h.window = min(h.window+1, window)
+	h.notHeld()
+	h.notFailing()
+}
+
+func (h *health) notFailing() {
+	h.failingSince, h.failedAt, h.warned, h.lastReason = time.Time{}, time.Time{}, 0, ""
+}
+
+// notHeld takes note of an attempt that no fault of our own ended.
+func (h *health) notHeld() { h.ownFaults, h.heldSince, h.heldReason = 0, time.Time{}, "" }
+
+// held takes note of an attempt that a fault of our own ended, and waits.
+func (h *health) held(now time.Time, random func() float64) {
+	wait := min(ownFaultMin<<min(h.ownFaults, 10), ownFaultMax)
+	h.heldUntil = now.Add(jitter(wait, random))
+	h.ownFaults++
+}
+
+// pause leaves the endpoint alone, for as long as it asked for.
+func (h *health) pause(until time.Time) {
+	h.window = 1
+	if until.After(h.pausedUntil) {
+		h.pausedUntil = until
+	}
+}
+
+// afresh forgets how an earlier URL did.
+func (h *health) afresh(random func() float64) {
+	h.breaker = newBreaker(random)
+	h.pausedUntil, h.heldUntil = time.Time{}, time.Time{}
+	h.window, h.probes, h.emptyProbeReads = 1, 0, 0
+	h.notHeld()
+	h.notFailing()
+}
+
+// gated says that a pause, or a wait after a fault of our own, is not over.
+func (h *health) gated(now time.Time) bool {
+	return now.Before(h.pausedUntil) || now.Before(h.heldUntil)
+}
+
+// gate is when the last of what holds attempts back is over; now for nothing.
+func (h *health) gate(now time.Time) time.Time {
+	gate := now
+	for _, until := range []time.Time{h.pausedUntil, h.heldUntil, h.breaker.until} {
+		if until.After(gate) {
+			gate = until
+		}
+	}
+	return gate
+}
+
+// stage says how far the endpoint is on its way to being disabled; 0 for no
+// warning.
+func (h *health) stage(now time.Time, disableAfter time.Duration) int {
+	if h.failingSince.IsZero() {
+		return 0
+	}
+	stage := 0
+	for _, part := range warnAfter {
+		if now.Sub(h.failingSince) >= time.Duration(part*float64(disableAfter)) {
+			stage++
+		}
+	}
+	return stage
+}
+
+// failedNow notes a failure. One that comes after a pause longer than any
+// retry or pause waits begins again: an endpoint is not disabled for two
+// failures with a quiet week between.
+func (h *health) failedNow(reason string, now time.Time, disableAfter time.Duration) {
+	h.window = max(h.window/2, 1)
+	h.lastReason = reason
+	if h.failingSince.IsZero() || now.Sub(h.failedAt) > max(disableAfter*2/5, deliver.MaxRetryAfter*3/2) {
+		h.failingSince, h.warned = now, 0
+	}
+	h.failedAt = now
+	h.warned = max(h.warned, h.stage(now, disableAfter))
+}
+
+// idle says that the endpoint does well, as far as is known, and nothing holds
+// attempts back.
+func (h *health) idle(now time.Time) bool {
+	return h.breaker.closed() && len(h.breaker.failing) == 0 && h.failingSince.IsZero() && !h.gated(now)
 }

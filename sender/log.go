@@ -62,15 +62,15 @@ type Endpoints interface {
 	Confirm(ctx context.Context, known []outbox.EndpointRevision) error
 }
 
-// Leases deal out shards. Each has one owner at a time.
+// Leases assignment out shards. Each has one owner at a time.
 type Leases interface {
 	// Renew extends the lease, and says until when it holds by this process's clock.
 	Renew(ctx context.Context) (time.Time, error)
 	// Rebalance takes free shards up to a fair share, and names those that this
 	// sender holds too many of.
 	Rebalance(ctx context.Context) (gained outbox.Handover, surplus []int, err error)
-	// GiveUp stores the tails of drained shards and releases them.
-	GiveUp(ctx context.Context, shards []outbox.Shard) error
+	// Release stores the tails of drained shards and releases them.
+	Release(ctx context.Context, shards []outbox.Shard) error
 	// Leave ends the session and frees what it holds.
 	Leave(ctx context.Context) error
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"walhook/outbox"
 	"walhook/sender/deliver"
 )
 
@@ -90,8 +91,8 @@ func (m *metrics) initLabels() {
 			m.attempts.WithLabelValues(string(deliver.Dead), r.Reason)
 		}
 	}
-	for _, state := range laneStates {
-		m.lanes.WithLabelValues(state)
+	for _, state := range outbox.LaneStatuses() {
+		m.lanes.WithLabelValues(string(state))
 	}
 	for _, reason := range heldReasons() {
 		m.held.WithLabelValues(reason)

@@ -31,8 +31,8 @@ func TestLane_HoldsAsMuchAsItLeavesToOthers(t *testing.T) {
 			for id := int64(1); id <= 1000; id++ {
 				l.offer(outbox.Event{ID: id, Endpoint: 1, Record: fmt.Sprint(id), Body: body}, c.room(l.bodies), time.Now())
 			}
-			if l.bodies < c.want || l.bodies > c.most || !l.behind {
-				t.Errorf("%d bytes held, behind %v; want %d to %d, and the rest left in the log", l.bodies, l.behind, c.want, c.most)
+			if l.bodies < c.want || l.bodies > c.most || !l.cursor.behind {
+				t.Errorf("%d bytes held, behind %v; want %d to %d, and the rest left in the log", l.bodies, l.cursor.behind, c.want, c.most)
 			}
 		})
 	}
@@ -114,7 +114,7 @@ func TestLane_WhatItLetsGoOfIsNotHeld(t *testing.T) {
 	r := l.record("dids:1")
 	r.inFlight = 1
 	l.accept(outbox.Event{ID: 1, Endpoint: 1, Record: r.name, Body: make([]byte, 100)})
-	l.shed(time.Now())
+	l.dropBuffered(time.Now())
 	if l.records[r.name] != r || len(r.queue) != 0 || r.one[0].Body != nil {
 		t.Errorf("%d events wait, and %d bytes are held", len(r.queue), len(r.one[0].Body))
 	}

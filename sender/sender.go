@@ -33,7 +33,7 @@ type Sender struct {
 	events      Log
 	destination deliver.Destination
 	http        *deliver.HTTP
-	lease       atomic.Pointer[lease] // the present tenure's; attempts of an earlier one are over
+	lease       atomic.Pointer[lease] // the present session's; attempts of an earlier one are over
 
 	tailPoll    time.Duration // for appends of other processes
 	changesPoll time.Duration // for endpoints that changed without an event
@@ -78,19 +78,19 @@ func (s *Sender) mayStart() bool {
 
 // Run delivers until ctx ends. Then it starts nothing more, waits for the
 // attempts that run (at most the attempt's own limit and a little), settles
-// them, saves the lanes and gives up its shards: a clean stop, nil, repeats
+// them, saves the lanes and releases its shards: a clean stop, nil, repeats
 // nothing. An error says that some of it was not possible; whoever takes over
 // may then repeat what was in flight.
 //
-// A lost lease ends nothing: the sender drops its state and joins anew.
+// A lost lease ends nothing: the sender drops its state and joins again.
 func (s *Sender) Run(ctx context.Context) error {
 	defer s.http.Close()
-	// The end of ctx only asks to stop; what it takes to stop goes on.
+	// The end of ctx only asks to stop; what it takes to stop continues.
 	live := context.WithoutCancel(ctx)
 	wait := rejoinMin
 	for {
 		joined := time.Now()
-		err := s.tenure(live, ctx)
+		err := s.runSession(live, ctx)
 		switch {
 		case errors.Is(err, errDrained):
 			return nil

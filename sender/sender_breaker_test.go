@@ -1,11 +1,15 @@
 package sender
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"walhook/outbox"
 	"walhook/sender/deliver"
@@ -179,9 +183,99 @@ func TestSender_OneRecordOfADeadEndpointIsNotParkedForEver(t *testing.T) {
 		after(time.Hour)
 		// Open for ten minutes less a fifth at the least, the lane is half-open
 		// eight times in that hour at most.
-		if n := len(log.view().retry); n > 8*maxBarren {
+		if n := len(log.view().retry); n > 8*maxEmptyProbeReads {
 			t.Errorf("%d rows in retry for one record of a dead endpoint", n)
 		}
 		r.end()
 	})
+}
+
+// A batch of results is taken at one instant, and what it takes to work it off is
+// a lag: the breaker that opens then has to let its probe through at the instant
+// that the lane reckons with, or every turn of the dispatcher finds a lane that
+// is startable and does not start.
+func TestDispatcher_TakesOneTurnForAProbeHoweverLateTheBreakerOpened(t *testing.T) {
+	t.Parallel()
+	for _, lag := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 30 * time.Millisecond, time.Minute} {
+		for _, taken := range []bool{false, true} {
+			t.Run(fmt.Sprintf("lag %s, taken over %t", lag, taken), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { probesInOneTurn(t, lag, taken) })
+			})
+		}
+	}
+}
+
+// probesInOneTurn opens an endpoint's breaker, by failures or as another owner
+// left it, and counts the dispatcher's turns until the probe starts.
+func probesInOneTurn(t *testing.T, lag time.Duration, takenOver bool) {
+	s, err := New(Config{}, newFakeLog(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.policy.random = middle
+	lease := newLease(time.Now().Add(time.Hour))
+	s.lease.Store(lease)
+	d := newDispatcher(s, lease)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(errShutdown)
+	d.attempts, d.abort = ctx, cancel
+	s.destination = refusing{}
+	defer d.attempted.Wait()
+	defer close(d.jobs)
+	d.shards[outbox.ShardOf(1)] = &shard{id: outbox.ShardOf(1)}
+	d.takeEndpoints([]outbox.Endpoint{active(1)}, time.Now())
+	l := d.lanes[1]
+	if takenOver {
+		now := time.Now()
+		time.Sleep(lag)
+		l.restore(outbox.LaneState{Endpoint: 1, Revision: 1, Open: true, Opens: 1, OpenUntil: now.Add(2 * time.Minute)}, 0, time.Second, now)
+		d.look(l, now)
+	}
+	for i, e := range events(1, 1, breakerFailures, breakerFailures) {
+		if takenOver {
+			break
+		}
+		l.offer(e, d.room(), time.Now())
+		d.look(l, time.Now())
+		d.startJobs(time.Now())
+		j := <-d.results
+		now := time.Now()
+		if i == breakerFailures-1 {
+			time.Sleep(lag) // the batch that it is the last of takes so long
+		}
+		d.takeResults(j, now)
+	}
+	if l.health.breaker.closed() {
+		t.Fatal("the breaker did not open")
+	}
+	time.Sleep(time.Until(l.health.breaker.until))
+	now := time.Now()
+	// A retry is due, which is the probe.
+	l.acceptRetry(retryQuery{clock: l.retries.clock}, outbox.Event{ID: 100, Endpoint: 1, Record: "1/probe", WebhookID: "evt_100"}, now)
+	d.look(l, now)
+	turns, inFlight := 0, d.inFlight
+	for d.startNext(now) {
+		if turns++; turns > 1000 {
+			t.Fatalf("%d turns, and no probe: the breaker opens later than the lane says", turns)
+		}
+	}
+	if d.inFlight != inFlight+1 || turns != 1 {
+		t.Errorf("%d attempts began in %d turns, want the probe in one", d.inFlight-inFlight, turns)
+	}
+	if d.inFlight > 0 {
+		d.takeResults(<-d.results, time.Now())
+	}
+	if want := 20 * time.Second; l.health.breaker.open(time.Now()) && time.Until(l.health.breaker.until) != want {
+		t.Errorf("open for %v after a failed probe, want %v", time.Until(l.health.breaker.until), want)
+	} else if !l.health.breaker.open(time.Now()) {
+		t.Error("not open after a failed probe")
+	}
+}
+
+// refusing is a destination that refuses every event.
+type refusing struct{}
+
+func (refusing) Deliver(context.Context, outbox.Endpoint, outbox.Event) deliver.Result {
+	return refused
 }

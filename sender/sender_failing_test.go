@@ -120,7 +120,7 @@ func TestSender_TwoFailuresWithAQuietWeekBetweenDisableNothing(t *testing.T) {
 	})
 }
 
-func TestSender_LetsGoOfIdleLanesAndMakesThemAnew(t *testing.T) {
+func TestSender_EvictsIdleLanesAndMakesThemAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 2000
@@ -135,8 +135,8 @@ func TestSender_LetsGoOfIdleLanesAndMakesThemAnew(t *testing.T) {
 			return ok, time.Millisecond
 		})
 		lanes := func() (sum float64) {
-			for _, state := range laneStates {
-				sum += value(t, r.metrics.lanes.WithLabelValues(state))
+			for _, state := range outbox.LaneStatuses() {
+				sum += value(t, r.metrics.lanes.WithLabelValues(string(state)))
 			}
 			return sum
 		}

@@ -91,7 +91,7 @@ func TestSender_ADeadEndpointCostsProbesOnlyAndLosesNothing(t *testing.T) {
 		if l := log.view().lanes[1]; !l.Open || !l.Behind {
 			t.Errorf("kept lane %+v", l)
 		}
-		if got := value(t, r.metrics.lanes.WithLabelValues(laneOpen)) + value(t, r.metrics.lanes.WithLabelValues(laneHalfOpen)); got != 1 {
+		if got := value(t, r.metrics.lanes.WithLabelValues(string(outbox.LaneOpen))) + value(t, r.metrics.lanes.WithLabelValues(string(outbox.LaneHalfOpen))); got != 1 {
 			t.Errorf("%v lanes open", got)
 		}
 		r.mu.Lock()

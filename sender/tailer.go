@@ -25,11 +25,11 @@ type tailBatch struct {
 	events    []outbox.Event
 	endpoints []outbox.Endpoint
 	// forgotten are endpoints that later batches bring again before their
-	// next event; the answer to tailOrder.forget.
+	// next event; the answer to tailCommand.forget.
 	forgotten []int64
 }
 
-// tailer follows the log for the held shards and hands it to the dispatcher.
+// tailer reads the log for the held shards and hands it to the dispatcher.
 // Shards gained later are read up to where the others are, and then with them.
 type tailer struct {
 	sender    *Sender
@@ -39,11 +39,11 @@ type tailer struct {
 
 	groups    []tailGroup
 	known     map[int64]int64 // endpoint → revision handed on
-	forgotten []int64         // to be told
+	forgotten []int64         // not yet handed on
 
-	mu     sync.Mutex
-	orders []tailOrder   // guarded by mu
-	signal chan struct{} // capacity 1
+	mu       sync.Mutex
+	commands []tailCommand // guarded by mu
+	signal   chan struct{} // capacity 1
 }
 
 // tailGroup is shards whose tails stand at the same place.
@@ -53,8 +53,8 @@ type tailGroup struct {
 	horizon int64 // up to here an earlier owner may have settled events
 }
 
-// tailOrder changes what is read: shards to add, from a place on, or to drop.
-type tailOrder struct {
+// tailCommand changes what is read: shards to add, from a place on, or to drop.
+type tailCommand struct {
 	gain tailGroup
 	drop []int
 	// forget names endpoints whose lanes are to be let go of.
@@ -68,10 +68,10 @@ func newTailer(s *Sender, log EventLog, endpoints Endpoints, batches chan<- tail
 	}
 }
 
-// order is called by the dispatcher and never blocks.
-func (t *tailer) order(o tailOrder) {
+// send is called by the dispatcher and never blocks.
+func (t *tailer) send(c tailCommand) {
 	t.mu.Lock()
-	t.orders = append(t.orders, o)
+	t.commands = append(t.commands, c)
 	t.mu.Unlock()
 	select {
 	case t.signal <- struct{}{}:
@@ -83,8 +83,8 @@ func (t *tailer) run(ctx context.Context) error {
 	poll := time.NewTicker(t.sender.tailPoll)
 	defer poll.Stop()
 	for {
-		t.obey()
-		if err := t.tellForgotten(ctx); err != nil {
+		t.applyCommands()
+		if err := t.sendForgotten(ctx); err != nil {
 			return err
 		}
 		more, err := t.readAll(ctx)
@@ -104,24 +104,24 @@ func (t *tailer) run(ctx context.Context) error {
 	}
 }
 
-func (t *tailer) obey() {
+func (t *tailer) applyCommands() {
 	t.mu.Lock()
-	orders := t.orders
-	t.orders = nil
+	commands := t.commands
+	t.commands = nil
 	t.mu.Unlock()
-	for _, o := range orders {
+	for _, c := range commands {
 		for i := range t.groups {
 			t.groups[i].shards = slices.DeleteFunc(t.groups[i].shards, func(shard int) bool {
-				return slices.Contains(o.drop, shard)
+				return slices.Contains(c.drop, shard)
 			})
 		}
-		for _, id := range o.forget {
+		for _, id := range c.forget {
 			delete(t.known, id)
 		}
-		t.forgotten = append(t.forgotten, o.forget...)
-		t.forget(append(slices.Clone(o.drop), o.gain.shards...))
-		if len(o.gain.shards) > 0 {
-			t.groups = append(t.groups, o.gain)
+		t.forgotten = append(t.forgotten, c.forget...)
+		t.forget(append(slices.Clone(c.drop), c.gain.shards...))
+		if len(c.gain.shards) > 0 {
+			t.groups = append(t.groups, c.gain)
 		}
 		t.groups = slices.DeleteFunc(t.groups, func(g tailGroup) bool { return len(g.shards) == 0 })
 	}
@@ -136,7 +136,7 @@ func (t *tailer) forget(shards []int) {
 	}
 }
 
-func (t *tailer) tellForgotten(ctx context.Context) error {
+func (t *tailer) sendForgotten(ctx context.Context) error {
 	if len(t.forgotten) == 0 {
 		return nil
 	}
@@ -187,7 +187,7 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 		return false, nil
 	}
 	var stretch outbox.Stretch
-	err = t.sender.insist(ctx, "read the log", func(ctx context.Context) error {
+	err = t.sender.retry(ctx, "read the log", func(ctx context.Context) error {
 		stretch, err = t.log.Tail(ctx, q)
 		return err
 	})
@@ -238,7 +238,7 @@ func (t *tailer) loadEndpoints(ctx context.Context, events []outbox.Event) ([]ou
 // loadEndpoints reads endpoints by id. One that is not there any more stands
 // still, since nothing says what to do with its events.
 func (s *Sender) loadEndpoints(ctx context.Context, from Endpoints, ids []int64) (endpoints []outbox.Endpoint, err error) {
-	err = s.insist(ctx, "read endpoints", func(ctx context.Context) error {
+	err = s.retry(ctx, "read endpoints", func(ctx context.Context) error {
 		endpoints, err = from.Endpoints(ctx, ids)
 		return err
 	})

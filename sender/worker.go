@@ -22,7 +22,7 @@ func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job
 	}
 }
 
-// report tells the log, the metrics and whoever watches about an attempt.
+// report writes an attempt to the log and the metrics, and calls OnAttempt.
 func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 	m, res := s.metrics, &j.result
 	m.attempts.WithLabelValues(string(kind), res.Reason).Inc()

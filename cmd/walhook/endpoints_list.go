@@ -54,12 +54,12 @@ func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 			add("warning %d", e.Lane.Stage)
 		}
 	}
-	switch lane := laneOf(e, now); lane {
-	case "open":
+	switch lane := e.LaneStatus(now); lane {
+	case outbox.LaneOpen:
 		add("open until %s", e.Lane.OpenUntil.UTC().Format(time.RFC3339))
-	case "paused":
+	case outbox.LanePaused:
 		add("paused until %s", e.Lane.PausedUntil.UTC().Format(time.RFC3339))
-	case "behind", "half_open":
+	case outbox.LaneBehind, outbox.LaneHalfOpen:
 		add("%s", lane)
 	}
 	if e.Retries > 0 {
@@ -76,23 +76,6 @@ func countText(n int) string {
 		return fmt.Sprintf("%d or more", n)
 	}
 	return fmt.Sprint(n)
-}
-
-// laneOf is how delivery stands, in the words of walhook_lanes.
-func laneOf(e *outbox.EndpointInfo, now time.Time) string {
-	switch l := e.Lane; {
-	case e.State != outbox.EndpointActive:
-		return "held"
-	case l.Open && now.Before(l.OpenUntil):
-		return "open"
-	case l.Open:
-		return "half_open"
-	case now.Before(l.PausedUntil):
-		return "paused"
-	case l.Behind:
-		return "behind"
-	}
-	return "live"
 }
 
 // endpointJSON is one line of endpoints --json.
@@ -132,7 +115,7 @@ func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
 		lines[i] = endpointJSON{
 			Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
 			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
-			Lane: laneOf(e, now), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
+			Lane: string(e.LaneStatus(now)), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
 			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,
 		}
 	}

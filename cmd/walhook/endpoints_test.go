@@ -145,7 +145,7 @@ func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
 		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted, nothing follows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if lane, got := laneOf(&c.e, now), endpointDetail(&c.e, now); lane != c.lane || got != c.want {
+			if lane, got := string(c.e.LaneStatus(now)), endpointDetail(&c.e, now); lane != c.lane || got != c.want {
 				t.Errorf("%s: %q, want %s: %q", lane, got, c.lane, c.want)
 			}
 		})

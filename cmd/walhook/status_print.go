@@ -137,7 +137,7 @@ func writeEndpointTables(out io.Writer, st *outbox.Status) error {
 			if w.Oldest > 0 {
 				oldest = secondsText(w.Oldest.Seconds())
 			}
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(w.Account), w.ID, w.LaneState, printable(w.Lane.LastReason),
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(w.Account), w.ID, w.Status, printable(w.Lane.LastReason),
 				since, oldest, countText(w.Retries), countText(w.Dead), printable(w.URL))
 		}
 	}

@@ -221,7 +221,7 @@ var breaks = map[string]func(b *brokenLog){
 	"a shard is released by anybody": func(b *brokenLog) {
 		b.giveUp = func(shards []outbox.Shard) {
 			for _, s := range b.sessions {
-				_ = s.GiveUp(context.Background(), shards)
+				_ = s.Release(context.Background(), shards)
 			}
 		}
 	},

@@ -177,11 +177,11 @@ func (s *brokenSession) Renew(ctx context.Context) (time.Time, error) {
 	return until, err
 }
 
-func (s *brokenSession) GiveUp(ctx context.Context, shards []outbox.Shard) error {
+func (s *brokenSession) Release(ctx context.Context, shards []outbox.Shard) error {
 	if s.b.giveUp != nil {
 		s.b.giveUp(shards)
 	}
-	return s.write(func(s sender.Session) error { return s.GiveUp(ctx, shards) })
+	return s.write(func(s sender.Session) error { return s.Release(ctx, shards) })
 }
 
 func (s *brokenSession) Leave(ctx context.Context) error {

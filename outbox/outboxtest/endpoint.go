@@ -142,7 +142,7 @@ func changesAreReported(w *world) {
 	second := w.member()
 	mine, other := w.endpoint(3), w.endpoint(20)
 	w.rebalance(first)
-	w.must(first.GiveUp(w.ctx, []outbox.Shard{{ID: 20}}))
+	w.must(first.Release(w.ctx, []outbox.Shard{{ID: 20}}))
 	if gained, _ := w.rebalance(second); len(gained.Shards) != 1 {
 		w.Fatalf("gained %v, want the one shard that was released", gained.Shards)
 	}

@@ -51,7 +51,7 @@ func handoverCases() []testCase {
 			}
 			second := w.member()
 			w.rebalance(first)
-			w.must(first.GiveUp(w.ctx, []outbox.Shard{{ID: 3}}))
+			w.must(first.Release(w.ctx, []outbox.Shard{{ID: 3}}))
 			gained, _ := w.rebalance(second)
 			var lanes, blocked []int64
 			for _, l := range gained.Lanes {

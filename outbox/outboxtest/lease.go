@@ -122,7 +122,7 @@ func leaseCases() []testCase {
 			if len(surplus) != outbox.Shards/2 {
 				w.Fatalf("surplus %v, want half", surplus)
 			}
-			w.must(first.GiveUp(w.ctx, []outbox.Shard{{ID: surplus[0], Tail: 70}, {ID: surplus[1]}}))
+			w.must(first.Release(w.ctx, []outbox.Shard{{ID: surplus[0], Tail: 70}, {ID: surplus[1]}}))
 			gained, _ := w.rebalance(second)
 			want := sortShards([]outbox.Shard{{ID: surplus[0], Tail: 70}, {ID: surplus[1]}})
 			if got := sortShards(gained.Shards); !slices.Equal(got, want) {
@@ -132,7 +132,7 @@ func leaseCases() []testCase {
 		{"a shard is released only by its holder", func(w *world) {
 			first, _ := w.owner()
 			second := w.member()
-			w.must(second.GiveUp(w.ctx, []outbox.Shard{{ID: 1, Tail: 99}}))
+			w.must(second.Release(w.ctx, []outbox.Shard{{ID: 1, Tail: 99}}))
 			if gained, _ := w.rebalance(second); len(gained.Shards) > 0 {
 				w.Errorf("gained %v, which another holds", gained.Shards)
 			}
@@ -168,7 +168,7 @@ func leasesAreShared(w *world) {
 			for _, id := range surplus {
 				drained = append(drained, outbox.Shard{ID: id})
 			}
-			w.must(s.GiveUp(w.ctx, drained))
+			w.must(s.Release(w.ctx, drained))
 			held[s.name] -= len(drained)
 		}
 	}
@@ -219,7 +219,7 @@ func staleWritesNothing(w *world) {
 			{"saves", func() error {
 				return stale.Save(w.ctx, []outbox.LaneState{{Endpoint: a.ID, Revision: 1, Behind: true, Cursor: 9}}, []outbox.Shard{{ID: 1, Tail: 9}})
 			}},
-			{"releases shards", func() error { return stale.GiveUp(w.ctx, []outbox.Shard{{ID: 1, Tail: 9}}) }},
+			{"releases shards", func() error { return stale.Release(w.ctx, []outbox.Shard{{ID: 1, Tail: 9}}) }},
 			{"expires", func() error {
 				return stale.Expire(w.ctx, outbox.Endpoint{ID: a.ID, FeedFrom: e[2].ID + 1}, 0)
 			}},

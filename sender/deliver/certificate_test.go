@@ -132,8 +132,10 @@ func TestAttempt_CertificatesAreToldApart(t *testing.T) {
 			{"self-signed", &tls.Config{Certificates: []tls.Certificate{alone.issue(&x509.Certificate{IPAddresses: local, Subject: pkix.Name{CommonName: "self"}})}}, failTLSSelfSigned},
 			{"of an unknown authority", &tls.Config{Certificates: []tls.Certificate{newAuthority(t).local()}}, failTLSAuthority},
 			{"for other uses", &tls.Config{Certificates: []tls.Certificate{ca.issue(&x509.Certificate{IPAddresses: local, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}})}}, failTLSCertificate},
-			{"asks for ours", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert}, failTLSAlert},
-			{"asks for ours, TLS 1.2", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, failTLSAlert},
+			{"requires ours", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert}, failTLSClientCert},
+			{"requires ours, TLS 1.2", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, failTLSClientCert},
+			{"requires ours, HTTP/2", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{"h2"}}, failTLSClientCert},
+			{"asks for ours, and takes none", &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: tls.RequestClientCert}, ""},
 			{"an old version", &tls.Config{Certificates: []tls.Certificate{ca.local()}, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, failTLSAlert},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -165,8 +167,17 @@ func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 				conn.Read(make([]byte, 100))
 				io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
 			}, failTLSPlain},
-			{"closed", func(conn net.Conn) { io.ReadAtLeast(conn, make([]byte, 1), 1) }, failReset},
-			{"reset", func(conn net.Conn) { conn.Read(make([]byte, 1)); resets(conn) }, failReset},
+			{"closed", func(conn net.Conn) { conn.Read(make([]byte, 4096)) }, failTLSClosed},
+			{"closed with some of it unread", func(conn net.Conn) { conn.Read(make([]byte, 1)) }, failTLSClosed},
+			{"closed amid a record", func(conn net.Conn) {
+				conn.Read(make([]byte, 4096))
+				conn.Write([]byte{22, 3, 3, 0x3f, 0xff})
+			}, failTLSClosed},
+			{"reset", func(conn net.Conn) { conn.Read(make([]byte, 1)); resets(conn) }, failTLSClosed},
+			{"HTTP/2 without TLS", func(conn net.Conn) {
+				conn.Write([]byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0})
+				conn.Read(make([]byte, 4096))
+			}, failPlainHTTP2},
 			{"silence", func(conn net.Conn) { <-t.Context().Done() }, failTimeoutTLS},
 			{"a record, dripped", func(conn net.Conn) {
 				conn.Write([]byte{22, 3, 3, 0x3f, 0xff})

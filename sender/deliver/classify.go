@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"syscall"
 	"time"
 )
@@ -39,13 +40,15 @@ func classify(err, cause error, p *progress) failure {
 	if errors.Is(err, errFlood) {
 		return failFlood
 	}
-	if errors.Is(err, errSpokeFirst) {
-		return failSpokeFirst
-	}
 	if said, ok := errors.AsType[*answerError](err); ok {
-		if f := foreign(said.begins); f != "" {
+		if f := foreign(said.begins); f == failPlainHTTP2 && p.wire.Load() != nil {
+			return failHTTP2 // over TLS, but not agreed on there (ALPN)
+		} else if f != "" {
 			return f // also where the rest of an answer was waited for
 		}
+	}
+	if errors.Is(err, errSpokeFirst) {
+		return failSpokeFirst
 	}
 	if _, ok := errors.AsType[*statusError](err); ok {
 		return failStatus
@@ -76,6 +79,17 @@ func classify(err, cause error, p *progress) failure {
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return classifyDNS(dns)
+	}
+	// A refusal says more than the end of the connection that came with it.
+	asked := p.asked() || errors.Is(err, errCertificateAsked)
+	if isAboutOurCertificate(err, asked) {
+		return failTLSClientCert
+	}
+	if at == phaseTLS && isEnd(err) {
+		if asked { // up to TLS 1.2, where the handshake ends after our certificate
+			return failTLSClientCert
+		}
+		return failTLSClosed
 	}
 	if f := classifySyscall(err, at); f != "" {
 		return f
@@ -147,6 +161,44 @@ func classifySyscall(err error, at phase) failure {
 	return ""
 }
 
+// isEnd says that the other side closed or reset the connection.
+func isEnd(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// alertOf is the alert that the other side sent (RFC 8446, 6); 0 for none that is
+// an error.
+func alertOf(err error) tls.AlertError {
+	// crypto/tls does not export its alerts, but says who raised one, and its type
+	// is a number.
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return 0
+	}
+	if v := reflect.ValueOf(op.Err); v.Kind() == reflect.Uint8 {
+		return tls.AlertError(v.Uint())
+	}
+	return 0
+}
+
+// isAboutOurCertificate says that the other side refuses us for having no
+// certificate. TLS 1.3 has an alert for that. Servers of earlier versions, and
+// Java's of each, use others after they have asked for one.
+func isAboutOurCertificate(err error, asked bool) bool {
+	switch alertOf(err) {
+	case 116: // certificate_required
+		return true
+	case 40, 41, 42, 43, 44, 45, 46, 48, 49: // handshake_failure, …_certificate, certificate_…, unknown_ca, access_denied
+		return asked
+	}
+	return false
+}
+
 // isIncomplete says that a certificate came alone, and is signed by another.
 func isIncomplete(sent []*x509.Certificate) bool {
 	for i, c := range sent {
@@ -179,7 +231,11 @@ func (f failure) hint() string {
 	case failPlainTLS:
 		return "; the receiver speaks TLS where the URL says http: use https"
 	case failPlainHTTP2:
-		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or use https"
+		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or HTTP/2 over TLS"
+	case failTLSClientCert:
+		return "; the receiver requires a client certificate, and walhook has none: it has to accept connections without one, and check the signature"
+	case failTLSClosed:
+		return "; the receiver ended the connection during the TLS handshake and did not say why: let its server take TLS 1.2 or 1.3 on this port, for this host name"
 	}
 	return ""
 }
@@ -217,9 +273,11 @@ func classifyTLS(err error) failure {
 		if string(record.RecordHeader[:]) == "HTTP/" {
 			return failTLSPlain
 		}
+		if h := record.RecordHeader; h[0] == 0 && h[3] == 4 && h[4] == 0 { // SETTINGS, as in foreign
+			return failPlainHTTP2
+		}
 		return failTLSProtocol
 	}
-	// crypto/tls does not export its alerts, but says who raised one.
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		switch op.Op {
 		case "remote error":

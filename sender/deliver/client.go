@@ -147,7 +147,7 @@ func (c *client) overNew(x *call) (*http.Response, error) {
 	made := newConn(opened, x.peer.key)
 	c.begin(x, made)
 	if spoke, _ := made.look(); spoke {
-		return nil, errSpokeFirst
+		return nil, &answerError{begins: made.heard(), err: errSpokeFirst}
 	}
 	return made.roundTrip(x, c.config.MayBegin)
 }
@@ -303,6 +303,7 @@ type progress struct {
 	until time.Time    // the limit of the whole; zero for none
 	at    atomic.Int32 // phase
 	http2 atomic.Bool
+	wire  atomic.Pointer[wire]   // beneath the TLS of its connection; nil without
 	hooks *httptrace.ClientTrace // of the request that it follows; nil for none
 
 	mu    sync.Mutex
@@ -328,12 +329,16 @@ func (p *progress) clientTrace() *httptrace.ClientTrace {
 				}
 			}
 		},
-		TLSHandshakeStart: func() { advance(phaseTLS) },
+		TLSHandshakeStart: func() {
+			advance(phaseTLS)
+			p.wire.Store(nil)
+		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			advance(phaseSend)
 			if _, ok := info.Conn.(*frames); ok {
 				p.http2.Store(true)
 			}
+			p.wire.Store(wireUnder(info.Conn))
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err == nil {
@@ -347,6 +352,7 @@ func (p *progress) clientTrace() *httptrace.ClientTrace {
 // gotConn notes a connection of our own.
 func (p *progress) gotConn(c *conn) {
 	p.at.Store(int32(phaseSend))
+	p.wire.Store(c.wire)
 	if p.hooks != nil && p.hooks.GotConn != nil {
 		p.hooks.GotConn(httptrace.GotConnInfo{Conn: c.net, Reused: !c.kept.IsZero(), WasIdle: !c.kept.IsZero()})
 	}
@@ -409,6 +415,12 @@ func (p *progress) others(err error) string {
 		}
 	}
 	return text.String()
+}
+
+// asked says that the receiver has asked for a client certificate.
+func (p *progress) asked() bool {
+	w := p.wire.Load()
+	return w != nil && w.asked.Load()
 }
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }

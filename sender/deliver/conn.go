@@ -43,14 +43,15 @@ var longAgo = time.Unix(1, 0)
 // which costs more than all else that an attempt does. net/http parses answers
 // here too.
 type conn struct {
-	net  net.Conn
-	raw  syscall.RawConn // nil when there is none to look at, or TLS is spoken
-	wire *wire           // beneath TLS; nil without
-	to   connKey         // what the pool knows it by
-	kept time.Time       // when it was put there; zero for a new one
-	in   *bufio.Reader   // of the conn's own Read
-	out  []byte          // the request
-	byte [1]byte         // of look
+	net   net.Conn
+	raw   syscall.RawConn // nil when there is none to look at, or TLS is spoken
+	wire  *wire           // beneath TLS; nil without
+	to    connKey         // what the pool knows it by
+	kept  time.Time       // when it was put there; zero for a new one
+	in    *bufio.Reader   // of the conn's own Read
+	out   []byte          // the request
+	byte  [1]byte         // of look
+	found int             // bytes of byte
 
 	// ctx is that of the call that has it, or had it last: detach ends that.
 	ctx    context.Context
@@ -134,8 +135,19 @@ func (c *conn) look() (spoke, ended bool) {
 	if c.raw == nil && (c.wire == nil || c.wire.socket == nil || c.kept.IsZero()) {
 		c.limit(c.net.SetReadDeadline, c.progress.until) // to look may have set another
 	}
+	c.found = max(n, 0)
 	spoke = n > 0 || c.in.Buffered() > 0 || c.wire != nil && c.wire.amidRecord()
 	return spoke, !errors.Is(err, errNothingHere) && n == 0
+}
+
+// heard is how that begins which look found on a new connection: enough of it to
+// know another protocol by.
+func (c *conn) heard() []byte {
+	begins := make([]byte, http2FrameHead)
+	n := copy(begins, c.byte[:c.found])
+	c.limit(c.net.SetReadDeadline, time.Now().Add(graceAfterWrite))
+	more, _ := io.ReadFull(c.net, begins[n:]) // what has not come by then is not waited for
+	return begins[:n+more]
 }
 
 // gone says that a kept connection is of no use: the other side has closed it, or has
@@ -271,6 +283,9 @@ func (c *conn) answerInSpite(failed error) (*http.Response, error) {
 	}
 	c.limit(c.net.SetReadDeadline, time.Now().Add(graceAfterWrite))
 	resp, err := c.readResponse()
+	if alertOf(err) != 0 {
+		return nil, err
+	}
 	if err != nil {
 		return nil, failed
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
@@ -16,6 +17,9 @@ import (
 
 // errTLSTimeout is the cause that a handshake's context is ended with.
 var errTLSTimeout = errors.New("attempt: time limit for the TLS handshake")
+
+// errCertificateAsked says of a handshake that failed how far it had come.
+var errCertificateAsked = errors.New("after the receiver asked for a client certificate")
 
 // dialer opens the connections of attempts: through the egress guard, and over
 // TLS by itself instead of net/http's, since only the handshake tells which
@@ -69,13 +73,20 @@ func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error)
 	}
 	config := d.tls.Clone()
 	config.ServerName, _, _ = strings.Cut(host, "%") // a certificate names no zone
-	secured := tls.Client(newWire(socket), config)
+	beneath := newWire(socket)
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		beneath.asked.Store(true)
+		return &tls.Certificate{}, nil // there is none
+	}
+	secured := tls.Client(beneath, config)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.tlsTimeout, errTLSTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
 		socket.Close()
 		if cause := context.Cause(ctx); errors.Is(cause, errTLSTimeout) {
 			err = cause
+		} else if beneath.asked.Load() {
+			err = fmt.Errorf("%w: %w", errCertificateAsked, err)
 		}
 		return nil, err
 	}
@@ -86,6 +97,19 @@ func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error)
 func wireOf(c *tls.Conn) *wire {
 	w, _ := c.NetConn().(*wire)
 	return w
+}
+
+// wireUnder is wireOf for any connection that a client shows.
+func wireUnder(c net.Conn) *wire {
+	switch c := c.(type) {
+	case *tls.Conn:
+		return wireOf(c)
+	case *gate:
+		return c.wire
+	case *frames:
+		return wireUnder(c.Conn)
+	}
+	return nil
 }
 
 func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol == "h2" }

@@ -28,11 +28,13 @@ const (
 	failPlainTLS       failure = "plain_tls"            // TLS, on a port that HTTP is expected on
 	failPlainHTTP2     failure = "plain_http2"          // HTTP/2 without TLS (h2c)
 	failTLSSelfSigned  failure = "tls_self_signed"
-	failTLSCertificate failure = "tls_certificate" // unfit in another way
-	failTLSAlert       failure = "tls_alert"       // the other side refused
-	failTLSProtocol    failure = "tls_protocol"    // no TLS, or none that both speak
-	failHTTP2NotTaken  failure = "http2_not_taken" // REFUSED_STREAM, or GOAWAY before it
-	failHTTP2          failure = "http2"           // GOAWAY, or a fault of the protocol
+	failTLSCertificate failure = "tls_certificate"        // unfit in another way
+	failTLSClientCert  failure = "tls_client_certificate" // the receiver wants one of us
+	failTLSClosed      failure = "tls_closed"             // the connection ended amid the handshake, without an alert
+	failTLSAlert       failure = "tls_alert"              // the other side refused
+	failTLSProtocol    failure = "tls_protocol"           // no TLS, or none that both speak
+	failHTTP2NotTaken  failure = "http2_not_taken"        // REFUSED_STREAM, or GOAWAY before it
+	failHTTP2          failure = "http2"                  // GOAWAY, or a fault of the protocol
 	failMalformed      failure = "malformed_response"
 	failStatus         failure = "invalid_status"       // no number of three digits, or none that HTTP knows
 	failSpokeFirst     failure = "spoke_before_request" // it was not an answer
@@ -62,7 +64,7 @@ var failures = []failure{
 	failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failReset, failClosed,
 	failTimeoutConnect, failTimeoutTLS, failTimeoutSend, failTimeoutHeader, failTimeoutTotal,
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failPlainTLS, failPlainHTTP2, failTLSSelfSigned, failTLSCertificate,
-	failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
+	failTLSClientCert, failTLSClosed, failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
 	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failTooLarge, failRender,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
@@ -96,7 +98,7 @@ func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failTLSSelfSigned, failTLSCertificate,
-		failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender:
+		failTLSClosed, failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender:
 		return true
 	}
 	return false

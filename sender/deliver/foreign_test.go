@@ -3,6 +3,7 @@ package deliver
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -41,6 +42,78 @@ func TestAttempt_AReceiverThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// Servers that speak HTTP/2 alone send their SETTINGS as soon as they are connected to.
+func TestAttempt_AnHTTP2ServerThatSpeaksFirstIsNamed(t *testing.T) {
+	t.Parallel()
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		ca := newAuthority(t)
+		const settings = "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+		for _, c := range []struct {
+			name   string
+			secure bool
+			says   []string // apart
+			want   failure
+			hint   string
+		}{
+			{"at once", false, []string{settings}, failPlainHTTP2, "h2c"},
+			{"in pieces", false, []string{settings[:1], settings[1:5], settings[5:]}, failPlainHTTP2, "h2c"},
+			{"over TLS, not agreed on there", true, []string{settings}, failHTTP2, ""},
+			{"another protocol", false, []string{"220 mail.example ESMTP\r\n"}, failSpokeFirst, ""},
+			{"a byte", false, []string{"\x00"}, failSpokeFirst, ""},
+		} {
+			if c.want == failSpokeFirst && client.limited {
+				continue // limitAhead: net/http may not have read it
+			}
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				receive := func(conn net.Conn) {
+					for _, part := range c.says {
+						if _, err := io.WriteString(conn, part); err != nil {
+							return
+						}
+					}
+					_, _ = io.Copy(io.Discard, conn)
+				}
+				h := client.http(t)
+				url := ""
+				if c.secure {
+					url = secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}}, func(conn *tls.Conn) { receive(conn) })
+					ca.trust(h)
+				} else {
+					url = rawReceiver(t, func(conn net.Conn, _ *bufio.Reader) { receive(conn) })
+					dial := h.dialer.dial
+					h.dialer.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+						conn, err := dial(ctx, network, address)
+						if err != nil {
+							return nil, err
+						}
+						return newSpokenConn(conn), nil
+					}
+				}
+				a := h.deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+				if a.failure != c.want || !strings.Contains(a.detail, c.hint) {
+					t.Errorf("%q (%s), want %q with %q", a.failure, a.detail, c.want, c.hint)
+				}
+			})
+		}
+	})
+}
+
+// spokenConn is a connection whose other side has spoken before it is used.
+type spokenConn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func newSpokenConn(conn net.Conn) *spokenConn {
+	s := &spokenConn{conn, bufio.NewReader(conn)}
+	_, _ = s.in.Peek(1)
+	return s
+}
+
+func (s *spokenConn) Read(b []byte) (int, error) { return s.in.Read(b) }
 
 // A name may have an address that is blocked beside one that does not answer.
 func TestAttempt_ABlockedAddressHidesNoOther(t *testing.T) {

@@ -1,6 +1,8 @@
 package deliver
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // errNotHTTP2 says that a receiver which spoke HTTP/2 does not any more.
@@ -189,7 +192,7 @@ func (x *carried) explain(err, cause error) error {
 		if status := f.take(x.stream.Load()); status != 0 {
 			return &answerError{status: status, err: err}
 		}
-		return err
+		return cmp.Or(f.alert(), err) // of a connection that ends early net/http tells no more than that
 	}
 	if g := x.gate.Load(); g != nil {
 		return g.explain(x, err)
@@ -214,6 +217,7 @@ func (x *carried) end() {
 // nothing for an answer that comes before, and keeps how an answer began.
 type gate struct {
 	net.Conn
+	*lastWord
 	wire *wire // beneath TLS; nil without
 
 	mu    sync.Mutex
@@ -265,16 +269,17 @@ func (g *gate) Write(b []byte) (int, error) {
 	if n > 0 {
 		x.begun.Store(true)
 	}
-	return n, err
+	return n, g.lastWord.explain(err, g.wire)
 }
 
 func (g *gate) Read(b []byte) (int, error) {
 	n, err := g.Conn.Read(b)
+	g.hear(err)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if n > 0 && !g.open {
-		g.fault = errSpokeFirst
-		return 0, errSpokeFirst
+		g.fault = &answerError{begins: bytes.Clone(b[:n]), err: errSpokeFirst}
+		return 0, g.fault
 	}
 	g.said.n += copy(g.said.head[g.said.n:], b[:n])
 	if err != nil && err != io.EOF {
@@ -293,6 +298,50 @@ func (g *gate) explain(x *carried, err error) error {
 		err = &statusError{g.said.String()}
 	}
 	return &answerError{status: g.said.final(), begins: append([]byte{}, g.said.bytes()...), err: err}
+}
+
+// lastWord is what the reading of a connection ended with. net/http has another
+// goroutine write, which meets the end of the connection, but not the reason.
+type lastWord struct {
+	once  sync.Once
+	heard chan struct{} // closed when err is there
+	err   error
+}
+
+func newLastWord() *lastWord { return &lastWord{heard: make(chan struct{})} }
+
+func (l *lastWord) hear(err error) {
+	if err != nil {
+		l.once.Do(func() {
+			l.err = err
+			close(l.heard)
+		})
+	}
+}
+
+// explain is what to say instead of the error of a write: the alert that came
+// before the end, where the other side has asked for a client certificate.
+func (l *lastWord) explain(err error, beneath *wire) error {
+	if err == nil || beneath == nil || !beneath.asked.Load() || !isEnd(err) {
+		return err
+	}
+	select {
+	case <-l.heard:
+	case <-time.After(graceAfterWrite):
+	}
+	return cmp.Or(l.alert(), err)
+}
+
+// alert is the alert that the reading ended with; nil for another end, or none.
+func (l *lastWord) alert() error {
+	select {
+	case <-l.heard:
+		if alertOf(l.err) != 0 {
+			return l.err
+		}
+	default:
+	}
+	return nil
 }
 
 // offer is a connection that was opened before it was known that its receiver
@@ -322,7 +371,7 @@ func (n *netHTTP) dialPlain(ctx context.Context, network, host string) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return &gate{Conn: conn}, nil
+	return &gate{Conn: conn, lastWord: newLastWord()}, nil
 }
 
 // dialSecure opens a connection over TLS: the *tls.Conn that net/http wants for
@@ -342,7 +391,7 @@ func (n *netHTTP) dialSecure(ctx context.Context, _, host string) (net.Conn, err
 	case isHTTP2(secured):
 		return secured, nil
 	case n.http1:
-		return &gate{Conn: secured, wire: wireOf(secured)}, nil
+		return &gate{Conn: secured, lastWord: newLastWord(), wire: wireOf(secured)}, nil
 	}
 	secured.Close()
 	return nil, errNotHTTP2

@@ -1,6 +1,8 @@
 package deliver
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -47,6 +49,32 @@ func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
 		want.Shown, want.Unsent, want.Lasting = string(f.shown()), f.unsent(), f.lasts()
 		if got := judge(0, f, "120", time.Now()); got != want {
 			t.Errorf("%s: %+v, want %+v", f, got, want)
+		}
+	}
+}
+
+// The documents list what a person may see: the operator every reason, an account
+// those that are shown to it.
+func TestDocuments_ListEveryReason(t *testing.T) {
+	for file, seen := range map[string]func(Result) string{
+		"../../docs/OPERATIONS.md": func(r Result) string { return r.Reason },
+		"../../docs/RECEIVERS.md":  func(r Result) string { return r.ForAccount() },
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows strings.Builder // the first column of each table
+		for line := range strings.Lines(string(text)) {
+			if cell, ok := strings.CutPrefix(line, "| "); ok {
+				cell, _, _ = strings.Cut(cell, " |")
+				rows.WriteString(cell + "\n")
+			}
+		}
+		for _, f := range failures {
+			if r := judge(0, f, "", time.Time{}); !strings.Contains(rows.String(), "`"+seen(r)+"`") {
+				t.Errorf("no table of %s has the reason %q", file, seen(r))
+			}
 		}
 	}
 }

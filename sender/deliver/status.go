@@ -129,6 +129,7 @@ const mostStatuses = 1024
 // that is too long. It notes the status of each, which is all that decides.
 type frames struct {
 	*tls.Conn
+	*lastWord
 
 	in  frameReader // of the goroutine that reads
 	out frameReader // of whoever writes, one at a time
@@ -139,7 +140,7 @@ type frames struct {
 }
 
 func newFrames(conn *tls.Conn) *frames {
-	f := &frames{Conn: conn, statuses: map[uint32]int{}}
+	f := &frames{Conn: conn, lastWord: newLastWord(), statuses: map[uint32]int{}}
 	f.out.skip = http2Preface
 	f.out.header = func(stream uint32) {
 		f.mu.Lock()
@@ -187,12 +188,14 @@ func (f *frames) take(stream uint32) int {
 func (f *frames) Read(b []byte) (int, error) {
 	n, err := f.Conn.Read(b)
 	f.in.follow(b[:n])
+	f.hear(err)
 	return n, err
 }
 
 func (f *frames) Write(b []byte) (int, error) {
 	f.out.follow(b) // first: the answer may be quick. After an error nothing follows
-	return f.Conn.Write(b)
+	n, err := f.Conn.Write(b)
+	return n, f.explain(err, wireOf(f.Conn))
 }
 
 // Close waits for no receiver that takes no farewell.

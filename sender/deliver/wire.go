@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -31,6 +32,7 @@ const recordTimeout = time.Second
 type wire struct {
 	net.Conn
 	socket syscall.RawConn // nil when there is none to look at
+	asked  atomic.Bool     // the other side has asked for a client certificate
 
 	mu       sync.Mutex
 	left     int  // bytes that may still arrive; guarded by mu

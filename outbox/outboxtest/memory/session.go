@@ -153,8 +153,8 @@ func (s *Session) Save(_ context.Context, lanes []outbox.LaneState, shards []out
 	return nil
 }
 
-// GiveUp stores the tails of drained shards and releases them.
-func (s *Session) GiveUp(_ context.Context, shards []outbox.Shard) error {
+// Release stores the tails of drained shards and releases them.
+func (s *Session) Release(_ context.Context, shards []outbox.Shard) error {
 	l := s.log
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"walhook/sender/deliver"
 )
 
-func TestSender_ALostLeaseDropsEverythingAndJoinsAnew(t *testing.T) {
+func TestSender_ALostLeaseDropsEverythingAndJoinsAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newFakeLog(active(1))
@@ -164,10 +164,10 @@ func TestSender_AShardIsGivenUpOnceOrTheSessionEnds(t *testing.T) {
 		r := startSender(t, Config{}, log, always(ok, time.Millisecond))
 		log.append(events(1, 1, 10, 10)...)
 		after(5 * time.Second)
-		log.fault(func() { log.surplus, log.lostGiveUp = []int{0}, errors.New("the answer was lost") })
+		log.fault(func() { log.surplus, log.lostRelease = []int{0}, errors.New("the answer was lost") })
 		after(time.Minute)
 		var asked, left int
-		log.fault(func() { asked, left, log.lostGiveUp = log.givenUp, log.left, nil })
+		log.fault(func() { asked, left, log.lostRelease = log.givenUp, log.left, nil })
 		if asked != 1 || left != 1 {
 			t.Errorf("asked %d times to give a shard up, left %d sessions; want one of each", asked, left)
 		}

@@ -6,24 +6,24 @@ import (
 )
 
 const (
-	// youth is how long an attempt counts as one that keeps this machine busy.
+	// fastWindow is how long an attempt counts as one that keeps this machine busy.
 	// A receiver at hand has answered by then; what is older waits for somebody
 	// far away, or slow, and costs nothing meanwhile.
-	youth = 10 * time.Millisecond
+	fastWindow = 10 * time.Millisecond
 
-	// youngPerCPU is how many such attempts a processor has to choose from. More
+	// maxFastPerCPU is how many such attempts a processor has to choose from. More
 	// of them make none faster: they only wait for one another, here and at the
 	// receiver, on colder and colder connections.
-	youngPerCPU = 32
+	maxFastPerCPU = 32
 )
 
-// pace bounds the attempts that are young. Those that hang are not among them
+// attemptLimiter bounds the attempts that are fast. Those that hang are not among them
 // for long, so that they hold up nobody; and receivers that are far away may
 // have as many in flight as MaxInFlight says, some thousands begun a second.
 // The dispatcher's goroutine owns it.
-type pace struct {
+type attemptLimiter struct {
 	limit  int
-	young  int // begun, not ended, and not let go of
+	fast   int // begun, not ended, and not let go of
 	begun  int64
 	starts fifo[start] // the last of them is number begun
 }
@@ -33,40 +33,42 @@ type start struct {
 	ended bool
 }
 
-func newPace() *pace { return &pace{limit: youngPerCPU * max(runtime.GOMAXPROCS(0), 2)} }
+func newAttemptLimiter() *attemptLimiter {
+	return &attemptLimiter{limit: maxFastPerCPU * max(runtime.GOMAXPROCS(0), 2)}
+}
 
 // begin counts an attempt, and numbers it for end.
-func (p *pace) begin(now time.Time) int64 {
+func (p *attemptLimiter) begin(now time.Time) int64 {
 	p.begun++
-	p.young++
+	p.fast++
 	p.starts.push(start{at: now})
 	return p.begun
 }
 
-func (p *pace) end(number int64) {
+func (p *attemptLimiter) end(number int64) {
 	first := p.begun - int64(p.starts.len()) + 1
 	if number < first {
-		return // not young any more
+		return // not fast any more
 	}
 	p.starts.at(int(number - first)).ended = true
-	p.young--
+	p.fast--
 }
 
 // full says that no attempt may begin now, after letting go of those that are
-// not young any more.
-func (p *pace) full(now time.Time) bool {
+// not fast any more.
+func (p *attemptLimiter) full(now time.Time) bool {
 	for p.starts.len() > 0 {
 		oldest := p.starts.at(0)
-		if !oldest.ended && now.Sub(oldest.at) < youth {
+		if !oldest.ended && now.Sub(oldest.at) < fastWindow {
 			break
 		}
 		if !oldest.ended {
-			p.young--
+			p.fast--
 		}
 		p.starts.pop()
 	}
-	return p.young >= p.limit
+	return p.fast >= p.limit
 }
 
-// next is when the oldest is not young any more. It is asked when full.
-func (p *pace) next() time.Time { return p.starts.at(0).at.Add(youth) }
+// next is when the oldest is not fast any more. It is asked when full.
+func (p *attemptLimiter) next() time.Time { return p.starts.at(0).at.Add(fastWindow) }

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	insistMin   = 50 * time.Millisecond
-	insistMax   = 5 * time.Second
+	retryMin    = 50 * time.Millisecond
+	retryMax    = 5 * time.Second
 	callTimeout = 15 * time.Second // for one call of the outbox
 	remindEvery = time.Minute      // a fault that lasts is logged again
 )
@@ -72,11 +72,11 @@ func (o *outage) over(log *zap.Logger, failed, answered bool) {
 	}
 }
 
-// insist calls the outbox until it answers, with growing waits. It gives up
+// retry calls the outbox until it answers, with growing waits. It ends
 // when ctx ends, the lease is lost or what was asked for must not be asked
 // again, with that as the error.
-func (s *Sender) insist(ctx context.Context, what string, call func(context.Context) error) error {
-	wait, failed := insistMin, false
+func (s *Sender) retry(ctx context.Context, what string, call func(context.Context) error) error {
+	wait, failed := retryMin, false
 	end := func(err error) error {
 		s.outage.over(s.log, failed, err == nil)
 		return err
@@ -94,7 +94,7 @@ func (s *Sender) insist(ctx context.Context, what string, call func(context.Cont
 		if err := pause(ctx, jitter(wait, rand.Float64)); err != nil {
 			return end(err)
 		}
-		wait = min(2*wait, insistMax)
+		wait = min(2*wait, retryMax)
 	}
 }
 

@@ -1,0 +1,72 @@
+package outbox
+
+import (
+	"testing"
+	"time"
+)
+
+// The whole input space: what is said first in the list wins.
+func TestLaneFacts_NameALaneByTheFirstThatHoldsItBack(t *testing.T) {
+	t.Parallel()
+	bools := []bool{false, true}
+	counts := map[LaneStatus]int{}
+	for _, state := range []EndpointState{EndpointActive, EndpointCleared, EndpointUnusable, EndpointDisabled} {
+		for bits := range 32 {
+			f := LaneFacts{
+				Endpoint: state, Current: bools[bits&1], Open: bools[bits>>1&1], Waits: bools[bits>>2&1],
+				Paused: bools[bits>>3&1], Behind: bools[bits>>4&1],
+			}
+			var hold []LaneStatus
+			if state != EndpointActive {
+				hold = append(hold, LaneHeld)
+			}
+			if f.Current { // an older revision's breaker and pause do not bind
+				if f.Open {
+					hold = append(hold, map[bool]LaneStatus{true: LaneOpen, false: LaneHalfOpen}[f.Waits])
+				}
+				if f.Paused {
+					hold = append(hold, LanePaused)
+				}
+			}
+			if f.Behind {
+				hold = append(hold, LaneBehind)
+			}
+			want := append(hold, LaneLive)[0]
+			if got := f.Status(); got != want {
+				t.Errorf("%+v is %s, want %s", f, got, want)
+			}
+			counts[f.Status()]++
+		}
+	}
+	want := map[LaneStatus]int{LaneHeld: 96, LaneOpen: 4, LaneHalfOpen: 4, LanePaused: 4, LaneBehind: 10, LaneLive: 10}
+	for _, status := range LaneStatuses() {
+		if counts[status] != want[status] {
+			t.Errorf("%d of the 128 are %s, want %d", counts[status], status, want[status])
+		}
+	}
+}
+
+func TestEndpointInfo_AnOlderRevisionsBreakerAndPauseDoNotNameTheLane(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	lane := LaneState{Revision: 3, Open: true, OpenUntil: now.Add(time.Minute), PausedUntil: now.Add(time.Hour), Behind: true}
+	for _, c := range []struct {
+		name     string
+		revision int64
+		at       time.Duration
+		closed   bool
+		want     LaneStatus
+	}{
+		{"as it stands", 3, 0, false, LaneOpen},
+		{"at the end of the open time", 3, time.Minute, false, LaneHalfOpen},
+		{"without the breaker", 3, 0, true, LanePaused},
+		{"at the end of the pause", 3, time.Hour, true, LaneBehind},
+		{"a newer URL", 4, 0, false, LaneBehind},
+	} {
+		e := EndpointInfo{State: EndpointActive, Revision: c.revision, Lane: lane}
+		e.Lane.Open = !c.closed
+		if got := e.LaneStatus(now.Add(c.at)); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,327 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"walhook/outbox"
+)
+
+const rebalanceEvery = 2 * time.Second
+
+// runSession is the life of one session: from joining until the lease is lost or
+// stop ends. It returns errDrained after a clean stop. What is in memory
+// belongs to the session and ends with it.
+func (s *Sender) runSession(ctx, stop context.Context) error {
+	var session Session
+	var asked time.Time
+	err := s.retry(stop, "join", func(ctx context.Context) (err error) {
+		asked = time.Now()
+		session, err = s.events.Join(ctx, s.config.Name, s.config.Lease, s.http.HostFault)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	lease := newLease(asked.Add(s.config.Lease))
+	s.lease.Store(lease)
+	g, gctx := errgroup.WithContext(ctx)
+	d := newDispatcher(s, lease)
+	d.tailer = newTailer(s, session, session, d.batches)
+
+	g.Go(func() error { return s.renew(gctx, session, lease) })
+	g.Go(func() error { return s.rebalance(gctx, session, d.assignments) })
+	g.Go(func() error { return s.watchEndpoints(gctx, session, d.changed) })
+	g.Go(func() error { return d.tailer.run(gctx) })
+	g.Go(func() error { return s.settle(gctx, session, d.settle, d.settled) })
+	g.Go(func() error { return s.keep(gctx, stop, session, d.saves, d.saved) })
+	for range readers {
+		g.Go(func() error { return s.serveLanes(gctx, session, d.requests, d.answers) })
+	}
+	g.Go(func() error { return d.run(gctx, stop.Done()) })
+	err = g.Wait()
+	if errors.Is(err, outbox.ErrLeaseLost) {
+		return err
+	}
+	if leaveErr := callWithin(ctx, "leave", session.Leave); leaveErr != nil && errors.Is(err, errDrained) {
+		return fmt.Errorf("stop: %w", leaveErr)
+	}
+	return err
+}
+
+// lease is until when this sender may start attempts. The renewing goroutine
+// writes it, others read it.
+type lease struct {
+	until   atomic.Pointer[time.Time]
+	renewed chan struct{} // capacity 1
+}
+
+func newLease(until time.Time) *lease {
+	l := &lease{renewed: make(chan struct{}, 1)}
+	l.until.Store(&until)
+	return l
+}
+
+// holds goes by both clocks of this machine. The monotonic one is not set by
+// anybody, but stands still while the machine is suspended; the wall clock
+// shows that time.
+func (l *lease) holds(now time.Time) bool { return l.holdsBy(now, now.Round(0)) }
+
+func (l *lease) holdsBy(monotonic, wall time.Time) bool {
+	until := *l.until.Load()
+	return monotonic.Before(until) && wall.Before(until.Round(0))
+}
+
+func (l *lease) extend(until time.Time) {
+	l.until.Store(&until)
+	select {
+	case l.renewed <- struct{}{}:
+	default:
+	}
+}
+
+// renew extends the lease three times in its length. Only a lost lease ends
+// it; an outbox that is away may come back in time. A call that gets no answer
+// is abandoned while there is still time for another, on another connection.
+func (s *Sender) renew(ctx context.Context, session Leases, lease *lease) error {
+	for {
+		if err := pause(ctx, s.config.Lease/3); err != nil {
+			return err
+		}
+		err := s.retry(ctx, "renew the lease", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, s.config.Lease/3, errors.New("renew the lease: no answer in time"))
+			defer cancel()
+			until, err := session.Renew(ctx)
+			if err == nil {
+				lease.extend(until)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// rebalance asks for shards and hands on which came and which should go.
+func (s *Sender) rebalance(ctx context.Context, session Session, assignments chan<- assignment) error {
+	for {
+		var news assignment
+		err := s.retry(ctx, "rebalance", func(ctx context.Context) (err error) {
+			news.gained, news.surplus, err = session.Rebalance(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if news.endpoints, err = s.endpointsOf(ctx, session, news.gained); err != nil {
+			return err
+		}
+		if len(news.gained.Shards)+len(news.surplus) > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case assignments <- news:
+			}
+		}
+		if err := pause(ctx, jitter(rebalanceEvery, s.policy.random)); err != nil {
+			return err
+		}
+	}
+}
+
+// endpointsOf reads the endpoints of the lanes that a hand-over names.
+func (s *Sender) endpointsOf(ctx context.Context, from Endpoints, h outbox.Handover) ([]outbox.Endpoint, error) {
+	seen := map[int64]bool{}
+	var ids []int64
+	for _, l := range h.Lanes {
+		if !seen[l.Endpoint] {
+			seen[l.Endpoint] = true
+			ids = append(ids, l.Endpoint)
+		}
+	}
+	for _, r := range h.Blocked {
+		if !seen[r.Endpoint] {
+			seen[r.Endpoint] = true
+			ids = append(ids, r.Endpoint)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return s.loadEndpoints(ctx, from, ids)
+}
+
+// watchEndpoints hands on which endpoints changed, without an event that says so.
+func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed chan<- []outbox.EndpointRevision) error {
+	since := time.Now()
+	for {
+		var endpoints []outbox.EndpointRevision
+		err := s.retry(ctx, "watch endpoints", func(ctx context.Context) (err error) {
+			endpoints, since, err = session.EndpointsChanged(ctx, since)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(endpoints) > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case changed <- endpoints:
+			}
+			// These lanes start nothing by what they knew before.
+			if err := s.retry(ctx, "confirm endpoints", func(ctx context.Context) error { return session.Confirm(ctx, endpoints) }); err != nil {
+				return err
+			}
+		}
+		if err := pause(ctx, s.changesPoll); err != nil {
+			return err
+		}
+	}
+}
+
+// keep stores lanes and tails, and then releases the shards that are drained.
+func (s *Sender) keep(ctx, stop context.Context, session Session, saves <-chan saveRequest, saved chan<- saveRequest) error {
+	for {
+		var r saveRequest
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case r = <-saves:
+		}
+		err := s.retry(ctx, "save lanes", func(ctx context.Context) error { return session.Save(ctx, r.lanes, r.tails) })
+		if err == nil && len(r.release) > 0 {
+			err = s.release(ctx, stop, session, r.release)
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case saved <- r:
+		}
+	}
+}
+
+// release asks once. If the answer is lost, the shards may be free, and be gained
+// again: asking again, or the first request arriving late, would then free what
+// is being sent, and another would send it too. So the session ends, with which
+// whatever it asked for is refused. On stopping nothing is gained any more.
+func (s *Sender) release(ctx, stop context.Context, session Leases, shards []outbox.Shard) error {
+	const what = "release shards"
+	ask := func(ctx context.Context) error { return session.Release(ctx, shards) }
+	if stop.Err() != nil {
+		return s.retry(ctx, what, ask)
+	}
+	if err := callWithin(ctx, what, ask); err != nil {
+		return fmt.Errorf("%s, and it is not known whether they are: %w", what, err)
+	}
+	return nil
+}
+
+// settledBatch is what has become durable, and how the records stand that it
+// touched.
+type settledBatch struct {
+	batch  []outbox.Settlement
+	states []outbox.RecordState
+}
+
+// settle makes batches durable, one after the other: while one is committing,
+// the dispatcher collects the next. So batches grow with the load and an idle
+// sender settles at once.
+func (s *Sender) settle(ctx context.Context, log Settlements, batches <-chan []outbox.Settlement, done chan<- settledBatch) error {
+	for {
+		var answer settledBatch
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case answer.batch = <-batches:
+		}
+		err := s.retry(ctx, "settle", func(ctx context.Context) (err error) {
+			answer.states, err = log.Settle(ctx, answer.batch)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.metrics.countSettled(answer.batch)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case done <- answer:
+		}
+	}
+}
+
+const (
+	readers       = 4   // lanes that read their own part of the log at once
+	readEndpoints = 500 // most that are read at once because they changed
+)
+
+// laneRequest is one thing that a lane wants of the outbox, or of endpoints
+// several lanes: exactly one of its four parts is set. It becomes its own answer.
+type laneRequest struct {
+	lane    *lane // nil for endpoints
+	tail    *outbox.TailQuery
+	retries *retryQuery
+	expire  *outbox.Endpoint
+	cursor  int64 // for expire
+	// endpoints are to be read as they stand now.
+	endpoints []int64
+
+	stretch outbox.Stretch    // answers tail
+	due     outbox.Retries    // answers retries
+	found   []outbox.Endpoint // answers endpoints, without those that are not there any more
+}
+
+func (s *Sender) serveLanes(ctx context.Context, log Session, requests <-chan laneRequest, answers chan<- laneRequest) error {
+	for {
+		var r laneRequest
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case r = <-requests:
+		}
+		if err := s.retry(ctx, r.name(), func(ctx context.Context) error { return r.serve(ctx, log) }); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case answers <- r:
+		}
+	}
+}
+
+func (r *laneRequest) serve(ctx context.Context, log Session) (err error) {
+	switch {
+	case r.tail != nil:
+		r.stretch, err = log.Tail(ctx, *r.tail)
+	case r.retries != nil:
+		r.due, err = log.DueRetries(ctx, r.retries.RetryQuery)
+	case r.endpoints != nil:
+		r.found, err = log.Endpoints(ctx, r.endpoints)
+	case r.expire != nil:
+		err = log.Expire(ctx, *r.expire, r.cursor)
+	}
+	return err
+}
+
+func (r *laneRequest) name() string {
+	switch {
+	case r.tail != nil:
+		return "read a lane's log"
+	case r.retries != nil:
+		return "read due retries"
+	case r.endpoints != nil:
+		return "read endpoints of lanes"
+	}
+	return "expire"
+}
