@@ -35,9 +35,8 @@ const (
 	setInboxAsideSQL = `UPDATE walhook.inbox SET set_aside_at = clock_timestamp() WHERE id = $1`
 )
 
-// Run appends the inbox's events, and what was asked for to be sent again, to
-// the log, beside the appends of the
-// source's changes and without waiting for any, until ctx ends. It does so only
+// Run appends the inbox's events and replays to the event log, beside the appends
+// of the source's changes and without waiting for any, until ctx ends. It does so only
 // while this publisher is the one: from a TakeOver that found a position until
 // an append fails. A fault is logged and tried again.
 func (p *Publisher) Run(ctx context.Context) error {
@@ -79,7 +78,7 @@ func (p *Publisher) emptyInbox(ctx context.Context) error {
 	}
 }
 
-// appendInbox moves a chunk of the inbox to the log. After an error it is not
+// appendInbox moves a chunk of the inbox to the event log. After an error it is not
 // known whether that was stored; since the rows and their ids go together, and
 // ids that were given are not given again, it may simply be called again. A row
 // that cannot be moved by itself stays, and is left out from then on.
