@@ -65,7 +65,7 @@ func TestInput_AnOddIDInAPathIsOneThatIsNotThere(t *testing.T) {
 		if method != http.MethodGet && method != http.MethodDelete {
 			body = `{"data":{}}`
 		}
-		for _, part := range strings.Split(path, "/") {
+		for part := range strings.SplitSeq(path, "/") {
 			if !strings.HasPrefix(part, "{") {
 				continue
 			}
