@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
+	"walhook/internal/retry"
 	"walhook/outbox/route"
 )
 
@@ -45,7 +45,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer replays.Wait()
 	poll := time.NewTicker(inboxPoll)
 	defer poll.Stop()
-	failing := false
+	inbox := retry.NewOutage("inbox").Caller()
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,13 +58,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, ErrFenced):
-			// Another publisher does it.
-		case err != nil && !failing:
-			p.log.Warn("inbox cannot be appended, it is tried again", zap.Duration("retry_in", inboxPoll), zap.Error(err))
-		case err == nil && failing:
-			p.log.Info("inbox is appended again")
+			inbox.Abandoned(p.log) // another publisher does it
+		case err != nil:
+			inbox.Failed(p.log, "append", inboxPoll, err)
+		default:
+			inbox.Answered(p.log)
 		}
-		failing = err != nil && !errors.Is(err, ErrFenced)
 	}
 }
 

@@ -68,7 +68,7 @@ func TestFleet_OthersTakeOver(t *testing.T) {
 	f.link.Set(chaos.Weather{})
 	f.dealtAmong(t, 3)
 	for _, victim := range []*actor{f.frozen, f.cut} {
-		if victim.said(t, `"session ended, joining anew"`) == 0 {
+		if victim.said(t, `"session ended, joining again"`) == 0 {
 			t.Errorf("%s did not notice that it lost its lease", victim.name)
 		}
 		f.nothingSentStale(t, victim, stopped, back)
