@@ -113,6 +113,8 @@ func classify(err, cause error, p *progress) failure {
 		return failTLSProtocol
 	case at == phaseRead:
 		return failMalformed
+	case asked: // net/http has only text for an end that it read before it wrote
+		return failTLSClientCert
 	}
 	return failClosed
 }
