@@ -105,6 +105,15 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 			if op.Metadata[idempotencyHeader] != nil {
 				may = append(slices.Clone(may), http.StatusUnprocessableEntity)
 			}
+			if op.Metadata[matchHeader] != nil {
+				may = append(slices.Clone(may), http.StatusPreconditionFailed)
+			}
+			if op.Metadata[etagHeader] != nil {
+				op.Responses[strconv.Itoa(op.DefaultStatus)].Headers = map[string]*huma.Param{etagHeader: {
+					Description: "names the state of the webhook, for If-Match; every change of the webhook gives another",
+					Schema:      &huma.Schema{Type: huma.TypeString},
+				}}
+			}
 			for _, status := range may {
 				op.Responses[strconv.Itoa(status)] = &huma.Response{
 					Description: http.StatusText(status),

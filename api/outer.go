@@ -7,6 +7,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ type call struct {
 	broken   bool   // its body cannot be read to its end
 
 	keys   []string          // what stands in its header Idempotency-Key
+	match  []string          // and in If-Match
 	proof  [sha256.Size]byte // made of what is secret of its token
 	header http.Header       // of the answer
 	// unprocessable is for the one answer that is a 422: what huma calls so is a 400.
@@ -59,7 +61,7 @@ const requestIDHeader = "X-Request-Id"
 func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		c := &call{id: begin(w, r), keys: r.Header.Values(idempotencyHeader), header: h}
+		c := &call{id: begin(w, r), keys: r.Header.Values(idempotencyHeader), match: r.Header.Values(matchHeader), header: h}
 		began := time.Now()
 		seen := &seenStatus{ResponseWriter: w}
 		defer func() {
@@ -127,6 +129,10 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 		}
 		h.Set("Allow", strings.Join(allowed, ", "))
 		return fail(http.StatusMethodNotAllowed, "method "+r.Method+" not allowed; allowed: "+strings.Join(allowed, ", "))
+	}
+	// Its parameters would be left out without a word, and their defaults taken.
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return fail(http.StatusBadRequest, "the query after ? cannot be read: write a % as %25, a ; as %3B, and join parameters by &")
 	}
 	if slices.Contains([]string{http.MethodGet, http.MethodDelete, http.MethodHead}, r.Method) {
 		return nil // a body is no matter

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+
+	"walhook/outbox"
 )
 
 // A list goes on after the last thing of the page before, by what it is ordered
@@ -32,14 +35,34 @@ func startKey[K any](text string) (key K, err error) {
 	if text == "" {
 		return key, nil
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(text)
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err == nil {
 		err = json.Unmarshal(raw, &key)
 	}
-	if err != nil {
+	var again []byte
+	if err == nil {
+		again, err = json.Marshal(key)
+	}
+	// A page names a key in one way.
+	if err != nil || !bytes.Equal(raw, again) || !isKey(key) {
 		return key, badStartKey()
 	}
 	return key, nil
+}
+
+// isKey says whether a page can end with a key: ids are positive.
+func isKey(key any) bool {
+	switch key := key.(type) {
+	case int64:
+		return key > 0
+	case *outbox.AttemptKey:
+		return key != nil && key.Endpoint > 0 && key.EventID >= 0
+	case *outbox.Token:
+		return key != nil
+	case *string:
+		return key != nil
+	}
+	return false
 }
 
 func badStartKey() *failure {

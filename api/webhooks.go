@@ -100,17 +100,17 @@ func (s *subscriptions) registerWebhooks(routes huma.API) {
 	const one = path + "/{webhook_id}"
 	huma.Register(routes, operation("list-webhooks", http.MethodGet, path, "List the webhooks",
 		"They include the account's own webhook URL, with the id account. disable_reason says why a webhook is disabled."), handled(s, s.listWebhooks))
-	huma.Register(routes, idempotent(withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
-		"It gets events committed from then on."), s.edits.create, http.StatusCreated)), handled(s, s.createWebhook))
-	huma.Register(routes, operation("read-webhook", http.MethodGet, one, "Read a webhook", ""), handled(s, s.readWebhook))
+	huma.Register(routes, tagged(idempotent(withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
+		"It gets what is committed from then on."), s.edits.create, http.StatusCreated))), handled(s, s.createWebhook))
+	huma.Register(routes, tagged(operation("read-webhook", http.MethodGet, one, "Read a webhook", "")), handled(s, s.readWebhook))
 	for _, method := range []string{http.MethodPost, http.MethodPatch} {
 		id := map[string]string{http.MethodPost: "edit-webhook", http.MethodPatch: "patch-webhook"}[method]
-		huma.Register(routes, withBody(operation(id, method, one, "Edit a webhook",
-			"Omitted fields stay as they are; null resets a field to its default. enabled true sends a disabled webhook what was held."),
-			s.edits.edit, http.StatusOK), handled(s, s.editWebhook))
+		huma.Register(routes, tagged(conditional(withBody(operation(id, method, one, "Edit a webhook",
+			"Fields that are not sent stay as they are; null goes back to the default. With enabled true, one that was disabled is sent what was held."),
+			s.edits.edit, http.StatusOK))), handled(s, s.editWebhook))
 	}
-	huma.Register(routes, operation("delete-webhook", http.MethodDelete, one, "Delete a webhook",
-		"Undelivered events are no longer sent."), handled(s, s.deleteWebhook))
+	huma.Register(routes, conditional(operation("delete-webhook", http.MethodDelete, one, "Delete a webhook",
+		"What was not delivered is not sent any more.")), handled(s, s.deleteWebhook))
 }
 
 func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) (*pageAnswer[webhook], error) {
@@ -157,6 +157,7 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 		return nil, err
 	}
 	s.audit(ctx, "webhook created", &w, auditFields(&w)...)
+	callOf(ctx).withETag(&w)
 	return made, nil
 }
 
@@ -165,6 +166,7 @@ func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*ans
 	if err != nil {
 		return nil, err
 	}
+	callOf(ctx).withETag(&w)
 	return answerOf(shown(&w)), nil
 }
 
@@ -192,6 +194,13 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	if err != nil {
 		return nil, err
 	}
+	match, err := conditionOf(callOf(ctx).match)
+	if err == nil {
+		err = match.check(&before) // before the body (RFC 9110, section 13.2.1)
+	}
+	if err != nil {
+		return nil, err
+	}
 	wrong := faults{}
 	sent := s.edits.read(in.RawBody, s.edits.edit, wrong)
 	if !sent.whole {
@@ -200,6 +209,9 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	s.checkURI(sent, &before, wrong) // not while the webhook is locked
 	var idle []string
 	w, err := s.cfg.Store.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *outbox.Webhook) (err error) {
+		if err := match.check(w); err != nil { // again: now nobody else can change it
+			return err
+		}
 		idle, err = s.apply(sent, w, wrong)
 		return err
 	})
@@ -207,6 +219,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 		return nil, err
 	}
 	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", sent.names()))...)
+	callOf(ctx).withETag(&w)
 	return answerOf(shown(&w), sent.warnings, idle), nil
 }
 
@@ -220,7 +233,11 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 	if !isID(in.WebhookID, maxWebhookID) {
 		return nil, outbox.ErrNoWebhook
 	}
-	w, err := s.cfg.Store.DeleteWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID)
+	match, err := conditionOf(callOf(ctx).match)
+	if err != nil {
+		return nil, err
+	}
+	w, err := s.cfg.Store.DeleteWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, match.check)
 	if err != nil {
 		return nil, err
 	}

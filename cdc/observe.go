@@ -121,7 +121,7 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 			return err
 		}
 		r.metrics.observed(report)
-		r.store.Seen(report.WALEnd, report.At)
+		r.store.ObserveSourceTime(report.WALEnd, report.At)
 		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", report.Retained), zap.String("wal_status", report.WALStatus))
 		if err := introspector.StillPublished(ctx, r.cfg, before, schemas.LSN(r.metrics.flushed.Load())); err != nil {
 			return err

@@ -272,10 +272,10 @@ type Store interface {
 	// does by a failover, all that is stored being on both, or that its database
 	// has another name.
 	Follow(ctx context.Context, timeline int32, database string) error
-	// Seen tells that the source's log ended at end at an instant of its
+	// ObserveSourceTime says that the source's log ended at end at an instant of its
 	// clock: all that was committed before is stored once that place is. It is
 	// called beside the other methods, and does not wait.
-	Seen(end schemas.LSN, at time.Time)
+	ObserveSourceTime(end schemas.LSN, at time.Time)
 	// Advanced says when the position was last stored, by this process's
 	// clock: zero where none is. It is called beside the other methods, and
 	// waits as long as Ping.

@@ -108,7 +108,7 @@ func (r *recorder) Advanced(context.Context) (time.Time, error) {
 	return r.advanced, nil
 }
 
-func (r *recorder) Seen(end schemas.LSN, at time.Time) {
+func (r *recorder) ObserveSourceTime(end schemas.LSN, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seenEnd, r.seenAt = end, at

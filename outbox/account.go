@@ -16,9 +16,8 @@ const (
 	parentIDsSQL = `SELECT id FROM walhook.account`
 )
 
-// loadParents reads the account above each account that has one, and above each
-// that was deleted by the transaction in which the position lies. An account whose
-// row cannot be read is set aside: it is taken for one with nobody above it.
+// loadParents reads the parent of each account that has one, and of each that was deleted by the transaction in which the position lies. An account whose
+// row cannot be read is set aside: it is taken for one without a parent account.
 func (s *Store) loadParents(ctx context.Context, position schemas.Position) (parents map[string]string, deleted route.DeletedAccounts, err error) {
 	parents, deleted = map[string]string{}, route.DeletedAccounts{Commit: position.Commit, Parents: map[string]string{}}
 	read := func(ids []string) error { return s.readParents(ctx, ids, parents, deleted) }
@@ -57,7 +56,7 @@ func (s *Store) readParents(ctx context.Context, ids []string, parents map[strin
 	recovers := s.aside.any()
 	_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
 		if route.ParentOf(id, parent) == "" {
-			return &badItem{asideUnreadable, "invalid parent account"}
+			return &badItem{asideUnreadable, "the parent account is none that there can be"}
 		}
 		switch {
 		case endedIn == nil:

@@ -209,7 +209,7 @@ var errAppendTimeout = errors.New("append: timed out")
 // long, and another goes on: what it stores is not to be lost to a timeout.
 const (
 	isolatedFaults = 100
-	isolatedTime   = 2 * time.Second
+	isolatedTime   = publishTimeout / 2
 )
 
 // isolation is how far the isolation of a part of a batch is.

@@ -189,7 +189,8 @@ func TestAppend_OneThatIsRolledBackIsTriedAgain(t *testing.T) {
 			execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
 			return func() {
 				f.blocked(t, "INSERT INTO walhook.owner")
-				execTx(t, held, "SELECT FROM walhook.epoch FOR UPDATE") // who waited first finds the deadlock
+				execTx(t, held, "SET LOCAL deadlock_timeout = '1h'") // the other session finds it, or waits too long
+				execTx(t, held, "SELECT FROM walhook.epoch FOR UPDATE")
 				commit(t, held)
 			}
 		},
@@ -203,7 +204,7 @@ func TestAppend_OneThatIsRolledBackIsTriedAgain(t *testing.T) {
 				BEGIN IF nextval('public.tries') = 1 THEN PERFORM set_config('statement_timeout', '20', true); END IF; RETURN NEW; END $$`)
 			f.exec(t, `CREATE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
 				BEGIN IF (SELECT last_value FROM public.tries) = 1 THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END $$`)
-			f.exec(t, "CREATE TRIGGER hurry BEFORE INSERT ON walhook.event FOR EACH ROW EXECUTE FUNCTION public.hurry()")
+			f.exec(t, "CREATE TRIGGER hurry BEFORE INSERT ON walhook.event FOR EACH STATEMENT EXECUTE FUNCTION public.hurry()")
 			f.exec(t, "CREATE TRIGGER dawdle BEFORE INSERT ON walhook.position FOR EACH ROW EXECUTE FUNCTION public.dawdle()")
 			return func() {}
 		},

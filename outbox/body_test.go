@@ -96,7 +96,7 @@ func TestBody_ALargeOneOfManyWebhooksIsStoredOnce(t *testing.T) {
 			f.exec(t, "UPDATE walhook.endpoint SET deleted_at = now(), url = NULL, state = 'cleared', reason = 'deleted' WHERE id = $1", carrier.Endpoint)
 
 			events := of(other.Endpoint)
-			f.settle(t, s, dead(events[0]), delivered(events[1]), retry(events[2], time.Millisecond), retry(events[3], time.Millisecond))
+			f.settle(t, s, dead(events[0]), delivered(events[1]), retried(events[2], time.Millisecond), retried(events[3], time.Millisecond))
 			due, _ := f.due(t, s, other.Endpoint, time.Now().Add(time.Minute))
 			if check("retry", due); len(due) != 2 {
 				t.Errorf("%d events are due", len(due))
@@ -169,7 +169,7 @@ func TestBody_WithoutItsCarrierAnEventIsADeadLetter(t *testing.T) {
 	f.commit(t, dids.insert(1, 7, largeText(1, 10_000)), dids.insert(2, 7, "312"))
 	s, _ := f.join(t)
 	events := f.tail(t, s, TailQuery{Shards: allShards()})
-	f.settle(t, s, retry(events[2], time.Millisecond))
+	f.settle(t, s, retried(events[2], time.Millisecond))
 	f.exec(t, "DELETE FROM walhook.event WHERE id = $1", events[0].ID)
 	if due, _ := f.due(t, s, events[2].Endpoint, time.Now().Add(time.Minute)); len(due) != 0 {
 		t.Errorf("%d events are due", len(due))

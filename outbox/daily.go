@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox/route"
+	"walhook/schemas"
 )
 
 const (
@@ -159,8 +161,8 @@ func (p *Publisher) fencedTx(ctx context.Context, statements *pgx.Batch) error {
 	})
 }
 
-// daySettles is how much further than its end the log has to be stored before a
-// day ends without a change that says so: a commit is in the log a little after
+// daySettles is how much further than its end the WAL has to be stored before a
+// day ends without a change that says so: a commit is in the WAL a little after
 // its time stamp was taken.
 const daySettles = 2 * time.Second
 
@@ -213,4 +215,47 @@ func (s *Store) outboxClock(ctx context.Context) (now time.Time, err error) {
 		return now, fmt.Errorf("read the outbox's clock: %w", err)
 	}
 	return now, nil
+}
+
+const writeSumsSQL = `
+	INSERT INTO walhook.daily_count AS d (endpoint, period, account, kin, hook, type, format, n, head, tail)
+	SELECT * FROM unnest($1::bigint[], $2::text[]::date[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[], $10::bytea[])
+	ON CONFLICT (endpoint, period, account, kin) DO UPDATE SET n = d.n + excluded.n, head = excluded.head, tail = excluded.tail`
+
+func queueSums(b *pgx.Batch, sums map[route.SumKey]*route.Sum) {
+	if len(sums) == 0 {
+		return
+	}
+	var endpoints, numbers []int64
+	var periods, accounts, hooks, types, formats []string
+	var groups, heads, tails [][]byte
+	for k, d := range sums {
+		endpoints, periods, accounts = append(endpoints, k.Endpoint), append(periods, k.Period.String()), append(accounts, k.Account)
+		groups, hooks, types = append(groups, slices.Clone(k.Group[:])), append(hooks, d.Hook), append(types, d.Type)
+		formats = append(formats, d.Format)
+		numbers, heads, tails = append(numbers, d.N), append(heads, d.Head), append(tails, d.Tail)
+	}
+	b.Queue(writeSumsSQL, endpoints, periods, accounts, groups, hooks, types, formats, numbers, heads, tails)
+}
+
+const (
+	endDaySQL = `
+		INSERT INTO walhook.daily_run (endpoint, day, began_at, ended_at, zone, commit_lsn, ordinal)
+		SELECT $1, $2::text::date, least($3::timestamptz, $4), $4, $5, coalesce($6::text::pg_lsn, p.commit_lsn, '0/0'), coalesce($7, p.ordinal, 0)
+		FROM (SELECT) AS one LEFT JOIN (SELECT commit_lsn, ordinal FROM walhook.position ORDER BY id DESC LIMIT 1) AS p ON true
+		ON CONFLICT DO NOTHING`
+
+	nextDaySQL = `UPDATE walhook.daily SET day = $2::text::date, since = $3 WHERE endpoint = $1`
+)
+
+// queueDayEnd ends a day. The row in daily_run decides, and is written under the
+// publisher's epoch.
+func queueDayEnd(b *pgx.Batch, e route.DayEnd) {
+	var commit *string
+	var ordinal *int64
+	if e.Position != (schemas.Position{}) {
+		commit, ordinal = new(e.Position.Commit.String()), &e.Position.Ordinal
+	}
+	b.Queue(endDaySQL, e.Endpoint, e.Day.String(), e.Began, e.Ended, e.Zone, commit, ordinal)
+	b.Queue(nextDaySQL, e.Endpoint, e.Day.String(), e.Ended)
 }

@@ -65,7 +65,7 @@ func (d *days) committed(changes ...schemas.Change) schemas.Batch {
 // stored.
 func (d *days) tick(t *testing.T) {
 	t.Helper()
-	d.publisher.Seen(d.publisher.watermark.flush, d.now.Add(daySettles))
+	d.publisher.ObserveSourceTime(d.publisher.watermark.flush, d.now.Add(daySettles))
 	d.send(t)
 }
 
@@ -191,7 +191,7 @@ func TestDaily_EndsAtAPlaceOfTheLogAndNotByTheClock(t *testing.T) {
 	d.commit(t, dids.insert(1, 7, "1"))
 	waiting := d.committed(dids.insert(2, 7, "2"))
 	d.at(t, "2024-06-11T00:10:00Z")
-	d.publisher.Seen(0x9000, d.now) // the log goes on beyond what is stored
+	d.publisher.ObserveSourceTime(0x9000, d.now) // the log goes on beyond what is stored
 	d.send(t)
 	wantLines(t, d.bodies(t))
 	d.append(t, waiting)
@@ -210,7 +210,7 @@ func TestDaily_ATimeStampFromTheFutureEndsNothing(t *testing.T) {
 	b := d.committed(dids.insert(1, 7, "1"))
 	b.Changes[0].CommittedAt = d.now.AddDate(70, 0, 0)
 	d.append(t, b)
-	d.publisher.Seen(b.Flush, d.now.AddDate(70, 0, 0))
+	d.publisher.ObserveSourceTime(b.Flush, d.now.AddDate(70, 0, 0))
 	d.send(t)
 	if runs := d.count(t, "daily_run"); runs != 0 {
 		t.Errorf("%d days ended", runs)
@@ -225,7 +225,7 @@ func TestDaily_OfTwoPublishersOneEndsTheDay(t *testing.T) {
 	first := d.publisher
 	d.restart(t)
 	d.at(t, "2024-06-11T00:00:00Z")
-	first.Seen(first.watermark.flush, d.now.Add(time.Minute))
+	first.ObserveSourceTime(first.watermark.flush, d.now.Add(time.Minute))
 	if err := first.endReachedDays(t.Context()); !errors.Is(err, ErrFenced) {
 		t.Errorf("the first publisher: %v, want it fenced", err)
 	}

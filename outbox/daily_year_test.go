@@ -138,14 +138,14 @@ func (y *year) read() {
 
 // look is a tick; the source's log is where it is, read or not.
 func (y *year) look() {
-	y.publisher.Seen(y.commitLSN, y.now.Add(daySettles))
+	y.publisher.ObserveSourceTime(y.commitLSN, y.now.Add(daySettles))
 	y.send(y.t)
 }
 
 // refused is what a publisher does that is none any more.
 func (y *year) refused(p *Publisher) {
 	y.fenced++
-	p.Seen(0, y.now.Add(time.Hour))
+	p.ObserveSourceTime(0, y.now.Add(time.Hour))
 	ctx := y.t.Context()
 	if err := errors.Join(p.endReachedDays(ctx), p.sendDays(ctx), p.emptyInbox(ctx)); err != nil && !errors.Is(err, ErrFenced) {
 		y.t.Fatal(err)

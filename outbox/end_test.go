@@ -155,7 +155,7 @@ func TestAccount_WhatItDeletedIsNotTheNextOnes(t *testing.T) {
 			}
 			f.exec(t, `INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
 				VALUES ($1, 1, 'dids:1', 'evt_1', 'dids', 'insert', now(), 1, '5xx', 2, '{}')`, w.Endpoint)
-			if _, err := f.store.DeleteWebhook(t.Context(), Caller{}, "7", w.ID); err != nil {
+			if _, err := f.store.DeleteWebhook(t.Context(), Caller{}, "7", w.ID, anyState); err != nil {
 				t.Fatal(err)
 			}
 			seen := func() (n int) {
@@ -179,3 +179,6 @@ func TestAccount_WhatItDeletedIsNotTheNextOnes(t *testing.T) {
 		})
 	}
 }
+
+// anyState lets a webhook be deleted however it stands.
+func anyState(*Webhook) error { return nil }

@@ -19,7 +19,7 @@ const (
 
 	secretChangesSQL = `($2 = 'own' OR $2 = 'none' AND e.own_secret)`
 
-	// The secret before goes on signing for a while. What the new one is comes
+	// The secret before signs for a while too. What the new one is comes
 	// after this, and keepSecretSQL after that.
 	replaceSecretSQL = `
 			older_secrets = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderSecretsSQL + ` ELSE e.older_secrets END,
@@ -33,7 +33,7 @@ const (
 
 	// The writes of one endpoint; their first four arguments are the same.
 
-	// A feed that starts anew keeps the account's secret and settings.
+	// A feed that starts again keeps the account's secret and settings.
 	writeEndpointSQL = `
 		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at)
 		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
@@ -64,7 +64,7 @@ const (
 		WHERE account = $1 AND webhook <> 'account' AND ended_at IS NULL`
 
 	// Another account of the same id begins: nothing of the one before is its
-	// own. The endpoint of that one goes on to deliver what was appended, under
+	// own. The endpoint of that one still delivers what was appended, under
 	// another name.
 	beginAccountSQL = `
 		WITH forgotten AS (DELETE FROM walhook.ended_account WHERE account = $1),

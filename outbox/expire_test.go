@@ -19,7 +19,7 @@ func TestExpire_WhatAnEarlierFeedLeftIsListedAsExpired(t *testing.T) {
 	w.event(t, 5, endpoint, "dids:2")
 	w.event(t, 6, endpoint, "dids:2") // of the present feed
 	w.event(t, 7, w.endpoint(t, "8"), "dids:1")
-	w.settle(t, s, delivered(e[1]), retry(e[2], time.Hour), parked(e[3]))
+	w.settle(t, s, delivered(e[1]), retried(e[2], time.Hour), parked(e[3]))
 	want := []string{"2 dids:1 1 expired 8", "3 dids:1 0 expired 8", "4 dids:1 0 expired 8", "5 dids:2 0 expired 8"}
 	for range 2 { // again, as after a failure
 		w.expireFeed(t, s, endpoint, 6, 0)
@@ -61,7 +61,7 @@ func TestExpire_GoesInChunks(t *testing.T) {
 // behind a row that belongs to an earlier one.
 func TestExpire_FreesWhatWaitsBehindIt(t *testing.T) {
 	w, s, endpoint, e := parking(t)
-	w.settle(t, s, retry(e[1], time.Hour), parked(e[2]), parked(e[3]), parked(e[4]))
+	w.settle(t, s, retried(e[1], time.Hour), parked(e[2]), parked(e[3]), parked(e[4]))
 	w.expireFeed(t, s, endpoint, 3, 0)
 	due, _ := w.due(t, s, endpoint, time.Now().Add(time.Minute))
 	wantIDs(t, due, 3)

@@ -349,7 +349,7 @@ func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 			"admitted": f.store.Admits(t.Context(), by, "8"),
 			"created":  second(f.store.CreateWebhook(t.Context(), w)),
 			"edited":   second(f.store.EditWebhook(t.Context(), by, "8", AccountWebhook, nothing)),
-			"deleted":  second(f.store.DeleteWebhook(t.Context(), by, "8", webhook.ID)),
+			"deleted":  second(f.store.DeleteWebhook(t.Context(), by, "8", webhook.ID, anyState)),
 			"rotated":  third(f.store.RotateWebhookSecret(t.Context(), by, "8", AccountWebhook, 0)),
 			"replayed": second(f.store.CreateRequest(t.Context(), Request{Endpoint: next, Since: time.Unix(1, 0), Rate: 1, By: by})),
 		} {

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
+	"walhook/internal/retry"
 	"walhook/outbox/route"
 )
 
@@ -35,9 +35,8 @@ const (
 	setInboxAsideSQL = `UPDATE walhook.inbox SET set_aside_at = clock_timestamp() WHERE id = $1`
 )
 
-// Run appends the inbox's events, and what was asked for to be sent again, to
-// the log, beside the appends of the
-// source's changes and without waiting for any, until ctx ends. It does so only
+// Run appends the inbox's events and replays to the event log, beside the appends
+// of the source's changes and without waiting for any, until ctx ends. It does so only
 // while this publisher is the one: from a TakeOver that found a position until
 // an append fails. A fault is logged and tried again.
 func (p *Publisher) Run(ctx context.Context) error {
@@ -46,7 +45,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer replays.Wait()
 	poll := time.NewTicker(inboxPoll)
 	defer poll.Stop()
-	failing := false
+	inbox := retry.NewOutage("inbox").Caller()
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,13 +58,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, ErrFenced):
-			// Another publisher does it.
-		case err != nil && !failing:
-			p.log.Warn("appending the inbox failed, retrying", zap.Duration("retry_in", inboxPoll), zap.Error(err))
-		case err == nil && failing:
-			p.log.Info("appending the inbox works again")
+			inbox.Abandoned(p.log) // another publisher does it
+		case err != nil:
+			inbox.Failed(p.log, "append", inboxPoll, err)
+		default:
+			inbox.Answered(p.log)
 		}
-		failing = err != nil && !errors.Is(err, ErrFenced)
 	}
 }
 
@@ -79,7 +77,7 @@ func (p *Publisher) emptyInbox(ctx context.Context) error {
 	}
 }
 
-// appendInbox moves a chunk of the inbox to the log. After an error it is not
+// appendInbox moves a chunk of the inbox to the event log. After an error it is not
 // known whether that was stored; since the rows and their ids go together, and
 // ids that were given are not given again, it may simply be called again. A row
 // that cannot be moved by itself stays, and is left out from then on.

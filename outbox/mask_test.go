@@ -120,7 +120,7 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 		case 0:
 			f.settle(t, s, dead(e))
 		case 1:
-			f.settle(t, s, retry(e, time.Hour))
+			f.settle(t, s, retried(e, time.Hour))
 		default:
 			f.settle(t, s, delivered(e))
 		}

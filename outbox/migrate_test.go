@@ -126,7 +126,7 @@ func TestOutbox_NeedsNoMoreThanConnectAndCreate(t *testing.T) {
 	f.commit(t, account(7), dids.insert(1, 7, "312"))
 	s, _ := f.join(t)
 	events := f.tail(t, s, TailQuery{Endpoint: 1})
-	f.settle(t, s, delivered(events[0]), retry(events[1], 0))
+	f.settle(t, s, delivered(events[0]), retried(events[1], 0))
 	f.exec(t, "UPDATE walhook.event SET appended_at = appended_at - interval '30 days'")
 	if err := f.store.maintainOnce(t.Context()); err != nil {
 		t.Error(err)

@@ -21,7 +21,7 @@ func (f *feed) idOf(t *testing.T, account string) int64 {
 }
 
 func disabling(e Event, reason string) Settlement {
-	s := retry(e, time.Hour)
+	s := retried(e, time.Hour)
 	s.Disable = reason
 	return s
 }

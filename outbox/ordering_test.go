@@ -8,7 +8,7 @@ import (
 
 func TestOrdering_NoneLetsGoOfWhatWaited(t *testing.T) {
 	w, s, endpoint, e := parking(t)
-	w.settle(t, s, retry(e[1], time.Hour), parked(e[2]), parked(e[3]))
+	w.settle(t, s, retried(e[1], time.Hour), parked(e[2]), parked(e[3]))
 	account := one[string](t, w, "SELECT account FROM walhook.endpoint WHERE id = $1", endpoint)
 	revision := func() int64 {
 		return one[int64](t, w, "SELECT revision FROM walhook.endpoint WHERE id = $1", endpoint)

@@ -17,7 +17,7 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// Publisher is the one writer of the log. It fits what package cdc asks of a
+// Publisher is the one writer of the event log. It fits what package cdc asks of a
 // store; what cdc calls is called by one goroutine at a time, and beside it
 // [Publisher.Run] appends what is in the inbox.
 //
@@ -257,12 +257,12 @@ func (p *Publisher) loadPartition(ctx context.Context) error {
 	return nil
 }
 
-// partitionsPerRetention sets how long a partition of the log is in use: the
-// log is dropped a partition at a time, so what is kept overshoots retention
+// partitionsPerRetention sets how long a partition of the event log is in use: it
+// is dropped a partition at a time, so what is kept overshoots retention
 // by at most one part.
 const partitionsPerRetention = 7
 
-// rotate moves on to the next partition of the log when the present one is old
+// rotate moves on to the next partition of the event log when the present one is old
 // enough. The next one must exist; if it cannot be made now, the present one
 // serves a while longer.
 func (p *Publisher) rotate(ctx context.Context) {

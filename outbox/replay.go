@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
+
+	"walhook/internal/retry"
 )
 
 const (
@@ -91,20 +92,19 @@ const reasonDamaged = "one of its events cannot be read or stored: request the o
 // one. How far each is is stored with what it appends, so that a restart goes
 // on where it was.
 func (p *Publisher) replay(ctx context.Context) {
-	failing := false
+	replays := retry.NewOutage("replays").Caller()
 	for {
 		wait, err := p.replayDue(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, ErrFenced):
-			// Another publisher does it.
-		case err != nil && !failing:
-			p.log.Warn("replay failed, retrying", zap.Duration("retry_in", replayPoll), zap.Error(err))
-		case err == nil && failing:
-			p.log.Info("replay works again")
+			replays.Abandoned(p.log) // another publisher does it
+		case err != nil:
+			replays.Failed(p.log, "append", replayPoll, err)
+		default:
+			replays.Answered(p.log)
 		}
-		failing = err != nil && !errors.Is(err, ErrFenced)
 		select {
 		case <-ctx.Done():
 			return

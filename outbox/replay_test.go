@@ -26,7 +26,7 @@ func told(t *testing.T) (f *feed, endpoint int64) {
 		case 1, 5:
 			f.settle(t, session, dead(e))
 		case 2:
-			f.settle(t, session, retry(e, time.Hour))
+			f.settle(t, session, retried(e, time.Hour))
 		}
 	}
 	f.exec(t, "DELETE FROM walhook.event WHERE id = 7")

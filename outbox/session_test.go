@@ -146,7 +146,7 @@ func TestSession_StaleOneWritesNothing(t *testing.T) {
 	e := w.event(t, 1, w.endpoint(t, "7"), "dids:1")
 	waiting := w.event(t, 2, e.Endpoint, "dids:1")
 	stale, _ := w.join(t)
-	w.settle(t, stale, retry(e, time.Hour), parked(waiting))
+	w.settle(t, stale, retried(e, time.Hour), parked(waiting))
 	w.expire(t, stale)
 	for _, taken := range []string{"expired", "taken over"} {
 		if taken == "taken over" {
@@ -312,7 +312,7 @@ func TestSession_HandoverNamesOnlyItsOwnShards(t *testing.T) {
 	first, _ := w.join(t)
 	for _, id := range []int64{3, 20, 35} { // shards 3, 20 and 3
 		e := w.event(t, id, w.endpointID(t, id), "dids:1")
-		w.settle(t, first, retry(e, time.Hour))
+		w.settle(t, first, retried(e, time.Hour))
 		if err := first.Save(t.Context(), []LaneState{{Endpoint: id, Behind: true}}, nil); err != nil {
 			t.Fatal(err)
 		}

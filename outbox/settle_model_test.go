@@ -83,7 +83,7 @@ func (m *parkingModel) fate(r *modelRecord, e Event) Settlement {
 		r.sent = append(r.sent, e.ID)
 		return delivered(e)
 	}
-	s := retry(e, time.Duration(1+m.random.IntN(100))*time.Minute)
+	s := retried(e, time.Duration(1+m.random.IntN(100))*time.Minute)
 	r.retryAt = s.RetryAt
 	return s
 }

@@ -73,7 +73,7 @@ func TestSettle_DeliveredIsOneAttemptAndNothingElse(t *testing.T) {
 func TestSettle_RetryIsDueWhenItsTimeHasCome(t *testing.T) {
 	w, s, endpoint, e := parking(t)
 	at := time.Now().Add(time.Hour).Truncate(time.Microsecond)
-	r := retry(e[1], 0)
+	r := retried(e[1], 0)
 	r.RetryAt = at
 	states := w.settle(t, s, r)
 	wantState(t, states, endpoint, true)
@@ -99,7 +99,7 @@ func TestSettle_RetryIsDueWhenItsTimeHasCome(t *testing.T) {
 
 	// It fails again, and then arrives.
 	e[1].Attempts = 1
-	wantState(t, w.settle(t, s, fromRetry(retry(e[1], 2*time.Hour))), endpoint, true)
+	wantState(t, w.settle(t, s, fromRetry(retried(e[1], 2*time.Hour))), endpoint, true)
 	due, _ = w.due(t, s, endpoint, at)
 	wantIDs(t, due)
 	due, _ = w.due(t, s, endpoint, at.Add(2*time.Hour))
@@ -117,7 +117,7 @@ func TestSettle_DueRetriesAreTheOldestFirstAndLimited(t *testing.T) {
 	w, s, endpoint, _ := parking(t)
 	var batch []Settlement
 	for id := int64(11); id < 16; id++ {
-		batch = append(batch, retry(w.event(t, id, endpoint, fmt.Sprint("dids:", id)), time.Duration(20-id)*time.Minute))
+		batch = append(batch, retried(w.event(t, id, endpoint, fmt.Sprint("dids:", id)), time.Duration(20-id)*time.Minute))
 	}
 	w.settle(t, s, batch...)
 	q := RetryQuery{Endpoint: endpoint, Now: time.Now().Add(7*time.Minute + time.Second), Limit: 2, MaxBytes: math.MaxInt32}
@@ -141,26 +141,26 @@ func TestSettle_DueRetriesAreTheOldestFirstAndLimited(t *testing.T) {
 func TestSettle_LaterEventsWaitBehindTheFailedOne(t *testing.T) {
 	for name, run := range map[string]func(t *testing.T, w *world, s *Session, endpoint int64, e [5]Event){
 		"parked with the failure, head delivered later": func(t *testing.T, w *world, s *Session, endpoint int64, e [5]Event) {
-			wantState(t, w.settle(t, s, retry(e[1], time.Hour), parked(e[2]), parked(e[3])), endpoint, true)
+			wantState(t, w.settle(t, s, retried(e[1], time.Hour), parked(e[2]), parked(e[3])), endpoint, true)
 			wantState(t, w.settle(t, s, fromRetry(delivered(e[1]))), endpoint, true)
 		},
 		"parked after the failure, in two batches": func(t *testing.T, w *world, s *Session, endpoint int64, e [5]Event) {
-			w.settle(t, s, retry(e[1], time.Hour))
+			w.settle(t, s, retried(e[1], time.Hour))
 			wantState(t, w.settle(t, s, parked(e[2])), endpoint, true)
 			wantState(t, w.settle(t, s, parked(e[3])), endpoint, true)
 			wantState(t, w.settle(t, s, fromRetry(delivered(e[1]))), endpoint, true)
 		},
 		"parked in the batch of the head's delivery": func(t *testing.T, w *world, s *Session, endpoint int64, e [5]Event) {
-			w.settle(t, s, retry(e[1], time.Hour))
+			w.settle(t, s, retried(e[1], time.Hour))
 			wantState(t, w.settle(t, s, parked(e[2]), fromRetry(delivered(e[1])), parked(e[3])), endpoint, true)
 		},
 		"parked in the batch after the head's delivery": func(t *testing.T, w *world, s *Session, endpoint int64, e [5]Event) {
-			w.settle(t, s, retry(e[1], time.Hour))
+			w.settle(t, s, retried(e[1], time.Hour))
 			wantState(t, w.settle(t, s, fromRetry(delivered(e[1]))), endpoint, false)
 			wantState(t, w.settle(t, s, parked(e[2]), parked(e[3])), endpoint, true)
 		},
 		"head dead": func(t *testing.T, w *world, s *Session, endpoint int64, e [5]Event) {
-			w.settle(t, s, retry(e[1], time.Hour), parked(e[2]), parked(e[3]))
+			w.settle(t, s, retried(e[1], time.Hour), parked(e[2]), parked(e[3]))
 			wantState(t, w.settle(t, s, fromRetry(dead(e[1]))), endpoint, true)
 		},
 	} {
@@ -186,7 +186,7 @@ func TestSettle_LaterEventsWaitBehindTheFailedOne(t *testing.T) {
 
 func TestSettle_ParkedEventIsNotDueBeforeItsHeadIsGone(t *testing.T) {
 	w, s, endpoint, e := parking(t)
-	states := w.settle(t, s, retry(e[1], time.Hour), parked(e[2]))
+	states := w.settle(t, s, retried(e[1], time.Hour), parked(e[2]))
 	if left := time.Until(states[0].NextAt); left < 50*time.Minute {
 		t.Errorf("the record is due in %s, want the hour of its oldest", left)
 	}
@@ -200,7 +200,7 @@ func TestSettle_RecordsDoNotWaitForOneAnother(t *testing.T) {
 	w, s, endpoint, e := parking(t)
 	other := w.endpoint(t, "8")
 	sameName := w.event(t, 11, other, "dids:1")
-	w.settle(t, s, retry(e[1], time.Hour), parked(e[2]))
+	w.settle(t, s, retried(e[1], time.Hour), parked(e[2]))
 	wantState(t, w.settle(t, s, parked(sameName)), other, true)
 	due, _ := w.due(t, s, other, time.Now().Add(time.Minute))
 	wantIDs(t, due, 11)
@@ -211,11 +211,11 @@ func TestSettle_RecordsDoNotWaitForOneAnother(t *testing.T) {
 
 func TestSettle_ParkingTwiceChangesNothing(t *testing.T) {
 	w, s, endpoint, e := parking(t)
-	w.settle(t, s, retry(e[1], time.Minute), parked(e[2]))
+	w.settle(t, s, retried(e[1], time.Minute), parked(e[2]))
 	w.settle(t, s, parked(e[2]))
 	// Parked again after it was promoted and failed: its schedule stays.
 	w.settle(t, s, fromRetry(delivered(e[1])))
-	w.settle(t, s, fromRetry(retry(e[2], time.Hour)))
+	w.settle(t, s, fromRetry(retried(e[2], time.Hour)))
 	w.settle(t, s, parked(e[2]))
 	due, next := w.due(t, s, endpoint, time.Now().Add(time.Minute))
 	wantIDs(t, due)
@@ -230,7 +230,7 @@ func TestSettle_DeadLetterKeepsTheBody(t *testing.T) {
 			w, s, endpoint, e := parking(t)
 			d := dead(e[1])
 			if origin == "from retry" {
-				w.settle(t, s, retry(e[1], 0))
+				w.settle(t, s, retried(e[1], 0))
 				e[1].Attempts = 1
 				d = fromRetry(dead(e[1]))
 			}
@@ -250,14 +250,14 @@ func TestSettle_DeadLetterKeepsTheBody(t *testing.T) {
 func TestSettle_DisablesOnlyTheRevisionThatAnswered(t *testing.T) {
 	w, s, endpoint, e := parking(t)
 	w.exec(t, "UPDATE walhook.endpoint SET revision = 2")
-	late := retry(e[1], time.Hour)
+	late := retried(e[1], time.Hour)
 	late.Disable = "the endpoint answered 410 Gone"
 	w.settle(t, s, late)
 	if state := one[string](t, w, "SELECT state FROM walhook.endpoint"); state != "active" {
 		t.Fatalf("an answer to an earlier URL made the endpoint %s", state)
 	}
 	e[2].Revision = 2
-	now := retry(e[2], time.Hour)
+	now := retried(e[2], time.Hour)
 	now.Disable = "the endpoint answered 410 Gone"
 	w.settle(t, s, now)
 	got := one[string](t, w, "SELECT format('%s/%s/%s/%s', state, disabled_by, revision, reason) FROM walhook.endpoint")
@@ -275,13 +275,13 @@ func TestSettle_IsAllOrNothing(t *testing.T) {
 	broken := delivered(e[2])
 	broken.Attempt.Outcome = "pause"
 	refuse(t, w, "walhook.attempt", "NEW.outcome = 'pause'", "53100") // the disk is full: it is no item's fault
-	if _, err := s.Settle(t.Context(), []Settlement{retry(e[1], time.Hour), broken}); err == nil || errors.Is(err, ErrLeaseLost) {
+	if _, err := s.Settle(t.Context(), []Settlement{retried(e[1], time.Hour), broken}); err == nil || errors.Is(err, ErrLeaseLost) {
 		t.Fatalf("settled: %v", err)
 	}
 	if w.count(t, "attempt") != 0 || w.count(t, "retry") != 0 {
 		t.Error("a part of the batch is stored")
 	}
-	w.settle(t, s, retry(e[1], time.Hour), delivered(e[2])) // the connection is usable again
+	w.settle(t, s, retried(e[1], time.Hour), delivered(e[2])) // the connection is usable again
 }
 
 func TestSettle_LargeBatchesInOneStroke(t *testing.T) {
@@ -296,7 +296,7 @@ func TestSettle_LargeBatchesInOneStroke(t *testing.T) {
 		case 1:
 			batch = append(batch, dead(e))
 		case 2:
-			batch = append(batch, retry(e, time.Minute))
+			batch = append(batch, retried(e, time.Minute))
 		default:
 			batch = append(batch, parked(e))
 		}
@@ -323,7 +323,7 @@ func TestSettle_WhatWasSettledBeforeIsSettledOnce(t *testing.T) {
 			for id := 1000; id < 1000+int(n); id++ {
 				batch = append(batch, delivered(Event{ID: int64(id), Endpoint: endpoint, Revision: 1, Record: "dids:5"}))
 			}
-			last := retry(Event{ID: 1000 + n, Endpoint: endpoint, Revision: 1, Record: "dids:6"}, time.Minute)
+			last := retried(Event{ID: 1000 + n, Endpoint: endpoint, Revision: 1, Record: "dids:6"}, time.Minute)
 			batch = append(batch, last, dead(Event{ID: 1001 + n, Endpoint: endpoint, Revision: 1, Record: "dids:7"}))
 			for range 2 {
 				states := w.settle(t, s, batch...)

@@ -44,7 +44,7 @@ func (p *Publisher) followWebhooks(ctx context.Context) error {
 }
 
 // loadWebhooks reads the webhooks of all accounts. The version comes first: what
-// changes in between is read once more. After an error all is as it was.
+// changes in between is read again. After an error all is as it was.
 func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	var version int64
 	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&version); err != nil {
@@ -61,8 +61,8 @@ func (p *Publisher) loadWebhooks(ctx context.Context) error {
 	return nil
 }
 
-// webhookRoutes reads the webhooks. One that cannot be read is told nothing: what
-// it asks for is not known.
+// webhookRoutes reads the webhooks. One that cannot be read is notified of nothing:
+// what it asks for is not known.
 func (s *Store) webhookRoutes(ctx context.Context, catalog *catalog.Catalog) (map[string][]*route.Endpoint, error) {
 	ids, err := collect[int64](s.pool.Query(ctx, webhookIDsSQL))
 	if err != nil {

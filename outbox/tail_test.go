@@ -97,7 +97,7 @@ func TestTail_UnsettledLeavesOutWhatAnEarlierOwnerSettled(t *testing.T) {
 		e[id] = w.event(t, id, endpoint, "dids:1")
 	}
 	e[7] = w.event(t, 7, other, "dids:1")
-	w.settle(t, s, delivered(e[1]), retry(e[2], time.Hour), parked(e[3]), dead(e[4]))
+	w.settle(t, s, delivered(e[1]), retried(e[2], time.Hour), parked(e[3]), dead(e[4]))
 	w.exec(t, "DELETE FROM walhook.attempt WHERE event_id = 4") // known by its dead letter alone
 	q := TailQuery{Shards: []int{1}, Unsettled: true}
 	wantIDs(t, w.tail(t, s, q), 5, 6, 7)

@@ -8,8 +8,8 @@ import (
 )
 
 // watermark knows up to which instant, by the source's clock, all that was
-// committed is stored. The reader's watch tells where the log ended when; the
-// appends tell what of it is stored.
+// committed is stored. The reader's watch samples where the WAL ended when; the
+// appends say what of it is stored.
 type watermark struct {
 	mu    sync.Mutex
 	flush schemas.LSN
@@ -26,8 +26,8 @@ type mark struct {
 // kept: they are reached first.
 const maxMarks = 1000
 
-// Seen notes that the source's log ended at end at an instant of its clock.
-func (p *Publisher) Seen(end schemas.LSN, at time.Time) {
+// ObserveSourceTime notes that the source's WAL ended at end at an instant of its clock.
+func (p *Publisher) ObserveSourceTime(end schemas.LSN, at time.Time) {
 	r := &p.watermark
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -37,7 +37,7 @@ func (p *Publisher) Seen(end schemas.LSN, at time.Time) {
 	r.settle()
 }
 
-// stored notes how far the log is stored.
+// stored notes how far the WAL is stored.
 func (r *watermark) stored(flush schemas.LSN) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +45,7 @@ func (r *watermark) stored(flush schemas.LSN) {
 	r.settle()
 }
 
-// restart forgets what another session was told.
+// restart forgets what another session observed.
 func (r *watermark) restart(flush schemas.LSN) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

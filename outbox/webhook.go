@@ -62,6 +62,7 @@ type Webhook struct {
 	// What follows is not the account's to set.
 
 	Endpoint      int64 // its row: what events, attempts and lanes are of
+	Revision      int64 // every change raises it
 	State         EndpointState
 	DisableReason string // why nothing is sent to it; "" while it is active
 	DisabledBy    string // walhook, operator or account; "" for nobody

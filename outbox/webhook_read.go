@@ -21,7 +21,7 @@ var ErrNoWebhook = errors.New("webhook not found")
 var ErrUnreadable = errors.New("the webhook's stored data cannot be read: the operator finds out where with 'walhook doctor'")
 
 const (
-	webhookColumns = `id, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
+	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, include_subaccounts, include_internal_legs, delivery,
 		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, deleted_at IS NOT NULL, ` + strictURLSQL
@@ -142,7 +142,7 @@ func (s *Store) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	var custom *string
 	var dailyAt float64
 	var strictURL bool
-	err = row.Scan(&w.Endpoint, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
+	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
 		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
 		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &strictURL)

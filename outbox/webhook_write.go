@@ -221,16 +221,20 @@ func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) err
 }
 
 // DeleteWebhook ends a webhook and answers it as it stood. What was not
-// delivered is not sent, but kept as expired until retention ends.
+// delivered is not sent, but kept as expired until retention ends. may is asked
+// while nobody else can change the webhook, and its error is returned as it is.
 // [ErrNoWebhook] when there is none, [ErrCallerGone] when by may not; an account's
 // own cannot be deleted here.
-func (s *Store) DeleteWebhook(ctx context.Context, by Caller, account, id string) (Webhook, error) {
+func (s *Store) DeleteWebhook(ctx context.Context, by Caller, account, id string, may func(*Webhook) error) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	err := s.changeWebhooks(ctx, func(tx pgx.Tx) error {
 		if err := admitTx(ctx, tx, by, account); err != nil {
 			return err
 		}
 		if err := s.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil && (w.Endpoint == 0 || !errors.Is(err, ErrUnreadable)) {
+			return err
+		}
+		if err := may(&w); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, deleteWebhookSQL, w.Endpoint, reasonDeleted, int64(math.MaxInt64))

@@ -339,7 +339,7 @@ func delivered(e Event) Settlement {
 	return Settlement{Event: e, Disposition: Delivered, Attempt: attempt(e, "delivered", "2xx")}
 }
 
-func retry(e Event, in time.Duration) Settlement {
+func retried(e Event, in time.Duration) Settlement {
 	return Settlement{Event: e, Disposition: Retry, Attempt: attempt(e, "retry", "5xx"), RetryAt: time.Now().Add(in)}
 }
 

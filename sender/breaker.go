@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"walhook/internal/retry"
+
 	"github.com/sony/gobreaker/v2"
 )
 
@@ -146,7 +148,7 @@ func (b *breaker) settle(p permit, v verdict, now time.Time) {
 	switch b.entered {
 	case gobreaker.StateOpen:
 		b.opens++
-		b.trip(now.Add(jitter(openTime(b.opens), b.random)))
+		b.trip(now.Add(retry.Jitter(openTime(b.opens), b.random)))
 	case gobreaker.StateClosed:
 		b.until, b.opens, b.failing, b.failures = time.Time{}, 0, nil, 0
 	}

@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 
+	"walhook/internal/retry"
 	"walhook/outbox"
 	"walhook/sender/deliver"
 )
@@ -78,7 +79,7 @@ func (r *run) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event
 	r.running[e.ID]++
 	r.most[e.ID] = max(r.most[e.ID], r.running[e.ID])
 	r.mu.Unlock()
-	if pause(ctx, takes) != nil {
+	if retry.Pause(ctx, takes) != nil {
 		a = cutShort
 	}
 	r.mu.Lock()

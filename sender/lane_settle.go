@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"walhook/internal/retry"
 	"walhook/outbox"
 	"walhook/sender/deliver"
 )
@@ -100,7 +101,7 @@ func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.
 		if res.Outcome == deliver.Pause {
 			pause := res.After
 			if pause == 0 {
-				pause = max(delay, jitter(openMin/2, l.random))
+				pause = max(delay, retry.Jitter(openMin/2, l.random))
 			}
 			l.health.pause(now.Add(pause))
 		}
@@ -257,7 +258,7 @@ func (h *health) notHeld() { h.ownFaults, h.heldSince, h.heldReason = 0, time.Ti
 // held takes note of an attempt that a fault of our own ended, and waits.
 func (h *health) held(now time.Time, random func() float64) {
 	wait := min(ownFaultMin<<min(h.ownFaults, 10), ownFaultMax)
-	h.heldUntil = now.Add(jitter(wait, random))
+	h.heldUntil = now.Add(retry.Jitter(wait, random))
 	h.ownFaults++
 }
 

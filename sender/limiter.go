@@ -17,13 +17,13 @@ const (
 	maxFastPerCPU = 32
 )
 
-// attemptLimiter bounds the attempts that are fast. Those that hang are not among them
-// for long, so that they hold up nobody; and receivers that are far away may
-// have as many in flight as MaxInFlight says, some thousands begun a second.
-// The dispatcher's goroutine owns it.
+// attemptLimiter bounds the attempts that are younger than fastWindow. Those that
+// hang are not among them for long, so that they hold up nobody; and receivers that
+// are far away may have as many in flight as MaxInFlight says, some thousands begun
+// a second. The dispatcher's goroutine owns it.
 type attemptLimiter struct {
 	limit  int
-	fast   int // begun, not ended, and not let go of
+	fast   int // begun, not ended, and younger than fastWindow when last looked at
 	begun  int64
 	starts fifo[start] // the last of them is number begun
 }

@@ -3,13 +3,9 @@ package sender
 import (
 	"math/rand/v2"
 	"time"
-)
 
-// jitter spreads d by ±20 %, so that what failed together does not come back
-// together. random returns numbers in [0,1).
-func jitter(d time.Duration, random func() float64) time.Duration {
-	return time.Duration(float64(d) * (0.8 + 0.4*random()))
-}
+	"walhook/internal/retry"
+)
 
 // schedule says when a failed event is tried again.
 type schedule struct {
@@ -32,7 +28,7 @@ func (s schedule) after(failed int, retries *int) (time.Duration, bool) {
 	if failed > last {
 		return 0, false
 	}
-	return jitter(s.delays[min(max(failed, 1), len(s.delays))-1], s.random), true
+	return retry.Jitter(s.delays[min(max(failed, 1), len(s.delays))-1], s.random), true
 }
 
 // rateSlack is how much a lane that wakes up late may make up for. It is well

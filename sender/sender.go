@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"walhook/internal/retry"
 	"walhook/outbox"
 	"walhook/sender/deliver"
 )
@@ -28,7 +29,7 @@ type Sender struct {
 	policy  *policy
 	log     *zap.Logger
 	metrics *metrics
-	outage  outage
+	outage  *retry.Outage
 
 	events      Log
 	destination deliver.Destination
@@ -54,6 +55,7 @@ func New(cfg Config, events Log, log *zap.Logger, reg prometheus.Registerer) (*S
 		config:   cfg,
 		events:   events,
 		metrics:  m,
+		outage:   retry.NewOutage("outbox"),
 		tailPoll: 100 * time.Millisecond, changesPoll: 500 * time.Millisecond,
 		log: log.Named("sender"),
 		policy: &policy{
@@ -87,7 +89,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	defer s.http.Close()
 	// The end of ctx only asks to stop; what it takes to stop continues.
 	live := context.WithoutCancel(ctx)
-	wait := rejoinMin
+	backoff := retry.Backoff{Min: rejoinMin, Max: rejoinMax}
 	for {
 		joined := time.Now()
 		err := s.runSession(live, ctx)
@@ -104,12 +106,12 @@ func (s *Sender) Run(ctx context.Context) error {
 			return err
 		}
 		if time.Since(joined) > time.Minute {
-			wait = rejoinMin
+			backoff.Reset()
 		}
-		s.log.Warn("session ended, joining again", zap.Error(err), zap.Duration("retry_in", wait))
-		if pause(ctx, jitter(wait, rand.Float64)) != nil {
+		wait := backoff.Next()
+		s.log.Warn("session ended, joining again", zap.Duration("retry_in", wait), zap.Error(err))
+		if retry.Pause(ctx, wait) != nil {
 			return nil
 		}
-		wait = min(2*wait, rejoinMax)
 	}
 }

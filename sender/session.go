@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"walhook/internal/retry"
 	"walhook/outbox"
 )
 
@@ -90,7 +91,7 @@ func (l *lease) extend(until time.Time) {
 // is abandoned while there is still time for another, on another connection.
 func (s *Sender) renew(ctx context.Context, session Leases, lease *lease) error {
 	for {
-		if err := pause(ctx, s.config.Lease/3); err != nil {
+		if err := retry.Pause(ctx, s.config.Lease/3); err != nil {
 			return err
 		}
 		err := s.retry(ctx, "renew the lease", func(ctx context.Context) error {
@@ -129,7 +130,7 @@ func (s *Sender) rebalance(ctx context.Context, session Session, assignments cha
 			case assignments <- news:
 			}
 		}
-		if err := pause(ctx, jitter(rebalanceEvery, s.policy.random)); err != nil {
+		if err := retry.Pause(ctx, retry.Jitter(rebalanceEvery, s.policy.random)); err != nil {
 			return err
 		}
 	}
@@ -180,7 +181,7 @@ func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed 
 				return err
 			}
 		}
-		if err := pause(ctx, s.changesPoll); err != nil {
+		if err := retry.Pause(ctx, s.changesPoll); err != nil {
 			return err
 		}
 	}

@@ -89,6 +89,10 @@ func TestConnections_WithoutATokenTakeNoDescriptorOfDeliveries(t *testing.T) {
 		}
 		return err == nil && resp.StatusCode == http.StatusOK
 	})
+	// However long they take on a busy machine: none lacks a descriptor.
+	if m := scrape(t, metrics); m.sum("walhook_attempts_total", "outcome", "delivered") != 110 || m.sum("walhook_attempts_total") != 110 {
+		t.Errorf("%v attempts for 110 deliveries, %v of them delivered", m.sum("walhook_attempts_total"), m.sum("walhook_attempts_total", "outcome", "delivered"))
+	}
 	if refused := scrape(t, metrics).sum("walhook_connections_refused_total", "listener", "listen"); refused < 10 {
 		t.Errorf("%v connections were refused", refused)
 	}

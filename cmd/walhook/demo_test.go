@@ -64,6 +64,10 @@ func TestDemo_KeepsTheContract(t *testing.T) {
 	if summary.Delivered < 100 || summary.Delivered+summary.Waiting+summary.Expired != summary.Expected || summary.Waiting == 0 {
 		t.Errorf("the sums do not add up: %s", out)
 	}
+	// A busy machine commits less, and then less is expected: most of it arrives.
+	if 4*summary.Delivered < 3*summary.Expected {
+		t.Errorf("%d of %d are delivered: only what is for dead receivers may wait", summary.Delivered, summary.Expected)
+	}
 	if len(summary.BreakersOpen) == 0 {
 		t.Errorf("no breaker is open, though some receivers are dead: %s", out)
 	}

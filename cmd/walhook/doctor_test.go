@@ -50,7 +50,7 @@ func ailments() []ailment {
 		{name: "the role has no connection left", before: apart, spoil: sql("ALTER ROLE $role CONNECTION LIMIT 0"), want: "source.reachable"},
 		{name: "the role may not replicate", spoil: sql("ALTER ROLE $role NOREPLICATION"), want: "source.role"},
 		{name: "the role may not replicate, before setup", before: sql("ALTER ROLE $role NOREPLICATION"), want: "source.role"},
-		{name: "a table may not be read", spoil: sql("REVOKE SELECT ON items FROM $role"), want: "source.select"},
+		{name: "a table may not be read", scars: true, spoil: sql("REVOKE SELECT ON items FROM $role"), want: "source.select"},
 		{name: "a schema may not be used", spoil: sql("REVOKE USAGE ON SCHEMA public FROM PUBLIC"), want: "source.select"},
 		{name: "row-level security hides rows", spoil: sql("ALTER TABLE items ENABLE ROW LEVEL SECURITY; ALTER TABLE items FORCE ROW LEVEL SECURITY"), want: "source.row_security"},
 		{name: "the tables are another's", before: sql("ALTER TABLE items OWNER TO CURRENT_USER; GRANT SELECT ON items TO $role"), want: "source.rights"},

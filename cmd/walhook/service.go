@@ -16,6 +16,7 @@ import (
 	"walhook/cdc/source"
 	"walhook/internal/httpd"
 	"walhook/internal/pgsession"
+	"walhook/internal/retry"
 	"walhook/outbox"
 	"walhook/schemas/catalog"
 	"walhook/sender"
@@ -163,7 +164,7 @@ const (
 // the process, and so does a source that is not prepared, or that nothing was ever
 // read from.
 func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) error {
-	wait := firstReadWait
+	backoff := retry.Backoff{Min: firstReadWait, Max: lastReadWait}
 	for {
 		began := time.Now()
 		err := reader.Run(ctx)
@@ -178,14 +179,14 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 			return err
 		}
 		if time.Since(began) > time.Minute {
-			wait = firstReadWait
+			backoff.Reset()
 		}
+		wait := backoff.Next()
 		log.Error("reading the WAL failed, retrying; stored events are still sent",
 			zap.Duration("retry_in", wait), zap.Error(err))
 		if !reader.Pause(ctx, wait) {
 			return nil
 		}
-		wait = min(2*wait, lastReadWait)
 	}
 }
 
@@ -276,30 +277,26 @@ func (s service) prepareNow(ctx context.Context, log *zap.Logger) error {
 const (
 	firstWait = 500 * time.Millisecond
 	lastWait  = 10 * time.Second
-	// remindEvery is how often it is told that a database is still waited for.
-	remindEvery = time.Minute
 )
 
 // wait calls f until it gets an answer from its database, be it bad: a server
 // that is not there yet is waited for.
 func wait(ctx context.Context, log *zap.Logger, what string, f func() error) error {
-	pause := firstWait
-	var logged time.Time
+	caller, backoff := retry.NewOutage(what).Caller(), retry.Backoff{Min: firstWait, Max: lastWait}
 	for {
 		err := f()
-		if err == nil || !source.IsUnreachable(err) || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return err
 		}
-		if time.Since(logged) >= remindEvery {
-			logged = time.Now()
-			log.Warn("database does not answer, waiting", zap.String("database", what), zap.Error(err))
+		if err == nil || !source.IsUnreachable(err) {
+			caller.Answered(log)
+			return err
 		}
-		select {
-		case <-ctx.Done():
+		pause := backoff.Next()
+		caller.Failed(log, "prepare", pause, err)
+		if retry.Pause(ctx, pause) != nil {
 			return nil
-		case <-time.After(pause):
 		}
-		pause = min(2*pause, lastWait)
 	}
 }
 

@@ -76,6 +76,7 @@ type backlogJSON struct {
 }
 
 type worstJSON struct {
+	Endpoint     int64     `json:"endpoint"` // as log lines name it
 	Account      string    `json:"account"`
 	URL          string    `json:"url"`
 	Lane         string    `json:"lane"`
@@ -88,6 +89,7 @@ type worstJSON struct {
 }
 
 type disabledJSON struct {
+	Endpoint   int64     `json:"endpoint"`
 	Account    string    `json:"account"`
 	URL        string    `json:"url"`
 	Reason     string    `json:"reason"`
@@ -96,10 +98,11 @@ type disabledJSON struct {
 }
 
 type heldJSON struct {
-	Account string    `json:"account"`
-	URL     string    `json:"url"`
-	Reason  string    `json:"reason"`
-	Since   time.Time `json:"since"`
+	Endpoint int64     `json:"endpoint"`
+	Account  string    `json:"account"`
+	URL      string    `json:"url"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
 }
 
 type senderJSON struct {
@@ -144,17 +147,17 @@ func (v *statusView) toJSON() statusJSON {
 	j.Worst = make([]worstJSON, len(st.Worst))
 	for i := range st.Worst {
 		w := &st.Worst[i]
-		j.Worst[i] = worstJSON{w.Account, w.URL, string(w.Status), w.Lane.LastReason, w.Lane.FailingSince, w.Lane.Stage, w.Retries, w.Dead, w.Oldest.Seconds()}
+		j.Worst[i] = worstJSON{w.ID, w.Account, w.URL, string(w.Status), w.Lane.LastReason, w.Lane.FailingSince, w.Lane.Stage, w.Retries, w.Dead, w.Oldest.Seconds()}
 	}
 	j.Disabled = make([]disabledJSON, len(st.Disabled))
 	for i := range st.Disabled {
 		e := &st.Disabled[i]
-		j.Disabled[i] = disabledJSON{e.Account, e.URL, e.Reason, e.DisabledBy, e.ChangedAt}
+		j.Disabled[i] = disabledJSON{e.ID, e.Account, e.URL, e.Reason, e.DisabledBy, e.ChangedAt}
 	}
 	j.Held = make([]heldJSON, len(st.Held))
 	for i := range st.Held {
 		h := &st.Held[i]
-		j.Held[i] = heldJSON{h.Account, h.URL, h.Why, h.Since}
+		j.Held[i] = heldJSON{h.ID, h.Account, h.URL, h.Why, h.Since}
 	}
 	j.Senders = make([]senderJSON, len(st.Senders))
 	for i, s := range st.Senders {

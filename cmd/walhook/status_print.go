@@ -127,7 +127,7 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 func writeEndpointTables(out io.Writer, st *outbox.Status) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(st.Worst) > 0 {
-		fmt.Fprintln(table, "\nWORST\tLANE\tREASON\tFAILING SINCE\tOLDEST WAITS\tIN RETRY\tDEAD\tURL")
+		fmt.Fprintln(table, "\nWORST\tENDPOINT\tLANE\tREASON\tFAILING SINCE\tOLDEST WAITS\tIN RETRY\tDEAD\tURL")
 		for i := range st.Worst {
 			w := &st.Worst[i]
 			since, oldest := "", ""
@@ -137,22 +137,22 @@ func writeEndpointTables(out io.Writer, st *outbox.Status) error {
 			if w.Oldest > 0 {
 				oldest = secondsText(w.Oldest.Seconds())
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(w.Account), w.Status, printable(w.Lane.LastReason),
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(w.Account), w.ID, w.Status, printable(w.Lane.LastReason),
 				since, oldest, countText(w.Retries), countText(w.Dead), printable(w.URL))
 		}
 	}
 	if len(st.Held) > 0 {
-		fmt.Fprintln(table, "\nHELD\tSINCE\tREASON\tURL")
+		fmt.Fprintln(table, "\nHELD\tENDPOINT\tSINCE\tREASON\tURL")
 		for i := range st.Held {
 			h := &st.Held[i]
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(h.Account), clock(h.Since), printable(h.Why), printable(h.URL))
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", printable(h.Account), h.ID, clock(h.Since), printable(h.Why), printable(h.URL))
 		}
 	}
 	if n := len(st.Disabled); n > 0 {
-		fmt.Fprintln(table, "\nDISABLED\tBY\tSINCE\tREASON\tURL")
+		fmt.Fprintln(table, "\nDISABLED\tENDPOINT\tBY\tSINCE\tREASON\tURL")
 		for i := range st.Disabled {
 			e := &st.Disabled[i]
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(e.Account), e.DisabledBy, clock(e.ChangedAt), printable(e.Reason), printable(e.URL))
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", printable(e.Account), e.ID, e.DisabledBy, clock(e.ChangedAt), printable(e.Reason), printable(e.URL))
 		}
 		if more := st.Endpoints[outbox.EndpointDisabled] - n; more > 0 {
 			fmt.Fprintf(table, "… and %d more: 'walhook endpoints' lists them\n", more)

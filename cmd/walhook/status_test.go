@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -68,11 +69,15 @@ func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
 	if w := st.Worst[0]; w.Account != "2" || w.Reason != "5xx" || w.URL != strings.Replace(server.URL, "http://", "http://…@", 1)+"/2?…" || w.Oldest <= 0 {
 		t.Errorf("worst %+v", w)
 	}
+	var endpoint int64
+	if err := s.outbox.Connect(t).QueryRow(t.Context(), "SELECT id FROM walhook.endpoint WHERE account = '2'").Scan(&endpoint); err != nil || st.Worst[0].Endpoint != endpoint {
+		t.Errorf("the worst is called endpoint %d, want %d (%v)", st.Worst[0].Endpoint, endpoint, err)
+	}
 	if st.Source.LagBytes == nil || *st.Source.RetainedBytes <= 0 || st.Source.LimitBytes != nil || st.Lanes["live"] == 0 || st.Endpoints["active"] != 2 {
 		t.Errorf("status\n%s", text)
 	}
 	people, err := walhook(t, append([]string{"status"}, args...)...)
-	for _, want := range []string{"slot          " + s.slot + ", read", "lag  ", "throughput  ", "backlog       about", "live", "\n2 ", "5xx"} {
+	for _, want := range []string{"slot          " + s.slot + ", read", "lag  ", "throughput  ", "backlog       about", "live", fmt.Sprintf("\n2      %d ", endpoint), "5xx"} {
 		if !strings.Contains(people, want) {
 			t.Errorf("%v: the status lacks %q:\n%s", err, want, people)
 		}

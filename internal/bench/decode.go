@@ -90,8 +90,8 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 	return nil
 }
 
-// Seen implements [cdc.Store]. Nothing here has a day that ends.
-func (s *countingStore) Seen(schemas.LSN, time.Time) {}
+// ObserveSourceTime implements [cdc.Store]. Nothing here has a day that ends.
+func (s *countingStore) ObserveSourceTime(schemas.LSN, time.Time) {}
 
 // Advanced implements [cdc.Store]. Nothing here was stored before.
 func (s *countingStore) Advanced(context.Context) (time.Time, error) { return time.Time{}, nil }

@@ -40,13 +40,14 @@ var rules = []rule{
 	{folder: "outbox/route", may: []string{"schemas"}, std: true}, // pure: no database, and its tests need none
 	{folder: "outbox/outboxtest/memory", may: []string{"outbox"}},
 	{folder: "outbox/outboxtest", may: []string{"outbox", "sender"}},
-	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession"}, tests: []string{"sender"}},
+	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession", "internal/retry"}, tests: []string{"sender"}},
 	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}}, // one attempt: it knows nothing of lanes
-	{folder: "sender", may: []string{"schemas", "outbox", "doctor"}},
+	{folder: "sender", may: []string{"schemas", "outbox", "doctor", "internal/retry"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
 	{folder: "cmd", may: []string{"schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
 	// The referee: what judges walhook does not stand on it.
 	{folder: "internal/pgsession"},
+	{folder: "internal/retry"},
 	{folder: "internal/pgcluster", may: []string{"internal/pgsession"}},
 	{folder: "internal/pgtest", may: []string{"internal/pgcluster", "internal/pgsession"}},
 	{folder: "internal/carrier", may: []string{"schemas", "internal"}},

@@ -36,7 +36,7 @@ var kept = []struct{ file, word, why string }{
 	{"cmd/walhook/demo_summary.go", "faults", "a JSON field of demo --json"},
 	{"internal/receiver/report.go", "faults", "a JSON field of the receivers' report"},
 	{"internal/bench/tally.go", "fault", "a JSON field of the bench's receivers"},
-	{"outbox/commit.go", "kin", "a column of walhook.daily_count"},
+	{"outbox/daily.go", "kin", "a column of walhook.daily_count"},
 	{"outbox/daily_send.go", "kin", "a column of walhook.daily_count"},
 	// Identifiers of the dispatcher and its lanes, to be renamed with them: an
 	// entry goes when its word is gone from the package.

@@ -65,7 +65,7 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 	case to == nil || !account.HasSecret:
 	case account.Secret != "" && account.Secret != to.Secret:
 		r.setSecret(to, SecretOwn, account.Secret)
-	case account.Secret == "" && (to.Secret != "" || before == nil): // a feed that starts anew may have had one
+	case account.Secret == "" && (to.Secret != "" || before == nil): // a feed that starts again may have had one
 		r.setSecret(to, SecretUnset, "")
 	}
 }

@@ -122,7 +122,7 @@ func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitte
 	r.publish(c, 0, emitted.Account, &o)
 }
 
-// actionOf is the log's type of an event: what was done, where it says so.
+// actionOf is the event log's type of an event: what was done, where it says so.
 func actionOf(action string) string {
 	if action == "" || len(action) > maxAction || action != storable(action) {
 		return "event"

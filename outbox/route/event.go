@@ -43,8 +43,8 @@ type occurrence struct {
 	// about is the account whose endpoints get the body as it is; those of
 	// others get it masked. "" where all get the same.
 	about string
-	// body is appended once, when at least one endpoint wants it, and once more
-	// masked where others do. An error is one of the change, which is listed as
+	// body is appended once, when at least one endpoint wants it, and again,
+	// masked, where others do. An error is one of the change, which is listed as
 	// unrouted.
 	body body
 	// sum is what it adds to the counts of a webhook with daily delivery; nil for
@@ -286,7 +286,7 @@ func (v *View) add(p *Plan, to *Endpoint, e Event) {
 
 // laterEvent is an occurrence that follows the record's own events of the same
 // change. Who is notified is known when it happens: the change may be the last
-// thing that an account hears of.
+// thing that an account is notified of.
 type laterEvent struct {
 	account    string
 	occurrence occurrence

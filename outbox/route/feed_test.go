@@ -126,6 +126,7 @@ type feed struct {
 	inserted int64
 	log      []Event
 	unrouted []Unrouted
+	notes    []Note
 	skipped  map[Reason]int
 	asked    int // records that were looked for
 }
@@ -210,6 +211,7 @@ func (f *feed) store(p *Plan) {
 	maps.Copy(f.columns, p.Columns)
 	f.log = append(f.log, p.Events...)
 	f.unrouted = append(f.unrouted, p.Unrouted...)
+	f.notes = append(f.notes, p.Notes...)
 	for reason, n := range p.Skipped {
 		f.skipped[reason] += n
 	}

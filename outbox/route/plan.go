@@ -158,7 +158,7 @@ type Unrouted struct {
 	Unstorable        bool // Schema and Key may be what cannot be stored
 }
 
-// Note is a line for the log, written once the plan is committed.
+// Note is a line for the logs, written once the plan is committed.
 type Note struct {
 	Level  Level
 	Text   string

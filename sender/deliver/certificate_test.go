@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -210,6 +211,48 @@ func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 				}
 				if took := time.Since(began); took > 5*time.Second {
 					t.Errorf("took %v", took)
+				}
+			})
+		}
+	})
+}
+
+// Some servers close instead of sending an alert. One that has answered before closes
+// for another reason.
+func TestAttempt_AReceiverThatWantsACertificateAndClosesIsNamed(t *testing.T) {
+	t.Parallel()
+	onEachClient(t, func(t *testing.T, client clientKind) {
+		t.Parallel()
+		for name, c := range map[string]struct {
+			asks tls.ClientAuthType
+			good int
+			want failure
+		}{
+			"asked, at once":          {tls.RequestClientCert, 0, failTLSClientCert},
+			"asked, after an answer":  {tls.RequestClientCert, 1, failClosed},
+			"not asked":               {tls.NoClientCert, 0, failClosed},
+			"not asked, and answered": {tls.NoClientCert, 1, failClosed},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				ca := newAuthority(t)
+				url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, ClientAuth: c.asks}, func(conn *tls.Conn) {
+					r := bufio.NewReader(conn)
+					for range c.good {
+						if readRequest(r) == nil {
+							io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+						}
+					}
+					readRequest(r)
+				})
+				h := ca.trust(client.http(t))
+				for range c.good {
+					if a := h.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 204 {
+						t.Fatalf("%+v", a)
+					}
+				}
+				if a := h.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.failure != c.want {
+					t.Errorf("%q (%s), want %q", a.failure, a.detail, c.want)
 				}
 			})
 		}

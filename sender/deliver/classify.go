@@ -85,10 +85,12 @@ func classify(err, cause error, p *progress) failure {
 	if isAboutOurCertificate(err, asked) {
 		return failTLSClientCert
 	}
+	// Java, for one, closes without an alert: up to TLS 1.2 amid the handshake, in
+	// 1.3 after it.
+	if asked && at >= phaseTLS && at < phaseRead && isEnd(err) {
+		return failTLSClientCert
+	}
 	if at == phaseTLS && isEnd(err) {
-		if asked { // up to TLS 1.2, where the handshake ends after our certificate
-			return failTLSClientCert
-		}
 		return failTLSClosed
 	}
 	if f := classifySyscall(err, at); f != "" {
@@ -111,6 +113,8 @@ func classify(err, cause error, p *progress) failure {
 		return failTLSProtocol
 	case at == phaseRead:
 		return failMalformed
+	case asked: // net/http has only text for an end that it read before it wrote
+		return failTLSClientCert
 	}
 	return failClosed
 }
@@ -233,7 +237,7 @@ func (f failure) hint() string {
 	case failPlainHTTP2:
 		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or HTTP/2 over TLS"
 	case failTLSClientCert:
-		return "; the receiver requires a client certificate, and walhook has none: it has to accept connections without one, and check the signature"
+		return "; the receiver asks for a client certificate, and ends connections without one. walhook has none: let the receiver accept that, and check the signature"
 	case failTLSClosed:
 		return "; the receiver ended the connection during the TLS handshake and did not say why: let its server take TLS 1.2 or 1.3 on this port, for this host name"
 	}

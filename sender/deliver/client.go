@@ -304,6 +304,7 @@ type progress struct {
 	at    atomic.Int32 // phase
 	http2 atomic.Bool
 	wire  atomic.Pointer[wire]   // beneath the TLS of its connection; nil without
+	kept  atomic.Bool            // its connection has carried a request before
 	hooks *httptrace.ClientTrace // of the request that it follows; nil for none
 
 	mu    sync.Mutex
@@ -339,6 +340,7 @@ func (p *progress) clientTrace() *httptrace.ClientTrace {
 				p.http2.Store(true)
 			}
 			p.wire.Store(wireUnder(info.Conn))
+			p.kept.Store(info.Reused)
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err == nil {
@@ -353,6 +355,7 @@ func (p *progress) clientTrace() *httptrace.ClientTrace {
 func (p *progress) gotConn(c *conn) {
 	p.at.Store(int32(phaseSend))
 	p.wire.Store(c.wire)
+	p.kept.Store(!c.kept.IsZero())
 	if p.hooks != nil && p.hooks.GotConn != nil {
 		p.hooks.GotConn(httptrace.GotConnInfo{Conn: c.net, Reused: !c.kept.IsZero(), WasIdle: !c.kept.IsZero()})
 	}
@@ -417,10 +420,11 @@ func (p *progress) others(err error) string {
 	return text.String()
 }
 
-// asked says that the receiver has asked for a client certificate.
+// asked says that the receiver has asked for a client certificate on a connection
+// that has carried no request before: it may not have let one in.
 func (p *progress) asked() bool {
 	w := p.wire.Load()
-	return w != nil && w.asked.Load()
+	return w != nil && w.asked.Load() && !p.kept.Load()
 }
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }

@@ -314,16 +314,7 @@ func (x *attempt) failed(err error, e outbox.Endpoint) answer {
 			class = failDNSHere
 		}
 	}
-	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail+x.others(err)+class.hint()+x.suspicion(class), e)}
-}
-
-// suspicion tells what may be behind an end of the connection that nobody explained:
-// servers that want a client certificate may close it instead of sending an alert.
-func (x *attempt) suspicion(class failure) string {
-	if (class == failClosed || class == failReset) && x.asked() {
-		return "; the receiver had asked for a client certificate, and walhook has none"
-	}
-	return ""
+	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail+x.others(err)+class.hint(), e)}
 }
 
 // read takes the status, which is all that decides, and a little of the body,

@@ -3,11 +3,13 @@ package deliver
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +59,25 @@ func deliverEach(t *testing.T) map[string]delivered {
 	return all
 }
 
+// buildGo makes a program of files, by the modules that this one requires.
+func buildGo(t *testing.T, files ...string) (program string) {
+	t.Helper()
+	dir := t.TempDir()
+	program = filepath.Join(dir, "verify")
+	arguments := []string{"build", "-o", program}
+	for i, text := range files {
+		name := filepath.Join(dir, fmt.Sprintf("file%d.go", i))
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		arguments = append(arguments, name)
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", arguments...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return program
+}
+
 // The code that RECEIVERS.md shows is run as it stands there.
 func TestReceiversDocument_ItsCodeVerifiesRealDeliveries(t *testing.T) {
 	t.Parallel()
@@ -79,6 +100,33 @@ func TestReceiversDocument_ItsCodeVerifiesRealDeliveries(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ language, interpreter, option, after string }{
+		{"go", "go", "", `package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+)
+
+func main() {
+	var d struct {
+		Secret, Signed string
+		Headers        map[string]string
+	}
+	if err := json.NewDecoder(os.Stdin).Decode(&d); err != nil {
+		panic(err)
+	}
+	header := http.Header{}
+	for name, value := range d.Headers {
+		header.Set(name, value)
+	}
+	if verify(d.Secret, header, []byte(d.Signed)) == nil {
+		fmt.Println("good")
+	} else {
+		fmt.Println("bad")
+	}
+}`},
 		{"python", "python3", "-c", `
 import sys, json
 d = json.load(sys.stdin)
@@ -99,12 +147,16 @@ echo verify($d['secret'], $d['headers'], $d['signed']) ? "good" : "bad";`},
 			if _, err := exec.LookPath(c.interpreter); err != nil {
 				t.Skipf("SKIP: the %s code of RECEIVERS.md is NOT run: %s is not on this machine", c.language, c.interpreter)
 			}
+			program := []string{c.interpreter, c.option, code + c.after}
+			if c.language == "go" {
+				program = []string{buildGo(t, "package main\n\n"+code, c.after)}
+			}
 			run := func(d delivered) string {
 				input, err := json.Marshal(d)
 				if err != nil {
 					t.Fatal(err)
 				}
-				command := exec.CommandContext(t.Context(), c.interpreter, c.option, code+c.after)
+				command := exec.CommandContext(t.Context(), program[0], program[1:]...)
 				command.Stdin = bytes.NewReader(input)
 				out, err := command.CombinedOutput()
 				if err != nil {
