@@ -85,7 +85,7 @@ func TestReplay_KnowsEveryEventThatIsKept(t *testing.T) {
 		r := w.want(t, 202, token, "POST", "/v2/accounts/7/webhooks/"+id+"/replay",
 			`{"data":{"event_ids":["evt_10","evt_24000","evt_1","evt_11","evt_3","evt_other","evt_10"],"dry_run":`+dry+`}}`)
 		warnings := fmt.Sprint(r.body["warnings"])
-		if r.data(t)["total"] != 3.0 || !strings.Contains(warnings, `more: "evt_3", "evt_other" `) || !strings.Contains(warnings, "1 of them are still to be delivered") {
+		if r.data(t)["total"] != 3.0 || !strings.Contains(warnings, `retention: "evt_3", "evt_other" `) || !strings.Contains(warnings, "1 of them are not sent: they still wait") {
 			t.Errorf("dry run %s: total %v, %s", dry, r.data(t)["total"], warnings)
 		}
 	}

@@ -117,7 +117,7 @@ func expect(asked *outbox.Request, kept []string) (warnings []string) {
 		unknown = append(unknown[:namedIDs], fmt.Sprintf("and %d more", n-namedIDs))
 	}
 	if len(unknown) > 0 {
-		warnings = append(warnings, "event_ids: this webhook has no such events, or none that are kept any more: "+strings.Join(unknown, ", "))
+		warnings = append(warnings, "event_ids: unknown to this webhook, or past retention: "+strings.Join(unknown, ", "))
 	}
 	if late := int64(len(kept)) - asked.Total; late > 0 {
 		warnings = append(warnings, fmt.Sprintf("event_ids: %d of them are not sent: they still wait, for example for a retry, or are past retention", late))

@@ -70,7 +70,7 @@ func TestTeardown_FindsWhatSetupChangedUnderAnyName(t *testing.T) {
 		{name: "table made anew", since: "DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY); ALTER TABLE items REPLICA IDENTITY FULL", want: "f"},
 		{name: "publication renamed", since: "ALTER PUBLICATION walhook RENAME TO other", want: "d"},
 		{name: "publication renamed, another made", since: "ALTER PUBLICATION walhook RENAME TO other; CREATE PUBLICATION walhook FOR TABLE notes", want: "d",
-			left: "publication walhook: somebody made it since"},
+			left: "publication walhook: somebody created it later"},
 		{name: "identity chosen since", since: "ALTER TABLE items REPLICA IDENTITY NOTHING", want: "n", left: "somebody has changed it since"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

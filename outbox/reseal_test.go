@@ -109,14 +109,14 @@ func TestDoctor_TellsAKeyFromRowsThatWereExchangedOrEdited(t *testing.T) {
 	spoil("UPDATE walhook.endpoint e SET secret = o.secret FROM walhook.endpoint o WHERE e.account <> '9' AND o.account = '9'")
 	says("copied", 1, "(7/account has that of 9/account, 8/account has that of 9/account)")
 	spoil("UPDATE walhook.endpoint SET secret = overlay(secret PLACING 'AAAA' FROM 30)" + seven)
-	says("edited", 1, "failed: 1 of 3 secrets is damaged: --secret-key is the right key, so the stored text was edited")
+	says("edited", 1, "failed: 1 of 3 secrets is damaged: --secret-key is the right key, so somebody edited the stored text")
 	spoil("UPDATE walhook.endpoint SET secret = overlay(secret PLACING 'AAAA' FROM 30)")
 	says("all edited", 1, "failed: 3 of 3 secrets are damaged: --secret-key is the right key")
 	if err := f.store.CheckKey(t.Context()); err != nil {
 		t.Errorf("the right key, all secrets edited: %v", err)
 	}
 	spoil("UPDATE walhook.endpoint SET previous_secret = 'whsec_b3du', previous_until = now() + interval '1 hour'" + seven)
-	says("a previous one in plain", 1, "failed: 1 of 3 secrets is not encrypted for the endpoint, although 'endpoints reseal' has been run")
+	says("a previous one in plain", 1, "failed: 1 of 3 secrets is not encrypted for the endpoint, although 'endpoints reseal' has run")
 	spoil("UPDATE walhook.endpoint SET older_secrets = '{whsec_b3du}', older_until = ARRAY[now() + interval '1 hour']" + seven)
 	says("an older one in plain", 1, "failed: 1 of 3 secrets is not encrypted for the endpoint")
 	f.exec(t, "UPDATE walhook.endpoint SET older_secrets = '{}', older_until = '{}'")

@@ -61,7 +61,7 @@ func TestTeardown_SetsBackWhatSetupChangedAndNobodySince(t *testing.T) {
 	flags := o.flags(t, []string{"teardown"})
 	listed := mustRun(t, append([]string{"teardown", "--dry-run"}, flags...)...)
 	for _, line := range []string{"to do: DROP PUBLICATION walhook;", "to do: ALTER TABLE public.nothing REPLICA IDENTITY NOTHING;",
-		"left as it is: the replica identity of public.taken: publication another holds the table"} {
+		"unchanged: the replica identity of public.taken: publication another contains the table"} {
 		if !strings.Contains(listed, line) {
 			t.Errorf("teardown --dry-run does not say %q:\n%s", line, listed)
 		}
