@@ -21,7 +21,7 @@ type envelope[T any] struct {
 	Data      T        `json:"data"`
 	Status    string   `json:"status" enum:"success"`
 	RequestID string   `json:"request_id" doc:"names the request in the operator's log"`
-	Warnings  []string `json:"warnings,omitempty" doc:"what was ignored, or will not do what it seems to"`
+	Warnings  []string `json:"warnings,omitempty" doc:"what was ignored, or has no effect"`
 }
 
 // page is an envelope of a list.
@@ -29,7 +29,7 @@ type page[T any] struct {
 	Data         []T    `json:"data" nullable:"false"`
 	Status       string `json:"status" enum:"success"`
 	RequestID    string `json:"request_id" doc:"names the request in the operator's log"`
-	PageSize     int    `json:"page_size" doc:"how many there are in data"`
+	PageSize     int    `json:"page_size" doc:"number of items in data"`
 	NextStartKey string `json:"next_start_key,omitempty" doc:"start_key of the next page; absent on the last"`
 }
 
@@ -170,7 +170,7 @@ func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error
 			return fail(body.Status, "the body did not arrive in time: it has 10 seconds; is its Content-Length right?").body(id), nil
 		}
 		if callOf(ctx.Context()).broken {
-			return fail(http.StatusBadRequest, "the body cannot be read to its end: it is shorter than its Content-Length says, or badly chunked").body(id), nil
+			return fail(http.StatusBadRequest, "the body ends early: it is shorter than its Content-Length, or its chunks are malformed").body(id), nil
 		}
 		return ofHuma(body).body(id), nil
 	case identified:
@@ -197,7 +197,7 @@ func (p page[T]) withRequestID(id string) any {
 // ofHuma is what huma found wrong with a request, before a handler saw it.
 func ofHuma(e *huma.ErrorModel) *failure {
 	if e.Status >= 500 {
-		return fail(e.Status, "something is wrong here")
+		return fail(e.Status, "internal error")
 	}
 	wrong := faults{}
 	for _, detail := range e.Errors {

@@ -14,7 +14,7 @@ import (
 type attempt struct {
 	WebhookID  string    `json:"webhook_id"`
 	Deleted    bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`
-	EventID    string    `json:"event_id,omitempty" doc:"the header webhook-id; absent once the event is no longer kept"`
+	EventID    string    `json:"event_id,omitempty" doc:"the header webhook-id; absent once the event has been dropped"`
 	Schema     string    `json:"schema,omitempty"`
 	Type       string    `json:"type,omitempty"`
 	Attempt    int       `json:"attempt" doc:"1 for the first"`
@@ -52,7 +52,7 @@ func (s *subscriptions) registerAttempts(routes huma.API) {
 	huma.Register(routes, operation("list-attempts", http.MethodGet, path+"/attempts", "List recent attempts",
 		"To all webhooks of the account, the 100 that were deleted last included, the newest first."), handled(s, s.accountAttempts))
 	huma.Register(routes, operation("list-webhook-attempts", http.MethodGet, path+"/{webhook_id}/attempts", "List recent attempts to a webhook",
-		"The newest first."), handled(s, s.webhookAttempts))
+		"Newest first."), handled(s, s.webhookAttempts))
 }
 
 func (s *subscriptions) accountAttempts(ctx context.Context, in *accountListInput) (*pageAnswer[attempt], error) {

@@ -38,7 +38,7 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 		f = s.failureOf(ctx.Context(), err)
 	}
 	if f == nil && !c.operator && ctx.Operation().Metadata[operatorOnly] != nil {
-		f = fail(http.StatusForbidden, "only the operator's token may do this")
+		f = fail(http.StatusForbidden, "forbidden: this call needs the operator's token")
 	}
 	if f == nil {
 		var leave func()
@@ -64,9 +64,9 @@ func (s *subscriptions) enter(ctx huma.Context, c *call) (leave func(), f *failu
 	case leave != nil:
 		return leave, nil
 	case refused.busy:
-		return nil, unavailable("too many calls at the moment: try again later")
+		return nil, unavailable("too many concurrent calls: try again later")
 	}
-	return nil, tooMany(refused.after, "too many calls of this account at a time, or too much time taken by them: try again later")
+	return nil, tooMany(refused.after, "too many concurrent calls of this account, or its calls used too much database time: try again later")
 }
 
 // refusedPause is how long an answer waits that says a caller comes too often,
@@ -90,23 +90,23 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 	if secret != "" && s.guard.isOperator(hash) {
 		c.who, c.operator = "operator", true
 		if !isID(c.account, schemas.MaxAccountBytes) {
-			return notFound("there is no such account"), nil
+			return notFound("account not found"), nil
 		}
 		return nil, nil
 	}
 	if secret != "" && s.guard.hurries(hash) {
-		return tooMany(badEvery, "too many requests with this token: wait a little"), nil
+		return tooMany(badEvery, "too many requests with this token: try again later"), nil
 	}
 	token, err := outbox.Token{}, outbox.ErrNoToken
 	if secret != "" && !s.guard.isWrong(hash) {
 		token, err = s.lookUp(ctx, secret, hash)
 	}
 	if errors.Is(err, outbox.ErrNoToken) {
-		s.log.Info("token refused", zap.String("request_id", c.id), zap.Stringer("from", from), zap.Bool("missing", secret == ""))
+		s.log.Info("token rejected", zap.String("request_id", c.id), zap.Stringer("from", from), zap.Bool("missing", secret == ""))
 		if secret != "" && s.guard.wrong(from, secret, hash) {
-			return tooMany(badEvery, "too many requests with wrong tokens: wait a little, and see that the token is right"), nil
+			return tooMany(badEvery, "too many requests with an invalid token: check the token and try again later"), nil
 		}
-		return fail(http.StatusUnauthorized, "a valid token is needed, in the header X-Auth-Token or as Authorization: Bearer"), nil
+		return fail(http.StatusUnauthorized, "missing or invalid token: send it as X-Auth-Token or Authorization: Bearer"), nil
 	}
 	if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 	c.who, c.payer = token.ID, token.Account
 	mine, err := s.isFor(ctx, token, c.account)
 	if err == nil && !mine {
-		return notFound("there is no such account"), nil
+		return notFound("account not found"), nil
 	}
 	return nil, err
 }

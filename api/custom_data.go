@@ -32,7 +32,7 @@ func customData(text json.RawMessage, wrong faults) []byte {
 	}
 	for key := range members {
 		if key == "" || len(key) > maxCustomKey {
-			wrong.add("custom_data", kindInvalid, "has a key that is empty or longer than %d bytes", maxCustomKey)
+			wrong.add("custom_data", kindInvalid, "has an empty key, or one longer than %d bytes", maxCustomKey)
 			return nil
 		}
 	}
@@ -60,11 +60,11 @@ func customFault(text []byte) string {
 				depth--
 			}
 			if depth > maxCustomDepth {
-				return "is nested more than 8 deep"
+				return "is nested more than 8 levels deep"
 			}
 		case string:
 			if hasControl(t) {
-				return "holds a control character"
+				return "contains a control character"
 			}
 		}
 	}

@@ -143,7 +143,7 @@ func TestLists_ShowRowsWhoseValuesNoAnswerCanHold(t *testing.T) {
 
 func (w *world) wantNoPanic(t *testing.T) {
 	t.Helper()
-	if lines := w.logs.FilterMessage("panic in a request").All(); len(lines) > 0 {
+	if lines := w.logs.FilterMessage("panic in request handler").All(); len(lines) > 0 {
 		t.Errorf("%d panics, such as %v", len(lines), lines[0].ContextMap()["panic"])
 	}
 }

@@ -20,23 +20,23 @@ import (
 // one place that says which values are right (and so does the OpenAPI
 // document); what takes more than a look at the value is in edit.go.
 type webhookFields struct {
-	Name                *string        `json:"name,omitempty" minLength:"1" maxLength:"128" doc:"a name for people; needed to create one" example:"New Calls"`
-	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"where events are sent: http or https; needed to create one" example:"https://my.server.com/calls/new.php"`
-	HTTPVerb            *string        `json:"http_verb,omitempty" enum:"post,get,put" default:"post" doc:"with get the fields go into the query"`
-	Hook                *string        `json:"hook,omitempty" maxLength:"64" default:"records" doc:"what is told: records is the record feed, all every event, otherwise the name of an event"`
-	Type                *string        `json:"type,omitempty" maxLength:"64" doc:"only events of this type; for the hooks object and notifications"`
-	Action              *string        `json:"action,omitempty" maxLength:"64" doc:"only events of this action; for the hooks object and notifications" example:"doc_created"`
-	Schemas             *[]string      `json:"schemas,omitempty" maxItems:"100" nullable:"false" doc:"only records of these schemas; empty is all"`
-	Types               *[]recordType  `json:"types,omitempty" maxItems:"3" nullable:"false" doc:"only changes of these types; empty is all"`
+	Name                *string        `json:"name,omitempty" minLength:"1" maxLength:"128" doc:"a name for people; required to create a webhook" example:"New Calls"`
+	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"the URL that events are sent to: http or https; required to create a webhook" example:"https://my.server.com/calls/new.php"`
+	HTTPVerb            *string        `json:"http_verb,omitempty" enum:"post,get,put" default:"post" doc:"get puts the fields into the query"`
+	Hook                *string        `json:"hook,omitempty" maxLength:"64" default:"records" doc:"the events to send: records is the record feed, all is every event, otherwise the name of an event or group"`
+	Type                *string        `json:"type,omitempty" maxLength:"64" doc:"only events of this type; applies to the hooks object and notifications"`
+	Action              *string        `json:"action,omitempty" maxLength:"64" doc:"only events of this action; applies to the hooks object and notifications" example:"doc_created"`
+	Schemas             *[]string      `json:"schemas,omitempty" maxItems:"100" nullable:"false" doc:"only records of these schemas; empty means all"`
+	Types               *[]recordType  `json:"types,omitempty" maxItems:"3" nullable:"false" doc:"only changes of these types; empty means all"`
 	Target              *webhookTarget `json:"target,omitempty" doc:"only events of one number, extension, ring group or queue"`
-	Format              *string        `json:"format,omitempty" enum:"envelope,json,form" doc:"how an event is written; by default as its hook says"`
-	Retries             *int           `json:"retries,omitempty" minimum:"0" maximum:"10" doc:"how often an event is tried again; by default the whole schedule"`
-	RateLimit           *float64       `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"most attempts a second; 0 is no limit"`
+	Format              *string        `json:"format,omitempty" enum:"envelope,json,form" doc:"the form of the body; the default is the hook's own"`
+	Retries             *int           `json:"retries,omitempty" minimum:"0" maximum:"10" doc:"the number of retries of an event; the default is the whole schedule"`
+	RateLimit           *float64       `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"attempts per second at most; 0 means no limit"`
 	CustomData          map[string]any `json:"custom_data,omitempty" maxProperties:"100" doc:"merged into each event last, so that it overwrites"`
-	Enabled             *bool          `json:"enabled,omitempty" default:"true" doc:"false holds the events; true sends what was held first"`
-	IncludeSubaccounts  *bool          `json:"include_subaccounts,omitempty" default:"false" doc:"events of the accounts below too, at any depth"`
-	IncludeInternalLegs *bool          `json:"include_internal_legs,omitempty" default:"false" doc:"events of internal legs of calls too"`
-	Delivery            *string        `json:"delivery,omitempty" enum:"realtime,daily" default:"realtime" doc:"daily sends counts once a day"`
+	Enabled             *bool          `json:"enabled,omitempty" default:"true" doc:"false holds events; true first sends the held ones"`
+	IncludeSubaccounts  *bool          `json:"include_subaccounts,omitempty" default:"false" doc:"events of sub-accounts too, at any depth"`
+	IncludeInternalLegs *bool          `json:"include_internal_legs,omitempty" default:"false" doc:"events of internal call legs too"`
+	Delivery            *string        `json:"delivery,omitempty" enum:"realtime,daily" default:"realtime" doc:"daily sends counts once a day instead of events"`
 	DailyAt             *string        `json:"daily_at,omitempty" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" default:"00:00" doc:"when a day ends, HH:MM"`
 	DailyZone           *string        `json:"daily_zone,omitempty" maxLength:"64" default:"UTC" doc:"the IANA time zone of daily_at" example:"Europe/Berlin"`
 }
@@ -44,7 +44,7 @@ type webhookFields struct {
 // webhookTarget is one thing of a phone system.
 type webhookTarget struct {
 	Type string `json:"type" enum:"number,extension,ringGroup,queue"`
-	ID   string `json:"id" minLength:"1" maxLength:"128" doc:"as the events name it" example:"+13125551212"`
+	ID   string `json:"id" minLength:"1" maxLength:"128" doc:"as events spell it" example:"+13125551212"`
 }
 
 // recordType is how a record changed.
@@ -115,7 +115,7 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	in := fields{known: map[string]json.RawMessage{}}
 	body = bytes.TrimPrefix(body, []byte("\uFEFF")) // RFC 8259 lets a reader ignore it
 	if !utf8.Valid(body) {
-		wrong.add(notUTF8(body), kindInvalid, "is not UTF-8")
+		wrong.add(notUTF8(body), kindInvalid, "is not valid UTF-8")
 		return in
 	}
 	if fault := jsonFault(body); fault != "" {
@@ -137,7 +137,7 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	}
 	var data map[string]json.RawMessage
 	if err := json.Unmarshal(text, &data); err != nil || data == nil {
-		wrong.add("data", kindInvalid, "is %s: want an object", kindOfJSON(text))
+		wrong.add("data", kindInvalid, "is %s, want an object", kindOfJSON(text))
 		return in
 	}
 	in.whole = true
@@ -155,7 +155,7 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	}
 	for name := range outer {
 		if name != "data" && schema.Properties[name] != nil {
-			in.warnings = append(in.warnings, name+" is ignored beside data: it belongs into data")
+			in.warnings = append(in.warnings, name+" is ignored: move it into data")
 		}
 	}
 	for _, name := range schema.Required {
@@ -175,7 +175,7 @@ func (d *document) outside(outer map[string]json.RawMessage, schema *huma.Schema
 		case len(texts) == 8:
 			return "; " + strings.Join(texts, "; ") + "; …"
 		case schema.Properties[name] != nil:
-			texts = append(texts, name+" belongs into data")
+			texts = append(texts, name+" must be inside data")
 		case !slices.Contains(shownOnly, name):
 			texts = append(texts, unknownField(name, schema))
 		}
@@ -196,13 +196,13 @@ func jsonFault(body []byte) string {
 	if fault, ok := errors.AsType[*json.SyntaxError](err); ok {
 		at := int(min(fault.Offset, int64(len(body))))
 		if strings.Contains(fault.Error(), "unexpected end") {
-			return fmt.Sprintf("is no JSON: it ends at byte %d, before it is complete", len(body))
+			return fmt.Sprintf("is not valid JSON: it ends early, at byte %d", len(body))
 		}
 		line := 1 + bytes.Count(body[:at], []byte("\n"))
-		return fmt.Sprintf("is no JSON from byte %d (line %d) on", at, line)
+		return fmt.Sprintf("is not valid JSON at byte %d (line %d)", at, line)
 	}
 	if err != nil {
-		return "is no JSON"
+		return "is not valid JSON"
 	}
 	return ""
 }
@@ -213,13 +213,13 @@ func kindOfJSON(text []byte) string {
 	case '{':
 		return "an object"
 	case '[':
-		return "a list"
+		return "an array"
 	case '"':
-		return "a text"
+		return "a string"
 	case 'n':
 		return "null"
 	case 't', 'f':
-		return "true or false"
+		return "a boolean"
 	}
 	return "a number"
 }
@@ -268,7 +268,7 @@ func (d *document) readOptional(body []byte, schema *huma.Schema, to any) (field
 func (d *document) check(name string, value json.RawMessage, schema *huma.Schema, wrong faults) bool {
 	var parsed any
 	if err := json.Unmarshal(value, &parsed); err != nil {
-		wrong.add(name, kindInvalid, "holds what cannot be read")
+		wrong.add(name, kindInvalid, "cannot be parsed")
 		return false
 	}
 	result := &huma.ValidateResult{}
@@ -301,7 +301,7 @@ func (f fields) into(to any) error {
 	for _, name := range slices.Sorted(maps.Keys(f.known)) {
 		text, err := json.Marshal(map[string]json.RawMessage{name: f.known[name]})
 		if err != nil || json.Unmarshal(text, to) != nil {
-			wrong.add(name, kindInvalid, "cannot be read: want it written as in the example of the OpenAPI document")
+			wrong.add(name, kindInvalid, "has an invalid format: see the example in the OpenAPI document")
 		}
 	}
 	return wrong.err()

@@ -64,7 +64,7 @@ func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warni
 		w.CustomData = customData(custom, wrong)
 	}
 	if sent.RateLimit != nil && w.RateLimit > 0 && w.RateLimit < minRateLimit {
-		wrong.add("rate_limit", kindInvalid, "want 0 for no limit, or %g to 10000 attempts a second", minRateLimit)
+		wrong.add("rate_limit", kindInvalid, "want 0 (no limit), or %g to 10000 attempts per second", minRateLimit)
 	}
 	if sent.URI != nil {
 		if address, fault := w.Unmask(*sent.URI); fault == "" {
@@ -95,7 +95,7 @@ func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
 	for _, name := range null {
 		switch name {
 		case "name", "uri":
-			wrong.add(name, kindRequired, "cannot be taken away")
+			wrong.add(name, kindRequired, "cannot be removed")
 		case "http_verb":
 			w.HTTPVerb = standard.HTTPVerb
 		case "hook":
@@ -143,7 +143,7 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 		return // not sent, refused already, or sent back as it was shown
 	}
 	if w.ID == outbox.AccountWebhook {
-		wrong.add("uri", kindReadOnly, "is the account's own web hook URL, which is set where the account is kept, not here")
+		wrong.add("uri", kindReadOnly, "is read only: set the account's own webhook URL in the account table")
 		return
 	}
 	uri, fault := w.Unmask(uri)
@@ -155,7 +155,7 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 		return
 	}
 	if err := s.cfg.Destination.CheckHost(uri); err != nil {
-		text := "its host cannot be used"
+		text := "its host is not allowed"
 		if blocked, ok := errors.AsType[BlockedHost](err); ok {
 			text = blocked.BlockedHost()
 		}
@@ -176,7 +176,7 @@ func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 		"name": w.Name, "type": w.ObjectType, "action": w.ObjectAction, "target.id": w.TargetID,
 	} {
 		if hasControl(text) {
-			wrong.add(field, kindInvalid, "holds a control character")
+			wrong.add(field, kindInvalid, "contains a control character")
 		}
 	}
 	if in.known["name"] != nil && strings.TrimSpace(w.Name) == "" && w.ID != outbox.AccountWebhook {
@@ -184,13 +184,13 @@ func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 	}
 	for _, name := range w.Schemas {
 		if name == "" || len(name) > 64 || hasControl(name) {
-			wrong.add("schemas", kindInvalid, "want names of schemas, such as dids")
+			wrong.add("schemas", kindInvalid, "want schema names, such as dids")
 		}
 	}
 	if zone := w.DailyZone; zone == "" || zone == "Local" {
 		wrong.add("daily_zone", kindInvalid, "want an IANA time zone, such as Europe/Berlin")
 	} else if _, err := time.LoadLocation(zone); err != nil {
-		wrong.add("daily_zone", kindInvalid, "no time zone is called so: want an IANA one, such as Europe/Berlin")
+		wrong.add("daily_zone", kindInvalid, "unknown time zone: want an IANA time zone, such as Europe/Berlin")
 	}
 }
 
@@ -199,7 +199,7 @@ func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 func checkOwn(before, after *outbox.Webhook, wrong faults) {
 	fixed := func(field string, same bool) {
 		if !same {
-			wrong.add(field, kindReadOnly, "cannot be set on the account's own web hook: create a webhook of your own for that")
+			wrong.add(field, kindReadOnly, "cannot be set on the account's own webhook: create another webhook for that")
 		}
 	}
 	fixed("http_verb", before.HTTPVerb == after.HTTPVerb)
@@ -222,7 +222,7 @@ func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
 	warn := func(does bool, names ...string) {
 		for _, name := range names {
 			if sent(name) && !does {
-				warnings = append(warnings, name+" does nothing with the hook "+w.Hook+" and delivery "+w.Delivery)
+				warnings = append(warnings, name+" has no effect with the hook "+w.Hook+" and delivery "+w.Delivery)
 			}
 		}
 	}
@@ -236,7 +236,7 @@ func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
 	if sent("schemas") && len(s.cfg.Schemas) > 0 {
 		for _, name := range w.Schemas {
 			if !slices.Contains(s.cfg.Schemas, name) {
-				warnings = append(warnings, "schemas: no record has the schema "+printable(name)+"; only async results may")
+				warnings = append(warnings, "schemas: unknown record schema "+printable(name)+": it matches only async results of that name")
 			}
 		}
 	}

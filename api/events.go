@@ -16,10 +16,10 @@ type event struct {
 	Deleted     bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`
 	Schema      string    `json:"schema"`
 	Type        string    `json:"type"`
-	State       string    `json:"state" enum:"delivered,waiting,retry,dead,held,replayed" doc:"held: nothing is sent to the webhook now; replayed: a newer entry with the same id says how it stands"`
+	State       string    `json:"state" enum:"delivered,waiting,retry,dead,held,replayed" doc:"held: nothing is sent to the webhook at present; replayed: a newer entry with the same id has the state"`
 	CommittedAt time.Time `json:"committed_at"`
-	Bytes       int       `json:"bytes" doc:"of its body before it is formatted"`
-	Replayed    bool      `json:"replayed,omitempty" doc:"sent again because somebody asked for it"`
+	Bytes       int       `json:"bytes" doc:"size of its body before it is formatted"`
+	Replayed    bool      `json:"replayed,omitempty" doc:"sent again by a replay"`
 	Attempts    int       `json:"attempts"`
 	Reason      string    `json:"reason,omitempty" doc:"of the last attempt"`
 	NextAt      time.Time `json:"next_at,omitzero" doc:"of the next attempt"`
@@ -29,22 +29,22 @@ type event struct {
 type deadLetter struct {
 	WebhookID   string    `json:"webhook_id"`
 	Deleted     bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted: nothing of it can be sent again"`
-	EventID     string    `json:"event_id" doc:"the header webhook-id; replay takes it"`
+	EventID     string    `json:"event_id" doc:"the header webhook-id; replay accepts it"`
 	Schema      string    `json:"schema"`
 	Type        string    `json:"type"`
 	CommittedAt time.Time `json:"committed_at"`
 	DiedAt      time.Time `json:"died_at"`
 	Attempts    int       `json:"attempts"`
 	Reason      string    `json:"reason"`
-	Bytes       int64     `json:"bytes" doc:"of its body; one above the largest that is stored is not kept, and cannot be sent again"`
+	Bytes       int64     `json:"bytes" doc:"size of its body; a body above the size limit is not stored and cannot be replayed"`
 }
 
 func (s *subscriptions) registerEvents(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks"
 	huma.Register(routes, operation("list-events", http.MethodGet, path+"/{webhook_id}/events", "List the events of a webhook",
-		"With their state, the newest first, as far back as they are kept."), handled(s, s.listEvents))
+		"Events with their state, newest first, back to the end of retention."), handled(s, s.listEvents))
 	huma.Register(routes, operation("list-dead-letters", http.MethodGet, path+"/dead", "List dead letters",
-		"Events that were given up, of all webhooks of the account, the 100 that were deleted last included, the newest event first."), handled(s, s.listDeadLetters))
+		"Dead-lettered events of all webhooks of the account, the 100 that were deleted last included, newest first."), handled(s, s.listDeadLetters))
 }
 
 func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*pageAnswer[event], error) {
@@ -56,18 +56,18 @@ func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.ToldEvents(ctx, w.Endpoint, before, in.PageSize+1)
+	list, err := s.cfg.Store.EventStatuses(ctx, w.Endpoint, before, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, func(e *outbox.ToldEvent) event {
+	return paged(list, in.PageSize, func(e *outbox.EventStatus) event {
 		shown := shownEvent(e)
 		shown.Deleted = w.Deleted
 		return shown
-	}, func(e *outbox.ToldEvent) any { return e.ID }), nil
+	}, func(e *outbox.EventStatus) any { return e.ID }), nil
 }
 
-func shownEvent(e *outbox.ToldEvent) event {
+func shownEvent(e *outbox.EventStatus) event {
 	return event{
 		EventID: e.WebhookID, Schema: e.Schema, Type: e.Type, State: e.State, CommittedAt: utc(e.CommittedAt),
 		Bytes: e.Size, Replayed: e.Replayed, Attempts: e.Attempts, Reason: e.Reason, NextAt: utc(e.NextAt),

@@ -15,26 +15,26 @@ import (
 // hold is a hold as it is shown.
 type hold struct {
 	AccountID string    `json:"account_id"`
-	Host      string    `json:"host,omitempty" doc:"in its normal form; absent where the whole account is held"`
+	Host      string    `json:"host,omitempty" doc:"in its normal form; absent if the whole account is held"`
 	Reason    string    `json:"reason"`
 	HeldAt    time.Time `json:"held_at"`
 }
 
 // holdFields say what to hold.
 type holdFields struct {
-	Host   *string `json:"host,omitempty" maxLength:"512" doc:"name or address, in whatever form; absent holds the whole account" example:"hooks.example.com"`
+	Host   *string `json:"host,omitempty" maxLength:"512" doc:"name or address, in any form; absent holds the whole account" example:"hooks.example.com"`
 	Reason *string `json:"reason,omitempty" minLength:"1" maxLength:"200" default:"held by the operator" doc:"for people; the account is shown it"`
 }
 
 // newHold is a hold and what it did.
 type newHold struct {
 	hold
-	Disabled int `json:"disabled" doc:"how many webhooks it disabled"`
+	Disabled int `json:"disabled" doc:"number of webhooks that it disabled"`
 }
 
 // released is what ended.
 type released struct {
-	Enabled int `json:"enabled" doc:"how many webhooks are enabled again"`
+	Enabled int `json:"enabled" doc:"number of webhooks that it enabled"`
 }
 
 type (
@@ -48,7 +48,7 @@ type (
 	}
 	hostInput struct {
 		AccountInput
-		Host string `path:"host" doc:"the host, in whatever form"`
+		Host string `path:"host" doc:"the host, in any form"`
 	}
 )
 
@@ -59,14 +59,14 @@ func (s *subscriptions) registerHolds(routes huma.API) {
 	const path = "/accounts/{account_id}/holds"
 	s.holds = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[holdFields]())
 	registerOptional(routes, forOperator(withBody(operation("create-hold", http.MethodPut, path, "Hold an account, or one host of it",
-		"For the operator. Nothing the account sends goes there, whatever it does, until the hold ends; events are kept as long as retention says. It counts for what the account's tokens set in accounts below, too."),
+		"For the operator. walhook sends nothing of the account there until the hold ends, and keeps the events until retention ends. The hold also applies to what the account's tokens set in sub-accounts."),
 		s.holds, http.StatusCreated)), handled(s, s.createHold))
 	huma.Register(routes, forOperator(operation("list-holds", http.MethodGet, path, "List the holds of an account",
-		"For the operator. A webhook that was disabled by the operator has a hold on its host.")), handled(s, s.listHolds))
+		"For the operator. A webhook that the operator disabled has a hold on its host.")), handled(s, s.listHolds))
 	huma.Register(routes, forOperator(operation("release-account", http.MethodDelete, path, "End all holds of an account",
-		"For the operator. What was held is sent.")), handled(s, s.releaseAccount))
+		"For the operator. walhook sends what was held.")), handled(s, s.releaseAccount))
 	huma.Register(routes, forOperator(operation("release-host", http.MethodDelete, path+"/{host}", "End the hold on one host",
-		"For the operator. What was held is sent.")), handled(s, s.releaseHost))
+		"For the operator. walhook sends what was held.")), handled(s, s.releaseHost))
 }
 
 func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*answer[newHold], error) {
@@ -78,11 +78,11 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 	made := newHold{hold: hold{AccountID: in.AccountID, Reason: reasonHeld, HeldAt: time.Now().UTC()}}
 	set(&made.Reason, asked.Reason)
 	if hasControl(made.Reason) {
-		return nil, badRequest("reason", "holds a control character")
+		return nil, badRequest("reason", "contains a control character")
 	}
 	if asked.Host != nil {
 		if made.Host = outbox.NamedHost(*asked.Host); made.Host == "" {
-			return nil, badRequest("host", "want the name or the address of a host, such as hooks.example.com")
+			return nil, badRequest("host", "want the name or address of a host, such as hooks.example.com")
 		}
 	}
 	unknown, err := s.unknownAccount(ctx, in.AccountID)

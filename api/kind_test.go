@@ -35,23 +35,23 @@ func TestInput_WhatOthersWouldWriteIsTakenOrExplained(t *testing.T) {
 		{"a fraction", `{"data":{"retries":3.5}}`, "retries", "Go"},
 		{"an empty body", ` `, "body: is empty", "name"},
 		{"null", `null`, "body: is null", "name"},
-		{"a list", `[{"data":{}}]`, "body: is a list", "name"},
-		{"a text", `"data"`, "body: is a text", "name"},
-		{"half a body", `{"data":{"name":"x"`, "before it is complete", "Go"},
-		{"no JSON", "{\"data\":\n{'name':1}}", "line 2", "looking for"},
-		{"data of a list", `{"data":[]}`, "data: is a list", "blank"},
+		{"a list", `[{"data":{}}]`, "body: is an array", "name"},
+		{"a text", `"data"`, "body: is a string", "name"},
+		{"half a body", `{"data":{"name":"x"`, "it ends early", "Go"},
+		{"not valid JSON", "{\"data\":\n{'name':1}}", "line 2", "looking for"},
+		{"data of a list", `{"data":[]}`, "data: is an array", "blank"},
 		{"other case", `{"Data":{"name":"x","uri":"https://example.com/"}}`, "data: is missing", "blank"},
 		{"twice", `{"data":{"name":"x","name":"y"}}`, "twice", "blank"},
 		{"deep", `{"data":` + strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat("}", 41), "nested", "blank"},
 		{"very deep", strings.Repeat("[", 100000) + strings.Repeat("]", 100000), "body", "blank"},
-		{"another API's fields", `{"url":"https://example.com/","events":["dids"]}`, `unknown field "url" is ignored: was uri meant?`, "blank"},
-		{"another API's fields, in data", `{"data":{"url":"https://example.com/","events":["dids"]}}`, `uri: is missing: is it what "url" was meant for?`, "blank"},
-		{"fields outside", `{"name":"x","uri":"https://example.com/"}`, "uri belongs into data", "blank"},
+		{"another API's fields", `{"url":"https://example.com/","events":["dids"]}`, `unknown field "url" is ignored: did you mean uri?`, "blank"},
+		{"another API's fields, in data", `{"data":{"url":"https://example.com/","events":["dids"]}}`, `uri: is missing (sent as "url"?)`, "blank"},
+		{"fields outside", `{"name":"x","uri":"https://example.com/"}`, "uri must be inside data", "blank"},
 	} {
 		for _, call := range [][2]string{{"PUT", path}, {"PATCH", path + "/" + id}} {
 			r := w.call(t, token, call[0], call[1], c.body)
 			if call[0] == "PATCH" && c.name == "another API's fields, in data" {
-				if text := fmt.Sprint(r.body["warnings"]); r.status != 200 || !strings.Contains(text, `"url" is ignored: was uri meant?`) || !strings.Contains(text, "hook or schemas or types") {
+				if text := fmt.Sprint(r.body["warnings"]); r.status != 200 || !strings.Contains(text, `"url" is ignored: did you mean uri?`) || !strings.Contains(text, "hook or schemas or types") {
 					t.Errorf("%d %s", r.status, r.text)
 				}
 				continue

@@ -30,8 +30,8 @@ const (
 func idempotent(op huma.Operation) huma.Operation {
 	op.Parameters = append(op.Parameters, &huma.Param{
 		Name: idempotencyHeader, In: "header",
-		Description: "names this request: sent again with the same key within 24 hours it is answered as before, and nothing is made. " +
-			"Make it at random, such as a UUID. The same key with another request is a 422, and a 409 while the first one runs.",
+		Description: "identifies this request: sent again with the same key within 24 hours it gets the same answer and creates nothing. " +
+			"Use a random value, such as a UUID. The same key with another request is a 422, and a 409 while the first one runs.",
 		Schema:  &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: new(maxIdempotencyKey)},
 		Example: "8e03978e-40d5-43e8-bc93-6894a57f9324",
 	})
@@ -66,10 +66,10 @@ func makeOnce[T any](ctx context.Context, s *subscriptions, what string, body []
 	}
 	made = &answer[T]{}
 	if err := json.Unmarshal(before.Answer, &made.Body); err != nil {
-		return nil, fmt.Errorf("read an answer that is remembered: %w", err)
+		return nil, fmt.Errorf("read a stored answer: %w", err)
 	}
 	c.header.Set(replayedHeader, "true")
-	s.log.Info("request answered as before", zap.String("request_id", c.id), zap.String("who", c.who), zap.String("account", c.account),
+	s.log.Info("request answered from a stored answer", zap.String("request_id", c.id), zap.String("who", c.who), zap.String("account", c.account),
 		zap.String("call", what), zap.String("first_request_id", made.Body.RequestID))
 	return made, nil
 }
@@ -82,16 +82,16 @@ func idempotencyKey(sent []string) (string, error) {
 		return "", nil
 	}
 	if len(sent) > 1 {
-		return wrong("is there more than once")
+		return wrong("is set more than once")
 	}
 	text := strings.Trim(sent[0], " \t")
 	if inner, quoted := strings.CutPrefix(text, `"`); quoted {
 		var ended bool
 		if text, ended = unquoted(inner); !ended {
-			return wrong(`begins with a quote and is no text in quotes, such as "8e03978e-40d5-43e8-bc93-6894a57f9324"`)
+			return wrong(`begins with a quote and is not a quoted string such as "8e03978e-40d5-43e8-bc93-6894a57f9324"`)
 		}
 	} else if strings.ContainsAny(text, `",;\ `) {
-		return wrong("holds a blank, a comma, a semicolon, a backslash or a quote: put it in quotes")
+		return wrong("contains a blank, a comma, a semicolon, a backslash or a quote: put it in quotes")
 	}
 	switch {
 	case text == "":
@@ -99,7 +99,7 @@ func idempotencyKey(sent []string) (string, error) {
 	case len(text) > maxIdempotencyKey:
 		return wrong(fmt.Sprintf("is longer than %d characters", maxIdempotencyKey))
 	case strings.ContainsFunc(text, func(c rune) bool { return c < 0x20 || c > 0x7e }):
-		return wrong("holds what is not printable ASCII")
+		return wrong("contains characters that are not printable ASCII")
 	}
 	return text, nil
 }

@@ -247,7 +247,7 @@ func TestIdempotency_NothingSecretIsStored(t *testing.T) {
 			bearer = "another-token-of-the-operator"
 			other.url = other.serve(t, zap.NewNop(), func(c *Config) { c.AdminToken = bearer })
 		}
-		if r := other.want(t, 409, bearer, "PUT", "/v2/accounts/7/tokens", `{"data":{"name":"the-name"}}`, withKey(onceKey)...); !strings.Contains(r.text, "cannot be shown again") {
+		if r := other.want(t, 409, bearer, "PUT", "/v2/accounts/7/tokens", `{"data":{"name":"the-name"}}`, withKey(onceKey)...); !strings.Contains(r.text, "cannot be repeated") {
 			t.Errorf("%s: %s", name, r.text)
 		}
 	}

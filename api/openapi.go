@@ -16,8 +16,8 @@ func apiInfo(version string) *huma.Info {
 	return &huma.Info{
 		Title:   "walhook subscriptions",
 		Version: version,
-		Description: "Webhooks of an account: what is sent where, what became of it, and sending it again. " +
-			"Every path is there under /v2 and under /api/v1.",
+		Description: "Webhooks of an account: which events go where, their outcome, and replays. " +
+			"Every path exists under /v2 and under /api/v1.",
 	}
 }
 
@@ -150,8 +150,8 @@ func (s *subscriptions) welcome(w http.ResponseWriter, r *http.Request) {
 	}{"walhook " + s.cfg.Version, []link{
 		{"/openapi.json", "every call of the subscription API, as OpenAPI 3.1; also /openapi.yaml"},
 		{"/v2/accounts/{account_id}/webhooks", "the webhooks of an account, with a token in X-Auth-Token; also under /api/v1"},
-		{"/healthz", "whether the process is alive"},
-		{"/readyz", "whether it does its work"},
+		{"/healthz", "liveness of the process"},
+		{"/readyz", "readiness of the process"},
 	}}).Body.withRequestID(callOf(r.Context()).id)
 	w.Header().Set("Content-Type", jsonType)
 	encoder := json.NewEncoder(w)

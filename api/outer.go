@@ -66,16 +66,16 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 		seen := &seenStatus{ResponseWriter: w}
 		defer func() {
 			if fault := recover(); fault != nil {
-				s.log.Error("panic in a request", zap.String("request_id", c.id), zap.Any("panic", fault), zap.ByteString("stack", debug.Stack()))
+				s.log.Error("panic in request handler", zap.String("request_id", c.id), zap.Any("panic", fault), zap.ByteString("stack", debug.Stack()))
 				if seen.status == 0 {
-					refuse(seen, c.id, fail(http.StatusInternalServerError, "something is wrong here: the operator finds the reason in the log by the request id"))
+					refuse(seen, c.id, fail(http.StatusInternalServerError, "internal error: quote request_id to the operator, whose log has the reason"))
 				}
 			}
 			s.log.Debug("request", zap.String("request_id", c.id), zap.String("who", c.who), zap.String("method", r.Method),
 				zap.Int("status", seen.status), zap.Duration("duration", time.Since(began)))
 		}()
 		if s.cfg.AdminToken == "" {
-			refuse(seen, c.id, fail(http.StatusForbidden, "the subscription API is off here: the operator sets --admin-token to open it"))
+			refuse(seen, c.id, fail(http.StatusForbidden, "the subscription API is disabled: the operator enables it with --admin-token"))
 			return
 		}
 		if f := s.fits(mux, r, h); f != nil {
@@ -125,10 +125,10 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 			}
 		}
 		if len(allowed) == 0 {
-			return notFound("there is nothing at this address: paths begin with /v2/accounts/{account_id}/, such as /v2/accounts/7/webhooks; GET /openapi.json describes them all")
+			return notFound("not found: paths begin with /v2/accounts/{account_id}/, such as /v2/accounts/7/webhooks; GET /openapi.json describes them all")
 		}
 		h.Set("Allow", strings.Join(allowed, ", "))
-		return fail(http.StatusMethodNotAllowed, r.Method+" is not for this address: "+strings.Join(allowed, ", "))
+		return fail(http.StatusMethodNotAllowed, "method "+r.Method+" not allowed; allowed: "+strings.Join(allowed, ", "))
 	}
 	// Its parameters would be left out without a word, and their defaults taken.
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
@@ -145,10 +145,10 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 	}
 	if coded := r.Header.Values("Content-Encoding"); !slices.ContainsFunc(coded, isPlain) && len(coded) > 0 || len(coded) > 1 {
 		h.Set("Accept-Encoding", "identity") // RFC 9110, section 15.5.16
-		return fail(http.StatusUnsupportedMediaType, "the body has to be sent as it is, without Content-Encoding")
+		return fail(http.StatusUnsupportedMediaType, "compressed bodies are not supported: send the body without Content-Encoding")
 	}
 	if types := r.Header.Values("Content-Type"); len(types) > 1 || !isJSON(r.Header.Get("Content-Type")) {
-		return fail(http.StatusUnsupportedMediaType, "the body has to be JSON in UTF-8, sent with the header Content-Type: application/json")
+		return fail(http.StatusUnsupportedMediaType, "the body must be JSON in UTF-8, with the header Content-Type: application/json")
 	}
 	return nil
 }

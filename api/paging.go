@@ -66,7 +66,7 @@ func isKey(key any) bool {
 }
 
 func badStartKey() *failure {
-	return badRequest("start_key", "is none that a page before named as next_start_key")
+	return badRequest("start_key", "invalid: want the next_start_key of a previous page")
 }
 
 // badRequest names one field that is wrong.

@@ -108,7 +108,7 @@ func TestAnswer_AClientThatIsGoneIsNoPanic(t *testing.T) {
 	request := httptest.NewRequest("GET", "/v2/accounts/7/webhooks", nil)
 	request.Header.Set("X-Auth-Token", token)
 	handler.ServeHTTP(unread{httptest.NewRecorder()}, request)
-	for _, line := range logs.FilterMessage("panic in a request").All() {
+	for _, line := range logs.FilterMessage("panic in request handler").All() {
 		t.Error(line.ContextMap()["panic"])
 	}
 }

@@ -17,10 +17,10 @@ import (
 
 // replayFields say which events to send again.
 type replayFields struct {
-	Since    *time.Time `json:"since,omitempty" doc:"all that were committed from then on" example:"2026-03-09T00:00:00Z"`
-	EventIDs *[]string  `json:"event_ids,omitempty" minItems:"1" maxItems:"1000" nullable:"false" doc:"those with these ids (the header webhook-id)"`
-	Rate     *float64   `json:"rate,omitempty" minimum:"0.001" maximum:"10000" default:"100" doc:"most events a second"`
-	DryRun   *bool      `json:"dry_run,omitempty" default:"false" doc:"only count them"`
+	Since    *time.Time `json:"since,omitempty" doc:"events committed since this time" example:"2026-03-09T00:00:00Z"`
+	EventIDs *[]string  `json:"event_ids,omitempty" minItems:"1" maxItems:"1000" nullable:"false" doc:"events with these ids (the header webhook-id)"`
+	Rate     *float64   `json:"rate,omitempty" minimum:"0.001" maximum:"10000" default:"100" doc:"events per second at most"`
+	DryRun   *bool      `json:"dry_run,omitempty" default:"false" doc:"only count the events"`
 }
 
 // replay is a request to send events again and how far it is.
@@ -30,9 +30,9 @@ type replay struct {
 	EventIDs []string  `json:"event_ids,omitempty"`
 	Rate     float64   `json:"rate"`
 	Total    int64     `json:"total" doc:"how many there were to send; with since of the first 10000 that were looked at"`
-	Sent     int64     `json:"sent" doc:"how many have been put on their way"`
+	Sent     int64     `json:"sent" doc:"number of events appended so far"`
 	State    string    `json:"state" enum:"counted,running,done,ended"`
-	Reason   string    `json:"reason,omitempty" doc:"why it ended before its end"`
+	Reason   string    `json:"reason,omitempty" doc:"why it ended early"`
 	AskedAt  time.Time `json:"asked_at,omitzero"`
 	DoneAt   time.Time `json:"done_at,omitzero"`
 }
@@ -48,10 +48,10 @@ func (s *subscriptions) registerReplays(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/replay"
 	s.replays = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[replayFields]())
 	huma.Register(routes, idempotent(expensive(withBody(operation("replay", http.MethodPost, path, "Send events again",
-		"Those that were delivered or given up; what is still to be delivered is not sent twice. They keep their ids. It goes on in the background."),
+		"Sends delivered and dead-lettered events again; events that still wait are not sent twice. They keep their ids. The replay runs in the background."),
 		s.replays, http.StatusAccepted))), handled(s, s.replay))
-	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List what was asked to be sent again",
-		"The newest first, and how far each is."), handled(s, s.listReplays))
+	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List replays",
+		"Newest first, with their progress."), handled(s, s.listReplays))
 }
 
 func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[replay], error) {
@@ -102,7 +102,7 @@ const namedIDs = 20
 func expect(asked *outbox.Request, kept []string) (warnings []string) {
 	if len(asked.WebhookIDs) == 0 {
 		if asked.Total == 0 {
-			warnings = append(warnings, "nothing that was committed since then was delivered or given up among the first 10000 events, so nothing of them is sent; what is still to be delivered, a retry among it, is not sent twice")
+			warnings = append(warnings, "nothing to send: none of the first 10000 events since then has been delivered or dead-lettered; events that still wait, retries included, are not sent twice")
 		}
 		return warnings
 	}
@@ -120,10 +120,10 @@ func expect(asked *outbox.Request, kept []string) (warnings []string) {
 		warnings = append(warnings, "event_ids: this webhook has no such events, or none that are kept any more: "+strings.Join(unknown, ", "))
 	}
 	if late := int64(len(kept)) - asked.Total; late > 0 {
-		warnings = append(warnings, fmt.Sprintf("event_ids: %d of them are still to be delivered, in a retry for example, or are not kept any more, and are not sent twice", late))
+		warnings = append(warnings, fmt.Sprintf("event_ids: %d of them are not sent: they still wait, for example for a retry, or are past retention", late))
 	}
 	if asked.Total == 0 {
-		warnings = append(warnings, "nothing is sent")
+		warnings = append(warnings, "nothing to send")
 	}
 	return warnings
 }

@@ -26,10 +26,10 @@ func TestReplay_SaysWhatItWillNotSend(t *testing.T) {
 		want       []string
 	}{
 		{"delivered", `{"event_ids":["evt_done"]}`, 1, nil},
-		{"in retry", `{"event_ids":["evt_retry"]}`, 0, []string{"1 of them are still to be delivered", "nothing is sent"}},
-		{"unknown", `{"event_ids":["evt_none","evt_other"]}`, 0, []string{`"evt_none", "evt_other"`, "nothing is sent"}},
-		{"each", `{"event_ids":["evt_done","evt_retry","evt_none"]}`, 1, []string{`"evt_none"`, "1 of them are still to be delivered"}},
-		{"nothing since", `{"since":"2200-01-01T00:00:00Z"}`, 0, []string{"nothing that was committed since then"}},
+		{"in retry", `{"event_ids":["evt_retry"]}`, 0, []string{"1 of them are not sent: they still wait", "nothing to send"}},
+		{"unknown", `{"event_ids":["evt_none","evt_other"]}`, 0, []string{`"evt_none", "evt_other"`, "nothing to send"}},
+		{"each", `{"event_ids":["evt_done","evt_retry","evt_none"]}`, 1, []string{`"evt_none"`, "1 of them are not sent: they still wait"}},
+		{"nothing since", `{"since":"2200-01-01T00:00:00Z"}`, 0, []string{"none of the first 10000 events since then"}},
 	} {
 		for _, dry := range []string{"true", "false"} {
 			r := w.want(t, 202, token, "POST", path, `{"data":`+strings.Replace(c.body, "}", `,"dry_run":`+dry+"}", 1)+`}`)

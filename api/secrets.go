@@ -14,10 +14,10 @@ import (
 
 // signingSecret is what deliveries are signed with.
 type signingSecret struct {
-	Secret        string          `json:"secret" doc:"whsec_ and base64, as Standard Webhooks 1.0 has it"`
-	Previous      string          `json:"previous_secret,omitempty" doc:"the newest of earlier"`
-	PreviousUntil time.Time       `json:"previous_until,omitzero" doc:"when the previous one ends"`
-	Earlier       []earlierSecret `json:"earlier,omitempty" doc:"all that sign too, each until its time, the newest first"`
+	Secret        string          `json:"secret" doc:"whsec_ and base64, as in Standard Webhooks 1.0"`
+	Previous      string          `json:"previous_secret,omitempty" doc:"the newest secret of earlier"`
+	PreviousUntil time.Time       `json:"previous_until,omitzero" doc:"when previous_secret expires"`
+	Earlier       []earlierSecret `json:"earlier,omitempty" doc:"all earlier secrets that still sign, newest first, each until its time"`
 }
 
 type earlierSecret struct {
@@ -27,7 +27,7 @@ type earlierSecret struct {
 
 // rotateFields say how to replace a secret.
 type rotateFields struct {
-	OverlapSeconds *int `json:"overlap_seconds,omitempty" minimum:"0" maximum:"2592000" default:"86400" doc:"how long the secret before goes on signing; 0 ends it, and all before it, before the answer"`
+	OverlapSeconds *int `json:"overlap_seconds,omitempty" minimum:"0" maximum:"2592000" default:"86400" doc:"how long the previous secret still signs; 0 expires it and all earlier ones before the answer"`
 }
 
 type rotateInput struct {
@@ -42,7 +42,7 @@ func (s *subscriptions) registerSecrets(routes huma.API) {
 	huma.Register(routes, operation("read-secret", http.MethodGet, path, "Read the signing secret", ""), handled(s, s.readSecret))
 	s.rotations = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[rotateFields]())
 	registerOptional(routes, withBody(slow(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
-		"Until the overlap ends deliveries are signed by the new secret and by the one before, the newest first. Up to 10 secrets sign at once, each until its time.")), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
+		"Until the overlap ends, deliveries carry signatures by the new and the previous secret, newest first. Up to 10 secrets sign at once, each until its time.")), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
 }
 
 func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answer[signingSecret], error) {

@@ -136,7 +136,7 @@ func TestSeed003_EveryRequestIsAnsweredAsItsDocumentSays(t *testing.T) {
 			golden(t, edited, `{"data":{"id":"ID","name":"My New Webhook","uri":"http://my.server.net","http_verb":"post","hook":"channel_destroy",`+
 				`"retries":4,"enabled":true,"state":"active","include_subaccounts":false,"include_internal_legs":false,"delivery":"realtime",`+
 				`"endpoint":0,"created_at":"TIME","changed_at":"TIME"},"status":"success","request_id":"REQUEST",`+
-				`"warnings":["unknown field \"retiees\" is ignored: was retries meant?"]}`)
+				`"warnings":["unknown field \"retiees\" is ignored: did you mean retries?"]}`)
 			// Delete Webhook. This is permanent and unrecoverable.
 			w.want(t, 200, token, "DELETE", one, "")
 			w.want(t, 404, token, "DELETE", one, "")

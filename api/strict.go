@@ -61,7 +61,7 @@ func (s *strictScan) run() string {
 		switch {
 		case c == '{' || c == '[':
 			if len(s.stack) == maxDepth {
-				return "is nested more than " + strconv.Itoa(maxDepth) + " deep"
+				return "is nested deeper than " + strconv.Itoa(maxDepth) + " levels"
 			}
 			var one level
 			if s.key = c == '{'; s.key {
@@ -102,7 +102,7 @@ func (s *strictScan) string() string {
 		first := s.unit()
 		switch {
 		case first == 0:
-			return "holds the character U+0000, which cannot be stored"
+			return "contains the character U+0000, which cannot be stored"
 		case !utf16.IsSurrogate(first):
 			continue
 		case s.at+2 < len(s.text) && s.text[s.at+1] == '\\' && s.text[s.at+2] == 'u':
@@ -111,7 +111,7 @@ func (s *strictScan) string() string {
 				continue
 			}
 		}
-		return "holds half a surrogate pair (half an emoji, as cutting a text leaves it), which is no character"
+		return "contains half a surrogate pair (half an emoji, as from cutting a string), which is not a character"
 	}
 	s.at++
 	if !s.key {
@@ -120,7 +120,7 @@ func (s *strictScan) string() string {
 	s.key = false
 	var name string
 	if json.Unmarshal(s.text[start:s.at], &name) != nil {
-		return "has a member whose name cannot be read"
+		return "has a member whose name cannot be parsed"
 	}
 	object := &s.stack[len(s.stack)-1]
 	object.name = name
@@ -149,14 +149,14 @@ func (s *strictScan) number() string {
 	}
 	mantissa, exponent, scientific := strings.Cut(strings.ToLower(string(s.text[start:s.at])), "e")
 	if len(mantissa) > maxDigits {
-		return "holds a number of more than " + strconv.Itoa(maxDigits) + " digits"
+		return "contains a number of more than " + strconv.Itoa(maxDigits) + " digits"
 	}
 	if n, err := strconv.ParseFloat(string(s.text[start:s.at]), 64); err != nil || math.IsInf(n, 0) {
-		return "holds a number beyond what can be read as one"
+		return "contains a number that is out of range"
 	}
 	if scientific {
 		if n, err := strconv.Atoi(exponent); err != nil || n > maxExponent || n < -maxExponent {
-			return "holds a number beyond what can be read as one"
+			return "contains a number that is out of range"
 		}
 	}
 	return ""

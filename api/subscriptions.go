@@ -166,9 +166,9 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	}
 	switch {
 	case errors.Is(err, outbox.ErrNoWebhook), errors.Is(err, outbox.ErrNoEndpoint):
-		return notFound("there is no such webhook")
+		return notFound("webhook not found")
 	case errors.Is(err, outbox.ErrNoToken):
-		return notFound("there is no such token")
+		return notFound("token not found")
 	case errors.Is(err, outbox.ErrUnreadable):
 		return fail(http.StatusConflict, outbox.ErrUnreadable.Error())
 	case errors.Is(err, outbox.ErrCallerGone):
@@ -194,22 +194,22 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return fail(http.StatusConflict, held.Error())
 	}
 	if state, ok := errors.AsType[*outbox.StateError](err); ok {
-		return fail(http.StatusConflict, state.Mend)
+		return fail(http.StatusConflict, state.Fix)
 	}
 	if f := onceFailure(ctx, err); f != nil {
 		return f
 	}
 	if outbox.IsUnstorable(err) {
-		s.log.Warn("request holds what cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))
-		return fail(http.StatusBadRequest, "it holds a text or a number that cannot be stored here")
+		s.log.Warn("request contains a value that cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+		return fail(http.StatusBadRequest, "the request contains a string or number that cannot be stored")
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		s.log.Debug("request ends with its client", zap.String("request_id", callOf(ctx).id), zap.Error(err))
 		return unavailable("the client closed the connection before the answer")
 	}
-	s.log.Error("request cannot be answered", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+	s.log.Error("request failed", zap.String("request_id", callOf(ctx).id), zap.Error(err))
 	if ctx.Err() != nil || outbox.IsBusy(err) {
-		return unavailable("no answer from the outbox in time: try again later")
+		return unavailable("the outbox did not answer in time: try again later")
 	}
-	return fail(http.StatusInternalServerError, "something is wrong here: the operator finds the reason in the log by the request id")
+	return fail(http.StatusInternalServerError, "internal error: quote request_id to the operator, whose log has the reason")
 }

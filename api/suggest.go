@@ -32,8 +32,8 @@ var synonyms = map[string][]string{
 
 // without are the fields that other APIs have, and where this one has the same.
 var without = map[string]string{
-	"secret":        "walhook makes the signing secret: GET …/webhooks/{id}/secret",
-	"signingsecret": "walhook makes the signing secret: GET …/webhooks/{id}/secret",
+	"secret":        "walhook generates the signing secret: GET …/webhooks/{id}/secret",
+	"signingsecret": "walhook generates the signing secret: GET …/webhooks/{id}/secret",
 }
 
 // unknownField says so, and what may have been meant.
@@ -43,7 +43,7 @@ func unknownField(name string, schema *huma.Schema) string {
 		return text + ": " + instead
 	}
 	if likely := meant(name, schema); len(likely) > 0 {
-		text += ": was " + strings.Join(likely, " or ") + " meant?"
+		text += ": did you mean " + strings.Join(likely, " or ") + "?"
 	}
 	return text
 }
@@ -80,7 +80,7 @@ func meant(name string, schema *huma.Schema) (fields []string) {
 func meantFor(field string, sent map[string]json.RawMessage, schema *huma.Schema) string {
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
 		if schema.Properties[name] == nil && slices.Contains(meant(name, schema), field) {
-			return fmt.Sprintf(": is it what %s was meant for?", printable(name))
+			return fmt.Sprintf(" (sent as %s?)", printable(name))
 		}
 	}
 	return ""

@@ -24,13 +24,13 @@ type token struct {
 // newToken is a token with what its bearer sends, which is told only once.
 type newToken struct {
 	token
-	Token string `json:"token" doc:"what goes into X-Auth-Token; it is not shown again"`
+	Token string `json:"token" doc:"the value for X-Auth-Token; it is not shown again"`
 }
 
 // tokenFields say what a token is for.
 type tokenFields struct {
 	Name               *string `json:"name,omitempty" maxLength:"128" doc:"for people"`
-	IncludeSubaccounts *bool   `json:"include_subaccounts,omitempty" default:"false" doc:"for all accounts below too, at any depth"`
+	IncludeSubaccounts *bool   `json:"include_subaccounts,omitempty" default:"false" doc:"valid for sub-accounts too, at any depth"`
 }
 
 type (
@@ -52,10 +52,10 @@ func (s *subscriptions) registerTokens(routes huma.API) {
 	const path = "/accounts/{account_id}/tokens"
 	s.tokens = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[tokenFields]())
 	registerOptional(routes, idempotent(forOperator(withBody(operation("create-token", http.MethodPut, path, "Create a token",
-		"For the operator. The token opens this account, and those below it if asked for."), s.tokens, http.StatusCreated))), handled(s, s.createToken))
+		"For the operator. The token is valid for this account and, on request, for its sub-accounts."), s.tokens, http.StatusCreated))), handled(s, s.createToken))
 	huma.Register(routes, forOperator(operation("list-tokens", http.MethodGet, path, "List the tokens", "For the operator.")), handled(s, s.listTokens))
 	huma.Register(routes, forOperator(operation("delete-token", http.MethodDelete, path+"/{token_id}", "Delete a token",
-		"For the operator. It ends at once.")), handled(s, s.deleteToken))
+		"For the operator. The token is invalid at once.")), handled(s, s.deleteToken))
 }
 
 func (s *subscriptions) createToken(ctx context.Context, in *createTokenInput) (*answer[newToken], error) {
@@ -74,7 +74,7 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 	set(&t.Name, wanted.Name)
 	set(&t.Subaccounts, wanted.IncludeSubaccounts)
 	if hasControl(t.Name) {
-		return nil, badRequest("name", "holds a control character")
+		return nil, badRequest("name", "contains a control character")
 	}
 	unknown, err := s.unknownAccount(ctx, in.AccountID)
 	if err != nil {

@@ -17,16 +17,16 @@ import (
 // tried is what a test event came to.
 type tried struct {
 	EventID    string  `json:"event_id" doc:"the header webhook-id"`
-	DurationMS float64 `json:"duration_ms" doc:"0 when there was no answer, which takes the same time whatever the cause"`
+	DurationMS float64 `json:"duration_ms" doc:"0 without an answer, which takes the same time whatever the cause"`
 	Status     int     `json:"status" doc:"of HTTP; 0 when there was no answer"`
-	Outcome    string  `json:"outcome" enum:"delivered,retry,pause,disable,held" doc:"what would become of an event; a test changes nothing and is not repeated. held is a fault of the sending side"`
+	Outcome    string  `json:"outcome" enum:"delivered,retry,pause,disable,held" doc:"the outcome that an event would have; a test changes nothing and is not retried. held is an error of the sending side"`
 	Reason     string  `json:"reason"`
 	Detail     string  `json:"detail,omitempty" doc:"for people: what the receiver answered, without what was sent; absent when there was no answer"`
 }
 
 func (s *subscriptions) registerTest(routes huma.API) {
 	huma.Register(routes, slow(operation("test-webhook", http.MethodPost, "/accounts/{account_id}/webhooks/{webhook_id}/test", "Send a test event now",
-		"One signed request to the webhook's URL, as its settings have it, also while it is disabled. The answer says what came of it.")), handled(s, s.test))
+		"Sends one signed request to the webhook's URL with its settings, also while it is disabled, and returns the outcome.")), handled(s, s.test))
 }
 
 func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tried], error) {
@@ -39,7 +39,7 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 		return nil, err
 	}
 	if w.DisabledBy == "operator" {
-		return nil, fail(http.StatusConflict, "an operator disabled it ("+w.DisableReason+"): nothing is sent to it, a test neither")
+		return nil, fail(http.StatusConflict, "an operator disabled the webhook ("+w.DisableReason+"): it gets no requests, tests included")
 	}
 	by := callOf(ctx).caller()
 	if err := s.cfg.Store.CheckHeld(ctx, by, w.Account, endpoint.URL); err != nil {
@@ -52,7 +52,7 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
 	}
 	if wait := s.testing.take(w.Account, outbox.HostOf(endpoint.URL)); wait > 0 {
-		return nil, tooMany(wait, "too many tests of this account, or of this host: wait a little")
+		return nil, tooMany(wait, "too many tests of this account or of this host: try again later")
 	}
 	e, err := s.testEvent(&w)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // webhook is a webhook as it is shown.
 type webhook struct {
-	ID                  string          `json:"id" doc:"account for the account's own web hook URL"`
+	ID                  string          `json:"id" doc:"account for the account's own webhook URL"`
 	Name                string          `json:"name"`
 	URI                 string          `json:"uri" doc:"user name and password are not shown"`
 	HTTPVerb            string          `json:"http_verb"`
@@ -27,20 +27,20 @@ type webhook struct {
 	Types               []string        `json:"types,omitempty"`
 	Target              *webhookTarget  `json:"target,omitempty"`
 	Format              string          `json:"format,omitempty"`
-	Retries             *int            `json:"retries,omitempty" doc:"absent is the whole schedule"`
+	Retries             *int            `json:"retries,omitempty" doc:"absent means the whole schedule"`
 	RateLimit           float64         `json:"rate_limit,omitempty"`
 	CustomData          json.RawMessage `json:"custom_data,omitempty"`
 	Enabled             bool            `json:"enabled"`
 	State               string          `json:"state" enum:"active,disabled,cleared,unusable"`
 	DisableReason       string          `json:"disable_reason,omitempty" doc:"why nothing is sent"`
-	HeldSince           *time.Time      `json:"held_since,omitempty" doc:"since when nothing can be sent: state unusable says why in disable_reason, otherwise held_reason does"`
+	HeldSince           *time.Time      `json:"held_since,omitempty" doc:"the time since which walhook cannot send: in state unusable disable_reason says why, otherwise held_reason"`
 	HeldReason          string          `json:"held_reason,omitempty"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`
 	IncludeInternalLegs bool            `json:"include_internal_legs"`
 	Delivery            string          `json:"delivery"`
 	DailyAt             string          `json:"daily_at,omitempty"`
 	DailyZone           string          `json:"daily_zone,omitempty"`
-	Endpoint            int64           `json:"endpoint" doc:"the number by which the operator's log and commands name it"`
+	Endpoint            int64           `json:"endpoint" doc:"its number in the operator's log and commands"`
 	CreatedAt           time.Time       `json:"created_at"`
 	ChangedAt           time.Time       `json:"changed_at"`
 }
@@ -75,13 +75,13 @@ type AccountInput struct {
 // WebhookInput names the webhook of a call.
 type WebhookInput struct {
 	AccountInput
-	WebhookID string `path:"webhook_id" doc:"the webhook's id; account is the account's own web hook URL"`
+	WebhookID string `path:"webhook_id" doc:"the webhook's id; account is the account's own webhook URL"`
 }
 
 // PageInput asks for a part of a list.
 type PageInput struct {
-	PageSize int    `query:"page_size" minimum:"1" maximum:"500" default:"50" doc:"how many at most"`
-	StartKey string `query:"start_key" maxLength:"256" doc:"next_start_key of the page before"`
+	PageSize int    `query:"page_size" minimum:"1" maximum:"500" default:"50" doc:"items per page"`
+	StartKey string `query:"start_key" maxLength:"256" doc:"next_start_key of the previous page"`
 }
 
 type (
@@ -99,7 +99,7 @@ func (s *subscriptions) registerWebhooks(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks"
 	const one = path + "/{webhook_id}"
 	huma.Register(routes, operation("list-webhooks", http.MethodGet, path, "List the webhooks",
-		"The account's own web hook URL is among them, with the id account. One that is disabled says why in disable_reason."), handled(s, s.listWebhooks))
+		"They include the account's own webhook URL, with the id account. disable_reason says why a webhook is disabled."), handled(s, s.listWebhooks))
 	huma.Register(routes, tagged(idempotent(withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
 		"It gets what is committed from then on."), s.edits.create, http.StatusCreated))), handled(s, s.createWebhook))
 	huma.Register(routes, tagged(operation("read-webhook", http.MethodGet, one, "Read a webhook", "")), handled(s, s.readWebhook))
@@ -228,7 +228,7 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 		if _, err := s.webhook(ctx, in); err != nil {
 			return nil, err
 		}
-		return nil, fail(http.StatusConflict, "the account's own web hook is ended by clearing its URL where the account is kept; enabled false holds its events")
+		return nil, fail(http.StatusConflict, "the account's own webhook cannot be deleted: clear its URL in the account table, or set enabled to false to hold its events")
 	}
 	if !isID(in.WebhookID, maxWebhookID) {
 		return nil, outbox.ErrNoWebhook

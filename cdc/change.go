@@ -50,7 +50,7 @@ func (s *stream) change(ctx context.Context, c *cursor) error {
 	case msgOrigin, msgType:
 		return nil // where it came from; a type's name, read by OID instead
 	}
-	return fmt.Errorf("message of kind %q is not known", kind)
+	return fmt.Errorf("unknown message kind %q", kind)
 }
 
 func (s *stream) begin(c *cursor) error {
@@ -70,7 +70,7 @@ func (s *stream) begin(c *cursor) error {
 		return s.otherLog("it is not there")
 	case tx.commit == done.Commit:
 		if s.resume.Xid != 0 && s.resume.Xid != tx.xid {
-			return s.otherLog(fmt.Sprintf("transaction %d stands there, not %d", tx.xid, s.resume.Xid))
+			return s.otherLog(fmt.Sprintf("transaction %d is there, not %d", tx.xid, s.resume.Xid))
 		}
 		s.expect, s.skipUpto = false, done.Ordinal
 	}
@@ -81,7 +81,7 @@ func (s *stream) begin(c *cursor) error {
 // not the one that the log holds.
 func (s *stream) otherLog(why string) error {
 	return &source.GapError{From: s.resume.Flush, To: s.tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
-		"the log is not the one that was read up to %s: of the transaction stored from there, %s", s.resume.Position, why)}
+		"the WAL is not the one that was read up to %s: of the transaction stored from there, %s", s.resume.Position, why)}
 }
 
 func (s *stream) commit(ctx context.Context, c *cursor) error {
@@ -284,7 +284,7 @@ func (s *stream) makeLegible(row schemas.Tuple, relation *schemas.Relation) {
 		}
 		if name := relation.Table().String() + "." + relation.Columns[i].Name; !s.illegible[name] {
 			s.illegible[name] = true
-			s.r.log.Warn("a value is not UTF-8: its bytes are replaced by U+FFFD and their hexadecimal digits",
+			s.r.log.Warn("value is not UTF-8, replacing its bytes by U+FFFD and their hexadecimal digits",
 				zap.String("column", name), zap.Stringer("position", s.position))
 		}
 	}

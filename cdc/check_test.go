@@ -33,7 +33,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 		{
 			name:  "the slot is missing",
 			spoil: func(t *testing.T, w *world) { w.dropSlot(t) },
-			gap:   "does not exist any more",
+			gap:   "no longer exists",
 		},
 		{
 			name: "the slot was made anew",
@@ -41,7 +41,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 				w.dropSlot(t)
 				one[string](t, w, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", w.cfg.Slot)
 			},
-			gap: "advanced or made anew",
+			gap: "advanced or recreated",
 		},
 		{
 			name: "the slot was advanced",
@@ -49,12 +49,12 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 				w.exec(t, "INSERT INTO items VALUES (100, 7, 'skipped')")
 				one[string](t, w, "SELECT end_lsn::text FROM pg_replication_slot_advance($1, pg_current_wal_lsn())", w.cfg.Slot)
 			},
-			gap: "advanced or made anew",
+			gap: "advanced or recreated",
 		},
 		{
 			name:  "the outbox was restored from an older backup",
 			spoil: func(_ *testing.T, w *world) { w.store.checkpoint.Flush -= 8 },
-			gap:   "advanced or made anew",
+			gap:   "advanced or recreated",
 		},
 		{
 			name:  "another database system",
@@ -91,7 +91,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 			spoil: func(t *testing.T, w *world) {
 				w.exec(t, "DROP PUBLICATION walhook", "INSERT INTO items VALUES (100, 7, 'x')", "CREATE PUBLICATION walhook FOR ALL TABLES")
 			},
-			gap: "dropped and made anew",
+			gap: "dropped and recreated",
 		},
 		{
 			name:  "a slot without a stored position",
@@ -115,7 +115,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 					_, _ = w.conn.Exec(context.Background(), "SELECT pg_drop_replication_slot($1)", w.cfg.Slot)
 				})
 			},
-			fault: "no pgoutput slot", fix: "--slot",
+			fault: "not a pgoutput slot", fix: "--slot",
 		},
 		{
 			name: "a slot of another database",
@@ -152,7 +152,7 @@ func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
 		{
 			name:  "a narrowed publication",
 			spoil: func(t *testing.T, w *world) { w.narrow(t) },
-			gap:   "does not hold public.items",
+			gap:   "does not contain public.items",
 		},
 		{
 			name:  "a publication of inserts only",
@@ -323,7 +323,7 @@ func TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere(t *testing.T) {
 		t.Fatalf("%v, want a lost slot", gap)
 	}
 	why, named := gap.Reason, one[int](t, w, "SELECT current_setting('server_version_num')::int") >= 170000
-	if strings.Contains(why, "exceeded") != named || !strings.Contains(why, "is -1 now") {
+	if strings.Contains(why, "exceeded") != named || !strings.Contains(why, "is now -1") {
 		t.Errorf("it says %q", why)
 	}
 }

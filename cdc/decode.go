@@ -196,7 +196,7 @@ func decodeLogical(c *cursor, a *arena, taken schemas.Messages, shortened bool) 
 }
 
 // errShort says that a message ends before its fields do.
-var errShort = errors.New("message is shorter than its fields")
+var errShort = errors.New("message is too short")
 
 // cursor reads the fields of one message. The first fault sticks; every read
 // after it returns zero, so that a decoder checks once, at its end.
@@ -254,7 +254,7 @@ func (c *cursor) string() string {
 	}
 	end := bytes.IndexByte(c.buf, 0)
 	if end < 0 {
-		c.err = errors.New("a text is not terminated")
+		c.err = errors.New("unterminated string")
 		return ""
 	}
 	s := string(c.buf[:end])
@@ -265,7 +265,7 @@ func (c *cursor) string() string {
 // done is the fault, or that something is left over.
 func (c *cursor) done() error {
 	if c.err == nil && len(c.buf) > 0 {
-		return fmt.Errorf("%d bytes are left after its fields", len(c.buf))
+		return fmt.Errorf("%d trailing bytes", len(c.buf))
 	}
 	return c.err
 }

@@ -179,7 +179,7 @@ func TestDecode_WhatCannotBeIsAnError(t *testing.T) {
 		{"a row outside a transaction", [][]byte{rowMessage('I', tableOID, tuple('N', text("1"), null))}, "outside a transaction"},
 		{"a transaction in a transaction", [][]byte{begun, begun}, "inside another"},
 		{"another transaction's commit", [][]byte{begun, commitMessage(0x101, 0x130)}, "commit at 0/101"},
-		{"an unknown kind", [][]byte{begun, {'Z'}}, "not known"},
+		{"an unknown kind", [][]byte{begun, {'Z'}}, "unknown"},
 		{"no kind", [][]byte{{}}, "message"},
 		{"a streamed transaction", [][]byte{{'S', 0, 0, 0, 1, 1}}, "outside a transaction"},
 		{"a relation that was not described", [][]byte{begun, rowMessage('I', 1, tuple('N', text("1"), null))}, "relation 1,"},
@@ -193,7 +193,7 @@ func TestDecode_WhatCannotBeIsAnError(t *testing.T) {
 		{"more columns than there can be", [][]byte{slices.Concat([]byte{'R'}, u32(1), cstring("a"), cstring("b"), []byte{'d'}, u16(5000))}, "5000 columns"},
 		{"a transactional message outside a transaction", [][]byte{logicalMessage(true, "walhook", "")}, "outside a transaction"},
 		{"a value longer than the message", [][]byte{begun,
-			rowMessage('I', tableOID, slices.Concat([]byte{'N'}, u16(2), []byte{'t'}, u32(0xffffffff)))}, "shorter"},
+			rowMessage('I', tableOID, slices.Concat([]byte{'N'}, u16(2), []byte{'t'}, u32(0xffffffff)))}, "too short"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := detached(schemas.Checkpoint{}, 0)

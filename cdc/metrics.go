@@ -38,23 +38,23 @@ func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 		state: state,
 		retained: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_slot_retained_bytes",
-			Help: "WAL that the source keeps for the slot, on its disk. NaN while the source does not answer.",
+			Help: "WAL that the source retains on its disk for the slot. NaN while the source does not answer.",
 		}),
 		limit: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_slot_limit_bytes",
-			Help: "WAL that the source keeps for a slot at most before it gives the slot up, which is a gap (max_slot_wal_keep_size); +Inf for no limit. NaN while the source does not answer.",
+			Help: "WAL above which the source invalidates the slot, which is a gap (max_slot_wal_keep_size); +Inf for no limit. NaN while the source does not answer.",
 		}),
 		slot: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "walhook_slot_wal_status",
-			Help: "1 for what the source says of the WAL that the slot needs (pg_replication_slots.wal_status), 0 for the rest; missing is a slot that does not exist.",
+			Help: "1 for the slot's pg_replication_slots.wal_status, 0 for the others; missing means that the slot does not exist.",
 		}, []string{"status"}),
 		reconnects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_source_reconnects_total",
-			Help: "Times that reading stopped and was tried again, by a fault of the source or of the outbox.",
+			Help: "Times that reading stopped and was retried, because of an error of the source or the outbox.",
 		}),
 		gaps: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_source_gaps_total",
-			Help: "Gaps that this process found in the log; each is listed in the outbox.",
+			Help: "Gaps that this process found in the WAL; the outbox lists each.",
 		}),
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_source_unreadable_total",
@@ -67,7 +67,7 @@ func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 	})
 	m.partial = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "walhook_source_tables_keeping_keys",
-		Help: "Published tables and partitions that keep only the key of old rows: their deletes carry no more. Known to the process that reads.",
+		Help: "Published tables and partitions whose old rows, and so deletes, carry only the key. Known to the process that reads.",
 	})
 	m.refused.Set(math.NaN())
 	m.partial.Set(math.NaN())
@@ -83,15 +83,15 @@ func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 	}
 	gauge("walhook_source_lag_bytes",
-		"WAL between the source's end, as it last said, and the stored position. NaN while the source does not answer.",
+		"WAL between the source's end, as last reported, and the stored position. NaN while the source does not answer.",
 		nil, m.lagBytes)
 	gauge("walhook_source_lag_seconds",
-		"Age of the oldest committed change that is not stored, as far as the source's own positions tell, by this machine's clock alone: 0 for none. While the source does not answer, how long ago all was stored for the last time; NaN where that is not known.",
+		"Age of the oldest committed change that is not stored, from the source's own positions and this machine's clock; 0 for none. While the source does not answer, the time since everything was last stored; NaN if that is not known.",
 		nil, func() float64 { return m.lagSeconds(time.Now()) })
 	gauge("walhook_source_up", "1 while the source answers this process, else 0.", nil, func() float64 { return number(m.answers.Load()) })
 	for _, one := range []State{Connecting, Standby, Reading, Unreadable} {
 		gauge("walhook_source_state",
-			"1 for what the reader of this process is doing, 0 for the rest. Exactly one process reads; others wait as standby.",
+			"1 for the state of this process's reader, 0 for the others. Exactly one process reads; others wait as standby.",
 			prometheus.Labels{"state": one.String()}, func() float64 { return number(state() == one) })
 	}
 }

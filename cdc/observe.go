@@ -47,7 +47,7 @@ func (r *Reader) askAdvanced(ctx context.Context) {
 	}
 	at, err := r.store.Advanced(ctx)
 	if err != nil {
-		r.log.Debug("store cannot be asked when it last advanced", zap.Error(err))
+		r.log.Debug("cannot read when the position was last stored", zap.Error(err))
 		return
 	}
 	r.advanced = true
@@ -70,7 +70,7 @@ func (r *Reader) Pause(ctx context.Context, d time.Duration) bool {
 // look asks the source once, over the session that it gets and answers; nil
 // stands for none. What is wrong is told by whoever tries to read.
 func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *source.Introspector {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the slot: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the slot: timed out"))
 	defer cancel()
 	var err error
 	if introspector == nil {
@@ -87,7 +87,7 @@ func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *s
 		if r.State() != Reading {
 			r.metrics.unknown()
 		}
-		r.log.Debug("source cannot be asked", zap.Error(err))
+		r.log.Debug("cannot query the source", zap.Error(err))
 		return nil
 	}
 	if r.State() != Reading {
@@ -147,13 +147,13 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 func (r *Reader) held(report source.SlotReport) {
 	why := report.Held()
 	before := r.heldBack.Swap(&why)
-	if why != "" && time.Since(r.heldTold) >= remindEvery {
-		r.heldTold = time.Now()
-		r.log.Warn("the source holds its changes back", zap.String("slot", r.cfg.Slot), zap.String("reason", why))
+	if why != "" && time.Since(r.heldLogged) >= remindEvery {
+		r.heldLogged = time.Now()
+		r.log.Warn("source withholds changes", zap.String("slot", r.cfg.Slot), zap.String("reason", why))
 	}
 	if why == "" && before != nil && *before != "" {
-		r.heldTold = time.Time{}
-		r.log.Info("the source sends its changes again", zap.String("slot", r.cfg.Slot))
+		r.heldLogged = time.Time{}
+		r.log.Info("source sends changes again", zap.String("slot", r.cfg.Slot))
 	}
 }
 
@@ -193,7 +193,7 @@ func (r *Reader) observeTables(ctx context.Context, h *history) {
 	defer func() { o.disconnect(ctx) }()
 	for {
 		if err := o.look(ctx); err != nil && ctx.Err() == nil {
-			r.log.Debug("tables cannot be looked at", zap.Error(err))
+			r.log.Debug("cannot read the source's tables", zap.Error(err))
 			o.disconnect(ctx)
 		}
 		// Where there are very many partitions a look takes its time, and is made
@@ -218,7 +218,7 @@ func (o *tableObserver) disconnect(ctx context.Context) {
 }
 
 func (o *tableObserver) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the tables: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the tables: timed out"))
 	defer cancel()
 	if o.source == nil {
 		introspector, err := source.NewIntrospector(ctx, o.r.cfg)

@@ -28,9 +28,9 @@ type Reader struct {
 	state   atomic.Int32
 	began   atomic.Bool
 
-	heldBack atomic.Pointer[string] // see HeldBack
-	heldTold time.Time              // the watching goroutine's
-	advanced bool                   // the lag knows when the store last advanced; the observing goroutine's
+	heldBack   atomic.Pointer[string] // see HeldBack
+	heldLogged time.Time              // the watching goroutine's
+	advanced   bool                   // the lag knows when the store last advanced; the observing goroutine's
 
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.
@@ -131,7 +131,7 @@ func (r *Reader) Run(ctx context.Context) error {
 func (r *Reader) read(ctx context.Context) error {
 	backoff, standby, trouble, unreadable := firstBackoff, false, trouble{}, unreadable{}
 	var unsent unsendable
-	var toldStandby time.Time
+	var loggedStandby time.Time
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -145,9 +145,9 @@ func (r *Reader) read(ctx context.Context) error {
 			r.metrics.oldest.Store(0) // what waited here is read there
 			r.metrics.lag.begins()
 			trouble.end()
-			if !standby || time.Since(toldStandby) >= remindEvery {
+			if !standby || time.Since(loggedStandby) >= remindEvery {
 				if r.tellStandby(ctx, !standby) {
-					toldStandby = time.Now()
+					loggedStandby = time.Now()
 				}
 				standby = true
 			}
@@ -199,15 +199,15 @@ func (r *Reader) read(ctx context.Context) error {
 
 // tellStandby says who reads the slot: once where that is a walhook, and again and
 // again where it is another program, whose reading is a gap for us.
-func (r *Reader) tellStandby(ctx context.Context, first bool) (told bool) {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("look at the slot: no answer in time"))
+func (r *Reader) tellStandby(ctx context.Context, first bool) (logged bool) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the slot: timed out"))
 	defer cancel()
 	report, err := source.ReportSlot(ctx, r.cfg)
 	fields := []zap.Field{zap.String("slot", r.cfg.Slot), zap.Int("pid", report.Reader.PID),
 		zap.String("application", report.Reader.Application), zap.String("address", report.Reader.Address)}
 	switch {
 	case err == nil && report.Reader.Foreign():
-		r.log.Warn("another program reads the slot: what it confirms is a gap here; end it, or choose another --slot", fields...)
+		r.log.Warn("another program reads the slot: what it confirms is a gap for walhook; end it, or choose another --slot", fields...)
 		return true
 	case first:
 		r.log.Info("slot is in use, waiting as standby", fields...)
@@ -229,7 +229,7 @@ func (r *Reader) final(ctx context.Context, err error) error {
 		return err
 	}
 	r.metrics.gaps.Inc()
-	r.log.Error("the log cannot be continued without a gap", zap.String("slot", gap.Slot),
+	r.log.Error("gap: the WAL cannot be continued without loss", zap.String("slot", gap.Slot),
 		zap.Stringer("from", gap.From), zap.Stringer("to", gap.To), zap.String("reason", gap.Reason))
 	if noteErr := r.store.RecordGap(ctx, gap.Gap()); noteErr != nil {
 		return errors.Join(gap, noteErr)
@@ -288,7 +288,7 @@ const defaultMaxMessageBytes = 64 << 20
 
 // errOtherCount makes the reader connect once more: the stored position is inside a
 // transaction whose changes were counted the other way.
-var errOtherCount = errors.New("the setting of logical messages takes effect with another connection")
+var errOtherCount = errors.New("the setting of logical messages needs a new connection")
 
 // runOnce is the life of one replication connection. progress says whether
 // changes were stored.
@@ -318,7 +318,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.metrics.flushed.Store(uint64(checkpoint.Flush))
 	r.metrics.oldest.Store(0) // what an earlier session received is sent again
 	r.metrics.lag.begins()
-	r.log.Info("reading", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
+	r.log.Info("replication started", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
 
 	r.checkSkip(checkpoint.Flush, slot.WALEnd)
@@ -385,10 +385,10 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *s
 	}
 	was := checkpoint.Source
 	if now.Timeline != was.Timeline {
-		r.log.Info("following the source to another timeline", zap.Int32("from", was.Timeline), zap.Int32("to", now.Timeline))
+		r.log.Info("following the source to a new timeline", zap.Int32("from", was.Timeline), zap.Int32("to", now.Timeline))
 	}
 	if now.Database != was.Database {
-		r.log.Info("the source's database has another name, its slot is the same", zap.String("from", was.Database), zap.String("to", now.Database))
+		r.log.Info("source database was renamed", zap.String("from", was.Database), zap.String("to", now.Database))
 	}
 	if now.Timeline != was.Timeline || now.Database != was.Database {
 		if err := r.store.Follow(ctx, now.Timeline, now.Database); err != nil {

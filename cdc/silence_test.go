@@ -106,7 +106,7 @@ func TestReader_EndsOverAMessageThatItCannotReadAndLosesNothing(t *testing.T) {
 	w.settle(t)
 	w.exec(t, "INSERT INTO items VALUES (1, 7, 'garble me!')", "INSERT INTO items VALUES (2, 7, 'x')")
 	err := r.ends(t)
-	if fault, ok := errors.AsType[*source.Fault](err); !ok || !strings.Contains(err.Error(), "could not be read 5 times") || fault.Fix == "" {
+	if fault, ok := errors.AsType[*source.Fault](err); !ok || !strings.Contains(err.Error(), "was unreadable 5 times") || fault.Fix == "" {
 		t.Fatalf("ended with %v", err)
 	}
 	w.wantIDs(t, 0)

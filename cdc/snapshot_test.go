@@ -297,8 +297,8 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 		problem   string // while it is read
 		after     string // once it is released; "" for a snapshot
 	}{
-		{name: "a snapshot was begun", prepare: begun, problem: "in use, and no snapshot of it is stored"},
-		{name: "somebody else's", prepare: foreign, problem: "in use, and no snapshot of it is stored", after: "without a stored position"},
+		{name: "a snapshot was begun", prepare: begun, problem: "in use, and its snapshot is not stored"},
+		{name: "somebody else's", prepare: foreign, problem: "in use, and its snapshot is not stored", after: "without a stored position"},
 		{name: "set up, a gap accepted", prepare: stored, acceptGap: true, problem: "in use"},
 		{name: "the outbox follows another", prepare: func(t *testing.T, w *world) {
 			w.setup(t)
@@ -330,7 +330,7 @@ func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
 	w.exec(t, "UPDATE users SET web_hook_url = 'http://new/'", "INSERT INTO items VALUES (1, 7, 'missed')")
 	w.log = quiet
 	stored := w.store.flush()
-	w.wantGap(t, w.start(t).ends(t), stored, "does not exist")
+	w.wantGap(t, w.start(t).ends(t), stored, "no longer exists")
 	if err := source.Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +370,7 @@ func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
 			named := make(chan struct{})
 			var once sync.Once
 			log := zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
-				if entry.Message == "making the slot waits for running transactions" {
+				if entry.Message == "creating the slot waits for running transactions" {
 					once.Do(func() { close(named) })
 				}
 				return nil
@@ -446,7 +446,7 @@ func TestReader_ANarrowedPublicationIsNoticedWhileReading(t *testing.T) {
 	w.settle(t)
 	w.exec(t, "ALTER PUBLICATION walhook DROP TABLE items")
 	w.log = quiet
-	wantGap(t, r.ends(t), "does not hold public.items")
+	wantGap(t, r.ends(t), "does not contain public.items")
 }
 
 // PostgreSQL 18 passes over a missing publication with a warning in its own
@@ -459,14 +459,14 @@ func TestReader_APublicationMadeAnewIsNoticedWhileReading(t *testing.T) {
 	w.settle(t)
 	w.log = quiet
 	w.exec(t, "BEGIN; DROP PUBLICATION walhook; CREATE PUBLICATION walhook FOR ALL TABLES; COMMIT")
-	wantGap(t, r.ends(t), "made anew")
+	wantGap(t, r.ends(t), "recreated")
 }
 
 func TestCheckPublication_SetupDoesNotFixAGapInSilence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	w.narrow(t)
-	wantGap(t, source.CheckPublication(t.Context(), w.cfg, w.store.checkpoint), "does not hold public.items")
+	wantGap(t, source.CheckPublication(t.Context(), w.cfg, w.store.checkpoint), "does not contain public.items")
 	if err := source.CheckPublication(t.Context(), w.cfg, schemas.Checkpoint{}); err != nil {
 		t.Errorf("a source of which nothing is stored: %v", err)
 	}

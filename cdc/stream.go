@@ -158,7 +158,7 @@ func (s *stream) receive(ctx context.Context) error {
 				if before := arrived; s.arrived.Load() != before {
 					arrived, silent = s.arrived.Load(), 0 // a part of a long message
 				} else if silent += min(time.Since(now), statusEvery); silent > s.r.silence {
-					return fmt.Errorf("receive from the source: not a word for %s", s.r.silence)
+					return fmt.Errorf("receive from the source: no message for %s", s.r.silence)
 				}
 				continue
 			}

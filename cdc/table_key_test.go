@@ -20,7 +20,7 @@ func TestPlanSetup_NamesAKeyThatIsNotSent(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), generatedKey)
 	warnings := strings.Join(planned(t, w.cfg).Warnings, "\n")
-	named := strings.Contains(warnings, "the primary key of table public.notes has columns that the source does not send (odd") && strings.Contains(warnings, "key: [id]")
+	named := strings.Contains(warnings, "the source does not send columns of the primary key of table public.notes (odd") && strings.Contains(warnings, "key: [id]")
 	if named == w.sendsGenerated(t) {
 		t.Errorf("warnings: %s", warnings)
 	}
@@ -63,7 +63,7 @@ func TestReader_NamesAKeyThatIsNoLongerSent(t *testing.T) {
 		fix = "publish_generated_columns = stored"
 	}
 	eventually(t, "the key is named", patience, func() bool {
-		for _, entry := range logs.FilterMessageSnippet("no key names the records").All() {
+		for _, entry := range logs.FilterMessageSnippet("table has no usable key").All() {
 			if strings.Contains(fmt.Sprint(entry.ContextMap()["fix"]), fix) {
 				return true
 			}

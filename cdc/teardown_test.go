@@ -64,14 +64,14 @@ func TestTeardown_FindsWhatSetupChangedUnderAnyName(t *testing.T) {
 			since: "ALTER INDEX by_user RENAME TO other; CREATE UNIQUE INDEX by_user ON items (user_id, id)"},
 		{name: "index built again", before: byIndex, since: "REINDEX INDEX CONCURRENTLY by_user", want: "i", index: "by_user"},
 		{name: "index replaced by its like", before: byIndex, since: "CREATE UNIQUE INDEX other ON items (user_id); DROP INDEX by_user", want: "i", index: "other"},
-		{name: "index replaced by one of other columns", before: byIndex, since: "DROP INDEX by_user; CREATE UNIQUE INDEX by_user ON items (user_id, id)", want: "f", left: "which is no more"},
+		{name: "index replaced by one of other columns", before: byIndex, since: "DROP INDEX by_user; CREATE UNIQUE INDEX by_user ON items (user_id, id)", want: "f", left: "which no longer exists"},
 		{name: "table renamed", since: "ALTER TABLE items RENAME TO things", table: "things", want: "d"},
 		{name: "table moved", since: "CREATE SCHEMA other; ALTER TABLE items SET SCHEMA other", table: "other.items", want: "d"},
 		{name: "table made anew", since: "DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY); ALTER TABLE items REPLICA IDENTITY FULL", want: "f"},
 		{name: "publication renamed", since: "ALTER PUBLICATION walhook RENAME TO other", want: "d"},
 		{name: "publication renamed, another made", since: "ALTER PUBLICATION walhook RENAME TO other; CREATE PUBLICATION walhook FOR TABLE notes", want: "d",
 			left: "publication walhook: somebody made it since"},
-		{name: "identity chosen since", since: "ALTER TABLE items REPLICA IDENTITY NOTHING", want: "n", left: "somebody changed it since"},
+		{name: "identity chosen since", since: "ALTER TABLE items REPLICA IDENTITY NOTHING", want: "n", left: "somebody has changed it since"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

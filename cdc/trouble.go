@@ -26,11 +26,11 @@ const (
 // begins, when it changes, and every minute while it lasts. The zero value is
 // none.
 type trouble struct {
-	since time.Time // of the first attempt that failed; zero for none
-	told  time.Time
-	text  string // of the last one told
-	lines int
-	tries int
+	since  time.Time // of the first attempt that failed; zero for none
+	logged time.Time
+	text   string // of the last one told
+	lines  int
+	tries  int
 }
 
 func (t *trouble) tell(log *zap.Logger, err error, retryIn time.Duration) {
@@ -39,12 +39,12 @@ func (t *trouble) tell(log *zap.Logger, err error, retryIn time.Duration) {
 		t.since = now
 	}
 	t.tries++
-	if changed := err.Error() != t.text && t.lines < atFirst; !changed && now.Sub(t.told) < remindEvery {
+	if changed := err.Error() != t.text && t.lines < atFirst; !changed && now.Sub(t.logged) < remindEvery {
 		log.Debug("reading stopped again", zap.Int("tries", t.tries), zap.Duration("retry_in", retryIn), zap.Error(err))
 		return
 	}
-	t.told, t.text, t.lines = now, err.Error(), t.lines+1
-	log.Warn("reading stopped, trying again from the stored position", zap.Int("tries", t.tries),
+	t.logged, t.text, t.lines = now, err.Error(), t.lines+1
+	log.Warn("reading stopped, retrying from the stored position", zap.Int("tries", t.tries),
 		zap.Duration("duration", now.Sub(t.since)), zap.Duration("retry_in", retryIn), zap.Error(err))
 }
 
@@ -74,9 +74,9 @@ func (u *unreadable) again(err error) error {
 		return nil
 	}
 	return &source.Fault{
-		Problem: fmt.Sprintf("the source's message at %s could not be read %d times", message.at, u.times),
-		Fix: "nothing is lost, the slot keeps it: see that nothing on the way changes the stream, and that this version of PostgreSQL is supported; " +
-			"if the message itself is broken, 'walhook setup --accept-gap' goes on without it",
+		Problem: fmt.Sprintf("the source's message at %s was unreadable %d times", message.at, u.times),
+		Fix: "nothing is lost, the slot keeps it: check that no device on the network changes the stream, and that this version of PostgreSQL is supported; " +
+			"if the message itself is damaged, 'walhook setup --accept-gap' continues without it",
 		Err: message.err,
 	}
 }
@@ -190,13 +190,13 @@ func (e *sendError) gap() schemas.Gap {
 	if e.ordinal > 0 {
 		after = fmt.Sprintf(" after its first %d changes", e.ordinal)
 	}
-	table := "a table that is not known"
+	table := "an unknown table"
 	if e.table != "" {
 		table = "table " + e.table
 	}
 	return schemas.Gap{From: e.commit, To: e.commit + 1, Reason: fmt.Sprintf(
 		"the source cannot send transaction %d, which committed at %s,%s at a change of %s (%s, SQLSTATE %s); "+
-			"'walhook run --skip-unreadable %s' goes on without that transaction alone",
+			"'walhook run --skip-unreadable %s' skips that transaction alone",
 		e.xid, e.commit, after, table, e.err.Message, e.err.Code, e.commit)}
 }
 
@@ -205,7 +205,7 @@ func (e *sendError) gap() schemas.Gap {
 func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 	r.metrics.unreadable.Inc()
 	if failure.commit == 0 {
-		r.log.Error("the source cannot read its own log on; nobody's later changes are sent; nothing skips it but 'walhook setup --accept-gap'",
+		r.log.Error("the source cannot read its own WAL any further, so no later changes are sent; only 'walhook setup --accept-gap' continues",
 			zap.String("sqlstate", failure.err.Code), zap.String("message", failure.err.Message), zap.Duration("retry_in", unsendableWait))
 		return false, nil
 	}
@@ -223,9 +223,9 @@ func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 		}
 	case skip != 0 && checkpoint.Flush <= skip:
 		return false, &source.Fault{Problem: fmt.Sprintf("--skip-unreadable is %s, the transaction that the source cannot send committed at %s", skip, failure.commit),
-			Fix: "look at 'walhook doctor', and name that position if its transaction may be lost", Err: ErrOtherPosition}
+			Fix: "run 'walhook doctor', and use the position that it prints if you can lose the transaction", Err: ErrOtherPosition}
 	default:
-		r.log.Error("the source cannot send a transaction; nobody's later changes are sent until it is skipped",
+		r.log.Error("the source cannot send a transaction, so no later changes are sent until it is skipped",
 			zap.Stringer("position", failure.commit), zap.String("table", failure.table), zap.Int64("changes", failure.ordinal),
 			zap.String("sqlstate", failure.err.Code), zap.String("message", failure.err.Message), zap.Duration("retry_in", unsendableWait),
 			zap.String("way_on", "walhook run --skip-unreadable "+failure.commit.String()))
@@ -249,11 +249,11 @@ func (r *Reader) checkSkip(stored, end schemas.LSN) {
 		return
 	case stored > skip:
 		r.skipDone = true
-		r.log.Warn("--skip-unreadable skips nothing: all up to its position is stored, and nothing there is unreadable; start without it",
+		r.log.Warn("--skip-unreadable skips nothing: everything up to its position is stored, and nothing there is unreadable; start without it",
 			zap.Stringer("position", skip), zap.Stringer("stored", stored))
 	case end != 0 && skip >= end && !r.skipAhead:
 		r.skipAhead = true
-		r.log.Warn("--skip-unreadable names a position beyond the end of the source's log: nothing there is unreadable; 'walhook doctor' names the one that is",
+		r.log.Warn("--skip-unreadable is beyond the end of the WAL: nothing there is unreadable; 'walhook doctor' prints the right position",
 			zap.Stringer("position", skip), zap.Stringer("end", end))
 	}
 }
@@ -275,7 +275,7 @@ func (r *Reader) skip(ctx context.Context, failure *sendError, checkpoint schema
 	}
 	r.skipDone = true
 	r.metrics.gaps.Inc()
-	r.log.Warn("a transaction that the source cannot send is skipped, as --skip-unreadable says",
+	r.log.Warn("skipping a transaction that the source cannot send, as --skip-unreadable says",
 		zap.Stringer("position", failure.commit), zap.String("table", failure.table), zap.Int64("changes_before", failure.ordinal))
 	return nil
 }

@@ -11,15 +11,15 @@ import (
 	"walhook/schemas"
 )
 
-// ConnectSteps is what mends a connection that the server refuses, or that
+// ConnectSteps is what fixes a connection that the server refuses, or that
 // nobody answers.
 func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 	if pgsession.IsPooler(err) {
 		return Steps{{Kind: Address, On: where, Text: "host=ADDRESS port=PORT", Note: pgsession.PoolerFix}}
 	}
 	if pgsession.IsCertificate(err) {
-		return Steps{{Kind: Address, On: where, Text: "sslmode=verify-full", Note: "with sslrootcert=FILE of the authority that signed the server's certificate; " +
-			"renew a certificate that has expired, the server's or, in sslcert and sslkey, your own"}}
+		return Steps{{Kind: Address, On: where, Text: "sslmode=verify-full", Note: "with sslrootcert=FILE, the authority that signed the server's certificate; " +
+			"renew an expired certificate: the server's, or your own in sslcert and sslkey"}}
 	}
 	role, database := schemas.QuoteIdent(cfg.User), schemas.QuoteIdent(cfg.Database)
 	code := ""
@@ -34,7 +34,7 @@ func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 			Note: fmt.Sprintf("or a line for it in pg_hba.conf, such as: host %s %s ADDRESS/32 scram-sha-256", database, role)}}
 	case "28P01": // invalid_password
 		return Steps{{Kind: Setting, On: where, Text: fmt.Sprintf("--%s=postgres://%s:PASSWORD@%s:%d/%s", where, cfg.User, cfg.Host, cfg.Port, cfg.Database),
-			Note: "with the role's password; special characters written as %40 (for @) and so on"}}
+			Note: "with the role's password; write special characters as %40 (for @) and so on"}}
 	case "53300": // too_many_connections
 		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT -1", role),
 			Note: "or raise max_connections and restart the server"}}
@@ -43,5 +43,5 @@ func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 			Note: "or correct --" + where + ", if the name is wrong"}}
 	}
 	return Steps{{Kind: Shell, Text: fmt.Sprintf("pg_isready -h %s -p %d -d %s", cfg.Host, cfg.Port, cfg.Database),
-		Note: "once it accepts connections on the primary, walhook goes on by itself; otherwise correct --" + where}}
+		Note: "walhook continues by itself once the primary accepts connections; otherwise correct --" + where}}
 }

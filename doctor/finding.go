@@ -24,12 +24,12 @@ type Finding struct {
 	Status Status `json:"status"`
 	// Evidence is what was seen: figures and names, no secrets.
 	Evidence string `json:"evidence"`
-	// Mend is what to do, all of it and in this order. None when the check is
+	// Fix is what to do, all of it and in this order. None when the check is
 	// ok or was skipped.
-	Mend []Step `json:"mend,omitempty"`
+	Fix []Step `json:"mend,omitempty"`
 }
 
-// Bad says whether there is something to mend.
+// Bad says whether there is something to fix.
 func (f Finding) Bad() bool { return f.Status == Warning || f.Status == Failed }
 
 // Kind says what the text of a Step is.
@@ -45,7 +45,7 @@ const (
 	Catalog Kind = "catalog" // an entry of the catalog file, in its YAML
 )
 
-// Step is a part of what mends a fault.
+// Step is a part of what fixes a fault.
 type Step struct {
 	Kind Kind `json:"kind"`
 	// On is where: source or outbox; "" where there is no choice.
@@ -62,7 +62,7 @@ type Step struct {
 // Superuser is what a Step needs that no lesser role can do.
 const Superuser = "a superuser"
 
-// Steps are the parts of what mends one fault.
+// Steps are the parts of what fixes one fault.
 type Steps []Step
 
 // Run is a command of walhook's.

@@ -23,13 +23,13 @@ func (r *Report) OK(id, format string, args ...any) {
 }
 
 // Warn notes what somebody should know.
-func (r *Report) Warn(id string, mend Steps, format string, args ...any) {
-	r.add(Finding{ID: id, Status: Warning, Evidence: fmt.Sprintf(format, args...), Mend: mend})
+func (r *Report) Warn(id string, fix Steps, format string, args ...any) {
+	r.add(Finding{ID: id, Status: Warning, Evidence: fmt.Sprintf(format, args...), Fix: fix})
 }
 
 // Fail notes what walhook cannot work with.
-func (r *Report) Fail(id string, mend Steps, format string, args ...any) {
-	r.add(Finding{ID: id, Status: Failed, Evidence: fmt.Sprintf(format, args...), Mend: mend})
+func (r *Report) Fail(id string, fix Steps, format string, args ...any) {
+	r.add(Finding{ID: id, Status: Failed, Evidence: fmt.Sprintf(format, args...), Fix: fix})
 }
 
 // Skip says why checks were not made. Those that found something keep it.
@@ -42,7 +42,7 @@ func (r *Report) Skip(because string, ids ...string) {
 // SkipRest says why all checks that found nothing yet were not made.
 func (r *Report) SkipRest(because string) { r.Skip(because, r.ids...) }
 
-// Bad says whether any of the checks found something to mend.
+// Bad says whether any of the checks found something to fix.
 func (r *Report) Bad(ids ...string) bool {
 	return slices.ContainsFunc(ids, func(id string) bool { return r.found[id] != nil && r.found[id].Bad() })
 }
@@ -58,7 +58,7 @@ func (r *Report) Failed(ids ...string) string {
 
 // Findings lists a finding for every check, in the report's order.
 func (r *Report) Findings() []Finding {
-	r.SkipRest("it was not looked at")
+	r.SkipRest("this was not checked")
 	findings := make([]Finding, len(r.ids))
 	for i, id := range r.ids {
 		findings[i] = *r.found[id]
@@ -77,11 +77,11 @@ func (r *Report) add(f Finding) {
 		r.found[f.ID] = &f
 		if had != nil && had.Bad() { // a warning that is joined by a failure
 			f.Evidence += "; " + had.Evidence
-			f.Mend = join(f.Mend, had.Mend)
+			f.Fix = join(f.Fix, had.Fix)
 		}
 	case had.Status == f.Status && f.Status != Skipped, had.Bad() && f.Bad():
 		had.Evidence += "; " + f.Evidence
-		had.Mend = join(had.Mend, f.Mend)
+		had.Fix = join(had.Fix, f.Fix)
 	}
 }
 

@@ -43,8 +43,8 @@ func TestReport_KeepsTheWorstAndAllOfIt(t *testing.T) {
 					steps++
 				}
 			}
-			if len(f.Mend) != steps {
-				t.Errorf("%s and %s: %d steps, want %d", first, second, len(f.Mend), steps)
+			if len(f.Fix) != steps {
+				t.Errorf("%s and %s: %d steps, want %d", first, second, len(f.Fix), steps)
 			}
 		}
 	}

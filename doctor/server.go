@@ -56,7 +56,7 @@ func (s *Session) version(r *Report) {
 			"PostgreSQL %s is older than %d", s.Value("server_version"), oldestMajor)
 	case major > newestMajor:
 		r.Warn(id, Steps{{Kind: Shell, Text: "install a newer walhook"}},
-			"PostgreSQL %s is newer than this walhook knows (%d to %d)", s.Value("server_version"), oldestMajor, newestMajor)
+			"PostgreSQL %s is newer than this walhook supports (%d to %d)", s.Value("server_version"), oldestMajor, newestMajor)
 	default:
 		r.OK(id, "PostgreSQL %s", s.Value("server_version"))
 	}
@@ -65,12 +65,12 @@ func (s *Session) version(r *Report) {
 // pooler says whether the server itself answers.
 func (s *Session) pooler(r *Report) {
 	if !s.pooled {
-		r.OK(s.ID("pooler"), "the server itself answers")
+		r.OK(s.ID("pooler"), "no pooler: the server itself answers")
 		return
 	}
 	r.Warn(s.ID("pooler"), Steps{{Kind: Address, On: s.Where, Text: "host=ADDRESS port=PORT",
-		Note: "of the PostgreSQL server itself, if it can be reached: walhook keeps a pool of its own"}},
-		"a connection pooler answers that keeps a session for each client: each of walhook's connections holds one of its pool for good")
+		Note: "of the PostgreSQL server itself, if reachable: walhook has its own pool"}},
+		"a connection pooler in session mode answers: each of walhook's connections occupies one of its sessions permanently")
 }
 
 // transport says how the session is protected on its way.
@@ -88,17 +88,17 @@ func (s *Session) transport(r *Report) {
 
 func judgeTransport(r *Report, where string, peer net.Addr, state *tls.ConnectionState, verified bool) {
 	id := where + ".tls"
-	mend := Steps{{Kind: Address, On: where, Text: "sslmode=verify-full",
-		Note: "with sslrootcert=FILE where the server's certificate is signed by an authority of your own"}}
+	fix := Steps{{Kind: Address, On: where, Text: "sslmode=verify-full",
+		Note: "with sslrootcert=FILE if an authority of your own signed the server's certificate"}}
 	switch {
 	case state != nil && verified:
-		r.OK(id, "%s, the server's certificate is verified", tls.VersionName(state.Version))
+		r.OK(id, "%s, with verification of the server's certificate", tls.VersionName(state.Version))
 	case isLocal(peer):
-		r.OK(id, "on this machine (%s), nothing travels", peer.Network())
+		r.OK(id, "the server is on this machine (%s)", peer.Network())
 	case state != nil:
-		r.Warn(id, mend, "%s to %s, and nobody verifies that it is the server: whoever sits between can read along", tls.VersionName(state.Version), peer)
+		r.Warn(id, fix, "%s to %s, without verification of the server's certificate: an attacker on the network can read everything", tls.VersionName(state.Version), peer)
 	default:
-		r.Warn(id, mend, "no TLS to %s: rows and the password's exchange travel in the clear", peer)
+		r.Warn(id, fix, "no TLS to %s: rows and the password exchange travel in clear text", peer)
 	}
 }
 
@@ -135,13 +135,13 @@ func judgeClock(r *Report, where string, before, theirs, after time.Time) {
 	if skew < 0 {
 		which = "behind"
 	}
-	mend := Steps{{Kind: Shell, Text: "timedatectl set-ntp true", Note: "on the machine whose clock is wrong"}}
-	const what = "the clock of the %s is %s %s this machine's: signatures and ages are told by different times"
+	fix := Steps{{Kind: Shell, Text: "timedatectl set-ntp true", Note: "on the machine whose clock is wrong"}}
+	const what = "the clock of the %s is %s %s this machine's: timestamps of signatures and ages are wrong by that much"
 	switch sure := skew.Abs() - trip/2; {
 	case sure > skewFailed:
-		r.Fail(id, mend, what, where, by, which)
+		r.Fail(id, fix, what, where, by, which)
 	case sure > skewWarned:
-		r.Warn(id, mend, what, where, by, which)
+		r.Warn(id, fix, what, where, by, which)
 	default:
 		r.OK(id, "%s %s this machine's, measured to %s", by, which, (trip / 2).Round(time.Microsecond))
 	}
@@ -150,6 +150,6 @@ func judgeClock(r *Report, where string, before, theirs, after time.Time) {
 // Unseen notes that something could not be looked at.
 func (s *Session) Unseen(r *Report, err error, ids ...string) {
 	for _, id := range ids {
-		r.Warn(id, Run("walhook doctor"), "it could not be looked at: %v", err)
+		r.Warn(id, Run("walhook doctor"), "the check failed: %v", err)
 	}
 }

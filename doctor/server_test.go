@@ -13,8 +13,8 @@ func only(t *testing.T, r *Report) Finding {
 	if len(findings) != 1 {
 		t.Fatalf("%d findings", len(findings))
 	}
-	if f := findings[0]; f.Bad() != (len(f.Mend) > 0) {
-		t.Errorf("%s is %s with %d steps", f.ID, f.Status, len(f.Mend))
+	if f := findings[0]; f.Bad() != (len(f.Fix) > 0) {
+		t.Errorf("%s is %s with %d steps", f.ID, f.Status, len(f.Fix))
 	}
 	return findings[0]
 }

@@ -63,7 +63,7 @@ func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, err
 	s := &Session{Conn: conn, Where: where, pooled: pgsession.IsPooled(conn.PgConn()), settings: map[string]setting{}}
 	if err := s.begin(ctx); err != nil {
 		s.Close(ctx)
-		return nil, fmt.Errorf("look at the settings of the %s: %w", where, err)
+		return nil, fmt.Errorf("read the settings of the %s: %w", where, err)
 	}
 	return s, nil
 }

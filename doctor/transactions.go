@@ -60,8 +60,8 @@ func (s *Session) running(ctx context.Context, r *Report, old time.Duration, who
 			age = "open for " + since(seconds)
 		}
 		r.Warn(id, Steps{{Kind: SQL, On: s.Where, Text: fmt.Sprintf("SELECT pg_catalog.pg_terminate_backend(%d)", pid),
-			Needs: "membership in its role, or pg_signal_backend", Note: "it loses what it has not committed; ask whose it is first"}},
-			"pid %d (role %s, application %q, %s), %s, its snapshot %d transactions old: %s", pid, user, application, state, age, behind, harm)
+			Needs: "membership in its role, or pg_signal_backend", Note: "this rolls its transaction back; first find out who runs it"}},
+			"pid %d (role %s, application %q, %s), %s, its snapshot is %d transactions old: %s", pid, user, application, state, age, behind, harm)
 		return nil
 	})
 	if err != nil {
@@ -72,9 +72,9 @@ func (s *Session) running(ctx context.Context, r *Report, old time.Duration, who
 		return err
 	}
 	if all {
-		r.OK(id, "none is open for more than %s", old)
+		r.OK(id, "no transaction is open for more than %s", old)
 	} else {
-		r.OK(id, "none of role %[1]s is open for more than %[2]s, and no other holds a snapshot a million transactions old; GRANT pg_monitor TO %[1]s shows the others' age", s.Role, old)
+		r.OK(id, "no transaction of role %[1]s is open for more than %[2]s, and no other transaction's snapshot is a million transactions old; GRANT pg_monitor TO %[1]s shows the age of the others", s.Role, old)
 	}
 	return nil
 }
@@ -90,11 +90,11 @@ func (s *Session) prepared(ctx context.Context, r *Report, old time.Duration, wh
 	_, err = pgx.ForEachRow(rows, []any{&gid, &owner, &database, &seconds}, func() error {
 		r.Warn(id, Steps{{Kind: SQL, On: s.Where, Text: "ROLLBACK PREPARED " + QuoteLiteral(gid),
 			Needs: "its owner or a superuser, in its database",
-			Note:  "or COMMIT PREPARED; whoever coordinates it knows which"}},
-			"prepared transaction %q of %s in database %s waits for %s: %s", gid, owner, database, since(seconds), harm)
+			Note:  "or COMMIT PREPARED; the transaction's coordinator knows which"}},
+			"prepared transaction %q of %s in database %s has waited for %s: %s", gid, owner, database, since(seconds), harm)
 		return nil
 	})
-	r.OK(id, "none waits for more than %s", old)
+	r.OK(id, "no prepared transaction has waited for more than %s", old)
 	return err
 }
 

@@ -83,7 +83,7 @@ const unknownSchemasSQL = `SELECT DISTINCT schema FROM walhook.owner WHERE unkno
 func (p *Publisher) loadUnknown(ctx context.Context) error {
 	names, err := collect[string](p.store.pool.Query(ctx, unknownSchemasSQL))
 	if err != nil {
-		return fmt.Errorf("read which owners are not known: %w", err)
+		return fmt.Errorf("read which owners are unknown: %w", err)
 	}
 	for _, name := range names {
 		p.view.Unknown[name] = true

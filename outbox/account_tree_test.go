@@ -68,7 +68,7 @@ func TestAccounts_TheTreeComesFromTheSnapshot(t *testing.T) {
 	})
 	f.takeOver(t)
 	f.wantTree(t, "2 under 1")
-	if n := f.logs.FilterMessage("account is left out: its id is too long").Len(); n != 1 {
+	if n := f.logs.FilterMessage("account left out: its id is too long").Len(); n != 1 {
 		t.Errorf("%d warnings", n)
 	}
 }

@@ -177,7 +177,7 @@ func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
 	found := map[string][]string{}
 	_, err = pgx.ForEachRow(rows, []any{&account, &columns, &dimensions}, func() error {
 		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
-			return &badItem{asideUnreadable, "the columns of the account are no list"}
+			return &badItem{asideUnreadable, "the account's columns are not a list"}
 		}
 		columns, err := p.store.secrets.openColumns(account, columns)
 		if err != nil {
@@ -185,7 +185,7 @@ func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
 		}
 		for _, column := range columns {
 			if column != "" && !json.Valid([]byte(column)) {
-				return &badItem{asideUnreadable, "a column of the account is no JSON"}
+				return &badItem{asideUnreadable, "an account column is not JSON"}
 			}
 		}
 		found[account] = columns
@@ -203,7 +203,7 @@ func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
 	return nil
 }
 
-var errAppendTimeout = errors.New("append: no answer in time")
+var errAppendTimeout = errors.New("append: timed out")
 
 // An isolated transaction ends after so many changes that are set aside, or so
 // long, and another goes on: what it stores is not to be lost to a timeout.

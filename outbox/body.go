@@ -37,4 +37,4 @@ func (s *sharedBodies) carrier(e *route.Event) *int64 {
 }
 
 // errCarrierGone is met in a damaged log alone: retention drops both together.
-var errCarrierGone = &badItem{asideUnreadable, "the event that carries its body is gone"}
+var errCarrierGone = &badItem{asideUnreadable, "the event that carries its body no longer exists"}

@@ -101,7 +101,7 @@ func TestBody_ALargeOneOfManyWebhooksIsStoredOnce(t *testing.T) {
 			if check("retry", due); len(due) != 2 {
 				t.Errorf("%d events are due", len(due))
 			}
-			list, err := f.store.ToldEvents(t.Context(), other.Endpoint, 0, 10)
+			list, err := f.store.EventStatuses(t.Context(), other.Endpoint, 0, 10)
 			if err != nil || len(list) != changes || list[0].Size != len(events[3].Body) {
 				t.Errorf("listed: %+v, %v", list, err)
 			}

@@ -37,9 +37,9 @@ func (c Caller) above(account string) string {
 var (
 	// ErrCallerGone says that a caller's token has ended, or is not for the
 	// account any more.
-	ErrCallerGone = errors.New("the token has ended, or is not for the account any more")
+	ErrCallerGone = errors.New("the token has ended or is no longer valid for the account")
 	// ErrAccountEnded says that an account was deleted in the source.
-	ErrAccountEnded = errors.New("the account was deleted in the source: it can have tokens and webhooks again when an account of that id is there")
+	ErrAccountEnded = errors.New("the account was deleted in the source: it can have tokens and webhooks again once an account with that id exists")
 )
 
 // accountsLock is held alone while accounts begin, end or are held, and shared

@@ -75,7 +75,7 @@ func (p *Publisher) openDays(ctx context.Context) (map[int64]route.DayEnd, error
 		var e route.DayEnd
 		_, err = pgx.ForEachRow(rows, []any{&e.Endpoint, &day, &e.Began}, func() (err error) {
 			if e.Day, err = route.ParseDate(day); err != nil {
-				return &badItem{asideUnreadable, "its open day is no day"}
+				return &badItem{asideUnreadable, "its open day is not a date"}
 			}
 			open[e.Endpoint] = e
 			return nil
@@ -173,7 +173,7 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 	if !p.live {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("end days: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("end days: timed out"))
 	defer cancel()
 	if err := p.followWebhooks(ctx); err != nil {
 		return err

@@ -87,7 +87,7 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 	if !p.live {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("send a day: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("send a day: timed out"))
 	defer cancel()
 	var d endedDay
 	err = p.store.pool.QueryRow(ctx, endedDaySQL).Scan(&d.endpoint, &d.day, &d.began, &d.ended, &d.zone, &d.account)
@@ -146,7 +146,7 @@ func (p *Publisher) sendDayAt(ctx context.Context, d endedDay, now time.Time) er
 		return err
 	}
 	if n > 0 {
-		p.log.Info("day ended, its counts are sent", zap.Int64("endpoint", d.endpoint), zap.String("day", d.day), zap.Bool("late", late), zap.Int("counts", n))
+		p.log.Info("day ended, sending its counts", zap.Int64("endpoint", d.endpoint), zap.String("day", d.day), zap.Bool("late", late), zap.Int("counts", n))
 		p.store.signalInbox()
 	}
 	return nil

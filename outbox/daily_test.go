@@ -418,7 +418,7 @@ func TestDaily_SettingsThatCannotBeUsedAreUTCs(t *testing.T) {
 	d.tick(t)
 	wantLines(t, d.bodies(t), `a day_20240611_1_ day/7 {"account":7,"what":"added","count":1,"sku":null,"plan":"none"}`)
 	if d.logs.FilterMessageSnippet("days of a webhook end at midnight UTC").Len() == 0 {
-		t.Error("nobody is told")
+		t.Error("its changes reach nobody")
 	}
 }
 

@@ -151,8 +151,8 @@ func (a Attempt) ForAccount() Attempt {
 	if a.Status == 0 {
 		a.Duration, a.Detail = 0, ""
 	}
-	if before, _, ok := strings.Cut(a.Detail, ", and no end of its header: "); ok {
-		a.Detail = before + ", and no end of its header" // an error that earlier versions stored
+	if before, _, ok := strings.Cut(a.Detail, ", and an endless header: "); ok {
+		a.Detail = before + ", and an endless header" // an error that earlier versions stored
 	}
 	return a
 }
@@ -275,4 +275,4 @@ var ErrLeaseLost = errors.New("lease lost: another sender may own these shards")
 
 // ErrUncertain says that nobody knows whether this sender owns shards that it
 // was about to gain: it has to leave and join anew.
-var ErrUncertain = errors.New("it is not known whether shards were gained")
+var ErrUncertain = errors.New("unknown whether shards were gained")

@@ -193,7 +193,7 @@ func TestDerived_WhatCannotBeToldIsCounted(t *testing.T) {
 	f.commit(t, change)
 	f.commit(t, notes.update(nil, row(2, 7, "y")))
 	f.wantSkipped(t, map[string]int{route.SkipOldRow: 2, route.SkipNoEndpoint: 2})
-	if n := f.logs.FilterMessageSnippet("rules cannot be told").Len(); n != 1 {
+	if n := f.logs.FilterMessageSnippet("rules cannot be evaluated").Len(); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
 	}
 }

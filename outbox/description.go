@@ -29,7 +29,7 @@ const (
 // meanwhile, waits for a description to be kept.
 const describeTimeout = statementTimeout
 
-var errDescribe = errors.New("keep how tables are described: no answer in time")
+var errDescribe = errors.New("store table descriptions: timed out")
 
 // Descriptions returns how the source's tables were described. One that cannot be
 // read is left out: what committed in its time is read as the table is described
@@ -51,10 +51,10 @@ func (p *Publisher) Descriptions(ctx context.Context) (list []*catalog.TableDesc
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read how tables were described: %w", err)
+		return nil, fmt.Errorf("read table descriptions: %w", err)
 	}
 	for _, item := range bad {
-		p.store.setAside(ctx, loopDescriptions, item, 0, asideUnreadable, &badItem{asideUnreadable, "how the table was described cannot be read"})
+		p.store.setAside(ctx, loopDescriptions, item, 0, asideUnreadable, &badItem{asideUnreadable, "the table description cannot be read"})
 	}
 	return list, nil
 }
@@ -75,7 +75,7 @@ func (p *Publisher) Describe(ctx context.Context, list []*catalog.TableDescripti
 	defer cancel()
 	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error { return describe(ctx, tx, list) })
 	if err != nil {
-		return fmt.Errorf("keep how %d tables are described: %w", len(list), err)
+		return fmt.Errorf("store %d table descriptions: %w", len(list), err)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (p *Publisher) Undescribe(ctx context.Context, relation uint32, before sche
 	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, errDescribe)
 	defer cancel()
 	if _, err := p.store.pool.Exec(ctx, undescribeSQL, relation, before.String()); err != nil {
-		return fmt.Errorf("drop how a table was described: %w", err)
+		return fmt.Errorf("drop a table description: %w", err)
 	}
 	return nil
 }

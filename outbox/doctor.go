@@ -68,7 +68,7 @@ func Examine(ctx context.Context, cfg Config, o doctor.Options) []doctor.Finding
 		if e.lookAtSchema(ctx) {
 			e.lookAtContent(ctx)
 		}
-		e.s.Transactions(ctx, e.r, o, false, "nothing that the outbox updates or deletes can be cleaned up")
+		e.s.Transactions(ctx, e.r, o, false, "vacuum cannot remove dead rows of the outbox")
 	}
 	return e.r.Findings()
 }
@@ -76,12 +76,12 @@ func Examine(ctx context.Context, cfg Config, o doctor.Options) []doctor.Finding
 func (e *examination) open(ctx context.Context) bool {
 	conn, err := e.parse()
 	if err != nil { // it may quote a password
-		e.r.Fail(checkReachable, nil, "the outbox's URL is no Postgres URL")
+		e.r.Fail(checkReachable, nil, "--outbox is not a PostgreSQL URL")
 	} else if e.s, err = doctor.Open(ctx, conn, here); err != nil {
 		e.r.Fail(checkReachable, doctor.ConnectSteps(conn, here, err), "connect to the outbox: %v", err)
 	}
 	if err != nil {
-		e.r.SkipRest("not looked at: the outbox cannot be reached")
+		e.r.SkipRest("not checked: the outbox is not reachable")
 		return false
 	}
 	e.r.OK(checkReachable, "database %s at %s, as role %s", e.s.Database, e.s.PgConn().Conn().RemoteAddr(), e.s.Role)
@@ -115,14 +115,14 @@ func (e *examination) lookAtSettings() {
 	}
 	if enc := e.s.PgConn().ParameterStatus("server_encoding"); enc != "UTF8" {
 		e.r.Warn(checkSettings, doctor.Steps{{Kind: doctor.SQL, On: here, Text: "CREATE DATABASE walhook ENCODING 'UTF8' TEMPLATE template0",
-			Note: "and an outbox there, for --outbox"}},
-			"the outbox's database has the encoding %s: what it cannot hold of keys, texts and URLs is stored escaped, and an account whose id it cannot hold gets nothing", enc)
+			Note: "and use it for --outbox"}},
+			"the outbox's database has the encoding %s: walhook stores escaped what it cannot hold of keys, texts and URLs, and an account whose id it cannot hold gets nothing", enc)
 	}
-	e.r.OK(checkSettings, "transactions of the role can be written")
+	e.r.OK(checkSettings, "the role's transactions are read-write")
 	for _, name := range []string{"fsync", "full_page_writes"} {
 		if e.s.Value(name) == "off" {
 			e.r.Fail(checkDurability, doctor.Configure(here, name, "on", false),
-				"%s is off: after a power cut what the source was told is stored may be gone", name)
+				"%s is off: after a power failure changes that the source considers stored may be lost", name)
 		}
 	}
 	e.r.OK(checkDurability, "fsync and full_page_writes are on")
@@ -145,7 +145,7 @@ func (e *examination) lookAtSchema(ctx context.Context) bool {
 	var standby, create, owned, exists, migrated bool
 	if err := e.s.QueryRow(ctx, schemaSQL).Scan(&standby, &create, &owned, &exists, &migrated); err != nil {
 		e.s.Unseen(e.r, err, checkRights)
-		e.r.Skip("not looked at", contentChecks()...)
+		e.r.Skip("not checked", contentChecks()...)
 		return false
 	}
 	role := schemas.QuoteIdent(e.s.Role)
@@ -159,13 +159,13 @@ func (e *examination) lookAtSchema(ctx context.Context) bool {
 			"role %s may not create the schema walhook in database %s", role, e.s.Database)
 	case !owned:
 		e.r.Fail(checkRights, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER SCHEMA walhook OWNER TO %s", role)),
-			"schema walhook belongs to another than %s, who cannot make its partitions", role)
+			"schema walhook does not belong to %s, which therefore cannot create partitions", role)
 	default:
 		e.foreignTables(ctx, role)
 	}
-	e.r.OK(checkRights, "role %s owns the outbox, or may make it", role)
+	e.r.OK(checkRights, "role %s owns the outbox, or may create it", role)
 	if !migrated {
-		e.r.Skip("there is no outbox yet: 'walhook setup' makes it", append(contentChecks(), checkMigrations)...)
+		e.r.Skip("there is no outbox yet: 'walhook setup' creates it", append(contentChecks(), checkMigrations)...)
 		return false
 	}
 	return e.lookAtVersion(ctx)
@@ -175,17 +175,17 @@ func (e *examination) lookAtSchema(ctx context.Context) bool {
 func (e *examination) foreignTables(ctx context.Context, role string) {
 	rows, err := e.s.Query(ctx, foreignTableSQL)
 	var name, owner string
-	var mend doctor.Steps
+	var fix doctor.Steps
 	if err == nil {
 		_, err = pgx.ForEachRow(rows, []any{&name, &owner}, func() error {
-			mend = append(mend, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER TABLE walhook.%s OWNER TO %s", schemas.QuoteIdent(name), role))...)
+			fix = append(fix, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER TABLE walhook.%s OWNER TO %s", schemas.QuoteIdent(name), role))...)
 			return nil
 		})
 	}
 	if err != nil {
 		e.s.Unseen(e.r, err, checkRights)
-	} else if len(mend) > 0 {
-		e.r.Fail(checkRights, mend, "%s of the outbox %s to another than %s, such as walhook.%s to %s", doctor.Count(len(mend), "table"), doctor.Choose(len(mend), "belongs", "belong"), role, name, owner)
+	} else if len(fix) > 0 {
+		e.r.Fail(checkRights, fix, "%s of the outbox %s to another than %s, such as walhook.%s to %s", doctor.Count(len(fix), "table"), doctor.Choose(len(fix), "belongs", "belong"), role, name, owner)
 	}
 }
 
@@ -202,12 +202,12 @@ func (e *examination) lookAtVersion(ctx context.Context) bool {
 	case version < latest:
 		e.r.Fail(checkMigrations, doctor.Run("walhook setup"), "the outbox is at version %d, this walhook needs %d", version, latest)
 	case version > latest:
-		e.r.Fail(checkMigrations, doctor.Steps{{Kind: doctor.Shell, Text: "install the newer walhook that migrated it", Note: "an outbox is never migrated back"}},
-			"the outbox is at version %d, this walhook knows up to %d", version, latest)
+		e.r.Fail(checkMigrations, doctor.Steps{{Kind: doctor.Shell, Text: "install the newer walhook that migrated it", Note: "migrations never go back"}},
+			"the outbox is at version %d, this walhook supports up to %d", version, latest)
 	default:
 		e.r.OK(checkMigrations, "version %d", version)
 		return true
 	}
-	e.r.Skip("not looked at: "+checkMigrations, contentChecks()...)
+	e.r.Skip("not checked: "+checkMigrations, contentChecks()...)
 	return false
 }

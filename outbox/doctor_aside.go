@@ -30,11 +30,11 @@ func (e *examination) lookAtAside(ctx context.Context) error {
 		if reason == asideHost {
 			say = e.r.Warn // an account's URL, and maybe as it should be
 		}
-		say(checkAside, asideSteps(l, reason), "%s of the loop %s %s set aside as %s, the latest at %s: %s (%s); what becomes of each: %s",
+		say(checkAside, asideSteps(l, reason), "%s of the loop %s %s set aside as %s, the latest at %s: %s (%s); result: %s",
 			doctor.Count(n, "item"), l, doctor.Are(n), reason, at.UTC().Format(time.RFC3339), item, detail, loops()[l])
 		return nil
 	})
-	e.r.OK(checkAside, "nothing: every item can be stored and read")
+	e.r.OK(checkAside, "no item is set aside")
 	return err
 }
 
@@ -42,14 +42,14 @@ func (e *examination) lookAtAside(ctx context.Context) error {
 func asideSteps(l loop, reason string) doctor.Steps {
 	const page = "docs/OPERATIONS.md, \"When one item is bad\", says what each loop does"
 	done := doctor.Step{Kind: doctor.SQL, On: here, Text: fmt.Sprintf("DELETE FROM walhook.set_aside WHERE loop OPERATOR(pg_catalog.=) '%s'", l),
-		Note: "once it is looked at; until then this stays a finding"}
+		Note: "once you have looked at it; until then this stays a finding"}
 	if reason == asideHost {
-		return doctor.Steps{{Kind: doctor.Shell, Text: "# where deliveries may go there: start walhook with --allow-cidr or --allow-ports; otherwise ask the account for another URL",
-			Note: "delivery goes on by itself, with what was held; 'walhook endpoints' names the endpoints; " + page}}
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# if deliveries may go there: start walhook with --allow-cidr or --allow-ports; otherwise ask the account for another URL",
+			Note: "delivery resumes by itself, with what was held; 'walhook endpoints' names the endpoints; " + page}}
 	}
 	if l == loopEndpoints || l == loopWebhooks || l == loopAccounts {
-		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that the secret was stored under, or rotate it; correct a secret_form in the account table's column; edit or delete a webhook whose row is damaged",
-			Note: "delivery goes on by itself; " + page}}
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that encrypted the secret, or rotate it; correct a secret_form in the account table's column; edit or delete a webhook whose row is damaged",
+			Note: "delivery resumes by itself; " + page}}
 	}
 	return doctor.Steps{done}
 }

@@ -64,11 +64,11 @@ func (e *examination) lookAtPartitions(ctx context.Context) error {
 			case ahead == 0:
 				e.r.Fail(checkPartitions, doctor.Run("walhook setup"), "partition walhook.%s is in use and missing: nothing can be stored", name)
 			default:
-				e.r.Warn(checkPartitions, doctor.Run("walhook setup"), "partition walhook.%s is needed next and missing", name)
+				e.r.Warn(checkPartitions, doctor.Run("walhook setup"), "partition walhook.%s is missing and needed next", name)
 			}
 		}
 	}
-	e.r.OK(checkPartitions, "those in use and the next ones are there; the log is at event %d", nextID)
+	e.r.OK(checkPartitions, "those in use and the next ones exist; the event log is at event %d", nextID)
 	return nil
 }
 
@@ -94,12 +94,12 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 	_, err = pgx.ForEachRow(rows, []any{&at, &from, &to, &reason, &one}, func() error {
 		if one {
 			e.r.Fail(checkGaps, doctor.Steps{{Kind: doctor.Command, Text: "walhook run --skip-unreadable " + from,
-				Note: "that transaction alone is given up: look at what it changed first; stored events are sent meanwhile"}},
+				Note: "this skips that transaction alone: first look at what it changed; stored events are sent meanwhile"}},
 				"found at %s: %s", at.UTC().Format(time.RFC3339), reason)
 			return nil
 		}
 		e.r.Fail(checkGaps, doctor.Steps{{Kind: doctor.Command, Text: "walhook setup --accept-gap",
-			Note: "find out why first; what was changed in between is not sent"}},
+			Note: "first find out why; changes in between are not sent"}},
 			"found at %s, not accepted: %s; changes between %s and %s may be missing", at.UTC().Format(time.RFC3339), reason, from, to)
 		return nil
 	})
@@ -114,7 +114,7 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 	if accepted == 0 {
 		e.r.OK(checkGaps, "none")
 	} else {
-		e.r.OK(checkGaps, "none that is not accepted; %d accepted, the last %s", accepted, last)
+		e.r.OK(checkGaps, "no open gap; %d accepted, the last %s", accepted, last)
 	}
 	return nil
 }
@@ -149,13 +149,13 @@ func (e *examination) lookAtDeadRows(ctx context.Context) error {
 		if dead <= max(deadWarned, live) {
 			return nil
 		}
-		mend := doctor.Ask(here, "", "VACUUM walhook."+schemas.QuoteIdent(table))
+		fix := doctor.Ask(here, "", "VACUUM walhook."+schemas.QuoteIdent(table))
 		if switched {
-			mend = slices.Insert(mend, 0, doctor.Ask(here, "", fmt.Sprintf("ALTER TABLE walhook.%s RESET (autovacuum_enabled)", schemas.QuoteIdent(table)))...)
+			fix = slices.Insert(fix, 0, doctor.Ask(here, "", fmt.Sprintf("ALTER TABLE walhook.%s RESET (autovacuum_enabled)", schemas.QuoteIdent(table)))...)
 		}
-		e.r.Warn(checkDeadRows, mend, "walhook.%s has %d dead rows beside %d living ones, vacuumed %s: vacuum does not keep up", table, dead, live, vacuumed)
+		e.r.Warn(checkDeadRows, fix, "walhook.%s has %d dead and %d live rows, vacuumed %s: vacuum does not keep up", table, dead, live, vacuumed)
 		return nil
 	})
-	e.r.OK(checkDeadRows, "at most %d in one of the tables that are updated", worst)
+	e.r.OK(checkDeadRows, "at most %d in a table with updates", worst)
 	return err
 }

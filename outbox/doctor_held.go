@@ -20,7 +20,7 @@ func heldLaneCountsSQL() string {
 // lookAtHeld names the faults of this side that keep events from being sent.
 func (e *examination) lookAtHeld(ctx context.Context) error {
 	if e.r.Bad(checkRights) {
-		e.r.Skip("not looked at: "+checkRights, checkOwnFaults)
+		e.r.Skip("not checked: "+checkRights, checkOwnFaults)
 		return nil
 	}
 	rows, err := e.s.Query(ctx, heldLaneCountsSQL())
@@ -31,17 +31,17 @@ func (e *examination) lookAtHeld(ctx context.Context) error {
 	var n int
 	var since time.Time
 	_, err = pgx.ForEachRow(rows, []any{&reason, &n, &since, &account}, func() error {
-		e.r.Fail(checkOwnFaults, heldSteps(reason), "a fault of this side (%s) keeps events of %s from being sent, the longest since %s: account %s",
+		e.r.Fail(checkOwnFaults, heldSteps(reason), "a local error (%s) holds the events of %s, the longest since %s: account %s",
 			reason, doctor.Count(n, "endpoint"), since.UTC().Format(time.RFC3339), account)
 		return nil
 	})
-	e.r.OK(checkOwnFaults, "no event waits for a fault of this side")
+	e.r.OK(checkOwnFaults, "no local error holds events")
 	return err
 }
 
 // heldSteps say what to do about a fault of a sender's machine.
 func heldSteps(reason string) doctor.Steps {
-	text, note := "# see WalhookAttemptsHeld in docs/OPERATIONS.md", "on the machine of each sender; delivery goes on by itself"
+	text, note := "# see WalhookAttemptsHeld in docs/OPERATIONS.md", "on the machine of each sender; delivery resumes by itself"
 	switch reason {
 	case "dns_here":
 		text = "getent hosts example.com || cat /etc/resolv.conf"

@@ -129,7 +129,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		found[kind] = append(found[kind], endpointName(all[i].holder))
 	}
 	if locked := found[secretLocked]; len(locked) > 0 && !e.otherKey(secrets, keyID, len(locked), len(all), found) {
-		e.toldApart(secrets, all, found)
+		e.separateMoved(secrets, all, found)
 	}
 	e.sayOfSecrets(found, len(all))
 	return nil
@@ -147,20 +147,20 @@ func (e *examination) otherKey(secrets sealer, keyID string, locked, total int, 
 	}
 	if keyID != "" && opens > 0 {
 		e.r.Fail(checkSecrets, doctor.Run("walhook endpoints reseal --old-secret-key=KEY"),
-			"--secret-key is not the key that 'endpoints reseal' was last run with: %d of %d secrets %s under another key (%s)",
-			locked, total, doctor.Are(locked), someOf(found[secretLocked]))
+			"--secret-key is not the key of the last 'endpoints reseal': another key encrypted %d of %d secrets (%s)",
+			locked, total, someOf(found[secretLocked]))
 	} else {
-		mend := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
-		e.r.Fail(checkSecrets, mend, "none of %s can be decrypted: --secret-key is not the key that they were stored under, and nothing can be signed",
+		fix := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that encrypted them"}}
+		e.r.Fail(checkSecrets, fix, "none of %s can be decrypted: --secret-key is not the key that encrypted them, and walhook cannot sign anything",
 			doctor.Count(total, "secret"))
 	}
 	delete(found, secretLocked)
 	return true
 }
 
-// toldApart takes those that were moved from the row of another endpoint from
+// separateMoved takes those that were moved from the row of another endpoint from
 // those that were edited; the key is the right one.
-func (e *examination) toldApart(secrets sealer, all []storedSecret, found map[kindOfSecret][]string) {
+func (e *examination) separateMoved(secrets sealer, all []storedSecret, found map[kindOfSecret][]string) {
 	const enough = 20
 	for i := range all {
 		if len(found[secretMisplaced]) == enough {
@@ -181,39 +181,39 @@ func (e *examination) toldApart(secrets sealer, all []storedSecret, found map[ki
 // sayOfSecrets has a sentence for each kind.
 func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 	rotate := doctor.Steps{{Kind: doctor.Command, Text: "walhook endpoints rotate ACCOUNT --webhook ID",
-		Note: "a new secret for each of them, once it is known who wrote into the outbox; everybody else's events are delivered"}}
+		Note: "a new secret for each of them, once you know who wrote to the outbox; all other events are delivered"}}
 	reseal := doctor.Run("walhook endpoints reseal")
-	again := doctor.Steps{{Kind: doctor.Shell, Text: "# have the URL set again, in the account's row or by the API", Note: "once it is known who wrote into the outbox"}}
-	key := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that they were stored under"}}
+	again := doctor.Steps{{Kind: doctor.Shell, Text: "# set the URL again, in the account's row or through the API", Note: "once you know who wrote to the outbox"}}
+	key := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that encrypted them"}}
 	newKey := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
-		Note: "of every walhook on this outbox, and keep it: without it the secrets are lost"}}
+		Note: "of every walhook process on this outbox, and keep it: without it the secrets are lost"}}
 	for _, s := range []struct {
 		kind kindOfSecret
 		say  func(string, doctor.Steps, string, ...any)
-		mend doctor.Steps
+		fix  doctor.Steps
 		text string // after how many there are of what
 		what string
 	}{
-		{secretNoKey, e.r.Fail, key, "encrypted, and there is no --secret-key: those endpoints are held", "secret"},
+		{secretNoKey, e.r.Fail, key, "encrypted, and --secret-key is not set: those endpoints are held", "secret"},
 		{secretMisplaced, e.r.Fail, rotate, "stored in the row of another endpoint: rows of walhook.endpoint were exchanged or copied, and those endpoints are held", "secret"},
-		{secretLocked, e.r.Fail, rotate, "damaged: --secret-key is the right key, so the stored text was edited, comes from an endpoint that is gone, or was stored by a walhook that has another key ('endpoints reseal --old-secret-key' reads that); those endpoints are held", "secret"},
-		{secretRefused, e.r.Fail, rotate, "not encrypted for the endpoint, although 'endpoints reseal' has been run: something else wrote into walhook.endpoint, and those endpoints are held", "secret"},
+		{secretLocked, e.r.Fail, rotate, "damaged: --secret-key is the right key, so somebody edited the stored text, it comes from a deleted endpoint, or a walhook with another key stored it ('endpoints reseal --old-secret-key' reads that); those endpoints are held", "secret"},
+		{secretRefused, e.r.Fail, rotate, "not encrypted for the endpoint, although 'endpoints reseal' has run: something else wrote to walhook.endpoint, and those endpoints are held", "secret"},
 		{urlLocked, e.r.Fail, again, "damaged: user name and password were stored for another endpoint or another host, and those endpoints are held", "URL"},
-		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has been run, and those endpoints are held", "URL"},
+		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has run, and those endpoints are held", "URL"},
 	} {
 		if names := found[s.kind]; len(names) > 0 {
-			s.say(checkSecrets, s.mend, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, someOf(names))
+			s.say(checkSecrets, s.fix, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, someOf(names))
 		}
 	}
 	plain, loose, urls := len(found[secretPlain]), len(found[secretLoose]), len(found[urlPlain])
 	switch noKey := len(e.cfg.SecretKey) == 0; {
 	case noKey && plain > 0:
-		e.r.Warn(checkSecrets, newKey, "%s %s stored as %s: there is no --secret-key", doctor.Count(plain, "signing secret"), doctor.Are(plain), doctor.Choose(plain, "it is", "they are"))
+		e.r.Warn(checkSecrets, newKey, "%s %s stored in clear: --secret-key is not set", doctor.Count(plain, "signing secret"), doctor.Are(plain))
 	case noKey && total == 0:
-		e.r.Warn(checkSecrets, newKey, "there is no --secret-key: signing secrets will be stored as they are")
+		e.r.Warn(checkSecrets, newKey, "--secret-key is not set: signing secrets will be stored in clear")
 	case plain+loose > 0:
-		e.r.Warn(checkSecrets, reseal, "%d of %d signing secrets %s stored before there was a --secret-key, as %s, or %s not bound to the endpoint",
-			plain+loose, total, doctor.Choose(plain+loose, "was", "were"), doctor.Choose(plain+loose, "it is", "they are"), doctor.Are(plain+loose))
+		e.r.Warn(checkSecrets, reseal, "%d of %d signing secrets %s stored in clear, or %s not bound to the endpoint",
+			plain+loose, total, doctor.Are(plain+loose), doctor.Are(plain+loose))
 	case urls > 0:
 		e.r.Warn(checkSecrets, reseal, "%d of %d endpoints %s user name and password of %s URL in clear", urls, total,
 			doctor.Choose(urls, "has", "have"), doctor.Choose(urls, "its", "their"))

@@ -38,8 +38,8 @@ func (e *examination) lookAtSenders(ctx context.Context) error {
 	var seconds float64
 	var shards int
 	_, err = pgx.ForEachRow(rows, []any{&name, &seconds, &shards}, func() error {
-		e.r.Warn(checkSenders, doctor.Steps{{Kind: doctor.SQL, On: here, Text: dropStaleSQL, Note: "a sender that is started does so by itself"}},
-			"sender %s ended without a word, its lease has been over for %s and it still holds %s", name,
+		e.r.Warn(checkSenders, doctor.Steps{{Kind: doctor.SQL, On: here, Text: dropStaleSQL, Note: "a new sender takes over by itself"}},
+			"sender %s has disappeared: its lease expired %s ago and it still holds %s", name,
 			(time.Duration(seconds * float64(time.Second))).Round(time.Second), doctor.Count(shards, "shard"))
 		return nil
 	})
@@ -93,11 +93,11 @@ func (e *examination) lookAtShards(ctx context.Context) error {
 	switch {
 	case shards != Shards:
 		e.r.Fail(checkShards, doctor.Ask(here, "", fmt.Sprintf("INSERT INTO walhook.shard (id) SELECT pg_catalog.generate_series(0, %d) ON CONFLICT DO NOTHING", Shards-1)),
-			"there are %d shards, want %d: the others' endpoints get nothing", shards, Shards)
+			"there are %d shards, want %d: the endpoints of missing shards get nothing", shards, Shards)
 	case senders > 0 && owned < shards:
 		e.r.Warn(checkShards, run, "%d of %d shards %s no owner though %s %s", shards-owned, shards, doctor.Choose(shards-owned, "has", "have"), doctor.Count(senders, "sender"), doctor.Choose(senders, "runs", "run"))
 	case senders == 0 && waits:
-		e.r.Warn(checkShards, run, "no sender runs, and events wait, the oldest for %s", age)
+		e.r.Warn(checkShards, run, "no sender runs, and events wait, the oldest has waited for %s", age)
 	default:
 		e.r.OK(checkShards, "%d of %d have an owner", owned, shards)
 	}

@@ -23,12 +23,12 @@ func (e *examination) lookAtUnrouted(ctx context.Context) error {
 	var schema, reason, at string
 	var n int
 	steps := doctor.Steps{{Kind: doctor.SQL, On: here, Text: "SELECT * FROM walhook.unrouted ORDER BY at DESC LIMIT 100",
-		Note: "docs/OPERATIONS.md#walhookunroutedchanges says what each reason means"}}
+		Note: "docs/OPERATIONS.md#walhookunroutedchanges explains each reason"}}
 	_, err = pgx.ForEachRow(rows, []any{&schema, &reason, &n, &at}, func() error {
 		e.r.Warn(checkUnrouted, steps, "%s reached nobody within a day, the latest at %s: %s", unroutedThings(n, schema), at, reason)
 		return nil
 	})
-	e.r.OK(checkUnrouted, "no change within a day reached nobody for a reason that somebody should know")
+	e.r.OK(checkUnrouted, "no unrouted changes within a day")
 	return err
 }
 

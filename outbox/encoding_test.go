@@ -93,5 +93,5 @@ func TestSnapshot_KeysThatAreOneOnceTheirBytesAreReplaced(t *testing.T) {
 	if p, o := f.count(t, "endpoint"), f.count(t, "owner"); p != 2 || o != 2 {
 		t.Errorf("%d endpoints, %d owners", p, o)
 	}
-	wantLines(t, all[string](t, f.world, "SELECT DISTINCT state || ': ' || reason FROM walhook.endpoint"), "unusable: the URL holds bytes that are not UTF-8")
+	wantLines(t, all[string](t, f.world, "SELECT DISTINCT state || ': ' || reason FROM walhook.endpoint"), "unusable: the URL contains bytes that are not UTF-8")
 }

@@ -78,7 +78,7 @@ func (s *Session) lookAtHosts(ctx context.Context) error {
 	}
 	if err != nil {
 		s.gained.Store(true)
-		return fmt.Errorf("look at the hosts of endpoints: %w", err)
+		return fmt.Errorf("check the hosts of endpoints: %w", err)
 	}
 	return nil
 }
@@ -248,7 +248,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 		set.CustomData = []byte(*custom)
 	}
 	if e.Settings, err = set.orNone(); err != nil {
-		e.hold(&badItem{asideUnreadable, "its custom data cannot be used: edit the webhook"})
+		e.hold(&badItem{asideUnreadable, "its custom data is invalid: edit the webhook"})
 		return e, nil
 	}
 	of := holder{e.Account, webhook}
@@ -267,7 +267,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	case err != nil && len(e.Secrets) == 0:
 		e.hold(&badItem{asideSecret, reasonSecret})
 	case err != nil: // the present one signs: that is no reason to hold it
-		s.log.Warn("an endpoint's previous secret signs no more", zap.Int64("endpoint", e.ID), zap.Error(err))
+		s.log.Warn("an endpoint's previous secret is unusable", zap.Int64("endpoint", e.ID), zap.Error(err))
 	}
 	if len(e.Secrets) > 0 {
 		if _, err := SecretKey(e.Secrets[0]); err != nil {
@@ -280,10 +280,10 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 }
 
 // reasonForm is what people read of an endpoint whose own secret cannot sign.
-const reasonForm = "the secret in the account table's column is not whsec_ and the base64 of a key: correct it there, or empty the column for a secret that walhook makes; sending goes on by itself"
+const reasonForm = "the secret in the account table's column is not whsec_ and the base64 of a key: correct it there, or clear the column for a secret that walhook generates; delivery resumes by itself"
 
 // reasonSecret is what people read of an endpoint whose secret or URL is of no use.
-const reasonSecret = "its signing secret, or the password of its URL, cannot be decrypted: start walhook with the --secret-key that it was stored under, or rotate the secret and set the URL again"
+const reasonSecret = "its signing secret, or the password of its URL, cannot be decrypted: start walhook with the --secret-key that encrypted it, or rotate the secret and set the URL again"
 
 // orNone is nil for settings that change nothing.
 func (s EndpointSettings) orNone() (*EndpointSettings, error) {

@@ -89,10 +89,10 @@ const (
 
 // The reasons of endpoints that are not sent to, as people see them.
 const (
-	reasonCleared  = "the account has no web hook URL"
+	reasonCleared  = "the account has no webhook URL"
 	reasonEnded    = "the account was deleted"
-	reasonUnknown  = "the account changed while its table had no column of the web hook URL: its URL is not known"
-	reasonUnstored = "a change of the account cannot be stored in the outbox: its URL is not known; correct the row in the source"
+	reasonUnknown  = "the account changed while its table lacked the webhook URL column: its URL is unknown"
+	reasonUnstored = "a change of the account cannot be stored in the outbox, so its URL is unknown: correct the row in the source"
 )
 
 // stateOfURL is the state of an endpoint whose URL a plan changes, and why.

@@ -30,7 +30,7 @@ func (p *Publisher) RecordGap(ctx context.Context, gap schemas.Gap) error {
 	}
 	_, err := p.store.pool.Exec(ctx, sql, gap.From.String(), gap.To.String(), gap.Reason)
 	if err != nil {
-		return fmt.Errorf("note the gap after %s: %w", gap.From, err)
+		return fmt.Errorf("record the gap after %s: %w", gap.From, err)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ func (e *HeldError) Error() string {
 	if e.Host == "" {
 		return "an operator holds all webhooks of the account: " + e.Reason
 	}
-	return fmt.Sprintf("an operator holds what is sent to %s: %s", e.Host, e.Reason)
+	return fmt.Sprintf("an operator holds deliveries to %s: %s", e.Host, e.Reason)
 }
 
 // A hold is of an account, and of what its tokens set in accounts below: both
@@ -118,7 +118,7 @@ func checkHeld(ctx context.Context, q querier, url string, accounts ...string) e
 func (s *Store) CheckHeld(ctx context.Context, by Caller, account, url string) error {
 	err := checkHeld(ctx, s.pool, url, by.holders(account)...)
 	if _, held := errors.AsType[*HeldError](err); err != nil && !held {
-		err = fmt.Errorf("look for holds of account %s: %w", account, err)
+		err = fmt.Errorf("check holds of account %s: %w", account, err)
 	}
 	return err
 }
@@ -252,7 +252,7 @@ type Hold struct {
 const MaxHoldReason = 1000
 
 // ErrNoHold says that there is no such hold.
-var ErrNoHold = errors.New("there is no such hold")
+var ErrNoHold = errors.New("hold not found")
 
 // HoldAccount holds every webhook of an account, and those that it makes or sets
 // later, until [Store.ReleaseAccount]. The account above is notified.
@@ -271,7 +271,7 @@ func (s *Store) HoldHost(ctx context.Context, account, host, reason string) (n i
 	return s.Hold(ctx, account, host, reason)
 }
 
-var errNoHost = errors.New("want the name or the address of a host, such as hooks.example.com")
+var errNoHost = errors.New("want the name or address of a host, such as hooks.example.com")
 
 // Hold holds one host of an account, in its normal form, or the whole account
 // where host is "". It answers how many webhooks that disabled.

@@ -80,22 +80,22 @@ func hostFault(host string) string {
 		return "the URL's host is longer than 253 characters"
 	}
 	if _, err := names.ToASCII(host); err != nil {
-		return "the URL's host is no domain name (IDNA refuses it)"
+		return "the URL's host is not a domain name (IDNA rejects it)"
 	}
 	last := ""
 	for last = range strings.SplitSeq(host, ".") {
 		if last == "" || len(last) > 63 {
-			return "the URL's host has a part of no characters, or of more than 63"
+			return "the URL's host has an empty label, or one of more than 63 characters"
 		}
 		for _, c := range []byte(last) {
 			if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
 				continue
 			}
-			return "the URL's host holds a character that no domain name has"
+			return "the URL's host contains a character that no domain name has"
 		}
 	}
 	if hex, is := strings.CutPrefix(last, "0x"); strings.Trim(last, "0123456789") == "" || is && strings.Trim(hex, "0123456789abcdef") == "" {
-		return "the URL's host ends in a number and is no IPv4 address"
+		return "the URL's host ends in a number and is not an IPv4 address"
 	}
 	return ""
 }

@@ -110,7 +110,7 @@ func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err erro
 	if !p.live {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("append the inbox: timed out"))
 	defer cancel()
 	p.rotate(ctx)
 	rows, err := p.readInbox(ctx, ids)

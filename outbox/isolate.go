@@ -57,22 +57,22 @@ const (
 func loops() map[loop]string {
 	return map[loop]string{
 		loopAppend:    "a change: listed as unrouted with the reason unstorable",
-		loopAccounts:  "an account's stored secret, account above, columns or token: taken as not seen yet",
-		loopWebhooks:  "a webhook: it gets nothing new until it can be read",
-		loopEndpoints: "an endpoint: held, nothing is lost until retention ends",
+		loopAccounts:  "an account's stored secret, parent account, columns or token: treated as not seen yet",
+		loopWebhooks:  "a webhook: it gets no new events until it can be read",
+		loopEndpoints: "an endpoint: held, its events are kept until retention ends",
 		loopHandover:  "a lane's stored state: the lane is read again from its cursor, or from its oldest event",
 		loopTail:      "an event: a dead letter with the reason unreadable",
 		loopRetries:   "an event in retry: a dead letter with the reason unreadable",
 		loopSettle:    "an attempt: its texts are replaced; if that does not help its event is a dead letter",
 		loopLanes:     "a lane's state: only its cursor is stored",
-		loopInbox:     "an event of the inbox: it leaves the inbox and is listed here",
+		loopInbox:     "an event of the inbox: skipped and listed here",
 		loopReplay:    "a request: ended with its reason",
-		loopDays:      "a day of a webhook: what it counted stays where it is, for an operator",
+		loopDays:      "a day of a webhook: its counts are kept, for an operator",
 		loopRetention: "an endpoint's undelivered events: their partition is kept until they can be read",
-		loopMaintain:  "one step of maintenance: the others are made",
-		loopLists:     "a row of a list: shown with what of it can be read",
+		loopMaintain:  "one step of maintenance: the others run",
+		loopLists:     "a row of a list: shown as far as it can be read",
 
-		loopDescriptions: "how a table was described: its changes of that time are read as it is described now, or listed as unrouted",
+		loopDescriptions: "a table description: changes of that time are read by the present description, or listed as unrouted",
 	}
 }
 
@@ -156,7 +156,7 @@ func withoutValues(err error) string {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		if scan, ok := errors.AsType[pgx.ScanArgError](err); ok {
-			return "column " + scan.FieldName + " holds what cannot be read"
+			return "column " + scan.FieldName + " contains a value that cannot be read"
 		}
 		if reading, ok := errors.AsType[*badItem](err); ok {
 			return reading.what
@@ -259,10 +259,10 @@ func (s *Store) setAside(ctx context.Context, l loop, item string, endpoint int6
 	}
 	s.metrics.setAside.WithLabelValues(string(l), reason).Inc()
 	detail := withoutValues(cause)
-	s.log.Error("an item is set aside, the rest goes on", zap.String("loop", string(l)), zap.String("item", item),
+	s.log.Error("item set aside, the others continue", zap.String("loop", string(l)), zap.String("item", item),
 		zap.Int64("endpoint", endpoint), zap.String("reason", reason), zap.String("detail", detail))
 	if _, err := s.pool.Exec(ctx, setAsideSQL, string(l), item, endpoint, reason, inASCII(detail)); err != nil {
-		s.log.Warn("what was set aside cannot be noted down", zap.Error(err))
+		s.log.Warn("cannot record an item that was set aside", zap.Error(err))
 		s.aside.ends(asideKey{l, item}) // and is noted when it is met again
 		return false
 	}
@@ -285,9 +285,9 @@ func (s *Store) wellAgain(ctx context.Context, l loop, item string) {
 	if !s.aside.ends(asideKey{l, item}) {
 		return
 	}
-	s.log.Info("an item that was set aside is well again", zap.String("loop", string(l)), zap.String("item", item))
+	s.log.Info("item that was set aside is usable again", zap.String("loop", string(l)), zap.String("item", item))
 	if _, err := s.pool.Exec(ctx, wellAgainSQL, string(l), item); err != nil {
-		s.log.Warn("what is no longer set aside cannot be noted down", zap.Error(err))
+		s.log.Warn("cannot record that an item is no longer set aside", zap.Error(err))
 	}
 }
 
@@ -304,7 +304,7 @@ func (s *Store) loadAside(ctx context.Context) error {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("read what is set aside: %w", err)
+		return fmt.Errorf("read the items set aside: %w", err)
 	}
 	s.aside.mu.Lock()
 	defer s.aside.mu.Unlock()
@@ -354,7 +354,7 @@ func heldText(reason, detail string) string {
 }
 
 // reasonUnreadable is what people read of an endpoint whose row is damaged.
-const reasonUnreadable = "what is stored of it cannot be read: 'walhook doctor' says where"
+const reasonUnreadable = "its stored data cannot be read: 'walhook doctor' says where"
 
 // maxAsideText bounds what is noted of an item.
 const maxAsideText = 500

@@ -268,7 +268,7 @@ func poisonWebhooks(t *testing.T) {
 	f.exec(t, `UPDATE walhook.endpoint SET schemas = '{}' WHERE account = '8'`)
 	f.restart(t)
 	if n := f.count(t, "set_aside"); n != 0 || len(f.publisher.view.Webhooks["8"]) != 1 {
-		t.Errorf("%d items are set aside after it was mended", n)
+		t.Errorf("%d items are set aside after it was fixed", n)
 	}
 }
 
@@ -309,7 +309,7 @@ func poisonEndpoints(t *testing.T) {
 		t.Errorf("changed %v, %v", changed, err)
 	}
 	if got := states(); got[list[3]] != EndpointActive || w.count(t, "set_aside") != 0 {
-		t.Errorf("states %v after it was mended", got)
+		t.Errorf("states %v after it was fixed", got)
 	}
 	// A row of which nothing but the id can be read.
 	w.exec(t, "ALTER TABLE walhook.endpoint ALTER revision DROP NOT NULL")
@@ -536,7 +536,7 @@ func poisonDays(t *testing.T) {
 	if err := f.publisher.sendDays(t.Context()); err != nil || f.count(t, "set_aside") != 1 {
 		t.Fatalf("%d are set aside, %v", f.count(t, "set_aside"), err)
 	}
-	// Once an operator has mended it, it is sent.
+	// Once an operator has fixed it, it is sent.
 	f.exec(t, "DROP TRIGGER refuse ON walhook.inbox")
 	f.exec(t, "DELETE FROM walhook.set_aside")
 	if err := f.publisher.sendDays(t.Context()); err != nil || f.count(t, "inbox") != 2 {

@@ -39,9 +39,9 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case ctx.Err() != nil:
 		case errors.Is(err, errUndelivered):
 			wait = expireEvery
-			s.log.Info("a partition of the log is past retention and kept for now", zap.Duration("retry_in", wait), zap.Error(err))
+			s.log.Info("partition of the event log is past retention and kept for now", zap.Duration("retry_in", wait), zap.Error(err))
 		case err != nil:
-			s.log.Warn("maintenance of the outbox did not finish, it is tried again", zap.Duration("retry_in", wait), zap.Error(err))
+			s.log.Warn("maintenance of the outbox did not finish, retrying", zap.Duration("retry_in", wait), zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -155,7 +155,7 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 	}
 	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
 		_, err := conn.Exec(ctx, forget, s.cfg.Retention)
-		if err := s.step(ctx, fmt.Sprintf("what is too old, %d", i+1), err); err != nil {
+		if err := s.step(ctx, fmt.Sprintf("expired events, %d", i+1), err); err != nil {
 			return err
 		}
 	}
@@ -174,7 +174,7 @@ func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) err
 	for _, p := range partitions {
 		number, err := strconv.ParseInt(p.suffix, 10, 64)
 		if err != nil {
-			s.setAside(ctx, loopMaintain, p.name, 0, asideUnreadable, &badItem{asideUnreadable, "a table's name looks like a partition's and names none"})
+			s.setAside(ctx, loopMaintain, p.name, 0, asideUnreadable, &badItem{asideUnreadable, "table looks like a partition by its name, and is none"})
 			continue
 		}
 		if number >= eventPartition(nextID) {
@@ -207,7 +207,7 @@ func (s *Store) dropDailyPartitions(ctx context.Context, conn *pgxpool.Conn, tab
 	for _, p := range partitions {
 		day, err := time.Parse(dayFormat, p.suffix)
 		if err != nil {
-			s.setAside(ctx, loopMaintain, p.name, 0, asideUnreadable, &badItem{asideUnreadable, "a table's name looks like a partition's and names none"})
+			s.setAside(ctx, loopMaintain, p.name, 0, asideUnreadable, &badItem{asideUnreadable, "table looks like a partition by its name, and is none"})
 			continue
 		}
 		if !day.AddDate(0, 0, 1).Before(cutoff) {

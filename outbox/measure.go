@@ -94,7 +94,7 @@ func (s *Store) measureAll(ctx context.Context) {
 	m.backlog.Set(b.events)
 	m.oldest.Set(b.oldest)
 
-	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the outbox: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the outbox: timed out"))
 	defer cancel()
 	up := 0.0
 	if s.Ping(ctx) == nil {
@@ -108,7 +108,7 @@ func (s *Store) measureAll(ctx context.Context) {
 		m.setStanding(now)
 	}
 	if err = errors.Join(err, standingErr); err != nil {
-		s.log.Debug("outbox cannot be measured", zap.Error(err))
+		s.log.Debug("cannot measure the outbox", zap.Error(err))
 	}
 }
 
@@ -123,7 +123,7 @@ func (b *backlog) add(events float64, oldest *float64) {
 }
 
 func (s *Store) measure(ctx context.Context) (b backlog, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the backlog: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the backlog: timed out"))
 	defer cancel()
 	used, err := s.idsInUse(ctx)
 	if err != nil {

@@ -36,23 +36,23 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_changes_total",
-			Help: "Changes read from the source that the catalog names, by schema and type.",
+			Help: "Changes of the catalog's tables, by schema and type.",
 		}, []string{"schema", "type"}),
 		appended: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_events_appended_total",
-			Help: "Events appended to the log, one per endpoint.",
+			Help: "Events appended to the event log, one per endpoint.",
 		}),
 		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_changes_skipped_total",
-			Help: "Changes that became no event, by reason.",
+			Help: "Changes that made no event, by reason.",
 		}, []string{"reason"}),
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_dead_letters_total",
-			Help: "Events given up, by whichever part of this process: refused or out of retries, too large, expired with their feed, past retention.",
+			Help: "Events dead-lettered by any part of this process: refused or out of retries, too large, expired with their feed, past retention.",
 		}),
 		setAside: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_items_set_aside_total",
-			Help: "Items that a loop set aside because they cannot be stored or read, so that the rest goes on, by loop and reason.",
+			Help: "Items that a loop set aside because they cannot be stored or read, by loop and reason.",
 		}, []string{"loop", "reason"}),
 		backlog: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_outbox_backlog",
@@ -60,7 +60,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_outbox_oldest_seconds",
-			Help: "How long ago the oldest event was appended that waits for an active endpoint; zero for none. NaN while the outbox does not answer.",
+			Help: "Age of the oldest event that waits for an active endpoint, since its append; zero for none. NaN while the outbox does not answer.",
 		}),
 	}
 	for _, reason := range route.Reasons() {

@@ -16,18 +16,18 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m.up = gauge("walhook_outbox_up", "1 while the outbox answers this process, else 0.")
-	m.gaps = gauge("walhook_gaps_open", "Gaps in the source's log that nobody has accepted; nothing is read until somebody does.")
-	m.senders = gauge("walhook_senders", "Sending processes whose lease holds.")
-	m.unowned = gauge("walhook_shards_unowned", "Shards, of 32, that no living sender holds: their endpoints get nothing.")
+	m.gaps = gauge("walhook_gaps_open", "Gaps in the WAL that nobody has accepted yet; nothing is read until somebody does.")
+	m.senders = gauge("walhook_senders", "Sending processes with a valid lease.")
+	m.unowned = gauge("walhook_shards_unowned", "Shards, of 32, that no live sender holds: their endpoints get nothing.")
 	m.maintained = gauge("walhook_maintenance_success_timestamp_seconds",
-		"When this process last finished maintenance of the outbox, or found another at it; when it started before the first time.")
+		"When this process last finished maintenance of the outbox, or found another process doing it; before the first time, when it started.")
 	m.endpoints = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "walhook_endpoints",
-		Help: "Endpoints by state; only those that are active are sent to.",
+		Help: "Endpoints by state; only active ones get events.",
 	}, []string{"state"})
 	m.ahead = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "walhook_partitions_ahead",
-		Help: "Partitions that are ready beyond the one in use, by table; 2 is well, and without any the next day's rows cannot be stored.",
+		Help: "Partitions ready beyond the one in use, by table; at least 2 when maintenance works, and with none the next day's rows cannot be stored.",
 	}, []string{"table"})
 	m.up.Set(math.NaN())
 	m.unknownStanding()

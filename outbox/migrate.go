@@ -73,7 +73,7 @@ func (s *Store) CheckMigrated(ctx context.Context) error {
 	var exists bool
 	const sql = "SELECT to_regclass($1) IS NOT NULL"
 	if err := s.pool.QueryRow(ctx, sql, migrations.VersionTable).Scan(&exists); err != nil {
-		return fmt.Errorf("look for the outbox: %w", err)
+		return fmt.Errorf("find the outbox: %w", err)
 	}
 	if !exists {
 		return ErrNotSetUp
@@ -90,7 +90,7 @@ func (s *Store) CheckMigrated(ctx context.Context) error {
 	case version < latest:
 		return fmt.Errorf("%w: it is at version %d, this walhook needs %d", ErrNotSetUp, version, latest)
 	case version > latest:
-		return fmt.Errorf("%w: it is at version %d, this one knows up to %d", ErrTooNew, version, latest)
+		return fmt.Errorf("%w: it is at version %d, this one supports up to %d", ErrTooNew, version, latest)
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func checkNotNewer(ctx context.Context, migrator *migrate.Migrator) error {
 		return fmt.Errorf("read the outbox's version: %w", err)
 	}
 	if latest := int32(len(migrator.Migrations)); version > latest {
-		return fmt.Errorf("%w: it is at version %d, this one knows up to %d; use the newer binary", ErrTooNew, version, latest)
+		return fmt.Errorf("%w: it is at version %d, this one supports up to %d; use the newer binary", ErrTooNew, version, latest)
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func migrateAll(ctx context.Context, conn *pgx.Conn, migrator *migrate.Migrator)
 			return err
 		}
 		if try == migrateTries {
-			return fmt.Errorf("%w; these transactions hold tables of the outbox, end them and try again: %s", err, lockHolders(ctx, conn))
+			return fmt.Errorf("%w; these transactions lock tables of the outbox, end them and try again: %s", err, lockHolders(ctx, conn))
 		}
 		select {
 		case <-ctx.Done():

@@ -43,13 +43,13 @@ const (
 
 var (
 	// ErrOnceRunning says that the first request with a key has not ended.
-	ErrOnceRunning = errors.New("the first request with this Idempotency-Key has not ended")
+	ErrOnceRunning = errors.New("the first request with this Idempotency-Key is still running")
 	// ErrOnceDiffers says that a key was used for another request.
-	ErrOnceDiffers = errors.New("the Idempotency-Key was used for another request within the last 24 hours: take a new key for each")
+	ErrOnceDiffers = errors.New("the Idempotency-Key was used for another request within the last 24 hours: use a new key for each request")
 	// ErrOnceSealed says that the answer to a key cannot be decrypted.
-	ErrOnceSealed = errors.New("something was made with this Idempotency-Key, and the answer cannot be shown again: the operator's token or --secret-key is another by now; look it up in the list")
+	ErrOnceSealed = errors.New("this Idempotency-Key has created something, but the answer cannot be repeated, because the operator's token or --secret-key has changed since: look it up in the list")
 	// ErrOnceFull says that no more keys are remembered.
-	ErrOnceFull = errors.New("too many Idempotency-Keys are remembered, each for 24 hours: leave the header out, or try again later")
+	ErrOnceFull = errors.New("too many Idempotency-Keys are stored, each for 24 hours: omit the header, or try again later")
 )
 
 // AnsweredError is no fault: the request was answered before, by Answer.
@@ -89,7 +89,7 @@ func (s *Store) Answered(ctx context.Context, by Caller, account string, once On
 	}
 	err := s.answered(ctx, s.pool, by, account, once)
 	if err != nil && !isOnceAnswer(err) {
-		err = fmt.Errorf("look for an answer to the same request: %w", err)
+		err = fmt.Errorf("find a stored answer to the same request: %w", err)
 	}
 	return err
 }
@@ -189,7 +189,7 @@ func (s *Store) onceAEAD(once Once) (cipher.AEAD, error) {
 // forgetAnswers removes what is remembered no more.
 func (s *Store) forgetAnswers(ctx context.Context) error {
 	if _, err := s.pool.Exec(ctx, forgetOnceSQL, OnceFor); err != nil {
-		return fmt.Errorf("remove answers that are remembered no more: %w", err)
+		return fmt.Errorf("remove expired answers: %w", err)
 	}
 	return nil
 }

@@ -14,13 +14,13 @@ import (
 
 // ErrNoEndpoint says that an account has no endpoint: it is not known, or never
 // had a web hook URL.
-var ErrNoEndpoint = errors.New("no such endpoint")
+var ErrNoEndpoint = errors.New("endpoint not found")
 
 // StateError says that an endpoint's state does not let an operator change it
 // as asked.
 type StateError struct {
 	Endpoint EndpointInfo
-	Mend     string // what to do instead
+	Fix      string // what to do instead
 }
 
 func (e *StateError) Error() string {
@@ -28,7 +28,7 @@ func (e *StateError) Error() string {
 	if e.Endpoint.Reason != "" {
 		s += " (" + e.Endpoint.Reason + ")"
 	}
-	return s + ": " + e.Mend
+	return s + ": " + e.Fix
 }
 
 const (
@@ -144,9 +144,9 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 	case e.State != EndpointDisabled && e.DisabledBy != "":
 		return setStateTx(ctx, tx, e, e.State, "", e.Reason)
 	case e.State == EndpointCleared:
-		return e, &StateError{e, "there is nowhere to send to until the account sets a web hook URL, which starts a new feed by itself"}
+		return e, &StateError{e, "the account has no URL: it must set a web_hook_url, which starts a new feed"}
 	case e.State == EndpointUnusable:
-		return e, &StateError{e, "nothing is sent until the account sets a URL that can be used, which is followed by itself"}
+		return e, &StateError{e, "the account's URL is unusable: it must set another one, which walhook follows by itself"}
 	}
 	if _, err := tx.Exec(ctx, resetLaneSQL, e.ID); err != nil {
 		return e, err
@@ -160,14 +160,14 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 // that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
 func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason string) (EndpointInfo, error) {
 	if reason == "" {
-		return EndpointInfo{}, errors.New("disable an endpoint: a reason is missing")
+		return EndpointInfo{}, errors.New("disable an endpoint: the reason is missing")
 	}
-	told := false
+	notify := false
 	e, err := s.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		told = e.State == EndpointActive
+		notify = e.State == EndpointActive
 		return disableTx(ctx, tx, e, reason)
 	})
-	if err == nil && told {
+	if err == nil && notify {
 		s.signalInbox()
 	}
 	return e, err
@@ -179,7 +179,7 @@ func (s *Store) DisableEndpoint(ctx context.Context, account, webhook, reason st
 func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (EndpointInfo, error) {
 	switch e.State {
 	case EndpointCleared, EndpointUnusable:
-		return e, &StateError{e, "nothing is sent to it anyhow; it can be disabled once the account sets a URL that can be used, or with the whole account ('walhook endpoints disable " + e.Account + " --all')"}
+		return e, &StateError{e, "walhook sends nothing to it at present; disable it once the account has a usable URL, or hold the whole account ('walhook endpoints disable " + e.Account + " --all')"}
 	case EndpointActive:
 		if _, err := tx.Exec(ctx, tellDisabledSQL, e.Account, reason); err != nil {
 			return e, err
@@ -225,7 +225,7 @@ func (s *Store) operate(ctx context.Context, by Caller, account, webhook string,
 		return err
 	})
 	if err != nil {
-		if _, told := errors.AsType[*StateError](err); !told {
+		if _, explained := errors.AsType[*StateError](err); !explained {
 			err = fmt.Errorf("change the endpoint of account %s: %w", account, err)
 		}
 		return EndpointInfo{}, err

@@ -45,7 +45,7 @@ func TestStore_EnablesAndDisablesWhatCanBe(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			check := func(what, account string, want EndpointState, e EndpointInfo, err error) {
 				t.Helper()
-				if refused, ok := errors.AsType[*StateError](err); want == "" && (!ok || refused.Mend == "") {
+				if refused, ok := errors.AsType[*StateError](err); want == "" && (!ok || refused.Fix == "") {
 					t.Errorf("%s: %v, want a StateError", what, err)
 				}
 				if want != "" && (err != nil || e.State != want || e.Account != account) {

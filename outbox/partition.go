@@ -49,7 +49,7 @@ func makePartitions(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", partitionLock); err != nil {
-			return fmt.Errorf("make partitions: another process is at it: %w", err)
+			return fmt.Errorf("create partitions: another process is doing it: %w", err)
 		}
 		var now time.Time
 		if err := tx.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
@@ -57,7 +57,7 @@ func makePartitions(ctx context.Context, conn *pgx.Conn) error {
 		}
 		var nextID int64
 		if err := tx.QueryRow(ctx, currentEventIDSQL).Scan(&nextID); err != nil {
-			return fmt.Errorf("make partitions: %w", err)
+			return fmt.Errorf("create partitions: %w", err)
 		}
 		current := eventPartition(nextID)
 		for n := current; n <= current+partitionsAhead; n++ {
@@ -104,7 +104,7 @@ func makePartitionTx(ctx context.Context, tx pgx.Tx, table, name, from, to strin
 	}
 	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("make partition %s: %w", name, err)
+			return fmt.Errorf("create partition %s: %w", name, err)
 		}
 	}
 	return nil

@@ -182,7 +182,7 @@ func TestPublisher_StaysWhereItIsWhenThereIsNoNextPartition(t *testing.T) {
 	if n := one[int64](t, f.world, "SELECT max(id) FROM walhook.event"); n != 4 {
 		t.Errorf("the newest event is %d", n)
 	}
-	if n := f.logs.FilterMessage("cannot make partitions").Len(); n != 1 {
+	if n := f.logs.FilterMessage("creating partitions failed").Len(); n != 1 {
 		t.Errorf("%d warnings", n)
 	}
 }

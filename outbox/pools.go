@@ -113,11 +113,11 @@ func newPool(ctx context.Context, config Config, enc *encoding, conns int32, gro
 		}
 		now, err := pgxpool.ParseConfig(url)
 		if err != nil {
-			return errors.New("outbox URL: it is no Postgres URL any more")
+			return errors.New("outbox URL: it is no longer a PostgreSQL URL")
 		}
 		fresh := now.ConnConfig
 		if !sameDatabase(conn, fresh) {
-			return errors.New("outbox URL: it names another server or database than at the start: restart walhook to use that")
+			return errors.New("outbox URL: it names another server or database than at the start: restart walhook to use it")
 		}
 		if err := adapt(&fresh.Config, applicationName, settings); err != nil {
 			return err
@@ -184,7 +184,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	case s.pinging <- struct{}{}:
 		defer func() { <-s.pinging }()
 	case <-ctx.Done():
-		return errors.New("ask whether the outbox answers: no turn in time")
+		return errors.New("check whether the outbox answers: no connection was free in time")
 	}
 	return s.pools.upkeep.Ping(ctx)
 }

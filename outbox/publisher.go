@@ -80,10 +80,10 @@ const pingTimeout = 3 * time.Second
 
 // Ping asks whether the outbox answers, within three seconds.
 func (p *Publisher) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("timed out"))
 	defer cancel()
 	if err := p.store.pool.Ping(ctx); err != nil {
-		return fmt.Errorf("ask whether the outbox answers: %w", err)
+		return fmt.Errorf("check whether the outbox answers: %w", err)
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ const advancedSQL = `
 // Advanced says when the position was last stored, by this process's clock: zero
 // where none is.
 func (p *Publisher) Advanced(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("timed out"))
 	defer cancel()
 	var ago float64
 	err := p.store.pool.QueryRow(ctx, advancedSQL).Scan(&ago)
@@ -112,7 +112,7 @@ func (p *Publisher) Advanced(ctx context.Context) (time.Time, error) {
 // position, which therefore is final. The checkpoint is zero when no first
 // snapshot is stored.
 func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("take over as publisher: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("take over as publisher: timed out"))
 	defer cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -252,7 +252,7 @@ func (p *Publisher) loadPartition(ctx context.Context) error {
 		p.partition, err = time.Now(), nil
 	}
 	if err != nil {
-		return fmt.Errorf("read when the log's partition began: %w", err)
+		return fmt.Errorf("read when the event log's partition began: %w", err)
 	}
 	return nil
 }
@@ -273,7 +273,7 @@ func (p *Publisher) rotate(ctx context.Context) {
 	p.partition = time.Now().Add(time.Minute - age) // when making fails: not again for a minute
 	next := (eventPartition(p.view.NextID) + 1) * eventPartitionSize
 	if err := p.store.MakePartitions(ctx); err != nil {
-		p.log.Warn("cannot make partitions", zap.Error(err))
+		p.log.Warn("creating partitions failed", zap.Error(err))
 		return
 	}
 	p.view.NextID, p.partition = next, time.Now()

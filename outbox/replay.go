@@ -83,10 +83,10 @@ func replaySQL(byIDs bool) string {
 }
 
 // reasonGone ends a request whose endpoint has gone meanwhile.
-const reasonGone = "nothing can be sent to the endpoint any more"
+const reasonGone = "the endpoint no longer gets events"
 
 // reasonDamaged ends a request of which an event cannot be read or stored.
-const reasonDamaged = "an event that it asks for cannot be read or stored: ask again for the others"
+const reasonDamaged = "one of its events cannot be read or stored: request the others again"
 
 // replay works through requests until ctx ends, while this publisher is the
 // one. How far each is is stored with what it appends, so that a restart goes
@@ -161,7 +161,7 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	if !p.live {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, replayTimeout, errors.New("send events again: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, replayTimeout, errors.New("send events again: timed out"))
 	defer cancel()
 	p.rotate(ctx)
 	first := p.view.NextID

@@ -48,13 +48,13 @@ const (
 )
 
 // ErrTooManyRequests says that an account has [MaxOpenRequests] under way.
-var ErrTooManyRequests = fmt.Errorf("an account may have %d replays under way", MaxOpenRequests)
+var ErrTooManyRequests = fmt.Errorf("an account may have %d replays in progress", MaxOpenRequests)
 
 // ErrWebhookDeleted says that a webhook was deleted.
 var ErrWebhookDeleted = errors.New("the webhook was deleted: nothing of it is sent again; its events and dead letters stay listed until retention ends")
 
 // ErrNothingToSendTo says that an endpoint has no URL to send to.
-var ErrNothingToSendTo = errors.New("nothing can be sent to it: it has no URL")
+var ErrNothingToSendTo = errors.New("the endpoint has no URL")
 
 // candidatesSQL are the rows of an endpoint that a request may be about, in
 // order of id: those of the log, and dead letters that the log no longer holds.
@@ -145,11 +145,11 @@ const (
 func (r Request) Validate() error {
 	switch {
 	case r.Since.IsZero() == (len(r.WebhookIDs) == 0):
-		return errors.New("want either the instant since which events are sent again, or their ids")
+		return errors.New("want either a time since which events are sent again, or their ids")
 	case len(r.WebhookIDs) > MaxReplayIDs:
 		return fmt.Errorf("%d ids, want %d or fewer", len(r.WebhookIDs), MaxReplayIDs)
 	case !(r.Rate >= MinReplayRate && r.Rate <= MaxReplayRate):
-		return fmt.Errorf("rate %v: want %v to %d events a second", r.Rate, MinReplayRate, MaxReplayRate)
+		return fmt.Errorf("rate %v: want %v to %d events per second", r.Rate, MinReplayRate, MaxReplayRate)
 	}
 	return nil
 }
@@ -199,7 +199,7 @@ func (s *Store) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []str
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for %d events of endpoint %d: %w", len(webhookIDs), endpoint, err)
+		return nil, fmt.Errorf("find %d events of endpoint %d: %w", len(webhookIDs), endpoint, err)
 	}
 	return kept, nil
 }
@@ -220,7 +220,7 @@ func (s *Store) CreateRequestOnce(ctx context.Context, r Request, once Once, ans
 	}
 	var account string
 	if err := s.pool.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account); err != nil {
-		return Request{}, fmt.Errorf("ask for events to be sent again: %w", err)
+		return Request{}, fmt.Errorf("request a replay: %w", err)
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		return s.onceTx(ctx, tx, r.By, account, once, func() ([]byte, error) {
@@ -231,7 +231,7 @@ func (s *Store) CreateRequestOnce(ctx context.Context, r Request, once Once, ans
 		})
 	})
 	if err != nil {
-		return Request{}, fmt.Errorf("ask for events to be sent again: %w", err)
+		return Request{}, fmt.Errorf("request a replay: %w", err)
 	}
 	signal(s.requested)
 	return r, nil
@@ -321,7 +321,7 @@ func (s *Store) EndpointsOf(ctx context.Context, webhookIDs []string) (endpoints
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for the endpoints of %d events: %w", len(webhookIDs), err)
+		return nil, fmt.Errorf("find the endpoints of %d events: %w", len(webhookIDs), err)
 	}
 	return endpoints, nil
 }

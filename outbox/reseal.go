@@ -45,7 +45,7 @@ const (
 // that are not are refused, and so is a secret of another endpoint.
 func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
 	if s.secrets.aead == nil {
-		return Resealed{}, errors.New("there is no --secret-key to encrypt under")
+		return Resealed{}, errors.New("--secret-key is missing: set the key to encrypt with")
 	}
 	before, err := newSealer(old)
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
 			return err
 		})
 		if err != nil {
-			return found, fmt.Errorf("reseal what is kept of accounts: %w", err)
+			return found, fmt.Errorf("reseal account columns: %w", err)
 		}
 		more = after != ""
 	}
@@ -82,7 +82,7 @@ func (s *Store) Reseal(ctx context.Context, old []byte) (Resealed, error) {
 		return found, fmt.Errorf("reseal: %w", err)
 	}
 	if !done {
-		return found, errors.New("reseal: another walhook stores secrets in another way: give all of them this --secret-key, and run it again")
+		return found, errors.New("reseal: another walhook process stores secrets with another key: start all processes with this --secret-key, and run reseal again")
 	}
 	return found, nil
 }

@@ -89,13 +89,13 @@ func TestDoctor_TellsAKeyFromRowsThatWereExchangedOrEdited(t *testing.T) {
 		}
 	}
 	says("before reseal", 1, "warning: 3 of 3 endpoints have user name and password of their URL in clear")
-	says("under another key, before reseal", 2, "failed: none of 3 secrets can be decrypted: --secret-key is not the key")
+	says("another key encrypted, before reseal", 2, "failed: none of 3 secrets can be decrypted: --secret-key is not the key")
 	if _, err := f.store.Reseal(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	says("sealed", 1, "ok: 3 signing secrets, all encrypted")
-	says("under another key", 2, "failed: none of 3 secrets can be decrypted: --secret-key is not the key")
-	says("without a key", 0, "failed: 3 of 3 secrets are encrypted, and there is no --secret-key: those endpoints are held (7/account, 8/account, 9/account)")
+	says("another key encrypted", 2, "failed: none of 3 secrets can be decrypted: --secret-key is not the key")
+	says("without a key", 0, "failed: 3 of 3 secrets are encrypted, and --secret-key is not set: those endpoints are held (7/account, 8/account, 9/account)")
 
 	f.exec(t, "CREATE TEMP TABLE kept AS SELECT id, secret, previous_secret, url FROM walhook.endpoint")
 	spoil := func(sql string) {

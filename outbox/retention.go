@@ -12,7 +12,7 @@ import (
 
 // errUndelivered says that senders hold events that are past retention, and
 // have been told to make dead letters of them.
-var errUndelivered = errors.New("not all of it is delivered or a dead letter")
+var errUndelivered = errors.New("some of its events are neither delivered nor dead letters")
 
 const (
 	// Who may have something undelivered before an event id, and after which
@@ -62,7 +62,7 @@ func (s *Store) expireBefore(ctx context.Context, before int64) error {
 		if isDataFault(err) {
 			s.setAside(ctx, loopRetention, strconv.FormatInt(lane.ID, 10), lane.ID, asideUnstorable, err)
 		} else if err != nil {
-			return fmt.Errorf("have events of endpoint %d expired: %w", lane.ID, err)
+			return fmt.Errorf("expire events of endpoint %d: %w", lane.ID, err)
 		}
 	}
 	if err := s.expireFreeShards(ctx, before); err != nil {
@@ -77,13 +77,13 @@ func (s *Store) expireBefore(ctx context.Context, before int64) error {
 func (s *Store) undelivered(ctx context.Context, before int64, shards []int) ([]laneEnd, error) {
 	rows, err := s.pool.Query(ctx, undeliveredSQL, before, shards)
 	if err != nil {
-		return nil, fmt.Errorf("look for undelivered events before %d: %w", before, err)
+		return nil, fmt.Errorf("find undelivered events before %d: %w", before, err)
 	}
 	left, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l laneEnd, err error) {
 		return l, row.Scan(&l.ID, &l.Account, &l.FeedFrom, &l.ExpireBefore, &l.cursor)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for undelivered events before %d: %w", before, err)
+		return nil, fmt.Errorf("find undelivered events before %d: %w", before, err)
 	}
 	return left, nil
 }
@@ -99,7 +99,7 @@ func (s *Store) expireFreeShards(ctx context.Context, before int64) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("end the leases that are over: %w", err)
+		return fmt.Errorf("remove expired leases: %w", err)
 	}
 	for shard := range Shards {
 		if err := s.expireFreeShard(ctx, shard, before); err != nil && !errors.Is(err, errShardHeld) {
@@ -110,7 +110,7 @@ func (s *Store) expireFreeShards(ctx context.Context, before int64) error {
 }
 
 // errShardHeld says that a sender holds the shard, or is about to.
-var errShardHeld = errors.New("the shard is held")
+var errShardHeld = errors.New("the shard is leased")
 
 func (s *Store) expireFreeShard(ctx context.Context, shard int, before int64) error {
 	fenced := func(ctx context.Context, f func(pgx.Tx) error) error {
@@ -133,7 +133,7 @@ func (s *Store) expireFreeShard(ctx context.Context, shard int, before int64) er
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	s.log.Info("events past retention become dead letters", zap.Int("shard", shard), zap.Int("endpoints", len(left)))
+	s.log.Info("dead-lettering events past retention", zap.Int("shard", shard), zap.Int("endpoints", len(left)))
 	for _, lane := range left {
 		if err := s.expire(ctx, fenced, lane.Endpoint, lane.cursor); err != nil {
 			return err

@@ -24,7 +24,7 @@ const maxSecretOverlap = 30 * 24 * time.Hour
 const MaxSecrets = 10
 
 // ErrTooManySecrets says that an endpoint has [MaxSecrets] already.
-var ErrTooManySecrets = fmt.Errorf("%d secrets sign at the moment, the most that may", MaxSecrets)
+var ErrTooManySecrets = fmt.Errorf("%d secrets sign at present, which is the limit", MaxSecrets)
 
 const (
 	// The secrets of the endpoint e that sign besides the present one, the newest
@@ -108,7 +108,7 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, by Caller, account, web
 			return e, err
 		}
 		if own {
-			return e, &StateError{e, "its secret is the one in the account table's column: change it there, which is followed by itself"}
+			return e, &StateError{e, "its secret is in the account table's column: change it there, and walhook follows by itself"}
 		}
 		var earlier int
 		var free time.Time
@@ -116,7 +116,7 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, by Caller, account, web
 			return e, err
 		}
 		if overlap > 0 && earlier >= MaxSecrets-1 {
-			return e, &StateError{e, fmt.Sprintf("%v: wait until %s, when the first of them ends, or end all of them at once with an overlap of 0", ErrTooManySecrets, free.UTC().Format(time.RFC3339))}
+			return e, &StateError{e, fmt.Sprintf("%v: wait until %s, when the first of them expires, or expire all of them at once with an overlap of 0", ErrTooManySecrets, free.UTC().Format(time.RFC3339))}
 		}
 		var ends *time.Time
 		err := tx.QueryRow(ctx, rotateSQL, e.ID, s.secrets.seal(secret, holder{account, webhook}), overlap).Scan(&ends, &revision)
@@ -133,11 +133,11 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, by Caller, account, web
 }
 
 // ErrNotConfirmed says that a sender did not say that it knows of a change.
-var ErrNotConfirmed = errors.New("a sender did not confirm in time that the secrets before have ended: it may sign with them for some seconds")
+var ErrNotConfirmed = errors.New("a sender did not confirm in time that the earlier secrets have expired: it may sign with them for some seconds")
 
 // awaitEnd waits until the sender of an endpoint knows a revision of it.
 func (s *Store) awaitEnd(ctx context.Context, endpoint, revision int64) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, endTimeout, errors.New("wait until a secret has ended"))
+	ctx, cancel := context.WithTimeoutCause(ctx, endTimeout, errors.New("wait until a secret has expired"))
 	defer cancel()
 	for {
 		var ended bool
@@ -146,7 +146,7 @@ func (s *Store) awaitEnd(ctx context.Context, endpoint, revision int64) error {
 		case isNoRows(err), err == nil && ended:
 			return nil
 		case err != nil && ctx.Err() == nil:
-			s.log.Warn("it is not known whether a secret has ended", zap.Int64("endpoint", endpoint), zap.Error(err))
+			s.log.Warn("unknown whether a secret has expired", zap.Int64("endpoint", endpoint), zap.Error(err))
 			return ErrNotConfirmed
 		}
 		select {
@@ -188,7 +188,7 @@ func (s *Store) endSecrets(ctx context.Context) {
 	for {
 		err := s.wipeSecrets(ctx)
 		if err != nil && ctx.Err() == nil && !failing {
-			s.log.Warn("previous secrets cannot be removed now, it is tried again", zap.Duration("retry_in", wipeEvery), zap.Error(err))
+			s.log.Warn("removing expired previous secrets failed, retrying", zap.Duration("retry_in", wipeEvery), zap.Error(err))
 		}
 		failing = err != nil
 		select {
@@ -203,10 +203,10 @@ func (s *Store) endSecrets(ctx context.Context) {
 func (s *Store) wipeSecrets(ctx context.Context) error {
 	tag, err := s.pool.Exec(ctx, wipeSecretsSQL)
 	if err != nil {
-		return fmt.Errorf("remove previous secrets whose time is over: %w", err)
+		return fmt.Errorf("remove expired previous secrets: %w", err)
 	}
 	if n := tag.RowsAffected(); n > 0 {
-		s.log.Info("previous secrets are over", zap.Int64("endpoints", n))
+		s.log.Info("removed expired previous secrets", zap.Int64("endpoints", n))
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (s *Store) openSecrets(of holder, strict bool, secret string, earlier []str
 	for _, one := range earlier {
 		before, err := s.secrets.open(one, of, strict)
 		if err != nil {
-			bad = fmt.Errorf("previous secret of account %s, which signs too until its time is over: %w", of.account, err)
+			bad = fmt.Errorf("previous secret of account %s, which also signs until it expires: %w", of.account, err)
 		} else if !slices.Contains(secrets, before) {
 			secrets = append(secrets, before)
 		}

@@ -94,7 +94,7 @@ func TestRotate_RefusesWhatItCannot(t *testing.T) {
 		t.Error("an overlap of -1h")
 	}
 	_, _, err := f.store.RotateSecret(t.Context(), "8", time.Hour)
-	if refused, ok := errors.AsType[*StateError](err); !ok || !strings.Contains(refused.Mend, "column") {
+	if refused, ok := errors.AsType[*StateError](err); !ok || !strings.Contains(refused.Fix, "column") {
 		t.Errorf("the account's own: %v", err)
 	}
 }
@@ -208,7 +208,7 @@ func TestRotate_EachSecretSignsUntilItsOwnTime(t *testing.T) {
 		}
 	}
 	_, _, err = f.store.RotateSecret(t.Context(), "7", time.Hour)
-	if refused, ok := errors.AsType[*StateError](err); !ok || !strings.Contains(refused.Mend, "wait until") {
+	if refused, ok := errors.AsType[*StateError](err); !ok || !strings.Contains(refused.Fix, "wait until") {
 		t.Errorf("one too many: %v", err)
 	}
 	if _, err := f.store.Reseal(t.Context(), nil); err != nil || len(f.secretsOf(t, "7")) != MaxSecrets {

@@ -45,7 +45,7 @@ const endedPrefix = "ended-"
 // strictSQL says whether reseal has been run: whatever is not bound is refused then.
 const strictSQL = `EXISTS (SELECT FROM walhook.sealing)`
 
-var errNotBound = errors.New("the secret is not encrypted for its endpoint, although 'walhook endpoints reseal' has been run: rotate it")
+var errNotBound = errors.New("the secret is not encrypted for its endpoint, although 'walhook endpoints reseal' has run: rotate it")
 
 // sealer encrypts the endpoints' secrets at rest. The zero sealer stores them
 // as they are.
@@ -103,14 +103,14 @@ func (s sealer) open(stored string, of holder, strict bool) (string, error) {
 		data = nil
 	}
 	if s.aead == nil {
-		return "", errors.New("an endpoint's secret is encrypted and no secret key is set: set --secret-key to the key it was stored under")
+		return "", errors.New("an endpoint's secret is encrypted and no secret key is set: set --secret-key to the key that encrypted it")
 	}
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err == nil {
 		raw, err = s.aead.Open(nil, nil, raw, data)
 	}
 	if err != nil {
-		return "", fmt.Errorf("decrypt an endpoint's secret: %w; is --secret-key the key it was stored under, and the row the one it was stored in?", err)
+		return "", fmt.Errorf("decrypt an endpoint's secret: %w; check that --secret-key is the key that encrypted it, and that the row was not copied from another endpoint", err)
 	}
 	return string(raw), nil
 }
@@ -146,7 +146,7 @@ const sampleSecretsSQL = `
 	SELECT account, webhook, secret, ` + strictSQL + `, coalesce((SELECT key_id FROM walhook.sealing), '') FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
 
 // ErrWrongKey says that no stored secret can be decrypted.
-var ErrWrongKey = errors.New("no stored signing secret can be decrypted: --secret-key is not the key that they were stored under")
+var ErrWrongKey = errors.New("no stored signing secret can be decrypted: --secret-key is not the key that encrypted them")
 
 // CheckKey says whether the secret key is of any use: nil, or [ErrWrongKey] when
 // none of the newest secrets can be decrypted, unless it is known to be the key.

@@ -43,7 +43,7 @@ func (s sealer) openColumns(account string, stored []string) ([]string, error) {
 		}
 		var err error
 		if columns[i], err = s.open(text, columnHolder(account, i), true); err != nil {
-			return nil, errors.New("a column of the account cannot be decrypted: is --secret-key the key that it was stored under?")
+			return nil, errors.New("an account column cannot be decrypted: check that --secret-key is the key that encrypted it")
 		}
 	}
 	return columns, nil

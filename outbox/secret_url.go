@@ -16,7 +16,7 @@ const sealedUser = "sealed.v2."
 // strictURLSQL says whether reseal has been run: user information in clear is refused then.
 const strictURLSQL = `EXISTS (SELECT FROM walhook.sealing WHERE urls)`
 
-var errPlainURL = errors.New("the user name and password of the URL are in clear, although 'walhook endpoints reseal' has been run: set the URL again")
+var errPlainURL = errors.New("the user name and password of the URL are in clear, although 'walhook endpoints reseal' has run: set the URL again")
 
 // urlParts is a URL around its user information.
 type urlParts struct{ before, user, after string }
@@ -78,7 +78,7 @@ func (s sealer) openURL(stored string, of holder, strict bool) (string, error) {
 	case !sealed:
 		return stored, nil
 	case s.urls == nil:
-		return "", errors.New("an endpoint's URL is encrypted and no secret key is set: set --secret-key to the key it was stored under")
+		return "", errors.New("an endpoint's URL is encrypted and no secret key is set: set --secret-key to the key that encrypted it")
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	n := s.urls.NonceSize()
@@ -90,7 +90,7 @@ func (s sealer) openURL(stored string, of holder, strict bool) (string, error) {
 	}
 	if err != nil {
 		// A fault of base64 quotes no more than a position.
-		return "", fmt.Errorf("decrypt an endpoint's URL: %w; is --secret-key the key it was stored under, and the row the one it was stored in?", err)
+		return "", fmt.Errorf("decrypt an endpoint's URL: %w; check that --secret-key is the key that encrypted it, and that the row was not copied from another endpoint", err)
 	}
 	return p.before + string(raw) + p.after, nil
 }

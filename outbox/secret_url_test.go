@@ -105,8 +105,8 @@ func TestURLs_UserInformationIsSealedUnderAKey(t *testing.T) {
 	if got, err := f.store.Reseal(t.Context(), bytes.Repeat([]byte{1}, 32)); err != nil || len(got.Unreadable) > 0 {
 		t.Errorf("resealed %+v, %v", got, err)
 	}
-	f.wantURL(t, "under another key", w.Endpoint, hookB)
-	f.wantURL(t, "under another key", f.idOf(t, "7"), hookB)
+	f.wantURL(t, "another key encrypted", w.Endpoint, hookB)
+	f.wantURL(t, "another key encrypted", f.idOf(t, "7"), hookB)
 
 	stored := one[string](t, f.world, "SELECT url FROM walhook.endpoint WHERE account = '8'")
 	for how, url := range map[string]string{

@@ -196,7 +196,7 @@ func (s *Session) Release(ctx context.Context, shards []Shard) error {
 	}
 	err := s.store.run(ctx, &transaction{fence: s.fence, fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
 	if err != nil {
-		return fmt.Errorf("give up %d shards: %w", len(shards), err)
+		return fmt.Errorf("release %d shards: %w", len(shards), err)
 	}
 	return nil
 }

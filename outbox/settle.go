@@ -173,7 +173,7 @@ func (s *Session) settleAll(ctx context.Context, batch []Settlement) ([]RecordSt
 const codeUniqueViolation = "23505"
 
 // errSettledBefore says that an attempt cannot be copied, for it is there.
-var errSettledBefore = errors.New("an attempt was stored before")
+var errSettledBefore = errors.New("attempt was already stored")
 
 func (s *Session) settle(ctx context.Context, w *settlementColumns, copying bool) error {
 	tx := transaction{

@@ -26,7 +26,7 @@ func (p *Publisher) BeginSnapshot(ctx context.Context, source schemas.Source) er
 	_, err := p.store.pool.Exec(ctx, beginSnapshotSQL, source.SystemID, source.Timeline, source.Database,
 		source.Slot, source.Publication, source.PublicationOID, source.Catalog)
 	if err != nil {
-		return fmt.Errorf("note the beginning of the first snapshot: %w", err)
+		return fmt.Errorf("record the start of the initial snapshot: %w", err)
 	}
 	return nil
 }
@@ -37,7 +37,7 @@ func (p *Publisher) SnapshotBegun(ctx context.Context, slot string) (bool, error
 	var begun bool
 	const sql = `SELECT EXISTS (SELECT FROM walhook.source WHERE state = 'snapshot' AND slot = $1)`
 	if err := p.store.pool.QueryRow(ctx, sql, slot).Scan(&begun); err != nil {
-		return false, fmt.Errorf("look for an interrupted snapshot: %w", err)
+		return false, fmt.Errorf("check for an interrupted snapshot: %w", err)
 	}
 	return begun, nil
 }
@@ -153,7 +153,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		return p.finishSnapshotTx(ctx, tx, point)
 	})
 	if err != nil {
-		return fmt.Errorf("store the first snapshot: %w", fenceError(err))
+		return fmt.Errorf("store the initial snapshot: %w", fenceError(err))
 	}
 	return nil
 }

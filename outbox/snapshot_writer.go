@@ -33,7 +33,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 		*text = schemas.Storable(*text)
 	}
 	if w.again("", a.ID) {
-		w.store.log.Error("account is left out: its id is another's once bytes that are not UTF-8 are replaced", zap.Int("bytes", len(id)))
+		w.store.log.Error("account left out: its id equals another one after replacing bytes that are not UTF-8", zap.Int("bytes", len(id)))
 		return nil
 	}
 	a.URL = w.store.encoding.url(a.URL)
@@ -41,7 +41,7 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 		a.Columns[i] = w.store.encoding.json(schemas.Storable(a.Columns[i]))
 	}
 	if len(a.ID) > schemas.MaxAccountBytes {
-		w.store.log.Warn("account is left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))
+		w.store.log.Warn("account left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))
 		return nil
 	}
 	if parent := route.ParentOf(a.ID, a.Parent); parent != "" {
@@ -111,7 +111,7 @@ func (w *SnapshotWriter) flush(ctx context.Context) error {
 	}
 	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account"}, []string{"id", "parent"}, pgx.CopyFromRows(w.parents))
 	if err != nil {
-		return fmt.Errorf("copy %d accounts above: %w", len(w.parents), err)
+		return fmt.Errorf("copy %d parent accounts: %w", len(w.parents), err)
 	}
 	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account_column"}, []string{"account", "columns"}, pgx.CopyFromRows(w.columns))
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 func (s *Store) KeepSourceChange(ctx context.Context, c schemas.SourceChange) (id int64, err error) {
 	err = s.pool.QueryRow(ctx, keepSourceChangeSQL, c.SystemID, c.Database, c.DatabaseOID, c.Kind, c.Relation, c.Name, c.Before, c.After).Scan(&id)
 	if err != nil {
-		return 0, fmt.Errorf("note what is changed on the source: %w", err)
+		return 0, fmt.Errorf("record a change of the source: %w", err)
 	}
 	return id, nil
 }
@@ -48,7 +48,7 @@ func (s *Store) SourceChanges(ctx context.Context) ([]schemas.SourceChange, erro
 		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.SourceChange])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what was changed on the source: %w", err)
+		return nil, fmt.Errorf("read the changes made on the source: %w", err)
 	}
 	return list, nil
 }
@@ -56,7 +56,7 @@ func (s *Store) SourceChanges(ctx context.Context) ([]schemas.SourceChange, erro
 // SourceChangeUndone notes that a change is undone, or was not made.
 func (s *Store) SourceChangeUndone(ctx context.Context, id int64) error {
 	if _, err := s.pool.Exec(ctx, undoneSQL, id); err != nil {
-		return fmt.Errorf("note what was undone on the source: %w", err)
+		return fmt.Errorf("record what was undone on the source: %w", err)
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ const identitySQL = `SELECT system_identifier::text, current_database()::text FR
 // database's name.
 func (s *Store) Identity(ctx context.Context) (system, database string, err error) {
 	if err := s.pool.QueryRow(ctx, identitySQL).Scan(&system, &database); err != nil {
-		return "", "", fmt.Errorf("ask which database the outbox is in: %w", err)
+		return "", "", fmt.Errorf("identify the outbox's database: %w", err)
 	}
 	return system, database, nil
 }

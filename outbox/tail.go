@@ -94,7 +94,7 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 		whole, err = s.tailEach(ctx, &q, upto, &stretch, read)
 	}
 	if err != nil {
-		return Stretch{}, fmt.Errorf("read the log after event %d: %w", q.After, err)
+		return Stretch{}, fmt.Errorf("read the event log after event %d: %w", q.After, err)
 	}
 	if !whole {
 		return s.Tail(ctx, q) // retention has dropped a partition meanwhile, and its rows

@@ -30,7 +30,7 @@ func (p *Publisher) Follow(ctx context.Context, timeline int32, database string)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("note the source's timeline %d and database %s: %w", timeline, database, fenceError(err))
+		return fmt.Errorf("record the source's timeline %d and database %s: %w", timeline, database, fenceError(err))
 	}
 	return nil
 }

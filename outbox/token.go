@@ -31,7 +31,7 @@ var (
 	// ErrTooManyTokens says that an account has [MaxTokens] already.
 	ErrTooManyTokens = fmt.Errorf("an account may have %d tokens", MaxTokens)
 	// ErrNoToken says that there is no such token.
-	ErrNoToken = errors.New("no such token")
+	ErrNoToken = errors.New("token not found")
 )
 
 // tokenPrefix tells people and scanners for leaked secrets what it is.
@@ -168,7 +168,7 @@ func (s *Store) FindToken(ctx context.Context, secret string) (Token, error) {
 // IsBelow says whether account is anywhere below the account top.
 func (s *Store) IsBelow(ctx context.Context, account, top string) (below bool, err error) {
 	if err := s.pool.QueryRow(ctx, isBelowSQL, account, top).Scan(&below); err != nil {
-		return false, fmt.Errorf("look up the accounts above %s: %w", account, err)
+		return false, fmt.Errorf("look up the parent accounts of %s: %w", account, err)
 	}
 	return below, nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ToldEvent is an event of one endpoint and how it stands.
-type ToldEvent struct {
+// EventStatus is an event of one endpoint and how it stands.
+type EventStatus struct {
 	ID          int64
 	WebhookID   string
 	Schema      string
@@ -47,7 +47,7 @@ type DeadLetter struct {
 const (
 	// LIMIT 1 keeps each look-up on its index: a join may be made by reading a
 	// whole table.
-	toldEventsSQL = `
+	eventStatusSQL = `
 		SELECT e.id, e.webhook_id, e.schema, e.type, e.committed_at, ` + sizeSQL + `, e.replayed,
 			CASE WHEN d.reason IS NOT NULL THEN 'dead'
 				WHEN a.outcome = 'delivered' THEN 'delivered'
@@ -88,22 +88,22 @@ func (s *Store) byIndex(ctx context.Context, read func(pgx.Tx) error) error {
 	})
 }
 
-// ToldEvents lists the log's events of an endpoint with smaller ids than
+// EventStatuses lists the log's events of an endpoint with smaller ids than
 // before, the newest first; 0 begins with the newest.
-func (s *Store) ToldEvents(ctx context.Context, endpoint, before int64, limit int) ([]ToldEvent, error) {
-	var list []ToldEvent
+func (s *Store) EventStatuses(ctx context.Context, endpoint, before int64, limit int) ([]EventStatus, error) {
+	var list []EventStatus
 	var bad []badRow
 	err := s.byIndex(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, toldEventsSQL, endpoint, orNewest(before), limit)
+		rows, err := tx.Query(ctx, eventStatusSQL, endpoint, orNewest(before), limit)
 		if err != nil {
 			return err
 		}
-		list, err = collectEach(rows, func(row pgx.CollectableRow) (e ToldEvent, err error) {
+		list, err = collectEach(rows, func(row pgx.CollectableRow) (e EventStatus, err error) {
 			var next *time.Time
 			err = row.Scan(&e.ID, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.Size, &e.Replayed, &e.State, &e.Attempts, &e.Reason, &next)
 			e.NextAt = zeroTime(next)
 			return e, err
-		}, func(e *ToldEvent, cause error) { bad = append(bad, badRow{e.ID, cause}) })
+		}, func(e *EventStatus, cause error) { bad = append(bad, badRow{e.ID, cause}) })
 		return err
 	})
 	for _, b := range bad {

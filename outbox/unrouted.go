@@ -102,7 +102,7 @@ func (p *Publisher) sumUnrouted(ctx context.Context) error {
 		return nil
 	}
 	if err := p.commit(ctx, route.NewPlan(p.view)); err != nil {
-		return fmt.Errorf("list how much more was unrouted: %w", err)
+		return fmt.Errorf("record how many more were unrouted: %w", err)
 	}
 	return nil
 }

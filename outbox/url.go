@@ -20,17 +20,17 @@ func URLFault(s string) string {
 		return "the URL is longer than " + strconv.Itoa(maxURLBytes) + " bytes"
 	}
 	if strings.ContainsFunc(s, unicode.IsControl) {
-		return "the URL holds a control character"
+		return "the URL contains a control character"
 	}
 	if strings.TrimSpace(s) != s {
 		return "the URL begins or ends with a blank"
 	}
 	if strings.Contains(s, "\uFFFD") {
-		return "the URL holds bytes that are not UTF-8"
+		return "the URL contains bytes that are not UTF-8"
 	}
 	u, err := parseEncoded(s)
 	if err != nil {
-		return "the URL has a syntax fault"
+		return "the URL has a syntax error"
 	}
 	switch u.Scheme {
 	case "http", "https":
@@ -47,7 +47,7 @@ func URLFault(s string) string {
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return "the URL's port is not 1 to 65535"
+			return "the URL's port is not in 1 to 65535"
 		}
 	}
 	return ""

@@ -14,11 +14,11 @@ import (
 )
 
 // ErrNoWebhook says that an account has no webhook with that id.
-var ErrNoWebhook = errors.New("no such webhook")
+var ErrNoWebhook = errors.New("webhook not found")
 
 // ErrUnreadable says that what is stored of a webhook cannot be read, and so not
 // be written back.
-var ErrUnreadable = errors.New("what is stored of the webhook cannot be read: the operator finds where by 'walhook doctor'")
+var ErrUnreadable = errors.New("the webhook's stored data cannot be read: the operator finds out where with 'walhook doctor'")
 
 const (
 	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
@@ -105,7 +105,7 @@ func heldLanesSQL() string {
 
 // reasonOwnFault is what an account reads of a fault of walhook's own side. What
 // it is is the operator's alone.
-const reasonOwnFault = "a fault on the sending side, which the operator is told of: nothing is lost, and nothing counts against this webhook"
+const reasonOwnFault = "an error on the sending side, of which the operator is notified: nothing is lost, and nothing counts against this webhook"
 
 // showHeldWebhooks shows webhooks as their senders have them.
 func (s *Store) showHeldWebhooks(ctx context.Context, list []Webhook) error {
@@ -180,18 +180,18 @@ func (w *Webhook) Unmask(address string) (whole, fault string) {
 	if !hidden || strings.ContainsAny(before, "/?#@") {
 		return address, ""
 	}
-	const again = ": write user name and password again, or leave them out"
+	const again = ": write user name and password again, or omit them"
 	to, err := url.Parse(before + "://" + after)
 	stored, unread := url.Parse(w.URL)
 	switch {
 	case err != nil || to.User != nil:
 		return "", "cannot be read" + again
 	case w.URL == "" || w.unopened != "" || unread != nil || stored.User == nil:
-		return "", "has " + masked + " for user name and password, and none are stored that could be meant" + again
+		return "", "has " + masked + " for user name and password, but none are stored" + again
 	case !strings.EqualFold(to.Hostname(), stored.Hostname()) || portOf(to) != portOf(stored) && !(to.Port() == "" && stored.Port() == ""):
-		return "", "leads to another host or port than the user name and password are for that " + masked + " stands for" + again
+		return "", "has another host or port than the stored user name and password, which " + masked + " stands for" + again
 	case strings.EqualFold(stored.Scheme, "https") && !strings.EqualFold(to.Scheme, "https"):
-		return "", "would send in clear the user name and password that " + masked + " stands for" + again
+		return "", "would send in clear text the user name and password that " + masked + " stands for" + again
 	}
 	return before + "://" + stored.User.String() + "@" + after, ""
 }

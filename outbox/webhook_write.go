@@ -21,7 +21,7 @@ var ErrTooManyWebhooks = fmt.Errorf("an account may have %d webhooks", MaxWebhoo
 
 // ErrHeldByOperator says that an operator disabled a webhook, which is not the
 // account's to undo.
-var ErrHeldByOperator = errors.New("an operator disabled it, and has to enable it again")
+var ErrHeldByOperator = errors.New("an operator disabled it, and only an operator can enable it")
 
 // reasonDeleted and reasonAccount are what people read of such a webhook.
 const (

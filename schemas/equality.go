@@ -53,7 +53,7 @@ func (e Equality) NormalOf(own Equality, text []byte) ([]byte, bool) {
 }
 
 // errIncomparable does not quote the id.
-var errIncomparable = errors.New("the account's id is no value of the type that accounts have, or texts of that type do not tell which are the same")
+var errIncomparable = errors.New("the account's id is not a value of the type that accounts have, or texts of that type are not comparable")
 
 // NormalID is the normal form of an account's id.
 func (e Equality) NormalID(id string) (string, error) {

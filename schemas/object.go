@@ -48,7 +48,7 @@ func ParseObject(text []byte) ([]Member, error) {
 		return nil, ErrNotObject
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, fmt.Errorf("%w: more follows it", ErrNotObject)
+		return nil, fmt.Errorf("%w: trailing data", ErrNotObject)
 	}
 	return members, nil
 }
@@ -93,7 +93,7 @@ func (m Member) Text() ([]byte, error) {
 	case value[0] == '"':
 		var text string
 		if err := json.Unmarshal(value, &text); err != nil {
-			return nil, fmt.Errorf("%s: no JSON string", m.Name)
+			return nil, fmt.Errorf("%s: not a JSON string", m.Name)
 		}
 		return []byte(text), nil
 	case bytes.Equal(value, []byte("null")):

@@ -76,12 +76,12 @@ func (l LSN) String() string {
 func ParseLSN(s string) (LSN, error) {
 	high, low, ok := strings.Cut(s, "/")
 	if !ok {
-		return 0, fmt.Errorf("LSN %q: want two hexadecimal numbers with a slash between, such as 0/16B3748", s)
+		return 0, fmt.Errorf("LSN %q: want two hexadecimal numbers separated by a slash, such as 0/16B3748", s)
 	}
 	h, errHigh := parseHex32(high)
 	l, errLow := parseHex32(low)
 	if errHigh != nil || errLow != nil {
-		return 0, fmt.Errorf("LSN %q: want two hexadecimal numbers with a slash between, such as 0/16B3748", s)
+		return 0, fmt.Errorf("LSN %q: want two hexadecimal numbers separated by a slash, such as 0/16B3748", s)
 	}
 	return LSN(h)<<32 | LSN(l), nil
 }

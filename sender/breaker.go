@@ -23,7 +23,7 @@ const (
 // Errors that a permit is closed with: what gobreaker counts.
 var (
 	errEndpointFault = errors.New("endpoint in trouble")
-	errNotCounted    = errors.New("says nothing about the endpoint")
+	errNotCounted    = errors.New("not counted")
 )
 
 // breaker is gobreaker's state machine with what a lane needs besides: it

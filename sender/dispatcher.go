@@ -132,7 +132,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 			d.stop(now)
 			limits.begin(d.sender.config.HTTP.AttemptTimeout, d.abort)
 		case <-limits.over():
-			return fmt.Errorf("stop: %d attempts and %d settlements are not done and may be repeated", d.inFlight, d.unsettled)
+			return fmt.Errorf("stop: %d attempts and %d settlements are unfinished and may be repeated", d.inFlight, d.unsettled)
 		case <-d.timer.C:
 			d.timerAt = time.Time{}
 		case <-d.lease.renewed:
@@ -309,7 +309,7 @@ func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 		}
 		l := d.laneOf(e.Endpoint)
 		if l == nil {
-			d.log.Warn("event of an endpoint that was not read", zap.Int64("endpoint", e.Endpoint), zap.String("event", e.WebhookID))
+			d.log.Warn("event of an unknown endpoint", zap.Int64("endpoint", e.Endpoint), zap.String("event", e.WebhookID))
 			continue
 		}
 		l.offer(*e, d.room(), now)
@@ -399,11 +399,11 @@ func (d *dispatcher) takeResult(j *job, now time.Time) {
 	}
 	d.sender.report(j, kind, retryIn)
 	if wasHeld == "" && l.health.heldReason != "" {
-		d.log.Warn("nothing can be sent to an endpoint by a fault of this side, it is tried again",
+		d.log.Warn("endpoint held by a local error, retrying",
 			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.health.heldReason), zap.String("detail", j.result.Detail))
 	}
 	if l.health.warned > wasWarned {
-		d.log.Warn("endpoint only fails", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.health.warned), zap.String("reason", l.health.lastReason),
+		d.log.Warn("endpoint failing continuously", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.health.warned), zap.String("reason", l.health.lastReason),
 			zap.Time("since", l.health.failingSince), zap.Duration("disabled_in", l.health.failingSince.Add(l.disableAfter).Sub(now)))
 	}
 	if l.endpoint.State != wasState {

@@ -39,7 +39,7 @@ type saveRequest struct {
 func (d *dispatcher) takeAssignment(assignment assignment, now time.Time) {
 	for _, id := range assignment.surplus {
 		if s := d.shards[id]; s != nil && !s.leaving && !d.stopping {
-			d.log.Info("shard is given up", zap.Int("shard", id))
+			d.log.Info("releasing shard", zap.Int("shard", id))
 			s.leaving = true
 			d.tailer.send(tailCommand{drop: []int{id}})
 			d.leaveLanes(now, func(of int) bool { return of == id })

@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_attempts_total",
-			Help: "Delivery attempts, by what became of them and why. held: a fault of this machine, which costs the endpoint nothing.",
+			Help: "Delivery attempts, by outcome and reason. held: a local error, which costs the endpoint nothing.",
 		}, []string{"outcome", "reason"}),
 		attemptSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "walhook_attempt_seconds",
@@ -65,12 +65,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"reason"}),
 		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "walhook_endpoints_failing",
-			Help: "Endpoints that have only failed for long, by the stage of warning: 1, 2 and 3 after 1/5, 3/5 and 4/5 of the time after which they are disabled.",
+			Help: "Endpoints that only fail, by warning stage: 1, 2 and 3 after 1/5, 3/5 and 4/5 of the time after which walhook disables them.",
 		}, []string{"stage"}),
 	}
 	m.held = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "walhook_lanes_held",
-		Help: "Lanes of this sender to which nothing can be sent by a fault of this side, or because of what is stored of their endpoint, by reason.",
+		Help: "Lanes of this sender to which nothing can be sent because of a local error, or because of what is stored of their endpoint, by reason.",
 	}, []string{"reason"})
 	m.initLabels()
 	for _, c := range []prometheus.Collector{

@@ -100,7 +100,7 @@ func (s *Sender) Run(ctx context.Context) error {
 			return nil // nothing was begun
 		case ctx.Err() != nil && errors.Is(err, outbox.ErrLeaseLost):
 			// Others have taken over; there is nothing left to hand on.
-			s.log.Warn("stopped after the lease was lost: what was in flight may be repeated", zap.Error(err))
+			s.log.Warn("lost the lease and stopped: attempts in flight may be repeated", zap.Error(err))
 			return nil
 		case ctx.Err() != nil:
 			return err

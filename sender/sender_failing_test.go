@@ -35,7 +35,7 @@ func TestSender_WarnsInStagesBeforeItDisables(t *testing.T) {
 				began = time.Now()
 			}
 			after(time.Until(began.Add(c.at * time.Hour)))
-			if n := seen.FilterMessage("endpoint only fails").Len(); n != c.stage {
+			if n := seen.FilterMessage("endpoint failing continuously").Len(); n != c.stage {
 				t.Errorf("after %d h: %d warnings, want %d", c.at, n, c.stage)
 			}
 			for i, name := range []string{"1", "2", "3"} {

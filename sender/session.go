@@ -95,7 +95,7 @@ func (s *Sender) renew(ctx context.Context, session Leases, lease *lease) error 
 			return err
 		}
 		err := s.retry(ctx, "renew the lease", func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeoutCause(ctx, s.config.Lease/3, errors.New("renew the lease: no answer in time"))
+			ctx, cancel := context.WithTimeoutCause(ctx, s.config.Lease/3, errors.New("renew the lease: timed out"))
 			defer cancel()
 			until, err := session.Renew(ctx)
 			if err == nil {
@@ -222,7 +222,7 @@ func (s *Sender) release(ctx, stop context.Context, session Leases, shards []out
 		return s.retry(ctx, what, ask)
 	}
 	if err := callWithin(ctx, what, ask); err != nil {
-		return fmt.Errorf("%s, and it is not known whether they are: %w", what, err)
+		return fmt.Errorf("%s, with an unknown result: %w", what, err)
 	}
 	return nil
 }
@@ -318,7 +318,7 @@ func (r *laneRequest) serve(ctx context.Context, log Session) (err error) {
 func (r *laneRequest) name() string {
 	switch {
 	case r.tail != nil:
-		return "read a lane's log"
+		return "read a lane's events"
 	case r.retries != nil:
 		return "read due retries"
 	case r.endpoints != nil:

@@ -187,7 +187,7 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 		return false, nil
 	}
 	var stretch outbox.Stretch
-	err = t.sender.retry(ctx, "read the log", func(ctx context.Context) error {
+	err = t.sender.retry(ctx, "read the event log", func(ctx context.Context) error {
 		stretch, err = t.log.Tail(ctx, q)
 		return err
 	})

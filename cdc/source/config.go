@@ -115,7 +115,7 @@ func (c Config) parse() (*pgx.ConnConfig, error) {
 		_, err = pgsession.Adapt(&cfg.Config)
 	}
 	if err != nil {
-		return nil, &Fault{Problem: "--source is no Postgres URL", Fix: "want postgres://user@host:5432/database", Err: redact(err)}
+		return nil, &Fault{Problem: "--source is not a PostgreSQL URL", Fix: "want postgres://user@host:5432/database", Err: redact(err)}
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout

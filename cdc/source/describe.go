@@ -269,7 +269,7 @@ const stampSQL = `
 func (r *Introspector) TablesStamp(ctx context.Context, cfg Config) (stamp string, err error) {
 	namespaces, names := tableNames(cfg.Catalog)
 	if err = r.conn.QueryRow(ctx, stampSQL, namespaces, names).Scan(&stamp); err != nil {
-		err = fmt.Errorf("look whether tables changed: %w", err)
+		err = fmt.Errorf("check whether tables changed: %w", err)
 	}
 	return stamp, err
 }
@@ -291,7 +291,7 @@ func readRelation(ctx context.Context, q querier, publication string, name schem
 		list, err = describe(ctx, q, publication, oid)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at table %s: %w", name, err)
+		return nil, fmt.Errorf("read table %s: %w", name, err)
 	}
 	if len(list) == 0 {
 		return nil, nil // gone since

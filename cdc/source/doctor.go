@@ -121,7 +121,7 @@ func (e *examination) look(ctx context.Context) {
 	e.lookAtPublication(ctx)
 	e.lookAtIdentity(ctx)
 	e.lookAtSettings(ctx)
-	e.s.Transactions(ctx, e.r, e.o, true, "a slot cannot be made before it ends")
+	e.s.Transactions(ctx, e.r, e.o, true, "walhook cannot create a slot before it ends")
 }
 
 // open connects as walhook does, but with the role's own settings, which are a
@@ -141,7 +141,7 @@ func (e *examination) open(ctx context.Context) bool {
 		steps = doctor.ConnectSteps(conn, onSource, err)
 	}
 	e.r.Fail(checkReachable, steps, "%v", err)
-	e.r.SkipRest("not looked at: the source cannot be reached")
+	e.r.SkipRest("not checked: the source is not reachable")
 	return false
 }
 
@@ -160,7 +160,7 @@ func (e *examination) fail(check string, err error) {
 		return
 	}
 	if gap, ok := errors.AsType[*GapError](err); ok {
-		e.r.Fail(check, acceptGap("find out why first; what was changed in between is not sent"),
+		e.r.Fail(check, acceptGap("first find out why; changes in between are not sent"),
 			"%s: changes from %s on may be missing", gap.Reason, gap.From)
 		return
 	}
@@ -222,15 +222,15 @@ func (e *examination) lookAtServer(ctx context.Context) {
 		return
 	}
 	fix := doctor.Configure(onSource, "max_replication_slots", strconv.Itoa(slots+slack), true)
-	fix[0].Note = "or drop a slot that nobody uses: SELECT slot_name, active FROM pg_catalog.pg_replication_slots"
-	e.r.Fail(checkSlots, fix, "all %d replication slots are in use: there is none for %s", slots, e.cfg.Slot)
+	fix[0].Note = "or drop an unused slot: SELECT slot_name, active FROM pg_catalog.pg_replication_slots"
+	e.r.Fail(checkSlots, fix, "all %d replication slots are in use: none is left for %s", slots, e.cfg.Slot)
 }
 
 // lookAtReplication opens a session of the replication protocol, as setup and
 // run do, and asks which log this is.
 func (e *examination) lookAtReplication(ctx context.Context) {
 	if e.r.Failed(checkVersion, checkWALLevel, checkSenders) != "" {
-		e.r.Skip("not tried: the server does not replicate logically", checkRole)
+		e.r.Skip("not checked: wal_level is not logical", checkRole)
 		return
 	}
 	conn, err := e.cfg.connectReplication(ctx)
@@ -251,7 +251,7 @@ func (e *examination) lookAtReplication(ctx context.Context) {
 		return
 	}
 	defer CloseConn(ctx, conn)
-	e.r.OK(checkRole, "%s may replicate", e.server.role)
+	e.r.OK(checkRole, "role %s has REPLICATION", e.server.role)
 	now, err := Identify(ctx, conn)
 	if err != nil {
 		e.s.Unseen(e.r, err, checkSystem)
@@ -263,9 +263,9 @@ func (e *examination) lookAtReplication(ctx context.Context) {
 // lackSenders tells of a server that has no WAL sender left for us.
 func (e *examination) lackSenders() {
 	fix := doctor.Configure(onSource, "max_wal_senders", strconv.Itoa(e.server.senders+slack), true)
-	fix[0].Note = "or end one that nobody needs: SELECT pid, application_name FROM pg_catalog.pg_stat_replication"
+	fix[0].Note = "or end an unused one: SELECT pid, application_name FROM pg_catalog.pg_stat_replication"
 	e.r.Fail(checkSenders, fix, "all %d WAL senders are in use, or the role has no connection left", e.server.senders)
-	e.r.Skip("not tried: there is no WAL sender", checkRole)
+	e.r.Skip("not checked: no WAL sender is free", checkRole)
 }
 
 // entry is a schema's entry of a catalog file with the fields that the table
@@ -350,8 +350,8 @@ func synchronousFault(names string) string {
 	if !takesForStandby(names) {
 		return ""
 	}
-	return fmt.Sprintf("synchronous_standby_names is %q, which names walhook too: where no standby answers, "+
-		"the source's commits wait for what walhook has stored, and may be on no standby", names)
+	return fmt.Sprintf("synchronous_standby_names is %q, which includes walhook: if no standby answers, "+
+		"the source's commits wait for walhook, and may be on no standby", names)
 }
 
 // TakenForStandby says in words what is wrong with the source's
@@ -381,12 +381,12 @@ func (e *examination) synchronousStandby(ctx context.Context) {
 		e.s.Unseen(e.r, err, checkSynchronous)
 		return
 	}
-	value, note := "", "no standby is connected: name yours, as in 'FIRST 1 (standby1)'"
+	value, note := "", "no standby is connected: name your own, as in 'FIRST 1 (standby1)'"
 	if len(standbys) > 0 {
 		for i, name := range standbys {
 			standbys[i] = `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 		}
-		value, note = "FIRST 1 ("+strings.Join(standbys, ", ")+")", "these are the standbys that are connected"
+		value, note = "FIRST 1 ("+strings.Join(standbys, ", ")+")", "these are the connected standbys"
 	}
 	fix := doctor.Configure(onSource, "synchronous_standby_names", value, false)
 	fix[0].Note = note

@@ -18,25 +18,25 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 	all := []string{checkPublication, checkPublished, checkColumnLists, checkRowFilters, checkPartitions}
 	switch {
 	case e.unread != nil:
-		e.r.Skip("what is stored cannot be read", checkPublication, checkPublished)
+		e.r.Skip("the stored position cannot be read", checkPublication, checkPublished)
 	case e.stored.Source == (schemas.Source{}):
-		e.r.Skip("'walhook setup' sees to it; with --dry-run it prints what", all...)
+		e.r.Skip("'walhook setup' does it; with --dry-run it prints the SQL", all...)
 		return
 	case e.stored.Source.Database != e.s.Database && !e.slot.Exists:
-		e.r.Skip("not looked at: the outbox follows another database", all...)
+		e.r.Skip("not checked: the outbox follows another database", all...)
 		return
 	case e.r.Failed(checkSetup, checkOutboxPublished) != "":
-		e.r.Skip("not looked at: "+e.r.Failed(checkSetup, checkOutboxPublished), all...)
+		e.r.Skip("not checked: "+e.r.Failed(checkSetup, checkOutboxPublished), all...)
 		return
 	default:
 		if failed, err := e.cfg.checkPublication(e.stored.Flush, e.stored.Source.PublicationOID, e.slot); err != nil {
 			e.fail(failed, err)
 			if failed == checkPublication {
-				e.r.Skip("not looked at: "+checkPublication, all...)
+				e.r.Skip("not checked: "+checkPublication, all...)
 				return
 			}
 		}
-		e.r.OK(checkPublication, "%s, the one that was set up (%d)", e.cfg.Publication, e.slot.publication)
+		e.r.OK(checkPublication, "%s, as it was set up (oid %d)", e.cfg.Publication, e.slot.publication)
 		e.r.OK(checkPublished, "%d tables, every operation", len(e.slot.published))
 	}
 	if e.slot.publication == 0 {
@@ -52,8 +52,8 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 		e.columnList(m)
 		e.rowFilter(m)
 	}
-	e.r.OK(checkColumnLists, "none leaves out what the catalog names")
-	e.r.OK(checkRowFilters, "no table has one")
+	e.r.OK(checkColumnLists, "no column list leaves out a column of the catalog")
+	e.r.OK(checkRowFilters, "no table has a row filter")
 	e.partitions(members)
 }
 
@@ -118,7 +118,7 @@ func (m member) columnFault(catalog *catalog.Catalog) (fault string, refused boo
 	}
 	lacks := func(name string) bool { return !slices.Contains(m.Columns, name) }
 	if m.Identity == string(schemas.IdentityFull) || slices.ContainsFunc(m.Key, lacks) {
-		return fmt.Sprintf("table %s is published with a list of columns that leaves out some of its replica identity: its own updates and deletes fail", m.table()), true
+		return fmt.Sprintf("table %s is published with a column list that lacks columns of its replica identity: its own updates and deletes fail", m.table()), true
 	}
 	if missing := slices.DeleteFunc(columnsOf(catalog, m.root()), func(name string) bool { return !lacks(name) }); len(missing) > 0 {
 		return fmt.Sprintf("table %s is published without %s: absent from every event", m.table(), strings.Join(missing, ", ")), false
@@ -131,7 +131,7 @@ func (m member) filterFault() string {
 	if m.Filter == "" {
 		return ""
 	}
-	return fmt.Sprintf("table %s is published only WHERE %s: the other rows are never sent", m.table(), m.Filter)
+	return fmt.Sprintf("table %s is published only WHERE %s: other rows are never sent", m.table(), m.Filter)
 }
 
 // columnList tells of what the publication keeps back of a table's rows.
@@ -142,14 +142,14 @@ func (e *examination) columnList(m member) {
 		e.cut = append(e.cut, m.table())
 		e.r.Fail(checkColumnLists, again(""), "%s", fault)
 	case fault != "":
-		e.r.Warn(checkColumnLists, again("or add them to the list, where it is there for a reason"), "%s", fault)
+		e.r.Warn(checkColumnLists, again("or add them to the column list, if you need the list"), "%s", fault)
 	}
 }
 
 // rowFilter tells of rows that are kept back.
 func (e *examination) rowFilter(m member) {
 	if fault := m.filterFault(); fault != "" {
-		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless it is there for a reason: a row that comes to match it is sent as an insert"), "%s", fault)
+		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless you need the filter: a row that starts to match it is sent as an insert"), "%s", fault)
 	}
 }
 
@@ -167,7 +167,7 @@ func (e *examination) partitions(members []member) {
 		if single && !whole {
 			e.r.Warn(checkPartitions, doctor.Ask(onSource, "ownership of the publication and of the table",
 				fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", schemas.QuoteIdent(e.cfg.Publication), t.name)),
-				"the partitions of %s are published one by one: a new one would not be", t.name)
+				"the partitions of %s are published one by one: a new partition would not be published", t.name)
 		}
 	}
 	e.r.OK(checkPartitions, "%s %s partitioned", doctor.Count(n, "table"), doctor.Are(n))
@@ -195,7 +195,7 @@ func (c cost) bytes() float64 { return float64(c.Changes) * c.Width }
 // what FULL costs here.
 func (e *examination) lookAtIdentity(ctx context.Context) {
 	if e.stored.Source == (schemas.Source{}) && e.unread == nil {
-		e.r.Skip("'walhook setup' sees to it; with --dry-run it prints what", checkIdentity)
+		e.r.Skip("'walhook setup' does it; with --dry-run it prints the SQL", checkIdentity)
 		return
 	}
 	costs, err := e.costs(ctx)
@@ -220,7 +220,7 @@ func (e *examination) lookAtIdentity(ctx context.Context) {
 			e.identity(t, l, name, c)
 		}
 	}
-	e.r.OK(checkIdentity, "%s under FULL; %s %d updates and deletes since the statistics began wrote about %s of old rows",
+	e.r.OK(checkIdentity, "%s under FULL; %s %d updates and deletes since the last statistics reset wrote about %s of old rows",
 		doctor.Count(tables, "table"), doctor.Choose(tables, "its", "their"), full.Changes, bytesText(full.Width))
 }
 
@@ -246,15 +246,15 @@ func (e *examination) identity(t tableState, l identityTable, name schemas.Table
 	switch fix := (doctor.Steps{{Kind: doctor.SQL, On: onSource, Text: statement.SQL, Needs: statement.Needs}}); {
 	case !ok:
 		e.r.Fail(checkIdentity, doctor.Ask(onSource, "ownership of the table", fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (id)", name)),
-			"table %s has no primary key that is published, and %s: published, its own updates would fail", name, l.refusesFull())
+			"table %s has no published primary key, and %s: if published, its own updates would fail", name, l.refusesFull())
 	case statement.SQL == "":
 	case l.Nameless && published:
-		e.r.Fail(checkIdentity, fix, "the replica identity of table %s lacks columns of the key that names its records: its deletes reach nobody", name)
+		e.r.Fail(checkIdentity, fix, "the replica identity of table %s lacks columns of its records' key: its deletes reach nobody", name)
 	case !statement.Optional && published:
 		e.r.Fail(checkIdentity, fix, "table %s has no replica identity: its own updates and deletes fail", name)
 	case published:
-		e.r.Warn(checkIdentity, fix, "table %s keeps only its key of old rows: deletes carry no more, and large values that an update did not touch are absent; "+
-			"FULL would have written about %s for its %d updates and deletes since the statistics began", name, bytesText(c.bytes()), c.Changes)
+		e.r.Warn(checkIdentity, fix, "old rows of table %s carry only the key: deletes carry only the key, and large values that an update leaves unchanged are absent; "+
+			"FULL would have written about %s for its %d updates and deletes since the last statistics reset", name, bytesText(c.bytes()), c.Changes)
 	}
 }
 

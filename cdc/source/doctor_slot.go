@@ -70,7 +70,7 @@ func (e *examination) slotTaken(ctx context.Context) doctor.Steps {
 		return doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + e.cfg.Slot + "_2"}, {Kind: doctor.Command, Text: "walhook setup"}}
 	}
 	return append(doctor.Steps{{Kind: doctor.SQL, On: onSource, Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(e.cfg.Slot) + ")",
-		Note: "after asking whose it is: ours is gone"}}, acceptGap("what was changed in between is not sent")...)
+		Note: "first find out who uses it: walhook's own slot is gone"}}, acceptGap("changes in between are not sent")...)
 }
 
 // info is our slot; nil when there is none.
@@ -102,16 +102,16 @@ func (e *examination) lookAtPosition(ctx context.Context) {
 	}
 	switch before := e.r.Failed(prerequisites()...); {
 	case e.unread != nil:
-		e.r.Skip(fmt.Sprintf("what is stored cannot be read: %v", e.unread), positionChecks()...)
+		e.r.Skip(fmt.Sprintf("the stored position cannot be read: %v", e.unread), positionChecks()...)
 		return
 	case e.stored.Source == (schemas.Source{}) && before != "":
-		e.r.Skip("'walhook setup' would be refused: "+before, positionChecks()...)
+		e.r.Skip("'walhook setup' would fail: "+before, positionChecks()...)
 		return
 	case e.r.Bad(checkSlot):
-		e.r.Skip("not looked at: "+checkSlot, positionChecks()...)
+		e.r.Skip("not checked: "+checkSlot, positionChecks()...)
 		return
 	case e.now == nil && e.stored.Source != (schemas.Source{}):
-		e.r.Skip("the source could not be asked which log it is", positionChecks()...)
+		e.r.Skip("the source did not identify itself", positionChecks()...)
 		return
 	}
 	var now System
@@ -122,9 +122,9 @@ func (e *examination) lookAtPosition(ctx context.Context) {
 	if err != nil {
 		e.fail(failed, err)
 		at := slices.Index(positionChecks(), failed)
-		e.r.Skip("not looked at: "+failed, positionChecks()[at+1:]...)
+		e.r.Skip("not checked: "+failed, positionChecks()[at+1:]...)
 		if e.stored.Source == (schemas.Source{}) {
-			e.r.Skip("not looked at: "+failed, positionChecks()...)
+			e.r.Skip("not checked: "+failed, positionChecks()...)
 		}
 	}
 	e.positionIsGood(now)
@@ -136,24 +136,24 @@ func (e *examination) positionIsGood(now System) {
 		return
 	}
 	if was := e.stored.Source.Database; was != e.s.Database && e.slot.Exists {
-		e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s, which was named %s before", e.stored.Source.Slot, e.stored.Source.Publication, e.s.Database, was)
+		e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s, formerly %s", e.stored.Source.Slot, e.stored.Source.Publication, e.s.Database, was)
 	}
 	e.r.OK(checkSetup, "the outbox follows slot %s, publication %s, database %s", e.stored.Source.Slot, e.stored.Source.Publication, e.stored.Source.Database)
 	if e.r.Failed(checkSetup) != "" {
 		return
 	}
-	e.r.OK(checkSystem, "system %s, timeline %d, its WAL ends at %s", now.id, now.Timeline, e.slot.WALEnd)
+	e.r.OK(checkSystem, "system %s, timeline %d, end of WAL %s", now.id, now.Timeline, e.slot.WALEnd)
 	if e.r.Failed(checkSystem, checkSlot) != "" {
 		return
 	}
 	if info := e.info(); info != nil {
-		by := "nobody reads it"
+		by := "no process reads it"
 		if info.Active {
 			by = fmt.Sprintf("pid %d reads it", info.PID)
 		}
 		e.r.OK(checkSlot, "%s: %s, wal_status %s", info.Name, by, info.WALStatus)
 	}
-	e.r.OK(checkPosition, "stored up to %s, the slot stands at %s", e.stored.Flush, e.slot.Confirmed)
+	e.r.OK(checkPosition, "stored up to %s, the slot is at %s", e.stored.Flush, e.slot.Confirmed)
 	if e.r.Failed(checkPosition) == "" {
 		e.r.OK(checkCatalog, "as it was set up (%s)", e.stored.Source.Catalog)
 	}
@@ -180,11 +180,11 @@ func (e *examination) outboxPublished(ctx context.Context) (doctor.Steps, error)
 	}
 	if all {
 		drop := doctor.Ask(onSource, owner, "DROP PUBLICATION "+publication)
-		drop[0].Note = "or keep it, and give --outbox a database of its own"
+		drop[0].Note = "or keep it, and use another database for --outbox"
 		if stored, err := e.read(ctx); err == nil && stored.Source == (schemas.Source{}) {
 			return append(drop, doctor.Step{Kind: doctor.Command, Text: "walhook setup"}), nil // nothing was read yet
 		}
-		return append(drop, acceptGap("it publishes the catalog's tables alone")...), nil
+		return append(drop, acceptGap("it publishes only the catalog's tables")...), nil
 	}
 	rows, err := e.s.Query(ctx, ownListedSQL, e.cfg.Publication)
 	var names []string
@@ -239,7 +239,7 @@ func (e *examination) walLimit(limit int64) {
 		return
 	}
 	fix := doctor.Configure(onSource, "max_slot_wal_keep_size", keepSize, false)
-	fix[0].Note = "as much as the disk can spare: beyond it the server gives the slot up, which is a gap"
+	fix[0].Note = "as much as the disk can spare: beyond it the server invalidates the slot, which is a gap"
 	e.r.Warn(checkWALLimit, fix, "max_slot_wal_keep_size is -1: a slot that nobody reads fills the disk")
 }
 
@@ -247,16 +247,16 @@ func (e *examination) walLimit(limit int64) {
 // nobody reads: seconds, -1 where the server has no such setting.
 func (e *examination) idleLimit(seconds int64) {
 	if seconds <= 0 {
-		e.r.OK(checkIdleLimit, "the server gives up no slot for being idle")
+		e.r.OK(checkIdleLimit, "the server never invalidates an idle slot")
 		return
 	}
 	limit := time.Duration(seconds) * time.Second
 	fix := doctor.Configure(onSource, "idle_replication_slot_timeout", "0", false)
 	if limit < idleLimitWarned {
-		e.r.Fail(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
+		e.r.Fail(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: walhook loses its slot if it is down for that long, which is a gap", limit)
 		return
 	}
-	e.r.Warn(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: a walhook that is away for that long loses its slot, which is a gap", limit)
+	e.r.Warn(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: walhook loses its slot if it is down for that long, which is a gap", limit)
 }
 
 // slotReader says who reads our slot, where that is another program, and whether
@@ -274,11 +274,11 @@ func (e *examination) slotReader(ctx context.Context) {
 	if report.Reader.Foreign() {
 		e.r.Fail(checkReaderThere, doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "pg_signal_backend, or the reader's own role",
 			Text: fmt.Sprintf("SELECT pg_catalog.pg_terminate_backend(%d)", report.Reader.PID), Note: "after ending that program"}},
-			"another program than walhook reads slot %s (%s): what it confirms is a gap", info.Name, report.Reader)
+			"a program other than walhook reads slot %s (%s): what it confirms is a gap", info.Name, report.Reader)
 	}
 	if why := report.Held(); why != "" {
 		fix := doctor.Configure(onSource, "synchronized_standby_slots", "", false)
-		fix[0].Note = "if those standbys will not come back; otherwise start them"
+		fix[0].Note = "if those standbys will not return; otherwise start them"
 		e.r.Fail(checkReaderThere, fix, "the source sends nothing to the reader of slot %s: %s", info.Name, why)
 	}
 }
@@ -294,20 +294,20 @@ func (e *examination) retained(limit int64) {
 	if unread := int64(e.slot.WALEnd) - int64(e.slot.Confirmed); !info.Active && unread > e.s.Number("max_wal_size")<<20 {
 		e.r.Warn(checkReaderThere, doctor.Steps{{Kind: doctor.Command, Text: "walhook run",
 			Note: "or 'walhook teardown', if walhook is out of use"}},
-			"nobody reads slot %s, and %s of WAL wait: more than max_wal_size", info.Name, bytesText(float64(unread)))
+			"no process reads slot %s, and %s of WAL wait: more than max_wal_size", info.Name, bytesText(float64(unread)))
 	} else if info.Active {
 		e.r.OK(checkReaderThere, "pid %d reads, %s of WAL wait", info.PID, bytesText(float64(max(unread, 0))))
 	} else {
-		e.r.OK(checkReaderThere, "nobody reads, and %s of WAL wait", bytesText(float64(max(unread, 0))))
+		e.r.OK(checkReaderThere, "no process reads, and %s of WAL wait", bytesText(float64(max(unread, 0))))
 	}
-	what := fmt.Sprintf("the server keeps %s of WAL for slot %s", bytesText(float64(info.Retained)), info.Name)
+	what := fmt.Sprintf("the server retains %s of WAL for slot %s", bytesText(float64(info.Retained)), info.Name)
 	fix := doctor.Configure(onSource, "max_slot_wal_keep_size", fmt.Sprintf("%dMB", 4*info.Retained>>20+1), false)
-	fix[0].Note = "if the disk has it; it gives time to find out why the reader is behind"
+	fix[0].Note = "if the disk has room; this buys time to find out why the reader is behind"
 	switch share := float64(info.Retained) / float64(limit); {
 	case limit >= 0 && (share >= shareFailed || info.WALStatus == "unreserved"):
-		e.r.Fail(checkRetained, fix, "%s, %.0f %% of max_slot_wal_keep_size: beyond it the slot is given up, which is a gap", what, 100*share)
+		e.r.Fail(checkRetained, fix, "%s, %.0f %% of max_slot_wal_keep_size: beyond it the server invalidates the slot, which is a gap", what, 100*share)
 	case limit >= 0 && share >= shareWarned:
-		e.r.Warn(checkRetained, fix, "%s, %.0f %% of max_slot_wal_keep_size: beyond it the slot is given up, which is a gap", what, 100*share)
+		e.r.Warn(checkRetained, fix, "%s, %.0f %% of max_slot_wal_keep_size: beyond it the server invalidates the slot, which is a gap", what, 100*share)
 	case limit < 0 && info.Active && info.WALStatus != "reserved":
 		e.r.Warn(checkRetained, doctor.Run("walhook status"), "%s, more than max_wal_size, and without a limit", what)
 	case limit >= 0:
@@ -330,11 +330,11 @@ func (e *examination) otherSlots(limit int64) {
 			limit < 0 && (info.WALStatus == "extended" || info.WALStatus == "unreserved")
 		if !info.Active && much && info.WALStatus != "lost" {
 			e.r.Warn(checkOtherSlots, doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "REPLICATION",
-				Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(info.Name) + ")", Note: "if nobody uses it; ask whose it is first"}},
-				"nobody reads slot %s, for which the server keeps %s of WAL", info.Name, bytesText(float64(info.Retained)))
+				Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(info.Name) + ")", Note: "if it is unused; first find out who created it"}},
+				"no process reads slot %s, for which the server retains %s of WAL", info.Name, bytesText(float64(info.Retained)))
 		}
 	}
-	e.r.OK(checkOtherSlots, "%d others, none of them holds back much", others)
+	e.r.OK(checkOtherSlots, "%d others, none of them retains much", others)
 }
 
 func (e *examination) failover() {
@@ -342,16 +342,16 @@ func (e *examination) failover() {
 	case info == nil:
 		e.r.Skip("there is no slot", checkFailover)
 	case e.r.Bad(checkSlot, checkPosition):
-		e.r.Skip("the slot is not ours", checkFailover)
+		e.r.Skip("the slot is not walhook's", checkFailover)
 	case info.Failover == "":
-		e.r.OK(checkFailover, "this version keeps no slot on a standby: a failover is a gap")
+		e.r.OK(checkFailover, "standbys of this version keep no slot: a failover is a gap")
 	case info.Failover == "true":
 		e.r.OK(checkFailover, "a standby that synchronises slots keeps it")
 	default:
 		command := fmt.Sprintf(`ALTER_REPLICATION_SLOT %s ( FAILOVER true )`, e.cfg.slotIdent())
 		e.r.Warn(checkFailover, doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf(`psql "dbname=%s replication=database" -c '%s'`, e.s.Database, command),
 			Note: "on the source, while nobody reads the slot"}},
-			"slot %s is not kept on standbys: a failover is a gap", info.Name)
+			"standbys do not keep slot %s: a failover is a gap", info.Name)
 	}
 }
 
@@ -359,9 +359,9 @@ func (e *examination) senderTimeout() {
 	timeout := time.Duration(e.s.Number("wal_sender_timeout")) * time.Millisecond
 	switch fix := e.s.Restore("wal_sender_timeout", senderTimeout); {
 	case timeout == 0:
-		e.r.Warn(checkSenderTimeout, fix, "wal_sender_timeout is 0: the slot of a reader whose machine is lost stays in use, and no standby takes over")
+		e.r.Warn(checkSenderTimeout, fix, "wal_sender_timeout is 0: if the reader's machine fails, its slot stays in use and no standby takes over")
 	case timeout < senderTimeoutWarned:
-		e.r.Warn(checkSenderTimeout, fix, "wal_sender_timeout is %s: a short hiccup of the network ends the connection", timeout)
+		e.r.Warn(checkSenderTimeout, fix, "wal_sender_timeout is %s: a short network interruption ends the connection", timeout)
 	default:
 		e.r.OK(checkSenderTimeout, "%s", timeout)
 	}
@@ -408,7 +408,7 @@ func (e *examination) textSettings(ctx context.Context) error {
 		case ofDatabase:
 			sql, of = fmt.Sprintf("ALTER DATABASE %s RESET %s", database, name), "the database"
 		}
-		e.r.Warn(checkTextSettings, doctor.Ask(onSource, "", sql), "%s is %q for %s; walhook pins its own, other tools would see other values", name, value, of)
+		e.r.Warn(checkTextSettings, doctor.Ask(onSource, "", sql), "%s is %q for %s; walhook sets its own, but other tools see other values", name, value, of)
 		return nil
 	})
 	e.r.OK(checkTextSettings, "neither role nor database changes how values are printed")

@@ -45,24 +45,24 @@ func (e *examination) lookAtTables(ctx context.Context) {
 	e.r.OK(checkTables, "%s of the catalog", doctor.Count(known, "table"))
 	e.r.OK(checkUnlogged, "every table's changes reach the WAL")
 	e.r.OK(checkSelect, "role %s may read them", e.server.role)
-	e.r.OK(checkRowSecurity, "every row of them")
-	e.r.OK(checkColumns, "the columns that say whose a row is are there")
-	e.r.OK(checkKeys, "every schema has its key")
-	e.r.OK(checkFields, "every field has its column")
+	e.r.OK(checkRowSecurity, "no row-level security applies")
+	e.r.OK(checkColumns, "every owner column exists")
+	e.r.OK(checkKeys, "every schema has a key")
+	e.r.OK(checkFields, "every field has a column")
 	e.lookAtRights(ctx)
 }
 
 // unlogged tells of a table whose changes never reach the WAL.
 func (e *examination) unlogged(t tableState) {
 	fix := doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Text: fmt.Sprintf("ALTER TABLE %s SET LOGGED", t.name),
-		Note: "it writes the whole table to the WAL, under a lock that keeps everybody out"}}
+		Note: "this writes the whole table to the WAL, under an exclusive lock"}}
 	if e.listed && !t.published {
 		fix = append(fix,
 			doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Text: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", t.name)},
 			doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the publication and of the table",
 				Text: fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", schemas.QuoteIdent(e.cfg.Publication), t.name)})
 	}
-	e.r.Warn(checkUnlogged, fix, "table %s is not logged: nothing of it is ever sent", t.name)
+	e.r.Warn(checkUnlogged, fix, "table %s is unlogged: its changes are never sent", t.name)
 }
 
 // alikeSQL names the tables that the catalog does not name and that have every
@@ -93,17 +93,17 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 		text += fmt.Sprintf("; %s has its columns", alike[0])
 	case account:
 		fix = doctor.Steps{{Kind: doctor.Catalog, Text: fmt.Sprintf("account: {table: %s, id: %s, url: %s}", t.name, e.cfg.Catalog.Account.ID, e.cfg.Catalog.Account.URL),
-			Note: "with your names of the table of accounts; or correct --source"}}
+			Note: "with your names for the account table; or correct --source"}}
 	case t.name == e.cfg.Catalog.Results:
-		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "results: {}", Note: "in a file for --catalog: it is left out"}}, acceptGap("once walhook was set up")...)
+		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "results: {}", Note: "in a file for --catalog: this leaves it out"}}, acceptGap("after walhook was set up")...)
 	case t.name == e.cfg.Catalog.Events:
-		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "events: {}", Note: "in a file for --catalog: it is left out"}}, acceptGap("once walhook was set up")...)
+		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "events: {}", Note: "in a file for --catalog: this leaves it out"}}, acceptGap("after walhook was set up")...)
 	default:
 		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "schemas: {" + schema.Name + ": null}",
-			Note: "take the schema out of the catalog file, or give it the table's name"}}, acceptGap("once walhook was set up")...)
+			Note: "remove the schema from the catalog file, or correct its table there"}}, acceptGap("after walhook was set up")...)
 	}
 	if account {
-		e.r.Fail(checkTables, fix, "%s: nobody's changes are known to be theirs", text)
+		e.r.Fail(checkTables, fix, "%s: walhook cannot assign changes to accounts", text)
 		return
 	}
 	e.r.Warn(checkTables, fix, "%s: nothing of it is sent", text)
@@ -190,8 +190,8 @@ func (e *examination) lookAtRights(ctx context.Context) {
 	case err != nil:
 		e.s.Unseen(e.r, err, checkRights)
 	case len(lacks) > 0:
-		e.r.Fail(checkRights, needed, "the source needs %d statements, which role %s may not run: it lacks %s",
-			len(needed), e.server.role, strings.Join(lacks, ", "))
+		e.r.Fail(checkRights, needed, "setup must run %s on the source, and role %s may not: it lacks %s",
+			doctor.Choose(len(needed), "a statement", fmt.Sprintf("%d statements", len(needed))), e.server.role, strings.Join(lacks, ", "))
 	default:
 		e.r.OK(checkRights, "role %s may run the %s that setup needs", e.server.role, doctor.Choose(len(needed), "statement", fmt.Sprintf("%d statements", len(needed))))
 	}
@@ -242,14 +242,14 @@ func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 		e.s.Unseen(e.r, err, checkColumns)
 		return
 	}
-	told := e.accountColumns(plan)
-	told = append(told, e.resultColumns(plan)...)
+	named := e.accountColumns(plan)
+	named = append(named, e.resultColumns(plan)...)
 	if plan.Schema != nil {
-		told = append(told, e.ownerColumn(plan)...)
-		told = append(told, e.keys(t, plan)...)
-		told = append(told, e.fields(plan, told)...)
+		named = append(named, e.ownerColumn(plan)...)
+		named = append(named, e.keys(t, plan)...)
+		named = append(named, e.fields(plan, named)...)
 	}
-	e.ruleColumns(plan, told)
+	e.ruleColumns(plan, named)
 }
 
 // keys tells of a schema whose records cannot be told apart.
@@ -277,32 +277,32 @@ func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) 
 
 // fields tells of fields that are absent from every event, besides those that
 // were told of already.
-func (e *examination) fields(plan *catalog.Plan, told []string) (missing []string) {
+func (e *examination) fields(plan *catalog.Plan, named []string) (missing []string) {
 	for _, field := range plan.Schema.Fields {
-		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(told, field.Column) {
+		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(named, field.Column) {
 			missing = append(missing, field.Column)
 		}
 	}
 	if len(missing) > 0 {
 		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
-			Note: "in a file for --catalog: the fields are left out; or map them, as field: column"}},
+			Note: "in a file for --catalog: this leaves the fields out; or map them, as field: column"}},
 			"table %s has no column %s: absent from every %s", plan.Relation.Table(), strings.Join(missing, ", "), plan.Schema.Name)
 	}
 	return missing
 }
 
 // ruleColumns tells of columns that only the rules of the catalog ask for.
-func (e *examination) ruleColumns(plan *catalog.Plan, told []string) {
+func (e *examination) ruleColumns(plan *catalog.Plan, named []string) {
 	var missing []string
 	for _, column := range plan.Missing {
-		if !slices.Contains(told, column) && !slices.Contains(missing, column) {
+		if !slices.Contains(named, column) && !slices.Contains(missing, column) {
 			missing = append(missing, column)
 		}
 	}
 	if len(missing) > 0 {
 		e.r.Warn(checkFields, e.renamed(plan.Relation, missing, func(string) string { return "derive: …" }, doctor.Steps{{Kind: doctor.Catalog, Text: "derive: …",
-			Note: "name the column as it is, or take out the rules that ask for it"}}),
-			"table %s has no column %s, which rules under derive ask for", plan.Relation.Table(), strings.Join(missing, ", "))
+			Note: "name the column as it is in the table, or remove the rules that use it"}}),
+			"table %s has no column %s, which rules under derive use", plan.Relation.Table(), strings.Join(missing, ", "))
 	}
 }
 
@@ -323,13 +323,13 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 			Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
 		switch column.key {
 		case "id":
-			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: nobody's changes are known to be theirs", text)
+			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: walhook cannot assign changes to accounts", text)
 		case "url":
 			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, addColumn(a.Table, column.name,
-				"or name the column that holds it in the catalog file, as account.url")), "%s: nobody is sent anything", text)
+				"or name the column that holds it in the catalog file, as account.url")), "%s: no account gets anything", text)
 		default:
-			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "it is taken out of the catalog file; or give it its name there"
-			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: it is left out", text)
+			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "this removes it from the catalog file; or name its column there"
+			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: walhook leaves it out", text)
 		}
 	}
 	return missing
@@ -363,8 +363,8 @@ func (e *examination) ownerColumn(plan *catalog.Plan) []string {
 		return entry(&other)
 	}
 	e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, with, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
-		Note: "with the column that holds the owner, in a file for --catalog"}, setupAgain()}),
-		"table %s %s, and it says whose the rows are: nothing of it is sent", plan.Relation.Table(), e.lacks(name))
+		Note: "with the owner column, in a file for --catalog"}, setupAgain()}),
+		"table %s %s, which is the owner column: nothing of the table is sent", plan.Relation.Table(), e.lacks(name))
 	return []string{name}
 }
 
@@ -396,7 +396,7 @@ func addColumn(table schemas.TableName, name, note string) doctor.Steps {
 		Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s pg_catalog.text", table, schemas.QuoteIdent(name))}}
 }
 
-func setupAgain() doctor.Step { return acceptGap("once walhook was set up")[0] }
+func setupAgain() doctor.Step { return acceptGap("after walhook was set up")[0] }
 
 // unsentColumn is a column that a table has and whose values do not come.
 type unsentColumn struct {
@@ -433,7 +433,7 @@ const (
 func unsentColumns(ctx context.Context, q querier, table uint32, relation *schemas.Relation) (map[string]unsentColumn, error) {
 	rows, err := q.Query(ctx, unsentColumnsSQL, table)
 	if err != nil {
-		return nil, fmt.Errorf("look at the columns of %s: %w", relation.Table(), err)
+		return nil, fmt.Errorf("read the columns of %s: %w", relation.Table(), err)
 	}
 	unsent := map[string]unsentColumn{}
 	var name string
@@ -453,13 +453,13 @@ func (e *examination) lacks(name string) string {
 	case !there:
 		return fmt.Sprintf("has no column %q", name)
 	case c.virtual:
-		return fmt.Sprintf("does not send column %q, which is generated and virtual: no server sends those", name)
+		return fmt.Sprintf("does not send column %q, which is a virtual generated column: no server sends those", name)
 	case c.publishable:
 		return fmt.Sprintf("does not send column %q, which is generated and not published", name)
 	case c.generated:
 		return fmt.Sprintf("does not send column %q, which is generated: servers before PostgreSQL 18 do not", name)
 	}
-	return fmt.Sprintf("does not send column %q, which the publication's list of columns leaves out", name)
+	return fmt.Sprintf("does not send column %q, which the publication's column list leaves out", name)
 }
 
 // sendAgain is what makes a column come that the table has: never a change of
@@ -467,12 +467,12 @@ func (e *examination) lacks(name string) string {
 func (e *examination) sendAgain(table schemas.TableName, name string, with func(column string) string) doctor.Steps {
 	switch c := e.unsent[name]; {
 	case !c.generated:
-		return append(publishAgain(e.cfg.Publication, table, "or add it to the list, where it is there for a reason"), setupAgain())
+		return append(publishAgain(e.cfg.Publication, table, "or add it to the column list, if you need the list"), setupAgain())
 	case c.publishable:
 		return append(doctor.Ask(onSource, "ownership of the publication", publishGeneratedSQL(e.cfg.Publication)), setupAgain())
 	case len(c.from) == 1 && c.alike:
 		return doctor.Steps{{Kind: doctor.Catalog, Text: with(c.from[0]),
-			Note: "in a file for --catalog: the column is computed from " + c.from[0] + ", which is sent, if both say the same"}, setupAgain()}
+			Note: "in a file for --catalog: the column is computed from " + c.from[0] + ", which is sent, if both have the same value"}, setupAgain()}
 	default:
 		note := "in a file for --catalog, with a column that is stored and sent"
 		if len(c.from) > 0 {

@@ -130,13 +130,13 @@ func connectFault(err error) error {
 		return &Fault{Problem: "the source refuses the role or its password",
 			Fix: "correct --source, or pg_hba.conf on the server", Err: err}
 	case codeInsufficientRights:
-		return &Fault{Problem: "the source's role may not replicate", Fix: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
+		return &Fault{Problem: "the source's role lacks REPLICATION", Fix: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
 	case codeUndefinedObject:
-		return &Fault{Problem: "the source does not know a parameter of its URL", Fix: "leave it out of --source", Err: err}
+		return &Fault{Problem: "the source does not know a parameter of its URL", Fix: "remove it from --source", Err: err}
 	}
 	if pgsession.IsCertificate(err) {
-		return &Fault{Problem: "the connection to the source is not trusted: a certificate is not accepted",
-			Fix: "renew the one that is named, or correct sslmode, sslrootcert, sslcert and sslkey of --source", Err: err}
+		return &Fault{Problem: "the connection to the source is not trusted: a certificate was rejected",
+			Fix: "renew it, or correct sslmode, sslrootcert, sslcert and sslkey of --source", Err: err}
 	}
 	return fmt.Errorf("connect to the source: %w", err)
 }
@@ -152,7 +152,7 @@ func poolerFault(err error) *checkedFault {
 	case answered && strings.Contains(pgErr.Message, "replication"):
 		problem = pgsession.NoReplication
 	default:
-		problem = "a connection pooler answers that does not take a parameter of the URL"
+		problem = "a connection pooler answers and rejects a parameter of the URL"
 	}
 	return &checkedFault{
 		check: checkRole,
@@ -161,6 +161,6 @@ func poolerFault(err error) *checkedFault {
 			Fix:     "give --source the address of the PostgreSQL server itself; see \"Connection poolers\" in docs/OPERATIONS.md",
 			Err:     err,
 		},
-		steps: doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "host=ADDRESS port=PORT", Note: "of the PostgreSQL server itself, not of the pooler before it"}},
+		steps: doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "host=ADDRESS port=PORT", Note: "of the PostgreSQL server itself, not of the pooler in front of it"}},
 	}
 }

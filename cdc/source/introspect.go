@@ -95,7 +95,7 @@ func (r *Introspector) TypesVersion(ctx context.Context, rows []pgjson.TypeRow) 
 func typesVersion(ctx context.Context, q querier, rows []pgjson.TypeRow) (version string, seen Visibility, err error) {
 	var text string
 	if err = q.QueryRow(ctx, typesVersionSQL, typeOIDs(rows)).Scan(&version, &text); err != nil {
-		return "", seen, fmt.Errorf("look whether types have changed: %w", err)
+		return "", seen, fmt.Errorf("check whether types have changed: %w", err)
 	}
 	seen, err = parseSnapshot(text)
 	return version, seen, err
@@ -163,7 +163,7 @@ func (s Visibility) Shows(xid uint32) bool {
 func (r *Introspector) Shows(ctx context.Context, xid uint32) (bool, error) {
 	var text string
 	if err := r.conn.QueryRow(ctx, snapshotSQL).Scan(&text); err != nil {
-		return false, fmt.Errorf("look what the catalog shows: %w", err)
+		return false, fmt.Errorf("check what the catalog shows: %w", err)
 	}
 	seen, err := parseSnapshot(text)
 	return seen.Shows(xid), err

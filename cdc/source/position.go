@@ -46,7 +46,7 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 		return checkSetup, &checkedFault{
 			Fault: Fault{
 				Problem: fmt.Sprintf("the outbox follows publication %s, not %s", was.Publication, c.Publication),
-				Fix:     "correct --publication, or run 'walhook setup --accept-gap' to start over with the other",
+				Fix:     "correct --publication, or run 'walhook setup --accept-gap' to start over with the new one",
 			},
 			steps: doctor.Steps{{Kind: doctor.Setting, Text: "--publication=" + was.Publication}},
 		}
@@ -63,22 +63,22 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 			steps: doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "dbname=" + was.Database}},
 		}
 	case !slot.Exists:
-		return checkSlot, gap(slot.WALEnd, "the slot does not exist any more")
+		return checkSlot, gap(slot.WALEnd, "the slot no longer exists")
 	case slot.Lost:
-		return checkSlot, gap(slot.WALEnd, "the server gave up the slot (wal_status lost): %s", slot.whyLost())
+		return checkSlot, gap(slot.WALEnd, "the server invalidated the slot (wal_status lost): %s", slot.whyLost())
 	case slot.WALEnd < reach:
 		return checkSystem, gap(slot.WALEnd, "the source was rewound or restored: its WAL ends at %s", slot.WALEnd)
 	case now.strays(was.Timeline, reach) != "":
 		return checkSystem, gap(slot.WALEnd, "%s", now.strays(was.Timeline, reach))
 	case slot.Confirmed > stored.Flush:
-		return checkPosition, gap(slot.Confirmed, "the slot was advanced or made anew by someone else: it stands at %s", slot.Confirmed)
+		return checkPosition, gap(slot.Confirmed, "somebody else advanced or recreated the slot: it is at %s", slot.Confirmed)
 	case was.Catalog != c.Catalog.Fingerprint():
 		return checkCatalog, &checkedFault{
 			Fault: Fault{
 				Problem: "the catalog's accounts, tables, keys or owners differ from those that were set up",
-				Fix:     "run 'walhook setup --accept-gap' to read the owners anew, or go back to the catalog that was set up",
+				Fix:     "run 'walhook setup --accept-gap' to read the owners again, or return to the catalog that was set up",
 			},
-			steps: acceptGap("or go back to the catalog that was set up, which costs nothing"),
+			steps: acceptGap("or return to the catalog that was set up, which costs nothing"),
 		}
 	}
 	return "", nil
@@ -97,7 +97,7 @@ func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState
 	case slot.publication == 0:
 		return checkPublication, gap("does not exist")
 	case slot.publication != before:
-		return checkPublication, gap("was dropped and made anew")
+		return checkPublication, gap("was dropped and recreated")
 	case !slot.operations:
 		return checkPublished, gap("does not publish every insert, update, delete and truncate")
 	case len(slot.unpublished) > 0:
@@ -105,7 +105,7 @@ func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState
 		for i, table := range slot.unpublished {
 			names[i] = table.String()
 		}
-		return checkPublished, gap("does not hold %s of the catalog", strings.Join(names, ", "))
+		return checkPublished, gap("does not contain %s of the catalog", strings.Join(names, ", "))
 	}
 	return "", nil
 }
@@ -144,7 +144,7 @@ func (c Config) otherSlot(followed string) error {
 func (c Config) slotWithoutPosition() error {
 	return &checkedFault{
 		Fault: Fault{
-			Problem: fmt.Sprintf("slot %s exists without a stored position: the snapshot that belongs to it is gone", c.Slot),
+			Problem: fmt.Sprintf("slot %s exists without a stored position: its snapshot is gone", c.Slot),
 			Fix: fmt.Sprintf("if nobody else uses it, drop it with \"SELECT pg_catalog.pg_drop_replication_slot('%s')\" and run 'walhook setup'; "+
 				"otherwise choose another name with --slot", c.Slot),
 		},

@@ -35,7 +35,7 @@ func TestCheck_ALostSlotIsExplainedByTheServersOwnReason(t *testing.T) {
 		want string
 	}{
 		{SlotState{lostBy: "wal_removed"}, "max_slot_wal_keep_size was exceeded"},
-		{SlotState{lostBy: "wal_removed", unlimited: true}, "max_slot_wal_keep_size was exceeded (it is -1 now)"},
+		{SlotState{lostBy: "wal_removed", unlimited: true}, "max_slot_wal_keep_size was exceeded (it is now -1)"},
 		{SlotState{lostBy: "idle_timeout", unlimited: true}, "idle_replication_slot_timeout"},
 		{SlotState{lostBy: "wal_level_insufficient"}, "wal_level"},
 		{SlotState{lostBy: "rows_removed"}, "rows_removed"},

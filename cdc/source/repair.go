@@ -86,15 +86,15 @@ func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused,
 	faults, now := map[uint32]tableFault{}, map[finding]bool{}
 	for _, t := range tables {
 		if !t.exists && o.seen[t.name] {
-			o.say(now, "a table of the catalog is not there any more: nothing of it is sent", t.name, "it was dropped, renamed or moved to another schema",
-				"give it its name again, or change the catalog; what a publication of whole schemas did not send meanwhile is missing")
+			o.say(now, "catalog table has disappeared, nothing of it is sent", t.name, "it was dropped, renamed or moved to another schema",
+				"restore its name, or change the catalog; changes that a publication FOR TABLES IN SCHEMA did not send meanwhile are missing")
 		}
 		if !t.exists || !t.logged {
 			continue
 		}
 		o.seen[t.name] = true
 		if t.key != nil && t.published {
-			o.say(now, "no key names the records of a table: its changes are listed as unrouted (no_key)", t.name, t.key.problem, t.key.fix())
+			o.say(now, "table has no usable key, its changes are listed as unrouted (no_key)", t.name, t.key.problem, t.key.fix())
 		}
 		full := false
 		for _, l := range t.identities {
@@ -103,8 +103,8 @@ func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused,
 		for _, l := range t.identities {
 			fault, wrong := l.fault(o.cfg.Publication)
 			if l.Child && !l.Published && t.published {
-				o.say(now, "table inherits from a published one and is not published: its rows are not sent", l.name(), "it inherits from "+t.name.String(),
-					"'walhook setup', or what 'walhook doctor' prints")
+				o.say(now, "table inherits from a published one and is not published, its rows are not sent", l.name(), "it inherits from "+t.name.String(),
+					"run 'walhook setup', or what 'walhook doctor' prints")
 			}
 			if published := t.published && !l.Child || l.Published; !wrong || !published {
 				continue
@@ -142,15 +142,15 @@ func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused,
 func (o *TableRepair) checkMembers(ctx context.Context, source *Introspector, now map[finding]bool) error {
 	members, err := readMembers(ctx, source.conn, o.cfg)
 	if err != nil {
-		return fmt.Errorf("look at the publication's tables: %w", err)
+		return fmt.Errorf("read the publication's tables: %w", err)
 	}
 	for _, m := range members {
 		again := publishAgain(o.cfg.Publication, m.table(), "")[0].Text
 		if fault, _ := m.columnFault(o.cfg.Catalog); fault != "" {
-			o.say(now, "the publication keeps columns of a table back", m.table(), fault, again)
+			o.say(now, "publication has a column list", m.table(), fault, again)
 		}
 		if fault := m.filterFault(); fault != "" {
-			o.say(now, "the publication keeps rows of a table back", m.table(), fault, again)
+			o.say(now, "publication has a row filter", m.table(), fault, again)
 		}
 	}
 	return nil
@@ -180,7 +180,7 @@ func (o *TableRepair) name(oid uint32, fault tableFault) {
 			zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
 		return
 	}
-	o.log.Warn("a table keeps only the key of old rows: its deletes carry no more, and large values that an update did not touch are absent",
+	o.log.Warn("old rows of a table carry only the key: so do its deletes, and large values that an update leaves unchanged are absent",
 		zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
 }
 
@@ -199,13 +199,13 @@ func (o *TableRepair) try(ctx context.Context, source *Introspector, l identityT
 	err := o.apply(ctx, source.conn, l, fault)
 	switch {
 	case err == nil:
-		o.log.Warn("a published table was changed so that its old rows are sent and its updates work",
+		o.log.Warn("changed the replica identity of a published table",
 			zap.Stringer("table", fault.table), zap.String("sql", fault.sql))
 		return true
 	case sqlState(err) == codeInsufficientRights:
 		m.next = time.Now().Add(lastRepairWait)
 	}
-	o.log.Warn("cannot change a published table, a DBA has to", zap.Stringer("table", fault.table),
+	o.log.Warn("cannot change a published table, a DBA must", zap.Stringer("table", fault.table),
 		zap.String("sql", fault.sql), zap.Duration("retry_in", time.Until(m.next)), zap.Error(err))
 	return false
 }
@@ -224,7 +224,7 @@ func (o *TableRepair) apply(ctx context.Context, conn execer, l identityTable, f
 	}
 	statement, ok := l.identity()
 	if !ok {
-		return errors.New("it has no primary key that is published, and " + l.refusesFull())
+		return errors.New("it has no published primary key, and " + l.refusesFull())
 	}
 	return setIdentity(ctx, conn, o.store, l.OID, statement.identity)
 }

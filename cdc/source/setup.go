@@ -49,8 +49,8 @@ func (p *Plan) PublishesOutbox(cfg Config, system, database string) error {
 	return &checkedFault{
 		check: checkOutboxPublished,
 		Fault: Fault{
-			Problem: fmt.Sprintf("publication %s is FOR ALL TABLES, and the outbox is in the same database: every event would make another", publication),
-			Fix: fmt.Sprintf("give --outbox a database of its own, or run \"DROP PUBLICATION %s\" as its owner, after which setup makes one of the catalog's tables alone, "+
+			Problem: fmt.Sprintf("publication %s is FOR ALL TABLES, and the outbox is in the same database: every event would make another event", publication),
+			Fix: fmt.Sprintf("use another database for --outbox, or run \"DROP PUBLICATION %s\" as its owner, after which setup creates one of the catalog's tables alone, "+
 				"or choose another name with --publication", publication),
 		},
 	}
@@ -132,16 +132,16 @@ const publicEmittersSQL = `
 func (p *Plan) suggestEmitters(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, publicEmittersSQL)
 	if err != nil {
-		return fmt.Errorf("look at who may emit logical messages: %w", err)
+		return fmt.Errorf("check who may emit logical messages: %w", err)
 	}
 	functions, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return fmt.Errorf("look at who may emit logical messages: %w", err)
+		return fmt.Errorf("check who may emit logical messages: %w", err)
 	}
 	for _, function := range functions {
 		p.Suggestions = append(p.Suggestions, Suggestion{
 			SQL: "REVOKE EXECUTE ON FUNCTION " + function + " FROM PUBLIC",
-			Why: "keeps other roles from emitting messages, which every role that can connect may do now; GRANT it to the roles that emit",
+			Why: "this keeps other roles from emitting messages, which every role that can connect may do now; GRANT it to the roles that emit",
 		})
 	}
 	return nil
@@ -160,9 +160,9 @@ func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error
 		}
 		switch {
 		case !t.exists:
-			p.warn("table %s of the catalog does not exist, it is left out", t.name)
+			p.warn("table %s of the catalog does not exist: left out", t.name)
 		case !t.logged:
-			p.warn("table %s is not logged, its changes never reach the WAL: it is left out", t.name)
+			p.warn("table %s is unlogged, its changes never reach the WAL: left out", t.name)
 		default:
 			p.tables = append(p.tables, t.table)
 			if t.key != nil {
@@ -193,7 +193,7 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 	err := conn.QueryRow(ctx, publicationStateSQL, cfg.Publication).Scan(&allTables, &everything, &generated)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if err := conn.QueryRow(ctx, publishesGeneratedSQL).Scan(&mayGenerated); err != nil {
-			return fmt.Errorf("look at the server's version: %w", err)
+			return fmt.Errorf("read the server's version: %w", err)
 		}
 		var options []string
 		if viaRoot {
@@ -212,12 +212,12 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+		return fmt.Errorf("read publication %s: %w", cfg.Publication, err)
 	}
 	if allTables {
 		p.everything = true
 		if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&p.system, &p.database, nil); err != nil {
-			return fmt.Errorf("ask which source this is: %w", err)
+			return fmt.Errorf("identify the source: %w", err)
 		}
 	}
 	if !everything {
@@ -247,12 +247,12 @@ func (p *Plan) planIdentity() {
 		for _, l := range slices.Clone(t.identities) {
 			statement, ok := l.identity()
 			if !ok && l.Child {
-				p.warn("table %s has no primary key that is published, and %s: the server would refuse its updates, its rows are left out of %s", l.name(), l.refusesFull(), t.name)
+				p.warn("table %s has no published primary key, and %s: the server would refuse its updates, so its rows are left out of %s", l.name(), l.refusesFull(), t.name)
 				left = append(left, l.OID)
 				continue
 			}
 			if !ok {
-				p.warn("table %s has no primary key that is published, and %s: the server would refuse its updates, it is left out", t.name, l.refusesFull())
+				p.warn("table %s has no published primary key, and %s: the server would refuse its updates, so it is left out", t.name, l.refusesFull())
 				return true
 			}
 			if why := l.refusesFull(); why != "" {
@@ -332,7 +332,7 @@ type server struct {
 
 func readServer(ctx context.Context, q querier) (s server, err error) {
 	if err := q.QueryRow(ctx, serverSQL).Scan(&s.version, &s.walLevel, &s.role, &s.slots, &s.senders); err != nil {
-		return s, fmt.Errorf("look at the source's settings: %w", err)
+		return s, fmt.Errorf("read the source's settings: %w", err)
 	}
 	return s, nil
 }
@@ -371,7 +371,7 @@ func (s server) dropsDefaults() bool {
 
 // droppedDefaults is what that means, and what ends it.
 const droppedDefaults = "this minor version of PostgreSQL sends old rows without the values of columns that were added later with a default (fixed in 15.6 and 16.2): " +
-	"walhook takes such a value for not known where it is null"
+	"walhook treats such a null as unknown"
 
 // roleFault is why a session of the replication protocol is refused, if it is
 // for want of the right.
@@ -380,9 +380,9 @@ func (s server) roleFault(err error) error {
 		return err
 	}
 	sql := fmt.Sprintf("ALTER ROLE %s REPLICATION", schemas.QuoteIdent(s.role))
-	return &checkedFault{check: checkRole, Fault: Fault{Problem: fmt.Sprintf("role %s may not replicate", s.role), Fix: fmt.Sprintf("run %q as a superuser", sql), Err: err},
+	return &checkedFault{check: checkRole, Fault: Fault{Problem: fmt.Sprintf("role %s lacks REPLICATION", s.role), Fix: fmt.Sprintf("run %q as a superuser", sql), Err: err},
 		steps: doctor.Steps{{Kind: doctor.SQL, On: onSource, Text: sql, Needs: doctor.Superuser,
-			Note: "on hosted services what they grant in its place, such as GRANT rds_replication TO the role"}}}
+			Note: "hosted services grant an equivalent, such as GRANT rds_replication TO the role"}}}
 }
 
 func checkServer(ctx context.Context, conn *pgx.Conn, cfg Config) error {
@@ -430,13 +430,13 @@ func (p *Plan) Apply(ctx context.Context, cfg Config, kept Changes, log *zap.Log
 		}
 		pgErr, refused := errors.AsType[*pgconn.PgError](err)
 		if refused && pgErr.Code == codeInsufficientRights && statement.Optional {
-			log.Warn("not allowed, going on without: deletes will carry only the key, and values that an update did not touch may be absent",
+			log.Warn("not permitted, continuing without it: deletes will carry only the key, and large values that an update leaves unchanged may be absent",
 				zap.String("sql", statement.SQL), zap.String("needs", statement.Needs))
 			continue
 		}
 		if sqlState(err) == codeLockNotAvailable {
-			return &Fault{Problem: fmt.Sprintf("cannot run %q on the source: a running transaction holds the table", statement.SQL),
-				Fix: "run setup again when it is over", Err: err}
+			return &Fault{Problem: fmt.Sprintf("cannot run %q on the source: a running transaction locks the table", statement.SQL),
+				Fix: "run setup again when it has ended", Err: err}
 		}
 		return &Fault{Problem: fmt.Sprintf("cannot run %q on the source", statement.SQL),
 			Fix: fmt.Sprintf("it needs %s; let a DBA run what 'walhook setup --dry-run' prints, then run setup again", statement.Needs),

@@ -80,7 +80,7 @@ const (
 func (s SlotState) whyLost() string {
 	switch s.lostBy {
 	case "idle_timeout":
-		return "nobody read it for longer than idle_replication_slot_timeout"
+		return "it was idle for longer than idle_replication_slot_timeout"
 	case "rows_removed":
 		return "rows of the catalog that it needs were removed (rows_removed), as on a standby without hot_standby_feedback"
 	case "wal_level_insufficient":
@@ -89,7 +89,7 @@ func (s SlotState) whyLost() string {
 		return "max_slot_wal_keep_size was exceeded" + s.unlimitedNow()
 	case "":
 		if s.unlimited {
-			return "the log that it needs is gone, and this version of PostgreSQL does not say why; max_slot_wal_keep_size, which makes a server remove it, is -1 now"
+			return "the WAL that it needs is gone, and this version of PostgreSQL does not say why; max_slot_wal_keep_size, which can cause that, is now -1"
 		}
 		return "max_slot_wal_keep_size was exceeded"
 	}
@@ -98,7 +98,7 @@ func (s SlotState) whyLost() string {
 
 func (s SlotState) unlimitedNow() string {
 	if s.unlimited {
-		return " (it is -1 now)"
+		return " (it is now -1)"
 	}
 	return ""
 }
@@ -133,10 +133,10 @@ func (r *Introspector) inspectSlot(ctx context.Context, cfg Config, s *SlotState
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at slot %s: %w", cfg.Slot, err)
+		return fmt.Errorf("read slot %s: %w", cfg.Slot, err)
 	}
 	if plugin != "pgoutput" {
-		return &checkedFault{check: checkSlot, Fault: Fault{Problem: fmt.Sprintf("slot %s exists and is no pgoutput slot", cfg.Slot), Fix: "choose another name with --slot"}}
+		return &checkedFault{check: checkSlot, Fault: Fault{Problem: fmt.Sprintf("slot %s exists and is not a pgoutput slot", cfg.Slot), Fix: "choose another name with --slot"}}
 	}
 	if database != ours {
 		return &checkedFault{
@@ -158,14 +158,14 @@ func (r *Introspector) inspectPublication(ctx context.Context, cfg Config, s *Sl
 		publicationOIDSQL: &s.publication, operationsSQL: &s.operations, outboxPublishedSQL: &own,
 	} {
 		if err := r.conn.QueryRow(ctx, sql, cfg.Publication).Scan(answer); err != nil {
-			return fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+			return fmt.Errorf("read publication %s: %w", cfg.Publication, err)
 		}
 	}
 	if own {
 		return &checkedFault{
 			check: checkOutboxPublished,
 			Fault: Fault{
-				Problem: fmt.Sprintf("publication %s holds the outbox's own tables: every event would make another", cfg.Publication),
+				Problem: fmt.Sprintf("publication %s contains the outbox's own tables: every event would make another event", cfg.Publication),
 				Fix:     "publish only the catalog's tables, as 'walhook setup --dry-run' prints them",
 			},
 		}
@@ -193,7 +193,7 @@ func (r *Introspector) loggedTables(ctx context.Context, cfg Config) (published,
 		})
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("look at publication %s: %w", cfg.Publication, err)
+		return nil, nil, fmt.Errorf("read publication %s: %w", cfg.Publication, err)
 	}
 	return published, unpublished, nil
 }
@@ -291,7 +291,7 @@ func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, e
 	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At,
 		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys)
 	if err != nil {
-		return s, fmt.Errorf("look at slot %s: %w", slot, err)
+		return s, fmt.Errorf("read slot %s: %w", slot, err)
 	}
 	if s.Limit < 0 {
 		s.Limit = math.Inf(1)
@@ -367,7 +367,7 @@ func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *In
 		case <-tell.C:
 			var blockers *string
 			if err := source.conn.QueryRow(ctx, blockersSQL, conn.PID()).Scan(&blockers); err == nil && blockers != nil {
-				log.Info("making the slot waits for running transactions", zap.String("slot", cfg.Slot), zap.String("blockers", *blockers))
+				log.Info("creating the slot waits for running transactions", zap.String("slot", cfg.Slot), zap.String("blockers", *blockers))
 			}
 		}
 	}
@@ -376,12 +376,12 @@ func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *In
 func slotFault(cfg Config, err error) error {
 	switch sqlState(err) {
 	case codeInsufficientRights:
-		return &Fault{Problem: "the source's role may not make replication slots", Fix: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
+		return &Fault{Problem: "the source's role may not create replication slots", Fix: "as a superuser: ALTER ROLE … REPLICATION", Err: err}
 	case codeConfigurationLimit:
 		return &Fault{Problem: "the source has no free replication slot",
-			Fix: "drop one that nobody uses (pg_replication_slots), or raise max_replication_slots and restart", Err: err}
+			Fix: "drop an unused one (pg_replication_slots), or raise max_replication_slots and restart", Err: err}
 	}
-	return fmt.Errorf("make slot %s: %w", cfg.Slot, err)
+	return fmt.Errorf("create slot %s: %w", cfg.Slot, err)
 }
 
 const advanceSlotSQL = `SELECT pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.text::pg_catalog.pg_lsn)`

@@ -68,7 +68,7 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	}
 	if setUp {
 		// Taking over would take the log away from whoever reads it.
-		log.Info("somebody reads the slot, the source is set up", zap.String("slot", cfg.Slot))
+		log.Info("another process reads the slot, the source is set up", zap.String("slot", cfg.Slot))
 		return nil
 	}
 	checkpoint, err := store.TakeOver(ctx)
@@ -102,7 +102,7 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	if err != nil {
 		return err
 	}
-	log.Info("first snapshot stored", zap.Stringer("lsn", point), zap.Int("accounts", load.accounts),
+	log.Info("initial snapshot stored", zap.Stringer("lsn", point), zap.Int("accounts", load.accounts),
 		zap.Int("owners", load.owners), zap.Duration("duration", time.Since(began)))
 	return nil
 }
@@ -148,9 +148,9 @@ func awaitSlot(ctx context.Context, cfg Config, source *Introspector, store Snap
 func (c Config) slotInUse(acceptGap bool) error {
 	problem := fmt.Sprintf("slot %s is in use", c.Slot)
 	if !acceptGap {
-		problem += ", and no snapshot of it is stored"
+		problem += ", and its snapshot is not stored"
 	}
-	return &Fault{Problem: problem, Fix: "stop whoever reads it (active_pid in pg_replication_slots) or wait for the setup that runs, then run this again; " +
+	return &Fault{Problem: problem, Fix: "stop the process that reads it (active_pid in pg_replication_slots) or wait for a running setup, then run this again; " +
 		"or choose another name with --slot"}
 }
 
@@ -266,7 +266,7 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 		l.accounts++
 		id, ok := compare.AccountIDs.Normal(values[0])
 		if !ok || values[0] == nil {
-			l.leftOut("account is left out: its id does not tell which account it is", a.Table)
+			l.leftOut("account left out: its id is not comparable", a.Table)
 			return nil
 		}
 		parent, ok := compare.AccountIDs.NormalOf(above, values[2])
@@ -365,7 +365,7 @@ func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *catalog.Schema, plan *catalog.Plan) error {
 	sql, ok := l.ownerQuery(schema, plan)
 	if !ok {
-		l.log.Warn("owners of a table cannot be read: it, or a table that its owner leads through, lacks or does not send the key or the owner column; 'walhook doctor' says why",
+		l.log.Warn("cannot read the owners of a table: the key or owner column is missing or not sent, in it or in a parent table; 'walhook doctor' says why",
 			zap.Stringer("table", schema.Table))
 		return nil
 	}
@@ -390,7 +390,7 @@ func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *catalo
 			ok = ok && compares
 		}
 		if !ok {
-			l.leftOut("record is left out: an id does not tell what it is", schema.Table)
+			l.leftOut("record left out: an id is not comparable", schema.Table)
 			return nil
 		}
 		return l.sink.Owner(ctx, schemas.OwnerEdge{Schema: schema.Name, Key: schemas.KeyOf(values[1:]), Account: string(account)})
@@ -471,7 +471,7 @@ func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f fun
 			}
 			if now := time.Now(); now.Sub(l.progress) > progressEvery {
 				l.progress = now
-				l.log.Info("first snapshot goes on", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+				l.log.Info("initial snapshot in progress", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
 			}
 		}
 		if _, err := rows.Close(); err != nil {
@@ -488,8 +488,8 @@ func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f fun
 // security shows a part of the rows is refused like one without the right.
 func readFault(err error) error {
 	if sqlState(err) == codeInsufficientRights {
-		return &Fault{Problem: "the source's role may not read all of a table of the catalog",
+		return &Fault{Problem: "the source's role may not read all of a catalog table",
 			Fix: "GRANT SELECT on the catalog's tables to it; under row-level security it needs BYPASSRLS", Err: err}
 	}
-	return fmt.Errorf("read the first snapshot: %w", err)
+	return fmt.Errorf("read the initial snapshot: %w", err)
 }

@@ -142,14 +142,14 @@ func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, err
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look at table %s: %w", name, err)
+			return nil, fmt.Errorf("read table %s: %w", name, err)
 		}
 		rows, err := q.Query(ctx, identityTablesSQL, t.oid, cfg.Publication, namespaces, names)
 		if err == nil {
 			t.identities, err = pgx.CollectRows(rows, pgx.RowToStructByPos[identityTable])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look at the replica identity of %s: %w", name, err)
+			return nil, fmt.Errorf("read the replica identity of %s: %w", name, err)
 		}
 		if err := t.findNameless(ctx, q, cfg); err != nil {
 			return nil, err
@@ -175,7 +175,7 @@ func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) er
 		}
 		list, err := describe(ctx, q, cfg.Publication, l.OID)
 		if err != nil {
-			return fmt.Errorf("look at the key of %s: %w", l.name(), err)
+			return fmt.Errorf("read the key of %s: %w", l.name(), err)
 		}
 		if len(list) == 1 {
 			relation := relationOf(list[0])
@@ -250,9 +250,9 @@ func (t tableState) fault(cfg Config) *checkedFault {
 		return &checkedFault{
 			check: checkKeys,
 			Fault: Fault{
-				Problem: fmt.Sprintf("column %s of table %s names accounts or records, and by its type or collation different texts are the same value: "+
-					"whose a row is cannot be told", t.vague, t.name),
-				Fix: "let the catalog name another column, or as the table's owner: " + sql,
+				Problem: fmt.Sprintf("column %s of table %s is an account id or a key, and by its type or collation different texts are the same value: "+
+					"walhook cannot know the owner of a row", t.vague, t.name),
+				Fix: "name another column in the catalog, or as the table's owner: " + sql,
 			},
 			steps: doctor.Ask(onSource, "ownership of the table", sql),
 		}
@@ -261,7 +261,7 @@ func (t tableState) fault(cfg Config) *checkedFault {
 		return &checkedFault{
 			check: checkRowSecurity,
 			Fault: Fault{
-				Problem: fmt.Sprintf("row-level security shows the source's role a part of table %s", t.name),
+				Problem: fmt.Sprintf("row-level security hides a part of table %s from the source's role", t.name),
 				Fix:     "as a superuser: " + sql,
 			},
 			steps: doctor.Ask(onSource, doctor.Superuser, sql),
@@ -275,7 +275,7 @@ func (t tableState) fault(cfg Config) *checkedFault {
 func (l identityTable) refusesFull() string {
 	switch {
 	case l.Listed:
-		return "a publication sends it with a list of columns"
+		return "a publication sends it with a column list"
 	case l.Generated:
 		return "it has generated columns that cannot be published"
 	}
@@ -295,7 +295,7 @@ func (l identityTable) identity() (statement Statement, ok bool) {
 		return Statement{
 			SQL: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", name), Undo: identitySQL(name.String(), l.Identity),
 			table: l.OID, identity: schemas.IdentityDefault,
-			Needs: "ownership of the table (" + l.refusesFull() + ": published, its own updates fail under FULL)",
+			Needs: "ownership of the table (" + l.refusesFull() + ": under FULL its own updates fail once published)",
 		}, l.Keyed
 	case l.refusesFull() != "", l.Full:
 		return Statement{}, true
@@ -306,7 +306,7 @@ func (l identityTable) identity() (statement Statement, ok bool) {
 		Needs: "ownership of the table", Optional: l.Updatable && !l.Nameless,
 	}
 	if l.Nameless {
-		statement.Needs += " (its replica identity lacks columns of the key that names its records: deletes would reach nobody)"
+		statement.Needs += " (its replica identity lacks columns of its records' key: deletes would reach nobody)"
 	}
 	if !l.Updatable {
 		statement.Needs += " (it has no replica identity: once published, its own updates and deletes would fail)"
@@ -323,7 +323,7 @@ type keyFault struct {
 }
 
 // undistinguished is what a table without a key costs.
-const undistinguished = "records cannot be told apart, their order is not kept and nobody owned through them is found"
+const undistinguished = "walhook cannot identify its records, keep their order, or find owners through them"
 
 const (
 	// uniqueColumnsSQL lists what tells a table's rows apart, its primary key
@@ -386,7 +386,7 @@ func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *c
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("look at the key of %s: %w", t.name, err)
+		return fmt.Errorf("read the key of %s: %w", t.name, err)
 	}
 	sent := func(column string) bool { return plan.Relation.Column(column) >= 0 }
 	uniques = slices.DeleteFunc(uniques, func(columns []string) bool {
@@ -434,7 +434,7 @@ func (t *tableState) noKey(plan *catalog.Plan, uniques [][]string) *keyFault {
 		problem: fmt.Sprintf("table %s has no primary key, and the catalog names none for %s: %s", t.name, plan.Schema.Name, undistinguished),
 		steps: doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
 			Text: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", t.name, strings.Join(columns, ", ")),
-			Note: "if these tell its rows apart; it keeps everybody out while it builds an index"}},
+			Note: "if these columns are unique; it locks the table exclusively while it builds an index"}},
 	}
 }
 
@@ -442,7 +442,7 @@ func (t *tableState) noKey(plan *catalog.Plan, uniques [][]string) *keyFault {
 // sent. Where other columns tell its rows apart as well, the catalog can name
 // them; otherwise the column has to be one that is sent.
 func (t *tableState) cutKey(cfg Config, plan *catalog.Plan, unsent []string, generated map[string]generatedFrom, uniques [][]string) *keyFault {
-	fault := &keyFault{unsent: unsent, problem: fmt.Sprintf("the primary key of table %s has columns that the source does not send (%s: generated, or left out by a column list): nothing of %s is sent",
+	fault := &keyFault{unsent: unsent, problem: fmt.Sprintf("the source does not send columns of the primary key of table %s (%s: generated, or left out by a column list): nothing of %s is sent",
 		t.name, strings.Join(unsent, ", "), plan.Schema.Name)}
 	for _, column := range unsent {
 		if generated[column].publishable {
@@ -459,17 +459,17 @@ func (t *tableState) cutKey(cfg Config, plan *catalog.Plan, unsent []string, gen
 		with := *plan
 		with.Schema = &named
 		fault.steps = doctor.Steps{{Kind: doctor.Catalog, Text: entry(&with),
-			Note: "with a key of columns that are sent and tell its rows apart, in a file for --catalog"}, setupAgain()}
+			Note: "with a unique key of columns that are sent, in a file for --catalog"}, setupAgain()}
 		return fault
 	}
 	for _, column := range unsent {
 		if _, ok := generated[column]; !ok {
-			fault.steps = append(fault.steps, publishAgain(cfg.Publication, t.name, "without the list of columns")...)
+			fault.steps = append(fault.steps, publishAgain(cfg.Publication, t.name, "without the column list")...)
 			break
 		}
 		fault.steps = append(fault.steps, doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
 			Text: fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION", t.name, schemas.QuoteIdent(column)),
-			Note: "the column is sent then, and a trigger or the application has to fill it; PostgreSQL 18 and newer can send it as it is"})
+			Note: "then the column is sent, and a trigger or the application must fill it; PostgreSQL 18 and newer can send it as it is"})
 	}
 	return fault
 }

@@ -111,7 +111,7 @@ func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChang
 func divide(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) (here, elsewhere []schemas.SourceChange, err error) {
 	var now schemas.SourceChange
 	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&now.SystemID, &now.Database, &now.DatabaseOID); err != nil {
-		return nil, nil, fmt.Errorf("ask which source this is: %w", err)
+		return nil, nil, fmt.Errorf("identify the source: %w", err)
 	}
 	for _, c := range changes {
 		switch sameServer := c.SystemID == now.SystemID; {
@@ -122,7 +122,7 @@ func divide(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange)
 		case sameServer && c.DatabaseOID == 0:
 			var there bool
 			if err := conn.QueryRow(ctx, databaseThereSQL, c.Database).Scan(&there); err != nil {
-				return nil, nil, fmt.Errorf("look for database %s: %w", c.Database, err)
+				return nil, nil, fmt.Errorf("find database %s: %w", c.Database, err)
 			}
 			if !there {
 				elsewhere = append(elsewhere, c)
@@ -139,7 +139,7 @@ func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
 	case err != nil:
-		return fmt.Errorf("look at slot %s: %w", p.cfg.Slot, err)
+		return fmt.Errorf("read slot %s: %w", p.cfg.Slot, err)
 	case active:
 		return &Fault{Problem: fmt.Sprintf("slot %s is in use", p.cfg.Slot), Fix: "stop the walhook that reads it first"}
 	}
@@ -153,7 +153,7 @@ func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
 func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, stored uint32) (uint32, error) {
 	var oid uint32
 	if err := conn.QueryRow(ctx, publicationOIDSQL, p.cfg.Publication).Scan(&oid); err != nil {
-		return 0, fmt.Errorf("look at publication %s: %w", p.cfg.Publication, err)
+		return 0, fmt.Errorf("read publication %s: %w", p.cfg.Publication, err)
 	}
 	name := p.cfg.Publication
 	step := TeardownStep{needs: "ownership of the publication", unpublishes: true}
@@ -165,10 +165,10 @@ func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, chan
 	if made := len(step.changes) > 0; made && stored != 0 && stored != oid {
 		var renamed string
 		if err := conn.QueryRow(ctx, publicationNamedSQL, stored).Scan(&renamed); err != nil {
-			return 0, fmt.Errorf("look at publication %d: %w", stored, err)
+			return 0, fmt.Errorf("read publication %d: %w", stored, err)
 		}
 		if renamed != "" && oid != 0 {
-			p.Left = append(p.Left, fmt.Sprintf("publication %s: somebody made it since, the one of setup is %s now", name, renamed))
+			p.Left = append(p.Left, fmt.Sprintf("publication %s: somebody created it later; setup's publication is now %s", name, renamed))
 		}
 		if renamed != "" {
 			oid, name = stored, renamed
@@ -176,7 +176,7 @@ func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, chan
 	}
 	if oid == 0 {
 		if len(step.changes) > 0 {
-			p.Left = append(p.Left, fmt.Sprintf("publication %s, which setup made, does not exist; if somebody renamed it, drop it under its new name", name))
+			p.Left = append(p.Left, fmt.Sprintf("publication %s, which setup created, does not exist; if somebody renamed it, drop it under its new name", name))
 		}
 		return 0, nil
 	}
@@ -215,7 +215,7 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 		return nil // gone with its table
 	}
 	if err != nil {
-		return fmt.Errorf("look at the replica identity of table %d: %w", table, err)
+		return fmt.Errorf("read the replica identity of table %d: %w", table, err)
 	}
 	to, step := now, TeardownStep{needs: "ownership of the table"}
 	for _, c := range slices.Backward(changes) {
@@ -240,15 +240,15 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 	step.unpublished = to == "n" || to == "d" && !keyed
 	switch {
 	case len(step.changes) == 0:
-		left("somebody changed it since")
+		left("somebody has changed it since")
 	case to == now:
 		// Back at what it was, by whoever.
 	case !indexThere:
-		left("it was by index %s, which is no more", indexOf(to).name)
+		left("it used index %s, which no longer exists", indexOf(to).name)
 	case others != "" && step.unpublished:
-		left("publication %s holds the table: without it, its updates and deletes would fail", others)
+		left("publication %s contains the table: without the identity its updates and deletes would fail", others)
 	case others != "":
-		left("publication %s holds the table and may need it; otherwise: %s", others, step.SQL)
+		left("publication %s contains the table and may need the identity; otherwise run: %s", others, step.SQL)
 	default:
 		step.What = step.SQL
 		p.Steps = append(p.Steps, step)
@@ -274,7 +274,7 @@ func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, chang
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("look at the replica identity of %s: %w", name, err)
+			return fmt.Errorf("read the replica identity of %s: %w", name, err)
 		}
 		p.Left = append(p.Left, fmt.Sprintf("the replica identity of %s: walhook changed it when the source was another server or database (system %s, database %s), which may not be this one; if it is: %s",
 			name, first[name].SystemID, first[name].Database, identitySQL(name, first[name].Before)))
@@ -299,7 +299,7 @@ func (p *TeardownPlan) Apply(ctx context.Context, kept Changes, done func(Teardo
 	published := false
 	for _, step := range p.Steps {
 		if published && step.unpublished {
-			faults = append(faults, &Fault{Problem: fmt.Sprintf("not run: %q; the table is still published, its updates would fail", step.SQL),
+			faults = append(faults, &Fault{Problem: fmt.Sprintf("not run: %q; the table is still published, and its updates would fail", step.SQL),
 				Fix: "drop the publication, then run teardown again"})
 			continue
 		}
@@ -328,11 +328,11 @@ func (s TeardownStep) refused(err error) (*Fault, bool) {
 	case code == codeInsufficientRights:
 		return &Fault{Problem: fmt.Sprintf("the role may not run %q", s.SQL), Fix: "it needs " + s.needs + ": run it as its owner", Err: err}, true
 	case code == codeLockNotAvailable:
-		return &Fault{Problem: fmt.Sprintf("cannot run %q: a running transaction holds the table", s.SQL), Fix: "run teardown again when it is over", Err: err}, true
+		return &Fault{Problem: fmt.Sprintf("cannot run %q: a running transaction locks the table", s.SQL), Fix: "run teardown again when it has ended", Err: err}, true
 	case code == "" || code[:2] == "57" || code[:2] == "08": // the server goes away
 		return nil, false
 	}
-	return &Fault{Problem: fmt.Sprintf("the server refuses %q", s.SQL), Fix: "run it by hand once its reason is gone, then run teardown again", Err: err}, true
+	return &Fault{Problem: fmt.Sprintf("the server refuses %q", s.SQL), Fix: "fix the cause, run it by hand, then run teardown again", Err: err}, true
 }
 
 // Changes keeps what walhook changes on a source, so that [PlanTeardown]
@@ -373,7 +373,7 @@ type execer interface {
 // that what is made is always known. One that fails is no change.
 func changeSource(ctx context.Context, conn execer, kept Changes, sql string, change schemas.SourceChange) error {
 	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&change.SystemID, &change.Database, &change.DatabaseOID); err != nil {
-		return fmt.Errorf("ask which source this is: %w", err)
+		return fmt.Errorf("identify the source: %w", err)
 	}
 	id, err := kept.KeepSourceChange(ctx, change)
 	if err != nil {
@@ -394,7 +394,7 @@ func setIdentity(ctx context.Context, conn execer, kept Changes, oid uint32, to 
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at the replica identity of table %d: %w", oid, err)
+		return fmt.Errorf("read the replica identity of table %d: %w", oid, err)
 	}
 	return changeSource(ctx, conn, kept, identitySQL(name, string(to)), schemas.SourceChange{
 		Kind: schemas.IdentityChange, Relation: oid, Name: name, Before: before, After: string(to),

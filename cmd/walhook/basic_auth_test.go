@@ -15,7 +15,7 @@ import (
 )
 
 // Deliveries carry the user name and password of their URL however it is stored:
-// in clear, encrypted by reseal beside a running service, and under another key.
+// in clear, encrypted by reseal beside a running service, and another key encrypted.
 func TestRun_SendsBasicAuthenticationHoweverTheURLIsStored(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
@@ -78,11 +78,11 @@ func TestRun_SendsBasicAuthenticationHoweverTheURLIsStored(t *testing.T) {
 	process = run("--secret-key", first)
 	arrives("encrypted, after a restart")
 	mustRun(t, "endpoints", "reseal", "--outbox", db.URL, "--secret-key", second, "--old-secret-key", first)
-	stored("under another key", true)
+	stored("another key encrypted", true)
 	arrives("under the key before, beside reseal")
 	process.stop(t)
 	process = run("--secret-key", second)
-	arrives("under another key")
+	arrives("another key encrypted")
 	process.stop(t)
 	mustRun(t, "teardown", "--source", db.URL, "--slot", slot, "--outbox")
 }

@@ -13,30 +13,30 @@ import (
 )
 
 const benchLong = `Measures walhook on this machine, with nothing to prepare: a throwaway
-PostgreSQL with fsync on, a carrier's tables, receivers that count what they get
-by webhook-id, and walhook itself, each in a process of its own.
+PostgreSQL with fsync on, a carrier's tables, receivers that count deliveries by
+webhook-id, and walhook itself, each in a process of its own.
 
 The measures:
 
-  drain    single-row transactions, committed before walhook starts, to the
-           last 2xx; beside it, in the same run, plain POSTs by net/http to the
-           same receivers, and walhook's reader alone
+  drain    single-row transactions, committed before walhook starts, until the
+           last 2xx; in the same run also plain POSTs by net/http to the same
+           receivers, and walhook's reader alone
   bulk     the same from one transaction
   latency  from commit to 2xx, at fixed rates of single-row transactions; each
-           transaction is due at a time fixed beforehand
+           transaction has a start time that is fixed in advance
   trouble  the same for the healthy ones of many endpoints, without and with
            others that hang or refuse connections
   fan-out  each event to several endpoints of its account
 
-Long ones, which are taken when they are named, or with --long:
+Long measures, which run when you name them, or with --long:
 
-  idle     memory and CPU of many endpoints to which nothing is sent
-  memory   the peak while many changes go through, and one large transaction
+  idle     memory and CPU of many endpoints that get nothing
+  memory   the peak during many changes, and during one large transaction
   waiting  cost of a delivery with few and with many events in the outbox
   aged     cost of a delivery before and after many events, and after retention
 
-Figures are medians of the repetitions, with the least and the greatest. A
-delivery that is lost or wrong is an error.`
+Figures are medians of the repetitions, with minimum and maximum. A delivery
+that is lost or wrong is an error.`
 
 // benchHelper is the hidden command that runs the benchmark's helper processes.
 const benchHelper = "bench-helper"
@@ -63,30 +63,30 @@ func newBenchCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&asJSON, "json", false, "print the report as JSON, and nothing else on standard output")
-	flags.BoolVar(&long, "long", false, "take the long measures too")
-	flags.IntVar(&o.Repetitions, "repetitions", o.Repetitions, "how often each measure is taken")
-	flags.IntVar(&o.Changes, "changes", o.Changes, "changes that drain and bulk commit")
-	flags.IntVar(&o.Accounts, "accounts", o.Accounts, "accounts that the changes are spread over")
-	flags.IntVar(&o.Receivers, "receivers", o.Receivers, "addresses that the accounts' endpoints are spread over")
-	flags.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "plain POSTs at a time")
-	flags.Float64SliceVar(&o.Rates, "rates", o.Rates, "rates of latency, transactions a second, comma separated")
-	flags.DurationVar(&o.Length, "length", o.Length, "how long each rate is kept up")
+	flags.BoolVar(&asJSON, "json", false, "print only the report, as JSON, on standard output")
+	flags.BoolVar(&long, "long", false, "run the long measures too")
+	flags.IntVar(&o.Repetitions, "repetitions", o.Repetitions, "repetitions of each measure")
+	flags.IntVar(&o.Changes, "changes", o.Changes, "number of changes of drain and bulk")
+	flags.IntVar(&o.Accounts, "accounts", o.Accounts, "number of accounts with changes")
+	flags.IntVar(&o.Receivers, "receivers", o.Receivers, "number of addresses of the accounts' endpoints")
+	flags.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "concurrent plain POSTs")
+	flags.Float64SliceVar(&o.Rates, "rates", o.Rates, "rates of latency, transactions per second, comma separated")
+	flags.DurationVar(&o.Length, "length", o.Length, "duration of each rate")
 	flags.IntVar(&o.Endpoints, "endpoints", o.Endpoints, "endpoints of trouble")
-	flags.IntVar(&o.Hanging, "hanging", o.Hanging, "per cent of them that hang")
-	flags.IntVar(&o.Refusing, "refusing", o.Refusing, "per cent of them that refuse connections")
-	flags.Float64Var(&o.TroubleRate, "trouble-rate", o.TroubleRate, "transactions a second of trouble")
-	flags.DurationVar(&o.TroubleLength, "trouble-length", o.TroubleLength, "how long trouble is kept up, and calm before it")
-	flags.IntSliceVar(&o.FanOut, "fan-out", o.FanOut, "endpoints of an account of fan-out, comma separated")
+	flags.IntVar(&o.Hanging, "hanging", o.Hanging, "percentage of them that hang")
+	flags.IntVar(&o.Refusing, "refusing", o.Refusing, "percentage of them that refuse connections")
+	flags.Float64Var(&o.TroubleRate, "trouble-rate", o.TroubleRate, "transactions per second of trouble")
+	flags.DurationVar(&o.TroubleLength, "trouble-length", o.TroubleLength, "duration of trouble, and of calm before it")
+	flags.IntSliceVar(&o.FanOut, "fan-out", o.FanOut, "endpoints per account of fan-out, comma separated")
 	flags.IntVar(&o.FanOutDeliveries, "fan-out-deliveries", o.FanOutDeliveries, "deliveries of fan-out")
 	flags.IntVar(&o.IdleEndpoints, "idle-endpoints", o.IdleEndpoints, "endpoints of idle")
-	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "how long idle watches")
-	flags.DurationVar(&o.IdleSettle, "idle-settle", o.IdleSettle, "how long idle lets walhook rest before it watches once more")
+	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "duration of idle's measurement")
+	flags.DurationVar(&o.IdleSettle, "idle-settle", o.IdleSettle, "pause of idle before it measures again")
 	flags.IntVar(&o.MemoryChanges, "memory-changes", o.MemoryChanges, "single-row transactions of memory")
 	flags.IntVar(&o.MemoryRows, "memory-rows", o.MemoryRows, "rows of memory's one transaction")
 	flags.IntSliceVar(&o.Waiting, "waiting", o.Waiting, "events in the outbox of waiting, comma separated")
 	flags.IntVar(&o.Age, "age", o.Age, "events of aged")
-	flags.StringVar(&o.PGBin, "pg-bin", "", "folder of the PostgreSQL programs to use (initdb, postgres); searched for when empty")
+	flags.StringVar(&o.PGBin, "pg-bin", "", "directory of the PostgreSQL programs (initdb, postgres); by default walhook searches for them")
 	return cmd
 }
 
@@ -116,8 +116,8 @@ func newBenchHelperCommand() *cobra.Command {
 		Use:   benchHelper + " name",
 		Short: "A helper process of 'walhook bench'",
 		Long: strings.TrimSpace(`
-A helper process of 'walhook bench', which starts it: it answers questions on
-its standard input, JSON both ways, and is of no use by itself.`),
+A helper process that 'walhook bench' starts: it answers requests on
+its standard input, in JSON, and has no use of its own.`),
 		Example: "  walhook " + benchHelper + " receive",
 		Hidden:  true,
 		Args:    cobra.ExactArgs(1),

@@ -25,12 +25,12 @@ import (
 type fault struct {
 	kind string
 	what string // that is broken
-	// do breaks it and mends it again. It may mend early when ctx ends.
+	// do breaks it and fixes it again. It may fix early when ctx ends.
 	do func(ctx context.Context) error
 }
 
 // breakThings draws faults from the seed and lets them happen, several at once,
-// until ctx ends. All is mended when it returns.
+// until ctx ends. All is fixed when it returns.
 func (c *chaosWorld) breakThings(t *testing.T, ctx context.Context) {
 	random := rand.New(rand.NewPCG(c.seed, 4))
 	var running sync.WaitGroup

@@ -124,7 +124,7 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 		if isRegistered(flags, one.name) {
 			given, ok := settingText(in.values.Get(one.name))
 			if !ok {
-				faults = append(faults, fmt.Errorf("%s: want one value, or a list of them", in.origin[one.name]))
+				faults = append(faults, fmt.Errorf("%s: want one value or a list of values", in.origin[one.name]))
 				continue
 			}
 			text = cmp.Or(strings.TrimSpace(given), text)
@@ -153,7 +153,7 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	}
 	switch {
 	case (s.TLSCert == "") != (s.TLSKey == ""):
-		return errors.New("tls-cert and tls-key go together: set both, or none for plain HTTP")
+		return errors.New("tls-cert and tls-key belong together: set both, or neither for plain HTTP")
 	case s.TLSCert != "":
 		warnOfOthers(s.TLSKey, "certificate's key", &s.warnings)
 	}
@@ -226,12 +226,12 @@ func (in *input) readFile(path string) (*koanf.Koanf, error) {
 			return nil, fmt.Errorf("configuration file %s: %w", path, fault.Err)
 		}
 		// The parser quotes the text, which may hold a password.
-		return nil, fmt.Errorf("configuration file %s: want YAML with one \"setting: value\" a line, the settings named as the flags", path)
+		return nil, fmt.Errorf("configuration file %s: want YAML with one \"setting: value\" per line, with the flags' names", path)
 	}
 	for _, key := range values.Keys() {
 		switch hint := strings.ReplaceAll(strings.ToLower(key), "_", "-"); {
 		case key == "config":
-			in.faults = append(in.faults, fmt.Errorf("config in %s: a file cannot name another", path))
+			in.faults = append(in.faults, fmt.Errorf("config in %s: a configuration file cannot name another one", path))
 		case isSetting(key):
 		case isSetting(hint):
 			in.faults = append(in.faults, fmt.Errorf("%s in %s: no such setting, want %s", key, path, hint))

@@ -41,7 +41,7 @@ func configurationPage(root *cobra.Command) string {
 
 *Generated from the code by ` + "`make docs`" + `: change it there.*
 
-A setting is a flag, an environment variable or a key of the YAML file that ` + "`--config`" + ` (or ` + "`WALHOOK_CONFIG`" + `) names. A flag wins over the environment, and the environment over the file. The file's keys are the flags' names without the dashes in front:
+A setting is a flag, an environment variable or a key of the YAML file that ` + "`--config`" + ` (or ` + "`WALHOOK_CONFIG`" + `) names. A flag overrides the environment, and the environment overrides the file. The file's keys are the flags' names without the dashes in front:
 
 ` + "```yaml" + `
 source: postgres://walhook@db1,db2/carrier
@@ -50,7 +50,7 @@ allow-cidr: [10.20.0.0/16, 192.0.2.7/32]
 retention: 336h
 ` + "```" + `
 
-A key that is no setting is a mistake and is told as one, and so is every wrong value, all at once, with exit status 2. One file may serve every command: each takes the settings that it knows.
+walhook rejects a key that is not a setting, and every wrong value, all at once, with exit status 2. One file may serve every command: each uses the settings that it knows.
 
 ## Settings
 

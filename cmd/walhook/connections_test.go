@@ -96,7 +96,7 @@ func TestConnections_WithoutATokenTakeNoDescriptorOfDeliveries(t *testing.T) {
 	if refused := scrape(t, metrics).sum("walhook_connections_refused_total", "listener", "listen"); refused < 10 {
 		t.Errorf("%v connections were refused", refused)
 	}
-	if !strings.Contains(process.log(), "few files and sockets may be open at once") && !strings.Contains(process.log(), "too many connections") {
+	if !strings.Contains(process.log(), "low limit of open files and sockets") && !strings.Contains(process.log(), "too many connections") {
 		t.Error("the log says nothing")
 	}
 	process.stop(t)

@@ -163,7 +163,7 @@ func TestDamage_OfOneRowStopsNobodyElse(t *testing.T) {
 	})
 	for line := range strings.Lines(w.metrics(t)) {
 		if strings.HasPrefix(line, "walhook_outbox_") && strings.Contains(line, "NaN") {
-			t.Error("not known: " + line)
+			t.Error("unknown key " + line)
 		}
 	}
 	mustRun(t, "endpoints", "holds", "--outbox", w.db.URL)

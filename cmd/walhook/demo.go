@@ -26,15 +26,15 @@ type demoOptions struct {
 const demoLong = `Shows the whole pipeline on this machine, with nothing to set up.
 
 It starts a throwaway PostgreSQL (14 or newer: found on this machine, otherwise
-fetched), creates a phone carrier's tables in it, and simulates the carrier's
+downloaded), creates a phone carrier's tables in it, and simulates the carrier's
 business: numbers are bought and reassigned, ports progress, faxes arrive,
 accounts change their web_hook_url. walhook reads the write-ahead log and
-delivers every change to receivers on loopback, of which some are healthy, some
+delivers every change to receivers on loopback. Some of them are healthy, some
 slow, some flaky and some dead.
 
-At the end a referee compares what the receivers got with a ledger that the
-database kept by itself, with triggers: byte for byte, in order, nothing lost.
-The exit code is 0 when all of it is right. Nothing is left behind.`
+At the end a referee compares what the receivers got with a ledger that triggers
+in the database kept: byte for byte, in order, nothing lost. The exit status is 0
+when everything matches. The demo leaves nothing behind.`
 
 func newDemoCommand() *cobra.Command {
 	o := demoOptions{}
@@ -54,12 +54,12 @@ func newDemoCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.duration, "duration", 30*time.Second, "how long the carrier is busy")
-	flags.Float64Var(&o.rate, "rate", 40, "transactions per second; 0 is as many as possible")
+	flags.DurationVar(&o.duration, "duration", 30*time.Second, "duration of the simulated activity")
+	flags.Float64Var(&o.rate, "rate", 40, "transactions per second; 0 means as many as possible")
 	flags.IntVar(&o.accounts, "accounts", 24, "accounts at the start; more sign up")
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the simulated activity")
-	flags.BoolVar(&o.json, "json", false, "print the summary as JSON, and nothing else on standard output")
-	flags.StringVar(&o.binDir, "pg-bin", "", "folder of the PostgreSQL programs to use (initdb, postgres); searched for when empty")
+	flags.BoolVar(&o.json, "json", false, "print only the summary, as JSON, on standard output")
+	flags.StringVar(&o.binDir, "pg-bin", "", "directory of the PostgreSQL programs (initdb, postgres); by default walhook searches for them")
 	flags.StringVar(&o.logLevel, "log-level", "error", "log level of walhook itself, on standard error")
 	return cmd
 }
@@ -102,7 +102,7 @@ func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) error {
 		err = summary.write(out)
 	}
 	if err == nil && !summary.OK {
-		err = errors.New("the demo found faults in what was delivered: they are listed in its summary")
+		err = errors.New("the demo found errors in the deliveries: its summary lists them")
 	}
 	return err
 }

@@ -98,10 +98,10 @@ func (s *demoSummary) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name string, value any, note string) { fmt.Fprintf(t, "  %s\t%v\t%s\n", name, value, note) }
 	fmt.Fprintf(t, "\nIn %gs the carrier made %d transactions with %d row changes.\n\n", s.DurationSeconds, s.Transactions, s.Changes)
-	row("events expected", s.Expected, "by the ledger that the database's own triggers kept")
-	row("delivered", s.Delivered, "with the right bytes and a signature that verifies")
-	row("waiting", s.Waiting, "for receivers that are dead; nothing is lost, nobody else waits")
-	row("retried", s.Retried, "requests, after a flaky receiver failed one")
+	row("events expected", s.Expected, "by the ledger that the database's triggers kept")
+	row("delivered", s.Delivered, "with the right bytes and a valid signature")
+	row("waiting", s.Waiting, "for dead receivers; nothing is lost, no other receiver waits")
+	row("retried", s.Retried, "requests, after a flaky receiver failed")
 	row("lost", s.Lost, "")
 	row("duplicated", s.Duplicated, "")
 	row("out of order", s.OrderViolations, "")
@@ -117,7 +117,7 @@ func (s *demoSummary) write(w io.Writer) error {
 	}
 	fmt.Fprintf(t, "  breakers open\t%s\n", strings.Join(s.BreakersOpen, ", "))
 	for _, fault := range s.Faults {
-		fmt.Fprintf(t, "  FAULT: %s\n", fault)
+		fmt.Fprintf(t, "  ERROR: %s\n", fault)
 	}
 	return t.Flush()
 }

@@ -87,7 +87,7 @@ func (d *demo) service() service {
 // on its way, and has the referee judge.
 func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 	service := d.service()
-	d.view.step("preparing publication, slot and first snapshot")
+	d.view.step("preparing publication, slot and initial snapshot")
 	if err := service.prepareNow(ctx, log); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		d.view.step("the carrier is at rest; waiting for what is still on its way")
+		d.view.step("the carrier is idle; waiting for outstanding deliveries")
 		summary, err = d.judge(ctx, stats)
 		return err
 	})

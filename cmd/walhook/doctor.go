@@ -19,17 +19,17 @@ import (
 )
 
 const doctorLong = `Checks source, outbox, slot, catalog and configuration, before walhook runs and
-while it does. Each check is ok, a warning (walhook works, somebody should know)
-or failed (walhook cannot start, or loses or holds up something), with what was
-seen and the exact statement or command that mends it. A check that could not be
-made says so: skipped.
+while it runs. Each check is ok, a warning (walhook works, but somebody should
+know) or failed (walhook cannot start, or loses or delays something), with the
+evidence and the exact statement or command that fixes it. skipped means that
+doctor could not make the check.
 
-Commands that it prints take the settings of this one; give it those that
-'walhook run' has, so that both look at the same.
+The commands that it prints use doctor's own settings. Give it those of 'walhook
+run', so that both look at the same.
 
-It writes nothing, waits for no lock longer than half a second, and is over
-within seconds: run it against a live system. --json is for machines: the ids of
-the checks do not change.
+It writes nothing, waits at most half a second for a lock, and ends within
+seconds: run it against a live system. --json is for machines; the ids of the
+checks do not change.
 
 The exit status is 0 when no check failed, 1 when one did, 2 for wrong usage or
 configuration.`
@@ -42,7 +42,7 @@ func newDoctorCommand() *cobra.Command {
 	var o doctor.Options
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check source, outbox and configuration; say what is wrong and what mends it",
+		Short: "Check source, outbox and configuration; say what is wrong and how to fix it",
 		Long:  doctorLong,
 		Example: `  walhook doctor --source postgres://walhook@db/carrier
   walhook doctor --json | jq '.checks[] | select(.status == "failed")'`,
@@ -55,7 +55,7 @@ func newDoctorCommand() *cobra.Command {
 			if o.OldTransaction <= 0 {
 				return usage(fmt.Errorf("--old-transaction %s: want a positive duration, such as 15m", o.OldTransaction))
 			}
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), doctorTimeout, errors.New("doctor: no end in time"))
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), doctorTimeout, errors.New("doctor: timed out"))
 			defer cancel()
 			findings, err := examine(ctx, s, o)
 			if err != nil {
@@ -73,7 +73,7 @@ func newDoctorCommand() *cobra.Command {
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr", "deny-cidr", "allow-ports", "egress-address")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
-	cmd.Flags().DurationVar(&o.OldTransaction, "old-transaction", 15*time.Minute, "`age` from which on an open transaction is a warning")
+	cmd.Flags().DurationVar(&o.OldTransaction, "old-transaction", 15*time.Minute, "`age` above which an open transaction is a warning")
 	return cmd
 }
 
@@ -88,7 +88,7 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	for _, warning := range s.warnings {
 		r.Warn(configSettings, warningSteps(warning), "%s", warning)
 	}
-	r.OK(configSettings, "they can be read")
+	r.OK(configSettings, "the settings are valid")
 	own := append(r.Findings(), examineProcess(s, time.Now())...)
 
 	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())

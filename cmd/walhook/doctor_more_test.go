@@ -28,9 +28,9 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// TestDoctor_SaysWhatNoCommandMends goes through what takes a person: another
+// TestDoctor_SaysWhatNoCommandFixes goes through what takes a person: another
 // binary, a key, a machine's clock.
-func TestDoctor_SaysWhatNoCommandMends(t *testing.T) {
+func TestDoctor_SaysWhatNoCommandFixes(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, pgtest.NewCluster(t, pgcluster.Options{Settings: healthy()}))
 	p.setup(t)
@@ -38,7 +38,7 @@ func TestDoctor_SaysWhatNoCommandMends(t *testing.T) {
 		name        string
 		spoil, undo func()
 		want        string
-		mend        string // part of what it says to do
+		fix         string // part of what it says to do
 	}{
 		{"a newer walhook migrated it", func() { p.exec(t, "UPDATE walhook.schema_version SET version = version + 1") },
 			func() { p.exec(t, "UPDATE walhook.schema_version SET version = version - 1") }, "outbox.migrations", "install the newer walhook"},
@@ -51,8 +51,8 @@ func TestDoctor_SaysWhatNoCommandMends(t *testing.T) {
 		findings := p.examine(t)
 		if got := bad(findings); len(got) != 1 || got[0] != c.want {
 			t.Errorf("%s: doctor names %q, want %s:\n%s", c.name, got, c.want, describe(findings))
-		} else if text := describe(findings); !strings.Contains(text, c.mend) {
-			t.Errorf("%s: doctor does not say %q:\n%s", c.name, c.mend, text)
+		} else if text := describe(findings); !strings.Contains(text, c.fix) {
+			t.Errorf("%s: doctor does not say %q:\n%s", c.name, c.fix, text)
 		}
 		c.undo()
 	}
@@ -76,7 +76,7 @@ func TestDoctor_NamesVariablesThatAreNoSettings(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &said); err != nil {
 		t.Fatal(err)
 	}
-	if f := said.Checks[0]; f.ID != configSettings || f.Status != doctor.Warning || len(f.Mend) != 1 || f.Mend[0].Text != "unset WALHOOK_SLOTT" {
+	if f := said.Checks[0]; f.ID != configSettings || f.Status != doctor.Warning || len(f.Fix) != 1 || f.Fix[0].Text != "unset WALHOOK_SLOTT" {
 		t.Errorf("got %+v", f)
 	}
 }
@@ -88,9 +88,9 @@ func TestDoctor_SeesHowTheConnectionIsProtected(t *testing.T) {
 	p := newPatient(t, cluster)
 	authority := serveTLS(t, p)
 	for mode, want := range map[string]string{
-		"sslmode=disable": "nothing travels",
-		"sslmode=require": "nothing travels", // encrypted, not verified, and not on its way anywhere
-		"sslmode=verify-full&sslrootcert=" + authority: "TLS 1.3, the server's certificate is verified",
+		"sslmode=disable": "the server is on this machine",
+		"sslmode=require": "the server is on this machine", // encrypted, not verified, and not on its way anywhere
+		"sslmode=verify-full&sslrootcert=" + authority: "TLS 1.3, with verification of the server's certificate",
 	} {
 		p.settings["source"] = strings.Replace(withUser(t, p.db.URL, p.role, "pw"), "sslmode=disable", mode, 1)
 		for _, f := range p.examine(t) {
@@ -166,7 +166,7 @@ func TestDoctor_KeepsTheSlotThroughAFailover(t *testing.T) {
 	wantBad(t, findings, "source.failover")
 	for _, f := range findings {
 		if f.Bad() {
-			_, command, _ := strings.Cut(f.Mend[0].Text, "-c '")
+			_, command, _ := strings.Cut(f.Fix[0].Text, "-c '")
 			replicate(strings.TrimSuffix(command, "'"))
 		}
 	}

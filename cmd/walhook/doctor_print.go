@@ -42,7 +42,7 @@ func writeFindingsJSON(w io.Writer, findings []doctor.Finding) error {
 	return writeJSON(w, checkup{Checks: findings, tally: count(findings)})
 }
 
-// writeFindings prints a line for each check, and below it what mends it.
+// writeFindings prints a line for each check, and below it what fixes it.
 func writeFindings(w io.Writer, findings []doctor.Finding) error {
 	var text strings.Builder
 	for _, f := range findings {
@@ -51,7 +51,7 @@ func writeFindings(w io.Writer, findings []doctor.Finding) error {
 			mark = "FAILED"
 		}
 		fmt.Fprintf(&text, "%-8s %-27s %s\n", mark, f.ID, printable(f.Evidence))
-		writeSteps(&text, f.Mend)
+		writeSteps(&text, f.Fix)
 	}
 	t := count(findings)
 	fmt.Fprintf(&text, "%d checks: %d ok, %d warnings, %d failed, %d skipped\n", len(findings), t.OK, t.Warning, t.Failed, t.Skipped)
@@ -61,11 +61,11 @@ func writeFindings(w io.Writer, findings []doctor.Finding) error {
 
 // writeSteps groups the steps by where they are done.
 func writeSteps(w io.Writer, steps doctor.Steps) {
-	told := ""
+	printed := ""
 	for _, step := range steps {
-		if where := place(step); where != told {
+		if where := place(step); where != printed {
 			fmt.Fprintf(w, "         %s\n", printable(where))
-			told = where
+			printed = where
 		}
 		text := printable(step.Text)
 		if step.Kind == doctor.SQL {
@@ -74,7 +74,7 @@ func writeSteps(w io.Writer, steps doctor.Steps) {
 		fmt.Fprintf(w, "             %s\n", text)
 		if step.Restart {
 			fmt.Fprintf(w, "         then restart that server\n")
-			told = ""
+			printed = ""
 		}
 		if step.Note != "" {
 			fmt.Fprintf(w, "         (%s)\n", printable(step.Note))

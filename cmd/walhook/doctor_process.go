@@ -33,18 +33,18 @@ func examineProcess(s settings, now time.Time) []doctor.Finding {
 }
 
 func examineDescriptors(have uint64, r *doctor.Report) {
-	mend := doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("ulimit -n %d", neededDescriptors),
-		Note: fmt.Sprintf("in the shell that starts it; under systemd LimitNOFILE=%d in its unit. This is the limit of doctor's own process", neededDescriptors)}}
+	fix := doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("ulimit -n %d", neededDescriptors),
+		Note: fmt.Sprintf("in the shell that starts walhook; under systemd LimitNOFILE=%d in its unit. This is the limit of doctor's own process", neededDescriptors)}}
 	bounds := httpd.BoundsFor(have)
 	switch {
 	case have == 0:
-		r.OK(configDescriptors, "this system says no limit")
+		r.OK(configDescriptors, "this system reports no limit")
 	case have < leastDescriptors:
-		r.Fail(configDescriptors, mend, "%d files and sockets may be open at once (ulimit -n), want %d: deliveries and databases do not get theirs", have, neededDescriptors)
+		r.Fail(configDescriptors, fix, "the limit of open files and sockets (ulimit -n) is %d, want %d: too few for deliveries and databases", have, neededDescriptors)
 	case have < neededDescriptors:
-		r.Warn(configDescriptors, mend, "%d files and sockets may be open at once (ulimit -n), want %d; the API takes %s", have, neededDescriptors, bounds)
+		r.Warn(configDescriptors, fix, "the limit of open files and sockets (ulimit -n) is %d, want %d; the API takes %s", have, neededDescriptors, bounds)
 	default:
-		r.OK(configDescriptors, "%d files and sockets may be open at once, want %d; the API takes %s", have, neededDescriptors, bounds)
+		r.OK(configDescriptors, "the limit of open files and sockets is %d, want %d; the API takes %s", have, neededDescriptors, bounds)
 	}
 }
 
@@ -53,21 +53,21 @@ const expiresSoon = 14 * 24 * time.Hour
 
 func examineCertificate(s settings, now time.Time, r *doctor.Report) {
 	if s.TLSCert == "" {
-		r.OK(configCertificate, "none: --listen speaks plain HTTP, and a proxy ends TLS")
+		r.OK(configCertificate, "none: --listen speaks plain HTTP, and a proxy terminates TLS")
 		return
 	}
-	mend := doctor.Steps{{Kind: doctor.Setting, Text: "--tls-cert=" + s.TLSCert,
-		Note: "put a certificate that holds, and its key, into these files: a running walhook reads them within seconds"}}
+	fix := doctor.Steps{{Kind: doctor.Setting, Text: "--tls-cert=" + s.TLSCert,
+		Note: "put a valid certificate and its key into these files: a running walhook reloads them within seconds"}}
 	leaf, err := httpd.PairOf(s.TLSCert, s.TLSKey)
 	switch {
 	case err != nil:
-		r.Fail(configCertificate, mend, "%v; a running walhook goes on with the pair that it read before", err)
+		r.Fail(configCertificate, fix, "%v; a running walhook continues with the previous pair", err)
 	case now.After(leaf.NotAfter):
-		r.Fail(configCertificate, mend, "the certificate of %s ended at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
+		r.Fail(configCertificate, fix, "the certificate of %s expired at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		r.Fail(configCertificate, mend, "the certificate of %s begins to hold at %s", names(leaf), leaf.NotBefore.UTC().Format(time.RFC3339))
+		r.Fail(configCertificate, fix, "the certificate of %s is not valid before %s", names(leaf), leaf.NotBefore.UTC().Format(time.RFC3339))
 	case leaf.NotAfter.Sub(now) < expiresSoon:
-		r.Warn(configCertificate, mend, "the certificate of %s ends at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
+		r.Warn(configCertificate, fix, "the certificate of %s expires at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
 	default:
 		r.OK(configCertificate, "of %s, until %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
 	}

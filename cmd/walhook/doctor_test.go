@@ -24,7 +24,7 @@ type ailment struct {
 	want          string // the only check that may name it
 	oldest        int    // major version that it can happen on; 0 for any
 	newest        int    // last major version that it can happen on; 0 for any
-	scars         bool   // once it is mended, the patient is not what it was
+	scars         bool   // once it is fixed, the patient is not what it was
 }
 
 // sql spoils by statements of a superuser, with the patient's names in it.
@@ -176,10 +176,10 @@ func (w *ward) discharge(p *patient) {
 	w.well = append(w.well, p)
 }
 
-// TestDoctor_NamesWhatIsWrongAndWhatMendsIt breaks a source that is well in one
+// TestDoctor_NamesWhatIsWrongAndWhatFixesIt breaks a source that is well in one
 // way, on a real server. Doctor names that and nothing else, and what it says
 // to do, done to the letter, leaves nothing to be said.
-func TestDoctor_NamesWhatIsWrongAndWhatMendsIt(t *testing.T) {
+func TestDoctor_NamesWhatIsWrongAndWhatFixesIt(t *testing.T) {
 	t.Parallel()
 	w := &ward{t: t, cluster: pgtest.NewCluster(t, pgcluster.Options{Settings: healthy()})}
 	t.Run("all", func(t *testing.T) { // which ends before the patients do

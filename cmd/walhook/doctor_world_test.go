@@ -172,27 +172,27 @@ func wantBad(t *testing.T, findings []doctor.Finding, want ...string) {
 }
 
 // rounds is how often doctor may be asked again until nothing is left: what is
-// mended lets the next thing be seen.
+// fixed lets the next thing be seen.
 const rounds = 4
 
 // heal does what doctor says, to the letter, until it finds nothing. What it
-// named at first must be mended at once.
+// named at first must be fixed at once.
 func (p *patient) heal(t *testing.T, findings []doctor.Finding, flags ...string) {
 	t.Helper()
 	named := bad(findings)
 	for range rounds {
 		for _, f := range findings {
-			if f.Bad() && len(f.Mend) == 0 {
+			if f.Bad() && len(f.Fix) == 0 {
 				t.Fatalf("doctor says of no remedy of %s", f.ID)
 			}
-			for _, step := range f.Mend {
+			for _, step := range f.Fix {
 				p.apply(t, f.ID, step)
 			}
 		}
 		findings = p.examine(t, flags...)
 		still := slices.DeleteFunc(bad(findings), func(id string) bool { return !slices.Contains(named, id) })
 		if len(still) > 0 && !slices.Equal(still, []string{"outbox.secrets"}) { // a key first, then the secrets under it
-			t.Fatalf("what doctor says does not mend %q:\n%s", still, describe(findings))
+			t.Fatalf("what doctor says does not fix %q:\n%s", still, describe(findings))
 		}
 		if len(bad(findings)) == 0 {
 			if skipped := slices.IndexFunc(findings, func(f doctor.Finding) bool { return f.Status == doctor.Skipped }); skipped >= 0 {

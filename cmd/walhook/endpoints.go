@@ -13,23 +13,23 @@ import (
 	"walhook/outbox"
 )
 
-const endpointsLong = `Lists the endpoints: account, webhook (account is the account's own URL, others are
-made by the API), URL (without user name, password and query), state,
-and what there is to say of it: why nothing is sent, or since when it only fails
-and how many warnings of that were given, whether its breaker is open, how many
-events are in retry and how many dead letters are kept.
+const endpointsLong = `Lists the endpoints: account, webhook (account is the account's own URL, the API
+made the others), URL (without user name, password and query), state and
+details: why walhook sends nothing, since when the endpoint only fails and how
+many warnings there were, whether its breaker is open, how many events are in
+retry, and how many dead letters there are.
 
-  active    events are sent
-  cleared   the account took its web_hook_url away; setting one starts a new feed
-  unusable  the URL cannot be used; the account has to set another one
-  disabled  held, by walhook or by an operator: nothing is sent, and nothing is
-            lost until retention ends; 'walhook endpoints enable' ends it
+  active    walhook sends its events
+  cleared   the account cleared its web_hook_url; setting one starts a new feed
+  unusable  the URL cannot be used; the account must set another one
+  disabled  held, by walhook or by an operator: walhook sends nothing, and keeps
+            the events until retention ends; 'walhook endpoints enable' ends it
 
-An endpoint that has only failed for five days is disabled, and the account
-above is told, where it has an endpoint. Warnings 1, 2 and 3 come after one,
+walhook disables an endpoint that has only failed for five days, and notifies
+the parent account if that has an endpoint. Warnings 1, 2 and 3 come after one,
 three and four days.
 
-It needs the outbox only: --outbox, or --source where they are one database.`
+It needs only the outbox: --outbox, or --source if they are one database.`
 
 func newEndpointsCommand() *cobra.Command {
 	var asJSON bool
@@ -66,10 +66,10 @@ func newEndpointsSecretCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secret <account>",
 		Short: "Print an account's signing secret",
-		Long: `Prints the whsec_ secret that an account's deliveries are signed with; hand it to
-the account and to nobody else. While a secret is being rotated there are two,
-the newer one first. Where secrets are encrypted at rest, --secret-key has to be
-the key that they were stored under.`,
+		Long: `Prints the whsec_ secret that signs an account's deliveries. Give it to the
+account and to nobody else. During a rotation it prints two, the newer one first.
+If secrets are encrypted at rest, --secret-key must be the key that encrypted
+them.`,
 		Example: "  walhook endpoints secret 7 --outbox postgres://walhook@db/walhook",
 		Args:    cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
@@ -90,9 +90,9 @@ func newEndpointsEnableCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "enable <account>",
 		Short: "Send to a disabled endpoint again",
-		Long: `Makes a disabled endpoint active again, whoever disabled it. What was held is sent
-first, in order; breaker and retries start afresh. A running sender notices
-within seconds.
+		Long: `Makes a disabled endpoint active again, also one that an operator disabled.
+walhook first sends what was held, in order; breaker and retries start fresh. A
+running sender notices within seconds.
 
 With --host it ends the hold on one host, with --all every hold of the account;
 'walhook endpoints holds' lists them.`,
@@ -106,14 +106,14 @@ With --host it ends the hold on one host, with --all every hold of the account;
 			if all {
 				n, err := store.ReleaseAccount(ctx, args[0])
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held: %d webhooks are enabled", args[0], n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held; webhooks enabled: %d", args[0], n)))
 				}
 				return err
 			}
 			if host != "" {
 				n, err := store.ReleaseHost(ctx, args[0], host)
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held: %d webhooks are enabled", args[0], outbox.NamedHost(host), n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held; webhooks enabled: %d", args[0], outbox.NamedHost(host), n)))
 				}
 				return err
 			}
@@ -121,12 +121,12 @@ With --host it ends the hold on one host, with --all every hold of the account;
 			if err != nil {
 				return err
 			}
-			line := fmt.Sprintf("account %s is active: its events go to %s", e.Account, e.URL)
+			line := fmt.Sprintf("account %s is active: walhook sends its events to %s", e.Account, e.URL)
 			switch {
 			case e.State != outbox.EndpointActive:
-				line = fmt.Sprintf("account %s is no longer held, but %s (%s): events go to the next URL that can be used", e.Account, e.State, e.Reason)
+				line = fmt.Sprintf("account %s is no longer held, but %s (%s): walhook sends its events once it has a usable URL", e.Account, e.State, e.Reason)
 			case !e.EndedAt.IsZero():
-				line += "; the account was deleted: what was held is sent, nothing follows"
+				line += "; the account was deleted: walhook sends what was held, and nothing after it"
 			}
 			_, err = fmt.Fprintln(out, printable(line))
 			return err
@@ -145,22 +145,22 @@ func newEndpointsDisableCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "disable <account>",
 		Short: "Hold an account's events",
-		Long: `Stops sending to an account's endpoint. Its events are held, not lost, until
-retention ends, and stay held whatever the account does with its URL, taking it
-away and setting it again included. The account above is told, where it has an
-endpoint. A running sender notices within seconds; attempts in flight finish.
+		Long: `Stops sending to an account's endpoint. walhook holds its events until retention
+ends, whatever the account does with its URL, clearing it and setting it again
+included. It notifies the parent account if that has an endpoint. A running
+sender notices within seconds; attempts in flight finish.
 
-The host is held with it: no other webhook of the account leads there, nor one
-that its tokens set in accounts below, in whatever form the host is written. With
---host a host is held by its name, with --all the whole account. What a name leads
-to is not compared: where an account keeps moving on, hold all of it.`,
+This holds the host too: no other webhook of the account may use it, nor one that
+its tokens set in sub-accounts, in whatever form the host is written. --host
+holds a host by its name, --all the whole account. walhook does not compare what
+a name resolves to: if an account keeps moving, hold all of it.`,
 		Example: `  walhook endpoints disable 7 --reason "asked for by the account"
   walhook endpoints disable 7 --host hooks.example.com --reason abuse
   walhook endpoints disable 7 --all --reason unpaid`,
 		Args: cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
 			if reason == "" {
-				return usage(errors.New("--reason is empty: say why, for those who find it disabled"))
+				return usage(errors.New("--reason is empty: say why the endpoint is disabled"))
 			}
 			if err := oneOf(all, host, webhook); err != nil {
 				return err
@@ -168,7 +168,7 @@ to is not compared: where an account keeps moving on, hold all of it.`,
 			if all {
 				err := store.HoldAccount(ctx, args[0], reason)
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is held: nothing is sent to any of its webhooks, nor to new ones (%s)", args[0], reason)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is held: walhook sends nothing to any of its webhooks, new ones included (%s)", args[0], reason)))
 				}
 				return warnUnknown(ctx, store, out, args[0], err)
 			}
@@ -178,22 +178,22 @@ to is not compared: where an account keeps moving on, hold all of it.`,
 				}
 				n, err := store.HoldHost(ctx, args[0], host, reason)
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: nothing is sent to %s (%s); %d webhooks are disabled", args[0], outbox.NamedHost(host), reason, n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: walhook sends nothing to %s (%s); webhooks disabled: %d", args[0], outbox.NamedHost(host), reason, n)))
 				}
 				return warnUnknown(ctx, store, out, args[0], err)
 			}
 			e, err := store.DisableEndpoint(ctx, args[0], webhook, reason)
 			if err == nil {
-				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is disabled: its events are held (%s)", e.Account, e.Reason)))
+				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is disabled: walhook holds its events (%s)", e.Account, e.Reason)))
 			}
 			return err
 		}),
 	}
 	addSettings(cmd, "source", "outbox")
 	cmd.Flags().StringVar(&webhook, "webhook", outbox.AccountWebhook, "the webhook with this `id`; 'account' is the account's own URL")
-	cmd.Flags().BoolVar(&all, "all", false, "hold the whole account, also webhooks that it makes later")
+	cmd.Flags().BoolVar(&all, "all", false, "hold the whole account, including webhooks that it creates later")
 	cmd.Flags().StringVar(&host, "host", "", "hold this `host` for the account, whether it has a webhook there or not")
-	cmd.Flags().StringVar(&reason, "reason", "disabled by an operator", "why, for `people`")
+	cmd.Flags().StringVar(&reason, "reason", "disabled by an operator", "why, a `text` for people")
 	return cmd
 }
 
@@ -206,7 +206,7 @@ func oneOf(all bool, host, webhook string) error {
 		}
 	}
 	if n > 1 {
-		return usage(errors.New("--all, --host and --webhook name different things: want one of them"))
+		return usage(errors.New("--all, --host and --webhook exclude each other: give one of them"))
 	}
 	return nil
 }

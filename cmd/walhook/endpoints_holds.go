@@ -24,12 +24,12 @@ func newEndpointsHoldsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "holds [account]",
-		Short: "List what operators hold",
-		Long: `Lists the holds of all accounts, or of one: which account, which host (* is every
-host), since when and why. 'walhook endpoints disable' makes them, by a webhook,
---host or --all, and so does the operator's token by the API; 'walhook endpoints
-enable' ends them. A hold outlives the webhook that it was made for, and its
-account: who comes after under the same id is held too.`,
+		Short: "List the holds of operators",
+		Long: `Lists the holds of all accounts, or of one: account, host (* is every host),
+time and reason. 'walhook endpoints disable' creates them, by a webhook, --host
+or --all, and so does the API with the operator's token. 'walhook endpoints
+enable' ends them. A hold outlives the webhook that it was created for, and its
+account: a later account with the same id is held too.`,
 		Example: `  walhook endpoints holds --outbox postgres://walhook@db/walhook
   walhook endpoints holds 7 --json`,
 		Args: cobra.MaximumNArgs(1),

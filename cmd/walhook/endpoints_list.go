@@ -31,25 +31,25 @@ func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	switch {
 	case e.DisabledBy == "operator" && e.State != outbox.EndpointDisabled:
-		add("%s, and held by operator", e.Reason)
-	case e.DisabledBy != "":
-		add("%s, by %s", e.Reason, e.DisabledBy)
+		add("%s, and held by an operator", e.Reason)
+	case e.DisabledBy != "" && !strings.HasPrefix(e.Reason, "disabled by"):
+		add("%s (disabled by %s)", e.Reason, e.DisabledBy)
 	case e.Reason != "":
 		add("%s", e.Reason)
 	case !e.EndedAt.IsZero():
-		add("the account was deleted, nothing follows")
+		add("the account was deleted")
 	}
 	if since := e.HeldSince; !since.IsZero() {
 		add("held since %s", clock(since))
 	}
 	if l := &e.Lane; !l.HeldSince.IsZero() && e.State == outbox.EndpointActive {
-		add("held since %s by a fault of this side: %s", clock(l.HeldSince), l.HeldReason)
+		add("held since %s by a local error: %s", clock(l.HeldSince), l.HeldReason)
 	}
 	if e.Ordering != outbox.OrderingRecord {
 		add("ordering %s", e.Ordering)
 	}
 	if since := e.Lane.FailingSince; !since.IsZero() && e.State == outbox.EndpointActive {
-		add("only fails since %s (%s)", since.UTC().Format(time.RFC3339), e.Lane.LastReason)
+		add("failing since %s (%s)", since.UTC().Format(time.RFC3339), e.Lane.LastReason)
 		if e.Lane.Stage > 0 {
 			add("warning %d", e.Lane.Stage)
 		}

@@ -17,15 +17,15 @@ func newEndpointsOrderingCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ordering <account> [none|record|strict]",
 		Short: "Show or set which of an account's events wait for each other",
-		Long: `Prints which of an account's events wait for each other, or sets it. It belongs to
-the account and outlives a change of its URL.
+		Long: `Prints or sets which of an account's events wait for each other. The setting
+belongs to the account and survives a change of its URL.
 
-  record  the default: an event that fails holds back the later ones of its own
-          record, and of no other
-  none    nothing waits: events of one record may overtake each other, and what
-          waited behind a failed event is sent at once
-  strict  all in the order in which they were committed, one at a time: an event
-          that fails holds back everything later, until it is taken or given up
+  record  the default: a failing event holds back the later events of its own
+          record, and no others
+  none    nothing waits: events of one record may overtake each other, and
+          walhook sends at once what waited behind a failed event
+  strict  all events in commit order, one at a time: a failing event holds back
+          everything later, until it is delivered or a dead letter
 
 A running sender notices within seconds; attempts in flight finish.`,
 		Example: `  walhook endpoints ordering 7

@@ -18,13 +18,13 @@ func newEndpointsResealCommand() *cobra.Command {
 		Use:   "reseal",
 		Short: "Encrypt the stored signing secrets under the present key",
 		Long: `Encrypts every stored signing secret under --secret-key, bound to its endpoint,
-without changing it: no account has to be given another one. --old-secret-key is
-the key that they were stored under before, if there was another one.
+without changing it: no account needs another one. --old-secret-key is the key
+that encrypted them before, if there was another one.
 
-It may be run while services run, interrupted, and run again. Services that have
-the old key go on with what they have read; restart them with the new one. Once
-all are encrypted, a secret that is not, or that is of another endpoint, holds
-that endpoint.`,
+You may run it while services run, interrupt it, and run it again. Services with
+the old key continue with the secrets that they have read; restart them with the
+new key. Once all secrets are encrypted, a secret that is not, or that belongs to
+another endpoint, holds that endpoint.`,
 		Example: "  walhook endpoints reseal --outbox postgres://walhook@db/walhook --secret-key-file /etc/walhook/key",
 		Args:    cobra.NoArgs,
 	}
@@ -33,9 +33,9 @@ that endpoint.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%d encrypted, %d were already, %d cannot be read\n", found.Sealed, found.Already, len(found.Unreadable))
+		fmt.Fprintf(out, "%d encrypted, %d already encrypted, %d unreadable\n", found.Sealed, found.Already, len(found.Unreadable))
 		if n := len(found.Unreadable); n > 0 {
-			return fmt.Errorf("the secrets of %s open under neither key: give the --old-secret-key that they were stored under, or rotate them",
+			return fmt.Errorf("neither key decrypts the secrets of %s: set --old-secret-key to the key that encrypted them, or rotate them",
 				strings.Join(found.Unreadable[:min(n, 10)], ", "))
 		}
 		return nil
@@ -45,7 +45,7 @@ that endpoint.`,
 			return err
 		}
 		if s.SecretKey == nil {
-			return usage(errors.New("--secret-key is missing: the key to encrypt under"))
+			return usage(errors.New("--secret-key is missing: set the key to encrypt with"))
 		}
 		return reseal(cmd, args)
 	}

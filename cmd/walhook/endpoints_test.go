@@ -40,18 +40,18 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	}
 	run("https://…@example.com/hook?…  active", "endpoints")
 	run("ftp://example.com/            unusable  the URL's scheme is neither http nor https", "endpoints")
-	run("account "+account+" is disabled: its events are held (asked for)", "endpoints", "disable", account, "--reason", "asked for")
-	run("disabled  asked for, by operator", "endpoints")
-	run("account "+account+" is active: its events go to https://…@example.com/hook?…", "endpoints", "enable", account)
+	run("account "+account+" is disabled: walhook holds its events (asked for)", "endpoints", "disable", account, "--reason", "asked for")
+	run("disabled  asked for (disabled by operator)", "endpoints")
+	run("account "+account+" is active: walhook sends its events to https://…@example.com/hook?…", "endpoints", "enable", account)
 	secret := run("whsec_", "endpoints", "secret", account)
 	if strings.Count(secret, "\n") != 1 {
 		t.Errorf("secret: %q", secret)
 	}
-	rotated, note, _ := strings.Cut(run("the secret before signs too until 2", "endpoints", "rotate", account), "\n")
+	rotated, note, _ := strings.Cut(run("the previous secret also signs until 2", "endpoints", "rotate", account), "\n")
 	if both := run("whsec_", "endpoints", "secret", account); both != rotated+"\n"+secret || strings.Contains(note, "whsec_") {
 		t.Errorf("after a rotation with an overlap: %q", both)
 	}
-	rotated, _, _ = strings.Cut(run("all secrets before have ended", "endpoints", "rotate", account, "--overlap", "0"), "\n")
+	rotated, _, _ = strings.Cut(run("all earlier secrets have expired", "endpoints", "rotate", account, "--overlap", "0"), "\n")
 	if alone := run("whsec_", "endpoints", "secret", account); alone != rotated+"\n" {
 		t.Errorf("after a rotation without: %q", alone)
 	}
@@ -66,15 +66,15 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 	run("account "+account+" has ordering none", "endpoints", "ordering", account, "none")
 
 	run("no holds", "endpoints", "holds")
-	run("nothing is sent to example.com (abuse); 1 webhooks are disabled", "endpoints", "disable", account, "--host", "http://EXAMPLE.com.:8443/", "--reason", "abuse")
-	run("disabled  abuse, by operator", "endpoints")
+	run("walhook sends nothing to example.com (abuse); webhooks disabled: 1", "endpoints", "disable", account, "--host", "http://EXAMPLE.com.:8443/", "--reason", "abuse")
+	run("disabled  abuse (disabled by operator)", "endpoints")
 	run(account+"     example.com  2", "endpoints", "holds", account)
 	run(`"host": "example.com"`, "endpoints", "holds", "--json")
 	run("no holds", "endpoints", "holds", "nobody")
-	run("example.com is no longer held: 1 webhooks are enabled", "endpoints", "enable", account, "--host", "example.com")
+	run("example.com is no longer held; webhooks enabled: 1", "endpoints", "enable", account, "--host", "example.com")
 	run("account "+account+" is held", "endpoints", "disable", account, "--all", "--reason", "unpaid")
 	run("*     2", "endpoints", "holds")
-	run("1 webhooks are enabled", "endpoints", "enable", account, "--all")
+	run("webhooks enabled: 1", "endpoints", "enable", account, "--all")
 
 	var lines []map[string]any
 	if err := json.Unmarshal([]byte(run(`"state": "active"`, "endpoints", "--json")), &lines); err != nil || len(lines) != 8 {
@@ -87,19 +87,19 @@ func TestEndpoints_AreListedAndOperated(t *testing.T) {
 			t.Errorf("walhook %s: %v", strings.Join(args, " "), err)
 		}
 	}
-	refuse("no such endpoint; 'walhook endpoints' lists them", exitFault, "endpoints", "secret", "nobody")
-	refuse("until the account sets a URL that can be used", exitFault, "endpoints", "enable", unusable)
+	refuse("endpoint not found; 'walhook endpoints' lists them", exitFault, "endpoints", "secret", "nobody")
+	refuse("the account's URL is unusable", exitFault, "endpoints", "enable", unusable)
 	refuse("--reason is empty", exitUsage, "endpoints", "disable", account, "--reason", "")
 	refuse("--host \"//\"", exitUsage, "endpoints", "disable", account, "--host", "//")
-	refuse("want one of them", exitUsage, "endpoints", "disable", account, "--host", "x", "--all")
+	refuse("give one of them", exitUsage, "endpoints", "disable", account, "--host", "x", "--all")
 	refuse("'walhook endpoints holds' lists them", exitFault, "endpoints", "enable", account, "--host", "other.example")
 	refuse("accepts 1 arg(s)", exitUsage, "endpoints", "enable")
 	refuse("want one of none, record, strict", exitUsage, "endpoints", "ordering", account, "any")
 	refuse("accepts between 1 and 2 arg(s)", exitUsage, "endpoints", "ordering")
-	refuse("no such endpoint; 'walhook endpoints' lists them", exitFault, "endpoints", "ordering", "nobody")
-	refuse("no such endpoint", exitFault, "endpoints", "ordering", "nobody", "none")
+	refuse("endpoint not found; 'walhook endpoints' lists them", exitFault, "endpoints", "ordering", "nobody")
+	refuse("endpoint not found", exitFault, "endpoints", "ordering", "nobody", "none")
 	refuse("--overlap is negative", exitUsage, "endpoints", "rotate", account, "--overlap", "-1h")
-	refuse("no such endpoint", exitFault, "endpoints", "rotate", "nobody")
+	refuse("endpoint not found", exitFault, "endpoints", "rotate", "nobody")
 }
 
 func TestEndpoints_SayWhatIsMissing(t *testing.T) {
@@ -134,15 +134,15 @@ func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
 		{"all is well", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive}, "live", ""},
 		{"only fails", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Retries: 3, Dead: outbox.CountLimit,
 			Lane: outbox.LaneState{FailingSince: now.Add(-25 * time.Hour), Stage: 1, LastReason: "5xx", Open: true, OpenUntil: later, Behind: true}},
-			"open", "only fails since 2026-03-08T11:00:00Z (5xx); warning 1; open until 2026-03-09T13:00:00Z; 3 in retry; 10000 or more dead"},
+			"open", "failing since 2026-03-08T11:00:00Z (5xx); warning 1; open until 2026-03-09T13:00:00Z; 3 in retry; 10000 or more dead"},
 		{"about to be probed", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{Open: true, OpenUntil: now.Add(-time.Second)}}, "half_open", "half_open"},
 		{"paused", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{PausedUntil: later}}, "paused", "paused until 2026-03-09T13:00:00Z"},
 		{"behind", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, Lane: outbox.LaneState{Behind: true}}, "behind", "behind"},
 		{"given up", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointDisabled, DisabledBy: "walhook", Reason: "gone", Lane: outbox.LaneState{Behind: true, FailingSince: now}},
-			"held", "gone, by walhook"},
-		{"cleared and held", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by operator"},
+			"held", "gone (disabled by walhook)"},
+		{"cleared and held", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by an operator"},
 		{"strict", outbox.EndpointInfo{Ordering: outbox.OrderingStrict, State: outbox.EndpointActive}, "live", "ordering strict"},
-		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted, nothing follows"},
+		{"gone", outbox.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if lane, got := string(c.e.LaneStatus(now)), endpointDetail(&c.e, now); lane != c.lane || got != c.want {

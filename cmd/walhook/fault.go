@@ -28,7 +28,7 @@ func outboxFault(err error) error {
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok && pgsession.IsCertificate(err) {
-		return fmt.Errorf("the connection to the outbox is not trusted, a certificate is not accepted: %w; renew the one that is named, or correct sslmode, sslrootcert, sslcert and sslkey of --outbox", err)
+		return fmt.Errorf("the connection to the outbox is not trusted, a certificate was rejected: %w; renew it, or correct sslmode, sslrootcert, sslcert and sslkey of --outbox", err)
 	}
 	if !ok {
 		return err

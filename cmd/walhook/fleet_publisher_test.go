@@ -28,7 +28,7 @@ func TestFleet_AStandbyTakesOverFromAPublisherThatIsCutOff(t *testing.T) {
 	}
 	first, second, sender := publisher("first"), publisher("second"), s.sender(t, "sender", "--outbox", s.outbox.URL)
 	startAll(t, first, sender)
-	eventually(t, 20*time.Second, func() bool { return first.said(t, `"reading"`) > 0 })
+	eventually(t, 20*time.Second, func() bool { return first.said(t, `"replication started"`) > 0 })
 	startAll(t, second)
 	eventually(t, 20*time.Second, func() bool { return second.said(t, "standby") > 0 })
 
@@ -45,7 +45,7 @@ func TestFleet_AStandbyTakesOverFromAPublisherThatIsCutOff(t *testing.T) {
 		if took = time.Since(cut); gaveUp == 0 && first.said(t, "reading stopped") > stopped {
 			gaveUp = took
 		}
-		return second.said(t, `"reading"`) > 0
+		return second.said(t, `"replication started"`) > 0
 	})
 	t.Logf("the publisher gives up %s and the standby reads %s after the cut", gaveUp.Round(10*time.Millisecond), took.Round(10*time.Millisecond))
 	// The one is a clock's, the other is work, which takes longer on a busy machine.

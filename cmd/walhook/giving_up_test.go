@@ -67,7 +67,7 @@ func TestRun_GivingUpIsToldAboveAndEnablingDeliversWhatWasHeld(t *testing.T) {
 	if id := above.ids[slices.Index(above.bodies, told)]; !strings.HasPrefix(id, "notice_") {
 		t.Errorf("webhook-id of the notice is %s", id)
 	}
-	if list := mustRun(t, "endpoints", "--outbox", db.URL); !strings.Contains(list, "disabled  the endpoint answered 410 Gone, by walhook") {
+	if list := mustRun(t, "endpoints", "--outbox", db.URL); !strings.Contains(list, "disabled  the endpoint answered 410 Gone (disabled by walhook)") {
 		t.Errorf("endpoints are\n%s", list)
 	}
 

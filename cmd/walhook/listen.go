@@ -13,18 +13,18 @@ import (
 	"walhook/internal/httpd"
 )
 
-const listenLong = `Receives web hooks on this machine, checks their signatures and prints what
-arrives. It is what an account user runs to try things out, and needs nothing
-but this binary.
+const listenLong = `Receives webhooks on this machine, checks their signatures and prints what
+arrives. Account users run it to try things out; it needs nothing but this
+binary.
 
 With --secret (the account's whsec_… secret, which 'walhook endpoints secret'
-prints) each signature is checked as Standard Webhooks 1.0 has it, the time
-stamp to five minutes. A webhook-id that came before is marked "again". Every
-request is answered with --status, whatever its signature: try 500 to see
-retries, 410 to see the endpoint disabled.
+prints) it checks each signature by Standard Webhooks 1.0, and the timestamp to
+five minutes. It marks a repeated webhook-id as "again". It answers every request
+with --status, whatever its signature: try 500 to see retries, 410 to see the
+endpoint disabled.
 
-walhook sends to public addresses only. To let it deliver to this machine,
-start it with --allow-cidr 127.0.0.0/8.`
+walhook sends only to public addresses. To let it deliver to this machine, start
+it with --allow-cidr 127.0.0.0/8.`
 
 // listenOptions are the flags of listen.
 type listenOptions struct {
@@ -37,7 +37,7 @@ func newListenCommand() *cobra.Command {
 	var o listenOptions
 	cmd := &cobra.Command{
 		Use:   "listen",
-		Short: "Receive web hooks here, check their signatures, print them",
+		Short: "Receive webhooks on this machine, check their signatures, print them",
 		Long:  listenLong,
 		Example: `  walhook listen
   walhook listen --addr 127.0.0.1:9090 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
@@ -48,7 +48,7 @@ func newListenCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.addr, "addr", "127.0.0.1:9090", "`address` to listen on; port 0 takes a free one")
+	flags.StringVar(&o.addr, "addr", "127.0.0.1:9090", "`address` to listen on; port 0 picks a free one")
 	flags.StringVar(&o.secret, "secret", "", "signing `secret` (whsec_…) to check signatures with (default: not checked)")
 	flags.IntVar(&o.status, "status", http.StatusOK, "HTTP `status` to answer with")
 	return cmd
@@ -64,7 +64,7 @@ func listen(ctx context.Context, o listenOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	checked := "signatures are not checked: give --secret"
+	checked := "signatures are not checked: set --secret"
 	if o.secret != "" {
 		checked = "signatures are checked"
 	}

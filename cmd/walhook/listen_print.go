@@ -102,11 +102,11 @@ func (p *hookPrinter) check(body []byte, header http.Header) string {
 	case errors.Is(err, standardwebhooks.ErrRequiredHeaders):
 		return "BAD: webhook-id, webhook-timestamp or webhook-signature is missing"
 	case errors.Is(err, standardwebhooks.ErrMessageTooOld):
-		return "BAD: the time stamp is more than five minutes old"
+		return "BAD: the timestamp is more than five minutes old"
 	case errors.Is(err, standardwebhooks.ErrMessageTooNew):
-		return "BAD: the time stamp is more than five minutes ahead"
+		return "BAD: the timestamp is more than five minutes ahead"
 	case errors.Is(err, standardwebhooks.ErrNoMatchingSignature):
-		return "BAD: made with another secret, or the body was changed"
+		return "BAD: signed with another secret, or the body was changed"
 	default:
 		return "BAD: malformed headers"
 	}
@@ -198,7 +198,7 @@ func (m member) String() string {
 func readObject(text []byte) ([]member, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
-		return nil, errors.New("no JSON object")
+		return nil, errors.New("not a JSON object")
 	}
 	var members []member
 	for decoder.More() {
@@ -217,7 +217,7 @@ func readObject(text []byte) ([]member, error) {
 		return nil, err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more follows the object")
+		return nil, errors.New("trailing data after the object")
 	}
 	return members, nil
 }

@@ -79,7 +79,7 @@ func (l *serviceLogger) summarise() {
 	l.left = map[string]int{}
 	l.mu.Unlock()
 	for _, line := range slices.Sorted(maps.Keys(left)) {
-		l.all.Warn("lines that repeat were left out", zap.String("line", line), zap.Int("lines", left[line]))
+		l.all.Warn("repeated lines suppressed", zap.String("line", line), zap.Int("lines", left[line]))
 	}
 }
 
@@ -108,6 +108,6 @@ func (l *serviceLogger) toggle() {
 	}
 	before := l.level.Level()
 	l.level.SetLevel(min(before, next)) // so that this line is written
-	l.all.Info("log level changes", zap.Stringer("from", before), zap.Stringer("to", next))
+	l.all.Info("log level changed", zap.Stringer("from", before), zap.Stringer("to", next))
 	l.level.SetLevel(next)
 }

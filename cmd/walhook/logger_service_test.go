@@ -62,7 +62,7 @@ func TestLogger_SummarisesWhatRepeats(t *testing.T) {
 			t.Error("a line that does not repeat is left out")
 		}
 		left := map[string]int64{}
-		for _, entry := range logs.FilterMessage("lines that repeat were left out").All() {
+		for _, entry := range logs.FilterMessage("repeated lines suppressed").All() {
 			fields := entry.ContextMap()
 			left[fields["line"].(string)] += fields["lines"].(int64)
 		}
@@ -95,7 +95,7 @@ func TestLogger_TogglesBetweenDebugAndWhatIsConfigured(t *testing.T) {
 		log, logs := observedLogger(configured)
 		for i, level := range want {
 			log.toggle()
-			if log.level.Level() != level || logs.FilterMessage("log level changes").Len() != i+1 {
+			if log.level.Level() != level || logs.FilterMessage("log level changed").Len() != i+1 {
 				t.Errorf("configured %s, after %d signals: %s, %d lines say so", configured, i+1, log.level.Level(), logs.Len())
 			}
 		}

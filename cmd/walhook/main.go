@@ -42,10 +42,10 @@ func main() {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "walhook",
-		Short: "Web hooks from a PostgreSQL's write-ahead log",
+		Short: "Webhooks from PostgreSQL's write-ahead log",
 		Long: `walhook tails the write-ahead log of a carrier's PostgreSQL, turns each
-committed row change into an event for the account that owns the row, keeps it
-in an outbox, and POSTs it, signed, to that account's web_hook_url.
+committed row change into an event for the account that owns the row, stores it
+in an outbox, and sends it as a signed POST to that account's web_hook_url.
 
 See it work, with nothing to prepare:
 
@@ -57,11 +57,11 @@ Run it on a real database:
   walhook run   --source postgres://user@host/database
 
 Each setting is a flag, an environment variable (--allow-cidr is
-WALHOOK_ALLOW_CIDR) or a key of the YAML file that --config names; a flag wins
-over the environment, and the environment over the file.
+WALHOOK_ALLOW_CIDR) or a key of the YAML file that --config names. A flag
+overrides the environment, and the environment overrides the file.
 
-The exit status is 0 for success or a signal, 1 for a fault, 2 for wrong usage
-or configuration, 3 when the source cannot be continued without a gap.`,
+The exit status is 0 for success or a signal, 1 for an error, 2 for wrong usage
+or configuration, and 3 when walhook cannot continue the source without a gap.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

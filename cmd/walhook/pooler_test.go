@@ -60,7 +60,7 @@ func (w *poolerWorld) settings(source, outbox string) []string {
 	return []string{"--source", source, "--outbox", outbox, "--slot", w.slot}
 }
 
-// A pooler that keeps a session for each client is worked with, whatever start-up
+// A pooler that a connection pooler in session mode answers is worked with, whatever start-up
 // parameters it refuses, and walhook's settings are in force behind it.
 func TestPooler_OneThatKeepsSessionsIsWorkedWith(t *testing.T) {
 	t.Parallel()
@@ -91,7 +91,7 @@ func TestPooler_OneThatKeepsSessionsIsWorkedWith(t *testing.T) {
 	}
 	out, _ := childCommand(t, append([]string{"doctor", "--json"}, args...)...).Output()
 	for _, id := range []string{"source.pooler", "outbox.pooler"} {
-		if status, evidence := findingOf(t, out, id); status != "warning" || !strings.Contains(evidence, "keeps a session for each client") {
+		if status, evidence := findingOf(t, out, id); status != "warning" || !strings.Contains(evidence, "a connection pooler in session mode answers") {
 			t.Errorf("%s is %s: %s", id, status, evidence)
 		}
 	}
@@ -107,10 +107,10 @@ func TestPooler_OneThatCannotWorkIsRefusedWithTheReason(t *testing.T) {
 		want           []string
 		check          string // of doctor's, that fails
 	}{
-		{"outbox by transaction", nil, &pooler.Options{Transaction: true}, []string{"deals out the server's sessions by transaction", "pool_mode = session"}, "outbox.reachable"},
-		{"source by transaction", &pooler.Options{Transaction: true, Replication: pooler.Pass}, nil, []string{"deals out the server's sessions by transaction", "--source"}, "source.reachable"},
-		{"source without replication", &pooler.Options{}, nil, []string{"passes on no replication connections", "--source"}, "source.role"},
-		{"source that drops replication", &pooler.Options{Replication: pooler.Drop}, nil, []string{"passes on no replication connections", "--source"}, "source.role"},
+		{"outbox by transaction", nil, &pooler.Options{Transaction: true}, []string{"a connection pooler in transaction mode answers", "pool_mode = session"}, "outbox.reachable"},
+		{"source by transaction", &pooler.Options{Transaction: true, Replication: pooler.Pass}, nil, []string{"a connection pooler in transaction mode answers", "--source"}, "source.reachable"},
+		{"source without replication", &pooler.Options{}, nil, []string{"does not support replication connections", "--source"}, "source.role"},
+		{"source that drops replication", &pooler.Options{Replication: pooler.Drop}, nil, []string{"does not support replication connections", "--source"}, "source.role"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -160,7 +160,7 @@ func TestPooler_PgBouncer(t *testing.T) {
 			address := startPgBouncer(t, program, w.outbox.URL, mode)
 			args := w.settings(w.source.URL, through(t, w.outbox.URL, address))
 			if mode != "session" {
-				wantFault(t, exitFault, []string{"deals out the server's sessions by transaction"}, append([]string{"run", "--listen", "off"}, args...)...)
+				wantFault(t, exitFault, []string{"a connection pooler in transaction mode answers"}, append([]string{"run", "--listen", "off"}, args...)...)
 				return
 			}
 			p := startChild(t, append([]string{"run", "--listen", w.listen, "--allow-cidr", "127.0.0.0/8"}, args...)...)
@@ -169,7 +169,7 @@ func TestPooler_PgBouncer(t *testing.T) {
 			eventually(t, 20*time.Second, func() bool { return w.delivered.Load() == 1 })
 			p.stop(t)
 			source := startPgBouncer(t, program, w.source.URL, mode)
-			wantFault(t, exitFault, []string{"passes on no replication connections"},
+			wantFault(t, exitFault, []string{"does not support replication connections"},
 				append([]string{"run", "--listen", "off"}, w.settings(through(t, w.source.URL, source), w.outbox.URL)...)...)
 		})
 	}

@@ -48,7 +48,7 @@ func TestReader_AnotherProgramIsNamed(t *testing.T) {
 		t.Errorf("a publisher runs, and status says:\n%s", text)
 	}
 	first.stop(t)
-	wantText(t, "status without a reader", status(), "NOT READ BY ANYBODY", "NONE; the last was")
+	wantText(t, "status without a reader", status(), "NOT READ BY ANY PROCESS", "NONE; the last was")
 
 	config, err := pgconn.ParseConfig(w.db.URL)
 	if err != nil {
@@ -94,7 +94,7 @@ func TestReader_AStandbyThatHoldsTheSourceBackIsNamed(t *testing.T) {
 	if text := readyText(w.address); !strings.HasPrefix(text, "503") {
 		t.Errorf("/readyz says %s", text)
 	}
-	wantText(t, "the log", process.wholeLog(t), "the source holds its changes back", "standby_1 (which nobody reads)")
+	wantText(t, "the log", process.wholeLog(t), "source withholds changes", "standby_1 (which nobody reads)")
 	wantText(t, "doctor", doctorSays(t, w.settings...), "FAILED   source.reader", "standby_1 (which nobody reads)", "synchronized_standby_slots")
 	wantText(t, "status", mustRun(t, append([]string{"status"}, w.settings[:4]...)...), "HELD BACK", "standby_1")
 

@@ -13,17 +13,17 @@ import (
 	"walhook/outbox"
 )
 
-const replayLong = `Sends events again that were delivered or given up (dead letters): those of an
-account or of one endpoint, since a time or with given ids; --id alone finds the
-endpoints that it went to. They keep their webhook-id, and those of one record
-keep their order. What is still to be delivered is not sent twice, and a dead
-letter that is sent again is a dead letter no more.
+const replayLong = `Sends delivered and dead-lettered events again: those of an account or of one
+endpoint, since a time or with given ids. --id alone finds the endpoints that got
+the event. Events keep their webhook-id, and those of one record keep their
+order. walhook does not send an event twice that still waits. A replayed dead
+letter is no longer a dead letter.
 
-It only asks: the publisher does it, at --rate, and goes on where it was after a
-restart. This command shows how far it is until it is done; it can be left at
-any moment, and with --detach does not wait.
+The command only places a request. The publisher sends the events, at --rate, and
+resumes after a restart. The command shows the progress until the end. You may
+interrupt it at any moment; with --detach it does not wait.
 
-It needs the outbox only: --outbox, or --source where they are one database.`
+It needs only the outbox: --outbox, or --source if they are one database.`
 
 // replayFlags are what a person asks for.
 type replayFlags struct {
@@ -61,12 +61,12 @@ func newReplayCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.account, "account", "", "`account` whose events are sent again, to all of its webhooks")
 	flags.StringVar(&f.webhook, "webhook", "", "with --account, the one webhook with this `id`; 'account' is the account's own URL")
-	flags.Int64Var(&f.endpoint, "endpoint", 0, "`number` of one endpoint, as the log names it")
-	flags.StringVar(&f.since, "since", "", "`time` from which on events are sent again: 2026-03-09T00:00:00Z, or how long ago: 2h")
-	flags.StringSliceVar(&f.ids, "id", nil, "`webhook-id` of an event to send again; may be given several times")
-	flags.Float64Var(&f.rate, "rate", 100, "most `events` a second to each endpoint")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "only say how many there are")
-	flags.BoolVar(&f.detach, "detach", false, "do not wait until they are sent")
+	flags.Int64Var(&f.endpoint, "endpoint", 0, "`number` of one endpoint, as in log lines")
+	flags.StringVar(&f.since, "since", "", "`time` since which events are sent again: 2026-03-09T00:00:00Z, or an age: 2h")
+	flags.StringSliceVar(&f.ids, "id", nil, "`webhook-id` of an event to send again; repeatable")
+	flags.Float64Var(&f.rate, "rate", 100, "`events` per second at most, to each endpoint")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "only count the events")
+	flags.BoolVar(&f.detach, "detach", false, "do not wait until the events are sent")
 	return cmd
 }
 
@@ -74,19 +74,19 @@ func newReplayCommand() *cobra.Command {
 func (f *replayFlags) check(now time.Time) (since time.Time, err error) {
 	switch {
 	case f.account == "" && f.endpoint == 0 && len(f.ids) == 0:
-		return since, errors.New("whose events? name --account, --endpoint or --id")
+		return since, errors.New("whose events? set --account, --endpoint or --id")
 	case f.account != "" && f.endpoint != 0:
 		return since, errors.New("--account and --endpoint exclude each other")
 	case f.webhook != "" && f.account == "":
 		return since, errors.New("--webhook needs --account")
 	case (f.since == "") == (len(f.ids) == 0):
-		return since, errors.New("which events? name either --since or --id")
+		return since, errors.New("which events? set either --since or --id")
 	}
 	if f.since != "" {
 		if since, err = time.Parse(time.RFC3339, f.since); err != nil {
 			ago, err := parseDuration(f.since)
 			if err != nil {
-				return since, fmt.Errorf("--since %q: want a time such as 2026-03-09T00:00:00Z, or how long ago, such as 2h", f.since)
+				return since, fmt.Errorf("--since %q: want a time such as 2026-03-09T00:00:00Z, or an age such as 2h", f.since)
 			}
 			since = now.Add(-ago)
 		}
@@ -189,12 +189,12 @@ func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request
 					return fmt.Errorf("endpoint %d: %s", r.Endpoint, r.Reason)
 				}
 			}
-			_, err := fmt.Fprintf(out, "%d events are sent again\n", sent)
+			_, err := fmt.Fprintf(out, "events sent again: %d\n", sent)
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			_, err := fmt.Fprintln(out, "the publisher goes on with it")
+			_, err := fmt.Fprintln(out, "the publisher continues the replay")
 			return err
 		case <-time.After(replayLook):
 		}

@@ -12,34 +12,35 @@ import (
 )
 
 const runLong = `Reads the source's write-ahead log, stores its events in the outbox and delivers
-them, until it is told to stop (SIGINT or SIGTERM: running attempts finish, a
-clean stop repeats nothing).
+them, until SIGINT or SIGTERM stops it. Then running attempts finish, and a clean
+stop causes no duplicates.
 
-The source must have been prepared by 'walhook setup'; with --setup that is done
-first. A database that does not answer yet is waited for. A second publisher on
-the same slot waits as standby and takes over when the first one is gone. Any
-number of senders share the endpoints.
+'walhook setup' must have prepared the source; --setup does that first. walhook
+waits for a database that does not answer yet. A second publisher on the same
+slot waits as standby and takes over when the first one ends. Any number of
+senders share the endpoints.
 
-The subscription API is served on --listen where the role holds it, to those
-whose token the operator made. With --admin-token the operator makes tokens;
-without it the API refuses all but health checks and metrics. With --tls-cert and
---tls-key it speaks HTTPS; both files are read again when they change. Without
-them put a proxy that ends TLS before it, and name it with --trusted-proxies.
+The process serves the subscription API on --listen if its role includes api, to
+clients with a token. The operator creates tokens with --admin-token; without it
+the API refuses everything but health checks and metrics. With --tls-cert and
+--tls-key the API speaks HTTPS; walhook reloads both files when they change.
+Without them put a proxy that terminates TLS in front, and name it with
+--trusted-proxies.
 
-A line that repeats is written 20 times a minute at most (lines of level info
-600 times), and then once more to say how many were left out. SIGUSR1 changes
-the log level to debug, at which nothing is left out, and back.
+walhook writes a repeated line at most 20 times a minute (600 times for level
+info), and then once how many more there were. SIGUSR1 switches the log level to
+debug, which leaves nothing out, and back.
 
-Exit code: 0 after a signal, 1 for a fault, 2 for wrong usage or configuration,
-3 when the source cannot be continued without a gap ('walhook setup
---accept-gap' starts over).`
+The exit status is 0 after a signal, 1 for an error, 2 for wrong usage or
+configuration, and 3 when walhook cannot continue the source without a gap; then
+'walhook setup --accept-gap' starts over.`
 
 func newRunCommand() *cobra.Command {
 	var setup bool
 	var skip string
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run the service: read the log, store events, deliver them",
+		Short: "Run the service: read the WAL, store events, deliver them",
 		Long:  runLong,
 		Example: `  walhook run --source postgres://walhook@db/carrier --outbox postgres://walhook@db/walhook
   walhook run --source postgres://walhook@db/carrier --setup --allow-cidr 10.0.0.0/8
@@ -52,12 +53,12 @@ func newRunCommand() *cobra.Command {
 				return err
 			}
 			if s.Roles.API && !s.Roles.Publisher && !s.Roles.Sender && s.Listen == "" {
-				return usage(errors.New("--role api with --listen off does nothing: name an address to listen on"))
+				return usage(errors.New("--role api with --listen off does nothing: set an address to listen on"))
 			}
 			var unreadable schemas.LSN
 			if skip != "" {
 				if unreadable, err = schemas.ParseLSN(skip); err != nil || unreadable == 0 {
-					return usage(fmt.Errorf("--skip-unreadable %q: want the position that 'walhook doctor' names, such as 0/16B3748", skip))
+					return usage(fmt.Errorf("--skip-unreadable %q: want the position that 'walhook doctor' prints, such as 0/16B3748", skip))
 				}
 			}
 			log := newServiceLogger(s)
@@ -77,8 +78,8 @@ func newRunCommand() *cobra.Command {
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
 		"deny-cidr", "allow-ports", "egress-address", "http-client", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
-	cmd.Flags().BoolVar(&setup, "setup", false, "prepare a source that is not prepared yet")
-	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "give up the one transaction, by the `position` that doctor names, that the source cannot send; recorded as a gap")
+	cmd.Flags().BoolVar(&setup, "setup", false, "run setup first if the source is not prepared yet")
+	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "skip the one transaction that the source cannot send, by the `position` that doctor prints; walhook records it as a gap")
 	return cmd
 }
 

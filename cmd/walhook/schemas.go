@@ -15,14 +15,14 @@ func newSchemasCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "schemas [event]",
-		Short: "Print what account users are told: events, fields and forms",
-		Long: `Prints the catalog in force, the built-in one or that of --catalog:
+		Short: "Print the catalog for account users: events, fields and forms",
+		Long: `Prints the present catalog, the built-in one or that of --catalog:
 
   markdown     a page for account users
-  json-schema  a JSON Schema (2020-12) of each event's body under $defs, or, with
-               the name of an event, of that one
-  yaml         the catalog file itself, hooks and rules included, to start one
-               of your own from`,
+  json-schema  a JSON Schema (2020-12) of each event's body under $defs, or of
+               one event, if you name it
+  yaml         the catalog file itself, hooks and rules included, as a start for
+               your own`,
 		Example: `  walhook schemas > WEBHOOKS.md
   walhook schemas --format json-schema channel_create
   walhook schemas --format yaml > catalog.yaml`,
@@ -46,7 +46,7 @@ func newSchemasCommand() *cobra.Command {
 
 func printSchemas(out io.Writer, catalog *catalog.Catalog, format, event string) error {
 	if event != "" && format != "json-schema" {
-		return usage(errors.New("one event can be printed with --format json-schema only"))
+		return usage(errors.New("a single event needs --format json-schema"))
 	}
 	switch format {
 	case "markdown":
@@ -72,7 +72,7 @@ func printJSONSchema(out io.Writer, catalog *catalog.Catalog, event string) erro
 		for name := range all {
 			names = append(names, name)
 		}
-		return usage(fmt.Errorf("no event %q in the catalog; there are %s", event, strings.Join(sorted(names), ", ")))
+		return usage(fmt.Errorf("no event %q in the catalog; its events are %s", event, strings.Join(sorted(names), ", ")))
 	}
 	one["$schema"] = jsonSchemaDialect
 	return writeJSON(out, one)

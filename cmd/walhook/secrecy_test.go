@@ -39,10 +39,10 @@ func TestSecrecy_NothingShowsSecretsOrPayloads(t *testing.T) {
 		text, _ := os.ReadFile(process.logs)
 		return string(text)
 	}
-	eventually(t, 30*time.Second, func() bool { return strings.Contains(log(), `"reading"`) })
+	eventually(t, 30*time.Second, func() bool { return strings.Contains(log(), `"replication started"`) })
 	w.write(t)
 	for _, said := range []string{`"outcome":"delivered"`, `"reason":"5xx"`, `"reason":"3xx"`, `"reason":"410"`, `"reason":"reset"`, `"reason":"invalid_status"`,
-		"logical message refused: malformed", "not transactional", "row of the table of results refused", "event is too large"} {
+		"logical message refused: malformed", "not transactional", "row of the results table refused", "event is too large"} {
 		w.saw(t, said, log)
 	}
 	// The databases go away and come back.

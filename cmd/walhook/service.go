@@ -43,8 +43,8 @@ type service struct {
 // run runs until ctx ends, which is no error. It answers for its health from
 // the first moment on, also while it waits for a database.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
-	told := context.AfterFunc(ctx, func() { log.Info("stopping: nothing new starts, what runs is finished and stored") })
-	defer told()
+	logStop := context.AfterFunc(ctx, func() { log.Info("shutting down, draining attempts in flight") })
+	defer logStop()
 	registry := newRegistry()
 	listeners := httpd.NewListeners(log, registry)
 	s.warnOfDescriptors(log)
@@ -71,7 +71,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			s.sender.OnAttempt = traces.attempt
 			defer func() {
 				if err := traces.close(ctx); err != nil {
-					log.Warn("the last traces were not sent")
+					log.Warn("last traces not sent")
 				}
 			}()
 		}
@@ -132,7 +132,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		}
 		if s.send {
 			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
-				log.Error("nothing can be signed, every endpoint is held", zap.Error(err))
+				log.Error("no secret can be decrypted, every endpoint is held", zap.Error(err))
 			}
 			group.Go(func() error { return deliverer.Run(ctx) })
 		}
@@ -142,7 +142,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	if _, gap := errors.AsType[*source.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
 		// Who was asked to stop has stopped: what could not be done on the way
 		// is no fault of this process's.
-		log.Warn("stopped, and not everything could be stored: some of it may be sent again", zap.Error(err))
+		log.Warn("stopped before everything was stored: some events may be sent again", zap.Error(err))
 		return nil
 	}
 	if err == nil {
@@ -160,7 +160,7 @@ const (
 // read reads the source's log. A source that was read and then refuses the role,
 // its password or a certificate is tried again, as one that is away. A process
 // that also sends goes on sending stored events while the source is in any
-// trouble: a fault that an operator mends at the source is tried again. A gap ends
+// trouble: a fault that an operator fixes at the source is tried again. A gap ends
 // the process, and so does a source that is not prepared, or that nothing was ever
 // read from.
 func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) error {
@@ -182,7 +182,7 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 			backoff.Reset()
 		}
 		wait := backoff.Next()
-		log.Error("the source's log cannot be read, it is tried again; stored events are sent meanwhile",
+		log.Error("reading the WAL failed, retrying; stored events are still sent",
 			zap.Duration("retry_in", wait), zap.Error(err))
 		if !reader.Pause(ctx, wait) {
 			return nil
@@ -259,7 +259,7 @@ func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger
 		return outboxFault(err)
 	}
 	if err := store.MakePartitions(ctx); err != nil && ctx.Err() == nil {
-		log.Warn("partitions of the outbox cannot be made now, maintenance tries again", zap.Error(err))
+		log.Warn("creating partitions of the outbox failed, maintenance will retry", zap.Error(err))
 	}
 	return nil
 }
@@ -306,7 +306,7 @@ func sourceReady(reader *cdc.Reader) func(context.Context) error {
 			return errors.New(state.String())
 		}
 		if why := reader.HeldBack(); why != "" {
-			return errors.New("the source holds its changes back: " + why)
+			return errors.New("the source withholds changes: " + why)
 		}
 		return nil
 	}
@@ -330,7 +330,7 @@ func serve(ctx context.Context, listeners *httpd.Listeners, cfg httpd.Config, lo
 // than its parts use.
 func (s service) warnOfDescriptors(log *zap.Logger) {
 	if have := httpd.Descriptors(); have > 0 && have < neededDescriptors {
-		log.Warn("few files and sockets may be open at once: raise the limit (ulimit -n, LimitNOFILE)",
+		log.Warn("low limit of open files and sockets: raise it (ulimit -n, LimitNOFILE)",
 			zap.Uint64("limit", have), zap.Int("want", neededDescriptors))
 	}
 }

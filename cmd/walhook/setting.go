@@ -36,7 +36,7 @@ type setting struct {
 // inFile is the setting that names a file with the value of a secret one: what
 // stands in a flag shows in a list of processes.
 func inFile(of string) setting {
-	return setting{name: of + "-file", usage: "`file` that holds the value of --" + of + " and nothing else, instead of it"}
+	return setting{name: of + "-file", usage: "`file` that contains only the value of --" + of}
 }
 
 // secretOf is the setting whose value the file holds that this one names; ""
@@ -51,12 +51,12 @@ func (s *setting) secretOf() string {
 // settingTable holds every setting, in the order in which faults are listed.
 // It is not changed.
 var settingTable = []setting{
-	{"source", "", "the carrier `database`, a Postgres URL; several hosts are allowed", func(s *settings, text string) error {
+	{"source", "", "the carrier `database`, a PostgreSQL URL; several hosts are allowed", func(s *settings, text string) error {
 		s.Source = text
 		return checkURL(s, "source", text)
 	}},
 	inFile("source"),
-	{"outbox", "", "the `database` that the outbox lives in, a Postgres URL (default the source)", func(s *settings, text string) error {
+	{"outbox", "", "the `database` of the outbox, a PostgreSQL URL (default the source)", func(s *settings, text string) error {
 		s.Outbox = text
 		return checkURL(s, "outbox", text)
 	}},
@@ -69,7 +69,7 @@ var settingTable = []setting{
 		s.Publication = text
 		return source.Config{URL: "-", Catalog: &catalog.Catalog{}, Publication: text}.Validate()
 	}},
-	{"catalog", "", "`file` that says which tables are published, or a built-in catalog: carrier or platform (default carrier)", parseCatalog},
+	{"catalog", "", "catalog `file` with the published tables, or a built-in catalog: carrier or platform (default carrier)", parseCatalog},
 	{"role", "all", "the `parts` that this process runs: all, publisher, sender, api, comma separated", parseRoles},
 	{"listen", "127.0.0.1:8480", "`address` of the subscription API, health checks and metrics, or off", parseListen},
 	{"metrics-listen", "", "`address` of /metrics alone, which --listen then does not serve (default --listen)", func(s *settings, text string) error {
@@ -78,11 +78,11 @@ var settingTable = []setting{
 		}
 		return checkListenAddress(text)
 	}},
-	{"trusted-proxies", "", "`networks` of proxies whose Forwarded and X-Forwarded-For are believed, comma separated, such as 10.0.0.7/32 (default none)", func(s *settings, text string) (err error) {
+	{"trusted-proxies", "", "`networks` of proxies whose Forwarded and X-Forwarded-For headers count, comma separated, such as 10.0.0.7/32 (default none)", func(s *settings, text string) (err error) {
 		s.TrustedProxies, err = networks(text)
 		return err
 	}},
-	{"tls-cert", "", "PEM `file` with the certificate of --listen and those between it and its authority, read again when it changes (default none: plain HTTP)", func(s *settings, text string) error {
+	{"tls-cert", "", "PEM `file` with the certificate of --listen and its intermediates, reloaded when it changes (default none: plain HTTP)", func(s *settings, text string) error {
 		s.TLSCert = text
 		return nil
 	}},
@@ -105,17 +105,17 @@ var settingTable = []setting{
 		}
 		return nil
 	}},
-	{"http-client", string(deliver.ClientWalhook), "the `client` that makes deliveries: walhook, or net/http, Go's own, which costs more: to find out whose fault it is that a receiver is not understood", func(s *settings, text string) error {
+	{"http-client", string(deliver.ClientWalhook), "HTTP `client` of deliveries: walhook, or net/http, which costs more CPU and helps to diagnose a receiver", func(s *settings, text string) error {
 		s.HTTPClient = deliver.Client(text)
 		return deliver.Config{Client: s.HTTPClient}.Validate()
 	}},
-	{"retention", "168h", "the `duration` that events, attempts and dead letters are kept for", func(s *settings, text string) (err error) {
+	{"retention", "168h", "`duration` for which events, attempts and dead letters are kept", func(s *settings, text string) (err error) {
 		if s.Retention, err = parseDuration(text); err != nil {
 			return err
 		}
 		return outbox.Config{URL: "-", Retention: s.Retention}.Validate()
 	}},
-	{"attempt-timeout", "20s", "`limit` of a whole attempt", func(s *settings, text string) (err error) {
+	{"attempt-timeout", "20s", "time `limit` of a whole attempt", func(s *settings, text string) (err error) {
 		s.AttemptTimeout, err = parseDuration(text)
 		return err
 	}},
@@ -126,15 +126,15 @@ var settingTable = []setting{
 		}
 		return outbox.Config{URL: "-", MaxEventBytes: s.MaxEventBytes}.Validate()
 	}},
-	{"admin-token", "", "the operator's `token` for the subscription API (default none: the API refuses all but health and metrics)", func(s *settings, text string) error {
+	{"admin-token", "", "the operator's `token` for the subscription API (default none: the API refuses everything but health and metrics)", func(s *settings, text string) error {
 		s.AdminToken = text
 		if text != "" && len(text) < api.ShortAdminToken {
-			s.warnings = append(s.warnings, "the operator's token of the API is short enough to be guessed: 'head -c 32 /dev/urandom | base64' makes a better one")
+			s.warnings = append(s.warnings, "--admin-token is short enough to guess: 'head -c 32 /dev/urandom | base64' makes a better one")
 		}
 		return nil
 	}},
 	inFile("admin-token"),
-	{"secret-key", "", "32 bytes in `base64`, the key that encrypts endpoint secrets at rest (default none: stored plain)", func(s *settings, text string) error {
+	{"secret-key", "", "32 bytes in `base64`, the key that encrypts endpoint secrets at rest (default none: stored in clear)", func(s *settings, text string) error {
 		if text == "" {
 			return nil
 		}
@@ -146,7 +146,7 @@ var settingTable = []setting{
 		return nil
 	}},
 	inFile("secret-key"),
-	{"old-secret-key", "", "32 bytes in `base64`, the key that secrets were stored under before (default none)", func(s *settings, text string) error {
+	{"old-secret-key", "", "32 bytes in `base64`, the previous key that encrypted the secrets (default none)", func(s *settings, text string) error {
 		if text == "" {
 			return nil
 		}
@@ -158,7 +158,7 @@ var settingTable = []setting{
 		return nil
 	}},
 	inFile("old-secret-key"),
-	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that are taken, comma separated, or off: one that ends in .event carries events, any other results", func(s *settings, text string) error {
+	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that walhook takes, comma separated, or off: a prefix that ends in .event carries events, any other carries results", func(s *settings, text string) error {
 		s.Messages = schemas.Messages{}
 		if text != "off" {
 			s.Messages = list(text)
@@ -168,20 +168,20 @@ var settingTable = []setting{
 		}
 		return s.Messages.Validate()
 	}},
-	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector that takes traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
-	{"trace-sample", "0.01", "`part` of the events that are traced, 0 to 1", func(s *settings, text string) (err error) {
+	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector for traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
+	{"trace-sample", "0.01", "`fraction` of events that are traced, 0 to 1", func(s *settings, text string) (err error) {
 		if s.Trace.sample, err = strconv.ParseFloat(text, 64); err != nil || !(s.Trace.sample >= 0 && s.Trace.sample <= 1) {
 			return fmt.Errorf("%q: want a number from 0 to 1", text)
 		}
 		return nil
 	}},
-	{"log-level", "info", "`level` from which on log lines are written: debug, info, warn, error", func(s *settings, text string) (err error) {
+	{"log-level", "info", "lowest `level` of log lines: debug, info, warn, error", func(s *settings, text string) (err error) {
 		if s.LogLevel, err = zapcore.ParseLevel(text); err != nil || s.LogLevel > zapcore.ErrorLevel {
 			return fmt.Errorf("%q: want debug, info, warn or error", text)
 		}
 		return nil
 	}},
-	{"log-format", "json", "`form` of log lines: json, or console for people", func(s *settings, text string) error {
+	{"log-format", "json", "`format` of log lines: json, or console for people", func(s *settings, text string) error {
 		s.LogFormat = text
 		if text != "json" && text != "console" {
 			return fmt.Errorf("%q: want json or console", text)
@@ -227,7 +227,7 @@ func addSettings(cmd *cobra.Command, names ...string) {
 		flags.String(name, one.standard, one.usage+" ["+envName(name)+"]")
 		_ = flags.SetAnnotation(name, settingAnnotation, []string{name}) // fails only for unknown flags
 	}
-	flags.String("config", "", "YAML `file` with settings, named as the flags ["+envName("config")+"]")
+	flags.String("config", "", "YAML `file` with settings, named like the flags ["+envName("config")+"]")
 	_ = flags.SetAnnotation("config", settingAnnotation, []string{"config"})
 }
 

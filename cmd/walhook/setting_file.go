@@ -77,11 +77,11 @@ func readSecretFile(path string) (string, error) {
 		}
 		return "", fmt.Errorf("file %s: %w", path, err)
 	case len(content) > maxSecretFile:
-		return "", fmt.Errorf("file %s is larger than %d bytes: want the value and nothing else", path, maxSecretFile)
+		return "", fmt.Errorf("file %s is larger than %d bytes: want only the value", path, maxSecretFile)
 	case len(text) == 0:
-		return "", fmt.Errorf("file %s is empty: want the value and nothing else", path)
+		return "", fmt.Errorf("file %s is empty: want only the value", path)
 	case bytes.ContainsAny(text, "\r\n\x00"):
-		return "", fmt.Errorf("file %s holds more than one line: want the value and nothing else", path)
+		return "", fmt.Errorf("file %s has more than one line: want only the value", path)
 	}
 	return string(text), nil
 }

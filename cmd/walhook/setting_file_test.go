@@ -84,7 +84,7 @@ func TestSettings_AFileOfASecretThatIsWrongSaysNothingOfIt(t *testing.T) {
 			}
 		}
 	}
-	for setting, want := range map[string]string{"source": "not a Postgres URL", "outbox": "not a Postgres URL", "secret-key": "secret-key"} {
+	for setting, want := range map[string]string{"source": "not a PostgreSQL URL", "outbox": "not a PostgreSQL URL", "secret-key": "secret-key"} {
 		_, err := load(t, []string{"--" + setting + "-file", secretFile(t, "://hunter2")}, nil)
 		if err == nil || exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s of the wrong form: %v", setting, err)

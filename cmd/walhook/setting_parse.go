@@ -22,7 +22,7 @@ func parseTraceEndpoint(s *settings, text string) error {
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
-		return errors.New("want http:// or https:// with a host and a path, such as http://127.0.0.1:4318/v1/traces; secrets go into OTEL_EXPORTER_OTLP_HEADERS")
+		return errors.New("want http:// or https:// with a host and a path, such as http://127.0.0.1:4318/v1/traces; put secrets into OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 const wantURL = "want postgres://user:password@host:5432/database, " +
-	"special characters of the password written as %40 (for @), %2F (for /) and so on"
+	"with special characters of the password written as %40 (for @), %2F (for /) and so on"
 
 // checkURL says whether a database URL can be read, and warns of what of it has
 // no effect. It quotes nothing that may be a password, and the URL may be so
@@ -31,17 +31,17 @@ func checkURL(s *settings, name, text string) error {
 		return fmt.Errorf("the URL names the file %s: %w", fault.Path, fault.Err)
 	}
 	if err != nil {
-		return errors.New("not a Postgres URL: " + wantURL)
+		return errors.New("not a PostgreSQL URL: " + wantURL)
 	}
 	if wrong := standbys.FindString(text + " target_session_attrs=" + os.Getenv("PGTARGETSESSIONATTRS")); wrong != "" {
-		return fmt.Errorf("%s: walhook needs the primary, leave it out or use read-write", wrong)
+		return fmt.Errorf("%s: walhook needs the primary; omit the parameter or use read-write", wrong)
 	}
 	ignored, err := pgsession.Adapt(cfg)
 	if err != nil {
 		return fmt.Errorf("the URL's parameter %w", err)
 	}
 	if len(ignored) > 0 {
-		s.warnings = append(s.warnings, fmt.Sprintf("--%s: of its URL, or of PG… variables, walhook does not use %s", name, strings.Join(ignored, ", ")))
+		s.warnings = append(s.warnings, fmt.Sprintf("--%s: walhook ignores these parameters of the URL or of PG… variables: %s", name, strings.Join(ignored, ", ")))
 	}
 	return nil
 }

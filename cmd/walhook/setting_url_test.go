@@ -56,7 +56,7 @@ func TestSettings_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if want := "walhook does not use application_name, fallback_application_name, client_encoding"; !strings.Contains(strings.ReplaceAll(string(out), "sslcompression, ", ""), want) || !strings.Contains(string(out), "sslcompression") {
+	if want := "walhook ignores these parameters of the URL or of PG… variables: application_name, fallback_application_name, client_encoding"; !strings.Contains(strings.ReplaceAll(string(out), "sslcompression, ", ""), want) || !strings.Contains(string(out), "sslcompression") {
 		t.Errorf("what has no effect is not named:\n%s", out)
 	}
 	if strings.Contains(string(out), "keepalives") {
@@ -64,7 +64,7 @@ func TestSettings_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
 	}
 	for _, wrong := range []struct{ parameter, want string }{
 		{"sslcrl=/etc/crl", "sslcrl: walhook checks no revocation lists"},
-		{"gssencmode=require", "gssencmode: walhook does not encrypt by GSSAPI"},
+		{"gssencmode=require", "gssencmode: walhook does not support GSSAPI encryption"},
 		{"keepalives_idle=soon", "keepalives_idle: want a whole number"},
 		{"hostaddr=1.2.3.4,5.6.7.8", "hostaddr: 2 addresses for 1 hosts"},
 		{"load_balance_hosts=yes", "load_balance_hosts: want disable or random"},

@@ -12,25 +12,25 @@ import (
 	"walhook/outbox"
 )
 
-const setupLong = `Prepares source and outbox. It can be run again at any time: what is there
-already is left as it is.
+const setupLong = `Prepares source and outbox. You may run it again at any time: it leaves alone
+what is already there.
 
-On the outbox: the schema walhook and its tables. On the source: a publication
-of the catalog's tables, REPLICA IDENTITY FULL on each of them (so that old rows
-are known; where the role has no right to that, a warning), the replication slot,
-and with the slot a first snapshot of accounts and owners.
+On the outbox it creates the schema walhook and its tables. On the source it
+creates a publication of the catalog's tables, sets REPLICA IDENTITY FULL on each
+of them, so that the WAL carries old rows (a warning if the role may not), and
+creates the replication slot with an initial snapshot of accounts and owners.
 
-The role needs: REPLICATION; SELECT on the catalog's tables; on the outbox's
-database CREATE. The publication and the replica identity need ownership of the
+The role needs REPLICATION, SELECT on the catalog's tables, and CREATE on the
+outbox's database. The publication and the replica identity need ownership of the
 tables: --dry-run prints that SQL for a DBA instead of running it.
 
-Making the slot waits for all transactions that are running on the server.`
+Creating the slot waits for all transactions that run on the server.`
 
 func newSetupCommand() *cobra.Command {
 	var dryRun, acceptGap bool
 	cmd := &cobra.Command{
 		Use:   "setup",
-		Short: "Prepare source and outbox: migrations, publication, slot, first snapshot",
+		Short: "Prepare source and outbox: migrations, publication, slot, initial snapshot",
 		Long:  setupLong,
 		Example: `  walhook setup --source postgres://walhook@db/carrier
   walhook setup --source postgres://walhook@db/carrier --dry-run
@@ -76,12 +76,12 @@ func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	}
 	suggest := func() {
 		for _, s := range plan.Suggestions {
-			fmt.Fprintf(w, "-- suggestion, it %s:\n-- %s;\n", s.Why, s.SQL)
+			fmt.Fprintf(w, "-- suggestion: %s:\n-- %s;\n", s.Why, s.SQL)
 		}
 	}
 	if len(plan.Statements) == 0 {
 		suggest()
-		_, err := fmt.Fprintln(w, "-- the source needs nothing but the slot, which 'walhook setup' makes")
+		_, err := fmt.Fprintln(w, "-- the source needs only the slot, which 'walhook setup' creates")
 		return err
 	}
 	// Whoever runs it may be a superuser whose search_path others can write to.
@@ -91,7 +91,7 @@ func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	for _, s := range plan.Statements {
 		note := "needs " + s.Needs
 		if s.Optional {
-			note += "; optional, deletes and unchanged large values carry less without it"
+			note += "; optional: without it deletes and unchanged large values carry less"
 		}
 		if _, err := fmt.Fprintf(w, "%s; -- %s\n", s.SQL, note); err != nil {
 			return err
@@ -99,10 +99,10 @@ func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	}
 	for _, s := range plan.Statements {
 		if s.Undo != "" {
-			fmt.Fprintf(w, "-- undone by 'walhook teardown' where setup ran it: %s\n", s.Undo)
+			fmt.Fprintf(w, "-- 'walhook teardown' undoes it, if setup ran it, with: %s\n", s.Undo)
 		}
 	}
 	suggest()
-	_, err = fmt.Fprintln(w, "-- then 'walhook setup' makes the slot with its snapshot")
+	_, err = fmt.Fprintln(w, "-- then 'walhook setup' creates the slot with its snapshot")
 	return err
 }

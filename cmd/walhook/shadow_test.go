@@ -258,7 +258,7 @@ func statementsOfDoctor(t *testing.T, db *pgtest.DB, source []string) (statement
 		t.Fatalf("doctor: %v, %v:\n%s", err, jsonErr, out)
 	}
 	for _, finding := range said.Checks {
-		for _, step := range finding.Mend {
+		for _, step := range finding.Fix {
 			if step.Kind == doctor.SQL && !strings.HasPrefix(step.Text, "ALTER SYSTEM") && !strings.Contains(step.Text, "pg_reload_conf") {
 				statements = append(statements, step.Text)
 			}

@@ -40,7 +40,7 @@ func TestStart_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"wrong password", []string{"setup", "--source", withUser(t, db.URL, "no_replication_"+db.Name, "wrong")}, exitFault,
 			[]string{"refuses the role or its password", "--source"}},
 		{"no replication privilege", []string{"setup", "--source", weak}, exitFault,
-			[]string{"may not replicate", "ALTER ROLE", "REPLICATION"}},
+			[]string{"lacks REPLICATION", "ALTER ROLE", "REPLICATION"}},
 		{"source not prepared", []string{"run", "--source", db.URL, "--slot", slot, "--listen", "off"}, exitFault,
 			[]string{"not set up", "walhook setup", "--setup"}},
 		{"slot without a stored position", []string{"setup", "--source", db.URL, "--slot", "orphan_" + db.Name}, exitFault,

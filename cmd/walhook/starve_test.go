@@ -152,7 +152,7 @@ func TestToken_OneCannotStarveTheOthers(t *testing.T) {
 		t.Errorf("served %d, refused %d, otherwise %d", served.Load(), refused.Load(), odd.Load())
 	}
 	if open := pgtestCount(t, db, "SELECT count(*) FROM walhook.request WHERE done_at IS NULL"); open > 10 {
-		t.Errorf("%d replays under way", open)
+		t.Errorf("%d replays in progress", open)
 	}
 	if text := process.log(); strings.Contains(text, "lease") {
 		t.Errorf("a lease was lost:\n%s", text)

@@ -15,17 +15,17 @@ import (
 	"walhook/outbox"
 )
 
-const statusLong = `Shows how walhook stands: position and lag, what the slot costs the source,
-throughput, backlog, lanes by state, the ten worst endpoints with their reason,
-disabled endpoints, dead letters, who publishes, who sends which shards, gaps.
+const statusLong = `Shows position and lag, what the slot costs the source, throughput, backlog,
+lanes by state, the ten worst endpoints with their reason, disabled endpoints,
+dead letters, the publisher, the senders and their shards, and gaps.
 
 It asks the databases and no process, and counts nothing that can be large, so
-it costs little and works whatever runs. A part that does not answer is named,
-and the rest is shown; the exit status is then 1. Without --source the slot is
-left out. URLs are shown without user name, password and query.
+it costs little and works whatever runs. It names a part that does not answer,
+and shows the rest; the exit status is then 1. Without --source it leaves the
+slot out. It shows URLs without user name, password and query.
 
---watch shows it again every few seconds, until it is interrupted; with --json
-that is an object a line.`
+--watch repeats it every few seconds, until you interrupt it; with --json it
+prints one object per line.`
 
 func newStatusCommand() *cobra.Command {
 	var o statusOptions
@@ -55,8 +55,8 @@ func newStatusCommand() *cobra.Command {
 	optional(cmd, "source")
 	flags := cmd.Flags()
 	flags.BoolVar(&o.json, "json", false, "print JSON")
-	flags.BoolVar(&o.watch, "watch", false, "show it again and again")
-	flags.DurationVar(&o.every, "every", 2*time.Second, "how often, with --watch")
+	flags.BoolVar(&o.watch, "watch", false, "repeat the output")
+	flags.DurationVar(&o.every, "every", 2*time.Second, "interval of --watch")
 	return cmd
 }
 
@@ -134,14 +134,14 @@ func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView
 		if !view.asked {
 			return
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
+		ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("timed out"))
 		defer cancel()
 		report, err := source.ReportSlot(ctx, s.cdcConfig())
 		if view.sourceErr = err; err == nil {
 			view.source = &report
 		}
 	}()
-	asking, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer in time"))
+	asking, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("timed out"))
 	defer cancel()
 	err := store.CheckMigrated(asking)
 	var status outbox.Status
@@ -165,10 +165,10 @@ func (e *unreachableError) Unwrap() error { return e.err }
 func (v *statusView) fault() error {
 	var faults []error
 	if v.sourceErr != nil {
-		faults = append(faults, fmt.Errorf("the source cannot be asked: %w", v.sourceErr))
+		faults = append(faults, fmt.Errorf("query the source: %w", v.sourceErr))
 	}
 	if v.outboxErr != nil {
-		faults = append(faults, fmt.Errorf("the outbox cannot be asked: %w", v.outboxErr))
+		faults = append(faults, fmt.Errorf("query the outbox: %w", v.outboxErr))
 	}
 	if len(faults) == 0 {
 		return nil

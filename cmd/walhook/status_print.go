@@ -46,7 +46,7 @@ func (p *statusPrinter) row(name, format string, args ...any) {
 func (v *statusView) writeSource(p *statusPrinter) {
 	switch {
 	case !v.asked:
-		p.row("source", "not asked: no --source")
+		p.row("source", "not queried: no --source")
 		return
 	case v.source == nil:
 		p.row("source", "DOES NOT ANSWER: %v", v.sourceErr)
@@ -62,9 +62,9 @@ func (v *statusView) writeSource(p *statusPrinter) {
 		if s.Reader.Foreign() {
 			by = "READ BY ANOTHER PROGRAM: " + s.Reader.String()
 		}
-		p.row("slot", "%s, %s, its log is %s", v.slot, by, s.WALStatus)
+		p.row("slot", "%s, %s, wal_status %s", v.slot, by, s.WALStatus)
 	default:
-		p.row("slot", "%s, NOT READ BY ANYBODY, its log is %s", v.slot, s.WALStatus)
+		p.row("slot", "%s, NOT READ BY ANY PROCESS, wal_status %s", v.slot, s.WALStatus)
 	}
 	if why := s.Held(); why != "" {
 		p.row("HELD BACK", "the source sends nothing: %s", why)
@@ -73,9 +73,9 @@ func (v *statusView) writeSource(p *statusPrinter) {
 		p.row("lag", "%s, %s", byteText(float64(bytes)), secondsText(seconds))
 	}
 	if math.IsInf(s.Limit, 1) {
-		p.row("kept for it", "%s on the source's disk, with no limit (max_slot_wal_keep_size)", byteText(s.Retained))
+		p.row("WAL retained", "%s on the source's disk, with no limit (max_slot_wal_keep_size)", byteText(s.Retained))
 	} else {
-		p.row("kept for it", "%s on the source's disk, %.0f%% of %s (max_slot_wal_keep_size)", byteText(s.Retained), 100*s.Retained/s.Limit, byteText(s.Limit))
+		p.row("WAL retained", "%s on the source's disk, %.0f%% of %s (max_slot_wal_keep_size)", byteText(s.Retained), 100*s.Retained/s.Limit, byteText(s.Limit))
 	}
 }
 
@@ -90,7 +90,7 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 	switch {
 	case pub.Name == "":
 	case source != nil && (!source.Active || source.Reader.Foreign()):
-		p.row("publisher", "NONE; the last was %s, epoch %d, from %s on", pub.Name, pub.Epoch, clock(pub.TakenAt))
+		p.row("publisher", "NONE; the last was %s, epoch %d, since %s", pub.Name, pub.Epoch, clock(pub.TakenAt))
 	default:
 		p.row("publisher", "%s, epoch %d, since %s", pub.Name, pub.Epoch, clock(pub.TakenAt))
 	}
@@ -103,7 +103,7 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 		if st.Backlog < 1.5 {
 			events = "event"
 		}
-		p.row("backlog", "about %.0f %s, the oldest for %s", st.Backlog, events, secondsText(st.Oldest.Seconds()))
+		p.row("backlog", "about %.0f %s, the oldest has waited for %s", st.Backlog, events, secondsText(st.Oldest.Seconds()))
 	}
 	p.row("lanes", "%s", countsText(st.Lanes))
 	states := map[string]int{}
@@ -113,9 +113,9 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 	p.row("endpoints", "%s", countsText(states))
 	p.row("dead letters", "%s", deadText(st.DeadLetters))
 	for _, s := range st.Senders {
-		lease := fmt.Sprintf("lease for %s", secondsText(s.Lease.Seconds()))
+		lease := fmt.Sprintf("lease valid for %s", secondsText(s.Lease.Seconds()))
 		if s.Lease <= 0 {
-			lease = "LEASE OVER"
+			lease = "LEASE EXPIRED"
 		}
 		p.row("sender", "%s, %s, shards %s", s.Name, lease, shardText(s.Shards))
 	}
@@ -225,7 +225,7 @@ func deadText(byReason map[string]int) string {
 	}
 	text := countsText(byReason)
 	if total >= outbox.CountLimit {
-		return fmt.Sprintf("%d or more; of so many: %s", outbox.CountLimit, text)
+		return fmt.Sprintf("%d or more; of these: %s", outbox.CountLimit, text)
 	}
 	return text
 }

@@ -95,7 +95,7 @@ func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
 		t.Errorf("without the outbox: %v\n%s", err, text)
 	}
 	people, err = walhook(t, "status", "--source", s.db.URL, "--outbox", elsewhere(t, s.outbox.URL), "--slot", s.slot)
-	if err == nil || !strings.Contains(people, "outbox       DOES NOT ANSWER") || !strings.Contains(people, "kept for it") {
+	if err == nil || !strings.Contains(people, "outbox        DOES NOT ANSWER") || !strings.Contains(people, "WAL retained") {
 		t.Errorf("without the outbox: %v\n%s", err, people)
 	}
 	st, text, err = statusOf(t, "--outbox", s.outbox.URL)

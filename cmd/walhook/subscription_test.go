@@ -148,7 +148,7 @@ func TestSubscriptions_LiveFromCreationToDeletion(t *testing.T) {
 	eventually(t, 20*time.Second, func() bool {
 		return strings.Contains(mustRun(t, "replay", "--outbox", db.URL, "--account", "7", "--webhook", hook["id"].(string), "--since", "1h", "--dry-run"), ": 1 events")
 	})
-	if out := mustRun(t, "replay", "--outbox", db.URL, "--id", id, "--rate", "5"); !strings.Contains(out, "1 events are sent again") {
+	if out := mustRun(t, "replay", "--outbox", db.URL, "--id", id, "--rate", "5"); !strings.Contains(out, "events sent again: 1") {
 		t.Errorf("walhook replay printed %s", out)
 	}
 	if again := next("/mine?a=b"); again.header.Get("webhook-id") != id {
@@ -208,7 +208,7 @@ func TestReplay_SaysWhatIsMissing(t *testing.T) {
 		{"--webhook needs --account", []string{"--endpoint", "1", "--webhook", "x", "--since", "1h"}},
 		{"which events?", []string{"--account", "7"}},
 		{"which events?", []string{"--account", "7", "--since", "1h", "--id", "evt_1"}},
-		{"how long ago, such as 2h", []string{"--account", "7", "--since", "yesterday"}},
+		{"an age such as 2h", []string{"--account", "7", "--since", "yesterday"}},
 		{"rate 0", []string{"--account", "7", "--since", "1h", "--rate", "0"}},
 	} {
 		var f replayFlags

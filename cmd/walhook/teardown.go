@@ -12,16 +12,15 @@ import (
 )
 
 const teardownLong = `Undoes what setup did to the source: drops the replication slot and the
-publication, and sets the replica identities back that setup or a running
-walhook changed, where nobody changed them since. It lists all of that first;
---dry-run lists it and does nothing. A slot that nobody reads makes the source
-keep its write-ahead log until its disk is full: run this when walhook is taken
-out of use.
+publication, and restores the replica identities that setup or a running walhook
+changed, unless somebody has changed them since. It first lists all of that;
+--dry-run only lists it. A slot that nobody reads makes the source keep its WAL
+until its disk is full: run this when you take walhook out of use.
 
-With --outbox the outbox goes as well, with every event that is not delivered
-yet: the one that is configured (the source's database unless set), or the one
-whose URL follows. The outbox knows which identities were changed: what
-teardown leaves, it names, with the reason.`
+With --outbox it drops the outbox too, with every event that is not delivered
+yet: the configured one (the source's database unless set), or the one whose URL
+follows. The outbox records which identities were changed. Teardown names what it
+leaves, with the reason.`
 
 // configured stands for --outbox without a value.
 const configured = "configured"
@@ -55,9 +54,9 @@ func newTeardownCommand() *cobra.Command {
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "list what would be undone and what is left, and change nothing")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "list what teardown would undo and leave, and change nothing")
 	flag := cmd.Flags().Lookup("outbox")
-	flag.Usage = "drop the outbox too, with what is not delivered; a `URL` names another than the configured one"
+	flag.Usage = "drop the outbox too, with undelivered events; a `URL` overrides the configured outbox"
 	flag.NoOptDefVal = configured
 	return cmd
 }
@@ -82,20 +81,20 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 		fmt.Fprintf(out, "to do: %s;\n", step.SQL)
 	}
 	for _, left := range plan.Left {
-		fmt.Fprintln(out, "left as it is:", left)
+		fmt.Fprintln(out, "unchanged:", left)
 	}
 	if unknown != nil {
-		fmt.Fprintln(out, "left as they are: replica identities; the outbox that knows which were changed does not answer:", unknown)
+		fmt.Fprintln(out, "unchanged: replica identities, because the outbox, which records the changed ones, does not answer:", unknown)
 	}
 	if len(plan.Steps) == 0 {
-		fmt.Fprintln(out, "there is nothing to undo on the source")
+		fmt.Fprintln(out, "nothing to undo on the source")
 	}
 	if dryRun {
 		return nil
 	}
 	return plan.Apply(ctx, store, func(step source.TeardownStep) {
 		if step.What == step.SQL {
-			fmt.Fprintln(out, "set back:", step.SQL)
+			fmt.Fprintln(out, "restored:", step.SQL)
 		} else {
 			fmt.Fprintln(out, "dropped", step.What)
 		}

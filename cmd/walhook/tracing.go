@@ -55,7 +55,7 @@ func newTracing(ctx context.Context, c traceConfig, log *zap.Logger) (*tracing, 
 	// The SDK has one place for what goes wrong in the background, and a text
 	// that may name more than it should.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		log.Warn("traces cannot be sent", zap.String("fault", fmt.Sprintf("%T", err)))
+		log.Warn("sending traces failed", zap.String("error_type", fmt.Sprintf("%T", err)))
 	}))
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter), // drops what it cannot keep, rather than block
@@ -69,7 +69,7 @@ func newTracing(ctx context.Context, c traceConfig, log *zap.Logger) (*tracing, 
 
 // close sends what is left, within a bound.
 func (t *tracing) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), shutdownTimeout, errors.New("send the last traces: no answer in time"))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), shutdownTimeout, errors.New("send the last traces: timed out"))
 	defer cancel()
 	return t.provider.Shutdown(ctx)
 }

@@ -130,7 +130,7 @@ func everyone(int) bool { return true }
 
 // latency commits at a rate for a while, waits until all is delivered that
 // belongs to accounts that answer, and times that of those that are told.
-func (w *world) latency(ctx context.Context, rate float64, length time.Duration, answer, told func(index int) bool) (run latencyRun, err error) {
+func (w *world) latency(ctx context.Context, rate float64, length time.Duration, answer, timed func(index int) bool) (run latencyRun, err error) {
 	p, err := w.pace(ctx, rate, length)
 	if err != nil {
 		return run, err
@@ -158,7 +158,7 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 	}
 	for i := range p.due {
 		run.late = append(run.late, p.late[i])
-		if !told(i % w.accounts) {
+		if !timed(i % w.accounts) {
 			continue
 		}
 		copies := report.Times[i*w.copies : (i+1)*w.copies]

@@ -64,10 +64,10 @@ func receive(in io.Reader, out io.Writer) error {
 	r.count.Store(newCount(expectation{Copies: 1}))
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	defer r.server.Close()
-	return answers(in, out, r.obey)
+	return answers(in, out, r.apply)
 }
 
-func (r *receivers) obey(order receiveOrder) (report receiveReport, err error) {
+func (r *receivers) apply(order receiveOrder) (report receiveReport, err error) {
 	for range order.Listen {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -48,7 +48,7 @@ func ReadCertificate(certFile, keyFile string, log *zap.Logger) (*Certificate, e
 	if c.now, c.used, err = c.load(); err != nil {
 		return nil, err
 	}
-	c.tell("certificate read")
+	c.tell("certificate loaded")
 	return c, nil
 }
 
@@ -102,7 +102,7 @@ func (c *Certificate) look(suspect string) string {
 		c.fault = err
 		c.mu.Unlock()
 		if known == nil || known.Error() != err.Error() {
-			c.log.Error("the new certificate cannot be used, the one before stays", zap.Error(err))
+			c.log.Error("the new certificate cannot be used, keeping the previous one", zap.Error(err))
 		}
 		return err.Error()
 	}
@@ -121,7 +121,7 @@ func (c *Certificate) tell(what string) {
 	leaf, _ := c.Leaf()
 	fields := []zap.Field{zap.Strings("names", leaf.DNSNames), zap.Time("not_before", leaf.NotBefore.UTC()), zap.Time("not_after", leaf.NotAfter.UTC())}
 	if now := time.Now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		c.log.Warn(what+", which does not hold now", fields...)
+		c.log.Warn(what+", which is not valid now", fields...)
 		return
 	}
 	c.log.Info(what, fields...)

@@ -143,11 +143,11 @@ func (l *limited) tell(from netip.Addr, reason string) {
 		return
 	}
 	l.loggedAt = time.Now()
-	advice := "a proxy with many clients goes into --trusted-proxies"
+	advice := "name a proxy with many clients in --trusted-proxies"
 	if reason == refusedTotal {
-		advice = "raise the limit of open descriptors (ulimit -n, LimitNOFILE), or put a proxy before it"
+		advice = "raise the limit of open descriptors (ulimit -n, LimitNOFILE), or put a proxy in front"
 	}
-	l.log.Warn("too many connections, the newest are closed", zap.String("reason", reason), zap.Stringer("from", from),
+	l.log.Warn("too many connections, closing the newest", zap.String("reason", reason), zap.Stringer("from", from),
 		zap.Int("total", l.bounds.Total), zap.Int("per_address", l.bounds.PerAddress), zap.String("advice", advice))
 }
 

@@ -73,7 +73,7 @@ func (l *Listeners) Listen(ctx context.Context, cfg Config) (*Server, error) {
 	}}
 	notes, err := zap.NewStdLogAt(l.log.Named("http"), zap.InfoLevel)
 	if err != nil {
-		return nil, fmt.Errorf("make a log for %s: %w", cfg.Address, err)
+		return nil, fmt.Errorf("create a log for %s: %w", cfg.Address, err)
 	}
 	s.http = &http.Server{
 		Handler:           bound(cfg.Handler, cfg.times),

@@ -203,7 +203,7 @@ func TestServer_ConnectionsAreBoundedInAllAndPerAddress(t *testing.T) {
 					t.Errorf("one too many: %s", line)
 				}
 			}
-			if n := logs.FilterMessage("too many connections, the newest are closed").Len(); n != 1 {
+			if n := logs.FilterMessage("too many connections, closing the newest").Len(); n != 1 {
 				t.Errorf("%d lines, want one", n)
 			}
 			_ = conns[0].Close()
@@ -320,10 +320,10 @@ func TestCertificate_IsReadAgainWhenItsFilesChange(t *testing.T) {
 
 	threeCert, threeKey := pair(t, "three.example", year)
 	for name, bad := range map[string][2][]byte{"another's key": {threeCert, twoKey}, "no certificate": {[]byte("no"), threeKey}} {
-		told := len(logs.FilterMessage("the new certificate cannot be used, the one before stays").All())
+		told := len(logs.FilterMessage("the new certificate cannot be used, keeping the previous one").All())
 		swap(bad[0], bad[1])
 		said := func() int {
-			return len(logs.FilterMessage("the new certificate cannot be used, the one before stays").All()) - told
+			return len(logs.FilterMessage("the new certificate cannot be used, keeping the previous one").All()) - told
 		}
 		for end := time.Now().Add(time.Minute); said() == 0 && time.Now().Before(end); {
 			time.Sleep(c.every)

@@ -85,7 +85,7 @@ func (a *account) enters(dir string) error {
 			return err
 		}
 		if info.Mode().Perm()&0o001 == 0 && !a.owns(info) {
-			return fmt.Errorf("user %s, who runs PostgreSQL in place of root, cannot enter %s; start walhook as an ordinary user, or use a folder open to all", a.name, dir)
+			return fmt.Errorf("user %s, who runs PostgreSQL instead of root, cannot enter %s; start walhook as an ordinary user, or use a directory open to all", a.name, dir)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil
@@ -101,7 +101,7 @@ func (a *account) owns(info os.FileInfo) bool {
 // explain adds what to do when the system does not let us change user.
 func (a *account) explain(err error) error {
 	if a != nil && errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("run as user %s in place of root: %w; start walhook as an ordinary user", a.name, err)
+		return fmt.Errorf("run as user %s instead of root: %w; start walhook as an ordinary user", a.name, err)
 	}
 	return err
 }

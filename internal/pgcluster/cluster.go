@@ -104,11 +104,11 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		init.killTree()
-		return fmt.Errorf("make a cluster: %w", context.Cause(ctx))
+		return fmt.Errorf("create a cluster: %w", context.Cause(ctx))
 	case <-init.done:
 	}
 	if init.err != nil {
-		return fmt.Errorf("make a cluster with initdb: %w: %s", init.err, c.Logs())
+		return fmt.Errorf("create a cluster with initdb: %w: %s", init.err, c.Logs())
 	}
 	return c.configure()
 }
@@ -166,7 +166,7 @@ func (c *Cluster) answers(ctx context.Context, server *process) error {
 		}
 		select {
 		case <-server.done:
-			return cmp.Or(server.err, errors.New("it ended at once"))
+			return cmp.Or(server.err, errors.New("it ended immediately"))
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), err)
 		case <-pause.C:

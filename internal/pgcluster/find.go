@@ -50,9 +50,9 @@ func Find(ctx context.Context, o Options) (Binaries, error) {
 		tried = append(tried, err.Error())
 	}
 	if len(tried) == 0 {
-		tried = []string{"pg_config, PATH and the usual folders have none"}
+		tried = []string{"pg_config, PATH and the usual directories have none"}
 	}
-	return Binaries{}, fmt.Errorf("%w: %s wanted; %s; install the PostgreSQL server package of your system, or name the folder of its postgres and initdb binaries",
+	return Binaries{}, fmt.Errorf("%w: %s wanted; %s; install the PostgreSQL server package of your system, or name the directory of its postgres and initdb binaries",
 		ErrNotFound, o.wanted(), strings.Join(tried, "; "))
 }
 

@@ -39,11 +39,11 @@ func makeHome(parent string, account *account) (*home, error) {
 	sweep(parent)
 	dir, err := os.MkdirTemp(parent, homePrefix)
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for the cluster: %w", err)
+		return nil, fmt.Errorf("create a directory for the cluster: %w", err)
 	}
 	h := &home{dir: dir, account: account}
 	if err := h.fill(); err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare the cluster's folder: %w", err), h.remove())
+		return nil, errors.Join(fmt.Errorf("prepare the cluster's directory: %w", err), h.remove())
 	}
 	return h, nil
 }

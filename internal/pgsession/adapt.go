@@ -102,7 +102,7 @@ var parameters = []parameter{
 	}},
 	{"requirepeer", func(a *adapter, v string) error {
 		if !hasPeer {
-			return errors.New("this system does not tell whose a socket is")
+			return errors.New("this system does not report the owner of a socket")
 		}
 		a.cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
 			return conn, checkPeer(conn, v)
@@ -117,7 +117,7 @@ var parameters = []parameter{
 	}},
 	{"gssencmode", func(_ *adapter, v string) error {
 		if v == "require" {
-			return errors.New("walhook does not encrypt by GSSAPI: use sslmode=verify-full instead")
+			return errors.New("walhook does not support GSSAPI encryption: use sslmode=verify-full instead")
 		}
 		return oneOf(v, "disable", "prefer")
 	}},

@@ -68,7 +68,7 @@ func TestAdapt_TLSVersionsHoldForEveryHost(t *testing.T) {
 func TestAdapt_RequirepeerTurnsDownAnothersSocket(t *testing.T) {
 	t.Parallel()
 	if !hasPeer {
-		t.Skip("this system does not tell whose a socket is")
+		t.Skip("this system does not report the owner of a socket")
 	}
 	path := t.TempDir() + "/s"
 	listener, err := net.Listen("unix", path)

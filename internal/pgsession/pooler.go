@@ -32,12 +32,12 @@ func (e *PoolerError) Error() string {
 func (e *PoolerError) Unwrap() error { return e.Err }
 
 // PoolerFix is what helps against a [PoolerError], in words.
-const PoolerFix = "give the address of the PostgreSQL server itself, or a pool with pool_mode = session where it is for the outbox; see \"Connection poolers\" in docs/OPERATIONS.md"
+const PoolerFix = "give the address of the PostgreSQL server itself, or for the outbox a pool with pool_mode = session; see \"Connection poolers\" in docs/OPERATIONS.md"
 
 const (
-	dealtOut = "a connection pooler answers that deals out the server's sessions by transaction: settings, locks and prepared statements would be lost, or reach other clients"
+	lendsSessions = "a connection pooler in transaction mode answers: settings, locks and prepared statements would be lost, or reach other clients"
 	// NoReplication is why a source cannot be read.
-	NoReplication = "a connection pooler answers that passes on no replication connections"
+	NoReplication = "a connection pooler answers that does not support replication connections"
 )
 
 // Guard remembers which addresses are poolers that keep a session for each
@@ -77,9 +77,9 @@ func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Confi
 	shared, err := isShared(ctx, conn, cfg, pid)
 	switch {
 	case err != nil:
-		return true, fmt.Errorf("find out how the connection pooler deals out sessions: %w", err)
+		return true, fmt.Errorf("find out the connection pooler's mode: %w", err)
 	case shared:
-		return true, &PoolerError{Reason: dealtOut}
+		return true, &PoolerError{Reason: lendsSessions}
 	}
 	g.learn(address)
 	return true, nil
@@ -110,7 +110,7 @@ func (g *Guard) learn(address string) {
 // server, or one moves from session to session: a second one opens a
 // transaction, while the first one is idle. Neither sets anything.
 func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (bool, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: is its pool exhausted?"))
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: check whether its pool is exhausted"))
 	defer cancel()
 	peer := conn.Conn().RemoteAddr()
 	second := *cfg
@@ -162,10 +162,10 @@ func cause(ctx context.Context, err error) error {
 func serverProcess(ctx context.Context, conn *pgconn.PgConn) (uint32, error) {
 	results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
 	if err != nil {
-		return 0, fmt.Errorf("ask which process answers: %w", err)
+		return 0, fmt.Errorf("read the backend's pid: %w", err)
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 {
-		return 0, errors.New("ask which process answers: no number came")
+		return 0, errors.New("read the backend's pid: no number")
 	}
 	pid, err := strconv.ParseUint(string(results[0].Rows[0][0]), 10, 32)
 	return uint32(pid), err

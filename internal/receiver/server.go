@@ -162,7 +162,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil { // the sender left in the middle, or sends without end
 		d.BadSig = err
 		s.record(d)
-		s.heard(d)
+		s.received(d)
 		panic(http.ErrAbortHandler)
 	}
 	d.examine(body)
@@ -170,7 +170,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := behave(request)
 	if !pause(r, answer) {
 		s.record(d)
-		s.heard(d)
+		s.received(d)
 		if answer.Reset {
 			reset(w)
 		}
@@ -184,7 +184,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.Status = 0
 		s.unanswered(place)
 	}
-	s.heard(d)
+	s.received(d)
 }
 
 // arrive gives the delivery its place in the order of arrival.
@@ -228,7 +228,7 @@ func (s *Server) unanswered(place int) {
 	s.deliveries[place].Status = 0
 }
 
-func (s *Server) heard(d Delivery) {
+func (s *Server) received(d Delivery) {
 	if s.options.OnDelivery != nil {
 		s.options.OnDelivery(d)
 	}

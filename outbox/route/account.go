@@ -40,7 +40,7 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 	account, ok := table.AccountOf(row)
 	switch {
 	case !ok:
-		r.noteOnce("account id", "changes of the account table carry no id, or none that tells which account it is: nobody's URL is followed, each is listed as unrouted",
+		r.noteOnce("account id", "changes of the account table carry no comparable id: URLs are not followed, each change is unrouted",
 			field("table", table.Relation.Table().String()))
 		r.refuseAccountRow(c, table)
 		r.holdByURL(c, table)
@@ -102,7 +102,7 @@ func (r *router) holdURL(account string, why URLChange) bool {
 		return false
 	}
 	r.setURL(to, why, "") // whatever comes is another
-	r.note(Warn, "account's URL is not known any more, its events are held", field("endpoint", to.ID))
+	r.note(Warn, "account's URL is unknown, holding its events", field("endpoint", to.ID))
 	return true
 }
 

@@ -32,11 +32,11 @@ func NewCalendar(at time.Duration, zone string) (Calendar, error) {
 		return Calendar{}, fmt.Errorf("daily_at %s: want 00:00 to 23:59:59", at)
 	}
 	if zone == "" || zone == "Local" {
-		return Calendar{}, fmt.Errorf("daily_zone %q: want the name of a zone, such as Europe/London", zone)
+		return Calendar{}, fmt.Errorf("daily_zone %q: want an IANA time zone, such as Europe/London", zone)
 	}
 	location, err := time.LoadLocation(zone)
 	if err != nil {
-		return Calendar{}, fmt.Errorf("daily_zone %q: not the name of a zone, such as Europe/London", zone)
+		return Calendar{}, fmt.Errorf("daily_zone %q: unknown, want an IANA time zone, such as Europe/London", zone)
 	}
 	return Calendar{at, location}, nil
 }

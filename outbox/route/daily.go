@@ -136,7 +136,7 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*Endpoint, o
 	}
 	own, err := o.daily(account, false)
 	if err != nil {
-		r.note(Error, "event cannot be counted, its change is listed as unrouted",
+		r.note(Error, "event cannot be counted, its change is unrouted",
 			field("position", c.Position), field("hook", o.hook), field("schema", o.schema), field("error", err))
 		r.refuse(c, o.schema, o.typ, "", SkipMalformed)
 	}

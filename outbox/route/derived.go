@@ -79,7 +79,7 @@ func (r *router) derived(c *schemas.Change, table *catalog.Plan, kind schemas.Ki
 	if unknown > 0 {
 		r.plan.Skipped[SkipOldRow] += unknown
 		table := table.Relation.Table().String()
-		r.noteOnce("untold "+table, "rules cannot be told of a table's changes: its replica identity keeps too little of the old row",
+		r.noteOnce("skipped "+table, "rules cannot be evaluated on a table's changes: its replica identity is not FULL",
 			field("table", table))
 	}
 }
@@ -117,7 +117,7 @@ func (r *router) occurrenceOf(e catalog.DerivedEvent, account, about, key string
 			if err != nil {
 				return sum{}, err
 			}
-			group, err := as(masked).Kin(account)
+			group, err := as(masked).GroupKey(account)
 			return sum{group: group, format: e.Rule.Format, head: made.Body[:made.From], tail: made.Body[made.To:], n: made.Count}, err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // reason and without its content, and the feed goes on.
 func (r *router) message(c *schemas.Change) {
 	if !c.Transactional {
-		r.note(Warn, "logical message refused: not transactional, so it has no place in the order of commits; "+
+		r.note(Warn, "logical message refused: it is not transactional and so has no position in commit order; "+
 			"call pg_logical_emit_message with true", field("position", c.Position))
 		r.refuse(c, "", c.Kind.String(), "", SkipOutsideTx)
 		return
@@ -41,7 +41,7 @@ func (r *router) resultRow(c *schemas.Change, table *catalog.Plan) {
 	}
 	result, err := table.ResultOf(c.New)
 	if err != nil {
-		r.note(Warn, "row of the table of results refused",
+		r.note(Warn, "row of the results table refused",
 			field("position", c.Position), field("table", table.Relation.Table()), field("error", err))
 		r.refuse(c, table.Relation.Name, c.Kind.String(), "", SkipResult)
 		return
@@ -153,7 +153,7 @@ func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
 	if c.Kind == schemas.Message {
 		where = field("prefix", c.Prefix)
 	}
-	r.note(Warn, "event refused, it is listed as unrouted",
+	r.note(Warn, "emitted event refused, listed as unrouted",
 		field("position", c.Position), where, field("hook", hook), field("error", err))
 	r.refuse(c, table, c.Kind.String(), hook, reason)
 }

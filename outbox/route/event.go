@@ -241,7 +241,7 @@ func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endp
 		bodies, err := o.body.appendTo(r.plan.bodies, o.masksFor(share[0]))
 		if err != nil {
 			r.plan.bodies = bodies[:from]
-			r.note(Error, "event cannot be rendered, its change is listed as unrouted",
+			r.note(Error, "event cannot be rendered, its change is unrouted",
 				field("position", c.Position), field("hook", o.hook), field("schema", o.schema), field("error", err))
 			r.refuse(c, o.schema, o.typ, o.key, SkipMalformed)
 			return
@@ -273,7 +273,7 @@ func (v *View) add(p *Plan, to *Endpoint, e Event) {
 	e.ID, e.To, e.Size = p.state.nextID, to, len(e.Body)
 	p.state.nextID++
 	if e.Size > v.MaxEventBytes {
-		p.Notes = append(p.Notes, Note{Level: Error, Text: "event is too large, it is a dead letter", Fields: []Field{
+		p.Notes = append(p.Notes, Note{Level: Error, Text: "event is too large, dead-lettered", Fields: []Field{
 			field("event", e.WebhookID), field("endpoint", to.ID), field("schema", e.Schema),
 			field("bytes", e.Size), field("max_bytes", v.MaxEventBytes)}})
 		p.Skipped[SkipTooLarge]++

@@ -22,7 +22,7 @@ func (r *router) refuseReserved(c *schemas.Change, table, name string) {
 	if c.Kind == schemas.Message {
 		where = field("prefix", c.Prefix)
 	}
-	r.note(Warn, "result or event refused: its name is walhook's own, or a record's; it is listed as unrouted",
+	r.note(Warn, "result or event refused: its name is reserved; listed as unrouted",
 		field("position", c.Position), where, field("name", name))
 	r.refuse(c, table, c.Kind.String(), name, SkipReserved)
 }
@@ -42,7 +42,7 @@ func (r *router) refuseAccount(c *schemas.Change, table *catalog.Plan) {
 		}
 		key, _ = table.Key(row)
 	}
-	r.note(Warn, "change is listed as unrouted: the id of its account is too long",
+	r.note(Warn, "change unrouted: its account id is too long",
 		field("position", c.Position), field("schema", schema), field("max_bytes", schemas.MaxAccountBytes))
 	r.refuse(c, schema, c.Kind.String(), key, SkipAccountID)
 }
@@ -63,7 +63,7 @@ func (r *router) oversized(c *schemas.Change, table *catalog.Plan) {
 // refuseOversize lists what cannot be sent of a change that was too long to be
 // kept. Whose the record is by now is known all the same.
 func (r *router) refuseOversize(c *schemas.Change, schema, typ, key string) {
-	r.note(Error, "change is listed as unrouted: it is too large to be kept in memory",
+	r.note(Error, "change unrouted: it is too large to keep in memory",
 		field("position", c.Position), field("schema", schema), field("type", typ), field("bytes", c.Oversize))
 	r.refuse(c, schema, typ, key, SkipTooLarge)
 }
@@ -103,7 +103,7 @@ func (r *router) refuseUnstorable(c *schemas.Change, table *catalog.Plan) {
 			}
 		}
 	}
-	r.note(Error, "change is listed as unrouted: the outbox's server refuses to store it",
+	r.note(Error, "change unrouted: the outbox server refuses to store it",
 		field("position", c.Position), field("schema", schema))
 	r.refuse(c, schema, c.Kind.String(), key, SkipUnstorable)
 	last := &r.plan.Unrouted[len(r.plan.Unrouted)-1]

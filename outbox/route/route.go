@@ -165,19 +165,19 @@ func (r *router) table(relation *schemas.Relation) *catalog.Plan {
 	put(&r.plan.state.tables, relation, table)
 	name := relation.Table().String()
 	if relation.Unknown != "" {
-		r.noteOnce("unknown "+strconv.FormatUint(uint64(relation.OID), 10), "it is not known what a table was, its changes are listed as unrouted",
+		r.noteOnce("unknown "+strconv.FormatUint(uint64(relation.OID), 10), "unknown table, its changes are unrouted",
 			field("table", name), field("unknown", relation.Unknown))
 	}
 	if table == nil {
-		r.noteOnce(name, "published table is not in the catalog, nobody is told of its changes", field("table", name))
+		r.noteOnce(name, "published table is not in the catalog, its changes reach nobody", field("table", name))
 		return nil
 	}
 	if table.Schema != nil && !table.HasOwner() {
-		r.noteOnce("owner "+name, "table lacks the column that says whose its rows are: nothing of it is sent, each change is listed as unrouted",
+		r.noteOnce("owner "+name, "table lacks the owner column: nothing of it is sent, each change is unrouted",
 			field("table", name), field("column", table.Schema.Owner.Column))
 	}
 	if table.Account != nil && table.Account.LacksURL {
-		r.noteOnce("url "+name, "account table lacks the column of the web hook URL: accounts that change are held",
+		r.noteOnce("url "+name, "account table lacks the webhook URL column: accounts that change are held",
 			field("table", name), field("column", r.view.Catalog.Account.URL))
 	}
 	for _, column := range table.Missing {
@@ -186,7 +186,7 @@ func (r *router) table(relation *schemas.Relation) *catalog.Plan {
 	}
 	for _, column := range relation.Columns {
 		if !relation.Types.Known(column.Type) {
-			r.noteOnce("type "+name+"."+column.Name, "type is not known, its text is sent as a JSON string",
+			r.noteOnce("type "+name+"."+column.Name, "unknown type, sending its text as a JSON string",
 				field("table", name), field("column", column.Name), field("type", relation.Types.Name(column.Type)))
 		}
 	}
@@ -218,7 +218,7 @@ func (r *router) noteOnce(key, text string, fields ...Field) {
 // and with the account table every feed ends.
 func (r *router) truncate(table *catalog.Plan) {
 	r.plan.Skipped[SkipTruncate]++
-	r.note(Warn, "table was truncated, nobody is told", field("table", table.Relation.Table().String()),
+	r.note(Warn, "TRUNCATE is not delivered", field("table", table.Relation.Table().String()),
 		field("partition", table.Relation.Partition))
 	if table.Relation.Partition {
 		return // the other partitions' records are still there

@@ -134,16 +134,16 @@ func (c *Catalog) index() []error {
 		fault("account.id is missing: the column of an account's id")
 	}
 	if c.Account.URL == "" {
-		fault("account.url is missing: the column of an account's web hook URL")
+		fault("account.url is missing: the column of an account's webhook URL")
 	}
 	slices.SortFunc(c.Schemas, func(a, b *Schema) int { return strings.Compare(a.Name, b.Name) })
 	c.byTable, c.byName = map[schemas.TableName]*Schema{}, map[string]*Schema{}
 	for _, s := range c.Schemas {
 		if !isSchemaName(s.Name) {
-			fault("schema %q: a name is made of a-z, A-Z, 0-9, _ . and -", s.Name)
+			fault("schema %q: a name may contain a-z, A-Z, 0-9, _ . and -", s.Name)
 		}
 		if other := c.byTable[s.Table]; other != nil {
-			fault("schemas %s and %s: both are table %s", other.Name, s.Name, s.Table)
+			fault("schemas %s and %s have the same table %s", other.Name, s.Name, s.Table)
 		}
 		if s.Table == c.Results {
 			fault("schema %s: table %s is the table of results", s.Name, s.Table)
@@ -171,9 +171,9 @@ func (c *Catalog) index() []error {
 		case parent == nil:
 			fault("schema %s: owner.schema %q is not in the catalog", s.Name, s.Owner.Schema)
 		case len(parent.Key) > 1:
-			fault("schema %s: owner.schema %s has a key of several columns, which one column cannot hold", s.Name, parent.Name)
+			fault("schema %s: owner.schema %s has a key of several columns, which one column cannot refer to", s.Name, parent.Name)
 		case c.ownerIsCircular(s):
-			fault("schema %s: its owner leads back to itself", s.Name)
+			fault("schema %s: its owner is circular", s.Name)
 		}
 	}
 	c.accountColumns = accountColumnsOf(c.derived)
@@ -208,7 +208,7 @@ func (s *Schema) faults() []error {
 			fault("a field has no name or no column")
 		}
 		if seen[f.Name] {
-			fault("field %s is there twice", f.Name)
+			fault("duplicate field %s", f.Name)
 		}
 		seen[f.Name] = true
 	}

@@ -202,7 +202,7 @@ func (p *parser) derivation(node *yaml.Node) *Derivation {
 		case "fields":
 			d.fields = p.derivedFields(value)
 		default:
-			p.fault(key, "derive: %s is not known: want hook, groups, description, format, schema, where, when, fields", key.Value)
+			p.fault(key, "derive: unknown key %s: want hook, groups, description, format, schema, where, when, fields", key.Value)
 		}
 	}
 	for _, part := range []struct {
@@ -347,7 +347,7 @@ func (p *parser) derivedFields(node *yaml.Node) []derivedField {
 		f := p.derivedField(pair[0].Value, pair[1])
 		if f.Source == fromCount {
 			if counts++; counts == 2 {
-				p.fault(pair[0], "fields: %s is a second count, and daily delivery adds up one", f.Name)
+				p.fault(pair[0], "fields: %s is a second count, and daily delivery adds up only one", f.Name)
 			}
 		}
 		fields = append(fields, f)
@@ -368,7 +368,7 @@ func (p *parser) derivedField(name string, node *yaml.Node) derivedField {
 			continue
 		}
 		if f.Source != 0 {
-			p.fault(key, "fields: %s: comes from one place only", name)
+			p.fault(key, "fields: %s: want exactly one source", name)
 			continue
 		}
 		p.source(&f, key, value)
@@ -377,7 +377,7 @@ func (p *parser) derivedField(name string, node *yaml.Node) derivedField {
 		p.fault(node, "fields: %s: %s", name, wantField)
 	}
 	if f.HasDefault && f.Source != 0 && f.Source != fromColumn && f.Source != fromOld && f.Source != fromAccount {
-		p.fault(node, "fields: %s: default is for column, old and account", name)
+		p.fault(node, "fields: %s: default applies only to column, old and account", name)
 	}
 	return f
 }

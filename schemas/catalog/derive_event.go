@@ -81,7 +81,7 @@ func (c *Catalog) bindDerivedField(p *Plan, f derivedField) derivedFieldPlan {
 // file, to emit. old is nil of an insert, new of a delete. It returns how many
 // rules could not be told from what the change carries: the replica identity
 // keeps too little of the old row.
-func (p *Plan) Derive(old, new schemas.Tuple, emit func(DerivedEvent)) (untold int) {
+func (p *Plan) Derive(old, new schemas.Tuple, emit func(DerivedEvent)) (skipped int) {
 	r := rows{kind: schemas.Update, old: old, new: new}
 	switch {
 	case old == nil:
@@ -94,11 +94,11 @@ func (p *Plan) Derive(old, new schemas.Tuple, emit func(DerivedEvent)) (untold i
 		switch name, a := d.match(r); a {
 		case yes:
 			emit(DerivedEvent{Rule: d.rule, Case: name, plan: p, fields: d.fields, rows: r})
-		case untellable:
-			untold++
+		case unknown:
+			skipped++
 		}
 	}
-	return untold
+	return skipped
 }
 
 // DerivedBody is a derived event's body. When Counts, Body[From:To] is the
@@ -114,7 +114,7 @@ type DerivedBody struct {
 // too large.
 const maxCount = 1_000_000_000
 
-var errCount = errors.New("count is no whole number from -1000000000 to 1000000000")
+var errCount = errors.New("count is not a whole number from -1000000000 to 1000000000")
 
 // Render writes the body: a JSON object of the rule's fields, in their order. A
 // field whose column is not there is left out. account is whom it is about, and
@@ -143,21 +143,21 @@ func (e DerivedEvent) Render(account string, columns []string) (DerivedBody, err
 	return b, nil
 }
 
-// Kin is what events have in common that one sum is made of: all but the count
+// GroupKey is what events have in common that one sum is made of: all but the count
 // and what is known of the account.
-func (e DerivedEvent) Kin(account string) ([]byte, error) {
-	kin := DerivedBody{Body: append(pgjson.AppendString(nil, []byte(e.Rule.Hook)), '{')}
+func (e DerivedEvent) GroupKey(account string) ([]byte, error) {
+	key := DerivedBody{Body: append(pgjson.AppendString(nil, []byte(e.Rule.Hook)), '{')}
 	for i := range e.fields {
 		f := &e.fields[i]
 		if f.source == fromCount || f.source == fromAccount {
 			continue
 		}
-		kin.Body = append(kin.Body, f.name...)
-		if _, err := e.appendField(&kin, f, account, nil); err != nil {
+		key.Body = append(key.Body, f.name...)
+		if _, err := e.appendField(&key, f, account, nil); err != nil {
 			return nil, err
 		}
 	}
-	return kin.Body, nil
+	return key.Body, nil
 }
 
 func (e DerivedEvent) appendField(b *DerivedBody, f *derivedFieldPlan, account string, columns []string) (there bool, err error) {

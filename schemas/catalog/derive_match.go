@@ -75,12 +75,12 @@ func (p *Plan) bindTests(tests []ruleTest) []testPlan {
 }
 
 // answer is what a test gives. What the change does not carry, because the
-// replica identity keeps no more, is untellable.
+// replica identity keeps no more, is unknown.
 type answer byte
 
 const (
 	no answer = iota
-	untellable
+	unknown
 	yes
 )
 
@@ -99,7 +99,7 @@ func (r rows) last() schemas.Tuple {
 	return r.new
 }
 
-// match finds the first case that holds. It is untellable when one might hold, and
+// match finds the first case that holds. It is unknown when one might hold, and
 // what it asks for is not there.
 func (d *derivedPlan) match(r rows) (name string, a answer) {
 	where := allHold(d.where, r)
@@ -116,8 +116,8 @@ func (d *derivedPlan) match(r rows) (name string, a answer) {
 			switch min(where, allHold(c.tests, r)) {
 			case yes:
 				return d.cases[i].name, yes
-			case untellable:
-				a = untellable
+			case unknown:
+				a = unknown
 			}
 		}
 	}
@@ -179,7 +179,7 @@ func ask(row schemas.Tuple, i int, question func(schemas.Value) bool) answer {
 	case row == nil:
 		return no
 	case i >= len(row) || row[i].State == schemas.Absent:
-		return untellable
+		return unknown
 	case question(row[i]):
 		return yes
 	}
@@ -211,7 +211,7 @@ func (r rows) differs(i int) answer {
 	case i >= len(r.new) || r.new[i].State == schemas.Absent:
 		return no // unchanged, or it would have been sent
 	case i >= len(r.old) || r.old[i].State == schemas.Absent:
-		return untellable
+		return unknown
 	case r.new[i].State != r.old[i].State || !bytes.Equal(r.new[i].Text, r.old[i].Text):
 		return yes
 	}
@@ -259,7 +259,7 @@ func rises(r rows, i int) answer {
 		case row == nil:
 			return new(big.Float), yes
 		case i >= len(row) || row[i].State == schemas.Absent:
-			return nil, untellable
+			return nil, unknown
 		}
 		n, ok := number(row[i])
 		if !ok {
@@ -267,10 +267,10 @@ func rises(r rows, i int) answer {
 		}
 		return n, yes
 	}
-	before, told := value(r.old)
-	after, toldToo := value(r.new)
-	if told != yes || toldToo != yes {
-		return min(told, toldToo)
+	before, knownBefore := value(r.old)
+	after, knownAfter := value(r.new)
+	if knownBefore != yes || knownAfter != yes {
+		return min(knownBefore, knownAfter)
 	}
 	if after.Cmp(before) > 0 {
 		return yes

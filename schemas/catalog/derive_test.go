@@ -113,7 +113,7 @@ func TestDerive_AsksWhatARuleSays(t *testing.T) {
 		},
 		"{becomes_true: num}": {
 			{"a number", row("t", "a", "0.00"), row("t", "a", "12.50"), "yes"},
-			{"another number", row("t", "a", "3"), row("t", "a", "12.50"), ""},
+			{"wrong number", row("t", "a", "3"), row("t", "a", "12.50"), ""},
 			{"not a number", row("t", "a", "0"), row("t", "a", "NaN"), ""},
 		},
 		"{becomes_false: flag}": {
@@ -248,19 +248,19 @@ func TestDerive_AnAccountsIdIsANumberOnlyWhereItReadsAsOne(t *testing.T) {
 func TestDerive_CountIsBoundedAndFoundInTheBody(t *testing.T) {
 	c := ruleFor(t, `when: {x: insert}, fields: {a: 1, how_many: {count: num}, acc: {account: sku, default: ""}, z: {case: name}}`)
 	plan := c.Bind(thingsRelation)
-	render := func(number string) (b DerivedBody, kin []byte, err error) {
+	render := func(number string) (b DerivedBody, key []byte, err error) {
 		plan.Derive(nil, thing("1", "7", "t", "a", number), func(e DerivedEvent) {
 			b, err = e.Render("7", []string{`"sku 1"`})
-			kin, _ = e.Kin("7")
+			key, _ = e.GroupKey("7")
 		})
-		return b, kin, err
+		return b, key, err
 	}
-	b, kin, err := render("-12")
+	b, key, err := render("-12")
 	if err != nil || string(b.Body) != `{"a":1,"how_many":-12,"acc":"sku 1","z":"x"}` || !b.Counts || b.Count != -12 || string(b.Body[b.From:b.To]) != "-12" {
 		t.Errorf("got %+v, %v", b, err)
 	}
-	if string(kin) != `"h"{"a":1"z":"x"` {
-		t.Errorf("kin is %s", kin)
+	if string(key) != `"h"{"a":1"z":"x"` {
+		t.Errorf("key is %s", key)
 	}
 	for _, number := range []string{"1.5", "1000000001", "~", "99999999999999999999"} {
 		if b, _, err := render(number); err == nil {
@@ -340,9 +340,9 @@ derive:
 		"line 6: derive: hook all: the name is taken",
 		`line 10: derive: hook b: schema "nothing" is not in the catalog`,
 		"line 12: when: want insert,",
-		"line 13: fields: x: comes from one place only",
+		"line 13: fields: x: want exactly one source",
 		"line 14: derive: a rule has no schema",
-		"line 15: derive: shema is not known",
+		"line 15: derive: unknown key shema",
 		"line 16: when: want insert,",
 		"line 17: fields: x: want a text",
 		"line 18: derive: hook d: group b: the name is taken",
@@ -350,8 +350,8 @@ derive:
 		"line 22: when: want insert,",
 		"line 23: fields: x: owner: want number or text",
 		"line 23: fields: z is a second count",
-		"line 23: x is there twice",
-		"line 23: fields: w: default is for column, old and account",
+		"line 23: duplicate x",
+		"line 23: fields: w: default applies only to column, old and account",
 		"line 23: changed: want fields",
 		"line 26: when: want a map of names to conditions",
 		"line 27: fields: want a map of names to values",

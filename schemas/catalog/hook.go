@@ -133,7 +133,7 @@ func (c *Catalog) indexHooks() []error {
 	}
 	for _, d := range c.derived {
 		if h := c.byHook[d.Hook]; h != nil {
-			fault(h, "a rule of derive makes events of that name too")
+			fault(h, "a rule of derive also makes events of that name")
 		}
 	}
 	return faults
@@ -170,7 +170,7 @@ func (p *parser) hooks(node *yaml.Node) []*Hook {
 			name := p.text(member[1], "like")
 			i := slices.IndexFunc(hooks, func(other *Hook) bool { return other.Name == name })
 			if i < 0 {
-				p.fault(member[1], "hook %s: like %q: want a hook that comes before it", h.Name, name)
+				p.fault(member[1], "hook %s: like %q: want an earlier hook", h.Name, name)
 				continue
 			}
 			h.Format, h.Empty, h.Order, h.targets = hooks[i].Format, hooks[i].Empty, hooks[i].Order, hooks[i].targets
@@ -215,7 +215,7 @@ func (p *parser) hookMember(h *Hook, key, node *yaml.Node) {
 	case "variants":
 		h.Variants = p.hookVariants(node)
 	default:
-		p.fault(key, "hook %s: %s is not known", h.Name, key.Value)
+		p.fault(key, "hook %s: unknown key %s", h.Name, key.Value)
 	}
 }
 
@@ -246,13 +246,13 @@ func (p *parser) hookVariants(node *yaml.Node) *HookVariants {
 					case "targets":
 						one.Targets = p.hookTargets(part[1])
 					default:
-						p.fault(part[0], "variant %s: %s is not known", one.Value, part[0].Value)
+						p.fault(part[0], "variant %s: unknown key %s", one.Value, part[0].Value)
 					}
 				}
 				v.Of = append(v.Of, one)
 			}
 		default:
-			p.fault(member[0], "variants: %s is not known", member[0].Value)
+			p.fault(member[0], "variants: unknown key %s", member[0].Value)
 		}
 	}
 	if v.Key == "" || len(v.Of) == 0 {
@@ -264,7 +264,7 @@ func (p *parser) hookVariants(node *yaml.Node) *HookVariants {
 // hookFields reads fields that follow others; one of the same name is in the
 // other's place.
 func (p *parser) hookFields(fields []HookField, node *yaml.Node) []HookField {
-	for _, pair := range p.pairs(node, "fields: want a map of field to where it comes from") {
+	for _, pair := range p.pairs(node, "fields: want a map of field to source") {
 		f := p.hookField(pair[0].Value, pair[1])
 		if i := slices.IndexFunc(fields, func(other HookField) bool { return other.Name == f.Name }); i >= 0 {
 			fields[i] = f
@@ -288,7 +288,7 @@ func (p *parser) hookField(name string, node *yaml.Node) HookField {
 		from(node)
 		return f
 	}
-	for _, member := range p.pairs(node, "field "+name+": want where it comes from") {
+	for _, member := range p.pairs(node, "field "+name+": want a source") {
 		switch member[0].Value {
 		case "from":
 			from(member[1])
@@ -299,7 +299,7 @@ func (p *parser) hookField(name string, node *yaml.Node) HookField {
 		case "about":
 			f.About = p.text(member[1], "about")
 		default:
-			p.fault(member[0], "field %s: %s is not known", name, member[0].Value)
+			p.fault(member[0], "field %s: unknown key %s", name, member[0].Value)
 		}
 	}
 	if f.Source == 0 {

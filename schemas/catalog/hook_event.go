@@ -79,7 +79,7 @@ func accountID(raw json.RawMessage) (string, error) {
 	case raw[0] == '"':
 		var id string
 		if err := json.Unmarshal(raw, &id); err != nil {
-			return "", errors.New("is no JSON text")
+			return "", errors.New("is not a JSON string")
 		}
 		return id, nil
 	case raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9':
@@ -96,13 +96,13 @@ func (e *Emitted) take(payload []byte) error {
 	case len(e.Account) > schemas.MaxAccountBytes:
 		return fmt.Errorf("account_id has %d bytes, want at most %d", len(e.Account), schemas.MaxAccountBytes)
 	case !isSchemaName(e.Hook):
-		return errors.New("hook is missing or no name of letters, digits, _ . and -")
+		return errors.New("hook is missing or is not a name of letters, digits, _ . and -")
 	case len(payload) > MaxEventPayload:
 		return ErrEventTooLarge
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, payload); err != nil {
-		return errors.New("payload is missing or no JSON")
+		return errors.New("payload is missing or is not JSON")
 	}
 	var err error
 	if e.Payload, err = schemas.ParseObject(compact.Bytes()); err != nil {
@@ -110,7 +110,7 @@ func (e *Emitted) take(payload []byte) error {
 	}
 	for _, m := range e.Payload {
 		if m.Name == "" || len(m.Name) > maxMemberName {
-			return fmt.Errorf("payload: the name of a member has %d bytes, want 1 to %d", len(m.Name), maxMemberName)
+			return fmt.Errorf("payload: a member name has %d bytes, want 1 to %d", len(m.Name), maxMemberName)
 		}
 	}
 	return nil

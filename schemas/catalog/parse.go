@@ -162,7 +162,7 @@ func parseTableName(s string) (schemas.TableName, error) {
 	}
 	second, rest, err := parseIdent(strings.TrimPrefix(rest, "."))
 	if err == nil && rest != "" {
-		err = fmt.Errorf("want schema.table, found more after it")
+		err = fmt.Errorf("want schema.table, found trailing text")
 	}
 	if err != nil {
 		return schemas.TableName{}, fmt.Errorf("table %q: %w", s, err)
@@ -178,7 +178,7 @@ func parseIdent(s string) (ident, rest string, err error) {
 		}
 		ident, rest = strings.ToLower(s[:end]), s[end:]
 		if ident == "" || strings.ContainsAny(ident, " \t\n") || strings.HasPrefix(rest, `"`) {
-			return "", "", errors.New("want schema.table, in double quotes where it is not plain")
+			return "", "", errors.New("want schema.table, with double quotes around names that need them")
 		}
 		return ident, rest, nil
 	}
@@ -186,7 +186,7 @@ func parseIdent(s string) (ident, rest string, err error) {
 	for s = s[1:]; ; {
 		end := strings.IndexByte(s, '"')
 		if end < 0 {
-			return "", "", errors.New("a double quote is not closed")
+			return "", "", errors.New("unclosed double quote")
 		}
 		b.WriteString(s[:end])
 		s = s[end+1:]
@@ -224,7 +224,7 @@ func (p *parser) pairs(node *yaml.Node, want string) [][2]*yaml.Node {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key := node.Content[i]
 		if seen[key.Value] {
-			p.fault(key, "%s is there twice", key.Value)
+			p.fault(key, "duplicate %s", key.Value)
 			continue
 		}
 		seen[key.Value] = true
@@ -274,7 +274,7 @@ func (p *parser) literal(node *yaml.Node, what string) literal {
 			if json.Valid([]byte(node.Value)) {
 				return literal{literalNumber, node.Value}
 			}
-			p.fault(node, "%s: %s is no number of JSON; put a text into quotes", what, node.Value)
+			p.fault(node, "%s: %s is not a JSON number; put text into quotes", what, node.Value)
 			return literal{}
 		}
 	}

@@ -31,7 +31,7 @@ func (r *Result) validate() error {
 	case len(r.Account) > schemas.MaxAccountBytes:
 		return fmt.Errorf("user_id has %d bytes, want at most %d", len(r.Account), schemas.MaxAccountBytes)
 	case !isSchemaName(r.Schema):
-		return errors.New("schema is missing or no name of letters, digits, _ . and -")
+		return errors.New("schema is missing or is not a name of letters, digits, _ . and -")
 	case r.Type == "":
 		return errors.New("type is missing")
 	case strings.ContainsRune(r.Type, 0):

@@ -60,7 +60,7 @@ func (e *ValueError) Unwrap() error { return e.Err }
 
 // ErrAttributes means that a composite value has more or fewer fields than its
 // type was registered with: the type was altered.
-var ErrAttributes = errors.New("another number of fields than the type's")
+var ErrAttributes = errors.New("wrong number of fields")
 
 // The other faults that a text can have.
 var (
@@ -70,8 +70,8 @@ var (
 	errUTF8       = errors.New("not valid UTF-8")
 	errDeep       = errors.New("nested too deeply")
 	errDate       = errors.New("not a date in ISO form")
-	errTimestamp  = errors.New("not a time stamp in ISO form")
-	errNotUTC     = errors.New("time stamp is not in UTC")
+	errTimestamp  = errors.New("not a timestamp in ISO form")
+	errNotUTC     = errors.New("timestamp is not in UTC")
 	errArray      = errors.New("malformed array")
 	errDimensions = errors.New("array is not rectangular or has too many dimensions")
 	errComposite  = errors.New("malformed composite")

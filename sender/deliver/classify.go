@@ -16,13 +16,13 @@ import (
 // The causes that an attempt's context is ended with.
 var (
 	errAttemptTimeout = errors.New("attempt: time limit for the whole attempt")
-	errLeaseOver      = errors.New("attempt: the lease is over")
-	errBodyTimeout    = errors.New("attempt: enough of the answer's body")
+	errLeaseOver      = errors.New("attempt: the lease expired")
+	errBodyTimeout    = errors.New("attempt: read enough of the answer's body")
 )
 
 // errNotTaken is net/http's question whether it may repeat a request, answered
 // with no: the receiver has refused the stream, or gone away before it.
-var errNotTaken = errors.New("the receiver did not take the request (REFUSED_STREAM or GOAWAY)")
+var errNotTaken = errors.New("the receiver rejected the request (REFUSED_STREAM or GOAWAY)")
 
 // errWrittenBefore refuses a second request in one attempt: the connection that
 // carried the first has ended without an answer.
@@ -229,11 +229,11 @@ func foreign(begins []byte) failure {
 func (f failure) hint() string {
 	switch f {
 	case failTLSChain:
-		return "; the receiver sends no intermediate certificate: it has to send its whole chain (fullchain.pem). If its authority is a private one, this machine has to trust that"
+		return "; the receiver sends no intermediate certificate: it must send its whole chain (fullchain.pem). If its authority is private, this machine must trust it"
 	case failTLSPlain:
-		return "; the receiver answers HTTP where the URL says https: use http, or a port of TLS"
+		return "; the receiver answers plain HTTP although the URL says https: use http, or a port that speaks TLS"
 	case failPlainTLS:
-		return "; the receiver speaks TLS where the URL says http: use https"
+		return "; the receiver speaks TLS although the URL says http: use https"
 	case failPlainHTTP2:
 		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or HTTP/2 over TLS"
 	case failTLSClientCert:

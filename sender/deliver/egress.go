@@ -26,13 +26,13 @@ type BlockedAddressError struct {
 }
 
 func (e *BlockedAddressError) Error() string {
-	return fmt.Sprintf("address %s is not public and no allowed network holds it", e.Address)
+	return fmt.Sprintf("address %s is not public and in no allowed network", e.Address)
 }
 
 // BlockedHost says for the account's people why nothing is sent to a host. What
 // its name leads to is not theirs to know: it may be a name of our own network.
 func (e *BlockedAddressError) BlockedHost() string {
-	return "the host is, or its name leads to, an address that is not public: nothing is sent there unless the operator allows its network"
+	return "the host is, or resolves to, an address that is not public: walhook sends nothing there unless the operator allows its network"
 }
 
 // BlockedPortError says that an endpoint's URL names a port that deliveries must
@@ -42,7 +42,7 @@ type BlockedPortError struct {
 }
 
 func (e *BlockedPortError) Error() string {
-	return fmt.Sprintf("port %s is not one that deliveries may go to", e.Port)
+	return fmt.Sprintf("port %s is not allowed for deliveries", e.Port)
 }
 
 // BlockedHost says for the account's people why nothing is sent there.
@@ -66,7 +66,7 @@ func ParsePorts(text string) ([]PortRange, error) {
 		from, err := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
 		to, failed := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
 		if err != nil || failed != nil || from == 0 || from > to {
-			return nil, fmt.Errorf("%q: want ports and ranges of them from 1 to 65535, comma separated, such as %s", text, DefaultPorts)
+			return nil, fmt.Errorf("%q: want ports and port ranges from 1 to 65535, comma separated, such as %s", text, DefaultPorts)
 		}
 		all = append(all, PortRange{uint16(from), uint16(to)})
 	}
@@ -255,7 +255,7 @@ func Examine(ctx context.Context, c Config) []doctor.Finding {
 	h := newHTTP(c)
 	defer h.Close()
 	if err := examineGuard(ctx, h, r); err != nil {
-		r.Warn(checkGuard, doctor.Run("walhook doctor"), "it could not be tried: %v", err)
+		r.Warn(checkGuard, doctor.Run("walhook doctor"), "the check failed: %v", err)
 	}
 	examineAddress(ctx, c, r)
 	return r.Findings()
@@ -273,7 +273,7 @@ func loopbackNames() []string {
 // examineGuard makes a listener on this machine, and attempts at it as every
 // delivery is made. Unless this machine is allowed, none may get there.
 func examineGuard(ctx context.Context, h *HTTP, r *doctor.Report) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("try the egress guard: no end in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("check the egress guard: timed out"))
 	defer cancel()
 	var seen atomic.Int64
 	address, stop, err := listenLocally(ctx, &seen)
@@ -342,16 +342,16 @@ func judgeGuard(c Config, seen int64, r *doctor.Report) {
 	switch {
 	case seen > 0 && !allowed:
 		r.Fail(checkGuard, doctor.Steps{{Kind: doctor.Shell, Text: "install another build of walhook, and do not run this one"}},
-			"%s reached this machine, which no --allow-cidr holds", doctor.Count(int(seen), "connection"))
+			"%s reached this machine, which no --allow-cidr allows", doctor.Count(int(seen), "connection"))
 	case open:
-		r.Warn(checkGuard, doctor.Steps{{Kind: doctor.Setting, Text: "--allow-cidr=", Note: "or the networks alone that endpoints are really in"}},
-			"%s allows every address: an account's URL may lead into your own network", strings.Join(names, ", "))
+		r.Warn(checkGuard, doctor.Steps{{Kind: doctor.Setting, Text: "--allow-cidr=", Note: "or only the networks that endpoints are really in"}},
+			"%s allows every address: an account's URL may reach your own network", strings.Join(names, ", "))
 	case allowed:
 		r.OK(checkGuard, "%s allowed besides public addresses: deliveries may reach this machine", strings.Join(names, ", "))
 	case len(names) > 0:
 		r.OK(checkGuard, "%s allowed besides public addresses; nothing reached this machine", strings.Join(names, ", "))
 	default:
-		r.OK(checkGuard, "public addresses only; nothing reached this machine in %d disguises", len(loopbackNames()))
+		r.OK(checkGuard, "public addresses only; none of %d disguised addresses reached this machine", len(loopbackNames()))
 	}
 }
 
@@ -365,7 +365,7 @@ func examineAddress(ctx context.Context, c Config, r *doctor.Report) {
 	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(c.EgressAddress.String(), strconv.Itoa(0)))
 	if err != nil {
 		r.Fail(checkAddress, doctor.Steps{{Kind: doctor.Setting, Text: "--egress-address=", Note: ownAddresses()}},
-			"deliveries cannot leave from %s: %v", c.EgressAddress, err)
+			"deliveries cannot use the local address %s: %v", c.EgressAddress, err)
 		return
 	}
 	_ = listener.Close()

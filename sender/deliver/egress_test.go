@@ -169,7 +169,7 @@ func TestExamine_TriesTheEgressGuard(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			f := findingOf(t, Examine(t.Context(), test.c), checkGuard)
-			if f.Status != test.want || !strings.Contains(f.Evidence, test.says) || f.Bad() != (len(f.Mend) > 0) {
+			if f.Status != test.want || !strings.Contains(f.Evidence, test.says) || f.Bad() != (len(f.Fix) > 0) {
 				t.Errorf("got %+v", f)
 			}
 		})

@@ -250,7 +250,7 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 	}
 	if x.sent.method == http.MethodGet {
 		if n := len(x.url().String()); n > maxRequestURL {
-			return answer{failure: failTooLarge, detail: fmt.Sprintf("the URL of the GET request would be %d bytes long, and servers take %d: let the webhook use post, or ask for fewer fields", n, maxRequestURL)}
+			return answer{failure: failTooLarge, detail: fmt.Sprintf("the URL of the GET request would be %d bytes long, and servers accept %d: let the webhook use post", n, maxRequestURL)}
 		}
 	}
 	x.signature = x.target.signer.sign(x.id, x.timestamp, x.sent.signed())
@@ -301,7 +301,7 @@ func (x *attempt) failed(err error, e outbox.Endpoint) answer {
 	class := classify(err, x.cause(), &x.progress)
 	if begun, ok := errors.AsType[*answerError](err); ok && begun.status != 0 {
 		// The account sees this: err may name addresses of this machine.
-		return answer{status: begun.status, detail: "HTTP " + strconv.Itoa(begun.status) + ", and no end of its header (" + string(class) + ")"}
+		return answer{status: begun.status, detail: "HTTP " + strconv.Itoa(begun.status) + ", and an endless header (" + string(class) + ")"}
 	}
 	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
 	switch class {
@@ -359,9 +359,9 @@ func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte,
 	case len(body) > maxAnswerBody:
 		return body, ", its body cut at " + strconv.Itoa(maxAnswerBody) + " bytes"
 	case !inTime || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errAttemptTimeout):
-		return body, ", and no end of its body within " + bodyTimeout.String()
+		return body, ", and its body did not end within " + bodyTimeout.String()
 	case err != nil:
-		return body, ", and its body broke off"
+		return body, ", and its body ended early"
 	}
 	return body, ""
 }

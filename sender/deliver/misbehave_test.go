@@ -130,25 +130,25 @@ func TestAttempt_TheStatusLineDecidesAndNothingAfterItUndoesIt(t *testing.T) {
 		zipped.Close()
 		const fine = "HTTP/1.1 200 OK\r\n"
 		for _, m := range []misbehaviour{
-			{"drips its header", answersThenDrips(fine, "X: y\r\n"), 200, "", "no end of its header"},
-			{"drips one line of header", answersThenDrips(fine+"X: ", "y"), 200, "", "no end of its header"},
-			{"a megabyte of header", answers(fine + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), 200, "", "no end of its header"},
-			{"a megabyte of headers", answers(fine + strings.Repeat("X: y\r\n", 1<<18) + "\r\n"), 200, "", "no end of its header"},
-			{"a malformed header", answers(fine + "no colon\r\n\r\n"), 200, "", "no end of its header"},
+			{"drips its header", answersThenDrips(fine, "X: y\r\n"), 200, "", "an endless header"},
+			{"drips one line of header", answersThenDrips(fine+"X: ", "y"), 200, "", "an endless header"},
+			{"a megabyte of header", answers(fine + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), 200, "", "an endless header"},
+			{"a megabyte of headers", answers(fine + strings.Repeat("X: y\r\n", 1<<18) + "\r\n"), 200, "", "an endless header"},
+			{"a malformed header", answers(fine + "no colon\r\n\r\n"), 200, "", "an endless header"},
 			{"failing and no end of header", answersThenDrips("HTTP/1.1 500 No\r\n", "X: y\r\n"), 500, "", "HTTP 500, and no end"},
-			{"closes amid the header", answers(fine + "X: y\r\n"), 200, "", "no end of its header"},
+			{"closes amid the header", answers(fine + "X: y\r\n"), 200, "", "an endless header"},
 			{"resets amid the header", func(conn net.Conn, r *bufio.Reader) { answers(fine+"X:")(conn, r); resets(conn) }, 200, "", ""},
-			{"drips a body", answersThenDrips(fine+"Content-Length: 99999\r\n\r\n", "x"), 200, "", "HTTP 200, and no end of its body within 2s"},
+			{"drips a body", answersThenDrips(fine+"Content-Length: 99999\r\n\r\n", "x"), 200, "", "HTTP 200, and its body did not end within 2s"},
 			{"endless body", answersThenDrips(fine+"\r\n", strings.Repeat("x", 1<<16)), 200, "", "HTTP 200, its body cut at 4096 bytes"},
-			{"endless chunks", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), 200, "", "no end of its body within 2s"},
-			{"a huge chunk extension", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n1;", strings.Repeat("x", 1<<16)), 200, "", "its body broke off"},
-			{"closes amid the body", answers(fine + "Content-Length: 99999\r\n\r\nx"), 200, "", "its body broke off"},
+			{"endless chunks", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), 200, "", "its body did not end within 2s"},
+			{"a huge chunk extension", answersThenDrips(fine+"Transfer-Encoding: chunked\r\n\r\n1;", strings.Repeat("x", 1<<16)), 200, "", "its body ended early"},
+			{"closes amid the body", answers(fine + "Content-Length: 99999\r\n\r\nx"), 200, "", "its body ended early"},
 			{"resets amid the body", func(conn net.Conn, r *bufio.Reader) {
 				answers(fine+"Content-Length: 99999\r\n\r\nx")(conn, r)
 				resets(conn)
-			}, 200, "", "its body broke off"},
+			}, 200, "", "its body ended early"},
 			{"gzip bomb", answers(fine + "Content-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 200, "", "its body cut at 4096 bytes"},
-			{"failing with a drip", answersThenDrips("HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "x"), 500, "", "HTTP 500, and no end of its body within 2s: x"},
+			{"failing with a drip", answersThenDrips("HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "x"), 500, "", "HTTP 500, and its body did not end within 2s: x"},
 			{"failing with a gzip bomb", answers("HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(bomb.Len()) + "\r\n\r\n" + bomb.String()), 500, "", "HTTP 500"},
 		} {
 			t.Run(m.name, func(t *testing.T) { m.test(t, client) })

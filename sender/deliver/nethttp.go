@@ -16,7 +16,7 @@ import (
 )
 
 // errNotHTTP2 says that a receiver which spoke HTTP/2 does not any more.
-var errNotHTTP2 = errors.New("the receiver does not speak HTTP/2 any more")
+var errNotHTTP2 = errors.New("the receiver no longer speaks HTTP/2")
 
 // netHTTP is net/http's client held to what an attempt promises: at most one
 // request, none once the lease is over, connections of one endpoint alone, and a

@@ -119,7 +119,7 @@ func TestAttempt_AnAccountSeesNoAddressAndNoBanner(t *testing.T) {
 			})
 		}
 	}
-	old := outbox.Attempt{Status: 200, Detail: "HTTP 200, and no end of its header: read tcp 10.0.0.5:4242->192.0.2.1:443: i/o timeout"}.ForAccount()
+	old := outbox.Attempt{Status: 200, Detail: "HTTP 200, and an endless header: read tcp 10.0.0.5:4242->192.0.2.1:443: i/o timeout"}.ForAccount()
 	if strings.Contains(old.Detail, "10.0.0.5") {
 		t.Errorf("%q, as an earlier version stored it", old.Detail)
 	}

@@ -35,7 +35,7 @@ const nameTrialTime = 2 * time.Second
 
 // resolver resolves the names of endpoints.
 func (n *nameServers) resolver() *net.Resolver {
-	return n.overheard(func(answer nameAnswer) {
+	return n.observing(func(answer nameAnswer) {
 		if answer.name == "" {
 			return
 		}
@@ -73,14 +73,14 @@ func (n *nameServers) ask(ctx context.Context, known string) bool {
 	ctx, cancel := context.WithTimeout(ctx, nameTrialTime)
 	defer cancel()
 	var works atomic.Bool // a question that was given up may still be answered
-	resolver := n.overheard(func(answer nameAnswer) {
+	resolver := n.observing(func(answer nameAnswer) {
 		if answer.works {
 			works.Store(true)
 			cancel()
 		}
 	})
 	var asked sync.WaitGroup
-	// The answers are of no interest: it was overheard whether there were any.
+	// The answers are of no interest: it was observing whether there were any.
 	asked.Go(func() { _, _ = resolver.LookupNS(ctx, ".") })
 	if known != "" {
 		asked.Go(func() { _, _ = resolver.LookupIPAddr(ctx, known) })
@@ -89,18 +89,18 @@ func (n *nameServers) ask(ctx context.Context, known string) bool {
 	return works.Load()
 }
 
-// overheard is a resolver whose answers heard is called with. It is Go's own: the
+// observing is a resolver whose answers onAnswer is called with. It is Go's own: the
 // C library's would take a host for an address in forms that Go does not.
-func (n *nameServers) overheard(heard func(nameAnswer)) *net.Resolver {
+func (n *nameServers) observing(onAnswer func(nameAnswer)) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := n.connect(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
 		if udp, ok := conn.(*net.UDPConn); ok {
-			return &overheardUDP{UDPConn: udp, heard: heard}, nil // packets, as the resolver sees by the type
+			return &observedUDP{UDPConn: udp, onAnswer: onAnswer}, nil // packets, as the resolver sees by the type
 		}
-		return &overheardTCP{Conn: conn, heard: heard}, nil
+		return &observedTCP{Conn: conn, onAnswer: onAnswer}, nil
 	}}
 }
 
@@ -130,35 +130,35 @@ func answerIn(message []byte) (answer nameAnswer) {
 	return answer
 }
 
-type overheardUDP struct {
+type observedUDP struct {
 	*net.UDPConn
-	heard func(nameAnswer)
+	onAnswer func(nameAnswer)
 }
 
-func (c *overheardUDP) Read(b []byte) (int, error) {
+func (c *observedUDP) Read(b []byte) (int, error) {
 	n, err := c.UDPConn.Read(b)
 	if err == nil {
-		c.heard(answerIn(b[:n]))
+		c.onAnswer(answerIn(b[:n]))
 	}
 	return n, err
 }
 
-// overheardTCP has one message on each connection, after its length in two bytes.
-type overheardTCP struct {
+// observedTCP has one message on each connection, after its length in two bytes.
+type observedTCP struct {
 	net.Conn
-	heard func(nameAnswer)
-	read  []byte // of the message and its length; nil once it is whole
-	whole bool
+	onAnswer func(nameAnswer)
+	read     []byte // of the message and its length; nil once it is whole
+	whole    bool
 }
 
-func (c *overheardTCP) Read(b []byte) (int, error) {
+func (c *observedTCP) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if c.whole {
 		return n, err
 	}
 	c.read = append(c.read, b[:n]...)
 	if r := c.read; len(r) >= 2 && len(r)-2 >= int(r[0])<<8|int(r[1]) {
-		c.heard(answerIn(r[2:]))
+		c.onAnswer(answerIn(r[2:]))
 		c.read, c.whole = nil, true
 	}
 	return n, err

@@ -263,7 +263,7 @@ func TestAnswerIn_ReadsWhatNameServersSay(t *testing.T) {
 		}
 		server.Close()
 	}()
-	if _, err := io.ReadAll(&overheardTCP{Conn: client, heard: func(a nameAnswer) { heard = append(heard, a) }}); err != nil {
+	if _, err := io.ReadAll(&observedTCP{Conn: client, onAnswer: func(a nameAnswer) { heard = append(heard, a) }}); err != nil {
 		t.Fatal(err)
 	}
 	if len(heard) != 1 || heard[0] != (nameAnswer{true, "receiver.example."}) {

@@ -18,7 +18,7 @@ import (
 type statusError struct{ text string }
 
 func (e *statusError) Error() string {
-	return fmt.Sprintf("the answer's status is no number of three digits: %q", e.text)
+	return fmt.Sprintf("the answer's status is not a three-digit number: %q", e.text)
 }
 
 // statusOf reads a status: three digits (RFC 9110, 15), the first of which is not
