@@ -70,16 +70,16 @@ func TestHeldHost_ANameThatIsForbiddenIsShownAndOneThatOnlySometimesIsIsRetried(
 			t.Fatal(err)
 		}
 		always, sometimes := &endpoints[0], &endpoints[1]
-		listed := ""
+		var listed strings.Builder
 		for i := range status.Worst {
-			listed += status.Worst[i].Account + " " + status.Worst[i].Lane.LastReason + "; "
+			listed.WriteString(status.Worst[i].Account + " " + status.Worst[i].Lane.LastReason + "; ")
 		}
 		var reasons string
 		if err := conn.QueryRow(ctx, `SELECT coalesce(string_agg(outcome || ' ' || reason, ', ' ORDER BY number), '') FROM walhook.attempt WHERE endpoint = $1`, sometimes.ID).Scan(&reasons); err != nil {
 			t.Fatal(err)
 		}
-		seen = fmt.Sprintf("%+v\n%+v\nworst %s\nattempts %s", always.Lane, sometimes.Lane, listed, reasons)
-		if !always.Lane.FailingSince.IsZero() && always.Lane.LastReason == "blocked_address" && always.Retries == 1 && listed == "always blocked_address; " &&
+		seen = fmt.Sprintf("%+v\n%+v\nworst %s\nattempts %s", always.Lane, sometimes.Lane, listed.String(), reasons)
+		if !always.Lane.FailingSince.IsZero() && always.Lane.LastReason == "blocked_address" && always.Retries == 1 && listed.String() == "always blocked_address; " &&
 			// The account is not told what its name leads to.
 			reasons == "retry unreachable, delivered 2xx" && sometimes.Lane.FailingSince.IsZero() && sometimes.Retries == 0 {
 			return

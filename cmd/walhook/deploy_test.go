@@ -180,7 +180,7 @@ func withoutCode(t *testing.T, page string) string {
 func anchors(t *testing.T, page string) (all []string) {
 	t.Helper()
 	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(withoutCode(t, page), -1) {
-		name := strings.ToLower(regexp.MustCompile("[^\\p{L}\\p{N} _-]").ReplaceAllString(heading[1], ""))
+		name := strings.ToLower(regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(heading[1], ""))
 		all = append(all, strings.ReplaceAll(name, " ", "-"))
 	}
 	return all
