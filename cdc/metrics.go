@@ -83,7 +83,7 @@ func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 	}
 	gauge("walhook_source_lag_bytes",
-		"WAL between the source's end, as last reported, and the stored position. NaN while the source does not answer.",
+		"WAL between the source's end, as last reported, and the stored position. NaN while the source does not answer, and until the outbox reports what is stored.",
 		nil, m.lagBytes)
 	gauge("walhook_source_lag_seconds",
 		"Age of the oldest committed change that is not stored, from the source's own positions and this machine's clock; 0 for none. While the source does not answer, the time since everything was last stored; NaN if that is not known.",
@@ -128,9 +128,9 @@ func (m *metrics) unknown() {
 func (m *metrics) lagBytes() float64 {
 	end, flushed := m.serverEnd.Load(), m.flushed.Load()
 	switch {
-	case !m.answers.Load():
+	case !m.answers.Load() || flushed == 0:
 		return math.NaN()
-	case end <= flushed || flushed == 0:
+	case end <= flushed:
 		return 0
 	}
 	return float64(end - flushed)
@@ -172,14 +172,14 @@ func (m *metrics) stored(batch schemas.Batch, taken time.Time, waiting bool) {
 }
 
 const (
-	// markEvery is how often the reader asks where the source's log ends.
+	// markEvery is how often it is asked where the source's log ends.
 	markEvery = 2 * time.Second
 
 	// maxMarks bounds those that are kept.
 	maxMarks = 256
 
 	// standbyTolerance is how late a standby learns of what is stored elsewhere:
-	// an idle reader confirms every ten seconds.
+	// an idle reader stores how far it is every ten seconds.
 	standbyTolerance = 15 * time.Second
 )
 

@@ -24,7 +24,7 @@ func (r *Reader) observe(ctx context.Context) {
 		}
 	}()
 	for {
-		r.askAdvanced(ctx)
+		r.askStored(ctx)
 		if r.State() == Reading {
 			if introspector != nil {
 				introspector.Close(ctx)
@@ -33,26 +33,32 @@ func (r *Reader) observe(ctx context.Context) {
 		} else {
 			introspector = r.look(ctx, introspector)
 		}
-		if !sleep(ctx, r.watchEvery) {
+		if !sleep(ctx, min(r.watchEvery, markEvery)) {
 			return
 		}
 	}
 }
 
-// askAdvanced has the lag of a backlog that was there before this process count
-// from when the store last advanced.
-func (r *Reader) askAdvanced(ctx context.Context) {
-	if r.advanced {
+// askStored asks the store how far it is while another process may write to it.
+// The slot does not tell: whoever reads it confirms what walhook never stored.
+// The lag of a backlog that was there before this process counts from when the
+// store last advanced.
+func (r *Reader) askStored(ctx context.Context) {
+	if r.advanced && r.State() == Reading {
 		return
 	}
-	at, err := r.store.Advanced(ctx)
+	before := r.metrics.flushed.Load()
+	flush, at, err := r.store.Advanced(ctx)
 	if err != nil {
-		r.log.Debug("cannot read when the position was last stored", zap.Error(err))
+		r.log.Debug("cannot read which position is stored", zap.Error(err))
 		return
 	}
 	r.advanced = true
 	if !at.IsZero() {
 		r.metrics.lag.startsAt(at)
+	}
+	if r.State() != Reading { // a session that began meanwhile knows better
+		r.metrics.flushed.CompareAndSwap(before, uint64(flush))
 	}
 }
 
@@ -92,7 +98,6 @@ func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *s
 	}
 	if r.State() != Reading {
 		r.metrics.observed(report)
-		r.metrics.flushed.Store(uint64(report.Confirmed))
 	}
 	return introspector
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -81,6 +83,80 @@ func TestMetrics_OfAStandbyAreOfTheSameSlotAndNotOfItself(t *testing.T) {
 		return testutil.ToFloat64(standby.metrics.retained) > 0 && standby.metrics.lagSeconds(time.Now()) < 60 &&
 			standby.metrics.lagBytes() < 256<<20 // false of NaN
 	})
+}
+
+// TestLag_IsOfWhatIsStoredWhateverAnotherProgramConfirms has a foreign program
+// read the slot and confirm a change that the store never got.
+func TestLag_IsOfWhatIsStoredWhateverAnotherProgramConfirms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.log = quiet
+	first := w.start(t)
+	w.settle(t)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	stored := w.store.flush()
+	config, err := pgconn.ParseConfig(w.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["replication"], config.RuntimeParams["application_name"] = "database", "pg_recvlogical"
+	var foreign *pgconn.PgConn
+	eventually(t, "the slot for the other program", patience, func() bool {
+		if foreign, err = pgconn.ConnectConfig(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+		err = pglogrepl.StartReplication(t.Context(), foreign, w.cfg.Slot, 0, pglogrepl.StartReplicationOptions{
+			Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'", "publication_names 'walhook'"}})
+		if err != nil { // the first reader's session ends
+			_ = foreign.Close(t.Context())
+		}
+		return err == nil
+	})
+	defer foreign.Close(t.Context())
+	standby := w.start(t, watchOften)
+	eventually(t, "standby", patience, func() bool { return standby.State() == Standby })
+
+	w.exec(t, "INSERT INTO items VALUES (1, 7, 'never stored')")
+	row := schemas.LSN(one[int64](t, w, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"))
+	eventually(t, "the slot beyond the change", patience, func() bool {
+		if err := pglogrepl.SendStandbyStatusUpdate(t.Context(), foreign, pglogrepl.StandbyStatusUpdate{WALWritePosition: pglogrepl.LSN(row)}); err != nil {
+			t.Fatal(err)
+		}
+		return w.confirmed(t) >= row
+	})
+	for i := range 3 { // looks at the source that come after that
+		end := standby.metrics.serverEnd.Load()
+		w.exec(t, fmt.Sprintf("INSERT INTO items VALUES (%d, 7, 'nor this')", 2+i))
+		eventually(t, "a look", patience, func() bool { return standby.metrics.serverEnd.Load() > end })
+	}
+	if got := standby.metrics.lagBytes(); !(got >= float64(row-stored)) {
+		t.Errorf("lag of %g bytes, %d are not stored", got, row-stored)
+	}
+	if got := standby.metrics.lagSeconds(time.Now().Add(time.Minute)); !(got >= 60) {
+		t.Errorf("lag of %g s in a minute", got)
+	}
+
+	// A walhook elsewhere that stores it all ends the lag.
+	w.store.mu.Lock()
+	w.store.checkpoint.Flush = schemas.LSN(1 << 62)
+	w.store.mu.Unlock()
+	eventually(t, "no lag", patience, func() bool { return standby.metrics.lagBytes() == 0 })
+	if got := standby.metrics.lagSeconds(time.Now().Add(time.Minute)); got != 0 {
+		t.Errorf("lag of %g s where all is stored", got)
+	}
+}
+
+// TestLag_OfAnUnknownPositionIsNoNumber has a store that was never reached.
+func TestLag_OfAnUnknownPositionIsNoNumber(t *testing.T) {
+	t.Parallel()
+	m := newMetrics(prometheus.NewRegistry(), func() State { return Connecting })
+	m.answers.Store(true)
+	m.serverEnd.Store(100)
+	if got := m.lagBytes(); !math.IsNaN(got) {
+		t.Errorf("%g bytes", got)
+	}
 }
 
 // On a source where nothing is written the log ends where everything is stored.
@@ -171,6 +247,22 @@ func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the lag ends", patience, func() bool { return lag(r) == 0 || lag(other) == 0 })
+}
+
+// TestLag_TellsSoonThatTheSourceIsAway has a reader that looks at the slot seldom.
+func TestLag_TellsSoonThatTheSourceIsAway(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	w.log = quiet
+	r := w.start(t, func(r *Reader) { r.watchEvery = time.Hour })
+	r.reads(t, patience)
+	w.settle(t)
+	eventually(t, "no lag", patience, func() bool { return r.metrics.answers.Load() && r.metrics.lagSeconds(time.Now()) == 0 })
+	if err := cluster.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the lag rises", patience, func() bool { return !r.metrics.answers.Load() && r.metrics.lagSeconds(time.Now()) > 0 })
 }
 
 // TestLag_IsByOneClock has transactions whose time of commit is by another clock

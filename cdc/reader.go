@@ -30,7 +30,7 @@ type Reader struct {
 
 	heldBack   atomic.Pointer[string] // see HeldBack
 	heldLogged time.Time              // the watching goroutine's
-	advanced   bool                   // the lag knows when the store last advanced; the observing goroutine's
+	advanced   bool                   // the store has said how far it is, and since when; the observing goroutine's
 
 	// noMessages says that the next connection asks for no logical messages.
 	// It is the goroutine's of Run.
@@ -276,10 +276,10 @@ type Store interface {
 	// clock: all that was committed before is stored once that place is. It is
 	// called beside the other methods, and does not wait.
 	ObserveSourceTime(end schemas.LSN, at time.Time)
-	// Advanced says when the position was last stored, by this process's
-	// clock: zero where none is. It is called beside the other methods, and
-	// waits as long as Ping.
-	Advanced(ctx context.Context) (time.Time, error)
+	// Advanced says how far the source's log is stored, by whatever process, and
+	// when that was stored, by this process's clock: zero where no position is.
+	// It is called beside the other methods, and waits as long as Ping.
+	Advanced(ctx context.Context) (flush schemas.LSN, at time.Time, err error)
 	// RecordGap keeps a durable note of a gap, for people.
 	RecordGap(ctx context.Context, gap schemas.Gap) error
 }

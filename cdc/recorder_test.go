@@ -102,10 +102,10 @@ func (r *recorder) RecordGap(_ context.Context, gap schemas.Gap) error {
 	return nil
 }
 
-func (r *recorder) Advanced(context.Context) (time.Time, error) {
+func (r *recorder) Advanced(context.Context) (schemas.LSN, time.Time, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.advanced, nil
+	return r.checkpoint.Flush, r.advanced, nil
 }
 
 func (r *recorder) ObserveSourceTime(end schemas.LSN, at time.Time) {

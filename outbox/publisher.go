@@ -89,22 +89,26 @@ func (p *Publisher) Ping(ctx context.Context) error {
 }
 
 const advancedSQL = `
-	SELECT extract(epoch FROM clock_timestamp() - stored_at)::float8 FROM walhook.position ORDER BY id DESC LIMIT 1`
+	SELECT flush_lsn::text, extract(epoch FROM clock_timestamp() - stored_at)::float8 FROM walhook.position ORDER BY id DESC LIMIT 1`
 
-// Advanced says when the position was last stored, by this process's clock: zero
-// where none is.
-func (p *Publisher) Advanced(ctx context.Context) (time.Time, error) {
+// Advanced says how far the source's log is stored, by whatever process, and
+// when that was stored, by this process's clock: zero where no position is.
+func (p *Publisher) Advanced(ctx context.Context) (flush schemas.LSN, at time.Time, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("timed out"))
 	defer cancel()
+	var text string
 	var ago float64
-	err := p.store.pool.QueryRow(ctx, advancedSQL).Scan(&ago)
+	err = p.store.pool.QueryRow(ctx, advancedSQL).Scan(&text, &ago)
 	if isNoRows(err) {
-		return time.Time{}, nil
+		return 0, time.Time{}, nil
+	}
+	if err == nil {
+		flush, err = schemas.ParseLSN(text)
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read when the position was stored: %w", err)
+		return 0, time.Time{}, fmt.Errorf("read which position is stored: %w", err)
 	}
-	return time.Now().Add(-time.Duration(max(ago, 0) * float64(time.Second))), nil
+	return flush, time.Now().Add(-time.Duration(max(ago, 0) * float64(time.Second))), nil
 }
 
 // TakeOver makes this process the only publisher: a new epoch first, which

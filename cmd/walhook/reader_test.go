@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -72,6 +73,32 @@ func TestReader_AnotherProgramIsNamed(t *testing.T) {
 	eventually(t, 10*time.Second, func() bool { return strings.Contains(second.wholeLog(t), "another program reads the slot") })
 	wantFiring(t, w.address, 8, 50*time.Millisecond, "WalhookNoPublisher")
 	wantText(t, "the log", second.wholeLog(t), `"level":"warn"`, `"application":"pg_recvlogical"`, `"pid":`)
+
+	// It confirms a megabyte that walhook never stored.
+	const megabyte = `INSERT INTO dids SELECT %d, 7, string_agg(md5(random()::text), '') FROM generate_series(1, 40000)`
+	w.db.Exec(t, fmt.Sprintf(megabyte, 1))
+	conn := w.db.Connect(t)
+	var end string
+	if err := conn.QueryRow(t.Context(), "SELECT pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+		t.Fatal(err)
+	}
+	lsn, err := pglogrepl.ParseLSN(end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() bool {
+		if err := pglogrepl.SendStandbyStatusUpdate(t.Context(), other, pglogrepl.StandbyStatusUpdate{WALWritePosition: lsn}); err != nil {
+			t.Fatal(err)
+		}
+		var confirmed bool
+		const sql = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1"
+		if err := conn.QueryRow(t.Context(), sql, slot, end).Scan(&confirmed); err != nil {
+			t.Fatal(err)
+		}
+		return confirmed
+	})
+	w.db.Exec(t, fmt.Sprintf(megabyte, 2))
+	eventually(t, 30*time.Second, func() bool { return scrape(t, w.address).sum("walhook_source_lag_bytes") > 2<<20 })
 }
 
 // TestReader_AStandbyThatHoldsTheSourceBackIsNamed has the source wait for a

@@ -177,27 +177,25 @@ func (v *statusView) fault() error {
 }
 
 // lag is how far the stored position is behind the source's log; known says
-// whether both answered.
+// whether both databases told. What the slot's reader has confirmed is not asked:
+// another program confirms what walhook never stored.
 func (v *statusView) lag() (bytes uint64, seconds float64, known bool) {
-	if v.source == nil {
+	if v.source == nil || v.outbox == nil || v.outbox.Publisher.Flush == 0 {
 		return 0, 0, false
 	}
-	stored := v.source.Confirmed
-	if v.outbox != nil && v.outbox.Publisher.Flush != 0 {
-		stored = v.outbox.Publisher.Flush
-	}
-	if v.source.WALEnd <= stored || stored == 0 {
+	stored := v.outbox.Publisher.Flush
+	if v.source.WALEnd <= stored {
 		return 0, 0, true
 	}
-	if v.source.Active {
-		seconds = v.source.FlushLag.Seconds()
+	var behind time.Duration
+	if v.source.Active && !v.source.Reader.Foreign() {
+		behind = v.source.FlushLag
 	}
 	// A reader that stores nothing confirms nothing either, so that its lag
 	// stands still; the time since it last stored something does not.
-	if v.outbox != nil && !v.outbox.Publisher.StoredAt.IsZero() {
-		if idle := v.outbox.At.Sub(v.outbox.Publisher.StoredAt); idle > idleAdvance {
-			seconds = max(seconds, idle.Seconds())
-		}
+	behind = max(behind, v.outbox.At.Sub(v.outbox.Publisher.StoredAt))
+	if behind > idleAdvance {
+		seconds = behind.Seconds()
 	}
 	return uint64(v.source.WALEnd - stored), seconds, true
 }

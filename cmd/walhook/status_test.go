@@ -106,6 +106,50 @@ func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
 	sender.stop(t)
 }
 
+// TestStatus_BytesThatConcernNobodyAreNoAge has an idle pipeline whose source's log
+// moves on, and a last change that the reader took some time to store.
+func TestStatus_BytesThatConcernNobodyAreNoAge(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, 1, func(string) string { return "http://127.0.0.1:9/" })
+	publisher := s.publisher(t)
+	startAll(t, publisher)
+	args := []string{"--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot}
+	conn, outbox := s.db.Connect(t), s.outbox.Connect(t)
+	s.db.Exec(t, `INSERT INTO item (account, n) VALUES (1, 1)`)
+	// One look in which all that is to be told apart is there.
+	eventually(t, 60*time.Second, func() bool {
+		s.db.Exec(t, `SELECT txid_current()`)
+		var stored, measured bool
+		if err := outbox.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM walhook.event)").Scan(&stored); err != nil {
+			t.Fatal(err)
+		}
+		const sql = "SELECT coalesce(bool_or(flush_lag > '0'), false) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE s.slot_name = $1"
+		if err := conn.QueryRow(t.Context(), sql, s.slot).Scan(&measured); err != nil {
+			t.Fatal(err)
+		}
+		st, text, err := statusOf(t, args...)
+		if err != nil || st.Source.LagBytes == nil {
+			t.Fatalf("%v:\n%s", err, text)
+		}
+		if !stored || !measured || *st.Source.LagBytes == 0 {
+			return false
+		}
+		if seconds := *st.Source.LagSeconds; seconds != 0 {
+			t.Fatalf("a lag of %g s in %d bytes that concern nobody", seconds, *st.Source.LagBytes)
+		}
+		return true
+	})
+	// The age is that of a reader that stores nothing any more.
+	publisher.stop(t)
+	if _, err := outbox.Exec(t.Context(), "UPDATE walhook.position SET stored_at = stored_at - interval '1 hour'"); err != nil {
+		t.Fatal(err)
+	}
+	s.db.Exec(t, `INSERT INTO item (account, n) VALUES (1, 2)`)
+	if st, text, err := statusOf(t, args...); err != nil || *st.Source.LagSeconds < 3600 {
+		t.Errorf("%v: nothing was stored for an hour:\n%s", err, text)
+	}
+}
+
 func TestStatus_SaysThatNothingIsSetUp(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)

@@ -94,7 +94,9 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 func (s *countingStore) ObserveSourceTime(schemas.LSN, time.Time) {}
 
 // Advanced implements [cdc.Store]. Nothing here was stored before.
-func (s *countingStore) Advanced(context.Context) (time.Time, error) { return time.Time{}, nil }
+func (s *countingStore) Advanced(context.Context) (schemas.LSN, time.Time, error) {
+	return 0, time.Time{}, nil
+}
 
 // Follow implements [cdc.Store]. A throwaway server has one timeline.
 func (s *countingStore) Follow(context.Context, int32, string) error {
