@@ -44,7 +44,7 @@ func TestTeardown_SetsBackWhatSetupChangedAndNobodySince(t *testing.T) {
 `)
 	before := o.identities(t)
 	plan := mustRun(t, append([]string{"setup", "--dry-run"}, o.flags(t, []string{"setup"})...)...)
-	for _, line := range []string{`setup ran it, with: DROP PUBLICATION walhook`, `setup ran it: ALTER TABLE public.indexed REPLICA IDENTITY USING INDEX "by id"`,
+	for _, line := range []string{`setup ran it, with: DROP PUBLICATION walhook`, `setup ran it, with: ALTER TABLE public.indexed REPLICA IDENTITY USING INDEX "by id"`,
 		"setup ran it, with: ALTER TABLE public.dids REPLICA IDENTITY DEFAULT",
 		"-- REVOKE EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, bytea"} {
 		if !strings.Contains(plan, line) {

@@ -161,7 +161,7 @@ func TestExamine_TriesTheEgressGuard(t *testing.T) {
 		want doctor.Status
 		says string
 	}{
-		{"public addresses only", Config{}, doctor.OK, "nothing reached this machine"},
+		{"public addresses only", Config{}, doctor.OK, "disguised addresses reached this machine"},
 		{"a network elsewhere", Config{AllowCIDR: allow("10.0.0.0/8")}, doctor.OK, "10.0.0.0/8 allowed"},
 		{"this machine", Config{AllowCIDR: allow("127.0.0.0/8")}, doctor.OK, "may reach this machine"},
 		{"everything", Config{AllowCIDR: allow("0.0.0.0/0")}, doctor.Warning, "every address"},

@@ -135,7 +135,7 @@ func TestAttempt_TheStatusLineDecidesAndNothingAfterItUndoesIt(t *testing.T) {
 			{"a megabyte of header", answers(fine + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), 200, "", "an endless header"},
 			{"a megabyte of headers", answers(fine + strings.Repeat("X: y\r\n", 1<<18) + "\r\n"), 200, "", "an endless header"},
 			{"a malformed header", answers(fine + "no colon\r\n\r\n"), 200, "", "an endless header"},
-			{"failing and no end of header", answersThenDrips("HTTP/1.1 500 No\r\n", "X: y\r\n"), 500, "", "HTTP 500, and no end"},
+			{"failing and no end of header", answersThenDrips("HTTP/1.1 500 No\r\n", "X: y\r\n"), 500, "", "HTTP 500, and an endless header"},
 			{"closes amid the header", answers(fine + "X: y\r\n"), 200, "", "an endless header"},
 			{"resets amid the header", func(conn net.Conn, r *bufio.Reader) { answers(fine+"X:")(conn, r); resets(conn) }, 200, "", ""},
 			{"drips a body", answersThenDrips(fine+"Content-Length: 99999\r\n\r\n", "x"), 200, "", "HTTP 200, and its body did not end within 2s"},
