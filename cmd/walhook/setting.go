@@ -52,13 +52,13 @@ func (s *setting) secretOf() string {
 // It is not changed.
 var settingTable = []setting{
 	{"source", "", "the carrier `database`, a PostgreSQL URL; several hosts are allowed", func(s *settings, text string) error {
-		s.Source = text
-		return checkURL(s, "source", text)
+		s.Source = lowerScheme(text)
+		return checkURL(s, "source", s.Source)
 	}},
 	inFile("source"),
 	{"outbox", "", "the `database` of the outbox, a PostgreSQL URL (default the source)", func(s *settings, text string) error {
-		s.Outbox = text
-		return checkURL(s, "outbox", text)
+		s.Outbox = lowerScheme(text)
+		return checkURL(s, "outbox", s.Outbox)
 	}},
 	inFile("outbox"),
 	{"slot", "walhook", "`name` of the replication slot", func(s *settings, text string) error {

@@ -46,14 +46,17 @@ func (in *input) readFiles(flags *pflag.FlagSet, warnings *[]string) {
 	}
 }
 
-// again reads the file that holds the value of a secret setting as it is then;
-// nil where it is in none.
+// again reads the file that holds a database URL as it is then; nil where it is in
+// none.
 func (in *input) again(setting string) func() (string, error) {
 	path := in.files[setting]
 	if path == "" {
 		return nil
 	}
-	return func() (string, error) { return readSecretFile(path) }
+	return func() (string, error) {
+		text, err := readSecretFile(path)
+		return lowerScheme(text), err
+	}
 }
 
 // readSecretFile reads a value without the line end behind it. Its error never

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -26,12 +28,23 @@ func checkURL(s *settings, name, text string) error {
 	if scheme, ok := otherScheme(text); ok {
 		return fmt.Errorf("%s is another driver's form of the URL: want %s", scheme, rightForm(text))
 	}
+	if strayAt(text) {
+		return errUnescaped
+	}
 	cfg, err := pgconn.ParseConfig(text)
 	if fault, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("the URL names the file %s: %w", fault.Path, fault.Err)
 	}
 	if err != nil {
+		if fault := parameterFault(text); fault != nil {
+			return fault
+		}
 		return errors.New("not a PostgreSQL URL: " + wantURL)
+	}
+	for _, host := range hostsOf(cfg) {
+		if !isHost(host) {
+			return errUnescaped
+		}
 	}
 	if wrong := standbys.FindString(text + " target_session_attrs=" + os.Getenv("PGTARGETSESSIONATTRS")); wrong != "" {
 		return fmt.Errorf("%s: walhook needs the primary; omit the parameter or use read-write", wrong)
@@ -46,6 +59,97 @@ func checkURL(s *settings, name, text string) error {
 	return nil
 }
 
+// errUnescaped says that a URL reads otherwise than it is meant. Part of the
+// password may stand where its host is read: nothing of it is quoted.
+var errUnescaped = errors.New("its host is no host name, address or socket directory. Percent-encode special characters of user name and password: " + wantURL)
+
+// lowerScheme is a database URL with its scheme in lower case, which pgx wants; case
+// does not count in a scheme (RFC 3986, section 3.1).
+func lowerScheme(text string) string {
+	scheme, rest, found := strings.Cut(text, "://")
+	if lower := strings.ToLower(scheme); found && (lower == "postgres" || lower == "postgresql") {
+		return lower + "://" + rest
+	}
+	return text
+}
+
+// strayAt says whether an unescaped @ stands where only a password that is not
+// percent-encoded puts it: behind the one that ends the user information, in the
+// name of the database, or in a parameter that has none.
+func strayAt(text string) bool {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found || scheme != "postgres" && scheme != "postgresql" {
+		return false
+	}
+	before, query, _ := strings.Cut(rest, "?")
+	authority, database, _ := strings.Cut(before, "/")
+	if strings.Count(authority, "@") > 1 || strings.Contains(database, "@") {
+		return true
+	}
+	for one := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(one, "=")
+		if strings.Contains(name, "@") || strings.Contains(value, "@") && !atParameters.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// atParameters are those of libpq whose values hold an @ at times.
+var atParameters = regexp.MustCompile(`^(user|password|dbname|database|options|application_name|fallback_application_name|passfile|service|servicefile|ssl[a-z]+|krbsrvname|requirepeer)$`)
+
+// hostsOf are all that a connection is tried to.
+func hostsOf(cfg *pgconn.Config) []string {
+	hosts := []string{cfg.Host}
+	for _, other := range cfg.Fallbacks {
+		hosts = append(hosts, other.Host)
+	}
+	return hosts
+}
+
+// isHost takes a name, an address or the directory of a socket.
+func isHost(host string) bool {
+	if strings.ContainsFunc(host, unicode.IsControl) {
+		return false
+	}
+	if _, err := netip.ParseAddr(host); err == nil || strings.HasPrefix(host, "/") {
+		return true
+	}
+	return !strings.ContainsFunc(host, func(c rune) bool {
+		return !unicode.IsLetter(c) && !unicode.IsMark(c) && !unicode.IsDigit(c) && !strings.ContainsRune("-._", c)
+	})
+}
+
+// assignment is a parameter of a URL, or of the form of keywords.
+var assignment = regexp.MustCompile(`(?:^|[?&\s])([a-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'|[^&\s]*)`)
+
+// parameterFault names the parameter that keeps a URL from being read: the one that
+// is refused by itself too. It is nil where there is none.
+func parameterFault(text string) error {
+	if _, err := pgconn.ParseConfig("postgres://h/d"); err != nil {
+		return errors.New("a PG… variable of the environment has a value that cannot be used: correct or unset it")
+	}
+	of, parameters := "postgres://h/d?", text
+	if _, rest, isURL := strings.Cut(text, "://"); isURL {
+		_, parameters, _ = strings.Cut(rest, "?")
+	} else {
+		of = "host=h "
+	}
+	for _, one := range assignment.FindAllStringSubmatch(parameters, -1) {
+		if _, err := pgconn.ParseConfig(of + one[1] + "=" + one[2]); err == nil {
+			continue
+		}
+		switch one[1] {
+		case "sslmode":
+			return errors.New("the URL's parameter sslmode: want disable, allow, prefer, require, verify-ca or verify-full")
+		case "connect_timeout":
+			return errors.New("the URL's parameter connect_timeout: want a whole number of seconds")
+		}
+		return fmt.Errorf("the URL's parameter %s has a value that cannot be used", one[1])
+	}
+	return nil
+}
+
 // standbys is what makes libpq choose a standby.
 var standbys = regexp.MustCompile(`target_session_attrs\s*=\s*'?(standby|prefer-standby|read-only)\b`)
 
@@ -54,7 +158,7 @@ var schemes = regexp.MustCompile(`^(?i)([a-z][a-z0-9+.-]*:)(?:[a-z][a-z0-9+.-]*:
 
 func otherScheme(text string) (scheme string, other bool) {
 	found := schemes.FindStringSubmatch(text)
-	if found == nil || strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://") {
+	if text = lowerScheme(text); found == nil || strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://") {
 		return "", false
 	}
 	for _, known := range []string{"jdbc:", "r2dbc:", "pgsql:", "psql:", "pg:", "ecto:", "postgis:"} {
@@ -63,7 +167,7 @@ func otherScheme(text string) (scheme string, other bool) {
 		}
 	}
 	head := strings.ToLower(found[1])
-	return found[0], strings.HasPrefix(head, "postgres") && strings.Contains(text, "//") // postgresql+psycopg://, POSTGRES://
+	return found[0], strings.HasPrefix(head, "postgres") && strings.Contains(text, "//") // postgresql+psycopg://
 }
 
 // behindScheme is what stands behind a scheme where it is sure what is the host and
