@@ -74,7 +74,7 @@ func (e *EndpointInfo) LaneStatus(now time.Time) LaneStatus {
 // laneFactsSQL are LaneFacts of an endpoint p, what is set aside of it, a, and its
 // lane's stored row l, if any.
 const laneFactsSQL = `
-	CASE WHEN p.state = 'active' AND a.endpoint IS NOT NULL THEN 'unusable' ELSE p.state END,
+	CASE WHEN p.state = 'active' AND a.endpoint IS NOT NULL THEN 'unusable' ELSE coalesce(p.state, 'unusable') END,
 	coalesce(l.revision >= p.revision, false), coalesce(l.open, false), coalesce(l.open_until > clock_timestamp(), false),
 	coalesce(l.paused_until > clock_timestamp(), false), coalesce(l.behind, false)`
 
