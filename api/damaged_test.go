@@ -147,3 +147,34 @@ func (w *world) wantNoPanic(t *testing.T) {
 		t.Errorf("%d panics, such as %v", len(lines), lines[0].ContextMap()["panic"])
 	}
 }
+
+// TestSecret_OneThatIsDamagedIsNamedAndCanBeReplaced damages a stored secret, and
+// then an earlier one.
+func TestSecret_OneThatIsDamagedIsNamedAndCanBeReplaced(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/secret"
+	for name, damage := range map[string]string{
+		"one byte of it":    `overlay(secret placing '~' from 20)`,
+		"too short":         `'whsec_short'`,
+		"none of this kind": `'hunter2'`,
+		"sealed for nobody": `'sealed:v1:AAAA'`,
+		"empty":             `''`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.exec(t, `UPDATE walhook.endpoint SET secret = `+damage+`, previous_secret = NULL, previous_until = NULL, older_secrets = '{}', older_until = '{}' WHERE webhook = '`+id+`'`)
+			got := w.call(t, token, "GET", path, "")
+			if got.status != http.StatusConflict || !strings.Contains(got.text, "rotate it") || strings.Contains(got.text, "hunter2") || strings.Contains(got.text, "whsec_") {
+				t.Errorf("%d %s", got.status, got.text)
+			}
+			if got := w.call(t, token, "POST", path+"/rotate", `{"data":{"overlap_seconds":60}}`); got.status != http.StatusOK || strings.Contains(got.text, "previous_until") {
+				t.Fatalf("rotate: %d %s", got.status, got.text)
+			}
+			got = w.call(t, token, "GET", path, "")
+			if got.status != http.StatusOK || !strings.Contains(got.text, `"secret":"whsec_`) || strings.Contains(got.text, "hunter2") || strings.Contains(got.text, "whsec_short") {
+				t.Errorf("after its rotation: %d %s", got.status, got.text)
+			}
+		})
+	}
+}

@@ -37,6 +37,8 @@ type rotateInput struct {
 
 const defaultOverlap = 24 * time.Hour
 
+const unusableEarlier = "an earlier secret cannot be used and signs no longer"
+
 func (s *subscriptions) registerSecrets(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/secret"
 	huma.Register(routes, operation("read-secret", http.MethodGet, path, "Read the signing secret", ""), handled(s, s.readSecret))
@@ -51,6 +53,10 @@ func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answ
 		return nil, err
 	}
 	secrets, until, err := s.cfg.Store.WebhookSecrets(ctx, in.AccountID, in.WebhookID)
+	var warnings []string
+	if errors.Is(err, outbox.ErrUnusableSecret) && len(secrets) > 0 {
+		warnings, err = []string{unusableEarlier}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +70,7 @@ func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answ
 	if len(shown.Earlier) > 0 {
 		shown.Previous, shown.PreviousUntil = shown.Earlier[0].Secret, shown.Earlier[0].Until
 	}
-	return answerOf(shown), nil
+	return answerOf(shown, warnings), nil
 }
 
 func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*answer[signingSecret], error) {
@@ -89,5 +95,9 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 		return nil, err
 	}
 	s.audit(ctx, "secret rotated", &w)
+	// What could not sign before does not sign through an overlap.
+	if _, ends, bad := s.cfg.Store.WebhookSecrets(ctx, in.AccountID, in.WebhookID); errors.Is(bad, outbox.ErrUnusableSecret) && len(ends) == 0 {
+		sent.warnings, until = append(sent.warnings, unusableEarlier), time.Time{}
+	}
 	return answerOf(signingSecret{Secret: secret, PreviousUntil: utc(until)}, sent.warnings), nil
 }

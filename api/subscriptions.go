@@ -171,6 +171,9 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return notFound("token not found")
 	case errors.Is(err, outbox.ErrUnreadable):
 		return fail(http.StatusConflict, outbox.ErrUnreadable.Error())
+	case errors.Is(err, outbox.ErrUnusableSecret):
+		s.log.Warn("stored secret cannot be used", zap.String("request_id", callOf(ctx).id), zap.Error(err))
+		return fail(http.StatusConflict, outbox.ErrUnusableSecret.Error()+": rotate it, or set another in the account")
 	case errors.Is(err, outbox.ErrCallerGone):
 		return fail(http.StatusUnauthorized, outbox.ErrCallerGone.Error())
 	case errors.Is(err, outbox.ErrAccountEnded):

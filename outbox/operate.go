@@ -62,6 +62,11 @@ func (s *Store) EndpointSecrets(ctx context.Context, account string) ([]string, 
 	return secrets, err
 }
 
+// ErrUnusableSecret says that a stored secret can sign nothing: it cannot be
+// decrypted, or is no secret of Standard Webhooks 1.0. Where it is an earlier one,
+// the others are answered with it.
+var ErrUnusableSecret = errors.New("the stored signing secret cannot be used")
+
 // WebhookSecrets is EndpointSecrets for one of an account's webhooks. until is
 // when each but the first signs no longer.
 func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until []time.Time, err error) {
@@ -76,14 +81,20 @@ func (s *Store) WebhookSecrets(ctx context.Context, account, webhook string) (se
 		return nil, nil, fmt.Errorf("read the secret of account %s: %w", account, err)
 	}
 	of := holder{account, webhook}
-	if secrets, err = s.openSecrets(of, strict, secret, nil); err != nil {
-		return nil, nil, err
+	if secrets, err = s.openSecrets(of, strict, secret, nil); err == nil {
+		_, err = SecretKey(secrets[0])
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnusableSecret, err)
 	}
 	ends := until[:0]
 	for i, one := range earlier {
 		both, bad := s.openSecrets(of, strict, secret, []string{one})
+		if bad == nil && len(both) > 1 {
+			_, bad = SecretKey(both[1])
+		}
 		if bad != nil {
-			err = bad
+			err = fmt.Errorf("%w: %w", ErrUnusableSecret, bad)
 		} else if len(both) > 1 && !slices.Contains(secrets, both[1]) {
 			secrets, ends = append(secrets, both[1]), append(ends, until[i])
 		}
