@@ -51,7 +51,7 @@ type Guard struct {
 const (
 	keptFor = 10 * time.Minute
 	// probeTimeout bounds the second connection of a look.
-	probeTimeout = 5 * time.Second
+	probeTimeout = 15 * time.Second
 )
 
 // look finds out who answers: a pooler, where the number of the process that it
