@@ -68,7 +68,7 @@ func TestPooler_OneThatKeepsSessionsIsWorkedWith(t *testing.T) {
 	for _, db := range []*pgtest.DB{w.source, w.outbox} {
 		// Each of them would break something where it is not overruled.
 		for _, setting := range []string{"DateStyle = 'German'", "IntervalStyle = 'sql_standard'", "TimeZone = 'Asia/Kolkata'", "bytea_output = 'escape'",
-			"extra_float_digits = 0", "search_path = 'public'", "statement_timeout = '1s'", "lock_timeout = '1ms'", "idle_session_timeout = '3s'",
+			"extra_float_digits = 0", "search_path = 'public'", "statement_timeout = '10s'", "lock_timeout = '1ms'", "idle_session_timeout = '10s'",
 			"default_transaction_isolation = 'serializable'", "row_security = on", "client_encoding = 'LATIN1'", "lc_messages = 'C'"} {
 			db.Exec(t, "ALTER DATABASE "+db.Name+" SET "+setting)
 		}
@@ -79,7 +79,7 @@ func TestPooler_OneThatKeepsSessionsIsWorkedWith(t *testing.T) {
 	mustRun(t, append([]string{"setup"}, args...)...)
 	p := startChild(t, append([]string{"run", "--listen", w.listen, "--allow-cidr", "127.0.0.0/8"}, args...)...)
 	awaitReady(t, w.listen)
-	time.Sleep(4 * time.Second) // longer than idle_session_timeout
+	time.Sleep(11 * time.Second) // longer than idle_session_timeout
 	w.source.Exec(t, `INSERT INTO monthly_charges (id, user_id, product_type, last_billed_dt) VALUES (1, 7, 'did', '2026-11-28 12:00:00+00')`)
 	eventually(t, 20*time.Second, func() bool { return w.delivered.Load() == 1 })
 	if body := fmt.Sprint(w.body.Load()); !strings.Contains(body, "2026-11-28T12:00:00") {
