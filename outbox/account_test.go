@@ -11,7 +11,7 @@ import (
 
 // setURL is an update of account 7's URL.
 func setURL(from, to any) schemas.Change {
-	return users.update(row(7, "n", from, nil), row(7, "n", to, nil))
+	return users.Update(row(7, "n", from, nil), row(7, "n", to, nil))
 }
 
 const (
@@ -43,30 +43,30 @@ func (f *feed) revisions(t *testing.T) []string {
 
 func TestAccount_EventsFollowTheURL(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, users.insert(7, "n", nil, nil), dids.insert(1, 7, "1"))
+		f.commit(t, users.Insert(7, "n", nil, nil), dids.Insert(1, 7, "1"))
 		wantLines(t, f.events(t))
 
 		next()
-		f.commit(t, dids.insert(2, 7, "2"), setURL(nil, urlA), dids.insert(3, 7, "3"))
+		f.commit(t, dids.Insert(2, 7, "2"), setURL(nil, urlA), dids.Insert(3, 7, "3"))
 		f.wantEndpoint(t, "active 1 "+urlA+" from 0")
 		// From the change of the URL on, the change itself included.
 		wantLines(t, f.revisions(t), "users:7 r1", "dids:3 r1")
 
 		next()
-		f.commit(t, dids.update(row(3, 7, "3"), row(3, 7, "4")), setURL(urlA, urlB))
+		f.commit(t, dids.Update(row(3, 7, "3"), row(3, 7, "4")), setURL(urlA, urlB))
 		f.wantEndpoint(t, "active 2 "+urlB+" from 0")
 		if lines := f.revisions(t); len(lines) != 4 || lines[3] != "users:7 r2" {
 			t.Errorf("%v: the change of the URL goes to the new one", lines)
 		}
 
 		next()
-		f.commit(t, users.update(row(7, "n", urlB, nil), row(7, "m", urlB, nil)))
+		f.commit(t, users.Update(row(7, "n", urlB, nil), row(7, "m", urlB, nil)))
 		f.wantEndpoint(t, "active 2 "+urlB+" from 0") // nothing about it changed
 
 		next()
 		f.forget(t)
 		cleared := f.publisher.view.NextID + 1
-		f.commit(t, dids.insert(4, 7, "4"), setURL(urlB, nil), dids.insert(5, 7, "5"))
+		f.commit(t, dids.Insert(4, 7, "4"), setURL(urlB, nil), dids.Insert(5, 7, "5"))
 		f.wantEndpoint(t, fmt.Sprintf("cleared 3 - from %d", cleared))
 		wantLines(t, f.revisions(t), "dids:4 r3")
 		if id := one[int64](t, f.world, "SELECT id FROM walhook.event"); id >= cleared {
@@ -75,8 +75,8 @@ func TestAccount_EventsFollowTheURL(t *testing.T) {
 
 		next()
 		f.forget(t)
-		f.commit(t, dids.insert(6, 7, "6"), setURL(nil, urlA))
-		f.commit(t, dids.insert(7, 7, "7"))
+		f.commit(t, dids.Insert(6, 7, "6"), setURL(nil, urlA))
+		f.commit(t, dids.Insert(7, 7, "7"))
 		f.wantEndpoint(t, fmt.Sprintf("active 4 %s from %d", urlA, cleared))
 		wantLines(t, f.revisions(t), "users:7 r4", "dids:7 r4")
 		if n := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE id < $1", cleared); n != 0 {
@@ -87,16 +87,16 @@ func TestAccount_EventsFollowTheURL(t *testing.T) {
 
 func TestAccount_ChangesOfOneBatchAreOneRevision(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.commit(t, users.Insert(7, "n", urlA, nil))
 		next()
-		f.append(t, batch(f.tx(setURL(urlA, urlB), dids.insert(1, 7, "1")), f.tx(setURL(urlB, "https://c.example.com"), dids.insert(2, 7, "2"))))
+		f.append(t, batch(f.tx(setURL(urlA, urlB), dids.Insert(1, 7, "1")), f.tx(setURL(urlB, "https://c.example.com"), dids.Insert(2, 7, "2"))))
 		f.wantEndpoint(t, "active 2 https://c.example.com from 0")
 		wantLines(t, rest(f.revisions(t), 1), "users:7 r2", "dids:1 r2", "users:7 r2", "dids:2 r2")
 
 		next()
 		f.forget(t)
 		from := f.publisher.view.NextID + 1
-		f.append(t, batch(f.tx(dids.insert(3, 7, "3")), f.tx(setURL(urlB, "")), f.tx(dids.insert(4, 7, "4")), f.tx(setURL("", urlA))))
+		f.append(t, batch(f.tx(dids.Insert(3, 7, "3")), f.tx(setURL(urlB, "")), f.tx(dids.Insert(4, 7, "4")), f.tx(setURL("", urlA))))
 		f.wantEndpoint(t, fmt.Sprintf("active 3 %s from %d", urlA, from))
 		wantLines(t, f.revisions(t), "dids:3 r3", "users:7 r3")
 		if n := one[int](t, f.world, "SELECT count(*) FROM walhook.event WHERE id >= $1", from); n != 1 {
@@ -113,7 +113,7 @@ func TestAccount_ChangesOfOneBatchAreOneRevision(t *testing.T) {
 
 func TestAccount_URLThatCannotBeUsedIsAState(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", urlA, nil))
+	f.commit(t, users.Insert(7, "n", urlA, nil))
 	for i, url := range []string{"ftp://example.com/", "example.com", "https://", "https://exa mple.com/", "https://example.com:0/",
 		"https://example.com:99999/", "http://[::1", "https://example.com/" + strings.Repeat("x", maxURLBytes), "http://user:secret@/"} {
 		f.commit(t, setURL(urlA, url))
@@ -123,7 +123,7 @@ func TestAccount_URLThatCannotBeUsedIsAState(t *testing.T) {
 		}
 	}
 	f.forget(t)
-	f.commit(t, dids.insert(1, 7, "1"))
+	f.commit(t, dids.Insert(1, 7, "1"))
 	if n := f.count(t, "event"); n != 1 {
 		t.Errorf("%d events are held, want 1", n)
 	}
@@ -143,19 +143,19 @@ func TestAccount_URLsThatLookUsable(t *testing.T) {
 
 func TestAccount_URLThatWasNotSentIsAsItWas(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", urlA, nil))
+	f.commit(t, users.Insert(7, "n", urlA, nil))
 	f.forget(t)
-	f.commit(t, users.update(row(7, "n", notSent, notSent), row(7, "m", notSent, notSent)))
+	f.commit(t, users.Update(row(7, "n", notSent, notSent), row(7, "m", notSent, notSent)))
 	f.wantEndpoint(t, "active 1 "+urlA+" from 0")
 	wantLines(t, f.events(t), `7 _1 users:7 update users {'id':7,'name':'m'}`)
 }
 
 func TestAccount_DisablingByWalhookEndsWithTheURL(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.commit(t, users.Insert(7, "n", urlA, nil))
 		f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = '410', revision = 2")
 		next()
-		f.commit(t, dids.insert(1, 7, "1"))
+		f.commit(t, dids.Insert(1, 7, "1"))
 		f.wantEndpoint(t, "disabled/walhook 2 "+urlA+" from 0")
 		if n := f.count(t, "event"); n != 2 {
 			t.Errorf("%d events: those of a disabled endpoint are held", n)
@@ -167,7 +167,7 @@ func TestAccount_DisablingByWalhookEndsWithTheURL(t *testing.T) {
 
 func TestAccount_DisablingByAnOperatorStays(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.commit(t, users.Insert(7, "n", urlA, nil))
 		f.exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', reason = 'on request', disabled_reason = 'on request', revision = 2")
 		next()
 		f.commit(t, setURL(urlA, urlB))
@@ -190,7 +190,7 @@ func TestAccount_OwnSecretIsFollowed(t *testing.T) {
 			}
 			return strings.Join(endpoints[0].Secrets, " ")
 		}
-		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.commit(t, users.Insert(7, "n", urlA, nil))
 		made := secrets()
 		if !strings.HasPrefix(made, "whsec_") || len(made) != 6+44 {
 			t.Errorf("made secret %q", made)
@@ -200,17 +200,17 @@ func TestAccount_OwnSecretIsFollowed(t *testing.T) {
 		if secrets() != made {
 			t.Error("the secret changed with the URL")
 		}
-		f.commit(t, users.update(row(7, "n", urlB, nil), row(7, "n", urlB, "whsec_b3du")))
+		f.commit(t, users.Update(row(7, "n", urlB, nil), row(7, "n", urlB, "whsec_b3du")))
 		f.wantEndpoint(t, "active 3 "+urlB+" from 0")
 		if got := secrets(); got != "whsec_b3du "+made {
 			t.Errorf("secrets are %q", got)
 		}
 		next()
-		f.commit(t, users.update(row(7, "n", urlB, "whsec_b3du"), row(7, "m", urlB, "whsec_b3du")))
+		f.commit(t, users.Update(row(7, "n", urlB, "whsec_b3du"), row(7, "m", urlB, "whsec_b3du")))
 		f.wantEndpoint(t, "active 3 "+urlB+" from 0") // nothing about it changed
-		f.commit(t, users.update(row(7, "n", urlB, "whsec_b3du"), row(7, "n", nil, "whsec_b3du")))
+		f.commit(t, users.Update(row(7, "n", urlB, "whsec_b3du"), row(7, "n", nil, "whsec_b3du")))
 		next()
-		f.commit(t, users.update(row(7, "n", nil, "whsec_b3du"), row(7, "n", urlA, "whsec_b3du")))
+		f.commit(t, users.Update(row(7, "n", nil, "whsec_b3du"), row(7, "n", urlA, "whsec_b3du")))
 		if got, _, _ := strings.Cut(secrets(), " "); got != "whsec_b3du" {
 			t.Errorf("after the URL was cleared and set the secret is %q", got)
 		}
@@ -219,12 +219,12 @@ func TestAccount_OwnSecretIsFollowed(t *testing.T) {
 
 func TestAccount_UnderANewIDIsAnother(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, users.insert(7, "n", urlA, nil), dids.insert(1, 7, "1"))
+		f.commit(t, users.Insert(7, "n", urlA, nil), dids.Insert(1, 7, "1"))
 		f.forget(t)
 		next()
-		f.commit(t, users.update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)), dids.update(row(1, 7, "1"), row(1, 9, "1")))
+		f.commit(t, users.Update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)), dids.Update(row(1, 7, "1"), row(1, 9, "1")))
 		next()
-		f.commit(t, dids.insert(2, 9, "2"))
+		f.commit(t, dids.Insert(2, 9, "2"))
 		wantLines(t, f.events(t),
 			`7 _1 users:7 delete users {'id':7,'name':'n','web_hook_url':'`+urlA+`'}`,
 			`9 _1b users:9 insert users {'id':9,'name':'n','web_hook_url':'`+urlA+`'}`,
@@ -235,18 +235,18 @@ func TestAccount_UnderANewIDIsAnother(t *testing.T) {
 
 func TestAccount_DeletedAndMadeAgain(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, users.insert(7, "n", urlA, nil))
+		f.commit(t, users.Insert(7, "n", urlA, nil))
 		f.forget(t)
 		next()
-		f.commit(t, users.delete(7, "n", urlA, nil))
+		f.commit(t, users.Delete(7, "n", urlA, nil))
 		next()
-		f.commit(t, users.insert(7, "m", urlB, nil), dids.insert(1, 7, "1"))
+		f.commit(t, users.Insert(7, "m", urlB, nil), dids.Insert(1, 7, "1"))
 		f.wantEndpoint(t, "active 1 "+urlB+" from 0")
 		if ended := one[bool](t, f.world, "SELECT ended_at IS NOT NULL FROM walhook.endpoint WHERE webhook = 'account'"); ended {
 			t.Error("the feed is ended")
 		}
 		wantLines(t, f.revisions(t), "users:7 r2", "users:7 r1", "dids:1 r1")
-		f.append(t, batch(f.tx(users.delete(7, "m", urlB, nil), users.insert(7, "o", urlA, nil)), f.tx(dids.insert(2, 7, "2"))))
+		f.append(t, batch(f.tx(users.Delete(7, "m", urlB, nil), users.Insert(7, "o", urlA, nil)), f.tx(dids.Insert(2, 7, "2"))))
 		f.wantEndpoint(t, "active 1 "+urlA+" from 0")
 	})
 }
@@ -258,7 +258,7 @@ func TestAccount_ChangesReachTheSenders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.commit(t, users.insert(7, "n", "https://user:secret@a.example.com/", nil))
+	f.commit(t, users.Insert(7, "n", "https://user:secret@a.example.com/", nil))
 	changed, _, err := s.EndpointsChanged(t.Context(), since)
 	if err != nil || len(changed) != 1 {
 		t.Fatalf("changed are %+v, %v", changed, err)

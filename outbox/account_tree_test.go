@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +16,7 @@ func member(id int, parent any) schemas.Tuple {
 }
 
 func memberInsert(id int, parent any) schemas.Change {
-	return schemas.Change{Kind: schemas.Insert, Relation: members.relation, New: member(id, parent)}
+	return schemas.Change{Kind: schemas.Insert, Relation: members.Relation, New: member(id, parent)}
 }
 
 const treeSQL = "SELECT format('%s under %s', id, parent) FROM walhook.account WHERE ended_in IS NULL ORDER BY id"
@@ -35,21 +34,21 @@ func TestAccounts_TheOneAboveIsFollowedInCommitOrder(t *testing.T) {
 		f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2), memberInsert(4, 4))
 		f.wantTree(t, "2 under 1", "3 under 2") // nobody is above itself
 		next()
-		f.commit(t, members.update(member(3, 2), member(3, 1)), members.update(member(2, 1), member(2, nil)))
+		f.commit(t, members.Update(member(3, 2), member(3, 1)), members.Update(member(2, 1), member(2, nil)))
 		f.wantTree(t, "3 under 1")
 		next()
 		// The last word of a batch counts, and a column that was not sent says nothing.
-		f.append(t, batch(f.tx(members.update(member(2, nil), member(2, 3))), f.tx(members.update(member(2, 3), member(2, 1))),
-			f.tx(members.update(member(3, 1), member(3, notSent)))))
+		f.append(t, batch(f.tx(members.Update(member(2, nil), member(2, 3))), f.tx(members.Update(member(2, 3), member(2, 1))),
+			f.tx(members.Update(member(3, 1), member(3, notSent)))))
 		f.wantTree(t, "2 under 1", "3 under 1")
 		next()
-		f.commit(t, members.update(member(2, 1), member(5, 1)))
+		f.commit(t, members.Update(member(2, 1), member(5, 1)))
 		f.wantTree(t, "3 under 1", "5 under 1")
 		next()
-		f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: members.relation, Old: member(3, 1)})
+		f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: members.Relation, Old: member(3, 1)})
 		f.wantTree(t, "5 under 1")
 		next()
-		f.commit(t, members.truncate(), memberInsert(7, 1))
+		f.commit(t, members.Truncate(), memberInsert(7, 1))
 		f.wantTree(t, "7 under 1")
 	})
 }
@@ -77,18 +76,18 @@ func TestAccounts_TheTreeComesFromTheSnapshot(t *testing.T) {
 func TestRoute_WhatIsTooLongForAnIndexIsNamedOtherwiseOrListed(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		long := strings.Repeat("x", 5000)
-		users, dids, faxes := ofText(users), ofText(dids), ofText(faxes)
-		f.commit(t, account(7), dids.insert(long, 7, "1"))
+		users, dids, faxes := users.OfText(), dids.OfText(), faxes.OfText()
+		f.commit(t, account(7), dids.Insert(long, 7, "1"))
 		next()
-		f.commit(t, faxes.insert(5, long, "2")) // through a parent whose key is long
+		f.commit(t, faxes.Insert(5, long, "2")) // through a parent whose key is long
 		if got := f.events(t); len(got) != 3 || !strings.HasPrefix(got[1], "7 _2 dids:sha256:") || !strings.HasPrefix(got[2], "7 _1 faxes:5 ") {
 			t.Errorf("events\n%.300s", strings.Join(got, "\n"))
 		}
 		f.wantSkipped(t, map[string]int{})
 		next()
-		f.commit(t, dids.insert(2, long, "1"), account(8), users.insert(long, "n", urlA, nil))
+		f.commit(t, dids.Insert(2, long, "1"), account(8), users.Insert(long, "n", urlA, nil))
 		next()
-		f.commit(t, dids.update(row(3, 7, "1"), row(3, long, "1"))) // the old owner is told
+		f.commit(t, dids.Update(row(3, 7, "1"), row(3, long, "1"))) // the old owner is told
 		if got := f.events(t); len(got) != 5 || !strings.HasPrefix(got[4], "7 _1 dids:3 delete") {
 			t.Errorf("%d events: %.100s", len(got), got[len(got)-1])
 		}
@@ -99,14 +98,4 @@ func TestRoute_WhatIsTooLongForAnIndexIsNamedOtherwiseOrListed(t *testing.T) {
 			t.Errorf("%d endpoints", n)
 		}
 	})
-}
-
-// ofText is a table whose columns are all text.
-func ofText(tb table) table {
-	r := *tb.relation
-	r.Columns = slices.Clone(r.Columns)
-	for i := range r.Columns {
-		r.Columns[i].Type = oidText
-	}
-	return table{&r}
 }

@@ -15,7 +15,7 @@ import (
 
 func TestAppend_StoresEventsOwnersAndPositionAtOneStroke(t *testing.T) {
 	f := newFeed(t)
-	b := batch(f.tx(account(7), dids.insert(1, 7, "312")), f.tx(faxes.insert(5, 1, "2")))
+	b := batch(f.tx(account(7), dids.Insert(1, 7, "312")), f.tx(faxes.Insert(5, 1, "2")))
 	b.Position.Ordinal, b.Xid, b.Flush = 9, 4_000_000_000, 0x1_0000_2000
 	f.append(t, b)
 	wantLines(t, all[string](t, f.world, `SELECT format('%s#%s %s %s %s', commit_lsn, ordinal, xid, flush_lsn, next_event_id)
@@ -61,7 +61,7 @@ func TestAppend_WhatFailsLeavesNothing(t *testing.T) {
 			before := f.takeOver(t)
 			table, when, _ := strings.Cut(breakIt, " ")
 			refuse(t, f.world, "walhook."+table, when, "53100") // the disk is full: it is no item's fault
-			b := batch(f.tx(account(7), dids.insert(1, 7, "312"), faxes.insert(2, 99, "1"), setURL(urlA, urlB)))
+			b := batch(f.tx(account(7), dids.Insert(1, 7, "312"), faxes.Insert(2, 99, "1"), setURL(urlA, urlB)))
 			if err := f.publisher.Append(t.Context(), b); err == nil || errors.Is(err, ErrFenced) {
 				t.Fatalf("appended: %v", err)
 			}
@@ -90,7 +90,7 @@ func TestAppend_OfAnEarlierPublisherIsRefused(t *testing.T) {
 	if _, err := second.TakeOver(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b := batch(f.tx(dids.insert(1, 7, "312"), account(8), faxes.insert(2, 99, "1")))
+	b := batch(f.tx(dids.Insert(1, 7, "312"), account(8), faxes.Insert(2, 99, "1")))
 	if err := f.publisher.Append(t.Context(), b); !errors.Is(err, ErrFenced) {
 		t.Fatalf("appended: %v", err)
 	}
@@ -109,10 +109,10 @@ func TestAppend_OfAnEarlierPublisherIsRefused(t *testing.T) {
 func TestAppend_TakeOverWaitsForOneInTheMiddle(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
-	f.commit(t, dids.insert(9, 7, "311")) // what is prepared before a transaction begins, is
+	f.commit(t, dids.Insert(9, 7, "311")) // what is prepared before a transaction begins, is
 	held := f.begin(t)
 	execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
-	b := batch(f.tx(dids.insert(1, 7, "312")))
+	b := batch(f.tx(dids.Insert(1, 7, "312")))
 	appended := make(chan error, 1)
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()
 	f.blocked(t, "INSERT INTO walhook.owner")
@@ -141,10 +141,10 @@ func TestAppend_TakeOverWaitsForOneInTheMiddle(t *testing.T) {
 	if got.err != nil || got.checkpoint.Position != b.Position {
 		t.Fatalf("took over at %+v, %v", got.checkpoint, got.err)
 	}
-	if err := f.publisher.Append(t.Context(), batch(f.tx(dids.insert(2, 7, "313")))); !errors.Is(err, ErrFenced) {
+	if err := f.publisher.Append(t.Context(), batch(f.tx(dids.Insert(2, 7, "313")))); !errors.Is(err, ErrFenced) {
 		t.Errorf("appended: %v", err)
 	}
-	if err := second.Append(t.Context(), batch(f.tx(dids.insert(3, 7, "314")))); err != nil {
+	if err := second.Append(t.Context(), batch(f.tx(dids.Insert(3, 7, "314")))); err != nil {
 		t.Fatal(err)
 	}
 	wantLines(t, all[string](t, f.world, "SELECT id || ' ' || record FROM walhook.event ORDER BY id"), "1 users:7", "2 dids:9", "3 dids:1", "4 dids:3")
@@ -157,7 +157,7 @@ func TestAppend_BehindATakeOverStoresNothing(t *testing.T) {
 	taking := f.begin(t)
 	execTx(t, taking, takeEpochSQL, "another")
 	appended := make(chan error, 1)
-	b := batch(f.tx(dids.insert(1, 7, "312"), account(8)))
+	b := batch(f.tx(dids.Insert(1, 7, "312"), account(8)))
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()
 	f.blocked(t, "assert_epoch")
 	commit(t, taking)
@@ -212,19 +212,19 @@ func TestAppend_OneThatIsRolledBackIsTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFeedAlone(t)
 			f.commit(t, account(7), account(8))
-			f.commit(t, dids.insert(9, 7, "311")) // what is prepared before a transaction begins, is
+			f.commit(t, dids.Insert(9, 7, "311")) // what is prepared before a transaction begins, is
 			f.exec(t, "CREATE SEQUENCE public.tries")
 			f.forget(t)
 			after := fail(t, f)
 			view, epoch := f.publisher.view, one[int64](t, f.world, "SELECT epoch FROM walhook.epoch")
-			b := batch(f.tx(dids.insert(1, 7, "312"), dids.insert(2, 8, "313")))
+			b := batch(f.tx(dids.Insert(1, 7, "312"), dids.Insert(2, 8, "313")))
 			appended := make(chan error, 1)
 			go func() { appended <- f.publisher.Append(t.Context(), b) }()
 			after()
 			if err := <-appended; err != nil {
 				t.Fatal(err)
 			}
-			f.commit(t, dids.update(row(1, 7, "312"), row(1, 8, "314")))
+			f.commit(t, dids.Update(row(1, 7, "312"), row(1, 8, "314")))
 			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', id, endpoint, record, type) FROM walhook.event ORDER BY id"),
 				"4 1 dids:1 insert", "5 2 dids:2 insert", "6 1 dids:1 delete", "7 2 dids:1 insert")
 			if f.publisher.view != view || one[int64](t, f.world, "SELECT epoch FROM walhook.epoch") != epoch {
@@ -239,12 +239,12 @@ func TestAppend_OneThatIsRolledBackIsTriedAgain(t *testing.T) {
 func TestAppend_WhatCouldNotBeReadIsReadAgain(t *testing.T) {
 	f := newBilling(t)
 	f.webhook(t, "7", "a", "hook = 'number'")
-	f.commit(t, payers.insert(7, "n", nil, nil, "S-7", "p"))
+	f.commit(t, payers.Insert(7, "n", nil, nil, "S-7", "p"))
 	f.restart(t)
 	held := f.begin(t)
 	execTx(t, held, "LOCK TABLE walhook.account_column IN ACCESS EXCLUSIVE MODE")
 	appended := make(chan error, 1)
-	b := batch(f.tx(dids.insert(1, 7, "312")))
+	b := batch(f.tx(dids.Insert(1, 7, "312")))
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()
 	f.blocked(t, "FROM walhook.account_column")
 	f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -290,7 +290,7 @@ func TestAppend_ThatIsCancelledCanBeTakenUpAgain(t *testing.T) {
 	f.commit(t, account(7))
 	held := f.begin(t)
 	execTx(t, held, "LOCK TABLE walhook.owner IN SHARE MODE")
-	b := batch(f.tx(dids.insert(1, 7, "312")))
+	b := batch(f.tx(dids.Insert(1, 7, "312")))
 	ctx, cancel := context.WithCancel(t.Context())
 	appended := make(chan error, 1)
 	go func() { appended <- f.publisher.Append(ctx, b) }()
@@ -319,7 +319,7 @@ func TestAppend_IDsRiseInCommitOrderOverHandovers(t *testing.T) {
 			t.Fatalf("hand-over %d begins at %s, want %X", n, checkpoint.Position, uint64(f.commitLSN))
 		}
 		for range 3 {
-			f.commit(t, dids.insert(n, 7, "1"), dids.insert(n+100, 7, "2"))
+			f.commit(t, dids.Insert(n, 7, "1"), dids.Insert(n+100, 7, "2"))
 		}
 	}
 	webhookIDs := all[string](t, f.world, "SELECT webhook_id FROM walhook.event ORDER BY id")

@@ -35,7 +35,7 @@ func (f *feed) told(t *testing.T) []string {
 const follows = "include_subaccounts = true"
 
 func memberDelete(id int, parent any) schemas.Change {
-	return schemas.Change{Kind: schemas.Delete, Relation: members.relation, Old: member(id, parent)}
+	return schemas.Change{Kind: schemas.Delete, Relation: members.Relation, Old: member(id, parent)}
 }
 
 func TestAudience_WebhooksOfTheAccountGetTheRecordFeed(t *testing.T) {
@@ -47,7 +47,7 @@ func TestAudience_WebhooksOfTheAccountGetTheRecordFeed(t *testing.T) {
 		f.webhook(t, "7", "b", "schemas = '{dids,sms_enablement}'", "types = '{insert,update}'")
 		f.webhook(t, "7", "other", "hook = 'channel_create'")
 		f.webhook(t, "9", "alone") // an account that set no URL of its own
-		f.commit(t, dids.insert(1, 7, "312"), dids.delete(1, 7, "312"), notes.insert(4, 7, "x"), dids.insert(2, 8, "313"), dids.insert(3, 9, "314"),
+		f.commit(t, dids.Insert(1, 7, "312"), dids.Delete(1, 7, "312"), notes.Insert(4, 7, "x"), dids.Insert(2, 8, "313"), dids.Insert(3, 9, "314"),
 			message(`{"user_id":7,"schema":"sms_enablement","type":"update","status":"ok"}`))
 		wantLines(t, f.told(t),
 			"7/account _1 dids:1 insert", "7/a _1 dids:1 insert", "7/b _1 dids:1 insert",
@@ -62,15 +62,15 @@ func TestAudience_WebhooksOfTheAccountGetTheRecordFeed(t *testing.T) {
 
 func TestAudience_ChangesThroughTheAPIAreSeenByTheNextAppend(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", nil, nil))
+	f.commit(t, users.Insert(7, "n", nil, nil))
 	f.webhook(t, "7", "a")
-	f.commit(t, dids.insert(1, 7, "312"))
+	f.commit(t, dids.Insert(1, 7, "312"))
 	f.exec(t, "UPDATE walhook.endpoint SET types = '{delete}', revision = 5")
 	f.touch(t)
-	f.commit(t, dids.insert(2, 7, "312"), dids.delete(1, 7, "312"))
+	f.commit(t, dids.Insert(2, 7, "312"), dids.Delete(1, 7, "312"))
 	f.exec(t, "UPDATE walhook.endpoint SET deleted_at = now(), state = 'cleared', url = NULL, reason = 'deleted'")
 	f.touch(t)
-	f.commit(t, dids.delete(2, 7, "312"))
+	f.commit(t, dids.Delete(2, 7, "312"))
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', record, endpoint_revision) FROM walhook.event ORDER BY id"), "dids:1 1", "dids:1 5")
 }
 
@@ -83,7 +83,7 @@ func TestAudience_AccountsAboveFollowTheirSubaccounts(t *testing.T) {
 		f.webhook(t, "4", "stranger", follows)
 		f.forget(t)
 		next()
-		f.commit(t, dids.insert(1, 3, "312"), dids.insert(2, 1, "313"))
+		f.commit(t, dids.Insert(1, 3, "312"), dids.Insert(2, 1, "313"))
 		wantLines(t, f.told(t),
 			"3/account _1 dids:1 insert", "2/middle _1 dids:1 insert", "1/top _1 dids:1 insert",
 			"1/account _2 dids:2 insert", "1/top _2 dids:2 insert", "1/own _2 dids:2 insert")
@@ -91,9 +91,9 @@ func TestAudience_AccountsAboveFollowTheirSubaccounts(t *testing.T) {
 		next()
 
 		// A moved account's events stop at the commit that moves it.
-		f.commit(t, dids.insert(3, 3, "1"), members.update(member(3, 2), member(3, 4)), dids.insert(4, 3, "2"))
+		f.commit(t, dids.Insert(3, 3, "1"), members.Update(member(3, 2), member(3, 4)), dids.Insert(4, 3, "2"))
 		next()
-		f.commit(t, dids.insert(5, 3, "3"))
+		f.commit(t, dids.Insert(5, 3, "3"))
 		wantLines(t, f.told(t),
 			"3/account _1 dids:3 insert", "2/middle _1 dids:3 insert", "1/top _1 dids:3 insert",
 			"3/account _2 users:3 update", "4/stranger _2 users:3 update",
@@ -106,19 +106,19 @@ func TestAudience_AccountsAboveFollowTheirSubaccounts(t *testing.T) {
 // the transaction, also when that comes in another batch.
 func TestAudience_AccountsAboveHearOfADeletedOneToTheEndOfItsTransaction(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2), dids.insert(1, 2, "1"), dids.insert(2, 2, "1"), dids.insert(3, 3, "1"))
+		f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2), dids.Insert(1, 2, "1"), dids.Insert(2, 2, "1"), dids.Insert(3, 3, "1"))
 		f.webhook(t, "1", "top", follows)
 		f.webhook(t, "2", "own")
 		f.forget(t)
 		next()
-		whole := f.tx(memberDelete(2, 1), dids.delete(1, 2, "1"), dids.delete(3, 3, "1"), dids.delete(2, 2, "1"))
+		whole := f.tx(memberDelete(2, 1), dids.Delete(1, 2, "1"), dids.Delete(3, 3, "1"), dids.Delete(2, 2, "1"))
 		f.append(t, batch(whole[:2]))
 		next()
 		f.append(t, batch(whole[2:]))
 		next()
-		f.commit(t, dids.insert(9, 2, "1"), dids.insert(10, 3, "1")) // what is under it has nobody above now
+		f.commit(t, dids.Insert(9, 2, "1"), dids.Insert(10, 3, "1")) // what is under it has nobody above now
 		next()
-		f.commit(t, memberInsert(2, 1), dids.insert(11, 2, "1")) // there again
+		f.commit(t, memberInsert(2, 1), dids.Insert(11, 2, "1")) // there again
 		wantLines(t, f.told(t),
 			"2/ended-2 _1 users:2 delete", "2/own _1 users:2 delete", "1/top _1 users:2 delete",
 			"1/top _2 dids:1 delete",
@@ -141,7 +141,7 @@ func TestAudience_LoopsInTheTreeAreCut(t *testing.T) {
 		f.webhook(t, fmt.Sprint(id+1), "w", follows)
 	}
 	f.forget(t)
-	f.commit(t, dids.insert(1, 2, "1"), dids.insert(2, 4, "1"))
+	f.commit(t, dids.Insert(1, 2, "1"), dids.Insert(2, 4, "1"))
 	wantLines(t, f.told(t),
 		"2/account _1 dids:1 insert", "2/w _1 dids:1 insert", "1/w _1 dids:1 insert", "3/w _1 dids:1 insert",
 		"4/account _2 dids:2 insert", "4/w _2 dids:2 insert", "3/w _2 dids:2 insert", "2/w _2 dids:2 insert", "1/w _2 dids:2 insert")
@@ -163,13 +163,13 @@ func TestAudience_ASnapshotEndsForGoodTheWebhooksOfAccountsThatAreGone(t *testin
 
 func TestAudience_ObjectsFollowTheRecordsOwnEvents(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "1"))
+		f.commit(t, account(7), account(8), dids.Insert(1, 7, "1"))
 		f.webhook(t, "7", "a", "hook = 'object'")
 		f.webhook(t, "8", "b", "hook = 'object'", "object_action = 'doc_created'")
 		f.forget(t)
 		next()
-		f.commit(t, dids.update(row(1, 7, "1"), row(1, 7, "2")))
-		f.commit(t, dids.update(row(1, 7, "2"), row(1, 8, "2")), users.delete(7, "n", urlA, nil))
+		f.commit(t, dids.Update(row(1, 7, "1"), row(1, 7, "2")))
+		f.commit(t, dids.Update(row(1, 7, "2"), row(1, 8, "2")), users.Delete(7, "n", urlA, nil))
 		wantLines(t, f.told(t),
 			"7/account _1 dids:1 update", "7/a _1b object/dids:1 doc_edited",
 			"7/account _1 dids:1 delete", "8/account _1b dids:1 insert",

@@ -39,7 +39,7 @@ func TestBody_ALargeOneOfManyWebhooksIsStoredOnce(t *testing.T) {
 			f.forget(t)
 			first := f.publisher.view.NextID
 			for n := range changes {
-				f.commit(t, dids.insert(n+1, 7, largeText(uint64(n), size)))
+				f.commit(t, dids.Insert(n+1, 7, largeText(uint64(n), size)))
 			}
 			if grown := one[int64](t, f.world, outboxSizeSQL) - before; grown > 3<<20 {
 				t.Errorf("%d events of %d bytes to %d webhooks grow the log by %d bytes", changes, size, webhooks, grown)
@@ -137,7 +137,7 @@ func TestBody_ASmallOneIsItsOwn(t *testing.T) {
 	f := newFeedOf(t, newWorld(t), smallCatalog)
 	f.webhook(t, "7", "a", "hook = 'records'")
 	f.webhook(t, "7", "b", "hook = 'records'")
-	f.commit(t, dids.insert(1, 7, strings.Repeat("x", sharedFrom/2)), dids.insert(2, 7, strings.Repeat("x", sharedFrom)))
+	f.commit(t, dids.Insert(1, 7, strings.Repeat("x", sharedFrom/2)), dids.Insert(2, 7, strings.Repeat("x", sharedFrom)))
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', record, body_of - id) FROM walhook.event ORDER BY id"), "dids:1 ", "dids:1 ", "dids:2 ", "dids:2 -1")
 }
 
@@ -166,7 +166,7 @@ func TestBody_WithoutItsCarrierAnEventIsADeadLetter(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		f.webhook(t, "7", id, "hook = 'records'")
 	}
-	f.commit(t, dids.insert(1, 7, largeText(1, 10_000)), dids.insert(2, 7, "312"))
+	f.commit(t, dids.Insert(1, 7, largeText(1, 10_000)), dids.Insert(2, 7, "312"))
 	s, _ := f.join(t)
 	events := f.tail(t, s, TailQuery{Shards: allShards()})
 	f.settle(t, s, retried(events[2], time.Millisecond))
@@ -188,7 +188,7 @@ func TestBody_OfWhatIsSentAgainIsNotCopied(t *testing.T) {
 	f := newFeedOf(t, newWorld(t), smallCatalog)
 	f.webhook(t, "7", "a", "hook = 'records'")
 	f.webhook(t, "7", "b", "hook = 'records'")
-	f.commit(t, dids.insert(1, 7, largeText(1, size)), dids.insert(2, 7, "312"))
+	f.commit(t, dids.Insert(1, 7, largeText(1, size)), dids.Insert(2, 7, "312"))
 	s, _ := f.join(t)
 	var first []Event
 	for _, e := range f.tail(t, s, TailQuery{Shards: allShards()}) {

@@ -97,12 +97,12 @@ const (
 func TestDaily_CountsOncePerDayByAccountActionAndType(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'billing'", daily, inNY, "daily_at = '06:00'", follows)
-	d.commit(t, payers.insert(7, "n", nil, nil, "S-7", "p"), payers.insert(8, "n", nil, 7, "S-8", "q"))
-	d.commit(t, dids.insert(1, 7, "1"), dids.insert(2, 7, "2"), dids.insert(3, 8, "3"), faxes.insert(1, 1, "20"), faxes.insert(2, 2, "3"))
+	d.commit(t, payers.Insert(7, "n", nil, nil, "S-7", "p"), payers.Insert(8, "n", nil, 7, "S-8", "q"))
+	d.commit(t, dids.Insert(1, 7, "1"), dids.Insert(2, 7, "2"), dids.Insert(3, 8, "3"), faxes.Insert(1, 1, "20"), faxes.Insert(2, 2, "3"))
 	d.tick(t)
 	wantLines(t, d.bodies(t))
 	d.now = d.now.Add(6 * anHour)
-	d.commit(t, dids.delete(2, 7, "2"), payers.update(payer(8, 7, "S-8", "q"), payer(8, 7, "S-9", "q")), dids.insert(4, 8, "4"))
+	d.commit(t, dids.Delete(2, 7, "2"), payers.Update(payer(8, 7, "S-8", "q"), payer(8, 7, "S-9", "q")), dids.Insert(4, 8, "4"))
 	d.at(t, "2024-06-11T10:00:00Z") // 06:00 in New York
 	d.tick(t)
 	wantLines(t, d.bodies(t),
@@ -130,7 +130,7 @@ func TestDaily_AnyWebhookMayBeToldOnceADay(t *testing.T) {
 	d.feed.webhook(t, "7", "object", "hook = 'object'", daily)
 	d.feed.webhook(t, "7", "list", "hook = 'number_list'", daily)
 	d.feed.webhook(t, "7", "now")
-	d.commit(t, dids.insert(1, 7, "1"), dids.insert(2, 7, "2"), dids.delete(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"), dids.Insert(2, 7, "2"), dids.Delete(1, 7, "1"))
 	d.at(t, "2024-06-11T00:00:00Z")
 	d.tick(t)
 	wantLines(t, rest(d.bodies(t), 3), // those of now
@@ -145,12 +145,12 @@ func TestDaily_AnyWebhookMayBeToldOnceADay(t *testing.T) {
 func TestDaily_MissedDaysAreToldApartAndMarked(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily, inNY)
-	d.commit(t, dids.insert(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"))
 	// The publisher is away; what is committed meanwhile it reads afterwards.
 	var missed []schemas.Batch
 	for _, at := range []string{"2024-06-11T03:59:59Z", "2024-06-11T04:00:00Z", "2024-06-12T05:00:00Z", "2024-06-14T03:00:00Z", "2024-06-14T04:00:00.5Z"} {
 		d.at(t, at)
-		missed = append(missed, d.committed(dids.insert(len(missed)+2, 7, "x"), dids.insert(len(missed)+20, 7, "x")))
+		missed = append(missed, d.committed(dids.Insert(len(missed)+2, 7, "x"), dids.Insert(len(missed)+20, 7, "x")))
 	}
 	d.at(t, "2024-06-14T12:00:00Z")
 	d.restart(t)
@@ -188,8 +188,8 @@ func (d *days) wantPeriods(t *testing.T) {
 func TestDaily_EndsAtAPlaceOfTheLogAndNotByTheClock(t *testing.T) {
 	d := newDays(t, "2024-06-10T23:59:58Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-	d.commit(t, dids.insert(1, 7, "1"))
-	waiting := d.committed(dids.insert(2, 7, "2"))
+	d.commit(t, dids.Insert(1, 7, "1"))
+	waiting := d.committed(dids.Insert(2, 7, "2"))
 	d.at(t, "2024-06-11T00:10:00Z")
 	d.publisher.ObserveSourceTime(0x9000, d.now) // the log goes on beyond what is stored
 	d.send(t)
@@ -206,8 +206,8 @@ func TestDaily_EndsAtAPlaceOfTheLogAndNotByTheClock(t *testing.T) {
 func TestDaily_ATimeStampFromTheFutureEndsNothing(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-	d.commit(t, payers.insert(7, "n", nil, nil, nil, nil))
-	b := d.committed(dids.insert(1, 7, "1"))
+	d.commit(t, payers.Insert(7, "n", nil, nil, nil, nil))
+	b := d.committed(dids.Insert(1, 7, "1"))
 	b.Changes[0].CommittedAt = d.now.AddDate(70, 0, 0)
 	d.append(t, b)
 	d.publisher.ObserveSourceTime(b.Flush, d.now.AddDate(70, 0, 0))
@@ -221,7 +221,7 @@ func TestDaily_ATimeStampFromTheFutureEndsNothing(t *testing.T) {
 func TestDaily_OfTwoPublishersOneEndsTheDay(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-	d.commit(t, dids.insert(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"))
 	first := d.publisher
 	d.restart(t)
 	d.at(t, "2024-06-11T00:00:00Z")
@@ -236,7 +236,7 @@ func TestDaily_OfTwoPublishersOneEndsTheDay(t *testing.T) {
 		t.Error("a publisher that is none any more ended a day")
 	}
 	d.now = d.now.Add(time.Second)
-	d.commit(t, dids.insert(2, 7, "2")) // ends the day, and nobody has sent it yet
+	d.commit(t, dids.Insert(2, 7, "2")) // ends the day, and nobody has sent it yet
 	first.live = true                   // it has not noticed
 	if err := first.sendDays(t.Context()); !errors.Is(err, ErrFenced) {
 		t.Errorf("the first publisher sends: %v, want it fenced", err)
@@ -249,11 +249,11 @@ func TestDaily_OfTwoPublishersOneEndsTheDay(t *testing.T) {
 func TestDaily_ACrashBetweenEndAndSendingLosesNothing(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-	d.commit(t, dids.insert(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"))
 	d.at(t, "2024-06-11T00:00:01Z")
-	d.commit(t, dids.insert(2, 7, "2")) // ends the day
+	d.commit(t, dids.Insert(2, 7, "2")) // ends the day
 	d.restart(t)
-	d.commit(t, dids.insert(3, 7, "3"))
+	d.commit(t, dids.Insert(3, 7, "3"))
 	d.tick(t)
 	wantLines(t, d.bodies(t), `a day_20240611_1_ day/7 {"account":7,"what":"added","count":1,"sku":null,"plan":"none"}`)
 	d.at(t, "2024-06-12T00:00:01Z")
@@ -278,9 +278,9 @@ func TestDaily_AFailedAppendIsRepeatedWhole(t *testing.T) {
 	d.at(t, "2024-06-10T12:00:00Z")
 	d.wind()
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-	d.commit(t, dids.insert(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"))
 	d.at(t, "2024-06-11T00:00:01Z")
-	b := d.committed(dids.insert(2, 7, "2"))
+	b := d.committed(dids.Insert(2, 7, "2"))
 	d.exec(t, "ALTER TABLE walhook.daily_run ADD CONSTRAINT broken CHECK (endpoint = 0)")
 	if err := d.publisher.Append(t.Context(), b); err == nil {
 		t.Fatal("appended")
@@ -329,14 +329,14 @@ func TestDaily_WhatBecomesOfADayWhoseWebhookChanges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDays(t, "2024-06-10T12:00:00Z")
 			d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-			d.commit(t, dids.insert(1, 7, "1"))
+			d.commit(t, dids.Insert(1, 7, "1"))
 			d.exec(t, "UPDATE walhook.endpoint SET "+test.set)
 			d.touch(t)
 			d.at(t, test.at)
 			d.tick(t)
 			wantLines(t, d.bodies(t), test.want...)
 			d.now = d.now.Add(anHour)
-			d.commit(t, dids.insert(2, 7, "2"))
+			d.commit(t, dids.Insert(2, 7, "2"))
 			d.now = d.now.Add(25 * anHour)
 			d.tick(t)
 			got := d.bodies(t)
@@ -363,7 +363,7 @@ func TestDaily_BackAndForthOnOneDayEndsItOnce(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
 	for i := range 6 {
-		d.commit(t, dids.insert(i, 7, "1"))
+		d.commit(t, dids.Insert(i, 7, "1"))
 		d.exec(t, "UPDATE walhook.endpoint SET delivery = CASE delivery WHEN 'daily' THEN 'realtime' ELSE 'daily' END")
 		d.touch(t)
 		d.tick(t)
@@ -393,7 +393,7 @@ func TestDaily_ManyCountsGoOutInChunks(t *testing.T) {
 	var changes []schemas.Change
 	const accounts = dayChunk + 500
 	for id := 2; id < accounts+2; id++ {
-		changes = append(changes, payers.insert(id, "n", nil, 1, nil, nil), dids.insert(id, id, "1"))
+		changes = append(changes, payers.Insert(id, "n", nil, 1, nil, nil), dids.Insert(id, id, "1"))
 	}
 	d.commit(t, changes...)
 	d.at(t, "2024-06-11T00:00:00Z")
@@ -413,7 +413,7 @@ func TestDaily_ManyCountsGoOutInChunks(t *testing.T) {
 func TestDaily_SettingsThatCannotBeUsedAreUTCs(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily, "daily_zone = 'Europe/Atlantis'")
-	d.commit(t, dids.insert(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"))
 	d.at(t, "2024-06-11T00:00:00Z")
 	d.tick(t)
 	wantLines(t, d.bodies(t), `a day_20240611_1_ day/7 {"account":7,"what":"added","count":1,"sku":null,"plan":"none"}`)
@@ -425,10 +425,10 @@ func TestDaily_SettingsThatCannotBeUsedAreUTCs(t *testing.T) {
 func TestDaily_RunsGoWithRetentionAndCountsDoNot(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
-	d.commit(t, dids.insert(1, 7, "1"))
+	d.commit(t, dids.Insert(1, 7, "1"))
 	d.at(t, "2024-06-11T00:00:00Z")
 	d.tick(t)
-	d.commit(t, dids.insert(2, 7, "2"))
+	d.commit(t, dids.Insert(2, 7, "2"))
 	d.exec(t, "UPDATE walhook.daily_run SET sent_at = now() - interval '8 days'")
 	if err := d.store.maintainOnce(t.Context()); err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ func newYear(t *testing.T, seed uint64) *year {
 		y.want[webhook], y.got[webhook] = map[string]int64{}, map[string]int64{}
 		y.feed.webhook(t, "7", webhook, "hook = 'number'", daily, fmt.Sprintf("daily_at = '%s', daily_zone = '%s'", c.at, c.zone))
 	}
-	y.commit(t, payers.insert(7, "n", nil, nil, nil, nil))
+	y.commit(t, payers.Insert(7, "n", nil, nil, nil, nil))
 	return y
 }
 
@@ -108,9 +108,9 @@ func (y *year) pass(d time.Duration) {
 func (y *year) happens() {
 	for range y.random.IntN(4) {
 		y.number++
-		change, what := dids.insert(y.number, 7, "x"), "added"
+		change, what := dids.Insert(y.number, 7, "x"), "added"
 		if y.random.IntN(3) == 0 {
-			change, what = dids.delete(y.number, 7, "x"), "removed"
+			change, what = dids.Delete(y.number, 7, "x"), "removed"
 		}
 		y.unread = append(y.unread, y.committed(change).Changes...)
 		for webhook, c := range y.zones {

@@ -74,15 +74,15 @@ func eitherWayBilling(t *testing.T, run func(t *testing.T, f *feed, next func())
 
 func TestDerived_EventsFollowTheRecordsOwn(t *testing.T) {
 	eitherWayBilling(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, payers.insert(7, "n", urlA, nil, `S-1`, nil))
+		f.commit(t, payers.Insert(7, "n", urlA, nil, `S-1`, nil))
 		f.webhook(t, "7", "number", "hook = 'number'")
 		f.webhook(t, "7", "billing", "hook = 'billing'", "format = 'form'")
 		f.webhook(t, "7", "list", "hook = 'number_list'")
 		f.forget(t)
 		next()
-		f.commit(t, dids.insert(1, 7, "312"))
+		f.commit(t, dids.Insert(1, 7, "312"))
 		next()
-		f.commit(t, dids.update(row(1, 7, "312"), row(1, 7, "313")), faxes.insert(5, 1, "2"), dids.delete(1, 7, "313"))
+		f.commit(t, dids.Update(row(1, 7, "312"), row(1, 7, "313")), faxes.Insert(5, 1, "2"), dids.Delete(1, 7, "313"))
 		wantLines(t, f.sent(t),
 			`account _1 dids/insert {"type":"insert","schema":"dids","data":"{\"id\":1,\"user_id\":7,\"number\":\"312\"}"}`,
 			`number _1c number/added {"account":7,"what":"added","count":1,"sku":"S-1","plan":"none"}`,
@@ -109,17 +109,17 @@ func TestDerived_EventsFollowTheRecordsOwn(t *testing.T) {
 func TestDerived_WebhookIDIsTheSameWithoutTheOtherListeners(t *testing.T) {
 	f := newBilling(t)
 	f.webhook(t, "7", "list", "hook = 'number_list'")
-	f.commit(t, dids.insert(1, 7, "312"))
+	f.commit(t, dids.Insert(1, 7, "312"))
 	wantLines(t, f.sent(t), `list _1d number_list/x {"updated_fields":[]}`)
 }
 
 func TestDerived_AMoveIsARemovalForTheOneAndAnAdditionForTheOther(t *testing.T) {
 	eitherWayBilling(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, payers.insert(7, "n", nil, nil, "S-7", "p"), payers.insert(8, "n", nil, nil, "S-8", "q"), dids.insert(1, 7, "312"))
+		f.commit(t, payers.Insert(7, "n", nil, nil, "S-7", "p"), payers.Insert(8, "n", nil, nil, "S-8", "q"), dids.Insert(1, 7, "312"))
 		f.webhook(t, "7", "a", "hook = 'number'")
 		f.webhook(t, "8", "b", "hook = 'number'")
 		next()
-		f.commit(t, dids.update(row(1, 7, "312"), row(1, 8, "312")))
+		f.commit(t, dids.Update(row(1, 7, "312"), row(1, 8, "312")))
 		wantLines(t, f.sent(t),
 			`a _1d number/removed {"account":7,"what":"removed","count":1,"sku":"S-7","plan":"p"}`,
 			`b _1g number/added {"account":8,"what":"added","count":1,"sku":"S-8","plan":"q"}`)
@@ -129,20 +129,20 @@ func TestDerived_AMoveIsARemovalForTheOneAndAnAdditionForTheOther(t *testing.T) 
 func TestDerived_TheAccountsColumnsAreThoseOfItsLatestRow(t *testing.T) {
 	eitherWayBilling(t, func(t *testing.T, f *feed, next func()) {
 		f.webhook(t, "7", "a", "hook = 'number'")
-		f.commit(t, dids.insert(1, 7, "1")) // an account that was never seen
+		f.commit(t, dids.Insert(1, 7, "1")) // an account that was never seen
 		next()
-		f.commit(t, payers.insert(7, "n", nil, nil, "S-1", "p"), dids.insert(2, 7, "2"))
+		f.commit(t, payers.Insert(7, "n", nil, nil, "S-1", "p"), dids.Insert(2, 7, "2"))
 		next()
 		// In the middle of a batch, and what was not sent stays.
-		f.append(t, batch(f.tx(dids.insert(3, 7, "3")), f.tx(payers.update(payer(7, nil, "S-1", notSent), payer(7, nil, "S-2", notSent)), dids.insert(4, 7, "4")),
-			f.tx(payers.update(payer(7, nil, "S-2", notSent), payer(7, nil, nil, notSent)), dids.insert(5, 7, "5"))))
+		f.append(t, batch(f.tx(dids.Insert(3, 7, "3")), f.tx(payers.Update(payer(7, nil, "S-1", notSent), payer(7, nil, "S-2", notSent)), dids.Insert(4, 7, "4")),
+			f.tx(payers.Update(payer(7, nil, "S-2", notSent), payer(7, nil, nil, notSent)), dids.Insert(5, 7, "5"))))
 		next()
 		// A cascade deletes the account first; its columns stay known.
-		f.commit(t, payers.update(payer(7, nil, nil, "p"), payer(7, nil, "S-3", "p")))
+		f.commit(t, payers.Update(payer(7, nil, nil, "p"), payer(7, nil, "S-3", "p")))
 		f.webhook(t, "1", "above", "hook = 'number'", follows)
-		f.commit(t, payers.update(payer(7, nil, "S-3", "p"), payer(7, 1, "S-3", "p")))
+		f.commit(t, payers.Update(payer(7, nil, "S-3", "p"), payer(7, 1, "S-3", "p")))
 		next()
-		f.append(t, batch(f.tx(schemas.Change{Kind: schemas.Delete, Relation: payers.relation, Old: payer(7, 1, "S-3", "p")}, dids.delete(5, 7, "5"))))
+		f.append(t, batch(f.tx(schemas.Change{Kind: schemas.Delete, Relation: payers.Relation, Old: payer(7, 1, "S-3", "p")}, dids.Delete(5, 7, "5"))))
 		wantLines(t, f.sent(t),
 			`a _1c number/added {"account":7,"what":"added","count":1,"sku":null,"plan":"none"}`,
 			`a _2c number/added {"account":7,"what":"added","count":1,"sku":"S-1","plan":"p"}`,
@@ -153,11 +153,11 @@ func TestDerived_TheAccountsColumnsAreThoseOfItsLatestRow(t *testing.T) {
 		wantLines(t, all[string](t, f.world, "SELECT account || ' ' || columns::text || ' ' || (deleted_at IS NOT NULL) FROM walhook.account_column"),
 			`7 {"\"p\"","\"S-3\""} true`)
 		next()
-		f.commit(t, payers.insert(7, "n", nil, nil, "S-3", "p"))
+		f.commit(t, payers.Insert(7, "n", nil, nil, "S-3", "p"))
 		if gone := f.count(t, "account_column WHERE deleted_at IS NOT NULL"); gone != 0 {
 			t.Error("an account that is there again counts as deleted")
 		}
-		f.commit(t, payers.truncate(), dids.insert(6, 7, "6"))
+		f.commit(t, payers.Truncate(), dids.Insert(6, 7, "6"))
 		if kept := f.count(t, "account_column"); kept != 0 {
 			t.Errorf("the columns of %d accounts of a truncated table are kept", kept)
 		}
@@ -166,17 +166,17 @@ func TestDerived_TheAccountsColumnsAreThoseOfItsLatestRow(t *testing.T) {
 
 func TestDerived_AccountColumnsComeFromTheSnapshotAndGoWithRetention(t *testing.T) {
 	f := newBilling(t)
-	f.commit(t, payers.insert(8, "n", nil, nil, "old", "old"))
+	f.commit(t, payers.Insert(8, "n", nil, nil, "old", "old"))
 	f.snapshot(t, 0x9000, func(w *SnapshotWriter) error {
 		return w.Account(t.Context(), schemas.Account{ID: "7", Columns: []string{`"p"`, `"S-1"`}})
 	})
 	f.commitLSN = 0x9000
 	f.takeOver(t)
 	f.webhook(t, "7", "a", "hook = 'number'")
-	f.commit(t, dids.insert(1, 7, "1"))
+	f.commit(t, dids.Insert(1, 7, "1"))
 	wantLines(t, f.sent(t), `a _1c number/added {"account":7,"what":"added","count":1,"sku":"S-1","plan":"p"}`)
 	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.account_column"), "7")
-	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: payers.relation, Old: payer(7, nil, "S-1", "p")})
+	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: payers.Relation, Old: payer(7, nil, "S-1", "p")})
 	f.exec(t, "UPDATE walhook.account_column SET deleted_at = now() - interval '8 days'")
 	if err := f.store.maintainOnce(t.Context()); err != nil {
 		t.Fatal(err)
@@ -189,9 +189,9 @@ func TestDerived_AccountColumnsComeFromTheSnapshotAndGoWithRetention(t *testing.
 func TestDerived_WhatCannotBeToldIsCounted(t *testing.T) {
 	f := newBilling(t)
 	f.webhook(t, "7", "a", "hook = 'note'")
-	change := notes.update(nil, row(1, 7, "x")) // the default replica identity keeps no old row
+	change := notes.Update(nil, row(1, 7, "x")) // the default replica identity keeps no old row
 	f.commit(t, change)
-	f.commit(t, notes.update(nil, row(2, 7, "y")))
+	f.commit(t, notes.Update(nil, row(2, 7, "y")))
 	f.wantSkipped(t, map[string]int{route.SkipOldRow: 2, route.SkipNoEndpoint: 2})
 	if n := f.logs.FilterMessageSnippet("rules cannot be evaluated").Len(); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
@@ -200,10 +200,10 @@ func TestDerived_WhatCannotBeToldIsCounted(t *testing.T) {
 
 func TestDerived_ACountThatIsNoneIsListed(t *testing.T) {
 	f := newBilling(t)
-	f.commit(t, dids.insert(1, 7, "1"))
+	f.commit(t, dids.Insert(1, 7, "1"))
 	f.webhook(t, "7", "now", "hook = 'fax'")
 	f.webhook(t, "7", "daily", "hook = 'fax'", "delivery = 'daily'")
-	f.commit(t, faxes.insert(5, 1, "many"), faxes.insert(6, 1, "3"))
+	f.commit(t, faxes.Insert(5, 1, "many"), faxes.Insert(6, 1, "3"))
 	wantLines(t, f.sent(t), `now _2c fax/sent {"account":"7","pages":3,"sku":null}`)
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s', schema, type, reason) FROM walhook.unrouted"), "fax sent malformed_value", "fax sent malformed_value")
 	if n := f.count(t, "daily_count WHERE n = 3"); n != 1 {
@@ -217,14 +217,14 @@ func TestDerived_NothingIsEvaluatedWhereNobodyAsks(t *testing.T) {
 	f.webhook(t, "7", "b", "hook = 'fax'")
 	for schema, want := range map[string]bool{"dids": false, "faxes": true, "users": false} {
 		if got := f.publisher.view.Derives(f.publisher.catalog.Schema(schema)); got != want {
-			f.commit(t, dids.insert(1, 7, "1"))
+			f.commit(t, dids.Insert(1, 7, "1"))
 			if got := f.publisher.view.Derives(f.publisher.catalog.Schema(schema)); got != want {
 				t.Errorf("%s: evaluated %t, want %t", schema, got, want)
 			}
 		}
 	}
 	f.webhook(t, "7", "c", "hook = 'all'")
-	f.commit(t, dids.insert(2, 7, "1"))
+	f.commit(t, dids.Insert(2, 7, "1"))
 	if !f.publisher.view.Derives(f.publisher.catalog.Schema("dids")) {
 		t.Error("a webhook that asks for all is not told of what is derived")
 	}

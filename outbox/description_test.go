@@ -49,11 +49,11 @@ func TestRoute_AChangeThatNobodyCanReadIsListed(t *testing.T) {
 	f := newFeed(t)
 	partition, keyless, untyped := newTable("dids_p9", 'f', "id user_id number"), newTable("dids", 'f', "id user_id number"), newTable("dids", 'f', "id user_id number")
 	for _, one := range []table{partition, keyless, untyped} {
-		one.relation.Unknown = "something"
+		one.Relation.Unknown = "something"
 	}
-	keyless.relation.PrimaryKey = nil
+	keyless.Relation.PrimaryKey = nil
 	f.commit(t, account(7))
-	f.commit(t, partition.insert(1, 7, "312"), keyless.insert(2, 7, "313"), untyped.insert(3, 7, "314"), dids.insert(4, 7, "315"), partition.truncate())
+	f.commit(t, partition.Insert(1, 7, "312"), keyless.Insert(2, 7, "313"), untyped.Insert(3, 7, "314"), dids.Insert(4, 7, "315"), partition.Truncate())
 	wantLines(t, rest(f.events(t), 1), `7 _4 dids:4 insert dids {'id':4,'user_id':7,'number':'315'}`)
 	wantLines(t, f.unrouted(t), "dids_p9 insert  table_unknown", "dids insert  table_unknown", "dids insert 3 table_unknown")
 	f.wantSkipped(t, map[string]int{route.SkipTableUnknown: 3, route.SkipNoTable: 1})
@@ -70,15 +70,15 @@ func TestRoute_AnOwnerIsKnownThoughTheReplicaIdentityIsWeakened(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), account(8))
 		for id := range 4 {
-			f.commit(t, notesFull.insert(id+1, 7, "x"))
+			f.commit(t, notesFull.Insert(id+1, 7, "x"))
 		}
-		f.commit(t, notesFull.update(row(1, 7, "x"), row(1, 7, "y")), notesFull.update(row(2, 7, "x"), row(2, 8, "x")))
+		f.commit(t, notesFull.Update(row(1, 7, "x"), row(1, 7, "y")), notesFull.Update(row(2, 7, "x"), row(2, 8, "x")))
 		f.forget(t)
 		next()
-		f.commit(t, notes.delete(1, notSent, notSent))
-		f.commit(t, notes.update(nil, row(2, 7, "z")))
-		f.commit(t, notes.update(nil, row(3, nil, "pool")))
-		f.commit(t, notes.update(row(4, notSent, notSent), row(40, 7, "x")))
+		f.commit(t, notes.Delete(1, notSent, notSent))
+		f.commit(t, notes.Update(nil, row(2, 7, "z")))
+		f.commit(t, notes.Update(nil, row(3, nil, "pool")))
+		f.commit(t, notes.Update(row(4, notSent, notSent), row(40, 7, "x")))
 		wantLines(t, f.events(t),
 			`7 _1 notes:1 delete notes {'id':1}`,
 			`8 _1 notes:2 delete notes {'id':2}`, `7 _1b notes:2 insert notes {'id':2,'note':'z'}`,
@@ -92,7 +92,7 @@ func TestRoute_AnOwnerIsKnownThoughTheReplicaIdentityIsWeakened(t *testing.T) {
 func TestRoute_ALostOwnerIsListed(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
-	f.commit(t, notes.update(nil, row(3, nil, "pool")))
+	f.commit(t, notes.Update(nil, row(3, nil, "pool")))
 	wantLines(t, rest(f.events(t), 1))
 	wantLines(t, f.unrouted(t), "notes update 3 owner_unknown")
 }

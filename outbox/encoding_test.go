@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,15 +28,15 @@ func TestEncoding_AnOutboxThatIsNotUTF8ServesEverybody(t *testing.T) {
 			w.conn = w.db.Connect(t)
 			w.open(t)
 			f := newFeedOf(t, w, smallCatalog)
-			dids, faxes := textual(dids), textual(faxes)
-			f.commit(t, users.insert(7, "n", "https://example.com/café?q=한Ж", nil), account(8))
+			dids, faxes := dids.OfText(), faxes.OfText()
+			f.commit(t, users.Insert(7, "n", "https://example.com/café?q=한Ж", nil), account(8))
 			keys := []string{"café", "한글", "ЖЖ", "😀", `\\u{416}`, "plain"}
 			for _, key := range keys {
-				f.commit(t, dids.insert(key, 7, "n"), dids.update(row(key, 7, "n"), row(key, 7, "m")), dids.insert(key+"8", 8, "n"))
+				f.commit(t, dids.Insert(key, 7, "n"), dids.Update(row(key, 7, "n"), row(key, 7, "m")), dids.Insert(key+"8", 8, "n"))
 			}
 			f.restart(t)
 			for _, key := range keys {
-				f.commit(t, faxes.insert(key, key, "1")) // through the did, whose owner is remembered
+				f.commit(t, faxes.Insert(key, key, "1")) // through the did, whose owner is remembered
 			}
 			if u := f.count(t, "unrouted"); u != 0 {
 				t.Errorf("%d changes are unrouted", u)
@@ -65,16 +64,6 @@ func TestEncoding_AnOutboxThatIsNotUTF8ServesEverybody(t *testing.T) {
 			}
 		})
 	}
-}
-
-// textual is a table whose columns are all text.
-func textual(of table) table {
-	relation := *of.relation
-	relation.Columns = slices.Clone(relation.Columns)
-	for i := range relation.Columns {
-		relation.Columns[i].Type = oidText
-	}
-	return table{&relation}
 }
 
 func TestSnapshot_KeysThatAreOneOnceTheirBytesAreReplaced(t *testing.T) {

@@ -22,11 +22,11 @@ func TestAccount_ItsTokensAndWebhooksEndWithIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.commit(t, users.delete(7, "n", "https://example.com/7", nil))
+	f.commit(t, users.Delete(7, "n", "https://example.com/7", nil))
 	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.token"), "8")
 	f.commit(t, account(7))
 	f.forget(t)
-	f.commit(t, dids.insert(1, 7, "of the new one"))
+	f.commit(t, dids.Insert(1, 7, "of the new one"))
 	if n := one[int](t, f.world, "SELECT count(*) FROM walhook.endpoint WHERE account = '7' AND webhook <> 'account' AND deleted_at IS NULL"); n != 0 {
 		t.Errorf("%d webhooks came back", n)
 	}
@@ -38,19 +38,19 @@ func TestAccount_ItsTokensAndWebhooksEndWithIt(t *testing.T) {
 // The old customer's own endpoint is not the new one's: not its secret, its
 // settings, its attempts, its events. It delivers what was appended for it.
 func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
-	gone := func() schemas.Change { return users.delete(7, "n", "https://example.com/7", nil) }
+	gone := func() schemas.Change { return users.Delete(7, "n", "https://example.com/7", nil) }
 	for name, commits := range map[string][][]schemas.Change{
 		"later":                {{gone()}, {account(7)}},
 		"in one transaction":   {{gone(), account(7)}},
-		"after a cleared URL":  {{users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", "", nil))}, {users.delete(7, "n", "", nil)}, {account(7)}},
-		"after a changed key":  {{users.update(row(7, "n", "https://example.com/7", nil), row(9, "n", "https://example.com/7", nil))}, {account(7)}},
-		"after a TRUNCATE":     {{users.truncate(), account(7)}},
-		"first without an URL": {{gone(), users.insert(7, "n", "", nil)}, {users.update(row(7, "n", "", nil), row(7, "n", "https://example.com/7", nil))}},
+		"after a cleared URL":  {{users.Update(row(7, "n", "https://example.com/7", nil), row(7, "n", "", nil))}, {users.Delete(7, "n", "", nil)}, {account(7)}},
+		"after a changed key":  {{users.Update(row(7, "n", "https://example.com/7", nil), row(9, "n", "https://example.com/7", nil))}, {account(7)}},
+		"after a TRUNCATE":     {{users.Truncate(), account(7)}},
+		"first without an URL": {{gone(), users.Insert(7, "n", "", nil)}, {users.Update(row(7, "n", "", nil), row(7, "n", "https://example.com/7", nil))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFeed(t, withKey(1))
-			f.commit(t, account(7), dids.insert(1, 7, "old"))
-			f.commit(t, users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", "https://me:pw@example.com/7", nil)))
+			f.commit(t, account(7), dids.Insert(1, 7, "old"))
+			f.commit(t, users.Update(row(7, "n", "https://example.com/7", nil), row(7, "n", "https://me:pw@example.com/7", nil)))
 			old := f.idOf(t, "7")
 			if _, err := f.store.SetOrdering(t.Context(), "7", OrderingStrict); err != nil {
 				t.Fatal(err)
@@ -59,7 +59,7 @@ func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
 			for _, changes := range commits {
 				f.commit(t, changes...)
 			}
-			f.commit(t, dids.insert(2, 7, "new"))
+			f.commit(t, dids.Insert(2, 7, "new"))
 			now := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7' AND webhook = 'account'")
 			if now == old {
 				t.Fatal("the new account has the old one's endpoint")
@@ -92,7 +92,7 @@ func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
 				t.Errorf("%d events of the new account for it, want 1", got)
 			}
 			f.restart(t)
-			f.commit(t, dids.insert(3, 7, "newer"))
+			f.commit(t, dids.Insert(3, 7, "newer"))
 			if got := all[int64](t, f.world, "SELECT endpoint FROM walhook.event WHERE record = 'dids:3'"); !slices.Equal(got, []int64{now}) {
 				t.Errorf("after a restart its events are for %v, want %d", got, now)
 			}
@@ -105,8 +105,8 @@ func TestAccount_ThatComesBackUnderTheSameIDStartsEmpty(t *testing.T) {
 func TestAccount_TwoOfOneIDInOneTransactionAreApart(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
-	gone := users.delete(7, "n", "https://example.com/7", nil)
-	f.commit(t, dids.insert(1, 7, "a"), gone, account(7), dids.insert(2, 7, "b"), gone, account(7), dids.insert(3, 7, "c"))
+	gone := users.Delete(7, "n", "https://example.com/7", nil)
+	f.commit(t, dids.Insert(1, 7, "a"), gone, account(7), dids.Insert(2, 7, "b"), gone, account(7), dids.Insert(3, 7, "c"))
 	wantLines(t, all[string](t, f.world, `SELECT format('%s', string_agg(CASE WHEN e.schema = 'dids' THEN e.record ELSE e.type END, ' ' ORDER BY e.id))
 		FROM walhook.endpoint p JOIN walhook.event e ON e.endpoint = p.id WHERE p.account = '7' AND p.state = 'active' GROUP BY p.id ORDER BY min(e.id)`),
 		"insert dids:1 delete", "insert dids:2 delete", "insert dids:3")
@@ -116,7 +116,7 @@ func TestAccount_TwoOfOneIDInOneTransactionAreApart(t *testing.T) {
 // and with a snapshot that they are not in.
 func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", "", nil), account(8))
+	f.commit(t, users.Insert(7, "n", "", nil), account(8))
 	token := func(account string) {
 		t.Helper()
 		if _, _, err := f.store.CreateToken(t.Context(), Token{Account: account}); err != nil {
@@ -130,7 +130,7 @@ func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
 	f.commitLSN = 0x9000
 	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.token"), "8")
 	token("7")
-	f.commit(t, users.truncate())
+	f.commit(t, users.Truncate())
 	wantLines(t, all[string](t, f.world, "SELECT account FROM walhook.token"))
 }
 
@@ -138,8 +138,8 @@ func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
 // its id, however the one before ended.
 func TestAccount_WhatItDeletedIsNotTheNextOnes(t *testing.T) {
 	for name, end := range map[string]func(*feed){
-		"deleted":   func(f *feed) { f.commit(t, users.delete(7, "n", "https://example.com/7", nil)) },
-		"truncated": func(f *feed) { f.commit(t, users.truncate()) },
+		"deleted":   func(f *feed) { f.commit(t, users.Delete(7, "n", "https://example.com/7", nil)) },
+		"truncated": func(f *feed) { f.commit(t, users.Truncate()) },
 		"not in the snapshot": func(f *feed) {
 			f.snapshot(t, 0x9000, load(t, map[string]string{"8": "https://example.com/8"}))
 			f.takeOver(t)

@@ -158,7 +158,7 @@ func TestHold_FollowsADisabledEndpointToItsNewURL(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFeed(t, withKey(1))
-			f.commit(t, users.insert(7, "n", a, nil))
+			f.commit(t, users.Insert(7, "n", a, nil))
 			id := AccountWebhook
 			if name == "API" {
 				f.commit(t, setAccountURL(7, a, nil))
@@ -254,7 +254,7 @@ func TestHold_NothingIsSetBesideOneThatIsBeingMade(t *testing.T) {
 			}
 			done <- err
 		}()
-		f.commit(t, users.update(row(7, "n", "https://old.example/", nil), row(7, "n", "https://"+host+"/own", nil)))
+		f.commit(t, users.Update(row(7, "n", "https://old.example/", nil), row(7, "n", "https://"+host+"/own", nil)))
 		for range 2 {
 			if err := <-done; err != nil {
 				t.Fatal(err)
@@ -271,7 +271,7 @@ func TestAccount_NothingIsMadeBesideItsEnd(t *testing.T) {
 	f := newFeed(t)
 	for n := range 25 {
 		id := fmt.Sprint(100 + n)
-		f.commit(t, users.insert(100+n, "n", "https://example.com/", nil))
+		f.commit(t, users.Insert(100+n, "n", "https://example.com/", nil))
 		token, _, err := f.store.CreateToken(t.Context(), Token{Account: id})
 		if err != nil {
 			t.Fatal(err)
@@ -301,7 +301,7 @@ func TestAccount_NothingIsMadeBesideItsEnd(t *testing.T) {
 			return err
 		})
 		time.Sleep(time.Duration(n%5) * 2 * time.Millisecond)
-		f.commit(t, users.delete(100+n, "n", "https://example.com/", nil))
+		f.commit(t, users.Delete(100+n, "n", "https://example.com/", nil))
 		for range 2 {
 			if err := <-done; err != nil {
 				t.Fatal(err)
@@ -314,7 +314,7 @@ func TestAccount_NothingIsMadeBesideItsEnd(t *testing.T) {
 			t.Fatalf("%d endpoints have not ended", got)
 		}
 		// The next customer has none of it, and may have its own.
-		f.commit(t, users.insert(100+n, "n", "https://example.com/", nil))
+		f.commit(t, users.Insert(100+n, "n", "https://example.com/", nil))
 		if got := all[string](t, f.world, "SELECT webhook FROM walhook.endpoint WHERE account = $1 AND deleted_at IS NULL", id); len(got) != 1 {
 			t.Fatalf("the next customer has %v", got)
 		}
@@ -338,7 +338,7 @@ func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 	if err := f.store.Admits(t.Context(), Caller{token.ID, "7"}, "8"); err != nil {
 		t.Fatal(err)
 	}
-	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: members.relation, Old: member(8, 7)})
+	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: members.Relation, Old: member(8, 7)})
 	f.commit(t, memberInsert(8, nil)) // below nobody
 	next := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '8' AND webhook = 'account'")
 	for name, by := range map[string]Caller{"its own": {own.ID, "8"}, "of the one above": {token.ID, "7"}, "unknown": {"nonsense", "8"}} {

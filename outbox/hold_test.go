@@ -34,7 +34,7 @@ func TestDisable_AnOperatorsWordOutlivesTheURL(t *testing.T) {
 				f.commit(t, setURL(urlA, cleared.to))
 				f.wantState(t, string(cleared.state))
 				next()
-				f.commit(t, setURL(cleared.to, urlB), dids.insert(1, 7, "1"))
+				f.commit(t, setURL(cleared.to, urlB), dids.Insert(1, 7, "1"))
 				f.wantState(t, "disabled: abuse")
 
 				// In one batch, too.
@@ -94,7 +94,7 @@ func TestEnable_WhatWasHeldIsThereToBeSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 5 {
-		f.commit(t, dids.insert(n, 7, "1"))
+		f.commit(t, dids.Insert(n, 7, "1"))
 	}
 	if err := s.Save(t.Context(), []LaneState{{Endpoint: 1, Revision: 2, Behind: true, Cursor: 1}}, []Shard{{ID: 1, Tail: 6}}); err != nil {
 		t.Fatal(err)

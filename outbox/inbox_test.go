@@ -49,13 +49,13 @@ func TestInbox_IsAppendedOnceAndLeavesThePositionAsItWas(t *testing.T) {
 	}
 	f.wantSkipped(t, map[string]int{"no_endpoint": 1})
 	// The source's changes go on behind it, with this publisher and the next.
-	f.commit(t, dids.insert(1, 7, "1"))
+	f.commit(t, dids.Insert(1, 7, "1"))
 	f.notice(t, "7", 4)
 	f.appendInbox(t)
 	if got := f.takeOver(t); got.Position.Commit != before.Position.Commit+0x100 || got.Flush != got.Position.Commit+8 {
 		t.Errorf("checkpoint is %+v, was %+v", got, before)
 	}
-	f.commit(t, dids.insert(2, 7, "1"))
+	f.commit(t, dids.Insert(2, 7, "1"))
 	if got := all[int64](t, f.world, "SELECT id FROM walhook.event ORDER BY id"); !slices.Equal(got, []int64{1, 2, 3, 4, 5, 6}) {
 		t.Errorf("events %v", got)
 	}
@@ -123,7 +123,7 @@ func TestInbox_IsAppendedPromptlyBesideTheSourcesChanges(t *testing.T) {
 		inserted <- err
 	}()
 	for n := range changes {
-		f.commit(t, dids.insert(n, 7, "1"))
+		f.commit(t, dids.Insert(n, 7, "1"))
 	}
 	if err := <-inserted; err != nil {
 		t.Fatal(err)
@@ -158,14 +158,14 @@ func TestInbox_OneThatIsGivenUpInTheMiddleLeavesNothingBehind(t *testing.T) {
 		t.Fatalf("appended %d, %v", n, err)
 	}
 	commit(t, held)
-	f.commit(t, dids.insert(1, 7, "1"))
+	f.commit(t, dids.Insert(1, 7, "1"))
 	f.appendInbox(t)
-	f.commit(t, dids.insert(2, 7, "1"))
+	f.commit(t, dids.Insert(2, 7, "1"))
 	wantLines(t, f.notices(t), "7 test_1")
 	if got := f.takeOver(t); got.Position.Commit != f.commitLSN {
 		t.Errorf("position %s, want %s", got.Position.Commit, f.commitLSN)
 	}
-	f.commit(t, dids.insert(3, 7, "1"))
+	f.commit(t, dids.Insert(3, 7, "1"))
 }
 
 // A transaction of this publisher that it has given up waiting for is over
@@ -176,7 +176,7 @@ func TestAppend_WaitsForThePublishersOwnEarlierTransaction(t *testing.T) {
 	earlier := f.begin(t)
 	execTx(t, earlier, assertEpochSQL, f.publisher.epoch)
 	appended := make(chan error, 1)
-	b := batch(f.tx(dids.insert(1, 7, "312")))
+	b := batch(f.tx(dids.Insert(1, 7, "312")))
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()
 	f.blocked(t, "assert_epoch")
 	commit(t, earlier)
@@ -206,7 +206,7 @@ func TestInbox_AnEventThatIsTooLargeIsADeadLetter(t *testing.T) {
 		VALUES ('7', 'day_1', 'day', 'calls', 'insert', convert_to(repeat('x', 2000), 'UTF8'))`)
 	f.appendInbox(t)
 	wantLines(t, all[string](t, f.world, "SELECT webhook_id || ' ' || reason FROM walhook.dead_letter"), "day_1 too_large")
-	f.commit(t, dids.insert(1, 7, "1")) // its id is its own
+	f.commit(t, dids.Insert(1, 7, "1")) // its id is its own
 }
 
 func TestInbox_RefusesTheFormOfAChangesID(t *testing.T) {

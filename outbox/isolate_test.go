@@ -83,7 +83,7 @@ func poisonAppend(t *testing.T) {
 	refuse(t, f.world, "walhook.event", "NEW.record = 'dids:13'", "22021")
 	var txs [][]schemas.Change
 	for id := 10; id < 20; id++ {
-		txs = append(txs, f.tx(dids.insert(id, 7+id%2, "n"), faxes.insert(id, id, "1")))
+		txs = append(txs, f.tx(dids.Insert(id, 7+id%2, "n"), faxes.Insert(id, id, "1")))
 	}
 	b := batch(txs...)
 	f.append(t, b)
@@ -108,14 +108,14 @@ func TestIsolation_AnAccountIsHeldWhoseNewURLCannotBeStored(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]schemas.Change{
 		"another URL": setURL(urlA, urlB),
-		"its end":     {Kind: schemas.Delete, Relation: users.relation, Old: row(7, "n", urlA, nil)},
+		"its end":     {Kind: schemas.Delete, Relation: users.Relation, Old: row(7, "n", urlA, nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFeedAlone(t)
-			f.commit(t, users.insert(7, "n", urlA, nil), account(8))
+			f.commit(t, users.Insert(7, "n", urlA, nil), account(8))
 			refuse(t, f.world, "walhook.endpoint", "TG_OP = 'UPDATE' AND NEW.account = '7' AND NEW.state <> 'unusable' AND NEW.url IS DISTINCT FROM 'https://c.example.com/'", "22021")
 			f.forget(t)
-			f.append(t, batch(f.tx(change), f.tx(dids.insert(1, 7, "n"), dids.insert(2, 8, "n"))))
+			f.append(t, batch(f.tx(change), f.tx(dids.Insert(1, 7, "n"), dids.Insert(2, 8, "n"))))
 			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', state, coalesce(url, '-'), reason) FROM walhook.endpoint WHERE account = '7'"),
 				"unusable - "+reasonUnstored)
 			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', schema, key, reason) FROM walhook.unrouted"), "users 7 unstorable")
@@ -144,7 +144,7 @@ func TestIsolation_WhatCannotBeStoredCostsOneTransactionMore(t *testing.T) {
 				BEGIN PERFORM nextval('public.transactions'); PERFORM walhook.assert_epoch_itself(mine); END $$`)
 			changes := make([]schemas.Change, 1024)
 			for id := range changes {
-				changes[id] = dids.insert(id, 7, "n")
+				changes[id] = dids.Insert(id, 7, "n")
 			}
 			f.commit(t, changes...)
 			if n := f.count(t, "event"); n != 1+len(changes)-len(poisons) {
@@ -187,9 +187,9 @@ func poisonAccountTree(t *testing.T, bad string) {
 	if got := fmt.Sprint(f.publisher.view.Parents); got != "map[7:1 9:1]" {
 		t.Errorf("the tree is %s, want that of the others", got)
 	}
-	f.commit(t, dids.insert(1, 7, "n"), dids.insert(2, 8, "n"))
+	f.commit(t, dids.Insert(1, 7, "n"), dids.Insert(2, 8, "n"))
 	f.wantAside(t, loopAccounts, asideUnreadable)
-	f.commit(t, members.update(member(8, notSent), member(8, 1)))
+	f.commit(t, members.Update(member(8, notSent), member(8, 1)))
 	f.restart(t)
 	f.wantTree(t, "7 under 1", "8 under 1", "9 under 1")
 	if n := f.count(t, "set_aside"); n != 0 {
@@ -199,14 +199,14 @@ func poisonAccountTree(t *testing.T, bad string) {
 
 func poisonAccountColumns(t *testing.T, bad string) {
 	f := newFeedOf(t, newWorldAlone(t), billingCatalog)
-	f.commit(t, payers.insert(7, "n", nil, nil, "S-7", "p"), payers.insert(8, "n", nil, nil, "S-8", "p"), payers.insert(9, "n", nil, nil, "S-9", "p"))
+	f.commit(t, payers.Insert(7, "n", nil, nil, "S-7", "p"), payers.Insert(8, "n", nil, nil, "S-8", "p"), payers.Insert(9, "n", nil, nil, "S-9", "p"))
 	for _, account := range []string{"7", "8", "9"} {
 		f.webhook(t, account, "w"+account, "hook = 'number'")
 	}
 	f.exec(t, "ALTER TABLE walhook.account_column ALTER columns DROP NOT NULL")
 	f.exec(t, "UPDATE walhook.account_column SET columns = "+bad+" WHERE account = '8'")
 	f.restart(t)
-	f.commit(t, dids.insert(1, 7, "n"), dids.insert(2, 8, "n"), dids.insert(3, 9, "n"))
+	f.commit(t, dids.Insert(1, 7, "n"), dids.Insert(2, 8, "n"), dids.Insert(3, 9, "n"))
 	sent := strings.Join(f.sent(t), "\n")
 	for _, want := range []string{"S-7", "S-9"} {
 		if !strings.Contains(sent, want) {
@@ -239,10 +239,10 @@ func poisonAccountToken(t *testing.T) {
 
 func poisonAccountSecret(t *testing.T) {
 	f := newFeedIn(t, newWorld(t, withKey(1)))
-	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"), account(8))
+	f.commit(t, users.Insert(7, "n", urlA, "whsec_b3du"), account(8))
 	f.exec(t, "UPDATE walhook.endpoint SET secret = 'sealed:v1:AAAA' WHERE account = '7'")
 	f.restart(t)
-	f.commit(t, dids.insert(1, 7, "n"), dids.insert(2, 8, "n"))
+	f.commit(t, dids.Insert(1, 7, "n"), dids.Insert(2, 8, "n"))
 	wantLines(t, all[string](t, f.world, "SELECT record FROM walhook.event ORDER BY id OFFSET 2"), "dids:1", "dids:2")
 	f.wantAside(t, loopAccounts, asideSecret)
 }
@@ -257,7 +257,7 @@ func poisonWebhooks(t *testing.T) {
 	// What JavaScript leaves of half an emoji: json stores it, and ->> does not decode it.
 	f.exec(t, `UPDATE walhook.endpoint SET custom_data = '{"greeting":"hi \ud83d","type":"\ud83d"}', hook = 'notifications' WHERE account = '9'`)
 	f.restart(t)
-	f.commit(t, dids.insert(1, 7, "n"))
+	f.commit(t, dids.Insert(1, 7, "n"))
 	if n := f.count(t, "event"); n != 3 {
 		t.Errorf("%d events, want 3: of the account's own endpoint two, of its webhook one", n)
 	}
@@ -559,7 +559,7 @@ func TestIsolation_ADayThatIsNoneStopsNoOther(t *testing.T) {
 			f.exec(t, `INSERT INTO walhook.daily VALUES ($1, $2::text::date, now()), (-5, $2::text::date, now())`, bad, day)
 			f.exec(t, `INSERT INTO walhook.daily_run (endpoint, day, began_at, ended_at, zone, commit_lsn, ordinal) VALUES ($1, $2::text::date, '-infinity', 'infinity', 'UTC', '0/0', 0), (-5, '2024-01-02', now(), now(), 'UTC', '0/0', 0)`, bad, day)
 			f.restart(t)
-			f.commit(t, dids.insert(1, 8, "n"))
+			f.commit(t, dids.Insert(1, 8, "n"))
 			if n := one[int](t, f.world, "SELECT count(*) FROM walhook.daily_count WHERE account = '8'"); n != 1 {
 				t.Errorf("%d counts of the other webhook, want 1", n)
 			}

@@ -41,13 +41,13 @@ func TestMask_OthersGetTheRowOfAnAccountWithoutWhatItsURLsKeepSecret(t *testing.
 		}
 		f.webhook(t, account, "daily"+account, "hook = 'billing'", "delivery = 'daily'", "include_subaccounts = true")
 	}
-	f.commit(t, table.insert(1, "r", nil, nil, nil, nil))
+	f.commit(t, table.Insert(1, "r", nil, nil, nil, nil))
 	f.forget(t)
 	f.commit(t,
-		table.insert(7, "n", hook, 1, sms, link),
-		table.update(child("n", hook), child("m", "https://u:hunter2b@h.example/")),
-		dids.insert(5, 7, "312"),
-		schemas.Change{Kind: schemas.Delete, Relation: table.relation, Old: child("m", "https://u:hunter2b@h.example/")})
+		table.Insert(7, "n", hook, 1, sms, link),
+		table.Update(child("n", hook), child("m", "https://u:hunter2b@h.example/")),
+		dids.Insert(5, 7, "312"),
+		schemas.Change{Kind: schemas.Delete, Relation: table.Relation, Old: child("m", "https://u:hunter2b@h.example/")})
 	bodies := func(account string) []string {
 		return all[string](t, f.world, `SELECT e.schema || ' ' || convert_from(e.body, 'UTF8') FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint
 			WHERE p.account = $1 ORDER BY e.id`, account)
@@ -104,16 +104,16 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 		}
 		f.webhook(t, account, "daily"+account, "hook = 'billing'", "delivery = 'daily'", "include_subaccounts = true")
 	}
-	f.commit(t, table.insert(1, "r", nil, nil, nil, nil), table.insert(2, "s", nil, nil, nil, nil))
+	f.commit(t, table.Insert(1, "r", nil, nil, nil, nil), table.Insert(2, "s", nil, nil, nil, nil))
 	f.forget(t)
-	f.commit(t, table.insert(7, "n", hook(1), 1, sms, link), dids.insert(5, 7, "312"))
-	f.commit(t, table.update(child(7, "n", hook(1), 1), child(7, "m", hook(2), 1)))
+	f.commit(t, table.Insert(7, "n", hook(1), 1, sms, link), dids.Insert(5, 7, "312"))
+	f.commit(t, table.Update(child(7, "n", hook(1), 1), child(7, "m", hook(2), 1)))
 	f.restart(t)
-	f.commit(t, table.update(child(7, "m", hook(2), 1), child(7, "m", hook(2), 2)), dids.insert(6, 7, "313")) // to another account above
-	f.commit(t, table.update(child(7, "m", hook(2), 2), child(9, "m", hook(2), 2)), dids.insert(7, 9, "314")) // another key
-	f.commit(t, table.insert(8, "bad", "ftp://u:hunter2@h.example/", 1, sms, link),                           // unusable
-		table.update(child(8, "bad", "ftp://u:hunter2@h.example/", 1), child(8, "bad", "https://u:hunter2 @/%zz", 1)),
-		table.update(child(8, "bad", "https://u:hunter2 @/%zz", 1), child(8, "bad", nil, 1)))
+	f.commit(t, table.Update(child(7, "m", hook(2), 1), child(7, "m", hook(2), 2)), dids.Insert(6, 7, "313")) // to another account above
+	f.commit(t, table.Update(child(7, "m", hook(2), 2), child(9, "m", hook(2), 2)), dids.Insert(7, 9, "314")) // another key
+	f.commit(t, table.Insert(8, "bad", "ftp://u:hunter2@h.example/", 1, sms, link),                           // unusable
+		table.Update(child(8, "bad", "ftp://u:hunter2@h.example/", 1), child(8, "bad", "https://u:hunter2 @/%zz", 1)),
+		table.Update(child(8, "bad", "https://u:hunter2 @/%zz", 1), child(8, "bad", nil, 1)))
 	s, _ := f.join(t)
 	for i, e := range f.tail(t, s, TailQuery{Shards: allShards()}) {
 		switch i % 3 {
@@ -127,7 +127,7 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 	}
 	f.ask(t, Request{Endpoint: f.idOf(t, "9"), Since: time.Unix(1_600_000_000, 0)})
 	f.work(t)
-	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: table.relation, Old: child(9, "m", hook(2), 2)})
+	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: table.Relation, Old: child(9, "m", hook(2), 2)})
 
 	const columns = `SELECT string_agg(format('%I', attname), ', ') FROM pg_catalog.pg_attribute
 		WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND (atttypid = 'bytea'::regtype) = $2`

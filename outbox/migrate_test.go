@@ -123,7 +123,7 @@ func TestOutbox_NeedsNoMoreThanConnectAndCreate(t *testing.T) {
 	w.conn = w.db.Connect(t)
 	w.open(t)
 	f := newFeedIn(t, w)
-	f.commit(t, account(7), dids.insert(1, 7, "312"))
+	f.commit(t, account(7), dids.Insert(1, 7, "312"))
 	s, _ := f.join(t)
 	events := f.tail(t, s, TailQuery{Endpoint: 1})
 	f.settle(t, s, delivered(events[0]), retried(events[1], 0))

@@ -77,7 +77,7 @@ func TestNotice_GoesToTheAccountAboveWhereItHasAnEndpoint(t *testing.T) {
 
 	// One that has no endpoint hides those above it: they are not told of
 	// accounts that are not theirs.
-	f.commit(t, members.update(member(2, 1), row(2, "n", nil, nil, 1)))
+	f.commit(t, members.Update(member(2, 1), row(2, "n", nil, nil, 1)))
 	f.forget(t)
 	if _, err := f.store.EnableEndpoint(t.Context(), "3", AccountWebhook); err != nil {
 		t.Fatal(err)

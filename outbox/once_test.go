@@ -22,7 +22,7 @@ func TestOnce_AnswersEndWithTheirAccountAndTheirDay(t *testing.T) {
 	ask("7", "a")
 	ask("8", "a")
 	ask("later", "a")
-	f.commit(t, users.delete(7, "n", "https://example.com/7", nil))
+	f.commit(t, users.Delete(7, "n", "https://example.com/7", nil))
 	answers("8", "later")
 	f.commit(t, account(7))
 	ask("7", "a") // of the next account of that id
@@ -30,7 +30,7 @@ func TestOnce_AnswersEndWithTheirAccountAndTheirDay(t *testing.T) {
 	f.takeOver(t)
 	f.commitLSN = 0x9000
 	answers("8")
-	f.commit(t, users.truncate())
+	f.commit(t, users.Truncate())
 	answers()
 	f.commit(t, account(9))
 	ask("9", "a")

@@ -84,7 +84,7 @@ func (f *feed) quickly(t *testing.T, n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
-	if err := f.publisher.Append(ctx, batch(f.tx(dids.insert(n, 7, "1")))); err != nil {
+	if err := f.publisher.Append(ctx, batch(f.tx(dids.Insert(n, 7, "1")))); err != nil {
 		t.Errorf("append %d: %v", n, err)
 	}
 }
@@ -137,11 +137,11 @@ func TestPartitions_NeitherMakingNorDroppingHoldsUpAnAppend(t *testing.T) {
 // is in the present one too old.
 func (f *feed) rotate(t *testing.T) {
 	t.Helper()
-	f.commit(t, dids.insert(99, 7, "1"))
+	f.commit(t, dids.Insert(99, 7, "1"))
 	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '8 days'")
 	f.takeOver(t)
 	before := eventPartition(f.publisher.view.NextID)
-	f.commit(t, dids.insert(100, 7, "1"))
+	f.commit(t, dids.Insert(100, 7, "1"))
 	if after := eventPartition(f.publisher.view.NextID); after != before+1 {
 		t.Fatalf("the log is in partition %d after %d", after, before)
 	}
@@ -155,16 +155,16 @@ func (f *feed) allDelivered(t *testing.T) {
 
 func TestPublisher_MovesToTheNextPartitionWhenThePresentOneIsOldEnough(t *testing.T) {
 	f := newFeedAlone(t)
-	f.commit(t, account(7), dids.insert(1, 7, "1"))
+	f.commit(t, account(7), dids.Insert(1, 7, "1"))
 	f.takeOver(t)
-	f.commit(t, dids.insert(2, 7, "1"))
+	f.commit(t, dids.Insert(2, 7, "1"))
 	wantLines(t, all[string](t, f.world, "SELECT e.id::text FROM walhook.event e ORDER BY e.id"), "1", "2", "3")
 	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '25 hours'")
 	f.restart(t)
-	f.commit(t, dids.insert(3, 7, "1"))
-	f.commit(t, dids.insert(4, 7, "1"))
+	f.commit(t, dids.Insert(3, 7, "1"))
+	f.commit(t, dids.Insert(4, 7, "1"))
 	f.restart(t)
-	f.commit(t, dids.insert(5, 7, "1"))
+	f.commit(t, dids.Insert(5, 7, "1"))
 	wantLines(t, all[string](t, f.world, "SELECT e.id::text FROM walhook.event e ORDER BY e.id"), "1", "2", "3",
 		fmt.Sprint(eventPartitionSize), fmt.Sprint(eventPartitionSize+1), fmt.Sprint(eventPartitionSize+2))
 	wantLines(t, f.partitions(t, "event"), "event_000000", "event_000001", "event_000002")
@@ -172,12 +172,12 @@ func TestPublisher_MovesToTheNextPartitionWhenThePresentOneIsOldEnough(t *testin
 
 func TestPublisher_StaysWhereItIsWhenThereIsNoNextPartition(t *testing.T) {
 	f := newFeedAlone(t)
-	f.commit(t, account(7), dids.insert(1, 7, "1"))
+	f.commit(t, account(7), dids.Insert(1, 7, "1"))
 	f.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - interval '25 hours'")
 	f.restart(t)
 	other := f.begin(t)
 	execTx(t, other, "SELECT pg_advisory_xact_lock($1)", partitionLock)
-	f.commit(t, dids.insert(2, 7, "1"))
+	f.commit(t, dids.Insert(2, 7, "1"))
 	f.quickly(t, 3) // does not try again at once
 	if n := one[int64](t, f.world, "SELECT max(id) FROM walhook.event"); n != 4 {
 		t.Errorf("the newest event is %d", n)
@@ -207,7 +207,7 @@ func TestRetention_DropsWhatIsOldAndDelivered(t *testing.T) {
 		}
 	}
 	wantLines(t, all[string](t, f.world, "SELECT key FROM walhook.owner WHERE key !~ '\\d' ORDER BY 1"), "living", "young")
-	f.commit(t, dids.insert(9, 7, "1"))
+	f.commit(t, dids.Insert(9, 7, "1"))
 }
 
 func TestRetention_KeepsWhatIsYoungOrInUse(t *testing.T) {

@@ -14,8 +14,8 @@ func told(t *testing.T) (f *feed, endpoint int64) {
 	f = newFeed(t)
 	f.commit(t, account(7))
 	f.forget(t)
-	f.commit(t, dids.insert(1, 7, "delivered"), dids.insert(2, 7, "dead"), dids.insert(3, 7, "retry"), dids.insert(4, 7, "waiting"),
-		dids.insert(5, 7, "delivered"), dids.insert(6, 7, "dead, and gone from the log"))
+	f.commit(t, dids.Insert(1, 7, "delivered"), dids.Insert(2, 7, "dead"), dids.Insert(3, 7, "retry"), dids.Insert(4, 7, "waiting"),
+		dids.Insert(5, 7, "delivered"), dids.Insert(6, 7, "dead, and gone from the log"))
 	endpoint = one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7'")
 	session, _ := f.join(t)
 	for id := range int64(6) {
@@ -83,9 +83,9 @@ func TestReplay_SendsAgainWhatWasDeliveredOrDead(t *testing.T) {
 	f.work(t)
 	wantLines(t, f.copies(t), want...)
 	// The position is as it was, and the source's changes go on behind.
-	f.commit(t, dids.insert(9, 7, "later"))
+	f.commit(t, dids.Insert(9, 7, "later"))
 	f.restart(t)
-	f.commit(t, dids.insert(10, 7, "later still"))
+	f.commit(t, dids.Insert(10, 7, "later still"))
 	wantLines(t, rest(f.copies(t), 4), "_1 dids:9 false true", "_1 dids:10 false true")
 }
 
@@ -169,7 +169,7 @@ func TestReplay_KeepsToItsRate(t *testing.T) {
 func TestReplay_EndsWithItsEndpoint(t *testing.T) {
 	f, endpoint := told(t)
 	r := f.ask(t, Request{Endpoint: endpoint, Since: time.Unix(1, 0)})
-	f.commit(t, users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", nil, nil)))
+	f.commit(t, users.Update(row(7, "n", "https://example.com/7", nil), row(7, "n", nil, nil)))
 	f.work(t)
 	if got := f.copies(t); len(got) != 0 {
 		t.Errorf("sent again all the same: %v", got)

@@ -86,7 +86,7 @@ func TestRotate_WithoutAnOverlapTheOldSecretEndsAtOnce(t *testing.T) {
 
 func TestRotate_RefusesWhatItCannot(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, account(7), users.insert(8, "n", urlA, "whsec_b3du"))
+	f.commit(t, account(7), users.Insert(8, "n", urlA, "whsec_b3du"))
 	if _, _, err := f.store.RotateSecret(t.Context(), "nobody", time.Hour); !errors.Is(err, ErrNoEndpoint) {
 		t.Errorf("nobody: %v", err)
 	}
@@ -113,20 +113,20 @@ func TestSecrets_APreviousOneUnderAnotherKeyIsNamed(t *testing.T) {
 func TestAccount_AColumnsSecretRotatesByBeingChanged(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		own := func(secret any) []any { return []any{7, "n", urlA, secret} }
-		f.commit(t, users.insert(own("whsec_b25l")...))
+		f.commit(t, users.Insert(own("whsec_b25l")...))
 		next()
-		f.commit(t, users.update(row(own("whsec_b25l")...), row(own("whsec_dHdv")...)))
+		f.commit(t, users.Update(row(own("whsec_b25l")...), row(own("whsec_dHdv")...)))
 		if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{"whsec_dHdv", "whsec_b25l"}) {
 			t.Errorf("changed: %q", got)
 		}
 		next()
-		f.commit(t, users.update(row(own("whsec_dHdv")...), row(own(nil)...)))
+		f.commit(t, users.Update(row(own("whsec_dHdv")...), row(own(nil)...)))
 		got := f.secretsOf(t, "7")
 		if len(got) != 3 || got[1] != "whsec_dHdv" || got[2] != "whsec_b25l" || len(got[0]) != 6+44 {
 			t.Errorf("taken away: %q", got)
 		}
 		next()
-		f.commit(t, users.update(row(own(nil)...), row(7, "m", urlA, nil)))
+		f.commit(t, users.Update(row(own(nil)...), row(7, "m", urlA, nil)))
 		if again := f.secretsOf(t, "7"); !slices.Equal(again, got) {
 			t.Error("a change of something else changed the secret")
 		}
@@ -136,16 +136,16 @@ func TestAccount_AColumnsSecretRotatesByBeingChanged(t *testing.T) {
 		}
 		next()
 		rotated := f.secretsOf(t, "7")
-		f.commit(t, users.update(row(7, "m", urlA, nil), row(7, "o", urlA, nil)))
+		f.commit(t, users.Update(row(7, "m", urlA, nil), row(7, "o", urlA, nil)))
 		if again := f.secretsOf(t, "7"); !slices.Equal(again, rotated) {
 			t.Error("a change of something else undid the rotation")
 		}
 		// Taken away while there is no URL.
-		f.commit(t, users.update(row(7, "o", urlA, nil), row(7, "o", urlA, "whsec_b25l")))
-		f.commit(t, users.update(row(7, "o", urlA, "whsec_b25l"), row(7, "o", nil, "whsec_b25l")))
+		f.commit(t, users.Update(row(7, "o", urlA, nil), row(7, "o", urlA, "whsec_b25l")))
+		f.commit(t, users.Update(row(7, "o", urlA, "whsec_b25l"), row(7, "o", nil, "whsec_b25l")))
 		next()
-		f.commit(t, users.update(row(7, "o", nil, "whsec_b25l"), row(7, "o", nil, nil)))
-		f.commit(t, users.update(row(7, "o", nil, nil), row(7, "o", urlB, nil)))
+		f.commit(t, users.Update(row(7, "o", nil, "whsec_b25l"), row(7, "o", nil, nil)))
+		f.commit(t, users.Update(row(7, "o", nil, nil), row(7, "o", urlB, nil)))
 		if got := f.secretsOf(t, "7"); got[0] == "whsec_b25l" {
 			t.Error("a secret that the account took away is in use")
 		}
@@ -154,7 +154,7 @@ func TestAccount_AColumnsSecretRotatesByBeingChanged(t *testing.T) {
 
 func TestSnapshot_ASecretThatIsGoneFromTheColumnIsMadeAnew(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", urlA, "whsec_b25l"))
+	f.commit(t, users.Insert(7, "n", urlA, "whsec_b25l"))
 	f.snapshot(t, 0x9000, load(t, map[string]string{"7": urlA}))
 	got := f.secretsOf(t, "7")
 	if len(got) != 2 || got[0] == "whsec_b25l" || got[1] != "whsec_b25l" {

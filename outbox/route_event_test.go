@@ -15,7 +15,7 @@ import (
 var emissions = newTable("events", 'd', "id account_id hook payload internal created_at")
 
 func emit(id int, account any, hook, payload string) schemas.Change {
-	return emissions.insert(id, account, hook, payload, "f", "2014-01-15 19:59:35+00")
+	return emissions.Insert(id, account, hook, payload, "f", "2014-01-15 19:59:35+00")
 }
 
 func eventMessage(content string) schemas.Change {
@@ -54,7 +54,7 @@ func TestEvent_ComesEitherWay(t *testing.T) {
 func TestEvent_OnlyInsertsCount(t *testing.T) {
 	f := newFeed(t)
 	f.webhook(t, "7", "a", "hook = 'all'")
-	f.commit(t, emissions.update(nil, row(1, 7, "parking", "{}", "f", nil)), emissions.delete(1, notSent, notSent, notSent, notSent, notSent), emissions.truncate())
+	f.commit(t, emissions.Update(nil, row(1, 7, "parking", "{}", "f", nil)), emissions.Delete(1, notSent, notSent, notSent, notSent, notSent), emissions.Truncate())
 	wantLines(t, f.bodies(t))
 	f.wantSkipped(t, map[string]int{route.SkipTruncate: 1})
 }
@@ -129,7 +129,7 @@ func TestEvent_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 		emit(3, nil, "parking", `{}`),                    // 16
 		emit(4, 7, "", `{}`),                             // 17
 		emit(5, 7, "gone", `{}`),                         // 18
-		emissions.insert(6, 7, "parking", nil, "f", nil), // 19
+		emissions.Insert(6, 7, "parking", nil, "f", nil), // 19
 		// What JSON can hold and PostgreSQL's text cannot.
 		emit(7, 7, "parking", `{"call_id":"a\u0000b","action":"c\u0000d"}`), // 20
 		emit(8, strings.Repeat("7", 2000), "parking", `{}`),                 // 21
@@ -152,6 +152,6 @@ func TestEvent_AnotherTableOfThatNameIsNoTableOfEvents(t *testing.T) {
 	f := newFeed(t)
 	f.webhook(t, "7", "a", "hook = 'all'")
 	other := newTable("events", 'd', "id title")
-	f.commit(t, other.insert(1, "concert"))
+	f.commit(t, other.Insert(1, "concert"))
 	f.wantSkipped(t, map[string]int{route.SkipNoTable: 1})
 }

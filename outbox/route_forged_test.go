@@ -26,7 +26,7 @@ func TestForged_NobodyOutsideUsesTheNamesOfRecordsAndOfWalhook(t *testing.T) {
 	for i, name := range names {
 		changes = append(changes,
 			message(fmt.Sprintf(`{"user_id":7,"schema":%q,"type":"delete","status":"x"}`, name)),
-			results.insert(i, 7, name, "update", "x", nil),
+			results.Insert(i, 7, name, "update", "x", nil),
 			eventMessage(fmt.Sprintf(`{"account_id":7,"hook":%q,"payload":{"id":"1","type":"dids","action":"doc_deleted"}}`, name)),
 			emit(i, 7, name, `{"id":"1","type":"dids","action":"doc_deleted"}`))
 	}
@@ -53,7 +53,7 @@ func TestForged_NoResultIsNamedLikeAGroup(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	f.forget(t)
-	f.commit(t, message(`{"user_id":7,"schema":"Notifications","type":"update","status":"x"}`), results.insert(1, 7, "notifications", "update", "x", nil))
+	f.commit(t, message(`{"user_id":7,"schema":"Notifications","type":"update","status":"x"}`), results.Insert(1, 7, "notifications", "update", "x", nil))
 	if events := f.events(t); len(events) > 0 {
 		t.Errorf("sent: %q", events)
 	}

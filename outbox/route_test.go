@@ -12,10 +12,10 @@ import (
 // A foreign key's cascade deletes the parent first.
 func TestRoute_CascadeTellsTheAccountOfEveryRecord(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), dids.insert(1, 7, "312"), faxes.insert(5, 1, "2"), pages.insert(9, 5))
+		f.commit(t, account(7), dids.Insert(1, 7, "312"), faxes.Insert(5, 1, "2"), pages.Insert(9, 5))
 		f.forget(t)
 		next()
-		f.commit(t, dids.delete(1, 7, "312"), faxes.delete(5, 1, "2"), pages.delete(9, 5))
+		f.commit(t, dids.Delete(1, 7, "312"), faxes.Delete(5, 1, "2"), pages.Delete(9, 5))
 		wantLines(t, f.events(t),
 			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
 			`7 _2 faxes:5 delete faxes {'id':5,'did_id':1,'pages':'2'}`,
@@ -30,17 +30,17 @@ func TestRoute_CascadeTellsTheAccountOfEveryRecord(t *testing.T) {
 // was is remembered.
 func TestRoute_DefaultIdentity(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), notes.insert(1, 7, "a"), notes.insert(2, 7, "b"))
+		f.commit(t, account(7), account(8), notes.Insert(1, 7, "a"), notes.Insert(2, 7, "b"))
 		f.forget(t)
 		next()
-		f.commit(t, notes.update(nil, row(1, 7, "c")))
-		f.commit(t, notes.update(nil, row(1, 8, "d")))
+		f.commit(t, notes.Update(nil, row(1, 7, "c")))
+		f.commit(t, notes.Update(nil, row(1, 8, "d")))
 		next()
-		f.commit(t, notes.update(nil, row(1, 8, "e")))
-		f.commit(t, notes.delete(1, notSent, notSent))
+		f.commit(t, notes.Update(nil, row(1, 8, "e")))
+		f.commit(t, notes.Delete(1, notSent, notSent))
 		next()
-		f.commit(t, notes.update(nil, row(2, nil, "f")))
-		f.commit(t, notes.update(nil, row(2, 8, "g")))
+		f.commit(t, notes.Update(nil, row(2, nil, "f")))
+		f.commit(t, notes.Update(nil, row(2, 8, "g")))
 		wantLines(t, f.events(t),
 			`7 _1 notes:1 update notes {'id':1,'note':'c'}`,
 			`7 _1 notes:1 delete notes {'id':1}`,
@@ -54,13 +54,13 @@ func TestRoute_DefaultIdentity(t *testing.T) {
 
 func TestRoute_AccountsLastEventIsItsOwnDelete(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), faxes.insert(5, 1, "2"))
+		f.commit(t, account(7), account(8), dids.Insert(1, 7, "312"), faxes.Insert(5, 1, "2"))
 		f.forget(t)
 		next()
-		f.commit(t, faxes.insert(6, 1, "2"), users.delete(7, "n", "https://example.com/7", nil),
-			dids.delete(1, 7, "312"), faxes.delete(5, 1, "2"), dids.insert(2, 8, "315"))
+		f.commit(t, faxes.Insert(6, 1, "2"), users.Delete(7, "n", "https://example.com/7", nil),
+			dids.Delete(1, 7, "312"), faxes.Delete(5, 1, "2"), dids.Insert(2, 8, "315"))
 		next()
-		f.commit(t, faxes.delete(6, 1, "2"))
+		f.commit(t, faxes.Delete(6, 1, "2"))
 		wantLines(t, f.events(t),
 			`7 _1 faxes:6 insert faxes {'id':6,'did_id':1,'pages':'2'}`,
 			`7 _2 users:7 delete users {'id':7,'name':'n','web_hook_url':'https://example.com/7'}`,
@@ -74,7 +74,7 @@ func TestRoute_AccountsLastEventIsItsOwnDelete(t *testing.T) {
 
 func TestRoute_NobodyIsToldWithoutAnEndpoint(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", nil, nil), users.insert(8, "n", "", nil), dids.insert(1, 7, "312"), dids.insert(2, nil, "313"), ghosts.insert(1))
+	f.commit(t, users.Insert(7, "n", nil, nil), users.Insert(8, "n", "", nil), dids.Insert(1, 7, "312"), dids.Insert(2, nil, "313"), ghosts.Insert(1))
 	wantLines(t, f.events(t))
 	if n := f.count(t, "endpoint"); n != 0 {
 		t.Errorf("%d endpoints", n)
@@ -86,7 +86,7 @@ func TestRoute_UnknownOwnerIsListedAndCounted(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	f.forget(t)
-	f.commit(t, faxes.insert(5, 1, "2"), faxes.update(row(5, 1, "2"), row(5, 1, "3")), notes.delete(4, notSent, notSent), dids.insert(1, 7, "312"))
+	f.commit(t, faxes.Insert(5, 1, "2"), faxes.Update(row(5, 1, "2"), row(5, 1, "3")), notes.Delete(4, notSent, notSent), dids.Insert(1, 7, "312"))
 	wantLines(t, rest(f.events(t), 2), `7 _4 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
 	f.wantSkipped(t, map[string]int{route.SkipOwnerUnknown: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s#%s %s %s %s %s', commit_lsn, ordinal, schema, type, key, reason) FROM walhook.unrouted"),
@@ -95,12 +95,12 @@ func TestRoute_UnknownOwnerIsListedAndCounted(t *testing.T) {
 
 func TestRoute_TruncateForgetsAndTellsNobody(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), dids.insert(2, 7, "313"), faxes.insert(5, 1, "2"))
+		f.commit(t, account(7), account(8), dids.Insert(1, 7, "312"), dids.Insert(2, 7, "313"), faxes.Insert(5, 1, "2"))
 		f.forget(t)
 		next()
-		f.commit(t, dids.insert(4, 7, "x"), dids.truncate(), dids.insert(3, 8, "314"), faxes.insert(6, 3, "1"))
+		f.commit(t, dids.Insert(4, 7, "x"), dids.Truncate(), dids.Insert(3, 8, "314"), faxes.Insert(6, 3, "1"))
 		next()
-		f.commit(t, faxes.insert(7, 2, "1"), faxes.insert(8, 3, "1"))
+		f.commit(t, faxes.Insert(7, 2, "1"), faxes.Insert(8, 3, "1"))
 		wantLines(t, rest(f.events(t), 1),
 			`8 _3 dids:3 insert dids {'id':3,'user_id':8,'number':'314'}`,
 			`8 _4 faxes:6 insert faxes {'id':6,'did_id':3,'pages':'1'}`,
@@ -120,8 +120,8 @@ func TestRoute_AccountsThatAreNoRecords(t *testing.T) {
 	}
 	f.publisher = f.store.Publisher(catalog)
 	f.takeOver(t)
-	f.commit(t, account(7), dids.insert(1, 7, "312"), users.update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)),
-		dids.insert(2, 7, "312"), dids.insert(3, 9, "312"), users.delete(9, "n", urlA, nil), dids.insert(4, 9, "312"), users.truncate())
+	f.commit(t, account(7), dids.Insert(1, 7, "312"), users.Update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)),
+		dids.Insert(2, 7, "312"), dids.Insert(3, 9, "312"), users.Delete(9, "n", urlA, nil), dids.Insert(4, 9, "312"), users.Truncate())
 	wantLines(t, f.events(t), `7 _2 dids:1 insert dids {'id':1}`, `9 _5 dids:3 insert dids {'id':3}`)
 	wantLines(t, all[string](t, f.world, "SELECT account || (ended_at IS NOT NULL) FROM walhook.endpoint ORDER BY 1"), "7true", "9true")
 }
@@ -131,9 +131,9 @@ func TestRoute_TruncatedAccountsEnd(t *testing.T) {
 		f.commit(t, account(7), account(8))
 		f.forget(t)
 		next()
-		f.commit(t, users.truncate(), dids.insert(1, 7, "312"), account(8))
+		f.commit(t, users.Truncate(), dids.Insert(1, 7, "312"), account(8))
 		next()
-		f.commit(t, dids.insert(2, 7, "312"), dids.insert(3, 8, "312"))
+		f.commit(t, dids.Insert(2, 7, "312"), dids.Insert(3, 8, "312"))
 		wantLines(t, f.events(t),
 			`8 _3 users:8 insert users {'id':8,'name':'n','web_hook_url':'https://example.com/8'}`,
 			`8 _2 dids:3 insert dids {'id':3,'user_id':8,'number':'312'}`)
@@ -143,7 +143,7 @@ func TestRoute_TruncatedAccountsEnd(t *testing.T) {
 func TestRoute_TooLargeIsADeadLetterWithoutABody(t *testing.T) {
 	f := newFeed(t, func(c *Config) { c.MaxEventBytes = 2000 })
 	large := strings.Repeat("x", 3000)
-	f.commit(t, users.insert(7, "n", "https://example.com/7", nil), dids.insert(1, 7, large), dids.insert(2, 7, "312"))
+	f.commit(t, users.Insert(7, "n", "https://example.com/7", nil), dids.Insert(1, 7, large), dids.Insert(2, 7, "312"))
 	wantLines(t, rest(f.events(t), 1), `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
 	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', p.account, d.record, substring(d.webhook_id FROM 21), d.schema, d.type,
 		d.reason, d.body IS NULL, d.size > 3000) FROM walhook.dead_letter d JOIN walhook.endpoint p ON p.id = d.endpoint`),
@@ -156,7 +156,7 @@ func TestRoute_TooLargeIsADeadLetterWithoutABody(t *testing.T) {
 
 func TestRoute_ValueThatCannotBeReadIsListed(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, account(7), dids.insert(1, 7, "\xff\xfe"), dids.insert(2, 7, "312"))
+	f.commit(t, account(7), dids.Insert(1, 7, "\xff\xfe"), dids.Insert(2, 7, "312"))
 	wantLines(t, rest(f.events(t), 1), `7 _3 dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`)
 	f.wantSkipped(t, map[string]int{route.SkipMalformed: 1})
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s', schema, type, key, reason) FROM walhook.unrouted"),
@@ -169,10 +169,10 @@ func TestRoute_BytesThatAreNoTextDoNotStopTheFeed(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7))
 		f.forget(t)
-		f.commit(t, dids.insert("\xff", 7, "312"), notes.insert("\xff", 7, "x"), notes.insert(1, "\xff", "x"), notes.insert(1, 7, "\xff"),
-			faxes.insert(5, "\xff", "1"), users.insert("\xff", "n", urlA, nil), users.insert(9, "n", "https://\xff/", "\xff"))
+		f.commit(t, dids.Insert("\xff", 7, "312"), notes.Insert("\xff", 7, "x"), notes.Insert(1, "\xff", "x"), notes.Insert(1, 7, "\xff"),
+			faxes.Insert(5, "\xff", "1"), users.Insert("\xff", "n", urlA, nil), users.Insert(9, "n", "https://\xff/", "\xff"))
 		next()
-		f.commit(t, notes.delete("\xff", notSent, notSent), dids.insert(1, 7, "312"))
+		f.commit(t, notes.Delete("\xff", notSent, notSent), dids.Insert(1, 7, "312"))
 		lines := f.events(t)
 		if n := len(lines); n == 0 || lines[n-1] != `7 _2 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}` {
 			t.Errorf("events %v", lines)
@@ -188,9 +188,9 @@ func TestRoute_ALongChangeIsListedAndItsOwnerFollowed(t *testing.T) {
 		c.Oversize = 1 << 30
 		return c
 	}
-	f.commit(t, account(7), account(8), dids.insert(1, 7, "312"), long(dids.update(row(1, 7, notSent), row(1, 8, notSent))), faxes.insert(5, 1, "2"),
+	f.commit(t, account(7), account(8), dids.Insert(1, 7, "312"), long(dids.Update(row(1, 7, notSent), row(1, 8, notSent))), faxes.Insert(5, 1, "2"),
 		long(schemas.Change{Kind: schemas.Message, Prefix: schemas.MessagePrefix, Transactional: true}),
-		long(schemas.Change{Kind: schemas.Message, Prefix: schemas.EventPrefix, Transactional: true}), long(dids.insert(2, 8, notSent)))
+		long(schemas.Change{Kind: schemas.Message, Prefix: schemas.EventPrefix, Transactional: true}), long(dids.Insert(2, 8, notSent)))
 	wantLines(t, rest(f.events(t), 2), `7 _3 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`, `8 _5 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`)
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s %s %s %s', ordinal, schema, type, key, reason) FROM walhook.unrouted ORDER BY ordinal, type"),
 		"4 dids delete 1 too_large", "4 dids insert 1 too_large", "6  message  too_large", "7  message  too_large", "8 dids insert 2 too_large")

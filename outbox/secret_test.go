@@ -20,8 +20,8 @@ func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 		return w.Account(t.Context(), schemas.Account{ID: "9", URL: urlA, Secret: "whsec_OQ=="})
 	})
 	f.takeOver(t)
-	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"), users.insert(8, "n", urlA, nil))
-	f.commit(t, users.update(row(9, "n", urlA, "whsec_OQ=="), row(9, "n", urlA, "whsec_bmV3")))
+	f.commit(t, users.Insert(7, "n", urlA, "whsec_b3du"), users.Insert(8, "n", urlA, nil))
+	f.commit(t, users.Update(row(9, "n", urlA, "whsec_OQ=="), row(9, "n", urlA, "whsec_bmV3")))
 	for _, stored := range all[string](t, f.world, "SELECT secret FROM walhook.endpoint") {
 		if !strings.HasPrefix(stored, boundPrefix) || strings.Contains(stored, "whsec_") {
 			t.Errorf("stored as %q", stored)
@@ -46,7 +46,7 @@ func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 
 	// A restart under the same key changes nothing, also when a row comes again.
 	f.restart(t)
-	f.commit(t, users.update(row(7, "n", urlA, "whsec_b3du"), row(7, "m", urlA, "whsec_b3du")))
+	f.commit(t, users.Update(row(7, "n", urlA, "whsec_b3du"), row(7, "m", urlA, "whsec_b3du")))
 	if revision := one[int](t, f.world, "SELECT revision FROM walhook.endpoint WHERE account = '7'"); revision != 1 {
 		t.Errorf("revision %d", revision)
 	}
@@ -58,7 +58,7 @@ func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 
 func TestSecrets_UnderAnotherKeyHoldTheirEndpoint(t *testing.T) {
 	f := newFeed(t, withKey(1))
-	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"))
+	f.commit(t, users.Insert(7, "n", urlA, "whsec_b3du"))
 	for name, change := range map[string]func(*Config){"another key": withKey(2), "no key": func(*Config) {}} {
 		f.open(t, change)
 		s, _ := f.join(t)
@@ -78,7 +78,7 @@ func TestSecrets_UnderAnotherKeyHoldTheirEndpoint(t *testing.T) {
 
 func TestSecrets_StoredPlainAreReadUnderAKey(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", urlA, "whsec_b3du"))
+	f.commit(t, users.Insert(7, "n", urlA, "whsec_b3du"))
 	if stored := one[string](t, f.world, "SELECT secret FROM walhook.endpoint"); stored != "whsec_b3du" {
 		t.Errorf("without a key it is stored as %q", stored)
 	}

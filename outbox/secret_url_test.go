@@ -68,15 +68,15 @@ func TestURLs_UserInformationIsSealedUnderAKey(t *testing.T) {
 	}
 	f.wantURL(t, "snapshot", f.idOf(t, "9"), hookB)
 
-	f.commit(t, users.insert(7, "n", hookA, nil), users.insert(8, "n", hookA, nil), users.insert(6, "n", "https://MARKuser:MARK %zz@x/", nil))
+	f.commit(t, users.Insert(7, "n", hookA, nil), users.Insert(8, "n", hookA, nil), users.Insert(6, "n", "https://MARKuser:MARK %zz@x/", nil))
 	f.wantURL(t, "inserted", f.idOf(t, "7"), hookA)
 	seven := revision("7")
 	f.restart(t)
-	f.commit(t, users.update(row(7, "n", hookA, nil), row(7, "m", hookA, nil)))
+	f.commit(t, users.Update(row(7, "n", hookA, nil), row(7, "m", hookA, nil)))
 	if revision("7") != seven {
 		t.Error("the same URL after a restart raises the revision")
 	}
-	f.commit(t, users.update(row(7, "m", hookA, nil), row(7, "m", hookB, nil)))
+	f.commit(t, users.Update(row(7, "m", hookA, nil), row(7, "m", hookB, nil)))
 	if revision("7") == seven {
 		t.Error("another password does not raise the revision")
 	}

@@ -49,14 +49,14 @@ func TestSnapshot_IsTheFirstPosition(t *testing.T) {
 
 	// What it says of owners is known from then on.
 	f.commitLSN = 0x5000
-	f.commit(t, faxes.insert(1, 1, "1"), faxes.insert(2, 2, "1"), faxes.delete(9, 1, "1"))
+	f.commit(t, faxes.Insert(1, 1, "1"), faxes.Insert(2, 2, "1"), faxes.Delete(9, 1, "1"))
 	wantLines(t, f.events(t), `7 _1 faxes:1 insert faxes {'id':1,'did_id':1,'pages':'1'}`, `7 _3 faxes:9 delete faxes {'id':9,'did_id':1,'pages':'1'}`)
 	f.wantSkipped(t, map[string]int{route.SkipNoOwner: 1})
 }
 
 func TestSnapshot_ThatIsInterruptedLeavesNothing(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", urlA, nil), dids.insert(1, 7, "1"))
+	f.commit(t, users.Insert(7, "n", urlA, nil), dids.Insert(1, 7, "1"))
 	before, owners := f.endpoints(t), f.count(t, "owner")
 	if err := f.publisher.BeginSnapshot(t.Context(), testSource); err != nil {
 		t.Fatal(err)
@@ -96,17 +96,17 @@ func TestSnapshot_ThatIsInterruptedLeavesNothing(t *testing.T) {
 	}
 	// The log goes on where it was.
 	f.restart(t)
-	f.commit(t, dids.insert(3, 7, "3"))
+	f.commit(t, dids.Insert(3, 7, "3"))
 	wantLines(t, all[string](t, f.world, "SELECT id || ' ' || record FROM walhook.event ORDER BY id"), "1 users:7", "2 dids:1", "3 dids:3")
 }
 
 func TestSnapshot_ReplacesWhatWasKnown(t *testing.T) {
 	f := newFeed(t)
 	for n, url := range []any{urlA, urlA, urlA, urlA, nil, urlA, urlA} {
-		f.commit(t, users.insert(n, "n", url, nil), dids.insert(n, n, "1"))
+		f.commit(t, users.Insert(n, "n", url, nil), dids.Insert(n, n, "1"))
 	}
 	f.commit(t, setAccountURL(5, urlA, nil))
-	f.commit(t, users.delete(6, "n", urlA, nil))
+	f.commit(t, users.Delete(6, "n", urlA, nil))
 	newest := f.publisher.view.NextID
 	f.snapshot(t, 0x9000, load(t, map[string]string{"0": urlA, "1": urlB, "2": "", "4": urlA, "5": urlB, "6": urlA},
 		schemas.OwnerEdge{Schema: "dids", Key: "1", Account: "4"}))
@@ -125,12 +125,12 @@ func TestSnapshot_ReplacesWhatWasKnown(t *testing.T) {
 
 	f.takeOver(t)
 	f.forget(t)
-	f.commit(t, dids.insert(20, 3, "x"), dids.insert(21, 2, "x"), faxes.insert(22, 1, "x"))
+	f.commit(t, dids.Insert(20, 3, "x"), dids.Insert(21, 2, "x"), faxes.Insert(22, 1, "x"))
 	wantLines(t, f.events(t), `4 _3 faxes:22 insert faxes {'id':22,'did_id':1,'pages':'x'}`)
 }
 
 func setAccountURL(id int, from, to any) schemas.Change {
-	return users.update(row(id, "n", from, nil), row(id, "n", to, nil))
+	return users.Update(row(id, "n", from, nil), row(id, "n", to, nil))
 }
 
 func TestSnapshot_KeepsWhatAnOperatorDisabled(t *testing.T) {
@@ -145,7 +145,7 @@ func TestSnapshot_KeepsWhatAnOperatorDisabled(t *testing.T) {
 
 func TestSnapshot_TakesTheAccountsOwnSecrets(t *testing.T) {
 	f := newFeed(t)
-	f.commit(t, users.insert(7, "n", urlA, "whsec_b2xk"), users.insert(8, "n", urlA, nil))
+	f.commit(t, users.Insert(7, "n", urlA, "whsec_b2xk"), users.Insert(8, "n", urlA, nil))
 	made := one[string](t, f.world, "SELECT secret FROM walhook.endpoint WHERE account = '8'")
 	f.snapshot(t, 0x9000, func(w *SnapshotWriter) error {
 		for _, a := range []schemas.Account{{ID: "7", URL: urlA, Secret: "whsec_bmV3"}, {ID: "8", URL: urlB}, {ID: "9", URL: urlA, Secret: "whsec_OQ=="}} {
@@ -175,6 +175,6 @@ func TestSnapshot_OfBytesThatAreNoText(t *testing.T) {
 	f.snapshot(t, 0x9000, load(t, map[string]string{"\xff": urlA, "7": urlB, "8": "https://\xff/"},
 		schemas.OwnerEdge{Schema: "notes", Key: key, Account: "7"}, schemas.OwnerEdge{Schema: "notes", Key: "1", Account: "\xff"}))
 	f.takeOver(t)
-	f.commit(t, notes.delete("1", notSent, notSent))
+	f.commit(t, notes.Delete("1", notSent, notSent))
 	wantLines(t, all[string](t, f.world, "SELECT p.account FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint"), "\uFFFD")
 }

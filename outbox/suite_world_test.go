@@ -105,9 +105,9 @@ func (s *SuiteWorld) AppendChanges(t *testing.T, drafts []SuiteDraft) []Event {
 	for i, d := range drafts {
 		key, text := fmt.Sprint(d.Endpoint*100_000+int64(d.Record)), strings.Repeat("x", d.Size)
 		if s.known[key] {
-			changes[i] = dids.update(row(key, d.Endpoint, "before"), row(key, d.Endpoint, text))
+			changes[i] = dids.Update(row(key, d.Endpoint, "before"), row(key, d.Endpoint, text))
 		} else {
-			changes[i] = dids.insert(key, d.Endpoint, text)
+			changes[i] = dids.Insert(key, d.Endpoint, text)
 		}
 		s.known[key] = true
 	}

@@ -24,7 +24,7 @@ func TestUnrouted_AFloodIsListedInPartAndSummedUp(t *testing.T) {
 		}
 		f.commit(t, changes...)
 	}
-	f.commit(t, results.insert(1, 7, "dids", "update", "x", nil)) // of another kind
+	f.commit(t, results.Insert(1, 7, "dids", "update", "x", nil)) // of another kind
 	f.wantSkipped(t, map[string]int{route.SkipMessage: refusals, route.SkipReserved: 1})
 	if n := f.count(t, "unrouted WHERE reason = 'malformed_message'"); n == 0 || n > 3*listedRows {
 		t.Errorf("%d refusals are %d rows", refusals, n)

@@ -124,7 +124,7 @@ func TestUpgrade_AnOlderProcessSendsNoEmptyBody(t *testing.T) {
 	f := newFeedOf(t, newWorld(t), smallCatalog)
 	f.webhook(t, "7", "a", "hook = 'records'")
 	f.webhook(t, "7", "b", "hook = 'records'")
-	f.commit(t, dids.insert(1, 7, largeText(1, sharedFrom)))
+	f.commit(t, dids.Insert(1, 7, largeText(1, sharedFrom)))
 	session, _ := f.join(t)
 	shared := f.tail(t, session, TailQuery{Shards: allShards()})[1]
 	for name, statement := range map[string]string{

@@ -28,10 +28,8 @@ func standardTimes() times {
 
 const maxHeaderBytes = 32 << 10
 
-// Bound gives every request to a handler the bounds of this package that a
+// bound gives every request to a handler the bounds of this package that a
 // [http.Server] has no setting for.
-func Bound(handler http.Handler) http.Handler { return bound(handler, standardTimes()) }
-
 func bound(handler http.Handler, limit times) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, end := outliving(r.Context(), limit.gone)

@@ -14,10 +14,10 @@ func TestResult_ComesEitherWay(t *testing.T) {
 	f.commit(account(7), account(8))
 	f.forget()
 	f.commit(
-		results.insert(1, 7, "sms_enablement", "update", "error", "already provisioned"),
+		results.Insert(1, 7, "sms_enablement", "update", "error", "already provisioned"),
 		message(`{"user_id":7,"schema":"sms_enablement","type":"update","status":"ok"}`),
 		message(`{"user_id":"8","schema":"porting","type":"insert","status":"ok","verbose":"<b>"}`),
-		dids.insert(1, 7, "312"))
+		dids.Insert(1, 7, "312"))
 	var bodies []string
 	for _, e := range f.log {
 		bodies = append(bodies, fmt.Sprint(e.To.Account, " ", e.Record, " ", e.WebhookID[20:], " ", e.Schema, " ", e.Type, " ", string(e.Body)))
@@ -34,9 +34,9 @@ func TestResult_OnlyInsertsCount(t *testing.T) {
 	f.commit(account(7))
 	f.forget()
 	f.commit(
-		results.update(nil, row(1, 7, "sms_enablement", "update", "ok", nil)),
-		results.delete(1, notSent, notSent, notSent, notSent, notSent),
-		results.truncate(),
+		results.Update(nil, row(1, 7, "sms_enablement", "update", "ok", nil)),
+		results.Delete(1, notSent, notSent, notSent, notSent, notSent),
+		results.Truncate(),
 		message(`{"user_id":9,"schema":"sms_enablement","type":"update","status":"ok"}`))
 	wantLines(t, f.events())
 	f.wantSkipped(t, map[Reason]int{SkipNoEndpoint: 1, SkipTruncate: 1})
@@ -49,8 +49,8 @@ func TestResult_WhatIsRefusedIsListedAndTheFeedGoesOn(t *testing.T) {
 	outside := message(`{"user_id":7,"schema":"sms","type":"update","status":"ok"}`)
 	outside.Transactional = false
 	f.commit(message(`{"user_id":7 topsecret`), outside,
-		results.insert(1, 7, "", "update", "ok", nil), results.insert(2, nil, "sms", "update", "ok", nil),
-		results.insert(3, 7, "sms", "update", "ok", nil))
+		results.Insert(1, 7, "", "update", "ok", nil), results.Insert(2, nil, "sms", "update", "ok", nil),
+		results.Insert(3, 7, "sms", "update", "ok", nil))
 	if events := f.events(); len(events) != 1 || !strings.HasPrefix(events[0], "7 _5 result/sms ") {
 		t.Errorf("events %v", events)
 	}

@@ -8,97 +8,24 @@ import (
 	"testing"
 	"time"
 
+	"walhook/outbox/route/routetest"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
-	"walhook/schemas/pgjson"
 )
 
-// smallCatalog has one of each: an account table with its own secrets, records
-// owned directly, through a parent and through a parent's parent, and results.
-const smallCatalog = `
-account: {table: users, id: id, url: web_hook_url, parent: reseller_id, secret: web_hook_secret}
-schemas:
-  users: {table: users, owner: id, fields: [id, name, web_hook_url]}
-  dids: {table: dids, owner: user_id, fields: [id, user_id, number]}
-  faxes: {table: faxes, owner: {column: did_id, schema: dids}, fields: [id, did_id, pages]}
-  pages: {table: pages, owner: {column: fax_id, schema: faxes}, fields: [id, fax_id]}
-  notes: {table: notes, owner: user_id, fields: [id, note]}
-results: {table: async_results}
-events: {table: events}
-`
+// The small carrier that these tests share with those of outbox.
+type table = routetest.Table
 
 const (
-	oidInt  = 23
-	oidText = 25
+	smallCatalog = routetest.Catalog
+	notSent      = routetest.NotSent
 )
 
-// The tables of the small catalog as the stream describes them. notes has the
-// default replica identity: its old rows hold the key at most.
 var (
-	users   = newTable("users", 'f', "id name web_hook_url web_hook_secret")
-	dids    = newTable("dids", 'f', "id user_id number")
-	faxes   = newTable("faxes", 'f', "id did_id pages")
-	pages   = newTable("pages", 'f', "id fax_id")
-	notes   = newTable("notes", 'd', "id user_id note")
-	results = newTable("async_results", 'd', "id user_id schema type status verbose")
-	ghosts  = newTable("ghosts", 'f', "id")
+	users, dids, faxes, pages, notes, results, ghosts = routetest.Users, routetest.Dids, routetest.Faxes, routetest.Pages, routetest.Notes, routetest.Results, routetest.Ghosts
+
+	newTable, row, message, account = routetest.NewTable, routetest.Row, routetest.Message, routetest.Account
 )
-
-type table struct{ relation *schemas.Relation }
-
-func newTable(name string, identity schemas.ReplicaIdentity, columns string) table {
-	r := &schemas.Relation{Namespace: "public", Name: name, Identity: identity, PrimaryKey: []int{0}, Types: pgjson.NewTypes()}
-	for i, column := range strings.Fields(columns) {
-		typ := uint32(oidText)
-		if i == 0 || strings.HasSuffix(column, "_id") {
-			typ = oidInt
-		}
-		r.Columns = append(r.Columns, schemas.Column{Name: column, Type: typ, Key: i == 0 || identity == 'f'})
-	}
-	return table{r}
-}
-
-// notSent stands for a value that the change does not carry.
-const notSent = "\x00"
-
-// row is a tuple of the texts of its values; nil is NULL.
-func row(values ...any) schemas.Tuple {
-	tuple := make(schemas.Tuple, len(values))
-	for i, value := range values {
-		switch text := fmt.Sprint(value); {
-		case value == nil:
-			tuple[i].State = schemas.Null
-		case text != notSent:
-			tuple[i] = schemas.Value{State: schemas.Text, Text: []byte(text)}
-		}
-	}
-	return tuple
-}
-
-func (tb table) insert(values ...any) schemas.Change {
-	return schemas.Change{Kind: schemas.Insert, Relation: tb.relation, New: row(values...)}
-}
-
-func (tb table) update(old, new schemas.Tuple) schemas.Change {
-	return schemas.Change{Kind: schemas.Update, Relation: tb.relation, Old: old, New: new}
-}
-
-func (tb table) delete(values ...any) schemas.Change {
-	return schemas.Change{Kind: schemas.Delete, Relation: tb.relation, Old: row(values...)}
-}
-
-func (tb table) truncate() schemas.Change {
-	return schemas.Change{Kind: schemas.Truncate, Relation: tb.relation}
-}
-
-func message(content string) schemas.Change {
-	return schemas.Change{Kind: schemas.Message, Prefix: schemas.MessagePrefix, Content: []byte(content), Transactional: true}
-}
-
-// account inserts an account that takes events at https://example.com/<id>.
-func account(id int) schemas.Change {
-	return users.insert(id, "n", fmt.Sprint("https://example.com/", id), nil)
-}
 
 // newView is the view of an empty outbox.
 func newView(tb testing.TB, text string) *View {

@@ -14,15 +14,15 @@ import (
 func everything(f *feed) []schemas.Change {
 	var changes []schemas.Change
 	for _, tx := range [][]schemas.Change{
-		f.tx(dids.insert(1, 7, "312"), faxes.insert(5, 1, "2"), pages.insert(9, 5), notes.insert(3, 7, "x")),
-		f.tx(users.update(row(7, "n", "https://example.com/7", nil), row(7, "n", "https://b.example.com/", "whsec_b3du"))),
-		f.tx(dids.update(row(1, 7, "312"), row(1, 8, "313")), dids.update(row(2, 8, "1"), row(4, 8, "1"))),
-		f.tx(dids.truncate(), faxes.insert(6, 1, "2"), dids.insert(2, 8, "4")),
-		f.tx(users.update(row(8, "n", "https://example.com/8", nil), row(8, "n", "", nil)), dids.insert(3, 8, "5")),
-		f.tx(users.update(row(8, "n", "", nil), row(8, "n", "https://example.com/8", nil)), notes.update(nil, row(3, notSent, "y"))),
-		f.tx(dids.insert(4, 9, "6"), users.delete(9, "n", "https://example.com/9", nil), dids.delete(4, 9, "6")),
-		f.tx(users.insert(9, "again", "https://again.example.com/", nil), dids.insert(5, 9, "7"), message("no JSON"), notes.delete(99, notSent, notSent)),
-		f.tx(ghosts.insert(1), dids.insert(6, 10, "8"), dids.insert(7, 10, "\xff\xfe"), users.insert(11, "n", "https://example.com/11", nil)),
+		f.tx(dids.Insert(1, 7, "312"), faxes.Insert(5, 1, "2"), pages.Insert(9, 5), notes.Insert(3, 7, "x")),
+		f.tx(users.Update(row(7, "n", "https://example.com/7", nil), row(7, "n", "https://b.example.com/", "whsec_b3du"))),
+		f.tx(dids.Update(row(1, 7, "312"), row(1, 8, "313")), dids.Update(row(2, 8, "1"), row(4, 8, "1"))),
+		f.tx(dids.Truncate(), faxes.Insert(6, 1, "2"), dids.Insert(2, 8, "4")),
+		f.tx(users.Update(row(8, "n", "https://example.com/8", nil), row(8, "n", "", nil)), dids.Insert(3, 8, "5")),
+		f.tx(users.Update(row(8, "n", "", nil), row(8, "n", "https://example.com/8", nil)), notes.Update(nil, row(3, notSent, "y"))),
+		f.tx(dids.Insert(4, 9, "6"), users.Delete(9, "n", "https://example.com/9", nil), dids.Delete(4, 9, "6")),
+		f.tx(users.Insert(9, "again", "https://again.example.com/", nil), dids.Insert(5, 9, "7"), message("no JSON"), notes.Delete(99, notSent, notSent)),
+		f.tx(ghosts.Insert(1), dids.Insert(6, 10, "8"), dids.Insert(7, 10, "\xff\xfe"), users.Insert(11, "n", "https://example.com/11", nil)),
 	} {
 		changes = append(changes, tx...)
 	}
@@ -37,7 +37,7 @@ var noon = time.Date(2024, 6, 10, 12, 0, 0, 0, time.UTC)
 // newEverything is a feed with accounts, a daily webhook and one that waits for all.
 func newEverything(tb testing.TB) *feed {
 	f := newFeed(tb)
-	f.commit(account(7), account(8), account(9), dids.insert(2, 8, "1"), notes.insert(1, 7, "a"))
+	f.commit(account(7), account(8), account(9), dids.Insert(2, 8, "1"), notes.Insert(1, 7, "a"))
 	f.view.SetWebhooks(3, map[string][]*Endpoint{
 		"8": {{Account: "8", ID: 101, Revision: 1, Subscription: &Subscription{Hook: HookRecords, Daily: true}, Day: NewOpenDay(UTC(), UTC().Ended(noon), noon)}},
 		"9": {{Account: "9", ID: 102, Revision: 1, Subscription: &Subscription{Hook: HookAll}}},
@@ -124,7 +124,7 @@ func TestPlan_OneThatIsNotCommittedLeavesTheViewAsItWas(t *testing.T) {
 		t.Error("a plan that is committed changes nothing")
 	}
 	f.forget()
-	f.commit(dids.update(row(2, 8, "4"), row(2, 8, "9")), dids.insert(9, 9, "9"))
+	f.commit(dids.Update(row(2, 8, "4"), row(2, 8, "9")), dids.Insert(9, 9, "9"))
 	wantLines(t, f.events(),
 		`8 _1 dids:2 update dids {'id':2,'user_id':8,'number':'9'}`,
 		`9 _2 dids:9 insert dids {'id':9,'user_id':9,'number':'9'}`)

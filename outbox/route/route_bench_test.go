@@ -19,7 +19,7 @@ func BenchmarkRoute_AccountsWithOnlyTheirOwnURL(b *testing.B) {
 	}
 	batch := make([]schemas.Change, changes)
 	for i := range batch {
-		batch[i] = dids.update(row(i, i%accounts, "312"), row(i, i%accounts, "313"))
+		batch[i] = dids.Update(row(i, i%accounts, "312"), row(i, i%accounts, "313"))
 		batch[i].Position = schemas.Position{Commit: 0x1000, Ordinal: int64(i + 1)}
 	}
 	b.ReportAllocs()

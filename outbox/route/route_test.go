@@ -12,11 +12,11 @@ func TestRoute_RecordGoesToTheAccountInItsOwnerColumn(t *testing.T) {
 		f.commit(account(7), account(8))
 		f.forget()
 		next()
-		f.commit(dids.insert(1, 7, "312"), dids.insert(2, 8, "313"))
+		f.commit(dids.Insert(1, 7, "312"), dids.Insert(2, 8, "313"))
 		next()
-		f.commit(dids.update(row(1, 7, "312"), row(1, 7, "314")))
+		f.commit(dids.Update(row(1, 7, "312"), row(1, 7, "314")))
 		next()
-		f.commit(dids.delete(1, 7, "314"))
+		f.commit(dids.Delete(1, 7, "314"))
 		wantLines(t, f.events(),
 			`7 _1 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`,
 			`8 _2 dids:2 insert dids {'id':2,'user_id':8,'number':'313'}`,
@@ -27,14 +27,14 @@ func TestRoute_RecordGoesToTheAccountInItsOwnerColumn(t *testing.T) {
 
 func TestRoute_RecordGoesToItsParentsAccount(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), dids.insert(1, 7, "312"))
+		f.commit(account(7), dids.Insert(1, 7, "312"))
 		f.forget()
 		next()
-		f.commit(faxes.insert(5, 1, "2"))
+		f.commit(faxes.Insert(5, 1, "2"))
 		next()
-		f.commit(pages.insert(9, 5))
+		f.commit(pages.Insert(9, 5))
 		next()
-		f.commit(faxes.update(row(5, 1, "2"), row(5, 1, "3")))
+		f.commit(faxes.Update(row(5, 1, "2"), row(5, 1, "3")))
 		wantLines(t, f.events(),
 			`7 _1 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`,
 			`7 _1 pages:9 insert pages {'id':9,'fax_id':5}`,
@@ -46,11 +46,11 @@ func TestRoute_RecordGoesToItsParentsAccount(t *testing.T) {
 // known, are found through a parent that the same cascade deleted before.
 func TestRoute_ParentDeletedBeforeItsUnknownChild(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), dids.insert(1, 7, "312"))
+		f.commit(account(7), dids.Insert(1, 7, "312"))
 		f.forget()
-		f.commit(dids.delete(1, 7, "312"))
+		f.commit(dids.Delete(1, 7, "312"))
 		next() // a large transaction comes in chunks
-		f.commit(faxes.delete(5, 1, "2"))
+		f.commit(faxes.Delete(5, 1, "2"))
 		wantLines(t, f.events(),
 			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
 			`7 _1 faxes:5 delete faxes {'id':5,'did_id':1,'pages':'2'}`)
@@ -61,7 +61,7 @@ func TestRoute_ChildBeforeItsParentInOneTransaction(t *testing.T) {
 	f := newFeed(t)
 	f.commit(account(7))
 	f.forget()
-	f.commit(pages.insert(9, 5), faxes.insert(5, 1, "2"), dids.insert(1, 7, "312"))
+	f.commit(pages.Insert(9, 5), faxes.Insert(5, 1, "2"), dids.Insert(1, 7, "312"))
 	wantLines(t, f.events(),
 		`7 _1 pages:9 insert pages {'id':9,'fax_id':5}`,
 		`7 _2 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`,
@@ -73,7 +73,7 @@ func TestRoute_ParentOfALaterTransactionDoesNotCount(t *testing.T) {
 	f := newFeed(t)
 	f.commit(account(7))
 	f.forget()
-	f.append(f.tx(faxes.insert(5, 1, "2")), f.tx(dids.insert(1, 7, "312")))
+	f.append(f.tx(faxes.Insert(5, 1, "2")), f.tx(dids.Insert(1, 7, "312")))
 	wantLines(t, f.events(), `7 _1 dids:1 insert dids {'id':1,'user_id':7,'number':'312'}`)
 	f.wantSkipped(t, map[Reason]int{SkipOwnerUnknown: 1})
 }
@@ -82,11 +82,11 @@ func TestRoute_ParentOfALaterTransactionDoesNotCount(t *testing.T) {
 // comes before the new parent is the new parent's.
 func TestRoute_ChildBeforeAParentWhoseKeyServedAnother(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), account(8), dids.insert(1, 7, "312"))
-		f.commit(dids.delete(1, 7, "312"))
+		f.commit(account(7), account(8), dids.Insert(1, 7, "312"))
+		f.commit(dids.Delete(1, 7, "312"))
 		f.forget()
 		next()
-		f.commit(faxes.insert(5, 1, "2"), dids.insert(1, 8, "313"))
+		f.commit(faxes.Insert(5, 1, "2"), dids.Insert(1, 8, "313"))
 		wantLines(t, f.events(),
 			`8 _1 faxes:5 insert faxes {'id':5,'did_id':1,'pages':'2'}`,
 			`8 _2 dids:1 insert dids {'id':1,'user_id':8,'number':'313'}`)
@@ -95,11 +95,11 @@ func TestRoute_ChildBeforeAParentWhoseKeyServedAnother(t *testing.T) {
 
 func TestRoute_MoveIsADeleteForTheOneAndAnInsertForTheOther(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), account(8), dids.insert(1, 7, "312"))
+		f.commit(account(7), account(8), dids.Insert(1, 7, "312"))
 		f.forget()
 		next()
-		f.commit(notes.insert(1, 7, "x"), dids.update(row(1, 7, "312"), row(1, 8, "399")))
-		f.commit(dids.update(row(1, 8, "399"), row(1, 8, "400")))
+		f.commit(notes.Insert(1, 7, "x"), dids.Update(row(1, 7, "312"), row(1, 8, "399")))
+		f.commit(dids.Update(row(1, 8, "399"), row(1, 8, "400")))
 		wantLines(t, rest(f.events(), 1),
 			`7 _2 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
 			`8 _2b dids:1 insert dids {'id':1,'user_id':8,'number':'399'}`,
@@ -112,20 +112,20 @@ func TestRoute_WebhookIDOfAMoveIsTheSameWithoutTheOldOwnersEndpoint(t *testing.T
 	f := newFeed(t)
 	f.commit(account(8))
 	f.forget()
-	f.commit(dids.update(row(1, 7, "312"), row(1, 8, "399")))
+	f.commit(dids.Update(row(1, 7, "312"), row(1, 8, "399")))
 	wantLines(t, f.events(), `8 _1b dids:1 insert dids {'id':1,'user_id':8,'number':'399'}`)
 }
 
 func TestRoute_PoolIsNoAccount(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), dids.insert(1, nil, "312"))
+		f.commit(account(7), dids.Insert(1, nil, "312"))
 		f.forget()
 		next()
-		f.commit(dids.update(row(1, nil, "312"), row(1, nil, "313"))) // nobody's, still
-		f.commit(dids.update(row(1, nil, "313"), row(1, 7, "313")))
+		f.commit(dids.Update(row(1, nil, "312"), row(1, nil, "313"))) // nobody's, still
+		f.commit(dids.Update(row(1, nil, "313"), row(1, 7, "313")))
 		next()
-		f.commit(dids.update(row(1, 7, "313"), row(1, nil, "314")))
-		f.commit(dids.delete(1, nil, "314"))
+		f.commit(dids.Update(row(1, 7, "313"), row(1, nil, "314")))
+		f.commit(dids.Delete(1, nil, "314"))
 		wantLines(t, f.events(),
 			`7 _1 dids:1 insert dids {'id':1,'user_id':7,'number':'313'}`,
 			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'313'}`)
@@ -134,17 +134,17 @@ func TestRoute_PoolIsNoAccount(t *testing.T) {
 
 func TestRoute_ChildOfAMovedParentMovesWithItsOwnNextChange(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), account(8), dids.insert(1, 7, "312"), faxes.insert(5, 1, "2"), faxes.insert(6, 1, "2"))
+		f.commit(account(7), account(8), dids.Insert(1, 7, "312"), faxes.Insert(5, 1, "2"), faxes.Insert(6, 1, "2"))
 		f.forget()
 		next()
-		f.commit(dids.update(row(1, 7, "312"), row(1, 8, "312")))
+		f.commit(dids.Update(row(1, 7, "312"), row(1, 8, "312")))
 		f.forget()
 		next()
-		f.commit(faxes.update(row(5, 1, "2"), row(5, 1, "3")))
+		f.commit(faxes.Update(row(5, 1, "2"), row(5, 1, "3")))
 		next()
-		f.commit(faxes.update(row(5, 1, "3"), row(5, 1, "4")))
+		f.commit(faxes.Update(row(5, 1, "3"), row(5, 1, "4")))
 		next()
-		f.commit(faxes.delete(6, 1, "2")) // known to 7 only
+		f.commit(faxes.Delete(6, 1, "2")) // known to 7 only
 		wantLines(t, f.events(),
 			`7 _1 faxes:5 delete faxes {'id':5,'did_id':1,'pages':'2'}`,
 			`8 _1b faxes:5 insert faxes {'id':5,'did_id':1,'pages':'3'}`,
@@ -155,15 +155,15 @@ func TestRoute_ChildOfAMovedParentMovesWithItsOwnNextChange(t *testing.T) {
 
 func TestRoute_ChangeOfKeyIsADeleteAndAnInsert(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), account(8), dids.insert(1, 7, "312"), notes.insert(3, 7, "x"), faxes.insert(5, 1, "2"))
+		f.commit(account(7), account(8), dids.Insert(1, 7, "312"), notes.Insert(3, 7, "x"), faxes.Insert(5, 1, "2"))
 		f.forget()
 		next()
 		f.commit(
-			dids.update(row(1, 7, "312"), row(2, 7, "312")),
-			notes.update(row(3, notSent, notSent), row(4, 7, "x")), // the default identity sends the old key
-			faxes.update(row(5, 1, "2"), row(6, 2, "2")))
+			dids.Update(row(1, 7, "312"), row(2, 7, "312")),
+			notes.Update(row(3, notSent, notSent), row(4, 7, "x")), // the default identity sends the old key
+			faxes.Update(row(5, 1, "2"), row(6, 2, "2")))
 		next()
-		f.commit(dids.update(row(2, 7, "312"), row(3, 8, "312"))) // to another account, too
+		f.commit(dids.Update(row(2, 7, "312"), row(3, 8, "312"))) // to another account, too
 		wantLines(t, f.events(),
 			`7 _1 dids:1 delete dids {'id':1,'user_id':7,'number':'312'}`,
 			`7 _1b dids:2 insert dids {'id':2,'user_id':7,'number':'312'}`,
@@ -178,12 +178,12 @@ func TestRoute_ChangeOfKeyIsADeleteAndAnInsert(t *testing.T) {
 
 func TestRoute_ValueThatWasNotSentIsAbsent(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
-		f.commit(account(7), dids.insert(1, 7, "312"), notes.insert(2, 7, "x"))
+		f.commit(account(7), dids.Insert(1, 7, "312"), notes.Insert(2, 7, "x"))
 		f.forget()
 		next()
-		f.commit(dids.update(row(1, 7, notSent), row(1, 7, notSent)))
+		f.commit(dids.Update(row(1, 7, notSent), row(1, 7, notSent)))
 		next()
-		f.commit(notes.update(nil, row(2, notSent, nil))) // not even the owner
+		f.commit(notes.Update(nil, row(2, notSent, nil))) // not even the owner
 		wantLines(t, f.events(),
 			`7 _1 dids:1 update dids {'id':1,'user_id':7}`,
 			`7 _1 notes:2 update notes {'id':2,'note':null}`)
@@ -198,7 +198,7 @@ func TestRoute_OwnersOfALargeBatchAreAllKnown(t *testing.T) {
 	var changes []schemas.Change
 	for id := range records {
 		f.owners[RecordKey{"notes", strconv.Itoa(id)}] = Ownership{Account: "7"}
-		changes = append(changes, notes.delete(id, notSent, notSent))
+		changes = append(changes, notes.Delete(id, notSent, notSent))
 	}
 	f.forget()
 	f.commit(changes...)
