@@ -171,29 +171,36 @@ func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 	})
 }
 
+// net/http would repeat a GET by itself when a kept connection ends.
 func TestAttempt_OneAttemptIsAtMostOneRequestOnAConnectionThatCloses(t *testing.T) {
 	onEachClient(t, func(t *testing.T, client clientKind) {
-		var requests atomic.Int32
-		url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
-			if readRequest(r) != nil {
-				return
-			}
-			requests.Add(1)
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-			// The next request is read, and then there is no answer: it must not
-			// be sent again by itself.
-			if readRequest(r) == nil {
-				requests.Add(1)
-			}
-		})
-		c := client.http(t)
-		for i, want := range []failure{"", failClosed} {
-			if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.failure != want {
-				t.Fatalf("attempt %d: %q (%s), want %q", i+1, a.failure, a.detail, want)
-			}
-		}
-		if n := requests.Load(); n != 2 {
-			t.Errorf("%d requests for 2 attempts", n)
+		for _, verb := range []string{"post", "get"} {
+			t.Run(verb, func(t *testing.T) {
+				var requests atomic.Int32
+				url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+					if readRequest(r) != nil {
+						return
+					}
+					requests.Add(1)
+					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					// The next request is read, and then there is no answer: it must not
+					// be sent again by itself.
+					if readRequest(r) == nil {
+						requests.Add(1)
+					}
+				})
+				e := testEndpoint(url)
+				e.Settings = &outbox.EndpointSettings{HTTPVerb: verb}
+				c := client.http(t)
+				for i, want := range []failure{"", failClosed} {
+					if a := c.deliver(t.Context(), e, *callEvent("json"), time.Now()); a.failure != want {
+						t.Fatalf("attempt %d: %q (%s), want %q", i+1, a.failure, a.detail, want)
+					}
+				}
+				if n := requests.Load(); n != 2 {
+					t.Errorf("%d requests for 2 attempts", n)
+				}
+			})
 		}
 	})
 }

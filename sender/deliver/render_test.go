@@ -1,9 +1,7 @@
 package deliver
 
 import (
-	"bufio"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -162,33 +160,6 @@ func TestAttempt_APutCarriesTheFormThatTheEndpointAsksFor(t *testing.T) {
 		e.Settings = &outbox.EndpointSettings{HTTPVerb: "put", Format: "form", CustomData: []byte(`{"account_id":"crm"}`)}
 		if a := client.http(t).deliver(t.Context(), e, *callEvent("json"), time.Now()); a.status != 200 {
 			t.Errorf("answer %+v", a)
-		}
-	})
-}
-
-// net/http would repeat a GET by itself when a kept connection ends.
-func TestAttempt_AGetIsAtMostOneRequest(t *testing.T) {
-	onEachClient(t, func(t *testing.T, client clientKind) {
-		var requests atomic.Int32
-		url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
-			if readRequest(r) != nil {
-				return
-			}
-			requests.Add(1)
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-			if readRequest(r) == nil {
-				requests.Add(1)
-			}
-		})
-		e := testEndpoint(url)
-		e.Settings = &outbox.EndpointSettings{HTTPVerb: "get"}
-		c := client.http(t)
-		c.deliver(t.Context(), e, *callEvent("json"), time.Now())
-		if a := c.deliver(t.Context(), e, *callEvent("json"), time.Now()); a.failure == "" {
-			t.Errorf("answer %+v", a)
-		}
-		if n := requests.Load(); n != 2 {
-			t.Errorf("%d requests for 2 attempts", n)
 		}
 	})
 }
