@@ -191,7 +191,9 @@ func (p *patient) heal(t *testing.T, findings []doctor.Finding, flags ...string)
 		}
 		findings = p.examine(t, flags...)
 		still := slices.DeleteFunc(bad(findings), func(id string) bool { return !slices.Contains(named, id) })
-		if len(still) > 0 && !slices.Equal(still, []string{"outbox.secrets"}) { // a key first, then the secrets under it
+		// A key comes first, then the secrets under it. A vacuum leaves the rows that
+		// a running ANALYZE may see, and is repeated.
+		if len(still) > 0 && !slices.Equal(still, []string{"outbox.secrets"}) && !slices.Equal(still, []string{"outbox.dead_rows"}) {
 			t.Fatalf("what doctor says does not fix %q:\n%s", still, describe(findings))
 		}
 		if len(bad(findings)) == 0 {
