@@ -14,8 +14,6 @@ import (
 )
 
 // The small carrier that these tests share with those of outbox.
-type table = routetest.Table
-
 const (
 	smallCatalog = routetest.Catalog
 	notSent      = routetest.NotSent
@@ -24,7 +22,7 @@ const (
 var (
 	users, dids, faxes, pages, notes, results, ghosts = routetest.Users, routetest.Dids, routetest.Faxes, routetest.Pages, routetest.Notes, routetest.Results, routetest.Ghosts
 
-	newTable, row, message, account = routetest.NewTable, routetest.Row, routetest.Message, routetest.Account
+	row, message, account = routetest.Row, routetest.Message, routetest.Account
 )
 
 // newView is the view of an empty outbox.
