@@ -8,7 +8,9 @@ import (
 	"maps"
 	"math/big"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -286,7 +288,27 @@ func (d *document) check(name string, value json.RawMessage, schema *huma.Schema
 		}
 		wrong.add(field, kindInvalid, "%s", message)
 	}
+	if text, _ := parsed.(string); len(result.Errors) == 0 && schema.Format == "date-time" && !strictTime.MatchString(text) {
+		wrong.add(name, kindInvalid, "want an RFC 3339 time such as 2026-03-09T00:00:00Z")
+		return false
+	}
 	return len(result.Errors) == 0
+}
+
+// strictTime is the grammar of RFC 3339, section 5.6, without lower case and leap seconds.
+// time.Parse also takes a comma before the fraction and an offset of 24 hours.
+var strictTime = regexp.MustCompile(`^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
+// huma writes the bounds of numbers with %v, which makes 2.592e+06 of 2592000.
+func init() {
+	huma.ErrorFormatter = func(format string, a ...any) string {
+		for i, value := range a {
+			if number, ok := value.(float64); ok {
+				a[i] = strconv.FormatFloat(number, 'f', -1, 64)
+			}
+		}
+		return fmt.Sprintf(format, a...)
+	}
 }
 
 // names are those of the fields that were sent and are known.

@@ -294,3 +294,29 @@ func TestTry_AnswersTheOutcomeAndIsBounded(t *testing.T) {
 	w.want(t, 409, adminToken, "POST", "/v2/accounts/8/webhooks/account/test", "")
 	w.want(t, 409, adminToken, "POST", "/v2/accounts/8/webhooks/account/replay", `{"data":{"since":"2026-01-01T00:00:00Z"}}`)
 }
+
+// A time is one of RFC 3339, section 5.6, and nothing else that Go would parse.
+func TestReplay_SinceIsATimeOfRFC3339(t *testing.T) {
+	w := newWorld(t)
+	path := "/v2/accounts/7/webhooks/" + w.webhook(t, adminToken, "7", "") + "/replay"
+	for since, status := range map[string]int{
+		"2026-03-09T00:00:00Z": 202, "2026-03-09T00:00:00.123456789+05:30": 202, "2026-03-09T23:59:59-23:59": 202,
+		"2026-03-09T00:00:00,5Z": 400, "2026-03-09T00:00:00+24:00": 400, "2026-03-09T00:00:00+01:60": 400, "2026-03-09T24:00:00Z": 400,
+		"2026-03-09T00:00:00": 400, "2026-03-09 00:00:00Z": 400, "2026-03-09T0:00:00Z": 400, "2026-02-30T00:00:00Z": 400, "2026-03-09": 400,
+		"1969-12-31T23:59:59Z": 400, "9999-12-31T23:59:59-01:00": 400, "": 400,
+	} {
+		r := w.call(t, adminToken, "POST", path, `{"data":{"dry_run":true,"since":"`+since+`"}}`)
+		if r.status != status || status == 400 && !strings.Contains(r.text, `"since"`) {
+			t.Errorf("%q: %d %s, want %d", since, r.status, r.text, status)
+		}
+	}
+}
+
+func TestInput_BoundsAreWrittenAsWholeNumbers(t *testing.T) {
+	w := newWorld(t)
+	path := "/v2/accounts/7/webhooks/" + w.webhook(t, adminToken, "7", "") + "/secret/rotate"
+	r := w.want(t, 400, adminToken, "POST", path, `{"data":{"overlap_seconds":2592001}}`)
+	if !strings.Contains(r.text, "2592000") {
+		t.Errorf("the bound is not named: %s", r.text)
+	}
+}

@@ -146,7 +146,7 @@ func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err er
 		wrong.add("since", kindRequired, "want either since or event_ids")
 	}
 	if in.Since != nil && (in.Since.UTC().Year() < 1970 || in.Since.UTC().Year() > 9999) {
-		wrong.add("since", kindInvalid, "want a time such as 2026-03-09T00:00:00Z")
+		wrong.add("since", kindInvalid, "want a time between the years 1970 and 9999")
 	}
 	for _, id := range asked.WebhookIDs {
 		if !isID(id, maxEventID) {
