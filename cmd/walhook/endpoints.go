@@ -17,7 +17,8 @@ const endpointsLong = `Lists the endpoints: account, webhook (account is the acc
 made the others), URL (without user name, password and query), state and
 details: why walhook sends nothing, since when the endpoint only fails and how
 many warnings there were, whether its breaker is open, how many events are in
-retry, and how many dead letters there are.
+retry, and how many dead letters there are. Texts of more than 80 characters are
+cut; --json prints them whole.
 
   active    walhook sends its events
   cleared   the account cleared its web_hook_url; setting one starts a new feed

@@ -83,7 +83,7 @@ func writeHolds(out io.Writer, holds []outbox.Hold) error {
 		if host == "" {
 			host = "*"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(h.Account), printable(host), h.HeldAt.UTC().Format(time.RFC3339), printable(h.Reason))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", cell(h.Account), cell(host), h.HeldAt.UTC().Format(time.RFC3339), printable(h.Reason))
 	}
 	return table.Flush()
 }

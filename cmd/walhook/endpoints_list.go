@@ -20,7 +20,7 @@ func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
 	now := time.Now()
 	for i := range endpoints {
 		e := &endpoints[i]
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", e.ID, printable(e.Account), printable(e.Webhook), printable(e.URL), e.State, printable(endpointDetail(e, now)))
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", e.ID, cell(e.Account), cell(e.Webhook), cell(e.URL), e.State, printable(endpointDetail(e, now)))
 	}
 	return table.Flush()
 }

@@ -105,3 +105,18 @@ func printable(s string) string {
 	}
 	return string(line)
 }
+
+// cellWidth is the width of a column of a table beyond which a text is cut: one
+// account's long id or URL must not push the rest of everybody's lines off the
+// screen.
+const cellWidth = 80
+
+// cell is text as it stands in a column that others follow, cut where it is wider
+// than cellWidth characters. JSON output has it whole.
+func cell(s string) string {
+	s = printable(s)
+	if utf8.RuneCountInString(s) <= cellWidth {
+		return s
+	}
+	return string([]rune(s)[:cellWidth-1]) + "…"
+}
