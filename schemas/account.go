@@ -4,10 +4,10 @@ package schemas
 type Account struct {
 	ID     string
 	URL    string // "" for none
-	Parent string // the account above; "" for none, or where the catalog names no such column
-	Secret string // "" where the catalog names no secret column, or it is null
+	Parent string // id of the parent account; "" for none, or when the catalog names no such column
+	Secret string // "" when the catalog names no secret column, or the column is null
 	// Columns holds the JSON of the catalog's account columns, in that order; "" for
-	// what was not sent.
+	// a column that the source did not send.
 	Columns []string
 }
 

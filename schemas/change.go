@@ -31,7 +31,7 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// ValueState tells the three things that a column of a tuple can be.
+// ValueState is one of the three states of a column of a tuple.
 type ValueState byte
 
 // The states of a value. The zero state is Absent.
@@ -41,15 +41,15 @@ const (
 	Text // Value.Text holds PostgreSQL's text form
 )
 
-// Value is one column of a tuple. Text is valid as long as the change is; the
-// reader copies it out of its receive buffer.
+// Value is one column of a tuple. The reader copies Text out of its receive
+// buffer, so Text stays valid as long as the change is used.
 type Value struct {
 	State ValueState
 	Text  []byte
 }
 
 // Tuple is a row, in the order of its relation's columns. A nil Tuple means
-// that the row was not sent.
+// that the source did not send the row.
 type Tuple []Value
 
 // Change is one change message of a committed transaction.
@@ -63,13 +63,13 @@ type Change struct {
 	OldIsKey bool      // Old holds the identity's key columns only
 	New      Tuple     // nil for Delete and Truncate
 
-	// Oversize is the size in bytes of a change that was too long to be kept:
-	// its large values are Absent, a message's content is missing. 0 for any
-	// other.
+	// Oversize is the size in bytes of a change that the reader did not keep
+	// whole: its large values are Absent, and a message's content is missing. It
+	// is 0 for every other change.
 	Oversize int
 
-	// Message only. One that is not transactional carries the position that
-	// the stream had reached, which is not its own.
+	// The fields below are for a Message only. A message that is not transactional
+	// carries the position that the stream had reached, not one of its own.
 	Prefix        string
 	Content       []byte
 	Transactional bool

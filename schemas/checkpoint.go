@@ -2,55 +2,57 @@ package schemas
 
 import "time"
 
-// Batch is what the reader hands over to be stored at one stroke: changes in
-// stream order, and where the stream stands once they are stored.
+// Batch is what the store commits atomically: changes in stream order, and the
+// position of the stream once they are stored.
 type Batch struct {
 	Changes []Change
-	// Position is that of the last change message received, whether it is
-	// in Changes or was none of ours.
+	// Position is that of the last change message received. That change need not
+	// be in Changes: the reader leaves out other programs' messages.
 	Position Position
-	// Xid is the transaction that Position lies in; resuming checks it.
+	// Xid is the transaction that contains Position; the reader checks it when it
+	// resumes.
 	Xid uint32
-	// Flush is the most that the source may be told once the batch is
-	// stored: the end of the last complete transaction, or an idle advance.
+	// Flush is the highest LSN that the reader may report to the source as flushed
+	// once the batch is stored: the end of the last complete transaction, or an
+	// idle advance.
 	Flush LSN
-	// NoMessages says that the server was not asked for logical messages, so
-	// that Position.Ordinal does not count them.
+	// NoMessages says that the reader did not request logical messages, so
+	// Position.Ordinal does not count them.
 	NoMessages bool
 }
 
-// Checkpoint is what is stored of a reader's progress.
+// Checkpoint is a reader's stored progress.
 type Checkpoint struct {
 	Source   Source
 	Position Position
 	Xid      uint32
 	Flush    LSN
-	// NoMessages is that of the batch which Position is of.
+	// NoMessages is the one of the batch that stored Position.
 	NoMessages bool
 }
 
-// Inside says whether the position lies inside its transaction, of which more
-// is to come: the end of a transaction comes after its commit.
+// Inside reports whether the position is inside a transaction whose rest is not
+// stored yet. The end LSN of a transaction is higher than its commit LSN.
 func (c Checkpoint) Inside() bool { return c.Position.Ordinal > 0 && c.Flush <= c.Position.Commit }
 
-// Source is the identity of the log that positions refer to. Positions of
-// another system, or of a slot created anew, mean nothing here.
+// Source is the identity of the WAL that positions refer to. Positions of another
+// database system or of another slot are meaningless here.
 type Source struct {
 	SystemID    string // IDENTIFY_SYSTEM's systemid
 	Timeline    int32
 	Database    string
 	Slot        string
 	Publication string
-	// PublicationOID tells a publication from another made under its name.
+	// PublicationOID distinguishes a publication from a later one of the same name.
 	PublicationOID uint32
-	Catalog        string // fingerprint of the catalog that the owners were learnt by
+	Catalog        string // fingerprint of the catalog by which the owners were read
 }
 
-// Gap is a stretch of the log whose changes may never be seen.
+// Gap is a stretch of the WAL whose changes walhook may never see.
 type Gap struct {
 	From LSN
 	To   LSN // 0 when not known
-	// Accepted says that an operator has decided to go on without.
+	// Accepted says that an operator has decided to continue without these changes.
 	Accepted bool
 	Reason   string
 }
@@ -65,15 +67,15 @@ const (
 type SourceChange struct {
 	ID       int64
 	At       time.Time
-	SystemID string // the source's, with Database: a change of another source is not undone
+	SystemID string // with Database, the source's identity: teardown undoes no change of another source
 	Database string
-	// DatabaseOID outlives a renaming of the database; 0 where it was not noted.
+	// DatabaseOID stays the same when the database is renamed; 0 when it is not known.
 	DatabaseOID uint32
 	Kind        string
 	Relation    uint32 // OID of the table whose identity it is
 	Name        string // as SQL takes it, at the time
-	// Before and After are replica identities by the letter of
-	// pg_class.relreplident, "i" followed by a blank and the index; of a
-	// publication, "" for none.
+	// Before and After are replica identities, as the letter of
+	// pg_class.relreplident; "i" is followed by a blank and the index. For a
+	// publication they are "" where it did not exist.
 	Before, After string
 }

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Equality says when two texts are the same value to the source. Account ids
-// and keys compare so, by the type of the column that is referred to: two texts
-// are the same where their normal forms are.
+// Equality says when the source treats two texts as the same value. Account ids
+// and keys are compared by it, by the type of the column that they refer to: two
+// texts are the same value when their normal forms are equal.
 type Equality string
 
 // The equalities of types. The zero one compares texts byte by byte.
@@ -16,14 +16,14 @@ const (
 	EqualAsText  Equality = ""
 	EqualPadded  Equality = "padded"  // char(n): trailing blanks do not count
 	EqualNumber  Equality = "number"  // integers, numeric, floats: 7 is 7.00
-	EqualUUID    Equality = "uuid"    // in every form that the type reads
+	EqualUUID    Equality = "uuid"    // in every form that the type accepts
 	EqualFolded  Equality = "folded"  // citext: case does not count
-	EqualUnknown Equality = "unknown" // such as by a collation that is not deterministic, or of an interval: texts do not tell
+	EqualUnknown Equality = "unknown" // texts do not show it: a nondeterministic collation, an interval, …
 )
 
-// Normal is the form of a text that is the same for all that are the same
-// value. It is false for a text of which that cannot be told, such as one that
-// is no value of the type. The result may be text itself.
+// Normal returns the form that all texts of one value share. It returns false for
+// a text without such a form, for example one that is not a value of the type. The
+// result may be text itself.
 func (e Equality) Normal(text []byte) ([]byte, bool) {
 	switch e {
 	case EqualAsText:
@@ -40,8 +40,8 @@ func (e Equality) Normal(text []byte) ([]byte, bool) {
 	return nil, false
 }
 
-// NormalOf is the form of a text of a column that refers to another: first what
-// the column's own type leaves of it, then what the other's does.
+// NormalOf returns the normal form of a text of a column that refers to another
+// column: normalized first by the column's own type, then by that of the other.
 func (e Equality) NormalOf(own Equality, text []byte) ([]byte, bool) {
 	if own == EqualUnknown {
 		return nil, false
@@ -55,7 +55,7 @@ func (e Equality) NormalOf(own Equality, text []byte) ([]byte, bool) {
 // errIncomparable does not quote the id.
 var errIncomparable = errors.New("the account's id is not a value of the type that accounts have, or texts of that type are not comparable")
 
-// NormalID is the normal form of an account's id.
+// NormalID returns the normal form of an account's id.
 func (e Equality) NormalID(id string) (string, error) {
 	normal, ok := e.Normal([]byte(id))
 	if !ok {
@@ -64,11 +64,12 @@ func (e Equality) NormalID(id string) (string, error) {
 	return string(normal), nil
 }
 
-// maxExponent bounds what a float's exponent may write out.
+// maxExponent bounds the exponent of a float, and so the zeros that it stands for.
 const maxExponent = 400
 
-// normalNumber writes a decimal number without what does not count: a plus,
-// leading zeros, trailing zeros of the fraction, an exponent, the sign of zero.
+// normalNumber writes a decimal number without the parts that do not change its
+// value: a plus sign, leading zeros, trailing zeros of the fraction, an exponent,
+// the sign of zero.
 func normalNumber(text []byte) ([]byte, bool) {
 	s := bytes.TrimSpace(text)
 	if IsWholeNumber(string(s)) && !bytes.Equal(s, []byte("-0")) {
@@ -95,7 +96,7 @@ func normalNumber(text []byte) ([]byte, bool) {
 	if len(digits) == 0 || bytes.ContainsFunc(digits, func(r rune) bool { return r < '0' || r > '9' }) {
 		return nil, false
 	}
-	point := len(whole) + exponent // where it stands among the digits
+	point := len(whole) + exponent // index of the decimal point among the digits
 	if point < 0 {
 		digits, point = append(bytes.Repeat([]byte("0"), -point), digits...), 0
 	}
@@ -133,7 +134,7 @@ func IsWholeNumber(s string) bool {
 	return true
 }
 
-// normalUUID writes a UUID as the server does, from any form that it reads.
+// normalUUID writes a UUID as the server does, from any form that it accepts.
 func normalUUID(text []byte) ([]byte, bool) {
 	s := bytes.TrimSpace(text)
 	if len(s) > 1 && s[0] == '{' && s[len(s)-1] == '}' {
@@ -153,8 +154,8 @@ func normalUUID(text []byte) ([]byte, bool) {
 	return normal, true
 }
 
-// foldASCII lowers a text of ASCII letters. How others are lowered depends on
-// the server's locale.
+// foldASCII lowercases an ASCII text. It returns false for other letters, because
+// the server lowercases them by its locale.
 func foldASCII(text []byte) ([]byte, bool) {
 	if bytes.ContainsFunc(text, func(r rune) bool { return r >= 0x80 }) {
 		return nil, false

@@ -9,24 +9,25 @@ import (
 	"unicode/utf8"
 )
 
-// What names a record or an account goes into indexes of the outbox, whose
-// entries are bounded (a B-tree of PostgreSQL: some 2,700 bytes).
+// Keys and account ids are indexed in the outbox, and an entry of a B-tree index
+// has a maximum size (about 2,700 bytes in PostgreSQL).
 const (
-	// MaxKeyBytes bounds a record's key; a longer one is named by its hash.
+	// MaxKeyBytes bounds a record's key; a longer key is replaced by its hash.
 	MaxKeyBytes = 1000
-	// MaxAccountBytes bounds an account's id; nothing is sent to one whose id
-	// is longer.
+	// MaxAccountBytes bounds an account's id; walhook sends nothing to an account
+	// with a longer id.
 	MaxAccountBytes = 1000
 )
 
-// hashedKey begins the name of a key that is too long. A key that begins so by
-// itself is hashed too: no two keys look alike.
+// hashedKey is the prefix of a hashed key. A key that has this prefix by itself is
+// hashed too, so that no two keys collide.
 const hashedKey = "sha256:"
 
-// KeyOf makes a record's key of the texts of its key columns: the text itself
-// of a single one, or those of several, each with its length so that no two
-// keys look alike. Of a key that is longer than MaxKeyBytes, or no valid text
-// (a database whose encoding is SQL_ASCII sends any bytes), it is the hash.
+// KeyOf builds a record's key from the texts of its key columns. The key of one
+// column is its text. The key of several columns holds each text with its length,
+// so that no two keys collide. KeyOf returns a hash for a key that is longer than
+// MaxKeyBytes or not valid UTF-8 (a database with the encoding SQL_ASCII sends any
+// bytes).
 func KeyOf(texts [][]byte) string {
 	key := texts[0]
 	if len(texts) > 1 {
@@ -45,9 +46,9 @@ func KeyOf(texts [][]byte) string {
 
 // Storable returns text as PostgreSQL can store it in a column of type text
 // under the encoding UTF8: bytes that are not UTF-8, and NUL, become U+FFFD.
-// Text that needs no change is returned as it is. Every text that comes from
-// outside (an answer, a row of a database without an encoding, a request) goes
-// through it before it becomes a parameter of a statement.
+// Text that needs no change is returned as it is. Every text from outside (a
+// response, a row of an SQL_ASCII database, a request) passes through Storable
+// before it becomes a parameter of a statement.
 func Storable(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }

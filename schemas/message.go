@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// The prefixes of the logical messages that are taken where nothing else is
-// set: results come under one, events under the other.
+// The prefixes of the logical messages that walhook takes by default: one for
+// results and one for events.
 const (
 	MessagePrefix = "walhook"
 	EventPrefix   = "walhook.event"
 )
 
-// Messages are the prefixes of the logical messages that are taken. Nil takes
-// the two default ones; an empty list takes none.
+// Messages lists the prefixes of the logical messages that walhook takes. Nil
+// stands for the two defaults; an empty list takes none.
 type Messages []string
 
 // maxMessages and maxPrefixBytes bound the setting.
@@ -36,7 +36,7 @@ func (m Messages) Validate() error {
 	return nil
 }
 
-// Take says whether messages of a prefix are taken.
+// Take reports whether walhook takes messages of a prefix.
 func (m Messages) Take(prefix string) bool {
 	if m == nil {
 		return prefix == MessagePrefix || prefix == EventPrefix
@@ -44,9 +44,9 @@ func (m Messages) Take(prefix string) bool {
 	return slices.Contains(m, prefix)
 }
 
-// Off says that no message is taken at all.
+// Off reports whether walhook takes no messages at all.
 func (m Messages) Off() bool { return m != nil && len(m) == 0 }
 
-// CarriesEvents says whether messages of a prefix carry events: its last part
-// is ".event". Messages of every other prefix carry results.
+// CarriesEvents reports whether messages of a prefix carry events: the prefix ends
+// in ".event". Messages of every other prefix carry results.
 func CarriesEvents(prefix string) bool { return strings.HasSuffix(prefix, ".event") }

@@ -11,18 +11,18 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Member is one name and value of a JSON object whose order counts.
+// Member is one name and value of a JSON object whose order matters.
 type Member struct {
 	Name  string
 	Value json.RawMessage // as it was written
 }
 
-// ErrNotObject says that a text is no JSON object, without quoting it.
+// ErrNotObject says that a text is not a JSON object. It does not quote the text.
 var ErrNotObject = errors.New("not a JSON object")
 
-// ParseObject reads a JSON object in its order. Values stay as they are written,
-// every digit of a number included. A name that is there twice keeps its first
-// place and its last value, as most readers of JSON have it. Errors do not quote
+// ParseObject reads a JSON object and keeps the order of its members. Values stay
+// as they are written, with every digit of a number. A name that occurs twice keeps
+// its first place and its last value, as in most JSON parsers. Errors do not quote
 // the text.
 func ParseObject(text []byte) ([]Member, error) {
 	if !utf8.Valid(text) {
@@ -53,7 +53,7 @@ func ParseObject(text []byte) ([]Member, error) {
 	return members, nil
 }
 
-// SetMember overwrites a value in its place, or appends it.
+// SetMember replaces the value of a member, or appends the member.
 func SetMember(members []Member, m Member) []Member {
 	for i := range members {
 		if members[i].Name == m.Name {
@@ -69,8 +69,8 @@ func StringMember(name string, text []byte) Member {
 	return Member{Name: name, Value: pgjson.AppendString(nil, text)}
 }
 
-// AppendObject appends a JSON object without white space between its tokens, as
-// far as its values have none.
+// AppendObject appends a JSON object. It adds no white space; values are copied as
+// they are.
 func AppendObject(dst []byte, members []Member) []byte {
 	dst = append(dst, '{')
 	for i := range members {
@@ -84,8 +84,8 @@ func AppendObject(dst []byte, members []Member) []byte {
 	return append(dst, '}')
 }
 
-// Text is a member's value as a form has it: a string as it is, null as nothing,
-// everything else as its JSON.
+// Text returns a member's value as a form field holds it: a string without quotes,
+// null as empty, and everything else as JSON.
 func (m Member) Text() ([]byte, error) {
 	switch value := bytes.TrimSpace(m.Value); {
 	case len(value) == 0:

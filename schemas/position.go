@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Position names one change for ever: the LSN of its transaction's commit
-// record, and which change message of that transaction it was, as the server
-// streamed them, counted from 1 before any filter of ours.
+// Position is the permanent identity of one change: the LSN of its transaction's
+// commit record, and the number of its change message inside that transaction, as
+// the server streams them, counted from 1 before any filter of walhook.
 //
-// A change's own LSN would not do: rows of one COPY share it, and interleaved
-// transactions arrive with falling LSNs. Positions rise strictly in the order
-// of the stream. The zero Position stands before every change.
+// A change's own LSN is not an identity: rows of one COPY share it, and the changes
+// of interleaved transactions arrive with decreasing LSNs. Positions rise strictly
+// in the order of the stream. The zero Position is before every change.
 type Position struct {
 	Commit  LSN
 	Ordinal int64
@@ -38,10 +38,10 @@ func (p Position) String() string {
 	return p.Commit.String() + "#" + strconv.FormatInt(p.Ordinal, 10)
 }
 
-// WebhookID is the webhook-id of the part-th event (from 0) that the change at
-// p yields: evt_00000000016B3748_3, then evt_00000000016B3748_3b, _3c and so
-// on. It depends on nothing but the change, so it stays the same through
-// retries, restarts, resends and replays.
+// WebhookID returns the webhook-id of the part-th event (from 0) of the change at
+// p: evt_00000000016B3748_3, then evt_00000000016B3748_3b, _3c and so on. It
+// depends only on the change, so it stays the same through retries, restarts and
+// replays.
 func (p Position) WebhookID(part int) string {
 	id := fmt.Sprintf("evt_%016X_%d", uint64(p.Commit), p.Ordinal)
 	if part == 0 {
@@ -50,7 +50,7 @@ func (p Position) WebhookID(part int) string {
 	return id + partSuffix(part)
 }
 
-// partSuffix counts b, c, … z, ba, bb, …: base 26 with "a" as its zero.
+// partSuffix counts b, c, … z, ba, bb, …: base 26, with "a" as zero.
 func partSuffix(part int) string {
 	var digits [8]byte
 	i := len(digits)
@@ -62,8 +62,8 @@ func partSuffix(part int) string {
 	return string(digits[i:])
 }
 
-// LSN is a byte position in the source's write-ahead log (PostgreSQL manual,
-// "WAL Internals"). Zero means "no position" and is never a real one.
+// LSN is a byte position in the source's WAL (PostgreSQL manual, "WAL Internals").
+// Zero means "no position" and is never a real one.
 type LSN uint64
 
 // String writes the form that PostgreSQL prints, such as 0/16B3748.
@@ -71,8 +71,8 @@ func (l LSN) String() string {
 	return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l))
 }
 
-// ParseLSN reads the form that PostgreSQL prints. Unlike a scanf it takes the
-// whole text or nothing: "0/1 junk" is an error.
+// ParseLSN reads the form that PostgreSQL prints. It rejects trailing text, which a
+// scanf would accept: "0/1 junk" is an error.
 func ParseLSN(s string) (LSN, error) {
 	high, low, ok := strings.Cut(s, "/")
 	if !ok {

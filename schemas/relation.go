@@ -7,40 +7,41 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Relation is the shape of a table at one moment of the log. A change is
-// always read by the shape that was in force when it was made, never by
-// today's catalog.
+// Relation is the shape of a table at one position in the WAL. The reader decodes a
+// change by the shape that was in force when the change was made, never by the
+// present catalog.
 type Relation struct {
 	OID       uint32
 	Namespace string
 	Name      string
 	Identity  ReplicaIdentity
 	Columns   []Column
-	// PrimaryKey holds indexes into Columns, rising. It is empty when
-	// the table has no primary key or it could not be learnt.
+	// PrimaryKey holds indexes into Columns, in rising order. It is empty when the
+	// table has no primary key or walhook cannot know it.
 	PrimaryKey []int
-	// KeyCut says that the primary key has columns that the stream does not
-	// carry (generated ones, or those that a column list leaves out), and
-	// IdentityCut the same of the columns of the replica identity's index.
+	// KeyCut says that the stream lacks columns of the primary key (generated ones,
+	// or ones that a column list leaves out). IdentityCut says the same of the
+	// columns of the replica identity's index.
 	KeyCut, IdentityCut bool
-	// Unknown says what of the table's time neither the stream nor the catalog
-	// nor the outbox knows, so that its rows cannot be read; "" for nothing.
+	// Unknown says what neither the stream nor the source's catalog nor the outbox
+	// knows about the table at that time, so that its rows cannot be read; "" when
+	// nothing is missing.
 	Unknown string
-	// Former is the table of the catalog that it was before it was renamed, where
-	// no other table has that name since.
+	// Former is the catalog table that this one was before it was renamed, provided
+	// that no other table has taken that name.
 	Former TableName
-	// AccountIDs is how ids of accounts compare: by the type of the account
-	// table's id. OwnerIDs is how the column compares that says whose a row is,
-	// by the type of what it refers to.
+	// AccountIDs says how account ids compare: by the type of the account table's
+	// id. OwnerIDs says how the owner column compares: by the type of the column
+	// that it refers to.
 	AccountIDs, OwnerIDs Equality
-	// OwnerMoved says that the column that says whose a row is may have been
-	// another before, or had other values: an old row may hold there what was never
-	// sent.
+	// OwnerMoved says that the owner column may have been another column before, or
+	// have held other values. An old row may then hold an owner that walhook never
+	// used.
 	OwnerMoved bool
-	// Types knows the columns' types as they were at that moment.
+	// Types holds the columns' types as they were at that position.
 	Types *pgjson.Types
-	// Partition says that the changes are those of a partition, published
-	// under its own name: Namespace and Name are its root's.
+	// Partition says that the changes belong to a partition that is published under
+	// its own name. Namespace and Name are those of its root.
 	Partition bool
 }
 
@@ -76,15 +77,15 @@ type Column struct {
 	Name string
 	Type uint32 // OID of the type
 	Key  bool   // part of the replica identity; set on every column under FULL
-	// Equality is how values of the column compare with each other.
+	// Equality says how values of the column compare with each other.
 	Equality Equality
 }
 
-// charOID is the type char(n), which PostgreSQL calls bpchar.
+// charOID is the OID of char(n), which PostgreSQL calls bpchar.
 const charOID = 1042
 
-// Unpadded is a text of the column without what its type does not count: the
-// blanks that fill up a char(n).
+// Unpadded returns a text of the column without the trailing blanks that pad a
+// char(n).
 func (c Column) Unpadded(text []byte) []byte {
 	if c.Equality == EqualPadded || c.Type == charOID {
 		return bytes.TrimRight(text, " ")
@@ -98,12 +99,12 @@ type TableName struct {
 	Name      string
 }
 
-// String writes the name as SQL takes it, quoted only where it has to be.
+// String writes the name as SQL accepts it, quoted only where necessary.
 func (t TableName) String() string {
 	return QuoteIdent(t.Namespace) + "." + QuoteIdent(t.Name)
 }
 
-// QuoteIdent writes an identifier as SQL takes it: as it is when it is plain
+// QuoteIdent writes an identifier as SQL accepts it: unchanged when it is plain
 // lower-case ASCII, otherwise in double quotes (PostgreSQL manual, Lexical
 // Structure).
 func QuoteIdent(name string) string {

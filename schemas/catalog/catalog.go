@@ -13,19 +13,19 @@ import (
 	"walhook/schemas"
 )
 
-// Catalog says which tables are published, as what, and whose their rows are.
-// It does not change while walhook runs.
+// Catalog says which tables are published, as which schemas, and who owns their
+// rows. It does not change while walhook runs.
 type Catalog struct {
 	Account AccountTable
-	// Schemas are in order of name.
+	// Schemas are sorted by name.
 	Schemas []*Schema
-	// Results is the table of asynchronous results; the zero name is none.
+	// Results is the table of async results; the zero name stands for none.
 	Results schemas.TableName
-	// Events is the table of events that are not rows; the zero name is none.
+	// Events is the table of emitted events; the zero name stands for none.
 	Events schemas.TableName
 
 	source   []byte // the file
-	ownHooks bool   // it has hooks of its own, instead of the built-in ones
+	ownHooks bool   // the file defines hooks, which replace the built-in ones
 
 	byTable map[schemas.TableName]*Schema
 	byName  map[string]*Schema
@@ -41,17 +41,17 @@ type AccountTable struct {
 	Table  schemas.TableName
 	ID     string
 	URL    string
-	Parent string // "" for none: the column of the account above
-	Secret string // "" for none: the column of the account's own whsec_ secret
+	Parent string // the column of the parent account; "" for none
+	Secret string // the column of the account's own whsec_ secret; "" for none
 }
 
-// Schema is one kind of record that accounts are told about.
+// Schema is one kind of record of the record feed.
 type Schema struct {
 	Name   string
 	Table  schemas.TableName
 	Key    []string // columns; empty means the table's primary key
 	Owner  Owner
-	Fields []Field // what data holds, in this order
+	Fields []Field // the members of data, in this order
 }
 
 // Field is one member of data and the column that it comes from.
@@ -74,12 +74,12 @@ func (c *Catalog) Schema(name string) *Schema { return c.byName[name] }
 // SchemaOf finds the schema of a table; nil when the table is not published.
 func (c *Catalog) SchemaOf(table schemas.TableName) *Schema { return c.byTable[table] }
 
-// Names says whether the catalog names a table, in whatever part.
+// Names reports whether any part of the catalog names a table.
 func (c *Catalog) Names(table schemas.TableName) bool {
 	return c.byTable[table] != nil || table == c.Account.Table || table == c.Results || table == c.Events
 }
 
-// Tables lists every table that the publication has to hold, in order of name.
+// Tables lists every table that the publication must contain, sorted by name.
 func (c *Catalog) Tables() []schemas.TableName {
 	tables := []schemas.TableName{c.Account.Table}
 	for _, s := range c.Schemas {
@@ -96,7 +96,7 @@ func (c *Catalog) Tables() []schemas.TableName {
 	return slices.Compact(tables)
 }
 
-// IsParent says whether another schema's records belong to an account through
+// IsParent reports whether records of another schema belong to an account through
 // records of s.
 func (c *Catalog) IsParent(s *Schema) bool {
 	for _, other := range c.Schemas {
@@ -107,9 +107,9 @@ func (c *Catalog) IsParent(s *Schema) bool {
 	return false
 }
 
-// Fingerprint changes whenever owners would be learnt differently: another
-// account table, other schemas, tables, keys or owners, or other columns of the
-// account that rules ask for. Fields do not count.
+// Fingerprint changes whenever a snapshot would read other owners: with another
+// account table, other schemas, tables, keys or owners, or other account columns
+// that rules use. Fields do not change it.
 func (c *Catalog) Fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "account %q %q %q %q %q\n", c.Account.Table, c.Account.ID, c.Account.URL, c.Account.Parent, c.Account.Secret)
@@ -122,7 +122,7 @@ func (c *Catalog) Fingerprint() string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// index builds the look-up tables and lists everything that is wrong.
+// index builds the look-up tables and lists every error of the catalog.
 func (c *Catalog) index() []error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -230,14 +230,14 @@ var carrierYAML []byte
 //go:embed platform.yaml
 var platformYAML []byte
 
-// Carrier is the built-in catalog, used where no other is asked for.
+// Carrier is the built-in catalog that walhook uses by default.
 func Carrier() *Catalog { return builtIn(carrierYAML) }
 
 // Platform is the built-in catalog of a platform for carrier services.
 func Platform() *Catalog { return builtIn(platformYAML) }
 
-// BuiltIn is a built-in catalog by its name, carrier or platform; nil for
-// another name.
+// BuiltIn returns a built-in catalog by its name, carrier or platform; nil for any
+// other name.
 func BuiltIn(name string) *Catalog {
 	switch name {
 	case "carrier":
@@ -251,13 +251,13 @@ func BuiltIn(name string) *Catalog {
 func builtIn(text []byte) *Catalog {
 	c, err := Parse(text)
 	if err != nil {
-		panic("built-in catalog: " + err.Error()) // a test reads it
+		panic("built-in catalog: " + err.Error()) // a test parses it
 	}
 	return c
 }
 
-// YAML is a catalog file that says the same: the one that the catalog was read
-// from, with the built-in hooks where it has none of its own.
+// YAML returns an equivalent catalog file: the one that Parse read, followed by the
+// built-in hooks where the file defines none.
 func (c *Catalog) YAML() []byte {
 	out := bytes.TrimRight(c.source, "\n")
 	out = append(out[:len(out):len(out)], '\n')
@@ -274,21 +274,20 @@ func (c *Catalog) YAML() []byte {
 	return out
 }
 
-// ownNames are the schemas and hooks that walhook makes by itself, and what the
-// ids of such events begin with.
+// ownNames are the schemas and hooks of walhook's own events, and the prefixes of
+// their ids.
 var ownNames = []string{hookRecords, hookAll, "object", "resync", "test", "webhook", "notice", "day", "gap", "sync"}
 
-// groupName is the hook that stands for many: an event comes under it by its
-// type, a result never.
+// groupName is the hook that groups several events, which it distinguishes by their
+// type. An async result cannot have it.
 const groupName = "notifications"
 
-// ownNamespace begins the names of walhook's own notices.
+// ownNamespace is the prefix of the names of walhook's own notices.
 const ownNamespace = "webhook."
 
-// Reserved says whether a name is never taken from outside, neither as the
-// schema of a result nor as the hook of an event: walhook's own names, and those
-// of the catalog's records and rules. Receivers that fold case are not misled
-// either.
+// Reserved reports whether walhook refuses a name from outside as the hook of an
+// event: the name is walhook's own, or that of a schema or rule of the catalog. Case
+// does not matter, so that a receiver that ignores case is not misled.
 func (c *Catalog) Reserved(name string) bool {
 	is := func(own string) bool { return strings.EqualFold(own, name) }
 	return slices.ContainsFunc(ownNames, is) ||
@@ -297,7 +296,7 @@ func (c *Catalog) Reserved(name string) bool {
 		slices.ContainsFunc(c.derived, func(d *Derivation) bool { return is(d.Hook) })
 }
 
-// ReservedSchema is Reserved for the schema of a result.
+// ReservedSchema is [Catalog.Reserved] for the schema of an async result.
 func (c *Catalog) ReservedSchema(name string) bool {
 	return c.Reserved(name) || strings.EqualFold(name, groupName)
 }

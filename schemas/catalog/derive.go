@@ -11,62 +11,62 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Derivation is a rule of the catalog: which changes of one schema's records
-// are an event of their own, and what is told of it. A change yields at most
-// one event of a rule.
+// Derivation is a rule of the catalog: which changes of one schema's records make a
+// derived event, and what its body holds. A change yields at most one event of a
+// rule.
 type Derivation struct {
-	// Hook is the event's name, which webhooks ask for. Several rules may share
+	// Hook is the event's name, to which webhooks subscribe. Several rules may share
 	// it.
 	Hook string
-	// Groups are names by which a webhook asks for several hooks at once.
+	// Groups are names by which a webhook subscribes to several hooks at once.
 	Groups []string
 	// Description is for account users.
 	description string
-	// Format is the body's form where the webhook says nothing: json or form.
+	// Format is the body's form unless the webhook sets one: json or form.
 	Format string
-	// Schema is the schema whose records are watched.
+	// Schema is the schema to whose records the rule applies.
 	Schema string
-	// Where has to hold of the row in every case: the new one, or the one that
-	// is gone.
+	// where must hold in every case, of the new row or, after a delete, of the old
+	// row.
 	where []ruleTest
-	// Cases are tried in this order; the first that holds is what happened.
+	// cases are evaluated in this order; the first that holds gives the event.
 	cases []ruleCase
-	// Fields is what the body holds, in this order.
+	// fields are the members of the body, in this order.
 	fields []derivedField
 
 	line int // of the catalog file
 }
 
-// ruleCase is one way in which a rule's event can come about.
+// ruleCase is one of the alternatives of a rule, with its name.
 type ruleCase struct {
 	Name string
-	// When holds alternatives: one of them has to hold.
+	// When lists alternatives: one of them must hold.
 	When []ruleCondition
 }
 
-// ruleCondition holds when all its parts do.
+// ruleCondition holds when all its tests hold.
 type ruleCondition struct {
 	// On is the kind of change; zero is any.
 	On    schemas.Kind
 	Tests []ruleTest
 }
 
-// ruleTest is something that is asked of a change's rows. Before an insert and
-// after a delete there is no row, which counts as null.
+// ruleTest is one test of a change's rows. There is no row before an insert and
+// after a delete; its columns count as null.
 type ruleTest struct {
 	Op testOp
-	// Columns is one column, but for opChanged: any of these, or when there are
-	// none any column that the schema publishes.
+	// Columns holds one column. For opChanged it may hold several, any of which
+	// counts; when it is empty, any column that the schema publishes counts.
 	Columns []string
-	// Values are those that opIs and opBecomes ask for: one of them.
+	// Values are the alternatives of opIs and opBecomes.
 	Values []literal
 }
 
-// testOp says what a test asks.
+// testOp is the kind of a test.
 type testOp byte
 
-// The tests. What is true are t, true, y, yes, on and every number but zero;
-// what is set is neither null nor empty.
+// The kinds of test. The values t, true, y, yes, on and every number except zero
+// are true. A value is set when it is neither null nor empty.
 const (
 	opIs           testOp = iota + 1 // the row has one of the values
 	opChanged                        // of an update: a value differs
@@ -115,11 +115,11 @@ const (
 	fromLiteral fieldSource = iota + 1 // Default
 	fromColumn                         // the row's column: the new row's, or of a delete the old one's
 	fromOld                            // the old row's column
-	fromOwner                          // the account that the event is about
+	fromOwner                          // the account of the record
 	fromAccount                        // a column of that account's row
 	fromCase                           // the name of the case
-	fromChanged                        // a list of the names of what an update changed
-	fromCount                          // how many: 1, or a column; daily delivery adds them up
+	fromChanged                        // a list of the names of the fields that an update changed
+	fromCount                          // a number: 1, or a column; daily delivery adds these up
 )
 
 // derivedField is one member of a derived event's body.
@@ -127,17 +127,17 @@ type derivedField struct {
 	Name   string
 	Source fieldSource
 	Column string // fromColumn, fromOld, fromAccount; fromCount: "" is 1
-	// Number says of fromOwner that the id is written as a number.
+	// Number makes fromOwner write the id as a number.
 	Number bool
-	// Default stands for null where HasDefault; it is fromLiteral's value.
+	// Default replaces null if HasDefault is set; for fromLiteral it is the value.
 	Default    literal
 	HasDefault bool
-	// Watched is fromChanged's names and their columns; empty is the schema's
-	// fields.
+	// Watched holds the names of fromChanged and their columns; empty stands for the
+	// schema's fields.
 	Watched []Field
 }
 
-// HasCount says whether the rule's events say how many they are about.
+// HasCount reports whether the rule's events contain a count.
 func (d *Derivation) HasCount() bool {
 	return slices.ContainsFunc(d.fields, func(f derivedField) bool { return f.Source == fromCount })
 }
@@ -145,8 +145,7 @@ func (d *Derivation) HasCount() bool {
 // Derivations lists the rules, in the order of the file.
 func (c *Catalog) Derivations() []*Derivation { return c.derived }
 
-// AccountColumns names the columns of the account table that rules ask for, in
-// order; none when no rule does.
+// AccountColumns lists the columns of the account table that rules use, in order.
 func (c *Catalog) AccountColumns() []string { return c.accountColumns }
 
 func accountColumnsOf(derived []*Derivation) []string {
@@ -290,7 +289,7 @@ func (p *parser) kind(node *yaml.Node) schemas.Kind {
 	return 0
 }
 
-// where reads a map of columns to the value, or the values, that they have.
+// where reads a map of columns to the value, or the values, that they must have.
 func (p *parser) where(node *yaml.Node) []ruleTest { return p.tests(node, opIs) }
 
 func (p *parser) tests(node *yaml.Node, op testOp) []ruleTest {
@@ -301,7 +300,7 @@ func (p *parser) tests(node *yaml.Node, op testOp) []ruleTest {
 	return tests
 }
 
-// derivationFaults lists what is wrong with the rules among the other parts of
+// derivationFaults lists the errors of the rules with respect to the other parts of
 // the catalog.
 func (c *Catalog) derivationFaults() []error {
 	var faults []error
@@ -328,7 +327,7 @@ func (c *Catalog) derivationFaults() []error {
 	return faults
 }
 
-// hookTaken says whether a name means another hook, or cannot be one.
+// hookTaken reports whether a name belongs to another hook or is reserved.
 func (c *Catalog) hookTaken(name string) bool {
 	switch name {
 	case "records", "all", "object":
@@ -339,7 +338,7 @@ func (c *Catalog) hookTaken(name string) bool {
 
 const wantField = "want a text, a number, true, false, null, or a map with one of column, old, account, owner, case, changed, count"
 
-// derivedFields reads the body's members, whose order counts.
+// derivedFields reads the body's members, whose order matters.
 func (p *parser) derivedFields(node *yaml.Node) []derivedField {
 	var fields []derivedField
 	counts := 0
@@ -411,8 +410,8 @@ func (p *parser) source(f *derivedField, key, value *yaml.Node) {
 	}
 }
 
-// watched reads what a list of changed fields names: the schema's fields, a
-// list of columns, or a map of names to columns.
+// watched reads the fields of a list of changes: the schema's fields, a list of
+// columns, or a map of names to columns.
 func (p *parser) watched(node *yaml.Node) []Field {
 	if node.Kind == yaml.ScalarNode && node.Value == "fields" {
 		return nil

@@ -11,8 +11,7 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// DerivedEvent is a change that a rule makes an event of, before it is told to
-// anybody.
+// DerivedEvent is a change that matches a rule, before its body is rendered.
 type DerivedEvent struct {
 	Rule *Derivation
 	Case string
@@ -20,11 +19,11 @@ type DerivedEvent struct {
 	plan   *Plan
 	fields []derivedFieldPlan
 	rows   rows
-	masked bool // for others than the account
+	masked bool // for accounts other than its own
 }
 
-// Masked is the event as others than the account that it is about get it:
-// without what the account's URLs have of that account alone.
+// Masked returns the event as accounts other than its own get it: without the
+// confidential parts of that account's URLs.
 func (e DerivedEvent) Masked() DerivedEvent {
 	e.masked = true
 	return e
@@ -32,13 +31,13 @@ func (e DerivedEvent) Masked() DerivedEvent {
 
 type derivedFieldPlan struct {
 	name    []byte      // "name": as JSON
-	source  fieldSource // 0 for a count whose column is not there
-	column  int         // -1 when it is not there; of fromAccount an index into Catalog.AccountColumns
+	source  fieldSource // 0 for a count whose column does not exist
+	column  int         // -1 when it does not exist; for fromAccount an index into Catalog.AccountColumns
 	typ     uint32      // fromColumn, fromOld
 	number  bool
-	literal []byte // fromLiteral; the default of the others, nil for none
+	literal []byte // fromLiteral; for the others the default, nil for none
 	watched []planField
-	isURL   bool // of the account
+	isURL   bool // it holds URLs of the account
 }
 
 func (c *Catalog) bindDerivedField(p *Plan, f derivedField) derivedFieldPlan {
@@ -77,10 +76,10 @@ func (c *Catalog) bindDerivedField(p *Plan, f derivedField) derivedFieldPlan {
 	return b
 }
 
-// Derive gives an event of each rule that a change matches, in the order of the
-// file, to emit. old is nil of an insert, new of a delete. It returns how many
-// rules could not be told from what the change carries: the replica identity
-// keeps too little of the old row.
+// Derive calls emit with an event for each rule that a change matches, in the order
+// of the file. old is nil for an insert, new for a delete. Derive returns how many
+// rules it cannot evaluate, because the replica identity keeps too little of the old
+// row.
 func (p *Plan) Derive(old, new schemas.Tuple, emit func(DerivedEvent)) (skipped int) {
 	r := rows{kind: schemas.Update, old: old, new: new}
 	switch {
@@ -110,15 +109,15 @@ type DerivedBody struct {
 	Count    int64
 }
 
-// maxCount bounds what one event may count, either way, so that no day's sum is
-// too large.
+// maxCount bounds the absolute value of one event's count, so that no day's sum
+// overflows.
 const maxCount = 1_000_000_000
 
 var errCount = errors.New("count is not a whole number from -1000000000 to 1000000000")
 
-// Render writes the body: a JSON object of the rule's fields, in their order. A
-// field whose column is not there is left out. account is whom it is about, and
-// columns what is known of it, as [schemas.Account.Columns]; nil for nothing.
+// Render writes the body: a JSON object of the rule's fields, in their order. It
+// leaves out a field whose column does not exist. account owns the record; columns
+// are the account's, as in [schemas.Account.Columns], nil when they are not known.
 func (e DerivedEvent) Render(account string, columns []string) (DerivedBody, error) {
 	b := DerivedBody{Body: []byte{'{'}}
 	for i := range e.fields {
@@ -143,8 +142,8 @@ func (e DerivedEvent) Render(account string, columns []string) (DerivedBody, err
 	return b, nil
 }
 
-// GroupKey is what events have in common that one sum is made of: all but the count
-// and what is known of the account.
+// GroupKey returns what the events of one daily sum have in common: all fields
+// except the count and the account's columns.
 func (e DerivedEvent) GroupKey(account string) ([]byte, error) {
 	key := DerivedBody{Body: append(pgjson.AppendString(nil, []byte(e.Rule.Hook)), '{')}
 	for i := range e.fields {
@@ -235,8 +234,8 @@ func (e DerivedEvent) appendCount(b *DerivedBody, f *derivedFieldPlan) (bool, er
 	return true, nil
 }
 
-// appendChanged lists the names of what an update changed; nothing of an insert
-// or a delete.
+// appendChanged lists the names of the fields that an update changed; the list is
+// empty for an insert or a delete.
 func (e DerivedEvent) appendChanged(dst []byte, f *derivedFieldPlan) []byte {
 	dst = append(dst, '[')
 	first := true
@@ -253,7 +252,8 @@ func (e DerivedEvent) appendChanged(dst []byte, f *derivedFieldPlan) []byte {
 	return append(dst, ']')
 }
 
-// appendOwner writes an account's id; as a number where it reads as a whole one.
+// appendOwner writes an account's id: as a number if number is set and the id is a
+// whole number.
 func appendOwner(dst []byte, account string, number bool) []byte {
 	if number && schemas.IsWholeNumber(account) {
 		return append(dst, account...)
@@ -261,12 +261,12 @@ func appendOwner(dst []byte, account string, number bool) []byte {
 	return pgjson.AppendString(dst, []byte(account))
 }
 
-// maxAccountColumnBytes bounds the JSON of one column that is kept of each
-// account; a longer value is taken for null.
+// maxAccountColumnBytes bounds the JSON of one account column; a longer value is
+// stored as null.
 const maxAccountColumnBytes = 4096
 
-// accountColumn is the JSON of a column of the account's row; "" when it was
-// not sent.
+// accountColumn returns the JSON of a column of the account's row; "" when the
+// source did not send it.
 func (p *Plan) accountColumn(row schemas.Tuple, i int) string {
 	if !carries(row, i) {
 		return ""
@@ -274,8 +274,8 @@ func (p *Plan) accountColumn(row schemas.Tuple, i int) string {
 	return AccountColumnJSON(p.Relation.Types, p.Relation.Columns[i].Type, row[i])
 }
 
-// AccountColumnJSON is a value as it is kept of an account. What cannot be
-// written, or is too long, is null.
+// AccountColumnJSON returns a value as the outbox stores it for an account. A value
+// that has no JSON form, or a long one, becomes null.
 func AccountColumnJSON(types *pgjson.Types, typ uint32, v schemas.Value) string {
 	if v.State != schemas.Text {
 		return "null"

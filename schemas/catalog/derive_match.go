@@ -33,8 +33,8 @@ type testPlan struct {
 	values  []literal
 }
 
-// bindDerived resolves the rules of the plan's schema. A column that the
-// relation lacks is noted as missing, and a test of it never holds.
+// bindDerived resolves the rules of the plan's schema. It lists a column that the
+// relation lacks as missing; a test of that column never holds.
 func (c *Catalog) bindDerived(p *Plan) {
 	for _, d := range c.derived {
 		if d.Schema != p.Schema.Name {
@@ -74,8 +74,8 @@ func (p *Plan) bindTests(tests []ruleTest) []testPlan {
 	return bound
 }
 
-// answer is what a test gives. What the change does not carry, because the
-// replica identity keeps no more, is unknown.
+// answer is the result of a test, in SQL's three-valued logic. It is unknown where
+// the replica identity keeps too little of the old row.
 type answer byte
 
 const (
@@ -84,14 +84,14 @@ const (
 	yes
 )
 
-// rows are a change as one account sees it. old is nil of an insert and new of
-// a delete; an update's old row may lack any column.
+// rows are a change as one account sees it. old is nil for an insert and new for a
+// delete. The old row of an update may lack any column.
 type rows struct {
 	kind     schemas.Kind
 	old, new schemas.Tuple
 }
 
-// last is the row that a rule's where and columns are about.
+// last is the row that a rule's where and columns refer to.
 func (r rows) last() schemas.Tuple {
 	if r.kind == schemas.Delete {
 		return r.old
@@ -99,8 +99,8 @@ func (r rows) last() schemas.Tuple {
 	return r.new
 }
 
-// match finds the first case that holds. It is unknown when one might hold, and
-// what it asks for is not there.
+// match finds the first case that holds. The answer is unknown when the change does
+// not carry what a case needs.
 func (d *derivedPlan) match(r rows) (name string, a answer) {
 	where := allHold(d.where, r)
 	if where == no {
@@ -136,11 +136,11 @@ func allHold(tests []testPlan, r rows) answer {
 
 func (t *testPlan) holds(r rows) answer {
 	if len(t.columns) == 0 {
-		return no // none of them is there
+		return no // none of the columns exists
 	}
 	i := t.columns[0]
 	if r.kind == schemas.Update && t.op > opChanged && (i >= len(r.new) || r.new[i].State == schemas.Absent) {
-		return no // unchanged, or it would have been sent
+		return no // unchanged: the source sends every changed value
 	}
 	switch t.op {
 	case opIs:
@@ -168,10 +168,10 @@ func (t *testPlan) holds(r rows) answer {
 	return no
 }
 
-// reversed is the change that would undo r.
+// reversed returns the change that would undo r.
 func (r rows) reversed() rows { return rows{r.kind, r.new, r.old} }
 
-// ask puts a question to a column. Where there is no row its value is null.
+// ask evaluates a predicate on a column. Without a row the value is null.
 func ask(row schemas.Tuple, i int, question func(schemas.Value) bool) answer {
 	switch {
 	case row == nil && question(schemas.Value{State: schemas.Null}):
@@ -209,7 +209,7 @@ func (t *testPlan) changed(r rows) answer {
 func (r rows) differs(i int) answer {
 	switch {
 	case i >= len(r.new) || r.new[i].State == schemas.Absent:
-		return no // unchanged, or it would have been sent
+		return no // unchanged: the source sends every changed value
 	case i >= len(r.old) || r.old[i].State == schemas.Absent:
 		return unknown
 	case r.new[i].State != r.old[i].State || !bytes.Equal(r.new[i].Text, r.old[i].Text):
@@ -278,12 +278,11 @@ func rises(r rows, i int) answer {
 	return no
 }
 
-// numberBits is the precision that numbers are compared with, some 77 decimal
-// digits.
+// numberBits is the precision of comparisons of numbers, about 77 decimal digits.
 const numberBits = 256
 
-// number reads a number; null is 0. What is too long to be one, or is none, is
-// not ok.
+// number reads a number; null is 0. ok is false for a text that is too long or not a
+// number.
 func number(v schemas.Value) (*big.Float, bool) {
 	n := new(big.Float).SetPrec(numberBits)
 	if v.State == schemas.Null {

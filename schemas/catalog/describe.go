@@ -4,25 +4,25 @@ import (
 	"slices"
 )
 
-// Description tells people and programs of one kind of event.
+// Description describes one event type for people and programs.
 type Description struct {
 	Name   string
-	Groups []string // hooks that ask for it besides its name
+	Groups []string // the hooks, besides its name, that include it
 	About  string
-	Format string // json or form; "" for records, whose form is the envelope
+	Format string // json or form; "" for records, which are sent in the envelope
 	// Record says that Forms[0].Fields are those of an envelope's data.
 	Record  bool
-	Targets []string // what a webhook for it can be bound to
+	Targets []string // the kinds of object that a webhook for it can be bound to
 	// Counted says that a webhook with daily delivery gets the counts of a day.
 	Counted bool
 	// Extra says that a body may have members besides the fields.
 	Extra bool
-	Forms []Form // one, or several that Form.If tells apart
+	Forms []Form // one, or several that Form.If distinguishes
 }
 
 // Form is one form of a body.
 type Form struct {
-	If     string // "" for the only one: what the member Key says
+	If     string // the value of the member Key that selects this form; "" for the only one
 	Key    string
 	Fields []FieldDescription
 }
@@ -33,7 +33,7 @@ type FieldDescription struct {
 	About string
 	// Type is a type of JSON Schema; "" where it depends on the data.
 	Type string
-	// Values are all that it can be; none when that is not known beforehand.
+	// Values lists every possible value; empty when the data decides.
 	Values []literal
 	// Optional says that a body may lack it.
 	Optional bool
@@ -131,7 +131,7 @@ func (f derivedField) describe(d *Derivation) FieldDescription {
 	case fromOwner:
 		one.About = "the account"
 		if one.Type = "string"; f.Number {
-			one.Type = "" // where it is one
+			one.Type = "" // a number only if the id is a whole number
 		}
 	case fromCase:
 		one.Type = "string"

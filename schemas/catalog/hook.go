@@ -9,33 +9,32 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Hook is an event that is no row: what the phone system's own software emits,
-// and what is told of it.
+// Hook is the definition of an emitted event: an event of the carrier's software
+// that is not a row, and what its body holds.
 type Hook struct {
-	// Name is what webhooks ask for.
+	// Name is the hook to which webhooks subscribe.
 	Name string
-	// Groups are hooks by which a webhook asks for several at once. An event
-	// that was emitted as one of them, with this hook's name for its type, is
-	// this hook's.
+	// Groups are hooks by which a webhook subscribes to several at once. An event
+	// that is emitted under a group, with this hook's name as its type, belongs to
+	// this hook.
 	Groups []string
 	// Description is for account users.
 	Description string
-	// Format is the body's form where the webhook says nothing: json or form.
+	// Format is the body's form unless the webhook sets one: json or form.
 	Format string
-	// Empty says that fields which a payload lacks are sent as empty text;
-	// otherwise they are absent.
+	// Empty makes a field that the payload lacks empty text; otherwise the field is
+	// absent.
 	Empty bool
-	// Extra says that members of the payload that no field names follow the
-	// fields, in their own order.
+	// Extra appends the payload's members that no field names, in their own order.
 	Extra bool
-	// Order names the payload's member that says what the event is about: those
-	// with the same value reach a webhook in commit order. "" is none.
+	// Order names a member of the payload. Events with the same value of it reach a
+	// webhook in commit order. "" stands for no order.
 	Order string
-	// Fields is what the body holds, in this order.
+	// Fields are the members of the body, in this order.
 	Fields []HookField
-	// Targets are what a webhook may be bound to.
+	// targets are the kinds of object that a webhook may be bound to.
 	targets []hookTarget
-	// Variants are other fields and targets, chosen by what a payload says.
+	// Variants are other fields and targets, selected by a member of the payload.
 	Variants *HookVariants
 }
 
@@ -45,7 +44,7 @@ type HookField struct {
 	Source HookSource
 	Key    string  // FromPayload: the payload's member
 	Value  literal // FromValue
-	About  string  // for account users; may be empty
+	About  string  // description for account users; may be empty
 }
 
 // HookSource says where a field of a hook comes from.
@@ -55,15 +54,15 @@ type HookSource byte
 const (
 	FromPayload   HookSource = iota + 1
 	FromHook                 // the hook's name
-	FromAccountID            // the id of the account that it happened in
-	FromGregorian            // when it happened, in seconds since the year 0
+	FromAccountID            // the id of the event's account
+	FromGregorian            // the time of the event, in seconds since the year 0
 	FromValue
 )
 
 var hookSources = map[string]HookSource{"payload": FromPayload, "hook": FromHook, "account": FromAccountID, "gregorian": FromGregorian}
 
-// hookTarget says which members of a payload name the number, extension, ring
-// group or queue that an event is about.
+// hookTarget says which members of a payload hold the number, extension, ring group
+// or queue of an event.
 type hookTarget struct {
 	Kind string
 	Keys []string
@@ -71,7 +70,7 @@ type hookTarget struct {
 
 var targetKinds = []string{"number", "extension", "ringGroup", "queue"}
 
-// HookVariants are the forms of a hook, told apart by one member of the payload.
+// HookVariants are the forms of a hook, selected by one member of the payload.
 type HookVariants struct {
 	Key string
 	Of  []HookVariant
@@ -84,7 +83,7 @@ type HookVariant struct {
 	Targets []hookTarget
 }
 
-// The hooks that are no event's name: the record feed, and every event.
+// The two hooks that are not the name of one event: the record feed, and every event.
 const (
 	hookRecords = "records"
 	hookAll     = "all"
@@ -96,8 +95,8 @@ func (c *Catalog) Hook(name string) *Hook { return c.byHook[name] }
 // Hooks lists the hooks of emitted events, in the order of the file.
 func (c *Catalog) Hooks() []*Hook { return c.hooks }
 
-// HookNames lists every name that a webhook may ask for, in order: records, all,
-// the events, those that rules derive, and the groups of both.
+// HookNames lists every name to which a webhook may subscribe, in order: records,
+// all, the emitted events, the derived events, and the groups of both.
 func (c *Catalog) HookNames() []string {
 	names := []string{hookRecords, hookAll}
 	for _, h := range c.hooks {
@@ -110,7 +109,7 @@ func (c *Catalog) HookNames() []string {
 	return slices.Compact(names)
 }
 
-// indexHooks builds the look-up table and lists everything that is wrong.
+// indexHooks builds the look-up table and lists every error of the hooks.
 func (c *Catalog) indexHooks() []error {
 	var faults []error
 	fault := func(h *Hook, format string, args ...any) {
@@ -139,7 +138,7 @@ func (c *Catalog) indexHooks() []error {
 	return faults
 }
 
-// isTarget says whether a name is one of what webhooks can be bound to.
+// isTarget reports whether webhooks can be bound to a kind of object.
 func isTarget(kind string) bool { return slices.Contains(targetKinds, kind) }
 
 func wantTargets() string { return "want " + strings.Join(targetKinds, ", ") }
@@ -147,17 +146,17 @@ func wantTargets() string { return "want " + strings.Join(targetKinds, ", ") }
 //go:embed hooks.yaml
 var hooksYAML []byte
 
-// builtInHooks are those of a catalog that names none.
+// builtInHooks are the hooks of a catalog that defines none.
 func (p *parser) builtInHooks() []*Hook {
 	var document yaml.Node
 	if err := yaml.Unmarshal(hooksYAML, &document); err != nil {
-		panic("built-in hooks: " + err.Error()) // a test reads them
+		panic("built-in hooks: " + err.Error()) // a test parses them
 	}
 	return p.hooks(document.Content[0])
 }
 
-// hooks reads the file's hooks. One may be like another that comes before it:
-// then that one's fields come first, and what it does not say is as there.
+// hooks reads the file's hooks. A hook may extend an earlier one with "like": it then
+// begins with that hook's fields and inherits what it does not set.
 func (p *parser) hooks(node *yaml.Node) []*Hook {
 	var hooks []*Hook
 	for _, pair := range p.pairs(node, "hooks: want a map of hooks by name") {
@@ -261,8 +260,8 @@ func (p *parser) hookVariants(node *yaml.Node) *HookVariants {
 	return v
 }
 
-// hookFields reads fields that follow others; one of the same name is in the
-// other's place.
+// hookFields appends fields to others; a field of the same name replaces the other in
+// its place.
 func (p *parser) hookFields(fields []HookField, node *yaml.Node) []HookField {
 	for _, pair := range p.pairs(node, "fields: want a map of field to source") {
 		f := p.hookField(pair[0].Value, pair[1])

@@ -18,25 +18,25 @@ import (
 // MaxEventPayload bounds the payload of an emitted event, in bytes.
 const MaxEventPayload = 256 << 10
 
-// maxEventMessage leaves room for what surrounds a payload.
+// maxEventMessage bounds a message: a payload and the members around it.
 const maxEventMessage = MaxEventPayload + 16<<10
 
 // gregorianOffset is the Unix epoch in seconds since the year 0.
 const gregorianOffset = 62167219200
 
-// The faults of emitted events, besides those that are malformed.
+// The errors of emitted events, besides malformed ones.
 var (
 	ErrEventTooLarge = fmt.Errorf("payload of more than %d bytes", MaxEventPayload)
 	ErrUnknownHook   = errors.New("hook is not in the catalog")
 )
 
-// Emitted is an event as the phone system's software put it.
+// Emitted is an event as the carrier's software emitted it.
 type Emitted struct {
 	Account  string
 	Hook     string
 	Payload  []schemas.Member
 	Internal bool // a leg inside the phone system
-	// At is when it happened; zero for when it was committed.
+	// At is the time of the event; zero stands for the time of its commit.
 	At time.Time
 }
 
@@ -123,7 +123,7 @@ type EventPlan struct {
 	account, hook, payload, internal, createdAt int
 }
 
-// bindEvents is nil for a table of that name which is something else.
+// bindEvents returns nil for a table of that name that lacks the columns of events.
 func bindEvents(p *Plan) *EventPlan {
 	e := &EventPlan{
 		account:   p.Relation.Column("account_id"),
@@ -156,8 +156,8 @@ func (p *Plan) EmittedOf(row schemas.Tuple) (Emitted, error) {
 	return e, e.take(payload)
 }
 
-// parseTimestamp reads PostgreSQL's ISO form of a time stamp, in UTC; the zero
-// time for one that has no place on our calendar.
+// parseTimestamp reads PostgreSQL's ISO form of a time stamp, in UTC. It returns the
+// zero time for one that Go's calendar lacks, such as infinity or a year BC.
 func parseTimestamp(text string) time.Time {
 	for _, layout := range []string{"2006-01-02 15:04:05.999999999-07", "2006-01-02 15:04:05.999999999"} {
 		if at, err := time.Parse(layout, text); err == nil {
@@ -167,23 +167,23 @@ func parseTimestamp(text string) time.Time {
 	return time.Time{}
 }
 
-// HookEvent is an emitted event as the catalog knows it.
+// HookEvent is an emitted event with its definition in the catalog.
 type HookEvent struct {
 	Hook *Hook
-	// Type and Action are what webhooks may pick by: the payload's members of
-	// these names; without a type it is the hook's name.
+	// Type and Action are what webhooks can filter by: the payload's members of these
+	// names. Without the member, Type is the hook's name.
 	Type, Action string
-	// Targets are what it is about: pairs of kind and id.
+	// Targets are the objects of the event, as pairs of kind and id.
 	Targets [][2]string
-	// Order is what it is about among those of its hook's kind; "" for nothing.
+	// Order is the value of the hook's Order member; "" for none.
 	Order string
 
 	fields  []HookField
 	emitted Emitted
 }
 
-// HookEvent finds what the catalog says of an emitted event: [ErrUnknownHook]
-// when it says nothing.
+// HookEvent finds the definition of an emitted event. It returns [ErrUnknownHook]
+// when the catalog has none.
 func (c *Catalog) HookEvent(e Emitted) (HookEvent, error) {
 	h := c.byHook[e.Hook]
 	typ := textOf(e.Payload, "type")
@@ -230,7 +230,8 @@ func (v *HookVariants) values() string {
 	return strings.Join(values, ", ")
 }
 
-// textOf is the text of a payload's member; "" for none, and for what is nested.
+// textOf returns the text of a payload's member; "" when there is none or it is an
+// object or a list.
 func textOf(payload []schemas.Member, name string) string {
 	for _, m := range payload {
 		if m.Name == name && len(m.Value) > 0 && m.Value[0] != '{' && m.Value[0] != '[' {
@@ -241,8 +242,8 @@ func textOf(payload []schemas.Member, name string) string {
 	return ""
 }
 
-// Body is what is told of the event: a JSON object. at is when the source
-// committed it.
+// Body writes the body of the event, a JSON object. at is the time of the source's
+// commit.
 func (e *HookEvent) Body(at time.Time) []byte {
 	if !e.emitted.At.IsZero() {
 		at = e.emitted.At
@@ -279,7 +280,7 @@ func (e *HookEvent) Body(at time.Time) []byte {
 	return schemas.AppendObject(nil, members)
 }
 
-// names says whether a field has a name, or takes the payload's member of it.
+// names reports whether a field has this name or takes this member of the payload.
 func (e *HookEvent) names(member string) bool {
 	for _, f := range e.fields {
 		if f.Name == member || f.Source == FromPayload && f.Key == member {

@@ -10,12 +10,13 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// What an account's row says of its URLs is for that account alone: user
-// information and query hold passwords and tokens. Accounts above it and feeds
-// get the rest of the row.
+// The URLs in an account's row are confidential: their user information and query
+// hold passwords and tokens. Parent accounts and feeds get the row without these
+// parts.
 
-// isURLName says whether a column or field is called a URL: its name ends so
-// (weburl), or a word of it is one (url_old, sms_url_2, smsUrlOld).
+// isURLName reports whether the name of a column or field says that it holds a URL:
+// the name ends in "url" (weburl), or one of its words is "url" (url_old, sms_url_2,
+// smsUrlOld).
 func isURLName(name string) bool {
 	whole := strings.TrimSuffix(strings.ToLower(name), "s")
 	return strings.HasSuffix(whole, "url") || strings.HasSuffix(whole, "uri") || slices.ContainsFunc(wordsOf(name), func(word string) bool {
@@ -24,8 +25,8 @@ func isURLName(name string) bool {
 	})
 }
 
-// wordsOf cuts a name at what is no letter, and before a capital that begins a
-// word.
+// wordsOf splits a name at every character that is not a letter, and before a
+// capital that begins a word.
 func wordsOf(name string) (words []string) {
 	letters := []rune(name)
 	begin := 0
@@ -43,9 +44,8 @@ func wordsOf(name string) (words []string) {
 	return append(words, string(letters[begin:]))
 }
 
-// isURLColumn says whether a column of the account table holds URLs: the one
-// that the catalog follows, and whichever is called a URL, as a column or as a
-// field.
+// isURLColumn reports whether a column of the account table holds URLs: it is the
+// catalog's url column, or its name or its field's name says so.
 func (c *Catalog) isURLColumn(column string) bool {
 	if column == c.Account.URL || isURLName(column) {
 		return true
@@ -54,9 +54,9 @@ func (c *Catalog) isURLColumn(column string) bool {
 	return s != nil && slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Column == column && isURLName(f.Name) })
 }
 
-// maskJSON masks the texts of the JSON value that dst ends with, from from on.
-// All texts of a URL column are URLs; of another column those are that hold
-// user information. Names of members stay.
+// maskJSON masks the strings of the JSON value at the end of dst, which begins at
+// from. In a URL column every string is a URL; in another column only strings with
+// user information are. Names of members stay.
 func maskJSON(dst []byte, from int, isURL bool) []byte {
 	value := dst[from:]
 	if !slices.Contains(value, '"') {
@@ -75,7 +75,7 @@ func maskJSON(dst []byte, from int, isURL bool) []byte {
 			}
 		}
 		if end >= len(value) {
-			break // no JSON
+			break // not JSON
 		}
 		rest := bytes.TrimLeft(value[end+1:], " \t\r\n")
 		var text string
@@ -101,7 +101,7 @@ func maskText(text string, isURL bool) string {
 	if !strings.Contains(text, "//") || !strings.Contains(text, "@") {
 		return text
 	}
-	// Each word by itself: a URL may stand in a sentence.
+	// Word by word, since a sentence may contain a URL.
 	var shown strings.Builder
 	for text != "" {
 		end := strings.IndexAny(text, wordEnds)
@@ -122,11 +122,11 @@ func maskText(text string, isURL bool) string {
 	return shown.String()
 }
 
-// wordEnds are what a URL does not go beyond.
+// wordEnds are the characters that end a URL.
 const wordEnds = " \t\r\n\"'<>"
 
-// hasUser says whether a word is a URL with user information, also one without a
-// scheme (//u:p@host), or with a slash in its password.
+// hasUser reports whether a word is a URL with user information, also without a
+// scheme (//u:p@host) or with a slash in its password.
 func hasUser(word string) bool {
 	_, rest, found := strings.Cut(word, "//")
 	if !found {
@@ -142,10 +142,9 @@ func hasUser(word string) bool {
 	return strings.Contains(authority, "@") || strings.Contains(path, "@") && !isHostPort(authority)
 }
 
-// maskURL leaves out of a URL its user information (…@), its query (?…) and
-// its fragment (#…). It reads the text and does not parse it: what is no URL is
-// masked as well, and rather too much than too little. Masking what is masked
-// changes nothing.
+// maskURL removes the user information (…@), the query (?…) and the fragment (#…) of
+// a URL. It does not parse the text, so it masks an invalid URL too; in doubt it
+// removes more. Masking a masked URL changes nothing.
 func maskURL(text string) string {
 	fragment, query := "", ""
 	if before, _, found := strings.Cut(text, "#"); found {
@@ -174,8 +173,8 @@ func maskURL(text string) string {
 	return scheme + authority + path + query + fragment
 }
 
-// isHostPort says whether an authority without "@" is a host, and a port if
-// there is one.
+// isHostPort reports whether an authority without "@" is a host, with or without a
+// port.
 func isHostPort(authority string) bool {
 	host, port, found := strings.Cut(authority, ":")
 	if strings.HasPrefix(authority, "[") {

@@ -15,8 +15,8 @@ import (
 // maxCatalogBytes bounds a catalog file.
 const maxCatalogBytes = 1 << 20
 
-// Parse reads a catalog file. It stands alone: what it does not name is
-// not published. Every fault is listed, each with the place it is at.
+// Parse reads a catalog file. The file replaces the built-in catalog: walhook
+// publishes only what it names. Parse lists every error with its place in the file.
 func Parse(text []byte) (*Catalog, error) {
 	if len(text) > maxCatalogBytes {
 		return nil, fmt.Errorf("catalog: %d bytes, want at most %d", len(text), maxCatalogBytes)
@@ -123,8 +123,7 @@ func (o *ownerFile) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// fieldsFile is a list of columns, or a map of field to column whose order
-// counts.
+// fieldsFile is a list of columns, or a map of field to column whose order matters.
 type fieldsFile []Field
 
 func (f *fieldsFile) UnmarshalYAML(node *yaml.Node) error {
@@ -205,15 +204,15 @@ func parseIdent(s string) (ident, rest string, err error) {
 	return b.String(), s, nil
 }
 
-// parser reads nodes of the catalog file and gathers what is wrong with them,
-// each with its line.
+// parser reads nodes of the catalog file and collects their errors, each with its
+// line.
 type parser struct{ faults []error }
 
 func (p *parser) fault(node *yaml.Node, format string, args ...any) {
 	p.faults = append(p.faults, fmt.Errorf("line %d: "+format, append([]any{node.Line}, args...)...))
 }
 
-// pairs gives the keys and values of a mapping, in order.
+// pairs returns the keys and values of a mapping, in order.
 func (p *parser) pairs(node *yaml.Node, want string) [][2]*yaml.Node {
 	if node.Kind != yaml.MappingNode {
 		p.fault(node, "%s", want)
@@ -233,7 +232,7 @@ func (p *parser) pairs(node *yaml.Node, want string) [][2]*yaml.Node {
 	return pairs
 }
 
-// resolve follows an alias to what it stands for.
+// resolve returns the node that an alias stands for.
 func resolve(node *yaml.Node) *yaml.Node {
 	if node.Kind == yaml.AliasNode {
 		return node.Alias

@@ -12,26 +12,26 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Plan is how the catalog reads the rows of one relation: every name of the
-// catalog resolved to a column of the relation's shape.
+// Plan is the catalog bound to one relation: every name of the catalog is resolved
+// to a column of the relation's shape.
 type Plan struct {
 	Relation *schemas.Relation
-	// Schema is nil when rows of the table are no records.
+	// Schema is nil when rows of the table are not records.
 	Schema *Schema
-	// Account is not nil for the account table.
+	// Account is set for the account table.
 	Account *AccountPlan
-	// Results says that this is the table of asynchronous results.
+	// Results is set for the table of async results.
 	Results *ResultPlan
-	// Events says that this is the table of events that are not rows.
+	// Events is set for the table of emitted events.
 	Events *EventPlan
-	// Missing names what the catalog asks for and the relation lacks. The
-	// fields among it are absent from data.
+	// Missing lists the columns that the catalog names and the relation lacks. A
+	// field of such a column is absent from data.
 	Missing []string
 
 	key     []int
-	keyCut  bool  // the stream does not carry all of the key
+	keyCut  bool  // the stream lacks a part of the key
 	owner   int   // -1 when the column does not exist
-	unnamed []int // columns that the catalog does not name; of the account table alone
+	unnamed []int // columns that the catalog does not name; for the account table only
 	fields  []planField
 	derived []derivedPlan
 }
@@ -40,7 +40,7 @@ type planField struct {
 	name   []byte // "name": as JSON
 	column int
 	typ    uint32
-	isURL  bool // of the account table
+	isURL  bool // a URL column of the account table
 }
 
 // AccountPlan holds the columns of the account table; -1 for those that the
@@ -49,13 +49,13 @@ type AccountPlan struct {
 	id, url, parent, secret int
 	columns                 []int // of Catalog.AccountColumns
 
-	// LacksID, LacksURL and LacksParent say that the catalog names the column
-	// and the relation does not have it: what it holds is not known.
+	// LacksID, LacksURL and LacksParent say that the catalog names the column and the
+	// relation lacks it, so that its value is not known.
 	LacksID, LacksURL, LacksParent bool
 }
 
-// Bind reads relation by the catalog. It is nil when the catalog does not name
-// the table.
+// Bind binds the catalog to a relation. It returns nil when the catalog does not
+// name the table.
 func (c *Catalog) Bind(relation *schemas.Relation) *Plan {
 	p := &Plan{Relation: relation, Schema: c.byTable[relation.Table()], owner: -1}
 	if p.Schema != nil {
@@ -106,10 +106,10 @@ func (p *Plan) bindSchema(c *Catalog) {
 	}
 }
 
-// bindKey chooses the columns that name a record: those of the catalog, or the
-// primary key. Where the replica identity is another index, whose old rows lack
-// the primary key, that index's columns do; not where other records refer to
-// this one, since they hold the primary key.
+// bindKey selects the columns that identify a record: the catalog's key, or else the
+// primary key. If the replica identity is another index and its old rows lack the
+// primary key, bindKey selects that index's columns. It does not when other records
+// refer to this one, since these hold the primary key.
 func (p *Plan) bindKey(parent bool) {
 	r := p.Relation
 	if len(p.Schema.Key) > 0 {
@@ -139,13 +139,13 @@ func identityColumns(r *schemas.Relation) (columns []int) {
 	return columns
 }
 
-// identityHolds says whether old rows carry all of columns.
+// identityHolds reports whether old rows carry all of columns.
 func identityHolds(r *schemas.Relation, columns []int) bool {
 	return !slices.ContainsFunc(columns, func(i int) bool { return !r.Columns[i].Key })
 }
 
-// bindUnnamed notes the columns of the account table that the catalog does not
-// name: one of them may be a column that it names, renamed.
+// bindUnnamed collects the columns of the account table that the catalog does not
+// name. One of them may be a renamed column of the catalog.
 func (p *Plan) bindUnnamed() {
 	named := map[int]bool{p.Account.id: true, p.Account.url: true, p.Account.parent: true, p.Account.secret: true, p.owner: true}
 	for _, i := range slices.Concat(p.key, p.Account.columns) {
@@ -161,8 +161,8 @@ func (p *Plan) bindUnnamed() {
 	}
 }
 
-// UnnamedSame says whether a change left all columns alone that the catalog
-// does not name. It is false where the old row is not known.
+// UnnamedSame reports whether a change left every column unchanged that the catalog
+// does not name. It returns false when the old row is not known.
 func (p *Plan) UnnamedSame(c *schemas.Change) bool {
 	if c.Old == nil || c.OldIsKey || c.New == nil {
 		return false
@@ -175,7 +175,7 @@ func (p *Plan) UnnamedSame(c *schemas.Change) bool {
 	return true
 }
 
-// column finds a column that the catalog names, or notes that it is missing.
+// column finds a column that the catalog names, or adds it to Missing.
 func (p *Plan) column(name string) int {
 	i := p.Relation.Column(name)
 	if i < 0 {
@@ -184,24 +184,24 @@ func (p *Plan) column(name string) int {
 	return i
 }
 
-// Keyless says that the plan's records have no key at all: the table has none,
-// and neither catalog nor replica identity names one.
+// Keyless reports whether the plan's records have no key at all: the table has no
+// primary key, and neither catalog nor replica identity names a key.
 func (p *Plan) Keyless() bool { return len(p.key) == 0 && !p.keyCut }
 
-// OldRowHasKey says whether the replica identity keeps the whole key, so that
-// an old row names its record. A record without a key needs no name.
+// OldRowHasKey reports whether the replica identity keeps the whole key, so that an
+// old row identifies its record. It is true for records without a key.
 func (p *Plan) OldRowHasKey() bool {
 	return p.Keyless() || !p.keyCut && (p.Relation.Identity == schemas.IdentityFull || identityHolds(p.Relation, p.key))
 }
 
-// HasOwner says whether the relation has the column that says whose a row is.
+// HasOwner reports whether the relation has the owner column.
 func (p *Plan) HasOwner() bool { return p.owner >= 0 }
 
-// Key names a record within its schema, as KeyOf does. It is false when the
-// tuple does not carry the whole key, or the table has none.
+// Key returns the key of a record within its schema, as [schemas.KeyOf] builds it. It
+// returns false when the tuple does not carry the whole key or the table has none.
 func (p *Plan) Key(row schemas.Tuple) (string, bool) {
 	if p.keyCut {
-		return "", false // two records might look alike
+		return "", false // two records might have the same key
 	}
 	var few [4][]byte
 	texts := few[:0]
@@ -221,8 +221,8 @@ func (p *Plan) Key(row schemas.Tuple) (string, bool) {
 	return schemas.KeyOf(texts), true
 }
 
-// KeyColumns names the key's columns; none when the table has no key, or the
-// stream does not carry all of it.
+// KeyColumns lists the key's columns; it is empty when the table has no key or the
+// stream lacks a part of it.
 func (p *Plan) KeyColumns() []string {
 	if p.keyCut {
 		return nil
@@ -234,8 +234,8 @@ func (p *Plan) KeyColumns() []string {
 	return names
 }
 
-// KeyOnly is row without all that is not its key: what is known of an old row
-// whose replica identity kept nothing else.
+// KeyOnly returns row with its key columns only, as a replica identity that keeps
+// nothing else would send it.
 func (p *Plan) KeyOnly(row schemas.Tuple) schemas.Tuple {
 	only := make(schemas.Tuple, len(row))
 	for _, i := range p.key {
@@ -244,9 +244,9 @@ func (p *Plan) KeyOnly(row schemas.Tuple) schemas.Tuple {
 	return only
 }
 
-// OwnerKey is what the owner column holds: an account's id, or the key of the
-// parent record as [Plan.Key] gives it. It is "" when the column is null, and
-// false when the row does not carry it.
+// OwnerKey returns the value of the owner column: an account's id, or the key of the
+// parent record as [Plan.Key] returns it. It is "" when the column is null, and
+// false when the row does not carry the column.
 func (p *Plan) OwnerKey(row schemas.Tuple) (string, bool) {
 	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State == schemas.Absent {
 		return "", false
@@ -268,9 +268,9 @@ func (p *Plan) ownerText(row schemas.Tuple) (text []byte, ok bool) {
 	return p.Relation.OwnerIDs.NormalOf(p.Relation.Columns[p.owner].Equality, row[p.owner].Text)
 }
 
-// OwnerIncomparable says that a row carries the owner column and that its value does
-// not tell what it refers to: it is no value of that one's type, or texts do
-// not say when two values are the same.
+// OwnerIncomparable reports whether a row's owner column cannot be compared with the
+// column that it refers to: its value is not one of that column's type, or texts of
+// that type do not show which values are equal.
 func (p *Plan) OwnerIncomparable(row schemas.Tuple) bool {
 	if p.owner < 0 || p.owner >= len(row) || row[p.owner].State != schemas.Text {
 		return false
@@ -279,15 +279,14 @@ func (p *Plan) OwnerIncomparable(row schemas.Tuple) bool {
 	return !ok
 }
 
-// keyHasOwner says whether a record's key says whose it is.
+// keyHasOwner reports whether a record's key contains the owner column.
 func (p *Plan) keyHasOwner() bool {
 	return p.owner >= 0 && slices.Contains(p.key, p.owner)
 }
 
-// Tracked says whether the owners of a plan's records have to be remembered:
-// those of all but records whose key says whose they are. What the replica
-// identity keeps does not count: a table, or its next partition, may keep less
-// tomorrow.
+// Tracked reports whether the outbox must store the owners of a plan's records. It
+// must, except where the key contains the owner. The replica identity does not
+// matter, since a table, or its next partition, may keep less later.
 func (c *Catalog) Tracked(p *Plan) bool {
 	return p.Schema.Owner.Schema != "" || c.IsParent(p.Schema) || !p.keyHasOwner()
 }
@@ -299,15 +298,15 @@ func textOfColumn(row schemas.Tuple, i int) (string, bool) {
 	return validText(string(row[i].Text)), true
 }
 
-// validText keeps names and addresses storable whatever the source holds: a
-// database whose encoding is SQL_ASCII sends any bytes.
+// validText makes names and addresses storable: a source whose encoding is SQL_ASCII
+// sends any bytes.
 func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// AccountRow is what a change tells of an account. A column that was not sent
-// leaves what is known as it is.
+// AccountRow is what a change says about an account. A column that the source did
+// not send leaves the stored value as it is.
 type AccountRow struct {
 	schemas.Account
-	HasURL, HasParent, HasSecret bool // which were sent
+	HasURL, HasParent, HasSecret bool // whether the source sent the column
 }
 
 // AccountOf reads a row of the account table. ok is false when the row does not
@@ -327,7 +326,8 @@ func (p *Plan) AccountOf(row schemas.Tuple) (account AccountRow, ok bool) {
 	return account, ok
 }
 
-// unpadded is a text of a row without its type's padding; "" where there is none.
+// unpadded returns a text of a row without its type's padding; "" when the row has
+// none.
 func (p *Plan) unpadded(row schemas.Tuple, i int) string {
 	text, ok := textOfColumn(row, i)
 	if !ok {
@@ -336,7 +336,7 @@ func (p *Plan) unpadded(row schemas.Tuple, i int) string {
 	return string(p.Relation.Columns[i].Unpadded([]byte(text)))
 }
 
-// accountText is the id of an account in its normal form.
+// accountText returns the id of an account in its normal form.
 func (p *Plan) accountText(row schemas.Tuple, i int) (string, bool) {
 	if i < 0 || i >= len(row) || row[i].State != schemas.Text {
 		return "", false
@@ -352,8 +352,8 @@ func carries(row schemas.Tuple, i int) bool {
 // AppendEnvelope appends the body of one record event: exactly the keys type,
 // schema and data, data being a JSON string that holds a JSON object with the
 // fields that row carries. scratch is reused between calls and returned.
-// A value that cannot be read is an error that names its column. Of a row of
-// the account table, masked leaves out what its URLs have of the account alone.
+// An error names the column whose value cannot be read. For a row of the account
+// table, masked removes the confidential parts of its URLs.
 func (p *Plan) AppendEnvelope(dst, scratch []byte, kind schemas.Kind, row schemas.Tuple, masked bool) (body, scratchOut []byte, err error) {
 	scratch, err = p.appendData(scratch[:0], row, masked && p.Account != nil)
 	if err != nil {
@@ -389,8 +389,8 @@ func (p *Plan) appendData(dst []byte, row schemas.Tuple, masked bool) ([]byte, e
 		from := len(dst)
 		dst, err = p.Relation.Types.AppendJSON(dst, f.typ, row[f.column].Text)
 		if text := row[f.column].Text; errors.Is(err, pgjson.ErrAttributes) && utf8.Valid(text) {
-			// The type was altered since the row was written, and nobody knows
-			// which value is whose: its text, as of a type that is not known.
+			// The type was altered after the row was written, so no value can be
+			// assigned to an attribute: write the text, as for an unknown type.
 			dst, err = pgjson.AppendString(dst, text), nil
 		}
 		if err != nil {

@@ -11,14 +11,14 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Result is the outcome of work that finished later, such as enabling SMS on a
-// number. It is a flat envelope without data.
+// Result is an async result: the outcome of work that finishes later, such as
+// enabling SMS on a number. Its body is a flat envelope without data.
 type Result struct {
 	Account string
 	Schema  string
 	Type    string
 	Status  string
-	Verbose string // "" where nothing was said
+	Verbose string // may be ""
 }
 
 // maxResultBytes bounds each text of a result.

@@ -7,30 +7,30 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// TableDescription is what the source's catalog says of a table and the stream does
-// not: it is kept, because a backlog is read when the catalog has moved on.
+// TableDescription is what the source's system catalog says about a table and the
+// stream does not. The outbox keeps it, since the system catalog may have changed
+// before walhook reads a backlog.
 type TableDescription struct {
 	OID             uint32
-	From            schemas.LSN // where the log ended when the table was first seen to be so
+	From            schemas.LSN // the end of the WAL when walhook first saw the table in this form
 	Namespace, Name string
 	Identity        schemas.ReplicaIdentity
-	Ancestors       []Ancestor // what it is a partition of, or inherits from, nearest first
-	// Inherits says that it is no partition, and InheritedKey names the columns
-	// of the primary key above it: a child has none by itself.
+	Ancestors       []Ancestor // the tables that it is a partition of, or inherits from, nearest first
+	// Inherits says that it inherits and is not a partition. InheritedKey names the
+	// columns of its parent's primary key, since a child does not inherit the key.
 	Inherits     bool
 	InheritedKey []string
 	Columns      []DescribedColumn
-	Types        []pgjson.TypeRow // of the columns, where they are not built in
-	// Since are the transactions that last wrote the rows of the catalog that
-	// say where the table belongs, and what its primary key is.
+	Types        []pgjson.TypeRow // of the columns, without built-in types
+	// Since are the transactions that last wrote the system catalog's rows about the
+	// table's ancestors and its primary key.
 	Since []uint32
-	// Moved names the columns that the source's catalog has written again since
-	// the table was first seen: renamed, added again, of another type, or with
-	// new values by USING. Old rows may hold under such a name what was never
-	// sent under it.
+	// Moved names the columns that were redefined since walhook first saw the table:
+	// renamed, added again, of another type, or with new values by USING. Old rows may
+	// hold values under such a name that walhook never sent under it.
 	Moved []string
-	// Added says that it was first seen as a new partition of a table that was
-	// known, and was never seen under FULL.
+	// Added says that walhook first saw the table as a new partition of a known table,
+	// and never under FULL.
 	Added bool
 }
 
@@ -43,14 +43,14 @@ type Ancestor struct {
 // DescribedColumn is a column as the catalog has it.
 type DescribedColumn struct {
 	Name     string
-	Written  uint32 // the transaction that last wrote its row of pg_attribute; 0 where it was not noted
+	Written  uint32 // the transaction that last wrote its row of pg_attribute; 0 when it is not known
 	Type     uint32
 	Primary  bool // part of the primary key
 	Identity bool // part of the replica identity's index
 	Unsent   bool // generated, and not published
 	NotNull  bool
 	Equality schemas.Equality // how its values compare
-	// Missing is the value of rows older than the column, which do not hold it
+	// Missing is the column's value in rows that are older than the column
 	// (pg_attribute.attmissingval); nil for none.
 	Missing *string
 }
@@ -60,8 +60,8 @@ func (d *TableDescription) Table() schemas.TableName {
 	return schemas.TableName{Namespace: d.Namespace, Name: d.Name}
 }
 
-// Fits says whether the relation's columns are among those described, under
-// their types and in their order.
+// Fits reports whether the description has the relation's columns, with the same
+// types and in the same order.
 func (d *TableDescription) Fits(r *schemas.Relation) bool {
 	at := 0
 	for _, column := range r.Columns {
@@ -76,15 +76,16 @@ func (d *TableDescription) Fits(r *schemas.Relation) bool {
 	return d.Table() == r.Table()
 }
 
-// Same says whether two descriptions say the same, whoever made it so and when.
+// Same reports whether two descriptions are equal, apart from when the table took
+// this form.
 func (d *TableDescription) Same(other *TableDescription) bool {
 	return d.OID == other.OID && d.Table() == other.Table() && d.Identity == other.Identity &&
 		slices.Equal(d.Ancestors, other.Ancestors) && d.Inherits == other.Inherits && slices.Equal(d.InheritedKey, other.InheritedKey) &&
 		slices.EqualFunc(d.Columns, other.Columns, sameColumn) && slices.EqualFunc(d.Types, other.Types, pgjson.TypeRow.SameAs)
 }
 
-// MovedSince names the columns of an older description that were written again
-// before d, or are not there any more.
+// MovedSince names the columns of an older description that were redefined or
+// dropped before d.
 func (d *TableDescription) MovedSince(older *TableDescription) (names []string) {
 	for _, was := range older.Columns {
 		at := slices.IndexFunc(d.Columns, func(c DescribedColumn) bool { return c.Name == was.Name })
@@ -101,8 +102,9 @@ func sameColumn(a, b DescribedColumn) bool {
 	return missing && a == b
 }
 
-// Root is the name under which the catalog knows the table's rows: its own, or
-// that of the nearest ancestor that the catalog names. partition says which.
+// Root returns the name under which the catalog knows the table's rows: its own, or
+// that of the nearest ancestor that the catalog names. partition is true for an
+// ancestor.
 func (c *Catalog) Root(d *TableDescription) (name schemas.TableName, partition bool) {
 	if c.Names(d.Table()) {
 		return d.Table(), false
@@ -118,21 +120,21 @@ func (c *Catalog) Root(d *TableDescription) (name schemas.TableName, partition b
 	return d.Table(), false
 }
 
-// IsChildOf says whether the table's rows count as those of another, from
-// which it inherits and whose key names them.
+// IsChildOf reports whether the table inherits from another one, whose key
+// identifies its rows.
 func (d *TableDescription) IsChildOf(table schemas.TableName) bool {
 	return d.Inherits && len(d.InheritedKey) > 0 && d.Table() != table
 }
 
-// HasPrimaryKey says whether the table has a primary key.
+// HasPrimaryKey reports whether the table has a primary key.
 func (d *TableDescription) HasPrimaryKey() bool {
 	return slices.ContainsFunc(d.Columns, func(c DescribedColumn) bool { return c.Primary })
 }
 
-// PrimaryKeyOf finds the primary key described among a relation's columns: by
-// name, or by place where all that differs is names. cut says that the relation
-// lacks some of it; then there is none. A child whose rows count as another
-// table's has that one's key.
+// PrimaryKeyOf finds the described primary key among a relation's columns: by name,
+// or by place if only names differ. cut says that the relation lacks a part of it;
+// key is then empty. A child whose rows count as another table's has that table's
+// key.
 func (d *TableDescription) PrimaryKeyOf(r *schemas.Relation) (key []int, cut bool) {
 	if d.IsChildOf(r.Table()) {
 		return d.find(r, func(c DescribedColumn) bool { return slices.Contains(d.InheritedKey, c.Name) })
@@ -140,8 +142,8 @@ func (d *TableDescription) PrimaryKeyOf(r *schemas.Relation) (key []int, cut boo
 	return d.find(r, func(c DescribedColumn) bool { return c.Primary })
 }
 
-// IdentityCutOf says whether a relation lacks columns of the replica
-// identity's index.
+// IdentityCutOf reports whether a relation lacks columns of the replica identity's
+// index.
 func (d *TableDescription) IdentityCutOf(r *schemas.Relation) bool {
 	_, cut := d.find(r, func(c DescribedColumn) bool { return c.Identity })
 	return cut
@@ -172,7 +174,7 @@ func (d *TableDescription) find(r *schemas.Relation, wanted func(DescribedColumn
 	return found, false
 }
 
-// Compare gives a relation's columns how their values compare.
+// Compare sets the Equality of a relation's columns.
 func (d *TableDescription) Compare(r *schemas.Relation) {
 	for i := range r.Columns {
 		at := slices.IndexFunc(d.Columns, func(c DescribedColumn) bool { return c.Name == r.Columns[i].Name })
@@ -182,9 +184,9 @@ func (d *TableDescription) Compare(r *schemas.Relation) {
 	}
 }
 
-// Refer says how the columns of a relation compare that refer to accounts and
-// to other records; find gives a table's description, nil for none that is
-// known. What is not known compares as the column itself.
+// Refer sets how those columns of a relation compare that refer to accounts and to
+// other records. find returns a table's description, or nil. Without a description
+// the column compares by its own type.
 func (c *Catalog) Refer(r *schemas.Relation, find func(schemas.TableName) *TableDescription) {
 	r.AccountIDs = schemas.EqualAsText
 	known := false

@@ -15,15 +15,15 @@ import (
 // An error is a [*ValueError], and dst comes back as it was. One that wraps
 // [ErrAttributes] says that the registered type is out of date.
 //
-// What the stream does not tell, and to_json() does differently:
-//   - a cast to json that a user or an extension other than hstore defined for
-//     a type of its own is a function that only the server can call; see Known.
-//   - A composite's text has no names in it. If the type was altered since the
-//     row was written, to as many attributes as before, the new names are used.
-//   - "char" with a byte above 0x7f is written as newer servers print it, \ooo,
-//     also for one that sends the byte as it is.
+// The result differs from to_json() in three cases, which the stream does not show:
+//   - Only the server can call a cast to json that a user, or an extension other
+//     than hstore, defined for its own type; see Known.
+//   - A composite's text holds no names. If the type was altered after the row was
+//     written and still has as many attributes, the new names are used.
+//   - A "char" above 0x7f is written as newer servers print it, \ooo, also when the
+//     server sends the byte itself.
 //
-// The text of json is taken as it comes and not parsed again.
+// The text of a json value is copied and not parsed again.
 func (t *Types) AppendJSON(dst []byte, oid uint32, text []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := t.append(dst, oid, text, 0)
@@ -42,8 +42,8 @@ func (t *Types) describe(oid uint32) string {
 	return fmt.Sprintf("OID %d", oid)
 }
 
-// ValueError says where the text of a value is not what its type prints. It
-// holds nothing of the value.
+// ValueError says where the text of a value is not what its type prints. It does
+// not contain any part of the value.
 type ValueError struct {
 	Type   string // of the whole value
 	Offset int    // byte of the text; inside a quoted element that has escapes, where that element begins
@@ -62,7 +62,7 @@ func (e *ValueError) Unwrap() error { return e.Err }
 // type was registered with: the type was altered.
 var ErrAttributes = errors.New("wrong number of fields")
 
-// The other faults that a text can have.
+// The other errors that a text can have.
 var (
 	errNumber     = errors.New("not a number")
 	errBool       = errors.New("neither t nor f")
@@ -79,13 +79,13 @@ var (
 	errQuote      = errors.New("unclosed quote")
 )
 
-// fault is an error at an offset of the text at hand.
+// fault returns an error at an offset of the present text.
 func fault(offset int, err error) *ValueError {
 	return &ValueError{Offset: offset, Err: err}
 }
 
-// shift moves the error of a part to the text that the part lies in. An
-// offset inside an unquoted part means nothing there and is dropped.
+// shift converts the error of a part into an error of the enclosing text. An
+// offset inside an unquoted part has no meaning there, so shift drops it.
 func (e *ValueError) shift(offset int, unquoted bool) *ValueError {
 	if unquoted {
 		e.Offset = 0
@@ -94,13 +94,12 @@ func (e *ValueError) shift(offset int, unquoted bool) *ValueError {
 	return e
 }
 
-// maxNesting bounds types inside types: far beyond what a value can have,
-// since each level doubles the quotes, and an end for a registry that goes
-// in circles.
+// maxNesting bounds types inside types. No value comes near it, since each level
+// doubles the quotes. It also ends the recursion in a registry with a cycle.
 const maxNesting = 64
 
-// append writes a value of any type. It begins with the types of most columns,
-// which need no look-up.
+// append writes a value of any type. It tries the most common types first, which
+// need no look-up.
 func (t *Types) append(dst []byte, oid uint32, text []byte, depth int) ([]byte, *ValueError) {
 	switch oid {
 	case 20, 21, 23, 1700: // int8, int2, int4, numeric
@@ -201,8 +200,7 @@ func appendChar(dst, text []byte) ([]byte, *ValueError) {
 }
 
 // appendNumber writes a number as PostgreSQL printed it, with every digit and
-// trailing zero. JSON has no word for NaN and the infinities: they become
-// strings.
+// trailing zero. JSON has no NaN and no infinities, so they become strings.
 func appendNumber(dst, text []byte) ([]byte, *ValueError) {
 	if end := scanNumber(text); end != len(text) || end == 0 {
 		switch string(text) {
@@ -214,8 +212,8 @@ func appendNumber(dst, text []byte) ([]byte, *ValueError) {
 	return append(dst, text...), nil
 }
 
-// scanNumber is how far text is a number by JSON's grammar (RFC 8259 §6): its
-// length when all of it is, otherwise the byte at which it stops being one.
+// scanNumber returns how many bytes of text are a number in JSON's grammar
+// (RFC 8259 §6). It is the length of text when all of it is a number.
 func scanNumber(text []byte) int {
 	i := 0
 	if i < len(text) && text[i] == '-' {
@@ -251,7 +249,7 @@ func scanNumber(text []byte) int {
 	return i
 }
 
-// scanDigits is the first byte from i on that is no digit.
+// scanDigits returns the index of the first byte from i on that is not a digit.
 func scanDigits(text []byte, i int) int {
 	for i < len(text) && '0' <= text[i] && text[i] <= '9' {
 		i++
@@ -277,8 +275,8 @@ func appendDate(dst, text []byte) ([]byte, *ValueError) {
 	return append(dst, '"'), nil
 }
 
-// appendTimestamp writes a time stamp, without or with a zone. The zone is
-// UTC, as the session is.
+// appendTimestamp writes a time stamp, without or with a zone. The zone is UTC,
+// because the session's TimeZone is UTC.
 func appendTimestamp(dst, text []byte, zone bool) ([]byte, *ValueError) {
 	if isInfinite(text) {
 		return AppendString(dst, text), nil
@@ -323,8 +321,8 @@ func isEra(text []byte) bool {
 	return len(text) == 0 || string(text) == " BC"
 }
 
-// scanDate finds the end of 2024-02-29 at the beginning of text, or where it
-// is no such thing.
+// scanDate finds the end of a date such as 2024-02-29 at the beginning of text, or
+// the byte at which text stops being a date.
 func scanDate(text []byte) (end int, ok bool) {
 	end = scanDigits(text, 0)
 	if end < 4 {
@@ -338,7 +336,7 @@ func scanDate(text []byte) (end int, ok bool) {
 	return end, true
 }
 
-// scanClock finds the end of 12:34:56.789 from i on.
+// scanClock finds the end of a time of day such as 12:34:56.789 that begins at i.
 func scanClock(text []byte, i int) (end int, ok bool) {
 	end = scanDigits(text, i)
 	if end != i+2 {
@@ -356,7 +354,7 @@ func scanClock(text []byte, i int) (end int, ok bool) {
 	return end, true
 }
 
-// scanPair takes a separator and two digits.
+// scanPair reads a separator and two digits.
 func scanPair(text []byte, i int, separator byte) (end int, ok bool) {
 	if i == len(text) || text[i] != separator {
 		return i, false

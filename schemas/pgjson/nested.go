@@ -73,7 +73,7 @@ func skipBounds(text []byte) (int, bool) {
 	return len(text), false
 }
 
-// arrayShape follows the braces of an array and holds it to be rectangular, as
+// arrayShape tracks the braces of an array and checks that it is rectangular, as
 // every array of PostgreSQL is.
 type arrayShape struct {
 	level  int                     // braces open
@@ -110,7 +110,7 @@ func (s *arrayShape) close() bool {
 	return true
 }
 
-// appendElement writes the element at pos and says where it ends.
+// appendElement writes the element at pos and returns where it ends.
 func (t *Types) appendElement(dst []byte, typ *registeredType, text []byte, pos, depth int) ([]byte, int, *ValueError) {
 	if pos < len(text) && text[pos] == '"' {
 		return t.appendQuoted(dst, typ.Elem, text, pos, depth, backslashQuotes)
@@ -194,7 +194,7 @@ func (t *Types) appendComposite(dst []byte, typ *registeredType, text []byte, de
 	return append(dst, '}'), nil
 }
 
-// appendAttribute writes the field at pos and says where it ends.
+// appendAttribute writes the field at pos and returns where it ends.
 func (t *Types) appendAttribute(dst []byte, oid uint32, text []byte, pos, depth int) ([]byte, int, *ValueError) {
 	if pos < len(text) && text[pos] == '"' {
 		return t.appendQuoted(dst, oid, text, pos, depth, doubledQuotes)
@@ -216,8 +216,7 @@ func (t *Types) appendAttribute(dst []byte, oid uint32, text []byte, pos, depth 
 	return dst, end, nil
 }
 
-// quoteStyle is how a quoted part keeps its quotes and backslashes apart from
-// the quote that ends it.
+// quoteStyle is how a quoted part escapes the quotes and backslashes inside it.
 type quoteStyle byte
 
 const (
@@ -225,9 +224,9 @@ const (
 	doubledQuotes                     // composites: "" and \\
 )
 
-// appendQuoted writes the quoted part that begins at pos and says where it
-// ends. What has escapes is unquoted at the end of dst, written behind that,
-// and taken out again, so that nesting needs no memory of its own.
+// appendQuoted writes the quoted part that begins at pos and returns where it ends.
+// It unquotes a part with escapes at the end of dst, writes the JSON behind it, and
+// removes the unquoted copy, so that nesting needs no further memory.
 func (t *Types) appendQuoted(dst []byte, oid uint32, text []byte, pos, depth int, style quoteStyle) ([]byte, int, *ValueError) {
 	end, escaped, ok := scanQuoted(text, pos, style)
 	if !ok {
@@ -249,7 +248,7 @@ func (t *Types) appendQuoted(dst []byte, oid uint32, text []byte, pos, depth int
 	return dst, end, nil
 }
 
-// scanQuoted finds the end of the quotes that open at pos.
+// scanQuoted finds the end of the quoted part that begins at pos.
 func scanQuoted(text []byte, pos int, style quoteStyle) (end int, escaped, ok bool) {
 	for i := pos + 1; i < len(text); i++ {
 		switch {
@@ -263,8 +262,8 @@ func scanQuoted(text []byte, pos int, style quoteStyle) (end int, escaped, ok bo
 	return pos, false, false
 }
 
-// appendUnquoted appends the inside of quotes with the first byte of each
-// escape left out; in either style it is a backslash or a quote.
+// appendUnquoted appends the inside of quotes without the first byte of each
+// escape. In either style that byte is a backslash or a quote.
 func appendUnquoted(dst, part []byte) []byte {
 	start := 0
 	for i := 0; i < len(part); i++ {

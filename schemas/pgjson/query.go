@@ -2,17 +2,17 @@ package pgjson
 
 import "slices"
 
-// TypesQuery reads what [Types] cannot know by itself, for PostgreSQL 14 and
-// newer and a role without any privilege. Its one parameter is an array of
-// type OIDs to begin with: the answer is those of them, and of all that they
-// are made of, that are not built in. NULL means every type of the database;
-// with very many tables that is a long answer, since each has a row type.
+// TypesQuery reads the types that [Types] does not know by itself, from PostgreSQL
+// 14 and newer, with any role. Its one parameter is an array of type OIDs. The
+// result has those of them that are not built in, and every other such type that
+// they are made of. NULL stands for every type of the database; with very many
+// tables the result is long, since each table has a row type.
 //
 // The columns are those of [TypeRow], in its order.
 //
-// "array" is decided as to_json does, and only where the text is that of
-// array_out. A cast function from the type to json is what to_json would call;
-// hstore's is known here, any other is not ("unknown").
+// The query decides "array" as to_json does, and only where array_out prints the
+// text. to_json calls a type's cast function to json. Types knows the one of
+// hstore; with any other cast the kind is "unknown".
 const TypesQuery = `
 with recursive wanted (oid) as (
 	select t.oid
@@ -87,7 +87,7 @@ type TypeRow struct {
 	AttributeTypes []uint32
 }
 
-// Type is the row in the words of the registry.
+// Type converts the row into the registry's form.
 func (r TypeRow) Type() Type {
 	typ := Type{OID: r.OID, Name: r.Name, Elem: r.Elem, Base: r.Base}
 	switch r.Kind {
@@ -111,7 +111,7 @@ func (r TypeRow) Type() Type {
 	return typ
 }
 
-// SameAs says whether two rows say the same of a type.
+// SameAs reports whether two rows describe a type in the same way.
 func (r TypeRow) SameAs(other TypeRow) bool {
 	return r.OID == other.OID && r.Name == other.Name && r.Kind == other.Kind && r.Elem == other.Elem && r.Base == other.Base && r.Delim == other.Delim &&
 		slices.Equal(r.AttributeNames, other.AttributeNames) && slices.Equal(r.AttributeTypes, other.AttributeTypes)

@@ -1,12 +1,11 @@
 package pgjson
 
 // AppendString appends text as a JSON string, quotes included, in the bytes
-// that PostgreSQL's escape_json writes: `"` and `\` and the control characters
-// below 0x20 are escaped, the latter by \b \f \n \r \t where they have such a
-// name and otherwise as \u00xx in lower case. DEL, non-ASCII, '/' and the
-// characters that matter to HTML stay as they are.
+// that PostgreSQL's escape_json writes. It escapes `"`, `\` and the control
+// characters below 0x20, these as \b \f \n \r \t or else as \u00xx in lower case.
+// DEL, non-ASCII characters, '/' and the characters of HTML stay as they are.
 //
-// text is taken as UTF-8 and not checked.
+// text must be UTF-8; AppendString does not check that.
 func AppendString(dst, text []byte) []byte {
 	dst = append(dst, '"')
 	dst = AppendEscaped(dst, text)

@@ -1,10 +1,10 @@
 package pgjson
 
-// TypeKind says in which way to_json() writes the values of a type.
+// TypeKind says how to_json() writes the values of a type.
 type TypeKind byte
 
-// The kinds of type. The zero kind stands for a type that is not registered,
-// and for one whose JSON the stream cannot tell.
+// The kinds of type. The zero kind stands for a type that is not registered, and
+// for one whose JSON cannot be derived from its text.
 const (
 	TypeUnknown     TypeKind = iota
 	TypeString               // its text in quotes: text, uuid, money, enums, ranges, …
@@ -22,7 +22,7 @@ const (
 	TypeHstore               // an object of strings and nulls
 )
 
-// Type is what has to be known of a PostgreSQL type to write its values.
+// Type is what the registry needs to know of a PostgreSQL type to write its values.
 type Type struct {
 	OID        uint32
 	Name       string // as SQL writes it; for errors and logs only
@@ -39,9 +39,9 @@ type Attribute struct {
 	Type uint32 // OID
 }
 
-// Types is a registry of types by OID. A new one knows every built-in type;
-// enums, domains, composites and the types of extensions differ from database
-// to database and are added as they are learnt ([TypesQuery]).
+// Types is a registry of types by OID. A new one knows every built-in type. Enums,
+// domains, composites and the types of extensions differ between databases; the
+// caller adds them as it reads them ([TypesQuery]).
 //
 // Any number of goroutines may read it, as long as none calls Add.
 type Types struct {
@@ -67,8 +67,7 @@ func NewTypes() *Types {
 }
 
 // Add registers types, or replaces what was registered under their OIDs. The
-// order does not matter: what a type refers to is looked up when a value is
-// written.
+// order does not matter: AppendJSON looks up what a type refers to.
 func (t *Types) Add(types ...Type) {
 	for _, typ := range types {
 		if typ.Delim == 0 {
@@ -82,17 +81,16 @@ func (t *Types) Add(types ...Type) {
 	}
 }
 
-// Known reports whether AppendJSON writes what to_json() would for this type:
-// whether it and everything it is made of is registered, and none of it has a
-// cast to json of the user's own. What is not known is still written, as a
-// JSON string.
+// Known reports whether AppendJSON writes what to_json() would for this type: the
+// type and everything that it is made of is registered, and nothing of it has a
+// user-defined cast to json. AppendJSON writes any other type as a JSON string.
 func (t *Types) Known(oid uint32) bool {
 	return t.known(oid, map[uint32]bool{})
 }
 
 func (t *Types) known(oid uint32, seen map[uint32]bool) bool {
 	if seen[oid] {
-		return true // being looked at further up, or found to be known
+		return true // a caller further up checks it, or it is known
 	}
 	seen[oid] = true
 	typ := t.byOID[oid]
@@ -116,7 +114,7 @@ func (t *Types) known(oid uint32, seen map[uint32]bool) bool {
 	return true
 }
 
-// Name is the name of a type for people, or "" when it is not registered.
+// Name returns the name of a type for people, or "" when it is not registered.
 func (t *Types) Name(oid uint32) string {
 	if typ := t.byOID[oid]; typ != nil {
 		return typ.Name
@@ -124,9 +122,9 @@ func (t *Types) Name(oid uint32) string {
 	return ""
 }
 
-// builtinTypes are the types that a database has from its birth, with the OIDs
-// that PostgreSQL's pg_type.dat fixes for ever: the same in 14, 15, 16, 17 and
-// 18. Pseudo-types are left out, since no column can be of them.
+// builtinTypes are the types that every database has, with the OIDs that
+// PostgreSQL's pg_type.dat fixes: the same in 14, 15, 16, 17 and 18. The list has
+// no pseudo-types, since no column can have one.
 var builtinTypes = [...]struct {
 	oid   uint32
 	array uint32 // the type of its arrays; zero for none
