@@ -16,7 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// envelope is the shape of every answer that is no error.
+// envelope is the shape of every successful answer.
 type envelope[T any] struct {
 	Data      T        `json:"data"`
 	Status    string   `json:"status" enum:"success"`
@@ -33,10 +33,10 @@ type page[T any] struct {
 	NextStartKey string `json:"next_start_key,omitempty" doc:"start_key of the next page; absent on the last"`
 }
 
-// answer is what a handler gives back.
+// answer is what a handler returns.
 type answer[T any] struct{ Body envelope[T] }
 
-// pageAnswer is what the handler of a list gives back.
+// pageAnswer is what the handler of a list returns.
 type pageAnswer[T any] struct{ Body page[T] }
 
 // errorBody is the shape of every error.
@@ -48,7 +48,7 @@ type errorBody struct {
 	RequestID string                      `json:"request_id" doc:"names the request in the operator's log"`
 }
 
-// fault is what is wrong with one field.
+// fault is one error of a field.
 type fault struct {
 	Message string `json:"message"`
 }
@@ -58,7 +58,7 @@ type failure struct {
 	status  int
 	message string
 	fields  map[string]map[string]fault
-	after   time.Duration // when to try again; zero for what trying again does not change
+	after   time.Duration // when to try again; zero if trying again does not help
 }
 
 func (f *failure) Error() string  { return f.message }
@@ -79,12 +79,12 @@ func (f *failure) body(requestID string) errorBody {
 
 func fail(status int, message string) *failure { return &failure{status: status, message: message} }
 
-// tooMany says that one caller asks for more than its share.
+// tooMany is a 429: one caller exceeds its share.
 func tooMany(after time.Duration, message string) *failure {
 	return &failure{status: http.StatusTooManyRequests, message: message, after: after}
 }
 
-// unavailable says that nobody can be served at the moment.
+// unavailable is a 503: the API can serve no caller at the moment.
 func unavailable(message string) *failure {
 	return &failure{status: http.StatusServiceUnavailable, message: message, after: turnTimeout}
 }
@@ -98,7 +98,7 @@ const (
 	kindReadOnly = "readonly"
 )
 
-// faults collects what is wrong with the fields of a body.
+// faults collects the errors of the fields of a body.
 type faults map[string]map[string]fault
 
 func (f faults) add(field, kind, format string, args ...any) {
@@ -108,7 +108,7 @@ func (f faults) add(field, kind, format string, args ...any) {
 	f[field][kind] = fault{fmt.Sprintf(format, args...)}
 }
 
-// failure is nil when nothing is wrong.
+// failure returns nil when there are no faults.
 func (f faults) failure() *failure {
 	if len(f) == 0 {
 		return nil
@@ -122,7 +122,7 @@ func (f faults) failure() *failure {
 	return &failure{status: http.StatusBadRequest, message: strings.Join(texts, "; "), fields: f}
 }
 
-// err is nil when nothing is wrong.
+// err returns nil when there are no faults.
 func (f faults) err() error {
 	if failure := f.failure(); failure != nil {
 		return failure
@@ -130,13 +130,13 @@ func (f faults) err() error {
 	return nil
 }
 
-// answerOf is an answer that succeeded.
+// answerOf returns a successful answer.
 func answerOf[T any](data T, warnings ...[]string) *answer[T] {
 	return &answer[T]{envelope[T]{Data: data, Warnings: slices.Concat(warnings...)}}
 }
 
-// utc is an instant as answers have it. Zero stays zero; one that JSON has no
-// form for, as a damaged row may hold, is shown as the nearest that it has.
+// utc returns an instant in UTC for an answer. Zero stays zero. A damaged row may hold
+// an instant that JSON cannot represent; utc then returns the nearest one.
 func utc(t time.Time) time.Time {
 	switch t = t.UTC(); {
 	case t.Year() > 9999:
@@ -147,7 +147,7 @@ func utc(t time.Time) time.Time {
 	return t
 }
 
-// finite is a number as JSON can write it: a damaged row may hold others.
+// finite returns a number that JSON can represent: a damaged row may hold others.
 func finite(n float64) float64 {
 	if math.IsNaN(n) || math.IsInf(n, 0) {
 		return 0
@@ -158,8 +158,8 @@ func finite(n float64) float64 {
 // lastInstant is the last one that RFC 3339 can write.
 var lastInstant = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
 
-// transform gives errors of ours and of huma their shape, and all that is
-// answered its request's id.
+// transform gives our errors and huma's the same shape, and every answer its request
+// id.
 func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error) {
 	id := callOf(ctx.Context()).id
 	switch body := v.(type) {
@@ -182,7 +182,7 @@ func (s *subscriptions) transform(ctx huma.Context, _ string, v any) (any, error
 type identified interface{ withRequestID(string) any }
 
 func (e envelope[T]) withRequestID(id string) any {
-	e.Status, e.RequestID = "success", cmp.Or(e.RequestID, id) // one that is remembered has its own
+	e.Status, e.RequestID = "success", cmp.Or(e.RequestID, id) // a remembered answer has its own
 	return e
 }
 
@@ -194,7 +194,7 @@ func (p page[T]) withRequestID(id string) any {
 	return p
 }
 
-// ofHuma is what huma found wrong with a request, before a handler saw it.
+// ofHuma converts huma's error about a request that no handler saw.
 func ofHuma(e *huma.ErrorModel) *failure {
 	if e.Status >= 500 {
 		return fail(e.Status, "internal error")
@@ -213,12 +213,12 @@ func ofHuma(e *huma.ErrorModel) *failure {
 	return fail(e.Status, e.Detail)
 }
 
-// humaContext has another name because a field called Context would hide the
-// method of that name.
+// humaContext renames huma.Context, because an embedded field named Context would
+// hide the method of that name.
 type humaContext huma.Context
 
-// kazooContext answers as Kazoo does: JSON whatever was asked for, and 400 for
-// what cannot be understood.
+// kazooContext answers as Kazoo does: always in JSON, and with 400 for an invalid
+// request.
 type kazooContext struct{ humaContext }
 
 func inKazooShape(ctx huma.Context, next func(huma.Context)) { next(kazooContext{ctx}) }
@@ -232,7 +232,8 @@ func (c kazooContext) SetStatus(status int) {
 	c.humaContext.SetStatus(status)
 }
 
-// BodyReader notes a body that is broken. Huma takes that for a fault of ours.
+// BodyReader notes that a body cannot be read. Huma would report that as a server
+// error.
 func (c kazooContext) BodyReader() io.Reader {
 	return bodyReader{c.humaContext.BodyReader(), callOf(c.Context())}
 }
@@ -264,5 +265,5 @@ func refuse(w http.ResponseWriter, requestID string, f *failure) {
 	w.WriteHeader(f.status)
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(f.body(requestID)) // the client is gone, or has it
+	_ = encoder.Encode(f.body(requestID)) // an error means that the client is gone
 }

@@ -10,7 +10,7 @@ import (
 	"walhook/outbox"
 )
 
-// attempt is one request that was made to a webhook.
+// attempt is one request to a webhook.
 type attempt struct {
 	WebhookID  string    `json:"webhook_id"`
 	Deleted    bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`

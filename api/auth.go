@@ -23,12 +23,12 @@ import (
 // operatorOnly marks the operations that need the operator's token.
 const operatorOnly = "operator"
 
-// ShortAdminToken is the length below which an operator's token may be guessed
-// by whoever reaches the address.
+// ShortAdminToken is the length below which an attacker who reaches the API could
+// guess an operator's token.
 const ShortAdminToken = 16
 
-// authorize lets a request through that bears a token for the account in its
-// path. An account that the token is not for looks like one that is not there.
+// authorize passes on a request that has a token for the account in its path. For any
+// other account it answers as if that account did not exist.
 func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	c := callOf(ctx.Context())
@@ -57,7 +57,7 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 	refuse(w, c.id, f)
 }
 
-// enter waits for the call's turn among those of its token's account.
+// enter waits for the call's turn among the calls of its token's account.
 func (s *subscriptions) enter(ctx huma.Context, c *call) (leave func(), f *failure) {
 	leave, refused := s.limits.enter(ctx.Context(), kindOf(ctx.Operation()), c.payer)
 	switch {
@@ -69,8 +69,7 @@ func (s *subscriptions) enter(ctx huma.Context, c *call) (leave func(), f *failu
 	return nil, tooMany(refused.after, "too many concurrent calls of this account, or its calls used too much database time: try again later")
 }
 
-// refusedPause is how long an answer waits that says a caller comes too often,
-// so that it cannot ask again at once.
+// refusedPause delays a 429, so that the caller cannot ask again at once.
 const refusedPause = 200 * time.Millisecond
 
 func slowDown(ctx context.Context) {
@@ -80,8 +79,9 @@ func slowDown(ctx context.Context) {
 	}
 }
 
-// admit finds out who asks, and whether the account is theirs. A right token is
-// always looked up, whoever else comes with wrong ones from the same address.
+// admit determines the caller and whether the account belongs to it. It always looks
+// up a token that was right before, no matter how many wrong ones come from the same
+// address.
 func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*failure, error) {
 	secret := bearer(r.Header)
 	from := s.clients.of(r)
@@ -120,8 +120,8 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 	return nil, err
 }
 
-// lookUp asks the outbox for a token. Those that were never right take turns, so
-// that a flood of wrong ones takes one connection, and the right ones the others.
+// lookUp asks the outbox for a token. Tokens that were never right take turns, so that
+// a flood of wrong ones occupies few connections and leaves the others for right ones.
 func (s *subscriptions) lookUp(ctx context.Context, secret string, hash [sha256.Size]byte) (outbox.Token, error) {
 	if !s.guard.wasRight(hash) {
 		select {
@@ -144,7 +144,7 @@ func (s *subscriptions) isFor(ctx context.Context, token outbox.Token, account s
 	return s.cfg.Store.IsBelow(ctx, account, token.Account)
 }
 
-// bearer is the token of a request; "" when it has none.
+// bearer returns the token of a request; "" when it has none.
 func bearer(h http.Header) string {
 	if token := h.Get("X-Auth-Token"); token != "" {
 		return token
@@ -156,14 +156,13 @@ func bearer(h http.Header) string {
 	return strings.TrimSpace(token)
 }
 
-// isID says whether a part of a path can name something: the outbox holds no
-// other text.
+// isID reports whether a part of a path can be an id of the outbox.
 func isID(id string, maxBytes int) bool {
 	return id != "" && len(id) <= maxBytes && utf8.ValidString(id) && !strings.ContainsRune(id, 0)
 }
 
-// peer is who is on the other end of the connection. A network of IPv6 counts
-// as one.
+// peer returns the address at the other end of the connection. An IPv6 /64 network
+// counts as one address.
 func peer(remote string) netip.Addr {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
@@ -172,7 +171,7 @@ func peer(remote string) netip.Addr {
 	return peerOf(host)
 }
 
-// peerOf is the zero Addr for what is no address.
+// peerOf returns the zero Addr for a text that is not an address.
 func peerOf(host string) netip.Addr {
 	a, err := netip.ParseAddr(host)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	realclientip "github.com/realclientip/realclientip-go"
 )
 
-// clients says whom a request is from. A proxy that is trusted says it for the
-// others.
+// clients determines the address that a request comes from. It believes trusted
+// proxies about the addresses of others.
 type clients struct {
 	trusted []netip.Prefix
 	named   []realclientip.Strategy // by each header that names clients
 }
 
-// The headers in which a proxy says whom it has a request from (RFC 7239).
+// The headers in which a proxy names the client of a request (RFC 7239).
 var clientHeaders = []string{"Forwarded", "X-Forwarded-For"}
 
 func newClients(trusted []netip.Prefix) (clients, error) {
@@ -39,10 +39,10 @@ func newClients(trusted []netip.Prefix) (clients, error) {
 	return c, nil
 }
 
-// of is the address that a request counts for. Behind trusted proxies it is the
-// last one in their headers that is no proxy of ours; what stands before it,
-// anybody may have written. Where a header cannot be read, or two disagree, of
-// which one may be the client's own, it is the proxy.
+// of returns the address to which a request counts. Behind trusted proxies it is the
+// last address in their headers that is not a trusted proxy; a client can forge
+// everything before it. If a header cannot be parsed, or two headers disagree, of
+// which the client may have sent one, it is the proxy's address.
 func (c clients) of(r *http.Request) netip.Addr {
 	from := peer(r.RemoteAddr)
 	direct, err := netip.ParseAddrPort(r.RemoteAddr)

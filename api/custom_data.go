@@ -7,15 +7,15 @@ import (
 	"unicode"
 )
 
-// Bounds of custom_data, which goes with every event.
+// Bounds of custom_data, which every event carries.
 const (
 	maxCustomBytes = 16 << 10
 	maxCustomKey   = 128
 	maxCustomDepth = 8
 )
 
-// customData is the text that is stored, every number as it was written; nil
-// when there is nothing in it.
+// customData returns the text to store, with every number as it was written; nil for
+// an empty object.
 func customData(text json.RawMessage, wrong faults) []byte {
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, text); err != nil {
@@ -28,7 +28,7 @@ func customData(text json.RawMessage, wrong faults) []byte {
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(text, &members); err != nil || len(members) == 0 {
-		return nil // huma has seen that it is an object
+		return nil // huma has checked that it is an object
 	}
 	for key := range members {
 		if key == "" || len(key) > maxCustomKey {
@@ -43,7 +43,7 @@ func customData(text json.RawMessage, wrong faults) []byte {
 	return compact.Bytes()
 }
 
-// customFault looks at every key and text.
+// customFault checks every key and string.
 func customFault(text []byte) string {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()

@@ -17,10 +17,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// webhookFields is what a client may set of a webhook. What is absent is left
-// as it is, or at its default; null goes back to the default. The tags are the
-// one place that says which values are right (and so does the OpenAPI
-// document); what takes more than a look at the value is in edit.go.
+// webhookFields are the fields of a webhook that a client may set. An absent field
+// keeps its value, or its default in a new webhook; null restores the default. The
+// tags alone say which values are allowed, and so does the OpenAPI document, which is
+// made of them. Checks that need more than the value are in edit.go.
 type webhookFields struct {
 	Name                *string        `json:"name,omitempty" minLength:"1" maxLength:"128" doc:"a name for people; required to create a webhook" example:"New Calls"`
 	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"the URL that events are sent to: http or https; required to create a webhook" example:"https://my.server.com/calls/new.php"`
@@ -43,13 +43,13 @@ type webhookFields struct {
 	DailyZone           *string        `json:"daily_zone,omitempty" maxLength:"64" default:"UTC" doc:"the IANA time zone of daily_at" example:"Europe/Berlin"`
 }
 
-// webhookTarget is one thing of a phone system.
+// webhookTarget is one object of a phone system.
 type webhookTarget struct {
 	Type string `json:"type" enum:"number,extension,ringGroup,queue"`
 	ID   string `json:"id" minLength:"1" maxLength:"128" doc:"as events spell it" example:"+13125551212"`
 }
 
-// recordType is how a record changed.
+// recordType is the kind of change of a record.
 type recordType string
 
 // Schema names the values in the OpenAPI document.
@@ -57,8 +57,7 @@ func (recordType) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Enum: []any{"insert", "update", "delete"}}
 }
 
-// document reads bodies of requests by the schemas that the OpenAPI document
-// holds.
+// document reads bodies of requests by the schemas of the OpenAPI document.
 type document struct {
 	registry huma.Registry
 	create   *huma.Schema
@@ -80,7 +79,7 @@ func newDocument(registry huma.Registry, hooks []string) *document {
 	return d
 }
 
-// openSchema is a schema that lets fields be that it does not know.
+// openSchema returns a schema that allows unknown fields.
 func openSchema(registry huma.Registry, t reflect.Type) *huma.Schema {
 	schema := registry.Schema(t, false, "")
 	for schema.Ref != "" {
@@ -90,29 +89,28 @@ func openSchema(registry huma.Registry, t reflect.Type) *huma.Schema {
 	return schema
 }
 
-// body is the schema of a whole body.
+// bodyOf returns the schema of a whole body.
 func bodyOf(data *huma.Schema) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"data": data}, Required: []string{"data"}, AdditionalProperties: true}
 }
 
-// shownOnly are the fields that a client reads and need not take out again
-// before it sends a webhook back. id is among them: in the documents of Kazoo
-// it stands in bodies of requests.
+// shownOnly are read-only fields. A client may leave them in a webhook that it sends
+// back. id is one of them, since Kazoo's documents show it in requests.
 var shownOnly = []string{"id", "endpoint", "account_id", "state", "disable_reason", "created_at", "changed_at"}
 
-// fields are the members of a body's data that a schema knows, and whose values
-// it allows.
+// fields are the members of a body's data that the schema has and whose values it
+// allows.
 type fields struct {
 	known    map[string]json.RawMessage
-	null     []string // known, and null
+	null     []string // known members that are null
 	warnings []string
-	whole    bool // the body could be taken apart
+	whole    bool // the body could be parsed
 }
 
 const bodyForm = `the body is {"data":{…}}`
 
-// read takes the data of a body apart. What is wrong is in wrong, by field; where
-// the body is wrong as a whole, nothing else is said of it.
+// read parses the data of a body. It puts errors into wrong, by field. An error about
+// the whole body is the only one.
 func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	in := fields{known: map[string]json.RawMessage{}}
 	body = bytes.TrimPrefix(body, []byte("\uFEFF")) // RFC 8259 lets a reader ignore it
@@ -169,7 +167,7 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 	return in
 }
 
-// outside says what members beside a missing data were meant for.
+// outside returns a hint about members that stand beside a missing data.
 func (d *document) outside(outer map[string]json.RawMessage, schema *huma.Schema) string {
 	var texts []string
 	for _, name := range slices.Sorted(maps.Keys(outer)) {
@@ -188,7 +186,7 @@ func (d *document) outside(outer map[string]json.RawMessage, schema *huma.Schema
 	return "; " + strings.Join(texts, "; ")
 }
 
-// jsonFault says where a text stops being JSON; "" when it is JSON.
+// jsonFault says where a text is not JSON; "" when it is.
 func jsonFault(body []byte) string {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return "is empty: " + bodyForm
@@ -209,7 +207,7 @@ func jsonFault(body []byte) string {
 	return ""
 }
 
-// kindOfJSON says what a text is that is JSON.
+// kindOfJSON names the kind of a JSON value.
 func kindOfJSON(text []byte) string {
 	switch text = bytes.TrimSpace(text); text[0] {
 	case '{':
@@ -226,8 +224,8 @@ func kindOfJSON(text []byte) string {
 	return "a number"
 }
 
-// whole writes an integer as Go reads one: 3.0 and 30e-1 are the integer 3 (JSON
-// Schema 2020-12, section 6.1.1). Its bounds have been checked.
+// whole writes an integer in the form that Go parses: 3.0 and 30e-1 are the integer 3
+// (JSON Schema 2020-12, section 6.1.1). The caller has checked its bounds.
 func whole(value json.RawMessage, schema *huma.Schema) json.RawMessage {
 	if schema.Type != huma.TypeInteger {
 		return value
@@ -238,8 +236,7 @@ func whole(value json.RawMessage, schema *huma.Schema) json.RawMessage {
 	return value
 }
 
-// notUTF8 is the field of data that holds bytes that are no UTF-8, as far as it
-// can be told.
+// notUTF8 names the field of data that contains invalid UTF-8, if it can be found.
 func notUTF8(body []byte) string {
 	var outer struct{ Data map[string]json.RawMessage }
 	if json.Unmarshal(body, &outer) == nil {
@@ -252,8 +249,8 @@ func notUTF8(body []byte) string {
 	return "body"
 }
 
-// readOptional reads a body that may be missing into to, of which nothing is set
-// then, and says what it held. Its error says all that is wrong.
+// readOptional reads a body into to and returns its fields. For a missing body it sets
+// nothing. The error lists every fault.
 func (d *document) readOptional(body []byte, schema *huma.Schema, to any) (fields, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return fields{known: map[string]json.RawMessage{}, whole: true}, nil
@@ -266,7 +263,7 @@ func (d *document) readOptional(body []byte, schema *huma.Schema, to any) (field
 	return sent, sent.into(to)
 }
 
-// check holds a value against its schema.
+// check validates a value by its schema.
 func (d *document) check(name string, value json.RawMessage, schema *huma.Schema, wrong faults) bool {
 	var parsed any
 	if err := json.Unmarshal(value, &parsed); err != nil {
@@ -311,13 +308,13 @@ func init() {
 	}
 }
 
-// names are those of the fields that were sent and are known.
+// names returns the names of the known fields that the client sent.
 func (f fields) names() []string {
 	return append(slices.Collect(maps.Keys(f.known)), f.null...)
 }
 
-// into puts the known fields into a struct with their JSON names. Its error names
-// what has the form that the schema wants and is still none, such as a time.
+// into decodes the known fields into a struct. Its error names a value that the schema
+// allows and Go cannot parse, such as an impossible time.
 func (f fields) into(to any) error {
 	wrong := faults{}
 	for _, name := range slices.Sorted(maps.Keys(f.known)) {

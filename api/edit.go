@@ -7,12 +7,12 @@ import (
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // daily_zone means the same wherever walhook runs
+	_ "time/tzdata" // daily_zone must mean the same on every machine
 
 	"walhook/outbox"
 )
 
-// newWebhook is a webhook whose fields are all at their defaults.
+// newWebhook returns a webhook with every field at its default.
 func newWebhook(account string) outbox.Webhook {
 	return outbox.Webhook{
 		Account: account, Enabled: true, HTTPVerb: "post", Hook: outbox.HookRecords,
@@ -20,8 +20,8 @@ func newWebhook(account string) outbox.Webhook {
 	}
 }
 
-// apply puts what a client sent onto a webhook. Its error names everything that
-// is wrong, here and before; the warnings say what will not do what it seems to.
+// apply changes a webhook as the client asks. Its error lists every fault, also those
+// that read found; the warnings name settings without effect.
 func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warnings []string, err error) {
 	var sent webhookFields
 	if err := in.into(&sent); err != nil {
@@ -80,7 +80,7 @@ func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warni
 	return s.idle(w, in), wrong.err()
 }
 
-// minRateLimit is one attempt in 1,000 s: less is better said by disabling.
+// minRateLimit is one attempt in 1,000 s. For less, disable the webhook.
 const minRateLimit = 0.001
 
 func set[T any](to, from *T) {
@@ -89,7 +89,7 @@ func set[T any](to, from *T) {
 	}
 }
 
-// toDefaults takes back what a client sent as null.
+// toDefaults restores the defaults of the fields that a client sent as null.
 func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
 	standard := newWebhook(w.Account)
 	for _, name := range null {
@@ -134,13 +134,13 @@ func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
 	}
 }
 
-// checkURI says whether anything can be sent to a new URL, as far as it says so
-// itself. What its host's name leads to is looked at when it is dialled, and not
-// here: the answer would tell which names there are.
+// checkURI checks a new URL by its text alone. The sender checks the address of the
+// host when it dials. The API does not resolve the name, because its answer would
+// reveal which internal names exist.
 func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 	var uri string
 	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || uri == w.ShownURL() {
-		return // not sent, refused already, or sent back as it was shown
+		return // not sent, already refused, or sent back as it was shown
 	}
 	if w.ID == outbox.AccountWebhook {
 		wrong.add("uri", kindReadOnly, "is read only: set the account's own webhook URL in the account table")
@@ -163,14 +163,14 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 	}
 }
 
-// BlockedHost is an error of [Destination.CheckHost] that says for people why
-// nothing may be sent to a host.
+// BlockedHost is an error of [Destination.CheckHost] that explains for people why
+// walhook sends nothing to a host.
 type BlockedHost interface {
 	error
 	BlockedHost() string
 }
 
-// checkTexts looks at the texts that reach logs, queries and other people.
+// checkTexts checks the texts that reach logs, queries and other people.
 func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 	for field, text := range map[string]string{
 		"name": w.Name, "type": w.ObjectType, "action": w.ObjectAction, "target.id": w.TargetID,
@@ -194,8 +194,8 @@ func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 	}
 }
 
-// checkOwn lets only those settings of an account's own webhook change that do
-// not change what its deliveries are (docs/CONTRACT.md §1 and §3).
+// checkOwn rejects a change of an account's own webhook that would change the form of
+// its deliveries (docs/CONTRACT.md §1 and §3).
 func checkOwn(before, after *outbox.Webhook, wrong faults) {
 	fixed := func(field string, same bool) {
 		if !same {
@@ -216,7 +216,7 @@ func checkOwn(before, after *outbox.Webhook, wrong faults) {
 	fixed("delivery", before.Delivery == after.Delivery)
 }
 
-// idle warns of what was sent and does nothing.
+// idle warns of settings without effect.
 func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
 	sent := func(name string) bool { _, there := in.known[name]; return there }
 	warn := func(does bool, names ...string) {
@@ -243,7 +243,7 @@ func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
 	return warnings
 }
 
-// clockTime reads HH:MM, whose form has been checked.
+// clockTime reads HH:MM; the schema has checked the form.
 func clockTime(text string) time.Duration {
 	at, err := time.Parse("15:04", text)
 	if err != nil {

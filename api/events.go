@@ -10,7 +10,7 @@ import (
 	"walhook/outbox"
 )
 
-// event is an event of a webhook and how it stands.
+// event is an event of a webhook with its state.
 type event struct {
 	EventID     string    `json:"event_id" doc:"the header webhook-id"`
 	Deleted     bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`
@@ -25,7 +25,7 @@ type event struct {
 	NextAt      time.Time `json:"next_at,omitzero" doc:"of the next attempt"`
 }
 
-// deadLetter is an event that was given up.
+// deadLetter is an event that walhook does not attempt any more.
 type deadLetter struct {
 	WebhookID   string    `json:"webhook_id"`
 	Deleted     bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted: nothing of it can be sent again"`

@@ -10,47 +10,48 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How often an address may come with wrong tokens, and with wrong ones that begin
-// alike, before it is told to wait.
+// An address gets a 429 after addressBurst wrong tokens, and after badBurst wrong
+// tokens that begin alike. Then it gains one try each addressEvery and badEvery.
 const (
 	badBurst     = 20
 	badEvery     = 10 * time.Second
 	addressBurst = 200
 	addressEvery = time.Second
 
-	// How often a right token may come before it is looked up: each look is a
+	// rightBurst and rightEvery bound the calls of a right token, since each costs a
 	// query of the outbox.
 	rightBurst = 500
 	rightEvery = 10 * time.Millisecond
 
-	// wrongFor is how long a token that was wrong is wrong without a look: tokens
-	// are made at random, and none becomes right later but by a restored backup.
+	// wrongFor is how long the guard refuses a wrong token without a query. Tokens are
+	// random, so a wrong one becomes right only when a backup is restored.
 	wrongFor = time.Minute
 
-	// guardRemember bounds how many of each are remembered.
+	// guardRemember bounds the entries of each map.
 	guardRemember = 10_000
-	// strangerLooks is how many tokens are looked up at once that were not right
-	// before, of the outbox's connections for the API.
+	// strangerLooks is how many tokens that were never right are looked up at the same
+	// time. It is less than the API's connections to the outbox.
 	strangerLooks = 2
-	// prefixLength is how much of a token tells it from others: what every token
-	// begins with, and five letters.
+	// prefixLength is how many characters of wrong tokens are compared: the prefix of
+	// every token and five characters more.
 	prefixLength = 11
 )
 
-// guard slows down whoever guesses tokens, and knows the tokens of before. What
-// it counts against an address never keeps a right token out: behind a proxy
-// everybody is one address. Nothing of it outlives the process.
+// guard slows down clients that guess tokens, and remembers right and wrong tokens. It
+// never refuses a right token for what its address did, because all clients behind a
+// proxy share one address. Its memory ends with the process.
 type guard struct {
 	operator  [sha256.Size]byte
-	strangers chan struct{} // turns of those who look a new token up
+	strangers chan struct{} // one slot per look-up of a new token
 
 	mu    sync.Mutex // guards what follows
 	bad   map[badKey]*rate.Limiter
-	known map[[sha256.Size]byte]time.Time // wrong ones, and until when they are taken for it
+	known map[[sha256.Size]byte]time.Time // wrong tokens, and until when the guard refuses them
 	right map[[sha256.Size]byte]*rate.Limiter
 }
 
-// badKey is whose wrong tokens are counted; prefix is "" for all of an address.
+// badKey counts the wrong tokens of an address with the same prefix; "" counts all of
+// the address.
 type badKey struct {
 	from   netip.Addr
 	prefix string
@@ -66,12 +67,12 @@ func newGuard(adminToken string) *guard {
 	}
 }
 
-// isOperator takes the same time whatever the token is.
+// isOperator compares in constant time.
 func (g *guard) isOperator(token [sha256.Size]byte) bool {
 	return subtle.ConstantTimeCompare(token[:], g.operator[:]) == 1
 }
 
-// hurries says whether a right token comes too often.
+// hurries reports whether a right token exceeds its rate.
 func (g *guard) hurries(token [sha256.Size]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -85,7 +86,7 @@ func (g *guard) wasRight(token [sha256.Size]byte) bool {
 	return g.right[token] != nil
 }
 
-// isWrong says whether a token was wrong a moment ago.
+// isWrong reports whether a token was wrong within wrongFor.
 func (g *guard) isWrong(token [sha256.Size]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -93,7 +94,7 @@ func (g *guard) isWrong(token [sha256.Size]byte) bool {
 	return known && time.Now().Before(until)
 }
 
-// wrong notes a wrong token, and says whether there were too many.
+// wrong notes a wrong token, and reports whether there were too many.
 func (g *guard) wrong(from netip.Addr, secret string, token [sha256.Size]byte) (tooMany bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -117,7 +118,7 @@ func (g *guard) limiter(of badKey, every time.Duration, burst int) *rate.Limiter
 	return limit
 }
 
-// makeRoom drops what is over of a map that is full, or else all.
+// makeRoom drops the entries of a full map for which over is true, or else all.
 func makeRoom[K comparable, V any](of map[K]V, over func(V) bool) {
 	if len(of) < guardRemember {
 		return

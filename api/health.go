@@ -12,23 +12,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Check is one thing that has to hold for the process to be ready.
+// Check is one condition of a ready process.
 type Check struct {
 	Name string // for people: outbox, source
-	// Ready is nil when it holds; otherwise it says what is wrong, without
-	// secrets: the text is answered.
+	// Ready returns nil when the condition holds. Otherwise it says what is wrong,
+	// without secrets, because /readyz shows the text.
 	Ready func(context.Context) error
 }
 
-// readyTimeout bounds the checks of one request together.
+// readyTimeout bounds all checks of one request together.
 const readyTimeout = 3 * time.Second
 
-// Handler answers /healthz, /readyz and, where metrics is not nil, /metrics. It
-// leaves all other paths to subscriptions, where it is not nil. What it answers
-// itself needs no token, and says nothing of accounts.
+// Handler serves /healthz, /readyz and, unless metrics is nil, /metrics. It passes all
+// other paths to subscriptions, unless that is nil. Its own answers need no token and
+// contain nothing about accounts.
 //
-// It is no [http.ServeMux], which redirects paths that it would write in another
-// way, in HTML: a client that speaks JSON cannot read that.
+// It does not use [http.ServeMux], which redirects an unusual path with an HTML page
+// that a JSON client cannot read.
 func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Handler) http.Handler {
 	own := map[string]http.Handler{
 		"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }),
@@ -54,8 +54,8 @@ func Handler(checks []Check, metrics prometheus.Gatherer, subscriptions http.Han
 	})
 }
 
-// tidied is a request without slashes at the end of its path, or several in a row:
-// whoever joins a base and a path writes them.
+// tidied returns a request whose path has no slash at the end and no two slashes in a
+// row. Clients that join a base URL and a path often write these.
 func tidied(r *http.Request) *http.Request {
 	path := r.URL.EscapedPath()
 	tidy := strings.TrimRight(path, "/")
@@ -91,7 +91,7 @@ func ready(checks []Check) http.Handler {
 	})
 }
 
-// Metrics answers /metrics and nothing else.
+// Metrics serves /metrics and nothing else.
 func Metrics(metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
@@ -102,5 +102,5 @@ func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text)) // the client is gone, or has it
+	_, _ = w.Write([]byte(text)) // an error means that the client is gone
 }

@@ -12,7 +12,7 @@ import (
 	"walhook/outbox"
 )
 
-// hold is a hold as it is shown.
+// hold is a hold as the API shows it.
 type hold struct {
 	AccountID string    `json:"account_id"`
 	Host      string    `json:"host,omitempty" doc:"in its normal form; absent if the whole account is held"`
@@ -20,19 +20,19 @@ type hold struct {
 	HeldAt    time.Time `json:"held_at"`
 }
 
-// holdFields say what to hold.
+// holdFields are the fields of a request for a hold.
 type holdFields struct {
 	Host   *string `json:"host,omitempty" maxLength:"512" doc:"name or address, in any form; absent holds the whole account" example:"hooks.example.com"`
 	Reason *string `json:"reason,omitempty" minLength:"1" maxLength:"200" default:"held by the operator" doc:"for people; the account is shown it"`
 }
 
-// newHold is a hold and what it did.
+// newHold is a new hold with its effects.
 type newHold struct {
 	hold
 	Disabled int `json:"disabled" doc:"number of webhooks that it disabled"`
 }
 
-// released is what ended.
+// released lists the holds that ended.
 type released struct {
 	Enabled int `json:"enabled" doc:"number of webhooks that it enabled"`
 }
@@ -52,7 +52,7 @@ type (
 	}
 )
 
-// reasonHeld is what people read where an operator gave no reason.
+// reasonHeld is the reason of a hold for which the operator gave none.
 const reasonHeld = "held by the operator"
 
 func (s *subscriptions) registerHolds(routes huma.API) {
@@ -115,7 +115,7 @@ func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pag
 	return paged(list, in.PageSize, shownHold, func(h *outbox.Hold) any { return h.Host }), nil
 }
 
-// maxHost is more than any host has.
+// maxHost is longer than any host name, in bytes.
 const maxHost = 1024
 
 func (s *subscriptions) releaseAccount(ctx context.Context, in *AccountInput) (*answer[released], error) {

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// A limit says how many calls of a kind may run at once, and how many may wait
-// for their turn; what comes on top is refused.
+// limit bounds how many calls of a kind may run at once, and how many may wait for
+// their turn. A call beyond that is refused.
 type limit struct{ running, waiting int }
 
-// kind is what a call costs, and whom.
+// kind is the cost of a call.
 type kind struct {
 	account limit // of the token's account, whichever account the call is about
 	whole   limit // of the process
 	weight  float64
 }
 
-// The kinds. The whole of ordinary and expensive calls fits into the outbox's
-// connections for the API, and one account's never fills them.
+// The kinds. All ordinary and expensive calls together fit into the API's connections
+// to the outbox, and those of one account never fill them.
 var (
 	ordinaryCall  = &kind{account: limit{3, 16}, whole: limit{16, 256}, weight: 1}
 	expensiveCall = &kind{account: limit{1, 2}, whole: limit{2, 16}, weight: 4}
-	// It waits for a receiver or a sender, and not for the outbox.
+	// It waits for a receiver or a sender and not for the outbox.
 	receiverCall = &kind{account: limit{2, 8}, whole: limit{32, 64}, weight: 0}
 )
 
@@ -31,16 +31,16 @@ const (
 	// turnTimeout is how long a call waits for its turn.
 	turnTimeout = 5 * time.Second
 
-	// An account may use so much time of the outbox at once, and from then on
-	// one second a second: whoever sends one call after the other is never held.
+	// An account may use timeBurst of the outbox's time at once, and from then on one
+	// second per second. So a client that sends one call after the other never waits.
 	timeBurst = 20 * time.Second
 	timePrice = 1.0
 
-	// limitRemember bounds how many accounts' time is remembered.
+	// limitRemember bounds for how many accounts the time is kept.
 	limitRemember = 10_000
 )
 
-// limits keep one account from taking what all share.
+// limits keep one account from using up the shared resources.
 type limits struct {
 	mu     sync.Mutex
 	queues map[queueKey]*queue
@@ -53,14 +53,13 @@ type queueKey struct {
 	account string // "" for the process as a whole
 }
 
-// queue is the calls of one kind that run or wait. It is there as long as one
-// does.
+// queue holds the calls of one kind that run or wait. It exists as long as there is one.
 type queue struct {
 	turns  chan struct{}
 	inside int // running or waiting
 }
 
-// spending is how much of its time an account has used, at an instant.
+// spending is the time that an account has used, as of an instant.
 type spending struct {
 	used float64 // seconds
 	at   time.Time
@@ -70,15 +69,16 @@ func newLimits() *limits {
 	return &limits{queues: map[queueKey]*queue{}, spent: map[string]spending{}, now: time.Now}
 }
 
-// refusal is why a call has no turn: for how long its account has to wait, or
-// that the process as a whole is busy.
+// refusal says why a call gets no turn: how long its account must wait, or that the
+// whole process is busy.
 type refusal struct {
 	busy  bool
 	after time.Duration
 }
 
-// enter waits for a call's turn. leave ends it; it is nil where the call is
-// refused. An account named "" is the operator, whom only the whole bounds.
+// enter waits for a call's turn. leave ends the turn; it is nil when the call is
+// refused. The account "" is the operator, for whom only the bounds of the process
+// count.
 func (l *limits) enter(ctx context.Context, k *kind, account string) (leave func(), refused refusal) {
 	if account != "" {
 		if after := l.debt(account); after > 0 {
@@ -106,7 +106,8 @@ func (l *limits) enter(ctx context.Context, k *kind, account string) (leave func
 	}, refusal{}
 }
 
-// turn takes one of a queue's turns; nil when too many wait, or for too long.
+// turn takes one of a queue's turns. It returns nil when too many calls wait or the
+// wait is too long.
 func (l *limits) turn(ctx context.Context, key queueKey, bound limit) (leave func()) {
 	l.mu.Lock()
 	q := l.queues[key]
@@ -142,7 +143,7 @@ func (l *limits) turn(ctx context.Context, key queueKey, bound limit) (leave fun
 	return nil
 }
 
-// debt is how long an account has to wait until it may use time again.
+// debt returns how long an account must wait until it may use time again.
 func (l *limits) debt(account string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -153,7 +154,7 @@ func (l *limits) debt(account string) time.Duration {
 	return time.Duration(math.Ceil(over/timePrice)) * time.Second
 }
 
-// used is what is left of an account's spending. The caller holds mu.
+// used returns what remains of an account's spending. The caller holds mu.
 func (l *limits) used(account string) float64 {
 	s, known := l.spent[account]
 	if !known {

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// testLimit bounds how often an account tests, and how often a host is tested,
-// by whatever accounts: each test is a request to a stranger.
+// testLimit bounds how often an account tests, and how often any accounts test a host,
+// because each test is a request to a third party.
 type testLimit struct {
 	mu    sync.Mutex
 	taken map[testedBy]*rate.Limiter
 	now   func() time.Time
 }
 
-// testedBy is whose tests are counted: one of the two is "".
+// testedBy identifies a counter of tests: one of the two is "".
 type testedBy struct{ account, host string }
 
 const (
@@ -29,13 +29,13 @@ func newTestLimit() *testLimit {
 	return &testLimit{taken: map[testedBy]*rate.Limiter{}, now: time.Now}
 }
 
-// take notes a test, or says how long to wait until there may be one.
+// take notes a test, or returns how long to wait before the next one.
 func (t *testLimit) take(account, host string) (wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	mine, theirs := t.limiter(testedBy{account: account}, testBurst, now), t.limiter(testedBy{host: host}, hostTestBurst, now)
-	// Both or neither: who is refused for the one has not used up the other.
+	// Both or neither: a test that one limit refuses does not use up the other.
 	first, second := mine.ReserveN(now, 1), theirs.ReserveN(now, 1)
 	if wait = max(first.DelayFrom(now), second.DelayFrom(now)); wait > 0 {
 		first.CancelAt(now)
@@ -54,8 +54,8 @@ func (t *testLimit) limiter(of testedBy, burst int, now time.Time) *rate.Limiter
 	return limit
 }
 
-// forget drops whoever has waited long enough, once there are many. More than
-// are remembered are there only while so many test at a time.
+// forget drops the counters that are full again, once there are many. There are more
+// than that only while so many accounts and hosts test at the same time.
 func (t *testLimit) forget(now time.Time) {
 	if len(t.taken) < testRemember {
 		return

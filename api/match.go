@@ -12,17 +12,16 @@ import (
 )
 
 const (
-	// etagHeader names the state of a webhook (RFC 9110, section 8.8.3).
+	// etagHeader identifies the state of a webhook (RFC 9110, section 8.8.3).
 	etagHeader = "ETag"
-	// matchHeader lets a change go on from that state alone (RFC 9110, section 13.1.1).
+	// matchHeader makes a change depend on that state (RFC 9110, section 13.1.1).
 	matchHeader = "If-Match"
 )
 
-// tagged describes a call whose answer names the state of its webhook.
+// tagged marks a call whose answer has the ETag of its webhook.
 func tagged(op huma.Operation) huma.Operation { return marked(op, etagHeader, true) }
 
-// conditional describes a call that changes a webhook, if the client wants so only
-// as it read it.
+// conditional marks a call that changes a webhook and honours If-Match.
 func conditional(op huma.Operation) huma.Operation {
 	op.Parameters = append(op.Parameters, &huma.Param{
 		Name: matchHeader, In: "header",
@@ -34,8 +33,8 @@ func conditional(op huma.Operation) huma.Operation {
 	return marked(op, matchHeader, true)
 }
 
-// etagOf names the state of a webhook. Every change of the webhook raises its
-// revision, whoever makes it, and no number of a row is used again.
+// etagOf returns the ETag of a webhook. Every change of the webhook raises its
+// revision, and no endpoint number is used again.
 func etagOf(w *outbox.Webhook) string { return fmt.Sprintf(`"%d-%d"`, w.Endpoint, w.Revision) }
 
 // withETag adds a webhook's ETag to the answer.
@@ -45,16 +44,16 @@ func (c *call) withETag(w *outbox.Webhook) {
 	}
 }
 
-// condition is what a client wrote into If-Match: any webhook when there is no
-// header and for *, otherwise one with one of these ETags.
+// condition is the content of If-Match: any webhook for * and without the header,
+// otherwise a webhook with one of these ETags.
 type condition struct {
 	there bool
 	any   bool
 	tags  []string // the strong ones, with their quotes
-	weak  bool     // there are weak ones, too
+	weak  bool     // the header has weak ones, too
 }
 
-// check is nil when a change may go on from the state that w has.
+// check returns nil when the state of w fulfils the condition.
 func (c condition) check(w *outbox.Webhook) error {
 	if !c.there || c.any || slices.Contains(c.tags, etagOf(w)) {
 		return nil
@@ -68,8 +67,8 @@ func (c condition) check(w *outbox.Webhook) error {
 	return f
 }
 
-// conditionOf reads the header, which may be there more than once. A list may
-// have empty elements (RFC 9110, section 5.6.1.2).
+// conditionOf reads the header, which may occur more than once. A list may have empty
+// elements (RFC 9110, section 5.6.1.2).
 func conditionOf(sent []string) (c condition, err error) {
 	if len(sent) == 0 {
 		return c, nil

@@ -20,13 +20,13 @@ import (
 const (
 	// idempotencyHeader is the header of draft-ietf-httpapi-idempotency-key-header.
 	idempotencyHeader = "Idempotency-Key"
-	// replayedHeader says that an answer is one that was given before.
+	// replayedHeader marks the repetition of an earlier answer.
 	replayedHeader = "Idempotent-Replayed"
 
 	maxIdempotencyKey = 255
 )
 
-// idempotent describes a call that makes something, and makes it once.
+// idempotent marks a call that creates something and honours an Idempotency-Key.
 func idempotent(op huma.Operation) huma.Operation {
 	op.Parameters = append(op.Parameters, &huma.Param{
 		Name: idempotencyHeader, In: "header",
@@ -38,15 +38,14 @@ func idempotent(op huma.Operation) huma.Operation {
 	return marked(op, idempotencyHeader, true)
 }
 
-// creation is a request that makes something once. write is what is remembered of
-// its answer.
+// creation is a request that creates something once. write stores its answer.
 type creation[T any] struct {
 	once  outbox.Once
 	write func(*answer[T]) ([]byte, error)
 }
 
-// makeOnce makes something, unless its request was answered before: then that is
-// answered again. what names the call, and body is the request's.
+// makeOnce creates something, unless the same request was answered before; then it
+// repeats that answer. what names the call, and body is the request's.
 func makeOnce[T any](ctx context.Context, s *subscriptions, what string, body []byte, create func(creation[T]) (*answer[T], error)) (*answer[T], error) {
 	c := callOf(ctx)
 	key, err := idempotencyKey(c.keys)
@@ -56,7 +55,7 @@ func makeOnce[T any](ctx context.Context, s *subscriptions, what string, body []
 	asked := creation[T]{outbox.Once{Key: key, Proof: c.proof, Request: append([]byte(what+"\n"), meaning(body)...)},
 		func(a *answer[T]) ([]byte, error) { return encode(a.Body.withRequestID(c.id)) }}
 	var made *answer[T]
-	// First of all: what was made need not be right any more.
+	// Before any check: a repeated request may not pass the checks any more.
 	if err = s.cfg.Store.Answered(ctx, c.caller(), c.account, asked.once); err == nil {
 		made, err = create(asked)
 	}
@@ -74,8 +73,8 @@ func makeOnce[T any](ctx context.Context, s *subscriptions, what string, body []
 	return made, nil
 }
 
-// idempotencyKey reads the header: a string of RFC 8941 (section 3.3.3), or the
-// same without its quotes, as most clients send it. "" where there is none.
+// idempotencyKey reads the header: a string of RFC 8941 (section 3.3.3), or the same
+// without quotes, as most clients send it. It returns "" without a header.
 func idempotencyKey(sent []string) (string, error) {
 	wrong := func(message string) (string, error) { return "", badRequest(idempotencyHeader, message) }
 	if len(sent) == 0 {
@@ -104,7 +103,7 @@ func idempotencyKey(sent []string) (string, error) {
 	return text, nil
 }
 
-// unquoted is the text before the closing quote, which has to be the end.
+// unquoted returns the text before the closing quote, which must be at the end.
 func unquoted(inner string) (text string, ended bool) {
 	var b strings.Builder
 	for i := 0; i < len(inner); i++ {
@@ -123,8 +122,8 @@ func unquoted(inner string) (text string, ended bool) {
 	return "", false
 }
 
-// meaning is a body without what does not matter in JSON: white space, and the
-// order of members. What is no JSON stands for itself.
+// meaning returns a JSON body without white space and with its members sorted, since
+// neither matters. It returns any other body unchanged.
 func meaning(body []byte) []byte {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
@@ -139,7 +138,7 @@ func meaning(body []byte) []byte {
 	return text
 }
 
-// encode writes JSON as answers have it.
+// encode writes JSON in the form of answers.
 func encode(value any) ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -148,14 +147,15 @@ func encode(value any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// proofOf is made of what is secret of a token, and is not what is stored of it.
+// proofOf derives a proof from a token's secret. It differs from the stored hash.
 func proofOf(secret string) (proof [sha256.Size]byte) {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte("walhook idempotency"))
 	return [sha256.Size]byte(mac.Sum(nil))
 }
 
-// onceFailure is what is answered to a key that makes nothing; nil for other errors.
+// onceFailure returns the answer to an Idempotency-Key that cannot be used now; nil for
+// other errors.
 func onceFailure(ctx context.Context, err error) *failure {
 	switch {
 	case errors.Is(err, outbox.ErrOnceRunning):

@@ -28,16 +28,16 @@ func securitySchemes() map[string]*huma.SecurityScheme {
 	}
 }
 
-// operation describes a call that answers 200.
+// operation describes a call whose success is 200.
 func operation(id, method, path, summary, description string) huma.Operation {
 	return huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Description: description,
-		MaxBodyBytes: maxBody + 1, // huma refuses the bound itself
+		MaxBodyBytes: maxBody + 1, // huma rejects a body of exactly the bound
 	}
 }
 
-// withBody describes a call with a body whose data has a schema. It is read by
-// our own rules, which know of fields that are not known and of null.
+// withBody describes a call with a body whose data has a schema. document reads the
+// body, because huma handles neither unknown fields nor null as we do.
 func withBody(op huma.Operation, data *huma.Schema, status int) huma.Operation {
 	op.DefaultStatus = status
 	op.SkipValidateBody = true
@@ -48,23 +48,23 @@ func withBody(op huma.Operation, data *huma.Schema, status int) huma.Operation {
 	return op
 }
 
-// registerOptional registers a call that may come without its body: huma takes
-// a raw one for required.
+// registerOptional registers a call whose body is optional; huma treats a raw body as
+// required.
 func registerOptional[I, O any](routes huma.API, op huma.Operation, f func(context.Context, *I) (*O, error)) {
 	huma.Register(routes, op, f)
 	op.RequestBody.Required = false
 }
 
-// forOperator marks a call as the operator's.
+// forOperator marks a call that needs the operator's token.
 func forOperator(op huma.Operation) huma.Operation { return marked(op, operatorOnly, true) }
 
-// callKind marks an operation that is no [ordinaryCall].
+// callKind marks an operation that is not an [ordinaryCall].
 const callKind = "kind"
 
-// slow marks a call that makes a request of its own and waits for a receiver.
+// slow marks a call that waits for a receiver.
 func slow(op huma.Operation) huma.Operation { return marked(op, callKind, receiverCall) }
 
-// expensive marks a call that looks at many rows.
+// expensive marks a call that reads many rows.
 func expensive(op huma.Operation) huma.Operation { return marked(op, callKind, expensiveCall) }
 
 func marked(op huma.Operation, name string, value any) huma.Operation {
@@ -82,14 +82,14 @@ func kindOf(op *huma.Operation) *kind {
 	return ordinaryCall
 }
 
-// errorsOf are what every call may answer instead.
+// errorsOf are the error statuses that every call may have.
 var errorsOf = []int{
 	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict,
 	http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusTooManyRequests,
 	http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
 
-// serveOpenAPI answers the document as it is now, when all is registered.
+// serveOpenAPI serves the document. Every call must be registered before.
 func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 	schema := doc.Components.Schemas.Schema(reflect.TypeFor[errorBody](), true, "")
 	for _, item := range doc.Paths {
@@ -97,9 +97,9 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 			if op == nil {
 				continue
 			}
-			delete(op.Responses, "default") // huma's own shape
+			delete(op.Responses, "default") // huma's own error shape
 			if op.RequestBody != nil {
-				delete(op.RequestBody.Content, "application/octet-stream") // what huma says of a body that it does not read itself
+				delete(op.RequestBody.Content, "application/octet-stream") // huma's type for a raw body
 			}
 			may := errorsOf
 			if op.Metadata[idempotencyHeader] != nil {
@@ -138,7 +138,7 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 	return nil
 }
 
-// welcome is for whoever asks the address itself what is here.
+// welcome answers a request for / with the addresses of the API and its document.
 func (s *subscriptions) welcome(w http.ResponseWriter, r *http.Request) {
 	type link struct {
 		Path string `json:"path"`
@@ -156,12 +156,12 @@ func (s *subscriptions) welcome(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", jsonType)
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(answer) // the client is gone, or has it
+	_ = encoder.Encode(answer) // an error means that the client is gone
 }
 
 func constant(contentType string, text []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
-		_, _ = w.Write(text) // the client is gone, or has it
+		_, _ = w.Write(text) // an error means that the client is gone
 	}
 }

@@ -19,24 +19,25 @@ import (
 	"walhook/outbox"
 )
 
-// call is one request as the log tells of it. Only its own goroutine touches it.
+// call is one request with what the logs and the handlers need. Only its own goroutine
+// uses it.
 type call struct {
 	id       string
 	who      string // the token's id, or operator; "" before it is known
 	operator bool
 	payer    string // the token's account, whose limits count; "" for the operator
-	account  string // whose webhooks it is about
+	account  string // the account in its path
 	broken   bool   // its body cannot be read to its end
 
-	keys   []string          // what stands in its header Idempotency-Key
-	match  []string          // and in If-Match
-	proof  [sha256.Size]byte // made of what is secret of its token
+	keys   []string          // its headers Idempotency-Key
+	match  []string          // its headers If-Match
+	proof  [sha256.Size]byte // derived from its token's secret
 	header http.Header       // of the answer
-	// unprocessable is for the one answer that is a 422: what huma calls so is a 400.
+	// unprocessable keeps a 422 of ours; a 422 of huma becomes a 400.
 	unprocessable bool
 }
 
-// caller is on whose behalf the call changes something.
+// caller returns the party on whose behalf the call makes a change.
 func (c *call) caller() outbox.Caller {
 	if c.operator {
 		return outbox.Caller{}
@@ -54,10 +55,10 @@ func callOf(ctx context.Context) *call {
 	return c
 }
 
-// requestIDHeader is taken over from clients and proxies, and answered.
+// requestIDHeader is accepted from clients and proxies, and sent back.
 const requestIDHeader = "X-Request-Id"
 
-// outer surrounds every route: request id, bounds, what was not foreseen.
+// outer wraps every route: request id, bounds, panics.
 func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -86,7 +87,7 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// begin writes the headers that every answer has, and says the request's id.
+// begin writes the headers of every answer and returns the request's id.
 func begin(w http.ResponseWriter, r *http.Request) (id string) {
 	id = requestID(r.Header.Get(requestIDHeader))
 	h := w.Header()
@@ -96,10 +97,10 @@ func begin(w http.ResponseWriter, r *http.Request) (id string) {
 	return id
 }
 
-// refuseUnseen answers with an error what no route of the API sees.
+// refuseUnseen answers a request with an error before any route sees it.
 func refuseUnseen(w http.ResponseWriter, r *http.Request, f *failure) { refuse(w, begin(w, r), f) }
 
-// bounded gives every call an end; one that waits for a receiver, more time.
+// bounded limits the time of every call; a call that waits for a receiver gets more.
 func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
 	limit := requestTimeout
 	if kindOf(ctx.Operation()) == receiverCall {
@@ -110,7 +111,7 @@ func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithContext(ctx, within))
 }
 
-// fits says what is wrong with a request before any route sees it.
+// fits returns the fault of a request that no route should see; nil for none.
 func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header) *failure {
 	if path := r.URL.EscapedPath(); !strings.HasPrefix(path, "/") || hasDots(path) {
 		return notFound("there is nothing at this address: write the path from / on, without the parts . and ..")
@@ -130,12 +131,12 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 		h.Set("Allow", strings.Join(allowed, ", "))
 		return fail(http.StatusMethodNotAllowed, "method "+r.Method+" not allowed; allowed: "+strings.Join(allowed, ", "))
 	}
-	// Its parameters would be left out without a word, and their defaults taken.
+	// Go would drop malformed parameters silently, and their defaults would apply.
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
 		return fail(http.StatusBadRequest, "the query after ? cannot be read: write a % as %25, a ; as %3B, and join parameters by &")
 	}
 	if slices.Contains([]string{http.MethodGet, http.MethodDelete, http.MethodHead}, r.Method) {
-		return nil // a body is no matter
+		return nil // the body is ignored
 	}
 	if r.ContentLength > maxBody {
 		return tooLarge()
@@ -153,13 +154,13 @@ func (s *subscriptions) fits(mux *http.ServeMux, r *http.Request, h http.Header)
 	return nil
 }
 
-// hasDots says whether a path leads through . or .., which name no account and no
-// webhook, and would be another path for whoever looks at it before.
+// hasDots reports whether a path contains . or .. as a segment. These name no account
+// and no webhook, and a proxy in front may resolve them to another path.
 func hasDots(path string) bool {
 	return slices.ContainsFunc(strings.Split(path, "/"), func(part string) bool { return part == "." || part == ".." })
 }
 
-// isPlain says whether a Content-Encoding leaves a body as it is.
+// isPlain reports whether a Content-Encoding leaves a body unchanged.
 func isPlain(coding string) bool {
 	coding = strings.ToLower(strings.TrimSpace(coding))
 	return coding == "" || coding == "identity"
@@ -169,8 +170,8 @@ func tooLarge() *failure {
 	return fail(http.StatusRequestEntityTooLarge, "the body is larger than 256 KiB")
 }
 
-// isJSON takes JSON in UTF-8, and what says nothing for that. Other parameters do
-// not matter.
+// isJSON reports whether a Content-Type is JSON in UTF-8, which a missing one stands
+// for. It ignores other parameters.
 func isJSON(contentType string) bool {
 	kind, parameters, err := mime.ParseMediaType(contentType)
 	if strings.TrimSpace(contentType) == "" {
@@ -184,7 +185,8 @@ func isJSON(contentType string) bool {
 		(kind == jsonType || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json"))
 }
 
-// requestID takes what a client sent when it is fit for a log line.
+// requestID returns the id that a client sent if it is fit for a log line, or else a new
+// one.
 func requestID(sent string) string {
 	fit := sent != "" && len(sent) <= 128 && !strings.ContainsFunc(sent, func(c rune) bool {
 		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_.:+/=", c))
@@ -195,7 +197,7 @@ func requestID(sent string) string {
 	return strings.ToLower(rand.Text())
 }
 
-// seenStatus remembers what was answered.
+// seenStatus remembers the status of an answer.
 type seenStatus struct {
 	http.ResponseWriter
 	status int
@@ -208,8 +210,8 @@ func (w *seenStatus) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Write hides that the client is gone or reads nothing: nobody is left to tell, and
-// huma would panic. The context and the connection end by themselves.
+// Write hides the error of a client that is gone or does not read, because huma would
+// panic. The context and the connection end by themselves.
 func (w *seenStatus) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
@@ -221,8 +223,8 @@ func (w *seenStatus) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *seenStatus) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// audit tells the log of a change: who did what to which webhook. It holds no
-// secret, and no URL with more than its host and path.
+// audit logs a change: who did what to which webhook. The line holds no secret, and of
+// a URL only host and path.
 func (s *subscriptions) audit(ctx context.Context, what string, w *outbox.Webhook, fields ...zap.Field) {
 	c := callOf(ctx)
 	s.log.Info("audit", append([]zap.Field{

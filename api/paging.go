@@ -9,17 +9,17 @@ import (
 	"walhook/outbox"
 )
 
-// A list goes on after the last thing of the page before, by what it is ordered
-// by. So what comes or goes meanwhile neither repeats nor hides anything.
+// A page begins after the last item of the previous page, by the sort key of the list.
+// So items that come or go in between neither repeat nor hide others.
 
-// paged is the page of a list that was read one longer than the page, to see
-// whether it goes on.
+// paged makes a page of a list that holds one item more than the page if there is a
+// next page.
 func paged[T, S any](list []T, size int, shown func(*T) S, key func(*T) any) *pageAnswer[S] {
 	p := &pageAnswer[S]{}
 	if len(list) > size {
 		list = list[:size]
 		text, err := json.Marshal(key(&list[size-1]))
-		if err == nil { // keys are made of numbers, texts and times
+		if err == nil { // keys consist of numbers, texts and times
 			p.Body.NextStartKey = base64.RawURLEncoding.EncodeToString(text)
 		}
 	}
@@ -29,8 +29,8 @@ func paged[T, S any](list []T, size int, shown func(*T) S, key func(*T) any) *pa
 	return p
 }
 
-// startKey is the key that a page goes on after; the zero value begins at the
-// start.
+// startKey returns the key after which a page begins; the zero value stands for the
+// start of the list.
 func startKey[K any](text string) (key K, err error) {
 	if text == "" {
 		return key, nil
@@ -43,14 +43,14 @@ func startKey[K any](text string) (key K, err error) {
 	if err == nil {
 		again, err = json.Marshal(key)
 	}
-	// A page names a key in one way.
+	// Only the encoding that paged writes is a key.
 	if err != nil || !bytes.Equal(raw, again) || !isKey(key) {
 		return key, badStartKey()
 	}
 	return key, nil
 }
 
-// isKey says whether a page can end with a key: ids are positive.
+// isKey reports whether a page can end with a key: ids are positive.
 func isKey(key any) bool {
 	switch key := key.(type) {
 	case int64:
@@ -69,7 +69,7 @@ func badStartKey() *failure {
 	return badRequest("start_key", "invalid: want the next_start_key of a previous page")
 }
 
-// badRequest names one field that is wrong.
+// badRequest is a 400 that names one field.
 func badRequest(field, message string) *failure {
 	return &failure{status: http.StatusBadRequest, message: field + ": " + message, fields: faults{field: {kindInvalid: {message}}}}
 }

@@ -15,7 +15,7 @@ import (
 	"walhook/outbox"
 )
 
-// replayFields say which events to send again.
+// replayFields select the events to send again.
 type replayFields struct {
 	Since    *time.Time `json:"since,omitempty" doc:"events committed since this time" example:"2026-03-09T00:00:00Z"`
 	EventIDs *[]string  `json:"event_ids,omitempty" minItems:"1" maxItems:"1000" nullable:"false" doc:"events with these ids (the header webhook-id)"`
@@ -23,7 +23,7 @@ type replayFields struct {
 	DryRun   *bool      `json:"dry_run,omitempty" default:"false" doc:"only count the events"`
 }
 
-// replay is a request to send events again and how far it is.
+// replay is a request to send events again, with its progress.
 type replay struct {
 	ID       int64     `json:"id,omitempty" doc:"absent for a dry run"`
 	Since    time.Time `json:"since,omitzero"`
@@ -76,7 +76,7 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 	if err != nil {
 		return nil, err
 	}
-	if dry { // makes nothing, and so nothing of it is remembered
+	if dry { // it creates nothing, so no answer is stored
 		if asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked); err != nil {
 			return nil, err
 		}
@@ -94,11 +94,11 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 	return made, nil
 }
 
-// namedIDs is how many ids an answer names at most.
+// namedIDs is the most ids that an answer names.
 const namedIDs = 20
 
-// expect says what a replay will not do that it was asked for. kept are those of
-// its ids that there are events of.
+// expect warns about the parts of a request that a replay cannot fulfil. kept are those
+// of its ids that have events.
 func expect(asked *outbox.Request, kept []string) (warnings []string) {
 	if len(asked.WebhookIDs) == 0 {
 		if asked.Total == 0 {
@@ -128,7 +128,7 @@ func expect(asked *outbox.Request, kept []string) (warnings []string) {
 	return warnings
 }
 
-// replayOf is what a body asks for.
+// replayOf returns the replay that a body asks for.
 func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err error) {
 	if err := wrong.err(); err != nil {
 		return asked, false, err
@@ -156,7 +156,7 @@ func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err er
 	return asked, dry, wrong.err()
 }
 
-// maxEventID is more than any id has.
+// maxEventID is longer than any webhook-id, in bytes.
 const maxEventID = 128
 
 func (s *subscriptions) listReplays(ctx context.Context, in *webhookListInput) (*pageAnswer[replay], error) {

@@ -12,7 +12,7 @@ import (
 	"walhook/outbox"
 )
 
-// signingSecret is what deliveries are signed with.
+// signingSecret is the secret that signs deliveries.
 type signingSecret struct {
 	Secret        string          `json:"secret" doc:"whsec_ and base64, as in Standard Webhooks 1.0"`
 	Previous      string          `json:"previous_secret,omitempty" doc:"the newest secret of earlier"`
@@ -25,7 +25,7 @@ type earlierSecret struct {
 	Until  time.Time `json:"until"`
 }
 
-// rotateFields say how to replace a secret.
+// rotateFields are the fields of a request to replace a secret.
 type rotateFields struct {
 	OverlapSeconds *int `json:"overlap_seconds,omitempty" minimum:"0" maximum:"2592000" default:"86400" doc:"how long the previous secret still signs; 0 expires it and all earlier ones before the answer"`
 }
@@ -95,7 +95,7 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 		return nil, err
 	}
 	s.audit(ctx, "secret rotated", &w)
-	// What could not sign before does not sign through an overlap.
+	// A previous secret that cannot sign gets no overlap.
 	if _, ends, bad := s.cfg.Store.WebhookSecrets(ctx, in.AccountID, in.WebhookID); errors.Is(bad, outbox.ErrUnusableSecret) && len(ends) == 0 {
 		sent.warnings, until = append(sent.warnings, unusableEarlier), time.Time{}
 	}

@@ -8,21 +8,19 @@ import (
 	"unicode/utf16"
 )
 
-// maxDepth bounds how deep a body is nested, whatever its fields allow.
+// maxDepth bounds the nesting of a body, whatever its fields allow.
 const maxDepth = 32
 
-// maxNumber bounds a number's digits and its exponent: what is stored as it was
-// written is read by others, as a numeric of PostgreSQL or a float64.
+// maxNumber bounds the digits and the exponent of a number. The outbox stores it as it
+// was written, and other programs read it as a PostgreSQL numeric or a float64.
 const (
 	maxDigits   = 64
 	maxExponent = 300
 )
 
-// checkStrict looks for what is JSON by its grammar, but is no text that can be
-// stored, or is read in one way by us and in another by somebody else: half a
-// surrogate pair, U+0000, the same member twice, numbers beyond what is read as
-// one, deep nesting. It names the field of data that holds it. The body is valid
-// JSON.
+// checkStrict rejects valid JSON that cannot be stored, or that parsers read
+// differently: half a surrogate pair, U+0000, the same member twice, numbers out of
+// range, deep nesting. It names the field of data that contains it.
 func checkStrict(body []byte, wrong faults) {
 	s := strictScan{text: body}
 	if fault := s.run(); fault != "" {
@@ -30,7 +28,8 @@ func checkStrict(body []byte, wrong faults) {
 	}
 }
 
-// strictScan goes over a text once, without recursion: it may be deep.
+// strictScan scans a text once. It does not recurse, since the text may be deeply
+// nested.
 type strictScan struct {
 	text  []byte
 	at    int
@@ -38,13 +37,13 @@ type strictScan struct {
 	key   bool // the next string is a member's name
 }
 
-// level is an object or a list that is open.
+// level is an open object or list.
 type level struct {
 	members map[string]bool // seen so far; nil for a list
 	name    string          // of the last one
 }
 
-// field is the member of data that the scan is in.
+// field returns the member of data at the present position.
 func (s *strictScan) field() string {
 	switch {
 	case len(s.stack) > 1 && s.stack[0].name == "data" && s.stack[1].name != "":
@@ -89,7 +88,7 @@ func (s *strictScan) run() string {
 	return ""
 }
 
-// string goes over one string, quotes included.
+// string scans one string, quotes included.
 func (s *strictScan) string() string {
 	start := s.at
 	for s.at++; s.text[s.at] != '"'; s.at++ {
@@ -131,12 +130,11 @@ func (s *strictScan) string() string {
 	return ""
 }
 
-// unit is the code unit of \uXXXX; at stands on the u, and then on the last
-// digit.
+// unit returns the code unit of \uXXXX. It moves at from the u to the last digit.
 func (s *strictScan) unit() rune {
 	n, err := strconv.ParseUint(string(s.text[s.at+1:s.at+5]), 16, 16)
 	if err != nil {
-		return 0 // not so in valid JSON
+		return 0 // cannot happen in valid JSON
 	}
 	s.at += 4
 	return rune(n)

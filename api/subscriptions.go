@@ -15,52 +15,52 @@ import (
 	"walhook/outbox"
 )
 
-// Config says what the subscription API serves.
+// Config configures the subscription API.
 type Config struct {
 	Store       *outbox.Store
 	Destination Destination
-	// AdminToken is the operator's. Empty refuses every call.
+	// AdminToken is the operator's token. Without it the API refuses every call.
 	AdminToken string
-	// Hooks are the events that a webhook may ask for, besides records and all.
+	// Hooks are the events to which a webhook may subscribe, besides records and all.
 	Hooks []Hook
-	// Schemas are the names of the records that are published; another name
-	// in a filter draws a warning.
+	// Schemas are the names of the catalog's schemas. Any other name in a filter
+	// causes a warning.
 	Schemas []string
 	// Version goes into the OpenAPI document.
 	Version string
 	// TestTimeout bounds a test attempt; zero means 20 s.
 	TestTimeout time.Duration
-	// TrustedProxies are believed when they say whom a request is from.
+	// TrustedProxies are the networks whose Forwarded and X-Forwarded-For are believed.
 	TrustedProxies []netip.Prefix
 }
 
-// Hook is an event, or a group of events, that a webhook may ask for.
+// Hook is an event, or a group of events, to which a webhook may subscribe.
 type Hook struct {
 	Name   string
-	Format string // json or form; "" where the events say it themselves
+	Format string // json or form; "" for a group, whose events have their own
 }
 
-// Destination makes requests as deliveries are made.
+// Destination makes requests in the way in which deliveries are made.
 type Destination interface {
-	// Try makes one request for the event and says what it came to.
+	// Try makes one request for the event and returns the attempt.
 	Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt
-	// CheckHost says why nothing may be sent to the host of a URL, in words
-	// for people, without looking its name up: nil when nothing speaks against it.
+	// CheckHost returns an error, for people, if walhook sends nothing to the host of a
+	// URL. It does not resolve the host's name.
 	CheckHost(url string) error
 }
 
-// prefixes are the two paths that clients know; both lead to the same.
+// prefixes are the two paths under which the API is served.
 var prefixes = []string{"/v2", "/api/v1"}
 
 const (
 	// maxBody bounds a request's body.
 	maxBody = 256 << 10
-	// requestTimeout bounds what a request waits for the outbox.
+	// requestTimeout bounds how long a request waits for the outbox.
 	requestTimeout = 15 * time.Second
-	// openReplayPause is when to try again after too many replays are under way.
+	// openReplayPause is when to try again if too many replays are in progress.
 	openReplayPause = 30 * time.Second
-	// onceRunningPause and onceFullPause are when to try again with an
-	// Idempotency-Key whose first request runs, and with a new one beyond the bound.
+	// onceRunningPause is when to try again while the first request with the same
+	// Idempotency-Key runs, and onceFullPause when the account has too many keys.
 	onceRunningPause = time.Second
 	onceFullPause    = 10 * time.Minute
 )
@@ -105,7 +105,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 			},
 			Security: []map[string][]string{{"token": {}}, {"bearer": {}}},
 		},
-		// The second is for huma's own problems, which become ours.
+		// The second format is for huma's own problem documents, which transform replaces.
 		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{s.transform},
@@ -133,8 +133,8 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	return s, s.outer(mux), nil
 }
 
-// unknownAccount is the warning that there is no such account in the source; nil
-// where there is one, or where that cannot be told.
+// unknownAccount returns the warning that the source has no such account; nil when it
+// has one, or when the outbox does not know.
 func (s *subscriptions) unknownAccount(ctx context.Context, account string) (warnings []string, err error) {
 	unknown, err := s.cfg.Store.IsUnknown(ctx, account)
 	if unknown {
@@ -143,9 +143,9 @@ func (s *subscriptions) unknownAccount(ctx context.Context, account string) (war
 	return warnings, err
 }
 
-// handled turns what f could not do into an answer. What is nobody's fault but
-// ours goes to the log and is answered without details. A token that ended while
-// its call waited or ran is told nothing: the account's id may be another's by now.
+// handled converts errors of f into answers. It logs an internal error and answers it
+// without details. If a token ended while its call waited or ran, the answer reveals
+// nothing, since the account's id may belong to another account by now.
 func handled[I, O any](s *subscriptions, f func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
 	return func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)

@@ -11,8 +11,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// synonyms are what other APIs call the fields of this one, in lower case and
-// without what is no letter.
+// synonyms are the names that other APIs have for our fields, in lower case and with
+// letters only.
 var synonyms = map[string][]string{
 	"url": {"uri"}, "callbackurl": {"uri"}, "callback": {"uri"}, "targeturl": {"uri"}, "endpoint": {"uri"}, "webhookurl": {"uri"},
 	"endpointurl": {"uri"}, "payloadurl": {"uri"}, "hookurl": {"uri"}, "href": {"uri"}, "address": {"uri"}, "destination": {"uri"},
@@ -30,13 +30,13 @@ var synonyms = map[string][]string{
 	"overlap": {"overlap_seconds"}, "grace": {"overlap_seconds"}, "ttl": {"overlap_seconds"}, "expiresin": {"overlap_seconds"},
 }
 
-// without are the fields that other APIs have, and where this one has the same.
+// without are fields of other APIs, with the place where ours has the same.
 var without = map[string]string{
 	"secret":        "walhook generates the signing secret: GET …/webhooks/{id}/secret",
 	"signingsecret": "walhook generates the signing secret: GET …/webhooks/{id}/secret",
 }
 
-// unknownField says so, and what may have been meant.
+// unknownField returns the warning about an unknown field, with a suggestion.
 func unknownField(name string, schema *huma.Schema) string {
 	text := fmt.Sprintf("unknown field %s is ignored", printable(name))
 	if instead := without[letters(name)]; instead != "" {
@@ -48,7 +48,7 @@ func unknownField(name string, schema *huma.Schema) string {
 	return text
 }
 
-// meant are the fields of a schema that an unknown name may stand for, the most
+// meant returns the fields of a schema that an unknown name may stand for, the most
 // likely first.
 func meant(name string, schema *huma.Schema) (fields []string) {
 	for _, field := range synonyms[letters(name)] {
@@ -59,7 +59,7 @@ func meant(name string, schema *huma.Schema) (fields []string) {
 	if len(fields) > 0 {
 		return fields
 	}
-	best, least := "", 3 // letters that differ at most
+	best, least := "", 3 // an edit distance below 3 is a suggestion
 	for _, known := range slices.Sorted(maps.Keys(schema.Properties)) {
 		n := distance(name, known, least)
 		if letters(name) == letters(known) {
@@ -75,8 +75,7 @@ func meant(name string, schema *huma.Schema) (fields []string) {
 	return []string{best}
 }
 
-// meantFor says which of the unknown names that were sent may stand for a field
-// that is missing.
+// meantFor returns which of the sent unknown names may stand for a missing field.
 func meantFor(field string, sent map[string]json.RawMessage, schema *huma.Schema) string {
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
 		if schema.Properties[name] == nil && slices.Contains(meant(name, schema), field) {
@@ -86,7 +85,7 @@ func meantFor(field string, sent map[string]json.RawMessage, schema *huma.Schema
 	return ""
 }
 
-// letters are those of a name, in lower case, as far as they matter.
+// letters returns the letters of a name in lower case, for a comparison.
 func letters(name string) string {
 	if len(name) > 64 {
 		return ""
@@ -99,8 +98,7 @@ func letters(name string) string {
 	}, name)
 }
 
-// distance counts the letters to put in, take out or change to get from a to
-// b, up to limit.
+// distance returns the edit distance between a and b, up to limit.
 func distance(a, b string, limit int) int {
 	if len(a) > 64 || len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit
@@ -123,7 +121,7 @@ func distance(a, b string, limit int) int {
 	return min(row[len(b)], limit)
 }
 
-// printable bounds a name from outside that is quoted in an answer.
+// printable shortens a name from outside for an answer that quotes it.
 func printable(name string) string {
 	if len(name) > 64 {
 		name = strings.ToValidUTF8(name[:64], "") + "…"

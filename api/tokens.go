@@ -12,7 +12,7 @@ import (
 	"walhook/outbox"
 )
 
-// token is a token as it is shown: without what is secret of it.
+// token is a token as the API shows it, without its secret.
 type token struct {
 	ID                 string    `json:"id"`
 	Name               string    `json:"name,omitempty"`
@@ -21,13 +21,13 @@ type token struct {
 	CreatedAt          time.Time `json:"created_at"`
 }
 
-// newToken is a token with what its bearer sends, which is told only once.
+// newToken is a token with its secret, which the API shows only once.
 type newToken struct {
 	token
 	Token string `json:"token" doc:"the value for X-Auth-Token; it is not shown again"`
 }
 
-// tokenFields say what a token is for.
+// tokenFields are the fields of a request for a token.
 type tokenFields struct {
 	Name               *string `json:"name,omitempty" maxLength:"128" doc:"for people"`
 	IncludeSubaccounts *bool   `json:"include_subaccounts,omitempty" default:"false" doc:"valid for sub-accounts too, at any depth"`

@@ -14,7 +14,7 @@ import (
 	"walhook/outbox"
 )
 
-// tried is what a test event came to.
+// tried is the result of a test event.
 type tried struct {
 	EventID    string  `json:"event_id" doc:"the header webhook-id"`
 	DurationMS float64 `json:"duration_ms" doc:"0 without an answer, which takes the same time whatever the cause"`
@@ -45,7 +45,7 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err := s.cfg.Store.CheckHeld(ctx, by, w.Account, endpoint.URL); err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Store.Admits(ctx, by, w.Account); err != nil { // nothing is sent for a token that has ended
+	if err := s.cfg.Store.Admits(ctx, by, w.Account); err != nil { // an ended token sends nothing
 		return nil, err
 	}
 	if endpoint.URL == "" {
@@ -67,11 +67,11 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	}), nil
 }
 
-// gregorianEpoch is the Unix epoch in seconds of the Gregorian calendar, which
-// Kazoo's events count in.
+// gregorianEpoch is the Unix epoch in seconds since the year 0, the unit of Kazoo's
+// events.
 const gregorianEpoch = 62167219200
 
-// testEvent is an event in the form that the webhook's own have: an envelope for
+// testEvent returns an event in the form of the webhook's own events: an envelope for
 // the record feed, fields for the others.
 func (s *subscriptions) testEvent(w *outbox.Webhook) (outbox.Event, error) {
 	now := time.Now()
@@ -100,7 +100,7 @@ func (s *subscriptions) testEvent(w *outbox.Webhook) (outbox.Event, error) {
 	return e, nil
 }
 
-// formatOf is the format of a hook's events where the webhook says nothing.
+// formatOf returns the format of a hook's events unless the webhook sets one.
 func (s *subscriptions) formatOf(hook string) string {
 	for _, h := range s.cfg.Hooks {
 		if h.Name == hook && h.Format != "" {

@@ -14,7 +14,7 @@ import (
 	"walhook/outbox"
 )
 
-// webhook is a webhook as it is shown.
+// webhook is a webhook as the API shows it.
 type webhook struct {
 	ID                  string          `json:"id" doc:"account for the account's own webhook URL"`
 	Name                string          `json:"name"`
@@ -178,7 +178,7 @@ func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (outbox.W
 	return s.cfg.Store.Webhook(ctx, in.AccountID, in.WebhookID)
 }
 
-// kept is webhook for who looks back: one that was deleted is found, too.
+// kept finds the webhook of a call, also a deleted one, for lists of the past.
 func (s *subscriptions) kept(ctx context.Context, in *WebhookInput) (outbox.Webhook, error) {
 	if !isID(in.WebhookID, maxWebhookID) {
 		return outbox.Webhook{}, outbox.ErrNoWebhook
@@ -186,7 +186,7 @@ func (s *subscriptions) kept(ctx context.Context, in *WebhookInput) (outbox.Webh
 	return s.cfg.Store.KeptWebhook(ctx, in.AccountID, in.WebhookID)
 }
 
-// maxWebhookID is more than any id has.
+// maxWebhookID is longer than any id of a webhook, in bytes.
 const maxWebhookID = 64
 
 func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (*answer[webhook], error) {
@@ -206,10 +206,10 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	if !sent.whole {
 		return nil, wrong.err()
 	}
-	s.checkURI(sent, &before, wrong) // not while the webhook is locked
+	s.checkURI(sent, &before, wrong) // before the webhook is locked
 	var idle []string
 	w, err := s.cfg.Store.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *outbox.Webhook) (err error) {
-		if err := match.check(w); err != nil { // again: now nobody else can change it
+		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}
 		idle, err = s.apply(sent, w, wrong)
@@ -245,7 +245,7 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 	return answerOf(shown(&w)), nil
 }
 
-// auditFields say what a webhook does, without what may be secret.
+// auditFields describe a webhook for the audit, without secrets.
 func auditFields(w *outbox.Webhook) []zap.Field {
 	host := ""
 	if u, err := url.Parse(w.URL); err == nil && u.Host != "" {

@@ -11,8 +11,8 @@ import (
 	"walhook/schemas"
 )
 
-// ConnectSteps is what fixes a connection that the server refuses, or that
-// nobody answers.
+// ConnectSteps returns the steps that fix a connection that the server refuses or does
+// not answer.
 func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 	if pgsession.IsPooler(err) {
 		return Steps{{Kind: Address, On: where, Text: "host=ADDRESS port=PORT", Note: pgsession.PoolerFix}}

@@ -11,43 +11,42 @@ type Report struct {
 	found map[string]*Finding
 }
 
-// NewReport is a report of the named checks, in this order.
+// NewReport returns an empty report of the named checks, in this order.
 func NewReport(ids ...string) *Report {
 	return &Report{ids: ids, found: map[string]*Finding{}}
 }
 
-// OK notes what is as it should be. A check that found something else keeps
-// that.
+// OK notes that a check passed, unless it already has another result.
 func (r *Report) OK(id, format string, args ...any) {
 	r.add(Finding{ID: id, Status: OK, Evidence: fmt.Sprintf(format, args...)})
 }
 
-// Warn notes what somebody should know.
+// Warn notes a warning.
 func (r *Report) Warn(id string, fix Steps, format string, args ...any) {
 	r.add(Finding{ID: id, Status: Warning, Evidence: fmt.Sprintf(format, args...), Fix: fix})
 }
 
-// Fail notes what walhook cannot work with.
+// Fail notes a failure.
 func (r *Report) Fail(id string, fix Steps, format string, args ...any) {
 	r.add(Finding{ID: id, Status: Failed, Evidence: fmt.Sprintf(format, args...), Fix: fix})
 }
 
-// Skip says why checks were not made. Those that found something keep it.
+// Skip notes why checks were not made. A check that has a result keeps it.
 func (r *Report) Skip(because string, ids ...string) {
 	for _, id := range ids {
 		r.add(Finding{ID: id, Status: Skipped, Evidence: because})
 	}
 }
 
-// SkipRest says why all checks that found nothing yet were not made.
+// SkipRest notes why all checks without a result were not made.
 func (r *Report) SkipRest(because string) { r.Skip(because, r.ids...) }
 
-// Bad says whether any of the checks found something to fix.
+// Bad reports whether any of the checks found something to fix.
 func (r *Report) Bad(ids ...string) bool {
 	return slices.ContainsFunc(ids, func(id string) bool { return r.found[id] != nil && r.found[id].Bad() })
 }
 
-// Failed names the first of the checks that failed; "" for none.
+// Failed returns the first of the checks that failed; "" for none.
 func (r *Report) Failed(ids ...string) string {
 	i := slices.IndexFunc(ids, func(id string) bool { return r.found[id] != nil && r.found[id].Status == Failed })
 	if i < 0 {
@@ -56,7 +55,7 @@ func (r *Report) Failed(ids ...string) string {
 	return ids[i]
 }
 
-// Findings lists a finding for every check, in the report's order.
+// Findings returns a finding for every check, in the report's order.
 func (r *Report) Findings() []Finding {
 	r.SkipRest("this was not checked")
 	findings := make([]Finding, len(r.ids))
@@ -66,16 +65,16 @@ func (r *Report) Findings() []Finding {
 	return findings
 }
 
-// add keeps the worst that a check found, and all of it.
+// add keeps the worst result of a check, and the evidence of all.
 func (r *Report) add(f Finding) {
 	if !slices.Contains(r.ids, f.ID) {
-		panic("no such check: " + f.ID) // every run of the command's tests would meet it
+		panic("no such check: " + f.ID) // the tests of the command would find it
 	}
 	had := r.found[f.ID]
 	switch {
 	case had == nil || had.Status.rank() < f.Status.rank():
 		r.found[f.ID] = &f
-		if had != nil && had.Bad() { // a warning that is joined by a failure
+		if had != nil && had.Bad() { // a failure joins a warning
 			f.Evidence += "; " + had.Evidence
 			f.Fix = join(f.Fix, had.Fix)
 		}

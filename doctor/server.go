@@ -14,7 +14,7 @@ const (
 	newestMajor = 18
 )
 
-// Options are what the checks of a database take from whoever asks.
+// Options are the settings of the checks of a database.
 type Options struct {
 	// OldTransaction is how long a transaction may run; zero means 15 minutes.
 	OldTransaction time.Duration
@@ -24,7 +24,7 @@ type Options struct {
 
 const defaultOldTransaction = 15 * time.Minute
 
-// WithDefaults fills in what is zero.
+// WithDefaults returns o with defaults for its zero values.
 func (o Options) WithDefaults() Options {
 	if o.OldTransaction == 0 {
 		o.OldTransaction = defaultOldTransaction
@@ -40,7 +40,7 @@ func ServerChecks(where string) []string {
 	return []string{where + ".version", where + ".pooler", where + ".tls", where + ".clock"}
 }
 
-// Server checks what every database of ours has to be.
+// Server makes the checks that both databases get.
 func (s *Session) Server(ctx context.Context, r *Report, o Options) {
 	s.version(r)
 	s.pooler(r)
@@ -62,7 +62,7 @@ func (s *Session) version(r *Report) {
 	}
 }
 
-// pooler says whether the server itself answers.
+// pooler checks whether the server itself answers.
 func (s *Session) pooler(r *Report) {
 	if !s.pooled {
 		r.OK(s.ID("pooler"), "no pooler: the server itself answers")
@@ -73,7 +73,7 @@ func (s *Session) pooler(r *Report) {
 		"a connection pooler in session mode answers: each of walhook's connections occupies one of its sessions permanently")
 }
 
-// transport says how the session is protected on its way.
+// transport checks how the connection is encrypted.
 func (s *Session) transport(r *Report) {
 	conn := s.PgConn().Conn()
 	var state *tls.ConnectionState
@@ -110,8 +110,8 @@ func isLocal(peer net.Addr) bool {
 	return unix
 }
 
-// Bounds of how far the clocks of two machines may differ. Receivers commonly
-// refuse signatures older than five minutes.
+// Bounds of the difference between the clocks of two machines. Receivers commonly
+// refuse signatures that are older than five minutes.
 const (
 	skewWarned = 2 * time.Second
 	skewFailed = time.Minute
@@ -147,7 +147,7 @@ func judgeClock(r *Report, where string, before, theirs, after time.Time) {
 	}
 }
 
-// Unseen notes that something could not be looked at.
+// Unseen notes that checks could not be made because of an error.
 func (s *Session) Unseen(r *Report, err error, ids ...string) {
 	for _, id := range ids {
 		r.Warn(id, Run("walhook doctor"), "the check failed: %v", err)

@@ -13,35 +13,35 @@ import (
 	"walhook/schemas"
 )
 
-// Session is a connection to look with. It can write nothing.
+// Session is a connection for checks. It is read only.
 type Session struct {
 	*pgx.Conn
-	Where    string // source or outbox: how findings and steps name it
+	Where    string // source or outbox: the name in findings and steps
 	Role     string
 	Database string
 	Version  int // server_version_num
 	pooled   bool
-	// settings are what a session of the role gets that pins none itself.
+	// settings are the server settings that the role gets by default.
 	settings map[string]setting
 }
 
 // setting is a server setting in this session.
 type setting struct {
 	value  string // in its unit
-	source string // as pg_settings.source has it
+	source string // pg_settings.source
 }
 
 const (
-	// connectTimeout bounds connecting where the URL says nothing else.
+	// connectTimeout bounds connecting, unless the URL sets a timeout.
 	connectTimeout = 5 * time.Second
 
-	// The bounds of all that a Session asks. To answer, the server opens a few
-	// tables for reading, which whoever holds one alone keeps waiting.
+	// The bounds of every query of a Session. The server reads a few tables for an
+	// answer, and waits if another session holds an exclusive lock on one.
 	limitsSQL = `
 		SET default_transaction_read_only = on; SET statement_timeout = '5s'; SET lock_timeout = '500ms';
 		SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'`
 
-	// It runs before anything is pinned by SET.
+	// It runs before the session sets anything.
 	whoSQL = `
 		SELECT session_user::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text,
 			pg_catalog.current_setting('server_version_num')::pg_catalog.int4`
@@ -49,8 +49,8 @@ const (
 	settingsSQL = `SELECT name, setting, source FROM pg_catalog.pg_settings`
 )
 
-// Open connects as walhook would, reads the settings that the role gets, and
-// bounds what follows.
+// Open connects as walhook does, reads the role's settings, and bounds the following
+// queries.
 func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, error) {
 	cfg.RuntimeParams["application_name"] = "walhook doctor"
 	if cfg.ConnectTimeout == 0 {
@@ -88,20 +88,20 @@ func (s *Session) begin(ctx context.Context) error {
 	return err
 }
 
-// Close says goodbye within a second.
+// Close ends the connection within a second.
 func (s *Session) Close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = s.Conn.Close(ctx)
 }
 
-// ID is the name of a check of this database.
+// ID returns the id of a check of this database.
 func (s *Session) ID(name string) string { return s.Where + "." + name }
 
-// Value is a server setting in its unit; "" where this version has none.
+// Value returns a server setting in its unit; "" if this version does not have it.
 func (s *Session) Value(name string) string { return s.settings[name].value }
 
-// Number is a server setting that is a number, in its unit; -1 for none.
+// Number returns a numeric server setting in its unit; -1 if there is none.
 func (s *Session) Number(name string) int64 {
 	n, err := strconv.ParseInt(s.settings[name].value, 10, 64)
 	if err != nil {
@@ -110,12 +110,12 @@ func (s *Session) Number(name string) int64 {
 	return n
 }
 
-// Restore has the role's next sessions get value, by undoing what says
-// otherwise for the role or the database alone.
+// Restore returns the steps by which the role's next sessions get value: they undo a
+// setting of the role or the database.
 func (s *Session) Restore(name, value string) Steps {
 	steps := s.restore(name, value)
 	if name == "default_transaction_read_only" && steps[0].Kind == SQL {
-		// It holds for this statement too.
+		// The setting applies to this statement, too.
 		steps[0].Text = "SET default_transaction_read_only = off; " + steps[0].Text
 	}
 	return steps
@@ -136,10 +136,10 @@ func (s *Session) restore(name, value string) Steps {
 	return Ask(s.Where, "", fmt.Sprintf("ALTER ROLE %s SET %s = %s", role, name, QuoteLiteral(value)))
 }
 
-// QuoteLiteral writes text as a string of SQL.
+// QuoteLiteral writes text as an SQL string literal.
 func QuoteLiteral(text string) string {
 	quoted := "'" + strings.ReplaceAll(text, "'", "''") + "'"
-	if strings.Contains(text, `\`) { // whatever standard_conforming_strings says
+	if strings.Contains(text, `\`) { // independent of standard_conforming_strings
 		quoted = "E" + strings.ReplaceAll(quoted, `\`, `\\`)
 	}
 	return quoted

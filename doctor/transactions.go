@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// Whose snapshot or transaction is old. Of other roles' sessions one
-	// without pg_monitor sees no time stamps, but how many transactions their
-	// snapshot lies behind.
+	// The sessions with an old snapshot or transaction. Without pg_monitor a role sees
+	// no time stamps of other roles' sessions, only how many transactions their
+	// snapshot is behind.
 	oldTransactionsSQL = `
 		SELECT pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
 			coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8, coalesce(age(backend_xmin), 0)
@@ -33,8 +33,8 @@ func TransactionChecks(where string) []string {
 	return []string{where + ".transactions", where + ".prepared"}
 }
 
-// Transactions looks for those that are open for too long: of this database
-// alone, or of the whole server. harm is what they do here.
+// Transactions looks for transactions that are open for too long, in this database or
+// on the whole server. harm says what they do to it.
 func (s *Session) Transactions(ctx context.Context, r *Report, o Options, wholeServer bool, harm string) {
 	if err := s.running(ctx, r, o.OldTransaction, wholeServer, harm); err != nil {
 		s.Unseen(r, err, s.ID("transactions"))

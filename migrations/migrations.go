@@ -1,8 +1,3 @@
-// Package migrations holds the outbox's SQL, numbered and forward only. A file
-// that has landed is never edited: what it got wrong, a later one fixes.
-//
-// The files are written for tern: each runs in a transaction of its own, and
-// the version reached is kept in walhook.schema_version.
 package migrations
 
 import "embed"

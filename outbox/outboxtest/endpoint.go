@@ -85,7 +85,7 @@ func endpointCases() []testCase {
 			_, _, err = s.Rebalance(w.ctx)
 			w.must(err)
 			held := holder{s, "careful"}
-			// It is reported, although it did not change since.
+			// It is reported, although it did not change after that instant.
 			reported, _, err := s.EndpointsChanged(w.ctx, time.Now().Add(time.Hour))
 			w.must(err)
 			if newest(reported, b.ID).ID != b.ID || newest(reported, a.ID).ID != 0 {
@@ -126,8 +126,8 @@ func endpointCases() []testCase {
 	}
 }
 
-// newest is the highest revision of an endpoint that was reported; none when its
-// id is 0.
+// newest returns the highest reported revision of an endpoint; its ID is 0 when there
+// is none.
 func newest(reported []outbox.EndpointRevision, endpoint int64) (newest outbox.EndpointRevision) {
 	for _, r := range reported {
 		if r.ID == endpoint && r.Revision >= newest.Revision {

@@ -107,7 +107,7 @@ func handoverCases() []testCase {
 				}
 			}
 			w.settle(s, batch...)
-			w.save(s, nil, outbox.Shard{ID: 1, Tail: e[9].ID}) // behind what is settled, as tails may be
+			w.save(s, nil, outbox.Shard{ID: 1, Tail: e[9].ID}) // a stored tail may be behind what is settled
 			next, gained := w.successor(s)
 			if gained.Horizon != e[39].ID || tailOf(gained, 1) != e[9].ID {
 				w.Errorf("horizon %d, tail %d; want %d and %d", gained.Horizon, tailOf(gained, 1), e[39].ID, e[9].ID)
@@ -154,7 +154,7 @@ func lanesAreHandedOver(w *world) {
 		l, saved := &got[i], &want[i]
 		for _, at := range [][2]*time.Time{{&l.OpenUntil, &saved.OpenUntil}, {&l.PausedUntil, &saved.PausedUntil},
 			{&l.FailingSince, &saved.FailingSince}, {&l.HeldSince, &saved.HeldSince}} {
-			if about(*at[0], *at[1]) { // the same instant, give or take the way there
+			if about(*at[0], *at[1]) { // the same instant, up to the conversion between clocks
 				*at[0] = *at[1]
 			}
 		}

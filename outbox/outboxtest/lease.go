@@ -152,7 +152,7 @@ func leaseCases() []testCase {
 			if _, err := first.Settle(w.ctx, []outbox.Settlement{delivered(e[0])}); !errors.Is(err, outbox.ErrLeaseLost) {
 				w.Errorf("settled after it left: %v", err)
 			}
-			w.must(first.Leave(w.ctx)) // as often as it likes
+			w.must(first.Leave(w.ctx)) // any number of times
 		}},
 	}
 }
@@ -161,7 +161,7 @@ func leasesAreShared(w *world) {
 	held := map[string]int{}
 	var all []holder
 	deal := func() {
-		for _, s := range all { // those who hold too many release some, the others take
+		for _, s := range all { // those that hold too many release some, the others take them
 			gained, surplus := w.rebalance(s)
 			held[s.name] += len(gained.Shards)
 			var drained []outbox.Shard

@@ -13,37 +13,36 @@ import (
 	"walhook/sender"
 )
 
-// Harness is a log that one case has to itself, empty at first. It is a log as
-// the sender asks it, and beside that what others do to a log. Its methods fail t
-// where they cannot do what they say.
+// Harness is a log for one case alone, empty at first. It is the sender's log plus
+// what other parts do to a log. Its methods fail t on an error.
 type Harness interface {
 	sender.Log
 
 	// Endpoint makes an active endpoint of a shard, of an account of its own.
 	Endpoint(t testing.TB, shard int) outbox.Endpoint
-	// SetURL gives an endpoint another URL under its next revision. With "" its
-	// feed ends: it is cleared, and what is in the log is of an earlier feed.
+	// SetURL gives an endpoint another URL under its next revision. "" clears the
+	// endpoint and ends its feed: the events in the log belong to an earlier feed.
 	SetURL(t testing.TB, endpoint int64, url string) outbox.Endpoint
-	// Await raises an endpoint's revision and wants its sender to confirm it.
+	// Await raises an endpoint's revision and asks its sender to confirm it.
 	Await(t testing.TB, endpoint int64) outbox.Endpoint
-	// Confirmed is the newest revision of an endpoint that a sender confirmed.
+	// Confirmed returns the newest revision of an endpoint that a sender confirmed.
 	Confirmed(t testing.TB, endpoint int64) int64
 
-	// Append appends events as one batch and answers them as they are stored.
+	// Append appends events as one batch and returns them as they are stored.
 	Append(t testing.TB, drafts ...Draft) []outbox.Event
-	// Age makes what is in the log older than retention. What is appended from now
-	// on is not.
+	// Age makes every event in the log older than retention. Events that are appended
+	// later are not.
 	Age(t testing.TB)
-	// Trim lets the log drop what is past retention, once. It says whether it did;
-	// otherwise something of it is still undelivered.
+	// Trim runs retention once. It returns false if the log kept events because some
+	// are undelivered.
 	Trim(t testing.TB) bool
 
-	// Lapse ends the lease of the sender with a name, as the log's clock would.
+	// Lapse ends the lease of the sender with a name, as time would.
 	Lapse(t testing.TB, name string)
 
-	// Attempts are those stored of an event, in order of time.
+	// Attempts returns the stored attempts of an event, in order of time.
 	Attempts(t testing.TB, event outbox.Event) []outbox.Attempt
-	// Dead are the dead letters, in order of id.
+	// Dead returns the dead letters, in order of id.
 	Dead(t testing.TB) []DeadLetter
 }
 
@@ -54,8 +53,8 @@ type Draft struct {
 	Size     int // of the body, at least
 }
 
-// DeadLetter is an event that is no longer delivered, with what is kept of it. Of Event it
-// has ID, Endpoint, Record, WebhookID, Schema, Type and Body.
+// DeadLetter is an event that walhook does not attempt any more. Event has only ID,
+// Endpoint, Record, WebhookID, Schema, Type and Body.
 type DeadLetter struct {
 	Event    outbox.Event
 	Attempts int
@@ -72,7 +71,7 @@ func Run(t *testing.T, open func(t testing.TB) Harness) {
 	}
 }
 
-// testCase is one promise, in plain words, and how it is looked at.
+// testCase is one promise, in plain words, and its check.
 type testCase struct {
 	name string
 	run  func(c *world)
@@ -82,7 +81,7 @@ func cases() []testCase {
 	return slices.Concat(tailCases(), leaseCases(), settleCases(), retryCases(), handoverCases(), endpointCases(), trimCases())
 }
 
-// world is a log with the words that cases are written in.
+// world is a log with the helpers of the cases.
 type world struct {
 	testing.TB
 	Harness
@@ -92,7 +91,7 @@ type world struct {
 
 func newCase(t testing.TB, h Harness) *world { return &world{TB: t, Harness: h, ctx: t.Context()} }
 
-// holder is a sender with the name that it joined by.
+// holder is a sender with the name under which it joined.
 type holder struct {
 	sender.Session
 	name string
@@ -108,7 +107,7 @@ func (w *world) member() holder {
 	return holder{s, name}
 }
 
-// owner joins a sender and has it take every shard that is free for it.
+// owner joins a sender, which takes every shard that it can.
 func (w *world) owner() (holder, outbox.Handover) {
 	w.Helper()
 	s := w.member()
@@ -123,7 +122,7 @@ func (w *world) rebalance(s holder) (outbox.Handover, []int) {
 	return gained, surplus
 }
 
-// successor is the owner that comes after one whose lease ended.
+// successor ends the lease of an owner and joins the next one.
 func (w *world) successor(before holder) (holder, outbox.Handover) {
 	w.Helper()
 	w.Lapse(w.TB, before.name)
@@ -135,7 +134,7 @@ func (w *world) endpoint(shard int) outbox.Endpoint {
 	return w.Endpoint(w.TB, shard)
 }
 
-// events appends events of one endpoint, one of each record that is named.
+// events appends events of one endpoint, one for each given record.
 func (w *world) events(e outbox.Endpoint, records ...int) []outbox.Event {
 	w.Helper()
 	drafts := make([]Draft, len(records))
@@ -157,7 +156,7 @@ func (w *world) save(s holder, lanes []outbox.LaneState, shards ...outbox.Shard)
 	w.must(s.Save(w.ctx, lanes, shards))
 }
 
-// tail reads a stretch, with room for all where the query names no bound.
+// tail reads a stretch, without bounds unless the query has some.
 func (w *world) tail(s holder, q outbox.TailQuery) outbox.Stretch {
 	w.Helper()
 	q.Limit, q.MaxBytes = cmp.Or(q.Limit, 1000), cmp.Or(q.MaxBytes, 1<<30)
@@ -166,7 +165,7 @@ func (w *world) tail(s holder, q outbox.TailQuery) outbox.Stretch {
 	return stretch
 }
 
-// due reads the rows of retry of an endpoint that are due in a while from now.
+// due reads the rows of retry of an endpoint that are due within a time from now.
 func (w *world) due(s holder, e outbox.Endpoint, in time.Duration, exclude ...int64) outbox.Retries {
 	w.Helper()
 	due, err := s.DueRetries(w.ctx, outbox.RetryQuery{Endpoint: e.ID, Now: time.Now().Add(in), Limit: 1000, MaxBytes: math.MaxInt32, Exclude: exclude})
@@ -217,8 +216,8 @@ func (w *world) wantDead(what string, want ...DeadLetter) {
 	}
 }
 
-// wantStates compares how records stand: those of events that are in retry, and
-// those of events that have left it.
+// wantStates compares states of records: blocked for events in retry, free for events
+// that have left it.
 func (w *world) wantStates(what string, got []outbox.RecordState, blocked, free []outbox.Event) {
 	w.Helper()
 	line := func(endpoint int64, record string, blocked bool) string {
@@ -241,7 +240,7 @@ func (w *world) wantStates(what string, got []outbox.RecordState, blocked, free 
 	}
 }
 
-// aMoment is what an instant may lose on its way through the log's clock.
+// aMoment is how much an instant may differ after a conversion to the log's clock.
 const aMoment = 3 * time.Second
 
 func about(a, b time.Time) bool { return a.IsZero() == b.IsZero() && a.Sub(b).Abs() < aMoment }
@@ -274,13 +273,13 @@ func parked(e outbox.Event) outbox.Settlement {
 	return outbox.Settlement{Event: e, Disposition: outbox.Parked}
 }
 
-// again is the settlement of an event that was read from retry.
+// again returns the settlement of an event that was read from retry.
 func again(s outbox.Settlement) outbox.Settlement {
 	s.FromRetry = true
 	return s
 }
 
-// gone is an answer that disables the endpoint.
+// gone returns a settlement that disables the endpoint.
 func gone(e outbox.Event, reason string) outbox.Settlement {
 	s := retry(e, time.Hour)
 	s.Attempt.Outcome, s.Attempt.Status, s.Disable = "disable", 410, reason
@@ -288,8 +287,8 @@ func gone(e outbox.Event, reason string) outbox.Settlement {
 }
 
 func attempt(e outbox.Event, outcome, reason string, status int) *outbox.Attempt {
-	// Attempts of an event are reported apart by when they began, in time that may
-	// stand still.
+	// The start time distinguishes the attempts of an event, also when a fake clock
+	// stands still.
 	at := time.Now().UTC().Truncate(time.Microsecond).Add(time.Duration(e.Attempts) * time.Microsecond)
 	return &outbox.Attempt{
 		At: at, Number: e.Attempts + 1, Revision: e.Revision, Duration: 5 * time.Millisecond,

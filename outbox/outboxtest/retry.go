@@ -119,7 +119,7 @@ func retryCases() []testCase {
 			w.settle(s, retry(e[0], time.Minute), parked(e[1]))
 			w.settle(s, parked(e[1]))
 			w.settle(s, again(delivered(e[0])))
-			w.settle(s, again(retry(e[1], time.Hour))) // it was due, and failed
+			w.settle(s, again(retry(e[1], time.Hour))) // it was due and failed
 			w.settle(s, parked(e[1]))
 			due := w.due(s, a, time.Minute)
 			w.wantEvents("before the hour", due.Events)
@@ -146,8 +146,8 @@ func retryCases() []testCase {
 	}
 }
 
-// waiting is a case about the events of one record that wait behind its failed
-// first: the second becomes due when that is gone, and then the third.
+// waiting makes a case about events that wait behind the failed first event of their
+// record: the second becomes due once the first has left retry, and then the third.
 func waiting(name string, run func(w *world, s holder, e []outbox.Event)) testCase {
 	return testCase{"later events of a record wait for the failed one: " + name, func(w *world) {
 		s, _ := w.owner()
@@ -198,8 +198,8 @@ func dueInOrder(w *world) {
 	ask("beside two in flight", false, e[3])
 }
 
-// retryModel is what retry promises, in memory: of each record the events that
-// nobody has settled and those in retry, each in order.
+// retryModel is a model of retry in memory. For each record it has the unsettled
+// events and those in retry, both in order.
 type retryModel struct {
 	random  *rand.Rand
 	records []*modelRecord
@@ -210,7 +210,7 @@ type modelRecord struct {
 	name     string
 	log      []outbox.Event
 	retry    []outbox.Event // the oldest is due, the others wait
-	blocked  bool           // as the sender knows it: since the last answer
+	blocked  bool           // as the sender knows it from the last settlement
 }
 
 func oldestIsDue(w *world) {
@@ -272,8 +272,8 @@ func (m *retryModel) left() (n int) {
 	return n
 }
 
-// batch is what a sender may settle: of each record one event at a time, and
-// nothing from the log while the record is blocked, but to park it.
+// batch returns what a sender may settle: one event of each record at a time. While a
+// record is blocked, a sender only parks its events from the log.
 func (m *retryModel) batch() (batch []outbox.Settlement) {
 	for _, i := range m.random.Perm(len(m.records)) {
 		r := m.records[i]
@@ -322,7 +322,7 @@ func (m *retryModel) settlement(e outbox.Event) outbox.Settlement {
 	return retry(e, time.Duration(1+m.random.IntN(100))*time.Minute)
 }
 
-// handOver compares what a new owner gets and reads with the model.
+// handOver compares the state that a new owner gets and reads with the model.
 func (m *retryModel) handOver(w *world, s holder, gained outbox.Handover) {
 	var want []int64
 	for _, r := range m.records {

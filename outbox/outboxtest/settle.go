@@ -117,11 +117,11 @@ func settleCases() []testCase {
 	}
 }
 
-// The answer to a settlement may be lost after it was made.
+// A settlement may be committed although its answer is lost.
 func settledTwice(w *world) {
 	s, _ := w.owner()
 	a := w.endpoint(1)
-	for _, n := range []int{3, 200} { // a log may store few and many in different ways
+	for _, n := range []int{3, 200} { // a log may store small and large batches in different ways
 		drafts := make([]Draft, n+4)
 		for i := range drafts {
 			drafts[i] = Draft{a.ID, 10 * n, 8}

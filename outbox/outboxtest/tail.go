@@ -23,7 +23,7 @@ func tailCases() []testCase {
 			got := w.tail(s, outbox.TailQuery{Shards: []int{1, 2}})
 			w.wantEvents("all shards with events", got.Events, want...)
 			for i, e := range got.Events {
-				// ReadAt is the reader's own.
+				// The reader sets ReadAt.
 				if e.ReadAt.IsZero() || time.Since(e.ReadAt).Abs() > time.Minute {
 					w.Errorf("event %d was read at %s", e.ID, e.ReadAt)
 				}

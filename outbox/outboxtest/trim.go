@@ -16,7 +16,7 @@ func trimCases() []testCase {
 			other := w.events(b, 1)
 			w.settle(s, delivered(e[0]), dead(e[1]), retry(e[2], time.Hour), parked(e[3]))
 			before := w.SetURL(w.TB, a.ID, "")
-			w.must(s.Expire(w.ctx, before, e[4].ID)) // event 4 is settled as far as the lane knows
+			w.must(s.Expire(w.ctx, before, e[4].ID)) // the lane's cursor says that event 4 is settled
 			w.wantDead("expired", DeadLetter{e[1], 1, "4xx"}, DeadLetter{e[2], 1, "expired"}, DeadLetter{e[3], 0, "expired"}, DeadLetter{e[5], 0, "expired"})
 			w.wantEvents("left in retry", w.due(s, a, 100*time.Hour).Events)
 			w.wantEvents("left of the lane", w.tail(s, outbox.TailQuery{Endpoint: a.ID, Unsettled: true}).Events, e[4])

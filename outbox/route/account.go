@@ -9,7 +9,7 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// endpoint is an account's own endpoint; nil for none.
+// endpoint returns an account's own endpoint; nil for none.
 func (r *router) endpoint(account string) *Endpoint {
 	if to, changed := r.plan.state.endpoints[account]; changed {
 		return to
@@ -17,7 +17,7 @@ func (r *router) endpoint(account string) *Endpoint {
 	return r.view.Endpoints[account]
 }
 
-// eachEndpoint goes through the accounts' own endpoints.
+// eachEndpoint calls each for every account's own endpoint.
 func (r *router) eachEndpoint(each func(account string, to *Endpoint)) {
 	for account, to := range maps.Clone(r.plan.state.endpoints) {
 		if to != nil {
@@ -31,8 +31,8 @@ func (r *router) eachEndpoint(each func(account string, to *Endpoint)) {
 	}
 }
 
-// applyAccount follows a row of the account table: from here on, its own event
-// and the rest of its transaction included, events go to the URL that it has.
+// applyAccount applies a row of the account table. From here on, events go to its URL:
+// the event of the row itself and those of the rest of the transaction.
 func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schemas.Tuple) {
 	if table.Account == nil {
 		return
@@ -65,14 +65,14 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 	case to == nil || !account.HasSecret:
 	case account.Secret != "" && account.Secret != to.Secret:
 		r.setSecret(to, SecretOwn, account.Secret)
-	case account.Secret == "" && (to.Secret != "" || before == nil): // a feed that starts again may have had one
+	case account.Secret == "" && (to.Secret != "" || before == nil): // an earlier feed of the account may have had one
 		r.setSecret(to, SecretUnset, "")
 	}
 }
 
-// followParent follows the parent account. Where its column is missing and the
-// row changed, it is not known: the former one must not go on receiving what may
-// be another's by now.
+// followParent applies the parent account. If the row changed and the parent column
+// is missing, the parent is unknown: the former parent must not get events of an
+// account that may have another parent by now.
 func (r *router) followParent(c *schemas.Change, table *catalog.Plan, account catalog.AccountRow) {
 	switch {
 	case account.HasParent:
@@ -83,8 +83,8 @@ func (r *router) followParent(c *schemas.Change, table *catalog.Plan, account ca
 	}
 }
 
-// followURL follows the account's URL. Where its column is missing and the row
-// changed, the URL is not known: what is the account's is held until it is.
+// followURL applies the account's URL. If the row changed and the URL column is
+// missing, the URL is unknown: the account's events are held until it is known.
 func (r *router) followURL(c *schemas.Change, table *catalog.Plan, account catalog.AccountRow) {
 	switch {
 	case account.HasURL:
@@ -94,21 +94,20 @@ func (r *router) followURL(c *schemas.Change, table *catalog.Plan, account catal
 	}
 }
 
-// holdURL holds what is an account's, whose URL is not known any more. It is
-// false where nothing is sent to it anyway.
+// holdURL holds the events of an account whose URL is no longer known. It returns
+// false when the account has no URL.
 func (r *router) holdURL(account string, why URLChange) bool {
 	to := r.endpoint(account)
 	if to == nil || to.URL == "" {
 		return false
 	}
-	r.setURL(to, why, "") // whatever comes is another
+	r.setURL(to, why, "") // so that the next known URL is a change
 	r.note(Warn, "account's URL is unknown, holding its events", field("endpoint", to.ID))
 	return true
 }
 
-// holdUnstored holds the accounts of a row of the account table of which nothing
-// can be stored, where it ends them or gives them another URL: the URL that is
-// stored is theirs no more.
+// holdUnstored holds the accounts of a row of the account table that the outbox cannot
+// store, if the row ends them or changes their URL: the stored URL is then out of date.
 func (r *router) holdUnstored(c *schemas.Change, table *catalog.Plan) {
 	if table == nil || table.Account == nil {
 		return
@@ -127,8 +126,8 @@ func (r *router) holdUnstored(c *schemas.Change, table *catalog.Plan) {
 	}
 }
 
-// holdByURL holds the accounts whose URL a row without an id had, where it has
-// another now.
+// holdByURL handles a row without an id whose URL changed: it holds every account
+// with the old URL.
 func (r *router) holdByURL(c *schemas.Change, table *catalog.Plan) {
 	before, _ := table.AccountOf(c.Old)
 	after, _ := table.AccountOf(c.New)
@@ -152,11 +151,11 @@ func (r *router) applyURL(account catalog.AccountRow) {
 		w.FeedFrom = r.plan.state.nextID
 		put(&r.plan.state.endpoints, account.ID, nil)
 	case account.URL == "":
-		// No feed, and none before.
+		// It has no URL and had none before.
 	case to == nil:
 		to = &Endpoint{Account: account.ID}
 		if w := r.writeOf[account.ID]; w != nil {
-			to = w.Endpoint // begun or cleared earlier in this batch
+			to = w.Endpoint // earlier in this batch it began or its URL was cleared
 		}
 		put(&r.plan.state.endpoints, account.ID, to)
 		r.setURL(to, URLSet, account.URL)
@@ -184,7 +183,7 @@ func (r *router) setSecret(to *Endpoint, secret SecretWrite, text string) {
 	w.Secret, w.SecretText = secret, text
 }
 
-// write is the plan's change of an account's endpoint, with a copy of its own.
+// write returns the plan's change of an account's endpoint, with a copy of its own.
 func (r *router) write(to *Endpoint) *EndpointWrite {
 	w := r.writeOf[to.Account]
 	if w == nil {
@@ -200,8 +199,8 @@ func (r *router) write(to *Endpoint) *EndpointWrite {
 	return w
 }
 
-// begin starts an account with an endpoint of its own. One that ended in this
-// batch keeps its write and its events.
+// begin starts an account with a new endpoint. An account of the same id that ended
+// in this batch keeps its write and its events.
 func (r *router) begin(account string) {
 	if w := r.writeOf[account]; r.endpoint(account) != nil || w != nil && !w.Ended {
 		return
@@ -209,12 +208,12 @@ func (r *router) begin(account string) {
 	delete(r.writeOf, account)
 	r.write(&Endpoint{Account: account}).Begins = true
 	if len(r.view.Webhooks[account]) > 0 {
-		r.plan.state.webhooksStale = true // those that ended are deleted
+		r.plan.state.webhooksStale = true // the transaction deletes those of the ended account
 	}
 }
 
-// endAccount ends a feed with the account: what was appended is still
-// delivered, nothing follows.
+// endAccount ends an account. walhook still delivers what was appended for it;
+// nothing follows.
 func (r *router) endAccount(id string) {
 	r.plan.EndedAccounts = append(r.plan.EndedAccounts, id)
 	put(&r.plan.KnownAccounts, id, false)
@@ -224,14 +223,14 @@ func (r *router) endAccount(id string) {
 	r.endWebhooks(id)
 	to := r.endpoint(id)
 	if to == nil {
-		to = &Endpoint{Account: id} // its URL may be cleared: the row is there
+		to = &Endpoint{Account: id} // an account without a URL may have a row, too
 	}
 	put(&r.plan.state.endpoints, id, nil)
 	r.write(to).Ended = true
 }
 
-// endWebhooks ends an account's webhooks with the account: nothing more is sent to
-// them. Those that were made since they were read end in the database alone.
+// endWebhooks ends an account's webhooks: they get no further events. The transaction
+// also ends webhooks that the view has not seen yet.
 func (r *router) endWebhooks(account string) {
 	if len(r.view.Webhooks[account]) > 0 {
 		put(&r.plan.state.endedWebhooks, account, true)
@@ -253,7 +252,7 @@ func (r *router) endAllAccounts() {
 	p := r.plan
 	p.AllEnded, p.NoAccounts = true, true
 	p.state.noParents, p.state.noColumns = true, true
-	// Nobody is anybody's parent account any more.
+	// No account has a parent any more.
 	p.state.deleted.Parents = nil
 	for _, m := range []map[string]string{p.DeletedAccounts, p.Parents, p.state.parents} {
 		clear(m)
@@ -264,7 +263,7 @@ func (r *router) endAllAccounts() {
 	clear(p.KnownAccounts)
 }
 
-// parent is the parent account of another; "" for none.
+// parent returns the parent of an account; "" for none.
 func (r *router) parent(account string) string {
 	if parent, changed := r.plan.state.parents[account]; changed || r.plan.state.noParents {
 		return parent
@@ -272,7 +271,7 @@ func (r *router) parent(account string) string {
 	return r.view.Parents[account]
 }
 
-// setParent notes the parent account; "" for none.
+// setParent sets the parent of an account; "" for none.
 func (r *router) setParent(account, parent string) {
 	parent = ParentOf(account, parent)
 	if r.parent(account) == parent {
@@ -282,8 +281,8 @@ func (r *router) setParent(account, parent string) {
 	put(&r.plan.Parents, account, parent)
 }
 
-// ParentOf is the parent account as it is kept: none where an account names
-// itself, or one that no event could be sent to.
+// ParentOf returns the parent account as the outbox stores it: "" if an account names
+// itself or an account whose id is too long.
 func ParentOf(account, parent string) string {
 	if parent == account || len(parent) > schemas.MaxAccountBytes {
 		return ""
@@ -299,7 +298,7 @@ func (r *router) markDeleted(account string) {
 	}
 }
 
-// accountColumns are the columns of an account, as far as they are known.
+// accountColumns returns the columns of an account, nil when they are not known.
 func (r *router) accountColumns(account string) []string {
 	if columns, changed := r.plan.state.columns[account]; changed || r.plan.state.noColumns {
 		return columns
@@ -308,8 +307,8 @@ func (r *router) accountColumns(account string) []string {
 	return columns
 }
 
-// setColumns follows the columns of an account; begins says that it was not
-// there before. What was not sent stays as it is known.
+// setColumns applies the columns of an account; begins says that the account is new. A
+// column that the source did not send keeps its value.
 func (r *router) setColumns(account string, columns []string, begins bool) {
 	if len(columns) == 0 {
 		return
@@ -329,8 +328,8 @@ func (r *router) setColumns(account string, columns []string, begins bool) {
 	delete(r.plan.DroppedColumns, account)
 }
 
-// dropColumns notes that an account is gone. What was known of it stays known
-// until retention ends.
+// dropColumns notes that an account was deleted. Its columns stay stored until
+// retention ends.
 func (r *router) dropColumns(account string) {
 	if len(r.view.Catalog.AccountColumns()) > 0 {
 		put(&r.plan.DroppedColumns, account, true)

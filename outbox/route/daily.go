@@ -9,37 +9,39 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// A webhook with daily delivery is not notified of occurrences: they are counted,
-// in the transaction that appends them, and what was counted is sent once a day.
+// A webhook with daily delivery gets no events of single occurrences. The transaction
+// that would append them counts them, and walhook sends the counts once a day.
 //
-// A day ends at a position of the WAL, and whatever comes before counts for it:
+// A day ends at a position in the WAL. Every earlier change counts for it:
 //
-//   - before the first change that was committed at or after its end, while the
-//     publisher appends that change. So days that were missed are told apart
-//     when their WAL is read;
-//   - or, where there is none, at the stored position once all that the source
-//     had committed before its end is stored ([EndDays]).
+//   - The day ends before the first change that committed at or after its end, when
+//     the publisher appends that change. So days are kept apart even when their WAL is
+//     read late.
+//   - Without such a change the day ends at the stored position, once everything is
+//     stored that the source committed before its end ([EndDays]).
 //
-// Both ask the outbox's clock too: a time stamp from the future ends nothing.
-// So what a day counts depends on the WAL alone, however late it is read.
+// In both cases the outbox's clock must have passed the end too, so a time stamp from
+// the future ends no day. So the counts of a day depend only on the WAL, however late
+// walhook reads it.
 
-// OpenDay is the day that a daily webhook counts for.
+// OpenDay is the day for which a daily webhook counts at present.
 type OpenDay struct {
 	calendar Calendar
-	last     Date      // the day that ended before; counts are stored under it
-	since    time.Time // when it did
+	last     Date      // the previous day; counts are stored under it
+	since    time.Time // when the previous day ended
 	day      Date
 	ends     time.Time
 }
 
-// NewOpenDay is the day after the day last, which ended at since.
+// NewOpenDay returns the day after the day last, which ended at since.
 func NewOpenDay(c Calendar, last Date, since time.Time) *OpenDay {
 	d := &OpenDay{calendar: c, last: last, since: since}
 	d.day, d.ends = c.next(last, since)
 	return d
 }
 
-// DayEnd is a day that ends. Position is the last of it; zero is the stored one.
+// DayEnd is the end of a day. Position is the last one of the day; zero stands for the
+// stored position.
 type DayEnd struct {
 	Endpoint     int64
 	Day          Date
@@ -48,7 +50,7 @@ type DayEnd struct {
 	Position     schemas.Position
 }
 
-// day is the day that a webhook counts for; nil where it is notified at once.
+// day returns the open day of a webhook; nil for a webhook without daily delivery.
 func (r *router) day(w *Endpoint) *OpenDay {
 	if w.Day == nil {
 		return nil
@@ -59,7 +61,7 @@ func (r *router) day(w *Endpoint) *OpenDay {
 	return w.Day
 }
 
-// endDays ends, before the i-th change, the days that it is past.
+// endDays ends, before the i-th change, the days that ended before its commit.
 func (r *router) endDays(i int) {
 	at := r.changes[i].CommittedAt
 	if r.part.Now.Before(at) {
@@ -75,11 +77,12 @@ func (r *router) endDays(i int) {
 	r.view.endDays(r.plan, at, last)
 }
 
-// maxDayEnds bounds how many days end in one transaction. What is left, of an
-// outbox that was away for years, ends with the next.
+// maxDayEnds bounds how many days end in one transaction. The next transaction ends
+// the rest, as after years without an outbox.
 const maxDayEnds = 10_000
 
-// EndDays ends the days that have ended at an instant, at the stored position.
+// EndDays returns a plan that ends, at the stored position, the days whose end is at
+// or before an instant.
 func EndDays(v *View, at time.Time) *Plan {
 	p := NewPlan(v)
 	if !v.nextEnd.IsZero() && !at.Before(v.nextEnd) {
@@ -88,7 +91,7 @@ func EndDays(v *View, at time.Time) *Plan {
 	return p
 }
 
-// NextEnd is when the next of the open days ends; zero for none.
+// NextEnd returns when the next of the open days ends; zero for none.
 func (v *View) NextEnd() time.Time { return v.nextEnd }
 
 func (v *View) endDays(p *Plan, at time.Time, last schemas.Position) {
@@ -106,7 +109,7 @@ func (v *View) endDays(p *Plan, at time.Time, last schemas.Position) {
 	p.state.nextEnd = v.firstEnd(p.state.days)
 }
 
-// firstEnd is the first end of the open days; zero for none.
+// firstEnd returns the earliest end of the open days; zero for none.
 func (v *View) firstEnd(changed map[*Endpoint]*OpenDay) (next time.Time) {
 	for _, w := range v.daily {
 		d := w.Day
@@ -120,16 +123,16 @@ func (v *View) firstEnd(changed map[*Endpoint]*OpenDay) (next time.Time) {
 	return next
 }
 
-// sum is what an occurrence adds to a day: occurrences with one group key are one
-// body, with the count n between head and tail.
+// sum is what an occurrence adds to a day. Occurrences with the same group key share
+// one body, with the count between head and tail.
 type sum struct {
 	group, head, tail []byte
 	format            string
 	n                 int64
 }
 
-// countDaily adds an occurrence to the open day of those recipients that have
-// daily delivery, and gives the others.
+// countDaily adds an occurrence to the open day of each recipient with daily delivery,
+// and returns the other recipients.
 func (r *router) countDaily(c *schemas.Change, account string, to []*Endpoint, o *occurrence) (others []*Endpoint) {
 	if !slices.ContainsFunc(to, func(one *Endpoint) bool { return one.Day != nil }) {
 		return to
@@ -148,7 +151,7 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*Endpoint, o
 		case err == nil:
 			s := own
 			if o.masksFor(one) {
-				s, _ = o.daily(account, true) // what can be rendered can be masked
+				s, _ = o.daily(account, true) // a body that renders also renders masked
 			}
 			key := SumKey{one.ID, r.day(one).last, account, sha256.Sum256(s.group)}
 			d := r.plan.Sums[key]
@@ -157,14 +160,14 @@ func (r *router) countDaily(c *schemas.Change, account string, to []*Endpoint, o
 				put(&r.plan.Sums, key, d)
 			}
 			d.N += s.n
-			d.Head, d.Tail = s.head, s.tail // what is known of the account is as it was last
+			d.Head, d.Tail = s.head, s.tail // the latest values of the account's columns
 		}
 	}
 	return others
 }
 
-// daily is what an occurrence adds. One that has no count of its own is counted
-// by hook, object and action.
+// daily returns what an occurrence adds. One without a count of its own adds 1 under
+// its hook, object and action.
 func (o *occurrence) daily(account string, masked bool) (sum, error) {
 	if o.sum != nil {
 		return o.sum(masked)

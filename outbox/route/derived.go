@@ -7,11 +7,11 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// hookObject is the hook of which every change of a record is an event.
+// hookObject is the hook whose events are all changes of records.
 const hookObject = "object"
 
-// object notifies the hook "object" of a change of a record, after the record's
-// own events.
+// object appends the event of the hook "object" for a change of a record, after the
+// record's own events.
 func (r *router) object(c *schemas.Change, table *catalog.Plan, kind schemas.Kind, account, key string) {
 	hook := r.view.Catalog.Hook(hookObject)
 	if hook == nil || !r.view.wants(hookObject, hook.Groups...) {
@@ -39,7 +39,7 @@ func (r *router) object(c *schemas.Change, table *catalog.Plan, kind schemas.Kin
 	})
 }
 
-// objectAction is what happened to a record, in the words of the hook "object".
+// objectAction returns the action of a change in the vocabulary of the hook "object".
 func objectAction(kind schemas.Kind) string {
 	switch kind {
 	case schemas.Insert:
@@ -50,10 +50,10 @@ func objectAction(kind schemas.Kind) string {
 	return "doc_edited"
 }
 
-// derived appends what the catalog's rules make of a change of a record, after
-// the record's own events. Where nobody asks for any event of the schema's
-// rules, none is evaluated; otherwise all are, so that an event is called the
-// same whoever listens.
+// derived appends the derived events of a change of a record, after the record's own
+// events. If no webhook subscribes to an event of the schema's rules, it evaluates no
+// rule. Otherwise it evaluates all of them, so that an event's webhook-id does not
+// depend on which of them have subscribers.
 func (r *router) derived(c *schemas.Change, table *catalog.Plan, kind schemas.Kind, account, key string, row schemas.Tuple) {
 	if !r.view.derives[table.Schema] {
 		return
@@ -66,7 +66,7 @@ func (r *router) derived(c *schemas.Change, table *catalog.Plan, kind schemas.Ki
 		old = row
 	case schemas.Update:
 		if old, new = c.Old, row; old == nil {
-			old = make(schemas.Tuple, len(new)) // not kept
+			old = make(schemas.Tuple, len(new)) // the replica identity kept nothing
 		}
 	}
 	about := account
@@ -84,7 +84,7 @@ func (r *router) derived(c *schemas.Change, table *catalog.Plan, kind schemas.Ki
 	}
 }
 
-// errCountless says that an event has nothing to add up.
+// errCountless says that an event has no count.
 var errCountless = errors.New("event has no count")
 
 func (r *router) occurrenceOf(e catalog.DerivedEvent, account, about, key string) occurrence {
@@ -112,7 +112,7 @@ func (r *router) occurrenceOf(e catalog.DerivedEvent, account, about, key string
 		o.sum = func(masked bool) (sum, error) {
 			made, err := rendered(masked)
 			if err == nil && !made.Counts {
-				err = errCountless // its column is not there
+				err = errCountless // the column of the count is missing
 			}
 			if err != nil {
 				return sum{}, err

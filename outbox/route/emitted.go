@@ -8,9 +8,9 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// message routes a logical message; the reader hands on those of the prefixes
-// that are taken, and no other. What is malformed is refused with its
-// reason and without its content, and the feed goes on.
+// message routes a logical message. The reader passes on only messages of the prefixes
+// that walhook takes. message refuses a malformed one, with a reason and without its
+// content, and the feed continues.
 func (r *router) message(c *schemas.Change) {
 	if !c.Transactional {
 		r.note(Warn, "logical message refused: it is not transactional and so has no position in commit order; "+
@@ -49,7 +49,7 @@ func (r *router) resultRow(c *schemas.Change, table *catalog.Plan) {
 	r.result(c, table.Relation.Name, result)
 }
 
-// result publishes a result. table is where it was put; "" for a message.
+// result publishes an async result. table is its table; "" for a message.
 func (r *router) result(c *schemas.Change, table string, result catalog.Result) {
 	if r.view.Catalog.ReservedSchema(result.Schema) {
 		r.refuseReserved(c, table, result.Schema)
@@ -59,14 +59,14 @@ func (r *router) result(c *schemas.Change, table string, result catalog.Result) 
 		hook:   HookRecords,
 		schema: result.Schema,
 		typ:    result.Type,
-		// Results of one schema keep their order; ":" never starts a key's place in a record's name.
+		// Results of one schema stay in order. No record's name has this prefix.
 		record: "result/" + result.Schema,
 		body:   render(func(bool) ([]byte, error) { return result.AppendEnvelope(nil), nil }),
 	})
 }
 
-// eventMessage routes a logical message that carries an event. What is malformed
-// is refused with its reason and without its content, and the feed goes on.
+// eventMessage routes a logical message that carries an event. It refuses a malformed
+// one, with a reason and without its content, and the feed continues.
 func (r *router) eventMessage(c *schemas.Change) {
 	emitted, err := catalog.ParseEventMessage(c.Content)
 	if err == nil {
@@ -84,8 +84,7 @@ func (r *router) emittedRow(c *schemas.Change, table *catalog.Plan) {
 	r.emitted(c, table.Relation.Name, emitted, err)
 }
 
-// emitted publishes an event that the phone system emitted. table is where it was
-// put; "" for a message.
+// emitted publishes an emitted event. table is its table; "" for a message.
 func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitted, err error) {
 	if err == nil && r.view.Catalog.Reserved(emitted.Hook) {
 		r.refuseReserved(c, table, emitted.Hook)
@@ -99,13 +98,13 @@ func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitte
 		r.refuseEvent(c, table, emitted.Hook, err)
 		return
 	}
-	if r.view.Catalog.Reserved(event.Hook.Name) { // by its type, where the hook is a group
+	if r.view.Catalog.Reserved(event.Hook.Name) { // for a group, the name is the event's type
 		r.refuseReserved(c, table, event.Hook.Name)
 		return
 	}
 	record := event.Order
 	if record == "" {
-		record = unnamedKey(c) // nothing waits for it
+		record = unnamedKey(c) // no other event waits for it
 	}
 	o := occurrence{
 		hook: event.Hook.Name, groups: event.Hook.Groups,
@@ -122,7 +121,8 @@ func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitte
 	r.publish(c, 0, emitted.Account, &o)
 }
 
-// actionOf is the event log's type of an event: what was done, where it says so.
+// actionOf returns the type of an emitted event in the event log: its action, if it
+// has one.
 func actionOf(action string) string {
 	if action == "" || len(action) > maxAction || action != storable(action) {
 		return "event"
@@ -130,14 +130,14 @@ func actionOf(action string) string {
 	return action
 }
 
-// storable leaves out what a text of PostgreSQL cannot hold and JSON can.
+// storable removes NUL, which JSON allows in a string and PostgreSQL does not.
 func storable(text string) string { return strings.ReplaceAll(text, "\x00", "") }
 
-// maxAction bounds what an event may say was done, in bytes.
+// maxAction bounds the action of an event, in bytes.
 const maxAction = 100
 
-// refuseEvent lists an event of which nobody is notified. Its hook is named only when
-// it is a name.
+// refuseEvent lists an event that reaches nobody. It names the hook only if the
+// catalog may have such a name.
 func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
 	reason := SkipEvent
 	switch {
@@ -147,7 +147,7 @@ func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
 		reason = SkipEventSize
 	}
 	if reason == SkipEvent && r.view.Catalog.Hook(hook) == nil {
-		hook = "" // may be anything
+		hook = "" // it may be any text
 	}
 	where := field("table", table)
 	if c.Kind == schemas.Message {

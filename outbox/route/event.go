@@ -7,48 +7,45 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// HookRecords and HookAll are the hooks that are no event's name: the record
-// feed, and everything but it.
+// HookRecords and HookAll are the two hooks that are not the name of one event: the
+// record feed, and every event except the record feed.
 const (
 	HookRecords = "records"
 	HookAll     = "all"
 )
 
-// occurrence is something that happened to an account, before anybody is asked
-// who wants to be notified. All its recipients get the same webhook-id and the
-// same body; what an endpoint has of its own, such as its verb and its custom
-// data, is added when it is sent.
+// occurrence is something that happened to an account, before its recipients are
+// known. All recipients get the same webhook-id and the same body. The sender adds
+// an endpoint's own settings, such as its verb and its custom data.
 type occurrence struct {
-	// hook is what an endpoint asks for: [HookRecords], or the name of an event.
+	// hook is what a webhook subscribes to: [HookRecords], or the name of an event.
 	hook string
-	// groups are hooks that cover this one and others.
+	// groups are hooks that include this one and others.
 	groups []string
-	// schema and typ are the columns of the event log; for the record feed also
-	// what the filters schemas and types of an endpoint are about.
+	// schema and typ are columns of the event log. The filters schemas and types of a
+	// webhook for the record feed apply to them.
 	schema, typ string
-	// objectType and action are what the filters type and action of an endpoint
-	// are about; "" where the event has none, which no filter leaves out.
+	// The filters type and action of a webhook apply to objectType and action; every
+	// filter lets "" pass.
 	objectType, action string
-	// internal says that it is about a leg inside the phone system.
+	// internal marks a call leg inside the phone system.
 	internal bool
 	targets  []Target
-	// record names what the event is about: events of one record are delivered
-	// in order.
+	// record orders events: those of one record are delivered in order.
 	record string
-	// key is that of the record whose own event it is.
+	// key is the key of the record, for an event of the record feed.
 	key string
-	// format is how the body is sent where the endpoint does not say: envelope,
-	// json or form; "" for the record feed.
+	// format is the body's form unless the endpoint sets one: envelope, json or form;
+	// "" for the record feed.
 	format string
-	// about is the account whose endpoints get the body as it is; those of
-	// others get it masked. "" where all get the same.
+	// about is the account whose endpoints get the body as it is; endpoints of other
+	// accounts get it masked. "" if all get the same body.
 	about string
-	// body is appended once, when at least one endpoint wants it, and again,
-	// masked, where others do. An error is one of the change, which is listed as
-	// unrouted.
+	// body is appended once if an endpoint of about's account gets it, and once more,
+	// masked, if others do. If it fails, the change is listed as unrouted.
 	body body
-	// sum is what it adds to the counts of a webhook with daily delivery; nil for
-	// one occurrence of its hook, object and action.
+	// sum is what the occurrence adds to the counts of a webhook with daily delivery;
+	// nil counts 1 under its hook, object and action.
 	sum func(masked bool) (sum, error)
 }
 
@@ -82,9 +79,10 @@ func (e *envelope) appendTo(dst []byte, masked bool) ([]byte, error) {
 // masksFor says whether an endpoint gets the body masked.
 func (o *occurrence) masksFor(to *Endpoint) bool { return o.about != "" && to.Account != o.about }
 
-// recipientsOf is every endpoint that is notified of an occurrence, each once: the
-// account's own, its webhooks, and those webhooks of its parent accounts, at any
-// height, that follow their sub-accounts. It is valid until the next call.
+// recipientsOf returns the recipients of an occurrence, each once: the account's own
+// endpoint (record feed only), the account's webhooks, and the webhooks of its parent
+// accounts, at any height, that include sub-accounts. The result is valid until the
+// next call.
 func (r *router) recipientsOf(account string, o *occurrence) []*Endpoint {
 	to := r.recipients[:0]
 	if o.hook == HookRecords {
@@ -99,11 +97,11 @@ func (r *router) recipientsOf(account string, o *occurrence) []*Endpoint {
 	return to
 }
 
-// maxTreeHeight bounds the way up a tree of accounts.
+// maxTreeHeight bounds the height of the tree of accounts.
 const maxTreeHeight = 1000
 
-// subscribed goes up the tree from an account. In a loop, which the account
-// table may hold, it stops where it has been.
+// subscribed walks up the tree from an account. The account table may contain a
+// cycle, so it stops at an account that it has visited.
 func (r *router) subscribed(to []*Endpoint, account string, o *occurrence) []*Endpoint {
 	r.path = r.path[:0]
 	for at := account; at != "" && len(r.path) < maxTreeHeight && !slices.Contains(r.path, at); at = r.parentOrFormer(at) {
@@ -119,8 +117,8 @@ func (r *router) subscribed(to []*Endpoint, account string, o *occurrence) []*En
 	return to
 }
 
-// parentOrFormer is the parent account of another; "" for none. The parents of one
-// that was deleted are still notified of the rest of the transaction that deleted
+// parentOrFormer returns the parent of an account; "" for none. The parents of a
+// deleted account still get the events of the rest of the transaction that deleted
 // it.
 func (r *router) parentOrFormer(account string) string {
 	if parent := r.parent(account); parent != "" {
@@ -129,7 +127,7 @@ func (r *router) parentOrFormer(account string) string {
 	return r.plan.state.deleted.Parents[account]
 }
 
-// wants says whether an occurrence passes a webhook's filters.
+// wants reports whether an occurrence passes a webhook's filters.
 func (s *Subscription) wants(o *occurrence) bool {
 	if s.Ended || o.internal && !s.InternalLegs {
 		return false
@@ -148,13 +146,14 @@ func passes(filter []string, value string) bool {
 	return len(filter) == 0 || slices.Contains(filter, value)
 }
 
-// agrees says whether a filter lets a value pass. "all" is any, as no filter is.
+// agrees reports whether a filter lets a value pass. "all" and no filter let every
+// value pass.
 func agrees(filter, value string) bool {
 	return filter == "" || filter == HookAll || value == "" || filter == value
 }
 
-// emit appends one of a record's own events, for whoever is notified of what
-// happens to an account; part counts the events of a change.
+// emit appends one of a record's own events for the recipients in an account; part is
+// the number of the event within the change.
 func (r *router) emit(c *schemas.Change, table *catalog.Plan, part int, kind schemas.Kind, account, key string, row schemas.Tuple) {
 	if table.Schema == nil {
 		return
@@ -188,8 +187,8 @@ func (r *router) emit(c *schemas.Change, table *catalog.Plan, part int, kind sch
 	r.deliver(c, part, account, to, &o)
 }
 
-// rowAccount is whom a row of the account table is about, whoever it belongs
-// to; account where the row does not say.
+// rowAccount returns the account that a row of the account table describes, which
+// need not be its owner. It returns account when the row has no id.
 func rowAccount(table *catalog.Plan, row schemas.Tuple, account string) string {
 	if of, ok := table.AccountOf(row); ok {
 		return of.ID
@@ -197,8 +196,9 @@ func rowAccount(table *catalog.Plan, row schemas.Tuple, account string) string {
 	return account
 }
 
-// recordName is what keeps the events of one record in order. A record without
-// a key cannot be told from others: each of its changes stands for itself.
+// recordName returns the name by which the sender keeps the events of one record in
+// order. Records without a key cannot be distinguished, so each of their changes gets
+// a name of its own.
 func recordName(c *schemas.Change, table *catalog.Plan, key string) string {
 	if table.Keyless() {
 		return table.Schema.Name + ":" + unnamedKey(c)
@@ -206,17 +206,17 @@ func recordName(c *schemas.Change, table *catalog.Plan, key string) string {
 	return table.Schema.Name + ":" + key
 }
 
-// unnamedKey is a name that nothing else has.
+// unnamedKey returns a unique name for a change.
 func unnamedKey(c *schemas.Change) string { return c.Position.String() }
 
-// publish appends an occurrence to the event log, once for each of its recipients.
-// part counts the events of a change, from 0.
+// publish appends an occurrence for its recipients. part is the number of the event
+// within the change, from 0.
 func (r *router) publish(c *schemas.Change, part int, account string, o *occurrence) {
 	r.deliver(c, part, account, r.recipientsOf(account, o), o)
 }
 
-// deliver appends an occurrence for its recipients, whose order may change. Those
-// with daily delivery are not notified: it is counted for them.
+// deliver appends an occurrence for its recipients and may reorder to. For recipients
+// with daily delivery it counts the occurrence instead.
 func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endpoint, o *occurrence) {
 	if len(to) == 0 {
 		r.plan.Skipped[SkipNoEndpoint]++
@@ -254,8 +254,8 @@ func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endp
 	}
 }
 
-// apart splits recipients into the account's own endpoints and those of others.
-// It may reorder to.
+// apart splits recipients into the endpoints of an account and those of others. It
+// may reorder to.
 func apart(to []*Endpoint, account string) (own, others []*Endpoint) {
 	n := 0
 	for i, one := range to {
@@ -267,8 +267,8 @@ func apart(to []*Endpoint, account string) (own, others []*Endpoint) {
 	return to[:n], to[n:]
 }
 
-// add gives an event its id and its place: the event log, or the dead letters when
-// it is too large.
+// add gives an event its id and puts it into the plan: into the event log, or into the
+// dead letters when it is too large.
 func (v *View) add(p *Plan, to *Endpoint, e Event) {
 	e.ID, e.To, e.Size = p.state.nextID, to, len(e.Body)
 	p.state.nextID++
@@ -285,19 +285,19 @@ func (v *View) add(p *Plan, to *Endpoint, e Event) {
 }
 
 // laterEvent is an occurrence that follows the record's own events of the same
-// change. Who is notified is known when it happens: the change may be the last
-// thing that an account is notified of.
+// change. later determines its recipients at once, because the same change may end
+// an account afterwards.
 type laterEvent struct {
 	account    string
 	occurrence occurrence
 	to         []*Endpoint
-	place      int // among the change's later events
+	place      int // its index among the change's later events
 }
 
-// later appends an occurrence after the record's own events of the change that
-// is being routed, under the next suffix of its webhook-id. Every call takes a
-// suffix, whoever is notified: an event is called the same whoever listens. Where
-// it is plain that nobody is, [router.reserveSuffix] takes it for less.
+// later appends an occurrence after the record's own events of the present change,
+// under the next suffix of its webhook-id. Every call takes a suffix, with or without
+// recipients, so an event's webhook-id does not depend on the subscriptions. Without
+// recipients [router.reserveSuffix] does the same at less cost.
 func (r *router) later(account string, o occurrence) {
 	place := r.afterwards
 	r.afterwards++
@@ -309,10 +309,10 @@ func (r *router) later(account string, o occurrence) {
 	}
 }
 
-// reserveSuffix stands for a call of later that reaches nobody.
+// reserveSuffix takes the suffix of an event without recipients.
 func (r *router) reserveSuffix() { r.afterwards++ }
 
-// flushLater appends what came by later while the change was routed.
+// flushLater appends the occurrences that later collected for the change.
 func (r *router) flushLater(c *schemas.Change) {
 	for i := range r.laters {
 		e := &r.laters[i]

@@ -1,6 +1,6 @@
 package route
 
-// InboxRow is an event as it waits in the inbox.
+// InboxRow is one event of the inbox.
 type InboxRow struct {
 	ID       int64
 	Account  string
@@ -9,8 +9,8 @@ type InboxRow struct {
 	Event    Event
 }
 
-// RouteInbox says what the transaction writes that appends rows of the inbox. An
-// account without an endpoint, or without a parent account, is notified of nothing.
+// RouteInbox returns the plan of a transaction that appends rows of the inbox. A row
+// makes no event when its account has no endpoint or, with Above, no parent account.
 func RouteInbox(v *View, rows []InboxRow) *Plan {
 	p := NewPlan(v)
 	for i := range rows {

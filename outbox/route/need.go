@@ -5,9 +5,9 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// OwnersNeeded are the records that routing the changes may ask for and that are
-// not cached. Who routes reads them into [View.Owners] first; what is not stored
-// stays unknown.
+// OwnersNeeded returns the records whose owners routing may need and the cache lacks.
+// The caller reads them into [View.Owners] before it routes; a record that is not
+// stored has no known owner.
 func (v *View) OwnersNeeded(changes []schemas.Change) map[RecordKey]struct{} {
 	needed := map[RecordKey]struct{}{}
 	need := func(k RecordKey) {
@@ -29,7 +29,7 @@ func (v *View) OwnersNeeded(changes []schemas.Change) map[RecordKey]struct{} {
 				need(RecordKey{parent, owner})
 			}
 			if carried && changes[i].Kind == schemas.Insert || v.oldRowSaysOwner(&changes[i], table) {
-				continue // whose a record was is not asked
+				continue // routing does not need the former owner
 			}
 			if key, ok := table.Key(row); ok && (v.Catalog.Tracked(table) || v.Unknown[table.Schema.Name]) {
 				need(RecordKey{table.Schema.Name, key})
@@ -39,7 +39,8 @@ func (v *View) OwnersNeeded(changes []schemas.Change) map[RecordKey]struct{} {
 	return needed
 }
 
-// table is how a change's relation is read; nil where the catalog names no table.
+// table returns a change's relation bound to the catalog; nil when the catalog does
+// not name the table.
 func (v *View) table(c *schemas.Change) *catalog.Plan {
 	if c.Relation == nil {
 		return nil
@@ -50,8 +51,8 @@ func (v *View) table(c *schemas.Change) *catalog.Plan {
 	return v.bind(c.Relation) // before the first plan that names it
 }
 
-// oldRowSaysOwner says whether the old row of a record says whose it was, so that
-// what is remembered of it need not be read.
+// oldRowSaysOwner reports whether the old row of a record holds its former owner, so
+// that the stored owner need not be read.
 func (v *View) oldRowSaysOwner(c *schemas.Change, table *catalog.Plan) bool {
 	if table.Schema.Owner.Schema != "" || table.Relation.OwnerMoved || v.Catalog.IsParent(table.Schema) || v.Unknown[table.Schema.Name] || c.Old == nil {
 		return false
@@ -65,9 +66,9 @@ func (v *View) oldRowSaysOwner(c *schemas.Change, table *catalog.Plan) bool {
 	return carried
 }
 
-// ColumnsNeeded are the accounts whose columns routing the changes may ask for and
-// that are not cached. It comes after the owners are read. Of those for which
-// nothing is found, who reads them notes nil.
+// ColumnsNeeded returns the accounts whose columns routing may need and the cache
+// lacks. The caller calls it after it has read the owners, reads the columns into
+// [View.Columns], and sets nil for an account without any.
 func (v *View) ColumnsNeeded(changes []schemas.Change) map[string]struct{} {
 	needed := map[string]struct{}{}
 	if len(v.Catalog.AccountColumns()) == 0 {
@@ -87,7 +88,7 @@ func (v *View) ColumnsNeeded(changes []schemas.Change) map[string]struct{} {
 	return needed
 }
 
-// accountsOf gives every account that a row may turn out to belong to.
+// accountsOf calls need with every account that may own a row.
 func (v *View) accountsOf(table *catalog.Plan, row schemas.Tuple, need func(account string)) {
 	if row == nil {
 		return
@@ -117,8 +118,8 @@ func (v *View) accountsOf(table *catalog.Plan, row schemas.Tuple, need func(acco
 	}
 }
 
-// NeedsClock says whether routing the changes may end a day, which asks the
-// outbox's clock.
+// NeedsClock reports whether routing the changes may end a day, for which it needs the
+// time of the outbox's clock.
 func (v *View) NeedsClock(changes []schemas.Change) bool {
 	if v.nextEnd.IsZero() {
 		return false

@@ -9,41 +9,41 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// Plan says everything that one appending transaction writes, and what the view
-// becomes once that is committed ([View.Apply]). It is a value: whoever made it,
-// it is committed in the same way, and one that could not be committed leaves
-// nothing behind.
+// Plan holds everything that one appending transaction writes, and the state of the
+// view after its COMMIT ([View.Apply]). It is a value: the publisher commits every
+// plan in the same way, and a plan that is not committed leaves no trace.
 type Plan struct {
 	Events   []Event
 	TooLarge []Event // become dead letters without a body
 
-	Endpoints     []*EndpointWrite // each once, in the order in which they were met
-	EndedAccounts []string         // their tokens end with them
-	AllEnded      bool             // every account ended, those without an endpoint too
-	KnownAccounts map[string]bool  // accounts that began, and with false those that ended
-	LosesAccounts bool             // an account may have begun or ended whose id cannot be told
+	Endpoints     []*EndpointWrite // each once, in the order of their first change
+	EndedAccounts []string         // the transaction deletes their tokens
+	AllEnded      bool             // every account ended, also those without an endpoint
+	KnownAccounts map[string]bool  // true for an account that began, false for one that ended
+	LosesAccounts bool             // an account with an unknown id may have begun or ended
 
 	Owners          map[RecordKey]OwnerWrite
-	ForgottenOwners []string // schemas of whose records no owner is known any more
+	ForgottenOwners []string // schemas whose records' owners are all unknown now
 
 	Parents         map[string]string // by account: its parent account; "" for none
-	DeletedAccounts map[string]string // parent accounts of those that the transaction deleted
+	DeletedAccounts map[string]string // by account that the transaction deleted: its parent account
 	DeletedIn       schemas.LSN       // the commit of that transaction
 	Columns         map[string][]string
 	DroppedColumns  map[string]bool // accounts that were deleted
-	NoAccounts      bool            // the account table was truncated: Parents and Columns are all there is
+	NoAccounts      bool            // the account table was truncated: only Parents and Columns of the plan remain
 
 	Sums    map[SumKey]*Sum
 	DayEnds []DayEnd
 
 	Unrouted []Unrouted
-	Changes  map[[2]string]int // schema and type: what is counted of changes
-	Skipped  map[Reason]int    // what became no event
+	Changes  map[[2]string]int // by schema and type: changes to count
+	Skipped  map[Reason]int    // changes that made no event, to count
 	Notes    []Note
 
-	// Reached is where the source's WAL is stored up to; nil leaves it as it is.
+	// Reached is the position of the source that the transaction stores; nil keeps the
+	// stored one.
 	Reached *Reached
-	// Inbox are the rows of the inbox that Events stand for.
+	// Inbox holds the ids of the inbox rows from which Events were made.
 	Inbox []int64
 
 	state   state
@@ -51,12 +51,12 @@ type Plan struct {
 	scratch []byte
 }
 
-// NewPlan is a plan that changes nothing of the view.
+// NewPlan returns a plan that changes nothing.
 func NewPlan(v *View) *Plan {
 	return &Plan{state: v.state(), Changes: map[[2]string]int{}, Skipped: map[Reason]int{}}
 }
 
-// Reached is a position of the source, as [schemas.Batch] has it.
+// Reached is a position of the source, with the fields of [schemas.Batch].
 type Reached struct {
 	Position   schemas.Position
 	Xid        uint32
@@ -70,65 +70,65 @@ func (p *Plan) NextID() int64 { return p.state.nextID }
 // Event is one event for one endpoint.
 type Event struct {
 	ID          int64
-	To          *Endpoint // whose id and revision are those that the transaction learns
+	To          *Endpoint // the transaction sets its id and revision
 	Record      string    // events of one record are delivered in order
 	WebhookID   string
 	Schema      string
 	Type        string
 	CommittedAt time.Time
-	Format      string // what the event's hook says; "" for the record feed
+	Format      string // the format of the event's hook; "" for the record feed
 	Body        []byte
 	Size        int // of the body, in bytes
 }
 
-// EndpointWrite is what a batch makes of one account's endpoint. Only the last
-// state counts: what waits for an old URL follows to the new one.
+// EndpointWrite is the change that a batch makes to one account's own endpoint. Only
+// its last state counts: events that wait for an old URL go to the new one.
 type EndpointWrite struct {
-	// Endpoint is the plan's own: the transaction that writes it sets its ID and
-	// Revision, and the view takes it over.
+	// Endpoint is the plan's own copy. The transaction that writes it sets its ID and
+	// Revision, and [View.Apply] puts it into the view.
 	Endpoint *Endpoint
 
 	Change   URLChange
-	URL      string // with URLSet
-	FeedFrom int64  // events below are expired; 0 keeps what is there
+	URL      string // for URLSet
+	FeedFrom int64  // events with lower ids expire; 0 keeps the stored value
 
 	Secret     SecretWrite
-	SecretText string // the secret, where the column has one
+	SecretText string // for SecretOwn
 	Ended      bool
-	Begins     bool // an account begins: what an ended one of its id had is not its own
+	Begins     bool // an account begins: it gets nothing of an ended account with the same id
 }
 
-// URLChange is what becomes of an endpoint's URL.
+// URLChange says how an endpoint's URL changes.
 type URLChange byte
 
 // The changes of a URL.
 const (
 	URLKept     URLChange = iota
-	URLSet                // it is EndpointWrite.URL
-	URLCleared            // the account has none
-	URLUnknown            // the account changed while its table had no column of the URL
-	URLUnstored           // a change of the account cannot be stored
+	URLSet                // EndpointWrite.URL is the new URL
+	URLCleared            // the account has no URL
+	URLUnknown            // the account changed while its table had no URL column
+	URLUnstored           // the outbox cannot store a change of the account
 )
 
-// SecretWrite is what becomes of an endpoint's secret. The one before signs
-// too, for a while.
+// SecretWrite says how an endpoint's secret changes. The previous secret signs too,
+// for a while.
 type SecretWrite string
 
 // The changes of a secret.
 const (
-	SecretKept  SecretWrite = ""     // the one that is there; made where there is none
-	SecretOwn   SecretWrite = "own"  // the one in the account's column
-	SecretUnset SecretWrite = "none" // the column is empty: one that walhook makes, where it was the column's
+	SecretKept  SecretWrite = ""     // keep the secret; make one if there is none
+	SecretOwn   SecretWrite = "own"  // the secret in the account's column
+	SecretUnset SecretWrite = "none" // the column is empty: make a secret to replace the column's
 )
 
-// OwnerWrite is whose one record is now.
+// OwnerWrite is the new owner of one record.
 type OwnerWrite struct {
 	Ownership
-	// IsNew says that the record is not cached. Whose an inserted one was before
-	// is not asked, so it may still be stored: with a key that is used again, of a
-	// record that was deleted.
+	// IsNew says that the record is not cached. For an insert the publisher does not
+	// read the former owner, so a row may exist: of a deleted record whose key is used
+	// again.
 	IsNew bool
-	// Dropped says that nothing is known of it any more.
+	// Dropped says that the owner is no longer known.
 	Dropped bool
 	// Stored says that an earlier part of the transaction has written it.
 	Stored bool
@@ -142,7 +142,7 @@ type SumKey struct {
 	Group    [sha256.Size]byte
 }
 
-// Sum is what is added to one body of one day.
+// Sum is the number that a plan adds to one body of one day.
 type Sum struct {
 	Hook, Type string
 	Format     string
@@ -150,23 +150,23 @@ type Sum struct {
 	N          int64
 }
 
-// Unrouted is a change that reaches nobody although somebody may expect it.
+// Unrouted is a change that reaches nobody, although an account may expect it.
 type Unrouted struct {
 	Position          schemas.Position
 	Schema, Type, Key string
 	Reason            Reason
-	Unstorable        bool // Schema and Key may be what cannot be stored
+	Unstorable        bool // the server may refuse Schema and Key themselves
 }
 
-// Note is a line for the logs, written once the plan is committed.
+// Note is a log line that the publisher writes after the COMMIT.
 type Note struct {
 	Level  Level
 	Text   string
 	Fields []Field
-	Once   string // what is said once; "" for each time
+	Once   string // a note with the same key is written once; "" for every time
 }
 
-// Level is how much a note matters.
+// Level is the log level of a note.
 type Level byte
 
 // The levels.
@@ -183,7 +183,7 @@ type Field struct {
 
 func field(key string, value any) Field { return Field{key, value} }
 
-// Reason says why a change became no event.
+// Reason says why a change made no event.
 type Reason = string
 
 // The reasons of walhook_changes_skipped_total.
@@ -219,28 +219,28 @@ func Reasons() []Reason {
 		SkipEvent, SkipEventSize, SkipHook, SkipReserved, SkipUnstorable}
 }
 
-// state is what a plan changes of the view. Routing reads it first, and the view
-// where it says nothing. Maps are nil until they are needed.
+// state is what a plan changes in the view. Routing reads it first and falls back to
+// the view. Maps are nil until they are needed.
 type state struct {
 	nextID int64
 
-	endpoints     map[string]*Endpoint // by account; nil for none any more
+	endpoints     map[string]*Endpoint // by account; nil once the account has none
 	endedWebhooks map[string]bool      // by account
 	webhooksStale bool
 	days          map[*Endpoint]*OpenDay
 	nextEnd       time.Time
 
 	parents   map[string]string // "" for none
-	noParents bool              // those of the view do not count
+	noParents bool              // ignore those of the view
 	deleted   DeletedAccounts
 
 	owners     map[RecordKey]OwnerWrite
-	noOwners   map[string]bool // schemas of which those of the view do not count
-	recent     []RecordKey     // that were read from the older generation of the cache
+	noOwners   map[string]bool // schemas whose owners in the view are ignored
+	recent     []RecordKey     // read from the older generation of the cache
 	unknown    map[string]bool
 	unknownAll map[string]bool
 	columns    map[string][]string
-	noColumns  bool // those of the view do not count
+	noColumns  bool // ignore those of the view
 
 	tables map[*schemas.Relation]*catalog.Plan
 }
@@ -254,8 +254,7 @@ func (v *View) state() state {
 	}
 }
 
-// after is the state that the next part of a transaction begins with, one of the
-// same view.
+// after returns the state with which the next part of the same transaction begins.
 func (s *state) after() state {
 	next := *s
 	next.endpoints, next.endedWebhooks, next.days = maps.Clone(s.endpoints), maps.Clone(s.endedWebhooks), maps.Clone(s.days)
@@ -271,7 +270,7 @@ func (s *state) after() state {
 	return next
 }
 
-// put sets a key of a map that is made when it is first needed.
+// put sets a key of a map and makes the map if it is nil.
 func put[K comparable, V any](m *map[K]V, k K, v V) {
 	if *m == nil {
 		*m = map[K]V{}
@@ -279,11 +278,11 @@ func put[K comparable, V any](m *map[K]V, k K, v V) {
 	(*m)[k] = v
 }
 
-// mostKept is as much memory for bodies as a plan hands on to the next, in bytes;
+// mostKept is the most memory for bodies, in bytes, that a plan passes on to the next;
 // a batch may need more.
 const mostKept = 4 << 20
 
-// reuse takes over the memory of a plan that is done with.
+// reuse takes over the memory of a plan that the caller no longer needs.
 func (p *Plan) reuse(done *Plan) {
 	if done == nil || cap(done.bodies)+cap(done.scratch) > mostKept {
 		return

@@ -7,8 +7,8 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// record routes one row change: whose it was, whose it is, and what each of
-// them is notified of (docs/CONTRACT.md §1).
+// record routes one row change: it finds the old and the new owner and emits the
+// events of each (docs/CONTRACT.md §1).
 func (r *router) record(i int, c *schemas.Change, table *catalog.Plan) {
 	if table.Schema != nil {
 		r.plan.Changes[[2]string{table.Schema.Name, c.Kind.String()}]++
@@ -33,7 +33,7 @@ func (r *router) record(i int, c *schemas.Change, table *catalog.Plan) {
 	}
 }
 
-// inserted routes a new record; part counts the events of its change.
+// inserted routes a new record; part is the number of its event within the change.
 func (r *router) inserted(i int, c *schemas.Change, table *catalog.Plan, part int) {
 	if table.Schema == nil {
 		return
@@ -93,7 +93,7 @@ func (r *router) updated(i int, c *schemas.Change, table *catalog.Plan) {
 	}
 	was := r.ownerBefore(c, table, oldKey)
 	if !was.known {
-		was.account = owner // never seen with another
+		was.account = owner // no other owner is known
 	}
 	if newKey {
 		r.forget(table, oldKey, was.account)
@@ -102,12 +102,12 @@ func (r *router) updated(i int, c *schemas.Change, table *catalog.Plan) {
 		r.remember(table, key, owner, true)
 	}
 	if !was.known && owner == "" {
-		// Nobody's now; whose it was, neither its old row nor the outbox says.
+		// It has no owner now, and neither its old row nor the outbox has the old one.
 		r.refuse(c, table.Schema.Name, c.Kind.String(), key, SkipOwnerUnknown)
 		return
 	}
 	if was.stale && was.account != owner {
-		old = table.KeyOnly(old) // the rest was never theirs
+		old = table.KeyOnly(old) // the old owner never had the rest
 	}
 	switch {
 	case !newKey && was.account == owner:
@@ -153,21 +153,21 @@ func (r *router) deleted(i int, c *schemas.Change, table *catalog.Plan) {
 	r.forget(table, key, was.account)
 	row := c.Old
 	if now, unknown := r.ownerNow(i, table, c.Old); was.stale && (unknown != "" || now != was.account) {
-		row = table.KeyOnly(row) // the rest may never have been theirs
+		row = table.KeyOnly(row) // the account may never have had the rest
 	}
 	r.emit(c, table, 0, schemas.Delete, was.account, key, row)
 }
 
-// RecordKey names a record; "" and true where its table has no key at all. It is
-// false for a row that does not carry its whole key.
+// recordKey returns a record's key; "" and true when its table has no key at all. It
+// returns false for a row that does not carry its whole key.
 func (r *router) recordKey(table *catalog.Plan, row schemas.Tuple) (key string, named bool) {
 	key, named = table.Key(row)
 	return key, named || table.Keyless() && table.Relation.Unknown == ""
 }
 
-// ownerNow says whose a row is by what it says itself: the owner column, or
-// the account that its parent belongs to. unknown is the reason why that is not
-// known.
+// ownerNow returns the account that a row belongs to by its owner column: that
+// account, or the one of its parent record. unknown is the reason when the account
+// is not known.
 func (r *router) ownerNow(i int, table *catalog.Plan, row schemas.Tuple) (account, unknown string) {
 	if !table.HasOwner() {
 		return "", SkipOwnerColumn
@@ -177,7 +177,7 @@ func (r *router) ownerNow(i int, table *catalog.Plan, row schemas.Tuple) (accoun
 	}
 	key, ok := r.ownerKey(&r.changes[i], table, row)
 	if !ok {
-		// Not sent: unchanged TOAST, or outside the replica identity.
+		// The source did not send it: unchanged TOAST, or outside the replica identity.
 		own, hasKey := table.Key(row)
 		o, known := r.owner(RecordKey{table.Schema.Name, own})
 		if !hasKey || !known || o.Unknown {
@@ -193,7 +193,7 @@ func (r *router) ownerNow(i int, table *catalog.Plan, row schemas.Tuple) (accoun
 	if known && !o.Deleted && !o.Unknown {
 		return o.Account, ""
 	}
-	// A deleted parent's key may serve another record by now.
+	// The key of a deleted parent may belong to another record by now.
 	if account, found := r.ownerAhead(i, RecordKey{parent, key}); found {
 		return account, ""
 	}
@@ -203,8 +203,7 @@ func (r *router) ownerNow(i int, table *catalog.Plan, row schemas.Tuple) (accoun
 	return o.Account, ""
 }
 
-// parentUnknown says whether a row belongs through a record of which it is not
-// known whose it is.
+// parentUnknown reports whether a row's parent record has an unknown owner.
 func (r *router) parentUnknown(table *catalog.Plan, row schemas.Tuple) bool {
 	parent := table.Schema.Owner.Schema
 	key, ok := table.OwnerKey(row)
@@ -215,26 +214,26 @@ func (r *router) parentUnknown(table *catalog.Plan, row schemas.Tuple) bool {
 	return known && o.Unknown
 }
 
-// lastOwner is whose a record was when it was last sent.
+// lastOwner is the account to which a record was last sent.
 type lastOwner struct {
 	account string
 	known   bool
-	byRow   bool // the old row itself says so
-	// stale says that the record was changed since by nobody knows whom: of the
-	// old row the account may be sent the key alone.
+	byRow   bool // the old row itself names it
+	// stale says that the record may have belonged to another account in between, so
+	// the last owner gets only the key of the old row.
 	stale bool
 }
 
-// ownerBefore says whose a record was when it was last sent. For a record
-// owned directly its old row knows best; one owned through another keeps the
-// account that it was last sent to, whoever its parent belongs to by now.
+// ownerBefore returns the account to which a record was last sent. For a record that
+// is owned directly, the old row decides. A record that is owned through another
+// keeps the account that it was last sent to, even if its parent has moved.
 func (r *router) ownerBefore(c *schemas.Change, table *catalog.Plan, key string) lastOwner {
 	o, known := r.owner(RecordKey{table.Schema.Name, key})
 	if known && o.Unknown && key != "" {
 		return lastOwner{account: o.Account, known: o.Account != "", stale: true}
 	}
 	if table.Relation.OwnerMoved && table.Schema.Owner.Schema == "" && known && key != "" {
-		// The old row has under the owner's name what may be another column's value.
+		// In the old row the owner column may hold the value of another column.
 		account, carried := "", false
 		if c.Old != nil {
 			account, carried = r.ownerKey(c, table, c.Old)
@@ -250,8 +249,8 @@ func (r *router) ownerBefore(c *schemas.Change, table *catalog.Plan, key string)
 	return lastOwner{account: o.Account, known: known}
 }
 
-// ownerKey is what the owner column holds. An account whose id is too long is
-// none, and its change is listed.
+// ownerKey returns the value of the owner column. It treats an account id that is
+// too long as no owner, and lists the change.
 func (r *router) ownerKey(c *schemas.Change, table *catalog.Plan, row schemas.Tuple) (key string, ok bool) {
 	key, ok = table.OwnerKey(row)
 	if table.Schema.Owner.Schema == "" && len(key) > schemas.MaxAccountBytes {
@@ -290,14 +289,14 @@ func (r *router) ownerAhead(i int, parent RecordKey) (account string, known bool
 	return account, unknown == ""
 }
 
-// remember keeps whose a record is, where later changes will ask. seen says that
-// it may be remembered already, though nobody looked.
+// remember stores the owner of a record for later changes. seen says that the outbox
+// may have a row of it, although the publisher has not looked.
 func (r *router) remember(table *catalog.Plan, key, account string, seen bool) {
 	r.setOwner(table, key, Ownership{Account: account}, seen)
 }
 
-// forget marks a record as deleted. Whose it was stays known until retention
-// ends: a cascade deletes parents before their children.
+// forget marks a record as deleted. Its owner stays stored until retention ends,
+// because a cascade deletes parents before their children.
 func (r *router) forget(table *catalog.Plan, key, account string) {
 	r.setOwner(table, key, Ownership{Account: account, Deleted: true}, true)
 }
@@ -309,7 +308,7 @@ func (r *router) setOwner(table *catalog.Plan, key string, o Ownership, seen boo
 	k := RecordKey{table.Schema.Name, key}
 	stored, known := r.owner(k)
 	if !known && !r.view.Catalog.Tracked(table) {
-		return // asked for alone because others of its schema are not known
+		return // not stored: the publisher looked only because others of its schema are unknown
 	}
 	if r.allUnknown(table.Schema.Name) {
 		put(&r.plan.state.unknownAll, table.Schema.Name, false)
@@ -319,7 +318,7 @@ func (r *router) setOwner(table *catalog.Plan, key string, o Ownership, seen boo
 	}
 }
 
-// owner is whose a record is, as far as it is known.
+// owner returns the owner of a record, from the plan or else from the view.
 func (r *router) owner(k RecordKey) (o Ownership, known bool) {
 	s := &r.plan.state
 	if w, written := s.owners[k]; written {
@@ -335,7 +334,7 @@ func (r *router) owner(k RecordKey) (o Ownership, known bool) {
 	return o, known
 }
 
-// writeOwner writes whose a record is; known says whether there may be a row.
+// writeOwner writes the owner of a record; known says that there may be a row of it.
 func (r *router) writeOwner(k RecordKey, o Ownership, known bool) {
 	if earlier, written := r.plan.state.owners[k]; written && !earlier.Dropped {
 		known = !earlier.IsNew
@@ -343,8 +342,8 @@ func (r *router) writeOwner(k RecordKey, o Ownership, known bool) {
 	r.plan.state.owners[k] = OwnerWrite{Ownership: o, IsNew: !known}
 }
 
-// tracked says whether the owners of a table's records are looked for: where
-// they have to be remembered, and where some of them are not known.
+// tracked reports whether routing looks up the owners of a table's records: the
+// outbox stores them, or some of them are unknown.
 func (r *router) tracked(table *catalog.Plan) bool {
 	return r.view.Catalog.Tracked(table) || r.someUnknown(table.Schema.Name)
 }
@@ -360,22 +359,22 @@ func (r *router) allUnknown(schema string) bool {
 	return r.view.unknownAll[schema]
 }
 
-// lose notes that a record was changed and that nobody can tell whose it is:
-// what was known no longer counts, for itself and for what belongs through it.
+// lose notes that a record changed and its owner cannot be known. The stored owner
+// then no longer holds, for the record and for the records below it.
 func (r *router) lose(table *catalog.Plan, key string, deleted bool) {
 	k := RecordKey{table.Schema.Name, key}
 	o, known := r.owner(k)
 	if key == "" || !known && !r.view.Catalog.IsParent(table.Schema) {
-		return // not remembered, and so not trusted
+		return // the outbox stores no owner of it
 	}
 	if lost := (Ownership{Account: o.Account, Deleted: deleted, Unknown: true}); o != lost {
 		put(&r.plan.state.unknown, k.Schema, true)
-		r.writeOwner(k, lost, known) // an inserted record's key may have served another
+		r.writeOwner(k, lost, known) // the key of an inserted record may have been used before
 	}
 }
 
-// loseAll notes that some record of a schema was changed and that nobody can
-// tell which: whose its records are is not known until each is seen again.
+// loseAll notes that some record of a schema changed and it cannot be known which.
+// The owner of each of its records is unknown until that record changes again.
 func (r *router) loseAll(table *catalog.Plan) {
 	schema := table.Schema.Name
 	if r.allUnknown(schema) || !r.view.Catalog.Tracked(table) && !r.view.Catalog.IsParent(table.Schema) {
@@ -385,7 +384,7 @@ func (r *router) loseAll(table *catalog.Plan) {
 	r.forgetOwners(schema)
 }
 
-// forgetOwners drops whose the records of a schema are.
+// forgetOwners drops the owners of a schema's records.
 func (r *router) forgetOwners(schema string) {
 	s := &r.plan.state
 	put(&s.noOwners, schema, true)
@@ -393,8 +392,8 @@ func (r *router) forgetOwners(schema string) {
 	r.plan.ForgottenOwners = append(r.plan.ForgottenOwners, schema)
 }
 
-// strayed lists a change of a table that has another name than the catalog's by
-// now, and may be the catalog's still: whose its records are is not known.
+// strayed lists a change of a renamed table, which may still be the catalog's table.
+// The owners of its records become unknown.
 func (r *router) strayed(c *schemas.Change, table *catalog.Plan) {
 	if c.Kind == schemas.Truncate {
 		r.plan.Skipped[SkipNoTable]++

@@ -5,18 +5,18 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// refuse lists a change that reaches nobody although somebody may expect it.
+// refuse lists a change that reaches nobody, although an account may expect it.
 func (r *router) refuse(c *schemas.Change, schema, typ, key, reason string) {
 	if reason == SkipNoKey && c.Relation != nil && c.Relation.Unknown != "" {
-		reason = SkipTableUnknown // which may have had one
+		reason = SkipTableUnknown // the table may have had a key
 	}
 	r.plan.Skipped[reason]++
 	r.plan.Unrouted = append(r.plan.Unrouted, Unrouted{Position: c.Position, Schema: schema, Type: typ, Key: key, Reason: reason})
 }
 
-// refuseReserved lists what came from outside under a name that only walhook
-// uses: whoever can write into the source would pass for the owner of a record,
-// or for walhook itself.
+// refuseReserved lists a result or an event from outside under a name that only
+// walhook uses. Otherwise anybody who can write into the source could forge an event
+// of a record or of walhook itself.
 func (r *router) refuseReserved(c *schemas.Change, table, name string) {
 	where := field("table", table)
 	if c.Kind == schemas.Message {
@@ -47,12 +47,12 @@ func (r *router) refuseAccount(c *schemas.Change, table *catalog.Plan) {
 	r.refuse(c, schema, c.Kind.String(), key, SkipAccountID)
 }
 
-// oversized lists a message, or a row of the tables of results and events, that
-// was too long to be kept.
+// oversized lists a message, or a row of the tables of results and events, that was
+// too long for the reader to keep.
 func (r *router) oversized(c *schemas.Change, table *catalog.Plan) {
 	switch {
 	case table == nil && !c.Transactional:
-		r.message(c) // refused for that
+		r.message(c) // which refuses it because it is not transactional
 	case table == nil:
 		r.refuseOversize(c, "", c.Kind.String(), "")
 	case c.Kind == schemas.Insert:
@@ -60,19 +60,19 @@ func (r *router) oversized(c *schemas.Change, table *catalog.Plan) {
 	}
 }
 
-// refuseOversize lists what cannot be sent of a change that was too long to be
-// kept. Whose the record is by now is known all the same.
+// refuseOversize lists an event of a change that was too long for the reader to keep.
+// The owner of its record is known nevertheless.
 func (r *router) refuseOversize(c *schemas.Change, schema, typ, key string) {
 	r.note(Error, "change unrouted: it is too large to keep in memory",
 		field("position", c.Position), field("schema", schema), field("type", typ), field("bytes", c.Oversize))
 	r.refuse(c, schema, typ, key, SkipTooLarge)
 }
 
-// refuseAccountRow lists a change of the account table of which a column
-// is missing that walhook follows.
+// refuseAccountRow lists a change of the account table that lacks a column which
+// walhook follows.
 func (r *router) refuseAccountRow(c *schemas.Change, table *catalog.Plan) {
 	if table.Schema != nil && !table.HasOwner() {
-		return // as a record, with its reason
+		return // record lists it, with its own reason
 	}
 	schema, key, row := table.Relation.Name, "", c.New
 	if row == nil {
@@ -90,8 +90,8 @@ func (r *router) refuseAccountRow(c *schemas.Change, table *catalog.Plan) {
 	r.refuse(c, schema, c.Kind.String(), key, reason)
 }
 
-// refuseUnstorable lists a change that the outbox's server refuses to store. Its
-// key may be why.
+// refuseUnstorable lists a change that the outbox's server refuses to store. The
+// cause may be its key.
 func (r *router) refuseUnstorable(c *schemas.Change, table *catalog.Plan) {
 	schema, key := "", ""
 	if table != nil {
@@ -117,8 +117,8 @@ func (r *router) rowOf(c *schemas.Change) schemas.Tuple {
 	return c.Old
 }
 
-// forgetRecord makes it unknown whose a record is that a change is about: what
-// the change said of it is lost.
+// forgetRecord drops the owner of a change's record, since the change that may have
+// set it is lost.
 func (r *router) forgetRecord(c *schemas.Change, table *catalog.Plan) {
 	if table == nil || table.Schema == nil {
 		return

@@ -21,15 +21,15 @@ type Depth byte
 
 // The depths.
 const (
-	Whole    Depth = iota // all of it
-	Listed                // no event: it is unrouted. What it says of accounts and owners holds
-	Unlisted              // nothing but that it is unrouted, and whose its record is is not known any more
+	Whole    Depth = iota // everything
+	Listed                // no event, but its accounts and owners: the change is listed as unrouted
+	Unlisted              // only the unrouted row; the owner of its record becomes unknown
 )
 
-// Route says what the transaction writes that appends a part of a batch. It reads
-// the view and what an earlier part of the same transaction changes of it, and
-// changes neither. earlier is nil for the first part. done is a plan that nobody
-// needs any more, whose memory is used again; nil for none.
+// Route returns the plan of a transaction that appends a part of a batch. It reads
+// the view and the plan of the previous part of the same transaction (earlier; nil
+// for the first part), and changes neither. done is a plan that the caller no longer
+// needs, or nil; Route reuses its memory.
 func Route(view *View, changes []schemas.Change, part Part, earlier, done *Plan) *Plan {
 	r := newRouter(view, changes, earlier, done)
 	r.part = part
@@ -43,22 +43,22 @@ type router struct {
 	plan    *Plan
 	changes []schemas.Change
 	part    Part
-	tables  []*catalog.Plan // of changes; nil where the catalog names no table
+	tables  []*catalog.Plan // one per change; nil where the catalog does not name the table
 
 	writeOf map[string]*EndpointWrite // by account
-	copies  map[*Endpoint]*Endpoint   // the plan's own, of those that it writes
+	copies  map[*Endpoint]*Endpoint   // the plan's own copies of the endpoints that it writes
 
-	// Of the change that is being routed: how many events are its record's own,
-	// how many come after those, and which of them somebody is notified of.
+	// These are about the present change: how many events are its record's own, how
+	// many follow those, and which of the latter have recipients.
 	parts, afterwards int
 	laters            []laterEvent
-	refused           *schemas.Change // the last one whose account's id is too long
+	refused           *schemas.Change // the last change with an account id that is too long
 	envelope          envelope
-	noted             map[string]bool // what the plan says once
+	noted             map[string]bool // keys of the notes that the plan makes once
 
 	ahead      map[aheadKey]int // changes that insert or update a record, built when first needed
 	recipients []*Endpoint      // of the last occurrence
-	path       []string         // the accounts that they were looked for at
+	path       []string         // the accounts on the way up the tree, for the last occurrence
 }
 
 func newRouter(view *View, changes []schemas.Change, earlier, done *Plan) *router {
@@ -101,8 +101,8 @@ func (r *router) route() {
 	}
 }
 
-// enter begins a change. With another transaction, the accounts that the last
-// one deleted are gone for good.
+// enter begins a change. When another transaction begins, it forgets the accounts
+// that the previous one deleted.
 func (r *router) enter(c *schemas.Change) {
 	if gone := &r.plan.state.deleted; gone.Commit != c.Position.Commit {
 		gone.Commit = c.Position.Commit
@@ -140,7 +140,7 @@ func (r *router) change(i int, c *schemas.Change, table *catalog.Plan) {
 func (r *router) finish() *Plan {
 	p := r.plan
 	p.Owners, p.DeletedIn, p.scratch = p.state.owners, p.state.deleted.Commit, r.envelope.scratch
-	if len(r.copies) > 0 { // an event carries what the transaction makes of its endpoint
+	if len(r.copies) > 0 { // an event carries the id and revision that the transaction sets
 		for _, events := range [][]Event{p.Events, p.TooLarge} {
 			for i := range events {
 				if own := r.copies[events[i].To]; own != nil {
@@ -152,7 +152,7 @@ func (r *router) finish() *Plan {
 	return p
 }
 
-// table binds a relation once and notes once what it lacks.
+// table binds a relation once and notes once which columns it lacks.
 func (r *router) table(relation *schemas.Relation) *catalog.Plan {
 	table, known := r.plan.state.tables[relation]
 	if !known {
@@ -193,7 +193,7 @@ func (r *router) table(relation *schemas.Relation) *catalog.Plan {
 	return table
 }
 
-// bind binds a relation, be it under the name that it had.
+// bind binds a relation, under its former name if it was renamed.
 func (v *View) bind(relation *schemas.Relation) *catalog.Plan {
 	if relation.Former != (schemas.TableName{}) {
 		former := *relation
@@ -214,8 +214,8 @@ func (r *router) noteOnce(key, text string, fields ...Field) {
 	}
 }
 
-// truncate has no envelope: what is known of the table's records is dropped,
-// and with the account table every feed ends.
+// truncate makes no event. It drops the owners of the table's records. A TRUNCATE of
+// the account table ends every account.
 func (r *router) truncate(table *catalog.Plan) {
 	r.plan.Skipped[SkipTruncate]++
 	r.note(Warn, "TRUNCATE is not delivered", field("table", table.Relation.Table().String()),
@@ -231,7 +231,7 @@ func (r *router) truncate(table *catalog.Plan) {
 	}
 }
 
-// dropEvents takes back what was routed to anybody, but not what was learned of
+// dropEvents removes the plan's events and counters and keeps what it says about
 // accounts and owners.
 func (r *router) dropEvents() {
 	p := r.plan

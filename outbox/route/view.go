@@ -9,43 +9,44 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// View is what routing knows of the outbox: what is stored, and caches of it.
-// Its owner fills the caches before it routes ([View.Need]), and changes the rest
-// by [View.Apply] alone, once what a plan says is committed. The zero View routes
-// nothing; [NewView] makes one.
+// View is what routing knows of the outbox: stored state and caches. Its owner fills
+// the caches before it routes ([View.OwnersNeeded], [View.ColumnsNeeded]). It changes
+// the rest only with [View.Apply], after the COMMIT of a plan. [NewView] makes a View;
+// the zero View cannot be used.
 type View struct {
 	Catalog *catalog.Catalog
 	// MaxEventBytes bounds a body; a larger one becomes a dead letter.
 	MaxEventBytes int
-	// StoredURL is a URL as the outbox stores it; nil for as it is.
+	// StoredURL converts a URL into the form in which the outbox stores it; nil leaves
+	// it unchanged.
 	StoredURL func(string) string
 
 	NextID int64 // of the next event
 
 	Endpoints map[string]*Endpoint   // by account: its own endpoint
 	Webhooks  map[string][]*Endpoint // by account: its other ones
-	// WebhooksVersion is that of the webhooks as they are known;
-	// [UnknownVersion] where they have to be read again.
+	// WebhooksVersion is the version of Webhooks; [UnknownVersion] when the publisher
+	// must read them again.
 	WebhooksVersion int64
-	wanted          map[string]bool          // the hooks that any webhook asks for
-	derives         map[*catalog.Schema]bool // whose rules make events that any of them asks for
-	daily           []*Endpoint              // those of them with daily delivery
-	nextEnd         time.Time                // of the next of their days to end; zero for none
+	wanted          map[string]bool          // the hooks that any webhook subscribes to
+	derives         map[*catalog.Schema]bool // schemas with rules whose events any webhook wants
+	daily           []*Endpoint              // webhooks with daily delivery
+	nextEnd         time.Time                // when the next of their days ends; zero for none
 
 	Parents map[string]string // by account: its parent account
 	Deleted DeletedAccounts
 
 	Owners *Cache[RecordKey, Ownership]
-	// Unknown are the schemas some of whose records' owners are not known, and
-	// unknownAll those of which no record's owner is.
+	// Unknown are the schemas with records whose owner is unknown; unknownAll are those
+	// in which every record's owner is unknown.
 	Unknown    map[string]bool
 	unknownAll map[string]bool
 	Columns    *Cache[string, []string]
 
-	tables map[*schemas.Relation]*catalog.Plan // nil where the catalog names no table
+	tables map[*schemas.Relation]*catalog.Plan // nil where the catalog does not name the table
 }
 
-// UnknownVersion is no version of the webhooks.
+// UnknownVersion is not a version of the webhooks: they must be read again.
 const UnknownVersion = -1
 
 // NewView is the view of an empty outbox.
@@ -66,19 +67,19 @@ func NewView(cat *catalog.Catalog) *View {
 	}
 }
 
-// Endpoint is where an account's events go, as far as routing asks.
+// Endpoint is where an account's events go, with the fields that routing needs.
 type Endpoint struct {
 	Account  string
 	ID       int64 // 0 until it is inserted
 	Revision int64
 	URL      string // of the account's own endpoint, as it is stored
-	Secret   string // the one in the account's column; "" where walhook made it, or it was not seen yet
+	Secret   string // the one in the account's column; "" if walhook made it or has not read the column yet
 
 	Subscription *Subscription // of a webhook; nil for the account's own endpoint
-	Day          *OpenDay      // of a webhook with daily delivery; nil for the others
+	Day          *OpenDay      // of a webhook with daily delivery; otherwise nil
 }
 
-// Subscription is what makes a webhook of the API want an event: its filters.
+// Subscription holds the filters of a webhook that the API made.
 type Subscription struct {
 	Hook                     string
 	ObjectType, ObjectAction string // "" is any
@@ -95,15 +96,15 @@ type Subscription struct {
 // Target is the number, extension, ring group or queue that an event is about.
 type Target struct{ Kind, ID string }
 
-// DeletedAccounts are the accounts that one transaction of the source deleted.
-// Their parent accounts are notified of the rest of that transaction.
+// DeletedAccounts are the accounts that one transaction of the source deleted. Their
+// parent accounts still get the events of the rest of that transaction.
 type DeletedAccounts struct {
 	Commit  schemas.LSN
 	Parents map[string]string // by account
 }
 
-// SetWebhooks takes up the webhooks of all accounts, with the days that those
-// with daily delivery count for.
+// SetWebhooks replaces the webhooks of all accounts, with the open days of those with
+// daily delivery.
 func (v *View) SetWebhooks(version int64, webhooks map[string][]*Endpoint) {
 	v.WebhooksVersion, v.Webhooks, v.daily = version, webhooks, nil
 	v.wanted, v.derives = map[string]bool{}, map[*catalog.Schema]bool{}
@@ -123,13 +124,13 @@ func (v *View) SetWebhooks(version int64, webhooks map[string][]*Endpoint) {
 	v.nextEnd = v.firstEnd(nil)
 }
 
-// wants says whether any webhook, of whatever account, asks for a hook.
+// wants reports whether a webhook of any account subscribes to a hook.
 func (v *View) wants(hook string, groups ...string) bool {
 	return v.wanted[hook] || v.wanted[HookAll] || slices.ContainsFunc(groups, func(group string) bool { return v.wanted[group] })
 }
 
-// Webhook finds one endpoint of an account, its own included; nil when there is
-// none such.
+// Webhook finds an endpoint of an account by id, the account's own included; nil when
+// there is none.
 func (v *View) Webhook(account string, endpoint int64) *Endpoint {
 	if own := v.Endpoints[account]; own != nil && own.ID == endpoint {
 		return own
@@ -142,7 +143,7 @@ func (v *View) Webhook(account string, endpoint int64) *Endpoint {
 	return nil
 }
 
-// Apply makes the view what it is once the plan is committed.
+// Apply changes the view as the plan says. The publisher calls it after the COMMIT.
 func (v *View) Apply(p *Plan) {
 	s := &p.state
 	v.NextID = s.nextID
@@ -214,5 +215,5 @@ func (v *View) forgetOwners(schema string) {
 	}
 }
 
-// Derives says whether any webhook asks for an event that a schema's rules make.
+// Derives reports whether any webhook subscribes to an event of a schema's rules.
 func (v *View) Derives(schema *catalog.Schema) bool { return v.derives[schema] }

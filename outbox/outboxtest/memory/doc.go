@@ -5,14 +5,13 @@
 //	log.Append(events...)
 //	session := log.Join("a sender", 10*time.Second, nil)
 //
-// Tests of the sender stand on it where PostgreSQL would hide what they are
-// about: the order of steps, and hours of time. It passes the cases of package
-// outboxtest, as outbox.Session does on PostgreSQL, so what a test finds here
-// holds there.
+// Tests of the sender use it to control the order of steps and to let hours pass,
+// which PostgreSQL does not allow. It passes the cases of package outboxtest, as
+// outbox.Session does on PostgreSQL, so what a test finds here holds there.
 //
-// Its clock is package time's, which testing/synctest replaces. Each call is
-// atomic and sees all earlier ones. Nothing survives the process, and no call
-// fails but for a lease that is over: a test that wants faults wraps the session.
+// It uses package time's clock, which testing/synctest replaces. Each call is atomic
+// and sees all earlier ones. Nothing survives the process. A call fails only when the
+// lease has ended; a test that needs other errors wraps the session.
 //
-// It is for tests alone: package internal/shape keeps it out of the programs.
+// It is for tests only: a test in internal/shape keeps it out of the programs.
 package memory

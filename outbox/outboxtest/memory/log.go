@@ -25,18 +25,18 @@ type Log struct {
 	dead      map[int64]DeadLetter       // by event
 	lanes     map[int64]outbox.LaneState // by endpoint
 	shards    [outbox.Shards]shard
-	sessions  []*Session // those whose end nobody has noticed
+	sessions  []*Session // those that have not been ended yet
 }
 
 type endpoint struct {
 	outbox.Endpoint
 	changedAt time.Time
-	confirmed int64 // the newest revision that a sender said it knows
-	awaited   bool  // somebody waits for that
+	confirmed int64 // the newest revision that a sender confirmed
+	awaited   bool  // Await asks for a confirmation
 }
 
 type shard struct {
-	holder *Session // nil while nobody holds it
+	holder *Session // nil for none
 	tail   int64
 }
 
@@ -47,14 +47,14 @@ type Retry struct {
 	Due      time.Time // zero while it waits
 }
 
-// DeadLetter is an event that is no longer delivered.
+// DeadLetter is an event that walhook does not attempt any more.
 type DeadLetter struct {
 	Event    outbox.Event
 	Attempts int
 	Reason   string
 }
 
-// New is a log with endpoints and no events.
+// New returns a log with endpoints and no events.
 func New(endpoints ...outbox.Endpoint) *Log {
 	l := &Log{
 		appended: make(chan struct{}, 1), next: 1,
@@ -71,9 +71,9 @@ func New(endpoints ...outbox.Endpoint) *Log {
 // Appended is signalled after each append.
 func (l *Log) Appended() <-chan struct{} { return l.appended }
 
-// Append puts events into the log, all at once, and answers them as they stand
-// there. An event without an id gets the next one, one without a revision its
-// endpoint's, one without times now.
+// Append puts events into the log atomically and returns them as they are stored. An
+// event without an id gets the next one, one without a revision that of its endpoint,
+// and one without times the present time.
 func (l *Log) Append(events ...outbox.Event) []outbox.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,14 +107,14 @@ func (l *Log) Append(events ...outbox.Event) []outbox.Event {
 	return slices.Clone(stored)
 }
 
-// Next is the id that the next event gets.
+// Next returns the id that the next event gets.
 func (l *Log) Next() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.next
 }
 
-// Set adds an endpoint, or changes all of one.
+// Set adds or replaces an endpoint.
 func (l *Log) Set(e outbox.Endpoint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +139,7 @@ func (l *Log) setLocked(e outbox.Endpoint) {
 	stored := l.endpoints[e.ID]
 	unordered := e.Ordering == outbox.OrderingNone && stored.Ordering != outbox.OrderingNone
 	stored.Endpoint, stored.changedAt = e, time.Now()
-	if unordered { // nothing waits behind another event any more
+	if unordered { // no event waits behind another any more
 		for _, r := range l.retries {
 			if r.Event.Endpoint == e.ID && r.Due.IsZero() {
 				r.Due = time.Now()
@@ -148,7 +148,7 @@ func (l *Log) setLocked(e outbox.Endpoint) {
 	}
 }
 
-// Await changes an endpoint and has its sender asked to confirm the revision.
+// Await changes an endpoint and asks its sender to confirm the revision.
 func (l *Log) Await(id int64) outbox.Endpoint {
 	e := l.Change(id, func(*outbox.Endpoint) {})
 	l.mu.Lock()
@@ -157,7 +157,7 @@ func (l *Log) Await(id int64) outbox.Endpoint {
 	return e
 }
 
-// Confirmed is the newest revision of an endpoint that a sender confirmed.
+// Confirmed returns the newest revision of an endpoint that a sender confirmed.
 func (l *Log) Confirmed(id int64) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,9 +175,9 @@ func (l *Log) Lapse(name string) {
 	}
 }
 
-// Trim drops the events before an id, when none of them is undelivered: true.
-// Otherwise it has dead letters made of those, by the senders that hold their
-// shards, or at once where nobody does.
+// Trim drops the events before an id and returns true, if none of them is undelivered.
+// Otherwise it asks the senders that hold their shards to make dead letters of them,
+// and does so itself for shards that no sender holds.
 func (l *Log) Trim(before int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -200,7 +200,7 @@ func (l *Log) Trim(before int64) bool {
 		}
 	}
 	for i := range l.shards {
-		// Where a lane of the shard was left, everything of it is dead by now.
+		// No lane of the shard has anything undelivered before the id any more.
 		if s := &l.shards[i]; s.holder == nil && slices.ContainsFunc(left, func(e *endpoint) bool { return outbox.ShardOf(e.ID) == i }) {
 			s.tail = max(s.tail, before-1)
 		}
@@ -217,8 +217,8 @@ func (l *Log) Trim(before int64) bool {
 	return true
 }
 
-// undeliveredLocked are the endpoints that may have something undelivered before
-// an id. What is not yet passed by a stored tail or cursor counts.
+// undeliveredLocked returns the endpoints that may have an undelivered event before an
+// id: beyond a stored tail or cursor, or in retry.
 func (l *Log) undeliveredLocked(before int64) (left []*endpoint) {
 	for id, e := range l.endpoints {
 		lane := l.lanes[id]
@@ -239,7 +239,7 @@ func (l *Log) retriesLocked(endpoint, before int64) bool {
 	return false
 }
 
-// cursorLocked is how far an endpoint is stored as settled.
+// cursorLocked returns the id up to which an endpoint is stored as settled.
 func (l *Log) cursorLocked(endpoint int64) int64 {
 	if lane := l.lanes[endpoint]; lane.Behind {
 		return lane.Cursor
@@ -247,8 +247,8 @@ func (l *Log) cursorLocked(endpoint int64) int64 {
 	return l.shards[outbox.ShardOf(endpoint)].tail
 }
 
-// expireLocked makes dead letters of what is left undelivered of an endpoint
-// before [outbox.Endpoint.SendFrom].
+// expireLocked makes dead letters of an endpoint's undelivered events before
+// [outbox.Endpoint.SendFrom].
 func (l *Log) expireLocked(e outbox.Endpoint, cursor int64) {
 	reason := func(id int64) string {
 		if id < e.FeedFrom {
@@ -274,14 +274,13 @@ func (l *Log) expireLocked(e outbox.Endpoint, cursor int64) {
 	}
 }
 
-// settledLocked says that nothing is left to do for an event, or that it is in
-// retry.
+// settledLocked reports whether an event is delivered, in retry or dead.
 func (l *Log) settledLocked(id int64) bool {
 	_, dead := l.dead[id]
 	return dead || len(l.attempts[id]) > 0 || l.retries[id] != nil
 }
 
-// eventLocked reads an event; false when it is not there any more.
+// eventLocked reads an event; false when the log has dropped it.
 func (l *Log) eventLocked(id int64) (outbox.Event, bool) {
 	i, found := slices.BinarySearchFunc(l.events, id, byID)
 	if !found {
@@ -303,7 +302,7 @@ type View struct {
 	Tails     [outbox.Shards]int64
 }
 
-// View copies what the log holds. Its slices are not to be changed.
+// View copies the state of the log. The caller must not change its slices.
 func (l *Log) View() View {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -323,7 +322,7 @@ func (l *Log) View() View {
 	return v
 }
 
-// Settled says whether an event is delivered, in retry or dead.
+// Settled reports whether an event is delivered, in retry or dead.
 func (l *Log) Settled(id int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

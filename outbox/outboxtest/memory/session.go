@@ -9,11 +9,11 @@ import (
 	"walhook/outbox"
 )
 
-// farAhead is how long a lease may have left. Nobody asks for more than seconds:
-// one that is further ahead is of before the clock was set back.
+// farAhead is the longest time that a lease may have left. A sender asks for seconds,
+// so a lease that ends later is from before the clock was set back.
 const farAhead = 10 * time.Minute
 
-// Session is one sender's hold on its shards, as [outbox.Session] is.
+// Session is one sender's lease of its shards, as [outbox.Session] is.
 type Session struct {
 	log       *Log
 	name      string
@@ -21,11 +21,11 @@ type Session struct {
 	checkHost func(url string) error // nil allows every host
 
 	until time.Time // guarded by log.mu
-	ended bool      // by Leave, or because another noticed that the lease was over; guarded by log.mu
+	ended bool      // by Leave, or by another sender after the lease ended; guarded by log.mu
 }
 
-// Join registers a sender whose lease lasts for lease unless renewed. It holds
-// each endpoint to whose host checkHost says that nothing may be sent.
+// Join registers a sender whose lease ends after lease unless it is renewed. The
+// session holds every endpoint whose URL checkHost rejects.
 func (l *Log) Join(name string, lease time.Duration, checkHost func(url string) error) *Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,7 +34,7 @@ func (l *Log) Join(name string, lease time.Duration, checkHost func(url string) 
 	return s
 }
 
-// fenceLocked is what everything that a sender writes passes.
+// fenceLocked is the check that every write of a sender makes first.
 func (s *Session) fenceLocked() error {
 	if s.ended || !time.Now().Before(s.until) {
 		return fmt.Errorf("%w (the lease of sender %s is over)", outbox.ErrLeaseLost, s.name)
@@ -42,7 +42,7 @@ func (s *Session) fenceLocked() error {
 	return nil
 }
 
-// Renew extends the lease and says until when it holds.
+// Renew extends the lease and returns its end.
 func (s *Session) Renew(context.Context) (time.Time, error) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -53,8 +53,7 @@ func (s *Session) Renew(context.Context) (time.Time, error) {
 	return s.until, nil
 }
 
-// expireSessionsLocked ends the sessions whose lease is over, and frees their
-// shards.
+// expireSessionsLocked ends the sessions whose lease has ended, and frees their shards.
 func (l *Log) expireSessionsLocked() {
 	now := time.Now()
 	for _, s := range slices.Clone(l.sessions) {
@@ -74,8 +73,8 @@ func (l *Log) endLocked(s *Session) {
 	}
 }
 
-// Rebalance frees the shards of senders whose lease is over, takes free ones up
-// to this sender's fair share, and names those that it holds too many of.
+// Rebalance frees the shards of senders whose lease has ended, takes free shards up to
+// this sender's fair share, and names the shards that it holds beyond that share.
 func (s *Session) Rebalance(context.Context) (gained outbox.Handover, surplus []int, err error) {
 	l := s.log
 	l.mu.Lock()
@@ -106,7 +105,7 @@ func (s *Session) Rebalance(context.Context) (gained outbox.Handover, surplus []
 	return gained, nil, nil
 }
 
-// handOverLocked reads what the new owner of h.Shards starts from.
+// handOverLocked reads the state from which the new owner of h.Shards starts.
 func (l *Log) handOverLocked(h *outbox.Handover) {
 	mine := func(endpoint int64) bool {
 		return slices.ContainsFunc(h.Shards, func(s outbox.Shard) bool { return s.ID == outbox.ShardOf(endpoint) })
@@ -128,9 +127,8 @@ func (l *Log) handOverLocked(h *outbox.Handover) {
 	}
 }
 
-// Save stores lanes and shard tails. A lane with nothing to remember is
-// forgotten; the tail of a shard that another holds stays where it is, and no tail
-// moves back.
+// Save stores lanes and shard tails. It drops a lane without state to store. It does
+// not change the tail of a shard that another sender holds, and moves no tail back.
 func (s *Session) Save(_ context.Context, lanes []outbox.LaneState, shards []outbox.Shard) error {
 	l := s.log
 	l.mu.Lock()
@@ -169,7 +167,7 @@ func (s *Session) Release(_ context.Context, shards []outbox.Shard) error {
 	return nil
 }
 
-// Leave ends the session and frees whatever it still holds.
+// Leave ends the session and frees its shards.
 func (s *Session) Leave(context.Context) error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -177,7 +175,7 @@ func (s *Session) Leave(context.Context) error {
 	return nil
 }
 
-// Tail reads a stretch of the log: the events of shards, or of one endpoint, in
+// Tail reads a stretch of the event log: the events of shards, or of one endpoint, in
 // order of id.
 func (s *Session) Tail(_ context.Context, q outbox.TailQuery) (outbox.Stretch, error) {
 	l := s.log
@@ -211,8 +209,8 @@ func (s *Session) Tail(_ context.Context, q outbox.TailQuery) (outbox.Stretch, e
 	return stretch, nil
 }
 
-// Endpoints reads the named endpoints as they stand now, without those that are
-// not there.
+// Endpoints reads the present state of the named endpoints; it leaves out those that
+// do not exist.
 func (s *Session) Endpoints(_ context.Context, ids []int64) (endpoints []outbox.Endpoint, err error) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -226,7 +224,7 @@ func (s *Session) Endpoints(_ context.Context, ids []int64) (endpoints []outbox.
 	return endpoints, nil
 }
 
-// held is an endpoint as this session may send to it.
+// held returns an endpoint, unusable if checkHost rejects its URL.
 func (s *Session) held(e outbox.Endpoint) outbox.Endpoint {
 	if s.checkHost == nil || e.State != outbox.EndpointActive {
 		return e
@@ -237,8 +235,8 @@ func (s *Session) held(e outbox.Endpoint) outbox.Endpoint {
 	return e
 }
 
-// EndpointsChanged says which endpoints of the held shards changed since an
-// instant, or are held for their host, and the instant to ask with next.
+// EndpointsChanged returns the endpoints of the held shards that changed since an
+// instant, or whose URL checkHost rejects, and the instant for the next call.
 func (s *Session) EndpointsChanged(_ context.Context, since time.Time) (changed []outbox.EndpointRevision, now time.Time, err error) {
 	l := s.log
 	l.mu.Lock()
@@ -252,8 +250,8 @@ func (s *Session) EndpointsChanged(_ context.Context, since time.Time) (changed 
 	return changed, time.Now(), nil
 }
 
-// Confirm says that this sender starts nothing any more by what endpoints were
-// before these revisions.
+// Confirm notes that this sender starts no more attempts under older revisions of
+// these endpoints.
 func (s *Session) Confirm(_ context.Context, known []outbox.EndpointRevision) error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -265,8 +263,8 @@ func (s *Session) Confirm(_ context.Context, known []outbox.EndpointRevision) er
 	return nil
 }
 
-// Expire makes dead letters of what is left undelivered after cursor of an
-// endpoint's earlier feeds, or past retention, and of its retries there.
+// Expire makes dead letters of an endpoint's undelivered events after cursor, and of
+// its rows in retry, that belong to an earlier feed or are past retention.
 func (s *Session) Expire(_ context.Context, e outbox.Endpoint, cursor int64) error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()

@@ -14,9 +14,8 @@ type recordRef struct {
 	record   string
 }
 
-// Settle makes a batch durable, or refuses it whole. The same batch may
-// be settled again. It answers how the records stand that have, or had, rows in
-// retry.
+// Settle stores a batch, or refuses it whole. The same batch may be settled again. It
+// returns the states of the records that have, or had, rows in retry.
 func (s *Session) Settle(_ context.Context, batch []outbox.Settlement) (states []outbox.RecordState, err error) {
 	l := s.log
 	l.mu.Lock()
@@ -43,7 +42,7 @@ func (s *Session) Settle(_ context.Context, batch []outbox.Settlement) (states [
 			l.retries[s.Event.ID] = &Retry{Event: l.knownLocked(&s.Event), Attempts: number(s), Due: s.RetryAt}
 		}
 	}
-	// An event is parked once whatever the batch does to the one before it.
+	// Park an event once, whatever the batch does to the one before it.
 	for i := range batch {
 		if e := &batch[i].Event; batch[i].Disposition == outbox.Parked && l.retries[e.ID] == nil {
 			l.retries[e.ID] = &Retry{Event: l.knownLocked(e)}
@@ -56,7 +55,8 @@ func (s *Session) Settle(_ context.Context, batch []outbox.Settlement) (states [
 	return states, nil
 }
 
-// attemptLocked stores an attempt, once, and what it did to its endpoint.
+// attemptLocked stores an attempt, once, and disables the endpoint if the settlement
+// says so.
 func (l *Log) attemptLocked(s *outbox.Settlement) {
 	a := s.Attempt
 	if a == nil {
@@ -65,7 +65,7 @@ func (l *Log) attemptLocked(s *outbox.Settlement) {
 	if !slices.ContainsFunc(l.attempts[s.Event.ID], func(o outbox.Attempt) bool { return o.At.Equal(a.At) }) {
 		l.attempts[s.Event.ID] = append(l.attempts[s.Event.ID], *a)
 	}
-	// An answer disables only the revision that it was given to.
+	// An attempt disables only the revision under which it was made.
 	if e := l.endpoints[s.Event.Endpoint]; s.Disable != "" && e != nil && e.Revision == a.Revision && e.State == outbox.EndpointActive {
 		e.State, e.Reason = outbox.EndpointDisabled, s.Disable
 		e.Revision++
@@ -73,7 +73,7 @@ func (l *Log) attemptLocked(s *outbox.Settlement) {
 	}
 }
 
-// buryLocked makes a dead letter of an event that is in the log and none yet.
+// buryLocked makes a dead letter of an event in the log, unless there is one.
 func (l *Log) buryLocked(s *outbox.Settlement) {
 	e, there := l.eventLocked(s.Event.ID)
 	if _, dead := l.dead[e.ID]; there && !dead {
@@ -92,8 +92,7 @@ func number(s *outbox.Settlement) int {
 	return s.Attempt.Number
 }
 
-// knownLocked is an event as the log has it, under the record that it was
-// settled with.
+// knownLocked returns an event as the log has it, with the record of its settlement.
 func (l *Log) knownLocked(e *outbox.Event) outbox.Event {
 	known, there := l.eventLocked(e.ID)
 	if !there {
@@ -103,7 +102,7 @@ func (l *Log) knownLocked(e *outbox.Event) outbox.Event {
 	return known
 }
 
-// oldestLocked is the first row of a record in retry; nil for none.
+// oldestLocked returns the first row of a record in retry; nil for none.
 func (l *Log) oldestLocked(ref recordRef) (oldest *Retry) {
 	for _, r := range l.retries {
 		if (recordRef{r.Event.Endpoint, r.Event.Record}) == ref && (oldest == nil || r.Event.ID < oldest.Event.ID) {
@@ -113,7 +112,7 @@ func (l *Log) oldestLocked(ref recordRef) (oldest *Retry) {
 	return oldest
 }
 
-// promoteLocked makes a record's oldest row due, where it waited.
+// promoteLocked makes a record's oldest row due if it waits.
 func (l *Log) promoteLocked(ref recordRef) {
 	if r := l.oldestLocked(ref); r != nil && r.Due.IsZero() {
 		r.Due = time.Now()
@@ -128,8 +127,8 @@ func (l *Log) stateLocked(ref recordRef) outbox.RecordState {
 	return state
 }
 
-// DueRetries reads an endpoint's rows of retry that are due, the oldest due time
-// first, and when the next one is.
+// DueRetries reads an endpoint's rows of retry that are due, the earliest first, and
+// the time at which the next one is due.
 func (s *Session) DueRetries(_ context.Context, q outbox.RetryQuery) (due outbox.Retries, err error) {
 	l := s.log
 	l.mu.Lock()

@@ -12,8 +12,8 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Catalog has one of each: an account table with its own secrets, records
-// owned directly, through a parent and through a parent's parent, and results.
+// Catalog has one of each kind: an account table with its own secrets, records that
+// are owned directly, through a parent and through a parent's parent, and results.
 const Catalog = `
 account: {table: users, id: id, url: web_hook_url, parent: reseller_id, secret: web_hook_secret}
 schemas:
@@ -73,7 +73,7 @@ func (tb Table) OfText() Table {
 // NotSent stands for a value that the change does not carry.
 const NotSent = "\x00"
 
-// Row is a tuple of the texts of its values; nil is NULL.
+// Row returns a tuple of the texts of its values; nil is NULL.
 func Row(values ...any) schemas.Tuple {
 	tuple := make(schemas.Tuple, len(values))
 	for i, value := range values {
@@ -97,7 +97,7 @@ func (tb Table) Update(old, new schemas.Tuple) schemas.Change {
 	return schemas.Change{Kind: schemas.Update, Relation: tb.Relation, Old: old, New: new}
 }
 
-// Delete is a row that is gone, of what its replica identity has.
+// Delete is a deleted row, with the columns that its replica identity keeps.
 func (tb Table) Delete(values ...any) schemas.Change {
 	return schemas.Change{Kind: schemas.Delete, Relation: tb.Relation, Old: Row(values...)}
 }
@@ -112,7 +112,7 @@ func Message(content string) schemas.Change {
 	return schemas.Change{Kind: schemas.Message, Prefix: schemas.MessagePrefix, Content: []byte(content), Transactional: true}
 }
 
-// Account inserts an account that takes events at https://example.com/<id>.
+// Account inserts an account with the URL https://example.com/<id>.
 func Account(id int) schemas.Change {
 	return Users.Insert(id, "n", fmt.Sprint("https://example.com/", id), nil)
 }
