@@ -10,8 +10,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// An address gets a 429 after addressBurst wrong tokens, and after badBurst wrong
-// tokens that begin alike. Then it gains one try each addressEvery and badEvery.
+// The bounds of wrong tokens from one address: badBurst and badEvery of those with the
+// same prefix, addressBurst and addressEvery of all.
 const (
 	badBurst     = 20
 	badEvery     = 10 * time.Second

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// spareHeap is how much garbage may gather between two collections. What a
-	// busy walhook holds is a few tens of megabytes, and at the usual setting it
-	// would collect as often as it has made as many again.
+	// spareHeap is how much garbage may accumulate between two collections. A busy
+	// walhook has a live heap of a few tens of megabytes. By default Go would collect
+	// each time that the heap has doubled.
 	spareHeap = 40 << 20
 
 	leastPercent = 60
@@ -19,18 +19,19 @@ const (
 
 	collectorLook = 2 * time.Second
 
-	// restingAllocs is as much as is allocated between two looks at most while
-	// there is next to nothing to do. Every restingLooks of that, what a busier
-	// time left behind goes back to the system, where restingHeld is in use:
-	// less is not worth a collection.
+	// restingAllocs is the most that an idle process allocates between two looks.
+	// After restingLooks idle looks in a row, tuneCollector returns memory to the
+	// system, if the process holds at least restingHeld; less is not worth a
+	// collection.
 	restingAllocs = 4 << 20
 	restingLooks  = 30
 	restingHeld   = 64 << 20
 )
 
-// tuneCollector has the heap collected when it has grown by spareHeap, within
-// bounds, unless the environment says otherwise (package runtime), and gives
-// memory back when there is nothing to do. It returns when ctx ends.
+// tuneCollector sets GOGC so that Go collects when the heap has grown by spareHeap,
+// within bounds, and returns memory to the system when the process is idle. It does
+// nothing if the environment sets GOGC or GOMEMLIMIT (package runtime). It returns when
+// ctx ends.
 func tuneCollector(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -40,7 +41,7 @@ func tuneCollector(ctx context.Context) {
 	var memory memoryWatch
 	for set := 0; ; {
 		memory.read()
-		// Each setting stops the world for a moment: only when it matters.
+		// Each change of the setting stops the world for a moment, so avoid small ones.
 		if percent := collectorPercent(memory.live); percent > set*5/4 || percent < set*4/5 {
 			set = percent
 			debug.SetGCPercent(percent)
@@ -56,12 +57,12 @@ func tuneCollector(ctx context.Context) {
 	}
 }
 
-// memoryWatch is what the runtime says of memory, from one look to the next.
+// memoryWatch holds the runtime's memory statistics from one look to the next.
 type memoryWatch struct {
 	live      uint64 // bytes that were in use after the last collection
-	held      uint64 // bytes that the system counts
-	allocated uint64 // bytes, ever
-	resting   int    // looks in a row that saw little allocated
+	held      uint64 // bytes that the process holds
+	allocated uint64 // bytes allocated since the start
+	resting   int    // idle looks in a row
 }
 
 func (m *memoryWatch) read() {
@@ -79,13 +80,13 @@ func (m *memoryWatch) read() {
 	m.allocated = allocated
 }
 
-// rests says that it is time to give memory back.
+// rests reports whether it is time to return memory.
 func (m *memoryWatch) rests() bool {
 	return m.resting > 0 && m.resting%restingLooks == 0 && m.held >= restingHeld
 }
 
-// collectorPercent is the growth after which a heap with so many live bytes is
-// collected, in percent of them.
+// collectorPercent returns the GOGC for a heap with so many live bytes: the growth, in
+// percent of them, after which Go collects.
 func collectorPercent(live uint64) int {
 	return int(min(max(100*spareHeap/max(live, 1), leastPercent), mostPercent))
 }

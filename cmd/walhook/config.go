@@ -29,41 +29,41 @@ import (
 	"walhook/sender/deliver"
 )
 
-// settings are what a command is told by flags, environment and file, in that
-// order of precedence. What its command does not register has its default.
-// Source, Outbox, AdminToken and SecretKey are never printed.
+// settings are the values of flags, environment and file, in that order of precedence.
+// A setting that the command does not register has its default. walhook never prints
+// Source, Outbox, AdminToken and SecretKey.
 type settings struct {
-	Source         string                 // "" only where no part that runs reads it
-	Outbox         string                 // the source unless it is set
-	SourceNow      func() (string, error) // reads the file of Source again; nil where it is not in one
+	Source         string                 // "" only if no part of the process reads the source
+	Outbox         string                 // the source, unless it is set
+	SourceNow      func() (string, error) // reads the file of Source again; nil if it is not in a file
 	OutboxNow      func() (string, error)
 	Slot           string
 	Publication    string
 	Catalog        *catalog.Catalog
 	Roles          roles
-	Listen         string // "" is off
-	MetricsListen  string // "" is on Listen
+	Listen         string // "" stands for off
+	MetricsListen  string // "" stands for Listen
 	TrustedProxies []netip.Prefix
-	TLSCert        string // files; "" is plain HTTP
+	TLSCert        string // files; "" stands for plain HTTP
 	TLSKey         string
 	AllowCIDR      []netip.Prefix
 	DenyCIDR       []netip.Prefix
 	AllowPorts     []deliver.PortRange
-	EgressAddress  netip.Addr // the zero Addr is any
+	EgressAddress  netip.Addr // the zero Addr stands for any
 	HTTPClient     deliver.Client
 	Retention      time.Duration
 	AttemptTimeout time.Duration
 	RetrySchedule  []time.Duration
 	MaxEventBytes  int
-	AdminToken     string // "" is none
-	SecretKey      []byte // nil is none
-	OldSecretKey   []byte // nil is none
+	AdminToken     string // "" for none
+	SecretKey      []byte // nil for none
+	OldSecretKey   []byte // nil for none
 	Messages       schemas.Messages
 	LogLevel       zapcore.Level
 	LogFormat      string // json or console
 	Trace          traceConfig
 
-	warnings []string // told by newLogger
+	warnings []string // newLogger logs them
 }
 
 // roles are the parts that a process runs.
@@ -71,7 +71,7 @@ type roles struct{ Publisher, Sender, API bool }
 
 func (s settings) cdcConfig() source.Config {
 	return source.Config{URL: s.Source, URLNow: s.SourceNow, Slot: s.Slot, Publication: s.Publication, Catalog: s.Catalog, Messages: s.Messages,
-		// An old row and a new one, each value twice as long as in an event.
+		// Room for an old and a new row whose values are twice as long as in an event.
 		MaxMessageBytes: max(4*s.MaxEventBytes, 1<<20)}
 }
 
@@ -80,7 +80,7 @@ func (s settings) outboxConfig() outbox.Config {
 }
 
 func (s settings) senderConfig() sender.Config {
-	host, _ := os.Hostname() // for people; nothing depends on it
+	host, _ := os.Hostname() // for people only
 	return sender.Config{
 		Name:          cmp.Or(host, "walhook") + "/" + strconv.Itoa(os.Getpid()),
 		HTTP:          s.deliverConfig(),
@@ -101,7 +101,7 @@ func (s settings) deliverConfig() deliver.Config {
 }
 
 // loadSettings reads the settings that cmd has registered with addSettings.
-// Its error lists every fault and is one of usage.
+// Its error lists every fault and is a usage error.
 func loadSettings(cmd *cobra.Command) (settings, error) {
 	return readSettings(cmd.Flags(), os.Environ)
 }
@@ -142,8 +142,8 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 	return s, nil
 }
 
-// complete fills in what defaults to another setting and says what is missing.
-// A command that registers a slot reads the source, as far as its role does.
+// complete fills in the settings that default to another one and lists those that are
+// missing. A command that registers --slot needs the source if its role does.
 func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) error {
 	const missing = "%s is missing: set --%s or %s to %s, such as postgres://user@host:5432/database"
 	_, sourceGiven := origin["source"]
@@ -166,16 +166,17 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	return nil
 }
 
-// input is the merged text of all sources, and where each value comes from.
+// input is the merged text of flags, environment and file, with the origin of each
+// value.
 type input struct {
 	values *koanf.Koanf
 	origin map[string]string // of each value that is not empty
-	files  map[string]string // that hold the values of secret settings
+	files  map[string]string // by secret setting: the file that holds its value
 	faults []error
 }
 
-// load merges file, environment and flags, the later over the earlier. Which
-// file is told by the other two.
+// load merges file, environment and flags; the later override the earlier. The
+// environment or a flag names the file.
 func (in *input) load(flags *pflag.FlagSet, environ func() []string, warnings *[]string) error {
 	fromEnv := koanf.New(".")
 	err := fromEnv.Load(env.Provider("", env.Opt{
@@ -187,7 +188,7 @@ func (in *input) load(flags *pflag.FlagSet, environ func() []string, warnings *[
 				*warnings = append(*warnings, name+" is not a setting of this version and is ignored")
 				return "", nil
 			case value == "":
-				return "", nil // as good as unset
+				return "", nil // an empty value counts as unset
 			}
 			return key, value
 		},
@@ -225,7 +226,7 @@ func (in *input) readFile(path string) (*koanf.Koanf, error) {
 		if fault, ok := errors.AsType[*fs.PathError](err); ok {
 			return nil, fmt.Errorf("configuration file %s: %w", path, fault.Err)
 		}
-		// The parser quotes the text, which may hold a password.
+		// The parser's error quotes the text, which may contain a password.
 		return nil, fmt.Errorf("configuration file %s: want YAML with one \"setting: value\" per line, with the flags' names", path)
 	}
 	for _, key := range values.Keys() {
@@ -253,7 +254,7 @@ func (in *input) merge(layer *koanf.Koanf, name func(key string) string) {
 	_ = in.values.Merge(layer) // fails only under StrictMerge
 }
 
-// settingText is a value as a flag would have it: lists are comma separated.
+// settingText returns a value as a flag would have it: lists are comma separated.
 func settingText(value any) (string, bool) {
 	switch v := value.(type) {
 	case nil:
@@ -278,7 +279,7 @@ func settingText(value any) (string, bool) {
 	return "", false
 }
 
-// listed is one error of all faults, a line each.
+// listed joins all faults into one error, with a line for each.
 func listed(faults []error) error {
 	if len(faults) == 1 {
 		return faults[0]

@@ -115,7 +115,7 @@ func demoLogger(level string) (*zap.Logger, error) {
 	return newLogger(settings{LogLevel: parsed, LogFormat: "console"}), nil
 }
 
-// interrupted makes an end by a signal no error.
+// interrupted drops the error of an end by a signal.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"walhook/internal/receiver"
 )
 
-// The kinds of receivers that the demo's accounts have.
+// The kinds of receivers of the demo's accounts.
 const (
 	classHealthy = "healthy"
 	classSlow    = "slow"
@@ -21,8 +21,8 @@ const (
 	classDead    = "dead"
 )
 
-// demoClass is the kind of receiver of an account, by its index. The first
-// four see every schema at once and are healthy.
+// demoClass returns the kind of receiver of an account, by its index. The first four
+// get events of every schema early and are healthy.
 func demoClass(index int) string {
 	switch {
 	case index < 4:
@@ -45,13 +45,13 @@ func accountClass(account string) string {
 	return demoClass(int(id - carrier.AccountID(0)))
 }
 
-// demoReceivers are the other end: one server for all who answer, and an
+// demoReceivers are the demo's receivers: one server for all that answer, and an
 // address that refuses connections.
 type demoReceivers struct {
 	server  *receiver.Server
 	dead    *receiver.Refusal
 	secrets *pgsession.Pool // on the outbox
-	known   sync.Map        // account → secret, as far as they were asked for
+	known   sync.Map        // account → secret, of those read so far
 }
 
 const (
@@ -93,7 +93,7 @@ func startDemoReceivers(seed uint64, outboxURL string) (*demoReceivers, error) {
 
 func (r *demoReceivers) close() {
 	if r.server != nil {
-		_ = r.server.Close() // what it got is read
+		_ = r.server.Close() // judge has read its deliveries
 	}
 	if r.dead != nil {
 		_ = r.dead.Close()
@@ -101,7 +101,7 @@ func (r *demoReceivers) close() {
 	r.secrets.Close()
 }
 
-// url is the web_hook_url of the account with an index.
+// url returns the web_hook_url of the account with an index.
 func (r *demoReceivers) url(index int) string {
 	account := strconv.FormatInt(carrier.AccountID(index), 10)
 	if demoClass(index) == classDead {
@@ -110,8 +110,7 @@ func (r *demoReceivers) url(index int) string {
 	return r.server.URL(account)
 }
 
-// secret looks an account's signing secret up, once, as its user would be told
-// it.
+// secret reads an account's signing secret, once, as `endpoints secret` prints it.
 func (r *demoReceivers) secret(account string) string {
 	if secret, ok := r.known.Load(account); ok {
 		return secret.(string)
@@ -121,7 +120,7 @@ func (r *demoReceivers) secret(account string) string {
 	var secret string
 	const sql = "SELECT secret FROM walhook.endpoint WHERE account = $1"
 	if err := r.secrets.QueryRow(ctx, sql, account).Scan(&secret); err != nil {
-		return "" // counted as a bad signature
+		return "" // the report counts a bad signature
 	}
 	r.known.Store(account, secret)
 	return secret

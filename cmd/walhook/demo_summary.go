@@ -47,7 +47,7 @@ type demoLatency struct {
 	Max   float64 `json:"max_ms"`
 }
 
-// resultSchema is the schema of the asynchronous results that the demo makes.
+// resultSchema is the schema of the demo's async results.
 const resultSchema = "sms_enablement"
 
 func newDemoSummary(d *demo, stats carrier.Stats, changes map[string]map[string]int, report receiver.Report, open []string) *demoSummary {

@@ -10,9 +10,9 @@ import (
 	"walhook/sender"
 )
 
-// demoView prints deliveries as they happen, for a person. A terminal cannot
-// be read faster than some lines a second, so of the successes only that many
-// are shown; failures always are, up to a bound.
+// demoView prints deliveries as they happen, for a person. A person can read a few
+// lines a second, so the view shows only that many successes. It shows every failure,
+// up to a bound.
 type demoView struct {
 	out     io.Writer
 	colour  bool
@@ -30,7 +30,7 @@ func newDemoView(out io.Writer) *demoView {
 	return &demoView{out: steering(out), colour: isTerminal(out), reports: make(chan sender.AttemptReport, viewBuffer)}
 }
 
-// step tells what the demo is doing.
+// step prints what the demo does next.
 func (v *demoView) step(what string) { v.print("· %s\n", what) }
 
 func (v *demoView) print(format string, args ...any) {
@@ -44,8 +44,8 @@ func (v *demoView) begin(o demoOptions) {
 		o.duration, o.accounts)
 }
 
-// attempt is called by the sender and must not block: what the view cannot
-// keep up with is not shown.
+// attempt is called by the sender and must not block: the view drops attempts that it
+// cannot keep up with.
 func (v *demoView) attempt(report sender.AttemptReport) {
 	select {
 	case v.reports <- report:

@@ -20,7 +20,7 @@ import (
 	"walhook/sender/deliver"
 )
 
-// demo is the world of one run.
+// demo holds everything of one run.
 type demo struct {
 	options   demoOptions
 	view      *demoView
@@ -69,7 +69,7 @@ func (d *demo) close() {
 	}
 }
 
-// service is walhook as 'walhook run --setup' would start it here.
+// service returns walhook as 'walhook run --setup' would start it.
 func (d *demo) service() service {
 	return service{
 		publish: true, send: true, setup: true,
@@ -83,8 +83,8 @@ func (d *demo) service() service {
 	}
 }
 
-// run lets the carrier be busy while walhook delivers, waits for what is still
-// on its way, and has the referee judge.
+// run simulates the carrier's activity while walhook delivers, waits for outstanding
+// deliveries, and calls the referee.
 func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 	service := d.service()
 	d.view.step("preparing publication, slot and initial snapshot")
@@ -153,13 +153,13 @@ func (d *demo) waitForReader(ctx context.Context) error {
 }
 
 const (
-	// judgeWithin is long enough for a flaky receiver's second attempt of
-	// every event, one behind the other.
+	// judgeWithin is long enough for a second attempt of every event to a flaky
+	// receiver, one after the other.
 	judgeWithin = time.Minute
 	judgeEvery  = time.Second
 )
 
-// judge waits until nothing that could come is missing and reports.
+// judge waits until every delivery that can succeed has arrived, and reports.
 func (d *demo) judge(ctx context.Context, stats carrier.Stats) (*demoSummary, error) {
 	conn, err := pgsession.ConnectCarrier(ctx, d.source)
 	if err != nil {
@@ -195,8 +195,8 @@ func (d *demo) judge(ctx context.Context, stats carrier.Stats) (*demoSummary, er
 const openBreakersSQL = `
 	SELECT e.account FROM walhook.lane l JOIN walhook.endpoint e ON e.id = l.endpoint WHERE l.open ORDER BY 1`
 
-// openBreakers lists the accounts whose endpoint's breaker is open, as the
-// sender saved it.
+// openBreakers lists the accounts whose endpoint's breaker is open, as the sender
+// stored it.
 func (d *demo) openBreakers(ctx context.Context) ([]string, error) {
 	conn, err := pgsession.Connect(ctx, d.outbox)
 	if err != nil {

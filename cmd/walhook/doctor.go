@@ -34,7 +34,7 @@ checks do not change.
 The exit status is 0 when no check failed, 1 when one did, 2 for wrong usage or
 configuration.`
 
-// doctorTimeout bounds a whole check-up, whatever does not answer.
+// doctorTimeout bounds all checks together.
 const doctorTimeout = 45 * time.Second
 
 func newDoctorCommand() *cobra.Command {
@@ -77,12 +77,12 @@ func newDoctorCommand() *cobra.Command {
 	return cmd
 }
 
-// configSettings is the check of the settings themselves, which loadSettings
-// refuses where they are wrong.
+// configSettings is the check of the settings. loadSettings refuses wrong ones, so it
+// finds only warnings.
 const configSettings = "config.settings"
 
-// examine makes every check. The outbox comes first, since what it holds is
-// compared with the source; the source is told first.
+// examine makes every check. It checks the outbox first, because the checks of the
+// source need the stored position. The report begins with the source.
 func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Finding, error) {
 	r := doctor.NewReport(configSettings)
 	for _, warning := range s.warnings {
@@ -101,7 +101,7 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	return append(append(findings, stored...), deliver.Examine(ctx, s.deliverConfig())...), nil
 }
 
-// warningSteps is what ends a warning of loading the settings.
+// warningSteps returns the fix of a warning about the settings.
 func warningSteps(warning string) doctor.Steps {
 	name, _, _ := strings.Cut(warning, " ")
 	switch {
@@ -113,8 +113,8 @@ func warningSteps(warning string) doctor.Steps {
 	return nil
 }
 
-// storedPosition reads what the outbox holds, where it could be looked at. One
-// that is not there yet holds nothing.
+// storedPosition reads the stored position, unless the outbox could not be checked. An
+// outbox that does not exist yet has none.
 func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context.Context) (schemas.Checkpoint, error) {
 	var broken error
 	for _, f := range findings {
@@ -122,7 +122,7 @@ func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context
 		case f.Status == doctor.Failed && (f.ID == "outbox.reachable" || f.ID == "outbox.rights" || f.ID == "outbox.migrations"):
 			broken = errors.New(f.ID)
 		case f.ID == "outbox.migrations" && f.Status == doctor.OK && broken != nil && broken.Error() == "outbox.rights":
-			broken = nil // it can still be read
+			broken = nil // its position can still be read
 		}
 	}
 	return func(ctx context.Context) (schemas.Checkpoint, error) {
@@ -140,8 +140,7 @@ func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context
 	}
 }
 
-// checksFailed is the error of a check-up that found a failure; nil if it found
-// none.
+// checksFailed returns an error if a check failed.
 func checksFailed(findings []doctor.Finding) error {
 	var failed []string
 	for _, f := range findings {

@@ -14,7 +14,7 @@ type checkup struct {
 	tally
 }
 
-// tally counts the outcomes.
+// tally counts the results.
 type tally struct {
 	OK      int `json:"ok"`
 	Warning int `json:"warning"`
@@ -42,7 +42,7 @@ func writeFindingsJSON(w io.Writer, findings []doctor.Finding) error {
 	return writeJSON(w, checkup{Checks: findings, tally: count(findings)})
 }
 
-// writeFindings prints a line for each check, and below it what fixes it.
+// writeFindings prints a line for each check, and its fix below.
 func writeFindings(w io.Writer, findings []doctor.Finding) error {
 	var text strings.Builder
 	for _, f := range findings {
@@ -59,7 +59,7 @@ func writeFindings(w io.Writer, findings []doctor.Finding) error {
 	return err
 }
 
-// writeSteps groups the steps by where they are done.
+// writeSteps groups the steps by place.
 func writeSteps(w io.Writer, steps doctor.Steps) {
 	printed := ""
 	for _, step := range steps {
@@ -82,7 +82,7 @@ func writeSteps(w io.Writer, steps doctor.Steps) {
 	}
 }
 
-// place says where a step is done, and by whom.
+// place says where a step runs, and who runs it.
 func place(step doctor.Step) string {
 	switch step.Kind {
 	case doctor.SQL:

@@ -17,14 +17,14 @@ const (
 	configCertificate = "config.certificate"
 )
 
-// How many files and sockets the parts of a process use at most, and how few are
-// too few for any of them to work.
+// The most files and sockets that the parts of a process use, and the fewest with which
+// they work.
 const (
-	neededDescriptors = 8192 // 4,096 attempts, the connections of the API, those to the databases, and room
+	neededDescriptors = 8192 // 4,096 attempts, the connections of the API and to the databases, and a reserve
 	leastDescriptors  = 256
 )
 
-// examineProcess looks at what this machine lets a process of walhook have.
+// examineProcess checks this machine's limits and files for a process of walhook.
 func examineProcess(s settings, now time.Time) []doctor.Finding {
 	r := doctor.NewReport(configDescriptors, configCertificate)
 	examineDescriptors(httpd.Descriptors(), r)
@@ -48,7 +48,7 @@ func examineDescriptors(have uint64, r *doctor.Report) {
 	}
 }
 
-// expiresSoon is when an operator has to see to a new certificate.
+// expiresSoon is how long before its expiry doctor warns about a certificate.
 const expiresSoon = 14 * 24 * time.Hour
 
 func examineCertificate(s settings, now time.Time, r *doctor.Report) {
@@ -73,7 +73,7 @@ func examineCertificate(s settings, now time.Time, r *doctor.Report) {
 	}
 }
 
-// names are whom a certificate is for.
+// names returns the hosts of a certificate.
 func names(leaf *x509.Certificate) string {
 	all := slices.Clone(leaf.DNSNames)
 	for _, a := range leaf.IPAddresses {

@@ -198,7 +198,7 @@ a name resolves to: if an account keeps moving, hold all of it.`,
 	return cmd
 }
 
-// oneOf refuses flags that name different things.
+// oneOf refuses flags that exclude each other.
 func oneOf(all bool, host, webhook string) error {
 	n := 0
 	for _, named := range []bool{all, host != "", webhook != outbox.AccountWebhook} {
@@ -212,7 +212,7 @@ func oneOf(all bool, host, webhook string) error {
 	return nil
 }
 
-// withOutbox opens the outbox that cmd's settings name around f.
+// withOutbox opens the outbox of cmd's settings and calls f with it.
 func withOutbox(f func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := loadSettings(cmd)

@@ -15,7 +15,7 @@ import (
 // holdJSON is one line of endpoints holds --json.
 type holdJSON struct {
 	Account string    `json:"account"`
-	Host    string    `json:"host"` // "" is every host
+	Host    string    `json:"host"` // "" stands for every host
 	Reason  string    `json:"reason"`
 	HeldAt  time.Time `json:"held_at"`
 }
@@ -88,8 +88,8 @@ func writeHolds(out io.Writer, holds []outbox.Hold) error {
 	return table.Flush()
 }
 
-// warnUnknown says that an account for which something was made is not there. What
-// it is made for may come later. err is of the making, and is returned.
+// warnUnknown warns if the source does not have the account of a change, which it may
+// get later. It returns err, the error of the change.
 func warnUnknown(ctx context.Context, store *outbox.Store, out io.Writer, account string, err error) error {
 	if err != nil {
 		return err

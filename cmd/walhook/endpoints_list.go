@@ -25,7 +25,7 @@ func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
 	return table.Flush()
 }
 
-// endpointDetail is what there is to say of an endpoint besides its state.
+// endpointDetail describes an endpoint beside its state.
 func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
@@ -80,7 +80,7 @@ func countText(n int) string {
 
 // endpointJSON is one line of endpoints --json.
 type endpointJSON struct {
-	Endpoint   int64     `json:"endpoint"` // as log lines and replay name it
+	Endpoint   int64     `json:"endpoint"` // the number in log lines and for replay
 	Account    string    `json:"account"`
 	Webhook    string    `json:"webhook"`
 	URL        string    `json:"url"`
@@ -95,7 +95,7 @@ type endpointJSON struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	Stage        int       `json:"stage,omitempty"`
 	LastReason   string    `json:"last_reason,omitempty"`
-	HeldSince    time.Time `json:"held_since,omitzero"` // by a fault of this side, or of what is stored of it
+	HeldSince    time.Time `json:"held_since,omitzero"` // by a local error, or by stored data that cannot be used
 	HeldReason   string    `json:"held_reason,omitempty"`
 	OpenUntil    time.Time `json:"open_until,omitzero"`
 	PausedUntil  time.Time `json:"paused_until,omitzero"`

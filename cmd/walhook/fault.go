@@ -11,8 +11,8 @@ import (
 	"walhook/outbox"
 )
 
-// outboxFault puts what goes wrong with the outbox's database into words, and
-// says what to do about it. Other errors pass.
+// outboxFault describes an error of the outbox's database and says what to do about it.
+// It returns other errors unchanged.
 func outboxFault(err error) error {
 	switch {
 	case errors.Is(err, outbox.ErrNotSetUp):

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// writeJSON prints v for programs, indented so that people can read it too.
+// writeJSON prints v for programs, indented for people.
 func writeJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	maxHookBytes = 16<<20 + 64<<10 // walhook's own limit and a little
-	maxHookIDs   = 10_000          // remembered to mark what comes again
+	maxHookBytes = 16<<20 + 64<<10 // a little more than walhook's own limit
+	maxHookIDs   = 10_000          // ids kept to recognize repetitions
 	lineWidth    = 100
 	valueWidth   = 60
 )
@@ -33,7 +33,7 @@ type hookPrinter struct {
 	mu   sync.Mutex // guards what follows
 	out  io.Writer
 	seen map[string]struct{}
-	ids  []string // of seen, the oldest first
+	ids  []string // the keys of seen, the oldest first
 }
 
 func newHookPrinter(o listenOptions, out io.Writer) (*hookPrinter, error) {
@@ -91,7 +91,7 @@ func (p *hookPrinter) head(r *http.Request, parts ...string) string {
 	return line.String()
 }
 
-// check verifies a signature (Standard Webhooks 1.0) and says how it went.
+// check verifies a signature (Standard Webhooks 1.0) and returns the result in words.
 func (p *hookPrinter) check(body []byte, header http.Header) string {
 	if p.verifier == nil {
 		return "not checked"
@@ -112,7 +112,7 @@ func (p *hookPrinter) check(body []byte, header http.Header) string {
 	}
 }
 
-// isAgain says whether an id came before, as far as it is remembered.
+// isAgain reports whether an id came before, among the last maxHookIDs.
 func (p *hookPrinter) isAgain(id string) bool {
 	if id == "" {
 		return false
@@ -139,11 +139,11 @@ func (p *hookPrinter) print(line string, more ...string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = io.WriteString(p.out, text.String()) // nobody is left to tell
+	_, _ = io.WriteString(p.out, text.String()) // there is nowhere to report an error
 }
 
-// readEnvelope says what an event is and lists its fields as name=value: those
-// of data, or, where there is none, the envelope's others.
+// readEnvelope returns the type of an event and its fields as name=value: those of
+// data, or without data the other members of the envelope.
 func readEnvelope(body []byte) (event string, fields []string) {
 	members, err := readObject(body)
 	if err != nil {
@@ -177,7 +177,7 @@ type member struct {
 	value json.RawMessage
 }
 
-// text is the value of a string, otherwise the JSON itself.
+// text returns the value of a string, otherwise the JSON itself.
 func (m member) text() string {
 	var s string
 	if json.Unmarshal(m.value, &s) == nil && m.value[0] == '"' {
@@ -186,7 +186,7 @@ func (m member) text() string {
 	return string(m.value)
 }
 
-// String is name=value. A number keeps its digits; a string stays quoted.
+// String returns name=value. A number keeps its digits; a string stays quoted.
 func (m member) String() string {
 	if m.value[0] == '"' {
 		return m.name + "=" + strconv.Quote(shorten(m.text(), valueWidth))
@@ -194,7 +194,7 @@ func (m member) String() string {
 	return m.name + "=" + shorten(string(m.value), valueWidth)
 }
 
-// readObject reads a JSON object, its members in their order.
+// readObject reads a JSON object and keeps the order of its members.
 func readObject(text []byte) ([]member, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
@@ -207,7 +207,7 @@ func readObject(text []byte) ([]member, error) {
 			return nil, err
 		}
 		var m member
-		m.name, _ = name.(string) // the decoder lets nothing else through
+		m.name, _ = name.(string) // the decoder accepts nothing else
 		if err := decoder.Decode(&m.value); err != nil {
 			return nil, err
 		}
@@ -222,7 +222,7 @@ func readObject(text []byte) ([]member, error) {
 	return members, nil
 }
 
-// wrap puts fields on lines of lineWidth.
+// wrap breaks fields into lines of lineWidth.
 func wrap(fields []string) []string {
 	var lines []string
 	for _, field := range fields {

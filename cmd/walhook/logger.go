@@ -7,11 +7,11 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger writes to the standard error, which leaves the standard output to
-// what a command prints. It tells the warnings that loading the settings left.
+// newLogger returns a logger on standard error; standard output is for the results of
+// commands. It logs the warnings about the settings.
 func newLogger(s settings) *zap.Logger {
 	log := zap.New(logCore(s, zap.NewAtomicLevelAt(s.LogLevel)), logFaults())
-	// net/http logs a line for each odd frame of HTTP/2: a receiver could fill a disk.
+	// net/http logs a line for each invalid HTTP/2 frame, so a receiver could fill a disk.
 	if _, err := zap.RedirectStdLogAt(log.Named("http"), zap.DebugLevel); err != nil {
 		log.Warn("the standard library's log stays as it is", zap.Error(err))
 	}
@@ -25,7 +25,7 @@ func logCore(s settings, enabled zapcore.LevelEnabler) zapcore.Core {
 	return zapcore.NewCore(logEncoder(s.LogFormat), newTerminal(os.Stderr), enabled)
 }
 
-// logFaults is where the logger says that it cannot write.
+// logFaults is where the logger reports that it cannot write.
 func logFaults() zap.Option { return zap.ErrorOutput(newTerminal(os.Stderr)) }
 
 func logEncoder(format string) zapcore.Encoder {

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// repeatsPeriod is what the bounds below are for, and how often it is told
-	// what they left out.
+	// repeatsPeriod is the period of the bounds below and of the summary of what they
+	// left out.
 	repeatsPeriod = time.Minute
-	// repeatedInfo leaves room for an attempt that fails ten times a second.
+	// repeatedInfo allows ten failed attempts a second.
 	repeatedInfo = 600
 	repeatedWarn = 20
 )
 
-// serviceLogger is the log of a process that runs for long: a line that repeats
-// is summarised, and the level can be changed.
+// serviceLogger is the logger of a long-running process: it summarises repeated lines,
+// and a signal changes its level.
 type serviceLogger struct {
 	*zap.Logger
-	all        *zap.Logger // leaves nothing out
+	all        *zap.Logger // writes every line
 	level      zap.AtomicLevel
 	configured zapcore.Level
 
@@ -41,8 +41,8 @@ func newServiceLogger(s settings) *serviceLogger {
 	return l
 }
 
-// limitedLogger joins three cores: what is bounded at info, what is bounded
-// above, and what is not.
+// limitedLogger joins three cores: one bounds lines of level info, one those above, and
+// one leaves debug unbounded.
 func limitedLogger(level zapcore.Level, core func(zapcore.LevelEnabler) zapcore.Core) *serviceLogger {
 	l := &serviceLogger{level: zap.NewAtomicLevelAt(level), configured: level, left: map[string]int{}}
 	only := func(which func(zapcore.Level) bool) zapcore.Core {
@@ -62,7 +62,7 @@ func limitedLogger(level zapcore.Level, core func(zapcore.LevelEnabler) zapcore.
 	return l
 }
 
-// decided is told of every line that the bounds apply to.
+// decided is called for every line to which the bounds apply.
 func (l *serviceLogger) decided(entry zapcore.Entry, decision zapcore.SamplingDecision) {
 	if decision&zapcore.LogDropped == 0 {
 		return
@@ -72,7 +72,7 @@ func (l *serviceLogger) decided(entry zapcore.Entry, decision zapcore.SamplingDe
 	l.left[entry.Message]++
 }
 
-// summarise tells what was left out since it was last called.
+// summarise logs how many lines were left out since its last call.
 func (l *serviceLogger) summarise() {
 	l.mu.Lock()
 	left := l.left
@@ -83,7 +83,7 @@ func (l *serviceLogger) summarise() {
 	}
 }
 
-// run summarises, and changes the level when it is asked to, until ctx ends.
+// run summarises, and changes the level on a signal, until ctx ends.
 func (l *serviceLogger) run(ctx context.Context, asked <-chan os.Signal) {
 	tick := time.NewTicker(repeatsPeriod)
 	defer tick.Stop()
@@ -99,15 +99,15 @@ func (l *serviceLogger) run(ctx context.Context, asked <-chan os.Signal) {
 	}
 }
 
-// toggle goes to debug, or from there back to what is configured, or to info
-// where that is debug.
+// toggle switches to debug, and from there back to the configured level, or to info if
+// that is debug.
 func (l *serviceLogger) toggle() {
 	next := zapcore.DebugLevel
 	if l.level.Level() == zapcore.DebugLevel {
 		next = max(l.configured, zapcore.InfoLevel)
 	}
 	before := l.level.Level()
-	l.level.SetLevel(min(before, next)) // so that this line is written
+	l.level.SetLevel(min(before, next)) // so that the next line is written
 	l.all.Info("log level changed", zap.Stringer("from", before), zap.Stringer("to", next))
 	l.level.SetLevel(next)
 }

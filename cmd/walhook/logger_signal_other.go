@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// levelSignals delivers nothing: there is no such signal here.
+// levelSignals delivers nothing: this system has no such signal.
 func levelSignals() (asked <-chan os.Signal, stop func()) { return nil, func() {} }

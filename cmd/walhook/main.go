@@ -1,6 +1,34 @@
-// Command walhook turns committed changes of a carrier's PostgreSQL into signed
-// web hooks. Each command has a file of its own; service.go wires the packages
-// together.
+// Command walhook sends each account of a carrier a signed webhook for every committed
+// change of the account's own records.
+//
+//	walhook run:  cdc.Reader ──▶ outbox.Publisher ──▶ event log ──▶ sender.Sender ──▶ receivers
+//	                                    ▲                               │
+//	              api ──────────────────┴────────── outbox ◀────────────┘
+//
+// # What is where
+//
+// Each command has a file of its own: run.go, setup.go, doctor.go, status.go,
+// endpoints.go and so on. service.go joins the packages for `walhook run` and `walhook
+// demo`. setting.go has one table of all settings; only this package reads flags, the
+// environment and files.
+//
+// # How a service starts and stops
+//
+//	waiting ── outbox answers ─▶ checked or prepared ─▶ running ── signal, error ─▶ draining ─▶ exit
+//
+// A service answers /healthz from the first moment. It waits for an outbox that does not
+// answer yet. Then it starts the parts of its --role in one errgroup; the first error
+// ends all. After a signal it starts no new attempt, settles the running ones and
+// releases its shards. A second signal ends it at once.
+//
+// # Exit status
+//
+// 0 is success or an end by a signal, 1 an error, 2 wrong usage or configuration, and 3
+// a source that cannot be continued without a gap.
+//
+// # What it does not do
+//
+// It decides nothing about changes, events or deliveries; the packages do.
 package main
 
 import (
@@ -79,7 +107,7 @@ or configuration, and 3 when walhook cannot continue the source without a gap.`,
 	return root
 }
 
-// checkArgs makes wrong arguments of cmd and all below it wrong usage.
+// checkArgs makes wrong arguments of cmd and its subcommands a usage error.
 func checkArgs(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
@@ -102,8 +130,7 @@ func checkArgs(cmd *cobra.Command) {
 	}
 }
 
-// exitStatus is what err means to whoever started the process. What ends
-// because of a signal is a success.
+// exitStatus returns the exit status for err. An end by a signal is a success.
 func exitStatus(ctx context.Context, err error) int {
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitOK

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// newRegistry holds what every process tells of itself: Go's runtime, the
-// process, and which build it is.
+// newRegistry returns a registry with the metrics of every process: Go's runtime, the
+// process, and the build.
 func newRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	b := readBuild()

@@ -25,7 +25,7 @@ interrupt it at any moment; with --detach it does not wait.
 
 It needs only the outbox: --outbox, or --source if they are one database.`
 
-// replayFlags are what a person asks for.
+// replayFlags are the flags of replay.
 type replayFlags struct {
 	account, webhook, since string
 	endpoint                int64
@@ -70,7 +70,7 @@ func newReplayCommand() *cobra.Command {
 	return cmd
 }
 
-// check says what is wrong with the flags, and since when.
+// check validates the flags and returns the time of --since.
 func (f *replayFlags) check(now time.Time) (since time.Time, err error) {
 	switch {
 	case f.account == "" && f.endpoint == 0 && len(f.ids) == 0:
@@ -94,7 +94,7 @@ func (f *replayFlags) check(now time.Time) (since time.Time, err error) {
 	return since, outbox.Request{Since: since, WebhookIDs: f.ids, Rate: f.rate}.Validate()
 }
 
-// endpoints are those that the flags name, and what people call each.
+// endpoints returns the endpoints that the flags select, each with a name for people.
 func (f *replayFlags) endpoints(ctx context.Context, store *outbox.Store) (found map[int64]string, err error) {
 	found = map[int64]string{}
 	if f.account == "" {
@@ -157,11 +157,11 @@ func (f *replayFlags) replay(ctx context.Context, store *outbox.Store, endpoints
 	return watchReplay(ctx, store, open, total, out, terminal)
 }
 
-// replayLook is how often the command looks how far the publisher is.
+// replayLook is how often the command reads the progress.
 const replayLook = 300 * time.Millisecond
 
-// watchReplay shows how far requests are until all are done. Whoever stops
-// looking stops nothing else.
+// watchReplay shows the progress of requests until all are done. The publisher
+// continues when the command ends early.
 func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request, total int64, out, terminal io.Writer) error {
 	bar := progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(steering(terminal)), progressbar.OptionSetDescription("sent again"),
 		progressbar.OptionSetVisibility(isTerminal(terminal)), progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
@@ -181,7 +181,7 @@ func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request
 				left++
 			}
 		}
-		_ = bar.Set64(min(sent, max(total, 1))) // it is only shown
+		_ = bar.Set64(min(sent, max(total, 1))) // for display only
 		if left == 0 && ctx.Err() == nil {
 			_ = bar.Finish()
 			for _, r := range open {

@@ -83,7 +83,7 @@ func newRunCommand() *cobra.Command {
 	return cmd
 }
 
-// service is what the settings ask for.
+// service returns the service that the settings describe.
 func (s settings) service(setup bool) service {
 	return service{
 		publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,

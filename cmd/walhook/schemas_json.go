@@ -12,8 +12,8 @@ const jsonSchemaDialect = "https://json-schema.org/draft/2020-12/schema"
 // jsonSchema is a JSON Schema, or a part of one.
 type jsonSchema = map[string]any
 
-// jsonSchemas are the bodies of all events, by the event's name. A form body is
-// described as the object of its fields.
+// jsonSchemas returns the schemas of the bodies of all events, by the event's name. A
+// form body has the schema of an object with its fields.
 func jsonSchemas(catalog *catalog.Catalog) map[string]jsonSchema {
 	all := map[string]jsonSchema{"result": asyncResultSchema()}
 	for _, d := range catalog.Describe() {

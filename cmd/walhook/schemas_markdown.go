@@ -7,7 +7,7 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// schemasMarkdown is the page for account users.
+// schemasMarkdown returns the page for account users.
 func schemasMarkdown(catalog *catalog.Catalog) string {
 	var b strings.Builder
 	b.WriteString(`# Webhooks

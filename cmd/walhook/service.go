@@ -23,25 +23,24 @@ import (
 	"walhook/sender/deliver"
 )
 
-// service is one running walhook: the parts that its role asks for, over one
-// outbox.
+// service is one running walhook: the parts of its role, on one outbox.
 type service struct {
 	publish, send, subscribe bool
 	source                   source.Config
 	outbox                   outbox.Config
 	sender                   sender.Config
-	listen                   string // "" for nothing
+	listen                   string // "" for none
 	metricsListen            string // "" serves /metrics on listen
 	adminToken               string // "" refuses every call of the API
 	trustedProxies           []netip.Prefix
-	tlsCert, tlsKey          string // "" is plain HTTP
+	tlsCert, tlsKey          string // "" for plain HTTP
 	trace                    traceConfig
-	// setup prepares a source that is not prepared, instead of refusing it.
+	// setup prepares an unprepared source instead of refusing it.
 	setup bool
 }
 
-// run runs until ctx ends, which is no error. It answers for its health from
-// the first moment on, also while it waits for a database.
+// run runs until ctx ends, which is no error. It serves /healthz from the start, also
+// while it waits for a database.
 func (s service) run(ctx context.Context, log *zap.Logger) error {
 	logStop := context.AfterFunc(ctx, func() { log.Info("shutting down, draining attempts in flight") })
 	defer logStop()
@@ -140,8 +139,8 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	})
 	err = group.Wait()
 	if _, gap := errors.AsType[*source.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
-		// Who was asked to stop has stopped: what could not be done on the way
-		// is no fault of this process's.
+		// The process was asked to stop and has stopped: what it could not finish is
+		// not an error.
 		log.Warn("stopped before everything was stored: some events may be sent again", zap.Error(err))
 		return nil
 	}
@@ -151,18 +150,17 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	return err
 }
 
-// The waits between a fault of the source and the next try, where senders go on.
+// The waits between an error of the source and the next try, while senders continue.
 const (
 	firstReadWait = 2 * time.Second
 	lastReadWait  = 30 * time.Second
 )
 
-// read reads the source's log. A source that was read and then refuses the role,
-// its password or a certificate is tried again, as one that is away. A process
-// that also sends goes on sending stored events while the source is in any
-// trouble: a fault that an operator fixes at the source is tried again. A gap ends
-// the process, and so does a source that is not prepared, or that nothing was ever
-// read from.
+// read reads the source's WAL. If a source that it has read before refuses the role,
+// its password or a certificate, read tries again, as for a source that is down. In a
+// process that also sends, it tries again after any error of the source, so that
+// sending continues. A gap ends the process, and so does a source that is not prepared
+// or has never been read.
 func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) error {
 	backoff := retry.Backoff{Min: firstReadWait, Max: lastReadWait}
 	for {
@@ -201,7 +199,7 @@ func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config 
 	return config
 }
 
-// checks are what /readyz asks.
+// checks returns the conditions of /readyz.
 func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan struct{}) []api.Check {
 	checks := []api.Check{
 		{Name: "start", Ready: func(context.Context) error {
@@ -214,7 +212,7 @@ func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan
 		}},
 		{Name: "outbox", Ready: func(ctx context.Context) error {
 			if store.Ping(ctx) != nil {
-				return errors.New("does not answer") // the reason is in the log; it may name hosts
+				return errors.New("does not answer") // the reason may name hosts, so only the logs have it
 			}
 			return nil
 		}},
@@ -224,7 +222,7 @@ func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan
 			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
 				return err
 			}
-			return nil // what else is wrong is said by the check of the outbox
+			return nil // the check of the outbox reports other errors
 		}})
 	}
 	if reader != nil {
@@ -233,7 +231,7 @@ func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan
 	return checks
 }
 
-// whenPrepared answers 503 until there is an outbox to answer from.
+// whenPrepared answers 503 until the outbox is ready, and then passes requests on.
 func whenPrepared(prepared <-chan struct{}, then http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -246,8 +244,8 @@ func whenPrepared(prepared <-chan struct{}, then http.Handler) http.Handler {
 	})
 }
 
-// ready waits for an outbox that does not answer yet, and has the source
-// prepared if that was asked for.
+// ready waits for an outbox that does not answer yet, and prepares the source if
+// --setup is given.
 func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger) error {
 	err := wait(ctx, log, "outbox", func() error {
 		if s.setup && s.publish {
@@ -264,7 +262,7 @@ func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger
 	return nil
 }
 
-// prepareNow has the source prepared before the service runs.
+// prepareNow prepares the source before the service runs.
 func (s service) prepareNow(ctx context.Context, log *zap.Logger) error {
 	store, err := outbox.Open(ctx, s.outbox, log, prometheus.NewRegistry())
 	if err != nil {
@@ -279,8 +277,8 @@ const (
 	lastWait  = 10 * time.Second
 )
 
-// wait calls f until it gets an answer from its database, be it bad: a server
-// that is not there yet is waited for.
+// wait calls f until its database answers, even with an error, and so waits for a
+// server that does not run yet.
 func wait(ctx context.Context, log *zap.Logger, what string, f func() error) error {
 	caller, backoff := retry.NewOutage(what).Caller(), retry.Backoff{Min: firstWait, Max: lastWait}
 	for {
@@ -312,8 +310,8 @@ func sourceReady(reader *cdc.Reader) func(context.Context) error {
 	}
 }
 
-// shutdownTimeout bounds how long running requests of the API may take once
-// the process is asked to stop.
+// shutdownTimeout bounds how long running requests of the API may take after the
+// signal to stop.
 const shutdownTimeout = 3 * time.Second
 
 // serve answers on an address until ctx ends.
@@ -326,8 +324,8 @@ func serve(ctx context.Context, listeners *httpd.Listeners, cfg httpd.Config, lo
 	return server.Serve(ctx, shutdownTimeout)
 }
 
-// warnOfDescriptors says so when the process may open fewer files and sockets
-// than its parts use.
+// warnOfDescriptors warns when the process may open fewer files and sockets than its
+// parts use.
 func (s service) warnOfDescriptors(log *zap.Logger) {
 	if have := httpd.Descriptors(); have > 0 && have < neededDescriptors {
 		log.Warn("low limit of open files and sockets: raise it (ulimit -n, LimitNOFILE)",
@@ -335,7 +333,7 @@ func (s service) warnOfDescriptors(log *zap.Logger) {
 	}
 }
 
-// eventHooks are the events that a webhook may ask for, and their groups.
+// eventHooks returns the events to which a webhook may subscribe, and their groups.
 func eventHooks(catalog *catalog.Catalog) (hooks []api.Hook) {
 	formats := map[string]string{}
 	for _, h := range catalog.Hooks() {

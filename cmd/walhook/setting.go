@@ -21,26 +21,26 @@ import (
 	"walhook/sender/deliver"
 )
 
-// setting is one thing that can be set: by the flag --name, by the environment
-// variable envName(name), by the key name of the file.
+// setting is one setting, with the flag --name, the environment variable envName(name)
+// and the key name in the file.
 type setting struct {
 	name     string
 	standard string // the default, as a flag would have it
 	usage    string
-	// parse puts text into the settings. Its error says what is wanted and
-	// never quotes a secret. It is nil where the setting names a file that
-	// holds the value of another one (inFile).
+	// parse puts text into the settings. Its error says what is wanted and never quotes
+	// a secret. It is nil for a setting that names a file with the value of another one
+	// (inFile).
 	parse func(s *settings, text string) error
 }
 
-// inFile is the setting that names a file with the value of a secret one: what
-// stands in a flag shows in a list of processes.
+// inFile returns the setting that names a file with the value of a secret one. A list
+// of processes shows flags, but not files.
 func inFile(of string) setting {
 	return setting{name: of + "-file", usage: "`file` that contains only the value of --" + of}
 }
 
-// secretOf is the setting whose value the file holds that this one names; ""
-// for others.
+// secretOf returns the secret setting whose value is in the file that this setting
+// names; "" for other settings.
 func (s *setting) secretOf() string {
 	if s.parse != nil {
 		return ""
@@ -48,8 +48,8 @@ func (s *setting) secretOf() string {
 	return strings.TrimSuffix(s.name, "-file")
 }
 
-// settingTable holds every setting, in the order in which faults are listed.
-// It is not changed.
+// settingTable holds every setting, in the order in which errors list them. It is never
+// changed.
 var settingTable = []setting{
 	{"source", "", "the carrier `database`, a PostgreSQL URL; several hosts are allowed", func(s *settings, text string) error {
 		s.Source = lowerScheme(text)
@@ -196,7 +196,7 @@ func envName(setting string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
 }
 
-// isSetting says whether name can be set; config is set like a setting.
+// isSetting reports whether name can be set, config included.
 func isSetting(name string) bool {
 	return name == "config" || slices.Contains(settingNames(), name)
 }
@@ -215,7 +215,7 @@ func addSettings(cmd *cobra.Command, names ...string) {
 	flags := cmd.Flags()
 	for _, name := range names {
 		if !slices.ContainsFunc(settingTable, func(one setting) bool { return one.name == name }) {
-			panic("no such setting: " + name) // at every start of this binary, tests included
+			panic("no such setting: " + name) // every start of the binary would find it
 		}
 	}
 	for i := range settingTable {
@@ -231,11 +231,10 @@ func addSettings(cmd *cobra.Command, names ...string) {
 	_ = flags.SetAnnotation("config", settingAnnotation, []string{"config"})
 }
 
-// settingAnnotation tells settings from a command's other flags, whatever their
-// names.
+// settingAnnotation marks the flags that are settings among a command's flags.
 const settingAnnotation = "setting"
 
-// optional marks a setting that cmd can do without, where others cannot.
+// optional marks a setting that cmd, unlike other commands, does not require.
 func optional(cmd *cobra.Command, name string) {
 	_ = cmd.Flags().SetAnnotation(name, optionalAnnotation, []string{name}) // fails only for unknown flags
 }
@@ -247,7 +246,7 @@ func isOptional(flags *pflag.FlagSet, name string) bool {
 	return flag != nil && flag.Annotations[optionalAnnotation] != nil
 }
 
-// isRegistered says whether addSettings made the named flag.
+// isRegistered reports whether addSettings made the named flag.
 func isRegistered(flags *pflag.FlagSet, name string) bool {
 	flag := flags.Lookup(name)
 	return flag != nil && flag.Annotations[settingAnnotation] != nil

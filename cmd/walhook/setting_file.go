@@ -16,8 +16,8 @@ import (
 // maxSecretFile bounds a file that holds the value of one setting.
 const maxSecretFile = 64 << 10
 
-// readFiles takes the values of secret settings from the files that hold them.
-// One that is set both ways is a mistake: nobody can say which counts.
+// readFiles reads the values of secret settings from their files. A setting with both
+// a value and a file is an error, since it is not clear which one counts.
 func (in *input) readFiles(flags *pflag.FlagSet, warnings *[]string) {
 	for i := range settingTable {
 		one := &settingTable[i]
@@ -46,8 +46,8 @@ func (in *input) readFiles(flags *pflag.FlagSet, warnings *[]string) {
 	}
 }
 
-// again reads the file that holds a database URL as it is then; nil where it is in
-// none.
+// again returns a function that reads the file of a database URL once more; nil if the
+// URL is not in a file.
 func (in *input) again(setting string) func() (string, error) {
 	path := in.files[setting]
 	if path == "" {
@@ -59,10 +59,9 @@ func (in *input) again(setting string) func() (string, error) {
 	}
 }
 
-// readSecretFile reads a value without the line end behind it. Its error never
-// quotes what the file holds.
+// readSecretFile reads a value without its line end. Its error never quotes the file.
 func readSecretFile(path string) (string, error) {
-	// A pipe that nobody writes to is not waited for.
+	// Without O_NONBLOCK a pipe without a writer would block.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if fault, ok := errors.AsType[*fs.PathError](err); ok {
 		return "", fmt.Errorf("file %s: %w", path, fault.Err)
@@ -89,12 +88,12 @@ func readSecretFile(path string) (string, error) {
 	return string(text), nil
 }
 
-// warnOfOthers warns of a file that holds secrets and that others than its
-// owner and group can read, or that others than its owner can write.
+// warnOfOthers warns about a file with secrets that users outside its owner and group
+// can read, or that users other than its owner can write.
 func warnOfOthers(path, what string, warnings *[]string) {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() {
-		return // whoever reads it says so
+		return // the reader of the file reports it
 	}
 	var may []string
 	if info.Mode()&0o004 != 0 {

@@ -88,8 +88,8 @@ func parseDenyCIDR(s *settings, text string) (err error) {
 	return err
 }
 
-// networks reads a list of them. An address alone is refused: whether it means
-// itself or its network would be a guess.
+// networks reads a list of CIDRs. It refuses an address without a prefix length, which
+// may mean the address or its network.
 func networks(text string) (all []netip.Prefix, err error) {
 	for _, network := range list(text) {
 		prefix, err := netip.ParsePrefix(network)
@@ -112,7 +112,7 @@ func parseSchedule(s *settings, text string) error {
 	return nil
 }
 
-// parseDuration refuses zero too, which the packages take for their default.
+// parseDuration refuses zero, too, because the packages replace it by their default.
 func parseDuration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
@@ -121,7 +121,7 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// list splits at commas and drops what is empty.
+// list splits at commas and drops empty items.
 func list(text string) []string {
 	var parts []string
 	for part := range strings.SplitSeq(text, ",") {

@@ -18,9 +18,8 @@ import (
 const wantURL = "want postgres://user:password@host:5432/database, " +
 	"with special characters of the password written as %40 (for @), %2F (for /) and so on"
 
-// checkURL says whether a database URL can be read, and warns of what of it has
-// no effect. It quotes nothing that may be a password, and the URL may be so
-// wrong that nobody can say where one is.
+// checkURL validates a database URL and warns about parameters without effect. Its
+// error quotes nothing that may be a password; in a malformed URL that can be any part.
 func checkURL(s *settings, name, text string) error {
 	if text == "" {
 		return nil
@@ -59,12 +58,12 @@ func checkURL(s *settings, name, text string) error {
 	return nil
 }
 
-// errUnescaped says that a URL reads otherwise than it is meant. Part of the
-// password may stand where its host is read: nothing of it is quoted.
+// errUnescaped says that a URL contains an unescaped character. A part of the password
+// may be parsed as the host, so the error quotes nothing of the URL.
 var errUnescaped = errors.New("its host is no host name, address or socket directory. Percent-encode special characters of user name and password: " + wantURL)
 
-// lowerScheme is a database URL with its scheme in lower case, which pgx wants; case
-// does not count in a scheme (RFC 3986, section 3.1).
+// lowerScheme returns a database URL with its scheme in lower case, as pgx requires. A
+// scheme is case-insensitive (RFC 3986, section 3.1).
 func lowerScheme(text string) string {
 	scheme, rest, found := strings.Cut(text, "://")
 	if lower := strings.ToLower(scheme); found && (lower == "postgres" || lower == "postgresql") {
@@ -73,9 +72,9 @@ func lowerScheme(text string) string {
 	return text
 }
 
-// strayAt says whether an unescaped @ stands where only a password that is not
-// percent-encoded puts it: behind the one that ends the user information, in the
-// name of the database, or in a parameter that has none.
+// strayAt reports whether a URL has an @ that comes from a password which is not
+// percent-encoded: after the @ that ends the user information, in the database name, or
+// in a parameter that never contains one.
 func strayAt(text string) bool {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found || scheme != "postgres" && scheme != "postgresql" {
@@ -95,10 +94,10 @@ func strayAt(text string) bool {
 	return false
 }
 
-// atParameters are those of libpq whose values hold an @ at times.
+// atParameters are the parameters of libpq whose values may contain an @.
 var atParameters = regexp.MustCompile(`^(user|password|dbname|database|options|application_name|fallback_application_name|passfile|service|servicefile|ssl[a-z]+|krbsrvname|requirepeer)$`)
 
-// hostsOf are all that a connection is tried to.
+// hostsOf returns all hosts of a connection.
 func hostsOf(cfg *pgconn.Config) []string {
 	hosts := []string{cfg.Host}
 	for _, other := range cfg.Fallbacks {
@@ -107,7 +106,7 @@ func hostsOf(cfg *pgconn.Config) []string {
 	return hosts
 }
 
-// isHost takes a name, an address or the directory of a socket.
+// isHost reports whether a text is a name, an address or a socket directory.
 func isHost(host string) bool {
 	if strings.ContainsFunc(host, unicode.IsControl) {
 		return false
@@ -120,11 +119,11 @@ func isHost(host string) bool {
 	})
 }
 
-// assignment is a parameter of a URL, or of the form of keywords.
+// assignment matches a parameter of a URL, or of the key=value form.
 var assignment = regexp.MustCompile(`(?:^|[?&\s])([a-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'|[^&\s]*)`)
 
-// parameterFault names the parameter that keeps a URL from being read: the one that
-// is refused by itself too. It is nil where there is none.
+// parameterFault names the parameter because of which a URL is invalid: the one that is
+// invalid by itself, too. It returns nil if there is none.
 func parameterFault(text string) error {
 	if _, err := pgconn.ParseConfig("postgres://h/d"); err != nil {
 		return errors.New("a PG… variable of the environment has a value that cannot be used: correct or unset it")
@@ -150,10 +149,10 @@ func parameterFault(text string) error {
 	return nil
 }
 
-// standbys is what makes libpq choose a standby.
+// standbys matches the parameters by which libpq chooses a standby.
 var standbys = regexp.MustCompile(`target_session_attrs\s*=\s*'?(standby|prefer-standby|read-only)\b`)
 
-// schemes are how URLs begin that are none of libpq's.
+// schemes matches the beginning of a URL with another scheme than libpq's.
 var schemes = regexp.MustCompile(`^(?i)([a-z][a-z0-9+.-]*:)(?:[a-z][a-z0-9+.-]*:)*(?://)?`)
 
 func otherScheme(text string) (scheme string, other bool) {
@@ -170,13 +169,12 @@ func otherScheme(text string) (scheme string, other bool) {
 	return found[0], strings.HasPrefix(head, "postgres") && strings.Contains(text, "//") // postgresql+psycopg://
 }
 
-// behindScheme is what stands behind a scheme where it is sure what is the host and
-// what the password.
+// behindScheme matches the rest of a URL if host and password can be told apart.
 var behindScheme = regexp.MustCompile(`^(?:([A-Za-z0-9_.~-]+)(?::[^@]*)?@)?([A-Za-z0-9_.,:\[\]-]+)/([A-Za-z0-9_-]+)(?:\?([^@]*))?$`)
 
 var userParameter = regexp.MustCompile(`(?:^|&)user=([A-Za-z0-9_.-]+)(?:&|$)`)
 
-// rightForm is a URL of another driver as walhook wants it, without a password.
+// rightForm converts another driver's URL into the form of walhook, without a password.
 func rightForm(text string) string {
 	scheme, _ := otherScheme(text)
 	parts := behindScheme.FindStringSubmatch(text[len(scheme):])

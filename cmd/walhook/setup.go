@@ -64,8 +64,8 @@ func newSetupCommand() *cobra.Command {
 	return cmd
 }
 
-// printPlan prints what a source still needs, as SQL. The slot is not in it:
-// walhook makes it itself, together with its snapshot.
+// printPlan prints the SQL that a source still needs, without the slot, which walhook
+// creates itself together with its snapshot.
 func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	plan, err := source.PlanSetup(ctx, cfg)
 	if err != nil {
@@ -84,7 +84,7 @@ func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 		_, err := fmt.Fprintln(w, "-- the source needs only the slot, which 'walhook setup' creates")
 		return err
 	}
-	// Whoever runs it may be a superuser whose search_path others can write to.
+	// A superuser may run it whose search_path contains schemas of other users.
 	if _, err := fmt.Fprintln(w, "SET search_path = pg_catalog, pg_temp;"); err != nil {
 		return err
 	}

@@ -10,16 +10,16 @@ import (
 	"walhook/schemas"
 )
 
-// snapshotStore joins the outbox's publisher to what cdc asks of a store: the
-// two packages do not know each other.
+// snapshotStore adapts the outbox's publisher to source.SnapshotStore, since the two
+// packages do not import each other.
 type snapshotStore struct{ *outbox.Publisher }
 
 func (s snapshotStore) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
 	return s.Publisher.LoadSnapshot(ctx, point, func(w *outbox.SnapshotWriter) error { return fill(w) })
 }
 
-// prepare makes source and outbox ready: migrations, publication, replica
-// identity, slot and first snapshot. What is there already is left as it is.
+// prepare makes source and outbox ready: migrations, publication, replica identities,
+// slot and initial snapshot. It leaves unchanged what exists already.
 func prepare(ctx context.Context, from source.Config, store *outbox.Store, outboxURL string, acceptGap bool, log *zap.Logger) error {
 	plan, err := source.PlanSetup(ctx, from)
 	if err != nil {

@@ -65,7 +65,7 @@ type statusOptions struct {
 	every       time.Duration
 }
 
-// run shows the status once, or again and again until ctx ends.
+// run shows the status once, or repeatedly until ctx ends.
 func (o statusOptions) run(ctx context.Context, s settings, out io.Writer) error {
 	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
@@ -105,7 +105,7 @@ func (o statusOptions) write(out io.Writer, view statusView) error {
 	case o.json:
 		return view.writeJSON(out, o.watch)
 	case o.watch && isTerminal(out):
-		// Home and clear (ECMA-48, CUP and ED), once all of it is known.
+		// Cursor home and clear (ECMA-48, CUP and ED), after everything is read.
 		if _, err := io.WriteString(steering(out), "\x1b[H\x1b[2J"); err != nil {
 			return err
 		}
@@ -113,15 +113,15 @@ func (o statusOptions) write(out io.Writer, view statusView) error {
 	return view.write(out)
 }
 
-// statusTimeout bounds what one database may take to answer.
+// statusTimeout bounds the time of one database's answers.
 const statusTimeout = 20 * time.Second
 
-// statusView is one look at source and outbox.
+// statusView is the status of source and outbox at one moment.
 type statusView struct {
 	slot      string
-	source    *source.SlotReport // nil where it was not asked or did not answer
+	source    *source.SlotReport // nil if there is no source or it did not answer
 	sourceErr error
-	asked     bool // there is a source to ask
+	asked     bool // --source is given
 	outbox    *outbox.Status
 	outboxErr error
 }
@@ -155,13 +155,13 @@ func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView
 	return view
 }
 
-// unreachableError says which parts could not be shown.
+// unreachableError names the databases that did not answer.
 type unreachableError struct{ err error }
 
 func (e *unreachableError) Error() string { return e.err.Error() }
 func (e *unreachableError) Unwrap() error { return e.err }
 
-// fault is what kept a part from being shown; nil for nothing.
+// fault returns the error because of which a part is missing; nil for none.
 func (v *statusView) fault() error {
 	var faults []error
 	if v.sourceErr != nil {
@@ -176,9 +176,9 @@ func (v *statusView) fault() error {
 	return &unreachableError{errors.Join(faults...)}
 }
 
-// lag is how far the stored position is behind the source's log; known says
-// whether both databases told. What the slot's reader has confirmed is not asked:
-// another program confirms what walhook never stored.
+// lag returns how far the stored position is behind the end of the source's WAL; known
+// says whether both databases answered. It ignores the slot's confirmed_flush_lsn,
+// because another program may confirm what walhook never stored.
 func (v *statusView) lag() (bytes uint64, seconds float64, known bool) {
 	if v.source == nil || v.outbox == nil || v.outbox.Publisher.Flush == 0 {
 		return 0, 0, false
@@ -191,8 +191,8 @@ func (v *statusView) lag() (bytes uint64, seconds float64, known bool) {
 	if v.source.Active && !v.source.Reader.Foreign() {
 		behind = v.source.FlushLag
 	}
-	// A reader that stores nothing confirms nothing either, so that its lag
-	// stands still; the time since it last stored something does not.
+	// A reader that stores nothing confirms nothing, so its own lag does not grow. The
+	// time since it last stored something does.
 	behind = max(behind, v.outbox.At.Sub(v.outbox.Publisher.StoredAt))
 	if behind > idleAdvance {
 		seconds = behind.Seconds()
@@ -200,6 +200,6 @@ func (v *statusView) lag() (bytes uint64, seconds float64, known bool) {
 	return uint64(v.source.WALEnd - stored), seconds, true
 }
 
-// idleAdvance is how seldom an idle reader stores how far it is, with some room:
-// until then what it is behind is no lag but log that concerns nobody.
+// idleAdvance is the longest time between two idle advances, with some reserve. Until
+// then the distance is not lag: it is WAL without changes for walhook.
 const idleAdvance = 15 * time.Second

@@ -9,7 +9,7 @@ import (
 	"walhook/outbox"
 )
 
-// statusJSON is the form of status --json. What is not known is null.
+// statusJSON is the form of status --json. An unknown value is null.
 type statusJSON struct {
 	Source    *sourceJSON    `json:"source"` // null without --source
 	Outbox    partJSON       `json:"outbox"`
@@ -20,7 +20,7 @@ type statusJSON struct {
 	Endpoints map[string]int `json:"endpoints"`
 	Worst     []worstJSON    `json:"worst"`
 	Disabled  []disabledJSON `json:"disabled"`
-	Held      []heldJSON     `json:"held"`         // nothing can be sent there until somebody acts
+	Held      []heldJSON     `json:"held"`         // walhook cannot send there until somebody acts
 	Dead      map[string]int `json:"dead_letters"` // by reason
 	Senders   []senderJSON   `json:"senders"`
 	Unowned   []int          `json:"shards_without_owner"`
@@ -37,7 +37,7 @@ type sourceJSON struct {
 	partJSON
 	Slot          string      `json:"slot"`
 	Active        bool        `json:"active"`
-	Reader        *readerJSON `json:"reader,omitempty"`    // who reads the slot
+	Reader        *readerJSON `json:"reader,omitempty"`    // the process that reads the slot
 	HeldBack      string      `json:"held_back,omitempty"` // why the source sends nothing
 	WALStatus     string      `json:"wal_status,omitempty"`
 	WALEnd        string      `json:"wal_end,omitempty"`
@@ -76,7 +76,7 @@ type backlogJSON struct {
 }
 
 type worstJSON struct {
-	Endpoint     int64     `json:"endpoint"` // as log lines name it
+	Endpoint     int64     `json:"endpoint"` // the number in log lines
 	Account      string    `json:"account"`
 	URL          string    `json:"url"`
 	Lane         string    `json:"lane"`
@@ -108,7 +108,7 @@ type heldJSON struct {
 type senderJSON struct {
 	Name      string    `json:"name"`
 	StartedAt time.Time `json:"started_at"`
-	Lease     float64   `json:"lease_seconds"` // what is left of it
+	Lease     float64   `json:"lease_seconds"` // remaining time
 	Shards    []int     `json:"shards"`
 }
 

@@ -36,7 +36,7 @@ func (v *statusView) write(out io.Writer) error {
 	return writeEndpointTables(out, v.outbox)
 }
 
-// statusPrinter prints lines of a name and what there is to say.
+// statusPrinter prints lines of a name and a text.
 type statusPrinter struct{ table io.Writer }
 
 func (p *statusPrinter) row(name, format string, args ...any) {
@@ -180,7 +180,7 @@ func byteText(n float64) string {
 	return fmt.Sprintf("%.1f TiB", n)
 }
 
-// secondsText is exact where it matters and short where it does not.
+// secondsText writes short times exactly and long ones rounded.
 func secondsText(s float64) string {
 	d := time.Duration(s * float64(time.Second))
 	switch {
@@ -199,7 +199,7 @@ func rateText(r float64) string {
 	return fmt.Sprintf("%.0f", r)
 }
 
-// countsText lists what there is, the most first.
+// countsText lists the counts that are not zero, the highest first.
 func countsText(counts map[string]int) string {
 	var parts []string
 	for _, name := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int {

@@ -61,9 +61,9 @@ func newTeardownCommand() *cobra.Command {
 	return cmd
 }
 
-// tearDown undoes what was done to the source. An outbox that does not answer
-// keeps nobody from dropping the slot: then it is not known which replica
-// identities were changed.
+// tearDown undoes walhook's changes of the source. It drops the slot also when the
+// outbox does not answer. Without the outbox it does not know which replica identities
+// were changed.
 func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
@@ -72,7 +72,7 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	}
 	defer store.Close()
 	changes, unknown := store.SourceChanges(ctx)
-	stored, _ := store.Checkpoint(ctx) // without it, the publication is known by its name
+	stored, _ := store.Checkpoint(ctx) // without it, teardown finds the publication by its name
 	plan, err := source.PlanTeardown(ctx, s.cdcConfig(), changes, stored.Source.PublicationOID)
 	if err != nil {
 		return err
@@ -101,8 +101,8 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	})
 }
 
-// takeOutboxFlag says whether --outbox was given. Its value, if it has one, is
-// the outbox's URL, joined with "=" or as the next argument.
+// takeOutboxFlag reports whether --outbox was given. Its optional value is the outbox's
+// URL, joined with "=" or as the next argument.
 func takeOutboxFlag(cmd *cobra.Command, args []string) (bool, error) {
 	flag := cmd.Flags().Lookup("outbox")
 	given := flag.Changed

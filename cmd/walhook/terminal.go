@@ -11,19 +11,19 @@ import (
 	"unicode/utf8"
 )
 
-// terminal is where the program writes for people. Names, reasons, answers and
-// errors come from databases and receivers, so what would steer a terminal, or
-// show text in another order than it has, is written as it would stand in JSON:
-// \u001b. Line ends and tabs stay. It is safe for concurrent use.
+// terminal is where the program writes for people. Names, reasons, responses and errors
+// come from databases and receivers. So terminal escapes characters that control a
+// terminal or change the order of text, as JSON does: \u001b. Line ends and tabs stay.
+// It is safe for concurrent use.
 type terminal struct {
 	mu   sync.Mutex
 	to   *os.File
-	rest []byte // of a character whose end has not been written yet
+	rest []byte // the beginning of a character whose end has not been written yet
 }
 
 func newTerminal(to *os.File) *terminal { return &terminal{to: to} }
 
-// Write escapes p. It reports p as written whenever the escaped text was.
+// Write writes p escaped. It returns len(p) if the escaped text was written.
 func (t *terminal) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,11 +48,11 @@ func (t *terminal) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Sync is for the logger; a terminal has nothing to sync.
+// Sync is for the logger; it does nothing.
 func (t *terminal) Sync() error { return nil }
 
-// steering is the file behind a terminal, for the control sequences that the
-// program itself means.
+// steering returns the writer behind a terminal, for the program's own control
+// sequences.
 func steering(w io.Writer) io.Writer {
 	if t, ok := w.(*terminal); ok {
 		return t.to
@@ -69,9 +69,9 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// steers says whether a character is a control (C0, DEL, C1), a format character,
-// such as what changes the direction of the text around it (Unicode, UAX #9) or has
-// no width, or a separator of lines.
+// steers reports whether a character is a control (C0, DEL, C1), a format character
+// (which may change the direction of text, Unicode UAX #9, or have no width), or a line
+// separator.
 func steers(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
@@ -84,8 +84,8 @@ func appendEscaped(dst []byte, r rune) []byte {
 	return fmt.Appendf(dst, `\u%04x`, r)
 }
 
-// printable is text as it stands in one line: line ends, tabs and whatever has
-// no shape of its own are escaped too.
+// printable returns text for one line: it also escapes line ends, tabs and other
+// characters without a glyph.
 func printable(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
 		return s

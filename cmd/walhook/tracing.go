@@ -23,25 +23,24 @@ import (
 	"walhook/sender"
 )
 
-// tracing sends sampled events' way from commit to answer to an OpenTelemetry
-// collector:
+// tracing sends spans of sampled events to an OpenTelemetry collector:
 //
 //	event    commit ───────────────────────────────▶ first answer
 //	append   commit ──▶ in the log
 //	tail                in the log ──▶ read by a sender
 //	attempt                            request ────▶ answer       (one each)
 //
-// The trace's id is made of webhook-id and endpoint, so that all attempts of an
-// event, by whatever process, are in one trace, and it alone says whether that
-// is sampled. Spans are made when an attempt is over, of times that are known
-// anyway: who is not sampled costs a hash.
+// The trace id is derived from webhook-id and endpoint, so all attempts of an event are
+// in one trace, whichever process makes them. The id alone decides whether the event is
+// sampled. tracing makes spans when an attempt ends, from times that are known anyway.
+// An event that is not sampled costs one hash.
 type tracing struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
-	below    uint64 // events are sampled whose number is smaller
+	below    uint64 // an event with a smaller number is sampled
 }
 
-// traceConfig says where traces go. An empty endpoint is nowhere.
+// traceConfig says where traces go. Without an endpoint there are none.
 type traceConfig struct {
 	endpoint string  // URL of OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces
 	sample   float64 // part of the events, 0 to 1
@@ -52,29 +51,29 @@ func newTracing(ctx context.Context, c traceConfig, log *zap.Logger) (*tracing, 
 	if err != nil {
 		return nil, fmt.Errorf("trace-endpoint: %w", err)
 	}
-	// The SDK has one place for what goes wrong in the background, and a text
-	// that may name more than it should.
+	// The SDK reports background errors to one handler. Their text may contain
+	// secrets.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		log.Warn("sending traces failed", zap.String("error_type", fmt.Sprintf("%T", err)))
 	}))
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter), // drops what it cannot keep, rather than block
+		sdktrace.WithBatcher(exporter), // drops spans rather than block
 		sdktrace.WithIDGenerator(traceIDs{}),
-		sdktrace.WithSampler(sdktrace.AlwaysSample()), // chosen before
+		sdktrace.WithSampler(sdktrace.AlwaysSample()), // attempt decides before
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", "walhook"), attribute.String("service.version", readBuild().version))),
 	)
 	return &tracing{provider: provider, tracer: provider.Tracer("walhook"), below: uint64(c.sample * (1 << 63))}, nil
 }
 
-// close sends what is left, within a bound.
+// close sends the remaining spans, within a bound.
 func (t *tracing) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), shutdownTimeout, errors.New("send the last traces: timed out"))
 	defer cancel()
 	return t.provider.Shutdown(ctx)
 }
 
-// attempt makes the spans that an attempt ends. It does not block.
+// attempt makes the spans that end with an attempt. It does not block.
 func (t *tracing) attempt(r sender.AttemptReport) {
 	sum := sha256.Sum256([]byte(r.WebhookID + " " + strconv.FormatInt(r.Endpoint, 10)))
 	if binary.BigEndian.Uint64(sum[8:])&math.MaxInt64 >= t.below {
@@ -101,8 +100,8 @@ func (t *tracing) attempt(r sender.AttemptReport) {
 	span.End(trace.WithTimestamp(done))
 }
 
-// span makes a span that is over. The clocks of source, outbox and this machine
-// are three: none ends before it begins.
+// span makes a span in the past. Its times come from up to three clocks, so span makes
+// sure that it does not end before it begins.
 func (t *tracing) span(ctx context.Context, name string, from, to time.Time, of []attribute.KeyValue, more ...attribute.KeyValue) {
 	if to.Before(from) {
 		to = from
@@ -115,15 +114,14 @@ func (t *tracing) start(ctx context.Context, name string, at time.Time, of []att
 	return span
 }
 
-// rootIDs are the ids of a root span, handed on in its context under their own
-// zero value.
+// rootIDs are the ids of a root span. Its context carries them under the key
+// rootIDs{}.
 type rootIDs struct {
 	trace trace.TraceID
 	span  trace.SpanID
 }
 
-// traceIDs gives a root span the ids that were chosen for it, and others a
-// random one.
+// traceIDs gives a root span the ids of its context, and other spans random ids.
 type traceIDs struct{}
 
 func (traceIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {

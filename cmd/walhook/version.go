@@ -9,9 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version and commit are set by the linker for a release: -ldflags "-X
-// main.version=1.2.3 -X main.commit=…". Otherwise they are what the Go tool knows
-// of the source.
+// The linker sets version and commit for a release: -ldflags "-X main.version=1.2.3 -X
+// main.commit=…". Otherwise they come from the Go tool's build information.
 var version, commit string
 
 func newVersionCommand() *cobra.Command {
@@ -30,7 +29,7 @@ delivery, as walhook/<version>.`,
 	}
 }
 
-// build is what the binary knows of how it was made.
+// build is the binary's build information.
 type build struct {
 	version   string // "dev" when unknown
 	commit    string // "" when unknown
