@@ -18,8 +18,8 @@ type kind struct {
 	weight  float64
 }
 
-// The kinds. All ordinary and expensive calls together fit into the API's connections
-// to the outbox, and those of one account never fill them.
+// The kinds. The bounds of the process keep the queue for the API's connections to the
+// outbox short. Those of one account always leave connections for others.
 var (
 	ordinaryCall  = &kind{account: limit{3, 16}, whole: limit{16, 256}, weight: 1}
 	expensiveCall = &kind{account: limit{1, 2}, whole: limit{2, 16}, weight: 4}

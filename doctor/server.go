@@ -147,7 +147,7 @@ func judgeClock(r *Report, where string, before, theirs, after time.Time) {
 	}
 }
 
-// Unseen notes that checks could not be made because of an error.
+// Unseen notes a warning for checks whose query failed.
 func (s *Session) Unseen(r *Report, err error, ids ...string) {
 	for _, id := range ids {
 		r.Warn(id, Run("walhook doctor"), "the check failed: %v", err)

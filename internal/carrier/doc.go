@@ -1,25 +1,30 @@
-// Package carrier is a phone carrier to try walhook on: its tables, simulated
-// activity over all of them, and a ledger of what must be delivered.
+// Package carrier is a simulated phone carrier for tests and the demo: its tables, activity
+// over all of them, and a ledger of every event that walhook must deliver.
 //
 //	Activity ──commits──▶ carrier tables ──WAL──▶ (walhook)
 //	                           │ row triggers
 //	                           ▼
 //	                    schema ledger ──Read──▶ []Expected ──▶ the referee
 //
-// The ledger is the source's own account, made without any of walhook's code:
-// row triggers apply the rules of docs/CONTRACT.md §1 and §2 in SQL and let
-// PostgreSQL's own to_json write the bytes. A ledger row is written in the
-// transaction of the change that it stands for, so after any crash exactly the
-// events of committed changes are expected. It locks the edges and accounts
-// that it goes by, so its order is the commit order, whoever writes to the
-// tables.
+// # What it promises
 //
-// [Seed] fills the tables before the publisher's first snapshot: its rows have
-// owners but are not events. [Activity] draws what it does from its seed; how
-// its transactions interleave is the server's affair. It goes on through a
-// crash of the server: a transaction whose outcome it does not learn is settled
-// by the ledger.
+// The ledger shares no code with walhook. Row triggers apply the rules of docs/CONTRACT.md §1
+// and §2 in SQL, and PostgreSQL's own to_json writes the bytes. The transaction of a change
+// also writes its ledger row, so after any crash the ledger expects exactly the events of
+// committed changes. A trigger locks the owners and accounts that it reads, so the ledger's
+// order is the commit order.
 //
-// The ledger does not know what walhook is not asked to know: URLs that cannot
-// be used, webhooks made by the API, TRUNCATE.
+// [Seed] fills the tables before walhook's initial snapshot: its rows have owners and are not
+// events. [Activity] makes the same choices for the same seed; the server decides how its
+// transactions interleave.
+//
+// # What happens on failure
+//
+// Activity continues after a crash of the server. If the answer to a COMMIT is lost, the ledger
+// shows whether the transaction was committed.
+//
+// # What it does not do
+//
+// The ledger does not cover what the contract leaves open: unusable URLs, webhooks that the API
+// made, TRUNCATE.
 package carrier

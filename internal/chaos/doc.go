@@ -3,11 +3,12 @@
 //	walhook ──▶ Proxy ──▶ PostgreSQL, receivers
 //	              ▲ Set(Weather), Reset
 //
-// A [Proxy] is a TCP relay between two parties of this machine. Its [Weather]
-// says how bad the network is: slow, narrow, silent, or refusing. Weather
-// changes at any moment and for the connections that are open, too.
+// A [Proxy] relays TCP between two parties on this machine. Its [Weather] says how bad the
+// network is: slow, narrow, silent, or refusing. A test changes it at any moment, also for open
+// connections.
 //
-// What it relays it never changes, loses or reorders: a connection that lives
-// on delivers every byte, as TCP does. After a silence the bytes that were
-// held go on; after a reset both sides know.
+// # What it promises
+//
+// The proxy never changes, loses or reorders the bytes of a connection that stays open. After a
+// silence it sends the bytes that it held back. After a reset both sides get an error.
 package chaos

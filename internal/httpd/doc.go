@@ -1,18 +1,27 @@
-// Package httpd serves HTTP to strangers within bounds of time and of
-// connections, with or without TLS.
+// Package httpd serves HTTP to untrusted clients within bounds of time and of connections,
+// with or without TLS.
 //
-//	Accept ── connections, in all and per address ──▶ TLS ──▶ headers, 5 s ──▶ body, 10 s in all
+//	Accept ── connections, in all and per address ──▶ TLS ──▶ header, 5 s ──▶ body, 10 s in all
 //	                                                                             └─▶ Handler ──▶ each write, 10 s
 //
-// It promises that nobody holds a connection by sending or reading nothing, or a
-// byte at a time: headers and a body each have an end by the clock, however slowly
-// they go on, and so has a write that the client does not read. A handler may take
-// as long as it likes, since its own bounds are its own.
+// # What it promises
 //
-// Connections are bounded by what the process may open ([Bounds]), so that the
-// other parts keep their descriptors. One too many gets a 503 and is closed, is
-// counted in walhook_connections_refused_total, and logged once a minute.
+// No client keeps a connection by sending or reading nothing, or a byte at a time. A header, a
+// body and each write end at a fixed time, however slowly they progress. A handler may take as
+// long as it needs; it has bounds of its own.
 //
-// A certificate is read again when its files change ([Certificate]). A pair that
-// cannot be used changes nothing: the one before stays.
+// The number of connections depends on how many files the process may open ([Bounds]), so that
+// the other parts keep their descriptors.
+//
+// [Certificate] reads a certificate and its key again when their files change. If the new pair
+// cannot be used, the previous one stays.
+//
+// # What happens on failure
+//
+// A connection beyond the bounds gets a 503 and is closed. walhook_connections_refused_total
+// counts it, and the logs mention it once a minute.
+//
+// # What it does not do
+//
+// It does not speak HTTP/2, and it does not limit requests; package api does.
 package httpd

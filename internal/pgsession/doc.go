@@ -1,31 +1,36 @@
-// Package pgsession opens every connection of this repository to a PostgreSQL.
+// Package pgsession opens every connection of walhook to a PostgreSQL.
 //
 //	URL ─▶ [Adapt] ─▶ configuration ─▶ connect ─▶ who answers? ─▶ SET ─▶ the caller's first statement
-//	       libpq's words that                     [PoolerError]   search_path, jit, [Use]
-//	       pgx has no place for
+//	       libpq's parameters                     [PoolerError]   search_path, jit, [Use]
+//	       that pgx lacks
 //
-// It promises that no name without a schema reaches what somebody else has made:
-// only pg_catalog is searched, and pg_temp last, where it shadows nothing
-// (PostgreSQL manual, CREATE FUNCTION, Writing SECURITY DEFINER Functions
-// Safely). Whoever may create in public, or in the schema of walhook's role, has
-// none of his functions and operators called.
+// # What it promises
 //
-// Settings are set after connecting and not in the start-up message, which
-// connection poolers refuse or drop. Before the first of them is set one
-// question is asked, whose names have their schema: whether the server itself
-// answers, or a pooler, by the number of the process. A pooler that keeps a
-// session for each of its clients is as good as the server. One that lends them
-// by transaction is refused with a [*PoolerError]: settings, locks and prepared
-// statements would be lost between two statements, and reach others.
+// A name without a schema is found in pg_catalog only; pg_temp is last, where it shadows
+// nothing (PostgreSQL manual, CREATE FUNCTION, Writing SECURITY DEFINER Functions Safely). So
+// walhook never calls a function or operator that somebody created in public or in another
+// schema of the search path.
 //
-// A caller makes a configuration for each connection, so that what files say now
-// counts: passwords, certificates, services.
+// The package sets settings after connecting and not in the startup message, because poolers
+// refuse or drop them there. Before the first SET it finds out, by the backend's process id,
+// whether the server itself answers or a pooler.
 //
-// An error of connecting has its cause first ([Reason]); [IsRefused] tells those
-// that somebody has to correct from an outage that passes.
+// The caller builds a configuration for each connection, so that changed files take effect:
+// passwords, certificates, services.
 //
-// It does not guard against casts between types of others: they are found
-// without a path, by their types alone.
+// # What happens on failure
 //
-// A test (internal/shape) forbids connections that are opened elsewhere.
+// A pooler that keeps one session per client is as good as the server. A pooler that lends
+// sessions per transaction is a [*PoolerError]: settings, locks and prepared statements would
+// be lost between two statements, or reach other clients.
+//
+// [Reason] puts the cause of a failed connection first. [IsRefused] distinguishes an error that
+// somebody has to fix (role, password, certificate) from an outage that passes.
+//
+// # What it does not do
+//
+// It does not guard against casts between types of other users: the server finds these by
+// their types, without the search path.
+//
+// A test in internal/shape forbids connections that are opened elsewhere.
 package pgsession

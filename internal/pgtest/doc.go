@@ -6,12 +6,13 @@
 //	db.Connect(t)                        // a connection to it
 //	crash := pgtest.NewCluster(t, pgcluster.Options{})  // a server to kill
 //
-// All tests of one binary share one server, started by the first that asks,
-// with fsync off. Each test has a database to itself, so tests may run in
-// parallel; what they still share is the server: making a logical slot waits
-// for every transaction that runs on it. A test that holds a transaction open
-// for long, or that stops, kills or slows the server, takes a cluster of its
-// own with [NewCluster].
+// # What it promises
 //
-// Without [Main] the server is ended when the process is.
+// All tests of one binary share one server, which the first of them starts, with fsync off.
+// Each test has a database of its own, so tests may run in parallel. They share the server:
+// creating a logical slot waits for every transaction that runs on it. A test that holds a
+// transaction open for long, or stops, kills or slows the server, uses a cluster of its own
+// ([NewCluster]).
+//
+// Without [Main] the server ends with the process.
 package pgtest

@@ -1,11 +1,14 @@
-// Package platform is the database of a carrier-services platform, as the
-// built-in catalog of that name reads it: providers, resellers, customers, and
-// what is billed of these.
+// Package platform has the tables of a platform for carrier services, for tests of the
+// built-in catalog platform: providers, resellers, customers, and what they are billed for.
+//
+//	tables.sql ──embed──▶ Tables ──▶ a test's database ◀── catalog.Platform
+//
+// It holds no data and no code.
 package platform
 
 import _ "embed"
 
-// Tables is the SQL that makes the tables in schema public.
+// Tables is the SQL that creates the tables in schema public.
 //
 //go:embed tables.sql
 var Tables string

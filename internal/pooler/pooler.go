@@ -1,8 +1,3 @@
-// Package pooler is a connection pooler for tests: what PgBouncer, Odyssey,
-// pgcat and managed proxies have in common, as far as a client can notice it.
-// It answers on loopback, gives each client a process number of its own making,
-// takes few start-up parameters, and keeps a server's session for a client as
-// long as it is there, or lends one for a transaction at a time.
 package pooler
 
 import (

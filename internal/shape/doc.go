@@ -1,3 +1,7 @@
-// Package shape holds the test that keeps imports pointing the way that
-// docs/ARCHITECTURE.md draws them. It has no code of its own.
+// Package shape holds tests of the shape of the repository. It has no code of its own.
+//
+//	imports    point one way, as docs/ARCHITECTURE.md draws them; test helpers stay out of
+//	           the programs
+//	sessions   only internal/pgsession opens connections to a PostgreSQL
+//	words      no retired word of docs/GLOSSARY.md is in identifiers or in text for people
 package shape

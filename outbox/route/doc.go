@@ -1,9 +1,9 @@
-// Package route decides what becomes of a batch of changes: which endpoints get
-// which events, and what everybody else has to know afterwards. It is a pure
-// computation. It reads no database, it changes nothing but what it returns, and
-// the same view and batch always give the same plan, to the byte.
+// Package route decides which endpoints get which events for a batch of changes, and what
+// else the outbox stores about them. It is a pure computation: it reads no database and
+// changes nothing but its result. The same view and batch always give the same plan, to the
+// byte.
 //
-//	            [View] what is stored, as far as routing asks
+//	            [View] stored state, as far as routing needs it
 //	              │  ▲
 //	 OwnersNeeded │  │ Apply, after the COMMIT
 //	ColumnsNeeded │  └────────────────────────────────┐
@@ -14,42 +14,76 @@
 //	              ▼                                   │
 //	batch ──▶ [Route] ──▶ [Plan] ──▶ one transaction ─┘
 //	            │          events, too large           ╲
-//	            │          endpoints, ended accounts    ▶ rolled back: forget the
-//	            │          owners, parents, columns       plan, route the batch again
+//	            │          endpoints, ended accounts    ▶ rolled back: drop the plan,
+//	            │          owners, parents, columns       route the batch again
 //	            │          sums and ends of days
 //	            │          unrouted, counters, notes
 //	            ▼
-//	 change ─▶ record ─▶ whose was it, whose is it ─▶ recipients ─▶ deliver ─▶ event
-//	            │                                        │             └─▶ sum of a day
-//	            └─▶ account: URL, secret, parent, end    └─▶ account's own endpoint, its
-//	                                                         webhooks, those of parents
+//	 change ─▶ record ─▶ old owner, new owner ─▶ recipients ─▶ deliver ─▶ event
+//	            │                                    │            └─▶ sum of a day
+//	            └─▶ account: URL, secret,            └─▶ the account's own endpoint, its
+//	                parent, end                          webhooks, those of parent accounts
 //
-// # One batch's way
+// # What it promises
 //
-// The publisher asks the view what routing needs and the caches lack, and reads it
-// in one query each: owners, then columns, and the clock where a day may end. Route
-// then goes through the changes in stream order. Each reads the plan's own state
-// first and the view where the plan says nothing, so a change sees all changes
-// before it, and nothing of a batch that was not committed. An endpoint that
-// changes is copied; events that were routed to it before follow to the copy, whose
-// id and revision the transaction sets. Every event of a change has a webhook-id
-// that depends on the change alone, whoever listens.
+// A change sees every earlier change of its batch, and nothing of a batch that was not
+// committed. Route reads the plan's own state first and falls back to the view; it never
+// changes the view. [View.Apply] does, and the publisher calls it after the COMMIT only.
+//
+// Every event of a change has a webhook-id that depends on the change alone, not on the
+// subscriptions.
+//
+// An event carries the id and revision of its endpoint as the transaction sets them. When a
+// batch changes an endpoint, the plan holds a copy of it, and events routed before the
+// change go to that copy.
+//
+// # How a batch is routed
+//
+// The publisher reads the owners and account columns that the batch needs and the caches
+// lack, in one query each, and the clock if a day may end. Route then takes the changes in
+// stream order:
+//
+//   - An INSERT or UPDATE of the account table first changes the account: URL, secret,
+//     parent, columns. A DELETE ends the account last, after the row's own event.
+//   - The old owner and the new owner decide the events: update, insert, delete, or, for a
+//     move, a delete for the one account and an insert for the other.
+//   - An owner is the row's own owner column, or the account of the parent record. A record
+//     that is owned through another keeps the account that it was last sent to.
+//   - Recipients are the account's own endpoint (record feed and results only), its webhooks
+//     and those of its parent accounts that include sub-accounts, each if its filters match.
+//   - A recipient with daily delivery gets no event; the plan adds to its sum instead.
 //
 // # Who makes plans
 //
-// Route makes them of changes, [RouteInbox] of events that no change made,
-// [EndDays] of days that are over. Whoever commits a plan does not ask who made it.
+// [Route] makes them from changes, [RouteInbox] from events that no change made, [EndDays]
+// from days that have ended. The publisher commits all of them in the same way.
 //
 // # Parts of one transaction
 //
-// Where the server refuses to store a change, the publisher routes the batch in
-// parts behind savepoints. A [Part] begins with the state of the part before it,
-// and Route looks ahead into the whole batch: together the parts say what the whole
-// says. Depth is how much of a change is stored that is alone at fault.
+// If the server refuses to store a change, the publisher routes the batch in parts behind
+// savepoints. A [Part] begins with the state of the previous one, and Route looks ahead into
+// the whole batch, so the parts together have the result of the whole. [Depth] says how much
+// of the one bad change is stored.
+//
+// # What happens on failure
+//
+// Route cannot fail. A change that it cannot route is [Unrouted] with a [Reason], and
+// counted. If the transaction fails, nothing needs to be undone: the publisher drops the plan.
+//
+// # Where to look
+//
+//	who owned a record, who owns it now, moves       record.go
+//	who the recipients of an event are, filters      event.go, recipientsOf and wants
+//	what a change of an account's row does           account.go
+//	which reason an unrouted change has              refuse.go, plan.go
+//	emitted events and async results                 emitted.go
+//	derived events and the hook "object"             derived.go
+//	when a day ends, what it counts                  daily.go, calendar.go
+//	what one transaction writes                      plan.go
+//	what routing needs to know                       view.go, need.go
 //
 // # What it does not do
 //
-// It does not fail: what cannot be routed is [Unrouted], with a [Reason], and
-// counted. It does not log: a [Note] is written once the plan is committed. It does
-// not retry, read or wait. A View is used by one goroutine at a time.
+// It does not log (a [Note] is written after the COMMIT), retry, read or wait. One goroutine
+// at a time uses a View.
 package route
