@@ -1,5 +1,5 @@
 -- For docker-compose.yml, after internal/carrier/tables.sql: an account whose
--- web hooks go to the receiver, and a database for the outbox.
+-- webhooks go to the receiver, and a database for the outbox.
 INSERT INTO users (id, username, email, web_hook_url)
 VALUES (1, 'example', 'example@example.com', 'http://receiver:9090/');
 SELECT setval(pg_get_serial_sequence('users', 'id'), 1);

@@ -83,10 +83,10 @@ func (s *Session) transport(r *Report) {
 	}
 	config := s.Config().TLSConfig
 	verified := config != nil && (!config.InsecureSkipVerify || config.VerifyPeerCertificate != nil)
-	judgeTransport(r, s.Where, conn.RemoteAddr(), state, verified)
+	checkTransport(r, s.Where, conn.RemoteAddr(), state, verified)
 }
 
-func judgeTransport(r *Report, where string, peer net.Addr, state *tls.ConnectionState, verified bool) {
+func checkTransport(r *Report, where string, peer net.Addr, state *tls.ConnectionState, verified bool) {
 	id := where + ".tls"
 	fix := Steps{{Kind: Address, On: where, Text: "sslmode=verify-full",
 		Note: "with sslrootcert=FILE if an authority of your own signed the server's certificate"}}
@@ -125,10 +125,10 @@ func (s *Session) clock(ctx context.Context, r *Report, o Options) {
 		s.Unseen(r, err, id)
 		return
 	}
-	judgeClock(r, s.Where, before, theirs, o.Now())
+	checkClock(r, s.Where, before, theirs, o.Now())
 }
 
-func judgeClock(r *Report, where string, before, theirs, after time.Time) {
+func checkClock(r *Report, where string, before, theirs, after time.Time) {
 	id, trip := where+".clock", after.Sub(before)
 	skew := theirs.Sub(before.Add(trip / 2))
 	by, which := skew.Abs().Round(time.Millisecond), "ahead of"

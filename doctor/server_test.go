@@ -39,7 +39,7 @@ func TestTransport_IsJudgedByWhereItGoes(t *testing.T) {
 		"this machine, not verified":  {near, secured, false, OK},
 	} {
 		r := NewReport("source.tls")
-		judgeTransport(r, "source", c.peer, c.state, c.verified)
+		checkTransport(r, "source", c.peer, c.state, c.verified)
 		if f := only(t, r); f.Status != c.want {
 			t.Errorf("%s: %+v", name, f)
 		}
@@ -65,7 +65,7 @@ func TestClock_IsJudgedBeyondTheTrip(t *testing.T) {
 	} {
 		r := NewReport("source.clock")
 		before := time.Unix(1_700_000_000, 0)
-		judgeClock(r, "source", before, before.Add(c.trip/2+c.skew), before.Add(c.trip))
+		checkClock(r, "source", before, before.Add(c.trip/2+c.skew), before.Add(c.trip))
 		if f := only(t, r); f.Status != c.want {
 			t.Errorf("%s: %+v", name, f)
 		}

@@ -115,7 +115,7 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 			return err
 		}
 		d.view.step("the carrier is idle; waiting for outstanding deliveries")
-		summary, err = d.judge(ctx, stats)
+		summary, err = d.verify(ctx, stats)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -153,20 +153,20 @@ func (d *demo) waitForReader(ctx context.Context) error {
 }
 
 const (
-	// judgeWithin is long enough for a second attempt of every event to a flaky
+	// verifyWithin is long enough for a second attempt of every event to a flaky
 	// receiver, one after the other.
-	judgeWithin = time.Minute
-	judgeEvery  = time.Second
+	verifyWithin = time.Minute
+	verifyEvery  = time.Second
 )
 
-// judge waits until every delivery that can succeed has arrived, and reports.
-func (d *demo) judge(ctx context.Context, stats carrier.Stats) (*demoSummary, error) {
+// verify waits until every delivery that can succeed has arrived, and reports.
+func (d *demo) verify(ctx context.Context, stats carrier.Stats) (*demoSummary, error) {
 	conn, err := pgsession.ConnectCarrier(ctx, d.source)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	deadline := time.Now().Add(judgeWithin)
+	deadline := time.Now().Add(verifyWithin)
 	for {
 		expected, err := carrier.Read(ctx, conn)
 		if err != nil {
@@ -187,7 +187,7 @@ func (d *demo) judge(ctx context.Context, stats carrier.Stats) (*demoSummary, er
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(judgeEvery):
+		case <-time.After(verifyEvery):
 		}
 	}
 }

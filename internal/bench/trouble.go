@@ -88,7 +88,7 @@ func (b *bench) troubleRun(ctx context.Context) (run troubleRun, err error) {
 	if _, err := b.receivers(ctx, receiveOrder{Hang: &hang{Below: o.Hanging, FirstAccount: carrier.AccountID(0)}}); err != nil {
 		return run, err
 	}
-	defer func() { err = joined(err, b.nobodyHangs(ctx)) }()
+	defer func() { err = joined(err, b.endHanging(ctx)) }()
 	const refuse = `UPDATE users SET web_hook_url = $1 || id WHERE (id - $2) % 100 >= $3 AND (id - $2) % 100 < $4`
 	if _, err := w.conn.Exec(ctx, refuse, refusal.URL(""), carrier.AccountID(0), o.Hanging, o.Hanging+o.Refusing); err != nil {
 		return run, fmt.Errorf("point endpoints to a port that refuses: %w", err)
@@ -100,7 +100,7 @@ func (b *bench) troubleRun(ctx context.Context) (run troubleRun, err error) {
 	return run, nil
 }
 
-func (b *bench) nobodyHangs(ctx context.Context) error {
+func (b *bench) endHanging(ctx context.Context) error {
 	_, err := b.receivers(context.WithoutCancel(ctx), receiveOrder{Hang: &hang{}})
 	return err
 }
