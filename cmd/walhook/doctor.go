@@ -24,8 +24,8 @@ know) or failed (walhook cannot start, or loses or delays something), with the
 evidence and the exact statement or command that fixes it. skipped means that
 doctor could not make the check.
 
-The commands that it prints use doctor's own settings. Give it those of 'walhook
-run', so that both look at the same.
+The commands that it prints use doctor's own settings. Give it the settings of
+'walhook run', so that it checks the same databases and catalog.
 
 It writes nothing, waits at most half a second for a lock, and ends within
 seconds: run it against a live system. --json is for machines; the ids of the

@@ -19,9 +19,9 @@ const statusLong = `Shows position and lag, what the slot costs the source, thro
 lanes by state, the ten worst endpoints with their reason, disabled endpoints,
 dead letters, the publisher, the senders and their shards, and gaps.
 
-It asks the databases and no process, and counts nothing that can be large, so
-it costs little and works whatever runs. It names a part that does not answer,
-and shows the rest; the exit status is then 1. Without --source it leaves the
+It reads the databases and asks no process, so it works also while walhook is
+down. It counts nothing that can be large, so it costs little. It names a
+database that does not answer and shows the rest; the exit status is then 1. Without --source it leaves the
 slot out. It shows URLs without user name, password and query.
 
 --watch repeats it every few seconds, until you interrupt it; with --json it
