@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/cdc/source"
+	"walhook/internal/retry"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -33,7 +34,7 @@ func (r *Reader) observe(ctx context.Context) {
 		} else {
 			introspector = r.look(ctx, introspector)
 		}
-		if !sleep(ctx, min(r.watchEvery, markEvery)) {
+		if retry.Pause(ctx, min(r.watchEvery, markEvery)) != nil {
 			return
 		}
 	}
@@ -70,7 +71,7 @@ func (r *Reader) Pause(ctx context.Context, d time.Duration) bool {
 	observer.Go(func() { r.observe(observing) })
 	defer observer.Wait()
 	defer stop()
-	return sleep(ctx, d)
+	return retry.Pause(ctx, d) == nil
 }
 
 // look asks the source once, over the session that it gets and answers; nil
@@ -133,8 +134,8 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 		}
 		r.held(report)
 		for next := time.Now().Add(r.watchEvery); time.Now().Before(next); {
-			if !sleep(ctx, min(markEvery, time.Until(next))) {
-				return context.Cause(ctx)
+			if err := retry.Pause(ctx, min(markEvery, time.Until(next))); err != nil {
+				return err
 			}
 			end, err := introspector.WALEnd(ctx)
 			if err != nil {
@@ -152,12 +153,12 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 func (r *Reader) held(report source.SlotReport) {
 	why := report.Held()
 	before := r.heldBack.Swap(&why)
-	if why != "" && time.Since(r.heldLogged) >= remindEvery {
-		r.heldLogged = time.Now()
+	if why != "" && r.heldLogged.Due("") {
+		r.heldLogged.Logged("")
 		r.log.Warn("source withholds changes", zap.String("slot", r.cfg.Slot), zap.String("reason", why))
 	}
 	if why == "" && before != nil && *before != "" {
-		r.heldLogged = time.Time{}
+		r.heldLogged.Reset()
 		r.log.Info("source sends changes again", zap.String("slot", r.cfg.Slot))
 	}
 }

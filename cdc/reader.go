@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"walhook/cdc/source"
+	"walhook/internal/retry"
 	"walhook/schemas"
 )
 
@@ -29,7 +29,7 @@ type Reader struct {
 	began   atomic.Bool
 
 	heldBack   atomic.Pointer[string] // see HeldBack
-	heldLogged time.Time              // the watching goroutine's
+	heldLogged retry.Reminder         // the watching goroutine's
 	advanced   bool                   // the store has said how far it is, and since when; the observing goroutine's
 
 	// noMessages says that the next connection asks for no logical messages.
@@ -129,9 +129,11 @@ func (r *Reader) Run(ctx context.Context) error {
 
 // read is one session after another.
 func (r *Reader) read(ctx context.Context) error {
-	backoff, standby, trouble, unreadable := firstBackoff, false, trouble{}, unreadable{}
+	backoff, trouble := retry.Backoff{Min: firstBackoff, Max: lastBackoff}, newTrouble()
+	var unreadable unreadable
 	var unsent unsendable
-	var loggedStandby time.Time
+	var standby bool
+	var standbyReminder retry.Reminder
 	for {
 		began := time.Now()
 		progress, err := r.runOnce(ctx)
@@ -145,13 +147,13 @@ func (r *Reader) read(ctx context.Context) error {
 			r.metrics.oldest.Store(0) // what waited here is read there
 			r.metrics.lag.begins()
 			trouble.end()
-			if !standby || time.Since(loggedStandby) >= remindEvery {
-				if r.tellStandby(ctx, !standby) {
-					loggedStandby = time.Now()
+			if standbyReminder.Due("") {
+				if r.logStandby(ctx, !standby) {
+					standbyReminder.Logged("")
 				}
 				standby = true
 			}
-			if !sleep(ctx, standbyPoll) {
+			if retry.Pause(ctx, standbyPoll) != nil {
 				return nil
 			}
 			continue
@@ -164,7 +166,7 @@ func (r *Reader) read(ctx context.Context) error {
 			case err != nil && isFinal(err):
 				return err
 			case err != nil:
-				trouble.tell(r.log, err, lastBackoff)
+				trouble.add(r.log, err, lastBackoff)
 			case on:
 				unsent = unsendable{}
 				continue
@@ -174,7 +176,7 @@ func (r *Reader) read(ctx context.Context) error {
 			if err != nil {
 				wait = lastBackoff
 			}
-			if !sleep(ctx, wait) {
+			if retry.Pause(ctx, wait) != nil {
 				return nil
 			}
 			continue
@@ -183,23 +185,23 @@ func (r *Reader) read(ctx context.Context) error {
 			return err
 		}
 		standby = false
+		standbyReminder.Reset()
 		if progress || time.Since(began) > aLongRun {
-			backoff = firstBackoff
+			backoff.Reset()
 			trouble.end()
 		}
 		r.metrics.reconnects.Inc()
-		wait := jitter(backoff)
-		trouble.tell(r.log, err, wait)
-		if !sleep(ctx, wait) {
+		wait := backoff.Next()
+		trouble.add(r.log, err, wait)
+		if retry.Pause(ctx, wait) != nil {
 			return nil
 		}
-		backoff = min(2*backoff, lastBackoff)
 	}
 }
 
-// tellStandby says who reads the slot: once where that is a walhook, and again and
-// again where it is another program, whose reading is a gap for us.
-func (r *Reader) tellStandby(ctx context.Context, first bool) (logged bool) {
+// logStandby logs which program reads the slot: once where it is a walhook, and every
+// minute where it is another program, which makes a gap for walhook by confirming.
+func (r *Reader) logStandby(ctx context.Context, first bool) (logged bool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the slot: timed out"))
 	defer cancel()
 	report, err := source.ReportSlot(ctx, r.cfg)
@@ -235,22 +237,6 @@ func (r *Reader) final(ctx context.Context, err error) error {
 		return errors.Join(gap, noteErr)
 	}
 	return gap
-}
-
-// jitter spreads d by a fifth either way.
-func jitter(d time.Duration) time.Duration {
-	return d*4/5 + rand.N(d*2/5+1)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // Store keeps what is read. Only what it has committed is acknowledged.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walhook/cdc/source"
+	"walhook/internal/retry"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/schemas/pgjson"
@@ -360,7 +361,7 @@ func (s *stream) untilVisible(ctx context.Context, ask func() (visible bool, err
 		if visible, err := ask(); visible || err != nil {
 			return visible, err
 		}
-		if s.invisible == s.tx.commit || time.Since(began) >= visibleWait || !sleep(ctx, visibleEvery) {
+		if s.invisible == s.tx.commit || time.Since(began) >= visibleWait || retry.Pause(ctx, visibleEvery) != nil {
 			s.invisible = s.tx.commit
 			return false, ctx.Err()
 		}

@@ -11,6 +11,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/internal/chaos"
+	"walhook/internal/retry"
 )
 
 // by leads the reader's connections through another address.
@@ -45,7 +46,7 @@ func TestReader_NoticesASourceThatHasGoneSilent(t *testing.T) {
 	const silence = 2 * time.Second
 	r := w.start(t, func(r *Reader) { r.silence = silence })
 	w.settle(t)
-	if !sleep(t.Context(), 2*silence) || look(w.store, func() int { return w.store.taken }) > r.taken+1 || r.State() != Reading {
+	if retry.Pause(t.Context(), 2*silence) != nil || look(w.store, func() int { return w.store.taken }) > r.taken+1 || r.State() != Reading {
 		t.Fatal("a source that has nothing to say is taken for dead")
 	}
 	cut := time.Now()

@@ -11,44 +11,35 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/internal/pgsession"
+	"walhook/internal/retry"
 	"walhook/schemas"
 )
 
-const (
-	// remindEvery is how often a fault that lasts is logged again.
-	remindEvery = time.Minute
-	// atFirst bounds the lines before that: a fault may change its face while
-	// a server goes down and comes up.
-	atFirst = 3
-)
-
-// trouble is the reader's present fault, as the log tells of it: when it
-// begins, when it changes, and every minute while it lasts. The zero value is
-// none.
+// trouble is a run of sessions that ended with an error, as the logs show it.
 type trouble struct {
-	since  time.Time // of the first attempt that failed; zero for none
-	logged time.Time
-	text   string // of the last one told
-	lines  int
-	tries  int
+	since    time.Time // when the first of them ended; zero for none
+	tries    int
+	reminder retry.Reminder
 }
 
-func (t *trouble) tell(log *zap.Logger, err error, retryIn time.Duration) {
-	now := time.Now()
+func newTrouble() trouble { return trouble{reminder: retry.Reminder{Changes: 3}} }
+
+// add logs that another session ended.
+func (t *trouble) add(log *zap.Logger, err error, retryIn time.Duration) {
 	if t.since.IsZero() {
-		t.since = now
+		t.since = time.Now()
 	}
 	t.tries++
-	if changed := err.Error() != t.text && t.lines < atFirst; !changed && now.Sub(t.logged) < remindEvery {
-		log.Debug("reading stopped again", zap.Int("tries", t.tries), zap.Duration("retry_in", retryIn), zap.Error(err))
+	if text := err.Error(); t.reminder.Due(text) {
+		t.reminder.Logged(text)
+		log.Warn("reading stopped, retrying from the stored position", zap.Int("tries", t.tries),
+			zap.Duration("duration", time.Since(t.since)), zap.Duration("retry_in", retryIn), zap.Error(err))
 		return
 	}
-	t.logged, t.text, t.lines = now, err.Error(), t.lines+1
-	log.Warn("reading stopped, retrying from the stored position", zap.Int("tries", t.tries),
-		zap.Duration("duration", now.Sub(t.since)), zap.Duration("retry_in", retryIn), zap.Error(err))
+	log.Debug("reading stopped again", zap.Int("tries", t.tries), zap.Duration("retry_in", retryIn), zap.Error(err))
 }
 
-func (t *trouble) end() { *t = trouble{} }
+func (t *trouble) end() { *t = newTrouble() }
 
 // maxUnreadable is how often the same message is asked for in vain.
 const maxUnreadable = 5
@@ -156,7 +147,7 @@ func (s *stream) failed(err *pgconn.PgError) error {
 // stored: otherwise each try would lose them.
 func (s *stream) drain(ctx context.Context) {
 	for end := time.Now().Add(drainWithin); s.flushed.Load() < uint64(s.flush) && time.Now().Before(end); {
-		if !sleep(ctx, 10*time.Millisecond) {
+		if retry.Pause(ctx, 10*time.Millisecond) != nil {
 			return
 		}
 	}

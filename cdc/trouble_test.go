@@ -11,13 +11,13 @@ import (
 )
 
 // Errors of the network name ports, so that each has another text.
-func TestTrouble_IsToldWhenItBeginsAndEveryMinute(t *testing.T) {
+func TestTrouble_IsLoggedWhenItBeginsAndEveryMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
-		var trouble trouble
+		trouble := newTrouble()
 		outage := func(d time.Duration) (lines int) {
 			for range int(d / (5 * time.Second)) {
-				trouble.tell(zap.New(core), fmt.Errorf("read tcp 127.0.0.1:%d: reset", time.Now().UnixNano()), 5*time.Second)
+				trouble.add(zap.New(core), fmt.Errorf("read tcp 127.0.0.1:%d: reset", time.Now().UnixNano()), 5*time.Second)
 				time.Sleep(5 * time.Second)
 			}
 			trouble.end()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"walhook/internal/retry"
 )
 
 // Bounds are how many connections a listener holds at once.
@@ -75,7 +77,7 @@ type limited struct {
 	mu       sync.Mutex // guards what follows
 	total    int
 	by       map[netip.Addr]int
-	loggedAt time.Time
+	reminder retry.Reminder // of logging that connections are refused
 }
 
 // busyBody has the form of the API's errors: its clients read nothing else.
@@ -139,10 +141,10 @@ func (l *limited) isTrusted(from netip.Addr) bool {
 func (l *limited) tell(from netip.Addr, reason string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Since(l.loggedAt) < time.Minute {
+	if !l.reminder.Due("") {
 		return
 	}
-	l.loggedAt = time.Now()
+	l.reminder.Logged("")
 	advice := "name a proxy with many clients in --trusted-proxies"
 	if reason == refusedTotal {
 		advice = "raise the limit of open descriptors (ulimit -n, LimitNOFILE), or put a proxy in front"

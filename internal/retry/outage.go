@@ -8,10 +8,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// remindEvery is how often an outage that lasts is logged again.
-const remindEvery = time.Minute
-
-// Outage is a present fault of one thing, as the log shows it: when it begins,
+// Outage is the present outage of one thing, as the logs show it: when it begins,
 // every minute while it lasts, and when it is over, whichever callers meet it.
 type Outage struct {
 	what   string
@@ -21,13 +18,13 @@ type Outage struct {
 	failing  int // callers whose last call failed
 	calls    int // that failed
 	since    time.Time
-	reminded time.Time
+	reminder Reminder
 }
 
 // NewOutage is for outages of what, such as "outbox".
 func NewOutage(what string) *Outage { return &Outage{what: what} }
 
-// Caller is one loop that calls the thing. Not for several goroutines.
+// Caller is for one loop that calls the thing. One goroutine may use it.
 func (o *Outage) Caller() Caller { return Caller{outage: o} }
 
 // Caller is a loop's part in an [Outage].
@@ -36,32 +33,32 @@ type Caller struct {
 	failed bool // its last call
 }
 
-// Failed takes note of a call without an answer, which is tried again.
+// Failed notes a call that got no answer and is retried.
 func (c *Caller) Failed(log *zap.Logger, call string, retryIn time.Duration, err error) {
 	o := c.outage
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now := time.Now()
 	if !c.failed {
 		c.failed = true
 		if o.failing++; o.failing == 1 && o.calls == 0 {
-			o.since, o.reminded = now, time.Time{}
+			o.since = time.Now()
+			o.reminder.Reset()
 		}
 	}
 	o.calls++
-	if now.Sub(o.reminded) >= remindEvery {
-		o.reminded = now
+	if o.reminder.Due("") {
+		o.reminder.Logged("")
 		o.logged.Store(true)
 		log.Warn(o.what+" unavailable, retrying", zap.String("call", call), zap.Int("failed_calls", o.calls),
 			zap.Duration("retry_in", retryIn), zap.Error(err))
 	}
 }
 
-// Answered takes note of an answer. The last caller to get one ends the outage.
+// Answered notes an answer. The last failing caller that gets one ends the outage.
 func (c *Caller) Answered(log *zap.Logger) { c.end(log, true) }
 
-// Abandoned ends a caller's part in it without an answer. Where it was the last,
-// the next call that gets one ends the outage, whoever makes it.
+// Abandoned ends a caller's part in the outage without an answer. Where it was the
+// last failing caller, the next answer to any caller ends the outage.
 func (c *Caller) Abandoned(log *zap.Logger) { c.end(log, false) }
 
 func (c *Caller) end(log *zap.Logger, answered bool) {

@@ -36,7 +36,7 @@ var rules = []rule{
 	{folder: "migrations"},
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
 	{folder: "cdc/source", may: []string{"schemas", "doctor", "internal/pgsession"}}, // it knows nothing of the stream
-	{folder: "cdc", may: []string{"schemas", "cdc/source", "internal/pgsession"}, alone: true},
+	{folder: "cdc", may: []string{"schemas", "cdc/source", "internal/pgsession", "internal/retry"}, alone: true},
 	{folder: "outbox/route", may: []string{"schemas"}, std: true}, // pure: no database, and its tests need none
 	{folder: "outbox/outboxtest/memory", may: []string{"outbox"}},
 	{folder: "outbox/outboxtest", may: []string{"outbox", "sender"}},
