@@ -38,12 +38,7 @@ var kept = []struct{ file, word, why string }{
 	{"internal/bench/tally.go", "fault", "a JSON field of the bench's receivers"},
 	{"outbox/daily.go", "kin", "a column of walhook.daily_count"},
 	{"outbox/daily_send.go", "kin", "a column of walhook.daily_count"},
-	// Identifiers of the dispatcher and its lanes, to be renamed with them: an
-	// entry goes when its word is gone from the package.
-	{"sender/", "barren", "lanes"}, {"sender/", "dealt", "dispatcher"}, {"sender/", "insist", "session"}, {"sender/", "obey", "tailer"},
-	{"sender/", "parting", "dispatcher"}, {"sender/", "shed", "lanes"}, {"sender/", "survey", "dispatcher"}, {"sender/", "tenure", "session"},
-	{"sender/deliver/", "heard", "the client of deliveries"}, {"sender/deliver/", "judge", "results"}, {"outbox/doctor_secrets.go", "judge", "secrets"},
-	{"sender/", "told", "session"}, {"sender/", "wishes", "dispatcher"},
+	{"outbox/doctor_secrets.go", "judge", "secrets"},
 }
 
 // TestWords_RetiredOnesAreNotUsed reads the table of docs/GLOSSARY.md and looks

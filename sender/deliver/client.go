@@ -147,7 +147,7 @@ func (c *client) overNew(x *call) (*http.Response, error) {
 	made := newConn(opened, x.peer.key)
 	c.begin(x, made)
 	if spoke, _ := made.look(); spoke {
-		return nil, &answerError{begins: made.heard(), err: errSpokeFirst}
+		return nil, &answerError{begins: made.firstBytes(), err: errSpokeFirst}
 	}
 	return made.roundTrip(x, c.config.MayBegin)
 }

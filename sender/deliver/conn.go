@@ -140,9 +140,9 @@ func (c *conn) look() (spoke, ended bool) {
 	return spoke, !errors.Is(err, errNothingHere) && n == 0
 }
 
-// heard is how that begins which look found on a new connection: enough of it to
+// firstBytes is how that begins which look found on a new connection: enough of it to
 // know another protocol by.
-func (c *conn) heard() []byte {
+func (c *conn) firstBytes() []byte {
 	begins := make([]byte, http2FrameHead)
 	n := copy(begins, c.byte[:c.found])
 	c.limit(c.net.SetReadDeadline, time.Now().Add(graceAfterWrite))

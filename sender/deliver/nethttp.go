@@ -217,7 +217,7 @@ func (x *carried) end() {
 // nothing for an answer that comes before, and keeps how an answer began.
 type gate struct {
 	net.Conn
-	*lastWord
+	*lastReadError
 	wire *wire // beneath TLS; nil without
 
 	mu    sync.Mutex
@@ -269,12 +269,12 @@ func (g *gate) Write(b []byte) (int, error) {
 	if n > 0 {
 		x.begun.Store(true)
 	}
-	return n, g.lastWord.explain(err, g.wire)
+	return n, g.lastReadError.explain(err, g.wire)
 }
 
 func (g *gate) Read(b []byte) (int, error) {
 	n, err := g.Conn.Read(b)
-	g.hear(err)
+	g.noteEnd(err)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if n > 0 && !g.open {
@@ -300,42 +300,42 @@ func (g *gate) explain(x *carried, err error) error {
 	return &answerError{status: g.said.final(), begins: append([]byte{}, g.said.bytes()...), err: err}
 }
 
-// lastWord is what the reading of a connection ended with. net/http has another
+// lastReadError is what the reading of a connection ended with. net/http has another
 // goroutine write, which meets the end of the connection, but not the reason.
-type lastWord struct {
+type lastReadError struct {
 	once  sync.Once
-	heard chan struct{} // closed when err is there
+	ended chan struct{} // closed when err is there
 	err   error
 }
 
-func newLastWord() *lastWord { return &lastWord{heard: make(chan struct{})} }
+func newLastReadError() *lastReadError { return &lastReadError{ended: make(chan struct{})} }
 
-func (l *lastWord) hear(err error) {
+func (l *lastReadError) noteEnd(err error) {
 	if err != nil {
 		l.once.Do(func() {
 			l.err = err
-			close(l.heard)
+			close(l.ended)
 		})
 	}
 }
 
 // explain is what to say instead of the error of a write: the alert that came
 // before the end, where the other side has asked for a client certificate.
-func (l *lastWord) explain(err error, beneath *wire) error {
+func (l *lastReadError) explain(err error, beneath *wire) error {
 	if err == nil || beneath == nil || !beneath.asked.Load() || !isEnd(err) {
 		return err
 	}
 	select {
-	case <-l.heard:
+	case <-l.ended:
 	case <-time.After(graceAfterWrite):
 	}
 	return cmp.Or(l.alert(), err)
 }
 
 // alert is the alert that the reading ended with; nil for another end, or none.
-func (l *lastWord) alert() error {
+func (l *lastReadError) alert() error {
 	select {
-	case <-l.heard:
+	case <-l.ended:
 		if alertOf(l.err) != 0 {
 			return l.err
 		}
@@ -371,7 +371,7 @@ func (n *netHTTP) dialPlain(ctx context.Context, network, host string) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return &gate{Conn: conn, lastWord: newLastWord()}, nil
+	return &gate{Conn: conn, lastReadError: newLastReadError()}, nil
 }
 
 // dialSecure opens a connection over TLS: the *tls.Conn that net/http wants for
@@ -391,7 +391,7 @@ func (n *netHTTP) dialSecure(ctx context.Context, _, host string) (net.Conn, err
 	case isHTTP2(secured):
 		return secured, nil
 	case n.http1:
-		return &gate{Conn: secured, lastWord: newLastWord(), wire: wireOf(secured)}, nil
+		return &gate{Conn: secured, lastReadError: newLastReadError(), wire: wireOf(secured)}, nil
 	}
 	secured.Close()
 	return nil, errNotHTTP2

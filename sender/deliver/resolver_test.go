@@ -254,7 +254,7 @@ func TestAnswerIn_ReadsWhatNameServersSay(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
-	var heard []nameAnswer
+	var seen []nameAnswer
 	client, server := net.Pipe()
 	defer client.Close()
 	go func() {
@@ -263,11 +263,11 @@ func TestAnswerIn_ReadsWhatNameServersSay(t *testing.T) {
 		}
 		server.Close()
 	}()
-	if _, err := io.ReadAll(&observedTCP{Conn: client, onAnswer: func(a nameAnswer) { heard = append(heard, a) }}); err != nil {
+	if _, err := io.ReadAll(&observedTCP{Conn: client, onAnswer: func(a nameAnswer) { seen = append(seen, a) }}); err != nil {
 		t.Fatal(err)
 	}
-	if len(heard) != 1 || heard[0] != (nameAnswer{true, "receiver.example."}) {
-		t.Errorf("over TCP: %+v", heard)
+	if len(seen) != 1 || seen[0] != (nameAnswer{true, "receiver.example."}) {
+		t.Errorf("over TCP: %+v", seen)
 	}
 }
 

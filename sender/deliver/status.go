@@ -129,7 +129,7 @@ const mostStatuses = 1024
 // that is too long. It notes the status of each, which is all that decides.
 type frames struct {
 	*tls.Conn
-	*lastWord
+	*lastReadError
 
 	in  frameReader // of the goroutine that reads
 	out frameReader // of whoever writes, one at a time
@@ -140,7 +140,7 @@ type frames struct {
 }
 
 func newFrames(conn *tls.Conn) *frames {
-	f := &frames{Conn: conn, lastWord: newLastWord(), statuses: map[uint32]int{}}
+	f := &frames{Conn: conn, lastReadError: newLastReadError(), statuses: map[uint32]int{}}
 	f.out.skip = http2Preface
 	f.out.header = func(stream uint32) {
 		f.mu.Lock()
@@ -188,7 +188,7 @@ func (f *frames) take(stream uint32) int {
 func (f *frames) Read(b []byte) (int, error) {
 	n, err := f.Conn.Read(b)
 	f.in.follow(b[:n])
-	f.hear(err)
+	f.noteEnd(err)
 	return n, err
 }
 
