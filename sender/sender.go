@@ -1,10 +1,12 @@
 package sender
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -114,4 +116,179 @@ func (s *Sender) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// work makes attempts until jobs is closed.
+func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job) {
+	for j := range jobs {
+		if s.mayStart() {
+			j.result = s.destination.Deliver(ctx, j.endpoint, j.event)
+		} else {
+			j.result = deliver.Result{Outcome: deliver.Held, Reason: deliver.ReasonLeaseOver, At: time.Now()}
+		}
+		results <- j
+	}
+}
+
+// report writes an attempt to the log and the metrics, and calls OnAttempt.
+func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
+	m, res := s.metrics, &j.result
+	m.attempts.WithLabelValues(string(kind), res.Reason).Inc()
+	m.attemptSeconds.Observe(res.Duration.Seconds())
+	level := zap.InfoLevel
+	if kind == deliver.Delivered {
+		level = zap.DebugLevel
+		m.commitToDelivery.Observe(max(res.At.Add(res.Duration).Sub(j.event.CommittedAt), 0).Seconds())
+	}
+	if entry := s.log.Check(level, "attempt"); entry != nil {
+		fields := []zap.Field{
+			zap.Int64("endpoint", j.endpoint.ID),
+			zap.String("event", j.event.WebhookID),
+			zap.Int("attempt", j.event.Attempts+1),
+			zap.Int("status", res.Status),
+			zap.String("outcome", string(kind)),
+			zap.String("reason", res.Reason),
+			zap.Duration("duration", res.Duration),
+		}
+		if res.Status == 0 && res.Detail != "" {
+			fields = append(fields, zap.String("detail", res.Detail)) // what the account is not shown
+		}
+		if retryIn > 0 {
+			fields = append(fields, zap.Duration("retry_in", retryIn))
+		}
+		entry.Write(fields...)
+	}
+	if s.config.OnAttempt != nil {
+		s.config.OnAttempt(AttemptReport{
+			Account: j.endpoint.Account, Endpoint: j.endpoint.ID,
+			Schema: j.event.Schema, Type: j.event.Type, WebhookID: j.event.WebhookID,
+			Attempt: j.event.Attempts + 1, Status: res.Status, Outcome: string(kind), Reason: res.Reason,
+			At: res.At, Duration: res.Duration,
+			CommittedAt: j.event.CommittedAt, AppendedAt: j.event.AppendedAt, ReadAt: j.event.ReadAt,
+		})
+	}
+}
+
+// countSettled counts what counts only once it is durable.
+func (m *metrics) countSettled(batch []outbox.Settlement) {
+	for i := range batch {
+		s := &batch[i]
+		if s.Disable == "" {
+			continue
+		}
+		if s.Attempt.Outcome == string(deliver.Disable) {
+			m.disabled.WithLabelValues(disabledGone).Inc()
+		} else {
+			m.disabled.WithLabelValues(disabledFailing).Inc()
+		}
+	}
+}
+
+// Config says how to deliver. The bytes are chosen for a process of 150 MiB:
+// 32 MiB of bodies of a kilobyte keep the most attempts in flight supplied for
+// seconds, and 256 KiB hold as many of them as LaneEvents does. The zero Config is usable: each zero value means
+// the default that its field names.
+type Config struct {
+	// Name distinguishes this process from other senders, in the outbox and its
+	// logs. "" means "sender".
+	Name string
+	// HTTP says how events are sent to URLs. Its MayBegin is the sender's to set,
+	// and a MaxIdle of zero means MaxInFlight.
+	HTTP deliver.Config
+
+	// RetrySchedule holds the delay after the first failed attempt, the
+	// second and so on; the attempt after the last delay is the last. Nil
+	// means 5 s, 30 s, 2 m, 10 m, 30 m, 1 h, 2 h, 4 h, 8 h, 16 h. Each delay
+	// varies by ±20 %.
+	RetrySchedule []time.Duration
+	// DisableAfter is how long an endpoint may only fail before it is
+	// disabled. Zero means 5 days.
+	DisableAfter time.Duration
+
+	Window      int           // most attempts in flight for one endpoint; zero means 64
+	MaxInFlight int           // most attempts in flight in all; zero means 4096
+	LaneEvents  int           // events buffered for one endpoint; zero means 256
+	LaneBytes   int           // bytes of bodies buffered for one endpoint; zero means 256 KiB
+	BufferBytes int           // bytes of bodies buffered in all, beyond which each lane still gets a little; zero means 32 MiB
+	Lease       time.Duration // how long shards stay ours without word of us; zero means 10 s
+
+	// OnAttempt, when not nil, is called after each attempt, by the goroutine
+	// that everything waits for: it must not block.
+	OnAttempt func(AttemptReport)
+}
+
+// AttemptReport is one attempt as a person watches it. It holds no URL, secret
+// or payload.
+type AttemptReport struct {
+	Account     string
+	Endpoint    int64
+	Schema      string
+	Type        string
+	WebhookID   string
+	Attempt     int // 1 for the first
+	Status      int // 0 for none
+	Outcome     string
+	Reason      string
+	At          time.Time // when it began
+	Duration    time.Duration
+	CommittedAt time.Time // by the source
+	AppendedAt  time.Time // to the log
+	ReadAt      time.Time // from the log, by this sender
+}
+
+// defaultSchedule is that of the contract's delivery policy.
+var defaultSchedule = []time.Duration{
+	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour,
+}
+
+// Validate lists every fault of c, joined, or returns nil.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"disable after", c.DisableAfter}, {"lease", c.Lease},
+	} {
+		if d.value < 0 {
+			fault("%s %v: want a positive duration", d.name, d.value)
+		}
+	}
+	for i, d := range c.RetrySchedule {
+		if d <= 0 {
+			fault("retry schedule, delay %d: %v: want a positive duration", i+1, d)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{
+		{"window", c.Window}, {"max in flight", c.MaxInFlight}, {"lane events", c.LaneEvents},
+		{"lane bytes", c.LaneBytes}, {"buffer bytes", c.BufferBytes},
+	} {
+		if n.value < 0 {
+			fault("%s %d: want a positive number", n.name, n.value)
+		}
+	}
+	faults = append(faults, c.HTTP.Validate())
+	return errors.Join(faults...)
+}
+
+func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "sender")
+	c.DisableAfter = cmp.Or(c.DisableAfter, 5*24*time.Hour)
+	c.Window = cmp.Or(c.Window, 64)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
+	c.LaneEvents = cmp.Or(c.LaneEvents, 256)
+	c.LaneBytes = cmp.Or(c.LaneBytes, 256<<10)
+	c.BufferBytes = cmp.Or(c.BufferBytes, 32<<20)
+	c.Lease = cmp.Or(c.Lease, 10*time.Second)
+	c.HTTP.MaxIdle = cmp.Or(c.HTTP.MaxIdle, c.MaxInFlight)
+	c.HTTP = c.HTTP.WithDefaults()
+	if c.RetrySchedule == nil {
+		c.RetrySchedule = slices.Clone(defaultSchedule)
+	}
+	return c
 }

@@ -1,5 +1,18 @@
 package deliver
 
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"reflect"
+	"syscall"
+	"time"
+)
+
 // failure is why an attempt got no answer; "" when it got one. It is the
 // metric's reason.
 type failure string
@@ -102,4 +115,284 @@ func (f failure) unsent() bool {
 		return true
 	}
 	return false
+}
+
+// The causes that an attempt's context is ended with.
+var (
+	errAttemptTimeout = errors.New("attempt: time limit for the whole attempt")
+	errLeaseOver      = errors.New("attempt: the lease expired")
+	errBodyTimeout    = errors.New("attempt: read enough of the answer's body")
+)
+
+// errNotTaken is net/http's question whether it may repeat a request, answered
+// with no: the receiver has refused the stream, or gone away before it.
+var errNotTaken = errors.New("the receiver rejected the request (REFUSED_STREAM or GOAWAY)")
+
+// errWrittenBefore refuses a second request in one attempt: the connection that
+// carried the first has ended without an answer.
+var errWrittenBefore = errors.New("the connection ended without an answer to the request")
+
+// errSpokeFirst says that a receiver had sent something before a request was
+// written, which is an answer to nothing.
+var errSpokeFirst = errors.New("the receiver spoke before the request was written")
+
+// classify names the failure behind a transport's error. cause is that of the
+// attempt's context. net/http has only text for much of what goes wrong; how
+// far the attempt came tells it apart.
+func classify(err, cause error, p *progress) failure {
+	at := p.phase()
+	if errors.Is(err, errFlood) {
+		return failFlood
+	}
+	if said, ok := errors.AsType[*answerError](err); ok {
+		if f := foreign(said.begins); f == failPlainHTTP2 && p.wire.Load() != nil {
+			return failHTTP2 // over TLS, but not agreed on there (ALPN)
+		} else if f != "" {
+			return f // also where the rest of an answer was waited for
+		}
+	}
+	if errors.Is(err, errSpokeFirst) {
+		return failSpokeFirst
+	}
+	if _, ok := errors.AsType[*statusError](err); ok {
+		return failStatus
+	}
+	if _, ok := errors.AsType[*BlockedAddressError](err); ok {
+		return failBlocked
+	}
+	if _, ok := errors.AsType[*BlockedPortError](err); ok {
+		return failPort
+	}
+	if errors.Is(err, errNotTaken) {
+		return failHTTP2NotTaken
+	}
+	if errors.Is(err, errWrittenBefore) {
+		return failClosed
+	}
+	if errors.Is(err, errLeaseOver) {
+		return failLease
+	}
+	if errors.Is(cause, errAttemptTimeout) {
+		return timeoutIn(at, failTimeoutTotal)
+	}
+	if cause != nil || errors.Is(err, context.Canceled) {
+		return failShutdown
+	}
+	if errors.Is(err, errTLSTimeout) {
+		return failTimeoutTLS
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return classifyDNS(dns)
+	}
+	// A refusal says more than the end of the connection that came with it.
+	asked := p.asked() || errors.Is(err, errCertificateAsked)
+	if isAboutOurCertificate(err, asked) {
+		return failTLSClientCert
+	}
+	// Java, for one, closes without an alert: up to TLS 1.2 amid the handshake, in
+	// 1.3 after it.
+	if asked && at >= phaseTLS && at < phaseRead && isEnd(err) {
+		return failTLSClientCert
+	}
+	if at == phaseTLS && isEnd(err) {
+		return failTLSClosed
+	}
+	if f := classifySyscall(err, at); f != "" {
+		return f
+	}
+	if f := classifyTLS(err); f != "" {
+		return f
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return timeoutIn(at, failTimeoutHeader)
+	}
+	switch {
+	case at <= phaseConnect:
+		return failUnreachable
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return failClosed
+	case p.http2.Load():
+		return failHTTP2
+	case at == phaseTLS:
+		return failTLSProtocol
+	case at == phaseRead:
+		return failMalformed
+	case asked: // net/http has only text for an end that it read before it wrote
+		return failTLSClientCert
+	}
+	return failClosed
+}
+
+func timeoutIn(at phase, otherwise failure) failure {
+	switch at {
+	case phaseDNS:
+		return failDNSTimeout
+	case phaseStart, phaseConnect:
+		return failTimeoutConnect
+	case phaseTLS:
+		return failTimeoutTLS
+	case phaseSend:
+		return failTimeoutSend
+	}
+	return otherwise
+}
+
+func classifyDNS(err *net.DNSError) failure {
+	switch {
+	case err.IsNotFound:
+		return failDNSNotFound
+	case err.IsTimeout:
+		return failDNSTimeout
+	}
+	return failDNS
+}
+
+func classifySyscall(err error, at phase) failure {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return ""
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
+		return failNoResource
+	case syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EPERM, syscall.EACCES:
+		return failNoNetwork
+	case syscall.ECONNREFUSED:
+		return failRefused
+	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED:
+		return failReset
+	case syscall.EHOSTUNREACH, syscall.EHOSTDOWN:
+		return failUnreachable
+	case syscall.ETIMEDOUT:
+		return timeoutIn(at, failReset)
+	}
+	return ""
+}
+
+// isEnd says that the other side closed or reset the connection.
+func isEnd(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// alertOf is the alert that the other side sent (RFC 8446, 6); 0 for none that is
+// an error.
+func alertOf(err error) tls.AlertError {
+	// crypto/tls does not export its alerts, but says who raised one, and its type
+	// is a number.
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return 0
+	}
+	if v := reflect.ValueOf(op.Err); v.Kind() == reflect.Uint8 {
+		return tls.AlertError(v.Uint())
+	}
+	return 0
+}
+
+// isAboutOurCertificate says that the other side refuses us for having no
+// certificate. TLS 1.3 has an alert for that. Servers of earlier versions, and
+// Java's of each, use others after they have asked for one.
+func isAboutOurCertificate(err error, asked bool) bool {
+	switch alertOf(err) {
+	case 116: // certificate_required
+		return true
+	case 40, 41, 42, 43, 44, 45, 46, 48, 49: // handshake_failure, …_certificate, certificate_…, unknown_ca, access_denied
+		return asked
+	}
+	return false
+}
+
+// isIncomplete says that a certificate came alone, and is signed by another.
+func isIncomplete(sent []*x509.Certificate) bool {
+	for i, c := range sent {
+		if i > 0 && bytes.Equal(c.RawSubject, sent[0].RawIssuer) {
+			return false
+		}
+	}
+	return len(sent) > 0 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject)
+}
+
+// foreign names what was spoken instead of HTTP/1: it begins with a record of TLS
+// (RFC 8446, 5.1), or with a SETTINGS frame of HTTP/2 (RFC 9113, 3.4). "" is neither.
+func foreign(begins []byte) failure {
+	switch {
+	case len(begins) >= 3 && (begins[0] == 0x15 || begins[0] == 0x16) && begins[1] == 3:
+		return failPlainTLS
+	case len(begins) >= http2FrameHead && begins[0] == 0 && begins[3] == 4 && bytes.Equal(begins[4:http2FrameHead], make([]byte, 5)):
+		return failPlainHTTP2
+	}
+	return ""
+}
+
+// hint says what to do about a failure, where its name does not; "" for the others.
+func (f failure) hint() string {
+	switch f {
+	case failTLSChain:
+		return "; the receiver sends no intermediate certificate: it must send its whole chain (fullchain.pem). If its authority is private, this machine must trust it"
+	case failTLSPlain:
+		return "; the receiver answers plain HTTP although the URL says https: use http, or a port that speaks TLS"
+	case failPlainTLS:
+		return "; the receiver speaks TLS although the URL says http: use https"
+	case failPlainHTTP2:
+		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or HTTP/2 over TLS"
+	case failTLSClientCert:
+		return "; the receiver asks for a client certificate, and ends connections without one. walhook has none: let the receiver accept that, and check the signature"
+	case failTLSClosed:
+		return "; the receiver ended the connection during the TLS handshake and did not say why: let its server take TLS 1.2 or 1.3 on this port, for this host name"
+	}
+	return ""
+}
+
+func classifyTLS(err error) failure {
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return failTLSHostname
+	}
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		checked, _ := errors.AsType[*tls.CertificateVerificationError](err)
+		alone := checked == nil || len(checked.UnverifiedCertificates) < 2
+		if c := unknown.Cert; c != nil && alone && bytes.Equal(c.RawIssuer, c.RawSubject) {
+			return failTLSSelfSigned
+		}
+		// It says more where it has a certificate of the issuer's name.
+		named := unknown.Error() != x509.UnknownAuthorityError{}.Error()
+		if checked != nil && !named && isIncomplete(checked.UnverifiedCertificates) {
+			return failTLSChain
+		}
+		return failTLSAuthority
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		switch {
+		case invalid.Reason != x509.Expired:
+			return failTLSCertificate
+		case time.Now().Before(invalid.Cert.NotBefore):
+			return failTLSNotYetValid
+		}
+		return failTLSExpired
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return failTLSCertificate
+	}
+	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		if string(record.RecordHeader[:]) == "HTTP/" {
+			return failTLSPlain
+		}
+		if h := record.RecordHeader; h[0] == 0 && h[3] == 4 && h[4] == 0 { // SETTINGS, as in foreign
+			return failPlainHTTP2
+		}
+		return failTLSProtocol
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		switch op.Op {
+		case "remote error":
+			return failTLSAlert
+		case "local error":
+			return failTLSProtocol
+		}
+	}
+	return ""
 }
