@@ -165,7 +165,19 @@ func (s *stream) receive(ctx context.Context) error {
 			return fmt.Errorf("receive from the source: %w", err)
 		}
 		silent = 0
-		if err := s.message(ctx, message); err != nil {
+		switch m := message.(type) {
+		case *pgproto3.CopyData:
+			err = s.copyData(ctx, m.Data)
+		case *pgproto3.ErrorResponse:
+			s.drain(ctx)
+			err = s.ended(pgconn.ErrorResponseToPgError(m))
+		case *pgproto3.CopyDone:
+			err = errors.New("the source ended the stream")
+		case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
+		default:
+			err = fmt.Errorf("the source sent an unexpected %T", message)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -175,22 +187,6 @@ func (s *stream) receive(ctx context.Context) error {
 // leaves it no more than needed to send again.
 func (s *stream) goodbye(ctx context.Context) {
 	_ = s.sendStatus(ctx, time.Now(), false) // the connection is closing either way
-}
-
-func (s *stream) message(ctx context.Context, message pgproto3.BackendMessage) error {
-	switch m := message.(type) {
-	case *pgproto3.CopyData:
-		return s.copyData(ctx, m.Data)
-	case *pgproto3.ErrorResponse:
-		s.drain(ctx)
-		return s.ended(pgconn.ErrorResponseToPgError(m))
-	case *pgproto3.CopyDone:
-		return errors.New("the source ended the stream")
-	case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
-		return nil
-	default:
-		return fmt.Errorf("the source sent an unexpected %T", message)
-	}
 }
 
 // ended puts into words why the server ended the stream.

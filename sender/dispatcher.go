@@ -111,7 +111,9 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	for {
 		now := time.Now()
 		d.wakeLanes(now)
-		d.startJobs(now)
+		d.limited = false
+		for d.lease.holds(now) && d.startNext(now) {
+		}
 		d.setTimer(now)
 		d.handOut()
 		if d.stopping && d.stopped(now) {
@@ -194,19 +196,8 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 	d.wakes.set(l, l.wake(now))
 }
 
-// startJobs starts attempts, one of each lane in turn, as far as the lease and
-// the bounds allow.
-func (d *dispatcher) startJobs(now time.Time) {
-	d.limited = false
-	if !d.lease.holds(now) {
-		return
-	}
-	for d.startNext(now) {
-	}
-}
-
-// startNext gives the next lane its turn; false when there is none, or when a
-// bound is reached.
+// startNext gives the next lane its turn to start an attempt; false when there is
+// none, or when a bound is reached.
 func (d *dispatcher) startNext(now time.Time) bool {
 	if d.ring.len() == 0 || d.inFlight >= d.sender.config.MaxInFlight || d.unsettled+d.inFlight >= d.maxUnsettled() {
 		return false
@@ -221,22 +212,17 @@ func (d *dispatcher) startNext(now time.Time) bool {
 			d.sender.metrics.breaker.WithLabelValues(breakerHalfOpen).Inc()
 		}
 		j.number = d.limiter.begin(now)
-		d.attempt(j)
+		d.inFlight++
+		d.buffered += len(j.event.Body)
+		d.jobs <- j
+		if d.workers < d.inFlight { // all are busy
+			d.workers++
+			d.attempted.Go(func() { d.sender.work(d.attempts, d.jobs, d.results) })
+		}
 		l.sched.usedAt = now
 	}
 	d.look(l, now)
 	return true
-}
-
-// attempt hands a job to a worker, which is started when all are busy.
-func (d *dispatcher) attempt(j *job) {
-	d.inFlight++
-	d.buffered += len(j.event.Body)
-	d.jobs <- j
-	if d.workers < d.inFlight {
-		d.workers++
-		d.attempted.Go(func() { d.sender.work(d.attempts, d.jobs, d.results) })
-	}
 }
 
 // setTimer sets the timer for the next lane, or for the next attempt where only
@@ -372,15 +358,17 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 
 // takeResults takes one result and as many more as are ready.
 func (d *dispatcher) takeResults(j *job, now time.Time) {
-	for range settleBatch {
+	for n := 0; ; n++ {
 		d.takeResult(j, now)
+		if n == settleBatch {
+			return
+		}
 		select {
 		case j = <-d.results:
 		default:
 			return
 		}
 	}
-	d.takeResult(j, now)
 }
 
 func (d *dispatcher) takeResult(j *job, now time.Time) {

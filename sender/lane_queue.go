@@ -82,7 +82,12 @@ func (l *lane) accept(e outbox.Event) {
 		l.park(r, e)
 		return
 	}
-	l.enqueue(r, e)
+	r.queue = append(r.queue, e)
+	l.events++
+	l.bodies += len(e.Body)
+	if !l.parks() {
+		l.ready.push(r) // once per event
+	}
 	l.list(r)
 }
 
@@ -118,15 +123,6 @@ func (l *lane) width() int {
 		return 1
 	}
 	return l.health.window
-}
-
-func (l *lane) enqueue(r *record, e outbox.Event) {
-	r.queue = append(r.queue, e)
-	l.events++
-	l.bodies += len(e.Body)
-	if !l.parks() {
-		l.ready.push(r) // once per event
-	}
 }
 
 // list makes a record's next event available, when that waits for the record.

@@ -238,7 +238,7 @@ func probesInOneTurn(t *testing.T, lag time.Duration, takenOver bool) {
 		}
 		l.offer(e, d.room(), time.Now())
 		d.look(l, time.Now())
-		d.startJobs(time.Now())
+		d.startNext(time.Now())
 		j := <-d.results
 		now := time.Now()
 		if i == breakerFailures-1 {

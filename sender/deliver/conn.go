@@ -219,22 +219,17 @@ func (c *conn) roundTrip(x *call, mayBegin func() bool) (*http.Response, error) 
 	var resp *http.Response
 	if len(x.body) > largeBody {
 		resp, err = c.sendLarge(c.out, x.body)
+	} else if n, failed := c.net.Write(c.out); failed != nil {
+		c.refused = n == 0
+		resp, err = c.answerInSpite(failed)
 	} else {
-		resp, err = c.send(c.out)
+		c.awaitHeader()
+		resp, err = c.readResponse()
 	}
 	if err != nil && c.said.n > 0 {
 		err = &answerError{status: c.said.final(), begins: bytes.Clone(c.said.bytes()), err: err}
 	}
 	return resp, err
-}
-
-func (c *conn) send(request []byte) (*http.Response, error) {
-	n, err := c.net.Write(request)
-	if c.refused = n == 0 && err != nil; err != nil {
-		return c.answerInSpite(err)
-	}
-	c.awaitHeader()
-	return c.readResponse()
 }
 
 // sendLarge writes the request beside the reading of its answer.

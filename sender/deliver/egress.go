@@ -297,7 +297,7 @@ func examineGuard(ctx context.Context, h *HTTP, r *doctor.Report) error {
 		return err
 	}
 	response.Body.Close()
-	judgeGuard(h.config, seen.Load()-1, r)
+	reportGuard(h.config, seen.Load()-1, r)
 	return nil
 }
 
@@ -331,7 +331,7 @@ func listenLocally(ctx context.Context, seen *atomic.Int64) (address string, sto
 	}, nil
 }
 
-func judgeGuard(c Config, seen int64, r *doctor.Report) {
+func reportGuard(c Config, seen int64, r *doctor.Report) {
 	var names []string
 	open := false
 	for _, network := range c.AllowCIDR {

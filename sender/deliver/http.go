@@ -221,7 +221,7 @@ type answer struct {
 
 // result judges an answer that was asked for at a time.
 func (a answer) result(at, now time.Time) Result {
-	r := judge(a.status, a.failure, a.retryAfter, a.clock(now))
+	r := classifyResponse(a.status, a.failure, a.retryAfter, a.clock(now))
 	r.Detail, r.At, r.Duration = a.detail, at, now.Sub(at)
 	return r
 }
@@ -257,11 +257,19 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 	x.call.ctx, x.peer, x.message, x.body = ctx, x.target.peer, x, x.sent.body
 	x.until = time.Now().Add(h.config.AttemptTimeout)
 	defer x.end()
-	resp, err := x.roundTrip()
-	if err == nil {
-		return x.read(resp, e)
+	var resp *http.Response
+	switch err = h.config.guard().checkPort(x.target.port); {
+	case err != nil:
+	case h.direct != nil:
+		resp, err = h.direct.roundTrip(&x.call)
+	default:
+		x.limit()
+		resp, err = h.client.RoundTrip(x.request().WithContext(x.trace(x.limited)))
 	}
-	return x.failed(err, e)
+	if err != nil {
+		return x.failed(err, e)
+	}
+	return x.read(resp, e)
 }
 
 // attempt is one request of the HTTP destination.
@@ -272,18 +280,6 @@ type attempt struct {
 	sent   request
 	// What makes it this request, apart from its body.
 	id, timestamp, signature string
-}
-
-// roundTrip has the client make the request.
-func (x *attempt) roundTrip() (*http.Response, error) {
-	if err := x.http.config.guard().checkPort(x.target.port); err != nil {
-		return nil, err
-	}
-	if direct := x.http.direct; direct != nil {
-		return direct.roundTrip(&x.call)
-	}
-	x.limit()
-	return x.http.client.RoundTrip(x.request().WithContext(x.trace(x.limited)))
 }
 
 // end ends the attempt, whose answer's body was read as far as is wanted.

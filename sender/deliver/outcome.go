@@ -94,9 +94,9 @@ const MaxRetryAfter = 24 * time.Hour
 // judge is the whole table of HTTP. It is pure: status counts when there is no
 // failure class, retryAfter is the header's value, "" when absent, and now is by
 // the clock that a date in it was read from.
-func judge(status int, class failure, retryAfter string, now time.Time) Result {
+func classifyResponse(status int, class failure, retryAfter string, now time.Time) Result {
 	if class != "" {
-		return judgeFailure(class)
+		return classifyFailure(class)
 	}
 	r := Result{Outcome: Retry, Status: status}
 	switch {
@@ -127,8 +127,8 @@ func judge(status int, class failure, retryAfter string, now time.Time) Result {
 	return r
 }
 
-// judgeFailure is judge of an attempt that got no answer.
-func judgeFailure(class failure) Result {
+// classifyFailure is judge of an attempt that got no answer.
+func classifyFailure(class failure) Result {
 	r := Result{Outcome: Retry, Reason: string(class), Shown: string(class.shown()), Unsent: class.unsent(), EndpointFault: true}
 	switch {
 	case class.own():
@@ -143,10 +143,10 @@ func judgeFailure(class failure) Result {
 func Results() []Result {
 	var all []Result
 	for _, status := range []int{100, 200, 300, 400, 408, 410, 429, 500, 503} {
-		all = append(all, judge(status, "", "", time.Time{}))
+		all = append(all, classifyResponse(status, "", "", time.Time{}))
 	}
 	for _, f := range failures {
-		all = append(all, judge(0, f, "", time.Time{}))
+		all = append(all, classifyResponse(0, f, "", time.Time{}))
 	}
 	return all
 }

@@ -30,7 +30,7 @@ func TestJudge_EveryStatus(t *testing.T) {
 			want = Result{Outcome: Retry, Reason: "5xx", EndpointFault: true}
 		}
 		want.Status = status
-		if got := judge(status, "", "", now); got != want {
+		if got := classifyResponse(status, "", "", now); got != want {
 			t.Errorf("status %d: %+v, want %+v", status, got, want)
 		}
 	}
@@ -47,7 +47,7 @@ func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
 			want = Result{Outcome: Dead, Reason: string(f)}
 		}
 		want.Shown, want.Unsent, want.Lasting = string(f.shown()), f.unsent(), f.lasts()
-		if got := judge(0, f, "120", time.Now()); got != want {
+		if got := classifyResponse(0, f, "120", time.Now()); got != want {
 			t.Errorf("%s: %+v, want %+v", f, got, want)
 		}
 	}
@@ -72,7 +72,7 @@ func TestDocuments_ListEveryReason(t *testing.T) {
 			}
 		}
 		for _, f := range failures {
-			if r := judge(0, f, "", time.Time{}); !strings.Contains(rows.String(), "`"+seen(r)+"`") {
+			if r := classifyResponse(0, f, "", time.Time{}); !strings.Contains(rows.String(), "`"+seen(r)+"`") {
 				t.Errorf("no table of %s has the reason %q", file, seen(r))
 			}
 		}
@@ -102,11 +102,11 @@ func TestJudge_RetryAfter(t *testing.T) {
 		{"date next year", "Mon, 01 Mar 2027 12:00:00 GMT", 24 * time.Hour},
 	} {
 		for _, status := range []int{429, 503, 500, 404, 408} {
-			if got := judge(status, "", c.value, now).After; got != c.want {
+			if got := classifyResponse(status, "", c.value, now).After; got != c.want {
 				t.Errorf("%s (%q) with %d: %v, want %v", c.name, c.value, status, got, c.want)
 			}
 		}
-		if got := judge(200, "", c.value, now).After; got != 0 {
+		if got := classifyResponse(200, "", c.value, now).After; got != 0 {
 			t.Errorf("%s with 200: %v, want nothing", c.name, got)
 		}
 	}
@@ -115,11 +115,11 @@ func TestJudge_RetryAfter(t *testing.T) {
 func TestAnswer_ADateInRetryAfterCountsByTheReceiversClock(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	a := answer{status: 503, retryAfter: "Sun, 01 Mar 2026 09:02:00 GMT", date: now.Add(-3 * time.Hour)} // its clock is slow
-	if got := judge(a.status, "", a.retryAfter, a.clock(now)).After; got != 2*time.Minute {
+	if got := classifyResponse(a.status, "", a.retryAfter, a.clock(now)).After; got != 2*time.Minute {
 		t.Errorf("pauses for %v, want 2m", got)
 	}
 	a.date = time.Time{}
-	if got := judge(a.status, "", a.retryAfter, a.clock(now)).After; got != 0 {
+	if got := classifyResponse(a.status, "", a.retryAfter, a.clock(now)).After; got != 0 {
 		t.Errorf("pauses for %v for a date in the past", got)
 	}
 }
@@ -127,7 +127,7 @@ func TestAnswer_ADateInRetryAfterCountsByTheReceiversClock(t *testing.T) {
 func TestJudge_EveryStatusWithEveryFailureClass(t *testing.T) {
 	for _, f := range failures {
 		for status := range 1000 {
-			if got, want := judge(status, f, "60", time.Now()), judge(0, f, "", time.Now()); got != want {
+			if got, want := classifyResponse(status, f, "60", time.Now()), classifyResponse(0, f, "", time.Now()); got != want {
 				t.Fatalf("%s with status %d: %+v, want %+v as without", f, status, got, want)
 			}
 		}
