@@ -8,32 +8,32 @@ import (
 	"walhook/schemas"
 )
 
-// The bounds of one batch. A transaction larger than that is appended in
-// chunks; its ordinals tell where to go on after a crash.
+// The bounds of one batch. A larger transaction is appended in chunks; its ordinals say
+// where to resume after a crash.
 const (
 	maxPendingChanges = 2_500
 	maxPendingBytes   = 2 << 20
 )
 
-// pending is the batch that fills while the last one is being stored. The
-// receiver adds, the appender takes; there is no timer: an idle appender takes
-// what there is at once.
+// pending is the batch that fills while the last one is being stored. The receiver
+// adds, the appender takes. There is no timer: an idle appender takes what there is at
+// once.
 type pending struct {
 	mu    sync.Mutex
 	batch schemas.Batch    // guarded by mu
 	spare []schemas.Change // guarded by mu: empty, for the next batch's changes
 	bytes int              // guarded by mu
 	some  bool             // guarded by mu: there is something to store
-	ready chan struct{}    // signalled when some becomes true
-	room  chan struct{}    // signalled when the batch was taken
+	ready chan struct{}    // gets a signal when some becomes true
+	room  chan struct{}    // gets a signal when the batch was taken
 }
 
 func newPending() *pending {
 	return &pending{ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-// add puts a batch's changes behind those that wait. It reports whether there
-// is room for more; if not, the caller waits for room before it adds again.
+// add appends a batch's changes to those that wait. It reports whether there is room
+// for more; if not, the caller waits for room before it adds again.
 func (p *pending) add(b schemas.Batch, bytes int) (room bool) {
 	p.mu.Lock()
 	p.batch.Changes = append(p.batch.Changes, b.Changes...)
@@ -53,7 +53,7 @@ func (p *pending) take(ctx context.Context) (schemas.Batch, error) {
 		p.mu.Lock()
 		if p.some {
 			batch := p.batch
-			// Position and flush go on from here; an empty batch keeps them.
+			// Position and flush stay, for a batch without changes.
 			p.batch.Changes, p.spare, p.bytes, p.some = p.spare, nil, 0, false
 			p.mu.Unlock()
 			signal(p.room)
@@ -68,7 +68,7 @@ func (p *pending) take(ctx context.Context) (schemas.Batch, error) {
 	}
 }
 
-// done gives back what take handed out, for another batch.
+// done returns the memory of a batch of take, for another one.
 func (p *pending) done(b schemas.Batch) {
 	clear(b.Changes)
 	p.mu.Lock()
@@ -76,7 +76,7 @@ func (p *pending) done(b schemas.Batch) {
 	p.mu.Unlock()
 }
 
-// waiting says whether something waits to be taken.
+// waiting reports whether the batch holds something.
 func (p *pending) waiting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,7 +89,7 @@ func (p *pending) full() bool {
 	return len(p.batch.Changes) >= maxPendingChanges || p.bytes >= maxPendingBytes
 }
 
-// signal wakes a waiter, now or when it next looks.
+// signal wakes a waiter, now or at its next receive.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -97,15 +97,15 @@ func signal(c chan struct{}) {
 	}
 }
 
-// The bounds of a chunk: what is kept back of a transaction before its end is
-// seen. At its end, whatever there is goes on.
+// The bounds of a chunk: the part of a transaction that the receiver collects before it
+// adds it to the batch. At the end of the transaction it adds the rest.
 const (
 	chunkChanges = 1000
 	chunkBytes   = 1 << 20
 )
 
-// keep adds what a change message says to the chunk and hands a full one on. A
-// message is never split: a position stands for all of it.
+// keep adds the changes of one message to the chunk, and hands on a full chunk. It never
+// splits a message: a position stands for all of it.
 func (s *stream) keep(ctx context.Context, changes ...schemas.Change) error {
 	for _, change := range changes {
 		change.Position, change.CommittedAt = s.position, s.tx.committedAt
@@ -120,8 +120,8 @@ func (s *stream) keep(ctx context.Context, changes ...schemas.Change) error {
 	return s.handOn(ctx)
 }
 
-// handOn gives the chunk to the appender and waits while there is no room,
-// answering the server meanwhile so that it does not give up on us.
+// handOn adds the chunk to the batch, and waits while that is full. Meanwhile it answers
+// the server, which would end a silent connection.
 func (s *stream) handOn(ctx context.Context) error {
 	size := s.arena.size - s.chunkStart
 	room := s.pending.add(schemas.Batch{Changes: s.chunk, Position: s.position, Xid: s.xid, Flush: s.flush}, size)
@@ -142,9 +142,9 @@ func (s *stream) handOn(ctx context.Context) error {
 	return nil
 }
 
-// arena holds what a batch's changes point into, so that a change costs no
-// allocation of its own. Chunks are given up to the garbage collector with the
-// batch: an arena is never reset, only replaced.
+// arena holds the values that a batch's changes point to, so that a change needs no
+// allocation of its own. The garbage collector frees its blocks with the batches: an
+// arena is never reset.
 type arena struct {
 	data   []byte
 	values []schemas.Value
@@ -156,7 +156,7 @@ const (
 	arenaValues = 2048
 )
 
-// bytes copies b, whose own memory is the receive buffer.
+// bytes copies b, which is in the receive buffer.
 func (a *arena) bytes(b []byte) []byte {
 	a.size += len(b)
 	if len(b) > arenaBytes/4 {

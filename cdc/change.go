@@ -48,7 +48,7 @@ func (s *stream) change(ctx context.Context, c *cursor) error {
 	case msgLogical:
 		return s.logical(ctx, c)
 	case msgOrigin, msgType:
-		return nil // where it came from; a type's name, read by OID instead
+		return nil // the origin is not used; types are read by OID
 	}
 	return fmt.Errorf("unknown message kind %q", kind)
 }
@@ -77,8 +77,8 @@ func (s *stream) begin(c *cursor) error {
 	return nil
 }
 
-// otherLog is the gap when the transaction that the stored position lies in is
-// not the one that the log holds.
+// otherLog is the gap of a WAL that does not hold the transaction that the stored
+// position is in.
 func (s *stream) otherLog(why string) error {
 	return &source.GapError{From: s.resume.Flush, To: s.tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
 		"the WAL is not the one that was read up to %s: of the transaction stored from there, %s", s.resume.Position, why)}
@@ -99,9 +99,9 @@ func (s *stream) commit(ctx context.Context, c *cursor) error {
 	case s.ordinal < s.skipUpto:
 		return s.otherLog(fmt.Sprintf("only %d changes are there", s.ordinal))
 	case s.ordinal == 0:
-		// PostgreSQL 14 sends transactions in which nothing is ours, those
-		// of an outbox in the same database among them: storing each would
-		// make the next.
+		// PostgreSQL 14 sends transactions without published changes too, such as
+		// those of an outbox in the same database: storing the position of each would
+		// make the next one.
 		s.r.metrics.lag.reads(m.end)
 		s.advance(m.end, s.r.idleEvery)
 		return nil
@@ -110,7 +110,7 @@ func (s *stream) commit(ctx context.Context, c *cursor) error {
 	return s.handOn(ctx)
 }
 
-// next counts a change message. It is false when the change is stored already.
+// next counts a change message. It is false if the change is stored already.
 func (s *stream) next() bool {
 	s.ordinal++
 	if s.skip || s.ordinal <= s.skipUpto {
@@ -148,7 +148,7 @@ func (s *stream) row(ctx context.Context, c *cursor, kind schemas.Kind) error {
 	change.Oversize = s.size
 	if change.Old != nil {
 		s.downgradeMixedIdentity(&change)
-		if !c.dropped { // what was dropped is not what it was before
+		if !c.dropped { // a dropped value did change
 			fillUnchanged(change.New, change.Old)
 		}
 	}
@@ -184,10 +184,9 @@ func (s *stream) truncate(ctx context.Context, c *cursor) error {
 	return s.keep(ctx, changes...)
 }
 
-// logical handles a logical message. One of another prefix is somebody else's:
-// it counts, and is not kept. One that is not transactional stands outside the
-// order of commits: it gets no ordinal, and is handed on only to be refused by
-// name.
+// logical handles a logical message. A message with another application's prefix counts
+// and is not kept. A message that is not transactional has no place in the order of
+// commits: it gets no ordinal, and routing refuses it.
 func (s *stream) logical(ctx context.Context, c *cursor) error {
 	change, err := decodeLogical(c, &s.arena, s.r.cfg.Messages, s.size > 0)
 	if err != nil {
@@ -233,13 +232,13 @@ func (s *stream) mayMove(relation *schemas.Relation) bool {
 	return relation.Table() == s.r.cfg.Catalog.Account.Table && (relation.Partition || s.partitions[relation.OID] != nil)
 }
 
-// hold keeps a delete back until the next message says whether its row moved.
+// hold keeps a delete until the next message shows whether its row moved.
 func (s *stream) hold(change schemas.Change) {
 	change.Position = s.position
 	s.held = &change
 }
 
-// release hands on a delete that was held, under its own position.
+// release keeps a held delete in the chunk, with its own position.
 func (s *stream) release(ctx context.Context) error {
 	if s.held == nil {
 		return nil
@@ -251,8 +250,8 @@ func (s *stream) release(ctx context.Context) error {
 	return err
 }
 
-// moved says whether an insert is of the account whose delete is held, and puts
-// the two together.
+// moved reports whether an insert is of the account whose delete is held, and makes one
+// update of the two.
 func (s *stream) moved(change *schemas.Change) bool {
 	if s.held == nil || change.Kind != schemas.Insert || change.Relation.Table() != s.held.Relation.Table() {
 		return false
@@ -263,7 +262,7 @@ func (s *stream) moved(change *schemas.Change) bool {
 		return false
 	}
 	old := make(schemas.Tuple, len(change.Relation.Columns))
-	for i, column := range change.Relation.Columns { // partitions may order their columns as they like
+	for i, column := range change.Relation.Columns { // partitions may have columns in another order
 		if at := s.held.Relation.Column(column.Name); at >= 0 {
 			old[i] = s.held.Old[at]
 		}
@@ -274,7 +273,7 @@ func (s *stream) moved(change *schemas.Change) bool {
 	return true
 }
 
-// makeLegible does so with the values of a row.
+// makeLegible makes UTF-8 of the values of a row.
 func (s *stream) makeLegible(row schemas.Tuple, relation *schemas.Relation) {
 	for i := range row {
 		valid := utf8.Valid(row[i].Text)
@@ -290,8 +289,8 @@ func (s *stream) makeLegible(row schemas.Tuple, relation *schemas.Relation) {
 	}
 }
 
-// convertContent makes UTF-8 of a logical message's content, which comes in the
-// server's encoding whatever the session's is.
+// convertContent makes UTF-8 of a logical message's content, which the server sends in
+// its own encoding, whatever the session's is.
 func (s *stream) convertContent(ctx context.Context, content []byte) ([]byte, error) {
 	if isASCII(content) || s.encoding == "UTF8" || s.encoding == "" {
 		return content, nil
@@ -301,7 +300,7 @@ func (s *stream) convertContent(ctx context.Context, content []byte) ([]byte, er
 	}
 	text, err := s.convert(ctx, content)
 	if pgsession.State(err) != "" && !source.IsUnreachable(err) {
-		return source.Legible(content), nil // no text of that encoding
+		return source.Legible(content), nil // not valid in the server's encoding
 	}
 	if err != nil {
 		return nil, fmt.Errorf("convert a logical message: %w", err)

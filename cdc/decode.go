@@ -28,7 +28,7 @@ const (
 // maxColumns is PostgreSQL's own bound (MaxTupleAttributeNumber), with room.
 const maxColumns = 1664
 
-// postgresEpoch is what time stamps of the protocol count microseconds from.
+// postgresEpoch is the instant from which time stamps of the protocol count.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func protocolTime(micros uint64) time.Time {
@@ -48,8 +48,8 @@ func decodeBegin(c *cursor) (begin, error) {
 	return b, c.done()
 }
 
-// commit is a COMMIT message. end is where the next record may begin, which is
-// not the commit record's own LSN.
+// commit is a COMMIT message. end is the end of the commit record, which is not its own
+// LSN.
 type commit struct {
 	lsn, end schemas.LSN
 }
@@ -59,7 +59,7 @@ func decodeCommit(c *cursor) (commit, error) {
 		return commit{}, fmt.Errorf("commit flags are %d, want 0", flags)
 	}
 	m := commit{lsn: c.lsn(), end: c.lsn()}
-	c.uint64() // when it was committed; BEGIN said so
+	c.uint64() // the commit time, which BEGIN has too
 	return m, c.done()
 }
 
@@ -91,9 +91,8 @@ func decodeRelation(c *cursor) (*schemas.Relation, error) {
 	return r, c.done()
 }
 
-// decodeTuple reads a TupleData of the relation's shape into a. key says that
-// it is a key tuple, in which columns outside the key are sent as null though
-// they are not.
+// decodeTuple decodes a TupleData of the relation's shape into a. key says that it is a
+// key tuple, in which the server sends null for columns outside the key.
 func decodeTuple(c *cursor, a *arena, r *schemas.Relation, key bool) (schemas.Tuple, error) {
 	n := int(c.uint16())
 	if c.err == nil && n != len(r.Columns) {
@@ -129,9 +128,9 @@ func decodeTuple(c *cursor, a *arena, r *schemas.Relation, key bool) (schemas.Tu
 	return row, nil
 }
 
-// decodeRow reads an INSERT, UPDATE or DELETE after its relation's OID. Of a
-// partition's old row, which comes as its root's, viaRoot keeps all that was
-// sent: the root's key flags say nothing of it.
+// decodeRow decodes an INSERT, UPDATE or DELETE after its relation's OID. viaRoot says
+// that the old row may be a partition's, published as its root's: the root's key flags
+// do not apply to it, so decodeRow keeps all its values.
 func decodeRow(c *cursor, a *arena, kind schemas.Kind, r *schemas.Relation, viaRoot bool) (change schemas.Change, err error) {
 	change.Kind, change.Relation = kind, r
 	tag := c.byte()
@@ -154,8 +153,8 @@ func decodeRow(c *cursor, a *arena, kind schemas.Kind, r *schemas.Relation, viaR
 	return change, c.done()
 }
 
-// fillUnchanged takes what an UPDATE did not touch and the server did not send
-// (unchanged TOAST) from the old row, where that has it.
+// fillUnchanged takes values that an UPDATE did not change and the server did not send
+// (unchanged TOAST) from the old row, if that has them.
 func fillUnchanged(row, old schemas.Tuple) {
 	if old == nil {
 		return
@@ -179,8 +178,8 @@ func decodeTruncate(c *cursor) (relations []uint32, err error) {
 	return relations, c.done()
 }
 
-// decodeLogical reads a logical message; the content of one of another prefix
-// is left where it is. One that was shortened has none.
+// decodeLogical decodes a logical message. It does not copy the content of a message with
+// another prefix. A shortened message has no content.
 func decodeLogical(c *cursor, a *arena, taken schemas.Messages, shortened bool) (schemas.Change, error) {
 	change := schemas.Change{Kind: schemas.Message}
 	change.Transactional = c.byte()&1 != 0
@@ -198,12 +197,12 @@ func decodeLogical(c *cursor, a *arena, taken schemas.Messages, shortened bool) 
 // errShort says that a message ends before its fields do.
 var errShort = errors.New("message is too short")
 
-// cursor reads the fields of one message. The first fault sticks; every read
-// after it returns zero, so that a decoder checks once, at its end.
+// cursor reads the fields of one message. It keeps its first error; every read after
+// that returns zero, so that a decoder checks once, at its end.
 type cursor struct {
 	buf     []byte
 	err     error
-	dropped bool // a value of the message was dropped as it arrived
+	dropped bool // the shortener dropped a value of the message
 }
 
 func (c *cursor) take(n int) []byte {
@@ -262,7 +261,7 @@ func (c *cursor) string() string {
 	return s
 }
 
-// done is the fault, or that something is left over.
+// done returns the first error, or one for trailing bytes.
 func (c *cursor) done() error {
 	if c.err == nil && len(c.buf) > 0 {
 		return fmt.Errorf("%d trailing bytes", len(c.buf))

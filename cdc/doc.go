@@ -14,17 +14,17 @@
 // silent skip. The reader reports a position to the source only after the store has
 // committed it, an idle advance included.
 //
-// A change is read by the shape that its table had at that time. Where nobody knows
-// it, the relation says so (Relation.Unknown); the reader does not guess.
+// The reader decodes a change by the shape that its table had at that time. Where that
+// is unknown, Relation.Unknown says so; the reader does not guess.
 //
 // # Goroutines
 //
 // One goroutine owns the replication connection (stream.go): it receives, decodes
 // (decode.go, change.go, relation.go) and answers keepalives, also while the store
-// is blocked; then it stops receiving, so memory stays bounded. A second one
-// appends: while one append commits, the next batch fills (batch.go). Two more
-// observe the source over sessions of their own (observe.go): one its slot and
-// publication, the other the catalog's tables.
+// is blocked; once the batch is full it stops receiving, so memory stays bounded. A
+// second one appends: while one append commits, the next batch fills (batch.go). Two
+// more observe the source over sessions of their own (observe.go): one the slot and
+// the publication, the other the catalog's tables.
 //
 // # States of a reader
 //
@@ -37,14 +37,14 @@
 //
 // # What happens on failure
 //
-// A lost connection and a store that is away are waited for, with jittered backoff;
-// the reader resumes from the stored position and skips what is stored. A message
-// that cannot be decoded five times ends the reader. A transaction that the server
-// cannot send stops the stream until an operator skips it by its position
+// After a lost connection, or while the store is away, the reader connects again with
+// jittered backoff. It resumes from the stored position and skips what is stored. A
+// message that cannot be decoded five times ends the reader. A transaction that the
+// server cannot send stops the stream until an operator skips it by its position
 // (trouble.go).
 //
 // # What it does not do
 //
-// It does not prepare, examine or clean up a source: that is the package source. It
-// does not know the URLs of accounts, events or deliveries.
+// The package does not prepare, examine or clean up a source: package source does. It
+// knows nothing of accounts' URLs, events or deliveries.
 package cdc

@@ -12,24 +12,24 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// History keeps how tables were described at their time, for a backlog that is
-// read when the source's catalog has moved on.
+// History stores earlier descriptions of tables, for a backlog that is read after the
+// source's catalog has changed.
 type History interface {
-	// Descriptions returns all that is kept, in order of table and place.
+	// Descriptions returns all descriptions, in order of table and position.
 	Descriptions(ctx context.Context) ([]*catalog.TableDescription, error)
-	// Describe keeps descriptions; one of the same table and place is replaced.
+	// Describe stores descriptions, and replaces those of the same table and position.
 	Describe(ctx context.Context, list []*catalog.TableDescription) error
-	// Undescribe drops what is kept of a table from places before a place.
+	// Undescribe drops the descriptions of a table from before a position.
 	Undescribe(ctx context.Context, oid uint32, before schemas.LSN) error
 }
 
-// history is what a session knows of the tables' past. The receiver and the
-// observer share it.
+// history holds the known descriptions of tables. The receiver and the observer share
+// it.
 type history struct {
 	store   History
-	changed chan struct{} // filled when something new is remembered
+	changed chan struct{} // gets a signal when a description is added
 	mu      sync.Mutex
-	byOID   map[uint32][]*catalog.TableDescription // by place, rising
+	byOID   map[uint32][]*catalog.TableDescription // in order of position; guarded by mu
 }
 
 func openHistory(ctx context.Context, store History) (*history, error) {
@@ -44,24 +44,24 @@ func openHistory(ctx context.Context, store History) (*history, error) {
 	return h, nil
 }
 
-// known says whether a table was ever described.
+// known reports whether the history has a description of a table.
 func (h *history) known(oid uint32) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.byOID[oid]) > 0
 }
 
-// oids are the tables that were ever described.
+// oids returns the tables that the history has descriptions of.
 func (h *history) oids() []uint32 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Collect(maps.Keys(h.byOID))
 }
 
-// choose finds the description that was in force when a transaction described
-// a relation: of those whose columns are the relation's, the newest that is no
-// newer than the transaction. today is the catalog's, nil for none. The result
-// is nil when nobody ever saw the table.
+// choose finds the description of a relation that was in force for a transaction: of
+// those with the relation's columns, the newest that is no newer than the transaction.
+// today is the current catalog's, nil for none. The result is nil for a table without
+// any description.
 func (h *history) choose(r *schemas.Relation, tx begin, today *catalog.TableDescription) *catalog.TableDescription {
 	h.mu.Lock()
 	versions := slices.Clone(h.byOID[r.OID])
@@ -84,9 +84,9 @@ func (h *history) choose(r *schemas.Relation, tx begin, today *catalog.TableDesc
 	return versions[0]
 }
 
-// lostKey says whether the last description has no primary key, and had one when
-// the table was last seen before a transaction committed: a key that was dropped
-// leaves no trace of when.
+// lostKey reports whether the last description has no primary key, but the table had one
+// when it was last seen before a transaction committed: the catalog does not show when
+// a key was dropped.
 func lostKey(versions []*catalog.TableDescription, tx begin) bool {
 	for _, d := range slices.Backward(versions) {
 		if d.HasPrimaryKey() {
@@ -99,21 +99,20 @@ func lostKey(versions []*catalog.TableDescription, tx begin) bool {
 	return false
 }
 
-// seenBefore says whether a description was made before a transaction
-// committed.
+// seenBefore reports whether a description was read before a transaction committed.
 func seenBefore(d *catalog.TableDescription, tx begin) bool {
 	return d.From != 0 && d.From <= tx.commit
 }
 
-// inForce says whether a description held for a transaction: what was seen
-// before it committed did, and what was made by an earlier transaction. Who
-// changes a table's key or place keeps everybody else out of it, so that the
-// order of their ids is that of their changes. Ids wrap around.
+// inForce reports whether a description was in force for a transaction: it was read
+// before the transaction committed, or earlier transactions made it. A transaction that
+// changes a table's key or ancestors locks the table, so transaction ids are in the
+// order of the changes. Ids wrap around.
 func inForce(d *catalog.TableDescription, tx begin) bool {
 	return seenBefore(d, tx) || !slices.ContainsFunc(d.Since, func(xid uint32) bool { return int32(xid-tx.xid) > 0 })
 }
 
-// find gives what is known last of a table by its name; nil for nothing.
+// find returns the last description of a table by its name; nil for none.
 func (h *history) find(name schemas.TableName) (found *catalog.TableDescription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -125,15 +124,14 @@ func (h *history) find(name schemas.TableName) (found *catalog.TableDescription)
 	return found
 }
 
-// keptTypes is what is remembered of the types of a table whose rows a
-// transaction wrote.
+// keptTypes are the kept types of a table, for a transaction.
 type keptTypes struct {
-	rows []pgjson.TypeRow          // whatever was known, newest last
-	seen map[uint32]pgjson.TypeRow // as they were when last seen before it committed
+	rows []pgjson.TypeRow          // all of them, newest last
+	seen map[uint32]pgjson.TypeRow // the last ones that were read before it committed
 	tx   begin
 }
 
-// types collects what was ever known of the types of a table.
+// types returns the kept types of a table.
 func (h *history) types(oid uint32, tx begin) keptTypes {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -149,9 +147,8 @@ func (h *history) types(oid uint32, tx begin) keptTypes {
 	return kept
 }
 
-// doubts says whether a composite type, which is as row has it now, may have had
-// other attributes for the transaction: altered are the transactions that wrote
-// them.
+// doubts reports whether a composite type, whose current form is row, may have had other
+// attributes for the transaction. altered are the transactions that wrote them.
 func (k keptTypes) doubts(row pgjson.TypeRow, altered []int64) bool {
 	if was, seen := k.seen[row.OID]; seen && was.SameAs(row) {
 		return false
@@ -159,7 +156,7 @@ func (k keptTypes) doubts(row pgjson.TypeRow, altered []int64) bool {
 	return slices.ContainsFunc(altered, func(xid int64) bool { return int32(uint32(xid)-k.tx.xid) > 0 })
 }
 
-// remember keeps descriptions that say something new, as seen at a place.
+// remember stores descriptions that differ from the last ones, as read at a position.
 func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*catalog.TableDescription) error {
 	var fresh []*catalog.TableDescription
 	h.mu.Lock()
@@ -197,8 +194,8 @@ func (h *history) remember(ctx context.Context, at schemas.LSN, list ...*catalog
 	return nil
 }
 
-// added says whether a table is a new partition that never was under FULL. mu is
-// held.
+// added reports whether a table is a new partition that never had FULL. The caller holds
+// mu.
 func (h *history) added(d *catalog.TableDescription) bool {
 	if d.Identity == schemas.IdentityFull {
 		return false
@@ -209,21 +206,21 @@ func (h *history) added(d *catalog.TableDescription) bool {
 	return slices.ContainsFunc(d.Ancestors, func(a catalog.Ancestor) bool { return len(h.byOID[a.OID]) > 0 })
 }
 
-// eachNamed tells of the tables that had a name of the catalog's.
-func (h *history) eachNamed(catalog *catalog.Catalog, tell func(oid uint32, name schemas.TableName)) {
+// eachNamed calls f with each table that ever had a name of the catalog's.
+func (h *history) eachNamed(catalog *catalog.Catalog, f func(oid uint32, name schemas.TableName)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for oid, versions := range h.byOID {
 		for _, d := range versions {
 			if catalog.Names(d.Table()) {
-				tell(oid, d.Table())
+				f(oid, d.Table())
 			}
 		}
 	}
 }
 
-// moved names the columns of a table that may have been another at some time, as
-// far as is known.
+// moved returns the names of columns that may have belonged to another column of the
+// table at some time.
 func (h *history) moved(d *catalog.TableDescription) (names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -245,7 +242,8 @@ func union(a, b []string) []string {
 	return a
 }
 
-// isAdded says whether a table was last described as a new partition.
+// isAdded reports whether the last description of a table says that it is a new
+// partition.
 func (h *history) isAdded(oid uint32) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -253,9 +251,9 @@ func (h *history) isAdded(oid uint32) bool {
 	return len(versions) > 0 && versions[len(versions)-1].Added
 }
 
-// prune drops what no change that is still to come can need: versions that were
-// followed by another before the stored position, and tables that were gone
-// before it. gone says where the log ended when a table was first found gone.
+// prune drops the descriptions that no later change can need: those with a successor
+// from before the stored position, and those of tables that were dropped before it.
+// gone has the end of the WAL when a table was first found missing.
 func (h *history) prune(ctx context.Context, flushed schemas.LSN, gone map[uint32]schemas.LSN) error {
 	h.mu.Lock()
 	before := map[uint32]schemas.LSN{}

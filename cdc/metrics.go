@@ -12,17 +12,16 @@ import (
 	"walhook/schemas"
 )
 
-// metrics show how far the reader is behind its source, and what its slot costs
-// there. The names are part of the contract (docs/CONTRACT.md §6). What only the
-// source can tell is NaN while it does not answer: an old number would pass for
-// a good one.
+// metrics show the reader's lag and the WAL that the source retains for its slot. The
+// names are part of the contract (docs/CONTRACT.md §6). Values that come from the
+// source are NaN while it does not answer, since an old value would look current.
 type metrics struct {
-	serverEnd  atomic.Uint64 // the newest WAL end that the server named
-	flushed    atomic.Uint64 // the stored flush position; 0 for not known
-	oldest     atomic.Int64  // when the oldest change that is not stored was received, in nanoseconds; 0 for none
+	serverEnd  atomic.Uint64 // the last WAL end that the server sent
+	flushed    atomic.Uint64 // the stored flush position; 0 for unknown
+	oldest     atomic.Int64  // when the oldest unstored change was received, in nanoseconds; 0 for none
 	lag        lag
 	state      func() State
-	answers    atomic.Bool // the source answered when it was last asked
+	answers    atomic.Bool // the source answered the last query
 	retained   prometheus.Gauge
 	limit      prometheus.Gauge
 	slot       *prometheus.GaugeVec
@@ -77,7 +76,7 @@ func newMetrics(reg prometheus.Registerer, state func() State) *metrics {
 	return m
 }
 
-// registerFuncs registers what is reckoned when it is asked for.
+// registerFuncs registers the metrics that are computed at each scrape.
 func (m *metrics) registerFuncs(reg prometheus.Registerer, state func() State) {
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
@@ -103,7 +102,7 @@ func number(b bool) float64 {
 	return 0
 }
 
-// observed takes what the source just said of the slot.
+// observed sets the metrics from a report of the slot.
 func (m *metrics) observed(s source.SlotReport) {
 	m.retained.Set(s.Retained)
 	m.limit.Set(s.Limit)
@@ -151,17 +150,16 @@ func (m *metrics) lagSeconds(now time.Time) float64 {
 	return max(now.Sub(since), 0).Seconds()
 }
 
-// received notes that a change waits to be stored. The time of its commit says
-// nothing here: it is by the source's clock, or by that of a server which the
-// source has it from.
+// received notes that a change waits to be stored. It does not use the change's commit
+// time, which is by the clock of the source or of a server that the source replicates.
 func (m *metrics) received() {
 	if m.oldest.Load() == 0 {
 		m.oldest.CompareAndSwap(0, time.Now().UnixNano())
 	}
 }
 
-// stored notes a batch that was taken then; waiting says whether something was
-// received after it.
+// stored notes that a batch is stored. taken is when append took it; waiting says
+// whether more was received since.
 func (m *metrics) stored(batch schemas.Batch, taken time.Time, waiting bool) {
 	m.flushed.Store(uint64(batch.Flush))
 	if waiting {
@@ -172,39 +170,38 @@ func (m *metrics) stored(batch schemas.Batch, taken time.Time, waiting bool) {
 }
 
 const (
-	// markEvery is how often it is asked where the source's log ends.
+	// markEvery is how often watch asks for the end of the WAL.
 	markEvery = 2 * time.Second
 
-	// maxMarks bounds those that are kept.
+	// maxMarks bounds how many marks are kept.
 	maxMarks = 256
 
-	// standbyTolerance is how late a standby learns of what is stored elsewhere:
-	// an idle reader stores how far it is every ten seconds.
+	// standbyTolerance is how late a standby may learn what another process stored: an
+	// idle reader stores its position every ten seconds.
 	standbyTolerance = 15 * time.Second
 )
 
-// lag says since when there has been something in the source's log that is not
-// stored. It keeps marks: at an instant the log ended there. What was committed
-// before that instant is stored once that place is, or once the source has sent
-// all up to it and nothing of that waits.
+// lag computes since when the WAL has held changes that are not stored. It keeps marks:
+// the end of the WAL at an instant. All that was committed before that instant is
+// stored once that end is, or once the source has sent all up to it and nothing waits.
 type lag struct {
 	mu       sync.Mutex
 	marks    []mark    // not covered, in order; guarded by mu
 	last     time.Time // of the latest mark; guarded by mu
 	complete time.Time // of the latest mark that is covered; guarded by mu
-	read     uint64    // up to where this session was sent all; 0 for none; guarded by mu
+	read     uint64    // the source has sent this session all up to here; 0 for none; guarded by mu
 }
 
-// mark is where the log ended. What it holds beyond the mark before was
-// committed after since.
+// mark is the end of the WAL at an instant. Changes between the mark before and this one
+// were committed after since.
 type mark struct {
 	end   uint64
 	at    time.Time
 	since time.Time
 }
 
-// startsAt takes from the store when it last advanced: what is not stored was
-// committed after that. What this process saw by itself is closer.
+// startsAt sets when the store last advanced: unstored changes were committed after
+// that. It does nothing once this process has seen a covered mark itself.
 func (l *lag) startsAt(stored time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -220,17 +217,17 @@ func (l *lag) startsAt(stored time.Time) {
 	}
 }
 
-// mark notes where the source's log ends now.
+// mark notes the current end of the WAL.
 func (l *lag) mark(end schemas.LSN, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	since := now
 	if !l.last.IsZero() && now.Sub(l.last) > 3*markEvery {
-		since = l.last // nobody looked meanwhile
+		since = l.last // there was no mark meanwhile
 	}
 	l.last = now
 	if len(l.marks) >= maxMarks {
-		for i := 1; i < maxMarks/2; i++ { // every other one, with the earlier instant
+		for i := 1; i < maxMarks/2; i++ { // merge pairs, with the earlier since
 			l.marks[i] = mark{l.marks[2*i].end, l.marks[2*i].at, l.marks[2*i-1].since}
 		}
 		l.marks = l.marks[:maxMarks/2]
@@ -238,23 +235,23 @@ func (l *lag) mark(end schemas.LSN, now time.Time) {
 	l.marks = append(l.marks, mark{uint64(end), now, since})
 }
 
-// reads notes that the source has sent all that concerns us up to end.
+// reads notes that the source has sent all published changes up to end.
 func (l *lag) reads(end schemas.LSN) {
 	l.mu.Lock()
 	l.read = max(l.read, uint64(end))
 	l.mu.Unlock()
 }
 
-// begins forgets what an earlier session was sent: it is sent again.
+// begins resets what an earlier session was sent, since the source sends it again.
 func (l *lag) begins() {
 	l.mu.Lock()
 	l.read = 0
 	l.mu.Unlock()
 }
 
-// since is the instant from which on something may be committed that is not
-// stored; zero for nothing. waiting says that something is received and is not
-// stored, and answers that the source can be asked.
+// since is the instant after which the oldest unstored change was committed; zero for
+// none. waiting says that received changes are not stored, and answers that the source
+// answers.
 func (l *lag) since(stored uint64, waiting, answers bool) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()

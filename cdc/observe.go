@@ -14,9 +14,9 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// observe keeps the metrics of slot and source true while the reader does not
-// read: as a standby, and while the outbox is away, which is when the slot
-// fills the source's disk. While it reads, watch does so with its own session.
+// observe updates the metrics of slot and source while the reader does not read: as a
+// standby, and while the outbox is away, when the slot fills the source's disk. While
+// the reader reads, watch does so.
 func (r *Reader) observe(ctx context.Context) {
 	var introspector *source.Introspector
 	defer func() {
@@ -40,10 +40,9 @@ func (r *Reader) observe(ctx context.Context) {
 	}
 }
 
-// askStored asks the store how far it is while another process may write to it.
-// The slot does not tell: whoever reads it confirms what walhook never stored.
-// The lag of a backlog that was there before this process counts from when the
-// store last advanced.
+// askStored asks the store for its position while another process may write to it. The
+// slot's position is not enough: its reader may confirm what walhook never stored. The
+// lag of an older backlog counts from when the store last advanced.
 func (r *Reader) askStored(ctx context.Context) {
 	if r.advanced && r.State() == Reading {
 		return
@@ -58,13 +57,13 @@ func (r *Reader) askStored(ctx context.Context) {
 	if !at.IsZero() {
 		r.metrics.lag.startsAt(at)
 	}
-	if r.State() != Reading { // a session that began meanwhile knows better
+	if r.State() != Reading { // a session that began meanwhile has a newer position
 		r.metrics.flushed.CompareAndSwap(before, uint64(flush))
 	}
 }
 
-// Pause waits between two runs, and keeps the metrics of slot and source true
-// meanwhile. It is false when ctx ended first.
+// Pause waits between two runs, and updates the metrics of slot and source meanwhile. It
+// is false when ctx ends first.
 func (r *Reader) Pause(ctx context.Context, d time.Duration) bool {
 	observing, stop := context.WithCancel(ctx)
 	var observer sync.WaitGroup
@@ -74,8 +73,8 @@ func (r *Reader) Pause(ctx context.Context, d time.Duration) bool {
 	return retry.Pause(ctx, d) == nil
 }
 
-// look asks the source once, over the session that it gets and answers; nil
-// stands for none. What is wrong is told by whoever tries to read.
+// look queries the source once, over a session that it takes and returns; nil for none.
+// It logs an error at debug level only: reading the WAL reports it too.
 func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *source.Introspector {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errors.New("read the slot: timed out"))
 	defer cancel()
@@ -103,12 +102,12 @@ func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *s
 	return introspector
 }
 
-// lookTimeout bounds connecting and asking.
+// lookTimeout bounds connecting and querying.
 const lookTimeout = 15 * time.Second
 
-// watch keeps the metrics of the slot while the reader reads, and ends when the
-// publication no longer holds what was published: nothing else would tell. It
-// has a session of its own: the receiver's is not shared.
+// watch updates the metrics of the slot while the reader reads. It returns an error when
+// the publication no longer holds what was published, which the stream does not show.
+// It has a session of its own.
 func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 	introspector, err := source.NewIntrospector(ctx, r.cfg)
 	if err != nil {
@@ -116,7 +115,7 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 	}
 	defer introspector.Close(ctx)
 	for {
-		// A source that has gone silent is not up, though its connections stand.
+		// A source that does not answer is not up, even if its connections are open.
 		silent := time.AfterFunc(lookTimeout, r.metrics.unknown)
 		report, err := introspector.Report(ctx, r.cfg.Slot)
 		silent.Stop()
@@ -149,7 +148,7 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 	}
 }
 
-// held takes note of a source that sends nothing until its own standbys have it.
+// held notes that the source sends nothing until its standbys have received it.
 func (r *Reader) held(report source.SlotReport) {
 	why := report.Held()
 	before := r.heldBack.Swap(&why)
@@ -163,7 +162,7 @@ func (r *Reader) held(report source.SlotReport) {
 	}
 }
 
-// HeldBack says why the source sends nothing, in words; "" where it does.
+// HeldBack is the reason why the source sends nothing; "" if it sends.
 func (r *Reader) HeldBack() string {
 	if why := r.heldBack.Load(); why != nil && r.State() == Reading {
 		return *why
@@ -171,29 +170,29 @@ func (r *Reader) HeldBack() string {
 	return ""
 }
 
-// defaultTablesEvery is how often the catalog's tables are looked at: a
-// partition that lives for less is read by what today's catalog says, if that
-// still has it.
+// defaultTablesEvery is how often the catalog's tables are checked. A partition that
+// exists for a shorter time is read by its description in today's catalog, if it is
+// still there.
 const (
 	defaultTablesEvery = 2 * time.Second
 	lastTablesEvery    = 10 * time.Second
 )
 
-// tableObserver looks at the catalog's tables while the reader reads, so that
-// they are remembered before they vanish, and sees at once what a change of
-// them does to the carrier's writes and to old rows.
+// tableObserver reads the descriptions of the catalog's tables while the reader reads,
+// so that they are kept before a table vanishes. It repairs what a change of a table
+// does to the carrier's writes and to old rows.
 type tableObserver struct {
 	r       *Reader
 	history *history
 	source  *source.Introspector // nil until it is connected
 	stamp   string
-	took    time.Duration          // how long the source took for the stamp
-	gone    map[uint32]schemas.LSN // where the log ended when a table was found gone
+	took    time.Duration          // how long reading the stamp took
+	gone    map[uint32]schemas.LSN // the end of the WAL when a table was found missing
 	repair  *source.TableRepair
 }
 
-// observeTables looks until ctx ends. What is wrong with the source is told by
-// whoever reads; a look that fails is made again.
+// observeTables looks until ctx ends. It retries a look that fails, and logs its error
+// at debug level only: reading the WAL reports it too.
 func (r *Reader) observeTables(ctx context.Context, h *history) {
 	o := &tableObserver{r: r, history: h, gone: map[uint32]schemas.LSN{}, repair: source.NewTableRepair(r.cfg, r.store, h.isAdded, r.log)}
 	defer func() { o.disconnect(ctx) }()
@@ -202,8 +201,7 @@ func (r *Reader) observeTables(ctx context.Context, h *history) {
 			r.log.Debug("cannot read the source's tables", zap.Error(err))
 			o.disconnect(ctx)
 		}
-		// Where there are very many partitions a look takes its time, and is made
-		// less often.
+		// With very many partitions a look takes long, and is made less often.
 		wait := time.NewTimer(max(r.tablesEvery, min(20*o.took, lastTablesEvery)))
 		select {
 		case <-ctx.Done():
@@ -249,7 +247,7 @@ func (o *tableObserver) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What commits from here on finds the tables so, until they change again.
+	// Transactions that commit from here on have these tables, until they change.
 	end, err := o.source.WALEnd(ctx)
 	if err != nil {
 		return err
@@ -268,7 +266,7 @@ func (o *tableObserver) look(ctx context.Context) error {
 	return nil
 }
 
-// noteGone finds the tables that are remembered and not there any more.
+// noteGone finds the tables that the history has and the source has not.
 func (o *tableObserver) noteGone(end schemas.LSN, list []*catalog.TableDescription) {
 	there := map[uint32]bool{}
 	for _, d := range list {

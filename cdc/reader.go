@@ -19,7 +19,7 @@ import (
 	"walhook/schemas"
 )
 
-// Reader reads the log for as long as it runs.
+// Reader reads the WAL while [Reader.Run] runs.
 type Reader struct {
 	cfg     source.Config
 	store   Store
@@ -30,30 +30,29 @@ type Reader struct {
 
 	heldBack   atomic.Pointer[string] // see HeldBack
 	heldLogged retry.Reminder         // the watching goroutine's
-	advanced   bool                   // the store has said how far it is, and since when; the observing goroutine's
+	advanced   bool                   // the store has reported its position and its time; the observing goroutine's
 
-	// noMessages says that the next connection asks for no logical messages.
-	// It is the goroutine's of Run.
+	// noMessages says that the next connection asks for no logical messages. Run's
+	// goroutine owns it.
 	noMessages bool
 
-	// names are those that the catalog's tables had, by OID. They are the
-	// goroutine's that receives.
+	// names are the names that tables of the catalog had, by OID. The receiving
+	// goroutine owns them.
 	names map[uint32]schemas.TableName
 
-	// skipDone says that --skip-unreadable has done what it can, skipAhead that
-	// it was found to name what is not there yet. They are the goroutine's that
-	// stores.
+	// skipDone says that --skip-unreadable has no effect any more, skipAhead that its
+	// position is beyond the end of the WAL. The appending goroutine owns them.
 	skipDone, skipAhead bool
 
-	// idleEvery bounds how often an idle advance is stored: each costs a
-	// commit in the outbox.
+	// idleEvery is how often an idle advance is stored: each costs a commit in the
+	// outbox.
 	idleEvery time.Duration
-	// watchEvery is how often the slot's and the publication's state is read.
+	// watchEvery is how often watch reads the state of slot and publication.
 	watchEvery time.Duration
-	// tablesEvery is how often the catalog's tables are looked at.
+	// tablesEvery is how often the catalog's tables are checked for changes.
 	tablesEvery time.Duration
-	// silence is how long the source may say nothing before the connection
-	// counts as dead. It is asked for a word at half of it.
+	// silence is how long the source may send nothing before the connection counts
+	// as lost. At half of it the reader asks for a keepalive.
 	silence time.Duration
 }
 
@@ -62,13 +61,13 @@ type State int32
 
 // The states of a reader.
 const (
-	Connecting State = iota // or waiting to try again
+	Connecting State = iota // or waiting to connect again
 	Standby                 // another process holds the slot
 	Reading
 	Unreadable // the source cannot send the next transaction
 )
 
-// String is the state for people.
+// String is the state for display.
 func (s State) String() string {
 	return [...]string{"connecting", "standby", "reading", "unreadable"}[s]
 }
@@ -87,37 +86,36 @@ func New(cfg source.Config, store Store, log *zap.Logger, reg prometheus.Registe
 	return r, nil
 }
 
-// Began says whether the reader has read, or stood by, since it was made.
+// Began reports whether the reader has read or been a standby since it was made.
 func (r *Reader) Began() bool { return r.began.Load() }
 
-// State says what the reader is doing now.
+// State returns what the reader is doing now.
 func (r *Reader) State() State { return State(r.state.Load()) }
 
 const (
 	firstBackoff = 200 * time.Millisecond
 	lastBackoff  = 10 * time.Second
 
-	// standbyPoll is how often a standby tries to take the slot: a dead
-	// process's slot is free once the server notices.
+	// standbyPoll is how often a standby tries to take the slot. The server frees the
+	// slot of a dead process once it notices.
 	standbyPoll = 500 * time.Millisecond
 
-	// aLongRun resets the backoff, as progress does: a connection that held
-	// this long was good.
+	// aLongRun is how long a connection must have worked to reset the backoff, as
+	// progress does.
 	aLongRun = time.Minute
 
 	defaultIdleEvery  = 10 * time.Second
 	defaultWatchEvery = 10 * time.Second
 
-	// defaultSilence is PostgreSQL's own for the same thing, the default of
-	// wal_receiver_timeout: a server that is busy with one large transaction
-	// may be silent for long. The kernel notices a peer that is gone, and
-	// says nothing, after a quarter of an hour.
+	// defaultSilence is the default of PostgreSQL's wal_receiver_timeout: a server that
+	// decodes a large transaction may send nothing for long. The kernel notices a lost
+	// peer only after a quarter of an hour.
 	defaultSilence = time.Minute
 )
 
-// Run reads until ctx ends, which is no error. A lost connection and a store
-// that is away are waited for. It returns a [*source.GapError] when the log cannot be
-// continued, and a [*source.Fault] for what has to be fixed first.
+// Run reads until ctx ends, which is no error. It connects again after a lost connection
+// and while the store is away. It returns a [*source.GapError] when the WAL cannot be
+// continued, and a [*source.Fault] for a problem that an operator must fix first.
 func (r *Reader) Run(ctx context.Context) error {
 	observing, stop := context.WithCancel(ctx)
 	var observer sync.WaitGroup
@@ -127,7 +125,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	return r.read(ctx)
 }
 
-// read is one session after another.
+// read runs one session after another.
 func (r *Reader) read(ctx context.Context) error {
 	backoff, trouble := retry.Backoff{Min: firstBackoff, Max: lastBackoff}, newTrouble()
 	var unreadable unreadable
@@ -144,7 +142,7 @@ func (r *Reader) read(ctx context.Context) error {
 		case errors.Is(err, source.ErrSlotInUse):
 			r.state.Store(int32(Standby))
 			r.began.Store(true)
-			r.metrics.oldest.Store(0) // what waited here is read there
+			r.metrics.oldest.Store(0) // the other process reads what waited here
 			r.metrics.lag.begins()
 			trouble.end()
 			if standbyReminder.Due("") {
@@ -217,14 +215,14 @@ func (r *Reader) logStandby(ctx context.Context, first bool) (logged bool) {
 	return err == nil
 }
 
-// isFinal says whether trying again would not help.
+// isFinal says that reading again does not help.
 func isFinal(err error) bool {
 	_, gap := errors.AsType[*source.GapError](err)
 	_, fault := errors.AsType[*source.Fault](err)
 	return gap || fault
 }
 
-// final makes a durable note of a gap before the reader ends with it.
+// final stores a gap before the reader ends with it.
 func (r *Reader) final(ctx context.Context, err error) error {
 	gap, ok := errors.AsType[*source.GapError](err)
 	if !ok {
@@ -239,45 +237,43 @@ func (r *Reader) final(ctx context.Context, err error) error {
 	return gap
 }
 
-// Store keeps what is read. Only what it has committed is acknowledged.
+// Store stores changes. The reader acknowledges only what it has committed.
 type Store interface {
 	History
 	source.Changes
 
-	// Ping asks whether the store answers, within a time of its own: who
-	// cannot store leaves the slot to others.
+	// Ping checks whether the store answers, within its own time limit. A reader whose
+	// store does not answer leaves the slot to a standby.
 	Ping(ctx context.Context) error
-	// TakeOver makes the caller the only writer and returns what is stored.
-	// It comes before the first Append and after every failed one.
+	// TakeOver makes the caller the only writer and returns the stored position. The
+	// reader calls it before the first Append and after every failed one.
 	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
-	// Append commits a batch with its position. After an error it is not
-	// known whether it did. The slice of changes is its caller's again when it
-	// returns; what the changes point into is not used again.
+	// Append commits a batch with its position. After an error the caller does not
+	// know whether it did. Append must not keep batch.Changes; it may keep what the
+	// changes point to.
 	Append(ctx context.Context, batch schemas.Batch) error
-	// Follow notes that the source has moved on to another timeline, as it
-	// does by a failover, all that is stored being on both, or that its database
-	// has another name.
+	// Follow notes the source's new timeline after a failover, when all that is stored
+	// is on both timelines, or the new name of its database.
 	Follow(ctx context.Context, timeline int32, database string) error
-	// ObserveSourceTime says that the source's log ended at end at an instant of its
-	// clock: all that was committed before is stored once that place is. It is
-	// called beside the other methods, and does not wait.
+	// ObserveSourceTime passes the end of the WAL and the source's clock, read together:
+	// once end is stored, so is all that was committed before at. It may run
+	// concurrently with the other methods, and does not wait.
 	ObserveSourceTime(end schemas.LSN, at time.Time)
-	// Advanced says how far the source's log is stored, by whatever process, and
-	// when that was stored, by this process's clock: zero where no position is.
-	// It is called beside the other methods, and waits as long as Ping.
+	// Advanced returns the position that any process stored last, and when, by this
+	// process's clock; zero for none. It may run concurrently with the other methods,
+	// and has the time limit of Ping.
 	Advanced(ctx context.Context) (flush schemas.LSN, at time.Time, err error)
-	// RecordGap keeps a durable note of a gap, for people.
+	// RecordGap stores a gap, for operators.
 	RecordGap(ctx context.Context, gap schemas.Gap) error
 }
 
 const defaultMaxMessageBytes = 64 << 20
 
-// errOtherCount makes the reader connect once more: the stored position is inside a
-// transaction whose changes were counted the other way.
+// errOtherCount makes the reader connect again: the stored position is inside a
+// transaction whose ordinals count logical messages and should not, or vice versa.
 var errOtherCount = errors.New("the setting of logical messages needs a new connection")
 
-// runOnce is the life of one replication connection. progress says whether
-// changes were stored.
+// runOnce runs one replication connection. progress says whether it stored changes.
 func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	introspector, err := source.NewIntrospector(ctx, r.cfg)
 	if err != nil {
@@ -302,7 +298,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	r.state.Store(int32(Reading))
 	r.began.Store(true)
 	r.metrics.flushed.Store(uint64(checkpoint.Flush))
-	r.metrics.oldest.Store(0) // what an earlier session received is sent again
+	r.metrics.oldest.Store(0) // the server sends again what an earlier session received
 	r.metrics.lag.begins()
 	r.log.Info("replication started", zap.String("slot", r.cfg.Slot), zap.Stringer("position", checkpoint.Position),
 		zap.Stringer("lsn", checkpoint.Flush))
@@ -330,10 +326,10 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	return s.progress, err
 }
 
-// begin takes the slot first, then the epoch, then reads the position: whoever
-// held the slot before can store nothing after that. The checks come last: once
-// we hold the slot, nobody else can move it. A reader whose store does not
-// answer takes no slot: a standby may be better off.
+// begin takes the slot, then the epoch, then reads the position: after that the slot's
+// former reader can store nothing. The checks come last: while this process holds the
+// slot, no other can advance it. If the store does not answer, begin does not take the
+// slot, since a standby's store may.
 func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *source.Introspector) (
 	checkpoint schemas.Checkpoint, slot source.SlotState, err error,
 ) {
@@ -384,9 +380,9 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *s
 	return checkpoint, slot, nil
 }
 
-// withoutMessages says whether the server is asked for no logical messages. A
-// transaction that is stored in part is read on as it was begun: messages count
-// in its ordinals, or do not.
+// withoutMessages reports whether to ask the server for no logical messages. A
+// transaction that is stored in part continues as it began, since its ordinals count
+// messages or do not.
 func (r *Reader) withoutMessages(checkpoint schemas.Checkpoint) bool {
 	if checkpoint.Inside() {
 		return checkpoint.NoMessages

@@ -13,18 +13,17 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// fluidTypes are composite types that a relation's columns are made of.
+// compositeTypes are the composite types that a relation's columns use.
 type compositeTypes struct {
 	rows    []pgjson.TypeRow
-	version string      // what ALTER TYPE changes
-	doubted bool        // of one it was not known how it was
-	commit  schemas.LSN // of the transaction in which they were last compared
+	version string      // changes with ALTER TYPE
+	doubted bool        // one of them may have been another at the time
+	commit  schemas.LSN // of the transaction that last compared the version
 }
 
-// relation completes a relation of the stream with what the stream does not
-// say: primary key, types, and the table that it is a partition of. It is taken
-// from the description that was in force at the time, be it today's catalog's
-// or one that was kept.
+// relation completes a RELATION message with what the stream does not say: primary key,
+// types, and the table that the relation is a partition of. It takes them from the
+// description that was in force at the time: today's catalog's, or a kept one.
 func (s *stream) relation(ctx context.Context, c *cursor) error {
 	relation, err := decodeRelation(c)
 	if err != nil {
@@ -97,8 +96,8 @@ func (s *stream) findKey(relation *schemas.Relation, described *catalog.TableDes
 	}
 }
 
-// findUnknown notes what of a relation's time nobody knows, so that its rows
-// cannot be read: whose table it was, its key, or a type of a field.
+// findUnknown sets Relation.Unknown if rows of the relation cannot be read, because its
+// table, its key or the type of a field at the time is unknown.
 func (s *stream) findUnknown(relation *schemas.Relation, described *catalog.TableDescription) {
 	catalog := s.r.cfg.Catalog
 	schema := catalog.SchemaOf(relation.Table())
@@ -128,13 +127,11 @@ func (s *stream) findUnknown(relation *schemas.Relation, described *catalog.Tabl
 	}
 }
 
-// firstUserOID is the first that a database's own objects have
-// (FirstNormalObjectId).
+// firstUserOID is the first OID of a database's own objects (FirstNormalObjectId).
 const firstUserOID = 16384
 
-// refresh reads a relation's types again where ALTER TYPE has changed them,
-// which one cheap query a transaction tells. Changes that are on their way keep
-// the shape that they came with.
+// refresh reads a relation's types again if ALTER TYPE has changed them, which it checks
+// by one cheap query for each transaction. Earlier changes keep their relation.
 func (s *stream) refresh(ctx context.Context, relation *schemas.Relation, composite *compositeTypes) (*schemas.Relation, error) {
 	var version string
 	_, err := s.untilVisible(ctx, func() (visible bool, err error) {
@@ -163,10 +160,10 @@ func (s *stream) refresh(ctx context.Context, relation *schemas.Relation, compos
 	return &now, nil
 }
 
-// describeTypes gives a relation the types of its columns, as they are now or,
-// where they are gone, as kept has them. A composite type that was altered since
-// is not known: its text does not say which value is whose. composite is what was learnt, if any of it
-// is composite: ALTER TYPE can change that without a word in the stream.
+// describeTypes sets the types of a relation's columns: the current ones or, if they are
+// gone, those that kept has. A composite type that was altered since is unknown: its
+// text does not say which value belongs to which attribute. composite are the types
+// that were read, if any is composite: the stream does not show ALTER TYPE.
 func (s *stream) describeTypes(ctx context.Context, relation *schemas.Relation, kept keptTypes) (composite *compositeTypes, err error) {
 	var unknown []uint32
 	for _, column := range relation.Columns {
@@ -201,19 +198,18 @@ func (s *stream) describeTypes(ctx context.Context, relation *schemas.Relation, 
 	return composite, nil
 }
 
-// partitions are those of a table that is published under its own name. The
-// changes are the root's, whichever partition they come from; but before the
-// first one of a partition, and after each change of its shape, the server
-// describes the partition too. So the identities that old rows may have been
-// written under are known.
+// partitions are those of a table that is published under its own name. The server sends
+// their changes as the root's. But before the first change of a partition, and after
+// each change of its shape, it sends a RELATION message of the partition too. So the
+// reader knows the replica identities of old rows.
 type partitions struct {
-	identity map[uint32]map[string]bool // by partition: the columns that old rows keep; nil for all
+	identity map[uint32]map[string]bool // by partition: the columns of old rows; nil for all
 	changed  bool                       // since key was made
 	of       *schemas.Relation
-	key      []bool // columns that a partition keeps which does not keep all; nil where all keep all
+	key      []bool // columns in old rows of partitions that do not keep all; nil for none
 }
 
-// leaf notes the replica identity of a partition for the tables above it.
+// leaf notes the replica identity of a partition for its ancestors.
 func (s *stream) leaf(relation *schemas.Relation, described *catalog.TableDescription) {
 	above := s.above(relation, described)
 	s.described = relation.OID
@@ -246,8 +242,8 @@ func (s *stream) leaf(relation *schemas.Relation, described *catalog.TableDescri
 	}
 }
 
-// above are the tables that a relation is a partition of. Of one that nobody
-// knows, it is the table that was described just before it.
+// above returns the tables that a relation is a partition of. For an unknown relation
+// that is the one of the RELATION message just before.
 func (s *stream) above(relation *schemas.Relation, described *catalog.TableDescription) (oids []uint32) {
 	if described == nil {
 		if s.described != 0 && !s.r.cfg.Catalog.Names(relation.Table()) {
@@ -256,7 +252,7 @@ func (s *stream) above(relation *schemas.Relation, described *catalog.TableDescr
 		return nil
 	}
 	if described.Inherits {
-		return nil // its changes are its own, wherever they count
+		return nil // the server sends its changes as its own
 	}
 	for _, ancestor := range described.Ancestors {
 		oids = append(oids, ancestor.OID)
@@ -264,8 +260,7 @@ func (s *stream) above(relation *schemas.Relation, described *catalog.TableDescr
 	return oids
 }
 
-// keeps says which columns an old row of relation may be limited to; nil for
-// none.
+// keeps returns the columns that an old row of relation may be limited to; nil for all.
 func (p *partitions) keeps(relation *schemas.Relation) []bool {
 	if p.of == relation && !p.changed {
 		return p.key
@@ -285,11 +280,10 @@ func (p *partitions) keeps(relation *schemas.Relation) []bool {
 	return p.key
 }
 
-// judgeOld says what of an old row is believed. A partition's old row comes as
-// its root's: where some partition keeps less than the whole row, one that
-// holds nothing else is taken for that partition's, and what it lacks is not
-// known. A server that leaves out the values of columns that are younger than
-// the row sends nulls in their place.
+// downgradeMixedIdentity makes values of an old row absent that may not be what the row
+// had. The server sends a partition's old row as its root's. If some partition keeps
+// less than the whole row, a row without other values counts as that partition's. And
+// some servers send null for columns that are younger than the row.
 func (s *stream) downgradeMixedIdentity(change *schemas.Change) {
 	oid := change.Relation.OID
 	if p := s.partitions[oid]; p != nil {
@@ -315,7 +309,7 @@ func (s *stream) downgradeMixedIdentity(change *schemas.Change) {
 	}
 }
 
-// holdsNoMore says whether all that a row holds is in the columns of key.
+// holdsNoMore reports whether a row has values in the columns of key only.
 func holdsNoMore(row schemas.Tuple, key []bool) bool {
 	for i := range row {
 		if !key[i] && row[i].State != schemas.Null {
@@ -325,8 +319,8 @@ func holdsNoMore(row schemas.Tuple, key []bool) bool {
 	return true
 }
 
-// missingDefaults are the columns of a table for which this server may send
-// null in an old row that is older than the column; none where it does not.
+// missingDefaults returns the columns for which this server may send null in an old row
+// that is older than the column.
 func (s *stream) missingDefaults(described *catalog.TableDescription) map[string]catalog.DescribedColumn {
 	if described == nil || !s.dropsDefaults {
 		return nil
@@ -343,19 +337,17 @@ func (s *stream) missingDefaults(described *catalog.TableDescription) map[string
 	return missing
 }
 
-// A server streams a transaction once its commit record is written, and shows it
-// to others a moment later: in between it waits for synchronous standbys. Who
-// asks the catalog in that moment sees the tables as they were before the
-// transaction. So the reader waits until the catalog shows it; where a standby
-// keeps that for long, it goes on.
+// A server streams a transaction once its commit record is written, and shows it to
+// other sessions only after its synchronous standbys have confirmed. Between the two,
+// the catalog shows the tables as they were before the transaction. So the reader waits
+// until the catalog shows it, for at most visibleWait.
 const (
 	visibleWait  = 2 * time.Second
 	visibleEvery = time.Millisecond
 )
 
-// untilVisible asks the catalog until it shows the transaction that is being
-// read. It is false where that takes too long, which costs a transaction one
-// wait.
+// untilVisible asks the catalog until it shows the current transaction. It is false when
+// that takes too long, which it waits for once in a transaction.
 func (s *stream) untilVisible(ctx context.Context, ask func() (visible bool, err error)) (bool, error) {
 	for began := time.Now(); ; {
 		if visible, err := ask(); visible || err != nil {

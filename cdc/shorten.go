@@ -7,38 +7,38 @@ import (
 	"sync/atomic"
 )
 
-// The bounds of what is kept of a message that is shortened: values that may be
-// a key or an owner, and a row of them.
+// The bounds of what the shortener keeps of a message: a value, which may be a key or an
+// owner, and a row of values.
 const (
 	keptValueBytes  = 64 << 10
 	keptRowBytes    = 4 << 20
 	keptPrefixBytes = 1 << 10
-	// shortenReads is how much is read at once of what is mostly dropped.
+	// shortenReads is the size of a read of a message that is being shortened.
 	shortenReads = 64 << 10
 )
 
-// copyShortened stands in place of copyWAL in a message that was shortened;
-// the message's length follows. A server sends no such kind.
+// copyShortened replaces copyWAL in a shortened message; the message's original length
+// follows. Servers send no such kind.
 const copyShortened = 'W'
 
-// valueDropped stands in a tuple for a value that a shortened message lacks.
-// The protocol knows no such kind.
+// valueDropped marks a dropped value in a tuple of a shortened message. The protocol has
+// no such kind.
 const valueDropped = 'x'
 
-// shortener lies between the connection and the protocol's reader. It passes
-// the server's messages on as they are, except a change that is longer than
-// limit: of that it keeps the small values while it arrives, and drops the
-// others, so that no row takes more memory than limit.
+// shortener reads between the connection and the protocol's reader. It passes the
+// server's messages unchanged, except a message that is longer than limit: while that
+// arrives, it keeps the small values and drops the others, so that no row takes more
+// memory than limit.
 //
-// A read that times out may be repeated: the shortener goes on where it was.
+// A read that timed out may be repeated: the shortener continues where it was.
 type shortener struct {
 	src      io.Reader
 	limit    int
 	arrived  *atomic.Uint64 // counts bytes from the server
-	pushed   []byte         // read from src and not yet looked at
-	out      []byte         // to be passed on before anything else
-	body     int            // bytes of the present message that pass
-	small    [512]byte      // where a caller's buffer is too short for a header
+	pushed   []byte         // read from src and not yet processed
+	out      []byte         // to be returned first
+	body     int            // bytes of the current message that pass unchanged
+	small    [512]byte      // for a caller's buffer that is too short for a header
 	shortens *shortening    // the message that is being shortened; nil for none
 }
 
@@ -76,7 +76,7 @@ func (s *shortener) Read(p []byte) (int, error) {
 	}
 }
 
-// read takes what was pushed back, together with what comes next.
+// read reads the pushed-back bytes and then from src.
 func (s *shortener) read(p []byte) (int, error) {
 	held := copy(p, s.pushed)
 	if held > 0 && held < len(s.pushed) || held >= headerBytes {
@@ -86,13 +86,13 @@ func (s *shortener) read(p []byte) (int, error) {
 	n, err := s.src.Read(p[held:])
 	s.arrived.Add(uint64(n))
 	if n == 0 && err != nil {
-		return 0, err // what is pushed back stays
+		return 0, err // the pushed-back bytes stay
 	}
 	s.pushed = s.pushed[:0]
 	return held + n, nil
 }
 
-// pass says how much of p is passed on as it is; the rest is kept.
+// pass returns how many bytes of p pass unchanged, and pushes back the rest.
 func (s *shortener) pass(p []byte) int {
 	at := 0
 	for at < len(p) {
@@ -118,20 +118,20 @@ func (s *shortener) pass(p []byte) int {
 	return at
 }
 
-// shortening is a message while it is shortened.
+// shortening is a message that is being shortened.
 type shortening struct {
 	buf        []byte
-	start, end int // of what is in buf and not yet used
-	rest       int // bytes of the message that are still to be read into buf
+	start, end int // of the unprocessed bytes in buf
+	rest       int // bytes of the message that were not read into buf
 	size       int // of the whole message
 	kept       []byte
 
 	next    part
-	columns int // of the tuple that are still to come
-	drop    int // bytes to be dropped
+	columns int // left in the tuple
+	drop    int // bytes to drop
 }
 
-// part is what comes next in a message.
+// part is the next part of a message.
 type part byte
 
 const (
@@ -140,18 +140,17 @@ const (
 	partTuple               // the mark of a tuple and its number of columns
 	partColumn              // one value
 	partLogical             // a logical message up to its prefix
-	partRest                // nothing that is kept
+	partRest                // all of it is dropped
 )
 
-// shorten goes on with the present message until it has ended or the connection
-// has no more.
+// shorten processes the current message up to its end or to an error of the connection.
 func (s *shortener) shorten() error {
 	m := s.shortens
 	for {
 		for m.step() {
 		}
 		if m.rest == 0 {
-			break // what is left is no whole part
+			break // the rest is not a complete part
 		}
 		room := m.room()
 		n, err := s.readMore(room[:min(len(room), m.rest)])
@@ -167,7 +166,7 @@ func (s *shortener) shorten() error {
 	return nil
 }
 
-// readMore reads what was pushed back, or else from the server.
+// readMore reads the pushed-back bytes, or else from src.
 func (s *shortener) readMore(p []byte) (int, error) {
 	if n := copy(p, s.pushed); n > 0 {
 		s.pushed = append(s.pushed[:0], s.pushed[n:]...)
@@ -178,7 +177,7 @@ func (s *shortener) readMore(p []byte) (int, error) {
 	return n, err
 }
 
-// room is where more of the message is read to.
+// room returns free space of buf for more of the message.
 func (m *shortening) room() []byte {
 	switch {
 	case m.start == m.end:
@@ -195,7 +194,7 @@ func (m *shortening) room() []byte {
 
 func (m *shortening) in() []byte { return m.buf[m.start:m.end] }
 
-// take uses n bytes of the input, if they are there.
+// take removes n bytes from the input; nil if there are fewer.
 func (m *shortening) take(n int) []byte {
 	if m.end-m.start < n {
 		return nil
@@ -204,14 +203,14 @@ func (m *shortening) take(n int) []byte {
 	return m.buf[m.start-n : m.start]
 }
 
-// keep keeps the next n bytes, if they are there.
+// keep moves n bytes from the input to kept; nil if there are fewer.
 func (m *shortening) keep(n int) []byte {
 	taken := m.take(n)
 	m.kept = append(m.kept, taken...)
 	return taken
 }
 
-// step handles one part and says whether it was there.
+// step processes one part; false if that is not in the input yet.
 func (m *shortening) step() bool {
 	n := min(m.drop, m.end-m.start)
 	m.start += n
@@ -289,12 +288,12 @@ func (m *shortening) column() bool {
 	return true
 }
 
-// logical keeps flags, position and prefix of a logical message. A prefix that
-// is not ended soon is none of ours.
+// logical keeps flags, position and prefix of a logical message. A prefix longer than
+// keptPrefixBytes is another application's.
 func (m *shortening) logical() bool {
 	const start = 1 + 8 // flags, position
 	if len(m.in()) < start+keptPrefixBytes {
-		return false // a message that is shortened is longer
+		return false // a shortened message is longer
 	}
 	m.keep(start)
 	prefix := m.in()[:keptPrefixBytes]

@@ -19,8 +19,8 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// catalogNow is the source's catalog as it is now; [source.Introspector] outside of
-// tests.
+// catalogNow reads the source's current system catalog. It is a [source.Introspector]
+// outside of tests.
 type catalogNow interface {
 	Describe(ctx context.Context, oid uint32) (*catalog.TableDescription, error)
 	ReadTypes(ctx context.Context, oids []uint32) (rows []pgjson.TypeRow, altered map[uint32][]int64, version string, err error)
@@ -28,8 +28,8 @@ type catalogNow interface {
 	Shows(ctx context.Context, xid uint32) (bool, error)
 }
 
-// stream is what one connection receives. The receiver's fields belong to the
-// goroutine of receive; the appender shares only pending and flushed.
+// stream is one connection's stream of changes. The goroutine of receive owns its
+// fields; that of append shares only pending and flushed.
 type stream struct {
 	r       *Reader
 	conn    *pgconn.PgConn
@@ -37,31 +37,31 @@ type stream struct {
 	source  catalogNow
 	builtin *pgjson.Types // never added to
 	pending *pending
-	flushed atomic.Uint64 // stored; what the server may be told
+	flushed atomic.Uint64 // the stored flush position, which the server gets
 
-	progress bool // changes were stored; the appender's until it ends
+	progress bool // changes were stored; append's until it returns
 
 	resume        schemas.Checkpoint
-	expect        bool // the transaction that resume lies in is still to come
+	expect        bool // the transaction that resume is in has not come yet
 	history       *history
 	relations     map[uint32]*schemas.Relation
 	dropsDefaults bool                                          // of the server
-	described     uint32                                        // the relation described last, until a change
+	described     uint32                                        // the last RELATION message's, until a change
 	partitions    map[uint32]*partitions                        // of tables that are published under their own names
-	missing       map[uint32]map[string]catalog.DescribedColumn // of relations whose old rows may lack defaults
-	composites    map[uint32]*compositeTypes                    // of relations that have composite columns
+	missing       map[uint32]map[string]catalog.DescribedColumn // columns whose defaults old rows may lack
+	composites    map[uint32]*compositeTypes                    // of relations with composite columns
 	arena         arena
 	inTx          bool
 	skip          bool  // the whole transaction is stored
-	skipUpto      int64 // ordinals of the transaction that are stored
+	skipUpto      int64 // the last stored ordinal of the transaction
 	tx            begin
-	invisible     schemas.LSN // the transaction that the catalog did not show in time
+	invisible     schemas.LSN // a transaction that the catalog did not show in time
 	ordinal       int64
 	encoding      string          // of the server
-	illegible     map[string]bool // columns whose values were not UTF-8
+	illegible     map[string]bool // columns with values that were not UTF-8
 	convert       func(context.Context, []byte) (string, error)
-	size          int             // of a change that was shortened; 0 for one that was not
-	held          *schemas.Change // a delete whose row may have moved
+	size          int             // of a shortened message; 0 for another
+	held          *schemas.Change // a delete whose row may have moved to another partition
 	chunk         []schemas.Change
 	chunkStart    int // arena.size when the chunk began
 	position      schemas.Position
@@ -78,7 +78,7 @@ func newStream(r *Reader, conn *pgconn.PgConn, source catalogNow, dropsDefaults 
 		resume: c, position: c.Position, xid: c.Xid, flush: c.Flush,
 		history: history, partitions: map[uint32]*partitions{}, missing: map[uint32]map[string]catalog.DescribedColumn{},
 		relations: map[uint32]*schemas.Relation{}, composites: map[uint32]*compositeTypes{},
-		// The server sends what was committed at confirmed or later.
+		// The server sends transactions that committed at confirmed or later.
 		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,
 	}
 	s.flushed.Store(uint64(c.Flush))
@@ -86,7 +86,7 @@ func newStream(r *Reader, conn *pgconn.PgConn, source catalogNow, dropsDefaults 
 	return s
 }
 
-// append stores batch after batch. Only then is the source told.
+// append stores batch after batch. The source gets a position only after that.
 func (s *stream) append(ctx context.Context) error {
 	for {
 		batch, err := s.pending.take(ctx)
@@ -106,32 +106,33 @@ func (s *stream) append(ctx context.Context) error {
 }
 
 const (
-	// statusEvery is how often the server is told the stored position even
-	// if it does not ask; far below any sensible wal_sender_timeout.
+	// statusEvery is how often the reader reports the stored position unasked; far
+	// below any sensible wal_sender_timeout.
 	statusEvery = time.Second
 
-	// answerWithin bounds how soon a server that asks is told. One that
-	// shuts down asks again with every answer until all is stored.
+	// answerWithin is how soon the reader answers a server that asks for the position.
+	// While it shuts down, the server asks again after every answer until all is
+	// stored.
 	answerWithin = 50 * time.Millisecond
 
-	// askedEvery bounds how often an idle advance is stored while the server
-	// asks, as it does when it shuts down and waits for us.
+	// askedEvery is how often an idle advance is stored while the server asks, as it
+	// does when it shuts down and waits for the reader.
 	askedEvery = 200 * time.Millisecond
 )
 
 // receive reads messages and answers keepalives until ctx ends or the
 // connection breaks.
 func (s *stream) receive(ctx context.Context) error {
-	// A deadline on the socket instead of a context per message: at a hundred
-	// thousand messages a second that would cost more than decoding. A
-	// deadline that passes does not close the connection.
+	// A deadline on the socket instead of a context per message, which at a hundred
+	// thousand messages a second costs more than decoding. The connection survives a
+	// deadline that passes.
 	socket := s.conn.Conn()
 	stop := context.AfterFunc(ctx, func() { _ = socket.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	calm := context.WithoutCancel(ctx)
 	var deadline time.Time
-	// Only time spent waiting for a word counts, so that neither a store that
-	// blocks nor a process that stood still takes a good connection for dead.
+	// Only time spent waiting for the server counts, so that a good connection
+	// survives a store that blocks and a process that was suspended.
 	var silent time.Duration
 	var arrived uint64
 	for {
@@ -147,7 +148,7 @@ func (s *stream) receive(ctx context.Context) error {
 				return err
 			}
 		}
-		// After the deadline is set, which the end of ctx has moved or will.
+		// After the deadline was set: AfterFunc sets it too when ctx ends.
 		if ctx.Err() != nil {
 			s.goodbye(calm)
 			return context.Cause(ctx)
@@ -183,16 +184,16 @@ func (s *stream) receive(ctx context.Context) error {
 	}
 }
 
-// goodbye tells the server what was stored meanwhile, so that a clean stop
-// leaves it no more than needed to send again.
+// goodbye reports what was stored meanwhile, so that the server sends no more than
+// needed after a clean stop.
 func (s *stream) goodbye(ctx context.Context) {
 	_ = s.sendStatus(ctx, time.Now(), false) // the connection is closing either way
 }
 
-// ended puts into words why the server ended the stream.
+// ended makes the error of a stream that the server ended.
 func (s *stream) ended(err *pgconn.PgError) error {
 	if pgsession.State(err) == "42704" { // undefined_object
-		// Changes are decoded by the catalog of their time.
+		// The server decodes changes by its catalog of their time.
 		return &source.GapError{From: schemas.LSN(s.flushed.Load()), Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
 			"the next change was made while the publication was missing and cannot be decoded (%v)", err)}
 	}
@@ -234,8 +235,8 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 	}
 }
 
-// keepalive notes how far the server has read its log, all that concerns us
-// having been sent.
+// keepalive notes the position up to which the server has read its WAL and sent all
+// published changes.
 func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), uint64(end)))
 	every := s.r.idleEvery
@@ -256,9 +257,9 @@ func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	return nil
 }
 
-// advance lets the slot follow the log while nothing that concerns us is
-// written. end may be stored when everything received is, or is in the batch
-// that waits; and it is reported only after that.
+// advance lets the slot follow the WAL while no published change is written. It adds end
+// to the pending batch, behind all that was received. The reader reports it only once
+// that is stored.
 func (s *stream) advance(end schemas.LSN, every time.Duration) {
 	now := time.Now()
 	if end <= s.flush || now.Sub(s.idleStored) < every {
@@ -272,10 +273,10 @@ func (s *stream) advance(end schemas.LSN, every time.Duration) {
 // sendStatus reports the stored position and nothing beyond. answer asks the
 // server for a reply.
 //
-// A second update without a flush position follows in the same packet. The
-// first one moves the slot. The second one keeps the WAL sender from being a
-// synchronous standby, whatever synchronous_standby_names says: a standby whose
-// flush position is not valid is no candidate (PostgreSQL,
+// A second update without a flush position follows in the same packet. The first one
+// advances the slot. The second one keeps the WAL sender from being a synchronous
+// standby, whatever synchronous_standby_names says: a standby without a valid flush
+// position is no candidate (PostgreSQL,
 // src/backend/replication/syncrep.c, SyncRepGetCandidateStandbys). Otherwise
 // the carrier's commits would wait for the outbox, and an outbox on the same
 // server would wait for itself.

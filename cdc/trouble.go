@@ -41,18 +41,18 @@ func (t *trouble) add(log *zap.Logger, err error, retryIn time.Duration) {
 
 func (t *trouble) end() { *t = newTrouble() }
 
-// maxUnreadable is how often the same message is asked for in vain.
+// maxUnreadable is how often the reader asks for the same unreadable message.
 const maxUnreadable = 5
 
-// unreadable counts how often the same message could not be read. A fault on
-// the way is fixed by asking again; the source, or a walhook that does not
-// know what the source says, is not.
+// unreadable counts how often the same message could not be decoded. Asking again helps
+// if the network damaged it. It does not if the source did, or if this walhook does
+// not know the message.
 type unreadable struct {
 	at    schemas.LSN
 	times int
 }
 
-// again is the fault that ends the reader, once there is no hope.
+// again returns the fault that ends the reader after too many tries.
 func (u *unreadable) again(err error) error {
 	message, ok := errors.AsType[*messageError](err)
 	if !ok {
@@ -72,7 +72,7 @@ func (u *unreadable) again(err error) error {
 	}
 }
 
-// messageError says that a message of the stream is not what the protocol says.
+// messageError says that a message of the stream violates the protocol.
 type messageError struct {
 	at  schemas.LSN
 	err error
@@ -82,8 +82,8 @@ func (e *messageError) Error() string { return fmt.Sprintf("decode message at %s
 
 func (e *messageError) Unwrap() error { return e.err }
 
-// unread tells a message that cannot be read from what else may end its
-// handling: the reader's end, a gap, and a catalog that does not answer.
+// asDecodeError makes a messageError of the error of handling a message. It leaves
+// other errors: the reader's end, a gap, and a catalog that does not answer.
 func (s *stream) asDecodeError(ctx context.Context, at schemas.LSN, err error) error {
 	if ctx.Err() != nil || isFinal(err) || pgsession.State(err) != "" || source.IsUnreachable(err) {
 		return fmt.Errorf("handle message at %s: %w", at, err)
@@ -93,28 +93,28 @@ func (s *stream) asDecodeError(ctx context.Context, at schemas.LSN, err error) e
 }
 
 const (
-	// maxUnsendable is how often the source may fail at the same transaction
-	// before it counts as one that it cannot send.
+	// maxUnsendable is how often the source fails at the same transaction before that
+	// counts as unsendable.
 	maxUnsendable = 3
 
-	// unsendableWait is the pause between tries from then on: each has the
-	// source's server read the transaction again.
+	// unsendableWait is the pause between tries after that: for each, the server reads
+	// the transaction again.
 	unsendableWait = 5 * time.Minute
 
-	// drainWithin bounds how long what was received before is waited for.
+	// drainWithin bounds how long drain waits.
 	drainWithin = 30 * time.Second
 )
 
-// ErrOtherPosition says that --skip-unreadable names another transaction than
-// the one that the source cannot send.
+// ErrOtherPosition says that --skip-unreadable names another transaction than the one
+// that the source cannot send.
 var ErrOtherPosition = errors.New("--skip-unreadable names another position")
 
 // sendError says that the source failed while it sent a transaction.
 type sendError struct {
-	commit  schemas.LSN // of the transaction; 0 where the source had not begun it
+	commit  schemas.LSN // of the transaction; 0 if the source had not begun it
 	xid     uint32
-	ordinal int64  // changes of it that were received
-	table   string // whose change came next; "" where that is not known
+	ordinal int64  // how many of its changes were received
+	table   string // of the next change; "" if unknown
 	err     *pgconn.PgError
 }
 
@@ -122,14 +122,14 @@ func (e *sendError) Error() string { return fmt.Sprintf("the source ended the st
 
 func (e *sendError) Unwrap() error { return e.err }
 
-// failed tells a failure to send from a server that shuts down, loses the
-// connection or has too little of something at the moment.
+// failed makes a sendError of the server's error, unless the server shuts down, loses
+// the connection or lacks a resource for the moment.
 func (s *stream) failed(err *pgconn.PgError) error {
 	switch err.Code[:2] {
 	case "57", "08", "40", "55":
 		return fmt.Errorf("the source ended the stream: %w", err)
 	case "53":
-		if err.Code != "53200" { // out of memory, as a long row may cause it
+		if err.Code != "53200" { // out of memory, which a long row may cause
 			return fmt.Errorf("the source ended the stream: %w", err)
 		}
 	}
@@ -143,8 +143,8 @@ func (s *stream) failed(err *pgconn.PgError) error {
 	return e
 }
 
-// drain waits until the transactions that came before the source failed are
-// stored: otherwise each try would lose them.
+// drain waits until the transactions before the source's error are stored: otherwise
+// each try would receive them again.
 func (s *stream) drain(ctx context.Context) {
 	for end := time.Now().Add(drainWithin); s.flushed.Load() < uint64(s.flush) && time.Now().Before(end); {
 		if retry.Pause(ctx, 10*time.Millisecond) != nil {
@@ -161,8 +161,8 @@ type unsendable struct {
 	times  int
 }
 
-// again says whether the source failed at the same transaction often enough:
-// at once where an operator named it.
+// again reports whether the source failed at the same transaction often enough: once,
+// if an operator named it.
 func (u *unsendable) again(err error, named schemas.LSN) (*sendError, bool) {
 	failure, ok := errors.AsType[*sendError](err)
 	if !ok {
@@ -175,7 +175,7 @@ func (u *unsendable) again(err error, named schemas.LSN) (*sendError, bool) {
 	return failure, u.times >= maxUnsendable || failure.commit != 0 && failure.commit == named
 }
 
-// gap is what is missing once the transaction is skipped.
+// gap is the gap that skipping the transaction makes.
 func (e *sendError) gap() schemas.Gap {
 	after := ""
 	if e.ordinal > 0 {
@@ -191,8 +191,8 @@ func (e *sendError) gap() schemas.Gap {
 		e.xid, e.commit, after, table, e.err.Message, e.err.Code, e.commit)}
 }
 
-// unsent handles a transaction that the source cannot send: it is noted, or
-// skipped where an operator said so. It reports whether reading goes on at once.
+// unsent records a transaction that the source cannot send, or skips it if an operator
+// asked for that. It reports whether reading continues at once.
 func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 	r.metrics.unreadable.Inc()
 	if failure.commit == 0 {
@@ -205,7 +205,7 @@ func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	skipped := checkpoint.Flush > failure.commit // by an earlier run that did not get further
+	skipped := checkpoint.Flush > failure.commit // by an earlier run that did not advance the slot
 	switch skip := r.cfg.SkipUnreadable; {
 	case skipped:
 	case skip == failure.commit:
@@ -230,8 +230,8 @@ func (r *Reader) unsent(ctx context.Context, failure *sendError) (bool, error) {
 	return true, introspector.AdvanceSlot(ctx, r.cfg.Slot, failure.commit+1)
 }
 
-// checkSkip says so when --skip-unreadable does nothing: what it names was sent,
-// or is no transaction. It is called with each position that is stored, by one
+// checkSkip warns when --skip-unreadable has no effect, because its position is stored
+// or is beyond the end of the WAL. It is called with each stored position, by one
 // goroutine at a time.
 func (r *Reader) checkSkip(stored, end schemas.LSN) {
 	skip := r.cfg.SkipUnreadable
@@ -249,8 +249,8 @@ func (r *Reader) checkSkip(stored, end schemas.LSN) {
 	}
 }
 
-// skip stores that the transaction is over: its gap, then the position behind
-// it. What committed before is stored, and what commits later comes after.
+// skip stores the transaction's gap, and then the position after it. All that committed
+// before is stored already.
 func (r *Reader) skip(ctx context.Context, failure *sendError, checkpoint schemas.Checkpoint) error {
 	gap := failure.gap()
 	gap.Accepted = true

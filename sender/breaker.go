@@ -10,45 +10,44 @@ import (
 )
 
 const (
-	// breakerFailures is how many attempts fail in a row, with nothing
-	// delivered between, before it opens, and breakerRecords of how many
-	// different records they are. A receiver that fails one time in five fails
-	// five times in a row once in 3,000 attempts.
+	// The breaker opens after breakerFailures failures without a delivery between
+	// them, of at least breakerRecords different records. A receiver that fails one
+	// time in five fails five times in a row once in 3,000 attempts.
 	breakerFailures = 5
 	breakerRecords  = 2
-	openMin         = 10 * time.Second // the first open time; each further one doubles
+	openMin         = 10 * time.Second // the first open time; it doubles each time
 	openMax         = 10 * time.Minute
 )
 
-// Errors that a permit is closed with: what gobreaker counts.
+// The errors that gobreaker counts results by.
 var (
 	errEndpointFault = errors.New("endpoint in trouble")
 	errNotCounted    = errors.New("not counted")
 )
 
-// breaker is gobreaker's state machine with what a lane needs besides: it
-// opens when several attempts fail in a row, of more than one record, and
-// nothing is delivered between, so one poisonous event opens nothing; its open
-// time grows; and its state can be kept and restored. One lane owns it.
+// breaker adds to gobreaker's state machine what a lane needs. It opens only when
+// attempts of more than one record fail in a row, so that one event that always fails
+// does not open it. Its open time grows. Its state can be saved and restored. One
+// lane owns it.
 //
-//	closed ──several records fail──▶ open ──until has come──▶ half-open
+//	closed ──several records fail──▶ open ──until is past───▶ half-open
 //	   ▲                              ▲                        │     │
 //	   │                              └──── the probe fails ───┘     │
 //	   └──────────────────── the probe is answered ──────────────────┘
 //
-// How long it is open is until's alone to say, by the instants that the lane
-// passes in. gobreaker would count from its own reading of the clock, which is
-// later than the lane's by what a batch takes to work off, and would refuse the
-// probe that the lane starts. So its own open time is as good as none.
+// The field until alone says how long the breaker is open, by the instants that the
+// lane passes in. gobreaker counts from its own reading of the clock, which is later
+// than the lane's by the time that a batch takes, and would refuse the probe that the
+// lane starts. So its own open time is a nanosecond.
 type breaker struct {
 	two    *gobreaker.TwoStepCircuitBreaker[struct{}]
 	random func() float64
 
 	failing  map[string]struct{} // records that failed since the last success
-	failures int                 // attempts that did
+	failures int                 // attempts that failed since then
 	opens    int                 // in a row
 	until    time.Time           // end of the open time; zero when closed
-	entered  gobreaker.State     // the state that two took last
+	entered  gobreaker.State     // the last new state of two
 
 	restoring bool // the next failure opens it
 }
@@ -68,9 +67,9 @@ func newBreaker(random func() float64) *breaker {
 	return b
 }
 
-// restoreBreaker is open until the given time, and at least for a random part of
-// its own open time where that is past, and of spread in any case: so many
-// restored at once do not all probe at once.
+// restoreBreaker makes a breaker that is open until a time, and at least for a random
+// part of spread, or of its own open time where until is past: many breakers that are
+// restored together do not all probe at once.
 func restoreBreaker(opens int, until time.Time, spread time.Duration, now time.Time, random func() float64) *breaker {
 	b := newBreaker(random)
 	b.restoring = true
@@ -89,8 +88,8 @@ func restoreBreaker(opens int, until time.Time, spread time.Duration, now time.T
 	return b
 }
 
-// trip notes until when it is open. It is for a moment in any case: gobreaker
-// lets a probe through once it has seen its clock move.
+// trip sets until when the breaker is open, which is at least a millisecond:
+// gobreaker allows a probe only after its clock has advanced.
 func (b *breaker) trip(until time.Time) {
 	if soonest := time.Now().Add(time.Millisecond); until.Before(soonest) {
 		until = soonest
@@ -98,14 +97,14 @@ func (b *breaker) trip(until time.Time) {
 	b.until, b.failing, b.failures = until, nil, 0
 }
 
-// permit is leave for one attempt. Its done must be called once, with nil for
-// an answer from a living endpoint, errEndpointFault or errNotCounted.
+// permit allows one attempt. The caller calls done once, with nil for an endpoint
+// that works, errEndpointFault or errNotCounted.
 type permit struct {
 	probe bool
 	done  func(error)
 }
 
-// allow gives leave for an attempt; while half-open to one at a time.
+// allow gives a permit for an attempt; while half-open one at a time.
 func (b *breaker) allow(now time.Time) (permit, bool) {
 	if now.Before(b.until) {
 		return permit{}, false
@@ -122,13 +121,13 @@ func (b *breaker) allow(now time.Time) (permit, bool) {
 type verdict struct {
 	result error  // nil, errEndpointFault or errNotCounted
 	record string // of the event that was sent
-	// unsent says that the event never left, so that it cannot be what the
-	// endpoint fails at, whatever its record.
+	// unsent says that the event was not sent, so the endpoint does not fail because
+	// of its record.
 	unsent bool
-	weight int // for how many failures it counts
+	weight int // how many failures it counts for
 }
 
-// settle closes a permit that this breaker gave.
+// settle ends a permit of this breaker.
 func (b *breaker) settle(p permit, v verdict, now time.Time) {
 	switch {
 	case errors.Is(v.result, errEndpointFault):
@@ -143,8 +142,8 @@ func (b *breaker) settle(p permit, v verdict, now time.Time) {
 	case v.result == nil:
 		b.failing, b.failures = nil, 0
 	}
-	b.entered = gobreaker.StateHalfOpen // which asks for nothing
-	p.done(v.result)                    // a permit from before the last change of state changes none
+	b.entered = gobreaker.StateHalfOpen // neither open nor closed, unless done changes it
+	p.done(v.result)                    // gobreaker ignores a permit of an earlier state
 	switch b.entered {
 	case gobreaker.StateOpen:
 		b.opens++
@@ -154,7 +153,7 @@ func (b *breaker) settle(p permit, v verdict, now time.Time) {
 	}
 }
 
-// closed says that no probe stands between the lane and its window.
+// closed says that the lane may use its whole window.
 func (b *breaker) closed() bool { return b.until.IsZero() }
 
 // open says that no attempt may start yet.

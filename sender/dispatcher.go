@@ -18,13 +18,13 @@ const (
 	saveEvery   = 3 * time.Second
 )
 
-// errDrained ends a dispatcher that was asked to stop and left nothing open.
+// errDrained ends a dispatcher that stopped with everything settled and saved.
 var errDrained = errors.New("drained")
 
-// dispatcher owns the lanes of the held shards. One goroutine (run) reads and
-// writes all its fields and those of its lanes; everything that takes time is
-// done by others, who hand back answers. It never blocks on any of them: each
-// channel that it sends on has room for all that may be under way.
+// dispatcher owns the lanes of the held shards. One goroutine (run) reads and writes
+// all its fields and those of its lanes. Other goroutines do everything that takes
+// time and send back answers. The dispatcher never blocks on them: each channel that
+// it sends on has room for all that may be under way.
 type dispatcher struct {
 	sender *Sender
 	log    *zap.Logger
@@ -33,30 +33,30 @@ type dispatcher struct {
 	lease  *lease
 
 	lanes map[int64]*lane
-	// passed is the newest known revision of endpoints that have no lane here:
-	// what the tailer read before must not win over it.
+	// passed is the newest known revision of endpoints without a lane: an older one
+	// that the tailer has read must not replace it.
 	passed  map[int64]int64
 	shards  map[int]*shard
-	awake   []*lane     // as of the last scanLanes: those that do not rest
+	awake   []*lane     // lanes that did not rest at the last scanLanes
 	ring    fifo[*lane] // lanes with a job to start, in turn
 	wakes   wakes
 	timer   *time.Timer
 	timerAt time.Time // what timer is set for; zero for nothing
 	limiter *attemptLimiter
-	limited bool // the last attempts that could have begun wait for the limiter
+	limited bool // lanes in the ring wait for the limiter alone
 
 	inFlight  int
 	workers   int
 	buffered  int                 // bytes of bodies waiting in all lanes, or in flight
-	unsettled int                 // settlements handed out and not durable
+	unsettled int                 // settlements of lanes that are not committed
 	collected []outbox.Settlement // for the settler, when it is free
-	spare     []outbox.Settlement // empty, to collect in while the settler has the other
+	spare     []outbox.Settlement // empty: the next collected, while the settler has the other
 	readQueue fifo[laneRequest]   // for the readers, when one is free
 	reading   int
 	settling  bool
 	saving    bool
 	stopping  bool
-	lastSave  bool // the one that ends a stop is under way
+	lastSave  bool // the save that ends a stop has begun
 
 	batches     chan tailBatch
 	jobs        chan *job
@@ -70,7 +70,7 @@ type dispatcher struct {
 	assignments chan assignment
 	changed     chan []outbox.EndpointRevision
 
-	attempts  context.Context // ends when running attempts must
+	attempts  context.Context // of running attempts
 	abort     context.CancelCauseFunc
 	attempted sync.WaitGroup // the workers
 }
@@ -95,14 +95,14 @@ func newDispatcher(s *Sender, lease *lease) *dispatcher {
 	}
 }
 
-// run dispatches until ctx ends, or until stop is closed and all that was
-// begun is settled and saved: errDrained.
+// run dispatches until ctx ends. After stop is closed it returns errDrained once
+// every attempt is settled and every lane saved.
 func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	d.attempts, d.abort = context.WithCancelCause(ctx)
 	defer d.attempted.Wait()
 	defer close(d.jobs)
 	defer d.abort(errShutdown)
-	defer d.sender.metrics.noLanes() // others hold them from now on
+	defer d.sender.metrics.noLanes() // other senders own them from now on
 	save := time.NewTicker(saveEvery)
 	defer save.Stop()
 	limits := &stopLimits{}
@@ -158,15 +158,15 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// wakeLanes looks at the lanes whose time has come.
+// wakeLanes looks at the lanes whose wake-up time is past.
 func (d *dispatcher) wakeLanes(now time.Time) {
 	for l := d.wakes.due(now); l != nil; l = d.wakes.due(now) {
 		d.look(l, now)
 	}
 }
 
-// look takes from a lane what it wants done. It is called after
-// everything that happens to a lane.
+// look collects what a lane wants done: settlements, reads, a turn, a wake-up. Every
+// function that changes a lane calls it afterwards.
 func (d *dispatcher) look(l *lane, now time.Time) {
 	l.sched.rests = false
 	if len(l.out) > 0 {
@@ -225,8 +225,8 @@ func (d *dispatcher) startNext(now time.Time) bool {
 	return true
 }
 
-// setTimer sets the timer for the next lane, or for the next attempt where only
-// the limiter holds it back. A timer that is set for the same instant is left alone.
+// setTimer sets the timer for the next lane to wake, or for the next attempt where
+// only the limiter holds it back. It leaves a timer for the same instant alone.
 func (d *dispatcher) setTimer(now time.Time) {
 	next := d.wakes.next()
 	if d.limited {
@@ -243,8 +243,7 @@ func (d *dispatcher) setTimer(now time.Time) {
 	}
 }
 
-// handOut gives the settler and the readers their next work, where they are
-// free.
+// handOut gives the settler and the readers their next work when they are free.
 func (d *dispatcher) handOut() {
 	if !d.settling && len(d.collected) > 0 {
 		n := min(len(d.collected), settleBatch)
@@ -260,30 +259,30 @@ func (d *dispatcher) handOut() {
 	}
 }
 
-// room is what is left of the bytes for all lanes; negative when they have been
-// let in more by their floors.
+// room is how many bytes all lanes together may still buffer. It is negative when
+// lanes use their floors beyond the limit.
 func (d *dispatcher) room() int { return d.sender.config.BufferBytes - d.buffered }
 
-// maxUnsettled bounds what a crash repeats, and what waits in memory while the
-// outbox is away.
+// maxUnsettled bounds how many attempts a crash repeats, and how many settlements
+// wait in memory while the outbox is away.
 func (d *dispatcher) maxUnsettled() int { return 2 * d.sender.config.MaxInFlight }
 
 const (
-	// enoughLanes with an event to send, and enoughBytes of bodies in all, keep
-	// this machine busy for as long as it takes to read more: what is read
-	// beyond that only takes memory. A few busy lanes must not stall the tail.
+	// enoughLanes with an event to send, and enoughBytes of bodies in all, keep this
+	// machine busy while the tailer reads more; reading further only takes memory. A
+	// few busy lanes must not stall the tail.
 	enoughLanes = 64
 	enoughBytes = 4 << 20
 )
 
-// hasEnough says that reading on can wait until some of what is here is sent.
+// hasEnough says that the tailer can wait until the lanes have sent some events.
 func (d *dispatcher) hasEnough() bool {
 	return d.ring.len() >= enoughLanes && d.buffered >= enoughBytes
 }
 
-// takeBatch hands the log's next stretch to the lanes. A batch that does not
-// join what a shard has read, because the shard was released and gained again
-// meanwhile, is left to the tailer's new commands.
+// takeBatch offers the events of the log's next stretch to the lanes. It ignores the
+// events of a shard that was released and gained again meanwhile, where they do not
+// follow what the shard has read: the tailer reads them again.
 func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 	d.takeEndpoints(b.endpoints, now)
 	d.evict(b.forgotten, now)
@@ -308,9 +307,9 @@ func (d *dispatcher) takeBatch(b tailBatch, now time.Time) {
 	}
 }
 
-// takeChanged has lanes read their endpoints again, and send nothing until they
-// have. An endpoint without a lane gets none: it is read when it has an event,
-// and here only its revision is kept.
+// takeChanged has lanes read their endpoints again, and send nothing until they have.
+// For an endpoint without a lane it keeps the revision alone: the tailer reads the
+// endpoint with its next event.
 func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Time) {
 	var stale []int64
 	for _, c := range changed {
@@ -329,8 +328,8 @@ func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Tim
 	}
 }
 
-// takeEndpoints makes lanes for endpoints that have none, and the others learn
-// what changed.
+// takeEndpoints makes lanes for endpoints that have none, and gives the other lanes
+// the newer revision of theirs.
 func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 	for _, e := range endpoints {
 		shard := d.shards[outbox.ShardOf(e.ID)]
@@ -356,7 +355,7 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 	}
 }
 
-// takeResults takes one result and as many more as are ready.
+// takeResults takes one result, and as many more as are ready.
 func (d *dispatcher) takeResults(j *job, now time.Time) {
 	for n := 0; ; n++ {
 		d.takeResult(j, now)
@@ -401,8 +400,8 @@ func (d *dispatcher) takeResult(j *job, now time.Time) {
 	d.look(l, now)
 }
 
-// takeSettled frees what has become durable. The settlements come before the
-// record states: a state speaks about the whole batch.
+// takeSettled marks events as settled once their batch is committed. The settlements
+// come before the record states, which are those after the whole batch.
 func (d *dispatcher) takeSettled(s settledBatch, now time.Time) {
 	d.settling = false
 	d.unsettled -= len(s.batch)
@@ -436,7 +435,7 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 	case r.retries != nil:
 		l.readRetries(*r.retries, r.due, now)
 	case r.endpoints != nil:
-		// The lane of an endpoint that is not there any more stays where it is.
+		// The lane of an endpoint that does not exist any more keeps what it has.
 		for i, e := range r.found {
 			if l := d.laneOf(e.ID); l != nil { // not released meanwhile
 				l.asked = false
@@ -455,7 +454,7 @@ func (d *dispatcher) takeAnswer(r laneRequest, now time.Time) {
 // laneOf is the lane of an endpoint whose shard is held; nil otherwise.
 func (d *dispatcher) laneOf(endpoint int64) *lane { return d.lanes[endpoint] }
 
-// tailOf is how far the log has been handed to the lane's shard.
+// tailOf is the id up to which the lane's shard has been offered events.
 func (d *dispatcher) tailOf(l *lane) int64 {
 	if shard := d.shards[outbox.ShardOf(l.endpoint.ID)]; shard != nil {
 		return shard.read

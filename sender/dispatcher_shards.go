@@ -14,22 +14,22 @@ import (
 // shard is a held part of the endpoints.
 type shard struct {
 	id        int
-	read      int64 // the log is handed to the lanes up to here
-	tail      int64 // as stored, or on its way there; never falls
-	horizon   int64 // up to here an earlier owner may have settled events
+	read      int64 // the lanes were offered events up to this id
+	tail      int64 // as stored, or as being stored; never falls
+	horizon   int64 // up to this id an earlier owner may have settled events
 	leaving   bool  // to be released once its lanes are drained
 	releasing bool  // its release is under way
 }
 
-// assignment is news of the shards: gained ones with the endpoints that their lanes
-// need, or ones to release.
+// assignment is a change of the held shards: gained ones, with the endpoints that
+// their lanes need, and ones to release.
 type assignment struct {
 	gained    outbox.Handover
 	endpoints []outbox.Endpoint
 	surplus   []int
 }
 
-// saveRequest stores lanes and tails, and releases shards after that.
+// saveRequest asks to store lanes and tails, and then to release shards.
 type saveRequest struct {
 	lanes   []outbox.LaneState
 	tails   []outbox.Shard
@@ -53,7 +53,7 @@ func (d *dispatcher) takeAssignment(assignment assignment, now time.Time) {
 	}
 }
 
-// gain takes over shards where their last owner left them.
+// gain takes over shards from where their last owner saved them.
 func (d *dispatcher) gain(assignment assignment, now time.Time) {
 	h := &assignment.gained
 	group := tailGroup{after: h.Shards[0].Tail, horizon: h.Horizon}
@@ -87,7 +87,7 @@ func (d *dispatcher) gain(assignment assignment, now time.Time) {
 	d.tailer.send(tailCommand{gain: group})
 }
 
-// probesPerSecond is how many breakers that are taken over together may probe.
+// probesPerSecond limits the probes of breakers that are restored together.
 const probesPerSecond = 100
 
 func probeSpread(lanes []outbox.LaneState) time.Duration {
@@ -110,9 +110,9 @@ func (d *dispatcher) leaveLanes(now time.Time, of func(shard int) bool) {
 	}
 }
 
-// save counts all lanes, evicts those that are idle for long, and stores
-// what has changed since the last time. It goes through all lanes, and so
-// holds up everything else: most of them rest, and cost a look at one field.
+// save counts all lanes, has those evicted that are idle for long, and stores what
+// changed since the last save. It scans all lanes, and the dispatcher does nothing
+// else meanwhile: most lanes rest, and cost a look at one field.
 func (d *dispatcher) save(now time.Time) {
 	d.scanLanes(now)
 	if d.saving {
@@ -133,9 +133,9 @@ func (d *dispatcher) save(now time.Time) {
 	}
 }
 
-// scanLanes finds the lanes that are awake, counts all, and asks the tailer to
-// forget the endpoints of those that are idle for long. Once it has, whatever it
-// hands on later brings the endpoint along, and the lane may go.
+// scanLanes finds the lanes that are awake, counts all lanes, and asks the tailer to
+// forget the endpoints of those that are idle for long. After that the tailer sends
+// such an endpoint again with its next event, so the dispatcher may evict the lane.
 func (d *dispatcher) scanLanes(now time.Time) {
 	clear(d.awake)
 	d.awake = d.awake[:0]
@@ -173,9 +173,9 @@ func (d *dispatcher) scanLanes(now time.Time) {
 	}
 }
 
-// advanceTails moves each shard's tail up to the first event of a lane that is
-// not settled. Lanes that are behind, or whose cursor lies before the tail
-// already stored, keep a cursor of their own and do not count.
+// advanceTails moves each shard's tail up to the first event of its lanes that is not
+// settled. Lanes that are behind, or whose cursor lies before the stored tail, have a
+// stored cursor of their own and do not count.
 func (d *dispatcher) advanceTails() []outbox.Shard {
 	reach := make(map[int]int64, len(d.shards))
 	for id, s := range d.shards {
@@ -229,16 +229,16 @@ func (d *dispatcher) takeSaved(r saveRequest) {
 	}
 }
 
-// idleAfter is how long a lane that has nothing to remember is kept: some
-// kilobytes, and a look at each save. To make it again its endpoint is read, with
-// those of the other events of a stretch of the log.
+// idleAfter is how long the dispatcher keeps a lane that has nothing to remember,
+// which takes some kilobytes and a look at each save. To make it again, the tailer
+// reads its endpoint, with those of other events.
 const idleAfter = 30 * time.Second
 
-// idle says that nobody would notice if the lane were evicted and made again.
+// idle says that the lane holds nothing that a new lane would not know.
 func (d *dispatcher) idle(l *lane, now time.Time) bool { return !l.sched.inRing && l.idle(now) }
 
-// evict drops lanes that are still idle. A lane whose stored row is to
-// go first stays until then.
+// evict drops lanes that are still idle. A lane whose stored row differs stays until
+// that is saved.
 func (d *dispatcher) evict(ids []int64, now time.Time) {
 	for _, id := range ids {
 		l := d.laneOf(id)
@@ -256,13 +256,13 @@ func (d *dispatcher) evict(ids []int64, now time.Time) {
 	}
 }
 
-// stop starts nothing more and drops what waits.
+// stop makes all lanes leave: they start nothing, and drop what waits.
 func (d *dispatcher) stop(now time.Time) {
 	d.stopping = true
 	d.leaveLanes(now, func(int) bool { return true })
 }
 
-// stopped says that all that was begun is settled and saved.
+// stopped says that every attempt is settled and every lane saved.
 func (d *dispatcher) stopped(now time.Time) bool {
 	if d.inFlight > 0 || d.unsettled > 0 || d.saving {
 		return false
@@ -275,7 +275,7 @@ func (d *dispatcher) stopped(now time.Time) bool {
 	return true
 }
 
-// errShutdown is the cause that running attempts are ended with.
+// errShutdown is the cause of the context of running attempts after a stop.
 var errShutdown = errors.New("attempt: sender stops")
 
 const (
@@ -283,8 +283,8 @@ const (
 	stopGrace  = 10 * time.Second // for settling and saving after that
 )
 
-// stopLimits bounds a stop: running attempts are ended first, then the rest is
-// left undone.
+// stopLimits bounds a stop: it first ends running attempts, and then the dispatcher,
+// with the rest undone.
 type stopLimits struct {
 	attempts, all *time.Timer
 	attempted     bool
@@ -295,8 +295,8 @@ func (s *stopLimits) begin(attempt time.Duration, abort context.CancelCauseFunc)
 	s.all = time.NewTimer(attempt + drainGrace + stopGrace)
 }
 
-// done notes that no attempt runs any more: what is left has the time that it
-// would have had after the longest one.
+// done notes that no attempt runs any more: settling and saving then have stopGrace
+// from now on.
 func (s *stopLimits) done() {
 	if s.all != nil && !s.attempted {
 		s.attempted = true
@@ -318,7 +318,7 @@ func (s *stopLimits) end() {
 	}
 }
 
-// noLanes says that this sender has none.
+// noLanes sets the metrics of a sender without lanes.
 func (m *metrics) noLanes() {
 	for _, state := range outbox.LaneStatuses() {
 		m.lanes.WithLabelValues(string(state)).Set(0)

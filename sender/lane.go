@@ -18,28 +18,27 @@ type policy struct {
 	random       func() float64
 }
 
-// lane is where delivery to one endpoint stands: plain state without I/O or
-// goroutines. Time is passed in; what is to be done comes out as jobs (start),
-// reads (wantRead, wantRetries), an expiry (wantExpire) and settlements (out).
-// The dispatcher's goroutine owns it. What it remembers stands in four structs,
-// each with its own methods as owner: where it is in the log (cursor), what it
-// knows of its rows in retry (retries), how its endpoint does (health), and what
-// the dispatcher notes about it (scheduling).
+// lane is the state of delivery to one endpoint, without I/O or goroutines. Its
+// methods get the time as an argument, and return what is to be done: jobs (start),
+// reads (wantRead, wantRetries), an expiry (wantExpire) and settlements (out). The
+// dispatcher's goroutine owns it. Its state is in four structs with methods of their
+// own: its position in the event log (cursor), its rows in retry (retries), the
+// condition of its endpoint (health), and the dispatcher's notes (scheduling).
 //
-// Order per record rests on three rules (other orderings: lane_queue.go). One
-// event of a record is in flight. From the moment that one fails, its record is
-// blocked and later events of it are parked. And a record is free again only when
-// an answer of the outbox says so and no settlement of it is still on the way
-// there: until then an event parked meanwhile could be overtaken.
+// Three rules keep the order of a record's events (other orderings: lane_queue.go).
+// At most one event of a record is in flight. When it fails, the record is blocked,
+// and the lane parks later events of it. The record is free again only when an answer
+// of the outbox says so and no settlement of the record is on its way there:
+// otherwise a later event could overtake a parked one.
 type lane struct {
 	*policy
 	endpoint outbox.Endpoint
-	// newest is the newest revision of the endpoint that is known of: as long as
-	// it is newer than endpoint's, nothing is sent.
+	// newest is the newest known revision of the endpoint: the lane sends nothing
+	// while it is newer than endpoint's.
 	newest int64
-	asked  bool // for the endpoint as it stands now
-	// generation rises when the endpoint starts afresh (new URL, active
-	// again). An answer given to an earlier one changes nothing but its event.
+	asked  bool // a request for the endpoint's current state is under way
+	// generation rises when the endpoint starts again (new URL, active again). A
+	// result of an earlier generation affects its event alone.
 	generation int
 
 	records  map[string]*record
@@ -47,12 +46,12 @@ type lane struct {
 	events   int           // waiting
 	bodies   int           // bytes waiting
 	inFlight int
-	pending  int                 // settlements handed out and not answered
+	pending  int                 // settlements sent and not committed
 	out      []outbox.Settlement // for the settler, in order
 
-	expiring    bool // what an earlier feed left is to be expired first
+	expiring    bool // events of an earlier feed are to expire first
 	expireAsked bool
-	leaving     bool // nothing starts any more
+	leaving     bool // starts nothing any more
 
 	cursor  cursor
 	retries retries
@@ -60,64 +59,64 @@ type lane struct {
 	sched   scheduling
 }
 
-// cursor is where the lane stands in the log.
+// cursor is the lane's position in the event log.
 type cursor struct {
 	offsets offsetTracker
 	seen    int64 // the highest id accepted from the log or read past
 
-	// behind: the lane lags. It stands at readTo while its shard's tail moves on,
-	// and reads its own range from there. missed is the newest event that the
-	// tail has passed by.
+	// behind: the lane lags. It stays at readTo while its shard's tail advances, and
+	// reads its own range from there. missed is its newest event that the tail has
+	// passed.
 	behind  bool
 	readTo  int64
 	missed  int64
-	horizon int64 // reads up to here leave out what an earlier owner settled
+	horizon int64 // reads up to this id leave out events that an earlier owner settled
 	reading bool
 }
 
 // retries is what the lane knows of its endpoint's rows in retry.
 type retries struct {
 	waiting []outbox.Event // read, due
-	// ids are those that wait, are in flight or whose settlement is on its way:
-	// not to be read again.
+	// ids are events that wait, are in flight or whose settlement is on its way: the
+	// lane does not read them again.
 	ids     map[int64]struct{}
 	blocked int       // records with rows
-	dueAt   time.Time // when rows are worth reading; zero for never
-	all     bool      // all heads are to be read, due or not
+	dueAt   time.Time // when the next rows are due; zero for never
+	all     bool      // read the first row of each record, due or not
 	reading bool
 	turn    bool   // retries and the queue take turns
-	clock   uint64 // rises with whatever makes an answer to a read stale
+	clock   uint64 // rises with each change that makes the answer to a read stale
 }
 
-// health is how the endpoint does, and what holds attempts back for it.
+// health is the condition of the endpoint, and what delays its attempts.
 type health struct {
 	breaker         *breaker
 	window          int       // attempts that may be in flight
-	movedAt         time.Time // when an attempt ended last, or began with none in flight
+	movedAt         time.Time // when the last attempt ended, or began with none in flight
 	limit           rateLimit
 	lastProbe       int64
 	probes          int // that failed, in a row
-	emptyProbeReads int // reads for the next one that found only what has to wait
+	emptyProbeReads int // reads for the next one that found only events that must wait
 
 	pausedUntil time.Time // asked for by the endpoint
-	heldUntil   time.Time // after a fault of our own
-	ownFaults   int       // in a row
+	heldUntil   time.Time // after a local error
+	ownFaults   int       // local errors in a row
 	heldSince   time.Time // the first of them, also of an earlier owner's; zero for none
-	heldReason  string    // the latest of them
+	heldReason  string    // of the latest
 
 	failingSince time.Time
-	failedAt     time.Time // the latest failure that is known
-	warned       int       // the stage of failing that was logged
+	failedAt     time.Time // the latest known failure
+	warned       int       // the warning stage that was logged
 	lastReason   string
 }
 
-// scheduling is the dispatcher's note about a lane. The lane never looks at it.
+// scheduling is the dispatcher's notes about a lane. The lane never reads them.
 type scheduling struct {
 	inRing    bool
 	evicting  bool
-	rests     bool // is idle, is saved as it is, and nothing has happened to it since
+	rests     bool // is idle and saved, and has not changed since
 	usedAt    time.Time
-	counted   int // of bodies, in the dispatcher's sum
+	counted   int // bytes of bodies, as in the dispatcher's sum
 	saved     outbox.LaneState
 	wakeAt    time.Time
 	wakeIndex int
@@ -133,16 +132,15 @@ func newLane(p *policy, e outbox.Endpoint) *lane {
 	}
 }
 
-// restore continues a lane that another owner, or an earlier run, left. Above
-// horizon nobody has settled anything. Probes of open breakers are spread over
-// a time at least as long as spread.
+// restore continues a lane as an earlier owner saved it. No event above horizon is
+// settled. Probes of open breakers are spread over a time at least as long as spread.
 func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, now time.Time) {
 	l.cursor.behind, l.cursor.readTo, l.cursor.horizon = s.Behind, s.Cursor, horizon
 	if s.Behind {
 		l.cursor.missed = max(horizon, s.Cursor)
 	}
 	if s.Revision < l.endpoint.Revision {
-		return // a newer endpoint starts afresh
+		return // the endpoint changed since: it starts again
 	}
 	if s.Open {
 		l.health.breaker = restoreBreaker(s.Opens, s.OpenUntil, spread, now, l.random)
@@ -152,9 +150,9 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 	l.health.heldSince, l.health.heldReason = s.HeldSince, s.HeldReason
 }
 
-// snapshot is what the next owner needs. tail is the shard's tail as it is, or
-// will be, stored: a lane whose cursor lies before it is behind for whoever
-// comes next, even when it is at the tail in memory.
+// snapshot is the state that the next owner needs. tail is the shard's tail as it is,
+// or is being, stored: a lane whose cursor lies before it is behind for the next
+// owner, even when it is at the tail in memory.
 func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
 	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.health.failingSince, Stage: l.health.warned, LastReason: l.health.lastReason,
 		HeldSince: l.health.heldSince, HeldReason: l.health.heldReason}
@@ -170,9 +168,9 @@ func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
 	return s
 }
 
-// adopt takes the endpoint as it stands now. A revision that is not newer says
-// nothing, unless what is stored of it could not be read, or cannot any more. What
-// was delivered to, or answered by, an old URL does not bind the new one.
+// adopt takes the endpoint's current state. It ignores a revision that is not newer,
+// unless the stored endpoint became readable or unreadable. The results of an old URL
+// do not count against a new one.
 func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	if e.Revision < l.endpoint.Revision && !l.endpoint.Unreadable ||
 		e.Revision == l.endpoint.Revision && e.Unreadable == l.endpoint.Unreadable {
@@ -192,7 +190,7 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 		l.retries.all = true
 	}
 	if e.Ordering != old.Ordering {
-		l.dropBuffered(now) // and is read again, to wait in another way
+		l.dropBuffered(now) // and reads it again, to queue it by the new ordering
 		l.retries.all = true
 	}
 	if !l.buffers(now) {
@@ -200,14 +198,14 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	}
 }
 
-// owesExpiry says that an earlier owner may have left something to expire.
+// owesExpiry says that an earlier owner may have left events to expire.
 func (l *lane) owesExpiry() bool {
 	from := l.endpoint.SendFrom()
 	return l.endpoint.State == outbox.EndpointCleared || from > 0 && (l.cursor.behind && l.cursor.readTo < from-1 || l.retries.blocked > 0)
 }
 
-// expireFrom asks for an expiry of what the earlier feed left, or is past
-// retention, in the log as well as in retry.
+// expireFrom begins to expire the events of an earlier feed or past retention, in the
+// event log and in retry.
 func (l *lane) expireFrom(tail int64) {
 	l.expiring = true
 	if !l.cursor.behind {
@@ -215,8 +213,8 @@ func (l *lane) expireFrom(tail int64) {
 	}
 }
 
-// wantExpire says from which cursor on to expire. It waits until nothing of
-// the lane is on its way, so that no event is both delivered and expired.
+// wantExpire returns the cursor from which to expire. It is false until the lane has
+// nothing in flight or unsettled, so that no event is both delivered and expired.
 func (l *lane) wantExpire() (int64, bool) {
 	if !l.expiring || l.expireAsked || l.leaving || l.cursor.reading || l.retries.reading || !l.drained() {
 		return 0, false
@@ -225,7 +223,7 @@ func (l *lane) wantExpire() (int64, bool) {
 	return l.cursor.position(), true
 }
 
-// expired takes the outbox's word that everything before from is dead.
+// expired notes that the outbox has expired the events before from.
 func (l *lane) expired(from int64) {
 	l.expireAsked = false
 	if from < l.endpoint.SendFrom() {
@@ -238,17 +236,17 @@ func (l *lane) expired(from int64) {
 	}
 }
 
-// sends says whether attempts may start: the gates that are neither window
-// nor breaker.
+// sends reports whether attempts may start, as far as neither the window nor the
+// breaker decides.
 func (l *lane) sends(now time.Time) bool {
 	return l.endpoint.State == outbox.EndpointActive && !l.expiring && !l.leaving &&
 		!l.outdated() && !l.health.gated(now)
 }
 
-// outdated says that a newer revision of the endpoint is known of.
+// outdated says that the endpoint has a newer revision than the lane.
 func (l *lane) outdated() bool { return l.newest > l.endpoint.Revision }
 
-// wantEndpoint says that the lane wants to read its endpoint.
+// wantEndpoint says that the lane needs to read its endpoint, once.
 func (l *lane) wantEndpoint() bool {
 	if !l.outdated() || l.asked {
 		return false
@@ -257,8 +255,8 @@ func (l *lane) wantEndpoint() bool {
 	return true
 }
 
-// wantReadable says that the lane wants to read an endpoint again that could not
-// be read, and may be well in the same revision.
+// wantReadable says that the lane needs to read an unreadable endpoint again, which
+// may have become readable in the same revision.
 func (l *lane) wantReadable() bool {
 	if !l.endpoint.Unreadable || l.asked {
 		return false
@@ -267,27 +265,27 @@ func (l *lane) wantReadable() bool {
 	return true
 }
 
-// buffers says whether events of the tail are kept. After a fault of our own
-// they are: it will be over soon, for all lanes at once.
+// buffers reports whether the lane keeps events of the tail. After a local error it
+// does: that ends soon, and for all lanes at once.
 func (l *lane) buffers(now time.Time) bool {
 	return l.endpoint.State == outbox.EndpointActive && !l.expiring && !l.leaving &&
 		!now.Before(l.health.pausedUntil) && !l.health.breaker.open(now) && !l.stuck()
 }
 
-// idle says that the lane could be made again without anybody noticing.
+// idle says that the lane holds nothing that a new lane would not know.
 func (l *lane) idle(now time.Time) bool {
 	return l.quiet() && l.cursor.idle() && l.retries.idle() && l.health.idle(now)
 }
 
-// quiet says that nothing waits here or is on its way anywhere.
+// quiet says that the lane has no event and no request under way.
 func (l *lane) quiet() bool { return !l.asked && !l.expiring && len(l.records) == 0 && l.drained() }
 
-// drained says that nothing of the lane is on its way anywhere.
+// drained says that no event of the lane is in flight or unsettled.
 func (l *lane) drained() bool {
 	return l.inFlight == 0 && l.pending == 0 && len(l.out) == 0
 }
 
-// status is how the lane is called in metrics.
+// status is the lane's state as metrics name it.
 func (l *lane) status(now time.Time) outbox.LaneStatus {
 	return outbox.LaneFacts{
 		Endpoint: l.endpoint.State, Current: true, Behind: l.cursor.behind,
@@ -295,8 +293,8 @@ func (l *lane) status(now time.Time) outbox.LaneStatus {
 	}.Status()
 }
 
-// held is why nothing can be sent until somebody on this side acts, as
-// walhook_lanes_held names it; "" for no such reason.
+// held is the reason why the lane sends nothing until an operator acts, as
+// walhook_lanes_held names it; "" for none.
 func (l *lane) held() string {
 	switch {
 	case l.endpoint.Unreadable:
@@ -307,8 +305,8 @@ func (l *lane) held() string {
 	return l.health.heldReason
 }
 
-// wake is when the lane is worth looking at again although nothing happens to
-// it; zero for never.
+// wake is when to look at the lane again even if nothing changes it; zero for
+// never.
 func (l *lane) wake(now time.Time) time.Time {
 	if l.endpoint.State != outbox.EndpointActive || l.leaving {
 		return time.Time{}
@@ -322,9 +320,9 @@ func (l *lane) wake(now time.Time) time.Time {
 	return toCome(l.retries.dueAt, now)
 }
 
-// position is the highest id such that every event of the log up to it is
-// settled; math.MaxInt64 when the lane is at the tail and nothing is open. It
-// evicts what is settled.
+// position is the highest id up to which every event of the lane is settled;
+// math.MaxInt64 when the lane is at the tail and has no unsettled event. It drops
+// settled entries.
 func (c *cursor) position() int64 {
 	upto := int64(math.MaxInt64)
 	if c.behind {
@@ -336,13 +334,13 @@ func (c *cursor) position() int64 {
 	return upto
 }
 
-// lag stays after an id, while the tail moves on to missed.
+// lag makes the cursor stay at an id, while the tail advances to missed.
 func (c *cursor) lag(after, missed int64) {
 	c.behind, c.readTo = true, after
 	c.missed = max(c.missed, missed)
 }
 
-// rejoin is at the tail again, where all that the tail passed by is read.
+// rejoin returns to the tail, if the lane has read all that the tail passed.
 func (c *cursor) rejoin() bool {
 	if c.readTo < c.missed {
 		return false
@@ -352,23 +350,23 @@ func (c *cursor) rejoin() bool {
 	return true
 }
 
-// idle says that there is nothing of the log to remember.
+// idle says that the lane is at the tail with no unsettled event.
 func (c *cursor) idle() bool { return !c.behind && !c.reading && c.offsets.len() == 0 }
 
-// due says whether rows are worth reading now.
+// due reports whether rows are to be read now.
 func (r *retries) due(now time.Time) bool {
 	return r.all || !r.dueAt.IsZero() && !now.Before(r.dueAt)
 }
 
-// readBy has rows read at an instant, unless they are earlier.
+// readBy makes rows due at an instant, unless they are due earlier.
 func (r *retries) readBy(at time.Time) { r.dueAt = earliest(r.dueAt, at) }
 
-// holds says that a row of a record waits here.
+// holds says that a row of a record waits in the lane.
 func (r *retries) holds(record string) bool {
 	return slices.ContainsFunc(r.waiting, func(e outbox.Event) bool { return e.Record == record })
 }
 
-// drop evicts what waits: it is read again.
+// drop drops the rows that wait; the lane reads them again.
 func (r *retries) drop(now time.Time) {
 	if len(r.waiting) == 0 {
 		return
@@ -380,12 +378,12 @@ func (r *retries) drop(now time.Time) {
 	r.readBy(now)
 }
 
-// idle says that there is nothing in retry, and nothing to look for there.
+// idle says that the endpoint has no rows in retry, and none to look for.
 func (r *retries) idle() bool {
 	return r.blocked == 0 && len(r.ids) == 0 && !r.reading && !r.all && r.dueAt.IsZero()
 }
 
-// toCome is an instant that is still to come; zero when it is over.
+// toCome is an instant if it is in the future, otherwise zero.
 func toCome(at, now time.Time) time.Time {
 	if at.After(now) {
 		return at
@@ -393,7 +391,7 @@ func toCome(at, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// earliest is the earlier of two instants, of which zero means never.
+// earliest is the earlier of two instants, where zero means never.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -401,12 +399,11 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// offsetTracker remembers which events of the log a lane has accepted and how they
-// stand, in order of id. It gives the cursor: everything before the
-// first that is not settled is.
+// offsetTracker holds the events that a lane has accepted and their states, in order
+// of id. Its first unsettled entry is the lane's cursor.
 type offsetTracker struct {
 	entries []entry
-	head    int // entries before it are gone
+	head    int // index of the first entry; those before it are dropped
 }
 
 type entry struct {
@@ -418,7 +415,7 @@ type entryState byte
 
 const (
 	waiting entryState = iota // in the lane's queue
-	taken                     // in flight, or its settlement is not durable yet
+	taken                     // in flight, or its settlement is not committed
 	settled
 )
 
@@ -441,7 +438,7 @@ func (t *offsetTracker) find(id int64) (int, bool) {
 	return t.head + i, found
 }
 
-// add accepts an event; false when the tracker holds it already.
+// add adds an event; false when the tracker holds it already.
 func (t *offsetTracker) add(id int64, state entryState) bool {
 	i, found := t.find(id)
 	if !found {
@@ -456,8 +453,8 @@ func (t *offsetTracker) set(id int64, state entryState) {
 	}
 }
 
-// dropWaiting forgets what is waiting and answers the lowest and highest id of that;
-// zeros when nothing was waiting.
+// dropWaiting drops the waiting entries and returns their lowest and highest id;
+// zeros when none was waiting.
 func (t *offsetTracker) dropWaiting() (lowest, highest int64) {
 	kept := t.entries[:t.head]
 	for _, e := range t.entries[t.head:] {
@@ -474,8 +471,8 @@ func (t *offsetTracker) dropWaiting() (lowest, highest int64) {
 	return lowest, highest
 }
 
-// first is the lowest id that is not settled, after letting go of what is
-// settled before it and not above upto; zero when there is none.
+// first is the lowest unsettled id, or zero for none. It drops the settled entries
+// before that, up to upto.
 func (t *offsetTracker) first(upto int64) int64 {
 	for t.head < len(t.entries) && t.entries[t.head].state == settled && t.entries[t.head].id <= upto {
 		t.head++

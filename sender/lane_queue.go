@@ -9,52 +9,53 @@ import (
 	"walhook/sender/deliver"
 )
 
-// What waits in a lane, what it reads, and what it starts. What an endpoint's
-// ordering means is decided here. What is known of a record
-// (what waits, what is in flight, whether it has rows in retry) is the same in
-// all three, so a change takes effect at once: what waits is read again.
+// This file holds what waits in a lane, what it reads and what it starts. It is the
+// only one that knows the orderings of an endpoint. The state of a record (its
+// events that wait, that are in flight, its rows in retry) is the same in all three,
+// so a change of ordering takes effect at once: the lane drops what waits and reads
+// it again.
 //
-//	none    each event is ready by itself; a failed one holds back nothing
-//	record  one of a record is ready; behind a failed one the rest is parked
-//	strict  each event is ready in its turn, one in flight; behind a failed one
-//	        the lane stops, and nothing is written
+//	none    each event is ready by itself; a failed one delays no other
+//	record  one event of a record is ready; behind a failed one the lane parks the rest
+//	strict  each event is ready in its turn, one in flight; behind a failed one the
+//	        lane stops, and writes no rows
 
-// record is one record's place in its lane. It exists while something of it
-// waits, is in flight, in retry, or on its way to the outbox.
+// record is the state of one record in its lane. It exists while an event of the
+// record waits, is in flight, in retry, or being settled.
 type record struct {
 	name     string
 	queue    []outbox.Event  // from the log, in order
-	one      [1]outbox.Event // where queue begins: seldom is there more than one
-	inFlight int             // more than one only without an order
+	one      [1]outbox.Event // the queue's first memory: it usually holds at most one
+	inFlight int             // more than one only with ordering none
 	listed   bool            // in lane.ready
-	blocked  bool            // rows in retry
-	pending  int             // settlements of it, on their way, that touch retry
-	changed  uint64
+	blocked  bool            // it has rows in retry
+	pending  int             // its uncommitted settlements that touch retry
+	changed  uint64          // retries.clock at its last change
 }
 
-// empty drops what waits, and its bodies.
+// empty drops the events that wait, with their bodies.
 func (r *record) empty() {
 	clear(r.queue)
 	r.queue = r.one[:0]
 }
 
-// maxOffsets bounds how far a lane runs ahead of an event that takes long.
+// maxOffsets bounds how many events a lane accepts behind an unsettled one.
 const maxOffsets = 4096
 
-// laneFloor is what a lane may hold in any case: others' large events must not
-// keep small ones out.
+// laneFloor is how many bytes a lane may buffer in any case: large events of other
+// lanes must not keep its small ones out.
 const laneFloor = 16 << 10
 
-// full says that no more may wait here. room is what is left of the bytes for
-// all lanes together: a lane may have as much of them as it leaves to others,
-// so that those with much waiting make way first. One event is always let in.
+// full says that the lane may buffer no more. room is how many bytes all lanes
+// together may still buffer: a lane may have as many as it leaves to others, so that
+// the fullest lanes stop first. A lane may always buffer one event.
 func (l *lane) full(room int) bool {
 	return l.events >= l.policy.events || l.cursor.offsets.len() >= maxOffsets || l.events > 0 && l.bodies >= l.share(room)
 }
 
 func (l *lane) share(room int) int { return min(l.policy.bytes, max(room, laneFloor)) }
 
-// offer hands over the tail's next event of this endpoint.
+// offer gives the lane the tail's next event of its endpoint.
 func (l *lane) offer(e outbox.Event, room int, now time.Time) {
 	if e.ID <= l.cursor.seen && !l.cursor.behind {
 		return
@@ -72,6 +73,8 @@ func (l *lane) offer(e outbox.Event, room int, now time.Time) {
 	l.accept(e)
 }
 
+// accept takes an event of the event log into the lane: into its record's queue, or
+// into retry behind an event that failed.
 func (l *lane) accept(e outbox.Event) {
 	l.cursor.seen = max(l.cursor.seen, e.ID)
 	if !l.cursor.offsets.add(e.ID, waiting) {
@@ -107,17 +110,18 @@ func (l *lane) forgetIdle(r *record) {
 	}
 }
 
-// parks says that events wait in retry behind a failed one of their record.
+// parks says that the endpoint's ordering is per record: events wait in retry behind a
+// failed one.
 func (l *lane) parks() bool {
 	return l.endpoint.Ordering != outbox.OrderingNone && l.endpoint.Ordering != outbox.OrderingStrict
 }
 
-// stuck says that strict ordering lets nothing pass what is in retry.
+// stuck says that, with strict ordering, an event is in retry and all others wait.
 func (l *lane) stuck() bool {
 	return l.endpoint.Ordering == outbox.OrderingStrict && l.retries.blocked > 0
 }
 
-// width is how many attempts may be in flight, apart from the breaker.
+// width is how many attempts may be in flight while the breaker is closed.
 func (l *lane) width() int {
 	if l.endpoint.Ordering == outbox.OrderingStrict {
 		return 1
@@ -125,7 +129,7 @@ func (l *lane) width() int {
 	return l.health.window
 }
 
-// list makes a record's next event available, when that waits for the record.
+// list makes a record's next event ready, with ordering per record.
 func (l *lane) list(r *record) {
 	if l.parks() && len(r.queue) > 0 && r.inFlight == 0 && !r.blocked && !r.listed {
 		r.listed = true
@@ -133,7 +137,7 @@ func (l *lane) list(r *record) {
 	}
 }
 
-// requeue puts an event back that was taken from the queue.
+// requeue returns an event to the queue that it was taken from.
 func (l *lane) requeue(r *record, e outbox.Event, now time.Time) {
 	l.cursor.offsets.set(e.ID, waiting)
 	l.events++
@@ -144,14 +148,14 @@ func (l *lane) requeue(r *record, e outbox.Event, now time.Time) {
 	case outbox.OrderingNone:
 		l.ready.push(r)
 	case outbox.OrderingStrict:
-		l.dropBuffered(now) // and is read again, in order
+		l.dropBuffered(now) // and reads it again, in order
 	default:
 		l.list(r)
 	}
 }
 
-// holdBack parks what waits behind a failed event of its record. With strict
-// ordering the lane, which is stuck now, evicts everything instead.
+// holdBack parks the events that wait behind a failed event of their record. With
+// strict ordering the lane is stuck now, and fail drops what it buffers.
 func (l *lane) holdBack(r *record) {
 	if !l.parks() {
 		return
@@ -170,7 +174,7 @@ func (l *lane) park(r *record, e outbox.Event) {
 	l.hand(r, outbox.Settlement{Event: e, Disposition: outbox.Parked})
 }
 
-// block notes whether a record has rows in retry.
+// block sets whether a record has rows in retry.
 func (l *lane) block(r *record, blocked bool) {
 	if r.blocked == blocked {
 		return
@@ -183,8 +187,8 @@ func (l *lane) block(r *record, blocked bool) {
 	}
 }
 
-// dropBuffered evicts what is waiting: it stays in the log and in retry, and is
-// read again.
+// dropBuffered drops the events that wait. They stay in the event log and in retry,
+// and the lane reads them again.
 func (l *lane) dropBuffered(now time.Time) {
 	for r := range l.ready.all() {
 		r.listed = false
@@ -206,16 +210,16 @@ func (l *lane) dropBuffered(now time.Time) {
 	l.cursor.lag(lowest-1, highest)
 }
 
-// farAhead makes retries due that are not: for an endpoint that starts afresh.
-// It is more than the longest wait there is.
+// farAhead makes all retries due, for an endpoint that starts again. It is longer than
+// any wait.
 const farAhead = 30 * 24 * time.Hour
 
-// maxEmptyProbeReads is how many reads for a probe may find an event that has to
-// wait for another, and is parked. Then the probe waits for one from retry.
+// maxEmptyProbeReads is how many reads for a probe may find only events that must wait
+// for others, and are parked. After that the probe is a retry.
 const maxEmptyProbeReads = 8
 
-// wantRead says which part of the log the lane would read next by itself. A
-// lane that has read all that the tail passed by is at the tail again.
+// wantRead returns the part of the event log that the lane is to read next. A lane
+// that has read all that the tail passed returns to the tail.
 func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
 	if !l.cursor.behind || l.cursor.reading || !l.sends(now) || l.health.breaker.open(now) || l.stuck() {
 		return outbox.TailQuery{}, false
@@ -231,7 +235,7 @@ func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
 		Limit: l.policy.events - l.events, MaxBytes: l.share(room) - l.bodies,
 	}
 	if !l.health.breaker.closed() {
-		// One event will do for a probe, where retry has none or it is its turn.
+		// A probe needs one event, if retry has none or it is a fresh event's turn.
 		if l.health.emptyProbeReads >= maxEmptyProbeReads || l.ready.len() > 0 || l.inFlight > 0 || l.retries.reading || !l.freshTurn() && (len(l.retries.waiting) > 0 || l.retries.due(now)) {
 			return outbox.TailQuery{}, false
 		}
@@ -244,11 +248,11 @@ func (l *lane) wantRead(room int, now time.Time) (outbox.TailQuery, bool) {
 	return q, true
 }
 
-// read takes the answer to wantRead's query.
+// read takes the answer to a query of wantRead.
 func (l *lane) read(q outbox.TailQuery, stretch outbox.Stretch, now time.Time) {
 	l.cursor.reading = false
 	if !l.cursor.behind || l.cursor.readTo != q.After || !l.buffers(now) {
-		return // overtaken by an eviction, an expiry, an opening; asked again later
+		return // the lane changed meanwhile; it asks again later
 	}
 	for _, e := range stretch.Events {
 		if e.ID < l.endpoint.SendFrom() {
@@ -265,14 +269,14 @@ func (l *lane) read(q outbox.TailQuery, stretch outbox.Stretch, now time.Time) {
 	}
 }
 
-// retryQuery is a question for rows of retry, and what the lane was like then.
+// retryQuery is a query for rows in retry, with the lane's state when it was made.
 type retryQuery struct {
 	outbox.RetryQuery
 	clock uint64
-	all   bool // for those too that are not due
+	all   bool // also rows that are not due
 }
 
-// wantRetries says which rows of retry the lane would read next.
+// wantRetries returns the query for the rows in retry that the lane is to read next.
 func (l *lane) wantRetries(room int, now time.Time) (retryQuery, bool) {
 	if l.retries.reading || !l.retries.due(now) || !l.sends(now) || l.health.breaker.open(now) ||
 		len(l.retries.waiting) > 0 || l.inFlight >= l.width() {
@@ -297,9 +301,8 @@ func (l *lane) wantRetries(room int, now time.Time) (retryQuery, bool) {
 	return q, true
 }
 
-// readRetries takes the answer to wantRetries's query. A row is taken only when
-// nothing happened to its record since the question: otherwise another row may
-// now be its oldest.
+// readRetries takes the answer to a query of wantRetries. It takes a row only when its
+// record has not changed since the query: otherwise another row may be the oldest.
 func (l *lane) readRetries(q retryQuery, due outbox.Retries, now time.Time) {
 	l.retries.reading = false
 	l.retries.readBy(due.Next)
@@ -333,10 +336,10 @@ func (l *lane) acceptRetry(q retryQuery, e outbox.Event, now time.Time) {
 	}
 	ordered := l.endpoint.Ordering != outbox.OrderingNone
 	if ordered && (r.pending > 0 || r.changed > q.clock) {
-		return // an answer on its way, or just come, sets the next time
+		return // the record's state, which comes or has just come, says when to read again
 	}
 	if ordered && (r.inFlight > 0 || len(r.queue) > 0) {
-		// A row that is not by our doing, such as an event sent again.
+		// Another process made the row, such as a replayed event.
 		l.retries.readBy(now.Add(time.Second))
 		return
 	}
@@ -347,8 +350,8 @@ func (l *lane) acceptRetry(q retryQuery, e outbox.Event, now time.Time) {
 	l.bodies += len(e.Body)
 }
 
-// freeAbsent frees the records that a complete reading of retry did not show:
-// an expiry took their rows.
+// freeAbsent frees the records that a complete read of retry did not return: an
+// expiry deleted their rows.
 func (l *lane) freeAbsent(q retryQuery, found map[string]bool) {
 	for _, r := range l.records {
 		if r.blocked && !found[r.name] && r.pending == 0 && r.inFlight == 0 && r.changed <= q.clock && !l.retries.holds(r.name) {
@@ -359,7 +362,7 @@ func (l *lane) freeAbsent(q retryQuery, found map[string]bool) {
 	}
 }
 
-// job is one attempt: to be made, and then made.
+// job is one attempt, first to be made and then with its result.
 type job struct {
 	lane       *lane
 	generation int
@@ -369,24 +372,24 @@ type job struct {
 	fromRetry  bool
 	permit     permit
 	breaker    *breaker       // that gave the permit
-	number     int64          // as the limiter counts
-	result     deliver.Result // once it is made
+	number     int64          // the limiter's
+	result     deliver.Result // set by the worker
 }
 
-// jobPool holds jobs that are done, to be used again.
+// jobPool holds finished jobs for reuse.
 var jobPool = sync.Pool{New: func() any { return &job{} }}
 
-// done frees a job that nobody looks at any more.
+// done returns a finished job to the pool.
 func (j *job) done() {
 	*j = job{}
 	jobPool.Put(j)
 }
 
-// stallAfter is how long nothing may come back from an endpoint before it gets
-// no more than two attempts at a time.
+// stallAfter is how long an endpoint may answer no attempt before the lane has at most
+// two in flight.
 const stallAfter = time.Second
 
-// startable says whether start would have a job.
+// startable reports whether start would return a job.
 func (l *lane) startable(now time.Time) bool {
 	if !l.waits() || !l.sends(now) || l.health.limit.holds(l.rate(), now) {
 		return false
@@ -398,7 +401,7 @@ func (l *lane) startable(now time.Time) bool {
 	return l.inFlight < l.width() && !stalled
 }
 
-// waits says that something may be attempted once its time comes.
+// waits says that an event waits that may be attempted.
 func (l *lane) waits() bool { return len(l.retries.waiting) > 0 || l.ready.len() > 0 && !l.stuck() }
 
 // rate is the limit of attempts a second; 0 for none.
@@ -409,7 +412,7 @@ func (l *lane) rate() float64 {
 	return 0
 }
 
-// start takes the next event to attempt.
+// start makes a job of the next event.
 func (l *lane) start(now time.Time) (*job, bool) {
 	if !l.startable(now) {
 		return nil, false
@@ -445,9 +448,9 @@ func (l *lane) start(now time.Time) (*job, bool) {
 	return j, true
 }
 
-// pickRetry says which waiting retry goes next, or that the queue's turn is. A
-// probe is a retry where there is one, so that the probing of a dead endpoint
-// adds few rows, and not the same event twice, which may be the one that fails.
+// pickRetry returns the waiting retry that goes next; false when it is the queue's
+// turn. A probe is a retry if there is one, so that probes of a dead endpoint add few
+// rows. It is not the last probe's event, which may be the only one that fails.
 func (l *lane) pickRetry(probe bool) (int, bool) {
 	if len(l.retries.waiting) == 0 || probe && l.freshTurn() && l.ready.len() > 0 {
 		return 0, false
@@ -467,9 +470,9 @@ func (l *lane) pickRetry(probe bool) (int, bool) {
 	return 0, l.retries.turn || l.ready.len() == 0
 }
 
-// freshTurn says that the next probe is an event that has not been tried: what
-// is in retry may be just those events that this endpoint cannot take, and
-// would keep it open for ever. It is every other probe's turn.
+// freshTurn says that the next probe is an event that was not tried before, as every
+// other probe is: the endpoint may reject just the events in retry, which would keep
+// the breaker open for ever.
 func (l *lane) freshTurn() bool {
 	return l.health.probes%2 == 1 && l.health.emptyProbeReads < maxEmptyProbeReads && !l.stuck()
 }

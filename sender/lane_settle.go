@@ -9,9 +9,9 @@ import (
 	"walhook/sender/deliver"
 )
 
-// finish takes a job's result and settles its event. It answers the outcome
-// (a retry whose schedule is exhausted is dead) and the time until the next
-// attempt, for the log.
+// finish takes a job's result and settles its event. It returns the outcome (dead for
+// a retry whose schedule is exhausted) and the time until the next attempt, for the
+// logs.
 func (l *lane) finish(j *job, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
 	l.inFlight--
@@ -34,8 +34,8 @@ func (l *lane) finish(j *job, now time.Time) (deliver.Outcome, time.Duration) {
 	return l.fail(j, current, now)
 }
 
-// slow is how long an attempt holds its slot before its failure counts for
-// several: an endpoint that hangs is to be left alone soon.
+// slow is how long an attempt takes before its failure counts for several: the breaker
+// is to open soon for an endpoint that hangs.
 const (
 	slow       = 5 * time.Second
 	slowWeight = 3
@@ -54,7 +54,7 @@ func (l *lane) answerBreaker(j *job, now time.Time) {
 		v.weight = slowWeight
 	}
 	if j.breaker != l.health.breaker {
-		j.permit.done(v.result) // it must be, and nobody looks at that breaker again
+		j.permit.done(v.result) // gobreaker requires it; the old breaker is not used again
 		return
 	}
 	wasClosed := l.health.breaker.closed()
@@ -67,9 +67,9 @@ func (l *lane) answerBreaker(j *job, now time.Time) {
 	}
 }
 
-// fail settles an attempt that did not deliver. A probe does not count against
-// its event; an answer of an earlier URL counts, but the event is tried at the
-// new one at once.
+// fail settles an attempt that did not deliver. A probe does not count as an attempt
+// of its event. An attempt at an earlier URL counts, but the event is retried at the
+// new URL at once.
 func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
 	counted := !j.permit.probe
@@ -93,7 +93,7 @@ func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.
 	if current {
 		l.health.notHeld()
 	}
-	if current && res.Outcome != deliver.Dead { // which says nothing of the endpoint
+	if current && res.Outcome != deliver.Dead { // dead does not count against the endpoint
 		l.health.failedNow(res.Reason, now, l.disableAfter)
 		if s.Disable == "" && now.Sub(l.health.failingSince) >= l.disableAfter {
 			s.Disable = fmt.Sprintf("has only failed since %s: %s", l.health.failingSince.UTC().Format(time.RFC3339), res.ForAccount())
@@ -125,7 +125,8 @@ func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.
 	return kind, delay
 }
 
-// retryLimit is how many retries the endpoint wants; nil is the whole schedule.
+// retryLimit is how many retries the endpoint's settings ask for; nil for the whole
+// schedule.
 func (l *lane) retryLimit() *int {
 	if s := l.endpoint.Settings; s != nil {
 		return s.Retries
@@ -133,8 +134,8 @@ func (l *lane) retryLimit() *int {
 	return nil
 }
 
-// settle hands out what becomes of a job's event, and parks what waits behind it
-// when its record is now, or still, in retry.
+// settle makes the settlement of a job's event. When the event goes to retry, it
+// parks the events of its record that wait.
 func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted bool) {
 	res := &j.result
 	number := j.event.Attempts
@@ -153,6 +154,7 @@ func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted
 	l.forgetIdle(j.record)
 }
 
+// hand queues a settlement for the settler.
 func (l *lane) hand(r *record, s outbox.Settlement) {
 	l.pending++
 	if touchesRetry(&s) {
@@ -166,13 +168,13 @@ func touchesRetry(s *outbox.Settlement) bool {
 	return s.FromRetry || s.Disposition == outbox.Retry || s.Disposition == outbox.Parked
 }
 
-// touch makes answers to reads that were asked before stale for the record.
+// touch makes the answers to earlier queries stale for a record.
 func (l *lane) touch(r *record) {
 	l.retries.clock++
 	r.changed = l.retries.clock
 }
 
-// takeBack undoes the start of a job that failed by a fault of our own.
+// takeBack undoes the start of a job that ended with a local error.
 func (l *lane) takeBack(j *job, now time.Time) {
 	if j.fromRetry {
 		l.events++
@@ -192,15 +194,15 @@ func (l *lane) takeBack(j *job, now time.Time) {
 	}
 }
 
-// settledAs takes the outbox's word that one of the settlements handed out is
-// durable. Those of a batch come before the record states that it answered.
+// settledAs notes that a settlement is committed. The dispatcher calls it for a whole
+// batch before recordState.
 func (l *lane) settledAs(s *outbox.Settlement) {
 	l.pending--
 	if s.FromRetry {
 		delete(l.retries.ids, s.Event.ID)
 	} else {
 		l.cursor.offsets.set(s.Event.ID, settled)
-		l.cursor.position() // evicts what is settled
+		l.cursor.position() // drops settled entries
 	}
 	if !touchesRetry(s) {
 		return
@@ -214,7 +216,7 @@ func (l *lane) settledAs(s *outbox.Settlement) {
 	}
 }
 
-// recordState takes how a record stands in retry.
+// recordState takes a record's state in retry from the outbox.
 func (l *lane) recordState(state outbox.RecordState) {
 	if state.Blocked {
 		l.block(l.record(state.Record), true)
@@ -230,18 +232,18 @@ func (l *lane) recordState(state outbox.RecordState) {
 	l.forgetIdle(r)
 }
 
-// The waits after faults of our own, for the lane that met them.
+// The shortest and longest wait of a lane after a local error.
 const (
 	ownFaultMin = time.Second
 	ownFaultMax = time.Minute
 )
 
-// An endpoint that only fails is disabled after policy.disableAfter, and people
-// are warned on the way: stage 1, 2 and 3 after these parts of it. By default
-// that is a day, three days and four.
+// warnAfter are the parts of policy.disableAfter, after which an endpoint that only
+// fails is disabled, at which the sender warns: stages 1, 2 and 3, by default after a
+// day, three days and four.
 var warnAfter = [...]float64{1. / 5, 3. / 5, 4. / 5}
 
-// delivered takes note of a delivery.
+// delivered notes a delivery.
 func (h *health) delivered(window int) {
 	h.window = min(h.window+1, window)
 	h.notHeld()
@@ -252,17 +254,17 @@ func (h *health) notFailing() {
 	h.failingSince, h.failedAt, h.warned, h.lastReason = time.Time{}, time.Time{}, 0, ""
 }
 
-// notHeld takes note of an attempt that no fault of our own ended.
+// notHeld notes an attempt that ended without a local error.
 func (h *health) notHeld() { h.ownFaults, h.heldSince, h.heldReason = 0, time.Time{}, "" }
 
-// held takes note of an attempt that a fault of our own ended, and waits.
+// held notes an attempt that a local error ended, and delays the next.
 func (h *health) held(now time.Time, random func() float64) {
 	wait := min(ownFaultMin<<min(h.ownFaults, 10), ownFaultMax)
 	h.heldUntil = now.Add(retry.Jitter(wait, random))
 	h.ownFaults++
 }
 
-// pause leaves the endpoint alone, for as long as it asked for.
+// pause delays all attempts, for as long as the endpoint asked for.
 func (h *health) pause(until time.Time) {
 	h.window = 1
 	if until.After(h.pausedUntil) {
@@ -270,7 +272,7 @@ func (h *health) pause(until time.Time) {
 	}
 }
 
-// afresh forgets how an earlier URL did.
+// afresh resets the health for a new URL.
 func (h *health) afresh(random func() float64) {
 	h.breaker = newBreaker(random)
 	h.pausedUntil, h.heldUntil = time.Time{}, time.Time{}
@@ -279,12 +281,12 @@ func (h *health) afresh(random func() float64) {
 	h.notFailing()
 }
 
-// gated says that a pause, or a wait after a fault of our own, is not over.
+// gated says that a pause, or a wait after a local error, has not ended.
 func (h *health) gated(now time.Time) bool {
 	return now.Before(h.pausedUntil) || now.Before(h.heldUntil)
 }
 
-// gate is when the last of what holds attempts back is over; now for nothing.
+// gate is when pauses, waits and the open time have all ended; now for none.
 func (h *health) gate(now time.Time) time.Time {
 	gate := now
 	for _, until := range []time.Time{h.pausedUntil, h.heldUntil, h.breaker.until} {
@@ -295,8 +297,7 @@ func (h *health) gate(now time.Time) time.Time {
 	return gate
 }
 
-// stage says how far the endpoint is on its way to being disabled; 0 for no
-// warning.
+// stage is the warning stage of an endpoint that only fails; 0 for none.
 func (h *health) stage(now time.Time, disableAfter time.Duration) int {
 	if h.failingSince.IsZero() {
 		return 0
@@ -310,9 +311,9 @@ func (h *health) stage(now time.Time, disableAfter time.Duration) int {
 	return stage
 }
 
-// failedNow notes a failure. One that comes after a pause longer than any
-// retry or pause waits begins again: an endpoint is not disabled for two
-// failures with a quiet week between.
+// failedNow notes a failure. After a time without attempts that is longer than any
+// retry or pause, counting starts again: two failures with a quiet week between them
+// do not disable an endpoint.
 func (h *health) failedNow(reason string, now time.Time, disableAfter time.Duration) {
 	h.window = max(h.window/2, 1)
 	h.lastReason = reason
@@ -323,8 +324,7 @@ func (h *health) failedNow(reason string, now time.Time, disableAfter time.Durat
 	h.warned = max(h.warned, h.stage(now, disableAfter))
 }
 
-// idle says that the endpoint does well, as far as is known, and nothing holds
-// attempts back.
+// idle says that no failure of the endpoint is known and nothing delays attempts.
 func (h *health) idle(now time.Time) bool {
 	return h.breaker.closed() && len(h.breaker.failing) == 0 && h.failingSince.IsZero() && !h.gated(now)
 }

@@ -8,7 +8,7 @@ import (
 	"walhook/internal/retry"
 )
 
-// schedule says when a failed event is tried again.
+// schedule says when a failed event is retried.
 type schedule struct {
 	delays []time.Duration
 	random func() float64
@@ -18,9 +18,9 @@ func newSchedule(delays []time.Duration) schedule {
 	return schedule{delays: delays, random: rand.Float64}
 }
 
-// after is the delay after the failed-th failed attempt, counted from 1; false
-// when that was the last. retries is how many an endpoint wants; nil is as many
-// as there are delays. More than that are as far apart as the last two.
+// after is the delay after a number of failed attempts; false when no attempt is
+// left. retries is how many the endpoint's settings ask for; nil for as many as there
+// are delays. Retries beyond the delays use the last delay.
 func (s schedule) after(failed int, retries *int) (time.Duration, bool) {
 	last := len(s.delays)
 	if retries != nil && last > 0 {
@@ -32,16 +32,15 @@ func (s schedule) after(failed int, retries *int) (time.Duration, bool) {
 	return retry.Jitter(s.delays[min(max(failed, 1), len(s.delays))-1], s.random), true
 }
 
-// rateSlack is how much a lane that wakes up late may make up for. It is well
-// below the pace of ordinary limits, so that a burst after a pause does not go
-// beyond them.
+// rateSlack is how much lost time a lane that wakes up late may make up for. It is
+// short enough that a burst after a pause does not exceed ordinary limits.
 const rateSlack = 10 * time.Millisecond
 
 // slowestRate bounds the time between two attempts.
 const slowestRate = 24 * time.Hour
 
-// rateLimit spaces attempts evenly where the endpoint limits their rate. next is
-// when the next may start; zero for at once.
+// rateLimit spaces attempts evenly where the endpoint's settings limit their rate. next
+// is when the next attempt may start; zero for at once.
 type rateLimit struct{ next time.Time }
 
 // holds says that it is too early for an attempt.
@@ -49,7 +48,7 @@ func (r *rateLimit) holds(rate float64, now time.Time) bool {
 	return rate > 0 && now.Before(r.next)
 }
 
-// started takes note of an attempt.
+// started notes an attempt.
 func (r *rateLimit) started(rate float64, now time.Time) {
 	if rate <= 0 {
 		r.next = time.Time{}
@@ -63,26 +62,25 @@ func (r *rateLimit) started(rate float64, now time.Time) {
 }
 
 const (
-	// fastWindow is how long an attempt counts as one that keeps this machine busy.
-	// A receiver at hand has answered by then; what is older waits for somebody
-	// far away, or slow, and costs nothing meanwhile.
+	// fastWindow is how long an attempt counts as one that keeps this machine busy. A
+	// near receiver has answered by then; an older attempt waits for a distant or slow
+	// one, and costs nothing meanwhile.
 	fastWindow = 10 * time.Millisecond
 
-	// maxFastPerCPU is how many such attempts a processor has to choose from. More
-	// of them make none faster: they only wait for one another, here and at the
-	// receiver, on colder and colder connections.
+	// maxFastPerCPU is how many such attempts may run per processor. More of them
+	// make none faster: they wait for one another, here and at the receiver.
 	maxFastPerCPU = 32
 )
 
-// attemptLimiter bounds the attempts that are younger than fastWindow. Those that
-// hang are not among them for long, so that they hold up nobody; and receivers that
-// are far away may have as many in flight as MaxInFlight says, some thousands begun
-// a second. The dispatcher's goroutine owns it.
+// attemptLimiter bounds the attempts that are younger than fastWindow. Attempts that
+// hang soon leave the limit, so they delay no others; and distant receivers may have
+// as many in flight as MaxInFlight allows, with thousands begun each second. The
+// dispatcher's goroutine owns it.
 type attemptLimiter struct {
 	limit  int
-	fast   int // begun, not ended, and younger than fastWindow when last looked at
+	fast   int // begun, not ended, and younger than fastWindow at the last look
 	begun  int64
-	starts fifo[start] // the last of them is number begun
+	starts fifo[start] // the last one has number begun
 }
 
 type start struct {
@@ -94,7 +92,7 @@ func newAttemptLimiter() *attemptLimiter {
 	return &attemptLimiter{limit: maxFastPerCPU * max(runtime.GOMAXPROCS(0), 2)}
 }
 
-// begin counts an attempt, and numbers it for end.
+// begin counts an attempt, and returns its number for end.
 func (p *attemptLimiter) begin(now time.Time) int64 {
 	p.begun++
 	p.fast++
@@ -111,8 +109,8 @@ func (p *attemptLimiter) end(number int64) {
 	p.fast--
 }
 
-// full says that no attempt may begin now, after letting go of those that are
-// not fast any more.
+// full says that no attempt may begin now. It drops the attempts that are not fast
+// any more.
 func (p *attemptLimiter) full(now time.Time) bool {
 	for p.starts.len() > 0 {
 		oldest := p.starts.at(0)
@@ -127,5 +125,5 @@ func (p *attemptLimiter) full(now time.Time) bool {
 	return p.fast >= p.limit
 }
 
-// next is when the oldest is not fast any more. It is asked when full.
+// next is when the oldest attempt stops counting. It is for a full limiter.
 func (p *attemptLimiter) next() time.Time { return p.starts.at(0).at.Add(fastWindow) }

@@ -7,22 +7,23 @@ import (
 	"walhook/outbox"
 )
 
-// Log is an event log as a sender asks it: [Outbox] is the one that walhook keeps
-// in PostgreSQL. Whoever writes another has it pass package outboxtest, whose cases
+// Log is an event log as a sender uses it: [Outbox] is the one that walhook keeps in
+// PostgreSQL. Another implementation must pass the cases of package outboxtest, which
 // say what each method promises.
 type Log interface {
 	// Join registers a sender whose lease lasts for lease unless renewed. name is
-	// for people. An endpoint to whose host checkHost says that nothing may be
-	// sent is held: its text is for the account's people.
+	// for display. The log holds an endpoint whose URL checkHost rejects; the error's
+	// text is shown to the account.
 	Join(ctx context.Context, name string, lease time.Duration, checkHost func(url string) error) (Session, error)
-	// Appended is signalled after an append by this process. It may be nil: the
+	// Appended gets a signal after an append by this process. It may be nil: the
 	// sender polls as well.
 	Appended() <-chan struct{}
 }
 
-// Session is one sender's hold on shards of a log. Every write is refused whole,
-// with [outbox.ErrLeaseLost], once the lease is over or another took over; after
-// another error it is not known whether it was made, and it may be made again.
+// Session is one sender's lease on shards of a log. The log refuses every write
+// whole, with [outbox.ErrLeaseLost], once the lease has expired or another sender has
+// taken over. After any other error the caller does not know whether the write was
+// made, and may repeat it.
 type Session interface {
 	EventLog
 	Settlements
@@ -30,44 +31,44 @@ type Session interface {
 	Leases
 }
 
-// EventLog is what was appended, in order of id.
+// EventLog reads the events in order of id.
 type EventLog interface {
 	// Tail reads a stretch: of shards, or of one endpoint.
 	Tail(ctx context.Context, q outbox.TailQuery) (outbox.Stretch, error)
-	// Expire makes dead letters of what an endpoint may not be sent any more, so
-	// that the log can be trimmed. Whoever calls it has nothing of it in flight.
+	// Expire dead-letters the events that an endpoint may not get any more, so that
+	// the log can be trimmed. The caller has none of them in flight.
 	Expire(ctx context.Context, e outbox.Endpoint, cursor int64) error
 }
 
-// Settlements are what became of events, and what is left to do.
+// Settlements record what became of events, and read what is left to retry.
 type Settlements interface {
-	// Settle makes a batch durable, and answers how the records stand
-	// that have, or had, rows in retry.
+	// Settle commits a batch, and returns the states of the records that have, or
+	// had, rows in retry.
 	Settle(ctx context.Context, batch []outbox.Settlement) ([]outbox.RecordState, error)
 	// DueRetries reads an endpoint's rows of retry that are due.
 	DueRetries(ctx context.Context, q outbox.RetryQuery) (outbox.Retries, error)
-	// Save stores lanes and shard tails, for whoever owns them next.
+	// Save stores lanes and shard tails for their next owner.
 	Save(ctx context.Context, lanes []outbox.LaneState, shards []outbox.Shard) error
 }
 
 // Endpoints are where events go.
 type Endpoints interface {
-	// Endpoints reads the named ones as they stand now.
+	// Endpoints reads the current state of endpoints.
 	Endpoints(ctx context.Context, ids []int64) ([]outbox.Endpoint, error)
-	// EndpointsChanged says which of the held shards changed after since, and what
-	// to ask with next. It may name one again.
+	// EndpointsChanged returns the endpoints of the held shards that changed after
+	// since, and the since of the next call. It may return one again.
 	EndpointsChanged(ctx context.Context, since time.Time) ([]outbox.EndpointRevision, time.Time, error)
-	// Confirm says that this sender starts nothing any more by what endpoints were
-	// before these revisions.
+	// Confirm says that this sender starts no attempt by a revision older than
+	// these.
 	Confirm(ctx context.Context, known []outbox.EndpointRevision) error
 }
 
-// Leases assignment out shards. Each has one owner at a time.
+// Leases assign shards to senders. Each shard has one owner at a time.
 type Leases interface {
-	// Renew extends the lease, and says until when it holds by this process's clock.
+	// Renew extends the lease, and returns its end by this process's clock.
 	Renew(ctx context.Context) (time.Time, error)
-	// Rebalance takes free shards up to a fair share, and names those that this
-	// sender holds too many of.
+	// Rebalance takes free shards up to a fair share, and returns those that this
+	// sender holds beyond it.
 	Rebalance(ctx context.Context) (gained outbox.Handover, surplus []int, err error)
 	// Release stores the tails of drained shards and releases them.
 	Release(ctx context.Context, shards []outbox.Shard) error

@@ -83,7 +83,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// initLabels shows every label value from the start, as zero.
+// initLabels exports every label value from the start, as zero.
 func (m *metrics) initLabels() {
 	for _, r := range deliver.Results() {
 		m.attempts.WithLabelValues(string(r.Outcome), r.Reason)
@@ -108,8 +108,8 @@ func (m *metrics) initLabels() {
 	}
 }
 
-// heldUnusable is the reason of walhook_lanes_held for an endpoint of which what
-// is stored cannot be used.
+// heldUnusable is the reason of walhook_lanes_held for an endpoint whose stored state
+// cannot be used.
 const heldUnusable = "unusable_endpoint"
 
 // heldReasons are those of walhook_lanes_held.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// fifo is a queue on a slice that is reused once it has run empty.
+// fifo is a queue on a slice, which it reuses once it is empty.
 type fifo[T any] struct {
 	items []T
 	head  int
@@ -47,11 +47,11 @@ func (f *fifo[T]) all() iter.Seq[T] {
 	}
 }
 
-// wakes commands the lanes that wait for an instant: one heap for all of them,
-// and one timer. A lane's place is in its own fields wakeAt and wakeIndex.
+// wakes holds the lanes that wait for an instant, in one heap for one timer. A lane's
+// fields wakeAt and wakeIndex say where it is in the heap.
 type wakes struct{ lanes wakeHeap }
 
-// set moves a lane to an instant; zero takes it out.
+// set moves a lane to an instant; zero removes it.
 func (w *wakes) set(l *lane, at time.Time) {
 	if l.sched.wakeAt.Equal(at) {
 		return
@@ -76,7 +76,7 @@ func (w *wakes) next() time.Time {
 	return w.lanes[0].sched.wakeAt
 }
 
-// due takes out a lane whose instant has come.
+// due removes and returns a lane whose instant is past; nil for none.
 func (w *wakes) due(now time.Time) *lane {
 	if len(w.lanes) == 0 || now.Before(w.lanes[0].sched.wakeAt) {
 		return nil

@@ -24,8 +24,7 @@ const (
 	rejoinMax = 10 * time.Second
 )
 
-// Sender delivers the events of the shards that it holds. [Sender.Run] is its
-// life.
+// Sender delivers the events of the shards that it holds, while [Sender.Run] runs.
 type Sender struct {
 	config  Config
 	policy  *policy
@@ -36,14 +35,14 @@ type Sender struct {
 	events      Log
 	destination deliver.Destination
 	http        *deliver.HTTP
-	lease       atomic.Pointer[lease] // the present session's; attempts of an earlier one are over
+	lease       atomic.Pointer[lease] // of the current session; attempts of earlier ones have ended
 
-	tailPoll    time.Duration // for appends of other processes
-	changesPoll time.Duration // for endpoints that changed without an event
+	tailPoll    time.Duration // how often to look for appends of other processes
+	changesPoll time.Duration // how often to look for changed endpoints
 }
 
-// New makes a sender that delivers what is in events. It registers its metrics
-// with reg.
+// New makes a sender that delivers the events of a log. It registers its metrics with
+// reg.
 func New(cfg Config, events Log, log *zap.Logger, reg prometheus.Registerer) (*Sender, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("sender configuration: %w", err)
@@ -73,23 +72,23 @@ func New(cfg Config, events Log, log *zap.Logger, reg prometheus.Registerer) (*S
 	return s, nil
 }
 
-// mayStart says whether a request may begin now. A process may have stood still
-// since it was asked last, so it is asked again as late as possible.
+// mayStart reports whether a request may begin now. The process may have been
+// suspended since the last check, so callers check again as late as possible.
 func (s *Sender) mayStart() bool {
 	l := s.lease.Load()
 	return l != nil && l.holds(time.Now())
 }
 
-// Run delivers until ctx ends. Then it starts nothing more, waits for the
-// attempts that run (at most the attempt's own limit and a little), settles
-// them, saves the lanes and releases its shards: a clean stop, nil, repeats
-// nothing. An error says that some of it was not possible; whoever takes over
-// may then repeat what was in flight.
+// Run delivers until ctx ends. Then it starts no more attempts, waits for those in
+// flight (at most their time limit and a little), settles them, saves the lanes and
+// releases its shards. It returns nil after such a clean stop, which repeats nothing.
+// An error says that a part of it failed; the next owner may then repeat what was in
+// flight.
 //
-// A lost lease ends nothing: the sender drops its state and joins again.
+// When the lease is lost, the sender drops its state and joins again.
 func (s *Sender) Run(ctx context.Context) error {
 	defer s.http.Close()
-	// The end of ctx only asks to stop; what it takes to stop continues.
+	// The end of ctx is a request to stop; stopping itself runs under live.
 	live := context.WithoutCancel(ctx)
 	backoff := retry.Backoff{Min: rejoinMin, Max: rejoinMax}
 	for {
@@ -99,9 +98,9 @@ func (s *Sender) Run(ctx context.Context) error {
 		case errors.Is(err, errDrained):
 			return nil
 		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Cause(ctx))):
-			return nil // nothing was begun
+			return nil // no session was running
 		case ctx.Err() != nil && errors.Is(err, outbox.ErrLeaseLost):
-			// Others have taken over; there is nothing left to hand on.
+			// Another sender has taken over; there is nothing left to save.
 			s.log.Warn("lost the lease and stopped: attempts in flight may be repeated", zap.Error(err))
 			return nil
 		case ctx.Err() != nil:
@@ -130,7 +129,7 @@ func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job
 	}
 }
 
-// report writes an attempt to the log and the metrics, and calls OnAttempt.
+// report logs an attempt, counts it, and calls OnAttempt.
 func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 	m, res := s.metrics, &j.result
 	m.attempts.WithLabelValues(string(kind), res.Reason).Inc()
@@ -151,7 +150,7 @@ func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 			zap.Duration("duration", res.Duration),
 		}
 		if res.Status == 0 && res.Detail != "" {
-			fields = append(fields, zap.String("detail", res.Detail)) // what the account is not shown
+			fields = append(fields, zap.String("detail", res.Detail)) // for the operator only
 		}
 		if retryIn > 0 {
 			fields = append(fields, zap.Duration("retry_in", retryIn))
@@ -169,7 +168,7 @@ func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 	}
 }
 
-// countSettled counts what counts only once it is durable.
+// countSettled counts the endpoints that a committed batch disables.
 func (m *metrics) countSettled(batch []outbox.Settlement) {
 	for i := range batch {
 		s := &batch[i]
@@ -184,16 +183,16 @@ func (m *metrics) countSettled(batch []outbox.Settlement) {
 	}
 }
 
-// Config says how to deliver. The bytes are chosen for a process of 150 MiB:
-// 32 MiB of bodies of a kilobyte keep the most attempts in flight supplied for
-// seconds, and 256 KiB hold as many of them as LaneEvents does. The zero Config is usable: each zero value means
-// the default that its field names.
+// Config says how to deliver. The zero Config is usable: each zero value means the
+// default that its field names. The defaults suit a process of 150 MiB: 32 MiB of
+// bodies of a kilobyte supply MaxInFlight attempts for seconds, and 256 KiB hold as
+// many bodies as LaneEvents allows.
 type Config struct {
-	// Name distinguishes this process from other senders, in the outbox and its
-	// logs. "" means "sender".
+	// Name tells this process from other senders, in the outbox and in its logs. ""
+	// means "sender".
 	Name string
-	// HTTP says how events are sent to URLs. Its MayBegin is the sender's to set,
-	// and a MaxIdle of zero means MaxInFlight.
+	// HTTP says how events are sent to URLs. The sender sets its MayBegin, and a
+	// MaxIdle of zero means MaxInFlight.
 	HTTP deliver.Config
 
 	// RetrySchedule holds the delay after the first failed attempt, the
@@ -210,15 +209,14 @@ type Config struct {
 	LaneEvents  int           // events buffered for one endpoint; zero means 256
 	LaneBytes   int           // bytes of bodies buffered for one endpoint; zero means 256 KiB
 	BufferBytes int           // bytes of bodies buffered in all, beyond which each lane still gets a little; zero means 32 MiB
-	Lease       time.Duration // how long shards stay ours without word of us; zero means 10 s
+	Lease       time.Duration // how long shards stay leased without a renewal; zero means 10 s
 
-	// OnAttempt, when not nil, is called after each attempt, by the goroutine
-	// that everything waits for: it must not block.
+	// OnAttempt, when not nil, is called after each attempt by the dispatcher's
+	// goroutine: it must not block.
 	OnAttempt func(AttemptReport)
 }
 
-// AttemptReport is one attempt as a person watches it. It holds no URL, secret
-// or payload.
+// AttemptReport is one attempt, for display. It holds no URL, secret or payload.
 type AttemptReport struct {
 	Account     string
 	Endpoint    int64
@@ -236,7 +234,7 @@ type AttemptReport struct {
 	ReadAt      time.Time // from the log, by this sender
 }
 
-// defaultSchedule is that of the contract's delivery policy.
+// defaultSchedule is the schedule of docs/CONTRACT.md §4.
 var defaultSchedule = []time.Duration{
 	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
 	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour,

@@ -15,9 +15,9 @@ import (
 
 const rebalanceEvery = 2 * time.Second
 
-// runSession is the life of one session: from joining until the lease is lost or
-// stop ends. It returns errDrained after a clean stop. What is in memory
-// belongs to the session and ends with it.
+// runSession runs one session: from joining until the lease is lost or stop ends. It
+// returns errDrained after a clean stop. The session owns the dispatcher and all
+// lanes, which end with it.
 func (s *Sender) runSession(ctx, stop context.Context) error {
 	var session Session
 	var asked time.Time
@@ -55,8 +55,8 @@ func (s *Sender) runSession(ctx, stop context.Context) error {
 	return err
 }
 
-// lease is until when this sender may start attempts. The renewing goroutine
-// writes it, others read it.
+// lease is the time until which this sender may start attempts. The renewing
+// goroutine writes it, others read it.
 type lease struct {
 	until   atomic.Pointer[time.Time]
 	renewed chan struct{} // capacity 1
@@ -68,9 +68,8 @@ func newLease(until time.Time) *lease {
 	return l
 }
 
-// holds goes by both clocks of this machine. The monotonic one is not set by
-// anybody, but stands still while the machine is suspended; the wall clock
-// shows that time.
+// holds checks both clocks of this machine. Nobody sets the monotonic one, but it
+// stops while the machine is suspended; the wall clock shows that time.
 func (l *lease) holds(now time.Time) bool { return l.holdsBy(now, now.Round(0)) }
 
 func (l *lease) holdsBy(monotonic, wall time.Time) bool {
@@ -86,9 +85,10 @@ func (l *lease) extend(until time.Time) {
 	}
 }
 
-// renew extends the lease three times in its length. Only a lost lease ends
-// it; an outbox that is away may come back in time. A call that gets no answer
-// is abandoned while there is still time for another, on another connection.
+// renew extends the lease three times in its length. It returns only when the lease
+// is lost or ctx ends; an outbox that is away may come back in time. It abandons a
+// call without an answer while there is still time for another one, on another
+// connection.
 func (s *Sender) renew(ctx context.Context, session Leases, lease *lease) error {
 	for {
 		if err := retry.Pause(ctx, s.config.Lease/3); err != nil {
@@ -109,7 +109,8 @@ func (s *Sender) renew(ctx context.Context, session Leases, lease *lease) error 
 	}
 }
 
-// rebalance asks for shards and hands on which came and which should go.
+// rebalance asks for shards, and sends the dispatcher those that it gained and those
+// that it is to release.
 func (s *Sender) rebalance(ctx context.Context, session Session, assignments chan<- assignment) error {
 	for {
 		var news assignment
@@ -136,7 +137,7 @@ func (s *Sender) rebalance(ctx context.Context, session Session, assignments cha
 	}
 }
 
-// endpointsOf reads the endpoints of the lanes that a hand-over names.
+// endpointsOf reads the endpoints of the lanes in a hand-over.
 func (s *Sender) endpointsOf(ctx context.Context, from Endpoints, h outbox.Handover) ([]outbox.Endpoint, error) {
 	seen := map[int64]bool{}
 	var ids []int64
@@ -158,7 +159,8 @@ func (s *Sender) endpointsOf(ctx context.Context, from Endpoints, h outbox.Hando
 	return s.loadEndpoints(ctx, from, ids)
 }
 
-// watchEndpoints hands on which endpoints changed, without an event that says so.
+// watchEndpoints polls for endpoints that changed, whether or not an event follows,
+// and sends their revisions to the dispatcher.
 func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed chan<- []outbox.EndpointRevision) error {
 	since := time.Now()
 	for {
@@ -176,7 +178,7 @@ func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed 
 				return context.Cause(ctx)
 			case changed <- endpoints:
 			}
-			// These lanes start nothing by what they knew before.
+			// The dispatcher has them: no lane uses an older revision any more.
 			if err := s.retry(ctx, "confirm endpoints", func(ctx context.Context) error { return session.Confirm(ctx, endpoints) }); err != nil {
 				return err
 			}
@@ -187,7 +189,7 @@ func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed 
 	}
 }
 
-// keep stores lanes and tails, and then releases the shards that are drained.
+// keep saves lanes and tails, and then releases the shards that are drained.
 func (s *Sender) keep(ctx, stop context.Context, session Session, saves <-chan saveRequest, saved chan<- saveRequest) error {
 	for {
 		var r saveRequest
@@ -211,10 +213,11 @@ func (s *Sender) keep(ctx, stop context.Context, session Session, saves <-chan s
 	}
 }
 
-// release asks once. If the answer is lost, the shards may be free, and be gained
-// again: asking again, or the first request arriving late, would then free what
-// is being sent, and another would send it too. So the session ends, with which
-// whatever it asked for is refused. On stopping nothing is gained any more.
+// release asks once. If the answer is lost, the shards may be free, and this sender
+// may gain them again: a second request, or the first one arriving late, would then
+// free shards whose events are being sent, and another sender would send them too. So
+// the session ends, and the outbox refuses its late requests. While stopping, the
+// sender gains no shards, so it may ask again.
 func (s *Sender) release(ctx, stop context.Context, session Leases, shards []outbox.Shard) error {
 	const what = "release shards"
 	ask := func(ctx context.Context) error { return session.Release(ctx, shards) }
@@ -227,16 +230,16 @@ func (s *Sender) release(ctx, stop context.Context, session Leases, shards []out
 	return nil
 }
 
-// settledBatch is what has become durable, and how the records stand that it
-// touched.
+// settledBatch is a batch that is committed, with the states in retry of the records
+// that it touched.
 type settledBatch struct {
 	batch  []outbox.Settlement
 	states []outbox.RecordState
 }
 
-// settle makes batches durable, one after the other: while one is committing,
-// the dispatcher collects the next. So batches grow with the load and an idle
-// sender settles at once.
+// settle commits batches, one after the other: while one commits, the dispatcher
+// collects the next. So batches grow with the load, and an idle sender settles at
+// once.
 func (s *Sender) settle(ctx context.Context, log Settlements, batches <-chan []outbox.Settlement, done chan<- settledBatch) error {
 	for {
 		var answer settledBatch
@@ -263,23 +266,23 @@ func (s *Sender) settle(ctx context.Context, log Settlements, batches <-chan []o
 
 const (
 	readers       = 4   // lanes that read their own part of the log at once
-	readEndpoints = 500 // most that are read at once because they changed
+	readEndpoints = 500 // most changed endpoints that are read at once
 )
 
-// laneRequest is one thing that a lane wants of the outbox, or of endpoints
-// several lanes: exactly one of its four parts is set. It becomes its own answer.
+// laneRequest is one request of a lane to the outbox, or one for the endpoints of
+// several lanes: exactly one of its four parts is set. A reader fills in the answer.
 type laneRequest struct {
 	lane    *lane // nil for endpoints
 	tail    *outbox.TailQuery
 	retries *retryQuery
 	expire  *outbox.Endpoint
 	cursor  int64 // for expire
-	// endpoints are to be read as they stand now.
+	// endpoints are the ids of endpoints whose current state is to be read.
 	endpoints []int64
 
 	stretch outbox.Stretch    // answers tail
 	due     outbox.Retries    // answers retries
-	found   []outbox.Endpoint // answers endpoints, without those that are not there any more
+	found   []outbox.Endpoint // answers endpoints, without those that do not exist any more
 }
 
 func (s *Sender) serveLanes(ctx context.Context, log Session, requests <-chan laneRequest, answers chan<- laneRequest) error {
@@ -333,9 +336,8 @@ const (
 	callTimeout = 15 * time.Second // for one call of the outbox
 )
 
-// retry calls the outbox until it answers, with growing waits. It ends when ctx
-// does, the lease is lost or what was asked for must not be asked again, with
-// that as the error.
+// retry calls the outbox until it answers, with growing waits. It returns an error
+// when ctx ends, when the lease is lost, or when the call must not be repeated.
 func (s *Sender) retry(ctx context.Context, what string, call func(context.Context) error) error {
 	caller, backoff := s.outage.Caller(), retry.Backoff{Min: retryMin, Max: retryMax}
 	for {

@@ -16,21 +16,21 @@ const (
 	tailBytes  = 2 << 20
 )
 
-// tailBatch is a stretch of the log: all events of the shards after after and
-// up to upto, and every endpoint that they need and were not sent with before.
+// tailBatch is a stretch of the event log: all events of the shards with ids above
+// after and up to upto, and the endpoints of theirs that no earlier batch brought.
 type tailBatch struct {
 	shards    []int
 	after     int64
 	upto      int64
 	events    []outbox.Event
 	endpoints []outbox.Endpoint
-	// forgotten are endpoints that later batches bring again before their
-	// next event; the answer to tailCommand.forget.
+	// forgotten answers tailCommand.forget: later batches bring these endpoints again
+	// with their next event.
 	forgotten []int64
 }
 
-// tailer reads the log for the held shards and hands it to the dispatcher.
-// Shards gained later are read up to where the others are, and then with them.
+// tailer reads the event log for the held shards and sends it to the dispatcher. It
+// reads shards that it gains later up to where the others are, and then with them.
 type tailer struct {
 	sender    *Sender
 	log       EventLog
@@ -38,26 +38,26 @@ type tailer struct {
 	batches   chan<- tailBatch
 
 	groups    []tailGroup
-	known     map[int64]int64 // endpoint → revision handed on
-	forgotten []int64         // not yet handed on
+	known     map[int64]int64 // endpoint → revision that the dispatcher has
+	forgotten []int64         // not yet sent
 
 	mu       sync.Mutex
 	commands []tailCommand // guarded by mu
 	signal   chan struct{} // capacity 1
 }
 
-// tailGroup is shards whose tails stand at the same place.
+// tailGroup is a set of shards whose tails are at the same id.
 type tailGroup struct {
 	shards  []int
 	after   int64
 	horizon int64 // up to here an earlier owner may have settled events
 }
 
-// tailCommand changes what is read: shards to add, from a place on, or to drop.
+// tailCommand changes what the tailer reads: shards to add, from an id on, or to drop.
 type tailCommand struct {
 	gain tailGroup
 	drop []int
-	// forget names endpoints whose lanes are to be let go of.
+	// forget holds endpoints whose lanes the dispatcher wants to evict.
 	forget []int64
 }
 
@@ -68,7 +68,7 @@ func newTailer(s *Sender, log EventLog, endpoints Endpoints, batches chan<- tail
 	}
 }
 
-// send is called by the dispatcher and never blocks.
+// send queues a command. The dispatcher calls it; it never blocks.
 func (t *tailer) send(c tailCommand) {
 	t.mu.Lock()
 	t.commands = append(t.commands, c)
@@ -127,7 +127,7 @@ func (t *tailer) applyCommands() {
 	}
 }
 
-// forget makes the endpoints of shards unknown: their lanes are new.
+// forget makes the endpoints of shards unknown: their next owner makes new lanes.
 func (t *tailer) forget(shards []int) {
 	for id := range t.known {
 		if slices.Contains(shards, outbox.ShardOf(id)) {
@@ -150,7 +150,7 @@ func (t *tailer) sendForgotten(ctx context.Context) error {
 }
 
 // readAll reads one stretch for each group. The first group leads; the others
-// read up to it and join it. more says that there is more to read at once.
+// read up to it and join it. more says that there is more to read without waiting.
 func (t *tailer) readAll(ctx context.Context) (more bool, err error) {
 	for i := range t.groups {
 		upto := int64(0)
@@ -165,7 +165,7 @@ func (t *tailer) readAll(ctx context.Context) (more bool, err error) {
 	}
 	for i := len(t.groups) - 1; i > 0; i-- {
 		lead, g := &t.groups[0], t.groups[i]
-		if g.after >= lead.after { // what lies between is read twice and dropped once
+		if g.after >= lead.after { // the dispatcher drops the events that lie between
 			lead.horizon = max(lead.horizon, g.horizon)
 			lead.shards = append(slices.Clone(lead.shards), g.shards...)
 			t.groups = slices.Delete(t.groups, i, i+1)
@@ -174,7 +174,7 @@ func (t *tailer) readAll(ctx context.Context) (more bool, err error) {
 	return more || len(t.groups) > 1, nil
 }
 
-// read hands on one stretch of a group's log, up to upto when that is not 0.
+// read reads and sends one stretch of a group, up to upto when that is not 0.
 func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool, err error) {
 	q := outbox.TailQuery{After: g.after, Upto: upto, Shards: g.shards, Limit: tailEvents, MaxBytes: tailBytes}
 	if g.after < g.horizon {
@@ -210,8 +210,8 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 	return stretch.More || q.Upto != 0 && upto == 0, nil
 }
 
-// loadEndpoints reads the endpoints that the dispatcher does not know, or knows
-// an older revision of than an event was appended under.
+// loadEndpoints reads the endpoints that the dispatcher does not know, or knows in an
+// older revision than an event has.
 func (t *tailer) loadEndpoints(ctx context.Context, events []outbox.Event) ([]outbox.Endpoint, error) {
 	var ids []int64
 	need := map[int64]int64{}
@@ -235,8 +235,8 @@ func (t *tailer) loadEndpoints(ctx context.Context, events []outbox.Event) ([]ou
 	return endpoints, err
 }
 
-// loadEndpoints reads endpoints by id. One that is not there any more stands
-// still, since nothing says what to do with its events.
+// loadEndpoints reads endpoints by id. A missing one becomes unusable, so that its
+// lane keeps its events.
 func (s *Sender) loadEndpoints(ctx context.Context, from Endpoints, ids []int64) (endpoints []outbox.Endpoint, err error) {
 	err = s.retry(ctx, "read endpoints", func(ctx context.Context) error {
 		endpoints, err = from.Endpoints(ctx, ids)

@@ -18,39 +18,38 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// Config says which log to read.
+// Config says which source to read, and how.
 type Config struct {
 	// URL of the carrier's database; several hosts are allowed, the primary
 	// is used. Required.
 	URL string
-	// URLNow reads the URL again for each connection, of a file where a password
-	// may be rotated; nil for URL.
+	// URLNow reads the URL for each connection, from a file whose password may be
+	// rotated; nil for URL.
 	URLNow func() (string, error)
-	// Slot and Publication name what setup made. Empty means "walhook".
+	// Slot and Publication are the names that setup uses. Empty means "walhook".
 	Slot        string
 	Publication string
 	// Catalog says which tables are published. Required.
 	Catalog *catalog.Catalog
-	// Messages are the prefixes of the logical messages that are taken. Nil
-	// takes the default ones; an empty list asks the server for none.
+	// Messages are the prefixes of logical messages to read. Nil means the default
+	// ones; an empty list asks the server for none.
 	Messages schemas.Messages
-	// MaxMessageBytes bounds the memory that one message of the stream takes:
-	// of a change whose old and new row are longer than that together, only
-	// small values are kept, and it is listed as unrouted. Zero means 64 MiB.
+	// MaxMessageBytes bounds the memory of one message of the stream. Of a change
+	// whose old and new row are longer together, walhook keeps only small values, and
+	// lists it as unrouted. Zero means 64 MiB.
 	MaxMessageBytes int
-	// SkipUnreadable is the commit of a transaction that the source cannot send
-	// and that is given up; 0 for none.
+	// SkipUnreadable is the commit of a transaction that the source cannot send and
+	// that the reader may skip; 0 for none.
 	SkipUnreadable schemas.LSN
 }
 
 const defaultName = "walhook"
 
-// slotName is what PostgreSQL allows as the name of a slot (manual,
-// Replication Slots).
+// slotName is the form of a slot's name (PostgreSQL manual, Replication Slots).
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// slotIdent is the slot's name for a replication command, whose grammar would
-// take a name such as "logical" or "1st" for something else.
+// slotIdent is the slot's name in a replication command. It is quoted, since the grammar
+// would parse names such as "logical" or "1st" otherwise.
 func (c Config) slotIdent() string { return `"` + c.Slot + `"` }
 
 func (c Config) WithDefaults() Config {
@@ -90,8 +89,8 @@ func (c Config) Validate() error {
 // receiver's payload.
 func pinned() []pgsession.Setting {
 	return append(pgsession.Common(),
-		// A statement of ours on the source may take as long as it takes,
-		// making a slot above all; what bounds it is the caller's context.
+		// Some statements take long, such as creating a slot. The caller's context
+		// bounds them.
 		pgsession.Setting{Name: "statement_timeout", Value: "0"},
 		pgsession.Setting{Name: "idle_in_transaction_session_timeout", Value: "0"},
 		pgsession.Setting{Name: "default_transaction_read_only", Value: "off"},
@@ -100,7 +99,7 @@ func pinned() []pgsession.Setting {
 
 const connectTimeout = 10 * time.Second
 
-// parse reads the URL as it is now: of a file, what it holds.
+// parse parses the current URL.
 func (c Config) parse() (*pgx.ConnConfig, error) {
 	url := c.URL
 	if c.URLNow != nil {
@@ -120,8 +119,8 @@ func (c Config) parse() (*pgx.ConnConfig, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}
-	// Of several hosts whichever is primary; a single one that is not may be
-	// on its way there, and what it lacks until then is no gap.
+	// Of several hosts the primary one. A single host that is a standby may be about to
+	// be promoted: until then, what it lacks is no gap.
 	cfg.ValidateConnect = pgsession.RequirePrimary
 	return cfg, nil
 }
@@ -142,8 +141,7 @@ func (c Config) connConfig() (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// redact keeps the reason of a parse error and drops what was parsed, which
-// may hold a password.
+// redact keeps the reason of a parse error and drops the URL, which may hold a password.
 func redact(err error) error {
 	return fmt.Errorf("%T", err)
 }
@@ -166,8 +164,8 @@ func (c Config) connectReplication(ctx context.Context) (*pgconn.PgConn, error) 
 	return c.ConnectStream(ctx, nil)
 }
 
-// ConnectStream opens a session of the replication protocol whose bytes from the
-// server are read through wrap; nil for as they come.
+// ConnectStream opens a session of the replication protocol that reads the server's
+// bytes through wrap, if that is not nil.
 func (c Config) ConnectStream(ctx context.Context, wrap func(io.Reader) io.Reader) (*pgconn.PgConn, error) {
 	cfg, err := c.connConfig()
 	if err != nil {
@@ -183,16 +181,16 @@ func (c Config) ConnectStream(ctx context.Context, wrap func(io.Reader) io.Reade
 	return conn, nil
 }
 
-// CloseConn says goodbye within a second; the session is over either way.
+// CloseConn closes a session within a second.
 func CloseConn(ctx context.Context, conn interface{ Close(context.Context) error }) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = conn.Close(ctx)
 }
 
-// StartStream takes the slot, or returns [ErrSlotInUse]. It names no position: the server goes on from what was
-// confirmed, which never is ahead of what is stored, and what is stored
-// already is skipped by position.
+// StartStream takes the slot, or returns [ErrSlotInUse]. It names no position: the server
+// continues from the confirmed position, which is never ahead of the stored one. The
+// reader skips what is stored by its position.
 func (c Config) StartStream(ctx context.Context, conn *pgconn.PgConn, noMessages bool) error {
 	options := pglogrepl.StartReplicationOptions{
 		Mode: pglogrepl.LogicalReplication,

@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	// A table by its OID. xmin names the transactions that made the rows of the
-	// catalog which say what the stream does not: its place among partitions,
-	// and its primary key.
+	// A table by its OID. xmin has the transactions that wrote the catalog's rows about
+	// what the stream does not say: the table's ancestors and its primary key.
 	describeSQL = `
 		WITH RECURSIVE above (oid, ancestor, depth, since) AS (
 			SELECT i.inhrelid, i.inhparent, 1, i.xmin::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -46,14 +45,13 @@ const (
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = ANY ($1::oid[]) ORDER BY c.oid`
 
-	// Types of which one value has several texts that are not told apart here:
-	// interval, jsonb, ranges of numeric; and, as what others are made of, floats,
-	// numeric, char(n) and citext.
+	// Types of which equal values may have different texts: interval, jsonb, ranges of
+	// numeric; and, as parts of other types, floats, numeric, char(n) and citext.
 	vagueSQL = `(1186, 3802, 3906, 4532)`
 	partSQL  = `(700, 701, 1042, 1186, 1700, 3802, 3906, 4532)`
 
-	// How values of the column "a" compare: by their base type, a collation of
-	// the column, and, for citext, by what lower() makes of ASCII letters here.
+	// How values of the column "a" compare: by their base type, the column's collation,
+	// and for citext by what lower() does to ASCII letters on this server.
 	equalitySQL = `CASE WHEN EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic) THEN 'unknown' ELSE (
 		WITH RECURSIVE base (oid, below) AS (
 			SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
@@ -68,9 +66,9 @@ const (
 			ELSE '' END
 		FROM base JOIN pg_type t ON t.oid = base.oid WHERE base.below = 0) END`
 
-	// No server before 18 sends generated columns, though the view of what is
-	// published lists them. Of a table that is not published yet they are sent as
-	// the publication says, and setup makes one that sends them.
+	// Servers before 18 do not send generated columns, though pg_publication_tables
+	// lists them. For an unpublished table the setting of the publication decides, and
+	// setup makes one that sends them.
 	describeColumnsSQL = `
 		SELECT c.oid, a.attname::text, a.xmin::text::bigint, a.atttypid,
 			coalesce(a.attnum = ANY ((pkey.indkey::int2[])[0 : pkey.indnkeyatts - 1]), false),
@@ -98,9 +96,8 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// describe reads tables by their OIDs as they are now, or under the
-// transaction's snapshot, with the types of their columns. Those that there are
-// not are left out.
+// describe reads the current descriptions of tables, or those under the transaction's
+// snapshot, with the types of their columns. It leaves out missing tables.
 func describe(ctx context.Context, q querier, publication string, oids ...uint32) ([]*catalog.TableDescription, error) {
 	var list []*catalog.TableDescription
 	byOID := map[uint32]*catalog.TableDescription{}
@@ -151,7 +148,7 @@ func describe(ctx context.Context, q querier, publication string, oids ...uint32
 	return list, describeTypes(ctx, q, list)
 }
 
-// describeTypes adds the types that the tables' columns are made of.
+// describeTypes adds the types of the tables' columns.
 func describeTypes(ctx context.Context, q querier, list []*catalog.TableDescription) error {
 	builtin := pgjson.NewTypes()
 	wanted := map[uint32]bool{}
@@ -193,7 +190,7 @@ func describeTypes(ctx context.Context, q querier, list []*catalog.TableDescript
 	return nil
 }
 
-// readTypes reads types, and what they are made of, that are not built in.
+// readTypes reads types and the types that they use, without the built-in ones.
 func readTypes(ctx context.Context, q querier, oids []uint32) ([]pgjson.TypeRow, error) {
 	if len(oids) == 0 {
 		return nil, nil
@@ -205,8 +202,7 @@ func readTypes(ctx context.Context, q querier, oids []uint32) ([]pgjson.TypeRow,
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[pgjson.TypeRow])
 }
 
-// treeSQL lists the catalog's tables that there are, their partitions and their
-// children.
+// treeSQL lists the existing tables of the catalog, their partitions and children.
 const treeSQL = `
 	WITH RECURSIVE tree (oid) AS (
 		SELECT c.oid FROM unnest($1::text[], $2::text[]) AS named (namespace, name)
@@ -232,7 +228,8 @@ func describeAll(ctx context.Context, q querier, cfg Config) ([]*catalog.TableDe
 	return describe(ctx, q, cfg.Publication, oids...)
 }
 
-// DescribeAll does so as the tables are now.
+// DescribeAll describes the catalog's tables, their partitions and their children, as
+// they are now.
 func (r *Introspector) DescribeAll(ctx context.Context, cfg Config) ([]*catalog.TableDescription, error) {
 	return describeAll(ctx, r.conn, cfg)
 }
@@ -244,8 +241,8 @@ func tableNames(catalog *catalog.Catalog) (namespaces, names []string) {
 	return namespaces, names
 }
 
-// stampSQL sums up all that descriptions are made of, and all publications, in
-// one number: it moves when any of it is written. Only then is the rest read.
+// stampSQL hashes everything that descriptions depend on, and all publications: the
+// stamp changes with any of it. Only then does the observer read the rest.
 const stampSQL = `
 	WITH RECURSIVE tree (oid) AS (
 		SELECT c.oid FROM unnest($1::text[], $2::text[]) AS named (namespace, name)
@@ -265,7 +262,7 @@ const stampSQL = `
 	)
 	SELECT coalesce(sum(hashtextextended(what, 0)), 0)::text FROM row`
 
-// TablesStamp sums up the catalog's tables.
+// TablesStamp returns a stamp that changes with the catalog's tables.
 func (r *Introspector) TablesStamp(ctx context.Context, cfg Config) (stamp string, err error) {
 	namespaces, names := tableNames(cfg.Catalog)
 	if err = r.conn.QueryRow(ctx, stampSQL, namespaces, names).Scan(&stamp); err != nil {
@@ -278,8 +275,8 @@ const relationSQL = `
 	SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 	WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
-// readRelation reads a table's shape as it is now, or under the transaction's
-// snapshot, as pgoutput would describe it; nil when there is no such table.
+// readRelation reads a table's current relation, or the one under the transaction's
+// snapshot, as pgoutput would send it; nil for a missing table.
 func readRelation(ctx context.Context, q querier, publication string, name schemas.TableName) (*schemas.Relation, error) {
 	var oid uint32
 	err := q.QueryRow(ctx, relationSQL, name.Namespace, name.Name).Scan(&oid)
@@ -294,14 +291,14 @@ func readRelation(ctx context.Context, q querier, publication string, name schem
 		return nil, fmt.Errorf("read table %s: %w", name, err)
 	}
 	if len(list) == 0 {
-		return nil, nil // gone since
+		return nil, nil // dropped meanwhile
 	}
 	return relationOf(list[0]), nil
 }
 
-// relationOf is a described table as pgoutput would describe it: dropped
-// columns are not sent, and generated ones only where they are published. The
-// key flag is that of the replica identity.
+// relationOf is a description as pgoutput would send it: without dropped columns, and
+// with generated ones only if they are published. The key flags are the replica
+// identity's.
 func relationOf(d *catalog.TableDescription) *schemas.Relation {
 	r := &schemas.Relation{OID: d.OID, Namespace: d.Namespace, Name: d.Name, Identity: d.Identity}
 	for _, column := range d.Columns {

@@ -17,10 +17,10 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// source is how findings and their steps name the database.
+// onSource is how findings and their steps name the source.
 const onSource = "source"
 
-// The checks of a source, by the ids that do not change.
+// The ids of the checks of a source, which never change.
 const (
 	checkReachable       = "source.reachable"
 	checkVersion         = "source.version"
@@ -59,7 +59,7 @@ const (
 	checkTextSettings    = "source.text_settings"
 )
 
-// Checks names every check of [Examine], in its order.
+// Checks returns the ids of the checks of [Examine], in its order.
 func Checks() []string {
 	ids := []string{checkReachable}
 	ids = append(ids, doctor.ServerChecks(onSource)...)
@@ -71,13 +71,13 @@ func Checks() []string {
 	return append(ids, doctor.TransactionChecks(onSource)...)
 }
 
-// prerequisites are the checks without which setup would be refused.
+// prerequisites returns the checks whose failure makes setup fail.
 func prerequisites() []string {
 	return []string{checkReachable, checkVersion, checkWALLevel, checkSlots, checkSenders, checkRole, checkRights,
 		checkTables, checkSelect, checkRowSecurity, checkColumns, checkOutboxPublished}
 }
 
-// examination is what is known of a source while it is looked at.
+// examination is the state of one [Examine].
 type examination struct {
 	cfg  Config
 	o    doctor.Options
@@ -86,21 +86,21 @@ type examination struct {
 	read func(context.Context) (schemas.Checkpoint, error)
 
 	server server
-	now    *System // nil when it could not be asked
+	now    *System // nil if it could not be read
 	tables []tableState
-	unsent map[string]unsentColumn // of the table at hand
+	unsent map[string]unsentColumn // of the current table
 	listed bool                    // the publication exists and is not FOR ALL TABLES
-	cut    []schemas.TableName     // whose updates fail because of a list of columns, as was said
+	cut    []schemas.TableName     // whose updates fail because of a column list, as was reported
 	slot   SlotState
 	slots  []slotInfo
 	stored schemas.Checkpoint
-	unread error // why stored is not known
+	unread error // why stored is unknown
 }
 
-// Examine looks for whatever keeps walhook from reading a source, or soon will:
-// a finding for each of [Checks]. stored reads what the outbox holds. It writes
-// nothing and waits for no lock for long; for a moment it takes one WAL sender,
-// to ask which log this is.
+// Examine looks for problems that prevent walhook from reading a source, now or soon: it
+// returns a finding for each of [Checks]. stored reads the outbox's position. Examine
+// writes nothing and waits for locks only briefly. For a moment it uses one WAL sender,
+// to identify the system.
 func Examine(ctx context.Context, cfg Config, stored func(context.Context) (schemas.Checkpoint, error), o doctor.Options) []doctor.Finding {
 	e := &examination{cfg: cfg.WithDefaults(), o: o.WithDefaults(), r: doctor.NewReport(Checks()...), read: stored}
 	if e.open(ctx) {
@@ -110,7 +110,7 @@ func Examine(ctx context.Context, cfg Config, stored func(context.Context) (sche
 	return e.r.Findings()
 }
 
-// look makes the checks, what others stand on first.
+// look runs the checks, first those that others depend on.
 func (e *examination) look(ctx context.Context) {
 	e.s.Server(ctx, e.r, e.o)
 	e.lookAtServer(ctx)
@@ -124,8 +124,7 @@ func (e *examination) look(ctx context.Context) {
 	e.s.Transactions(ctx, e.r, e.o, true, "walhook cannot create a slot before it ends")
 }
 
-// open connects as walhook does, but with the role's own settings, which are a
-// part of what is looked at.
+// open connects as walhook does, but with the role's own settings, which it checks too.
 func (e *examination) open(ctx context.Context) bool {
 	conn, err := e.cfg.parse()
 	if err == nil {
@@ -145,7 +144,7 @@ func (e *examination) open(ctx context.Context) bool {
 	return false
 }
 
-// fail notes a fault or a gap as its check's.
+// fail reports a fault or a gap under its check.
 func (e *examination) fail(check string, err error) {
 	if fault, ok := errors.AsType[*Fault](err); ok {
 		evidence := fault.Problem
@@ -167,26 +166,26 @@ func (e *examination) fail(check string, err error) {
 	e.s.Unseen(e.r, err, check)
 }
 
-// acceptGap starts over.
+// acceptGap returns the steps that start over after a gap.
 func acceptGap(note string) doctor.Steps {
 	return doctor.Steps{{Kind: doctor.Command, Text: "walhook setup --accept-gap", Note: note}}
 }
 
-// codeTooManyConnections is also what a server says that has no WAL sender left.
+// codeTooManyConnections is also the error of a server without a free WAL sender.
 const codeTooManyConnections = "53300"
 
-// usageSQL counts what is taken of the slots and the WAL senders.
+// usageSQL counts the slots and WAL senders in use.
 const usageSQL = `SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_stat_replication)`
 
-// slack is how many more are asked for where there are too few.
+// slack is how many more slots or WAL senders to suggest.
 const slack = 4
 
-// timeout is how long connecting may take; what the URL says counts.
+// timeout is how long connecting may take: as the URL says, or as configured.
 func (e *examination) timeout(configured time.Duration) time.Duration {
 	return min(configured, connectTimeout/2)
 }
 
-// lookAtServer compares what the server allows with what is taken.
+// lookAtServer compares the server's limits with what is in use.
 func (e *examination) lookAtServer(ctx context.Context) {
 	var err error
 	var slots, senders int
@@ -198,7 +197,7 @@ func (e *examination) lookAtServer(ctx context.Context) {
 		return
 	}
 	for _, fault := range e.server.faults() {
-		if fault.check != checkVersion { // the session's own check knows it
+		if fault.check != checkVersion { // another check reports the version
 			e.fail(fault.check, fault)
 		}
 	}
@@ -226,8 +225,8 @@ func (e *examination) lookAtServer(ctx context.Context) {
 	e.r.Fail(checkSlots, fix, "all %d replication slots are in use: none is left for %s", slots, e.cfg.Slot)
 }
 
-// lookAtReplication opens a session of the replication protocol, as setup and
-// run do, and asks which log this is.
+// lookAtReplication opens a session of the replication protocol, as setup and run do, and
+// identifies the system.
 func (e *examination) lookAtReplication(ctx context.Context) {
 	if e.r.Failed(checkVersion, checkWALLevel, checkSenders) != "" {
 		e.r.Skip("not checked: wal_level is not logical", checkRole)
@@ -260,7 +259,7 @@ func (e *examination) lookAtReplication(ctx context.Context) {
 	e.now = &now
 }
 
-// lackSenders tells of a server that has no WAL sender left for us.
+// lackSenders reports a server without a free WAL sender.
 func (e *examination) lackSenders() {
 	fix := doctor.Configure(onSource, "max_wal_senders", strconv.Itoa(e.server.senders+slack), true)
 	fix[0].Note = "or end an unused one: SELECT pid, application_name FROM pg_catalog.pg_stat_replication"
@@ -268,8 +267,7 @@ func (e *examination) lackSenders() {
 	e.r.Skip("not checked: no WAL sender is free", checkRole)
 }
 
-// entry is a schema's entry of a catalog file with the fields that the table
-// has.
+// entry is a schema's entry for a catalog file, with the fields that the table has.
 func entry(plan *catalog.Plan) string {
 	s := plan.Schema
 	var fields []string
@@ -302,7 +300,7 @@ func entry(plan *catalog.Plan) string {
 	return fmt.Sprintf("schemas: {%s: {table: %s, %sowner: %s, fields: %s}}", quoteYAML(s.Name), quoteYAML(s.Table.String()), key, owner, list)
 }
 
-// quoteYAML writes a name as YAML takes it.
+// quoteYAML quotes a name for YAML.
 func quoteYAML(name string) string {
 	if schemas.QuoteIdent(name) == name && !slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, name) {
 		return name
@@ -313,13 +311,13 @@ func quoteYAML(name string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
 }
 
-// applicationName is what the server knows the reader's sessions by.
+// applicationName is the application_name of the reader's sessions.
 const applicationName = "walhook"
 
 const (
 	synchronousNamesSQL = `SELECT pg_catalog.current_setting('synchronous_standby_names')`
 
-	// The physical standbys, which alone can be meant.
+	// The physical standbys, which alone can be synchronous.
 	standbyNamesSQL = `
 		SELECT DISTINCT application_name FROM pg_catalog.pg_stat_replication r
 		WHERE application_name NOT IN ('', $1)
@@ -329,9 +327,9 @@ const (
 
 var standbyName = regexp.MustCompile(`"(?:[^"]|"")*"|[^\s,()"]+`)
 
-// takesForStandby says whether a value of synchronous_standby_names has the
-// server take walhook for a synchronous standby (PostgreSQL manual,
-// synchronous_standby_names: "*" is every name, and case does not count).
+// takesForStandby reports whether a value of synchronous_standby_names makes walhook a
+// synchronous standby (PostgreSQL manual, synchronous_standby_names: "*" is every name,
+// and case does not count).
 func takesForStandby(names string) bool {
 	for _, name := range standbyName.FindAllString(names, -1) {
 		if strings.HasPrefix(name, `"`) {
@@ -344,8 +342,7 @@ func takesForStandby(names string) bool {
 	return false
 }
 
-// synchronousFault says in words what is wrong with synchronous_standby_names;
-// "" for nothing.
+// synchronousFault describes the problem with synchronous_standby_names; "" for none.
 func synchronousFault(names string) string {
 	if !takesForStandby(names) {
 		return ""
@@ -354,8 +351,8 @@ func synchronousFault(names string) string {
 		"the source's commits wait for walhook, and may be on no standby", names)
 }
 
-// TakenForStandby says in words what is wrong with the source's
-// synchronous_standby_names; "" for nothing.
+// TakenForStandby describes the problem with the source's synchronous_standby_names; ""
+// for none.
 func (r *Introspector) TakenForStandby(ctx context.Context) (fault string, err error) {
 	var names string
 	if err = r.conn.QueryRow(ctx, synchronousNamesSQL).Scan(&names); err != nil {
@@ -364,7 +361,7 @@ func (r *Introspector) TakenForStandby(ctx context.Context) (fault string, err e
 	return synchronousFault(names), nil
 }
 
-// synchronousStandby looks whether walhook is named as a synchronous standby.
+// synchronousStandby checks whether walhook is named as a synchronous standby.
 func (e *examination) synchronousStandby(ctx context.Context) {
 	names := e.s.Value("synchronous_standby_names")
 	fault := synchronousFault(names)

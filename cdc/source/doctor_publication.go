@@ -13,7 +13,7 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// lookAtPublication looks for what is missing from the stream without a word.
+// lookAtPublication looks for changes that the stream lacks without an error.
 func (e *examination) lookAtPublication(ctx context.Context) {
 	all := []string{checkPublication, checkPublished, checkColumnLists, checkRowFilters, checkPartitions}
 	switch {
@@ -57,11 +57,11 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 	e.partitions(members)
 }
 
-// member is a table that the publication names.
+// member is a table that the publication lists.
 type member struct {
 	Namespace, Name         string
-	RootNamespace, RootName string   // of a partition; otherwise its own
-	Columns                 []string // nil when all are published
+	RootNamespace, RootName string   // of a partition; otherwise its own name
+	Columns                 []string // nil for all
 	Filter                  string   // "" for none
 	Identity                string
 	Key                     []string // the primary key
@@ -84,15 +84,15 @@ const (
 		JOIN pg_class root ON root.oid = coalesce(pg_partition_root(c.oid), c.oid) JOIN pg_namespace rn ON rn.oid = root.relnamespace
 		WHERE p.pubname = $1 ORDER BY 1, 2`
 
-	// Column lists and row filters are there since PostgreSQL 15.
+	// PostgreSQL has column lists and row filters since 15.
 	listAndFilterSQL = `
 		(SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs)),
 		coalesce(pg_get_expr(r.prqual, c.oid), '')`
 	noListOrFilterSQL = `NULL::text[], ''::text`
 )
 
-// readMembers lists the tables of the catalog, and their partitions, that the
-// publication names.
+// readMembers lists the catalog's tables and their partitions that the publication
+// lists.
 func readMembers(ctx context.Context, q querier, cfg Config) ([]member, error) {
 	var version int
 	if err := q.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
@@ -110,8 +110,8 @@ func readMembers(ctx context.Context, q querier, cfg Config) ([]member, error) {
 	return slices.DeleteFunc(members, func(m member) bool { return !cfg.Catalog.Names(m.root()) }), err
 }
 
-// columnFault says what a list of columns keeps back of a table's rows, and
-// whether the table's own updates fail because of it; "" for nothing.
+// columnFault describes the columns that a column list withholds, and reports whether the
+// table's own updates fail because of it; "" for none.
 func (m member) columnFault(catalog *catalog.Catalog) (fault string, refused bool) {
 	if m.Columns == nil {
 		return "", false
@@ -126,7 +126,7 @@ func (m member) columnFault(catalog *catalog.Catalog) (fault string, refused boo
 	return "", false
 }
 
-// filterFault says which rows are kept back; "" for none.
+// filterFault describes the rows that a row filter withholds; "" for none.
 func (m member) filterFault() string {
 	if m.Filter == "" {
 		return ""
@@ -134,7 +134,7 @@ func (m member) filterFault() string {
 	return fmt.Sprintf("table %s is published only WHERE %s: other rows are never sent", m.table(), m.Filter)
 }
 
-// columnList tells of what the publication keeps back of a table's rows.
+// columnList reports a column list of the publication.
 func (e *examination) columnList(m member) {
 	again := func(note string) doctor.Steps { return publishAgain(e.cfg.Publication, m.table(), note) }
 	switch fault, refused := m.columnFault(e.cfg.Catalog); {
@@ -146,15 +146,15 @@ func (e *examination) columnList(m member) {
 	}
 }
 
-// rowFilter tells of rows that are kept back.
+// rowFilter reports a row filter of the publication.
 func (e *examination) rowFilter(m member) {
 	if fault := m.filterFault(); fault != "" {
 		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless you need the filter: a row that starts to match it is sent as an insert"), "%s", fault)
 	}
 }
 
-// partitions tells of partitions that are published one by one, so that the
-// next one would not be.
+// partitions reports partitions that are published one by one, since the next one would
+// not be published.
 func (e *examination) partitions(members []member) {
 	n := 0
 	for _, t := range e.tables {
@@ -173,8 +173,8 @@ func (e *examination) partitions(members []member) {
 	e.r.OK(checkPartitions, "%s %s partitioned", doctor.Count(n, "table"), doctor.Are(n))
 }
 
-// costSQL says how often rows of the tables were changed or deleted since the
-// statistics began, and how many bytes one has about.
+// costSQL returns how many rows of the tables were changed or deleted since the statistics
+// began, and the average size of a row.
 const costSQL = `
 	SELECT n.nspname::text, c.relname::text, coalesce(s.n_tup_upd + s.n_tup_del, 0)::bigint,
 		(CASE WHEN c.reltuples > 0 THEN c.relpages * current_setting('block_size')::float8 / c.reltuples ELSE 0 END)::float8
@@ -182,7 +182,7 @@ const costSQL = `
 	JOIN pg_namespace n ON n.nspname = named.namespace JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = named.name
 	LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid`
 
-// cost is what FULL costs a table: its old rows in the WAL.
+// cost is the cost of FULL for a table: its old rows in the WAL.
 type cost struct {
 	Namespace, Name string
 	Changes         int64
@@ -191,8 +191,8 @@ type cost struct {
 
 func (c cost) bytes() float64 { return float64(c.Changes) * c.Width }
 
-// lookAtIdentity says what each table's replica identity keeps of old rows, and
-// what FULL costs here.
+// lookAtIdentity reports what each table's replica identity keeps of old rows, and what
+// FULL costs.
 func (e *examination) lookAtIdentity(ctx context.Context) {
 	if e.stored.Source == (schemas.Source{}) && e.unread == nil {
 		e.r.Skip("'walhook setup' does it; with --dry-run it prints the SQL", checkIdentity)
@@ -258,8 +258,8 @@ func (e *examination) identity(t tableState, l identityTable, name schemas.Table
 	}
 }
 
-// child tells of a table whose rows are another's by inheritance and that is
-// not published: one that was made since setup.
+// child reports an unpublished table that inherits from a published one: it was created
+// after setup.
 func (e *examination) child(t tableState, l identityTable, able bool, identity Statement) {
 	if l.Published || !able || !t.published {
 		return
@@ -292,7 +292,7 @@ func (e *examination) costs(ctx context.Context) (map[schemas.TableName]cost, er
 	return costs, err
 }
 
-// bytesText writes an amount for people.
+// bytesText formats a number of bytes.
 func bytesText(n float64) string {
 	for _, unit := range []string{"bytes", "kB", "MB", "GB"} {
 		if n < 1024 {

@@ -14,13 +14,13 @@ import (
 	"walhook/schemas"
 )
 
-// slotInfo is a slot of the server, whoever's.
+// slotInfo is any slot of the server.
 type slotInfo struct {
 	Name      string
 	Database  string
 	Active    bool
 	PID       int
-	Retained  int64 // bytes of WAL that the server keeps for it
+	Retained  int64 // bytes of WAL that the server retains for it
 	WALStatus string
 	Failover  string // true, false, or "" before PostgreSQL 17
 }
@@ -30,8 +30,8 @@ const slotsSQL = `
 		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(wal_status, ''), coalesce(to_jsonb(s) ->> 'failover', '')
 	FROM pg_replication_slots s ORDER BY slot_name`
 
-// lookAtSlots reads slots and publication before lookAtPosition reads what is
-// stored: a reader that goes on meanwhile stores first and tells the slot then.
+// lookAtSlots reads slots and publication before lookAtPosition reads the stored
+// position: a running reader stores a position before it confirms it to the slot.
 func (e *examination) lookAtSlots(ctx context.Context) {
 	reader := &Introspector{conn: e.s.Conn}
 	rows, err := e.s.Query(ctx, slotsSQL)
@@ -59,8 +59,8 @@ func (e *examination) lookAtSlots(ctx context.Context) {
 	}
 }
 
-// slotTaken is what to do about another's slot under the name of ours. Before
-// setup another name is as good; afterwards the outbox follows this one.
+// slotTaken returns the steps for another program's slot with the configured name. Before
+// setup walhook can use another name; afterwards the outbox follows this one.
 func (e *examination) slotTaken(ctx context.Context) doctor.Steps {
 	stored, err := e.read(ctx)
 	if info := e.info(); info.Database != e.s.Database && info.Database != "" && info.Database == stored.Source.Database {
@@ -73,7 +73,7 @@ func (e *examination) slotTaken(ctx context.Context) doctor.Steps {
 		Note: "first find out who uses it: walhook's own slot is gone"}}, acceptGap("changes in between are not sent")...)
 }
 
-// info is our slot; nil when there is none.
+// info is walhook's slot; nil for none.
 func (e *examination) info() *slotInfo {
 	i := slices.IndexFunc(e.slots, func(s slotInfo) bool { return s.Name == e.cfg.Slot })
 	if i < 0 {
@@ -82,13 +82,14 @@ func (e *examination) info() *slotInfo {
 	return &e.slots[i]
 }
 
-// positionChecks are those of judge, each standing on the ones before it.
+// positionChecks returns the checks of checkPosition, each of which depends on the ones
+// before it.
 func positionChecks() []string {
 	return []string{checkSetup, checkSystem, checkSlot, checkPosition, checkCatalog}
 }
 
-// lookAtPosition compares what is stored with what the source has, as run does
-// before it reads.
+// lookAtPosition compares the stored position with the source, as run does before it
+// reads.
 func (e *examination) lookAtPosition(ctx context.Context) {
 	e.stored, e.unread = e.read(ctx)
 	var end string
@@ -130,7 +131,7 @@ func (e *examination) lookAtPosition(ctx context.Context) {
 	e.positionIsGood(now)
 }
 
-// positionIsGood gives the evidence of those checks that found nothing.
+// positionIsGood reports the checks that found no problem.
 func (e *examination) positionIsGood(now System) {
 	if e.stored.Source == (schemas.Source{}) {
 		return
@@ -168,9 +169,8 @@ const (
 		WHERE p.pubname = $1 AND n.nspname = 'walhook' ORDER BY 1`
 )
 
-// outboxPublished takes the outbox's own tables out of the publication: by
-// name, by their schema, or, where everything is published, by another
-// publication in its place.
+// outboxPublished returns the steps that take the outbox's own tables out of the
+// publication: by name, by schema, or, for FOR ALL TABLES, by a new publication.
 func (e *examination) outboxPublished(ctx context.Context) (doctor.Steps, error) {
 	publication := schemas.QuoteIdent(e.cfg.Publication)
 	const owner = "ownership of the publication"
@@ -182,7 +182,7 @@ func (e *examination) outboxPublished(ctx context.Context) (doctor.Steps, error)
 		drop := doctor.Ask(onSource, owner, "DROP PUBLICATION "+publication)
 		drop[0].Note = "or keep it, and use another database for --outbox"
 		if stored, err := e.read(ctx); err == nil && stored.Source == (schemas.Source{}) {
-			return append(drop, doctor.Step{Kind: doctor.Command, Text: "walhook setup"}), nil // nothing was read yet
+			return append(drop, doctor.Step{Kind: doctor.Command, Text: "walhook setup"}), nil // setup has not stored a position yet
 		}
 		return append(drop, acceptGap("it publishes only the catalog's tables")...), nil
 	}
@@ -201,23 +201,23 @@ func (e *examination) outboxPublished(ctx context.Context) (doctor.Steps, error)
 }
 
 const (
-	// The shares of max_slot_wal_keep_size from which on a slot is near its end.
+	// The shares of max_slot_wal_keep_size above which a slot warns and fails.
 	shareWarned, shareFailed = 0.5, 0.8
 
-	// keepSize is suggested where there is no limit.
+	// keepSize is suggested if there is no limit.
 	keepSize = "50GB"
 
-	// A limit of idleness that a weekend does not run into.
+	// An idle timeout that a weekend does not exceed.
 	idleLimitWarned = 72 * time.Hour
 
-	// The shortest wal_sender_timeout that a slow network does not run into:
-	// the reader reports every second.
+	// The shortest wal_sender_timeout that a slow network does not exceed: the reader
+	// reports every second.
 	senderTimeoutWarned = 10 * time.Second
 	senderTimeout       = "60s"
 )
 
-// lookAtSettings looks at the WAL that slots hold back, and at the settings of
-// the server and the role.
+// lookAtSettings checks the WAL that slots retain, and the settings of the server and the
+// role.
 func (e *examination) lookAtSettings(ctx context.Context) {
 	limit := e.s.Number("max_slot_wal_keep_size") // in MB; -1 for none
 	e.walLimit(limit)
@@ -243,8 +243,8 @@ func (e *examination) walLimit(limit int64) {
 	e.r.Warn(checkWALLimit, fix, "max_slot_wal_keep_size is -1: a slot that nobody reads fills the disk")
 }
 
-// idleLimit looks at the time after which PostgreSQL 18 gives up a slot that
-// nobody reads: seconds, -1 where the server has no such setting.
+// idleLimit checks after how many seconds PostgreSQL 18 invalidates a slot without a
+// reader; -1 for a server without that setting.
 func (e *examination) idleLimit(seconds int64) {
 	if seconds <= 0 {
 		e.r.OK(checkIdleLimit, "the server never invalidates an idle slot")
@@ -259,8 +259,8 @@ func (e *examination) idleLimit(seconds int64) {
 	e.r.Warn(checkIdleLimit, fix, "idle_replication_slot_timeout is %s: walhook loses its slot if it is down for that long, which is a gap", limit)
 }
 
-// slotReader says who reads our slot, where that is another program, and whether
-// the source holds back what it should be sent.
+// slotReader reports another program that reads walhook's slot, and a source that
+// withholds changes.
 func (e *examination) slotReader(ctx context.Context) {
 	info := e.info()
 	if info == nil || !info.Active || e.r.Bad(checkSlot) {
@@ -283,8 +283,8 @@ func (e *examination) slotReader(ctx context.Context) {
 	}
 }
 
-// retained says how far our slot is from being given up, and whether anybody
-// reads it.
+// retained reports how close walhook's slot is to being invalidated, and whether it has a
+// reader.
 func (e *examination) retained(limit int64) {
 	info := e.info()
 	if info == nil || e.r.Bad(checkSlot) {
@@ -317,8 +317,8 @@ func (e *examination) retained(limit int64) {
 	}
 }
 
-// otherSlots tells of slots that nobody reads and that hold back much WAL: the
-// disk is ours too.
+// otherSlots reports other slots without a reader that retain much WAL, since they fill
+// the same disk.
 func (e *examination) otherSlots(limit int64) {
 	others := 0
 	for _, info := range e.slots {
@@ -367,8 +367,8 @@ func (e *examination) senderTimeout() {
 	}
 }
 
-// textKept says whether a setting changes how values are printed, and what
-// walhook sets it to.
+// textKept reports whether a setting changes how values are printed, and the value that
+// walhook sets.
 func textKept(name string) (value string, kept bool) {
 	for _, one := range pinned() {
 		if strings.EqualFold(one.Name, name) {
@@ -384,8 +384,8 @@ const ownSettingsSQL = `
 	WHERE setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
 		AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))`
 
-// textSettings tells of settings of the role or the database that walhook has to
-// overrule so that values stay what they are.
+// textSettings reports settings of the role or the database that walhook must override
+// so that values are printed the same.
 func (e *examination) textSettings(ctx context.Context) error {
 	rows, err := e.s.Query(ctx, ownSettingsSQL)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// listedSQL says whether the publication is there and holds tables by name.
+// listedSQL reports whether the publication exists and is not FOR ALL TABLES.
 const listedSQL = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND NOT puballtables)`
 
-// lookAtTables compares the catalog with the tables that there are, and asks
-// whether setup could publish them.
+// lookAtTables compares the catalog with the source's tables, and checks whether setup can
+// publish them.
 func (e *examination) lookAtTables(ctx context.Context) {
 	var err error
 	if e.tables, err = lookAtTables(ctx, e.s, e.cfg); err == nil {
@@ -52,7 +52,7 @@ func (e *examination) lookAtTables(ctx context.Context) {
 	e.lookAtRights(ctx)
 }
 
-// unlogged tells of a table whose changes never reach the WAL.
+// unlogged reports a table whose changes never reach the WAL.
 func (e *examination) unlogged(t tableState) {
 	fix := doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Text: fmt.Sprintf("ALTER TABLE %s SET LOGGED", t.name),
 		Note: "this writes the whole table to the WAL, under an exclusive lock"}}
@@ -65,15 +65,16 @@ func (e *examination) unlogged(t tableState) {
 	e.r.Warn(checkUnlogged, fix, "table %s is unlogged: its changes are never sent", t.name)
 }
 
-// alikeSQL names the tables that the catalog does not name and that have every
-// one of the columns: one of them may be the missing table under a new name.
+// alikeSQL lists the tables outside the catalog that have all the columns: one of them may
+// be the missing table under a new name.
 const alikeSQL = `
 	SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 	WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'walhook')
 		AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($1)) = cardinality($1)
 	LIMIT 10`
 
-// missing tells of a table that does not exist, and which it may be now.
+// missing reports a table that does not exist, and tables that may be it under a new
+// name.
 func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 	rows, err := e.s.Query(ctx, alikeSQL, columnsOf(e.cfg.Catalog, t.name))
 	var alike []schemas.TableName
@@ -109,7 +110,7 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 	e.r.Warn(checkTables, fix, "%s: nothing of it is sent", text)
 }
 
-// renamedTable takes a table back to the name that the catalog has.
+// renamedTable returns the steps that rename a table to the catalog's name.
 func renamedTable(from, to schemas.TableName) (fix doctor.Steps) {
 	const note = "or give it its new name in the catalog file"
 	if from.Name != to.Name {
@@ -124,7 +125,7 @@ func renamedTable(from, to schemas.TableName) (fix doctor.Steps) {
 	return fix
 }
 
-// columnsOf names the columns that the catalog asks of a table.
+// columnsOf returns the columns of a table that the catalog uses.
 func columnsOf(catalog *catalog.Catalog, name schemas.TableName) []string {
 	columns := []string{}
 	add := func(names ...string) {
@@ -161,8 +162,8 @@ const (
 	ownedSQL = `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1`
 )
 
-// lookAtRights asks whether setup may run what the source still needs. Where
-// nothing is needed, no right is.
+// lookAtRights checks whether the role may run the statements of setup. If the source needs
+// none, it needs no right.
 func (e *examination) lookAtRights(ctx context.Context) {
 	plan := &Plan{}
 	for _, t := range e.tables {
@@ -224,11 +225,10 @@ func (e *examination) lackingRights(ctx context.Context) (lacks []string, err er
 	return lacks, nil
 }
 
-// lookAtShape compares the columns of one table with those that the catalog
-// names.
+// lookAtShape compares the columns of one table with the catalog's.
 func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 	relation, err := readRelation(ctx, e.s, e.cfg.Publication, t.name)
-	if err != nil || relation == nil { // gone since
+	if err != nil || relation == nil { // dropped meanwhile
 		if err != nil {
 			e.s.Unseen(e.r, err, checkColumns)
 		}
@@ -252,7 +252,7 @@ func (e *examination) lookAtShape(ctx context.Context, t tableState) {
 	e.ruleColumns(plan, named)
 }
 
-// keys tells of a schema whose records cannot be told apart.
+// keys reports a schema whose records have no key.
 func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) {
 	if n := len(plan.KeyColumns()); n > 0 && n >= len(plan.Schema.Key) {
 		return nil
@@ -275,8 +275,7 @@ func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) 
 	return nil
 }
 
-// fields tells of fields that are absent from every event, besides those that
-// were told of already.
+// fields reports fields that are absent from every event and were not reported yet.
 func (e *examination) fields(plan *catalog.Plan, named []string) (missing []string) {
 	for _, field := range plan.Schema.Fields {
 		if plan.Relation.Column(field.Column) < 0 && !slices.Contains(named, field.Column) {
@@ -291,7 +290,7 @@ func (e *examination) fields(plan *catalog.Plan, named []string) (missing []stri
 	return missing
 }
 
-// ruleColumns tells of columns that only the rules of the catalog ask for.
+// ruleColumns reports missing columns that only rules of the catalog use.
 func (e *examination) ruleColumns(plan *catalog.Plan, named []string) {
 	var missing []string
 	for _, column := range plan.Missing {
@@ -306,7 +305,7 @@ func (e *examination) ruleColumns(plan *catalog.Plan, named []string) {
 	}
 }
 
-// accountColumns tells of what the account table lacks.
+// accountColumns reports missing columns of the account table.
 func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 	a := e.cfg.Catalog.Account
 	if plan.Account == nil {
@@ -335,8 +334,8 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 	return missing
 }
 
-// resultColumns tells of what the table of asynchronous results lacks. Its
-// columns' names are fixed.
+// resultColumns reports missing columns of the table of asynchronous results, whose names
+// are fixed.
 func (e *examination) resultColumns(plan *catalog.Plan) (missing []string) {
 	if plan.Results == nil {
 		return nil
@@ -351,7 +350,7 @@ func (e *examination) resultColumns(plan *catalog.Plan) (missing []string) {
 	return missing
 }
 
-// ownerColumn tells of a table whose rows are nobody's.
+// ownerColumn reports a table without its owner column.
 func (e *examination) ownerColumn(plan *catalog.Plan) []string {
 	name := plan.Schema.Owner.Column
 	if plan.Relation.Column(name) >= 0 {
@@ -368,9 +367,8 @@ func (e *examination) ownerColumn(plan *catalog.Plan) []string {
 	return []string{name}
 }
 
-// renamed gives a column its name back, where one is missing and one is there
-// that the catalog does not name; otherwise it is of no use. One that is there and
-// does not come keeps its name: the table is right as it is.
+// renamed suggests to rename a column if one is missing and the table has one that the
+// catalog does not name. A column that exists and is not sent keeps its name.
 func (e *examination) renamed(relation *schemas.Relation, missing []string, with func(column string) string, otherwise doctor.Steps) doctor.Steps {
 	for _, name := range missing {
 		if _, there := e.unsent[name]; there {
@@ -398,26 +396,26 @@ func addColumn(table schemas.TableName, name, note string) doctor.Steps {
 
 func setupAgain() doctor.Step { return acceptGap("after walhook was set up")[0] }
 
-// unsentColumn is a column that a table has and whose values do not come.
+// unsentColumn is a column of a table whose values are not sent.
 type unsentColumn struct {
 	generated   bool
-	virtual     bool     // and never stored
-	publishable bool     // by a setting of the publication
-	from        []string // columns that it is computed from
-	alike       bool     // which are of its type
+	virtual     bool     // generated and never stored
+	publishable bool     // with a setting of the publication
+	from        []string // the columns that it is computed from
+	alike       bool     // they have its type
 }
 
 const (
-	// computedFromSQL joins the dependencies of a column of the row "g" on those
-	// that it is computed from: before PostgreSQL 15 they are the column's own,
-	// since then its expression's.
+	// computedFromSQL joins the dependencies of the column of row "g" on the columns that
+	// it is computed from: before PostgreSQL 15 the column has them, since then its
+	// expression.
 	computedFromSQL = `LEFT JOIN pg_attrdef e ON e.adrelid = g.attrelid AND e.adnum = g.attnum AND g.attgenerated <> ''
 	LEFT JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> g.attnum
 		AND (d.classid = 'pg_class'::regclass AND d.objid = g.attrelid AND d.objsubid = g.attnum
 			OR d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid)`
 
-	// unsentColumnsSQL lists the columns of a table with what generated ones are
-	// computed from.
+	// unsentColumnsSQL lists the columns of a table, and the columns that generated ones
+	// are computed from.
 	unsentColumnsSQL = `
 	SELECT g.attname::text, g.attgenerated <> '', g.attgenerated = 'v',
 		g.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000,
@@ -429,7 +427,7 @@ const (
 	GROUP BY g.attnum, g.attname, g.attgenerated`
 )
 
-// unsentColumns are the columns of a table that do not come with its relation.
+// unsentColumns returns the columns of a table that its relation does not have.
 func unsentColumns(ctx context.Context, q querier, table uint32, relation *schemas.Relation) (map[string]unsentColumn, error) {
 	rows, err := q.Query(ctx, unsentColumnsSQL, table)
 	if err != nil {
@@ -447,7 +445,7 @@ func unsentColumns(ctx context.Context, q querier, table uint32, relation *schem
 	return unsent, err
 }
 
-// lacks says what a table does not have, or does not send.
+// lacks says that a table does not have a column, or does not send it.
 func (e *examination) lacks(name string) string {
 	switch c, there := e.unsent[name]; {
 	case !there:
@@ -462,8 +460,8 @@ func (e *examination) lacks(name string) string {
 	return fmt.Sprintf("does not send column %q, which the publication's column list leaves out", name)
 }
 
-// sendAgain is what makes a column come that the table has: never a change of
-// the table. with gives the catalog's entry with another column in its place.
+// sendAgain returns the steps that make the source send an existing column, without a
+// change of the table. with returns the catalog's entry with another column.
 func (e *examination) sendAgain(table schemas.TableName, name string, with func(column string) string) doctor.Steps {
 	switch c := e.unsent[name]; {
 	case !c.generated:

@@ -14,12 +14,12 @@ import (
 	"walhook/schemas"
 )
 
-// Fault is something about the source that walhook cannot fix by itself:
-// what is wrong, and what to do about it.
+// Fault is a problem of the source that walhook cannot fix itself, and what to do about
+// it.
 type Fault struct {
 	Problem string
 	Fix     string // a statement or command, in words
-	Err     error  // what the server said, if anything
+	Err     error  // the server's, if any
 }
 
 func (f *Fault) Error() string {
@@ -30,25 +30,25 @@ func (f *Fault) Error() string {
 	return s + "; " + f.Fix
 }
 
-// Unwrap returns what the server said.
+// Unwrap returns the server's error.
 func (f *Fault) Unwrap() error { return f.Err }
 
-// checkedFault is a [Fault] as an examination reports it.
+// checkedFault is a [Fault] with what doctor reports about it.
 type checkedFault struct {
 	Fault
-	check string       // that finds it; "" where the caller says so
-	steps doctor.Steps // Fix to the letter
+	check string       // the id of its check; "" if the caller sets it
+	steps doctor.Steps // the exact steps of Fix
 }
 
-// Unwrap returns the fault without what only an examination needs.
+// Unwrap returns the [Fault].
 func (f *checkedFault) Unwrap() error { return &f.Fault }
 
-// GapError says that the log cannot be continued where the store left off:
-// changes after From and before To may never be seen. It is not skipped:
-// setup --accept-gap starts over from a fresh snapshot.
+// GapError says that the WAL cannot be continued from the stored position: changes after
+// From and before To may be lost. The reader never skips a gap; setup --accept-gap
+// starts over with a new snapshot.
 type GapError struct {
 	From   schemas.LSN // the stored position's end
-	To     schemas.LSN // where the source could continue; 0 when not known
+	To     schemas.LSN // where the source could continue; 0 if unknown
 	Reason string
 	Slot   string
 }
@@ -76,7 +76,7 @@ const (
 	codeObjectInUse        = "55006" // slot active elsewhere
 	codeNotInPrerequisite  = "55000" // slot lost
 	codeLockNotAvailable   = "55P03"
-	codeIdleInTransaction  = "25P03" // we were away for too long
+	codeIdleInTransaction  = "25P03" // the session was idle for too long
 	codeConfigurationLimit = "53400"
 	codeInvalidCatalog     = "3D000" // no such database
 	codeInvalidAuth        = "28000"
@@ -85,10 +85,9 @@ const (
 
 func sqlState(err error) string { return pgsession.State(err) }
 
-// IsUnreachable says whether an error is of the kind that passes: the server
-// is not there yet, is starting, or the connection was lost. A database that
-// does not exist, a wrong password, a certificate that is not accepted or a
-// pooler is not.
+// IsUnreachable reports whether an error passes: the server is not reachable yet, is
+// starting, or the connection was lost. A missing database, a wrong password, a
+// certificate that is not accepted or a pooler does not pass.
 func IsUnreachable(err error) bool {
 	if _, ok := errors.AsType[*Fault](err); ok || pgsession.IsPooler(err) || pgsession.IsCertificate(err) {
 		return false
@@ -101,14 +100,14 @@ func IsUnreachable(err error) bool {
 	}
 	_, connecting := errors.AsType[*pgconn.ConnectError](err)
 	_, network := errors.AsType[net.Error](err)
-	// A server that dies in the middle of an answer.
+	// A server that ended during an answer.
 	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	return connecting || network || cut || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
 }
 
-// passes says whether what the server answered may be otherwise soon: start and
-// shutdown (class 57), connection (08), resources (53), a conflict with another
-// transaction (40), a lock or an answer that took too long.
+// passes reports whether the server's error may pass soon: start and shutdown (class
+// 57), connection (08), resources (53), a conflict with another transaction (40), a
+// timeout of a lock or a statement.
 func passes(code string) bool {
 	switch code[:2] {
 	case "57", "08", "53", "40":
@@ -117,7 +116,7 @@ func passes(code string) bool {
 	return code == codeLockNotAvailable || code == codeIdleInTransaction
 }
 
-// connectFault puts what goes wrong on connecting into words.
+// connectFault makes a [Fault] of errors of connecting that an operator must fix.
 func connectFault(err error) error {
 	err = pgsession.Reason(err)
 	if pgsession.IsPooler(err) {
@@ -141,7 +140,7 @@ func connectFault(err error) error {
 	return fmt.Errorf("connect to the source: %w", err)
 }
 
-// poolerFault says that a connection pooler answers where the server has to.
+// poolerFault says that a connection pooler answers instead of the server.
 func poolerFault(err error) *checkedFault {
 	var problem string
 	said, known := errors.AsType[*pgsession.PoolerError](err)

@@ -16,13 +16,13 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// Introspector asks the source's catalog, over an ordinary session, for what
+// Introspector queries the source's system catalog, over an ordinary session, for what
 // the stream does not say.
 type Introspector struct {
 	conn        *pgx.Conn
 	publication string
 
-	// dropsDefaults says that the server is of a version that does.
+	// DropsDefaults says that the server is of a version that [dropsDefaults] names.
 	DropsDefaults bool
 }
 
@@ -46,9 +46,8 @@ func (r *Introspector) Describe(ctx context.Context, oid uint32) (*catalog.Table
 	return list[0], nil
 }
 
-// typesVersionSQL changes with each ALTER TYPE: it names the transactions that
-// made the rows of the catalog which say what types are made of. It reads by
-// index alone.
+// typesVersionSQL returns a version that changes with each ALTER TYPE: the transactions
+// that wrote the catalog's rows about the types. It reads by indexes only.
 const typesVersionSQL = `
 	SELECT coalesce(string_agg(concat_ws(':', t.oid, t.xmin, a.attnum, a.xmin), ',' ORDER BY t.oid, a.attnum), ''), pg_current_snapshot()::text
 	FROM pg_type t LEFT JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
@@ -59,9 +58,8 @@ const alteredSQL = `
 	SELECT t.oid, array_agg(a.xmin::text::bigint) FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
 	WHERE t.oid = ANY ($1::oid[]) GROUP BY t.oid`
 
-// ReadTypes reads types and their version under one snapshot, so that no
-// change between the two is missed, and who wrote the attributes of composite
-// ones.
+// ReadTypes reads types, their version, and which transactions wrote the attributes of
+// composite ones. It reads them under one snapshot, so that it misses no change.
 func (r *Introspector) ReadTypes(ctx context.Context, oids []uint32) (rows []pgjson.TypeRow, altered map[uint32][]int64, version string, err error) {
 	altered = map[uint32][]int64{}
 	err = pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -86,8 +84,8 @@ func (r *Introspector) ReadTypes(ctx context.Context, oids []uint32) (rows []pgj
 	return rows, altered, version, err
 }
 
-// TypesVersion is the present version of types that were read before, and what
-// else the catalog showed at that moment.
+// TypesVersion returns the current version of types that were read before, and the
+// snapshot of that query.
 func (r *Introspector) TypesVersion(ctx context.Context, rows []pgjson.TypeRow) (version string, seen Visibility, err error) {
 	return typesVersion(ctx, r.conn, rows)
 }
@@ -109,9 +107,9 @@ func typeOIDs(rows []pgjson.TypeRow) []uint32 {
 	return oids
 }
 
-// dropsDefaults says whether a server leaves the values out of an old row that
-// columns younger than the row have, added with a default and without a rewrite:
-// it sends nulls instead. PostgreSQL 15 did until 15.5, and 16 until 16.1.
+// dropsDefaults reports whether a server sends nulls in old rows for columns that were
+// added later, with a default and without a rewrite. PostgreSQL 15 does until 15.5, and
+// 16 until 16.1.
 func dropsDefaults(version string) bool {
 	var major, minor int
 	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
@@ -122,14 +120,14 @@ func dropsDefaults(version string) bool {
 
 const snapshotSQL = `SELECT pg_catalog.pg_current_snapshot()::text`
 
-// Visibility is what a query sees.
+// Visibility is a query's snapshot.
 type Visibility struct {
 	next    uint32 // the first transaction that has not begun
 	running []uint32
 }
 
-// parseSnapshot reads pg_snapshot's text, such as 10:20:10,14. Its ids are 64
-// bits wide, those of the stream are the lower half.
+// parseSnapshot parses pg_snapshot's text, such as 10:20:10,14. Its ids have 64 bits, of
+// which the stream has the lower half.
 func parseSnapshot(text string) (s Visibility, err error) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
@@ -153,13 +151,12 @@ func parseSnapshot(text string) (s Visibility, err error) {
 	return s, nil
 }
 
-// Shows says whether the snapshot shows a transaction that has committed. Ids
-// wrap around.
+// Shows reports whether the snapshot shows a committed transaction. Ids wrap around.
 func (s Visibility) Shows(xid uint32) bool {
 	return int32(xid-s.next) < 0 && !slices.Contains(s.running, xid)
 }
 
-// Shows says whether the catalog shows a transaction that has committed.
+// Shows reports whether the catalog shows a committed transaction.
 func (r *Introspector) Shows(ctx context.Context, xid uint32) (bool, error) {
 	var text string
 	if err := r.conn.QueryRow(ctx, snapshotSQL).Scan(&text); err != nil {
@@ -169,18 +166,18 @@ func (r *Introspector) Shows(ctx context.Context, xid uint32) (bool, error) {
 	return seen.Shows(xid), err
 }
 
-// SQLASCII is the encoding of a server that knows none: its texts are bytes. It
-// verifies what it sends to a client of another encoding, and fails at the first
-// byte that is none of that; so it is asked for bytes.
+// SQLASCII is the encoding of a server whose texts are any bytes. It verifies what it
+// sends to a client of another encoding, and fails at the first invalid byte. So
+// sessions use SQL_ASCII too, and get the bytes.
 const SQLASCII = "SQL_ASCII"
 
 func ServerEncoding(conn *pgconn.PgConn) string { return conn.ParameterStatus("server_encoding") }
 
 const replacement = string(utf8.RuneError)
 
-// Legible makes UTF-8 of bytes: each that is not is replaced by U+FFFD and its
-// two hexadecimal digits. A text that has such a sequence already has the bytes
-// of its U+FFFD replaced, so that what differs, an id above all, goes on to.
+// Legible makes valid UTF-8 of bytes: it replaces each invalid byte by U+FFFD and two
+// hexadecimal digits. In a text that has such a sequence already it replaces the bytes
+// of that U+FFFD, so that different inputs, such as ids, stay different.
 func Legible(text []byte) []byte {
 	if !bytes.Contains(text, []byte(replacement)) && utf8.Valid(text) {
 		return text
@@ -205,12 +202,12 @@ func Legible(text []byte) []byte {
 	return out
 }
 
-// isHex knows the digits that legible writes.
+// isHex reports whether a byte is a digit that Legible writes.
 func isHex(b byte) bool { return '0' <= b && b <= '9' || 'a' <= b && b <= 'f' }
 
 const convertSQL = `SELECT pg_catalog.convert_from($1::pg_catalog.bytea, pg_catalog.getdatabaseencoding())`
 
-// Convert has the server convert.
+// Convert has the server convert bytes from its encoding to UTF-8.
 func (r *Introspector) Convert(ctx context.Context, content []byte) (text string, err error) {
 	err = r.conn.QueryRow(ctx, convertSQL, content).Scan(&text)
 	return text, err

@@ -14,8 +14,8 @@ import (
 	"walhook/schemas"
 )
 
-// Check compares what is stored with what the source has, before anything is
-// read. Whatever does not fit is a fault to fix or a gap.
+// Check compares the stored position with the source, before the reader reads. A
+// mismatch is a [*Fault] or a [*GapError].
 func (c Config) Check(stored schemas.Checkpoint, now System, slot SlotState) error {
 	if _, err := c.checkPosition(stored, now, slot); err != nil {
 		return err
@@ -24,8 +24,8 @@ func (c Config) Check(stored schemas.Checkpoint, now System, slot SlotState) err
 	return err
 }
 
-// judge finds the first of what does not fit, and which of doctor's checks it
-// belongs to. What comes later says nothing once something earlier is wrong.
+// checkPosition returns the first mismatch, and the id of doctor's check for it. Each
+// comparison depends on the ones before it.
 func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotState) (check string, err error) {
 	if stored.Source == (schemas.Source{}) {
 		if slot.Exists {
@@ -37,7 +37,7 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 	gap := func(to schemas.LSN, format string, args ...any) error {
 		return &GapError{From: stored.Flush, To: to, Slot: c.Slot, Reason: fmt.Sprintf(format, args...)}
 	}
-	// Inside a transaction its commit is beyond what may be flushed.
+	// Inside a transaction, its commit is beyond the flush position.
 	reach := max(stored.Flush, stored.Position.Commit)
 	switch was := stored.Source; {
 	case was.Slot != c.Slot:
@@ -52,8 +52,8 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 		}
 	case was.SystemID != now.id:
 		return checkSystem, gap(slot.WALEnd, "the source is another database system (%s, was %s)", now.id, was.SystemID)
-	// A slot belongs to one database, by its OID: with the slot there, it is the
-	// same one under another name.
+	// A slot belongs to one database, by its OID: if the slot exists, the database was
+	// renamed.
 	case was.Database != now.Database && !slot.Exists:
 		return checkSetup, &checkedFault{
 			Fault: Fault{
@@ -84,10 +84,9 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 	return "", nil
 }
 
-// judgePublication finds what is silently missing from the stream, and which of
-// doctor's checks it belongs to: the log has been read up to from, and what was
-// not published since is a gap. before is the OID of the publication that was
-// read.
+// checkPublication returns what is missing from the stream, and the id of doctor's check
+// for it. The WAL has been read up to from: a change after that which was not published
+// is a gap. before is the OID of the publication that was read.
 func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState) (check string, err error) {
 	gap := func(format string, args ...any) error {
 		return &GapError{From: from, To: slot.WALEnd, Slot: c.Slot,
@@ -110,9 +109,9 @@ func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState
 	return "", nil
 }
 
-// CheckPublication finds, before [Plan.Apply] would fix it, a publication from
-// which something is missing that the stored position went past: a [*GapError].
-// A source of which nothing is stored has no gap.
+// CheckPublication returns a [*GapError] if the publication has lacked something since
+// the stored position. It comes before [Plan.Apply], which would fix the publication. A
+// source without a stored position has no gap.
 func CheckPublication(ctx context.Context, cfg Config, stored schemas.Checkpoint) error {
 	if stored.Source == (schemas.Source{}) {
 		return nil
@@ -158,18 +157,18 @@ func (c Config) slotWithoutPosition() error {
 
 func (e *GapError) Gap() schemas.Gap { return schemas.Gap{From: e.From, To: e.To, Reason: e.Reason} }
 
-// System is which log the source writes: its identity, the timeline that it is
-// on, and where that left those that it comes from.
+// System identifies the source's WAL: the system, its timeline, and where that branched
+// off from earlier timelines.
 type System struct {
 	id       string
 	Database string
 	Timeline int32
-	ends     map[int32]schemas.LSN // of earlier timelines: the first byte that is not theirs
+	ends     map[int32]schemas.LSN // of earlier timelines: the first byte after their end
 	err      error                 // why ends could not be read
 }
 
-// Identify asks for the identity of the source's log. It comes before
-// replication starts: a walsender that streams takes no other command.
+// Identify reads the identity of the source's WAL. It comes before replication starts: a
+// walsender that streams accepts no other command.
 func Identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
 	result, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err != nil {
@@ -188,9 +187,8 @@ func Identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
 	return s, nil
 }
 
-// parseTimelineHistory reads a history file: on each line a timeline, the LSN
-// at which it was left, and a reason (PostgreSQL manual, Continuous Archiving,
-// Timelines).
+// parseTimelineHistory parses a history file: each line has a timeline, the LSN at which
+// it ended, and a reason (PostgreSQL manual, Continuous Archiving, Timelines).
 func parseTimelineHistory(content []byte) (map[int32]schemas.LSN, error) {
 	ends := map[int32]schemas.LSN{}
 	for line := range bytes.Lines(content) {
@@ -212,8 +210,8 @@ func parseTimelineHistory(content []byte) (map[int32]schemas.LSN, error) {
 	return ends, nil
 }
 
-// strays says why a log that was read on timeline was up to reach does not go
-// on in this one; "" when it does.
+// strays says why a WAL that was read on timeline was up to reach does not continue in
+// this one; "" if it does.
 func (s System) strays(was int32, reach schemas.LSN) string {
 	if s.Timeline == was {
 		return ""

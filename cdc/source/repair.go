@@ -11,14 +11,14 @@ import (
 	"walhook/schemas"
 )
 
-// tableFault is what a change of the carrier's does to a published table.
+// tableFault is a problem of a published table, after a change by the carrier.
 type tableFault struct {
 	table   schemas.TableName
-	refused bool // its own updates and deletes fail; otherwise its old rows are only keys
+	refused bool // its own updates and deletes fail; otherwise its old rows have only the key
 	sql     string
 }
 
-// fault is what is wrong with a table that logs its own changes, if anything.
+// fault returns the problem of a table's replica identity, if there is one.
 func (l identityTable) fault(publication string) (fault tableFault, wrong bool) {
 	name := l.name()
 	statement, ok := l.identity()
@@ -42,42 +42,42 @@ func publishGeneratedSQL(publication string) string {
 }
 
 const (
-	// repairLockTimeout bounds how long a statement of the observer queues for a
-	// table: all that comes after it waits behind.
+	// repairLockTimeout bounds how long a statement waits for a table's lock: the
+	// carrier's later statements queue behind it.
 	repairLockTimeout = "SET lock_timeout = '200ms'"
 
 	firstRepairWait = 5 * time.Second
 	lastRepairWait  = 5 * time.Minute
 )
 
-// repair is a table that could not be repaired yet.
+// repair is when to try again to repair a table.
 type repair struct {
 	next time.Time
 	wait time.Duration
 }
 
-// TableRepair looks what a change of the carrier's does to its published tables,
-// says so once, and repairs what it may. It belongs to one goroutine.
+// TableRepair finds problems of published tables after changes by the carrier, logs each
+// once, and repairs those that it may. One goroutine owns it.
 type TableRepair struct {
 	cfg     Config
 	store   Changes
-	added   func(table uint32) bool // whether a table was last described as a new partition
+	added   func(table uint32) bool // whether the last description of a table says that it is a new partition
 	log     *zap.Logger
 	faults  map[uint32]tableFault
-	seen    map[schemas.TableName]bool // tables of the catalog that were there
-	said    map[finding]bool           // what is wrong otherwise, and was said
+	seen    map[schemas.TableName]bool // existing tables of the catalog
+	said    map[finding]bool           // other problems that were logged
 	waiting map[uint32]*repair
 }
 
+// NewTableRepair makes a TableRepair that notes its changes in store.
 func NewTableRepair(cfg Config, store Changes, added func(table uint32) bool, log *zap.Logger) *TableRepair {
 	return &TableRepair{cfg: cfg, store: store, added: added, log: log, seen: map[schemas.TableName]bool{}, waiting: map[uint32]*repair{}}
 }
 
-// Check names the tables whose writes the server refuses by now, or of whose old
-// rows it keeps only the key, and repairs what it may: a table that refuses its
-// own updates, which is the carrier's outage, and a new partition of a table that
-// is otherwise under FULL. An identity that somebody chose is named and
-// left alone.
+// Check logs the tables whose writes the server refuses, or whose old rows have only the
+// key. It repairs a table that refuses its own updates, which is an outage of the
+// carrier, and a new partition of a table that has FULL. It does not change a replica
+// identity that somebody chose.
 func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused, partial int, err error) {
 	tables, err := lookAtTables(ctx, source.conn, o.cfg)
 	if err != nil {
@@ -137,8 +137,7 @@ func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused,
 	return refused, partial, nil
 }
 
-// checkMembers names what the publication keeps back of the catalog's tables:
-// rows by a filter, columns by a list.
+// checkMembers logs row filters and column lists of the catalog's tables.
 func (o *TableRepair) checkMembers(ctx context.Context, source *Introspector, now map[finding]bool) error {
 	members, err := readMembers(ctx, source.conn, o.cfg)
 	if err != nil {
@@ -156,13 +155,13 @@ func (o *TableRepair) checkMembers(ctx context.Context, source *Introspector, no
 	return nil
 }
 
-// finding is what was said of a table.
+// finding is a problem of a table as it was logged.
 type finding struct {
 	table        schemas.TableName
 	what, reason string
 }
 
-// say writes to the log what is wrong with a table when it is new.
+// say logs a problem of a table if it is new.
 func (o *TableRepair) say(now map[finding]bool, what string, table schemas.TableName, reason, fix string) {
 	f := finding{table, what, reason}
 	if now[f] = true; !o.said[f] {
@@ -170,7 +169,7 @@ func (o *TableRepair) say(now map[finding]bool, what string, table schemas.Table
 	}
 }
 
-// name writes a fault to the log when it is new.
+// name logs a fault if it is new.
 func (o *TableRepair) name(oid uint32, fault tableFault) {
 	if o.faults[oid] == fault {
 		return
@@ -184,8 +183,8 @@ func (o *TableRepair) name(oid uint32, fault tableFault) {
 		zap.Stringer("table", fault.table), zap.String("fix", fault.sql))
 }
 
-// try runs the statement that repairs a table, if its turn has come. A lack of a
-// right ends the trying; a lock that somebody holds only puts it off.
+// try runs the statement that repairs a table, if it is due. After a missing right it
+// waits for the longest time; after a lock timeout it tries again sooner.
 func (o *TableRepair) try(ctx context.Context, source *Introspector, l identityTable, fault tableFault) bool {
 	m := o.waiting[l.OID]
 	if m == nil {
@@ -229,7 +228,7 @@ func (o *TableRepair) apply(ctx context.Context, conn execer, l identityTable, f
 	return setIdentity(ctx, conn, o.store, l.OID, statement.identity)
 }
 
-// Due says whether a table waits to be repaired.
+// Due reports whether a repair is due.
 func (o *TableRepair) Due() bool {
 	for _, m := range o.waiting {
 		if !time.Now().Before(m.next) {

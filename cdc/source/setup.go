@@ -15,17 +15,17 @@ import (
 	"walhook/schemas"
 )
 
-// Plan is what a source still needs, as a DBA would type it. The slot is not
-// in it: walhook makes it itself, together with its snapshot.
+// Plan holds the statements that a source still needs, as a DBA would type them. It does
+// not create the slot: walhook does that, together with its snapshot.
 type Plan struct {
-	// Statements to run, in order. Replica identity comes before publication:
-	// a published table without one refuses its own updates and deletes.
-	// Publication comes before slot: on PostgreSQL 15 a slot made before its
-	// publication stays broken.
+	// Statements to run, in order. Replica identity comes before publication: a
+	// published table without one refuses its own updates and deletes. Publication
+	// comes before slot: on PostgreSQL 15 a slot that is older than its publication
+	// does not work.
 	Statements []Statement
-	// Warnings are what walhook can work with but somebody should know.
+	// Warnings are problems that walhook can work with.
 	Warnings []string
-	// Suggestions are statements that walhook works without, and never runs.
+	// Suggestions are statements that walhook does not need, and never runs.
 	Suggestions []Suggestion
 
 	tables  []table // of the catalog, those that exist
@@ -35,12 +35,11 @@ type Plan struct {
 	system, database string // of the source, where it is
 }
 
-// PublishesEverything says that the publication is one of all tables.
+// PublishesEverything says that the publication is FOR ALL TABLES.
 func (p *Plan) PublishesEverything() bool { return p.everything }
 
-// PublishesOutbox says why an outbox in that database cannot be used with the
-// publication: one of all tables would publish what each event writes. It is nil
-// where it can.
+// PublishesOutbox returns an error if the publication would publish an outbox in that
+// database: FOR ALL TABLES publishes the rows of every event.
 func (p *Plan) PublishesOutbox(cfg Config, system, database string) error {
 	if !p.everything || p.system != system || p.database != database {
 		return nil
@@ -60,25 +59,25 @@ func (p *Plan) PublishesOutbox(cfg Config, system, database string) error {
 type Statement struct {
 	SQL   string
 	Needs string
-	// Optional: without it walhook works, only less is known of old rows.
+	// Optional: walhook works without it, but knows less of old rows.
 	Optional bool
-	// Undo is what teardown runs where nobody changed it since; "" for nothing
-	// of its own, as what is done to a publication goes with it.
+	// Undo is the statement that teardown runs if nobody changed the state since; ""
+	// for none: changes of a publication go with it.
 	Undo string
 
-	table    uint32 // OID of the table that gets another replica identity; 0 for none
+	table    uint32 // OID of a table whose replica identity it changes; 0 for none
 	identity schemas.ReplicaIdentity
 
 	publication string // that it makes
 }
 
-// Suggestion is a statement that a DBA may want, and why.
+// Suggestion is a statement that a DBA may want, with the reason.
 type Suggestion struct {
 	SQL, Why string
 }
 
-// PlanSetup compares the source with what walhook needs. A [*Fault] says what
-// a superuser has to fix first.
+// PlanSetup compares the source with what walhook needs. A [*Fault] says what a superuser
+// must fix first.
 func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -118,8 +117,8 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	return p, p.suggestEmitters(ctx, conn)
 }
 
-// publicEmittersSQL lists the functions that emit logical messages and that
-// everybody may call, as the server's version declares them.
+// publicEmittersSQL lists the functions that emit logical messages and that every role
+// may call, with the signatures of this server version.
 const publicEmittersSQL = `
 	SELECT pg_catalog.format('pg_catalog.pg_logical_emit_message(%s)', pg_catalog.oidvectortypes(p.proargtypes))
 	FROM pg_catalog.pg_proc p
@@ -128,7 +127,7 @@ const publicEmittersSQL = `
 			WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
 	ORDER BY p.oid`
 
-// suggestEmitters suggests to keep others from emitting what walhook signs.
+// suggestEmitters suggests to revoke the right to emit messages, which walhook signs.
 func (p *Plan) suggestEmitters(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, publicEmittersSQL)
 	if err != nil {
@@ -147,8 +146,7 @@ func (p *Plan) suggestEmitters(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// readTables finds the catalog's tables and leaves out those that cannot be
-// published.
+// readTables reads the catalog's tables, without those that cannot be published.
 func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	tables, err := lookAtTables(ctx, conn, cfg)
 	if err != nil {
@@ -182,8 +180,8 @@ const publicationStateSQL = `
 		coalesce(to_jsonb(p) ->> 'pubgencols', 's') = 's' OR NOT pg_has_role(pubowner, 'USAGE')
 	FROM pg_publication p WHERE pubname = $1`
 
-// publishesGeneratedSQL says whether a publication may send stored generated
-// columns.
+// publishesGeneratedSQL reports whether this server's publications can send stored
+// generated columns.
 const publishesGeneratedSQL = `SELECT current_setting('server_version_num')::int >= 180000`
 
 func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) error {
@@ -236,10 +234,10 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 	return nil
 }
 
-// planIdentity asks for the whole old row in the log: without it a DELETE
-// carries its key only, and an unchanged TOAST value is absent. walhook can do
-// without, unless the table has no replica identity at all. A table that can
-// have none that lets it be updated once it is published is left out.
+// planIdentity plans REPLICA IDENTITY FULL: without it a DELETE has only the key, and an
+// unchanged TOAST value is absent. walhook can work without, unless the table has no
+// replica identity at all. A table whose updates would fail under every identity, once
+// it is published, is left out.
 func (p *Plan) planIdentity() {
 	var left []uint32
 	p.tables = slices.DeleteFunc(p.tables, func(t table) bool {
@@ -274,9 +272,8 @@ func (p *Plan) add(sql, needs string) {
 	p.Statements = append(p.Statements, Statement{SQL: sql, Needs: needs})
 }
 
-// tableList names tables as a publication takes them. A table with children
-// stands for itself alone, and they are named: those that have no identity must
-// not be published with it.
+// tableList lists tables for a publication. It lists a table with children by ONLY, and
+// the children too: children without an identity must not be published.
 func tableList(tables []table) string {
 	var names []string
 	for _, t := range tables {
@@ -288,7 +285,7 @@ func tableList(tables []table) string {
 	return strings.Join(names, ", ")
 }
 
-// missingList names what is not in the publication.
+// missingList lists the tables that are not in the publication.
 func missingList(tables []table) string {
 	var names []string
 	for _, t := range tables {
@@ -315,19 +312,18 @@ func (t table) inPublication() string {
 	return t.name.String()
 }
 
-// minServerVersion is the oldest server whose pgoutput carries logical
-// messages.
+// minServerVersion is the first version whose pgoutput sends logical messages.
 const minServerVersion = 140000
 
 const serverSQL = `
 	SELECT current_setting('server_version_num')::int, current_setting('wal_level'), current_user::text,
 		current_setting('max_replication_slots')::int, current_setting('max_wal_senders')::int`
 
-// server is what logical replication needs of a server.
+// server holds the server's settings that logical replication needs.
 type server struct {
 	version        int
 	walLevel, role string
-	slots, senders int // as many as there may be
+	slots, senders int // their limits
 }
 
 func readServer(ctx context.Context, q querier) (s server, err error) {
@@ -337,7 +333,7 @@ func readServer(ctx context.Context, q querier) (s server, err error) {
 	return s, nil
 }
 
-// faults lists what keeps walhook from replicating from a server at all.
+// faults returns the problems that prevent replication from the server.
 func (s server) faults() (faults []*checkedFault) {
 	if s.version < minServerVersion {
 		faults = append(faults, &checkedFault{check: checkVersion, Fault: Fault{Problem: fmt.Sprintf("the source is PostgreSQL %d", s.version/10000), Fix: "walhook needs 14 or newer"}})
@@ -364,17 +360,17 @@ func (s server) faults() (faults []*checkedFault) {
 	return faults
 }
 
-// dropsDefaults says whether the server has the bug that [dropsDefaults] names.
+// dropsDefaults reports whether the server has the bug that [dropsDefaults] names.
 func (s server) dropsDefaults() bool {
 	return dropsDefaults(fmt.Sprintf("%d.%d", s.version/10000, s.version%10000))
 }
 
-// droppedDefaults is what that means, and what ends it.
+// droppedDefaults describes that bug and its fix.
 const droppedDefaults = "this minor version of PostgreSQL sends old rows without the values of columns that were added later with a default (fixed in 15.6 and 16.2): " +
 	"walhook treats such a null as unknown"
 
-// roleFault is why a session of the replication protocol is refused, if it is
-// for want of the right.
+// roleFault makes a [Fault] of the error of a replication session if the role lacks the
+// right.
 func (s server) roleFault(err error) error {
 	if sqlState(err) != codeInsufficientRights {
 		return err
@@ -393,8 +389,7 @@ func checkServer(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	if faults := s.faults(); len(faults) > 0 {
 		return faults[0]
 	}
-	// Tried, not looked up: hosted services grant the right in ways of their
-	// own.
+	// Connecting is the test: hosted services grant the right in their own ways.
 	replication, err := cfg.connectReplication(ctx)
 	if err != nil {
 		return s.roleFault(err)
@@ -403,13 +398,13 @@ func checkServer(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	return nil
 }
 
-// lockTimeoutSQL bounds how long a statement of ours may queue for a table:
-// everybody who comes after it waits behind.
+// lockTimeoutSQL bounds how long a statement waits for a table's lock: the carrier's later
+// statements queue behind it.
 const lockTimeoutSQL = "SET lock_timeout = '3s'"
 
-// Apply runs the plan's statements and notes in kept what teardown is to undo.
-// One that is refused for lack of a right is a warning where walhook can do
-// without it, otherwise a [*Fault].
+// Apply runs the plan's statements, and notes in kept what teardown must undo. If the
+// role lacks the right for a statement, that is a warning for an optional one, and
+// otherwise a [*Fault].
 func (p *Plan) Apply(ctx context.Context, cfg Config, kept Changes, log *zap.Logger) error {
 	conn, err := cfg.connect(ctx)
 	if err != nil {

@@ -17,18 +17,18 @@ import (
 	"walhook/schemas"
 )
 
-// SlotState is what the source says of the slot and the publication.
+// SlotState is the state of the slot and the publication.
 type SlotState struct {
 	Exists      bool
 	Active      bool
 	Lost        bool
 	lostBy      string              // pg_replication_slots.invalidation_reason; "" before PostgreSQL 17
-	unlimited   bool                // max_slot_wal_keep_size is -1, now
-	Confirmed   schemas.LSN         // where the server goes on from
+	unlimited   bool                // max_slot_wal_keep_size is -1 now
+	Confirmed   schemas.LSN         // where the server continues
 	publication uint32              // OID; 0 for none
-	operations  bool                // and publishes every kind of change
+	operations  bool                // it publishes every kind of change
 	published   []schemas.TableName // of the catalog
-	unpublished []schemas.TableName // of the catalog, though they exist and are logged
+	unpublished []schemas.TableName // of the catalog: they exist and are logged
 	WALEnd      schemas.LSN
 }
 
@@ -59,8 +59,8 @@ const (
 		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
 			AND NOT (` + refusesFullSQL + ` AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))`
 
-	// A partitioned table is published under its own name, or as its
-	// partitions: then as many as there are, which may be none.
+	// A partitioned table is published under its own name, or as its partitions, of
+	// which there may be none.
 	isPublishedSQL = `(
 		EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
 		OR c.relkind = 'p' AND (
@@ -73,10 +73,9 @@ const (
 				SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = ln.nspname AND t.tablename = lc.relname)))`
 )
 
-// whyLost says in words why the server gave the slot up (PostgreSQL manual,
-// pg_replication_slots, invalidation_reason). Up to 16 the server names no reason:
-// what is left to say is what its settings allow. In 16 every lost slot is called
-// conflicting, whatever the reason.
+// whyLost says in words why the server invalidated the slot (PostgreSQL manual,
+// pg_replication_slots, invalidation_reason). Up to 16 the server shows no reason, so
+// whyLost names those that its settings allow. 16 shows every lost slot as conflicting.
 func (s SlotState) whyLost() string {
 	switch s.lostBy {
 	case "idle_timeout":
@@ -103,8 +102,8 @@ func (s SlotState) unlimitedNow() string {
 	return ""
 }
 
-// Inspect reads the state of slot and publication. A [*Fault] says that one of
-// them is not what it has to be.
+// Inspect reads the state of slot and publication. It returns a [*Fault] if one of them
+// is not usable.
 func (r *Introspector) Inspect(ctx context.Context, cfg Config) (SlotState, error) {
 	var s SlotState
 	if err := r.inspectSlot(ctx, cfg, &s); err != nil {
@@ -175,8 +174,8 @@ func (r *Introspector) inspectPublication(ctx context.Context, cfg Config, s *Sl
 	return err
 }
 
-// loggedTables tells the catalog's tables that are published from those that
-// are not; those that do not exist or never reach the WAL are neither.
+// loggedTables returns the catalog's tables that are published and those that are not. It
+// leaves out tables that do not exist or never reach the WAL.
 func (r *Introspector) loggedTables(ctx context.Context, cfg Config) (published, unpublished []schemas.TableName, err error) {
 	namespaces, names := tableNames(cfg.Catalog)
 	rows, err := r.conn.Query(ctx, loggedTablesSQL, namespaces, cfg.Publication, names)
@@ -212,47 +211,46 @@ const reportSQL = `
 	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
 	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid`
 
-// slotMissing stands among the values of pg_replication_slots.wal_status for a
-// slot that does not exist.
+// slotMissing is the wal_status of a slot that does not exist.
 const slotMissing = "missing"
 
 func SlotStatuses() []string {
 	return []string{"reserved", "extended", "unreserved", "lost", slotMissing}
 }
 
-// SlotReport is what the source says of a slot, and what that costs it.
+// SlotReport is the state of a slot, with the WAL that the source retains for it.
 type SlotReport struct {
 	// WALStatus is pg_replication_slots.wal_status, or "missing" for a slot that
 	// does not exist.
 	WALStatus string
-	Active    bool        // somebody reads it
-	Confirmed schemas.LSN // what its reader has confirmed; 0 where it does not exist
-	WALEnd    schemas.LSN // the end of the source's log
-	At        time.Time   // when that was, by the source's clock
-	Retained  float64     // bytes of the log that are kept for it
-	Limit     float64     // bytes that are kept at most; +Inf for no limit
-	// FlushLag is how long its reader took to confirm what it last did; 0 where
-	// nobody reads, or all is confirmed.
+	Active    bool        // a session reads it
+	Confirmed schemas.LSN // by its reader; 0 for a missing slot
+	WALEnd    schemas.LSN // the end of the WAL
+	At        time.Time   // the time of WALEnd, by the source's clock
+	Retained  float64     // bytes of WAL that the source retains for it
+	Limit     float64     // the most bytes that the source retains; +Inf for no limit
+	// FlushLag is how long its reader took for the last confirmation; 0 without a
+	// reader, or if all is confirmed.
 	FlushLag time.Duration
 
-	Reader    SlotReader // who reads it
+	Reader    SlotReader // the session that reads it
 	waitEvent string     // what its WAL sender waits for
-	standbys  string     // the slots of synchronized_standby_slots, and how they stand
+	standbys  string     // the slots of synchronized_standby_slots, with their states
 }
 
-// SlotReader is the session that reads a slot. What the role may not see is "".
+// SlotReader is the session that reads a slot. Fields that the role may not see are "".
 type SlotReader struct {
-	PID         int // 0 for nobody
+	PID         int // 0 for none
 	Application string
-	Address     string // local for a socket of the server's machine
+	Address     string // "local" for a Unix socket
 }
 
-// Foreign says whether the reader is another program than walhook.
+// Foreign reports whether the reader is another program than walhook.
 func (s SlotReader) Foreign() bool {
 	return s.PID != 0 && s.Application != "" && s.Application != applicationName
 }
 
-// String names the reader for people.
+// String is the reader for display.
 func (s SlotReader) String() string {
 	text := fmt.Sprintf("pid %d", s.PID)
 	if s.Application != "" {
@@ -264,9 +262,8 @@ func (s SlotReader) String() string {
 	return text
 }
 
-// Held says why the source sends nothing though there is something: it waits for
-// its own standbys (PostgreSQL 17, synchronized_standby_slots); "" for no such
-// reason.
+// Held says that the source withholds changes until its standbys have them (PostgreSQL
+// 17, synchronized_standby_slots); "" if it does not.
 func (s SlotReport) Held() string {
 	if s.waitEvent != "WaitForStandbyConfirmation" {
 		return ""
@@ -274,7 +271,7 @@ func (s SlotReport) Held() string {
 	return "it waits for the standbys of synchronized_standby_slots: " + s.standbys
 }
 
-// ReportSlot asks the source for its slot.
+// ReportSlot reads the state of the slot over a session of its own.
 func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
 	cfg = cfg.WithDefaults()
 	source, err := NewIntrospector(ctx, cfg)
@@ -305,9 +302,9 @@ func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, e
 	return s, errors.Join(err, endErr)
 }
 
-// StillPublished finds a publication that was narrowed, dropped or made anew:
-// what was changed meanwhile is not in the stream. A table of the catalog that
-// is new is no reason to stop: the next start notices it.
+// StillPublished returns an error if the publication was narrowed, dropped or recreated:
+// the stream lacks changes since then. A new table of the catalog is no error: the next
+// start notices it.
 func (r *Introspector) StillPublished(ctx context.Context, cfg Config, before SlotState, stored schemas.LSN) error {
 	var now SlotState
 	if err := r.inspectPublication(ctx, cfg, &now); err != nil {
@@ -320,12 +317,12 @@ func (r *Introspector) StillPublished(ctx context.Context, cfg Config, before Sl
 	return err
 }
 
-// tellBlockersAfter is how long making a slot may take before those who hold
-// it up are named.
+// tellBlockersAfter is how long creating a slot may take before the sessions that it
+// waits for are logged.
 const tellBlockersAfter = 3 * time.Second
 
-// blockersSQL names whom a backend waits for. A role without rights sees no
-// more of others than this. A prepared transaction has no backend: its is 0.
+// blockersSQL lists the backends that a backend waits for. A role without rights sees no
+// more of other sessions. A prepared transaction has no backend, and PID 0.
 const blockersSQL = `
 	SELECT string_agg(name, ', ') FROM (
 		SELECT format('pid %s (%s, transaction since %s)', pid, coalesce(nullif(application_name, ''), usename, 'no name'),
@@ -336,13 +333,13 @@ const blockersSQL = `
 		FROM pg_prepared_xacts WHERE 0 = ANY (pg_blocking_pids($1))
 	) AS blocker`
 
-// createSlot makes the slot and exports its snapshot, which lives as long as
-// conn sends no other command.
+// createSlot creates the slot and exports its snapshot, which is valid until conn sends
+// another command.
 func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, log *zap.Logger) (schemas.LSN, string, error) {
 	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.slotIdent())
 	if pgsession.Major(conn) >= 17 {
-		// The slot is kept on a standby that synchronises slots, so that it
-		// survives a failover.
+		// Standbys that synchronise slots keep a copy, so that the slot survives a
+		// failover.
 		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.slotIdent())
 	}
 	type outcome struct {
@@ -386,7 +383,7 @@ func slotFault(cfg Config, err error) error {
 
 const advanceSlotSQL = `SELECT pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.text::pg_catalog.pg_lsn)`
 
-// AdvanceSlot moves a slot on without having its changes sent.
+// AdvanceSlot advances a slot without reading its changes.
 func (r *Introspector) AdvanceSlot(ctx context.Context, slot string, to schemas.LSN) error {
 	if _, err := r.conn.Exec(ctx, advanceSlotSQL, slot, to.String()); err != nil {
 		return fmt.Errorf("advance slot %s to %s: %w", slot, to, err)

@@ -16,36 +16,36 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// SnapshotStore keeps the first snapshot. It loads nothing by itself: the
-// functions that it is given write through the sink.
+// SnapshotStore stores the initial snapshot. The function that it gets writes the rows
+// through the sink.
 type SnapshotStore interface {
-	// TakeOver makes the caller the only writer and returns what is stored.
+	// TakeOver makes the caller the only writer and returns the stored position.
 	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
-	// BeginSnapshot notes durably that the source's slot is about to be made.
+	// BeginSnapshot stores that the source's slot is about to be created.
 	BeginSnapshot(ctx context.Context, source schemas.Source) error
-	// SnapshotBegun says whether that was noted for slot and not finished.
+	// SnapshotBegun reports whether that was stored for slot and not finished.
 	SnapshotBegun(ctx context.Context, slot string) (bool, error)
-	// Checkpoint reads what is stored without taking over. It is zero where no
-	// first snapshot is.
+	// Checkpoint reads the stored position without taking over. It is zero without an
+	// initial snapshot.
 	Checkpoint(ctx context.Context) (schemas.Checkpoint, error)
-	// LoadSnapshot stores all that fill writes and the point, at one stroke.
+	// LoadSnapshot stores all that fill writes, and the point, atomically.
 	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(SnapshotSink) error) error
 }
 
-// SnapshotSink takes the rows of the first snapshot.
+// SnapshotSink takes the rows of the initial snapshot.
 type SnapshotSink interface {
 	Account(ctx context.Context, account schemas.Account) error
 	Owner(ctx context.Context, edge schemas.OwnerEdge) error
 	Describe(ctx context.Context, list []*catalog.TableDescription) error
 }
 
-// Snapshot makes the slot and stores, with its consistent point as the first
-// position, the accounts and owners as they are at that point. It does nothing
-// when a position is stored already, unless acceptGap: then it starts over. A
-// slot that somebody reads without a stored position is refused.
+// Snapshot creates the slot and stores the accounts and owners at its consistent point,
+// with that point as the first position. If a position is stored already, it does
+// nothing, or with acceptGap starts over. It refuses a slot that a session reads without
+// a stored position.
 //
-// Making a slot waits for every transaction that is running in the cluster;
-// those that hold it up are named in the log.
+// Creating a slot waits for every running transaction of the cluster. Snapshot logs the
+// sessions that it waits for.
 func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bool, log *zap.Logger) error {
 	cfg = cfg.WithDefaults()
 	source, err := NewIntrospector(ctx, cfg)
@@ -67,7 +67,7 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 		return err
 	}
 	if setUp {
-		// Taking over would take the log away from whoever reads it.
+		// TakeOver would stop the process that reads.
 		log.Info("another process reads the slot, the source is set up", zap.String("slot", cfg.Slot))
 		return nil
 	}
@@ -107,15 +107,15 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	return nil
 }
 
-// releaseWait is how long a slot may take to be released: the server notices a
-// reader that has ended only a moment later.
+// releaseWait is how long releasing a slot may take: the server notices the end of a
+// reader a moment later.
 const (
 	releaseWait = 5 * time.Second
 	releasePoll = 100 * time.Millisecond
 )
 
-// awaitSlot waits until nobody reads the slot, or says that the source is set
-// up and read. A [*Fault] says that somebody keeps a slot that is not set up.
+// awaitSlot waits until no session reads the slot, or reports that the source is set up
+// and read. It returns a [*Fault] if a session keeps a slot that is not set up.
 func awaitSlot(ctx context.Context, cfg Config, source *Introspector, store SnapshotStore, acceptGap bool) (slot SlotState, setUp bool, err error) {
 	for end := time.Now().Add(releaseWait); ; {
 		if slot, err = source.Inspect(ctx, cfg); err != nil || !slot.Active {
@@ -154,8 +154,7 @@ func (c Config) slotInUse(acceptGap bool) error {
 		"or choose another name with --slot"}
 }
 
-// clearSlot drops a slot that is ours to drop: left by an interrupted
-// snapshot, or given up with a gap.
+// clearSlot drops a slot of an interrupted snapshot, or one whose gap was accepted.
 func clearSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, store SnapshotStore, slot SlotState, acceptGap bool) error {
 	if !slot.Exists {
 		return nil
@@ -181,10 +180,10 @@ type snapshotLoad struct {
 	log      *zap.Logger
 	sink     SnapshotSink
 	point    schemas.LSN
-	progress time.Time // when it was last told
+	progress time.Time // when progress was last logged
 	accounts int
 	owners   int
-	plans    map[string]*catalog.Plan // by schema; none for a missing table
+	plans    map[string]*catalog.Plan // by schema; without missing tables
 
 	described []*catalog.TableDescription
 	warned    map[schemas.TableName]bool
@@ -210,7 +209,7 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 	})
 }
 
-// describeTables keeps what the stream will not say of its time.
+// describeTables stores the descriptions of the tables under the snapshot.
 func (l *snapshotLoad) describeTables(ctx context.Context, tx pgx.Tx) error {
 	list, err := describeAll(ctx, tx, l.cfg)
 	l.described = list
@@ -236,7 +235,7 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 		}
 		return schemas.QuoteIdent(column)
 	}
-	// As they are: to_json would call casts that the owner of a type has made.
+	// As text: to_json would call casts that the owner of a type has made.
 	asked, err := accountColumnTypes(ctx, tx, relation, l.cfg.Catalog.AccountColumns())
 	if err != nil {
 		return err
@@ -280,7 +279,7 @@ func (l *snapshotLoad) readAccounts(ctx context.Context, tx pgx.Tx) error {
 	})
 }
 
-// find gives a table's description under the snapshot.
+// find returns a table's description under the snapshot.
 func (l *snapshotLoad) find(name schemas.TableName) *catalog.TableDescription {
 	for _, d := range l.described {
 		if d.Table() == name {
@@ -290,7 +289,7 @@ func (l *snapshotLoad) find(name schemas.TableName) *catalog.TableDescription {
 	return nil
 }
 
-// leftOut names, once, rows that are left out.
+// leftOut logs, once, that rows are left out.
 func (l *snapshotLoad) leftOut(why string, table schemas.TableName) {
 	if !l.warned[table] {
 		l.warned[table] = true
@@ -301,7 +300,7 @@ func (l *snapshotLoad) leftOut(why string, table schemas.TableName) {
 // columnTypes are the types of the account table's columns that rules ask for.
 type columnTypes struct {
 	types *pgjson.Types
-	oids  []uint32 // one for each column; 0 where the table has none
+	oids  []uint32 // one for each column; 0 for a missing column
 }
 
 func accountColumnTypes(ctx context.Context, q querier, relation *schemas.Relation, columns []string) (columnTypes, error) {
@@ -326,7 +325,7 @@ func accountColumnTypes(ctx context.Context, q querier, relation *schemas.Relati
 	return t, nil
 }
 
-// json writes values as a change of the row brings them.
+// json converts values as a change of the row does.
 func (t columnTypes) json(values [][]byte) []string {
 	var columns []string
 	for i, value := range values {
@@ -339,7 +338,7 @@ func (t columnTypes) json(values [][]byte) []string {
 	return columns
 }
 
-// readAllOwners reads whose each record is, where that has to be remembered.
+// readAllOwners reads the owners of all records that need an edge.
 func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 	l.plans = map[string]*catalog.Plan{}
 	for _, schema := range l.cfg.Catalog.Schemas {
@@ -397,9 +396,8 @@ func (l *snapshotLoad) readOwners(ctx context.Context, tx pgx.Tx, schema *catalo
 	})
 }
 
-// ownerQuery reads a schema's accounts and keys, through as many parents as
-// there are between. A record whose parent is missing has no known owner and
-// is left out.
+// ownerQuery returns the query for a schema's keys and accounts, which joins the parents
+// between. It leaves out a record whose parent is missing, since its owner is unknown.
 func (l *snapshotLoad) ownerQuery(schema *catalog.Schema, plan *catalog.Plan) (string, bool) {
 	keys := plan.KeyColumns()
 	if len(keys) == 0 || plan.Relation.Column(schema.Owner.Column) < 0 {
@@ -428,22 +426,22 @@ func (l *snapshotLoad) ownerQuery(schema *catalog.Schema, plan *catalog.Plan) (s
 	return "SELECT " + columns.String() + " FROM " + from, true
 }
 
-// comparableTypes says whether the server has an operator of its own that
-// compares two columns.
+// comparableTypes reports whether the server has a built-in operator that compares two
+// columns.
 func comparableTypes(a, b schemas.Column) bool {
 	apart := func(e schemas.Equality) bool { return e == schemas.EqualNumber || e == schemas.EqualUUID }
 	return !isForeign(a) && !isForeign(b) && (a.Equality == b.Equality || !apart(a.Equality) && !apart(b.Equality))
 }
 
-// isForeign says that a column's type may have casts of its owner's making: it
-// is not the server's, and no form of one whose equality is known.
+// isForeign says that a column's type may have casts that its owner made: it is not
+// built in, and not a form of a type whose equality is known.
 func isForeign(c schemas.Column) bool {
-	const firstNormalOID = 16384 // what the server comes with is below
+	const firstNormalOID = 16384 // built-in objects have lower OIDs
 	return c.Type >= firstNormalOID && c.Equality == schemas.EqualAsText
 }
 
-// textOf is SQL for a column as text. Of a foreign type only the output
-// function is called.
+// textOf is SQL for a column as text. For a foreign type it calls the output function
+// only.
 func textOf(sql string, c schemas.Column) string {
 	if isForeign(c) {
 		return "CASE WHEN " + sql + " IS NOT NULL THEN pg_catalog.format('%s', " + sql + ") END"
@@ -453,10 +451,10 @@ func textOf(sql string, c schemas.Column) string {
 
 const progressEvery = 5 * time.Second
 
-// eachRow runs sql by the simple protocol, whose values are the same text that
-// the stream carries. The slices are valid during the call only.
+// eachRow runs sql by the simple protocol, whose values are the same text as in the
+// stream. The slices are valid during the call only.
 func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f func([][]byte) error) error {
-	// Not by pgx, which takes no session that is not UTF-8.
+	// Not by pgx, which refuses sessions that are not UTF-8.
 	results := tx.Conn().PgConn().Exec(ctx, sql)
 	defer results.Close()
 	for results.NextResult() {
@@ -484,7 +482,7 @@ func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f fun
 	return nil
 }
 
-// readFault puts into words why a table cannot be read. A role that row-level
+// readFault makes a [Fault] of the error of reading a table. A role to which row-level
 // security shows a part of the rows is refused like one without the right.
 func readFault(err error) error {
 	if sqlState(err) == codeInsufficientRights {

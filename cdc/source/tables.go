@@ -14,35 +14,36 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// table is a table of the catalog as the source has it.
+// table is a table of the catalog that the source has.
 type table struct {
 	name        schemas.TableName
 	identities  []identityTable // the table itself, its partitions, and the tables that inherit from it
 	partitioned bool
-	hasChildren bool // tables inherit from it, be they the catalog's own or left out
+	hasChildren bool // tables inherit from it, whether the catalog names them or not
 	published   bool
 }
 
-// logger is a table whose changes are logged with a replica identity of its own.
+// identityTable is a table whose changes are logged with its own replica identity.
 type identityTable struct {
 	OID             uint32
-	Identity        string // as setIdentity notes it
+	Identity        string // in the form of setIdentity's note
 	Namespace, Name string
 	Full            bool
-	Updatable       bool // published, its updates and deletes go on to work
-	// Generated says that it has generated columns on a server (18 and newer)
-	// which refuses its updates under FULL however it is published.
+	Updatable       bool // its updates and deletes work while it is published
+	// Generated says that it has generated columns for which the server (18 and
+	// newer) refuses its updates under FULL, whatever the publication's setting.
 	Generated bool
-	// Listed says that a publication, be it another's, sends it with a list of
-	// columns: the server refuses its updates under FULL, whatever the list holds.
+	// Listed says that some publication has a column list for it: the server refuses
+	// its updates under FULL, whatever the list holds.
 	Listed bool
-	// Unpublished says that the publication, as it is now, does not send them.
+	// Unpublished says that the publication, as it is now, does not send its generated
+	// columns.
 	Unpublished bool
-	Keyed       bool // it has a primary key, and lists of columns hold it, so that DEFAULT will do
-	// Child says that it inherits from the table: its rows are the table's too,
-	// and it is published by itself. Published says whether it is.
+	Keyed       bool // it has a primary key, and all column lists hold it: DEFAULT works
+	// Child says that it inherits from the table: its rows are the table's too, but
+	// it is published separately. Published says whether it is.
 	Child, Published bool
-	// Nameless says that its old rows lack what names a record.
+	// Nameless says that its old rows lack columns of the record's key.
 	Nameless bool `db:"-"`
 }
 
@@ -50,22 +51,22 @@ func (l identityTable) name() schemas.TableName {
 	return schemas.TableName{Namespace: l.Namespace, Name: l.Name}
 }
 
-// tableState is a table of the catalog, which the source may not have.
+// tableState is the state of a table of the catalog, which may not exist.
 type tableState struct {
 	table
 	exists   bool
 	oid      uint32
 	logged   bool      // its changes reach the WAL
 	readable bool      // the role may read it
-	whole    bool      // and is shown every row
-	vague    string    // a column that names accounts or records whose texts do not tell which values are the same; "" for none
-	role     string    // whose rights these are
-	key      *keyFault // why its records have no key; nil where they have one
+	whole    bool      // the role sees every row
+	vague    string    // a key or owner column of which equal values may have different texts; "" for none
+	role     string    // the role of these rights
+	key      *keyFault // why its records have no key; nil if they have one
 }
 
 const (
-	// A partitioned table may be in the publication though it is published
-	// as its partitions.
+	// A partitioned table may be in the publication even if its partitions are
+	// published under their own names.
 	tableSQL = `
 		SELECT c.oid, c.relkind = 'p', c.relpersistence = 'p',
 			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), current_user::text,
@@ -76,10 +77,9 @@ const (
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
-	// PostgreSQL 18: the replica identity of a published table must not hold a
-	// generated column that some publication does not send, as none sends a
-	// virtual one. Ours, named by $2, is made to send stored ones, where the
-	// role may.
+	// PostgreSQL 18: the replica identity of a published table must not hold a generated
+	// column that some publication does not send. No publication sends a virtual one.
+	// Setup makes walhook's, $2, send stored ones, if the role may.
 	refusesFullSQL = `(current_setting('server_version_num')::int >= 180000 AND EXISTS (
 		SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND (
 			a.attgenerated = 'v'
@@ -87,24 +87,24 @@ const (
 			OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname AND (p.pubupdate OR p.pubdelete)
 				WHERE t.pubname <> $2 AND t.schemaname = n.nspname AND t.tablename = c.relname AND NOT to_jsonb(t) -> 'attnames' ? a.attname::text))))`
 
-	// A generated column that our publication, if there is one, does not send.
+	// A generated column that walhook's publication, if there is one, does not send.
 	unsentSQL = `(a.attgenerated = 'v' OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 's')
 		AND NOT EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2
 			AND t.schemaname = n.nspname AND t.tablename = c.relname AND to_jsonb(t) -> 'attnames' ? a.attname::text))`
 
-	// The publications that send updates of a table with a list of columns: since
-	// PostgreSQL 15, and of a partition by its root's.
+	// The publications with a column list for a table, since PostgreSQL 15; a partition
+	// has its root's.
 	listsSQL = `pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid AND (p.pubupdate OR p.pubdelete) AND to_jsonb(r) ->> 'prattrs' IS NOT NULL
 			AND (r.prrelid = c.oid OR p.pubviaroot AND r.prrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))`
 
-	// A column of the primary key that such a list leaves out.
+	// A column of the primary key that is not in such a list.
 	keyOutsideListsSQL = `EXISTS (SELECT FROM ` + listsSQL + `
 			JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
 			WHERE NOT EXISTS (SELECT FROM pg_attribute sent WHERE sent.attrelid = r.prrelid AND sent.attname = a.attname
 				AND to_jsonb(r) -> 'prattrs' @> to_jsonb(sent.attnum)))`
 
-	// Partitions and children log their own changes, and what a table has is not
-	// theirs. A child that the catalog names is a table by itself.
+	// Partitions and children log their own changes, with their own replica identity. A
+	// child that the catalog names is a table of its own.
 	identityTablesSQL = `
 		WITH RECURSIVE tree (oid) AS (
 			SELECT $1::oid
@@ -129,7 +129,7 @@ const (
 		ORDER BY c.oid = $1, n.nspname, c.relname`
 )
 
-// lookAtTables looks at every table of the catalog.
+// lookAtTables reads the state of every table of the catalog.
 func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, error) {
 	var tables []tableState
 	namespaces, names := tableNames(cfg.Catalog)
@@ -162,8 +162,8 @@ func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, err
 	return tables, nil
 }
 
-// findNameless finds whose old rows lack what names a record: then a delete
-// names nobody, and a change of key cannot be seen.
+// findNameless finds tables whose old rows lack the record's key: their deletes name no
+// record, and a change of key is not visible.
 func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) error {
 	if cfg.Catalog.SchemaOf(t.name) == nil {
 		return nil
@@ -187,7 +187,7 @@ func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) er
 	return nil
 }
 
-// findColumns looks at the columns that name accounts and records.
+// findColumns checks the columns that identify accounts and records.
 func (t *tableState) findColumns(ctx context.Context, q querier, cfg Config) error {
 	list, err := describe(ctx, q, cfg.Publication, t.oid)
 	if err != nil || len(list) == 0 {
@@ -199,8 +199,8 @@ func (t *tableState) findColumns(ctx context.Context, q querier, cfg Config) err
 	return t.findKey(ctx, q, cfg, plan)
 }
 
-// findVague finds a column that names accounts or records whose texts do not
-// tell which values the source takes for the same.
+// findVague finds a column of accounts' or records' ids of which values that the source
+// considers equal may have different texts.
 func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *catalog.Plan) {
 	var names []string
 	if t.name == cfg.Catalog.Account.Table {
@@ -216,8 +216,8 @@ func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *cat
 	}
 }
 
-// fault is why walhook cannot do with the table as it is; nil when it can, be
-// it by leaving it out.
+// fault is why walhook cannot work with the table as it is; nil if it can, or leaves the
+// table out.
 func (t tableState) fault(cfg Config) *checkedFault {
 	role := schemas.QuoteIdent(t.role)
 	switch {
@@ -270,8 +270,8 @@ func (t tableState) fault(cfg Config) *checkedFault {
 	return nil
 }
 
-// refusesFull says why the server refuses the table's updates under FULL; "" where
-// it does not.
+// refusesFull says why the server refuses the table's updates under FULL; "" if it does
+// not.
 func (l identityTable) refusesFull() string {
 	switch {
 	case l.Listed:
@@ -282,12 +282,12 @@ func (l identityTable) refusesFull() string {
 	return ""
 }
 
-// publishable says that its updates fail for want of generated columns that the
-// publication could send.
+// publishable says that its updates fail because the publication does not send its
+// generated columns, which it could.
 func (l identityTable) publishable() bool { return l.Full && l.Unpublished && l.refusesFull() == "" }
 
-// identity is what fixes a table's replica identity, if anything. It is false
-// when nothing does.
+// identity is the statement that fixes a table's replica identity, empty for none needed.
+// It is false if no statement fixes it.
 func (l identityTable) identity() (statement Statement, ok bool) {
 	name := schemas.TableName{Namespace: l.Namespace, Name: l.Name}
 	switch {
@@ -314,28 +314,28 @@ func (l identityTable) identity() (statement Statement, ok bool) {
 	return statement, true
 }
 
-// keyFault says why the records of a table have no key that is sent, and what
-// gives them one.
+// keyFault says why the stream has no key of a table's records, and how to give them
+// one.
 type keyFault struct {
 	problem string
 	unsent  []string // columns of the primary key that are not sent
 	steps   doctor.Steps
 }
 
-// undistinguished is what a table without a key costs.
+// undistinguished is the consequence of a table without a key.
 const undistinguished = "walhook cannot identify its records, keep their order, or find owners through them"
 
 const (
-	// uniqueColumnsSQL lists what tells a table's rows apart, its primary key
-	// first, then the shortest.
+	// uniqueColumnsSQL lists the sets of columns that identify a table's rows: its
+	// primary key first, then the shortest.
 	uniqueColumnsSQL = `
 		SELECT array_agg(a.attname::text ORDER BY a.attnum), bool_or(i.indisprimary) FROM pg_index i
 		JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0 : i.indnkeyatts - 1])
 		WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
 		GROUP BY i.indexrelid HAVING bool_and(a.attnotnull) ORDER BY bool_or(i.indisprimary) DESC, count(*), 1`
 
-	// generatedFromSQL lists the generated columns of a table with the columns
-	// that each is computed from, and whether all of those are NOT NULL.
+	// generatedFromSQL lists the generated columns of a table, the columns that each is
+	// computed from, and whether all of those are NOT NULL.
 	generatedFromSQL = `
 		SELECT g.attname::text, coalesce(array_agg(DISTINCT a.attname::text) FILTER (WHERE a.attnum IS NOT NULL), '{}'),
 			coalesce(bool_and(a.attnotnull), true), g.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000
@@ -346,14 +346,15 @@ const (
 		GROUP BY g.attnum, g.attname, g.attgenerated`
 )
 
-// generatedFrom is what a generated column is computed from.
+// generatedFrom says what a generated column is computed from.
 type generatedFrom struct {
 	columns     []string
 	notNull     bool
 	publishable bool // the server can send it
 }
 
-// findKey finds that no key names the records of a table, and what would.
+// findKey finds that a table's records have no key in the stream, and which columns could
+// be one.
 func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *catalog.Plan) error {
 	if plan == nil || plan.Schema == nil || len(plan.Schema.Key) > 0 || len(plan.KeyColumns()) > 0 {
 		return nil
@@ -398,9 +399,9 @@ func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *c
 	}
 	unsent := slices.DeleteFunc(slices.Clone(primary), sent)
 	if len(unsent) == 0 {
-		return nil // it changed since
+		return nil // it changed meanwhile
 	}
-	// Columns that decide a generated one tell rows apart as it does.
+	// The columns that a generated one is computed from identify rows as it does.
 	decided, able := slices.DeleteFunc(slices.Clone(primary), func(c string) bool { return !sent(c) }), true
 	for _, column := range unsent {
 		from, ok := generated[column]
@@ -418,7 +419,7 @@ func (t *tableState) findKey(ctx context.Context, q querier, cfg Config, plan *c
 	return nil
 }
 
-// noKey is the fault of a table without a primary key.
+// noKey makes the fault of a table without a primary key.
 func (t *tableState) noKey(plan *catalog.Plan, uniques [][]string) *keyFault {
 	columns := []string{"id"}
 	switch {
@@ -438,9 +439,9 @@ func (t *tableState) noKey(plan *catalog.Plan, uniques [][]string) *keyFault {
 	}
 }
 
-// cutKey is the fault of a table whose primary key has columns that are not
-// sent. Where other columns tell its rows apart as well, the catalog can name
-// them; otherwise the column has to be one that is sent.
+// cutKey makes the fault of a table whose primary key has columns that are not sent. If
+// other columns identify its rows too, the catalog can name them; otherwise the columns
+// must be sent.
 func (t *tableState) cutKey(cfg Config, plan *catalog.Plan, unsent []string, generated map[string]generatedFrom, uniques [][]string) *keyFault {
 	fault := &keyFault{unsent: unsent, problem: fmt.Sprintf("the source does not send columns of the primary key of table %s (%s: generated, or left out by a column list): nothing of %s is sent",
 		t.name, strings.Join(unsent, ", "), plan.Schema.Name)}
@@ -474,15 +475,15 @@ func (t *tableState) cutKey(cfg Config, plan *catalog.Plan, unsent []string, gen
 	return fault
 }
 
-// publishAgain names a table anew, without list and filter, in one transaction:
-// a reader that looks in between would take the table for gone.
+// publishAgain publishes a table without column list and row filter. It drops and adds the
+// table in one transaction: a reader that looks in between would find it missing.
 func publishAgain(publication string, table schemas.TableName, note string) doctor.Steps {
 	return doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the publication and of the table", Note: note,
 		Text: fmt.Sprintf("BEGIN; ALTER PUBLICATION %[1]s DROP TABLE %[2]s; ALTER PUBLICATION %[1]s ADD TABLE %[2]s; COMMIT",
 			schemas.QuoteIdent(publication), table)}}
 }
 
-// fix is what gives the table a key, for one line.
+// fix says in one line how to give the table a key.
 func (f *keyFault) fix() string {
 	texts := make([]string, len(f.steps))
 	for i, step := range f.steps {

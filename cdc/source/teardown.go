@@ -14,34 +14,34 @@ import (
 	"walhook/schemas"
 )
 
-// TeardownPlan is what taking walhook out of use does to a source.
+// TeardownPlan holds the steps that remove walhook from a source.
 type TeardownPlan struct {
-	// Steps are what Apply does, in order: a published table needs its identity
-	// as long as it is published.
+	// Steps of Apply, in order: a published table needs its replica identity until it
+	// is not published.
 	Steps []TeardownStep
-	// Left is what setup changed and nobody undoes, with the reason.
+	// Left are changes of setup that teardown does not undo, with the reasons.
 	Left []string
 
 	cfg Config
 }
 
-// TeardownStep is one thing that is dropped, or set back to what it was.
+// TeardownStep drops one object, or restores its former state.
 type TeardownStep struct {
-	What string // for people
+	What string // for display
 	SQL  string
 
-	changes []int64 // that are undone with it
+	changes []int64 // that it undoes
 	needs   string
-	// unpublishes says that it drops the publication; unpublished that the
-	// table's own updates fail where the publication still holds it.
+	// unpublishes says that it drops the publication. unpublished says that the
+	// table's updates fail after the step if the publication still holds it.
 	unpublishes, unpublished bool
 }
 
 const (
 	slotActiveSQL = `SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`
 
-	// The identity of a table as it is now, whether DEFAULT would let it be
-	// updated, and the publications besides ours that hold it.
+	// The current replica identity of a table, whether its updates work with DEFAULT,
+	// and the other publications that hold it.
 	undoneIdentitySQL = `
 		SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), ` + identityTextSQL + `,
 			EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate),
@@ -54,8 +54,8 @@ const (
 		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = $1 AND c.relkind IN ('r', 'p')`
 
-	// The index that a replica identity was by, under its present name: the same,
-	// or one of its name, or of its columns.
+	// The index of a replica identity, under its current name: the same index, or one
+	// with its name, or with its columns.
 	indexNowSQL = `
 		SELECT pg_catalog.quote_ident(x.relname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 		WHERE i.indrelid = $1 AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
@@ -67,16 +67,15 @@ const (
 
 	databaseThereSQL = `SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)`
 
-	// The identity of a table by its name, as SQL takes it.
+	// The replica identity of a table by its name, as in SQL.
 	identityNamedSQL = `
 		SELECT c.relreplident::text FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')`
 )
 
-// PlanTeardown looks at what there is to undo: the slot, the publication, and
-// of changes, which are what setup did to the source, the replica identities
-// that nobody changed since. publication is the OID of the one that was set up;
-// 0 where that is not known. It changes nothing. A slot that somebody reads is
-// a [*Fault].
+// PlanTeardown finds what to undo: the slot, the publication, and those replica
+// identities among the changes of setup that nobody changed since. publication is the
+// OID of the publication that was set up; 0 if unknown. It changes nothing. A slot that
+// a session reads is a [*Fault].
 func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChange, publication uint32) (*TeardownPlan, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -105,9 +104,9 @@ func PlanTeardown(ctx context.Context, cfg Config, changes []schemas.SourceChang
 	return p, p.leaveElsewhere(ctx, conn, elsewhere)
 }
 
-// divide finds the changes of this source, whatever its database is called by
-// now, and those that may be its own: of a database of this name on another
-// server, or of one that is no more, from before its OID was noted.
+// divide finds the changes of this source, whatever its database's current name, and
+// those that may belong to it: of a database of this name on another server, or, if the
+// OID was not noted, of one that does not exist any more.
 func divide(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) (here, elsewhere []schemas.SourceChange, err error) {
 	var now schemas.SourceChange
 	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&now.SystemID, &now.Database, &now.DatabaseOID); err != nil {
@@ -148,8 +147,8 @@ func (p *TeardownPlan) planSlot(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// planPublication finds the publication, which may have another name by now,
-// and returns its OID; 0 for none.
+// planPublication finds the publication, which may have been renamed, and returns its
+// OID; 0 for none.
 func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, stored uint32) (uint32, error) {
 	var oid uint32
 	if err := conn.QueryRow(ctx, publicationOIDSQL, p.cfg.Publication).Scan(&oid); err != nil {
@@ -185,8 +184,8 @@ func (p *TeardownPlan) planPublication(ctx context.Context, conn *pgx.Conn, chan
 	return oid, nil
 }
 
-// planIdentities goes back through the changes of each table, as far as what
-// is there is what walhook made.
+// planIdentities undoes the changes of each table from the last one back, as far as the
+// current state is what walhook made.
 func (p *TeardownPlan) planIdentities(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange, publication uint32) error {
 	var tables []uint32
 	of := map[uint32][]schemas.SourceChange{}
@@ -212,7 +211,7 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 	var keyed bool
 	err := conn.QueryRow(ctx, undoneIdentitySQL, table, publication).Scan(&name, &now, &keyed, &others)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // gone with its table
+		return nil // dropped with its table
 	}
 	if err != nil {
 		return fmt.Errorf("read the replica identity of table %d: %w", table, err)
@@ -242,7 +241,7 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 	case len(step.changes) == 0:
 		left("somebody has changed it since")
 	case to == now:
-		// Back at what it was, by whoever.
+		// Somebody has restored it.
 	case !indexThere:
 		left("it used index %s, which no longer exists", indexOf(to).name)
 	case others != "" && step.unpublished:
@@ -256,9 +255,8 @@ func (p *TeardownPlan) planIdentity(ctx context.Context, conn *pgx.Conn, table u
 	return nil
 }
 
-// leaveElsewhere names what was changed when the source was another server, as
-// before pg_upgrade or a restore, or a database that has gone: its tables may
-// have other OIDs here.
+// leaveElsewhere lists the changes of another server, as before pg_upgrade or a restore,
+// or of a database that does not exist any more: the tables may have other OIDs here.
 func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, changes []schemas.SourceChange) error {
 	first := map[string]schemas.SourceChange{}
 	var names []string
@@ -282,10 +280,10 @@ func (p *TeardownPlan) leaveElsewhere(ctx context.Context, conn *pgx.Conn, chang
 	return nil
 }
 
-// Apply does what is planned, and tells done of each step as it is done. kept
-// learns what was undone. A step that the server refuses is a [*Fault] that
-// names its statement; those after it are still tried. As long as the
-// publication is there, no table loses what lets it be updated.
+// Apply runs the steps, calls done after each, and notes in kept what is undone. A step
+// that the server refuses is a [*Fault] with its statement; Apply still runs the later
+// ones. While the publication exists, no table loses the replica identity that its
+// updates need.
 func (p *TeardownPlan) Apply(ctx context.Context, kept Changes, done func(TeardownStep)) error {
 	conn, err := p.cfg.connect(ctx)
 	if err != nil {
@@ -322,37 +320,37 @@ func (p *TeardownPlan) Apply(ctx context.Context, kept Changes, done func(Teardo
 	return errors.Join(faults...)
 }
 
-// refused says what the server has against a step; false where it is gone.
+// refused makes the [Fault] of a step that the server refuses; false if the server does
+// not answer any more.
 func (s TeardownStep) refused(err error) (*Fault, bool) {
 	switch code := sqlState(err); {
 	case code == codeInsufficientRights:
 		return &Fault{Problem: fmt.Sprintf("the role may not run %q", s.SQL), Fix: "it needs " + s.needs + ": run it as its owner", Err: err}, true
 	case code == codeLockNotAvailable:
 		return &Fault{Problem: fmt.Sprintf("cannot run %q: a running transaction locks the table", s.SQL), Fix: "run teardown again when it has ended", Err: err}, true
-	case code == "" || code[:2] == "57" || code[:2] == "08": // the server goes away
+	case code == "" || code[:2] == "57" || code[:2] == "08": // the server shuts down or the connection is lost
 		return nil, false
 	}
 	return &Fault{Problem: fmt.Sprintf("the server refuses %q", s.SQL), Fix: "fix the cause, run it by hand, then run teardown again", Err: err}, true
 }
 
-// Changes keeps what walhook changes on a source, so that [PlanTeardown]
-// can undo it.
+// Changes stores what walhook changes on a source, so that [PlanTeardown] can undo it.
 type Changes interface {
 	// KeepSourceChange notes a change before it is made.
 	KeepSourceChange(ctx context.Context, c schemas.SourceChange) (id int64, err error)
-	// SourceChangeUndone notes that a change is undone, or was not made.
+	// SourceChangeUndone notes that a change was undone, or not made.
 	SourceChangeUndone(ctx context.Context, id int64) error
 }
 
 const (
-	// Whoever may connect may ask for them.
+	// Every role that may connect may call these functions.
 	sourceIDSQL = `
 		SELECT system_identifier::text, d.datname::text, d.oid FROM pg_catalog.pg_control_system(), pg_catalog.pg_database d
 		WHERE d.datname = pg_catalog.current_database()`
 
-	// The identity as it is kept, of a table of the row "c": of an index its OID,
-	// its columns and its name, of which the first two survive a renaming, and
-	// the last two a REINDEX.
+	// The replica identity of the table of row "c" in the stored form: of an index its
+	// OID, its columns and its name. A rename keeps the first two, a REINDEX the last
+	// two.
 	identityTextSQL = `CASE c.relreplident WHEN 'i' THEN 'i ' || coalesce((
 		SELECT i.indexrelid || ':' || pg_catalog.array_to_string(i.indkey::int2[], ',') || ' ' || pg_catalog.quote_ident(x.relname)
 		FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
@@ -369,8 +367,8 @@ type execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// changeSource runs a statement that changes the source and notes it first, so
-// that what is made is always known. One that fails is no change.
+// changeSource notes a change of the source and then runs its statement, so that every
+// change is known. If the statement fails, it notes that too.
 func changeSource(ctx context.Context, conn execer, kept Changes, sql string, change schemas.SourceChange) error {
 	if err := conn.QueryRow(ctx, sourceIDSQL).Scan(&change.SystemID, &change.Database, &change.DatabaseOID); err != nil {
 		return fmt.Errorf("identify the source: %w", err)
@@ -385,8 +383,8 @@ func changeSource(ctx context.Context, conn execer, kept Changes, sql string, ch
 	return nil
 }
 
-// setIdentity gives a table another replica identity ('f', 'd' or 'n'), noting
-// the one that it had. The error is the server's.
+// setIdentity sets a table's replica identity ('f', 'd' or 'n'), and notes the former
+// one. The error is the server's.
 func setIdentity(ctx context.Context, conn execer, kept Changes, oid uint32, to schemas.ReplicaIdentity) error {
 	var name, before string
 	err := conn.QueryRow(ctx, identityOfSQL, oid).Scan(&name, &before)
@@ -401,19 +399,19 @@ func setIdentity(ctx context.Context, conn execer, kept Changes, oid uint32, to 
 	})
 }
 
-// identitySQL sets a table's replica identity, given as it is kept.
+// identitySQL is the statement that sets a table's replica identity, in the stored form.
 func identitySQL(table, identity string) string {
 	kind, _, _ := strings.Cut(identity, " ")
 	what := map[string]string{"d": "DEFAULT", "f": "FULL", "n": "NOTHING", "i": "USING INDEX " + indexOf(identity).name}[kind]
 	return "ALTER TABLE " + table + " REPLICA IDENTITY " + what
 }
 
-// identityIndex is the index of a replica identity as it is kept; zero for
-// none. Outboxes from before oid and columns were noted hold the name alone.
+// identityIndex is the index of a replica identity in the stored form; zero for none.
+// Older outboxes hold the name alone.
 type identityIndex struct {
 	oid     uint32
 	columns string // their numbers, separated by commas
-	name    string // as SQL takes it
+	name    string // quoted as in SQL
 }
 
 func indexOf(identity string) (index identityIndex) {

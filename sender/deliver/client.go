@@ -16,19 +16,19 @@ import (
 	"time"
 )
 
-// client speaks HTTP/1.1 by itself, on connections that one call at a time has,
-// and leaves HTTP/2 to net/http. It makes at most one request of a call. It is
-// safe for many goroutines.
+// client speaks HTTP/1.1 itself, on connections that each serve one call at a time,
+// and uses net/http for HTTP/2. It sends a call's request at most once. It is safe for
+// many goroutines.
 //
-// It is an [http.RoundTripper]. The HTTP destination uses roundTrip and end
-// instead, which spare each attempt an [http.Request], a context with a deadline
-// and a header that is written anew.
+// It is an [http.RoundTripper]. The HTTP destination uses roundTrip and end instead,
+// which spare each attempt an [http.Request], a context with a deadline and the
+// formatting of its header.
 type client struct {
 	config *Config
 	dialer *dialer
 	pool   *connPool
 	http2  *netHTTP
-	// speakHTTP2 are those that do: scheme, host and port.
+	// speakHTTP2 holds the receivers that speak HTTP/2, by scheme, host and port.
 	speakHTTP2 sync.Map
 }
 
@@ -36,7 +36,7 @@ func newClient(c *Config, d *dialer) *client {
 	return &client{config: c, dialer: d, pool: newConnPool(c.MaxIdle), http2: newNetHTTP(c, d, false)}
 }
 
-// RoundTrip makes the request, whose body is read first, once.
+// RoundTrip sends the request, after reading its body.
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	plain := &plainRequest{Request: req}
 	if req.Body != nil {
@@ -68,7 +68,7 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections closes the connections that are kept.
+// CloseIdleConnections closes the idle connections.
 func (c *client) CloseIdleConnections() {
 	c.pool.close()
 	c.http2.CloseIdleConnections()
@@ -76,31 +76,30 @@ func (c *client) CloseIdleConnections() {
 
 // call is one request on its way through a client.
 type call struct {
-	ctx     context.Context         // ends when the call must
-	alone   bool                    // ctx is this call's, and may end right after it
+	ctx     context.Context         // ends the call
+	alone   bool                    // ctx is this call's alone, and may end right after it
 	limited context.Context         // ctx with the call's time limit, made when first needed
 	cancel  context.CancelCauseFunc // of limited
 	release context.CancelFunc
 	peer    *peer
 	message message
-	body    []byte // nil where the message's head has it
-	conn    *conn  // the last one that the request was begun on; nil for none, or HTTP/2
+	body    []byte // nil where appendHead appends it too
+	conn    *conn  // the last one that the call had; nil for none, or HTTP/2
 	stopped atomic.Bool
 	progress
 }
 
 // message is what a call sends.
 type message interface {
-	// appendHead appends the request as HTTP/1.1 has it, up to its body.
+	// appendHead appends the request's head in HTTP/1.1.
 	appendHead(b []byte) ([]byte, error)
-	// request is made anew for each try, since it holds a body that is read once.
+	// request returns a new request for each try, since its body is read once.
 	request() *http.Request
 }
 
-// roundTrip makes the request. A kept connection that the receiver had closed
-// before a byte of the request was written carried none; it is made once more,
-// on a connection of its own. The caller ends the call, whose answer's body it
-// read as far as it wants.
+// roundTrip sends the request. If the receiver has closed an idle connection before a
+// byte of the request was written, roundTrip uses a new connection. The caller reads
+// the answer's body, and then ends the call.
 func (c *client) roundTrip(x *call) (*http.Response, error) {
 	if _, ok := c.speakHTTP2.Load(x.peer.key.to); ok {
 		resp, err := c.overHTTP2(x, nil)
@@ -124,7 +123,7 @@ func (c *client) roundTrip(x *call) (*http.Response, error) {
 	return c.overNew(x)
 }
 
-// overNew opens a connection.
+// overNew sends the request on a new connection.
 func (c *client) overNew(x *call) (*http.Response, error) {
 	x.at.Store(int32(phaseStart))
 	x.limit()
@@ -152,8 +151,8 @@ func (c *client) overNew(x *call) (*http.Response, error) {
 	return made.roundTrip(x, c.config.MayBegin)
 }
 
-// overHTTP2 leaves the connections to net/http, which shares one among many
-// requests. opened is one that was opened before that was known, or nil.
+// overHTTP2 sends the request with net/http, which shares a connection among many
+// requests. opened is a connection that turned out to speak HTTP/2, or nil.
 func (c *client) overHTTP2(x *call, opened *tls.Conn) (*http.Response, error) {
 	x.limit()
 	ctx := x.limited
@@ -165,7 +164,7 @@ func (c *client) overHTTP2(x *call, opened *tls.Conn) (*http.Response, error) {
 	return c.http2.roundTrip(ctx, x.message.request(), x.clientTrace())
 }
 
-// begin gives the call a connection; false for one that cannot be used any more.
+// begin gives the call a connection; false for one that is not usable any more.
 func (c *client) begin(x *call, to *conn) bool {
 	x.conn = to
 	return to.begin(x.ctx, &x.progress, c.config.HeaderTimeout)
@@ -177,7 +176,7 @@ func (c *client) end(x *call) {
 	x.close()
 }
 
-// giveBack gives back the connection, if there is one.
+// giveBack returns the call's connection to the pool, if it has one.
 func (c *client) giveBack(x *call) {
 	last := x.conn
 	if last == nil {
@@ -189,15 +188,14 @@ func (c *client) giveBack(x *call) {
 	}
 }
 
-// drop closes a connection that nothing was written on.
+// drop closes the call's connection, on which nothing was written.
 func (c *client) drop(x *call) {
 	x.conn.last = true
 	c.giveBack(x)
 	x.conn = nil
 }
 
-// limit makes the context of all that has no connection to set a limit on. It
-// ends with the call.
+// limit makes the context for dialling and for net/http, with the call's time limit.
 func (x *call) limit() {
 	if x.limited != nil {
 		return
@@ -217,7 +215,7 @@ func (x *call) close() {
 	}
 }
 
-// stop ends what the answer's body is read from. A timer may call it, late.
+// stop ends reading the answer's body. A timer may call it after the call has ended.
 func (x *call) stop(cause error) {
 	x.stopped.Store(true)
 	if x.cancel != nil {
@@ -228,7 +226,7 @@ func (x *call) stop(cause error) {
 	}
 }
 
-// cause is why the call was ended, or nil.
+// cause is why the call ended early, or nil.
 func (x *call) cause() error {
 	ctx := x.ctx
 	if x.limited != nil {
@@ -254,7 +252,7 @@ func (p *plainRequest) request() *http.Request {
 	if len(p.body) > 0 {
 		body = io.NopCloser(bytes.NewReader(p.body))
 	}
-	// Without its context, whose hooks writing it for appendHead would call.
+	// Without its context: appendHead writes it, which would call the trace's hooks.
 	return &http.Request{Method: p.Method, URL: p.URL, Host: p.Host, Header: p.Header, Close: p.Close, Body: body, ContentLength: int64(len(p.body))}
 }
 
@@ -268,7 +266,7 @@ func (p *plainRequest) appendHead(b []byte) ([]byte, error) {
 	return whole.Bytes()[:max(whole.Len()-len(p.body), 0)], err
 }
 
-// endingBody is the body of an answer whose call ends when it is closed.
+// endingBody is the body of an answer. Closing it ends the call.
 type endingBody struct {
 	io.ReadCloser
 	end func()
@@ -280,10 +278,10 @@ func (b *endingBody) Close() error {
 	return err
 }
 
-// phase is how far an attempt came.
+// phase is the step that an attempt has reached.
 type phase int32
 
-// The phases, in order. A connection that was kept alive starts at phaseSend.
+// The phases, in order. An attempt on an idle connection starts at phaseSend.
 const (
 	phaseStart phase = iota
 	phaseDNS
@@ -291,7 +289,7 @@ const (
 	phaseTLS
 	phaseSend
 	phaseWait // the request is written
-	phaseRead // the first byte of an answer is here
+	phaseRead // the first byte of an answer has arrived
 )
 
 func (p phase) String() string {
@@ -300,18 +298,18 @@ func (p phase) String() string {
 
 // progress follows one request. The hooks of its trace run on other goroutines.
 type progress struct {
-	until time.Time    // the limit of the whole; zero for none
+	until time.Time    // the time limit of the call; zero for none
 	at    atomic.Int32 // phase
 	http2 atomic.Bool
-	wire  atomic.Pointer[wire]   // beneath the TLS of its connection; nil without
-	kept  atomic.Bool            // its connection has carried a request before
-	hooks *httptrace.ClientTrace // of the request that it follows; nil for none
+	wire  atomic.Pointer[wire]   // beneath the TLS of its connection; nil without TLS
+	kept  atomic.Bool            // its connection was idle
+	hooks *httptrace.ClientTrace // of the request; nil for none
 
 	mu    sync.Mutex
-	tried []error // addresses of the name that no connection came about to; guarded by mu
+	tried []error // of addresses of the name that could not be connected to; guarded by mu
 }
 
-// trace follows the making of a connection, and a request that net/http makes.
+// trace adds hooks to ctx that follow dialling, and a request of net/http.
 func (p *progress) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, p.clientTrace())
 }
@@ -351,7 +349,7 @@ func (p *progress) clientTrace() *httptrace.ClientTrace {
 	}
 }
 
-// gotConn notes a connection of our own.
+// gotConn notes that the request has a conn.
 func (p *progress) gotConn(c *conn) {
 	p.at.Store(int32(phaseSend))
 	p.wire.Store(c.wire)
@@ -361,7 +359,7 @@ func (p *progress) gotConn(c *conn) {
 	}
 }
 
-// wroteRequest notes that the request is written; false when an answer was first.
+// wroteRequest notes that the request is written; false if an answer came first.
 func (p *progress) wroteRequest() bool {
 	if !p.at.CompareAndSwap(int32(phaseSend), int32(phaseWait)) {
 		return false
@@ -372,7 +370,7 @@ func (p *progress) wroteRequest() bool {
 	return true
 }
 
-// gotBytes notes that something of an answer is here.
+// gotBytes notes that bytes of an answer have arrived.
 func (p *progress) gotBytes() {
 	if p.hooks == nil {
 		p.at.Store(int32(phaseRead))
@@ -381,12 +379,12 @@ func (p *progress) gotBytes() {
 	}
 }
 
-// mostTried bounds how many addresses of a name are told of.
+// mostTried bounds how many failed addresses of a name an error names.
 const mostTried = 8
 
-// decisive is the error that says most of why no connection came about: what an
-// address that was tried answered says more than that another is blocked, or that
-// this machine has no way there. err is the first one's, which is all that net says.
+// decisive is the error that says most about a failed connection. The answer of one
+// address says more than that another is blocked or has no route. err is the error of
+// the first address, which is all that package net returns.
 func (p *progress) decisive(err error) error {
 	rank := func(err error) int {
 		if _, blocked := errors.AsType[*BlockedAddressError](err); blocked {
@@ -407,7 +405,7 @@ func (p *progress) decisive(err error) error {
 	return err
 }
 
-// others tells of the addresses that an error is not about.
+// others names the errors of the other addresses.
 func (p *progress) others(err error) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -420,8 +418,8 @@ func (p *progress) others(err error) string {
 	return text.String()
 }
 
-// asked says that the receiver has asked for a client certificate on a connection
-// that has carried no request before: it may not have let one in.
+// asked says that the receiver has asked for a client certificate on a new
+// connection. On an idle one it has accepted a request without.
 func (p *progress) asked() bool {
 	w := p.wire.Load()
 	return w != nil && w.asked.Load() && !p.kept.Load()

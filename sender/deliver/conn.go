@@ -17,56 +17,57 @@ import (
 )
 
 const (
-	// readBuffer is what is read at once: most answers are shorter.
+	// readBuffer is the size of a read: most answers are shorter.
 	readBuffer = 2 << 10
 
-	// largeBody is written beside the reading: an answer may come before the
-	// request is taken. A smaller one fits into what the system buffers.
+	// largeBody is the size above which another goroutine writes the body: the
+	// receiver may answer before it has read the request. A smaller body fits into
+	// the system's buffers.
 	largeBody = 64 << 10
 
-	// keptRequest is as long a request as a connection keeps the memory of.
+	// keptRequest is the size up to which a connection keeps a request's memory.
 	keptRequest = 8 << 10
 
-	// graceAfterWrite is how long an answer is looked for when the other side
-	// has stopped taking the request.
+	// graceAfterWrite is how long to wait for an answer when the receiver has stopped
+	// reading the request.
 	graceAfterWrite = 50 * time.Millisecond
 )
 
 var errHeaderTooLarge = errors.New("the answer's header is longer than 64 KiB")
 
-// longAgo ends whatever waits on a connection.
+// longAgo is a deadline that ends every read and write of a connection.
 var longAgo = time.Unix(1, 0)
 
-// conn is a connection on which HTTP/1.1 is spoken, in the clear of TLS. One
-// call at a time has it, and its goroutine both writes the request and reads
-// the answer: net/http's client would hand each of them to another goroutine,
-// which costs more than all else that an attempt does. net/http parses answers
-// here too.
+// conn is a connection for HTTP/1.1, over TLS or not. It serves one call at a time,
+// whose goroutine both writes the request and reads the answer: net/http's client
+// passes each of them to another goroutine, which costs more than the rest of an
+// attempt. net/http parses the answers.
 type conn struct {
 	net   net.Conn
-	raw   syscall.RawConn // nil when there is none to look at, or TLS is spoken
-	wire  *wire           // beneath TLS; nil without
-	to    connKey         // what the pool knows it by
-	kept  time.Time       // when it was put there; zero for a new one
-	in    *bufio.Reader   // of the conn's own Read
+	raw   syscall.RawConn // of net; nil for TLS, or if net has none
+	wire  *wire           // beneath TLS; nil without TLS
+	to    connKey         // the key in the pool
+	kept  time.Time       // when it was put there; zero for a new connection
+	in    *bufio.Reader   // reads by conn.Read
 	out   []byte          // the request
-	byte  [1]byte         // of look
-	found int             // bytes of byte
+	byte  [1]byte         // that look has read
+	found int             // how many bytes look has read
 
-	// ctx is that of the call that has it, or had it last: detach ends that.
+	// ctx is that of its current or last call. Its end cuts the connection, until
+	// detach.
 	ctx    context.Context
 	detach func() bool
 
-	// Of the call that has it.
+	// The current call's.
 	progress *progress
-	left     int           // bytes that may still be read before the answer's header ends
-	said     statusLine    // of the answer at hand
+	left     int           // bytes that the answer's header may still have
+	said     statusLine    // of the answer
 	fault    error         // of reading; nil for none, or the end
-	refused  bool          // a write failed before a byte was out
-	sent     chan error    // of a large request that is being written; else nil
+	refused  bool          // a write failed before a byte was written
+	sent     chan error    // gets the result of writing a large request; else nil
 	whole    bool          // the answer was read to its end
-	last     bool          // it said that the connection ends with it
-	granted  bool          // the wire allows for its answer
+	last     bool          // the connection cannot be used again
+	granted  bool          // wire.begin was called for the answer
 	headerIn time.Duration // the time limit for the answer's header
 }
 
@@ -82,9 +83,9 @@ func newConn(opened net.Conn, to connKey) *conn {
 	return c
 }
 
-// begin gives the connection to a call that ends with ctx. Its answer's header
-// must be here header after the request was written. It answers false when the
-// call before has come to an end by its context, which may cut the connection late.
+// begin gives the connection to a call that ends with ctx. The answer's header must
+// end within header after the request was written. It is false if the context of the
+// call before has ended, which may cut the connection late.
 func (c *conn) begin(ctx context.Context, p *progress, header time.Duration) bool {
 	c.progress, c.headerIn = p, header
 	c.left, c.said.n, c.fault = maxAnswerHeader, 0, nil
@@ -104,20 +105,20 @@ func (c *conn) begin(ctx context.Context, p *progress, header time.Duration) boo
 	return true
 }
 
-// limit sets a time limit. ctx may end while it does: what is set last must not
-// be a limit that lies ahead.
+// limit sets a deadline. If ctx ends meanwhile, the deadline of cut must be the last
+// one set.
 func (c *conn) limit(set func(time.Time) error, at time.Time) {
-	_ = set(at) // a connection that is closed says so when it is used
+	_ = set(at) // a closed connection returns an error when it is used
 	if c.ctx.Err() != nil {
 		c.cut()
 	}
 }
 
-// look says what there is to read before a request was written, which is not an
-// answer to it: anything at all (spoke), or the end of the connection (ended).
-// Records of TLS that carry no data, a session ticket or a new key, are taken
-// in. A record that has begun to arrive on a new connection may be one of those,
-// and is waited for; on a kept one it counts as something.
+// look reads what the receiver sent before the request, which cannot be an answer:
+// bytes (spoke), or the end of the connection (ended). It processes TLS records
+// without data, such as a session ticket or a new key. The beginning of a record on a
+// new connection may be one of those: look waits for the rest. On an idle connection
+// it counts as bytes.
 func (c *conn) look() (spoke, ended bool) {
 	b := c.byte[:]
 	var n int
@@ -140,24 +141,24 @@ func (c *conn) look() (spoke, ended bool) {
 	return spoke, !errors.Is(err, errNothingHere) && n == 0
 }
 
-// firstBytes is how that begins which look found on a new connection: enough of it to
-// know another protocol by.
+// firstBytes returns the first bytes that look found on a new connection: enough to
+// recognize another protocol.
 func (c *conn) firstBytes() []byte {
 	begins := make([]byte, http2FrameHead)
 	n := copy(begins, c.byte[:c.found])
 	c.limit(c.net.SetReadDeadline, time.Now().Add(graceAfterWrite))
-	more, _ := io.ReadFull(c.net, begins[n:]) // what has not come by then is not waited for
+	more, _ := io.ReadFull(c.net, begins[n:]) // as many as arrive within the grace
 	return begins[:n+more]
 }
 
-// gone says that a kept connection is of no use: the other side has closed it, or has
-// said something that nobody asked for.
+// gone says that an idle connection is not usable: the receiver has closed it, or has
+// sent bytes without a request.
 func (c *conn) gone() bool {
 	spoke, ended := c.look()
 	return spoke || ended
 }
 
-// cut ends whatever the connection waits for.
+// cut ends every read and write of the connection.
 func (c *conn) cut() { _ = c.net.SetDeadline(longAgo) }
 
 // close ends the connection.
@@ -168,8 +169,8 @@ func (c *conn) close() {
 	}
 }
 
-// end takes the connection back from its call, and says whether another may have
-// it. A context that is the call's alone must not cut it later.
+// end takes the connection back from its call, and reports whether another call may
+// use it. A context that is the call's alone must not cut the connection later.
 func (c *conn) end(alone bool) bool {
 	if c.granted {
 		c.wire.end()
@@ -180,7 +181,7 @@ func (c *conn) end(alone bool) bool {
 		select {
 		case err := <-c.sent:
 			usable = usable && err == nil
-		default: // the request is not taken whole, and will not be
+		default: // the receiver has not read the whole request
 			usable = false
 			c.net.Close()
 			<-c.sent
@@ -201,10 +202,9 @@ func (c *conn) end(alone bool) bool {
 	return usable
 }
 
-// roundTrip sends a request and reads the answer up to the end of its header.
-// The answer's body is read from the connection; end does what is needed after
-// it. Whether the request may begin is asked last before it does. Where an answer
-// had begun, an error is an [*answerError].
+// roundTrip sends a request and reads the answer up to the end of its header. The
+// caller reads the answer's body, and then calls end. mayBegin is called right before
+// the request is written. An error is an [*answerError] if an answer has begun.
 func (c *conn) roundTrip(x *call, mayBegin func() bool) (*http.Response, error) {
 	var err error
 	if c.out, err = x.message.appendHead(c.out[:0]); err != nil {
@@ -232,7 +232,7 @@ func (c *conn) roundTrip(x *call, mayBegin func() bool) (*http.Response, error) 
 	return resp, err
 }
 
-// sendLarge writes the request beside the reading of its answer.
+// sendLarge writes the request in another goroutine while it reads the answer.
 func (c *conn) sendLarge(head, body []byte) (*http.Response, error) {
 	c.sent = make(chan error, 1)
 	go func() {
@@ -259,7 +259,7 @@ func (c *conn) sendLarge(head, body []byte) (*http.Response, error) {
 	return resp, err
 }
 
-// awaitHeader starts the time limit for the answer, unless it is here already.
+// awaitHeader sets the deadline of the answer's header, unless bytes of it arrived.
 func (c *conn) awaitHeader() {
 	if c.progress.wroteRequest() {
 		at := time.Now().Add(c.headerIn)
@@ -270,8 +270,7 @@ func (c *conn) awaitHeader() {
 	}
 }
 
-// answerInSpite looks for the answer of a receiver that stopped reading: it may
-// have said why.
+// answerInSpite reads the answer of a receiver that has stopped reading the request.
 func (c *conn) answerInSpite(failed error) (*http.Response, error) {
 	if timeout, ok := errors.AsType[net.Error](failed); c.refused || ok && timeout.Timeout() {
 		return nil, failed
@@ -288,11 +287,11 @@ func (c *conn) answerInSpite(failed error) (*http.Response, error) {
 	return resp, nil
 }
 
-// readResponse reads the header of the final answer: interim ones (1xx) are
-// passed over, whatever is in them, and count to its length.
+// readResponse reads the header of the final answer. It skips interim answers (1xx),
+// whatever they contain; their length counts to the header's limit.
 func (c *conn) readResponse() (*http.Response, error) {
 	for {
-		begins, _ := c.in.Peek(statusLineLen) // a shorter one breaks off, which is told below
+		begins, _ := c.in.Peek(statusLineLen) // ReadResponse returns the error of a shorter one
 		c.said.n = copy(c.said.head[:], begins)
 		if status, ok := c.said.status(); ok && isInterim(status) {
 			if err := c.skipHeader(); err != nil {
@@ -305,13 +304,13 @@ func (c *conn) readResponse() (*http.Response, error) {
 			if c.fault == nil && c.said.misnumbered() {
 				return nil, &statusError{c.said.String()}
 			}
-			// A status line that breaks off is parsed as if it were whole.
+			// net/http parses a status line that breaks off as if it were complete.
 			return nil, cmp.Or(c.fault, err)
 		}
 		if err := checkStatus(resp); err != nil {
 			return nil, err
 		}
-		if isInterim(resp.StatusCode) { // net/http takes more spaces and versions than RFC 9112 has
+		if isInterim(resp.StatusCode) { // net/http allows more spaces and versions than RFC 9112
 			continue
 		}
 		c.left = math.MaxInt
@@ -320,13 +319,13 @@ func (c *conn) readResponse() (*http.Response, error) {
 			c.whole = true
 			return resp, nil
 		}
-		c.limit(c.net.SetReadDeadline, c.progress.until) // whoever reads the body has a limit of its own
+		c.limit(c.net.SetReadDeadline, c.progress.until) // readBody has a limit of its own
 		resp.Body = &connBody{Reader: resp.Body, conn: c}
 		return resp, nil
 	}
 }
 
-// Read is what the connection's own buffer reads by.
+// Read reads for the buffer c.in.
 func (c *conn) Read(b []byte) (int, error) {
 	if c.left <= 0 {
 		c.fault = errHeaderTooLarge
@@ -343,7 +342,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// skipHeader passes over an answer up to the empty line that ends its header.
+// skipHeader skips an answer up to the empty line that ends its header.
 func (c *conn) skipHeader() error {
 	for begins := true; ; {
 		part, err := c.in.ReadSlice('\n')
@@ -371,27 +370,27 @@ func (b *connBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close leaves the connection to the end of its call.
+// Close does nothing: the call closes or keeps the connection.
 func (b *connBody) Close() error { return nil }
 
-// idleTimeout is how long a connection is kept that nobody uses.
+// idleTimeout is how long an unused connection is kept.
 const idleTimeout = 60 * time.Second
 
-// connPool keeps the connections between attempts. It is safe for many goroutines.
+// connPool keeps idle connections. It is safe for many goroutines.
 type connPool struct {
-	most int // kept in all
+	most int // idle connections in all
 
 	mu     sync.Mutex
 	idle   map[connKey][]*conn // the last one put is last; guarded by mu
-	count  int                 // of idle; guarded by mu
-	sweep  *time.Timer         // set while any is idle; guarded by mu
+	count  int                 // of idle connections; guarded by mu
+	sweep  *time.Timer         // set while any connection is idle; guarded by mu
 	closed bool                // guarded by mu
 }
 
 func newConnPool(most int) *connPool { return &connPool{most: most, idle: map[connKey][]*conn{}} }
 
-// take answers the connection that was used last, which is the likeliest to be
-// open still; nil for none.
+// take removes and returns the connection that was used last, which is the most likely
+// to be open; nil for none.
 func (p *connPool) take(to connKey) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -406,7 +405,7 @@ func (p *connPool) take(to connKey) *conn {
 	return l
 }
 
-// put keeps a connection, or closes it where there are too many.
+// put keeps a connection, or closes it if there are too many.
 func (p *connPool) put(l *conn, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -421,7 +420,7 @@ func (p *connPool) put(l *conn, now time.Time) {
 	}
 }
 
-// closeOld closes what has not been used for long.
+// closeOld closes the connections that were idle for idleTimeout.
 func (p *connPool) closeOld() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -445,7 +444,7 @@ func (p *connPool) closeOld() {
 	}
 }
 
-// close closes the kept ones, and from now on those that are put.
+// close closes the idle connections, and those that are put later.
 func (p *connPool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

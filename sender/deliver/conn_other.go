@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// readNow reads what is here, and answers errNothingHere instead of waiting long.
+// readNow reads what has arrived, and returns errNothingHere instead of waiting long.
 func readNow(conn net.Conn, _ syscall.RawConn, b []byte) (int, error) { return readShortly(conn, b) }

@@ -8,14 +8,14 @@ import (
 	"syscall"
 )
 
-// readNow reads what is here, and answers errNothingHere instead of waiting.
+// readNow reads what has arrived, and returns errNothingHere instead of waiting.
 func readNow(conn net.Conn, socket syscall.RawConn, b []byte) (n int, err error) {
 	if socket == nil {
 		return readShortly(conn, b)
 	}
 	failed := socket.Read(func(fd uintptr) bool {
 		n, err = syscall.Read(int(fd), b)
-		return true // whatever it is: do not wait
+		return true // do not wait
 	})
 	switch {
 	case failed != nil:

@@ -18,22 +18,23 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// errTLSTimeout is the cause that a handshake's context is ended with.
+// errTLSTimeout is the cause of the end of a handshake's context.
 var errTLSTimeout = errors.New("attempt: time limit for the TLS handshake")
 
-// errCertificateAsked says of a handshake that failed how far it had come.
+// errCertificateAsked marks a handshake that failed after the receiver's request for a
+// certificate.
 var errCertificateAsked = errors.New("after the receiver asked for a client certificate")
 
-// dialer opens the connections of attempts: through the egress guard, and over
-// TLS by itself instead of net/http's, since only the handshake tells which
-// version of HTTP a receiver speaks.
+// dialer opens the connections of attempts, through the egress guard. It does TLS
+// itself, for both clients, since only the handshake tells which version of HTTP a
+// receiver speaks.
 type dialer struct {
 	net        net.Dialer
 	servers    nameServers
 	routes     routes
 	tls        *tls.Config
 	tlsTimeout time.Duration
-	// dial is net's, where no test looks at the connections.
+	// dial opens a TCP connection. Tests replace it.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -61,7 +62,7 @@ func newDialer(c Config) *dialer {
 	return d
 }
 
-// dialTLS opens a connection, over a wire, and agrees on a version of HTTP.
+// dialTLS opens a TLS connection over a wire, and negotiates the version of HTTP.
 func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -96,13 +97,13 @@ func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error)
 	return secured, nil
 }
 
-// wireOf is what lies beneath a connection that dialTLS opened; nil for another.
+// wireOf is the wire beneath a connection of dialTLS; nil for another connection.
 func wireOf(c *tls.Conn) *wire {
 	w, _ := c.NetConn().(*wire)
 	return w
 }
 
-// wireUnder is wireOf for any connection that a client shows.
+// wireUnder is wireOf for any connection of a client.
 func wireUnder(c net.Conn) *wire {
 	switch c := c.(type) {
 	case *tls.Conn:
@@ -117,18 +118,19 @@ func wireUnder(c net.Conn) *wire {
 
 func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol == "h2" }
 
-// routes tells a machine without a network from one that has no way to a single
-// destination: an address of IPv6 where only IPv4 has a route, a host that the
-// machine's own firewall refuses. The system has the same errors for both.
+// routes tells a machine without a network from one without a route to a single
+// destination: an IPv6 address where only IPv4 has a route, or a host that the
+// machine's own firewall refuses. The system returns the same errors for both.
 type routes struct {
 	mu   sync.Mutex
 	last map[bool]reach // by whether the family is IPv6; guarded by mu
 
-	// probe says whether this machine has a route out; nil asks the system.
+	// probe reports whether this machine has a route to an address; nil means
+	// hasRoute. Tests replace it.
 	probe func(network, address string) bool
 }
 
-// reach is the latest connection of a family, and the latest to another address.
+// reach is the last connection of an address family, and the last to another address.
 type reach struct {
 	to, other     netip.Addr
 	at, otherThen time.Time
@@ -137,8 +139,7 @@ type reach struct {
 // reachedWithin is how long a connection shows that the network works.
 const reachedWithin = time.Minute
 
-// reached notes a connection that came about. One to this machine itself needs
-// no network.
+// reached notes a connection. It ignores one to this machine, which needs no network.
 func (r *routes) reached(a net.Addr, now time.Time) {
 	to, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -161,9 +162,9 @@ func (r *routes) reached(a net.Addr, now time.Time) {
 	r.last[address.Is6()] = one
 }
 
-// onlyThere says of a connection that the system refused to begin whether the
-// cause is the destination's alone: others of its family were reached within a
-// minute, or none of its family ever was and the other family has a route out.
+// onlyThere reports whether the system refused a connection because of its destination
+// alone: another address of its family was reached within a minute, or none of its
+// family ever was and the other family has a route.
 func (r *routes) onlyThere(err error, now time.Time) bool {
 	errno, ok := errors.AsType[syscall.Errno](err)
 	op, isOp := errors.AsType[*net.OpError](err)
@@ -197,7 +198,7 @@ func (r *routes) onlyThere(err error, now time.Time) bool {
 	return probe("udp6", "[2001:db8::1]:9")
 }
 
-// hasRoute asks the system for the way to an address that is nobody's (RFC 5737,
+// hasRoute asks the system for the route to a documentation address (RFC 5737,
 // RFC 3849). Connecting a UDP socket sends nothing.
 func hasRoute(network, address string) bool {
 	conn, err := net.Dial(network, address)
@@ -208,27 +209,27 @@ func hasRoute(network, address string) bool {
 	return true
 }
 
-// nameServers tells a name whose own servers are silent or in trouble from name
-// servers of this machine that are. A failed lookup looks the same in both cases,
-// so it is followed by questions that any working name server answers: for the
-// root, and for the name that was resolved last.
+// nameServers tells a name whose own servers fail from failing name servers of this
+// machine. A failed lookup looks the same in both cases, so work then asks what any
+// working name server can answer: for the root, and for the name that was resolved
+// last.
 type nameServers struct {
-	// connect is a net.Dialer's DialContext; a test has name servers of its own.
+	// connect is a net.Dialer's DialContext; tests have name servers of their own.
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu    sync.Mutex
-	known string     // the name that an address was last answered for; guarded by mu
-	trial *nameTrial // the one that is going on; nil for none; guarded by mu
+	known string     // the name that was resolved last; guarded by mu
+	trial *nameTrial // the current one; nil for none; guarded by mu
 }
 
-// nameTrial is one round of questions, which everybody waits for whose lookup
-// failed meanwhile.
+// nameTrial is one round of questions. All attempts whose lookup failed meanwhile wait
+// for it.
 type nameTrial struct {
 	done  chan struct{}
 	works bool // once done is closed
 }
 
-// nameTrialTime is how long the name servers have to answer what they know.
+// nameTrialTime is how long the name servers have to answer.
 const nameTrialTime = 2 * time.Second
 
 // resolver resolves the names of endpoints.
@@ -243,8 +244,8 @@ func (n *nameServers) resolver() *net.Resolver {
 	})
 }
 
-// work says whether the name servers answer at all. The end of ctx does not end
-// it: others wait for the same answer.
+// work reports whether the name servers answer at all. The end of ctx does not end it:
+// other attempts wait for the same trial.
 func (n *nameServers) work(ctx context.Context) bool {
 	n.mu.Lock()
 	if t := n.trial; t != nil {
@@ -265,12 +266,12 @@ func (n *nameServers) work(ctx context.Context) bool {
 	return t.works
 }
 
-// ask is true as soon as one of the questions is answered as a name server that
-// works would.
+// ask returns true as soon as a name server gives a valid answer to one of the
+// questions.
 func (n *nameServers) ask(ctx context.Context, known string) bool {
 	ctx, cancel := context.WithTimeout(ctx, nameTrialTime)
 	defer cancel()
-	var works atomic.Bool // a question that was given up may still be answered
+	var works atomic.Bool // atomic: an answer may arrive after its lookup has ended
 	resolver := n.observing(func(answer nameAnswer) {
 		if answer.works {
 			works.Store(true)
@@ -278,7 +279,7 @@ func (n *nameServers) ask(ctx context.Context, known string) bool {
 		}
 	})
 	var asked sync.WaitGroup
-	// The answers are of no interest: it was observing whether there were any.
+	// onAnswer sees the answers; the results of the lookups do not matter.
 	asked.Go(func() { _, _ = resolver.LookupNS(ctx, ".") })
 	if known != "" {
 		asked.Go(func() { _, _ = resolver.LookupIPAddr(ctx, known) })
@@ -287,8 +288,8 @@ func (n *nameServers) ask(ctx context.Context, known string) bool {
 	return works.Load()
 }
 
-// observing is a resolver whose answers onAnswer is called with. It is Go's own: the
-// C library's would take a host for an address in forms that Go does not.
+// observing returns a resolver that calls onAnswer for each answer. It is Go's own:
+// the C library's resolver accepts more forms of an address.
 func (n *nameServers) observing(onAnswer func(nameAnswer)) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := n.connect(ctx, network, address)
@@ -296,7 +297,7 @@ func (n *nameServers) observing(onAnswer func(nameAnswer)) *net.Resolver {
 			return nil, err
 		}
 		if udp, ok := conn.(*net.UDPConn); ok {
-			return &observedUDP{UDPConn: udp, onAnswer: onAnswer}, nil // packets, as the resolver sees by the type
+			return &observedUDP{UDPConn: udp, onAnswer: onAnswer}, nil // a net.PacketConn, which tells the resolver to use packets
 		}
 		return &observedTCP{Conn: conn, onAnswer: onAnswer}, nil
 	}}
@@ -304,7 +305,7 @@ func (n *nameServers) observing(onAnswer func(nameAnswer)) *net.Resolver {
 
 // nameAnswer is what one message of a name server shows.
 type nameAnswer struct {
-	works bool   // it resolved a name, or knows that there is none
+	works bool   // the server resolved a name, or knows that it does not exist
 	name  string // that it has an address for; "" for none
 }
 
@@ -320,7 +321,7 @@ func answerIn(message []byte) (answer nameAnswer) {
 		return answer
 	}
 	_, err = p.AnswerHeader()
-	// One that does not ask others for us, and does not know, is of no use.
+	// A server that neither knows the name nor asks other servers does not work.
 	answer.works = err == nil || h.RCode == dnsmessage.RCodeNameError || h.RecursionAvailable || h.Authoritative
 	if err == nil && (question.Type == dnsmessage.TypeA || question.Type == dnsmessage.TypeAAAA) {
 		answer.name = question.Name.String()
@@ -341,11 +342,11 @@ func (c *observedUDP) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// observedTCP has one message on each connection, after its length in two bytes.
+// observedTCP reads one message, after its length in two bytes.
 type observedTCP struct {
 	net.Conn
 	onAnswer func(nameAnswer)
-	read     []byte // of the message and its length; nil once it is whole
+	read     []byte // of the length and the message; nil once whole
 	whole    bool
 }
 

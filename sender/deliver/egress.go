@@ -19,7 +19,7 @@ import (
 	"walhook/outbox"
 )
 
-// BlockedAddressError says that an endpoint's name led to an address that
+// BlockedAddressError says that an endpoint's host is, or resolved to, an address that
 // deliveries must not go to.
 type BlockedAddressError struct {
 	Address string
@@ -29,14 +29,14 @@ func (e *BlockedAddressError) Error() string {
 	return fmt.Sprintf("address %s is not public and in no allowed network", e.Address)
 }
 
-// BlockedHost says for the account's people why nothing is sent to a host. What
-// its name leads to is not theirs to know: it may be a name of our own network.
+// BlockedHost says why nothing is sent to a host, in words for the account. It does not
+// show the address, since the name may belong to the operator's own network.
 func (e *BlockedAddressError) BlockedHost() string {
 	return "the host is, or resolves to, an address that is not public: walhook sends nothing there unless the operator allows its network"
 }
 
-// BlockedPortError says that an endpoint's URL names a port that deliveries must
-// not go to. It shows nothing but the URL's own port.
+// BlockedPortError says that an endpoint's URL has a port that deliveries must not go
+// to. It shows only the URL's own port.
 type BlockedPortError struct {
 	Port string
 }
@@ -45,14 +45,14 @@ func (e *BlockedPortError) Error() string {
 	return fmt.Sprintf("port %s is not allowed for deliveries", e.Port)
 }
 
-// BlockedHost says for the account's people why nothing is sent there.
+// BlockedHost says why nothing is sent to the port, in words for the account.
 func (e *BlockedPortError) BlockedHost() string { return e.Error() + ": use 443 or ask the operator" }
 
 // PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// DefaultPorts are those of HTTP and those that no well-known service has: mail
-// servers and databases of strangers are not to be talked to.
+// DefaultPorts are the ports of HTTP and those above the well-known ones: deliveries
+// must not reach mail servers and similar services.
 const DefaultPorts = "80,443,1024-65535"
 
 // ParsePorts reads ports and ranges of them, comma separated.
@@ -73,22 +73,21 @@ func ParsePorts(text string) ([]PortRange, error) {
 	return all, nil
 }
 
-// egressGuard decides by the address that is dialled, so that no way of
-// writing a host and no answer of a name server that changes between check
-// and use gets round it.
+// egressGuard checks the address that is dialled. So no notation of a host, and no
+// change of a name server's answer between check and use, gets round it.
 type egressGuard struct {
 	allow []netip.Prefix // besides public addresses
-	deny  []netip.Prefix // whatever else allows them
+	deny  []netip.Prefix // even if allow holds them
 	ports []PortRange
 }
 
-// guard is what the configuration says about where deliveries may go.
+// guard makes the egress guard of the configuration.
 func (c Config) guard() egressGuard {
 	return egressGuard{allow: c.AllowCIDR, deny: c.DenyCIDR, ports: c.AllowPorts}
 }
 
-// checkURL refuses a URL whose host is an address in whatever form, or whose port
-// is one, that deliveries must not go to. A name is not looked up.
+// checkURL refuses a URL whose host is a blocked address, in whatever form, or whose
+// port is blocked. It resolves no names.
 func (g egressGuard) checkURL(address string) error {
 	u, _, err := outbox.RequestURL(address)
 	if err != nil {
@@ -107,7 +106,7 @@ func (g egressGuard) checkURL(address string) error {
 	return nil
 }
 
-// HostFault is [HTTP.CheckHost] in words for the account's people.
+// HostFault is [HTTP.CheckHost] in words for the account.
 func (h *HTTP) HostFault(address string) error {
 	err := h.CheckHost(address)
 	if blocked, ok := errors.AsType[*BlockedAddressError](err); ok {
@@ -119,8 +118,8 @@ func (h *HTTP) HostFault(address string) error {
 	return err
 }
 
-// control is for net.Dialer.Control: it runs after name resolution, before
-// the socket connects.
+// control is a net.Dialer's Control: it runs after name resolution, before the socket
+// connects.
 func (g egressGuard) control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil || !g.allowed(to.Addr()) {
@@ -129,8 +128,8 @@ func (g egressGuard) control(_, address string, _ syscall.RawConn) error {
 	return g.checkPort(strconv.Itoa(int(to.Port())))
 }
 
-// checkPort refuses a port that is in none of the ranges. It is asked before a
-// name is resolved too: the answer must not depend on what the name leads to.
+// checkPort refuses a port that is in none of the ranges. It also runs before a name is
+// resolved: its result must not depend on the name's address.
 func (g egressGuard) checkPort(text string) error {
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err == nil && slices.ContainsFunc(g.ports, func(r PortRange) bool { return r.First <= uint16(port) && uint16(port) <= r.Last }) {
@@ -150,8 +149,8 @@ func (g egressGuard) allowed(a netip.Addr) bool {
 	return holds(g.allow, a) || isPublic(a)
 }
 
-// holds says whether a network holds an address. A network of mapped IPv4
-// addresses is one of IPv4.
+// holds reports whether a network holds an address. A network of IPv4-mapped addresses
+// counts as one of IPv4.
 func holds(networks []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool {
 		return p.Contains(a) || p.Addr().Is4In6() && p.Bits() >= 96 &&
@@ -164,8 +163,8 @@ var (
 	sixTo4 = netip.MustParsePrefix("2002::/16")
 )
 
-// embedded is the IPv4 address that an IPv6 one leads to by NAT64 (RFC 6052) or
-// 6to4 (RFC 3056), where an operator allows such a network; the zero Addr for none.
+// embedded is the IPv4 address in an IPv6 one of NAT64 (RFC 6052) or 6to4 (RFC 3056),
+// if an operator allows such a network; the zero Addr for none.
 func embedded(a netip.Addr) netip.Addr {
 	b := a.As16()
 	switch {
@@ -177,11 +176,10 @@ func embedded(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// isPublic says whether an address, unmapped and without a zone, may be on the
-// public Internet. IPv6 is the other way round than IPv4: only 2000::/3 is
-// global unicast (RFC 4291), so NAT64 (64:ff9b::/96, 64:ff9b:1::/48), unique
-// local, link-local, site-local, multicast, discard-only and SRv6 addresses
-// are outside it to begin with.
+// isPublic reports whether an address, unmapped and without a zone, may be on the public
+// Internet. IPv4 lists what is not public. IPv6 lists what is: only 2000::/3 is global
+// unicast (RFC 4291), which leaves out NAT64 (64:ff9b::/96, 64:ff9b:1::/48), unique
+// local, link-local, site-local, multicast, discard-only and SRv6 addresses.
 func isPublic(a netip.Addr) bool {
 	special := specialIPv4
 	if a.Is6() {
@@ -200,9 +198,9 @@ func isPublic(a netip.Addr) bool {
 
 var globalUnicast = netip.MustParsePrefix("2000::/3")
 
-// The IANA special-purpose address registries, and the metadata services that
-// live on public addresses. Ranges that the registries call globally reachable
-// are left out of the table; 192.0.0.0/24 and 2001::/23 are refused whole.
+// The IANA special-purpose address registries, and metadata services on public
+// addresses. The table leaves out ranges that the registries call globally reachable,
+// but refuses all of 192.0.0.0/24 and 2001::/23.
 var (
 	specialIPv4 = prefixes(
 		"0.0.0.0/8",        // this network (RFC 791)
@@ -238,17 +236,17 @@ func prefixes(cidrs ...string) []netip.Prefix {
 	return all
 }
 
-// The checks of where deliveries go, by the ids that do not change.
+// The ids of the checks of egress, which never change.
 const (
 	checkGuard   = "egress.guard"
 	checkAddress = "egress.address"
 )
 
-// Checks names every check of [Examine], in its order.
+// Checks returns the ids of the checks of [Examine], in its order.
 func Checks() []string { return []string{checkGuard, checkAddress} }
 
-// Examine tries the egress guard on this machine, and whether deliveries can
-// leave from the address that they should.
+// Examine checks the egress guard on this machine, and whether deliveries can use the
+// configured local address.
 func Examine(ctx context.Context, c Config) []doctor.Finding {
 	c = c.WithDefaults()
 	r := doctor.NewReport(Checks()...)
@@ -261,17 +259,17 @@ func Examine(ctx context.Context, c Config) []doctor.Finding {
 	return r.Findings()
 }
 
-// probeSecret signs attempts that must not arrive anywhere.
+// probeSecret signs the attempts of examineGuard.
 const probeSecret = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
-// loopbackNames are ways to write this machine's address that resolvers, the C
-// library and net/http understand.
+// loopbackNames are notations of this machine's address that resolvers, the C library
+// and net/http understand.
 func loopbackNames() []string {
 	return []string{"127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]", "127。0。0。1", "①②⑦.⓪.⓪.①", "0.0.0.0"}
 }
 
-// examineGuard makes a listener on this machine, and attempts at it as every
-// delivery is made. Unless this machine is allowed, none may get there.
+// examineGuard makes a listener on this machine, and attempts to deliver to it. None may
+// arrive, unless this machine's address is allowed.
 func examineGuard(ctx context.Context, h *HTTP, r *doctor.Report) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("check the egress guard: timed out"))
 	defer cancel()
@@ -286,7 +284,7 @@ func examineGuard(ctx context.Context, h *HTTP, r *doctor.Report) error {
 		endpoint := outbox.Endpoint{URL: "http://" + host + ":" + port + "/", Secrets: []string{probeSecret}}
 		h.deliver(ctx, endpoint, outbox.Event{WebhookID: "test_doctor", Body: []byte("{}")}, time.Now())
 	}
-	// Whatever came before this one has been seen once it is answered.
+	// Once this request is answered, the listener has seen all before it.
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)
 	if err != nil {
 		return err
@@ -301,7 +299,7 @@ func examineGuard(ctx context.Context, h *HTTP, r *doctor.Report) error {
 	return nil
 }
 
-// listenLocally counts the connections that this machine gets at address.
+// listenLocally counts the connections to address.
 func listenLocally(ctx context.Context, seen *atomic.Int64) (address string, stop func(), err error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -355,7 +353,7 @@ func reportGuard(c Config, seen int64, r *doctor.Report) {
 	}
 }
 
-// examineAddress tries whether a socket can be bound to the address.
+// examineAddress checks whether a socket can be bound to the local address.
 func examineAddress(ctx context.Context, c Config, r *doctor.Report) {
 	if !c.EgressAddress.IsValid() {
 		r.OK(checkAddress, "any")
@@ -372,10 +370,10 @@ func examineAddress(ctx context.Context, c Config, r *doctor.Report) {
 	r.OK(checkAddress, "%s", c.EgressAddress)
 }
 
-// ownAddresses names what --egress-address may be, for people.
+// ownAddresses lists what --egress-address may be, for display.
 func ownAddresses() string {
 	var names []string
-	addresses, _ := net.InterfaceAddrs() // for people; none is none
+	addresses, _ := net.InterfaceAddrs() // none after an error: it is a hint
 	for _, address := range addresses {
 		if prefix, err := netip.ParsePrefix(address.String()); err == nil && !prefix.Addr().IsLoopback() {
 			names = append(names, prefix.Addr().String())

@@ -13,62 +13,62 @@ import (
 	"time"
 )
 
-// failure is why an attempt got no answer; "" when it got one. It is the
-// metric's reason.
+// failure is why an attempt got no answer; "" when it got one. It is the reason in
+// metrics.
 type failure string
 
 // The failures that are the endpoint's.
 const (
-	failDNSNotFound    failure = "dns_not_found" // the name is not there
-	failDNSTimeout     failure = "dns_timeout"   // its servers are silent
-	failDNS            failure = "dns"           // they are in trouble, or answer nonsense
+	failDNSNotFound    failure = "dns_not_found" // the name does not exist
+	failDNSTimeout     failure = "dns_timeout"   // its servers do not answer
+	failDNS            failure = "dns"           // its servers answer with an error
 	failRefused        failure = "refused"
 	failUnreachable    failure = "unreachable"
-	failNoRoute        failure = "no_route" // from this machine to there, though it reaches others
+	failNoRoute        failure = "no_route" // to this destination, while others are reached
 	failReset          failure = "reset"
 	failClosed         failure = "closed" // the connection ended before an answer
 	failTimeoutConnect failure = "timeout_connect"
 	failTimeoutTLS     failure = "timeout_tls"
-	failTimeoutSend    failure = "timeout_send" // the request was not taken whole
+	failTimeoutSend    failure = "timeout_send" // the receiver did not read the whole request
 	failTimeoutHeader  failure = "timeout_header"
 	failTimeoutTotal   failure = "timeout_total"
 	failTLSExpired     failure = "tls_expired"
 	failTLSNotYetValid failure = "tls_not_yet_valid"
 	failTLSHostname    failure = "tls_hostname"
 	failTLSAuthority   failure = "tls_authority"
-	failTLSChain       failure = "tls_incomplete_chain" // the intermediate certificate is not sent
-	failTLSPlain       failure = "tls_plain_http"       // HTTP is answered on a port that TLS is expected on
-	failPlainTLS       failure = "plain_tls"            // TLS, on a port that HTTP is expected on
+	failTLSChain       failure = "tls_incomplete_chain" // the receiver sends no intermediate certificate
+	failTLSPlain       failure = "tls_plain_http"       // the receiver speaks plain HTTP for an https URL
+	failPlainTLS       failure = "plain_tls"            // the receiver speaks TLS for an http URL
 	failPlainHTTP2     failure = "plain_http2"          // HTTP/2 without TLS (h2c)
 	failTLSSelfSigned  failure = "tls_self_signed"
-	failTLSCertificate failure = "tls_certificate"        // unfit in another way
-	failTLSClientCert  failure = "tls_client_certificate" // the receiver wants one of us
-	failTLSClosed      failure = "tls_closed"             // the connection ended amid the handshake, without an alert
-	failTLSAlert       failure = "tls_alert"              // the other side refused
-	failTLSProtocol    failure = "tls_protocol"           // no TLS, or none that both speak
+	failTLSCertificate failure = "tls_certificate"        // invalid in another way
+	failTLSClientCert  failure = "tls_client_certificate" // the receiver requires a client certificate
+	failTLSClosed      failure = "tls_closed"             // the connection ended during the handshake, without an alert
+	failTLSAlert       failure = "tls_alert"              // the receiver refused
+	failTLSProtocol    failure = "tls_protocol"           // no TLS, or no version that both speak
 	failHTTP2NotTaken  failure = "http2_not_taken"        // REFUSED_STREAM, or GOAWAY before it
-	failHTTP2          failure = "http2"                  // GOAWAY, or a fault of the protocol
+	failHTTP2          failure = "http2"                  // GOAWAY, or an error of the protocol
 	failMalformed      failure = "malformed_response"
-	failStatus         failure = "invalid_status"       // no number of three digits, or none that HTTP knows
-	failSpokeFirst     failure = "spoke_before_request" // it was not an answer
-	failFlood          failure = "flood"                // more than any answer needs
+	failStatus         failure = "invalid_status"       // not three digits, or not in HTTP's range
+	failSpokeFirst     failure = "spoke_before_request" // the receiver sent bytes before the request
+	failFlood          failure = "flood"                // more bytes than any answer needs
 	failBlocked        failure = "blocked_address"
 	failPort           failure = "blocked_port"
 	failURL            failure = "unusable_url"
 	failTooLarge       failure = "too_large"     // the URL of a GET, with the event in it
-	failRender         failure = "unusable_body" // it cannot be put into the form that the endpoint asks for
+	failRender         failure = "unusable_body" // it cannot be converted to the endpoint's format
 )
 
-// ReasonLeaseOver is the reason of an attempt that was not begun because the
-// lease on its endpoint is over.
+// ReasonLeaseOver is the reason of an attempt that did not begin because the lease on
+// its endpoint has expired.
 const ReasonLeaseOver = string(failLease)
 
-// The failures that are ours.
+// The failures of this machine.
 const (
 	failShutdown   failure = "shutdown"
 	failNoNetwork  failure = "no_network"
 	failNoResource failure = "no_resources" // descriptors, memory, local ports
-	failDNSHere    failure = "dns_here"     // our name servers cannot be reached, are silent, or answer nobody
+	failDNSHere    failure = "dns_here"     // this machine's name servers are unreachable or do not answer
 	failSecret     failure = "no_secret"
 	failLease      failure = "lease_over" // another sender may have taken over
 )
@@ -82,7 +82,7 @@ var failures = []failure{
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
 }
 
-// own says that the failure is this machine's and costs the endpoint nothing.
+// own says that the failure is this machine's: it does not count against the endpoint.
 func (f failure) own() bool {
 	switch f {
 	case failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease:
@@ -91,13 +91,13 @@ func (f failure) own() bool {
 	return false
 }
 
-// lasts says of a failure of ours whether it may go on until somebody acts, and
-// so is shown.
+// lasts says that a failure of this machine may last until an operator acts, so that
+// metrics and status show it.
 func (f failure) lasts() bool { return f.own() && f != failShutdown && f != failLease }
 
-// shown is the failure as the account may see it. Why no connection came about
-// would tell a closed port from a filtered one, and a name that does not exist
-// from one that leads to an address inside: that is the operator's alone.
+// shown is the failure as the account may see it. The cause of a failed connection
+// would tell a closed port from a filtered one, and a name that does not exist from
+// one of an internal address: only the operator sees it.
 func (f failure) shown() failure {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failDNSHere, failRefused, failTimeoutConnect, failNoNetwork, failNoRoute, failBlocked:
@@ -106,7 +106,7 @@ func (f failure) shown() failure {
 	return f
 }
 
-// unsent says that no connection came about on which a request could be made.
+// unsent says that there was no connection to send the request on.
 func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failTimeoutConnect, failTimeoutTLS,
@@ -117,29 +117,29 @@ func (f failure) unsent() bool {
 	return false
 }
 
-// The causes that an attempt's context is ended with.
+// The causes of the end of an attempt's context.
 var (
 	errAttemptTimeout = errors.New("attempt: time limit for the whole attempt")
 	errLeaseOver      = errors.New("attempt: the lease expired")
 	errBodyTimeout    = errors.New("attempt: read enough of the answer's body")
 )
 
-// errNotTaken is net/http's question whether it may repeat a request, answered
-// with no: the receiver has refused the stream, or gone away before it.
+// errNotTaken keeps net/http from repeating a request: the receiver has refused the
+// stream, or sent GOAWAY before it.
 var errNotTaken = errors.New("the receiver rejected the request (REFUSED_STREAM or GOAWAY)")
 
-// errWrittenBefore refuses a second request in one attempt: the connection that
-// carried the first has ended without an answer.
+// errWrittenBefore refuses a second request of one attempt: the first one's connection
+// ended without an answer.
 var errWrittenBefore = errors.New("the connection ended without an answer to the request")
 
-// errSpokeFirst says that a receiver had sent something before a request was
-// written, which is an answer to nothing.
+// errSpokeFirst says that a receiver sent bytes before the request, so they are not an
+// answer.
 var errSpokeFirst = errors.New("the receiver spoke before the request was written")
 
-// classify names the failure behind a transport's error. cause is that of the
-// attempt's context. net/http has only text for much of what goes wrong; how
-// far the attempt came tells it apart.
-func classify(err, cause error, p *progress) failure {
+// classifyError names the failure behind a client's error. cause is that of the
+// attempt's context. Many errors of net/http are only text; the phase of the attempt
+// tells them apart.
+func classifyError(err, cause error, p *progress) failure {
 	at := p.phase()
 	if errors.Is(err, errFlood) {
 		return failFlood
@@ -148,7 +148,7 @@ func classify(err, cause error, p *progress) failure {
 		if f := foreign(said.begins); f == failPlainHTTP2 && p.wire.Load() != nil {
 			return failHTTP2 // over TLS, but not agreed on there (ALPN)
 		} else if f != "" {
-			return f // also where the rest of an answer was waited for
+			return f // also if the attempt timed out while waiting for the rest
 		}
 	}
 	if errors.Is(err, errSpokeFirst) {
@@ -184,13 +184,13 @@ func classify(err, cause error, p *progress) failure {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return classifyDNS(dns)
 	}
-	// A refusal says more than the end of the connection that came with it.
+	// An alert says more than the end of the connection that follows it.
 	asked := p.asked() || errors.Is(err, errCertificateAsked)
 	if isAboutOurCertificate(err, asked) {
 		return failTLSClientCert
 	}
-	// Java, for one, closes without an alert: up to TLS 1.2 amid the handshake, in
-	// 1.3 after it.
+	// Java, for one, closes without an alert: up to TLS 1.2 during the handshake, in
+	// TLS 1.3 after it.
 	if asked && at >= phaseTLS && at < phaseRead && isEnd(err) {
 		return failTLSClientCert
 	}
@@ -217,7 +217,7 @@ func classify(err, cause error, p *progress) failure {
 		return failTLSProtocol
 	case at == phaseRead:
 		return failMalformed
-	case asked: // net/http has only text for an end that it read before it wrote
+	case asked: // net/http's error for an end before the request is only text
 		return failTLSClientCert
 	}
 	return failClosed
@@ -269,7 +269,7 @@ func classifySyscall(err error, at phase) failure {
 	return ""
 }
 
-// isEnd says that the other side closed or reset the connection.
+// isEnd says that the receiver closed or reset the connection.
 func isEnd(err error) bool {
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
 		if errors.Is(err, end) {
@@ -279,11 +279,10 @@ func isEnd(err error) bool {
 	return false
 }
 
-// alertOf is the alert that the other side sent (RFC 8446, 6); 0 for none that is
-// an error.
+// alertOf is the error alert that the receiver sent (RFC 8446, 6); 0 for none.
 func alertOf(err error) tls.AlertError {
-	// crypto/tls does not export its alerts, but says who raised one, and its type
-	// is a number.
+	// crypto/tls does not export its alerts, but Op says which side raised one, and
+	// its type is a number.
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {
 		return 0
@@ -294,9 +293,9 @@ func alertOf(err error) tls.AlertError {
 	return 0
 }
 
-// isAboutOurCertificate says that the other side refuses us for having no
-// certificate. TLS 1.3 has an alert for that. Servers of earlier versions, and
-// Java's of each, use others after they have asked for one.
+// isAboutOurCertificate says that the receiver refuses a client without a certificate.
+// TLS 1.3 has an alert for that. Servers of earlier versions, and Java's of every
+// version, send other alerts after they have asked for a certificate.
 func isAboutOurCertificate(err error, asked bool) bool {
 	switch alertOf(err) {
 	case 116: // certificate_required
@@ -307,7 +306,7 @@ func isAboutOurCertificate(err error, asked bool) bool {
 	return false
 }
 
-// isIncomplete says that a certificate came alone, and is signed by another.
+// isIncomplete says that the certificate of the receiver's issuer is missing.
 func isIncomplete(sent []*x509.Certificate) bool {
 	for i, c := range sent {
 		if i > 0 && bytes.Equal(c.RawSubject, sent[0].RawIssuer) {
@@ -317,8 +316,8 @@ func isIncomplete(sent []*x509.Certificate) bool {
 	return len(sent) > 0 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject)
 }
 
-// foreign names what was spoken instead of HTTP/1: it begins with a record of TLS
-// (RFC 8446, 5.1), or with a SETTINGS frame of HTTP/2 (RFC 9113, 3.4). "" is neither.
+// foreign recognizes a protocol other than HTTP/1 by its first bytes: a record of TLS
+// (RFC 8446, 5.1), or a SETTINGS frame of HTTP/2 (RFC 9113, 3.4). "" is neither.
 func foreign(begins []byte) failure {
 	switch {
 	case len(begins) >= 3 && (begins[0] == 0x15 || begins[0] == 0x16) && begins[1] == 3:
@@ -329,7 +328,7 @@ func foreign(begins []byte) failure {
 	return ""
 }
 
-// hint says what to do about a failure, where its name does not; "" for the others.
+// hint says what to do about a failure whose name does not say it; "" for the others.
 func (f failure) hint() string {
 	switch f {
 	case failTLSChain:
@@ -358,7 +357,7 @@ func classifyTLS(err error) failure {
 		if c := unknown.Cert; c != nil && alone && bytes.Equal(c.RawIssuer, c.RawSubject) {
 			return failTLSSelfSigned
 		}
-		// It says more where it has a certificate of the issuer's name.
+		// The error has more text if a known certificate has the issuer's name.
 		named := unknown.Error() != x509.UnknownAuthorityError{}.Error()
 		if checked != nil && !named && isIncomplete(checked.UnverifiedCertificates) {
 			return failTLSChain

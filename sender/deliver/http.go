@@ -26,40 +26,40 @@ type Config struct {
 	AttemptTimeout time.Duration // the whole attempt; zero means 20 s
 	ConnectTimeout time.Duration // name resolution and TCP; zero means 5 s
 	TLSTimeout     time.Duration // the handshake; zero means 5 s
-	HeaderTimeout  time.Duration // from the request written to the answer's header; zero means 15 s
+	HeaderTimeout  time.Duration // from the end of the request to the end of the answer's header; zero means 15 s
 
 	// AllowCIDR lists networks that endpoints may be in besides public ones.
 	AllowCIDR []netip.Prefix
-	// DenyCIDR lists networks that nothing is sent to, public or allowed or not.
+	// DenyCIDR lists networks that get nothing, even if they are public or allowed.
 	DenyCIDR []netip.Prefix
-	// AllowPorts lists the ports that endpoints may have. Nil means those of
-	// [DefaultPorts].
+	// AllowPorts lists the ports that endpoints may have. Nil means [DefaultPorts].
 	AllowPorts []PortRange
 	// EgressAddress is the local address that deliveries leave from. The
 	// zero Addr means any.
 	EgressAddress netip.Addr
-	// RootCAs are the authorities that vouch for receivers. Nil means the system's.
+	// RootCAs are the authorities whose certificates of receivers are valid. Nil means
+	// the system's.
 	RootCAs *x509.CertPool
 
-	// Client is who speaks HTTP. "" means ClientWalhook.
+	// Client is the HTTP client to use. "" means ClientWalhook.
 	Client Client
 
 	// MaxIdle is how many connections are kept open between attempts; zero means
 	// 4096.
 	MaxIdle int
-	// MayBegin says whether a request may still begin, as late as that can be
-	// asked: after the connection is made. An attempt that may not begin is
-	// [Held] for [ReasonLeaseOver]. Nil means always.
+	// MayBegin reports whether a request may still begin. It is called as late as
+	// possible, after the connection is made. An attempt that may not begin is [Held]
+	// for [ReasonLeaseOver]. Nil means always.
 	MayBegin func() bool
 }
 
-// Client names who speaks HTTP for the HTTP destination. What both do is the
-// same; doc.go lists where they differ.
+// Client names an HTTP client of the HTTP destination. Both behave the same; doc.go
+// lists where they differ.
 type Client string
 
 const (
-	// ClientWalhook speaks HTTP/1.1 by itself, on the goroutine of the attempt,
-	// and takes net/http for HTTP/2.
+	// ClientWalhook speaks HTTP/1.1 itself, on the goroutine of the attempt, and uses
+	// net/http for HTTP/2.
 	ClientWalhook Client = "walhook"
 	// ClientNetHTTP is net/http's client for both.
 	ClientNetHTTP Client = "net/http"
@@ -101,7 +101,7 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// WithDefaults is c with its zero values replaced by what they mean.
+// WithDefaults returns c with its zero values replaced by the defaults.
 func (c Config) WithDefaults() Config {
 	c.Version = cmp.Or(c.Version, "dev")
 	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 20*time.Second)
@@ -120,7 +120,7 @@ const (
 	maxAnswerHeader = 64 << 10        // bytes of an answer's header
 	maxAnswerBody   = 4 << 10         // bytes read of an answer's body
 	bodyTimeout     = 2 * time.Second // for reading them
-	maxRequestURL   = 8 << 10         // bytes of a GET's URL: what common servers take of a request line
+	maxRequestURL   = 8 << 10         // bytes of a GET's URL: common servers accept no longer request line
 	maxDetail       = 300             // bytes of Result.Detail
 )
 
@@ -131,11 +131,11 @@ type HTTP struct {
 	targets targets
 	dialer  *dialer
 	client  http.RoundTripper
-	direct  direct // client, where it has shorter ways; else nil
+	direct  direct // client, if it implements direct; else nil
 }
 
-// direct is what a client may have besides RoundTrip: a call that needs no
-// [http.Request] made for it. Whoever makes one ends it.
+// direct is implemented by a client that takes a call without an [http.Request]. The
+// caller of roundTrip calls end afterwards.
 type direct interface {
 	roundTrip(*call) (*http.Response, error)
 	end(*call)
@@ -165,7 +165,7 @@ func (h *HTTP) use(client http.RoundTripper) {
 	h.direct, _ = client.(direct)
 }
 
-// Close ends the connections that are kept.
+// Close closes idle connections.
 func (h *HTTP) Close() { (&http.Client{Transport: h.client}).CloseIdleConnections() }
 
 // Deliver makes one attempt: at most one request for the event. See
@@ -175,12 +175,12 @@ func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 	return h.deliver(ctx, e, event, at).result(at, time.Now())
 }
 
-// uniformMargin is how much longer than the limit for connecting an attempt
-// without an answer takes.
+// uniformMargin is how much longer than ConnectTimeout a [HTTP.Try] without an answer
+// takes.
 const uniformMargin = 250 * time.Millisecond
 
-// Try makes one attempt for whoever shows its result to the account at once: how
-// long it takes tells nothing either. It neither stores nor repeats anything.
+// Try makes one attempt whose result the account sees at once. An attempt without an
+// answer takes the same time whatever the reason. Try stores and repeats nothing.
 func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) outbox.Attempt {
 	at := time.Now()
 	a := h.deliver(ctx, e, event, at)
@@ -195,38 +195,38 @@ func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) o
 	r := a.result(at, time.Now())
 	outcome := r.Outcome
 	if outcome == Held && r.ForAccount() == string(failUnreachable) {
-		outcome = Retry // that our own network refuses an address is not shown either
+		outcome = Retry // the account does not see that this machine's network refuses an address
 	}
 	return r.Attempt(1, e.Revision, outcome)
 }
 
-// CheckHost says whether the host of a URL is, in whatever form, an address that
-// deliveries must not go to, a [*BlockedAddressError], or its port is not allowed, a
-// [*BlockedPortError]. A name is not looked up:
-// what it leads to decides when it is dialled, and who sets a URL does not learn
-// which names there are. The URL's syntax has been checked.
+// CheckHost returns a [*BlockedAddressError] if the host of a URL is, in whatever form,
+// an address that deliveries must not go to, and a [*BlockedPortError] if its port is
+// not allowed. It resolves no names: the guard checks the address when it is dialled,
+// and the person who sets a URL must not learn which names exist. The caller has
+// checked the URL's syntax.
 func (h *HTTP) CheckHost(address string) error { return h.config.guard().checkURL(address) }
 
-// answer is what one request came to.
+// answer is the result of one request before it is classified.
 type answer struct {
 	status     int
 	failure    failure // "" when there is a status
 	retryAfter string
-	date       time.Time // the receiver's clock, which a date in Retry-After is by; zero for unknown
-	// detail is for people, bounded, without secrets and what was sent. With a
-	// status it is what the receiver answered; without one, what happened on the
-	// way, which is the operator's alone: it names addresses.
+	date       time.Time // the receiver's clock, for a date in Retry-After; zero for unknown
+	// detail is for display: bounded, without secrets and without the event. With a
+	// status it is the receiver's answer. Without one it is what happened on the way,
+	// for the operator only, since it names addresses.
 	detail string
 }
 
-// result judges an answer that was asked for at a time.
+// result classifies the answer to a request of an instant.
 func (a answer) result(at, now time.Time) Result {
 	r := classifyResponse(a.status, a.failure, a.retryAfter, a.clock(now))
 	r.Detail, r.At, r.Duration = a.detail, at, now.Sub(at)
 	return r
 }
 
-// clock is now as the receiver has it: what a date in Retry-After counts from.
+// clock is the receiver's present time, from which a date in Retry-After counts.
 func (a answer) clock(now time.Time) time.Time {
 	if a.date.IsZero() {
 		return now
@@ -275,14 +275,13 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 // attempt is one request of the HTTP destination.
 type attempt struct {
 	call
-	http   *HTTP
-	target *target
-	sent   request
-	// What makes it this request, apart from its body.
-	id, timestamp, signature string
+	http                     *HTTP
+	target                   *target
+	sent                     request
+	id, timestamp, signature string // the values of the request's webhook-… headers
 }
 
-// end ends the attempt, whose answer's body was read as far as is wanted.
+// end ends the attempt, after its answer's body was read as far as needed.
 func (x *attempt) end() {
 	if direct := x.http.direct; direct != nil {
 		direct.end(&x.call)
@@ -291,12 +290,13 @@ func (x *attempt) end() {
 	}
 }
 
-// failed says why there was no answer, or what was seen of one that had begun.
+// failed makes the answer of an attempt with an error: its failure, or the status of
+// an answer whose header did not end.
 func (x *attempt) failed(err error, e outbox.Endpoint) answer {
 	err = x.decisive(err)
-	class := classify(err, x.cause(), &x.progress)
+	class := classifyError(err, x.cause(), &x.progress)
 	if begun, ok := errors.AsType[*answerError](err); ok && begun.status != 0 {
-		// The account sees this: err may name addresses of this machine.
+		// Without err, which may name addresses of this machine: the account sees it.
 		return answer{status: begun.status, detail: "HTTP " + strconv.Itoa(begun.status) + ", and an endless header (" + string(class) + ")"}
 	}
 	detail := strings.ReplaceAll(err.Error(), x.url().String(), "…")
@@ -313,13 +313,13 @@ func (x *attempt) failed(err error, e outbox.Endpoint) answer {
 	return answer{failure: class, detail: x.keep(string(class)+", "+x.phase().String()+": "+detail+x.others(err)+class.hint(), e)}
 }
 
-// read takes the status, which is all that decides, and a little of the body,
-// so that a short one leaves the connection usable; the rest is never read.
+// read takes the status, which alone decides, and the beginning of the body. Reading a
+// short body to its end leaves the connection usable.
 func (x *attempt) read(resp *http.Response, e outbox.Endpoint) answer {
 	a := answer{status: resp.StatusCode}
 	body, fault := readBody(resp, x.stop)
 	if fault != "" {
-		x.stop(errBodyTimeout) // its connection is of no use any more, and Close must drain nothing
+		x.stop(errBodyTimeout) // closes the connection, so that Close drains nothing
 	}
 	resp.Body.Close()
 	if a.status >= 200 && a.status < 300 && fault == "" {
@@ -342,14 +342,14 @@ func (x *attempt) read(resp *http.Response, e outbox.Endpoint) answer {
 	return a
 }
 
-// readBody reads what may be read of a body. fault is what is to be told of one
-// that did not end as it should: its connection is dropped.
+// readBody reads a body up to its limits. fault describes a body that did not end
+// properly, whose connection must be closed.
 func readBody(resp *http.Response, cancel context.CancelCauseFunc) (body []byte, fault string) {
 	if resp.Body == http.NoBody {
 		return nil, ""
 	}
 	limit := time.AfterFunc(bodyTimeout, func() { cancel(errBodyTimeout) })
-	// One byte more shows the end of a body of just the limit.
+	// One byte more tells a body of exactly the limit from a longer one.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
 	switch inTime := limit.Stop(); {
 	case len(body) > maxAnswerBody:

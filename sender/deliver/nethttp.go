@@ -15,21 +15,20 @@ import (
 	"time"
 )
 
-// errNotHTTP2 says that a receiver which spoke HTTP/2 does not any more.
+// errNotHTTP2 says that a receiver does not speak HTTP/2 any more.
 var errNotHTTP2 = errors.New("the receiver no longer speaks HTTP/2")
 
-// netHTTP is net/http's client held to what an attempt promises: at most one
-// request, none once the lease is over, connections of one endpoint alone, and a
-// status that decides although what follows it is broken. It is safe for many
-// goroutines.
+// netHTTP is net/http's client with the promises of an attempt: at most one request,
+// none once the lease has expired, connections of one endpoint alone, and a status
+// that decides even if what follows it is broken. It is safe for many goroutines.
 type netHTTP struct {
 	*http.Transport
 	config *Config
 	dialer *dialer
-	http1  bool // HTTP/1.1 is spoken too
+	http1  bool // it speaks HTTP/1.1 too
 }
 
-// newNetHTTP is for receivers that speak HTTP/2, and with http1 for all.
+// newNetHTTP makes a client for HTTP/2, and with http1 for HTTP/1.1 too.
 func newNetHTTP(c *Config, d *dialer, http1 bool) *netHTTP {
 	n := &netHTTP{config: c, dialer: d, http1: http1}
 	n.Transport = &http.Transport{
@@ -43,10 +42,10 @@ func newNetHTTP(c *Config, d *dialer, http1 bool) *netHTTP {
 		MaxIdleConns:           c.MaxIdle,
 		MaxIdleConnsPerHost:    c.MaxIdle,
 		IdleConnTimeout:        idleTimeout,
-		// A stream that is given up has at most its window on its way.
+		// After a stream is cancelled, at most its window still arrives.
 		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 	}
-	n.CloseIdleConnections() // the first call of it fills TLSNextProto
+	n.CloseIdleConnections() // its first call fills TLSNextProto
 	if upgrade := n.TLSNextProto["unencrypted_http2"]; upgrade != nil {
 		n.TLSNextProto["h2"] = func(authority string, conn *tls.Conn) http.RoundTripper {
 			return upgrade(authority, tls.Client(unwrapped{newFrames(conn)}, nil))
@@ -55,14 +54,14 @@ func newNetHTTP(c *Config, d *dialer, http1 bool) *netHTTP {
 	return n
 }
 
-// RoundTrip makes the request. A kept connection that turned out to be closed
-// before a byte of the request was written carried none; it is made once more.
+// RoundTrip sends the request. If an idle connection turns out to be closed before a
+// byte of the request was written, RoundTrip sends it on another one.
 func (n *netHTTP) RoundTrip(req *http.Request) (*http.Response, error) {
 	return n.roundTrip(req.Context(), req, &httptrace.ClientTrace{})
 }
 
-// roundTrip is RoundTrip for a caller that has not put its hooks into the
-// context, where merging them takes long, nor the context into the request.
+// roundTrip is RoundTrip for a caller that passes its hooks and its context as
+// arguments: merging hooks in a context is slow.
 func (n *netHTTP) roundTrip(ctx context.Context, req *http.Request, hooks *httptrace.ClientTrace) (*http.Response, error) {
 	for {
 		x := &carried{mayBegin: n.config.MayBegin}
@@ -84,15 +83,14 @@ func (n *netHTTP) roundTrip(ctx context.Context, req *http.Request, hooks *httpt
 	}
 }
 
-// carry has net/http make the request. The body of an answer ends x when it is
-// closed.
+// carry has net/http send the request. Closing the answer's body ends x.
 func (n *netHTTP) carry(ctx context.Context, req *http.Request, x *carried, hooks *httptrace.ClientTrace) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	x.cancel = cancel
 	once := req.WithContext(httptrace.WithClientTrace(ctx, x.trace(*hooks)))
-	// net/http repeats on its own what was not taken, when it can get the body once
-	// more. GetBody says no, and tells why it was asked; where there is no body, the
-	// trace does at the second connection.
+	// net/http repeats a refused request if GetBody returns its body again. This one
+	// returns an error that says why it was called. A request without a body is
+	// stopped by the trace at its second connection.
 	once.GetBody = func() (io.ReadCloser, error) { return nil, errNotTaken }
 	resp, err := n.Transport.RoundTrip(once)
 	if err == nil {
@@ -113,21 +111,20 @@ func (n *netHTTP) carry(ctx context.Context, req *http.Request, x *carried, hook
 	return resp, nil
 }
 
-// carried is one request that net/http carries. The hooks of its trace run on
-// other goroutines.
+// carried is one request in net/http. The hooks of its trace run on other goroutines.
 type carried struct {
 	mayBegin func() bool
 	cancel   context.CancelCauseFunc
-	reused   atomic.Bool          // a kept connection of HTTP/1.1 was taken for it
+	reused   atomic.Bool          // it has an idle connection of HTTP/1.1
 	begun    atomic.Bool          // a byte of it was written, or HTTP/2 has it
-	wire     atomic.Pointer[wire] // of the connection that it is on
-	gate     atomic.Pointer[gate] // the connection of HTTP/1.1 that it is on
-	// Where its HTTP/2 stream is, and which it is; 0 for none yet.
+	wire     atomic.Pointer[wire] // of its connection
+	gate     atomic.Pointer[gate] // its connection, for HTTP/1.1
+	// Its connection for HTTP/2, and its stream there; 0 for none yet.
 	frames atomic.Pointer[frames]
 	stream atomic.Uint32
 }
 
-// may says whether a request may be written on a connection.
+// may returns an error if the request may not be written on a connection.
 func (x *carried) may() error {
 	switch {
 	case x.mayBegin != nil && !x.mayBegin():
@@ -138,7 +135,7 @@ func (x *carried) may() error {
 	return nil
 }
 
-// trace adds what is followed of the request to hooks, which have no WroteHeaders.
+// trace adds the hooks of x to others, which have no WroteHeaders.
 func (x *carried) trace(hooks httptrace.ClientTrace) *httptrace.ClientTrace {
 	gotConn := hooks.GotConn
 	hooks.GotConn = func(info httptrace.GotConnInfo) {
@@ -171,8 +168,8 @@ func (x *carried) trace(hooks httptrace.ClientTrace) *httptrace.ClientTrace {
 	return &hooks
 }
 
-// over ends what the wire allows for the request, and begins it on another; nil
-// for none.
+// over moves the request's allowance of bytes from its wire to the next one; nil for
+// none.
 func (x *carried) over(next *wire) {
 	if last := x.wire.Swap(next); last != nil {
 		last.end()
@@ -182,8 +179,8 @@ func (x *carried) over(next *wire) {
 	}
 }
 
-// explain is what is behind net/http's error: the reason of ours to end the
-// request, and what of an answer was seen.
+// explain finds the cause of net/http's error: why walhook ended the request, or the
+// status of an answer that had begun.
 func (x *carried) explain(err, cause error) error {
 	if errors.Is(cause, errNotTaken) || errors.Is(cause, errLeaseOver) {
 		err = cause
@@ -192,7 +189,7 @@ func (x *carried) explain(err, cause error) error {
 		if status := f.take(x.stream.Load()); status != 0 {
 			return &answerError{status: status, err: err}
 		}
-		return cmp.Or(f.alert(), err) // of a connection that ends early net/http tells no more than that
+		return cmp.Or(f.alert(), err) // net/http reports the end of the connection alone
 	}
 	if g := x.gate.Load(); g != nil {
 		return g.explain(x, err)
@@ -200,7 +197,7 @@ func (x *carried) explain(err, cause error) error {
 	return err
 }
 
-// end ends what is kept of the request.
+// end releases what the request holds.
 func (x *carried) end() {
 	x.over(nil)
 	if f := x.frames.Load(); f != nil {
@@ -212,27 +209,29 @@ func (x *carried) end() {
 	x.cancel(nil)
 }
 
-// gate is a connection on which net/http speaks HTTP/1.1, in the clear of TLS. It
-// asks before the first byte of a request whether it may be written, takes
-// nothing for an answer that comes before, and keeps how an answer began.
+// gate is a connection on which net/http speaks HTTP/1.1, over TLS or not. Before the
+// first byte of a request it checks whether the request may be written. It returns an
+// error for bytes that arrive before that, and keeps how an answer begins.
 type gate struct {
 	net.Conn
 	*lastReadError
-	wire *wire // beneath TLS; nil without
+	wire *wire // beneath TLS; nil without TLS
 
 	mu    sync.Mutex
-	x     *carried   // whose turn it is; nil for nobody's; guarded by mu
+	x     *carried   // the current request; nil for none; guarded by mu
 	open  bool       // x may be written and answered; guarded by mu
 	said  statusLine // of the answer; guarded by mu
 	fault error      // of reading it; nil for none, or the end; guarded by mu
 }
 
+// carry makes a request the current one.
 func (g *gate) carry(x *carried) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.x, g.open, g.said.n, g.fault = x, false, 0, nil
 }
 
+// done ends the current request, if it is x.
 func (g *gate) done(x *carried) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -241,12 +240,12 @@ func (g *gate) done(x *carried) {
 	}
 }
 
-// enter lets the request in turn begin.
+// enter returns the current request if it may be written.
 func (g *gate) enter() (*carried, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.x == nil {
-		return nil, net.ErrClosed // it was given up
+		return nil, net.ErrClosed // it has ended
 	}
 	if !g.open {
 		if err := g.x.may(); err != nil {
@@ -288,6 +287,7 @@ func (g *gate) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// explain makes an answerError of err if an answer had begun.
 func (g *gate) explain(x *carried, err error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -300,11 +300,11 @@ func (g *gate) explain(x *carried, err error) error {
 	return &answerError{status: g.said.final(), begins: append([]byte{}, g.said.bytes()...), err: err}
 }
 
-// lastReadError is what the reading of a connection ended with. net/http has another
-// goroutine write, which meets the end of the connection, but not the reason.
+// lastReadError is the error that reading a connection ended with. net/http writes in
+// another goroutine, whose error says that the connection ended, but not why.
 type lastReadError struct {
 	once  sync.Once
-	ended chan struct{} // closed when err is there
+	ended chan struct{} // closed once err is set
 	err   error
 }
 
@@ -319,8 +319,8 @@ func (l *lastReadError) noteEnd(err error) {
 	}
 }
 
-// explain is what to say instead of the error of a write: the alert that came
-// before the end, where the other side has asked for a client certificate.
+// explain returns what to report instead of the error of a write: the alert that came
+// before the end, if the receiver has asked for a client certificate.
 func (l *lastReadError) explain(err error, beneath *wire) error {
 	if err == nil || beneath == nil || !beneath.asked.Load() || !isEnd(err) {
 		return err
@@ -332,7 +332,7 @@ func (l *lastReadError) explain(err error, beneath *wire) error {
 	return cmp.Or(l.alert(), err)
 }
 
-// alert is the alert that the reading ended with; nil for another end, or none.
+// alert is the error of reading if it is an alert; nil otherwise.
 func (l *lastReadError) alert() error {
 	select {
 	case <-l.ended:
@@ -344,8 +344,8 @@ func (l *lastReadError) alert() error {
 	return nil
 }
 
-// offer is a connection that was opened before it was known that its receiver
-// speaks HTTP/2. It travels in a context to where net/http would open one.
+// offer is an open connection to a receiver that turned out to speak HTTP/2. A context
+// carries it to dialSecure, where net/http would open another one.
 type offer struct{ conns chan *tls.Conn }
 
 type offerKey struct{}
@@ -356,7 +356,7 @@ func withOffer(ctx context.Context, conn *tls.Conn) (context.Context, *offer) {
 	return context.WithValue(ctx, offerKey{}, o), o
 }
 
-// withdraw closes the connection if nobody took it.
+// withdraw closes the connection if dialSecure did not take it.
 func (o *offer) withdraw() {
 	select {
 	case conn := <-o.conns:
@@ -365,7 +365,7 @@ func (o *offer) withdraw() {
 	}
 }
 
-// dialPlain opens a connection without TLS.
+// dialPlain opens a gate without TLS.
 func (n *netHTTP) dialPlain(ctx context.Context, network, host string) (net.Conn, error) {
 	conn, err := n.dialer.dial(ctx, network, addressOf(host))
 	if err != nil {
@@ -374,7 +374,7 @@ func (n *netHTTP) dialPlain(ctx context.Context, network, host string) (net.Conn
 	return &gate{Conn: conn, lastReadError: newLastReadError()}, nil
 }
 
-// dialSecure opens a connection over TLS: the *tls.Conn that net/http wants for
+// dialSecure opens a connection over TLS: the *tls.Conn that net/http requires for
 // HTTP/2, or a gate.
 func (n *netHTTP) dialSecure(ctx context.Context, _, host string) (net.Conn, error) {
 	if o, ok := ctx.Value(offerKey{}).(*offer); ok {

@@ -13,69 +13,69 @@ import (
 	"walhook/schemas"
 )
 
-// Destination is where events go: an HTTP receiver, or another kind of system.
-// Whoever delivers knows it by its results alone.
+// Destination is where events go: HTTP receivers, or another kind of system. The sender
+// uses its results alone.
 type Destination interface {
-	// Deliver makes one attempt and says what it came to. It sends the event at
-	// most once, returns soon after ctx ends, and is safe for many goroutines. It
-	// changes neither endpoint nor event.
+	// Deliver makes one attempt and returns its result. It sends the event at most
+	// once, returns soon after ctx ends, and is safe for many goroutines. It changes
+	// neither endpoint nor event.
 	Deliver(ctx context.Context, endpoint outbox.Endpoint, event outbox.Event) Result
 }
 
-// Outcome is what an attempt means: what is done next. It is also a label of
-// metrics.
+// Outcome says what follows from an attempt. It is also a label of metrics.
 type Outcome string
 
 // The outcomes.
 const (
 	Delivered Outcome = "delivered" // acknowledged
-	Retry     Outcome = "retry"     // this event again later
-	Pause     Outcome = "pause"     // this event again later, and no other before
-	Disable   Outcome = "disable"   // the endpoint wants no more
-	Dead      Outcome = "dead"      // no attempt can deliver it, or the schedule is exhausted
-	Held      Outcome = "held"      // this side's own fault: costs the endpoint nothing
+	Retry     Outcome = "retry"     // retry the event later
+	Pause     Outcome = "pause"     // retry the event later, and send no other before
+	Disable   Outcome = "disable"   // disable the endpoint
+	Dead      Outcome = "dead"      // no attempt can deliver the event, or the schedule is exhausted
+	Held      Outcome = "held"      // a local error, which does not count against the endpoint
 )
 
-// Result is what an attempt came to.
+// Result is the result of an attempt.
 type Result struct {
 	Outcome Outcome
-	// Reason is why, for operators: a label of metrics.
+	// Reason is the cause, for operators: a label of metrics.
 	Reason string
-	// Shown is why, as the account may see it. "" means Reason.
+	// Shown is the cause as the account may see it. "" means Reason.
 	Shown string
-	// Detail is for people: bounded, without secrets and without what was sent.
-	// With a Status the account may see it; without one it is the operator's
-	// alone, since it names addresses.
+	// Detail is for display: bounded, without secrets and without the event. With a
+	// Status the account may see it; without one it is for the operator only, since
+	// it names addresses.
 	Detail string
-	// Status is that of HTTP; 0 where there was no answer, or HTTP is not spoken.
+	// Status is the HTTP status; 0 for no answer, or for another protocol.
 	Status int
-	// After is how long the destination asks to be left alone; zero for no wish.
+	// After is how long the destination asks to get no event; zero for no such
+	// request.
 	After time.Duration
-	// EndpointFault counts towards opening the endpoint's breaker: the endpoint as
-	// a whole is in trouble, as far as one attempt can say.
+	// EndpointFault counts towards opening the endpoint's breaker: the endpoint as a
+	// whole seems to fail, and not the event.
 	EndpointFault bool
-	// Unsent says that the event never left, so that it cannot be what the
-	// endpoint fails at.
+	// Unsent says that the event was not sent, so the endpoint does not fail because
+	// of it.
 	Unsent bool
-	// Lasting says of a Held attempt that its cause may go on until somebody acts,
-	// and so is shown.
+	// Lasting says that the cause of a Held attempt may last until an operator acts,
+	// so metrics and status show it.
 	Lasting bool
-	// DisableReason says with Disable why, in words for the account.
+	// DisableReason is the reason for Disable, in words for the account.
 	DisableReason string
 
 	At       time.Time     // when the attempt began
 	Duration time.Duration // how long it took
 }
 
-// ForAccount is why, as the account may see it.
+// ForAccount is the cause as the account may see it.
 func (r *Result) ForAccount() string { return cmp.Or(r.Shown, r.Reason) }
 
-// longestAttempt is beyond what any attempt takes; a clock may say otherwise.
+// longestAttempt bounds a duration that a jumping clock made.
 const longestAttempt = 24 * time.Hour
 
-// Attempt is the result as it is stored, with the outcome that the schedule made
-// of it. Whatever an answer or a clock said, what leaves here fits its column:
-// this is the one place where it is made.
+// Attempt makes the stored form of the result, with the outcome that the schedule made
+// of it. It alone makes an [outbox.Attempt], and each value fits its column, whatever
+// the receiver sent.
 func (r *Result) Attempt(number int, revision int64, outcome Outcome) outbox.Attempt {
 	status := r.Status
 	if status < 0 || status > 999 {
@@ -91,9 +91,9 @@ func (r *Result) Attempt(number int, revision int64, outcome Outcome) outbox.Att
 // MaxRetryAfter is the longest wait that a receiver may ask for.
 const MaxRetryAfter = 24 * time.Hour
 
-// judge is the whole table of HTTP. It is pure: status counts when there is no
-// failure class, retryAfter is the header's value, "" when absent, and now is by
-// the clock that a date in it was read from.
+// classifyResponse is the whole table of HTTP. It is pure. status counts when class is
+// "". retryAfter is the header's value, "" when absent. now is by the clock that a
+// date in it counts by.
 func classifyResponse(status int, class failure, retryAfter string, now time.Time) Result {
 	if class != "" {
 		return classifyFailure(class)
@@ -127,19 +127,19 @@ func classifyResponse(status int, class failure, retryAfter string, now time.Tim
 	return r
 }
 
-// classifyFailure is judge of an attempt that got no answer.
+// classifyFailure is the part of the table for an attempt without an answer.
 func classifyFailure(class failure) Result {
 	r := Result{Outcome: Retry, Reason: string(class), Shown: string(class.shown()), Unsent: class.unsent(), EndpointFault: true}
 	switch {
 	case class.own():
 		r.Outcome, r.EndpointFault, r.Lasting = Held, false, class.lasts()
 	case class == failTooLarge:
-		r.Outcome, r.EndpointFault = Dead, false // it is no smaller the next time
+		r.Outcome, r.EndpointFault = Dead, false // the next attempt would be as large
 	}
 	return r
 }
 
-// Results are the outcomes and reasons that an attempt over HTTP can come to.
+// Results returns every outcome and reason of an attempt over HTTP.
 func Results() []Result {
 	var all []Result
 	for _, status := range []int{100, 200, 300, 400, 408, 410, 429, 500, 503} {
@@ -152,7 +152,7 @@ func Results() []Result {
 }
 
 // parseRetryAfter reads seconds or one of the three date forms (RFC 9110,
-// 10.2.3 and 5.6.7). Garbage and the past are zero; more than a day is a day.
+// 10.2.3 and 5.6.7). An invalid value and the past are zero; the most is a day.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if value == "" {

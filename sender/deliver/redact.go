@@ -15,19 +15,19 @@ import (
 	"walhook/outbox"
 )
 
-// keep is as much of a text from outside as may be kept: nothing of what was
-// sent, and nothing that is shown nowhere.
+// keep returns the part of a receiver's text that may be stored: without anything of
+// the event, and without secrets.
 func (x *attempt) keep(text string, e outbox.Endpoint) string {
-	text = printable(text[:min(len(text), 4*maxDetail)]) // first: what is left out later would hide a repetition
+	text = printable(text[:min(len(text), 4*maxDetail)]) // first: unprintable characters could hide an echo
 	hidden := [][]byte{x.sent.body, []byte(x.signature)}
 	for _, secret := range confidential(e, x.sent.query) {
-		text = strings.ReplaceAll(text, secret, "…") // a short one too
+		text = strings.ReplaceAll(text, secret, "…") // also one shorter than echoRun
 		hidden = append(hidden, []byte(secret))
 	}
 	return clip(without(text, hidden...))
 }
 
-// clip makes text from outside fit a column and a terminal.
+// clip makes a receiver's text fit a column and a terminal.
 func clip(s string) string {
 	s = printable(s[:min(len(s), 4*maxDetail)])
 	if len(s) > maxDetail {
@@ -36,8 +36,8 @@ func clip(s string) string {
 	return s
 }
 
-// printable leaves out what is not shown: bytes that are no UTF-8, control
-// characters, and characters without width.
+// printable removes bytes that are not UTF-8, control characters, and characters
+// without width.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
@@ -50,16 +50,16 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, ""))
 }
 
-// confidential are the parts of an endpoint that are shown nowhere, as a
-// receiver may show them in its answer: its secrets, the query that an event was
-// put into, and of its URL the query, user name and password.
+// confidential are the secret parts of an endpoint and a request, which a receiver may
+// echo in its answer: the secrets, the query with the event, and the query, user name
+// and password of the URL.
 func confidential(e outbox.Endpoint, query string) []string {
 	hidden := []string{query}
 	for _, secret := range e.Secrets {
 		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
 	}
 	if _, query, has := strings.Cut(e.URL, "?"); has {
-		hidden = append(hidden, query) // as it is written, which may not be how it is sent
+		hidden = append(hidden, query) // as it is stored; requests may encode it otherwise
 	}
 	if u, _, err := outbox.RequestURL(e.URL); err == nil {
 		hidden = append(hidden, u.RawQuery)
@@ -73,24 +73,23 @@ func confidential(e outbox.Endpoint, query string) []string {
 }
 
 const (
-	// echoRun is how many letters and digits in a row an answer may share with
-	// what was sent. A gram of that many bytes fits into a uint64.
+	// echoRun is from how many equal letters and digits in a row on a text counts as
+	// an echo. A gram of that many bytes fits into a uint64.
 	echoRun = 8
 
-	// codedRun is how long a word has to be to be looked into as base64 or hex.
+	// codedRun is from which length on a word may be base64 or hex.
 	codedRun = 16
 )
 
-// without replaces what text shares with any of the hidden texts: an account's
-// rows are kept as events alone, and secrets nowhere. Texts are compared by their
-// letters and digits only, after percent, JSON and HTML escapes are undone, so
-// that neither a form of writing nor a part that is left out hides a repetition;
-// words that may be base64 or hex are compared by what they decode to. The name
-// of a member of what was sent, alone, stays: an error message needs it.
+// without replaces the parts of text that echo a hidden text: only events may hold an
+// account's rows, and nothing may hold secrets. It compares letters and digits only,
+// after it has decoded percent, JSON and HTML escapes, so that no notation hides an
+// echo. It compares words that may be base64 or hex by what they decode to. It keeps
+// the name of a member of the event if that stands alone: error messages need it.
 func without(text string, hidden ...[]byte) string {
 	readings := readingsOf(text)
-	grams := map[uint64]bool{} // of the readings; true for one that is hidden too
-	var filter [1 << 13]uint64 // bits: which grams may be there at all
+	grams := map[uint64]bool{} // of the readings; true for one of a hidden text
+	var filter [1 << 13]uint64 // a Bloom filter of grams
 	for i := range readings {
 		readings[i].grams(func(gram uint64, _ int) {
 			grams[gram] = false
@@ -144,7 +143,7 @@ func without(text string, hidden ...[]byte) string {
 	return cutShared(text, shared, hidden)
 }
 
-// cutShared leaves out what is shared, and what little stands between.
+// cutShared replaces the shared parts, with the short gaps between them.
 func cutShared(text string, shared []bool, hidden [][]byte) string {
 	var kept strings.Builder
 	for i := 0; i < len(text); {
@@ -164,8 +163,8 @@ func cutShared(text string, shared []bool, hidden [][]byte) string {
 	return kept.String()
 }
 
-// endOfShared is where a repetition that begins at start ends. It goes on behind
-// a gap of fewer than echoRun letters and digits.
+// endOfShared is the end of an echo that begins at start. It continues after a gap of
+// fewer than echoRun letters and digits.
 func endOfShared(text string, shared []bool, start int) int {
 	end, gap := start, 0
 	for i := start; i < len(text) && gap < echoRun; i++ {
@@ -175,14 +174,14 @@ func endOfShared(text string, shared []bool, start int) int {
 		case isPlain(text[i]):
 			gap++
 		case text[i] == ' ' && isWordAfter(text, shared, i+1):
-			return end // words of its own
+			return end // the receiver's own words follow
 		}
 	}
 	return end
 }
 
-// isWordAfter says whether a word that is not shared begins at i, as in a
-// sentence about what was sent.
+// isWordAfter reports whether a word that is not shared begins at i, as in a sentence
+// about the event.
 func isWordAfter(text string, shared []bool, i int) bool {
 	letters := 0
 	for ; i < len(text) && !shared[i] && text[i]|0x20 >= 'a' && text[i]|0x20 <= 'z'; i++ {
@@ -191,7 +190,7 @@ func isWordAfter(text string, shared []bool, i int) bool {
 	return letters > 1 && (i == len(text) || text[i] == ' ')
 }
 
-// isMemberName says whether a word names a member of what was sent, as JSON, as
+// isMemberName reports whether a word is the name of a member of the event, as JSON, as
 // JSON within a string, or as a form.
 func isMemberName(word string, hidden [][]byte) bool {
 	for i := range len(word) {
@@ -209,14 +208,15 @@ func isMemberName(word string, hidden [][]byte) bool {
 	return false
 }
 
-// reading is one way to read a text, or a word of it: the letters and digits.
+// reading is one way to read a text, or a word of it: its letters and digits.
 type reading struct {
 	chars      []byte
-	places     [][2]int // where each stands in the text; nil where the word counts as one
+	places     [][2]int // the range of each in the text; nil for a decoded word
 	start, end int      // of the word
-	hidden     bool     // the word is to go
+	hidden     bool     // replace the whole word
 }
 
+// grams calls f with each run of echoRun characters, and the index of its last one.
 func (r *reading) grams(f func(gram uint64, last int)) {
 	var gram uint64
 	for i, c := range r.chars {
@@ -228,8 +228,8 @@ func (r *reading) grams(f func(gram uint64, last int)) {
 
 func filterBit(gram uint64) uint64 { return gram * 0x9e3779b97f4a7c15 >> (64 - 19) }
 
-// readingsOf are a text as it is, each of its words that may be base64 or hex as
-// what it decodes to, begun at any of its characters, and each dump of bytes.
+// readingsOf returns the text itself, what each of its words may decode to as base64 or
+// hex from any of its first characters, and each hex dump.
 func readingsOf(text string) []reading {
 	var plain reading
 	undo([]byte(text), func(c byte, from, to int) {
@@ -263,8 +263,8 @@ func readingsOf(text string) []reading {
 	return all
 }
 
-// hexPairs calls f with each part of a text that is a dump of bytes, such as
-// "7b 22" or "0x7B, 0x22".
+// hexPairs calls f with each part of a text that is a hex dump, such as "7b 22" or
+// "0x7B, 0x22".
 func hexPairs(text string, f func(start, end int, decoded []byte)) {
 	var decoded []byte
 	start, end := 0, 0
@@ -298,7 +298,7 @@ func hexPairs(text string, f func(start, end int, decoded []byte)) {
 	done()
 }
 
-// words calls f with where each long word of some characters stands.
+// words calls f with the range of each long word of some characters.
 func words(text string, of func(byte) bool, f func(start, end int)) {
 	for start := 0; start < len(text); {
 		end := start
@@ -316,8 +316,8 @@ func isBase64(c byte) bool {
 	return c < 0x80 && isPlain(c) || c == '+' || c == '/' || c == '-' || c == '_'
 }
 
-// undo calls f with the bytes of the letters and digits of a text, those of ASCII in
-// lower case, and with where each comes from.
+// undo calls f with the bytes of the letters and digits of a text, without escapes and
+// in lower case for ASCII, and with the range that each comes from.
 func undo(text []byte, f func(c byte, from, to int)) {
 	for i := 0; i < len(text); {
 		c := text[i]
@@ -357,13 +357,13 @@ func isPlain(c byte) bool {
 	return c >= 0x80 || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
 }
 
-// unescape reads one escape at the start of a text, or passes over a byte.
+// unescape decodes one escape at the start of a text, or skips a byte.
 func unescape(text []byte) (decoded []byte, length int) {
 	switch text[0] {
 	case '%':
 		at := 1
 		for len(text) >= at+4 && text[at] == '2' && text[at+1] == '5' && areHex(text[at+2:at+4]) {
-			at += 2 // a percent sign, escaped itself
+			at += 2 // an escaped percent sign
 		}
 		if len(text) >= at+2 && areHex(text[at:at+2]) {
 			n, _ := strconv.ParseUint(string(text[at:at+2]), 16, 8)
@@ -405,7 +405,7 @@ func unescape(text []byte) (decoded []byte, length int) {
 	return nil, 1
 }
 
-// hexRune reads what stands behind a backslash: u and four digits.
+// hexRune parses u and four hex digits, as they follow a backslash.
 func hexRune(text []byte) (rune, bool) {
 	if len(text) < 5 || text[0] != 'u' || !areHex(text[1:5]) {
 		return 0, false

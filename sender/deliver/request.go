@@ -24,25 +24,25 @@ import (
 	"walhook/schemas"
 )
 
-// target is what all requests to an endpoint have in common. Nothing of it
-// changes, so many goroutines may use it.
+// target is what all requests to an endpoint have in common. It never changes, so many
+// goroutines may use it.
 type target struct {
 	of      string // the endpoint's URL
 	secrets []string
 
-	url           *url.URL // as it is requested, without user name and password
-	authorization string   // what they became; "" for none
+	url           *url.URL // of requests: without user name and password
+	authorization string   // the header with user name and password; "" for none
 	signer        *signer
 	port          string
 	peer          *peer
 
-	// head is an HTTP/1.1 request from behind its method to its Host and
-	// User-Agent, as net/http writes it; nil where that refuses to.
+	// head is the part of an HTTP/1.1 request after its method, up to its Host and
+	// User-Agent, as net/http writes it; nil if net/http refuses to.
 	head []byte
 }
 
-// newTarget prepares requests to an endpoint. User name and password of the URL
-// become Basic authentication and leave the URL. Errors show nothing of either.
+// newTarget prepares requests to an endpoint. It turns user name and password of the
+// URL into Basic authentication. Its errors show neither of them.
 func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 	u, zone, err := outbox.RequestURL(e.URL)
 	if err != nil {
@@ -73,12 +73,11 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 	return t, nil
 }
 
-// mostTargets is how many are kept: about a kilobyte each. To make one takes as
-// long as signing twice.
+// mostTargets is how many targets are kept, of about a kilobyte each. Making one takes
+// as long as signing twice.
 const mostTargets = 4096
 
-// targets keeps those of the endpoints that are sent to. It is safe for many
-// goroutines.
+// targets keeps the targets of endpoints. It is safe for many goroutines.
 type targets struct {
 	userAgent string
 
@@ -106,20 +105,20 @@ func (t *targets) of(e *outbox.Endpoint) (*target, error) {
 	return made, nil
 }
 
-// connKey is whose connection it is: no two endpoints share one, so that nothing
-// a receiver says on it can be taken for an answer to another account.
+// connKey says which endpoint a connection belongs to. No two endpoints share one, so
+// that no bytes of a receiver can count as an answer to another account's request.
 type connKey struct {
 	endpoint int64
 	to       string // scheme, host and port
 }
 
-// peer is whom a call connects to.
+// peer is the receiver that a call connects to.
 type peer struct {
 	key     connKey
-	secure  bool   // TLS is spoken
+	secure  bool   // over TLS
 	address string // host and port to dial
-	// host stands for endpoint and address in URLs that an [http.RoundTripper] sees:
-	// net/http keeps its connections by them.
+	// host encodes endpoint and address as the host of the URL that an
+	// [http.RoundTripper] gets: net/http pools its connections by it.
 	host string
 }
 
@@ -131,8 +130,8 @@ func newPeer(endpoint int64, scheme, address string) *peer {
 	}
 }
 
-// peerOf is the peer that a request's URL names. One that newPeer did not make
-// the host of is nobody's endpoint.
+// peerOf is the peer of a request's URL. A host that newPeer did not make belongs to
+// no endpoint.
 func peerOf(u *url.URL) *peer {
 	address := net.JoinHostPort(u.Hostname(), portOf(u))
 	if coded := addressOf(address); coded != address {
@@ -144,8 +143,8 @@ func peerOf(u *url.URL) *peer {
 	return newPeer(0, u.Scheme, address)
 }
 
-// addressOf is the address that a host of newPeer stands for. Any other host
-// stands for itself.
+// addressOf decodes the address in a host of newPeer. It returns any other host as it
+// is.
 func addressOf(host string) string {
 	_, coded, _ := strings.Cut(strings.TrimSuffix(host, ":443"), "-")
 	address, err := hex.DecodeString(coded)
@@ -158,7 +157,7 @@ func addressOf(host string) string {
 	return string(address)
 }
 
-// portOf is a URL's port, its own or its scheme's.
+// portOf is a URL's port, or its scheme's default.
 func portOf(u *url.URL) string {
 	if port := u.Port(); port != "" {
 		return port
@@ -166,8 +165,8 @@ func portOf(u *url.URL) string {
 	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
 }
 
-// errSecret says that an endpoint has no secret that can be signed with. That
-// is our fault and not the endpoint's.
+// errSecret says that an endpoint has no secret to sign with. That is a local error and
+// not the endpoint's.
 var errSecret = errors.New("endpoint has no usable signing secret")
 
 // signer signs with an endpoint's secrets. It is safe for many goroutines.
@@ -216,7 +215,7 @@ func (s *signer) sign(id, timestamp string, body []byte) string {
 	return string(b[signed:])
 }
 
-// The formats that an endpoint or an event names (docs/CONTRACT.md §7).
+// The formats of endpoints and events (docs/CONTRACT.md §7).
 const (
 	formatEnvelope = "envelope" // {"type":…,"schema":…,"data":"…"}, data being a JSON string
 	formatJSON     = "json"     // the object itself
@@ -228,13 +227,13 @@ const (
 	typeForm = "application/x-www-form-urlencoded"
 )
 
-// request is one event in the form that an endpoint wants it in. What is signed
-// is the body, or for a GET, which has none, the query that was added.
+// request is one event in the format of its endpoint. The signature covers the body, or
+// for a GET, which has none, the added query.
 type request struct {
 	method      string
 	contentType string // "" without a body
 	body        []byte
-	query       string // added to that of the URL
+	query       string // added to the URL's own
 }
 
 func (r *request) signed() []byte {
@@ -244,8 +243,8 @@ func (r *request) signed() []byte {
 	return r.body
 }
 
-// render makes the request of an event. Without settings, which is what most
-// endpoints are, it is the log's body as it stands.
+// render makes the request of an event. For an endpoint without settings, as most are,
+// its body is that of the event log, unchanged.
 func render(s *outbox.EndpointSettings, event *outbox.Event) (request, error) {
 	r := request{method: http.MethodPost, contentType: typeJSON, body: event.Body}
 	if s == nil && event.Format == "" {
@@ -289,9 +288,8 @@ func render(s *outbox.EndpointSettings, event *outbox.Event) (request, error) {
 	return r, nil
 }
 
-// compose merges the custom data into an event, and gives it the outer form that
-// the format asks for. The log has the record feed as envelopes, everything else
-// as the object.
+// compose merges the custom data into an event, and wraps it as the format says. The
+// event log stores events of the record feed as envelopes, and all others as objects.
 func compose(custom []byte, event *outbox.Event, format string) ([]schemas.Member, error) {
 	members, err := schemas.ParseObject(event.Body)
 	if err != nil {
@@ -322,8 +320,8 @@ func compose(custom []byte, event *outbox.Event, format string) ([]schemas.Membe
 	return members, nil
 }
 
-// openData makes an object of an envelope's data. One that custom data has
-// overwritten with something else stays what it is.
+// openData turns an envelope's data into an object. It leaves data that custom data has
+// replaced with something else.
 func openData(members []schemas.Member) {
 	for i := range members {
 		if members[i].Name != "data" {
@@ -339,8 +337,8 @@ func openData(members []schemas.Member) {
 	}
 }
 
-// joinQuery adds a query to a URL's own, and drops the fragment, which no
-// request carries.
+// joinQuery adds a query to a URL's own, and drops the fragment, which requests do not
+// have.
 func joinQuery(target *url.URL, query string) {
 	target.Fragment, target.RawFragment = "", ""
 	if query == "" {
@@ -353,7 +351,7 @@ func joinQuery(target *url.URL, query string) {
 	target.ForceQuery = false
 }
 
-// url is where the request goes: for a GET, with what is sent in its query.
+// url is the request's URL: for a GET with the added query.
 func (x *attempt) url() *url.URL {
 	if x.sent.method != http.MethodGet {
 		return x.target.url
@@ -363,9 +361,9 @@ func (x *attempt) url() *url.URL {
 	return &u
 }
 
-// request is made anew for each try, since it holds a body that is read once.
-// The names of headers are as the contract writes them, on the wire too. Its URL
-// names the peer instead of the host.
+// request returns a new request for each try, since its body is read once. The names
+// of headers are in the case of docs/CONTRACT.md, on the wire too. The URL's host
+// encodes the peer.
 func (x *attempt) request() *http.Request {
 	u := *x.url()
 	host := u.Host
@@ -382,15 +380,15 @@ func (x *attempt) request() *http.Request {
 	if x.target.authorization != "" {
 		header["Authorization"] = []string{x.target.authorization}
 	}
-	// Without a body the header is to end the request: over HTTP/2 net/http goes by
-	// the type, and a proxy makes a chunked body of a stream that stays open.
+	// Without a body the header must end the stream. Over HTTP/2 net/http recognizes
+	// http.NoBody alone, and a proxy turns a stream that stays open into a chunked body.
 	body := func() (io.ReadCloser, error) {
 		if len(x.sent.body) == 0 {
 			return http.NoBody, nil
 		}
 		return io.NopCloser(bytes.NewReader(x.sent.body)), nil
 	}
-	first, _ := body() // it does not fail
+	first, _ := body() // never fails
 	return &http.Request{
 		Method: x.sent.method,
 		URL:    &u, Host: host,
@@ -401,12 +399,12 @@ func (x *attempt) request() *http.Request {
 	}
 }
 
-// appendHead appends the request as HTTP/1.1 has it, up to its body: the same
-// bytes as net/http writes for request, most of which the target has at hand.
+// appendHead appends the request's head in HTTP/1.1: the same bytes as net/http writes
+// for request, most of which the target holds.
 func (x *attempt) appendHead(b []byte) ([]byte, error) {
 	if x.sent.method == http.MethodGet || x.target.head == nil {
 		req := x.request()
-		req.Body = nil // a GET has none; for any other method this fails before it would come to it
+		req.Body = nil // a GET has none; for any other method Write fails before the body
 		head := bytes.NewBuffer(b)
 		err := req.Write(head)
 		return head.Bytes(), err

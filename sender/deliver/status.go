@@ -14,15 +14,15 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// statusError says that an answer's status is no status of HTTP.
+// statusError says that an answer's status is not three digits.
 type statusError struct{ text string }
 
 func (e *statusError) Error() string {
 	return fmt.Sprintf("the answer's status is not a three-digit number: %q", e.text)
 }
 
-// statusOf reads a status: three digits (RFC 9110, 15), the first of which is not
-// zero. Those from 600 on are outside HTTP, and are kept as what they are.
+// statusOf parses a status: three digits (RFC 9110, 15), the first of which is not zero.
+// It returns those from 600 on too, although HTTP does not use them.
 func statusOf(text string) (status int, ok bool) {
 	if len(text) != 3 || text[0] == '0' {
 		return 0, false
@@ -36,14 +36,13 @@ func statusOf(text string) (status int, ok bool) {
 	return status, true
 }
 
-// isInterim says that another answer follows. Nothing that HTTP has a name for
-// follows 101.
+// isInterim says that another answer follows. After 101 the protocol is not HTTP.
 func isInterim(status int) bool {
 	return status < 200 && status != http.StatusSwitchingProtocols
 }
 
-// checkStatus refuses what net/http takes for a status beyond three digits: over
-// HTTP/1 a sign or a leading zero, over HTTP/2 any whole number.
+// checkStatus refuses statuses that net/http accepts although they are not three digits:
+// over HTTP/1 a sign or a leading zero, over HTTP/2 any integer.
 func checkStatus(resp *http.Response) error {
 	text, _, _ := strings.Cut(resp.Status, " ")
 	if status, ok := statusOf(text); !ok || status != resp.StatusCode {
@@ -52,10 +51,11 @@ func checkStatus(resp *http.Response) error {
 	return nil
 }
 
-// statusLineLen is as much of an answer as names its status: "HTTP/1.1 200 ".
+// statusLineLen is how long the beginning of an answer is that holds its status:
+// "HTTP/1.1 200 ".
 const statusLineLen = len("HTTP/1.1 200 ")
 
-// statusLine is how an answer over HTTP/1 begins.
+// statusLine is the beginning of an answer over HTTP/1.
 type statusLine struct {
 	head [statusLineLen]byte
 	n    int // bytes of head
@@ -63,10 +63,10 @@ type statusLine struct {
 
 func (s *statusLine) bytes() []byte { return s.head[:s.n] }
 
-// String is for people.
+// String is for display.
 func (s *statusLine) String() string { return string(bytes.TrimRight(s.bytes(), "\r\n")) }
 
-// status is the status that it names (RFC 9112, 4), final or interim.
+// status is the line's status (RFC 9112, 4), final or interim.
 func (s *statusLine) status() (status int, ok bool) {
 	version, rest, _ := bytes.Cut(s.bytes(), []byte(" "))
 	if len(rest) != 4 || !bytes.HasPrefix(version, []byte("HTTP/1.")) || !bytes.ContainsAny(rest[3:], " \r\n") {
@@ -75,8 +75,7 @@ func (s *statusLine) status() (status int, ok bool) {
 	return statusOf(string(rest[:3]))
 }
 
-// final is the final status that it names; 0 when there is none, or an interim
-// one.
+// final is the line's final status; 0 for none, or an interim one.
 func (s *statusLine) final() int {
 	if status, ok := s.status(); ok && status >= 200 {
 		return status
@@ -84,8 +83,7 @@ func (s *statusLine) final() int {
 	return 0
 }
 
-// misnumbered says that it is one of HTTP/1 whose status is no number of three
-// digits.
+// misnumbered says that the line is one of HTTP/1 whose status is not three digits.
 func (s *statusLine) misnumbered() bool {
 	version, rest, _ := bytes.Cut(s.bytes(), []byte(" "))
 	if !bytes.HasPrefix(version, []byte("HTTP/1.")) {
@@ -93,14 +91,13 @@ func (s *statusLine) misnumbered() bool {
 	}
 	end := bytes.IndexAny(rest, " \r\n")
 	if end < 0 {
-		return len(rest) > 3 // else it broke off
+		return len(rest) > 3 // a shorter line broke off
 	}
 	_, ok := statusOf(string(rest[:end]))
 	return !ok
 }
 
-// answerError is why an answer that had begun did not come to the end of its
-// header.
+// answerError is the error of an answer whose header has begun and did not end.
 type answerError struct {
 	status int    // the final status that was seen; 0 for none
 	begins []byte // of the answer over HTTP/1; nil for HTTP/2
@@ -110,7 +107,7 @@ type answerError struct {
 func (e *answerError) Error() string { return e.err.Error() }
 func (e *answerError) Unwrap() error { return e.err }
 
-// The frames of HTTP/2 that frames looks into (RFC 9113, 6), and their flags.
+// The frames of HTTP/2 that frames reads (RFC 9113, 6), and their flags.
 const (
 	http2FrameHead    = 9
 	http2Headers      = 1
@@ -121,22 +118,22 @@ const (
 	http2Preface      = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 )
 
-// mostStatuses is how many are kept of streams that nobody has asked about.
+// mostStatuses bounds how many statuses are kept until take asks for them.
 const mostStatuses = 1024
 
-// frames is a connection on which HTTP/2 is spoken, in the clear of TLS, between
-// it and net/http, which drops an answer whole for one bad field, or for a header
-// that is too long. It notes the status of each, which is all that decides.
+// frames is a TLS connection on which net/http speaks HTTP/2. net/http drops an answer
+// with one invalid field, or with a header that is too long. frames notes the status
+// of each answer, which alone decides.
 type frames struct {
 	*tls.Conn
 	*lastReadError
 
-	in  frameReader // of the goroutine that reads
-	out frameReader // of whoever writes, one at a time
+	in  frameReader // the reading goroutine's
+	out frameReader // the writer's, of which there is one at a time
 
 	mu       sync.Mutex
-	opened   uint32         // the stream that was opened last; guarded by mu
-	statuses map[uint32]int // the final ones, by stream; guarded by mu
+	opened   uint32         // the last opened stream; guarded by mu
+	statuses map[uint32]int // final ones, by stream; guarded by mu
 }
 
 func newFrames(conn *tls.Conn) *frames {
@@ -147,7 +144,7 @@ func newFrames(conn *tls.Conn) *frames {
 		defer f.mu.Unlock()
 		f.opened = stream
 	}
-	f.in.fields = hpack.NewDecoder(4096, nil) // the size that net/http lets it have
+	f.in.fields = hpack.NewDecoder(4096, nil) // the table size that net/http announces
 	f.in.fields.SetMaxStringLength(maxAnswerHeader)
 	f.in.fields.SetEmitFunc(func(field hpack.HeaderField) {
 		if status, ok := statusOf(field.Value); field.Name == ":status" && ok && status >= 200 {
@@ -157,11 +154,12 @@ func newFrames(conn *tls.Conn) *frames {
 	return f
 }
 
+// note keeps the first status of a stream.
 func (f *frames) note(stream uint32, status int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, known := f.statuses[stream]; known || stream > f.opened {
-		return // it is no answer: there is one already, or no request yet
+		return // the stream has an answer already, or no request yet
 	}
 	if len(f.statuses) >= mostStatuses {
 		clear(f.statuses)
@@ -169,14 +167,14 @@ func (f *frames) note(stream uint32, status int) {
 	f.statuses[stream] = status
 }
 
-// last is the stream that was opened last. Streams are opened in turn.
+// last is the last opened stream.
 func (f *frames) last() uint32 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.opened
 }
 
-// take is the status of a stream's answer, which is forgotten; 0 for none.
+// take removes and returns the status of a stream's answer; 0 for none.
 func (f *frames) take(stream uint32) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -193,12 +191,12 @@ func (f *frames) Read(b []byte) (int, error) {
 }
 
 func (f *frames) Write(b []byte) (int, error) {
-	f.out.follow(b) // first: the answer may be quick. After an error nothing follows
+	f.out.follow(b) // before the write: the answer may arrive during it
 	n, err := f.Conn.Write(b)
 	return n, f.explain(err, wireOf(f.Conn))
 }
 
-// Close waits for no receiver that takes no farewell.
+// Close bounds how long it waits for a receiver that does not read the close_notify.
 func (f *frames) Close() error {
 	_ = f.NetConn().SetWriteDeadline(time.Now().Add(250 * time.Millisecond))
 	return f.Conn.Close()
@@ -206,17 +204,17 @@ func (f *frames) Close() error {
 
 // frameReader follows the frames of one direction.
 type frameReader struct {
-	header func(stream uint32) // is told of each HEADERS frame; nil for nobody
-	fields *hpack.Decoder      // of what the headers hold; nil where that is not looked at
+	header func(stream uint32) // called for each HEADERS frame; may be nil
+	fields *hpack.Decoder      // decodes header fields; nil to skip them
 
-	skip   int // bytes before the next frame, or of it, that are passed over
+	skip   int // bytes to skip
 	head   [http2FrameHead]byte
 	heads  int    // bytes of head
-	rest   int    // bytes of a header's fields that are not here yet
-	padded bool   // the length of what fills the frame comes first
-	filled int    // bytes behind the fields
+	rest   int    // bytes of header fields that have not arrived
+	padded bool   // the next byte is the length of the frame's padding
+	filled int    // bytes of padding after the fields
 	last   bool   // the frame is the header's last
-	stream uint32 // of the present frame
+	stream uint32 // of the current frame
 }
 
 func (r *frameReader) follow(b []byte) {
@@ -239,7 +237,7 @@ func (r *frameReader) follow(b []byte) {
 			n := min(r.rest, len(b))
 			r.rest -= n
 			if _, err := r.fields.Write(b[:n]); err != nil {
-				r.fields, r.skip, r.rest = nil, r.rest+r.filled, 0 // what follows cannot be read either
+				r.fields, r.skip, r.rest = nil, r.rest+r.filled, 0 // nothing after an error can be decoded
 			} else if r.rest == 0 {
 				r.skip = r.filled
 				r.end()
@@ -256,7 +254,7 @@ func (r *frameReader) follow(b []byte) {
 	}
 }
 
-// begin takes the head of a frame.
+// begin reads the head of a frame.
 func (r *frameReader) begin() {
 	length := int(binary.BigEndian.Uint32(r.head[:4]) >> 8)
 	kind, flags := r.head[3], r.head[4]
@@ -284,15 +282,15 @@ func (r *frameReader) begin() {
 	}
 }
 
-// end is at the end of a frame's fields: those of a header may go on in the next.
+// end ends the fields of a frame. A header's fields may continue in the next frame.
 func (r *frameReader) end() {
 	if r.last && r.fields.Close() != nil {
 		r.fields = nil
 	}
 }
 
-// unwrapped hands a connection to net/http's HTTP/2, which takes one that is not
-// of crypto/tls only as what is within another.
+// unwrapped passes a connection to net/http's HTTP/2, which accepts one that is not a
+// *tls.Conn only as the connection within a *tls.Conn.
 type unwrapped struct{ net.Conn }
 
 func (u unwrapped) UnencryptedNetConn() net.Conn { return u.Conn }

@@ -9,41 +9,41 @@ import (
 	"time"
 )
 
-// What a receiver may send over TLS, in bytes as they arrive. An answer needs
-// its header, a little of its body and, over HTTP/2, the window of a stream; the
-// rest is room for frames and records. What comes beyond makes work without
-// purpose: frames that mean nothing cost this machine a microsecond each.
+// How many bytes a receiver may send over TLS. An answer needs its header, a little of
+// its body and, over HTTP/2, the window of a stream; the rest is room for frames and
+// records. More bytes only make work: each frame without meaning costs this machine a
+// microsecond.
 const (
-	handshakeBytes = 256 << 10 // as long a certificate message as crypto/tls takes
+	handshakeBytes = 256 << 10 // crypto/tls accepts no longer certificate message
 	requestBytes   = 192 << 10 // for each request that waits for its answer
-	idleBytes      = 96 << 10  // for what was on its way when a request ended
-	sentPerByte    = 16        // a request of n bytes allows n/16 more, which acknowledge it
+	idleBytes      = 96 << 10  // for bytes on their way when a request ended
+	sentPerByte    = 16        // a request of n bytes allows n/16 more, for acknowledgements
 )
 
 // errFlood says that a receiver sent more than any answer needs.
 var errFlood = errors.New("the receiver sent more than an answer needs")
 
-// The look at a record that has begun to arrive on a new connection.
+// recordTimeout is how long to wait for the rest of a record on a new connection.
 const recordTimeout = time.Second
 
-// wire is what lies beneath TLS. It counts what arrives against what an answer
-// needs, and knows where a record (RFC 8446, 5.1) begins and ends, so that
-// nothing can wait there unseen.
+// wire is the connection beneath TLS. It bounds the bytes that arrive by what answers
+// need, and follows where each record (RFC 8446, 5.1) begins and ends, so that look
+// sees bytes of an incomplete record.
 type wire struct {
 	net.Conn
-	socket syscall.RawConn // nil when there is none to look at
-	asked  atomic.Bool     // the other side has asked for a client certificate
+	socket syscall.RawConn // of Conn; nil if it has none
+	asked  atomic.Bool     // the receiver has asked for a client certificate
 
 	mu       sync.Mutex
 	left     int  // bytes that may still arrive; guarded by mu
 	requests int  // that wait for an answer; guarded by mu
-	amid     bool // amidRecord, for whoever does not read; guarded by mu
+	amid     bool // amidRecord, for other goroutines than the reading one; guarded by mu
 
 	// Of the goroutine that reads.
 	looking looking
 	head    [5]byte
 	heads   int // bytes of head
-	rest    int // bytes of the record that are not here yet
+	rest    int // bytes of the record that have not arrived
 }
 
 // looking says how Read behaves.
@@ -51,8 +51,8 @@ type looking int
 
 const (
 	readWaits     looking = iota // as any Read
-	readNothing                  // answers errNothingHere instead of waiting
-	readToItsTail                // waits for the rest of a record only
+	readNothing                  // returns errNothingHere instead of waiting
+	readToItsTail                // waits only for the rest of a record
 )
 
 func newWire(conn net.Conn) *wire {
@@ -63,7 +63,7 @@ func newWire(conn net.Conn) *wire {
 	return w
 }
 
-// begin allows what the answer of one more request needs.
+// begin allows the bytes of one more answer.
 func (w *wire) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,7 +71,7 @@ func (w *wire) begin() {
 	w.requests++
 }
 
-// end takes back what the answer did not need.
+// end takes back the bytes that the answer did not use.
 func (w *wire) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -79,7 +79,7 @@ func (w *wire) end() {
 	w.left = min(w.left, w.requests*requestBytes+idleBytes)
 }
 
-// Read is what TLS reads by. A byte beyond what is allowed ends the connection.
+// Read reads for TLS. It returns errFlood once the receiver has sent more than allowed.
 func (w *wire) Read(b []byte) (int, error) {
 	w.mu.Lock()
 	left := w.left
@@ -94,7 +94,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	case w.looking == readWaits:
 		n, err = w.Conn.Read(b)
 	case w.looking == readToItsTail && w.amidRecord():
-		_ = w.Conn.SetReadDeadline(time.Now().Add(recordTimeout)) // whoever looks sets it afterwards
+		_ = w.Conn.SetReadDeadline(time.Now().Add(recordTimeout)) // look sets it again afterwards
 		n, err = w.Conn.Read(b[:min(len(b), w.missing())])
 	default:
 		n, err = readNow(w.Conn, w.socket, b)
@@ -119,8 +119,8 @@ func (w *wire) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// follow keeps count of records: five bytes of header, the last two of which are
-// the length of the rest.
+// follow follows records: five bytes of header, the last two of which are the length
+// of the rest.
 func (w *wire) follow(b []byte) {
 	for len(b) > 0 {
 		if w.rest > 0 {
@@ -137,7 +137,7 @@ func (w *wire) follow(b []byte) {
 	}
 }
 
-// holdsPart says that a record has begun to arrive. Any goroutine may ask.
+// holdsPart says that an incomplete record has arrived. Any goroutine may call it.
 func (w *wire) holdsPart() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -146,8 +146,7 @@ func (w *wire) holdsPart() bool {
 
 func (w *wire) amidRecord() bool { return w.heads > 0 || w.rest > 0 }
 
-// missing is how many bytes of the present record, or of its header, are known
-// to be missing.
+// missing is how many bytes are missing of the current record, or of its header.
 func (w *wire) missing() int {
 	if w.rest > 0 {
 		return w.rest
@@ -155,8 +154,8 @@ func (w *wire) missing() int {
 	return len(w.head) - w.heads
 }
 
-// nothingHere says that a Read would have to wait. crypto/tls goes on after an
-// error that is temporary.
+// nothingHere says that a Read would have to wait. It is temporary, so that crypto/tls
+// can read again.
 type nothingHere struct{}
 
 var errNothingHere net.Error = nothingHere{}
@@ -165,9 +164,9 @@ func (nothingHere) Error() string   { return "nothing to read" }
 func (nothingHere) Timeout() bool   { return true }
 func (nothingHere) Temporary() bool { return true }
 
-// readShortly is readNow for what has no socket to look at.
+// readShortly is readNow for a connection without a RawConn.
 func readShortly(conn net.Conn, b []byte) (int, error) {
-	_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond)) // whoever looks sets it afterwards
+	_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond)) // look sets it again afterwards
 	n, err := conn.Read(b)
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		err = errNothingHere
