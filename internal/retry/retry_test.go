@@ -73,3 +73,30 @@ func TestOutage_IsLoggedOnceAMinuteHoweverOftenItIsMet(t *testing.T) {
 		}
 	})
 }
+
+func TestReminder_IsDueAtOnceAtTheFirstChangesAndEveryMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := Reminder{Changes: 2}
+		lines := func(texts ...string) (n int) {
+			for _, text := range texts {
+				if r.Due(text) {
+					r.Logged(text)
+					n++
+				}
+			}
+			return n
+		}
+		if n := lines("a", "a", "b", "a", "c"); n != 2 {
+			t.Errorf("%d lines at first, want the first two texts", n)
+		}
+		time.Sleep(remindEvery)
+		if n := lines("c", "c", "d"); n != 1 {
+			t.Errorf("%d lines a minute later, want 1", n)
+		}
+		r.Reset()
+		if n := lines("d", "d"); n != 1 {
+			t.Errorf("%d lines for the next error, want 1", n)
+		}
+	})
+}
