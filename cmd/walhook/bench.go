@@ -23,7 +23,9 @@ The measures:
            receivers, and walhook's reader alone
   bulk     the same from one transaction
   latency  from commit to 2xx, at fixed rates of single-row transactions; each
-           transaction has a start time that is fixed in advance
+           transaction has a start time that is fixed in advance; under the same
+           load also the floor: walhook's reader hands each change, rendered and
+           signed, straight to walhook's HTTP client, and nothing is stored
   trouble  the same for the healthy ones of many endpoints, without and with
            others that hang or refuse connections
   fan-out  each event to several endpoints of its account

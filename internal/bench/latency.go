@@ -28,6 +28,16 @@ type Latency struct {
 
 	Cores Cores `json:"cores"`
 
+	// Direct is Commit of the floor: walhook's reader hands each change, rendered and
+	// signed, straight to walhook's HTTP client, and nothing is stored. Each
+	// repetition measures it after walhook, under the same load.
+	Direct Quantiles `json:"direct_commit_to_2xx_ms"`
+	// OfDirectP50 and OfDirectP99 are walhook's quantiles as multiples of the floor's
+	// in the same repetition.
+	OfDirectP50 Spread `json:"p50_of_direct"`
+	OfDirectP99 Spread `json:"p99_of_direct"`
+	DirectCores Cores  `json:"direct_cores"`
+
 	Tallies []Tally `json:"tallies"`
 }
 
@@ -62,6 +72,12 @@ type latencyRun struct {
 	rate              float64 // committed a second
 	cores             usage
 	tally             Tally
+	direct            *latencyRun // the floor, where it was measured
+}
+
+// ofDirect is a quantile as a multiple of the floor's.
+func (r *latencyRun) ofDirect(share float64) float64 {
+	return quantile(r.commit, share) / quantile(r.direct.commit, share)
 }
 
 // latency measures each rate in turn, again and again.
@@ -81,16 +97,22 @@ func (b *bench) latency(ctx context.Context) error {
 			Due:       quantiles(runs[i], func(r latencyRun) []time.Duration { return r.due }),
 			Late:      quantiles(runs[i], func(r latencyRun) []time.Duration { return r.late }),
 			Cores:     coresSpread(runs[i], func(r latencyRun) usage { return r.cores }),
+
+			Direct:      quantiles(runs[i], func(r latencyRun) []time.Duration { return r.direct.commit }),
+			OfDirectP50: spreadOf(runs[i], func(r latencyRun) float64 { return r.ofDirect(.5) }),
+			OfDirectP99: spreadOf(runs[i], func(r latencyRun) float64 { return r.ofDirect(.99) }),
+			DirectCores: coresSpread(runs[i], func(r latencyRun) usage { return r.direct.cores }),
 		}
 		for _, r := range runs[i] {
-			l.Tallies = append(l.Tallies, r.tally)
+			l.Tallies = append(l.Tallies, r.tally, r.direct.tally)
 		}
 		b.report.Latency = append(b.report.Latency, l)
 	}
 	return nil
 }
 
-// latencyRuns adds one run of each rate, all through one walhook.
+// latencyRuns adds one run of each rate, all through one walhook and then through one
+// process of the floor.
 func (b *bench) latencyRuns(ctx context.Context, runs [][]latencyRun) (err error) {
 	w, err := b.newWorld(ctx, b.options.Accounts, b.healthyURL)
 	if err != nil {
@@ -111,7 +133,31 @@ func (b *bench) latencyRuns(ctx context.Context, runs [][]latencyRun) (err error
 		b.step("latency: at %g/s p50 %s ms, p99 %s ms", rate, number(quantile(run.commit, .5)), number(quantile(run.commit, .99)))
 		runs[i] = append(runs[i], run)
 	}
-	return w.stop()
+	if err := w.stop(); err != nil {
+		return err
+	}
+	return w.directRuns(ctx, runs)
+}
+
+// directRuns measures the floor at each rate, for the newest run of each.
+func (w *world) directRuns(ctx context.Context, runs [][]latencyRun) error {
+	stop, err := w.runDirect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.warmUp(ctx); err != nil {
+		return err
+	}
+	for i, rate := range w.b.options.Rates {
+		run, err := w.latency(ctx, rate, w.b.options.Length, everyone, everyone)
+		if err != nil {
+			return err
+		}
+		newest := &runs[i][len(runs[i])-1]
+		newest.direct = &run
+		w.b.step("latency: at %g/s direct p50 %s ms, p99 %s ms", rate, number(quantile(run.commit, .5)), number(quantile(run.commit, .99)))
+	}
+	return stop()
 }
 
 // warmUp has every endpoint get something, so that connections are made and

@@ -13,6 +13,7 @@ const (
 	helpReceive = "receive" // the receivers
 	helpPost    = "post"    // plain POSTs, for the ceiling
 	helpDecode  = "decode"  // the reader into a store that only counts
+	helpDirect  = "direct"  // the reader straight into the HTTP client
 )
 
 // Serve is a helper process: it answers the questions on in until in ends.
@@ -24,6 +25,8 @@ func Serve(ctx context.Context, name string, in io.Reader, out io.Writer) error 
 		return answers(in, out, func(job postJob) (postResult, error) { return job.run(ctx) })
 	case helpDecode:
 		return answers(in, out, func(job decodeJob) (decodeResult, error) { return job.run(ctx) })
+	case helpDirect:
+		return direct(ctx, in, out)
 	}
 	return fmt.Errorf("no helper %q", name)
 }

@@ -49,10 +49,14 @@ func (c CostSpread) write(t *table) {
 func (l Latency) write(t *table) {
 	t.title("latency at %g transactions/s for %g s over %d accounts, ms", l.Rate, l.Seconds, l.Accounts)
 	l.Commit.write(t, "commit to 2xx")
+	l.Direct.write(t, "direct, commit to 2xx")
+	t.row("p50 as a multiple of direct", l.OfDirectP50.text())
+	t.row("p99 as a multiple of direct", l.OfDirectP99.text())
 	l.Due.write(t, "due to 2xx")
 	l.Late.write(t, "begun late")
 	t.row("committed/s", l.Committed.text())
 	l.Cores.write(t, "cores")
+	l.DirectCores.write(t, "direct: cores")
 }
 
 func (q Quantiles) write(t *table, what string) {
