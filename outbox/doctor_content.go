@@ -159,3 +159,217 @@ func (e *examination) lookAtDeadRows(ctx context.Context) error {
 	e.r.OK(checkDeadRows, "at most %d in a table with updates", worst)
 	return err
 }
+
+// staleAfter is how long a lease may be over before somebody should have ended
+// it: any running sender does so within a lease.
+const staleAfter = 30 * time.Second
+
+const (
+	staleSendersSQL = `
+		SELECT s.name, extract(epoch FROM clock_timestamp() - s.lease_until)::float8, count(h.id)
+		FROM walhook.sender s LEFT JOIN walhook.shard h ON h.sender = s.id
+		WHERE s.lease_until < clock_timestamp() - $1::interval GROUP BY s.id ORDER BY s.id LIMIT 5`
+
+	countSendersNowSQL = `
+		SELECT count(*) FILTER (WHERE lease_until > clock_timestamp()), coalesce(string_agg(name, ', '), '') FROM walhook.sender`
+
+	// It is run by whoever reads it, whose search_path may lead elsewhere.
+	dropStaleSQL = `DELETE FROM walhook.sender WHERE lease_until OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '30 seconds'::pg_catalog.interval)`
+)
+
+// lookAtSenders tells of senders that ended without giving up what they held,
+// and that nobody replaced.
+func (e *examination) lookAtSenders(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, staleSendersSQL, staleAfter)
+	if err != nil {
+		return err
+	}
+	var name string
+	var seconds float64
+	var shards int
+	_, err = pgx.ForEachRow(rows, []any{&name, &seconds, &shards}, func() error {
+		e.r.Warn(checkSenders, doctor.Steps{{Kind: doctor.SQL, On: here, Text: dropStaleSQL, Note: "a new sender takes over by itself"}},
+			"sender %s has disappeared: its lease expired %s ago and it still holds %s", name,
+			(time.Duration(seconds * float64(time.Second))).Round(time.Second), doctor.Count(shards, "shard"))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var n int
+	var names string
+	if err := e.s.QueryRow(ctx, countSendersNowSQL).Scan(&n, &names); err != nil {
+		return err
+	}
+	e.r.OK(checkSenders, "%d running %s", n, names)
+	return nil
+}
+
+const shardsSQL = `
+	SELECT count(*), count(*) FILTER (WHERE s.lease_until > clock_timestamp()),
+		(SELECT count(*) FROM walhook.sender WHERE lease_until > clock_timestamp())
+	FROM walhook.shard h LEFT JOIN walhook.sender s ON s.id = h.sender`
+
+// secondLook is how long shards that are dealt out may be without an owner.
+const secondLook = 3 * time.Second
+
+// lookAtShards tells of shards that nobody sends from: while senders run, a
+// moment's look may fall between two of them, so it looks twice; while none
+// runs, it matters once something waits.
+func (e *examination) lookAtShards(ctx context.Context) error {
+	var shards, owned, senders int
+	read := func() error { return e.s.QueryRow(ctx, shardsSQL).Scan(&shards, &owned, &senders) }
+	if err := read(); err != nil {
+		return err
+	}
+	if senders > 0 && owned < shards {
+		select {
+		case <-time.After(secondLook):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	var oldest float64
+	err := e.s.QueryRow(ctx, oldestTailSQL, measureLog).Scan(&oldest)
+	if err != nil && !isNoRows(err) {
+		return err
+	}
+	waits := err == nil
+	run := doctor.Run("walhook run --role sender")
+	age := time.Duration(oldest * float64(time.Second)).Round(time.Second)
+	switch {
+	case shards != Shards:
+		e.r.Fail(checkShards, doctor.Ask(here, "", fmt.Sprintf("INSERT INTO walhook.shard (id) SELECT pg_catalog.generate_series(0, %d) ON CONFLICT DO NOTHING", Shards-1)),
+			"there are %d shards, want %d: the endpoints of missing shards get nothing", shards, Shards)
+	case senders > 0 && owned < shards:
+		e.r.Warn(checkShards, run, "%d of %d shards %s no owner though %s %s", shards-owned, shards, doctor.Choose(shards-owned, "has", "have"), doctor.Count(senders, "sender"), doctor.Choose(senders, "runs", "run"))
+	case senders == 0 && waits:
+		e.r.Warn(checkShards, run, "no sender runs, and events wait, the oldest has waited for %s", age)
+	default:
+		e.r.OK(checkShards, "%d of %d have an owner", owned, shards)
+	}
+	return nil
+}
+
+const setAsideCountsSQL = `
+	SELECT loop, coalesce(reason, ''), count(*), coalesce(max(last_at) FILTER (WHERE isfinite(last_at)), clock_timestamp()),
+		(array_agg(item ORDER BY last_at DESC))[1], coalesce((array_agg(detail ORDER BY last_at DESC))[1], '')
+	FROM walhook.set_aside GROUP BY 1, 2 ORDER BY 1, 2`
+
+// lookAtAside names what the loops go on without.
+func (e *examination) lookAtAside(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, setAsideCountsSQL)
+	if err != nil {
+		return err
+	}
+	var l loop
+	var reason, item, detail string
+	var n int
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&l, &reason, &n, &at, &item, &detail}, func() error {
+		say := e.r.Fail
+		if reason == asideHost {
+			say = e.r.Warn // an account's URL, and maybe as it should be
+		}
+		say(checkAside, asideSteps(l, reason), "%s of the loop %s %s set aside as %s, the latest at %s: %s (%s); result: %s",
+			doctor.Count(n, "item"), l, doctor.Are(n), reason, at.UTC().Format(time.RFC3339), item, detail, loops()[l])
+		return nil
+	})
+	e.r.OK(checkAside, "no item is set aside")
+	return err
+}
+
+// asideSteps say what to do about an item that is set aside.
+func asideSteps(l loop, reason string) doctor.Steps {
+	const page = "docs/OPERATIONS.md, \"When one item is bad\", says what each loop does"
+	done := doctor.Step{Kind: doctor.SQL, On: here, Text: fmt.Sprintf("DELETE FROM walhook.set_aside WHERE loop OPERATOR(pg_catalog.=) '%s'", l),
+		Note: "once you have looked at it; until then this stays a finding"}
+	if reason == asideHost {
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# if deliveries may go there: start walhook with --allow-cidr or --allow-ports; otherwise ask the account for another URL",
+			Note: "delivery resumes by itself, with what was held; 'walhook endpoints' names the endpoints; " + page}}
+	}
+	if l == loopEndpoints || l == loopWebhooks || l == loopAccounts {
+		return doctor.Steps{{Kind: doctor.Shell, Text: "# set the --secret-key that encrypted the secret, or rotate it; correct a secret_form in the account table's column; edit or delete a webhook whose row is damaged",
+			Note: "delivery resumes by itself; " + page}}
+	}
+	return doctor.Steps{done}
+}
+
+func heldLaneCountsSQL() string {
+	return `
+	SELECT coalesce(l.held_reason, ''), count(*), min(` + sinceSQL("l.held_since") + `), (array_agg(p.account ORDER BY l.held_since))[1]
+	FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
+	WHERE l.held_since IS NOT NULL AND l.revision >= p.revision AND p.state = 'active' AND p.deleted_at IS NULL
+	GROUP BY 1 ORDER BY 1`
+}
+
+// lookAtHeld names the faults of this side that keep events from being sent.
+func (e *examination) lookAtHeld(ctx context.Context) error {
+	if e.r.Bad(checkRights) {
+		e.r.Skip("not checked: "+checkRights, checkOwnFaults)
+		return nil
+	}
+	rows, err := e.s.Query(ctx, heldLaneCountsSQL())
+	if err != nil {
+		return err
+	}
+	var reason, account string
+	var n int
+	var since time.Time
+	_, err = pgx.ForEachRow(rows, []any{&reason, &n, &since, &account}, func() error {
+		e.r.Fail(checkOwnFaults, heldSteps(reason), "a local error (%s) holds the events of %s, the longest since %s: account %s",
+			reason, doctor.Count(n, "endpoint"), since.UTC().Format(time.RFC3339), account)
+		return nil
+	})
+	e.r.OK(checkOwnFaults, "no local error holds events")
+	return err
+}
+
+// heldSteps say what to do about a fault of a sender's machine.
+func heldSteps(reason string) doctor.Steps {
+	text, note := "# see WalhookAttemptsHeld in docs/OPERATIONS.md", "on the machine of each sender; delivery resumes by itself"
+	switch reason {
+	case "dns_here":
+		text = "getent hosts example.com || cat /etc/resolv.conf"
+	case "no_network":
+		text = "ip route; ip -6 route"
+	case "no_resources":
+		text = "systemctl show walhook -p LimitNOFILE; ss -s"
+	}
+	return doctor.Steps{{Kind: doctor.Shell, Text: text, Note: note}}
+}
+
+const unroutedCountsSQL = `
+	SELECT coalesce(schema, ''), coalesce(reason, ''), count(*), to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM walhook.unrouted
+	WHERE at > clock_timestamp() - interval '1 day' GROUP BY schema, reason ORDER BY count(*) DESC, schema, reason LIMIT 10`
+
+// lookAtUnrouted names the changes that reached nobody within a day, although
+// somebody may have expected them.
+func (e *examination) lookAtUnrouted(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, unroutedCountsSQL)
+	if err != nil {
+		return err
+	}
+	var schema, reason, at string
+	var n int
+	steps := doctor.Steps{{Kind: doctor.SQL, On: here, Text: "SELECT * FROM walhook.unrouted ORDER BY at DESC LIMIT 100",
+		Note: "docs/OPERATIONS.md#walhookunroutedchanges explains each reason"}}
+	_, err = pgx.ForEachRow(rows, []any{&schema, &reason, &n, &at}, func() error {
+		e.r.Warn(checkUnrouted, steps, "%s reached nobody within a day, the latest at %s: %s", unroutedThings(n, schema), at, reason)
+		return nil
+	})
+	e.r.OK(checkUnrouted, "no unrouted changes within a day")
+	return err
+}
+
+// unroutedThings says how many of what: what no schema is known of is no change
+// of a table, but a logical message or a row that could not be read.
+func unroutedThings(n int, schema string) string {
+	if schema == "" {
+		return doctor.Choose(n, "1 message or row", fmt.Sprintf("%d messages or rows", n)) + " without a known schema"
+	}
+	return doctor.Count(n, "change") + " of " + schema
+}

@@ -1,9 +1,14 @@
 package outbox
 
 import (
+	"context"
+	"errors"
 	"math"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"walhook/outbox/route"
 	"walhook/schemas"
@@ -85,4 +90,312 @@ func (m *metrics) initChanges(catalog *catalog.Catalog) {
 			m.changes.WithLabelValues(schema.Name, kind.String())
 		}
 	}
+}
+
+// addStanding makes the gauges of how the outbox as a whole stands: every
+// process tells the same. They are NaN before they are measured, and while
+// the outbox does not answer: neither zero passes for all is well, nor for trouble.
+func (m *metrics) addStanding(reg prometheus.Registerer) {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	m.up = gauge("walhook_outbox_up", "1 while the outbox answers this process, else 0.")
+	m.gaps = gauge("walhook_gaps_open", "Gaps in the WAL that nobody has accepted yet; nothing is read until somebody does.")
+	m.senders = gauge("walhook_senders", "Sending processes with a valid lease.")
+	m.unowned = gauge("walhook_shards_unowned", "Shards, of 32, that no live sender holds: their endpoints get nothing.")
+	m.maintained = gauge("walhook_maintenance_success_timestamp_seconds",
+		"When this process last finished maintenance of the outbox, or found another process doing it; before the first time, when it started.")
+	m.endpoints = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "walhook_endpoints",
+		Help: "Endpoints by state; only active ones get events.",
+	}, []string{"state"})
+	m.ahead = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "walhook_partitions_ahead",
+		Help: "Partitions ready beyond the one in use, by table; at least 2 when maintenance works, and with none the next day's rows cannot be stored.",
+	}, []string{"table"})
+	m.up.Set(math.NaN())
+	m.unknownStanding()
+	m.maintained.SetToCurrentTime()
+	m.retention = gauge("walhook_retention_seconds", "How long this process keeps events, attempts and dead letters (--retention).")
+	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.senders, m.unowned, m.ahead, m.maintained)
+}
+
+// partitionedTables are those that maintenance makes partitions of.
+func partitionedTables() []string { return append(dailyTables(), "event") }
+
+const (
+	standingCountsSQL = `
+		SELECT (SELECT count(*) FROM walhook.gap WHERE accepted_at IS NULL),
+			(SELECT count(*) FROM walhook.sender WHERE lease_until > clock_timestamp()),
+			(SELECT count(*) FROM walhook.shard h WHERE NOT EXISTS (
+				SELECT FROM walhook.sender s WHERE s.id = h.sender AND s.lease_until > clock_timestamp()))`
+
+	// A partition's name ends with its number or day.
+	aheadSQL = `
+		SELECT p.relname::text, count(*) FROM pg_inherits i
+		JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+		WHERE p.relnamespace = 'walhook'::regnamespace AND p.relname = ANY ($1)
+			AND substring(c.relname FROM '\d+$')::bigint > CASE p.relname WHEN 'event' THEN $2
+				ELSE to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD')::bigint END
+		GROUP BY 1`
+)
+
+// standing is what the gauges are set to.
+type standing struct {
+	gaps, senders, unowned float64
+	endpoints              map[EndpointState]int
+	ahead                  map[string]int
+}
+
+func (s *Store) measureStanding(ctx context.Context) (now standing, err error) {
+	err = s.pool.QueryRow(ctx, standingCountsSQL).Scan(&now.gaps, &now.senders, &now.unowned)
+	if err == nil {
+		now.endpoints, err = s.countEndpoints(ctx)
+	}
+	var next int64
+	if err == nil {
+		err = s.pool.QueryRow(ctx, currentEventIDSQL).Scan(&next)
+	}
+	if err != nil {
+		return now, err
+	}
+	rows, err := s.pool.Query(ctx, aheadSQL, partitionedTables(), eventPartition(next))
+	if err != nil {
+		return now, err
+	}
+	now.ahead = map[string]int{}
+	for _, table := range partitionedTables() {
+		now.ahead[table] = 0
+	}
+	var table string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&table, &n}, func() error {
+		now.ahead[table] = n
+		return nil
+	})
+	return now, err
+}
+
+func (m *metrics) setStanding(now standing) {
+	m.gaps.Set(now.gaps)
+	m.senders.Set(now.senders)
+	m.unowned.Set(now.unowned)
+	for state, n := range now.endpoints {
+		m.endpoints.WithLabelValues(string(state)).Set(float64(n))
+	}
+	for table, n := range now.ahead {
+		m.ahead.WithLabelValues(table).Set(float64(n))
+	}
+}
+
+// unknownStanding says that nothing is known of the outbox.
+func (m *metrics) unknownStanding() {
+	nan := math.NaN()
+	for _, g := range []prometheus.Gauge{m.gaps, m.senders, m.unowned} {
+		g.Set(nan)
+	}
+	for _, state := range endpointStates() {
+		m.endpoints.WithLabelValues(string(state)).Set(nan)
+	}
+	for _, table := range partitionedTables() {
+		m.ahead.WithLabelValues(table).Set(nan)
+	}
+}
+
+// measureEvery is how often the backlog is measured.
+const measureEvery = 10 * time.Second
+
+// Bounds of one measurement, whatever waits: it never counts the log.
+const (
+	measureLanes   = 500     // of those that stand still, the ones that do so for longest
+	measureEvents  = 100     // looked at for each of them
+	measureRetries = 100_000 // rows of retry
+	measureLog     = 1000    // events looked at for the oldest
+)
+
+// A time that is none is far away, or else one row would leave everybody's
+// backlog unknown.
+const (
+	// How many ids the log has used, up to each of its partitions: ids are
+	// dense within one. The last of a partition is found by its index.
+	logEndsSQL = `SELECT next_event_id - 1 FROM walhook.position ORDER BY id DESC LIMIT 1`
+	lastIDSQL  = `SELECT id FROM walhook.event WHERE id < $1 ORDER BY id DESC LIMIT 1`
+
+	tailsSQL = `SELECT tail FROM walhook.shard`
+
+	oldestTailSQL = `
+		SELECT coalesce(extract(epoch FROM -walhook.until(e.appended_at)), 0)::float8
+		FROM (
+			SELECT * FROM walhook.event WHERE id > (SELECT min(tail) FROM walhook.shard) ORDER BY id LIMIT $1) e
+		JOIN walhook.shard s ON s.id = e.endpoint % 32 AND e.id > s.tail
+		JOIN walhook.endpoint p ON p.id = e.endpoint AND p.state = 'active'
+		ORDER BY e.id LIMIT 1`
+
+	// Each lane that stands still: how many events wait there, at most $2 of
+	// them looked at, how far those reach, and how old the first is.
+	standingSQL = `
+		SELECT s.tail, l.cursor, w.n, w.last, coalesce(extract(epoch FROM -walhook.until(w.oldest)), 0)::float8
+		FROM (
+			SELECT l.endpoint, l.cursor FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint AND p.state = 'active'
+			WHERE l.behind ORDER BY l.cursor LIMIT $1) l
+		JOIN walhook.shard s ON s.id = l.endpoint % 32 AND s.tail > l.cursor
+		CROSS JOIN LATERAL (
+			SELECT count(*) AS n, max(id) AS last, min(appended_at) AS oldest FROM (
+				SELECT id, appended_at FROM walhook.event e
+				WHERE e.endpoint = l.endpoint AND e.id > l.cursor AND e.id <= s.tail ORDER BY e.id LIMIT $2) e) w
+		WHERE w.n > 0`
+
+	retriesSQL = `
+		SELECT count(*), extract(epoch FROM -walhook.until((
+			SELECT e.appended_at FROM walhook.event e WHERE e.id = min(r.event_id))))::float8
+		FROM (
+			SELECT r.event_id FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint AND p.state = 'active' LIMIT $1) r`
+)
+
+// Measure keeps the gauges of the outbox, walhook_outbox_backlog and
+// walhook_outbox_oldest_seconds first of all, until ctx ends. Every process
+// tells the same of the outbox as a whole.
+//
+// The backlog is what waits for active endpoints: what the shards' tails have
+// not passed yet, what lanes that stand still have before them, and what is in
+// retry. Ids stand for events where counting them would take reading the log:
+// a shard counts as having a thirty-second of what was appended, and a lane as
+// going on as its first events begin. So it is exact when it is zero, and in
+// lanes with few events; tails are stored every few seconds.
+func (s *Store) Measure(ctx context.Context) error {
+	tick := time.NewTicker(measureEvery)
+	defer tick.Stop()
+	for {
+		s.measureAll(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// measureAll sets every gauge that is about the outbox as a whole, and to NaN
+// what could not be measured.
+func (s *Store) measureAll(ctx context.Context) {
+	s = s.on(s.pools.upkeep)
+	m := s.metrics
+	b, err := s.measure(ctx)
+	if err != nil {
+		b = backlog{events: math.NaN(), oldest: math.NaN()}
+	}
+	m.backlog.Set(b.events)
+	m.oldest.Set(b.oldest)
+
+	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the outbox: timed out"))
+	defer cancel()
+	up := 0.0
+	if s.Ping(ctx) == nil {
+		up = 1
+	}
+	m.up.Set(up)
+	now, standingErr := s.measureStanding(ctx)
+	if standingErr != nil {
+		m.unknownStanding()
+	} else {
+		m.setStanding(now)
+	}
+	if err = errors.Join(err, standingErr); err != nil {
+		s.log.Debug("cannot measure the outbox", zap.Error(err))
+	}
+}
+
+// backlog is what waits: how many events, and for how many seconds the oldest.
+type backlog struct{ events, oldest float64 }
+
+func (b *backlog) add(events float64, oldest *float64) {
+	b.events += events
+	if oldest != nil {
+		b.oldest = max(b.oldest, *oldest)
+	}
+}
+
+func (s *Store) measure(ctx context.Context) (b backlog, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, measureEvery, errors.New("measure the backlog: timed out"))
+	defer cancel()
+	used, err := s.idsInUse(ctx)
+	if err != nil {
+		return b, err
+	}
+	if err = s.measureTails(ctx, &b, used); err != nil {
+		return b, err
+	}
+	if err = s.measureLanes(ctx, &b, used); err != nil {
+		return b, err
+	}
+	var rows float64
+	var oldest *float64
+	err = s.pool.QueryRow(ctx, retriesSQL, measureRetries).Scan(&rows, &oldest)
+	b.add(rows, oldest)
+	return b, err
+}
+
+func (s *Store) measureTails(ctx context.Context, b *backlog, used idsInUse) error {
+	tails, err := collect[int64](s.pool.Query(ctx, tailsSQL))
+	if err != nil {
+		return err
+	}
+	var oldest float64
+	err = s.pool.QueryRow(ctx, oldestTailSQL, measureLog).Scan(&oldest)
+	if isNoRows(err) {
+		return nil // what the tails have not passed is for nobody who is sent to
+	}
+	waiting := 0.0
+	for _, tail := range tails {
+		waiting += used.between(tail, math.MaxInt64) / Shards
+	}
+	b.add(max(waiting, 1), &oldest)
+	return err
+}
+
+func (s *Store) measureLanes(ctx context.Context, b *backlog, used idsInUse) error {
+	rows, err := s.pool.Query(ctx, standingSQL, measureLanes, measureEvents)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var tail, cursor, last int64
+		var events, oldest float64
+		if err := rows.Scan(&tail, &cursor, &events, &last, &oldest); err != nil {
+			return err
+		}
+		if events == measureEvents {
+			events = max(events, math.Round(events*used.between(cursor, tail)/used.between(cursor, last)))
+		}
+		b.add(events, &oldest)
+	}
+	return rows.Err()
+}
+
+// idsInUse are the stretches of ids that events have, a partition each.
+type idsInUse []struct{ first, last int64 }
+
+func (s *Store) idsInUse(ctx context.Context) (idsInUse, error) {
+	var used idsInUse
+	var last int64
+	err := s.pool.QueryRow(ctx, logEndsSQL).Scan(&last)
+	for err == nil && last > 0 {
+		first := max(eventPartition(last)*eventPartitionSize, 1)
+		used = append(used, struct{ first, last int64 }{first, last})
+		err = s.pool.QueryRow(ctx, lastIDSQL, first).Scan(&last)
+	}
+	if isNoRows(err) {
+		err = nil
+	}
+	return used, err
+}
+
+// between counts the ids in use after one and up to another.
+func (u idsInUse) between(after, upto int64) float64 {
+	n := int64(0)
+	for _, stretch := range u {
+		n += max(min(upto, stretch.last)-max(after, stretch.first-1), 0)
+	}
+	return float64(n)
 }
