@@ -2,12 +2,9 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -107,102 +104,6 @@ func reached(batch *schemas.Batch, changes int, flush schemas.LSN) *route.Reache
 	return at
 }
 
-// fetch reads into the view's caches what routing the changes may ask for.
-func (p *Publisher) fetch(ctx context.Context, changes []schemas.Change) error {
-	p.view.Owners.Age()
-	owners := slices.Collect(maps.Keys(p.view.OwnersNeeded(changes)))
-	err := isolate(owners, isDataFault, func(keys []route.RecordKey) error { return p.readOwners(ctx, keys) },
-		func(route.RecordKey, error) error { return nil }) // what depends on it is listed as unrouted
-	if err != nil {
-		return err
-	}
-	p.view.Columns.Age()
-	accounts := slices.Collect(maps.Keys(p.view.ColumnsNeeded(changes)))
-	err = isolate(accounts, isReadFault, func(accounts []string) error { return p.readColumns(ctx, accounts) }, func(account string, cause error) error {
-		p.view.Columns.Set(account, nil)
-		p.store.setAside(ctx, loopAccounts, asideColumns+account, 0, asideUnreadable, cause)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read the columns of %d accounts: %w", len(accounts), err)
-	}
-	return nil
-}
-
-const ownersSQL = `
-	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown
-	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
-	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
-
-func (p *Publisher) readOwners(ctx context.Context, wanted []route.RecordKey) error {
-	if len(wanted) == 0 {
-		return nil
-	}
-	names, keys := make([]string, 0, len(wanted)), make([]string, 0, len(wanted))
-	of := make(map[route.RecordKey]route.RecordKey, len(wanted)) // by their stored form
-	for _, k := range wanted {
-		names, keys = append(names, k.Schema), append(keys, p.store.encoding.text(k.Key))
-		of[route.RecordKey{Schema: k.Schema, Key: keys[len(keys)-1]}] = k
-	}
-	rows, err := p.store.pool.Query(ctx, ownersSQL, names, keys)
-	if err == nil {
-		var k route.RecordKey
-		var o route.Ownership
-		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown}, func() error {
-			p.view.Owners.Set(of[k], o)
-			return nil
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("read the owners of %d records: %w", len(wanted), err)
-	}
-	return nil
-}
-
-const columnsSQL = `SELECT account, columns, coalesce(array_ndims(columns), 1) FROM walhook.account_column WHERE account = ANY ($1)`
-
-// readColumns reads those of the accounts. What is no JSON would spoil the
-// bodies that it is written into.
-func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
-	if len(accounts) == 0 {
-		return nil
-	}
-	rows, err := p.store.pool.Query(ctx, columnsSQL, accounts)
-	if err != nil {
-		return err
-	}
-	var account string
-	var columns []string
-	var dimensions int
-	found := map[string][]string{}
-	_, err = pgx.ForEachRow(rows, []any{&account, &columns, &dimensions}, func() error {
-		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
-			return &badItem{asideUnreadable, "the account's columns are not a list"}
-		}
-		columns, err := p.store.secrets.openColumns(account, columns)
-		if err != nil {
-			return &badItem{asideUnreadable, err.Error()}
-		}
-		for _, column := range columns {
-			if column != "" && !json.Valid([]byte(column)) {
-				return &badItem{asideUnreadable, "an account column is not JSON"}
-			}
-		}
-		found[account] = columns
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, account := range accounts { // also those of which nothing is stored
-		p.view.Columns.Set(account, found[account])
-	}
-	for account := range found {
-		p.store.wellAgain(ctx, loopAccounts, asideColumns+account)
-	}
-	return nil
-}
-
 var errAppendTimeout = errors.New("append: timed out")
 
 // An isolated transaction ends after so many changes that are set aside, or so
@@ -258,40 +159,30 @@ func halves(part route.Part) []route.Part {
 }
 
 // isolateSome stores the first of the parts that are left in one transaction.
-func (p *Publisher) isolateSome(ctx context.Context, i *isolation) (err error) {
+func (p *Publisher) isolateSome(ctx context.Context, i *isolation) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
 	defer cancel()
-	acquired, err := p.store.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer acquired.Release()
-	conn := acquired.Conn()
-	defer func() {
-		if err != nil {
-			rollback(ctx, conn)
-			err = fenceError(err)
-		}
-	}()
-	b := &pgx.Batch{}
-	b.Queue("BEGIN")
-	b.Queue("SET CONSTRAINTS ALL IMMEDIATE") // none is left to the COMMIT, where it would be nobody's
-	b.Queue(assertEpochSQL, p.epoch)
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return err
-	}
 	i.plans, i.aside = nil, nil
 	listed, began := p.listing, time.Now()
-	for len(i.todo) > 0 && len(i.aside) < isolatedFaults && (len(i.plans) == 0 || time.Since(began) < isolatedTime) {
-		if listed, err = p.tryPart(ctx, conn, i, listed); err != nil {
-			return err
-		}
+	tx := &transaction{
+		// No constraint is left to the COMMIT, where its fault would be nobody's.
+		first: func(b *pgx.Batch) { b.Queue("SET CONSTRAINTS ALL IMMEDIATE") },
+		work: func(ctx context.Context, conn *pgx.Conn) (err error) {
+			for len(i.todo) > 0 && len(i.aside) < isolatedFaults && (len(i.plans) == 0 || time.Since(began) < isolatedTime) {
+				if listed, err = p.tryPart(ctx, conn, i, listed); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		fill: func(b *pgx.Batch) {
+			last := i.plans[len(i.plans)-1]
+			last.Reached = reached(i.batch, i.stored, p.flush)
+			p.queuePosition(b, last)
+		},
 	}
-	last := i.plans[len(i.plans)-1]
-	last.Reached = reached(i.batch, i.stored, p.flush)
-	end := &transaction{fill: func(b *pgx.Batch) { p.queuePosition(b, last) }}
-	if err := end.finish(ctx, conn, &pgx.Batch{}, 0, "COMMIT"); err != nil {
-		return end.outcome(err)
+	if err := tx.outcome(p.run(ctx, tx)); err != nil {
+		return err
 	}
 	p.listing = listed
 	p.apply(i.plans...)

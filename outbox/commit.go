@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,8 +17,6 @@ import (
 )
 
 const (
-	assertEpochSQL = `SELECT walhook.assert_epoch($1)`
-
 	// What is deleted here is appended by the same transaction: exactly once.
 	leaveInboxSQL = `WITH gone AS (DELETE FROM walhook.inbox WHERE id = ANY ($1) RETURNING 1) SELECT count(*) FROM gone`
 
@@ -65,16 +62,12 @@ func isKnownOwner(err error) bool {
 
 func (p *Publisher) write(ctx context.Context, w *planWrite) error {
 	tx := w.transaction()
-	fence, fill := tx.fence, tx.fill
-	tx.fence = func(b *pgx.Batch) {
-		b.Queue(assertEpochSQL, p.epoch)
-		fence(b)
-	}
+	fill := tx.fill
 	tx.fill = func(b *pgx.Batch) {
 		fill(b)
 		p.queuePosition(b, w.plan)
 	}
-	return tx.outcome(p.store.run(ctx, tx))
+	return tx.outcome(p.run(ctx, tx))
 }
 
 func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan) {
@@ -158,11 +151,11 @@ var errInboxMoved = errors.New("an earlier transaction has appended rows of the 
 // revisions that events carry.
 func (w *planWrite) transaction() *transaction {
 	held := map[int64]string{} // endpoints that a hold follows to, with its reason
-	tx := &transaction{fence: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
+	tx := &transaction{first: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
 	if n := len(w.plan.Inbox); n > 0 {
 		var left int
-		endpoints := tx.fence
-		tx.fence = func(b *pgx.Batch) {
+		endpoints := tx.first
+		tx.first = func(b *pgx.Batch) {
 			b.Queue(leaveInboxSQL, w.plan.Inbox).QueryRow(func(row pgx.Row) error { return row.Scan(&left) })
 			endpoints(b)
 		}
@@ -175,7 +168,7 @@ func (w *planWrite) transaction() *transaction {
 	}
 	few := len(w.plan.Endpoints) == 0 && len(w.plan.Events) <= fewRows
 	if !few {
-		tx.copy = func(ctx context.Context, conn *pgx.Conn) error { return w.store.copyEvents(ctx, conn, w.plan.Events) }
+		tx.work = func(ctx context.Context, conn *pgx.Conn) error { return w.store.copyEvents(ctx, conn, w.plan.Events) }
 	}
 	tx.fill = func(b *pgx.Batch) {
 		if few {
@@ -209,10 +202,6 @@ func (w *planWrite) queueEndpoints(b *pgx.Batch, held map[int64]string) {
 }
 
 const (
-	deadTooLargeSQL = `
-		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 'too_large', $8, $9)`
-
 	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
 
 	unroutedSQL = `
@@ -224,8 +213,7 @@ const (
 func (w *planWrite) queueRest(b *pgx.Batch) {
 	p, enc := w.plan, w.store.encoding
 	for i := range p.TooLarge {
-		e := &p.TooLarge[i]
-		b.Queue(deadTooLargeSQL, e.To.ID, e.ID, enc.text(e.Record), e.WebhookID, e.Schema, e.Type, e.CommittedAt, e.Size, e.Format)
+		queueTooLarge(b, &p.TooLarge[i], enc)
 	}
 	for _, schema := range p.ForgottenOwners {
 		b.Queue(forgetOwnersSQL, schema)
@@ -256,72 +244,6 @@ func queueUnrouted(b *pgx.Batch, u route.Unrouted, enc *encoding) {
 		schema, key = inASCII(schema), inASCII(key)
 	}
 	b.Queue(unroutedSQL, u.Position.Commit.String(), u.Position.Ordinal, enc.text(schema), enc.text(u.Type), enc.text(key), u.Reason)
-}
-
-// The columns of an event, in the order in which eventValues and copyEvents give
-// them.
-const (
-	eventColumns = `(id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size)`
-
-	copyEventsSQL = `COPY walhook.event ` + eventColumns + ` FROM STDIN (FORMAT binary)`
-
-	// Up to fewRows go with the rest of their transaction, in one round trip.
-	insertEventsSQL = `INSERT INTO walhook.event ` + eventColumns + `
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::bigint[], $13::int[])`
-)
-
-func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event) error {
-	if len(events) == 0 {
-		return nil
-	}
-	appended := time.Now()
-	var bodies sharedBodies
-	rows := newRowCopy(len(events), func(b []byte, i int) []byte {
-		e := &events[i]
-		b = appendColumns(b, 13)
-		b = appendBigint(b, e.ID)
-		b = appendBigint(b, e.To.ID)
-		b = appendBigint(b, e.To.Revision)
-		b = appendBytes(b, s.encoding.text(e.Record))
-		b = appendBytes(b, e.WebhookID)
-		b = appendBytes(b, s.encoding.text(e.Schema))
-		b = appendBytes(b, s.encoding.text(e.Type))
-		b = appendTime(b, e.CommittedAt)
-		b = appendTime(b, appended)
-		b = appendBytes(b, e.Format)
-		of := bodies.carrier(e)
-		if of == nil {
-			return appendNull(appendNull(appendBytes(b, e.Body)))
-		}
-		return appendInteger(appendBigint(appendBytes(b, ""), *of), int32(len(e.Body)))
-	})
-	if _, err := conn.PgConn().CopyFrom(ctx, rows, copyEventsSQL); err != nil {
-		return fmt.Errorf("copy %d events: %w", len(events), err)
-	}
-	return nil
-}
-
-func (s *Store) queueEvents(b *pgx.Batch, events []route.Event) {
-	if len(events) == 0 {
-		return
-	}
-	n, now := len(events), time.Now()
-	ids, endpoints, revisions := make([]int64, n), make([]int64, n), make([]int64, n)
-	records, webhooks, names, types, formats := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	committed, appended, bodies := make([]time.Time, n), make([]time.Time, n), make([][]byte, n)
-	carriers, sizes := make([]*int64, n), make([]*int32, n)
-	var shared sharedBodies
-	for i := range events {
-		e := &events[i]
-		ids[i], endpoints[i], revisions[i] = e.ID, e.To.ID, e.To.Revision
-		records[i], webhooks[i], names[i], types[i], formats[i] = s.encoding.text(e.Record), e.WebhookID, s.encoding.text(e.Schema), s.encoding.text(e.Type), e.Format
-		committed[i], appended[i], bodies[i] = e.CommittedAt, now, e.Body
-		if carriers[i] = shared.carrier(e); carriers[i] != nil {
-			bodies[i], sizes[i] = []byte{}, new(int32(len(e.Body)))
-		}
-	}
-	b.Queue(insertEventsSQL, ids, endpoints, revisions, records, webhooks, names, types, committed, appended, formats, bodies, carriers, sizes)
 }
 
 const (

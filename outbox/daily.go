@@ -128,7 +128,7 @@ func (p *Publisher) turnDays(ctx context.Context, begin []*route.Endpoint, ends 
 				return err
 			}
 		}
-		return p.fencedTx(ctx, b)
+		return p.run(ctx, &transaction{fill: func(all *pgx.Batch) { all.QueuedQueries = append(all.QueuedQueries, b.QueuedQueries...) }})
 	}, func(turn func(*pgx.Batch) (int64, error), cause error) error {
 		id, _ := turn(&pgx.Batch{})
 		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnstorable, cause)
@@ -151,14 +151,6 @@ func (p *Publisher) queueBegin(ctx context.Context, b *pgx.Batch, w *route.Endpo
 	w.Day = route.NewOpenDay(c, last, now)
 	b.Queue(openDaySQL, w.ID, last.String(), now)
 	return nil
-}
-
-// fencedTx runs statements in one transaction of this publisher's epoch.
-func (p *Publisher) fencedTx(ctx context.Context, statements *pgx.Batch) error {
-	return p.store.run(ctx, &transaction{
-		fence: func(b *pgx.Batch) { b.Queue(assertEpochSQL, p.epoch) },
-		fill:  func(b *pgx.Batch) { b.QueuedQueries = append(b.QueuedQueries, statements.QueuedQueries...) },
-	})
 }
 
 // daySettles is how much further than its end the WAL has to be stored before a
@@ -356,7 +348,7 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 		return true, nil
 	}
 	if err != nil {
-		if err = fenceError(err); errors.Is(err, ErrFenced) {
+		if errors.Is(err, ErrFenced) {
 			p.live = false
 		}
 		if d.endpoint == 0 {
@@ -368,32 +360,23 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 }
 
 func (p *Publisher) sendDayAt(ctx context.Context, d endedDay, now time.Time) error {
-	tx, err := p.store.pool.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
-		return err
-	}
 	var late bool
-	if err := tx.QueryRow(ctx, markDaySQL, d.endpoint, d.day, now, dayIsLate).Scan(&late); err != nil {
-		return err
-	}
-	note := ""
-	if late {
-		note = d.note()
-	}
 	var n int
-	if err := tx.QueryRow(ctx, sendDaySQL, d.endpoint, d.day, dayChunk, d.account, []byte(note)).Scan(&n); err != nil {
-		return err
-	}
-	if n < dayChunk {
-		if _, err := tx.Exec(ctx, sentDaySQL, d.endpoint, d.day); err != nil {
+	err := p.transact(ctx, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, markDaySQL, d.endpoint, d.day, now, dayIsLate).Scan(&late); err != nil {
 			return err
 		}
-	}
-	if err := tx.Commit(ctx); err != nil {
+		note := ""
+		if late {
+			note = d.note()
+		}
+		err := tx.QueryRow(ctx, sendDaySQL, d.endpoint, d.day, dayChunk, d.account, []byte(note)).Scan(&n)
+		if err == nil && n < dayChunk {
+			_, err = tx.Exec(ctx, sentDaySQL, d.endpoint, d.day)
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if n > 0 {

@@ -119,47 +119,6 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 	return nil
 }
 
-// updatedTables are those whose rows are updated and deleted, so that vacuum has
-// to keep up with them.
-func updatedTables() []string {
-	return []string{"lane", "shard", "sender", "retry", "owner", "endpoint", "account", "inbox", "epoch", "source"}
-}
-
-const (
-	// deadWarned is how many dead rows are too many, where they are also more
-	// than the living: autovacuum comes at a fifth of these.
-	deadWarned = 20_000
-
-	deadRowsSQL = `
-		SELECT s.relname::text, s.n_dead_tup, s.n_live_tup, coalesce(greatest(s.last_vacuum, s.last_autovacuum)::timestamptz(0)::text, 'never'),
-			coalesce(c.reloptions::text, '') LIKE '%autovacuum_enabled=%'
-		FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid WHERE s.schemaname = 'walhook' AND s.relname = ANY ($1)`
-)
-
-func (e *examination) lookAtDeadRows(ctx context.Context) error {
-	rows, err := e.s.Query(ctx, deadRowsSQL, updatedTables())
-	if err != nil {
-		return err
-	}
-	var table, vacuumed string
-	var dead, live, worst int64
-	var switched bool
-	_, err = pgx.ForEachRow(rows, []any{&table, &dead, &live, &vacuumed, &switched}, func() error {
-		worst = max(worst, dead)
-		if dead <= max(deadWarned, live) {
-			return nil
-		}
-		fix := doctor.Ask(here, "", "VACUUM walhook."+schemas.QuoteIdent(table))
-		if switched {
-			fix = slices.Insert(fix, 0, doctor.Ask(here, "", fmt.Sprintf("ALTER TABLE walhook.%s RESET (autovacuum_enabled)", schemas.QuoteIdent(table)))...)
-		}
-		e.r.Warn(checkDeadRows, fix, "walhook.%s has %d dead and %d live rows, vacuumed %s: vacuum does not keep up", table, dead, live, vacuumed)
-		return nil
-	})
-	e.r.OK(checkDeadRows, "at most %d in a table with updates", worst)
-	return err
-}
-
 // staleAfter is how long a lease may be over before somebody should have ended
 // it: any running sender does so within a lease.
 const staleAfter = 30 * time.Second
@@ -233,7 +192,7 @@ func (e *examination) lookAtShards(ctx context.Context) error {
 		}
 	}
 	var oldest float64
-	err := e.s.QueryRow(ctx, oldestTailSQL, measureLog).Scan(&oldest)
+	err := e.s.QueryRow(ctx, oldestTailSQL, measureLog, Shards).Scan(&oldest)
 	if err != nil && !isNoRows(err) {
 		return err
 	}
@@ -372,4 +331,45 @@ func unroutedThings(n int, schema string) string {
 		return doctor.Choose(n, "1 message or row", fmt.Sprintf("%d messages or rows", n)) + " without a known schema"
 	}
 	return doctor.Count(n, "change") + " of " + schema
+}
+
+// updatedTables are those whose rows are updated and deleted, so that vacuum has
+// to keep up with them.
+func updatedTables() []string {
+	return []string{"lane", "shard", "sender", "retry", "owner", "endpoint", "account", "inbox", "epoch", "source"}
+}
+
+const (
+	// deadWarned is how many dead rows are too many, where they are also more
+	// than the living: autovacuum comes at a fifth of these.
+	deadWarned = 20_000
+
+	deadRowsSQL = `
+		SELECT s.relname::text, s.n_dead_tup, s.n_live_tup, coalesce(greatest(s.last_vacuum, s.last_autovacuum)::timestamptz(0)::text, 'never'),
+			coalesce(c.reloptions::text, '') LIKE '%autovacuum_enabled=%'
+		FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid WHERE s.schemaname = 'walhook' AND s.relname = ANY ($1)`
+)
+
+func (e *examination) lookAtDeadRows(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, deadRowsSQL, updatedTables())
+	if err != nil {
+		return err
+	}
+	var table, vacuumed string
+	var dead, live, worst int64
+	var switched bool
+	_, err = pgx.ForEachRow(rows, []any{&table, &dead, &live, &vacuumed, &switched}, func() error {
+		worst = max(worst, dead)
+		if dead <= max(deadWarned, live) {
+			return nil
+		}
+		fix := doctor.Ask(here, "", "VACUUM walhook."+schemas.QuoteIdent(table))
+		if switched {
+			fix = slices.Insert(fix, 0, doctor.Ask(here, "", fmt.Sprintf("ALTER TABLE walhook.%s RESET (autovacuum_enabled)", schemas.QuoteIdent(table)))...)
+		}
+		e.r.Warn(checkDeadRows, fix, "walhook.%s has %d dead and %d live rows, vacuumed %s: vacuum does not keep up", table, dead, live, vacuumed)
+		return nil
+	})
+	e.r.OK(checkDeadRows, "at most %d in a table with updates", worst)
+	return err
 }

@@ -26,14 +26,14 @@ const (
 
 	endpointsChangedSQL = `
 		SELECT id, coalesce(revision, 0), coalesce(ended_secret_at IS NOT NULL AND confirmed_revision < revision, false), ` + hostOfRowSQL + ` FROM walhook.endpoint
-		WHERE changed_at > $1::timestamptz - $2::interval AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
+		WHERE changed_at > $1::timestamptz - $2::interval AND id % $4 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 
 	// What there is to look at of an endpoint's host: its URL, as it is stored.
 	hostOfRowSQL = `CASE WHEN state = 'active' AND deleted_at IS NULL THEN coalesce(url, '') ELSE '' END`
 
 	hostsSQL = `
 		SELECT id, ` + hostOfRowSQL + ` FROM walhook.endpoint
-		WHERE state = 'active' AND deleted_at IS NULL AND id % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
+		WHERE state = 'active' AND deleted_at IS NULL AND id % $2 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
 )
 
 // CheckHosts has the session hold each endpoint to whose host check says that
@@ -61,7 +61,7 @@ func (s *Session) lookAtHosts(ctx context.Context) error {
 	if !s.gained.Swap(false) {
 		return nil
 	}
-	rows, err := s.store.pool.Query(ctx, hostsSQL, s.id)
+	rows, err := s.store.pool.Query(ctx, hostsSQL, s.id, Shards)
 	var look []int64
 	var id int64
 	var url string
@@ -94,7 +94,7 @@ const lookAgain = 5 * time.Second
 
 const heldEndpointsSQL = `
 	SELECT a.endpoint FROM walhook.set_aside a
-	WHERE a.loop = 'endpoints' AND a.endpoint % 32 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
+	WHERE a.loop = 'endpoints' AND a.endpoint % $2 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
 
 // held are the endpoints that could not be read, by whichever sender, as they
 // stand now, where it is time to look again.
@@ -102,7 +102,7 @@ func (s *Session) held(ctx context.Context, now time.Time) (again []EndpointRevi
 	if now.Sub(s.lookedAgain) < lookAgain {
 		return nil, nil
 	}
-	ids, err := collect[int64](s.store.pool.Query(ctx, heldEndpointsSQL, s.id))
+	ids, err := collect[int64](s.store.pool.Query(ctx, heldEndpointsSQL, s.id, Shards))
 	if err == nil && len(ids) > 0 {
 		err = s.store.loadAside(ctx)
 	}
@@ -147,7 +147,7 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	var url string
 	both := &pgx.Batch{} // one transaction: the second sees at least what was committed by then
 	both.Queue("SELECT clock_timestamp()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
-	both.Queue(endpointsChangedSQL, since, back, s.id).Query(func(rows pgx.Rows) error {
+	both.Queue(endpointsChangedSQL, since, back, s.id, Shards).Query(func(rows pgx.Rows) error {
 		var e EndpointRevision
 		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &e.Confirm, &url}, func() error {
 			changed = append(changed, e)

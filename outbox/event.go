@@ -1,12 +1,68 @@
 package outbox
 
 import (
-	"encoding/binary"
-	"io"
+	"context"
+	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"walhook/outbox/route"
 )
+
+// The columns of an event, in the order in which eventRow gives them.
+const (
+	eventColumns = `id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size`
+
+	copyEventsSQL = `COPY walhook.event (` + eventColumns + `) FROM STDIN (FORMAT binary)`
+
+	// Up to fewRows go with the rest of their transaction, in one round trip.
+	insertEventsSQL = `INSERT INTO walhook.event (` + eventColumns + `)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::bigint[], $13::int[])`
+)
+
+func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	if _, err := conn.PgConn().CopyFrom(ctx, newRowCopy(len(events), s.eventRow(events)), copyEventsSQL); err != nil {
+		return fmt.Errorf("copy %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+func (s *Store) queueEvents(b *pgx.Batch, events []route.Event) {
+	if len(events) > 0 {
+		b.Queue(insertEventsSQL, newRowArrays(len(events), s.eventRow(events))...)
+	}
+}
+
+// eventRow writes the events of one append, which are asked for in order.
+func (s *Store) eventRow(events []route.Event) func(w rowWriter, i int) {
+	appended := time.Now()
+	var bodies sharedBodies
+	return func(w rowWriter, i int) {
+		e := &events[i]
+		w.bigint(e.ID)
+		w.bigint(e.To.ID)
+		w.bigint(e.To.Revision)
+		w.text(s.encoding.text(e.Record))
+		w.text(e.WebhookID)
+		w.text(s.encoding.text(e.Schema))
+		w.text(s.encoding.text(e.Type))
+		w.time(e.CommittedAt)
+		w.time(appended)
+		w.text(e.Format)
+		body, of, size := e.Body, bodies.carrier(e), (*int32)(nil)
+		if of != nil {
+			body, size = []byte{}, new(int32(len(e.Body)))
+		}
+		w.bytes(body)
+		w.bigintOrNull(of)
+		w.integerOrNull(size)
+	}
+}
 
 // A large body that goes to several endpoints, or is sent again, is stored once.
 // Of the events of one append that have the same body the first carries it, and
@@ -18,10 +74,16 @@ import (
 // another row costs more than the copy.
 const sharedFrom = 2 << 10
 
+// What statements ask of a row e of the log.
 const (
-	// Of an event e.
 	sizeSQL = `coalesce(e.body_size, octet_length(e.body))`
 	bodySQL = `CASE WHEN e.body_of IS NULL THEN e.body ELSE (SELECT o.body FROM walhook.event o WHERE o.id = e.body_of) END`
+
+	// An event with an attempt has been settled by it or is in retry. An EXISTS
+	// would do, but may be planned as a scan of the whole table.
+	unsettledSQL = `(SELECT 1 FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id LIMIT 1) IS NULL
+		AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id LIMIT 1) IS NULL
+		AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id LIMIT 1) IS NULL`
 )
 
 // sharedBodies goes through the events of one append in order.
@@ -44,92 +106,3 @@ func (s *sharedBodies) carrier(e *route.Event) *int64 {
 
 // errCarrierGone is met in a damaged log alone: retention drops both together.
 var errCarrierGone = &badItem{asideUnreadable, "the event that carries its body no longer exists"}
-
-// fewRows are as many as are inserted with an INSERT; more are copied, which is
-// cheaper for each, and takes two round trips more.
-const fewRows = 50
-
-// rowCopy writes rows as COPY reads them in binary (PostgreSQL manual, COPY,
-// Binary Format), a little at a time: bodies may be large.
-type rowCopy struct {
-	rows   int
-	encode func(b []byte, row int) []byte // appends a row: its number of columns, and them
-	next   int                            // row
-	buf    []byte
-	rest   []byte // of buf, not read yet
-	ended  bool
-}
-
-// copyBuffer is how much is encoded at once, or one row.
-const copyBuffer = 32 << 10
-
-func newRowCopy(rows int, encode func(b []byte, row int) []byte) *rowCopy {
-	c := &rowCopy{rows: rows, encode: encode, buf: make([]byte, 0, copyBuffer+4<<10)}
-	c.buf = append(c.buf, "PGCOPY\n\377\r\n\000"...)
-	c.buf = append(c.buf, make([]byte, 8)...) // no flags, no extension
-	c.rest = c.buf
-	return c
-}
-
-func (c *rowCopy) Read(p []byte) (int, error) {
-	if len(c.rest) == 0 {
-		if c.ended {
-			return 0, io.EOF
-		}
-		c.fill()
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
-}
-
-func (c *rowCopy) fill() {
-	b := c.buf[:0]
-	for ; len(b) < copyBuffer && c.next < c.rows; c.next++ {
-		b = c.encode(b, c.next)
-	}
-	if c.next == c.rows {
-		b = append(b, 0xff, 0xff) // the end
-		c.ended = true
-	}
-	c.buf, c.rest = b, b
-}
-
-// The columns of a row, each with its length before it.
-
-func appendColumns(b []byte, n uint16) []byte { return binary.BigEndian.AppendUint16(b, n) }
-
-func appendBigint(b []byte, value int64) []byte {
-	return binary.BigEndian.AppendUint64(append(b, 0, 0, 0, 8), uint64(value))
-}
-
-func appendInteger(b []byte, value int32) []byte {
-	return binary.BigEndian.AppendUint32(append(b, 0, 0, 0, 4), uint32(value))
-}
-
-// appendBytes appends a text or a bytea.
-func appendBytes[T string | []byte](b []byte, value T) []byte {
-	return append(binary.BigEndian.AppendUint32(b, uint32(len(value))), value...)
-}
-
-func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }
-
-func appendTime(b []byte, t time.Time) []byte { return appendBigint(b, microseconds(t)) }
-
-// appendInterval appends a time without days and months.
-func appendInterval(b []byte, d time.Duration) []byte {
-	b = binary.BigEndian.AppendUint64(append(b, 0, 0, 0, 16), uint64(d.Microseconds()))
-	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-}
-
-// postgresEpoch is what PostgreSQL counts time from.
-var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func microseconds(t time.Time) int64 {
-	return (t.Unix()-postgresEpoch.Unix())*1_000_000 + int64(t.Nanosecond())/1000
-}
-
-// fromMicroseconds is the time that is stored as that.
-func fromMicroseconds(m int64) time.Time {
-	return time.UnixMicro(m + postgresEpoch.UnixMicro())
-}

@@ -21,7 +21,7 @@ const (
 	undeliveredSQL = `
 		SELECT p.id, p.account, coalesce(p.feed_from, 0), coalesce(p.expire_before, 0), coalesce(l.cursor, s.tail)
 		FROM walhook.endpoint p
-		JOIN walhook.shard s ON s.id = p.id % 32
+		JOIN walhook.shard s ON s.id = p.id % $3
 		LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.behind
 		WHERE s.id = ANY ($2) AND (
 			coalesce(l.cursor, $1) < $1::bigint - 1
@@ -37,7 +37,7 @@ const (
 	// no lease.
 	lockFreeShardSQL = `SELECT FROM walhook.shard WHERE id = $1 AND sender IS NULL FOR UPDATE SKIP LOCKED`
 
-	passLanesSQL = `UPDATE walhook.lane SET cursor = $2 WHERE behind AND cursor < $2 AND endpoint % 32 = $1`
+	passLanesSQL = `UPDATE walhook.lane SET cursor = $2 WHERE behind AND cursor < $2 AND endpoint % $3 = $1`
 	passShardSQL = `UPDATE walhook.shard SET tail = $2 WHERE id = $1 AND tail < $2`
 )
 
@@ -75,7 +75,7 @@ func (s *Store) expireBefore(ctx context.Context, before int64) error {
 }
 
 func (s *Store) undelivered(ctx context.Context, before int64, shards []int) ([]laneEnd, error) {
-	rows, err := s.pool.Query(ctx, undeliveredSQL, before, shards)
+	rows, err := s.pool.Query(ctx, undeliveredSQL, before, shards, Shards)
 	if err != nil {
 		return nil, fmt.Errorf("find undelivered events before %d: %w", before, err)
 	}
@@ -91,13 +91,7 @@ func (s *Store) undelivered(ctx context.Context, before int64, shards []int) ([]
 // expireFreeShards does for the shards that nobody holds what their senders
 // would do.
 func (s *Store) expireFreeShards(ctx context.Context, before int64) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", rebalanceLock); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, expireSendersSQL)
-		return err
-	})
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return expireSendersTx(ctx, tx) })
 	if err != nil {
 		return fmt.Errorf("remove expired leases: %w", err)
 	}
@@ -113,20 +107,9 @@ func (s *Store) expireFreeShards(ctx context.Context, before int64) error {
 var errShardHeld = errors.New("the shard is leased")
 
 func (s *Store) expireFreeShard(ctx context.Context, shard int, before int64) error {
-	fenced := func(ctx context.Context, f func(pgx.Tx) error) error {
-		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, lockFreeShardSQL, shard)
-			if err == nil && tag.RowsAffected() == 0 {
-				err = errShardHeld
-			}
-			if err != nil {
-				return err
-			}
-			return f(tx)
-		})
-	}
+	free := fence{sql: lockFreeShardSQL, id: int64(shard), held: errShardHeld}
 	var left []laneEnd
-	err := fenced(ctx, func(pgx.Tx) (err error) {
+	err := s.transact(ctx, free, func(pgx.Tx) (err error) {
 		left, err = s.undelivered(ctx, before, []int{shard})
 		return err
 	})
@@ -135,17 +118,16 @@ func (s *Store) expireFreeShard(ctx context.Context, shard int, before int64) er
 	}
 	s.log.Info("dead-lettering events past retention", zap.Int("shard", shard), zap.Int("endpoints", len(left)))
 	for _, lane := range left {
-		if err := s.expire(ctx, fenced, lane.Endpoint, lane.cursor); err != nil {
+		if err := s.expire(ctx, free, lane.Endpoint, lane.cursor); err != nil {
 			return err
 		}
 	}
-	return fenced(ctx, func(tx pgx.Tx) error {
-		for _, sql := range []string{passLanesSQL, passShardSQL} {
-			if _, err := tx.Exec(ctx, sql, shard, before-1); err != nil {
-				return err
-			}
+	return s.transact(ctx, free, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, passLanesSQL, shard, before-1, Shards)
+		if err == nil {
+			_, err = tx.Exec(ctx, passShardSQL, shard, before-1)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -161,143 +143,68 @@ func allShards() []int {
 const expireChunk = 2000
 
 const (
-	// Events go by in order of id, so what an interrupted call buried says how
+	// Events go by in order of id, so the dead letters of an interrupted call say how
 	// far it came.
 	expiredUptoSQL = `
 		SELECT coalesce(max(event_id), 0) FROM walhook.dead_letter
 		WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 AND reason IN ('expired', 'retention')`
 
-	expireLogSQL      = expireLogStartSQL + expireLogEndSQL
-	expireLogOfSQL    = expireLogStartSQL + ofIDsSQL + expireLogEndSQL
-	expireLogStartSQL = `
-		WITH old AS (
-			SELECT * FROM walhook.event e
-			WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3`
-	expireLogEndSQL = `
-			ORDER BY e.id LIMIT $5),
-		buried AS (
-			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
-			SELECT endpoint, id, record, webhook_id, schema, type, committed_at, 0,
-				CASE WHEN id < $4 THEN 'expired' ELSE 'retention' END, ` + sizeSQL + `, format, ` + bodySQL + `
-			FROM old e WHERE true ` + unsettledSQL + `
-			RETURNING event_id)
-		SELECT coalesce(max(id), 0), count(*), (SELECT count(*) FROM buried) FROM old`
+	expirableSQL = `
+		SELECT e.id, ` + unsettledSQL + ` FROM walhook.event e
+		WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4`
 
-	expireIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4`
+	// By the index alone: what is on the rows' pages may be damaged.
+	expirableIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4`
 
-	expireRetryIDsSQL = `SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 ORDER BY event_id LIMIT $3`
+	expireRetriesSQL = `
+		DELETE FROM walhook.retry WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 AND event_id <= coalesce((
+			SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id > $2 AND event_id < $3
+			ORDER BY event_id OFFSET $4::bigint - 1 LIMIT 1), $3)
+		RETURNING event_id, attempts`
 
-	expireRetriesSQL      = expireRetriesStartSQL + expireRetriesEndSQL
-	expireRetriesOfSQL    = expireRetriesStartSQL + ` AND event_id = ANY ($5)` + expireRetriesEndSQL
-	expireRetriesStartSQL = `
-		WITH old AS (
-			DELETE FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id <= coalesce((
-				SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2
-				ORDER BY event_id OFFSET $4::bigint - 1 LIMIT 1), $2)`
-	expireRetriesEndSQL = `
-			RETURNING event_id, attempts),
-		buried AS (
-			INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
-			SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, old.attempts,
-				CASE WHEN e.id < $3 THEN 'expired' ELSE 'retention' END, ` + sizeSQL + `, e.format, ` + bodySQL + `
-			FROM old JOIN walhook.event e ON e.id = old.event_id
-			RETURNING event_id)
-		SELECT count(*), (SELECT count(*) FROM buried) FROM old`
-
-	// What waited behind an expired row is its record's oldest now.
-	promoteEndpointSQL = `
-		UPDATE walhook.retry r SET next_at = clock_timestamp()
-		WHERE r.endpoint = $1 AND r.next_at IS NULL AND NOT EXISTS (
-			SELECT FROM walhook.retry o
-			WHERE o.endpoint = r.endpoint AND o.record = r.record AND o.event_id < r.event_id)`
+	expireRetryIDsSQL = `SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 ORDER BY event_id LIMIT $4`
 )
 
 // Expire turns what is left undelivered of an endpoint's earlier feeds, or past
 // retention (ids after cursor and below e.SendFrom, and its retry rows), into
 // dead letters with the reason "expired" or "retention". What waited behind
 // them is due. Whoever calls it has nothing of the endpoint in flight. It may be
-// called again after a failure, and goes on where it was.
+// called again after a failure, and continues where it was.
 func (s *Session) Expire(ctx context.Context, e Endpoint, cursor int64) error {
-	return s.store.expire(ctx, s.fenced, e, cursor)
+	return s.store.expire(ctx, s.fence(), e, cursor)
 }
 
-// fence runs f in a transaction that commits only while nobody else may send
-// what f expires.
-type fence func(ctx context.Context, f func(pgx.Tx) error) error
-
-func (s *Store) expire(ctx context.Context, fenced fence, e Endpoint, cursor int64) error {
-	if err := s.expireLog(ctx, fenced, e, cursor); err != nil {
+// expire is Session.Expire behind a fence: nobody else may send what it expires.
+func (s *Store) expire(ctx context.Context, f fence, e Endpoint, cursor int64) error {
+	var upto int64
+	err := s.pool.QueryRow(ctx, expiredUptoSQL, e.ID, cursor, e.SendFrom()).Scan(&upto)
+	if err == nil {
+		err = s.expireChunks(ctx, f, e, max(cursor, upto), expirableIDsSQL, expireLogTx)
+	}
+	if err != nil {
 		return fmt.Errorf("expire events of endpoint %d: %w", e.ID, err)
 	}
-	if err := s.expireRetries(ctx, fenced, e); err != nil {
+	if err := s.expireChunks(ctx, f, e, 0, expireRetryIDsSQL, expireRetriesTx); err != nil {
 		return fmt.Errorf("expire retries of endpoint %d: %w", e.ID, err)
 	}
 	return nil
 }
 
-func (s *Store) expireLog(ctx context.Context, fenced fence, e Endpoint, cursor int64) error {
-	var upto int64
-	if err := s.pool.QueryRow(ctx, expiredUptoSQL, e.ID, cursor, e.SendFrom()).Scan(&upto); err != nil {
-		return err
-	}
-	cursor = max(cursor, upto)
+// expireTx expires the first [expireChunk] rows between two ids. It says how many
+// rows it looked at, which was the last, and how many are dead letters now.
+type expireTx func(ctx context.Context, tx pgx.Tx, e *Endpoint, after, before int64) (looked int, last, dead int64, err error)
+
+// expireChunks expires an endpoint's rows after an id, a chunk to a transaction. Of
+// rows that cannot be read idsSQL names the ids, and each is a dead letter without a
+// body.
+func (s *Store) expireChunks(ctx context.Context, f fence, e Endpoint, after int64, idsSQL string, expire expireTx) error {
 	for {
+		var looked int
 		var last int64
-		var count int
-		expire := func(ids []int64) error {
-			var dead int
-			sql, args := expireLogSQL, []any{e.ID, cursor, e.SendFrom(), e.FeedFrom, expireChunk}
-			if ids != nil {
-				sql, args = expireLogOfSQL, append(args, ids)
-			}
-			err := fenced(ctx, func(tx pgx.Tx) error {
-				return tx.QueryRow(ctx, sql, args...).Scan(&last, &count, &dead)
-			})
-			if err == nil {
-				s.metrics.deadLetters.Add(float64(dead))
-			}
-			return err
-		}
-		err := expire(nil)
-		if err != nil && isReadFault(err) {
-			var ids []int64
-			if ids, err = collect[int64](s.pool.Query(ctx, expireIDsSQL, e.ID, cursor, e.SendFrom(), expireChunk)); err == nil && len(ids) > 0 {
-				err = s.expireEach(ctx, fenced, e.ID, ids, expire)
-				count, last = len(ids), ids[len(ids)-1]
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if count < expireChunk {
-			return nil
-		}
-		cursor = last
-	}
-}
-
-// expireEach expires events of which some cannot be read: those are dead letters
-// without a body.
-func (s *Store) expireEach(ctx context.Context, fenced fence, endpoint int64, ids []int64, expire func([]int64) error) error {
-	return isolate(ids, isReadFault, expire, func(id int64, cause error) error {
-		return s.bury(ctx, fenced, loopRetention, id, endpoint, cause)
-	})
-}
-
-func (s *Store) expireRetries(ctx context.Context, fenced fence, e Endpoint) error {
-	for {
-		var count int
-		expire := func(ids []int64) error {
-			var dead int
-			sql, args := expireRetriesSQL, []any{e.ID, e.SendFrom(), e.FeedFrom, expireChunk}
-			if ids != nil {
-				sql, args = expireRetriesOfSQL, append(args, ids)
-			}
-			err := fenced(ctx, func(tx pgx.Tx) error {
-				err := tx.QueryRow(ctx, sql, args...).Scan(&count, &dead)
-				if err == nil && count < expireChunk {
-					_, err = tx.Exec(ctx, promoteEndpointSQL, e.ID)
-				}
+		between := func(after, before int64) error {
+			var dead int64
+			err := s.transact(ctx, f, func(tx pgx.Tx) (err error) {
+				looked, last, dead, err = expire(ctx, tx, &e, after, before)
 				return err
 			})
 			if err == nil {
@@ -305,29 +212,69 @@ func (s *Store) expireRetries(ctx context.Context, fenced fence, e Endpoint) err
 			}
 			return err
 		}
-		err := expire(nil)
+		err := between(after, e.SendFrom())
 		if err != nil && isReadFault(err) {
 			var ids []int64
-			if ids, err = collect[int64](s.pool.Query(ctx, expireRetryIDsSQL, e.ID, e.SendFrom(), expireChunk)); err == nil {
-				err = s.expireEach(ctx, fenced, e.ID, ids, expire)
-				count = len(ids)
+			if ids, err = collect[int64](s.pool.Query(ctx, idsSQL, e.ID, after, e.SendFrom(), expireChunk)); err == nil && len(ids) > 0 {
+				err = isolate(ids, isReadFault, func(part []int64) error { return between(part[0]-1, part[len(part)-1]+1) },
+					func(id int64, cause error) error { return s.bury(ctx, f, loopRetention, id, e.ID, cause) })
+				last = ids[len(ids)-1]
 			}
+			looked = len(ids)
 		}
-		if err != nil {
+		if err != nil || looked < expireChunk {
 			return err
 		}
-		if count < expireChunk {
-			return nil
-		}
+		after = last
 	}
 }
 
-// fenced runs f in a transaction that a sender without a lease cannot commit.
-func (s *Session) fenced(ctx context.Context, f func(pgx.Tx) error) error {
-	return fenceError(pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, assertSenderSQL, s.id); err != nil {
-			return err
+func expireLogTx(ctx context.Context, tx pgx.Tx, e *Endpoint, after, before int64) (looked int, last, dead int64, err error) {
+	rows, err := tx.Query(ctx, expirableSQL, e.ID, after, before, expireChunk)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	var old deaths
+	var unsettled bool
+	_, err = pgx.ForEachRow(rows, []any{&last, &unsettled}, func() error {
+		looked++
+		if unsettled {
+			old.add(last, 0, e.expiry(last))
 		}
-		return f(tx)
-	}))
+		return nil
+	})
+	if err == nil {
+		dead, err = old.insertTx(ctx, tx)
+	}
+	return looked, last, dead, err
+}
+
+func expireRetriesTx(ctx context.Context, tx pgx.Tx, e *Endpoint, after, before int64) (looked int, last, dead int64, err error) {
+	rows, err := tx.Query(ctx, expireRetriesSQL, e.ID, after, before, expireChunk)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	var old deaths
+	var id int64
+	var attempts int
+	_, err = pgx.ForEachRow(rows, []any{&id, &attempts}, func() error {
+		looked, last = looked+1, max(last, id)
+		old.add(id, attempts, e.expiry(id))
+		return nil
+	})
+	if err == nil {
+		dead, err = old.insertTx(ctx, tx)
+	}
+	if err == nil && looked < expireChunk {
+		_, err = tx.Exec(ctx, promoteEndpointSQL, e.ID)
+	}
+	return looked, last, dead, err
+}
+
+// expiry is the reason for which an event that is not sent any more is a dead letter.
+func (e *Endpoint) expiry(event int64) string {
+	if event < e.FeedFrom {
+		return "expired"
+	}
+	return "retention"
 }

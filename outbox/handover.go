@@ -88,11 +88,6 @@ func readShardsTx[T any](ctx context.Context, tx pgx.Tx, sql, endpointsSQL strin
 	return isolate(endpoints, isReadFault, read, alone)
 }
 
-// savepoint runs f so that the transaction goes on where f fails.
-func savepoint(ctx context.Context, tx pgx.Tx, f func(pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, tx, f)
-}
-
 func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
 	var openUntil, pausedUntil, failingSince, heldSince *time.Duration
 	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
@@ -205,7 +200,7 @@ func (s *Session) save(ctx context.Context, lanes []LaneState, shards []Shard) e
 		}
 	}
 	ids, tails := shardColumns(shards)
-	return s.store.run(ctx, &transaction{fence: s.fence, fill: func(b *pgx.Batch) {
+	return s.run(ctx, &transaction{fill: func(b *pgx.Batch) {
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
 				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason, kept.heldSince, kept.heldReason)

@@ -227,7 +227,7 @@ const (
 		SELECT coalesce(extract(epoch FROM -walhook.until(e.appended_at)), 0)::float8
 		FROM (
 			SELECT * FROM walhook.event WHERE id > (SELECT min(tail) FROM walhook.shard) ORDER BY id LIMIT $1) e
-		JOIN walhook.shard s ON s.id = e.endpoint % 32 AND e.id > s.tail
+		JOIN walhook.shard s ON s.id = e.endpoint % $2 AND e.id > s.tail
 		JOIN walhook.endpoint p ON p.id = e.endpoint AND p.state = 'active'
 		ORDER BY e.id LIMIT 1`
 
@@ -238,7 +238,7 @@ const (
 		FROM (
 			SELECT l.endpoint, l.cursor FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint AND p.state = 'active'
 			WHERE l.behind ORDER BY l.cursor LIMIT $1) l
-		JOIN walhook.shard s ON s.id = l.endpoint % 32 AND s.tail > l.cursor
+		JOIN walhook.shard s ON s.id = l.endpoint % $3 AND s.tail > l.cursor
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS n, max(id) AS last, min(appended_at) AS oldest FROM (
 				SELECT id, appended_at FROM walhook.event e
@@ -341,7 +341,7 @@ func (s *Store) measureTails(ctx context.Context, b *backlog, used idsInUse) err
 		return err
 	}
 	var oldest float64
-	err = s.pool.QueryRow(ctx, oldestTailSQL, measureLog).Scan(&oldest)
+	err = s.pool.QueryRow(ctx, oldestTailSQL, measureLog, Shards).Scan(&oldest)
 	if isNoRows(err) {
 		return nil // what the tails have not passed is for nobody who is sent to
 	}
@@ -354,7 +354,7 @@ func (s *Store) measureTails(ctx context.Context, b *backlog, used idsInUse) err
 }
 
 func (s *Store) measureLanes(ctx context.Context, b *backlog, used idsInUse) error {
-	rows, err := s.pool.Query(ctx, standingSQL, measureLanes, measureEvents)
+	rows, err := s.pool.Query(ctx, standingSQL, measureLanes, measureEvents, Shards)
 	if err != nil {
 		return err
 	}

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	"walhook/outbox/route"
@@ -53,28 +51,6 @@ func (s *Store) Publisher(catalog *catalog.Catalog) *Publisher {
 	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
 }
 
-const (
-	takeEpochSQL = `
-		UPDATE walhook.epoch SET epoch = epoch + 1, publisher = $1, taken_at = clock_timestamp()
-		RETURNING epoch`
-
-	sourceSQL = `
-		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
-
-	positionSQL = `
-		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages
-		FROM walhook.position ORDER BY id DESC LIMIT 1`
-
-	routesSQL = `
-		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
-		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY ($1))`
-
-	routeIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL ORDER BY id`
-
-	partitionBeganSQL = `
-		SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
-)
-
 // pingTimeout bounds the question whether the outbox answers.
 const pingTimeout = 3 * time.Second
 
@@ -111,6 +87,10 @@ func (p *Publisher) Advanced(ctx context.Context) (flush schemas.LSN, at time.Ti
 	return flush, time.Now().Add(-time.Duration(max(ago, 0) * float64(time.Second))), nil
 }
 
+const takeEpochSQL = `
+	UPDATE walhook.epoch SET epoch = epoch + 1, publisher = $1, taken_at = clock_timestamp()
+	RETURNING epoch`
+
 // TakeOver makes this process the only publisher: a new epoch first, which
 // waits for a running append of the old one and refuses its next, then the
 // position, which therefore is final. The checkpoint is zero when no first
@@ -134,32 +114,14 @@ func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
 	return checkpoint, nil
 }
 
-// load reads back all that a publisher knows, and the position that it is of.
-func (p *Publisher) load(ctx context.Context) (schemas.Checkpoint, error) {
-	checkpoint, nextID, err := p.store.checkpoint(ctx)
-	if err != nil {
-		return checkpoint, err
-	}
-	if err := p.store.loadAside(ctx); err != nil {
-		return checkpoint, err
-	}
-	view := route.NewView(p.catalog)
-	view.NextID, view.MaxEventBytes, view.StoredURL = nextID, p.store.cfg.MaxEventBytes, p.store.encoding.url
-	p.view, p.flush, p.spare = view, checkpoint.Flush, nil
-	if err := p.loadUnknown(ctx); err != nil {
-		return checkpoint, err
-	}
-	if err := p.loadRoutes(ctx); err != nil {
-		return checkpoint, err
-	}
-	if err := p.loadWebhooks(ctx); err != nil {
-		return checkpoint, err
-	}
-	if view.Parents, view.Deleted, err = p.store.loadParents(ctx, checkpoint.Position); err != nil {
-		return checkpoint, err
-	}
-	return checkpoint, p.loadPartition(ctx)
-}
+const (
+	sourceSQL = `
+		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
+
+	positionSQL = `
+		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages
+		FROM walhook.position ORDER BY id DESC LIMIT 1`
+)
 
 // Checkpoint reads what is stored of the reader's progress, without taking
 // over. It is zero when no first snapshot is stored.
@@ -194,60 +156,7 @@ func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID in
 	return c, nextID, err
 }
 
-// loadRoutes reads the accounts' own endpoints. A row that cannot be read is set
-// aside: its account is taken for one without an endpoint.
-func (p *Publisher) loadRoutes(ctx context.Context) error {
-	err := p.readRoutes(ctx, nil)
-	if err != nil && isReadFault(err) {
-		var ids []int64
-		if ids, err = collect[int64](p.store.pool.Query(ctx, routeIDsSQL)); err == nil {
-			err = isolate(ids, isReadFault, func(ids []int64) error { return p.readRoutes(ctx, ids) }, func(id int64, cause error) error {
-				p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
-				return nil
-			})
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("read endpoints: %w", err)
-	}
-	return nil
-}
-
-// readRoutes reads those with the ids, or all for nil.
-func (p *Publisher) readRoutes(ctx context.Context, ids []int64) error {
-	rows, err := p.store.pool.Query(ctx, routesSQL, ids)
-	if err != nil {
-		return err
-	}
-	r := &route.Endpoint{}
-	var strict, strictURL bool
-	var damaged, well []int64
-	_, err = pgx.ForEachRow(rows, []any{&r.Account, &r.ID, &r.Revision, &r.URL, &r.Secret, &strict, &strictURL}, func() (err error) {
-		one := *r
-		of := holder{r.Account, AccountWebhook}
-		var urlErr error
-		if one.URL, urlErr = p.store.secrets.openURL(r.URL, of, strictURL); urlErr != nil {
-			one.URL = r.URL // whatever comes is another
-		}
-		if one.Secret, err = p.store.secrets.open(r.Secret, of, strict && r.Secret != ""); err != nil {
-			one.Secret = "" // as one that was not seen yet
-		}
-		if err != nil || urlErr != nil {
-			damaged = append(damaged, one.ID)
-		} else if p.store.aside.any() {
-			well = append(well, one.ID)
-		}
-		p.view.Endpoints[one.Account] = &one
-		return nil
-	})
-	for _, id := range well {
-		p.store.wellAgain(ctx, loopAccounts, strconv.FormatInt(id, 10))
-	}
-	for _, id := range damaged {
-		p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideSecret, &badItem{asideSecret, reasonSecret})
-	}
-	return err
-}
+const partitionBeganSQL = `SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
 
 func (p *Publisher) loadPartition(ctx context.Context) error {
 	start := eventPartition(p.view.NextID) * eventPartitionSize

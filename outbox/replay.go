@@ -73,8 +73,8 @@ func replaySQL(byIDs bool) string {
 			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.body, NULL, NULL
 			FROM chosen c JOIN walhook.dead_letter d ON NOT c.logged AND d.endpoint = $1 AND d.event_id = c.id),
 		appended AS (
-			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, format, committed_at, appended_at, body, body_of, body_size, replayed)
-			SELECT $7::bigint + place, $1, $8, record, webhook_id, schema, type, format, committed_at, clock_timestamp(), body, body_of, body_size, true
+			INSERT INTO walhook.event (`+eventColumns+`, replayed)
+			SELECT $7::bigint + place, $1, $8, record, webhook_id, schema, type, committed_at, clock_timestamp(), format, body, body_of, body_size, true
 			FROM source
 			RETURNING id),
 		raised AS (DELETE FROM walhook.dead_letter d USING chosen c WHERE d.endpoint = $1 AND d.event_id = c.id)
@@ -167,16 +167,13 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	first := p.view.NextID
 	p.view.NextID += replayChunk
 	sent := int64(0)
-	err = fenceError(pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
-			return err
-		}
+	err = p.transact(ctx, func(tx pgx.Tx) (err error) {
 		if sent, err = replayTx(ctx, tx, id, first); err != nil || sent == 0 {
 			return err
 		}
-		_, err := tx.Exec(ctx, keepPositionSQL, p.epoch, p.view.NextID)
+		_, err = tx.Exec(ctx, keepPositionSQL, p.epoch, p.view.NextID)
 		return err
-	}))
+	})
 	if errors.Is(err, ErrFenced) {
 		p.live = false
 	}

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -112,8 +111,7 @@ const (
 		DELETE FROM walhook.sender
 		WHERE lease_until <= clock_timestamp() OR lease_until > clock_timestamp() + interval '10 minutes'`
 
-	countSendersSQL = `
-		SELECT count(*), count(*) FILTER (WHERE id = $1) FROM walhook.sender`
+	countSendersSQL = `SELECT count(*) FROM walhook.sender`
 
 	heldShardsSQL = `SELECT id FROM walhook.shard WHERE sender = $1 ORDER BY id`
 
@@ -130,18 +128,16 @@ const (
 func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int, err error) {
 	taken := false
 	err = pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", rebalanceLock); err != nil {
+		if err := expireSendersTx(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, expireSendersSQL); err != nil {
+		// After those of others: nobody holds its own row's lock while it waits for theirs.
+		if err := s.fence().assertTx(ctx, tx); err != nil {
 			return err
 		}
-		var senders, me int
-		if err := tx.QueryRow(ctx, countSendersSQL, s.id).Scan(&senders, &me); err != nil {
+		var senders int
+		if err := tx.QueryRow(ctx, countSendersSQL).Scan(&senders); err != nil {
 			return err
-		}
-		if me == 0 {
-			return ErrLeaseLost
 		}
 		held, err := collect[int](tx.Query(ctx, heldShardsSQL, s.id))
 		if err != nil {
@@ -170,7 +166,7 @@ func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int
 		err = fmt.Errorf("%w: %w", ErrUncertain, err)
 	}
 	if err != nil {
-		return Handover{}, nil, fmt.Errorf("rebalance shards: %w", err)
+		return Handover{}, nil, fmt.Errorf("rebalance shards: %w", fenceError(err))
 	}
 	if len(gained.Shards) > 0 {
 		s.gained.Store(true)
@@ -179,6 +175,16 @@ func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int
 		s.store.setAside(ctx, loopHandover, strconv.FormatInt(bad.endpoint, 10), bad.endpoint, asideUnreadable, bad.cause)
 	}
 	return gained, surplus, nil
+}
+
+// expireSendersTx ends the leases that are over. Until the transaction ends nobody
+// else deals out shards.
+func expireSendersTx(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", rebalanceLock)
+	if err == nil {
+		_, err = tx.Exec(ctx, expireSendersSQL)
+	}
+	return err
 }
 
 const giveUpSQL = `
@@ -194,7 +200,7 @@ func (s *Session) Release(ctx context.Context, shards []Shard) error {
 			tails[i] = 0 // as it is stored: beyond lies what the lane has not sent
 		}
 	}
-	err := s.store.run(ctx, &transaction{fence: s.fence, fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
+	err := s.run(ctx, &transaction{fill: func(b *pgx.Batch) { b.Queue(giveUpSQL, s.id, ids, tails) }})
 	if err != nil {
 		return fmt.Errorf("release %d shards: %w", len(shards), err)
 	}
@@ -211,11 +217,6 @@ func (s *Session) Leave(ctx context.Context) error {
 	return nil
 }
 
-// assertSenderSQL is the fence of everything that a sender writes.
-const assertSenderSQL = `SELECT walhook.assert_sender($1)`
-
-func (s *Session) fence(b *pgx.Batch) { b.Queue(assertSenderSQL, s.id) }
-
 func shardColumns(shards []Shard) (ids []int, tails []int64) {
 	for _, shard := range shards {
 		ids = append(ids, shard.ID)
@@ -223,13 +224,3 @@ func shardColumns(shards []Shard) (ids []int, tails []int64) {
 	}
 	return ids, tails
 }
-
-func collect[T any](rows pgx.Rows, err error) ([]T, error) {
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[T])
-}
-
-// isNoRows is the one condition that pgx reports as an error and we do not.
-func isNoRows(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

@@ -16,26 +16,18 @@ import (
 // The statements of one settlement, in the order in which they run. Nothing
 // here updates the log: an attempt row is the acknowledgement.
 const (
-	//
+	// The columns of an attempt, in the order in which attemptRow gives them.
+	attemptColumns = `(at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)`
+
 	// A few attempts are inserted: an earlier try to settle the same batch may
 	// have been committed without an answer. Many are copied, which allows for
 	// no such row, and are inserted if there is one.
-	insertAttemptsSQL = `
-		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
+	insertAttemptsSQL = `INSERT INTO walhook.attempt ` + attemptColumns + `
 		SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::interval[],
 			$7::int[], $8::text[], $9::text[], $10::text[])
 		ON CONFLICT DO NOTHING`
 
-	copyAttemptsSQL = `
-		COPY walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
-		FROM STDIN (FORMAT binary)`
-
-	deadLettersSQL = `
-		INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)
-		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason, ` + sizeSQL + `, e.format, ` + bodySQL + `
-		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
-		JOIN walhook.event e ON e.id = d.event_id
-		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = e.endpoint AND o.event_id = e.id)`
+	copyAttemptsSQL = `COPY walhook.attempt ` + attemptColumns + ` FROM STDIN (FORMAT binary)`
 
 	deleteRetriesSQL = `
 		DELETE FROM walhook.retry r USING unnest($1::bigint[], $2::bigint[]) AS d(endpoint, event_id)
@@ -84,7 +76,8 @@ const (
 			UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = $3,
 				revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
 			WHERE id = $1 AND revision = $2 AND state = 'active' RETURNING account, reason)
-		` + noticeSQL + `d`
+		INSERT INTO walhook.inbox ` + noticeColumns + `
+		SELECT ` + noticeSQL + ` FROM d`
 )
 
 // Settle makes a batch of fates durable in one transaction, or refuses it whole
@@ -177,23 +170,20 @@ var errSettledBefore = errors.New("attempt was already stored")
 
 func (s *Session) settle(ctx context.Context, w *settlementColumns, copying bool) error {
 	tx := transaction{
-		fence: func(b *pgx.Batch) {
-			s.fence(b)
-			w.queueLocks(b)
-		},
-		fill: func(b *pgx.Batch) { w.queue(b, !copying) },
-		read: w.read,
+		first: w.queueLocks,
+		fill:  func(b *pgx.Batch) { w.queue(b, !copying) },
+		read:  w.read,
 	}
 	if copying {
-		tx.copy = func(ctx context.Context, conn *pgx.Conn) error {
-			_, err := conn.PgConn().CopyFrom(ctx, newRowCopy(len(w.attempts), w.appendAttempt), copyAttemptsSQL)
+		tx.work = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.PgConn().CopyFrom(ctx, newRowCopy(len(w.attempts), w.attemptRow), copyAttemptsSQL)
 			if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeUniqueViolation {
 				return errSettledBefore
 			}
 			return err
 		}
 	}
-	return s.store.run(ctx, &tx)
+	return s.run(ctx, &tx)
 }
 
 type recordRef struct {
@@ -206,13 +196,9 @@ type recordRef struct {
 type settlementColumns struct {
 	encoding *encoding
 	attempts []*Settlement // those with an attempt
-	dead     struct {
-		event    []int64
-		attempts []int
-		reason   []string
-	}
-	done struct{ endpoint, event []int64 } // leave retry
-	retr struct {
+	dead     deaths
+	done     struct{ endpoint, event []int64 } // leave retry
+	retr     struct {
 		endpoint, event []int64
 		record          []string
 		attempts        []int
@@ -244,9 +230,7 @@ func (w *settlementColumns) add(s *Settlement) {
 	switch s.Disposition {
 	case Delivered, Dead:
 		if s.Disposition == Dead {
-			w.dead.event = append(w.dead.event, e.ID)
-			w.dead.attempts = append(w.dead.attempts, attemptNumber(s))
-			w.dead.reason = append(w.dead.reason, attemptReason(s))
+			w.dead.add(e.ID, attemptNumber(s), attemptReason(s))
 		}
 		if s.FromRetry {
 			w.done.endpoint = append(w.done.endpoint, e.Endpoint)
@@ -304,10 +288,10 @@ func (w *settlementColumns) queueLocks(b *pgx.Batch) {
 func (w *settlementColumns) queue(b *pgx.Batch, attempts bool) {
 	before := b.Len()
 	if attempts && len(w.attempts) > 0 {
-		w.queueAttempts(b)
+		b.Queue(insertAttemptsSQL, newRowArrays(len(w.attempts), w.attemptRow)...)
 	}
 	if len(w.dead.event) > 0 {
-		b.Queue(deadLettersSQL, w.dead.event, w.dead.attempts, w.dead.reason)
+		w.dead.queue(b)
 		w.deadLetters = b.Len() - before
 	}
 	if len(w.done.event) > 0 {
@@ -359,38 +343,18 @@ func (w *settlementColumns) read(results pgx.BatchResults) error {
 	return err
 }
 
-func (w *settlementColumns) queueAttempts(b *pgx.Batch) {
-	n := len(w.attempts)
-	var (
-		at                        = make([]time.Time, n)
-		endpoint, event, revision = make([]int64, n), make([]int64, n), make([]int64, n)
-		number, status            = make([]int, n), make([]int, n)
-		duration                  = make([]time.Duration, n)
-		outcome, reason, detail   = make([]string, n), make([]string, n), make([]string, n)
-	)
-	for i, s := range w.attempts {
-		a := s.Attempt
-		at[i], endpoint[i], event[i], revision[i], duration[i] = a.At, s.Event.Endpoint, s.Event.ID, a.Revision, a.Duration
-		number[i], status[i] = int(fitsInteger(a.Number)), int(fitsInteger(a.Status))
-		outcome[i], reason[i], detail[i] = a.Outcome, a.Reason, w.encoding.text(a.Detail)
-	}
-	b.Queue(insertAttemptsSQL, at, endpoint, event, revision, number, duration, status, outcome, reason, detail)
-}
-
-// appendAttempt is a row as copyAttemptsSQL takes it.
-func (w *settlementColumns) appendAttempt(b []byte, i int) []byte {
+func (w *settlementColumns) attemptRow(row rowWriter, i int) {
 	e, a := &w.attempts[i].Event, w.attempts[i].Attempt
-	b = appendColumns(b, 10)
-	b = appendTime(b, a.At)
-	b = appendBigint(b, e.Endpoint)
-	b = appendBigint(b, e.ID)
-	b = appendBigint(b, a.Revision)
-	b = appendInteger(b, fitsInteger(a.Number))
-	b = appendInterval(b, a.Duration)
-	b = appendInteger(b, fitsInteger(a.Status))
-	b = appendBytes(b, a.Outcome)
-	b = appendBytes(b, a.Reason)
-	return appendBytes(b, w.encoding.text(a.Detail))
+	row.time(a.At)
+	row.bigint(e.Endpoint)
+	row.bigint(e.ID)
+	row.bigint(a.Revision)
+	row.integer(fitsInteger(a.Number))
+	row.interval(a.Duration)
+	row.integer(fitsInteger(a.Status))
+	row.text(a.Outcome)
+	row.text(a.Reason)
+	row.text(w.encoding.text(a.Detail))
 }
 
 // fitsInteger is a number as a column of type integer holds it: one beyond is

@@ -132,10 +132,7 @@ const snapshotChunk = 5000
 // interrupted snapshot leaves nothing. What was known of accounts and owners
 // before is replaced.
 func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(*SnapshotWriter) error) error {
-	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
-			return err
-		}
+	err := p.transact(ctx, func(tx pgx.Tx) error {
 		w := &SnapshotWriter{tx: tx, store: p.store}
 		// Reading the source takes as long as it takes.
 		for _, sql := range []string{
@@ -156,7 +153,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		return p.finishSnapshotTx(ctx, tx, point)
 	})
 	if err != nil {
-		return fmt.Errorf("store the initial snapshot: %w", fenceError(err))
+		return fmt.Errorf("store the initial snapshot: %w", err)
 	}
 	return nil
 }

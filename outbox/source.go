@@ -54,10 +54,7 @@ const (
 // Follow notes that the source has moved on to another timeline, or that its
 // database has another name. What is stored lies on both.
 func (p *Publisher) Follow(ctx context.Context, timeline int32, database string) error {
-	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, assertEpochSQL, p.epoch); err != nil {
-			return err
-		}
+	err := p.transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, followChangesSQL, database); err != nil {
 			return err
 		}
@@ -65,7 +62,7 @@ func (p *Publisher) Follow(ctx context.Context, timeline int32, database string)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("record the source's timeline %d and database %s: %w", timeline, database, fenceError(err))
+		return fmt.Errorf("record the source's timeline %d and database %s: %w", timeline, database, err)
 	}
 	return nil
 }

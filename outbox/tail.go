@@ -23,32 +23,23 @@ import (
 // filtered out: so the log is always read by its index in order of id, however
 // many rows wait, and the answer says how far it went.
 const (
-	// Followed by the condition of wanted, rangeSQL, and tailEndSQL.
-	tailStartSQL = `
+	// Of shards, or of one endpoint: everything, or what no earlier owner settled.
+	tailSQL          = readStartSQL + ofShardsSQL + readFromSQL + readEndSQL
+	tailUnsettledSQL = readStartSQL + ofShardsSQL + ` AND ` + unsettledSQL + readFromSQL + readEndSQL
+	laneSQL          = readStartSQL + `true` + readFromSQL + ` AND e.endpoint = $3` + readEndSQL
+	laneUnsettledSQL = readStartSQL + unsettledSQL + readFromSQL + ` AND e.endpoint = $3` + readEndSQL
+
+	readStartSQL = `
 		SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
 			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of
 		FROM (SELECT e.*, CASE WHEN `
+	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % $6 = ANY ($3::int[]))` // NULL is all of them
+	readFromSQL = ` THEN ` + sizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
+	readEndSQL  = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
 
-	rangeSQL = ` THEN ` + sizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
-
-	tailEndSQL = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
-
-	bodiesSQL = `SELECT id, body FROM walhook.event WHERE id = ANY ($1) AND id BETWEEN $2 AND $3`
-
-	// An event whose body is another's, which is gone.
-	lostBodiesSQL = `
-		SELECT EXISTS (SELECT FROM walhook.event e WHERE e.id = ANY ($1) AND e.body_of IS NOT NULL
-			AND NOT EXISTS (SELECT FROM walhook.event o WHERE o.id = e.body_of))`
-
-	// All shards, or those of an array.
-	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % 32 = ANY ($3::int[]))`
-
-	// An event with an attempt has been settled by it or is in retry. An EXISTS
-	// would do, but may be planned as a scan of the whole table.
-	unsettledSQL = `
-		AND (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id LIMIT 1) IS NULL
-		AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id LIMIT 1) IS NULL
-		AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id LIMIT 1) IS NULL`
+	// By the index alone: what is on the rows' pages may be damaged.
+	tailIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT $3`
+	laneIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
 )
 
 // Tail reads a stretch of the log: the events of the held shards, or of one
@@ -58,40 +49,10 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if upto == 0 {
 		upto = math.MaxInt64
 	}
-	wanted, whose, where := ofShardsSQL, any(q.Shards), ""
-	if len(q.Shards) == Shards {
-		whose = nil
-	}
-	if q.Endpoint != 0 {
-		wanted, whose, where = "true", q.Endpoint, " AND e.endpoint = $3"
-	}
-	if q.Unsettled {
-		wanted = "(" + wanted + unsettledSQL + ")"
-	}
 	stretch := Stretch{Upto: q.After}
-	read := func(ids []int64) (bool, error) {
-		sql, args := tailStartSQL+wanted+rangeSQL+where, []any{pgx.QueryResultFormats{pgx.BinaryFormatCode}, q.After, upto, whose, q.Limit, q.MaxBytes / max(q.Limit, 1)}
-		if ids != nil {
-			sql, args = sql+ofIDsSQL, append(args, ids)
-		}
-		rows, err := s.store.pool.Query(ctx, sql+tailEndSQL, args...)
-		part := Stretch{Upto: stretch.Upto}
-		whole := true
-		if err == nil {
-			err = part.read(rows, &q, int(s.lastRead.Load()))
-			s.lastRead.Store(int32(len(part.Events)))
-		}
-		if err == nil {
-			whole, err = s.store.readBodies(ctx, part.Events)
-		}
-		if err == nil && whole {
-			stretch.Events, stretch.Upto, stretch.More = append(stretch.Events, part.Events...), part.Upto, part.More
-		}
-		return whole, err
-	}
-	whole, err := read(nil)
+	whole, err := s.tail(ctx, &q, q.After, upto, &stretch)
 	if err != nil && isReadFault(err) {
-		whole, err = s.tailEach(ctx, &q, upto, &stretch, read)
+		whole, err = s.tailEach(ctx, &q, upto, &stretch)
 	}
 	if err != nil {
 		return Stretch{}, fmt.Errorf("read the event log after event %d: %w", q.After, err)
@@ -105,22 +66,50 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	return stretch, nil
 }
 
-const (
-	ofIDsSQL = ` AND e.id = ANY ($6)`
-
-	// By the index alone: what is on the rows' pages may be damaged.
-	rangeIDsSQL       = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT $3`
-	rangeIDsOfLaneSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
-)
+// tail adds the events after one id and up to another to a stretch, up to the bounds
+// of the query; false, and nothing, when a row is not there any more.
+func (s *Session) tail(ctx context.Context, q *TailQuery, after, upto int64, stretch *Stretch) (whole bool, err error) {
+	formats, each := pgx.QueryResultFormats{pgx.BinaryFormatCode}, q.MaxBytes/max(q.Limit, 1)
+	var sql string
+	var args []any
+	if q.Endpoint != 0 {
+		sql, args = laneSQL, []any{formats, after, upto, q.Endpoint, q.Limit, each}
+		if q.Unsettled {
+			sql = laneUnsettledSQL
+		}
+	} else {
+		shards := q.Shards
+		if len(shards) == Shards {
+			shards = nil
+		}
+		sql, args = tailSQL, []any{formats, after, upto, shards, q.Limit, each, Shards}
+		if q.Unsettled {
+			sql = tailUnsettledSQL
+		}
+	}
+	rows, err := s.store.pool.Query(ctx, sql, args...)
+	part := Stretch{Upto: stretch.Upto}
+	if err == nil {
+		err = part.read(rows, q, int(s.lastRead.Load()))
+		s.lastRead.Store(int32(len(part.Events)))
+	}
+	if err == nil {
+		whole, err = s.store.readBodies(ctx, part.Events)
+	}
+	if err == nil && whole {
+		stretch.Events, stretch.Upto, stretch.More = append(stretch.Events, part.Events...), part.Upto, part.More
+	}
+	return whole, err
+}
 
 // tailEach reads a stretch in which an event cannot be read: the others, up to
 // the bounds of the query. Those are dead letters.
-func (s *Session) tailEach(ctx context.Context, q *TailQuery, upto int64, stretch *Stretch, read func([]int64) (bool, error)) (whole bool, err error) {
+func (s *Session) tailEach(ctx context.Context, q *TailQuery, upto int64, stretch *Stretch) (whole bool, err error) {
 	var ids []int64
 	if q.Endpoint != 0 {
-		ids, err = collect[int64](s.store.pool.Query(ctx, rangeIDsOfLaneSQL, q.After, upto, q.Limit, q.Endpoint))
+		ids, err = collect[int64](s.store.pool.Query(ctx, laneIDsSQL, q.After, upto, q.Limit, q.Endpoint))
 	} else {
-		ids, err = collect[int64](s.store.pool.Query(ctx, rangeIDsSQL, q.After, upto, q.Limit))
+		ids, err = collect[int64](s.store.pool.Query(ctx, tailIDsSQL, q.After, upto, q.Limit))
 	}
 	if err != nil {
 		return false, err
@@ -131,7 +120,7 @@ func (s *Session) tailEach(ctx context.Context, q *TailQuery, upto int64, stretc
 			return nil
 		}
 		before := len(stretch.Events)
-		all, err := read(part)
+		all, err := s.tail(ctx, q, part[0]-1, part[len(part)-1], stretch)
 		if err != nil {
 			return err
 		}
@@ -149,7 +138,7 @@ func (s *Session) tailEach(ctx context.Context, q *TailQuery, upto int64, stretc
 			return nil
 		}
 		stretch.Upto = id
-		return s.store.bury(ctx, s.fenced, loopTail, id, q.Endpoint, cause)
+		return s.store.bury(ctx, s.fence(), loopTail, id, q.Endpoint, cause)
 	})
 	stretch.More = full || len(ids) >= q.Limit
 	return whole, err
@@ -197,6 +186,8 @@ func (s *Stretch) read(rows pgx.Rows, q *TailQuery, expected int) error {
 	return rows.Err()
 }
 
+const bodiesSQL = `SELECT id, body FROM walhook.event WHERE id = ANY ($1) AND id BETWEEN $2 AND $3`
+
 // readBodies reads the bodies that did not come with their rows, those that
 // several events share once; false when a row is not there any more.
 func (s *Store) readBodies(ctx context.Context, events []Event) (whole bool, err error) {
@@ -233,6 +224,11 @@ func (s *Store) readBodies(ctx context.Context, events []Event) (whole bool, err
 	}
 	return false, s.missingBodies(ctx, slices.Collect(maps.Values(without)))
 }
+
+// An event whose body is another's, which is gone.
+const lostBodiesSQL = `
+	SELECT EXISTS (SELECT FROM walhook.event e WHERE e.id = ANY ($1) AND e.body_of IS NOT NULL
+		AND NOT EXISTS (SELECT FROM walhook.event o WHERE o.id = e.body_of))`
 
 // missingBodies says whether an event is there whose body is not, which no
 // reading again changes. Retention drops both together.
@@ -281,21 +277,17 @@ const (
 	// This and nextRetrySQL go by now(), the clock of the one transaction that
 	// they are asked in: a row that becomes due between the two is in neither
 	// by a clock that goes on, and would be forgotten.
-	dueRetriesSQL = dueRetriesStartSQL + dueRetriesEndSQL
-
-	// The same of some rows alone.
-	dueRetriesOfSQL = dueRetriesStartSQL + ` AND r.event_id = ANY ($6)` + dueRetriesEndSQL
-
-	dueRetriesStartSQL = `
+	//
+	// $6 names some rows alone; NULL is all.
+	dueRetriesSQL = `
 		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + bodySQL + `, e.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
 				sum(` + sizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + sizeSQL + ` AS before
 			FROM (
 				SELECT * FROM walhook.retry r
-				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)`
-
-	dueRetriesEndSQL = `
+				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)
+					AND ($6::bigint[] IS NULL OR r.event_id = ANY ($6))
 				ORDER BY r.next_at, r.event_id LIMIT $4) r
 			JOIN walhook.event e ON e.id = r.event_id) e
 		WHERE before < $5 ORDER BY next_at, id`
@@ -340,7 +332,7 @@ func (s *Session) dueEach(ctx context.Context, q RetryQuery) (due Retries, err e
 		return err
 	}, func(id int64, cause error) error {
 		more = true // what waited behind it is due
-		return s.store.bury(ctx, s.fenced, loopRetries, id, q.Endpoint, cause)
+		return s.store.bury(ctx, s.fence(), loopRetries, id, q.Endpoint, cause)
 	})
 	due.More = more
 	return due, err
@@ -353,11 +345,11 @@ func (s *Session) dueRetries(ctx context.Context, q RetryQuery, ids []int64) (Re
 	size := 0
 	var next *time.Duration
 	both := &pgx.Batch{} // without a BEGIN it is one transaction all the same
-	sql, args := dueRetriesSQL, []any{q.Endpoint, ahead, q.Exclude, q.Limit, maxBytes}
+	limit := q.Limit
 	if ids != nil {
-		sql, args = dueRetriesOfSQL, append(args, ids)
+		limit = min(limit, len(ids)) // nobody looks for more beyond them
 	}
-	both.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
+	both.Queue(dueRetriesSQL, q.Endpoint, ahead, q.Exclude, limit, maxBytes, ids).Query(func(rows pgx.Rows) (err error) {
 		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
 			err = row.Scan(append(e.columns(), &e.Attempts)...)
 			e.ReadAt = time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -14,6 +15,99 @@ import (
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
+
+// What the publisher knows of the outbox is read here: all of it when it takes over,
+// then what changes, and before each batch what the batch is about.
+
+// load reads back all that a publisher knows, and the position that it is of.
+func (p *Publisher) load(ctx context.Context) (schemas.Checkpoint, error) {
+	checkpoint, nextID, err := p.store.checkpoint(ctx)
+	if err != nil {
+		return checkpoint, err
+	}
+	if err := p.store.loadAside(ctx); err != nil {
+		return checkpoint, err
+	}
+	view := route.NewView(p.catalog)
+	view.NextID, view.MaxEventBytes, view.StoredURL = nextID, p.store.cfg.MaxEventBytes, p.store.encoding.url
+	p.view, p.flush, p.spare = view, checkpoint.Flush, nil
+	if err := p.loadUnknown(ctx); err != nil {
+		return checkpoint, err
+	}
+	if err := p.loadRoutes(ctx); err != nil {
+		return checkpoint, err
+	}
+	if err := p.loadWebhooks(ctx); err != nil {
+		return checkpoint, err
+	}
+	if view.Parents, view.Deleted, err = p.store.loadParents(ctx, checkpoint.Position); err != nil {
+		return checkpoint, err
+	}
+	return checkpoint, p.loadPartition(ctx)
+}
+
+const (
+	routesSQL = `
+		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
+		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY ($1))`
+
+	routeIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL ORDER BY id`
+)
+
+// loadRoutes reads the accounts' own endpoints. A row that cannot be read is set
+// aside: its account is taken for one without an endpoint.
+func (p *Publisher) loadRoutes(ctx context.Context) error {
+	err := p.readRoutes(ctx, nil)
+	if err != nil && isReadFault(err) {
+		var ids []int64
+		if ids, err = collect[int64](p.store.pool.Query(ctx, routeIDsSQL)); err == nil {
+			err = isolate(ids, isReadFault, func(ids []int64) error { return p.readRoutes(ctx, ids) }, func(id int64, cause error) error {
+				p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
+				return nil
+			})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read endpoints: %w", err)
+	}
+	return nil
+}
+
+// readRoutes reads those with the ids, or all for nil.
+func (p *Publisher) readRoutes(ctx context.Context, ids []int64) error {
+	rows, err := p.store.pool.Query(ctx, routesSQL, ids)
+	if err != nil {
+		return err
+	}
+	r := &route.Endpoint{}
+	var strict, strictURL bool
+	var damaged, well []int64
+	_, err = pgx.ForEachRow(rows, []any{&r.Account, &r.ID, &r.Revision, &r.URL, &r.Secret, &strict, &strictURL}, func() (err error) {
+		one := *r
+		of := holder{r.Account, AccountWebhook}
+		var urlErr error
+		if one.URL, urlErr = p.store.secrets.openURL(r.URL, of, strictURL); urlErr != nil {
+			one.URL = r.URL // whatever comes is another
+		}
+		if one.Secret, err = p.store.secrets.open(r.Secret, of, strict && r.Secret != ""); err != nil {
+			one.Secret = "" // as one that was not seen yet
+		}
+		if err != nil || urlErr != nil {
+			damaged = append(damaged, one.ID)
+		} else if p.store.aside.any() {
+			well = append(well, one.ID)
+		}
+		p.view.Endpoints[one.Account] = &one
+		return nil
+	})
+	for _, id := range well {
+		p.store.wellAgain(ctx, loopAccounts, strconv.FormatInt(id, 10))
+	}
+	for _, id := range damaged {
+		p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideSecret, &badItem{asideSecret, reasonSecret})
+	}
+	return err
+}
 
 const (
 	parentsSQL = `SELECT id, parent, ended_in::text FROM walhook.account WHERE $1::text[] IS NULL OR id = ANY ($1)`
@@ -217,4 +311,100 @@ func notificationType(catalog *catalog.Catalog, typ, customType string) string {
 		return customType
 	}
 	return ""
+}
+
+// fetch reads into the view's caches what routing the changes may ask for.
+func (p *Publisher) fetch(ctx context.Context, changes []schemas.Change) error {
+	p.view.Owners.Age()
+	owners := slices.Collect(maps.Keys(p.view.OwnersNeeded(changes)))
+	err := isolate(owners, isDataFault, func(keys []route.RecordKey) error { return p.readOwners(ctx, keys) },
+		func(route.RecordKey, error) error { return nil }) // what depends on it is listed as unrouted
+	if err != nil {
+		return err
+	}
+	p.view.Columns.Age()
+	accounts := slices.Collect(maps.Keys(p.view.ColumnsNeeded(changes)))
+	err = isolate(accounts, isReadFault, func(accounts []string) error { return p.readColumns(ctx, accounts) }, func(account string, cause error) error {
+		p.view.Columns.Set(account, nil)
+		p.store.setAside(ctx, loopAccounts, asideColumns+account, 0, asideUnreadable, cause)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the columns of %d accounts: %w", len(accounts), err)
+	}
+	return nil
+}
+
+const ownersSQL = `
+	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown
+	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
+	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
+
+func (p *Publisher) readOwners(ctx context.Context, wanted []route.RecordKey) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	names, keys := make([]string, 0, len(wanted)), make([]string, 0, len(wanted))
+	of := make(map[route.RecordKey]route.RecordKey, len(wanted)) // by their stored form
+	for _, k := range wanted {
+		names, keys = append(names, k.Schema), append(keys, p.store.encoding.text(k.Key))
+		of[route.RecordKey{Schema: k.Schema, Key: keys[len(keys)-1]}] = k
+	}
+	rows, err := p.store.pool.Query(ctx, ownersSQL, names, keys)
+	if err == nil {
+		var k route.RecordKey
+		var o route.Ownership
+		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown}, func() error {
+			p.view.Owners.Set(of[k], o)
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read the owners of %d records: %w", len(wanted), err)
+	}
+	return nil
+}
+
+const columnsSQL = `SELECT account, columns, coalesce(array_ndims(columns), 1) FROM walhook.account_column WHERE account = ANY ($1)`
+
+// readColumns reads those of the accounts. What is no JSON would spoil the
+// bodies that it is written into.
+func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	rows, err := p.store.pool.Query(ctx, columnsSQL, accounts)
+	if err != nil {
+		return err
+	}
+	var account string
+	var columns []string
+	var dimensions int
+	found := map[string][]string{}
+	_, err = pgx.ForEachRow(rows, []any{&account, &columns, &dimensions}, func() error {
+		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
+			return &badItem{asideUnreadable, "the account's columns are not a list"}
+		}
+		columns, err := p.store.secrets.openColumns(account, columns)
+		if err != nil {
+			return &badItem{asideUnreadable, err.Error()}
+		}
+		for _, column := range columns {
+			if column != "" && !json.Valid([]byte(column)) {
+				return &badItem{asideUnreadable, "an account column is not JSON"}
+			}
+		}
+		found[account] = columns
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, account := range accounts { // also those of which nothing is stored
+		p.view.Columns.Set(account, found[account])
+	}
+	for account := range found {
+		p.store.wellAgain(ctx, loopAccounts, asideColumns+account)
+	}
+	return nil
 }
