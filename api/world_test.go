@@ -71,7 +71,7 @@ func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) st
 }
 
 // fixedDestination refuses the hosts that are named so. What real ones make of
-// addresses is tested where they are, and end to end by cmd/walhook.
+// addresses is tested where they are, and end to end by internal/endtoend.
 type fixedDestination struct{ tried []outbox.Event }
 
 type blockedHost struct{}

@@ -148,21 +148,3 @@ func TestContract_ListsTheCommandsTheirFlagsAndTheSettings(t *testing.T) {
 		}
 	}
 }
-
-func TestContract_ListsMetricsThatExist(t *testing.T) {
-	t.Parallel()
-	names := 0
-	for _, text := range quoted(contractSection(t, "6. Metrics")) {
-		name, labels, _ := strings.Cut(strings.TrimSuffix(text, "}"), "{")
-		if !strings.HasPrefix(name, "walhook_") {
-			continue
-		}
-		names++
-		if want, ok := promisedMetrics[name]; !ok || labels != strings.Join(want, ",") {
-			t.Errorf("%s has the labels %q (it exists: %t)", text, want, ok)
-		}
-	}
-	if names < 15 {
-		t.Errorf("only %d metrics are listed", names)
-	}
-}

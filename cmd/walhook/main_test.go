@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,18 @@ import (
 
 	"walhook/cdc/source"
 )
+
+// walhook runs a command in this process and returns what it printed.
+func walhook(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
+}
 
 func TestExitStatus_TellsFaultsApart(t *testing.T) {
 	signalled, cancel := context.WithCancel(t.Context())

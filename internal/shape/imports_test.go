@@ -54,6 +54,9 @@ var rules = []rule{
 	{folder: "internal/receiver", may: []string{"schemas", "internal"}},
 	// The benchmark measures the reader by itself, and with the HTTP client as the floor.
 	{folder: "internal/bench", may: []string{"schemas", "cdc", "outbox", "sender/deliver", "internal"}},
+	// The end-to-end tests drive the binary: of what it is made of they know the
+	// words of doctor --json.
+	{folder: "internal/endtoend", tests: []string{"doctor"}},
 	{folder: "internal", may: []string{"schemas"}},
 }
 
@@ -109,6 +112,8 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"routing reads a database", files("outbox/route/x.go", "github.com/jackc/pgx/v5"), "outbox/route/x.go imports github.com/jackc/pgx/v5"},
 		{"a service stands on the test server", files("outbox/x.go", "walhook/internal/pgcluster"), "outbox/x.go"},
 		{"the referee stands on the player", files("internal/receiver/x.go", "walhook/sender"), "internal/receiver/x.go"},
+		{"an end-to-end test reads doctor's report", files("internal/endtoend/x_test.go", "walhook/doctor", "walhook/internal/pgtest"), ""},
+		{"an end-to-end test goes behind the binary", files("internal/endtoend/x_test.go", "walhook/outbox"), "internal/endtoend/x_test.go imports walhook/outbox"},
 		{"a test with the suite", files("sender/x_test.go", "walhook/outbox/outboxtest/memory"), ""},
 		{"the suite looks down", files("outbox/outboxtest/x.go", "walhook/sender", "walhook/outbox"), ""},
 		{"a log for tests in a program", files("sender/x.go", "walhook/outbox/outboxtest/memory"), "is for tests"},

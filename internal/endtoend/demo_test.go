@@ -1,0 +1,107 @@
+package endtoend
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// demoCommand is a demo whose throwaway files go to a folder of the test's.
+func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, temp string) {
+	t.Helper()
+	temp = privateTemp(t)
+	cmd = childCommand(t, append([]string{"demo"}, args...)...)
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	return cmd, temp
+}
+
+// privateTemp is a folder for a child's throwaway files, a server's among them.
+func privateTemp(t *testing.T) string {
+	t.Helper()
+	temp, err := os.MkdirTemp("", "walhook-child-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(temp, 0o755); err != nil { // the server's user must reach it
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(temp) })
+	return temp
+}
+
+func wantNothingLeft(t *testing.T, temp string) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() bool {
+		left, err := filepath.Glob(filepath.Join(temp, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left) == 0
+	})
+}
+
+func TestDemo_KeepsTheContract(t *testing.T) {
+	t.Parallel()
+	cmd, temp := demoCommand(t, "--duration", "12s", "--json", "--seed", "3")
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, errOut.String())
+	}
+	var summary struct {
+		OK              bool
+		Expected        int `json:"events_expected"`
+		Delivered       int
+		Waiting         int `json:"waiting_for_dead_receivers"`
+		Expired, Lost   int
+		OrderViolations int      `json:"order_violations"`
+		WrongBodies     int      `json:"wrong_bodies"`
+		SchemasMissing  []string `json:"schemas_missing"`
+		BreakersOpen    []string `json:"breakers_open"`
+	}
+	if err := json.Unmarshal(out, &summary); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !summary.OK || summary.Lost+summary.OrderViolations+summary.WrongBodies > 0 || len(summary.SchemasMissing) > 0 {
+		t.Errorf("%s", out)
+	}
+	if summary.Delivered < 100 || summary.Delivered+summary.Waiting+summary.Expired != summary.Expected || summary.Waiting == 0 {
+		t.Errorf("the sums do not add up: %s", out)
+	}
+	// A busy machine commits less, and then less is expected: most of it arrives.
+	if 4*summary.Delivered < 3*summary.Expected {
+		t.Errorf("%d of %d are delivered: only what is for dead receivers may wait", summary.Delivered, summary.Expected)
+	}
+	if len(summary.BreakersOpen) == 0 {
+		t.Errorf("no breaker is open, though some receivers are dead: %s", out)
+	}
+	wantNothingLeft(t, temp)
+}
+
+func TestDemo_LeavesNothingBehindAfterCtrlC(t *testing.T) {
+	t.Parallel()
+	cmd, temp := demoCommand(t, "--duration", "1m")
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() bool {
+		left, _ := filepath.Glob(filepath.Join(temp, "*"))
+		return len(left) > 0
+	})
+	<-time.After(2 * time.Second) // somewhere in the middle of it
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGINT: %v\n%s", err, out.String())
+	}
+	wantNothingLeft(t, temp)
+}

@@ -1,0 +1,16 @@
+package endtoend
+
+import "flag"
+
+// How long and how hard the tests under fire run. Without flags they are short
+// and their bounds leave room for a machine that has other things to do.
+//
+//	go test ./internal/endtoend -run 'Chaos' -chaos 20m -seed 7 -timeout 60m
+//	go test ./internal/endtoend -run 'Fleet|Isolation|HeldSnapshot' -full -timeout 60m
+//	go test ./internal/endtoend -run TestRoutes_Survive -routes 10m -seed 7 -timeout 20m
+var (
+	fullFlag   = flag.Bool("full", false, "isolation and held snapshot in full size and with the bounds of the contract")
+	chaosFlag  = flag.Duration("chaos", 0, "how long the chaos tests break things; 0 is the short run")
+	seedFlag   = flag.Uint64("seed", 0, "seed of the chaos tests and of the requests to every route; 0 is the short run's own")
+	routesFlag = flag.Duration("routes", 0, "how long requests are made up for every route of the API; 0 is the short run")
+)
