@@ -115,7 +115,7 @@ func TestHolds_AreTheOperatorsByTheAPI(t *testing.T) {
 }
 
 // The token of an account above, and a moved webhook, lead nowhere else.
-func TestOperatorsDisable_IsNotGotRoundThroughAccountsBelow(t *testing.T) {
+func TestOperatorsDisable_CannotBeBypassedThroughSubaccounts(t *testing.T) {
 	w := newWorld(t)
 	w.exec(t, `INSERT INTO walhook.account (id, parent) VALUES ('8', '7'), ('9', '7')`)
 	token := w.token(t, "7", `{"data":{"include_subaccounts":true}}`)
@@ -154,7 +154,7 @@ func TestOperatorsDisable_IsNotGotRoundThroughAccountsBelow(t *testing.T) {
 }
 
 // A call that waited for its turn while its token ended is told nothing.
-func TestToken_ThatEndsWhileItsCallRunsIsToldNothing(t *testing.T) {
+func TestToken_ThatEndsWhileItsCallWaitsGetsNothing(t *testing.T) {
 	w := newWorld(t)
 	still := time.Now()
 	w.api.limits.now = func() time.Time { return still } // a slow machine must not use up the account's time

@@ -6,7 +6,7 @@ import (
 )
 
 // What is made for an account that is not there is made, and says so.
-func TestUnknownAccount_IsSaidWhereSomethingIsMade(t *testing.T) {
+func TestUnknownAccount_IsAWarningWhereSomethingIsMade(t *testing.T) {
 	w := newWorld(t)
 	for _, known := range []bool{false, true} {
 		if known {

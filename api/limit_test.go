@@ -147,7 +147,7 @@ func TestReads_ThatTakeTooLongAreGivenUp(t *testing.T) {
 	}
 }
 
-func TestTry_IsBoundedForAHostWhoeverItIs(t *testing.T) {
+func TestTry_IsBoundedForAHostAcrossAccounts(t *testing.T) {
 	limit := newTestLimit()
 	now := time.Now()
 	limit.now = func() time.Time { return now }

@@ -61,7 +61,7 @@ func TestPaging_IsStableWhileRowsArrive(t *testing.T) {
 	}
 }
 
-func TestEvents_TellHowEachStands(t *testing.T) {
+func TestEvents_ShowTheStateOfEach(t *testing.T) {
 	w := newWorld(t)
 	token := w.token(t, "7", "")
 	id := w.webhook(t, token, "7", "")

@@ -21,7 +21,7 @@ schemas:
 
 // Whatever does not fit is named before anything is read, and a gap is noted
 // in the store.
-func TestReader_RefusesWhatItCannotGoOnFrom(t *testing.T) {
+func TestReader_RefusesToStartWhereItCannotContinue(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
@@ -245,7 +245,7 @@ func wantFault(t *testing.T, err error, problem, fix string) {
 
 // An outsider who advances the slot no further than what is stored costs
 // nothing.
-func TestReader_GoesOnFromASlotAdvancedToWhatIsStored(t *testing.T) {
+func TestReader_ContinuesFromASlotAdvancedToWhatIsStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	r := w.start(t, idleEvery(time.Millisecond))

@@ -169,7 +169,7 @@ func feed(t *testing.T, name string, data []byte) error {
 	return s.copyData(t.Context(), data)
 }
 
-func TestDecode_WhatCannotBeIsAnError(t *testing.T) {
+func TestDecode_AMalformedMessageIsAnError(t *testing.T) {
 	begun := beginMessage(0x100, 5)
 	for _, test := range []struct {
 		name     string

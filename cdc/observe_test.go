@@ -160,7 +160,7 @@ func TestLag_OfAnUnknownPositionIsNoNumber(t *testing.T) {
 }
 
 // On a source where nothing is written the log ends where everything is stored.
-func TestWatch_TellsTheStoreWhereTheLogEndedWhen(t *testing.T) {
+func TestObserver_StoresWhereTheWALEndedAndWhen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	w.start(t, watchOften, func(r *Reader) { r.idleEvery = 20 * time.Millisecond })

@@ -145,7 +145,7 @@ func TestReader_ReadsValuesOfTypesThatAreGone(t *testing.T) {
 // The text of a composite value has no names in it: where the type was altered
 // since, a value is its text, and never under the name of another. An enum's
 // value is what it was called.
-func TestReader_GivesNoValueTheNameOfAnother(t *testing.T) {
+func TestReader_NeverNamesTheFieldsOfAnAlteredTypeWrongly(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, alter, fresh, want, then string }{
 		{"dropped and added", "ALTER TYPE pair DROP ATTRIBUTE a, ADD ATTRIBUTE c text", "(y,z)", ` "(1,x)" ["(2,x)"] "sad"`, ` {"b":"y","c":"z"} [] "blue"`},
@@ -184,7 +184,7 @@ func TestReader_GivesNoValueTheNameOfAnother(t *testing.T) {
 
 // What nobody saw while it was there is said to be unknown, and not passed off
 // as no table of the catalog.
-func TestReader_SaysThatNobodySawATable(t *testing.T) {
+func TestReader_ReportsATableThatWasNeverDescribed(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), dividedItems)
 	w.exec(t, "CREATE PUBLICATION walhook FOR TABLE users, items, notes")

@@ -70,7 +70,7 @@ func TestReader_LosesAndDoublesNothingWhenItsConnectionIsCut(t *testing.T) {
 	t.Logf("%d rows, connected %d times", n, w.store.taken)
 }
 
-func TestReader_GoesOnAfterTheServerCrashed(t *testing.T) {
+func TestReader_ContinuesAfterTheServerCrashed(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
 	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")

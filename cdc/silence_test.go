@@ -98,7 +98,7 @@ func garbler(t *testing.T, target string) (address string) {
 	return listener.Addr().String()
 }
 
-func TestReader_EndsOverAMessageThatItCannotReadAndLosesNothing(t *testing.T) {
+func TestReader_EndsAtAMessageThatItCannotReadAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	direct := w.cfg.URL

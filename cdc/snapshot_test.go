@@ -452,7 +452,7 @@ func TestReader_ANarrowedPublicationIsNoticedWhileReading(t *testing.T) {
 // PostgreSQL 18 passes over a missing publication with a warning in its own
 // log; elsewhere, one that is gone for a moment between two changes goes
 // unnoticed too.
-func TestReader_APublicationMadeAnewIsNoticedWhileReading(t *testing.T) {
+func TestReader_ARecreatedPublicationIsNoticedWhileReading(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
 	r := w.start(t, func(r *Reader) { r.watchEvery = 20 * time.Millisecond })

@@ -41,7 +41,7 @@ func TestReader_ReadsATransactionByTheCatalogThatShowsIt(t *testing.T) {
 }
 
 // A commit that a standby holds for long keeps nobody's changes.
-func TestReader_GoesOnWhereAStandbyHoldsACommit(t *testing.T) {
+func TestReader_ContinuesWhereAStandbyHoldsACommit(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
 	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "ALTER TABLE items REPLICA IDENTITY FULL")

@@ -47,7 +47,7 @@ func TestTransport_IsJudgedByWhereItGoes(t *testing.T) {
 }
 
 // What the way there takes is not held against a clock.
-func TestClock_IsJudgedBeyondTheTrip(t *testing.T) {
+func TestClock_TheRoundTripCountsAsNoDifference(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		skew, trip time.Duration

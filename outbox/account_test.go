@@ -295,7 +295,7 @@ func (f *feed) wantTree(t *testing.T, want ...string) {
 	}
 }
 
-func TestAccounts_TheOneAboveIsFollowedInCommitOrder(t *testing.T) {
+func TestAccounts_AChangedParentCountsInCommitOrder(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2), memberInsert(4, 4))
 		f.wantTree(t, "2 under 1", "3 under 2") // nobody is above itself
@@ -339,7 +339,7 @@ func TestAccounts_TheTreeComesFromTheSnapshot(t *testing.T) {
 }
 
 // Ids and keys may be longer than an index entry.
-func TestRoute_WhatIsTooLongForAnIndexIsNamedOtherwiseOrListed(t *testing.T) {
+func TestRoute_KeysTooLongForAnIndexAreHashedOrListed(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		long := strings.Repeat("x", 5000)
 		users, dids, faxes := users.OfText(), dids.OfText(), faxes.OfText()

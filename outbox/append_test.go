@@ -13,7 +13,7 @@ import (
 	"walhook/schemas"
 )
 
-func TestAppend_StoresEventsOwnersAndPositionAtOneStroke(t *testing.T) {
+func TestAppend_StoresEventsOwnersAndPositionAtomically(t *testing.T) {
 	f := newFeed(t)
 	b := batch(f.tx(account(7), dids.Insert(1, 7, "312")), f.tx(faxes.Insert(5, 1, "2")))
 	b.Position.Ordinal, b.Xid, b.Flush = 9, 4_000_000_000, 0x1_0000_2000
@@ -285,7 +285,7 @@ func TestTransaction_KnowsWhetherItMayBeCommitted(t *testing.T) {
 	}
 }
 
-func TestAppend_ThatIsCancelledCanBeTakenUpAgain(t *testing.T) {
+func TestAppend_ThatIsCancelledCanBeRepeated(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	held := f.begin(t)
@@ -368,7 +368,7 @@ func TestPublisher_FollowsATimelineUnderItsEpoch(t *testing.T) {
 
 // The publisher takes an inserted record for new without asking. One that used
 // the key before may be stored, and then is what is not new.
-func TestOwners_AKeyThatIsUsedAgain(t *testing.T) {
+func TestOwners_AKeyThatIsUsedAgainHasItsNewOwner(t *testing.T) {
 	f := newFeedAlone(t)
 	f.commit(t, account(7), account(8))
 	for id := range 3 {

@@ -38,7 +38,7 @@ func memberDelete(id int, parent any) schemas.Change {
 	return schemas.Change{Kind: schemas.Delete, Relation: members.Relation, Old: member(id, parent)}
 }
 
-func TestAudience_WebhooksOfTheAccountGetTheRecordFeed(t *testing.T) {
+func TestRecipients_WebhooksOfTheAccountGetTheRecordFeed(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), account(8))
 		f.forget(t)
@@ -60,7 +60,7 @@ func TestAudience_WebhooksOfTheAccountGetTheRecordFeed(t *testing.T) {
 	})
 }
 
-func TestAudience_ChangesThroughTheAPIAreSeenByTheNextAppend(t *testing.T) {
+func TestRecipients_ChangesThroughTheAPIAreSeenByTheNextAppend(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, users.Insert(7, "n", nil, nil))
 	f.webhook(t, "7", "a")
@@ -74,7 +74,7 @@ func TestAudience_ChangesThroughTheAPIAreSeenByTheNextAppend(t *testing.T) {
 	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', record, endpoint_revision) FROM walhook.event ORDER BY id"), "dids:1 1", "dids:1 5")
 }
 
-func TestAudience_AccountsAboveFollowTheirSubaccounts(t *testing.T) {
+func TestRecipients_ParentAccountsFollowTheirSubaccounts(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2), memberInsert(4, nil))
 		f.webhook(t, "1", "top", follows)
@@ -104,7 +104,7 @@ func TestAudience_AccountsAboveFollowTheirSubaccounts(t *testing.T) {
 
 // A cascade deletes the account first: those above it are told of the rest of
 // the transaction, also when that comes in another batch.
-func TestAudience_AccountsAboveHearOfADeletedOneToTheEndOfItsTransaction(t *testing.T) {
+func TestRecipients_ParentAccountsGetTheRestOfADeletedAccountsTransaction(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2), dids.Insert(1, 2, "1"), dids.Insert(2, 2, "1"), dids.Insert(3, 3, "1"))
 		f.webhook(t, "1", "top", follows)
@@ -134,7 +134,7 @@ func TestAudience_AccountsAboveHearOfADeletedOneToTheEndOfItsTransaction(t *test
 	})
 }
 
-func TestAudience_LoopsInTheTreeAreCut(t *testing.T) {
+func TestRecipients_LoopsInTheAccountTreeAreCut(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, memberInsert(1, 3), memberInsert(2, 1), memberInsert(3, 2), memberInsert(4, 3))
 	for id := range 4 {
@@ -147,7 +147,7 @@ func TestAudience_LoopsInTheTreeAreCut(t *testing.T) {
 		"4/account _2 dids:2 insert", "4/w _2 dids:2 insert", "3/w _2 dids:2 insert", "2/w _2 dids:2 insert", "1/w _2 dids:2 insert")
 }
 
-func TestAudience_ASnapshotEndsForGoodTheWebhooksOfAccountsThatAreGone(t *testing.T) {
+func TestRecipients_ASnapshotEndsTheWebhooksOfDeletedAccountsForGood(t *testing.T) {
 	f := newFeed(t)
 	f.webhook(t, "7", "a")
 	f.webhook(t, "8", "b")
@@ -161,7 +161,7 @@ func TestAudience_ASnapshotEndsForGoodTheWebhooksOfAccountsThatAreGone(t *testin
 	states("7 f", "8 t")
 }
 
-func TestAudience_ObjectsFollowTheRecordsOwnEvents(t *testing.T) {
+func TestRecipients_ObjectEventsFollowTheRecordsOwn(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), account(8), dids.Insert(1, 7, "1"))
 		f.webhook(t, "7", "a", "hook = 'object'")

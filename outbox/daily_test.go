@@ -124,7 +124,7 @@ func TestDaily_CountsOncePerDayByAccountActionAndType(t *testing.T) {
 }
 
 // What has no count of its own is counted by hook, object and action.
-func TestDaily_AnyWebhookMayBeToldOnceADay(t *testing.T) {
+func TestDaily_EveryHookCanBeDeliveredOnceADay(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "records", daily)
 	d.feed.webhook(t, "7", "object", "hook = 'object'", daily)
@@ -185,7 +185,7 @@ func (d *days) wantPeriods(t *testing.T) {
 		WHERE began_at <> before OR (commit_lsn, ordinal) < place`))
 }
 
-func TestDaily_EndsAtAPlaceOfTheLogAndNotByTheClock(t *testing.T) {
+func TestDaily_ADayEndsAtAPositionAndNotByTheClock(t *testing.T) {
 	d := newDays(t, "2024-06-10T23:59:58Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily)
 	d.commit(t, dids.Insert(1, 7, "1"))
@@ -410,7 +410,7 @@ func TestDaily_ManyCountsGoOutInChunks(t *testing.T) {
 }
 
 // A zone that this machine does not know is no reason to stop.
-func TestDaily_SettingsThatCannotBeUsedAreUTCs(t *testing.T) {
+func TestDaily_AnUnknownZoneCountsAsUTC(t *testing.T) {
 	d := newDays(t, "2024-06-10T12:00:00Z")
 	d.feed.webhook(t, "7", "a", "hook = 'number'", daily, "daily_zone = 'Europe/Atlantis'")
 	d.commit(t, dids.Insert(1, 7, "1"))

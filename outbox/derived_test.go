@@ -186,7 +186,7 @@ func TestDerived_AccountColumnsComeFromTheSnapshotAndGoWithRetention(t *testing.
 	}
 }
 
-func TestDerived_WhatCannotBeToldIsCounted(t *testing.T) {
+func TestDerived_RulesWithoutTheOldRowAreCountedAsSkipped(t *testing.T) {
 	f := newBilling(t)
 	f.webhook(t, "7", "a", "hook = 'note'")
 	change := notes.Update(nil, row(1, 7, "x")) // the default replica identity keeps no old row
@@ -198,7 +198,7 @@ func TestDerived_WhatCannotBeToldIsCounted(t *testing.T) {
 	}
 }
 
-func TestDerived_ACountThatIsNoneIsListed(t *testing.T) {
+func TestDerived_AnInvalidCountIsListed(t *testing.T) {
 	f := newBilling(t)
 	f.commit(t, dids.Insert(1, 7, "1"))
 	f.webhook(t, "7", "now", "hook = 'fax'")

@@ -136,7 +136,7 @@ func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
 
 // What is kept of a webhook that an account deleted is not the next account's of
 // its id, however the one before ended.
-func TestAccount_WhatItDeletedIsNotTheNextOnes(t *testing.T) {
+func TestAccount_OneUnderTheSameIDCannotReachWhatTheEarlierOneDeleted(t *testing.T) {
 	for name, end := range map[string]func(*feed){
 		"deleted":   func(f *feed) { f.commit(t, users.Delete(7, "n", "https://example.com/7", nil)) },
 		"truncated": func(f *feed) { f.commit(t, users.Truncate()) },

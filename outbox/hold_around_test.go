@@ -40,7 +40,7 @@ func (f *feed) wantActive(t *testing.T, want ...string) {
 
 // The token of an account above acts for that account in those below it: its
 // hold counts there, for what it makes, moves and enables.
-func TestHold_AnAccountAboveDoesNotGetRoundItBelow(t *testing.T) {
+func TestHold_AParentAccountCannotBypassItThroughASubaccount(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, memberInsert(7, nil), memberInsert(8, 7), memberInsert(9, 7))
 	f.exec(t, "UPDATE walhook.endpoint SET url = NULL, state = 'cleared', reason = 'x'") // their own are not what this is about
@@ -237,7 +237,7 @@ func TestHold_OfAnEarlierVersionIsNormalised(t *testing.T) {
 
 // However the account's column and the API come together with an operator's word,
 // nothing that the account has leads to a held host.
-func TestHold_NothingIsSetBesideOneThatIsBeingMade(t *testing.T) {
+func TestHold_CatchesEndpointsThatAreMadeConcurrently(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	for n := range 20 {
@@ -267,7 +267,7 @@ func TestHold_NothingIsSetBesideOneThatIsBeingMade(t *testing.T) {
 }
 
 // What is made while its account ends has ended with it, whichever comes first.
-func TestAccount_NothingIsMadeBesideItsEnd(t *testing.T) {
+func TestAccount_NothingIsMadeConcurrentlyWithItsEnd(t *testing.T) {
 	f := newFeed(t)
 	for n := range 25 {
 		id := fmt.Sprint(100 + n)

@@ -22,7 +22,7 @@ func clearedBy() map[string]struct {
 	}
 }
 
-func TestDisable_AnOperatorsWordOutlivesTheURL(t *testing.T) {
+func TestDisable_ByAnOperatorOutlivesTheURL(t *testing.T) {
 	for name, cleared := range clearedBy() {
 		t.Run(name, func(t *testing.T) {
 			eitherWay(t, func(t *testing.T, f *feed, next func()) {
@@ -66,7 +66,7 @@ func (f *feed) wantState(t *testing.T, want string) {
 	}
 }
 
-func TestEnable_TakesBackAnOperatorsWordWhileThereIsNoURL(t *testing.T) {
+func TestEnable_LiftsAnOperatorsDisableWhileThereIsNoURL(t *testing.T) {
 	for name, cleared := range clearedBy() {
 		t.Run(name, func(t *testing.T) {
 			f := newFeed(t)

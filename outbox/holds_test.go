@@ -4,7 +4,7 @@ import "testing"
 
 // A hold outlives the webhook that it was made for, whichever way the account
 // comes back with the host.
-func TestHold_AnAccountsOwnURLDoesNotGetRoundIt(t *testing.T) {
+func TestHold_AnAccountsOwnURLCannotBypassIt(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	if _, err := f.store.DisableEndpoint(t.Context(), "7", AccountWebhook, "abuse"); err != nil {

@@ -239,7 +239,7 @@ func disabling(e Event, reason string) Settlement {
 	return s
 }
 
-func TestNotice_TheAccountAboveIsToldOfADisabledEndpoint(t *testing.T) {
+func TestNotice_TheParentAccountIsNotifiedOfADisabledEndpoint(t *testing.T) {
 	f, s := family(t)
 	e := f.event(t, 1000, f.idOf(t, "3"), "dids:1")
 	lost := disabling(e, "the endpoint answered 410 Gone \"<&>\"\n")
@@ -266,7 +266,7 @@ func (f *feed) forgetEvent(t *testing.T, id int64) {
 	f.exec(t, "DELETE FROM walhook.event WHERE id = $1", id)
 }
 
-func TestNotice_GoesToTheAccountAboveWhereItHasAnEndpoint(t *testing.T) {
+func TestNotice_GoesToTheParentAccountWhereItHasAnEndpoint(t *testing.T) {
 	f, _ := family(t)
 	disable := func(account string) {
 		t.Helper()
@@ -299,7 +299,7 @@ func TestNotice_GoesToTheAccountAboveWhereItHasAnEndpoint(t *testing.T) {
 	wantLines(t, told())
 }
 
-func TestNotice_OnlyWhatWasDisabledIsTold(t *testing.T) {
+func TestNotice_IsSentOnlyWhenAnEndpointIsDisabled(t *testing.T) {
 	f, s := family(t)
 	e := f.event(t, 1000, f.idOf(t, "3"), "dids:1")
 	e.Revision = 7 // another URL's

@@ -546,7 +546,7 @@ func poisonDays(t *testing.T) {
 
 // Days that no calendar has, of a webhook that is daily, of one that was, and of
 // nobody: the others begin and end theirs.
-func TestIsolation_ADayThatIsNoneStopsNoOther(t *testing.T) {
+func TestIsolation_AnInvalidDayStopsNoOther(t *testing.T) {
 	t.Parallel()
 	for _, day := range []string{"infinity", "-infinity", "5874897-12-31", "4713-01-01 BC"} {
 		t.Run(day, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 
 // Which accounts the source has is told as the snapshot and the stream said it, and
 // not at all where that cannot be.
-func TestKnown_FollowsTheSource(t *testing.T) {
+func TestKnownAccounts_FollowTheSource(t *testing.T) {
 	f := newFeed(t)
 	is := func(account string, want bool) {
 		t.Helper()

@@ -6,7 +6,7 @@ import (
 )
 
 // The whole input space: what is said first in the list wins.
-func TestLaneFacts_NameALaneByTheFirstThatHoldsItBack(t *testing.T) {
+func TestLaneStatus_IsTheFirstFactThatHoldsTheLaneBack(t *testing.T) {
 	t.Parallel()
 	bools := []bool{false, true}
 	counts := map[LaneStatus]int{}

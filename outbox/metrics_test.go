@@ -24,7 +24,7 @@ func (w *world) ageEvents(t *testing.T, where string, by time.Duration) {
 	w.exec(t, "UPDATE walhook.event SET appended_at = clock_timestamp() - $1::interval WHERE "+where, by)
 }
 
-func TestMeasure_TellsWhatWaitsAndForHowLong(t *testing.T) {
+func TestMeasure_CountsWhatWaitsAndForHowLong(t *testing.T) {
 	w := newWorldAlone(t)
 	w.wantBacklog(t, "an empty outbox", 0, 0, 0)
 	const n = 6400
@@ -81,7 +81,7 @@ func TestMeasure_AnEventWithoutATimeHidesNoBacklog(t *testing.T) {
 
 // Nothing is counted: a lane's backlog goes on as it begins, and ids that the
 // log left out are no events.
-func TestMeasure_EstimatesWhatIsManyOverPartitions(t *testing.T) {
+func TestMeasure_EstimatesALargeBacklogAcrossPartitions(t *testing.T) {
 	w := newWorldAlone(t)
 	endpoint, other := w.endpoint(t, "7"), w.endpoint(t, "8")
 	for _, first := range []int64{1, eventPartitionSize} {

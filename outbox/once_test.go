@@ -5,7 +5,7 @@ import (
 )
 
 // Answers end with their account, however that ends, and with their day.
-func TestOnce_AnswersEndWithTheirAccountAndTheirDay(t *testing.T) {
+func TestIdempotency_StoredAnswersEndWithTheirAccountAndAfterADay(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7), account(8))
 	ask := func(account, key string) {

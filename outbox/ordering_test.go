@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestOrdering_NoneLetsGoOfWhatWaited(t *testing.T) {
+func TestOrdering_SetToNoneReleasesWhatWaitedBehindAFailedEvent(t *testing.T) {
 	w, s, endpoint, e := parking(t)
 	w.settle(t, s, retried(e[1], time.Hour), parked(e[2]), parked(e[3]))
 	account := one[string](t, w, "SELECT account FROM walhook.endpoint WHERE id = $1", endpoint)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestIsDead_OnlyWhatIsCertainlyGone(t *testing.T) {
+func TestIsDead_OnlyAProcessThatHasCertainlyEnded(t *testing.T) {
 	t.Parallel()
 	mine := processIdentity()
 	of := strings.Fields(mine)

@@ -152,7 +152,7 @@ func TestAccount_AColumnsSecretRotatesByBeingChanged(t *testing.T) {
 	})
 }
 
-func TestSnapshot_ASecretThatIsGoneFromTheColumnIsMadeAnew(t *testing.T) {
+func TestSnapshot_ASecretThatIsGoneFromTheColumnIsReplacedByANewOne(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, users.Insert(7, "n", urlA, "whsec_b25l"))
 	f.snapshot(t, 0x9000, load(t, map[string]string{"7": urlA}))

@@ -159,7 +159,7 @@ func TestEvent_AnotherTableOfThatNameIsNoTableOfEvents(t *testing.T) {
 // Any role that can connect to the source can emit a logical message. What it
 // says is signed with an account's secret, so it must not pass for a record of
 // that account or for a notice of walhook's own, whichever way it comes.
-func TestForged_NobodyOutsideUsesTheNamesOfRecordsAndOfWalhook(t *testing.T) {
+func TestForged_AMessageCannotPassForARecordOrANoticeOfWalhook(t *testing.T) {
 	f := newFeed(t)
 	f.webhook(t, "7", "everything", "hook = 'all'")
 	f.webhook(t, "7", "feed", "hook = 'records'")
@@ -197,7 +197,7 @@ func TestForged_NobodyOutsideUsesTheNamesOfRecordsAndOfWalhook(t *testing.T) {
 }
 
 // An event comes under the name of a group by its type, a result never.
-func TestForged_NoResultIsNamedLikeAGroup(t *testing.T) {
+func TestForged_AResultUnderTheNameOfAGroupIsRefused(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	f.forget(t)

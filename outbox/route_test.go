@@ -10,7 +10,7 @@ import (
 )
 
 // A foreign key's cascade deletes the parent first.
-func TestRoute_CascadeTellsTheAccountOfEveryRecord(t *testing.T) {
+func TestRoute_ACascadeSendsADeleteOfEveryRecord(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), dids.Insert(1, 7, "312"), faxes.Insert(5, 1, "2"), pages.Insert(9, 5))
 		f.forget(t)
@@ -72,7 +72,7 @@ func TestRoute_AccountsLastEventIsItsOwnDelete(t *testing.T) {
 	})
 }
 
-func TestRoute_NobodyIsToldWithoutAnEndpoint(t *testing.T) {
+func TestRoute_AccountsWithoutAnEndpointStoreNothing(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, users.Insert(7, "n", nil, nil), users.Insert(8, "n", "", nil), dids.Insert(1, 7, "312"), dids.Insert(2, nil, "313"), ghosts.Insert(1))
 	wantLines(t, f.events(t))
@@ -93,7 +93,7 @@ func TestRoute_UnknownOwnerIsListedAndCounted(t *testing.T) {
 		"0/1200#3 notes delete 4 owner_unknown")
 }
 
-func TestRoute_TruncateForgetsAndTellsNobody(t *testing.T) {
+func TestRoute_TruncateForgetsTheTableAndSendsNothing(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), account(8), dids.Insert(1, 7, "312"), dids.Insert(2, 7, "313"), faxes.Insert(5, 1, "2"))
 		f.forget(t)

@@ -69,7 +69,7 @@ func TestRoute_NothingIsSentWhileTheColumnOfTheParentIsMissing(t *testing.T) {
 }
 
 // A record whose owner could not be told is deleted after the column is back.
-func TestRoute_TheLastAccountIsToldTheKeyOfWhatIsGone(t *testing.T) {
+func TestRoute_TheLastKnownAccountGetsADeleteWithTheKeyAlone(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, account(7), account(8), dids.Insert(1, 7, "312"), dids.Insert(2, 7, "313"))
 		f.forget(t)
@@ -119,7 +119,7 @@ func TestRoute_AnAccountWhoseIDIsNotSentIsHeldWhenItsURLChanges(t *testing.T) {
 	wantLines(t, f.unrouted(t), "users update 7 owner_column_missing", "users delete 8 owner_column_missing")
 }
 
-func TestRoute_NobodyIsAboveWhileThatIsNotKnown(t *testing.T) {
+func TestRoute_NoParentAccountIsAssumedWhileItIsUnknown(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(t, usersReseller.Insert(7, "n", nil, nil, 100))
 		next()

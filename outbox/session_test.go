@@ -120,7 +120,7 @@ func TestSession_TakesOverWhatAnExpiredOneHeld(t *testing.T) {
 	}
 }
 
-func TestSession_GivesUpWithItsTail(t *testing.T) {
+func TestSession_AReleasedShardKeepsItsTail(t *testing.T) {
 	w := newWorld(t)
 	first, _ := w.join(t)
 	second, _ := w.join(t)
@@ -369,7 +369,7 @@ func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
 
 // A sender that was not told of the shards it gained would hold them for ever
 // and send nothing of them.
-func TestSession_ShardsGainedWithoutAnAnswerEndTheSession(t *testing.T) {
+func TestSession_EndsWhenTheAnswerAboutGainedShardsIsLost(t *testing.T) {
 	w := newWorldAlone(t)
 	s, err := w.store.Join(t.Context(), "one", time.Minute)
 	if err != nil {

@@ -284,7 +284,7 @@ func TestSettle_IsAllOrNothing(t *testing.T) {
 	w.settle(t, s, retried(e[1], time.Hour), delivered(e[2])) // the connection is usable again
 }
 
-func TestSettle_LargeBatchesInOneStroke(t *testing.T) {
+func TestSettle_LargeBatchesAreSettledAtomically(t *testing.T) {
 	w, s, endpoint, _ := parking(t)
 	w.bodies(t, 1000, 2999, endpoint, "dids:5", 8)
 	batch := make([]Settlement, 0, 2000)

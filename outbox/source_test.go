@@ -89,7 +89,7 @@ func TestRoute_AnOwnerIsKnownThoughTheReplicaIdentityIsWeakened(t *testing.T) {
 }
 
 // A record that becomes nobody's, of which nobody knows whose it was, is listed.
-func TestRoute_ALostOwnerIsListed(t *testing.T) {
+func TestRoute_ARecordWhoseFormerOwnerIsUnknownIsListed(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	f.commit(t, notes.Update(nil, row(3, nil, "pool")))

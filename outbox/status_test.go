@@ -127,7 +127,7 @@ func TestStatus_CountsDeadLettersByReason(t *testing.T) {
 	}
 }
 
-func TestMeasure_TellsHowTheOutboxStands(t *testing.T) {
+func TestMeasure_CountsEndpointsSendersGapsAndPartitions(t *testing.T) {
 	w := newWorldAlone(t)
 	m := w.store.metrics
 	for name, gauge := range map[string]prometheus.Gauge{"up": m.up, "gaps": m.gaps, "senders": m.senders, "unowned": m.unowned,

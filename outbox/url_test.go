@@ -74,7 +74,7 @@ func TestRequestURL_HasOneFormOfAHost(t *testing.T) {
 	}
 }
 
-func TestURLFault_NamesAHostThatIsNone(t *testing.T) {
+func TestURLFault_NamesAnInvalidHost(t *testing.T) {
 	for _, host := range []string{
 		"xn--abc-.example",                   // decodes to ASCII
 		"xn--a.example",                      // is no punycode

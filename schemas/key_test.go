@@ -44,7 +44,7 @@ func TestKeyOf_IsShortAndNoTwoLookAlike(t *testing.T) {
 	}
 }
 
-func TestStorable_KeepsWhatCanBeStoredAndMarksWhatCannot(t *testing.T) {
+func TestStorable_ReplacesOnlyBytesThatCannotBeStored(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                  "",
 		"Ошибка":            "Ошибка",

@@ -82,9 +82,9 @@ func serve(t *testing.T, f func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
-// TestSender_OnPostgresAnUnbelievableStatusStopsNobody has receivers whose
+// TestSender_OnPostgresAnInvalidStatusStopsNoOther has receivers whose
 // status fits no column beside one that is well.
-func TestSender_OnPostgresAnUnbelievableStatusStopsNobody(t *testing.T) {
+func TestSender_OnPostgresAnInvalidStatusStopsNoOther(t *testing.T) {
 	t.Parallel()
 	known := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
 	defer known.Close()

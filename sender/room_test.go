@@ -10,7 +10,7 @@ import (
 	"walhook/sender/deliver"
 )
 
-func TestLane_HoldsAsMuchAsItLeavesToOthers(t *testing.T) {
+func TestLane_BuffersNoMoreThanItLeavesToOtherLanes(t *testing.T) {
 	p := &policy{window: 64, events: 256, bytes: 256 << 10, random: middle}
 	for _, c := range []struct {
 		name       string
@@ -109,7 +109,7 @@ func TestSender_ReadsNoFurtherThanItCanSend(t *testing.T) {
 
 // A record stays while something of it is in flight, or in retry; what waited
 // behind it is in the log, and not in memory as well.
-func TestLane_WhatItLetsGoOfIsNotHeld(t *testing.T) {
+func TestLane_ForgetsARecordOnceNothingOfItIsInFlightOrInRetry(t *testing.T) {
 	l := newLane(&policy{window: 64, events: 256, bytes: 256 << 10, random: middle}, active(1))
 	r := l.record("dids:1")
 	r.inFlight = 1

@@ -15,7 +15,7 @@ func TestCollector_LetsAHeapGrowByTheSameWithinBounds(t *testing.T) {
 	}
 }
 
-func TestCollector_GivesBackWhatABusyTimeLeftBehind(t *testing.T) {
+func TestCollector_ReleasesMemoryAfterABusyTime(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var memory memoryWatch
 	memory.read()

@@ -7,7 +7,7 @@ import (
 	"walhook/outbox"
 )
 
-func TestEndpoints_SayHowDeliveryStands(t *testing.T) {
+func TestEndpoints_ShowTheStateOfDelivery(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 	later := now.Add(time.Hour)

@@ -202,7 +202,7 @@ func TestLedger_KnowsTheReplicaIdentity(t *testing.T) {
 // The account's URL and the parent's owner are locked until commit, so what a
 // concurrent transaction decides cannot come after it in the WAL and before it
 // in the ledger.
-func TestLedger_WaitsForWhatDecides(t *testing.T) {
+func TestLedger_WaitsForTheTransactionThatDecidesTheOwner(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, first, second, want string }{
 		{"a parent that moves", `UPDATE dids SET user_id = 2 WHERE id = 10`, `INSERT INTO faxes (id, did_id, fax_status, direction) VALUES (1, 10, 's', 'in')`, "2 insert faxes 1"},

@@ -19,9 +19,9 @@ import (
 	"walhook/internal/pgtest"
 )
 
-// TestToken_OneCannotStarveTheOthers lets one account's token ask for whatever
+// TestAPI_ExpensiveCallsOfOneAccountDelayNoOther lets one account's token ask for whatever
 // is expensive, forty calls at a time, while another account gets its events.
-func TestToken_OneCannotStarveTheOthers(t *testing.T) {
+func TestAPI_ExpensiveCallsOfOneAccountDelayNoOther(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it measures")
 	}

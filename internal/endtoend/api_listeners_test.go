@@ -16,7 +16,7 @@ import (
 
 // What is served without a token says nothing of accounts, and the metrics can
 // stand on an address of their own.
-func TestRun_WhatNeedsNoTokenSaysNothingOfAccounts(t *testing.T) {
+func TestListeners_WithoutATokenShowNothingOfAccounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pgtest.Database(t), func(int) string { return "https://receiver.example/hook?token=hunter2" })
 	w.db.Exec(t, "UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'operator', disabled_reason = 'hunter2', reason = 'hunter2'")

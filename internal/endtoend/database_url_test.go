@@ -36,7 +36,7 @@ func TestDatabaseURL_NoCommandShowsAPasswordThatIsNotPercentEncoded(t *testing.T
 
 // Whatever libpq takes in a URL, walhook takes or says that it does not use it; a
 // server is never asked for it. What would make the connection weaker is refused.
-func TestSettings_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
+func TestDatabaseURL_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	db.Exec(t, carrier.Tables)
@@ -73,7 +73,7 @@ func TestSettings_ParametersOfLibpqAreTakenOrNamed(t *testing.T) {
 
 // The first words of an error are its cause, also where nothing is said of TLS
 // and the server has none, and of several hosts each is named.
-func TestSettings_AnErrorOfConnectingHasItsCauseFirst(t *testing.T) {
+func TestDatabaseURL_AnErrorOfConnectingHasItsCauseFirst(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	unset := strings.NewReplacer("?sslmode=disable", "", "sslmode=disable", "").Replace(db.URL)

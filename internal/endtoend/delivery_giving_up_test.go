@@ -36,9 +36,9 @@ func (h *heard) has(text string) int {
 	return len(slices.DeleteFunc(slices.Clone(h.bodies), func(body string) bool { return !strings.Contains(body, text) }))
 }
 
-// TestRun_GivingUpIsToldAboveAndEnablingDeliversWhatWasHeld goes the way of an
+// TestRun_ParentAccountIsNotifiedOfADisabledEndpointAndEnablingDeliversWhatWasHeld goes the way of an
 // endpoint that is gone and comes back, in a process of its own.
-func TestRun_GivingUpIsToldAboveAndEnablingDeliversWhatWasHeld(t *testing.T) {
+func TestRun_ParentAccountIsNotifiedOfADisabledEndpointAndEnablingDeliversWhatWasHeld(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	var above, below heard

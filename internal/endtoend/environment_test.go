@@ -19,7 +19,7 @@ import (
 
 // Where another tool publishes every table of the database, walhook's own can be
 // written all the same, and what it writes is no change of the carrier's.
-func TestSetup_AnotherToolPublishesAllTables(t *testing.T) {
+func TestSetup_WorksBesideAnotherToolsPublicationOfAllTables(t *testing.T) {
 	t.Parallel()
 	var status, delivered atomic.Int64
 	status.Store(http.StatusInternalServerError)
@@ -83,7 +83,7 @@ func TestSetup_AnotherToolPublishesAllTables(t *testing.T) {
 // A publication of all tables and an outbox in the same database would go round
 // in circles: setup says so before it has made anything. With an outbox elsewhere
 // it works.
-func TestSetup_ItsOwnPublicationIsOneOfAllTables(t *testing.T) {
+func TestSetup_APublicationOfAllTablesNeedsAnOutboxElsewhere(t *testing.T) {
 	t.Parallel()
 	var delivered atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { delivered.Add(1) }))
@@ -110,7 +110,7 @@ func TestSetup_ItsOwnPublicationIsOneOfAllTables(t *testing.T) {
 
 // A database that was renamed is the same one: nothing was lost, reading goes on
 // and teardown still undoes what setup did. Another database is another one.
-func TestRun_ARenamedDatabaseIsGoneOnWith(t *testing.T) {
+func TestRun_ContinuesAfterTheDatabaseWasRenamed(t *testing.T) {
 	t.Parallel()
 	var delivered atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { delivered.Add(1) }))
@@ -165,7 +165,7 @@ func plainCatalog(t *testing.T, owner string) string {
 
 // What fills up a char(n) is no part of the URL, whichever way the URL comes; of
 // every other type each character counts, and what makes a URL unusable is shown.
-func TestRun_URLColumnsOfEveryType(t *testing.T) {
+func TestRun_TakesURLColumnsOfEveryType(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, create, typ string

@@ -178,9 +178,9 @@ func TestHeld_ASecretThatCannotSignIsShownAndHoldsItsAccountAlone(t *testing.T) 
 	}
 }
 
-// TestHeld_AFaultOfThisSideIsShownAndCostsNothing gives the sender a local
+// TestHeld_AnErrorOfTheSendingSideIsShownAndCostsTheEndpointNothing gives the sender a local
 // address that is not this machine's.
-func TestHeld_AFaultOfThisSideIsShownAndCostsNothing(t *testing.T) {
+func TestHeld_AnErrorOfTheSendingSideIsShownAndCostsTheEndpointNothing(t *testing.T) {
 	t.Parallel()
 	w := newHeldWorld(t)
 	w.db.Exec(t, fmt.Sprintf(`INSERT INTO users VALUES (7, '%s')`, w.server.URL("7")))

@@ -11,10 +11,10 @@ import (
 	"walhook/internal/receiver"
 )
 
-// TestLogs_AnOutageIsAFewLines takes the outbox away for some seconds, during
+// TestOutage_IsAFewLinesOfTheLog takes the outbox away for some seconds, during
 // which every part of the process tries to reach it again and again, and has
 // a thousand messages refused.
-func TestLogs_AnOutageIsAFewLines(t *testing.T) {
+func TestOutage_IsAFewLinesOfTheLog(t *testing.T) {
 	t.Parallel()
 	mood := receiver.NewSwitch(receiver.Healthy())
 	server, err := receiver.Start(receiver.Options{Behave: func(string) receiver.Behaviour { return mood.Behave }})

@@ -14,7 +14,7 @@ import (
 // A source that refuses the role ends neither the process nor its senders: what
 // is stored is sent and sent again meanwhile, and reading goes on by itself once
 // the source allows it.
-func TestRun_SendersGoOnWhileTheSourceRefusesTheRole(t *testing.T) {
+func TestOutage_SendersContinueWhileTheSourceRefusesTheRole(t *testing.T) {
 	t.Parallel()
 	var status, requests, delivered atomic.Int64
 	status.Store(http.StatusInternalServerError)

@@ -22,10 +22,10 @@ import (
 // question what the parts that still can do their work are doing meanwhile. The
 // runbooks are in docs/OPERATIONS.md.
 
-// TestBadNight_OutboxAwayWhileTheSourcesLogGrows cuts the publisher off from its
+// TestOutage_TheOutboxIsAwayWhileTheSourcesWALGrows cuts the publisher off from its
 // outbox. The slot must stay in use, the metrics and readiness must say how bad
 // it is, and once the outbox is back all arrives.
-func TestBadNight_OutboxAwayWhileTheSourcesLogGrows(t *testing.T) {
+func TestOutage_TheOutboxIsAwayWhileTheSourcesWALGrows(t *testing.T) {
 	t.Parallel()
 	n := newNight(t, map[string]string{"max_slot_wal_keep_size": "256MB", "wal_sender_timeout": "3s"})
 	n.publisher.args = append(n.publisher.args, "--listen", n.listen)
@@ -59,10 +59,10 @@ func TestBadNight_OutboxAwayWhileTheSourcesLogGrows(t *testing.T) {
 	n.sender.stop(t)
 }
 
-// TestBadNight_GapWhileEventsStillWait has the source give up the slot while
+// TestOutage_AGapWhileEventsStillWait has the source give up the slot while
 // events wait for a receiver that is down. The publisher says so and ends with
 // status 3; the sender delivers what waits; after --accept-gap all goes on.
-func TestBadNight_GapWhileEventsStillWait(t *testing.T) {
+func TestOutage_AGapWhileEventsStillWait(t *testing.T) {
 	t.Parallel()
 	n := newNight(t, map[string]string{"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "48MB"})
 	n.mood.Set(receiver.Status(http.StatusServiceUnavailable))
@@ -105,12 +105,12 @@ BEGIN
 END $$;
 CREATE TRIGGER full_disk BEFORE INSERT ON walhook.%[1]s FOR EACH %[2]s EXECUTE FUNCTION disk_is_full()`
 
-// TestBadNight_FullDiskOfTheOutbox lets first the log and then every table of
+// TestOutage_TheDiskOfTheOutboxIsFull lets first the log and then every table of
 // the outbox refuse to grow. While the log alone is full, what it holds is
 // delivered; when attempts cannot be written either, nothing is sent that could
 // not be acknowledged, but for what is in flight. Nothing is lost or repeated
 // beyond that.
-func TestBadNight_FullDiskOfTheOutbox(t *testing.T) {
+func TestOutage_TheDiskOfTheOutboxIsFull(t *testing.T) {
 	t.Parallel()
 	n := newNight(t, nil)
 	n.mood.Set(receiver.Status(http.StatusServiceUnavailable))

@@ -8,7 +8,7 @@ import (
 // Partitioning by inheritance, as it was done before PostgreSQL 10: neither keys
 // nor replica identities are inherited. The children's rows are the parent's,
 // and the carrier's own statements go on to work.
-func TestRun_RowsOfChildrenAreTheParents(t *testing.T) {
+func TestRun_RowsOfInheritedTablesAreRowsOfTheirParent(t *testing.T) {
 	t.Parallel()
 	o := newOwned(t, ownedTables+`
 		CREATE TABLE dids_2025 (extra text) INHERITS (dids);

@@ -62,7 +62,7 @@ func (w *poolerWorld) settings(source, outbox string) []string {
 
 // A pooler that a connection pooler in session mode answers is worked with, whatever start-up
 // parameters it refuses, and walhook's settings are in force behind it.
-func TestPooler_OneThatKeepsSessionsIsWorkedWith(t *testing.T) {
+func TestPooler_InSessionModeWorks(t *testing.T) {
 	t.Parallel()
 	w := newPoolerWorld(t)
 	for _, db := range []*pgtest.DB{w.source, w.outbox} {
@@ -99,7 +99,7 @@ func TestPooler_OneThatKeepsSessionsIsWorkedWith(t *testing.T) {
 
 // What cannot work through a pooler is refused with the reason, and nothing is
 // left behind in sessions that it lends to others.
-func TestPooler_OneThatCannotWorkIsRefusedWithTheReason(t *testing.T) {
+func TestPooler_WithoutSessionsOrReplicationIsRefusedWithTheReason(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name           string

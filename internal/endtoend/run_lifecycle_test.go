@@ -14,10 +14,10 @@ import (
 	"walhook/internal/receiver"
 )
 
-// TestRun_WaitsForDatabasesAndTellsTheTruthOfItsReadiness starts a process while
+// TestRun_WaitsForItsDatabasesAndIsReadyOnceItReads starts a process while
 // its databases are down, brings them up, takes them down and brings them up
 // again.
-func TestRun_WaitsForDatabasesAndTellsTheTruthOfItsReadiness(t *testing.T) {
+func TestRun_WaitsForItsDatabasesAndIsReadyOnceItReads(t *testing.T) {
 	t.Parallel()
 	server, err := receiver.Start(receiver.Options{})
 	if err != nil {

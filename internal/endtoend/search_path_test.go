@@ -119,7 +119,7 @@ func sources(t *testing.T, folder string) (texts [][]byte) {
 // Whoever may create functions and operators in public, which is everybody in a
 // cluster that comes from PostgreSQL 14, has none of them called: neither by
 // walhook nor by a superuser who runs what setup prints.
-func TestSource_CallsNoFunctionOfOthers(t *testing.T) {
+func TestSearchPath_NoFunctionOrOperatorOfOthersIsCalled(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	to, err := receiver.Start(receiver.Options{})

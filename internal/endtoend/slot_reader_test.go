@@ -36,9 +36,9 @@ func (p *childProcess) wholeLog(t *testing.T) string {
 	return string(text)
 }
 
-// TestReader_AnotherProgramIsNamed stops walhook and has another program read its
+// TestSlot_AnotherProgramThatReadsItIsNamed stops walhook and has another program read its
 // slot.
-func TestReader_AnotherProgramIsNamed(t *testing.T) {
+func TestSlot_AnotherProgramThatReadsItIsNamed(t *testing.T) {
 	t.Parallel()
 	w := newHeldWorld(t)
 	mustRun(t, append([]string{"setup"}, w.settings...)...)
@@ -101,9 +101,9 @@ func TestReader_AnotherProgramIsNamed(t *testing.T) {
 	eventually(t, 30*time.Second, func() bool { return scrape(t, w.address).sum("walhook_source_lag_bytes") > 2<<20 })
 }
 
-// TestReader_AStandbyThatHoldsTheSourceBackIsNamed has the source wait for a
+// TestSlot_AStandbyThatHoldsTheSourceBackIsNamed has the source wait for a
 // standby that is away before it sends anything (PostgreSQL 17).
-func TestReader_AStandbyThatHoldsTheSourceBackIsNamed(t *testing.T) {
+func TestSlot_AStandbyThatHoldsTheSourceBackIsNamed(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{Major: 17, NoSync: true})
 	w := newHeldWorldIn(t, pgtest.NewDatabase(t, cluster))

@@ -136,9 +136,9 @@ func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
 	sender.stop(t)
 }
 
-// TestStatus_BytesThatConcernNobodyAreNoAge has an idle pipeline whose source's log
+// TestStatus_WALWithoutChangesIsNoLagInSeconds has an idle pipeline whose source's log
 // moves on, and a last change that the reader took some time to store.
-func TestStatus_BytesThatConcernNobodyAreNoAge(t *testing.T) {
+func TestStatus_WALWithoutChangesIsNoLagInSeconds(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, 1, func(string) string { return "http://127.0.0.1:9/" })
 	publisher := s.publisher(t)
@@ -193,7 +193,7 @@ func TestStatus_SaysThatNothingIsSetUp(t *testing.T) {
 }
 
 // Whoever watches is shown the databases as they come and go.
-func TestStatus_WatchingGoesOnWhileTheOutboxIsAway(t *testing.T) {
+func TestStatus_WatchContinuesWhileTheOutboxIsAway(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, 1, func(string) string { return "http://127.0.0.1:9/" })
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -26,7 +26,7 @@ const steeringText = "\x1b[2J\x1b]0;owned\x07\r\x7f\u009b31m\u202egnp\u2066.\u20
 
 // Whatever the databases and receivers hold, no command of the running program
 // writes a control character to the terminal but line ends and tabs.
-func TestTerminal_NoCommandPrintsWhatSteersIt(t *testing.T) {
+func TestTerminal_NoCommandPrintsControlCharacters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pgtest.Database(t), func(i int) string { return "https://example.com/hook" })
 	account := idText(carrier.AccountID(0))
@@ -114,7 +114,7 @@ func steers(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.
 
 // What a receiver's caller sends, and what comes in his headers, does not steer
 // the terminal of whoever listens.
-func TestTerminal_ListenShowsNothingThatSteersIt(t *testing.T) {
+func TestTerminal_ListenPrintsNoControlCharacters(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
 	stdout, err := os.Create(t.TempDir() + "/out")

@@ -110,7 +110,7 @@ func TestServer_RefusesAForgedBody(t *testing.T) {
 	}
 }
 
-func TestBehaviour_AnswersAsTold(t *testing.T) {
+func TestBehaviour_AnswersAsScripted(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -174,7 +174,7 @@ func TestFlaky_FailsItsShareAndTheSameAgain(t *testing.T) {
 	}
 }
 
-func TestSwitch_ChangesInTheMiddle(t *testing.T) {
+func TestSwitch_ChangesTheBehaviourOfARunningServer(t *testing.T) {
 	t.Parallel()
 	sw := NewSwitch(Status(500))
 	s := startServer(t, Options{Behave: func(string) Behaviour { return sw.Behave }})

@@ -140,7 +140,7 @@ func TestVerify_CountsByAccountAndSchemaAndClass(t *testing.T) {
 
 // The quick way for long lanes agrees with the exact one where bodies differ,
 // and neither blames a lane that only lost events.
-func TestOutOfOrder_IsTheLeastThatMustMove(t *testing.T) {
+func TestOutOfOrder_CountsTheFewestEventsThatMustMove(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		want := make([]sum, 1+random.IntN(12))

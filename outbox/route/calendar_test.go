@@ -129,7 +129,7 @@ func TestCalendar_FourHundredDaysHaveFourHundredEnds(t *testing.T) {
 }
 
 // Settings that change go on after the day that ended last, and after its end.
-func TestCalendar_AnotherZoneGoesOnAfterTheLastDay(t *testing.T) {
+func TestCalendar_AnotherZoneContinuesAfterTheLastDay(t *testing.T) {
 	kathmandu, newYork := mustCalendar(t, "00:00:00", "Asia/Kathmandu"), mustCalendar(t, "00:00:00", "America/New_York")
 	day := dateOf(2024, time.June, 10)
 	if d, end := newYork.next(day, kathmandu.End(day)); d != day+1 || !end.Equal(newYork.End(day+1)) {
@@ -140,7 +140,7 @@ func TestCalendar_AnotherZoneGoesOnAfterTheLastDay(t *testing.T) {
 	}
 }
 
-func TestCalendar_NamesWhatIsNoTimeAndNoZone(t *testing.T) {
+func TestCalendar_NamesAnInvalidTimeOrZone(t *testing.T) {
 	for _, test := range []struct {
 		at   time.Duration
 		zone string

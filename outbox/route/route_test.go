@@ -116,7 +116,7 @@ func TestRoute_WebhookIDOfAMoveIsTheSameWithoutTheOldOwnersEndpoint(t *testing.T
 	wantLines(t, f.events(), `8 _1b dids:1 insert dids {'id':1,'user_id':8,'number':'399'}`)
 }
 
-func TestRoute_PoolIsNoAccount(t *testing.T) {
+func TestRoute_ComingFromOrGoingToNoOwnerIsAnInsertOrADelete(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {
 		f.commit(account(7), dids.Insert(1, nil, "312"))
 		f.forget()

@@ -62,7 +62,7 @@ func derive(t *testing.T, c *Catalog, old, new schemas.Tuple) string {
 	return strings.Join(got, " ")
 }
 
-func TestDerive_AsksWhatARuleSays(t *testing.T) {
+func TestDerive_EvaluatesEveryConditionOfARule(t *testing.T) {
 	row := func(flag, text, number string) schemas.Tuple { return thing("1", "7", flag, text, number) }
 	for when, cases := range map[string][]struct {
 		name     string

@@ -177,7 +177,7 @@ func TestExamine_TriesTheEgressGuard(t *testing.T) {
 }
 
 // A guard that is not asked is found by what gets through.
-func TestExamine_FindsAGuardThatLetsThrough(t *testing.T) {
+func TestExamine_NamesAnEgressGuardThatLetsConnectionsThrough(t *testing.T) {
 	t.Parallel()
 	h := newHTTP(Config{}.WithDefaults())
 	defer h.Close()

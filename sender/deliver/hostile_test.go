@@ -41,7 +41,7 @@ var unbelievable = []string{
 	"-1", "-200", "+200", "+20", "-20", "0", "000", "007", "020", "099", "20", "2", "2000", "0200", "1000", "2e2", "0x1", "twohundred", "２００", "20O",
 }
 
-func TestAttempt_AStatusThatIsNoneIsAFailureOfItsOwn(t *testing.T) {
+func TestAttempt_AnInvalidStatusHasAReasonOfItsOwn(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {
 		t.Parallel()

@@ -24,9 +24,9 @@ func closedPort(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// TestHTTP_WhatCannotBeReachedLooksTheSame tries addresses that refuse, are
+// TestHTTP_UnreachableAddressesLookTheSameToTheAccount tries addresses that refuse, are
 // filtered, forbidden or do not exist, and names of each kind.
-func TestHTTP_WhatCannotBeReachedLooksTheSame(t *testing.T) {
+func TestHTTP_UnreachableAddressesLookTheSameToTheAccount(t *testing.T) {
 	t.Parallel()
 	refused := closedPort(t)
 	_, port, _ := net.SplitHostPort(refused)
