@@ -44,15 +44,7 @@ type Cluster struct {
 
 // Start finds a server, makes a cluster and waits until it answers.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	binaries, err := Find(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	runAs, err := findAccount(o.User)
-	if err != nil {
-		return nil, err
-	}
-	home, err := makeHome(o.TempDir, runAs)
+	binaries, home, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -63,14 +55,37 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	return c, nil
 }
 
+// prepare finds a server and makes an empty folder for its cluster.
+func prepare(ctx context.Context, o Options) (Binaries, *home, error) {
+	binaries, err := Find(ctx, o)
+	if err != nil {
+		return Binaries{}, nil, err
+	}
+	runAs, err := findAccount(o.User)
+	if err != nil {
+		return Binaries{}, nil, err
+	}
+	if err := runAs.reaches(filepath.Join(binaries.Dir, "postgres")); err != nil {
+		return Binaries{}, nil, err
+	}
+	home, err := makeHome(o.TempDir, runAs)
+	return binaries, home, err
+}
+
 func (c *Cluster) start(ctx context.Context) error {
-	if err := c.home.account.reaches(filepath.Join(c.binaries.Dir, "postgres")); err != nil {
-		return err
-	}
-	if err := c.initdb(ctx); err != nil {
-		return err
-	}
 	var err error
+	if t := c.options.Template; t != nil && t.binaries.Dir == c.binaries.Dir {
+		c.password = t.password
+		err = t.copyTo(c.home)
+	} else {
+		err = initdb(ctx, c.binaries, c.home, c.password, c.options)
+	}
+	if err == nil {
+		err = c.configure()
+	}
+	if err != nil {
+		return err
+	}
 	for range portAttempts {
 		if c.port, err = freePort(); err != nil {
 			return err
@@ -82,24 +97,23 @@ func (c *Cluster) start(ctx context.Context) error {
 	return err
 }
 
-// initdb makes the data folder: scram passwords only, settings in its
-// postgresql.conf so that ALTER SYSTEM can still override them.
-func (c *Cluster) initdb(ctx context.Context) error {
-	secret := filepath.Join(c.home.dir, "password")
-	if err := c.home.write(secret, c.password); err != nil {
+// initdb makes the data folder: scram passwords only.
+func initdb(ctx context.Context, binaries Binaries, home *home, password string, o Options) error {
+	secret := filepath.Join(home.dir, "password")
+	if err := home.write(secret, password); err != nil {
 		return err
 	}
 	defer os.Remove(secret)
-	args := []string{"-D", c.home.data(), "-U", superuser, "--pwfile=" + secret, "--auth=scram-sha-256",
+	args := []string{"-D", home.data(), "-U", superuser, "--pwfile=" + secret, "--auth=scram-sha-256",
 		"--encoding=UTF8", "--no-locale"}
-	if c.options.NoSync {
+	if o.NoSync {
 		args = append(args, "--no-sync")
 	}
-	init, err := startProcess(filepath.Join(c.binaries.Dir, "initdb"), args, c.home)
+	init, err := startProcess(filepath.Join(binaries.Dir, "initdb"), args, home)
 	if err != nil {
 		return fmt.Errorf("start initdb: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.options.startTimeout(), errors.New("initdb takes too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, o.startTimeout(), errors.New("initdb takes too long"))
 	defer cancel()
 	select {
 	case <-ctx.Done():
@@ -108,11 +122,13 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	case <-init.done:
 	}
 	if init.err != nil {
-		return fmt.Errorf("create a cluster with initdb: %w: %s", init.err, c.Logs())
+		return fmt.Errorf("create a cluster with initdb: %w: %s", init.err, tail(home.log(), logTail))
 	}
-	return c.configure()
+	return nil
 }
 
+// configure writes the settings into postgresql.conf, so that ALTER SYSTEM can
+// still override them.
 func (c *Cluster) configure() error {
 	var conf strings.Builder
 	settings := c.options.settings()
@@ -277,7 +293,10 @@ func (c *Cluster) Stop() error {
 
 // Logs is the tail of what the server last wrote to its log, for error
 // messages.
-func (c *Cluster) Logs() string { return tail(c.log(), 2000) }
+func (c *Cluster) Logs() string { return tail(c.log(), logTail) }
+
+// logTail is how much of a log an error message shows, in bytes.
+const logTail = 2000
 
 func (c *Cluster) log() []byte { return c.home.log() }
 

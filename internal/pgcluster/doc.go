@@ -9,7 +9,8 @@
 // [Find] looks for server binaries on the machine and fetches them if there are none; a cache
 // folder keeps them. [Start] creates a cluster in a temporary folder, with wal_level=logical, a
 // generated password and a TCP port on 127.0.0.1. When root starts it, the server runs as
-// postgres or nobody, because PostgreSQL refuses root.
+// postgres or nobody, because PostgreSQL refuses root. [NewTemplate] keeps what initdb makes,
+// for a process that starts many clusters: Start copies it.
 //
 // # States of a cluster
 //

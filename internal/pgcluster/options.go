@@ -29,6 +29,10 @@ type Options struct {
 	NoSync   bool   // fsync off: quick, still safe against Kill, not against a power cut
 	Settings map[string]string
 
+	// Template is copied in place of running initdb, where it is of the same server
+	// binaries; nil runs initdb.
+	Template *Template
+
 	// StartTimeout bounds initdb, start-up and crash recovery, each; 0 is a minute.
 	StartTimeout time.Duration
 	// Progress hears what takes long, such as a download; nil is silence.

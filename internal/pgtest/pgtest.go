@@ -25,6 +25,13 @@ var shared struct {
 	next    atomic.Int64
 }
 
+// templates are what the clusters of this test binary are copies of, by the major
+// version that was asked for.
+var templates struct {
+	mu   sync.Mutex
+	made map[int]*pgcluster.Template // by need
+}
+
 // majorEnv chooses the major version of PostgreSQL for the tests that do not
 // ask for one themselves: the nightly run goes through all that are supported.
 const majorEnv = "TEST_PG_MAJOR"
@@ -41,6 +48,15 @@ func Main(m *testing.M) int {
 		}
 		shared.cluster = nil
 	}
+	templates.mu.Lock()
+	defer templates.mu.Unlock()
+	for _, template := range templates.made {
+		if err := template.Remove(); err != nil {
+			fmt.Fprintln(os.Stderr, "remove the template of the tests' PostgreSQL:", err)
+			code = max(code, 1)
+		}
+	}
+	templates.made = nil
 	return code
 }
 
@@ -51,7 +67,7 @@ func Cluster(tb testing.TB) *pgcluster.Cluster {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.cluster == nil && shared.err == nil {
-		shared.cluster, shared.err = pgcluster.Start(context.Background(), options(pgcluster.Options{NoSync: true}))
+		shared.cluster, shared.err = start(context.Background(), pgcluster.Options{NoSync: true})
 	}
 	if shared.err != nil {
 		tb.Fatalf("start PostgreSQL for the tests: %v", shared.err)
@@ -62,7 +78,7 @@ func Cluster(tb testing.TB) *pgcluster.Cluster {
 // NewCluster is a server of the test's own, stopped when the test ends.
 func NewCluster(tb testing.TB, o pgcluster.Options) *pgcluster.Cluster {
 	tb.Helper()
-	cluster, err := pgcluster.Start(tb.Context(), options(o))
+	cluster, err := start(tb.Context(), o)
 	if err != nil {
 		tb.Fatalf("start PostgreSQL for the test: %v", err)
 	}
@@ -72,6 +88,33 @@ func NewCluster(tb testing.TB, o pgcluster.Options) *pgcluster.Cluster {
 		}
 	})
 	return cluster
+}
+
+// start starts a cluster from the template of its version.
+func start(ctx context.Context, o pgcluster.Options) (*pgcluster.Cluster, error) {
+	o = options(o)
+	var err error
+	if o.Template, err = templateOf(ctx, o); err != nil {
+		return nil, err
+	}
+	return pgcluster.Start(ctx, o)
+}
+
+func templateOf(ctx context.Context, o pgcluster.Options) (*pgcluster.Template, error) {
+	templates.mu.Lock()
+	defer templates.mu.Unlock()
+	if made := templates.made[o.Major]; made != nil {
+		return made, nil
+	}
+	made, err := pgcluster.NewTemplate(context.WithoutCancel(ctx), o)
+	if err != nil {
+		return nil, err
+	}
+	if templates.made == nil {
+		templates.made = map[int]*pgcluster.Template{}
+	}
+	templates.made[o.Major] = made
+	return made, nil
 }
 
 // options adds room for many tests at once, beneath what the test asks for.
