@@ -138,7 +138,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 func (s *subscriptions) unknownAccount(ctx context.Context, account string) (warnings []string, err error) {
 	unknown, err := s.cfg.Store.IsUnknown(ctx, account)
 	if unknown {
-		warnings = []string{"account " + printable(account) + " is not in the source: what is made waits until an account with that id is there; see that the id is right"}
+		warnings = []string{"account " + printable(account) + " is not in the source: check the id; this takes effect once an account with that id exists"}
 	}
 	return warnings, err
 }

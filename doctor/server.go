@@ -143,7 +143,7 @@ func checkClock(r *Report, where string, before, theirs, after time.Time) {
 	case sure > skewWarned:
 		r.Warn(id, fix, what, where, by, which)
 	default:
-		r.OK(id, "%s %s this machine's, measured to %s", by, which, (trip / 2).Round(time.Microsecond))
+		r.OK(id, "%s %s this machine's, with an accuracy of %s", by, which, (trip / 2).Round(time.Microsecond))
 	}
 }
 

@@ -96,7 +96,7 @@ func warnUnknown(ctx context.Context, store *outbox.Store, out io.Writer, accoun
 	}
 	unknown, err := store.IsUnknown(ctx, account)
 	if unknown {
-		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("warning: account %s is not in the source: the hold waits until an account with that id is there; see that the id is right", account)))
+		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("warning: account %s is not in the source: check the id; the hold takes effect once an account with that id exists", account)))
 	}
 	return err
 }

@@ -127,7 +127,7 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 func writeEndpointTables(out io.Writer, st *outbox.Status) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(st.Worst) > 0 {
-		fmt.Fprintln(table, "\nWORST\tENDPOINT\tLANE\tREASON\tFAILING SINCE\tOLDEST WAITS\tIN RETRY\tDEAD\tURL")
+		fmt.Fprintln(table, "\nWORST ENDPOINTS\nACCOUNT\tENDPOINT\tLANE\tREASON\tFAILING SINCE\tOLDEST WAITS\tIN RETRY\tDEAD\tURL")
 		for i := range st.Worst {
 			w := &st.Worst[i]
 			since, oldest := "", ""
@@ -142,14 +142,14 @@ func writeEndpointTables(out io.Writer, st *outbox.Status) error {
 		}
 	}
 	if len(st.Held) > 0 {
-		fmt.Fprintln(table, "\nHELD\tENDPOINT\tSINCE\tREASON\tURL")
+		fmt.Fprintln(table, "\nHELD ENDPOINTS\nACCOUNT\tENDPOINT\tSINCE\tREASON\tURL")
 		for i := range st.Held {
 			h := &st.Held[i]
 			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", cell(h.Account), h.ID, clock(h.Since), cell(h.Why), printable(h.URL))
 		}
 	}
 	if n := len(st.Disabled); n > 0 {
-		fmt.Fprintln(table, "\nDISABLED\tENDPOINT\tBY\tSINCE\tREASON\tURL")
+		fmt.Fprintln(table, "\nDISABLED ENDPOINTS\nACCOUNT\tENDPOINT\tBY\tSINCE\tREASON\tURL")
 		for i := range st.Disabled {
 			e := &st.Disabled[i]
 			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", cell(e.Account), e.ID, e.DisabledBy, clock(e.ChangedAt), cell(e.Reason), printable(e.URL))

@@ -107,7 +107,7 @@ func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
 		t.Errorf("status\n%s", text)
 	}
 	people, err := walhook(t, append([]string{"status"}, args...)...)
-	for _, want := range []string{"slot          " + s.slot + ", read", "lag  ", "throughput  ", "backlog       about", "live", fmt.Sprintf("\n2      %d ", endpoint), "5xx"} {
+	for _, want := range []string{"slot          " + s.slot + ", read", "lag  ", "throughput  ", "backlog       about", "live", "WORST ENDPOINTS\nACCOUNT  ENDPOINT  ", fmt.Sprintf("\n2        %d ", endpoint), "5xx"} {
 		if !strings.Contains(people, want) {
 			t.Errorf("%v: the status lacks %q:\n%s", err, want, people)
 		}

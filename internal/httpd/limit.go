@@ -183,5 +183,5 @@ func Network(a netip.Addr) netip.Addr {
 }
 
 func (b Bounds) String() string {
-	return fmt.Sprintf("%d connections, %d of one address", b.Total, b.PerAddress)
+	return fmt.Sprintf("%d connections, %d per address", b.Total, b.PerAddress)
 }
