@@ -8,15 +8,14 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// Aged is the measure aged: what the age of an outbox does to the cost of a
-// delivery.
+// Aged is the measure aged: the cost of a delivery in outboxes of different ages.
 type Aged struct {
-	Events  int `json:"events"`  // that were delivered in between
-	Changes int `json:"changes"` // of each run that was measured
+	Events  int `json:"events"`  // delivered in between
+	Changes int `json:"changes"` // of each measured run
 
-	Fresh    Stage `json:"fresh"`    // an outbox that is new
-	Old      Stage `json:"old"`      // the same after so many events
-	Retained Stage `json:"retained"` // the same once retention has dropped them
+	Fresh    Stage `json:"fresh"`    // a new outbox
+	Old      Stage `json:"old"`      // the same outbox after these events
+	Retained Stage `json:"retained"` // the same outbox after retention has dropped them
 }
 
 // Stage is an age. CPU is of walhook and PostgreSQL.
@@ -53,8 +52,8 @@ func (b *bench) aged(ctx context.Context) (err error) {
 	return err
 }
 
-// stage measures runs in the world as it is, once its tables are vacuumed: what
-// autovacuum owes to the events before is not a cost of those that follow.
+// stage vacuums the tables and measures runs in the present world. The vacuum for the
+// earlier events is not a cost of the later ones.
 func (w *world) stage(ctx context.Context) (Stage, error) {
 	var runs []moved
 	var s Stage
@@ -93,7 +92,7 @@ func (w *world) vacuum(ctx context.Context) error {
 	return nil
 }
 
-// live has many events go through, a part at a time.
+// live delivers many events, a part at a time.
 func (w *world) live(ctx context.Context, events int) error {
 	const part = 500_000
 	for left := events; left > 0; left -= part {
@@ -110,8 +109,8 @@ func (w *world) live(ctx context.Context, events int) error {
 }
 
 const (
-	// Retention goes by when a partition's last event was appended, and by
-	// the day of attempts: they are made older than it is.
+	// Retention depends on when a partition's last event was appended, and on the day
+	// of attempts. These statements backdate both.
 	ageEvents = `UPDATE walhook.event SET appended_at = appended_at - interval '30 days'
 		WHERE id IN (SELECT min(id) FROM walhook.event UNION ALL SELECT max(id) FROM walhook.event)`
 
@@ -131,8 +130,8 @@ const (
 		AND relname IN ('event_000000', 'attempt_' || to_char((now() AT TIME ZONE 'UTC')::date - 30, 'YYYYMMDD'))`
 )
 
-// retire makes all that the outbox holds older than retention, and waits until
-// walhook has dropped it.
+// retire backdates everything in the outbox beyond retention, and waits until walhook
+// has dropped it.
 func (w *world) retire(ctx context.Context) error {
 	outbox, err := pgsession.Connect(ctx, w.outbox)
 	if err != nil {
@@ -144,8 +143,8 @@ func (w *world) retire(ctx context.Context) error {
 			return fmt.Errorf("make the outbox older: %w", err)
 		}
 	}
-	// The publisher leaves a partition of that age with its next append, and
-	// maintenance looks when walhook starts.
+	// The publisher leaves a partition of that age with its next append, and maintenance
+	// runs when walhook starts.
 	const few = 1000
 	if err := w.bulk(ctx, w.next, few); err != nil {
 		return err

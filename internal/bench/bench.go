@@ -18,16 +18,16 @@ import (
 // other.
 type bench struct {
 	options   Options
-	dir       string // of the logs of what we start
+	dir       string // of the logs of our processes
 	cluster   *pgcluster.Cluster
-	admin     *pgx.Conn // on no world's database
+	admin     *pgx.Conn // not on a database of a world
 	receiver  *helper
 	addresses []string // of the receivers
 	worlds    int      // made so far
 	report    *Report
 }
 
-// measure is one thing to measure; it puts its result into the report.
+// measure is one measure; it puts its result into the report.
 type measure struct {
 	name string
 	run  func(b *bench, ctx context.Context) error
@@ -66,8 +66,7 @@ func DefaultMeasures() (names []string) {
 	return names
 }
 
-// Run measures. An error means that figures are missing; a delivery that is
-// wrong or lost is one.
+// Run measures. A wrong or lost delivery is an error.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -117,7 +116,7 @@ func (b *bench) build(ctx context.Context) (err error) {
 	return err
 }
 
-// close leaves nothing behind.
+// close stops all processes and removes all files.
 func (b *bench) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var faults []error
@@ -142,7 +141,7 @@ func (b *bench) step(format string, args ...any) {
 	}
 }
 
-// receivers tells the receivers' process something and returns its answer.
+// receivers sends an order to the receivers' process and returns its report.
 func (b *bench) receivers(ctx context.Context, order receiveOrder) (report receiveReport, err error) {
 	err = b.receiver.ask(ctx, order, &report)
 	return report, err
@@ -153,7 +152,7 @@ func (b *bench) healthyURL(index int) string {
 	return hookURL(b.addresses[index%len(b.addresses)], carrier.AccountID(index))
 }
 
-// joined is the first error, and the second where there is no first.
+// joined returns the first error, or else the second.
 func joined(err, after error) error {
 	if err != nil {
 		return err

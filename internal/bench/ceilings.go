@@ -9,8 +9,8 @@ import (
 	"walhook/schemas"
 )
 
-// decodeOnly is how many changes a second go through walhook's reader alone.
-// As with pg_recvlogical, the process's start and stop are in it.
+// decodeOnly returns how many changes a second walhook's reader alone processes. It
+// includes the start and stop of the process, as for pg_recvlogical.
 func (w *world) decodeOnly(ctx context.Context, from schemas.Checkpoint, changes int) (float64, error) {
 	began := time.Now()
 	h, err := w.b.options.Walhook.help(w.b.dir, helpDecode)
@@ -29,9 +29,9 @@ func (w *world) decodeOnly(ctx context.Context, from schemas.Checkpoint, changes
 	return float64(changes) / took.Seconds(), nil
 }
 
-// plainPosts is how many requests a second net/http makes, with bodies such as
-// those of the records from w.next on, to the same receivers. All are counted
-// as walhook's are.
+// plainPosts returns how many requests a second net/http makes to the same receivers,
+// with bodies like those of the records from w.next on. The receivers count them as they
+// count walhook's.
 func (w *world) plainPosts(ctx context.Context, n int) (float64, error) {
 	rest, err := w.rest(ctx, w.next)
 	if err != nil {

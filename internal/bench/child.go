@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// Program is walhook's own binary, which the benchmark starts again: as itself,
-// as an operator would, and as its own helpers.
+// Program is walhook's own binary. The benchmark starts it as an operator would, and as
+// its helper processes.
 type Program struct {
 	Path string
-	// Helper is the hidden command that serves as a helper process; the
-	// helper's name follows it (see [Serve]).
+	// Helper is the hidden command of helper processes; the helper's name follows it
+	// (see [Serve]).
 	Helper []string
 }
 
@@ -30,13 +30,13 @@ type Program struct {
 type child struct {
 	cmd  *exec.Cmd
 	name string
-	log  string // the file that its standard error goes to
+	log  string // the file of its standard error
 	done chan struct{}
 	err  error
 }
 
-// start runs the binary with more environment and its standard error in a file
-// of dir. It dies with us where the kernel can see to that.
+// start runs the binary with additional environment and its standard error in a file of
+// dir. On Linux the kernel ends it when this process dies.
 func (p Program) start(dir, name string, environ []string, in io.Reader, out io.Writer, args ...string) (*child, error) {
 	c := &child{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.Create(c.log)
@@ -47,12 +47,12 @@ func (p Program) start(dir, name string, environ []string, in io.Reader, out io.
 	c.cmd = exec.Command(p.Path, args...)
 	c.cmd.Env = append(ownEnviron(), environ...)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = in, out, log
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours alone
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches only this process
 	endWithParent(c.cmd.SysProcAttr)
 	started := make(chan error)
 	go func() {
-		// The kernel takes the thread for the parent: this one lives as long
-		// as the child and is never given back.
+		// For the kernel the parent is the thread, so this thread must live as long as
+		// the child.
 		runtime.LockOSThread()
 		err := c.cmd.Start()
 		started <- err
@@ -67,8 +67,8 @@ func (p Program) start(dir, name string, environ []string, in io.Reader, out io.
 	return c, nil
 }
 
-// ownEnviron is ours without the settings of walhook and of PostgreSQL's
-// clients, which are meant for other databases than the benchmark's.
+// ownEnviron returns our environment without the settings of walhook and of PostgreSQL's
+// clients, which are for other databases.
 func ownEnviron() []string {
 	var environ []string
 	for _, entry := range os.Environ() {
@@ -81,7 +81,7 @@ func ownEnviron() []string {
 
 func (c *child) pid() int { return c.cmd.Process.Pid }
 
-// failed is the error of a process that has ended by itself, nil while it runs.
+// failed returns the error of a process that has ended by itself; nil while it runs.
 func (c *child) failed() error {
 	select {
 	case <-c.done:
@@ -91,7 +91,7 @@ func (c *child) failed() error {
 	}
 }
 
-// lastWords is the end of what the process logged.
+// lastWords returns the end of the process's log.
 func (c *child) lastWords() string {
 	text, err := os.ReadFile(c.log)
 	if err != nil || len(bytes.TrimSpace(text)) == 0 {
@@ -105,7 +105,7 @@ const stopWithin = 30 * time.Second
 
 // stop asks the process to end, as an operator does, and waits for it.
 func (c *child) stop() error {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails when it has ended
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
 	select {
 	case <-c.done:
 	case <-time.After(stopWithin):
@@ -137,8 +137,7 @@ func (c *child) wait(ctx context.Context) error {
 	return nil
 }
 
-// cpu is what the process has used in its whole life, in seconds. It must have
-// ended.
+// cpu returns the CPU time of an ended process, in seconds.
 func (c *child) cpu() float64 {
 	return (c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()).Seconds()
 }

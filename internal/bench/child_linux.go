@@ -2,5 +2,5 @@ package bench
 
 import "syscall"
 
-// endWithParent has the kernel end the process when we die, however we do.
+// endWithParent makes the kernel end the process when this one dies, in whatever way.
 func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

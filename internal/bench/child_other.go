@@ -4,6 +4,6 @@ package bench
 
 import "syscall"
 
-// endWithParent does nothing where the kernel offers nothing: helpers end with
-// their standard input, and walhook is stopped by us.
+// endWithParent does nothing, since these kernels offer nothing. Helpers end with their
+// standard input, and the benchmark stops walhook.
 func endWithParent(*syscall.SysProcAttr) {}

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// Cost is what deliveries cost. What the system cannot tell is 0: of other
-// processes than walhook's own, only Linux does.
+// Cost is the cost of deliveries. A figure that the system does not provide is 0; only
+// Linux provides the CPU time of other processes.
 type Cost struct {
 	WalhookCPU  float64 `json:"walhook_cpu_seconds_per_1000"`
 	PostgresCPU float64 `json:"postgres_cpu_seconds_per_1000"`
-	// WalsenderCPU is the part of PostgreSQL's that decodes the source's log.
+	// WalsenderCPU is the part of PostgreSQL's CPU time that decodes the source's WAL.
 	WalsenderCPU float64 `json:"walsender_cpu_seconds_per_1000"`
-	// ReceiverCPU is the other end's, on the same machine.
+	// ReceiverCPU is that of the receivers, on the same machine.
 	ReceiverCPU float64 `json:"receiver_cpu_seconds_per_1000"`
 	PeakRSS     float64 `json:"walhook_peak_rss_mib"`
 	WAL         float64 `json:"wal_bytes_per_delivery"`
@@ -39,28 +39,28 @@ func costSpread[R any](runs []R, cost func(R) Cost) CostSpread {
 	}
 }
 
-// meter is what has been used so far.
+// meter is what has been used up to a moment.
 type meter struct {
 	postgresCPU float64 // seconds, of all of the server's processes
 	receiverCPU float64
-	wal         int64 // bytes written to the log
+	wal         int64 // bytes of WAL
 }
 
 func (b *bench) meter(ctx context.Context) (m meter, err error) {
 	if err := b.admin.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn() - '0/0'`).Scan(&m.wal); err != nil {
-		return m, fmt.Errorf("read the end of the log: %w", err)
+		return m, fmt.Errorf("read the end of the WAL: %w", err)
 	}
 	m.postgresCPU, m.receiverCPU = treeCPU(b.cluster.PID()), treeCPU(b.receiver.pid())
 	return m, nil
 }
 
-// life is what can only be read of processes that run.
+// life holds figures that can only be read of running processes.
 type life struct {
 	peakRSS   uint64
 	walsender float64
 }
 
-// life reads it of walhook, and of the process of PostgreSQL that feeds it.
+// life reads the figures of walhook and of its WAL sender.
 func (w *world) life(ctx context.Context) (l life, err error) {
 	l.peakRSS = memoryOf(w.walhook.pid()).VmHWM
 	var pid *int
@@ -74,8 +74,8 @@ func (w *world) life(ctx context.Context) (l life, err error) {
 	return l, nil
 }
 
-// cost is what has been used since a meter was read, for so many deliveries,
-// walhook's start and stop included. It must have been stopped.
+// cost returns the cost per delivery since a meter was read. walhook must have been
+// stopped; its start and stop are included.
 func (b *bench) cost(ctx context.Context, walhook *child, l life, since meter, deliveries int) (Cost, error) {
 	now, err := b.meter(ctx)
 	if err != nil {

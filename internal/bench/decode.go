@@ -16,18 +16,18 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// decodeJob is the decode-only ceiling: the backlog through walhook's own
-// reader, into a store that only counts.
+// decodeJob is the decode-only ceiling: walhook's own reader reads the backlog into a
+// store that only counts.
 type decodeJob struct {
 	Source     string // database URL
 	Slot       string
-	Checkpoint schemas.Checkpoint // of a slot that nobody has read
+	Checkpoint schemas.Checkpoint // of an unread slot
 	Changes    int
 }
 
 type decodeResult struct{ Changes int }
 
-// run reads until all the changes were seen.
+// run reads until all changes have arrived.
 func (j decodeJob) run(ctx context.Context) (decodeResult, error) {
 	store := &countingStore{checkpoint: j.Checkpoint, want: j.Changes, all: make(chan struct{})}
 	cfg := source.Config{URL: j.Source, Slot: j.Slot, Catalog: catalog.Carrier()}
@@ -51,10 +51,10 @@ func (j decodeJob) run(ctx context.Context) (decodeResult, error) {
 	return decodeResult{Changes: store.count()}, err
 }
 
-// countingStore stores nothing but the position.
+// countingStore stores only the position.
 type countingStore struct {
 	want int
-	all  chan struct{} // closed when want changes were seen
+	all  chan struct{} // closed when want changes have arrived
 
 	mu         sync.Mutex
 	checkpoint schemas.Checkpoint // guarded by mu
@@ -90,10 +90,10 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 	return nil
 }
 
-// ObserveSourceTime implements [cdc.Store]. Nothing here has a day that ends.
+// ObserveSourceTime implements [cdc.Store]. The benchmark has no daily delivery.
 func (s *countingStore) ObserveSourceTime(schemas.LSN, time.Time) {}
 
-// Advanced implements [cdc.Store]. Nothing here was stored before.
+// Advanced implements [cdc.Store]. No earlier process has stored anything.
 func (s *countingStore) Advanced(context.Context) (schemas.LSN, time.Time, error) {
 	return 0, time.Time{}, nil
 }
@@ -120,7 +120,7 @@ func (s *countingStore) Checkpoint(ctx context.Context) (schemas.Checkpoint, err
 	return s.TakeOver(ctx)
 }
 
-// LoadSnapshot implements [source.SnapshotStore]: the point is all that is kept.
+// LoadSnapshot implements [source.SnapshotStore]. It keeps only the point.
 func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
 	s.checkpoint.Position, s.checkpoint.Flush = schemas.Position{Commit: point}, point
 	return fill(s)
@@ -143,7 +143,7 @@ func (s *countingStore) Descriptions(context.Context) ([]*catalog.TableDescripti
 // Undescribe implements [cdc.History].
 func (s *countingStore) Undescribe(context.Context, uint32, schemas.LSN) error { return nil }
 
-// KeepSourceChange implements [source.Changes]. The server is thrown away.
+// KeepSourceChange implements [source.Changes]. The server is temporary.
 func (s *countingStore) KeepSourceChange(context.Context, schemas.SourceChange) (int64, error) {
 	return 0, nil
 }
@@ -151,8 +151,7 @@ func (s *countingStore) KeepSourceChange(context.Context, schemas.SourceChange) 
 // SourceChangeUndone implements [source.Changes].
 func (s *countingStore) SourceChangeUndone(context.Context, int64) error { return nil }
 
-// decodeSlot makes a slot at the present end of the log and returns where it
-// stands.
+// decodeSlot creates a slot at the present end of the WAL and returns its position.
 func decodeSlot(ctx context.Context, url, slot string) (schemas.Checkpoint, error) {
 	store := &countingStore{}
 	cfg := source.Config{URL: url, Slot: slot, Catalog: catalog.Carrier()}

@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// Throughput is the measures drain and bulk: so many changes, committed before
-// walhook starts, to the last 2xx.
+// Throughput is the measures drain and bulk: a number of changes, committed before
+// walhook starts, until the last 2xx.
 type Throughput struct {
 	Changes     int `json:"changes"`
 	Accounts    int `json:"accounts"`
@@ -25,7 +25,7 @@ type Throughput struct {
 	ShareOfPosts Spread  `json:"share_of_plain_posts"`
 	Decoded      Spread  `json:"decoded_changes_per_second"`
 	ShareOfRead  Spread  `json:"share_of_decoded"`
-	Recvlogical  *Spread `json:"pg_recvlogical_changes_per_second,omitempty"` // none where it is not installed
+	Recvlogical  *Spread `json:"pg_recvlogical_changes_per_second,omitempty"` // nil if it is not installed
 	ShareOfRecv  *Spread `json:"decoded_share_of_pg_recvlogical,omitempty"`
 
 	Tallies []Tally `json:"tallies"`
@@ -84,8 +84,8 @@ func (b *bench) throughput(ctx context.Context, name string, commit commitFunc) 
 	return result, nil
 }
 
-// throughputRun makes the backlog, measures the ceilings on it, and then
-// walhook.
+// throughputRun makes the backlog and measures first the ceilings and then walhook on
+// it.
 func (b *bench) throughputRun(ctx context.Context, commit commitFunc) (run throughputRun, err error) {
 	n := b.options.Changes
 	w, err := b.newWorld(ctx, b.options.Accounts, b.healthyURL)

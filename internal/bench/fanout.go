@@ -14,17 +14,17 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// FanOut is the measure fan-out at one number of endpoints to an account: each
-// event goes to all of them.
+// FanOut is the measure fan-out for one number of endpoints per account: each event goes
+// to all of them.
 type FanOut struct {
 	Endpoints int `json:"endpoints"` // of each account
 	Accounts  int `json:"accounts"`
 	Changes   int `json:"changes"` // of each repetition
 
-	PerSecond Spread     `json:"deliveries_per_second"` // as of drain
+	PerSecond Spread     `json:"deliveries_per_second"` // as in drain
 	Cost      CostSpread `json:"cost"`
-	// OneEvent is from the commit of a single event to the last of its
-	// endpoints' 2xx, ten events a second.
+	// OneEvent is the time from the commit of a single event to the last 2xx of its
+	// endpoints, at ten events a second.
 	OneEvent Quantiles `json:"commit_to_last_2xx_ms"`
 	Tallies  []Tally   `json:"tallies"`
 }
@@ -34,8 +34,8 @@ type fanOutRun struct {
 	one latencyRun
 }
 
-// fanOutAccounts and fanOutRate are small: what is measured is one event's
-// many deliveries.
+// fanOutAccounts and fanOutRate are small, because the measure is about the many
+// deliveries of one event.
 const (
 	fanOutAccounts = 20
 	fanOutRate     = 10
@@ -90,8 +90,8 @@ func (b *bench) fanOutRun(ctx context.Context, endpoints, changes int) (run fanO
 	return run, w.stop()
 }
 
-// webhookID is the id of an account's endpoint, by its number from 0: the first
-// is the one that the account's own URL makes.
+// webhookID returns the id of an account's endpoint, by its number from 0. The first is
+// that of the account's own URL.
 func webhookID(number int64) string {
 	if number == 0 {
 		return "account"
@@ -99,8 +99,8 @@ func webhookID(number int64) string {
 	return "bench" + strconv.FormatInt(number, 10)
 }
 
-// addWebhooks gives each account more endpoints for its records, so that it has
-// so many in all, as the API stores them.
+// addWebhooks gives each account further endpoints for its records, as the API stores
+// them, until it has the given number.
 func (w *world) addWebhooks(ctx context.Context, endpoints int) error {
 	w.copies = endpoints
 	outbox, err := pgsession.Connect(ctx, w.outbox)

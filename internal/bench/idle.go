@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Idle is the measure idle: what endpoints cost to which nothing is sent.
+// Idle is the measure idle: the cost of endpoints that get nothing.
 type Idle struct {
 	Endpoints int     `json:"endpoints"`
-	Seconds   float64 `json:"seconds"` // that each was watched
-	// Started is a walhook that has sent nothing yet, to endpoints that have just
-	// been made; Delivered one that has just sent something to each; Rested the
-	// same after SettleSeconds without anything to do.
+	Seconds   float64 `json:"seconds"` // of each observation
+	// Started is a walhook that has sent nothing yet, with new endpoints. Delivered is
+	// one that has just sent something to each. Rested is the same after SettleSeconds
+	// without work.
 	Started       Resting `json:"started"`
 	Delivered     Resting `json:"delivered"`
 	Rested        Resting `json:"rested"`
@@ -19,7 +19,7 @@ type Idle struct {
 	Tallies       []Tally `json:"tallies"`
 }
 
-// Resting is what is used while nothing happens.
+// Resting is what an idle walhook uses.
 type Resting struct {
 	RSS   Spread `json:"walhook_rss_mib"`
 	Cores Cores  `json:"cores"`
@@ -96,7 +96,7 @@ func (b *bench) idleRun(ctx context.Context) (run idleRun, err error) {
 	return run, err
 }
 
-// watch lets walhook settle for a sixth of the time and then watches it.
+// watch lets walhook settle for a sixth of the time and then observes it.
 func (w *world) watch(ctx context.Context, length time.Duration) (r rest, err error) {
 	if err := w.pass(ctx, length/6); err != nil {
 		return r, err
@@ -110,7 +110,7 @@ func (w *world) watch(ctx context.Context, length time.Duration) (r rest, err er
 	return r, nil
 }
 
-// pass lets some time pass in which walhook must not end.
+// pass waits, and fails if walhook ends meanwhile.
 func (w *world) pass(ctx context.Context, length time.Duration) error {
 	select {
 	case <-ctx.Done():

@@ -11,19 +11,19 @@ import (
 
 // Latency is the measure latency at one rate.
 type Latency struct {
-	Rate         float64 `json:"rate"`    // transactions a second, asked for
+	Rate         float64 `json:"rate"`    // transactions a second, planned
 	Seconds      float64 `json:"seconds"` // of each repetition
 	Accounts     int     `json:"accounts"`
 	Transactions int     `json:"transactions"` // of each repetition
 	Committed    Spread  `json:"committed_per_second"`
 
-	// Commit is from the commit, as PostgreSQL dates it just before it writes
-	// the commit record to its disk, to the receiver's 2xx; with several
-	// endpoints, to the last one's.
+	// Commit is the time from the commit to the receiver's 2xx, or to the last one of
+	// several endpoints. PostgreSQL dates a commit just before it writes the commit
+	// record to disk.
 	Commit Quantiles `json:"commit_to_2xx_ms"`
-	// Due is from the time that the transaction was due.
+	// Due is the time from the planned start of the transaction to the 2xx.
 	Due Quantiles `json:"due_to_2xx_ms"`
-	// Late is how long after that it was begun: what the load generator owes.
+	// Late is the delay of the start, which the load generator causes.
 	Late Quantiles `json:"begun_late_ms"`
 
 	Cores Cores `json:"cores"`
@@ -56,8 +56,7 @@ func quantiles[R any](runs []R, times func(R) []time.Duration) Quantiles {
 	return Quantiles{P50: at(.5), P99: at(.99), P999: at(.999), Max: at(1)}
 }
 
-// quantile is the least of sorted times that a share of all are no longer than,
-// in milliseconds.
+// quantile returns a quantile of sorted times, in milliseconds.
 func quantile(sorted []time.Duration, share float64) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -80,7 +79,7 @@ func (r *latencyRun) ofDirect(share float64) float64 {
 	return quantile(r.commit, share) / quantile(r.direct.commit, share)
 }
 
-// latency measures each rate in turn, again and again.
+// latency measures each rate in turn, once per repetition.
 func (b *bench) latency(ctx context.Context) error {
 	runs := make([][]latencyRun, len(b.options.Rates))
 	for i := range b.options.Repetitions {
@@ -160,8 +159,8 @@ func (w *world) directRuns(ctx context.Context, runs [][]latencyRun) error {
 	return stop()
 }
 
-// warmUp has every endpoint get something, so that connections are made and
-// endpoints known.
+// warmUp delivers something to every endpoint, so that connections are open and
+// endpoints are loaded.
 func (w *world) warmUp(ctx context.Context) error {
 	const rate = 1000
 	p, err := w.pace(ctx, rate, time.Duration(float64(w.accounts)/rate*float64(time.Second)))
@@ -171,11 +170,11 @@ func (w *world) warmUp(ctx context.Context) error {
 	return w.delivered(ctx, len(p.due)*w.copies, nil)
 }
 
-// everyone is all accounts.
+// everyone selects all accounts.
 func everyone(int) bool { return true }
 
-// latency commits at a rate for a while, waits until all is delivered that
-// belongs to accounts that answer, and times that of those that are told.
+// latency commits at a rate for a while, waits for the deliveries to accounts that
+// answer, and measures those of the selected accounts.
 func (w *world) latency(ctx context.Context, rate float64, length time.Duration, answer, timed func(index int) bool) (run latencyRun, err error) {
 	p, err := w.pace(ctx, rate, length)
 	if err != nil {
@@ -223,7 +222,7 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 	return run, nil
 }
 
-// commits are the times of the records' commits, by the source.
+// commits returns the times of the records' commits, by the source's clock.
 func (w *world) commits(ctx context.Context, p *paced) ([]time.Time, error) {
 	const sql = `SELECT id, pg_xact_commit_timestamp(xmin) FROM dids WHERE id >= $1 AND id < $2`
 	rows, err := w.conn.Query(ctx, sql, p.first, p.first+int64(len(p.due)))

@@ -7,16 +7,16 @@ import (
 	"walhook/internal/carrier"
 )
 
-// insertDID makes a telephone number for an account: the table that a carrier
-// changes most, and one that other records point to, so that its owner has to
-// be remembered. %[1]s is the record's id and %[2]s the account's.
+// insertDID inserts a telephone number of an account. A carrier changes this table most.
+// Other records point to it, so walhook stores its owners. %[1]s is the record's id and
+// %[2]s the account's.
 const insertDID = `INSERT INTO dids (id, user_id, number, number_type, state, ratecenter, sms_enabled, inbound_cnam)
 	SELECT %[1]s, %[2]s, '312555' || lpad((%[1]s %% 10000)::text, 4, '0'), 'local', 'IL', 'CHICGOZN01', %[1]s %% 3 = 0,
 		CASE %[1]s %% 4 WHEN 0 THEN NULL ELSE %[1]s %% 4 = 1 END`
 
-// backlog commits records from first on, each in a transaction of its own, for
-// all accounts in turn. The carrier does not wait for its disk here: how a
-// backlog came to be is not measured.
+// backlog commits records from first on, each in a transaction of its own, for all
+// accounts in turn. It does not wait for the disk, since the measure does not include
+// making the backlog.
 func (w *world) backlog(ctx context.Context, first int64, records int) error {
 	insert := fmt.Sprintf(insertDID, "i", w.owner("i", first))
 	for _, sql := range []string{
@@ -46,7 +46,7 @@ func (w *world) bulk(ctx context.Context, first int64, records int) error {
 	return nil
 }
 
-// owner is the SQL for the account of a record.
+// owner returns SQL for the account of a record.
 func (w *world) owner(record string, first int64) string {
 	return fmt.Sprintf("%d + (%s - %d) %% %d", carrier.AccountID(0), record, first, w.accounts)
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Machine is what the figures were measured on. PostgreSQL, walhook and the
-// receivers share it.
+// Machine describes the machine of the figures, which PostgreSQL, walhook and the
+// receivers share.
 type Machine struct {
 	OS       string            `json:"os"`
 	Arch     string            `json:"arch"`
 	Kernel   string            `json:"kernel"`
-	CPU      string            `json:"cpu,omitempty"` // the model, where the system tells it
-	CPUs     int               `json:"cpus"`          // that Go may use
+	CPU      string            `json:"cpu,omitempty"` // the model, if the system provides it
+	CPUs     int               `json:"cpus"`          // usable by Go
 	Memory   int64             `json:"memory_bytes,omitzero"`
 	Go       string            `json:"go"`
 	Postgres string            `json:"postgres"`
@@ -40,7 +40,7 @@ func describeMachine(ctx context.Context, conn *pgx.Conn, postgres string) (Mach
 	m.CPU = procValue("/proc/cpuinfo", "model name")
 	if text := procValue("/proc/meminfo", "MemTotal"); text != "" {
 		_, _ = fmt.Sscan(text, &m.Memory)
-		m.Memory <<= 10 // it counts in KiB
+		m.Memory <<= 10 // the unit is KiB
 	}
 	rows, err := conn.Query(ctx, settingsShown)
 	if err != nil {
@@ -54,7 +54,7 @@ func describeMachine(ctx context.Context, conn *pgx.Conn, postgres string) (Mach
 	return m, err
 }
 
-// procValue is the first value of a key in one of Linux's lists; "" elsewhere.
+// procValue returns the first value of a key in one of Linux's lists; "" elsewhere.
 func procValue(file, key string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {

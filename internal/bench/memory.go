@@ -2,13 +2,13 @@ package bench
 
 import "context"
 
-// Memory is the measure memory: what walhook holds while much goes through.
+// Memory is the measure memory: walhook's peak memory during many changes.
 type Memory struct {
 	Drain Volume `json:"drain"` // single-row transactions
 	Bulk  Volume `json:"bulk"`  // one transaction
 }
 
-// Volume is a number of changes that went through.
+// Volume is the result for a number of changes.
 type Volume struct {
 	Changes   int     `json:"changes"`
 	PeakRSS   Spread  `json:"walhook_peak_rss_mib"`

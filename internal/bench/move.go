@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// moved is what it took to deliver what was committed before walhook started.
+// moved is the result of delivering a backlog.
 type moved struct {
 	total  float64 // deliveries a second, from the start of the process to the last 2xx
 	steady float64 // the same from the first 2xx

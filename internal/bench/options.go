@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Options say what is measured and how large. There are no zero values:
-// [Defaults] has them.
+// Options say what to measure and in which size. Zero values have no meaning; start from
+// [Defaults].
 type Options struct {
 	Walhook Program
 	Version string // walhook's
@@ -36,19 +36,19 @@ type Options struct {
 	FanOutDeliveries int
 
 	IdleEndpoints int
-	IdleLength    time.Duration // watched
-	IdleSettle    time.Duration // until walhook is watched once more
+	IdleLength    time.Duration // of an observation
+	IdleSettle    time.Duration // before the last observation
 	MemoryChanges int           // single-row transactions
 	MemoryRows    int           // of one transaction
 	Waiting       []int         // events in the outbox
 	Age           int           // events before retention
 
-	// Step hears what is being done; it may be nil.
+	// Step is called with a text at each step; it may be nil.
 	Step func(message string)
 }
 
-// Defaults measure everything that is not long, in less than ten minutes on two
-// cores.
+// Defaults returns options for all measures that are not long. They take less than ten
+// minutes on two cores.
 func Defaults() Options {
 	return Options{
 		Measures: DefaultMeasures(), Repetitions: 3,
@@ -61,7 +61,7 @@ func Defaults() Options {
 	}
 }
 
-// Validate lists everything that is wrong with o.
+// Validate lists every fault of o.
 func (o Options) Validate() error {
 	var faults []error
 	for _, name := range o.Measures {
@@ -90,7 +90,7 @@ func (o Options) Validate() error {
 	return errors.Join(faults...)
 }
 
-// size is an option that is a number, and between what it may be.
+// size is a numeric option with its bounds.
 type size struct {
 	name          string
 	value, lo, hi int

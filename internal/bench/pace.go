@@ -13,21 +13,21 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// paced is transactions that were committed at a rate, from record first on.
+// paced describes transactions that were committed at a rate, from record first on.
 type paced struct {
 	first  int64
 	due    []time.Time     // by record
-	late   []time.Duration // how long after it was due each was begun
-	took   time.Duration   // from the first due time to the last commit's answer
-	before usage           // when it began, and
-	after  usage           // when it was all delivered
+	late   []time.Duration // delay of each start
+	took   time.Duration   // from the first due time to the answer of the last commit
+	before usage           // at the start
+	after  usage           // when everything was delivered
 }
 
-// pace commits single-row transactions at a rate for a while, for all accounts
-// in turn. The load is open: each transaction is due at a time of its own,
-// fixed beforehand, and is begun then or, when all connections are busy, as soon
-// as one is free; none is left out because an earlier one took long. How late
-// they were is kept, and latency is also told from the due times.
+// pace commits single-row transactions at a rate for a while, for all accounts in turn.
+// The load is open: each transaction has a planned start time. It begins then or, if all
+// connections are busy, as soon as one is free. No transaction is left out because an
+// earlier one took long. pace records the delays, and the report also has the latency
+// from the planned start.
 func (w *world) pace(ctx context.Context, rate float64, length time.Duration) (*paced, error) {
 	n := max(int(rate*length.Seconds()), 1)
 	first, err := w.expect(ctx, n, true)
@@ -69,8 +69,8 @@ func (w *world) pace(ctx context.Context, rate float64, length time.Duration) (*
 	return p, err
 }
 
-// connections is how many transactions may be under way at a rate: enough for
-// commits that take 10 ms on average.
+// connections returns how many transactions may run at a rate: enough for commits that
+// take 10 ms on average.
 func connections(rate float64) int { return min(max(int(rate/100), 4), 64) }
 
 const pacedInsert = "paced_insert"

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// postJob is the plain-POST ceiling: as many requests as there are records,
-// each with a body and headers such as walhook sends, and nothing else done.
+// postJob is the plain-POST ceiling: one request per record, with a body and headers like
+// walhook's, and no other work.
 type postJob struct {
 	Addresses   []string
 	First       int64
@@ -29,8 +29,7 @@ type postResult struct {
 	Seconds float64 // from the first request to the last answer
 }
 
-// signature has the length of a real one; making one is walhook's work, not the
-// ceiling's.
+// signature has the length of a real one. The ceiling does not compute signatures.
 const signature = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 func (j postJob) run(ctx context.Context) (postResult, error) {

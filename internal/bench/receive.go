@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// receiveOrder is what the receivers' process is told: one of its fields.
+// receiveOrder is an order to the receivers' process; one of its fields is set.
 type receiveOrder struct {
-	Listen int          // so many addresses, answered by their list
-	Expect *expectation // from now on
-	Hang   *hang        // who hangs from now on
-	Report bool         // what was counted since
-	Times  bool         // with a report: when each record was answered
+	Listen int          // listen on this number of addresses, and report them
+	Expect *expectation // expect this from now on
+	Hang   *hang        // let these accounts hang from now on
+	Report bool         // report the counts since the expectation
+	Times  bool         // with Report: also when each record was answered
 }
 
-// hang says which accounts take requests and never answer: those of each
-// hundred whose place, counted from the first account, is below a bound.
+// hang selects accounts that take requests and never answer: in each hundred, counted
+// from the first account, those below a bound.
 type hang struct {
 	Below        int
 	FirstAccount int64
@@ -47,8 +47,8 @@ type receiveReport struct {
 	Times     []int64
 }
 
-// receivers are HTTP servers that count. Every endpoint has a path of its own:
-// /hooks/<account>, and for an account's further ones /hooks/<account>/<number>.
+// receivers are HTTP servers that count. Every endpoint has its own path:
+// /hooks/<account>, and /hooks/<account>/<number> for an account's further endpoints.
 type receivers struct {
 	count    atomic.Pointer[count]
 	hang     atomic.Pointer[hang]
@@ -98,7 +98,7 @@ func (r *receivers) apply(order receiveOrder) (report receiveReport, err error) 
 
 const hooksPath = "/hooks/"
 
-// hookURL is an account's address at a receiver.
+// hookURL returns an account's URL at a receiver.
 func hookURL(address string, account int64) string {
 	return "http://" + address + hooksPath + strconv.FormatInt(account, 10)
 }
@@ -122,7 +122,7 @@ func (r *receivers) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		}
 	}
 	if r.hang.Load().holds(account) {
-		<-q.Context().Done() // the sender has had enough
+		<-q.Context().Done() // the sender timed out
 		panic(http.ErrAbortHandler)
 	}
 	if !r.count.Load().take(account, endpoint, q.Header, *body) {

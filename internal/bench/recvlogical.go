@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// recvlogical is the path of pg_recvlogical, "" where there is none.
+// recvlogical returns the path of pg_recvlogical; "" if it is not installed.
 func (b *bench) recvlogical() string {
 	for _, name := range []string{filepath.Join(b.cluster.Binaries().Dir, "pg_recvlogical"), "pg_recvlogical"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -22,8 +22,8 @@ func (b *bench) recvlogical() string {
 
 const makeRecvSlot = `SELECT pg_create_logical_replication_slot($1, 'pgoutput')`
 
-// receiveAll has pg_recvlogical read a slot up to the end of the log and throw
-// it all away, and returns how long that took.
+// receiveAll runs pg_recvlogical on a slot up to the end of the WAL, discards the output,
+// and returns how long that took.
 func (w *world) receiveAll(ctx context.Context, program, slot string) (time.Duration, error) {
 	var end string
 	if err := w.conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text`).Scan(&end); err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Report is all that was measured. The names of its JSON form are stable.
+// Report has all figures of a run. The names of its JSON form are stable.
 type Report struct {
 	Walhook string    `json:"walhook"` // version
 	Began   time.Time `json:"began"`
@@ -34,7 +34,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return encoder.Encode(r)
 }
 
-// Write writes the report for people: medians, and between what they lie.
+// Write writes the report for people: medians, with minimum and maximum.
 func (r *Report) Write(w io.Writer) error {
 	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
 	m := r.Machine

@@ -16,7 +16,8 @@ const (
 	helpDirect  = "direct"  // the reader straight into the HTTP client
 )
 
-// Serve is a helper process: it answers the questions on in until in ends.
+// Serve is the main function of a helper process: it answers questions from in until in
+// ends.
 func Serve(ctx context.Context, name string, in io.Reader, out io.Writer) error {
 	switch name {
 	case helpReceive:
@@ -31,7 +32,7 @@ func Serve(ctx context.Context, name string, in io.Reader, out io.Writer) error 
 	return fmt.Errorf("no helper %q", name)
 }
 
-// answers answers each question of in on out.
+// answers writes the answer to each question of in to out.
 func answers[Q, A any](in io.Reader, out io.Writer, answer func(Q) (A, error)) error {
 	questions, replies := json.NewDecoder(in), json.NewEncoder(out)
 	for {

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// Spread is a figure over the repetitions. The zero Spread is one that was not
-// measured.
+// Spread is a figure over the repetitions. The zero Spread was not measured.
 type Spread struct {
 	Median float64   `json:"median"`
 	Min    float64   `json:"min"`
@@ -15,7 +14,7 @@ type Spread struct {
 	Values []float64 `json:"values"` // in the order of the repetitions
 }
 
-// spreadOf is the spread of a figure of each run.
+// spreadOf returns the spread of a figure of each run.
 func spreadOf[R any](runs []R, figure func(R) float64) Spread {
 	var values []float64
 	for _, r := range runs {
@@ -33,7 +32,7 @@ func spreadOf[R any](runs []R, figure func(R) float64) Spread {
 	return Spread{Median: median, Min: sorted[0], Max: sorted[len(sorted)-1], Values: values}
 }
 
-// text is the spread for a person: the median, and between what it lies.
+// text returns the spread for people: the median, with minimum and maximum.
 func (s Spread) text() string {
 	if len(s.Values) == 0 {
 		return "not measured"
@@ -44,7 +43,7 @@ func (s Spread) text() string {
 	return fmt.Sprintf("%s  (%s … %s)", number(s.Median), number(s.Min), number(s.Max))
 }
 
-// number has three digits that count, or all that stand before the point.
+// number writes three significant digits, or all digits before the point.
 func number(x float64) string {
 	switch {
 	case x >= 100 || x <= -100:

@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// Tally is what the receivers counted of one run.
+// Tally holds the receivers' counts of one run.
 type Tally struct {
 	Expected  int `json:"expected"`
 	Delivered int `json:"delivered"` // distinct webhook-ids answered with 2xx
-	Again     int `json:"again"`     // taken once more under the same webhook-id
-	Wrong     int `json:"wrong"`     // not an event that was committed, or not to whom it belongs
-	// PeakInFlight is the most requests that were there at once.
+	Again     int `json:"again"`     // received again under the same webhook-id
+	Wrong     int `json:"wrong"`     // not a committed event, or for the wrong account
+	// PeakInFlight is the most requests at the same time.
 	PeakInFlight int `json:"peak_in_flight"`
-	// Verified is how many of the deliveries had their signature checked with
-	// the official library and their body compared with PostgreSQL's row.
+	// Verified is how many deliveries were verified: the signature with the official
+	// library, the body against PostgreSQL's row.
 	Verified int    `json:"verified"`
 	Fault    string `json:"fault,omitempty"` // the first wrong one
 
@@ -30,18 +30,17 @@ type Tally struct {
 	Last  time.Time `json:"-"`
 }
 
-// expectation is the records whose insertion the receivers expect, ids First to
-// First+Count-1, each once at each of its account's endpoints, which are
-// numbered from 0 to Copies-1.
+// expectation is what the receivers expect: the inserts of the records First to
+// First+Count-1, each once at each of its account's endpoints 0 to Copies-1.
 type expectation struct {
 	First, Count, Copies int64
-	Sampled              bool // keep samples, to verify later
+	Sampled              bool // keep samples, which are verified later
 }
 
-// maxSamples bounds what is kept for verification.
+// maxSamples bounds the samples for verification.
 const maxSamples = 256
 
-// sample is a delivery as it came.
+// sample is a delivery as it arrived.
 type sample struct {
 	Record    int64
 	Account   string
@@ -52,12 +51,12 @@ type sample struct {
 	Body      []byte
 }
 
-// count counts the deliveries of an expectation. It is written for tens of
-// thousands of requests a second: what is costly waits until the report.
+// count counts the deliveries of an expectation, at tens of thousands of requests a
+// second. It leaves expensive work to the report.
 type count struct {
 	expectation
-	every     int64           // of so many records one is a sample
-	slots     []slot          // of a record's copies, one after the other
+	every     int64           // one of this number of records is a sample
+	slots     []slot          // the copies of a record are next to each other
 	stripes   [256]sync.Mutex // guard slots, by the low bits of their index
 	delivered atomic.Int64
 	again     atomic.Int64
@@ -73,7 +72,7 @@ type slot struct {
 	commit  uint64 // of its webhook-id
 	ordinal uint32
 	copy    uint32
-	at      int64 // when it was answered, Unix nanoseconds; 0 for not yet
+	at      int64 // when it was answered, in Unix nanoseconds; 0 for not yet
 }
 
 func newCount(e expectation) *count {
@@ -81,7 +80,7 @@ func newCount(e expectation) *count {
 	return &count{expectation: e, every: max(n/(maxSamples/2), 1), slots: make([]slot, n)}
 }
 
-// take counts one request and says whether it is worth a 2xx.
+// take counts one request and reports whether to answer 2xx.
 func (c *count) take(account string, copy int64, header http.Header, body []byte) bool {
 	id := header.Get("webhook-id")
 	record, owner, ok := parseBody(body)
@@ -144,8 +143,8 @@ func (c *count) note(format string, args ...any) {
 	}
 }
 
-// tally adds up. Two records under one webhook-id are wrong, and so is one that
-// has another at each endpoint.
+// tally adds up. Two records with the same webhook-id are wrong, and so is a record with
+// different webhook-ids at its endpoints.
 func (c *count) tally(peak int64) Tally {
 	t := Tally{Expected: len(c.slots), PeakInFlight: int(peak)}
 	var taken []slot
@@ -185,7 +184,7 @@ func (c *count) tally(peak int64) Tally {
 	return t
 }
 
-// times are when each record was answered first at each endpoint, Unix
+// times returns when each record was first answered at each endpoint, in Unix
 // nanoseconds; 0 for never.
 func (c *count) times() []int64 {
 	times := make([]int64, len(c.slots))
@@ -198,7 +197,7 @@ func (c *count) times() []int64 {
 	return times
 }
 
-// The envelope of an inserted did (docs/CONTRACT.md §1) begins like this, and ends so.
+// The beginning and the end of the envelope of an inserted did (docs/CONTRACT.md §1).
 const (
 	bodyStart = `{"type":"insert","schema":"dids","data":"{\"id\":`
 	bodyOwner = `,\"user_id\":`
@@ -220,7 +219,7 @@ func parseBody(body []byte) (record int64, account string, ok bool) {
 	return record, string(owner), ok && err == nil
 }
 
-// parseID takes evt_<16 hex digits>_<ordinal> apart (docs/CONTRACT.md §3).
+// parseID parses evt_<16 hex digits>_<ordinal> (docs/CONTRACT.md §3).
 func parseID(id string) (commit uint64, ordinal uint32, ok bool) {
 	if len(id) < 22 || id[:4] != "evt_" || id[20] != '_' {
 		return 0, 0, false

@@ -9,19 +9,19 @@ import (
 	"walhook/internal/receiver"
 )
 
-// Trouble is the measure trouble: what endpoints that hang and that refuse cost
-// the healthy ones. Each repetition measures them calm first, then, with the
-// same walhook and at the same rate, in trouble.
+// Trouble is the measure trouble: what hanging and refusing endpoints cost the healthy
+// ones. Each repetition first measures without trouble, and then with it, with the same
+// walhook and at the same rate.
 type Trouble struct {
 	Endpoints int     `json:"endpoints"`
 	Hanging   int     `json:"hanging_percent"`  // take requests and never answer
 	Refusing  int     `json:"refusing_percent"` // refuse connections
 	Rate      float64 `json:"rate"`             // transactions a second, over all endpoints in turn
-	Seconds   float64 `json:"seconds"`          // of each of both
+	Seconds   float64 `json:"seconds"`          // of each of the two
 
 	Calm    Quantiles `json:"calm_commit_to_2xx_ms"` // of the healthy
 	Trouble Quantiles `json:"trouble_commit_to_2xx_ms"`
-	// Ratio is that of p99 in trouble to p99 calm.
+	// Ratio is the p99 in trouble divided by the calm p99.
 	Ratio Spread `json:"p99_ratio"`
 	// Hung is the most requests that hung at once.
 	Hung    Spread  `json:"peak_requests_in_flight"`

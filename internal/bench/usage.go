@@ -7,15 +7,14 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Cores are seconds of CPU a second, by who used them.
+// Cores are CPU seconds per second, by who used them.
 type Cores struct {
 	Walhook   Spread `json:"walhook"`
-	Postgres  Spread `json:"postgres"`  // the carrier's own transactions included
-	Receivers Spread `json:"receivers"` // the other end
-	Bench     Spread `json:"bench"`     // this process: the carrier's clients
-	// Others are processes that have nothing to do with the benchmark, and
-	// what the kernel does for nobody in particular. Where they use much,
-	// figures are worse than the machine can do.
+	Postgres  Spread `json:"postgres"` // the carrier's own transactions included
+	Receivers Spread `json:"receivers"`
+	Bench     Spread `json:"bench"` // this process: the carrier's clients
+	// Others are processes that do not belong to the benchmark, and the kernel's own
+	// work. If they use much, the figures are worse than the machine allows.
 	Others Spread `json:"others"`
 }
 
@@ -29,15 +28,15 @@ func coresSpread[R any](runs []R, cores func(R) usage) Cores {
 	}
 }
 
-// usage is the CPU time that has been used by a moment, in seconds. What the
-// system cannot tell is 0: only Linux can.
+// usage is the CPU time used up to a moment, in seconds. It is 0 if the system does not
+// provide it; only Linux does.
 type usage struct {
 	at                                  time.Time
 	walhook, postgres, receivers, bench float64
-	machine                             float64 // by everybody
+	machine                             float64 // of all processes
 }
 
-// usage reads it; of walhook it is 0 while none runs.
+// usage reads the CPU times; that of walhook is 0 while none runs.
 func (w *world) usage() usage {
 	u := usage{
 		at: time.Now(), postgres: treeCPU(w.b.cluster.PID()), receivers: treeCPU(w.b.receiver.pid()),
@@ -49,12 +48,12 @@ func (w *world) usage() usage {
 	return u
 }
 
-// others is what was used by nobody of ours.
+// others returns the CPU time of processes that are not ours.
 func (u usage) others() float64 {
 	return max(u.machine-u.walhook-u.postgres-u.receivers-u.bench, 0)
 }
 
-// cores are the seconds of CPU a second that were used since.
+// cores returns the CPU seconds per second since then.
 func (u usage) cores(since usage) usage {
 	seconds := u.at.Sub(since.at).Seconds()
 	return usage{
@@ -64,7 +63,7 @@ func (u usage) cores(since usage) usage {
 	}
 }
 
-// machineCPU is what all processors have been busy with.
+// machineCPU returns the busy time of all processors.
 func machineCPU() float64 {
 	fs, err := procfs.NewDefaultFS()
 	if err != nil {
@@ -78,7 +77,7 @@ func machineCPU() float64 {
 	return all.User + all.Nice + all.System + all.IRQ + all.SoftIRQ + all.Steal
 }
 
-// processCPU is what a process has used without its children.
+// processCPU returns the CPU time of a process without its children.
 func processCPU(pid int) float64 {
 	process, err := procfs.NewProc(pid)
 	if err != nil {
@@ -95,8 +94,8 @@ func processCPU(pid int) float64 {
 // architectures that Go runs on.
 const userHZ = 100
 
-// treeCPU is what a process, its children and those that it has outlived have
-// used; 0 where the system does not tell.
+// treeCPU returns the CPU time of a process and its children, ended ones included; 0 if
+// the system does not provide it.
 func treeCPU(root int) float64 {
 	processes, err := procfs.AllProcs()
 	if err != nil {
@@ -106,7 +105,7 @@ func treeCPU(root int) float64 {
 	for _, p := range processes {
 		stat, err := p.Stat()
 		if err != nil {
-			continue // it has just ended: its parent has its time
+			continue // it has just ended, and its time counts for its parent
 		}
 		switch root {
 		case p.PID:
@@ -118,9 +117,9 @@ func treeCPU(root int) float64 {
 	return float64(ticks) / userHZ
 }
 
-// memoryOf is what a running process has resident, and has had at most, in
-// bytes; zero where the system does not tell. rusage is of no use here: a
-// child's begins with its parent's.
+// memoryOf returns the resident memory of a running process and its peak, in bytes; zero
+// if the system does not provide them. rusage does not help, because a child's peak
+// begins with its parent's.
 func memoryOf(pid int) (status procfs.ProcStatus) {
 	process, err := procfs.NewProc(pid)
 	if err != nil {

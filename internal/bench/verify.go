@@ -15,12 +15,12 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// didData is what the contract publishes of a did, written by PostgreSQL.
+// didData is the published JSON of a did, which PostgreSQL writes.
 const didData = `SELECT row_to_json(d)::text FROM (SELECT id, user_id, call_flow_id, channel_group_id, voicemail_inbox_id,
 	number, number_type, state, ratecenter, sms_enabled, xmpp_enabled, inbound_cnam FROM dids WHERE id = $1) d`
 
-// tally fetches what the receivers counted, and checks it: so many records came,
-// none was wrong, and the samples have the right bytes and signatures.
+// tally fetches the receivers' counts and checks them: all records arrived, none was
+// wrong, and the samples have the right bytes and signatures.
 func (w *world) tally(ctx context.Context, want int) (Tally, error) {
 	report, err := w.b.receivers(ctx, receiveOrder{Report: true})
 	if err != nil {
@@ -76,7 +76,7 @@ func (w *world) verify(ctx context.Context, outbox *pgx.Conn, s sample) error {
 	return webhook.VerifyIgnoringTimestamp(s.Body, header)
 }
 
-// body is the envelope of a record's insertion, by PostgreSQL's own words.
+// body returns the envelope of a record's insert, as PostgreSQL writes it.
 func (w *world) body(ctx context.Context, record int64) ([]byte, error) {
 	var data string
 	if err := w.conn.QueryRow(ctx, didData, record).Scan(&data); err != nil {
@@ -91,7 +91,7 @@ func (w *world) body(ctx context.Context, record int64) ([]byte, error) {
 	return fmt.Appendf(nil, `{"type":"insert","schema":"dids","data":%s}`, bytes.TrimSpace(quoted.Bytes())), nil
 }
 
-// rest is a record's body after its account: what all bodies have in common.
+// rest returns the part of a body after the account, which all bodies share.
 func (w *world) rest(ctx context.Context, record int64) (string, error) {
 	body, err := w.body(ctx, record)
 	if err != nil {

@@ -8,9 +8,8 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// Waiting is the measure waiting: what a delivery costs when so many events
-// wait in the outbox. The publisher has put them there and has ended; then a
-// sender starts.
+// Waiting is the measure waiting: the cost of a delivery while a number of events wait
+// in the outbox. A publisher appends them and ends; then a sender starts.
 type Waiting struct {
 	Events int `json:"events"`
 	// Figures from the first 2xx to the last.
@@ -19,7 +18,7 @@ type Waiting struct {
 	Tallies   []Tally `json:"tallies"`
 }
 
-// mark is how far a delivery was at a moment.
+// mark is the progress of the deliveries at a moment.
 type mark struct {
 	delivered int
 	used      usage
@@ -29,7 +28,7 @@ func (m mark) rate(since mark) float64 {
 	return float64(m.delivered-since.delivered) / m.used.at.Sub(since.used.at).Seconds()
 }
 
-// cpu is the seconds of CPU per 1,000 deliveries.
+// cpu returns the CPU seconds per 1,000 deliveries.
 func (m mark) cpu(since mark) float64 {
 	used := m.used.walhook - since.used.walhook + m.used.postgres - since.used.postgres
 	return 1000 * used / float64(m.delivered-since.delivered)
@@ -40,8 +39,8 @@ type waitingRun struct {
 	tally       Tally
 }
 
-// waitingRounds is how often a small number is taken in a repetition: a short
-// run says little.
+// waitingRounds returns how often a repetition measures a small number of events, since
+// one short run says little.
 func waitingRounds(events int) int { return min(max(100_000/events, 1), 5) }
 
 func (b *bench) waiting(ctx context.Context) error {
@@ -88,7 +87,7 @@ func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err er
 	if err := w.publish(ctx, events); err != nil {
 		return run, err
 	}
-	// What autovacuum owes to many events is no cost of delivering a few.
+	// The vacuum for many events is not a cost of delivering a few.
 	if err := w.vacuum(ctx); err != nil {
 		return run, err
 	}
@@ -115,8 +114,8 @@ func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err er
 	return run, w.stop()
 }
 
-// publish commits records from w.next on and has them put into the outbox,
-// without delivering them.
+// publish commits records from w.next on and appends them to the outbox without
+// delivering them.
 func (w *world) publish(ctx context.Context, events int) error {
 	outbox, err := pgsession.Connect(ctx, w.outbox)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// world is a carrier, its outbox and the walhook between them: two databases of
-// the cluster, made for one run and dropped after it.
+// world is a carrier, its outbox and a walhook: two databases of the cluster, created
+// for one run and dropped after it.
 type world struct {
 	b        *bench
 	name     string
@@ -33,8 +33,8 @@ type world struct {
 // firstRecord is the id of a world's first record.
 const firstRecord = 1_000_001
 
-// newWorld makes the databases, the carrier's tables and so many accounts, each
-// with a receiver, and prepares them with 'walhook setup'.
+// newWorld creates the databases, the carrier's tables and a number of accounts, each
+// with a receiver, and runs 'walhook setup'.
 func (b *bench) newWorld(ctx context.Context, accounts int, url func(index int) string) (*world, error) {
 	b.worlds++
 	w := &world{b: b, name: fmt.Sprintf("bench%d", b.worlds), accounts: accounts, next: firstRecord, copies: 1}
@@ -72,8 +72,8 @@ func (w *world) build(ctx context.Context, url func(index int) string) (err erro
 	return setup.wait(ctx)
 }
 
-// environ is walhook's configuration: what an operator has to set, and the
-// permission to deliver to this machine.
+// environ returns walhook's configuration: what an operator must set, and the permission
+// to deliver to this machine.
 func (w *world) environ() []string {
 	return []string{
 		"WALHOOK_SOURCE=" + w.source, "WALHOOK_OUTBOX=" + w.outbox, "WALHOOK_SLOT=" + w.slot,
@@ -95,7 +95,7 @@ func (w *world) stop() error {
 	return walhook.stop()
 }
 
-// close ends what still runs and drops the databases.
+// close ends the running processes and drops the databases.
 func (w *world) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	if w.walhook != nil {
@@ -115,7 +115,7 @@ func (w *world) close(ctx context.Context) error {
 	return nil
 }
 
-// dropSlots drops the slots of a world. The server may take a moment to notice
+// dropSlots drops the slots of a world. It retries, because the server may notice late
 // that a reader is gone.
 func (w *world) dropSlots(ctx context.Context) error {
 	const (
@@ -139,7 +139,7 @@ func (w *world) dropSlots(ctx context.Context) error {
 	}
 }
 
-// expect tells the receivers of the records that are about to be made.
+// expect announces the next records to the receivers.
 func (w *world) expect(ctx context.Context, records int, sampled bool) (first int64, err error) {
 	first = w.next
 	w.next += int64(records)
@@ -150,15 +150,15 @@ func (w *world) expect(ctx context.Context, records int, sampled bool) (first in
 }
 
 const (
-	// pollEvery is how often the receivers are asked how far they are. When
-	// the last delivery came is their own clock's to say.
+	// pollEvery is how often the benchmark asks the receivers for their progress. Their
+	// own clocks say when the last delivery came.
 	pollEvery = 20 * time.Millisecond
-	// stalledAfter is how long nothing may arrive.
+	// stalledAfter is how long no delivery may arrive before the run fails.
 	stalledAfter = time.Minute
 )
 
-// delivered waits until there have been so many deliveries. note, which may be
-// nil, hears now and then how many there are, and in the end.
+// delivered waits for a number of deliveries. It calls note, which may be nil, with the
+// number so far, from time to time and at the end.
 func (w *world) delivered(ctx context.Context, deliveries int, note func(delivered int)) error {
 	last, at := -1, time.Now()
 	for {

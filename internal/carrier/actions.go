@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// action is a kind of transaction and how often it happens.
+// action is a kind of transaction, with its relative frequency.
 type action struct {
 	name   string
 	weight int
 	run    func(s *step, a *Activity) error
 }
 
-// actions is what a carrier's day is made of.
+// actions lists the kinds of transactions of a carrier.
 func actions() []action {
 	all := []action{
 		{"buy number", 10, func(s *step, _ *Activity) error { return s.order() }},
@@ -46,7 +46,7 @@ func actions() []action {
 	return all
 }
 
-// buy takes a number from the pool, which is filled up when it runs dry.
+// buy takes a number from the pool, and refills an empty pool.
 func (s *step) buy() (int64, error) {
 	const fromPool = `
 		UPDATE dids SET user_id = $1, sms_enabled = false WHERE id = (
@@ -91,8 +91,8 @@ func (s *step) order() error {
 	return err
 }
 
-// release gives a number back. Its records stay, and with them the account
-// that they were last sent to.
+// release returns a number to the pool. Its records stay, with the account to which they
+// were last sent.
 func (s *step) release(*Activity) error {
 	id, err := s.oneOf("dids")
 	if err != nil {
@@ -101,8 +101,8 @@ func (s *step) release(*Activity) error {
 	return s.exec(`UPDATE dids SET user_id = NULL, call_flow_id = NULL, channel_group_id = NULL, voicemail_inbox_id = NULL WHERE id = $1`, id)
 }
 
-// move reassigns a number to the other account; often one of its records
-// changes soon after, and moves by that.
+// move reassigns a number to the other account. Often one of its records changes soon
+// after and moves with that change.
 func (s *step) move(*Activity) error {
 	id, err := s.oneOf("dids")
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *step) port(*Activity) error {
 	return nil
 }
 
-// progress takes a port one state further; ported numbers become the account's.
+// progress moves a port to its next state; ported numbers then belong to the account.
 func (s *step) progress(*Activity) error {
 	request, err := s.oneOf("lnp_requests")
 	if err != nil {
@@ -240,7 +240,7 @@ func (s *step) resultMessage() error {
 		string(message), s.account, status, verbose)
 }
 
-// signUp makes a new account under an existing one.
+// signUp creates an account below an existing one.
 func (s *step) signUp(a *Activity) error {
 	index := int(a.signedUp.Add(1)) - 1
 	if err := s.newAccount(index, new(s.account), a.options.URLFor(index)); err != nil {
@@ -266,8 +266,8 @@ func (s *step) newAccount(index int, reseller *int64, url string) error {
 	return err
 }
 
-// closeAccount deletes an account that signed up during the activity, with all
-// that it has; its numbers go back to the pool.
+// closeAccount deletes an account that signed up during the activity, with its records;
+// its numbers return to the pool.
 func (s *step) closeAccount(a *Activity) error {
 	first := AccountID(a.options.Accounts)
 	id, err := s.id(`
@@ -293,7 +293,7 @@ func (s *step) changeURL(a *Activity) error {
 	return s.exec(`UPDATE users SET web_hook_url = $2 WHERE id = $1 AND coalesce(web_hook_url, '') NOT IN ('', $2)`, s.account, url)
 }
 
-// clearURL ends the account's feed, or starts it again if it was ended.
+// clearURL clears the account's URL, or sets it again.
 func (s *step) clearURL(a *Activity) error {
 	if !a.options.ClearURLs {
 		return errNothing

@@ -18,18 +18,17 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// Options says what the activity may do. Accounts and URLFor are those that
-// [Seed] was given.
+// Options says what the activity may do. Accounts and URLFor are the arguments of [Seed].
 type Options struct {
 	Accounts int
 	Seed     uint64
-	URLFor   func(i int) string // of account i; those who sign up follow the seeded ones
+	URLFor   func(i int) string // of account i; accounts that sign up follow the seeded ones
 
-	Workers   int  // transactions at once; 0 is 4
-	Tour      int  // how many accounts, from the first, see every schema and type at once; 0 is 4, -1 none
-	BulkRows  int  // rows of a bulk transaction; 0 is 500, -1 none
+	Workers   int  // concurrent transactions; 0 stands for 4
+	Tour      int  // how many accounts, from the first, get every schema and type at the start; 0 stands for 4, -1 for none
+	BulkRows  int  // rows of a bulk transaction; 0 stands for 500, -1 for none
 	FixedURLs bool // no account changes its web_hook_url to another path
-	ClearURLs bool // accounts clear their web_hook_url now and then and set it again
+	ClearURLs bool // accounts sometimes clear their web_hook_url and set it again
 }
 
 // Activity runs the carrier's business.
@@ -46,12 +45,12 @@ type Activity struct {
 type Stats struct {
 	Committed  int
 	RolledBack int            // on purpose
-	Aborted    int            // by the server, as a deadlock is
-	Unknown    int            // the connection broke: the ledger knows
+	Aborted    int            // by the server, for example because of a deadlock
+	Unknown    int            // the connection broke; the ledger shows the outcome
 	Actions    map[string]int // committed, by name
 }
 
-// lastAccountSQL counts closed accounts too: an id is used once.
+// lastAccountSQL counts closed accounts, too, because an id is used only once.
 const lastAccountSQL = `
 SELECT greatest((SELECT max(id) FROM users), (SELECT max(record::bigint) FROM ledger.expected WHERE schema = 'users'), 0)`
 
@@ -92,7 +91,7 @@ func NewActivity(ctx context.Context, url string, o Options) (*Activity, error) 
 // Close ends the activity's connections.
 func (a *Activity) Close() { a.pool.Close() }
 
-// Stats is how far the activity has come; it may be asked for while it runs.
+// Stats returns the counts so far, also while the activity runs.
 func (a *Activity) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -101,8 +100,8 @@ func (a *Activity) Stats() Stats {
 	return stats
 }
 
-// work is one planned transaction. What it does follows from its stream of
-// random numbers and from what the account has by then.
+// work is one planned transaction. Its random numbers and the account's records decide
+// what it does.
 type work struct {
 	action  action
 	account int // index
@@ -111,14 +110,13 @@ type work struct {
 	undo    bool
 }
 
-// Run makes about rate transactions a second (0: as many as it can) for the
-// duration, or until the context ends, which is no error. The tour comes
-// first. It returns once all that it began is committed or rolled back.
+// Run makes about rate transactions a second (0 stands for as many as possible) for the
+// duration, or until the context ends, which is no error. It begins with the tour. It
+// returns once every transaction is committed or rolled back.
 func (a *Activity) Run(ctx context.Context, rate float64, duration time.Duration) (Stats, error) {
 	running, cancel := context.WithTimeout(ctx, duration)
 	defer cancel()
-	// An account's work always goes to the same worker, so it is done in the
-	// order planned.
+	// An account's work always goes to the same worker, in the planned order.
 	queues := make([]chan work, a.options.Workers)
 	for i := range queues {
 		queues[i] = make(chan work, 16)
@@ -181,7 +179,7 @@ func (a *Activity) plan(running, working context.Context, rate float64, queues [
 	}
 }
 
-// draw is one piece of random work.
+// draw returns one piece of random work.
 func (a *Activity) draw(random fakes, choices []action) work {
 	w := work{account: random.IntN(a.options.Accounts), undo: random.chance(4)}
 	w.other = (w.account + 1 + random.IntN(a.options.Accounts-1)) % a.options.Accounts
@@ -198,8 +196,8 @@ func (a *Activity) draw(random fakes, choices []action) work {
 	return w
 }
 
-// do runs one transaction. A broken connection or a server that is down is no
-// error: the carrier goes on when it can, until its time is over.
+// do runs one transaction. A broken connection or a server that is down is no error: the
+// carrier continues when it can, until its time ends.
 func (a *Activity) do(ctx, running context.Context, w work) error {
 	err := a.transact(ctx, w)
 	if errors.Is(err, errBroken) {
@@ -227,7 +225,7 @@ func (a *Activity) do(ctx, running context.Context, w work) error {
 	return nil
 }
 
-// aborted says whether the server gave the transaction up because of others.
+// aborted reports whether the server rolled a transaction back because of others.
 func aborted(err error) bool {
 	refused, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && slices.Contains([]string{"40P01", "40001"}, refused.Code)
@@ -255,8 +253,8 @@ func (a *Activity) transact(ctx context.Context, w work) error {
 	return err
 }
 
-// act locks the accounts, so that transactions of the same accounts do not wait
-// for each other crosswise, and runs the action.
+// act locks the accounts in order, which avoids deadlocks between transactions of the
+// same accounts, and runs the action.
 func (a *Activity) act(ctx context.Context, tx pgx.Tx, w work) error {
 	s := &step{
 		fakes: newFakes(a.options.Seed, w.stream), ctx: ctx, tx: tx,
@@ -265,7 +263,7 @@ func (a *Activity) act(ctx context.Context, tx pgx.Tx, w work) error {
 	if _, err := tx.Exec(ctx, lockAccountsSQL, []int64{s.account, s.other}); err != nil {
 		return err
 	}
-	if s.chance(5) { // what a savepoint takes back must not be heard of
+	if s.chance(5) { // walhook must not deliver what a savepoint rolls back
 		if err := s.takeBack(w.action, a); err != nil {
 			return err
 		}

@@ -19,9 +19,9 @@ type Expected struct {
 	Record  string            // the record's key; "" for an async result
 	Body    [sha256.Size]byte // of the request's body; [Body] has the bytes
 
-	CommittedAt time.Time // zero where the server no longer knows
-	// MayExpire says that the account's URL was cleared after this event: if
-	// it had not been delivered by then, it never is, and that is right.
+	CommittedAt time.Time // zero if the server no longer knows
+	// MayExpire says that the account's URL was cleared after this event. If it was not
+	// delivered before, it never will be, and that is correct.
 	MayExpire bool
 }
 
@@ -57,7 +57,7 @@ func Read(ctx context.Context, conn *pgx.Conn) ([]Expected, error) {
 	return all, nil
 }
 
-// Count is how many events are expected so far.
+// Count returns how many events are expected so far.
 func Count(ctx context.Context, conn *pgx.Conn) (int, error) {
 	var n int
 	if err := conn.QueryRow(ctx, `SELECT count(*) FROM ledger.expected`).Scan(&n); err != nil {
@@ -66,7 +66,7 @@ func Count(ctx context.Context, conn *pgx.Conn) (int, error) {
 	return n, nil
 }
 
-// Body is the exact body of an expected event, to show in a failure.
+// Body returns the exact body of an expected event, for failure messages.
 func Body(ctx context.Context, conn *pgx.Conn, seq int64) (string, error) {
 	var body string
 	err := conn.QueryRow(ctx, `SELECT body FROM ledger.expected WHERE seq = $1`, seq).Scan(&body)

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// fakes makes up believable values. The awkward ones (quotes, HTML, other
-// scripts, line breaks, trailing zeros) are there on purpose: they must arrive
-// as they are.
+// fakes invents plausible values. It includes difficult ones on purpose (quotes, HTML,
+// other scripts, line breaks, trailing zeros), which must arrive unchanged.
 type fakes struct{ *rand.Rand }
 
 func newFakes(seed, stream uint64) fakes {
@@ -54,7 +53,7 @@ func (f fakes) email() string {
 	return fmt.Sprintf("%s%d@example.%s", pick(f, "billing", "office", "front+desk", "it"), f.IntN(1000), pick(f, "com", "net", "org"))
 }
 
-// money has four decimals, trailing zeros included.
+// money returns an amount with four decimals, trailing zeros included.
 func (f fakes) money(most int) string {
 	return fmt.Sprintf("%d.%04d", f.IntN(most), pick(f, 0, 5000, 2500, 99, 1, 9999))
 }
@@ -73,8 +72,8 @@ func (f fakes) time() time.Time {
 
 func (f fakes) date() time.Time { return f.time().Truncate(24 * time.Hour) }
 
-// flow is a call flow: json with white space of its own, now and then of more
-// than a page, so that PostgreSQL stores it out of line.
+// flow returns a call flow: json with its own white space, sometimes longer than a page,
+// so that PostgreSQL stores it out of line.
 func (f fakes) flow() string {
 	var menu strings.Builder
 	entries := 1 + f.IntN(4)
@@ -90,7 +89,7 @@ func (f fakes) flow() string {
 	return fmt.Sprintf("{\n  \"name\": %q,\n  \"weight\": 1.50e1,\n  \"menu\": [\n   %s]\n}", pick(f, "day", "night"), menu.String())
 }
 
-// maybe is null now and then: null and absent are different things.
+// maybe returns the value or, sometimes, null.
 func maybe[T any](f fakes, value T) *T {
 	if f.chance(15) {
 		return nil

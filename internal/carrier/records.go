@@ -87,8 +87,8 @@ var records = map[string]record{
 		values: func(s *step) []any {
 			return []any{pick(s.fakes, "Office hours", "Holiday <closed>", "Überlauf"), s.flow(), maybe(s.fakes, `{"to": "voicemail", "after": 20.50}`)}
 		},
-		// Half of the changes leave flow_data alone, which is then not sent
-		// again if it is stored out of line.
+		// Half of the changes leave flow_data unchanged. PostgreSQL then does not send it
+		// if it is stored out of line.
 		change: func(s *step) (string, []any) {
 			if s.chance(50) {
 				return `flow_name = $2`, []any{pick(s.fakes, "Office hours", "Night", "Überlauf")}

@@ -10,15 +10,14 @@ import (
 // firstAccount is the id of account 0.
 const firstAccount = 1001
 
-// AccountID is the users.id of an account, by its index from 0.
+// AccountID returns the users.id of an account, by its index from 0.
 func AccountID(index int) int64 { return firstAccount + int64(index) }
 
 func accountIndex(id int64) int { return int(id - firstAccount) }
 
-// Seed fills the tables of Create with accounts, what they have, and a pool of
-// numbers. urlFor gives the web_hook_url of account i, "" for none. What it
-// writes is expected by nobody, so it comes before the publisher's first
-// snapshot.
+// Seed fills the tables of Create with accounts, their records, and a pool of numbers.
+// urlFor returns the web_hook_url of account i, "" for none. The ledger does not expect
+// events for these rows, so Seed must run before walhook's initial snapshot.
 func Seed(ctx context.Context, conn *pgx.Conn, accounts int, seed uint64, urlFor func(i int) string) error {
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL ledger.silent = on`); err != nil {
@@ -41,8 +40,8 @@ func Seed(ctx context.Context, conn *pgx.Conn, accounts int, seed uint64, urlFor
 	return nil
 }
 
-// seedAccount makes an account, every tenth one the reseller of the next nine,
-// with some of everything.
+// seedAccount creates an account with some records of each schema. Every tenth account is
+// the reseller of the next nine.
 func (s *step) seedAccount(index int, url string) error {
 	var reseller *int64
 	if index%10 != 0 {

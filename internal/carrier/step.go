@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// errNothing ends a step that found nothing to do, such as a release by an
-// account without numbers. Its transaction is rolled back.
+// errNothing ends a step without work, such as a release by an account without numbers.
+// The transaction is rolled back.
 var errNothing = errors.New("nothing to do")
 
 // step is one transaction of the carrier on behalf of an account.
@@ -33,7 +33,7 @@ func (s *step) exec(sql string, args ...any) error {
 	return nil
 }
 
-// id runs a query for one id; none is errNothing.
+// id runs a query for one id; without a row it returns errNothing.
 func (s *step) id(sql string, args ...any) (int64, error) {
 	var id *int64
 	err := s.tx.QueryRow(s.ctx, sql, args...).Scan(&id)
@@ -54,8 +54,8 @@ func (s *step) oneOf(schema string) (int64, error) {
 		s.account, s.Int64N(1<<30))
 }
 
-// parentOf is the record that a new one of a schema belongs to: the account, or
-// one of its records, made first if it has none.
+// parentOf returns the parent of a new record of a schema: the account, or one of its
+// records, which it creates if there is none.
 func (s *step) parentOf(schema string) (int64, error) {
 	parent := records[schema].parent
 	if parent == "" {
@@ -86,7 +86,7 @@ func (s *step) insertUnder(schema string, parent int64) (int64, error) {
 	return s.id(fmt.Sprintf(`INSERT INTO %s (%s) VALUES (%s) RETURNING id`, schema, columns, parameters(len(values))), values...)
 }
 
-// update changes what usually changes of one of the account's records.
+// update changes the columns that usually change of one of the account's records.
 func (s *step) update(schema string) error {
 	id, err := s.oneOf(schema)
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *step) update(schema string) error {
 	return s.exec(fmt.Sprintf(`UPDATE %s SET %s WHERE id = $1`, schema, set), append([]any{id}, values...)...)
 }
 
-// delete removes one of the account's records, and what cascades from it.
+// delete deletes one of the account's records; the server cascades.
 func (s *step) delete(schema string) error {
 	id, err := s.oneOf(schema)
 	if err != nil {

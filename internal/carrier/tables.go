@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Tables is the SQL that makes the carrier's tables, async_results included.
+// Tables is the SQL that creates the carrier's tables, async_results included.
 //
 //go:embed tables.sql
 var Tables string
@@ -17,9 +17,8 @@ var Tables string
 //go:embed ledger.sql
 var ledgerSQL string
 
-// table is a record schema as docs/CONTRACT.md §1 lists it. The list is written
-// out here a second time on purpose: the referee must not depend on the code
-// that it judges.
+// table is a record schema as docs/CONTRACT.md §1 lists it. This list repeats the
+// catalog's on purpose: the referee must not depend on the code that it judges.
 type table struct {
 	name   string
 	fields string
@@ -77,8 +76,8 @@ func LedgerSQL() string {
 	return script.String()
 }
 
-// writeLedger writes the functions that turn a row into its published bytes,
-// under the settings that docs/CONTRACT.md fixes, and the table's trigger.
+// writeLedger writes the functions that convert a row into its published bytes, under the
+// settings of docs/CONTRACT.md, and the table's trigger.
 func (t table) writeLedger(script *strings.Builder) {
 	fields := "(r)." + strings.Join(strings.Fields(t.fields), ", (r).")
 	for function, columns := range map[string]string{"data": fields, "key": "(r).id"} {
@@ -88,7 +87,7 @@ SET TimeZone = 'UTC' SET IntervalStyle = 'postgres' SET extra_float_digits = 1 S
 AS $$ SELECT row_to_json(fields)::text FROM (SELECT %s) fields $$;
 `, function, t.name, columns)
 	}
-	if t.name != "users" { // whose function is in ledger.sql
+	if t.name != "users" { // its function is in ledger.sql
 		was, is := t.accounts()
 		fmt.Fprintf(script, `
 CREATE FUNCTION ledger.on_%[1]s() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -114,8 +113,8 @@ FOR EACH ROW EXECUTE FUNCTION ledger.on_%[1]s();
 `, t.name)
 }
 
-// accounts are the SQL expressions for the account that knew the old row and
-// for the one that the new row belongs to.
+// accounts returns SQL expressions for the account to which the old row was sent and for
+// the owner of the new row.
 func (t table) accounts() (was, is string) {
 	if t.parent == "" {
 		return "OLD." + t.owner + "::text", "NEW." + t.owner + "::text"

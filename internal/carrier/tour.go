@@ -2,8 +2,8 @@ package carrier
 
 import "errors"
 
-// tour is the opening of the activity: every schema and type for some accounts,
-// in few transactions, so that a short demo has shown them all.
+// tour is the beginning of the activity: every schema and type for some accounts, in few
+// transactions, so that even a short demo shows all of them.
 func (a *Activity) tour() []work {
 	var direct, children []string
 	for _, t := range tables {
@@ -37,7 +37,8 @@ func (a *Activity) tour() []work {
 	return plan
 }
 
-// visit does one thing to every one of some schemas, in one transaction.
+// visit returns an action that does one thing for each of some schemas, in one
+// transaction.
 func visit(do func(s *step, schema string) error, schemas []string) func(*step, *Activity) error {
 	return func(s *step, _ *Activity) error {
 		for _, schema := range schemas {

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Weather is the state of a network. The zero value is a good one.
+// Weather is the state of a network. The zero value is a good network.
 type Weather struct {
 	Latency   time.Duration // added to each piece that is relayed, each way
 	Bandwidth int           // bytes a second and direction; 0 is no limit
-	Silent    bool          // nothing passes and nobody is told: a black hole
+	Silent    bool          // nothing passes and no error is reported: a black hole
 	Refusing  bool          // new connections are reset at once
 }
 
@@ -81,7 +81,7 @@ func (p *Proxy) accept() {
 			return
 		}
 		if err != nil {
-			continue // out of descriptors for a moment
+			continue // temporarily out of descriptors
 		}
 		if w, _ := p.now(); w.Refusing {
 			reset(conn)
@@ -91,8 +91,8 @@ func (p *Proxy) accept() {
 	}
 }
 
-// relay connects to the target and carries bytes both ways until both sides
-// have ended, or one of them broke.
+// relay connects to the target and copies bytes both ways until both sides have ended or
+// one of them has failed.
 func (p *Proxy) relay(near net.Conn) {
 	defer p.forget(near)
 	if !p.keep(near) || !p.passable() {
@@ -113,8 +113,8 @@ func (p *Proxy) relay(near net.Conn) {
 	back.Wait()
 }
 
-// carry copies one direction. The end of the stream is passed on as such, a
-// fault as a reset of both sides.
+// carry copies one direction. It passes on the end of the stream as an end, and an error
+// as a reset of both sides.
 func (p *Proxy) carry(to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
@@ -142,7 +142,7 @@ func (p *Proxy) carry(to, from net.Conn) {
 	}
 }
 
-// delay waits as long as the weather makes n bytes take. It is false when the
+// delay waits as long as n bytes take in the present weather. It returns false when the
 // proxy is closed.
 func (p *Proxy) delay(n int) bool {
 	w, _ := p.now()
@@ -156,8 +156,8 @@ func (p *Proxy) delay(n int) bool {
 	return !p.isClosed()
 }
 
-// passable waits until the network lets something pass. It is false when the
-// proxy is closed.
+// passable waits until the network is not silent. It returns false when the proxy is
+// closed.
 func (p *Proxy) passable() bool {
 	for {
 		w, changed := p.now()
@@ -180,7 +180,7 @@ func (p *Proxy) isClosed() bool {
 	return p.closed
 }
 
-// keep remembers an open connection; false when the proxy is closed.
+// keep registers an open connection; false when the proxy is closed.
 func (p *Proxy) keep(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

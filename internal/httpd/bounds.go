@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// times are the bounds of a request. They hold by the clock, whatever trickles
-// in meanwhile.
+// times are the bounds of a request. A client cannot extend them by sending slowly.
 type times struct {
 	header time.Duration
 	body   time.Duration // of a whole body
 	write  time.Duration // of what is written at once
 	idle   time.Duration // between two requests
-	// rest is how long the rest of a body is waited for that a handler did not
-	// want, so that the client may read the answer.
+	// rest is how long the server waits for the rest of a body that the handler did not
+	// read, so that the client can read the answer.
 	rest time.Duration
-	// gone is how much longer a request goes on whose client may be gone: one that
-	// has only closed its sending side, as RFC 9112 (9.6) lets it, looks the same.
+	// gone is how much longer a request may run when its client seems gone. A client that
+	// has only closed its sending side, as RFC 9112 (9.6) allows, looks the same.
 	gone time.Duration
 }
 
@@ -28,13 +27,12 @@ func standardTimes() times {
 
 const maxHeaderBytes = 32 << 10
 
-// bound gives every request to a handler the bounds of this package that a
-// [http.Server] has no setting for.
+// bound applies the bounds for which [http.Server] has no setting to every request.
 func bound(handler http.Handler, limit times) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, end := outliving(r.Context(), limit.gone)
 		defer end()
-		r = r.WithContext(ctx) // a copy: net/http looks at the body of its own request
+		r = r.WithContext(ctx) // a copy, because net/http uses the body of its own request
 		b := &bounded{ResponseWriter: w, control: http.NewResponseController(w), limit: limit}
 		if r.Body != nil && r.Body != http.NoBody {
 			b.body = &body{from: r.Body, control: b.control}
@@ -46,7 +44,7 @@ func bound(handler http.Handler, limit times) http.Handler {
 	})
 }
 
-// outliving is a context that goes on for a while after client has ended.
+// outliving returns a context that ends some time after client.
 func outliving(client context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(client))
 	stop := context.AfterFunc(client, func() {
@@ -59,8 +57,8 @@ func outliving(client context.Context, d time.Duration) (context.Context, contex
 	}
 }
 
-// body is a request's body. Once all of it has been read, its time no longer
-// counts: the deadline would end the handler.
+// body is a request's body. Once it is read, it removes the read deadline, which would
+// otherwise end the handler.
 type body struct {
 	from    io.ReadCloser
 	control *http.ResponseController
@@ -78,7 +76,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) Close() error { return b.from.Close() }
 
-// bounded gives every write an end.
+// bounded limits the time of every write.
 type bounded struct {
 	http.ResponseWriter
 	control *http.ResponseController
@@ -87,8 +85,8 @@ type bounded struct {
 	begun   bool
 }
 
-// answering begins the time that the next write has. The rest of a body that
-// nobody read is given up soon.
+// answering starts the time limit of the next write. It soon ends the wait for the rest of
+// an unread body.
 func (b *bounded) answering() {
 	now := time.Now()
 	_ = b.control.SetWriteDeadline(now.Add(b.limit.write)) // fails only for connections of tests
@@ -115,7 +113,7 @@ func (b *bounded) FlushError() error {
 }
 
 // Flush is for [http.Flusher].
-func (b *bounded) Flush() { _ = b.FlushError() } // the next write says what is wrong
+func (b *bounded) Flush() { _ = b.FlushError() } // the next write returns the error
 
 // Unwrap is for [http.ResponseController].
 func (b *bounded) Unwrap() http.ResponseWriter { return b.ResponseWriter }

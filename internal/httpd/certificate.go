@@ -15,9 +15,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// Certificate is a certificate and its key as their files have them. Both are
-// read again when they change, by name: a file that is replaced, written anew or
-// reached by another symbolic link is noticed within seconds.
+// Certificate is a certificate and its key from two files. It reads both again when they
+// change: within seconds it notices a file that was replaced, rewritten, or is reached
+// by another symbolic link.
 type Certificate struct {
 	certFile, keyFile string
 	log               *zap.Logger
@@ -25,8 +25,8 @@ type Certificate struct {
 
 	mu    sync.Mutex // guards what follows
 	now   *tls.Certificate
-	used  pairText // what now was made of
-	fault error    // why the files hold another pair that is not used; nil when they do not
+	used  pairText // the files' text from which now was made
+	fault error    // why the present pair in the files cannot be used; nil if it is in use
 }
 
 type pairText struct{ cert, key []byte }
@@ -40,8 +40,8 @@ const (
 	maxPairFile = 1 << 20
 )
 
-// ReadCertificate reads both files. A certificate that does not hold now is
-// taken all the same, and the log says so: it may do for whoever knows it.
+// ReadCertificate reads both files. It accepts a certificate that is not valid now and
+// logs a warning, since some clients may trust it nevertheless.
 func ReadCertificate(certFile, keyFile string, log *zap.Logger) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, every: lookEvery}
 	var err error
@@ -58,15 +58,15 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.now, nil
 }
 
-// Leaf is the certificate in use, and why the files hold another one that cannot
-// be used; nil when they do not.
+// Leaf returns the certificate in use, and an error if the files hold another one that
+// cannot be used.
 func (c *Certificate) Leaf() (*x509.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now.Leaf, c.fault
 }
 
-// watch looks at the files until ctx ends.
+// watch checks the files until ctx ends.
 func (c *Certificate) watch(ctx context.Context) {
 	look := time.NewTicker(c.every)
 	defer look.Stop()
@@ -81,9 +81,9 @@ func (c *Certificate) watch(ctx context.Context) {
 	}
 }
 
-// look takes the pair that the files hold now, where it is another one that can
-// be used. What is wrong with it is logged once, when the look before found the
-// same: one of two files may just have been written. It answers what is wrong.
+// look uses the pair in the files if it is new and valid. It returns what is wrong with
+// it. It logs that once, and only if the previous look found the same, because only one
+// of the two files may have been written yet.
 func (c *Certificate) look(suspect string) string {
 	text, err := c.read()
 	c.mu.Lock()
@@ -150,7 +150,7 @@ func readBounded(path string) ([]byte, error) {
 	return text, err
 }
 
-// load reads the files and makes a pair of them.
+// load reads the files and builds the pair.
 func (c *Certificate) load() (*tls.Certificate, pairText, error) {
 	text, err := c.read()
 	if err != nil {
@@ -160,7 +160,7 @@ func (c *Certificate) load() (*tls.Certificate, pairText, error) {
 	return pair, text, err
 }
 
-// parsePair never quotes what the files hold.
+// parsePair parses a pair; its error never quotes the files.
 func parsePair(text pairText) (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(text.cert, text.key)
 	if err != nil {
@@ -169,7 +169,7 @@ func parsePair(text pairText) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// PairOf reads a certificate and its key once, for a check-up.
+// PairOf reads a certificate and its key once, for doctor.
 func PairOf(certFile, keyFile string) (*x509.Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile}
 	pair, _, err := c.load()

@@ -25,8 +25,8 @@ const (
 	leastPerAddress       = 8
 )
 
-// BoundsFor are the bounds under a limit of open descriptors: a quarter of them,
-// so that the rest is for what the process does itself. 0 is no limit.
+// BoundsFor returns the bounds for a limit of open descriptors: a quarter of them, so that
+// the process itself has the rest. 0 stands for no limit.
 func BoundsFor(descriptors uint64) Bounds {
 	total := mostTotal
 	if descriptors > 0 {
@@ -35,7 +35,7 @@ func BoundsFor(descriptors uint64) Bounds {
 	return Bounds{Total: total, PerAddress: max(total/4, leastPerAddress)}
 }
 
-// A peer may be refused for one of these reasons.
+// The reasons for refusing a connection.
 const (
 	refusedTotal   = "total"
 	refusedAddress = "address"
@@ -64,12 +64,12 @@ func newConnections(registry prometheus.Registerer) connections {
 	return c
 }
 
-// limited is a listener that holds no more connections than its bounds.
+// limited is a listener with bounded connections.
 type limited struct {
 	net.Listener
 	bounds  Bounds
 	trusted []netip.Prefix // proxies: many clients are one address there
-	plain   bool           // HTTP is understood from the first byte on
+	plain   bool           // no TLS: a client understands a plain HTTP answer
 	log     *zap.Logger
 	open    prometheus.Gauge
 	refused func(reason string) prometheus.Counter
@@ -80,10 +80,10 @@ type limited struct {
 	reminder retry.Reminder // of logging that connections are refused
 }
 
-// busyBody has the form of the API's errors: its clients read nothing else.
+// busyBody has the form of the API's errors, which its clients expect.
 const busyBody = `{"error":"503","message":"too many connections at the moment: try again later","status":"error","request_id":""}`
 
-// busyAnswer is for a connection that is one too many.
+// busyAnswer is the answer to a connection beyond the bounds.
 var busyAnswer = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(busyBody), busyBody)
 
 // Accept waits for the next connection that is within the bounds.
@@ -101,11 +101,11 @@ func (l *limited) Accept() (net.Conn, error) {
 		l.refused(reason).Inc()
 		l.tell(from, reason)
 		if l.plain {
-			// What fits into the socket's buffer is written without waiting.
+			// The answer fits into the socket's buffer, so this does not block.
 			_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-			_, _ = conn.Write([]byte(busyAnswer)) // a courtesy
+			_, _ = conn.Write([]byte(busyAnswer)) // the client may not get it
 		}
-		_ = conn.Close() // nothing of it is of any use
+		_ = conn.Close() // the connection is not used
 	}
 }
 
@@ -153,7 +153,7 @@ func (l *limited) tell(from netip.Addr, reason string) {
 		zap.Int("total", l.bounds.Total), zap.Int("per_address", l.bounds.PerAddress), zap.String("advice", advice))
 }
 
-// held gives its place up when it is closed.
+// held is an accepted connection, which counts until it is closed.
 type held struct {
 	net.Conn
 	leave func()
@@ -164,7 +164,7 @@ func (c *held) Close() error {
 	return c.Conn.Close()
 }
 
-// addressOf is who a connection counts for.
+// addressOf returns the address to which a connection counts.
 func addressOf(remote net.Addr) netip.Addr {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {
@@ -173,8 +173,8 @@ func addressOf(remote net.Addr) netip.Addr {
 	return Network(tcp.AddrPort().Addr())
 }
 
-// Network is the address that counts for an address: itself, or for IPv6 its
-// network, since a host has as many addresses there as it likes.
+// Network returns the address itself, or for IPv6 its /64 network, since a host may have
+// any number of addresses there.
 func Network(a netip.Addr) netip.Addr {
 	if a = a.Unmap().WithZone(""); a.Is6() && !a.IsLoopback() {
 		a = netip.PrefixFrom(a, 64).Masked().Addr()

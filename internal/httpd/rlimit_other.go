@@ -2,6 +2,6 @@
 
 package httpd
 
-// Descriptors is how many files and sockets this process may have open; 0 where
-// that is not known.
+// Descriptors returns how many files and sockets this process may open; 0 if that is not
+// known.
 func Descriptors() uint64 { return 0 }

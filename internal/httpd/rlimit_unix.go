@@ -4,8 +4,8 @@ package httpd
 
 import "syscall"
 
-// Descriptors is how many files and sockets this process may have open; 0 where
-// that is not known. Go raises the soft limit to the hard one when it starts.
+// Descriptors returns how many files and sockets this process may open; 0 if that is not
+// known. Go raises the soft limit to the hard one when it starts.
 func Descriptors() uint64 {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {

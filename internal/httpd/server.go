@@ -14,15 +14,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// Config says what a server serves.
+// Config configures a server.
 type Config struct {
-	// Setting names the address for people, as the flag that sets it.
+	// Setting is the name of the flag that sets the address, for people.
 	Setting string
 	Address string // host:port
 	Handler http.Handler
 	Bounds  Bounds // zero: by the process's limit of descriptors
-	// Trusted are the proxies that have no bound of their own: each stands for
-	// many clients.
+	// Trusted are proxies without a bound per address, since each stands for many
+	// clients.
 	Trusted []netip.Prefix
 	// Certificate is nil for plain HTTP.
 	Certificate *Certificate
@@ -30,7 +30,7 @@ type Config struct {
 	times times // zero: standardTimes
 }
 
-// Listeners makes the servers of one process, which share its metrics.
+// Listeners makes the servers of one process, which share metrics.
 type Listeners struct {
 	log     *zap.Logger
 	metrics connections
@@ -41,7 +41,7 @@ func NewListeners(log *zap.Logger, registry prometheus.Registerer) *Listeners {
 	return &Listeners{log: log, metrics: newConnections(registry)}
 }
 
-// Server listens already. Serve it, which closes it.
+// Server is a server that listens already. Serve closes it.
 type Server struct {
 	cfg      Config
 	listener net.Listener
@@ -78,12 +78,12 @@ func (l *Listeners) Listen(ctx context.Context, cfg Config) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           bound(cfg.Handler, cfg.times),
 		ReadHeaderTimeout: cfg.times.header,
-		WriteTimeout:      cfg.times.write, // of what net/http answers itself; bound renews it
+		WriteTimeout:      cfg.times.write, // for net/http's own answers; bound renews it for handlers
 		IdleTimeout:       cfg.times.idle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          notes,
 	}
-	// HTTP/2 has bounds of other kinds, and nothing here needs it.
+	// HTTP/2 would need other bounds, and no client needs it.
 	s.http.Protocols = new(http.Protocols)
 	s.http.Protocols.SetHTTP1(true)
 	if cfg.Certificate != nil {
@@ -95,8 +95,8 @@ func (l *Listeners) Listen(ctx context.Context, cfg Config) (*Server, error) {
 // Addr is the address that it listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Serve answers until ctx ends. Running requests then have as long as stop says;
-// an error of theirs is returned.
+// Serve answers until ctx ends. Running requests then have the time stop to finish; Serve
+// returns an error if they do not.
 func (s *Server) Serve(ctx context.Context, stop time.Duration) error {
 	stopped := make(chan error, 1)
 	ignore := context.AfterFunc(ctx, func() {
@@ -125,7 +125,7 @@ func (s *Server) Serve(ctx context.Context, stop time.Duration) error {
 		return fmt.Errorf("serve on %s: %w", s.cfg.Address, err)
 	}
 	if err := <-stopped; err != nil {
-		_ = s.http.Close() // somebody is still sending
+		_ = s.http.Close() // a client is still sending
 		return err
 	}
 	return nil

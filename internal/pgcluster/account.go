@@ -11,14 +11,14 @@ import (
 	"syscall"
 )
 
-// account is the user that the server runs as instead of root. A nil account
-// is ourselves.
+// account is the user as which the server runs instead of root. A nil account stands for
+// the present user.
 type account struct {
 	name     string
 	uid, gid uint32
 }
 
-// findAccount is nil unless we are root.
+// findAccount returns nil unless this process runs as root.
 func findAccount(name string) (*account, error) {
 	if os.Getuid() != 0 {
 		return nil, nil
@@ -49,7 +49,7 @@ func (a *account) credential() *syscall.Credential {
 	return &syscall.Credential{Uid: a.uid, Gid: a.gid}
 }
 
-// own gives a file to the account.
+// own makes the account the owner of a file.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -57,7 +57,7 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// reaches says whether the account can get at a file.
+// reaches checks whether the account can open a file.
 func (a *account) reaches(path string) error {
 	if a == nil {
 		return nil
@@ -69,8 +69,8 @@ func (a *account) reaches(path string) error {
 	return a.enters(filepath.Dir(path))
 }
 
-// enters says whether the account can get into a folder, judged by what it and
-// the folders above it grant to everybody.
+// enters checks whether the account can enter a folder, by the permissions that it and the
+// folders above it grant to all users.
 func (a *account) enters(dir string) error {
 	if a == nil {
 		return nil
@@ -98,7 +98,7 @@ func (a *account) owns(info os.FileInfo) bool {
 	return ok && stat.Uid == a.uid
 }
 
-// explain adds what to do when the system does not let us change user.
+// explain adds advice when the system does not allow a change of user.
 func (a *account) explain(err error) error {
 	if a != nil && errors.Is(err, syscall.EPERM) {
 		return fmt.Errorf("run as user %s instead of root: %w; start walhook as an ordinary user", a.name, err)

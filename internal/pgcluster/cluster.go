@@ -21,15 +21,14 @@ import (
 	"walhook/internal/pgsession"
 )
 
-// superuser is the role that the cluster is made with and that URLs name.
+// superuser is the role of initdb and of the cluster's URLs.
 const superuser = "postgres"
 
-// portAttempts is how many free ports are tried: another process may take one
-// between the look and the bind.
+// portAttempts is how many free ports Start tries: another process may take a port between
+// the check and the bind.
 const portAttempts = 5
 
-// Cluster is a PostgreSQL server of our own. Its methods may be called from
-// several goroutines.
+// Cluster is a throwaway PostgreSQL server. It is safe for concurrent use.
 type Cluster struct {
 	binaries Binaries
 	options  Options
@@ -190,7 +189,7 @@ func (c *Cluster) answers(ctx context.Context, server *process) error {
 	}
 }
 
-// URL is how to connect to a database of the cluster, as superuser.
+// URL returns the URL of a database of the cluster, as superuser.
 func (c *Cluster) URL(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -202,13 +201,13 @@ func (c *Cluster) URL(database string) string {
 	return u.String()
 }
 
-// Binaries is what the server runs from.
+// Binaries returns the folder and version of the server.
 func (c *Cluster) Binaries() Binaries { return c.binaries }
 
-// Port is the TCP port on 127.0.0.1, the same through a Restart.
+// Port returns the TCP port on 127.0.0.1, which Restart keeps.
 func (c *Cluster) Port() int { return c.port }
 
-// PID is the postmaster's, 0 while the server is down.
+// PID returns the postmaster's process id; 0 while the server is down.
 func (c *Cluster) PID() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -254,7 +253,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 	}
 	c.down()
 	var err error
-	for range portAttempts { // something may hold our port for a moment
+	for range portAttempts { // another process may use the port for a moment
 		if err = c.up(ctx); err == nil || ctx.Err() != nil || !bytes.Contains(c.log(), []byte("could not bind")) {
 			return err
 		}
@@ -264,7 +263,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 }
 
 // Shutdown ends the server as an operator's fast shutdown does and keeps the
-// data for Restart. Clients that do not let go are cut off after 3 s.
+// data for Restart. It disconnects clients that are still connected after 3 s.
 func (c *Cluster) Shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -278,8 +277,7 @@ func (c *Cluster) down() {
 	}
 }
 
-// Stop ends the server and removes all that the cluster put on disk. Stopping
-// twice is allowed.
+// Stop ends the server and removes all its files. Stopping twice is allowed.
 func (c *Cluster) Stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,8 +289,7 @@ func (c *Cluster) Stop() error {
 	return c.home.remove()
 }
 
-// Logs is the tail of what the server last wrote to its log, for error
-// messages.
+// Logs returns the end of the server's log, for error messages.
 func (c *Cluster) Logs() string { return tail(c.log(), logTail) }
 
 // logTail is how much of a log an error message shows, in bytes.
@@ -300,7 +297,7 @@ const logTail = 2000
 
 func (c *Cluster) log() []byte { return c.home.log() }
 
-// tail is the end of some output, for an error message.
+// tail returns the end of an output, for an error message.
 func tail(out []byte, limit int) string {
 	out = bytes.TrimSpace(out)
 	if len(out) > limit {

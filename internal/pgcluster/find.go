@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// ErrNotFound means that no suitable server was on the machine and none could
-// be fetched. The error that wraps it lists what was tried.
+// ErrNotFound means that there is no suitable server on the machine and none could be
+// fetched. The error that wraps it lists the attempts.
 var ErrNotFound = errors.New("no PostgreSQL server found")
 
 // Binaries is a folder with initdb and postgres of one version.
@@ -23,9 +23,8 @@ type Binaries struct {
 	Major   int
 }
 
-// Find looks for a server where the options say, or else where pg_config and
-// PATH point, in the usual distribution folders and among those fetched
-// before, and at last fetches one.
+// Find looks for a server in the folder of the options. Without one it uses pg_config and
+// PATH, the usual folders of distributions, and the cache, and finally downloads one.
 func Find(ctx context.Context, o Options) (Binaries, error) {
 	var tried []string
 	for _, dir := range candidates(ctx, o) {
@@ -56,7 +55,7 @@ func Find(ctx context.Context, o Options) (Binaries, error) {
 		ErrNotFound, o.wanted(), strings.Join(tried, "; "))
 }
 
-// candidates lists the folders to look into, best first, without repeating one.
+// candidates lists the folders to search, best first, each once.
 func candidates(ctx context.Context, o Options) []string {
 	if o.BinDir != "" {
 		return []string{o.BinDir}
@@ -101,14 +100,14 @@ func distributionDirs() []string {
 	}
 	var dirs []string
 	for _, pattern := range patterns {
-		found, _ := filepath.Glob(pattern) // fails for a malformed pattern only
+		found, _ := filepath.Glob(pattern) // fails only for a malformed pattern
 		slices.SortFunc(found, func(a, b string) int { return majorInPath(b) - majorInPath(a) })
 		dirs = append(dirs, found...)
 	}
 	return dirs
 }
 
-// majorInPath reads the first number of a path, by which versions are sorted.
+// majorInPath returns the first number in a path, for sorting by version.
 func majorInPath(path string) int {
 	start := strings.IndexAny(path, "0123456789")
 	if start < 0 {
@@ -122,7 +121,7 @@ func majorInPath(path string) int {
 	return n
 }
 
-// inspect asks the folder's postgres for its version and looks for initdb.
+// inspect runs postgres in the folder to get its version, and checks for initdb.
 func inspect(ctx context.Context, dir string) (Binaries, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// homePrefix is how a cluster's folder is known in a folder shared with others.
+// homePrefix is the prefix of a cluster's folder in a shared folder.
 const homePrefix = "walhook-pg-"
 
-// home is the folder that holds all of one cluster:
+// home is the folder of one cluster:
 //
-//	walhook-pg-123/     ours; the server's user may only pass through
-//	├ owner             locked as long as we live
+//	walhook-pg-123/     of this process; the server's user may only pass through
+//	├ owner             locked while this process runs
 //	├ server.log
-//	└ data/             the server's
+//	└ data/             of the server's user
 type home struct {
 	dir      string
 	account  *account
@@ -30,7 +30,7 @@ type home struct {
 	logStart int64 // where the log of the current start begins
 }
 
-// makeHome sweeps what dead processes left and makes a new folder.
+// makeHome removes folders of dead processes and creates a new one.
 func makeHome(parent string, account *account) (*home, error) {
 	parent, err := tempDir(parent, account)
 	if err != nil {
@@ -74,8 +74,8 @@ func (h *home) fill() error {
 	return err
 }
 
-// lock marks the folder as ours for as long as this process lives. The file
-// gets its name once it is locked, so that no sweep sees it unlocked.
+// lock marks the folder as in use while this process runs. The file gets its name after it
+// is locked, so that no sweep finds it unlocked.
 func (h *home) lock() error {
 	unnamed := filepath.Join(h.dir, "owner.new")
 	owner, err := os.OpenFile(unnamed, os.O_CREATE|os.O_RDWR, 0o600)
@@ -99,14 +99,14 @@ func (h *home) openLog() (*os.File, error) {
 	return os.OpenFile(h.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// forgetLog has log return only what is written from now on.
+// forgetLog makes log return only later lines.
 func (h *home) forgetLog() {
 	if info, err := os.Stat(h.logPath()); err == nil {
 		h.logStart = info.Size()
 	}
 }
 
-// log is the end of what was written since forgetLog, at most 64 KiB.
+// log returns the end of the log since forgetLog, at most 64 KiB.
 func (h *home) log() []byte {
 	file, err := os.Open(h.logPath())
 	if err != nil {
@@ -122,7 +122,7 @@ func (h *home) log() []byte {
 	return out
 }
 
-// write makes a file that only the server's user can read.
+// write creates a file that only the server's user can read.
 func (h *home) write(path, text string) error {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
@@ -130,8 +130,8 @@ func (h *home) write(path, text string) error {
 	return h.account.own(path)
 }
 
-// forgetPostmaster removes the pid file of a server that we know to be gone:
-// the number may be another process's by the next start.
+// forgetPostmaster removes the pid file of a server that no longer runs, because another
+// process may have its pid at the next start.
 func (h *home) forgetPostmaster() error {
 	err := os.Remove(filepath.Join(h.data(), "postmaster.pid"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -152,8 +152,8 @@ func (h *home) remove() error {
 	return err
 }
 
-// tempDir is the parent folder for clusters. The system's own choice may be
-// one that the server's user cannot enter.
+// tempDir returns the parent folder of clusters. The server's user may be unable to enter
+// the system's default.
 func tempDir(parent string, account *account) (string, error) {
 	if parent != "" {
 		return parent, account.enters(parent)
@@ -171,8 +171,8 @@ func tempDir(parent string, account *account) (string, error) {
 	return "", first
 }
 
-// sweep removes clusters whose owner is dead. What cannot be removed is left
-// to its owner's next sweep.
+// sweep removes clusters whose owner is dead. If it may not remove one, the next sweep of
+// the owner's user does.
 func sweep(parent string) {
 	dirs, _ := filepath.Glob(filepath.Join(parent, homePrefix+"*"))
 	for _, dir := range dirs {
@@ -182,7 +182,7 @@ func sweep(parent string) {
 		owner, err := os.OpenFile(filepath.Join(dir, "owner"), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 		if err != nil {
 			if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Hour {
-				_ = os.RemoveAll(dir) // died before it could lock
+				_ = os.RemoveAll(dir) // its process died before it could lock
 			}
 			continue
 		}
@@ -194,13 +194,13 @@ func sweep(parent string) {
 	}
 }
 
-// ours keeps root from trusting a folder that somebody else named like ours.
+// ours keeps root from using a folder with the same prefix that another user created.
 func ours(info os.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(stat.Uid) == os.Getuid()
 }
 
-// lockFile waits for a lock between processes and returns how to give it up.
+// lockFile waits for a lock between processes and returns a function that releases it.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -222,7 +222,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// postmasterPID reads the first line of the data folder's pid file, 0 for none.
+// postmasterPID returns the first line of the data folder's pid file; 0 for none.
 func postmasterPID(dir string) int {
 	text, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// MinMajor is the oldest PostgreSQL that walhook works with: logical messages
-// reach an output plugin since 14.
+// MinMajor is the oldest PostgreSQL that walhook supports: pgoutput sends logical messages
+// from 14 on.
 const MinMajor = 14
 
-// fetchMajor is what is fetched when any version will do.
+// fetchMajor is the version to download when any version will do.
 const fetchMajor = 17
 
 // Options says which server to run and how. The zero value is any PostgreSQL
@@ -35,7 +35,7 @@ type Options struct {
 
 	// StartTimeout bounds initdb, start-up and crash recovery, each; 0 is a minute.
 	StartTimeout time.Duration
-	// Progress hears what takes long, such as a download; nil is silence.
+	// Progress is called with a text before a long step, such as a download; it may be nil.
 	Progress func(message string)
 }
 
@@ -60,8 +60,8 @@ func (o Options) wanted() string {
 	return "PostgreSQL " + strconv.Itoa(o.Major)
 }
 
-// cacheDir is outside root's home when root runs us: the server's user must be
-// able to read it.
+// cacheDir is outside root's home when root runs this process, because the server's user
+// must be able to read it.
 func (o Options) cacheDir() string {
 	if o.CacheDir != "" {
 		return o.CacheDir
@@ -75,8 +75,8 @@ func (o Options) cacheDir() string {
 	return filepath.Join(os.TempDir(), "walhook-cache-"+strconv.Itoa(os.Getuid()))
 }
 
-// settings are the server's: what logical replication needs, room for many
-// tests on one server, and then what the caller asked for.
+// settings returns the server's settings: for logical replication, for many tests on one
+// server, and those of the caller.
 func (o Options) settings() map[string]string {
 	set := map[string]string{
 		"wal_level":                 "logical",

@@ -7,9 +7,8 @@ import (
 	"strconv"
 )
 
-// freePort is a port on 127.0.0.1 that nothing listens on. It lies below the
-// ranges that systems take outgoing connections' ports from (32768 up on
-// Linux), so that a busy client cannot hold it when the server restarts.
+// freePort returns a free port on 127.0.0.1. It is below the ports of outgoing connections
+// (from 32768 on Linux), so that no client occupies it when the server restarts.
 func freePort() (int, error) {
 	for range 50 {
 		port := 15000 + rand.IntN(15000)

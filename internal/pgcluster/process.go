@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// fastShutdown is how long clients may take to let go before they are cut off.
+// fastShutdown is how long clients may take to disconnect.
 const fastShutdown = 3 * time.Second
 
-// process is a program of the server's that we started. done is closed when it
-// has ended; err is valid from then on.
+// process is a started program of the server. done is closed when it has ended; err is
+// valid from then on.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
 }
 
-// startProcess starts a program in a process group of its own, so that the
-// terminal's Ctrl-C is ours alone, with the cluster's log as its output.
+// startProcess starts a program in its own process group, so that Ctrl-C reaches only this
+// process, with the cluster's log as its output.
 func startProcess(path string, args []string, home *home) (*process, error) {
 	log, err := home.openLog()
 	if err != nil {
@@ -38,8 +38,8 @@ func startProcess(path string, args []string, home *home) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel's parent is the thread, not the process: this one must
-		// live as long as the child, so it is locked and never given back.
+		// For the kernel the parent is the thread, so this thread must live as long as
+		// the child.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -54,7 +54,7 @@ func startProcess(path string, args []string, home *home) (*process, error) {
 	return p, nil
 }
 
-// serverEnviron keeps our PG… variables from the server and its messages in
+// serverEnviron returns an environment without our PG… variables, with messages in
 // English.
 func serverEnviron() []string {
 	env := []string{"LC_ALL=C"}
@@ -71,7 +71,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 // shutdown is PostgreSQL's fast shutdown, then the immediate one, then a kill.
 func (p *process) shutdown() {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} {
-		_ = p.cmd.Process.Signal(signal) // fails when it has ended
+		_ = p.cmd.Process.Signal(signal) // fails if it has ended
 		select {
 		case <-p.done:
 			return
@@ -81,13 +81,13 @@ func (p *process) shutdown() {
 	p.killTree()
 }
 
-// killTree kills the process and its children with SIGKILL and waits until all
-// are gone. Backends lead process groups of their own, so the children are
-// listed, while the stopped parent can make no new ones.
+// killTree kills the process and its children with SIGKILL and waits until all have ended.
+// Backends have process groups of their own. So killTree stops the parent, which can then
+// start no new ones, and lists its children.
 func (p *process) killTree() {
 	select {
 	case <-p.done:
-		return // and its number may be another's
+		return // another process may have its pid by now
 	default:
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGSTOP)

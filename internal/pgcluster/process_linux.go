@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// endWithParent has the kernel send the immediate-shutdown signal when we die.
+// endWithParent makes the kernel send the signal for an immediate shutdown when this
+// process dies.
 func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
 
 func childrenOf(parent int) []int {
@@ -25,7 +26,7 @@ func childrenOf(parent int) []int {
 	return children
 }
 
-// alive says whether a process runs; one that only waits to be reaped does not.
+// alive reports whether a process runs; a zombie does not.
 func alive(pid int) bool {
 	state, _, ok := readStat(fmt.Sprintf("/proc/%d/stat", pid))
 	return ok && state != 'Z' && state != 'X'

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// watchdogScript waits for a word from its owner. Without one the owner has
-// died: the server is ended if it still runs, and the folder ($1) removed. A
-// pid is believed only if that process was started on the folder.
+// watchdogScript reads a line from its owner. If the input ends without one, the owner has
+// died: the script ends the server if it still runs, and removes the folder ($1). It
+// signals a pid only if that process was started on the folder.
 const watchdogScript = `
 read -r word
 [ "$word" = done ] && exit 0
@@ -34,8 +34,8 @@ done
 exit 1
 `
 
-// watchdog is a shell that outlives us if we die. It has a session of its own,
-// so no signal of the terminal reaches it, and keeps none of our files open.
+// watchdog is a shell that outlives this process. It has its own session, so no signal of
+// the terminal reaches it, and it keeps none of our files open.
 type watchdog struct {
 	cmd  *exec.Cmd
 	word io.WriteCloser
@@ -55,7 +55,7 @@ func startWatchdog(dir string) (*watchdog, error) {
 	return &watchdog{cmd: cmd, word: word}, nil
 }
 
-// release ends the watchdog without its doing anything.
+// release ends the watchdog without any action.
 func (w *watchdog) release() error {
 	if _, err := io.WriteString(w.word, "done\n"); err != nil {
 		return fmt.Errorf("release the watchdog: %w", err)
@@ -64,7 +64,7 @@ func (w *watchdog) release() error {
 	return w.cmd.Wait()
 }
 
-// endOrphan ends the server of a swept folder, if it runs.
+// endOrphan ends the server of a dead process's folder, if it runs.
 func endOrphan(dir string) {
 	pid := postmasterPID(dir)
 	if pid == 0 || !startedOn(pid, dir) {
@@ -76,7 +76,7 @@ func endOrphan(dir string) {
 	}
 }
 
-// startedOn says whether the process's command line names the folder.
+// startedOn reports whether the process's command line names the folder.
 func startedOn(pid int, dir string) bool {
 	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil {

@@ -27,10 +27,9 @@ func variables() map[string]string {
 	}
 }
 
-// Adapt makes of a configuration what libpq would make of the same URL, where
-// pgx takes a parameter for a setting of the server, which would refuse it. It
-// names the parameters that have no effect; its error is one that would weaken
-// the connection if it were left out, or that cannot be meant.
+// Adapt applies the parameters of libpq that pgx would send to the server as settings,
+// which the server refuses. It returns the parameters without effect. Its error names a
+// parameter without which the connection would be less safe, or an impossible value.
 func Adapt(cfg *pgconn.Config) (ignored []string, err error) {
 	a := adapter{cfg: cfg}
 	for variable, name := range variables() {
@@ -51,7 +50,7 @@ func Adapt(cfg *pgconn.Config) (ignored []string, err error) {
 			}
 		}
 	}
-	// What a pool takes for itself, of a URL that is used without one too.
+	// Parameters of a pool, since a URL may be used without a pool, too.
 	for name := range cfg.RuntimeParams {
 		if strings.HasPrefix(name, "pool_") {
 			delete(cfg.RuntimeParams, name)
@@ -60,7 +59,7 @@ func Adapt(cfg *pgconn.Config) (ignored []string, err error) {
 	return a.ignored, a.finish()
 }
 
-// adapter is what parameters that belong together say.
+// adapter collects parameters that belong together.
 type adapter struct {
 	cfg       *pgconn.Config
 	ignored   []string
@@ -71,13 +70,13 @@ type adapter struct {
 	random    bool          // load_balance_hosts
 }
 
-// parameter is one of libpq's that pgx has no place for.
+// parameter is one of libpq's that pgx does not have.
 type parameter struct {
 	name string
 	take func(a *adapter, value string) error
 }
 
-// parameters are in the order in which they are taken.
+// parameters are in the order in which Adapt applies them.
 var parameters = []parameter{
 	{"keepalives", func(a *adapter, v string) error {
 		n, err := strconv.Atoi(v)
@@ -136,9 +135,9 @@ var parameters = []parameter{
 	{"oauth_client_id", refuse("walhook authenticates with a password or a certificate")},
 	{"oauth_client_secret", refuse("walhook authenticates with a password or a certificate")},
 	{"oauth_scope", refuse("walhook authenticates with a password or a certificate")},
-	// walhook's own to say.
+	// walhook sets these itself.
 	{"application_name", ignore}, {"fallback_application_name", ignore}, {"client_encoding", ignore}, {"replication", ignore},
-	// Of no effect here, whatever they say.
+	// These have no effect, whatever their value.
 	{"gssdelegation", ignore}, {"gsslib", ignore}, {"sslkeylogfile", ignore}, {"authtype", ignore}, {"tty", ignore},
 }
 
@@ -162,7 +161,7 @@ func wantNumber(err error) error {
 	return nil
 }
 
-// keepalive takes a number of TCP's keepalive; 0 is the system's own.
+// keepalive reads a number for TCP's keepalive; 0 stands for the system's default.
 func keepalive(set func(*net.KeepAliveConfig, int)) func(*adapter, string) error {
 	return func(a *adapter, v string) error {
 		n, err := strconv.Atoi(v)
@@ -175,13 +174,13 @@ func keepalive(set func(*net.KeepAliveConfig, int)) func(*adapter, string) error
 
 func (a *adapter) tcp() *net.Dialer {
 	if a.dialer == nil {
-		// Negative values leave what the system has.
+		// A negative value keeps the system's default.
 		a.dialer = &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}}
 	}
 	return a.dialer
 }
 
-// tls sets a version of TLS, as libpq names it, wherever TLS is tried.
+// tls sets a version of TLS, by libpq's name, for every attempt with TLS.
 func (a *adapter) tls(name string, set func(*tls.Config, uint16)) error {
 	version, ok := map[string]uint16{"TLSv1": tls.VersionTLS10, "TLSv1.1": tls.VersionTLS11, "TLSv1.2": tls.VersionTLS12, "TLSv1.3": tls.VersionTLS13}[name]
 	if !ok {
@@ -213,13 +212,13 @@ func (a *adapter) finish() error {
 	return nil
 }
 
-// lookUp answers for the names of hosts with the addresses of hostaddr. A name
-// is still what certificates are checked for.
+// lookUp resolves host names to the addresses of hostaddr. Certificates are still checked
+// against the name.
 func (a *adapter) lookUp() error {
 	var names []string
 	for i, h := range hostsOf(a.cfg) {
 		before := hostsOf(a.cfg)[max(i-1, 0)]
-		if i == 0 || h.Host != before.Host || h.Port != before.Port { // not the same without TLS
+		if i == 0 || h.Host != before.Host || h.Port != before.Port { // not the same host without TLS
 			names = append(names, h.Host)
 		}
 	}
@@ -248,15 +247,14 @@ func (a *adapter) lookUp() error {
 	return nil
 }
 
-// hostsOf are the places that are tried, in their order: each host, and again
-// without TLS where that may be.
+// hostsOf returns the attempts of a connection in their order: each host, and again
+// without TLS if that is allowed.
 func hostsOf(cfg *pgconn.Config) []*pgconn.FallbackConfig {
 	first := &pgconn.FallbackConfig{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}
 	return append([]*pgconn.FallbackConfig{first}, cfg.Fallbacks...)
 }
 
-// shuffle puts the hosts into another order, and leaves what belongs to one
-// together.
+// shuffle changes the order of the hosts and keeps the attempts of one host together.
 func shuffle(cfg *pgconn.Config) {
 	var groups [][]*pgconn.FallbackConfig
 	for _, h := range hostsOf(cfg) {

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// PoolerError says that a connection pooler stands before the server and that
-// what is wanted does not work through it.
+// PoolerError says that a connection pooler is in front of the server and that the session
+// does not work through it.
 type PoolerError struct {
 	Reason string
 	Err    error // what it said, if anything
@@ -31,7 +31,7 @@ func (e *PoolerError) Error() string {
 // Unwrap returns what the pooler said.
 func (e *PoolerError) Unwrap() error { return e.Err }
 
-// PoolerFix is what helps against a [PoolerError], in words.
+// PoolerFix says how to fix a [PoolerError].
 const PoolerFix = "give the address of the PostgreSQL server itself, or for the outbox a pool with pool_mode = session; see \"Connection poolers\" in docs/OPERATIONS.md"
 
 const (
@@ -40,12 +40,12 @@ const (
 	NoReplication = "a connection pooler answers that does not support replication connections"
 )
 
-// Guard remembers which addresses are poolers that keep a session for each
-// client, so that not every connection needs a second one to find out. Its zero
-// value knows nothing; nil remembers nothing. It is safe for concurrent use.
+// Guard remembers which addresses are poolers that keep a session for each client, so that
+// not every connection needs a second one to find out. Its zero value knows none; a nil
+// Guard remembers none. It is safe for concurrent use.
 type Guard struct {
 	mu   sync.Mutex
-	kept map[string]time.Time // by address: until when that counts
+	kept map[string]time.Time // by address: until when the result is valid
 }
 
 const (
@@ -54,10 +54,10 @@ const (
 	probeTimeout = 15 * time.Second
 )
 
-// look finds out who answers: a pooler, where the number of the process that it
-// named is not that of the process that answers. A [*PoolerError] says that it
-// keeps no sessions. Nothing is set before that is known, since a pooler may lend
-// the session to others as it is.
+// look finds out who answers. It is a pooler if the process id of the startup answer is
+// not that of the backend. look returns a [*PoolerError] if the pooler keeps no session
+// per client. It sets nothing before it knows that, since a pooler may lend the session to
+// other clients.
 func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config) (pooled bool, err error) {
 	pid, err := serverProcess(ctx, conn)
 	pooled = err == nil && pid != conn.PID()
@@ -106,9 +106,9 @@ func (g *Guard) learn(address string) {
 	g.kept[address] = time.Now().Add(keptFor)
 }
 
-// isShared says whether two connections of ours meet in one session of the
-// server, or one moves from session to session: a second one opens a
-// transaction, while the first one is idle. Neither sets anything.
+// isShared reports whether two connections of ours get the same session of the server, or
+// one connection changes its session. For that the second one opens a transaction while
+// the first one is idle. Neither sets anything.
 func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (bool, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: check whether its pool is exhausted"))
 	defer cancel()

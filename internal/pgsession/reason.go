@@ -20,7 +20,7 @@ const (
 	codeSyntax      = "42601"
 )
 
-// State is the SQLSTATE of an error that a server answered; "" for others.
+// State returns the SQLSTATE of a server's error; "" for other errors.
 func State(err error) string {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
@@ -28,9 +28,9 @@ func State(err error) string {
 	return ""
 }
 
-// IsRefused says that the server is there and turns down the role, its password,
-// its certificate or a right of it, or that its own certificate is not accepted:
-// somebody has to correct that, and may while walhook runs.
+// IsRefused reports whether the server rejects the role, its password, its certificate or
+// a right, or this process rejects the server's certificate. Somebody has to correct that,
+// and may do so while walhook runs.
 func IsRefused(err error) bool {
 	switch State(err) {
 	case codeInvalidAuth, codeInvalidPass, codeNoRight:
@@ -41,8 +41,8 @@ func IsRefused(err error) bool {
 	return false
 }
 
-// IsCertificate says that the server's certificate is not accepted, or that the
-// server did not accept ours.
+// IsCertificate reports whether this process rejects the server's certificate, or the
+// server rejects ours.
 func IsCertificate(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
@@ -60,9 +60,9 @@ func IsCertificate(err error) bool {
 	return ok && alert.Op == "remote error" // how package tls reports the peer's alert
 }
 
-// IsPooler says that a connection pooler answers and that walhook cannot work
-// through it. A pooler answers most of its errors with one code, whatever they
-// are, so that only the text tells a parameter that it will never take.
+// IsPooler reports whether a connection pooler answers through which walhook cannot work. A
+// pooler has the same code for most of its errors, so only the text identifies a parameter
+// that it never accepts.
 func IsPooler(err error) bool {
 	if _, ok := errors.AsType[*PoolerError](err); ok {
 		return true
@@ -71,7 +71,7 @@ func IsPooler(err error) bool {
 	return ok && pgErr.Code == codeProtocol && strings.Contains(pgErr.Message, "unsupported startup parameter")
 }
 
-// reasoned is a failed connection in other words.
+// reasoned is the error of a failed connection with its cause first.
 type reasoned struct {
 	text string
 	err  error
@@ -80,14 +80,14 @@ type reasoned struct {
 func (r *reasoned) Error() string { return r.text }
 func (r *reasoned) Unwrap() error { return r.err }
 
-// refusedTLS is how pgx reports a server without TLS. It stands before the real
-// cause where the connection was then tried without.
+// refusedTLS is pgx's error for a server without TLS. If pgx then tried without TLS, it
+// stands before the real cause.
 const refusedTLS = "server refused TLS connection"
 
-// Reason puts the cause of a failed connection first, and what a server answered
-// before what was tried elsewhere. Other errors stay as they are.
+// Reason puts the cause of a failed connection first: a server's answer comes before the
+// failures of other attempts. It returns other errors unchanged.
 func Reason(err error) error {
-	failed, ok := err.(*pgconn.ConnectError) //nolint:errorlint // one that is wrapped has its words already
+	failed, ok := err.(*pgconn.ConnectError) //nolint:errorlint // a wrapped one has its text already
 	if !ok {
 		return err
 	}
@@ -116,12 +116,12 @@ func Reason(err error) error {
 	return &reasoned{strings.Join(append(first, later...), "; "), err}
 }
 
-// attempt is one of what was tried.
+// attempt is one attempt to connect.
 type attempt struct {
 	place    string // where
 	reason   string
-	answered bool // by a server
-	noTLS    bool // the server speaks none
+	answered bool // a server answered
+	noTLS    bool // the server does not speak TLS
 }
 
 func newAttempt(err error) (a attempt) {
@@ -145,7 +145,7 @@ func newAttempt(err error) (a attempt) {
 	return a
 }
 
-// shortPlace is pgx's "127.0.0.1:5432 (db)" without a name that says no more.
+// shortPlace returns pgx's "127.0.0.1:5432 (db)" without a redundant name.
 func shortPlace(place string) string {
 	address, name, ok := strings.Cut(strings.TrimSuffix(place, ")"), " (")
 	if host, _, err := net.SplitHostPort(address); ok && (err == nil && host == name || strings.HasPrefix(address, name)) {

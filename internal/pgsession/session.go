@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// Path is the search_path of a session of walhook's.
+	// Path is the search_path of walhook's sessions.
 	Path = "pg_catalog, pg_temp"
 
-	// carrierPath is that of the demo's and the benchmark's carrier, whose tables
-	// are in public. What is not named in it comes first: pg_catalog.
+	// carrierPath is that of the demo's and the benchmark's carrier, whose tables are in
+	// public. The server searches pg_catalog first, although the path does not name it.
 	carrierPath = "public, pg_temp"
 )
 
-// pin settles who may answer and how the names of a session are found. A query of
-// the catalog is short: compiling it costs more than running it. guard remembers
-// what poolers are; nil looks each time.
+// pin checks who answers, sets the session's search_path, and turns jit off: a query of the
+// catalog is short, so compiling it costs more than running it. guard remembers poolers;
+// with nil pin checks every time.
 func pin(cfg *pgconn.Config, path string, guard *Guard) {
 	if cfg.RuntimeParams == nil {
 		cfg.RuntimeParams = map[string]string{}
@@ -46,7 +46,7 @@ func pin(cfg *pgconn.Config, path string, guard *Guard) {
 
 const pooledKey = "pooled"
 
-// IsPooled says whether a pooler stands between a session and its server.
+// IsPooled reports whether a pooler is between a session and its server.
 func IsPooled(conn *pgconn.PgConn) bool { return conn.CustomData()[pooledKey] != nil }
 
 // Connect opens a session.
@@ -94,7 +94,7 @@ func NewPool(ctx context.Context, cfg *pgxpool.Config) (*Pool, error) {
 	return &Pool{pool}, nil
 }
 
-// ConnectCarrier opens a session as the carrier's own software has it.
+// ConnectCarrier opens a session like those of the carrier's own software.
 func ConnectCarrier(ctx context.Context, url string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -104,7 +104,8 @@ func ConnectCarrier(ctx context.Context, url string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// NewCarrierPool is a pool of what [ConnectCarrier] opens; cfg is only used once.
+// NewCarrierPool opens a pool of sessions like those of [ConnectCarrier]; cfg is only used
+// once.
 func NewCarrierPool(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	pin(&cfg.ConnConfig.Config, carrierPath, nil)
 	return pgxpool.NewWithConfig(ctx, cfg)

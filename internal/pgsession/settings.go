@@ -12,16 +12,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Setting is one that a session is to have.
+// Setting is a server setting for a session.
 type Setting struct {
 	Name, Value string
 	List        bool // the value is SQL: a list of names
-	Since       int  // the first major version that knows it; 0 for every one
+	Since       int  // the first major version that has it; 0 for all
 }
 
-// Common are the settings that every session has, on the source and on the outbox:
-// values have one text whatever a role or a database sets, a session that waits is
-// ended by its caller, and rows come whole or not at all.
+// Common returns the settings of every session, on the source and on the outbox. With
+// them a value has the same text whatever a role or a database sets, only the caller ends
+// a session that waits, and rows are complete or an error.
 func Common() []Setting {
 	return []Setting{
 		{Name: "client_encoding", Value: "UTF8"},
@@ -38,19 +38,18 @@ func Common() []Setting {
 	}
 }
 
-// Use makes a session of cfg one that is named name and has the settings. It
-// comes after [Adapt].
+// Use gives the sessions of cfg a name and the settings. Call it after [Adapt].
 func Use(cfg *pgconn.Config, name string, settings []Setting) {
 	drop(cfg, settings)
-	// Poolers know these two, and a server tells the first in its list of
-	// sessions from the beginning.
+	// Poolers accept these two, and with the first in the startup message the server
+	// lists the session's name from the beginning.
 	cfg.RuntimeParams["application_name"] = name
 	cfg.RuntimeParams["client_encoding"] = "UTF8"
 	cfg.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error { return Set(ctx, conn, settings) }
 }
 
-// drop keeps out of the start-up message what is set afterwards. The server takes
-// a name in any case, and a URL may have it in another.
+// drop removes from the startup message what Set sets later. The server ignores the case
+// of a name, and a URL may write it in another case.
 func drop(cfg *pgconn.Config, settings []Setting) {
 	maps.DeleteFunc(cfg.RuntimeParams, func(name, _ string) bool {
 		return slices.ContainsFunc(settings, func(one Setting) bool { return strings.EqualFold(name, one.Name) })
@@ -79,16 +78,16 @@ func Set(ctx context.Context, conn *pgconn.PgConn, settings []Setting) error {
 	return nil
 }
 
-// Major is the server's major version; 0 when it did not say.
+// Major returns the server's major version; 0 when the server did not report it.
 func Major(conn *pgconn.PgConn) int {
 	digits, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
 	major, _ := strconv.Atoi(strings.TrimFunc(digits, func(r rune) bool { return r < '0' || r > '9' }))
 	return major
 }
 
-// RequirePrimary turns down a standby, so that of several hosts the primary is
-// used; a single one that is not may be on its way there. The server reports it
-// by itself (PostgreSQL 14 and newer), so that nothing has to be asked.
+// RequirePrimary rejects a standby, so that pgx uses the primary among several hosts. A
+// single host that is a standby may be promoted soon. The server reports its state at
+// startup (PostgreSQL 14 and newer), so this needs no query.
 func RequirePrimary(_ context.Context, conn *pgconn.PgConn) error {
 	if conn.ParameterStatus("in_hot_standby") == "on" {
 		return errors.New("the server is a standby")

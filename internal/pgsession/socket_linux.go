@@ -14,7 +14,7 @@ import (
 
 const hasUserTimeout, hasPeer = true, true
 
-// userTimeout sets how long what was sent may stay unacknowledged.
+// userTimeout sets how long sent data may stay unacknowledged.
 func userTimeout(wait time.Duration) func(network, address string, c syscall.RawConn) error {
 	return func(network, _ string, c syscall.RawConn) (err error) {
 		if network == "unix" {
@@ -29,8 +29,8 @@ func userTimeout(wait time.Duration) func(network, address string, c syscall.Raw
 	}
 }
 
-// checkPeer says whether a Unix socket's other end belongs to the named user;
-// other connections have no such end.
+// checkPeer checks whether the other end of a Unix socket belongs to the named user. It
+// accepts other connections.
 func checkPeer(conn net.Conn, name string) error {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {

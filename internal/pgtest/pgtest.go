@@ -21,7 +21,7 @@ import (
 var shared struct {
 	mu      sync.Mutex
 	cluster *pgcluster.Cluster // nil until the first test asks
-	err     error              // why there is none; asked once
+	err     error              // why there is none
 	next    atomic.Int64
 }
 
@@ -32,8 +32,8 @@ var templates struct {
 	made map[int]*pgcluster.Template // by need
 }
 
-// majorEnv chooses the major version of PostgreSQL for the tests that do not
-// ask for one themselves: the nightly run goes through all that are supported.
+// majorEnv selects the major version of PostgreSQL for tests that do not select one. The
+// nightly run uses every supported version.
 const majorEnv = "TEST_PG_MAJOR"
 
 // Main runs the tests and stops the server they shared.
@@ -60,8 +60,8 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// Cluster is the server that the tests of this binary share. A test must not
-// stop or kill it.
+// Cluster returns the server that the tests of this binary share. A test must not stop or
+// kill it.
 func Cluster(tb testing.TB) *pgcluster.Cluster {
 	tb.Helper()
 	shared.mu.Lock()
@@ -75,7 +75,7 @@ func Cluster(tb testing.TB) *pgcluster.Cluster {
 	return shared.cluster
 }
 
-// NewCluster is a server of the test's own, stopped when the test ends.
+// NewCluster starts a server for one test, and stops it when the test ends.
 func NewCluster(tb testing.TB, o pgcluster.Options) *pgcluster.Cluster {
 	tb.Helper()
 	cluster, err := start(tb.Context(), o)
@@ -117,7 +117,7 @@ func templateOf(ctx context.Context, o pgcluster.Options) (*pgcluster.Template, 
 	return made, nil
 }
 
-// options adds room for many tests at once, beneath what the test asks for.
+// options adds settings for many concurrent tests; the test's own settings override them.
 func options(o pgcluster.Options) pgcluster.Options {
 	settings := map[string]string{
 		"max_replication_slots": "100",
@@ -142,8 +142,8 @@ type DB struct {
 	URL     string
 }
 
-// Database makes an empty database on the shared server. It is dropped when
-// the test ends, with its slots and whoever is still connected.
+// Database creates an empty database on the shared server. When the test ends, it is
+// dropped with its slots, and open sessions are ended.
 func Database(tb testing.TB) *DB {
 	tb.Helper()
 	return NewDatabase(tb, Cluster(tb))
@@ -160,7 +160,7 @@ func NewDatabase(tb testing.TB, cluster *pgcluster.Cluster) *DB {
 	db := &DB{Cluster: cluster, Name: name, URL: url}
 	tb.Cleanup(func() {
 		if cluster.PID() == 0 {
-			return // the test left the server down
+			return // the test has stopped the server
 		}
 		if err := db.drop(); err != nil {
 			tb.Logf("drop database %s: %v", name, err)
@@ -169,8 +169,8 @@ func NewDatabase(tb testing.TB, cluster *pgcluster.Cluster) *DB {
 	return db
 }
 
-// Connect is a connection to the database as psql would make it, closed when the
-// test ends.
+// Connect opens a connection to the database as psql would, and closes it when the test
+// ends.
 func (db *DB) Connect(tb testing.TB) *pgx.Conn {
 	tb.Helper()
 	conn, err := pgx.Connect(tb.Context(), db.URL)
@@ -204,7 +204,7 @@ WHERE database = $1 AND NOT active`
 
 const countSlotsSQL = `SELECT count(*) FROM pg_replication_slots WHERE database = $1`
 
-// drop removes the database and first its slots, which would keep it.
+// drop drops the slots of the database, which would block it, and then the database.
 func (db *DB) drop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -219,7 +219,7 @@ func (db *DB) drop() error {
 		}
 		for _, sql := range []string{endWalsendersSQL, dropSlotsSQL} {
 			if _, err := conn.Exec(ctx, sql, db.Name); err != nil && ctx.Err() != nil {
-				return err // otherwise a slot changed hands meanwhile: look again
+				return err // otherwise another session took a slot meanwhile: try again
 			}
 		}
 	}

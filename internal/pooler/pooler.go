@@ -16,34 +16,33 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// Replication is what a pooler makes of a replication connection.
+// Replication says how a pooler handles a replication connection.
 type Replication int
 
-// What poolers do.
+// The ways of poolers.
 const (
-	Refuse Replication = iota // as a parameter that it does not know
-	Drop                      // the client gets an ordinary session
-	Pass                      // it is passed on
+	Refuse Replication = iota // it refuses the startup parameter
+	Drop                      // it drops the parameter: the client gets an ordinary session
+	Pass                      // it passes the connection on
 )
 
 // Options are a pooler's configuration.
 type Options struct {
-	Transaction bool // lends sessions by transaction
+	Transaction bool // lends a session per transaction
 	Replication Replication
 }
 
-// Pooler is a running one.
+// Pooler is a running pooler.
 type Pooler struct {
 	tb      testing.TB
 	server  string // URL
 	options Options
 
 	mu   sync.Mutex
-	idle []*pgconn.HijackedConn // the one used last is lent first
+	idle []*pgconn.HijackedConn // the pooler lends the last one first
 }
 
-// Start runs a pooler before a server until the test ends. URL is that of a
-// database of the server through it.
+// Start runs a pooler in front of a server until the test ends, and returns its address.
 func Start(tb testing.TB, server string, o Options) (address string) {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -78,7 +77,7 @@ func Start(tb testing.TB, server string, o Options) (address string) {
 	return listener.Addr().String()
 }
 
-// serve is the life of one client.
+// serve serves one client until it leaves.
 func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 	client := pgproto3.NewBackend(conn, conn)
 	start, err := startUp(client, conn)

@@ -28,7 +28,7 @@ type Answer struct {
 	Hang   bool          // never answer
 }
 
-// Behaviour decides on a request. It is called from many goroutines.
+// Behaviour returns the answer to a request. It is called from many goroutines.
 type Behaviour func(Request) Answer
 
 // Healthy answers 200 at once.
@@ -59,7 +59,7 @@ func TooMany(after time.Duration) Behaviour {
 	return Always(Answer{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {strconv.Itoa(int(after.Seconds()))}}})
 }
 
-// Slow waits before it does what another behaviour says.
+// Slow waits before it answers as another behaviour.
 func Slow(delay time.Duration, then Behaviour) Behaviour {
 	return func(r Request) Answer {
 		answer := then(r)
@@ -68,7 +68,7 @@ func Slow(delay time.Duration, then Behaviour) Behaviour {
 	}
 }
 
-// After does one thing for the first n requests of an account and then another.
+// After answers as first for the first n requests of an account, and then as then.
 func After(n int, first, then Behaviour) Behaviour {
 	return func(r Request) Answer {
 		if r.Count <= n {
@@ -78,7 +78,7 @@ func After(n int, first, then Behaviour) Behaviour {
 	}
 }
 
-// During does one thing for a while, from its first request on, and another
+// During answers as inside for a time, counted from its first request, and as outside
 // before and after.
 func During(from, until time.Duration, inside, outside Behaviour) Behaviour {
 	var once sync.Once
@@ -92,10 +92,9 @@ func During(from, until time.Duration, inside, outside Behaviour) Behaviour {
 	}
 }
 
-// Flaky fails the first attempt of a share of the events, in per cent, with one
-// of the faults (500 or a reset where none are given), and then does what
-// another behaviour says. Which events fail follows from the seed and the
-// webhook-id alone.
+// Flaky fails the first attempt of a share of the events, in per cent, with one of the
+// faults (500 or a reset by default). Otherwise it answers as another behaviour. Seed and
+// webhook-id alone decide which events fail.
 func Flaky(seed uint64, percent int, then Behaviour, faults ...Answer) Behaviour {
 	if len(faults) == 0 {
 		faults = []Answer{{Status: http.StatusInternalServerError}, {Reset: true}}
@@ -126,8 +125,8 @@ func NewSwitch(first Behaviour) *Switch {
 	return s
 }
 
-// Set changes the behaviour for requests that come from now on.
+// Set changes the behaviour for later requests.
 func (s *Switch) Set(next Behaviour) { s.now.Store(&next) }
 
-// Behave is the behaviour to give to a server.
+// Behave is the behaviour to pass to a server.
 func (s *Switch) Behave(r Request) Answer { return (*s.now.Load())(r) }

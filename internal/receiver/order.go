@@ -10,9 +10,9 @@ type sum = [sha256.Size]byte
 // maxTable bounds the table of longestCommon.
 const maxTable = 16 << 20
 
-// outOfOrder is how few of the got bodies would have to be taken out so that
-// the rest are in the wanted order. Bodies that are only in one of the two do
-// not count: matched is how many are in both.
+// outOfOrder returns the least number of received bodies to remove so that the rest are in
+// the wanted order. It ignores bodies that are in only one of the two lists; matched is how
+// many are in both.
 func outOfOrder(want, got []sum, matched int) int {
 	for len(want) > 0 && len(got) > 0 && want[0] == got[0] {
 		want, got, matched = want[1:], got[1:], matched-1
@@ -29,7 +29,7 @@ func outOfOrder(want, got []sum, matched int) int {
 	return matched - longestCommon(want, got)
 }
 
-// longestCommon is the length of the longest common subsequence.
+// longestCommon returns the length of the longest common subsequence.
 func longestCommon(a, b []sum) int {
 	above, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for _, x := range a {
@@ -45,8 +45,8 @@ func longestCommon(a, b []sum) int {
 	return above[len(b)]
 }
 
-// places gives the got bodies their index in want: of equal ones the first got
-// is the first wanted. It is exact but for lost events among equal ones.
+// places returns the index in want of each received body: among equal bodies the first
+// received is the first wanted. It is exact unless events among equal ones are lost.
 func places(want, got []sum) []int {
 	indexes := map[sum][]int{}
 	for i, w := range want {
@@ -61,7 +61,7 @@ func places(want, got []sum) []int {
 	return places
 }
 
-// longestRising is the length of the longest rising subsequence.
+// longestRising returns the length of the longest rising subsequence.
 func longestRising(numbers []int) int {
 	var ends []int // the least end of a rising subsequence, by its length
 	for _, n := range numbers {

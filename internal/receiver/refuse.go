@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Refusal is an address that refuses connections for as long as it is open: a
-// port that is taken but not listened on, so nobody else can get it meanwhile.
+// Refusal is an address that refuses connections while it is open: a port that is bound and
+// not listened on, so no other process can use it.
 type Refusal struct {
 	socket int
 	port   int
@@ -37,10 +37,10 @@ func Refuse() (*Refusal, error) {
 	return &Refusal{socket: socket, port: name.(*syscall.SockaddrInet4).Port}, nil
 }
 
-// URL is an account's address, where nobody answers.
+// URL returns an account's URL, which refuses connections.
 func (r *Refusal) URL(account string) string {
 	return "http://127.0.0.1:" + strconv.Itoa(r.port) + pathPrefix + account
 }
 
-// Close gives the port back.
+// Close releases the port.
 func (r *Refusal) Close() error { return syscall.Close(r.socket) }

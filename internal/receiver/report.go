@@ -9,19 +9,19 @@ import (
 	"walhook/internal/carrier"
 )
 
-// Counts is what the referee found, for one account or for all.
+// Counts are the referee's results, for one account or for all.
 type Counts struct {
 	Expected  int `json:"expected"`  // events of the ledger
 	Delivered int `json:"delivered"` // of these, taken with the right bytes
-	Waiting   int `json:"waiting"`   // not taken yet, by an account that may wait
+	Waiting   int `json:"waiting"`   // not taken yet, by an account whose receiver may refuse
 	Expired   int `json:"expired"`   // not taken, and the URL was cleared later
-	Lost      int `json:"lost"`      // not taken, without excuse
+	Lost      int `json:"lost"`      // not taken for no such reason
 
 	Requests        int `json:"requests"`   // all of them, whatever was answered
 	Retried         int `json:"retried"`    // requests with an id that had come before
 	Duplicates      int `json:"duplicates"` // taken again under the same id
-	Differing       int `json:"differing"`  // requests whose bytes are not those of their id's first
-	Unexpected      int `json:"unexpected"` // events taken that the ledger does not have, or not so often
+	Differing       int `json:"differing"`  // requests with other bytes than the first one of their id
+	Unexpected      int `json:"unexpected"` // events taken that the ledger lacks, or more often than it has them
 	WrongBodies     int `json:"wrong_bodies"`
 	BadSignatures   int `json:"bad_signatures"`
 	OrderViolations int `json:"order_violations"` // events taken out of their record's order
@@ -43,8 +43,8 @@ func (c *Counts) add(o Counts) {
 	c.OrderViolations += o.OrderViolations
 }
 
-// OK says whether the contract was kept. Duplicates of the same bytes are
-// allowed: delivery is at least once.
+// OK reports whether the contract was kept. Duplicates with the same bytes are allowed,
+// since delivery is at least once.
 func (c Counts) OK() bool {
 	return c.Lost+c.Differing+c.Unexpected+c.WrongBodies+c.BadSignatures+c.OrderViolations == 0
 }
@@ -52,7 +52,7 @@ func (c Counts) OK() bool {
 // maxFaults is how many faults a report describes.
 const maxFaults = 20
 
-// Report is the referee's finding.
+// Report is the referee's report.
 type Report struct {
 	Counts
 	Accounts map[string]Counts  `json:"-"`
@@ -87,8 +87,7 @@ func latencies(samples map[string][]time.Duration) map[string]Latency {
 	return all
 }
 
-// quantile is the smallest time that at least per cent of all are no longer
-// than.
+// quantile returns a percentile of sorted times.
 func quantile(sorted []time.Duration, per int) time.Duration {
 	return sorted[max((len(sorted)*per+99)/100, 1)-1]
 }

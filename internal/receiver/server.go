@@ -26,18 +26,18 @@ const maxBody = 32 << 20
 // pathPrefix comes before the account in a receiver's URLs.
 const pathPrefix = "/hooks/"
 
-// Options says how a server behaves. The zero value is healthy for every
-// account and leaves signatures unchecked.
+// Options says how a server behaves. The zero value is healthy for every account and does
+// not check signatures.
 type Options struct {
 	Addr string // "" is a free port of 127.0.0.1
 
-	// Behave chooses an account's behaviour at its first request; nil is
-	// Healthy for all.
+	// Behave returns an account's behaviour at its first request; nil stands for Healthy
+	// for all.
 	Behave func(account string) Behaviour
-	// Secret looks up an account's whsec_ secret, once per request; "" is not
-	// known, and a bad signature. Nil leaves signatures unchecked.
+	// Secret returns an account's whsec_ secret, once per request. "" counts as a bad
+	// signature. With nil the server does not check signatures.
 	Secret func(account string) string
-	// OnDelivery hears of every request once it is answered or given up, from many goroutines.
+	// OnDelivery is called with every request after its end, from many goroutines.
 	OnDelivery func(Delivery)
 }
 
@@ -57,12 +57,12 @@ type Delivery struct {
 
 	Arrived  time.Time
 	Answered time.Time
-	Status   int   // 0: not answered, or nobody was left to hear it
-	BadSig   error // why the signature does not verify; nil when it does
+	Status   int   // 0: not answered, or the sender had gone
+	BadSig   error // why the signature does not verify; nil if it does
 	Attempt  int   // which request with this id this is, from 1
 }
 
-// OK says whether the receiver took the event.
+// OK reports whether the receiver took the event.
 func (d Delivery) OK() bool { return d.Status >= 200 && d.Status < 300 }
 
 // Server is an HTTP receiver for many accounts. Close it.
@@ -109,12 +109,12 @@ func Start(o Options) (*Server, error) {
 	return s, nil
 }
 
-// URL is an account's address at this server.
+// URL returns an account's URL at this server.
 func (s *Server) URL(account string) string {
 	return "http://" + s.listener.Addr().String() + pathPrefix + account
 }
 
-// Deliveries are the requests that are answered or given up, in the order of their arrival.
+// Deliveries returns the requests that have ended, in the order of their arrival.
 func (s *Server) Deliveries() []Delivery {
 	s.mu.Lock()
 	all := slices.Clone(s.deliveries)
@@ -123,29 +123,28 @@ func (s *Server) Deliveries() []Delivery {
 	return all
 }
 
-// Count is how many Deliveries there are.
+// Count returns the number of Deliveries.
 func (s *Server) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.deliveries)
 }
 
-// Close ends the server; requests that hang are dropped, and all are recorded
-// when it returns.
+// Close ends the server and drops requests that hang. When it returns, all requests are
+// recorded.
 func (s *Server) Close() error {
 	s.closing()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	err := s.http.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.http.Close() // connections opened and never used
+		err = s.http.Close() // closes connections without a request
 	}
 	<-s.served
 	return err
 }
 
-// ServeHTTP takes one request: it examines what it got and answers as the
-// account's behaviour says.
+// ServeHTTP examines one request and answers by the account's behaviour.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	account, path, ok := splitPath(r.URL.Path)
 	if !ok {
@@ -159,7 +158,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	behave, request := s.arrive(&d)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil { // the sender left in the middle, or sends without end
+	if err != nil { // the sender ended in the middle, or the body is too long
 		d.BadSig = err
 		s.record(d)
 		s.received(d)
@@ -176,8 +175,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		panic(http.ErrAbortHandler)
 	}
-	// It is recorded before the sender can know, so that whoever has seen the
-	// sender succeed finds the delivery here.
+	// The delivery is recorded before the sender gets the answer, so that a test that has
+	// seen the sender succeed finds it here.
 	d.Status, d.Answered = cmp.Or(answer.Status, http.StatusOK), time.Now()
 	place := s.record(d)
 	if !give(w, d.Status, answer.Header) {
@@ -187,7 +186,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.received(d)
 }
 
-// arrive gives the delivery its place in the order of arrival.
+// arrive numbers the delivery in the order of arrival.
 func (s *Server) arrive(d *Delivery) (Behaviour, Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,7 +205,7 @@ func (s *Server) arrive(d *Delivery) (Behaviour, Request) {
 	return state.behave, Request{Account: d.Account, ID: d.ID, Count: state.count, Attempt: d.Attempt, At: d.Arrived}
 }
 
-// record keeps the delivery and returns its place.
+// record stores the delivery and returns its index.
 func (s *Server) record(d Delivery) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +233,7 @@ func (s *Server) received(d Delivery) {
 	}
 }
 
-// pause does what comes before an answer and says whether there will be one.
+// pause waits as the answer says, and reports whether the request gets an answer.
 func pause(r *http.Request, answer Answer) bool {
 	var due <-chan time.Time // never, for what hangs
 	if !answer.Hang {
@@ -252,7 +251,7 @@ func pause(r *http.Request, answer Answer) bool {
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return // HTTP/2 or gone already: aborting the handler has to do
+		return // HTTP/2, or the connection is gone: aborting the handler must do
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
@@ -260,7 +259,7 @@ func reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// give writes the answer and says whether somebody was left to read it.
+// give writes the answer and reports whether the sender was still connected.
 func give(w http.ResponseWriter, status int, header http.Header) bool {
 	maps.Copy(w.Header(), header)
 	if status != http.StatusNoContent {
@@ -285,12 +284,12 @@ func (s *Server) checkSignature(account string, body []byte, header http.Header)
 	return webhook.Verify(body, header)
 }
 
-// examine reads what the referee matches by.
+// examine reads the parts of a body by which the referee matches.
 func (d *Delivery) examine(body []byte) {
 	d.Body = sha256.Sum256(body)
 	var envelope struct{ Type, Schema, Data string }
 	if json.Unmarshal(body, &envelope) != nil {
-		return // and so it matches nothing that is expected
+		return // such a body matches no expected event
 	}
 	d.Type, d.Schema = envelope.Type, envelope.Schema
 	var data struct{ ID json.RawMessage }
@@ -302,7 +301,7 @@ func (d *Delivery) examine(body []byte) {
 	}
 }
 
-// splitPath takes /hooks/<account>/<anything> apart.
+// splitPath parses /hooks/<account>/<anything>.
 func splitPath(path string) (account, rest string, ok bool) {
 	path, ok = strings.CutPrefix(path, pathPrefix)
 	account, rest, _ = strings.Cut(path, "/")

@@ -8,28 +8,28 @@ import (
 	"walhook/internal/carrier"
 )
 
-// Terms is what the referee has to be told.
+// Terms tells the referee about the accounts.
 type Terms struct {
-	// Class names an account's kind of receiver, for the latencies; nil is one
-	// class for all.
+	// Class names an account's kind of receiver, for the latencies; nil stands for one
+	// class.
 	Class func(account string) string
-	// MayWait says that an account's receiver takes nothing, or not in time:
-	// what it did not take is waiting, not lost. Nil is nobody.
+	// MayWait says that an account's receiver takes nothing, or not in time: an event that
+	// it did not take is then waiting, not lost. Nil stands for no account.
 	MayWait func(account string) bool
 }
 
-// lane is what must be in order: the events of one record at one account, or
+// lane is a sequence that must be in order: the events of one record at one account, or
 // the results of one schema.
 type lane struct{ account, schema, record string }
 
-// story is what was expected and what was taken in one lane, each in order.
+// story holds the expected and the taken events of one lane, both in order.
 type story struct {
 	expected []carrier.Expected
 	taken    []Delivery // the first 2xx of each webhook-id
 }
 
-// Verify compares the ledger, in its order, with what receivers got, each
-// server's deliveries in the order of arrival.
+// Verify compares the ledger, in its order, with the deliveries of the receivers, each in
+// the order of arrival.
 func Verify(expected []carrier.Expected, deliveries []Delivery, terms Terms) Report {
 	if terms.Class == nil {
 		terms.Class = func(string) string { return "all" }
@@ -83,8 +83,7 @@ func (v *verification) count(account string, counts Counts) {
 	v.report.Accounts[account] = sum
 }
 
-// take sorts the deliveries into their lanes and finds what is wrong with them
-// by themselves.
+// take sorts the deliveries into their lanes and finds the errors of single deliveries.
 func (v *verification) take(deliveries []Delivery) {
 	type event struct{ account, id string }
 	type seen struct {
@@ -147,9 +146,9 @@ type match struct {
 	taken    Delivery
 }
 
-// match gives each delivery the first expected event with its bytes that is
-// left. Where fewer came than were expected with the same bytes, those that may
-// expire are taken to be the ones that did not come.
+// match assigns to each delivery the first remaining expected event with its bytes. If
+// fewer came than were expected with the same bytes, match takes those that may expire as
+// the missing ones.
 func (s *story) match() (matched []match, absent []carrier.Expected, extra []Delivery) {
 	short := map[sum]int{}
 	for _, e := range s.expected {
@@ -185,8 +184,7 @@ func (s *story) match() (matched []match, absent []carrier.Expected, extra []Del
 	return matched, absent, extra
 }
 
-// pair tells a wrong body from an event that is not there and one that should
-// not be.
+// pair distinguishes a wrong body from a missing and an unexpected event.
 func (v *verification) pair(l lane, counts *Counts, absent []carrier.Expected, extra []Delivery) {
 	for _, d := range extra {
 		i := slices.IndexFunc(absent, func(e carrier.Expected) bool { return e.Type == d.Type })
