@@ -1,30 +1,41 @@
-// Package sender delivers the outbox's events to the accounts' endpoints: one
-// signed POST per event, in the order that the endpoint asks for, retried until it
-// is delivered or dead-lettered. An endpoint in trouble does not slow down others.
+// Package sender delivers the events of the event log to endpoints: one attempt after the
+// other, in the order that the endpoint asks for, until each event is delivered or a dead
+// letter. A failing endpoint does not delay the others.
 //
-//	event log ─tailer─▶ ┌ dispatcher ────────────────┐ ─▶ workers ─POST─▶ endpoint
+//	event log ─tailer─▶ ┌ dispatcher ────────────────┐ ─▶ workers ─▶ sender/deliver ─▶ endpoint
 //	                    │ lane: queue·window·breaker │ ◀─ result
 //	event log ◀─settler─└────────────────────────────┘
 //	       (batches of settlements: delivered, retry, dead, parked)
 //
-// [Sender.Run] runs one session after another (session.go). A session leases
-// shards of the endpoints; its goroutines renew the lease, rebalance, tail, read
-// for single lanes, settle and save. The dispatcher (dispatcher.go) is one of
-// them, owns every lane, and never blocks on another.
+// # What it promises
+//
+//   - At least once: an attempt is settled in the event log before the sender forgets it. A
+//     clean stop repeats nothing.
+//   - Order: the first deliveries of one record's events reach an endpoint in commit order,
+//     also through retries. An endpoint may ask for none or for strict order instead.
+//   - One sender per lane. A sender starts no request after its lease ends, by its monotonic
+//     clock or by its wall clock, whichever is first.
+//   - A sender never sends an event under an older revision of its endpoint than it knows. An
+//     attempt disables only the revision under which it was made.
+//   - An error of walhook's own machine costs the endpoint nothing.
+//
+// # Goroutines
+//
+// [Sender.Run] runs one session after another. A session leases shards of the endpoints. Its
+// goroutines renew the lease, take and release shards, tail the log, read for single lanes,
+// settle and save. The dispatcher is one of them: it owns every lane, and never blocks on
+// another goroutine. Workers make the attempts.
 //
 // # Lanes
 //
-// Each endpoint has a lane: plain state, which gets the time as an argument. Its
-// parts are its queue; its cursor, the lane's position in the event log; its
-// retries, what it knows of its rows in retry; its health, with window, breaker and
-// pauses; and the dispatcher's notes for scheduling. A lane has at most one event of
-// a record in flight (of the endpoint with strict ordering; any number with none).
-// Its window starts at 1, grows with success and halves with failure; an endpoint
-// that does not answer gets no further slots. A failed event goes to retry, and only
-// later events of its record wait behind it. A lane may buffer as many bytes as it
-// leaves to all others. The dispatcher evicts lanes that are idle.
+// A lane is the state of delivery to one endpoint, without I/O; the time is passed in. It has
+// four parts with an owner each: cursor (its offset in the event log), retries (what it knows
+// of its rows in retry), health (window, breaker, pauses), scheduling (the dispatcher's
+// notes), beside its queue. A lane has at most one event of a record in flight. Its window
+// starts at 1, grows by one with each success and halves with each failure. A failed event
+// goes to retry, and only its record's later events wait behind it.
 //
-// The states of a lane, as walhook_lanes names them ([outbox.LaneStatus]):
+// The states of a lane are those of the metric walhook_lanes ([outbox.LaneStatus]):
 //
 //	                 full, or stuck
 //	  ┌────── live ─────────────────▶ behind ◀───────────────┐
@@ -33,42 +44,55 @@
 //	  │ 503    │   tail                 │  records fail      │
 //	  ▼        │                        ▼                    │
 //	paused ────┘    (from live too)   open ──time──▶ half_open (one probe)
-//	    the pause ends                  ▲                    │
+//	    its time has passed             ▲                    │
 //	                                    └──── the probe fails┘
 //
-//	held: the endpoint is not active. When it becomes active again, with a new URL
-//	or without, the lane resets its breaker, window and pauses.
+//	held: the endpoint is not active. Once it is active again its breaker, window and
+//	pauses start from the beginning.
 //
-// A lane that is behind, paused, open or held buffers nothing: it stays at its
-// cursor while the tail advances, and later reads its own range. Besides, a lane may
-// be expiring (events of an earlier feed, or past retention, are dead-lettered
-// before it sends anything), outdated (it reads a newer revision of its endpoint) or
-// leaving (its shard is being released: it starts nothing, and settles what is in
-// flight). After a local error it waits for a second to a minute, and continues to
-// buffer.
+// A lane that is behind, paused, open, half-open or held takes nothing from the tail. It
+// stays at its cursor while the tail moves on, and later reads its own range. A lane may also be expiring (events of an
+// earlier feed, or past retention, become dead letters first), outdated (the sender is reading
+// a newer revision of its endpoint) or leaving (its shard is being released). After a local
+// error it waits for a second to a minute and buffers meanwhile.
 //
-// The breaker (breaker.go) opens when attempts fail in a row, of more than one
-// record or without an event having been sent: for 10 s, and for twice as long each
-// time up to 10 min. Every other probe sends an event that was not tried before, so
-// that events which the endpoint rejects do not keep the breaker open. A probe does
-// not count as an attempt of its event.
+// # Breaker
 //
-// The states of an endpoint are the outbox's; the sender makes one change to them:
-// an endpoint that answers 410, or has only failed for Config.DisableAfter, is
-// disabled with the settlement of that event, unless it was changed meanwhile.
+//	closed ── 5 failures in a row, of 2 records ──▶ open ── 10 s … 10 min ──▶ half-open
+//	  ▲                                              ▲                        │     │
+//	  │                                              └──── the probe fails ───┘     │
+//	  └────────────────────────────── the probe is answered ────────────────────────┘
 //
-// # Failure
+// An attempt that never left counts as a second record, and one that took 5 s counts as three
+// failures. The open time doubles each time. A probe does not count against its event. Every
+// other probe takes an event that was not tried before, so that an event which the endpoint
+// cannot process does not keep the breaker open. The state survives a restart.
 //
-// A pure table in package deliver turns each answer into a result. Local errors do
-// not count against the endpoint. While the outbox is away, the sender starts
-// attempts up to a bound, and settles them once the outbox is back. When the lease
-// ends, by this machine's monotonic or its wall clock, the sender starts no request.
-// When the lease is lost, the sender drops its state and joins again, which may
-// repeat what was in flight. A clean stop repeats nothing.
+// # What happens on failure
 //
-// # Limits
+//   - An attempt fails: package deliver says with what outcome; the schedule says when the
+//     next one is due, or that the event is dead.
+//   - An endpoint answers 410, or has only failed for Config.DisableAfter: the settlement of
+//     that event disables it.
+//   - The event log is away: the sender settles what is in flight once it is back, and starts
+//     nothing beyond a bound.
+//   - The lease is lost: the sender drops its state and joins again. What was in flight may be
+//     sent twice.
 //
-// The package does not route or store events, and knows nothing of HTTP: package
-// deliver renders, signs, dials and classifies. It uses an event log through the
-// interfaces of log.go; package outboxtest tests what they promise.
+// # Where to look
+//
+//	when an event is sent again, and how often       limits.go, schedule; lane_settle.go, fail
+//	when a breaker opens and closes                  breaker.go
+//	which event a lane sends next                    lane_queue.go, start
+//	when a lane stops buffering                      lane.go, buffers; lane_queue.go, offer
+//	when an endpoint is disabled                     lane_settle.go, fail
+//	how much is in memory and in flight              sender.go, Config; dispatcher.go
+//	how many attempts start at once                  limits.go, attemptLimiter
+//	which shards a sender holds                      session.go, rebalance; dispatcher_shards.go
+//	what an event log has to do                      log.go; package outboxtest checks it
+//
+// # What it does not do
+//
+// It does not route or store events, and it knows nothing of HTTP: package deliver renders,
+// signs, dials and classifies.
 package sender

@@ -1,6 +1,6 @@
-// Package deliver makes one attempt at delivering one event, and returns its result.
-// It knows no lanes, no schedule and no table of the outbox: its callers decide when
-// to try and what follows.
+// Package deliver makes one attempt at delivering one event, and returns the result. It knows
+// no lanes, no schedule and no table of the outbox: its caller decides when to try and what
+// follows.
 //
 //	lane's worker ─┐                           ┌ render   the endpoint's form of the event
 //	API's test ────┼─▶ Destination.Deliver ─▶  │ sign     Standard Webhooks, each secret
@@ -10,18 +10,19 @@
 //
 // # What it promises
 //
-// One call of [Destination.Deliver] makes at most one request, and none once
-// Config.MayBegin is false. It sends nothing to an address or port that the egress
-// guard refuses, however a URL writes it and whatever its name resolves to at that
-// moment. No two endpoints share a connection. A [Result] holds no secret, no
-// credential and no part of the event.
+//   - One call of [Destination.Deliver] makes at most one request. It writes nothing once
+//     Config.MayBegin returns false.
+//   - Nothing is sent to an address or port that the egress guard refuses, however the URL is
+//     written and whatever its name resolves to. The guard checks the address that is dialled.
+//   - No two endpoints share a connection.
+//   - A [Result] contains no secret, no credential and no part of the event.
 //
-// # What decides
+// # What decides the outcome
 //
-// [Result] has an [Outcome], a reason that is a label of metrics, and the flags that
-// lanes use. The HTTP status is for display: lanes never read it, so another kind of
-// destination is another type with a Deliver, and the sender does not change. For
-// HTTP the table is classifyResponse:
+// [Result] has an [Outcome], a reason (also a label of metrics) and the flags that lanes use.
+// The HTTP status is for people; lanes do not look at it. So another kind of destination is
+// another type with a Deliver, and nothing of the sender changes. For HTTP the table is
+// classifyResponse (outcome.go), a pure function:
 //
 //	2xx                      delivered
 //	410                      disable
@@ -29,36 +30,47 @@
 //	408, 5xx, no answer      retry; counts against the endpoint
 //	other 3xx and 4xx        retry; counts against the event alone
 //	URL of a GET too long    dead
-//	local error              held: does not count against the endpoint
+//	a local error            held: costs the endpoint nothing
 //
-// The status line of the final answer decides, over HTTP/2 ":status". What follows it
-// changes nothing: a header that is malformed, longer than 64 KiB or endless, a body
-// that breaks off. The client reads at most 4 KiB of a body, for at most two seconds.
-// It does not follow redirects.
+// The status line decides, over HTTP/2 the field ":status". Interim responses before it change
+// nothing, and neither does what follows: a header that is malformed, longer than 64 KiB or
+// endless, a body that breaks off. The client reads at most 4 KiB of a body, for at most two
+// seconds, and does not follow redirects.
 //
-// # On failure
+// # What happens on failure
 //
-// classifyError names the failure by the error and by the phase of the attempt. The
-// account sees less than the operator: every failure to connect looks the same to it.
-// A local error makes the attempt Held: no network, no descriptors, no resolver, no
-// secret, the lease, the shutdown. An attempt ends soon after its context.
+// classifyError names an error by its kind and by the phase that the attempt had reached. The
+// account sees less than the operator: every failure to connect looks the same to it. An error
+// of this machine is [Held]: no network, no descriptors, no resolver, no secret, the lease,
+// the shutdown. When the context ends, the attempt ends soon.
 //
 // # Clients
 //
-// [ClientWalhook] (client, conn, connPool) speaks HTTP/1.1 on the goroutine of the
-// attempt, which costs less than passing each request to other goroutines, and uses
-// net/http for HTTP/2. [ClientNetHTTP] is net/http for both; a gate on each connection
-// keeps the promises above. Each is an http.RoundTripper, and one suite of tests runs
-// on both. net/http differs in two things:
+// [ClientWalhook] (client, conn, connPool) speaks HTTP/1.1 on the goroutine of the attempt,
+// which costs less than handing each request to other goroutines, and leaves HTTP/2 to
+// net/http. [ClientNetHTTP] is net/http for both, with a gate on each connection that keeps
+// the promises above. Each is an http.RoundTripper, and one suite of tests runs on both.
+// net/http differs in two things:
 //
-//   - After an interim answer (1xx) the status decides only once its header is
-//     complete.
-//   - net/http notices bytes that a receiver sends before a request only when its own
-//     goroutine has read them. In the moment before, they count as the answer.
-//     net/http logs such bytes at debug level.
+//   - Behind an interim response (1xx) the status decides only once its header is complete.
+//   - net/http's own goroutine notices what a receiver sends before a request. Until then such
+//     bytes count as the answer. net/http writes them to the log at debug level.
+//
+// # Where to look
+//
+//	what counts as delivered, retried, dead          outcome.go
+//	which reason an error gets                       failure.go, classifyError; status.go
+//	which of them the account sees                   failure.go, shown
+//	which addresses and ports may be dialled         egress.go
+//	the bytes of a request                           request.go, render and appendHead
+//	signatures                                       request.go, signer
+//	time limits of an attempt                        http.go, Config
+//	what of an answer is kept for people             http.go, read; redact.go
+//	when a connection is used again                  client.go, conn.go
+//	whether a DNS failure is this machine's          dialer.go, nameServers
 //
 // # What it does not do
 //
-// The package does not repeat an attempt, keep an event's state, follow redirects, use
-// a proxy of the environment, ask for compression, or read a long answer to its end.
+// It does not repeat an attempt, keep an event's state, follow redirects, use a proxy of the
+// environment, ask for compression, or read a response to its end.
 package deliver
