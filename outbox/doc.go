@@ -52,5 +52,25 @@
 // [Session] keeps what package outboxtest asks of any event log that is put under
 // the sender.
 //
+// # Where to look
+//
+//	what one append stores                            commit.go, planWrite
+//	when an append is tried again or split            append.go, Append and appendIsolated
+//	what the publisher knows, and when it reads it    view.go
+//	what keeps a former owner from writing            transaction.go, fence
+//	how an event is stored                            event.go, eventRow; rows.go
+//	what a sender reads, and up to which bound        tail.go, Tail and DueRetries
+//	what one settlement stores                        settle.go, Settle
+//	how an event becomes a dead letter                dead_letter.go, deaths and bury
+//	which events are past retention                   expire.go, expireBefore and Expire
+//	which sender holds which shards                   session.go, Rebalance
+//	what of a lane its next owner knows               handover.go, Save
+//	when a day ends, and when its counts are sent     daily.go, endReachedDays and sendDay
+//	when events of the inbox are appended             inbox.go, Run
+//	what happens to one bad item                      isolate.go, loops
+//	when partitions are made and dropped              maintain.go, MakePartitions and retain
+//	how the backlog is measured                       metrics.go, measure
+//	what is recorded of the source                    source.go
+//
 // It does not send, and it does not read the source.
 package outbox
