@@ -7,7 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // attempt is one request to a webhook.
@@ -26,7 +26,7 @@ type attempt struct {
 	Detail     string    `json:"detail,omitempty" doc:"for people: what the receiver answered, without what was sent; absent when there was no answer"`
 }
 
-func shownAttempt(made *outbox.MadeAttempt) attempt {
+func shownAttempt(made *admin.MadeAttempt) attempt {
 	a := *made
 	a.Attempt = made.ForAccount()
 	return attempt{
@@ -56,8 +56,8 @@ func (s *subscriptions) registerAttempts(routes huma.API) {
 }
 
 func (s *subscriptions) accountAttempts(ctx context.Context, in *accountListInput) (*pageAnswer[attempt], error) {
-	return attemptsPage(in.PageInput, func(before *outbox.AttemptKey, limit int) ([]outbox.MadeAttempt, error) {
-		return s.cfg.Store.Attempts(ctx, in.AccountID, before, limit)
+	return attemptsPage(in.PageInput, func(before *admin.AttemptKey, limit int) ([]admin.MadeAttempt, error) {
+		return s.cfg.Admin.Attempts(ctx, in.AccountID, before, limit)
 	})
 }
 
@@ -66,13 +66,13 @@ func (s *subscriptions) webhookAttempts(ctx context.Context, in *webhookListInpu
 	if err != nil {
 		return nil, err
 	}
-	return attemptsPage(in.PageInput, func(before *outbox.AttemptKey, limit int) ([]outbox.MadeAttempt, error) {
-		return s.cfg.Store.AttemptsOf(ctx, []int64{w.Endpoint}, before, limit)
+	return attemptsPage(in.PageInput, func(before *admin.AttemptKey, limit int) ([]admin.MadeAttempt, error) {
+		return s.cfg.Admin.AttemptsOf(ctx, []int64{w.Endpoint}, before, limit)
 	})
 }
 
-func attemptsPage(page PageInput, read func(before *outbox.AttemptKey, limit int) ([]outbox.MadeAttempt, error)) (*pageAnswer[attempt], error) {
-	before, err := startKey[*outbox.AttemptKey](page.StartKey)
+func attemptsPage(page PageInput, read func(before *admin.AttemptKey, limit int) ([]admin.MadeAttempt, error)) (*pageAnswer[attempt], error) {
+	before, err := startKey[*admin.AttemptKey](page.StartKey)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func attemptsPage(page PageInput, read func(before *outbox.AttemptKey, limit int
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, page.PageSize, shownAttempt, func(a *outbox.MadeAttempt) any {
-		return outbox.AttemptKey{At: a.At, Endpoint: a.Endpoint, EventID: a.EventID}
+	return paged(list, page.PageSize, shownAttempt, func(a *admin.MadeAttempt) any {
+		return admin.AttemptKey{At: a.At, Endpoint: a.Endpoint, EventID: a.EventID}
 	}), nil
 }

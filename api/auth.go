@@ -16,7 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"go.uber.org/zap"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 	"walhook/schemas"
 )
 
@@ -97,11 +97,11 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 	if secret != "" && s.guard.hurries(hash) {
 		return tooMany(badEvery, "too many requests with this token: try again later"), nil
 	}
-	token, err := outbox.Token{}, outbox.ErrNoToken
+	token, err := admin.Token{}, admin.ErrNoToken
 	if secret != "" && !s.guard.isWrong(hash) {
 		token, err = s.lookUp(ctx, secret, hash)
 	}
-	if errors.Is(err, outbox.ErrNoToken) {
+	if errors.Is(err, admin.ErrNoToken) {
 		s.log.Info("token rejected", zap.String("request_id", c.id), zap.Stringer("from", from), zap.Bool("missing", secret == ""))
 		if secret != "" && s.guard.wrong(from, secret, hash) {
 			return tooMany(badEvery, "too many requests with an invalid token: check the token and try again later"), nil
@@ -122,26 +122,26 @@ func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*f
 
 // lookUp asks the outbox for a token. Tokens that were never right take turns, so that
 // a flood of wrong ones occupies few connections and leaves the others for right ones.
-func (s *subscriptions) lookUp(ctx context.Context, secret string, hash [sha256.Size]byte) (outbox.Token, error) {
+func (s *subscriptions) lookUp(ctx context.Context, secret string, hash [sha256.Size]byte) (admin.Token, error) {
 	if !s.guard.wasRight(hash) {
 		select {
 		case s.guard.strangers <- struct{}{}:
 			defer func() { <-s.guard.strangers }()
 		case <-ctx.Done():
-			return outbox.Token{}, fmt.Errorf("look up a token: %w", ctx.Err())
+			return admin.Token{}, fmt.Errorf("look up a token: %w", ctx.Err())
 		}
 	}
-	return s.cfg.Store.FindToken(ctx, secret)
+	return s.cfg.Admin.FindToken(ctx, secret)
 }
 
-func (s *subscriptions) isFor(ctx context.Context, token outbox.Token, account string) (bool, error) {
+func (s *subscriptions) isFor(ctx context.Context, token admin.Token, account string) (bool, error) {
 	switch {
 	case account == token.Account:
 		return true, nil
 	case !token.Subaccounts || !isID(account, schemas.MaxAccountBytes):
 		return false, nil
 	}
-	return s.cfg.Store.IsBelow(ctx, account, token.Account)
+	return s.cfg.Admin.IsBelow(ctx, account, token.Account)
 }
 
 // bearer returns the token of a request; "" when it has none.

@@ -10,19 +10,21 @@ import (
 	_ "time/tzdata" // daily_zone must mean the same on every machine
 
 	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/admin"
 )
 
 // newWebhook returns a webhook with every field at its default.
-func newWebhook(account string) outbox.Webhook {
-	return outbox.Webhook{
-		Account: account, Enabled: true, HTTPVerb: "post", Hook: outbox.HookRecords,
+func newWebhook(account string) admin.Webhook {
+	return admin.Webhook{
+		Account: account, Enabled: true, HTTPVerb: "post", Hook: admin.HookRecords,
 		Delivery: "realtime", DailyZone: "UTC", State: outbox.EndpointActive,
 	}
 }
 
 // apply changes a webhook as the client asks. Its error lists every fault, also those
 // that read found; the warnings name settings without effect.
-func (s *subscriptions) apply(in fields, w *outbox.Webhook, wrong faults) (warnings []string, err error) {
+func (s *subscriptions) apply(in fields, w *admin.Webhook, wrong faults) (warnings []string, err error) {
 	var sent webhookFields
 	if err := in.into(&sent); err != nil {
 		return nil, err
@@ -90,7 +92,7 @@ func set[T any](to, from *T) {
 }
 
 // toDefaults restores the defaults of the fields that a client sent as null.
-func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
+func toDefaults(w *admin.Webhook, null []string, wrong faults) {
 	standard := newWebhook(w.Account)
 	for _, name := range null {
 		switch name {
@@ -137,7 +139,7 @@ func toDefaults(w *outbox.Webhook, null []string, wrong faults) {
 // checkURI checks a new URL by its text alone. The sender checks the address of the
 // host when it dials. The API does not resolve the name, because its answer would
 // reveal which internal names exist.
-func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
+func (s *subscriptions) checkURI(in fields, w *admin.Webhook, wrong faults) {
 	var uri string
 	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || uri == w.ShownURL() {
 		return // not sent, already refused, or sent back as it was shown
@@ -148,7 +150,7 @@ func (s *subscriptions) checkURI(in fields, w *outbox.Webhook, wrong faults) {
 	}
 	uri, fault := w.Unmask(uri)
 	if fault == "" {
-		fault = outbox.URLFault(uri)
+		fault = address.URLFault(uri)
 	}
 	if fault != "" {
 		wrong.add("uri", kindInvalid, "%s", fault)
@@ -171,7 +173,7 @@ type BlockedHost interface {
 }
 
 // checkTexts checks the texts that reach logs, queries and other people.
-func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
+func checkTexts(w *admin.Webhook, in fields, wrong faults) {
 	for field, text := range map[string]string{
 		"name": w.Name, "type": w.ObjectType, "action": w.ObjectAction, "target.id": w.TargetID,
 	} {
@@ -196,7 +198,7 @@ func checkTexts(w *outbox.Webhook, in fields, wrong faults) {
 
 // checkOwn rejects a change of an account's own webhook that would change the form of
 // its deliveries (docs/CONTRACT.md §1 and §3).
-func checkOwn(before, after *outbox.Webhook, wrong faults) {
+func checkOwn(before, after *admin.Webhook, wrong faults) {
 	fixed := func(field string, same bool) {
 		if !same {
 			wrong.add(field, kindReadOnly, "cannot be set on the account's own webhook: create another webhook for that")
@@ -217,7 +219,7 @@ func checkOwn(before, after *outbox.Webhook, wrong faults) {
 }
 
 // idle warns of settings without effect.
-func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
+func (s *subscriptions) idle(w *admin.Webhook, in fields) (warnings []string) {
 	sent := func(name string) bool { _, there := in.known[name]; return there }
 	warn := func(does bool, names ...string) {
 		for _, name := range names {
@@ -226,12 +228,12 @@ func (s *subscriptions) idle(w *outbox.Webhook, in fields) (warnings []string) {
 			}
 		}
 	}
-	object := slices.Contains([]string{"object", "notifications", outbox.HookAll}, w.Hook)
+	object := slices.Contains([]string{"object", "notifications", admin.HookAll}, w.Hook)
 	warn(object || w.ObjectType == "", "type")
 	warn(object || w.ObjectAction == "", "action")
-	warn(w.Hook == outbox.HookRecords || len(w.Schemas) == 0, "schemas")
-	warn(w.Hook == outbox.HookRecords || len(w.Types) == 0, "types")
-	warn(w.Hook != outbox.HookRecords || w.Target == "", "target")
+	warn(w.Hook == admin.HookRecords || len(w.Schemas) == 0, "schemas")
+	warn(w.Hook == admin.HookRecords || len(w.Types) == 0, "types")
+	warn(w.Hook != admin.HookRecords || w.Target == "", "target")
 	warn(w.Delivery == "daily", "daily_at", "daily_zone")
 	if sent("schemas") && len(s.cfg.Schemas) > 0 {
 		for _, name := range w.Schemas {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // event is an event of a webhook with its state.
@@ -56,18 +56,18 @@ func (s *subscriptions) listEvents(ctx context.Context, in *webhookListInput) (*
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.EventStatuses(ctx, w.Endpoint, before, in.PageSize+1)
+	list, err := s.cfg.Admin.EventStatuses(ctx, w.Endpoint, before, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, func(e *outbox.EventStatus) event {
+	return paged(list, in.PageSize, func(e *admin.EventStatus) event {
 		shown := shownEvent(e)
 		shown.Deleted = w.Deleted
 		return shown
-	}, func(e *outbox.EventStatus) any { return e.ID }), nil
+	}, func(e *admin.EventStatus) any { return e.ID }), nil
 }
 
-func shownEvent(e *outbox.EventStatus) event {
+func shownEvent(e *admin.EventStatus) event {
 	return event{
 		EventID: e.WebhookID, Schema: e.Schema, Type: e.Type, State: e.State, CommittedAt: utc(e.CommittedAt),
 		Bytes: e.Size, Replayed: e.Replayed, Attempts: e.Attempts, Reason: e.Reason, NextAt: utc(e.NextAt),
@@ -79,14 +79,14 @@ func (s *subscriptions) listDeadLetters(ctx context.Context, in *accountListInpu
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.DeadLetters(ctx, in.AccountID, before, in.PageSize+1)
+	list, err := s.cfg.Admin.DeadLetters(ctx, in.AccountID, before, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shownDeadLetter, func(d *outbox.DeadLetter) any { return d.EventID }), nil
+	return paged(list, in.PageSize, shownDeadLetter, func(d *admin.DeadLetter) any { return d.EventID }), nil
 }
 
-func shownDeadLetter(d *outbox.DeadLetter) deadLetter {
+func shownDeadLetter(d *admin.DeadLetter) deadLetter {
 	return deadLetter{
 		WebhookID: d.Webhook, Deleted: d.Deleted, EventID: d.WebhookID, Schema: d.Schema, Type: d.Type, CommittedAt: utc(d.CommittedAt),
 		DiedAt: utc(d.DiedAt), Attempts: d.Attempts, Reason: d.Reason, Bytes: d.Size,

@@ -9,7 +9,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
-	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/admin"
 )
 
 // hold is a hold as the API shows it.
@@ -81,7 +82,7 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 		return nil, badRequest("reason", "contains a control character")
 	}
 	if asked.Host != nil {
-		if made.Host = outbox.NamedHost(*asked.Host); made.Host == "" {
+		if made.Host = address.NamedHost(*asked.Host); made.Host == "" {
 			return nil, badRequest("host", "want the name or address of a host, such as hooks.example.com")
 		}
 	}
@@ -89,7 +90,7 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 	if err != nil {
 		return nil, err
 	}
-	if made.Disabled, err = s.cfg.Store.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
+	if made.Disabled, err = s.cfg.Admin.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
 		return nil, err
 	}
 	s.auditHold(ctx, "account held", made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
@@ -97,7 +98,7 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 }
 
 func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pageAnswer[hold], error) {
-	after := outbox.Hold{Account: in.AccountID}
+	after := admin.Hold{Account: in.AccountID}
 	switch host, err := startKey[*string](in.StartKey); {
 	case err != nil:
 		return nil, err
@@ -108,18 +109,18 @@ func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pag
 	default:
 		after.Account = ""
 	}
-	list, err := s.cfg.Store.Holds(ctx, in.AccountID, after, in.PageSize+1)
+	list, err := s.cfg.Admin.Holds(ctx, in.AccountID, after, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shownHold, func(h *outbox.Hold) any { return h.Host }), nil
+	return paged(list, in.PageSize, shownHold, func(h *admin.Hold) any { return h.Host }), nil
 }
 
 // maxHost is longer than any host name, in bytes.
 const maxHost = 1024
 
 func (s *subscriptions) releaseAccount(ctx context.Context, in *AccountInput) (*answer[released], error) {
-	n, err := s.cfg.Store.ReleaseAccount(ctx, in.AccountID)
+	n, err := s.cfg.Admin.ReleaseAccount(ctx, in.AccountID)
 	if err != nil {
 		return nil, err
 	}
@@ -129,17 +130,17 @@ func (s *subscriptions) releaseAccount(ctx context.Context, in *AccountInput) (*
 
 func (s *subscriptions) releaseHost(ctx context.Context, in *hostInput) (*answer[released], error) {
 	if !isID(in.Host, maxHost) {
-		return nil, outbox.ErrNoHold
+		return nil, admin.ErrNoHold
 	}
-	n, err := s.cfg.Store.ReleaseHost(ctx, in.AccountID, in.Host)
+	n, err := s.cfg.Admin.ReleaseHost(ctx, in.AccountID, in.Host)
 	if err != nil {
 		return nil, err
 	}
-	s.auditHold(ctx, "host released", outbox.NamedHost(in.Host), zap.Int("webhooks", n))
+	s.auditHold(ctx, "host released", address.NamedHost(in.Host), zap.Int("webhooks", n))
 	return answerOf(released{n}), nil
 }
 
-func shownHold(h *outbox.Hold) hold {
+func shownHold(h *admin.Hold) hold {
 	return hold{AccountID: h.Account, Host: h.Host, Reason: h.Reason, HeldAt: h.HeldAt.UTC()}
 }
 

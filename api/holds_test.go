@@ -48,13 +48,13 @@ func TestOperatorsDisable_IsNotTheAccountsToUndo(t *testing.T) {
 	}
 	w.webhook(t, adminToken, "8", "") // another account
 
-	if err := w.store.HoldAccount(t.Context(), "7", "abuse"); err != nil {
+	if err := w.admin.HoldAccount(t.Context(), "7", "abuse"); err != nil {
 		t.Fatal(err)
 	}
 	w.want(t, 409, token, "PUT", path, `{"data":{"name":"n","uri":"https://new.example/"}}`)
 	w.want(t, 409, token, "POST", path+"/"+other+"/test", "")
 	w.want(t, 409, adminToken, "PATCH", path+"/"+other, `{"data":{"enabled":true}}`)
-	if n, err := w.store.ReleaseAccount(t.Context(), "7"); n != 1 || err != nil {
+	if n, err := w.admin.ReleaseAccount(t.Context(), "7"); n != 1 || err != nil {
 		t.Errorf("released %d, %v", n, err)
 	}
 	w.webhook(t, token, "7", "")

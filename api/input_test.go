@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 func TestInput_WhatIsWrongIsNamed(t *testing.T) {
@@ -219,7 +219,7 @@ func TestWebhooks_TheAccountsOwnIsReadAndHeld(t *testing.T) {
 		t.Errorf("back %v", back)
 	}
 	// What an operator disabled is not the account's to enable.
-	if _, err := w.store.DisableEndpoint(t.Context(), "7", "account", "abuse"); err != nil {
+	if _, err := w.admin.DisableEndpoint(t.Context(), "7", "account", "abuse"); err != nil {
 		t.Fatal(err)
 	}
 	r := w.want(t, 409, token, "POST", path, `{"data":{"enabled":true}}`)
@@ -264,7 +264,7 @@ func TestWebhooks_ChangesAreAuditedAndSeenByThePublisher(t *testing.T) {
 func TestWebhooks_AreBounded(t *testing.T) {
 	w := newWorld(t)
 	token := w.token(t, "7", "")
-	for range outbox.MaxWebhooks {
+	for range admin.MaxWebhooks {
 		w.webhook(t, token, "7", "")
 	}
 	w.want(t, 409, token, "PUT", "/v2/accounts/7/webhooks", `{"data":{"name":"n","uri":"https://example.com/hook"}}`)

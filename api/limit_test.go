@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 func TestLimits_OneAccountNeverTakesWhatAllShare(t *testing.T) {
@@ -112,10 +112,10 @@ func TestReplay_OpenRequestsOfAnAccountAreBounded(t *testing.T) {
 	for range 20 {
 		statuses[w.call(t, token, "POST", path, body).status]++
 	}
-	if statuses[202] != outbox.MaxOpenRequests || statuses[202]+statuses[429] != 80 {
-		t.Errorf("answers %v, want %d times 202 and else 429", statuses, outbox.MaxOpenRequests)
+	if statuses[202] != admin.MaxOpenRequests || statuses[202]+statuses[429] != 80 {
+		t.Errorf("answers %v, want %d times 202 and else 429", statuses, admin.MaxOpenRequests)
 	}
-	if open := one[int](t, w, "SELECT count(*) FROM walhook.request WHERE done_at IS NULL"); open != outbox.MaxOpenRequests {
+	if open := one[int](t, w, "SELECT count(*) FROM walhook.request WHERE done_at IS NULL"); open != admin.MaxOpenRequests {
 		t.Errorf("%d under way", open)
 	}
 	w.want(t, 202, adminToken, "POST", path, body)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 const (
@@ -35,10 +35,10 @@ func conditional(op huma.Operation) huma.Operation {
 
 // etagOf returns the ETag of a webhook. Every change of the webhook raises its
 // revision, and no endpoint number is used again.
-func etagOf(w *outbox.Webhook) string { return fmt.Sprintf(`"%d-%d"`, w.Endpoint, w.Revision) }
+func etagOf(w *admin.Webhook) string { return fmt.Sprintf(`"%d-%d"`, w.Endpoint, w.Revision) }
 
 // withETag adds a webhook's ETag to the answer.
-func (c *call) withETag(w *outbox.Webhook) {
+func (c *call) withETag(w *admin.Webhook) {
 	if w.Revision > 0 && c.header != nil {
 		c.header.Set(etagHeader, etagOf(w))
 	}
@@ -54,7 +54,7 @@ type condition struct {
 }
 
 // check returns nil when the state of w fulfils the condition.
-func (c condition) check(w *outbox.Webhook) error {
+func (c condition) check(w *admin.Webhook) error {
 	if !c.there || c.any || slices.Contains(c.tags, etagOf(w)) {
 		return nil
 	}

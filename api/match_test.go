@@ -125,7 +125,7 @@ func TestIfMatch_SeesChangesThatNoEditorMade(t *testing.T) {
 	id := w.webhook(t, adminToken, "7", "")
 	path := "/v2/accounts/7/webhooks/" + id
 	tag := w.want(t, 200, adminToken, "GET", path, "").header.Get("ETag")
-	if _, err := w.store.DisableEndpoint(t.Context(), "7", id, "by hand"); err != nil {
+	if _, err := w.admin.DisableEndpoint(t.Context(), "7", id, "by hand"); err != nil {
 		t.Fatal(err)
 	}
 	w.want(t, 412, adminToken, "PATCH", path, `{"data":{"name":"x"}}`, "If-Match", tag)

@@ -14,7 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 const (
@@ -40,7 +40,7 @@ func idempotent(op huma.Operation) huma.Operation {
 
 // creation is a request that creates something once. write stores its answer.
 type creation[T any] struct {
-	once  outbox.Once
+	once  admin.Once
 	write func(*answer[T]) ([]byte, error)
 }
 
@@ -52,14 +52,14 @@ func makeOnce[T any](ctx context.Context, s *subscriptions, what string, body []
 	if err != nil {
 		return nil, err
 	}
-	asked := creation[T]{outbox.Once{Key: key, Proof: c.proof, Request: append([]byte(what+"\n"), meaning(body)...)},
+	asked := creation[T]{admin.Once{Key: key, Proof: c.proof, Request: append([]byte(what+"\n"), meaning(body)...)},
 		func(a *answer[T]) ([]byte, error) { return encode(a.Body.withRequestID(c.id)) }}
 	var made *answer[T]
 	// Before any check: a repeated request may not pass the checks any more.
-	if err = s.cfg.Store.Answered(ctx, c.caller(), c.account, asked.once); err == nil {
+	if err = s.cfg.Admin.Answered(ctx, c.caller(), c.account, asked.once); err == nil {
 		made, err = create(asked)
 	}
-	before, answered := errors.AsType[*outbox.AnsweredError](err)
+	before, answered := errors.AsType[*admin.AnsweredError](err)
 	if !answered {
 		return made, err
 	}
@@ -158,17 +158,17 @@ func proofOf(secret string) (proof [sha256.Size]byte) {
 // other errors.
 func onceFailure(ctx context.Context, err error) *failure {
 	switch {
-	case errors.Is(err, outbox.ErrOnceRunning):
-		f := fail(http.StatusConflict, outbox.ErrOnceRunning.Error()+": try again in a moment, with the same key")
+	case errors.Is(err, admin.ErrOnceRunning):
+		f := fail(http.StatusConflict, admin.ErrOnceRunning.Error()+": try again in a moment, with the same key")
 		f.after = onceRunningPause
 		return f
-	case errors.Is(err, outbox.ErrOnceDiffers):
+	case errors.Is(err, admin.ErrOnceDiffers):
 		callOf(ctx).unprocessable = true
-		return fail(http.StatusUnprocessableEntity, outbox.ErrOnceDiffers.Error())
-	case errors.Is(err, outbox.ErrOnceSealed):
-		return fail(http.StatusConflict, outbox.ErrOnceSealed.Error())
-	case errors.Is(err, outbox.ErrOnceFull):
-		return tooMany(onceFullPause, outbox.ErrOnceFull.Error())
+		return fail(http.StatusUnprocessableEntity, admin.ErrOnceDiffers.Error())
+	case errors.Is(err, admin.ErrOnceSealed):
+		return fail(http.StatusConflict, admin.ErrOnceSealed.Error())
+	case errors.Is(err, admin.ErrOnceFull):
+		return tooMany(onceFullPause, admin.ErrOnceFull.Error())
 	}
 	return nil
 }

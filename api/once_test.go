@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // second is another process on the same outbox.
@@ -26,7 +27,7 @@ func (w *world) second(t *testing.T, change ...func(*outbox.Config)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	other := &world{conn: w.conn, store: store, destination: w.destination, logs: w.logs}
+	other := &world{conn: w.conn, admin: admin.New(store), destination: w.destination, logs: w.logs}
 	other.url = other.serve(t, zap.NewNop())
 	return other
 }
@@ -240,7 +241,7 @@ func TestIdempotency_NothingSecretIsStored(t *testing.T) {
 	// Another secret key, and another operator's token, do not open it.
 	for name, other := range map[string]*world{
 		"secret key": w.second(t, func(c *outbox.Config) { c.SecretKey = slices.Repeat([]byte{1}, 32) }),
-		"operator":   {conn: w.conn, store: w.store, destination: w.destination},
+		"operator":   {conn: w.conn, admin: w.admin, destination: w.destination},
 	} {
 		bearer := adminToken
 		if name == "operator" {

@@ -16,7 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // call is one request with what the logs and the handlers need. Only its own goroutine
@@ -38,11 +38,11 @@ type call struct {
 }
 
 // caller returns the party on whose behalf the call makes a change.
-func (c *call) caller() outbox.Caller {
+func (c *call) caller() admin.Caller {
 	if c.operator {
-		return outbox.Caller{}
+		return admin.Caller{}
 	}
-	return outbox.Caller{Token: c.who, Account: c.payer}
+	return admin.Caller{Token: c.who, Account: c.payer}
 }
 
 type callKey struct{}
@@ -225,7 +225,7 @@ func (w *seenStatus) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // audit logs a change: who did what to which webhook. The line holds no secret, and of
 // a URL only host and path.
-func (s *subscriptions) audit(ctx context.Context, what string, w *outbox.Webhook, fields ...zap.Field) {
+func (s *subscriptions) audit(ctx context.Context, what string, w *admin.Webhook, fields ...zap.Field) {
 	c := callOf(ctx)
 	s.log.Info("audit", append([]zap.Field{
 		zap.String("action", what), zap.String("who", c.who), zap.String("account", c.account), zap.String("webhook", w.ID),

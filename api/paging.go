@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // A page begins after the last item of the previous page, by the sort key of the list.
@@ -55,9 +55,9 @@ func isKey(key any) bool {
 	switch key := key.(type) {
 	case int64:
 		return key > 0
-	case *outbox.AttemptKey:
+	case *admin.AttemptKey:
 		return key != nil && key.Endpoint > 0 && key.EventID >= 0
-	case *outbox.Token:
+	case *admin.Token:
 		return key != nil
 	case *string:
 		return key != nil

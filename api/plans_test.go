@@ -20,6 +20,7 @@ import (
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 var planRows = flag.Int("plan-rows", 200_000, "how many events and attempts the outbox of the test of plans holds at last")
@@ -44,13 +45,13 @@ func planCalls(since string) map[string][][2]string {
 	return map[string][][2]string{
 		"GET " + of + "/webhooks":          lists("&start_key=" + keyOf(20)),
 		"PUT " + of + "/webhooks":          {{bare, webhook}},
-		"GET " + of + "/webhooks/attempts": lists("&start_key=" + keyOf(outbox.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
+		"GET " + of + "/webhooks/attempts": lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
 		"GET " + of + "/webhooks/dead":     lists("&start_key=" + keyOf(700)),
 		"GET " + one:                       {{bare, bare}},
 		"POST " + one:                      {{bare, `{"data":{"name":"x"}}`}},
 		"PATCH " + one:                     {{bare, `{"data":{"name":"x","uri":"https://example.com/b","enabled":true}}`}},
 		"DELETE " + one:                    {{bare, bare}},
-		"GET " + one + "/attempts":         lists("&start_key=" + keyOf(outbox.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
+		"GET " + one + "/attempts":         lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
 		"GET " + one + "/events":           lists("&start_key="+keyOf(50_000), "&start_key="+keyOf(10)),
 		"GET " + one + "/replay":           lists("&start_key=" + keyOf(500)),
 		"POST " + one + "/replay": {
@@ -140,7 +141,7 @@ func TestPlans_NoRouteReadsMoreThanItShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	w.store = store
+	w.admin = admin.New(store)
 	w.url = w.serve(t, zap.NewNop())
 
 	half := *planRows / 2

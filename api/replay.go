@@ -12,7 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // replayFields select the events to send again.
@@ -72,18 +72,18 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 		return nil, err
 	}
 	asked.Endpoint, asked.By = w.Endpoint, callOf(ctx).caller()
-	kept, err := s.cfg.Store.KeptEvents(ctx, asked.Endpoint, asked.WebhookIDs)
+	kept, err := s.cfg.Admin.KeptEvents(ctx, asked.Endpoint, asked.WebhookIDs)
 	if err != nil {
 		return nil, err
 	}
 	if dry { // it creates nothing, so no answer is stored
-		if asked.Total, _, err = s.cfg.Store.CountReplay(ctx, asked); err != nil {
+		if asked.Total, _, err = s.cfg.Admin.CountReplay(ctx, asked); err != nil {
 			return nil, err
 		}
 		return answerOf(shownReplay(&asked), sent.warnings, expect(&asked, kept)), nil
 	}
 	var made *answer[replay]
-	asked, err = s.cfg.Store.CreateRequestOnce(ctx, asked, once.once, func(r outbox.Request) ([]byte, error) {
+	asked, err = s.cfg.Admin.CreateRequestOnce(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
 		made = answerOf(shownReplay(&r), sent.warnings, expect(&r, kept))
 		return once.write(made)
 	})
@@ -99,7 +99,7 @@ const namedIDs = 20
 
 // expect warns about the parts of a request that a replay cannot fulfil. kept are those
 // of its ids that have events.
-func expect(asked *outbox.Request, kept []string) (warnings []string) {
+func expect(asked *admin.Request, kept []string) (warnings []string) {
 	if len(asked.WebhookIDs) == 0 {
 		if asked.Total == 0 {
 			warnings = append(warnings, "nothing to send: none of the first 10000 events since then has been delivered or dead-lettered; events that still wait, retries included, are not sent twice")
@@ -129,7 +129,7 @@ func expect(asked *outbox.Request, kept []string) (warnings []string) {
 }
 
 // replayOf returns the replay that a body asks for.
-func replayOf(sent fields, wrong faults) (asked outbox.Request, dry bool, err error) {
+func replayOf(sent fields, wrong faults) (asked admin.Request, dry bool, err error) {
 	if err := wrong.err(); err != nil {
 		return asked, false, err
 	}
@@ -168,14 +168,14 @@ func (s *subscriptions) listReplays(ctx context.Context, in *webhookListInput) (
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.Requests(ctx, w.Endpoint, before, in.PageSize+1)
+	list, err := s.cfg.Admin.Requests(ctx, w.Endpoint, before, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shownReplay, func(r *outbox.Request) any { return r.ID }), nil
+	return paged(list, in.PageSize, shownReplay, func(r *admin.Request) any { return r.ID }), nil
 }
 
-func shownReplay(r *outbox.Request) replay {
+func shownReplay(r *admin.Request) replay {
 	shown := replay{
 		ID: r.ID, Since: utc(r.Since), EventIDs: r.WebhookIDs, Rate: finite(r.Rate), Total: r.Total, Sent: r.Sent,
 		State: "running", Reason: r.Reason, AskedAt: utc(r.AskedAt), DoneAt: utc(r.DoneAt),

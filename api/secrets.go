@@ -9,7 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // signingSecret is the secret that signs deliveries.
@@ -52,9 +52,9 @@ func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answ
 	if err != nil {
 		return nil, err
 	}
-	secrets, until, err := s.cfg.Store.WebhookSecrets(ctx, in.AccountID, in.WebhookID)
+	secrets, until, err := s.cfg.Admin.WebhookSecrets(ctx, in.AccountID, in.WebhookID)
 	var warnings []string
-	if errors.Is(err, outbox.ErrUnusableSecret) && len(secrets) > 0 {
+	if errors.Is(err, admin.ErrUnusableSecret) && len(secrets) > 0 {
 		warnings, err = []string{unusableEarlier}, nil
 	}
 	if err != nil {
@@ -87,8 +87,8 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 	if asked.OverlapSeconds != nil {
 		overlap = time.Duration(*asked.OverlapSeconds) * time.Second
 	}
-	secret, until, err := s.cfg.Store.RotateWebhookSecret(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, overlap)
-	if errors.Is(err, outbox.ErrNotConfirmed) {
+	secret, until, err := s.cfg.Admin.RotateWebhookSecret(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, overlap)
+	if errors.Is(err, admin.ErrNotConfirmed) {
 		sent.warnings, err = append(sent.warnings, err.Error()), nil
 	}
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 	}
 	s.audit(ctx, "secret rotated", &w)
 	// A previous secret that cannot sign gets no overlap.
-	if _, ends, bad := s.cfg.Store.WebhookSecrets(ctx, in.AccountID, in.WebhookID); errors.Is(bad, outbox.ErrUnusableSecret) && len(ends) == 0 {
+	if _, ends, bad := s.cfg.Admin.WebhookSecrets(ctx, in.AccountID, in.WebhookID); errors.Is(bad, admin.ErrUnusableSecret) && len(ends) == 0 {
 		sent.warnings, until = append(sent.warnings, unusableEarlier), time.Time{}
 	}
 	return answerOf(signingSecret{Secret: secret, PreviousUntil: utc(until)}, sent.warnings), nil

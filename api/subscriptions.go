@@ -13,11 +13,12 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // Config configures the subscription API.
 type Config struct {
-	Store       *outbox.Store
+	Admin       *admin.Admin
 	Destination Destination
 	// AdminToken is the operator's token. Without it the API refuses every call.
 	AdminToken string
@@ -112,7 +113,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	}
 	routes := huma.NewGroup(humago.New(mux, config), prefixes...)
 	routes.UseMiddleware(inKazooShape, s.bounded, s.authorize)
-	names := []string{outbox.HookRecords, outbox.HookAll}
+	names := []string{admin.HookRecords, admin.HookAll}
 	for _, hook := range cfg.Hooks {
 		names = append(names, hook.Name)
 	}
@@ -136,7 +137,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 // unknownAccount returns the warning that the source has no such account; nil when it
 // has one, or when the outbox does not know.
 func (s *subscriptions) unknownAccount(ctx context.Context, account string) (warnings []string, err error) {
-	unknown, err := s.cfg.Store.IsUnknown(ctx, account)
+	unknown, err := s.cfg.Admin.IsUnknown(ctx, account)
 	if unknown {
 		warnings = []string{"account " + printable(account) + " is not in the source: check the id; this takes effect once an account with that id exists"}
 	}
@@ -151,7 +152,7 @@ func handled[I, O any](s *subscriptions, f func(context.Context, *I) (*O, error)
 		out, err := f(ctx, in)
 		if err == nil {
 			c := callOf(ctx)
-			err = s.cfg.Store.Admits(ctx, c.caller(), c.account)
+			err = s.cfg.Admin.Admits(ctx, c.caller(), c.account)
 		}
 		if err == nil {
 			return out, nil
@@ -165,38 +166,38 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return f
 	}
 	switch {
-	case errors.Is(err, outbox.ErrNoWebhook), errors.Is(err, outbox.ErrNoEndpoint):
+	case errors.Is(err, admin.ErrNoWebhook), errors.Is(err, admin.ErrNoEndpoint):
 		return notFound("webhook not found")
-	case errors.Is(err, outbox.ErrNoToken):
+	case errors.Is(err, admin.ErrNoToken):
 		return notFound("token not found")
-	case errors.Is(err, outbox.ErrUnreadable):
-		return fail(http.StatusConflict, outbox.ErrUnreadable.Error())
-	case errors.Is(err, outbox.ErrUnusableSecret):
+	case errors.Is(err, admin.ErrUnreadable):
+		return fail(http.StatusConflict, admin.ErrUnreadable.Error())
+	case errors.Is(err, admin.ErrUnusableSecret):
 		s.log.Warn("stored secret cannot be used", zap.String("request_id", callOf(ctx).id), zap.Error(err))
-		return fail(http.StatusConflict, outbox.ErrUnusableSecret.Error()+": rotate it, or set another in the account")
-	case errors.Is(err, outbox.ErrCallerGone):
-		return fail(http.StatusUnauthorized, outbox.ErrCallerGone.Error())
-	case errors.Is(err, outbox.ErrAccountEnded):
-		return fail(http.StatusConflict, outbox.ErrAccountEnded.Error())
-	case errors.Is(err, outbox.ErrNoHold):
-		return notFound(outbox.ErrNoHold.Error())
-	case errors.Is(err, outbox.ErrHeldByOperator):
-		return fail(http.StatusConflict, "the webhook cannot be enabled: "+outbox.ErrHeldByOperator.Error())
-	case errors.Is(err, outbox.ErrTooManyWebhooks):
-		return fail(http.StatusConflict, outbox.ErrTooManyWebhooks.Error()+": delete one first")
-	case errors.Is(err, outbox.ErrWebhookDeleted):
-		return fail(http.StatusConflict, outbox.ErrWebhookDeleted.Error())
-	case errors.Is(err, outbox.ErrNothingToSendTo):
-		return fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
-	case errors.Is(err, outbox.ErrTooManyRequests):
-		return tooMany(openReplayPause, outbox.ErrTooManyRequests.Error()+": wait until one is done")
-	case errors.Is(err, outbox.ErrTooManyTokens):
-		return fail(http.StatusConflict, outbox.ErrTooManyTokens.Error()+": delete one first")
+		return fail(http.StatusConflict, admin.ErrUnusableSecret.Error()+": rotate it, or set another in the account")
+	case errors.Is(err, admin.ErrCallerGone):
+		return fail(http.StatusUnauthorized, admin.ErrCallerGone.Error())
+	case errors.Is(err, admin.ErrAccountEnded):
+		return fail(http.StatusConflict, admin.ErrAccountEnded.Error())
+	case errors.Is(err, admin.ErrNoHold):
+		return notFound(admin.ErrNoHold.Error())
+	case errors.Is(err, admin.ErrHeldByOperator):
+		return fail(http.StatusConflict, "the webhook cannot be enabled: "+admin.ErrHeldByOperator.Error())
+	case errors.Is(err, admin.ErrTooManyWebhooks):
+		return fail(http.StatusConflict, admin.ErrTooManyWebhooks.Error()+": delete one first")
+	case errors.Is(err, admin.ErrWebhookDeleted):
+		return fail(http.StatusConflict, admin.ErrWebhookDeleted.Error())
+	case errors.Is(err, admin.ErrNothingToSendTo):
+		return fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
+	case errors.Is(err, admin.ErrTooManyRequests):
+		return tooMany(openReplayPause, admin.ErrTooManyRequests.Error()+": wait until one is done")
+	case errors.Is(err, admin.ErrTooManyTokens):
+		return fail(http.StatusConflict, admin.ErrTooManyTokens.Error()+": delete one first")
 	}
 	if held, ok := errors.AsType[*outbox.HeldError](err); ok {
 		return fail(http.StatusConflict, held.Error())
 	}
-	if state, ok := errors.AsType[*outbox.StateError](err); ok {
+	if state, ok := errors.AsType[*admin.StateError](err); ok {
 		return fail(http.StatusConflict, state.Fix)
 	}
 	if f := onceFailure(ctx, err); f != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // token is a token as the API shows it, without its secret.
@@ -70,7 +70,7 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 	if err != nil {
 		return nil, err
 	}
-	t := outbox.Token{Account: in.AccountID}
+	t := admin.Token{Account: in.AccountID}
 	set(&t.Name, wanted.Name)
 	set(&t.Subaccounts, wanted.IncludeSubaccounts)
 	if hasControl(t.Name) {
@@ -81,7 +81,7 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 		return nil, err
 	}
 	var made *answer[newToken]
-	t, _, err = s.cfg.Store.CreateTokenOnce(ctx, t, asked.once, func(t outbox.Token, secret string) ([]byte, error) {
+	t, _, err = s.cfg.Admin.CreateTokenOnce(ctx, t, asked.once, func(t admin.Token, secret string) ([]byte, error) {
 		made = answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings, unknown)
 		return asked.write(made)
 	})
@@ -93,25 +93,25 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 }
 
 func (s *subscriptions) listTokens(ctx context.Context, in *listTokensInput) (*pageAnswer[token], error) {
-	after, err := startKey[*outbox.Token](in.StartKey)
+	after, err := startKey[*admin.Token](in.StartKey)
 	if err != nil {
 		return nil, err
 	}
 	if after != nil && !isID(after.ID, maxWebhookID) {
 		return nil, badStartKey()
 	}
-	list, err := s.cfg.Store.Tokens(ctx, in.AccountID, after, in.PageSize+1)
+	list, err := s.cfg.Admin.Tokens(ctx, in.AccountID, after, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shownToken, func(t *outbox.Token) any { return outbox.Token{ID: t.ID, CreatedAt: t.CreatedAt} }), nil
+	return paged(list, in.PageSize, shownToken, func(t *admin.Token) any { return admin.Token{ID: t.ID, CreatedAt: t.CreatedAt} }), nil
 }
 
 func (s *subscriptions) deleteToken(ctx context.Context, in *tokenInput) (*answer[token], error) {
 	if !isID(in.TokenID, maxWebhookID) {
-		return nil, outbox.ErrNoToken
+		return nil, admin.ErrNoToken
 	}
-	t, err := s.cfg.Store.DeleteToken(ctx, in.AccountID, in.TokenID)
+	t, err := s.cfg.Admin.DeleteToken(ctx, in.AccountID, in.TokenID)
 	if err != nil {
 		return nil, err
 	}
@@ -119,11 +119,11 @@ func (s *subscriptions) deleteToken(ctx context.Context, in *tokenInput) (*answe
 	return answerOf(shownToken(&t)), nil
 }
 
-func shownToken(t *outbox.Token) token {
+func shownToken(t *admin.Token) token {
 	return token{ID: t.ID, Name: t.Name, AccountID: t.Account, IncludeSubaccounts: t.Subaccounts, CreatedAt: utc(t.CreatedAt)}
 }
 
-func (s *subscriptions) auditToken(ctx context.Context, what string, t *outbox.Token) {
+func (s *subscriptions) auditToken(ctx context.Context, what string, t *admin.Token) {
 	c := callOf(ctx)
 	s.log.Info("audit", zap.String("action", what), zap.String("who", c.who), zap.String("account", t.Account),
 		zap.String("token", t.ID), zap.Bool("subaccounts", t.Subaccounts), zap.String("request_id", c.id))

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/admin"
 )
 
 // tried is the result of a test event.
@@ -34,24 +36,24 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err != nil {
 		return nil, err
 	}
-	endpoint, err := s.cfg.Store.Endpoint(ctx, w.Endpoint)
+	endpoint, err := s.cfg.Admin.Endpoint(ctx, w.Endpoint)
 	if err != nil {
 		return nil, err
 	}
-	if w.DisabledBy == "operator" {
+	if w.DisabledBy == outbox.ByOperator {
 		return nil, fail(http.StatusConflict, "an operator disabled the webhook ("+w.DisableReason+"): it gets no requests, tests included")
 	}
 	by := callOf(ctx).caller()
-	if err := s.cfg.Store.CheckHeld(ctx, by, w.Account, endpoint.URL); err != nil {
+	if err := s.cfg.Admin.CheckHeld(ctx, by, w.Account, endpoint.URL); err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Store.Admits(ctx, by, w.Account); err != nil { // an ended token sends nothing
+	if err := s.cfg.Admin.Admits(ctx, by, w.Account); err != nil { // an ended token sends nothing
 		return nil, err
 	}
 	if endpoint.URL == "" {
-		return nil, fail(http.StatusConflict, outbox.ErrNothingToSendTo.Error())
+		return nil, fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
 	}
-	if wait := s.testing.take(w.Account, outbox.HostOf(endpoint.URL)); wait > 0 {
+	if wait := s.testing.take(w.Account, address.HostOf(endpoint.URL)); wait > 0 {
 		return nil, tooMany(wait, "too many tests of this account or of this host: try again later")
 	}
 	e, err := s.testEvent(&w)
@@ -73,7 +75,7 @@ const gregorianEpoch = 62167219200
 
 // testEvent returns an event in the form of the webhook's own events: an envelope for
 // the record feed, fields for the others.
-func (s *subscriptions) testEvent(w *outbox.Webhook) (outbox.Event, error) {
+func (s *subscriptions) testEvent(w *admin.Webhook) (outbox.Event, error) {
 	now := time.Now()
 	e := outbox.Event{
 		Endpoint: w.Endpoint, Record: "test/" + w.Account, WebhookID: "test_" + rand.Text(),
@@ -87,7 +89,7 @@ func (s *subscriptions) testEvent(w *outbox.Webhook) (outbox.Event, error) {
 	if err != nil {
 		return e, fmt.Errorf("write a test event: %w", err)
 	}
-	if w.Hook != outbox.HookRecords {
+	if w.Hook != admin.HookRecords {
 		e.Format = s.formatOf(w.Hook)
 		e.Body = fmt.Appendf(nil, `{"hook_event":"test","timestamp":%d,"account_id":%s,"webhook_id":%s}`, now.Unix()+gregorianEpoch, account, id)
 		return e, nil

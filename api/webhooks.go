@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // webhook is a webhook as the API shows it.
@@ -45,7 +46,7 @@ type webhook struct {
 	ChangedAt           time.Time       `json:"changed_at"`
 }
 
-func shown(w *outbox.Webhook) webhook {
+func shown(w *admin.Webhook) webhook {
 	s := webhook{
 		ID: w.ID, Endpoint: w.Endpoint, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
@@ -118,11 +119,11 @@ func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) 
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.Webhooks(ctx, in.AccountID, after, in.PageSize+1)
+	list, err := s.cfg.Admin.Webhooks(ctx, in.AccountID, after, in.PageSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shown, func(w *outbox.Webhook) any { return w.Endpoint }), nil
+	return paged(list, in.PageSize, shown, func(w *admin.Webhook) any { return w.Endpoint }), nil
 }
 
 func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInput) (*answer[webhook], error) {
@@ -149,7 +150,7 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 	}
 	w.By = callOf(ctx).caller()
 	var made *answer[webhook]
-	w, err = s.cfg.Store.CreateWebhookOnce(ctx, w, asked.once, func(w outbox.Webhook) ([]byte, error) {
+	w, err = s.cfg.Admin.CreateWebhookOnce(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
 		made = answerOf(shown(&w), sent.warnings, idle, unknown)
 		return asked.write(made)
 	})
@@ -171,19 +172,19 @@ func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*ans
 }
 
 // webhook finds the webhook of a call.
-func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (outbox.Webhook, error) {
+func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (admin.Webhook, error) {
 	if !isID(in.WebhookID, maxWebhookID) {
-		return outbox.Webhook{}, outbox.ErrNoWebhook
+		return admin.Webhook{}, admin.ErrNoWebhook
 	}
-	return s.cfg.Store.Webhook(ctx, in.AccountID, in.WebhookID)
+	return s.cfg.Admin.Webhook(ctx, in.AccountID, in.WebhookID)
 }
 
 // kept finds the webhook of a call, also a deleted one, for lists of the past.
-func (s *subscriptions) kept(ctx context.Context, in *WebhookInput) (outbox.Webhook, error) {
+func (s *subscriptions) kept(ctx context.Context, in *WebhookInput) (admin.Webhook, error) {
 	if !isID(in.WebhookID, maxWebhookID) {
-		return outbox.Webhook{}, outbox.ErrNoWebhook
+		return admin.Webhook{}, admin.ErrNoWebhook
 	}
-	return s.cfg.Store.KeptWebhook(ctx, in.AccountID, in.WebhookID)
+	return s.cfg.Admin.KeptWebhook(ctx, in.AccountID, in.WebhookID)
 }
 
 // maxWebhookID is longer than any id of a webhook, in bytes.
@@ -208,7 +209,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	}
 	s.checkURI(sent, &before, wrong) // before the webhook is locked
 	var idle []string
-	w, err := s.cfg.Store.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *outbox.Webhook) (err error) {
+	w, err := s.cfg.Admin.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
 		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}
@@ -231,13 +232,13 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 		return nil, fail(http.StatusConflict, "the account's own webhook cannot be deleted: clear its URL in the account table, or set enabled to false to hold its events")
 	}
 	if !isID(in.WebhookID, maxWebhookID) {
-		return nil, outbox.ErrNoWebhook
+		return nil, admin.ErrNoWebhook
 	}
 	match, err := conditionOf(callOf(ctx).match)
 	if err != nil {
 		return nil, err
 	}
-	w, err := s.cfg.Store.DeleteWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, match.check)
+	w, err := s.cfg.Admin.DeleteWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, match.check)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +247,7 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 }
 
 // auditFields describe a webhook for the audit, without secrets.
-func auditFields(w *outbox.Webhook) []zap.Field {
+func auditFields(w *admin.Webhook) []zap.Field {
 	host := ""
 	if u, err := url.Parse(w.URL); err == nil && u.Host != "" {
 		host = u.Scheme + "://" + u.Host + u.EscapedPath()

@@ -18,6 +18,7 @@ import (
 
 	"walhook/internal/pgtest"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -28,7 +29,7 @@ const adminToken = "operator-token-of-the-tests"
 type world struct {
 	url         string
 	conn        *pgx.Conn
-	store       *outbox.Store
+	admin       *admin.Admin
 	destination *fixedDestination
 	api         *subscriptions
 	logs        *observer.ObservedLogs
@@ -43,19 +44,19 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	w := &world{conn: db.Connect(t), destination: &fixedDestination{}, logs: logs}
-	var err error
-	w.store, err = outbox.Open(t.Context(), outbox.Config{URL: db.URL}, zap.New(core), prometheus.NewRegistry())
+	store, err := outbox.Open(t.Context(), outbox.Config{URL: db.URL}, zap.New(core), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.store.Close)
+	t.Cleanup(store.Close)
+	w.admin = admin.New(store)
 	w.url = w.serve(t, zap.New(core), change...)
 	return w
 }
 
 func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) string {
 	t.Helper()
-	cfg := Config{Store: w.store, Destination: w.destination, AdminToken: adminToken, Hooks: []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
+	cfg := Config{Admin: w.admin, Destination: w.destination, AdminToken: adminToken, Hooks: []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
 		Schemas: []string{"dids", "users"}, Version: "test"}
 	for _, f := range change {
 		f(&cfg)

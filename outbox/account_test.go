@@ -6,17 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"walhook/outbox/address"
+	"walhook/outbox/route/routetest"
 	"walhook/schemas"
 )
 
 // setURL is an update of account 7's URL.
 func setURL(from, to any) schemas.Change {
-	return users.Update(row(7, "n", from, nil), row(7, "n", to, nil))
+	return setAccountURL(7, from, to)
 }
 
 const (
-	urlA = "https://a.example.com/"
-	urlB = "https://b.example.com/"
+	urlA = routetest.URLA
+	urlB = routetest.URLB
 )
 
 // endpointLine is account 7's endpoint: state, who disabled it, revision, URL,
@@ -115,7 +117,7 @@ func TestAccount_URLThatCannotBeUsedIsAState(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, users.Insert(7, "n", urlA, nil))
 	for i, url := range []string{"ftp://example.com/", "example.com", "https://", "https://exa mple.com/", "https://example.com:0/",
-		"https://example.com:99999/", "http://[::1", "https://example.com/" + strings.Repeat("x", maxURLBytes), "http://user:secret@/"} {
+		"https://example.com:99999/", "http://[::1", "https://example.com/" + strings.Repeat("x", address.MaxURLBytes), "http://user:secret@/"} {
 		f.commit(t, setURL(urlA, url))
 		f.wantEndpoint(t, fmt.Sprintf("unusable %d %s from 0", i+2, url))
 		if reason := one[string](t, f.world, "SELECT reason FROM walhook.endpoint"); reason == "" || strings.Contains(reason, "secret") {
@@ -135,7 +137,7 @@ func TestAccount_URLThatCannotBeUsedIsAState(t *testing.T) {
 
 func TestAccount_URLsThatLookUsable(t *testing.T) {
 	for _, url := range []string{"http://example.com", "https://user:secret@example.com:8443/a?b=c#d", "HTTP://EXAMPLE.COM/", "http://127.0.0.1:9/", "https://[::1]/", "https://bücher.example/ä"} {
-		if fault := URLFault(url); fault != "" {
+		if fault := address.URLFault(url); fault != "" {
 			t.Errorf("%s: %s", url, fault)
 		}
 	}
@@ -274,16 +276,7 @@ func TestAccount_ChangesReachTheSenders(t *testing.T) {
 	}
 }
 
-// members is the account table with the column of the account above.
-var members = newTable("users", 'f', "id name web_hook_url web_hook_secret reseller_id")
-
-func member(id int, parent any) schemas.Tuple {
-	return row(id, "n", fmt.Sprint("https://example.com/", id), nil, parent)
-}
-
-func memberInsert(id int, parent any) schemas.Change {
-	return schemas.Change{Kind: schemas.Insert, Relation: members.Relation, New: member(id, parent)}
-}
+var members, member, memberInsert = routetest.Members, routetest.Member, routetest.MemberInsert
 
 const treeSQL = "SELECT format('%s under %s', id, parent) FROM walhook.account WHERE ended_in IS NULL ORDER BY id"
 

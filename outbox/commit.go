@@ -175,7 +175,7 @@ func (w *planWrite) transaction() *transaction {
 			w.store.queueEvents(b, w.plan.Events)
 		}
 		for id, reason := range held {
-			b.Queue(holdEndpointSQL, id, reason)
+			b.Queue(disabledBySQL, id, ByOperator, reason)
 		}
 		w.queueRest(b)
 	}
@@ -202,7 +202,9 @@ func (w *planWrite) queueEndpoints(b *pgx.Batch, held map[int64]string) {
 }
 
 const (
-	endTokensSQL = `DELETE FROM walhook.token WHERE account = ANY ($1)`
+	endTokensSQL  = `DELETE FROM walhook.token WHERE account = ANY ($1)`
+	endOnceSQL    = `DELETE FROM walhook.idempotency WHERE account = ANY ($1)`
+	endAllOnceSQL = `DELETE FROM walhook.idempotency`
 
 	unroutedSQL = `
 		INSERT INTO walhook.unrouted (commit_lsn, ordinal, schema, type, key, reason)
@@ -389,7 +391,7 @@ func (w *planWrite) queueColumns(b *pgx.Batch) {
 		for i := range columns {
 			stored[i] = w.store.encoding.json(columns[i])
 		}
-		b.Queue(writeColumnsSQL, account, w.store.secrets.sealColumns(account, stored))
+		b.Queue(writeColumnsSQL, account, w.store.secrets.SealColumns(account, stored))
 	}
 	if len(p.DroppedColumns) > 0 {
 		b.Queue(forgetColumnsSQL, slices.Collect(maps.Keys(p.DroppedColumns)))

@@ -19,7 +19,7 @@ const (
 	// The body of one that is unreadable is not looked at: it may be what cannot be read.
 	deadLettersSQL = `INSERT INTO walhook.dead_letter ` + deadLetterColumns + `
 		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason,
-			CASE WHEN d.reason = 'unreadable' THEN 0 ELSE ` + sizeSQL + ` END, e.format,
+			CASE WHEN d.reason = 'unreadable' THEN 0 ELSE ` + SizeSQL + ` END, e.format,
 			CASE WHEN d.reason = 'unreadable' THEN '' ELSE ` + bodySQL + ` END
 		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
 		JOIN walhook.event e ON e.id = d.event_id

@@ -6,17 +6,6 @@ import (
 	"time"
 )
 
-// EndpointState says whether an endpoint is sent to.
-type EndpointState string
-
-// The states of an endpoint.
-const (
-	EndpointActive   EndpointState = "active"
-	EndpointCleared  EndpointState = "cleared"  // the account took its URL away
-	EndpointUnusable EndpointState = "unusable" // the URL cannot be used; Reason says why
-	EndpointDisabled EndpointState = "disabled" // held: nothing is sent, nothing is lost until retention ends
-)
-
 // Ordering says which of an endpoint's events wait for each other.
 type Ordering string
 

@@ -29,21 +29,28 @@
 // letters: by the session that holds the lane (Endpoint.SendFrom, Expire), or by
 // Maintain where none does.
 //
-// An endpoint is in one of four states. Every change of it raises its revision:
+// An endpoint is in one of four states. endpoint_state.go takes every step from one to
+// another, for whoever asks, and each step raises its revision:
 //
-//	           the URL is taken away, the account is deleted
-//	active ──────────────────────────────────────────────────▶ cleared
-//	 │  ▲ │                                                       │
-//	 │  │ └─ a URL that cannot be used ─▶ unusable                │
-//	 │  └────── a URL that can be used ──────┴────────────────────┘
-//	 │ 410 or failing for long (walhook), the operator, the account
+//	          no URL, or the webhook is deleted
+//	active ───────────────────────────────────────▶ cleared
+//	 │  ▲ │                                            │ ▲
+//	 │  │ └─ a URL that cannot be used ─▶ unusable ────┼─┘
+//	 │  └────── a URL that can be used ──────┴─────────┘
+//	 │ 410, or failing for long (walhook); the operator; the account
 //	 ▼
-//	disabled ── enabled, or a new URL ──▶ active
+//	disabled ── enabled; or a new URL, where walhook disabled it ──▶ active
+//	   └─ no URL, or one that cannot be used ──▶ cleared, unusable
 //
-// A new URL enables what walhook disabled; what the operator disabled, the operator
-// alone enables. [Endpoint] is as a sender has it: where what is stored of an
-// endpoint cannot be read, an active one is unusable to it. How its lane stands is
-// a [LaneStatus], which [LaneFacts] decide.
+// What the operator or the account disabled stays so for the next URL: without a URL
+// that can be used the row keeps who it was and why, and is disabled again once there
+// is one. A hold is an operator's word on a host or on a whole account (holds.go): what
+// it covers is disabled, also what the account sets later. [Endpoint] is as a sender
+// has it: where what is stored of an endpoint cannot be read, an active one is unusable
+// to it. How its lane stands is a [LaneStatus], which [LaneFacts] decide.
+//
+// [Store.Access] opens the store to package admin, which answers the API and the
+// operator's commands. Package seal encrypts secrets, package address reads URLs.
 //
 // When the database is away every call returns its error and nothing is
 // assumed: the publisher stops acknowledging the source, the senders stop at

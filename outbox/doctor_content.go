@@ -259,7 +259,7 @@ func asideSteps(l loop, reason string) doctor.Steps {
 
 func heldLaneCountsSQL() string {
 	return `
-	SELECT coalesce(l.held_reason, ''), count(*), min(` + sinceSQL("l.held_since") + `), (array_agg(p.account ORDER BY l.held_since))[1]
+	SELECT coalesce(l.held_reason, ''), count(*), min(` + SinceSQL("l.held_since") + `), (array_agg(p.account ORDER BY l.held_since))[1]
 	FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
 	WHERE l.held_since IS NOT NULL AND l.revision >= p.revision AND p.state = 'active' AND p.deleted_at IS NULL
 	GROUP BY 1 ORDER BY 1`

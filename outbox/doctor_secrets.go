@@ -9,11 +9,12 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/doctor"
+	"walhook/outbox/seal"
 )
 
 const (
 	storedSecretsSQL = `
-		SELECT account, webhook, coalesce(secret, ''), previous_secret, array_remove(older_secrets, NULL), coalesce(url, ''), ` + strictSQL + `, ` + strictURLSQL + `
+		SELECT account, webhook, coalesce(secret, ''), previous_secret, array_remove(older_secrets, NULL), coalesce(url, ''), ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + `
 		FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 	keyIDSQL = `SELECT coalesce((SELECT key_id FROM walhook.sealing), '')`
@@ -21,7 +22,7 @@ const (
 
 // storedSecret is what an endpoint has that may be encrypted.
 type storedSecret struct {
-	holder
+	seal.Holder
 	secret   string
 	previous *string
 	older    []string
@@ -47,10 +48,9 @@ const (
 )
 
 // judgeSecret says how one secret is stored.
-func judgeSecret(s sealer, of holder, stored string, strict bool) kindOfSecret {
-	_, err := s.open(stored, of, strict)
-	bound := strings.HasPrefix(stored, boundPrefix)
-	sealed := bound || strings.HasPrefix(stored, sealedPrefix)
+func judgeSecret(s seal.Sealer, of seal.Holder, stored string, strict bool) kindOfSecret {
+	_, err := s.Open(stored, of, strict)
+	bound, sealed := seal.IsBound(stored), seal.IsSealed(stored)
 	switch {
 	case err == nil && bound:
 		return secretSealed
@@ -60,29 +60,29 @@ func judgeSecret(s sealer, of holder, stored string, strict bool) kindOfSecret {
 		return secretPlain
 	case !bound && strict:
 		return secretRefused
-	case s.aead == nil:
+	case !s.HasKey():
 		return secretNoKey
 	}
 	return secretLocked
 }
 
 // judge gives the worst that there is to say of an endpoint.
-func (one *storedSecret) judge(s sealer) kindOfSecret {
-	worst := judgeSecret(s, one.holder, one.secret, one.strict)
+func (one *storedSecret) judge(s seal.Sealer) kindOfSecret {
+	worst := judgeSecret(s, one.Holder, one.secret, one.strict)
 	if one.previous != nil {
-		worst = max(worst, judgeSecret(s, one.holder, *one.previous, one.strict))
+		worst = max(worst, judgeSecret(s, one.Holder, *one.previous, one.strict))
 	}
 	for _, older := range one.older {
-		worst = max(worst, judgeSecret(s, one.holder, older, one.strict))
+		worst = max(worst, judgeSecret(s, one.Holder, older, one.strict))
 	}
 	if worst >= secretNoKey {
 		return worst
 	}
-	_, err := s.openURL(one.url, one.holder, one.urls)
-	switch plain := isPlainURL(one.url); {
+	_, err := s.OpenURL(one.url, one.Holder, one.urls)
+	switch plain := seal.IsPlainURL(one.url); {
 	case err != nil && plain:
 		return urlRefused
-	case err != nil && s.urls == nil:
+	case err != nil && !s.HasKey():
 		return secretNoKey
 	case err != nil:
 		return urlLocked
@@ -93,19 +93,19 @@ func (one *storedSecret) judge(s sealer) kindOfSecret {
 }
 
 // owner finds the endpoint that a secret was encrypted for.
-func (one *storedSecret) owner(s sealer, all []storedSecret) (holder, bool) {
+func (one *storedSecret) owner(s seal.Sealer, all []storedSecret) (seal.Holder, bool) {
 	const enough = 20_000
 	for i := range min(len(all), enough) {
-		if _, err := s.open(one.secret, all[i].holder, true); err == nil {
-			return all[i].holder, true
+		if _, err := s.Open(one.secret, all[i].Holder, true); err == nil {
+			return all[i].Holder, true
 		}
 	}
-	return holder{}, false
+	return seal.Holder{}, false
 }
 
 // lookAtSecrets looks at how the endpoints' secrets are stored.
 func (e *examination) lookAtSecrets(ctx context.Context) error {
-	secrets, err := newSealer(e.cfg.SecretKey)
+	secrets, err := seal.New(e.cfg.SecretKey)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		return err
 	}
 	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one storedSecret, err error) {
-		return one, r.Scan(&one.account, &one.webhook, &one.secret, &one.previous, &one.older, &one.url, &one.strict, &one.urls)
+		return one, r.Scan(&one.Account, &one.Webhook, &one.secret, &one.previous, &one.older, &one.url, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	found := map[kindOfSecret][]string{} // names of endpoints
 	for i := range all {
 		kind := all[i].judge(secrets)
-		found[kind] = append(found[kind], endpointName(all[i].holder))
+		found[kind] = append(found[kind], endpointName(all[i].Holder))
 	}
 	if locked := found[secretLocked]; len(locked) > 0 && !e.otherKey(secrets, keyID, len(locked), len(all), found) {
 		e.separateMoved(secrets, all, found)
@@ -136,13 +136,13 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 }
 
 // endpointName is how commands name an endpoint.
-func endpointName(of holder) string { return of.account + "/" + of.webhook }
+func endpointName(of seal.Holder) string { return of.Account + "/" + of.Webhook }
 
 // otherKey tells of a key that is not the one that secrets were stored under,
 // and says whether that is so.
-func (e *examination) otherKey(secrets sealer, keyID string, locked, total int, found map[kindOfSecret][]string) bool {
+func (e *examination) otherKey(secrets seal.Sealer, keyID string, locked, total int, found map[kindOfSecret][]string) bool {
 	opens := len(found[secretSealed]) + len(found[secretLoose]) + len(found[urlPlain]) + len(found[urlLocked]) + len(found[urlRefused])
-	if keyID == secrets.keyID || keyID == "" && opens > 0 {
+	if keyID == secrets.KeyID() || keyID == "" && opens > 0 {
 		return false
 	}
 	if keyID != "" && opens > 0 {
@@ -160,13 +160,13 @@ func (e *examination) otherKey(secrets sealer, keyID string, locked, total int, 
 
 // separateMoved takes those that were moved from the row of another endpoint from
 // those that were edited; the key is the right one.
-func (e *examination) separateMoved(secrets sealer, all []storedSecret, found map[kindOfSecret][]string) {
+func (e *examination) separateMoved(secrets seal.Sealer, all []storedSecret, found map[kindOfSecret][]string) {
 	const enough = 20
 	for i := range all {
 		if len(found[secretMisplaced]) == enough {
 			return
 		}
-		name := endpointName(all[i].holder)
+		name := endpointName(all[i].Holder)
 		at := slices.Index(found[secretLocked], name)
 		if at < 0 {
 			continue

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/outbox/address"
 	"walhook/schemas"
 )
 
@@ -58,7 +59,7 @@ func (e *encoding) url(text string) string {
 	if !e.narrow.Load() {
 		return text
 	}
-	u, err := parseEncoded(text)
+	u, err := address.Parse(text)
 	if err != nil {
 		return escapeText(text)
 	}

@@ -21,11 +21,10 @@ func TestEncoding_AnOutboxThatIsNotUTF8ServesEverybody(t *testing.T) {
 			admin := pgtest.Database(t)
 			name := "encoding_" + strings.ToLower(encoding) + "_" + admin.Name
 			admin.Exec(t, fmt.Sprintf("CREATE DATABASE %q ENCODING '%s' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'", name, encoding))
-			w := &world{db: &pgtest.DB{Cluster: cluster, Name: name, URL: strings.Replace(admin.URL, admin.Name, name, 1)}}
+			w := worldIn(t, &pgtest.DB{Cluster: cluster, Name: name, URL: strings.Replace(admin.URL, admin.Name, name, 1)})
 			if err := Migrate(t.Context(), w.db.URL); err != nil {
 				t.Fatal(err)
 			}
-			w.conn = w.db.Connect(t)
 			w.open(t)
 			f := newFeedOf(t, w, smallCatalog)
 			dids, faxes := dids.OfText(), faxes.OfText()

@@ -12,15 +12,18 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+
+	"walhook/outbox/address"
+	"walhook/outbox/seal"
 )
 
 const (
-	// The largest stays as it is: one such row would fail a statement for many.
-	nextRevisionSQL = "revision + (revision < 9223372036854775807)::int"
+	// NextRevisionSQL raises a revision. The largest stays as it is: one such row would fail a statement for many.
+	NextRevisionSQL = "revision + (revision < 9223372036854775807)::int"
 
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
-		` + earlierSecretsSQL + `, feed_from, expire_before, ordering,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + strictSQL + `, ` + strictURLSQL
+		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering,
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
@@ -46,7 +49,7 @@ func (s *Store) hostFault(url string) string {
 	if url == "" {
 		return ""
 	}
-	if fault := URLFault(url); fault != "" || s.checkHost == nil {
+	if fault := address.URLFault(url); fault != "" || s.checkHost == nil {
 		return fault
 	}
 	if err := s.checkHost(url); err != nil {
@@ -251,8 +254,8 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 		e.hold(&badItem{asideUnreadable, "its custom data is invalid: edit the webhook"})
 		return e, nil
 	}
-	of := holder{e.Account, webhook}
-	if e.URL, err = s.secrets.openURL(e.URL, of, strictURL); err != nil {
+	of := seal.Holder{Account: e.Account, Webhook: webhook}
+	if e.URL, err = s.secrets.OpenURL(e.URL, of, strictURL); err != nil {
 		e.hold(&badItem{asideSecret, reasonSecret})
 		return e, nil
 	}
@@ -262,7 +265,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 			return e, nil
 		}
 	}
-	e.Secrets, err = s.openSecrets(of, strict, secret, earlier)
+	e.Secrets, err = s.secrets.OpenAll(of, strict, secret, earlier)
 	switch {
 	case err != nil && len(e.Secrets) == 0:
 		e.hold(&badItem{asideSecret, reasonSecret})
@@ -270,11 +273,11 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 		s.log.Warn("an endpoint's previous secret is unusable", zap.Int64("endpoint", e.ID), zap.Error(err))
 	}
 	if len(e.Secrets) > 0 {
-		if _, err := SecretKey(e.Secrets[0]); err != nil {
+		if _, err := seal.SecretKey(e.Secrets[0]); err != nil {
 			e.hold(&badItem{asideForm, reasonForm})
 		}
 		// A previous one that was never fit signs nothing, and holds up nothing.
-		e.Secrets = slices.DeleteFunc(e.Secrets, func(secret string) bool { _, err := SecretKey(secret); return err != nil })
+		e.Secrets = slices.DeleteFunc(e.Secrets, func(secret string) bool { _, err := seal.SecretKey(secret); return err != nil })
 	}
 	return e, nil
 }
@@ -298,4 +301,26 @@ func (s EndpointSettings) orNone() (*EndpointSettings, error) {
 		s.CustomData = compact.Bytes()
 	}
 	return &s, nil
+}
+
+const confirmSQL = `
+	UPDATE walhook.endpoint e SET confirmed_revision = c.revision FROM unnest($1::bigint[], $2::bigint[]) AS c(id, revision)
+	WHERE e.id = c.id AND e.confirmed_revision < c.revision`
+
+// Confirm says that this sender starts no attempt any more by what endpoints were
+// before these revisions.
+func (s *Session) Confirm(ctx context.Context, known []EndpointRevision) error {
+	var ids, revisions []int64
+	for _, e := range known {
+		if e.Confirm {
+			ids, revisions = append(ids, e.ID), append(revisions, e.Revision)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	if _, err := s.store.pool.Exec(ctx, confirmSQL, ids, revisions); err != nil {
+		return fmt.Errorf("confirm which endpoints changed: %w", err)
+	}
+	return nil
 }

@@ -5,25 +5,21 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"time"
+
+	"walhook/outbox/address"
 	"walhook/outbox/route"
+	"walhook/outbox/seal"
 )
 
 const (
-	// What an operator or the account disabled stays disabled, also through a
-	// time without a URL; what walhook did is forgotten with the URL that it was
-	// about.
-	adoptStateSQL = `
-			state = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
-			disabled_by = CASE WHEN e.disabled_reason <> '' THEN e.disabled_by ELSE '' END,
-			reason = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END`
-
 	secretChangesSQL = `($2 = 'own' OR $2 = 'none' AND e.own_secret)`
 
 	// The secret before signs for a while too. What the new one is comes
 	// after this, and keepSecretSQL after that.
 	replaceSecretSQL = `
-			older_secrets = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderSecretsSQL + ` ELSE e.older_secrets END,
-			older_until = CASE WHEN ` + secretChangesSQL + ` THEN ` + olderUntilSQL + ` ELSE e.older_until END,
+			older_secrets = CASE WHEN ` + secretChangesSQL + ` THEN ` + seal.OlderSecretsSQL + ` ELSE e.older_secrets END,
+			older_until = CASE WHEN ` + secretChangesSQL + ` THEN ` + seal.OlderUntilSQL + ` ELSE e.older_until END,
 			previous_secret = CASE WHEN ` + secretChangesSQL + ` THEN e.secret ELSE e.previous_secret END,
 			previous_until = CASE WHEN ` + secretChangesSQL + ` THEN clock_timestamp() + $3::interval ELSE e.previous_until END,
 			own_secret = CASE WHEN ` + secretChangesSQL + ` THEN $2 = 'own' ELSE e.own_secret END,
@@ -38,7 +34,7 @@ const (
 		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at)
 		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
 		ON CONFLICT (account, webhook) DO UPDATE SET
-			url = excluded.url, ` + adoptStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
+			url = excluded.url, ` + urlStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
 			feed_from = greatest(e.feed_from, excluded.feed_from),
 			ended_at = excluded.ended_at,
 			revision = e.revision + (e.revision < 9223372036854775807)::int,
@@ -50,7 +46,7 @@ const (
 	amendEndpointSQL = `
 		UPDATE walhook.endpoint e SET ` + replaceSecretSQL + `$4` + keepSecretSQL + `,
 			ended_at = CASE WHEN $5 THEN clock_timestamp() ELSE ended_at END,
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+			revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' RETURNING id, revision`
 
 	// In the order in which whoever changes several endpoints takes them.
@@ -60,7 +56,7 @@ const (
 	// kept of them is not the next account's.
 	endWebhooksSQL = `
 		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp())
-		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook <> 'account' AND ended_at IS NULL`
 
 	// Another account of the same id begins: nothing of the one before is its
@@ -69,11 +65,10 @@ const (
 	beginAccountSQL = `
 		WITH forgotten AS (DELETE FROM walhook.ended_account WHERE account = $1),
 		webhooks AS (
-			UPDATE walhook.endpoint SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $2,
-				disabled_by = '', disabled_reason = '', feed_from = $3, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+			UPDATE walhook.endpoint SET ` + DeletedSQL + `$2, feed_from = $3, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 			WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NOT NULL)
 		UPDATE walhook.endpoint SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+			revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' AND ended_at IS NOT NULL`
 
 	// The account table was truncated: accounts without an endpoint have ended too.
@@ -83,33 +78,9 @@ const (
 		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL UNION SELECT account FROM walhook.token
 		ON CONFLICT DO NOTHING`
 	endAllSQL = `
-		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL`
 )
-
-// The reasons of endpoints that are not sent to, as people see them.
-const (
-	reasonCleared  = "the account has no webhook URL"
-	reasonEnded    = "the account was deleted"
-	reasonUnknown  = "the account changed while its table lacked the webhook URL column: its URL is unknown"
-	reasonUnstored = "a change of the account cannot be stored in the outbox, so its URL is unknown: correct the row in the source"
-)
-
-// stateOfURL is the state of an endpoint whose URL a plan changes, and why.
-func stateOfURL(w *route.EndpointWrite) (state EndpointState, reason string) {
-	switch w.Change {
-	case route.URLCleared:
-		return EndpointCleared, reasonCleared
-	case route.URLUnknown:
-		return EndpointUnusable, reasonUnknown
-	case route.URLUnstored:
-		return EndpointUnusable, reasonUnstored
-	}
-	if reason = URLFault(w.URL); reason != "" {
-		return EndpointUnusable, reason
-	}
-	return EndpointActive, ""
-}
 
 // queueEndpoint writes one endpoint; it learns id and revision before the events
 // that carry them are written. held learns which other endpoints a hold follows to,
@@ -134,20 +105,20 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *route.EndpointWrite, held map[int
 	}
 	secret := w.SecretText
 	if w.Secret != route.SecretOwn {
-		secret = newSecret()
+		secret = seal.NewSecret()
 	}
-	args := []any{account, string(w.Secret), secretOverlap, s.secrets.seal(secret, holder{account, AccountWebhook})}
+	args := []any{account, string(w.Secret), secretOverlap, s.secrets.Seal(secret, seal.Holder{Account: account, Webhook: AccountWebhook})}
 	if w.Change != route.URLKept {
-		state, reason := stateOfURL(w)
-		args = append(args, s.secrets.sealURL(w.URL, holder{account, AccountWebhook}), string(state), reason, w.FeedFrom, w.Ended)
+		state, reason := stateOfChange(w)
+		args = append(args, s.secrets.SealURL(w.URL, seal.Holder{Account: account, Webhook: AccountWebhook}), string(state), reason, w.FeedFrom, w.Ended)
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
-		host := HostOf(w.URL)
+		host := address.HostOf(w.URL)
 		b.Queue(holdURLSQL, account, host)
 		b.Queue(followURLSQL, account, host).Query(func(rows pgx.Rows) error {
 			var id int64
 			var url, reason string
 			_, err := pgx.ForEachRow(rows, []any{&id, &url, &reason}, func() error {
-				if HostOf(url) == host {
+				if address.HostOf(url) == host {
 					held[id] = reason
 				}
 				return nil
@@ -160,3 +131,7 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *route.EndpointWrite, held map[int
 		b.Queue(amendEndpointSQL, append(args, w.Ended)...).QueryRow(learn)
 	}
 }
+
+// secretOverlap is how long the previous secret signs too, after the one in
+// the account's column changed.
+const secretOverlap = 24 * time.Hour

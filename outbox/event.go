@@ -76,7 +76,7 @@ const sharedFrom = 2 << 10
 
 // What statements ask of a row e of the log.
 const (
-	sizeSQL = `coalesce(e.body_size, octet_length(e.body))`
+	SizeSQL = `coalesce(e.body_size, octet_length(e.body))`
 	bodySQL = `CASE WHEN e.body_of IS NULL THEN e.body ELSE (SELECT o.body FROM walhook.event o WHERE o.id = e.body_of) END`
 
 	// An event with an attempt has been settled by it or is in retry. An EXISTS

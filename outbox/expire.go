@@ -30,7 +30,7 @@ const (
 		ORDER BY p.id`
 
 	expireBeforeSQL = `
-		UPDATE walhook.endpoint SET expire_before = $2, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint SET expire_before = $2, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1 AND coalesce(expire_before, 0) < $2`
 
 	// Nobody can take a shard whose row is locked, and who held it before has

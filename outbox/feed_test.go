@@ -3,9 +3,9 @@ package outbox
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"walhook/outbox/route/routetest"
+	"walhook/outbox/storetest"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -21,7 +21,7 @@ const (
 var (
 	users, dids, faxes, pages, notes, results, ghosts = routetest.Users, routetest.Dids, routetest.Faxes, routetest.Pages, routetest.Notes, routetest.Results, routetest.Ghosts
 
-	newTable, row, message, account = routetest.NewTable, routetest.Row, routetest.Message, routetest.Account
+	newTable, row, message, account, batch = routetest.NewTable, routetest.Row, routetest.Message, routetest.Account, routetest.Batch
 )
 
 // feed is a publisher with the source's end of the stream in the test's hands.
@@ -32,8 +32,9 @@ type feed struct {
 	catalog   string
 }
 
-// firstLSN is where the source stands when a feed begins.
-const firstLSN = 0x1000
+const firstLSN = storetest.FirstLSN
+
+var testSource = storetest.Source()
 
 // newFeed is a publisher over an empty snapshot.
 func newFeed(t *testing.T, change ...func(*Config)) *feed {
@@ -77,53 +78,24 @@ func newPublisherOf(t *testing.T, w *world, text string) *Publisher {
 
 func (f *feed) takeOver(t *testing.T) schemas.Checkpoint {
 	t.Helper()
-	checkpoint, err := f.publisher.TakeOver(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return checkpoint
+	return storetest.TakeOver(t, f.publisher)
 }
-
-var testSource = schemas.Source{SystemID: "1", Timeline: 1, Database: "d", Slot: "walhook", Publication: "walhook", Catalog: "c"}
 
 // snapshot stores a whole first snapshot.
 func (f *feed) snapshot(t *testing.T, point schemas.LSN, fill func(*SnapshotWriter) error) {
 	t.Helper()
-	f.takeOver(t)
-	if err := f.publisher.BeginSnapshot(t.Context(), testSource); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.publisher.LoadSnapshot(t.Context(), point, fill); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Snapshot(t, f.publisher, point, fill)
 }
 
 // tx makes one committed transaction of changes.
 func (f *feed) tx(changes ...schemas.Change) []schemas.Change {
 	f.commitLSN += 0x100
-	for i := range changes {
-		changes[i].Position = schemas.Position{Commit: f.commitLSN, Ordinal: int64(i + 1)}
-		changes[i].CommittedAt = time.Unix(1_700_000_000, 0)
-	}
-	return changes
-}
-
-// batch joins transactions as the reader hands them over.
-func batch(transactions ...[]schemas.Change) schemas.Batch {
-	var b schemas.Batch
-	for _, changes := range transactions {
-		b.Changes = append(b.Changes, changes...)
-	}
-	b.Position = b.Changes[len(b.Changes)-1].Position
-	b.Flush, b.Xid = b.Position.Commit+8, 700
-	return b
+	return routetest.Tx(f.commitLSN, changes...)
 }
 
 func (f *feed) append(t *testing.T, b schemas.Batch) {
 	t.Helper()
-	if err := f.publisher.Append(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Append(t, f.publisher, b)
 }
 
 // commit appends one transaction as a batch of its own.

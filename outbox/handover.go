@@ -13,10 +13,11 @@ import (
 const (
 	horizonSQL = `SELECT coalesce((SELECT id FROM walhook.event ORDER BY id DESC LIMIT 1), 0)`
 
-	laneColumnsSQL = `endpoint, revision, behind, cursor, open, walhook.until(open_until), opens,
+	// LaneColumnsSQL are what ScanLane reads.
+	LaneColumnsSQL = `endpoint, revision, behind, cursor, open, walhook.until(open_until), opens,
 			walhook.until(paused_until), walhook.until(failing_since), stage, last_reason, walhook.until(held_since), held_reason`
 
-	lanesOfShardsSQL = `SELECT ` + laneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1) AND ($3::bigint[] IS NULL OR endpoint = ANY ($3))`
+	lanesOfShardsSQL = `SELECT ` + LaneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1) AND ($3::bigint[] IS NULL OR endpoint = ANY ($3))`
 
 	// Only a record's oldest row can be due.
 	blockedRecordsSQL = `
@@ -35,7 +36,7 @@ func loadHandoverTx(ctx context.Context, tx pgx.Tx, h *Handover) error {
 		return err
 	}
 	ids, _ := shardColumns(h.Shards)
-	err := readShardsTx(ctx, tx, lanesOfShardsSQL, laneEndpointsSQL, ids, scanLane, &h.Lanes, func(endpoint int64, cause error) error {
+	err := readShardsTx(ctx, tx, lanesOfShardsSQL, laneEndpointsSQL, ids, ScanLane, &h.Lanes, func(endpoint int64, cause error) error {
 		lane := LaneState{Endpoint: endpoint, Behind: true}
 		err := savepoint(ctx, tx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, laneCursorSQL, endpoint).Scan(&lane.Cursor) })
 		if err != nil && !isReadFault(err) && !isNoRows(err) {
@@ -88,7 +89,8 @@ func readShardsTx[T any](ctx context.Context, tx pgx.Tx, sql, endpointsSQL strin
 	return isolate(endpoints, isReadFault, read, alone)
 }
 
-func scanLane(row pgx.CollectableRow) (lane LaneState, err error) {
+// ScanLane reads a row of LaneColumnsSQL.
+func ScanLane(row pgx.CollectableRow) (lane LaneState, err error) {
 	var openUntil, pausedUntil, failingSince, heldSince *time.Duration
 	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
 		&pausedUntil, &failingSince, &lane.Stage, &lane.LastReason, &heldSince, &lane.HeldReason)

@@ -164,3 +164,10 @@ const (
 		INSERT INTO walhook.inbox ` + noticeColumns + `
 		SELECT ` + noticeSQL + ` FROM (SELECT $1::text AS account, $2::text AS reason) AS d`
 )
+
+// TellDisabledTx tells the account above another that an endpoint of that one was
+// disabled. Whoever commits it calls [Access.NotifyInbox] then.
+func TellDisabledTx(ctx context.Context, tx pgx.Tx, account, reason string) error {
+	_, err := tx.Exec(ctx, tellDisabledSQL, account, reason)
+	return err
+}

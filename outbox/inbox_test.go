@@ -266,39 +266,6 @@ func (f *feed) forgetEvent(t *testing.T, id int64) {
 	f.exec(t, "DELETE FROM walhook.event WHERE id = $1", id)
 }
 
-func TestNotice_GoesToTheParentAccountWhereItHasAnEndpoint(t *testing.T) {
-	f, _ := family(t)
-	disable := func(account string) {
-		t.Helper()
-		if _, err := f.store.DisableEndpoint(t.Context(), account, AccountWebhook, "asked for"); err != nil {
-			t.Fatal(err)
-		}
-		f.appendInbox(t)
-	}
-	told := func() []string {
-		return all[string](t, f.world, `SELECT p.account || ' of ' || substring(convert_from(e.body, 'UTF8') FROM '"account":"(.*)"}')
-			FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint ORDER BY e.id`)
-	}
-	disable("1") // nobody is above
-	wantLines(t, told())
-	disable("2")
-	wantLines(t, told(), "1 of 2") // held: it is disabled itself
-	disable("2")                   // another reason is no news
-	wantLines(t, told(), "1 of 2")
-	disable("3")
-	wantLines(t, told(), "1 of 2", "2 of 3")
-
-	// One that has no endpoint hides those above it: they are not told of
-	// accounts that are not theirs.
-	f.commit(t, members.Update(member(2, 1), row(2, "n", nil, nil, 1)))
-	f.forget(t)
-	if _, err := f.store.EnableEndpoint(t.Context(), "3", AccountWebhook); err != nil {
-		t.Fatal(err)
-	}
-	disable("3")
-	wantLines(t, told())
-}
-
 func TestNotice_IsSentOnlyWhenAnEndpointIsDisabled(t *testing.T) {
 	f, s := family(t)
 	e := f.event(t, 1000, f.idOf(t, "3"), "dids:1")

@@ -314,30 +314,24 @@ func (s *Store) loadAside(ctx context.Context) error {
 
 func heldReasonsSQL() string {
 	return `
-		SELECT endpoint, coalesce(reason, ''), coalesce(detail, ''), ` + sinceSQL("first_at") + `
+		SELECT endpoint, coalesce(reason, ''), coalesce(detail, ''), ` + SinceSQL("first_at") + `
 		FROM walhook.set_aside WHERE loop = 'endpoints' AND endpoint = ANY ($1)`
 }
 
 // heldReasons says why endpoints are held, those of them that are.
-func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]heldReason, error) {
+func (s *Store) heldReasons(ctx context.Context, ids []int64) (map[int64]HeldReason, error) {
 	rows, err := s.pool.Query(ctx, heldReasonsSQL(), ids)
-	held := map[int64]heldReason{}
+	held := map[int64]HeldReason{}
 	var id int64
 	var reason, detail string
 	var since time.Time
 	if err == nil {
 		_, err = pgx.ForEachRow(rows, []any{&id, &reason, &detail, &since}, func() error {
-			held[id] = heldReason{heldText(reason, detail), since}
+			held[id] = HeldReason{heldText(reason, detail), since}
 			return nil
 		})
 	}
 	return held, err
-}
-
-// heldReason is why an endpoint is held because of what is stored of it.
-type heldReason struct {
-	text  string
-	since time.Time
 }
 
 // heldText is a reason for which an endpoint is set aside, for people.
@@ -350,11 +344,11 @@ func heldText(reason, detail string) string {
 	case asideForm:
 		return reasonForm
 	}
-	return reasonUnreadable
+	return ReasonUnreadable
 }
 
-// reasonUnreadable is what people read of an endpoint whose row is damaged.
-const reasonUnreadable = "its stored data cannot be read: 'walhook doctor' says where"
+// ReasonUnreadable is what people read of an endpoint whose row is damaged.
+const ReasonUnreadable = "its stored data cannot be read: 'walhook doctor' says where"
 
 // maxAsideText bounds what is noted of an item.
 const maxAsideText = 500
@@ -373,30 +367,12 @@ func inASCII(text string) string {
 	return b.String()
 }
 
-// collectEach is [pgx.CollectRows] for lists: a row with a column that cannot be
-// read is kept with what was read before that column, and handed to damaged.
-func collectEach[T any](rows pgx.Rows, scan pgx.RowToFunc[T], damaged func(*T, error)) ([]T, error) {
-	defer rows.Close()
-	list := []T{}
-	for rows.Next() {
-		one, err := scan(looseRow{rows})
-		if err != nil {
-			damaged(&one, err)
-		}
-		list = append(list, one)
-	}
-	return list, rows.Err()
-}
+// AsideEndpointsSQL are the endpoints that are held because of what is stored of
+// them.
+const AsideEndpointsSQL = `SELECT endpoint, min(first_at) AS since FROM walhook.set_aside WHERE loop = 'endpoints' GROUP BY endpoint`
 
-// looseRow is a row whose scanning ends neither the reading of the others nor,
-// where a column cannot be read, that of the columns before it.
-type looseRow struct{ pgx.Rows }
-
-func (r looseRow) Scan(dest ...any) error {
-	return pgx.ScanRow(r.Conn().TypeMap(), r.FieldDescriptions(), r.RawValues(), dest...)
-}
-
-// listed sets a row of a list aside.
-func (s *Store) listed(ctx context.Context, list, item string, endpoint int64, cause error) {
-	s.setAside(ctx, loopLists, list+" "+item, endpoint, asideUnreadable, cause)
+// SinceSQL is a time since when something is so. One that is none counts from
+// now: a single row would make the whole list unreadable.
+func SinceSQL(since string) string {
+	return "CASE WHEN " + since + " BETWEEN '2000-01-01Z' AND clock_timestamp() THEN " + since + " ELSE clock_timestamp() END"
 }

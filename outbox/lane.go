@@ -1,7 +1,5 @@
 package outbox
 
-import "time"
-
 // LaneStatus is how delivery to an endpoint stands: the words of walhook_lanes.
 //
 //	         full, or a read is due                  several records fail
@@ -63,22 +61,14 @@ func (f LaneFacts) Status() LaneStatus {
 	return LaneLive
 }
 
-// LaneStatus is how its lane is called, as its sender last stored it.
-func (e *EndpointInfo) LaneStatus(now time.Time) LaneStatus {
-	return LaneFacts{
-		Endpoint: e.State, Current: e.Lane.Revision >= e.Revision, Behind: e.Lane.Behind,
-		Open: e.Lane.Open, Waits: now.Before(e.Lane.OpenUntil), Paused: now.Before(e.Lane.PausedUntil),
-	}.Status()
-}
-
-// laneFactsSQL are LaneFacts of an endpoint p, what is set aside of it, a, and its
+// LaneFactsSQL are LaneFacts of an endpoint p, what is set aside of it, a, and its
 // lane's stored row l, if any.
-const laneFactsSQL = `
+const LaneFactsSQL = `
 	CASE WHEN p.state = 'active' AND a.endpoint IS NOT NULL THEN 'unusable' ELSE coalesce(p.state, 'unusable') END,
 	coalesce(l.revision >= p.revision, false), coalesce(l.open, false), coalesce(l.open_until > clock_timestamp(), false),
 	coalesce(l.paused_until > clock_timestamp(), false), coalesce(l.behind, false)`
 
-// columns are where a row of laneFactsSQL is scanned into.
-func (f *LaneFacts) columns() []any {
+// Columns are where a row of LaneFactsSQL is scanned into.
+func (f *LaneFacts) Columns() []any {
 	return []any{&f.Endpoint, &f.Current, &f.Open, &f.Waits, &f.Paused, &f.Behind}
 }

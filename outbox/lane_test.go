@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"testing"
-	"time"
 )
 
 // The whole input space: what is said first in the list wins.
@@ -42,31 +41,6 @@ func TestLaneStatus_IsTheFirstFactThatHoldsTheLaneBack(t *testing.T) {
 	for _, status := range LaneStatuses() {
 		if counts[status] != want[status] {
 			t.Errorf("%d of the 128 are %s, want %d", counts[status], status, want[status])
-		}
-	}
-}
-
-func TestEndpointInfo_AnOlderRevisionsBreakerAndPauseDoNotNameTheLane(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	lane := LaneState{Revision: 3, Open: true, OpenUntil: now.Add(time.Minute), PausedUntil: now.Add(time.Hour), Behind: true}
-	for _, c := range []struct {
-		name     string
-		revision int64
-		at       time.Duration
-		closed   bool
-		want     LaneStatus
-	}{
-		{"as it stands", 3, 0, false, LaneOpen},
-		{"at the end of the open time", 3, time.Minute, false, LaneHalfOpen},
-		{"without the breaker", 3, 0, true, LanePaused},
-		{"at the end of the pause", 3, time.Hour, true, LaneBehind},
-		{"a newer URL", 4, 0, false, LaneBehind},
-	} {
-		e := EndpointInfo{State: EndpointActive, Revision: c.revision, Lane: lane}
-		e.Lane.Open = !c.closed
-		if got := e.LaneStatus(now.Add(c.at)); got != c.want {
-			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 }

@@ -354,3 +354,75 @@ func makePartitionTx(ctx context.Context, tx pgx.Tx, table, name, from, to strin
 	}
 	return nil
 }
+
+// OnceFor is how long the answer to a request with an Idempotency-Key is remembered.
+const OnceFor = 24 * time.Hour
+
+const forgetOnceSQL = `DELETE FROM walhook.idempotency WHERE made_at <= clock_timestamp() - $1::interval`
+
+// forgetAnswers removes what is remembered no more.
+func (s *Store) forgetAnswers(ctx context.Context) error {
+	if _, err := s.pool.Exec(ctx, forgetOnceSQL, OnceFor); err != nil {
+		return fmt.Errorf("remove expired answers: %w", err)
+	}
+	return nil
+}
+
+// Senders learn of it as of any change of an endpoint.
+const wipeSecretsSQL = `
+	UPDATE walhook.endpoint e SET
+		previous_secret = CASE WHEN previous_until > now() THEN previous_secret END,
+		previous_until = CASE WHEN previous_until > now() THEN previous_until END,
+		older_secrets = ARRAY(SELECT o.secret FROM unnest(older_secrets, older_until) WITH ORDINALITY AS o(secret, until, place) WHERE o.until > now() ORDER BY place),
+		older_until = ARRAY(SELECT o.until FROM unnest(older_until) WITH ORDINALITY AS o(until, place) WHERE o.until > now() ORDER BY place),
+		revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
+	WHERE id IN (
+		SELECT id FROM walhook.endpoint WHERE previous_until <= now()
+			OR older_until <> '{}' AND (SELECT min(u) FROM unnest(older_until) u) <= now()
+		ORDER BY account COLLATE "C", id FOR NO KEY UPDATE)`
+
+// wipeEvery is how exactly a previous secret ends.
+const wipeEvery = 2 * time.Second
+
+// endSecrets removes secrets as their time ends, until ctx ends.
+func (s *Store) endSecrets(ctx context.Context) {
+	failing := false
+	for {
+		err := s.wipeSecrets(ctx)
+		if err != nil && ctx.Err() == nil && !failing {
+			s.log.Warn("removing expired previous secrets failed, retrying", zap.Duration("retry_in", wipeEvery), zap.Error(err))
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wipeEvery):
+		}
+	}
+}
+
+// wipeSecrets removes the previous secrets whose time is over.
+func (s *Store) wipeSecrets(ctx context.Context) error {
+	tag, err := s.pool.Exec(ctx, wipeSecretsSQL)
+	if err != nil {
+		return fmt.Errorf("remove expired previous secrets: %w", err)
+	}
+	if n := tag.RowsAffected(); n > 0 {
+		s.log.Info("removed expired previous secrets", zap.Int64("endpoints", n))
+	}
+	return nil
+}
+
+// What was deleted goes when nothing that was kept is of it any more.
+const (
+	forgetWebhooksSQL = `
+		DELETE FROM walhook.endpoint p
+		WHERE deleted_at < clock_timestamp() - $1::interval
+			AND (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id LIMIT 1) IS NULL
+			AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id LIMIT 1) IS NULL
+			AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT 1) IS NULL`
+
+	forgetTheirLanesSQL = `
+		DELETE FROM walhook.lane l
+		WHERE saved_at < clock_timestamp() - $1::interval AND NOT EXISTS (SELECT FROM walhook.endpoint p WHERE p.id = l.endpoint)`
+)

@@ -125,7 +125,7 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 			f.settle(t, s, delivered(e))
 		}
 	}
-	f.ask(t, Request{Endpoint: f.idOf(t, "9"), Since: time.Unix(1_600_000_000, 0)})
+	f.ask(t, request{Endpoint: f.idOf(t, "9"), Since: time.Unix(1_600_000_000, 0)})
 	f.work(t)
 	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: table.Relation, Old: child(9, "m", hook(2), 2)})
 

@@ -194,7 +194,7 @@ func (m *metrics) unknownStanding() {
 	for _, g := range []prometheus.Gauge{m.gaps, m.senders, m.unowned} {
 		g.Set(nan)
 	}
-	for _, state := range endpointStates() {
+	for _, state := range EndpointStates() {
 		m.endpoints.WithLabelValues(string(state)).Set(nan)
 	}
 	for _, table := range partitionedTables() {
@@ -398,4 +398,28 @@ func (u idsInUse) between(after, upto int64) float64 {
 		n += max(min(upto, stretch.last)-max(after, stretch.first-1), 0)
 	}
 	return float64(n)
+}
+
+const countEndpointsSQL = `
+	SELECT CASE WHEN p.state IN ('cleared', 'disabled') OR p.state = 'active' AND a.endpoint IS NULL THEN p.state ELSE 'unusable' END, count(*)
+	FROM walhook.endpoint p LEFT JOIN (` + AsideEndpointsSQL + `) a ON a.endpoint = p.id
+	WHERE p.deleted_at IS NULL GROUP BY 1`
+
+// countEndpoints has every state, those without endpoints as zero.
+func (s *Store) countEndpoints(ctx context.Context) (map[EndpointState]int, error) {
+	rows, err := s.pool.Query(ctx, countEndpointsSQL)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[EndpointState]int{}
+	for _, state := range EndpointStates() {
+		counts[state] = 0
+	}
+	var state EndpointState
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
+		counts[state] = n
+		return nil
+	})
+	return counts, err
 }

@@ -4,6 +4,9 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // wantBacklog measures and compares: events within a part of what is wanted,
@@ -74,8 +77,9 @@ func TestMeasure_AnEventWithoutATimeHidesNoBacklog(t *testing.T) {
 		}
 	}
 	w.exec(t, "INSERT INTO walhook.sender (name, process, lease_until) VALUES ('x', '', 'infinity')")
-	if _, err := w.store.Status(t.Context()); err != nil {
-		t.Error(err)
+	w.store.measureAll(t.Context())
+	if n := testutil.ToFloat64(w.store.metrics.senders); n != 1 {
+		t.Errorf("%g senders with a lease without end", n)
 	}
 }
 
@@ -104,4 +108,43 @@ func TestMeasure_SaysNothingWhileTheOutboxDoesNotAnswer(t *testing.T) {
 	eventually(t, "the gauges are not a number", func() bool {
 		return math.IsNaN(counter(t, w, "walhook_outbox_backlog")) && math.IsNaN(counter(t, w, "walhook_outbox_oldest_seconds"))
 	})
+}
+
+func TestMeasure_CountsEndpointsSendersGapsAndPartitions(t *testing.T) {
+	w := newWorldAlone(t)
+	m := w.store.metrics
+	for name, gauge := range map[string]prometheus.Gauge{"up": m.up, "gaps": m.gaps, "senders": m.senders, "unowned": m.unowned,
+		"backlog": m.backlog, "oldest": m.oldest, "endpoints": m.endpoints.WithLabelValues("active"), "ahead": m.ahead.WithLabelValues("event")} {
+		if n := testutil.ToFloat64(gauge); !math.IsNaN(n) {
+			t.Errorf("%s is %g before it is measured", name, n)
+		}
+	}
+	w.endpoint(t, "7")
+	w.exec(t, "INSERT INTO walhook.gap (from_lsn, reason) VALUES ('0/2', 'slot lost')")
+	w.exec(t, "DROP TABLE walhook.attempt_"+time.Now().UTC().AddDate(0, 0, 2).Format(dayFormat))
+	session, _ := w.join(t)
+	w.store.measureAll(t.Context())
+	for name, pair := range map[string][2]float64{
+		"up": {testutil.ToFloat64(m.up), 1}, "gaps": {testutil.ToFloat64(m.gaps), 1}, "senders": {testutil.ToFloat64(m.senders), 1},
+		"unowned shards":           {testutil.ToFloat64(m.unowned), 0},
+		"active endpoints":         {testutil.ToFloat64(m.endpoints.WithLabelValues("active")), 1},
+		"disabled endpoints":       {testutil.ToFloat64(m.endpoints.WithLabelValues("disabled")), 0},
+		"partitions of the log":    {testutil.ToFloat64(m.ahead.WithLabelValues("event")), 2},
+		"partitions of attempts":   {testutil.ToFloat64(m.ahead.WithLabelValues("attempt")), 1},
+		"partitions of the counts": {testutil.ToFloat64(m.ahead.WithLabelValues("position")), 2},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %g, want %g", name, pair[0], pair[1])
+		}
+	}
+	w.expire(t, session)
+	w.store.measureAll(t.Context())
+	if n := testutil.ToFloat64(m.unowned); n != Shards || testutil.ToFloat64(m.senders) != 0 {
+		t.Errorf("%g shards without owner after the only lease ended", n)
+	}
+	w.store.Close()
+	w.store.measureAll(t.Context())
+	if testutil.ToFloat64(m.up) != 0 || !math.IsNaN(testutil.ToFloat64(m.gaps)) || !math.IsNaN(testutil.ToFloat64(m.endpoints.WithLabelValues("active"))) {
+		t.Error("an outbox that is away passes for one that is well")
+	}
 }

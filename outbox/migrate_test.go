@@ -66,8 +66,7 @@ func TestMigrate_AnyNumberAtOnce(t *testing.T) {
 
 func TestMigrate_WaitsForAnotherThatHasJustBegun(t *testing.T) {
 	t.Parallel()
-	w := &world{db: pgtest.Database(t)}
-	w.conn = w.db.Connect(t)
+	w := worldIn(t, pgtest.Database(t))
 	other := w.begin(t)
 	execTx(t, other, "SELECT pg_advisory_xact_lock($1)", migrateLock)
 	execTx(t, other, "CREATE SCHEMA walhook")
@@ -119,8 +118,7 @@ func TestOutbox_NeedsNoMoreThanConnectAndCreate(t *testing.T) {
 	if err := Migrate(t.Context(), as.String()); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{db: &pgtest.DB{Cluster: db.Cluster, Name: db.Name, URL: as.String()}}
-	w.conn = w.db.Connect(t)
+	w := worldIn(t, &pgtest.DB{Cluster: db.Cluster, Name: db.Name, URL: as.String()})
 	w.open(t)
 	f := newFeedIn(t, w)
 	f.commit(t, account(7), dids.Insert(1, 7, "312"))

@@ -47,6 +47,69 @@ const (
 	forgetRequestsSQL = `DELETE FROM walhook.request WHERE done_at < clock_timestamp() - $1::interval`
 )
 
+// CandidatesSQL are the rows of an endpoint that a request may be about, in
+// order of id: those of the log, and dead letters that the log no longer holds.
+// Of them those are wanted that were asked for, are delivered or dead, and have
+// no newer copy, which would be what stands for them. The bound on how many are
+// looked at is part of the text, so that the plan knows it; it holds for both, and
+// what lies beyond where either of them came to its end is left for later.
+//
+// $1 endpoint, $2 cursor, $3 until, $4 since, $5 ids.
+func CandidatesSQL(limit int, byIDs bool) string {
+	rows := rangeRowsSQL
+	if byIDs {
+		rows = namedRowsSQL
+	}
+	return fmt.Sprintf(rows+`,
+	candidate AS (
+		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND ($5::text[] IS NULL OR c.webhook_id = ANY ($5)) AS asked
+		FROM (
+			SELECT * FROM logged
+			UNION ALL
+			SELECT * FROM died d WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
+		WHERE c.id <= least((SELECT max(id) FROM logged HAVING count(*) = %[1]d), (SELECT max(id) FROM died HAVING count(*) = %[1]d), $3)
+		ORDER BY id LIMIT %[1]d),
+	wanted AS (
+		SELECT c.id, c.logged, c.size FROM candidate c
+		WHERE asked AND (NOT logged
+			OR (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = $1 AND a.event_id = c.id AND a.outcome = 'delivered' LIMIT 1) IS NOT NULL
+			OR (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = $1 AND d.event_id = c.id LIMIT 1) IS NOT NULL)
+		AND (SELECT 1 FROM walhook.event n WHERE n.replayed AND n.endpoint = $1 AND n.webhook_id = c.webhook_id AND n.id > c.id LIMIT 1) IS NULL)`, limit)
+}
+
+const (
+	rangeRowsSQL = `
+	logged AS (
+		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size FROM walhook.event e
+		WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
+	died AS (
+		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
+		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
+		ORDER BY d.event_id LIMIT %[1]d)`
+
+	// Of each id the newest row, which is what stands for it.
+	namedRowsSQL = `
+	named AS (SELECT DISTINCT webhook_id FROM unnest($5::text[]) AS u(webhook_id)),
+	logged AS (
+		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size
+		FROM named n CROSS JOIN LATERAL (
+			SELECT * FROM walhook.event e WHERE e.webhook_id = n.webhook_id AND e.endpoint = $1 ORDER BY e.id DESC LIMIT 1) e
+		WHERE e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
+	died AS (
+		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size
+		FROM named n CROSS JOIN LATERAL (
+			SELECT * FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1
+			AND d.body IS NOT NULL AND d.reason <> 'unreadable' ORDER BY d.event_id DESC LIMIT 1) d
+		WHERE d.event_id > $2 AND d.event_id <= $3 ORDER BY d.event_id LIMIT %[1]d)`
+)
+
+// ByIndexSQL keeps what a transaction reads on the indexes that have its order.
+// How much one endpoint has the planner knows only when it sees which one it is,
+// and of several at once not even then: it takes all for average ones, reads all
+// they have and sorts it.
+const ByIndexSQL = `
+	SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)`
+
 // replaySQL appends the next of what is wanted; what is appended and what leaves
 // the dead letters is one. It answers how many it appended, chose and could have
 // chosen, how far the chosen go, how many it looked at, and how far those go.
@@ -58,7 +121,7 @@ const (
 // $6 most events to append, $7 the id before their first, $8 the revision.
 func replaySQL(byIDs bool) string {
 	return `
-		WITH ` + candidatesSQL(replayLook, byIDs) + fmt.Sprintf(`,
+		WITH ` + CandidatesSQL(replayLook, byIDs) + fmt.Sprintf(`,
 		next AS (
 			SELECT id, logged, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS bytes
 			FROM (SELECT * FROM wanted ORDER BY id LIMIT %[1]d) w),
@@ -66,8 +129,8 @@ func replaySQL(byIDs bool) string {
 		source AS (
 			SELECT e.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at,
 				CASE WHEN shared THEN '' ELSE `+bodySQL+` END AS body,
-				CASE WHEN shared THEN coalesce(e.body_of, e.id) END AS body_of, CASE WHEN shared THEN `+sizeSQL+` END AS body_size
-			FROM (SELECT c.place, e.*, `+sizeSQL+` >= %[3]d AND coalesce(e.body_of, e.id) / %[4]d = ($7::bigint + c.place) / %[4]d AS shared
+				CASE WHEN shared THEN coalesce(e.body_of, e.id) END AS body_of, CASE WHEN shared THEN `+SizeSQL+` END AS body_size
+			FROM (SELECT c.place, e.*, `+SizeSQL+` >= %[3]d AND coalesce(e.body_of, e.id) / %[4]d = ($7::bigint + c.place) / %[4]d AS shared
 				FROM chosen c JOIN walhook.event e ON c.logged AND e.id = c.id) e
 			UNION ALL
 			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.body, NULL, NULL
@@ -188,12 +251,13 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 }
 
 func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err error) {
-	var r Request
+	var endpoint int64
+	var rate float64
 	var since *time.Time
 	var ids []string
 	var cursor, until, revision int64
 	var gone bool
-	err = tx.QueryRow(ctx, openRequestSQL, id).Scan(&r.Endpoint, &since, &ids, &r.Rate, &cursor, &until, &revision, &gone)
+	err = tx.QueryRow(ctx, openRequestSQL, id).Scan(&endpoint, &since, &ids, &rate, &cursor, &until, &revision, &gone)
 	if isNoRows(err) {
 		return 0, nil // its endpoint is no more, or it is done
 	}
@@ -204,12 +268,12 @@ func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err 
 		_, err := tx.Exec(ctx, moveRequestSQL, id, cursor, 0, time.Duration(0), true, reasonGone)
 		return 0, err
 	}
-	if _, err = tx.Exec(ctx, byIndexSQL); err != nil {
+	if _, err = tx.Exec(ctx, ByIndexSQL); err != nil {
 		return 0, err
 	}
-	most := min(max(int64(r.Rate), 1), replayChunk)
+	most := min(max(int64(rate), 1), replayChunk)
 	var chosen, wanted, upto, looked, last int64
-	err = tx.QueryRow(ctx, replaySQL(ids != nil), r.Endpoint, cursor, until, since, ids, most, first-1, revision).
+	err = tx.QueryRow(ctx, replaySQL(ids != nil), endpoint, cursor, until, since, ids, most, first-1, revision).
 		Scan(&sent, &chosen, &wanted, &upto, &looked, &last)
 	if err != nil {
 		return 0, err
@@ -222,7 +286,7 @@ func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err 
 	if chosen == wanted && wanted < replayChunk {
 		upto, done = last, looked < replayLook // all that it looked at is passed
 	}
-	pause := time.Duration(float64(sent) / r.Rate * float64(time.Second))
+	pause := time.Duration(float64(sent) / rate * float64(time.Second))
 	_, err = tx.Exec(ctx, moveRequestSQL, id, max(cursor, upto), sent, pause, done, "")
 	return sent, err
 }

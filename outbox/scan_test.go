@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -52,8 +51,6 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 		{"the oldest beyond the tails", oldestTailSQL, `(1000, 32)`},
 		{"lanes that stand still", standingSQL, `(500, 100, 32)`},
 		{"the log's end", lastIDSQL, `(39000)`},
-		{"rows of retry by endpoint", fmt.Sprintf(countRowsSQL, "retry"), `(10000)`},
-		{"dead letters by endpoint", fmt.Sprintf(countRowsSQL, "dead_letter"), `(10000)`},
 		{"horizon", horizonSQL, ``},
 		{"partition's beginning", partitionBeganSQL, `(39000)`},
 		{"newest event", newestEventSQL, `(0, 16777216)`},

@@ -73,8 +73,8 @@ const (
 	// An answer disables only the revision that it was given to.
 	disableSQL = `
 		WITH d AS (
-			UPDATE walhook.endpoint SET state = 'disabled', disabled_by = 'walhook', reason = $3,
-				revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+			UPDATE walhook.endpoint SET ` + failedSQL + `,
+				revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 			WHERE id = $1 AND revision = $2 AND state = 'active' RETURNING account, reason)
 		INSERT INTO walhook.inbox ` + noticeColumns + `
 		SELECT ` + noticeSQL + ` FROM d`

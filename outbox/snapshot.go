@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox/route"
+	"walhook/outbox/seal"
 	"walhook/schemas"
 )
 
@@ -62,9 +63,9 @@ const (
 	// Secrets that are encrypted at rest look different each time.
 	takeSecretsSQL = `
 		UPDATE walhook.endpoint e SET secret = s.secret, own_secret = s.own_secret,
-			older_secrets = ` + olderSecretsSQL + `, older_until = ` + olderUntilSQL + `,
+			older_secrets = ` + seal.OlderSecretsSQL + `, older_until = ` + seal.OlderUntilSQL + `,
 			previous_secret = e.secret, previous_until = clock_timestamp() + $1::interval,
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+			revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		FROM walhook.snapshot_account s
 		WHERE s.account = e.account AND e.webhook = 'account' AND (s.own_secret OR e.own_secret) AND s.secret <> e.secret`
 
@@ -72,32 +73,30 @@ const (
 		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret)
 		SELECT account, url, state, reason, secret, own_secret FROM walhook.snapshot_account WHERE url <> ''
 		ON CONFLICT (account, webhook) DO UPDATE SET
-			url = excluded.url, ` + adoptStateSQL + `,
+			url = excluded.url, ` + urlStateSQL + `,
 			ended_at = NULL, revision = e.revision + (e.revision < 9223372036854775807)::int, changed_at = clock_timestamp()
 		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
 
 	clearAccountsSQL = `
-		UPDATE walhook.endpoint e SET url = NULL, state = 'cleared', reason = $1, feed_from = $2,
-			disabled_by = CASE WHEN disabled_reason <> '' THEN disabled_by ELSE '' END,
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint e SET ` + clearedSQL + `, feed_from = $2,
+			revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE webhook = 'account' AND state <> 'cleared'
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account AND s.url = '')`
 
 	endAccountsSQL = `
-		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	// An account that ended does not come back with another of its id.
 	retireEndedSQL = `
 		UPDATE walhook.endpoint e SET webhook = 'ended-' || id, deleted_at = clock_timestamp(),
-			revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+			revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE webhook = 'account' AND ended_at IS NOT NULL
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	retireEndedWebhooksSQL = `
-		UPDATE walhook.endpoint e SET deleted_at = clock_timestamp(), url = NULL, state = 'cleared', reason = $1,
-			disabled_by = '', disabled_reason = '', feed_from = $2, revision = ` + nextRevisionSQL + `, changed_at = clock_timestamp()
+		UPDATE walhook.endpoint e SET ` + DeletedSQL + `$1, feed_from = $2, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE webhook <> 'account' AND ended_at IS NOT NULL AND deleted_at IS NULL
 			AND EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
@@ -187,7 +186,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	if _, err := applyHoldsTx(ctx, tx, ""); err != nil {
 		return err
 	}
-	if err := followHoldsTx(ctx, tx, ""); err != nil {
+	if err := FollowHoldsTx(ctx, tx, ""); err != nil {
 		return err
 	}
 	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), p.catalog.Account.Table != schemas.TableName{})
@@ -240,20 +239,15 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 		w.parents = append(w.parents, []any{a.ID, parent})
 	}
 	if len(a.Columns) > 0 {
-		w.columns = append(w.columns, []any{a.ID, w.store.secrets.sealColumns(a.ID, a.Columns)})
+		w.columns = append(w.columns, []any{a.ID, w.store.secrets.SealColumns(a.ID, a.Columns)})
 	}
-	state, reason := EndpointActive, URLFault(a.URL)
-	if a.URL == "" {
-		state, reason = EndpointCleared, reasonCleared
-	} else if reason != "" {
-		state = EndpointUnusable
-	}
+	state, reason := stateOfURL(a.URL)
 	secret := a.Secret
 	if secret == "" {
-		secret = newSecret()
+		secret = seal.NewSecret()
 	}
-	of := holder{a.ID, AccountWebhook}
-	w.accounts = append(w.accounts, []any{a.ID, w.store.secrets.sealURL(a.URL, of), string(state), reason, w.store.secrets.seal(secret, of), a.Secret != ""})
+	of := seal.Holder{Account: a.ID, Webhook: AccountWebhook}
+	w.accounts = append(w.accounts, []any{a.ID, w.store.secrets.SealURL(a.URL, of), string(state), reason, w.store.secrets.Seal(secret, of), a.Secret != ""})
 	return w.flushAt(ctx, snapshotChunk)
 }
 

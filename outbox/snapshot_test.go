@@ -6,24 +6,14 @@ import (
 	"testing"
 
 	"walhook/outbox/route"
+	"walhook/outbox/route/routetest"
+	"walhook/outbox/storetest"
 	"walhook/schemas"
 )
 
 // load is a snapshot of accounts by URL, and owners.
 func load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(*SnapshotWriter) error {
-	return func(w *SnapshotWriter) error {
-		for id, url := range accounts {
-			if err := w.Account(t.Context(), schemas.Account{ID: id, URL: url}); err != nil {
-				return err
-			}
-		}
-		for _, edge := range owners {
-			if err := w.Owner(t.Context(), edge); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	return storetest.Load[*SnapshotWriter](t, accounts, owners...)
 }
 
 // endpoints lists account, state, revision, URL, whether its feed is ended.
@@ -129,9 +119,7 @@ func TestSnapshot_ReplacesWhatWasKnown(t *testing.T) {
 	wantLines(t, f.events(t), `4 _3 faxes:22 insert faxes {'id':22,'did_id':1,'pages':'x'}`)
 }
 
-func setAccountURL(id int, from, to any) schemas.Change {
-	return users.Update(row(id, "n", from, nil), row(id, "n", to, nil))
-}
+var setAccountURL = routetest.SetURL
 
 func TestSnapshot_KeepsWhatAnOperatorDisabled(t *testing.T) {
 	f := newFeed(t)

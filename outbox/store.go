@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/internal/pgsession"
+	"walhook/outbox/seal"
 )
 
 // Config says where the outbox is and what it keeps.
@@ -63,7 +64,7 @@ type Store struct {
 	pools    pools
 	pool     *pgsession.Pool // of pools, by who uses this store
 	pinging  chan struct{}   // holds who asks whether the outbox answers
-	secrets  sealer
+	secrets  seal.Sealer
 	log      *zap.Logger
 	metrics  *metrics
 	aside    *aside
@@ -93,7 +94,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 	if cfg.MaxEventBytes == 0 {
 		cfg.MaxEventBytes = defaultMaxEventBytes
 	}
-	secrets, err := newSealer(cfg.SecretKey)
+	secrets, err := seal.New(cfg.SecretKey)
 	if err != nil {
 		return nil, err
 	}

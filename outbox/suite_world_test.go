@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/outbox/storetest"
 	"walhook/schemas"
 )
 
@@ -25,15 +26,8 @@ type SuiteWorld struct {
 // others before.
 func NewSuiteWorld(t *testing.T) *SuiteWorld {
 	t.Helper()
-	w := &world{db: databases.take(t)}
 	s := &SuiteWorld{made: map[int]int64{}, known: map[string]bool{}}
-	t.Cleanup(func() {
-		if !t.Failed() && !s.aged {
-			databases.giveBack(t, w.db)
-		}
-	})
-	w.conn = w.db.Connect(t)
-	w.open(t)
+	w := worldOf(t, storetest.NewOf(t, Migrate, func() bool { return !s.aged }))
 	s.feed = newFeedIn(t, w)
 	return s
 }

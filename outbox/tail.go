@@ -34,7 +34,7 @@ const (
 			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of
 		FROM (SELECT e.*, CASE WHEN `
 	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % $6 = ANY ($3::int[]))` // NULL is all of them
-	readFromSQL = ` THEN ` + sizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
+	readFromSQL = ` THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
 	readEndSQL  = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
 
 	// By the index alone: what is on the rows' pages may be damaged.
@@ -283,7 +283,7 @@ const (
 		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + bodySQL + `, e.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
-				sum(` + sizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + sizeSQL + ` AS before
+				sum(` + SizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + SizeSQL + ` AS before
 			FROM (
 				SELECT * FROM walhook.retry r
 				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +22,7 @@ var releases = []int32{1}
 // atRelease is an outbox as the release left it.
 func atRelease(t *testing.T, release int32) *world {
 	t.Helper()
-	w := &world{db: pgtest.Database(t)}
-	w.conn = w.db.Connect(t)
+	w := worldIn(t, pgtest.Database(t))
 	w.exec(t, "CREATE SCHEMA walhook")
 	migrator, err := loadMigrator(t.Context(), w.conn)
 	if err != nil {
@@ -61,9 +61,9 @@ func TestUpgrade_KeepsWhatEachReleaseStored(t *testing.T) {
 			}
 			wantLines(t, all[string](t, w, `SELECT concat_ws(' ', account, webhook, state, hook, http_verb, delivery, revision) FROM walhook.endpoint ORDER BY id`),
 				"7 account active records post realtime 3", "8 account disabled records post realtime 2", "9 account cleared records post realtime 5")
-			secrets, err := w.store.EndpointSecrets(t.Context(), "7")
-			if err != nil || len(secrets) != 1 || secrets[0] != "whsec_c2V2ZW4=" {
-				t.Errorf("secrets %d: %v", len(secrets), err)
+			endpoints, err := w.store.endpoints(t.Context(), []int64{1})
+			if err != nil || len(endpoints) != 1 || !slices.Equal(endpoints[0].Secrets, []string{"whsec_c2V2ZW4="}) {
+				t.Errorf("%d endpoints, or another secret: %v", len(endpoints), err)
 			}
 
 			f := &feed{world: w, publisher: newPublisher(t, w)}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/outbox/route"
+	"walhook/outbox/seal"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -48,7 +49,7 @@ func (p *Publisher) load(ctx context.Context) (schemas.Checkpoint, error) {
 
 const (
 	routesSQL = `
-		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + strictSQL + `, ` + strictURLSQL + ` FROM walhook.endpoint
+		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + ` FROM walhook.endpoint
 		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY ($1))`
 
 	routeIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL ORDER BY id`
@@ -84,12 +85,12 @@ func (p *Publisher) readRoutes(ctx context.Context, ids []int64) error {
 	var damaged, well []int64
 	_, err = pgx.ForEachRow(rows, []any{&r.Account, &r.ID, &r.Revision, &r.URL, &r.Secret, &strict, &strictURL}, func() (err error) {
 		one := *r
-		of := holder{r.Account, AccountWebhook}
+		of := seal.Holder{Account: r.Account, Webhook: AccountWebhook}
 		var urlErr error
-		if one.URL, urlErr = p.store.secrets.openURL(r.URL, of, strictURL); urlErr != nil {
+		if one.URL, urlErr = p.store.secrets.OpenURL(r.URL, of, strictURL); urlErr != nil {
 			one.URL = r.URL // whatever comes is another
 		}
-		if one.Secret, err = p.store.secrets.open(r.Secret, of, strict && r.Secret != ""); err != nil {
+		if one.Secret, err = p.store.secrets.Open(r.Secret, of, strict && r.Secret != ""); err != nil {
 			one.Secret = "" // as one that was not seen yet
 		}
 		if err != nil || urlErr != nil {
@@ -385,7 +386,7 @@ func (p *Publisher) readColumns(ctx context.Context, accounts []string) error {
 		if columns == nil || dimensions != 1 { // pgx would read it as one longer list
 			return &badItem{asideUnreadable, "the account's columns are not a list"}
 		}
-		columns, err := p.store.secrets.openColumns(account, columns)
+		columns, err := p.store.secrets.OpenColumns(account, columns)
 		if err != nil {
 			return &badItem{asideUnreadable, err.Error()}
 		}

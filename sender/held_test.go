@@ -15,6 +15,7 @@ import (
 	"walhook/doctor"
 	"walhook/internal/pgtest"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 	"walhook/sender/deliver"
 )
 
@@ -66,12 +67,12 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 
 	shown := func() (unusable int) {
 		t.Helper()
-		endpoints, err := store.ListEndpoints(ctx)
+		endpoints, err := admin.New(store).ListEndpoints(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range endpoints {
-			w, err := store.Webhook(ctx, e.Account, "account")
+			w, err := admin.New(store).Webhook(ctx, e.Account, "account")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,11 +191,11 @@ func TestHeldHost_ANameThatIsForbiddenIsShownAndOneThatOnlySometimesIsIsRetried(
 	elsewhere := open() // as a process that sends nothing has it
 	var seen string
 	for limit := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		endpoints, err := elsewhere.ListEndpoints(ctx)
+		endpoints, err := admin.New(elsewhere).ListEndpoints(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, err := elsewhere.Status(ctx)
+		status, err := admin.New(elsewhere).Status(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"walhook/outbox/admin"
 )
 
 func TestSender_OnPostgresOneProbeInTheWholeFleet(t *testing.T) {
@@ -103,10 +105,10 @@ func TestSender_OnPostgresStrictOrderStandsStillWithoutParking(t *testing.T) {
 		inner.ServeHTTP(w, req)
 	})
 	store, conn := openOutbox(t, r.server.URL)
-	if _, err := store.SetOrdering(t.Context(), "1", "strict"); err != nil {
+	if _, err := admin.New(store).SetOrdering(t.Context(), "1", "strict"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.SetOrdering(t.Context(), "1", "any"); err == nil {
+	if _, err := admin.New(store).SetOrdering(t.Context(), "1", "any"); err == nil {
 		t.Error("an ordering that there is not is taken")
 	}
 	execute(t, conn, appendSQL, 1, 500, 1)

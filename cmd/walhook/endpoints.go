@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap"
 
 	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/admin"
 )
 
 const endpointsLong = `Lists the endpoints: account, webhook (account is the account's own URL, the API
@@ -46,8 +48,8 @@ func newEndpointsCommand() *cobra.Command {
   walhook endpoints holds
   walhook endpoints ordering 7 strict`,
 		Args: cobra.NoArgs,
-		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
-			endpoints, err := store.ListEndpoints(ctx)
+		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, _ []string) error {
+			endpoints, err := a.ListEndpoints(ctx)
 			if err != nil {
 				return err
 			}
@@ -73,8 +75,8 @@ If secrets are encrypted at rest, --secret-key must be the key that encrypted
 them.`,
 		Example: "  walhook endpoints secret 7 --outbox postgres://walhook@db/walhook",
 		Args:    cobra.ExactArgs(1),
-		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
-			secrets, err := store.EndpointSecrets(ctx, args[0])
+		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
+			secrets, err := a.EndpointSecrets(ctx, args[0])
 			for _, secret := range secrets {
 				fmt.Fprintln(out, printable(secret))
 			}
@@ -100,25 +102,25 @@ With --host it ends the hold on one host, with --all every hold of the account;
 		Example: `  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook
   walhook endpoints enable 7 --host hooks.example.com`,
 		Args: cobra.ExactArgs(1),
-		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
 			if err := oneOf(all, host, webhook); err != nil {
 				return err
 			}
 			if all {
-				n, err := store.ReleaseAccount(ctx, args[0])
+				n, err := a.ReleaseAccount(ctx, args[0])
 				if err == nil {
 					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held; webhooks enabled: %d", args[0], n)))
 				}
 				return err
 			}
 			if host != "" {
-				n, err := store.ReleaseHost(ctx, args[0], host)
+				n, err := a.ReleaseHost(ctx, args[0], host)
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held; webhooks enabled: %d", args[0], outbox.NamedHost(host), n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held; webhooks enabled: %d", args[0], address.NamedHost(host), n)))
 				}
 				return err
 			}
-			e, err := store.EnableEndpoint(ctx, args[0], webhook)
+			e, err := a.EnableEndpoint(ctx, args[0], webhook)
 			if err != nil {
 				return err
 			}
@@ -159,7 +161,7 @@ a name resolves to: if an account keeps moving, hold all of it.`,
   walhook endpoints disable 7 --host hooks.example.com --reason abuse
   walhook endpoints disable 7 --all --reason unpaid`,
 		Args: cobra.ExactArgs(1),
-		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
 			if reason == "" {
 				return usage(errors.New("--reason is empty: say why the endpoint is disabled"))
 			}
@@ -167,23 +169,23 @@ a name resolves to: if an account keeps moving, hold all of it.`,
 				return err
 			}
 			if all {
-				err := store.HoldAccount(ctx, args[0], reason)
+				err := a.HoldAccount(ctx, args[0], reason)
 				if err == nil {
 					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is held: walhook sends nothing to any of its webhooks, new ones included (%s)", args[0], reason)))
 				}
-				return warnUnknown(ctx, store, out, args[0], err)
+				return warnUnknown(ctx, a, out, args[0], err)
 			}
 			if host != "" {
-				if outbox.NamedHost(host) == "" {
+				if address.NamedHost(host) == "" {
 					return usage(fmt.Errorf("--host %q: want the name or the address of a host, such as hooks.example.com", host))
 				}
-				n, err := store.HoldHost(ctx, args[0], host, reason)
+				n, err := a.HoldHost(ctx, args[0], host, reason)
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: walhook sends nothing to %s (%s); webhooks disabled: %d", args[0], outbox.NamedHost(host), reason, n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: walhook sends nothing to %s (%s); webhooks disabled: %d", args[0], address.NamedHost(host), reason, n)))
 				}
-				return warnUnknown(ctx, store, out, args[0], err)
+				return warnUnknown(ctx, a, out, args[0], err)
 			}
-			e, err := store.DisableEndpoint(ctx, args[0], webhook, reason)
+			e, err := a.DisableEndpoint(ctx, args[0], webhook, reason)
 			if err == nil {
 				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is disabled: walhook holds its events (%s)", e.Account, e.Reason)))
 			}
@@ -213,7 +215,7 @@ func oneOf(all bool, host, webhook string) error {
 }
 
 // withOutbox opens the outbox of cmd's settings and calls f with it.
-func withOutbox(f func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
+func withOutbox(f func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := loadSettings(cmd)
 		if err != nil {
@@ -229,12 +231,12 @@ func withOutbox(f func(ctx context.Context, store *outbox.Store, out io.Writer, 
 		}
 		defer store.Close()
 		if err = store.CheckMigrated(ctx); err == nil {
-			err = f(ctx, store, cmd.OutOrStdout(), args)
+			err = f(ctx, admin.New(store), cmd.OutOrStdout(), args)
 		}
-		if errors.Is(err, outbox.ErrNoEndpoint) {
+		if errors.Is(err, admin.ErrNoEndpoint) {
 			return fmt.Errorf("%w; 'walhook endpoints' lists them", err)
 		}
-		if errors.Is(err, outbox.ErrNoHold) {
+		if errors.Is(err, admin.ErrNoHold) {
 			return fmt.Errorf("%w; 'walhook endpoints holds' lists them", err)
 		}
 		return outboxFault(err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // holdJSON is one line of endpoints holds --json.
@@ -33,12 +33,12 @@ account: a later account with the same id is held too.`,
 		Example: `  walhook endpoints holds --outbox postgres://walhook@db/walhook
   walhook endpoints holds 7 --json`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
 			account := ""
 			if len(args) > 0 {
 				account = args[0]
 			}
-			holds, err := allHolds(ctx, store, account)
+			holds, err := allHolds(ctx, a, account)
 			if err != nil {
 				return err
 			}
@@ -58,10 +58,10 @@ account: a later account with the same id is held too.`,
 }
 
 // allHolds reads page after page.
-func allHolds(ctx context.Context, store *outbox.Store, account string) (holds []outbox.Hold, err error) {
+func allHolds(ctx context.Context, a *admin.Admin, account string) (holds []admin.Hold, err error) {
 	const page = 1000
-	for after := (outbox.Hold{}); ; after = holds[len(holds)-1] {
-		more, err := store.Holds(ctx, account, after, page)
+	for after := (admin.Hold{}); ; after = holds[len(holds)-1] {
+		more, err := a.Holds(ctx, account, after, page)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +71,7 @@ func allHolds(ctx context.Context, store *outbox.Store, account string) (holds [
 	}
 }
 
-func writeHolds(out io.Writer, holds []outbox.Hold) error {
+func writeHolds(out io.Writer, holds []admin.Hold) error {
 	if len(holds) == 0 {
 		_, err := fmt.Fprintln(out, "no holds")
 		return err
@@ -90,11 +90,11 @@ func writeHolds(out io.Writer, holds []outbox.Hold) error {
 
 // warnUnknown warns if the source does not have the account of a change, which it may
 // get later. It returns err, the error of the change.
-func warnUnknown(ctx context.Context, store *outbox.Store, out io.Writer, account string, err error) error {
+func warnUnknown(ctx context.Context, a *admin.Admin, out io.Writer, account string, err error) error {
 	if err != nil {
 		return err
 	}
-	unknown, err := store.IsUnknown(ctx, account)
+	unknown, err := a.IsUnknown(ctx, account)
 	if unknown {
 		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("warning: account %s is not in the source: check the id; the hold takes effect once an account with that id exists", account)))
 	}

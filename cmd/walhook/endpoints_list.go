@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
-func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
+func writeEndpoints(out io.Writer, endpoints []admin.EndpointInfo) error {
 	if len(endpoints) == 0 {
 		_, err := fmt.Fprintln(out, "no endpoints: no account has set a web_hook_url")
 		return err
@@ -26,11 +27,11 @@ func writeEndpoints(out io.Writer, endpoints []outbox.EndpointInfo) error {
 }
 
 // endpointDetail describes an endpoint beside its state.
-func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
+func endpointDetail(e *admin.EndpointInfo, now time.Time) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	switch {
-	case e.DisabledBy == "operator" && e.State != outbox.EndpointDisabled:
+	case e.DisabledBy == outbox.ByOperator && e.State != outbox.EndpointDisabled:
 		add("%s, and held by an operator", e.Reason)
 	case e.DisabledBy != "" && !strings.HasPrefix(e.Reason, "disabled by"):
 		add("%s (disabled by %s)", e.Reason, e.DisabledBy)
@@ -72,7 +73,7 @@ func endpointDetail(e *outbox.EndpointInfo, now time.Time) string {
 }
 
 func countText(n int) string {
-	if n >= outbox.CountLimit {
+	if n >= admin.CountLimit {
 		return fmt.Sprintf("%d or more", n)
 	}
 	return fmt.Sprint(n)
@@ -103,7 +104,7 @@ type endpointJSON struct {
 	DeadLetters  int       `json:"dead_letters"`
 }
 
-func writeEndpointsJSON(out io.Writer, endpoints []outbox.EndpointInfo) error {
+func writeEndpointsJSON(out io.Writer, endpoints []admin.EndpointInfo) error {
 	lines := make([]endpointJSON, len(endpoints))
 	now := time.Now()
 	for i := range endpoints {

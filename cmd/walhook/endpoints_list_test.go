@@ -6,17 +6,18 @@ import (
 	"unicode/utf8"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // One account's long texts leave the lines of all others as they are.
 func TestEndpoints_OneLongTextDoesNotWidenEverybodysLines(t *testing.T) {
-	short := outbox.EndpointInfo{ID: 1, Account: "7", Webhook: "account", URL: "https://example.com/", State: outbox.EndpointActive}
-	long := outbox.EndpointInfo{ID: 2, Account: strings.Repeat("é", 1000), Webhook: "account", URL: "https://example.com/" + strings.Repeat("x", 4000), State: outbox.EndpointActive}
+	short := admin.EndpointInfo{ID: 1, Account: "7", Webhook: "account", URL: "https://example.com/", State: outbox.EndpointActive}
+	long := admin.EndpointInfo{ID: 2, Account: strings.Repeat("é", 1000), Webhook: "account", URL: "https://example.com/" + strings.Repeat("x", 4000), State: outbox.EndpointActive}
 	var table, json strings.Builder
-	if err := writeEndpoints(&table, []outbox.EndpointInfo{short, long}); err != nil {
+	if err := writeEndpoints(&table, []admin.EndpointInfo{short, long}); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeEndpointsJSON(&json, []outbox.EndpointInfo{short, long}); err != nil {
+	if err := writeEndpointsJSON(&json, []admin.EndpointInfo{short, long}); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimRight(table.String(), "\n"), "\n")

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 func newEndpointsOrderingCommand() *cobra.Command {
@@ -42,15 +43,15 @@ A running sender notices within seconds; attempts in flight finish.`,
 	return cmd
 }
 
-func orderEndpoint(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+func orderEndpoint(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
 	if len(args) == 1 {
-		ordering, err := store.Ordering(ctx, args[0])
+		ordering, err := a.Ordering(ctx, args[0])
 		if err == nil {
 			_, err = fmt.Fprintln(out, ordering)
 		}
 		return err
 	}
-	e, err := store.SetOrdering(ctx, args[0], outbox.Ordering(args[1]))
+	e, err := a.SetOrdering(ctx, args[0], outbox.Ordering(args[1]))
 	if err == nil {
 		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s has ordering %s", e.Account, e.Ordering)))
 	}

@@ -7,9 +7,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/spf13/cobra"
+	"walhook/outbox/admin"
 
-	"walhook/outbox"
+	"github.com/spf13/cobra"
 )
 
 func newEndpointsResealCommand() *cobra.Command {
@@ -28,8 +28,8 @@ another endpoint, holds that endpoint.`,
 		Example: "  walhook endpoints reseal --outbox postgres://walhook@db/walhook --secret-key-file /etc/walhook/key",
 		Args:    cobra.NoArgs,
 	}
-	reseal := withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
-		found, err := store.Reseal(ctx, s.OldSecretKey)
+	reseal := withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, _ []string) error {
+		found, err := a.Reseal(ctx, s.OldSecretKey)
 		if err != nil {
 			return err
 		}

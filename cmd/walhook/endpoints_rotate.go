@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 func newEndpointsRotateCommand() *cobra.Command {
@@ -31,12 +31,12 @@ then both secrets sign for 24 hours. If secrets are encrypted at rest,
   walhook endpoints rotate 7 --overlap 0`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.RunE = withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, args []string) error {
+	cmd.RunE = withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
 		if overlap < 0 {
 			return usage(errors.New("--overlap is negative: want how long the previous secret still signs, or 0"))
 		}
-		secret, until, err := store.RotateSecret(ctx, args[0], overlap)
-		late := errors.Is(err, outbox.ErrNotConfirmed)
+		secret, until, err := a.RotateSecret(ctx, args[0], overlap)
+		late := errors.Is(err, admin.ErrNotConfirmed)
 		if err != nil && !late {
 			return err
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 const replayLong = `Sends delivered and dead-lettered events again: those of an account or of one
@@ -46,16 +46,16 @@ func newReplayCommand() *cobra.Command {
   walhook replay --id evt_0000000001A2B3C4_7`,
 		Args: cobra.NoArgs,
 	}
-	cmd.RunE = withOutbox(func(ctx context.Context, store *outbox.Store, out io.Writer, _ []string) error {
+	cmd.RunE = withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, _ []string) error {
 		since, err := f.check(time.Now())
 		if err != nil {
 			return usage(err)
 		}
-		endpoints, err := f.endpoints(ctx, store)
+		endpoints, err := f.endpoints(ctx, a)
 		if err != nil {
 			return err
 		}
-		return f.replay(ctx, store, endpoints, since, out, cmd.ErrOrStderr())
+		return f.replay(ctx, a, endpoints, since, out, cmd.ErrOrStderr())
 	})
 	addSettings(cmd, "source", "outbox")
 	flags := cmd.Flags()
@@ -91,16 +91,16 @@ func (f *replayFlags) check(now time.Time) (since time.Time, err error) {
 			since = now.Add(-ago)
 		}
 	}
-	return since, outbox.Request{Since: since, WebhookIDs: f.ids, Rate: f.rate}.Validate()
+	return since, admin.Request{Since: since, WebhookIDs: f.ids, Rate: f.rate}.Validate()
 }
 
 // endpoints returns the endpoints that the flags select, each with a name for people.
-func (f *replayFlags) endpoints(ctx context.Context, store *outbox.Store) (found map[int64]string, err error) {
+func (f *replayFlags) endpoints(ctx context.Context, a *admin.Admin) (found map[int64]string, err error) {
 	found = map[int64]string{}
 	if f.account == "" {
 		ids := []int64{f.endpoint}
 		if f.endpoint == 0 {
-			if ids, err = store.EndpointsOf(ctx, f.ids); err != nil {
+			if ids, err = a.EndpointsOf(ctx, f.ids); err != nil {
 				return nil, err
 			}
 		}
@@ -109,7 +109,7 @@ func (f *replayFlags) endpoints(ctx context.Context, store *outbox.Store) (found
 		}
 	}
 	for after := int64(0); f.account != ""; {
-		list, err := store.Webhooks(ctx, f.account, after, 100)
+		list, err := a.Webhooks(ctx, f.account, after, 100)
 		if err != nil {
 			return nil, err
 		}
@@ -124,25 +124,25 @@ func (f *replayFlags) endpoints(ctx context.Context, store *outbox.Store) (found
 		}
 	}
 	if len(found) == 0 && f.webhook != "" {
-		if w, err := store.KeptWebhook(ctx, f.account, f.webhook); err == nil && w.Deleted {
-			return nil, outbox.ErrWebhookDeleted
+		if w, err := a.KeptWebhook(ctx, f.account, f.webhook); err == nil && w.Deleted {
+			return nil, admin.ErrWebhookDeleted
 		}
 	}
 	if len(found) == 0 {
-		return nil, outbox.ErrNoEndpoint
+		return nil, admin.ErrNoEndpoint
 	}
 	return found, nil
 }
 
-func (f *replayFlags) replay(ctx context.Context, store *outbox.Store, endpoints map[int64]string, since time.Time, out, terminal io.Writer) error {
-	var open []outbox.Request
+func (f *replayFlags) replay(ctx context.Context, a *admin.Admin, endpoints map[int64]string, since time.Time, out, terminal io.Writer) error {
+	var open []admin.Request
 	total := int64(0)
 	for id, name := range endpoints {
-		r := outbox.Request{Endpoint: id, Since: since, WebhookIDs: f.ids, Rate: f.rate}
+		r := admin.Request{Endpoint: id, Since: since, WebhookIDs: f.ids, Rate: f.rate}
 		var err error
 		if f.dryRun {
-			r.Total, _, err = store.CountReplay(ctx, r)
-		} else if r, err = store.CreateRequest(ctx, r); err == nil {
+			r.Total, _, err = a.CountReplay(ctx, r)
+		} else if r, err = a.CreateRequest(ctx, r); err == nil {
 			open = append(open, r)
 		}
 		if err != nil {
@@ -154,7 +154,7 @@ func (f *replayFlags) replay(ctx context.Context, store *outbox.Store, endpoints
 	if f.dryRun || f.detach {
 		return nil
 	}
-	return watchReplay(ctx, store, open, total, out, terminal)
+	return watchReplay(ctx, a, open, total, out, terminal)
 }
 
 // replayLook is how often the command reads the progress.
@@ -162,13 +162,13 @@ const replayLook = 300 * time.Millisecond
 
 // watchReplay shows the progress of requests until all are done. The publisher
 // continues when the command ends early.
-func watchReplay(ctx context.Context, store *outbox.Store, open []outbox.Request, total int64, out, terminal io.Writer) error {
+func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, total int64, out, terminal io.Writer) error {
 	bar := progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(steering(terminal)), progressbar.OptionSetDescription("sent again"),
 		progressbar.OptionSetVisibility(isTerminal(terminal)), progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
 	for {
 		sent, left := int64(0), 0
 		for i := range open {
-			r, err := store.Request(ctx, open[i].ID)
+			r, err := a.Request(ctx, open[i].ID)
 			if err != nil {
 				if ctx.Err() != nil {
 					break

@@ -18,6 +18,7 @@ import (
 	"walhook/internal/pgsession"
 	"walhook/internal/retry"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 	"walhook/schemas/catalog"
 	"walhook/sender"
 	"walhook/sender/deliver"
@@ -130,7 +131,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			group.Go(func() error { return publisher.Run(ctx) })
 		}
 		if s.send {
-			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
+			if err := admin.New(store).CheckKey(ctx); errors.Is(err, admin.ErrWrongKey) {
 				log.Error("no secret can be decrypted, every endpoint is held", zap.Error(err))
 			}
 			group.Go(func() error { return deliverer.Run(ctx) })
@@ -190,7 +191,7 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 
 func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config {
 	config := api.Config{
-		Store: store, Destination: tests, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
+		Admin: admin.New(store), Destination: tests, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 	for _, schema := range s.source.Catalog.Schemas {
@@ -219,7 +220,7 @@ func (s service) checks(store *outbox.Store, reader *cdc.Reader, prepared <-chan
 	}
 	if s.send {
 		checks = append(checks, api.Check{Name: "secrets", Ready: func(ctx context.Context) error {
-			if err := store.CheckKey(ctx); errors.Is(err, outbox.ErrWrongKey) {
+			if err := admin.New(store).CheckKey(ctx); errors.Is(err, admin.ErrWrongKey) {
 				return err
 			}
 			return nil // the check of the outbox reports other errors
@@ -343,7 +344,7 @@ func eventHooks(catalog *catalog.Catalog) (hooks []api.Hook) {
 		formats[d.Hook] = d.Format
 	}
 	for _, name := range catalog.HookNames() {
-		if name != outbox.HookRecords && name != outbox.HookAll {
+		if name != admin.HookRecords && name != admin.HookAll {
 			hooks = append(hooks, api.Hook{Name: name, Format: formats[name]})
 		}
 	}

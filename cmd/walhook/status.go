@@ -13,6 +13,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 const statusLong = `Shows position and lag, what the slot costs the source, throughput, backlog,
@@ -122,7 +123,7 @@ type statusView struct {
 	source    *source.SlotReport // nil if there is no source or it did not answer
 	sourceErr error
 	asked     bool // --source is given
-	outbox    *outbox.Status
+	outbox    *admin.Status
 	outboxErr error
 }
 
@@ -144,9 +145,9 @@ func readStatus(ctx context.Context, s settings, store *outbox.Store) statusView
 	asking, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("timed out"))
 	defer cancel()
 	err := store.CheckMigrated(asking)
-	var status outbox.Status
+	var status admin.Status
 	if err == nil {
-		status, err = store.Status(asking)
+		status, err = admin.New(store).Status(asking)
 	}
 	if view.outboxErr = outboxFault(err); err == nil {
 		view.outbox = &status

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // statusJSON is the form of status --json. An unknown value is null.
@@ -137,7 +137,7 @@ func (v *statusView) toJSON() statusJSON {
 	}
 	p := &st.Publisher
 	j.Position = &positionJSON{p.Name, p.Epoch, p.TakenAt, p.Position.String(), p.Flush.String(), p.StoredAt}
-	j.Rates = &ratesJSON{outbox.ThroughputWindow.Seconds(), st.Appended, st.Delivered, st.Failed}
+	j.Rates = &ratesJSON{admin.ThroughputWindow.Seconds(), st.Appended, st.Delivered, st.Failed}
 	j.Backlog = &backlogJSON{st.Backlog, st.Oldest.Seconds()}
 	j.Lanes, j.Dead, j.Unowned = st.Lanes, st.DeadLetters, append([]int{}, st.Unowned...)
 	j.Endpoints = map[string]int{}

@@ -12,6 +12,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // write prints the status for people.
@@ -79,7 +80,7 @@ func (v *statusView) writeSource(p *statusPrinter) {
 	}
 }
 
-func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport) {
+func (p *statusPrinter) writeOutbox(st *admin.Status, source *source.SlotReport) {
 	pub := &st.Publisher
 	switch {
 	case pub.StoredAt.IsZero():
@@ -95,7 +96,7 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 		p.row("publisher", "%s, epoch %d, since %s", pub.Name, pub.Epoch, clock(pub.TakenAt))
 	}
 	p.row("throughput", "%s events/s appended, %s delivered, %s attempts/s failed (last %s)",
-		rateText(st.Appended), rateText(st.Delivered), rateText(st.Failed), outbox.ThroughputWindow)
+		rateText(st.Appended), rateText(st.Delivered), rateText(st.Failed), admin.ThroughputWindow)
 	if st.Backlog == 0 {
 		p.row("backlog", "nothing waits")
 	} else {
@@ -124,7 +125,7 @@ func (p *statusPrinter) writeOutbox(st *outbox.Status, source *source.SlotReport
 	}
 }
 
-func writeEndpointTables(out io.Writer, st *outbox.Status) error {
+func writeEndpointTables(out io.Writer, st *admin.Status) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(st.Worst) > 0 {
 		fmt.Fprintln(table, "\nWORST ENDPOINTS\nACCOUNT\tENDPOINT\tLANE\tREASON\tFAILING SINCE\tOLDEST WAITS\tIN RETRY\tDEAD\tURL")
@@ -224,8 +225,8 @@ func deadText(byReason map[string]int) string {
 		total += n
 	}
 	text := countsText(byReason)
-	if total >= outbox.CountLimit {
-		return fmt.Sprintf("%d or more; of these: %s", outbox.CountLimit, text)
+	if total >= admin.CountLimit {
+		return fmt.Sprintf("%d or more; of these: %s", admin.CountLimit, text)
 	}
 	return text
 }

@@ -26,6 +26,7 @@ type rule struct {
 	alone  bool     // the folder without those below it
 	std    bool     // needs the standard library alone; its tests may need more
 	tests  []string // what its tests may import besides
+	never  []string // folders below those that it may import, which its programs never do
 }
 
 // rules is the table of the design. The first rule that covers a folder counts.
@@ -37,12 +38,17 @@ var rules = []rule{
 	{folder: "doctor", may: []string{"schemas", "internal/pgsession"}},
 	{folder: "cdc/source", may: []string{"schemas", "doctor", "internal/pgsession"}}, // it knows nothing of the stream
 	{folder: "cdc", may: []string{"schemas", "cdc/source", "internal/pgsession", "internal/retry"}, alone: true},
-	{folder: "outbox/route", may: []string{"schemas"}, std: true}, // pure: no database, and its tests need none
+	{folder: "outbox/route", may: []string{"schemas"}, std: true},       // pure: no database, and its tests need none
+	{folder: "outbox/address"},                                          // pure: URLs and hosts
+	{folder: "outbox/seal", may: []string{"outbox/address"}, std: true}, // pure: what is encrypted at rest
+	{folder: "outbox/admin", may: []string{"outbox", "schemas", "internal/pgsession"}, tests: []string{"doctor"}},
+	{folder: "outbox/storetest", may: []string{"schemas", "internal/pgtest"}}, // not outbox, whose own tests use it
 	{folder: "outbox/outboxtest/memory", may: []string{"outbox"}},
 	{folder: "outbox/outboxtest", may: []string{"outbox", "sender"}},
-	{folder: "outbox", may: []string{"schemas", "migrations", "doctor", "internal/pgsession", "internal/retry"}, tests: []string{"sender"}},
-	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}}, // one attempt: it knows nothing of lanes
-	{folder: "sender", may: []string{"schemas", "outbox", "doctor", "internal/retry"}},
+	{folder: "outbox", alone: true, tests: []string{"sender", "outbox/outboxtest", "outbox/storetest"},
+		may: []string{"outbox/route", "outbox/seal", "outbox/address", "schemas", "migrations", "doctor", "internal/pgsession", "internal/retry"}},
+	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}, never: []string{"outbox/admin"}}, // one attempt: it knows nothing of lanes
+	{folder: "sender", may: []string{"schemas", "outbox", "doctor", "internal/retry"}, never: []string{"outbox/admin"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
 	{folder: "cmd", may: []string{"schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
 	// The referee: what judges walhook does not stand on it.
@@ -61,7 +67,7 @@ var rules = []rule{
 }
 
 // forTests are folders that tests import and programs never hold.
-var forTests = []string{"outbox/outboxtest", "outbox/route/routetest"}
+var forTests = []string{"outbox/outboxtest", "outbox/route/routetest", "outbox/storetest"}
 
 func TestImports_PointTheWayOfTheDesign(t *testing.T) {
 	for _, fault := range violations(t, os.DirFS("../.."), rules) {
@@ -119,6 +125,19 @@ func TestImports_APlantedViolationIsCaught(t *testing.T) {
 		{"a log for tests in a program", files("sender/x.go", "walhook/outbox/outboxtest/memory"), "is for tests"},
 		{"the outbox under the sender's suite", files("outbox/x_test.go", "walhook/sender", "walhook/outbox/outboxtest"), ""},
 		{"the outbox knows the sender", files("outbox/x.go", "walhook/sender"), "outbox/x.go imports walhook/sender"},
+		{"the outbox knows its administration", files("outbox/x.go", "walhook/outbox/admin"), "outbox/x.go imports walhook/outbox/admin"},
+		{"the administration knows the outbox", files("outbox/admin/x.go", "walhook/outbox", "walhook/outbox/seal", "github.com/jackc/pgx/v5"), ""},
+		{"the administration knows the sender", files("outbox/admin/x.go", "walhook/sender"), "outbox/admin/x.go imports walhook/sender"},
+		{"the sender knows the administration", files("sender/x.go", "walhook/outbox/admin"), "sender/x.go imports walhook/outbox/admin"},
+		{"an attempt knows the administration", files("sender/deliver/x.go", "walhook/outbox/admin"), "sender/deliver/x.go imports walhook/outbox/admin"},
+		{"the sender's tests ask the administration", files("sender/x_test.go", "walhook/outbox/admin"), ""},
+		{"an attempt reads addresses", files("sender/deliver/x.go", "walhook/outbox/address", "walhook/outbox/seal"), ""},
+		{"sealing reads a database", files("outbox/seal/x.go", "github.com/jackc/pgx/v5"), "outbox/seal/x.go imports github.com/jackc/pgx/v5"},
+		{"sealing knows the outbox", files("outbox/seal/x.go", "walhook/outbox"), "outbox/seal/x.go imports walhook/outbox"},
+		{"addresses know what is sealed", files("outbox/address/x.go", "walhook/outbox/seal"), "outbox/address/x.go imports walhook/outbox/seal"},
+		{"the outbox seals", files("outbox/x.go", "walhook/outbox/seal", "walhook/outbox/address", "walhook/outbox/route"), ""},
+		{"the world of a test in a program", files("outbox/admin/x.go", "walhook/outbox/storetest"), "is for tests"},
+		{"the world of a test knows the outbox", files("outbox/storetest/x.go", "walhook/outbox"), "outbox/storetest/x.go imports walhook/outbox"},
 		{"the suite in a program", files("cmd/walhook/x.go", "walhook/outbox/outboxtest"), "is for tests"},
 		{"in the package that it is about", files("outbox/x.go", "walhook/outbox/outboxtest"), "is for tests"},
 		{"the log for tests knows the sender", files("outbox/outboxtest/memory/x.go", "walhook/sender"), "outbox/outboxtest/memory/x.go imports walhook/sender"},
@@ -194,6 +213,9 @@ func (r rule) allows(imported string, test bool) bool {
 		return test || !r.std || !strings.Contains(first, ".") // a module's path begins with a domain
 	}
 	may := r.may
+	if !test && slices.ContainsFunc(r.never, func(other string) bool { return within(folder, other) }) {
+		return false
+	}
 	if test {
 		may = slices.Concat([]string{"internal"}, r.tests, may)
 	}

@@ -26,9 +26,9 @@ var opens = map[string][]string{
 }
 
 // pinning is the one folder that opens connections. pooler is a server to those
-// who connect, and pgtest is the psql of tests:
+// who connect, and pgtest and storetest are the psql of tests:
 // whoever types there has the path of his role.
-var pinning = []string{"internal/pgsession", "internal/pgtest", "internal/pooler"}
+var pinning = []string{"internal/pgsession", "internal/pgtest", "internal/pooler", "outbox/storetest"}
 
 // Every session has its search_path pinned before its first statement, since one
 // package opens them all.

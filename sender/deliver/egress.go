@@ -17,6 +17,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/outbox"
+	"walhook/outbox/address"
 )
 
 // BlockedAddressError says that an endpoint's host is, or resolved to, an address that
@@ -88,15 +89,15 @@ func (c Config) guard() egressGuard {
 
 // checkURL refuses a URL whose host is a blocked address, in whatever form, or whose
 // port is blocked. It resolves no names.
-func (g egressGuard) checkURL(address string) error {
-	u, _, err := outbox.RequestURL(address)
+func (g egressGuard) checkURL(text string) error {
+	u, _, err := address.RequestURL(text)
 	if err != nil {
 		return err
 	}
 	if err := g.checkPort(portOf(u)); err != nil {
 		return err
 	}
-	literal, is := outbox.LiteralAddress(u.Hostname())
+	literal, is := address.LiteralAddress(u.Hostname())
 	if name := u.Hostname(); name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		literal, is = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true // RFC 6761, section 6.3
 	}

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"walhook/outbox"
+	"walhook/outbox/address"
 )
 
 // keep returns the part of a receiver's text that may be stored: without anything of
@@ -61,7 +62,7 @@ func confidential(e outbox.Endpoint, query string) []string {
 	if _, query, has := strings.Cut(e.URL, "?"); has {
 		hidden = append(hidden, query) // as it is stored; requests may encode it otherwise
 	}
-	if u, _, err := outbox.RequestURL(e.URL); err == nil {
+	if u, _, err := address.RequestURL(e.URL); err == nil {
 		hidden = append(hidden, u.RawQuery)
 		if u.User != nil {
 			password, _ := u.User.Password()

@@ -21,6 +21,8 @@ import (
 	"sync"
 
 	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/seal"
 	"walhook/schemas"
 )
 
@@ -44,7 +46,7 @@ type target struct {
 // newTarget prepares requests to an endpoint. It turns user name and password of the
 // URL into Basic authentication. Its errors show neither of them.
 func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
-	u, zone, err := outbox.RequestURL(e.URL)
+	u, zone, err := address.RequestURL(e.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +184,7 @@ func newSigner(secrets []string) (*signer, error) {
 	}
 	s := &signer{}
 	for i, secret := range secrets {
-		key, err := outbox.SecretKey(secret)
+		key, err := seal.SecretKey(secret)
 		if err != nil {
 			return nil, fmt.Errorf("%w: secret %d: %w", errSecret, i+1, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"walhook/schemas"
 	"walhook/schemas/pgjson"
@@ -115,4 +116,48 @@ func Message(content string) schemas.Change {
 // Account inserts an account with the URL https://example.com/<id>.
 func Account(id int) schemas.Change {
 	return Users.Insert(id, "n", fmt.Sprint("https://example.com/", id), nil)
+}
+
+// The account table with the column of the account above, and its rows.
+var Members = NewTable("users", 'f', "id name web_hook_url web_hook_secret reseller_id")
+
+// Member is an account below parent; nil for below nobody.
+func Member(id int, parent any) schemas.Tuple {
+	return Row(id, "n", fmt.Sprint("https://example.com/", id), nil, parent)
+}
+
+// MemberInsert is a new account below parent.
+func MemberInsert(id int, parent any) schemas.Change {
+	return schemas.Change{Kind: schemas.Insert, Relation: Members.Relation, New: Member(id, parent)}
+}
+
+// Two URLs of receivers.
+const (
+	URLA = "https://a.example.com/"
+	URLB = "https://b.example.com/"
+)
+
+// SetURL changes the URL of an account.
+func SetURL(id int, from, to any) schemas.Change {
+	return Users.Update(Row(id, "n", from, nil), Row(id, "n", to, nil))
+}
+
+// Tx makes changes those of one committed transaction.
+func Tx(commit schemas.LSN, changes ...schemas.Change) []schemas.Change {
+	for i := range changes {
+		changes[i].Position = schemas.Position{Commit: commit, Ordinal: int64(i + 1)}
+		changes[i].CommittedAt = time.Unix(1_700_000_000, 0)
+	}
+	return changes
+}
+
+// Batch joins transactions as the reader hands them over.
+func Batch(transactions ...[]schemas.Change) schemas.Batch {
+	var b schemas.Batch
+	for _, changes := range transactions {
+		b.Changes = append(b.Changes, changes...)
+	}
+	b.Position = b.Changes[len(b.Changes)-1].Position
+	b.Flush, b.Xid = b.Position.Commit+8, 700
+	return b
 }

@@ -1,0 +1,140 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/outbox"
+)
+
+// Caller is on whose behalf something is changed: the bearer of a token. The
+// zero Caller is an operator.
+type Caller struct {
+	Token   string // its id
+	Account string // the account that it is of
+}
+
+func (c Caller) isOperator() bool { return c.Token == "" }
+
+// holders are the accounts whose holds a caller has to observe in an account.
+func (c Caller) holders(account string) []string {
+	if c.isOperator() || c.Account == account {
+		return []string{account}
+	}
+	return []string{account, c.Account}
+}
+
+// above is the caller's account where that is above the one it acts for; "" for
+// the account itself and for an operator.
+func (c Caller) above(account string) string {
+	if c.isOperator() || c.Account == account {
+		return ""
+	}
+	return c.Account
+}
+
+var (
+	// ErrCallerGone says that a caller's token has ended, or is not for the
+	// account any more.
+	ErrCallerGone = errors.New("the token has ended or is no longer valid for the account")
+	// ErrAccountEnded says that an account was deleted in the source.
+	ErrAccountEnded = errors.New("the account was deleted in the source: it can have tokens and webhooks again once an account with that id exists")
+)
+
+const (
+
+	// The accounts above $1. One that ended is below nobody, although its place is
+	// kept while its transaction lasts. UNION drops what was seen, so that a loop
+	// in the tree ends.
+	aboveSQL = `
+		WITH RECURSIVE above AS (
+			SELECT parent FROM walhook.account WHERE id = $1 AND ended_in IS NULL
+			UNION
+			SELECT a.parent FROM walhook.account a JOIN above ON a.id = above.parent WHERE a.ended_in IS NULL)`
+
+	admitsSQL = aboveSQL + `
+		SELECT t.account = $1 OR t.subaccounts AND EXISTS (SELECT FROM above WHERE parent = t.account)
+		FROM walhook.token t WHERE t.id = $2 AND t.account = $3`
+
+	hasEndedSQL = `SELECT EXISTS (SELECT FROM walhook.ended_account WHERE account = $1)`
+)
+
+// Admits says whether a caller may still act for an account: nil, or
+// [ErrCallerGone]. What was read before it is the account's that the caller was
+// admitted to: the end of an account ends its tokens in one transaction.
+func (a *Admin) Admits(ctx context.Context, by Caller, account string) error {
+	err := admits(ctx, a.pool, by, account)
+	if err != nil && !errors.Is(err, ErrCallerGone) {
+		err = fmt.Errorf("look a token up again: %w", err)
+	}
+	return err
+}
+
+func admits(ctx context.Context, q outbox.Querier, by Caller, account string) error {
+	if by.isOperator() {
+		return nil
+	}
+	var may bool
+	err := q.QueryRow(ctx, admitsSQL, account, by.Token, by.Account).Scan(&may)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && !may {
+		return ErrCallerGone
+	}
+	return err
+}
+
+// admitTx is Admits for what a transaction makes of an account. The account does
+// not end until the transaction does.
+func admitTx(ctx context.Context, tx pgx.Tx, by Caller, account string) error {
+	if err := outbox.ShareAccountsTx(ctx, tx); err != nil {
+		return err
+	}
+	return admits(ctx, tx, by, account)
+}
+
+// admitNewTx is admitTx for what is made anew.
+func admitNewTx(ctx context.Context, tx pgx.Tx, by Caller, account string) error {
+	if err := admitTx(ctx, tx, by, account); err != nil {
+		return err
+	}
+	var ended bool
+	if err := tx.QueryRow(ctx, hasEndedSQL, account).Scan(&ended); err != nil {
+		return err
+	}
+	if ended {
+		return ErrAccountEnded
+	}
+	return nil
+}
+
+const (
+	isUnknownSQL = `
+		SELECT state = 'ready' AND accounts_known AND NOT EXISTS (SELECT FROM walhook.known_account WHERE id = $1)
+		FROM walhook.source`
+)
+
+// IsUnknown says whether the source has no account of that id, by what was read of
+// it so far. It is false where that cannot be told: before the first snapshot, with
+// a catalog that names no account table, and after a change of an account whose id
+// could not be read.
+func (a *Admin) IsUnknown(ctx context.Context, account string) (unknown bool, err error) {
+	err = a.pool.QueryRow(ctx, isUnknownSQL, account).Scan(&unknown)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return false, fmt.Errorf("look whether there is an account %s: %w", account, err)
+	}
+	return unknown, nil
+}
+
+const (
+	isBelowSQL = aboveSQL + ` SELECT EXISTS (SELECT FROM above WHERE parent = $2)`
+)
+
+// IsBelow says whether account is anywhere below the account top.
+func (a *Admin) IsBelow(ctx context.Context, account, top string) (below bool, err error) {
+	if err := a.pool.QueryRow(ctx, isBelowSQL, account, top).Scan(&below); err != nil {
+		return false, fmt.Errorf("look up the parent accounts of %s: %w", account, err)
+	}
+	return below, nil
+}

@@ -1,0 +1,130 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/outbox"
+	"walhook/outbox/address"
+)
+
+// CheckHeld is a [*HeldError] where a hold covers what a caller has sent to a URL
+// of an account.
+func (a *Admin) CheckHeld(ctx context.Context, by Caller, account, url string) error {
+	err := outbox.CheckHeld(ctx, a.pool, url, by.holders(account)...)
+	if _, held := errors.AsType[*outbox.HeldError](err); err != nil && !held {
+		err = fmt.Errorf("check holds of account %s: %w", account, err)
+	}
+	return err
+}
+
+// Hold is an operator's word that nothing an account sends goes to a host, or
+// anywhere where Host is "".
+type Hold struct {
+	Account string
+	Host    string // in its normal form
+	Reason  string
+	HeldAt  time.Time
+}
+
+// MaxHoldReason bounds the reason of a hold, in bytes.
+const MaxHoldReason = 1000
+
+// ErrNoHold says that there is no such hold.
+var ErrNoHold = errors.New("hold not found")
+
+// HoldAccount holds every webhook of an account, and those that it makes or sets
+// later, until [Admin.ReleaseAccount]. The account above is notified.
+func (a *Admin) HoldAccount(ctx context.Context, account, reason string) error {
+	_, err := a.Hold(ctx, account, "", reason)
+	return err
+}
+
+// HoldHost holds what an account sends to a host, and what its tokens set in
+// accounts below, until [Admin.ReleaseHost]. It answers how many webhooks that
+// disabled; the account above is notified where there are any.
+func (a *Admin) HoldHost(ctx context.Context, account, host, reason string) (n int, err error) {
+	if host = address.NamedHost(host); host == "" {
+		return 0, fmt.Errorf("hold a host of account %s: %w", account, errNoHost)
+	}
+	return a.Hold(ctx, account, host, reason)
+}
+
+var errNoHost = errors.New("want the name or address of a host, such as hooks.example.com")
+
+// Hold holds one host of an account, in its normal form, or the whole account
+// where host is "". It answers how many webhooks that disabled.
+func (a *Admin) Hold(ctx context.Context, account, host, reason string) (n int, err error) {
+	if reason == "" || len(reason) > MaxHoldReason {
+		return 0, fmt.Errorf("hold account %s: want a reason of 1 to %d bytes", account, MaxHoldReason)
+	}
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) (err error) {
+		if n, err = outbox.HoldTx(ctx, tx, account, host, reason, 0); err != nil || host != "" && n == 0 {
+			return err
+		}
+		err = outbox.TellDisabledTx(ctx, tx, account, reason)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("hold account %s: %w", account, err)
+	}
+	a.store.NotifyInbox()
+	return n, nil
+}
+
+// ReleaseAccount ends all holds on an account and enables what an operator
+// disabled. It answers how many webhooks that were.
+func (a *Admin) ReleaseAccount(ctx context.Context, account string) (n int, err error) {
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) (err error) {
+		_, n, err = outbox.ReleaseTx(ctx, tx, account, "", 0, true)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("release account %s: %w", account, err)
+	}
+	return n, nil
+}
+
+// ReleaseHost ends the hold on one host of an account and enables what it held.
+// [ErrNoHold] when there is none.
+func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, err error) {
+	host = address.NamedHost(host)
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		hosts, enabled, err := outbox.ReleaseTx(ctx, tx, account, host, 0, false)
+		if err == nil && len(hosts) == 0 {
+			return ErrNoHold
+		}
+		n = enabled
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("release host %s of account %s: %w", host, account, err)
+	}
+	return n, nil
+}
+
+func holdsSQL() string {
+	return `
+	SELECT account, host, reason, ` + outbox.SinceSQL("held_at") + ` FROM walhook.hold
+	WHERE ($1 = '' OR account = $1) AND (account, host) > ($2, $3) ORDER BY account, host LIMIT $4`
+}
+
+// Holds lists the holds of an account, or of all where it is "", in order of
+// account and host, from the one after the hold after on.
+func (a *Admin) Holds(ctx context.Context, account string, after Hold, limit int) ([]Hold, error) {
+	rows, err := a.pool.Query(ctx, holdsSQL(), account, after.Account, after.Host, limit)
+	var list []Hold
+	if err == nil {
+		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h Hold, err error) {
+			return h, row.Scan(&h.Account, &h.Host, &h.Reason, &h.HeldAt)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list holds: %w", err)
+	}
+	return list, nil
+}

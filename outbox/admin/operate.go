@@ -1,0 +1,414 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/seal"
+)
+
+// ErrNoEndpoint says that an account has no endpoint: it is not known, or never
+// had a web hook URL.
+var ErrNoEndpoint = errors.New("endpoint not found")
+
+// StateError says that an endpoint's state does not let an operator change it
+// as asked.
+type StateError struct {
+	Endpoint EndpointInfo
+	Fix      string // what to do instead
+}
+
+func (e *StateError) Error() string {
+	s := fmt.Sprintf("endpoint of account %s is %s", e.Endpoint.Account, e.Endpoint.State)
+	if e.Endpoint.Reason != "" {
+		s += " (" + e.Endpoint.Reason + ")"
+	}
+	return s + ": " + e.Fix
+}
+
+const (
+	// The lock makes the publisher, which may be about to change the endpoint,
+	// wait for what is decided on the state that is read here.
+	lockEndpointSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL FOR UPDATE`
+
+	endpointURLSQL = `SELECT coalesce(url, ''), set_by FROM walhook.endpoint WHERE id = $1`
+
+	secretsSQL = `
+		SELECT ` + seal.StrictSQL + `, secret, ` + seal.EarlierSecretsSQL + `, ` + seal.EarlierUntilSQL + `
+		FROM walhook.endpoint e WHERE account = $1 AND webhook = $2 AND deleted_at IS NULL`
+
+	disabledBySQL = `
+		UPDATE walhook.endpoint SET ` + outbox.DisabledBySQL + `, revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1 RETURNING ` + infoColumns
+)
+
+// EndpointSecrets reads the whsec_ secrets that an account's deliveries are
+// signed with, the newest first. [ErrNoEndpoint] when it has no endpoint.
+func (a *Admin) EndpointSecrets(ctx context.Context, account string) ([]string, error) {
+	secrets, _, err := a.WebhookSecrets(ctx, account, outbox.AccountWebhook)
+	return secrets, err
+}
+
+// ErrUnusableSecret says that a stored secret can sign nothing: it cannot be
+// decrypted, or is no secret of Standard Webhooks 1.0. Where it is an earlier one,
+// the others are answered with it.
+var ErrUnusableSecret = errors.New("the stored signing secret cannot be used")
+
+// WebhookSecrets is EndpointSecrets for one of an account's webhooks. until is
+// when each but the first signs no longer.
+func (a *Admin) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until []time.Time, err error) {
+	var secret string
+	var strict bool
+	var earlier []string
+	err = a.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&strict, &secret, &earlier, &until)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNoEndpoint
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the secret of account %s: %w", account, err)
+	}
+	of := seal.Holder{Account: account, Webhook: webhook}
+	if secrets, err = a.secrets.OpenAll(of, strict, secret, nil); err == nil {
+		_, err = seal.SecretKey(secrets[0])
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnusableSecret, err)
+	}
+	ends := until[:0]
+	for i, one := range earlier {
+		both, bad := a.secrets.OpenAll(of, strict, secret, []string{one})
+		if bad == nil && len(both) > 1 {
+			_, bad = seal.SecretKey(both[1])
+		}
+		if bad != nil {
+			err = fmt.Errorf("%w: %w", ErrUnusableSecret, bad)
+		} else if len(both) > 1 && !slices.Contains(secrets, both[1]) {
+			secrets, ends = append(secrets, both[1]), append(ends, until[i])
+		}
+	}
+	return secrets, ends, err
+}
+
+// EnableEndpoint lets a disabled endpoint be sent to again, first of all what
+// was held. What is active already stays as it is. Where the account has no URL
+// that can be used, an operator's earlier word is taken back, so that the next
+// URL is sent to. A [*StateError] says why nothing can be sent to another one;
+// [ErrNoEndpoint] that there is none.
+func (a *Admin) EnableEndpoint(ctx context.Context, account, webhook string) (EndpointInfo, error) {
+	return a.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		return enableTx(ctx, tx, e)
+	})
+}
+
+// enableTx is an operator's word that an endpoint is sent to, and with it every
+// other one of the account for the same host that an operator disabled.
+func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	var url, setBy string
+	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url, &setBy); err != nil {
+		return e, err
+	}
+	released := e.DisabledBy == outbox.ByOperator
+	if released {
+		if _, _, err := outbox.ReleaseTx(ctx, tx, e.Account, address.HostOf(url), e.ID, false); err != nil {
+			return e, err
+		}
+	}
+	if released && setBy != "" { // only what was made for this one
+		if _, _, err := outbox.ReleaseTx(ctx, tx, setBy, "", e.ID, false); err != nil {
+			return e, err
+		}
+	}
+	err := outbox.CheckHeld(ctx, tx, url, e.Account, setBy)
+	if held, is := errors.AsType[*outbox.HeldError](err); is {
+		host := " --all"
+		if held.Host != "" {
+			host = " --host " + held.Host
+		}
+		return e, &StateError{e, held.Error() + "; 'walhook endpoints enable " + held.Account + host + "' ends that"}
+	}
+	if err != nil {
+		return e, err
+	}
+	if released {
+		rows, err := tx.Query(ctx, lockEndpointSQL, e.Account, e.Webhook)
+		if err != nil {
+			return e, err
+		}
+		return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+	}
+	switch {
+	case e.State == outbox.EndpointActive:
+		return e, nil
+	case e.State != outbox.EndpointDisabled && e.DisabledBy != "":
+		return disabledByTx(ctx, tx, e, "", "")
+	case e.State == outbox.EndpointCleared:
+		return e, &StateError{e, "the account has no URL: it must set a web_hook_url, which starts a new feed"}
+	case e.State == outbox.EndpointUnusable:
+		return e, &StateError{e, "the account's URL is unusable: it must set another one, which walhook follows by itself"}
+	}
+	if err := outbox.ResetLaneTx(ctx, tx, e.ID); err != nil {
+		return e, err
+	}
+	return disabledByTx(ctx, tx, e, "", "")
+}
+
+// DisableEndpoint holds an account's events from now on, until it is enabled
+// again or retention ends. reason is for people; the account above is told. It
+// stays disabled whatever the account does with its URL. A [*StateError] says
+// that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
+func (a *Admin) DisableEndpoint(ctx context.Context, account, webhook, reason string) (EndpointInfo, error) {
+	if reason == "" {
+		return EndpointInfo{}, errors.New("disable an endpoint: the reason is missing")
+	}
+	notify := false
+	e, err := a.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		notify = e.State == outbox.EndpointActive
+		return disableTx(ctx, tx, e, reason)
+	})
+	if err == nil && notify {
+		a.store.NotifyInbox()
+	}
+	return e, err
+}
+
+// disableTx is an operator's word that nothing goes to an endpoint, nor to its
+// host from any other one of the account or of the one whose token set its URL,
+// until an operator enables it.
+func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (EndpointInfo, error) {
+	switch e.State {
+	case outbox.EndpointCleared, outbox.EndpointUnusable:
+		return e, &StateError{e, "walhook sends nothing to it at present; disable it once the account has a usable URL, or hold the whole account ('walhook endpoints disable " + e.Account + " --all')"}
+	case outbox.EndpointActive:
+		if err := outbox.TellDisabledTx(ctx, tx, e.Account, reason); err != nil {
+			return e, err
+		}
+	}
+	var url, setBy string
+	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url, &setBy); err != nil {
+		return e, err
+	}
+	e, err := disabledByTx(ctx, tx, e, outbox.ByOperator, reason)
+	host := address.HostOf(url)
+	for _, account := range []string{e.Account, setBy} {
+		if err == nil && host != "" && account != "" {
+			_, err = outbox.HoldTx(ctx, tx, account, host, reason, e.ID)
+		}
+	}
+	return e, err
+}
+
+// operate changes one of an account's endpoints under a lock, as far as by may.
+func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		// Before any endpoint, as whoever sets a URL does.
+		if err := outbox.LockAccountsTx(ctx, tx); err != nil {
+			return err
+		}
+		if err := admits(ctx, tx, by, account); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, lockEndpointSQL, account, webhook)
+		if err == nil {
+			e, err = pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+		}
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = ErrNoEndpoint
+		}
+		if err == nil {
+			e, err = change(tx, e)
+		}
+		return err
+	})
+	if err != nil {
+		if _, explained := errors.AsType[*StateError](err); !explained {
+			err = fmt.Errorf("change the endpoint of account %s: %w", account, err)
+		}
+		return EndpointInfo{}, err
+	}
+	return e, nil
+}
+
+// disabledByTx takes an endpoint to the state that follows: by is "" for enabling it.
+func disabledByTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, by, reason string) (EndpointInfo, error) {
+	rows, err := tx.Query(ctx, disabledBySQL, e.ID, by, reason)
+	if err != nil {
+		return e, err
+	}
+	return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+}
+
+const (
+	orderingSQL = `SELECT ordering FROM walhook.endpoint WHERE account = $1 AND webhook = 'account'`
+
+	setOrderingSQL = `
+		UPDATE walhook.endpoint SET ordering = $2, revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1 RETURNING ` + infoColumns
+
+	// Without an order nothing waits behind another event.
+	releaseParkedSQL = `
+		UPDATE walhook.retry SET next_at = clock_timestamp() WHERE endpoint = $1 AND next_at IS NULL`
+)
+
+// Ordering tells which of an account's events wait for each other.
+// [ErrNoEndpoint] when it has no endpoint.
+func (a *Admin) Ordering(ctx context.Context, account string) (ordering outbox.Ordering, err error) {
+	err = a.pool.QueryRow(ctx, orderingSQL, account).Scan(&ordering)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNoEndpoint
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the ordering of account %s: %w", account, err)
+	}
+	return ordering, nil
+}
+
+// SetOrdering chooses which of an account's events wait for each other, from
+// the next one on that a sender starts. The one that is in force changes
+// nothing. [ErrNoEndpoint] when there is none.
+func (a *Admin) SetOrdering(ctx context.Context, account string, ordering outbox.Ordering) (EndpointInfo, error) {
+	switch ordering {
+	case outbox.OrderingNone, outbox.OrderingRecord, outbox.OrderingStrict:
+	default:
+		return EndpointInfo{}, fmt.Errorf("ordering %q: want none, record or strict", string(ordering))
+	}
+	return a.operate(ctx, Caller{}, account, outbox.AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		if e.Ordering == ordering {
+			return e, nil
+		}
+		if ordering == outbox.OrderingNone {
+			if _, err := tx.Exec(ctx, releaseParkedSQL, e.ID); err != nil {
+				return e, err
+			}
+		}
+		rows, err := tx.Query(ctx, setOrderingSQL, e.ID, string(ordering))
+		if err != nil {
+			return e, err
+		}
+		return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+	})
+}
+
+// maxSecretOverlap bounds what an operator may ask for: a secret that leaked
+// is of no use for long.
+const maxSecretOverlap = 30 * 24 * time.Hour
+
+// MaxSecrets is how many secrets of an endpoint sign at once: each is a signature
+// in a header that receivers bound.
+const MaxSecrets = 10
+
+// ErrTooManySecrets says that an endpoint has [MaxSecrets] already.
+var ErrTooManySecrets = fmt.Errorf("%d secrets sign at present, which is the limit", MaxSecrets)
+
+const (
+	ownSecretSQL = `SELECT own_secret FROM walhook.endpoint WHERE id = $1`
+
+	countEarlierSQL = `
+		SELECT cardinality(` + seal.EarlierSecretsSQL + `), coalesce((SELECT min(l.until) FROM ` + seal.EarlierSQL + ` l), clock_timestamp())
+		FROM walhook.endpoint e WHERE id = $1`
+
+	rotateSQL = `
+		UPDATE walhook.endpoint e SET secret = $2,
+			older_secrets = CASE WHEN $3::interval > interval '0' THEN ` + seal.OlderSecretsSQL + ` ELSE '{}' END,
+			older_until = CASE WHEN $3::interval > interval '0' THEN ` + seal.OlderUntilSQL + ` ELSE '{}' END,
+			previous_secret = CASE WHEN $3::interval > interval '0' THEN secret END,
+			previous_until = CASE WHEN $3::interval > interval '0' THEN clock_timestamp() + $3::interval END,
+			ended_secret_at = CASE WHEN $3::interval = interval '0' THEN clock_timestamp() ELSE ended_secret_at END,
+			revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1 RETURNING previous_until, revision`
+
+	// Nobody sends to an endpoint whose shard no living sender holds; whoever takes
+	// it reads what is stored then.
+	endedSQL = `
+		SELECT e.confirmed_revision >= $2 OR NOT EXISTS (
+			SELECT FROM walhook.shard s JOIN walhook.sender n ON n.id = s.sender WHERE s.id = e.id % $3 AND n.lease_until > clock_timestamp())
+		FROM walhook.endpoint e WHERE e.id = $1`
+)
+
+const (
+	// endTimeout is more than a lease: a sender that does not answer has none then.
+	endTimeout = 12 * time.Second
+	endPoll    = 50 * time.Millisecond
+)
+
+// RotateSecret gives an account's endpoint a new secret, and answers it. The
+// one before signs too until the instant that is answered, after overlap, and those
+// before that until theirs. Where overlap is zero all of them end: no attempt that
+// begins after the return is signed with them, by whichever process, unless
+// [ErrNotConfirmed] says that a sender did not answer; the new secret is in force
+// all the same. [ErrTooManySecrets], [ErrNoEndpoint] when there is none; a
+// [*StateError] when the secret is the one in the account's own column.
+func (a *Admin) RotateSecret(ctx context.Context, account string, overlap time.Duration) (secret string, until time.Time, err error) {
+	return a.RotateWebhookSecret(ctx, Caller{}, account, outbox.AccountWebhook, overlap)
+}
+
+// RotateWebhookSecret is RotateSecret for one of an account's webhooks, by a
+// caller: [ErrCallerGone] when that may not.
+func (a *Admin) RotateWebhookSecret(ctx context.Context, by Caller, account, webhook string, overlap time.Duration) (secret string, until time.Time, err error) {
+	if overlap < 0 || overlap > maxSecretOverlap {
+		return "", time.Time{}, fmt.Errorf("overlap %s: want 0 to %s", overlap, maxSecretOverlap)
+	}
+	secret = seal.NewSecret()
+	var endpoint, revision int64
+	_, err = a.operate(ctx, by, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		var own bool
+		if err := tx.QueryRow(ctx, ownSecretSQL, e.ID).Scan(&own); err != nil {
+			return e, err
+		}
+		if own {
+			return e, &StateError{e, "its secret is in the account table's column: change it there, and walhook follows by itself"}
+		}
+		var earlier int
+		var free time.Time
+		if err := tx.QueryRow(ctx, countEarlierSQL, e.ID).Scan(&earlier, &free); err != nil {
+			return e, err
+		}
+		if overlap > 0 && earlier >= MaxSecrets-1 {
+			return e, &StateError{e, fmt.Sprintf("%v: wait until %s, when the first of them expires, or expire all of them at once with an overlap of 0", ErrTooManySecrets, free.UTC().Format(time.RFC3339))}
+		}
+		var ends *time.Time
+		err := tx.QueryRow(ctx, rotateSQL, e.ID, a.secrets.Seal(secret, seal.Holder{Account: account, Webhook: webhook}), overlap).Scan(&ends, &revision)
+		until, endpoint = *cmp.Or(ends, new(time.Time)), e.ID
+		return e, err
+	})
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if overlap == 0 {
+		err = a.awaitEnd(ctx, endpoint, revision)
+	}
+	return secret, until, err
+}
+
+// ErrNotConfirmed says that a sender did not say that it knows of a change.
+var ErrNotConfirmed = errors.New("a sender did not confirm in time that the earlier secrets have expired: it may sign with them for some seconds")
+
+// awaitEnd waits until the sender of an endpoint knows a revision of it.
+func (a *Admin) awaitEnd(ctx context.Context, endpoint, revision int64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, endTimeout, errors.New("wait until a secret has expired"))
+	defer cancel()
+	for {
+		var ended bool
+		err := a.pool.QueryRow(ctx, endedSQL, endpoint, revision, outbox.Shards).Scan(&ended)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows), err == nil && ended:
+			return nil
+		case err != nil && ctx.Err() == nil:
+			a.log.Warn("unknown whether a secret has expired", zap.Int64("endpoint", endpoint), zap.Error(err))
+			return ErrNotConfirmed
+		}
+		select {
+		case <-ctx.Done():
+			return ErrNotConfirmed
+		case <-time.After(endPoll):
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/outbox"
+)
+
+// Request asks for events of one endpoint to be sent again: those that were
+// delivered or given up. What is still to be delivered is not sent twice.
+type Request struct {
+	ID       int64
+	Endpoint int64
+	// Since is the first commit whose events are meant; zero when WebhookIDs
+	// names them.
+	Since      time.Time
+	WebhookIDs []string
+	Rate       float64 // events a second, at most
+	// By is who asks for it: of a token, it is refused while the account has
+	// [MaxOpenRequests] under way.
+	By Caller
+
+	// What follows is for who looks on.
+
+	Sent int64
+	// Total is how many there were to send when it was asked for; countLimit
+	// stands for that many or more.
+	Total   int64
+	AskedAt time.Time
+	DoneAt  time.Time // zero while it is worked through
+	Reason  string    // why it ended before its end; "" for not
+}
+
+// Bounds of a request.
+const (
+	MaxReplayIDs  = 1000
+	MaxReplayRate = 10_000
+	// ReplayCountLimit is where counting ahead ends.
+	ReplayCountLimit = 10_000
+	// MaxOpenRequests is how many requests an account may have under way: each shares the publisher with everybody's changes.
+	MaxOpenRequests = 10
+	// MinReplayRate keeps the time between two events within what can be stored.
+	MinReplayRate = 0.001
+)
+
+// ErrTooManyRequests says that an account has [MaxOpenRequests] under way.
+var ErrTooManyRequests = fmt.Errorf("an account may have %d replays in progress", MaxOpenRequests)
+
+// ErrWebhookDeleted says that a webhook was deleted.
+var ErrWebhookDeleted = errors.New("the webhook was deleted: nothing of it is sent again; its events and dead letters stay listed until retention ends")
+
+// ErrNothingToSendTo says that an endpoint has no URL to send to.
+var ErrNothingToSendTo = errors.New("the endpoint has no URL")
+
+const (
+	requestColumns = `r.id, r.endpoint, r.since, coalesce(r.webhook_ids, '{}'), r.rate, r.sent, r.total, r.asked_at, r.done_at, r.reason`
+
+	// An event is asked for as far as there is one now.
+	newestOfSQL = `
+		SELECT state = 'cleared' OR coalesce(url, '') = '', state = 'cleared' AND deleted_at IS NOT NULL, greatest(
+			coalesce((SELECT id FROM walhook.event e WHERE e.endpoint = p.id ORDER BY e.id DESC LIMIT 1), 0),
+			coalesce((SELECT event_id FROM walhook.dead_letter d WHERE d.endpoint = p.id ORDER BY d.event_id DESC LIMIT 1), 0))
+		FROM walhook.endpoint p WHERE p.id = $1`
+
+	createRequestSQL = `
+		INSERT INTO walhook.request AS r (endpoint, since, webhook_ids, rate, until_id, total) VALUES ($1, $2, $3, $4, $5, $6)
+		RETURNING ` + requestColumns
+
+	// One at a time for an account, so that the count holds.
+	lockRequestsSQL = `
+		SELECT pg_advisory_xact_lock(hashtextextended('walhook request ' || account, 0)) FROM walhook.endpoint WHERE id = $1`
+
+	accountOfSQL = `SELECT account FROM walhook.endpoint WHERE id = $1`
+
+	countRequestsSQL = `
+		SELECT count(*) FROM walhook.request r JOIN walhook.endpoint p ON p.id = r.endpoint
+		WHERE r.done_at IS NULL AND p.account = (SELECT account FROM walhook.endpoint WHERE id = $1)`
+
+	requestsSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.endpoint = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3`
+
+	requestSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.id = $1`
+)
+
+// Validate says what is wrong with a request.
+func (r Request) Validate() error {
+	switch {
+	case r.Since.IsZero() == (len(r.WebhookIDs) == 0):
+		return errors.New("want either a time since which events are sent again, or their ids")
+	case len(r.WebhookIDs) > MaxReplayIDs:
+		return fmt.Errorf("%d ids, want %d or fewer", len(r.WebhookIDs), MaxReplayIDs)
+	case !(r.Rate >= MinReplayRate && r.Rate <= MaxReplayRate):
+		return fmt.Errorf("rate %v: want %v to %d events per second", r.Rate, MinReplayRate, MaxReplayRate)
+	}
+	return nil
+}
+
+// CountReplay says how many events a request would send, of the first
+// [ReplayCountLimit] that it would look at, and up to which id. Those that are named are all looked
+// up. [ErrNothingToSendTo] and [ErrWebhookDeleted] when it could send none.
+func (a *Admin) CountReplay(ctx context.Context, r Request) (total, until int64, err error) {
+	if err := r.Validate(); err != nil {
+		return 0, 0, err
+	}
+	var deaf, deleted bool
+	if err = a.pool.QueryRow(ctx, newestOfSQL, r.Endpoint).Scan(&deaf, &deleted, &until); errors.Is(err, pgx.ErrNoRows) {
+		return 0, 0, ErrNoEndpoint
+	}
+	if err == nil && deleted {
+		return 0, 0, ErrWebhookDeleted
+	}
+	if err == nil && deaf {
+		return 0, 0, ErrNothingToSendTo
+	}
+	since, ids := r.asked()
+	if err == nil {
+		err = a.byIndex(ctx, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, "WITH "+outbox.CandidatesSQL(ReplayCountLimit, ids != nil)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
+		})
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("count the events to send again: %w", err)
+	}
+	return total, until, nil
+}
+
+const keptEventsSQL = `
+	SELECT n.webhook_id FROM (SELECT DISTINCT webhook_id FROM unnest($2::text[]) AS u(webhook_id)) n
+	WHERE (SELECT 1 FROM walhook.event e WHERE e.webhook_id = n.webhook_id AND e.endpoint = $1 LIMIT 1) IS NOT NULL
+		OR (SELECT 1 FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1 LIMIT 1) IS NOT NULL`
+
+// KeptEvents says which of these webhook-ids an endpoint has events or dead letters
+// of.
+func (a *Admin) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []string) (kept []string, err error) {
+	if len(webhookIDs) == 0 {
+		return nil, nil
+	}
+	err = a.byIndex(ctx, func(tx pgx.Tx) error {
+		rows, _ := tx.Query(ctx, keptEventsSQL, endpoint, webhookIDs) // rows have its error
+		kept, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find %d events of endpoint %d: %w", len(webhookIDs), endpoint, err)
+	}
+	return kept, nil
+}
+
+// CreateRequest stores a request, which the publisher works through whenever it
+// runs. The errors are those of CountReplay, [ErrTooManyRequests]
+// and [ErrCallerGone].
+func (a *Admin) CreateRequest(ctx context.Context, r Request) (Request, error) {
+	return a.CreateRequestOnce(ctx, r, Once{}, nil)
+}
+
+// CreateRequestOnce is CreateRequest for a request with a key: answer writes what
+// is answered. The errors are also those of [Admin.CreateWebhookOnce].
+func (a *Admin) CreateRequestOnce(ctx context.Context, r Request, once Once, answer func(Request) ([]byte, error)) (Request, error) {
+	total, until, err := a.CountReplay(ctx, r)
+	if err != nil {
+		return Request{}, err
+	}
+	var account string
+	if err := a.pool.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account); err != nil {
+		return Request{}, fmt.Errorf("request a replay: %w", err)
+	}
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		return a.onceTx(ctx, tx, r.By, account, once, func() ([]byte, error) {
+			if err := createRequestTx(ctx, tx, &r, account, until, total); err != nil || answer == nil {
+				return nil, err
+			}
+			return answer(r)
+		})
+	})
+	if err != nil {
+		return Request{}, fmt.Errorf("request a replay: %w", err)
+	}
+	a.store.NotifyRequest()
+	return r, nil
+}
+
+func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string, until, total int64) error {
+	if err := admitTx(ctx, tx, r.By, account); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, lockRequestsSQL, r.Endpoint); err != nil {
+		return err
+	}
+	var open int
+	if err := tx.QueryRow(ctx, countRequestsSQL, r.Endpoint).Scan(&open); err != nil {
+		return err
+	}
+	if !r.By.isOperator() && open >= MaxOpenRequests {
+		return ErrTooManyRequests
+	}
+	since, ids := r.asked()
+	rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
+	if err == nil {
+		*r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+	}
+	return err
+}
+
+// Requests lists an endpoint's requests with smaller ids than before, the
+// newest first; 0 begins with the newest.
+func (a *Admin) Requests(ctx context.Context, endpoint, before int64, limit int) ([]Request, error) {
+	rows, err := a.pool.Query(ctx, requestsSQL, endpoint, orNewest(before), limit)
+	var list []Request
+	var bad []badRow
+	if err == nil {
+		list, err = collectEach(rows, scanRequest, func(r *Request, cause error) { bad = append(bad, badRow{r.ID, cause}) })
+	}
+	for _, b := range bad {
+		a.store.SetAsideRow(ctx, "requests", strconv.FormatInt(b.id, 10), endpoint, b.cause)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list requests of endpoint %d: %w", endpoint, err)
+	}
+	return list, nil
+}
+
+// Request reads one as it stands.
+func (a *Admin) Request(ctx context.Context, id int64) (Request, error) {
+	rows, err := a.pool.Query(ctx, requestSQL, id)
+	var r Request
+	if err == nil {
+		r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+	}
+	if err != nil {
+		return Request{}, fmt.Errorf("read request %d: %w", id, err)
+	}
+	return r, nil
+}
+
+// asked are the arguments of [outbox.CandidatesSQL]; nil for what is not asked for.
+func (r Request) asked() (since *time.Time, ids []string) {
+	if !r.Since.IsZero() {
+		since = &r.Since
+	}
+	if len(r.WebhookIDs) > 0 {
+		ids = r.WebhookIDs
+	}
+	return since, ids
+}
+
+func scanRequest(row pgx.CollectableRow) (r Request, err error) {
+	var since, done *time.Time
+	err = row.Scan(&r.ID, &r.Endpoint, &since, &r.WebhookIDs, &r.Rate, &r.Sent, &r.Total, &r.AskedAt, &done, &r.Reason)
+	r.Since, r.DoneAt = *cmp.Or(since, new(time.Time)), *cmp.Or(done, new(time.Time))
+	return r, err
+}
+
+const endpointsOfSQL = `
+	SELECT DISTINCT endpoint FROM (
+		SELECT endpoint FROM walhook.event WHERE webhook_id = ANY ($1)
+		UNION ALL
+		SELECT endpoint FROM walhook.dead_letter WHERE webhook_id = ANY ($1)) e ORDER BY endpoint`
+
+// EndpointsOf lists the endpoints that have events with these webhook-ids.
+func (a *Admin) EndpointsOf(ctx context.Context, webhookIDs []string) (endpoints []int64, err error) {
+	err = a.byIndex(ctx, func(tx pgx.Tx) error {
+		rows, _ := tx.Query(ctx, endpointsOfSQL, webhookIDs) // rows have its error
+		endpoints, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find the endpoints of %d events: %w", len(webhookIDs), err)
+	}
+	return endpoints, nil
+}

@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// A replay is counted before it is stored, by the publisher's own question, and
+// refused where nothing could be sent.
+func TestReplay_IsCountedStoredAndShown(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	f.commit(t, dids.Insert(1, 7, "delivered"), dids.Insert(2, 7, "dead"), dids.Insert(3, 7, "waiting"))
+	endpoint := f.EndpointOf(t, "7")
+	f.Exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event WHERE record = 'dids:1'`)
+	f.Exec(t, `INSERT INTO walhook.dead_letter SELECT now(), endpoint, id, record, webhook_id, schema, type, committed_at, 1, '5xx', 2, '{}' FROM walhook.event WHERE record = 'dids:2'`)
+	since := Request{Endpoint: endpoint, Since: time.Unix(1_600_000_000, 0), Rate: MaxReplayRate}
+	if total, until, err := f.admin.CountReplay(t.Context(), since); err != nil || total != 2 || until == 0 {
+		t.Errorf("%d events up to %d, %v; want 2", total, until, err)
+	}
+	named := since
+	named.Since, named.WebhookIDs = time.Time{}, all[string](t, f.world, "SELECT webhook_id FROM walhook.event WHERE record IN ('dids:2', 'dids:3')")
+	if total, _, err := f.admin.CountReplay(t.Context(), named); err != nil || total != 1 {
+		t.Errorf("%d of the named events, %v; want 1", total, err)
+	}
+	made, err := f.admin.CreateRequest(t.Context(), since)
+	if err != nil || made.Total != 2 || !made.DoneAt.IsZero() {
+		t.Fatalf("request %+v, %v", made, err)
+	}
+	list, err := f.admin.Requests(t.Context(), endpoint, 0, 10)
+	if err != nil || len(list) != 1 || list[0].ID != made.ID || !list[0].Since.Equal(since.Since) {
+		t.Errorf("listed are %+v, %v", list, err)
+	}
+
+	f.commit(t, setURL("https://example.com/7", nil))
+	if _, err := f.admin.CreateRequest(t.Context(), since); !errors.Is(err, ErrNothingToSendTo) {
+		t.Errorf("a request of a cleared endpoint: %v", err)
+	}
+	since.Endpoint = 12345
+	if _, err := f.admin.CreateRequest(t.Context(), since); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("a request of no endpoint: %v", err)
+	}
+}
+
+// What the publisher does with a request is told by it.
+func TestReplay_TellsHowFarThePublisherIs(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	f.Exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event`)
+	made, err := f.admin.CreateRequest(t.Context(), Request{Endpoint: f.EndpointOf(t, "7"), Since: time.Unix(1, 0), Rate: MaxReplayRate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var now Request
+	whileRunning(t, f.publisher.Run, "the request is done", func() bool {
+		now, err = f.admin.Request(t.Context(), made.ID)
+		return err != nil || !now.DoneAt.IsZero()
+	})
+	if err != nil || now.Sent != 1 || now.Reason != "" {
+		t.Errorf("request %+v, %v", now, err)
+	}
+	statuses, err := f.admin.EventStatuses(t.Context(), made.Endpoint, 0, 10)
+	if err != nil || len(statuses) != 2 || !statuses[0].Replayed || statuses[0].State != "waiting" || statuses[1].Replayed {
+		t.Errorf("events %+v, %v", statuses, err)
+	}
+}
+
+// Of an event whose body another one carries the list shows the body's own size.
+func TestHistory_ShowsTheSizeOfABodyThatAnotherEventCarries(t *testing.T) {
+	w := newWorld(t)
+	endpoint := w.Endpoint(t, "7")
+	w.Bodies(t, 1, 2, endpoint, "dids:1", 5000)
+	w.Exec(t, "UPDATE walhook.event SET body = '', body_of = 1, body_size = 5000 WHERE id = 2")
+	list, err := w.admin.EventStatuses(t.Context(), endpoint, 0, 10)
+	if err != nil || len(list) != 2 || list[0].Size != 5000 || list[1].Size != 5000 {
+		t.Errorf("events %+v, %v", list, err)
+	}
+	if _, err := w.admin.Endpoint(t.Context(), 99); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("no endpoint: %v", err)
+	}
+}

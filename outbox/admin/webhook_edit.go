@@ -1,0 +1,317 @@
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/seal"
+)
+
+// MaxWebhooks is how many webhooks an account may have besides its own.
+const MaxWebhooks = 100
+
+// ErrTooManyWebhooks says that an account has [MaxWebhooks] already.
+var ErrTooManyWebhooks = fmt.Errorf("an account may have %d webhooks", MaxWebhooks)
+
+// ErrHeldByOperator says that an operator disabled a webhook, which is not the
+// account's to undo.
+var ErrHeldByOperator = errors.New("an operator disabled it, and only an operator can enable it")
+
+// reasonDeleted and reasonAccount are what people read of such a webhook.
+const (
+	reasonDeleted = "the webhook was deleted"
+	reasonAccount = "disabled by the account"
+)
+
+const (
+	// First of all, by whoever changes webhooks: so they come one after the
+	// other, and the publisher, which takes no lock on it, sees each.
+	lockWebhooksSQL  = `SELECT version FROM walhook.webhooks_version FOR UPDATE`
+	raiseWebhooksSQL = `UPDATE walhook.webhooks_version SET version = version + 1`
+
+	countWebhooksSQL = `SELECT count(*) FROM walhook.endpoint WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL`
+
+	// Nothing that was appended before is for it.
+	createWebhookSQL = `
+		INSERT INTO walhook.endpoint (account, webhook, secret, state, reason, disabled_by, disabled_reason)
+		VALUES ($1, $2, $3, 'disabled', 'not yet', 'walhook', '') RETURNING id`
+
+	lockWebhookSQL = webhookSQL + ` FOR UPDATE`
+
+	writeWebhookSQL = `
+		UPDATE walhook.endpoint SET name = $2, url = nullif($3, ''),
+			http_verb = $4, hook = $5, object_type = $6, object_action = $7, schemas = $8, types = $9,
+			target = $10, target_id = $11, format = $12, retries = $13, rate_limit = $14, custom_data = $15::text::json,
+			include_subaccounts = $16, include_internal_legs = $17, delivery = $18, daily_at = $19, daily_zone = $20, set_by = $21,
+			revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1`
+
+	// After that, and of the same revision.
+	webhookDisabledBySQL = `UPDATE walhook.endpoint SET ` + outbox.DisabledBySQL + ` WHERE id = $1`
+
+	// No event is for it any more, whichever id a running append gives it.
+	deleteWebhookSQL = `
+		UPDATE walhook.endpoint SET ` + outbox.DeletedSQL + `$2, feed_from = $3,
+			revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1`
+)
+
+// CreateWebhook stores a webhook and answers it as it stands, with its id and a
+// signing secret of its own. It gets what is appended from then on.
+// [ErrTooManyWebhooks] when the account may not have another, [ErrAccountEnded]
+// when there is none of that id any more, [ErrCallerGone] when w.By may not.
+func (a *Admin) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
+	return a.CreateWebhookOnce(ctx, w, Once{}, nil)
+}
+
+// CreateWebhookOnce is CreateWebhook for a request with a key: answer writes what
+// is answered. The errors are also [*AnsweredError], [ErrOnceRunning],
+// [ErrOnceDiffers], [ErrOnceSealed] and [ErrOnceFull].
+func (a *Admin) CreateWebhookOnce(ctx context.Context, w Webhook, once Once, answer func(Webhook) ([]byte, error)) (Webhook, error) {
+	w.ID = newWebhookID()
+	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		return a.onceTx(ctx, tx, w.By, w.Account, once, func() ([]byte, error) {
+			err := changeWebhooksTx(ctx, tx, func() error { return a.createWebhookTx(ctx, tx, &w) })
+			if err != nil || answer == nil {
+				return nil, err
+			}
+			return answer(w)
+		})
+	})
+	if err != nil {
+		return Webhook{}, fmt.Errorf("create a webhook of account %s: %w", w.Account, err)
+	}
+	return w, nil
+}
+
+func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
+	if err := admitNewTx(ctx, tx, w.By, w.Account); err != nil { // before any endpoint
+		return err
+	}
+	if err := outbox.CheckHeld(ctx, tx, w.URL, w.By.holders(w.Account)...); err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRow(ctx, countWebhooksSQL, w.Account).Scan(&n); err != nil {
+		return err
+	}
+	if n >= MaxWebhooks {
+		return ErrTooManyWebhooks
+	}
+	if err := tx.QueryRow(ctx, createWebhookSQL, w.Account, w.ID, a.secrets.Seal(seal.NewSecret(), seal.Holder{Account: w.Account, Webhook: w.ID})).Scan(&w.Endpoint); err != nil {
+		return err
+	}
+	w.DisabledBy, w.setBy = "", w.By.above(w.Account)
+	if w.Enabled {
+		w.DisabledBy = outbox.ByWalhook // until it has its URL, as createWebhookSQL says
+	}
+	if err := a.writeWebhookTx(ctx, tx, w); err != nil {
+		return err
+	}
+	return a.readWebhookTx(ctx, tx, webhookSQL, w)
+}
+
+// EditWebhook lets change say what becomes of a webhook, while nobody else can
+// change it, and answers it as it stands then. Enabled sends what was held
+// first; [ErrHeldByOperator] when an operator disabled it, unless by is one. The
+// URL of an account's own webhook is not written. [ErrNoWebhook] when there is
+// none, [ErrCallerGone] when by may not; an error of change is returned as it is.
+func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, change func(*Webhook) error) (Webhook, error) {
+	w := Webhook{Account: account, ID: id}
+	notify := false
+	err := a.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if err := outbox.LockAccountsTx(ctx, tx); err != nil { // before any endpoint
+			return err
+		}
+		if err := admits(ctx, tx, by, account); err != nil {
+			return err
+		}
+		if err := a.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+			return err
+		}
+		before := w
+		if err := change(&w); err != nil {
+			return err
+		}
+		if w.URL != before.URL {
+			w.setBy = by.above(account)
+		}
+		moved := address.HostOf(w.URL) != address.HostOf(before.URL)
+		byOperators := w.DisabledBy == outbox.ByOperator
+		if byOperators && w.Enabled && !by.isOperator() {
+			return ErrHeldByOperator
+		}
+		// What an account above changes while it is sent counts as its own from then on.
+		acts := w.URL != before.URL || w.Enabled && (!before.Enabled || by.above(account) != "")
+		if !byOperators && acts {
+			if err := outbox.CheckHeld(ctx, tx, w.URL, by.holders(account)...); err != nil {
+				return err
+			}
+		}
+		ask := w.Ask
+		if by.isOperator() {
+			w.Enabled = before.Enabled // decided below
+		}
+		if w.Enabled != before.Enabled || w.URL != before.URL {
+			if err := outbox.ResetLaneTx(ctx, tx, w.Endpoint); err != nil {
+				return err
+			}
+		}
+		if err := a.writeWebhookTx(ctx, tx, &w); err != nil {
+			return err
+		}
+		if moved && byOperators {
+			if err := outbox.FollowHoldsTx(ctx, tx, account); err != nil {
+				return err
+			}
+		}
+		if by.isOperator() && ask != nil {
+			notify = !*ask && before.State == outbox.EndpointActive
+			if err := askTx(ctx, tx, account, id, *ask); err != nil {
+				return err
+			}
+		}
+		return a.readWebhookTx(ctx, tx, webhookSQL, &w)
+	})
+	if err == nil && notify {
+		a.store.NotifyInbox()
+	}
+	if err != nil {
+		return Webhook{}, fmt.Errorf("edit webhook %s of account %s: %w", id, account, err)
+	}
+	return w, nil
+}
+
+// reasonOperator is what people read where an operator gave no reason.
+const reasonOperator = "disabled by the operator"
+
+// askTx is an operator's word on a webhook, the same as by command.
+func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) error {
+	rows, err := tx.Query(ctx, lockEndpointSQL, account, id)
+	if err != nil {
+		return err
+	}
+	e, err := pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
+	switch {
+	case err != nil:
+	case enabled:
+		_, err = enableTx(ctx, tx, e)
+	default:
+		_, err = disableTx(ctx, tx, e, reasonOperator)
+	}
+	return err
+}
+
+// DeleteWebhook ends a webhook and answers it as it stood. What was not
+// delivered is not sent, but kept as expired until retention ends. may is asked
+// while nobody else can change the webhook, and its error is returned as it is.
+// [ErrNoWebhook] when there is none, [ErrCallerGone] when by may not; an account's
+// own cannot be deleted here.
+func (a *Admin) DeleteWebhook(ctx context.Context, by Caller, account, id string, may func(*Webhook) error) (Webhook, error) {
+	w := Webhook{Account: account, ID: id}
+	err := a.changeWebhooks(ctx, func(tx pgx.Tx) error {
+		if err := admitTx(ctx, tx, by, account); err != nil {
+			return err
+		}
+		if err := a.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil && (w.Endpoint == 0 || !errors.Is(err, ErrUnreadable)) {
+			return err
+		}
+		if err := may(&w); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, deleteWebhookSQL, w.Endpoint, reasonDeleted, int64(math.MaxInt64))
+		return err
+	})
+	if err != nil {
+		return Webhook{}, fmt.Errorf("delete webhook %s of account %s: %w", id, account, err)
+	}
+	return w, nil
+}
+
+// changeWebhooks runs f in a transaction that the publisher learns of.
+func (a *Admin) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		return changeWebhooksTx(ctx, tx, func() error { return f(tx) })
+	})
+}
+
+func changeWebhooksTx(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, lockWebhooksSQL); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, raiseWebhooksSQL)
+	return err
+}
+
+// readWebhookTx reads one webhook. [ErrUnreadable] with what can be read of it
+// when it is damaged.
+func (a *Admin) readWebhookTx(ctx context.Context, tx pgx.Tx, sql string, w *Webhook) error {
+	rows, err := tx.Query(ctx, sql, w.Account, w.ID)
+	if err != nil {
+		return err
+	}
+	var damage error
+	list, err := collectEach(rows, a.scanWebhook, func(*Webhook, error) { damage = ErrUnreadable })
+	switch {
+	case err != nil:
+		return err
+	case len(list) == 0:
+		return ErrNoWebhook
+	}
+	*w = list[0]
+	return damage
+}
+
+// writeWebhookTx stores what w says, and the state that follows from Enabled: what
+// somebody disabled already stays as it is.
+func (a *Admin) writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
+	stored := w.URL
+	if stored != w.unopened {
+		stored = a.secrets.SealURL(stored, seal.Holder{Account: w.Account, Webhook: w.ID})
+	}
+	var custom *string
+	if len(w.CustomData) > 0 {
+		custom = new(string(w.CustomData))
+	}
+	dailyAt := pgtype.Time{Microseconds: int64(w.DailyAt / time.Microsecond), Valid: true}
+	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, stored,
+		w.HTTPVerb, w.Hook, w.ObjectType, w.ObjectAction, orEmpty(w.Schemas), orEmpty(w.Types),
+		w.Target, w.TargetID, w.Format, w.Retries, w.RateLimit, custom,
+		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone, w.setBy)
+	switch {
+	case err != nil:
+	case w.Enabled && w.DisabledBy != "":
+		_, err = tx.Exec(ctx, webhookDisabledBySQL, w.Endpoint, "", "")
+	case !w.Enabled && w.DisabledBy == "":
+		_, err = tx.Exec(ctx, webhookDisabledBySQL, w.Endpoint, outbox.ByAccount, reasonAccount)
+	}
+	return err
+}
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// newWebhookID makes an id as the documents of Kazoo show them: 32 hexadecimal
+// digits.
+func newWebhookID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand
+	return hex.EncodeToString(id[:])
+}

@@ -1,0 +1,77 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+
+	"walhook/schemas"
+)
+
+// Publisher is the publisher of an outbox, whose snapshots a W writes.
+type Publisher[W any] interface {
+	TakeOver(context.Context) (schemas.Checkpoint, error)
+	BeginSnapshot(context.Context, schemas.Source) error
+	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(W) error) error
+	Append(context.Context, schemas.Batch) error
+}
+
+// FirstLSN is where the source stands when a feed begins.
+const FirstLSN = 0x1000
+
+// Source is whence the changes of a feed come.
+func Source() schemas.Source {
+	return schemas.Source{SystemID: "1", Timeline: 1, Database: "d", Slot: "walhook", Publication: "walhook", Catalog: "c"}
+}
+
+// TakeOver makes a publisher the one.
+func TakeOver[W any](t *testing.T, p Publisher[W]) schemas.Checkpoint {
+	t.Helper()
+	checkpoint, err := p.TakeOver(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return checkpoint
+}
+
+// Snapshot takes over and stores a whole initial snapshot.
+func Snapshot[W any](t *testing.T, p Publisher[W], point schemas.LSN, fill func(W) error) {
+	t.Helper()
+	TakeOver(t, p)
+	if err := p.BeginSnapshot(t.Context(), Source()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.LoadSnapshot(t.Context(), point, fill); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Append stores a batch.
+func Append[W any](t *testing.T, p Publisher[W], b schemas.Batch) {
+	t.Helper()
+	if err := p.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SnapshotWriter takes the rows of an initial snapshot.
+type SnapshotWriter interface {
+	Account(context.Context, schemas.Account) error
+	Owner(context.Context, schemas.OwnerEdge) error
+}
+
+// Load is a snapshot of accounts, by id, with their URLs, and of owners.
+func Load[W SnapshotWriter](t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(W) error {
+	return func(w W) error {
+		for id, url := range accounts {
+			if err := w.Account(t.Context(), schemas.Account{ID: id, URL: url}); err != nil {
+				return err
+			}
+		}
+		for _, edge := range owners {
+			if err := w.Owner(t.Context(), edge); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
