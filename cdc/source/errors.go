@@ -74,7 +74,6 @@ const (
 	codeUndefinedObject    = "42704" // no such slot or publication
 	codeInsufficientRights = "42501"
 	codeObjectInUse        = "55006" // slot active elsewhere
-	codeNotInPrerequisite  = "55000" // slot lost
 	codeLockNotAvailable   = "55P03"
 	codeIdleInTransaction  = "25P03" // the session was idle for too long
 	codeConfigurationLimit = "53400"
