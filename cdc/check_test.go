@@ -209,8 +209,8 @@ func (w *world) dropSlot(t *testing.T) {
 	w.exec(t, "SELECT pg_drop_replication_slot('"+w.cfg.Slot+"')")
 }
 
-// wantGap fails unless err is a gap from the stored flush position, with a
-// note of it in the store.
+// wantGap fails unless err is a gap from the stored flush position that the store has
+// too.
 func (w *world) wantGap(t *testing.T, err error, from schemas.LSN, reason string) {
 	t.Helper()
 	gap, ok := errors.AsType[*source.GapError](err)
@@ -263,8 +263,8 @@ func TestReader_ContinuesFromASlotAdvancedToWhatIsStored(t *testing.T) {
 	w.wantIDs(t, 1)
 }
 
-// An idle night: nothing of ours is written, the slot moves, and every morning
-// somebody restarts us.
+// An idle night: nothing published is written, the slot advances, and every morning
+// somebody restarts walhook.
 func TestReader_AnIdleNightIsNoGap(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -303,7 +303,7 @@ func TestReader_ASlotThatTheServerGaveUpIsAGap(t *testing.T) {
 }
 
 // TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere lifts the limit after the
-// loss: what the server says of it depends on its version.
+// loss: which reason the server shows depends on its version.
 func TestCheck_ALostSlotIsNotBlamedOnALimitThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"min_wal_size": "32MB", "max_wal_size": "32MB"}})

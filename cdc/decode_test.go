@@ -17,8 +17,7 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// detached is a stream without a connection: it decodes what it is given. Its
-// relations are known or keep their names' types to the built-in ones.
+// detached is a stream without a connection, which decodes the messages of a test.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	catalog := &catalog.Catalog{Account: catalog.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
 	r := &Reader{names: map[uint32]schemas.TableName{}, cfg: source.Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
@@ -26,7 +25,7 @@ func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	return newStream(r, nil, noTables{}, false, &history{}, c, confirmed)
 }
 
-// noTables is a catalog that describes none.
+// noTables is a system catalog without tables.
 type noTables struct{ catalogNow }
 
 func (noTables) Describe(context.Context, uint32) (*catalog.TableDescription, error) {
@@ -105,8 +104,8 @@ func TestDecode_EveryKindOfMessage(t *testing.T) {
 	}
 }
 
-// testRelation is relationMessage decoded, with its key under DEFAULT; under
-// FULL there is nobody to ask.
+// testRelation is relationMessage decoded, with its key under DEFAULT; under FULL the key
+// is unknown.
 func testRelation(t testing.TB, identity byte) *schemas.Relation {
 	relation, err := decodeRelation(&cursor{buf: relationMessage(tableOID, identity)[1:]})
 	if err != nil {
@@ -158,8 +157,8 @@ func TestDecode_ATruncatedMessageIsAnErrorAtEveryByte(t *testing.T) {
 	}
 }
 
-// feed gives data to a stream that is inside a transaction, unless data begins
-// one or stands outside.
+// feed gives data to a stream that is inside a transaction, unless data begins one or
+// belongs outside.
 func feed(t *testing.T, name string, data []byte) error {
 	s := detached(schemas.Checkpoint{}, 0)
 	s.relations[tableOID] = testRelation(t, 'd')
@@ -210,7 +209,7 @@ func TestDecode_NothingPointsIntoTheReceiveBuffer(t *testing.T) {
 	s := detached(schemas.Checkpoint{}, 0)
 	s.relations[tableOID] = testRelation(t, 'd')
 	var lines []string
-	for i := range maxPendingChanges - 1 { // nobody takes them
+	for i := range maxPendingChanges - 1 { // without an appender
 		data := walData(1, rowMessage('I', tableOID, tuple('N', text(fmt.Sprint(i)), text(strings.Repeat("x", i%300)))))
 		if i == 0 {
 			if err := s.copyData(t.Context(), walData(1, beginMessage(0x100, 5))); err != nil {
@@ -246,7 +245,7 @@ func FuzzDecode(f *testing.F) {
 			s.inTx, s.tx = true, begin{commit: 0x100, xid: 5}
 		}
 		if len(data) > 25 && data[0] == 'w' && data[25] == 'R' {
-			// Past decoding, a relation is a question to the source.
+			// After decoding it, the stream would query the source.
 			_, _ = decodeRelation(&cursor{buf: data[26:]})
 			return
 		}

@@ -6,8 +6,8 @@ import (
 	"walhook/cdc/source"
 )
 
-// A server of SQL_ASCII takes any bytes: none of them stops the feed or the
-// first snapshot, and keys that differ go on to.
+// A server of SQL_ASCII stores any bytes. None of them stops the feed or the initial
+// snapshot, and different keys stay different.
 func TestReader_BytesThatAreNoTextStopNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorldIn(t, encoded(t, "SQL_ASCII"), `INSERT INTO users VALUES (7, E'http://example.com/caf\xe9');
@@ -47,8 +47,8 @@ func TestReader_ConvertsLogicalMessages(t *testing.T) {
 	}
 }
 
-// Texts that differ stay apart: who picks an id that reads as another one's
-// replaced bytes is not taken for its account.
+// Different texts stay different: an id that looks like another one's replaced bytes is
+// not that account.
 func TestLegible_KeepsTextsApart(t *testing.T) {
 	t.Parallel()
 	parts := []string{"\xe9", "\xef", "\xbf", "\xbd", "\ufffd", "e", "9", "bd", "x", "E9"}

@@ -19,7 +19,7 @@ const replySQL = `
 	SELECT coalesce(r.reply_time, '-infinity')::text, coalesce(r.flush_lsn, '0/0')::text, s.confirmed_flush_lsn::text
 	FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1`
 
-// reply is the server's view of what we told it last.
+// reply is the last status update as the server shows it.
 func (w *world) reply(t *testing.T) (at string, flush, confirmed schemas.LSN) {
 	t.Helper()
 	var flushText, confirmedText string
@@ -36,8 +36,7 @@ func (w *world) reply(t *testing.T) (at string, flush, confirmed schemas.LSN) {
 	return at, flush, confirmed
 }
 
-// tells waits until the server has been told n times more and fails when it
-// was told of something beyond stored.
+// tells waits for n more status updates, and fails at one beyond stored.
 func (w *world) tells(t *testing.T, n int, stored schemas.LSN) {
 	t.Helper()
 	last := ""
@@ -54,8 +53,8 @@ func (w *world) tells(t *testing.T, n int, stored schemas.LSN) {
 	})
 }
 
-// blockAfter holds appends back and returns a channel that is closed when one is
-// held; those that pass says are let through.
+// blockAfter blocks appends, except those that pass allows, and returns a channel that is
+// closed when one is blocked.
 func (r *recorder) blockAfter(pass func(schemas.Batch) bool) (held chan struct{}, release func()) {
 	held, open := make(chan struct{}), make(chan struct{})
 	once := false
@@ -86,7 +85,7 @@ func within(t *testing.T, what string, done chan struct{}) {
 	}
 }
 
-// The server may forget what it was told is flushed.
+// The server may remove WAL up to the reported flush position.
 func TestFeedback_TellsTheServerOnlyWhatIsStored(t *testing.T) {
 	t.Parallel()
 	hasChanges := func(b schemas.Batch) bool { return len(b.Changes) > 0 }
@@ -189,7 +188,7 @@ func TestFeedback_AnswersTheServerWhileAnAppendIsBlocked(t *testing.T) {
 	r := w.start(t)
 	w.settle(t)
 	release := w.store.block()
-	// More than may wait: the receiver is held up as well.
+	// More than the batch holds: the receiver blocks too.
 	w.exec(t, "INSERT INTO items SELECT n, 7, 'x' FROM generate_series(1, 35000) n")
 	pid := one[int](t, w, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot)
 	began := time.Now()
@@ -207,8 +206,8 @@ func TestFeedback_AnswersTheServerWhileAnAppendIsBlocked(t *testing.T) {
 	}
 }
 
-// A server that shuts down asks again with every answer, until what it has
-// written is stored.
+// A server that shuts down asks again after every answer, until all that it has written
+// is stored.
 func TestFeedback_AServerThatAsksIsAnsweredSoonAndNotInALoop(t *testing.T) {
 	t.Parallel()
 	s := detached(schemas.Checkpoint{Flush: 0x100}, 0x100)

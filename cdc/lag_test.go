@@ -9,8 +9,8 @@ import (
 	"walhook/schemas"
 )
 
-// TestLag_IsTheAgeOfTheOldestChangeThatIsNotStored goes through what the source
-// may say, second by second.
+// TestLag_IsTheAgeOfTheOldestChangeThatIsNotStored reports a source's states second by
+// second.
 func TestLag_IsTheAgeOfTheOldestChangeThatIsNotStored(t *testing.T) {
 	t.Parallel()
 	state := Reading

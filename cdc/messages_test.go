@@ -10,8 +10,8 @@ import (
 	"walhook/schemas"
 )
 
-// Only messages of the prefixes that the operator named are taken; with none
-// the server is not even asked for them.
+// The reader takes only messages with the prefixes that the operator named. Without any,
+// it does not ask the server for messages.
 func TestReader_TakesOnlyTheMessagesThatTheOperatorNames(t *testing.T) {
 	t.Parallel()
 	const emit = "SELECT pg_logical_emit_message(true, p, 'x') FROM unnest(ARRAY['walhook', 'walhook.event', 'acme', 'acme.event', 'acme.events', 'Acme', 'acme ']) p"
@@ -46,8 +46,8 @@ func TestReader_TakesOnlyTheMessagesThatTheOperatorNames(t *testing.T) {
 	}
 }
 
-// Whether messages count in a transaction's ordinals may be set anew while a
-// transaction is stored in part: nothing of it is lost or stored twice.
+// An operator may change whether messages count in ordinals while a transaction is stored
+// in part: nothing of it is lost or stored twice.
 func TestReader_TheSettingOfMessagesChangesInsideATransaction(t *testing.T) {
 	t.Parallel()
 	const rows = 12_000

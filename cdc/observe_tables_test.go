@@ -16,7 +16,7 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// watched is a world whose log the test reads.
+// watched is a world whose log lines the test reads.
 func watched(t *testing.T, extra, publication string) (*world, *observer.ObservedLogs) {
 	t.Helper()
 	w := unprepared(t, pgtest.Database(t), extra)
@@ -35,11 +35,11 @@ func (w *world) identity(t *testing.T, table string) (identity string) {
 	return identity
 }
 
-// often looks at the tables more often than a reader does.
+// often makes a reader check the tables more often.
 func often(r *Reader) { r.tablesEvery = 100 * time.Millisecond }
 
-// A new partition keeps only the key of old rows, whatever its siblings keep:
-// the reader gives it what they have, and meanwhile judges each by itself.
+// A new partition keeps only the key of old rows, even if its siblings have FULL: the
+// reader sets FULL for it, and until then reads its old rows as keys.
 func TestReader_GivesANewPartitionTheIdentityOfItsTable(t *testing.T) {
 	t.Parallel()
 	w, logs := watched(t, dividedItems+"INSERT INTO items VALUES (1, 7, 'a')",
@@ -60,7 +60,7 @@ func TestReader_GivesANewPartitionTheIdentityOfItsTable(t *testing.T) {
 	}
 }
 
-// What somebody chose is named, and left as it is.
+// The reader logs an identity that somebody chose, and does not change it.
 func TestReader_LeavesAnIdentityThatSomebodyChose(t *testing.T) {
 	t.Parallel()
 	w, logs := watched(t, dividedItems, "CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
@@ -77,7 +77,7 @@ func TestReader_LeavesAnIdentityThatSomebodyChose(t *testing.T) {
 	}
 }
 
-// A partition is never waited for in a way that the carrier would notice.
+// The reader never waits for a partition's lock for so long that the carrier notices.
 func TestReader_PutsOffAPartitionThatSomebodyHolds(t *testing.T) {
 	t.Parallel()
 	w, logs := watched(t, dividedItems, "CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
@@ -105,9 +105,9 @@ func (w *world) generatedVersion(t *testing.T) {
 	}
 }
 
-// PostgreSQL 18 refuses the carrier's own updates where FULL, which setup set,
-// meets a generated column that is not published. The reader says so at once
-// and lets them work again.
+// PostgreSQL 18 refuses the carrier's own updates of a table with FULL, which setup set,
+// and a generated column that is not published. The reader logs that at once and makes
+// the updates work again.
 func TestReader_LetsTheCarrierWriteAfterAGeneratedColumnIsAdded(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ kind, publication, identity string }{
@@ -147,7 +147,7 @@ func TestReader_LetsTheCarrierWriteAfterAGeneratedColumnIsAdded(t *testing.T) {
 	}
 }
 
-// So it does where a publication begins to send the table with a list of columns.
+// The same for a publication that gets a column list for the table.
 func TestReader_LetsTheCarrierWriteAfterAListOfColumnsIsMade(t *testing.T) {
 	t.Parallel()
 	w, logs := watched(t, "INSERT INTO items VALUES (1, 7, 'a'); ALTER TABLE items REPLICA IDENTITY FULL", "CREATE PUBLICATION walhook FOR TABLE users, items, notes")
@@ -165,7 +165,7 @@ func TestReader_LetsTheCarrierWriteAfterAListOfColumnsIsMade(t *testing.T) {
 	eventually(t, "it is named", patience, func() bool { return logs.FilterMessageSnippet("refuses the updates").Len() == 1 })
 }
 
-// FULL, which works where generated columns are published, is not taken away.
+// Setup does not remove FULL where generated columns are published, since it works.
 func TestPlanSetup_KeepsFullWhereGeneratedColumnsArePublished(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), `ALTER TABLE items ADD twice int GENERATED ALWAYS AS (id * 2) STORED; ALTER TABLE items REPLICA IDENTITY FULL;
@@ -193,8 +193,8 @@ func TestPlanSetup_KeepsFullWhereGeneratedColumnsArePublished(t *testing.T) {
 	}
 }
 
-// PostgreSQL 15.0 to 15.5, and 16.0 and 16.1, send nulls in the place of values
-// that a row is too old to hold.
+// PostgreSQL 15.0 to 15.5, and 16.0 and 16.1, send nulls for columns that are younger
+// than the row.
 func TestReader_DoesNotBelieveANullThatAnOldRowMayLack(t *testing.T) {
 	seven := "7"
 	s := detached(schemas.Checkpoint{}, 0)
@@ -216,8 +216,8 @@ func TestReader_DoesNotBelieveANullThatAnOldRowMayLack(t *testing.T) {
 	}
 }
 
-// What a DBA does to the publication or to tables while walhook runs, so that
-// rows or columns are no longer sent, is named at once.
+// The reader logs at once that a DBA has changed the publication or a table so that rows
+// or columns are not sent any more.
 func TestReader_NamesWhatIsNoLongerSent(t *testing.T) {
 	t.Parallel()
 	const list = "CREATE PUBLICATION walhook FOR TABLE users, items, notes"

@@ -21,8 +21,8 @@ import (
 
 func watchOften(r *Reader) { r.watchEvery = 20 * time.Millisecond }
 
-// The worst night: the outbox is away, and the slot fills the source's disk.
-// Nobody reads then, and the numbers must rise all the same.
+// The outbox is away, and the slot fills the source's disk. No process reads then, but
+// the metrics must rise.
 func TestMetrics_TellWhatTheSlotKeepsWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -78,7 +78,7 @@ func TestMetrics_OfAStandbyAreOfTheSameSlotAndNotOfItself(t *testing.T) {
 	standby.metrics.oldest.Store(time.Now().Add(-time.Hour).UnixNano()) // of the time when it read
 	w.exec(t, "INSERT INTO items SELECT n, 1, repeat('x', 1000) FROM generate_series(1, 3000) n")
 	w.settle(t)
-	// Other tests write to the same log, which the slot's reader confirms in time.
+	// Other tests write to the same WAL, which the slot's reader confirms in time.
 	eventually(t, "next to no lag", patience, func() bool {
 		return testutil.ToFloat64(standby.metrics.retained) > 0 && standby.metrics.lagSeconds(time.Now()) < 60 &&
 			standby.metrics.lagBytes() < 256<<20 // false of NaN
@@ -138,7 +138,7 @@ func TestLag_IsOfWhatIsStoredWhateverAnotherProgramConfirms(t *testing.T) {
 		t.Errorf("lag of %g s in a minute", got)
 	}
 
-	// A walhook elsewhere that stores it all ends the lag.
+	// Another walhook that stores it all ends the lag.
 	w.store.mu.Lock()
 	w.store.checkpoint.Flush = schemas.LSN(1 << 62)
 	w.store.mu.Unlock()
@@ -184,8 +184,7 @@ func TestObserver_StoresWhereTheWALEndedAndWhen(t *testing.T) {
 	}
 }
 
-// Between two tries, which a fault of the source has apart, it is still seen
-// whether the source answers.
+// Between two tries after a fault, the metrics still show whether the source answers.
 func TestReader_SeesTheSourceWhileItWaitsBetweenTwoTries(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), "")
@@ -230,7 +229,7 @@ func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
 	w.store.mu.Lock()
 	w.store.advanced = killed
 	w.store.mu.Unlock()
-	// The second one finds the source away, and the store knows since when.
+	// The second one starts while the source is away, and the store knows since when.
 	other := w.start(t, watchOften)
 	for name, reader := range map[string]*run{"that read": r, "that starts meanwhile": other} {
 		last := 0.0
@@ -249,7 +248,7 @@ func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
 	eventually(t, "the lag ends", patience, func() bool { return lag(r) == 0 || lag(other) == 0 })
 }
 
-// TestLag_TellsSoonThatTheSourceIsAway has a reader that looks at the slot seldom.
+// TestLag_TellsSoonThatTheSourceIsAway has a reader that rarely queries the slot.
 func TestLag_TellsSoonThatTheSourceIsAway(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
@@ -265,9 +264,8 @@ func TestLag_TellsSoonThatTheSourceIsAway(t *testing.T) {
 	eventually(t, "the lag rises", patience, func() bool { return !r.metrics.answers.Load() && r.metrics.lagSeconds(time.Now()) > 0 })
 }
 
-// TestLag_IsByOneClock has transactions whose time of commit is by another clock
-// than ours, as that of a source with a clock of its own, or of a source that has
-// them from another server.
+// TestLag_IsByOneClock has transactions whose commit time is by another clock, such as
+// the source's, or that of a server which the source replicates.
 func TestLag_IsByOneClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")

@@ -16,8 +16,8 @@ const dividedItems = `
 	ALTER TABLE items REPLICA IDENTITY FULL; ALTER TABLE items_1 REPLICA IDENTITY FULL; ALTER TABLE items_2 REPLICA IDENTITY FULL;
 `
 
-// A backlog is read when the source's catalog has moved on: what the stream does
-// not say of its time is remembered from its time.
+// The reader reads a backlog by the kept descriptions of its time, after the source's
+// catalog has changed.
 func TestReader_ReadsABacklogByTheCatalogOfItsTime(t *testing.T) {
 	t.Parallel()
 	const asPartitions = "CREATE PUBLICATION walhook FOR TABLE users, items, notes"
@@ -27,7 +27,7 @@ func TestReader_ReadsABacklogByTheCatalogOfItsTime(t *testing.T) {
 		setup       string
 		publication string
 		live        []string // while the reader reads, before it is away
-		run         []string // while nobody reads
+		run         []string // while no reader runs
 		want        []string
 	}{
 		{

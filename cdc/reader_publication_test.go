@@ -86,7 +86,7 @@ func TestReader_PartitionedTables(t *testing.T) {
 	}
 }
 
-// A partition made later has DEFAULT, whatever its table has.
+// A new partition has DEFAULT, whatever its table has.
 func TestReader_ANewPartitionWithoutFullIsNotTakenForNulls(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), faxes+

@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// rowCase is something that happens to tables of its own, and what of it is
-// stored.
+// rowCase is a set of statements on its own tables, and the changes that are stored.
 type rowCase struct {
 	name  string
 	setup string   // tables; not looked at
@@ -30,8 +29,8 @@ func (w *world) check(t *testing.T, cases []rowCase) {
 
 const big = "repeat('0123456789abcdef', 1000)"
 
-// stored out of line and not compressed, so that an update that does not touch
-// it does not send it.
+// bigTable makes a table whose column big is stored out of line and not compressed, so
+// that an update that does not change it does not send it.
 func bigTable(name, rest string) string {
 	return "CREATE TABLE " + name + " (id int PRIMARY KEY, big text, n int" + rest + "); " +
 		"ALTER TABLE " + name + " ALTER big SET STORAGE EXTERNAL;"
@@ -112,8 +111,8 @@ func TestReader_StoresChangesInCommitOrder(t *testing.T) {
 	})
 }
 
-// Unchanged TOAST carries u even under FULL; under DEFAULT there is
-// no old tuple but on a key change; under FULL every column is flagged.
+// Unchanged TOAST has kind u even under FULL. Under DEFAULT there is an old tuple only
+// after a change of the key. Under FULL every column has the key flag.
 func TestReader_OldRowIsWhatTheReplicaIdentityKeeps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -201,8 +200,8 @@ func TestReader_OldRowIsWhatTheReplicaIdentityKeeps(t *testing.T) {
 	})
 }
 
-// A change's own LSN is no identity: rows of one COPY share it, and
-// interleaved transactions arrive with decreasing change LSNs.
+// A change's own LSN does not identify it: rows of one COPY share it, and interleaved
+// transactions arrive with decreasing change LSNs.
 func TestReader_PositionsAreUniqueAndRise(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -241,7 +240,7 @@ func TestReader_PositionsAreUniqueAndRise(t *testing.T) {
 	}
 }
 
-// The ordinal counts what the server streams, whatever is kept of it.
+// The ordinal counts all changes that the server streams, also those that are not kept.
 func TestReader_OrdinalsCountWhatIsNotKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")

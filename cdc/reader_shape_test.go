@@ -11,13 +11,13 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// What waits in the log is decoded by the shape that the table had then.
+// The reader decodes a backlog by the shape that the table had then.
 func TestReader_DecodesABacklogByTheShapeOfItsTime(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		setup string
-		run   []string // while nobody reads
+		run   []string // while no reader runs
 		want  []string
 	}{
 		{
@@ -86,7 +86,7 @@ func TestReader_DecodesABacklogByTheShapeOfItsTime(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, test.setup)
-			// The key of a table is learnt while it is there.
+			// The reader must read the key of a table while it exists.
 			w.exec(t, test.run...)
 			w.start(t)
 			w.settle(t)
@@ -95,7 +95,7 @@ func TestReader_DecodesABacklogByTheShapeOfItsTime(t *testing.T) {
 	}
 }
 
-// The same while the reader follows.
+// The same while the reader reads.
 func TestReader_FollowsATableThatChangesUnderIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "ALTER TABLE items REPLICA IDENTITY FULL")

@@ -12,8 +12,8 @@ import (
 	"walhook/internal/pgtest"
 )
 
-// load inserts items 1, 2, 3, … one by one until stop, which returns how many
-// there are. An insert that the server's end leaves in doubt is tried again.
+// load inserts items 1, 2, 3, … one by one until stop, which returns their number. It
+// repeats an insert whose result a crash of the server leaves unknown.
 func (w *world) load(t *testing.T) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -95,7 +95,7 @@ func TestReader_ContinuesAfterTheServerCrashed(t *testing.T) {
 	}
 }
 
-// A fast shutdown waits until every walsender's client has all.
+// A fast shutdown waits until every walsender's client has received all.
 func TestReader_DoesNotHoldUpTheServersShutdown(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})

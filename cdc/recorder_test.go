@@ -14,8 +14,8 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// recorder is a store in memory. It is as strict as a database: what is not
-// committed is not there, and nothing may be stored twice or out of order.
+// recorder is a store in memory, as strict as a database: it keeps only what is
+// committed, and refuses what is stored twice or out of order.
 type recorder struct {
 	noChanges
 
@@ -25,7 +25,7 @@ type recorder struct {
 	batches    []schemas.Batch // without their changes
 	gaps       []schemas.Gap
 	taken      int             // how often it was taken over
-	begun      *schemas.Source // of a first snapshot that is not finished
+	begun      *schemas.Source // of an initial snapshot that is not finished
 	accounts   map[string]schemas.Account
 	owners     map[schemas.OwnerEdge]bool
 	described  map[uint32][]*catalog.TableDescription // by place
@@ -35,8 +35,8 @@ type recorder struct {
 	faults     []string      // promises that a caller broke
 	changed    chan struct{} // closed at every change of the above
 
-	// before runs ahead of an append, after behind it, when it is stored;
-	// an error of either is the append's. They may block.
+	// before runs before an append, after once it is stored. An error of either is the
+	// append's. They may block.
 	before, after func(context.Context, schemas.Batch) error
 	// filling runs while a snapshot is loaded.
 	filling func() error
@@ -215,7 +215,7 @@ func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(
 	return nil
 }
 
-// tell wakes those who wait. mu is held.
+// tell wakes the waiters. The caller holds mu.
 func (r *recorder) tell() {
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -228,7 +228,7 @@ func (r *recorder) hook(before, after func(context.Context, schemas.Batch) error
 	r.before, r.after = before, after
 }
 
-// block holds appends back until release is called.
+// block blocks appends until release is called.
 func (r *recorder) block() (release func()) {
 	open := make(chan struct{})
 	r.hook(func(ctx context.Context, _ schemas.Batch) error {

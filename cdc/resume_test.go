@@ -30,11 +30,11 @@ func (w *world) wantIDs(t *testing.T, n int) {
 	}
 }
 
-// A transaction larger than a batch is stored in pieces. Wherever it stops,
-// what was stored is not stored again and nothing is left out.
+// A transaction larger than a batch is stored in chunks. Wherever the reader stops, it
+// stores no change twice and leaves out none.
 func TestReader_ResumesInsideATransaction(t *testing.T) {
 	t.Parallel()
-	const rows = 25_000 // more than waits at most
+	const rows = 25_000 // more than a batch holds
 	for _, test := range []struct {
 		name      string
 		afterward bool // the append fails when it is stored
@@ -111,8 +111,7 @@ func TestReader_StartsAgainWithNothingToDo(t *testing.T) {
 	}
 }
 
-// What is in the log where the stored position lies has to be what was stored
-// from there.
+// The WAL at the stored position must hold the transaction that was stored from there.
 func TestReader_TheTransactionThatItResumesInIsTheSameOne(t *testing.T) {
 	t.Parallel()
 	insert := rowMessage('I', tableOID, tuple('N', text("1"), null))
@@ -187,9 +186,8 @@ func TestReader_AMessageIsNeverSplitBetweenChunks(t *testing.T) {
 	}
 }
 
-// PostgreSQL 14 sends transactions in which nothing is published, also those
-// of an outbox in the same database: stored each, every append would cause the
-// next.
+// PostgreSQL 14 sends transactions without published changes too, such as those of an
+// outbox in the same database: if each were stored, every append would cause the next.
 func TestReader_AnEmptyTransactionIsNoReasonToAppend(t *testing.T) {
 	t.Parallel()
 	s := detached(schemas.Checkpoint{}, 0)

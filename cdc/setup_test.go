@@ -34,8 +34,8 @@ func statements(p *source.Plan) []string {
 	return sql
 }
 
-// wantSQL compares but for what PostgreSQL 18 alone has: generated columns are
-// published.
+// wantSQL compares statements, without the setting for generated columns, which only
+// PostgreSQL 18 has.
 func wantSQL(t *testing.T, plan *source.Plan, want ...string) {
 	t.Helper()
 	const option = "publish_generated_columns = stored"
@@ -121,8 +121,8 @@ func TestPlanSetup_IsWhatTheSourceStillNeeds(t *testing.T) {
 	}
 }
 
-// Under NOTHING, and DEFAULT without a key, the customer's own UPDATE
-// and DELETE fail once the table is published.
+// With NOTHING, and with DEFAULT without a key, the customer's own UPDATE and DELETE fail
+// once the table is published.
 func TestPlanSetup_NeverBreaksTheCustomersUpdates(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), `ALTER TABLE users REPLICA IDENTITY NOTHING;
@@ -253,7 +253,7 @@ func TestApply_DoesNotQueueForATableForLong(t *testing.T) {
 	wantFault(t, err, "a running transaction locks the table", "again")
 }
 
-// REPLICATION, SELECT and nothing else, the publication being its owner's.
+// The role has REPLICATION and SELECT only; the publication belongs to another role.
 func TestReader_WorksWithTheLeastPrivilege(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), "INSERT INTO users VALUES (7, 'http://example.com'); INSERT INTO items VALUES (1, 7, 'x')")
@@ -290,8 +290,8 @@ func TestPlanSetup_LeavesTablesWithGeneratedColumnsUpdatable(t *testing.T) {
 	}
 }
 
-// A publication that sends a table with a list of columns, be it another's,
-// makes the server refuse the table's updates under FULL.
+// Any publication with a column list for a table makes the server refuse the table's
+// updates under FULL.
 func TestPlanSetup_LeavesTablesUnderAListOfColumnsUpdatable(t *testing.T) {
 	t.Parallel()
 	const ours, others = "CREATE PUBLICATION walhook FOR TABLE users, notes, items (id, user_id);", "CREATE PUBLICATION another FOR TABLE items (id, name);"
@@ -328,9 +328,9 @@ func (noChanges) KeepSourceChange(context.Context, schemas.SourceChange) (int64,
 }
 func (noChanges) SourceChangeUndone(context.Context, int64) error { return nil }
 
-// Where the replica identity is by another index than the primary key's, its
-// columns name the records. Where others refer to them by the primary key they
-// cannot, nor where the catalog names another key: then only FULL will do.
+// If the replica identity uses another index than the primary key's, its columns are the
+// key. That does not work if other records refer to the primary key, or if the catalog
+// names another key: then only FULL works.
 func TestPlanSetup_AnIdentityWithoutTheKeyIsNoOption(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), `
@@ -354,8 +354,8 @@ func TestPlanSetup_AnIdentityWithoutTheKeyIsNoOption(t *testing.T) {
 	}
 }
 
-// By a collation that is not deterministic, or by its type, different texts are
-// the same value, and only the server can tell which.
+// With a collation that is not deterministic, or with some types, different texts are the
+// same value, and only the server can compare them.
 func TestPlanSetup_RefusesIDsThatTextsDoNotTell(t *testing.T) {
 	t.Parallel()
 	for _, alter := range []string{

@@ -52,8 +52,8 @@ func readAll(t *testing.T, r io.Reader, rng *rand.Rand) []byte {
 	}
 }
 
-// What is within the limit passes unchanged, however it arrives; of a longer
-// row the small values are kept, whole, and what follows it is not touched.
+// Messages within the limit pass unchanged, in whatever pieces they arrive. Of a longer
+// row the shortener keeps the small values, and it does not change what follows.
 func TestShortener_KeepsTheSmallValuesOfALongRow(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 100<<10)
@@ -88,8 +88,8 @@ func TestShortener_KeepsTheSmallValuesOfALongRow(t *testing.T) {
 	}
 }
 
-// A row beyond the limit costs no memory, counts, and is handed on with its key
-// and its owner; what comes after it is read.
+// A row beyond the limit takes no memory, counts as a change, and keeps its key and its
+// owner. The reader reads on after it.
 func TestReader_ALongRowTakesNoMemory(t *testing.T) { // alone: it measures the heap
 	w := newWorld(t, "ALTER TABLE items ADD note bytea; ALTER TABLE items REPLICA IDENTITY FULL; ALTER TABLE items ALTER note SET STORAGE EXTERNAL;")
 	w.cfg.MaxMessageBytes = 1 << 20

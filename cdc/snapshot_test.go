@@ -57,8 +57,8 @@ func (w *world) write(ctx context.Context, t *testing.T, writer int) {
 	}
 }
 
-// reconcile applies what was stored to what a snapshot gave. A row that is
-// inserted twice, or changed without being there, was doubled or missed.
+// reconcile applies the stored changes to the snapshot's rows. It fails at a row that is
+// inserted twice or changed without existing: one that was doubled or missed.
 func reconcile(t *testing.T, table string, value int, state map[string]string, changes []schemas.Change) {
 	t.Helper()
 	wrong := 0
@@ -160,7 +160,7 @@ func TestSnapshot_ReadsAccountsAndOwnersThroughParents(t *testing.T) {
 	}
 }
 
-// A change of the row brings the same text: both are what to_json writes.
+// Snapshot and change of a row give the same text: both write as to_json does.
 func TestSnapshot_ReadsTheColumnsOfAccountsThatRulesAskFor(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), `ALTER TABLE users ADD sku text, ADD plan json, ADD since timestamptz;
@@ -346,7 +346,7 @@ func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
 	wantLines(t, w.lines(), []string{"insert public.items new(id*=2 user_id=7 name=seen)"})
 }
 
-// Making a slot waits for every transaction of the server that writes.
+// Creating a slot waits for every transaction of the server that writes.
 func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
@@ -416,7 +416,7 @@ func TestSnapshot_SaysWhatTheServerLacks(t *testing.T) {
 	})
 }
 
-// Slots may be named what a replication command takes for something else.
+// A slot's name may be a keyword of replication commands.
 func TestSnapshot_TakesEveryNameThatASlotMayHave(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"logical", "1st"} {
@@ -433,7 +433,7 @@ func TestSnapshot_TakesEveryNameThatASlotMayHave(t *testing.T) {
 	}
 }
 
-// A publication that is narrowed would silently leave changes out.
+// The stream would lack changes without an error if a publication is narrowed.
 func TestReader_ANarrowedPublicationIsNoticedWhileReading(t *testing.T) {
 	t.Parallel()
 	w := unprepared(t, pgtest.Database(t), "DROP TABLE notes")
@@ -441,7 +441,7 @@ func TestReader_ANarrowedPublicationIsNoticedWhileReading(t *testing.T) {
 	w.setup(t)
 	r := w.start(t, func(r *Reader) { r.watchEvery = 20 * time.Millisecond })
 	w.settle(t)
-	// A table of the catalog that is new is no reason to stop.
+	// The reader does not stop for a new table of the catalog.
 	w.exec(t, "CREATE TABLE notes (id int PRIMARY KEY)")
 	w.settle(t)
 	w.exec(t, "ALTER PUBLICATION walhook DROP TABLE items")

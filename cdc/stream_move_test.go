@@ -14,7 +14,7 @@ const dividedUsers = `
 	ALTER TABLE users ATTACH PARTITION users_2 FOR VALUES IN (2);
 `
 
-// An account whose row moves to another partition goes on: that is no end of it.
+// An account whose row moves to another partition does not end.
 func TestReader_AnAccountThatMovesToAnotherPartitionIsUpdated(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, publication, identity, old string }{

@@ -8,8 +8,8 @@ import (
 	"walhook/internal/pgtest"
 )
 
-// A key with a generated column before PostgreSQL 18 is no key to walhook: the
-// server does not send it.
+// Before PostgreSQL 18 walhook cannot use a key with a generated column, since the server
+// does not send it.
 const generatedKey = `ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD odd bigint GENERATED ALWAYS AS (id % 2) STORED; ALTER TABLE notes ADD PRIMARY KEY (id, odd);`
 
 func (w *world) sendsGenerated(t *testing.T) bool {
@@ -26,8 +26,7 @@ func TestPlanSetup_NamesAKeyThatIsNotSent(t *testing.T) {
 	}
 }
 
-// What tells its rows apart is the columns that the one is computed from, where
-// none of them can be null.
+// The columns that it is computed from identify the rows, if none of them can be null.
 func TestPlanSetup_NamesAKeyOfTheColumnsThatAGeneratedOneIsComputedFrom(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, columns, want string }{
@@ -46,7 +45,7 @@ func TestPlanSetup_NamesAKeyOfTheColumnsThatAGeneratedOneIsComputedFrom(t *testi
 	}
 }
 
-// A key that becomes such a one is named at once, and every change is listed.
+// The reader logs at once that a key has become such a one, and lists every change.
 func TestReader_NamesAKeyThatIsNoLongerSent(t *testing.T) {
 	t.Parallel()
 	w, logs := watched(t, "ALTER TABLE notes REPLICA IDENTITY FULL;", "CREATE PUBLICATION walhook FOR TABLE users, items, notes")

@@ -27,7 +27,7 @@ func (c *changeList) SourceChangeUndone(_ context.Context, id int64) error {
 	return nil
 }
 
-// changedWorld is a source that setup has changed and noted.
+// changedWorld is a source after setup has changed it and noted the changes.
 func changedWorld(t *testing.T, extra string) (*world, *changeList, uint32) {
 	t.Helper()
 	w, kept := unprepared(t, pgtest.Database(t), extra), &changeList{}
@@ -37,7 +37,7 @@ func changedWorld(t *testing.T, extra string) (*world, *changeList, uint32) {
 	return w, kept, w.publicationOID(t)
 }
 
-// tearDown undoes what was noted, and says what was left and refused.
+// tearDown undoes the noted changes, and returns what was left and refused.
 func (w *world) tearDown(t *testing.T, kept *changeList, publication uint32) (left string, err error) {
 	t.Helper()
 	plan, err := source.PlanTeardown(t.Context(), w.cfg, kept.list, publication)
@@ -49,8 +49,8 @@ func (w *world) tearDown(t *testing.T, kept *changeList, publication uint32) (le
 
 const byIndex = "CREATE UNIQUE INDEX by_user ON items (user_id); ALTER TABLE items ALTER user_id SET NOT NULL; ALTER TABLE items REPLICA IDENTITY USING INDEX by_user;"
 
-// What was done since to the names of things does not keep teardown from
-// finding them, and what took their place is left alone.
+// Teardown finds objects that were renamed since, and does not touch objects that have
+// their former names.
 func TestTeardown_FindsWhatSetupChangedUnderAnyName(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -109,7 +109,7 @@ func TestTeardown_FindsWhatSetupChangedUnderAnyName(t *testing.T) {
 	}
 }
 
-// Setup of an older walhook noted the name of an index alone.
+// Setup of an older walhook noted only the name of an index.
 func TestTeardown_TakesAnIndexByTheNameThatWasNoted(t *testing.T) {
 	t.Parallel()
 	w, kept, publication := changedWorld(t, byIndex)
@@ -123,8 +123,8 @@ func TestTeardown_TakesAnIndexByTheNameThatWasNoted(t *testing.T) {
 	}
 }
 
-// A table that is another's by now, or a publication, keeps the rest from
-// nothing, and no published table loses what lets it be updated.
+// If a table or the publication has another owner now, teardown still undoes the rest,
+// and no published table loses the identity that its updates need.
 func TestTeardown_UndoesTheRestWhereTheRoleLostARight(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, taken, items, notes, said string }{

@@ -18,8 +18,8 @@ import (
 	"walhook/sender/deliver"
 )
 
-// fakeLog is an event log in memory whose calls fail where a test says so. The
-// log itself keeps what package outboxtest asks of every log.
+// fakeLog is an event log in memory whose calls fail when a test says so. The log itself
+// passes the cases of package outboxtest.
 type fakeLog struct {
 	*memory.Log
 
@@ -42,7 +42,7 @@ func (f *fakeLog) append(events ...outbox.Event) { f.Append(events...) }
 
 func (f *fakeLog) set(e outbox.Endpoint) { f.Set(e) }
 
-// fault changes what fails.
+// fault changes which calls fail.
 func (f *fakeLog) fault(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,7 +63,7 @@ func (f *fakeLog) Join(_ context.Context, name string, lease time.Duration, _ fu
 	return &fakeSession{Session: f.Log.Join(name, lease, nil), log: f}, nil
 }
 
-// settled settles a batch as an owner did that is gone.
+// settled settles a batch as a former owner did.
 func (f *fakeLog) settled(ctx context.Context, batch ...outbox.Settlement) error {
 	earlier := f.Log.Join("an earlier owner", time.Minute, nil)
 	if _, err := earlier.Settle(ctx, batch); err != nil {
@@ -72,7 +72,7 @@ func (f *fakeLog) settled(ctx context.Context, batch ...outbox.Settlement) error
 	return earlier.Leave(ctx)
 }
 
-// fakeSession asks the log, unless a call is to fail.
+// fakeSession calls the log, unless the call is to fail.
 type fakeSession struct {
 	Session
 	log *fakeLog
@@ -182,7 +182,7 @@ func (s *fakeSession) Leave(ctx context.Context) error {
 	return s.Session.Leave(ctx)
 }
 
-// view is a copy to look at.
+// view is a copy of the log's state.
 func (f *fakeLog) view() fakeView {
 	v := f.View()
 	view := fakeView{attempts: v.Attempts, retry: v.Retries, dead: map[int64]string{}, lanes: v.Lanes, endpoints: v.Endpoints, tails: v.Tails}
@@ -273,7 +273,7 @@ func (r *run) end() {
 	}
 }
 
-// Deliver is the sender's destination: no network, and nothing of HTTP.
+// Deliver is the sender's destination, without a network and HTTP.
 func (r *run) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) deliver.Result {
 	at := time.Now()
 	r.mu.Lock()
@@ -332,12 +332,12 @@ var (
 	cutShort = deliver.Result{Outcome: deliver.Held, Reason: "shutdown"}
 )
 
-// pauses asks to be left alone for a while.
+// pauses is the result of an endpoint that asks for a pause.
 func pauses(d time.Duration) deliver.Result {
 	return deliver.Result{Outcome: deliver.Pause, Reason: "503", After: d, EndpointFault: true}
 }
 
-// after lets time pass, and what it brings about.
+// after lets time pass, and waits for all that follows.
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

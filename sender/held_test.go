@@ -19,8 +19,8 @@ import (
 	"walhook/sender/deliver"
 )
 
-// A host that nothing may be sent to is a state of its endpoint, seen before the
-// first event, and nothing is tried or lost: allowed, what was held is delivered.
+// An endpoint with a forbidden host is unusable before its first event. The sender tries
+// and loses nothing: once the host is allowed, it delivers what was held.
 func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -147,9 +147,9 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 	}
 }
 
-// A name that leads to a forbidden address each time is shown as an endpoint that
-// only fails, with that reason, in every list of the operator, by any process. One
-// that does so at times is retried, and then nothing is shown.
+// An endpoint whose name always resolves to a forbidden address is listed as one that
+// only fails, with that reason, by every process. One whose name sometimes does is
+// retried, and then not listed.
 func TestHeldHost_ANameThatIsForbiddenIsShownAndOneThatOnlySometimesIsIsRetried(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -210,7 +210,7 @@ func TestHeldHost_ANameThatIsForbiddenIsShownAndOneThatOnlySometimesIsIsRetried(
 		}
 		seen = fmt.Sprintf("%+v\n%+v\nworst %s\nattempts %s", always.Lane, sometimes.Lane, listed.String(), reasons)
 		if !always.Lane.FailingSince.IsZero() && always.Lane.LastReason == "blocked_address" && always.Retries == 1 && listed.String() == "always blocked_address; " &&
-			// The account is not told what its name leads to.
+			// The account does not see the address of its name.
 			reasons == "retry unreachable, delivered 2xx" && sometimes.Lane.FailingSince.IsZero() && sometimes.Retries == 0 {
 			return
 		}
@@ -220,8 +220,8 @@ func TestHeldHost_ANameThatIsForbiddenIsShownAndOneThatOnlySometimesIsIsRetried(
 	}
 }
 
-// namedDestination stands in for the name servers alone: it makes each attempt at
-// one of the addresses that the endpoint's name leads to, the last one for good.
+// namedDestination replaces the name servers: each attempt goes to the next of the
+// addresses of the endpoint's name, and in the end always to the last one.
 type namedDestination struct {
 	deliver.Destination
 	mu   sync.Mutex

@@ -11,8 +11,8 @@ import (
 	"walhook/sender/deliver"
 )
 
-// laneWorld drives one lane by random steps in random order: every question to
-// the outbox and every answer may come at any time after the other.
+// laneWorld drives one lane by random steps: every query of the outbox and every answer
+// may come at any time after the one before.
 type laneWorld struct {
 	t       *testing.T
 	random  *rand.Rand
@@ -148,7 +148,7 @@ func (w *laneWorld) step() {
 	w.checkCursor(now)
 }
 
-// read serves a question, or brings an answer to the lane.
+// read serves a query, or gives an answer to the lane.
 func (w *laneWorld) read(now time.Time) {
 	if len(w.reads) > 0 {
 		r := w.reads[0]
@@ -223,7 +223,7 @@ func (w *laneWorld) reorder(to outbox.Ordering) {
 	w.log.set(e)
 }
 
-// checkCursor compares the lane's cursor with what is durable.
+// checkCursor compares the lane's cursor with the committed settlements.
 func (w *laneWorld) checkCursor(now time.Time) {
 	cursor := min(w.lane.cursor.position(), w.tail())
 	if s := w.lane.snapshot(0, now); s.Behind {
@@ -266,7 +266,7 @@ func (w *laneWorld) crash() {
 	for _, state := range h.Blocked {
 		w.lane.recordState(state)
 	}
-	// What arrived and was not durable arrives again: that is at-least-once.
+	// What was delivered and not settled is delivered again: at least once.
 	retry := w.log.view().retry
 	for id := range w.arrived {
 		if _, again := retry[id]; again || !w.log.Settled(id) {

@@ -73,7 +73,7 @@ func TestSender_HangingEndpointsWithLargeEventsLeaveRoomForOthers(t *testing.T) 
 	})
 }
 
-// What this machine cannot send yet stays in the log.
+// The tailer does not read events that this machine cannot send yet.
 func TestSender_ReadsNoFurtherThanItCanSend(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

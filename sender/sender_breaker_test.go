@@ -190,10 +190,9 @@ func TestSender_OneRecordOfADeadEndpointIsNotParkedForEver(t *testing.T) {
 	})
 }
 
-// A batch of results is taken at one instant, and what it takes to work it off is
-// a lag: the breaker that opens then has to let its probe through at the instant
-// that the lane reckons with, or every turn of the dispatcher finds a lane that
-// is startable and does not start.
+// The dispatcher takes a batch of results at one instant, and lags while it processes it.
+// A breaker that opens then must allow its probe at the instant that the lane has, or
+// every turn of the dispatcher finds a startable lane that does not start.
 func TestDispatcher_TakesOneTurnForAProbeHoweverLateTheBreakerOpened(t *testing.T) {
 	t.Parallel()
 	for _, lag := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 30 * time.Millisecond, time.Minute} {

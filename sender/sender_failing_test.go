@@ -173,7 +173,7 @@ func TestSender_EvictsIdleLanesAndMakesThemAgain(t *testing.T) {
 	})
 }
 
-// An event that no request can carry costs neither the others nor the endpoint.
+// An event that is too large for a request affects neither other events nor the endpoint.
 func TestSender_AnEventWhoseRequestIsTooLongIsADeadLetterAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,8 +14,8 @@ func (f *fakeLog) retain(id, before int64) {
 	f.change(id, func(e *outbox.Endpoint) { e.ExpireBefore = before })
 }
 
-// What is past retention is given up by the sender that owns the lane, once
-// nothing of it is in flight; the lane stays as it is.
+// The sender that owns the lane dead-letters events past retention, once none of them is
+// in flight; the lane does not change otherwise.
 func TestSender_WhatIsPastRetentionIsNeverBothDeadAndSent(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -92,7 +92,7 @@ func TestSender_WhatIsPastRetentionIsNeverBothDeadAndSent(t *testing.T) {
 	}
 }
 
-// The last warning is there for people, and for whoever owns the lane next.
+// The last warning is stored for display, and for the lane's next owner.
 func TestSender_SavesTheStageOfAWarning(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -155,8 +155,8 @@ func TestLease_EndsByWhicheverClockOfThisMachineIsFirst(t *testing.T) {
 	}
 }
 
-// Asked twice, a shard that was gained again meanwhile would be freed while its
-// events are being sent.
+// A second request to release would free a shard that this sender has gained again, and
+// whose events it is sending.
 func TestSender_AShardIsGivenUpOnceOrTheSessionEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -178,9 +178,9 @@ func TestSender_AShardIsGivenUpOnceOrTheSessionEnds(t *testing.T) {
 	})
 }
 
-// An owner that died had settled events beyond the tails that it had stored. Its
-// successor finds that in attempts, however a lane comes to read the log: here
-// one of a feed that was once cleared, with a record in retry and no lane row.
+// A former owner had settled events beyond its stored tails. Its successor finds them in
+// attempts, for whatever reason a lane reads the event log: here after a feed was
+// cleared, with a record in retry and no lane row.
 func TestSender_WhatAnEarlierOwnerSettledIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*outbox.Endpoint){

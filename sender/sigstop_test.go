@@ -23,8 +23,8 @@ import (
 	"walhook/sender/deliver"
 )
 
-// A process of its own that sends is this test's binary with the outbox's URL
-// in childEnv and a name in childName, which its User-Agent shows.
+// A separate sending process is this test's binary with the outbox's URL in childEnv and
+// a name in childName, which its User-Agent shows.
 const (
 	childEnv  = "TEST_SENDER_OUTBOX"
 	childName = "TEST_SENDER_NAME"
@@ -84,8 +84,8 @@ func signalChild(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// witness is a receiver that knows who sent what, and answers the first sender
-// only when it is let.
+// witness is a receiver that notes which sender sent what. It answers the first sender
+// only once hold is closed.
 type witness struct {
 	mu    sync.Mutex
 	from  map[string][]string // event → senders, in order
@@ -137,8 +137,8 @@ func (w *witness) atRest(sender string) int {
 
 // TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease stops a sender
 // with attempts in flight and more in its buffers, past its lease, until
-// another has taken over and delivered everything. Continued, it cannot reach
-// the outbox at first, so that only its own clocks tell it.
+// another has taken over and delivered everything. When it continues, it cannot reach
+// the outbox at first, so only its own clocks show that the lease has ended.
 func TestSender_OnPostgresAPausedSenderStartsNothingWithItsOldLease(t *testing.T) {
 	t.Parallel()
 	w := &witness{from: map[string][]string{}, first: "one", hold: make(chan struct{})}

@@ -23,7 +23,7 @@ import (
 
 var testEvent = outbox.Event{ID: 1, WebhookID: "evt_00000000016B3748_1", Body: []byte(`{"type":"insert"}`)}
 
-// testHTTP may dial this machine, and is impatient.
+// testHTTP may dial this machine, and has short time limits.
 func testHTTP(t *testing.T) *HTTP {
 	c := newHTTP(Config{
 		Version: "test", AttemptTimeout: 2 * time.Second, HeaderTimeout: time.Second,
@@ -38,7 +38,7 @@ func testEndpoint(url string) outbox.Endpoint {
 	return outbox.Endpoint{ID: 1, Revision: 1, URL: url, State: outbox.EndpointActive, Secrets: []string{secretA}}
 }
 
-// rawReceiver answers each connection with f, which speaks for itself.
+// rawReceiver serves each connection with f.
 func rawReceiver(t *testing.T, f func(net.Conn, *bufio.Reader)) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -171,7 +171,7 @@ func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 	})
 }
 
-// net/http would repeat a GET by itself when a kept connection ends.
+// net/http would repeat a GET itself when an idle connection ends.
 func TestAttempt_OneAttemptIsAtMostOneRequestOnAConnectionThatCloses(t *testing.T) {
 	onEachClient(t, func(t *testing.T, client clientKind) {
 		for _, verb := range []string{"post", "get"} {

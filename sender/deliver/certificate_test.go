@@ -31,8 +31,7 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
-// issue fills in what a template leaves out, and signs by itself before there
-// is an authority.
+// issue completes a template and signs it; the authority's own one by itself.
 func (a *authority) issue(template *x509.Certificate) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -217,8 +216,8 @@ func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 	})
 }
 
-// Some servers close instead of sending an alert. One that has answered before closes
-// for another reason.
+// Some servers close instead of sending an alert. A server that has answered on the
+// connection before closes for another reason.
 func TestAttempt_AReceiverThatWantsACertificateAndClosesIsNamed(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {

@@ -19,16 +19,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What is promised of an attempt is promised of each client. The tests that run
-// on each of them are one suite: timeouts, drips, resets, kept connections that
-// are closed as they are used again, interim answers, malformed ones, bounds,
-// early answers, TLS and HTTP/2, redirects, and statuses that are none.
+// Both clients keep the promises of an attempt. The tests that run on each client are one
+// suite: timeouts, drips, resets, idle connections that close while they are used again,
+// interim, malformed and early answers, bounds, TLS and HTTP/2, redirects, and invalid
+// statuses.
 
-// clientKind is a way in which the HTTP destination has a request made.
+// clientKind is a client of the HTTP destination.
 type clientKind struct {
 	name string
 	use  func(*HTTP)
-	// limited says that it is net/http's, which cannot do all of it: see limit.
+	// limited says that it is net/http's, which has limits.
 	limited bool
 }
 
@@ -38,22 +38,22 @@ var clients = []clientKind{
 	{name: "net/http", use: func(h *HTTP) { h.use(newNetHTTP(&h.config, h.dialer, true)) }, limited: true},
 }
 
-// limit names what net/http's client cannot do of what is promised. The suite
-// wants to see that it cannot: one that it can do after all is to be dropped.
+// limit names a promise that net/http's client cannot keep. The suite checks that it
+// cannot: a limit that does not exist any more must be removed.
 type limit string
 
 const (
-	// limitInterim: net/http tells nobody where an interim answer ends in what it read.
+	// limitInterim: net/http does not report where an interim answer ends in its buffer.
 	limitInterim limit = "behind an interim answer the status decides only once its header is whole"
-	// limitAhead: a goroutine of net/http's reads, and may not have come to it. No
-	// test can see that each time; those of it give the goroutine time.
+	// limitAhead: a goroutine of net/http reads, and may not have run yet. No test can
+	// show that each time; these tests give the goroutine time.
 	limitAhead limit = "what a receiver sends before a request is seen only once it was read"
 )
 
-// binds says whether a case is one of net/http's limits for this client.
+// binds reports whether a case is a limit of this client.
 func (k clientKind) binds(l limit) bool { return k.limited && l != "" }
 
-// byRoundTrip hides the shorter way that the HTTP destination looks for.
+// byRoundTrip hides that the client implements direct.
 type byRoundTrip struct{ client *client }
 
 func (b byRoundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return b.client.RoundTrip(r) }
@@ -65,7 +65,7 @@ func onEachClient(t *testing.T, f func(t *testing.T, client clientKind)) {
 	}
 }
 
-// onEachOfHTTP2 leaves out a client that comes to HTTP/2 as another does.
+// onEachOfHTTP2 leaves out a client that uses HTTP/2 as another one does.
 func onEachOfHTTP2(t *testing.T, f func(t *testing.T, client clientKind)) {
 	for _, client := range clients {
 		if client.name != "walhook by RoundTrip" {
@@ -74,14 +74,14 @@ func onEachOfHTTP2(t *testing.T, f func(t *testing.T, client clientKind)) {
 	}
 }
 
-// http may dial this machine, and is impatient.
+// http may dial this machine, and has short time limits.
 func (k clientKind) http(t *testing.T) *HTTP {
 	h := testHTTP(t)
 	k.use(h)
 	return h
 }
 
-// own is the client that speaks HTTP/1.1 by itself.
+// own is the client that speaks HTTP/1.1 itself.
 func own(h *HTTP) *client {
 	if b, ok := h.client.(byRoundTrip); ok {
 		return b.client
@@ -89,7 +89,7 @@ func own(h *HTTP) *client {
 	return h.client.(*client)
 }
 
-// overNetHTTP is what speaks HTTP/2.
+// overNetHTTP is the client that speaks HTTP/2.
 func overNetHTTP(h *HTTP) *netHTTP {
 	if n, ok := h.client.(*netHTTP); ok {
 		return n

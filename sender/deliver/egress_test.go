@@ -85,7 +85,7 @@ func TestEgress_NoWayOfWritingLoopbackReachesAListener(t *testing.T) {
 		for _, scheme := range []string{"http", "https"} {
 			e := outbox.Endpoint{URL: scheme + "://" + host + ":" + port + "/", Secrets: []string{secretA}}
 			a := c.deliver(t.Context(), e, outbox.Event{WebhookID: "evt_1", Body: []byte("{}")}, time.Now())
-			// A form that does not resolve with the Go resolver is refused by that.
+			// The Go resolver refuses a form that it does not know.
 			if a.status != 0 || a.failure != failBlocked && a.failure != failDNS && a.failure != failDNSNotFound && a.failure != failURL && a.failure != failDNSHere {
 				t.Errorf("%s: status %d, failure %q (%s)", e.URL, a.status, a.failure, a.detail)
 			}
@@ -103,8 +103,8 @@ func TestEgress_NoWayOfWritingLoopbackReachesAListener(t *testing.T) {
 	}
 }
 
-// What a URL says itself is judged at once; a name is not looked up, so that
-// nobody learns which names there are.
+// CheckHost checks an address in a URL at once. It does not resolve a name, so that an
+// account cannot learn which names exist.
 func TestHTTP_RefusesAddressesInEveryFormAndLooksNoNameUp(t *testing.T) {
 	t.Parallel()
 	c, err := NewHTTP(Config{})

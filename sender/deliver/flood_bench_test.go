@@ -13,9 +13,8 @@ import (
 // receiver in the same process included. Without bounds it took a minute.
 const mostFloodCPU = 500 * time.Millisecond
 
-// BenchmarkHTTP2Flood is one attempt whose receiver sends frames without end
-// after the status, each kind relative to an attempt on a new connection that is
-// plainly answered.
+// BenchmarkHTTP2Flood measures an attempt whose receiver sends endless frames after the
+// status, for each kind of frame, relative to an ordinary attempt on a new connection.
 func BenchmarkHTTP2Flood(b *testing.B) {
 	var plain time.Duration
 	for _, flood := range []struct {

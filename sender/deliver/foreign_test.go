@@ -43,7 +43,7 @@ func TestAttempt_AReceiverThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 	})
 }
 
-// Servers that speak HTTP/2 alone send their SETTINGS as soon as they are connected to.
+// Servers that speak HTTP/2 only send their SETTINGS right after the connection is made.
 func TestAttempt_AnHTTP2ServerThatSpeaksFirstIsNamed(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {
@@ -101,7 +101,7 @@ func TestAttempt_AnHTTP2ServerThatSpeaksFirstIsNamed(t *testing.T) {
 	})
 }
 
-// spokenConn is a connection whose other side has spoken before it is used.
+// spokenConn is a connection on which the receiver has sent bytes before it is used.
 type spokenConn struct {
 	net.Conn
 	in *bufio.Reader
@@ -130,7 +130,7 @@ func TestAttempt_ABlockedAddressHidesNoOther(t *testing.T) {
 		for _, blocked := range []string{"[2001:db8::1]:" + port, "10.1.2.3:" + port} {
 			c := client.http(t)
 			dial := c.dialer.net.DialContext
-			// As net dials a name: each address in turn, and the first one's error.
+			// As package net dials a name: each address in turn, returning the first error.
 			c.dialer.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 				_, first := dial(ctx, network, blocked)
 				_, _ = dial(ctx, network, address)

@@ -32,7 +32,7 @@ func hurried(f func(net.Conn)) *HTTP {
 	return c
 }
 
-// checkAnswer wants of whatever a receiver said an outcome within bounds.
+// checkAnswer checks that any answer gives an outcome within bounds.
 func checkAnswer(t *testing.T, a answer, began time.Time) {
 	t.Helper()
 	now := time.Now()
@@ -65,8 +65,8 @@ func checkAnswer(t *testing.T, a answer, began time.Time) {
 	}
 }
 
-// FuzzAnswerHTTP1 has a receiver answer a request with raw bytes. Whatever it
-// says, it answers that request at most, and not the next one on its connection.
+// FuzzAnswerHTTP1 has a receiver answer a request with raw bytes. They answer at most that
+// request, and not the next one on its connection.
 func FuzzAnswerHTTP1(f *testing.F) {
 	const fine = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 	for _, status := range unbelievable {

@@ -96,8 +96,8 @@ func TestResult_WhatIsStoredFitsItsColumns(t *testing.T) {
 	}
 }
 
-// TestAttempt_WhatComesBeforeARequestAnswersNone has a receiver say more than it
-// was asked for, in every form in which that can wait for the next request.
+// TestAttempt_WhatComesBeforeARequestAnswersNone has a receiver send more than an answer,
+// in every form that can wait for the next request.
 func TestAttempt_WhatComesBeforeARequestAnswersNone(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {
@@ -185,7 +185,7 @@ func TestAttempt_WhatComesBeforeARequestAnswersNone(t *testing.T) {
 	})
 }
 
-// heldConn holds back what is written behind a number of bytes, for a while.
+// heldConn delays all that is written after a number of bytes.
 type heldConn struct {
 	net.Conn
 	hold atomic.Bool
@@ -371,7 +371,7 @@ func TestAttempt_TLSRecordsWithoutDataKeepAConnection(t *testing.T) {
 }
 
 // TestAttempt_HTTP2FloodsEndTheirConnection floods a connection with each kind of
-// frame that means nothing, before and after the status.
+// frame without meaning, before and after the status.
 func TestAttempt_HTTP2FloodsEndTheirConnection(t *testing.T) {
 	t.Parallel()
 	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
@@ -486,8 +486,8 @@ func TestAttempt_HTTP2AnswersOnStreamsThatAreNotOpenAnswerNothing(t *testing.T) 
 	})
 }
 
-// recordWriter writes the records of a TLS 1.3 server itself, which crypto/tls
-// allows nobody to: session tickets and new keys at any moment.
+// recordWriter writes the records of a TLS 1.3 server itself, since crypto/tls does not
+// let a test send session tickets and new keys at any moment.
 type recordWriter struct {
 	conn   net.Conn
 	secret []byte

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The frames that these tests speak (RFC 9113, 6).
+// The frames of these tests (RFC 9113, 6).
 const (
 	frameData         = 0
 	frameHeaders      = 1
@@ -55,8 +55,7 @@ func code(values ...uint32) (b []byte) {
 	return b
 }
 
-// http2Receiver takes requests and has f answer each; at is the kind of frame
-// at which it does.
+// http2Receiver reads requests and has f answer each, at the kind of frame that at names.
 type http2Receiver struct {
 	settings []byte
 	at       byte

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// maxTaken is what an attempt may take from a receiver: a header, a little of
-// a body, and the transport's buffers.
+// maxTaken is how many bytes an attempt may read: a header, the beginning of a body, and
+// the transport's buffers.
 const maxTaken = maxAnswerHeader + maxAnswerBody + 64<<10
 
 // countedConn counts what is read.
@@ -44,7 +44,7 @@ func countTaken(c *HTTP) *atomic.Int64 {
 	return taken
 }
 
-// answers reads a request and says something.
+// answers reads a request and sends a text.
 func answers(text string) func(net.Conn, *bufio.Reader) {
 	return func(conn net.Conn, r *bufio.Reader) {
 		if readRequest(r) == nil {
@@ -53,7 +53,7 @@ func answers(text string) func(net.Conn, *bufio.Reader) {
 	}
 }
 
-// answersThenDrips goes on with drop for ever.
+// answersThenDrips sends a text and then drop for ever.
 func answersThenDrips(text, drop string) func(net.Conn, *bufio.Reader) {
 	return func(conn net.Conn, r *bufio.Reader) {
 		if readRequest(r) == nil {
@@ -156,8 +156,8 @@ func TestAttempt_TheStatusLineDecidesAndNothingAfterItUndoesIt(t *testing.T) {
 	})
 }
 
-// TestAttempt_AConnectionIsDroppedAtTheBoundOfABody has receivers say 200 and
-// then not end: each must find its connection closed, and is not kept.
+// TestAttempt_AConnectionIsDroppedAtTheBoundOfABody has receivers answer 200 with an
+// endless body: the client must close each connection.
 func TestAttempt_AConnectionIsDroppedAtTheBoundOfABody(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {

@@ -21,9 +21,9 @@ import (
 // namespaceEnv marks the process of a test that has a network to itself.
 const namespaceEnv = "TEST_IN_NAMESPACE"
 
-// inNamespace runs the calling test once more, in a process with an empty
-// network of its own, and is true there. Where the machine gives none it skips:
-// under CI only where the machine cannot give one.
+// inNamespace runs the calling test again, in a process with an empty network of its own,
+// and is true there. It skips the test on a machine without network namespaces; under CI
+// only if the machine cannot have them.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(namespaceEnv) != "" {
@@ -93,9 +93,9 @@ func setNetwork(t *testing.T, commands ...string) {
 	}
 }
 
-// TestEgress_NoListenerInASpecialRangeEverSeesAConnection runs in a network in
-// which every address that there is leads to this machine: one listener would
-// see a connection to any of them, and does see those to public ones.
+// TestEgress_NoListenerInASpecialRangeEverSeesAConnection runs in a network in which
+// every address is this machine's: one listener would see a connection to any of them,
+// and does see those to public ones.
 func TestEgress_NoListenerInASpecialRangeEverSeesAConnection(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -222,8 +222,8 @@ func samples(p netip.Prefix) []netip.Addr {
 	return all
 }
 
-// disguises are an address and, of an IPv4 one, those that mean it in IPv6:
-// mapped, compatible, translated, NAT64 by either prefix, 6to4 and Teredo.
+// disguises are an address and, for an IPv4 one, the IPv6 addresses that embed it: mapped,
+// compatible, translated, NAT64 with either prefix, 6to4 and Teredo.
 func disguises(a netip.Addr) []netip.Addr {
 	all := []netip.Addr{a}
 	if !a.Is4() {
@@ -239,8 +239,8 @@ func disguises(a netip.Addr) []netip.Addr {
 	return append(all, netip.MustParseAddr(teredo))
 }
 
-// TestAttempt_FaultsOfTheNetworkAreToldApart has a network without a way out, and
-// with a router that says that there is none.
+// TestAttempt_FaultsOfTheNetworkAreToldApart has a network without a route, and one whose
+// router answers that there is none.
 func TestAttempt_FaultsOfTheNetworkAreToldApart(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -274,8 +274,8 @@ func TestAttempt_FaultsOfTheNetworkAreToldApart(t *testing.T) {
 	}
 }
 
-// TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers has a way out by IPv4 and
-// none by IPv6, as most containers have, and then a firewall against one host.
+// TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers has a route for IPv4 and none for
+// IPv6, as most containers do, and then a firewall against one host.
 func TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -319,7 +319,7 @@ func TestAttempt_NoRouteToOneReceiverAloneIsTheReceivers(t *testing.T) {
 }
 
 // TestAttempt_AReceiverThatDoesNotAcceptIsATimeoutOfConnecting fills a listener's
-// queue, so that the kernel answers nobody any more.
+// queue, so that the kernel answers no connection any more.
 func TestAttempt_AReceiverThatDoesNotAcceptIsATimeoutOfConnecting(t *testing.T) {
 	t.Parallel()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

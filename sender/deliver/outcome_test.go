@@ -53,8 +53,7 @@ func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
 	}
 }
 
-// The documents list what a person may see: the operator every reason, an account
-// those that are shown to it.
+// The documents list every reason for the operator, and those that an account sees.
 func TestDocuments_ListEveryReason(t *testing.T) {
 	for file, seen := range map[string]func(Result) string{
 		"../../docs/OPERATIONS.md": func(r Result) string { return r.Reason },

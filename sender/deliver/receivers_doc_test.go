@@ -78,7 +78,7 @@ func buildGo(t *testing.T, files ...string) (program string) {
 	return program
 }
 
-// The code that RECEIVERS.md shows is run as it stands there.
+// The test runs the code of RECEIVERS.md unchanged.
 func TestReceiversDocument_ItsCodeVerifiesRealDeliveries(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/RECEIVERS.md")

@@ -21,7 +21,7 @@ import (
 
 var echoBody = []byte(`{"type":"update","schema":"sub_users","data":"{\"id\":42,\"parent_id\":7,\"username\":\"ann.obrien\",\"email\":\"ann@obrien.example\",\"first_name\":\"Анна\",\"phone_number\":\"3125551212\",\"address\":\"1 Main St\",\"city\":\"Springfield\"}"}`)
 
-// echoes are ways in which an answer may repeat what was sent.
+// echoes are ways in which an answer may repeat the event.
 func echoes() map[string]string {
 	body := string(echoBody)
 	var envelope struct{ Type, Schema, Data string }
@@ -93,7 +93,7 @@ func echoes() map[string]string {
 	return all
 }
 
-// confirms that nothing of what was sent is left.
+// checkNothingKept checks that a detail holds nothing of the event.
 func checkNothingKept(t *testing.T, detail string) {
 	t.Helper()
 	squeezed := strings.ToLower(strings.NewReplacer(" ", "", `\`, "").Replace(detail))
@@ -176,7 +176,7 @@ func TestWithout_KeepsWhatAReceiverSaysItself(t *testing.T) {
 	}
 }
 
-// FuzzWithout has no text that shares a run with what was sent.
+// FuzzWithout checks that no result shares a run with the hidden text.
 func FuzzWithout(f *testing.F) {
 	for _, echo := range echoes() {
 		f.Add(echo, echoBody)

@@ -21,7 +21,7 @@ import (
 	"walhook/outbox"
 )
 
-// A request over HTTP/1.1 is the same bytes whoever writes it.
+// Both clients write the same bytes for a request over HTTP/1.1.
 func TestAttempt_WritesWhatNetHTTPWouldWrite(t *testing.T) {
 	c := testHTTP(t)
 	for _, address := range []string{
@@ -94,8 +94,8 @@ func TestTargets_FollowTheEndpoint(t *testing.T) {
 	}
 }
 
-// The context of an attempt that is over may still cut its connection: late,
-// and so in the middle of the next attempt.
+// The context of an attempt that has ended may cut its connection late, and so during the
+// next attempt.
 func TestConn_IsNotKeptPastTheEndOfItsContext(t *testing.T) {
 	var connections atomic.Int32
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

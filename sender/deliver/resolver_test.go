@@ -18,16 +18,16 @@ import (
 	"time"
 )
 
-// dnsAnswer is what a scripted name server says to a question for addresses:
-// those, or a response code, or nothing at all.
+// dnsAnswer is a scripted name server's answer to a question for addresses: addresses, a
+// response code, or none.
 type dnsAnswer struct {
 	addresses []string
 	code      byte // RFC 1035, 4.1.1
 	silent    bool
 }
 
-// resolveBy makes a destination resolve names by a name server on this machine that
-// works: it knows the root. question counts those for addresses of IPv4.
+// resolveBy makes a destination use a name server on this machine that works: it knows
+// the root. question counts the questions for IPv4 addresses.
 func resolveBy(t *testing.T, c *HTTP, answer func(question int) dnsAnswer) *HTTP {
 	t.Helper()
 	var questions atomic.Int32
@@ -42,7 +42,7 @@ func resolveBy(t *testing.T, c *HTTP, answer func(question int) dnsAnswer) *HTTP
 	})
 }
 
-// resolveByName does it for a name server that need not work.
+// resolveByName makes a destination use a name server that may not work.
 func resolveByName(t *testing.T, c *HTTP, answer func(name string, of uint16) dnsAnswer) *HTTP {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -70,7 +70,7 @@ func resolveByName(t *testing.T, c *HTTP, answer func(name string, of uint16) dn
 	return c
 }
 
-// questionEnd is the length of what asks: a name, a type and a class.
+// questionEnd is the end of a question: a name, a type and a class.
 func questionEnd(q []byte) int {
 	i := 0
 	for q[i] != 0 {
@@ -135,8 +135,8 @@ func TestAttempt_NamesThatDoNotResolveAreToldApart(t *testing.T) {
 	})
 }
 
-// TestAttempt_NameServersThatDoNotWorkAreOurFault has one name in the same trouble
-// as before, and every other name too: nobody's own servers are at fault then.
+// TestAttempt_NameServersThatDoNotWorkAreOurFault has a failing name, and every other name
+// fails too: then this machine's name servers fail.
 func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -171,7 +171,7 @@ func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
 	}
 }
 
-// TestAttempt_NameServersThatCannotBeReachedAreOurFault has the system say so.
+// TestAttempt_NameServersThatCannotBeReachedAreOurFault has the system return errors.
 func TestAttempt_NameServersThatCannotBeReachedAreOurFault(t *testing.T) {
 	t.Parallel()
 	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -199,8 +199,8 @@ func TestAttempt_NameServersThatCannotBeReachedAreOurFault(t *testing.T) {
 	}
 }
 
-// TestAttempt_OneNameInTroubleIsItsEndpoints has a name server that knows some
-// names alone, as one of a company does, and refuses the root.
+// TestAttempt_OneNameInTroubleIsItsEndpoints has a name server that knows some names only,
+// as a company's may, and refuses the root.
 func TestAttempt_OneNameInTroubleIsItsEndpoints(t *testing.T) {
 	t.Parallel()
 	for want, answer := range map[failure]dnsAnswer{failDNSTimeout: {silent: true}, failDNS: {code: 2}} {

@@ -30,21 +30,20 @@ import (
 	"walhook/outbox"
 )
 
-// arrived is a request as a server of others saw it.
+// arrived is a request as another server received it.
 type arrived struct {
 	Method, Target, Host, Protocol, Encoding string
 	Length                                   int64
 	SHA256                                   string
 }
 
-// realServer is a server that people receive webhooks with.
+// realServer is a server that receives webhooks in practice.
 type realServer struct {
 	name    string
 	needs   []string // programs
 	version []string // command that prints it
 	start   func(t *testing.T, dir string) (ports map[string]string, requests <-chan arrived)
-	// What comes of a delivery that the server cannot take, by the kind of port. A
-	// server may answer it.
+	// The results of deliveries that the server cannot accept, by the kind of port.
 	clientCert, plainToTLS, tlsToPlain []string
 }
 
@@ -101,7 +100,7 @@ func startProgram(t *testing.T, name string, arguments ...string) (map[string]st
 	return ports, requests
 }
 
-// start runs a server until the test ends. What it says against it is shown.
+// start runs a server until the test ends, and shows its errors.
 func start(t *testing.T, command *exec.Cmd) {
 	t.Helper()
 	var said bytes.Buffer
@@ -122,7 +121,7 @@ func start(t *testing.T, command *exec.Cmd) {
 	})
 }
 
-// behind is what a proxy's configuration is filled in with.
+// behind has the values for a proxy's configuration.
 type behind struct{ Dir, Backend, Plain, TLS, HTTP2, ClientCert string }
 
 // startProxy runs a server in front of a receiver in this test. It inherits its
@@ -182,7 +181,7 @@ func startHAProxy(t *testing.T, dir string) (map[string]string, <-chan arrived) 
 	return startProxy(t, dir, "haproxy.cfg", "ADDRESS", exec.CommandContext(t.Context(), "haproxy", "-db", "-f", filepath.Join(dir, "haproxy.cfg")))
 }
 
-// writeCertificates writes what the servers are configured with.
+// writeCertificates writes the certificates for the servers.
 func writeCertificates(t *testing.T, dir string, ca *authority) {
 	t.Helper()
 	issued := ca.issue(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{realHost}})
@@ -201,7 +200,7 @@ func writeCertificates(t *testing.T, dir string, ca *authority) {
 	}
 }
 
-// The one name that all the written hosts are.
+// realHost is the name that all notations of the host stand for.
 const realHost = "xn--bcher-kva.example"
 
 // TestServers_OthersTakeDeliveriesAsTheyAreMeant sends real deliveries to servers of
@@ -274,8 +273,8 @@ func TestServers_OthersTakeDeliveriesAsTheyAreMeant(t *testing.T) {
 	t.Logf("\n%s", &table)
 }
 
-// patient has time: a server may need seconds for its first request. It resolves
-// the one name, and only as it is written in ASCII.
+// patient has long time limits: a server may need seconds for its first request. It
+// resolves realHost only.
 func patient(t *testing.T, ca *authority, client clientKind) *HTTP {
 	c := newHTTP(Config{
 		AttemptTimeout: time.Minute, HeaderTimeout: time.Minute, ConnectTimeout: time.Minute, TLSTimeout: time.Minute,
@@ -294,8 +293,8 @@ func patient(t *testing.T, ca *authority, client clientKind) *HTTP {
 	}))
 }
 
-// deliverAll sends each format to each query, in turn to each way of writing the
-// host, and answers how many arrived as they are meant.
+// deliverAll sends each format to each query, with the notations of the host in turn, and
+// returns how many arrived correctly.
 func deliverAll(t *testing.T, c *HTTP, kind, address string, requests <-chan arrived) (good int) {
 	t.Helper()
 	event := testEvent

@@ -18,8 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// The status decides, whatever comes before it as interim answers, and whatever
-// follows it.
+// The final status decides, whatever interim answers precede it, and whatever follows it.
 func TestAttempt_TheStatusDecidesOverHTTP1(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {
@@ -165,9 +164,8 @@ func TestAttempt_TheStatusDecidesOverHTTP2(t *testing.T) {
 	})
 }
 
-// FuzzFrames has the statuses of answers read from raw bytes, in pieces of any
-// size. The pieces change nothing, and where net/http reads an answer too, it has
-// that status.
+// FuzzFrames reads the statuses of answers from raw bytes, in pieces of any size. The
+// pieces change nothing, and if net/http reads an answer too, it has the same status.
 func FuzzFrames(f *testing.F) {
 	end := byte(flagEndHeaders | flagEndStream)
 	fine := frameOf(frameHeaders, end, 1, 0x88)

@@ -16,7 +16,7 @@ import (
 	"walhook/outbox"
 )
 
-// seen is what a server got of a request.
+// seen is a request as the server received it.
 type seen struct {
 	dialled, sni, host, uri, query string
 	length                         int64
@@ -25,7 +25,7 @@ type seen struct {
 	protocol                       string
 }
 
-// anywhere is a server that every name leads to; its certificate is for names.
+// anywhere is a server at every name's address; its certificate is for names.
 func anywhere(t *testing.T, client clientKind, http2 bool, names ...string) (c *HTTP, last func() seen) {
 	t.Helper()
 	var mu sync.Mutex
@@ -187,7 +187,7 @@ func TestAttempt_GETHasNoBodyAndEndsWithItsHeader(t *testing.T) {
 	})
 }
 
-// A GET has no body that says whether it may be repeated.
+// net/http repeats a refused request if it can get its body again; a GET has none.
 func TestAttempt_GETIsMadeOnceWhenItIsNotTaken(t *testing.T) {
 	t.Parallel()
 	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
@@ -232,7 +232,7 @@ func TestAttempt_GETWhoseURLIsTooLongIsNotSent(t *testing.T) {
 	}
 }
 
-// A receiver may allow less than that. It costs that request alone.
+// A receiver may allow a shorter header than walhook's. Only that request fails.
 func TestAttempt_AHeaderThatTheReceiverDoesNotAllowCostsNoOtherRequest(t *testing.T) {
 	t.Parallel()
 	onEachOfHTTP2(t, func(t *testing.T, client clientKind) {
