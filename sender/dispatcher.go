@@ -358,7 +358,16 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 // takeResults takes one result, and as many more as are ready.
 func (d *dispatcher) takeResults(j *job, now time.Time) {
 	for n := 0; ; n++ {
-		d.takeResult(j, now)
+		d.inFlight--
+		d.limiter.end(j.number)
+		d.buffered -= len(j.event.Body)
+		l := j.lane
+		before := conditionOf(l)
+		outcome, retryIn := l.finish(j, now)
+		d.sender.report(j, outcome, retryIn)
+		d.noteCondition(l, before, j.result.Detail, now)
+		j.done()
+		d.look(l, now)
 		if n == settleBatch {
 			return
 		}
@@ -370,34 +379,39 @@ func (d *dispatcher) takeResults(j *job, now time.Time) {
 	}
 }
 
-func (d *dispatcher) takeResult(j *job, now time.Time) {
-	d.inFlight--
-	d.limiter.end(j.number)
-	d.buffered -= len(j.event.Body)
-	l := j.lane
-	wasClosed, wasUntil := l.health.breaker.closed(), l.health.breaker.until
-	wasState, wasWarned, wasHeld := l.endpoint.State, l.health.warned, l.health.heldReason
-	kind, retryIn := l.finish(j, now)
+// condition is what operators see of a lane, to be compared with the one before.
+type condition struct {
+	closed bool      // the breaker
+	until  time.Time // the end of its open time
+	state  outbox.EndpointState
+	warned int
+	held   string
+}
+
+func conditionOf(l *lane) condition {
+	return condition{l.health.breaker.closed(), l.health.breaker.until, l.endpoint.State, l.health.warned, l.health.heldReason}
+}
+
+// noteCondition counts and logs how a result has changed the condition of a lane.
+func (d *dispatcher) noteCondition(l *lane, before condition, detail string, now time.Time) {
+	after := conditionOf(l)
 	switch {
-	case wasClosed && !l.health.breaker.closed(), !wasClosed && l.health.breaker.until.After(wasUntil):
+	case before.closed && !after.closed, !before.closed && after.until.After(before.until):
 		d.sender.metrics.breaker.WithLabelValues(breakerOpen).Inc()
-	case !wasClosed && l.health.breaker.closed():
+	case !before.closed && after.closed:
 		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
 	}
-	d.sender.report(j, kind, retryIn)
-	if wasHeld == "" && l.health.heldReason != "" {
+	if before.held == "" && after.held != "" {
 		d.log.Warn("endpoint held by a local error, retrying",
-			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.health.heldReason), zap.String("detail", j.result.Detail))
+			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", after.held), zap.String("detail", detail))
 	}
-	if l.health.warned > wasWarned {
-		d.log.Warn("endpoint failing continuously", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", l.health.warned), zap.String("reason", l.health.lastReason),
+	if after.warned > before.warned {
+		d.log.Warn("endpoint failing continuously", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", after.warned), zap.String("reason", l.health.lastReason),
 			zap.Time("since", l.health.failingSince), zap.Duration("disabled_in", l.health.failingSince.Add(l.disableAfter).Sub(now)))
 	}
-	if l.endpoint.State != wasState {
+	if after.state != before.state {
 		d.log.Warn("endpoint disabled", zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.endpoint.Reason))
 	}
-	j.done()
-	d.look(l, now)
 }
 
 // takeSettled marks events as settled once their batch is committed. The settlements

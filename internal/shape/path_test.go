@@ -131,3 +131,37 @@ func functionsOf(tree fs.FS, file string) (map[string]bool, error) {
 	}
 	return names, nil
 }
+
+// TestPath_PassesAtMost60Functions counts the table's column of functions that the
+// change passes through, so that its way gets no longer unnoticed.
+func TestPath_PassesAtMost60Functions(t *testing.T) {
+	t.Parallel()
+	const mostFunctions, mostFiles = 60, 25
+	page, err := os.ReadFile("../../" + architecture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n### Function by function\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	functions, files := map[string]bool{}, map[string]bool{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 {
+			continue
+		}
+		file := ""
+		for _, name := range inCode.FindAllStringSubmatch(cells[3], -1) {
+			if strings.HasSuffix(name[1], ".go") {
+				file = name[1]
+				files[file] = true
+			} else {
+				functions[file+" "+name[1]] = true
+			}
+		}
+	}
+	if n, f := len(functions), len(files); n == 0 || n > mostFunctions || f > mostFiles {
+		t.Errorf("the change passes %d functions in %d files, want at most %d in %d", n, f, mostFunctions, mostFiles)
+	} else if says := fmt.Sprintf("passes through %d functions in %d files", n, f); !strings.Contains(table, says) {
+		t.Errorf("%s does not say that the change %s", architecture, says)
+	}
+}
