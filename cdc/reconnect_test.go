@@ -12,10 +12,12 @@ import (
 	"walhook/internal/pgtest"
 )
 
-// load inserts items 1, 2, 3, … one by one until stop, which returns their number. It
-// repeats an insert whose result a crash of the server leaves unknown.
+// load inserts items 1, 2, 3, … one by one until stop, which returns their number. Pauses
+// between bursts leave the processor to others. It repeats an insert whose result a crash of
+// the server leaves unknown.
 func (w *world) load(t *testing.T) (stop func() int) {
 	t.Helper()
+	const burst, pause = 20, 10 * time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	written := make(chan int, 1)
 	go func() {
@@ -32,7 +34,9 @@ func (w *world) load(t *testing.T) (stop func() int) {
 			// The same id again if it is not known whether it was committed.
 			_, err = conn.Exec(t.Context(), fmt.Sprintf("INSERT INTO items VALUES (%d, 7, 'x') ON CONFLICT DO NOTHING", n+1))
 			if err == nil {
-				n++
+				if n++; n%burst == 0 {
+					time.Sleep(pause)
+				}
 			} else if conn.IsClosed() {
 				conn = nil
 			}
