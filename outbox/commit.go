@@ -371,6 +371,38 @@ func (w *planWrite) queueParents(b *pgx.Batch) {
 }
 
 const (
+	noteKnownSQL      = `INSERT INTO walhook.known_account (id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`
+	forgetKnownSQL    = `DELETE FROM walhook.known_account WHERE id = ANY ($1)`
+	forgetAllKnownSQL = `DELETE FROM walhook.known_account`
+	takeKnownSQL      = `INSERT INTO walhook.known_account (id) SELECT account FROM walhook.snapshot_account`
+	loseKnownSQL      = `UPDATE walhook.source SET accounts_known = false WHERE accounts_known`
+)
+
+// queueKnown writes which accounts came and went.
+func (w *planWrite) queueKnown(b *pgx.Batch) {
+	if w.plan.AllEnded {
+		b.Queue(forgetAllKnownSQL)
+	}
+	var there, gone []string
+	for id, is := range w.plan.KnownAccounts {
+		if is {
+			there = append(there, id)
+		} else {
+			gone = append(gone, id)
+		}
+	}
+	if len(there) > 0 {
+		b.Queue(noteKnownSQL, there)
+	}
+	if len(gone) > 0 {
+		b.Queue(forgetKnownSQL, gone)
+	}
+	if w.plan.LosesAccounts {
+		b.Queue(loseKnownSQL)
+	}
+}
+
+const (
 	writeColumnsSQL = `
 		INSERT INTO walhook.account_column (account, columns) VALUES ($1, $2)
 		ON CONFLICT (account) DO UPDATE SET columns = excluded.columns, deleted_at = NULL`

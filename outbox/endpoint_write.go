@@ -1,16 +1,40 @@
 package outbox
 
 import (
+	"context"
 	"math"
+	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"time"
 
 	"walhook/outbox/address"
 	"walhook/outbox/route"
 	"walhook/outbox/seal"
 )
+
+// accountsLock is held alone while accounts begin, end or are held, and shared
+// while tokens and webhooks are made. So nothing is made beside the end of its
+// account, nor beside a hold. Whoever takes it takes it before any endpoint.
+const accountsLock = 0x77_61_6c_07
+
+const (
+	lockAccountsSQL  = `SELECT pg_advisory_xact_lock($1)`
+	shareAccountsSQL = `SELECT pg_advisory_xact_lock_shared($1)`
+)
+
+// LockAccountsTx keeps every account from ending and every hold from coming or
+// going until the transaction ends. It comes before any lock on an endpoint.
+func LockAccountsTx(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, lockAccountsSQL, accountsLock)
+	return err
+}
+
+// ShareAccountsTx is LockAccountsTx for whoever makes something of an account:
+// those do not wait for one another.
+func ShareAccountsTx(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, shareAccountsSQL, accountsLock)
+	return err
+}
 
 const (
 	secretChangesSQL = `($2 = 'own' OR $2 = 'none' AND e.own_secret)`

@@ -389,3 +389,75 @@ func TestSession_EndsWhenTheAnswerAboutGainedShardsIsLost(t *testing.T) {
 		t.Errorf("nothing to gain: %v", err)
 	}
 }
+
+// Every statement computes a shard as ShardOf does.
+func TestShards_EveryStatementMeansTheSameOne(t *testing.T) {
+	w := newWorld(t)
+	const id = 112 // of any other number of shards near it would be in another one
+	shard := ShardOf(id)
+	var others []int
+	for other := range Shards {
+		if other != shard {
+			others = append(others, other)
+		}
+	}
+	s, _ := w.join(t)
+	s.CheckHosts(func(string) error { return errors.New("not allowed") })
+	w.endpointID(t, id)
+	w.exec(t, "UPDATE walhook.endpoint SET expire_before = 10")
+	w.event(t, 5, id, "dids:1")
+	w.exec(t, "UPDATE walhook.shard SET sender = NULL WHERE id <> $1", shard)
+
+	for _, unsettled := range []bool{false, true} {
+		for _, read := range []struct {
+			shards []int
+			want   int
+		}{{[]int{shard}, 1}, {others, 0}} {
+			stretch, err := s.Tail(t.Context(), TailQuery{Shards: read.shards, Unsettled: unsettled, Limit: 10, MaxBytes: 1 << 20})
+			if err != nil || len(stretch.Events) != read.want {
+				t.Errorf("the tail of %d shards has %d events, want %d, %v", len(read.shards), len(stretch.Events), read.want, err)
+			}
+		}
+	}
+	future := time.Now().Add(time.Hour)
+	held, _, err := s.EndpointsChanged(t.Context(), future)
+	if err != nil || len(held) != 1 || w.count(t, "set_aside") != 1 {
+		t.Errorf("%d endpoints are held, %d set aside, %v; want the one whose host is not allowed", len(held), w.count(t, "set_aside"), err)
+	}
+	if changed, _, err := s.EndpointsChanged(t.Context(), time.Time{}); err != nil || len(changed) != 1 {
+		t.Errorf("%d endpoints changed, %v", len(changed), err)
+	}
+	for n, shards := range map[int][]int{1: {shard}, 0: others} {
+		if left, err := w.store.undelivered(t.Context(), 10, shards); err != nil || len(left) != n {
+			t.Errorf("%d endpoints of %d shards have undelivered events, want %d, %v", len(left), len(shards), n, err)
+		}
+	}
+
+	backlog := func(what string, want float64) {
+		t.Helper()
+		if b, err := w.store.measure(t.Context()); err != nil || b.events != want {
+			t.Errorf("%s: the backlog is %g, want %g, %v", what, b.events, want, err)
+		}
+	}
+	backlog("beyond the tail", 1)
+	w.exec(t, "UPDATE walhook.shard SET tail = 100 WHERE id = $1", shard)
+	backlog("passed by the tail", 0)
+	if err := s.Save(t.Context(), []LaneState{{Endpoint: id, Revision: 1, Behind: true, Cursor: 1}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	backlog("before a lagging lane", 1)
+
+	if err := s.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, next := w.join(t); len(next.Lanes) != 1 {
+		t.Errorf("the next owner learns of %d lanes", len(next.Lanes))
+	}
+	w.exec(t, "UPDATE walhook.shard SET sender = NULL")
+	if err := w.store.expireFreeShard(t.Context(), shard, 10); err != nil {
+		t.Fatal(err)
+	}
+	if dead, cursor := w.count(t, "dead_letter"), one[int](t, w, "SELECT cursor FROM walhook.lane"); dead != 1 || cursor != 9 {
+		t.Errorf("%d dead letters, the lane is at %d", dead, cursor)
+	}
+}
