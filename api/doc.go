@@ -10,7 +10,7 @@
 // The first three need no token, and their answers contain no account, URL or secret. A call
 // of the subscription API goes through these steps:
 //
-//	outer ─▶ bounded ─▶ authorize ─▶ handler ─▶ outbox
+//	outer ─▶ bounded ─▶ authorize ─▶ handler ─▶ outbox/admin
 //	id, size, │ time     │ token,     └─ document: fields by their schema
 //	panics,   │          │ account,      edit: what needs more than the value
 //	fits      │          │ its turn
@@ -51,7 +51,8 @@
 //
 // # What it does not do
 //
-// It holds no SQL and no state but limits and tokens seen: package outbox stores everything.
+// It holds no SQL and no state but limits and tokens seen: package outbox/admin reads and
+// changes what is stored.
 // Limits of connections and TLS are internal/httpd's. A test event is sent by [Destination],
 // in the process that serves the call.
 package api

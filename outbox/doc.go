@@ -1,83 +1,114 @@
-// Package outbox is the log between the source and the receivers, kept in
-// PostgreSQL: what is appended with the position it came from is delivered,
-// retried or a dead letter, whatever crashes.
+// Package outbox stores in PostgreSQL everything between the source and the receivers: the
+// event log, endpoints, attempts, retries, dead letters, leases. What is appended is
+// delivered, in retry, or a dead letter, whatever crashes.
 //
-//	publisher ──Append──▶ event (the log) ◀──Tail── sender
-//	                      position          ──Settle▶ attempt, retry, dead_letter
-//	inbox ────Run─────▶   endpoint, owner   ──Save──▶ lane, shard
+//	publisher ──Append──▶ event (the event log) ◀──Tail── sender
+//	  ▲ plan  ▲           position              ──Settle▶ attempt, retry, dead_letter
+//	  │       │           endpoint, owner       ──Save──▶ lane, shard
+//	 route    └────Run─── inbox, request: notices, daily counts, replays
 //
-// One publisher writes at a time, fenced by its epoch; so event ids rise in
-// commit order and a reader of "id > n" can miss nothing. Events are never
-// updated: attempts are appended beside them and are the acknowledgement, and
-// only what fails gets a row of its own in retry. Senders hold shards of the
-// endpoints by a lease; what a stale sender writes is refused.
+// # What it promises
 //
-// What one appending transaction writes is a plan, which package route makes of a
-// view of what is stored. Publisher.commit stores it, whoever made it, and then
-// changes the view; so an append that was rolled back is simply tried again.
+//   - Exactly once in. One transaction commits events together with the position that they
+//     came from. [Publisher.TakeOver] returns that position, and the reader resumes there.
+//   - One publisher writes at a time; a new epoch fences the previous one. So event ids rise
+//     in commit order, and a reader of "id > n" misses nothing.
+//   - Events are never updated. An attempt is a row beside its event and is its
+//     acknowledgement. Only an event that fails, or waits behind one, has a row in retry.
+//   - A sender holds shards of the endpoints by a lease. Every write of a sender checks the
+//     lease, by the database's clock and under a lock.
+//   - [Session] keeps the promises that package outboxtest checks, so another event log can
+//     take its place under the sender.
 //
-// Changes of the source are appended by whoever reads it; an event that is born
-// elsewhere waits in inbox, and Publisher.Run appends it beside that. A mutex
-// lets the two take turns, and the lock on the epoch keeps a transaction that
-// was given up waiting for from interleaving with the next.
+// # How an append works
 //
-// For a webhook with daily delivery occurrences are counted in the appending
-// transaction; its day ends at a place of the source's log, and Publisher.Run
-// puts its counts into inbox.
+// [Publisher.Append] brings its view up to date, reads what the batch needs, and calls
+// route.Route, which makes a plan. Publisher.commit stores the plan in one transaction and
+// changes the view after the COMMIT only. If the server refuses a value, the batch is tried
+// again in parts, and what cannot be stored is listed as unrouted.
 //
-// Before a part of the log is dropped, what is undelivered in it becomes dead
-// letters: by the session that holds the lane (Endpoint.SendFrom, Expire), or by
-// Maintain where none does.
+// [Publisher.Run] appends the events of the inbox in the same way, ends days, and makes
+// replays. It works beside the appends of changes; a mutex orders the commits.
 //
-// An endpoint is in one of four states. endpoint_state.go takes every step from one to
-// another, for whoever asks, and each step raises its revision:
+// # States of an endpoint
+//
+// An endpoint is in one of four states. endpoint_state.go decides each step from one to
+// another, and each step raises the endpoint's revision.
 //
 //	          no URL, or the webhook is deleted
 //	active ───────────────────────────────────────▶ cleared
 //	 │  ▲ │                                            │ ▲
 //	 │  │ └─ a URL that cannot be used ─▶ unusable ────┼─┘
 //	 │  └────── a URL that can be used ──────┴─────────┘
-//	 │ 410, or failing for long (walhook); the operator; the account
+//	 │ 410, or failing for 5 days (walhook); an operator; the account
 //	 ▼
 //	disabled ── enabled; or a new URL, where walhook disabled it ──▶ active
 //	   └─ no URL, or one that cannot be used ──▶ cleared, unusable
 //
-// What the operator or the account disabled stays so for the next URL: without a URL
-// that can be used the row keeps who it was and why, and is disabled again once there
-// is one. A hold is an operator's word on a host or on a whole account (holds.go): what
-// it covers is disabled, also what the account sets later. [Endpoint] is as a sender
-// has it: where what is stored of an endpoint cannot be read, an active one is unusable
-// to it. How its lane stands is a [LaneStatus], which [LaneFacts] decide.
+// A new URL enables an endpoint that walhook disabled. It does not enable one that an operator
+// or the account disabled: while there is no URL that can be used, the row keeps who disabled
+// the endpoint and why, and the next usable URL is disabled again. A hold of an operator
+// covers a host or a whole account (holds.go): it disables what it covers, and also what the
+// account sets later.
 //
-// [Store.Access] opens the store to package admin, which answers the API and the
-// operator's commands. Package seal encrypts secrets, package address reads URLs.
+// An endpoint that is not active is held: its events stay until retention ends. For a sender
+// an active endpoint is also unusable if walhook cannot read what is stored of it, such as its
+// secret ([Endpoint]). The end of an account changes no state: its endpoint still
+// delivers what was appended, and gets nothing new.
 //
-// When the database is away every call returns its error and nothing is
-// assumed: the publisher stops acknowledging the source, the senders stop at
-// what they can still settle.
+// The state of an endpoint's lane is a [LaneStatus]; [LaneFacts] computes it, for the metric,
+// status, endpoints and the API. Its machine is drawn at [LaneStatus].
 //
-// [Session] keeps what package outboxtest asks of any event log that is put under
-// the sender.
+// # What happens on failure
+//
+//   - The database is away: every call returns its error. The publisher acknowledges nothing
+//     to the source; senders stop at what they can still settle.
+//   - The server rolls an append back (deadlock, ended session, timeout): the same batch is
+//     routed and committed again, up to five times.
+//   - The answer to a COMMIT is lost: nobody knows whether it is stored. The publisher takes
+//     over again and reads the position.
+//   - Another publisher or sender took over: [ErrFenced], [ErrLeaseLost].
+//   - One item cannot be stored or read: its loop halves the batch until the item is alone,
+//     sets it aside with a reason, and continues with the rest.
+//
+// # Retention
+//
+// [Store.Maintain] creates partitions two ahead and drops old ones. Before it drops a partition
+// of the event log, what is undelivered in it becomes a dead letter: the sender that holds the
+// lane makes it ([Session.Expire]), or Maintain does where no sender holds the shard.
 //
 // # Where to look
 //
-//	what one append stores                            commit.go, planWrite
-//	when an append is tried again or split            append.go, Append and appendIsolated
-//	what the publisher knows, and when it reads it    view.go
-//	what keeps a former owner from writing            transaction.go, fence
-//	how an event is stored                            event.go, eventRow; rows.go
-//	what a sender reads, and up to which bound        tail.go, Tail and DueRetries
-//	what one settlement stores                        settle.go, Settle
-//	how an event becomes a dead letter                dead_letter.go, deaths and bury
-//	which events are past retention                   expire.go, expireBefore and Expire
-//	which sender holds which shards                   session.go, Rebalance
-//	what of a lane its next owner knows               handover.go, Save
-//	when a day ends, and when its counts are sent     daily.go, endReachedDays and sendDay
-//	when events of the inbox are appended             inbox.go, Run
-//	what happens to one bad item                      isolate.go, loops
-//	when partitions are made and dropped              maintain.go, MakePartitions and retain
-//	how the backlog is measured                       metrics.go, measure
-//	what is recorded of the source                    source.go
+//	what one append stores, in which order           commit.go, planWrite
+//	when a batch is tried again, or in parts         append.go, Append and appendIsolated
+//	who is the publisher, where it resumes           publisher.go, TakeOver
+//	what the publisher has in memory                 view.go
+//	how a stale writer is refused                    transaction.go, fence
+//	how an event is stored                           event.go, eventRow; rows.go
+//	which state an endpoint gets                     endpoint_state.go
+//	whom a hold covers                               holds.go
+//	what a sender reads, and up to which bound       tail.go, Tail and DueRetries
+//	what a settlement stores                         settle.go, Settle
+//	how an event becomes a dead letter               dead_letter.go, deaths and bury
+//	who owns a shard                                 session.go, Rebalance
+//	what a new owner of a lane starts from           handover.go, Save
+//	when partitions are made and dropped             maintain.go, MakePartitions and retain
+//	which events are past retention                  expire.go, expireBefore and Expire
+//	what a loop does with a bad item                 isolate.go, loops
+//	when a day ends, when its counts are sent        daily.go, endReachedDays and sendDay
+//	when events of the inbox are appended            inbox.go, Run
+//	how the backlog is measured                      metrics.go, measure
+//	what is recorded of the source                   source.go
 //
-// It does not send, and it does not read the source.
+// # Its packages
+//
+//	route      who gets an event: the plan of one transaction
+//	admin      what the API and the operator's commands read and change, by [Store.Access]
+//	seal       encrypts secrets, and the tokens in URLs
+//	address    reads URLs and hosts of receivers
+//
+// # What it does not do
+//
+// It does not send, and it does not read the source. It does not decide who gets an event;
+// package route does.
 package outbox

@@ -47,8 +47,8 @@ const (
 	urlLocked
 )
 
-// judgeSecret says how one secret is stored.
-func judgeSecret(s seal.Sealer, of seal.Holder, stored string, strict bool) kindOfSecret {
+// classifySecret says how one secret is stored.
+func classifySecret(s seal.Sealer, of seal.Holder, stored string, strict bool) kindOfSecret {
 	_, err := s.Open(stored, of, strict)
 	bound, sealed := seal.IsBound(stored), seal.IsSealed(stored)
 	switch {
@@ -66,14 +66,14 @@ func judgeSecret(s seal.Sealer, of seal.Holder, stored string, strict bool) kind
 	return secretLocked
 }
 
-// judge gives the worst that there is to say of an endpoint.
-func (one *storedSecret) judge(s seal.Sealer) kindOfSecret {
-	worst := judgeSecret(s, one.Holder, one.secret, one.strict)
+// classify gives the worst that there is to say of an endpoint.
+func (one *storedSecret) classify(s seal.Sealer) kindOfSecret {
+	worst := classifySecret(s, one.Holder, one.secret, one.strict)
 	if one.previous != nil {
-		worst = max(worst, judgeSecret(s, one.Holder, *one.previous, one.strict))
+		worst = max(worst, classifySecret(s, one.Holder, *one.previous, one.strict))
 	}
 	for _, older := range one.older {
-		worst = max(worst, judgeSecret(s, one.Holder, older, one.strict))
+		worst = max(worst, classifySecret(s, one.Holder, older, one.strict))
 	}
 	if worst >= secretNoKey {
 		return worst
@@ -125,7 +125,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 	}
 	found := map[kindOfSecret][]string{} // names of endpoints
 	for i := range all {
-		kind := all[i].judge(secrets)
+		kind := all[i].classify(secrets)
 		found[kind] = append(found[kind], endpointName(all[i].Holder))
 	}
 	if locked := found[secretLocked]; len(locked) > 0 && !e.otherKey(secrets, keyID, len(locked), len(all), found) {

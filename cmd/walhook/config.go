@@ -142,6 +142,19 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 	return s, nil
 }
 
+// settingOf is the text of one setting, from wherever it is set; "" where it is not.
+func settingOf(cmd *cobra.Command, name string) (string, error) {
+	in := input{values: koanf.New("."), origin: map[string]string{}, files: map[string]string{}}
+	if err := in.load(cmd.Flags(), os.Environ, new([]string)); err != nil {
+		return "", err
+	}
+	text, ok := settingText(in.values.Get(name))
+	if !ok {
+		return "", fmt.Errorf("%s: want one value", in.origin[name])
+	}
+	return strings.TrimSpace(text), nil
+}
+
 // complete fills in the settings that default to another one and lists those that are
 // missing. A command that registers --slot needs the source if its role does.
 func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) error {

@@ -102,7 +102,7 @@ or configuration, and 3 when walhook cannot continue the source without a gap.`,
 		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
 	})
 	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
-		newListenCommand(), newEndpointsCommand(), newSchemasCommand(), newReplayCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
+		newListenCommand(), newEndpointsCommand(), newCatalogCommand(), newSchemasCommand(), newReplayCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
 	checkArgs(root)
 	return root
 }

@@ -22,8 +22,9 @@ dead letters, the publisher, the senders and their shards, and gaps.
 
 It reads the databases and asks no process, so it works also while walhook is
 down. It counts nothing that can be large, so it costs little. It names a
-database that does not answer and shows the rest; the exit status is then 1. Without --source it leaves the
-slot out. It shows URLs without user name, password and query.
+database that does not answer and shows the rest; the exit status is then 1.
+Without --source it leaves the slot out. It shows URLs without user name,
+password and query.
 
 --watch repeats it every few seconds, until you interrupt it; with --json it
 prints one object per line.`

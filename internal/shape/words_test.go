@@ -36,7 +36,6 @@ var kept = []struct{ file, word, why string }{
 	{"internal/receiver/report.go", "faults", "a JSON field of the receivers' report"},
 	{"internal/bench/tally.go", "fault", "a JSON field of the bench's receivers"},
 	{"outbox/daily.go", "kin", "a column of walhook.daily_count"},
-	{"outbox/doctor_secrets.go", "judge", "secrets"},
 }
 
 // TestWords_RetiredOnesAreNotUsed reads the table of docs/GLOSSARY.md and looks

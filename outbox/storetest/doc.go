@@ -5,10 +5,10 @@
 //	World   a database that is an outbox, and questions to its tables
 //	feed    Snapshot, Append: changes as a reader hands them over
 //
-// It does not import outbox, whose own tests use it: what it needs of a store it is
-// given. The rows and the small carrier are those of outbox/route/routetest. A database
-// is emptied and used again by the next test, unless the test failed or asked for one
-// alone.
+// It does not import outbox, because the tests of outbox use it: a test passes in what it
+// needs of a store. The rows and the small carrier are those of outbox/route/routetest. The
+// next test empties a database and uses it again, unless the test failed or asked for a
+// database of its own.
 //
 // It is for tests: internal/shape keeps it out of the programs.
 package storetest

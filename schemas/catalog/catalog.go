@@ -122,97 +122,98 @@ func (c *Catalog) Fingerprint() string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// index builds the look-up tables and lists every error of the catalog.
-func (c *Catalog) index() []error {
-	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+// index builds the look-up tables and lists the faults between the parts of the
+// file.
+func (c *Catalog) index(p places) Faults {
+	var faults Faults
+	fault := func(path, problem, fix string) { faults = append(faults, p.at(path, problem, fix)) }
 
-	if c.Account.Table == (schemas.TableName{}) {
-		fault("account.table is missing")
-	}
-	if c.Account.ID == "" {
-		fault("account.id is missing: the column of an account's id")
-	}
-	if c.Account.URL == "" {
-		fault("account.url is missing: the column of an account's webhook URL")
-	}
 	slices.SortFunc(c.Schemas, func(a, b *Schema) int { return strings.Compare(a.Name, b.Name) })
 	c.byTable, c.byName = map[schemas.TableName]*Schema{}, map[string]*Schema{}
 	for _, s := range c.Schemas {
+		at := join("schemas", s.Name)
+		c.byName[s.Name] = s
 		if !isSchemaName(s.Name) {
-			fault("schema %q: a name may contain a-z, A-Z, 0-9, _ . and -", s.Name)
+			fault(at, fmt.Sprintf("schema %q: a name may contain a-z, A-Z, 0-9, _ . and -, and at most 100 of them", cut(s.Name)), "")
 		}
-		if other := c.byTable[s.Table]; other != nil {
-			fault("schemas %s and %s have the same table %s", other.Name, s.Name, s.Table)
+		if s.Table == (schemas.TableName{}) {
+			continue
 		}
-		if s.Table == c.Results {
-			fault("schema %s: table %s is the table of results", s.Name, s.Table)
+		switch other := c.byTable[s.Table]; {
+		case other != nil:
+			fault(join(at, "table"), fmt.Sprintf("schemas %s and %s have the same table %s", other.Name, s.Name, s.Table), "a table is one schema: remove one of them")
+		case s.Table == c.Results:
+			fault(join(at, "table"), fmt.Sprintf("table %s is the table of results", s.Table), "name another table, or remove results")
+		case s.Table == c.Events:
+			fault(join(at, "table"), fmt.Sprintf("table %s is the table of events", s.Table), "name another table, or remove events")
 		}
-		if s.Table == c.Events {
-			fault("schema %s: table %s is the table of events", s.Name, s.Table)
-		}
-		c.byTable[s.Table], c.byName[s.Name] = s, s
-		faults = append(faults, s.faults()...)
+		c.byTable[s.Table] = s
 	}
-	for name, table := range map[string]schemas.TableName{"results": c.Results, "events": c.Events} {
-		if table != (schemas.TableName{}) && table == c.Account.Table {
-			fault("%s: table %s is the account table", name, table)
+	for _, part := range []struct {
+		name  string
+		table schemas.TableName
+	}{{"results", c.Results}, {"events", c.Events}} {
+		if part.table != (schemas.TableName{}) && part.table == c.Account.Table {
+			fault(part.name+".table", fmt.Sprintf("table %s is the account table", part.table), "name the table of "+part.name+", or remove "+part.name)
 		}
 	}
 	if c.Events != (schemas.TableName{}) && c.Events == c.Results {
-		fault("events: table %s is the table of results", c.Events)
+		fault("events.table", fmt.Sprintf("table %s is the table of results", c.Events), "name the table of events, or remove events")
 	}
+	faults = append(faults, c.ownerFaults(p)...)
+	c.accountColumns = accountColumnsOf(c.derived)
+	faults = append(faults, c.indexHooks(p)...)
+	return append(faults, c.derivationFaults(p)...)
+}
+
+// ownerFaults lists the owners that lead to no account.
+func (c *Catalog) ownerFaults(p places) Faults {
+	var faults Faults
+	inLoop := map[string]bool{}
 	for _, s := range c.Schemas {
 		if s.Owner.Schema == "" {
 			continue
 		}
+		at := join("schemas", s.Name, "owner", "schema")
 		parent := c.byName[s.Owner.Schema]
 		switch {
 		case parent == nil:
-			fault("schema %s: owner.schema %q is not in the catalog", s.Name, s.Owner.Schema)
+			faults = append(faults, p.at(at, fmt.Sprintf("schema %q is not in the catalog", cut(s.Owner.Schema)), orOneOf(s.Owner.Schema, c.schemaNames())))
+			continue
 		case len(parent.Key) > 1:
-			fault("schema %s: owner.schema %s has a key of several columns, which one column cannot refer to", s.Name, parent.Name)
-		case c.ownerIsCircular(s):
-			fault("schema %s: its owner is circular", s.Name)
+			faults = append(faults, p.at(at, fmt.Sprintf("schema %s has a key of several columns, which one column cannot refer to", parent.Name),
+				"name a parent with a key of one column, or the column of the account's id"))
 		}
-	}
-	c.accountColumns = accountColumnsOf(c.derived)
-	faults = append(faults, c.indexHooks()...)
-	return append(faults, c.derivationFaults()...)
-}
-
-func (c *Catalog) ownerIsCircular(s *Schema) bool {
-	for next, steps := s, 0; next != nil && next.Owner.Schema != ""; steps++ {
-		if steps > len(c.Schemas) {
-			return true
+		if chain := c.ownerLoop(s); len(chain) > 0 && !inLoop[s.Name] {
+			for _, name := range chain {
+				inLoop[name] = true
+			}
+			faults = append(faults, p.at(at, "its owner is circular: "+strings.Join(append(chain, s.Name), " → "),
+				"give one of them the column of the account's id as its owner"))
 		}
-		next = c.byName[next.Owner.Schema]
-	}
-	return false
-}
-
-func (s *Schema) faults() []error {
-	var faults []error
-	fault := func(format string, args ...any) {
-		faults = append(faults, fmt.Errorf("schema %s: "+format, append([]any{s.Name}, args...)...))
-	}
-	if s.Owner.Column == "" {
-		fault("owner is missing: the column of the account's id, or {column, schema}")
-	}
-	if len(s.Fields) == 0 {
-		fault("fields is empty")
-	}
-	seen := map[string]bool{}
-	for _, f := range s.Fields {
-		if f.Name == "" || f.Column == "" {
-			fault("a field has no name or no column")
-		}
-		if seen[f.Name] {
-			fault("duplicate field %s", f.Name)
-		}
-		seen[f.Name] = true
 	}
 	return faults
+}
+
+func (c *Catalog) schemaNames() []string {
+	names := make([]string, len(c.Schemas))
+	for i, s := range c.Schemas {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// ownerLoop names the schemas between s and itself, beginning with s, where its
+// owners lead back to it; none where they do not.
+func (c *Catalog) ownerLoop(s *Schema) []string {
+	chain := []string{s.Name}
+	for next := c.byName[s.Owner.Schema]; next != nil && len(chain) <= len(c.Schemas); next = c.byName[next.Owner.Schema] {
+		if next == s {
+			return chain
+		}
+		chain = append(chain, next.Name)
+	}
+	return nil
 }
 
 func isSchemaName(name string) bool {

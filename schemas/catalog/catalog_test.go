@@ -57,7 +57,7 @@ schemas:
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"account.url", `"b" is not in the catalog`, "the same table", "duplicate", "unclosed", "fields is empty"} {
+	for _, want := range []string{"account: url is missing", `"b" is not in the catalog`, "the same table", "duplicate", "unclosed", "fields is empty"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q:\n%v", want, err)
 		}

@@ -33,8 +33,6 @@ type Derivation struct {
 	cases []ruleCase
 	// fields are the members of the body, in this order.
 	fields []derivedField
-
-	line int // of the catalog file
 }
 
 // ruleCase is one of the alternatives of a rule, with its name.
@@ -167,7 +165,7 @@ func (p *parser) derivations(node *yaml.Node) []*Derivation {
 		return nil
 	}
 	if node.Kind != yaml.SequenceNode {
-		p.fault(node, "derive: want a list of rules")
+		p.fault(node, "want a list of rules")
 		return nil
 	}
 	var list []*Derivation
@@ -178,9 +176,11 @@ func (p *parser) derivations(node *yaml.Node) []*Derivation {
 }
 
 func (p *parser) derivation(node *yaml.Node) *Derivation {
-	d := &Derivation{Format: "json", line: node.Line}
-	for _, pair := range p.pairs(node, "derive: want a rule with hook, schema, when and fields") {
+	d := &Derivation{Format: "json"}
+	seen := map[string]bool{}
+	for _, pair := range p.pairs(node, "want a rule with hook, schema, when and fields") {
 		key, value := pair[0], pair[1]
+		seen[key.Value] = true
 		switch key.Value {
 		case "hook":
 			d.Hook = p.text(value, "hook")
@@ -189,8 +189,8 @@ func (p *parser) derivation(node *yaml.Node) *Derivation {
 		case "description":
 			d.description = strings.TrimSpace(p.text(value, "description"))
 		case "format":
-			if d.Format = p.text(value, "format"); d.Format != "json" && d.Format != "form" {
-				p.fault(value, "format: want json or form")
+			if d.Format = p.text(value, "format"); d.Format != "" && d.Format != "json" && d.Format != "form" {
+				p.fault(value, "want json or form")
 			}
 		case "schema":
 			d.Schema = p.text(value, "schema")
@@ -201,15 +201,12 @@ func (p *parser) derivation(node *yaml.Node) *Derivation {
 		case "fields":
 			d.fields = p.derivedFields(value)
 		default:
-			p.fault(key, "derive: unknown key %s: want hook, groups, description, format, schema, where, when, fields", key.Value)
+			p.unknown(key, "hook", "groups", "description", "format", "schema", "where", "when", "fields")
 		}
 	}
-	for _, part := range []struct {
-		missing bool
-		name    string
-	}{{d.Hook == "", "hook"}, {d.Schema == "", "schema"}, {len(d.cases) == 0, "when"}, {len(d.fields) == 0, "fields"}} {
-		if part.missing {
-			p.fault(node, "derive: a rule has no %s", part.name)
+	for _, part := range []string{"hook", "schema", "when", "fields"} {
+		if node.Kind == yaml.MappingNode && !seen[part] {
+			p.fault(node, "the rule has no %s", part)
 		}
 	}
 	return d
@@ -218,7 +215,7 @@ func (p *parser) derivation(node *yaml.Node) *Derivation {
 // cases reads a map of names to conditions.
 func (p *parser) cases(node *yaml.Node) []ruleCase {
 	var cases []ruleCase
-	for _, pair := range p.pairs(node, "when: want a map of names to conditions, such as {added: insert}") {
+	for _, pair := range p.pairs(node, "want a map of names to conditions, such as {added: insert}") {
 		c := ruleCase{Name: pair[0].Value}
 		if value := pair[1]; value.Kind == yaml.SequenceNode {
 			for _, item := range value.Content {
@@ -228,14 +225,17 @@ func (p *parser) cases(node *yaml.Node) []ruleCase {
 			c.When = []ruleCondition{p.condition(value)}
 		}
 		if len(c.When) == 0 {
-			p.fault(pair[1], "when: %s has no condition", c.Name)
+			p.fault(pair[1], "%s has no condition", c.Name)
 		}
 		cases = append(cases, c)
+	}
+	if len(cases) == 0 && node.Kind == yaml.MappingNode {
+		p.fault(node, "when is empty: want a map of names to conditions, such as {added: insert}")
 	}
 	return cases
 }
 
-const wantCondition = "when: want insert, update, delete, changed, or a map of on, changed, becomes_true, " +
+const wantCondition = "want insert, update, delete, changed, or a map of on, changed, becomes_true, " +
 	"becomes_false, becomes_set, becomes_unset, becomes, rises, falls, where"
 
 func (p *parser) condition(node *yaml.Node) ruleCondition {
@@ -261,7 +261,7 @@ func (p *parser) condition(node *yaml.Node) ruleCondition {
 		default:
 			op, known := columnTests[key.Value]
 			if !known {
-				p.fault(key, "%s", wantCondition)
+				p.unknown(key, conditionKeys...)
 				continue
 			}
 			c.Tests = append(c.Tests, ruleTest{Op: op, Columns: []string{p.text(value, key.Value)}})
@@ -272,6 +272,8 @@ func (p *parser) condition(node *yaml.Node) ruleCondition {
 	}
 	return c
 }
+
+var conditionKeys = []string{"on", "changed", "becomes_true", "becomes_false", "becomes_set", "becomes_unset", "becomes", "rises", "falls", "where"}
 
 var columnTests = map[string]testOp{
 	"becomes_true": opBecomesTrue, "becomes_false": opBecomesFalse,
@@ -285,7 +287,7 @@ func (p *parser) kind(node *yaml.Node) schemas.Kind {
 			return kind
 		}
 	}
-	p.fault(node, "%s", wantCondition)
+	p.wrong(node, wantCondition, didYouMean(node.Value, []string{"insert", "update", "delete", "changed"}))
 	return 0
 }
 
@@ -302,38 +304,44 @@ func (p *parser) tests(node *yaml.Node, op testOp) []ruleTest {
 
 // derivationFaults lists the errors of the rules with respect to the other parts of
 // the catalog.
-func (c *Catalog) derivationFaults() []error {
-	var faults []error
+func (c *Catalog) derivationFaults(p places) Faults {
+	var faults Faults
 	hooks := map[string]bool{}
 	for _, d := range c.derived {
 		hooks[d.Hook] = true
 	}
-	for _, d := range c.derived {
-		fault := func(format string, args ...any) {
-			faults = append(faults, fmt.Errorf("line %d: derive: hook %s: "+format, append([]any{d.line, d.Hook}, args...)...))
+	name := func(path, what, name string, taken bool) {
+		switch {
+		case !isSchemaName(name):
+			faults = append(faults, p.at(path, fmt.Sprintf("%s %q: a name may contain a-z, A-Z, 0-9, _ . and -, and at most 100 of them", what, cut(name)), ""))
+		case taken || c.hookTaken(name):
+			faults = append(faults, p.at(path, fmt.Sprintf("%s %s: the name is taken", what, name), "choose another name"))
 		}
-		if d.Hook != "" && c.hookTaken(d.Hook) {
-			fault("the name is taken")
+	}
+	for i, d := range c.derived {
+		at := fmt.Sprintf("derive[%d]", i)
+		if d.Hook != "" {
+			name(at+".hook", "hook", d.Hook, false)
 		}
-		for _, group := range d.Groups {
-			if hooks[group] || c.hookTaken(group) {
-				fault("group %s: the name is taken", group)
+		for j, group := range d.Groups {
+			if group != "" {
+				name(fmt.Sprintf("%s.groups[%d]", at, j), "group", group, hooks[group])
 			}
 		}
 		if d.Schema != "" && c.byName[d.Schema] == nil {
-			fault("schema %q is not in the catalog", d.Schema)
+			faults = append(faults, p.at(at+".schema", fmt.Sprintf("schema %q is not in the catalog", cut(d.Schema)), orOneOf(d.Schema, c.schemaNames())))
 		}
 	}
 	return faults
 }
 
-// hookTaken reports whether a name belongs to another hook or is reserved.
+// hookTaken says whether a name means a hook of walhook's own.
 func (c *Catalog) hookTaken(name string) bool {
 	switch name {
 	case "records", "all", "object":
 		return true
 	}
-	return !isSchemaName(name)
+	return false
 }
 
 const wantField = "want a text, a number, true, false, null, or a map with one of column, old, account, owner, case, changed, count"
@@ -342,14 +350,17 @@ const wantField = "want a text, a number, true, false, null, or a map with one o
 func (p *parser) derivedFields(node *yaml.Node) []derivedField {
 	var fields []derivedField
 	counts := 0
-	for _, pair := range p.pairs(node, "fields: want a map of names to values") {
+	for _, pair := range p.pairs(node, "want a map of names to values") {
 		f := p.derivedField(pair[0].Value, pair[1])
 		if f.Source == fromCount {
 			if counts++; counts == 2 {
-				p.fault(pair[0], "fields: %s is a second count, and daily delivery adds up only one", f.Name)
+				p.fault(pair[0], "%s is a second count, and daily delivery adds up only one", f.Name)
 			}
 		}
 		fields = append(fields, f)
+	}
+	if len(fields) == 0 && node.Kind == yaml.MappingNode {
+		p.fault(node, "fields is empty: want a map of names to values")
 	}
 	return fields
 }
@@ -360,23 +371,24 @@ func (p *parser) derivedField(name string, node *yaml.Node) derivedField {
 		f.Source, f.Default, f.HasDefault = fromLiteral, p.literal(node, name), true
 		return f
 	}
-	for _, pair := range p.pairs(node, "fields: "+name+": "+wantField) {
+	before := len(p.faults)
+	for _, pair := range p.pairs(node, wantField) {
 		key, value := pair[0], pair[1]
 		if key.Value == "default" {
 			f.Default, f.HasDefault = p.literal(value, name), true
 			continue
 		}
 		if f.Source != 0 {
-			p.fault(key, "fields: %s: want exactly one source", name)
+			p.fault(key, "want exactly one source")
 			continue
 		}
 		p.source(&f, key, value)
 	}
-	if f.Source == 0 {
-		p.fault(node, "fields: %s: %s", name, wantField)
+	if f.Source == 0 && len(p.faults) == before {
+		p.fault(node, "%s", wantField)
 	}
 	if f.HasDefault && f.Source != 0 && f.Source != fromColumn && f.Source != fromOld && f.Source != fromAccount {
-		p.fault(node, "fields: %s: default applies only to column, old and account", name)
+		p.fault(node, "default applies only to column, old and account")
 	}
 	return f
 }
@@ -392,11 +404,11 @@ func (p *parser) source(f *derivedField, key, value *yaml.Node) {
 	case "owner":
 		f.Source, f.Number = fromOwner, value.Value == "number"
 		if value.Value != "number" && value.Value != "text" {
-			p.fault(value, "fields: %s: owner: want number or text", f.Name)
+			p.fault(value, "want number or text")
 		}
 	case "case":
 		if f.Source = fromCase; value.Value != "name" {
-			p.fault(value, "fields: %s: case: want name", f.Name)
+			p.fault(value, "want name")
 		}
 	case "changed":
 		f.Source, f.Watched = fromChanged, p.watched(value)
@@ -406,7 +418,7 @@ func (p *parser) source(f *derivedField, key, value *yaml.Node) {
 			f.Column = p.text(value, f.Name)
 		}
 	default:
-		p.fault(key, "fields: %s: %s", f.Name, wantField)
+		p.unknown(key, "column", "old", "account", "owner", "case", "changed", "count", "default")
 	}
 }
 
@@ -416,9 +428,10 @@ func (p *parser) watched(node *yaml.Node) []Field {
 	if node.Kind == yaml.ScalarNode && node.Value == "fields" {
 		return nil
 	}
-	var fields fieldsFile
-	if err := fields.UnmarshalYAML(node); err != nil || len(fields) == 0 {
-		p.fault(node, "changed: want fields, a list of columns, or a map of names to columns")
+	const want = "want fields, a list of columns, or a map of names to columns"
+	fields := p.fieldList(node, want)
+	if len(fields) == 0 && node.Kind != yaml.ScalarNode {
+		p.fault(node, want)
 	}
 	return fields
 }

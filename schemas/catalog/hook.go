@@ -109,30 +109,35 @@ func (c *Catalog) HookNames() []string {
 	return slices.Compact(names)
 }
 
-// indexHooks builds the look-up table and lists every error of the hooks.
-func (c *Catalog) indexHooks() []error {
-	var faults []error
-	fault := func(h *Hook, format string, args ...any) {
-		faults = append(faults, fmt.Errorf("hook %s: "+format, append([]any{h.Name}, args...)...))
+// indexHooks builds the look-up table and lists the faults of the hooks.
+func (c *Catalog) indexHooks(p places) Faults {
+	var faults Faults
+	fault := func(path, format string, args ...any) {
+		faults = append(faults, p.at(path, fmt.Sprintf(format, args...), ""))
 	}
 	c.byHook = map[string]*Hook{}
 	for _, h := range c.hooks {
 		c.byHook[h.Name] = h
-		for _, name := range append([]string{h.Name}, h.Groups...) {
+		at := join("hooks", h.Name)
+		for i, name := range append([]string{h.Name}, h.Groups...) {
 			if !isSchemaName(name) || name == hookRecords || name == hookAll {
-				fault(h, "name %q: want a-z, A-Z, 0-9, _ . and -, and neither records nor all", name)
+				path := at
+				if i > 0 {
+					path = fmt.Sprintf("%s.groups[%d]", at, i-1)
+				}
+				fault(path, "name %q: want a-z, A-Z, 0-9, _ . and -, and neither records nor all", cut(name))
 			}
 		}
 		if h.Format != "json" && h.Format != "form" {
-			fault(h, "format %q: want json or form", h.Format)
+			fault(join(at, "format"), "format %q: want json or form", cut(h.Format))
 		}
 		if len(h.Fields) == 0 && h.Variants == nil {
-			fault(h, "fields is empty")
+			fault(join(at, "fields"), "fields is empty: want a map of field to source, such as {call_id: payload}")
 		}
 	}
-	for _, d := range c.derived {
-		if h := c.byHook[d.Hook]; h != nil {
-			fault(h, "a rule of derive also makes events of that name")
+	for i, d := range c.derived {
+		if c.byHook[d.Hook] != nil {
+			fault(fmt.Sprintf("derive[%d].hook", i), "hook %s is also an event under hooks, or a built-in one: give the rule another name", d.Hook)
 		}
 	}
 	return faults
@@ -159,9 +164,9 @@ func (p *parser) builtInHooks() []*Hook {
 // begins with that hook's fields and inherits what it does not set.
 func (p *parser) hooks(node *yaml.Node) []*Hook {
 	var hooks []*Hook
-	for _, pair := range p.pairs(node, "hooks: want a map of hooks by name") {
+	for _, pair := range p.pairs(node, "want a map of hooks by name") {
 		h := &Hook{Name: pair[0].Value, Format: "json"}
-		members := p.pairs(pair[1], "hook "+h.Name+": want a map")
+		members := p.pairs(pair[1], "want a map with fields, and what else the hook has")
 		for _, member := range members {
 			if member[0].Value != "like" {
 				continue
@@ -169,7 +174,11 @@ func (p *parser) hooks(node *yaml.Node) []*Hook {
 			name := p.text(member[1], "like")
 			i := slices.IndexFunc(hooks, func(other *Hook) bool { return other.Name == name })
 			if i < 0 {
-				p.fault(member[1], "hook %s: like %q: want an earlier hook", h.Name, name)
+				earlier := make([]string, len(hooks))
+				for j := range hooks {
+					earlier[j] = hooks[j].Name
+				}
+				p.wrong(member[1], fmt.Sprintf("like %q: want an earlier hook", cut(name)), didYouMean(name, earlier))
 				continue
 			}
 			h.Format, h.Empty, h.Order, h.targets = hooks[i].Format, hooks[i].Empty, hooks[i].Order, hooks[i].targets
@@ -199,11 +208,11 @@ func (p *parser) hookMember(h *Hook, key, node *yaml.Node) {
 		case "absent":
 			h.Empty = false
 		default:
-			p.fault(node, "missing: want empty or absent")
+			p.fault(node, "want empty or absent")
 		}
 	case "extra":
 		if err := node.Decode(&h.Extra); err != nil {
-			p.fault(node, "extra: want true or false")
+			p.fault(node, "want true or false")
 		}
 	case "order":
 		h.Order = p.text(node, "order")
@@ -214,15 +223,15 @@ func (p *parser) hookMember(h *Hook, key, node *yaml.Node) {
 	case "variants":
 		h.Variants = p.hookVariants(node)
 	default:
-		p.fault(key, "hook %s: unknown key %s", h.Name, key.Value)
+		p.unknown(key, "like", "description", "groups", "format", "missing", "extra", "order", "targets", "fields", "variants")
 	}
 }
 
 func (p *parser) hookTargets(node *yaml.Node) []hookTarget {
 	var targets []hookTarget
-	for _, pair := range p.pairs(node, "targets: want a map of kind to member of the payload") {
+	for _, pair := range p.pairs(node, "want a map of kind to member of the payload") {
 		if !isTarget(pair[0].Value) {
-			p.fault(pair[0], "target %s: %s", pair[0].Value, wantTargets())
+			p.wrong(pair[0], wantTargets(), didYouMean(pair[0].Value, targetKinds))
 		}
 		targets = append(targets, hookTarget{Kind: pair[0].Value, Keys: p.texts(pair[1], "target "+pair[0].Value)})
 	}
@@ -231,31 +240,31 @@ func (p *parser) hookTargets(node *yaml.Node) []hookTarget {
 
 func (p *parser) hookVariants(node *yaml.Node) *HookVariants {
 	v := &HookVariants{}
-	for _, member := range p.pairs(node, "variants: want key and of") {
+	for _, member := range p.pairs(node, "want key and of") {
 		switch member[0].Value {
 		case "key":
 			v.Key = p.text(member[1], "key")
 		case "of":
-			for _, pair := range p.pairs(member[1], "of: want a map of value to fields and targets") {
+			for _, pair := range p.pairs(member[1], "want a map of value to fields and targets") {
 				one := HookVariant{Value: pair[0].Value}
-				for _, part := range p.pairs(pair[1], "variant "+one.Value+": want a map") {
+				for _, part := range p.pairs(pair[1], "want a map with fields and targets") {
 					switch part[0].Value {
 					case "fields":
 						one.Fields = p.hookFields(nil, part[1])
 					case "targets":
 						one.Targets = p.hookTargets(part[1])
 					default:
-						p.fault(part[0], "variant %s: unknown key %s", one.Value, part[0].Value)
+						p.unknown(part[0], "fields", "targets")
 					}
 				}
 				v.Of = append(v.Of, one)
 			}
 		default:
-			p.fault(member[0], "variants: unknown key %s", member[0].Value)
+			p.unknown(member[0], "key", "of")
 		}
 	}
 	if v.Key == "" || len(v.Of) == 0 {
-		p.fault(node, "variants: want key and of")
+		p.fault(node, "want key and of")
 	}
 	return v
 }
@@ -263,7 +272,7 @@ func (p *parser) hookVariants(node *yaml.Node) *HookVariants {
 // hookFields appends fields to others; a field of the same name replaces the other in
 // its place.
 func (p *parser) hookFields(fields []HookField, node *yaml.Node) []HookField {
-	for _, pair := range p.pairs(node, "fields: want a map of field to source") {
+	for _, pair := range p.pairs(node, "want a map of field to source") {
 		f := p.hookField(pair[0].Value, pair[1])
 		if i := slices.IndexFunc(fields, func(other HookField) bool { return other.Name == f.Name }); i >= 0 {
 			fields[i] = f
@@ -277,9 +286,10 @@ func (p *parser) hookFields(fields []HookField, node *yaml.Node) []HookField {
 func (p *parser) hookField(name string, node *yaml.Node) HookField {
 	f := HookField{Name: name, Key: name}
 	from := func(node *yaml.Node) {
-		source, known := hookSources[p.text(node, "field "+name)]
-		if !known {
-			p.fault(node, "field %s: want payload, hook, account or gregorian", name)
+		text := p.text(node, "field "+name)
+		source, known := hookSources[text]
+		if !known && text != "" {
+			p.wrong(node, fmt.Sprintf("%s: want payload, hook, account or gregorian", cut(text)), didYouMean(text, []string{"payload", "hook", "account", "gregorian"}))
 		}
 		f.Source = source
 	}
@@ -287,7 +297,8 @@ func (p *parser) hookField(name string, node *yaml.Node) HookField {
 		from(node)
 		return f
 	}
-	for _, member := range p.pairs(node, "field "+name+": want a source") {
+	before := len(p.faults)
+	for _, member := range p.pairs(node, "want payload, hook, account or gregorian, or a map with from or value") {
 		switch member[0].Value {
 		case "from":
 			from(member[1])
@@ -298,11 +309,11 @@ func (p *parser) hookField(name string, node *yaml.Node) HookField {
 		case "about":
 			f.About = p.text(member[1], "about")
 		default:
-			p.fault(member[0], "field %s: unknown key %s", name, member[0].Value)
+			p.unknown(member[0], "from", "key", "value", "about")
 		}
 	}
-	if f.Source == 0 {
-		p.fault(node, "field %s: want from or value", name)
+	if f.Source == 0 && len(p.faults) == before {
+		p.fault(node, "want from or value")
 	}
 	return f
 }

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,137 +15,13 @@ import (
 const maxCatalogBytes = 1 << 20
 
 // Parse reads a catalog file. The file replaces the built-in catalog: walhook
-// publishes only what it names. Parse lists every error with its place in the file.
+// publishes only what it names. The error is all [Faults] of the file.
 func Parse(text []byte) (*Catalog, error) {
-	if len(text) > maxCatalogBytes {
-		return nil, fmt.Errorf("catalog: %d bytes, want at most %d", len(text), maxCatalogBytes)
+	file := Read(text)
+	if faults := file.Faults(); len(faults) > 0 {
+		return nil, faults
 	}
-	var file catalogFile
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&file); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	c, faults := file.catalog()
-	faults = append(faults, c.index()...)
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("catalog: %w", errors.Join(faults...))
-	}
-	c.source, c.ownHooks = bytes.Clone(text), !file.Hooks.IsZero()
-	return c, nil
-}
-
-// catalogFile is the file's form.
-type catalogFile struct {
-	Account struct {
-		Table  string `yaml:"table"`
-		ID     string `yaml:"id"`
-		URL    string `yaml:"url"`
-		Parent string `yaml:"parent"`
-		Secret string `yaml:"secret"`
-	} `yaml:"account"`
-	Schemas map[string]schemaFile `yaml:"schemas"`
-	Results struct {
-		Table string `yaml:"table"`
-	} `yaml:"results"`
-	Events struct {
-		Table string `yaml:"table"`
-	} `yaml:"events"`
-	Hooks  yaml.Node `yaml:"hooks"`
-	Derive yaml.Node `yaml:"derive"`
-}
-
-type schemaFile struct {
-	Table  string     `yaml:"table"`
-	Key    []string   `yaml:"key"`
-	Owner  ownerFile  `yaml:"owner"`
-	Fields fieldsFile `yaml:"fields"`
-}
-
-func (f *catalogFile) catalog() (*Catalog, []error) {
-	var faults []error
-	table := func(where, name string) schemas.TableName {
-		parsed, err := parseTableName(name)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", where, err))
-		}
-		return parsed
-	}
-	c := &Catalog{Account: AccountTable{ID: f.Account.ID, URL: f.Account.URL, Parent: f.Account.Parent, Secret: f.Account.Secret}}
-	if f.Account.Table != "" {
-		c.Account.Table = table("account.table", f.Account.Table)
-	}
-	if f.Results.Table != "" {
-		c.Results = table("results.table", f.Results.Table)
-	}
-	if f.Events.Table != "" {
-		c.Events = table("events.table", f.Events.Table)
-	}
-	for name, s := range f.Schemas {
-		c.Schemas = append(c.Schemas, &Schema{
-			Name:   name,
-			Table:  table("schemas."+name+".table", s.Table),
-			Key:    s.Key,
-			Owner:  Owner(s.Owner),
-			Fields: s.Fields,
-		})
-	}
-	var p parser
-	c.derived = p.derivations(&f.Derive)
-	if f.Hooks.IsZero() {
-		c.hooks = p.builtInHooks()
-	} else {
-		c.hooks = p.hooks(&f.Hooks)
-	}
-	return c, append(faults, p.faults...)
-}
-
-// ownerFile is a column's name, or {column, schema}.
-type ownerFile Owner
-
-func (o *ownerFile) UnmarshalYAML(node *yaml.Node) error {
-	if node.Kind == yaml.ScalarNode {
-		o.Column = node.Value
-		return nil
-	}
-	var full struct {
-		Column string `yaml:"column"`
-		Schema string `yaml:"schema"`
-	}
-	if err := node.Decode(&full); err != nil {
-		return fmt.Errorf("line %d: owner: want a column, or {column, schema}", node.Line)
-	}
-	if full.Column == "" || full.Schema == "" {
-		return fmt.Errorf("line %d: owner: want both column and schema", node.Line)
-	}
-	*o = ownerFile(full)
-	return nil
-}
-
-// fieldsFile is a list of columns, or a map of field to column whose order matters.
-type fieldsFile []Field
-
-func (f *fieldsFile) UnmarshalYAML(node *yaml.Node) error {
-	switch node.Kind {
-	case yaml.SequenceNode:
-		for _, item := range node.Content {
-			if item.Kind != yaml.ScalarNode {
-				return fmt.Errorf("line %d: fields: want the names of columns", item.Line)
-			}
-			*f = append(*f, Field{Name: item.Value, Column: item.Value})
-		}
-		return nil
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			name, column := node.Content[i], node.Content[i+1]
-			if column.Kind != yaml.ScalarNode {
-				return fmt.Errorf("line %d: fields: want field: column", column.Line)
-			}
-			*f = append(*f, Field{Name: name.Value, Column: column.Value})
-		}
-		return nil
-	}
-	return fmt.Errorf("line %d: fields: want a list of columns, or a map of field to column", node.Line)
+	return file.catalog, nil
 }
 
 // parseTableName reads schema.table as SQL would: folded to lower case unless
@@ -204,30 +79,63 @@ func parseIdent(s string) (ident, rest string, err error) {
 	return b.String(), s, nil
 }
 
-// parser reads nodes of the catalog file and collects their errors, each with its
-// line.
-type parser struct{ faults []error }
-
-func (p *parser) fault(node *yaml.Node, format string, args ...any) {
-	p.faults = append(p.faults, fmt.Errorf("line %d: "+format, append([]any{node.Line}, args...)...))
+// parser reads nodes of the catalog file and collects their faults.
+type parser struct {
+	places
+	faults Faults
 }
 
-// pairs returns the keys and values of a mapping, in order.
+func (p *parser) fault(node *yaml.Node, format string, args ...any) {
+	p.wrong(node, fmt.Sprintf(format, args...), "")
+}
+
+func (p *parser) wrong(node *yaml.Node, problem, fix string) {
+	p.faults = append(p.faults, Fault{Line: node.Line, Column: node.Column, Path: p.paths[node], Problem: problem, Fix: fix})
+}
+
+// unknown names a key that is none of the known ones.
+func (p *parser) unknown(key *yaml.Node, known ...string) {
+	p.wrong(key, "unknown key "+cut(key.Value), orOneOf(key.Value, known))
+}
+
+// pairs returns the keys and values of a mapping, in order. What << merges into it
+// comes last.
 func (p *parser) pairs(node *yaml.Node, want string) [][2]*yaml.Node {
 	if node.Kind != yaml.MappingNode {
 		p.fault(node, "%s", want)
 		return nil
 	}
 	var pairs [][2]*yaml.Node
+	var merged []*yaml.Node
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		key := node.Content[i]
-		if seen[key.Value] {
-			p.fault(key, "duplicate %s", key.Value)
+		key, value := resolve(node.Content[i]), resolve(node.Content[i+1])
+		switch {
+		case key.Kind != yaml.ScalarNode:
+			p.fault(node.Content[i], "a key is a list or a map: want a text")
+		case key.Tag == "!!merge" && value.Kind == yaml.SequenceNode:
+			merged = append(merged, value.Content...)
+		case key.Tag == "!!merge":
+			merged = append(merged, value)
+		case seen[key.Value]:
+			p.fault(key, "duplicate %s", cut(key.Value))
+		default:
+			seen[key.Value] = true
+			pairs = append(pairs, [2]*yaml.Node{key, value})
+		}
+	}
+	for _, from := range merged {
+		from = resolve(from)
+		if from.Kind != yaml.MappingNode {
+			p.fault(from, "<<: want a map")
 			continue
 		}
-		seen[key.Value] = true
-		pairs = append(pairs, [2]*yaml.Node{key, resolve(node.Content[i+1])})
+		for i := 0; i+1 < len(from.Content); i += 2 {
+			if key := from.Content[i]; key.Kind == yaml.ScalarNode && key.Tag != "!!merge" && !seen[key.Value] {
+				seen[key.Value] = true
+				pairs = append(pairs, [2]*yaml.Node{key, resolve(from.Content[i+1])})
+			}
+		}
 	}
 	return pairs
 }
