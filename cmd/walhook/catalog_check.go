@@ -64,8 +64,8 @@ func newCatalogCheckCommand() *cobra.Command {
 	return cmd
 }
 
-// catalogToCheck reads the file that is to be checked. The setting is set to
-// something that is no file, since a faulty one would be refused with the settings.
+// catalogToCheck reads the file to check. It sets the setting to a built-in catalog,
+// because the settings refuse a file with errors.
 func catalogToCheck(cmd *cobra.Command, args []string) (name string, text []byte, err error) {
 	if len(args) > 0 {
 		name = args[0]

@@ -8,10 +8,9 @@ import (
 	"walhook/schemas"
 )
 
-// Compare adds what is wrong with the file against the tables of a database: what it
-// names and the database does not have, and whose rows could not be told apart or
-// given to an account. What the file names wrongly is corrected in the file: no fix
-// changes a table's name.
+// Compare compares the file with the tables of a database and adds the errors: names that
+// the database does not have, and tables whose rows walhook could not identify or could
+// not assign to an account. Each fix changes the file; none renames a table.
 func (f *File) Compare(tables []*Table) {
 	if len(f.places.nodes) == 0 {
 		return // nothing of it could be read
@@ -33,7 +32,7 @@ func (f *File) Compare(tables []*Table) {
 	f.faults = f.faults.sorted()
 }
 
-// comparison is a file beside a database.
+// comparison compares a file with a database.
 type comparison struct {
 	places
 	file    *File
@@ -52,8 +51,8 @@ func (c *comparison) warn(path, problem, fix string) {
 	c.file.faults = append(c.file.faults, warning)
 }
 
-// table finds a table that the file names; nil where it cannot be used, which it
-// says.
+// table finds a table that the file names. If walhook cannot use it, table adds the
+// error and returns nil.
 func (c *comparison) table(path string, name schemas.TableName) *Table {
 	if name == (schemas.TableName{}) {
 		return nil
@@ -130,7 +129,8 @@ func (c *comparison) namespaces() string {
 	return strings.Join(names, ", ")
 }
 
-// column finds a column that the file names; nil where there is none, which it says.
+// column finds a column that the file names. If there is none, column adds the error
+// and returns nil.
 func (c *comparison) column(path string, t *Table, name string) *TableColumn {
 	if t == nil || name == "" {
 		return nil
@@ -279,7 +279,8 @@ func (c *comparison) refers(path string, t *Table, column *TableColumn, table sc
 	}
 }
 
-// family is what a type's values are, where texts of another kind never equal them.
+// family is the kind of a column's values. A value of one family never equals one of
+// another.
 func family(c *TableColumn) string {
 	switch c.Equality {
 	case schemas.EqualNumber, schemas.EqualUUID:

@@ -15,7 +15,8 @@
 // # What it promises
 //
 // A [Catalog] is data. Two are built in ([Carrier], [Platform]), and a file replaces them.
-// [Parse] lists every error of a file at once, each with its place. A catalog does not
+// [Parse] and [Read] list every error of a file at once, each with line, column, path and
+// what to write instead; [File.Compare] adds what a database lacks. A catalog does not
 // change after it is parsed, so any number of goroutines may use it.
 //
 // A [Plan] is a catalog bound to one shape of a table. Plan.Missing lists the columns that
@@ -45,7 +46,9 @@
 //
 // # Where to look
 //
-//	the format of a catalog file, and its errors     parse.go, catalog.go
+//	the format of a catalog file                     read.go, parse.go, catalog.go
+//	what an error of it says, "did you mean"         fault.go, nearest
+//	whether a file fits a database                   check.go, Compare
 //	which columns identify a record                  plan.go, bindKey
 //	which fields a body has, in which order          plan.go, AppendEnvelope; carrier.yaml
 //	which names nobody outside may use               catalog.go, Reserved

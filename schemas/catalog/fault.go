@@ -20,7 +20,7 @@ type Fault struct {
 	Problem string `json:"problem"`
 	// Fix is what to write instead; "" where the problem says it.
 	Fix string `json:"fix,omitempty"`
-	// Warning says that walhook works with the file as it is.
+	// Warning: walhook works with the file as it is.
 	Warning bool `json:"-"`
 }
 

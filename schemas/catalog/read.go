@@ -20,7 +20,7 @@ type File struct {
 	faults  Faults // and warnings
 }
 
-// Read reads a catalog file and goes on behind whatever is wrong with it.
+// Read reads a catalog file. After an error it continues with the rest.
 func Read(text []byte) *File {
 	f := &File{catalog: &Catalog{}}
 	if len(text) > maxCatalogBytes {
@@ -53,7 +53,7 @@ func Read(text []byte) *File {
 	return f
 }
 
-// syntaxFault is what the YAML parser says, which has a line but in its first one.
+// syntaxFault turns an error of the YAML parser into a fault.
 func syntaxFault(err error) Fault {
 	f := Fault{Line: 1, Column: 1, Fix: "look at this line and the one above it: indentation (spaces, no tabs), colons, quotes and brackets"}
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
@@ -67,7 +67,7 @@ func syntaxFault(err error) Fault {
 // Faults are those for which the file is refused.
 func (f *File) Faults() Faults { return f.only(false) }
 
-// Warnings are what walhook works with all the same.
+// Warnings are those with which walhook works nevertheless.
 func (f *File) Warnings() Faults { return f.only(true) }
 
 func (f *File) only(warnings bool) Faults {

@@ -26,16 +26,14 @@ type Table struct {
 	// PartitionOf is the table that it is a partition of, or inherits from; the
 	// zero name where it is none.
 	PartitionOf schemas.TableName
-	// Logged says that its changes reach the WAL, and Readable that the role may
-	// read it.
+	// Logged: its changes are in the WAL. Readable: the role may read it.
 	Logged, Readable bool
 	// Extension says that an extension made it.
 	Extension bool
-	// Rows is about how many there are by the server's statistics; 0 where they
-	// know nothing.
+	// Rows is the number of rows that the server's statistics estimate; 0 if they have
+	// none.
 	Rows int64
-	// InsertOnly says that by the same statistics it had inserts, and neither
-	// updates nor deletes.
+	// InsertOnly: the same statistics counted inserts, and neither updates nor deletes.
 	InsertOnly bool
 }
 
@@ -85,7 +83,7 @@ func (t *Table) foreignKeyOf(column string) *ForeignKey {
 	return nil
 }
 
-// isUnique says whether columns tell its rows apart.
+// isUnique says whether no two rows have the same values in the columns.
 func (t *Table) isUnique(columns []string) bool {
 	within := func(key []string) bool {
 		return len(key) > 0 && !slices.ContainsFunc(key, func(c string) bool { return !slices.Contains(columns, c) })
