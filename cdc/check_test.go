@@ -19,8 +19,7 @@ schemas:
   items: {table: public.items, owner: id, fields: [id]}
 `
 
-// Whatever does not fit is named before anything is read, and a gap is noted
-// in the store.
+// The reader reports every mismatch before it reads, and stores a gap.
 func TestReader_RefusesToStartWhereItCannotContinue(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -243,8 +242,7 @@ func wantFault(t *testing.T, err error, problem, fix string) {
 	}
 }
 
-// An outsider who advances the slot no further than what is stored costs
-// nothing.
+// Another program that advances the slot up to the stored position makes no gap.
 func TestReader_ContinuesFromASlotAdvancedToWhatIsStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")

@@ -108,13 +108,6 @@ func scanRecordState(row pgx.CollectableRow) (state RecordState, err error) {
 	return state, err
 }
 
-func zeroTime(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return *t
-}
-
 // Instants that a sender keeps, and those at which retries are due, are stored
 // by the outbox's clock and cross over as distances from now: senders whose
 // clocks disagree reckon by one.

@@ -75,7 +75,9 @@ func (f *feed) request(t *testing.T, id int64) (r request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.DoneAt = zeroTime(done)
+	if done != nil {
+		r.DoneAt = *done
+	}
 	return r
 }
 

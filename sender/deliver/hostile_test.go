@@ -35,7 +35,7 @@ func http2Answer(status string) func(http2Conn, uint32) {
 	}
 }
 
-// unbelievable are texts that are no status.
+// unbelievable are invalid statuses.
 var unbelievable = []string{
 	"99999999999", "2147483648", "4294967496", "9223372036854775807", "9223372036854775808", "99999999999999999999999999",
 	"-1", "-200", "+200", "+20", "-20", "0", "000", "007", "020", "099", "20", "2", "2000", "0200", "1000", "2e2", "0x1", "twohundred", "２００", "20O",
