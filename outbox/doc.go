@@ -83,10 +83,12 @@
 //	when a batch is tried again, or in parts         append.go, Append and appendIsolated
 //	who is the publisher, where it resumes           publisher.go, TakeOver
 //	what the publisher has in memory                 view.go
+//	what a sender gets of an endpoint                endpoint.go, scanEndpoint
+//	what package admin may use                       access.go, Access
 //	how a stale writer is refused                    transaction.go, fence
 //	how an event is stored                           event.go, eventRow; rows.go
-//	which state an endpoint gets                     endpoint_state.go
-//	whom a hold covers                               holds.go
+//	which state an endpoint gets                     endpoint_state.go, stateOfURL
+//	whom a hold covers                               holds.go, HoldTx and ReleaseTx
 //	what a sender reads, and up to which bound       tail.go, Tail and DueRetries
 //	what a settlement stores                         settle.go, Settle
 //	how an event becomes a dead letter               dead_letter.go, deaths and bury
@@ -104,7 +106,7 @@
 //
 //	route      who gets an event: the plan of one transaction
 //	admin      what the API and the operator's commands read and change, by [Store.Access]
-//	seal       encrypts secrets, and the tokens in URLs
+//	seal       encrypts secrets, and user name and password of URLs
 //	address    reads URLs and hosts of receivers
 //
 // # What it does not do

@@ -45,7 +45,6 @@ var (
 )
 
 const (
-
 	// The accounts above $1. One that ended is below nobody, although its place is
 	// kept while its transaction lasts. UNION drops what was seen, so that a loop
 	// in the tree ends.
@@ -109,11 +108,9 @@ func admitNewTx(ctx context.Context, tx pgx.Tx, by Caller, account string) error
 	return nil
 }
 
-const (
-	isUnknownSQL = `
-		SELECT state = 'ready' AND accounts_known AND NOT EXISTS (SELECT FROM walhook.known_account WHERE id = $1)
-		FROM walhook.source`
-)
+const isUnknownSQL = `
+	SELECT state = 'ready' AND accounts_known AND NOT EXISTS (SELECT FROM walhook.known_account WHERE id = $1)
+	FROM walhook.source`
 
 // IsUnknown says whether the source has no account of that id, by what was read of
 // it so far. It is false where that cannot be told: before the first snapshot, with
@@ -127,9 +124,7 @@ func (a *Admin) IsUnknown(ctx context.Context, account string) (unknown bool, er
 	return unknown, nil
 }
 
-const (
-	isBelowSQL = aboveSQL + ` SELECT EXISTS (SELECT FROM above WHERE parent = $2)`
-)
+const isBelowSQL = aboveSQL + ` SELECT EXISTS (SELECT FROM above WHERE parent = $2)`
 
 // IsBelow says whether account is anywhere below the account top.
 func (a *Admin) IsBelow(ctx context.Context, account, top string) (below bool, err error) {

@@ -30,6 +30,19 @@
 // every other one is a fault of the outbox, and the same may succeed later
 // ([outbox.IsBusy]).
 //
+// # Where to look
+//
+//	who may change what                                caller.go, Caller
+//	what a webhook is, and how its URL is shown        webhook.go, Webhook and ShownURL
+//	what an edit of a webhook does                     webhook_edit.go, EditWebhook
+//	when an operator may enable or disable             operate.go, enableTx and disableTx
+//	how a secret is rotated, and when the others end   operate.go, RotateWebhookSecret
+//	which events a replay sends                        replay.go, CountReplay
+//	when a request is answered as before               once.go, onceTx
+//	what status reads                                  status.go, Status
+//	what is listed of events and attempts              history.go, EventStatuses and AttemptsOf
+//	how another secret key takes over                  reseal.go, Reseal
+//
 // It sends nothing, appends nothing to the log and reads nothing of the source; neither
 // sender nor cdc knows it.
 package admin

@@ -154,3 +154,90 @@ func TestStore_OpensSealedSecrets(t *testing.T) {
 		t.Errorf("without the key: %v", err)
 	}
 }
+
+func TestOrdering_SetToNoneReleasesWhatWaitedBehindAFailedEvent(t *testing.T) {
+	w := newWorld(t)
+	endpoint := w.Endpoint(t, "7")
+	w.Bodies(t, 1, 3, endpoint, "dids:1", 8)
+	s, _ := w.join(t)
+	of := func(id int64, d outbox.Disposition) outbox.Settlement {
+		return outbox.Settlement{Event: outbox.Event{ID: id, Endpoint: endpoint, Revision: 1, Record: "dids:1"}, Disposition: d}
+	}
+	failed := of(1, outbox.Retry)
+	failed.RetryAt = time.Now().Add(time.Hour)
+	failed.Attempt = &outbox.Attempt{At: time.Now(), Number: 1, Revision: 1, Status: 500, Outcome: "retry", Reason: "5xx"}
+	if _, err := s.Settle(t.Context(), []outbox.Settlement{failed, of(2, outbox.Parked), of(3, outbox.Parked)}); err != nil {
+		t.Fatal(err)
+	}
+	const account = "7"
+	revision := func() int64 {
+		return one[int64](t, w, "SELECT revision FROM walhook.endpoint WHERE id = $1", endpoint)
+	}
+	before := revision()
+	if set, err := w.admin.SetOrdering(t.Context(), account, outbox.OrderingNone); err != nil || set.Ordering != outbox.OrderingNone {
+		t.Fatalf("%+v, %v", set, err)
+	}
+	due, err := s.DueRetries(t.Context(), outbox.RetryQuery{Endpoint: endpoint, Now: time.Now().Add(time.Minute), Limit: 100, MaxBytes: 1 << 20})
+	if err != nil || len(due.Events) != 2 || due.Events[0].ID != 2 || due.Events[1].ID != 3 { // 1 keeps its own time
+		t.Errorf("due are %v, %v", due.Events, err)
+	}
+	if now := revision(); now != before+1 {
+		t.Errorf("revision %d after %d: senders are not told", now, before)
+	}
+	if _, err := w.admin.SetOrdering(t.Context(), account, outbox.OrderingNone); err != nil || revision() != before+1 {
+		t.Errorf("the ordering in force, set again: %v, revision %d", err, revision())
+	}
+	if got, err := w.admin.Ordering(t.Context(), account); err != nil || got != outbox.OrderingNone {
+		t.Errorf("ordering %s, %v", got, err)
+	}
+}
+
+func TestOrdering_RefusesWhatItDoesNotKnow(t *testing.T) {
+	w := newWorld(t)
+	w.Endpoint(t, "7")
+	const account = "7"
+	if _, err := w.admin.SetOrdering(t.Context(), account, "any"); err == nil {
+		t.Error("an ordering that does not exist is set")
+	}
+	if _, err := w.admin.SetOrdering(t.Context(), "nobody", outbox.OrderingNone); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("nobody's: %v", err)
+	}
+	if _, err := w.admin.Ordering(t.Context(), "nobody"); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("nobody's: %v", err)
+	}
+}
+
+func TestNotice_GoesToTheParentAccountWhereItHasAnEndpoint(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, memberInsert(1, nil), memberInsert(2, 1), memberInsert(3, 2))
+	f.forget(t)
+	disable := func(account string) {
+		t.Helper()
+		if _, err := f.admin.DisableEndpoint(t.Context(), account, outbox.AccountWebhook, "asked for"); err != nil {
+			t.Fatal(err)
+		}
+		whileRunning(t, f.publisher.Run, "the notice is appended", func() bool { return f.Count(t, "inbox") == 0 })
+	}
+	told := func() []string {
+		return all[string](t, f.world, `SELECT p.account || ' of ' || substring(convert_from(e.body, 'UTF8') FROM '"account":"(.*)"}')
+			FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint ORDER BY e.id`)
+	}
+	disable("1") // nobody is above
+	wantLines(t, told())
+	disable("2")
+	wantLines(t, told(), "1 of 2") // held: it is disabled itself
+	disable("2")                   // another reason is no news
+	wantLines(t, told(), "1 of 2")
+	disable("3")
+	wantLines(t, told(), "1 of 2", "2 of 3")
+
+	// One that has no endpoint hides those above it: they are not told of
+	// accounts that are not theirs.
+	f.commit(t, members.Update(member(2, 1), row(2, "n", nil, nil, 1)))
+	f.forget(t)
+	if _, err := f.admin.EnableEndpoint(t.Context(), "3", outbox.AccountWebhook); err != nil {
+		t.Fatal(err)
+	}
+	disable("3")
+	wantLines(t, told())
+}
