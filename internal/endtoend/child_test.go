@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -30,7 +31,14 @@ func TestMain(m *testing.M) {
 	os.Exit(testMain(m))
 }
 
+// binaryEnv names a walhook that is built already. Fuzzing starts these tests in
+// processes of their own, which it kills: they use what the first one built.
+const binaryEnv = "TEST_WALHOOK_BINARY"
+
 func testMain(m *testing.M) int {
+	if binary = os.Getenv(binaryEnv); binary != "" {
+		return pgtest.Main(m)
+	}
 	folder, err := os.MkdirTemp("", "walhook-endtoend-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,8 +56,27 @@ func testMain(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build walhook: %v\n%s", err, out)
 		return 1
 	}
+	if err := os.Setenv(binaryEnv, binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return pgtest.Main(m)
 }
+
+// readSources looks at the folders that walhook is built from. The go command keeps
+// the result of a test, and makes it again when what the test has read has changed.
+var readSources = sync.OnceFunc(func() {
+	const folders = "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}"
+	list, err := exec.Command("go", "list", "-deps", "-f", folders, "walhook/cmd/walhook").Output()
+	if err != nil {
+		panic(err)
+	}
+	for folder := range strings.FieldsSeq(string(list)) {
+		if _, err := os.ReadDir(folder); err != nil {
+			panic(err)
+		}
+	}
+})
 
 // childProcess is walhook in a process of its own.
 type childProcess struct {
@@ -59,6 +86,7 @@ type childProcess struct {
 
 func childCommand(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
+	readSources()
 	cmd := exec.CommandContext(t.Context(), binary, args...)
 	cmd.Env = os.Environ()
 	return cmd
