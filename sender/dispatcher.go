@@ -15,6 +15,14 @@ import (
 
 const (
 	settleBatch = 4096 // most settlements in one transaction
+
+	// settleWithin is how long settlements of delivered events gather for one
+	// transaction, and settleEnough how many end the wait. Nobody waits for them: a
+	// record's next event starts when the answer is here. A crash repeats what was not
+	// settled.
+	settleWithin = 20 * time.Millisecond
+	settleEnough = 512
+
 	saveEvery   = 3 * time.Second
 )
 
@@ -50,6 +58,7 @@ type dispatcher struct {
 	buffered  int                 // bytes of bodies waiting in all lanes, or in flight
 	unsettled int                 // settlements of lanes that are not committed
 	collected []outbox.Settlement // for the settler, when it is free
+	settleBy  time.Time           // when the settler gets what is collected
 	spare     []outbox.Settlement // empty: the next collected, while the settler has the other
 	readQueue fifo[laneRequest]   // for the readers, when one is free
 	reading   int
@@ -114,8 +123,8 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		d.limited = false
 		for d.lease.holds(now) && d.startNext(now) {
 		}
+		d.handOut(now)
 		d.setTimer(now)
-		d.handOut()
 		if d.stopping && d.stopped(now) {
 			return errDrained
 		}
@@ -170,6 +179,12 @@ func (d *dispatcher) wakeLanes(now time.Time) {
 func (d *dispatcher) look(l *lane, now time.Time) {
 	l.sched.rests = false
 	if len(l.out) > 0 {
+		if len(d.collected) == 0 {
+			d.settleBy = now.Add(settleWithin)
+		}
+		if l.leaving || slices.ContainsFunc(l.out, isUrgent) {
+			d.settleBy = now
+		}
 		d.collected = append(d.collected, l.out...)
 		d.unsettled += len(l.out)
 		clear(l.out)
@@ -232,6 +247,9 @@ func (d *dispatcher) setTimer(now time.Time) {
 	if d.limited {
 		next = earliest(next, d.limiter.next())
 	}
+	if !d.settling && len(d.collected) > 0 {
+		next = earliest(next, d.settleBy)
+	}
 	if next.Equal(d.timerAt) {
 		return
 	}
@@ -244,12 +262,13 @@ func (d *dispatcher) setTimer(now time.Time) {
 }
 
 // handOut gives the settler and the readers their next work when they are free.
-func (d *dispatcher) handOut() {
-	if !d.settling && len(d.collected) > 0 {
+func (d *dispatcher) handOut(now time.Time) {
+	if !d.settling && d.settleDue(now) {
 		n := min(len(d.collected), settleBatch)
 		d.settling = true
 		batch, rest := d.collected[:n], d.collected[n:]
 		d.spare, d.collected = nil, append(d.spare, rest...)
+		d.settleBy = now // for the rest, whose wait is over
 		clear(rest)
 		d.settle <- batch
 	}
@@ -257,6 +276,19 @@ func (d *dispatcher) handOut() {
 		d.reading++
 		d.requests <- d.readQueue.pop()
 	}
+}
+
+// settleDue says whether what is collected should be settled now: there is enough of
+// it, it has waited, or somebody waits for it.
+func (d *dispatcher) settleDue(now time.Time) bool {
+	return len(d.collected) > 0 && (len(d.collected) >= settleEnough || !now.Before(d.settleBy) ||
+		d.stopping || 2*(d.unsettled+d.inFlight) >= d.maxUnsettled())
+}
+
+// isUrgent says that something depends on a settlement: a row in retry, a dead letter,
+// a disabled endpoint.
+func isUrgent(s outbox.Settlement) bool {
+	return s.Disposition != outbox.Delivered || s.FromRetry
 }
 
 // room is how many bytes all lanes together may still buffer. It is negative when
