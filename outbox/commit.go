@@ -83,7 +83,7 @@ func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan) {
 // apply makes the plans of a transaction that is committed known: to the view, the
 // metrics, the log and whoever waits for it. The last one says what the view is.
 func (p *Publisher) apply(plans ...*route.Plan) {
-	last := plans[len(plans)-1]
+	last, from := plans[len(plans)-1], p.view.NextID
 	p.view.Apply(last)
 	if at := last.Reached; at != nil {
 		p.flush = at.Flush
@@ -91,6 +91,8 @@ func (p *Publisher) apply(plans ...*route.Plan) {
 	}
 	for _, plan := range plans {
 		p.count(plan)
+		p.store.keepFresh(from, plan)
+		from = plan.NextID()
 		if len(plan.Events) > 0 {
 			p.store.signalAppended()
 		}
@@ -150,6 +152,7 @@ var errInboxMoved = errors.New("an earlier transaction has appended rows of the 
 // transaction writes the plan. What comes first locks, and answers the ids and
 // revisions that events carry.
 func (w *planWrite) transaction() *transaction {
+	w.plan.AppendedAt = time.Now()
 	held := map[int64]string{} // endpoints that a hold follows to, with its reason
 	tx := &transaction{first: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
 	if n := len(w.plan.Inbox); n > 0 {
@@ -168,11 +171,13 @@ func (w *planWrite) transaction() *transaction {
 	}
 	few := len(w.plan.Endpoints) == 0 && len(w.plan.Events) <= fewRows
 	if !few {
-		tx.work = func(ctx context.Context, conn *pgx.Conn) error { return w.store.copyEvents(ctx, conn, w.plan.Events) }
+		tx.work = func(ctx context.Context, conn *pgx.Conn) error {
+			return w.store.copyEvents(ctx, conn, w.plan.Events, w.plan.AppendedAt)
+		}
 	}
 	tx.fill = func(b *pgx.Batch) {
 		if few {
-			w.store.queueEvents(b, w.plan.Events)
+			w.store.queueEvents(b, w.plan.Events, w.plan.AppendedAt)
 		}
 		for id, reason := range held {
 			b.Queue(disabledBySQL, id, ByOperator, reason)

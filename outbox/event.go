@@ -22,25 +22,24 @@ const (
 			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::bigint[], $13::int[])`
 )
 
-func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event) error {
+func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event, appended time.Time) error {
 	if len(events) == 0 {
 		return nil
 	}
-	if _, err := conn.PgConn().CopyFrom(ctx, newRowCopy(len(events), s.eventRow(events)), copyEventsSQL); err != nil {
+	if _, err := conn.PgConn().CopyFrom(ctx, newRowCopy(len(events), s.eventRow(events, appended)), copyEventsSQL); err != nil {
 		return fmt.Errorf("copy %d events: %w", len(events), err)
 	}
 	return nil
 }
 
-func (s *Store) queueEvents(b *pgx.Batch, events []route.Event) {
+func (s *Store) queueEvents(b *pgx.Batch, events []route.Event, appended time.Time) {
 	if len(events) > 0 {
-		b.Queue(insertEventsSQL, newRowArrays(len(events), s.eventRow(events))...)
+		b.Queue(insertEventsSQL, newRowArrays(len(events), s.eventRow(events, appended))...)
 	}
 }
 
 // eventRow writes the events of one append, which are asked for in order.
-func (s *Store) eventRow(events []route.Event) func(w rowWriter, i int) {
-	appended := time.Now()
+func (s *Store) eventRow(events []route.Event, appended time.Time) func(w rowWriter, i int) {
 	var bodies sharedBodies
 	return func(w rowWriter, i int) {
 		e := &events[i]
@@ -97,7 +96,7 @@ func (s *sharedBodies) carrier(e *route.Event) *int64 {
 	if len(e.Body) < sharedFrom {
 		return nil
 	}
-	if c := s.last; c != nil && len(c.Body) == len(e.Body) && &c.Body[0] == &e.Body[0] && eventPartition(c.ID) == eventPartition(e.ID) {
+	if c := s.last; c != nil && sameBody(c, e) && eventPartition(c.ID) == eventPartition(e.ID) {
 		return &c.ID
 	}
 	s.last = e

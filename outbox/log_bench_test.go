@@ -58,7 +58,7 @@ func BenchmarkAppend(b *testing.B) {
 	events := benchmarkEvents(benchmarkBatch)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := (&Store{encoding: &encoding{}}).copyEvents(b.Context(), conn.Conn(), events); err != nil {
+		if err := (&Store{encoding: &encoding{}}).copyEvents(b.Context(), conn.Conn(), events, time.Now()); err != nil {
 			b.Fatal(err)
 		}
 		for i := range events {
@@ -117,7 +117,7 @@ func fillLog(b *testing.B, store *Store) {
 		b.Fatal(err)
 	}
 	defer conn.Release()
-	if err := (&Store{encoding: &encoding{}}).copyEvents(b.Context(), conn.Conn(), benchmarkEvents(2*benchmarkBatch)); err != nil {
+	if err := (&Store{encoding: &encoding{}}).copyEvents(b.Context(), conn.Conn(), benchmarkEvents(2*benchmarkBatch), time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := conn.Exec(b.Context(), "ANALYZE walhook.event", pgx.QueryExecModeSimpleProtocol); err != nil {

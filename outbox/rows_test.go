@@ -51,10 +51,10 @@ func TestRows_AreTheSameInsertedAndCopied(t *testing.T) {
 				{ID: 3, To: &route.Endpoint{ID: 13, Revision: math.MaxInt64}, Record: "", WebhookID: "evt_3", Schema: "users", Type: "delete", CommittedAt: at, Body: large},
 			}
 		}
-		insert(t, func(b *pgx.Batch) { w.store.queueEvents(b, events()) })
+		insert(t, func(b *pgx.Batch) { w.store.queueEvents(b, events(), time.Now()) })
 		inserted := stored(t, "event", "{appended_at}")
 		w.exec(t, "DELETE FROM walhook.event")
-		if err := w.store.copyEvents(t.Context(), conn.Conn(), events()); err != nil {
+		if err := w.store.copyEvents(t.Context(), conn.Conn(), events(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		same(t, inserted, stored(t, "event", "{appended_at}"), 3)

@@ -57,6 +57,7 @@ func (s *Store) Join(ctx context.Context, name string, lease time.Duration) (*Se
 	if err := s.endDeadSessions(ctx, process); err != nil {
 		return nil, fmt.Errorf("join as sender %s: %w", name, err)
 	}
+	s.fresh.want()
 	return session, nil
 }
 

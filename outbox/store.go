@@ -69,6 +69,7 @@ type Store struct {
 	metrics  *metrics
 	aside    *aside
 	encoding *encoding
+	fresh    *fresh
 	// checkHost says, of a sender's store, why nothing may be sent to a URL's host;
 	// nil where nobody asks.
 	checkHost func(url string) error
@@ -111,6 +112,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		aside:    &aside{},
 		secrets:  secrets,
 		encoding: enc,
+		fresh:    &fresh{},
 		log:      log.Named("outbox"),
 		metrics:  newMetrics(reg),
 		appended: make(chan struct{}, 1),

@@ -43,8 +43,11 @@ const (
 )
 
 // Tail reads a stretch of the log: the events of the held shards, or of one
-// endpoint, in order of id.
+// endpoint, in order of id. What this process has just appended comes from memory.
 func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
+	if stretch, ok := s.store.fresh.tail(&q); ok {
+		return stretch, nil
+	}
 	upto := q.Upto
 	if upto == 0 {
 		upto = math.MaxInt64

@@ -43,6 +43,8 @@ type Plan struct {
 	// Reached is the position of the source that the transaction stores; nil keeps the
 	// stored one.
 	Reached *Reached
+	// AppendedAt is when the transaction was made, which sets it.
+	AppendedAt time.Time
 	// Inbox holds the ids of the inbox rows from which Events were made.
 	Inbox []int64
 
