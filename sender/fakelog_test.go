@@ -31,6 +31,7 @@ type fakeLog struct {
 	left        int
 	givenUp     int
 	saves       int
+	settlements int // transactions
 	read        int // bytes of bodies, by the tail
 }
 
@@ -104,6 +105,7 @@ func (s *fakeSession) Settle(ctx context.Context, batch []outbox.Settlement) ([]
 	if err := s.log.absent(); err != nil {
 		return nil, err
 	}
+	s.log.fault(func() { s.log.settlements++ })
 	return s.Session.Settle(ctx, batch)
 }
 
