@@ -23,7 +23,7 @@ const (
 	settleWithin = 20 * time.Millisecond
 	settleEnough = 512
 
-	saveEvery   = 3 * time.Second
+	saveEvery = 3 * time.Second
 )
 
 // errDrained ends a dispatcher that stopped with everything settled and saved.
