@@ -7,18 +7,22 @@ import (
 const catalogLong = `The catalog file says which tables walhook publishes, as which schemas, with
 which fields, and which account owns their rows (docs/CATALOG.md).
 
-  check  says all that is wrong with a catalog file`
+  draft  writes a catalog file for an existing database
+  check  says all that is wrong with a catalog file
+
+Both only read.`
 
 func newCatalogCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "catalog",
-		Short: "Check a catalog file",
+		Short: "Draft a catalog file for a database, and check one",
 		Long:  catalogLong,
-		Example: `  walhook catalog check catalog.yaml
+		Example: `  walhook catalog draft --source postgres://walhook@db/carrier --output catalog.yaml
+  walhook catalog check catalog.yaml
   walhook catalog check catalog.yaml --source postgres://walhook@db/carrier`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCatalogCheckCommand())
+	cmd.AddCommand(newCatalogDraftCommand(), newCatalogCheckCommand())
 	return cmd
 }

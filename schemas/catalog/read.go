@@ -32,7 +32,7 @@ func Read(text []byte) *File {
 	err := decoder.Decode(&document)
 	switch {
 	case errors.Is(err, io.EOF) || err == nil && document.Content[0].Tag == "!!null":
-		f.faults = Faults{{Line: 1, Column: 1, Problem: "the file is empty", Fix: "want account and schemas"}}
+		f.faults = Faults{{Line: 1, Column: 1, Problem: "the file is empty", Fix: "want account and schemas; 'walhook catalog draft' writes a start"}}
 		return f
 	case err != nil:
 		f.faults = Faults{syntaxFault(err)}

@@ -15,8 +15,8 @@ func TestRead_NamesPlaceProblemAndFixOfEachFault(t *testing.T) {
 		name, text string
 		want       []string // all that is said
 	}{
-		{"empty", "", []string{"1:1: the file is empty; want account and schemas"}},
-		{"only a comment", "# nothing\n", []string{"1:1: the file is empty; want account and schemas"}},
+		{"empty", "", []string{"1:1: the file is empty; want account and schemas; 'walhook catalog draft' writes a start"}},
+		{"only a comment", "# nothing\n", []string{"1:1: the file is empty; want account and schemas; 'walhook catalog draft' writes a start"}},
 		{"a text", "users", []string{"1:1: want a map with account and schemas"}},
 		{"a list", "- users", []string{"1:1: want a map with account and schemas"}},
 		{"no account", "schemas: {}", []string{"1:1: account is missing; want a map with table, id and url"}},

@@ -1,0 +1,259 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"walhook/schemas"
+)
+
+// ErrNoAccount says that no table of a database could be the table of accounts.
+var ErrNoAccount = errors.New("no table looks like the table of accounts: name it with --account")
+
+// ParseTable reads the name of a table as a catalog file has it.
+func ParseTable(text string) (schemas.TableName, error) { return parseTableName(text) }
+
+// Draft writes a catalog file for the tables of a database. account is the table of
+// accounts; the zero name has it guessed. The same tables give the same bytes.
+func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
+	d := draft{byName: map[schemas.TableName]*Table{}, left: map[schemas.TableName]string{}, names: map[schemas.TableName]string{}}
+	for _, t := range tables {
+		d.byName[t.Name] = t
+	}
+	for _, t := range tables {
+		if why := unusable(t); why == "" {
+			d.usable = append(d.usable, t)
+		} else if !t.Extension && t.Kind == "table" && t.PartitionOf == (schemas.TableName{}) {
+			d.left[t.Name] = why
+		}
+	}
+	if err := d.chooseAccount(account); err != nil {
+		return nil, err
+	}
+	d.findOwners()
+	d.nameSchemas()
+	var b bytes.Buffer
+	d.writeAccount(&b)
+	b.WriteString("\nschemas:\n")
+	for _, t := range d.usable {
+		if d.left[t.Name] == "" {
+			d.writeSchema(&b, t)
+		}
+	}
+	if len(d.names) == 0 {
+		b.Truncate(b.Len() - 1)
+		b.WriteString(" {}\n")
+	}
+	d.writeLeft(&b)
+	return b.Bytes(), nil
+}
+
+// draft is a catalog file in the making.
+type draft struct {
+	usable  []*Table // in order of name
+	byName  map[schemas.TableName]*Table
+	left    map[schemas.TableName]string // tables that are left out, and why
+	names   map[schemas.TableName]string // of their schemas
+	account candidate
+	named   bool // the account table was named
+	others  []candidate
+	owners  map[schemas.TableName][]way // the shortest ways of each table, the best first
+}
+
+// way is how a table's rows lead to an account: a column that refers to another
+// table, or to the account table itself.
+type way struct {
+	column string
+	to     *Table
+	why    string
+	rank   int // smaller is better
+}
+
+// unusable is why no schema can be drafted for a table; "" where one can.
+func unusable(t *Table) string {
+	key := draftKey(t)
+	switch {
+	case t.Kind != "table" || t.PartitionOf != (schemas.TableName{}) || t.Extension:
+		return "it is no table of its own"
+	case !t.Logged:
+		return "it is unlogged: its changes are not in the WAL"
+	case len(key) == 0:
+		return "it has neither a primary key nor a unique index without nulls"
+	}
+	for _, name := range key {
+		switch column := t.Column(name); {
+		case column.Unsent:
+			return fmt.Sprintf("column %s of its key is generated, and the server does not send it", name)
+		case column.Equality == schemas.EqualUnknown:
+			return fmt.Sprintf("column %s of its key is of type %s, in which different texts are the same value", name, column.Type)
+		case isSecret(t, column):
+			return fmt.Sprintf("column %s of its key looks secret", name)
+		}
+	}
+	return ""
+}
+
+// draftKey is the primary key, or the shortest unique one.
+func draftKey(t *Table) []string {
+	if len(t.Key) > 0 || len(t.Unique) == 0 {
+		return t.Key
+	}
+	return t.Unique[0]
+}
+
+// findOwners finds each table's shortest ways to an account, nearest tables first.
+func (d *draft) findOwners() {
+	d.owners = map[schemas.TableName][]way{}
+	at := map[schemas.TableName]bool{d.account.table.Name: true}
+	for frontier := []*Table{d.account.table}; len(frontier) > 0; {
+		var next []*Table
+		for _, t := range d.usable {
+			if at[t.Name] {
+				continue
+			}
+			var ways []way
+			for _, parent := range frontier {
+				ways = append(ways, d.waysTo(t, parent)...)
+			}
+			if len(ways) > 0 {
+				slices.SortStableFunc(ways, func(a, b way) int { return a.rank - b.rank })
+				d.owners[t.Name] = ways
+				next = append(next, t)
+			}
+		}
+		for _, t := range next {
+			at[t.Name] = true
+		}
+		// A key of several columns cannot be referred to by one.
+		frontier = slices.DeleteFunc(next, func(t *Table) bool { return len(draftKey(t)) != 1 })
+	}
+	for _, t := range d.usable {
+		if !at[t.Name] {
+			d.left[t.Name] = fmt.Sprintf("no foreign key and no column's name leads from it to %s", d.account.table.Name)
+		}
+	}
+}
+
+// waysTo are the columns of t that refer to a parent: by a foreign key, or by name.
+func (d *draft) waysTo(t, parent *Table) (ways []way) {
+	target := d.account.id
+	if parent != d.account.table {
+		target = draftKey(parent)[0]
+	}
+	for i := range t.Columns {
+		column := &t.Columns[i]
+		if column.Unsent || column.Equality == schemas.EqualUnknown {
+			continue
+		}
+		rank := i
+		if !column.NotNull {
+			rank += 10_000
+		}
+		key := t.foreignKeyOf(column.Name)
+		switch {
+		case key != nil && key.Table == parent.Name && key.Refers[0] == target:
+			ways = append(ways, way{column.Name, parent, "foreign key " + key.Name, rank})
+		case key == nil && refersByName(column, parent, target):
+			ways = append(ways, way{column.Name, parent, "its name, no foreign key says so", rank + 100_000})
+		}
+	}
+	return ways
+}
+
+// refersByName says whether a column's name and type say that it holds another
+// table's column.
+func refersByName(column *TableColumn, parent *Table, target string) bool {
+	other := parent.Column(target)
+	if other == nil || typeClass(column.Type) != typeClass(other.Type) {
+		return false
+	}
+	return slices.Contains(namesOf(parent.Name.Name, target), strings.ToLower(column.Name))
+}
+
+// namesOf are the names that columns have which refer to a column of a table.
+func namesOf(table, column string) []string {
+	table, column = strings.ToLower(table), strings.ToLower(column)
+	var names []string
+	if !slices.Contains(genericNames, column) {
+		names = append(names, column)
+	}
+	stems := []string{table}
+	if prefix, rest, ok := strings.Cut(table, "_"); ok && len(prefix) <= 3 && rest != "" {
+		stems = append(stems, rest) // v_domains, cc_card
+	}
+	for _, stem := range stems {
+		for _, s := range []string{stem, singular(stem)} {
+			names = append(names, s+"_"+column, column+"_"+s, s+column)
+		}
+	}
+	return names
+}
+
+var genericNames = []string{"id", "uuid", "guid", "key", "name", "code", "no", "nr", "number", "username", "email"}
+
+func singular(word string) string {
+	switch {
+	case strings.HasSuffix(word, "ies") && len(word) > 4:
+		return word[:len(word)-3] + "y"
+	case strings.HasSuffix(word, "sses") || strings.HasSuffix(word, "xes") || strings.HasSuffix(word, "ches"):
+		return word[:len(word)-2]
+	case strings.HasSuffix(word, "s") && !strings.HasSuffix(word, "ss"):
+		return word[:len(word)-1]
+	}
+	return word
+}
+
+// typeClass is what a type's values have in common with those of similar types.
+func typeClass(name string) string {
+	name, _, _ = strings.Cut(name, "(")
+	switch name {
+	case "smallint", "integer", "bigint", "numeric":
+		return "number"
+	case "text", "character varying", "character", "citext":
+		return "text"
+	}
+	return name
+}
+
+// nameSchemas names the schemas after their tables.
+func (d *draft) nameSchemas() {
+	taken := map[string]bool{}
+	for _, own := range append([]string{groupName}, ownNames...) {
+		taken[strings.ToLower(own)] = true
+	}
+	count := map[string]int{}
+	for _, t := range d.usable {
+		if d.left[t.Name] != "" {
+			continue
+		}
+		count[strings.ToLower(plainName(t.Name.Name))]++
+	}
+	for _, t := range d.usable {
+		if d.left[t.Name] != "" {
+			continue
+		}
+		name := plainName(t.Name.Name)
+		if count[strings.ToLower(name)] > 1 {
+			name = plainName(t.Name.Namespace + "_" + t.Name.Name)
+		}
+		base := name
+		for n := 2; taken[strings.ToLower(name)]; n++ {
+			name = fmt.Sprintf("%s_%d", base, n)
+		}
+		taken[strings.ToLower(name)] = true
+		d.names[t.Name] = name
+	}
+}
+
+// plainName is a table's name with nothing in it that a schema's name may not have.
+func plainName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+			return r
+		}
+		return '_'
+	}, name)
+}
