@@ -19,6 +19,11 @@ const (
 	// server gives up each statement earlier.
 	publishTimeout = statementTimeout * 3 / 2
 
+	// besideTimeout bounds what the publisher does beside its appends, which wait for
+	// it, and appendLeast is what such a wait leaves an append in any case.
+	besideTimeout = 4 * time.Second
+	appendLeast   = besideTimeout
+
 	// appendTries is how often a batch is tried that certainly is not stored, and
 	// appendPause how long after the first time; it doubles.
 	appendTries = 5
@@ -30,22 +35,29 @@ const (
 // (a deadlock, a session that ends, a statement that takes too long) and certainly
 // is not stored, the same batch is tried again. A change that the server refuses
 // to store is listed as unrouted, and costs no other change anything. After an
-// error it is not known whether the batch was stored; TakeOver tells.
+// error it is not known whether the batch was stored; TakeOver tells. All tries
+// together, and the wait for what else this publisher does, take publishTimeout.
 func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
+	end := time.Now().Add(publishTimeout)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	began, pause, done := time.Now(), appendPause, 0
+	if least := time.Now().Add(appendLeast); end.Before(least) {
+		end = least
+	}
+	bounded, cancel := context.WithDeadlineCause(ctx, end, errAppendTimeout)
+	defer cancel()
+	pause, done := appendPause, 0
 	for try := 1; ; try++ {
-		err := p.tryAppend(ctx, &batch, &done)
+		err := p.tryAppend(ctx, bounded, &batch, &done)
 		if err == nil {
 			return nil
 		}
-		if try == appendTries || ctx.Err() != nil || time.Since(began) > publishTimeout || errors.Is(err, errUncertain) || !IsBusy(err) {
+		if try == appendTries || bounded.Err() != nil || errors.Is(err, errUncertain) || !IsBusy(err) {
 			p.live = false
 			return err
 		}
 		select {
-		case <-ctx.Done():
+		case <-bounded.Done():
 		case <-time.After(pause + rand.N(pause)):
 		}
 		pause *= 2
@@ -53,11 +65,10 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 }
 
 // tryAppend stores the changes of a batch from done on; done learns how far they
-// are stored.
-func (p *Publisher) tryAppend(ctx context.Context, batch *schemas.Batch, done *int) error {
+// are stored. bounded is ctx with the end of this append; what isolates a change has
+// bounds of its own, since it gets on.
+func (p *Publisher) tryAppend(ctx, bounded context.Context, batch *schemas.Batch, done *int) error {
 	part := route.Part{First: *done, End: len(batch.Changes)}
-	bounded, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
-	defer cancel()
 	if err := p.prepare(bounded, batch.Changes, &part); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -387,5 +388,23 @@ func TestOwners_AKeyThatIsUsedAgainHasItsNewOwner(t *testing.T) {
 	}
 	if f.publisher.keysReused == 0 {
 		t.Error("the publisher goes on taking records for new")
+	}
+}
+
+// An append that waits for what else its publisher does has no more time than another:
+// whoever gets no answer gives the slot to a standby within publishTimeout.
+func TestAppend_CountsTheTimeThatItWaits(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	lock := f.begin(t)
+	execTx(t, lock, "LOCK TABLE walhook.position") // nobody answers
+	const waited = publishTimeout - appendLeast/2
+	f.publisher.mu.Lock()
+	time.AfterFunc(waited, f.publisher.mu.Unlock)
+	began := time.Now()
+	err := f.publisher.Append(t.Context(), batch(f.tx(dids.Insert(1, 7, "one"))))
+	took := time.Since(began)
+	if err == nil || took < waited || took > waited+appendLeast+3*time.Second {
+		t.Errorf("after %s: %v", took, err)
 	}
 }

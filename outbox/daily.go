@@ -167,7 +167,7 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("end days: timed out"))
 	defer cancel()
-	if err := p.followWebhooks(ctx); err != nil {
+	if err := p.beside(ctx, p.followWebhooks); err != nil { // nearly always all that it asks
 		return err
 	}
 	at := p.watermark.at().Add(-daySettles)
@@ -333,7 +333,9 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("send a day: timed out"))
 	defer cancel()
 	var d endedDay
-	err = p.store.pool.QueryRow(ctx, endedDaySQL).Scan(&d.endpoint, &d.day, &d.began, &d.ended, &d.zone, &d.account)
+	err = p.beside(ctx, func(ctx context.Context) error {
+		return p.store.pool.QueryRow(ctx, endedDaySQL).Scan(&d.endpoint, &d.day, &d.began, &d.ended, &d.zone, &d.account)
+	})
 	if isNoRows(err) {
 		return false, nil
 	}

@@ -21,7 +21,7 @@ const (
 	replayLook    = 500
 	replayChunk   = 200
 	replayBytes   = 8 << 20 // of bodies, but for a single one that is larger
-	replayTimeout = 4 * time.Second
+	replayTimeout = besideTimeout
 )
 
 const (

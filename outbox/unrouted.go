@@ -101,7 +101,8 @@ func (p *Publisher) sumUnrouted(ctx context.Context) error {
 	if _, rows := p.listing.sums(time.Now()); len(rows) == 0 {
 		return nil
 	}
-	if err := p.commit(ctx, route.NewPlan(p.view)); err != nil {
+	err := p.beside(ctx, func(ctx context.Context) error { return p.commit(ctx, route.NewPlan(p.view)) })
+	if err != nil {
 		return fmt.Errorf("record how many more were unrouted: %w", err)
 	}
 	return nil
