@@ -44,7 +44,7 @@
 //	which values a field may have            document.go (tags of webhookFields), edit.go
 //	which JSON is refused                    strict.go, custom_data.go
 //	limits of calls                          limit.go, limit_try.go
-//	whether a repeated request runs again    once.go
+//	keys of repeated requests                once.go; outbox/admin/once.go decides
 //	the form of answers and errors           answer.go
 //	pages of lists                           paging.go
 //	when a process is ready                  health.go; the checks are cmd/walhook's

@@ -15,8 +15,9 @@
 // after the store has committed it, idle advances included.
 //
 // A position is (commit LSN, ordinal). The ordinal counts every change message of the
-// transaction as the server streams it, before any filter of walhook. So the same change
-// always has the same position, and a transaction of any size is appended in chunks.
+// transaction as the server streams it, before any filter of walhook. So a change
+// always has the same position. That lets the reader append a large transaction in chunks,
+// and resume inside it.
 //
 // The reader decodes a change by the shape that its table had at that time. If neither
 // the source nor the store knows that shape, the relation says so (Relation.Unknown); the
@@ -34,13 +35,13 @@
 //	observe        keeps the metrics of slot and source while the reader does not read
 //
 // The receiver stops receiving while the pending batch is full, and still answers
-// keepalives. There is no timer: an idle appender takes at once what there is.
+// keepalives. The appender never waits to fill a batch.
 //
 // # States of a reader
 //
 //	            ┌───────── slot is free ────────┐
 //	connecting ─┤                               ▼
-//	   ▲   ▲    └─ slot is in use ─▶ standby ─▶ reading ─▶ Run returns: a gap, a fault
+//	   ▲   ▲    └─ slot is in use ─▶ standby ─▶ reading ─▶ Run returns: a gap, an error
 //	   │   │                                     │  │
 //	   │   └──────── connection lost, backoff ───┘  └─ the same transaction fails 3 times
 //	   └──────────── every 5 minutes ─── unreadable ◀─┘
@@ -70,6 +71,7 @@
 //	values that an update did not touch (TOAST)    decode.go, fillUnchanged
 //	what is kept of a change that is too large     shorten.go
 //	when reading is tried again, and when it ends  reader.go, read; trouble.go
+//	what a gap does                                reader.go, final
 //	lag and the slot's metrics                     observe.go, metrics.go
 //
 // # What it does not do

@@ -46,14 +46,14 @@
 //	   └─ no URL, or one that cannot be used ──▶ cleared, unusable
 //
 // A new URL enables an endpoint that walhook disabled. It does not enable one that an operator
-// or the account disabled: while there is no URL that can be used, the row keeps who disabled
-// the endpoint and why, and the next usable URL is disabled again. A hold of an operator
+// or the account disabled: who disabled it, and why, survives the time without a usable URL
+// and applies to the next one. A hold of an operator
 // covers a host or a whole account (holds.go): it disables what it covers, and also what the
 // account sets later.
 //
-// An endpoint that is not active is held: its events stay until retention ends. For a sender
-// an active endpoint is also unusable if walhook cannot read what is stored of it, such as its
-// secret ([Endpoint]). The end of an account changes no state: its endpoint still
+// An endpoint that is not active is held: its events stay until retention ends. A
+// sender treats an active endpoint as unusable if it cannot read what is stored of it, such as
+// its secret ([Endpoint]). The end of an account changes no state: its endpoint still
 // delivers what was appended, and gets nothing new.
 //
 // The state of an endpoint's lane is a [LaneStatus]; [LaneFacts] computes it, for the metric,
@@ -95,8 +95,8 @@
 //	how an event becomes a dead letter               dead_letter.go, deaths and bury
 //	who owns a shard                                 session.go, Rebalance
 //	what a new owner of a lane starts from           handover.go, Save
-//	when partitions are made and dropped             maintain.go, MakePartitions and retain
-//	which events are past retention                  expire.go, expireBefore and Expire
+//	when partitions are made and dropped             maintain.go, MakePartitions and dropEventPartitions
+//	what becomes of undelivered events in them       expire.go, expireBefore and Expire
 //	what a loop does with a bad item                 isolate.go, loops
 //	when a day ends, when its counts are sent        daily.go, endReachedDays and sendDay
 //	when events of the inbox are appended            inbox.go, Run

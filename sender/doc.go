@@ -84,6 +84,9 @@
 //	when an event is sent again, and how often       limits.go, schedule; lane_settle.go, fail
 //	when a breaker opens and closes                  breaker.go
 //	which event a lane sends next                    lane_queue.go, start
+//	why a record's events do not overtake            lane_queue.go, list and park
+//	what it sends while the event log is away        session.go, lease; dispatcher.go, maxUnsettled
+//	when settlements are stored                      dispatcher.go, settleDue
 //	when a lane stops buffering                      lane.go, buffers; lane_queue.go, offer
 //	when an endpoint is disabled                     lane_settle.go, fail
 //	how much is in memory and in flight              sender.go, Config; dispatcher.go

@@ -39,7 +39,7 @@
 // An unreachable or starting server is an error for which [IsUnreachable] is true: the
 // caller waits and tries again. A wrong password, a missing right or a pooler is a Fault:
 // somebody has to act. An interrupted snapshot starts over. Teardown reports a step that
-// the server refuses, and takes the others.
+// the server refuses, and still does the others.
 //
 // # Where to look
 //

@@ -13,8 +13,8 @@
 //
 //   - What it answers is committed. A change of a webhook is seen by the next append, by
 //     the endpoint's sender within a second, and raises the endpoint's revision.
-//   - A caller whose token has ended changes nothing: whether it may is looked up in the
-//     transaction that changes something ([Caller]).
+//   - A caller whose token has ended changes nothing: the token is checked again in the
+//     transaction of the change ([Caller]).
 //   - No account gets around a hold, neither with another webhook nor through a parent
 //     account's token; what a hold is and does is decided in outbox.
 //   - A request with an Idempotency-Key makes something once ([Once]).
@@ -27,7 +27,7 @@
 // After an error nothing has changed, with one exception that says so: of
 // [ErrNotConfirmed] the new secret is in force. A condition of the account's or the
 // operator's is an error of its own (ErrNoEndpoint, *StateError, *outbox.HeldError);
-// every other one is a fault of the outbox, and the same may succeed later
+// every other one is an error of the outbox, and the same request may succeed later
 // ([outbox.IsBusy]).
 //
 // # Where to look
@@ -43,6 +43,6 @@
 //	what is listed of events and attempts              history.go, EventStatuses and AttemptsOf
 //	how another secret key takes over                  reseal.go, Reseal
 //
-// It sends nothing, appends nothing to the log and reads nothing of the source; neither
+// It sends nothing, appends nothing to the event log and reads nothing of the source; neither
 // sender nor cdc knows it.
 package admin

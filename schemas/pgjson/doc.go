@@ -33,6 +33,12 @@
 //	domain                              as its base type
 //	hstore                              an object of strings and nulls
 //
+// # Where to look
+//
+//	the JSON of a value                       json.go, append
+//	arrays, composites, domains, hstore       nested.go
+//	the kind of a type, and its properties    types.go
+//
 // # What happens on failure
 //
 // For a text that its type does not print, AppendJSON returns a [*ValueError]. The

@@ -28,7 +28,7 @@
 //	410                      disable
 //	429, 503                 pause, for as long as Retry-After asks
 //	408, 5xx, no answer      retry; counts against the endpoint
-//	other 3xx and 4xx        retry; counts against the event alone
+//	3xx and other 4xx        retry; counts against the event alone
 //	URL of a GET too long    dead
 //	a local error            held: costs the endpoint nothing
 //
@@ -58,7 +58,7 @@
 //
 // # Where to look
 //
-//	what counts as delivered, retried, dead          outcome.go
+//	what counts as delivered, retried, dead          outcome.go (dead by schedule: package sender)
 //	which reason an error gets                       failure.go, classifyError; status.go
 //	which of them the account sees                   failure.go, shown
 //	which addresses and ports may be dialled         egress.go
