@@ -51,7 +51,7 @@ func TestStart_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			[]string{"--slot", "--retention", "--allow-cidr"}},
 		{"source missing", []string{"run"}, exitUsage, []string{"source is missing", "WALHOOK_SOURCE"}},
 		{"bad catalog", []string{"setup", "--source", db.URL, "--catalog", badCatalog}, exitUsage,
-			[]string{"account.id", "account.url"}},
+			[]string{"account: id is missing", "account: url is missing"}},
 		{"unknown flag", []string{"run", "--sorce", "x"}, exitUsage, []string{"--sorce", "--help"}},
 		{"outbox database missing", []string{"setup", "--source", db.URL, "--slot", slot, "--outbox", strings.Replace(db.URL, db.Name, "nowhere", 1)}, exitFault,
 			[]string{"outbox's database does not exist", "--outbox"}},

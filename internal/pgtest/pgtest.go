@@ -129,6 +129,9 @@ func options(o pgcluster.Options) pgcluster.Options {
 	if major, err := strconv.Atoi(os.Getenv(majorEnv)); err == nil && o.Major == 0 {
 		o.Major = major
 	}
+	if o.TempDir == "" && o.NoSync && os.Getenv("TMPDIR") == "" {
+		o.TempDir = memoryDir()
+	}
 	if o.Progress == nil {
 		o.Progress = func(message string) { fmt.Fprintln(os.Stderr, message) }
 	}
