@@ -83,7 +83,7 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 		return answerOf(shownReplay(&asked), sent.warnings, expect(&asked, kept)), nil
 	}
 	var made *answer[replay]
-	asked, err = s.cfg.Admin.CreateRequestOnce(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
+	asked, err = s.cfg.Admin.CreateRequest(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
 		made = answerOf(shownReplay(&r), sent.warnings, expect(&r, kept))
 		return once.write(made)
 	})

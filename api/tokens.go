@@ -81,7 +81,7 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 		return nil, err
 	}
 	var made *answer[newToken]
-	t, _, err = s.cfg.Admin.CreateTokenOnce(ctx, t, asked.once, func(t admin.Token, secret string) ([]byte, error) {
+	t, _, err = s.cfg.Admin.CreateToken(ctx, t, asked.once, func(t admin.Token, secret string) ([]byte, error) {
 		made = answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings, unknown)
 		return asked.write(made)
 	})

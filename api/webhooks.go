@@ -150,7 +150,7 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 	}
 	w.By = callOf(ctx).caller()
 	var made *answer[webhook]
-	w, err = s.cfg.Admin.CreateWebhookOnce(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
+	w, err = s.cfg.Admin.CreateWebhook(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
 		made = answerOf(shown(&w), sent.warnings, idle, unknown)
 		return asked.write(made)
 	})

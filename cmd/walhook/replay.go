@@ -142,7 +142,7 @@ func (f *replayFlags) replay(ctx context.Context, a *admin.Admin, endpoints map[
 		var err error
 		if f.dryRun {
 			r.Total, _, err = a.CountReplay(ctx, r)
-		} else if r, err = a.CreateRequest(ctx, r); err == nil {
+		} else if r, err = a.CreateRequest(ctx, r, admin.Once{}, nil); err == nil {
 			open = append(open, r)
 		}
 		if err != nil {

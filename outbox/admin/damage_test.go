@@ -50,7 +50,7 @@ func TestToken_ADamagedOneCountsAsNoneUntilItCanBeRead(t *testing.T) {
 	w := newWorldAlone(t)
 	secrets := map[string]string{}
 	for _, account := range []string{"7", "8"} {
-		_, secret, err := w.admin.CreateToken(t.Context(), Token{Account: account})
+		_, secret, err := w.admin.CreateToken(t.Context(), Token{Account: account}, Once{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,11 +15,11 @@ func TestAccount_ItsTokensAndWebhooksEndWithIt(t *testing.T) {
 	f.commit(t, account(7))
 	f.commit(t, account(8))
 	for _, id := range []string{"7", "8"} {
-		if _, _, err := f.admin.CreateToken(t.Context(), Token{Account: id, Subaccounts: true}); err != nil {
+		if _, _, err := f.admin.CreateToken(t.Context(), Token{Account: id, Subaccounts: true}, Once{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := f.admin.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "old", URL: "https://old.example/", Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"})
+	_, err := f.admin.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "old", URL: "https://old.example/", Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"}, Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestAccount_TokensEndWithTruncateAndSnapshot(t *testing.T) {
 	f.commit(t, users.Insert(7, "n", "", nil), account(8))
 	token := func(account string) {
 		t.Helper()
-		if _, _, err := f.admin.CreateToken(t.Context(), Token{Account: account}); err != nil {
+		if _, _, err := f.admin.CreateToken(t.Context(), Token{Account: account}, Once{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -150,7 +150,7 @@ func TestAccount_OneUnderTheSameIDCannotReachWhatTheEarlierOneDeleted(t *testing
 		t.Run(name, func(t *testing.T) {
 			f := newFeed(t)
 			f.commit(t, account(7))
-			w, err := f.admin.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "n", URL: "https://h.example/", Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"})
+			w, err := f.admin.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "n", URL: "https://h.example/", Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"}, Once{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

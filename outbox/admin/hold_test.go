@@ -188,7 +188,7 @@ func TestHold_AnAccountsOwnURLCannotBypassIt(t *testing.T) {
 // wantHeld wants a webhook that cannot be made because of a hold.
 func (f *feed) wantHeld(t *testing.T, w Webhook) {
 	t.Helper()
-	made, err := f.admin.CreateWebhook(t.Context(), w)
+	made, err := f.admin.CreateWebhook(t.Context(), w, Once{}, nil)
 	if _, held := errors.AsType[*outbox.HeldError](err); !held {
 		t.Errorf("a webhook of account %s for %s: %v, %v; want a hold", w.Account, w.URL, made.ID, err)
 	}
@@ -206,7 +206,7 @@ func TestHold_AParentAccountCannotBypassItThroughASubaccount(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, memberInsert(7, nil), memberInsert(8, 7), memberInsert(9, 7))
 	f.Exec(t, "UPDATE walhook.endpoint SET url = NULL, state = 'cleared', reason = 'x'") // their own are not what this is about
-	token, _, err := f.admin.CreateToken(t.Context(), Token{Account: "7", Subaccounts: true})
+	token, _, err := f.admin.CreateToken(t.Context(), Token{Account: "7", Subaccounts: true}, Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +410,7 @@ func TestHold_CatchesEndpointsThatAreMadeConcurrently(t *testing.T) {
 			done <- err
 		}()
 		go func() {
-			_, err := f.admin.CreateWebhook(t.Context(), hook("7", "https://"+host+"/"))
+			_, err := f.admin.CreateWebhook(t.Context(), hook("7", "https://"+host+"/"), Once{}, nil)
 			if _, held := errors.AsType[*outbox.HeldError](err); held {
 				err = nil
 			}
@@ -434,7 +434,7 @@ func TestAccount_NothingIsMadeConcurrentlyWithItsEnd(t *testing.T) {
 	for n := range 25 {
 		id := fmt.Sprint(100 + n)
 		f.commit(t, users.Insert(100+n, "n", "https://example.com/", nil))
-		token, _, err := f.admin.CreateToken(t.Context(), Token{Account: id})
+		token, _, err := f.admin.CreateToken(t.Context(), Token{Account: id}, Once{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -451,7 +451,7 @@ func TestAccount_NothingIsMadeConcurrentlyWithItsEnd(t *testing.T) {
 			done <- nil
 		}
 		go create(func() error {
-			_, _, err := f.admin.CreateToken(t.Context(), Token{Account: id})
+			_, _, err := f.admin.CreateToken(t.Context(), Token{Account: id}, Once{}, nil)
 			return err
 		})
 		go create(func() error {
@@ -459,7 +459,7 @@ func TestAccount_NothingIsMadeConcurrentlyWithItsEnd(t *testing.T) {
 			if n%2 == 0 {
 				w.By = by
 			}
-			_, err := f.admin.CreateWebhook(t.Context(), w)
+			_, err := f.admin.CreateWebhook(t.Context(), w, Once{}, nil)
 			return err
 		})
 		time.Sleep(time.Duration(n%5) * 2 * time.Millisecond)
@@ -488,11 +488,11 @@ func TestAccount_NothingIsMadeConcurrentlyWithItsEnd(t *testing.T) {
 func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, memberInsert(7, nil), memberInsert(8, 7))
-	token, _, err := f.admin.CreateToken(t.Context(), Token{Account: "7", Subaccounts: true})
+	token, _, err := f.admin.CreateToken(t.Context(), Token{Account: "7", Subaccounts: true}, Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, _, err := f.admin.CreateToken(t.Context(), Token{Account: "8"})
+	own, _, err := f.admin.CreateToken(t.Context(), Token{Account: "8"}, Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -509,11 +509,11 @@ func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 		nothing := func(*Webhook) error { return nil }
 		for what, err := range map[string]error{
 			"admitted": f.admin.Admits(t.Context(), by, "8"),
-			"created":  second(f.admin.CreateWebhook(t.Context(), w)),
+			"created":  second(f.admin.CreateWebhook(t.Context(), w, Once{}, nil)),
 			"edited":   second(f.admin.EditWebhook(t.Context(), by, "8", outbox.AccountWebhook, nothing)),
 			"deleted":  second(f.admin.DeleteWebhook(t.Context(), by, "8", webhook.ID, anyState)),
 			"rotated":  third(f.admin.RotateWebhookSecret(t.Context(), by, "8", outbox.AccountWebhook, 0)),
-			"replayed": second(f.admin.CreateRequest(t.Context(), Request{Endpoint: next, Since: time.Unix(1, 0), Rate: 1, By: by})),
+			"replayed": second(f.admin.CreateRequest(t.Context(), Request{Endpoint: next, Since: time.Unix(1, 0), Rate: 1, By: by}, Once{}, nil)),
 		} {
 			if !errors.Is(err, ErrCallerGone) {
 				t.Errorf("%s by a token %s: %v", what, name, err)

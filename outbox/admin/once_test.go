@@ -11,7 +11,7 @@ func TestIdempotency_StoredAnswersEndWithTheirAccountAndAfterADay(t *testing.T) 
 	ask := func(account, key string) {
 		t.Helper()
 		w := hook(account, "https://h.example/")
-		if _, err := f.admin.CreateWebhookOnce(t.Context(), w, Once{Key: key}, func(Webhook) ([]byte, error) { return []byte("{}"), nil }); err != nil {
+		if _, err := f.admin.CreateWebhook(t.Context(), w, Once{Key: key}, func(Webhook) ([]byte, error) { return []byte("{}"), nil }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -153,15 +153,10 @@ func (a *Admin) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []str
 }
 
 // CreateRequest stores a request, which the publisher works through whenever it
-// runs. The errors are those of CountReplay, [ErrTooManyRequests]
-// and [ErrCallerGone].
-func (a *Admin) CreateRequest(ctx context.Context, r Request) (Request, error) {
-	return a.CreateRequestOnce(ctx, r, Once{}, nil)
-}
-
-// CreateRequestOnce is CreateRequest for a request with a key: answer writes what
-// is answered. The errors are also those of [Admin.CreateWebhookOnce].
-func (a *Admin) CreateRequestOnce(ctx context.Context, r Request, once Once, answer func(Request) ([]byte, error)) (Request, error) {
+// runs. With a key in once, answer writes what is answered; the zero Once has none. The
+// errors are those of CountReplay, [ErrTooManyRequests]
+// and [ErrCallerGone], and with a key those of [Admin.CreateWebhook].
+func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer func(Request) ([]byte, error)) (Request, error) {
 	total, until, err := a.CountReplay(ctx, r)
 	if err != nil {
 		return Request{}, err

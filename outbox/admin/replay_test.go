@@ -24,7 +24,7 @@ func TestReplay_IsCountedStoredAndShown(t *testing.T) {
 	if total, _, err := f.admin.CountReplay(t.Context(), named); err != nil || total != 1 {
 		t.Errorf("%d of the named events, %v; want 1", total, err)
 	}
-	made, err := f.admin.CreateRequest(t.Context(), since)
+	made, err := f.admin.CreateRequest(t.Context(), since, Once{}, nil)
 	if err != nil || made.Total != 2 || !made.DoneAt.IsZero() {
 		t.Fatalf("request %+v, %v", made, err)
 	}
@@ -34,11 +34,11 @@ func TestReplay_IsCountedStoredAndShown(t *testing.T) {
 	}
 
 	f.commit(t, setURL("https://example.com/7", nil))
-	if _, err := f.admin.CreateRequest(t.Context(), since); !errors.Is(err, ErrNothingToSendTo) {
+	if _, err := f.admin.CreateRequest(t.Context(), since, Once{}, nil); !errors.Is(err, ErrNothingToSendTo) {
 		t.Errorf("a request of a cleared endpoint: %v", err)
 	}
 	since.Endpoint = 12345
-	if _, err := f.admin.CreateRequest(t.Context(), since); !errors.Is(err, ErrNoEndpoint) {
+	if _, err := f.admin.CreateRequest(t.Context(), since, Once{}, nil); !errors.Is(err, ErrNoEndpoint) {
 		t.Errorf("a request of no endpoint: %v", err)
 	}
 }
@@ -48,7 +48,7 @@ func TestReplay_TellsHowFarThePublisherIs(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	f.Exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event`)
-	made, err := f.admin.CreateRequest(t.Context(), Request{Endpoint: f.EndpointOf(t, "7"), Since: time.Unix(1, 0), Rate: MaxReplayRate})
+	made, err := f.admin.CreateRequest(t.Context(), Request{Endpoint: f.EndpointOf(t, "7"), Since: time.Unix(1, 0), Rate: MaxReplayRate}, Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

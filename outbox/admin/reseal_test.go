@@ -225,7 +225,7 @@ func TestURLs_UserInformationIsSealedUnderAKey(t *testing.T) {
 	}
 	f.wantURL(t, "updated", f.EndpointOf(t, "7"), hookB)
 
-	w, err := f.admin.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "n", URL: hookA, Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"})
+	w, err := f.admin.CreateWebhook(t.Context(), Webhook{Account: "7", Name: "n", URL: hookA, Enabled: true, HTTPVerb: "post", Hook: HookRecords, Delivery: "realtime", DailyZone: "UTC"}, Once{}, nil)
 	if err != nil || w.URL != hookA || strings.Contains(w.ShownURL(), "MARK") {
 		t.Fatal(w.URL, w.ShownURL(), err)
 	}

@@ -60,15 +60,11 @@ const (
 )
 
 // CreateToken makes a token and answers it with its secret text, which is not
-// to be had again. [ErrTooManyTokens] when the account may not have another,
-// [ErrAccountEnded] when there is none of that id any more.
-func (a *Admin) CreateToken(ctx context.Context, t Token) (Token, string, error) {
-	return a.CreateTokenOnce(ctx, t, Once{}, nil)
-}
-
-// CreateTokenOnce is CreateToken for a request with a key: answer writes what is
-// answered. The errors are also those of [Admin.CreateWebhookOnce].
-func (a *Admin) CreateTokenOnce(ctx context.Context, t Token, once Once, answer func(Token, string) ([]byte, error)) (Token, string, error) {
+// to be had again. With a key in once, answer writes what is answered; the zero Once
+// has none. [ErrTooManyTokens] when the account may not have another,
+// [ErrAccountEnded] when there is none of that id any more; besides the errors of a key,
+// as of [Admin.CreateWebhook].
+func (a *Admin) CreateToken(ctx context.Context, t Token, once Once, answer func(Token, string) ([]byte, error)) (Token, string, error) {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails: crypto/rand
 	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(key[:])

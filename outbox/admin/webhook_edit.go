@@ -67,17 +67,12 @@ const (
 )
 
 // CreateWebhook stores a webhook and answers it as it stands, with its id and a
-// signing secret of its own. It gets what is appended from then on.
-// [ErrTooManyWebhooks] when the account may not have another, [ErrAccountEnded]
-// when there is none of that id any more, [ErrCallerGone] when w.By may not.
-func (a *Admin) CreateWebhook(ctx context.Context, w Webhook) (Webhook, error) {
-	return a.CreateWebhookOnce(ctx, w, Once{}, nil)
-}
-
-// CreateWebhookOnce is CreateWebhook for a request with a key: answer writes what
-// is answered. The errors are also [*AnsweredError], [ErrOnceRunning],
-// [ErrOnceDiffers], [ErrOnceSealed] and [ErrOnceFull].
-func (a *Admin) CreateWebhookOnce(ctx context.Context, w Webhook, once Once, answer func(Webhook) ([]byte, error)) (Webhook, error) {
+// signing secret of its own. It gets what is appended from then on. With a key in
+// once, answer writes what is answered; the zero Once has none. [ErrTooManyWebhooks]
+// when the account may not have another, [ErrAccountEnded] when there is none of that
+// id any more, [ErrCallerGone] when w.By may not; with a key also [*AnsweredError],
+// [ErrOnceRunning], [ErrOnceDiffers], [ErrOnceSealed] and [ErrOnceFull].
+func (a *Admin) CreateWebhook(ctx context.Context, w Webhook, once Once, answer func(Webhook) ([]byte, error)) (Webhook, error) {
 	w.ID = newWebhookID()
 	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
 		return a.onceTx(ctx, tx, w.By, w.Account, once, func() ([]byte, error) {

@@ -216,7 +216,7 @@ func hook(account, url string) Webhook {
 
 func (f *feed) create(t *testing.T, w Webhook) Webhook {
 	t.Helper()
-	made, err := f.admin.CreateWebhook(t.Context(), w)
+	made, err := f.admin.CreateWebhook(t.Context(), w, Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
