@@ -30,10 +30,10 @@ func (s *Store) Access() Access {
 	return Access{Pool: s.pool, Secrets: s.secrets, Log: s.log, store: s}
 }
 
-// NotifyInbox tells a publisher in this process that the inbox holds something.
+// NotifyInbox notifies a publisher in this process that the inbox holds something.
 func (a Access) NotifyInbox() { a.store.signalInbox() }
 
-// NotifyRequest tells a publisher in this process that a request was stored.
+// NotifyRequest notifies a publisher in this process that a request was stored.
 func (a Access) NotifyRequest() { signal(a.store.requested) }
 
 // Endpoints reads the named endpoints as a sender has them, secrets included. Those

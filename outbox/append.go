@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// publishTimeout bounds an append and a take-over: whoever gets no answer for
+	// publishTimeout bounds an append and a take-over: a process that gets no answer for
 	// so long, because the network swallows it, gives the slot to the standby. The
 	// server gives up each statement earlier.
 	publishTimeout = statementTimeout * 3 / 2
@@ -35,7 +35,7 @@ const (
 // (a deadlock, a session that ends, a statement that takes too long) and certainly
 // is not stored, the same batch is tried again. A change that the server refuses
 // to store is listed as unrouted, and costs no other change anything. After an
-// error it is not known whether the batch was stored; TakeOver tells. All tries
+// error it is not known whether the batch was stored; TakeOver shows it. All tries
 // together, and the wait for what else this publisher does, take publishTimeout.
 func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 	end := time.Now().Add(publishTimeout)
@@ -118,7 +118,7 @@ func reached(batch *schemas.Batch, changes int, flush schemas.LSN) *route.Reache
 var errAppendTimeout = errors.New("append: timed out")
 
 // An isolated transaction ends after so many changes that are set aside, or so
-// long, and another goes on: what it stores is not to be lost to a timeout.
+// long, and another one continues: a timeout must not lose what it stored.
 const (
 	isolatedFaults = 100
 	isolatedTime   = publishTimeout / 2

@@ -31,10 +31,10 @@ const (
 )
 
 // batchesOfReuse is for how many batches owners are upserted once the key of an
-// inserted record was stored already: whoever uses keys again is likely to go on.
+// inserted record was stored already: a carrier that uses keys again usually does so again.
 const batchesOfReuse = 100
 
-// commit stores a plan, whoever made it, in one transaction that another epoch
+// commit stores a plan of any maker in one transaction that another epoch
 // cannot interleave with, and then makes the view what the plan says. After an
 // error nothing is changed here; it is [errUncertain] where it may be stored.
 func (p *Publisher) commit(ctx context.Context, plan *route.Plan) error {
@@ -81,7 +81,7 @@ func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan) {
 }
 
 // apply makes the plans of a transaction that is committed known: to the view, the
-// metrics, the log and whoever waits for it. The last one says what the view is.
+// metrics, the logs and who waits for it. The last one says what the view is.
 func (p *Publisher) apply(plans ...*route.Plan) {
 	last, from := plans[len(plans)-1], p.view.NextID
 	p.view.Apply(last)
@@ -187,7 +187,7 @@ func (w *planWrite) transaction() *transaction {
 	return tx
 }
 
-// queueEndpoints writes the endpoints, in the order in which whoever changes
+// queueEndpoints writes the endpoints, in the order in which every transaction that changes
 // several takes them.
 func (w *planWrite) queueEndpoints(b *pgx.Batch, held map[int64]string) {
 	p := w.plan

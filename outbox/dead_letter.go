@@ -10,8 +10,8 @@ import (
 	"walhook/outbox/route"
 )
 
-// There are two statements that make a dead letter: one for events of the log, which
-// copies what the log holds, and one for an event of which the log holds nothing. Both
+// There are two statements that make a dead letter: one for events of the event log, which
+// copies what the event log holds, and one for an event of which the event log holds nothing. Both
 // leave alone what is a dead letter already.
 const (
 	deadLetterColumns = `(endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)`
@@ -31,7 +31,7 @@ const (
 		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = $1 AND o.event_id = $2)`
 )
 
-// deaths are events of the log that become dead letters, an array per column.
+// deaths are events of the event log that become dead letters, an array per column.
 type deaths struct {
 	event    []int64
 	attempts []int

@@ -41,7 +41,7 @@ type Endpoint struct {
 	ExpireBefore int64
 	Ordering     Ordering // "" is OrderingRecord
 	// Settings are nil where the account set none: then each event is a POST of
-	// its body as the log has it, retried by the whole schedule.
+	// its body as the event log has it, retried by the whole schedule.
 	Settings *EndpointSettings
 }
 
@@ -66,7 +66,7 @@ type EndpointSettings struct {
 // SendFrom is the first event that may be sent: see FeedFrom and ExpireBefore.
 func (e Endpoint) SendFrom() int64 { return max(e.FeedFrom, e.ExpireBefore) }
 
-// Event is one line of the log for one endpoint.
+// Event is one line of the event log for one endpoint.
 type Event struct {
 	ID       int64
 	Endpoint int64
@@ -79,8 +79,8 @@ type Event struct {
 	Type      string
 	// CommittedAt is when the source committed the change.
 	CommittedAt time.Time
-	AppendedAt  time.Time // to the log
-	ReadAt      time.Time // from the log, by this process's clock
+	AppendedAt  time.Time // to the event log
+	ReadAt      time.Time // from the event log, by this process's clock
 	// Format is how the event is sent where the endpoint does not say: json or
 	// form; "" for those of the record feed, whose Body is the envelope.
 	Format string
@@ -111,7 +111,7 @@ type Settlement struct {
 	// outbox's, which alone decides what is due.
 	RetryAt time.Time
 	// FromRetry says that the event was read from the retry table and not
-	// from the log.
+	// from the event log.
 	FromRetry bool
 	// Disable, when not empty, disables the endpoint with this reason,
 	// provided that its revision is still Attempt.Revision.
@@ -152,7 +152,7 @@ type RecordState struct {
 	Endpoint int64
 	Record   string
 	// Blocked is false when nothing of the record is left in retry: its next
-	// events are sent straight from the log again.
+	// events are sent straight from the event log again.
 	Blocked bool
 	// NextAt is when the record's oldest event in retry is due.
 	NextAt time.Time
@@ -212,7 +212,7 @@ type Handover struct {
 	bad []badRow // what could not be read of it
 }
 
-// TailQuery asks for the log's events in order of id.
+// TailQuery asks for the event log's events in order of id.
 type TailQuery struct {
 	After  int64 // exclusive
 	Upto   int64 // inclusive; 0 for no bound
@@ -226,13 +226,13 @@ type TailQuery struct {
 	MaxBytes  int // stop after this many bytes of bodies; at least one event is returned
 }
 
-// Stretch is a part of the log as it was read.
+// Stretch is a part of the event log as it was read.
 type Stretch struct {
 	Events []Event
-	// Upto is how far the log was read: nothing that was asked for lies
+	// Upto is how far the event log was read: nothing that was asked for lies
 	// between TailQuery.After and here except Events.
 	Upto int64
-	// More says that a bound ended the reading, and not the log or the range.
+	// More says that a bound ended the reading, and not the event log or the range.
 	More bool
 }
 
@@ -263,5 +263,5 @@ type Retries struct {
 var ErrLeaseLost = errors.New("lease lost: another sender may own these shards")
 
 // ErrUncertain says that nobody knows whether this sender owns shards that it
-// was about to gain: it has to leave and join anew.
+// was about to gain: it has to leave and join again.
 var ErrUncertain = errors.New("unknown whether shards were gained")

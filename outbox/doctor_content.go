@@ -132,11 +132,11 @@ const (
 	countSendersNowSQL = `
 		SELECT count(*) FILTER (WHERE lease_until > clock_timestamp()), coalesce(string_agg(name, ', '), '') FROM walhook.sender`
 
-	// It is run by whoever reads it, whose search_path may lead elsewhere.
+	// A person runs it, whose search_path may lead elsewhere.
 	dropStaleSQL = `DELETE FROM walhook.sender WHERE lease_until OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '30 seconds'::pg_catalog.interval)`
 )
 
-// lookAtSenders tells of senders that ended without giving up what they held,
+// lookAtSenders reports senders that ended without giving up what they held,
 // and that nobody replaced.
 func (e *examination) lookAtSenders(ctx context.Context) error {
 	rows, err := e.s.Query(ctx, staleSendersSQL, staleAfter)
@@ -172,7 +172,7 @@ const shardsSQL = `
 // secondLook is how long shards that are dealt out may be without an owner.
 const secondLook = 3 * time.Second
 
-// lookAtShards tells of shards that nobody sends from: while senders run, a
+// lookAtShards reports shards that nobody sends from: while senders run, a
 // moment's look may fall between two of them, so it looks twice; while none
 // runs, it matters once something waits.
 func (e *examination) lookAtShards(ctx context.Context) error {

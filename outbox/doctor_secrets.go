@@ -138,7 +138,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 // endpointName is how commands name an endpoint.
 func endpointName(of seal.Holder) string { return of.Account + "/" + of.Webhook }
 
-// otherKey tells of a key that is not the one that secrets were stored under,
+// otherKey reports a key that is not the one that secrets were stored under,
 // and says whether that is so.
 func (e *examination) otherKey(secrets seal.Sealer, keyID string, locked, total int, found map[kindOfSecret][]string) bool {
 	opens := len(found[secretSealed]) + len(found[secretLoose]) + len(found[urlPlain]) + len(found[urlLocked]) + len(found[urlRefused])

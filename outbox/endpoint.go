@@ -41,7 +41,7 @@ const (
 
 // CheckHosts has the session hold each endpoint to whose host check says that
 // nothing may be sent: its text is for the account's people. It is called before
-// anything else. Whoever changes what check allows starts a session anew.
+// anything else. To change what check allows, start a new session.
 func (s *Session) CheckHosts(check func(url string) error) { s.store.checkHost = check }
 
 // hostFault says why nothing can be sent to a URL, or "".
@@ -59,7 +59,7 @@ func (s *Store) hostFault(url string) string {
 }
 
 // lookAtHosts holds the endpoints of shards that this session has got, where
-// nothing may be sent to them. Of the others it is told as they change.
+// nothing may be sent to them. The others are reported as they change.
 func (s *Session) lookAtHosts(ctx context.Context) error {
 	if !s.gained.Swap(false) {
 		return nil
@@ -135,7 +135,7 @@ const (
 
 // EndpointsChanged says which endpoints of the held shards changed after the
 // instant since (by the outbox's clock), and the instant to ask with next: the
-// same after an error. An endpoint may be reported again; its revision tells. One goroutine asks.
+// same after an error. An endpoint may be reported again; its revision shows it. One goroutine asks.
 func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]EndpointRevision, time.Time, error) {
 	if err := s.lookAtHosts(ctx); err != nil {
 		return nil, since, err

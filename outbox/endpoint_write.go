@@ -29,7 +29,7 @@ func LockAccountsTx(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// ShareAccountsTx is LockAccountsTx for whoever makes something of an account:
+// ShareAccountsTx is LockAccountsTx for a transaction that creates something for an account:
 // those do not wait for one another.
 func ShareAccountsTx(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, shareAccountsSQL, accountsLock)
@@ -73,7 +73,7 @@ const (
 			revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook = 'account' RETURNING id, revision`
 
-	// In the order in which whoever changes several endpoints takes them.
+	// In the order in which every transaction locks several endpoints.
 	lockAccountSQL = `SELECT FROM walhook.endpoint WHERE account = $1 ORDER BY id FOR NO KEY UPDATE`
 
 	// The account's webhooks end with it, also those that it had deleted: what is

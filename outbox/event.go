@@ -73,7 +73,7 @@ func (s *Store) eventRow(events []route.Event, appended time.Time) func(w rowWri
 // another row costs more than the copy.
 const sharedFrom = 2 << 10
 
-// What statements ask of a row e of the log.
+// What statements ask of a row e of the event log.
 const (
 	SizeSQL = `coalesce(e.body_size, octet_length(e.body))`
 	bodySQL = `CASE WHEN e.body_of IS NULL THEN e.body ELSE (SELECT o.body FROM walhook.event o WHERE o.id = e.body_of) END`

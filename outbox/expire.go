@@ -11,13 +11,13 @@ import (
 )
 
 // errUndelivered says that senders hold events that are past retention, and
-// have been told to make dead letters of them.
+// have to make dead letters of them.
 var errUndelivered = errors.New("some of its events are neither delivered nor dead letters")
 
 const (
 	// Who may have something undelivered before an event id, and after which
 	// cursor. Each endpoint is looked up by index; an EXISTS may be planned as a
-	// scan of the log. A shard's tail stands still while nobody owns it.
+	// scan of the event log. A shard's tail does not move while nobody owns it.
 	undeliveredSQL = `
 		SELECT p.id, p.account, coalesce(p.feed_from, 0), coalesce(p.expire_before, 0), coalesce(l.cursor, s.tail)
 		FROM walhook.endpoint p

@@ -16,7 +16,7 @@ const (
 
 // fresh is the end of the event log in memory: the newest events that a publisher of
 // this process has committed, for a sender of this process that keeps up. A sender
-// that is behind reads the log. It holds every event of a range of ids, so nothing
+// that is behind reads the event log. It holds every event of a range of ids, so nothing
 // that it answers can lack one; where it does not know that, it holds nothing.
 type fresh struct {
 	mu sync.Mutex

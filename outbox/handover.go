@@ -148,7 +148,7 @@ const (
 		WHERE s.id = g.id AND s.sender = $1 AND s.tail < g.tail`
 )
 
-// Save stores lanes and shard tails in one transaction, for whoever owns them
+// Save stores lanes and shard tails in one transaction, for their next owner
 // next. A lane with nothing to remember loses its row. Of a lane that the server
 // refuses only the cursor is stored; where not even that can be, its shard's tail
 // stays where it is, so that nothing is passed by.

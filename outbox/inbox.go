@@ -157,7 +157,7 @@ func (p *Publisher) readInbox(ctx context.Context, ids []int64) (list []route.In
 	return list, nil
 }
 
-// What the account above is told of an endpoint (docs/RECEIVERS.md). It is put
+// The notice to the parent account about an endpoint (docs/RECEIVERS.md). It is put
 // into the inbox by the transaction that it is about.
 const (
 	noticeColumns = `(account, above, webhook_id, record, schema, type, body)`
@@ -173,7 +173,7 @@ const (
 		SELECT ` + noticeSQL + ` FROM (SELECT $1::text AS account, $2::text AS reason) AS d`
 )
 
-// TellDisabledTx tells the account above another that an endpoint of that one was
+// TellDisabledTx notifies the parent account that an endpoint of the account was
 // disabled. Whoever commits it calls [Access.NotifyInbox] then.
 func TellDisabledTx(ctx context.Context, tx pgx.Tx, account, reason string) error {
 	_, err := tx.Exec(ctx, tellDisabledSQL, account, reason)

@@ -17,7 +17,7 @@ import (
 
 // One bad item stops nobody. Every loop that serves many works on a batch; where
 // that fails because of its data, [isolate] halves it until the item is alone.
-// The loop then sets that item aside, as loops says, and goes on with the rest.
+// The loop then sets that item aside, as loops says, and continues with the rest.
 
 // loop is a loop that serves many.
 type loop string
@@ -249,7 +249,7 @@ const (
 			AND NOT (loop = 'endpoints' AND EXISTS (SELECT FROM walhook.endpoint e WHERE e.id = a.endpoint AND e.deleted_at IS NULL))`
 )
 
-// setAside notes an item that a loop goes on without: in the log, in
+// setAside records an item that a loop skips: in the logs, in
 // walhook_items_set_aside_total and for doctor. endpoint is 0 where there is
 // none. It says whether it is noted down.
 func (s *Store) setAside(ctx context.Context, l loop, item string, endpoint int64, reason string, cause error) (noted bool) {

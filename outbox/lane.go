@@ -17,8 +17,8 @@ type LaneStatus string
 
 // The statuses of a lane.
 const (
-	LaneLive     LaneStatus = "live"      // at the tail of the log
-	LaneBehind   LaneStatus = "behind"    // lags, and reads its own range of the log
+	LaneLive     LaneStatus = "live"      // at the tail of the event log
+	LaneBehind   LaneStatus = "behind"    // lags, and reads its own range of the event log
 	LanePaused   LaneStatus = "paused"    // the endpoint asked to be left alone
 	LaneOpen     LaneStatus = "open"      // its breaker lets nothing through
 	LaneHalfOpen LaneStatus = "half_open" // its breaker lets one probe through at a time

@@ -124,7 +124,7 @@ const (
 	forgetDeletedColumnsSQL = `DELETE FROM walhook.account_column WHERE deleted_at < clock_timestamp() - $1::interval`
 )
 
-// retain drops the partitions that are past retention. A partition of the log
+// retain drops the partitions that are past retention. A partition of the event log
 // stays until nothing in it is undelivered (errUndelivered), and so do the
 // attempts that tell what of it was delivered.
 func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
@@ -253,7 +253,7 @@ func (s *Store) dropPartition(ctx context.Context, conn *pgxpool.Conn, table str
 	return nil
 }
 
-// eventPartitionSize is the number of ids that one partition of the log holds.
+// eventPartitionSize is the number of ids that one partition of the event log holds.
 // The publisher leaves a partition early when it is old enough.
 const eventPartitionSize = 1 << 24
 

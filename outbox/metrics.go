@@ -15,7 +15,7 @@ import (
 	"walhook/schemas/catalog"
 )
 
-// metrics are the publisher's side of the log. The names are part of the
+// metrics are the publisher's side of the event log. The names are part of the
 // contract (docs/CONTRACT.md §6).
 type metrics struct {
 	changes  *prometheus.CounterVec
@@ -93,7 +93,7 @@ func (m *metrics) initChanges(catalog *catalog.Catalog) {
 }
 
 // addStanding makes the gauges of how the outbox as a whole stands: every
-// process tells the same. They are NaN before they are measured, and while
+// process reports the same. They are NaN before they are measured, and while
 // the outbox does not answer: neither zero passes for all is well, nor for trouble.
 func (m *metrics) addStanding(reg prometheus.Registerer) {
 	gauge := func(name, help string) prometheus.Gauge {
@@ -205,7 +205,7 @@ func (m *metrics) unknownStanding() {
 // measureEvery is how often the backlog is measured.
 const measureEvery = 10 * time.Second
 
-// Bounds of one measurement, whatever waits: it never counts the log.
+// Bounds of one measurement, whatever waits: it never counts the event log.
 const (
 	measureLanes   = 500     // of those that stand still, the ones that do so for longest
 	measureEvents  = 100     // looked at for each of them
@@ -216,7 +216,7 @@ const (
 // A time that is none is far away, or else one row would leave everybody's
 // backlog unknown.
 const (
-	// How many ids the log has used, up to each of its partitions: ids are
+	// How many ids the event log has used, up to each of its partitions: ids are
 	// dense within one. The last of a partition is found by its index.
 	logEndsSQL = `SELECT next_event_id - 1 FROM walhook.position ORDER BY id DESC LIMIT 1`
 	lastIDSQL  = `SELECT id FROM walhook.event WHERE id < $1 ORDER BY id DESC LIMIT 1`
@@ -254,11 +254,11 @@ const (
 
 // Measure keeps the gauges of the outbox, walhook_outbox_backlog and
 // walhook_outbox_oldest_seconds first of all, until ctx ends. Every process
-// tells the same of the outbox as a whole.
+// reports the same for the outbox as a whole.
 //
 // The backlog is what waits for active endpoints: what the shards' tails have
 // not passed yet, what lanes that stand still have before them, and what is in
-// retry. Ids stand for events where counting them would take reading the log:
+// retry. Ids stand for events where counting them would take reading the event log:
 // a shard counts as having a thirty-second of what was appended, and a lane as
 // going on as its first events begin. So it is exact when it is zero, and in
 // lanes with few events; tails are stored every few seconds.

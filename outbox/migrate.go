@@ -153,7 +153,7 @@ func Drop(ctx context.Context, url string) error {
 	return nil
 }
 
-// A migration changes tables that a running process writes to, and whoever
+// A migration changes tables that a running process writes to, and what
 // waits for such a lock makes all others wait behind it. So it waits for less
 // time than an append may take, lets the others go on, and tries again.
 const (

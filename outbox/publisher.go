@@ -37,7 +37,7 @@ type Publisher struct {
 	partition  time.Time   // when the partition in use began
 	keysReused int         // batches for which inserted records may have keys that were used before
 	listing    listing
-	warned     map[string]bool // what was named once in the log
+	warned     map[string]bool // what was named once in the logs
 	spare      *route.Plan     // the last one, whose memory the next one uses
 	watermark  watermark
 
@@ -143,7 +143,7 @@ func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID in
 	src := &c.Source
 	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.PublicationOID, &src.Catalog)
 	if isNoRows(err) || err == nil && state != "ready" {
-		// A snapshot starts over; the log's ids go on.
+		// A snapshot starts over; the event log's ids continue.
 		return schemas.Checkpoint{}, nextID, nil
 	}
 	if err != nil {

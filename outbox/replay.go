@@ -48,7 +48,7 @@ const (
 )
 
 // CandidatesSQL are the rows of an endpoint that a request may be about, in
-// order of id: those of the log, and dead letters that the log no longer holds.
+// order of id: those of the event log, and dead letters that the event log no longer holds.
 // Of them those are wanted that were asked for, are delivered or dead, and have
 // no newer copy, which would be what stands for them. The bound on how many are
 // looked at is part of the text, so that the plan knows it; it holds for both, and
@@ -116,7 +116,7 @@ const ByIndexSQL = `
 //
 // A large body is not copied but carried by the event that carries it already,
 // as far as that is in the same partition: however often somebody asks for it,
-// the log grows by short rows. A dead letter's body moves.
+// the event log grows by short rows. A dead letter's body moves.
 //
 // $6 most events to append, $7 the id before their first, $8 the revision.
 func replaySQL(byIDs bool) string {
@@ -217,7 +217,7 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 
 // replayStep appends the next chunk of a request, unless this publisher is not
 // the one. After an error it is not known whether it was stored; the request's
-// cursor tells, and the ids that it took are not given again.
+// cursor shows it, and the ids that it took are not given again.
 func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -32,7 +32,7 @@ type Session struct {
 	gained      atomic.Bool // shards whose endpoints' hosts were not looked at yet
 	lookedAgain time.Time   // by EndpointsChanged, at the endpoints that are held
 
-	lastRead atomic.Int32 // events of the last stretch of the log, as many as the next may have
+	lastRead atomic.Int32 // events of the last stretch of the event log, as many as the next may have
 }
 
 const (
@@ -125,7 +125,7 @@ const (
 // Rebalance frees the shards of expired senders, takes free ones up to this
 // sender's fair share, and names those that it holds too many of, to be given
 // up when they are drained. After [ErrUncertain] it may hold shards that it was
-// not told of, which nobody would send.
+// not informed of, which nobody would send.
 func (s *Session) Rebalance(ctx context.Context) (gained Handover, surplus []int, err error) {
 	taken := false
 	err = pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {

@@ -14,7 +14,7 @@ import (
 )
 
 // The statements of one settlement, in the order in which they run. Nothing
-// here updates the log: an attempt row is the acknowledgement.
+// here updates the event log: an attempt row is the acknowledgement.
 const (
 	// The columns of an attempt, in the order in which attemptRow gives them.
 	attemptColumns = `(at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)`
@@ -65,7 +65,7 @@ const (
 			WHERE o.endpoint = t.endpoint AND o.record = t.record
 			ORDER BY event_id LIMIT 1) AS oldest ON true`
 
-	// In the order in which whoever changes several endpoints takes them, and
+	// In the order in which every transaction locks several endpoints, and
 	// before anything else that others may wait for.
 	lockDisabledSQL = `
 		SELECT FROM walhook.endpoint WHERE id = ANY ($1::bigint[]) ORDER BY account COLLATE "C", id FOR NO KEY UPDATE`

@@ -35,8 +35,8 @@ const (
 	defaultRetention     = 7 * 24 * time.Hour
 	defaultMaxEventBytes = 16 << 20
 
-	// statementTimeout is well below a sender's lease, so that whoever
-	// freezes inside a transaction lets go of its fence before others need it.
+	// statementTimeout is well below a sender's lease, so that a process that
+	// freezes inside a transaction loses its fence before others need it.
 	statementTimeout = 8 * time.Second
 )
 
@@ -144,7 +144,7 @@ func (s *Store) Appended() <-chan struct{} { return s.appended }
 
 func (s *Store) signalAppended() { signal(s.appended) }
 
-// signalInbox tells a publisher in this process that the inbox holds something.
+// signalInbox notifies a publisher in this process that the inbox holds something.
 func (s *Store) signalInbox() { signal(s.inboxed) }
 
 func signal(c chan struct{}) {

@@ -14,13 +14,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The reads of the log stop at a number of bytes as well as of rows: bodies
+// The reads of the event log stop at a number of bytes as well as of rows: bodies
 // may be large, and what is read is held in memory. So a body comes with its row
 // only where it is so short that all of them may; longer ones are read by
 // themselves, as many as there is room for.
 //
 // A row that is not wanted is answered without its body instead of being
-// filtered out: so the log is always read by its index in order of id, however
+// filtered out: so the event log is always read by its index in order of id, however
 // many rows wait, and the answer says how far it went.
 const (
 	// Of shards, or of one endpoint: everything, or what no earlier owner settled.
@@ -42,7 +42,7 @@ const (
 	laneIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
 )
 
-// Tail reads a stretch of the log: the events of the held shards, or of one
+// Tail reads a stretch of the event log: the events of the held shards, or of one
 // endpoint, in order of id. What this process has just appended comes from memory.
 func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if stretch, ok := s.store.fresh.tail(&q); ok {
@@ -279,7 +279,7 @@ const (
 	// clock says what is due, the outbox's: senders' may disagree.
 	// This and nextRetrySQL go by now(), the clock of the one transaction that
 	// they are asked in: a row that becomes due between the two is in neither
-	// by a clock that goes on, and would be forgotten.
+	// by a running clock, and would be forgotten.
 	//
 	// $6 names some rows alone; NULL is all.
 	dueRetriesSQL = `

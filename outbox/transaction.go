@@ -15,7 +15,7 @@ import (
 // [transaction], which takes one round trip; one that decides by what it reads is a
 // function given to [Store.transact].
 
-// fence is the statement that proves that whoever writes may still do so: a publisher
+// fence is the statement that proves that the writer may still write: a publisher
 // by its epoch, a sender by its lease, maintenance because nobody holds the shard. It
 // locks what it looks at until the transaction ends, so nobody takes over meanwhile.
 type fence struct {
@@ -114,7 +114,7 @@ type transaction struct {
 	atEnd     bool // all but the COMMIT is done, for all that is known
 }
 
-// run makes a transaction. After an error tx.uncertain tells whether it is known
+// run makes a transaction. After an error tx.uncertain says whether it is known
 // that it is not committed.
 func (s *Store) run(ctx context.Context, tx *transaction) error {
 	conn, err := s.pool.Acquire(ctx)
@@ -231,7 +231,7 @@ func rollback(ctx context.Context, conn *pgx.Conn) {
 	}
 }
 
-// savepoint runs f so that the transaction goes on where f fails.
+// savepoint runs f so that the transaction continues where f fails.
 func savepoint(ctx context.Context, tx pgx.Tx, f func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, tx, f)
 }

@@ -9,7 +9,7 @@ import (
 	"walhook/outbox/route"
 )
 
-// What is listed as unrouted is bounded: whoever may write into the source
+// What is listed as unrouted is bounded: anybody who may write into the source
 // could fill the outbox otherwise. The first rows of a kind are listed one by
 // one; the rest of a window is one row that says how many. The counters count
 // each.

@@ -93,7 +93,7 @@ func admitTx(ctx context.Context, tx pgx.Tx, by Caller, account string) error {
 	return admits(ctx, tx, by, account)
 }
 
-// admitNewTx is admitTx for what is made anew.
+// admitNewTx is admitTx for what is created.
 func admitNewTx(ctx context.Context, tx pgx.Tx, by Caller, account string) error {
 	if err := admitTx(ctx, tx, by, account); err != nil {
 		return err
@@ -113,7 +113,7 @@ const isUnknownSQL = `
 	FROM walhook.source`
 
 // IsUnknown says whether the source has no account of that id, by what was read of
-// it so far. It is false where that cannot be told: before the first snapshot, with
+// it so far. It is false where that is not known: before the first snapshot, with
 // a catalog that names no account table, and after a change of an account whose id
 // could not be read.
 func (a *Admin) IsUnknown(ctx context.Context, account string) (unknown bool, err error) {

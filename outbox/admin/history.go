@@ -20,7 +20,7 @@ type MadeAttempt struct {
 	Webhook   string // the endpoint's id in the API
 	Deleted   bool   // the webhook was deleted
 	EventID   int64
-	WebhookID string // the event's webhook-id; "" when the log no longer holds it
+	WebhookID string // the event's webhook-id; "" when the event log no longer holds it
 	Schema    string
 	Type      string
 }
@@ -113,7 +113,7 @@ type EventStatus struct {
 	Schema      string
 	Type        string
 	CommittedAt time.Time
-	Size        int  // bytes of its body, as the log has it
+	Size        int  // bytes of its body, as the event log has it
 	Replayed    bool // sent again because somebody asked for it
 	// State is delivered, waiting, retry, dead, held (nothing is sent to the
 	// endpoint now) or replayed (a newer row with the same webhook-id says how
@@ -167,7 +167,7 @@ const (
 		ORDER BY d.event_id DESC LIMIT $3`
 )
 
-// EventStatuses lists the log's events of an endpoint with smaller ids than
+// EventStatuses lists the event log's events of an endpoint with smaller ids than
 // before, the newest first; 0 begins with the newest.
 func (a *Admin) EventStatuses(ctx context.Context, endpoint, before int64, limit int) ([]EventStatus, error) {
 	var list []EventStatus

@@ -119,7 +119,7 @@ func (a *Admin) answered(ctx context.Context, q outbox.Querier, by Caller, accou
 
 // onceTx lets create make something and remembers what that answers, in one
 // transaction. Besides the errors of create those of Answered, [ErrOnceRunning]
-// and [ErrOnceFull]. Nothing may be locked yet: whoever comes second is told so
+// and [ErrOnceFull]. Nothing may be locked yet: the second request is refused
 // at once.
 func (a *Admin) onceTx(ctx context.Context, tx pgx.Tx, by Caller, account string, once Once, create func() (answer []byte, err error)) error {
 	if once.isZero() {

@@ -162,7 +162,7 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 }
 
 // DisableEndpoint holds an account's events from now on, until it is enabled
-// again or retention ends. reason is for people; the account above is told. It
+// again or retention ends. reason is for people; the parent account is notified. It
 // stays disabled whatever the account does with its URL. A [*StateError] says
 // that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
 func (a *Admin) DisableEndpoint(ctx context.Context, account, webhook, reason string) (EndpointInfo, error) {
@@ -209,7 +209,7 @@ func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (E
 // operate changes one of an account's endpoints under a lock, as far as by may.
 func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
 	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
-		// Before any endpoint, as whoever sets a URL does.
+		// Before any endpoint, as every transaction that sets a URL does.
 		if err := outbox.LockAccountsTx(ctx, tx); err != nil {
 			return err
 		}
@@ -258,7 +258,7 @@ const (
 		UPDATE walhook.retry SET next_at = clock_timestamp() WHERE endpoint = $1 AND next_at IS NULL`
 )
 
-// Ordering tells which of an account's events wait for each other.
+// Ordering says which of an account's events wait for each other.
 // [ErrNoEndpoint] when it has no endpoint.
 func (a *Admin) Ordering(ctx context.Context, account string) (ordering outbox.Ordering, err error) {
 	err = a.pool.QueryRow(ctx, orderingSQL, account).Scan(&ordering)

@@ -14,7 +14,7 @@ import (
 	"walhook/schemas"
 )
 
-// Status is how the outbox stands, for people: small however large the log is.
+// Status is how the outbox stands, for people: small however large the event log is.
 // Ages are by the outbox's clock.
 type Status struct {
 	At        time.Time // the outbox's clock
@@ -394,7 +394,7 @@ const (
 				to_char((clock_timestamp() - $1::interval) AT TIME ZONE 'UTC', 'YYYYMMDD'))`
 )
 
-// readThroughput tells the rates from what is stored, whichever processes did
+// readThroughput computes the rates from what is stored, whichever processes did
 // it.
 func (a *Admin) readThroughput(ctx context.Context, st *Status) error {
 	var past int64

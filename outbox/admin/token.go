@@ -14,7 +14,7 @@ import (
 )
 
 // Token lets its bearer use the API for an account. What is secret of it is
-// told once, by [Admin.CreateToken]; only a hash is kept.
+// shown once, by [Admin.CreateToken]; only a hash is kept.
 type Token struct {
 	ID      string // names it, and opens nothing
 	Account string
@@ -34,7 +34,7 @@ var (
 	ErrNoToken = errors.New("token not found")
 )
 
-// tokenPrefix tells people and scanners for leaked secrets what it is.
+// tokenPrefix shows people and scanners for leaked secrets what it is.
 const tokenPrefix = "whtok_"
 
 const (

@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	// First of all, by whoever changes webhooks: so they come one after the
+	// First of all, by every transaction that changes webhooks: so they come one after the
 	// other, and the publisher, which takes no lock on it, sees each.
 	lockWebhooksSQL  = `SELECT version FROM walhook.webhooks_version FOR UPDATE`
 	raiseWebhooksSQL = `UPDATE walhook.webhooks_version SET version = version + 1`

@@ -61,7 +61,7 @@ func New(key []byte) (Sealer, error) {
 // HasKey says whether anything is encrypted.
 func (s Sealer) HasKey() bool { return s.aead != nil }
 
-// KeyID tells keys apart and says nothing of them; "" without one.
+// KeyID distinguishes keys and reveals nothing of them; "" without one.
 func (s Sealer) KeyID() string { return s.keyID }
 
 // Seal encrypts a secret for its endpoint.
