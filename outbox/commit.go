@@ -38,36 +38,32 @@ const batchesOfReuse = 100
 // cannot interleave with, and then makes the view what the plan says. After an
 // error nothing is changed here; it is [errUncertain] where it may be stored.
 func (p *Publisher) commit(ctx context.Context, plan *route.Plan) error {
-	w := p.newWrite(plan)
-	err := p.write(ctx, w)
-	if !w.upsert && isKnownOwner(err) {
-		p.keysReused = batchesOfReuse
-		w = p.newWrite(plan)
-		err = p.write(ctx, w)
+	for {
+		w := p.newWrite(plan)
+		tx := w.transaction()
+		fill := tx.fill
+		tx.fill = func(b *pgx.Batch) {
+			fill(b)
+			p.queuePosition(b, plan)
+		}
+		err := tx.outcome(p.run(ctx, tx))
+		switch {
+		case err == nil:
+			p.keysReused = max(p.keysReused-1, 0)
+			p.listing = w.listing
+			p.apply(plan)
+			return nil
+		case w.upsert || !isKnownOwner(err):
+			return err
+		}
+		p.keysReused = batchesOfReuse // once more, and then with upserts
 	}
-	if err != nil {
-		return err
-	}
-	p.keysReused = max(p.keysReused-1, 0)
-	p.listing = w.listing
-	p.apply(plan)
-	return nil
 }
 
 // isKnownOwner says that a record was taken for new that is stored already.
 func isKnownOwner(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == codeUniqueViolation && pgErr.TableName == "owner"
-}
-
-func (p *Publisher) write(ctx context.Context, w *planWrite) error {
-	tx := w.transaction()
-	fill := tx.fill
-	tx.fill = func(b *pgx.Batch) {
-		fill(b)
-		p.queuePosition(b, w.plan)
-	}
-	return tx.outcome(p.run(ctx, tx))
 }
 
 func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan) {
@@ -91,7 +87,9 @@ func (p *Publisher) apply(plans ...*route.Plan) {
 	}
 	for _, plan := range plans {
 		p.count(plan)
-		p.store.keepFresh(from, plan)
+		if !p.store.encoding.narrow.Load() { // otherwise texts are not stored as they are
+			p.store.fresh.add(from, plan)
+		}
 		from = plan.NextID()
 		if len(plan.Events) > 0 {
 			p.store.signalAppended()

@@ -30,14 +30,6 @@ type fresh struct {
 	bytes       int
 }
 
-// keepFresh keeps what a committed plan appended. A server that does not store texts as
-// they are gives them to readers otherwise.
-func (s *Store) keepFresh(from int64, plan *route.Plan) {
-	if !s.encoding.narrow.Load() {
-		s.fresh.add(from, plan)
-	}
-}
-
 // want has appends kept from now on.
 func (f *fresh) want() {
 	f.mu.Lock()
@@ -67,20 +59,8 @@ func (f *fresh) add(from int64, plan *route.Plan) {
 	}
 	f.upto = upto
 	f.bytes += size
-	f.keep(plan, size)
-	f.bound()
-}
-
-func (f *fresh) reset(at int64) {
-	f.after, f.upto, f.bytes = at, at, 0
-	clear(f.events)
-	f.events = f.events[:0]
-}
-
-// keep copies a plan's events: the next plan uses their memory.
-func (f *fresh) keep(plan *route.Plan, size int) {
-	bodies := make([]byte, 0, size)
-	var body []byte // of the event before, which may share it
+	bodies := make([]byte, 0, size) // of its own: the next plan uses the plan's memory
+	var body []byte                 // of the event before, which may share it
 	appended := plan.AppendedAt.Truncate(time.Microsecond)
 	for i := range plan.Events {
 		e := &plan.Events[i]
@@ -94,6 +74,13 @@ func (f *fresh) keep(plan *route.Plan, size int) {
 			CommittedAt: e.CommittedAt, AppendedAt: appended, Format: e.Format, Body: body,
 		})
 	}
+	f.bound()
+}
+
+func (f *fresh) reset(at int64) {
+	f.after, f.upto, f.bytes = at, at, 0
+	clear(f.events)
+	f.events = f.events[:0]
 }
 
 // sameBody says that routing gave two events one body.
