@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +78,7 @@ func catalogToCheck(cmd *cobra.Command, args []string) (name string, text []byte
 	if builtIn := catalog.BuiltIn(name); builtIn != nil {
 		return name, builtIn.YAML(), nil
 	}
-	text, err = os.ReadFile(name)
+	text, err = readCatalog(name)
 	return name, text, err
 }
 

@@ -5,9 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"walhook/internal/pgtest"
+	"walhook/schemas/catalog"
 )
 
 const voipTables = `
@@ -170,5 +172,26 @@ func TestCatalogCheck_OtherCommandsListTheSameFaults(t *testing.T) {
 				t.Errorf("%s says %d times %q: %v", command, n, fault, err)
 			}
 		}
+	}
+}
+
+// What never ends, or never begins, is refused at once.
+func TestCatalogCheck_ReadsNoMoreThanACatalogMayHave(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	for _, name := range []string{"/dev/zero", "/dev/null", pipe, t.TempDir()} {
+		_, err := readCatalog(name)
+		if text, _ := readCatalog(name); len(text) > 0 || name != pipe && err == nil {
+			t.Errorf("%s: %d bytes, %v", name, len(text), err)
+		}
+	}
+	huge := filepath.Join(t.TempDir(), "huge.yaml")
+	if err := os.WriteFile(huge, make([]byte, 3*catalog.MaxBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := readCatalog(huge); err != nil || len(text) != catalog.MaxBytes+1 {
+		t.Errorf("read %d bytes: %v", len(text), err)
 	}
 }

@@ -30,7 +30,7 @@ CREATE TABLE location (id serial PRIMARY KEY, ruid varchar(64), username varchar
 CREATE TABLE acc (id serial PRIMARY KEY, method varchar(16), callid varchar(255), sip_code varchar(3), time timestamp);
 CREATE TABLE version (table_name varchar(32) NOT NULL, table_version int, UNIQUE (table_name));`,
 		want: []string{"  table: public.domain", "  id: domain", "  url: web_hook_url", "    table: public.subscriber", "    owner: domain",
-			"    # Left out, since they look secret: password, ha1, ha1b", "# - public.acc: no foreign key and no column's name leads from it to public.domain."},
+			"    # Left out, since they look secret: password, ha1, ha1b", "# - public.acc: no foreign key of one column and no column's name leads from it to public.domain."},
 		never: []string{"password", "ha1", "ha1b"},
 	},
 	{
@@ -70,7 +70,7 @@ CREATE TABLE cc_call (id bigserial PRIMARY KEY, card_id bigint NOT NULL, calleds
 CREATE TABLE cc_epayment_log (id bigserial PRIMARY KEY, cardid bigint, amount numeric(12,4), cc_owner text, cc_number text, cvv text);
 CREATE TABLE cc_ratecard (id bigserial PRIMARY KEY, dialprefix text, rateinitial numeric(12,4));`,
 		want: []string{"  table: public.cc_card", "  id: id", "  url: callback", "    owner: id_cc_card", "    owner: card_id", "    owner: cardid",
-			"    # Left out, since they look secret: cc_owner, cc_number, cvv", "# - public.cc_ratecard: no foreign key and no column's name leads from it to public.cc_card."},
+			"    # Left out, since they look secret: cc_owner, cc_number, cvv", "# - public.cc_ratecard: no foreign key of one column and no column's name leads from it to public.cc_card."},
 		never: []string{"cc_number", "cvv"},
 	},
 	{

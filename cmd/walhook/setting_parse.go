@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"walhook/schemas/catalog"
@@ -31,7 +33,7 @@ func parseCatalog(s *settings, text string) (err error) {
 	if s.Catalog = catalog.BuiltIn(cmp.Or(text, "carrier")); s.Catalog != nil {
 		return nil
 	}
-	content, err := os.ReadFile(text)
+	content, err := readCatalog(text)
 	if err != nil {
 		return err
 	}
@@ -39,6 +41,24 @@ func parseCatalog(s *settings, text string) (err error) {
 		return fmt.Errorf("%s: %w", text, err)
 	}
 	return nil
+}
+
+// readCatalog reads a catalog file or a pipe, up to what is too large for one. It does
+// not wait for somebody to open the other end of a pipe.
+func readCatalog(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode(); !mode.IsRegular() && mode&os.ModeNamedPipe == 0 {
+		return nil, fmt.Errorf("read %s: it is not a file", name)
+	}
+	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, catalog.MaxBytes+1))
 }
 
 func parseRoles(s *settings, text string) error {

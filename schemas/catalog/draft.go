@@ -132,7 +132,7 @@ func (d *draft) findOwners() {
 	}
 	for _, t := range d.usable {
 		if !at[t.Name] {
-			d.left[t.Name] = fmt.Sprintf("no foreign key and no column's name leads from it to %s", d.account.table.Name)
+			d.left[t.Name] = fmt.Sprintf("no foreign key of one column and no column's name leads from it to %s", d.account.table.Name)
 		}
 	}
 }

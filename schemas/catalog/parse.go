@@ -11,8 +11,8 @@ import (
 	"walhook/schemas"
 )
 
-// maxCatalogBytes bounds a catalog file.
-const maxCatalogBytes = 1 << 20
+// MaxBytes bounds a catalog file; a reader of one may stop behind it.
+const MaxBytes = 1 << 20
 
 // Parse reads a catalog file. The file replaces the built-in catalog: walhook
 // publishes only what it names. The error is all [Faults] of the file.

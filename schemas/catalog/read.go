@@ -23,8 +23,8 @@ type File struct {
 // Read reads a catalog file. After an error it continues with the rest.
 func Read(text []byte) *File {
 	f := &File{catalog: &Catalog{}}
-	if len(text) > maxCatalogBytes {
-		f.faults = Faults{{Line: 1, Column: 1, Problem: fmt.Sprintf("the file has %d bytes, want at most %d", len(text), maxCatalogBytes)}}
+	if len(text) > MaxBytes {
+		f.faults = Faults{{Line: 1, Column: 1, Problem: fmt.Sprintf("the file has more than %d bytes", MaxBytes)}}
 		return f
 	}
 	var document yaml.Node
