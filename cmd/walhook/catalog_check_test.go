@@ -179,11 +179,10 @@ func TestCatalogCheck_OtherCommandsListTheSameFaults(t *testing.T) {
 func TestCatalogCheck_ReadsNoMoreThanACatalogMayHave(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	for _, name := range []string{"/dev/zero", "/dev/null", pipe, t.TempDir()} {
-		_, err := readCatalog(name)
-		if text, _ := readCatalog(name); len(text) > 0 || name != pipe && err == nil {
+		if text, err := readCatalog(name); len(text) > 0 || name != pipe && err == nil {
 			t.Errorf("%s: %d bytes, %v", name, len(text), err)
 		}
 	}

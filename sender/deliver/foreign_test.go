@@ -63,8 +63,8 @@ func TestAttempt_AnHTTP2ServerThatSpeaksFirstIsNamed(t *testing.T) {
 			{"another protocol", false, []string{"220 mail.example ESMTP\r\n"}, failSpokeFirst, ""},
 			{"a byte", false, []string{"\x00"}, failSpokeFirst, ""},
 		} {
-			if client.limited && (c.want == failSpokeFirst || len(c.says) > 1) {
-				continue // limitAhead: net/http may not have read it, or not all of it
+			if c.want == failSpokeFirst && client.limited {
+				continue // limitAhead: net/http may not have read it
 			}
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()

@@ -277,7 +277,7 @@ func (g *gate) Read(b []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if n > 0 && !g.open {
-		g.fault = &answerError{begins: bytes.Clone(b[:n]), err: errSpokeFirst}
+		g.fault = &answerError{begins: g.firstBytes(bytes.Clone(b[:n])), err: errSpokeFirst}
 		return 0, g.fault
 	}
 	g.said.n += copy(g.said.head[g.said.n:], b[:n])
@@ -285,6 +285,19 @@ func (g *gate) Read(b []byte) (int, error) {
 		g.fault = err
 	}
 	return n, err
+}
+
+// firstBytes completes what may be the first bytes of another protocol (see foreign)
+// as far as they arrive within the grace. The connection ends after it.
+func (g *gate) firstBytes(begins []byte) []byte {
+	have := len(begins)
+	if have >= http2FrameHead || begins[0] != 0 && begins[0] != 0x15 && begins[0] != 0x16 {
+		return begins
+	}
+	_ = g.Conn.SetReadDeadline(time.Now().Add(graceAfterWrite))
+	begins = append(begins, make([]byte, http2FrameHead-have)...)
+	more, _ := io.ReadFull(g.Conn, begins[have:])
+	return begins[:have+more]
 }
 
 // explain makes an answerError of err if an answer had begun.
