@@ -29,6 +29,8 @@ The measures:
   trouble  the same for the healthy ones of many endpoints, without and with
            others that hang or refuse connections
   fan-out  each event to several endpoints of its account
+  scale    a publisher and several senders, each a process of its own, and the
+           outbox on a PostgreSQL of its own: a backlog, and a fixed rate
 
 Long measures, which run when you name them, or with --long:
 
@@ -81,6 +83,10 @@ func newBenchCommand() *cobra.Command {
 	flags.DurationVar(&o.TroubleLength, "trouble-length", o.TroubleLength, "duration of trouble, and of calm before it")
 	flags.IntSliceVar(&o.FanOut, "fan-out", o.FanOut, "endpoints per account of fan-out, comma separated")
 	flags.IntVar(&o.FanOutDeliveries, "fan-out-deliveries", o.FanOutDeliveries, "deliveries of fan-out")
+	flags.IntSliceVar(&o.Senders, "senders", o.Senders, "sender processes of scale, comma separated")
+	flags.IntVar(&o.ScaleChanges, "scale-changes", o.ScaleChanges, "number of changes of scale's backlog")
+	flags.Float64Var(&o.ScaleRate, "scale-rate", o.ScaleRate, "transactions per second of scale")
+	flags.DurationVar(&o.ScaleLength, "scale-length", o.ScaleLength, "duration of scale at that rate")
 	flags.IntVar(&o.IdleEndpoints, "idle-endpoints", o.IdleEndpoints, "endpoints of idle")
 	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "duration of idle's measurement")
 	flags.DurationVar(&o.IdleSettle, "idle-settle", o.IdleSettle, "pause of idle before it measures again")

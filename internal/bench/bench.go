@@ -41,6 +41,7 @@ func measures() []measure {
 		{"latency", (*bench).latency, false},
 		{"trouble", (*bench).trouble, false},
 		{"fan-out", (*bench).fanOut, false},
+		{"scale", (*bench).scale, false},
 		{"idle", (*bench).idle, true},
 		{"memory", (*bench).memory, true},
 		{"waiting", (*bench).waiting, true},

@@ -70,6 +70,7 @@ type latencyRun struct {
 	commit, due, late []time.Duration
 	rate              float64 // committed a second
 	cores             usage
+	used              usage // in all
 	tally             Tally
 	direct            *latencyRun // the floor, where it was measured
 }
@@ -218,7 +219,7 @@ func (w *world) latency(ctx context.Context, rate float64, length time.Duration,
 		slices.Sort(times)
 	}
 	run.rate = float64(len(p.due)) / p.took.Seconds()
-	run.cores = p.after.cores(p.before)
+	run.cores, run.used = p.after.cores(p.before), p.after.since(p.before)
 	return run, nil
 }
 

@@ -35,6 +35,11 @@ type Options struct {
 	FanOut           []int // endpoints of an account
 	FanOutDeliveries int
 
+	Senders      []int // of scale
+	ScaleChanges int
+	ScaleRate    float64
+	ScaleLength  time.Duration // at the rate
+
 	IdleEndpoints int
 	IdleLength    time.Duration // of an observation
 	IdleSettle    time.Duration // before the last observation
@@ -56,6 +61,7 @@ func Defaults() Options {
 		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
 		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
 		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
+		Senders: []int{1, 2, 4}, ScaleChanges: 30_000, ScaleRate: 500, ScaleLength: 4 * time.Second,
 		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, IdleSettle: 2 * time.Minute, MemoryChanges: 200_000, MemoryRows: 2_000_000,
 		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
 	}
@@ -77,12 +83,12 @@ func (o Options) Validate() error {
 	if o.Hanging+o.Refusing > 99 {
 		faults = append(faults, fmt.Errorf("%d %% that hang and %d %% that refuse: want some healthy ones", o.Hanging, o.Refusing))
 	}
-	for _, rate := range append(o.Rates[:len(o.Rates):len(o.Rates)], o.TroubleRate) {
+	for _, rate := range append(o.Rates[:len(o.Rates):len(o.Rates)], o.TroubleRate, o.ScaleRate) {
 		if !(rate >= 1 && rate <= 100_000) {
 			faults = append(faults, fmt.Errorf("rate %g: want 1 to 100000 a second", rate))
 		}
 	}
-	for _, length := range []time.Duration{o.Length, o.TroubleLength, o.IdleLength, o.IdleSettle} {
+	for _, length := range []time.Duration{o.Length, o.TroubleLength, o.ScaleLength, o.IdleLength, o.IdleSettle} {
 		if length < 100*time.Millisecond || length > time.Hour {
 			faults = append(faults, fmt.Errorf("length %s: want 100ms to 1h", length))
 		}
@@ -107,6 +113,7 @@ func (o Options) sizes() []size {
 		{"per cent that refuse", o.Refusing, 0, 99},
 		{"concurrency", o.Concurrency, 1, 10_000},
 		{"fan-out deliveries", o.FanOutDeliveries, 100, 10_000_000},
+		{"scale changes", o.ScaleChanges, 100, 10_000_000},
 		{"idle endpoints", o.IdleEndpoints, 1, 1_000_000},
 		{"memory changes", o.MemoryChanges, 100, 10_000_000},
 		{"memory rows", o.MemoryRows, 100, 10_000_000},
@@ -114,6 +121,9 @@ func (o Options) sizes() []size {
 	}
 	for _, endpoints := range o.FanOut {
 		sizes = append(sizes, size{"fan-out", endpoints, 1, 10_000})
+	}
+	for _, senders := range o.Senders {
+		sizes = append(sizes, size{"senders", senders, 1, 32})
 	}
 	for _, events := range o.Waiting {
 		sizes = append(sizes, size{"waiting", events, 1000, 10_000_000})

@@ -20,7 +20,9 @@ type Report struct {
 	Latency []Latency `json:"latency,omitempty"`
 	Trouble *Trouble  `json:"trouble,omitempty"`
 	// FanOut has an element for each number of endpoints.
-	FanOut  []FanOut  `json:"fan_out,omitempty"`
+	FanOut []FanOut `json:"fan_out,omitempty"`
+	// Scale has an element for each number of senders.
+	Scale   []Scale   `json:"scale,omitempty"`
 	Idle    *Idle     `json:"idle,omitempty"`
 	Memory  *Memory   `json:"memory,omitempty"`
 	Waiting []Waiting `json:"waiting,omitempty"`
@@ -54,6 +56,9 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	for _, f := range r.FanOut {
 		f.write(t)
+	}
+	for _, s := range r.Scale {
+		s.write(t)
 	}
 	if r.Idle != nil {
 		r.Idle.write(t)

@@ -83,6 +83,25 @@ func (f FanOut) write(t *table) {
 	f.Cost.write(t)
 }
 
+func (s Scale) write(t *table) {
+	t.title("scale: a publisher and %d senders in processes of their own, the outbox on a PostgreSQL of its own, %d accounts", s.Senders, s.Accounts)
+	t.row(fmt.Sprintf("deliveries/s, a backlog of %d", s.Changes), s.PerSecond.text())
+	s.Backlog.write(t, "backlog")
+	s.Commit.write(t, fmt.Sprintf("at %g/s for %g s: commit to 2xx, ms", s.Rate, s.Seconds))
+	s.AtRate.write(t, fmt.Sprintf("at %g/s", s.Rate))
+	s.Cores.write(t, "backlog: cores")
+}
+
+func (c ScaleCPU) write(t *table, when string) {
+	t.row(when+", CPU s per 1,000: publisher", c.Publisher.text())
+	t.row(when+", CPU s per 1,000: senders", c.Senders.text())
+	t.row(when+", CPU s per 1,000: the outbox's server", c.Outbox.text())
+	t.row("  of which the publisher's sessions", c.OutboxOfPublisher.text())
+	t.row("  of which the senders' sessions", c.OutboxOfSenders.text())
+	t.row(when+", CPU s per 1,000: the source's server", c.Source.text())
+	t.row(when+": senders and outbox as a multiple of the first", c.OfFirst.text())
+}
+
 func (i *Idle) write(t *table) {
 	t.title("idle: %d endpoints, watched for %g s", i.Endpoints, i.Seconds)
 	i.Started.write(t, "nothing sent yet")

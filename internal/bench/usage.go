@@ -2,6 +2,7 @@ package bench
 
 import (
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -34,6 +35,10 @@ type usage struct {
 	at                                  time.Time
 	walhook, postgres, receivers, bench float64
 	machine                             float64 // of all processes
+
+	// Of the measure scale, where walhook is the publisher and postgres the source.
+	senders, outbox                    float64
+	outboxOfPublisher, outboxOfSenders float64 // sessions on the outbox, and in it
 }
 
 // usage reads the CPU times; that of walhook is 0 while none runs.
@@ -45,22 +50,51 @@ func (w *world) usage() usage {
 	if w.walhook != nil {
 		u.walhook = treeCPU(w.walhook.pid())
 	}
+	for _, sender := range w.senders {
+		u.senders += treeCPU(sender.pid())
+	}
+	if w.server != w.b.cluster {
+		u.outbox = treeCPU(w.server.PID())
+		u.outboxOfPublisher, u.outboxOfSenders = sessionsCPU(w.server.PID(), publisherRole), sessionsCPU(w.server.PID(), sendersRole)
+	}
 	return u
 }
 
 // others returns the CPU time of processes that are not ours.
 func (u usage) others() float64 {
-	return max(u.machine-u.walhook-u.postgres-u.receivers-u.bench, 0)
+	return max(u.machine-u.walhook-u.senders-u.postgres-u.outbox-u.receivers-u.bench, 0)
+}
+
+// together counts the senders as walhook and the outbox's server as PostgreSQL.
+func (u usage) together() usage {
+	u.walhook, u.senders = u.walhook+u.senders, 0
+	u.postgres, u.outbox = u.postgres+u.outbox, 0
+	return u
+}
+
+// since returns the CPU time used since then.
+func (u usage) since(then usage) usage {
+	return usage{
+		at: u.at, walhook: u.walhook - then.walhook, postgres: u.postgres - then.postgres,
+		receivers: u.receivers - then.receivers, bench: u.bench - then.bench, machine: u.machine - then.machine,
+		senders: u.senders - then.senders, outbox: u.outbox - then.outbox,
+		outboxOfPublisher: u.outboxOfPublisher - then.outboxOfPublisher, outboxOfSenders: u.outboxOfSenders - then.outboxOfSenders,
+	}
+}
+
+// times returns a multiple of the CPU times.
+func (u usage) times(factor float64) usage {
+	return usage{
+		at: u.at, walhook: u.walhook * factor, postgres: u.postgres * factor,
+		receivers: u.receivers * factor, bench: u.bench * factor, machine: u.machine * factor,
+		senders: u.senders * factor, outbox: u.outbox * factor,
+		outboxOfPublisher: u.outboxOfPublisher * factor, outboxOfSenders: u.outboxOfSenders * factor,
+	}
 }
 
 // cores returns the CPU seconds per second since then.
-func (u usage) cores(since usage) usage {
-	seconds := u.at.Sub(since.at).Seconds()
-	return usage{
-		walhook: (u.walhook - since.walhook) / seconds, postgres: (u.postgres - since.postgres) / seconds,
-		receivers: (u.receivers - since.receivers) / seconds, bench: (u.bench - since.bench) / seconds,
-		machine: (u.machine - since.machine) / seconds,
-	}
+func (u usage) cores(then usage) usage {
+	return u.since(then).times(1 / u.at.Sub(then.at).Seconds())
 }
 
 // machineCPU returns the busy time of all processors.
@@ -111,6 +145,27 @@ func treeCPU(root int) float64 {
 		case p.PID:
 			ticks += int(stat.UTime) + int(stat.STime) + stat.CUTime + stat.CSTime
 		case stat.PPID:
+			ticks += int(stat.UTime) + int(stat.STime)
+		}
+	}
+	return float64(ticks) / userHZ
+}
+
+// sessionsCPU returns the CPU time of a server's sessions of a role: the server names its
+// processes "postgres: role database host(port) state". Sessions that have ended are
+// missing.
+func sessionsCPU(server int, role string) float64 {
+	processes, err := procfs.AllProcs()
+	if err != nil {
+		return 0
+	}
+	var ticks int
+	for _, p := range processes {
+		stat, err := p.Stat()
+		if err != nil || stat.PPID != server {
+			continue
+		}
+		if words, err := p.CmdLine(); err == nil && len(words) > 0 && strings.Contains(words[0], ": "+role+" ") {
 			ticks += int(stat.UTime) + int(stat.STime)
 		}
 	}

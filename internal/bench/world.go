@@ -10,16 +10,18 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/pgcluster"
 	"walhook/internal/pgsession"
 )
 
-// world is a carrier, its outbox and a walhook: two databases of the cluster, created
-// for one run and dropped after it.
+// world is a carrier, its outbox and a walhook: two databases, created for one run and
+// dropped after it.
 type world struct {
 	b        *bench
 	name     string
 	source   string // database URLs
 	outbox   string
+	server   *pgcluster.Cluster // of the outbox
 	slot     string
 	conn     *pgx.Conn // on the source
 	accounts int
@@ -28,6 +30,9 @@ type world struct {
 
 	walhook *child // nil while none runs
 	started time.Time
+
+	senders     []*child // of the measure scale, where walhook is the publisher
+	sendersMade int
 }
 
 // firstRecord is the id of a world's first record.
@@ -36,8 +41,13 @@ const firstRecord = 1_000_001
 // newWorld creates the databases, the carrier's tables and a number of accounts, each
 // with a receiver, and runs 'walhook setup'.
 func (b *bench) newWorld(ctx context.Context, accounts int, url func(index int) string) (*world, error) {
+	return b.newWorldOn(ctx, b.cluster, accounts, url)
+}
+
+// newWorldOn creates a world whose outbox is on another server.
+func (b *bench) newWorldOn(ctx context.Context, server *pgcluster.Cluster, accounts int, url func(index int) string) (*world, error) {
 	b.worlds++
-	w := &world{b: b, name: fmt.Sprintf("bench%d", b.worlds), accounts: accounts, next: firstRecord, copies: 1}
+	w := &world{b: b, server: server, name: fmt.Sprintf("bench%d", b.worlds), accounts: accounts, next: firstRecord, copies: 1}
 	w.slot = w.name
 	err := w.build(ctx, url)
 	if err != nil {
@@ -50,7 +60,7 @@ func (w *world) build(ctx context.Context, url func(index int) string) (err erro
 	if w.source, err = w.b.cluster.CreateDatabase(ctx, w.name); err != nil {
 		return err
 	}
-	if w.outbox, err = w.b.cluster.CreateDatabase(ctx, w.name+"_outbox"); err != nil {
+	if w.outbox, err = w.server.CreateDatabase(ctx, w.name+"_outbox"); err != nil {
 		return err
 	}
 	if w.conn, err = pgsession.ConnectCarrier(ctx, w.source); err != nil {
@@ -101,16 +111,30 @@ func (w *world) close(ctx context.Context) error {
 	if w.walhook != nil {
 		w.walhook.kill()
 	}
+	for _, sender := range w.senders {
+		sender.kill()
+	}
 	if w.conn != nil {
 		_ = w.conn.Close(ctx)
 	}
 	if err := w.dropSlots(ctx); err != nil {
 		return err
 	}
-	for _, database := range []string{w.name, w.name + "_outbox"} {
-		if _, err := w.b.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)"); err != nil {
-			return fmt.Errorf("drop the databases of a run: %w", err)
-		}
+	if err := dropDatabase(ctx, w.b.admin, w.name); err != nil {
+		return err
+	}
+	admin, err := pgsession.Connect(ctx, w.server.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer admin.Close(ctx)
+	return dropDatabase(ctx, admin, w.name+"_outbox")
+}
+
+// dropDatabase drops a database of a server, with its sessions.
+func dropDatabase(ctx context.Context, admin *pgx.Conn, name string) error {
+	if _, err := admin.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
+		return fmt.Errorf("drop the databases of a run: %w", err)
 	}
 	return nil
 }
@@ -177,7 +201,7 @@ func (w *world) delivered(ctx context.Context, deliveries int, note func(deliver
 		case time.Since(at) > stalledAfter:
 			return fmt.Errorf("%d of %d deliveries arrived, and none for %s%s", last, deliveries, stalledAfter, w.walhook.lastWords())
 		}
-		if err := w.walhook.failed(); err != nil {
+		if err := w.failed(); err != nil {
 			return err
 		}
 		select {
@@ -186,4 +210,14 @@ func (w *world) delivered(ctx context.Context, deliveries int, note func(deliver
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// failed returns the error of a walhook that has ended by itself; nil while all run.
+func (w *world) failed() error {
+	for _, sender := range w.senders {
+		if err := sender.failed(); err != nil {
+			return err
+		}
+	}
+	return w.walhook.failed()
 }

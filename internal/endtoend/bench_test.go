@@ -18,7 +18,8 @@ func TestBench_ReportsEveryMeasureWithNothingPrepared(t *testing.T) {
 	t.Parallel()
 	out := runTinyBench(t, bench.DefaultMeasures(), "--changes", "300", "--accounts", "20", "--receivers", "2", "--concurrency", "4",
 		"--rates", "50,200", "--length", "400ms", "--endpoints", "100", "--trouble-rate", "300", "--trouble-length", "500ms",
-		"--fan-out", "1,3", "--fan-out-deliveries", "300")
+		"--fan-out", "1,3", "--fan-out-deliveries", "300",
+		"--senders", "1,2", "--scale-changes", "300", "--scale-rate", "200", "--scale-length", "300ms")
 	var drain struct{ Drain bench.Throughput }
 	if err := json.Unmarshal(out, &drain); err != nil {
 		t.Fatal(err)
