@@ -257,14 +257,17 @@ const (
 
 	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
 
-	// Half the work of an insertion that looks first.
-	insertOwnersSQL = `
-		INSERT INTO walhook.owner (schema, key, account, deleted_at, unknown)
-		SELECT schema, key, account, CASE WHEN deleted THEN clock_timestamp() END, unknown
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::bool[]) AS w(schema, key, account, deleted, unknown)`
+	insertOwnersSQL = `INSERT INTO walhook.owner (schema, key, account, deleted_at, unknown)`
+)
 
-	upsertOwnersSQL = insertOwnersSQL + `
-		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at, unknown = excluded.unknown`
+// The columns of an owner, as ownerRows gives them. An insertion is half the work of one
+// that looks first.
+var (
+	ownerColumns = []string{"?::text", "?::text", "?::text", "CASE WHEN ?::bool THEN clock_timestamp() END", "?::bool"}
+
+	insertOwners = newRowInsert(insertOwnersSQL, ownerColumns, "")
+	upsertOwners = newRowInsert(insertOwnersSQL, ownerColumns, `
+		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at, unknown = excluded.unknown`)
 )
 
 func (w *planWrite) queueOwners(b *pgx.Batch) {
@@ -278,44 +281,36 @@ func (w *planWrite) queueOwners(b *pgx.Batch) {
 	slices.SortFunc(order, func(a, b route.RecordKey) int {
 		return cmp.Or(strings.Compare(a.Schema, b.Schema), strings.Compare(a.Key, b.Key))
 	})
-	enc := w.store.encoding
-	var inserted, upserted ownerColumns
-	inserted.grow(len(order))
+	inserted, upserted := make(ownerRows, 0, len(order)), ownerRows(nil)
 	for _, k := range order {
-		switch o := w.plan.Owners[k]; {
+		o, key := w.plan.Owners[k], w.store.encoding.text(k.Key)
+		switch row := (ownerRow{k.Schema, key, o}); {
 		case o.Dropped: // as bytes, which every server takes: the key may be what it refuses
-			b.Queue(forgetOwnerSQL, k.Schema, []byte(enc.text(k.Key)))
+			b.Queue(forgetOwnerSQL, k.Schema, []byte(key))
 		case o.IsNew && !w.upsert:
-			inserted.add(enc, k, o)
+			inserted = append(inserted, row)
 		default:
-			upserted.add(enc, k, o)
+			upserted = append(upserted, row)
 		}
 	}
-	inserted.queue(b, insertOwnersSQL)
-	upserted.queue(b, upsertOwnersSQL)
+	insertOwners.queue(b, len(inserted), inserted.write)
+	upsertOwners.queue(b, len(upserted), upserted.write)
 }
 
-// ownerColumns are rows as arrays, one per column.
-type ownerColumns struct {
-	schemas, keys, accounts []string
-	deleted, unknown        []bool
+type ownerRow struct {
+	schema, key string // as they are stored
+	route.OwnerWrite
 }
 
-func (c *ownerColumns) grow(n int) {
-	c.schemas, c.keys, c.accounts = make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
-	c.deleted, c.unknown = make([]bool, 0, n), make([]bool, 0, n)
-}
+type ownerRows []ownerRow
 
-func (c *ownerColumns) add(enc *encoding, k route.RecordKey, o route.OwnerWrite) {
-	c.schemas, c.keys = append(c.schemas, k.Schema), append(c.keys, enc.text(k.Key))
-	c.accounts = append(c.accounts, o.Account)
-	c.deleted, c.unknown = append(c.deleted, o.Deleted), append(c.unknown, o.Unknown)
-}
-
-func (c *ownerColumns) queue(b *pgx.Batch, sql string) {
-	if len(c.keys) > 0 {
-		b.Queue(sql, c.schemas, c.keys, c.accounts, c.deleted, c.unknown)
-	}
+func (r ownerRows) write(row rowWriter, i int) {
+	o := &r[i]
+	row.text(o.schema)
+	row.text(o.key)
+	row.text(o.Account)
+	row.boolean(o.Deleted)
+	row.boolean(o.Unknown)
 }
 
 const (

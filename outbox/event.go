@@ -15,12 +15,13 @@ const (
 	eventColumns = `id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size`
 
 	copyEventsSQL = `COPY walhook.event (` + eventColumns + `) FROM STDIN (FORMAT binary)`
-
-	// Up to fewRows go with the rest of their transaction, in one round trip.
-	insertEventsSQL = `INSERT INTO walhook.event (` + eventColumns + `)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-			$8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::bigint[], $13::int[])`
 )
+
+// insertEvents is for up to fewRows, which go with the rest of their transaction, in one
+// round trip.
+var insertEvents = newRowInsert(`INSERT INTO walhook.event (`+eventColumns+`)`, []string{
+	"?::bigint", "?::bigint", "?::bigint", "?::text", "?::text", "?::text", "?::text", "?::timestamptz", "?::timestamptz", "?::text", "?::bytea", "?::bigint", "?::int",
+}, "")
 
 func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event, appended time.Time) error {
 	if len(events) == 0 {
@@ -33,9 +34,7 @@ func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.E
 }
 
 func (s *Store) queueEvents(b *pgx.Batch, events []route.Event, appended time.Time) {
-	if len(events) > 0 {
-		b.Queue(insertEventsSQL, newRowArrays(len(events), s.eventRow(events, appended))...)
-	}
+	insertEvents.queue(b, len(events), s.eventRow(events, appended))
 }
 
 // eventRow writes the events of one append, which are asked for in order.

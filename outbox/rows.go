@@ -4,7 +4,11 @@ import (
 	"encoding/binary"
 	"io"
 	"reflect"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // fewRows are as many as are inserted with an INSERT; more are copied, which is
@@ -19,6 +23,7 @@ type rowWriter interface {
 	integer(int32)
 	text(string)
 	bytes([]byte)
+	boolean(bool)
 	time(time.Time)
 	interval(time.Duration) // without days and months
 	bigintOrNull(*int64)
@@ -101,6 +106,15 @@ func (c *rowCopy) bytes(value []byte) {
 	c.buf = append(c.buf, value...)
 }
 
+func (c *rowCopy) boolean(value bool) {
+	c.column(1)
+	if value {
+		c.buf = append(c.buf, 1)
+	} else {
+		c.buf = append(c.buf, 0)
+	}
+}
+
 func (c *rowCopy) time(value time.Time) { c.bigint(microseconds(value)) }
 
 func (c *rowCopy) interval(value time.Duration) {
@@ -124,6 +138,71 @@ func (c *rowCopy) integerOrNull(value *int32) {
 		c.integer(*value)
 	}
 }
+
+// valuesRows is how many rows an INSERT lists as VALUES at most. The server takes one listed row
+// for half of what an array per column costs it, and eight for two thirds; every number
+// of rows is a statement of its own to prepare.
+const valuesRows = 8
+
+// rowInsert is an INSERT of a few rows, in the forms in which a server takes them best.
+type rowInsert struct {
+	listed   [valuesRows]string // by the number of rows, less one: VALUES, with a parameter for each value
+	unnested string             // more: a parameter for each column
+}
+
+// newRowInsert makes the statement from what comes before the rows, and after them. Each
+// column is an expression of its value, which it calls ?, with its type: ?::text.
+func newRowInsert(before string, columns []string, after string) *rowInsert {
+	s := &rowInsert{}
+	var rows, values []string
+	for row := range valuesRows {
+		values = values[:0]
+		for i, column := range columns {
+			values = append(values, strings.ReplaceAll(column, "?", "$"+strconv.Itoa(row*len(columns)+i+1)))
+		}
+		rows = append(rows, "("+strings.Join(values, ", ")+")")
+		s.listed[row] = before + " VALUES " + strings.Join(rows, ", ") + after
+	}
+	var arrays, names []string
+	values = values[:0]
+	for i, column := range columns {
+		name := "c" + strconv.Itoa(i+1)
+		_, typ, _ := strings.Cut(column, "?::")
+		typ, _, _ = strings.Cut(typ, " ")
+		names, arrays = append(names, name), append(arrays, "$"+strconv.Itoa(i+1)+"::"+typ+"[]")
+		values = append(values, strings.ReplaceAll(column, "?", name))
+	}
+	s.unnested = before + " SELECT " + strings.Join(values, ", ") + " FROM unnest(" + strings.Join(arrays, ", ") + ") AS w(" + strings.Join(names, ", ") + ")" + after
+	return s
+}
+
+// queue queues the statement for rows, which are asked for in order.
+func (s *rowInsert) queue(b *pgx.Batch, rows int, row func(w rowWriter, i int)) {
+	switch {
+	case rows == 0:
+	case rows <= valuesRows:
+		values := make(rowValues, 0, rows*16)
+		for i := range rows {
+			row(&values, i)
+		}
+		b.Queue(s.listed[rows-1], values...)
+	default:
+		b.Queue(s.unnested, newRowArrays(rows, row)...)
+	}
+}
+
+// rowValues are the values of rows, one after the other, as a VALUES list takes them.
+type rowValues []any
+
+func (v *rowValues) bigint(value int64)           { *v = append(*v, value) }
+func (v *rowValues) integer(value int32)          { *v = append(*v, value) }
+func (v *rowValues) text(value string)            { *v = append(*v, value) }
+func (v *rowValues) bytes(value []byte)           { *v = append(*v, value) }
+func (v *rowValues) boolean(value bool)           { *v = append(*v, value) }
+func (v *rowValues) time(value time.Time)         { *v = append(*v, value) }
+func (v *rowValues) interval(value time.Duration) { *v = append(*v, value) }
+func (v *rowValues) bigintOrNull(value *int64)    { *v = append(*v, value) }
+func (v *rowValues) integerOrNull(value *int32)   { *v = append(*v, value) }
 
 // rowArrays are rows as an INSERT unnests them: an array per column.
 type rowArrays struct {
@@ -158,6 +237,7 @@ func (a *rowArrays) bigint(value int64)           { addColumn(a, value) }
 func (a *rowArrays) integer(value int32)          { addColumn(a, value) }
 func (a *rowArrays) text(value string)            { addColumn(a, value) }
 func (a *rowArrays) bytes(value []byte)           { addColumn(a, value) }
+func (a *rowArrays) boolean(value bool)           { addColumn(a, value) }
 func (a *rowArrays) time(value time.Time)         { addColumn(a, value) }
 func (a *rowArrays) interval(value time.Duration) { addColumn(a, value) }
 func (a *rowArrays) bigintOrNull(value *int64)    { addColumn(a, value) }

@@ -13,7 +13,8 @@ import (
 	"walhook/outbox/route"
 )
 
-// A table has one list of columns: a row is the same whichever way it is stored.
+// A table has one list of columns: a row is the same whichever way it is stored, listed,
+// unnested or copied.
 func TestRows_AreTheSameInsertedAndCopied(t *testing.T) {
 	w := newWorld(t)
 	conn, err := w.store.pool.Acquire(t.Context())
@@ -54,6 +55,11 @@ func TestRows_AreTheSameInsertedAndCopied(t *testing.T) {
 		insert(t, func(b *pgx.Batch) { w.store.queueEvents(b, events(), time.Now()) })
 		inserted := stored(t, "event", "{appended_at}")
 		w.exec(t, "DELETE FROM walhook.event")
+		insert(t, func(b *pgx.Batch) {
+			b.Queue(insertEvents.unnested, newRowArrays(3, w.store.eventRow(events(), time.Now()))...)
+		})
+		same(t, inserted, stored(t, "event", "{appended_at}"), 3)
+		w.exec(t, "DELETE FROM walhook.event")
 		if err := w.store.copyEvents(t.Context(), conn.Conn(), events(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
@@ -75,6 +81,9 @@ func TestRows_AreTheSameInsertedAndCopied(t *testing.T) {
 		}
 		insert(t, func(b *pgx.Batch) { columns.queue(b, true) })
 		inserted := stored(t, "attempt", "{}")
+		w.exec(t, "DELETE FROM walhook.attempt")
+		insert(t, func(b *pgx.Batch) { b.Queue(insertAttempts.unnested, newRowArrays(2, columns.attemptRow)...) })
+		same(t, inserted, stored(t, "attempt", "{}"), 2)
 		w.exec(t, "DELETE FROM walhook.attempt")
 		if _, err := conn.Conn().PgConn().CopyFrom(t.Context(), newRowCopy(2, columns.attemptRow), copyAttemptsSQL); err != nil {
 			t.Fatal(err)

@@ -191,8 +191,7 @@ func TestSession_TakeoverWaitsForWhatIsCommitting(t *testing.T) {
 	// What Settle sends, stopped before its commit.
 	committing := w.begin(t)
 	execTx(t, committing, assertSenderSQL, first.id)
-	execTx(t, committing, insertAttemptsSQL, []time.Time{time.Now()}, []int64{e.Endpoint}, []int64{e.ID}, []int64{1}, []int{1},
-		[]time.Duration{1}, []int{200}, []string{"delivered"}, []string{"2xx"}, []string{""})
+	execTx(t, committing, insertAttempts.listed[0], time.Now(), e.Endpoint, e.ID, 1, 1, time.Duration(1), 200, "delivered", "2xx", "")
 	if _, err := first.Renew(t.Context()); err != nil {
 		t.Errorf("its own renewal waits: %v", err)
 	}

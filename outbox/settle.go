@@ -19,14 +19,6 @@ const (
 	// The columns of an attempt, in the order in which attemptRow gives them.
 	attemptColumns = `(at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)`
 
-	// A few attempts are inserted: an earlier try to settle the same batch may
-	// have been committed without an answer. Many are copied, which allows for
-	// no such row, and are inserted if there is one.
-	insertAttemptsSQL = `INSERT INTO walhook.attempt ` + attemptColumns + `
-		SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::interval[],
-			$7::int[], $8::text[], $9::text[], $10::text[])
-		ON CONFLICT DO NOTHING`
-
 	copyAttemptsSQL = `COPY walhook.attempt ` + attemptColumns + ` FROM STDIN (FORMAT binary)`
 
 	deleteRetriesSQL = `
@@ -79,6 +71,13 @@ const (
 		INSERT INTO walhook.inbox ` + noticeColumns + `
 		SELECT ` + noticeSQL + ` FROM d`
 )
+
+// insertAttempts is for a few attempts: an earlier try to settle the same batch may have
+// been committed without an answer. Many are copied, which allows for no such row, and are
+// inserted if there is one.
+var insertAttempts = newRowInsert(`INSERT INTO walhook.attempt `+attemptColumns, []string{
+	"?::timestamptz", "?::bigint", "?::bigint", "?::bigint", "?::int", "?::interval", "?::int", "?::text", "?::text", "?::text",
+}, " ON CONFLICT DO NOTHING")
 
 // Settle makes a batch of fates durable in one transaction, or refuses it whole
 // with [ErrLeaseLost]. Where the server refuses it because of its data it takes
@@ -288,7 +287,7 @@ func (w *settlementColumns) queueLocks(b *pgx.Batch) {
 func (w *settlementColumns) queue(b *pgx.Batch, attempts bool) {
 	before := b.Len()
 	if attempts && len(w.attempts) > 0 {
-		b.Queue(insertAttemptsSQL, newRowArrays(len(w.attempts), w.attemptRow)...)
+		insertAttempts.queue(b, len(w.attempts), w.attemptRow)
 	}
 	if len(w.dead.event) > 0 {
 		w.dead.queue(b)
