@@ -29,26 +29,55 @@ const (
 	closeDaySQL = `DELETE FROM walhook.daily WHERE endpoint = $1`
 )
 
-// loadDays takes up the days of the webhooks that were just read: those that
-// became daily begin one, and those that are no longer daily, or no longer
-// there, end theirs.
-func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route.Endpoint) error {
-	open, err := p.openDays(ctx)
+// loadDays takes up the days of all webhooks, which were just read: those that became
+// daily begin one, and those that are no longer daily, or no longer there, end theirs.
+func (p *Publisher) loadDays(ctx context.Context, webhooks []*route.Endpoint) error {
+	ids, err := collect[int64](p.store.pool.Query(ctx, openDayIDsSQL))
+	if err != nil {
+		return fmt.Errorf("read the open days: %w", err)
+	}
+	return p.takeDays(ctx, webhooks, ids)
+}
+
+// changeDays is loadDays for the webhooks that changed.
+func (p *Publisher) changeDays(ctx context.Context, read *webhooksRead) error {
+	var ids []int64
+	wasDaily := func(account string, id int64) bool {
+		w := p.view.Webhook(account, id)
+		return w != nil && w.Day != nil
+	}
+	for _, w := range read.changed {
+		if w.Subscription.Daily || wasDaily(w.Account, w.ID) {
+			ids = append(ids, w.ID)
+		}
+	}
+	for _, w := range read.gone {
+		if wasDaily(w.Account, w.ID) {
+			ids = append(ids, w.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return p.takeDays(ctx, read.changed, ids)
+}
+
+// takeDays takes up the days of webhooks; ids are those of all that may have a day.
+func (p *Publisher) takeDays(ctx context.Context, webhooks []*route.Endpoint, ids []int64) error {
+	open, err := p.openDays(ctx, ids)
 	if err != nil {
 		return fmt.Errorf("read the open days: %w", err)
 	}
 	var begin []*route.Endpoint
-	for _, list := range webhooks {
-		for _, w := range list {
-			if !w.Subscription.Daily {
-				continue
-			}
-			if e, known := open[w.ID]; known {
-				w.Day = route.NewOpenDay(p.calendarOf(w), e.Day, e.Began)
-				delete(open, w.ID)
-			} else {
-				begin = append(begin, w)
-			}
+	for _, w := range webhooks {
+		if !w.Subscription.Daily {
+			continue
+		}
+		if e, known := open[w.ID]; known {
+			w.Day = route.NewOpenDay(p.calendarOf(w), e.Day, e.Began)
+			delete(open, w.ID)
+		} else {
+			begin = append(begin, w)
 		}
 	}
 	if len(begin) > 0 || len(open) > 0 {
@@ -59,14 +88,11 @@ func (p *Publisher) loadDays(ctx context.Context, webhooks map[string][]*route.E
 	return nil
 }
 
-// openDays reads the days that are open. One that is no day begins again.
-func (p *Publisher) openDays(ctx context.Context) (map[int64]route.DayEnd, error) {
-	ids, err := collect[int64](p.store.pool.Query(ctx, openDayIDsSQL))
-	if err != nil {
-		return nil, err
-	}
+// openDays reads the days of these webhooks that are open. One that is no day begins
+// again.
+func (p *Publisher) openDays(ctx context.Context, ids []int64) (map[int64]route.DayEnd, error) {
 	open := map[int64]route.DayEnd{}
-	err = isolate(ids, isReadFault, func(ids []int64) error {
+	err := isolate(ids, isReadFault, func(ids []int64) error {
 		rows, err := p.store.pool.Query(ctx, openDaysSQL, ids)
 		if err != nil {
 			return err
@@ -91,12 +117,25 @@ func (p *Publisher) openDays(ctx context.Context) (map[int64]route.DayEnd, error
 // calendarOf reads a webhook's daily settings. The API refuses those that
 // cannot be read; where a zone is not known here, its days are UTC's.
 func (p *Publisher) calendarOf(w *route.Endpoint) route.Calendar {
-	c, err := route.NewCalendar(w.Subscription.DailyAt, w.Subscription.DailyZone)
+	of := calendarSettings{w.Subscription.DailyAt, w.Subscription.DailyZone}
+	if c, known := p.calendars[of]; known {
+		return c
+	}
+	c, err := route.NewCalendar(of.at, of.zone) // which reads a file
 	if err != nil {
 		p.log.Error("days of a webhook end at midnight UTC: its settings cannot be used", zap.Int64("endpoint", w.ID), zap.Error(err))
-		c = route.UTC()
+		return route.UTC()
 	}
+	if len(p.calendars) >= mostShared || p.calendars == nil {
+		p.calendars = map[calendarSettings]route.Calendar{}
+	}
+	p.calendars[of] = c
 	return c
+}
+
+type calendarSettings struct {
+	at   time.Duration
+	zone string
 }
 
 // turnDays begins the day of webhooks that became daily, and ends the day of
@@ -182,6 +221,10 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 		at = now
 	}
 	plan := route.EndDays(p.view, at)
+	if len(plan.DayEnds) == 0 { // the webhook whose day was the next to end is gone
+		p.view.Apply(plan)
+		return nil
+	}
 	err = isolate(plan.DayEnds, isDataFault, func(ends []route.DayEnd) error {
 		part := route.NewPlan(p.view)
 		part.DayEnds = ends
@@ -194,7 +237,7 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 		if errors.Is(err, ErrFenced) {
 			p.live = false
 		}
-		p.view.WebhooksVersion = route.UnknownVersion // some may have ended
+		p.view.ForgetWebhooks() // some days may have ended
 		return fmt.Errorf("end days: %w", err)
 	}
 	p.view.Apply(plan)

@@ -153,7 +153,7 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
-	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
+	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, markForgottenSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
 		_, err := conn.Exec(ctx, forget, s.cfg.Retention)
 		if err := s.step(ctx, fmt.Sprintf("expired events, %d", i+1), err); err != nil {
 			return err
@@ -415,9 +415,17 @@ func (s *Store) wipeSecrets(ctx context.Context) error {
 
 // What was deleted goes when nothing that was kept is of it any more.
 const (
+	// A publisher that has not followed the webhooks up to these learns that they may be
+	// gone. It is committed before any of them goes.
+	markForgottenSQL = `
+		UPDATE walhook.webhooks_version v SET forgotten = g.newest
+		FROM (SELECT max(changed_in) AS newest FROM walhook.endpoint WHERE deleted_at < clock_timestamp() - $1::interval) AS g
+		WHERE g.newest > v.forgotten`
+
 	forgetWebhooksSQL = `
 		DELETE FROM walhook.endpoint p
 		WHERE deleted_at < clock_timestamp() - $1::interval
+			AND changed_in <= (SELECT forgotten FROM walhook.webhooks_version)
 			AND (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id LIMIT 1) IS NULL
 			AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id LIMIT 1) IS NULL
 			AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT 1) IS NULL`

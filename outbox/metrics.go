@@ -22,6 +22,7 @@ type metrics struct {
 	appended prometheus.Counter
 	skipped  *prometheus.CounterVec
 
+	webhooks    prometheus.Counter
 	deadLetters prometheus.Counter
 	setAside    *prometheus.CounterVec
 	backlog     prometheus.Gauge
@@ -51,6 +52,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "walhook_changes_skipped_total",
 			Help: "Changes that made no event, by reason.",
 		}, []string{"reason"}),
+		webhooks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walhook_webhooks_read_total",
+			Help: "Webhooks that the publisher read: all when it takes over, then those that changed.",
+		}),
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_dead_letters_total",
 			Help: "Events dead-lettered by any part of this process: refused or out of retries, too large, expired with their feed, past retention.",
@@ -78,7 +83,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	m.backlog.Set(math.NaN())
 	m.oldest.Set(math.NaN())
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.deadLetters, m.setAside, m.backlog, m.oldest)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.deadLetters, m.setAside, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m
 }

@@ -29,17 +29,25 @@ type Publisher struct {
 
 	// mu lets TakeOver, Append and the inbox write one after the other. All
 	// below but watermark, which has a lock of its own, is used under it.
-	mu         sync.Mutex
-	epoch      int64
-	live       bool        // the last TakeOver found a position and no append failed since
-	view       *route.View // what is stored, as far as routing asks
-	flush      schemas.LSN // as it is stored with the position
-	partition  time.Time   // when the partition in use began
-	keysReused int         // batches for which inserted records may have keys that were used before
-	listing    listing
-	warned     map[string]bool // what was named once in the logs
-	spare      *route.Plan     // the last one, whose memory the next one uses
-	watermark  watermark
+	mu       sync.Mutex
+	epoch    int64
+	live     bool        // the last TakeOver found a position and no append failed since
+	view     *route.View // what is stored, as far as routing asks
+	flush    schemas.LSN // as it is stored with the position
+	webhooks webhooksMark
+	damaged  map[int64]bool // webhooks that cannot be read
+	// lookedAgain is when they were last looked at.
+	lookedAgain time.Time
+	// Webhooks that ask for the same share a subscription, by its stored form, and those
+	// whose days end alike a calendar.
+	subscriptions map[string]*route.Subscription
+	calendars     map[calendarSettings]route.Calendar
+	partition     time.Time // when the partition in use began
+	keysReused    int       // batches for which inserted records may have keys that were used before
+	listing       listing
+	warned        map[string]bool // what was named once in the logs
+	spare         *route.Plan     // the last one, whose memory the next one uses
+	watermark     watermark
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
 }
@@ -96,13 +104,16 @@ const takeEpochSQL = `
 // position, which therefore is final. The checkpoint is zero when no first
 // snapshot is stored.
 func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("take over as publisher: timed out"))
+	ctx, cancel := context.WithTimeoutCause(ctx, loadTimeout, errors.New("take over as publisher: timed out"))
 	defer cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.live = false
 	name, _ := os.Hostname()
-	if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
+	err := step(ctx, func(ctx context.Context) error {
+		return p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch)
+	})
+	if err != nil {
 		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
 	}
 	checkpoint, err := p.load(ctx)

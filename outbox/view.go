@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,43 +15,104 @@ import (
 	"walhook/outbox/route"
 	"walhook/outbox/seal"
 	"walhook/schemas"
-	"walhook/schemas/catalog"
 )
 
 // What the publisher knows of the outbox is read here: all of it when it takes over,
 // then what changes, and before each batch what the batch is about.
 
+// loadTimeout bounds a take-over, which reads all accounts and webhooks: it ends before
+// the source ends a session that answers nothing (wal_sender_timeout, 60 s by default).
+// Each statement of it has a bound of its own, so a network that swallows what is sent
+// is noticed as early as in an append.
+const loadTimeout = 45 * time.Second
+
+// step bounds one statement of a take-over, or a few.
+func step(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("take over as publisher: the outbox does not answer"))
+	defer cancel()
+	return do(ctx)
+}
+
 // load reads back all that a publisher knows, and the position that it is of.
-func (p *Publisher) load(ctx context.Context) (schemas.Checkpoint, error) {
-	checkpoint, nextID, err := p.store.checkpoint(ctx)
+func (p *Publisher) load(ctx context.Context) (checkpoint schemas.Checkpoint, err error) {
+	view := route.NewView(p.catalog)
+	err = step(ctx, func(ctx context.Context) (err error) {
+		if checkpoint, view.NextID, err = p.store.checkpoint(ctx); err != nil {
+			return err
+		}
+		return p.store.loadAside(ctx)
+	})
 	if err != nil {
 		return checkpoint, err
 	}
-	if err := p.store.loadAside(ctx); err != nil {
-		return checkpoint, err
-	}
-	view := route.NewView(p.catalog)
-	view.NextID, view.MaxEventBytes, view.StoredURL = nextID, p.store.cfg.MaxEventBytes, p.store.encoding.url
+	view.MaxEventBytes, view.StoredURL = p.store.cfg.MaxEventBytes, p.store.encoding.url
 	p.view, p.flush, p.spare = view, checkpoint.Flush, nil
-	if err := p.loadUnknown(ctx); err != nil {
-		return checkpoint, err
-	}
 	if err := p.loadRoutes(ctx); err != nil {
 		return checkpoint, err
 	}
 	if err := p.loadWebhooks(ctx); err != nil {
 		return checkpoint, err
 	}
-	if view.Parents, view.Deleted, err = p.store.loadParents(ctx, checkpoint.Position); err != nil {
+	if err := p.loadParents(ctx, checkpoint.Position); err != nil {
 		return checkpoint, err
 	}
-	return checkpoint, p.loadPartition(ctx)
+	return checkpoint, step(ctx, func(ctx context.Context) error {
+		if err := p.loadUnknown(ctx); err != nil {
+			return err
+		}
+		return p.loadPartition(ctx)
+	})
+}
+
+// scanRows is how many rows a statement reads of a table that is read whole.
+const scanRows = 10_000
+
+// scan reads all rows of a query, a part at a time, as they were when it began. So no
+// statement runs for long, however many rows there are.
+func (s *Store) scan(ctx context.Context, cursor, sql string, each func(pgx.Rows) error) error {
+	var tx pgx.Tx
+	err := step(ctx, func(ctx context.Context) (err error) {
+		if tx, err = s.pool.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly}); err == nil {
+			_, err = tx.Exec(ctx, "DECLARE "+cursor+" NO SCROLL CURSOR FOR "+sql)
+		}
+		return err
+	})
+	if tx == nil {
+		return err
+	}
+	for n := scanRows; err == nil && n == scanRows; {
+		err = step(ctx, func(ctx context.Context) error {
+			n = 0
+			// Not prepared: what it returns depends on the cursor.
+			rows, err := tx.Query(ctx, "FETCH "+strconv.Itoa(scanRows)+" FROM "+cursor, pgx.QueryExecModeDescribeExec)
+			return eachRow(rows, err, func(rows pgx.Rows) error { n++; return each(rows) })
+		})
+	}
+	rolled := step(ctx, tx.Rollback) // it has read only
+	if err == nil {
+		err = rolled
+	}
+	return err
+}
+
+// eachRow takes all rows of a query.
+func eachRow(rows pgx.Rows, err error, each func(pgx.Rows) error) error {
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 const (
 	routesSQL = `
 		SELECT account, id, revision, coalesce(url, ''), CASE WHEN own_secret THEN secret ELSE '' END, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + ` FROM walhook.endpoint
-		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL AND ($1::bigint[] IS NULL OR id = ANY ($1))`
+		WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL`
 
 	routeIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook = 'account' AND state <> 'cleared' AND ended_at IS NULL ORDER BY id`
 )
@@ -58,83 +120,149 @@ const (
 // loadRoutes reads the accounts' own endpoints. A row that cannot be read is set
 // aside: its account is taken for one without an endpoint.
 func (p *Publisher) loadRoutes(ctx context.Context) error {
-	err := p.readRoutes(ctx, nil)
-	if err != nil && isReadFault(err) {
-		var ids []int64
-		if ids, err = collect[int64](p.store.pool.Query(ctx, routeIDsSQL)); err == nil {
-			err = isolate(ids, isReadFault, func(ids []int64) error { return p.readRoutes(ctx, ids) }, func(id int64, cause error) error {
-				p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
-				return nil
-			})
-		}
+	r := &routesRead{publisher: p}
+	err := p.store.scan(ctx, "routes", routesSQL, r.take)
+	if isReadFault(err) {
+		err = r.isolated(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
+	for _, id := range r.well {
+		p.store.wellAgain(ctx, loopAccounts, strconv.FormatInt(id, 10))
+	}
+	for _, id := range r.damaged {
+		p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideSecret, &badItem{asideSecret, reasonSecret})
+	}
 	return nil
 }
 
-// readRoutes reads those with the ids, or all for nil.
-func (p *Publisher) readRoutes(ctx context.Context, ids []int64) error {
-	rows, err := p.store.pool.Query(ctx, routesSQL, ids)
+// routesRead is what was read of the accounts' own endpoints, beside those in the view.
+type routesRead struct {
+	publisher     *Publisher
+	row           route.Endpoint
+	strict        bool
+	strictURL     bool
+	well, damaged []int64
+}
+
+func (r *routesRead) isolated(ctx context.Context) error {
+	store := r.publisher.store
+	ids, err := collect[int64](store.pool.Query(ctx, routeIDsSQL))
 	if err != nil {
 		return err
 	}
-	r := &route.Endpoint{}
-	var strict, strictURL bool
-	var damaged, well []int64
-	_, err = pgx.ForEachRow(rows, []any{&r.Account, &r.ID, &r.Revision, &r.URL, &r.Secret, &strict, &strictURL}, func() (err error) {
-		one := *r
-		of := seal.Holder{Account: r.Account, Webhook: AccountWebhook}
-		var urlErr error
-		if one.URL, urlErr = p.store.secrets.OpenURL(r.URL, of, strictURL); urlErr != nil {
-			one.URL = r.URL // whatever comes is another
+	for part := range slices.Chunk(ids, scanRows) {
+		err := isolate(part, isReadFault, func(ids []int64) error {
+			rows, err := store.pool.Query(ctx, routesSQL+" AND id = ANY ($1)", ids)
+			return eachRow(rows, err, r.take)
+		}, func(id int64, cause error) error {
+			store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		if one.Secret, err = p.store.secrets.Open(r.Secret, of, strict && r.Secret != ""); err != nil {
-			one.Secret = "" // as one that was not seen yet
-		}
-		if err != nil || urlErr != nil {
-			damaged = append(damaged, one.ID)
-		} else if p.store.aside.any() {
-			well = append(well, one.ID)
-		}
-		p.view.Endpoints[one.Account] = &one
-		return nil
-	})
-	for _, id := range well {
-		p.store.wellAgain(ctx, loopAccounts, strconv.FormatInt(id, 10))
 	}
-	for _, id := range damaged {
-		p.store.setAside(ctx, loopAccounts, strconv.FormatInt(id, 10), id, asideSecret, &badItem{asideSecret, reasonSecret})
+	return nil
+}
+
+func (r *routesRead) take(rows pgx.Rows) error {
+	if err := rows.Scan(&r.row.Account, &r.row.ID, &r.row.Revision, &r.row.URL, &r.row.Secret, &r.strict, &r.strictURL); err != nil {
+		return err
 	}
-	return err
+	one, store := r.row, r.publisher.store
+	of := seal.Holder{Account: one.Account, Webhook: AccountWebhook}
+	url, urlErr := store.secrets.OpenURL(one.URL, of, r.strictURL)
+	if urlErr == nil {
+		one.URL = url // otherwise whatever comes is another
+	}
+	var err error
+	if one.Secret, err = store.secrets.Open(one.Secret, of, r.strict && one.Secret != ""); err != nil {
+		one.Secret = "" // as one that was not seen yet
+	}
+	switch {
+	case err != nil || urlErr != nil:
+		r.damaged = append(r.damaged, one.ID)
+	case store.aside.any() && store.aside.reason(loopAccounts, strconv.FormatInt(one.ID, 10)) != "":
+		r.well = append(r.well, one.ID)
+	}
+	r.publisher.view.Endpoints[one.Account] = &one
+	return nil
 }
 
 const (
-	parentsSQL = `SELECT id, parent, ended_in::text FROM walhook.account WHERE $1::text[] IS NULL OR id = ANY ($1)`
-
+	parentsSQL   = `SELECT id, parent, ended_in::text FROM walhook.account`
 	parentIDsSQL = `SELECT id FROM walhook.account`
 )
 
-// loadParents reads the parent of each account that has one, and of each that was deleted by the transaction in which the position lies. An account whose
-// row cannot be read is set aside: it is taken for one without a parent account.
-func (s *Store) loadParents(ctx context.Context, position schemas.Position) (parents map[string]string, deleted route.DeletedAccounts, err error) {
-	parents, deleted = map[string]string{}, route.DeletedAccounts{Commit: position.Commit, Parents: map[string]string{}}
-	read := func(ids []string) error { return s.readParents(ctx, ids, parents, deleted) }
-	if err = read(nil); err != nil && isReadFault(err) {
-		var ids []string
-		if ids, err = collect[string](s.pool.Query(ctx, parentIDsSQL)); err == nil {
-			err = isolate(ids, isReadFault, read, func(id string, cause error) error {
-				delete(parents, id)
-				s.setAside(ctx, loopAccounts, asideTree+id, 0, asideUnreadable, cause)
-				return nil
-			})
-		}
+// loadParents reads the parent of each account that has one, and of each that was
+// deleted by the transaction in which the position lies. An account whose row cannot be
+// read is set aside: it is taken for one without a parent account.
+func (p *Publisher) loadParents(ctx context.Context, position schemas.Position) error {
+	p.view.Deleted = route.DeletedAccounts{Commit: position.Commit, Parents: map[string]string{}}
+	r := &parentsRead{publisher: p}
+	err := p.store.scan(ctx, "parents", parentsSQL, r.take)
+	if isReadFault(err) {
+		err = r.isolated(ctx)
 	}
 	if err != nil {
-		return nil, route.DeletedAccounts{}, fmt.Errorf("read the tree of accounts: %w", err)
+		return fmt.Errorf("read the tree of accounts: %w", err)
 	}
-	return parents, deleted, nil
+	for _, id := range r.well {
+		p.store.wellAgain(ctx, loopAccounts, asideTree+id)
+	}
+	return nil
+}
+
+// parentsRead is what was read of the tree of accounts, beside what is in the view.
+type parentsRead struct {
+	publisher *Publisher
+	well      []string
+}
+
+func (r *parentsRead) isolated(ctx context.Context) error {
+	store := r.publisher.store
+	ids, err := collect[string](store.pool.Query(ctx, parentIDsSQL))
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(ids, scanRows) {
+		err := isolate(part, isReadFault, func(ids []string) error {
+			rows, err := store.pool.Query(ctx, parentsSQL+" WHERE id = ANY ($1)", ids)
+			return eachRow(rows, err, r.take)
+		}, func(id string, cause error) error {
+			delete(r.publisher.view.Parents, id)
+			store.setAside(ctx, loopAccounts, asideTree+id, 0, asideUnreadable, cause)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *parentsRead) take(rows pgx.Rows) error {
+	p := r.publisher
+	raw := rows.RawValues()
+	if raw[0] == nil || raw[1] == nil {
+		return &badItem{asideUnreadable, "the account, or its parent account, is NULL"}
+	}
+	id, parent := p.accountText(raw[0]), p.accountText(raw[1])
+	if route.ParentOf(id, parent) == "" {
+		return &badItem{asideUnreadable, "the parent account is none that there can be"}
+	}
+	switch deleted := p.view.Deleted; {
+	case raw[2] == nil:
+		p.view.Parents[id] = parent
+	case string(raw[2]) == deleted.Commit.String():
+		deleted.Parents[id] = parent
+	}
+	if p.store.aside.any() && p.store.aside.reason(loopAccounts, inASCII(asideTree+id)) != "" {
+		r.well = append(r.well, id)
+	}
+	return nil
 }
 
 // What of an account the loop sets aside; its own endpoint is named by its id.
@@ -144,174 +272,27 @@ const (
 	asideToken   = "token with the hash "
 )
 
-// readParents reads the accounts with the ids, or all for nil.
-func (s *Store) readParents(ctx context.Context, ids []string, parents map[string]string, deleted route.DeletedAccounts) error {
-	rows, err := s.pool.Query(ctx, parentsSQL, ids)
-	if err != nil {
-		return err
-	}
-	var id, parent string
-	var endedIn *string
-	var well []string
-	recovers := s.aside.any()
-	_, err = pgx.ForEachRow(rows, []any{&id, &parent, &endedIn}, func() error {
-		if route.ParentOf(id, parent) == "" {
-			return &badItem{asideUnreadable, "the parent account is none that there can be"}
-		}
-		switch {
-		case endedIn == nil:
-			parents[id] = parent
-		case *endedIn == deleted.Commit.String():
-			deleted.Parents[id] = parent
-		}
-		if recovers {
-			well = append(well, id)
-		}
-		return nil
-	})
-	for _, id := range well {
-		s.wellAgain(ctx, loopAccounts, asideTree+id)
-	}
-	return err
-}
-
-// unknownSchemasSQL names the schemas of which some record's owner is not known.
-const unknownSchemasSQL = `SELECT DISTINCT schema FROM walhook.owner WHERE unknown`
+// unknownSchemasSQL names the schemas, of those given, of which some record's owner is
+// not known. Each is one look into an index, however many such records there are.
+const unknownSchemasSQL = `
+	SELECT s.name FROM unnest($1::text[]) AS s(name)
+	WHERE EXISTS (SELECT FROM walhook.owner o WHERE o.unknown AND o.schema = s.name)`
 
 // loadUnknown reads which schemas have records whose owner is not known: they
 // are looked for in each change, whatever its old row says.
 func (p *Publisher) loadUnknown(ctx context.Context) error {
-	names, err := collect[string](p.store.pool.Query(ctx, unknownSchemasSQL))
+	names := make([]string, len(p.catalog.Schemas))
+	for i, schema := range p.catalog.Schemas {
+		names[i] = schema.Name
+	}
+	unknown, err := collect[string](p.store.pool.Query(ctx, unknownSchemasSQL, names))
 	if err != nil {
 		return fmt.Errorf("read which owners are unknown: %w", err)
 	}
-	for _, name := range names {
+	for _, name := range unknown {
 		p.view.Unknown[name] = true
 	}
 	return nil
-}
-
-const (
-	webhooksVersionSQL = `SELECT version FROM walhook.webhooks_version`
-
-	// What is disabled, or has a URL that cannot be used, is held and not lost.
-	// Custom data beyond what the API takes say nothing here.
-	webhooksSQL = `
-		SELECT account, id, revision, hook, object_type, object_action,
-			coalesce(CASE WHEN octet_length(custom_data::text) <= 65536 THEN custom_data::text END, ''), schemas, types,
-			target, target_id, include_subaccounts, include_internal_legs, delivery = 'daily',
-			extract(epoch FROM daily_at)::int, daily_zone, ended_at IS NOT NULL
-		FROM walhook.endpoint
-		WHERE webhook <> 'account' AND state <> 'cleared' AND deleted_at IS NULL AND id = ANY ($1) ORDER BY id`
-
-	webhookIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook <> 'account' AND state <> 'cleared' AND deleted_at IS NULL ORDER BY id`
-)
-
-// followWebhooks takes up what was changed through the API since the last
-// append. A change that commits while this append runs is seen by the next.
-func (p *Publisher) followWebhooks(ctx context.Context) error {
-	var version int64
-	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&version); err != nil {
-		return fmt.Errorf("read the version of the webhooks: %w", err)
-	}
-	if version == p.view.WebhooksVersion {
-		return nil
-	}
-	return p.loadWebhooks(ctx)
-}
-
-// loadWebhooks reads the webhooks of all accounts. The version comes first: what
-// changes in between is read again. After an error all is as it was.
-func (p *Publisher) loadWebhooks(ctx context.Context) error {
-	var version int64
-	if err := p.store.pool.QueryRow(ctx, webhooksVersionSQL).Scan(&version); err != nil {
-		return fmt.Errorf("read the version of the webhooks: %w", err)
-	}
-	webhooks, err := p.store.webhookRoutes(ctx, p.catalog)
-	if err != nil {
-		return fmt.Errorf("read the webhooks: %w", err)
-	}
-	if err := p.loadDays(ctx, webhooks); err != nil {
-		return err
-	}
-	p.view.SetWebhooks(version, webhooks)
-	return nil
-}
-
-// webhookRoutes reads the webhooks. One that cannot be read is notified of nothing:
-// what it asks for is not known.
-func (s *Store) webhookRoutes(ctx context.Context, catalog *catalog.Catalog) (map[string][]*route.Endpoint, error) {
-	ids, err := collect[int64](s.pool.Query(ctx, webhookIDsSQL))
-	if err != nil {
-		return nil, err
-	}
-	webhooks := map[string][]*route.Endpoint{}
-	err = isolate(ids, isReadFault, func(ids []int64) error {
-		rows, err := s.pool.Query(ctx, webhooksSQL, ids)
-		if err != nil {
-			return err
-		}
-		read, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*route.Endpoint, error) { return scanWebhookRoute(row, catalog) })
-		if err != nil {
-			return err
-		}
-		for _, one := range read {
-			webhooks[one.Account] = append(webhooks[one.Account], one)
-			s.wellAgain(ctx, loopWebhooks, strconv.FormatInt(one.ID, 10))
-		}
-		return nil
-	}, func(id int64, cause error) error {
-		s.setAside(ctx, loopWebhooks, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
-		return nil
-	})
-	return webhooks, err
-}
-
-func scanWebhookRoute(row pgx.CollectableRow, catalog *catalog.Catalog) (*route.Endpoint, error) {
-	r, f := &route.Endpoint{}, &route.Subscription{}
-	var custom string
-	var dailyAt int
-	err := row.Scan(&r.Account, &r.ID, &r.Revision, &f.Hook, &f.ObjectType, &f.ObjectAction, &custom, &f.Schemas, &f.Types,
-		&f.Target.Kind, &f.Target.ID, &f.Subaccounts, &f.InternalLegs, &f.Daily, &dailyAt, &f.DailyZone, &f.Ended)
-	if f.Hook == hookNotifications {
-		f.ObjectType = notificationType(catalog, f.ObjectType, customType(custom))
-	}
-	f.DailyAt, r.Subscription = time.Duration(dailyAt)*time.Second, f
-	return r, err
-}
-
-// customType is the member type of custom data, as the server's ->> has it. The
-// server refuses to read some of what it stores; this reads anything.
-func customType(custom string) string {
-	var members map[string]json.RawMessage
-	var text string
-	if custom == "" || json.Unmarshal([]byte(custom), &members) != nil || json.Unmarshal(members["type"], &text) != nil {
-		return ""
-	}
-	return text
-}
-
-const (
-	// hookNotifications is the hook whose type may be given among the custom
-	// data, beside fields type and action that say something else.
-	hookNotifications = "notifications"
-
-	// typeAccount is what clients of Kazoo give there as the type: the account
-	// that they are about, and no kind of notification.
-	typeAccount = "account"
-)
-
-// notificationType is the kind of notification that a webhook picks; "" for all
-// of them. What the field type says comes first. A type among the custom data
-// that is no kind of notification is data, and picks nothing.
-func notificationType(catalog *catalog.Catalog, typ, customType string) string {
-	if typ != "" && typ != typeAccount {
-		return typ
-	}
-	if h := catalog.Hook(customType); h != nil && slices.Contains(h.Groups, hookNotifications) {
-		return customType
-	}
-	return ""
 }
 
 // fetch reads into the view's caches what routing the changes may ask for.

@@ -34,11 +34,6 @@ const (
 )
 
 const (
-	// First of all, by every transaction that changes webhooks: so they come one after the
-	// other, and the publisher, which takes no lock on it, sees each.
-	lockWebhooksSQL  = `SELECT version FROM walhook.webhooks_version FOR UPDATE`
-	raiseWebhooksSQL = `UPDATE walhook.webhooks_version SET version = version + 1`
-
 	countWebhooksSQL = `SELECT count(*) FROM walhook.endpoint WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL`
 
 	// Nothing that was appended before is for it.
@@ -53,7 +48,7 @@ const (
 			http_verb = $4, hook = $5, object_type = $6, object_action = $7, schemas = $8, types = $9,
 			target = $10, target_id = $11, format = $12, retries = $13, rate_limit = $14, custom_data = $15::text::json,
 			include_subaccounts = $16, include_internal_legs = $17, delivery = $18, daily_at = $19, daily_zone = $20, set_by = $21,
-			revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+			` + outbox.ChangedInSQL + `, revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 
 	// After that, and of the same revision.
@@ -62,7 +57,7 @@ const (
 	// No event is for it any more, whichever id a running append gives it.
 	deleteWebhookSQL = `
 		UPDATE walhook.endpoint SET ` + outbox.DeletedSQL + `$2, feed_from = $3,
-			revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
+			` + outbox.ChangedInSQL + `, revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 )
 
@@ -240,15 +235,13 @@ func (a *Admin) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error 
 	})
 }
 
+// changeWebhooksTx runs f, which stamps each webhook that it changes, once no other
+// transaction changes webhooks.
 func changeWebhooksTx(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, lockWebhooksSQL); err != nil {
+	if _, err := tx.Exec(ctx, outbox.RaiseWebhooksSQL); err != nil {
 		return err
 	}
-	if err := f(); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, raiseWebhooksSQL)
-	return err
+	return f()
 }
 
 // readWebhookTx reads one webhook. [ErrUnreadable] with what can be read of it

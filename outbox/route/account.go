@@ -208,7 +208,7 @@ func (r *router) begin(account string) {
 	delete(r.writeOf, account)
 	r.write(&Endpoint{Account: account}).Begins = true
 	if len(r.view.Webhooks[account]) > 0 {
-		r.plan.state.webhooksStale = true // the transaction deletes those of the ended account
+		put(&r.plan.state.staleWebhooks, account, true) // the transaction deletes those of the ended account
 	}
 }
 
@@ -234,7 +234,7 @@ func (r *router) endAccount(id string) {
 func (r *router) endWebhooks(account string) {
 	if len(r.view.Webhooks[account]) > 0 {
 		put(&r.plan.state.endedWebhooks, account, true)
-		r.plan.state.webhooksStale = true
+		put(&r.plan.state.staleWebhooks, account, true)
 	}
 }
 

@@ -91,7 +91,7 @@ func EndDays(v *View, at time.Time) *Plan {
 	return p
 }
 
-// NextEnd returns when the next of the open days ends; zero for none.
+// NextEnd returns an instant before which no open day ends; zero when none is open.
 func (v *View) NextEnd() time.Time { return v.nextEnd }
 
 func (v *View) endDays(p *Plan, at time.Time, last schemas.Position) {
@@ -101,10 +101,13 @@ func (v *View) endDays(p *Plan, at time.Time, last schemas.Position) {
 		if day, changed := p.state.days[w]; changed {
 			d = day
 		}
+		before := d
 		for ; !at.Before(d.ends) && len(p.DayEnds)-first < maxDayEnds; d = NewOpenDay(d.calendar, d.day, d.ends) {
 			p.DayEnds = append(p.DayEnds, DayEnd{w.ID, d.day, d.since, d.ends, d.calendar.zone.String(), last})
 		}
-		put(&p.state.days, w, d)
+		if d != before {
+			put(&p.state.days, w, d)
+		}
 	}
 	p.state.nextEnd = v.firstEnd(p.state.days)
 }

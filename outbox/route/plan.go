@@ -228,7 +228,7 @@ type state struct {
 
 	endpoints     map[string]*Endpoint // by account; nil once the account has none
 	endedWebhooks map[string]bool      // by account
-	webhooksStale bool
+	staleWebhooks map[string]bool      // by account
 	days          map[*Endpoint]*OpenDay
 	nextEnd       time.Time
 
@@ -259,7 +259,8 @@ func (v *View) state() state {
 // after returns the state with which the next part of the same transaction begins.
 func (s *state) after() state {
 	next := *s
-	next.endpoints, next.endedWebhooks, next.days = maps.Clone(s.endpoints), maps.Clone(s.endedWebhooks), maps.Clone(s.days)
+	next.endpoints, next.days = maps.Clone(s.endpoints), maps.Clone(s.days)
+	next.endedWebhooks, next.staleWebhooks = maps.Clone(s.endedWebhooks), maps.Clone(s.staleWebhooks)
 	next.parents, next.columns = maps.Clone(s.parents), maps.Clone(s.columns)
 	next.deleted.Parents = maps.Clone(s.deleted.Parents)
 	next.noOwners, next.unknown, next.unknownAll, next.tables = maps.Clone(s.noOwners), maps.Clone(s.unknown), maps.Clone(s.unknownAll), maps.Clone(s.tables)

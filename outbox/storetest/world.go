@@ -116,7 +116,7 @@ const emptySQL = `
 	END $$;
 	UPDATE walhook.shard SET sender = NULL, tail = 0;
 	UPDATE walhook.epoch SET epoch = 0, publisher = '';
-	UPDATE walhook.webhooks_version SET version = 0;
+	UPDATE walhook.webhooks_version SET version = 0, stamped = 0, forgotten = 0;
 	ALTER SEQUENCE walhook.endpoint_id_seq RESTART;
 	ALTER SEQUENCE walhook.position_id_seq RESTART`
 
