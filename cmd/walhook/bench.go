@@ -34,6 +34,7 @@ The measures:
 
 Long measures, which run when you name them, or with --long:
 
+  edits    latency without and with edits of many other accounts' webhooks
   idle     memory and CPU of many endpoints that get nothing
   memory   the peak during many changes, and during one large transaction
   waiting  cost of a delivery with few and with many events in the outbox
@@ -87,6 +88,9 @@ func newBenchCommand() *cobra.Command {
 	flags.IntVar(&o.ScaleChanges, "scale-changes", o.ScaleChanges, "number of changes of scale's backlog")
 	flags.Float64Var(&o.ScaleRate, "scale-rate", o.ScaleRate, "transactions per second of scale")
 	flags.DurationVar(&o.ScaleLength, "scale-length", o.ScaleLength, "duration of scale at that rate")
+	flags.IntVar(&o.EditWebhooks, "edit-webhooks", o.EditWebhooks, "webhooks of edits")
+	flags.Float64Var(&o.Edits, "edits", o.Edits, "edits per second of edits")
+	flags.Float64Var(&o.EditRate, "edit-rate", o.EditRate, "transactions per second of edits")
 	flags.IntVar(&o.IdleEndpoints, "idle-endpoints", o.IdleEndpoints, "endpoints of idle")
 	flags.DurationVar(&o.IdleLength, "idle-length", o.IdleLength, "duration of idle's measurement")
 	flags.DurationVar(&o.IdleSettle, "idle-settle", o.IdleSettle, "pause of idle before it measures again")

@@ -42,6 +42,7 @@ func measures() []measure {
 		{"trouble", (*bench).trouble, false},
 		{"fan-out", (*bench).fanOut, false},
 		{"scale", (*bench).scale, false},
+		{"edits", (*bench).edits, true},
 		{"idle", (*bench).idle, true},
 		{"memory", (*bench).memory, true},
 		{"waiting", (*bench).waiting, true},

@@ -40,6 +40,10 @@ type Options struct {
 	ScaleRate    float64
 	ScaleLength  time.Duration // at the rate
 
+	EditWebhooks int     // of edits
+	Edits        float64 // a second
+	EditRate     float64 // transactions a second
+
 	IdleEndpoints int
 	IdleLength    time.Duration // of an observation
 	IdleSettle    time.Duration // before the last observation
@@ -62,6 +66,7 @@ func Defaults() Options {
 		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
 		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
 		Senders: []int{1, 2, 4}, ScaleChanges: 30_000, ScaleRate: 500, ScaleLength: 4 * time.Second,
+		EditWebhooks: 100_000, Edits: 100, EditRate: 200,
 		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, IdleSettle: 2 * time.Minute, MemoryChanges: 200_000, MemoryRows: 2_000_000,
 		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
 	}
@@ -83,7 +88,7 @@ func (o Options) Validate() error {
 	if o.Hanging+o.Refusing > 99 {
 		faults = append(faults, fmt.Errorf("%d %% that hang and %d %% that refuse: want some healthy ones", o.Hanging, o.Refusing))
 	}
-	for _, rate := range append(o.Rates[:len(o.Rates):len(o.Rates)], o.TroubleRate, o.ScaleRate) {
+	for _, rate := range append(o.Rates[:len(o.Rates):len(o.Rates)], o.TroubleRate, o.ScaleRate, o.Edits, o.EditRate) {
 		if !(rate >= 1 && rate <= 100_000) {
 			faults = append(faults, fmt.Errorf("rate %g: want 1 to 100000 a second", rate))
 		}
@@ -114,6 +119,7 @@ func (o Options) sizes() []size {
 		{"concurrency", o.Concurrency, 1, 10_000},
 		{"fan-out deliveries", o.FanOutDeliveries, 100, 10_000_000},
 		{"scale changes", o.ScaleChanges, 100, 10_000_000},
+		{"edit webhooks", o.EditWebhooks, 1, 10_000_000},
 		{"idle endpoints", o.IdleEndpoints, 1, 1_000_000},
 		{"memory changes", o.MemoryChanges, 100, 10_000_000},
 		{"memory rows", o.MemoryRows, 100, 10_000_000},

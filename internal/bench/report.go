@@ -23,6 +23,7 @@ type Report struct {
 	FanOut []FanOut `json:"fan_out,omitempty"`
 	// Scale has an element for each number of senders.
 	Scale   []Scale   `json:"scale,omitempty"`
+	Edits   *Edits    `json:"edits,omitempty"`
 	Idle    *Idle     `json:"idle,omitempty"`
 	Memory  *Memory   `json:"memory,omitempty"`
 	Waiting []Waiting `json:"waiting,omitempty"`
@@ -59,6 +60,9 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	for _, s := range r.Scale {
 		s.write(t)
+	}
+	if r.Edits != nil {
+		r.Edits.write(t)
 	}
 	if r.Idle != nil {
 		r.Idle.write(t)

@@ -102,6 +102,16 @@ func (c ScaleCPU) write(t *table, when string) {
 	t.row(when+": senders and outbox as a multiple of the first", c.OfFirst.text())
 }
 
+func (e *Edits) write(t *table) {
+	t.title("edits: %g transactions a second, %d webhooks of other accounts", e.Rate, e.Webhooks)
+	e.Quiet.write(t, "commit to 2xx, ms")
+	e.Edit.write(t, "commit to 2xx while edited, ms")
+	t.row("edits/s", e.Edited.text())
+	t.row("p50 as a multiple of no edits", e.OfP50.text())
+	t.row("p99 as a multiple of no edits", e.OfP99.text())
+	t.row("resident memory, MiB", e.RSS.text())
+}
+
 func (i *Idle) write(t *table) {
 	t.title("idle: %d endpoints, watched for %g s", i.Endpoints, i.Seconds)
 	i.Started.write(t, "nothing sent yet")
