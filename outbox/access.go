@@ -30,11 +30,14 @@ func (s *Store) Access() Access {
 	return Access{Pool: s.pool, Secrets: s.secrets, Log: s.log, store: s}
 }
 
-// NotifyInbox notifies a publisher in this process that the inbox holds something.
+// NotifyInbox notifies the publisher that the inbox holds something.
 func (a Access) NotifyInbox() { a.store.signalInbox() }
 
-// NotifyRequest notifies a publisher in this process that a request was stored.
-func (a Access) NotifyRequest() { signal(a.store.requested) }
+// NotifyRequest notifies the publisher that a request was stored.
+func (a Access) NotifyRequest() { a.store.signalRequest() }
+
+// NotifyEndpoints notifies the senders that endpoints have changed.
+func (a Access) NotifyEndpoints() { a.store.signalEndpoints() }
 
 // Endpoints reads the named endpoints as a sender has them, secrets included. Those
 // that are not there are left out.

@@ -91,8 +91,11 @@ func (p *Publisher) apply(plans ...*route.Plan) {
 			p.store.fresh.add(from, plan)
 		}
 		from = plan.NextID()
-		if len(plan.Events) > 0 {
-			p.store.signalAppended()
+		if n := len(plan.Events); n > 0 {
+			p.store.signalAppended(plan.Events[n-1].ID)
+		}
+		if len(plan.Endpoints) > 0 || plan.AllEnded {
+			p.store.signalEndpoints()
 		}
 		if len(plan.DayEnds) > 0 {
 			p.store.signalInbox()

@@ -40,9 +40,10 @@ const (
 // while this publisher is the one: from a TakeOver that found a position until
 // an append fails. A fault is logged and tried again.
 func (p *Publisher) Run(ctx context.Context) error {
-	var replays sync.WaitGroup
-	replays.Go(func() { p.replay(ctx) })
-	defer replays.Wait()
+	var beside sync.WaitGroup
+	beside.Go(func() { p.replay(ctx) })
+	beside.Go(func() { p.announce(ctx) })
+	defer beside.Wait()
 	poll := time.NewTicker(inboxPoll)
 	defer poll.Stop()
 	inbox := retry.NewOutage("inbox").Caller()

@@ -25,8 +25,10 @@ type metrics struct {
 	webhooks    prometheus.Counter
 	deadLetters prometheus.Counter
 	setAside    *prometheus.CounterVec
-	backlog     prometheus.Gauge
-	oldest      prometheus.Gauge
+	// notifications are counted by direction.
+	notifications *prometheus.CounterVec
+	backlog       prometheus.Gauge
+	oldest        prometheus.Gauge
 
 	up         prometheus.Gauge
 	endpoints  *prometheus.GaugeVec
@@ -38,7 +40,16 @@ type metrics struct {
 	retention  prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+// The directions of walhook_notifications_total.
+const (
+	notificationSent     = "sent"
+	notificationFailed   = "failed"   // to be sent; it is tried again
+	notificationReceived = "received" // from another process
+	notificationIgnored  = "ignored"  // received, and not of walhook
+)
+
+// newMetrics has the gauge walhook_notified say whether an instant is still ahead.
+func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metrics {
 	m := &metrics{
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_changes_total",
@@ -64,6 +75,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "walhook_items_set_aside_total",
 			Help: "Items that a loop set aside because they cannot be stored or read, by loop and reason.",
 		}, []string{"loop", "reason"}),
+		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_notifications_total",
+			Help: "Notifications between processes by way of the outbox, by direction.",
+		}, []string{"direction"}),
 		backlog: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "walhook_outbox_backlog",
 			Help: "Events that wait for an active endpoint, an estimate; zero is exact. NaN while the outbox does not answer.",
@@ -81,9 +96,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			m.setAside.WithLabelValues(string(l), reason)
 		}
 	}
+	for _, direction := range []string{notificationSent, notificationFailed, notificationReceived, notificationIgnored} {
+		m.notifications.WithLabelValues(direction)
+	}
+	notified := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "walhook_notified",
+		Help: "1 while this process is notified of appended events, whichever process appends them; 0 while it polls for those of others.",
+	}, func() float64 {
+		if time.Now().Before(notifiedUntil()) {
+			return 1
+		}
+		return 0
+	})
 	m.backlog.Set(math.NaN())
 	m.oldest.Set(math.NaN())
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.deadLetters, m.setAside, m.backlog, m.oldest)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m
 }

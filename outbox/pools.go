@@ -25,6 +25,7 @@ type pools struct {
 	publishing *pgsession.Pool
 	sending    *pgsession.Pool
 	upkeep     *pgsession.Pool // maintenance, measurements and health
+	notifying  *pgsession.Pool // the notifier
 }
 
 const (
@@ -32,6 +33,7 @@ const (
 	publishingConns = 4 // an append, the inbox, a replay, a question
 	sendingConns    = 8
 	upkeepConns     = 4
+	notifyingConns  = 1
 
 	// servingTimeout bounds a statement that somebody waits for.
 	servingTimeout = 5 * time.Second
@@ -48,6 +50,7 @@ func openPools(ctx context.Context, config Config, enc *encoding) (p pools, err 
 		{&p.publishing, publishingConns, false, statementTimeout},
 		{&p.sending, sendingConns, true, statementTimeout},
 		{&p.upkeep, upkeepConns, false, statementTimeout},
+		{&p.notifying, notifyingConns, false, servingTimeout},
 	} {
 		if *one.pool, err = newPool(ctx, config, enc, one.conns, one.grows, one.timeout); err != nil {
 			p.close()
@@ -103,23 +106,9 @@ func newPool(ctx context.Context, config Config, enc *encoding, conns int32, gro
 	if err := adapt(&cfg.ConnConfig.Config, applicationName, settings); err != nil {
 		return nil, err
 	}
-	// What was rotated counts for the next connection, as it does for psql: a
-	// password in a passfile, a service file or the URL's own file, and
-	// certificates. It is the same database all the same.
 	cfg.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
-		url, err := config.text()
+		fresh, err := config.session(conn, applicationName, settings)
 		if err != nil {
-			return err
-		}
-		now, err := pgxpool.ParseConfig(url)
-		if err != nil {
-			return errors.New("outbox URL: it is no longer a PostgreSQL URL")
-		}
-		fresh := now.ConnConfig
-		if !sameDatabase(conn, fresh) {
-			return errors.New("outbox URL: it names another server or database than at the start: restart walhook to use it")
-		}
-		if err := adapt(&fresh.Config, applicationName, settings); err != nil {
 			return err
 		}
 		*conn = *fresh
@@ -137,6 +126,24 @@ func newPool(ctx context.Context, config Config, enc *encoding, conns int32, gro
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
 	return pool, nil
+}
+
+// session is the configuration of a new connection. What was rotated counts for it, as
+// it does for psql: a password in a passfile, a service file or the URL's own file, and
+// certificates. It is the same database as the first one's all the same.
+func (c Config) session(first *pgx.ConnConfig, name string, settings []pgsession.Setting) (*pgx.ConnConfig, error) {
+	url, err := c.text()
+	if err != nil {
+		return nil, err
+	}
+	now, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("outbox URL: it is no longer a PostgreSQL URL")
+	}
+	if !sameDatabase(first, now.ConnConfig) {
+		return nil, errors.New("outbox URL: it names another server or database than at the start: restart walhook to use it")
+	}
+	return now.ConnConfig, adapt(&now.ConnConfig.Config, name, settings)
 }
 
 // applicationName is what the server knows the pools' sessions by.
@@ -159,7 +166,7 @@ func sameDatabase(a, b *pgx.ConnConfig) bool {
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
 func (p *pools) all() []*pgsession.Pool {
-	return []*pgsession.Pool{p.serving, p.publishing, p.sending, p.upkeep}
+	return []*pgsession.Pool{p.serving, p.publishing, p.sending, p.upkeep, p.notifying}
 }
 
 func (p *pools) close() {

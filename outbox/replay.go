@@ -245,7 +245,7 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	}
 	if sent > 0 {
 		p.store.metrics.appended.Add(float64(sent))
-		p.store.signalAppended()
+		p.store.signalAppended(first + sent - 1)
 	}
 	return true, nil
 }

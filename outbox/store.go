@@ -73,10 +73,14 @@ type Store struct {
 	// checkHost says, of a sender's store, why nothing may be sent to a URL's host;
 	// nil where nobody asks.
 	checkHost func(url string) error
+	// The parts of this process wait for these; other processes reach them by listener.
 	appended  chan struct{}
+	changed   chan struct{}
 	inboxed   chan struct{}
-
 	requested chan struct{}
+
+	notifier *notifier
+	listener *listener
 }
 
 // ErrFenced says that another publisher took over: this one must stop
@@ -114,12 +118,15 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		encoding: enc,
 		fresh:    &fresh{},
 		log:      log.Named("outbox"),
-		metrics:  newMetrics(reg),
-		appended: make(chan struct{}, 1),
-		inboxed:  make(chan struct{}, 1),
 
+		appended:  make(chan struct{}, 1),
+		changed:   make(chan struct{}, 1),
+		inboxed:   make(chan struct{}, 1),
 		requested: make(chan struct{}, 1),
 	}
+	store.metrics = newMetrics(reg, store.NotifiedUntil)
+	store.listener = newListener(store, store.metrics)
+	store.notifier = newNotifier(pools.notifying, store.log, store.metrics)
 	store.metrics.retention.Set(cfg.Retention.Seconds())
 	return store, nil
 }
@@ -135,17 +142,40 @@ func (s *Store) Identity(ctx context.Context) (system, database string, err erro
 	return system, database, nil
 }
 
-// Close ends all connections.
-func (s *Store) Close() { s.pools.close() }
+// Close sends the notifications that are due, within a second, and ends all connections.
+func (s *Store) Close() {
+	s.notifier.close()
+	s.pools.close()
+}
 
-// Appended is signalled after each append by this process. It holds one
-// signal: a reader that was busy learns once that there is more.
+// Appended is signalled after each append by this process, and by another one as far
+// as [Store.NotifiedUntil] says. It holds one signal: a reader that was busy learns
+// once that there is more.
 func (s *Store) Appended() <-chan struct{} { return s.appended }
 
-func (s *Store) signalAppended() { signal(s.appended) }
+// signalAppended wakes the senders: the events up to an id are committed.
+func (s *Store) signalAppended(id int64) {
+	signal(s.appended)
+	s.notifier.appended(id)
+}
 
-// signalInbox notifies a publisher in this process that the inbox holds something.
-func (s *Store) signalInbox() { signal(s.inboxed) }
+// signalEndpoints wakes the senders: endpoints have changed.
+func (s *Store) signalEndpoints() {
+	signal(s.changed)
+	s.notifier.tell(newsEndpoints)
+}
+
+// signalInbox wakes the publisher: the inbox holds something.
+func (s *Store) signalInbox() {
+	signal(s.inboxed)
+	s.notifier.tell(newsInbox)
+}
+
+// signalRequest wakes the publisher: a request was stored.
+func (s *Store) signalRequest() {
+	signal(s.requested)
+	s.notifier.tell(newsRequest)
+}
 
 func signal(c chan struct{}) {
 	select {

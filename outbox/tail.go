@@ -46,6 +46,7 @@ const (
 // endpoint, in order of id. What this process has just appended comes from memory.
 func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	if stretch, ok := s.store.fresh.tail(&q); ok {
+		s.store.listener.readUpTo(stretch.Upto)
 		return stretch, nil
 	}
 	upto := q.Upto
@@ -65,6 +66,9 @@ func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
 	}
 	if !stretch.More && q.Upto != 0 {
 		stretch.Upto = q.Upto
+	}
+	if q.Endpoint == 0 && q.Upto == 0 {
+		s.store.listener.readUpTo(stretch.Upto)
 	}
 	return stretch, nil
 }

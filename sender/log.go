@@ -15,9 +15,14 @@ type Log interface {
 	// for display. The log holds an endpoint whose URL checkHost rejects; the error's
 	// text is shown to the account.
 	Join(ctx context.Context, name string, lease time.Duration, checkHost func(url string) error) (Session, error)
-	// Appended gets a signal after an append by this process. It may be nil: the
-	// sender polls as well.
+	// Appended gets a signal after an append by this process, and until the instant
+	// of NotifiedUntil after one by any process. It may be nil: the sender polls as
+	// well.
 	Appended() <-chan struct{}
+	NotifiedUntil() time.Time
+	// Changed gets a signal after some changes of endpoints. It may be nil: the sender
+	// polls as well.
+	Changed() <-chan struct{}
 }
 
 // Session is one sender's lease on shards of a log. The log refuses every write

@@ -37,7 +37,8 @@ type Sender struct {
 	http        *deliver.HTTP
 	lease       atomic.Pointer[lease] // of the current session; attempts of earlier ones have ended
 
-	tailPoll    time.Duration // how often to look for appends of other processes
+	tailPoll    time.Duration // how often to look for appends of other processes, without notifications
+	rarePoll    time.Duration // and with them
 	changesPoll time.Duration // how often to look for changed endpoints
 }
 
@@ -57,7 +58,7 @@ func New(cfg Config, events Log, log *zap.Logger, reg prometheus.Registerer) (*S
 		events:   events,
 		metrics:  m,
 		outage:   retry.NewOutage("outbox"),
-		tailPoll: 100 * time.Millisecond, changesPoll: 500 * time.Millisecond,
+		tailPoll: 100 * time.Millisecond, rarePoll: time.Second, changesPoll: 500 * time.Millisecond,
 		log: log.Named("sender"),
 		policy: &policy{
 			window: cfg.Window, events: cfg.LaneEvents, bytes: cfg.LaneBytes,

@@ -159,10 +159,10 @@ func (s *Sender) endpointsOf(ctx context.Context, from Endpoints, h outbox.Hando
 	return s.loadEndpoints(ctx, from, ids)
 }
 
-// watchEndpoints polls for endpoints that changed, whether or not an event follows,
-// and sends their revisions to the dispatcher.
+// watchEndpoints looks for endpoints that changed, whether or not an event follows: at a
+// signal and every changesPoll. It sends their revisions to the dispatcher.
 func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed chan<- []outbox.EndpointRevision) error {
-	since := time.Now()
+	since, signalled := time.Now(), false
 	for {
 		var endpoints []outbox.EndpointRevision
 		err := s.retry(ctx, "watch endpoints", func(ctx context.Context) (err error) {
@@ -183,9 +183,32 @@ func (s *Sender) watchEndpoints(ctx context.Context, session Endpoints, changed 
 				return err
 			}
 		}
-		if err := retry.Pause(ctx, s.changesPoll); err != nil {
+		if signalled, err = s.awaitChanges(ctx, signalled); err != nil {
 			return err
 		}
+	}
+}
+
+// changesGap follows a look that a signal caused, so that many edits cost few looks.
+const changesGap = 250 * time.Millisecond
+
+// awaitChanges waits until it is time to look for changed endpoints, and says whether a
+// signal caused that. before says it of the last time.
+func (s *Sender) awaitChanges(ctx context.Context, before bool) (signalled bool, err error) {
+	if before {
+		if err := retry.Pause(ctx, changesGap); err != nil {
+			return false, err
+		}
+	}
+	poll := time.NewTimer(s.changesPoll)
+	defer poll.Stop()
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case <-poll.C:
+		return false, nil
+	case <-s.events.Changed():
+		return true, nil
 	}
 }
 

@@ -80,7 +80,7 @@ func (t *tailer) send(c tailCommand) {
 }
 
 func (t *tailer) run(ctx context.Context) error {
-	poll := time.NewTicker(t.sender.tailPoll)
+	poll := time.NewTimer(t.pollIn())
 	defer poll.Stop()
 	for {
 		t.applyCommands()
@@ -94,6 +94,7 @@ func (t *tailer) run(ctx context.Context) error {
 		if more {
 			continue
 		}
+		poll.Reset(t.pollIn())
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -102,6 +103,15 @@ func (t *tailer) run(ctx context.Context) error {
 		case <-poll.C:
 		}
 	}
+}
+
+// pollIn is when to look without a signal: often, unless all appends are signalled.
+func (t *tailer) pollIn() time.Duration {
+	notified := time.Until(t.sender.events.NotifiedUntil())
+	if notified <= t.sender.tailPoll {
+		return t.sender.tailPoll
+	}
+	return min(notified, t.sender.rarePoll)
 }
 
 func (t *tailer) applyCommands() {

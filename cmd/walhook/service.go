@@ -126,6 +126,9 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		}
 		close(prepared)
 		group.Go(func() error { return store.Maintain(ctx) })
+		if s.publish || s.send {
+			group.Go(func() error { return store.Listen(ctx, s.send) })
+		}
 		if s.publish {
 			group.Go(func() error { return s.read(ctx, reader, log) })
 			group.Go(func() error { return publisher.Run(ctx) })

@@ -85,6 +85,36 @@ func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Confi
 	return true, nil
 }
 
+// looks is how often requireOwnSession compares: a pooler may hand out the same one of
+// several sessions twice.
+const looks = 3
+
+// requireOwnSession returns a [*PoolerError] if a session is lent per transaction, although
+// the process ids say that the server itself answers. If the server sees the port that
+// the connection has here, nothing is in between.
+func requireOwnSession(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config) error {
+	if IsPooled(conn) {
+		return nil // look has compared
+	}
+	value, err := ask(ctx, conn, "SELECT pg_catalog.inet_client_port()")
+	if err != nil {
+		return fmt.Errorf("read the port that the server sees: %w", err)
+	}
+	if local, ok := conn.Conn().LocalAddr().(*net.TCPAddr); ok && value == strconv.Itoa(local.Port) {
+		return nil
+	}
+	for range looks {
+		shared, err := isShared(ctx, conn, cfg, conn.PID())
+		if err != nil {
+			return fmt.Errorf("find out whether a connection pooler lends the session: %w", err)
+		}
+		if shared {
+			return &PoolerError{Reason: lendsSessions}
+		}
+	}
+	return nil
+}
+
 func (g *Guard) knows(address string) bool {
 	if g == nil {
 		return false
@@ -160,13 +190,22 @@ func cause(ctx context.Context, err error) error {
 
 // serverProcess asks for the number of the process that answers.
 func serverProcess(ctx context.Context, conn *pgconn.PgConn) (uint32, error) {
-	results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
+	value, err := ask(ctx, conn, "SELECT pg_catalog.pg_backend_pid()")
 	if err != nil {
 		return 0, fmt.Errorf("read the backend's pid: %w", err)
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 {
-		return 0, errors.New("read the backend's pid: no number")
-	}
-	pid, err := strconv.ParseUint(string(results[0].Rows[0][0]), 10, 32)
+	pid, err := strconv.ParseUint(value, 10, 32)
 	return uint32(pid), err
+}
+
+// ask reads one value; "" for null.
+func ask(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 {
+		return "", errors.New("the server did not answer with one value")
+	}
+	return string(results[0].Rows[0][0]), nil
 }

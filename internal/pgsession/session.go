@@ -3,6 +3,7 @@ package pgsession
 import (
 	"context"
 	"maps"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -63,6 +64,26 @@ func ConnectConfig(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) 
 	pin(&cfg.Config, Path, nil)
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	return conn, Reason(err)
+}
+
+// ConnectListener opens a session that keeps state which its caller cannot check, such as
+// the channels that it listens on: before it returns, it also finds out a pooler that
+// passes on the process ids of the server and lends sessions per transaction, which is a
+// [*PoolerError]. cfg is only used once.
+func ConnectListener(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	bare := cfg.Config
+	bare.RuntimeParams = maps.Clone(cfg.RuntimeParams)
+	conn, err := ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := requireOwnSession(ctx, conn.PgConn(), &bare); err != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(last)
+		return nil, err
+	}
+	return conn, nil
 }
 
 // ConnectStream opens a session of the replication protocol; cfg is only used

@@ -29,6 +29,7 @@ const (
 // Options are a pooler's configuration.
 type Options struct {
 	Transaction bool // lends a session per transaction
+	ServerPID   bool // tells the client the process id of a server's session as its own
 	Replication Replication
 }
 
@@ -104,7 +105,11 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 	for name, value := range session.ParameterStatuses {
 		client.Send(&pgproto3.ParameterStatus{Name: name, Value: value})
 	}
-	client.Send(&pgproto3.BackendKeyData{ProcessID: 1<<30 + rand.Uint32N(1<<30), SecretKey: []byte{1, 2, 3, 4}})
+	pid := 1<<30 + rand.Uint32N(1<<30)
+	if p.options.ServerPID {
+		pid = session.PID
+	}
+	client.Send(&pgproto3.BackendKeyData{ProcessID: pid, SecretKey: []byte{1, 2, 3, 4}})
 	client.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
 	if err := client.Flush(); err != nil {
 		return err

@@ -73,6 +73,7 @@ func (a *Admin) Hold(ctx context.Context, account, host, reason string) (n int, 
 		return 0, fmt.Errorf("hold account %s: %w", account, err)
 	}
 	a.store.NotifyInbox()
+	a.store.NotifyEndpoints()
 	return n, nil
 }
 
@@ -86,6 +87,7 @@ func (a *Admin) ReleaseAccount(ctx context.Context, account string) (n int, err 
 	if err != nil {
 		return 0, fmt.Errorf("release account %s: %w", account, err)
 	}
+	a.store.NotifyEndpoints()
 	return n, nil
 }
 
@@ -104,6 +106,7 @@ func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, e
 	if err != nil {
 		return 0, fmt.Errorf("release host %s of account %s: %w", host, account, err)
 	}
+	a.store.NotifyEndpoints()
 	return n, nil
 }
 

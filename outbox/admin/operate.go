@@ -234,6 +234,7 @@ func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string,
 		}
 		return EndpointInfo{}, err
 	}
+	a.store.NotifyEndpoints()
 	return e, nil
 }
 

@@ -228,11 +228,15 @@ func (a *Admin) DeleteWebhook(ctx context.Context, by Caller, account, id string
 	return w, nil
 }
 
-// changeWebhooks runs f in a transaction that the publisher learns of.
+// changeWebhooks runs f in a transaction that publisher and senders learn of.
 func (a *Admin) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
 		return changeWebhooksTx(ctx, tx, func() error { return f(tx) })
 	})
+	if err == nil {
+		a.store.NotifyEndpoints()
+	}
+	return err
 }
 
 // changeWebhooksTx runs f, which stamps each webhook that it changes, once no other

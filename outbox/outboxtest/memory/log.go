@@ -71,6 +71,12 @@ func New(endpoints ...outbox.Endpoint) *Log {
 // Appended is signalled after each append.
 func (l *Log) Appended() <-chan struct{} { return l.appended }
 
+// NotifiedUntil is the zero time: a log in memory has no other processes.
+func (l *Log) NotifiedUntil() time.Time { return time.Time{} }
+
+// Changed is nil: senders poll for changes of endpoints.
+func (l *Log) Changed() <-chan struct{} { return nil }
+
 // Append puts events into the log atomically and returns them as they are stored. An
 // event without an id gets the next one, one without a revision that of its endpoint,
 // and one without times the present time.
