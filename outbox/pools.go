@@ -45,14 +45,16 @@ func openPools(ctx context.Context, config Config, enc *encoding) (p pools, err 
 		conns   int32
 		grows   bool // by pool_max_conns of the URL, or with the processors
 		timeout time.Duration
+		unasked time.Duration // how long an idle connection passes for one that works
 	}{
-		{&p.serving, servingConns, false, servingTimeout},
-		{&p.publishing, publishingConns, false, statementTimeout},
-		{&p.sending, sendingConns, true, statementTimeout},
-		{&p.upkeep, upkeepConns, false, statementTimeout},
-		{&p.notifying, notifyingConns, false, servingTimeout},
+		{&p.serving, servingConns, false, servingTimeout, time.Second},
+		{&p.publishing, publishingConns, false, statementTimeout, time.Second},
+		// They look once a second when nothing happens, and try again what fails.
+		{&p.sending, sendingConns, true, statementTimeout, 3 * time.Second},
+		{&p.upkeep, upkeepConns, false, statementTimeout, time.Second},
+		{&p.notifying, notifyingConns, false, servingTimeout, 3 * time.Second},
 	} {
-		if *one.pool, err = newPool(ctx, config, enc, one.conns, one.grows, one.timeout); err != nil {
+		if *one.pool, err = newPool(ctx, config, enc, one.conns, one.grows, one.timeout, one.unasked); err != nil {
 			p.close()
 			return pools{}, err
 		}
@@ -97,7 +99,7 @@ func adapt(cfg *pgconn.Config, name string, settings []pgsession.Setting) error 
 	return nil
 }
 
-func newPool(ctx context.Context, config Config, enc *encoding, conns int32, grows bool, timeout time.Duration) (*pgsession.Pool, error) {
+func newPool(ctx context.Context, config Config, enc *encoding, conns int32, grows bool, timeout, unasked time.Duration) (*pgsession.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(config.URL)
 	if err != nil {
 		return nil, fmt.Errorf("outbox URL: %w", err)
@@ -118,6 +120,7 @@ func newPool(ctx context.Context, config Config, enc *encoding, conns int32, gro
 		enc.learn(conn)
 		return nil
 	}
+	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > unasked }
 	if cfg.MaxConns = max(cfg.MaxConns, conns); !grows {
 		cfg.MaxConns = conns
 	}
