@@ -36,7 +36,8 @@ const (
 
 	hostsSQL = `
 		SELECT id, ` + hostOfRowSQL + ` FROM walhook.endpoint
-		WHERE state = 'active' AND deleted_at IS NULL AND id % $2 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)`
+		WHERE state = 'active' AND deleted_at IS NULL AND id % $2 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $1)
+			AND id > $3 ORDER BY id LIMIT $4`
 )
 
 // CheckHosts has the session hold each endpoint to whose host check says that
@@ -64,12 +65,18 @@ func (s *Session) lookAtHosts(ctx context.Context) error {
 	if !s.gained.Swap(false) {
 		return nil
 	}
-	rows, err := s.store.pool.Query(ctx, hostsSQL, s.id, Shards)
 	var look []int64
 	var id int64
 	var url string
-	if err == nil {
+	var err error
+	for n := scanRows; err == nil && n == scanRows; { // a part at a time, so that no statement runs for long
+		n = 0
+		var rows pgx.Rows
+		if rows, err = s.store.pool.Query(ctx, hostsSQL, s.id, Shards, id, scanRows); err != nil {
+			break
+		}
 		_, err = pgx.ForEachRow(rows, []any{&id, &url}, func() error {
+			n++
 			if s.store.hostFault(url) != "" {
 				look = append(look, id)
 			}

@@ -2,7 +2,9 @@ package outbox
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -459,4 +461,24 @@ func TestShards_EveryStatementMeansTheSameOne(t *testing.T) {
 	if dead, cursor := w.count(t, "dead_letter"), one[int](t, w, "SELECT cursor FROM walhook.lane"); dead != 1 || cursor != 9 {
 		t.Errorf("%d dead letters, the lane is at %d", dead, cursor)
 	}
+}
+
+// However many endpoints a sender gets, each is held whose host is not allowed.
+func TestHosts_EveryEndpointOfManyIsChecked(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.join(t)
+	s.CheckHosts(func(url string) error {
+		if strings.Contains(url, "forbidden") {
+			return errors.New("not allowed")
+		}
+		return nil
+	})
+	const n = 2*scanRows + 1
+	w.exec(t, `INSERT INTO walhook.endpoint (id, account, url, state, secret)
+		SELECT n, n::text, CASE WHEN n IN (1, $1::bigint, $1::bigint + 1, $2::bigint) THEN 'https://forbidden.example.com/' ELSE 'https://example.com/' END, 'active', 'whsec_eA=='
+		FROM generate_series(1::bigint, $2::bigint) n`, scanRows, n)
+	if _, _, err := s.EndpointsChanged(t.Context(), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, w, "SELECT endpoint::text FROM walhook.set_aside ORDER BY endpoint"), "1", fmt.Sprint(scanRows), fmt.Sprint(scanRows+1), fmt.Sprint(n))
 }
