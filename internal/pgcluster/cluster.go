@@ -85,6 +85,11 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.listen(ctx)
+}
+
+// listen starts the server on a free port.
+func (c *Cluster) listen(ctx context.Context) (err error) {
 	for range portAttempts {
 		if c.port, err = freePort(); err != nil {
 			return err

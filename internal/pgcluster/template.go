@@ -40,8 +40,20 @@ func (t *Template) Remove() error { return t.home.remove() }
 
 // copyTo fills the data folder of a cluster that has not started yet.
 func (t *Template) copyTo(home *home) error {
+	err := t.copyFiles(home)
+	if err == nil {
+		err = identify(home.data())
+	}
+	if err != nil {
+		return fmt.Errorf("copy the template of a cluster: %w", err)
+	}
+	return nil
+}
+
+// copyFiles makes the data folder of another cluster a copy, system identifier included.
+func (t *Template) copyFiles(home *home) error {
 	from, to := t.home.data(), home.data()
-	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == from {
 			return err
 		}
@@ -57,13 +69,6 @@ func (t *Template) copyTo(home *home) error {
 		}
 		return errors.Join(err, home.account.own(target))
 	})
-	if err == nil {
-		err = identify(to)
-	}
-	if err != nil {
-		return fmt.Errorf("copy the template of a cluster: %w", err)
-	}
-	return nil
 }
 
 func copyFile(from, to string) error {
