@@ -174,7 +174,7 @@ func (p *Publisher) isolateSome(ctx context.Context, i *isolation) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
 	defer cancel()
 	i.plans, i.aside = nil, nil
-	listed, began := p.listing, time.Now()
+	listed, began, position := p.listing, time.Now(), p.position
 	tx := &transaction{
 		// No constraint is left to the COMMIT, where its fault would be nobody's.
 		first: func(b *pgx.Batch) { b.Queue("SET CONSTRAINTS ALL IMMEDIATE") },
@@ -189,13 +189,13 @@ func (p *Publisher) isolateSome(ctx context.Context, i *isolation) error {
 		fill: func(b *pgx.Batch) {
 			last := i.plans[len(i.plans)-1]
 			last.Reached = reached(i.batch, i.stored, p.flush)
-			p.queuePosition(b, last)
+			p.queuePosition(b, last, &position)
 		},
 	}
-	if err := tx.outcome(p.run(ctx, tx)); err != nil {
+	if err := rewound(tx.outcome(p.run(ctx, tx))); err != nil {
 		return err
 	}
-	p.listing = listed
+	p.listing, p.position = listed, position
 	p.apply(i.plans...)
 	for _, one := range i.aside {
 		p.store.setAside(ctx, loopAppend, i.batch.Changes[one.change].Position.String(), 0, asideUnstorable, one.cause)

@@ -20,15 +20,48 @@ const (
 	// What is deleted here is appended by the same transaction: exactly once.
 	leaveInboxSQL = `WITH gone AS (DELETE FROM walhook.inbox WHERE id = ANY ($1) RETURNING 1) SELECT count(*) FROM gone`
 
+	// A position follows the one before it, which its publisher stored or read ($1, $2;
+	// none for the first). An outbox that lacks that one has lost what came with it: it was
+	// restored, or its server failed over to a standby that had not received the newest. The
+	// new position then violates a constraint, and nothing is stored.
+	followsSQL = `CASE WHEN $1::bigint IS NULL OR EXISTS (SELECT FROM walhook.position WHERE id = $1 AND stored_at = $2) THEN $4::bigint END`
+
 	writePositionSQL = `
 		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
-		VALUES ($1, $2::text::pg_lsn, $3, $4, $5::text::pg_lsn, $6, $7)`
+		VALUES ($3, $5::text::pg_lsn, $6, $7, $8::text::pg_lsn, ` + followsSQL + `, $9) RETURNING id, stored_at`
 
 	// The place in the source's WAL is as it was.
 	keepPositionSQL = `
 		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
-		SELECT $1, commit_lsn, ordinal, xid, flush_lsn, $2, messages FROM walhook.position ORDER BY id DESC LIMIT 1`
+		SELECT $3, commit_lsn, ordinal, xid, flush_lsn, ` + followsSQL + `, messages FROM walhook.position ORDER BY id DESC LIMIT 1
+		RETURNING id, stored_at`
 )
+
+// positionRow is a row of position; the zero one is none.
+type positionRow struct {
+	id int64
+	at time.Time
+}
+
+// first are the first arguments of writePositionSQL and keepPositionSQL.
+func (r positionRow) first(epoch, nextID int64) []any {
+	if r == (positionRow{}) {
+		return []any{nil, nil, epoch, nextID}
+	}
+	return []any{r.id, r.at, epoch, nextID}
+}
+
+// errOutboxRewound says that the outbox lacks a position that was stored in it.
+var errOutboxRewound = errors.New("the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it")
+
+// rewound turns the violation of followsSQL into the condition that it means.
+func rewound(err error) error {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && pgErr.Code == codeNotNullViolation && pgErr.ColumnName == "next_event_id" {
+		return errOutboxRewound
+	}
+	return err
+}
 
 // batchesOfReuse is for how many batches owners are upserted once the key of an
 // inserted record was stored already: a carrier that uses keys again usually does so again.
@@ -38,17 +71,19 @@ const batchesOfReuse = 100
 // cannot interleave with, and then makes the view what the plan says. After an
 // error nothing is changed here; it is [errUncertain] where it may be stored.
 func (p *Publisher) commit(ctx context.Context, plan *route.Plan) error {
+	position := p.position
 	for {
 		w := p.newWrite(plan)
 		tx := w.transaction()
 		fill := tx.fill
 		tx.fill = func(b *pgx.Batch) {
 			fill(b)
-			p.queuePosition(b, plan)
+			p.queuePosition(b, plan, &position)
 		}
-		err := tx.outcome(p.run(ctx, tx))
+		err := rewound(tx.outcome(p.run(ctx, tx)))
 		switch {
 		case err == nil:
+			p.position = position
 			p.keysReused = max(p.keysReused-1, 0)
 			p.listing = w.listing
 			p.apply(plan)
@@ -66,13 +101,17 @@ func isKnownOwner(err error) bool {
 	return ok && pgErr.Code == codeUniqueViolation && pgErr.TableName == "owner"
 }
 
-func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan) {
+// queuePosition queues the position of a plan, where it has one. stored becomes its row,
+// which counts once the transaction is committed.
+func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan, stored *positionRow) {
+	args := p.position.first(p.epoch, plan.NextID())
+	scan := func(row pgx.Row) error { return row.Scan(&stored.id, &stored.at) }
 	switch at := plan.Reached; {
 	case at != nil:
-		b.Queue(writePositionSQL, p.epoch, at.Position.Commit.String(), at.Position.Ordinal, int64(at.Xid),
-			at.Flush.String(), plan.NextID(), !at.NoMessages)
+		b.Queue(writePositionSQL, append(args, at.Position.Commit.String(), at.Position.Ordinal, int64(at.Xid),
+			at.Flush.String(), !at.NoMessages)...).QueryRow(scan)
 	case plan.NextID() != p.view.NextID:
-		b.Queue(keepPositionSQL, p.epoch, plan.NextID())
+		b.Queue(keepPositionSQL, args...).QueryRow(scan)
 	}
 }
 

@@ -135,8 +135,8 @@ func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err erro
 		return 0, nil // by a transaction that nobody waited for any more
 	case errors.Is(err, errUncertain):
 		p.view.NextID = plan.NextID() // ids that may be taken are not given again
-	case errors.Is(err, ErrFenced):
-		p.live = false
+	case errors.Is(err, ErrFenced), errors.Is(err, errOutboxRewound):
+		p.live = false // until the reader, whose next append meets the same, takes over again
 	}
 	return 0, fmt.Errorf("append the inbox: %w", err)
 }

@@ -34,6 +34,7 @@ type Publisher struct {
 	live     bool        // the last TakeOver found a position and no append failed since
 	view     *route.View // what is stored, as far as routing asks
 	flush    schemas.LSN // as it is stored with the position
+	position positionRow // the newest that this publisher knows to be stored
 	webhooks webhooksMark
 	damaged  map[int64]bool // webhooks that cannot be read
 	// lookedAgain is when they were last looked at.
@@ -130,44 +131,51 @@ const (
 		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
 
 	positionSQL = `
-		SELECT commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages
+		SELECT id, stored_at, commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages
 		FROM walhook.position ORDER BY id DESC LIMIT 1`
 )
 
 // Checkpoint reads what is stored of the reader's progress, without taking
 // over. It is zero when no first snapshot is stored.
 func (s *Store) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
-	checkpoint, _, err := s.checkpoint(ctx)
+	checkpoint, _, _, err := s.checkpoint(ctx)
 	return checkpoint, err
 }
 
-func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, nextID int64, err error) {
+// checkpoint also returns the row of the stored position, and the id of the next event.
+func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, row positionRow, nextID int64, err error) {
 	var commit, flush string
-	err = s.pool.QueryRow(ctx, positionSQL).Scan(&commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID, &c.NoMessages)
+	err = s.pool.QueryRow(ctx, positionSQL).Scan(&row.id, &row.at, &commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID, &c.NoMessages)
 	if isNoRows(err) {
-		return schemas.Checkpoint{}, 1, nil
+		return schemas.Checkpoint{}, positionRow{}, 1, nil
 	}
 	if err != nil {
-		return c, 0, fmt.Errorf("read the stored position: %w", err)
+		return c, row, 0, fmt.Errorf("read the stored position: %w", err)
 	}
 	var state string
 	src := &c.Source
 	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.PublicationOID, &src.Catalog)
 	if isNoRows(err) || err == nil && state != "ready" {
 		// A snapshot starts over; the event log's ids continue.
-		return schemas.Checkpoint{}, nextID, nil
+		return schemas.Checkpoint{}, row, nextID, nil
 	}
 	if err != nil {
-		return c, 0, fmt.Errorf("read the stored source: %w", err)
+		return c, row, 0, fmt.Errorf("read the stored source: %w", err)
 	}
 	if c.Position.Commit, err = schemas.ParseLSN(commit); err != nil {
-		return c, 0, err
+		return c, row, 0, err
 	}
 	c.Flush, err = schemas.ParseLSN(flush)
-	return c, nextID, err
+	return c, row, nextID, err
 }
 
-const partitionBeganSQL = `SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
+const (
+	partitionBeganSQL = `SELECT appended_at FROM walhook.event WHERE id >= $1 ORDER BY id LIMIT 1`
+
+	// Nothing was appended since a gap was accepted.
+	gapIsNewestSQL = `
+		SELECT coalesce((SELECT max(accepted_at) FROM walhook.gap) > coalesce((SELECT appended_at FROM walhook.event ORDER BY id DESC LIMIT 1), '-infinity'), false)`
+)
 
 func (p *Publisher) loadPartition(ctx context.Context) error {
 	start := eventPartition(p.view.NextID) * eventPartitionSize
@@ -177,6 +185,15 @@ func (p *Publisher) loadPartition(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("read when the event log's partition began: %w", err)
+	}
+	// After a gap the next partition comes first, whatever the age of this one: the outbox
+	// may have lost events that senders have read, and their ids are not given again.
+	var gap bool
+	if err := p.store.pool.QueryRow(ctx, gapIsNewestSQL).Scan(&gap); err != nil {
+		return fmt.Errorf("read whether a gap was accepted: %w", err)
+	}
+	if gap {
+		p.partition = time.Time{}
 	}
 	return nil
 }

@@ -229,20 +229,20 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	p.rotate(ctx)
 	first := p.view.NextID
 	p.view.NextID += replayChunk
-	sent := int64(0)
+	sent, position := int64(0), p.position
 	err = p.transact(ctx, func(tx pgx.Tx) (err error) {
 		if sent, err = replayTx(ctx, tx, id, first); err != nil || sent == 0 {
 			return err
 		}
-		_, err = tx.Exec(ctx, keepPositionSQL, p.epoch, p.view.NextID)
-		return err
+		return tx.QueryRow(ctx, keepPositionSQL, p.position.first(p.epoch, p.view.NextID)...).Scan(&position.id, &position.at)
 	})
-	if errors.Is(err, ErrFenced) {
+	if err = rewound(err); errors.Is(err, ErrFenced) || errors.Is(err, errOutboxRewound) {
 		p.live = false
 	}
 	if err != nil {
 		return false, fmt.Errorf("send events of request %d again: %w", id, err)
 	}
+	p.position = position
 	if sent > 0 {
 		p.store.metrics.appended.Add(float64(sent))
 		p.store.signalAppended(first + sent - 1)

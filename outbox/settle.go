@@ -161,8 +161,11 @@ func (s *Session) settleAll(ctx context.Context, batch []Settlement) ([]RecordSt
 	return w.states, nil
 }
 
-// codeUniqueViolation is the server's (PostgreSQL manual, PostgreSQL Error Codes).
-const codeUniqueViolation = "23505"
+// These are the server's (PostgreSQL manual, PostgreSQL Error Codes).
+const (
+	codeNotNullViolation = "23502"
+	codeUniqueViolation  = "23505"
+)
 
 // errSettledBefore says that an attempt cannot be copied, for it is there.
 var errSettledBefore = errors.New("attempt was already stored")

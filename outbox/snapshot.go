@@ -199,7 +199,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	if _, err := tx.Exec(ctx, acceptGapsSQL); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, writePositionSQL, p.epoch, point.String(), int64(0), int64(0), point.String(), p.view.NextID, true)
+	_, err = tx.Exec(ctx, writePositionSQL, append(positionRow{}.first(p.epoch, p.view.NextID), point.String(), int64(0), int64(0), point.String(), true)...)
 	return err
 }
 

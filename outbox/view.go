@@ -36,8 +36,9 @@ func step(ctx context.Context, do func(context.Context) error) error {
 // load reads back all that a publisher knows, and the position that it is of.
 func (p *Publisher) load(ctx context.Context) (checkpoint schemas.Checkpoint, err error) {
 	view := route.NewView(p.catalog)
+	var position positionRow
 	err = step(ctx, func(ctx context.Context) (err error) {
-		if checkpoint, view.NextID, err = p.store.checkpoint(ctx); err != nil {
+		if checkpoint, position, view.NextID, err = p.store.checkpoint(ctx); err != nil {
 			return err
 		}
 		return p.store.loadAside(ctx)
@@ -45,8 +46,13 @@ func (p *Publisher) load(ctx context.Context) (checkpoint schemas.Checkpoint, er
 	if err != nil {
 		return checkpoint, err
 	}
+	if p.view != nil {
+		// What was appended, and lost with a server that failed over, has been read by
+		// senders: its ids are not given again.
+		view.NextID = max(view.NextID, p.view.NextID)
+	}
 	view.MaxEventBytes, view.StoredURL = p.store.cfg.MaxEventBytes, p.store.encoding.url
-	p.view, p.flush, p.spare = view, checkpoint.Flush, nil
+	p.view, p.flush, p.position, p.spare = view, checkpoint.Flush, position, nil
 	if err := p.loadRoutes(ctx); err != nil {
 		return checkpoint, err
 	}
