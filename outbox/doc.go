@@ -67,6 +67,9 @@
 //     routed and committed again, up to five times.
 //   - The answer to a COMMIT is lost: nobody knows whether it is stored. The publisher takes
 //     over again and reads the position.
+//   - The outbox lacks what was stored last, since its server failed over to a standby that had
+//     not received it: an append is refused (commit.go, followsSQL), and the publisher takes
+//     over again.
 //   - Another publisher or sender took over: [ErrFenced], [ErrLeaseLost].
 //   - One item cannot be stored or read: its loop halves the batch until the item is alone,
 //     sets it aside with a reason, and continues with the rest.
