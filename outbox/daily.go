@@ -92,26 +92,31 @@ func (p *Publisher) takeDays(ctx context.Context, webhooks []*route.Endpoint, id
 // again.
 func (p *Publisher) openDays(ctx context.Context, ids []int64) (map[int64]route.DayEnd, error) {
 	open := map[int64]route.DayEnd{}
-	err := isolate(ids, isReadFault, func(ids []int64) error {
-		rows, err := p.store.pool.Query(ctx, openDaysSQL, ids)
-		if err != nil {
-			return err
-		}
-		var day string
-		var e route.DayEnd
-		_, err = pgx.ForEachRow(rows, []any{&e.Endpoint, &day, &e.Began}, func() (err error) {
-			if e.Day, err = route.ParseDate(day); err != nil {
-				return &badItem{asideUnreadable, "its open day is not a date"}
+	for part := range slices.Chunk(ids, scanRows) {
+		err := isolate(part, isReadFault, func(ids []int64) error {
+			rows, err := p.store.pool.Query(ctx, openDaysSQL, ids)
+			if err != nil {
+				return err
 			}
-			open[e.Endpoint] = e
+			var day string
+			var e route.DayEnd
+			_, err = pgx.ForEachRow(rows, []any{&e.Endpoint, &day, &e.Began}, func() (err error) {
+				if e.Day, err = route.ParseDate(day); err != nil {
+					return &badItem{asideUnreadable, "its open day is not a date"}
+				}
+				open[e.Endpoint] = e
+				return nil
+			})
+			return err
+		}, func(id int64, cause error) error {
+			p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
 			return nil
 		})
-		return err
-	}, func(id int64, cause error) error {
-		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
-		return nil
-	})
-	return open, err
+		if err != nil {
+			return nil, err
+		}
+	}
+	return open, nil
 }
 
 // calendarOf reads a webhook's daily settings. The API refuses those that
