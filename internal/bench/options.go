@@ -65,7 +65,7 @@ func Defaults() Options {
 		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
 		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
 		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
-		Senders: []int{1, 2, 4}, ScaleChanges: 30_000, ScaleRate: 500, ScaleLength: 4 * time.Second,
+		Senders: []int{1, 2, 4}, ScaleChanges: 20_000, ScaleRate: 500, ScaleLength: 2 * time.Second,
 		EditWebhooks: 100_000, Edits: 100, EditRate: 200,
 		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, IdleSettle: 2 * time.Minute, MemoryChanges: 200_000, MemoryRows: 2_000_000,
 		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
