@@ -101,11 +101,9 @@ With --host it ends the hold on one host, with --all every hold of the account;
 'walhook endpoints holds' lists them.`,
 		Example: `  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook
   walhook endpoints enable 7 --host hooks.example.com`,
-		Args: cobra.ExactArgs(1),
+		Args:    cobra.ExactArgs(1),
+		PreRunE: exclusive("host", "webhook", "all"),
 		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
-			if err := oneOf(all, host, webhook); err != nil {
-				return err
-			}
 			if all {
 				n, err := a.ReleaseAccount(ctx, args[0])
 				if err == nil {
@@ -160,14 +158,9 @@ a name resolves to: if an account keeps moving, hold all of it.`,
 		Example: `  walhook endpoints disable 7 --reason "asked for by the account"
   walhook endpoints disable 7 --host hooks.example.com --reason abuse
   walhook endpoints disable 7 --all --reason unpaid`,
-		Args: cobra.ExactArgs(1),
+		Args:    cobra.ExactArgs(1),
+		PreRunE: exclusive("host", "webhook", "all"),
 		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
-			if reason == "" {
-				return usage(errors.New("--reason is empty: say why the endpoint is disabled"))
-			}
-			if err := oneOf(all, host, webhook); err != nil {
-				return err
-			}
 			if all {
 				err := a.HoldAccount(ctx, args[0], reason)
 				if err == nil {
@@ -198,20 +191,6 @@ a name resolves to: if an account keeps moving, hold all of it.`,
 	cmd.Flags().StringVar(&host, "host", "", "hold this `host` for the account, whether it has a webhook there or not")
 	cmd.Flags().StringVar(&reason, "reason", "disabled by an operator", "why, a `text` for people")
 	return cmd
-}
-
-// oneOf refuses flags that exclude each other.
-func oneOf(all bool, host, webhook string) error {
-	n := 0
-	for _, named := range []bool{all, host != "", webhook != outbox.AccountWebhook} {
-		if named {
-			n++
-		}
-	}
-	if n > 1 {
-		return usage(errors.New("--all, --host and --webhook exclude each other: give one of them"))
-	}
-	return nil
 }
 
 // withOutbox opens the outbox of cmd's settings and calls f with it.

@@ -117,8 +117,16 @@ func writeEndpointsJSON(out io.Writer, endpoints []admin.EndpointInfo) error {
 			Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
 			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
 			Lane: string(e.LaneStatus(now)), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
-			OpenUntil: e.Lane.OpenUntil, PausedUntil: e.Lane.PausedUntil, Retries: e.Retries, DeadLetters: e.Dead,
+			OpenUntil: inForce(e, e.Lane.OpenUntil, now), PausedUntil: inForce(e, e.Lane.PausedUntil, now), Retries: e.Retries, DeadLetters: e.Dead,
 		}
 	}
 	return writeJSON(out, lines)
+}
+
+// inForce is the end of a pause of e's lane, as long as it binds the lane; zero after that.
+func inForce(e *admin.EndpointInfo, until, now time.Time) time.Time {
+	if e.Lane.Revision < e.Revision || !now.Before(until) {
+		return time.Time{}
+	}
+	return until
 }

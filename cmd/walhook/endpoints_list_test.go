@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"walhook/outbox"
@@ -31,5 +32,27 @@ func TestEndpoints_OneLongTextDoesNotWidenEverybodysLines(t *testing.T) {
 	}
 	if !strings.Contains(json.String(), long.Account) || !strings.Contains(json.String(), long.URL) {
 		t.Errorf("JSON cuts: %s", json.String())
+	}
+}
+
+// A pause that is over, or that an older revision made, is not listed as one.
+func TestEndpoints_ListOnlyPausesInForce(t *testing.T) {
+	now := time.Now()
+	lane := func(until time.Time, revision int64) string {
+		e := admin.EndpointInfo{ID: 1, State: outbox.EndpointActive, Revision: 2, Lane: outbox.LaneState{Revision: revision}}
+		e.Lane.PausedUntil, e.Lane.OpenUntil = until, until
+		var json strings.Builder
+		if err := writeEndpointsJSON(&json, []admin.EndpointInfo{e}); err != nil {
+			t.Fatal(err)
+		}
+		return json.String()
+	}
+	for name, text := range map[string]string{"over": lane(now.Add(-time.Second), 2), "of an older revision": lane(now.Add(time.Hour), 1)} {
+		if strings.Contains(text, "_until") || !strings.Contains(text, `"lane": "live"`) {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	if text := lane(now.Add(time.Hour), 2); !strings.Contains(text, `"paused_until"`) || !strings.Contains(text, `"open_until"`) || !strings.Contains(text, `"lane": "paused"`) {
+		t.Errorf("in force: %s", text)
 	}
 }

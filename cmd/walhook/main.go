@@ -37,7 +37,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -98,36 +97,12 @@ or configuration, and 3 when walhook cannot continue the source without a gap.`,
 	root.SuggestionsMinimumDistance = 2
 	root.Version = readBuild().String()
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
-	})
+	root.SetFlagErrorFunc(flagError)
+	root.PersistentPreRunE = refuseEmpty
 	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
 		newListenCommand(), newEndpointsCommand(), newCatalogCommand(), newSchemasCommand(), newReplayCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
 	checkArgs(root)
 	return root
-}
-
-// checkArgs makes wrong arguments of cmd and its subcommands a usage error.
-func checkArgs(cmd *cobra.Command) {
-	check := cmd.Args
-	if check == nil {
-		check = cobra.NoArgs
-	}
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		err := check(cmd, args)
-		if err == nil {
-			return nil
-		}
-		if len(args) > 0 {
-			if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
-				return usage(fmt.Errorf("%w; did you mean %s?", err, strings.Join(similar, " or ")))
-			}
-		}
-		return usage(fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath()))
-	}
-	for _, sub := range cmd.Commands() {
-		checkArgs(sub)
-	}
 }
 
 // exitStatus returns the exit status for err. An end by a signal is a success.
@@ -142,18 +117,4 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitUsage
 	}
 	return exitFault
-}
-
-// usageError is wrong usage or configuration.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
-// usage marks err as wrong usage or configuration; nil stays nil.
-func usage(err error) error {
-	if err == nil {
-		return nil
-	}
-	return usageError{err}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
+	"walhook/doctor"
 	"walhook/outbox/admin"
 )
 
@@ -29,7 +31,7 @@ It needs only the outbox: --outbox, or --source if they are one database.`
 type replayFlags struct {
 	account, webhook, since string
 	endpoint                int64
-	ids                     []string
+	ids                     idList
 	rate                    float64
 	dryRun, detach          bool
 }
@@ -46,28 +48,48 @@ func newReplayCommand() *cobra.Command {
   walhook replay --id evt_0000000001A2B3C4_7`,
 		Args: cobra.NoArgs,
 	}
-	cmd.RunE = withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("endpoint") && f.endpoint <= 0 {
+			return usage(fmt.Errorf("--endpoint %d: want the number of an endpoint; 'walhook endpoints' lists them", f.endpoint))
+		}
 		since, err := f.check(time.Now())
 		if err != nil {
 			return usage(err)
 		}
-		endpoints, err := f.endpoints(ctx, a)
-		if err != nil {
-			return err
-		}
-		return f.replay(ctx, a, endpoints, since, out, cmd.ErrOrStderr())
-	})
+		return withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, _ []string) error {
+			endpoints, err := f.endpoints(ctx, a)
+			if err != nil {
+				return err
+			}
+			return f.replay(ctx, a, endpoints, since, out, cmd.ErrOrStderr())
+		})(cmd, args)
+	}
 	addSettings(cmd, "source", "outbox")
 	flags := cmd.Flags()
 	flags.StringVar(&f.account, "account", "", "`account` whose events are sent again, to all of its webhooks")
 	flags.StringVar(&f.webhook, "webhook", "", "with --account, the one webhook with this `id`; 'account' is the account's own URL")
 	flags.Int64Var(&f.endpoint, "endpoint", 0, "`number` of one endpoint, as in log lines")
 	flags.StringVar(&f.since, "since", "", "`time` since which events are sent again: 2026-03-09T00:00:00Z, or an age: 2h")
-	flags.StringSliceVar(&f.ids, "id", nil, "`webhook-id` of an event to send again; repeatable")
+	flags.Var(&f.ids, "id", "`webhook-id` of an event to send again; repeatable")
 	flags.Float64Var(&f.rate, "rate", 100, "`events` per second at most, to each endpoint")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only count the events")
 	flags.BoolVar(&f.detach, "detach", false, "do not wait until the events are sent")
 	return cmd
+}
+
+// idList is the value of --id: every use adds ids, comma separated.
+type idList []string
+
+func (l *idList) String() string { return strings.Join(*l, ",") }
+func (l *idList) Type() string   { return "ids" }
+
+func (l *idList) Set(text string) error {
+	ids, err := list(text)
+	if err == nil && len(ids) == 0 {
+		err = errors.New("empty") // flagError says what to do
+	}
+	*l = append(*l, ids...)
+	return err
 }
 
 // check validates the flags and returns the time of --since.
@@ -149,7 +171,7 @@ func (f *replayFlags) replay(ctx context.Context, a *admin.Admin, endpoints map[
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		total += r.Total
-		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %d events to send again", name, r.Total)))
+		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %s to send again", name, doctor.Count(int(r.Total), "event"))))
 	}
 	if f.dryRun || f.detach {
 		return nil

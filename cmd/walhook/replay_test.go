@@ -28,7 +28,7 @@ func TestReplay_SaysWhatIsMissing(t *testing.T) {
 		f.webhook, _ = cmd.Flags().GetString("webhook")
 		f.since, _ = cmd.Flags().GetString("since")
 		f.endpoint, _ = cmd.Flags().GetInt64("endpoint")
-		f.ids, _ = cmd.Flags().GetStringSlice("id")
+		f.ids = *cmd.Flags().Lookup("id").Value.(*idList)
 		f.rate, _ = cmd.Flags().GetFloat64("rate")
 		if _, err := f.check(time.Now()); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v: %v, want %q", test.args, err, test.want)

@@ -16,7 +16,6 @@ import (
 	"walhook/api"
 	"walhook/cdc/source"
 	"walhook/outbox"
-	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/sender/deliver"
 )
@@ -158,16 +157,7 @@ var settingTable = []setting{
 		return nil
 	}},
 	inFile("old-secret-key"),
-	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that walhook takes, comma separated, or off: a prefix that ends in .event carries events, any other carries results", func(s *settings, text string) error {
-		s.Messages = schemas.Messages{}
-		if text != "off" {
-			s.Messages = list(text)
-			if len(s.Messages) == 0 {
-				return fmt.Errorf("%q: want prefixes such as walhook,walhook.event, or off", text)
-			}
-		}
-		return s.Messages.Validate()
-	}},
+	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that walhook takes, comma separated, or off: a prefix that ends in .event carries events, any other carries results", parseMessages},
 	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector for traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
 	{"trace-sample", "0.01", "`fraction` of events that are traced, 0 to 1", func(s *settings, text string) (err error) {
 		if s.Trace.sample, err = strconv.ParseFloat(text, 64); err != nil || !(s.Trace.sample >= 0 && s.Trace.sample <= 1) {

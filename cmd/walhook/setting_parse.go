@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/sender/deliver"
 )
@@ -62,7 +64,8 @@ func readCatalog(name string) ([]byte, error) {
 }
 
 func parseRoles(s *settings, text string) error {
-	for _, name := range list(text) {
+	names, err := list(text)
+	for _, name := range names {
 		switch name {
 		case "all":
 			s.Roles = roles{Publisher: true, Sender: true, API: true}
@@ -76,7 +79,7 @@ func parseRoles(s *settings, text string) error {
 			return fmt.Errorf("%q: want all, publisher, sender or api, comma separated", name)
 		}
 	}
-	return nil
+	return err
 }
 
 func parseListen(s *settings, text string) error {
@@ -111,7 +114,11 @@ func parseDenyCIDR(s *settings, text string) (err error) {
 // networks reads a list of CIDRs. It refuses an address without a prefix length, which
 // may mean the address or its network.
 func networks(text string) (all []netip.Prefix, err error) {
-	for _, network := range list(text) {
+	items, err := list(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, network := range items {
 		prefix, err := netip.ParsePrefix(network)
 		if err != nil {
 			return nil, fmt.Errorf("%q: want networks such as 10.0.0.0/8 or 192.0.2.7/32, comma separated", network)
@@ -121,8 +128,28 @@ func networks(text string) (all []netip.Prefix, err error) {
 	return all, deliver.Config{AllowCIDR: all}.Validate()
 }
 
+func parseMessages(s *settings, text string) error {
+	s.Messages = schemas.Messages{}
+	if text == "off" {
+		return nil
+	}
+	prefixes, err := list(text)
+	if err != nil {
+		return err
+	}
+	if len(prefixes) == 0 || slices.Contains(prefixes, "off") {
+		return fmt.Errorf("%q: want prefixes such as walhook,walhook.event, or off alone", text)
+	}
+	s.Messages = prefixes
+	return s.Messages.Validate()
+}
+
 func parseSchedule(s *settings, text string) error {
-	for _, delay := range list(text) {
+	delays, err := list(text)
+	if err != nil {
+		return err
+	}
+	for _, delay := range delays {
 		d, err := parseDuration(delay)
 		if err != nil {
 			return err
@@ -141,13 +168,17 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// list splits at commas and drops empty items.
-func list(text string) []string {
-	var parts []string
-	for part := range strings.SplitSeq(text, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			parts = append(parts, part)
+// list splits at commas. It refuses empty items, which stand for a value that is missing.
+// An empty text is an empty list.
+func list(text string) ([]string, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	parts := strings.Split(text, ",")
+	for i, part := range parts {
+		if parts[i] = strings.TrimSpace(part); parts[i] == "" {
+			return nil, fmt.Errorf("%q: item %d of the list is empty: give it a value, or leave out its comma", text, i+1)
 		}
 	}
-	return parts
+	return parts, nil
 }

@@ -147,7 +147,7 @@ func (v *statusView) toJSON() statusJSON {
 	j.Worst = make([]worstJSON, len(st.Worst))
 	for i := range st.Worst {
 		w := &st.Worst[i]
-		j.Worst[i] = worstJSON{w.ID, w.Account, w.URL, string(w.Status), w.Lane.LastReason, w.Lane.FailingSince, w.Lane.Stage, w.Retries, w.Dead, w.Oldest.Seconds()}
+		j.Worst[i] = worstJSON{w.ID, w.Account, w.URL, string(w.Status), w.Why, w.Lane.FailingSince, w.Lane.Stage, w.Retries, w.Dead, w.Oldest.Seconds()}
 	}
 	j.Disabled = make([]disabledJSON, len(st.Disabled))
 	for i := range st.Disabled {

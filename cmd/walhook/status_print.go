@@ -138,7 +138,7 @@ func writeEndpointTables(out io.Writer, st *admin.Status) error {
 			if w.Oldest > 0 {
 				oldest = secondsText(w.Oldest.Seconds())
 			}
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cell(w.Account), w.ID, w.Status, cell(w.Lane.LastReason),
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cell(w.Account), w.ID, w.Status, cell(w.Why),
 				since, oldest, countText(w.Retries), countText(w.Dead), printable(w.URL))
 		}
 	}

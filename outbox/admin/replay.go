@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -196,8 +197,12 @@ func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string,
 	}
 	since, ids := r.asked()
 	rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
+	if err != nil {
+		return err
+	}
+	created, err := pgx.CollectExactlyOneRow(rows, scanRequest)
 	if err == nil {
-		*r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+		*r = created
 	}
 	return err
 }
@@ -252,20 +257,38 @@ func scanRequest(row pgx.CollectableRow) (r Request, err error) {
 }
 
 const endpointsOfSQL = `
-	SELECT DISTINCT endpoint FROM (
-		SELECT endpoint FROM walhook.event WHERE webhook_id = ANY ($1)
+	SELECT DISTINCT endpoint, webhook_id FROM (
+		SELECT endpoint, webhook_id FROM walhook.event WHERE webhook_id = ANY ($1)
 		UNION ALL
-		SELECT endpoint FROM walhook.dead_letter WHERE webhook_id = ANY ($1)) e ORDER BY endpoint`
+		SELECT endpoint, webhook_id FROM walhook.dead_letter WHERE webhook_id = ANY ($1)) e ORDER BY endpoint, webhook_id`
 
-// EndpointsOf lists the endpoints that have events with these webhook-ids.
+// EndpointsOf lists the endpoints that have events with these webhook-ids. An id that
+// no event has is an [UnknownEventError].
 func (a *Admin) EndpointsOf(ctx context.Context, webhookIDs []string) (endpoints []int64, err error) {
+	unknown := slices.Clone(webhookIDs)
 	err = a.byIndex(ctx, func(tx pgx.Tx) error {
+		var endpoint int64
+		var id string
 		rows, _ := tx.Query(ctx, endpointsOfSQL, webhookIDs) // rows have its error
-		endpoints, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		_, err := pgx.ForEachRow(rows, []any{&endpoint, &id}, func() error {
+			endpoints = append(endpoints, endpoint)
+			unknown = slices.DeleteFunc(unknown, func(one string) bool { return one == id })
+			return nil
+		})
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("find the endpoints of %d events: %w", len(webhookIDs), err)
+	case len(unknown) > 0:
+		return nil, &UnknownEventError{unknown[0]}
 	}
-	return endpoints, nil
+	return slices.Compact(endpoints), nil
+}
+
+// UnknownEventError names a webhook-id that no event and no dead letter has.
+type UnknownEventError struct{ WebhookID string }
+
+func (e *UnknownEventError) Error() string {
+	return fmt.Sprintf("no event has the webhook-id %q: compare it with the header webhook-id of the delivery; walhook keeps an event until retention ends", e.WebhookID)
 }

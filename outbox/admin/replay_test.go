@@ -24,6 +24,13 @@ func TestReplay_IsCountedStoredAndShown(t *testing.T) {
 	if total, _, err := f.admin.CountReplay(t.Context(), named); err != nil || total != 1 {
 		t.Errorf("%d of the named events, %v; want 1", total, err)
 	}
+	if of, err := f.admin.EndpointsOf(t.Context(), named.WebhookIDs); err != nil || len(of) != 1 || of[0] != endpoint {
+		t.Errorf("the named events are of the endpoints %d, %v", of, err)
+	}
+	var unknown *UnknownEventError
+	if of, err := f.admin.EndpointsOf(t.Context(), append(named.WebhookIDs, "nope")); !errors.As(err, &unknown) || unknown.WebhookID != "nope" || of != nil {
+		t.Errorf("an id that no event has: endpoints %d, %v", of, err)
+	}
 	made, err := f.admin.CreateRequest(t.Context(), since, Once{}, nil)
 	if err != nil || made.Total != 2 || !made.DoneAt.IsZero() {
 		t.Fatalf("request %+v, %v", made, err)

@@ -196,6 +196,9 @@ const worstLimit = 10
 type WorstEndpoint struct {
 	EndpointInfo
 	Status outbox.LaneStatus // of its lane
+	// Why is what keeps it from getting its events: the reason of [HeldEndpoint] if it
+	// is held, otherwise that of the last attempt.
+	Why string
 	// Oldest is how long ago the oldest event was appended that waits for it;
 	// 0 where that is not known.
 	Oldest time.Duration
@@ -223,6 +226,7 @@ const (
 	// furthest behind.
 	worstSQL = `
 		SELECT l.endpoint, ` + outbox.LaneFactsSQL + `, l.failing_since, l.stage, l.last_reason,
+			CASE WHEN l.held_since IS NOT NULL AND l.revision >= p.revision THEN coalesce(l.held_reason, '') ELSE '' END,
 			(SELECT count(*) FROM (SELECT FROM walhook.retry r WHERE r.endpoint = p.id LIMIT $2) AS counted),
 			(SELECT count(*) FROM (SELECT FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT $2) AS counted),
 			-walhook.until(least(
@@ -345,6 +349,10 @@ func (a *Admin) readWorst(ctx context.Context, st *Status) error {
 		w := &st.Worst[slices.Index(ids, info.ID)]
 		info.Lane, info.Retries, info.Dead = w.Lane, w.Retries, w.Dead
 		w.EndpointInfo = info
+		w.Why = cmp.Or(w.Lane.HeldReason, w.Lane.LastReason)
+		if info.State != outbox.EndpointActive {
+			w.Why = info.Reason
+		}
 	}
 	return err
 }
@@ -354,7 +362,7 @@ func scanWorst(row pgx.CollectableRow) (w WorstEndpoint, err error) {
 	var failing *time.Time
 	var oldest *time.Duration
 	var facts outbox.LaneFacts
-	err = row.Scan(slices.Concat([]any{&w.ID}, facts.Columns(), []any{&failing, &w.Lane.Stage, &w.Lane.LastReason, &w.Retries, &w.Dead, &oldest})...)
+	err = row.Scan(slices.Concat([]any{&w.ID}, facts.Columns(), []any{&failing, &w.Lane.Stage, &w.Lane.LastReason, &w.Lane.HeldReason, &w.Retries, &w.Dead, &oldest})...)
 	w.Status = facts.Status()
 	w.Lane.FailingSince = *cmp.Or(failing, new(time.Time))
 	if oldest != nil {

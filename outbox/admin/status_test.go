@@ -118,6 +118,32 @@ func TestStatus_ListsTheWorstEndpointsWithTheirReason(t *testing.T) {
 	}
 }
 
+// A held endpoint has the same reason among the worst as among the held ones.
+func TestStatus_NamesWhyTheWorstEndpointsAreHeld(t *testing.T) {
+	w := newWorldAlone(t)
+	aside, local, stale := w.Endpoint(t, "7"), w.Endpoint(t, "8"), w.Endpoint(t, "9")
+	const lane = `INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, opens, last_reason, held_since, held_reason)
+		SELECT id, revision - $2, true, 3, false, 0, $3, now(), 'resolver' FROM walhook.endpoint WHERE id = $1`
+	w.Exec(t, lane, aside, 0, "")
+	w.Exec(t, lane, local, 0, "5xx")
+	w.Exec(t, lane, stale, 1, "timeout_header")
+	w.Exec(t, "INSERT INTO walhook.set_aside (loop, item, endpoint, reason, detail) VALUES ('endpoints', $1::bigint::text, $1, 'secret_unusable', 'x')", aside)
+	st := w.status(t)
+	why := map[int64]string{}
+	for _, h := range st.Held {
+		why[h.ID] = h.Why
+	}
+	if len(st.Worst) != 3 || len(why) != 2 || why[aside] == "" || why[local] != "resolver" {
+		t.Fatalf("worst %+v, held %v", st.Worst, why)
+	}
+	why[stale] = "timeout_header" // what held an older revision does not hold this one
+	for _, worst := range st.Worst {
+		if worst.Why != why[worst.ID] {
+			t.Errorf("endpoint %d is %s as %q, and held as %q", worst.ID, worst.Status, worst.Why, why[worst.ID])
+		}
+	}
+}
+
 func TestStatus_CountsDeadLettersByReason(t *testing.T) {
 	w := newWorldAlone(t)
 	w.Exec(t, `INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)

@@ -99,8 +99,12 @@ func createTokenTx(ctx context.Context, tx pgx.Tx, t *Token, hash []byte, id str
 		return ErrTooManyTokens
 	}
 	rows, err := tx.Query(ctx, createTokenSQL, hash, id, t.Account, t.Subaccounts, t.Name)
+	if err != nil {
+		return err
+	}
+	created, err := pgx.CollectExactlyOneRow(rows, scanToken)
 	if err == nil {
-		*t, err = pgx.CollectExactlyOneRow(rows, scanToken)
+		*t = created
 	}
 	return err
 }
