@@ -198,24 +198,31 @@ func TestListen_AfterACutItPollsLooksAndListensAgain(t *testing.T) {
 	runs(t, f.publisher)
 	for cut := range 4 {
 		eventually(t, "a notification of the publisher", isNotified(other))
-		f.publisher.mu.Lock() // the publisher says nothing meanwhile
-		quiet(other.Appended())
-		before := listenerPIDs(t, f.world)
-		f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '`+listenerName+`' AND datname = current_database()`)
-		signalled(t, "the cut", other.Appended())
-		if until := other.NotifiedUntil(); !until.IsZero() {
-			t.Errorf("cut %d: the process relies on notifications until %v", cut, until)
-		}
-		eventually(t, "another connection", func() bool {
-			now := listenerPIDs(t, f.world)
-			return len(now) == 1 && now[0] != before[0]
-		})
-		signalled(t, "what was missed", other.Appended())
-		f.publisher.mu.Unlock()
+		cutListener(t, f, other, cut)
 	}
 	if logs.FilterMessage("no notifications from other processes, polling the outbox meanwhile").Len() != 1 {
 		t.Errorf("logged for each cut: %v", logs.All())
 	}
+}
+
+// cutListener ends the connection that a store listens on, while the publisher says
+// nothing.
+func cutListener(t *testing.T, f *feed, other *Store, cut int) {
+	t.Helper()
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
+	quiet(other.Appended())
+	before := listenerPIDs(t, f.world)
+	f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '`+listenerName+`' AND datname = current_database()`)
+	signalled(t, "the cut", other.Appended())
+	if until := other.NotifiedUntil(); !until.IsZero() {
+		t.Errorf("cut %d: the process relies on notifications until %v", cut, until)
+	}
+	eventually(t, "another connection", func() bool {
+		now := listenerPIDs(t, f.world)
+		return len(now) == 1 && now[0] != before[0]
+	})
+	signalled(t, "what was missed", other.Appended())
 }
 
 // A flood that anybody may send costs a bounded number of looks, and hides nothing.
