@@ -28,7 +28,7 @@ type Publisher struct {
 	log     *zap.Logger
 
 	// mu lets TakeOver, Append and the inbox write one after the other. All
-	// below but watermark, which has a lock of its own, is used under it.
+	// below but watermark, which has a lock of its own, and replayOrders is used under it.
 	mu       sync.Mutex
 	epoch    int64
 	live     bool        // the last TakeOver found a position and no append failed since
@@ -49,6 +49,7 @@ type Publisher struct {
 	warned        map[string]bool // what was named once in the logs
 	spare         *route.Plan     // the last one, whose memory the next one uses
 	watermark     watermark
+	replayOrders  map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
 }

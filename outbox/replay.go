@@ -47,60 +47,73 @@ const (
 	forgetRequestsSQL = `DELETE FROM walhook.request WHERE done_at < clock_timestamp() - $1::interval`
 )
 
-// CandidatesSQL are the rows of an endpoint that a request may be about, in
-// order of id: those of the event log, and dead letters that the event log no longer holds.
-// Of them those are wanted that were asked for, are delivered or dead, and have
-// no newer copy, which would be what stands for them. The bound on how many are
-// looked at is part of the text, so that the plan knows it; it holds for both, and
-// what lies beyond where either of them came to its end is left for later.
+// CandidatesSQL are the events of an endpoint that a request may be about: those of the event
+// log, each at its first row there, and dead letters that the event log no longer holds.
+// Of them those are wanted that were asked for and are delivered or dead. The newest row of a
+// webhook-id stands for it; a row after $3 is a copy made since the request, so it is not wanted.
+// The bound on how many are looked at is part of the text, so that the plan knows it; it holds
+// for both, and what lies beyond where either of them came to its end is left for later.
 //
 // $1 endpoint, $2 cursor, $3 until, $4 since, $5 ids.
 func CandidatesSQL(limit int, byIDs bool) string {
-	rows := rangeRowsSQL
 	if byIDs {
-		rows = namedRowsSQL
+		return fmt.Sprintf(namedRowsSQL+wantedSQL, limit)
 	}
-	return fmt.Sprintf(rows+`,
-	candidate AS (
-		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND ($5::text[] IS NULL OR c.webhook_id = ANY ($5)) AS asked
-		FROM (
-			SELECT * FROM logged
-			UNION ALL
-			SELECT * FROM died d WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
-		WHERE c.id <= least((SELECT max(id) FROM logged HAVING count(*) = %[1]d), (SELECT max(id) FROM died HAVING count(*) = %[1]d), $3)
-		ORDER BY id LIMIT %[1]d),
-	wanted AS (
-		SELECT c.id, c.logged, c.size FROM candidate c
-		WHERE asked AND (NOT logged
-			OR (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = $1 AND a.event_id = c.id AND a.outcome = 'delivered' LIMIT 1) IS NOT NULL
-			OR (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = $1 AND d.event_id = c.id LIMIT 1) IS NOT NULL)
-		AND (SELECT 1 FROM walhook.event n WHERE n.replayed AND n.endpoint = $1 AND n.webhook_id = c.webhook_id AND n.id > c.id LIMIT 1) IS NULL)`, limit)
+	return fmt.Sprintf(rangeRowsSQL+wantedSQL, limit, firstRowSQL)
 }
 
+// walkSQL are the candidates in the order of their originals. A copy without its original is
+// not among them: [replayOrder] has it.
+func walkSQL(limit int) string { return fmt.Sprintf(rangeRowsSQL+wantedSQL, limit, "NOT replayed") }
+
 const (
+	// firstRowSQL is true of an original, and of the oldest copy where retention dropped it.
+	firstRowSQL = `(NOT replayed OR (SELECT 1 FROM walhook.event o WHERE o.webhook_id = c.webhook_id AND o.endpoint = $1 AND o.id < c.at LIMIT 1) IS NULL)`
+
 	rangeRowsSQL = `
 	logged AS (
-		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size FROM walhook.event e
+		SELECT e.id, true AS logged, e.replayed, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size FROM walhook.event e
 		WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
 	died AS (
-		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
+		SELECT d.event_id AS id, false AS logged, false AS replayed, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
 		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
-		ORDER BY d.event_id LIMIT %[1]d)`
+		ORDER BY d.event_id LIMIT %[1]d),
+	candidate AS (
+		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND $5::text[] IS NULL AND (NOT logged OR %[2]s) AS asked
+		FROM (
+			SELECT id AS at, * FROM logged
+			UNION ALL
+			SELECT id AS at, * FROM died d WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
+		WHERE c.at <= least((SELECT max(id) FROM logged HAVING count(*) = %[1]d), (SELECT max(id) FROM died HAVING count(*) = %[1]d), $3)
+		ORDER BY at LIMIT %[1]d),`
 
-	// Of each id the newest row, which is what stands for it.
+	// In the order of $5, of each id the newest row.
 	namedRowsSQL = `
-	named AS (SELECT DISTINCT webhook_id FROM unnest($5::text[]) AS u(webhook_id)),
-	logged AS (
-		SELECT e.id, true AS logged, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size
-		FROM named n CROSS JOIN LATERAL (
-			SELECT * FROM walhook.event e WHERE e.webhook_id = n.webhook_id AND e.endpoint = $1 ORDER BY e.id DESC LIMIT 1) e
-		WHERE e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
-	died AS (
-		SELECT d.event_id AS id, false AS logged, d.webhook_id, d.committed_at, d.size
-		FROM named n CROSS JOIN LATERAL (
-			SELECT * FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1
-			AND d.body IS NOT NULL AND d.reason <> 'unreadable' ORDER BY d.event_id DESC LIMIT 1) d
-		WHERE d.event_id > $2 AND d.event_id <= $3 ORDER BY d.event_id LIMIT %[1]d)`
+	named AS (SELECT webhook_id, min(place) AS at FROM unnest($5::text[]) WITH ORDINALITY AS u(webhook_id, place) GROUP BY webhook_id),
+	candidate AS (
+		SELECT n.at, c.*, $4::timestamptz IS NULL OR c.committed_at >= $4 AS asked FROM named n CROSS JOIN LATERAL (
+			SELECT * FROM (
+				SELECT e.id, true AS logged, e.replayed, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size
+				FROM walhook.event e WHERE e.webhook_id = n.webhook_id AND e.endpoint = $1 ORDER BY e.id DESC LIMIT 1) e
+			UNION ALL
+			SELECT * FROM (
+				SELECT d.event_id AS id, false AS logged, false AS replayed, d.webhook_id, d.committed_at, d.size
+				FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1
+				AND d.body IS NOT NULL AND d.reason <> 'unreadable' ORDER BY d.event_id DESC LIMIT 1) d
+			WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
+		WHERE n.at > $2 AND c.id <= $3 ORDER BY n.at LIMIT %[1]d),`
+
+	wantedSQL = `
+	standing AS (
+		SELECT c.at, coalesce(n.id, c.id) AS id, n.id IS NOT NULL AS logged, c.size
+		FROM candidate c LEFT JOIN LATERAL (
+			SELECT n.id FROM walhook.event n WHERE n.webhook_id = c.webhook_id AND n.endpoint = $1 ORDER BY n.id DESC LIMIT 1) n ON true
+		WHERE c.asked AND (c.logged OR n.id IS NULL)),
+	wanted AS (
+		SELECT s.* FROM standing s
+		WHERE s.id <= $3 AND (NOT logged
+			OR (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = $1 AND a.event_id = s.id AND a.outcome = 'delivered' LIMIT 1) IS NOT NULL
+			OR (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = $1 AND d.event_id = s.id LIMIT 1) IS NOT NULL))`
 )
 
 // ByIndexSQL keeps what a transaction reads on the indexes that have its order.
@@ -119,12 +132,12 @@ const ByIndexSQL = `
 // the event log grows by short rows. A dead letter's body moves.
 //
 // $6 most events to append, $7 the id before their first, $8 the revision.
-func replaySQL(byIDs bool) string {
+func replaySQL(candidates string) string {
 	return `
-		WITH ` + CandidatesSQL(replayLook, byIDs) + fmt.Sprintf(`,
+		WITH ` + candidates + fmt.Sprintf(`,
 		next AS (
-			SELECT id, logged, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS bytes
-			FROM (SELECT * FROM wanted ORDER BY id LIMIT %[1]d) w),
+			SELECT at, id, logged, row_number() OVER (ORDER BY at) AS place, sum(size) OVER (ORDER BY at) AS bytes
+			FROM (SELECT * FROM wanted ORDER BY at LIMIT %[1]d) w),
 		chosen AS (SELECT * FROM next WHERE place <= $6 AND (place = 1 OR bytes <= %[2]d)),
 		source AS (
 			SELECT e.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at,
@@ -142,7 +155,7 @@ func replaySQL(byIDs bool) string {
 			RETURNING id),
 		raised AS (DELETE FROM walhook.dead_letter d USING chosen c WHERE d.endpoint = $1 AND d.event_id = c.id)
 		SELECT (SELECT count(*) FROM appended), (SELECT count(*) FROM chosen), (SELECT count(*) FROM next),
-			(SELECT coalesce(max(id), 0) FROM chosen), count(*), coalesce(max(id), 0) FROM candidate`, replayChunk, replayBytes, sharedFrom, eventPartitionSize)
+			(SELECT coalesce(max(at), 0) FROM chosen), count(*), coalesce(max(at), 0) FROM candidate`, replayChunk, replayBytes, sharedFrom, eventPartitionSize)
 }
 
 // reasonGone ends a request whose endpoint has gone meanwhile.
@@ -219,19 +232,25 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 // the one. After an error it is not known whether it was stored; the request's
 // cursor shows it, and the ids that it took are not given again.
 func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, replayTimeout, errors.New("send events again: timed out"))
+	defer cancel()
+	// The order is read before the lock: appends of changes do not wait for it.
+	order, err := p.replayOrderOf(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("order the events of request %d: %w", id, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.live {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, replayTimeout, errors.New("send events again: timed out"))
-	defer cancel()
 	p.rotate(ctx)
 	first := p.view.NextID
 	p.view.NextID += replayChunk
-	sent, position := int64(0), p.position
+	var step replayed
+	position := p.position
 	err = p.transact(ctx, func(tx pgx.Tx) (err error) {
-		if sent, err = replayTx(ctx, tx, id, first); err != nil || sent == 0 {
+		if step, err = replayTx(ctx, tx, id, first, order); err != nil || step.sent == 0 {
 			return err
 		}
 		return tx.QueryRow(ctx, keepPositionSQL, p.position.first(p.epoch, p.view.NextID)...).Scan(&position.id, &position.at)
@@ -239,54 +258,84 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	if err = rewound(err); errors.Is(err, ErrFenced) || errors.Is(err, errOutboxRewound) {
 		p.live = false
 	}
+	if err != nil || step.done {
+		delete(p.replayOrders, id)
+	}
 	if err != nil {
 		return false, fmt.Errorf("send events of request %d again: %w", id, err)
 	}
 	p.position = position
-	if sent > 0 {
-		p.store.metrics.appended.Add(float64(sent))
-		p.store.signalAppended(first + sent - 1)
+	order.left, order.walk = order.left[step.passed:], max(order.walk, step.walk)
+	if step.sent > 0 {
+		p.store.metrics.appended.Add(float64(step.sent))
+		p.store.signalAppended(first + step.sent - 1)
 	}
 	return true, nil
 }
 
-func replayTx(ctx context.Context, tx pgx.Tx, id, first int64) (sent int64, err error) {
-	var endpoint int64
-	var rate float64
-	var since *time.Time
-	var ids []string
-	var cursor, until, revision int64
+// replayed is what one step of a request did.
+type replayed struct {
+	sent   int64
+	passed int   // of the order
+	walk   int64 // how far it went in the event log; 0 for nowhere
+	done   bool  // nothing is left of the request
+}
+
+// replayTx appends the next of what the order has left, and then of the walk through the log.
+func replayTx(ctx context.Context, tx pgx.Tx, id, first int64, order *replayOrder) (step replayed, err error) {
+	var r openRequest
+	var revision int64
 	var gone bool
-	err = tx.QueryRow(ctx, openRequestSQL, id).Scan(&endpoint, &since, &ids, &rate, &cursor, &until, &revision, &gone)
+	err = tx.QueryRow(ctx, openRequestSQL, id).Scan(&r.endpoint, &r.since, &r.ids, &r.rate, &r.cursor, &r.until, &revision, &gone)
 	if isNoRows(err) {
-		return 0, nil // its endpoint is no more, or it is done
+		return replayed{done: true}, nil // its endpoint is no more, or it is done
 	}
 	if err != nil {
-		return 0, err
+		return step, err
 	}
 	if gone {
-		_, err := tx.Exec(ctx, moveRequestSQL, id, cursor, 0, time.Duration(0), true, reasonGone)
-		return 0, err
+		_, err := tx.Exec(ctx, moveRequestSQL, id, r.cursor, 0, time.Duration(0), true, reasonGone)
+		return replayed{done: true}, err
 	}
 	if _, err = tx.Exec(ctx, ByIndexSQL); err != nil {
-		return 0, err
+		return step, err
 	}
-	most := min(max(int64(rate), 1), replayChunk)
+	text, from, listed := walkSQL(replayLook), order.walk, []string(nil)
+	if r.ids != nil || len(order.left) > 0 {
+		listed = order.left[:min(len(order.left), replayLook)]
+		text, from = CandidatesSQL(replayLook, true), 0
+	}
+	most := min(max(int64(r.rate), 1), replayChunk)
 	var chosen, wanted, upto, looked, last int64
-	err = tx.QueryRow(ctx, replaySQL(ids != nil), endpoint, cursor, until, since, ids, most, first-1, revision).
-		Scan(&sent, &chosen, &wanted, &upto, &looked, &last)
+	err = tx.QueryRow(ctx, replaySQL(text), r.endpoint, from, r.until, r.since, listed, most, first-1, revision).
+		Scan(&step.sent, &chosen, &wanted, &upto, &looked, &last)
 	if err != nil {
-		return 0, err
+		return step, err
 	}
-	if sent != chosen {
+	if step.sent != chosen {
 		// They are read in one snapshot: what is missing is a body that others share.
-		return 0, &badItem{asideUnreadable, fmt.Sprintf("%d of %d events can be read", sent, chosen)}
+		return step, &badItem{asideUnreadable, fmt.Sprintf("%d of %d events can be read", step.sent, chosen)}
 	}
-	done := false
-	if chosen == wanted && wanted < replayChunk {
-		upto, done = last, looked < replayLook // all that it looked at is passed
+	cursor := r.cursor
+	all := chosen == wanted && wanted < replayChunk // all that it looked at is passed
+	switch {
+	case listed == nil:
+		if all {
+			upto, step.done = last, looked < replayLook
+		}
+		step.walk = upto
+	case all:
+		step.passed = len(listed)
+		step.done = r.ids != nil && len(listed) == len(order.left)
+	default:
+		step.passed = int(upto)
 	}
-	pause := time.Duration(float64(sent) / rate * float64(time.Second))
-	_, err = tx.Exec(ctx, moveRequestSQL, id, max(cursor, upto), sent, pause, done, "")
-	return sent, err
+	if step.sent > 0 {
+		cursor = -(first - 1 + step.sent) // its last copy: see replayOrder
+	} else if cursor >= 0 {
+		cursor = max(cursor, step.walk)
+	}
+	pause := time.Duration(float64(step.sent) / r.rate * float64(time.Second))
+	_, err = tx.Exec(ctx, moveRequestSQL, id, cursor, step.sent, pause, step.done, "")
+	return step, err
 }
