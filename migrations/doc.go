@@ -14,7 +14,8 @@
 // # What is here
 //
 // Rules of state are named CHECK constraints. The fences are SQL functions:
-// walhook.assert_epoch raises WH001 for a publisher that was replaced, and
+// walhook.assert_epoch raises WH001 for a publisher that was replaced,
+// walhook.assert_append also WH003 where webhooks have changed that it does not know, and
 // walhook.assert_sender raises WH002 for a sender whose lease has ended.
 //
 // # What happens on failure

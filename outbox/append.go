@@ -69,37 +69,59 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 // bounds of its own, since it gets on.
 func (p *Publisher) tryAppend(ctx, bounded context.Context, batch *schemas.Batch, done *int) error {
 	part := route.Part{First: *done, End: len(batch.Changes)}
-	if err := p.prepare(bounded, batch.Changes, &part); err != nil {
+	fence, err := p.prepare(bounded, batch.Changes, &part)
+	if err != nil {
 		return err
 	}
 	plan := route.Route(p.view, batch.Changes, part, nil, p.spare)
 	plan.Reached = reached(batch, part.End, p.flush)
-	err := p.commit(bounded, plan)
+	err = p.commitBehind(bounded, fence, plan)
 	p.spare = plan
-	if isDataFault(err) && part.First < part.End {
+	switch {
+	case err == nil:
+		*done = part.End
+		return nil
+	case errors.Is(err, errWebhooksMoved): // nothing is stored
+		p.followsFirst = followsFor
+		return p.tryAppend(ctx, bounded, batch, done)
+	case isDataFault(err) && part.First < part.End:
+		// Where nothing was sent, the fence has not said that the webhooks are those.
+		p.followsFirst = max(p.followsFirst, 1)
+		if _, err := p.prepare(bounded, batch.Changes, &part); err != nil {
+			return err
+		}
 		return p.appendIsolated(ctx, batch, part, err, done)
 	}
-	if err != nil {
-		return fmt.Errorf("append %d changes up to %s: %w", part.End-part.First, plan.Reached.Position, err)
-	}
-	*done = part.End
-	return nil
+	return fmt.Errorf("append %d changes up to %s: %w", part.End-part.First, plan.Reached.Position, err)
 }
 
-// prepare brings the view up to date with what others change, and reads what
-// routing may ask for.
-func (p *Publisher) prepare(ctx context.Context, changes []schemas.Change, part *route.Part) (err error) {
+// followsFor is how many appends read the webhooks first once an append has met others
+// than it was routed by: another try costs as much as some twenty such questions.
+const followsFor = 20
+
+// prepare reads what routing may ask for, and says which fence the append needs: it sees
+// every change of webhooks that was committed before it began. Either the publisher reads
+// them now, or the fence says that there is none.
+func (p *Publisher) prepare(ctx context.Context, changes []schemas.Change, part *route.Part) (fence, error) {
 	p.rotate(ctx)
-	if err := p.followWebhooks(ctx); err != nil {
-		return err
+	behind := p.routedFence()
+	if p.followsFirst > 0 || p.view.WebhooksVersion == route.UnknownVersion {
+		p.followsFirst = max(p.followsFirst-1, 0)
+		if err := p.followWebhooks(ctx); err != nil {
+			return fence{}, err
+		}
+		behind = p.fence()
 	}
 	if err := p.fetch(ctx, changes); err != nil {
-		return err
+		return fence{}, err
 	}
-	if p.view.NeedsClock(changes) {
-		part.Now, err = p.clock(ctx)
+	part.Now = time.Time{}
+	if !p.view.NeedsClock(changes) {
+		return behind, nil
 	}
-	return err
+	var err error
+	part.Now, err = p.clock(ctx)
+	return behind, err
 }
 
 // reached is the position that the first changes of a batch reach. Of the

@@ -3,12 +3,15 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/schemas"
@@ -160,7 +163,7 @@ func TestAppend_BehindATakeOverStoresNothing(t *testing.T) {
 	appended := make(chan error, 1)
 	b := batch(f.tx(dids.Insert(1, 7, "312"), account(8)))
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()
-	f.blocked(t, "assert_epoch")
+	f.blocked(t, "assert_append")
 	commit(t, taking)
 	if err := <-appended; !errors.Is(err, ErrFenced) {
 		t.Errorf("appended: %v", err)
@@ -406,5 +409,81 @@ func TestAppend_CountsTheTimeThatItWaits(t *testing.T) {
 	took := time.Since(began)
 	if err == nil || took < waited || took > waited+appendLeast+3*time.Second {
 		t.Errorf("after %s: %v", took, err)
+	}
+}
+
+// However often webhooks are edited, an append sees every edit that was committed before
+// it began, and is stored.
+func TestAppend_SeesEveryEditThatWasCommittedBeforeIt(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	const appends = 60
+	var begun, committed atomic.Int64
+	edit, edited, each := make(chan struct{}, appends), make(chan error, 1), make(chan struct{}, appends)
+	conn := f.db.Connect(t)
+	go func() { // edits while the append runs that it was told of
+		for range edit {
+			n := begun.Add(1)
+			b := &pgx.Batch{} // without BEGIN: one transaction
+			b.Queue("UPDATE walhook.webhooks_version SET version = version + 1")
+			b.Queue(`INSERT INTO walhook.endpoint (account, webhook, url, state, secret) VALUES ('7', 'w' || $1::text, 'https://example.com/', 'active', 'whsec_eA==')`, fmt.Sprint(n))
+			if err := conn.SendBatch(context.WithoutCancel(t.Context()), b).Close(); err != nil {
+				edited <- err
+				close(each)
+				return
+			}
+			committed.Store(n)
+			each <- struct{}{}
+		}
+		edited <- nil
+	}()
+	met := 0
+	for id := 1; id <= appends; id++ {
+		edit <- struct{}{}
+		if id%2 == 0 { // every other append comes after the edits, and not beside one
+			<-each
+			<-each
+		}
+		least := committed.Load()
+		f.commit(t, dids.Insert(id, 7, "312"))
+		most := begun.Load()
+		got := one[int64](t, f.world, "SELECT count(*) FROM walhook.event WHERE record = $1", fmt.Sprint("dids:", id))
+		if got < least+1 || got > most+1 {
+			t.Errorf("record %d has %d events; %d webhooks were there before its append, %d after", id, got, least, most)
+		}
+		if f.publisher.followsFirst == followsFor-1 {
+			met++
+			f.publisher.followsFirst = 0 // the next leaves it to its fence again
+		}
+	}
+	close(edit)
+	if err := <-edited; err != nil {
+		t.Fatal(err)
+	}
+	if met == 0 {
+		t.Error("no append met an edit")
+	}
+}
+
+// What cannot be stored is isolated by the webhooks of now, too.
+func TestAppend_IsolatesByTheWebhooksOfNow(t *testing.T) {
+	f := newFeedAlone(t)
+	f.commit(t, account(7))
+	refuse(t, f.world, "walhook.event", "NEW.record = 'dids:2'", "22021")
+	f.webhook(t, "7", "w")
+	f.commit(t, dids.Insert(1, 7, "n"), dids.Insert(2, 7, "n"), dids.Insert(3, 7, "n"))
+	wantLines(t, all[string](t, f.world, "SELECT record FROM walhook.event WHERE record <> 'users:7' ORDER BY id"), "dids:1", "dids:1", "dids:3", "dids:3")
+}
+
+// The fence names the reason that counts more.
+func TestAppend_OfAnEarlierPublisherIsRefusedWhateverItKnows(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	if _, err := newPublisher(t, f.world).TakeOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.touch(t)
+	if err := f.publisher.Append(t.Context(), batch(f.tx(dids.Insert(1, 7, "312")))); !errors.Is(err, ErrFenced) {
+		t.Errorf("appended: %v", err)
 	}
 }

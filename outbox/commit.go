@@ -71,10 +71,15 @@ const batchesOfReuse = 100
 // cannot interleave with, and then makes the view what the plan says. After an
 // error nothing is changed here; it is [errUncertain] where it may be stored.
 func (p *Publisher) commit(ctx context.Context, plan *route.Plan) error {
+	return p.commitBehind(ctx, p.fence(), plan)
+}
+
+func (p *Publisher) commitBehind(ctx context.Context, f fence, plan *route.Plan) error {
 	position := p.position
 	for {
 		w := p.newWrite(plan)
 		tx := w.transaction()
+		tx.fence = f
 		fill := tx.fill
 		tx.fill = func(b *pgx.Batch) {
 			fill(b)
@@ -217,7 +222,7 @@ func (w *planWrite) transaction() *transaction {
 	}
 	tx.fill = func(b *pgx.Batch) {
 		if few {
-			w.store.queueEvents(b, w.plan.Events, w.plan.AppendedAt)
+			insertEvents.queue(b, len(w.plan.Events), w.store.eventRow(w.plan.Events, w.plan.AppendedAt))
 		}
 		for id, reason := range held {
 			b.Queue(disabledBySQL, id, ByOperator, reason)

@@ -33,10 +33,6 @@ func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.E
 	return nil
 }
 
-func (s *Store) queueEvents(b *pgx.Batch, events []route.Event, appended time.Time) {
-	insertEvents.queue(b, len(events), s.eventRow(events, appended))
-}
-
 // eventRow writes the events of one append, which are asked for in order.
 func (s *Store) eventRow(events []route.Event, appended time.Time) func(w rowWriter, i int) {
 	var bodies sharedBodies

@@ -107,7 +107,7 @@ func (s *Store) expireFreeShards(ctx context.Context, before int64) error {
 var errShardHeld = errors.New("the shard is leased")
 
 func (s *Store) expireFreeShard(ctx context.Context, shard int, before int64) error {
-	free := fence{sql: lockFreeShardSQL, id: int64(shard), held: errShardHeld}
+	free := fence{sql: lockFreeShardSQL, args: []any{shard}, held: errShardHeld}
 	var left []laneEnd
 	err := s.transact(ctx, free, func(pgx.Tx) (err error) {
 		left, err = s.undelivered(ctx, before, []int{shard})

@@ -178,7 +178,7 @@ func TestAppend_WaitsForThePublishersOwnEarlierTransaction(t *testing.T) {
 	appended := make(chan error, 1)
 	b := batch(f.tx(dids.Insert(1, 7, "312")))
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()
-	f.blocked(t, "assert_epoch")
+	f.blocked(t, "assert_append")
 	commit(t, earlier)
 	if err := <-appended; err != nil {
 		t.Error(err)

@@ -139,9 +139,11 @@ func TestIsolation_WhatCannotBeStoredCostsOneTransactionMore(t *testing.T) {
 			refuse(t, f.world, "walhook.event", "NEW.record IN (SELECT record FROM public.poison)", "22021")
 			// Sequences do not roll back: every transaction of the publisher counts.
 			f.exec(t, "CREATE SEQUENCE public.transactions")
-			f.exec(t, "ALTER FUNCTION walhook.assert_epoch(bigint) RENAME TO assert_epoch_itself")
-			f.exec(t, `CREATE FUNCTION walhook.assert_epoch(mine bigint) RETURNS void LANGUAGE plpgsql AS $$
-				BEGIN PERFORM nextval('public.transactions'); PERFORM walhook.assert_epoch_itself(mine); END $$`)
+			for name, args := range map[string]string{"assert_epoch": "(mine bigint)", "assert_append": "(mine bigint, webhooks bigint)"} {
+				f.exec(t, "ALTER FUNCTION walhook."+name+" RENAME TO "+name+"_itself")
+				f.exec(t, "CREATE FUNCTION walhook."+name+args+` RETURNS void LANGUAGE plpgsql AS $$
+					BEGIN PERFORM nextval('public.transactions'); PERFORM walhook.`+name+"_itself"+strings.ReplaceAll(args, " bigint", "")+`; END $$`)
+			}
 			changes := make([]schemas.Change, 1024)
 			for id := range changes {
 				changes[id] = dids.Insert(id, 7, "n")

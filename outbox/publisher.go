@@ -45,11 +45,14 @@ type Publisher struct {
 	calendars     map[calendarSettings]route.Calendar
 	partition     time.Time // when the partition in use began
 	keysReused    int       // batches for which inserted records may have keys that were used before
-	listing       listing
-	warned        map[string]bool // what was named once in the logs
-	spare         *route.Plan     // the last one, whose memory the next one uses
-	watermark     watermark
-	replayOrders  map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
+	// followsFirst is how many appends still read the webhooks before they route. Others
+	// leave it to their fence to say that they have not changed.
+	followsFirst int
+	listing      listing
+	warned       map[string]bool // what was named once in the logs
+	spare        *route.Plan     // the last one, whose memory the next one uses
+	watermark    watermark
+	replayOrders map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
 }

@@ -52,7 +52,7 @@ func TestRows_AreTheSameInsertedAndCopied(t *testing.T) {
 				{ID: 3, To: &route.Endpoint{ID: 13, Revision: math.MaxInt64}, Record: "", WebhookID: "evt_3", Schema: "users", Type: "delete", CommittedAt: at, Body: large},
 			}
 		}
-		insert(t, func(b *pgx.Batch) { w.store.queueEvents(b, events(), time.Now()) })
+		insert(t, func(b *pgx.Batch) { insertEvents.queue(b, 3, w.store.eventRow(events(), time.Now())) })
 		inserted := stored(t, "event", "{appended_at}")
 		w.exec(t, "DELETE FROM walhook.event")
 		insert(t, func(b *pgx.Batch) {
@@ -96,6 +96,34 @@ func TestRows_AreTheSameInsertedAndCopied(t *testing.T) {
 	})
 }
 
+// Owners are listed or unnested, inserted or upserted, with the same result.
+func TestRows_OwnersAreTheSameListedAndUnnested(t *testing.T) {
+	w := newWorld(t)
+	for _, n := range []int{1, valuesRows, valuesRows + 1} {
+		for name, insert := range map[string]*rowInsert{"inserted": insertOwners, "upserted": upsertOwners} {
+			rows := make(ownerRows, n)
+			for i := range rows {
+				rows[i] = ownerRow{"dids", fmt.Sprintf("%04d\u0101", i), route.OwnerWrite{Ownership: route.Ownership{Account: fmt.Sprint(i), Deleted: i%2 == 0, Unknown: i%3 == 0}}}
+			}
+			b := &pgx.Batch{}
+			insert.queue(b, n, rows.write)
+			if b.Len() != 1 {
+				t.Fatalf("%d statements for %d rows", b.Len(), n)
+			}
+			if err := w.store.pool.SendBatch(t.Context(), b).Close(); err != nil {
+				t.Fatal(name, n, err)
+			}
+			var want []string
+			for i := range n {
+				want = append(want, fmt.Sprintf("dids %04d\u0101 %d %t %t", i, i, i%2 == 0, i%3 == 0))
+			}
+			wantLines(t, all[string](t, w, `SELECT format('%s %s %s %s %s', schema, key, account,
+				CASE WHEN deleted_at > now() - interval '1 minute' THEN 'true' ELSE 'false' END, CASE WHEN unknown THEN 'true' ELSE 'false' END) FROM walhook.owner ORDER BY key`), want...)
+			w.exec(t, "DELETE FROM walhook.owner")
+		}
+	}
+}
+
 // There are two statements that make a dead letter; both give every column.
 func TestDeadLetters_HaveEveryColumn(t *testing.T) {
 	w := newWorld(t)
@@ -133,7 +161,7 @@ func TestDeadLetters_HaveEveryColumn(t *testing.T) {
 	}
 	wantLines(t, all[string](t, w, deadSQL), fmt.Sprint(endpoint, " 10 faxes:11 evt_12 faxes update 1998 0 too_large 8589934592 json NULL"))
 	w.exec(t, "DELETE FROM walhook.dead_letter")
-	bury := fence{sql: "SELECT $1::bigint", id: 0}
+	bury := fence{sql: "SELECT 1"}
 	if err := w.store.bury(context.WithoutCancel(t.Context()), bury, loopTail, 5, 0, &badItem{asideUnreadable, "damaged"}); err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ import (
 // by its epoch, a sender by its lease, maintenance because nobody holds the shard. It
 // locks what it looks at until the transaction ends, so nobody takes over meanwhile.
 type fence struct {
-	sql string
-	id  int64 // of the epoch, the sender or the shard
+	sql  string
+	args []any // the id of the epoch, the sender or the shard comes first
 	// held is the error where the statement finds no row; nil where it raises one
 	// itself. A [transaction] does not look for rows.
 	held error
@@ -28,16 +28,26 @@ type fence struct {
 
 const (
 	assertEpochSQL  = `SELECT walhook.assert_epoch($1)`
+	assertAppendSQL = `SELECT walhook.assert_append($1, $2)`
 	assertSenderSQL = `SELECT walhook.assert_sender($1)`
 )
 
-func (p *Publisher) fence() fence { return fence{sql: assertEpochSQL, id: p.epoch} }
+func (p *Publisher) fence() fence { return fence{sql: assertEpochSQL, args: []any{p.epoch}} }
 
-func (s *Session) fence() fence { return fence{sql: assertSenderSQL, id: s.id} }
+// routedFence also refuses, with errWebhooksMoved, what was routed by other webhooks than
+// those that are stored when the transaction begins.
+func (p *Publisher) routedFence() fence {
+	return fence{sql: assertAppendSQL, args: []any{p.epoch, p.view.WebhooksVersion}}
+}
 
-// run makes a transaction of this publisher; [ErrFenced] when another one took over.
+func (s *Session) fence() fence { return fence{sql: assertSenderSQL, args: []any{s.id}} }
+
+// run makes a transaction of this publisher, behind its own fence where it brings none;
+// [ErrFenced] when another one took over.
 func (p *Publisher) run(ctx context.Context, tx *transaction) error {
-	tx.fence = p.fence()
+	if tx.fence.sql == "" {
+		tx.fence = p.fence()
+	}
 	return p.store.run(ctx, tx)
 }
 
@@ -64,18 +74,23 @@ func (s *Store) transact(ctx context.Context, f fence, do func(pgx.Tx) error) er
 }
 
 func (f fence) assertTx(ctx context.Context, tx pgx.Tx) error {
-	tag, err := tx.Exec(ctx, f.sql, f.id)
+	tag, err := tx.Exec(ctx, f.sql, f.args...)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = f.held
 	}
 	return err
 }
 
-// The error codes that the fences raise (migrations/001_outbox.sql).
+// The error codes that the fences raise (migrations/001_outbox.sql, 023_append_fence.sql).
 const (
-	codeFenced    = "WH001"
-	codeLeaseLost = "WH002"
+	codeFenced        = "WH001"
+	codeLeaseLost     = "WH002"
+	codeWebhooksMoved = "WH003"
 )
+
+// errWebhooksMoved says that nothing is stored, since the webhooks have changed that a plan
+// was routed by.
+var errWebhooksMoved = errors.New("the webhooks were changed since they were read")
 
 // fenceError turns what a fence raised into the condition it means.
 func fenceError(err error) error {
@@ -88,6 +103,8 @@ func fenceError(err error) error {
 		return fmt.Errorf("%w (%s)", ErrFenced, pgErr.Message)
 	case codeLeaseLost:
 		return fmt.Errorf("%w (%s)", ErrLeaseLost, pgErr.Message)
+	case codeWebhooksMoved:
+		return errWebhooksMoved
 	}
 	return err
 }
@@ -138,7 +155,7 @@ func (tx *transaction) runOn(ctx context.Context, conn *pgx.Conn) (err error) {
 	b := &pgx.Batch{}
 	b.Queue(open)
 	if !tx.savepoint {
-		b.Queue(tx.fence.sql, tx.fence.id)
+		b.Queue(tx.fence.sql, tx.fence.args...)
 	}
 	if tx.first != nil {
 		tx.first(b)

@@ -79,7 +79,7 @@ func TestStatements_HaveOnePlaceForEachMechanism(t *testing.T) {
 		what, in string
 		pattern  *regexp.Regexp
 	}{
-		{"the fences of publisher and sender", "transaction.go", regexp.MustCompile(`assert_(epoch|sender)`)},
+		{"the fences of publisher and sender", "transaction.go", regexp.MustCompile(`assert_(epoch|append|sender)`)},
 		{"a way into the dead letters", "dead_letter.go", regexp.MustCompile(`INSERT INTO walhook\.dead_letter|COPY walhook\.dead_letter`)},
 		{"a way into the attempts", "settle.go", regexp.MustCompile(`(INSERT INTO|COPY) walhook\.attempt`)},
 		{"a literal number of shards", "", regexp.MustCompile(`%\s*32\b`)},
