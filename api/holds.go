@@ -91,7 +91,7 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 		return nil, err
 	}
 	if made.Disabled, err = s.cfg.Admin.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
-		return nil, err
+		return nil, s.unencodable(ctx, err, map[string]string{"reason": made.Reason, "host": made.Host})
 	}
 	s.auditHold(ctx, "account held", made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
 	return answerOf(made, sent.warnings, unknown), nil

@@ -144,6 +144,29 @@ func (s *subscriptions) unknownAccount(ctx context.Context, account string) (war
 	return warnings, err
 }
 
+// unencodable names the fields that hold a character which the outbox's encoding does not
+// have, where err is about one. It returns every other err unchanged.
+func (s *subscriptions) unencodable(ctx context.Context, err error, texts map[string]string) error {
+	if !outbox.IsUnencodable(err) {
+		return err
+	}
+	wrong := faults{}
+	for field, text := range texts {
+		if s.cannotHold(ctx, text) {
+			wrong.add(field, kindInvalid, "contains a character that the encoding of the outbox's database cannot store")
+		}
+	}
+	if fault := wrong.err(); fault != nil {
+		return fault
+	}
+	return err
+}
+
+func (s *subscriptions) cannotHold(ctx context.Context, text string) bool {
+	can, err := s.cfg.Admin.CanHold(ctx, text)
+	return err == nil && !can
+}
+
 // handled converts errors of f into answers. It logs an internal error and answers it
 // without details. If a token ended while its call waited or ran, the answer reveals
 // nothing, since the account's id may belong to another account by now.
@@ -202,6 +225,11 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	}
 	if f := onceFailure(ctx, err); f != nil {
 		return f
+	}
+	if outbox.IsUnencodable(err) {
+		if c := callOf(ctx); s.cannotHold(ctx, c.account) {
+			return notFound("account not found")
+		}
 	}
 	if outbox.IsUnstorable(err) {
 		s.log.Warn("request contains a value that cannot be stored", zap.String("request_id", callOf(ctx).id), zap.Error(err))

@@ -80,13 +80,14 @@ func (s *subscriptions) createTokenOnce(ctx context.Context, in *createTokenInpu
 	if err != nil {
 		return nil, err
 	}
+	name := t.Name
 	var made *answer[newToken]
 	t, _, err = s.cfg.Admin.CreateToken(ctx, t, asked.once, func(t admin.Token, secret string) ([]byte, error) {
 		made = answerOf(newToken{token: shownToken(&t), Token: secret}, sent.warnings, unknown)
 		return asked.write(made)
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.unencodable(ctx, err, map[string]string{"name": name})
 	}
 	s.auditToken(ctx, "token created", &t)
 	return made, nil
@@ -97,7 +98,7 @@ func (s *subscriptions) listTokens(ctx context.Context, in *listTokensInput) (*p
 	if err != nil {
 		return nil, err
 	}
-	if after != nil && !isID(after.ID, maxWebhookID) {
+	if after != nil && !isOurID(after.ID) {
 		return nil, badStartKey()
 	}
 	list, err := s.cfg.Admin.Tokens(ctx, in.AccountID, after, in.PageSize+1)
@@ -108,7 +109,7 @@ func (s *subscriptions) listTokens(ctx context.Context, in *listTokensInput) (*p
 }
 
 func (s *subscriptions) deleteToken(ctx context.Context, in *tokenInput) (*answer[token], error) {
-	if !isID(in.TokenID, maxWebhookID) {
+	if !isOurID(in.TokenID) {
 		return nil, admin.ErrNoToken
 	}
 	t, err := s.cfg.Admin.DeleteToken(ctx, in.AccountID, in.TokenID)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -149,17 +150,25 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 		return nil, err
 	}
 	w.By = callOf(ctx).caller()
+	asking := w
 	var made *answer[webhook]
 	w, err = s.cfg.Admin.CreateWebhook(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
 		made = answerOf(shown(&w), sent.warnings, idle, unknown)
 		return asked.write(made)
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.unencodable(ctx, err, storedTexts(&asking))
 	}
 	s.audit(ctx, "webhook created", &w, auditFields(&w)...)
 	callOf(ctx).withETag(&w)
 	return made, nil
+}
+
+// storedTexts are the fields of a webhook that hold a client's text, as it sent it.
+func storedTexts(w *admin.Webhook) map[string]string {
+	return map[string]string{
+		"name": w.Name, "type": w.ObjectType, "action": w.ObjectAction, "target.id": w.TargetID, "schemas": strings.Join(w.Schemas, ","),
+	}
 }
 
 func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {
@@ -173,7 +182,7 @@ func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*ans
 
 // webhook finds the webhook of a call.
 func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (admin.Webhook, error) {
-	if !isID(in.WebhookID, maxWebhookID) {
+	if !isOurID(in.WebhookID) {
 		return admin.Webhook{}, admin.ErrNoWebhook
 	}
 	return s.cfg.Admin.Webhook(ctx, in.AccountID, in.WebhookID)
@@ -181,10 +190,15 @@ func (s *subscriptions) webhook(ctx context.Context, in *WebhookInput) (admin.We
 
 // kept finds the webhook of a call, also a deleted one, for lists of the past.
 func (s *subscriptions) kept(ctx context.Context, in *WebhookInput) (admin.Webhook, error) {
-	if !isID(in.WebhookID, maxWebhookID) {
+	if !isOurID(in.WebhookID) {
 		return admin.Webhook{}, admin.ErrNoWebhook
 	}
 	return s.cfg.Admin.KeptWebhook(ctx, in.AccountID, in.WebhookID)
+}
+
+// isOurID reports whether a part of a path can be an id that walhook made, which is ASCII.
+func isOurID(id string) bool {
+	return isID(id, maxWebhookID) && !strings.ContainsFunc(id, func(r rune) bool { return r > '~' })
 }
 
 // maxWebhookID is longer than any id of a webhook, in bytes.
@@ -209,15 +223,17 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	}
 	s.checkURI(sent, &before, wrong) // before the webhook is locked
 	var idle []string
+	var asking admin.Webhook
 	w, err := s.cfg.Admin.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
 		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}
 		idle, err = s.apply(sent, w, wrong)
+		asking = *w
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.unencodable(ctx, err, storedTexts(&asking))
 	}
 	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", sent.names()))...)
 	callOf(ctx).withETag(&w)
@@ -231,7 +247,7 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 		}
 		return nil, fail(http.StatusConflict, "the account's own webhook cannot be deleted: clear its URL in the account table, or set enabled to false to hold its events")
 	}
-	if !isID(in.WebhookID, maxWebhookID) {
+	if !isOurID(in.WebhookID) {
 		return nil, admin.ErrNoWebhook
 	}
 	match, err := conditionOf(callOf(ctx).match)

@@ -38,7 +38,11 @@ type world struct {
 func newWorld(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
 	t.Parallel()
-	db := pgtest.Database(t)
+	return newWorldIn(t, pgtest.Database(t), change...)
+}
+
+func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
+	t.Helper()
 	if err := outbox.Migrate(t.Context(), db.URL); err != nil {
 		t.Fatal(err)
 	}

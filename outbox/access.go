@@ -30,6 +30,12 @@ func (s *Store) Access() Access {
 	return Access{Pool: s.pool, Secrets: s.secrets, Log: s.log, store: s}
 }
 
+// URL is a URL as the outbox stores it: the same one, in characters that its encoding has.
+func (a Access) URL(text string) string { return a.store.encoding.url(text) }
+
+// JSON is JSON as the outbox stores it: the same value.
+func (a Access) JSON(text string) string { return a.store.encoding.json(text) }
+
 // NotifyInbox notifies the publisher that the inbox holds something.
 func (a Access) NotifyInbox() { a.store.signalInbox() }
 

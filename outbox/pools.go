@@ -227,6 +227,16 @@ func IsBusy(err error) bool {
 	return slices.ContainsFunc(busyClasses, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) })
 }
 
+// codeUntranslatable is untranslatable_character.
+const codeUntranslatable = "22P05"
+
+// IsUnencodable says that a text has a character that the encoding of the outbox's
+// database does not have.
+func IsUnencodable(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == codeUntranslatable
+}
+
 // IsUnstorable says that the server cannot store a value: in its encoding there
 // is no such character, or a number is out of range.
 func IsUnstorable(err error) bool {

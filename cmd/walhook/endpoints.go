@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
 	"walhook/outbox"
@@ -218,6 +219,32 @@ func withOutbox(f func(ctx context.Context, a *admin.Admin, out io.Writer, args 
 		if errors.Is(err, admin.ErrNoHold) {
 			return fmt.Errorf("%w; 'walhook endpoints holds' lists them", err)
 		}
+		if outbox.IsUnencodable(err) {
+			return unencodable(cmd, admin.New(store), args, err)
+		}
 		return outboxFault(err)
 	}
+}
+
+// unencodable names what of a command line holds a character that the encoding of the
+// outbox's database does not have. Nothing in the outbox has such an account or id.
+func unencodable(cmd *cobra.Command, a *admin.Admin, args []string, err error) error {
+	const encoding = "has a character that the encoding of the outbox's database cannot store"
+	for _, arg := range args {
+		if can, bad := a.CanHold(cmd.Context(), arg); bad == nil && !can {
+			return fmt.Errorf("account not found: %q %s", arg, encoding)
+		}
+	}
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		text := flag.Value.String()
+		can, bad := a.CanHold(cmd.Context(), text)
+		switch {
+		case bad != nil || can || isRegistered(cmd.Flags(), flag.Name):
+		case flag.Name == "reason":
+			err = usage(fmt.Errorf("--%s %q %s: write it in other characters", flag.Name, text, encoding))
+		default:
+			err = fmt.Errorf("--%s: not found: %q %s", flag.Name, text, encoding)
+		}
+	})
+	return outboxFault(err)
 }

@@ -111,3 +111,38 @@ func TestEndpoints_SayWhatIsMissing(t *testing.T) {
 }
 
 func idText(id int64) string { return strconv.FormatInt(id, 10) }
+
+// A text that the encoding of the outbox's database does not have is refused by name.
+func TestEndpoints_NameWhatTheOutboxCannotHold(t *testing.T) {
+	base := pgtest.Database(t)
+	name := "latin_" + base.Name
+	base.Exec(t, `CREATE DATABASE `+name+` ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'`)
+	w := newWorld(t, &pgtest.DB{Cluster: base.Cluster, Name: name, URL: strings.Replace(base.URL, base.Name, name, 1)},
+		func(int) string { return "https://example.com/hook" })
+	account := idText(carrier.AccountID(0))
+	for _, test := range []struct {
+		want   string
+		status int
+		args   []string
+	}{
+		{`--reason "причина" has a character that the encoding`, exitUsage, []string{"endpoints", "disable", account, "--reason", "причина"}},
+		{`--reason "причина" has a character that the encoding`, exitUsage, []string{"endpoints", "disable", account, "--all", "--reason", "причина"}},
+		{`account not found: "日本"`, exitFault, []string{"endpoints", "disable", "日本"}},
+		{`account not found: "日本"`, exitFault, []string{"endpoints", "disable", "日本", "--all", "--reason", "причина"}},
+		{`account not found: "日本"`, exitFault, []string{"endpoints", "enable", "日本"}},
+		{`account not found: "日本"`, exitFault, []string{"endpoints", "secret", "日本"}},
+		{`account not found: "日本"`, exitFault, []string{"endpoints", "holds", "日本"}},
+		{`--webhook: not found: "日"`, exitFault, []string{"endpoints", "disable", account, "--webhook", "日"}},
+		{`--id: not found: "日"`, exitFault, []string{"replay", "--id", "日"}},
+		{`--account: not found: "日"`, exitFault, []string{"replay", "--account", "日", "--since", "1h"}},
+		{"hold not found", exitFault, []string{"endpoints", "enable", account, "--host", "//"}},
+	} {
+		_, err := walhook(t, append(test.args, "--outbox", w.db.URL)...)
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "SQLSTATE") || exitCodeOf(err) != test.status {
+			t.Errorf("walhook %q: %v, want %s", test.args, err, test.want)
+		}
+	}
+	if _, err := walhook(t, "endpoints", "disable", account, "--reason", "é", "--outbox", w.db.URL); err != nil {
+		t.Errorf("a reason that the encoding has: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
@@ -34,6 +35,22 @@ func (a *Admin) byIndex(ctx context.Context, read func(pgx.Tx) error) error {
 		}
 		return read(tx)
 	})
+}
+
+const canHoldSQL = `SELECT length($1::text)`
+
+// CanHold says whether the encoding of the outbox's database has every character of a
+// text. Ask it after an error that is [outbox.IsUnencodable], for which text is at fault.
+func (a *Admin) CanHold(ctx context.Context, text string) (bool, error) {
+	var n int
+	err := a.pool.QueryRow(ctx, canHoldSQL, text).Scan(&n)
+	if outbox.IsUnencodable(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look whether the outbox can hold a text: %w", err)
+	}
+	return true, nil
 }
 
 // collectEach is [pgx.CollectRows] for lists: a row with a column that cannot be

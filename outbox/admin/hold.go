@@ -94,7 +94,9 @@ func (a *Admin) ReleaseAccount(ctx context.Context, account string) (n int, err 
 // ReleaseHost ends the hold on one host of an account and enables what it held.
 // [ErrNoHold] when there is none.
 func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, err error) {
-	host = address.NamedHost(host)
+	if host = address.NamedHost(host); host == "" { // which stands for the whole account
+		return 0, fmt.Errorf("release a host of account %s: %w", account, ErrNoHold)
+	}
 	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
 		hosts, enabled, err := outbox.ReleaseTx(ctx, tx, account, host, 0, false)
 		if err == nil && len(hosts) == 0 {

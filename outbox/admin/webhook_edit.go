@@ -88,6 +88,7 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 	if err := admitNewTx(ctx, tx, w.By, w.Account); err != nil { // before any endpoint
 		return err
 	}
+	w.URL = a.store.URL(w.URL)
 	if err := outbox.CheckHeld(ctx, tx, w.URL, w.By.holders(w.Account)...); err != nil {
 		return err
 	}
@@ -132,6 +133,9 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 		before := w
 		if err := change(&w); err != nil {
 			return err
+		}
+		if w.URL != before.URL {
+			w.URL = a.store.URL(w.URL)
 		}
 		if w.URL != before.URL {
 			w.setBy = by.above(account)
@@ -276,7 +280,7 @@ func (a *Admin) writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error
 	}
 	var custom *string
 	if len(w.CustomData) > 0 {
-		custom = new(string(w.CustomData))
+		custom = new(a.store.JSON(string(w.CustomData)))
 	}
 	dailyAt := pgtype.Time{Microseconds: int64(w.DailyAt / time.Microsecond), Valid: true}
 	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, stored,
