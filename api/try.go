@@ -50,6 +50,9 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err := s.cfg.Admin.Admits(ctx, by, w.Account); err != nil { // an ended token sends nothing
 		return nil, err
 	}
+	if err := s.cfg.Admin.CheckNotEnded(ctx, w.Endpoint); err != nil {
+		return nil, err
+	}
 	if endpoint.URL == "" {
 		return nil, fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
 	}

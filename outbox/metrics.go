@@ -139,7 +139,7 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 		"When this process last finished maintenance of the outbox, or found another process doing it; before the first time, when it started.")
 	m.endpoints = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "walhook_endpoints",
-		Help: "Endpoints by state; only active ones get events.",
+		Help: "Endpoints of present accounts by state; only active ones get events.",
 	}, []string{"state"})
 	m.ahead = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "walhook_partitions_ahead",
@@ -435,7 +435,7 @@ func (u idsInUse) between(after, upto int64) float64 {
 const countEndpointsSQL = `
 	SELECT CASE WHEN p.state IN ('cleared', 'disabled') OR p.state = 'active' AND a.endpoint IS NULL THEN p.state ELSE 'unusable' END, count(*)
 	FROM walhook.endpoint p LEFT JOIN (` + AsideEndpointsSQL + `) a ON a.endpoint = p.id
-	WHERE p.deleted_at IS NULL GROUP BY 1`
+	WHERE p.deleted_at IS NULL AND p.ended_at IS NULL GROUP BY 1`
 
 // countEndpoints has every state, those without endpoints as zero.
 func (s *Store) countEndpoints(ctx context.Context) (map[EndpointState]int, error) {

@@ -30,6 +30,9 @@ func writeEndpoints(out io.Writer, endpoints []admin.EndpointInfo) error {
 func endpointDetail(e *admin.EndpointInfo, now time.Time) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if !e.EndedAt.IsZero() {
+		add("the account was deleted")
+	}
 	switch {
 	case e.DisabledBy == outbox.ByOperator && e.State != outbox.EndpointDisabled:
 		add("%s, and held by an operator", e.Reason)
@@ -37,8 +40,6 @@ func endpointDetail(e *admin.EndpointInfo, now time.Time) string {
 		add("%s (disabled by %s)", e.Reason, e.DisabledBy)
 	case e.Reason != "":
 		add("%s", e.Reason)
-	case !e.EndedAt.IsZero():
-		add("the account was deleted")
 	}
 	if since := e.HeldSince; !since.IsZero() {
 		add("held since %s", clock(since))

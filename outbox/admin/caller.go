@@ -58,6 +58,8 @@ const (
 		SELECT t.account = $1 OR t.subaccounts AND EXISTS (SELECT FROM above WHERE parent = t.account)
 		FROM walhook.token t WHERE t.id = $2 AND t.account = $3`
 
+	endpointHasEndedSQL = `SELECT EXISTS (SELECT FROM walhook.endpoint WHERE id = $1 AND ended_at IS NOT NULL)`
+
 	hasEndedSQL = `SELECT EXISTS (SELECT FROM walhook.ended_account WHERE account = $1)`
 )
 
@@ -106,6 +108,20 @@ func admitNewTx(ctx context.Context, tx pgx.Tx, by Caller, account string) error
 		return ErrAccountEnded
 	}
 	return nil
+}
+
+// CheckNotEnded says whether an endpoint's account still exists: nil, or [ErrAccountEnded].
+func (a *Admin) CheckNotEnded(ctx context.Context, endpoint int64) error {
+	return notEnded(ctx, a.pool, endpoint)
+}
+
+func notEnded(ctx context.Context, q outbox.Querier, endpoint int64) error {
+	var ended bool
+	err := q.QueryRow(ctx, endpointHasEndedSQL, endpoint).Scan(&ended)
+	if err == nil && ended {
+		err = ErrAccountEnded
+	}
+	return err
 }
 
 const isUnknownSQL = `

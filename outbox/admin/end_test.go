@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -33,6 +34,32 @@ func TestAccount_ItsTokensAndWebhooksEndWithIt(t *testing.T) {
 	}
 	if n := one[int](t, f.world, "SELECT count(*) FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint WHERE p.webhook <> 'account'"); n != 0 {
 		t.Errorf("%d events of the new account for the old one's webhook", n)
+	}
+}
+
+// An endpoint of an ended account delivers what was appended, and is nobody's to edit or to count.
+func TestAccount_ThatEndedIsNotCountedOrEdited(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	f.commit(t, account(8))
+	for _, id := range []string{"7", "8"} {
+		if _, err := f.admin.DisableEndpoint(t.Context(), id, outbox.AccountWebhook, "unpaid"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.commit(t, users.Delete(7, "n", "https://example.com/7", nil))
+	st, err := f.admin.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Endpoints[outbox.EndpointDisabled] != 1 || len(st.Disabled) != 1 || st.Disabled[0].Account != "8" {
+		t.Errorf("counts %v, disabled %v: want account 8 alone", st.Endpoints, st.Disabled)
+	}
+	if _, err := f.admin.EditWebhook(t.Context(), Caller{}, "7", outbox.AccountWebhook, anyState); !errors.Is(err, ErrAccountEnded) {
+		t.Errorf("edited: %v", err)
+	}
+	if _, err := f.admin.EditWebhook(t.Context(), Caller{}, "8", outbox.AccountWebhook, anyState); err != nil {
+		t.Errorf("the present account's: %v", err)
 	}
 }
 

@@ -220,7 +220,7 @@ const (
 
 	disabledSQL = `
 		SELECT ` + infoColumns + ` FROM walhook.endpoint
-		WHERE state = 'disabled' AND deleted_at IS NULL ORDER BY changed_at DESC LIMIT $1`
+		WHERE state = 'disabled' AND deleted_at IS NULL AND ended_at IS NULL ORDER BY changed_at DESC LIMIT $1`
 
 	// Those that have only failed for longest come first, then those that are
 	// furthest behind.

@@ -116,7 +116,7 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 // change it, and answers it as it stands then. Enabled sends what was held
 // first; [ErrHeldByOperator] when an operator disabled it, unless by is one. The
 // URL of an account's own webhook is not written. [ErrNoWebhook] when there is
-// none, [ErrCallerGone] when by may not; an error of change is returned as it is.
+// none, [ErrAccountEnded] when its account ended, [ErrCallerGone] when by may not; an error of change is returned as it is.
 func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, change func(*Webhook) error) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	notify := false
@@ -128,6 +128,9 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 			return err
 		}
 		if err := a.readWebhookTx(ctx, tx, lockWebhookSQL, &w); err != nil {
+			return err
+		}
+		if err := notEnded(ctx, tx, w.Endpoint); err != nil {
 			return err
 		}
 		before := w
