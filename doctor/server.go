@@ -68,9 +68,14 @@ func (s *Session) pooler(r *Report) {
 		r.OK(s.ID("pooler"), "no pooler: the server itself answers")
 		return
 	}
-	r.Warn(s.ID("pooler"), Steps{{Kind: Address, On: s.Where, Text: "host=ADDRESS port=PORT",
-		Note: "of the PostgreSQL server itself, if reachable: walhook has its own pool"}},
-		"a connection pooler in session mode answers: each of walhook's connections occupies one of its sessions permanently")
+	fix := Step{Kind: Address, On: s.Where, Text: "host=ADDRESS port=PORT"}
+	if s.used {
+		fix.Note = "of the PostgreSQL server itself; or set server_reset_query = DISCARD ALL in PgBouncer's configuration, and reload it"
+		r.Fail(s.ID("pooler"), Steps{fix}, "a connection pooler in session mode answers that does not reset its sessions: settings and prepared statements of one client reach the next")
+		return
+	}
+	fix.Note = "of the PostgreSQL server itself, if reachable: walhook has its own pool"
+	r.Warn(s.ID("pooler"), Steps{fix}, "a connection pooler in session mode answers: each of walhook's connections occupies one of its sessions permanently")
 }
 
 // transport checks how the connection is encrypted.

@@ -21,6 +21,7 @@ type Session struct {
 	Database string
 	Version  int // server_version_num
 	pooled   bool
+	used     bool // the pooler gave a session as an earlier client had left it
 	// settings are the server settings that the role gets by default.
 	settings map[string]setting
 }
@@ -46,6 +47,9 @@ const (
 		SELECT session_user::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text,
 			pg_catalog.current_setting('server_version_num')::pg_catalog.int4`
 
+	// A pooler that resets its sessions leaves none to the next client.
+	foreignSQL = `SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements`
+
 	settingsSQL = `SELECT name, setting, source FROM pg_catalog.pg_settings`
 )
 
@@ -69,6 +73,13 @@ func Open(ctx context.Context, cfg *pgx.ConnConfig, where string) (*Session, err
 }
 
 func (s *Session) begin(ctx context.Context) error {
+	if s.pooled {
+		results, err := s.PgConn().Exec(ctx, foreignSQL).ReadAll()
+		if err != nil {
+			return err
+		}
+		s.used = string(results[0].Rows[0][0]) != "0"
+	}
 	if err := s.QueryRow(ctx, whoSQL).Scan(&s.Role, &s.Database, &s.Version); err != nil {
 		return err
 	}
@@ -89,11 +100,7 @@ func (s *Session) begin(ctx context.Context) error {
 }
 
 // Close ends the connection within a second.
-func (s *Session) Close(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_ = s.Conn.Close(ctx)
-}
+func (s *Session) Close(ctx context.Context) { pgsession.Close(ctx, s.Conn) }
 
 // ID returns the id of a check of this database.
 func (s *Session) ID(name string) string { return s.Where + "." + name }

@@ -204,11 +204,7 @@ func (s *Store) listen(ctx context.Context, sends bool, began func()) error {
 	if err != nil {
 		return fmt.Errorf("connect to listen: %w", err)
 	}
-	defer func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(last)
-	}()
+	defer pgsession.Close(ctx, conn)
 	// First listen, then look: what is committed in between is seen.
 	if err := s.startListening(ctx, conn); err != nil {
 		return err

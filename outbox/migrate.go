@@ -43,7 +43,7 @@ func Migrate(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer pgsession.Close(ctx, conn)
 	// The lock goes with the connection. tern's own comes too late for the schema.
 	if _, err := conn.Exec(ctx, migrateTurnSQL, migrateLock); err != nil {
 		return fmt.Errorf("wait for another migration: %w", err)
@@ -142,7 +142,7 @@ func Drop(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer pgsession.Close(ctx, conn)
 	// It waits as long as it takes.
 	if _, err := conn.Exec(ctx, "SET lock_timeout = 0"); err != nil {
 		return err

@@ -146,6 +146,63 @@ func TestPooler_WithoutSessionsOrReplicationIsRefusedWithTheReason(t *testing.T)
 	}
 }
 
+// A pooler that keeps a session for each client and has none left is full, and that is
+// what is said of it.
+func TestPooler_ThatIsFullIsNotTakenForOneThatLendsSessions(t *testing.T) {
+	t.Parallel()
+	w := newPoolerWorld(t)
+	mustRun(t, append([]string{"setup"}, w.settings(w.source.URL, w.outbox.URL)...)...)
+	full := through(t, w.outbox.URL, pooler.Start(t, w.outbox.URL, pooler.Options{Sessions: 1}))
+	for _, command := range []string{"status", "endpoints"} {
+		said, err := walhook(t, command, "--outbox", full)
+		if err == nil || !strings.Contains(err.Error(), "check whether its pool is exhausted") || strings.Contains(err.Error(), "transaction mode") {
+			t.Errorf("%s: %v\n%s", command, err, said)
+		}
+	}
+}
+
+// A pooler that does not reset its sessions gives the next client one that walhook has
+// given back as it was, and doctor names the pooler.
+func TestPooler_ThatDoesNotResetGetsItsSessionsBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	w := newPoolerWorld(t)
+	kept := through(t, w.outbox.URL, pooler.Start(t, w.outbox.URL, pooler.Options{Unreset: true}))
+	args := w.settings(w.source.URL, kept)
+	mustRun(t, append([]string{"setup"}, args...)...)
+	mustRun(t, "status", "--outbox", kept)
+	out, _ := childCommand(t, append([]string{"doctor", "--json"}, args...)...).Output()
+	if status, evidence := findingOf(t, out, "outbox.pooler"); status != "warning" {
+		t.Errorf("doctor, after walhook alone, says %s: %s", status, evidence)
+	}
+	var others []*pgx.Conn
+	for range 30 { // so all sessions that are left are among them
+		conn, err := pgx.Connect(t.Context(), kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, conn)
+		var left []string
+		if err := conn.QueryRow(t.Context(), `SELECT ARRAY(SELECT name FROM pg_settings WHERE source = 'session')`,
+			pgx.QueryExecModeSimpleProtocol).Scan(&left); err != nil || len(left) > 0 {
+			t.Errorf("the settings %q are left in a session that others get, %v", left, err)
+		}
+		var statements int
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_prepared_statements`, pgx.QueryExecModeSimpleProtocol).Scan(&statements); err != nil || statements > 0 {
+			t.Errorf("%d prepared statements are left, %v", statements, err)
+		}
+		if _, err := conn.Exec(t.Context(), "PREPARE left_by_another AS SELECT 1", pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, conn := range others {
+		conn.Close(t.Context())
+	}
+	out, _ = childCommand(t, append([]string{"doctor", "--json"}, args...)...).Output()
+	if status, evidence := findingOf(t, out, "outbox.pooler"); status != "failed" || !strings.Contains(evidence, "does not reset its sessions") {
+		t.Errorf("doctor, after another client, says %s: %s", status, evidence)
+	}
+}
+
 // The same with PgBouncer itself, where it is installed.
 func TestPooler_PgBouncer(t *testing.T) {
 	t.Parallel()

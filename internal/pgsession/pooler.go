@@ -165,8 +165,18 @@ func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid 
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
+		if other.TxStatus() != 'I' {
+			_, _ = other.Exec(last, "ROLLBACK").ReadAll()
+		}
 		_ = other.Close(last)
 	}()
+	// A pooler lets clients in that it has no session for. One that answers a query has one.
+	if _, err := serverProcess(ctx, other); err != nil {
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+			return false, &fullError{pgErr}
+		}
+		return false, cause(ctx, err)
+	}
 	if _, err := other.Exec(ctx, "BEGIN").ReadAll(); err != nil {
 		if State(err) != "" {
 			return true, nil // one that allows no transactions
@@ -180,6 +190,14 @@ func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid 
 	now, err := serverProcess(ctx, conn)
 	return err == nil && now != pid, cause(ctx, err)
 }
+
+// fullError says that a pooler has no second session.
+type fullError struct{ said *pgconn.PgError }
+
+func (e *fullError) Error() string {
+	return "no second session from the connection pooler: check whether its pool is exhausted (" + e.said.Message + ")"
+}
+func (e *fullError) Unwrap() error { return e.said }
 
 func cause(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {

@@ -142,6 +142,9 @@ func newAttempt(err error) (a attempt) {
 	if pooler, ok := errors.AsType[*PoolerError](err); ok {
 		a.answered, a.reason = true, pooler.Error()
 	}
+	if full, ok := errors.AsType[*fullError](err); ok {
+		a.answered, a.reason = true, full.Error()
+	}
 	return a
 }
 

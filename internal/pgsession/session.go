@@ -66,6 +66,26 @@ func ConnectConfig(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) 
 	return conn, Reason(err)
 }
 
+// Close ends a session. One that a pooler keeps for its next client is left as it was
+// found, whether the pooler resets it or not. Close takes a second at most.
+func Close(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	reset(ctx, conn)
+	_ = conn.Close(ctx)
+}
+
+// reset gives up all that walhook has set in a session that a pooler keeps.
+func reset(ctx context.Context, conn *pgx.Conn) {
+	if !IsPooled(conn.PgConn()) || conn.IsClosed() {
+		return
+	}
+	if conn.PgConn().TxStatus() != 'I' {
+		_, _ = conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+	}
+	_, _ = conn.PgConn().Exec(ctx, "DISCARD ALL").ReadAll()
+}
+
 // ConnectListener opens a session that keeps state which its caller cannot check, such as
 // the channels that it listens on: before it returns, it also finds out a pooler that
 // passes on the process ids of the server and lends sessions per transaction, which is a
@@ -78,9 +98,7 @@ func ConnectListener(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error
 		return nil, err
 	}
 	if err := requireOwnSession(ctx, conn.PgConn(), &bare); err != nil {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(last)
+		Close(ctx, conn)
 		return nil, err
 	}
 	return conn, nil
@@ -107,6 +125,11 @@ func NewPool(ctx context.Context, cfg *pgxpool.Config) (*Pool, error) {
 		}
 		pin(&conn.Config, Path, guard)
 		return nil
+	}
+	cfg.BeforeClose = func(conn *pgx.Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		reset(ctx, conn)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -31,6 +32,12 @@ type Options struct {
 	Transaction bool // lends a session per transaction
 	ServerPID   bool // tells the client the process id of a server's session as its own
 	Replication Replication
+	// Sessions is how many clients have a session at a time; 0 is any number. One more may log
+	// in, and its first query is refused, as PgBouncer does after its query_wait_timeout.
+	Sessions int
+	// Unreset hands the session of a client that left to the next one as it is, as PgBouncer
+	// does with an empty server_reset_query.
+	Unreset bool
 }
 
 // Pooler is a running pooler.
@@ -39,8 +46,9 @@ type Pooler struct {
 	server  string // URL
 	options Options
 
-	mu   sync.Mutex
-	idle []*pgconn.HijackedConn // the pooler lends the last one first
+	mu      sync.Mutex
+	idle    []*pgconn.HijackedConn // the pooler lends the last one first
+	clients int                    // that have a session
 }
 
 // Start runs a pooler in front of a server until the test ends, and returns its address.
@@ -96,6 +104,19 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 			return fail("unsupported startup parameter: " + name)
 		}
 	}
+	if !p.admit() {
+		client.Send(&pgproto3.AuthenticationOk{})
+		client.Send(&pgproto3.BackendKeyData{ProcessID: 1 << 30, SecretKey: []byte{1, 2, 3, 4}})
+		client.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+		if err := client.Flush(); err != nil {
+			return err
+		}
+		if _, err := client.Receive(); err != nil {
+			return err
+		}
+		return fail("query_wait_timeout")
+	}
+	defer p.leave()
 	replication = replication && p.options.Replication == Pass
 	session, err := p.take(ctx, replication)
 	if err != nil {
@@ -118,7 +139,6 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 		p.release(session)
 		return p.lend(ctx, client)
 	}
-	defer session.Conn.Close()
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
@@ -127,16 +147,40 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 	}()
 	for {
 		message, err := client.Receive()
-		if _, over := message.(*pgproto3.Terminate); err != nil || over {
+		if _, over := message.(*pgproto3.Terminate); over && p.options.Unreset {
+			_ = session.Conn.SetReadDeadline(time.Now()) // ends the copy
+			<-back
+			_ = session.Conn.SetReadDeadline(time.Time{})
+			p.release(session)
+			return nil
+		} else if err != nil || over {
 			session.Conn.Close()
 			<-back
 			return err
 		}
 		session.Frontend.Send(message)
 		if err := session.Frontend.Flush(); err != nil {
+			session.Conn.Close()
 			return err
 		}
 	}
+}
+
+// admit says whether there is a session for one more client.
+func (p *Pooler) admit() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.options.Sessions > 0 && p.clients >= p.options.Sessions {
+		return false
+	}
+	p.clients++
+	return true
+}
+
+func (p *Pooler) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clients--
 }
 
 func startUp(client *pgproto3.Backend, conn net.Conn) (map[string]string, error) {
@@ -209,7 +253,7 @@ func (p *Pooler) lend(ctx context.Context, client *pgproto3.Backend) error {
 
 func (p *Pooler) take(ctx context.Context, replication bool) (*pgconn.HijackedConn, error) {
 	p.mu.Lock()
-	if last := len(p.idle) - 1; last >= 0 && p.options.Transaction && !replication {
+	if last := len(p.idle) - 1; last >= 0 && (p.options.Transaction || p.options.Unreset) && !replication {
 		session := p.idle[last]
 		p.idle = p.idle[:last]
 		p.mu.Unlock()

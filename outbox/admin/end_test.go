@@ -55,6 +55,13 @@ func TestAccount_ThatEndedIsNotCountedOrEdited(t *testing.T) {
 	if st.Endpoints[outbox.EndpointDisabled] != 1 || len(st.Disabled) != 1 || st.Disabled[0].Account != "8" {
 		t.Errorf("counts %v, disabled %v: want account 8 alone", st.Endpoints, st.Disabled)
 	}
+	lanes := 0
+	for _, n := range st.Lanes {
+		lanes += n
+	}
+	if lanes != 1 {
+		t.Errorf("lanes %v: nothing is left to deliver to account 7", st.Lanes)
+	}
 	if _, err := f.admin.EditWebhook(t.Context(), Caller{}, "7", outbox.AccountWebhook, anyState); !errors.Is(err, ErrAccountEnded) {
 		t.Errorf("edited: %v", err)
 	}
