@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,12 +27,17 @@ func usage(err error) error {
 // emptyHint is what most often makes a value empty.
 const emptyHint = "give it a value, or leave it out; a shell variable that is not set gives an empty value"
 
+// mayBeEmpty are the settings of which an empty value says something: no network besides
+// the public ones, no address of its own. The command line can so overrule a file, and
+// doctor advises it.
+var mayBeEmpty = []string{"allow-cidr", "egress-address"}
+
 // refuseEmpty refuses flags that are given without a value. Such a flag would select
 // something else than its user means: everything, or the default.
 func refuseEmpty(cmd *cobra.Command, _ []string) error {
 	var faults []error
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
-		if flag.Value.Type() == "string" && strings.TrimSpace(flag.Value.String()) == "" {
+		if flag.Value.Type() == "string" && strings.TrimSpace(flag.Value.String()) == "" && !slices.Contains(mayBeEmpty, flag.Name) {
 			faults = append(faults, fmt.Errorf("--%s is empty: %s", flag.Name, emptyHint))
 		}
 	})

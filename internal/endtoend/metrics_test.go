@@ -140,6 +140,8 @@ var promisedMetrics = map[string][]string{
 	"walhook_outbox_up": nil, "walhook_gaps_open": nil, "walhook_senders": nil, "walhook_shards_unowned": nil,
 	"walhook_endpoints": {"state"}, "walhook_endpoints_failing": {"stage"}, "walhook_partitions_ahead": {"table"},
 	"walhook_lanes_held":                            {"reason"},
+	"walhook_notifications_total":                   {"direction"},
+	"walhook_notified":                              nil,
 	"walhook_items_set_aside_total":                 {"loop", "reason"},
 	"walhook_maintenance_success_timestamp_seconds": nil, "walhook_retention_seconds": nil,
 }

@@ -142,7 +142,8 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		_, _ = io.Copy(conn, session.Conn)
+		// It reads and writes, as poolers do: io.Copy of two sockets leaves that to the kernel.
+		_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{session.Conn})
 		conn.Close()
 	}()
 	for {
