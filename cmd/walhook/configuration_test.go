@@ -50,7 +50,7 @@ allow-cidr: [10.20.0.0/16, 192.0.2.7/32]
 retention: 336h
 ` + "```" + `
 
-walhook rejects a key that is not a setting, and every wrong value, all at once, with exit status 2. An empty variable or key counts as unset; an empty flag, or an empty item of a list, is an error, but an empty `--allow-cidr` or `--egress-address` means none. One file may serve every command: each uses the settings that it knows.
+walhook rejects a key that is not a setting, and every wrong value, all at once, with exit status 2. An empty variable or key counts as unset; an empty flag, or an empty item of a list, is an error, but an empty ` + "`--allow-cidr` or `--egress-address`" + ` means none. One file may serve every command: each uses the settings that it knows.
 
 ## Settings
 
