@@ -85,7 +85,7 @@ func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Confi
 	return true, nil
 }
 
-// looks is how often requireOwnSession compares: a pooler may hand out the same one of
+// looks is how often isShared compares: a pooler may hand out the same one of
 // several sessions twice.
 const looks = 3
 
@@ -103,14 +103,12 @@ func requireOwnSession(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Con
 	if local, ok := conn.Conn().LocalAddr().(*net.TCPAddr); ok && value == strconv.Itoa(local.Port) {
 		return nil
 	}
-	for range looks {
-		shared, err := isShared(ctx, conn, cfg, conn.PID())
-		if err != nil {
-			return fmt.Errorf("find out whether a connection pooler lends the session: %w", err)
-		}
-		if shared {
-			return &PoolerError{Reason: lendsSessions}
-		}
+	shared, err := isShared(ctx, conn, cfg, conn.PID())
+	if err != nil {
+		return fmt.Errorf("find out whether a connection pooler lends the session: %w", err)
+	}
+	if shared {
+		return &PoolerError{Reason: lendsSessions}
 	}
 	return nil
 }
@@ -136,12 +134,69 @@ func (g *Guard) learn(address string) {
 	g.kept[address] = time.Now().Add(keptFor)
 }
 
+// turn lets one look compare at a time: a pooler that lends sessions per transaction
+// would give another look the session that this one waits to see again.
+var turn = make(chan struct{}, 1)
+
 // isShared reports whether two connections of ours get the same session of the server, or
 // one connection changes its session. For that the second one opens a transaction while
-// the first one is idle. Neither sets anything.
-func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (bool, error) {
+// the first one is idle. Neither sets anything. It compares several times, since other
+// clients may take the session in between.
+func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (shared bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: check whether its pool is exhausted"))
 	defer cancel()
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	other, err := second(ctx, conn, cfg)
+	if err != nil {
+		return false, cause(ctx, err)
+	}
+	defer end(ctx, other)
+	for range looks {
+		if _, err := other.Exec(ctx, "BEGIN").ReadAll(); err != nil {
+			if State(err) != "" {
+				return hasNoTransactions(ctx, conn, cfg)
+			}
+			return false, cause(ctx, err)
+		}
+		theirs, err := serverProcess(ctx, other)
+		if err != nil || theirs == pid {
+			return err == nil, cause(ctx, err)
+		}
+		now, err := serverProcess(ctx, conn)
+		if err != nil || now != pid {
+			return err == nil, cause(ctx, err)
+		}
+		if _, err := other.Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
+			return false, cause(ctx, err)
+		}
+		if _, err := serverProcess(ctx, conn); err != nil { // it has a session last, which the pooler lends first
+			return false, cause(ctx, err)
+		}
+	}
+	return false, nil
+}
+
+// hasNoTransactions tells why a pooler refused one: it allows none, or it has no session
+// for a second connection, which is a [*fullError].
+func hasNoTransactions(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config) (bool, error) {
+	other, err := second(ctx, conn, cfg)
+	if err == nil {
+		defer end(ctx, other)
+		_, err = serverProcess(ctx, other)
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return false, &fullError{pgErr}
+	}
+	return err == nil, cause(ctx, err)
+}
+
+// second connects to where conn is connected.
+func second(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config) (*pgconn.PgConn, error) {
 	peer := conn.Conn().RemoteAddr()
 	second := *cfg
 	second.RuntimeParams = maps.Clone(cfg.RuntimeParams)
@@ -158,37 +213,17 @@ func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid 
 	second.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, peer.Network(), peer.String())
 	}
-	other, err := pgconn.ConnectConfig(ctx, &second)
-	if err != nil {
-		return false, cause(ctx, err)
+	return pgconn.ConnectConfig(ctx, &second)
+}
+
+// end closes a second connection within a second.
+func end(ctx context.Context, other *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if other.TxStatus() == 'T' {
+		_, _ = other.Exec(ctx, "ROLLBACK").ReadAll()
 	}
-	defer func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if other.TxStatus() != 'I' {
-			_, _ = other.Exec(last, "ROLLBACK").ReadAll()
-		}
-		_ = other.Close(last)
-	}()
-	// A pooler lets clients in that it has no session for. One that answers a query has one.
-	if _, err := serverProcess(ctx, other); err != nil {
-		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-			return false, &fullError{pgErr}
-		}
-		return false, cause(ctx, err)
-	}
-	if _, err := other.Exec(ctx, "BEGIN").ReadAll(); err != nil {
-		if State(err) != "" {
-			return true, nil // one that allows no transactions
-		}
-		return false, cause(ctx, err)
-	}
-	theirs, err := serverProcess(ctx, other)
-	if err != nil || theirs == pid {
-		return err == nil, cause(ctx, err)
-	}
-	now, err := serverProcess(ctx, conn)
-	return err == nil && now != pid, cause(ctx, err)
+	_ = other.Close(ctx)
 }
 
 // fullError says that a pooler has no second session.
