@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/internal/loopback"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
@@ -182,7 +183,7 @@ type troubledWorld struct {
 
 func newTroubledWorld(t *testing.T) *troubledWorld {
 	t.Helper()
-	w := &troubledWorld{source: inEncoding(t, "WIN1252"), outbox: pgtest.Database(t), address: freeAddress(t)}
+	w := &troubledWorld{source: inEncoding(t, "WIN1252"), outbox: pgtest.Database(t), address: loopback.Address(t)}
 	server, err := receiver.Start(receiver.Options{Behave: func(account string) receiver.Behaviour {
 		switch account {
 		case "13":
@@ -347,7 +348,7 @@ func TestAlerts_FireWhileASlotIsLost(t *testing.T) {
 		CREATE TABLE dids (id bigint PRIMARY KEY, user_id bigint, number text)`)
 	settings := []string{"--source", source.URL, "--outbox", outbox.URL, "--slot", "lost_slot", "--catalog", catalog}
 	mustRun(t, append([]string{"setup"}, settings...)...)
-	address := freeAddress(t)
+	address := loopback.Address(t)
 	publisher := startChild(t, append([]string{"run", "--role", "publisher", "--listen", address}, settings...)...)
 	awaitReady(t, address)
 	said := record(address)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
 )
@@ -37,7 +38,7 @@ func TestConnections_WithoutATokenTakeNoDescriptorOfDeliveries(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	s := newShop(t, 1, server.URL)
-	address, metrics := freeAddress(t), freeAddress(t)
+	address, metrics := loopback.Address(t), loopback.Address(t)
 	process := startLimited(t, 200, "run", "--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot, "--catalog", s.catalog,
 		"--listen", address, "--metrics-listen", metrics, "--allow-cidr", "127.0.0.0/8", "--admin-token", "the operator of the test")
 	awaitReady(t, address)
@@ -122,7 +123,7 @@ func TestTLS_TheAPISpeaksHTTPSWithItsOwnCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	address, metrics := freeAddress(t), freeAddress(t)
+	address, metrics := loopback.Address(t), loopback.Address(t)
 	slot := "tls_" + db.Name
 	process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--setup", "--listen", address, "--metrics-listen", metrics,
 		"--tls-cert", cert, "--tls-key", key, "--admin-token", "the operator of the test")

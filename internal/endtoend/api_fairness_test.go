@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -37,12 +37,7 @@ func TestAPI_ExpensiveCallsOfOneAccountDelayNoOther(t *testing.T) {
 	t.Cleanup(server.Close)
 	db.Exec(t, carrier.Tables)
 	db.Exec(t, `INSERT INTO users (id, username, web_hook_url) VALUES (7, 'attacker', NULL), (8, 'victim', '`+server.URL+`/victim')`)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
+	address := loopback.Address(t)
 	slot := "starve_" + db.Name
 	run := func() *childProcess {
 		process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--setup", "--listen", address, "--allow-cidr", "127.0.0.0/8",

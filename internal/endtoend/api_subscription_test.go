@@ -3,7 +3,6 @@ package endtoend
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -50,12 +50,7 @@ func TestSubscriptions_LiveFromCreationToDeletion(t *testing.T) {
 	}
 	db.Exec(t, carrier.Tables)
 	db.Exec(t, `INSERT INTO users (id, username) VALUES (7, 'seven'), (8, 'eight')`)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
+	address := loopback.Address(t)
 	slot := "api_" + db.Name
 	process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--setup", "--listen", address, "--allow-cidr", "127.0.0.0/8",
 		"--admin-token", "the operator of the test")

@@ -18,6 +18,7 @@ import (
 
 	"walhook/internal/carrier"
 	"walhook/internal/chaos"
+	"walhook/internal/loopback"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
@@ -101,7 +102,7 @@ func newChaosWorld(t *testing.T, seed uint64, servers int) *chaosWorld {
 	mustRun(t, "setup", "--source", c.source.URL, "--outbox", c.outbox)
 	c.secrets.read(t.Context())
 	api := newActor(t, "api")
-	c.attacker = newAttacker(freeAddress(t))
+	c.attacker = newAttacker(loopback.Address(t))
 	api.args = append(api.args, "--role", "api", "--listen", c.attacker.address, "--outbox", api.link(t, c.outbox), "--admin-token", chaosOperator,
 		"--allow-cidr", "127.0.0.1/32")
 	c.fleet = append(c.fleet, api)

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -193,7 +194,7 @@ type damageWorld struct {
 
 func newDamageWorld(t *testing.T) *damageWorld {
 	t.Helper()
-	w := &damageWorld{db: pgtest.Database(t), address: freeAddress(t)}
+	w := &damageWorld{db: pgtest.Database(t), address: loopback.Address(t)}
 	w.conn, w.slot = w.db.Connect(t), "damage_"+w.db.Name
 	number := regexp.MustCompile(`"number\\*":\\*"(\d+)`)
 	server := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {

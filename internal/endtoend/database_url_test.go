@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -77,7 +78,7 @@ func TestDatabaseURL_AnErrorOfConnectingHasItsCauseFirst(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	unset := strings.NewReplacer("?sslmode=disable", "", "sslmode=disable", "").Replace(db.URL)
-	dead := freeAddress(t)
+	dead := loopback.Address(t)
 	for _, c := range []struct{ name, url, first string }{
 		{"password", withUser(t, unset, "nobody_there", "wrong"), `walhook: the source refuses the role or its password (password authentication failed for user "nobody_there"`},
 		{"database", strings.Replace(unset, db.Name, "nowhere", 1), `walhook: the source database does not exist (database "nowhere" does not exist`},

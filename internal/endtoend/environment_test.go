@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -31,7 +32,7 @@ func TestSetup_WorksBesideAnotherToolsPublicationOfAllTables(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	db := pgtest.Database(t)
-	slot, listen := "all_"+db.Name, freeAddress(t)
+	slot, listen := "all_"+db.Name, loopback.Address(t)
 	db.Exec(t, carrier.Tables)
 	db.Exec(t, `INSERT INTO users (id, username, web_hook_url) VALUES (7, 'n', '`+server.URL+`')`)
 	db.Exec(t, `CREATE PUBLICATION another_tool FOR ALL TABLES`)
@@ -89,7 +90,7 @@ func TestSetup_APublicationOfAllTablesNeedsAnOutboxElsewhere(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { delivered.Add(1) }))
 	t.Cleanup(server.Close)
 	db, outbox := pgtest.Database(t), pgtest.Database(t)
-	slot, listen := "every_"+db.Name, freeAddress(t)
+	slot, listen := "every_"+db.Name, loopback.Address(t)
 	db.Exec(t, carrier.Tables)
 	db.Exec(t, `INSERT INTO users (id, username, web_hook_url) VALUES (7, 'n', '`+server.URL+`')`)
 	db.Exec(t, `CREATE PUBLICATION walhook FOR ALL TABLES`)
@@ -116,7 +117,7 @@ func TestRun_ContinuesAfterTheDatabaseWasRenamed(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { delivered.Add(1) }))
 	t.Cleanup(server.Close)
 	db, outbox, other := pgtest.Database(t), pgtest.Database(t), pgtest.Database(t)
-	slot, listen := "renamed_"+db.Name, freeAddress(t)
+	slot, listen := "renamed_"+db.Name, loopback.Address(t)
 	for _, one := range []*pgtest.DB{db, other} {
 		one.Exec(t, carrier.Tables)
 	}
@@ -195,7 +196,7 @@ func TestRun_TakesURLColumnsOfEveryType(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			db := pgtest.Database(t)
-			slot, listen, catalog := "types_"+db.Name, freeAddress(t), plainCatalog(t, "customer")
+			slot, listen, catalog := "types_"+db.Name, loopback.Address(t), plainCatalog(t, "customer")
 			if c.create != "" {
 				db.Exec(t, c.create)
 			}

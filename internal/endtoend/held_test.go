@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
 )
@@ -36,7 +37,7 @@ func newHeldWorld(t *testing.T) *heldWorld {
 
 func newHeldWorldIn(t *testing.T, db *pgtest.DB) *heldWorld {
 	t.Helper()
-	w := &heldWorld{db: db, address: freeAddress(t)}
+	w := &heldWorld{db: db, address: loopback.Address(t)}
 	var err error
 	if w.server, err = receiver.Start(receiver.Options{}); err != nil {
 		t.Fatal(err)

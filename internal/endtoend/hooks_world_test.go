@@ -3,7 +3,6 @@ package endtoend
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -50,12 +50,7 @@ func newHookWorld(t *testing.T) *hookWorld {
 	w.db.Exec(t, carrier.Tables)
 	w.db.Exec(t, `INSERT INTO users (id, username) SELECT id, id::text FROM generate_series(200, 299) id;
 		INSERT INTO users (id, username, reseller_id) VALUES (101, 'child', `+strconv.Itoa(hookAccount(subaccountsCase()))+`), (103, 'grandchild', 101)`)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
+	address := loopback.Address(t)
 	slot := "hooks_" + w.db.Name
 	w.process = startChild(t, "run", "--source", w.db.URL, "--slot", slot, "--setup", "--listen", address, "--allow-cidr", "127.0.0.0/8", "--admin-token", "the operator of the test")
 	awaitReady(t, address)

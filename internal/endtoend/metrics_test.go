@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -97,7 +98,7 @@ type metricsWorld struct {
 
 func newMetricsWorld(t *testing.T) *metricsWorld {
 	t.Helper()
-	w := &metricsWorld{db: pgtest.Database(t), address: freeAddress(t)}
+	w := &metricsWorld{db: pgtest.Database(t), address: loopback.Address(t)}
 	w.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/refuses":

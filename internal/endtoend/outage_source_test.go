@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -27,7 +28,7 @@ func TestOutage_SendersContinueWhileTheSourceRefusesTheRole(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	db := pgtest.Database(t)
-	role, slot, listen := "reader_"+db.Name, "trouble_"+db.Name, freeAddress(t)
+	role, slot, listen := "reader_"+db.Name, "trouble_"+db.Name, loopback.Address(t)
 	db.Exec(t, carrier.Tables)
 	db.Exec(t, `INSERT INTO users (id, username, web_hook_url) VALUES (7, 'n', '`+server.URL+`')`)
 	db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION SUPERUSER PASSWORD 'pw'`)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"walhook/internal/chaos"
+	"walhook/internal/loopback"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
@@ -170,7 +171,7 @@ func newNight(t *testing.T, settings map[string]string) *night {
 	n.publisher.args = append(n.publisher.args, "--outbox", n.publisher.link(t, n.outbox.URL))
 	n.link = n.publisher.links[0]
 	n.sender = n.shop.sender(t, "sender", "--outbox", n.outbox.URL, "--retry-schedule", "300ms,500ms,1s,1s,1s,1s,1s,1s,1s,1s")
-	n.listen = freeAddress(t)
+	n.listen = loopback.Address(t)
 	return n
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 	"walhook/internal/platform"
 )
@@ -82,7 +83,7 @@ func TestPlatform_SendsEveryBodyOfTheProvidersDocument(t *testing.T) {
 	db.Exec(t, platform.Tables+platformAccounts)
 	slot := "platform_" + db.Name
 	mustRun(t, "setup", "--source", db.URL, "--slot", slot, "--catalog", "platform")
-	address := freeAddress(t)
+	address := loopback.Address(t)
 	process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--catalog", "platform", "--listen", address, "--allow-cidr", "127.0.0.0/8",
 		"--admin-token", "the operator of the test")
 	awaitReady(t, address)

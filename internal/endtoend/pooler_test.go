@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 	"walhook/internal/pooler"
 )
@@ -42,7 +43,7 @@ type poolerWorld struct {
 }
 
 func newPoolerWorld(t *testing.T) *poolerWorld {
-	w := &poolerWorld{source: pgtest.Database(t), outbox: pgtest.Database(t), listen: freeAddress(t)}
+	w := &poolerWorld{source: pgtest.Database(t), outbox: pgtest.Database(t), listen: loopback.Address(t)}
 	w.slot = "pooler_" + w.source.Name
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var envelope struct{ Data string }
@@ -186,7 +187,7 @@ func startPgBouncer(t *testing.T, program, server, mode string) (address string)
 	for d := dir; d != os.TempDir() && len(d) > 4; d = filepath.Dir(d) {
 		_ = os.Chmod(d, 0o755) // it drops its rights
 	}
-	address = freeAddress(t)
+	address = loopback.Address(t)
 	_, port, _ := strings.Cut(address, ":")
 	config := fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %s\nunix_socket_dir =\n"+
 		"auth_type = any\npool_mode = %s\ndefault_pool_size = 40\nlogfile = %s/log\npidfile = %s/pid\n", u.Hostname(), u.Port(), u.User.Username(), password, port, mode, dir, dir)

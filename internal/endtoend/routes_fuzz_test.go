@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -76,7 +77,7 @@ func newRoutesWorld(t testing.TB) *routesWorld {
 	w.db.Exec(t, carrier.Tables)
 	w.db.Exec(t, fmt.Sprintf(`INSERT INTO users (id, username, web_hook_url) VALUES (%s, 'attacked', '%s/attacked'), (%s, 'bystander', '%[2]s/bystander')`,
 		attackedAccount, receiver.URL, bystanderAccount))
-	w.address = freeAddress(t)
+	w.address = loopback.Address(t)
 	w.run(t)
 	awaitReady(t, w.address)
 	operator := apiClient{"http://" + w.address + "/v2/accounts/", chaosOperator}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/internal/loopback"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/internal/receiver"
@@ -29,7 +30,7 @@ func TestRun_WaitsForItsDatabasesAndIsReadyOnceItReads(t *testing.T) {
 	if err := cluster.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := loopback.Address(t)
 	process := startChild(t, "run", "--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot, "--catalog", s.catalog,
 		"--listen", address, "--allow-cidr", "127.0.0.0/8")
 	answers := func(path string, status int, text string) {

@@ -21,6 +21,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -142,7 +143,7 @@ func (b *recordedBuild) command(t *testing.T, args []string) *exec.Cmd {
 
 func (b *recordedBuild) start(t *testing.T) {
 	t.Helper()
-	b.address = freeAddress(t)
+	b.address = loopback.Address(t)
 	args := append([]string{"run", "--listen", b.address, "--allow-cidr", "127.0.0.0/8", "--admin-token", "the operator of the test"}, b.flags...)
 	b.process = startCommand(t, b.command(t, args), args)
 	awaitReady(t, b.address)

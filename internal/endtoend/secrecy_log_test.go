@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -44,7 +45,7 @@ func TestRun_SecretsAreInNoLogAttemptOrMetric(t *testing.T) {
 	url := strings.Replace(server.URL, "http://", "http://ann:hunter2@", 1) + "/hook?token=t0ken"
 	db.Exec(t, fmt.Sprintf(`INSERT INTO users (id, username, web_hook_url) VALUES (7, 'seven', '%s')`, url))
 
-	slot, listen := "confidential_"+db.Name, freeAddress(t)
+	slot, listen := "confidential_"+db.Name, loopback.Address(t)
 	key := base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
 	mustRun(t, "setup", "--source", db.URL, "--slot", slot, "--secret-key", key)
 	process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--listen", listen, "--allow-cidr", "127.0.0.0/8",

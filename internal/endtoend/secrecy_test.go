@@ -17,6 +17,7 @@ import (
 
 	"walhook/internal/carrier"
 	"walhook/internal/chaos"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -92,7 +93,7 @@ type secrecyWorld struct {
 
 func newSecrecyWorld(t *testing.T) *secrecyWorld {
 	t.Helper()
-	w := &secrecyWorld{db: pgtest.Database(t), outbox: pgtest.Database(t), address: freeAddress(t), seen: map[string]string{}}
+	w := &secrecyWorld{db: pgtest.Database(t), outbox: pgtest.Database(t), address: loopback.Address(t), seen: map[string]string{}}
 	server := httptest.NewServer(http.HandlerFunc(tellTale))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "http://")

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"walhook/internal/carrier"
+	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
 
@@ -116,7 +117,7 @@ func steers(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.
 // the terminal of whoever listens.
 func TestTerminal_ListenPrintsNoControlCharacters(t *testing.T) {
 	t.Parallel()
-	address := freeAddress(t)
+	address := loopback.Address(t)
 	stdout, err := os.Create(t.TempDir() + "/out")
 	if err != nil {
 		t.Fatal(err)

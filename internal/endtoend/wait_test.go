@@ -2,7 +2,6 @@ package endtoend
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -52,15 +51,4 @@ func linger(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
-}
-
-// freeAddress is an address of this machine that nobody listens on.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }

@@ -18,6 +18,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"walhook/internal/loopback"
 	"walhook/outbox"
 )
 
@@ -129,12 +130,7 @@ func TestAttempt_SendsTheRequestOfTheContract(t *testing.T) {
 
 func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 	onEachClient(t, func(t *testing.T, client clientKind) {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		closed := listener.Addr().String()
-		listener.Close()
+		closed := loopback.Address(t)
 		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, by the kernel, and says nothing
 		if err != nil {
 			t.Fatal(err)

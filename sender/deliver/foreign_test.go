@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"walhook/internal/loopback"
 )
 
 func TestAttempt_AReceiverThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
@@ -120,12 +122,7 @@ func TestAttempt_ABlockedAddressHidesNoOther(t *testing.T) {
 	t.Parallel()
 	onEachClient(t, func(t *testing.T, client clientKind) {
 		t.Parallel()
-		refusing, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := refusing.Addr().String()
-		refusing.Close()
+		address := loopback.Address(t)
 		_, port, _ := net.SplitHostPort(address)
 		for _, blocked := range []string{"[2001:db8::1]:" + port, "10.1.2.3:" + port} {
 			c := client.http(t)

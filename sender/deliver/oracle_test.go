@@ -10,25 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"walhook/internal/loopback"
 	"walhook/outbox"
 )
-
-// closedPort is an address of this machine that refuses connections.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
 
 // TestHTTP_UnreachableAddressesLookTheSameToTheAccount tries addresses that refuse, are
 // filtered, forbidden or do not exist, and names of each kind.
 func TestHTTP_UnreachableAddressesLookTheSameToTheAccount(t *testing.T) {
 	t.Parallel()
-	refused := closedPort(t)
+	refused := loopback.Address(t)
 	_, port, _ := net.SplitHostPort(refused)
 	names := func(a dnsAnswer) func(int) dnsAnswer { return func(int) dnsAnswer { return a } }
 	began := make(chan struct{})

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"walhook/internal/loopback"
 )
 
 // dnsAnswer is a scripted name server's answer to a question for addresses: addresses, a
@@ -149,7 +151,7 @@ func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, port, _ := net.SplitHostPort(closedPort(t))
+			_, port, _ := net.SplitHostPort(loopback.Address(t))
 			var works atomic.Bool
 			h := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
 				switch {
@@ -206,7 +208,7 @@ func TestAttempt_OneNameInTroubleIsItsEndpoints(t *testing.T) {
 	for want, answer := range map[failure]dnsAnswer{failDNSTimeout: {silent: true}, failDNS: {code: 2}} {
 		t.Run(string(want), func(t *testing.T) {
 			t.Parallel()
-			_, port, _ := net.SplitHostPort(closedPort(t))
+			_, port, _ := net.SplitHostPort(loopback.Address(t))
 			h := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
 				switch name {
 				case "known.example.":
