@@ -68,7 +68,7 @@ func loops() map[loop]string {
 		loopInbox:     "an event of the inbox: skipped and listed here",
 		loopReplay:    "a request: ended with its reason",
 		loopDays:      "a day of a webhook: its counts are kept, for an operator",
-		loopRetention: "an endpoint's undelivered events: their partition is kept until they can be read",
+		loopRetention: "an expired event: a dead letter with the reason unreadable; a lane that cannot be written: its partition of the event log is kept",
 		loopMaintain:  "one step of maintenance: the others run",
 		loopLists:     "a row of a list: shown as far as it can be read",
 
