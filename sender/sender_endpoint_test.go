@@ -64,7 +64,7 @@ func TestSender_ANewURLStartsAfreshAndALate410OfTheOldOneDoesNotTouchIt(t *testi
 		e := active(1)
 		e.Revision, e.URL = 2, "http://new"
 		log.set(e)
-		after(time.Second)
+		after(time.Second + settleWithin) // the sender looks for changes each second here
 		if n := len(log.delivered()); n != 103 {
 			t.Errorf("%d of 103 delivered a second after the change", n)
 		}
