@@ -141,7 +141,8 @@ func TestFresh_ASenderBesideThePublisherReadsWhatTheLogHolds(t *testing.T) {
 		}
 		after, total = reached, total+len(want)
 	}
-	if memory < total/50 {
+	// Most of the total is read again and again, by a sender that begins anew.
+	if memory < 200 {
 		t.Errorf("%d of %d events came from memory", memory, total)
 	}
 }

@@ -189,7 +189,7 @@ func TestActivity_IsReproducible(t *testing.T) {
 		runs[i] = texts(t, db.Connect(t), `SELECT account || body FROM ledger.expected ORDER BY seq`)
 	}
 	common := min(len(runs[0]), len(runs[1]))
-	if common < 100 {
+	if common < 20 { // in a second of a busy machine
 		t.Fatalf("only %d events in common", common)
 	}
 	for i := range common {
