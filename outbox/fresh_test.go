@@ -141,8 +141,8 @@ func TestFresh_ASenderBesideThePublisherReadsWhatTheLogHolds(t *testing.T) {
 		}
 		after, total = reached, total+len(want)
 	}
-	// Most of the total is read again and again, by a sender that begins anew.
-	if memory < 200 {
+	// Not a share of the total: how much a sender reads again depends on the seed.
+	if memory < 500 {
 		t.Errorf("%d of %d events came from memory", memory, total)
 	}
 }
