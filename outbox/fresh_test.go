@@ -109,7 +109,7 @@ func TestFresh_ASenderBesideThePublisherReadsWhatTheLogHolds(t *testing.T) {
 			f.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, replayed)
 				SELECT $1, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, true
 				FROM walhook.event WHERE body_of IS NULL ORDER BY id DESC LIMIT 1`, f.publisher.view.NextID-1)
-			f.exec(t, keepPositionSQL, positionRow{}.first(f.publisher.epoch, f.publisher.view.NextID)...)
+			f.exec(t, keepPositionSQL, f.publisher.epoch, f.publisher.view.NextID)
 		case n == 17:
 			f.publisher.partition = time.Time{} // rotate moves on to the next partition
 		}
@@ -141,8 +141,8 @@ func TestFresh_ASenderBesideThePublisherReadsWhatTheLogHolds(t *testing.T) {
 		}
 		after, total = reached, total+len(want)
 	}
-	// Most of the total is read again and again, by a sender that begins anew.
-	if memory < 200 {
+	// Not a share of the total: how much a sender reads again depends on the seed.
+	if memory < 500 {
 		t.Errorf("%d of %d events came from memory", memory, total)
 	}
 }

@@ -183,7 +183,7 @@ func TestActivity_IsReproducible(t *testing.T) {
 	for i := range runs {
 		db := pgtest.Database(t)
 		seed(t, db, 3)
-		if _, err := newActivity(t, db, carrier.Options{Accounts: 3, Workers: 1}).Run(t.Context(), 0, time.Second); err != nil {
+		if _, err := newActivity(t, db, carrier.Options{Accounts: 3, Workers: 1}).Run(t.Context(), 0, 4*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		runs[i] = texts(t, db.Connect(t), `SELECT account || body FROM ledger.expected ORDER BY seq`)
