@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -38,6 +37,8 @@ type Options struct {
 	// Unreset hands the session of a client that left to the next one as it is, as PgBouncer
 	// does with an empty server_reset_query.
 	Unreset bool
+
+	dial pgconn.DialFunc // to the server; nil is the ordinary one
 }
 
 // Pooler is a running pooler.
@@ -142,14 +143,13 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		// It reads and writes, as poolers do: io.Copy of two sockets leaves that to the kernel.
-		_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{session.Conn})
+		forward(session, client)
 		conn.Close()
 	}()
 	for {
 		message, err := client.Receive()
 		if _, over := message.(*pgproto3.Terminate); over && p.options.Unreset {
-			_ = session.Conn.SetReadDeadline(time.Now()) // ends the copy
+			_ = session.Conn.SetReadDeadline(time.Now()) // ends forward
 			<-back
 			_ = session.Conn.SetReadDeadline(time.Time{})
 			p.release(session)
@@ -163,6 +163,27 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 		if err := session.Frontend.Flush(); err != nil {
 			session.Conn.Close()
 			return err
+		}
+	}
+}
+
+// forward sends a client what the server says, until the session ends or its read deadline
+// passes. It reads through the session's Frontend, never from its Conn: after a slow write
+// pgconn reads in the background, also while the connection is hijacked, and only the
+// Frontend gets what it has read.
+func forward(session *pgconn.HijackedConn, client *pgproto3.Backend) {
+	for {
+		message, err := session.Frontend.Receive()
+		if err != nil {
+			_ = client.Flush()
+			return
+		}
+		client.Send(message)
+		if session.Frontend.ReadBufferLen() > 0 {
+			continue // more is on its way
+		}
+		if err := client.Flush(); err != nil {
+			return
 		}
 	}
 }
@@ -267,6 +288,9 @@ func (p *Pooler) take(ctx context.Context, replication bool) (*pgconn.HijackedCo
 	}
 	if replication {
 		config.RuntimeParams["replication"] = "database"
+	}
+	if p.options.dial != nil {
+		config.DialFunc = p.options.dial
 	}
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
