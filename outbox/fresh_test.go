@@ -109,7 +109,10 @@ func TestFresh_ASenderBesideThePublisherReadsWhatTheLogHolds(t *testing.T) {
 			f.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, replayed)
 				SELECT $1, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, true
 				FROM walhook.event WHERE body_of IS NULL ORDER BY id DESC LIMIT 1`, f.publisher.view.NextID-1)
-			f.exec(t, keepPositionSQL, f.publisher.epoch, f.publisher.view.NextID)
+			row := &f.publisher.position
+			if err := f.conn.QueryRow(t.Context(), keepPositionSQL, row.first(f.publisher.epoch, f.publisher.view.NextID)...).Scan(&row.id, &row.at); err != nil {
+				t.Fatal(err)
+			}
 		case n == 17:
 			f.publisher.partition = time.Time{} // rotate moves on to the next partition
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/carrier/carriertest"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 )
@@ -47,35 +48,12 @@ func newActivity(t *testing.T, db *pgtest.DB, o carrier.Options) *carrier.Activi
 	return activity
 }
 
-// runUntil runs an activity until enough is true of what it has done, however long
-// that takes a busy machine.
-func runUntil(t *testing.T, activity *carrier.Activity, rate float64, enough func(carrier.Stats) bool) carrier.Stats {
-	t.Helper()
-	const patience = 90 * time.Second
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() {
-		for ctx.Err() == nil && !enough(activity.Stats()) {
-			time.Sleep(5 * time.Millisecond)
-		}
-		cancel()
-	}()
-	stats, err := activity.Run(ctx, rate, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !enough(stats) {
-		t.Fatalf("not enough in %s: %+v", patience, stats)
-	}
-	return stats
-}
-
 func TestActivity_ShowsEverySchemaAndTypeAtOnce(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	seed(t, db, 4)
 	activity := newActivity(t, db, carrier.Options{Accounts: 4})
-	stats := runUntil(t, activity, 40, func(stats carrier.Stats) bool {
+	stats := carriertest.RunUntil(t, activity, 40, func(stats carrier.Stats) bool {
 		tour := 0
 		for name, n := range stats.Actions {
 			if strings.HasPrefix(name, "tour: ") {
@@ -114,7 +92,7 @@ func TestActivity_ConvincesTheLedger(t *testing.T) {
 	}
 	activity := newActivity(t, db, carrier.Options{Accounts: 12, ClearURLs: true, BulkRows: 50})
 	slot := slotOf(t, conn)
-	stats := runUntil(t, activity, 0, func(stats carrier.Stats) bool {
+	stats := carriertest.RunUntil(t, activity, 0, func(stats carrier.Stats) bool {
 		return stats.Committed >= 400 && stats.RolledBack > 0
 	})
 	t.Logf("%+v", stats)
@@ -209,9 +187,7 @@ func TestActivity_IsReproducible(t *testing.T) {
 	for i := range runs {
 		db := pgtest.Database(t)
 		seed(t, db, 3)
-		runUntil(t, newActivity(t, db, carrier.Options{Accounts: 3, Workers: 1}), 0, func(stats carrier.Stats) bool {
-			return stats.Committed >= 150
-		})
+		carriertest.RunUntil(t, newActivity(t, db, carrier.Options{Accounts: 3, Workers: 1}), 0, carriertest.Committed(150))
 		runs[i] = texts(t, db.Connect(t), `SELECT account || body FROM ledger.expected ORDER BY seq`)
 	}
 	common := min(len(runs[0]), len(runs[1]))
@@ -239,7 +215,7 @@ func TestActivity_GoesOnThroughACrash(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		stats, err := activity.Run(ctx, 200, time.Minute)
+		stats, err := activity.Run(ctx, 200, time.Hour)
 		done <- outcome{stats, err}
 	}()
 	committed := func(more int) {

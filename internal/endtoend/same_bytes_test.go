@@ -21,6 +21,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"walhook/internal/carrier"
+	"walhook/internal/carrier/carriertest"
 	"walhook/internal/loopback"
 	"walhook/internal/pgtest"
 )
@@ -37,9 +38,9 @@ var otherFlag = flag.String("other", "", "a walhook of another commit, which Tes
 func TestSameBytes_AsAnotherBuild(t *testing.T) {
 	t.Parallel()
 	const accounts = 20
-	length := 2 * time.Second
+	transactions := 200
 	if *otherFlag != "" {
-		length = 30 * time.Second
+		transactions = 3000
 	}
 	recorder := &requestRecorder{}
 	server := httptest.NewServer(recorder)
@@ -70,10 +71,7 @@ func TestSameBytes_AsAnotherBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer activity.Close()
-	stats, err := activity.Run(t.Context(), 100, length)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stats := carriertest.RunUntil(t, activity, 100, carriertest.Committed(transactions))
 	db.Exec(t, `INSERT INTO dids (user_id, number) VALUES (990, '1')`)
 
 	// What a closed account still gets depends on when it is sent.

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/internal/carrier"
+	"walhook/internal/carrier/carriertest"
 	"walhook/internal/pgtest"
 )
 
@@ -53,9 +54,7 @@ func TestPublisher_StoresWhatTheLedgerExpects(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer activity.Close()
-	if _, err := activity.Run(t.Context(), 0, 3*time.Second); err != nil {
-		t.Fatal(err)
-	}
+	carriertest.RunUntil(t, activity, 0, carriertest.Committed(1000))
 	w.settled(t)
 	stop()
 	compareLog(t, w.conn)
