@@ -28,6 +28,7 @@ nightly: ## everything on every version of PostgreSQL, races, fuzzing
 
 docs: ## the pages that are generated from the code
 	$(GO) test ./cmd/walhook -run 'IsGeneratedFromTheCode' -update
+	$(GO) test ./deploy -run 'TheCommittedFilesAreTheDefaults' -update
 
 fmt:
 	$(GO) fix ./...

@@ -50,7 +50,8 @@ var rules = []rule{
 	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}, never: []string{"outbox/admin"}}, // one attempt: it knows nothing of lanes
 	{folder: "sender", may: []string{"schemas", "outbox", "doctor", "internal/retry"}, never: []string{"outbox/admin"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
-	{folder: "cmd", may: []string{"schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
+	{folder: "deploy"},
+	{folder: "cmd", may: []string{"deploy", "schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
 	// The referee: what judges walhook does not stand on it.
 	{folder: "internal/pgsession"},
 	{folder: "internal/retry"},
