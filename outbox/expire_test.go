@@ -146,7 +146,7 @@ func TestRetention_ASenderThatComesInTheMiddleWaits(t *testing.T) {
 	expired := make(chan error, 1)
 	go func() { expired <- f.store.expireBefore(t.Context(), eventPartitionSize) }()
 	f.blocked(t, "INSERT INTO walhook.dead_letter")
-	s, err := f.store.Join(t.Context(), "late", time.Minute)
+	s, err := f.store.Join(t.Context(), "late", lease)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -152,10 +152,22 @@ func TestInbox_OneThatIsGivenUpInTheMiddleLeavesNothingBehind(t *testing.T) {
 	f.notice(t, "7", 1)
 	held := f.begin(t)
 	execTx(t, held, "LOCK TABLE walhook.event IN SHARE MODE")
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if n, err := f.publisher.appendInbox(ctx); n != 0 || err == nil {
-		t.Fatalf("appended %d, %v", n, err)
+	ended := make(chan error, 1)
+	go func() {
+		n, err := f.publisher.appendInbox(ctx)
+		if n != 0 || err == nil {
+			err = fmt.Errorf("appended %d, %v", n, err)
+		} else {
+			err = nil
+		}
+		ended <- err
+	}()
+	f.blocked(t, "INSERT INTO walhook.event")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
 	}
 	commit(t, held)
 	f.commit(t, dids.Insert(1, 7, "1"))

@@ -112,7 +112,7 @@ func TestListen_AnAppendOfAnotherProcessIsSignalled(t *testing.T) {
 	eventually(t, "a notification of the publisher", isNotified(other))
 	wantLines(t, listeners(t, f.world), "idle")
 	quiet(other.Appended())
-	session, err := other.Join(t.Context(), "elsewhere", time.Minute)
+	session, err := other.Join(t.Context(), "elsewhere", lease)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ func TestSession_LeaseEndsByTheClockOfTheDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if until.Before(before.Add(time.Minute)) || until.After(time.Now().Add(time.Minute)) {
-		t.Errorf("the lease holds until %s, want a minute from when it was asked", until)
+	if until.Before(before.Add(lease)) || until.After(time.Now().Add(lease)) {
+		t.Errorf("the lease holds until %s, want %s from when it was asked", until, lease)
 	}
 	w.expire(t, s)
 	if _, err := s.Renew(t.Context()); !errors.Is(err, ErrLeaseLost) {
@@ -58,7 +58,7 @@ func TestSession_SharesAreFair(t *testing.T) {
 	w := newWorld(t)
 	sessions := make([]*Session, 0, 3)
 	for n, want := range [][]int{{32}, {16, 16}, {11, 10, 11}} {
-		s, err := w.store.Join(t.Context(), "test", time.Minute)
+		s, err := w.store.Join(t.Context(), "test", lease)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestSession_TakeoverWaitsForWhatIsCommitting(t *testing.T) {
 	}
 	w.expire(t, first)
 
-	second, err := w.store.Join(t.Context(), "second", time.Minute)
+	second, err := w.store.Join(t.Context(), "second", lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestSession_RenewalThatComesFirstKeepsTheLease(t *testing.T) {
 	w.expire(t, first)
 	renewing := w.begin(t)
 	execTx(t, renewing, "UPDATE walhook.sender SET lease_until = clock_timestamp() + interval '1 minute' WHERE id = $1", first.id)
-	second, err := w.store.Join(t.Context(), "second", time.Minute)
+	second, err := w.store.Join(t.Context(), "second", lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,7 +372,7 @@ func TestSession_EndpointsChangedReportsItsOwnShards(t *testing.T) {
 // and send nothing of them.
 func TestSession_EndsWhenTheAnswerAboutGainedShardsIsLost(t *testing.T) {
 	w := newWorldAlone(t)
-	s, err := w.store.Join(t.Context(), "one", time.Minute)
+	s, err := w.store.Join(t.Context(), "one", lease)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"sync"
 	"testing"
-	"time"
 
 	"walhook/schemas"
 )
@@ -125,7 +124,7 @@ func TestRoundTrips_OneForEachAppendAndSettlement(t *testing.T) {
 	base.open(t, func(c *Config) { c.URL = wire.through(c.URL) })
 	f := newFeedIn(t, base)
 	f.commit(t, account(7))
-	session, err := f.store.Join(t.Context(), "test", time.Minute)
+	session, err := f.store.Join(t.Context(), "test", lease)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,10 +146,14 @@ func (w *world) event(t *testing.T, id, endpoint int64, record string) Event {
 	return Event{ID: id, Endpoint: endpoint, Revision: 1, Record: record}
 }
 
+// lease is longer than any test takes. A test of its end ends it. Beyond ten minutes it
+// would be taken for one without end.
+const lease = 9 * time.Minute
+
 // join is a session that holds every shard that is free for it.
 func (w *world) join(t *testing.T) (*Session, Handover) {
 	t.Helper()
-	s, err := w.store.Join(t.Context(), "test", time.Minute)
+	s, err := w.store.Join(t.Context(), "test", lease)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,10 +62,13 @@ func withKey(fill byte) func(*outbox.Config) {
 	return func(c *outbox.Config) { c.SecretKey = bytes.Repeat([]byte{fill}, 32) }
 }
 
+// lease is longer than any test takes, and not taken for one without end.
+const lease = 9 * time.Minute
+
 // join is a session that holds every shard that is free for it.
 func (w *world) join(t *testing.T) (*outbox.Session, outbox.Handover) {
 	t.Helper()
-	s, err := w.store.Join(t.Context(), "test", time.Minute)
+	s, err := w.store.Join(t.Context(), "test", lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +229,7 @@ func (f *feed) create(t *testing.T, w Webhook) Webhook {
 // secretsOf are an account's secrets as a sender gets them.
 func (f *feed) secretsOf(t *testing.T, account string) []string {
 	t.Helper()
-	s, err := f.store.Join(t.Context(), "reader", time.Minute)
+	s, err := f.store.Join(t.Context(), "reader", lease)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,13 +24,35 @@ import (
 
 var testEvent = outbox.Event{ID: 1, WebhookID: "evt_00000000016B3748_1", Body: []byte(`{"type":"insert"}`)}
 
-// testHTTP may dial this machine, and has short time limits.
-func testHTTP(t *testing.T) *HTTP {
-	c := newHTTP(Config{
-		Version: "test", AttemptTimeout: 2 * time.Second, HeaderTimeout: time.Second,
-		ConnectTimeout: time.Second, TLSTimeout: time.Second,
+// patience is every time limit of a destination that tests make, except the one that a
+// case is about: a busy machine takes seconds for what an idle one does at once.
+const patience = time.Minute
+
+// short is a time limit that a case waits for.
+const short = time.Second
+
+// limits sets the time limits that a case is about.
+type limits func(*Config)
+
+func shortHeader(c *Config)  { c.HeaderTimeout = short }
+func shortTLS(c *Config)     { c.TLSTimeout = short }
+func shortConnect(c *Config) { c.ConnectTimeout = short }
+func shortAttempt(c *Config) { c.AttemptTimeout = 5 * short } // connecting is part of it
+
+// tooLong is when an attempt has not been ended by the limit that a case is about, but by
+// another one or not at all.
+const tooLong = patience / 2
+
+// testHTTP may dial this machine.
+func testHTTP(t *testing.T, about ...limits) *HTTP {
+	config := Config{
+		Version: "test", AttemptTimeout: 2 * patience, HeaderTimeout: patience, ConnectTimeout: patience, TLSTimeout: patience,
 		AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-	}.WithDefaults())
+	}
+	for _, set := range about {
+		set(&config)
+	}
+	c := newHTTP(config.WithDefaults())
 	t.Cleanup(c.Close)
 	return c
 }
@@ -143,19 +165,20 @@ func TestAttempt_ReceiversThatCannotBeReached(t *testing.T) {
 		for _, c := range []struct {
 			name, url string
 			want      failure
+			about     []limits
 		}{
-			{"refused", "http://" + closed + "/", failRefused},
-			{"no such name", "http://no-such-host.invalid/", failDNSNotFound},
-			{"handshake without end", "https://" + silent.Addr().String() + "/", failTimeoutTLS},
-			{"self-signed", secured.URL, failTLSSelfSigned},
-			{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLSPlain},
-			{"private address", "http://10.0.0.1/", failBlocked},
-			{"no host", "http:///hook", failURL},
-			{"scheme", "ftp://example.com/", failURL},
-			{"syntax", "http://user:hunter2@exa mple/%zz", failURL},
+			{"refused", "http://" + closed + "/", failRefused, nil},
+			{"no such name", "http://no-such-host.invalid/", failDNSNotFound, nil},
+			{"handshake without end", "https://" + silent.Addr().String() + "/", failTimeoutTLS, []limits{shortTLS}},
+			{"self-signed", secured.URL, failTLSSelfSigned, nil},
+			{"TLS to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), failTLSPlain, nil},
+			{"private address", "http://10.0.0.1/", failBlocked, nil},
+			{"no host", "http:///hook", failURL, nil},
+			{"scheme", "ftp://example.com/", failURL, nil},
+			{"syntax", "http://user:hunter2@exa mple/%zz", failURL, nil},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				a := client.http(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
+				a := client.http(t, c.about...).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
 				if a.failure != c.want && !(c.want == failDNSNotFound && a.failure == failDNSHere) {
 					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 				}

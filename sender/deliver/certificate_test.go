@@ -145,7 +145,7 @@ func TestAttempt_CertificatesAreToldApart(t *testing.T) {
 					io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 					io.Copy(io.Discard, conn)
 				})
-				a := ca.trust(client.http(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+				a := ca.trust(client.http(t, shortHeader)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
 				if a.failure != c.want || c.want == "" && a.status != http.StatusNoContent {
 					t.Errorf("status %d, failure %q (%s), want %q", a.status, a.failure, a.detail, c.want)
 				}
@@ -201,14 +201,17 @@ func TestAttempt_HandshakesThatFailAreNamed(t *testing.T) {
 						c.receive(conn)
 					}
 				}()
-				h := client.http(t)
-				h.config.AttemptTimeout = time.Minute // the handshake has a limit of its own
+				var about []limits
+				if c.want == failTimeoutTLS {
+					about = []limits{shortTLS}
+				}
+				h := client.http(t, about...)
 				began := time.Now()
 				a := h.deliver(t.Context(), testEndpoint("https://"+listener.Addr().String()), testEvent, began)
 				if a.failure != c.want {
 					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 				}
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > tooLong {
 					t.Errorf("took %v", took)
 				}
 			})
@@ -268,7 +271,7 @@ func TestAttempt_TheStatusLineDecidesOverTLSToo(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
 			drip(conn, "X: y\r\n")
 		})
-		a := ca.trust(client.http(t)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
+		a := ca.trust(client.http(t, shortHeader)).deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
 		if a.status != 200 {
 			t.Errorf("%+v, want status 200", a)
 		}

@@ -74,9 +74,9 @@ func onEachOfHTTP2(t *testing.T, f func(t *testing.T, client clientKind)) {
 	}
 }
 
-// http may dial this machine, and has short time limits.
-func (k clientKind) http(t *testing.T) *HTTP {
-	h := testHTTP(t)
+// http may dial this machine.
+func (k clientKind) http(t *testing.T, about ...limits) *HTTP {
+	h := testHTTP(t, about...)
 	k.use(h)
 	return h
 }

@@ -36,7 +36,11 @@ func TestAttempt_AReceiverThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				a := client.http(t).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
+				var about []limits
+				if c.want == failPlainTLS || c.want == failPlainHTTP2 { // more might come
+					about = []limits{shortHeader}
+				}
+				a := client.http(t, about...).deliver(t.Context(), testEndpoint(c.url), testEvent, time.Now())
 				if a.failure != c.want || !strings.Contains(a.detail, c.hint) {
 					t.Errorf("%q (%s), want %q with %q", a.failure, a.detail, c.want, c.hint)
 				}
@@ -78,7 +82,11 @@ func TestAttempt_AnHTTP2ServerThatSpeaksFirstIsNamed(t *testing.T) {
 					}
 					_, _ = io.Copy(io.Discard, conn)
 				}
-				h := client.http(t)
+				var about []limits
+				if c.name == "over TLS, not agreed on there" { // more might come
+					about = []limits{shortHeader}
+				}
+				h := client.http(t, about...)
 				url := ""
 				if c.secure {
 					url = secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}}, func(conn *tls.Conn) { receive(conn) })

@@ -58,7 +58,7 @@ func TestAttempt_AnInvalidStatusHasAReasonOfItsOwn(t *testing.T) {
 			if kept := res.Attempt(1, 1, res.Outcome); kept.Status != 0 || kept.Outcome != string(Retry) || kept.Reason != "invalid_status" {
 				t.Errorf("stored as %+v", kept)
 			}
-			if took := time.Since(began); took > 900*time.Millisecond {
+			if took := time.Since(began); took > tooLong {
 				t.Errorf("took %v: it waited for another answer", took)
 			}
 		}
@@ -169,7 +169,7 @@ func TestAttempt_WhatComesBeforeARequestAnswersNone(t *testing.T) {
 						}
 						select {
 						case <-spoken:
-						case <-time.After(5 * time.Second):
+						case <-time.After(patience):
 							t.Fatal("the receiver got no request on a connection of its own")
 						}
 						if client.binds(limitAhead) {
@@ -410,7 +410,6 @@ func TestAttempt_HTTP2FloodsEndTheirConnection(t *testing.T) {
 					url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
 					c := ca.trust(client.http(t))
 					taken := countTaken(c)
-					c.config.AttemptTimeout, overNetHTTP(c).ResponseHeaderTimeout = 20*time.Second, 15*time.Second
 					a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
 					status := status || name == "trailing HEADERS" // the first of them is an answer
 					if status && a.status != 200 || !status && (a.status != 0 || a.failure != failFlood && a.failure != failHTTP2 && a.failure != failHTTP2NotTaken) {
@@ -445,7 +444,6 @@ func TestAttempt_TLSRecordsWithoutEndEndTheirConnection(t *testing.T) {
 		})
 		c := ca.trust(client.http(t))
 		taken := countTaken(c)
-		c.config.HeaderTimeout, c.config.AttemptTimeout = 5*time.Second, 6*time.Second
 		a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now())
 		if a.failure != failFlood && a.failure != failClosed { // crypto/tls counts some of them as well
 			t.Errorf("%+v, want %q", a, failFlood)
@@ -480,6 +478,7 @@ func TestAttempt_HTTP2AnswersOnStreamsThatAreNotOpenAnswerNothing(t *testing.T) 
 			t.Fatalf("%+v", a)
 		}
 		time.Sleep(50 * time.Millisecond)
+		overNetHTTP(c).ResponseHeaderTimeout = short
 		if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 0 {
 			t.Errorf("%+v: an answer from before the request", a)
 		}

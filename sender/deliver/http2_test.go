@@ -152,13 +152,17 @@ func TestAttempt_HTTP2ReceiversThatMisbehaveAreNamedAndBounded(t *testing.T) {
 				t.Parallel()
 				ca := newAuthority(t)
 				url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, m.receiver.serve)
-				c := ca.trust(client.http(t))
+				var about []limits
+				if m.failure == failTimeoutHeader {
+					about = []limits{shortHeader}
+				}
+				c := ca.trust(client.http(t, about...))
 				began := time.Now()
 				a := c.deliver(t.Context(), testEndpoint(url), testEvent, began)
 				if a.status != m.status || a.failure != m.failure || !strings.Contains(a.detail, m.detail) {
 					t.Errorf("status %d, failure %q (%s); want %d, %q (%s)", a.status, a.failure, a.detail, m.status, m.failure, m.detail)
 				}
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > tooLong {
 					t.Errorf("took %v", took)
 				}
 				if n := m.receiver.requests.Load(); n != 1 {
@@ -176,7 +180,7 @@ func TestAttempt_HTTP2ReceiverWithAWindowOfZero(t *testing.T) {
 		ca := newAuthority(t)
 		receiver := &http2Receiver{settings: append([]byte{0, 4}, code(0)...), at: frameData, f: func(http2Conn, uint32) {}}
 		url := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
-		c := ca.trust(client.http(t))
+		c := ca.trust(client.http(t, shortAttempt))
 		event := testEvent
 		event.Body = make([]byte, 1<<20) // more than a window as it is before the settings come
 		a := c.deliver(t.Context(), testEndpoint(url), event, time.Now())

@@ -74,9 +74,12 @@ type misbehaviour struct {
 	detail  string // part of it
 }
 
-func (m misbehaviour) test(t *testing.T, client clientKind) {
+func (m misbehaviour) test(t *testing.T, client clientKind, about ...limits) {
 	t.Parallel()
-	c := client.http(t)
+	if m.failure == failTimeoutHeader {
+		about = append(about, shortHeader)
+	}
+	c := client.http(t, about...)
 	taken := countTaken(c)
 	url := rawReceiver(t, m.receive)
 	began := time.Now()
@@ -84,7 +87,7 @@ func (m misbehaviour) test(t *testing.T, client clientKind) {
 	if a.status != m.status || a.failure != m.failure {
 		t.Errorf("status %d, failure %q (%s); want %d, %q", a.status, a.failure, a.detail, m.status, m.failure)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > tooLong {
 		t.Errorf("took %v", took)
 	}
 	if n := taken.Load(); n > maxTaken {
@@ -129,13 +132,17 @@ func TestAttempt_TheStatusLineDecidesAndNothingAfterItUndoesIt(t *testing.T) {
 		zipped.Write(bytes.Repeat([]byte("boom"), 16<<20))
 		zipped.Close()
 		const fine = "HTTP/1.1 200 OK\r\n"
-		for _, m := range []misbehaviour{
+		for _, m := range []misbehaviour{ // which take as long as a header may
 			{"drips its header", answersThenDrips(fine, "X: y\r\n"), 200, "", "an endless header"},
 			{"drips one line of header", answersThenDrips(fine+"X: ", "y"), 200, "", "an endless header"},
+			{"failing and no end of header", answersThenDrips("HTTP/1.1 500 No\r\n", "X: y\r\n"), 500, "", "HTTP 500, and an endless header"},
+		} {
+			t.Run(m.name, func(t *testing.T) { m.test(t, client, shortHeader) })
+		}
+		for _, m := range []misbehaviour{
 			{"a megabyte of header", answers(fine + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), 200, "", "an endless header"},
 			{"a megabyte of headers", answers(fine + strings.Repeat("X: y\r\n", 1<<18) + "\r\n"), 200, "", "an endless header"},
 			{"a malformed header", answers(fine + "no colon\r\n\r\n"), 200, "", "an endless header"},
-			{"failing and no end of header", answersThenDrips("HTTP/1.1 500 No\r\n", "X: y\r\n"), 500, "", "HTTP 500, and an endless header"},
 			{"closes amid the header", answers(fine + "X: y\r\n"), 200, "", "an endless header"},
 			{"resets amid the header", func(conn net.Conn, r *bufio.Reader) { answers(fine+"X:")(conn, r); resets(conn) }, 200, "", ""},
 			{"drips a body", answersThenDrips(fine+"Content-Length: 99999\r\n\r\n", "x"), 200, "", "HTTP 200, and its body did not end within 2s"},
@@ -171,7 +178,6 @@ func TestAttempt_AConnectionIsDroppedAtTheBoundOfABody(t *testing.T) {
 					dropped <- struct{}{}
 				})
 				c := client.http(t)
-				c.config.AttemptTimeout = time.Minute // the body has bounds of its own
 				for range cap(dropped) {
 					if a := c.deliver(t.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 200 {
 						t.Errorf("%+v", a)
@@ -227,7 +233,7 @@ func TestAttempt_TheWholeAttemptHasALimitOfItsOwn(t *testing.T) {
 				c.config.AttemptTimeout = 400 * time.Millisecond // less than that for a header
 				began := time.Now()
 				a := c.deliver(t.Context(), testEndpoint(url), testEvent, began)
-				if took := time.Since(began); a.failure != failTimeoutTotal || took < 400*time.Millisecond || took > 3*time.Second {
+				if took := time.Since(began); a.failure != failTimeoutTotal || took < 400*time.Millisecond || took > tooLong {
 					t.Errorf("failure %q (%s) after %v, want %q", a.failure, a.detail, took, failTimeoutTotal)
 				}
 			})
@@ -254,7 +260,7 @@ func TestAttempt_AReceiverThatTakesNoMoreOfALargeRequest(t *testing.T) {
 		event := testEvent
 		event.Body = bytes.Repeat([]byte("x"), 16<<20)
 		url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) { <-t.Context().Done() })
-		a := client.http(t).deliver(t.Context(), testEndpoint(url), event, time.Now())
+		a := client.http(t, shortAttempt).deliver(t.Context(), testEndpoint(url), event, time.Now())
 		if a.failure != failTimeoutSend {
 			t.Errorf("failure %q (%s), want %q", a.failure, a.detail, failTimeoutSend)
 		}

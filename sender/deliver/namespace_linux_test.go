@@ -343,8 +343,8 @@ func TestAttempt_AReceiverThatDoesNotAcceptIsATimeoutOfConnecting(t *testing.T) 
 		defer conn.Close()
 	}
 	began := time.Now()
-	a := testHTTP(t).deliver(t.Context(), testEndpoint("http://"+address+"/"), testEvent, began)
-	if took := time.Since(began); a.failure != failTimeoutConnect || took > 3*time.Second {
+	a := testHTTP(t, shortConnect).deliver(t.Context(), testEndpoint("http://"+address+"/"), testEvent, began)
+	if took := time.Since(began); a.failure != failTimeoutConnect || took > tooLong {
 		t.Errorf("failure %q (%s) after %v, want %q", a.failure, a.detail, took, failTimeoutConnect)
 	}
 }

@@ -22,6 +22,7 @@ func TestHTTP_UnreachableAddressesLookTheSameToTheAccount(t *testing.T) {
 	_, port, _ := net.SplitHostPort(refused)
 	names := func(a dnsAnswer) func(int) dnsAnswer { return func(int) dnsAnswer { return a } }
 	began := make(chan struct{})
+	const tries = 3
 	type seen struct {
 		name     string
 		answered outbox.Attempt
@@ -45,15 +46,21 @@ func TestHTTP_UnreachableAddressesLookTheSameToTheAccount(t *testing.T) {
 	}
 	results := make(chan seen, len(cases))
 	for _, one := range cases {
-		c := testHTTP(t)
+		c := testHTTP(t, shortConnect)
 		if one.resolve != nil {
 			resolveBy(t, c, one.resolve)
 		}
 		go func() {
 			<-began
-			start := time.Now()
-			made := c.Try(t.Context(), testEndpoint(one.url), testEvent)
-			results <- seen{one.name, made.ForAccount(), time.Since(start), made.Detail}
+			quickest := seen{took: time.Hour}
+			for range tries { // a busy machine makes one longer, and none shorter
+				start := time.Now()
+				made := c.Try(t.Context(), testEndpoint(one.url), testEvent)
+				if took := time.Since(start); took < quickest.took {
+					quickest = seen{one.name, made.ForAccount(), took, made.Detail}
+				}
+			}
+			results <- quickest
 		}()
 	}
 	close(began)
@@ -96,7 +103,7 @@ func TestAttempt_AnAccountSeesNoAddressAndNoBanner(t *testing.T) {
 			t.Run(name+"/"+scheme, func(t *testing.T) {
 				t.Parallel()
 				url := rawReceiver(t, receive)
-				made := testHTTP(t).Try(t.Context(), testEndpoint(strings.Replace(url, "http", scheme, 1)), testEvent)
+				made := testHTTP(t, shortConnect, shortTLS, shortHeader).Try(t.Context(), testEndpoint(strings.Replace(url, "http", scheme, 1)), testEvent)
 				shown := made.ForAccount()
 				for _, hidden := range []string{"127.0.0.1", "SSH", "->", "tcp", "lookup"} {
 					if strings.Contains(shown.Detail+shown.Reason, hidden) {

@@ -124,12 +124,16 @@ func TestAttempt_NamesThatDoNotResolveAreToldApart(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				began := time.Now()
-				h := resolveBy(t, client.http(t), func(int) dnsAnswer { return c.answer })
+				var about []limits
+				if c.answer.silent {
+					about = []limits{shortConnect}
+				}
+				h := resolveBy(t, client.http(t, about...), func(int) dnsAnswer { return c.answer })
 				a := h.deliver(t.Context(), testEndpoint("http://receiver.example./"), testEvent, began)
 				if a.failure != c.want {
 					t.Errorf("failure %q (%s), want %q", a.failure, a.detail, c.want)
 				}
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > tooLong {
 					t.Errorf("took %v", took)
 				}
 			})
@@ -153,7 +157,7 @@ func TestAttempt_NameServersThatDoNotWorkAreOurFault(t *testing.T) {
 			t.Parallel()
 			_, port, _ := net.SplitHostPort(loopback.Address(t))
 			var works atomic.Bool
-			h := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
+			h := resolveByName(t, testHTTP(t, shortConnect), func(name string, _ uint16) dnsAnswer {
 				switch {
 				case works.Load() && name == "receiver.example.":
 					return dnsAnswer{addresses: []string{"127.0.0.1"}}
@@ -209,7 +213,7 @@ func TestAttempt_OneNameInTroubleIsItsEndpoints(t *testing.T) {
 		t.Run(string(want), func(t *testing.T) {
 			t.Parallel()
 			_, port, _ := net.SplitHostPort(loopback.Address(t))
-			h := resolveByName(t, testHTTP(t), func(name string, _ uint16) dnsAnswer {
+			h := resolveByName(t, testHTTP(t, shortConnect), func(name string, _ uint16) dnsAnswer {
 				switch name {
 				case "known.example.":
 					return dnsAnswer{addresses: []string{"127.0.0.1"}}
