@@ -10,7 +10,8 @@ test: ## every test; they bring their own PostgreSQL
 	$(GO) test ./...
 
 demo: ## the whole pipeline on this machine
-	$(GO) run ./cmd/walhook demo
+	@echo "compiling walhook; the first time takes a minute or two" >&2
+	@$(GO) run ./cmd/walhook demo
 
 ci: ## what has to pass before a change lands
 	.ci/run

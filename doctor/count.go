@@ -1,6 +1,10 @@
 package doctor
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Count writes a number with its noun: "1 change", "2 changes".
 func Count(n int, thing string) string { return strconv.Itoa(n) + " " + Choose(n, thing, thing+"s") }
@@ -14,4 +18,12 @@ func Choose(n int, one, several string) string {
 		return one
 	}
 	return several
+}
+
+// List joins names, at most so many of them, and says how many more there are.
+func List(names []string, most int) string {
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }

@@ -138,3 +138,11 @@ its standard input, in JSON, and has no use of its own.`),
 		},
 	}
 }
+
+// interrupted drops the error of an end by a signal.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -10,6 +10,9 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"walhook/internal/carrier"
+	"walhook/internal/receiver"
 )
 
 // demoOptions are the demo's flags.
@@ -34,7 +37,21 @@ slow, some flaky and some dead.
 
 At the end a referee compares what the receivers got with a ledger that triggers
 in the database kept: byte for byte, in order, nothing lost. The exit status is 0
-when everything matches. The demo leaves nothing behind.`
+when everything matches. The demo leaves nothing behind.
+
+On a terminal it shows totals, the receivers by kind and the latest attempts in
+one place; elsewhere, and with TERM=dumb, it prints a line a second. NO_COLOR
+turns colours off. Ctrl-C ends the activity at any moment, and the summary
+follows; a second Ctrl-C ends the demo at once.`
+
+// The limits of the flags.
+const (
+	demoShortest = time.Second
+	demoLongest  = 24 * time.Hour
+	demoFewest   = 10
+	demoMost     = 100_000
+	demoFastest  = 100_000 // transactions per second: more than one PostgreSQL commits
+)
 
 func newDemoCommand() *cobra.Command {
 	o := demoOptions{}
@@ -54,47 +71,56 @@ func newDemoCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.duration, "duration", 30*time.Second, "duration of the simulated activity")
-	flags.Float64Var(&o.rate, "rate", 40, "transactions per second; 0 means as many as possible")
-	flags.IntVar(&o.accounts, "accounts", 24, "accounts at the start; more sign up")
+	flags.DurationVar(&o.duration, "duration", 30*time.Second, fmt.Sprintf("duration of the simulated activity, %s to %s", shortDuration(demoShortest), shortDuration(demoLongest)))
+	flags.Float64Var(&o.rate, "rate", 40, fmt.Sprintf("transactions per second, at most %d; 0 means as many as possible", demoFastest))
+	flags.IntVar(&o.accounts, "accounts", 24, fmt.Sprintf("accounts at the start, %d to %d; more sign up", demoFewest, demoMost))
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the simulated activity")
 	flags.BoolVar(&o.json, "json", false, "print only the summary, as JSON, on standard output")
 	flags.StringVar(&o.binDir, "pg-bin", "", "directory of the PostgreSQL programs (initdb, postgres); by default walhook searches for them")
-	flags.StringVar(&o.logLevel, "log-level", "error", "log level of walhook itself, on standard error")
+	flags.StringVar(&o.logLevel, "log-level", "error", "log level of walhook itself, on standard error: debug, info, warn or error")
 	return cmd
 }
 
 func (o demoOptions) validate() error {
 	var faults []error
-	if o.duration < time.Second || o.duration > 24*time.Hour {
-		faults = append(faults, fmt.Errorf("--duration %s: want 1s to 24h", o.duration))
+	if o.duration < demoShortest || o.duration > demoLongest {
+		faults = append(faults, fmt.Errorf("--duration %s: want %s to %s", o.duration, shortDuration(demoShortest), shortDuration(demoLongest)))
 	}
-	if o.rate < 0 {
-		faults = append(faults, fmt.Errorf("--rate %g: want 0 or more", o.rate))
+	if !(o.rate >= 0 && o.rate <= demoFastest) { // not a number is neither
+		faults = append(faults, fmt.Errorf("--rate %g: want 0 to %d", o.rate, demoFastest))
 	}
-	if o.accounts < 10 || o.accounts > 100_000 {
-		faults = append(faults, fmt.Errorf("--accounts %d: want 10 to 100000, so that every kind of receiver is there", o.accounts))
+	if o.accounts < demoFewest || o.accounts > demoMost {
+		faults = append(faults, fmt.Errorf("--accounts %d: want %d to %d, so that every kind of receiver is there", o.accounts, demoFewest, demoMost))
 	}
 	return errors.Join(faults...)
 }
 
+// shortDuration writes whole hours and seconds as people type them.
+func shortDuration(d time.Duration) string {
+	if d%time.Hour == 0 {
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return fmt.Sprintf("%gs", d.Seconds())
+}
+
+// runDemo shows the demo on out, or with --json on errOut, and prints its summary.
 func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) error {
-	log, err := demoLogger(o.logLevel)
-	if err != nil {
+	shown := out
+	if o.json {
+		shown = errOut
+	}
+	if _, err := demoLogLevel(o.logLevel); err != nil {
 		return usageError{err}
 	}
-	view := newDemoView(out)
-	if o.json {
-		view = newDemoView(errOut)
-	}
+	view := newDemoView(o, shown)
 	d := &demo{options: o, view: view}
 	defer d.close()
-	if err := d.build(ctx); err != nil {
-		return interrupted(ctx, err)
+	summary, err := d.show(ctx, errOut)
+	if closed := view.close(errOut); err == nil {
+		err = closed
 	}
-	summary, err := d.run(ctx, log)
 	if err != nil {
-		return interrupted(ctx, err)
+		return err
 	}
 	if o.json {
 		err = writeJSON(out, summary)
@@ -107,18 +133,38 @@ func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) error {
 	return err
 }
 
-func demoLogger(level string) (*zap.Logger, error) {
-	parsed, err := zapcore.ParseLevel(level)
+// show runs the demo to its summary. A signal ends it early, also while it starts.
+func (d *demo) show(ctx context.Context, errOut io.Writer) (*demoSummary, error) {
+	log, err := demoLogger(d.options.logLevel, d.view.logTo(errOut))
 	if err != nil {
-		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+		return nil, usageError{err}
 	}
-	return newLogger(settings{LogLevel: parsed, LogFormat: "console"}), nil
+	if err = d.build(ctx); err == nil {
+		err = d.prepare(ctx, log)
+	}
+	if ctx.Err() != nil {
+		summary := newDemoSummary(d.options, carrier.Stats{}, nil, receiver.Report{}, nil)
+		summary.Interrupted, summary.DurationSeconds = "while "+d.view.doing(), 0
+		return summary, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.run(ctx, log)
 }
 
-// interrupted drops the error of an end by a signal.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+func demoLogLevel(level string) (zapcore.Level, error) {
+	parsed, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return parsed, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
 	}
-	return err
+	return parsed, nil
+}
+
+func demoLogger(level string, to io.Writer) (*zap.Logger, error) {
+	parsed, err := demoLogLevel(level)
+	if err != nil {
+		return nil, err
+	}
+	return newLoggerTo(settings{LogLevel: parsed, LogFormat: "console"}, zapcore.AddSync(to)), nil
 }

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"walhook/doctor"
 	"walhook/internal/carrier"
 	"walhook/internal/receiver"
 )
@@ -16,6 +17,7 @@ import (
 // demoSummary is the demo's result. The names of its JSON form are stable.
 type demoSummary struct {
 	OK              bool    `json:"ok"`
+	Interrupted     string  `json:"interrupted,omitempty"` // what a signal ended; "" for none
 	DurationSeconds float64 `json:"duration_seconds"`
 	Accounts        int     `json:"accounts"`
 	Transactions    int     `json:"transactions"`
@@ -50,11 +52,11 @@ type demoLatency struct {
 // resultSchema is the schema of the demo's async results.
 const resultSchema = "sms_enablement"
 
-func newDemoSummary(d *demo, stats carrier.Stats, changes map[string]map[string]int, report receiver.Report, open []string) *demoSummary {
+func newDemoSummary(o demoOptions, stats carrier.Stats, changes map[string]map[string]int, report receiver.Report, open []string) *demoSummary {
 	s := &demoSummary{
 		OK:              report.OK(),
-		DurationSeconds: d.options.duration.Seconds(),
-		Accounts:        d.options.accounts,
+		DurationSeconds: o.duration.Seconds(),
+		Accounts:        o.accounts,
 		Transactions:    stats.Committed,
 		Expected:        report.Expected,
 		Delivered:       report.Delivered,
@@ -67,11 +69,14 @@ func newDemoSummary(d *demo, stats carrier.Stats, changes map[string]map[string]
 		WrongBodies:     report.WrongBodies + report.Differing,
 		BadSignatures:   report.BadSignatures,
 		Unexpected:      report.Unexpected,
-		Schemas:         report.Schemas,
+		Schemas:         maps.Clone(report.Schemas),
 		SchemasMissing:  []string{},
 		Latency:         map[string]demoLatency{},
 		BreakersOpen:    append([]string{}, open...),
 		Faults:          append([]string{}, report.Faults...),
+	}
+	if s.Schemas == nil {
+		s.Schemas = map[string]int{}
 	}
 	for _, types := range changes {
 		for _, n := range types {
@@ -97,25 +102,36 @@ func milliseconds(d time.Duration) float64 {
 func (s *demoSummary) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name string, value any, note string) { fmt.Fprintf(t, "  %s\t%v\t%s\n", name, value, note) }
-	fmt.Fprintf(t, "\nIn %gs the carrier made %d transactions with %d row changes.\n\n", s.DurationSeconds, s.Transactions, s.Changes)
+	if s.Interrupted != "" {
+		fmt.Fprintf(t, "\nA signal ended the demo %s.\n", s.Interrupted)
+	}
+	fmt.Fprintf(t, "\nIn %gs the carrier made %s with %s.\n\n", s.DurationSeconds, doctor.Count(s.Transactions, "transaction"), doctor.Count(s.Changes, "row change"))
 	row("events expected", s.Expected, "by the ledger that the database's triggers kept")
 	row("delivered", s.Delivered, "with the right bytes and a valid signature")
-	row("waiting", s.Waiting, "for dead receivers; nothing is lost, no other receiver waits")
+	waiting := "for dead receivers; nothing is lost"
+	if s.Interrupted != "" {
+		waiting = "for dead receivers, or under way; nothing is lost"
+	}
+	row("waiting", s.Waiting, waiting)
 	row("retried", s.Retried, "requests, after a flaky receiver failed")
 	row("lost", s.Lost, "")
 	row("duplicated", s.Duplicated, "")
 	row("out of order", s.OrderViolations, "")
 	row("wrong or unexpected", s.WrongBodies+s.Unexpected+s.BadSignatures, "")
-	fmt.Fprintf(t, "\n  commit to 2xx\tevents\tp50\tp99\n")
+	if len(s.Latency) > 0 {
+		fmt.Fprintf(t, "\n  commit to 2xx\tevents\tp50\tp99\n")
+	}
 	for _, class := range slices.Sorted(maps.Keys(s.Latency)) {
 		l := s.Latency[class]
 		fmt.Fprintf(t, "  %s\t%d\t%.1f ms\t%.1f ms\n", class, l.Count, l.P50, l.P99)
 	}
 	fmt.Fprintf(t, "\n  schemas delivered\t%d of %d\n", len(carrier.Schemas())+1-len(s.SchemasMissing), len(carrier.Schemas())+1)
-	if len(s.SchemasMissing) > 0 {
+	if len(s.SchemasMissing) > 0 && s.Expected > 0 {
 		fmt.Fprintf(t, "  not seen\t%s\n", strings.Join(s.SchemasMissing, ", "))
 	}
-	fmt.Fprintf(t, "  breakers open\t%s\n", strings.Join(s.BreakersOpen, ", "))
+	if len(s.BreakersOpen) > 0 {
+		fmt.Fprintf(t, "  breakers open\t%s\n", doctor.List(s.BreakersOpen, 8))
+	}
 	for _, fault := range s.Faults {
 		fmt.Fprintf(t, "  ERROR: %s\n", fault)
 	}

@@ -83,14 +83,15 @@ func (d *demo) service() service {
 	}
 }
 
-// run simulates the carrier's activity while walhook delivers, waits for outstanding
-// deliveries, and calls the referee.
-func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
-	service := d.service()
+// prepare makes publication, slot and initial snapshot.
+func (d *demo) prepare(ctx context.Context, log *zap.Logger) error {
 	d.view.step("preparing publication, slot and initial snapshot")
-	if err := service.prepareNow(ctx, log); err != nil {
-		return nil, err
-	}
+	return d.service().prepareNow(ctx, log)
+}
+
+// run simulates the carrier's activity while walhook delivers, until its time is over or
+// ctx ends. Then it waits for outstanding deliveries, and calls the referee.
+func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 	activity, err := carrier.NewActivity(ctx, d.source, carrier.Options{
 		Accounts: d.options.accounts, Seed: d.options.seed, URLFor: d.receivers.url, BulkRows: bulkRows,
 	})
@@ -99,32 +100,87 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 	}
 	defer activity.Close()
 
-	d.view.begin(d.options)
-	group, ctx := errgroup.WithContext(ctx)
-	running, stop := context.WithCancel(ctx)
-	group.Go(func() error { return service.run(running, log) })
-	group.Go(func() error { return d.view.run(running) })
+	d.view.begin()
+	// A signal ends the activity, not the deliveries.
+	group, working := errgroup.WithContext(context.WithoutCancel(ctx))
+	running, stop := context.WithCancel(working)
+	acting, end := context.WithCancel(working)
+	defer context.AfterFunc(ctx, end)()
+	group.Go(func() error { return d.service().run(running, log) })
+	group.Go(func() error { return d.follow(running, log, activity) })
 	var summary *demoSummary
 	group.Go(func() error {
 		defer stop()
-		if err := d.waitForReader(running); err != nil {
+		defer end()
+		if err := d.waitForReader(acting); err != nil && acting.Err() == nil {
 			return err
 		}
-		stats, err := activity.Run(running, d.options.rate, d.options.duration)
-		if err != nil || ctx.Err() != nil {
+		began := time.Now()
+		stats, err := activity.Run(acting, d.options.rate, d.options.duration)
+		if err != nil || working.Err() != nil {
 			return err
 		}
+		d.view.idle()
 		d.view.step("the carrier is idle; waiting for outstanding deliveries")
-		summary, err = d.verify(ctx, stats)
+		took := min(time.Since(began).Round(100*time.Millisecond), d.options.duration)
+		if summary, err = d.verify(working, stats, ctx.Done()); err == nil && summary.Interrupted != "" {
+			summary.DurationSeconds = took.Seconds()
+		}
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if summary == nil {
-		return nil, context.Cause(ctx)
-	}
 	return summary, nil
+}
+
+const (
+	appendedSQL = `
+		SELECT e.endpoint, p.account, count(*), max(e.id)
+		FROM walhook.event e JOIN walhook.endpoint p ON p.id = e.endpoint WHERE e.id > $1 GROUP BY 1, 2`
+
+	openSQL = `SELECT endpoint FROM walhook.lane WHERE open`
+
+	endedSQL = `
+		SELECT id FROM walhook.endpoint p WHERE ended_at IS NOT NULL
+			AND NOT EXISTS (SELECT FROM walhook.lane l WHERE l.endpoint = p.id)`
+)
+
+// follow reads for the view what attempts do not tell: how much was committed and
+// appended, and which breakers are open.
+func (d *demo) follow(ctx context.Context, log *zap.Logger, activity *carrier.Activity) error {
+	conn, err := pgsession.Connect(ctx, d.outbox)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	last := int64(0) // id of the newest event that was counted: ids rise in the order of commits
+	return d.view.follow(ctx, log, func(ctx context.Context) (demoReading, error) {
+		r := demoReading{committed: activity.Stats().Committed, appended: map[int64]demoBacklog{}, open: map[int64]bool{}}
+		rows, _ := conn.Query(ctx, appendedSQL, last) // rows have its error
+		var endpoint, newest int64
+		var one demoBacklog
+		if _, err := pgx.ForEachRow(rows, []any{&endpoint, &one.account, &one.events, &newest}, func() error {
+			r.appended[endpoint] = one
+			last = max(last, newest)
+			return nil
+		}); err != nil {
+			return r, err
+		}
+		rows, _ = conn.Query(ctx, openSQL)
+		if _, err := pgx.ForEachRow(rows, []any{&endpoint}, func() error {
+			r.open[endpoint] = true
+			return nil
+		}); err != nil {
+			return r, err
+		}
+		rows, _ = conn.Query(ctx, endedSQL)
+		r.ended, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		return r, err
+	})
 }
 
 // bulkRows is the size of the carrier's largest invoices.
@@ -157,23 +213,31 @@ const (
 	// receiver, one after the other.
 	verifyWithin = time.Minute
 	verifyEvery  = time.Second
+	// interruptedWithin is how long somebody waits who wants the demo to end: long
+	// enough for what is on its way. What is retried later is then waiting, not lost.
+	interruptedWithin = 3 * time.Second
 )
 
-// verify waits until every delivery that can succeed has arrived, and reports.
-func (d *demo) verify(ctx context.Context, stats carrier.Stats) (*demoSummary, error) {
+// verify waits until every delivery that can succeed has arrived, or not much longer
+// once interrupted is closed, and reports.
+func (d *demo) verify(ctx context.Context, stats carrier.Stats, interrupted <-chan struct{}) (*demoSummary, error) {
 	conn, err := pgsession.ConnectCarrier(ctx, d.source)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	deadline := time.Now().Add(verifyWithin)
+	deadline, early := time.Now().Add(verifyWithin), false
 	for {
+		if !early && isClosed(interrupted) {
+			deadline, early = time.Now().Add(interruptedWithin), true
+		}
 		expected, err := carrier.Read(ctx, conn)
 		if err != nil {
 			return nil, err
 		}
-		report := d.receivers.verify(expected)
-		if report.Lost == 0 || time.Now().After(deadline) {
+		over := time.Now().After(deadline)
+		report := d.receivers.verify(expected, early && over)
+		if report.Lost == 0 || over {
 			changes, err := carrier.Changes(ctx, conn)
 			if err != nil {
 				return nil, err
@@ -182,13 +246,31 @@ func (d *demo) verify(ctx context.Context, stats carrier.Stats) (*demoSummary, e
 			if err != nil {
 				return nil, err
 			}
-			return newDemoSummary(d, stats, changes, report, open), nil
+			summary := newDemoSummary(d.options, stats, changes, report, open)
+			if early {
+				summary.Interrupted = "early"
+			}
+			return summary, nil
+		}
+		wake := interrupted
+		if early {
+			wake = nil
 		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
+		case <-wake:
 		case <-time.After(verifyEvery):
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -9,8 +9,10 @@ import (
 
 // newLogger returns a logger on standard error; standard output is for the results of
 // commands. It logs the warnings about the settings.
-func newLogger(s settings) *zap.Logger {
-	log := zap.New(logCore(s, zap.NewAtomicLevelAt(s.LogLevel)), logFaults())
+func newLogger(s settings) *zap.Logger { return newLoggerTo(s, newTerminal(os.Stderr)) }
+
+func newLoggerTo(s settings, to zapcore.WriteSyncer) *zap.Logger {
+	log := zap.New(zapcore.NewCore(logEncoder(s.LogFormat), to, zap.NewAtomicLevelAt(s.LogLevel)), logFaults())
 	// net/http logs a line for each invalid HTTP/2 frame, so a receiver could fill a disk.
 	if _, err := zap.RedirectStdLogAt(log.Named("http"), zap.DebugLevel); err != nil {
 		log.Warn("the standard library's log stays as it is", zap.Error(err))

@@ -10,7 +10,8 @@
 // Each command has a file of its own: run.go, setup.go, doctor.go, status.go,
 // endpoints.go and so on. service.go joins the packages for `walhook run` and `walhook
 // demo`. setting.go has one table of all settings; only this package reads flags, the
-// environment and files.
+// environment and files. screen.go shows what changes in one place of a terminal, and
+// screen_guard.go restores the terminal however the process ends.
 //
 // # How a service starts and stops
 //

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"walhook/doctor"
@@ -185,8 +186,9 @@ const replayLook = 300 * time.Millisecond
 // watchReplay shows the progress of requests until all are done. The publisher
 // continues when the command ends early.
 func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, total int64, out, terminal io.Writer) error {
-	bar := progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(steering(terminal)), progressbar.OptionSetDescription("sent again"),
-		progressbar.OptionSetVisibility(isTerminal(terminal)), progressbar.OptionShowCount(), progressbar.OptionClearOnFinish())
+	var shown atomic.Int64
+	bar := openScreen(terminal, false, func(width, _ int) string { return replayBar(shown.Load(), total, width) })
+	defer func() { _ = bar.close() }() // for display only
 	for {
 		sent, left := int64(0), 0
 		for i := range open {
@@ -203,9 +205,10 @@ func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, tota
 				left++
 			}
 		}
-		_ = bar.Set64(min(sent, max(total, 1))) // for display only
+		shown.Store(sent)
 		if left == 0 && ctx.Err() == nil {
-			_ = bar.Finish()
+			_ = bar.close()
+			bar = nil
 			for _, r := range open {
 				if r.Reason != "" {
 					return fmt.Errorf("endpoint %d: %s", r.Endpoint, r.Reason)
@@ -216,9 +219,22 @@ func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, tota
 		}
 		select {
 		case <-ctx.Done():
+			_ = bar.close()
+			bar = nil
 			_, err := fmt.Fprintln(out, "the publisher continues the replay")
 			return err
 		case <-time.After(replayLook):
 		}
 	}
+}
+
+// replayBar draws the progress in one line.
+func replayBar(sent, total int64, width int) string {
+	const cells = 30
+	done := cells
+	if total > 0 {
+		done = int(cells * min(sent, total) / total)
+	}
+	bar := strings.Repeat("█", done) + strings.Repeat("░", cells-done)
+	return ansi.Truncate(fmt.Sprintf("sent again %s %d of %d", bar, min(sent, total), total), width, "…")
 }

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -26,8 +30,9 @@ database that does not answer and shows the rest; the exit status is then 1.
 Without --source it leaves the slot out. It shows URLs without user name,
 password and query.
 
---watch repeats it every few seconds, until you interrupt it; with --json it
-prints one object per line.`
+--watch repeats it every few seconds, until you interrupt it: on a terminal in
+one place, elsewhere below each other; with --json it prints one object per
+line.`
 
 func newStatusCommand() *cobra.Command {
 	var o statusOptions
@@ -87,6 +92,12 @@ func (o statusOptions) run(ctx context.Context, s settings, out io.Writer) error
 	if !o.watch {
 		return show()
 	}
+	if !o.json {
+		var board statusBoard
+		if screen := openScreen(out, true, board.draw); screen != nil {
+			return o.watchOn(ctx, screen, &board, out, func() statusView { return readStatus(ctx, s, store) })
+		}
+	}
 	tick := time.NewTicker(o.every)
 	defer tick.Stop()
 	for {
@@ -102,15 +113,50 @@ func (o statusOptions) run(ctx context.Context, s settings, out io.Writer) error
 	}
 }
 
-func (o statusOptions) write(out io.Writer, view statusView) error {
-	switch {
-	case o.json:
-		return view.writeJSON(out, o.watch)
-	case o.watch && isTerminal(out):
-		// Cursor home and clear (ECMA-48, CUP and ED), after everything is read.
-		if _, err := io.WriteString(steering(out), "\x1b[H\x1b[2J"); err != nil {
-			return err
+// statusBoard holds the latest status for a screen.
+type statusBoard struct{ lines atomic.Pointer[[]string] }
+
+func (b *statusBoard) draw(width, height int) string {
+	lines := []string{"reading the status …"}
+	if latest := b.lines.Load(); latest != nil {
+		lines = slices.Clone(*latest)
+	}
+	return fit(lines, width, height-1) + "\n" + styleFaint.Styled(ansi.Truncate("Ctrl-C ends it", width, "…"))
+}
+
+// watchOn shows the status on a screen until ctx ends, and then leaves the latest one in
+// the terminal.
+func (o statusOptions) watchOn(ctx context.Context, screen *screen, board *statusBoard, out io.Writer, read func() statusView) error {
+	var text strings.Builder
+	for ctx.Err() == nil {
+		view := read()
+		if ctx.Err() != nil {
+			break
 		}
+		text.Reset()
+		if err := view.write(&text); err != nil {
+			return errors.Join(err, screen.close())
+		}
+		lines := strings.Split(strings.TrimRight(text.String(), "\n"), "\n")
+		for i := range lines {
+			lines[i] = printable(lines[i])
+		}
+		board.lines.Store(&lines)
+		select {
+		case <-ctx.Done():
+		case <-time.After(o.every):
+		}
+	}
+	err := screen.close()
+	if _, printed := io.WriteString(out, text.String()); err == nil {
+		err = printed
+	}
+	return err
+}
+
+func (o statusOptions) write(out io.Writer, view statusView) error {
+	if o.json {
+		return view.writeJSON(out, o.watch)
 	}
 	return view.write(out)
 }

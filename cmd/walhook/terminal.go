@@ -51,22 +51,15 @@ func (t *terminal) Write(p []byte) (int, error) {
 // Sync is for the logger; it does nothing.
 func (t *terminal) Sync() error { return nil }
 
-// steering returns the writer behind a terminal, for the program's own control
-// sequences.
-func steering(w io.Writer) io.Writer {
-	if t, ok := w.(*terminal); ok {
-		return t.to
+// fileOf returns the file behind a writer of the program's own; nil for other writers.
+func fileOf(w io.Writer) *os.File {
+	switch w := w.(type) {
+	case *terminal:
+		return w.to
+	case *os.File:
+		return w
 	}
-	return w
-}
-
-func isTerminal(w io.Writer) bool {
-	file, ok := steering(w).(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return nil
 }
 
 // steers reports whether a character is a control (C0, DEL, C1), a format character

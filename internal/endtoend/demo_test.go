@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -80,28 +79,6 @@ func TestDemo_KeepsTheContract(t *testing.T) {
 	}
 	if len(summary.BreakersOpen) == 0 {
 		t.Errorf("no breaker is open, though some receivers are dead: %s", out)
-	}
-	wantNothingLeft(t, temp)
-}
-
-func TestDemo_LeavesNothingBehindAfterCtrlC(t *testing.T) {
-	t.Parallel()
-	cmd, temp := demoCommand(t, "--duration", "1m")
-	var out strings.Builder
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 30*time.Second, func() bool {
-		left, _ := filepath.Glob(filepath.Join(temp, "*"))
-		return len(left) > 0
-	})
-	<-time.After(2 * time.Second) // somewhere in the middle of it
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("after SIGINT: %v\n%s", err, out.String())
 	}
 	wantNothingLeft(t, temp)
 }

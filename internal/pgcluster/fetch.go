@@ -64,7 +64,7 @@ func fetch(ctx context.Context, o Options) (string, error) {
 	}
 	defer os.RemoveAll(work)
 
-	o.progress(fmt.Sprintf("no PostgreSQL server on this machine: downloading %d", major))
+	o.progress(fmt.Sprintf("no PostgreSQL server on this machine: downloading %d, about 20 MB, once", major))
 	got, libraryErr := fetchLibrary(ctx, work, release)
 	if libraryErr != nil {
 		o.progress("downloading PostgreSQL with npm instead")
