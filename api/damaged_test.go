@@ -27,7 +27,7 @@ func TestInput_ABodyThatBreaksOffIsTheClientsFault(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			fmt.Fprintf(conn, "PUT /v2/accounts/7/webhooks HTTP/1.1\r\nHost: x\r\nX-Auth-Token: %s\r\nContent-Type: application/json\r\n%s", token, rest)
 			_ = conn.(*net.TCPConn).CloseWrite()
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -79,7 +79,7 @@ func signalled(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(20 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatalf("%s is not signalled", what)
 	}
 }
@@ -293,7 +293,7 @@ func TestNotifier_SendsNoMoreThan200ASecond(t *testing.T) {
 	}
 	received, newest := 0, int64(0)
 	for newest < last {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		n, err := w.conn.WaitForNotification(ctx)
 		cancel()
 		if err != nil {
@@ -330,7 +330,7 @@ func TestNotifier_TriesARefusedNotificationAgain(t *testing.T) {
 	}
 	w.exec(t, "LISTEN "+channel)
 	w.exec(t, "GRANT EXECUTE ON FUNCTION pg_notify TO "+role)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	n, err := w.conn.WaitForNotification(ctx)
 	if err != nil {

@@ -65,7 +65,7 @@ func ask(conn net.Conn, line string, within time.Duration) error {
 
 func TestProxy_RelaysAndPassesTheEndOn(t *testing.T) {
 	conn := dial(t, echo(t))
-	if err := ask(conn, "hello", 5*time.Second); err != nil {
+	if err := ask(conn, "hello", time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
@@ -81,12 +81,12 @@ func TestProxy_IsAsSlowAsItsWeather(t *testing.T) {
 	conn := dial(t, p)
 	p.Set(chaos.Weather{Latency: 30 * time.Millisecond})
 	began := time.Now()
-	if err := ask(conn, "far away", 5*time.Second); err != nil || time.Since(began) < 60*time.Millisecond {
+	if err := ask(conn, "far away", time.Minute); err != nil || time.Since(began) < 60*time.Millisecond {
 		t.Errorf("there and back took %s: %v", time.Since(began), err)
 	}
 	p.Set(chaos.Weather{Bandwidth: 100})
 	began = time.Now()
-	if err := ask(conn, "ten bytes", 5*time.Second); err != nil || time.Since(began) < 200*time.Millisecond {
+	if err := ask(conn, "ten bytes", time.Minute); err != nil || time.Since(began) < 200*time.Millisecond {
 		t.Errorf("20 bytes at 100 a second took %s: %v", time.Since(began), err)
 	}
 }
@@ -100,11 +100,11 @@ func TestProxy_ASilenceHoldsWhatIsSent(t *testing.T) {
 	}
 	late := dial(t, p) // the proxy takes it, and that is all
 	p.Set(chaos.Weather{})
-	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if got, err := bufio.NewReader(conn).ReadString('\n'); err != nil || got != "anybody\n" {
 		t.Errorf("after the silence: %q, %v", got, err)
 	}
-	if err := ask(late, "me too", 5*time.Second); err != nil {
+	if err := ask(late, "me too", time.Minute); err != nil {
 		t.Error(err)
 	}
 }
@@ -112,22 +112,22 @@ func TestProxy_ASilenceHoldsWhatIsSent(t *testing.T) {
 func TestProxy_ResetsAndRefuses(t *testing.T) {
 	p := echo(t)
 	conn := dial(t, p)
-	if err := ask(conn, "hello", 5*time.Second); err != nil {
+	if err := ask(conn, "hello", time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	p.Reset()
-	if err := ask(conn, "still there", 5*time.Second); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, io.EOF) {
+	if err := ask(conn, "still there", time.Minute); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, io.EOF) {
 		t.Errorf("after a reset: %v", err)
 	}
 	p.Set(chaos.Weather{Refusing: true})
 	if refused, err := net.Dial("tcp", p.Addr()); err == nil {
 		t.Cleanup(func() { _ = refused.Close() })
-		if err := ask(refused, "hello", 5*time.Second); err == nil {
+		if err := ask(refused, "hello", time.Minute); err == nil {
 			t.Error("a refusing proxy relayed")
 		}
 	}
 	p.Set(chaos.Weather{})
-	if err := ask(dial(t, p), "hello", 5*time.Second); err != nil {
+	if err := ask(dial(t, p), "hello", time.Minute); err != nil {
 		t.Error(err)
 	}
 }

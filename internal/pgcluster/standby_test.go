@@ -30,7 +30,7 @@ func TestStandby_HasWhatItsPrimaryCommittedAndTakesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); one[string](t, primary, "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication") != "sync"; {
+	for deadline := time.Now().Add(90 * time.Second); one[string](t, primary, "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication") != "sync"; {
 		if time.Now().After(deadline) {
 			t.Fatal("the standby is not synchronous")
 		}
