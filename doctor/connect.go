@@ -28,10 +28,11 @@ func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 	}
 	switch code {
 	case "42501": // insufficient_privilege
-		return Ask(where, "ownership of the database", fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s", database, role))
+		return GrantConnect(where, cfg.Database, cfg.User)
 	case "28000": // invalid_authorization_specification
-		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("ALTER ROLE %s LOGIN", role),
-			Note: fmt.Sprintf("or a line for it in pg_hba.conf, such as: host %s %s ADDRESS/32 scram-sha-256", database, role)}}
+		fix := AllowLogin(where, cfg.User)
+		fix[0].Note = fmt.Sprintf("or a line for it in pg_hba.conf, such as: host %s %s ADDRESS/32 scram-sha-256", database, role)
+		return fix
 	case "28P01": // invalid_password
 		return Steps{{Kind: Setting, On: where, Text: fmt.Sprintf("--%s=postgres://%s:PASSWORD@%s:%d/%s", where, cfg.User, cfg.Host, cfg.Port, cfg.Database),
 			Note: "with the role's password; write special characters as %40 (for @) and so on"}}
@@ -39,8 +40,9 @@ func ConnectSteps(cfg *pgx.ConnConfig, where string, err error) Steps {
 		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT -1", role),
 			Note: "or raise max_connections and restart the server"}}
 	case "3D000": // invalid_catalog_name
-		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: fmt.Sprintf("CREATE DATABASE %s", database),
-			Note: "or correct --" + where + ", if the name is wrong"}}
+		fix := CreateDatabase(where, cfg.Database, cfg.User, true)
+		fix[0].Note = "or correct --" + where + ", if the name is wrong"
+		return fix
 	}
 	return Steps{{Kind: Shell, Text: fmt.Sprintf("pg_isready -h %s -p %d -d %s", cfg.Host, cfg.Port, cfg.Database),
 		Note: "walhook continues by itself once the primary accepts connections; otherwise correct --" + where}}

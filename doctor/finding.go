@@ -57,6 +57,9 @@ type Step struct {
 	Restart bool `json:"restart,omitempty"`
 	// Note is the cost of the step, or when another one is better.
 	Note string `json:"note,omitempty"`
+	// Unless is an SQL condition under which a statement that cannot run twice was run
+	// before; "" for a statement that can.
+	Unless string `json:"-"`
 }
 
 // Superuser is the Needs of a Step that only a superuser can run.

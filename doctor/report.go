@@ -55,6 +55,14 @@ func (r *Report) Failed(ids ...string) string {
 	return ids[i]
 }
 
+// Finding returns what a check found so far.
+func (r *Report) Finding(id string) Finding {
+	if f := r.found[id]; f != nil {
+		return *f
+	}
+	return Finding{ID: id, Status: Skipped}
+}
+
 // Findings returns a finding for every check, in the report's order.
 func (r *Report) Findings() []Finding {
 	r.SkipRest("this was not checked")

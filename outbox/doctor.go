@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -119,13 +118,22 @@ func (e *examination) lookAtSettings() {
 			"the outbox's database has the encoding %s: walhook stores escaped what it cannot hold of keys, texts and URLs, and an account whose id it cannot hold gets nothing", enc)
 	}
 	e.r.OK(checkSettings, "the role's transactions are read-write")
-	for _, name := range []string{"fsync", "full_page_writes"} {
-		if e.s.Value(name) == "off" {
-			e.r.Fail(checkDurability, doctor.Configure(here, name, "on", false),
-				"%s is off: after a power failure changes that the source considers stored may be lost", name)
-		}
+	for _, name := range volatile(e.s) {
+		e.r.Fail(checkDurability, doctor.Configure(here, name, "on", false),
+			"%s is off: after a power failure changes that the source considers stored may be lost", name)
 	}
 	e.r.OK(checkDurability, "fsync and full_page_writes are on")
+}
+
+// volatile returns the settings of the server because of which a power failure loses what
+// it stored.
+func volatile(s *doctor.Session) (names []string) {
+	for _, name := range []string{"fsync", "full_page_writes"} {
+		if s.Value(name) == "off" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 const (
@@ -155,10 +163,10 @@ func (e *examination) lookAtSchema(ctx context.Context) bool {
 	}
 	switch {
 	case !exists && !create:
-		e.r.Fail(checkRights, doctor.Ask(here, "ownership of the database", fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s", schemas.QuoteIdent(e.s.Database), role)),
+		e.r.Fail(checkRights, grantCreate(e.s.Database, e.s.Role),
 			"role %s may not create the schema walhook in database %s", role, e.s.Database)
 	case !owned:
-		e.r.Fail(checkRights, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER SCHEMA walhook OWNER TO %s", role)),
+		e.r.Fail(checkRights, ownSchema(e.s.Role),
 			"schema walhook does not belong to %s, which therefore cannot create partitions", role)
 	default:
 		e.foreignTables(ctx, role)
@@ -178,7 +186,7 @@ func (e *examination) foreignTables(ctx context.Context, role string) {
 	var fix doctor.Steps
 	if err == nil {
 		_, err = pgx.ForEachRow(rows, []any{&name, &owner}, func() error {
-			fix = append(fix, doctor.Ask(here, doctor.Superuser, fmt.Sprintf("ALTER TABLE walhook.%s OWNER TO %s", schemas.QuoteIdent(name), role))...)
+			fix = append(fix, ownTable(name, e.s.Role)...)
 			return nil
 		})
 	}

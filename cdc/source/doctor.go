@@ -84,17 +84,20 @@ type examination struct {
 	s    *doctor.Session
 	r    *doctor.Report
 	read func(context.Context) (schemas.Checkpoint, error)
+	as   string // the role that is examined; "" is the session's
 
-	server server
-	now    *System // nil if it could not be read
-	tables []tableState
-	unsent map[string]unsentColumn // of the current table
-	listed bool                    // the publication exists and is not FOR ALL TABLES
-	cut    []schemas.TableName     // whose updates fail because of a column list, as was reported
-	slot   SlotState
-	slots  []slotInfo
-	stored schemas.Checkpoint
-	unread error // why stored is unknown
+	server  server
+	senders int     // WAL senders in use
+	now     *System // nil if it could not be read
+	tables  []tableState
+	unsent  map[string]unsentColumn // of the current table
+	noURL   string                  // the evidence that the account table has no column of URLs; "" if it has
+	listed  bool                    // the publication exists and is not FOR ALL TABLES
+	cut     []schemas.TableName     // whose updates fail because of a column list, as was reported
+	slot    SlotState
+	slots   []slotInfo
+	stored  schemas.Checkpoint
+	unread  error // why stored is unknown
 }
 
 // Examine looks for problems that prevent walhook from reading a source, now or soon: it
@@ -188,9 +191,9 @@ func (e *examination) timeout(configured time.Duration) time.Duration {
 // lookAtServer compares the server's limits with what is in use.
 func (e *examination) lookAtServer(ctx context.Context) {
 	var err error
-	var slots, senders int
+	var slots int
 	if e.server, err = readServer(ctx, e.s); err == nil {
-		err = e.s.QueryRow(ctx, usageSQL).Scan(&slots, &senders)
+		err = e.s.QueryRow(ctx, usageSQL).Scan(&slots, &e.senders)
 	}
 	if err != nil {
 		e.s.Unseen(e.r, err, checkWALLevel, checkSlots, checkSenders)
@@ -206,7 +209,7 @@ func (e *examination) lookAtServer(ctx context.Context) {
 			e.server.version/10000, e.server.version%10000, droppedDefaults)
 	}
 	e.r.OK(checkWALLevel, "%s", e.server.walLevel)
-	e.r.OK(checkSenders, "%d of %d WAL senders in use", senders, e.server.senders)
+	e.r.OK(checkSenders, "%d of %d WAL senders in use", e.senders, e.server.senders)
 	if slots < e.server.slots || e.server.slots == 0 {
 		e.r.OK(checkSlots, "%d of %d replication slots in use", slots, e.server.slots)
 		return

@@ -20,7 +20,7 @@ const listedSQL = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 
 // publish them.
 func (e *examination) lookAtTables(ctx context.Context) {
 	var err error
-	if e.tables, err = lookAtTables(ctx, e.s, e.cfg); err == nil {
+	if e.tables, err = lookAtTables(ctx, e.s, e.cfg, e.as); err == nil {
 		err = e.s.QueryRow(ctx, listedSQL, e.cfg.Publication).Scan(&e.listed)
 	}
 	if err != nil {
@@ -29,13 +29,15 @@ func (e *examination) lookAtTables(ctx context.Context) {
 	}
 	known := 0
 	for _, t := range e.tables {
-		fault := t.fault(e.cfg)
+		faults := t.faults(e.cfg)
 		switch {
 		case !t.exists:
-			e.missing(ctx, t, fault != nil)
+			e.missing(ctx, t, len(faults) > 0)
 			continue
-		case fault != nil:
-			e.fail(fault.check, fault)
+		case len(faults) > 0:
+			for _, fault := range faults {
+				e.fail(fault.check, fault)
+			}
 		case !t.logged:
 			e.unlogged(t)
 		}
@@ -179,7 +181,7 @@ func (e *examination) lookAtRights(ctx context.Context) {
 	var needed doctor.Steps
 	for _, statement := range plan.Statements {
 		if !statement.Optional {
-			needed = append(needed, doctor.Step{Kind: doctor.SQL, On: onSource, Text: statement.SQL, Needs: statement.Needs})
+			needed = append(needed, statement.step())
 		}
 	}
 	if len(needed) == 0 {
@@ -324,8 +326,13 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 		case "id":
 			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: walhook cannot assign changes to accounts", text)
 		case "url":
-			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, addColumn(a.Table, column.name,
-				"or name the column that holds it in the catalog file, as account.url")), "%s: no account gets anything", text)
+			fix, evidence := urlColumn(a), text+": no account gets anything"
+			if _, there := e.unsent[column.name]; there {
+				fix = e.sendAgain(a.Table, column.name, with)
+			} else {
+				e.noURL = evidence
+			}
+			e.r.Fail(checkColumns, fix, "%s", evidence)
 		default:
 			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "this removes it from the catalog file; or name its column there"
 			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: walhook leaves it out", text)
@@ -387,6 +394,14 @@ func (e *examination) renamed(relation *schemas.Relation, missing []string, with
 	return doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
 		Text: fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", relation.Table(), schemas.QuoteIdent(unnamed[0]), schemas.QuoteIdent(missing[0])),
 		Note: "if that is the column; or give it its new name in the catalog file"}}
+}
+
+// urlColumn returns the step that adds the accounts' column of URLs.
+func urlColumn(a catalog.AccountTable) doctor.Steps {
+	fix := addColumn(a.Table, a.URL, "or name the column that holds it in the catalog file, as account.url")
+	fix[0].Unless = fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = %s::pg_catalog.regclass AND attname = %s AND NOT attisdropped)",
+		doctor.QuoteLiteral(a.Table.String()), doctor.QuoteLiteral(a.URL))
+	return fix
 }
 
 func addColumn(table schemas.TableName, name, note string) doctor.Steps {

@@ -79,7 +79,7 @@ func NewTableRepair(cfg Config, store Changes, added func(table uint32) bool, lo
 // carrier, and a new partition of a table that has FULL. It does not change a replica
 // identity that somebody chose.
 func (o *TableRepair) Check(ctx context.Context, source *Introspector) (refused, partial int, err error) {
-	tables, err := lookAtTables(ctx, source.conn, o.cfg)
+	tables, err := lookAtTables(ctx, source.conn, o.cfg, "")
 	if err != nil {
 		return 0, 0, err
 	}

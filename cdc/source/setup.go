@@ -69,6 +69,12 @@ type Statement struct {
 	identity schemas.ReplicaIdentity
 
 	publication string // that it makes
+	unless      string // a condition under which it was run before; "" for one that may run twice
+}
+
+// step is the statement as doctor prints it.
+func (s Statement) step() doctor.Step {
+	return doctor.Step{Kind: doctor.SQL, On: onSource, Text: s.SQL, Needs: s.Needs, Unless: s.unless}
 }
 
 // Suggestion is a statement that a DBA may want, with the reason.
@@ -105,16 +111,21 @@ func PlanSetup(ctx context.Context, cfg Config) (*Plan, error) {
 	if err := p.readTables(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
+	return p, p.statements(ctx, conn, cfg)
+}
+
+// statements plans what the tables of the plan still need.
+func (p *Plan) statements(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	p.planIdentity()
 	if err := p.planPublication(ctx, conn, cfg); err != nil {
-		return nil, err
+		return err
 	}
 	for _, fault := range p.keyless {
 		if fix := fault.fix(); !slices.ContainsFunc(p.Statements, func(s Statement) bool { return s.SQL == fix }) {
 			p.warn("%s; to change that: %s", fault.problem, fix)
 		}
 	}
-	return p, p.suggestEmitters(ctx, conn)
+	return p.suggestEmitters(ctx, conn)
 }
 
 // publicEmittersSQL lists the functions that emit logical messages and that every role
@@ -148,7 +159,7 @@ func (p *Plan) suggestEmitters(ctx context.Context, conn *pgx.Conn) error {
 
 // readTables reads the catalog's tables, without those that cannot be published.
 func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error {
-	tables, err := lookAtTables(ctx, conn, cfg)
+	tables, err := lookAtTables(ctx, conn, cfg, "")
 	if err != nil {
 		return err
 	}
@@ -156,6 +167,14 @@ func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error
 		if fault := t.fault(cfg); fault != nil {
 			return fault
 		}
+	}
+	p.take(tables)
+	return nil
+}
+
+// take makes the plan about the tables that can be published.
+func (p *Plan) take(tables []tableState) {
+	for _, t := range tables {
 		switch {
 		case !t.exists:
 			p.warn("table %s of the catalog does not exist: left out", t.name)
@@ -168,7 +187,6 @@ func (p *Plan) readTables(ctx context.Context, conn *pgx.Conn, cfg Config) error
 			}
 		}
 	}
-	return nil
 }
 
 func (p *Plan) warn(format string, args ...any) {
@@ -205,8 +223,9 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 			sql += " WITH (" + strings.Join(options, ", ") + ")"
 		}
 		p.add(sql, "CREATE on the database and ownership of the tables")
-		p.Statements[len(p.Statements)-1].Undo = "DROP PUBLICATION " + publication
-		p.Statements[len(p.Statements)-1].publication = cfg.Publication
+		last := &p.Statements[len(p.Statements)-1]
+		last.Undo, last.publication = "DROP PUBLICATION "+publication, cfg.Publication
+		last.unless = fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = %s)", doctor.QuoteLiteral(cfg.Publication))
 		return nil
 	}
 	if err != nil {
@@ -227,9 +246,12 @@ func (p *Plan) planPublication(ctx context.Context, conn *pgx.Conn, cfg Config) 
 		// under FULL that has a generated column.
 		p.Statements = slices.Insert(p.Statements, 0, Statement{SQL: publishGeneratedSQL(cfg.Publication), Needs: "ownership of the publication"})
 	}
-	if missing := missingList(p.tables); missing != "" && !allTables {
-		p.add(fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", publication, missing),
+	if missing := missingTables(p.tables); len(missing) > 0 && !allTables {
+		p.add(fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", publication, strings.Join(missing, ", ")),
 			"ownership of the publication and of the tables")
+		first := strings.TrimPrefix(missing[0], "ONLY ") // the statement adds all of them or none
+		p.Statements[len(p.Statements)-1].unless = fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid "+
+			"WHERE p.pubname = %s AND r.prrelid = %s::pg_catalog.regclass)", doctor.QuoteLiteral(cfg.Publication), doctor.QuoteLiteral(first))
 	}
 	return nil
 }
@@ -285,9 +307,8 @@ func tableList(tables []table) string {
 	return strings.Join(names, ", ")
 }
 
-// missingList lists the tables that are not in the publication.
-func missingList(tables []table) string {
-	var names []string
+// missingTables lists the tables that are not in the publication.
+func missingTables(tables []table) (names []string) {
 	for _, t := range tables {
 		if !t.published {
 			names = append(names, t.inPublication())
@@ -298,7 +319,7 @@ func missingList(tables []table) string {
 			}
 		}
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 func (t table) children() []identityTable {
@@ -375,10 +396,9 @@ func (s server) roleFault(err error) error {
 	if sqlState(err) != codeInsufficientRights {
 		return err
 	}
-	sql := fmt.Sprintf("ALTER ROLE %s REPLICATION", schemas.QuoteIdent(s.role))
-	return &checkedFault{check: checkRole, Fault: Fault{Problem: fmt.Sprintf("role %s lacks REPLICATION", s.role), Fix: fmt.Sprintf("run %q as a superuser", sql), Err: err},
-		steps: doctor.Steps{{Kind: doctor.SQL, On: onSource, Text: sql, Needs: doctor.Superuser,
-			Note: "hosted services grant an equivalent, such as GRANT rds_replication TO the role"}}}
+	steps := doctor.AllowReplication(onSource, s.role)
+	return &checkedFault{check: checkRole, steps: steps,
+		Fault: Fault{Problem: fmt.Sprintf("role %s lacks REPLICATION", s.role), Fix: fmt.Sprintf("run %q as a superuser", steps[0].Text), Err: err}}
 }
 
 func checkServer(ctx context.Context, conn *pgx.Conn, cfg Config) error {

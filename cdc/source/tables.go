@@ -68,14 +68,25 @@ const (
 	// A partitioned table may be in the publication even if its partitions are
 	// published under their own names.
 	tableSQL = `
-		SELECT c.oid, c.relkind = 'p', c.relpersistence = 'p',
-			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), current_user::text,
+		SELECT c.oid, c.relkind = 'p', c.relpersistence = 'p', ` + readableSQL + `, ` + wholeSQL + `, coalesce(nullif($4, ''), current_user)::text,
 			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
 			OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 				WHERE p.pubname = $3 AND r.prrelid = c.oid),
 			c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
+
+	// Whether the role $4, or the session's where that is empty, may read the table. A
+	// role that does not exist yet may nothing.
+	readableSQL = `CASE $4 WHEN '' THEN has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+				ELSE coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') AND has_table_privilege(r.oid, c.oid, 'SELECT')
+					FROM pg_roles r WHERE r.rolname = $4), false) END`
+
+	// Whether it sees every row: what row_security_active computes, which knows the
+	// session's role alone.
+	wholeSQL = `CASE $4 WHEN '' THEN NOT row_security_active(c.oid)
+				ELSE NOT c.relrowsecurity OR coalesce((SELECT r.rolsuper OR r.rolbypassrls OR pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity
+					FROM pg_roles r WHERE r.rolname = $4), false) END`
 
 	// PostgreSQL 18: the replica identity of a published table must not hold a generated
 	// column that some publication does not send. No publication sends a virtual one.
@@ -129,13 +140,14 @@ const (
 		ORDER BY c.oid = $1, n.nspname, c.relname`
 )
 
-// lookAtTables reads the state of every table of the catalog.
-func lookAtTables(ctx context.Context, q querier, cfg Config) ([]tableState, error) {
+// lookAtTables reads the state of every table of the catalog, for a role; "" is the
+// session's.
+func lookAtTables(ctx context.Context, q querier, cfg Config, role string) ([]tableState, error) {
 	var tables []tableState
 	namespaces, names := tableNames(cfg.Catalog)
 	for _, name := range cfg.Catalog.Tables() {
 		t := tableState{table: table{name: name}, exists: true}
-		err := q.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication).
+		err := q.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication, role).
 			Scan(&t.oid, &t.partitioned, &t.logged, &t.readable, &t.whole, &t.role, &t.published, &t.hasChildren)
 		if errors.Is(err, pgx.ErrNoRows) {
 			tables = append(tables, tableState{table: table{name: name}})
@@ -216,23 +228,32 @@ func (t *tableState) findVague(cfg Config, relation *schemas.Relation, plan *cat
 	}
 }
 
-// fault is why walhook cannot work with the table as it is; nil if it can, or leaves the
-// table out.
+// fault is the first of the table's faults; nil for none.
 func (t tableState) fault(cfg Config) *checkedFault {
+	if faults := t.faults(cfg); len(faults) > 0 {
+		return faults[0]
+	}
+	return nil
+}
+
+// faults says why walhook cannot work with the table as it is. There is none if it can,
+// or leaves the table out.
+func (t tableState) faults(cfg Config) (faults []*checkedFault) {
 	role := schemas.QuoteIdent(t.role)
-	switch {
-	case !t.exists && t.name == cfg.Catalog.Account.Table:
-		return &checkedFault{
+	if !t.exists && t.name == cfg.Catalog.Account.Table {
+		faults = append(faults, &checkedFault{
 			check: checkTables,
 			Fault: Fault{
 				Problem: fmt.Sprintf("the account table %s does not exist in the source", t.name),
 				Fix:     "correct --source, or name the table in a catalog file with --catalog",
 			},
-		}
-	case !t.exists, !t.logged:
-		return nil
-	case !t.readable:
-		return &checkedFault{
+		})
+	}
+	if !t.exists || !t.logged {
+		return faults
+	}
+	if !t.readable {
+		faults = append(faults, &checkedFault{
 			check: checkSelect,
 			Fault: Fault{
 				Problem: fmt.Sprintf("the source's role may not read table %s", t.name),
@@ -244,10 +265,11 @@ func (t tableState) fault(cfg Config) *checkedFault {
 				{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
 					Text: fmt.Sprintf("GRANT SELECT ON %s TO %s", t.name, role)},
 			},
-		}
-	case t.vague != "":
+		})
+	}
+	if t.vague != "" {
 		sql := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE pg_catalog.text COLLATE pg_catalog.\"C\"", t.name, schemas.QuoteIdent(t.vague))
-		return &checkedFault{
+		faults = append(faults, &checkedFault{
 			check: checkKeys,
 			Fault: Fault{
 				Problem: fmt.Sprintf("column %s of table %s is an account id or a key, and by its type or collation different texts are the same value: "+
@@ -255,19 +277,20 @@ func (t tableState) fault(cfg Config) *checkedFault {
 				Fix: "name another column in the catalog, or as the table's owner: " + sql,
 			},
 			steps: doctor.Ask(onSource, "ownership of the table", sql),
-		}
-	case !t.whole:
+		})
+	}
+	if !t.whole {
 		sql := fmt.Sprintf("ALTER ROLE %s BYPASSRLS", role)
-		return &checkedFault{
+		faults = append(faults, &checkedFault{
 			check: checkRowSecurity,
 			Fault: Fault{
 				Problem: fmt.Sprintf("row-level security hides a part of table %s from the source's role", t.name),
 				Fix:     "as a superuser: " + sql,
 			},
 			steps: doctor.Ask(onSource, doctor.Superuser, sql),
-		}
+		})
 	}
-	return nil
+	return faults
 }
 
 // refusesFull says why the server refuses the table's updates under FULL; "" if it does
