@@ -1,6 +1,6 @@
-// Package deploy holds the files that install walhook: the unit of systemd and the
-// manifests of Kubernetes. The binary embeds them, so that `walhook init` writes the ones
-// of its own version.
+// Package deploy holds the files that install walhook: the unit of systemd, a file of
+// Docker Compose and the manifests of Kubernetes. The binary embeds them, so that `walhook
+// init` writes the ones of its own version.
 //
 // # Kubernetes
 //

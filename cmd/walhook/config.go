@@ -108,7 +108,7 @@ func loadSettings(cmd *cobra.Command) (settings, error) {
 
 func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, error) {
 	var s settings
-	in := input{values: koanf.New("."), origin: map[string]string{}, files: map[string]string{}}
+	in := newInput()
 	if err := in.load(flags, environ, &s.warnings); err != nil {
 		return settings{}, usage(err)
 	}
@@ -144,7 +144,7 @@ func readSettings(flags *pflag.FlagSet, environ func() []string) (settings, erro
 
 // settingOf is the text of one setting, from wherever it is set; "" where it is not.
 func settingOf(cmd *cobra.Command, name string) (string, error) {
-	in := input{values: koanf.New("."), origin: map[string]string{}, files: map[string]string{}}
+	in := newInput()
 	if err := in.load(cmd.Flags(), os.Environ, new([]string)); err != nil {
 		return "", err
 	}
@@ -173,7 +173,7 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	switch {
 	case isRegistered(flags, "slot") && !isOptional(flags, "source") && s.Roles.Publisher && !sourceGiven:
 		return fmt.Errorf(missing, "source", "source", envName("source"), "the carrier database's URL")
-	case isRegistered(flags, "outbox") && !outboxGiven && !sourceGiven:
+	case isRegistered(flags, "outbox") && !isOptional(flags, "outbox") && !outboxGiven && !sourceGiven:
 		return fmt.Errorf(missing, "outbox", "outbox", envName("outbox"), "the URL of the database that holds it")
 	}
 	return nil
@@ -186,6 +186,10 @@ type input struct {
 	origin map[string]string // of each value that is not empty
 	files  map[string]string // by secret setting: the file that holds its value
 	faults []error
+}
+
+func newInput() input {
+	return input{values: koanf.New("."), origin: map[string]string{}, files: map[string]string{}}
 }
 
 // load merges file, environment and flags; the later override the earlier. The

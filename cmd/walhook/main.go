@@ -100,7 +100,7 @@ or configuration, and 3 when walhook cannot continue the source without a gap.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = refuseEmpty
-	root.AddCommand(newDemoCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
+	root.AddCommand(newDemoCommand(), newInitCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
 		newListenCommand(), newEndpointsCommand(), newCatalogCommand(), newSchemasCommand(), newReplayCommand(), newBenchCommand(), newBenchHelperCommand(), newVersionCommand())
 	checkArgs(root)
 	return root

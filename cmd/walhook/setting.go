@@ -202,6 +202,14 @@ func settingNames() []string {
 // addSettings gives cmd the flags of the named settings, those of their files,
 // and --config.
 func addSettings(cmd *cobra.Command, names ...string) {
+	addSettingFlags(cmd, names...)
+	flags := cmd.Flags()
+	flags.String("config", "", "YAML `file` with settings, named like the flags ["+envName("config")+"]")
+	_ = flags.SetAnnotation("config", settingAnnotation, []string{"config"}) // fails only for unknown flags
+}
+
+// addSettingFlags is addSettings without --config.
+func addSettingFlags(cmd *cobra.Command, names ...string) {
 	flags := cmd.Flags()
 	for _, name := range names {
 		if !slices.ContainsFunc(settingTable, func(one setting) bool { return one.name == name }) {
@@ -217,8 +225,6 @@ func addSettings(cmd *cobra.Command, names ...string) {
 		flags.String(name, one.standard, one.usage+" ["+envName(name)+"]")
 		_ = flags.SetAnnotation(name, settingAnnotation, []string{name}) // fails only for unknown flags
 	}
-	flags.String("config", "", "YAML `file` with settings, named like the flags ["+envName("config")+"]")
-	_ = flags.SetAnnotation("config", settingAnnotation, []string{"config"})
 }
 
 // settingAnnotation marks the flags that are settings among a command's flags.

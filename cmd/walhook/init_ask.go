@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// asker asks for what flags do not say. It asks only if input and output are a terminal.
+type asker struct {
+	may      bool
+	in       *bufio.Reader
+	out      io.Writer
+	password func() (string, error) // reads a line without echo
+}
+
+func newAsker(cmd *cobra.Command, never bool) *asker {
+	fd := int(os.Stdin.Fd())
+	return &asker{
+		may: !never && cmd.InOrStdin() == os.Stdin && term.IsTerminal(fd) && term.IsTerminal(int(os.Stderr.Fd())),
+		in:  bufio.NewReader(cmd.InOrStdin()),
+		out: cmd.ErrOrStderr(),
+		password: func() (string, error) {
+			text, err := term.ReadPassword(fd)
+			return string(text), err
+		},
+	}
+}
+
+// text asks for a flag that is not given, and returns its value.
+func (a *asker) text(flags *pflag.FlagSet, name, question, standard string, check func(string) error) (string, error) {
+	if flags.Changed(name) || !a.may {
+		return standard, nil
+	}
+	return a.line(question, standard, check)
+}
+
+// line asks until the answer passes the check. An empty answer is the default.
+func (a *asker) line(question, standard string, check func(string) error) (string, error) {
+	for {
+		if standard == "" {
+			fmt.Fprintf(a.out, "%s: ", question)
+		} else {
+			fmt.Fprintf(a.out, "%s [%s]: ", question, printable(standard))
+		}
+		text, err := a.in.ReadString('\n')
+		if err != nil && (!errors.Is(err, io.EOF) || text == "") {
+			return "", usage(errors.New("no answer: give the values as flags, see 'walhook init --help'"))
+		}
+		if text = strings.TrimSpace(text); text == "" {
+			text = standard
+		}
+		switch {
+		case text == "":
+			continue
+		case check == nil:
+			return text, nil
+		}
+		if err := check(text); err == nil {
+			return text, nil
+		} else {
+			fmt.Fprintf(a.out, "%v\n", err)
+		}
+	}
+}
+
+// source asks for the URL of the source.
+func (a *asker) source(s *settings) (string, error) {
+	if !a.may {
+		return "", usage(errors.New("source is missing: set --source or WALHOOK_SOURCE to the carrier database's URL, such as postgres://user@host:5432/database"))
+	}
+	text, err := a.line("Source: URL of the carrier's database, as a role that may connect now, such as postgres://readonly@host:5432/database", "", func(text string) error {
+		return checkURL(s, "source", lowerScheme(text))
+	})
+	if err != nil {
+		return "", err
+	}
+	from, err := parseDatabaseURL(lowerScheme(text))
+	if err != nil || from.passworded {
+		return lowerScheme(text), err
+	}
+	fmt.Fprintf(a.out, "Password of %s (not shown; empty for none): ", printable(from.user))
+	password, err := a.password()
+	fmt.Fprintln(a.out)
+	if err != nil {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	return from.with(password).String(), nil
+}
