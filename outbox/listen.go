@@ -239,7 +239,7 @@ func (s *Store) connectListener(ctx context.Context, sends bool) (*pgx.Conn, err
 		return nil, err
 	}
 	cfg.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { s.listener.take(n.Payload, s.notifier.process) }
-	return pgsession.ConnectListener(ctx, cfg)
+	return pgsession.ConnectListener(ctx, cfg, s.pools.guard)
 }
 
 func (s *Store) startListening(ctx context.Context, conn *pgx.Conn) error {

@@ -26,6 +26,8 @@ type pools struct {
 	sending    *pgsession.Pool
 	upkeep     *pgsession.Pool // maintenance, measurements and health
 	notifying  *pgsession.Pool // the notifier
+
+	guard *pgsession.Guard // of all of them, and of the listening connection
 }
 
 const (
@@ -40,6 +42,7 @@ const (
 )
 
 func openPools(ctx context.Context, config Config, enc *encoding) (p pools, err error) {
+	p.guard = &pgsession.Guard{}
 	for _, one := range []struct {
 		pool    **pgsession.Pool
 		conns   int32
@@ -54,7 +57,7 @@ func openPools(ctx context.Context, config Config, enc *encoding) (p pools, err 
 		{&p.upkeep, upkeepConns, false, statementTimeout, time.Second},
 		{&p.notifying, notifyingConns, false, servingTimeout, 3 * time.Second},
 	} {
-		if *one.pool, err = newPool(ctx, config, enc, one.conns, one.grows, one.timeout, one.unasked); err != nil {
+		if *one.pool, err = newPool(ctx, config, enc, p.guard, one.conns, one.grows, one.timeout, one.unasked); err != nil {
 			p.close()
 			return pools{}, err
 		}
@@ -99,7 +102,7 @@ func adapt(cfg *pgconn.Config, name string, settings []pgsession.Setting) error 
 	return nil
 }
 
-func newPool(ctx context.Context, config Config, enc *encoding, conns int32, grows bool, timeout, unasked time.Duration) (*pgsession.Pool, error) {
+func newPool(ctx context.Context, config Config, enc *encoding, guard *pgsession.Guard, conns int32, grows bool, timeout, unasked time.Duration) (*pgsession.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(config.URL)
 	if err != nil {
 		return nil, fmt.Errorf("outbox URL: %w", err)
@@ -124,7 +127,7 @@ func newPool(ctx context.Context, config Config, enc *encoding, conns int32, gro
 	if cfg.MaxConns = max(cfg.MaxConns, conns); !grows {
 		cfg.MaxConns = conns
 	}
-	pool, err := pgsession.NewPool(ctx, cfg)
+	pool, err := pgsession.NewPool(ctx, cfg, guard)
 	if err != nil {
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}

@@ -67,7 +67,7 @@ func startDemoReceivers(seed uint64, outboxURL string) (*demoReceivers, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := pgsession.NewPool(context.Background(), cfg)
+	pool, err := pgsession.NewPool(context.Background(), cfg, &pgsession.Guard{})
 	if err != nil {
 		return nil, err
 	}

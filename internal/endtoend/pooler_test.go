@@ -161,6 +161,39 @@ func TestPooler_ThatIsFullIsNotTakenForOneThatLendsSessions(t *testing.T) {
 	}
 }
 
+// A pooler that has a client wait for a session, without end, is not waited for without
+// end: connect_timeout also bounds the first answer.
+func TestPooler_ThatLetsAClientWaitIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newPoolerWorld(t)
+	mustRun(t, append([]string{"setup"}, w.settings(w.source.URL, w.outbox.URL)...)...)
+	// taken is a database behind a pooler whose only session somebody else has.
+	taken := func(db *pgtest.DB) string {
+		t.Helper()
+		kept := through(t, db.URL, pooler.Start(t, db.URL, pooler.Options{Sessions: 1, Waits: true, Replication: pooler.Pass}))
+		conn, err := pgx.Connect(t.Context(), kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return kept + "&connect_timeout=1"
+	}
+	outbox, source := taken(w.outbox), taken(w.source)
+	for _, args := range [][]string{
+		{"status", "--outbox", outbox},
+		{"endpoints", "--outbox", outbox},
+		append([]string{"setup"}, w.settings(source, w.outbox.URL)...),
+		append([]string{"setup"}, w.settings(w.source.URL, outbox)...),
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
+		if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "answers no query within 1s: if a connection pooler is in between, check whether its pool is exhausted") {
+			t.Errorf("%s: %v, %v\n%s", args[0], err, ctx.Err(), out)
+		}
+	}
+}
+
 // A pooler that does not reset its sessions gives the next client one that walhook has
 // given back as it was, and doctor names the pooler.
 func TestPooler_ThatDoesNotResetGetsItsSessionsBackAsTheyWere(t *testing.T) {

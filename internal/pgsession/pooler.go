@@ -41,8 +41,9 @@ const (
 )
 
 // Guard remembers which addresses are poolers that keep a session for each client, so that
-// not every connection needs a second one to find out. Its zero value knows none; a nil
-// Guard remembers none. It is safe for concurrent use.
+// not every connection needs a second one to find out. All connections to one database
+// share it. Its zero value knows none; a nil Guard remembers none. It is safe for
+// concurrent use.
 type Guard struct {
 	mu   sync.Mutex
 	kept map[string]time.Time // by address: until when the result is valid
@@ -50,16 +51,34 @@ type Guard struct {
 
 const (
 	keptFor = 10 * time.Minute
-	// probeTimeout bounds the second connection of a look.
+	// probeTimeout bounds the second connection of a look, and how long a look waits for
+	// its turn.
 	probeTimeout = 15 * time.Second
 )
+
+// answered bounds a call that waits for the first answers of a connection: a pooler lets a
+// client log in and then has it wait for a session, without end if it is told so.
+func answered(ctx context.Context, cfg *pgconn.Config, call func(context.Context) error) error {
+	limit := cfg.ConnectTimeout
+	if limit <= 0 {
+		limit = probeTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf(
+		"it accepts the connection and answers no query within %s: if a connection pooler is in between, check whether its pool is exhausted", limit))
+	defer cancel()
+	return cause(ctx, call(ctx))
+}
 
 // look finds out who answers. It is a pooler if the process id of the startup answer is
 // not that of the backend. look returns a [*PoolerError] if the pooler keeps no session
 // per client. It sets nothing before it knows that, since a pooler may lend the session to
 // other clients.
 func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config) (pooled bool, err error) {
-	pid, err := serverProcess(ctx, conn)
+	var pid uint32
+	err = answered(ctx, cfg, func(ctx context.Context) (err error) {
+		pid, err = serverProcess(ctx, conn)
+		return err
+	})
 	pooled = err == nil && pid != conn.PID()
 	if err != nil || !pooled {
 		return pooled, err
@@ -72,6 +91,14 @@ func (g *Guard) look(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Confi
 	}
 	address := conn.Conn().RemoteAddr().String()
 	if g.knows(address) {
+		return true, nil
+	}
+	done, err := takeTurn(ctx)
+	if err != nil {
+		return true, err
+	}
+	defer done()
+	if g.knows(address) { // since the look before this one
 		return true, nil
 	}
 	shared, err := isShared(ctx, conn, cfg, pid)
@@ -103,6 +130,11 @@ func requireOwnSession(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Con
 	if local, ok := conn.Conn().LocalAddr().(*net.TCPAddr); ok && value == strconv.Itoa(local.Port) {
 		return nil
 	}
+	done, err := takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	shared, err := isShared(ctx, conn, cfg, conn.PID())
 	if err != nil {
 		return fmt.Errorf("find out whether a connection pooler lends the session: %w", err)
@@ -138,44 +170,59 @@ func (g *Guard) learn(address string) {
 // would give another look the session that this one waits to see again.
 var turn = make(chan struct{}, 1)
 
-// isShared reports whether two connections of ours get the same session of the server, or
-// one connection changes its session. For that the second one opens a transaction while
-// the first one is idle. Neither sets anything. It compares several times, since other
-// clients may take the session in between.
-func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (shared bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: check whether its pool is exhausted"))
+// takeTurn waits until no other look compares.
+func takeTurn(ctx context.Context) (done func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("other connections of this process still find out the connection pooler's mode"))
 	defer cancel()
 	select {
 	case turn <- struct{}{}:
-		defer func() { <-turn }()
+		return func() { <-turn }, nil
 	case <-ctx.Done():
-		return false, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
+}
+
+// isShared reports whether two connections of ours get the same session of the server, or
+// one connection changes its session. For that the second one opens a transaction while
+// the first one is idle. Neither sets anything. It compares several times, since other
+// clients may take the session in between. The caller has the turn.
+func isShared(ctx context.Context, conn *pgconn.PgConn, cfg *pgconn.Config, pid uint32) (shared bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("no second session in time: check whether its pool is exhausted"))
+	defer cancel()
 	other, err := second(ctx, conn, cfg)
 	if err != nil {
 		return false, cause(ctx, err)
 	}
 	defer end(ctx, other)
-	for range looks {
+	moved := func(conn *pgconn.PgConn, from uint32) (bool, error) {
+		now, err := serverProcess(ctx, conn)
+		return err == nil && now != from, cause(ctx, err)
+	}
+	var theirs uint32
+	for i := range looks {
 		if _, err := other.Exec(ctx, "BEGIN").ReadAll(); err != nil {
 			if State(err) != "" {
 				return hasNoTransactions(ctx, conn, cfg)
 			}
 			return false, cause(ctx, err)
 		}
-		theirs, err := serverProcess(ctx, other)
-		if err != nil || theirs == pid {
+		before := theirs
+		if theirs, err = serverProcess(ctx, other); err != nil || theirs == pid || i > 0 && theirs != before {
 			return err == nil, cause(ctx, err)
 		}
-		now, err := serverProcess(ctx, conn)
-		if err != nil || now != pid {
-			return err == nil, cause(ctx, err)
+		if shared, err := moved(conn, pid); shared || err != nil {
+			return shared, err
 		}
 		if _, err := other.Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
 			return false, cause(ctx, err)
 		}
-		if _, err := serverProcess(ctx, conn); err != nil { // it has a session last, which the pooler lends first
-			return false, cause(ctx, err)
+		// A pooler lends first what it got back last, or what it has had the longest. So it
+		// lends this connection the other one's session now, or after the next answer; then
+		// it has this one's session last.
+		for range 2 {
+			if shared, err := moved(conn, pid); shared || err != nil {
+				return shared, err
+			}
 		}
 	}
 	return false, nil

@@ -38,10 +38,12 @@ func pin(cfg *pgconn.Config, path string, guard *Guard) {
 		if pooled {
 			conn.CustomData()[pooledKey] = true
 		}
-		if err := Set(ctx, conn, settings); err != nil || next == nil {
-			return err
-		}
-		return next(ctx, conn)
+		return answered(ctx, &bare, func(ctx context.Context) error {
+			if err := Set(ctx, conn, settings); err != nil || next == nil {
+				return err
+			}
+			return next(ctx, conn)
+		})
 	}
 }
 
@@ -61,7 +63,11 @@ func Connect(ctx context.Context, url string) (*pgx.Conn, error) {
 
 // ConnectConfig opens a session; cfg is only used once.
 func ConnectConfig(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
-	pin(&cfg.Config, Path, nil)
+	return connect(ctx, cfg, nil)
+}
+
+func connect(ctx context.Context, cfg *pgx.ConnConfig, guard *Guard) (*pgx.Conn, error) {
+	pin(&cfg.Config, Path, guard)
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	return conn, Reason(err)
 }
@@ -90,10 +96,10 @@ func reset(ctx context.Context, conn *pgx.Conn) {
 // the channels that it listens on: before it returns, it also finds out a pooler that
 // passes on the process ids of the server and lends sessions per transaction, which is a
 // [*PoolerError]. cfg is only used once.
-func ConnectListener(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+func ConnectListener(ctx context.Context, cfg *pgx.ConnConfig, guard *Guard) (*pgx.Conn, error) {
 	bare := cfg.Config
 	bare.RuntimeParams = maps.Clone(cfg.RuntimeParams)
-	conn, err := ConnectConfig(ctx, cfg)
+	conn, err := connect(ctx, cfg, guard)
 	if err != nil {
 		return nil, err
 	}
@@ -115,8 +121,8 @@ func ConnectStream(ctx context.Context, cfg *pgconn.Config) (*pgconn.PgConn, err
 
 // NewPool opens a pool of sessions; cfg is only used once. Its BeforeConnect may
 // put another configuration in place of the pool's.
-func NewPool(ctx context.Context, cfg *pgxpool.Config) (*Pool, error) {
-	guard, before := &Guard{}, cfg.BeforeConnect
+func NewPool(ctx context.Context, cfg *pgxpool.Config, guard *Guard) (*Pool, error) {
+	before := cfg.BeforeConnect
 	cfg.BeforeConnect = func(ctx context.Context, conn *pgx.ConnConfig) error {
 		if before != nil {
 			if err := before(ctx, conn); err != nil {

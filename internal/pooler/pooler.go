@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,9 +35,18 @@ type Options struct {
 	// Sessions is how many clients have a session at a time; 0 is any number. One more may log
 	// in, and its first query is refused, as PgBouncer does after its query_wait_timeout.
 	Sessions int
+	// Waits has that one wait instead, and without end, as PgBouncer does with a
+	// query_wait_timeout of 0 while no other client leaves.
+	Waits bool
+	// Clients counts those that logged in; nil counts none.
+	Clients *atomic.Int64
 	// Unreset hands the session of a client that left to the next one as it is, as PgBouncer
 	// does with an empty server_reset_query.
 	Unreset bool
+
+	// Pick selects the session to lend for the nth transaction, from 0, by its place among
+	// the idle ones, the longest idle first; nil lends the one that came back last.
+	Pick func(n, idle int) int
 
 	dial pgconn.DialFunc // to the server; nil is the ordinary one
 }
@@ -50,6 +60,7 @@ type Pooler struct {
 	mu      sync.Mutex
 	idle    []*pgconn.HijackedConn // the pooler lends the last one first
 	clients int                    // that have a session
+	lent    int                    // transactions
 }
 
 // Start runs a pooler in front of a server until the test ends, and returns its address.
@@ -105,6 +116,9 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 			return fail("unsupported startup parameter: " + name)
 		}
 	}
+	if p.options.Clients != nil {
+		p.options.Clients.Add(1)
+	}
 	if !p.admit() {
 		client.Send(&pgproto3.AuthenticationOk{})
 		client.Send(&pgproto3.BackendKeyData{ProcessID: 1 << 30, SecretKey: []byte{1, 2, 3, 4}})
@@ -112,10 +126,14 @@ func (p *Pooler) serve(ctx context.Context, conn net.Conn) error {
 		if err := client.Flush(); err != nil {
 			return err
 		}
-		if _, err := client.Receive(); err != nil {
-			return err
+		for {
+			if _, err := client.Receive(); err != nil {
+				return err
+			}
+			if !p.options.Waits {
+				return fail("query_wait_timeout")
+			}
 		}
-		return fail("query_wait_timeout")
 	}
 	defer p.leave()
 	replication = replication && p.options.Replication == Pass
@@ -238,7 +256,10 @@ func (p *Pooler) lend(ctx context.Context, client *pgproto3.Backend) error {
 			return err
 		}
 		if session == nil {
-			if session, err = p.take(ctx, false); err != nil {
+			if session = p.pick(); session == nil {
+				session, err = p.take(ctx, false)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -271,6 +292,21 @@ func (p *Pooler) lend(ctx context.Context, client *pgproto3.Backend) error {
 			session = nil
 		}
 	}
+}
+
+// pick takes the idle session that the options select for a transaction; nil if they
+// select none.
+func (p *Pooler) pick() *pgconn.HijackedConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lent++
+	if p.options.Pick == nil || len(p.idle) == 0 {
+		return nil
+	}
+	i := p.options.Pick(p.lent-1, len(p.idle))
+	session := p.idle[i]
+	p.idle = slices.Delete(p.idle, i, i+1)
+	return session
 }
 
 func (p *Pooler) take(ctx context.Context, replication bool) (*pgconn.HijackedConn, error) {
