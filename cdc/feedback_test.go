@@ -206,6 +206,79 @@ func TestFeedback_AnswersTheServerWhileAnAppendIsBlocked(t *testing.T) {
 	}
 }
 
+// slowTakeOver makes each take-over last until it is released.
+func (r *recorder) slowTakeOver() (release func()) {
+	open := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taking = func(ctx context.Context) error {
+		select {
+		case <-open:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return func() { close(open) }
+}
+
+// What a store reads when it is taken over grows with the carrier. It must not cost the
+// connection, however long it takes and whatever the server has to send meanwhile.
+func TestFeedback_AnswersTheServerDuringATakeOver(t *testing.T) {
+	t.Parallel()
+	const timeout = 2 * time.Second
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"wal_sender_timeout": "2s"}})
+	w := newWorldIn(t, pgtest.NewDatabase(t, cluster), "")
+	stored := w.confirmed(t)
+	release := w.store.slowTakeOver()
+	r := w.start(t)
+	const active = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1"
+	var pid int
+	eventually(t, "the slot to be in use", patience, func() bool {
+		now := one[*int](t, w, active, w.cfg.Slot)
+		if now != nil {
+			pid = *now
+		}
+		return now != nil
+	})
+	// More than the connection holds.
+	w.exec(t, "INSERT INTO items SELECT n, 7, repeat('x', 1000) FROM generate_series(1, 35000) n")
+	began := time.Now()
+	eventually(t, "more than twice the server's patience", patience, func() bool {
+		if now := one[*int](t, w, active, w.cfg.Slot); now == nil || *now != pid {
+			t.Fatalf("the server gave up on us after %s", time.Since(began))
+		}
+		return time.Since(began) > 2*timeout+timeout/2
+	})
+	if now := w.confirmed(t); now != stored {
+		t.Errorf("the slot moved from %s to %s before anything was stored", stored, now)
+	}
+	release()
+	w.settle(t)
+	w.wantIDs(t, 35000)
+	if n := w.store.taken - r.taken; n != 1 {
+		t.Errorf("connected %d times, want once", n)
+	}
+}
+
+// A take-over whose connection breaks holds nothing any more: it ends, and the next one
+// begins.
+func TestFeedback_ATakeOverEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.log = quiet
+	release := w.store.slowTakeOver()
+	r := w.start(t)
+	taken := func() int { return look(w.store, func() int { return w.store.taken }) - r.taken }
+	eventually(t, "a take-over", patience, func() bool { return taken() == 1 })
+	w.exec(t, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '"+w.cfg.Slot+"'")
+	eventually(t, "the next take-over", patience, func() bool { return taken() == 2 })
+	release()
+	w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')")
+	w.settle(t)
+	w.wantIDs(t, 1)
+}
+
 // A server that shuts down asks again after every answer, until all that it has written
 // is stored.
 func TestFeedback_AServerThatAsksIsAnsweredSoonAndNotInALoop(t *testing.T) {

@@ -246,7 +246,9 @@ type Store interface {
 	// store does not answer leaves the slot to a standby.
 	Ping(ctx context.Context) error
 	// TakeOver makes the caller the only writer and returns the stored position. The
-	// reader calls it before the first Append and after every failed one.
+	// reader calls it before the first Append and after every failed one. It may take
+	// long, since what it reads grows with the number of accounts; it ends by itself when
+	// it makes no progress.
 	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
 	// Append commits a batch with its position. After an error the caller does not
 	// know whether it did. Append must not keep batch.Changes; it may keep what the
@@ -347,12 +349,22 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *s
 	if err := r.store.Ping(ctx); err != nil {
 		return checkpoint, slot, err
 	}
-	if slot.Exists && !slot.Lost {
+	streaming := slot.Exists && !slot.Lost
+	if streaming {
 		if err := r.cfg.StartStream(ctx, conn, r.noMessages); err != nil {
 			return checkpoint, slot, err
 		}
 	}
-	if checkpoint, err = r.store.TakeOver(ctx); err != nil {
+	takeOver := func(ctx context.Context) (err error) {
+		checkpoint, err = r.store.TakeOver(ctx)
+		return err
+	}
+	if streaming {
+		err = keepAlive(ctx, conn, takeOver)
+	} else {
+		err = takeOver(ctx)
+	}
+	if err != nil {
 		return checkpoint, slot, err
 	}
 	if without := r.withoutMessages(checkpoint); without != r.noMessages {

@@ -38,6 +38,8 @@ type recorder struct {
 	// before runs before an append, after once it is stored. An error of either is the
 	// append's. They may block.
 	before, after func(context.Context, schemas.Batch) error
+	// taking runs in a take-over. It may block.
+	taking func(context.Context) error
 	// filling runs while a snapshot is loaded.
 	filling func() error
 }
@@ -48,10 +50,19 @@ func newRecorder() *recorder {
 
 func (r *recorder) Ping(context.Context) error { return nil }
 
-func (r *recorder) TakeOver(context.Context) (schemas.Checkpoint, error) {
+func (r *recorder) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
+	r.mu.Lock()
+	r.taken++
+	taking := r.taking
+	r.tell()
+	r.mu.Unlock()
+	if taking != nil {
+		if err := taking(ctx); err != nil {
+			return schemas.Checkpoint{}, err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.taken++
 	r.tell()
 	return r.checkpoint, nil
 }

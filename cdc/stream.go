@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/internal/pgsession"
+	"walhook/internal/retry"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/schemas/pgjson"
@@ -297,6 +299,39 @@ func (s *stream) sendStatus(_ context.Context, now time.Time, answer bool) error
 		return fmt.Errorf("report position %s: %w", schemas.LSN(stored), err)
 	}
 	return nil
+}
+
+// keepAlive does what takes long before anything is received, and keeps the server from
+// ending the stream meanwhile (wal_sender_timeout). What the server sends waits in the
+// connection. It gets no position: nothing is known to be stored yet. If the connection
+// breaks, do ends with the cause.
+func keepAlive(ctx context.Context, conn *pgconn.PgConn, do func(context.Context) error) error {
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for {
+			buf, err := appendStatus(nil, 0, 0, time.Now(), false)
+			if err == nil {
+				err = conn.Frontend().SendUnbufferedEncodedCopyData(buf)
+			}
+			if err != nil {
+				cancel(fmt.Errorf("keep the connection to the source alive during the take-over: %w", err))
+				return
+			}
+			if retry.Pause(bounded, statusEvery) != nil {
+				return
+			}
+		}
+	})
+	err := do(bounded)
+	broken := context.Cause(bounded)
+	cancel(nil)
+	sending.Wait()
+	if err != nil && broken != nil && ctx.Err() == nil {
+		return broken // it says more than the step that it ended
+	}
+	return err
 }
 
 // appendStatus appends a standby status update (PostgreSQL manual, Streaming
