@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// publishTimeout bounds an append and a take-over: a process that gets no answer for
-	// so long, because the network swallows it, gives the slot to the standby. The
-	// server gives up each statement earlier.
+	// publishTimeout bounds an append, and how long a take-over gets no answer: a process
+	// that gets none for so long, because the network swallows it, gives the slot to the
+	// standby. The server gives up each statement of an append earlier.
 	publishTimeout = statementTimeout * 3 / 2
 
 	// besideTimeout bounds what the publisher does beside its appends, which wait for
@@ -36,7 +36,8 @@ const (
 // is not stored, the same batch is tried again. A change that the server refuses
 // to store is listed as unrouted, and costs no other change anything. After an
 // error it is not known whether the batch was stored; TakeOver shows it. All tries
-// together, and the wait for what else this publisher does, take publishTimeout.
+// together, and the wait for what else this publisher does, take publishTimeout; what
+// takes longer is only to read all webhooks, as long as they arrive.
 func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 	end := time.Now().Add(publishTimeout)
 	p.mu.Lock()
@@ -44,7 +45,7 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 	if least := time.Now().Add(appendLeast); end.Before(least) {
 		end = least
 	}
-	bounded, cancel := context.WithDeadlineCause(ctx, end, errAppendTimeout)
+	bounded, cancel := p.within(ctx, time.Until(end), errAppendTimeout)
 	defer cancel()
 	pause, done := appendPause, 0
 	for try := 1; ; try++ {
@@ -54,7 +55,7 @@ func (p *Publisher) Append(ctx context.Context, batch schemas.Batch) error {
 		}
 		if try == appendTries || bounded.Err() != nil || errors.Is(err, errUncertain) || !IsBusy(err) {
 			p.live = false
-			return err
+			return timedOut(bounded, err)
 		}
 		select {
 		case <-bounded.Done():

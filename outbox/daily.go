@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	openDayIDsSQL = `SELECT endpoint FROM walhook.daily`
+	openDayIDsSQL = `SELECT endpoint FROM walhook.daily WHERE true`
 	openDaysSQL   = `SELECT r.endpoint, ` + dayTextSQL + `, r.since FROM walhook.daily r WHERE r.endpoint = ANY ($1)`
 
 	// A webhook that was daily before does not end a day twice.
@@ -32,7 +32,17 @@ const (
 // loadDays takes up the days of all webhooks, which were just read: those that became
 // daily begin one, and those that are no longer daily, or no longer there, end theirs.
 func (p *Publisher) loadDays(ctx context.Context, webhooks []*route.Endpoint) error {
-	ids, err := collect[int64](p.store.pool.Query(ctx, openDayIDsSQL))
+	var ids []int64
+	err := p.store.scan(ctx, p.loading, tableScan{table: "daily", id: "endpoint", sql: openDayIDsSQL,
+		take: func(rows pgx.Rows) error {
+			var id int64
+			err := rows.Scan(&id)
+			ids = append(ids, id)
+			return err
+		},
+		mark:  func() func() { n := len(ids); return func() { ids = ids[:n] } },
+		alone: func(_ string, cause error) error { return cause }, // its key cannot be read
+	})
 	if err != nil {
 		return fmt.Errorf("read the open days: %w", err)
 	}
@@ -115,6 +125,7 @@ func (p *Publisher) openDays(ctx context.Context, ids []int64) (map[int64]route.
 		if err != nil {
 			return nil, err
 		}
+		p.loading.answered()
 	}
 	return open, nil
 }
@@ -143,6 +154,10 @@ type calendarSettings struct {
 	zone string
 }
 
+// turnsTogether is how many days one transaction begins or ends. The beginning of each asks
+// the outbox once.
+const turnsTogether = 200
+
 // turnDays begins the day of webhooks that became daily, and ends the day of
 // those that were, at the stored position.
 func (p *Publisher) turnDays(ctx context.Context, begin []*route.Endpoint, ends map[int64]route.DayEnd) error {
@@ -165,19 +180,26 @@ func (p *Publisher) turnDays(ctx context.Context, begin []*route.Endpoint, ends 
 	for _, w := range begin {
 		turns = append(turns, func(b *pgx.Batch) (int64, error) { return w.ID, p.queueBegin(ctx, b, w, now) })
 	}
-	return isolate(turns, isReadFault, func(part []func(*pgx.Batch) (int64, error)) error {
-		b := &pgx.Batch{}
-		for _, turn := range part {
-			if _, err := turn(b); err != nil {
-				return err
+	for part := range slices.Chunk(turns, turnsTogether) {
+		err := isolate(part, isReadFault, func(part []func(*pgx.Batch) (int64, error)) error {
+			b := &pgx.Batch{}
+			for _, turn := range part {
+				if _, err := turn(b); err != nil {
+					return err
+				}
 			}
+			return p.run(ctx, &transaction{fill: func(all *pgx.Batch) { all.QueuedQueries = append(all.QueuedQueries, b.QueuedQueries...) }})
+		}, func(turn func(*pgx.Batch) (int64, error), cause error) error {
+			id, _ := turn(&pgx.Batch{})
+			p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnstorable, cause)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return p.run(ctx, &transaction{fill: func(all *pgx.Batch) { all.QueuedQueries = append(all.QueuedQueries, b.QueuedQueries...) }})
-	}, func(turn func(*pgx.Batch) (int64, error), cause error) error {
-		id, _ := turn(&pgx.Batch{})
-		p.store.setAside(ctx, loopDays, strconv.FormatInt(id, 10), id, asideUnstorable, cause)
-		return nil
-	})
+		p.loading.answered()
+	}
+	return nil
 }
 
 // queueBegin begins the day of a webhook.
@@ -209,11 +231,15 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 	if !p.live {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errors.New("end days: timed out"))
-	defer cancel()
-	if err := p.beside(ctx, p.followWebhooks); err != nil { // nearly always all that it asks
+	bounded, cancel := p.within(ctx, besideTimeout, errBeside)
+	err := p.followWebhooks(bounded) // nearly always all that it asks
+	err = timedOut(bounded, err)
+	cancel()
+	if err != nil {
 		return err
 	}
+	ctx, cancel = context.WithTimeoutCause(ctx, publishTimeout, errors.New("end days: timed out"))
+	defer cancel()
 	at := p.watermark.at().Add(-daySettles)
 	if next := p.view.NextEnd(); next.IsZero() || at.Before(next) {
 		return nil

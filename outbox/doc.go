@@ -85,7 +85,8 @@
 //	what one append stores, in which order           commit.go, planWrite
 //	when a batch is tried again, or in parts         append.go, Append and appendIsolated
 //	who is the publisher, where it resumes           publisher.go, TakeOver
-//	what the publisher has in memory                 view.go
+//	what a take-over reads, for how long             load.go, scan.go
+//	what the publisher reads for a batch             view.go
 //	what a sender gets of an endpoint                endpoint.go, scanEndpoint
 //	what package admin may use                       access.go, Access
 //	how a stale writer is refused                    transaction.go, fence

@@ -71,10 +71,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 // beside runs what this publisher does beside its appends, for at most besideTimeout:
 // they wait for it, and where the network swallows everything nothing else ends it.
 func (p *Publisher) beside(ctx context.Context, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, besideTimeout, errors.New("the outbox does not answer: timed out"))
+	ctx, cancel := context.WithTimeoutCause(ctx, besideTimeout, errBeside)
 	defer cancel()
 	return do(ctx)
 }
+
+var errBeside = errors.New("the outbox does not answer: timed out")
 
 // emptyInbox appends what the inbox holds, a chunk at a time: between two, the
 // source's changes have their turn.

@@ -23,6 +23,7 @@ type metrics struct {
 	skipped  *prometheus.CounterVec
 
 	webhooks    prometheus.Counter
+	takeOver    prometheus.Gauge
 	deadLetters prometheus.Counter
 	setAside    *prometheus.CounterVec
 	// notifications are counted by direction.
@@ -67,6 +68,10 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 			Name: "walhook_webhooks_read_total",
 			Help: "Webhooks that the publisher read: all when it takes over, then those that changed.",
 		}),
+		takeOver: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "walhook_take_over_seconds",
+			Help: "How long the last take-over as publisher in this process took to read the outbox; 0 before the first one.",
+		}),
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_dead_letters_total",
 			Help: "Events dead-lettered by any part of this process: refused or out of retries, too large, expired with their feed, past retention.",
@@ -110,7 +115,7 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 	})
 	m.backlog.Set(math.NaN())
 	m.oldest.Set(math.NaN())
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.takeOver, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m
 }

@@ -51,6 +51,8 @@ type Publisher struct {
 	listing      listing
 	warned       map[string]bool // what was named once in the logs
 	spare        *route.Plan     // the last one, whose memory the next one uses
+	loading      *loading        // while it reads whole tables; otherwise nil
+	bound        *time.Timer     // of what is done within a time limit; otherwise nil
 	watermark    watermark
 	replayOrders map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
 
@@ -108,22 +110,26 @@ const takeEpochSQL = `
 // waits for a running append of the old one and refuses its next, then the
 // position, which therefore is final. The checkpoint is zero when no first
 // snapshot is stored.
-func (p *Publisher) TakeOver(ctx context.Context) (schemas.Checkpoint, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, loadTimeout, errors.New("take over as publisher: timed out"))
-	defer cancel()
+//
+// It takes as long as the outbox's rows take to arrive, and fails when none does for
+// stallTimeout.
+func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.live = false
-	name, _ := os.Hostname()
-	err := step(ctx, func(ctx context.Context) error {
-		return p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch)
+	err = p.watched(ctx, func(ctx context.Context) (err error) {
+		name, _ := os.Hostname()
+		if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
+			return err
+		}
+		p.loading.answered()
+		if checkpoint, err = p.load(ctx); err == nil {
+			p.loaded(p.loading)
+		}
+		return err
 	})
 	if err != nil {
 		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
-	}
-	checkpoint, err := p.load(ctx)
-	if err != nil {
-		return schemas.Checkpoint{}, err
 	}
 	p.watermark.restart(checkpoint.Flush)
 	p.live = checkpoint != schemas.Checkpoint{}

@@ -139,15 +139,14 @@ func (p *Publisher) lookAtDamaged(ctx context.Context, read *webhooksRead) error
 // loadWebhooks reads the webhooks of all accounts. The version comes first: what
 // changes in between is read again. After an error all is as it was.
 func (p *Publisher) loadWebhooks(ctx context.Context) error {
+	defer p.loads()()
 	at, err := p.readMark(ctx)
 	if err != nil {
 		return fmt.Errorf("read the version of the webhooks: %w", err)
 	}
 	read := &webhooksRead{publisher: p}
-	err = p.store.scan(ctx, "webhooks", webhooksSQL+presentSQL, read.take)
-	if isReadFault(err) {
-		err = read.again(ctx, presentSQL)
-	}
+	err = p.store.scan(ctx, p.loading, tableScan{table: "endpoint", id: "id", sql: webhooksSQL + presentSQL, take: read.take, mark: read.mark,
+		alone: func(id string, cause error) error { return read.setAside(ctx, endpointID(id), cause) }})
 	if err != nil {
 		return fmt.Errorf("read the webhooks: %w", err)
 	}
@@ -231,15 +230,22 @@ func (r *webhooksRead) isolated(ctx context.Context, ids []int64) error {
 				r.changed, r.gone = append(r.changed, some.changed...), append(r.gone, some.gone...)
 			}
 			return err
-		}, func(id int64, cause error) error {
-			store.setAside(ctx, loopWebhooks, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
-			r.damage(id)
-			return nil
-		})
+		}, func(id int64, cause error) error { return r.setAside(ctx, id, cause) })
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (r *webhooksRead) mark() func() {
+	changed, gone := len(r.changed), len(r.gone)
+	return func() { r.changed, r.gone = r.changed[:changed], r.gone[:gone] }
+}
+
+func (r *webhooksRead) setAside(ctx context.Context, id int64, cause error) error {
+	r.publisher.store.setAside(ctx, loopWebhooks, strconv.FormatInt(id, 10), id, asideUnreadable, cause)
+	r.damage(id)
 	return nil
 }
 

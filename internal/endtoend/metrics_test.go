@@ -131,9 +131,9 @@ var promisedMetrics = map[string][]string{
 	"walhook_attempt_seconds": nil, "walhook_commit_to_delivery_seconds": nil, "walhook_lanes": {"state"},
 	"walhook_breaker_transitions_total": {"to"}, "walhook_dead_letters_total": nil, "walhook_endpoints_disabled_total": {"reason"},
 
-	"walhook_webhooks_read_total": nil,
-	"walhook_build_info":          {"version", "commit", "goversion"},
-	"walhook_connections":         {"listener"}, "walhook_connections_refused_total": {"listener", "reason"},
+	"walhook_webhooks_read_total": nil, "walhook_take_over_seconds": nil,
+	"walhook_build_info":  {"version", "commit", "goversion"},
+	"walhook_connections": {"listener"}, "walhook_connections_refused_total": {"listener", "reason"},
 	"walhook_slot_limit_bytes": nil, "walhook_slot_wal_status": {"status"},
 	"walhook_source_up": nil, "walhook_source_state": {"state"}, "walhook_source_reconnects_total": nil, "walhook_source_gaps_total": nil, "walhook_source_unreadable_total": nil,
 	"walhook_source_tables_refusing_writes": nil, "walhook_source_tables_keeping_keys": nil,

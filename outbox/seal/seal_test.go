@@ -157,3 +157,20 @@ func TestSecret_IsThatOfStandardWebhooks(t *testing.T) {
 		}
 	}
 }
+
+// What is taken for a URL without user information unparsed is one when it is parsed.
+func TestSealer_KnowsOrdinaryURLs(t *testing.T) {
+	for text, ordinary := range map[string]bool{
+		"https://example.com/hooks/7": true, "http://10.0.0.1": true, "https://a-b.example/x_y.php": true,
+		"": false, "https:///x": false, "https://u:p@h.example/": false, "https://u@h.example": false, "ftp://h.example/": false,
+		"https://h.example:8443/": false, "https://h.example/?a=b": false, "https://h.example/ü": false, "https://h.example/a@b": false,
+		"https://[::1]/": false, "https://h.example#x": false, `https://h.example\@x/`: false, "https://sealed.v2.x@h.example/": false,
+	} {
+		if got := isOrdinaryURL(text); got != ordinary {
+			t.Errorf("%q: %v", text, got)
+		}
+		if _, has := splitURL(text); ordinary && has {
+			t.Errorf("%q has user information", text)
+		}
+	}
+}
