@@ -51,6 +51,7 @@ type initRequest struct {
 	kubernetes           bool
 	image                string
 	outboxGiven          bool
+	tables               []*catalog.Table // of the source; nil before they were read
 }
 
 func newInitCommand() *cobra.Command {
@@ -66,7 +67,7 @@ func newInitCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ask := newAsker(cmd, r.yes)
-			if err := r.read(cmd, ask); err != nil {
+			if err := r.read(cmd.Context(), cmd.Flags(), ask); err != nil {
 				return err
 			}
 			files, plan, err := r.plan(cmd.Context(), ask)
@@ -98,8 +99,7 @@ func newInitCommand() *cobra.Command {
 }
 
 // read takes flags and environment, and asks for what they lack.
-func (r *initRequest) read(cmd *cobra.Command, ask *asker) (err error) {
-	flags := cmd.Flags()
+func (r *initRequest) read(ctx context.Context, flags *pflag.FlagSet, ask *asker) (err error) {
 	// This variable names the file that init is about to write.
 	environ := func() []string {
 		return slices.DeleteFunc(os.Environ(), func(one string) bool { return strings.HasPrefix(one, envName("config")+"=") })
@@ -113,7 +113,11 @@ func (r *initRequest) read(cmd *cobra.Command, ask *asker) (err error) {
 	}
 	r.catalogName, _ = settingText(in.values.Get("catalog"))
 	if r.settings.Source == "" {
-		if r.settings.Source, err = ask.source(&r.settings); err != nil {
+		if r.settings.Source, err = ask.source(&r.settings, func(url string) (err error) {
+			r.settings.Source = url
+			r.tables, err = source.Inventory(ctx, r.settings.cdcConfig())
+			return err
+		}); err != nil {
 			return err
 		}
 	}
@@ -250,9 +254,12 @@ func (r *initRequest) readCatalog(ctx context.Context, ask *asker, cfg source.Co
 	if err := parse(r.account); err != nil {
 		return usage(fmt.Errorf("--account: %w", err))
 	}
-	tables, err := source.Inventory(ctx, cfg)
-	if err != nil {
-		return err
+	tables := r.tables
+	if tables == nil {
+		var err error
+		if tables, err = source.Inventory(ctx, cfg); err != nil {
+			return err
+		}
 	}
 	text, err := catalog.Draft(tables, name)
 	if err != nil && (r.account != "" || !ask.may) {

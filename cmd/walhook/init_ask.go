@@ -71,26 +71,36 @@ func (a *asker) line(question, standard string, check func(string) error) (strin
 	}
 }
 
-// source asks for the URL of the source.
-func (a *asker) source(s *settings) (string, error) {
+// source asks for the URL of the source and the role's password, until connect accepts
+// them: what is wrong must not show after all other answers.
+func (a *asker) source(s *settings, connect func(url string) error) (string, error) {
 	if !a.may {
 		return "", usage(errors.New("source is missing: set --source or WALHOOK_SOURCE to the carrier database's URL, such as postgres://user@host:5432/database"))
 	}
-	text, err := a.line("Source: URL of the carrier's database, as a role that may connect now, such as postgres://readonly@host:5432/database", "", func(text string) error {
-		return checkURL(s, "source", lowerScheme(text))
-	})
-	if err != nil {
-		return "", err
+	for {
+		text, err := a.line("Source: the carrier's database, as any role that may connect (postgres://readonly@host:5432/database)", "", func(text string) error {
+			return checkURL(s, "source", lowerScheme(text))
+		})
+		if err != nil {
+			return "", err
+		}
+		from, err := parseDatabaseURL(lowerScheme(text))
+		if err != nil {
+			return "", err
+		}
+		if !from.passworded {
+			fmt.Fprintf(a.out, "Password of %s (not shown; empty for none): ", printable(from.user))
+			password, err := a.password()
+			fmt.Fprintln(a.out)
+			if err != nil {
+				return "", fmt.Errorf("read the password: %w", err)
+			}
+			from = from.with(password)
+		}
+		if err := connect(from.String()); err == nil {
+			return from.String(), nil
+		} else {
+			fmt.Fprintf(a.out, "%v\n", err)
+		}
 	}
-	from, err := parseDatabaseURL(lowerScheme(text))
-	if err != nil || from.passworded {
-		return lowerScheme(text), err
-	}
-	fmt.Fprintf(a.out, "Password of %s (not shown; empty for none): ", printable(from.user))
-	password, err := a.password()
-	fmt.Fprintln(a.out)
-	if err != nil {
-		return "", fmt.Errorf("read the password: %w", err)
-	}
-	return from.with(password).String(), nil
 }

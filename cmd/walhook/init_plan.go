@@ -185,7 +185,7 @@ func (p *initPlan) script(ofSource, ofOutbox bool) []byte {
 		}
 		s.comment("Source and outbox are on two servers: %s is for the other one. The order does not matter.", other)
 	}
-	s.WriteString("\n\\set ON_ERROR_STOP on\n")
+	s.WriteString("\n\\set ON_ERROR_STOP on\n\\pset pager off\n")
 	if ofSource {
 		s.connect(p.onSource.Database)
 	} else {

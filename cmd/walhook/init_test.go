@@ -98,12 +98,17 @@ func TestInit_AsksOnATerminal(t *testing.T) {
 	password, _ := u.User.Password()
 	u.User = url.User(u.User.Username())
 	dir := filepath.Join(t.TempDir(), "new")
-	answers := "no url at all\n" + u.String() + "\nhooks_" + db.Name + "\n\n" + dir + "\nvoip.numbre\nvoip.customer\n"
+	answers := "no url at all\n" + u.String() + "\n" + u.String() + "\nhooks_" + db.Name + "\n\n" + dir + "\nvoip.numbre\nvoip.customer\n"
 	var out bytes.Buffer
-	ask := &asker{may: true, in: bufio.NewReader(strings.NewReader(answers)), out: &out, password: func() (string, error) { return password, nil }}
+	passwords := []string{"wrong", password}
+	ask := &asker{may: true, in: bufio.NewReader(strings.NewReader(answers)), out: &out, password: func() (string, error) {
+		typed := passwords[0]
+		passwords = passwords[1:]
+		return typed, nil
+	}}
 	cmd := newInitCommand()
 	r := &initRequest{sourceUser: "walhook", dir: "."}
-	if err := r.read(cmd, ask); err != nil {
+	if err := r.read(t.Context(), cmd.Flags(), ask); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	files, plan, err := r.plan(t.Context(), ask)
@@ -113,7 +118,7 @@ func TestInit_AsksOnATerminal(t *testing.T) {
 	if err := files.write(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"not a PostgreSQL URL", "did you mean voip.number?", "[voip.customer]", "[."} {
+	for _, want := range []string{"not a PostgreSQL URL", "refuses the role or its password", "did you mean voip.number?", "[voip.customer]", "[."} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, out.String())
 		}
