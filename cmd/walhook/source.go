@@ -18,12 +18,19 @@ func (s snapshotStore) LoadSnapshot(ctx context.Context, point schemas.LSN, fill
 	return s.Publisher.LoadSnapshot(ctx, point, func(w *outbox.SnapshotWriter) error { return fill(w) })
 }
 
+// noSecretKey is what setup warns of before it stores the first signing secret.
+const noSecretKey = "--secret-key is not set: signing secrets are stored in clear; 'head -c 32 /dev/urandom | base64' makes a key for every walhook process, " +
+	"and 'walhook endpoints reseal' encrypts with it what is stored by then"
+
 // prepare makes source and outbox ready: migrations, publication, replica identities,
 // slot and initial snapshot. It leaves unchanged what exists already.
 func prepare(ctx context.Context, from source.Config, store *outbox.Store, outboxURL string, acceptGap bool, log *zap.Logger) error {
 	plan, err := source.PlanSetup(ctx, from)
 	if err != nil {
 		return err
+	}
+	if !store.Access().Secrets.HasKey() {
+		log.Warn(noSecretKey)
 	}
 	if plan.PublishesEverything() {
 		system, database, err := store.Identity(ctx)

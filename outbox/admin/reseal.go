@@ -182,17 +182,22 @@ func (a *Admin) resealColumnsTx(ctx context.Context, tx pgx.Tx, before seal.Seal
 	return list[len(list)-1].account, nil
 }
 
-// sampledSecrets is how many secrets tell whether the key is the right one.
+// sampledSecrets is how many secrets of each end tell whether the key is the right one.
 const sampledSecrets = 50
 
+// The newest and the oldest: a reseal that was interrupted has encrypted the oldest.
 const sampleSecretsSQL = `
-	SELECT account, webhook, secret, ` + seal.StrictSQL + `, coalesce((SELECT key_id FROM walhook.sealing), '') FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1`
+	SELECT account, webhook, secret, ` + seal.StrictSQL + `, coalesce((SELECT key_id FROM walhook.sealing), '') FROM (
+		(SELECT * FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id DESC LIMIT $1)
+		UNION ALL
+		(SELECT * FROM walhook.endpoint WHERE deleted_at IS NULL AND state = 'active' ORDER BY id LIMIT $1)
+	) AS endpoint`
 
 // ErrWrongKey says that no stored secret can be decrypted.
 var ErrWrongKey = errors.New("no stored signing secret can be decrypted: --secret-key is not the key that encrypted them")
 
 // CheckKey says whether the secret key is of any use: nil, or [ErrWrongKey] when
-// none of the newest secrets can be decrypted, unless it is known to be the key.
+// none of the newest and oldest secrets can be decrypted, unless it is known to be the key.
 // One that is damaged is no reason.
 func (a *Admin) CheckKey(ctx context.Context) error {
 	rows, err := a.pool.Query(ctx, sampleSecretsSQL, sampledSecrets)
