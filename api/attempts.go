@@ -22,7 +22,7 @@ type attempt struct {
 	DurationMS float64   `json:"duration_ms" doc:"0 when there was no answer"`
 	Status     int       `json:"status" doc:"of HTTP; 0 when there was no answer"`
 	Outcome    string    `json:"outcome" enum:"delivered,retry,pause,disable,dead"`
-	Reason     string    `json:"reason" doc:"2xx, 5xx, timeout_header, unreachable and so on"`
+	Reason     string    `json:"reason" doc:"2xx, 5xx, timeout_header, unreachable and so on: docs/RECEIVERS.md lists them"`
 	Detail     string    `json:"detail,omitempty" doc:"for people: what the receiver answered, without what was sent; absent when there was no answer"`
 }
 

@@ -81,7 +81,7 @@ func (s *stream) begin(c *cursor) error {
 // position is in.
 func (s *stream) otherLog(why string) error {
 	return &source.GapError{From: s.resume.Flush, To: s.tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
-		"the WAL is not the one that was read up to %s: of the transaction stored from there, %s", s.resume.Position, why)}
+		source.GapOtherWAL, s.resume.Position, why)}
 }
 
 func (s *stream) commit(ctx context.Context, c *cursor) error {

@@ -197,7 +197,7 @@ func (s *stream) ended(err *pgconn.PgError) error {
 	if pgsession.State(err) == "42704" { // undefined_object
 		// The server decodes changes by its catalog of their time.
 		return &source.GapError{From: schemas.LSN(s.flushed.Load()), Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
-			"the next change was made while the publication was missing and cannot be decoded (%v)", err)}
+			source.GapUndecodable, err)}
 	}
 	return s.failed(err)
 }

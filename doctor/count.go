@@ -20,6 +20,9 @@ func Choose(n int, one, several string) string {
 	return several
 }
 
+// ListMost is how many names a list shows where nothing else bounds it.
+const ListMost = 20
+
 // List joins names, at most so many of them, and says how many more there are.
 func List(names []string, most int) string {
 	if more := len(names) - most; more > 0 {

@@ -3,17 +3,22 @@ package doctor
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Report collects the findings of a fixed list of checks.
 type Report struct {
 	ids   []string
 	found map[string]*Finding
+	said  map[string][]string // the evidence of each finding, one for each time it was noted
 }
+
+// mostEvidence is how much evidence of one kind a finding shows. Its steps are complete.
+const mostEvidence = 20
 
 // NewReport returns an empty report of the named checks, in this order.
 func NewReport(ids ...string) *Report {
-	return &Report{ids: ids, found: map[string]*Finding{}}
+	return &Report{ids: ids, found: map[string]*Finding{}, said: map[string][]string{}}
 }
 
 // OK notes that a check passed, unless it already has another result.
@@ -69,6 +74,7 @@ func (r *Report) Findings() []Finding {
 	findings := make([]Finding, len(r.ids))
 	for i, id := range r.ids {
 		findings[i] = *r.found[id]
+		findings[i].Evidence = evidence(r.said[id])
 	}
 	return findings
 }
@@ -82,14 +88,31 @@ func (r *Report) add(f Finding) {
 	switch {
 	case had == nil || had.Status.rank() < f.Status.rank():
 		r.found[f.ID] = &f
+		said := []string{f.Evidence}
 		if had != nil && had.Bad() { // a failure joins a warning
-			f.Evidence += "; " + had.Evidence
+			said = append(said, r.said[f.ID]...)
 			f.Fix = join(f.Fix, had.Fix)
 		}
+		r.said[f.ID] = said
 	case had.Status == f.Status && f.Status != Skipped, had.Bad() && f.Bad():
-		had.Evidence += "; " + f.Evidence
+		r.said[f.ID] = append(r.said[f.ID], f.Evidence)
 		had.Fix = join(had.Fix, f.Fix)
 	}
+}
+
+// evidence joins what was said, each once, and says how much more there is.
+func evidence(said []string) string {
+	var once []string
+	for _, text := range said {
+		if !slices.Contains(once, text) {
+			once = append(once, text)
+		}
+	}
+	text := strings.Join(once[:min(len(once), mostEvidence)], "; ")
+	if more := len(once) - mostEvidence; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return text
 }
 
 func join(steps, more Steps) Steps {

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -46,6 +48,24 @@ func TestReport_KeepsTheWorstAndAllOfIt(t *testing.T) {
 			if len(f.Fix) != steps {
 				t.Errorf("%s and %s: %d steps, want %d", first, second, len(f.Fix), steps)
 			}
+		}
+	}
+}
+
+// A thousand tables with the same fault fill no terminal, and each has its steps.
+func TestReport_CutsLongEvidenceAndNoSteps(t *testing.T) {
+	t.Parallel()
+	r := NewReport("a")
+	for i := range 1000 {
+		r.Warn("a", Run(fmt.Sprintf("walhook %d", i)), "table %d", i)
+	}
+	f := r.Findings()[0]
+	if !strings.HasPrefix(f.Evidence, "table 0; table 1; ") || !strings.HasSuffix(f.Evidence, "; table 19; and 980 more") || len(f.Fix) != 1000 {
+		t.Errorf("%d steps: %s", len(f.Fix), f.Evidence)
+	}
+	for n, want := range map[int]string{1: "a", 2: "a, b", 3: "a, b and 1 more"} {
+		if got := List([]string{"a", "b", "c"}[:n], 2); got != want {
+			t.Errorf("%d of them: %s", n, got)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func (d *deaths) insertTx(ctx context.Context, tx pgx.Tx) (int64, error) {
 
 // queueTooLarge makes a dead letter of an event whose body is not stored.
 func queueTooLarge(b *pgx.Batch, e *route.Event, enc *encoding) {
-	b.Queue(deadWithoutEventSQL, e.To.ID, e.ID, enc.text(e.Record), e.WebhookID, e.Schema, e.Type, e.CommittedAt, "too_large", e.Size, e.Format, nil)
+	b.Queue(deadWithoutEventSQL, e.To.ID, e.ID, enc.text(e.Record), e.WebhookID, e.Schema, e.Type, e.CommittedAt, deadTooLarge, e.Size, e.Format, nil)
 }
 
 const (

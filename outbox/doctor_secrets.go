@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -148,7 +147,7 @@ func (e *examination) otherKey(secrets seal.Sealer, keyID string, locked, total 
 	if keyID != "" && opens > 0 {
 		e.r.Fail(checkSecrets, doctor.Run("walhook endpoints reseal --old-secret-key=KEY"),
 			"--secret-key is not the key of the last 'endpoints reseal': another key encrypted %d of %d secrets (%s)",
-			locked, total, someOf(found[secretLocked]))
+			locked, total, doctor.List(found[secretLocked], fewNames))
 	} else {
 		fix := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that encrypted them"}}
 		e.r.Fail(checkSecrets, fix, "none of %s can be decrypted: --secret-key is not the key that encrypted them, and walhook cannot sign anything",
@@ -202,7 +201,7 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has run, and those endpoints are held", "URL"},
 	} {
 		if names := found[s.kind]; len(names) > 0 {
-			s.say(checkSecrets, s.fix, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, someOf(names))
+			s.say(checkSecrets, s.fix, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, doctor.List(names, fewNames))
 		}
 	}
 	plain, loose, urls := len(found[secretPlain]), len(found[secretLoose]), len(found[urlPlain])
@@ -222,11 +221,5 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 	}
 }
 
-// someOf names the first few.
-func someOf(names []string) string {
-	const few = 5
-	if len(names) <= few {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
-}
+// fewNames is how many endpoints a finding names.
+const fewNames = 5

@@ -274,7 +274,7 @@ func expireRetriesTx(ctx context.Context, tx pgx.Tx, e *Endpoint, after, before 
 // expiry is the reason for which an event that is not sent any more is a dead letter.
 func (e *Endpoint) expiry(event int64) string {
 	if event < e.FeedFrom {
-		return "expired"
+		return deadExpired
 	}
-	return "retention"
+	return deadRetention
 }

@@ -220,12 +220,16 @@ func (e *examination) lookAtServer(ctx context.Context) {
 		return
 	}
 	if ours {
-		e.r.OK(checkSlots, "all %d replication slots are in use, slot %s among them", slots, e.cfg.Slot)
+		e.r.OK(checkSlots, "%s in use, slot %s among them", allSlots(slots), e.cfg.Slot)
 		return
 	}
 	fix := doctor.Configure(onSource, "max_replication_slots", strconv.Itoa(slots+slack), true)
 	fix[0].Note = "or drop an unused slot: SELECT slot_name, active FROM pg_catalog.pg_replication_slots"
-	e.r.Fail(checkSlots, fix, "all %d replication slots are in use: none is left for %s", slots, e.cfg.Slot)
+	e.r.Fail(checkSlots, fix, "%s in use: none is left for %s", allSlots(slots), e.cfg.Slot)
+}
+
+func allSlots(n int) string {
+	return doctor.Choose(n, "the only replication slot is", fmt.Sprintf("all %d replication slots are", n))
 }
 
 // lookAtReplication opens a session of the replication protocol, as setup and run do, and

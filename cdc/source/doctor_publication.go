@@ -37,7 +37,7 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 			}
 		}
 		e.r.OK(checkPublication, "%s, as it was set up (oid %d)", e.cfg.Publication, e.slot.publication)
-		e.r.OK(checkPublished, "%d tables, every operation", len(e.slot.published))
+		e.r.OK(checkPublished, "%s, every operation", doctor.Count(len(e.slot.published), "table"))
 	}
 	if e.slot.publication == 0 {
 		e.r.Skip("there is no publication", all...)

@@ -334,7 +334,7 @@ func (e *examination) otherSlots(limit int64) {
 				"no process reads slot %s, for which the server retains %s of WAL", info.Name, bytesText(float64(info.Retained)))
 		}
 	}
-	e.r.OK(checkOtherSlots, "%d others, none of them retains much", others)
+	e.r.OK(checkOtherSlots, "%s, none of them retains much", doctor.Count(others, "other"))
 }
 
 func (e *examination) failover() {

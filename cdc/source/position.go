@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -51,7 +50,7 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 			steps: doctor.Steps{{Kind: doctor.Setting, Text: "--publication=" + was.Publication}},
 		}
 	case was.SystemID != now.id:
-		return checkSystem, gap(slot.WALEnd, "the source is another database system (%s, was %s)", now.id, was.SystemID)
+		return checkSystem, gap(slot.WALEnd, gapSystem, now.id, was.SystemID)
 	// A slot belongs to one database, by its OID: if the slot exists, the database was
 	// renamed.
 	case was.Database != now.Database && !slot.Exists:
@@ -63,15 +62,15 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 			steps: doctor.Steps{{Kind: doctor.Address, On: onSource, Text: "dbname=" + was.Database}},
 		}
 	case !slot.Exists:
-		return checkSlot, gap(slot.WALEnd, "the slot no longer exists")
+		return checkSlot, gap(slot.WALEnd, gapNoSlot)
 	case slot.Lost:
-		return checkSlot, gap(slot.WALEnd, "the server invalidated the slot (wal_status lost): %s", slot.whyLost())
+		return checkSlot, gap(slot.WALEnd, gapLost, slot.whyLost())
 	case slot.WALEnd < reach:
-		return checkSystem, gap(slot.WALEnd, "the source was rewound or restored: its WAL ends at %s", slot.WALEnd)
+		return checkSystem, gap(slot.WALEnd, gapRewound, slot.WALEnd)
 	case now.strays(was.Timeline, reach) != "":
 		return checkSystem, gap(slot.WALEnd, "%s", now.strays(was.Timeline, reach))
 	case slot.Confirmed > stored.Flush:
-		return checkPosition, gap(slot.Confirmed, "somebody else advanced or recreated the slot: it is at %s", slot.Confirmed)
+		return checkPosition, gap(slot.Confirmed, gapAdvanced, slot.Confirmed)
 	case was.Catalog != c.Catalog.Fingerprint():
 		return checkCatalog, &checkedFault{
 			Fault: Fault{
@@ -90,21 +89,21 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState) (check string, err error) {
 	gap := func(format string, args ...any) error {
 		return &GapError{From: from, To: slot.WALEnd, Slot: c.Slot,
-			Reason: fmt.Sprintf("publication %s ", c.Publication) + fmt.Sprintf(format, args...)}
+			Reason: fmt.Sprintf(gapPublication, c.Publication, fmt.Sprintf(format, args...))}
 	}
 	switch {
 	case slot.publication == 0:
-		return checkPublication, gap("does not exist")
+		return checkPublication, gap(gapNoPublication)
 	case slot.publication != before:
-		return checkPublication, gap("was dropped and recreated")
+		return checkPublication, gap(gapOtherPublication)
 	case !slot.operations:
-		return checkPublished, gap("does not publish every insert, update, delete and truncate")
+		return checkPublished, gap(gapOperations)
 	case len(slot.unpublished) > 0:
 		names := make([]string, len(slot.unpublished))
 		for i, table := range slot.unpublished {
 			names[i] = table.String()
 		}
-		return checkPublished, gap("does not contain %s of the catalog", strings.Join(names, ", "))
+		return checkPublished, gap(gapUnpublished, doctor.List(names, doctor.ListMost))
 	}
 	return "", nil
 }
@@ -217,14 +216,14 @@ func (s System) strays(was int32, reach schemas.LSN) string {
 		return ""
 	}
 	if s.err != nil {
-		return fmt.Sprintf("the source is on timeline %d, was on %d, and its history cannot be read: %v", s.Timeline, was, s.err)
+		return fmt.Sprintf(gapHistory, s.Timeline, was, s.err)
 	}
 	end, known := s.ends[was]
 	switch {
 	case !known:
-		return fmt.Sprintf("the source is on timeline %d, which does not come from timeline %d", s.Timeline, was)
+		return fmt.Sprintf(gapTimeline, s.Timeline, was)
 	case end < reach:
-		return fmt.Sprintf("the source is on timeline %d, which left timeline %d at %s, before what was read", s.Timeline, was, end)
+		return fmt.Sprintf(gapBranch, s.Timeline, was, end)
 	}
 	return ""
 }

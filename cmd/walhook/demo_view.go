@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"walhook/doctor"
 	"walhook/internal/carrier"
 	"walhook/sender"
 	"walhook/sender/deliver"
@@ -91,7 +92,7 @@ func (v *demoView) close(errOut io.Writer) error {
 		fmt.Fprint(errOut, line)
 	}
 	if v.logMore > 0 {
-		fmt.Fprintf(errOut, "and %d more lines of the log\n", v.logMore)
+		fmt.Fprintf(errOut, "and %s of the log\n", doctor.Count(v.logMore, "more line"))
 	}
 	return err
 }

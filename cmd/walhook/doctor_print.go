@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"walhook/doctor"
@@ -54,7 +55,10 @@ func writeFindings(w io.Writer, findings []doctor.Finding) error {
 		writeSteps(&text, f.Fix)
 	}
 	t := count(findings)
-	fmt.Fprintf(&text, "%d checks: %d ok, %d warnings, %d failed, %d skipped\n", len(findings), t.OK, t.Warning, t.Failed, t.Skipped)
+	fmt.Fprintf(&text, "%s: %d ok, %s, %d failed, %d skipped\n", doctor.Count(len(findings), "check"), t.OK, doctor.Count(t.Warning, "warning"), t.Failed, t.Skipped)
+	if i := slices.IndexFunc(findings, doctor.Finding.Bad); i >= 0 {
+		fmt.Fprintf(&text, "'walhook reasons %s' says what that check is about; so for every check and reason\n", findings[i].ID)
+	}
 	_, err := io.WriteString(w, text.String())
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"walhook/doctor"
@@ -82,5 +81,5 @@ func names(leaf *x509.Certificate) string {
 	if len(all) == 0 {
 		return "no name"
 	}
-	return strings.Join(all, ", ")
+	return doctor.List(all, doctor.ListMost)
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
+	"walhook/doctor"
 	"walhook/outbox/admin"
 
 	"github.com/spf13/cobra"
@@ -36,7 +36,7 @@ another endpoint, holds that endpoint.`,
 		fmt.Fprintf(out, "%d encrypted, %d already encrypted, %d unreadable\n", found.Sealed, found.Already, len(found.Unreadable))
 		if n := len(found.Unreadable); n > 0 {
 			return fmt.Errorf("neither key decrypts the secrets of %s: set --old-secret-key to the key that encrypted them, or rotate them",
-				strings.Join(found.Unreadable[:min(n, 10)], ", "))
+				doctor.List(found.Unreadable, 10))
 		}
 		return nil
 	})

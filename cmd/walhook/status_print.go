@@ -159,6 +159,9 @@ func writeEndpointTables(out io.Writer, st *admin.Status) error {
 			fmt.Fprintf(table, "… and %d more: 'walhook endpoints' lists them\n", more)
 		}
 	}
+	if len(st.Worst)+len(st.Held)+len(st.Disabled) > 0 {
+		fmt.Fprintln(table, "\n'walhook reasons REASON' explains a reason")
+	}
 	return table.Flush()
 }
 

@@ -210,14 +210,14 @@ func TestDoctor_NamesWhatIsWrongAndWhatFixesIt(t *testing.T) {
 }
 
 // TestDoctor_MakesTheChecksThatTheManualLists compares the ids with those of
-// docs/OPERATIONS.md: each is explained, and each is made, every time.
+// docs/REASONS.md: each is explained, and each is made, every time.
 func TestDoctor_MakesTheChecksThatTheManualLists(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/OPERATIONS.md")
+	text, err := os.ReadFile("../../docs/REASONS.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(text), "\n## Doctor\n")
+	_, section, _ := strings.Cut(string(text), "\n## Checks of doctor\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var listed []string
 	for line := range strings.Lines(section) {

@@ -344,11 +344,11 @@ func reportGuard(c Config, seen int64, r *doctor.Report) {
 			"%s reached this machine, which no --allow-cidr allows", doctor.Count(int(seen), "connection"))
 	case open:
 		r.Warn(checkGuard, doctor.Steps{{Kind: doctor.Setting, Text: "--allow-cidr=", Note: "or only the networks that endpoints are really in"}},
-			"%s allows every address: an account's URL may reach your own network", strings.Join(names, ", "))
+			"%s allows every address: an account's URL may reach your own network", doctor.List(names, doctor.ListMost))
 	case allowed:
-		r.OK(checkGuard, "%s allowed besides public addresses: deliveries may reach this machine", strings.Join(names, ", "))
+		r.OK(checkGuard, "%s allowed besides public addresses: deliveries may reach this machine", doctor.List(names, doctor.ListMost))
 	case len(names) > 0:
-		r.OK(checkGuard, "%s allowed besides public addresses; nothing reached this machine", strings.Join(names, ", "))
+		r.OK(checkGuard, "%s allowed besides public addresses; nothing reached this machine", doctor.List(names, doctor.ListMost))
 	default:
 		r.OK(checkGuard, "public addresses only; none of %d disguised addresses reached this machine", len(loopbackNames()))
 	}

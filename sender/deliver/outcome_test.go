@@ -1,8 +1,6 @@
 package deliver
 
 import (
-	"os"
-	"strings"
 	"testing"
 	"time"
 )
@@ -53,27 +51,22 @@ func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
 	}
 }
 
-// The documents list every reason for the operator, and those that an account sees.
-func TestDocuments_ListEveryReason(t *testing.T) {
-	for file, seen := range map[string]func(Result) string{
-		"../../docs/OPERATIONS.md": func(r Result) string { return r.Reason },
-		"../../docs/RECEIVERS.md":  func(r Result) string { return r.ForAccount() },
-	} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+// Every failure is explained; and for accounts those, and only those, that they see.
+func TestReasons_ExplainWhatAccountsSee(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range failures {
+		seen[string(f.shown())] = true
+	}
+	explained := map[string]bool{}
+	for _, r := range Reasons() {
+		explained[r.Name] = true
+		if _, failed := explanations[failure(r.Name)]; failed && (r.Account != "") != seen[r.Name] {
+			t.Errorf("%s: accounts see it: %t; they read %q", r.Name, seen[r.Name], r.Account)
 		}
-		var rows strings.Builder // the first column of each table
-		for line := range strings.Lines(string(text)) {
-			if cell, ok := strings.CutPrefix(line, "| "); ok {
-				cell, _, _ = strings.Cut(cell, " |")
-				rows.WriteString(cell + "\n")
-			}
-		}
-		for _, f := range failures {
-			if r := classifyResponse(0, f, "", time.Time{}); !strings.Contains(rows.String(), "`"+seen(r)+"`") {
-				t.Errorf("no table of %s has the reason %q", file, seen(r))
-			}
+	}
+	for _, r := range Results() {
+		if !explained[r.Reason] && r.Status != 100 { // invalid_status
+			t.Errorf("%s is not explained", r.Reason)
 		}
 	}
 }
