@@ -16,7 +16,8 @@
 // Rules of state are named CHECK constraints. The fences are SQL functions:
 // walhook.assert_epoch raises WH001 for a publisher that was replaced,
 // walhook.assert_append also WH003 where webhooks have changed that it does not know, and
-// walhook.assert_sender raises WH002 for a sender whose lease has ended.
+// walhook.assert_sender raises WH002 for a sender whose lease has ended. All raise WH004 for
+// a process that has read another timeline of the outbox than the present one.
 //
 // # What happens on failure
 //

@@ -54,6 +54,12 @@ func (r positionRow) first(epoch, nextID int64) []any {
 // errOutboxRewound says that the outbox lacks a position that was stored in it.
 var errOutboxRewound = errors.New("the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it")
 
+// replaced says that a publisher has to take over again before it writes: it is not the
+// one any more, or the outbox is not.
+func replaced(err error) bool {
+	return errors.Is(err, ErrFenced) || errors.Is(err, ErrMoved) || errors.Is(err, errOutboxRewound)
+}
+
 // rewound turns the violation of followsSQL into the condition that it means.
 func rewound(err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)

@@ -265,7 +265,7 @@ func (p *Publisher) endReachedDays(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		if errors.Is(err, ErrFenced) {
+		if replaced(err) {
 			p.live = false
 		}
 		p.view.ForgetWebhooks() // some days may have ended
@@ -424,7 +424,7 @@ func (p *Publisher) sendDay(ctx context.Context) (more bool, err error) {
 		return true, nil
 	}
 	if err != nil {
-		if errors.Is(err, ErrFenced) {
+		if replaced(err) {
 			p.live = false
 		}
 		if d.endpoint == 0 {

@@ -70,6 +70,8 @@
 //   - The outbox lacks what was stored last, since its server failed over to a standby that had
 //     not received it: an append is refused (commit.go, followsSQL), and the publisher takes
 //     over again.
+//   - The outbox is on another timeline than was read, since its server failed over or was
+//     restored: [ErrMoved] (timeline.go). Publisher and sender read everything anew.
 //   - Another publisher or sender took over: [ErrFenced], [ErrLeaseLost].
 //   - One item cannot be stored or read: its loop halves the batch until the item is alone,
 //     sets it aside with a reason, and continues with the rest.
@@ -106,6 +108,7 @@
 //	when events of the inbox are appended            inbox.go, Run
 //	how the backlog is measured                      metrics.go, measure
 //	what is recorded of the source                   source.go
+//	what a failover of the outbox changes            timeline.go
 //
 // # Its packages
 //

@@ -111,11 +111,19 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 	if err := e.s.QueryRow(ctx, acceptedGapsSQL).Scan(&accepted, &last); err != nil {
 		return err
 	}
-	if accepted == 0 {
-		e.r.OK(checkGaps, "none")
-	} else {
-		e.r.OK(checkGaps, "no open gap; %d accepted, the last %s", accepted, last)
+	text := "none"
+	if accepted > 0 {
+		text = fmt.Sprintf("no open gap; %d accepted, the last %s", accepted, last)
 	}
+	var moved time.Time
+	var timeline int32
+	switch err := e.s.QueryRow(ctx, LastFailoverSQL).Scan(&moved, &timeline); {
+	case err == nil:
+		text += fmt.Sprintf("; the outbox failed over, or was restored, before %s: changes of webhooks, endpoints and replays made in the seconds before may be lost", moved.UTC().Format(time.RFC3339))
+	case !isNoRows(err):
+		return err
+	}
+	e.r.OK(checkGaps, "%s", text)
 	return nil
 }
 

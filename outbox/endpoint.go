@@ -142,7 +142,7 @@ const (
 
 // EndpointsChanged says which endpoints of the held shards changed after the
 // instant since (by the outbox's clock), and the instant to ask with next: the
-// same after an error. An endpoint may be reported again; its revision shows it. One goroutine asks.
+// same after an error. [ErrMoved] on another timeline. An endpoint may be reported again; its revision shows it. One goroutine asks.
 func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]EndpointRevision, time.Time, error) {
 	if err := s.lookAtHosts(ctx); err != nil {
 		return nil, since, err
@@ -156,7 +156,8 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	var look []int64 // endpoints that are to be held, or are
 	var url string
 	both := &pgx.Batch{} // one transaction: the second sees at least what was committed by then
-	both.Queue("SELECT clock_timestamp()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	var same bool
+	both.Queue("SELECT clock_timestamp(), walhook.on_timeline($1)", s.timeline).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &same) })
 	both.Queue(endpointsChangedSQL, since, back, s.id, Shards).Query(func(rows pgx.Rows) error {
 		var e EndpointRevision
 		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &e.Confirm, &url}, func() error {
@@ -170,6 +171,9 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	})
 	if err := s.store.pool.SendBatch(ctx, both).Close(); err != nil {
 		return nil, since, fmt.Errorf("read which endpoints changed: %w", err)
+	}
+	if !same {
+		return nil, since, fmt.Errorf("read which endpoints changed: %w", ErrMoved)
 	}
 	if back > usualChange {
 		s.lookedBack = asked
@@ -312,7 +316,7 @@ func (s EndpointSettings) orNone() (*EndpointSettings, error) {
 
 const confirmSQL = `
 	UPDATE walhook.endpoint e SET confirmed_revision = c.revision FROM unnest($1::bigint[], $2::bigint[]) AS c(id, revision)
-	WHERE e.id = c.id AND e.confirmed_revision < c.revision`
+	WHERE e.id = c.id AND e.confirmed_revision < c.revision AND walhook.on_timeline($3)`
 
 // Confirm says that this sender starts no attempt any more by what endpoints were
 // before these revisions.
@@ -326,7 +330,7 @@ func (s *Session) Confirm(ctx context.Context, known []EndpointRevision) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	if _, err := s.store.pool.Exec(ctx, confirmSQL, ids, revisions); err != nil {
+	if _, err := s.store.pool.Exec(ctx, confirmSQL, ids, revisions, s.timeline); err != nil {
 		return fmt.Errorf("confirm which endpoints changed: %w", err)
 	}
 	return nil

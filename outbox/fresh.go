@@ -22,7 +22,9 @@ type fresh struct {
 	mu sync.Mutex
 	// wanted says that this process has had a sender. Guarded by mu, as is the rest.
 	wanted bool
-	asked  int64 // the end of what the sender had when it last asked
+	// timeline is the token of the one that the events are on.
+	timeline string
+	asked    int64 // the end of what the sender had when it last asked
 
 	// The events with ids above after and up to upto, in order.
 	after, upto int64
@@ -77,6 +79,14 @@ func (f *fresh) add(from int64, plan *route.Plan) {
 	f.bound()
 }
 
+// restart drops all events: those that follow are of a timeline, by its token.
+func (f *fresh) restart(timeline string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.timeline = timeline
+	f.reset(f.upto)
+}
+
 func (f *fresh) reset(at int64) {
 	f.after, f.upto, f.bytes = at, at, 0
 	clear(f.events)
@@ -106,11 +116,12 @@ func (f *fresh) bound() {
 	f.events = f.events[:kept]
 }
 
-// tail answers a query for what follows an id, if every event that follows is held.
-func (f *fresh) tail(q *TailQuery) (stretch Stretch, ok bool) {
+// tail answers a query for what follows an id on a timeline, if every event that follows is
+// held.
+func (f *fresh) tail(timeline string, q *TailQuery) (stretch Stretch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if q.Endpoint != 0 || q.Unsettled || q.Upto != 0 {
+	if f.timeline != timeline || q.Endpoint != 0 || q.Unsettled || q.Upto != 0 {
 		return stretch, false
 	}
 	f.asked = max(f.asked, q.After)

@@ -128,7 +128,7 @@ func TestFresh_ASenderBesideThePublisherReadsWhatTheLogHolds(t *testing.T) {
 		}
 		probe := q
 		if probe.After = after; after > 0 {
-			if stretch, ok := f.store.fresh.tail(&probe); ok {
+			if stretch, ok := f.store.fresh.tail(f.publisher.timeline.token, &probe); ok {
 				memory += len(stretch.Events)
 			}
 		}

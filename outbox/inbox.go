@@ -58,7 +58,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, ErrFenced):
+		case replaced(err):
 			inbox.Abandoned(p.log) // another publisher does it
 		case err != nil:
 			inbox.Failed(p.log, "append", inboxPoll, err)
@@ -137,7 +137,7 @@ func (p *Publisher) moveInbox(ctx context.Context, ids []int64) (n int, err erro
 		return 0, nil // by a transaction that nobody waited for any more
 	case errors.Is(err, errUncertain):
 		p.view.NextID = plan.NextID() // ids that may be taken are not given again
-	case errors.Is(err, ErrFenced), errors.Is(err, errOutboxRewound):
+	case replaced(err):
 		p.live = false // until the reader, whose next append meets the same, takes over again
 	}
 	return 0, fmt.Errorf("append the inbox: %w", err)

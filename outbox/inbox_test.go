@@ -186,7 +186,7 @@ func TestAppend_WaitsForThePublishersOwnEarlierTransaction(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, account(7))
 	earlier := f.begin(t)
-	execTx(t, earlier, assertEpochSQL, f.publisher.epoch)
+	execTx(t, earlier, assertEpochSQL, f.publisher.epoch, f.publisher.timeline.token)
 	appended := make(chan error, 1)
 	b := batch(f.tx(dids.Insert(1, 7, "312")))
 	go func() { appended <- f.publisher.Append(t.Context(), b) }()

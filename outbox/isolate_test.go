@@ -139,10 +139,10 @@ func TestIsolation_WhatCannotBeStoredCostsOneTransactionMore(t *testing.T) {
 			refuse(t, f.world, "walhook.event", "NEW.record IN (SELECT record FROM public.poison)", "22021")
 			// Sequences do not roll back: every transaction of the publisher counts.
 			f.exec(t, "CREATE SEQUENCE public.transactions")
-			for name, args := range map[string]string{"assert_epoch": "(mine bigint)", "assert_append": "(mine bigint, webhooks bigint)"} {
-				f.exec(t, "ALTER FUNCTION walhook."+name+" RENAME TO "+name+"_itself")
+			for name, args := range map[string]string{"assert_epoch": "(mine bigint, timeline text)", "assert_append": "(mine bigint, webhooks bigint, timeline text)"} {
+				f.exec(t, "ALTER FUNCTION walhook."+name+args+" RENAME TO "+name+"_itself")
 				f.exec(t, "CREATE FUNCTION walhook."+name+args+` RETURNS void LANGUAGE plpgsql AS $$
-					BEGIN PERFORM nextval('public.transactions'); PERFORM walhook.`+name+"_itself"+strings.ReplaceAll(args, " bigint", "")+`; END $$`)
+					BEGIN PERFORM nextval('public.transactions'); PERFORM walhook.`+name+"_itself"+strings.NewReplacer(" bigint", "", " text", "").Replace(args)+`; END $$`)
 			}
 			changes := make([]schemas.Change, 1024)
 			for id := range changes {

@@ -30,9 +30,16 @@ func (p *Publisher) load(ctx context.Context) (checkpoint schemas.Checkpoint, er
 		return checkpoint, err
 	}
 	p.loading.answered()
+	// What was appended, and lost with a server that failed over, has been read by
+	// senders: its ids are not given again, by this publisher or another one.
+	if view.NextID < p.timeline.firstEvent {
+		view.NextID = p.timeline.firstEvent
+		if err := p.store.makePartitions(ctx, view.NextID); err != nil {
+			return checkpoint, err
+		}
+		p.loading.answered()
+	}
 	if p.view != nil {
-		// What was appended, and lost with a server that failed over, has been read by
-		// senders: its ids are not given again.
 		view.NextID = max(view.NextID, p.view.NextID)
 	}
 	view.MaxEventBytes, view.StoredURL = p.store.cfg.MaxEventBytes, p.store.encoding.url

@@ -276,19 +276,22 @@ const currentEventIDSQL = `SELECT coalesce((SELECT next_event_id FROM walhook.po
 
 // MakePartitions makes the partitions in use and the next ones, where they are
 // missing: before anything is appended, and ahead of their use.
-func (s *Store) MakePartitions(ctx context.Context) error {
+func (s *Store) MakePartitions(ctx context.Context) error { return s.makePartitions(ctx, 0) }
+
+// makePartitions makes those for events from an id on, where that is beyond what is stored.
+func (s *Store) makePartitions(ctx context.Context, from int64) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	return makePartitions(ctx, conn.Conn())
+	return makePartitions(ctx, conn.Conn(), from)
 }
 
 // makePartitions makes the partitions in use and the next ones, where they are
-// missing. Attaching takes no lock that an append would wait for, and a lock
+// missing; events may continue at the id from, beyond what is stored. Attaching takes no lock that an append would wait for, and a lock
 // that cannot be had soon is given up, so that nothing queues behind it.
-func makePartitions(ctx context.Context, conn *pgx.Conn) error {
+func makePartitions(ctx context.Context, conn *pgx.Conn, from int64) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'"); err != nil {
 			return err
@@ -304,10 +307,10 @@ func makePartitions(ctx context.Context, conn *pgx.Conn) error {
 		if err := tx.QueryRow(ctx, currentEventIDSQL).Scan(&nextID); err != nil {
 			return fmt.Errorf("create partitions: %w", err)
 		}
-		current := eventPartition(nextID)
+		current := eventPartition(max(nextID, from))
 		for n := current; n <= current+partitionsAhead; n++ {
-			from, to := n*eventPartitionSize, (n+1)*eventPartitionSize
-			if err := makePartitionTx(ctx, tx, "event", fmt.Sprintf("event_%06d", n), fmt.Sprint(from), fmt.Sprint(to)); err != nil {
+			low, end := n*eventPartitionSize, (n+1)*eventPartitionSize
+			if err := makePartitionTx(ctx, tx, "event", fmt.Sprintf("event_%06d", n), fmt.Sprint(low), fmt.Sprint(end)); err != nil {
 				return err
 			}
 		}

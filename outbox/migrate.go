@@ -67,7 +67,7 @@ func Migrate(ctx context.Context, url string) error {
 	if err := normalizeHolds(ctx, conn); err != nil {
 		return fmt.Errorf("migrate outbox: %w", err)
 	}
-	return makePartitions(ctx, conn)
+	return makePartitions(ctx, conn, 0)
 }
 
 // CheckMigrated says whether the outbox is there and at this binary's version:

@@ -31,6 +31,7 @@ type Publisher struct {
 	// below but watermark, which has a lock of its own, and replayOrders is used under it.
 	mu       sync.Mutex
 	epoch    int64
+	timeline timeline    // that all of this was read on
 	live     bool        // the last TakeOver found a position and no append failed since
 	view     *route.View // what is stored, as far as routing asks
 	flush    schemas.LSN // as it is stored with the position
@@ -117,7 +118,13 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.live = false
+	p.store.pool.Reset() // no connection to the server of an earlier timeline stays
 	err = p.watched(ctx, func(ctx context.Context) (err error) {
+		// First, so that an epoch of a later timeline goes with no earlier one.
+		if p.timeline, err = p.store.noteTimeline(ctx); err != nil {
+			return err
+		}
+		p.loading.answered()
 		name, _ := os.Hostname()
 		if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
 			return err
@@ -132,6 +139,7 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
 	}
 	p.watermark.restart(checkpoint.Flush)
+	p.store.fresh.restart(p.timeline.token)
 	p.live = checkpoint != schemas.Checkpoint{}
 	return checkpoint, nil
 }
@@ -175,7 +183,9 @@ func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, row posit
 	if c.Position.Commit, err = schemas.ParseLSN(commit); err != nil {
 		return c, row, 0, err
 	}
-	c.Flush, err = schemas.ParseLSN(flush)
+	if c.Flush, err = schemas.ParseLSN(flush); err == nil {
+		c.OutboxMoved, err = s.beginsTimeline(ctx, row.id)
+	}
 	return c, row, nextID, err
 }
 

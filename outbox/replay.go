@@ -244,6 +244,10 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 	if !p.live {
 		return false, nil
 	}
+	if order.timeline != p.timeline.token {
+		delete(p.replayOrders, id)
+		return true, nil // the request may be another one: list its events again
+	}
 	p.rotate(ctx)
 	first := p.view.NextID
 	p.view.NextID += replayChunk
@@ -255,7 +259,7 @@ func (p *Publisher) replayStep(ctx context.Context, id int64) (worked bool, err 
 		}
 		return tx.QueryRow(ctx, keepPositionSQL, p.position.first(p.epoch, p.view.NextID)...).Scan(&position.id, &position.at)
 	})
-	if err = rewound(err); errors.Is(err, ErrFenced) || errors.Is(err, errOutboxRewound) {
+	if err = rewound(err); replaced(err) {
 		p.live = false
 	}
 	if err != nil || step.done {

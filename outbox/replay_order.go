@@ -20,9 +20,10 @@ import (
 // copy. A publisher that resumes it, or finds that retention overtook it, continues behind
 // that event: what was still waiting when its turn came is not sent behind later ones.
 type replayOrder struct {
-	left  []string // webhook-ids
-	walk  int64    // how far the walk is
-	first int64    // the first id of the event log when it was listed
+	timeline string   // the token of the one that it was listed on
+	left     []string // webhook-ids
+	walk     int64    // how far the walk is
+	first    int64    // the first id of the event log when it was listed
 }
 
 // openRequest is what is stored of a request that is under way.
@@ -80,13 +81,16 @@ const (
 // replayOrderOf returns the order of a request, listed when it is not known, and again when
 // retention drops what its walk did not reach.
 func (p *Publisher) replayOrderOf(ctx context.Context, id int64) (order *replayOrder, err error) {
+	p.mu.Lock()
+	timeline := p.timeline.token
+	p.mu.Unlock()
 	var r openRequest
 	var last string
 	var original int64
 	err = p.store.pool.QueryRow(ctx, orderRequestSQL, id).Scan(&r.endpoint, &r.since, &r.ids, &r.cursor, &last, &original)
 	if isNoRows(err) {
 		delete(p.replayOrders, id)
-		return &replayOrder{}, nil // done, or withdrawn
+		return &replayOrder{timeline: timeline}, nil // done, or withdrawn
 	}
 	if err != nil {
 		return nil, err
@@ -98,10 +102,10 @@ func (p *Publisher) replayOrderOf(ctx context.Context, id int64) (order *replayO
 	} else if err != nil {
 		return nil, err
 	}
-	if known := p.replayOrders[id]; known != nil && (r.ids != nil || known.first == first || known.walk >= first) {
+	if known := p.replayOrders[id]; known != nil && known.timeline == timeline && (r.ids != nil || known.first == first || known.walk >= first) {
 		return known, nil
 	}
-	order = &replayOrder{first: first, walk: max(r.cursor, original)}
+	order = &replayOrder{timeline: timeline, first: first, walk: max(r.cursor, original)}
 	err = pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, ByIndexSQL); err != nil {
 			return err

@@ -23,6 +23,8 @@ type Session struct {
 	store *Store
 	id    int64
 	lease time.Duration
+	// timeline is the token of the one that it joined on.
+	timeline string
 
 	lookedBack time.Time // by EndpointsChanged, as far as it goes
 
@@ -37,8 +39,8 @@ type Session struct {
 
 const (
 	joinSQL = `
-		INSERT INTO walhook.sender (name, process, lease_until)
-		VALUES ($1, $2, clock_timestamp() + $3::interval)
+		INSERT INTO walhook.sender (name, process, lease_until, timeline)
+		VALUES ($1, $2, clock_timestamp() + $3::interval, $4)
 		RETURNING id`
 
 	otherProcessesSQL = `SELECT id, process FROM walhook.sender WHERE process <> '' AND process <> $1`
@@ -51,7 +53,13 @@ func (s *Store) Join(ctx context.Context, name string, lease time.Duration) (*Se
 	s = s.on(s.pools.sending)
 	session := &Session{store: s, lease: lease}
 	process := processIdentity()
-	if err := s.pool.QueryRow(ctx, joinSQL, name, process, lease).Scan(&session.id); err != nil {
+	s.pool.Reset() // no connection to the server of an earlier timeline stays
+	on, err := s.noteTimeline(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("join as sender %s: %w", name, err)
+	}
+	session.timeline = on.token
+	if err := s.pool.QueryRow(ctx, joinSQL, name, process, lease, on.token).Scan(&session.id); err != nil {
 		return nil, fmt.Errorf("join as sender %s: %w", name, err)
 	}
 	if err := s.endDeadSessions(ctx, process); err != nil {
@@ -84,19 +92,25 @@ func (s *Store) endDeadSessions(ctx context.Context, mine string) error {
 
 const renewSQL = `
 	UPDATE walhook.sender SET lease_until = clock_timestamp() + $2::interval
-	WHERE id = $1 AND lease_until > clock_timestamp()`
+	WHERE id = $1 AND timeline = $3 AND lease_until > clock_timestamp()
+	RETURNING walhook.on_timeline($3)`
 
 // Renew extends the lease and says until when it holds by this process's
 // monotonic clock, reckoned from before the request so that it errs early.
-// [ErrLeaseLost] when the lease had ended.
+// [ErrLeaseLost] when the lease had ended. [ErrMoved] when it holds, on another timeline:
+// the sender may settle what it has delivered, and nothing else.
 func (s *Session) Renew(ctx context.Context) (time.Time, error) {
 	asked := time.Now()
-	tag, err := s.store.pool.Exec(ctx, renewSQL, s.id, s.lease)
+	var same bool
+	err := s.store.pool.QueryRow(ctx, renewSQL, s.id, s.lease, s.timeline).Scan(&same)
+	switch {
+	case isNoRows(err):
+		err = ErrLeaseLost
+	case err == nil && !same:
+		err = ErrMoved
+	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("renew lease of sender %d: %w", s.id, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return time.Time{}, fmt.Errorf("renew lease of sender %d: %w", s.id, ErrLeaseLost)
 	}
 	return asked.Add(s.lease), nil
 }
@@ -208,11 +222,11 @@ func (s *Session) Release(ctx context.Context, shards []Shard) error {
 	return nil
 }
 
-const leaveSQL = `DELETE FROM walhook.sender WHERE id = $1`
+const leaveSQL = `DELETE FROM walhook.sender WHERE id = $1 AND timeline = $2`
 
 // Leave ends the session and frees whatever it still holds.
 func (s *Session) Leave(ctx context.Context) error {
-	if _, err := s.store.pool.Exec(ctx, leaveSQL, s.id); err != nil {
+	if _, err := s.store.pool.Exec(ctx, leaveSQL, s.id, s.timeline); err != nil {
 		return fmt.Errorf("leave as sender %d: %w", s.id, err)
 	}
 	return nil

@@ -83,7 +83,8 @@ var insertAttempts = newRowInsert(`INSERT INTO walhook.attempt `+attemptColumns,
 // with [ErrLeaseLost]. Where the server refuses it because of its data it takes
 // several, and an event whose fate cannot be stored is set aside by itself. After
 // another error it is not known whether it was made; the same batch may be settled
-// again. It answers how the records stand that have, or had, rows in retry.
+// again. After a failover ([ErrMoved] elsewhere) only what was delivered is settled: its
+// event has no other fate on any timeline, and the rest is attempted again. It answers how the records stand that have, or had, rows in retry.
 func (s *Session) Settle(ctx context.Context, batch []Settlement) (states []RecordState, err error) {
 	// An earlier call may have ended before all that it had to set aside was.
 	if len(s.disposed) > 0 {
@@ -147,9 +148,19 @@ func (s *Session) settleAll(ctx context.Context, batch []Settlement) ([]RecordSt
 	for i := range batch {
 		w.add(&batch[i])
 	}
-	err := s.settle(ctx, &w, len(w.attempts) > fewRows)
+	fence := s.fence()
+	err := s.settle(ctx, fence, &w, len(w.attempts) > fewRows)
+	if errors.Is(err, ErrMoved) {
+		w, fence = settlementColumns{encoding: s.store.encoding, touched: map[recordRef]struct{}{}}, s.leaseFence()
+		for i := range batch {
+			if batch[i].Disposition == Delivered {
+				w.add(&batch[i])
+			}
+		}
+		err = s.settle(ctx, fence, &w, len(w.attempts) > fewRows)
+	}
 	if errors.Is(err, errSettledBefore) {
-		err = s.settle(ctx, &w, false)
+		err = s.settle(ctx, fence, &w, false)
 	}
 	if err != nil {
 		return nil, err
@@ -170,8 +181,9 @@ const (
 // errSettledBefore says that an attempt cannot be copied, for it is there.
 var errSettledBefore = errors.New("attempt was already stored")
 
-func (s *Session) settle(ctx context.Context, w *settlementColumns, copying bool) error {
+func (s *Session) settle(ctx context.Context, behind fence, w *settlementColumns, copying bool) error {
 	tx := transaction{
+		fence: behind,
 		first: w.queueLocks,
 		fill:  func(b *pgx.Batch) { w.queue(b, !copying) },
 		read:  w.read,

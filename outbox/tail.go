@@ -22,6 +22,9 @@ import (
 // A row that is not wanted is answered without its body instead of being
 // filtered out: so the event log is always read by its index in order of id, however
 // many rows wait, and the answer says how far it went.
+//
+// On another timeline than the session's they answer nothing: what the sender would compare
+// it with, ids and revisions, has another meaning there.
 const (
 	// Of shards, or of one endpoint: everything, or what no earlier owner settled.
 	tailSQL          = readStartSQL + ofShardsSQL + readFromSQL + readEndSQL
@@ -33,8 +36,8 @@ const (
 		SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
 			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of
 		FROM (SELECT e.*, CASE WHEN `
-	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % $6 = ANY ($3::int[]))` // NULL is all of them
-	readFromSQL = ` THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2`
+	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % $7 = ANY ($3::int[]))` // NULL is all of them
+	readFromSQL = ` THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND (SELECT walhook.on_timeline($6))`
 	readEndSQL  = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
 
 	// By the index alone: what is on the rows' pages may be damaged.
@@ -45,7 +48,7 @@ const (
 // Tail reads a stretch of the event log: the events of the held shards, or of one
 // endpoint, in order of id. What this process has just appended comes from memory.
 func (s *Session) Tail(ctx context.Context, q TailQuery) (Stretch, error) {
-	if stretch, ok := s.store.fresh.tail(&q); ok {
+	if stretch, ok := s.store.fresh.tail(s.timeline, &q); ok {
 		s.store.listener.readUpTo(stretch.Upto)
 		return stretch, nil
 	}
@@ -80,7 +83,7 @@ func (s *Session) tail(ctx context.Context, q *TailQuery, after, upto int64, str
 	var sql string
 	var args []any
 	if q.Endpoint != 0 {
-		sql, args = laneSQL, []any{formats, after, upto, q.Endpoint, q.Limit, each}
+		sql, args = laneSQL, []any{formats, after, upto, q.Endpoint, q.Limit, each, s.timeline}
 		if q.Unsettled {
 			sql = laneUnsettledSQL
 		}
@@ -89,7 +92,7 @@ func (s *Session) tail(ctx context.Context, q *TailQuery, after, upto int64, str
 		if len(shards) == Shards {
 			shards = nil
 		}
-		sql, args = tailSQL, []any{formats, after, upto, shards, q.Limit, each, Shards}
+		sql, args = tailSQL, []any{formats, after, upto, shards, q.Limit, each, s.timeline, Shards}
 		if q.Unsettled {
 			sql = tailUnsettledSQL
 		}
@@ -294,7 +297,7 @@ const (
 			FROM (
 				SELECT * FROM walhook.retry r
 				WHERE r.endpoint = $1 AND r.next_at <= now() + $2::interval AND r.event_id <> ALL ($3)
-					AND ($6::bigint[] IS NULL OR r.event_id = ANY ($6))
+					AND ($6::bigint[] IS NULL OR r.event_id = ANY ($6)) AND (SELECT walhook.on_timeline($7))
 				ORDER BY r.next_at, r.event_id LIMIT $4) r
 			JOIN walhook.event e ON e.id = r.event_id) e
 		WHERE before < $5 ORDER BY next_at, id`
@@ -356,7 +359,7 @@ func (s *Session) dueRetries(ctx context.Context, q RetryQuery, ids []int64) (Re
 	if ids != nil {
 		limit = min(limit, len(ids)) // nobody looks for more beyond them
 	}
-	both.Queue(dueRetriesSQL, q.Endpoint, ahead, q.Exclude, limit, maxBytes, ids).Query(func(rows pgx.Rows) (err error) {
+	both.Queue(dueRetriesSQL, q.Endpoint, ahead, q.Exclude, limit, maxBytes, ids, s.timeline).Query(func(rows pgx.Rows) (err error) {
 		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
 			err = row.Scan(append(e.columns(), &e.Attempts)...)
 			e.ReadAt = time.Now()

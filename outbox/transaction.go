@@ -27,20 +27,30 @@ type fence struct {
 }
 
 const (
-	assertEpochSQL  = `SELECT walhook.assert_epoch($1)`
-	assertAppendSQL = `SELECT walhook.assert_append($1, $2)`
-	assertSenderSQL = `SELECT walhook.assert_sender($1)`
+	assertEpochSQL  = `SELECT walhook.assert_epoch($1, $2)`
+	assertAppendSQL = `SELECT walhook.assert_append($1, $2, $3)`
+	assertSenderSQL = `SELECT walhook.assert_sender($1, $2)`
+	assertLeaseSQL  = `SELECT walhook.assert_sender_lease($1, $2)`
 )
 
-func (p *Publisher) fence() fence { return fence{sql: assertEpochSQL, args: []any{p.epoch}} }
+func (p *Publisher) fence() fence {
+	return fence{sql: assertEpochSQL, args: []any{p.epoch, p.timeline.token}}
+}
 
 // routedFence also refuses, with errWebhooksMoved, what was routed by other webhooks than
 // those that are stored when the transaction begins.
 func (p *Publisher) routedFence() fence {
-	return fence{sql: assertAppendSQL, args: []any{p.epoch, p.view.WebhooksVersion}}
+	return fence{sql: assertAppendSQL, args: []any{p.epoch, p.view.WebhooksVersion, p.timeline.token}}
 }
 
-func (s *Session) fence() fence { return fence{sql: assertSenderSQL, args: []any{s.id}} }
+func (s *Session) fence() fence {
+	return fence{sql: assertSenderSQL, args: []any{s.id, s.timeline}}
+}
+
+// leaseFence lets a sender also write after a failover, what is true on every timeline.
+func (s *Session) leaseFence() fence {
+	return fence{sql: assertLeaseSQL, args: []any{s.id, s.timeline}}
+}
 
 // run makes a transaction of this publisher, behind its own fence where it brings none;
 // [ErrFenced] when another one took over.
@@ -56,9 +66,12 @@ func (p *Publisher) transact(ctx context.Context, do func(pgx.Tx) error) error {
 	return p.store.transact(ctx, p.fence(), do)
 }
 
-// run makes a transaction of this sender; [ErrLeaseLost] when its lease had ended.
+// run makes a transaction of this sender, behind its own fence where it brings none;
+// [ErrLeaseLost] when its lease had ended.
 func (s *Session) run(ctx context.Context, tx *transaction) error {
-	tx.fence = s.fence()
+	if tx.fence.sql == "" {
+		tx.fence = s.fence()
+	}
 	return s.store.run(ctx, tx)
 }
 
@@ -81,11 +94,12 @@ func (f fence) assertTx(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// The error codes that the fences raise (migrations/001_outbox.sql, 023_append_fence.sql).
+// The error codes that the fences raise (migrations/001_outbox.sql, 023_append_fence.sql, 024_timeline.sql).
 const (
 	codeFenced        = "WH001"
 	codeLeaseLost     = "WH002"
 	codeWebhooksMoved = "WH003"
+	codeMoved         = "WH004"
 )
 
 // errWebhooksMoved says that nothing is stored, since the webhooks have changed that a plan
@@ -105,6 +119,8 @@ func fenceError(err error) error {
 		return fmt.Errorf("%w (%s)", ErrLeaseLost, pgErr.Message)
 	case codeWebhooksMoved:
 		return errWebhooksMoved
+	case codeMoved:
+		return ErrMoved
 	}
 	return err
 }

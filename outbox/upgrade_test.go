@@ -31,7 +31,7 @@ func atRelease(t *testing.T, release int32) *world {
 	if err := migrator.MigrateTo(t.Context(), release); err != nil {
 		t.Fatal(err)
 	}
-	if err := makePartitions(t.Context(), w.conn); err != nil {
+	if err := makePartitions(t.Context(), w.conn, 0); err != nil {
 		t.Fatal(err)
 	}
 	w.db.Exec(t, releaseFile(t, release, ""))

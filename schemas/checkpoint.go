@@ -29,6 +29,9 @@ type Checkpoint struct {
 	Flush    LSN
 	// NoMessages is the one of the batch that stored Position.
 	NoMessages bool
+	// OutboxMoved says that nothing was stored since the outbox failed over or was restored:
+	// it may lack what was stored last before.
+	OutboxMoved bool
 }
 
 // Inside reports whether the position is inside a transaction whose rest is not

@@ -65,6 +65,7 @@ type dispatcher struct {
 	settling  bool
 	saving    bool
 	stopping  bool
+	moved     bool // the log is on another timeline: it takes no save
 	lastSave  bool // the save that ends a stop has begun
 
 	batches     chan tailBatch
@@ -105,8 +106,9 @@ func newDispatcher(s *Sender, lease *lease) *dispatcher {
 }
 
 // run dispatches until ctx ends. After stop is closed it returns errDrained once
-// every attempt is settled and every lane saved.
-func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
+// every attempt is settled and every lane saved; after moved is closed, once every attempt
+// is settled.
+func (d *dispatcher) run(ctx context.Context, stop, moved <-chan struct{}) error {
 	d.attempts, d.abort = context.WithCancelCause(ctx)
 	defer d.attempted.Wait()
 	defer close(d.jobs)
@@ -142,6 +144,12 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 			stop = nil
 			d.stop(now)
 			limits.begin(d.sender.config.HTTP.AttemptTimeout, d.abort)
+		case <-moved: // nobody waits long for an endpoint that answers slowly
+			stop, moved, d.moved = nil, nil, true
+			if !d.stopping {
+				d.stop(now)
+				limits.begin(0, d.abort)
+			}
 		case <-limits.over():
 			return fmt.Errorf("stop: %d attempts and %d settlements are unfinished and may be repeated", d.inFlight, d.unsettled)
 		case <-d.timer.C:

@@ -262,10 +262,13 @@ func (d *dispatcher) stop(now time.Time) {
 	d.leaveLanes(now, func(int) bool { return true })
 }
 
-// stopped says that every attempt is settled and every lane saved.
+// stopped says that every attempt is settled and every lane saved, where that can be.
 func (d *dispatcher) stopped(now time.Time) bool {
-	if d.inFlight > 0 || d.unsettled > 0 || d.saving {
+	if d.inFlight > 0 || d.unsettled > 0 {
 		return false
+	}
+	if d.moved || d.saving {
+		return d.moved
 	}
 	if !d.lastSave {
 		d.lastSave = true

@@ -27,7 +27,9 @@ type Log interface {
 
 // Session is one sender's lease on shards of a log. The log refuses every write
 // whole, with [outbox.ErrLeaseLost], once the lease has expired or another sender has
-// taken over. After any other error the caller does not know whether the write was
+// taken over. Where the log is on another timeline than the session joined on, methods
+// return [outbox.ErrMoved]; Settle stores what was delivered and nothing else, and reads
+// find nothing. After any other error the caller does not know whether the write was
 // made, and may repeat it.
 type Session interface {
 	EventLog

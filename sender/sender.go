@@ -86,7 +86,8 @@ func (s *Sender) mayStart() bool {
 // An error says that a part of it failed; the next owner may then repeat what was in
 // flight.
 //
-// When the lease is lost, the sender drops its state and joins again.
+// When the lease is lost, the sender drops its state and joins again. When the log is on
+// another timeline, it does so as well, once what was in flight is settled.
 func (s *Sender) Run(ctx context.Context) error {
 	defer s.http.Close()
 	// The end of ctx is a request to stop; stopping itself runs under live.

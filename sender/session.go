@@ -31,26 +31,47 @@ func (s *Sender) runSession(ctx, stop context.Context) error {
 	}
 	lease := newLease(asked.Add(s.config.Lease))
 	s.lease.Store(lease)
+	moved := make(chan struct{})
+	// A log that moved is read by another session: this one starts nothing more. What it
+	// has in flight ends and is settled first.
+	unlessMoved := func(part func() error) func() error {
+		return func() error {
+			err := part()
+			if errors.Is(err, outbox.ErrMoved) {
+				if lease.end() {
+					close(moved)
+				}
+				return nil
+			}
+			return err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	d := newDispatcher(s, lease)
 	d.tailer = newTailer(s, session, session, d.batches)
 
-	g.Go(func() error { return s.renew(gctx, session, lease) })
-	g.Go(func() error { return s.rebalance(gctx, session, d.assignments) })
-	g.Go(func() error { return s.watchEndpoints(gctx, session, d.changed) })
-	g.Go(func() error { return d.tailer.run(gctx) })
+	g.Go(unlessMoved(func() error { return s.renew(gctx, session, lease) }))
+	g.Go(unlessMoved(func() error { return s.rebalance(gctx, session, d.assignments) }))
+	g.Go(unlessMoved(func() error { return s.watchEndpoints(gctx, session, d.changed) }))
+	g.Go(unlessMoved(func() error { return d.tailer.run(gctx) }))
 	g.Go(func() error { return s.settle(gctx, session, d.settle, d.settled) })
-	g.Go(func() error { return s.keep(gctx, stop, session, d.saves, d.saved) })
+	g.Go(unlessMoved(func() error { return s.keep(gctx, stop, session, d.saves, d.saved) }))
 	for range readers {
-		g.Go(func() error { return s.serveLanes(gctx, session, d.requests, d.answers) })
+		g.Go(unlessMoved(func() error { return s.serveLanes(gctx, session, d.requests, d.answers) }))
 	}
-	g.Go(func() error { return d.run(gctx, stop.Done()) })
+	g.Go(func() error { return d.run(gctx, stop.Done(), moved) })
 	err = g.Wait()
 	if errors.Is(err, outbox.ErrLeaseLost) {
 		return err
 	}
-	if leaveErr := callWithin(ctx, "leave", session.Leave); leaveErr != nil && errors.Is(err, errDrained) {
+	leaveErr := callWithin(ctx, "leave", session.Leave)
+	switch {
+	case !errors.Is(err, errDrained):
+		return err
+	case leaveErr != nil:
 		return fmt.Errorf("stop: %w", leaveErr)
+	case lease.over.Load() && stop.Err() == nil:
+		return outbox.ErrMoved
 	}
 	return err
 }
@@ -59,6 +80,7 @@ func (s *Sender) runSession(ctx, stop context.Context) error {
 // goroutine writes it, others read it.
 type lease struct {
 	until   atomic.Pointer[time.Time]
+	over    atomic.Bool   // whatever until says
 	renewed chan struct{} // capacity 1
 }
 
@@ -74,8 +96,11 @@ func (l *lease) holds(now time.Time) bool { return l.holdsBy(now, now.Round(0)) 
 
 func (l *lease) holdsBy(monotonic, wall time.Time) bool {
 	until := *l.until.Load()
-	return monotonic.Before(until) && wall.Before(until.Round(0))
+	return !l.over.Load() && monotonic.Before(until) && wall.Before(until.Round(0))
 }
+
+// end ends it at once; false where it was ended before.
+func (l *lease) end() bool { return l.over.CompareAndSwap(false, true) }
 
 func (l *lease) extend(until time.Time) {
 	l.until.Store(&until)
@@ -369,7 +394,7 @@ func (s *Sender) retry(ctx context.Context, what string, call func(context.Conte
 		case err == nil:
 			caller.Answered(s.log)
 			return nil
-		case errors.Is(err, outbox.ErrLeaseLost) || errors.Is(err, outbox.ErrUncertain):
+		case errors.Is(err, outbox.ErrLeaseLost) || errors.Is(err, outbox.ErrMoved) || errors.Is(err, outbox.ErrUncertain):
 			caller.Abandoned(s.log)
 			return err
 		case ctx.Err() != nil:

@@ -25,6 +25,7 @@ type statusJSON struct {
 	Senders   []senderJSON   `json:"senders"`
 	Unowned   []int          `json:"shards_without_owner"`
 	Gaps      []gapJSON      `json:"gaps"`
+	Failover  *failoverJSON  `json:"failover"`
 }
 
 // partJSON says whether a database answers.
@@ -112,6 +113,12 @@ type senderJSON struct {
 	Shards    []int     `json:"shards"`
 }
 
+// failoverJSON is null where the outbox never failed over.
+type failoverJSON struct {
+	NotedAt  time.Time `json:"noted_at"`
+	Timeline int32     `json:"timeline"`
+}
+
 type gapJSON struct {
 	FoundAt time.Time `json:"found_at"`
 	From    string    `json:"from"`
@@ -169,6 +176,9 @@ func (v *statusView) toJSON() statusJSON {
 		if g.To != 0 {
 			j.Gaps[i].To = g.To.String()
 		}
+	}
+	if !st.Failover.IsZero() {
+		j.Failover = &failoverJSON{st.Failover, st.Timeline}
 	}
 	return j
 }

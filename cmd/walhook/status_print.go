@@ -26,6 +26,9 @@ func (v *statusView) write(out io.Writer) error {
 			p.row("GAP", "changes from %s to %s may be missing since %s: %s; then 'walhook setup --accept-gap'",
 				g.From, orUnknown(g.To.String(), g.To == 0), clock(g.FoundAt), g.Reason)
 		}
+		if at := v.outbox.Failover; !at.IsZero() {
+			p.row("failover", "the outbox failed over, or was restored, before %s: changes of webhooks, endpoints and replays made in the seconds before may be lost", clock(at))
+		}
 	}
 	v.writeSource(&p)
 	if v.outbox != nil {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,6 +105,13 @@ func TestFailover_OfTheOutboxToAStandbyThatLacksTheNewestIsAGap(t *testing.T) {
 	if err := conn.QueryRow(t.Context(), gaps).Scan(&open); err != nil || open != 1 {
 		t.Errorf("%d open gaps, want 1: %v", open, err)
 	}
+	var why string
+	if err := conn.QueryRow(t.Context(), "SELECT reason FROM walhook.gap").Scan(&why); err != nil || !strings.HasPrefix(why, "the outbox lacks what was stored in it last") {
+		t.Errorf("the gap is recorded as %q, %v", why, err)
+	}
+	if f.publisher.said(t, "the outbox lacks what was stored in it last") == 0 || f.publisher.said(t, "somebody else advanced") > 0 {
+		t.Error("the publisher does not say what happened")
+	}
 	mustRun(t, "setup", "--accept-gap", "--source", f.db.URL, "--outbox", f.outbox.URL, "--slot", f.slot, "--catalog", f.catalog)
 	startAll(t, f.publisher)
 	f.insertAndReceive(t, 200)
@@ -112,6 +120,70 @@ func TestFailover_OfTheOutboxToAStandbyThatLacksTheNewestIsAGap(t *testing.T) {
 	}
 	f.publisher.stop(t)
 	f.sender.stop(t)
+}
+
+// TestFailover_OfTheOutboxNothingCountsThatIsLost has a sender learn of commits that the
+// promoted standby lacks: an endpoint that was disabled, and a replay whose events took ids.
+// The publisher ends with the primary, so another one knows of neither; the sender keeps its
+// lease. The lost edit counts for nobody, and what gets ids again is sent.
+func TestFailover_OfTheOutboxNothingCountsThatIsLost(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t, false)
+	to := mustParse(t, f.db.URL)
+	source := newProxy(t, to.Host)
+	to.Host = source.Addr()
+	first := newActor(t, "publisher-first", "--role", "publisher", "--source", to.String(), "--outbox", f.outbox.URL, "--slot", f.slot, "--catalog", f.catalog)
+	startAll(t, first, f.sender)
+	load := f.load(t)
+	f.arriveSince(t, time.Time{}, 100)
+	load()
+	f.confirmed(t)
+	if err := source.Close(); err != nil { // no position is stored any more, so none is lost
+		t.Fatal(err)
+	}
+	f.judge(t)
+	f.leaveBehind(t)
+
+	primary := f.primary.URL(f.outbox.Name)
+	mustRun(t, "endpoints", "disable", "1", "--reason", "lost with the primary", "--outbox", primary)
+	replayed := time.Now()
+	mustRun(t, "replay", "--account", "2", "--since", "1h", "--detach", "--outbox", primary)
+	f.arriveSince(t, replayed, 2)
+	eventually(t, 30*time.Second, func() bool { return f.sender.said(t, `"endpoint state"`) > 0 })
+
+	_ = first.end(syscall.SIGKILL)
+	f.failOver(t)
+	startAll(t, f.publisher)
+	f.insertAndReceive(t, 200)
+	conn := f.outbox.Connect(t)
+	for what, sql := range map[string]string{
+		"gaps": "SELECT count(*) FROM walhook.gap", "dead letters": "SELECT count(*) FROM walhook.dead_letter",
+		"events below the first id of the timeline": "SELECT count(*) FROM walhook.event WHERE record ~ ':1000[0-9]{3}$' AND id < (SELECT max(first_event) FROM walhook.timeline)",
+		"other timelines": "SELECT count(*) - 2 FROM walhook.timeline",
+	} {
+		var n int
+		if err := conn.QueryRow(t.Context(), sql).Scan(&n); err != nil || n != 0 {
+			t.Errorf("%d %s, %v", n, what, err)
+		}
+	}
+	if f.publisher.said(t, "the outbox failed over")+f.sender.said(t, "the outbox failed over") == 0 {
+		t.Error("no process says that the outbox failed over")
+	}
+	status := mustRun(t, "status", "--outbox", f.outbox.URL)
+	if !strings.Contains(status, "\nfailover ") && !strings.HasPrefix(status, "failover ") {
+		t.Errorf("the status does not tell of the failover:\n%s", status)
+	}
+	f.publisher.stop(t)
+	f.sender.stop(t)
+}
+
+func mustParse(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 // failover is a shop whose outbox has a standby.
@@ -153,14 +225,7 @@ func newFailover(t *testing.T, synchronous bool) *failover {
 // docs/OPERATIONS.md writes it.
 func twoHosts(t *testing.T, first, second string) string {
 	t.Helper()
-	a, err := url.Parse(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := url.Parse(second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a, b := mustParse(t, first), mustParse(t, second)
 	return strings.Replace(first, a.Host, a.Host+","+b.Host, 1) + "&target_session_attrs=read-write"
 }
 

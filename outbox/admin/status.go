@@ -20,6 +20,10 @@ type Status struct {
 	At        time.Time // the outbox's clock
 	Publisher PublisherStatus
 	Gaps      []GapInfo // not accepted yet, the oldest first
+	// Failover is when walhook met the outbox's present timeline, and Timeline is its
+	// number; zero where the outbox never failed over.
+	Failover time.Time
+	Timeline int32
 
 	// Backlog is how many events wait for active endpoints, an estimate that is
 	// exact when zero, and Oldest is how long ago the oldest of them was
@@ -104,7 +108,7 @@ func (a *Admin) Status(ctx context.Context) (Status, error) {
 		what string
 		read func(context.Context, *Status) error
 	}{
-		{"publisher", a.readPublisher}, {"gaps", a.readGaps}, {"senders", a.readSenders},
+		{"publisher", a.readPublisher}, {"gaps", a.readGaps}, {"failover", a.readFailover}, {"senders", a.readSenders},
 		{"backlog", a.readBacklog}, {"throughput", a.readThroughput},
 		{"endpoints", a.readStates}, {"lanes", a.readLanes}, {"dead letters", a.readDead},
 	} {
@@ -152,6 +156,14 @@ func (a *Admin) readGaps(ctx context.Context, st *Status) error {
 		}
 		return g, err
 	})
+	return err
+}
+
+func (a *Admin) readFailover(ctx context.Context, st *Status) error {
+	err := a.pool.QueryRow(ctx, outbox.LastFailoverSQL).Scan(&st.Failover, &st.Timeline)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
 	return err
 }
 

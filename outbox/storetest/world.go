@@ -116,6 +116,7 @@ const emptySQL = `
 	END $$;
 	UPDATE walhook.shard SET sender = NULL, tail = 0;
 	UPDATE walhook.epoch SET epoch = 0, publisher = '';
+	INSERT INTO walhook.timeline (system_id, number) SELECT c.system_identifier::text, walhook.timeline_now() FROM pg_control_system() c;
 	UPDATE walhook.webhooks_version SET version = 0, stamped = 0, forgotten = 0;
 	ALTER SEQUENCE walhook.endpoint_id_seq RESTART;
 	ALTER SEQUENCE walhook.position_id_seq RESTART`
