@@ -70,7 +70,7 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 	case now.strays(was.Timeline, reach) != "":
 		return checkSystem, gap(slot.WALEnd, "%s", now.strays(was.Timeline, reach))
 	case slot.Confirmed > stored.Flush && stored.OutboxMoved:
-		return checkPosition, gap(slot.Confirmed, "the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it; the slot is at %s", slot.Confirmed)
+		return checkPosition, gap(slot.Confirmed, gapOutbox, slot.Confirmed)
 	case slot.Confirmed > stored.Flush:
 		return checkPosition, gap(slot.Confirmed, gapAdvanced, slot.Confirmed)
 	case was.Catalog != c.Catalog.Fingerprint():

@@ -13,6 +13,7 @@ const (
 	gapLost     = "the server invalidated the slot (wal_status lost): %s"
 	gapRewound  = "the source was rewound or restored: its WAL ends at %s"
 	gapAdvanced = "somebody else advanced or recreated the slot: it is at %s"
+	gapOutbox   = "the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it; the slot is at %s"
 	gapHistory  = "the source is on timeline %d, was on %d, and its history cannot be read: %v"
 	gapTimeline = "the source is on timeline %d, which does not come from timeline %d"
 	gapBranch   = "the source is on timeline %d, which left timeline %d at %s, before what was read"
@@ -44,6 +45,7 @@ func GapReasons() []schemas.Reason {
 		{Name: gapLost, Cause: "the slot retained more WAL than the server may keep for it, or was not read for too long", Fix: "raise `max_slot_wal_keep_size`; " + acceptGapFix},
 		{Name: gapRewound, Cause: "the source was restored from a backup, or failed over to a standby that lacked the newest commits", Fix: acceptGapFix},
 		{Name: gapAdvanced, Cause: "another program read the slot, or somebody called `pg_replication_slot_advance`", Fix: "stop that program, or give walhook a slot of its own (`--slot`); " + acceptGapFix},
+		{Name: gapOutbox, Cause: "the outbox failed over to an asynchronous standby, or was restored, and lacks the newest commits", Fix: "give the outbox a synchronous standby; " + acceptGapFix},
 		{Name: gapHistory, Cause: "the source failed over, and its timeline history file is missing", Fix: "restore the file if you have it; otherwise " + acceptGapFix},
 		{Name: gapTimeline, Cause: "the source is a server of another history", Fix: "correct `--source` if it is wrong; otherwise " + acceptGapFix},
 		{Name: gapBranch, Cause: "the source failed over to a standby that lacked what walhook had read", Fix: acceptGapFix},
