@@ -1,10 +1,14 @@
 VERSION ?=
 GO      ?= go
 
-.PHONY: build test demo ci nightly docs fmt lint
+.PHONY: build release test demo ci nightly docs fmt lint
 
 build: ## the binary, ./walhook
 	CGO_ENABLED=0 $(GO) build -trimpath $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o walhook ./cmd/walhook
+
+release: ## binaries, packages, their contents (SBOM) and checksums, in dist
+	rm -rf dist
+	VERSION=$(VERSION) .ci/release dist
 
 test: ## every test; they bring their own PostgreSQL
 	$(GO) test ./...

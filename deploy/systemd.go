@@ -21,6 +21,8 @@ func Unit(program string) string {
 func UnitWith(program, settings, catalog string) string {
 	const credential = "LoadCredential=walhook.yaml:/etc/walhook/walhook.yaml\n"
 	text := strings.Replace(Unit(program), credential, "LoadCredential=walhook.yaml:"+specifiers.Replace(settings)+"\n", 1)
+	const assert = "AssertPathExists=/etc/walhook/walhook.yaml\n"
+	text = strings.Replace(text, assert, "AssertPathExists="+specifiers.Replace(settings)+"\n", 1)
 	text = strings.Replace(text, "Settings are in /etc/walhook/walhook.yaml", "Settings are in "+settings, 1)
 	if catalog == "" {
 		return text

@@ -201,7 +201,8 @@ func TestSystemd_TheUnitIsRightAndHardened(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]string{
-		"Type": "exec", "Restart": "on-failure", "KillSignal": "SIGTERM", "DynamicUser": "yes", "NoNewPrivileges": "yes",
+		"Type": "exec", "Restart": "on-failure", "KillSignal": "SIGTERM", "DynamicUser": "yes", "User": "walhook",
+		"AssertPathExists": "/etc/walhook/walhook.yaml", "NoNewPrivileges": "yes",
 		"RestartPreventExitStatus": fmt.Sprintf("%d %d", exitUsage, exitGap), "CapabilityBoundingSet": "", "ProtectSystem": "strict",
 	} {
 		if got, there := set[key]; got != want || !there {
@@ -280,5 +281,60 @@ func TestContainer_IsStaticAndNotRoot(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), binary, "version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "walhook 1.2.3 (commit abc) go1.") {
 		t.Errorf("version %s, %v", out, err)
+	}
+}
+
+// TestKubernetes_FitsWhatItStarts checks arguments and settings as the command itself does.
+func TestKubernetes_FitsWhatItStarts(t *testing.T) {
+	t.Parallel()
+	settings, err := os.ReadFile(filepath.Join(repository, "deploy/kubernetes/walhook.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := t.TempDir()
+	for name, value := range map[string]string{
+		"source": "postgres://walhook@db/carrier", "outbox": "postgres://walhook@db/walhook",
+		"secret-key": strings.Repeat("A", 43) + "=", "admin-token": strings.Repeat("t", 44), "walhook.yaml": string(settings),
+	} {
+		if err := os.WriteFile(filepath.Join(mounts, name), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	places := strings.NewReplacer("/run/secrets/walhook", mounts, "/etc/walhook", mounts)
+	for name, want := range map[string]roles{"publisher": {Publisher: true}, "sender": {Sender: true}, "api": {API: true}} {
+		var deployment struct {
+			Spec struct {
+				Template struct {
+					Spec struct {
+						Containers []struct {
+							Args []string
+							Env  []struct{ Name, Value string }
+						}
+					}
+				}
+			}
+		}
+		readYAML(t, "deploy/kubernetes/"+name+".yaml", &deployment)
+		container := deployment.Spec.Template.Spec.Containers[0]
+		cmd, args, err := newRootCommand().Find(container.Args)
+		if err == nil {
+			err = cmd.ParseFlags(args)
+		}
+		if err != nil || cmd.Name() != "run" {
+			t.Fatalf("%s: %v: %v", name, container.Args, err)
+		}
+		var environ []string
+		for _, e := range container.Env {
+			environ = append(environ, e.Name+"="+places.Replace(e.Value))
+		}
+		s, err := readSettings(cmd.Flags(), func() []string { return environ })
+		if err != nil || len(s.warnings) > 0 {
+			t.Errorf("%s: %v %v", name, err, s.warnings)
+			continue
+		}
+		if s.Roles != want || s.Listen != ":8480" || s.MetricsListen != ":9480" || s.Outbox == "" || s.SecretKey == nil ||
+			(s.Source != "") != want.Publisher || (s.AdminToken != "") != want.API {
+			t.Errorf("%s: roles %+v, listens on %s and %s", name, s.Roles, s.Listen, s.MetricsListen)
+		}
 	}
 }

@@ -198,7 +198,7 @@ func TestInit_DeploymentsReferToTheConfigurationFile(t *testing.T) {
 
 	unit := read(unitName)
 	for _, want := range []string{"\nLoadCredential=walhook.yaml:" + dir + "/walhook.yaml\n", "\nLoadCredential=catalog.yaml:" + dir + "/catalog.yaml\n",
-		"\nEnvironment=WALHOOK_CONFIG=%d/walhook.yaml\n", "\nEnvironment=WALHOOK_CATALOG=%d/catalog.yaml\n"} {
+		"\nAssertPathExists=" + dir + "/walhook.yaml\n", "\nEnvironment=WALHOOK_CONFIG=%d/walhook.yaml\n", "\nEnvironment=WALHOOK_CATALOG=%d/catalog.yaml\n"} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit lacks %q", want)
 		}
