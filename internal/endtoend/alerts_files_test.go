@@ -103,7 +103,7 @@ func TestAlerts_HaveARunbookAndATestEach(t *testing.T) {
 		if rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
 			t.Errorf("%s: no summary or description", rule.Alert)
 		}
-		if want := "docs/OPERATIONS.md#" + strings.ToLower(rule.Alert); rule.Annotations["runbook_url"] != want {
+		if want := "https://walhook.example/docs/OPERATIONS.md#" + strings.ToLower(rule.Alert); rule.Annotations["runbook_url"] != want {
 			t.Errorf("%s: runbook_url %q, want %s", rule.Alert, rule.Annotations["runbook_url"], want)
 		}
 		_, runbook, found := strings.Cut(string(page), "\n### "+rule.Alert+"\n")
@@ -135,6 +135,63 @@ type panel struct {
 	Targets                  []struct{ Expr string }
 }
 
+// variable is one that a person chooses above the dashboard.
+type variable struct {
+	Name, Type string
+	Datasource struct{ UID string }
+	Query      any
+}
+
+// annotation marks times on every panel.
+type annotation struct {
+	Name, Expr string
+	Enable     bool
+	Datasource struct{ UID string }
+}
+
+// checkJob checks that each metric of an expression is that of the chosen job.
+func checkJob(t *testing.T, where, expr string) {
+	t.Helper()
+	for _, metric := range regexp.MustCompile(`\b(?:walhook|process)_[a-z_]+(?:\{[^}]*\})?`).FindAllString(expr, -1) {
+		if !strings.Contains(metric, `{job=~"$job"`) {
+			t.Errorf("%s: %s is not of the chosen job", where, metric)
+		}
+	}
+}
+
+// checkVariables checks that what a dashboard's text names is defined, and that what is
+// defined is used.
+func checkVariables(t *testing.T, text string, defined []variable) {
+	t.Helper()
+	known := map[string]bool{"__rate_interval": true, "__interval": true, "__range": true}
+	for _, v := range defined {
+		if known[v.Name] {
+			t.Errorf("the variable %s is there twice", v.Name)
+		}
+		known[v.Name] = true
+		if v.Type == "query" {
+			query, err := json.Marshal(v.Query)
+			if err != nil || v.Datasource.UID != "${datasource}" {
+				t.Errorf("%s asks %s: %v", v.Name, v.Datasource.UID, err)
+			}
+			checkMetricNames(t, v.Name, string(query))
+		}
+	}
+	used := map[string]bool{}
+	for _, match := range regexp.MustCompile(`\$(?:\{(\w+)(?::\w+)?\}|(\w+)|\[\[(\w+)\]\])`).FindAllStringSubmatch(text, -1) {
+		name := match[1] + match[2] + match[3]
+		used[name] = true
+		if !known[name] {
+			t.Errorf("the dashboard uses $%s, which is not defined", name)
+		}
+	}
+	for _, v := range defined {
+		if !used[v.Name] {
+			t.Errorf("nothing on the dashboard uses $%s", v.Name)
+		}
+	}
+}
+
 // TestDashboard_IsWholeAndAsksForMetricsThatExist also has Prometheus parse each
 // query, as a rule.
 func TestDashboard_IsWholeAndAsksForMetricsThatExist(t *testing.T) {
@@ -144,8 +201,10 @@ func TestDashboard_IsWholeAndAsksForMetricsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	var dashboard struct {
-		UID, Title string
-		Panels     []panel
+		UID, Title  string
+		Panels      []panel
+		Templating  struct{ List []variable }
+		Annotations struct{ List []annotation }
 	}
 	if err := json.Unmarshal(text, &dashboard); err != nil || dashboard.UID == "" || len(dashboard.Panels) == 0 {
 		t.Fatalf("%d panels, %v", len(dashboard.Panels), err)
@@ -154,7 +213,7 @@ func TestDashboard_IsWholeAndAsksForMetricsThatExist(t *testing.T) {
 	var rules []rule
 	ids, cells := map[int]bool{}, map[[2]int]string{}
 	for _, p := range dashboard.Panels {
-		if p.Title == "" || p.Description == "" || p.Datasource.UID != "prometheus" || len(p.Targets) == 0 || ids[p.ID] {
+		if p.Title == "" || p.Description == "" || p.Datasource.UID != "${datasource}" || len(p.Targets) == 0 || ids[p.ID] {
 			t.Errorf("panel %d %q lacks a title, a description, a query or the datasource, or its id is there twice", p.ID, p.Title)
 		}
 		ids[p.ID] = true
@@ -168,7 +227,20 @@ func TestDashboard_IsWholeAndAsksForMetricsThatExist(t *testing.T) {
 		}
 		for _, target := range p.Targets {
 			checkMetricNames(t, p.Title, target.Expr)
-			rules = append(rules, rule{"panel", strings.ReplaceAll(target.Expr, "$__rate_interval", "1m")})
+			checkJob(t, p.Title, target.Expr)
+			rules = append(rules, rule{"panel", strings.NewReplacer("$__rate_interval", "1m", "$job", "walhook").Replace(target.Expr)})
+		}
+	}
+	checkVariables(t, string(text), dashboard.Templating.List)
+	if all := dashboard.Annotations.List; len(all) != 1 || all[0].Datasource.UID != "${datasource}" || !all[0].Enable {
+		t.Errorf("annotations %+v, want the alerts", all)
+	} else {
+		rules = append(rules, rule{"annotation", all[0].Expr})
+		alertname := regexp.MustCompile(`^ALERTS\{alertname=~"([^"]+)"`).FindStringSubmatch(all[0].Expr)
+		for _, rule := range alertRules(t) {
+			if rule.Alert != "" && (alertname == nil || !regexp.MustCompile("^(?:"+alertname[1]+")$").MatchString(rule.Alert)) {
+				t.Errorf("%s is not marked on the dashboard", rule.Alert)
+			}
 		}
 	}
 	file, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboard", "rules": rules}}})
