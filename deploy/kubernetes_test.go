@@ -339,6 +339,12 @@ func checkDeployment(t *testing.T, d appsv1.Deployment) {
 	if secret == nil || secret.SecretName != "walhook" {
 		t.Fatalf("%s: the first volume is %v", d.Name, pod.Volumes[0])
 	}
+	// walhook warns of files that others can read.
+	for _, mode := range []*int32{secret.DefaultMode, pod.Volumes[1].ConfigMap.DefaultMode} {
+		if mode == nil || *mode != 0o440 {
+			t.Errorf("%s: files are mounted with mode %v", d.Name, mode)
+		}
+	}
 	for _, item := range secret.Items {
 		mounted = append(mounted, item.Key)
 		if item.Key != item.Path || !slices.Contains(SecretKeys, item.Key) {

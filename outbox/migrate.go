@@ -93,9 +93,13 @@ func (s *Store) CheckMigrated(ctx context.Context) error {
 	case version < latest:
 		return fmt.Errorf("%w: it is at version %d, this walhook needs %d", ErrNotSetUp, version, latest)
 	case version > latest:
-		return fmt.Errorf("%w: it is at version %d, this one supports up to %d", ErrTooNew, version, latest)
+		return tooNew(version, latest)
 	}
 	return nil
+}
+
+func tooNew(version, latest int32) error {
+	return fmt.Errorf("%w: it is at version %d, this one supports up to %d", ErrTooNew, version, latest)
 }
 
 func loadMigrator(ctx context.Context, conn *pgx.Conn) (*migrate.Migrator, error) {
@@ -122,7 +126,7 @@ func checkNotNewer(ctx context.Context, migrator *migrate.Migrator) error {
 		return fmt.Errorf("read the outbox's version: %w", err)
 	}
 	if latest := int32(len(migrator.Migrations)); version > latest {
-		return fmt.Errorf("%w: it is at version %d, this one supports up to %d; use the newer binary", ErrTooNew, version, latest)
+		return tooNew(version, latest)
 	}
 	return nil
 }

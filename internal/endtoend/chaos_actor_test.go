@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -21,6 +22,7 @@ import (
 type actor struct {
 	name  string
 	args  []string
+	of    string         // the program; "" is the one under test
 	links []*chaos.Proxy // between it and PostgreSQL
 	logs  string         // file of all its lives
 
@@ -74,7 +76,7 @@ func (a *actor) start(t *testing.T) error {
 		return err
 	}
 	defer log.Close()
-	cmd := childCommand(t, a.args...)
+	cmd := childCommandOf(t, cmp.Or(a.of, binary), a.args...)
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		return err

@@ -86,8 +86,14 @@ type childProcess struct {
 
 func childCommand(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
+	return childCommandOf(t, binary, args...)
+}
+
+// childCommandOf is for a walhook that may be another than this one.
+func childCommandOf(t testing.TB, program string, args ...string) *exec.Cmd {
+	t.Helper()
 	readSources()
-	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Env = os.Environ()
 	return cmd
 }

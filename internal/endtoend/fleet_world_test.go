@@ -51,6 +51,18 @@ func newShop(t *testing.T, accounts int, urlFor func(account string) string) *sh
 // newShopIn is a shop whose databases need not be on the server that tests share.
 func newShopIn(t *testing.T, db, outbox *pgtest.DB, accounts int, urlFor func(account string) string) *shop {
 	t.Helper()
+	s := newShopWithoutSetup(t, db, outbox, accounts, urlFor)
+	mustRun(t, s.setup()...)
+	return s
+}
+
+// setup is the command that prepares the shop.
+func (s *shop) setup() []string {
+	return []string{"setup", "--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot, "--catalog", s.catalog}
+}
+
+func newShopWithoutSetup(t *testing.T, db, outbox *pgtest.DB, accounts int, urlFor func(account string) string) *shop {
+	t.Helper()
 	s := &shop{db: db, outbox: outbox, slot: "shop_" + db.Name, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), accounts: accounts}
 	if err := os.WriteFile(s.catalog, []byte(shopCatalog), 0o600); err != nil {
 		t.Fatal(err)
@@ -66,7 +78,6 @@ func newShopIn(t *testing.T, db, outbox *pgtest.DB, accounts int, urlFor func(ac
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustRun(t, "setup", "--source", db.URL, "--outbox", s.outbox.URL, "--slot", s.slot, "--catalog", s.catalog)
 	return s
 }
 
