@@ -152,7 +152,8 @@ func refusesTheNewer(t *testing.T, older string, s *shop) {
 
 func reads(t *testing.T, a *actor, times int) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() bool { return a.said(t, `"replication started"`) >= times })
+	// Before the words were changed, the line was "reading".
+	eventually(t, 30*time.Second, func() bool { return a.said(t, `"replication started"`)+a.said(t, `"msg":"reading"`) >= times })
 }
 
 func waits(t *testing.T, a *actor, times int) {
@@ -176,7 +177,7 @@ func buildCommit(t *testing.T, commit string) string {
 	t.Helper()
 	folder := t.TempDir()
 	program := filepath.Join(folder, "older-walhook")
-	const script = `set -eo pipefail; git -C "$1" archive "$2" | tar -x -C "$3"; cd "$3"; go build -buildvcs=false -o "$4" ./cmd/walhook`
+	const script = `set -eo pipefail; git -C "$1" archive "$2" | tar -x -C "$3"; cd "$3"; go build -trimpath -buildvcs=false -o "$4" ./cmd/walhook`
 	if out, err := exec.CommandContext(t.Context(), "bash", "-c", script, "build", repository, commit, folder, program).CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", commit, err, out)
 	}
