@@ -24,6 +24,7 @@ type pending struct {
 	spare []schemas.Change // guarded by mu: empty, for the next batch's changes
 	bytes int              // guarded by mu
 	some  bool             // guarded by mu: there is something to store
+	taken bool             // guarded by mu: a batch is being stored
 	ready chan struct{}    // gets a signal when some becomes true
 	room  chan struct{}    // gets a signal when the batch was taken
 }
@@ -54,7 +55,7 @@ func (p *pending) take(ctx context.Context) (schemas.Batch, error) {
 		if p.some {
 			batch := p.batch
 			// Position and flush stay, for a batch without changes.
-			p.batch.Changes, p.spare, p.bytes, p.some = p.spare, nil, 0, false
+			p.batch.Changes, p.spare, p.bytes, p.some, p.taken = p.spare, nil, 0, false, true
 			p.mu.Unlock()
 			signal(p.room)
 			return batch, nil
@@ -72,8 +73,15 @@ func (p *pending) take(ctx context.Context) (schemas.Batch, error) {
 func (p *pending) done(b schemas.Batch) {
 	clear(b.Changes)
 	p.mu.Lock()
-	p.spare = b.Changes[:0]
+	p.spare, p.taken = b.Changes[:0], false
 	p.mu.Unlock()
+}
+
+// allStored reports whether all that was added is stored.
+func (p *pending) allStored() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.some && !p.taken
 }
 
 // waiting reports whether the batch holds something.

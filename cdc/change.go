@@ -61,6 +61,9 @@ func (s *stream) begin(c *cursor) error {
 	if s.inTx {
 		return errors.New("a transaction begins inside another")
 	}
+	if s.gate.reaches(tx.commit) { // the next session reads it, by another catalog
+		return nil
+	}
 	s.inTx, s.tx, s.ordinal = true, tx, 0
 	s.skip, s.skipUpto = false, 0
 	switch done := s.resume.Position; {

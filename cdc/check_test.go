@@ -168,7 +168,7 @@ func TestReader_RefusesToStartWhereItCannotContinue(t *testing.T) {
 		{
 			name:  "a changed catalog",
 			spoil: func(t *testing.T, w *world) { w.cfg.Catalog = catalogOf(t, anotherCatalog) },
-			fault: "differ from those that were set up", fix: "--accept-gap",
+			fault: "are not those of the catalog in force", fix: "walhook setup",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

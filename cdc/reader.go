@@ -40,6 +40,10 @@ type Reader struct {
 	// goroutine owns them.
 	names map[uint32]schemas.TableName
 
+	// adopting is what the reader waits with the adoption of a catalog; Run's goroutine
+	// and that of a session own it.
+	adopting adopting
+
 	// skipDone says that --skip-unreadable has no effect any more, skipAhead that its
 	// position is beyond the end of the WAL. The appending goroutine owns them.
 	skipDone, skipAhead bool
@@ -155,6 +159,8 @@ func (r *Reader) read(ctx context.Context) error {
 				return nil
 			}
 			continue
+		case errors.Is(err, errAdopted):
+			continue
 		case isFinal(err):
 			return r.final(ctx, err)
 		}
@@ -240,6 +246,7 @@ func (r *Reader) final(ctx context.Context, err error) error {
 // Store stores changes. The reader acknowledges only what it has committed.
 type Store interface {
 	History
+	Catalogs
 	source.Changes
 
 	// Ping checks whether the store answers, within its own time limit. A reader whose
@@ -323,6 +330,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
 	group.Go(func() error { return r.watch(ctx, slot) })
+	group.Go(func() error { return r.followCatalog(ctx, s) })
 	group.Go(func() error { r.observeTables(ctx, history); return nil })
 	err = group.Wait()
 	return s.progress, err
@@ -366,6 +374,9 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *s
 	}
 	if err != nil {
 		return checkpoint, slot, err
+	}
+	if inForce := r.store.Catalog(); inForce != nil {
+		r.cfg.Catalog = inForce
 	}
 	if without := r.withoutMessages(checkpoint); without != r.noMessages {
 		r.noMessages = without

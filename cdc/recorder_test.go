@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"walhook/cdc/source"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -31,8 +30,12 @@ type recorder struct {
 	described  map[uint32][]*catalog.TableDescription // by place
 	seenEnd    schemas.LSN
 	seenAt     time.Time
-	advanced   time.Time     // when, before this process
-	faults     []string      // promises that a caller broke
+	advanced   time.Time // when, before this process
+	faults     []string  // promises that a caller broke
+	inForce    *catalog.Catalog
+	pending    *catalog.Catalog
+	notes      []string      // why it is not in force yet
+	adopted    []adoption    // in their order
 	changed    chan struct{} // closed at every change of the above
 
 	// before runs before an append, after once it is stored. An error of either is the
@@ -205,7 +208,7 @@ func (s *recorderSink) Owner(_ context.Context, e schemas.OwnerEdge) error {
 	return nil
 }
 
-func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
+func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
 	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}, tables: map[uint32][]*catalog.TableDescription{}}
 	if r.filling != nil {
 		if err := r.filling(); err != nil {
@@ -224,6 +227,64 @@ func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(
 	r.begun, r.accounts, r.owners, r.described = nil, sink.accounts, sink.owners, sink.tables
 	r.tell()
 	return nil
+}
+
+// adoption is what the recorder knows of one.
+type adoption struct {
+	catalog  *catalog.Catalog
+	point    schemas.LSN
+	before   int // changes that were stored before it
+	accounts map[string]schemas.Account
+	owners   map[schemas.OwnerEdge]bool
+}
+
+func (r *recorder) Catalog() *catalog.Catalog {
+	return look(r, func() *catalog.Catalog { return r.inForce })
+}
+
+func (r *recorder) PendingCatalog(context.Context) (*catalog.Catalog, error) {
+	return look(r, func() *catalog.Catalog { return r.pending }), nil
+}
+
+func (r *recorder) NotePending(_ context.Context, _ *catalog.Catalog, why string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, why)
+	r.tell()
+	return nil
+}
+
+func (r *recorder) Adopt(_ context.Context, next *catalog.Catalog, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
+	sink := &recorderSink{accounts: map[string]schemas.Account{}, owners: map[schemas.OwnerEdge]bool{}, tables: map[uint32][]*catalog.TableDescription{}}
+	if r.filling != nil {
+		if err := r.filling(); err != nil {
+			return err
+		}
+	}
+	if fill != nil {
+		if err := fill(sink); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if point != 0 {
+		if point < r.checkpoint.Flush || point <= r.checkpoint.Position.Commit {
+			r.faults = append(r.faults, fmt.Sprintf("catalog adopted at %s, stored are %s, flush %s", point, r.checkpoint.Position, r.checkpoint.Flush))
+		}
+		r.checkpoint.Position, r.checkpoint.Xid, r.checkpoint.Flush = schemas.Position{Commit: point}, 0, point
+	}
+	r.adopted = append(r.adopted, adoption{next, point, len(r.changes), sink.accounts, sink.owners})
+	r.inForce, r.pending, r.checkpoint.Source.Catalog = next, nil, next.Fingerprint()
+	r.tell()
+	return nil
+}
+
+// ask is what setup does with a changed catalog.
+func (r *recorder) ask(next *catalog.Catalog) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = next
 }
 
 // tell wakes the waiters. The caller holds mu.

@@ -69,6 +69,7 @@ type stream struct {
 	position      schemas.Position
 	xid           uint32
 	flush         schemas.LSN
+	gate          gate
 	idleStored    time.Time
 	lastStatus    time.Time
 	nextStatus    time.Time
@@ -140,7 +141,7 @@ func (s *stream) receive(ctx context.Context) error {
 	for {
 		now := time.Now()
 		if !now.Before(s.nextStatus) {
-			if err := s.sendStatus(calm, now, silent > s.r.silence/2); err != nil {
+			if err := s.sendStatus(calm, now, silent > s.r.silence/2 || s.gate.asksAnswer()); err != nil {
 				return err
 			}
 		}
@@ -154,6 +155,12 @@ func (s *stream) receive(ctx context.Context) error {
 		if ctx.Err() != nil {
 			s.goodbye(calm)
 			return context.Cause(ctx)
+		}
+		if s.mayStop() {
+			if err := s.stand(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		message, err := s.conn.ReceiveMessage(calm)
 		if err != nil {
@@ -253,6 +260,9 @@ func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	}
 	if s.expect && end > s.resume.Position.Commit {
 		return s.otherLog("it is not there")
+	}
+	if s.gate.reaches(end) {
+		return nil
 	}
 	s.r.metrics.lag.reads(end)
 	s.advance(end, every)

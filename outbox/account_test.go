@@ -9,6 +9,7 @@ import (
 	"walhook/outbox/address"
 	"walhook/outbox/route/routetest"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // setURL is an update of account 7's URL.
@@ -315,7 +316,7 @@ func TestAccounts_AChangedParentCountsInCommitOrder(t *testing.T) {
 func TestAccounts_TheTreeComesFromTheSnapshot(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, memberInsert(8, 1))
-	f.snapshot(t, 0x9000, func(w *SnapshotWriter) error {
+	f.snapshot(t, 0x9000, func(w catalog.SnapshotSink) error {
 		for _, a := range []schemas.Account{{ID: "1", URL: urlA}, {ID: "2", Parent: "1"}, {ID: "3", Parent: "3"},
 			{ID: "4", Parent: strings.Repeat("x", 2000)}, {ID: strings.Repeat("y", 2000), URL: urlA, Parent: "1"}} {
 			if err := w.Account(t.Context(), a); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 func TestAppend_StoresEventsOwnersAndPositionAtomically(t *testing.T) {
@@ -101,7 +102,7 @@ func TestAppend_OfAnEarlierPublisherIsRefused(t *testing.T) {
 	if e, o, p, u := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"), f.count(t, "unrouted"); e != 1 || o != 0 || p != 1 || u != 0 {
 		t.Errorf("%d events, %d owners, %d endpoints, %d unrouted", e, o, p, u)
 	}
-	if err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(*SnapshotWriter) error { return nil }); !errors.Is(err, ErrFenced) {
+	if err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(catalog.SnapshotSink) error { return nil }); !errors.Is(err, ErrFenced) {
 		t.Errorf("stored a snapshot: %v", err)
 	}
 	if err := second.Append(t.Context(), b); err != nil {
@@ -348,7 +349,7 @@ func TestGap_IsNotedOnceUntilItIsAccepted(t *testing.T) {
 	}
 	const gapsSQL = "SELECT format('%s %s %s %s', from_lsn, coalesce(to_lsn::text, '-'), reason, accepted_at IS NOT NULL) FROM walhook.gap ORDER BY id"
 	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing f", "0/3000 0/4000 slot was advanced f")
-	f.snapshot(t, 0x5000, func(*SnapshotWriter) error { return nil })
+	f.snapshot(t, 0x5000, func(catalog.SnapshotSink) error { return nil })
 	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing t", "0/3000 0/4000 slot was advanced t")
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"walhook/outbox/route"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // billingCatalog has rules about records of each way to be owned, and asks for
@@ -167,7 +168,7 @@ func TestDerived_TheAccountsColumnsAreThoseOfItsLatestRow(t *testing.T) {
 func TestDerived_AccountColumnsComeFromTheSnapshotAndGoWithRetention(t *testing.T) {
 	f := newBilling(t)
 	f.commit(t, payers.Insert(8, "n", nil, nil, "old", "old"))
-	f.snapshot(t, 0x9000, func(w *SnapshotWriter) error {
+	f.snapshot(t, 0x9000, func(w catalog.SnapshotSink) error {
 		return w.Account(t.Context(), schemas.Account{ID: "7", Columns: []string{`"p"`, `"S-1"`}})
 	})
 	f.commitLSN = 0x9000

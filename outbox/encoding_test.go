@@ -7,6 +7,7 @@ import (
 
 	"walhook/internal/pgtest"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // An outbox whose database cannot hold every text delivers everybody's events all
@@ -67,7 +68,7 @@ func TestEncoding_AnOutboxThatIsNotUTF8ServesEverybody(t *testing.T) {
 
 func TestSnapshot_KeysThatAreOneOnceTheirBytesAreReplaced(t *testing.T) {
 	f := newFeed(t)
-	f.snapshot(t, firstLSN, func(w *SnapshotWriter) error {
+	f.snapshot(t, firstLSN, func(w catalog.SnapshotSink) error {
 		for _, id := range []string{"a\xe9", "a\xe8", "7"} {
 			if err := w.Account(t.Context(), schemas.Account{ID: id, URL: "https://example.com/\xe9"}); err != nil {
 				return err

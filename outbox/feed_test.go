@@ -54,10 +54,10 @@ func newFeedIn(t *testing.T, w *world) *feed {
 }
 
 // newFeedOf is one by another catalog.
-func newFeedOf(t *testing.T, w *world, catalog string) *feed {
+func newFeedOf(t *testing.T, w *world, text string) *feed {
 	t.Helper()
-	f := &feed{world: w, publisher: newPublisherOf(t, w, catalog), commitLSN: firstLSN, catalog: catalog}
-	f.snapshot(t, firstLSN, func(*SnapshotWriter) error { return nil })
+	f := &feed{world: w, publisher: newPublisherOf(t, w, text), commitLSN: firstLSN, catalog: text}
+	f.snapshot(t, firstLSN, func(catalog.SnapshotSink) error { return nil })
 	f.takeOver(t)
 	return f
 }
@@ -82,7 +82,7 @@ func (f *feed) takeOver(t *testing.T) schemas.Checkpoint {
 }
 
 // snapshot stores a whole first snapshot.
-func (f *feed) snapshot(t *testing.T, point schemas.LSN, fill func(*SnapshotWriter) error) {
+func (f *feed) snapshot(t *testing.T, point schemas.LSN, fill func(catalog.SnapshotSink) error) {
 	t.Helper()
 	storetest.Snapshot(t, f.publisher, point, fill)
 }

@@ -151,16 +151,16 @@ func serverTime(b *testing.B, store *Store) (sum time.Duration) {
 
 func benchmarkPublisher(b *testing.B, store *Store) *Publisher {
 	b.Helper()
-	catalog, err := catalog.Parse([]byte(smallCatalog))
+	small, err := catalog.Parse([]byte(smallCatalog))
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := store.Publisher(catalog)
+	p := store.Publisher(small)
 	steps := []func() error{
 		func() error { _, err := p.TakeOver(b.Context()); return err },
 		func() error { return p.BeginSnapshot(b.Context(), testSource) },
 		func() error {
-			return p.LoadSnapshot(b.Context(), firstLSN, func(*SnapshotWriter) error { return nil })
+			return p.LoadSnapshot(b.Context(), firstLSN, func(catalog.SnapshotSink) error { return nil })
 		},
 		func() error { _, err := p.TakeOver(b.Context()); return err },
 		func() error { return p.Append(b.Context(), batch(routetest.Tx(0x1f00, account(7)))) },

@@ -141,7 +141,7 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 			}
 		}
 		names := one[*string](t, f.world, columns, table, true)
-		if names == nil {
+		if names == nil || table == "walhook.catalog" { // which is nobody's data
 			continue
 		}
 		whose := "p.account FROM " + table + " b JOIN walhook.endpoint p ON p.id = b.endpoint"

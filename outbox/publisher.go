@@ -51,6 +51,7 @@ type Publisher struct {
 	followsFirst int
 	listing      listing
 	warned       map[string]bool // what was named once in the logs
+	otherCatalog bool            // the logs say that the catalog in force is another one
 	spare        *route.Plan     // the last one, whose memory the next one uses
 	loading      *loading        // while it reads whole tables; otherwise nil
 	bound        *time.Timer     // of what is done within a time limit; otherwise nil
@@ -127,6 +128,10 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 		p.loading.answered()
 		name, _ := os.Hostname()
 		if err := p.store.pool.QueryRow(ctx, takeEpochSQL, fmt.Sprintf("%s/%d", name, os.Getpid())).Scan(&p.epoch); err != nil {
+			return err
+		}
+		p.loading.answered()
+		if err := p.takeCatalog(ctx); err != nil {
 			return err
 		}
 		p.loading.answered()

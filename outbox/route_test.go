@@ -118,6 +118,7 @@ func TestRoute_AccountsThatAreNoRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.exec(t, "DELETE FROM walhook.catalog") // by which it was set up
 	f.publisher = f.store.Publisher(catalog)
 	f.takeOver(t)
 	f.commit(t, account(7), dids.Insert(1, 7, "312"), users.Update(row(7, "n", urlA, nil), row(9, "n", urlA, nil)),

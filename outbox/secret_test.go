@@ -8,6 +8,7 @@ import (
 
 	"walhook/outbox/seal"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 func withKey(fill byte) func(*Config) {
@@ -16,7 +17,7 @@ func withKey(fill byte) func(*Config) {
 
 func TestSecrets_AreSealedUnderAKey(t *testing.T) {
 	f := newFeed(t, withKey(1))
-	f.snapshot(t, firstLSN, func(w *SnapshotWriter) error {
+	f.snapshot(t, firstLSN, func(w catalog.SnapshotSink) error {
 		return w.Account(t.Context(), schemas.Account{ID: "9", URL: urlA, Secret: "whsec_OQ=="})
 	})
 	f.takeOver(t)

@@ -13,6 +13,7 @@ import (
 	"walhook/outbox/route"
 	"walhook/outbox/seal"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // beginSnapshotSQL notes, before the slot exists, that it will be ours: an
@@ -119,8 +120,10 @@ const (
 		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = i.account)`
 
 	sourceReadySQL = `
-		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, accounts_known = $2, changed_at = clock_timestamp()
+		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
 		WHERE state = 'snapshot'`
+
+	accountsKnownSQL = `UPDATE walhook.source SET accounts_known = $1`
 )
 
 // snapshotChunk is how many rows are sent at a time.
@@ -130,7 +133,7 @@ const snapshotChunk = 5000
 // the slot's consistent point as the first position, in one transaction: an
 // interrupted snapshot leaves nothing. What was known of accounts and owners
 // before is replaced.
-func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(*SnapshotWriter) error) error {
+func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
 	err := p.transact(ctx, func(tx pgx.Tx) error {
 		w := &SnapshotWriter{tx: tx, store: p.store}
 		// Reading the source takes as long as it takes.
@@ -158,6 +161,29 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 }
 
 func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schemas.LSN) error {
+	if err := p.mergeAccountsTx(ctx, tx, p.catalog); err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())
+	if err == nil && tag.RowsAffected() == 0 {
+		err = errors.New("another setup replaced this snapshot")
+	}
+	if err != nil {
+		return err
+	}
+	for _, sql := range []string{acceptGapsSQL, dropPendingSQL} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	if err := p.putCatalogTx(ctx, tx, p.catalog, point); err != nil {
+		return err
+	}
+	return p.putPositionTx(ctx, tx, point)
+}
+
+// mergeAccountsTx makes endpoints and accounts what the account table says.
+func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog.Catalog) error {
 	for _, merge := range []struct {
 		sql  string
 		args []any
@@ -177,6 +203,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 		{forgetEndedSQL, nil},
 		{forgetAllKnownSQL, nil},
 		{takeKnownSQL, nil},
+		{accountsKnownSQL, []any{cat.Account.Table != schemas.TableName{}}},
 		{"DROP TABLE walhook.snapshot_account", nil},
 	} {
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {
@@ -186,25 +213,17 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 	if _, err := applyHoldsTx(ctx, tx, ""); err != nil {
 		return err
 	}
-	if err := FollowHoldsTx(ctx, tx, ""); err != nil {
-		return err
-	}
-	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), p.catalog.Account.Table != schemas.TableName{})
-	if err == nil && tag.RowsAffected() == 0 {
-		err = errors.New("another setup replaced this snapshot")
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, acceptGapsSQL); err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, writePositionSQL, append(positionRow{}.first(p.epoch, p.view.NextID), point.String(), int64(0), int64(0), point.String(), true)...)
+	return FollowHoldsTx(ctx, tx, "")
+}
+
+// putPositionTx makes a snapshot's point the stored position.
+func (p *Publisher) putPositionTx(ctx context.Context, tx pgx.Tx, point schemas.LSN) error {
+	_, err := tx.Exec(ctx, writePositionSQL, append(positionRow{}.first(p.epoch, p.view.NextID), point.String(), int64(0), int64(0), point.String(), true)...)
 	return err
 }
 
-// SnapshotWriter takes what the first snapshot reads. It is valid only inside
-// LoadSnapshot.
+// SnapshotWriter takes what a snapshot reads. It is valid only inside LoadSnapshot or
+// Adopt.
 type SnapshotWriter struct {
 	tx       pgx.Tx
 	store    *Store
@@ -290,27 +309,25 @@ func (w *SnapshotWriter) flushAt(ctx context.Context, size int) error {
 }
 
 func (w *SnapshotWriter) flush(ctx context.Context) error {
-	_, err := w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_account"},
-		[]string{"account", "url", "state", "reason", "secret", "own_secret"}, pgx.CopyFromRows(w.accounts))
-	if err != nil {
-		return fmt.Errorf("copy %d accounts: %w", len(w.accounts), err)
-	}
-	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account"}, []string{"id", "parent"}, pgx.CopyFromRows(w.parents))
-	if err != nil {
-		return fmt.Errorf("copy %d parent accounts: %w", len(w.parents), err)
-	}
-	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "account_column"}, []string{"account", "columns"}, pgx.CopyFromRows(w.columns))
-	if err != nil {
-		return fmt.Errorf("copy the columns of %d accounts: %w", len(w.columns), err)
-	}
-	_, err = w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "owner"},
-		[]string{"schema", "key", "account"}, pgx.CopyFromRows(w.owners))
-	if err != nil {
-		return fmt.Errorf("copy %d owners: %w", len(w.owners), err)
-	}
-	for _, rows := range []*[][]any{&w.accounts, &w.parents, &w.owners, &w.columns} {
-		clear(*rows)
-		*rows = (*rows)[:0]
+	for _, part := range []struct {
+		rows    *[][]any
+		what    string
+		table   string
+		columns []string
+	}{
+		{&w.accounts, "accounts", "snapshot_account", []string{"account", "url", "state", "reason", "secret", "own_secret"}},
+		{&w.parents, "parent accounts", "account", []string{"id", "parent"}},
+		{&w.columns, "accounts' columns", "account_column", []string{"account", "columns"}},
+		{&w.owners, "owners", "owner", []string{"schema", "key", "account"}},
+	} {
+		if len(*part.rows) == 0 { // the table may exist only where there are some
+			continue
+		}
+		if _, err := w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", part.table}, part.columns, pgx.CopyFromRows(*part.rows)); err != nil {
+			return fmt.Errorf("copy %d %s: %w", len(*part.rows), part.what, err)
+		}
+		clear(*part.rows)
+		*part.rows = (*part.rows)[:0]
 	}
 	return nil
 }

@@ -9,11 +9,12 @@ import (
 	"walhook/outbox/route/routetest"
 	"walhook/outbox/storetest"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // load is a snapshot of accounts by URL, and owners.
-func load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(*SnapshotWriter) error {
-	return storetest.Load[*SnapshotWriter](t, accounts, owners...)
+func load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(catalog.SnapshotSink) error {
+	return storetest.Load(t, accounts, owners...)
 }
 
 // endpoints lists account, state, revision, URL, whether its feed is ended.
@@ -52,7 +53,7 @@ func TestSnapshot_ThatIsInterruptedLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := errors.New("connection lost")
-	err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(w *SnapshotWriter) error {
+	err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(w catalog.SnapshotSink) error {
 		accounts := map[string]string{}
 		for n := range snapshotChunk + 1 { // some of it is sent already
 			accounts[fmt.Sprint(n)] = urlB
@@ -135,7 +136,7 @@ func TestSnapshot_TakesTheAccountsOwnSecrets(t *testing.T) {
 	f := newFeed(t)
 	f.commit(t, users.Insert(7, "n", urlA, "whsec_b2xk"), users.Insert(8, "n", urlA, nil))
 	made := one[string](t, f.world, "SELECT secret FROM walhook.endpoint WHERE account = '8'")
-	f.snapshot(t, 0x9000, func(w *SnapshotWriter) error {
+	f.snapshot(t, 0x9000, func(w catalog.SnapshotSink) error {
 		for _, a := range []schemas.Account{{ID: "7", URL: urlA, Secret: "whsec_bmV3"}, {ID: "8", URL: urlB}, {ID: "9", URL: urlA, Secret: "whsec_OQ=="}} {
 			if err := w.Account(t.Context(), a); err != nil {
 				return err

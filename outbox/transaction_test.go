@@ -12,6 +12,7 @@ import (
 
 	"walhook/outbox/route"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // Whatever a publisher writes, it writes behind its fence.
@@ -56,7 +57,7 @@ func TestPublisher_WritesNothingAfterAnotherTookOver(t *testing.T) {
 		{"the end of days", func() error { return p.commit(t.Context(), route.EndDays(p.view, time.Now().AddDate(1, 0, 0))) }},
 		{"another timeline", func() error { return p.Follow(t.Context(), 9, "another") }},
 		{"a snapshot", func() error {
-			return p.LoadSnapshot(t.Context(), schemas.LSN(0x9000), func(*SnapshotWriter) error { return nil })
+			return p.LoadSnapshot(t.Context(), schemas.LSN(0x9000), func(catalog.SnapshotSink) error { return nil })
 		}},
 	} {
 		p.live = true // it has not noticed

@@ -76,10 +76,10 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 	case was.Catalog != c.Catalog.Fingerprint():
 		return checkCatalog, &checkedFault{
 			Fault: Fault{
-				Problem: "the catalog's accounts, tables, keys or owners differ from those that were set up",
-				Fix:     "run 'walhook setup --accept-gap' to read the owners again, or return to the catalog that was set up",
+				Problem: "the catalog's accounts, tables, keys or owners are not those of the catalog in force",
+				Fix:     "run 'walhook setup', which puts this one in force without a gap, or return to the former file",
 			},
-			steps: acceptGap("or return to the catalog that was set up, which costs nothing"),
+			steps: doctor.Steps{{Kind: doctor.Command, Text: "walhook setup", Note: "puts this catalog in force without a gap, also while 'walhook run' publishes; or return to the former file"}},
 		}
 	}
 	return "", nil

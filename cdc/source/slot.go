@@ -333,15 +333,19 @@ const blockersSQL = `
 		FROM pg_prepared_xacts WHERE 0 = ANY (pg_blocking_pids($1))
 	) AS blocker`
 
-// createSlot creates the slot and exports its snapshot, which is valid until conn sends
-// another command.
-func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, log *zap.Logger) (schemas.LSN, string, error) {
-	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.slotIdent())
+// createSlotSQL is the command that creates the slot and exports its snapshot.
+func createSlotSQL(cfg Config, conn *pgconn.PgConn) string {
 	if pgsession.Major(conn) >= 17 {
 		// Standbys that synchronise slots keep a copy, so that the slot survives a
 		// failover.
-		sql = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.slotIdent())
+		return fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)", cfg.slotIdent())
 	}
+	return fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", cfg.slotIdent())
+}
+
+// createSlot creates a slot with a command that exports its snapshot, which is valid until
+// conn sends another command.
+func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, sql string, log *zap.Logger) (schemas.LSN, string, error) {
 	type outcome struct {
 		result pglogrepl.CreateReplicationSlotResult
 		err    error

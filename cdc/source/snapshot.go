@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,14 +30,7 @@ type SnapshotStore interface {
 	// initial snapshot.
 	Checkpoint(ctx context.Context) (schemas.Checkpoint, error)
 	// LoadSnapshot stores all that fill writes, and the point, atomically.
-	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(SnapshotSink) error) error
-}
-
-// SnapshotSink takes the rows of the initial snapshot.
-type SnapshotSink interface {
-	Account(ctx context.Context, account schemas.Account) error
-	Owner(ctx context.Context, edge schemas.OwnerEdge) error
-	Describe(ctx context.Context, list []*catalog.TableDescription) error
+	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error
 }
 
 // Snapshot creates the slot and stores the accounts and owners at its consistent point,
@@ -89,13 +83,13 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	if err != nil {
 		return err
 	}
-	point, name, err := createSlot(ctx, cfg, conn, source, log)
+	point, name, err := createSlot(ctx, cfg, conn, source, createSlotSQL(cfg, conn), log)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	load := snapshotLoad{cfg: cfg, log: log, progress: began}
-	err = store.LoadSnapshot(ctx, point, func(sink SnapshotSink) error {
+	err = store.LoadSnapshot(ctx, point, func(sink catalog.SnapshotSink) error {
 		load.sink, load.point = sink, point
 		return load.read(ctx, name)
 	})
@@ -178,7 +172,7 @@ func clearSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, store Snaps
 type snapshotLoad struct {
 	cfg      Config
 	log      *zap.Logger
-	sink     SnapshotSink
+	sink     catalog.SnapshotSink
 	point    schemas.LSN
 	progress time.Time // when progress was last logged
 	accounts int
@@ -187,6 +181,8 @@ type snapshotLoad struct {
 
 	described []*catalog.TableDescription
 	warned    map[schemas.TableName]bool
+
+	only *catalog.Difference // read no more than that; nil for everything
 }
 
 func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
@@ -202,8 +198,10 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 		if err := l.describeTables(ctx, tx); err != nil {
 			return err
 		}
-		if err := l.readAccounts(ctx, tx); err != nil {
-			return err
+		if l.only == nil || l.only.Accounts {
+			if err := l.readAccounts(ctx, tx); err != nil {
+				return err
+			}
 		}
 		return l.readAllOwners(ctx, tx)
 	})
@@ -220,6 +218,9 @@ func (l *snapshotLoad) describeTables(ctx context.Context, tx pgx.Tx) error {
 		d.From = l.point
 	}
 	l.warned = map[schemas.TableName]bool{}
+	if l.only != nil {
+		return nil // the observer describes what is new; of the rest it knows more than one state
+	}
 	return l.sink.Describe(ctx, list)
 }
 
@@ -352,6 +353,9 @@ func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	for _, schema := range l.cfg.Catalog.Schemas {
+		if l.only != nil && !slices.Contains(l.only.Owners, schema.Name) {
+			continue
+		}
 		if plan := l.plans[schema.Name]; plan != nil && l.cfg.Catalog.Tracked(plan) {
 			if err := l.readOwners(ctx, tx, schema, plan); err != nil {
 				return err
@@ -469,7 +473,7 @@ func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f fun
 			}
 			if now := time.Now(); now.Sub(l.progress) > progressEvery {
 				l.progress = now
-				l.log.Info("initial snapshot in progress", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+				l.log.Info("reading the source's rows", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
 			}
 		}
 		if _, err := rows.Close(); err != nil {

@@ -253,7 +253,8 @@ func whenPrepared(prepared <-chan struct{}, then http.Handler) http.Handler {
 func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger) error {
 	err := wait(ctx, log, "outbox", func() error {
 		if s.setup && s.publish {
-			return prepare(ctx, s.source, store, s.outbox.URL, false, log)
+			_, err := prepare(ctx, s.source, store, s.outbox.URL, false, log)
+			return err
 		}
 		return store.CheckMigrated(ctx)
 	})
@@ -273,7 +274,8 @@ func (s service) prepareNow(ctx context.Context, log *zap.Logger) error {
 		return usageError{err}
 	}
 	defer store.Close()
-	return outboxFault(prepare(ctx, s.source, store, s.outbox.URL, false, log))
+	_, err = prepare(ctx, s.source, store, s.outbox.URL, false, log)
+	return outboxFault(err)
 }
 
 const (

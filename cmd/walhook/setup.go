@@ -24,7 +24,13 @@ The role needs REPLICATION, SELECT on the catalog's tables, and CREATE on the
 outbox's database. The publication and the replica identity need ownership of the
 tables: --dry-run prints that SQL for a DBA instead of running it.
 
-Creating the slot waits for all transactions that run on the server.`
+Creating the slot waits for all transactions that run on the server.
+
+A changed catalog takes effect at one position of the WAL, without a gap, also while
+'walhook run' publishes: what committed before is sent by the former catalog, what
+comes after by the new one. Setup asks for it and waits until it is in force. If rows
+have to be read (of a new table, or for another owner), that waits for the transactions
+that run, and events wait while the rows are read.`
 
 func newSetupCommand() *cobra.Command {
 	var dryRun, acceptGap bool
@@ -50,7 +56,12 @@ func newSetupCommand() *cobra.Command {
 				return usageError{err}
 			}
 			defer store.Close()
-			if err := prepare(cmd.Context(), s.cdcConfig(), store, s.Outbox, acceptGap, log); err != nil {
+			asked, err := prepare(cmd.Context(), s.cdcConfig(), store, s.Outbox, acceptGap, log)
+			if err == nil && asked {
+				log.Info("the catalog has changed: the process that publishes adopts it at one position of the WAL, without a gap")
+				err = adopt(cmd.Context(), s.cdcConfig(), store, log)
+			}
+			if err != nil {
 				return outboxFault(err)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "source and outbox are ready: start 'walhook run'")

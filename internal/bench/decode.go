@@ -61,6 +61,17 @@ type countingStore struct {
 	changes    int                // guarded by mu
 }
 
+// Catalog and what follows implement [cdc.Catalogs]: the catalog does not change.
+func (s *countingStore) Catalog() *catalog.Catalog { return nil }
+
+func (s *countingStore) PendingCatalog(context.Context) (*catalog.Catalog, error) { return nil, nil }
+
+func (s *countingStore) NotePending(context.Context, *catalog.Catalog, string) error { return nil }
+
+func (s *countingStore) Adopt(context.Context, *catalog.Catalog, schemas.LSN, func(catalog.SnapshotSink) error) error {
+	return errors.New("the benchmark's store adopts no catalog")
+}
+
 func (s *countingStore) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,18 +132,18 @@ func (s *countingStore) Checkpoint(ctx context.Context) (schemas.Checkpoint, err
 }
 
 // LoadSnapshot implements [source.SnapshotStore]. It keeps only the point.
-func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(source.SnapshotSink) error) error {
+func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
 	s.checkpoint.Position, s.checkpoint.Flush = schemas.Position{Commit: point}, point
 	return fill(s)
 }
 
-// Account implements [source.SnapshotSink].
+// Account implements [catalog.SnapshotSink].
 func (s *countingStore) Account(context.Context, schemas.Account) error { return nil }
 
-// Owner implements [source.SnapshotSink].
+// Owner implements [catalog.SnapshotSink].
 func (s *countingStore) Owner(context.Context, schemas.OwnerEdge) error { return nil }
 
-// Describe implements [source.SnapshotSink] and [cdc.History]: no table changes here.
+// Describe implements [catalog.SnapshotSink] and [cdc.History]: no table changes here.
 func (s *countingStore) Describe(context.Context, []*catalog.TableDescription) error { return nil }
 
 // Descriptions implements [cdc.History].

@@ -51,7 +51,7 @@ func (j directJob) run(ctx context.Context) error {
 	defer destination.Close()
 	cfg := source.Config{URL: j.Source, Slot: j.Slot, Catalog: catalog.Carrier()}
 	store := &directStore{
-		countingStore: countingStore{checkpoint: j.Checkpoint}, catalog: cfg.Catalog,
+		countingStore: countingStore{checkpoint: j.Checkpoint}, routed: cfg.Catalog,
 		plans: map[*schemas.Relation]*catalog.Plan{}, endpoints: map[string]*directEndpoint{},
 	}
 	var workers sync.WaitGroup
@@ -86,7 +86,7 @@ func (j directJob) run(ctx context.Context) error {
 // directStore delivers what it is to store.
 type directStore struct {
 	countingStore
-	catalog   *catalog.Catalog
+	routed    *catalog.Catalog
 	plans     map[*schemas.Relation]*catalog.Plan
 	endpoints map[string]*directEndpoint // by account
 	scratch   []byte
@@ -119,7 +119,7 @@ func (s *directStore) hand(ctx context.Context, c *schemas.Change) error {
 	}
 	plan := s.plans[c.Relation]
 	if plan == nil {
-		plan = s.catalog.Bind(c.Relation)
+		plan = s.routed.Bind(c.Relation)
 		s.plans[c.Relation] = plan
 	}
 	if plan.Schema == nil {

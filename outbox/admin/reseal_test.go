@@ -12,6 +12,7 @@ import (
 	"walhook/doctor"
 	"walhook/outbox"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // Whoever can write into the outbox cannot have one account's deliveries signed
@@ -191,7 +192,7 @@ func (f *feed) wantURL(t *testing.T, when string, endpoint int64, want string) {
 func TestURLs_UserInformationIsSealedUnderAKey(t *testing.T) {
 	f := newFeed(t, withKey(1))
 	load := func(url string) {
-		f.snapshot(t, firstLSN, func(w *outbox.SnapshotWriter) error {
+		f.snapshot(t, firstLSN, func(w catalog.SnapshotSink) error {
 			return w.Account(t.Context(), schemas.Account{ID: "9", URL: url})
 		})
 		f.takeOver(t)

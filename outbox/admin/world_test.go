@@ -118,8 +118,8 @@ const (
 
 func setURL(from, to any) schemas.Change { return setAccountURL(7, from, to) }
 
-func load(t *testing.T, accounts map[string]string) func(*outbox.SnapshotWriter) error {
-	return storetest.Load[*outbox.SnapshotWriter](t, accounts)
+func load(t *testing.T, accounts map[string]string) func(catalog.SnapshotSink) error {
+	return storetest.Load(t, accounts)
 }
 
 func one[T any](t *testing.T, w *world, sql string, args ...any) T {
@@ -149,7 +149,7 @@ func newFeed(t *testing.T, change ...func(*outbox.Config)) *feed {
 	t.Helper()
 	f := &feed{world: newWorld(t, change...), commitLSN: firstLSN}
 	f.publisher = f.newPublisher(t)
-	f.snapshot(t, firstLSN, func(*outbox.SnapshotWriter) error { return nil })
+	f.snapshot(t, firstLSN, func(catalog.SnapshotSink) error { return nil })
 	f.takeOver(t)
 	return f
 }
@@ -168,7 +168,7 @@ func (f *feed) takeOver(t *testing.T) {
 	storetest.TakeOver(t, f.publisher)
 }
 
-func (f *feed) snapshot(t *testing.T, point schemas.LSN, fill func(*outbox.SnapshotWriter) error) {
+func (f *feed) snapshot(t *testing.T, point schemas.LSN, fill func(catalog.SnapshotSink) error) {
 	t.Helper()
 	storetest.Snapshot(t, f.publisher, point, fill)
 }

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
-// Publisher is the publisher of an outbox, whose snapshots a W writes.
-type Publisher[W any] interface {
+// Publisher is the publisher of an outbox.
+type Publisher interface {
 	TakeOver(context.Context) (schemas.Checkpoint, error)
 	BeginSnapshot(context.Context, schemas.Source) error
-	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(W) error) error
+	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error
 	Append(context.Context, schemas.Batch) error
 }
 
@@ -24,7 +25,7 @@ func Source() schemas.Source {
 }
 
 // TakeOver makes a publisher the one.
-func TakeOver[W any](t *testing.T, p Publisher[W]) schemas.Checkpoint {
+func TakeOver(t *testing.T, p Publisher) schemas.Checkpoint {
 	t.Helper()
 	checkpoint, err := p.TakeOver(t.Context())
 	if err != nil {
@@ -34,7 +35,7 @@ func TakeOver[W any](t *testing.T, p Publisher[W]) schemas.Checkpoint {
 }
 
 // Snapshot takes over and stores a whole initial snapshot.
-func Snapshot[W any](t *testing.T, p Publisher[W], point schemas.LSN, fill func(W) error) {
+func Snapshot(t *testing.T, p Publisher, point schemas.LSN, fill func(catalog.SnapshotSink) error) {
 	t.Helper()
 	TakeOver(t, p)
 	if err := p.BeginSnapshot(t.Context(), Source()); err != nil {
@@ -46,22 +47,16 @@ func Snapshot[W any](t *testing.T, p Publisher[W], point schemas.LSN, fill func(
 }
 
 // Append stores a batch.
-func Append[W any](t *testing.T, p Publisher[W], b schemas.Batch) {
+func Append(t *testing.T, p Publisher, b schemas.Batch) {
 	t.Helper()
 	if err := p.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// SnapshotWriter takes the rows of an initial snapshot.
-type SnapshotWriter interface {
-	Account(context.Context, schemas.Account) error
-	Owner(context.Context, schemas.OwnerEdge) error
-}
-
 // Load is a snapshot of accounts, by id, with their URLs, and of owners.
-func Load[W SnapshotWriter](t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(W) error {
-	return func(w W) error {
+func Load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(catalog.SnapshotSink) error {
+	return func(w catalog.SnapshotSink) error {
 		for id, url := range accounts {
 			if err := w.Account(t.Context(), schemas.Account{ID: id, URL: url}); err != nil {
 				return err

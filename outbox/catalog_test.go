@@ -1,0 +1,126 @@
+package outbox
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+func parsed(t *testing.T, text string) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Every process routes by the catalog that is stored, whatever it was started with.
+func TestCatalog_TheStoredOneIsInForce(t *testing.T) {
+	f := newFeed(t)
+	inForce, err := f.store.CatalogInForce(t.Context())
+	if err != nil || inForce == nil || !inForce.Same(parsed(t, f.catalog)) {
+		t.Fatalf("after the snapshot %v is in force, err %v", inForce, err)
+	}
+	other := newPublisherOf(t, f.world, otherCatalog)
+	if _, err := other.TakeOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !other.Catalog().Same(inForce) {
+		t.Error("a publisher with another file routes by it")
+	}
+}
+
+const otherCatalog = `
+account: {table: public.users, id: id, url: web_hook_url}
+schemas:
+  dids: {table: public.dids, owner: user_id, fields: [id, number]}
+`
+
+func TestCatalog_AnOutboxWithoutOneTakesThePublishersIfItWasSetUpWithIt(t *testing.T) {
+	f := newFeed(t)
+	for _, test := range []struct {
+		fingerprint string
+		want        bool
+	}{{"another", false}, {parsed(t, f.catalog).Fingerprint(), true}} {
+		f.exec(t, "DELETE FROM walhook.catalog")
+		f.exec(t, "UPDATE walhook.source SET catalog = $1", test.fingerprint)
+		f.takeOver(t)
+		inForce, err := f.store.CatalogInForce(t.Context())
+		if err != nil || (inForce != nil) != test.want {
+			t.Errorf("set up with %s: %v is in force, err %v", test.fingerprint, inForce, err)
+		}
+	}
+}
+
+func TestCatalog_IsAskedForAndAdopted(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	next := parsed(t, otherCatalog)
+	if err := f.publisher.Adopt(t.Context(), next, 0, nil); !errors.Is(err, errNotPending) {
+		t.Errorf("a catalog that nobody asked for: %v", err)
+	}
+	f.takeOver(t)
+	for range 2 { // twice is once
+		if err := f.store.AskCatalog(t.Context(), next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pending, _, err := f.store.PendingCatalog(t.Context())
+	if err != nil || !pending.Same(next) {
+		t.Fatalf("pending: %v, err %v", pending, err)
+	}
+	if err := f.publisher.NotePending(t.Context(), next, "something runs"); err != nil {
+		t.Fatal(err)
+	}
+	if _, note, _ := f.store.PendingCatalog(t.Context()); note != "something runs" {
+		t.Errorf("note %q", note)
+	}
+	if err := f.store.AskCatalog(t.Context(), f.publisher.Catalog()); err != nil {
+		t.Fatal(err)
+	}
+	if pending, _, _ := f.store.PendingCatalog(t.Context()); pending != nil {
+		t.Error("asking for the catalog in force does not withdraw")
+	}
+	if err := f.store.AskCatalog(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	point := f.commitLSN + 0x100
+	difference := f.publisher.Catalog().DifferenceTo(next)
+	fill := func(sink catalog.SnapshotSink) error {
+		for _, schema := range difference.Owners {
+			if err := sink.Owner(t.Context(), schemas.OwnerEdge{Schema: schema, Key: "77", Account: "7"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !difference.Reads() {
+		point, fill = 0, nil
+	}
+	if err := f.publisher.Adopt(t.Context(), next, point, fill); err != nil {
+		t.Fatal(err)
+	}
+	if n := one[int](t, f.world, "SELECT count(*)::int FROM walhook.owner WHERE schema NOT IN ('dids')"); n > 0 {
+		t.Errorf("%d owners of schemas that are gone", n)
+	}
+	checkpoint := f.takeOver(t)
+	if checkpoint.Source.Catalog != next.Fingerprint() || !f.publisher.Catalog().Same(next) {
+		t.Errorf("after it %+v", checkpoint.Source)
+	}
+	if pending, _, _ := f.store.PendingCatalog(t.Context()); pending != nil {
+		t.Error("still pending")
+	}
+}
+
+func TestCatalog_OneOfANewerWalhookIsNamed(t *testing.T) {
+	f := newFeed(t)
+	f.exec(t, "UPDATE walhook.catalog SET content = convert_to('version: 9', 'UTF8')")
+	_, err := f.publisher.TakeOver(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "a newer walhook may have stored it") {
+		t.Errorf("took over with %v", err)
+	}
+}
