@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"walhook/cdc/source"
+	"walhook/doctor"
+	"walhook/outbox"
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+const catalogDiffLong = `Says what a changed catalog file means before 'walhook setup' puts it in force:
+what begins, ends and changes, which rows are read once, and which statements the
+source needs. FILE is a path or a built-in catalog (carrier, platform).
+
+It compares the file with the catalog in force, which is in the outbox, or with
+the one that --from names. With --source it reads the system catalog of that
+database, for the statements and the estimated numbers of rows. It changes
+nothing.
+
+While rows are read, events wait: about as long as 'walhook setup' took for these
+tables at first. What account users notice are the parts that begin, end or change.
+
+The exit status is 0 whether or not there are differences, 1 for an error, 2 for
+wrong usage or a file that walhook refuses.`
+
+// catalogDifference is what --json prints.
+type catalogDifference struct {
+	Same    bool             `json:"same"`
+	Changes []catalog.Change `json:"changes"`
+	// Reads are the tables whose rows are read once, before the catalog is in force.
+	Reads []catalogRead `json:"reads"`
+	// Statements are those that the source still needs; null without a source.
+	Statements []string `json:"statements"`
+}
+
+type catalogRead struct {
+	Schema string `json:"schema"` // "" for the account table
+	Table  string `json:"table"`
+	Rows   *int64 `json:"rows"` // as the server's statistics estimate; null where they are not known
+}
+
+func newCatalogDiffCommand() *cobra.Command {
+	var asJSON bool
+	var from string
+	cmd := &cobra.Command{
+		Use:   "diff FILE",
+		Short: "Say what a changed catalog file means: what begins, ends, is read, and has to be published",
+		Long:  catalogDiffLong,
+		Example: `  walhook catalog diff catalog.yaml --source postgres://walhook@db/carrier
+  walhook catalog diff catalog.yaml --from catalog.yaml.orig
+  walhook catalog diff catalog.yaml --outbox postgres://walhook@db2/walhook --json | jq .reads`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			next, err := catalogNamed(args[0])
+			if err != nil {
+				return usage(err)
+			}
+			s, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			former, err := formerCatalog(cmd.Context(), s, from)
+			if err != nil {
+				return err
+			}
+			d, err := compareCatalogs(cmd.Context(), s, former, next)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), d)
+			}
+			return d.print(cmd.OutOrStdout())
+		},
+	}
+	addSettings(cmd, "source", "outbox", "publication")
+	optional(cmd, "source")
+	optional(cmd, "outbox")
+	cmd.Flags().StringVar(&from, "from", "", "the `file` to compare with (default the catalog in force, from the outbox)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
+}
+
+// catalogNamed reads a catalog that must be valid.
+func catalogNamed(name string) (*catalog.Catalog, error) {
+	if builtIn := catalog.BuiltIn(name); builtIn != nil {
+		return builtIn, nil
+	}
+	text, err := readCatalog(name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := catalog.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not valid, 'walhook catalog check' says all that is wrong: %w", name, err)
+	}
+	return c, nil
+}
+
+func formerCatalog(ctx context.Context, s settings, from string) (*catalog.Catalog, error) {
+	if from != "" {
+		c, err := catalogNamed(from)
+		return c, usage(err)
+	}
+	if s.Outbox == "" {
+		return nil, usage(errors.New("nothing to compare with: name the outbox (--outbox, or --source where it is there) or a file (--from)"))
+	}
+	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return nil, usage(err)
+	}
+	defer store.Close()
+	c, err := store.CatalogInForce(ctx)
+	if err == nil && c == nil {
+		err = errors.New("the outbox holds no catalog: 'walhook setup' has not run yet, or was run by an older walhook; name a file with --from")
+	}
+	return c, outboxFault(err)
+}
+
+// compareCatalogs describes what next needs when it follows former.
+func compareCatalogs(ctx context.Context, s settings, former, next *catalog.Catalog) (d catalogDifference, err error) {
+	d.Same, d.Changes, d.Reads = former.Same(next), former.ChangesTo(next), []catalogRead{}
+	rows := map[schemas.TableName]int64{}
+	if s.Source != "" {
+		cfg := s.cdcConfig()
+		cfg.Catalog = next
+		tables, err := source.Inventory(ctx, cfg)
+		if err != nil {
+			return d, err
+		}
+		for _, t := range tables {
+			rows[t.Name] = t.Rows
+		}
+		plan, err := source.PlanSetup(ctx, cfg)
+		if err != nil {
+			return d, err
+		}
+		d.Statements = []string{}
+		for _, statement := range plan.Statements {
+			d.Statements = append(d.Statements, statement.SQL)
+		}
+	}
+	read := func(schema string, table schemas.TableName) {
+		one := catalogRead{Schema: schema, Table: table.String()}
+		if n := rows[table]; n > 0 {
+			one.Rows = &n
+		}
+		d.Reads = append(d.Reads, one)
+	}
+	needs := former.DifferenceTo(next)
+	if needs.Accounts {
+		read("", next.Account.Table)
+	}
+	for _, name := range needs.Owners {
+		read(name, next.Schema(name).Table)
+	}
+	if d.Changes == nil {
+		d.Changes = []catalog.Change{}
+	}
+	return d, nil
+}
+
+func (d catalogDifference) print(w io.Writer) error {
+	if d.Same {
+		_, err := fmt.Fprintln(w, "the two catalogs are the same: nothing changes")
+		return err
+	}
+	var b strings.Builder
+	signs := map[string]string{"begins": "+", "ends": "-", "changes": "~"}
+	b.WriteString("What changes\n")
+	for _, c := range d.Changes {
+		fmt.Fprintf(&b, "  %s %s %s", signs[c.Kind], c.What, c.Kind)
+		if len(c.Details) > 0 {
+			b.WriteString(": " + strings.Join(c.Details, "; "))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\nWhat is read once, while events wait\n")
+	for _, r := range d.Reads {
+		what := "accounts"
+		if r.Schema != "" {
+			what = "keys and owners of " + r.Schema
+		}
+		fmt.Fprintf(&b, "  %s, from table %s", what, r.Table)
+		if r.Rows != nil {
+			fmt.Fprintf(&b, ": about %s", doctor.Count(int(*r.Rows), "row"))
+		}
+		b.WriteString("\n")
+	}
+	if len(d.Reads) == 0 {
+		b.WriteString("  nothing: the file takes effect at once\n")
+	}
+	switch {
+	case d.Statements == nil:
+	case len(d.Statements) == 0:
+		b.WriteString("\nThe source has all that the file needs.\n")
+	default:
+		b.WriteString("\nWhat the source still needs ('walhook setup' runs it where its role may)\n")
+		for _, sql := range d.Statements {
+			fmt.Fprintf(&b, "  %s;\n", sql)
+		}
+	}
+	b.WriteString("\n'walhook setup --catalog FILE' puts the file in force, without a gap.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
