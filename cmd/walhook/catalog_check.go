@@ -75,11 +75,16 @@ func catalogToCheck(cmd *cobra.Command, args []string) (name string, text []byte
 	if err := cmd.Flags().Set("catalog", "carrier"); err != nil {
 		return "", nil, err
 	}
-	if builtIn := catalog.BuiltIn(name); builtIn != nil {
-		return name, builtIn.YAML(), nil
-	}
-	text, err = readCatalog(name)
+	text, err = catalogText(name)
 	return name, text, err
+}
+
+// catalogText reads a file, or a built-in catalog by its name.
+func catalogText(name string) ([]byte, error) {
+	if builtIn := catalog.BuiltIn(name); builtIn != nil {
+		return builtIn.YAML(), nil
+	}
+	return readCatalog(name)
 }
 
 // catalogVerdict is what --json prints.

@@ -20,7 +20,8 @@ import (
 
 const catalogDiffLong = `Says what a changed catalog file means before 'walhook setup' puts it in force:
 what begins, ends and changes, which rows are read once, and which statements the
-source needs. FILE is a path or a built-in catalog (carrier, platform).
+source needs. FILE is a path or a built-in catalog (carrier, platform); without it
+the file is the one that --catalog names.
 
 It compares the file with the catalog in force, which is in the outbox, or with
 the one that --from names. With --source it reads the system catalog of that
@@ -53,15 +54,19 @@ func newCatalogDiffCommand() *cobra.Command {
 	var asJSON bool
 	var from string
 	cmd := &cobra.Command{
-		Use:   "diff FILE",
+		Use:   "diff [FILE]",
 		Short: "Say what a changed catalog file means: what begins, ends, is read, and has to be published",
 		Long:  catalogDiffLong,
 		Example: `  walhook catalog diff catalog.yaml --source postgres://walhook@db/carrier
   walhook catalog diff catalog.yaml --from catalog.yaml.orig
   walhook catalog diff catalog.yaml --outbox postgres://walhook@db2/walhook --json | jq .reads`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			next, err := catalogNamed(args[0])
+			name, text, err := catalogToCheck(cmd, args)
+			if err != nil {
+				return usage(err)
+			}
+			next, err := parsedCatalog(name, text)
 			if err != nil {
 				return usage(err)
 			}
@@ -83,7 +88,7 @@ func newCatalogDiffCommand() *cobra.Command {
 			return d.print(cmd.OutOrStdout())
 		},
 	}
-	addSettings(cmd, "source", "outbox", "publication")
+	addSettings(cmd, "source", "outbox", "publication", "catalog")
 	optional(cmd, "source")
 	optional(cmd, "outbox")
 	cmd.Flags().StringVar(&from, "from", "", "the `file` to compare with (default the catalog in force, from the outbox)")
@@ -91,15 +96,8 @@ func newCatalogDiffCommand() *cobra.Command {
 	return cmd
 }
 
-// catalogNamed reads a catalog that must be valid.
-func catalogNamed(name string) (*catalog.Catalog, error) {
-	if builtIn := catalog.BuiltIn(name); builtIn != nil {
-		return builtIn, nil
-	}
-	text, err := readCatalog(name)
-	if err != nil {
-		return nil, err
-	}
+// parsedCatalog is a file that must be valid.
+func parsedCatalog(name string, text []byte) (*catalog.Catalog, error) {
 	c, err := catalog.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not valid, 'walhook catalog check' says all that is wrong: %w", name, err)
@@ -109,7 +107,11 @@ func catalogNamed(name string) (*catalog.Catalog, error) {
 
 func formerCatalog(ctx context.Context, s settings, from string) (*catalog.Catalog, error) {
 	if from != "" {
-		c, err := catalogNamed(from)
+		text, err := catalogText(from)
+		if err != nil {
+			return nil, usage(err)
+		}
+		c, err := parsedCatalog(from, text)
 		return c, usage(err)
 	}
 	if s.Outbox == "" {

@@ -42,7 +42,8 @@ func TestCatalogDiff_SaysWhatAChangedFileMeans(t *testing.T) {
 	db := pgtest.Database(t)
 	db.Exec(t, `CREATE TABLE account (id int PRIMARY KEY, url text); CREATE TABLE item (id int PRIMARY KEY, account int, n int, note text);
 		CREATE TABLE part (id int PRIMARY KEY, item int, n int); CREATE TABLE note (id int PRIMARY KEY, account int);
-		INSERT INTO part VALUES (1), (2), (3)`, "ANALYZE part")
+		INSERT INTO part VALUES (1), (2), (3)`)
+	db.Exec(t, "ANALYZE part")
 	out, err := walhook(t, "catalog", "diff", changed, "--from", former, "--source", db.URL)
 	if err != nil {
 		t.Fatal(err)

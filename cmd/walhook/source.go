@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -91,7 +92,11 @@ const adoptPoll = 200 * time.Millisecond
 // process does.
 func adopt(ctx context.Context, from source.Config, store *outbox.Store, log *zap.Logger) error {
 	wanted := from.Catalog
-	reader, err := cdc.New(from, store.Publisher(wanted), log, prometheus.NewRegistry())
+	former, err := store.CatalogInForce(ctx)
+	if err != nil {
+		return err
+	}
+	reader, err := cdc.New(from, store.Publisher(cmp.Or(former, wanted)), log, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
