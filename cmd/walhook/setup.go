@@ -26,11 +26,11 @@ tables: --dry-run prints that SQL for a DBA instead of running it.
 
 Creating the slot waits for all transactions that run on the server.
 
-A changed catalog takes effect at one position of the WAL, without a gap, also while
-'walhook run' publishes: what committed before is sent by the former catalog, what
-comes after by the new one. Setup asks for it and waits until it is in force. If rows
-have to be read (of a new table, or for another owner), that waits for the transactions
-that run, and events wait while the rows are read.`
+A changed catalog takes effect at one position of the WAL, without a gap, also
+while 'walhook run' publishes: what committed before is sent by the former
+catalog, what comes after by the new one. Setup asks for it and waits until it is
+in force. If rows have to be read, of a new table or for another owner, setup
+waits for the transactions that run, and events wait while the rows are read.`
 
 func newSetupCommand() *cobra.Command {
 	var dryRun, acceptGap bool

@@ -104,7 +104,7 @@ func adopt(ctx context.Context, from source.Config, store *outbox.Store, log *za
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- reader.Run(reading) }()
-	var told string
+	var logged string
 	for {
 		inForce, err := store.CatalogInForce(ctx)
 		if err == nil && inForce != nil && inForce.Same(wanted) {
@@ -121,8 +121,8 @@ func adopt(ctx context.Context, from source.Config, store *outbox.Store, log *za
 			return err
 		case err == nil && (pending == nil || !pending.Same(wanted)):
 			return errors.New("another setup has asked for another catalog meanwhile: run this again if this one is to be in force")
-		case note != "" && note != told:
-			told = note
+		case note != "" && note != logged:
+			logged = note
 			log.Warn("the changed catalog is not in force yet", zap.String("reason", note))
 		}
 		select {
