@@ -31,7 +31,7 @@ var checkMeanings = []schemas.Reason{
 	{Name: "source.system", Cause: "the WAL is another one: another system or timeline, rewound, restored. A gap"},
 	{Name: "source.slot", Cause: "the slot is missing, lost, of another kind or database, or without a stored position"},
 	{Name: "source.position", Cause: "somebody else has advanced the slot. A gap"},
-	{Name: "source.catalog", Cause: "accounts, tables, keys or owners differ from those that were set up"},
+	{Name: "source.catalog", Cause: "accounts, tables, keys or owners are not those of the catalog in force"},
 	{Name: "source.publication", Cause: "the publication is missing, or is not the one that was set up. A gap"},
 	{Name: "source.published", Cause: "a table or an operation is not published. A gap"},
 	{Name: "source.outbox_published", Cause: "the outbox's own tables are published"},
