@@ -106,15 +106,15 @@ func adopt(ctx context.Context, from source.Config, store *outbox.Store, log *za
 	go func() { ended <- reader.Run(reading) }()
 	var logged string
 	for {
-		inForce, err := store.CatalogInForce(ctx)
-		if err == nil && inForce != nil && inForce.Same(wanted) {
+		// In this order: what is adopted between the two is in force.
+		pending, note, err := store.PendingCatalog(ctx)
+		var inForce *catalog.Catalog
+		if err == nil {
+			inForce, err = store.CatalogInForce(ctx)
+		}
+		if inForce != nil && inForce.Same(wanted) {
 			stop()
 			return <-ended
-		}
-		var pending *catalog.Catalog
-		var note string
-		if err == nil {
-			pending, note, err = store.PendingCatalog(ctx)
 		}
 		switch {
 		case err != nil && !source.IsUnreachable(err):

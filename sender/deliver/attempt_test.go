@@ -41,7 +41,7 @@ func shortAttempt(c *Config) { c.AttemptTimeout = 5 * short } // connecting is p
 
 // tooLong is when an attempt has not been ended by the limit that a case is about, but by
 // another one or not at all.
-const tooLong = 10 * short
+const tooLong = 5 * short
 
 // testHTTP may dial this machine.
 func testHTTP(t *testing.T, about ...limits) *HTTP {
