@@ -455,35 +455,21 @@ func textOf(sql string, c schemas.Column) string {
 
 const progressEvery = 5 * time.Second
 
-// eachRow runs sql by the simple protocol, whose values are the same text as in the
-// stream. The slices are valid during the call only.
+// eachRow runs sql as [forEachRow] does, and logs its progress.
 func (l *snapshotLoad) eachRow(ctx context.Context, tx pgx.Tx, sql string, f func([][]byte) error) error {
-	// Not by pgx, which refuses sessions that are not UTF-8.
-	results := tx.Conn().PgConn().Exec(ctx, sql)
-	defer results.Close()
-	for results.NextResult() {
-		rows := results.ResultReader()
-		for rows.NextRow() {
-			values := rows.Values()
-			for i := range values {
-				values[i] = Legible(values[i])
-			}
-			if err := f(values); err != nil {
-				return err
-			}
-			if now := time.Now(); now.Sub(l.progress) > progressEvery {
-				l.progress = now
-				l.log.Info("reading the source's rows", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
-			}
+	return forEachRow(ctx, tx.Conn().PgConn(), sql, func(values [][]byte) error {
+		for i := range values {
+			values[i] = Legible(values[i])
 		}
-		if _, err := rows.Close(); err != nil {
-			return readFault(err)
+		if err := f(values); err != nil {
+			return err
 		}
-	}
-	if err := results.Close(); err != nil {
-		return readFault(err)
-	}
-	return nil
+		if now := time.Now(); now.Sub(l.progress) > progressEvery {
+			l.progress = now
+			l.log.Info("reading the source's rows", zap.Int("accounts", l.accounts), zap.Int("owners", l.owners))
+		}
+		return nil
+	})
 }
 
 // readFault makes a [Fault] of the error of reading a table. A role to which row-level
@@ -493,5 +479,5 @@ func readFault(err error) error {
 		return &Fault{Problem: "the source's role may not read all of a catalog table",
 			Fix: "GRANT SELECT on the catalog's tables to it; under row-level security it needs BYPASSRLS", Err: err}
 	}
-	return fmt.Errorf("read the initial snapshot: %w", err)
+	return fmt.Errorf("read the source's rows: %w", err)
 }

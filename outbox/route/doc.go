@@ -55,8 +55,9 @@
 //
 // # Who makes plans
 //
-// [Route] makes them from changes, [RouteInbox] from events that no change made, [EndDays]
-// from days that have ended. The publisher commits all of them in the same way.
+// [Route] makes them from changes, [RouteMade] from rows that a resync or the end of a gap
+// sends, [RouteInbox] from events that no change made, [EndDays] from days that have ended.
+// The publisher commits all of them in the same way.
 //
 // # Parts of one transaction
 //
@@ -77,6 +78,7 @@
 //	what a change of an account's row does           account.go
 //	which reason an unrouted change has              refuse.go, plan.go
 //	emitted events and async results                 emitted.go
+//	events of rows that no change sent               made.go
 //	derived events and the hook "object"             derived.go
 //	when a day ends, what it counts                  daily.go, calendar.go
 //	what one transaction writes                      plan.go

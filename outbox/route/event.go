@@ -35,6 +35,8 @@ type occurrence struct {
 	record string
 	// key is the key of the record, for an event of the record feed.
 	key string
+	// webhookID is the event's own; "" for that of the change.
+	webhookID string
 	// format is the body's form unless the endpoint sets one: envelope, json or form;
 	// "" for the record feed.
 	format string
@@ -175,16 +177,22 @@ func (r *router) emit(c *schemas.Change, table *catalog.Plan, part int, kind sch
 	}
 	r.object(c, table, kind, account, key)
 	r.derived(c, table, kind, account, key, row)
-	o := occurrence{hook: HookRecords, schema: table.Schema.Name, typ: kind.String(), key: key, body: &r.envelope}
+	o := occurrence{hook: HookRecords, schema: table.Schema.Name, typ: kind.String(), key: key}
 	to := r.recipientsOf(account, &o)
 	if len(to) > 0 {
-		o.record = recordName(c, table, key)
-		if table.Account != nil {
-			o.about = rowAccount(table, row, account)
-		}
-		r.envelope.table, r.envelope.kind, r.envelope.row = table, kind, row
+		r.describe(&o, c, table, kind, account, row)
 	}
 	r.deliver(c, part, account, to, &o)
+}
+
+// describe completes a record's own event for those who get it. The body is valid until
+// the next call.
+func (r *router) describe(o *occurrence, c *schemas.Change, table *catalog.Plan, kind schemas.Kind, account string, row schemas.Tuple) {
+	o.record, o.body = recordName(c, table, o.key), &r.envelope
+	if table.Account != nil {
+		o.about = rowAccount(table, row, account)
+	}
+	r.envelope.table, r.envelope.kind, r.envelope.row = table, kind, row
 }
 
 // rowAccount returns the account that a row of the account table describes, which
@@ -230,8 +238,11 @@ func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endp
 		own, others = apart(to, o.about)
 	}
 	e := Event{
-		Record: o.record, WebhookID: c.Position.WebhookID(part), Schema: o.schema, Type: o.typ, Format: o.format,
+		Record: o.record, WebhookID: o.webhookID, Schema: o.schema, Type: o.typ, Format: o.format,
 		CommittedAt: c.CommittedAt,
+	}
+	if e.WebhookID == "" {
+		e.WebhookID = c.Position.WebhookID(part)
 	}
 	for _, share := range [...][]*Endpoint{own, others} {
 		if len(share) == 0 {
