@@ -49,6 +49,7 @@
 //	the format of a catalog file                     read.go, parse.go, catalog.go
 //	what an error of it says, "did you mean"         fault.go, nearest
 //	whether a file fits a database                   check.go, Compare
+//	a draft of a file, and what keeps it up to date  draft.go, update.go, sheet.go
 //	which columns identify a record                  plan.go, bindKey
 //	which fields a body has, in which order          plan.go, AppendEnvelope; carrier.yaml
 //	which names nobody outside may use               catalog.go, Reserved

@@ -19,16 +19,9 @@ func ParseTable(text string) (schemas.TableName, error) { return parseTableName(
 // Draft writes a catalog file for the tables of a database. account is the table of
 // accounts; the zero name has it guessed. The same tables give the same bytes.
 func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
-	d := draft{byName: map[schemas.TableName]*Table{}, left: map[schemas.TableName]string{}, names: map[schemas.TableName]string{}}
+	d := newDraft(tables)
 	for _, t := range tables {
-		d.byName[t.Name] = t
-	}
-	for _, t := range tables {
-		if why := unusable(t); why == "" {
-			d.usable = append(d.usable, t)
-		} else if !t.Extension && t.Kind == "table" && t.PartitionOf == (schemas.TableName{}) {
-			d.left[t.Name] = why
-		}
+		d.use(t)
 	}
 	if err := d.chooseAccount(account); err != nil {
 		return nil, err
@@ -47,7 +40,8 @@ func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
 		b.Truncate(b.Len() - 1)
 		b.WriteString(" {}\n")
 	}
-	d.writeLeft(&b)
+	b.WriteString("\n")
+	b.WriteString(d.known().text(d.left))
 	return b.Bytes(), nil
 }
 
@@ -55,12 +49,42 @@ func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
 type draft struct {
 	usable  []*Table // in order of name
 	byName  map[schemas.TableName]*Table
-	left    map[schemas.TableName]string // tables that are left out, and why
-	names   map[schemas.TableName]string // of their schemas
+	left    map[schemas.TableName]string   // tables that are left out, and why
+	names   map[schemas.TableName]string   // of their schemas
+	keys    map[schemas.TableName][]string // that a file names, instead of the tables' own
+	depth   map[schemas.TableName]int      // how far from the account the tables of a file are; 1 is next to it
 	account candidate
 	named   bool // the account table was named
 	others  []candidate
 	owners  map[schemas.TableName][]way // the shortest ways of each table, the best first
+}
+
+func newDraft(tables []*Table) *draft {
+	d := &draft{byName: map[schemas.TableName]*Table{}, left: map[schemas.TableName]string{}, names: map[schemas.TableName]string{}}
+	for _, t := range tables {
+		d.byName[t.Name] = t
+	}
+	return d
+}
+
+// use takes a table into the draft, or notes why it cannot be in it.
+func (d *draft) use(t *Table) {
+	if why := unusable(t); why == "" {
+		d.usable = append(d.usable, t)
+	} else if !t.Extension && t.Kind == "table" && t.PartitionOf == (schemas.TableName{}) {
+		d.left[t.Name] = why
+	}
+}
+
+// known is what the draft has read: the tables that have a schema in it.
+func (d *draft) known() known {
+	k := known{}
+	for _, t := range d.usable {
+		if d.left[t.Name] == "" {
+			k[t.Name.String()] = t.columnNames()
+		}
+	}
+	return k
 }
 
 // way is how a table's rows lead to an account: a column that refers to another
@@ -96,6 +120,14 @@ func unusable(t *Table) string {
 	return ""
 }
 
+// key is the key that a file names for a table, or the one that a draft takes.
+func (d *draft) key(t *Table) []string {
+	if key := d.keys[t.Name]; len(key) > 0 {
+		return key
+	}
+	return draftKey(t)
+}
+
 // draftKey is the primary key, or the shortest unique one.
 func draftKey(t *Table) []string {
 	if len(t.Key) > 0 || len(t.Unique) == 0 {
@@ -108,10 +140,21 @@ func draftKey(t *Table) []string {
 func (d *draft) findOwners() {
 	d.owners = map[schemas.TableName][]way{}
 	at := map[schemas.TableName]bool{d.account.table.Name: true}
-	for frontier := []*Table{d.account.table}; len(frontier) > 0; {
+	deepest := 0
+	for _, depth := range d.depth {
+		deepest = max(deepest, depth)
+	}
+	frontier := []*Table{d.account.table}
+	for level := 1; len(frontier) > 0 || level <= deepest; level++ {
 		var next []*Table
 		for _, t := range d.usable {
 			if at[t.Name] {
+				continue
+			}
+			if depth, ok := d.depth[t.Name]; ok {
+				if depth == level {
+					next = append(next, t)
+				}
 				continue
 			}
 			var ways []way
@@ -128,10 +171,10 @@ func (d *draft) findOwners() {
 			at[t.Name] = true
 		}
 		// A key of several columns cannot be referred to by one.
-		frontier = slices.DeleteFunc(next, func(t *Table) bool { return len(draftKey(t)) != 1 })
+		frontier = slices.DeleteFunc(next, func(t *Table) bool { return len(d.key(t)) != 1 })
 	}
 	for _, t := range d.usable {
-		if !at[t.Name] {
+		if _, fixed := d.depth[t.Name]; !at[t.Name] && !fixed {
 			d.left[t.Name] = fmt.Sprintf("no foreign key of one column and no column's name leads from it to %s", d.account.table.Name)
 		}
 	}
@@ -141,7 +184,7 @@ func (d *draft) findOwners() {
 func (d *draft) waysTo(t, parent *Table) (ways []way) {
 	target := d.account.id
 	if parent != d.account.table {
-		target = draftKey(parent)[0]
+		target = d.key(parent)[0]
 	}
 	for i := range t.Columns {
 		column := &t.Columns[i]
@@ -218,21 +261,24 @@ func typeClass(name string) string {
 	return name
 }
 
-// nameSchemas names the schemas after their tables.
+// nameSchemas names the schemas after their tables, where a file has not named them.
 func (d *draft) nameSchemas() {
 	taken := map[string]bool{}
 	for _, own := range append([]string{groupName}, ownNames...) {
 		taken[strings.ToLower(own)] = true
 	}
+	for _, name := range d.names {
+		taken[strings.ToLower(name)] = true
+	}
 	count := map[string]int{}
 	for _, t := range d.usable {
-		if d.left[t.Name] != "" {
+		if d.left[t.Name] != "" || d.names[t.Name] != "" {
 			continue
 		}
 		count[strings.ToLower(plainName(t.Name.Name))]++
 	}
 	for _, t := range d.usable {
-		if d.left[t.Name] != "" {
+		if d.left[t.Name] != "" || d.names[t.Name] != "" {
 			continue
 		}
 		name := plainName(t.Name.Name)

@@ -3,12 +3,9 @@ package catalog
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"unicode"
-
-	"walhook/schemas"
 )
 
 // manyRows is from when on a table that only grows is worth a note.
@@ -19,7 +16,10 @@ const width = 110
 
 // comment writes a comment, in lines of a bounded length. What it quotes of the
 // database is kept to one line.
-func comment(b *bytes.Buffer, indent, text string) {
+func comment(b *bytes.Buffer, indent, text string) { hanging(b, indent+"#", indent+"#", text) }
+
+// hanging writes a comment whose lines begin with first and then with rest.
+func hanging(b *bytes.Buffer, first, rest, text string) {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return ' '
@@ -29,12 +29,13 @@ func comment(b *bytes.Buffer, indent, text string) {
 		}
 		return r
 	}, text)
-	line := indent + "#"
+	line, empty := first, true
 	for word := range strings.FieldsSeq(text) {
-		if len(line)+1+len(word) > width && line != indent+"#" {
+		if len(line)+1+len(word) > width && !empty {
 			b.WriteString(line + "\n")
-			line = indent + "#"
+			line = rest
 		}
+		empty = false
 		line += " " + word
 	}
 	b.WriteString(line + "\n")
@@ -73,7 +74,7 @@ func (d *draft) writeSchema(b *bytes.Buffer, t *Table) {
 		comment(b, "  ", "By the server's statistics a large table that only grows: leave it out unless somebody needs each row as an event.")
 	}
 	fmt.Fprintf(b, "  %s:\n    table: %s\n", yamlText(d.names[t.Name]), yamlText(t.Name.String()))
-	key := draftKey(t)
+	key := d.key(t)
 	if len(t.Key) == 0 {
 		comment(b, "    ", "The table has no primary key; this is a unique index of it.")
 		fmt.Fprintf(b, "    key: [%s]\n", strings.Join(quotedNames(key), ", "))
@@ -96,21 +97,7 @@ func (d *draft) writeSchema(b *bytes.Buffer, t *Table) {
 	if len(unsent) > 0 {
 		comment(b, "    ", "Left out, since the server does not send generated columns: "+strings.Join(unsent, ", "))
 	}
-	line := "    fields: ["
-	for i, field := range quotedNames(fields) {
-		if i < len(fields)-1 {
-			field += ","
-		}
-		if i > 0 && len(line)+1+len(field) > width {
-			b.WriteString(line + "\n")
-			line = "     "
-		}
-		if i > 0 {
-			line += " "
-		}
-		line += field
-	}
-	b.WriteString(line + "]\n")
+	listed(b, "    fields: [", "      ", fields)
 }
 
 func (d *draft) isOwnerColumn(t *Table, column string) bool {
@@ -145,15 +132,4 @@ func cleanLine(text string) string {
 	var b bytes.Buffer
 	comment(&b, "", text)
 	return strings.ReplaceAll(strings.TrimSpace(strings.TrimPrefix(b.String(), "#")), "\n#", "")
-}
-
-func (d *draft) writeLeft(b *bytes.Buffer) {
-	left := slices.SortedFunc(maps.Keys(d.left), func(x, y schemas.TableName) int { return strings.Compare(x.String(), y.String()) })
-	if len(left) == 0 {
-		return
-	}
-	b.WriteString("\n# Left out:\n")
-	for _, name := range left {
-		comment(b, "", fmt.Sprintf("- %s: %s.", name, d.left[name]))
-	}
 }
