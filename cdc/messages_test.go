@@ -31,7 +31,7 @@ func TestReader_TakesOnlyTheMessagesThatTheOperatorNames(t *testing.T) {
 			r := w.start(t)
 			r.reads(t, patience)
 			var asked string
-			if err := w.watch.QueryRow(t.Context(), "SELECT query FROM pg_stat_activity WHERE backend_type = 'walsender' AND datname = current_database()").Scan(&asked); err != nil {
+			if err := w.watch.QueryRow(t.Context(), "SELECT query FROM pg_stat_activity WHERE backend_type = 'walsender' AND datname = current_database() AND query LIKE 'START_REPLICATION%'").Scan(&asked); err != nil {
 				t.Fatal(err)
 			}
 			if got := strings.Contains(asked, "messages 'true'"); got == (c.name == "off") {
@@ -60,12 +60,12 @@ func TestReader_TheSettingOfMessagesChangesInsideATransaction(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, "")
 			w.cfg.Messages = before
-			w.store.hook(nil, func(_ context.Context, b schemas.Batch) error {
-				if b.Position.Ordinal > 0 {
+			w.store.hook(func(context.Context, schemas.Batch) error {
+				if look(w.store, func() bool { return w.store.checkpoint.Inside() }) {
 					return errors.New("the process ends here")
 				}
 				return nil
-			})
+			}, nil)
 			w.log = quiet
 			r := w.start(t)
 			w.exec(t, fmt.Sprintf(`DO $$ BEGIN FOR n IN 1..%d LOOP

@@ -38,6 +38,18 @@ func (w *world) identity(t *testing.T, table string) (identity string) {
 // often makes a reader check the tables more often.
 func often(r *Reader) { r.tablesEvery = 100 * time.Millisecond }
 
+// firstLook waits until the reader has checked the tables: users and notes have no FULL.
+func firstLook(t *testing.T, logs *observer.ObservedLogs) {
+	t.Helper()
+	named := func(table string) bool { return ofTable(logs, table).Len() > 0 }
+	eventually(t, "a first look at the tables", patience, func() bool { return named("users") && named("notes") })
+}
+
+// ofTable are the lines that name a table.
+func ofTable(logs *observer.ObservedLogs, table string) *observer.ObservedLogs {
+	return logs.FilterField(zap.Stringer("table", schemas.TableName{Namespace: "public", Name: table}))
+}
+
 // A new partition keeps only the key of old rows, even if its siblings have FULL: the
 // reader sets FULL for it, and until then reads its old rows as keys.
 func TestReader_GivesANewPartitionTheIdentityOfItsTable(t *testing.T) {
@@ -55,6 +67,10 @@ func TestReader_GivesANewPartitionTheIdentityOfItsTable(t *testing.T) {
 		"delete public.items old(id*=1 user_id=7 name=a)", "delete public.items key(id*=21 user_id=? name=?)",
 		"delete public.items old(id*=22 user_id=7 name=c)",
 	})
+	eventually(t, "it is logged", patience, func() bool { return logs.FilterMessageSnippet("changed the replica identity").Len() > 0 })
+	if err := run.stop(); err != nil {
+		t.Error(err)
+	}
 	if logs.FilterMessageSnippet("changed the replica identity").Len() != 1 {
 		t.Errorf("log: %v", logs.All())
 	}
@@ -66,12 +82,11 @@ func TestReader_LeavesAnIdentityThatSomebodyChose(t *testing.T) {
 	w, logs := watched(t, dividedItems, "CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
 	run := w.start(t, often)
 	run.reads(t, patience)
-	eventually(t, "a first look", patience, func() bool { return logs.Len() == 2 }) // users and notes
+	firstLook(t, logs)
 	w.exec(t, "ALTER TABLE items_2 REPLICA IDENTITY DEFAULT")
-	eventually(t, "it is named", patience, func() bool {
-		return logs.FilterField(zap.Stringer("table", schemas.TableName{Namespace: "public", Name: "items_2"})).Len() > 0
-	})
-	time.Sleep(3 * run.tablesEvery)
+	eventually(t, "it is named", patience, func() bool { return ofTable(logs, "items_2").Len() > 0 })
+	w.exec(t, "ALTER TABLE items_1 REPLICA IDENTITY DEFAULT")
+	eventually(t, "a later look", patience, func() bool { return ofTable(logs, "items_1").Len() > 0 })
 	if got := w.identity(t, "items_2"); got != "d" {
 		t.Errorf("identity is %q", got)
 	}
@@ -83,7 +98,7 @@ func TestReader_PutsOffAPartitionThatSomebodyHolds(t *testing.T) {
 	w, logs := watched(t, dividedItems, "CREATE PUBLICATION walhook FOR TABLE users, items, notes WITH (publish_via_partition_root = true)")
 	run := w.start(t, often)
 	run.reads(t, patience)
-	eventually(t, "a first look", patience, func() bool { return logs.Len() == 2 })
+	firstLook(t, logs)
 	w.exec(t, "CREATE TABLE items_3 (LIKE items INCLUDING ALL)", "BEGIN; LOCK TABLE items_3 IN SHARE MODE")
 	w.watchExec(t, "SET lock_timeout = 0")
 	w.exec(t, "ALTER TABLE items ATTACH PARTITION items_3 FOR VALUES FROM (20) TO (30); COMMIT; BEGIN; LOCK TABLE items_3 IN SHARE MODE")
@@ -156,7 +171,7 @@ func TestReader_LetsTheCarrierWriteAfterAListOfColumnsIsMade(t *testing.T) {
 	}
 	run := w.start(t, often)
 	run.reads(t, patience)
-	eventually(t, "a first look", patience, func() bool { return logs.Len() == 2 }) // users and notes
+	firstLook(t, logs)
 	w.exec(t, "CREATE PUBLICATION another FOR TABLE items (id, name)")
 	eventually(t, "changed the replica identity", patience, func() bool {
 		_, err := w.conn.Exec(t.Context(), "UPDATE items SET name = name || 'x'")

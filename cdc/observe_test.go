@@ -30,7 +30,9 @@ func TestMetrics_TellWhatTheSlotKeepsWhileTheStoreIsAway(t *testing.T) {
 	w.store.hook(func(context.Context, schemas.Batch) error { return errors.New("the outbox is away") }, nil)
 	r := w.start(t, watchOften)
 	w.exec(t, "INSERT INTO users VALUES (1, 'x')")
-	eventually(t, "the fault", patience, func() bool { return testutil.ToFloat64(r.metrics.reconnects) > 1 })
+	eventually(t, "the fault, and a look at the slot", patience, func() bool { // NaN before the first
+		return testutil.ToFloat64(r.metrics.reconnects) > 1 && testutil.ToFloat64(r.metrics.retained) >= 0
+	})
 	before := testutil.ToFloat64(r.metrics.retained)
 	if limit := testutil.ToFloat64(r.metrics.limit); !math.IsInf(limit, 1) {
 		t.Errorf("limit %g on a server that has none", limit)
@@ -221,7 +223,10 @@ func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
 	w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')")
 	w.settle(t)
 	lag := func(r *run) float64 { return r.metrics.lagSeconds(time.Now()) }
-	eventually(t, "no lag", patience, func() bool { return lag(r) == 0 })
+	before := time.Now()
+	eventually(t, "no lag at a look from here on", patience, func() bool {
+		return look(w.store, func() bool { return w.store.seenAt.After(before) }) && lag(r) == 0
+	})
 	if err := cluster.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -231,12 +236,16 @@ func TestLag_RisesWhileTheSourceIsAway(t *testing.T) {
 	w.store.mu.Unlock()
 	// The second one starts while the source is away, and the store knows since when.
 	other := w.start(t, watchOften)
-	for name, reader := range map[string]*run{"that read": r, "that starts meanwhile": other} {
+	for _, reader := range []struct {
+		*run
+		name  string
+		since time.Time // when all was stored, or later
+	}{{r, "that read", before}, {other, "that starts meanwhile", killed}} {
 		last := 0.0
 		for _, want := range []float64{0.5, 1, 2} {
-			eventually(t, "the lag rises of the reader "+name, patience, func() bool { return lag(reader) >= want })
-			if now := lag(reader); now < last || now > time.Since(killed).Seconds()+1 {
-				t.Errorf("the lag of the reader %s is %g after %s, and was %g", name, now, time.Since(killed), last)
+			eventually(t, "the lag rises of the reader "+reader.name, patience, func() bool { return lag(reader.run) >= want })
+			if now := lag(reader.run); now < last || now > time.Since(reader.since).Seconds()+1 {
+				t.Errorf("the lag of the reader %s is %g after %s, and was %g", reader.name, now, time.Since(reader.since), last)
 			} else {
 				last = now
 			}

@@ -332,6 +332,15 @@ func (r *recorder) stored() []schemas.Change {
 	return look(r, func() []schemas.Change { return slices.Clone(r.changes) })
 }
 
+// holds reports whether a message is stored. The caller holds mu.
+func (r *recorder) holds(message string) bool {
+	return slices.ContainsFunc(r.changes, func(c schemas.Change) bool { return string(c.Content) == message })
+}
+
+func (r *recorder) has(message string) bool {
+	return look(r, func() bool { return r.holds(message) })
+}
+
 // wait waits until done, which is called under the lock, is true.
 func (r *recorder) wait(t *testing.T, what string, done func() bool) {
 	t.Helper()

@@ -3,11 +3,14 @@ package cdc
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"walhook/cdc/source"
 	"walhook/internal/chaos"
@@ -43,17 +46,21 @@ func TestReader_NoticesASourceThatHasGoneSilent(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = proxy.Close() })
 	w.by(t, proxy.Addr())
-	const silence = 2 * time.Second
+	core, logs := observer.New(zap.WarnLevel)
+	w.log = zap.New(core)
+	const silence = 5 * statusEvery
 	r := w.start(t, func(r *Reader) { r.silence = silence })
 	w.settle(t)
-	if retry.Pause(t.Context(), 2*silence) != nil || look(w.store, func() int { return w.store.taken }) > r.taken+1 || r.State() != Reading {
+	// Until after it would have given up, had the source not answered it.
+	if retry.Pause(t.Context(), silence+3*statusEvery) != nil || look(w.store, func() int { return w.store.taken }) > r.taken+1 || r.State() != Reading {
 		t.Fatal("a source that has nothing to say is taken for dead")
 	}
-	cut := time.Now()
 	proxy.Set(chaos.Weather{Silent: true})
 	eventually(t, "the silence to be noticed", patience, func() bool { return r.State() != Reading })
-	if took := time.Since(cut); took < silence {
-		t.Errorf("noticed after %s, for another reason", took)
+	stopped := func() []observer.LoggedEntry { return logs.FilterMessageSnippet("reading stopped").All() }
+	eventually(t, "a line that says why", patience, func() bool { return len(stopped()) > 0 })
+	if why := fmt.Sprint(stopped()[0].ContextMap()["error"]); !strings.Contains(why, fmt.Sprintf("no message for %s", silence)) {
+		t.Errorf("another reason: %s", why)
 	}
 	proxy.Set(chaos.Weather{})
 	w.exec(t, "INSERT INTO items VALUES (1, 7, 'x')")

@@ -60,7 +60,7 @@ func TestReader_SkipsTheTransactionThatTheSourceCannotSend(t *testing.T) {
 	}
 	r, done, stop := start(0)
 	w.store.wait(t, "the transaction is noted", func() bool { return len(w.store.gaps) > 0 })
-	gap := w.store.gaps[0]
+	gap := look(w.store, func() schemas.Gap { return w.store.gaps[0] })
 	eventually(t, "the reader says that it cannot read", patience, func() bool { return r.State() == Unreadable })
 	stop()
 	if err := <-done; err != nil {
@@ -167,12 +167,11 @@ func TestReader_SkipsOneTransactionAfterAnother(t *testing.T) {
 	if !gaps()[1].Accepted || gaps()[1].From != first || second <= first {
 		t.Errorf("gaps %+v", gaps())
 	}
-	began := time.Now()
-	err := w.runWith(t, second, quiet, func(*Reader) bool {
+	err := w.runWith(t, second, quiet, func(*Reader) bool { // long before the next try at an unreadable one
 		return slices.ContainsFunc(w.lines(), func(line string) bool { return strings.Contains(line, "note=after") })
 	})
-	if err != nil || time.Since(began) > 20*time.Second {
-		t.Errorf("with the second position: %v after %s", err, time.Since(began))
+	if err != nil {
+		t.Errorf("with the second position: %v", err)
 	}
 	if last := gaps()[len(gaps())-1]; !last.Accepted || last.From != second {
 		t.Errorf("gap %+v", last)
@@ -199,12 +198,15 @@ func TestReader_SaysThatThereIsNothingToSkip(t *testing.T) {
 		{"beyond the log", w.walEnd(t) + 1<<40, "beyond the end"},
 	} {
 		core, logs := observer.New(zap.WarnLevel)
-		err := w.runWith(t, test.skip, zap.New(core), func(*Reader) bool { return logs.FilterMessageSnippet(test.want).Len() > 0 })
+		end := w.mark(t)
+		err := w.runWith(t, test.skip, zap.New(core), func(*Reader) bool {
+			return logs.FilterMessageSnippet(test.want).Len() > 0 && w.store.has(end)
+		})
 		if err != nil || logs.FilterMessageSnippet("--skip-unreadable").Len() != 1 {
 			t.Errorf("%s: %v, %v", test.name, err, logs.All())
 		}
 	}
-	if got := len(w.store.stored()); got != 2 || len(w.store.gaps) > 0 {
+	if got := len(w.lines()); got != 2 || len(w.store.gaps) > 0 {
 		t.Errorf("%d changes, gaps %v", got, w.store.gaps)
 	}
 }

@@ -199,15 +199,20 @@ func (r *run) reads(t *testing.T, within time.Duration) {
 	})
 }
 
-// settle commits a mark and waits until it is stored with all before it.
-func (w *world) settle(t *testing.T) {
+// mark commits a message, which is stored once all before it is.
+func (w *world) mark(t *testing.T) string {
 	t.Helper()
 	w.marks++
 	mark := fmt.Sprintf("mark %d", w.marks)
 	w.exec(t, fmt.Sprintf("SELECT pg_logical_emit_message(true, 'walhook', '%s')", mark))
-	w.store.wait(t, mark, func() bool {
-		return slices.ContainsFunc(w.store.changes, func(c schemas.Change) bool { return string(c.Content) == mark })
-	})
+	return mark
+}
+
+// settle commits a mark and waits until it is stored with all before it.
+func (w *world) settle(t *testing.T) {
+	t.Helper()
+	mark := w.mark(t)
+	w.store.wait(t, mark, func() bool { return w.store.holds(mark) })
 	w.store.mu.Lock()
 	defer w.store.mu.Unlock()
 	for _, fault := range w.store.faults {

@@ -214,7 +214,7 @@ func TestRetention_NeverHoldsUpAnAppend(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- f.store.maintainOnce(t.Context()) }()
 	for n := 0; ; n++ {
-		f.quickly(t, n)
+		f.unqueued(t, n)
 		select {
 		case err := <-done:
 			if err == nil {
@@ -225,7 +225,7 @@ func TestRetention_NeverHoldsUpAnAppend(t *testing.T) {
 			if !f.retain(t) {
 				t.Error("the partition is kept")
 			}
-			f.quickly(t, n+1)
+			f.unqueued(t, n+1)
 			return
 		default:
 		}

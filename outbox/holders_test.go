@@ -28,7 +28,7 @@ func TestPartitions_NeverDelayAnAppendWhateverIsHeldOpen(t *testing.T) {
 			var err error
 			n := 0
 			for running := true; running; n++ {
-				f.quickly(t, n)
+				f.unqueued(t, n)
 				select {
 				case err = <-done:
 					running = false
@@ -40,7 +40,7 @@ func TestPartitions_NeverDelayAnAppendWhateverIsHeldOpen(t *testing.T) {
 			for round := 0; round < 10 && !gone(); round++ { // the server's own vacuum may hold one up
 				_ = f.store.maintainOnce(t.Context())
 			}
-			f.quickly(t, n)
+			f.unqueued(t, n)
 			if !gone() {
 				t.Error("the partition is still there once nobody holds it up")
 			}

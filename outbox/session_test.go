@@ -291,7 +291,7 @@ func TestSession_LanesSurviveAHandover(t *testing.T) {
 	for i := range gained.Lanes { // the same instants, give or take the way there
 		l, want := &gained.Lanes[i], &lanes[min(i, 2)]
 		for _, at := range [][2]*time.Time{{&l.OpenUntil, &want.OpenUntil}, {&l.PausedUntil, &want.PausedUntil}, {&l.FailingSince, &want.FailingSince}} {
-			if at[1].IsZero() == at[0].IsZero() && about(*at[0], *at[1]) {
+			if at[1].IsZero() == at[0].IsZero() && about(*at[0], *at[1], now) {
 				*at[0] = *at[1]
 			}
 		}

@@ -22,6 +22,7 @@ type modelRecord struct {
 	retry    []Event // the oldest is due, the others wait
 	blocked  bool    // as the sender knows it: since the last answer
 	retryAt  time.Time
+	failedAt time.Time
 	sent     []int64 // delivered or dead, in this order
 }
 
@@ -84,7 +85,7 @@ func (m *parkingModel) fate(r *modelRecord, e Event) Settlement {
 		return delivered(e)
 	}
 	s := retried(e, time.Duration(1+m.random.IntN(100))*time.Minute)
-	r.retryAt = s.RetryAt
+	r.retryAt, r.failedAt = s.RetryAt, time.Now()
 	return s
 }
 
@@ -170,7 +171,7 @@ func (m *parkingModel) checkStates(t *testing.T, states []RecordState) {
 		if r.blocked = len(r.retry) > 0; state.Blocked != r.blocked {
 			t.Errorf("answered %v, the model has %d rows in retry", state, len(r.retry))
 		}
-		if r.blocked && r.retry[0].Attempts > 0 && !about(state.NextAt, r.retryAt) {
+		if r.blocked && r.retry[0].Attempts > 0 && !about(state.NextAt, r.retryAt, r.failedAt) {
 			t.Errorf("answered %v at %s, the model has %s", state, state.NextAt, r.retryAt)
 		}
 		if r.blocked && r.retry[0].Attempts == 0 && time.Until(state.NextAt) > 0 {

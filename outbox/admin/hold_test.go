@@ -141,7 +141,7 @@ func TestStore_ListsHowDeliveryStands(t *testing.T) {
 	var lines []string
 	for _, e := range got {
 		lines = append(lines, fmt.Sprintf("%s behind=%t open=%t stage=%d failing=%t retry=%d dead=%d", e.Account, e.Lane.Behind, e.Lane.Open, e.Lane.Stage,
-			about(e.Lane.FailingSince, lane.FailingSince), e.Retries, e.Dead))
+			about(e.Lane.FailingSince, lane.FailingSince, now), e.Retries, e.Dead))
 	}
 	wantLines(t, lines, fmt.Sprintf("7 behind=true open=true stage=1 failing=true retry=%d dead=0", CountLimit),
 		"8 behind=false open=false stage=0 failing=false retry=0 dead=3")

@@ -15,8 +15,9 @@ func TestRotate_BothSecretsSignUntilTheOverlapEnds(t *testing.T) {
 	f := newFeed(t, withKey(1))
 	f.commit(t, account(7))
 	first := f.secretsOf(t, "7")
+	began := time.Now()
 	second, until, err := f.admin.RotateSecret(t.Context(), "7", 24*time.Hour)
-	if err != nil || !about(until, time.Now().Add(24*time.Hour)) {
+	if err != nil || !about(until, began.Add(24*time.Hour), began) {
 		t.Fatalf("until %s, %v", until, err)
 	}
 	if got := f.secretsOf(t, "7"); !slices.Equal(got, []string{second, first[0]}) {
@@ -158,6 +159,7 @@ func TestRotate_EachSecretSignsUntilItsOwnTime(t *testing.T) {
 	f := newFeed(t, withKey(1))
 	f.commit(t, account(7))
 	secrets := f.secretsOf(t, "7")
+	began := time.Now()
 	overlaps := []time.Duration{24 * time.Hour, time.Hour, 48 * time.Hour}
 	for _, overlap := range overlaps {
 		next, _, err := f.admin.RotateSecret(t.Context(), "7", overlap)
@@ -170,7 +172,7 @@ func TestRotate_EachSecretSignsUntilItsOwnTime(t *testing.T) {
 		}
 	}
 	_, until, err := f.admin.WebhookSecrets(t.Context(), "7", outbox.AccountWebhook)
-	if err != nil || len(until) != 3 || !about(until[0], time.Now().Add(48*time.Hour)) || !about(until[1], time.Now().Add(time.Hour)) || !about(until[2], time.Now().Add(24*time.Hour)) {
+	if err != nil || len(until) != 3 || !about(until[0], began.Add(48*time.Hour), began) || !about(until[1], began.Add(time.Hour), began) || !about(until[2], began.Add(24*time.Hour), began) {
 		t.Errorf("they end at %v, %v", until, err)
 	}
 	// An hour later the one in the middle is over, and gone once it is wiped.

@@ -59,8 +59,9 @@ func TestStatus_TellsRatesFromWhatIsStored(t *testing.T) {
 	endpoint := w.Endpoint(t, "7")
 	const position = "INSERT INTO walhook.position (stored_at, epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (clock_timestamp() - $1::interval, 1, '0/1', 1, 1, '0/1', $2)"
 	w.Exec(t, position, 5*time.Minute, 101)
-	w.Exec(t, position, 5*time.Second, 201)
-	w.Exec(t, position, time.Second, 601)
+	// Well inside of the ten seconds that the rates are of, however long the test takes.
+	w.Exec(t, position, 20*time.Millisecond, 201)
+	w.Exec(t, position, 10*time.Millisecond, 601)
 	w.Bodies(t, 1, 600, endpoint, "dids:1", 8)
 	attempts := func(first, n int, outcome string, ago time.Duration) {
 		w.Exec(t, `INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
@@ -68,8 +69,8 @@ func TestStatus_TellsRatesFromWhatIsStored(t *testing.T) {
 			endpoint, first, n, ago, outcome)
 	}
 	attempts(1, 100, "delivered", time.Minute)
-	attempts(101, 300, "delivered", 3*time.Second)
-	attempts(401, 50, "retry", 2*time.Second)
+	attempts(101, 300, "delivered", 20*time.Millisecond)
+	attempts(401, 50, "retry", 10*time.Millisecond)
 	st := w.status(t)
 	if st.Appended != 50 || st.Delivered != 30 || st.Failed != 5 {
 		t.Errorf("appended %g, delivered %g, failed %g a second, want 50, 30 and 5", st.Appended, st.Delivered, st.Failed)

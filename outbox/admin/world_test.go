@@ -132,8 +132,9 @@ func all[T any](t *testing.T, w *world, sql string, args ...any) []T {
 	return storetest.All[T](t, w.World, sql, args...)
 }
 
-// about says whether two instants are the same but for the time that a test takes.
-func about(a, b time.Time) bool { return a.Sub(b).Abs() < 2*time.Second }
+// about says whether two instants are the same but for the time that has passed since
+// began.
+func about(a, b, began time.Time) bool { return a.Sub(b).Abs() <= time.Since(began)+time.Millisecond }
 
 // feed is a publisher with the source's end of the stream in the test's hands.
 type feed struct {
