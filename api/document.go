@@ -62,17 +62,11 @@ type document struct {
 	registry huma.Registry
 	create   *huma.Schema
 	edit     *huma.Schema
-	hooks    []string
 }
 
-func newDocument(registry huma.Registry, hooks []string) *document {
-	d := &document{registry: registry, hooks: hooks}
-	d.edit = openSchema(registry, reflect.TypeFor[webhookFields]())
-	hook := d.edit.Properties["hook"]
-	for _, name := range hooks {
-		hook.Enum = append(hook.Enum, name)
-	}
-	hook.PrecomputeMessages()
+// newDocument returns a document that allows every name of a hook.
+func newDocument(registry huma.Registry) *document {
+	d := &document{registry: registry, edit: openSchema(registry, reflect.TypeFor[webhookFields]())}
 	created := *d.edit
 	created.Required = []string{"name", "uri"}
 	d.create = &created

@@ -24,7 +24,7 @@ func newWebhook(account string) admin.Webhook {
 
 // apply changes a webhook as the client asks. Its error lists every fault, also those
 // that read found; the warnings name settings without effect.
-func (s *subscriptions) apply(in fields, w *admin.Webhook, wrong faults) (warnings []string, err error) {
+func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []string, err error) {
 	var sent webhookFields
 	if err := in.into(&sent); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (s *subscriptions) apply(in fields, w *admin.Webhook, wrong faults) (warnin
 	if w.ID == outbox.AccountWebhook {
 		checkOwn(&before, w, wrong)
 	}
-	return s.idle(w, in), wrong.err()
+	return o.idle(w, in), wrong.err()
 }
 
 // minRateLimit is one attempt in 1,000 s. For less, disable the webhook.
@@ -219,7 +219,7 @@ func checkOwn(before, after *admin.Webhook, wrong faults) {
 }
 
 // idle warns of settings without effect.
-func (s *subscriptions) idle(w *admin.Webhook, in fields) (warnings []string) {
+func (o *Offer) idle(w *admin.Webhook, in fields) (warnings []string) {
 	sent := func(name string) bool { _, there := in.known[name]; return there }
 	warn := func(does bool, names ...string) {
 		for _, name := range names {
@@ -235,9 +235,9 @@ func (s *subscriptions) idle(w *admin.Webhook, in fields) (warnings []string) {
 	warn(w.Hook == admin.HookRecords || len(w.Types) == 0, "types")
 	warn(w.Hook != admin.HookRecords || w.Target == "", "target")
 	warn(w.Delivery == "daily", "daily_at", "daily_zone")
-	if sent("schemas") && len(s.cfg.Schemas) > 0 {
+	if sent("schemas") && len(o.Schemas) > 0 {
 		for _, name := range w.Schemas {
-			if !slices.Contains(s.cfg.Schemas, name) {
+			if !slices.Contains(o.Schemas, name) {
 				warnings = append(warnings, "schemas: unknown record schema "+printable(name)+": it matches only async results of that name")
 			}
 		}

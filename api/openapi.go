@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -89,8 +88,9 @@ var errorsOf = []int{
 	http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
 
-// serveOpenAPI serves the document. Every call must be registered before.
-func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
+// completeOpenAPI adds to the document what huma does not know. Every call must be
+// registered before.
+func completeOpenAPI(doc *huma.OpenAPI) {
 	schema := doc.Components.Schemas.Schema(reflect.TypeFor[errorBody](), true, "")
 	for _, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Patch, item.Delete} {
@@ -125,17 +125,6 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) error {
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} {
 		delete(doc.Components.Schemas.Map(), unused)
 	}
-	asJSON, err := json.Marshal(doc)
-	if err != nil {
-		return fmt.Errorf("write the OpenAPI document: %w", err)
-	}
-	asYAML, err := doc.YAML()
-	if err != nil {
-		return fmt.Errorf("write the OpenAPI document as YAML: %w", err)
-	}
-	mux.HandleFunc("GET /openapi.json", constant("application/openapi+json", asJSON))
-	mux.HandleFunc("GET /openapi.yaml", constant("application/openapi+yaml", asYAML))
-	return nil
 }
 
 // welcome answers a request for / with the addresses of the API and its document.
@@ -157,11 +146,4 @@ func (s *subscriptions) welcome(w http.ResponseWriter, r *http.Request) {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(answer) // an error means that the client is gone
-}
-
-func constant(contentType string, text []byte) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", contentType)
-		_, _ = w.Write(text) // an error means that the client is gone
-	}
 }

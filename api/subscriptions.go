@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -22,23 +21,15 @@ type Config struct {
 	Destination Destination
 	// AdminToken is the operator's token. Without it the API refuses every call.
 	AdminToken string
-	// Hooks are the events to which a webhook may subscribe, besides records and all.
-	Hooks []Hook
-	// Schemas are the names of the catalog's schemas. Any other name in a filter
-	// causes a warning.
-	Schemas []string
+	// Offer returns what the catalog in force offers: the same pointer until another one
+	// is in force. Required.
+	Offer func(context.Context) *Offer
 	// Version goes into the OpenAPI document.
 	Version string
 	// TestTimeout bounds a test attempt; zero means 20 s.
 	TestTimeout time.Duration
 	// TrustedProxies are the networks whose Forwarded and X-Forwarded-For are believed.
 	TrustedProxies []netip.Prefix
-}
-
-// Hook is an event, or a group of events, to which a webhook may subscribe.
-type Hook struct {
-	Name   string
-	Format string // json or form; "" for a group, whose events have their own
 }
 
 // Destination makes requests in the way in which deliveries are made.
@@ -75,6 +66,7 @@ type subscriptions struct {
 	limits  *limits
 	testing *testLimit
 	edits   *document
+	offers  *offers
 
 	rotations, tokens, replays, holds *huma.Schema
 }
@@ -113,12 +105,8 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	}
 	routes := huma.NewGroup(humago.New(mux, config), prefixes...)
 	routes.UseMiddleware(inKazooShape, s.bounded, s.authorize)
-	names := []string{admin.HookRecords, admin.HookAll}
-	for _, hook := range cfg.Hooks {
-		names = append(names, hook.Name)
-	}
-	slices.Sort(names)
-	s.edits = newDocument(config.Components.Schemas, slices.Compact(names))
+	s.edits = newDocument(config.Components.Schemas)
+	s.offers = &offers{now: cfg.Offer, api: config.OpenAPI, edits: s.edits}
 	s.registerWebhooks(routes)
 	s.registerAttempts(routes)
 	s.registerEvents(routes)
@@ -127,9 +115,9 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerSecrets(routes)
 	s.registerTokens(routes)
 	s.registerHolds(routes)
-	if err := serveOpenAPI(mux, config.OpenAPI); err != nil {
-		return nil, nil, err
-	}
+	completeOpenAPI(config.OpenAPI)
+	mux.HandleFunc("GET /openapi.json", s.offers.serveDocument("application/openapi+json", func(o *offered) []byte { return o.json }))
+	mux.HandleFunc("GET /openapi.yaml", s.offers.serveDocument("application/openapi+yaml", func(o *offered) []byte { return o.yaml }))
 	mux.HandleFunc("GET /{$}", s.welcome)
 	return s, s.outer(mux), nil
 }

@@ -59,7 +59,7 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if wait := s.testing.take(w.Account, address.HostOf(endpoint.URL)); wait > 0 {
 		return nil, tooMany(wait, "too many tests of this account or of this host: try again later")
 	}
-	e, err := s.testEvent(&w)
+	e, err := s.testEvent(ctx, &w)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ const gregorianEpoch = 62167219200
 
 // testEvent returns an event in the form of the webhook's own events: an envelope for
 // the record feed, fields for the others.
-func (s *subscriptions) testEvent(w *admin.Webhook) (outbox.Event, error) {
+func (s *subscriptions) testEvent(ctx context.Context, w *admin.Webhook) (outbox.Event, error) {
 	now := time.Now()
 	e := outbox.Event{
 		Endpoint: w.Endpoint, Record: "test/" + w.Account, WebhookID: "test_" + rand.Text(),
@@ -93,7 +93,7 @@ func (s *subscriptions) testEvent(w *admin.Webhook) (outbox.Event, error) {
 		return e, fmt.Errorf("write a test event: %w", err)
 	}
 	if w.Hook != admin.HookRecords {
-		e.Format = s.formatOf(w.Hook)
+		e.Format = s.cfg.Offer(ctx).formatOf(w.Hook)
 		e.Body = fmt.Appendf(nil, `{"hook_event":"test","timestamp":%d,"account_id":%s,"webhook_id":%s}`, now.Unix()+gregorianEpoch, account, id)
 		return e, nil
 	}
@@ -103,14 +103,4 @@ func (s *subscriptions) testEvent(w *admin.Webhook) (outbox.Event, error) {
 	}
 	e.Body = fmt.Appendf(nil, `{"type":"test","schema":"test","data":%s}`, data)
 	return e, nil
-}
-
-// formatOf returns the format of a hook's events unless the webhook sets one.
-func (s *subscriptions) formatOf(hook string) string {
-	for _, h := range s.cfg.Hooks {
-		if h.Name == hook && h.Format != "" {
-			return h.Format
-		}
-	}
-	return "json"
 }

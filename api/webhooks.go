@@ -134,14 +134,18 @@ func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInpu
 }
 
 func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhookInput, asked creation[webhook]) (*answer[webhook], error) {
+	offer, err := s.offers.current(ctx)
+	if err != nil {
+		return nil, err
+	}
 	wrong := faults{}
-	sent := s.edits.read(in.RawBody, s.edits.create, wrong)
+	sent := offer.edits.read(in.RawBody, offer.edits.create, wrong)
 	if !sent.whole {
 		return nil, wrong.err()
 	}
 	w := newWebhook(in.AccountID)
 	s.checkURI(sent, &w, wrong)
-	idle, err := s.apply(sent, &w, wrong)
+	idle, err := offer.apply(sent, &w, wrong)
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +220,12 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	if err != nil {
 		return nil, err
 	}
+	offer, err := s.offers.current(ctx)
+	if err != nil {
+		return nil, err
+	}
 	wrong := faults{}
-	sent := s.edits.read(in.RawBody, s.edits.edit, wrong)
+	sent := offer.edits.read(in.RawBody, offer.edits.edit, wrong)
 	if !sent.whole {
 		return nil, wrong.err()
 	}
@@ -228,7 +236,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}
-		idle, err = s.apply(sent, w, wrong)
+		idle, err = offer.apply(sent, w, wrong)
 		asking = *w
 		return err
 	})

@@ -58,10 +58,18 @@ func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
 	return w
 }
 
+var testOffer = &Offer{
+	Hooks:   []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
+	Schemas: []string{"dids", "users"},
+}
+
+func always(offer *Offer) func(context.Context) *Offer {
+	return func(context.Context) *Offer { return offer }
+}
+
 func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) string {
 	t.Helper()
-	cfg := Config{Admin: w.admin, Destination: w.destination, AdminToken: adminToken, Hooks: []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
-		Schemas: []string{"dids", "users"}, Version: "test"}
+	cfg := Config{Admin: w.admin, Destination: w.destination, AdminToken: adminToken, Offer: always(testOffer), Version: "test"}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -98,6 +98,11 @@ func (e *catalogError) Error() string {
 
 func (e *catalogError) Unwrap() error { return e.err }
 
+func isCatalogError(err error) bool {
+	_, is := errors.AsType[*catalogError](err)
+	return is
+}
+
 // AskCatalog asks the publisher to adopt a catalog. It replaces an earlier request; asking
 // for the catalog in force withdraws one.
 func (s *Store) AskCatalog(ctx context.Context, c *catalog.Catalog) error {

@@ -6,8 +6,11 @@ import (
 	"io"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
+	"walhook/outbox"
 	"walhook/schemas/catalog"
 )
 
@@ -16,7 +19,9 @@ func newSchemasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schemas [event]",
 		Short: "Print the catalog for account users: events, fields and forms",
-		Long: `Prints the present catalog, the built-in one or that of --catalog:
+		Long: `Prints the catalog in force, which the outbox holds. Without --source and --outbox,
+before the first setup, or with --catalog on the command line, it prints that
+file or the built-in catalog. A line on standard error says which one it is.
 
   markdown     a page for account users
   json-schema  a JSON Schema (2020-12) of each event's body under $defs, or of
@@ -25,7 +30,7 @@ func newSchemasCommand() *cobra.Command {
                your own`,
 		Example: `  walhook schemas > WEBHOOKS.md
   walhook schemas --format json-schema channel_create
-  walhook schemas --format yaml > catalog.yaml`,
+  walhook schemas --format yaml --catalog carrier > catalog.yaml`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := loadSettings(cmd)
@@ -36,12 +41,58 @@ func newSchemasCommand() *cobra.Command {
 			if len(args) > 0 {
 				event = args[0]
 			}
-			return printSchemas(cmd.OutOrStdout(), s.Catalog, format, event)
+			printed, origin, err := catalogToPrint(cmd, s)
+			if err != nil {
+				return err
+			}
+			if err := printSchemas(cmd.OutOrStdout(), printed, format, event); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.ErrOrStderr(), "# "+origin)
+			return err
 		},
 	}
-	addSettings(cmd, "catalog")
+	addSettings(cmd, "source", "outbox", "catalog")
+	optional(cmd, "source")
+	optional(cmd, "outbox")
 	cmd.Flags().StringVar(&format, "format", "markdown", "`form` to print: markdown, json-schema or yaml")
 	return cmd
+}
+
+// catalogToPrint returns the catalog in force, or the file where none is known or that is
+// asked for, and which one it is.
+func catalogToPrint(cmd *cobra.Command, s settings) (printed *catalog.Catalog, origin string, err error) {
+	name, err := settingOf(cmd, "catalog")
+	if err != nil {
+		return nil, "", usage(err)
+	}
+	file := "the catalog of " + name
+	if name == "" {
+		file = "the built-in catalog"
+	}
+	switch {
+	case cmd.Flags().Changed("catalog"):
+		return s.Catalog, file + ", as --catalog asks; without it the one in force is printed", nil
+	case s.Outbox == "":
+		return s.Catalog, file + "; with --outbox the one in force is printed", nil
+	}
+	store, err := outbox.Open(cmd.Context(), s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return nil, "", usage(err)
+	}
+	defer store.Close()
+	inForce, err := store.CatalogInForce(cmd.Context())
+	if err != nil {
+		return nil, "", outboxFault(err)
+	}
+	if inForce == nil {
+		return s.Catalog, file + "; the outbox holds none: 'walhook setup' has not run yet", nil
+	}
+	origin = "the catalog in force, from the outbox"
+	if !inForce.Same(s.Catalog) && name != "" {
+		origin += "; " + name + " is another one: 'walhook catalog diff' compares them"
+	}
+	return inForce, origin, nil
 }
 
 func printSchemas(out io.Writer, catalog *catalog.Catalog, format, event string) error {

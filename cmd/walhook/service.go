@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -193,14 +194,33 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 }
 
 func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config {
-	config := api.Config{
-		Admin: admin.New(store), Destination: tests, AdminToken: s.adminToken, Hooks: eventHooks(s.source.Catalog),
+	return api.Config{
+		Admin: admin.New(store), Destination: tests, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
-	for _, schema := range s.source.Catalog.Schemas {
-		config.Schemas = append(config.Schemas, schema.Name)
+}
+
+// offerInForce returns what the catalog in force offers to webhooks. given stands for it
+// before the first setup.
+func offerInForce(store *outbox.Store, given *catalog.Catalog) func(context.Context) *api.Offer {
+	type offer struct {
+		of *catalog.Catalog
+		*api.Offer
 	}
-	return config
+	var last atomic.Pointer[offer]
+	follower := store.FollowCatalog(given)
+	return func(ctx context.Context) *api.Offer {
+		now := follower.Catalog(ctx)
+		if known := last.Load(); known != nil && known.of == now {
+			return known.Offer
+		}
+		made := &offer{now, &api.Offer{Hooks: eventHooks(now)}}
+		for _, schema := range now.Schemas {
+			made.Schemas = append(made.Schemas, schema.Name)
+		}
+		last.Store(made)
+		return made.Offer
+	}
 }
 
 // checks returns the conditions of /readyz.
