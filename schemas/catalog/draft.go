@@ -27,6 +27,7 @@ func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
 		return nil, err
 	}
 	d.findOwners()
+	d.propose()
 	d.nameSchemas()
 	var b bytes.Buffer
 	d.writeAccount(&b)
@@ -36,9 +37,14 @@ func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
 			d.writeSchema(&b, t)
 		}
 	}
-	if len(d.names) == 0 {
+	if len(d.names) == len(d.proposed) {
 		b.Truncate(b.Len() - 1)
 		b.WriteString(" {}\n")
+	}
+	for _, t := range tables {
+		if d.proposed[t] {
+			b.WriteString(d.proposal(t))
+		}
 	}
 	b.WriteString("\n")
 	b.WriteString(d.known().text(d.left))
@@ -57,10 +63,12 @@ type draft struct {
 	named   bool // the account table was named
 	others  []candidate
 	owners  map[schemas.TableName][]way // the shortest ways of each table, the best first
+	// proposed are tables that are left out, and have a schema as a comment.
+	proposed map[*Table]bool
 }
 
 func newDraft(tables []*Table) *draft {
-	d := &draft{byName: map[schemas.TableName]*Table{}, left: map[schemas.TableName]string{}, names: map[schemas.TableName]string{}}
+	d := &draft{byName: map[schemas.TableName]*Table{}, left: map[schemas.TableName]string{}, names: map[schemas.TableName]string{}, keys: map[schemas.TableName][]string{}}
 	for _, t := range tables {
 		d.byName[t.Name] = t
 	}
@@ -213,7 +221,8 @@ func refersByName(column *TableColumn, parent *Table, target string) bool {
 	if other == nil || typeClass(column.Type) != typeClass(other.Type) {
 		return false
 	}
-	return slices.Contains(namesOf(parent.Name.Name, target), strings.ToLower(column.Name))
+	name := strings.ToLower(column.Name)
+	return slices.Contains(namesOf(parent.Name.Name, target), name) || column.Type == "uuid" && isBareName(name, parent.Name.Name)
 }
 
 // namesOf are the names that columns have which refer to a column of a table.
@@ -270,17 +279,15 @@ func (d *draft) nameSchemas() {
 	for _, name := range d.names {
 		taken[strings.ToLower(name)] = true
 	}
+	var unnamed []*Table
 	count := map[string]int{}
-	for _, t := range d.usable {
-		if d.left[t.Name] != "" || d.names[t.Name] != "" {
-			continue
+	for _, t := range d.inOrder() {
+		if d.names[t.Name] == "" {
+			unnamed = append(unnamed, t)
+			count[strings.ToLower(plainName(t.Name.Name))]++
 		}
-		count[strings.ToLower(plainName(t.Name.Name))]++
 	}
-	for _, t := range d.usable {
-		if d.left[t.Name] != "" || d.names[t.Name] != "" {
-			continue
-		}
+	for _, t := range unnamed {
 		name := plainName(t.Name.Name)
 		if count[strings.ToLower(name)] > 1 {
 			name = plainName(t.Name.Namespace + "_" + t.Name.Name)
@@ -292,6 +299,22 @@ func (d *draft) nameSchemas() {
 		taken[strings.ToLower(name)] = true
 		d.names[t.Name] = name
 	}
+}
+
+// inOrder are the tables with a schema, in order of name, then those for which one is
+// proposed.
+func (d *draft) inOrder() []*Table {
+	var tables, proposed []*Table
+	for _, t := range d.usable {
+		if d.left[t.Name] == "" {
+			tables = append(tables, t)
+		}
+	}
+	for t := range d.proposed {
+		proposed = append(proposed, t)
+	}
+	slices.SortFunc(proposed, func(a, b *Table) int { return strings.Compare(a.Name.String(), b.Name.String()) })
+	return append(tables, proposed...)
 }
 
 // plainName is a table's name with nothing in it that a schema's name may not have.

@@ -132,8 +132,12 @@ func parentColumn(t *Table, id string) string {
 			return c.Name
 		}
 	}
+	isParent := func(name string) bool { // parent_id, and domain_parent_uuid beside domain_uuid
+		rest, found := strings.CutPrefix(strings.Replace("_"+name, "_parent", "", 1), "_")
+		return slices.Contains([]string{"parent_id", "parent_uuid", "parent", "reseller_id", "parent_" + id}, name) || found && rest == strings.ToLower(id) && rest != name
+	}
 	for _, c := range t.Columns {
-		if slices.Contains([]string{"parent_id", "parent_uuid", "parent", "reseller_id", "parent_" + id}, strings.ToLower(c.Name)) &&
+		if isParent(strings.ToLower(c.Name)) &&
 			t.foreignKeyOf(c.Name) == nil && typeClass(c.Type) == typeClass(t.Column(id).Type) {
 			return c.Name
 		}

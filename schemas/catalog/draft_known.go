@@ -65,20 +65,38 @@ func listed(b *bytes.Buffer, first, rest string, names []string) {
 	b.WriteString(line + "]\n")
 }
 
-// knownBlock finds the comment in a file: its bytes, what it says, and the lines in
-// it that no draft writes. There is none where until is 0.
-func knownBlock(text []byte) (k known, from, until int, foreign string, err error) {
-	if from = lineAt(text, knownBegin); from < 0 {
-		return nil, 0, 0, "", nil
+// block is the comment in a file.
+type block struct {
+	known   known
+	left    []string // the entries about tables that were left out
+	foreign string   // the lines in it that no draft writes
+	// from and until are its bytes, without the last line's end; a file without it has 0.
+	from, until int
+}
+
+// wasProposed says whether the last draft has left a table out and proposed a schema.
+func (b block) wasProposed(t *Table) bool {
+	return slices.ContainsFunc(b.left, func(entry string) bool {
+		return strings.HasPrefix(entry, "# - "+cleanLine(t.Name.String())+":") && strings.HasSuffix(entry, proposedAbove+".")
+	})
+}
+
+// proposedAbove ends the reason of a table that has a schema as a comment.
+const proposedAbove = "; a comment above proposes a schema"
+
+// knownBlock finds the comment in a file.
+func knownBlock(text []byte) (b block, err error) {
+	if b.from = lineAt(text, knownBegin); b.from < 0 {
+		return block{}, nil
 	}
-	size := lineAt(text[from:], knownEnd)
+	size := lineAt(text[b.from:], knownEnd)
 	if size < 0 {
-		return nil, 0, 0, "", fmt.Errorf("the comment that begins with %q has lost its last line, %q: write it again, or remove the whole comment", knownBegin, knownEnd)
+		return block{}, fmt.Errorf("the comment that begins with %q has lost its last line, %q: write it again, or remove the whole comment", knownBegin, knownEnd)
 	}
-	until = from + size + len(knownEnd)
+	b.until = b.from + size + len(knownEnd)
 	var listing strings.Builder
 	tables := false
-	for line := range strings.Lines(string(text[from:until])) {
+	for line := range strings.Lines(string(text[b.from:b.until])) {
 		bare := strings.TrimRight(line, "\r\n")
 		switch {
 		case bare == knownBegin || bare == knownAdvice || bare == knownLeft || bare == knownEnd:
@@ -86,19 +104,22 @@ func knownBlock(text []byte) (k known, from, until int, foreign string, err erro
 			tables = true
 		case tables && strings.HasPrefix(bare, "#   "):
 			listing.WriteString(bare[len("# "):] + "\n")
-		case !tables && (strings.HasPrefix(bare, "# - ") || strings.HasPrefix(bare, "#   ")):
+		case !tables && strings.HasPrefix(bare, "# - "):
+			b.left = append(b.left, bare)
+		case !tables && strings.HasPrefix(bare, "#   ") && len(b.left) > 0:
+			b.left[len(b.left)-1] += bare[len("#  "):]
 		case bare != "":
-			foreign += line
+			b.foreign += line
 		}
 	}
-	if err := yaml.Unmarshal([]byte(listing.String()), &k); err != nil || !tables {
-		return nil, 0, 0, "", errors.New("the comment below \"" + knownTables + "\" cannot be read: undo what was changed in it, or remove the whole comment, from " +
+	if err := yaml.Unmarshal([]byte(listing.String()), &b.known); err != nil || !tables {
+		return block{}, errors.New("the comment below \"" + knownTables + "\" cannot be read: undo what was changed in it, or remove the whole comment, from " +
 			"\"What the draft has read\" to \"End of what the draft has read\"")
 	}
-	if k == nil {
-		k = known{}
+	if b.known == nil {
+		b.known = known{}
 	}
-	return k, from, until, foreign, nil
+	return b, nil
 }
 
 // lineAt is where a text has a line; -1 where it has none.

@@ -11,7 +11,14 @@ import (
 var (
 	secretWords = []string{"password", "passwd", "passphrase", "pass", "pwd", "pw", "hash", "ha1", "ha1b", "md5", "sha1", "sha256", "token", "secret", "secrets",
 		"pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "iban", "key", "keys", "salt", "otp", "totp", "mfa", "credential", "credentials", "auth", "private", "cookie", "session", "dob", "birthday"}
-	secretParts = []string{"password", "passwd", "secret", "token", "apikey", "credential", "creditcard", "cardnumber", "privatekey"}
+	secretParts = []string{"password", "passwd", "secret", "token", "apikey", "credential", "creditcard", "cardnumber", "privatekey", "birth"}
+	// secretEnds are ends of words: uipass, loginkey.
+	secretEnds = []string{"pass", "pwd", "key", "salt"}
+	// numberWords are those that a number can be the secret of. The others, in a
+	// number's name, are a count, a place in a hash table, a reference.
+	numberWords = []string{"password", "passwd", "pass", "pwd", "pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "otp", "token", "secret"}
+	// kindWords end the name of what says how somebody authenticates, and not by what.
+	kindWords = []string{"type", "method", "mode", "realm", "acl", "enabled", "required", "count", "digits"}
 )
 
 // isSecret says whether a column's name looks as if nobody else should read it. The
@@ -21,12 +28,24 @@ func isSecret(t *Table, column *TableColumn) bool {
 	if len(words) == 0 {
 		return false
 	}
-	number := typeClass(column.Type) == "number" || column.Type == "uuid"
+	number := typeClass(column.Type) == "number"
 	refers := t.foreignKeyOf(column.Name) != nil || slices.Contains([]string{"id", "uuid"}, words[len(words)-1]) || words[0] == "id"
-	if column.Type == "boolean" || number && refers || number && len(t.Key) == 1 && t.Key[0] == column.Name {
+	plain := number || column.Type == "uuid"
+	if column.Type == "boolean" || plain && refers || plain && len(t.Key) == 1 && t.Key[0] == column.Name {
 		return false
 	}
+	if number {
+		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(numberWords, w) })
+	}
 	all := strings.Join(words, "")
+	if slices.Contains(kindWords, words[len(words)-1]) && !slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) }) {
+		return false
+	}
+	if slices.ContainsFunc(words, func(w string) bool {
+		return slices.ContainsFunc(secretEnds, func(end string) bool { return strings.HasSuffix(w, end) })
+	}) {
+		return true
+	}
 	return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(secretWords, w) }) ||
 		slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) })
 }

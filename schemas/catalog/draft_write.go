@@ -70,13 +70,20 @@ func (d *draft) writeSchema(b *bytes.Buffer, t *Table) {
 	if t.Comment != "" {
 		comment(b, "  ", t.Comment)
 	}
-	if t.Rows >= manyRows && t.InsertOnly {
+	switch {
+	case t.Rows >= manyRows && t.InsertOnly:
 		comment(b, "  ", "By the server's statistics a large table that only grows: leave it out unless somebody needs each row as an event.")
+	case looksLikeLog(t):
+		comment(b, "  ", "By its name a record of what happened: leave it out unless somebody needs each row as an event.")
 	}
 	fmt.Fprintf(b, "  %s:\n    table: %s\n", yamlText(d.names[t.Name]), yamlText(t.Name.String()))
 	key := d.key(t)
 	if len(t.Key) == 0 {
-		comment(b, "    ", "The table has no primary key; this is a unique index of it.")
+		if len(t.Unique) > 0 {
+			comment(b, "    ", "The table has no primary key; this is a unique index of it.")
+		} else {
+			comment(b, "    ", "The table has no key: this has to be different in each row, and a unique index should see to that.")
+		}
 		fmt.Fprintf(b, "    key: [%s]\n", strings.Join(quotedNames(key), ", "))
 	}
 	d.writeOwner(b, t)
@@ -98,6 +105,13 @@ func (d *draft) writeSchema(b *bytes.Buffer, t *Table) {
 		comment(b, "    ", "Left out, since the server does not send generated columns: "+strings.Join(unsent, ", "))
 	}
 	listed(b, "    fields: [", "      ", fields)
+}
+
+// looksLikeLog: a table of calls, or of what people and programs did.
+func looksLikeLog(t *Table) bool {
+	return slices.ContainsFunc(nameWords(t.Name.Name), func(w string) bool {
+		return slices.Contains([]string{"cdr", "cdrs", "acc", "call", "calls", "log", "logs", "history", "audit", "journal", "trace"}, w) || strings.HasPrefix(w, "log") && len(w) > 5
+	})
 }
 
 func (d *draft) isOwnerColumn(t *Table, column string) bool {

@@ -48,7 +48,7 @@ type update struct {
 	tables []*Table
 	text   []byte
 	crlf   bool
-	known  known
+	block  block
 	ever   bool // the file has the comment that says what is known
 	notes  []string
 	want   *Catalog // what the result has to say
@@ -69,11 +69,11 @@ func (u *update) run() error {
 		return faults
 	}
 	u.want = s.file.catalog
-	known, _, until, _, err := knownBlock(u.text)
+	block, err := knownBlock(u.text)
 	if err != nil {
 		return err
 	}
-	u.known, u.ever = known, until > 0
+	u.block, u.ever = block, block.until > 0
 	// What is gone may take with it what was owned through it, so once is not enough.
 	for passes, changed := 0, true; changed; passes++ {
 		if changed, err = u.pass(u.gone); err != nil {
@@ -111,7 +111,7 @@ func (u *update) pass(edit func(*sheet) error) (changed bool, err error) {
 // schema in loose has no owner yet.
 func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 	d := newDraft(u.tables)
-	d.keys, d.depth = map[schemas.TableName][]string{}, map[schemas.TableName]int{}
+	d.depth = map[schemas.TableName]int{}
 	for _, t := range u.tables {
 		if s := c.byTable[t.Name]; s != nil {
 			d.names[t.Name], d.keys[t.Name] = s.Name, s.Key
@@ -123,7 +123,7 @@ func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 			}
 			continue
 		}
-		if _, seen := u.known[t.Name.String()]; !seen && !c.Names(t.Name) {
+		if _, seen := u.block.known[t.Name.String()]; !seen && !c.Names(t.Name) {
 			d.use(t)
 		}
 	}
@@ -138,6 +138,7 @@ func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 	}
 	d.account = candidate{table: t, id: c.Account.ID}
 	d.findOwners()
+	d.propose()
 	d.nameSchemas()
 	return d, nil
 }
@@ -414,5 +415,7 @@ func (u *update) sameFields(is, was *Schema) bool {
 	if len(is.Fields) < len(stay) || !slices.Equal(is.Fields[:len(stay)], stay) {
 		return false
 	}
-	return !slices.ContainsFunc(is.Fields[len(stay):], func(f Field) bool { return f.Name != f.Column || slices.Contains(u.known[t.Name.String()], f.Column) })
+	return !slices.ContainsFunc(is.Fields[len(stay):], func(f Field) bool {
+		return f.Name != f.Column || slices.Contains(u.block.known[t.Name.String()], f.Column)
+	})
 }

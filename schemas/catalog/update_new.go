@@ -47,11 +47,17 @@ func (u *update) newTables(s *sheet, d *draft, c *Catalog) error {
 			u.say("schema %s is new", d.names[t.Name])
 			continue
 		}
-		comment(&b, "  ", fmt.Sprintf("Not in this file: table %s. Without the first # of each line it is.", t.Name))
+		comment(&b, "  ", fmt.Sprintf("Not in this file: table %s. To publish it, remove the first '# ' of each line.", t.Name))
 		for line := range strings.Lines(one.String()) {
 			b.WriteString("  # " + line[2:])
 		}
 		u.say("schema %s is proposed in a comment", d.names[t.Name])
+	}
+	for _, t := range d.inOrder() {
+		if d.proposed[t] && !u.block.wasProposed(t) {
+			b.WriteString(d.proposal(t))
+			u.say("schema %s is proposed in a comment", d.names[t.Name])
+		}
 	}
 	if b.Len() == 0 {
 		return nil
@@ -67,7 +73,7 @@ func (u *update) newTables(s *sheet, d *draft, c *Catalog) error {
 			if err != nil {
 				return fmt.Errorf("schemas %w", err)
 			}
-			if u.ever { // proposals alone leave it empty
+			if u.ever && slices.ContainsFunc(u.notes, isNewSchema) { // proposals alone leave it empty
 				s.replace(f.open, f.close+1, "")
 			}
 		}
@@ -84,6 +90,10 @@ func (u *update) newTables(s *sheet, d *draft, c *Catalog) error {
 		s.insertAfter(line, shifted(b.String(), indent-2))
 	}
 	return nil
+}
+
+func isNewSchema(note string) bool {
+	return strings.HasPrefix(note, "schema ") && strings.HasSuffix(note, " is new")
 }
 
 // shifted moves lines to the right, or to the left.
@@ -103,7 +113,7 @@ func shifted(text string, by int) string {
 // newColumns adds columns that the file does not know to a schema's fields, and names
 // those that it leaves out.
 func (u *update) newColumns(s *sheet, list *yaml.Node, t *Table, one *Schema) error {
-	seen, ever := u.known[t.Name.String()]
+	seen, ever := u.block.known[t.Name.String()]
 	var fields, secret, unsent, taken []string
 	for i := range t.Columns {
 		c := &t.Columns[i]
@@ -192,24 +202,24 @@ func (s *sheet) addFields(key, value *yaml.Node, names []string) error {
 func (u *update) remember(s *sheet, d *draft, c *Catalog) error {
 	now := d.known()
 	for _, t := range u.tables {
-		if _, seen := u.known[t.Name.String()]; seen || c.byTable[t.Name] != nil {
+		if _, seen := u.block.known[t.Name.String()]; seen || c.byTable[t.Name] != nil {
 			now[t.Name.String()] = t.columnNames()
 			delete(d.left, t.Name)
 		}
 	}
-	_, from, until, foreign, err := knownBlock(s.text)
+	old, err := knownBlock(s.text)
 	if err != nil {
 		return err
 	}
 	text := now.text(d.left)
-	if until > 0 {
-		s.replace(from, until, strings.TrimSuffix(text, "\n"))
-		if foreign != "" {
-			after := until + 1
+	if old.until > 0 {
+		s.replace(old.from, old.until, strings.TrimSuffix(text, "\n"))
+		if old.foreign != "" {
+			after := old.until + 1
 			if after > len(s.text) {
-				after, foreign = len(s.text), "\n"+foreign
+				after, old.foreign = len(s.text), "\n"+old.foreign
 			}
-			s.replace(after, after, foreign)
+			s.replace(after, after, old.foreign)
 		}
 		return nil
 	}
