@@ -83,7 +83,7 @@ func (s *stream) begin(c *cursor) error {
 // otherLog is the gap of a WAL that does not hold the transaction that the stored
 // position is in.
 func (s *stream) otherLog(why string) error {
-	return &source.GapError{From: s.resume.Flush, To: s.tx.commit, Slot: s.r.cfg.Slot, Reason: fmt.Sprintf(
+	return &source.GapError{From: s.resume.Flush, To: s.tx.commit, Slot: s.r.cfg.Slot, OtherHistory: true, Reason: fmt.Sprintf(
 		source.GapOtherWAL, s.resume.Position, why)}
 }
 

@@ -131,6 +131,7 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 		if err := introspector.StillPublished(ctx, r.cfg, before, schemas.LSN(r.metrics.flushed.Load())); err != nil {
 			return err
 		}
+		r.store.ObserveVisible(report.Visible) // nothing that it saw was unpublished
 		r.held(report)
 		for next := time.Now().Add(r.watchEvery); time.Now().Before(next); {
 			if err := retry.Pause(ctx, min(markEvery, time.Until(next))); err != nil {

@@ -268,6 +268,10 @@ type Store interface {
 	// once end is stored, so is all that was committed before at. It may run
 	// concurrently with the other methods, and does not wait.
 	ObserveSourceTime(end schemas.LSN, at time.Time)
+	// ObserveVisible passes what a snapshot of the source saw. Once its end is stored, so
+	// is all that it saw. It may run concurrently with the other methods, and does not
+	// wait.
+	ObserveVisible(visible schemas.Visible)
 	// Advanced returns the position that any process stored last, and when, by this
 	// process's clock; zero for none. It may run concurrently with the other methods,
 	// and has the time limit of Ping.

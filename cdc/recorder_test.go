@@ -30,6 +30,8 @@ type recorder struct {
 	described  map[uint32][]*catalog.TableDescription // by place
 	seenEnd    schemas.LSN
 	seenAt     time.Time
+	visible    schemas.Visible
+	over       []schemas.StartOver
 	advanced   time.Time // when, before this process
 	faults     []string  // promises that a caller broke
 	inForce    *catalog.Catalog
@@ -129,6 +131,13 @@ func (r *recorder) ObserveSourceTime(end schemas.LSN, at time.Time) {
 	r.tell()
 }
 
+func (r *recorder) ObserveVisible(v schemas.Visible) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.visible = v
+	r.tell()
+}
+
 func (r *recorder) Follow(_ context.Context, timeline int32, database string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,6 +152,13 @@ func (r *recorder) BeginSnapshot(_ context.Context, source schemas.Source) error
 	r.begun, r.checkpoint = &source, schemas.Checkpoint{}
 	r.tell()
 	return nil
+}
+
+func (r *recorder) StartOver(ctx context.Context, source schemas.Source, over schemas.StartOver) error {
+	r.mu.Lock()
+	r.over = append(r.over, over)
+	r.mu.Unlock()
+	return r.BeginSnapshot(ctx, source)
 }
 
 func (r *recorder) SnapshotBegun(_ context.Context, slot string) (bool, error) {
@@ -196,6 +212,10 @@ func (s *recorderSink) Describe(_ context.Context, list []*catalog.TableDescript
 		s.tables[d.OID] = append(s.tables[d.OID], d)
 	}
 	return nil
+}
+
+func (s *recorderSink) Compare(context.Context, schemas.Visible) (catalog.GapSink, error) {
+	return nil, nil
 }
 
 func (s *recorderSink) Account(_ context.Context, a schemas.Account) error {

@@ -207,7 +207,7 @@ func TestSnapshot_AnInterruptedOneStartsOver(t *testing.T) {
 			cancel()
 			return errors.New(interruption)
 		}
-		if err := source.Snapshot(ctx, w.cfg, w.store, false, quiet); err == nil {
+		if err := source.Snapshot(ctx, w.cfg, w.store, source.Refuse, quiet); err == nil {
 			t.Fatal("the snapshot was finished")
 		}
 		err := w.start(t).ends(t)
@@ -252,7 +252,7 @@ func TestSnapshot_LeavesSomebodyElsesSlotAlone(t *testing.T) {
 	w := unprepared(t, pgtest.Database(t), "CREATE PUBLICATION walhook FOR ALL TABLES")
 	one[string](t, w, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", w.cfg.Slot)
 	before := w.confirmed(t)
-	wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, false, quiet), "without a stored position", "pg_drop_replication_slot")
+	wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, quiet), "without a stored position", "pg_drop_replication_slot")
 	if after := w.confirmed(t); after != before {
 		t.Errorf("the slot went from %s to %s", before, after)
 	}
@@ -281,7 +281,7 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 	t.Parallel()
 	begun := func(t *testing.T, w *world) {
 		w.store.filling = func() error { return errors.New("interrupted") }
-		if err := source.Snapshot(t.Context(), w.cfg, w.store, false, quiet); err == nil {
+		if err := source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, quiet); err == nil {
 			t.Fatal("the snapshot was finished")
 		}
 		w.store.filling = nil
@@ -291,15 +291,15 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 	}
 	stored := func(t *testing.T, w *world) { w.setup(t) }
 	for _, test := range []struct {
-		name      string
-		prepare   func(*testing.T, *world)
-		acceptGap bool
-		problem   string // while it is read
-		after     string // once it is released; "" for a snapshot
+		name    string
+		prepare func(*testing.T, *world)
+		over    source.Over
+		problem string // while it is read
+		after   string // once it is released; "" for a snapshot
 	}{
 		{name: "a snapshot was begun", prepare: begun, problem: "in use, and its snapshot is not stored"},
 		{name: "somebody else's", prepare: foreign, problem: "in use, and its snapshot is not stored", after: "without a stored position"},
-		{name: "set up, a gap accepted", prepare: stored, acceptGap: true, problem: "in use"},
+		{name: "set up, a gap accepted", prepare: stored, over: source.Reconcile, problem: "in use"},
 		{name: "the outbox follows another", prepare: func(t *testing.T, w *world) {
 			w.setup(t)
 			w.cfg.Slot += "_2"
@@ -311,9 +311,9 @@ func TestSnapshot_ASlotThatIsReadWithoutAPositionIsNotSetUp(t *testing.T) {
 			w := unprepared(t, pgtest.Database(t), "INSERT INTO users VALUES (7, ''); CREATE PUBLICATION walhook FOR ALL TABLES")
 			test.prepare(t, w)
 			release := w.occupy(t)
-			wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet), test.problem, "--slot")
+			wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, test.over, quiet), test.problem, "--slot")
 			time.AfterFunc(500*time.Millisecond, release)
-			err := source.Snapshot(t.Context(), w.cfg, w.store, test.acceptGap, quiet)
+			err := source.Snapshot(t.Context(), w.cfg, w.store, test.over, quiet)
 			if test.after != "" {
 				wantFault(t, err, test.after, "--slot")
 			} else if err != nil || w.store.flush() == 0 || len(w.store.accounts) != 1 {
@@ -331,7 +331,7 @@ func TestSnapshot_AcceptingAGapStartsOver(t *testing.T) {
 	w.log = quiet
 	stored := w.store.flush()
 	w.wantGap(t, w.start(t).ends(t), stored, "no longer exists")
-	if err := source.Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil {
+	if err := source.Snapshot(t.Context(), w.cfg, w.store, source.Reconcile, quiet); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.store.accounts["7"].URL; got != "http://new/" {
@@ -376,7 +376,7 @@ func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
 				return nil
 			}))
 			done := make(chan error, 1)
-			go func() { done <- source.Snapshot(t.Context(), w.cfg, w.store, false, log) }()
+			go func() { done <- source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, log) }()
 			select {
 			case <-named:
 			case err := <-done:
@@ -406,13 +406,13 @@ func TestSnapshot_SaysWhatTheServerLacks(t *testing.T) {
 		cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"max_replication_slots": "1"}})
 		w := unprepared(t, pgtest.NewDatabase(t, cluster), "CREATE PUBLICATION walhook FOR ALL TABLES")
 		w.exec(t, "SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
-		wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, false, quiet), "no free replication slot", "max_replication_slots")
+		wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, quiet), "no free replication slot", "max_replication_slots")
 	})
 	t.Run("rows that the role may not see", func(t *testing.T) {
 		t.Parallel()
 		w := unprepared(t, pgtest.Database(t), "CREATE PUBLICATION walhook FOR ALL TABLES; ALTER TABLE items ENABLE ROW LEVEL SECURITY")
 		w.cfg.URL = w.role(t, "REPLICATION", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %")
-		wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, false, quiet), "may not read", "GRANT SELECT")
+		wantFault(t, source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, quiet), "may not read", "GRANT SELECT")
 	})
 }
 
@@ -424,7 +424,7 @@ func TestSnapshot_TakesEveryNameThatASlotMayHave(t *testing.T) {
 			w := unprepared(t, pgtest.Database(t), "")
 			w.cfg.Slot = name
 			w.setup(t)
-			if err := source.Snapshot(t.Context(), w.cfg, w.store, true, quiet); err != nil { // drops it, too
+			if err := source.Snapshot(t.Context(), w.cfg, w.store, source.Reconcile, quiet); err != nil { // drops it, too
 				t.Fatal(err)
 			}
 			w.start(t)

@@ -119,7 +119,7 @@ func (w *world) setup(t *testing.T) {
 	if w.publicationOID(t) == 0 {
 		w.exec(t, "CREATE PUBLICATION walhook FOR ALL TABLES")
 	}
-	if err := source.Snapshot(t.Context(), w.cfg, w.store, false, w.log); err != nil {
+	if err := source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, w.log); err != nil {
 		t.Fatal(err)
 	}
 }

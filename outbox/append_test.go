@@ -25,7 +25,7 @@ func TestAppend_StoresEventsOwnersAndPositionAtomically(t *testing.T) {
 	f.append(t, b)
 	wantLines(t, all[string](t, f.world, `SELECT format('%s#%s %s %s %s', commit_lsn, ordinal, xid, flush_lsn, next_event_id)
 		FROM walhook.position ORDER BY id DESC LIMIT 1`), "0/1200#9 4000000000 1/2000 4")
-	wantLines(t, all[string](t, f.world, "SELECT format('%s:%s %s', schema, key, account) FROM walhook.owner ORDER BY 1"), "dids:1 7", "faxes:5 7")
+	wantLines(t, all[string](t, f.world, "SELECT format('%s:%s %s', schema, key, account) FROM walhook.owner ORDER BY 1"), "dids:1 7", "faxes:5 7", "users:7 7")
 	wantLines(t, all[string](t, f.world, `SELECT format('%s %s %s %s %s %s %s %s', id, endpoint, endpoint_revision, record, webhook_id, schema, type,
 		extract(epoch FROM committed_at)::bigint) FROM walhook.event ORDER BY id`),
 		"1 1 1 users:7 evt_0000000000001100_1 users insert 1700000000",
@@ -70,7 +70,7 @@ func TestAppend_WhatFailsLeavesNothing(t *testing.T) {
 			if err := f.publisher.Append(t.Context(), b); err == nil || errors.Is(err, ErrFenced) {
 				t.Fatalf("appended: %v", err)
 			}
-			if e, o, u, p := f.count(t, "event"), f.count(t, "owner"), f.count(t, "unrouted"), f.count(t, "endpoint"); e != 1 || o != 0 || u != 0 || p != 1 {
+			if e, o, u, p := f.count(t, "event"), f.count(t, "owner"), f.count(t, "unrouted"), f.count(t, "endpoint"); e != 1 || o != 1 || u != 0 || p != 1 {
 				t.Errorf("%d events, %d owners, %d unrouted, %d endpoints are stored", e, o, u, p)
 			}
 			f.wantSkipped(t, map[string]int{})
@@ -99,7 +99,7 @@ func TestAppend_OfAnEarlierPublisherIsRefused(t *testing.T) {
 	if err := f.publisher.Append(t.Context(), b); !errors.Is(err, ErrFenced) {
 		t.Fatalf("appended: %v", err)
 	}
-	if e, o, p, u := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"), f.count(t, "unrouted"); e != 1 || o != 0 || p != 1 || u != 0 {
+	if e, o, p, u := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"), f.count(t, "unrouted"); e != 1 || o != 1 || p != 1 || u != 0 {
 		t.Errorf("%d events, %d owners, %d endpoints, %d unrouted", e, o, p, u)
 	}
 	if err := f.publisher.LoadSnapshot(t.Context(), 0x9000, func(catalog.SnapshotSink) error { return nil }); !errors.Is(err, ErrFenced) {
@@ -169,7 +169,7 @@ func TestAppend_BehindATakeOverStoresNothing(t *testing.T) {
 	if err := <-appended; !errors.Is(err, ErrFenced) {
 		t.Errorf("appended: %v", err)
 	}
-	if e, o, p := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"); e != 1 || o != 0 || p != 1 {
+	if e, o, p := f.count(t, "event"), f.count(t, "owner"), f.count(t, "endpoint"); e != 1 || o != 1 || p != 1 {
 		t.Errorf("%d events, %d owners, %d endpoints", e, o, p)
 	}
 }
@@ -349,7 +349,7 @@ func TestGap_IsNotedOnceUntilItIsAccepted(t *testing.T) {
 	}
 	const gapsSQL = "SELECT format('%s %s %s %s', from_lsn, coalesce(to_lsn::text, '-'), reason, accepted_at IS NOT NULL) FROM walhook.gap ORDER BY id"
 	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing f", "0/3000 0/4000 slot was advanced f")
-	f.snapshot(t, 0x5000, func(catalog.SnapshotSink) error { return nil })
+	f.snapshot(t, 0x5000, load(t, nil))
 	wantLines(t, all[string](t, f.world, gapsSQL), "0/2000 - slot is missing t", "0/3000 0/4000 slot was advanced t")
 }
 

@@ -285,7 +285,7 @@ func (p *Publisher) adoptRowsTx(ctx context.Context, tx pgx.Tx, next *catalog.Ca
 		return err
 	}
 	if difference.Accounts {
-		if err := p.mergeAccountsTx(ctx, tx, next); err != nil {
+		if err := p.mergeAccountsTx(ctx, tx, next, false); err != nil {
 			return err
 		}
 	}

@@ -135,6 +135,7 @@ func (p *Publisher) apply(plans ...*route.Plan) {
 		p.flush = at.Flush
 		p.watermark.stored(at.Flush)
 	}
+	p.visible.stored(p.flush, p.view.NextID)
 	for _, plan := range plans {
 		p.count(plan)
 		if !p.store.encoding.narrow.Load() { // otherwise texts are not stored as they are
@@ -206,20 +207,8 @@ func (w *planWrite) transaction() *transaction {
 	w.plan.AppendedAt = time.Now()
 	held := map[int64]string{} // endpoints that a hold follows to, with its reason
 	tx := &transaction{first: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
-	if n := len(w.plan.Inbox); n > 0 {
-		var left int
-		endpoints := tx.first
-		tx.first = func(b *pgx.Batch) {
-			b.Queue(leaveInboxSQL, w.plan.Inbox).QueryRow(func(row pgx.Row) error { return row.Scan(&left) })
-			endpoints(b)
-		}
-		tx.check = func() error {
-			if left != n {
-				return errInboxMoved
-			}
-			return nil
-		}
-	}
+	w.leaves(tx, len(w.plan.Inbox), errInboxMoved, leaveInboxSQL, w.plan.Inbox)
+	w.leaves(tx, len(w.plan.Missed), errMissedMoved, leaveMissedSQL, w.plan.Gap, w.plan.Missed)
 	few := len(w.plan.Endpoints) == 0 && len(w.plan.Events) <= fewRows
 	if !few {
 		tx.work = func(ctx context.Context, conn *pgx.Conn) error {
@@ -236,6 +225,26 @@ func (w *planWrite) transaction() *transaction {
 		w.queueRest(b)
 	}
 	return tx
+}
+
+// leaves lets the transaction first delete the n rows that the plan was made of. If some are
+// gone, it fails.
+func (w *planWrite) leaves(tx *transaction, n int, moved error, sql string, args ...any) {
+	if n == 0 {
+		return
+	}
+	var left int
+	then := tx.first
+	tx.first = func(b *pgx.Batch) {
+		b.Queue(sql, args...).QueryRow(func(row pgx.Row) error { return row.Scan(&left) })
+		then(b)
+	}
+	tx.check = func() error {
+		if left != n {
+			return moved
+		}
+		return nil
+	}
 }
 
 // queueEndpoints writes the endpoints, in the order in which every transaction that changes
@@ -276,6 +285,9 @@ func (w *planWrite) queueRest(b *pgx.Batch) {
 	for _, schema := range p.ForgottenOwners {
 		b.Queue(forgetOwnersSQL, schema)
 	}
+	for _, schema := range p.IncompleteLedgers {
+		b.Queue(incompleteSQL, schema)
+	}
 	w.queueOwners(b)
 	w.queueParents(b)
 	if p.AllEnded {
@@ -290,6 +302,9 @@ func (w *planWrite) queueRest(b *pgx.Batch) {
 	queueSums(b, p.Sums)
 	for _, e := range p.DayEnds {
 		queueDayEnd(b, e)
+	}
+	if len(p.Missed) > 0 {
+		b.Queue(countMissedSQL, p.Gap, p.Sent["insert"], p.Sent["update"], p.Sent["delete"])
 	}
 	for _, u := range w.unrouted {
 		queueUnrouted(b, u, enc)
@@ -309,6 +324,8 @@ const (
 	forgetOwnerSQL = `DELETE FROM walhook.owner WHERE schema = $1 AND convert_to(key, 'UTF8') = $2`
 
 	forgetOwnersSQL = `DELETE FROM walhook.owner WHERE schema = $1`
+
+	incompleteSQL = `DELETE FROM walhook.ledger WHERE schema = $1`
 
 	insertOwnersSQL = `INSERT INTO walhook.owner (schema, key, account, deleted_at, unknown)`
 )

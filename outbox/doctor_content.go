@@ -99,7 +99,7 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 			return nil
 		}
 		e.r.Fail(checkGaps, doctor.Steps{{Kind: doctor.Command, Text: "walhook setup --accept-gap",
-			Note: "first find out why; changes in between are not sent"}},
+			Note: "first find out why; the command sends what endpoints missed"}},
 			"found at %s, not accepted: %s; changes between %s and %s may be missing", at.UTC().Format(time.RFC3339), reason, from, to)
 		return nil
 	})

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -35,6 +36,35 @@ func (e *encoding) text(text string) string {
 		return text
 	}
 	return escapeText(text)
+}
+
+// original undoes text.
+func (e *encoding) original(stored string) string {
+	if !e.narrow.Load() {
+		return stored
+	}
+	return unescapeText(stored)
+}
+
+// unescapeText undoes escapeText.
+func unescapeText(stored string) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(stored, `\u{`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		digits, after, ended := strings.Cut(rest, "}")
+		code, err := strconv.ParseUint(digits, 16, 32)
+		if !ended || err != nil {
+			b.WriteString(`\u{`)
+			stored = rest
+			continue
+		}
+		b.WriteRune(rune(code))
+		stored = after
+	}
 }
 
 // escapeText writes what is not ASCII as \u{HEX}. No two texts look alike.

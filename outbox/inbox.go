@@ -54,7 +54,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-poll.C:
 		case <-p.store.inboxed:
 		}
-		err := errors.Join(p.endReachedDays(ctx), p.sendDays(ctx), p.emptyInbox(ctx), p.sumUnrouted(ctx)) // each whatever the others meet
+		err := errors.Join(p.endReachedDays(ctx), p.sendDays(ctx), p.emptyInbox(ctx), p.sumUnrouted(ctx), p.keepVisible(ctx)) // each whatever the others meet
 		switch {
 		case ctx.Err() != nil:
 			return nil

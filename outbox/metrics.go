@@ -24,6 +24,7 @@ type metrics struct {
 
 	webhooks    prometheus.Counter
 	takeOver    prometheus.Gauge
+	reconciled  *prometheus.CounterVec
 	deadLetters prometheus.Counter
 	setAside    *prometheus.CounterVec
 	// notifications are counted by direction.
@@ -72,6 +73,10 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 			Name: "walhook_take_over_seconds",
 			Help: "How long the last take-over as publisher in this process took to read the outbox; 0 before the first one.",
 		}),
+		reconciled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "walhook_reconciled_total",
+			Help: "Changes of a gap in the WAL that were appended for at least one endpoint after the gap was accepted, by type.",
+		}, []string{"type"}),
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_dead_letters_total",
 			Help: "Events dead-lettered by any part of this process: refused or out of retries, too large, expired with their feed, past retention.",
@@ -96,6 +101,9 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 	for _, reason := range route.Reasons() {
 		m.skipped.WithLabelValues(reason)
 	}
+	for _, kind := range []schemas.Kind{schemas.Insert, schemas.Update, schemas.Delete} {
+		m.reconciled.WithLabelValues(kind.String())
+	}
 	for l := range loops() {
 		for _, reason := range asideReasons() {
 			m.setAside.WithLabelValues(string(l), reason)
@@ -115,7 +123,7 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 	})
 	m.backlog.Set(math.NaN())
 	m.oldest.Set(math.NaN())
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.takeOver, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.takeOver, m.reconciled, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m
 }

@@ -28,7 +28,8 @@ type Publisher struct {
 	log     *zap.Logger
 
 	// mu lets TakeOver, Append and the inbox write one after the other. All
-	// below but watermark, which has a lock of its own, and replayOrders is used under it.
+	// below but watermark and visible, which have locks of their own, and replayOrders is
+	// used under it.
 	mu       sync.Mutex
 	epoch    int64
 	timeline timeline    // that all of this was read on
@@ -56,6 +57,8 @@ type Publisher struct {
 	loading      *loading        // while it reads whole tables; otherwise nil
 	bound        *time.Timer     // of what is done within a time limit; otherwise nil
 	watermark    watermark
+	visible      visibleMarks
+	given        *catalog.Catalog       // by which a snapshot is read, whichever is in force before it
 	replayOrders map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
@@ -65,7 +68,7 @@ type Publisher struct {
 func (s *Store) Publisher(catalog *catalog.Catalog) *Publisher {
 	s.metrics.initChanges(catalog)
 	s = s.on(s.pools.publishing)
-	return &Publisher{store: s, catalog: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
+	return &Publisher{store: s, catalog: catalog, given: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
 }
 
 // pingTimeout bounds the question whether the outbox answers.
@@ -113,6 +116,8 @@ const takeEpochSQL = `
 // position, which therefore is final. The checkpoint is zero when no first
 // snapshot is stored.
 //
+// It also appends what endpoints missed in a gap that was accepted.
+//
 // It takes as long as the outbox's rows take to arrive, and fails when none does for
 // stallTimeout.
 func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint, err error) {
@@ -140,10 +145,20 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 		}
 		return err
 	})
+	if err == nil && checkpoint != (schemas.Checkpoint{}) {
+		var again bool
+		if again, err = p.tellMissed(ctx); err == nil && again {
+			err = p.watched(ctx, func(ctx context.Context) (err error) {
+				checkpoint, err = p.load(ctx)
+				return err
+			})
+		}
+	}
 	if err != nil {
 		return schemas.Checkpoint{}, fmt.Errorf("take over as publisher: %w", err)
 	}
 	p.watermark.restart(checkpoint.Flush)
+	p.visible.restart(checkpoint.Flush, p.view.NextID)
 	p.store.fresh.restart(p.timeline.token)
 	p.live = checkpoint != schemas.Checkpoint{}
 	return checkpoint, nil

@@ -28,12 +28,22 @@ const beginSnapshotSQL = `
 
 // BeginSnapshot notes durably that the source's slot is about to be created.
 func (p *Publisher) BeginSnapshot(ctx context.Context, source schemas.Source) error {
-	_, err := p.store.pool.Exec(ctx, beginSnapshotSQL, source.SystemID, source.Timeline, source.Database,
-		source.Slot, source.Publication, source.PublicationOID, source.Catalog)
+	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, otherSourceSQL, source.SystemID, source.Timeline); err != nil {
+			return err
+		}
+		return beginSnapshotTx(ctx, tx, source)
+	})
 	if err != nil {
 		return fmt.Errorf("record the start of the initial snapshot: %w", err)
 	}
 	return nil
+}
+
+func beginSnapshotTx(ctx context.Context, tx pgx.Tx, source schemas.Source) error {
+	_, err := tx.Exec(ctx, beginSnapshotSQL, source.SystemID, source.Timeline, source.Database,
+		source.Slot, source.Publication, source.PublicationOID, source.Catalog)
+	return err
 }
 
 // SnapshotBegun says whether a snapshot for this slot was begun and not
@@ -120,8 +130,13 @@ const (
 		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = i.account)`
 
 	sourceReadySQL = `
-		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp()
+		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp(),
+			visible_lsn = $1::text::pg_lsn, visible_xmin = $2, visible_event = CASE WHEN $3 THEN $4::bigint ELSE visible_event END
 		WHERE state = 'snapshot'`
+
+	completeSQL = `
+		WITH former AS (DELETE FROM walhook.ledger WHERE NOT schema = ANY ($1))
+		INSERT INTO walhook.ledger (schema) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`
 
 	accountsKnownSQL = `UPDATE walhook.source SET accounts_known = $1`
 )
@@ -132,19 +147,30 @@ const snapshotChunk = 5000
 // LoadSnapshot stores the accounts and owners that fill writes, and with them
 // the slot's consistent point as the first position, in one transaction: an
 // interrupted snapshot leaves nothing. What was known of accounts and owners
-// before is replaced.
+// before is replaced. After a gap it is compared with that, and what endpoints missed is
+// stored too: the next TakeOver appends it.
 func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
 	err := p.transact(ctx, func(tx pgx.Tx) error {
 		w := &SnapshotWriter{tx: tx, store: p.store}
 		// Reading the source takes as long as it takes.
 		for _, sql := range []string{
 			"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
-			snapshotTableSQL, "TRUNCATE walhook.owner", "TRUNCATE walhook.account", "TRUNCATE walhook.account_column",
-			"TRUNCATE walhook.table_description",
+			snapshotTableSQL,
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
 			}
+		}
+		var err error
+		if w.gap, err = p.openReconciliation(ctx, tx, w); err != nil {
+			return err
+		}
+		forget := "TRUNCATE walhook.account, walhook.account_column, walhook.table_description"
+		if w.gap == nil {
+			forget += ", walhook.owner, walhook.missed"
+		}
+		if _, err := tx.Exec(ctx, forget); err != nil {
+			return err
 		}
 		if err := fill(w); err != nil {
 			return err
@@ -152,7 +178,10 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
-		return p.finishSnapshotTx(ctx, tx, point)
+		if w.gap != nil && !w.compared {
+			return errors.New("the snapshot was not compared with what was known before the gap")
+		}
+		return p.finishSnapshotTx(ctx, tx, w, point)
 	})
 	if err != nil {
 		return fmt.Errorf("store the initial snapshot: %w", err)
@@ -160,11 +189,11 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 	return nil
 }
 
-func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schemas.LSN) error {
-	if err := p.mergeAccountsTx(ctx, tx, p.catalog); err != nil {
+func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, w *SnapshotWriter, point schemas.LSN) error {
+	if err := p.mergeAccountsTx(ctx, tx, p.given, w.gap != nil); err != nil {
 		return err
 	}
-	tag, err := tx.Exec(ctx, sourceReadySQL, point.String())
+	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), int64(w.visible.Xmin), w.gap == nil, p.view.NextID)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = errors.New("another setup replaced this snapshot")
 	}
@@ -176,14 +205,22 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, point schem
 			return err
 		}
 	}
-	if err := p.putCatalogTx(ctx, tx, p.catalog, point); err != nil {
+	if _, err := tx.Exec(ctx, completeSQL, p.given.Ledgers()); err != nil {
+		return err
+	}
+	if err := p.putCatalogTx(ctx, tx, p.given, point); err != nil {
 		return err
 	}
 	return p.putPositionTx(ctx, tx, point)
 }
 
 // mergeAccountsTx makes endpoints and accounts what the account table says.
-func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog.Catalog) error {
+// Where later is set, the accounts that are gone end when what they missed is appended.
+func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog.Catalog, later bool) error {
+	end := endAccountsSQL
+	if later {
+		end = "SELECT"
+	}
 	for _, merge := range []struct {
 		sql  string
 		args []any
@@ -196,7 +233,7 @@ func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog
 		{takeSecretsSQL, []any{secretOverlap}},
 		{mergeAccountsSQL, nil},
 		{clearAccountsSQL, []any{reasonCleared, p.view.NextID}},
-		{endAccountsSQL, nil},
+		{end, nil},
 		{noteGoneAccountsSQL, nil},
 		{endGoneTokensSQL, nil},
 		{endGoneOnceSQL, nil},
@@ -231,6 +268,9 @@ type SnapshotWriter struct {
 	parents  [][]any
 	owners   [][]any
 	columns  [][]any
+	visible  schemas.Visible
+	gap      *reconciliation // nil where nothing is compared
+	compared bool
 
 	replaced map[route.RecordKey]bool // keys, and with no schema account ids, that hold U+FFFD
 }

@@ -51,15 +51,6 @@ type Source struct {
 	Catalog        string // fingerprint of the catalog by which the owners were read
 }
 
-// Gap is a stretch of the WAL whose changes walhook may never see.
-type Gap struct {
-	From LSN
-	To   LSN // 0 when not known
-	// Accepted says that an operator has decided to continue without these changes.
-	Accepted bool
-	Reason   string
-}
-
 // The kinds of [SourceChange].
 const (
 	PublicationChange = "publication"

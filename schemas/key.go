@@ -44,6 +44,26 @@ func KeyOf(texts [][]byte) string {
 	return string(key)
 }
 
+// SplitKey returns the texts that KeyOf built a key of a number of columns from. It
+// returns false for a hash.
+func SplitKey(key string, columns int) (texts [][]byte, ok bool) {
+	if strings.HasPrefix(key, hashedKey) {
+		return nil, false
+	}
+	if columns == 1 {
+		return [][]byte{[]byte(key)}, true
+	}
+	for key != "" {
+		length, rest, found := strings.Cut(key, ":")
+		n, err := strconv.Atoi(length)
+		if !found || err != nil || n < 0 || n > len(rest) {
+			return nil, false
+		}
+		texts, key = append(texts, []byte(rest[:n])), rest[n:]
+	}
+	return texts, len(texts) == columns
+}
+
 // Storable returns text as PostgreSQL can store it in a column of type text
 // under the encoding UTF8: bytes that are not UTF-8, and NUL, become U+FFFD.
 // Text that needs no change is returned as it is. Every text from outside (a

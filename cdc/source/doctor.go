@@ -162,7 +162,7 @@ func (e *examination) fail(check string, err error) {
 		return
 	}
 	if gap, ok := errors.AsType[*GapError](err); ok {
-		e.r.Fail(check, acceptGap("first find out why; changes in between are not sent"),
+		e.r.Fail(check, acceptGap("first find out why; the command sends what endpoints missed"),
 			"%s: changes from %s on may be missing", gap.Reason, gap.From)
 		return
 	}

@@ -70,7 +70,7 @@ func (e *examination) slotTaken(ctx context.Context) doctor.Steps {
 		return doctor.Steps{{Kind: doctor.Setting, Text: "--slot=" + e.cfg.Slot + "_2"}, {Kind: doctor.Command, Text: "walhook setup"}}
 	}
 	return append(doctor.Steps{{Kind: doctor.SQL, On: onSource, Text: "SELECT pg_catalog.pg_drop_replication_slot(" + doctor.QuoteLiteral(e.cfg.Slot) + ")",
-		Note: "first find out who uses it: walhook's own slot is gone"}}, acceptGap("changes in between are not sent")...)
+		Note: "first find out who uses it: walhook's own slot is gone"}}, acceptGap("the command sends what endpoints missed")...)
 }
 
 // info is walhook's slot; nil for none.

@@ -51,6 +51,8 @@ type GapError struct {
 	To     schemas.LSN // where the source could continue; 0 if unknown
 	Reason string
 	Slot   string
+	// OtherHistory is [schemas.Gap.OtherHistory].
+	OtherHistory bool
 }
 
 func (e *GapError) Error() string {

@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -33,11 +34,12 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 		return checkSetup, &checkedFault{Fault: Fault{Problem: "the source is not prepared", Fix: "run 'walhook setup', or start with --setup", Err: errNotSetUp},
 			steps: doctor.Run("walhook setup")}
 	}
-	gap := func(to schemas.LSN, format string, args ...any) error {
-		return &GapError{From: stored.Flush, To: to, Slot: c.Slot, Reason: fmt.Sprintf(format, args...)}
-	}
 	// Inside a transaction, its commit is beyond the flush position.
 	reach := max(stored.Flush, stored.Position.Commit)
+	other := now.isOther(stored, slot)
+	gap := func(to schemas.LSN, format string, args ...any) error {
+		return &GapError{From: stored.Flush, To: to, Slot: c.Slot, Reason: fmt.Sprintf(format, args...), OtherHistory: other}
+	}
 	switch was := stored.Source; {
 	case was.Slot != c.Slot:
 		return checkSetup, c.otherSlot(was.Slot)
@@ -83,6 +85,19 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 		}
 	}
 	return "", nil
+}
+
+// gapNow is the gap behind which setup starts over, whatever the reason. It is zero for a
+// source without a stored position.
+func (c Config) gapNow(stored schemas.Checkpoint, now System, slot SlotState) schemas.Gap {
+	if stored.Source == (schemas.Source{}) {
+		return schemas.Gap{Reason: gapStartedOver}
+	}
+	err := c.Check(stored, now, slot)
+	if found, ok := errors.AsType[*GapError](err); ok {
+		return found.Gap()
+	}
+	return schemas.Gap{From: stored.Flush, To: slot.WALEnd, Reason: gapStartedOver, OtherHistory: now.isOther(stored, slot)}
 }
 
 // checkPublication returns what is missing from the stream, and the id of doctor's check
@@ -156,7 +171,9 @@ func (c Config) slotWithoutPosition() error {
 	}
 }
 
-func (e *GapError) Gap() schemas.Gap { return schemas.Gap{From: e.From, To: e.To, Reason: e.Reason} }
+func (e *GapError) Gap() schemas.Gap {
+	return schemas.Gap{From: e.From, To: e.To, Reason: e.Reason, OtherHistory: e.OtherHistory}
+}
 
 // System identifies the source's WAL: the system, its timeline, and where that branched
 // off from earlier timelines.
@@ -209,6 +226,12 @@ func parseTimelineHistory(content []byte) (map[int32]schemas.LSN, error) {
 		}
 	}
 	return ends, nil
+}
+
+// isOther reports whether the source is not a later state of the one that was read.
+func (s System) isOther(stored schemas.Checkpoint, slot SlotState) bool {
+	reach := max(stored.Flush, stored.Position.Commit)
+	return stored.Source.SystemID != s.id || slot.WALEnd < reach || s.strays(stored.Source.Timeline, reach) != ""
 }
 
 // strays says why a WAL that was read on timeline was up to reach does not continue in

@@ -18,6 +18,9 @@ const (
 	gapTimeline = "the source is on timeline %d, which does not come from timeline %d"
 	gapBranch   = "the source is on timeline %d, which left timeline %d at %s, before what was read"
 
+	// Nobody found a gap.
+	gapStartedOver = "an operator started over with 'walhook setup --accept-gap'"
+
 	gapPublication      = "publication %s %s"
 	gapNoPublication    = "does not exist"
 	gapOtherPublication = "was dropped and recreated"
@@ -32,7 +35,7 @@ const (
 )
 
 // acceptGapFix ends every gap.
-const acceptGapFix = "then `walhook setup --accept-gap` starts over from a fresh snapshot and tells the endpoints that they missed something"
+const acceptGapFix = "then `walhook setup --accept-gap` starts over from a fresh snapshot and sends every endpoint what it missed"
 
 // GapReasons explains every reason of a gap.
 func GapReasons() []schemas.Reason {
@@ -42,6 +45,7 @@ func GapReasons() []schemas.Reason {
 	all := []schemas.Reason{
 		{Name: gapSystem, Cause: "`--source` names another server, or somebody initialized the source again", Fix: "correct `--source` if it is wrong; otherwise " + acceptGapFix},
 		{Name: gapNoSlot, Cause: "somebody dropped the slot, or a failover went to a server that does not have it", Fix: "find out who; let standbys keep the slot (`walhook doctor`, `source.failover`); " + acceptGapFix},
+		{Name: gapStartedOver, Cause: "the WAL could be continued, or nobody had looked", Fix: "nothing; the gap is accepted"},
 		{Name: gapLost, Cause: "the slot retained more WAL than the server may keep for it, or was not read for too long", Fix: "raise `max_slot_wal_keep_size`; " + acceptGapFix},
 		{Name: gapRewound, Cause: "the source was restored from a backup, or failed over to a standby that lacked the newest commits", Fix: acceptGapFix},
 		{Name: gapAdvanced, Cause: "another program read the slot, or somebody called `pg_replication_slot_advance`", Fix: "stop that program, or give walhook a slot of its own (`--slot`); " + acceptGapFix},

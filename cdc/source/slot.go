@@ -200,6 +200,8 @@ func (r *Introspector) loggedTables(ctx context.Context, cfg Config) (published,
 const reportSQL = `
 	SELECT CASE WHEN s.slot_name IS NULL THEN 'missing' ELSE coalesce(s.wal_status, 'lost') END, coalesce(s.active, false),
 		coalesce(s.confirmed_flush_lsn, '0/0')::text, pg_current_wal_lsn()::text,
+		-- The statement's snapshot is older than the end of the WAL that it reads.
+		pg_snapshot_xmin(pg_current_snapshot())::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, pg_current_wal_insert_lsn()::text,
 		coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::float8,
 		CASE WHEN current_setting('max_slot_wal_keep_size') LIKE '-%' THEN -1
 			ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END::float8,
@@ -227,8 +229,9 @@ type SlotReport struct {
 	Confirmed schemas.LSN // by its reader; 0 for a missing slot
 	WALEnd    schemas.LSN // the end of the WAL
 	At        time.Time   // the time of WALEnd, by the source's clock
-	Retained  float64     // bytes of WAL that the source retains for it
-	Limit     float64     // the most bytes that the source retains; +Inf for no limit
+	Visible   schemas.Visible
+	Retained  float64 // bytes of WAL that the source retains for it
+	Limit     float64 // the most bytes that the source retains; +Inf for no limit
 	// FlushLag is how long its reader took for the last confirmation; 0 without a
 	// reader, or if all is confirmed.
 	FlushLag time.Duration
@@ -283,9 +286,10 @@ func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
 }
 
 func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, err error) {
-	var confirmed, end string
+	var confirmed, end, inserted string
 	var lag *time.Duration
-	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end, &s.Retained, &s.Limit, &lag, &s.At,
+	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end,
+		&s.Visible.Xmin, &s.Visible.Xmax, &inserted, &s.Retained, &s.Limit, &lag, &s.At,
 		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys)
 	if err != nil {
 		return s, fmt.Errorf("read slot %s: %w", slot, err)
@@ -296,10 +300,11 @@ func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, e
 	if lag != nil {
 		s.FlushLag = *lag
 	}
-	var endErr error
+	var endErr, insertedErr error
 	s.Confirmed, err = schemas.ParseLSN(confirmed)
 	s.WALEnd, endErr = schemas.ParseLSN(end)
-	return s, errors.Join(err, endErr)
+	s.Visible.End, insertedErr = schemas.ParseLSN(inserted)
+	return s, errors.Join(err, endErr, insertedErr)
 }
 
 // StillPublished returns an error if the publication was narrowed, dropped or recreated:

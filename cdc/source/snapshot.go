@@ -24,24 +24,29 @@ type SnapshotStore interface {
 	TakeOver(ctx context.Context) (schemas.Checkpoint, error)
 	// BeginSnapshot stores that the source's slot is about to be created.
 	BeginSnapshot(ctx context.Context, source schemas.Source) error
+	// StartOver is BeginSnapshot for a source that was read before.
+	StartOver(ctx context.Context, source schemas.Source, over schemas.StartOver) error
 	// SnapshotBegun reports whether that was stored for slot and not finished.
 	SnapshotBegun(ctx context.Context, slot string) (bool, error)
 	// Checkpoint reads the stored position without taking over. It is zero without an
 	// initial snapshot.
 	Checkpoint(ctx context.Context) (schemas.Checkpoint, error)
 	// LoadSnapshot stores all that fill writes, and the point, atomically.
+	//
+	// Where StartOver came before in place of BeginSnapshot, it also stores what endpoints
+	// missed, and the next TakeOver sends it.
 	LoadSnapshot(ctx context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error
 }
 
 // Snapshot creates the slot and stores the accounts and owners at its consistent point,
 // with that point as the first position. If a position is stored already, it does
-// nothing, or with acceptGap starts over. It refuses a slot that a session reads without
-// a stored position.
+// nothing, or with over starts over. It refuses a slot that a session reads without a
+// stored position.
 //
 // Creating a slot waits for every running transaction of the cluster. Snapshot logs the
 // sessions that it waits for.
-func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bool, log *zap.Logger) error {
-	cfg = cfg.WithDefaults()
+func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, over Over, log *zap.Logger) error {
+	cfg, acceptGap := cfg.WithDefaults(), over != Refuse
 	source, err := NewIntrospector(ctx, cfg)
 	if err != nil {
 		return err
@@ -75,11 +80,16 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	if err := clearSlot(ctx, cfg, conn, store, slot, acceptGap); err != nil {
 		return err
 	}
-	err = store.BeginSnapshot(ctx, schemas.Source{
+	begins := schemas.Source{
 		SystemID: now.id, Timeline: now.Timeline, Database: now.Database,
 		Slot: cfg.Slot, Publication: cfg.Publication, PublicationOID: slot.publication,
 		Catalog: cfg.Catalog.Fingerprint(),
-	})
+	}
+	if acceptGap {
+		err = store.StartOver(ctx, begins, schemas.StartOver{Gap: cfg.gapNow(checkpoint, now, slot), Reconcile: over == Reconcile})
+	} else {
+		err = store.BeginSnapshot(ctx, begins)
+	}
 	if err != nil {
 		return err
 	}
@@ -98,8 +108,20 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, acceptGap bo
 	}
 	log.Info("initial snapshot stored", zap.Stringer("lsn", point), zap.Int("accounts", load.accounts),
 		zap.Int("owners", load.owners), zap.Duration("duration", time.Since(began)))
-	return nil
+	// What was missed in a gap is appended now, not only when somebody publishes.
+	_, err = store.TakeOver(ctx)
+	return err
 }
+
+// Over says what to do with a source that was read before.
+type Over byte
+
+// The choices.
+const (
+	Refuse    Over = iota // keep its position
+	Reconcile             // start over, and tell every endpoint what it missed
+	Forget                // start over, and tell nobody
+)
 
 // releaseWait is how long releasing a slot may take: the server notices the end of a
 // reader a moment later.
@@ -195,6 +217,17 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snapshot)); err != nil {
 			return fmt.Errorf("use the slot's snapshot: %w", err)
 		}
+		var gap catalog.GapSink
+		if l.only == nil {
+			visible := schemas.Visible{End: l.point}
+			err := tx.QueryRow(ctx, visibleSQL).Scan(&visible.Xmin, &visible.Xmax)
+			if err == nil {
+				gap, err = l.sink.Compare(ctx, visible)
+			}
+			if err != nil {
+				return fmt.Errorf("read what the snapshot sees: %w", err)
+			}
+		}
 		if err := l.describeTables(ctx, tx); err != nil {
 			return err
 		}
@@ -203,8 +236,35 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 				return err
 			}
 		}
+		if gap != nil {
+			return l.readGap(ctx, tx, gap)
+		}
 		return l.readAllOwners(ctx, tx)
 	})
+}
+
+const visibleSQL = `SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() AS s`
+
+// readGap reads all records, and then the rows of those that were missed in a gap.
+func (l *snapshotLoad) readGap(ctx context.Context, tx pgx.Tx, gap catalog.GapSink) error {
+	rows, err := newRows(ctx, tx, l.cfg)
+	if err != nil {
+		return err
+	}
+	source := &gapSource{rows: rows, each: l.eachRow}
+	for _, schema := range l.cfg.Catalog.Schemas {
+		if source.Plan(schema.Name) == nil {
+			continue // the sink says so
+		}
+		err := source.records(ctx, schema.Name, func(one catalog.Record) error {
+			l.owners++
+			return gap.Record(ctx, one)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return gap.Tell(ctx, source)
 }
 
 // describeTables stores the descriptions of the tables under the snapshot.

@@ -273,7 +273,7 @@ func whenPrepared(prepared <-chan struct{}, then http.Handler) http.Handler {
 func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger) error {
 	err := wait(ctx, log, "outbox", func() error {
 		if s.setup && s.publish {
-			_, err := prepare(ctx, s.source, store, s.outbox.URL, false, log)
+			_, err := prepare(ctx, s.source, store, s.outbox.URL, source.Refuse, log)
 			return err
 		}
 		return store.CheckMigrated(ctx)
@@ -294,7 +294,7 @@ func (s service) prepareNow(ctx context.Context, log *zap.Logger) error {
 		return usageError{err}
 	}
 	defer store.Close()
-	_, err = prepare(ctx, s.source, store, s.outbox.URL, false, log)
+	_, err = prepare(ctx, s.source, store, s.outbox.URL, source.Refuse, log)
 	return outboxFault(err)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -30,10 +31,16 @@ A changed catalog takes effect at one position of the WAL, without a gap, also
 while 'walhook run' publishes: what committed before is sent by the former
 catalog, what comes after by the new one. Setup asks for it and waits until it is
 in force. If rows have to be read, of a new table or for another owner, setup
-waits for the transactions that run, and events wait while the rows are read.`
+waits for the transactions that run, and events wait while the rows are read.
+
+After a gap --accept-gap starts over from a fresh snapshot. It compares that with
+what the outbox knows and sends every endpoint what it missed, before anything
+newer: new records as inserts, changed ones as updates, and deletes with the key
+of those that are gone. States in between and logical messages are missed for
+good. --no-reconcile leaves this out.`
 
 func newSetupCommand() *cobra.Command {
-	var dryRun, acceptGap bool
+	var dryRun, acceptGap, noReconcile bool
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Prepare source and outbox: migrations, publication, slot, initial snapshot",
@@ -56,7 +63,16 @@ func newSetupCommand() *cobra.Command {
 				return usageError{err}
 			}
 			defer store.Close()
-			asked, err := prepare(cmd.Context(), s.cdcConfig(), store, s.Outbox, acceptGap, log)
+			over := source.Refuse
+			switch {
+			case acceptGap && noReconcile:
+				over = source.Forget
+			case acceptGap:
+				over = source.Reconcile
+			case noReconcile:
+				return usage(errors.New("--no-reconcile goes with --accept-gap"))
+			}
+			asked, err := prepare(cmd.Context(), s.cdcConfig(), store, s.Outbox, over, log)
 			if err == nil && asked {
 				log.Info("the catalog has changed: the process that publishes adopts it at one position of the WAL, without a gap")
 				err = adopt(cmd.Context(), s.cdcConfig(), store, log)
@@ -70,7 +86,8 @@ func newSetupCommand() *cobra.Command {
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "log-level", "log-format")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the SQL that the source needs, for a DBA, and change nothing")
-	cmd.Flags().BoolVar(&acceptGap, "accept-gap", false, "start over from a fresh snapshot: changes since the last stored position may be lost")
+	cmd.Flags().BoolVar(&acceptGap, "accept-gap", false, "after a gap: start over from a fresh snapshot, and send every endpoint what it missed")
+	cmd.Flags().BoolVar(&noReconcile, "no-reconcile", false, "with --accept-gap: do not send what was missed")
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "accept-gap")
 	return cmd
 }

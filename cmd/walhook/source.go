@@ -23,7 +23,8 @@ const noSecretKey = "--secret-key is not set: signing secrets are stored in clea
 // prepare makes source and outbox ready: migrations, publication, replica identities,
 // slot and initial snapshot. It leaves unchanged what exists already. If another catalog
 // is in force, prepare asks the publisher to adopt the one of from, and reports that.
-func prepare(ctx context.Context, from source.Config, store *outbox.Store, outboxURL string, acceptGap bool, log *zap.Logger) (asked bool, err error) {
+func prepare(ctx context.Context, from source.Config, store *outbox.Store, outboxURL string, over source.Over, log *zap.Logger) (asked bool, err error) {
+	acceptGap := over != source.Refuse
 	plan, err := source.PlanSetup(ctx, from)
 	if err != nil {
 		return false, err
@@ -58,7 +59,7 @@ func prepare(ctx context.Context, from source.Config, store *outbox.Store, outbo
 	if err := plan.Apply(ctx, from, store, log); err != nil {
 		return false, err
 	}
-	if err := source.Snapshot(ctx, current, store.Publisher(current.Catalog), acceptGap, log); err != nil {
+	if err := source.Snapshot(ctx, current, store.Publisher(current.Catalog), over, log); err != nil {
 		return false, err
 	}
 	if acceptGap || stored.Source == (schemas.Source{}) {

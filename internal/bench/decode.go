@@ -104,6 +104,9 @@ func (s *countingStore) Append(_ context.Context, batch schemas.Batch) error {
 // ObserveSourceTime implements [cdc.Store]. The benchmark has no daily delivery.
 func (s *countingStore) ObserveSourceTime(schemas.LSN, time.Time) {}
 
+// ObserveVisible implements [cdc.Store]. The benchmark has no gap.
+func (s *countingStore) ObserveVisible(schemas.Visible) {}
+
 // Advanced implements [cdc.Store]. No earlier process has stored anything.
 func (s *countingStore) Advanced(context.Context) (schemas.LSN, time.Time, error) {
 	return 0, time.Time{}, nil
@@ -123,6 +126,11 @@ func (s *countingStore) BeginSnapshot(_ context.Context, source schemas.Source) 
 	return nil
 }
 
+// StartOver implements [source.SnapshotStore].
+func (s *countingStore) StartOver(ctx context.Context, source schemas.Source, _ schemas.StartOver) error {
+	return s.BeginSnapshot(ctx, source)
+}
+
 // SnapshotBegun implements [source.SnapshotStore].
 func (s *countingStore) SnapshotBegun(context.Context, string) (bool, error) { return false, nil }
 
@@ -135,6 +143,11 @@ func (s *countingStore) Checkpoint(ctx context.Context) (schemas.Checkpoint, err
 func (s *countingStore) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
 	s.checkpoint.Position, s.checkpoint.Flush = schemas.Position{Commit: point}, point
 	return fill(s)
+}
+
+// Compare implements [catalog.SnapshotSink]. There is no gap.
+func (s *countingStore) Compare(context.Context, schemas.Visible) (catalog.GapSink, error) {
+	return nil, nil
 }
 
 // Account implements [catalog.SnapshotSink].
@@ -166,6 +179,6 @@ func (s *countingStore) SourceChangeUndone(context.Context, int64) error { retur
 func decodeSlot(ctx context.Context, url, slot string) (schemas.Checkpoint, error) {
 	store := &countingStore{}
 	cfg := source.Config{URL: url, Slot: slot, Catalog: catalog.Carrier()}
-	err := source.Snapshot(ctx, cfg, store, false, zap.NewNop())
+	err := source.Snapshot(ctx, cfg, store, source.Refuse, zap.NewNop())
 	return store.checkpoint, err
 }

@@ -24,6 +24,8 @@ type Plan struct {
 
 	Owners          map[RecordKey]OwnerWrite
 	ForgottenOwners []string // schemas whose records' owners are all unknown now
+	// IncompleteLedgers are schemas of which the outbox lacks records from now on.
+	IncompleteLedgers []string
 
 	Parents         map[string]string // by account: its parent account; "" for none
 	DeletedAccounts map[string]string // by account that the transaction deleted: its parent account
@@ -47,6 +49,11 @@ type Plan struct {
 	AppendedAt time.Time
 	// Inbox holds the ids of the inbox rows from which Events were made.
 	Inbox []int64
+	// Missed are the places in Gap of what was missed and made Events, of which Sent, by
+	// type, have a recipient.
+	Gap    int64
+	Missed []int64
+	Sent   map[string]int64
 
 	state   state
 	bodies  []byte // of events, one after the other

@@ -381,6 +381,7 @@ func (r *router) loseAll(table *catalog.Plan) {
 		return
 	}
 	put(&r.plan.state.unknownAll, schema, true)
+	r.plan.IncompleteLedgers = append(r.plan.IncompleteLedgers, schema)
 	r.forgetOwners(schema)
 }
 

@@ -57,16 +57,39 @@ func Append(t *testing.T, p Publisher, b schemas.Batch) {
 // Load is a snapshot of accounts, by id, with their URLs, and of owners.
 func Load(t *testing.T, accounts map[string]string, owners ...schemas.OwnerEdge) func(catalog.SnapshotSink) error {
 	return func(w catalog.SnapshotSink) error {
+		gap, err := w.Compare(t.Context(), schemas.Visible{})
+		if err != nil {
+			return err
+		}
 		for id, url := range accounts {
 			if err := w.Account(t.Context(), schemas.Account{ID: id, URL: url}); err != nil {
 				return err
 			}
 		}
 		for _, edge := range owners {
-			if err := w.Owner(t.Context(), edge); err != nil {
+			if gap != nil {
+				err = gap.Record(t.Context(), catalog.Record{OwnerEdge: edge})
+			} else {
+				err = w.Owner(t.Context(), edge)
+			}
+			if err != nil {
 				return err
 			}
+		}
+		if gap != nil {
+			return gap.Tell(t.Context(), noRows{})
 		}
 		return nil
 	}
 }
+
+// noRows is a source whose tables cannot be read: nothing is compared.
+type noRows struct{}
+
+func (noRows) Plan(string) *catalog.Plan { return nil }
+
+func (noRows) Rows(context.Context, string, schemas.Visible, bool, func(string, schemas.Tuple) error) error {
+	return nil
+}
+
+func (noRows) KeyRows(context.Context, string, [][][]byte) ([]schemas.Tuple, error) { return nil, nil }

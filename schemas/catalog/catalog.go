@@ -52,6 +52,9 @@ type Schema struct {
 	Key    []string // columns; empty means the table's primary key
 	Owner  Owner
 	Fields []Field // the members of data, in this order
+	// NoLedger asks that the outbox does not keep key and account of its records
+	// ([Catalog.InLedger]).
+	NoLedger bool
 }
 
 // Field is one member of data and the column that it comes from.
@@ -107,6 +110,20 @@ func (c *Catalog) IsParent(s *Schema) bool {
 	return false
 }
 
+// InLedger reports whether the outbox keeps key and account of each record of s. It keeps
+// those of parents whatever the file says: records of other schemas are found through them.
+func (c *Catalog) InLedger(s *Schema) bool { return !s.NoLedger || c.IsParent(s) }
+
+// Ledgers are the schemas whose records the outbox keeps.
+func (c *Catalog) Ledgers() (names []string) {
+	for _, s := range c.Schemas {
+		if c.InLedger(s) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
 // Fingerprint changes whenever a snapshot would read other owners: with another
 // account table, other schemas, tables, keys or owners, or other account columns
 // that rules use. Fields do not change it.
@@ -115,6 +132,9 @@ func (c *Catalog) Fingerprint() string {
 	fmt.Fprintf(h, "account %q %q %q %q %q\n", c.Account.Table, c.Account.ID, c.Account.URL, c.Account.Parent, c.Account.Secret)
 	for _, s := range c.Schemas {
 		fmt.Fprintf(h, "schema %q %q %q %q %q\n", s.Name, s.Table, s.Key, s.Owner.Column, s.Owner.Schema)
+		if !c.InLedger(s) {
+			fmt.Fprintf(h, "no ledger\n")
+		}
 	}
 	if len(c.accountColumns) > 0 {
 		fmt.Fprintf(h, "account columns %q\n", c.accountColumns)
@@ -161,6 +181,13 @@ func (c *Catalog) index(p places) Faults {
 		fault("events.table", fmt.Sprintf("table %s is the table of results", c.Events), "name the table of events, or remove events")
 	}
 	faults = append(faults, c.ownerFaults(p)...)
+	for _, s := range c.Schemas {
+		if s.NoLedger && c.IsParent(s) {
+			warning := p.at(join("schemas", s.Name, "ledger"), "ledger: false has no effect: records of other schemas are owned through records of "+s.Name, "remove it")
+			warning.Warning = true
+			faults = append(faults, warning)
+		}
+	}
 	c.accountColumns = accountColumnsOf(c.derived)
 	faults = append(faults, c.indexHooks(p)...)
 	return append(faults, c.derivationFaults(p)...)

@@ -118,6 +118,12 @@ func (s *Schema) detailsTo(next *Schema) (details []string) {
 			details = append(details, "loses field "+f.Name)
 		}
 	}
+	switch {
+	case next.NoLedger && !s.NoLedger:
+		details = append(details, "leaves the ledger: deletes in a gap are missed")
+	case s.NoLedger && !next.NoLedger:
+		details = append(details, "enters the ledger")
+	}
 	if len(details) == 0 && !slices.Equal(s.Fields, next.Fields) {
 		details = append(details, "fields come in another order: "+fieldsText(next.Fields))
 	}

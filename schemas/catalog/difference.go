@@ -32,6 +32,9 @@ func (c *Catalog) DifferenceTo(next *Catalog) Difference {
 		Accounts: c.Account != next.Account || !slices.Equal(c.accountColumns, next.accountColumns),
 	}
 	for _, s := range next.Schemas {
+		if !next.InLedger(s) {
+			continue // nothing of it is stored
+		}
 		// An account id is compared by the type of the account table's column.
 		if c.Account.Table == next.Account.Table && c.Account.ID == next.Account.ID && c.sameOwners(next, s, len(next.Schemas)) {
 			d.Kept = append(d.Kept, s.Name)
@@ -51,12 +54,38 @@ func (c *Catalog) sameOwners(next *Catalog, s *Schema, depth int) bool {
 		return false
 	case was.Table != s.Table || !slices.Equal(was.Key, s.Key) || was.Owner != s.Owner:
 		return false
-	case c.IsParent(was) != next.IsParent(s): // owners may be stored of parents only
+	case !c.InLedger(was): // not stored
+		return false
+	case c.IsParent(was) != next.IsParent(s): // a parent's key may be another
 		return false
 	case s.Owner.Schema == "":
 		return true
 	}
 	return c.sameOwners(next, next.Schema(s.Owner.Schema), depth-1)
+}
+
+// Continues reports whether the records of a schema of next are those of c: the same table,
+// key and owner, and the same of all parents.
+func (c *Catalog) Continues(next *Catalog, s *Schema) bool {
+	for depth := len(next.Schemas); depth > 0; depth-- {
+		was := c.Schema(s.Name)
+		if was == nil || was.Table != s.Table || !slices.Equal(was.Key, s.Key) || was.Owner != s.Owner {
+			return false
+		}
+		if s.Owner.Schema == "" {
+			return c.Account.Table == next.Account.Table && c.Account.ID == next.Account.ID
+		}
+		s = next.Schema(s.Owner.Schema)
+	}
+	return false
+}
+
+// Depth is how many parents are between the records of a schema and their account.
+func (c *Catalog) Depth(s *Schema) (depth int) {
+	for ; s.Owner.Schema != "" && depth < len(c.Schemas); depth++ {
+		s = c.Schema(s.Owner.Schema)
+	}
+	return depth
 }
 
 // NewTables are the tables that c names and former does not, in the order of their names.

@@ -279,17 +279,9 @@ func (p *Plan) OwnerIncomparable(row schemas.Tuple) bool {
 	return !ok
 }
 
-// keyHasOwner reports whether a record's key contains the owner column.
-func (p *Plan) keyHasOwner() bool {
-	return p.owner >= 0 && slices.Contains(p.key, p.owner)
-}
-
-// Tracked reports whether the outbox must store the owners of a plan's records. It
-// must, except where the key contains the owner. The replica identity does not
+// Tracked is [Catalog.InLedger] for the schema of a plan. The replica identity does not
 // matter, since a table, or its next partition, may keep less later.
-func (c *Catalog) Tracked(p *Plan) bool {
-	return p.Schema.Owner.Schema != "" || c.IsParent(p.Schema) || !p.keyHasOwner()
-}
+func (c *Catalog) Tracked(p *Plan) bool { return c.InLedger(p.Schema) }
 
 func textOfColumn(row schemas.Tuple, i int) (string, bool) {
 	if i < 0 || i >= len(row) || row[i].State != schemas.Text {

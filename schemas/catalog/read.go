@@ -247,7 +247,7 @@ func (p *parser) schema(key, node *yaml.Node) *Schema {
 		p.wrong(key, "the schema is empty", want+", or remove the schema")
 		return s
 	}
-	pairs := p.members(node, want, "table", "key", "owner", "fields")
+	pairs := p.members(node, want, "table", "key", "owner", "fields", "ledger")
 	for _, member := range pairs {
 		switch value := member[1]; member[0].Value {
 		case "table":
@@ -258,6 +258,8 @@ func (p *parser) schema(key, node *yaml.Node) *Schema {
 			s.Owner = p.owner(value)
 		case "fields":
 			s.Fields = p.fieldsOf(value)
+		case "ledger":
+			s.NoLedger = !p.flag(value)
 		}
 	}
 	if node.Kind == yaml.MappingNode {
@@ -294,6 +296,18 @@ func (p *parser) key(node *yaml.Node) []string {
 		}
 	}
 	return key
+}
+
+// flag is true or false; true for null.
+func (p *parser) flag(node *yaml.Node) bool {
+	if isNull(node) {
+		return true
+	}
+	if node.Kind != yaml.ScalarNode || node.Tag != "!!bool" {
+		p.fault(node, "want true or false")
+		return true
+	}
+	return strings.EqualFold(node.Value, "true")
 }
 
 // owner is a column's name, or {column, schema}.

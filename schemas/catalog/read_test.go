@@ -43,7 +43,7 @@ func TestRead_NamesPlaceProblemAndFixOfEachFault(t *testing.T) {
 			"3:17: schemas.a.ownr: unknown key ownr; did you mean owner?",
 			"3:26: schemas.a.filds: unknown key filds; did you mean fields?",
 			"3:39: schemas.a.keys: unknown key keys; did you mean key?",
-			"3:51: schemas.a.zzz: unknown key zzz; want table, key, owner, fields",
+			"3:51: schemas.a.zzz: unknown key zzz; want table, key, owner, fields, ledger",
 		}},
 		{"a name with a space", readAccount + "schemas:\n  my numbers: {table: n, owner: o, fields: [id]}", []string{
 			`3:3: schemas."my numbers": schema "my numbers": a name may contain a-z, A-Z, 0-9, _ . and -, and at most 100 of them`}},

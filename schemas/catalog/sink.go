@@ -8,10 +8,44 @@ import (
 
 // SnapshotSink takes the rows of a snapshot of the source.
 type SnapshotSink interface {
+	// Compare takes, first of all, what the snapshot sees. It returns nil, or the sink that
+	// takes the records in place of Owner: what was missed in a gap is to be told.
+	Compare(ctx context.Context, visible schemas.Visible) (GapSink, error)
 	// Account takes a row of the account table.
 	Account(ctx context.Context, account schemas.Account) error
 	// Owner takes whose one record is.
 	Owner(ctx context.Context, edge schemas.OwnerEdge) error
 	// Describe takes the shapes of tables.
 	Describe(ctx context.Context, list []*TableDescription) error
+}
+
+// GapSink compares a snapshot with what was known before a gap.
+type GapSink interface {
+	// Record takes a record of the snapshot.
+	Record(ctx context.Context, record Record) error
+	// Tell comes last. It asks for the rows of what was missed.
+	Tell(ctx context.Context, source GapSource) error
+}
+
+// Record is a record of a snapshot, and whose it is.
+type Record struct {
+	schemas.OwnerEdge
+	// Xmin is the transaction that wrote the row.
+	Xmin uint32
+	// Parent is the key of the parent record, whose account is not in the snapshot, and
+	// Account is ""; otherwise "".
+	Parent string
+}
+
+// GapSource reads rows of the same snapshot.
+type GapSource interface {
+	// Plan is the catalog bound to the table of a schema; nil if there is no such table, or
+	// its records cannot be told apart.
+	Plan(schema string) *Plan
+	// Rows reads a schema's whole rows with their keys: all of them, or with changed those
+	// that may have been written since. row is valid during the call only.
+	Rows(ctx context.Context, schema string, since schemas.Visible, changed bool, f func(key string, row schemas.Tuple) error) error
+	// KeyRows makes rows of a schema from the normal forms of their keys' columns: with
+	// these columns alone, as the table shows them.
+	KeyRows(ctx context.Context, schema string, keys [][][]byte) ([]schemas.Tuple, error)
 }

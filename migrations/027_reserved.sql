@@ -1,0 +1,2 @@
+-- Reserved: the migration with this number replaces this file.
+SELECT 1;

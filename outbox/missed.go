@@ -1,0 +1,131 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"walhook/outbox/route"
+)
+
+// What endpoints missed in a gap is appended by whoever takes over next, before anything
+// newer. Each transaction deletes what it appends, so a publisher that ends in between
+// leaves the rest to the next one.
+
+const (
+	// Those of the gaps whose snapshot is stored.
+	reconcilingGapsSQL = `
+		SELECT id, missed, accepted_at FROM walhook.gap WHERE accepted_at IS NOT NULL AND missed IS NOT NULL AND reconciled_at IS NULL ORDER BY id`
+
+	// The size of a row of walhook.missed as it is read; at least one is read.
+	readMissedSQL = `
+		SELECT n, type, schema, key, account, coalesce(above, ''), about, own, body, masked
+		FROM walhook.missed WHERE gap = $1 AND n <= (
+			SELECT max(n) FROM (
+				SELECT n, row_number() OVER w AS place, sum(octet_length(body) + coalesce(octet_length(masked), 0)) OVER w AS size
+				FROM (SELECT n, body, masked FROM walhook.missed WHERE gap = $1 ORDER BY n LIMIT $2) AS next WINDOW w AS (ORDER BY n)
+			) AS sized WHERE place = 1 OR size <= $3
+		) ORDER BY n`
+
+	leaveMissedSQL = `WITH gone AS (DELETE FROM walhook.missed WHERE gap = $1 AND n = ANY ($2) RETURNING 1) SELECT count(*) FROM gone`
+
+	countMissedSQL = `UPDATE walhook.gap SET inserts = inserts + $2, updates = updates + $3, deletes = deletes + $4 WHERE id = $1`
+
+	reconciledSQL = `UPDATE walhook.gap SET reconciled_at = clock_timestamp() WHERE id = $1 AND NOT EXISTS (SELECT FROM walhook.missed WHERE gap = $1)`
+
+	// Their last events are appended.
+	endMissingSQL = `
+		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE ended_at IS NULL AND EXISTS (SELECT FROM walhook.ended_account a WHERE a.account = e.account)`
+)
+
+// What one transaction appends of what was missed.
+const (
+	missedChunk = 1000
+	missedBytes = 8 << 20
+)
+
+// errMissedMoved says that rows of walhook.missed are gone that a plan was made of.
+var errMissedMoved = errors.New("an earlier transaction has appended what was missed")
+
+// tellMissed appends what was missed in gaps, and reports whether there was a gap to end.
+// What was read by the take-over is then to be read again.
+func (p *Publisher) tellMissed(ctx context.Context) (found bool, err error) {
+	type gap struct {
+		id, missed int64
+		at         time.Time
+	}
+	var gaps []gap
+	rows, err := p.store.pool.Query(ctx, reconcilingGapsSQL)
+	if err == nil {
+		var one gap
+		_, err = pgx.ForEachRow(rows, []any{&one.id, &one.missed, &one.at}, func() error { gaps = append(gaps, one); return nil })
+	}
+	if err != nil {
+		return false, fmt.Errorf("read which gaps are not reconciled yet: %w", err)
+	}
+	for _, one := range gaps {
+		began, logged, n := time.Now(), time.Now(), int64(0)
+		for {
+			appended, err := p.tellSome(ctx, one.id, one.at)
+			if err != nil {
+				return true, fmt.Errorf("append what was missed in gap %d: %w", one.id, err)
+			}
+			if appended == 0 {
+				break
+			}
+			n += int64(appended)
+			if time.Since(logged) > missedProgress {
+				logged = time.Now()
+				p.log.Info("appending what endpoints missed, more follows", zap.Int64("gap", one.id), zap.Int64("appended", n), zap.Int64("of", one.missed))
+			}
+		}
+		err := p.run(ctx, &transaction{fill: func(b *pgx.Batch) {
+			b.Queue(lockAccountsSQL, accountsLock)
+			b.Queue("LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE")
+			b.Queue(endMissingSQL)
+			b.Queue(reconciledSQL, one.id)
+		}})
+		if err != nil {
+			return true, fmt.Errorf("end the reconciliation of gap %d: %w", one.id, err)
+		}
+		p.log.Info("appended what endpoints missed", zap.Int64("gap", one.id), zap.Int64("records", one.missed), zap.Duration("duration", time.Since(began)))
+	}
+	return len(gaps) > 0, nil
+}
+
+const missedProgress = 5 * time.Second
+
+// tellSome appends the next of what was missed.
+func (p *Publisher) tellSome(ctx context.Context, gap int64, at time.Time) (n int, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
+	defer cancel()
+	rows, err := p.store.pool.Query(ctx, readMissedSQL, gap, missedChunk, missedBytes)
+	var list []route.Missed
+	if err == nil {
+		var m route.Missed
+		_, err = pgx.ForEachRow(rows, []any{&m.N, &m.Type, &m.Schema, &m.Key, &m.Account, &m.Above, &m.About, &m.Own, &m.Body, &m.Masked}, func() error {
+			m.WebhookID, m.At = fmt.Sprintf("gap_%d_%d", gap, m.N), at
+			m.Key, m.Account = p.store.encoding.original(m.Key), p.accountText([]byte(m.Account))
+			list = append(list, m)
+			m.Body, m.Masked = nil, nil // the next row has its own
+			return nil
+		})
+	}
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	p.rotate(ctx)
+	plan := route.RouteMissed(p.view, gap, list)
+	if err := p.commit(ctx, plan); err != nil {
+		return 0, err
+	}
+	for kind, n := range plan.Sent {
+		p.store.metrics.reconciled.WithLabelValues(kind).Add(float64(n))
+	}
+	return len(list), nil
+}

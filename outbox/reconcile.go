@@ -1,0 +1,606 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
+)
+
+// After a gap a snapshot starts over, and this compares it with the ledger. What endpoints
+// missed goes into walhook.missed, in the transaction that stores the snapshot; missed.go
+// appends it. So an interrupted setup starts over and ends the same.
+
+const (
+	// A snapshot that was interrupted began on a source that may have been another one.
+	otherSourceSQL = `
+		UPDATE walhook.gap SET other_history = true
+		WHERE accepted_at IS NULL AND EXISTS (SELECT FROM walhook.source WHERE state = 'snapshot' AND (system_id, timeline) <> ($1, $2))`
+
+	reconcileGapSQL = `
+		WITH newest AS (SELECT id FROM walhook.gap WHERE accepted_at IS NULL ORDER BY id DESC LIMIT 1)
+		UPDATE walhook.gap g SET reconcile = $1, other_history = g.other_history OR $2 FROM newest n WHERE g.id = n.id`
+
+	// Somebody starts over where nobody has found a gap, or nobody recorded it.
+	startOverSQL = `
+		INSERT INTO walhook.gap (from_lsn, to_lsn, reason, reconcile, other_history)
+		SELECT p.flush_lsn, nullif($3::text, '0/0')::pg_lsn, $4, $1, $2 FROM walhook.position p ORDER BY p.id DESC LIMIT 1`
+)
+
+// StartOver is [Publisher.BeginSnapshot] of a source that was read before. It stores with
+// that, whether endpoints will be told what they missed.
+func (p *Publisher) StartOver(ctx context.Context, source schemas.Source, over schemas.StartOver) error {
+	err := pgx.BeginFunc(ctx, p.store.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, otherSourceSQL, source.SystemID, source.Timeline); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, reconcileGapSQL, over.Reconcile, over.Gap.OtherHistory)
+		if err == nil && tag.RowsAffected() == 0 {
+			_, err = tx.Exec(ctx, startOverSQL, over.Reconcile, over.Gap.OtherHistory, over.Gap.To.String(), over.Gap.Reason)
+		}
+		if err != nil {
+			return err
+		}
+		return beginSnapshotTx(ctx, tx, source)
+	})
+	if err != nil {
+		return fmt.Errorf("record the start of the snapshot after a gap: %w", err)
+	}
+	return nil
+}
+
+const (
+	// An older walhook may have begun it.
+	openGapSQL = `
+		SELECT g.id, g.other_history, coalesce(s.visible_xmin, 0), coalesce(s.visible_event, 0)
+		FROM walhook.gap g, walhook.source s
+		WHERE g.accepted_at IS NULL AND coalesce(g.reconcile, true) AND EXISTS (SELECT FROM walhook.position)
+		ORDER BY g.id DESC LIMIT 1`
+
+	// They exist only inside the transaction, as snapshotTableSQL.
+	snapshotOwnerSQL = `
+		CREATE UNLOGGED TABLE walhook.snapshot_owner (schema text NOT NULL, key text NOT NULL, account text, changed boolean NOT NULL, parent text)`
+
+	snapshotParentSQL = `
+		CREATE UNLOGGED TABLE walhook.snapshot_parent AS SELECT id, parent FROM walhook.account WHERE ended_in IS NULL`
+
+	ledgerSQL = `SELECT schema FROM walhook.ledger`
+)
+
+// reconciliation compares a snapshot after a gap with what was known. It is a
+// [catalog.GapSink].
+type reconciliation struct {
+	w       *SnapshotWriter
+	gap     int64
+	event   int64 // the last events of records that changed before the gap have at least this id
+	all     bool  // the rows' ages mean nothing
+	since   schemas.Visible
+	former  *catalog.Catalog // nil for unknown
+	catalog *catalog.Catalog
+	ledgers []string // schemas that were complete
+
+	rows [][]any
+}
+
+// openReconciliation returns what the open gap asks for; nil for nothing.
+func (p *Publisher) openReconciliation(ctx context.Context, tx pgx.Tx, w *SnapshotWriter) (*reconciliation, error) {
+	r := &reconciliation{w: w, catalog: p.given}
+	var xmin int64
+	err := tx.QueryRow(ctx, openGapSQL).Scan(&r.gap, &r.all, &xmin, &r.event)
+	if isNoRows(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.since.Xmin = uint64(xmin)
+	if r.ledgers, err = collect[string](tx.Query(ctx, ledgerSQL)); err != nil {
+		return nil, err
+	}
+	if r.former, err = p.store.CatalogInForce(ctx); err != nil {
+		return nil, err
+	}
+	for _, sql := range []string{snapshotOwnerSQL, snapshotParentSQL} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Compare takes what the snapshot sees.
+func (w *SnapshotWriter) Compare(_ context.Context, visible schemas.Visible) (catalog.GapSink, error) {
+	w.visible = visible
+	if w.gap == nil {
+		return nil, nil
+	}
+	r := w.gap
+	if !r.all && !schemas.Comparable(r.since.Xmin, visible.Xmax) {
+		r.all = true
+	}
+	r.since.Xmax = visible.Xmax
+	if r.all {
+		w.store.log.Warn("the rows do not show which changed in the gap: every record is sent as an update", zap.Int64("gap", r.gap))
+	}
+	return r, nil
+}
+
+// Record takes a record of the snapshot.
+func (r *reconciliation) Record(ctx context.Context, one catalog.Record) error {
+	w := r.w
+	account, key, parent := schemas.Storable(one.Account), schemas.Storable(one.Key), schemas.Storable(one.Parent)
+	if w.again(one.Schema, key) {
+		return nil // which of the two it is cannot be told
+	}
+	if len(account) > schemas.MaxAccountBytes {
+		account = "" // as a change of the record would find
+	}
+	row := []any{one.Schema, w.store.encoding.text(key), account, r.all || schemas.ChangedSince(one.Xmin, r.since.Xmin, r.since.Xmax), nil}
+	if parent != "" {
+		row[2], row[4] = nil, w.store.encoding.text(parent)
+	}
+	r.rows = append(r.rows, row)
+	if len(r.rows) < snapshotChunk {
+		return nil
+	}
+	return r.flush(ctx)
+}
+
+func (r *reconciliation) flush(ctx context.Context) error {
+	if len(r.rows) == 0 {
+		return nil
+	}
+	_, err := r.w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_owner"}, []string{"schema", "key", "account", "changed", "parent"}, pgx.CopyFromRows(r.rows))
+	if err != nil {
+		return fmt.Errorf("copy %d records: %w", len(r.rows), err)
+	}
+	clear(r.rows)
+	r.rows = r.rows[:0]
+	return nil
+}
+
+const (
+	indexSnapshotSQL = `ALTER TABLE walhook.snapshot_owner ADD PRIMARY KEY (schema, key)`
+
+	analyzeSnapshotSQL = `ANALYZE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_account, walhook.account`
+
+	// A record whose parent is not in the source has the account that its parent had, and
+	// otherwise its own.
+	parentlessSQL = `
+		UPDATE walhook.snapshot_owner c SET account = coalesce(
+			(SELECT s.account FROM walhook.snapshot_owner s WHERE s.schema = $2 AND s.key = c.parent),
+			(SELECT o.account FROM walhook.owner o WHERE o.schema = $2 AND o.key = c.parent),
+			(SELECT o.account FROM walhook.owner o WHERE o.schema = $1 AND o.key = c.key))
+		WHERE c.schema = $1 AND c.account IS NULL`
+
+	// Accounts with an endpoint that existed before the gap, or below such a one. own says
+	// that the account's own URL is not new.
+	recipientsSQL = `
+		CREATE UNLOGGED TABLE walhook.snapshot_recipient AS
+		WITH RECURSIVE parents AS (
+			SELECT id, parent FROM walhook.account
+			UNION SELECT id, parent FROM walhook.snapshot_parent s WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account a WHERE a.account = s.id)
+		), live AS (
+			SELECT account, webhook, include_subaccounts FROM walhook.endpoint
+			WHERE deleted_at IS NULL AND ended_at IS NULL AND state <> 'cleared'
+		), above AS (
+			SELECT account FROM live WHERE webhook <> 'account' AND include_subaccounts
+			UNION SELECT p.id FROM above a JOIN parents p ON p.parent = a.account
+		)
+		SELECT account, bool_or(own) AS own FROM (
+			SELECT account, webhook = 'account' AS own FROM live UNION ALL SELECT account, false FROM above
+		) AS every GROUP BY account`
+
+	// A record that is owned through another keeps its account until it changes itself.
+	// kind is NULL where nothing is to be told.
+	compareSQL = `
+		CREATE UNLOGGED TABLE walhook.snapshot_missed AS
+		SELECT * FROM (
+			SELECT schema, key, former, account, changed, CASE
+				WHEN NOT now THEN CASE WHEN former <> '' THEN 'delete' END
+				WHEN account IS NULL THEN NULL
+				WHEN NOT before THEN CASE WHEN account <> '' THEN 'insert' END
+				WHEN former <> account AND (changed OR unknown OR schema = ANY ($2)) THEN
+					CASE WHEN former = '' THEN 'insert' WHEN account = '' THEN 'delete' ELSE 'move' END
+				WHEN former = account AND (changed OR unknown) AND account <> '' THEN 'update'
+			END AS kind
+			FROM (
+				SELECT coalesce(n.schema, o.schema) AS schema, coalesce(n.key, o.key) AS key, o.account AS former, n.account,
+					coalesce(n.changed, false) AS changed, coalesce(o.unknown, false) AS unknown, n.schema IS NOT NULL AS now, o.schema IS NOT NULL AS before
+				FROM (SELECT * FROM walhook.owner WHERE deleted_at IS NULL AND schema = ANY ($1)) AS o
+				FULL JOIN (SELECT * FROM walhook.snapshot_owner WHERE schema = ANY ($1)) AS n ON n.schema = o.schema AND n.key = o.key
+			) AS compared
+			UNION ALL
+			SELECT schema, key, NULL, account, changed, CASE WHEN changed AND account <> '' THEN 'update' END
+			FROM walhook.snapshot_owner WHERE schema = ANY ($3)
+		) AS every
+		WHERE kind IS NOT NULL AND EXISTS (
+			SELECT FROM walhook.snapshot_recipient r
+			WHERE r.account = every.account AND kind <> 'delete' OR r.account = every.former AND kind IN ('delete', 'move'))`
+
+	indexMissedSQL = `CREATE INDEX ON walhook.snapshot_missed (schema, key)`
+
+	snapshotRowSQL = `
+		CREATE UNLOGGED TABLE walhook.snapshot_row (schema text NOT NULL, key text NOT NULL, gone boolean NOT NULL, about text NOT NULL, body bytea NOT NULL, masked bytea)`
+
+	missedSchemasSQL = `
+		SELECT schema, count(*) FILTER (WHERE kind <> 'delete') > 0, coalesce(bool_and(changed) FILTER (WHERE kind <> 'delete'), true), count(*) FILTER (WHERE kind IN ('delete', 'move')) > 0
+		FROM walhook.snapshot_missed GROUP BY schema ORDER BY schema COLLATE "C"`
+)
+
+// Tell finds what was missed, and stores it with the rows that the source reads.
+func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) error {
+	if err := errors.Join(r.flush(ctx), r.w.flush(ctx)); err != nil {
+		return err
+	}
+	plain, alone, without := r.schemasOf(source)
+	for _, step := range []struct {
+		sql  string
+		args []any
+	}{
+		{indexSnapshotSQL, nil}, {analyzeSnapshotSQL, nil},
+	} {
+		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
+			return err
+		}
+	}
+	for _, s := range r.byDepth() {
+		if s.Owner.Schema == "" {
+			continue
+		}
+		if _, err := r.w.tx.Exec(ctx, parentlessSQL, s.Name, s.Owner.Schema); err != nil {
+			return err
+		}
+	}
+	for _, step := range []struct {
+		sql  string
+		args []any
+	}{
+		{recipientsSQL, nil}, {compareSQL, []any{plain, r.owned(), alone}}, {indexMissedSQL, nil},
+		{"ANALYZE walhook.snapshot_missed, walhook.snapshot_recipient", nil}, {snapshotRowSQL, nil},
+	} {
+		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
+			return err
+		}
+	}
+	if err := r.readRows(ctx, source); err != nil {
+		return err
+	}
+	if err := r.keepMissed(ctx, r.note(alone, without)); err != nil {
+		return err
+	}
+	return r.keepLedger(ctx, source, plain)
+}
+
+// byDepth is the catalog's schemas, parents first.
+func (r *reconciliation) byDepth() []*catalog.Schema {
+	list := slices.Clone(r.catalog.Schemas)
+	slices.SortStableFunc(list, func(a, b *catalog.Schema) int { return r.catalog.Depth(a) - r.catalog.Depth(b) })
+	return list
+}
+
+// schemasOf tells apart the schemas whose records are compared with the ledger, those of
+// which only what changed can be told, and those that cannot be compared at all.
+func (r *reconciliation) schemasOf(source catalog.GapSource) (plain, alone, without []string) {
+	for _, s := range r.catalog.Schemas {
+		switch {
+		case source.Plan(s.Name) == nil:
+			without = append(without, s.Name)
+		case r.former != nil && !r.former.Continues(r.catalog, s):
+			// It begins with this snapshot.
+		case slices.Contains(r.ledgers, s.Name) && (r.former == nil || r.former.InLedger(r.former.Schema(s.Name))):
+			plain = append(plain, s.Name)
+		default:
+			alone = append(alone, s.Name)
+		}
+	}
+	return plain, alone, without
+}
+
+// owned are the schemas whose rows name their account themselves.
+func (r *reconciliation) owned() (names []string) {
+	for _, s := range r.catalog.Schemas {
+		if s.Owner.Schema == "" {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// note says in words what is missed for good.
+func (r *reconciliation) note(alone, without []string) string {
+	note := "states in between, and logical messages, are missed for good"
+	if len(alone) > 0 {
+		note += "; the ledger lacks " + strings.Join(alone, ", ") + ": their deletes are missed, and a new record comes as an update"
+	}
+	if len(without) > 0 {
+		note += "; not compared, since the table, its key or its owner cannot be read: " + strings.Join(without, ", ")
+	}
+	if r.all {
+		note += "; the rows did not show what changed, so every record came as an update"
+	}
+	return note
+}
+
+// The rows that are looked up together.
+const (
+	gapRows  = 1000
+	gapBytes = 4 << 20
+)
+
+// readRows stores the bodies of all that was missed.
+func (r *reconciliation) readRows(ctx context.Context, source catalog.GapSource) error {
+	type part struct {
+		schema                 string
+		rows, changed, deletes bool
+	}
+	rows, err := r.w.tx.Query(ctx, missedSchemasSQL)
+	var parts []part
+	if err == nil {
+		var one part
+		_, err = pgx.ForEachRow(rows, []any{&one.schema, &one.rows, &one.changed, &one.deletes}, func() error {
+			parts = append(parts, one)
+			return nil
+		})
+	}
+	if err != nil {
+		return err
+	}
+	for _, one := range parts {
+		g := &gapWriter{r: r, plan: source.Plan(one.schema)}
+		if one.rows {
+			if err := source.Rows(ctx, one.schema, r.since, one.changed && !r.all, func(key string, row schemas.Tuple) error { return g.add(ctx, key, row) }); err != nil {
+				return err
+			}
+			if err := g.flush(ctx); err != nil {
+				return err
+			}
+		}
+		if one.deletes {
+			if err := g.deletes(ctx, source); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gapWriter renders the rows of one schema.
+type gapWriter struct {
+	r       *reconciliation
+	plan    *catalog.Plan
+	keys    []string
+	rows    []schemas.Tuple
+	bytes   int
+	scratch []byte
+}
+
+func (g *gapWriter) add(ctx context.Context, key string, row schemas.Tuple) error {
+	copied := slices.Clone(row)
+	for i := range copied {
+		copied[i].Text = slices.Clone(copied[i].Text)
+		g.bytes += len(copied[i].Text)
+	}
+	g.keys, g.rows = append(g.keys, g.r.w.store.encoding.text(key)), append(g.rows, copied)
+	if len(g.rows) < gapRows && g.bytes < gapBytes {
+		return nil
+	}
+	return g.flush(ctx)
+}
+
+const wantedRowsSQL = `SELECT key FROM walhook.snapshot_missed WHERE schema = $1 AND kind <> 'delete' AND key = ANY ($2)`
+
+func (g *gapWriter) flush(ctx context.Context) error {
+	if len(g.keys) == 0 {
+		return nil
+	}
+	wanted, err := collect[string](g.r.w.tx.Query(ctx, wantedRowsSQL, g.plan.Schema.Name, g.keys))
+	if err != nil {
+		return err
+	}
+	is := map[string]bool{}
+	for _, key := range wanted {
+		is[key] = true
+	}
+	var list [][]any
+	for i, key := range g.keys {
+		if !is[key] {
+			continue
+		}
+		is[key] = false // a table without a unique key has it twice
+		if row, ok := g.render(key, schemas.Update, g.rows[i]); ok {
+			list = append(list, row)
+		}
+	}
+	g.keys, g.rows, g.bytes = g.keys[:0], g.rows[:0], 0
+	return g.copy(ctx, list)
+}
+
+// render makes a row of snapshot_row.
+func (g *gapWriter) render(key string, kind schemas.Kind, row schemas.Tuple) (stored []any, ok bool) {
+	about, masked := "", []byte(nil)
+	body, scratch, err := g.plan.AppendEnvelope(nil, g.scratch, kind, row, false)
+	g.scratch = scratch
+	if err == nil && g.plan.Account != nil {
+		if of, carried := g.plan.AccountOf(row); carried {
+			about = of.ID
+		}
+		masked, g.scratch, err = g.plan.AppendEnvelope(nil, g.scratch, kind, row, true)
+	}
+	if err != nil {
+		g.r.w.store.log.Error("record of a gap cannot be rendered and is not sent", zap.Int64("gap", g.r.gap), zap.String("schema", g.plan.Schema.Name), zap.Error(err))
+		return nil, false
+	}
+	return []any{g.plan.Schema.Name, key, kind == schemas.Delete, g.r.w.store.encoding.text(schemas.Storable(about)), body, masked}, true
+}
+
+func (g *gapWriter) copy(ctx context.Context, list [][]any) error {
+	_, err := g.r.w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_row"}, []string{"schema", "key", "gone", "about", "body", "masked"}, pgx.CopyFromRows(list))
+	if err != nil {
+		return fmt.Errorf("copy %d rows of a gap: %w", len(list), err)
+	}
+	return nil
+}
+
+const missedDeletesSQL = `
+	SELECT key FROM walhook.snapshot_missed WHERE schema = $1 AND kind IN ('delete', 'move') AND key > $2
+	ORDER BY key LIMIT $3`
+
+// deletes renders the key fields of records that are gone.
+func (g *gapWriter) deletes(ctx context.Context, source catalog.GapSource) error {
+	columns, unknown := len(g.plan.KeyColumns()), 0
+	for last := ""; ; {
+		stored, err := collect[string](g.r.w.tx.Query(ctx, missedDeletesSQL, g.plan.Schema.Name, last, gapRows))
+		if err != nil {
+			return err
+		}
+		if len(stored) == 0 {
+			break
+		}
+		last = stored[len(stored)-1]
+		var keys [][][]byte
+		var of []string
+		for _, key := range stored {
+			texts, ok := schemas.SplitKey(g.r.w.store.encoding.original(key), columns)
+			if !ok {
+				unknown++
+				continue
+			}
+			keys, of = append(keys, texts), append(of, key)
+		}
+		rows, err := source.KeyRows(ctx, g.plan.Schema.Name, keys)
+		if err != nil {
+			return err
+		}
+		var list [][]any
+		for i, row := range rows {
+			if one, ok := g.render(of[i], schemas.Delete, row); ok {
+				list = append(list, one)
+			}
+		}
+		if err := g.copy(ctx, list); err != nil {
+			return err
+		}
+	}
+	if unknown > 0 {
+		g.r.w.store.log.Error("records are gone whose keys the outbox keeps as hashes only: their deletes are not sent",
+			zap.Int64("gap", g.r.gap), zap.String("schema", g.plan.Schema.Name), zap.Int("records", unknown))
+	}
+	return nil
+}
+
+const (
+	// A candidate may have changed before the gap: then its last event says the same. The
+	// type has six letters, and the rest of a body comes behind it.
+	unchangedSQL = `
+		WITH last AS (
+			SELECT DISTINCT ON (m.schema, m.key) m.schema, m.key, e.webhook_id
+			FROM walhook.event e JOIN walhook.snapshot_missed m ON e.schema = m.schema AND e.record = m.schema || ':' || m.key AND m.kind = 'update'
+			WHERE e.id >= $1 AND NOT e.replayed ORDER BY m.schema, m.key, e.id DESC
+		)
+		DELETE FROM walhook.snapshot_missed m USING last l, walhook.snapshot_row r
+		WHERE m.schema = l.schema AND m.key = l.key AND r.schema = l.schema AND r.key = l.key AND NOT r.gone AND EXISTS (
+			SELECT FROM walhook.event e WHERE e.webhook_id = l.webhook_id AND e.record = m.schema || ':' || m.key AND e.type <> 'delete'
+				AND substring(` + bodySQL + ` FROM 17) IN (substring(r.body FROM 17), substring(r.masked FROM 17)))`
+
+	keepMissedSQL = `
+		INSERT INTO walhook.missed (gap, n, type, schema, key, account, above, about, own, body, masked)
+		SELECT $1, row_number() OVER (ORDER BY phase, place, w.schema COLLATE "C", w.key COLLATE "C", part), w.type, w.schema, w.key, w.account,
+			CASE WHEN NOT EXISTS (SELECT FROM walhook.snapshot_account a WHERE a.account = w.account) THEN p.parent END,
+			r.about, t.own, typed(r.body), typed(r.masked)
+		FROM (
+			SELECT 1 AS phase, -d.depth AS place, 1 AS part, schema, key, former AS account, 'delete' AS type FROM walhook.snapshot_missed JOIN depth d USING (schema) WHERE kind = 'delete'
+			UNION ALL SELECT 2, d.depth, 1, schema, key, former, 'delete' FROM walhook.snapshot_missed JOIN depth d USING (schema) WHERE kind = 'move'
+			UNION ALL SELECT 2, d.depth, 2, schema, key, account, 'insert' FROM walhook.snapshot_missed JOIN depth d USING (schema) WHERE kind = 'move'
+			UNION ALL SELECT 3, d.depth, 1, schema, key, account, 'update' FROM walhook.snapshot_missed JOIN depth d USING (schema) WHERE kind = 'update'
+			UNION ALL SELECT 4, d.depth, 1, schema, key, account, 'insert' FROM walhook.snapshot_missed JOIN depth d USING (schema) WHERE kind = 'insert'
+		) AS w
+		JOIN walhook.snapshot_recipient t ON t.account = w.account
+		JOIN walhook.snapshot_row r ON r.schema = w.schema AND r.key = w.key AND r.gone = (w.type = 'delete')
+		LEFT JOIN walhook.snapshot_parent p ON p.id = w.account`
+
+	reconcilingSQL = `
+		UPDATE walhook.gap SET missed = (SELECT count(*) FROM walhook.missed WHERE gap = $1), inserts = 0, updates = 0, deletes = 0, note = $2
+		WHERE id = $1 RETURNING missed`
+)
+
+// keepMissed stores what was missed, in the order in which it is appended: what is gone
+// before what takes its place, parents before their children.
+func (r *reconciliation) keepMissed(ctx context.Context, note string) error {
+	tx := r.w.tx
+	if _, err := tx.Exec(ctx, "ANALYZE walhook.snapshot_row"); err != nil {
+		return err
+	}
+	if !r.all { // otherwise everybody gets everything
+		if _, err := tx.Exec(ctx, unchangedSQL, r.event); err != nil {
+			return fmt.Errorf("compare with the last events: %w", err)
+		}
+	}
+	names, depths := make([]string, 0), make([]int32, 0)
+	for _, s := range r.catalog.Schemas {
+		names, depths = append(names, s.Name), append(depths, int32(r.catalog.Depth(s)))
+	}
+	sql := "WITH depth AS (SELECT * FROM unnest($2::text[], $3::int[]) AS d(schema, depth)) " + keepMissedSQL
+	for _, column := range []string{"r.body", "r.masked"} {
+		sql = strings.Replace(sql, "typed("+column+")", `convert_to('{"type":"' || w.type, 'UTF8') || substring(`+column+` FROM 16)`, 1)
+	}
+	if _, err := tx.Exec(ctx, sql, r.gap, names, depths); err != nil {
+		return fmt.Errorf("store what was missed: %w", err)
+	}
+	var missed int64
+	if err := tx.QueryRow(ctx, reconcilingSQL, r.gap, r.w.store.encoding.text(note)).Scan(&missed); err != nil {
+		return err
+	}
+	r.w.store.log.Info("compared with the source after the gap", zap.Int64("gap", r.gap), zap.Int64("missed", missed), zap.String("note", note))
+	return nil
+}
+
+const (
+	goneSQL = `
+		UPDATE walhook.owner o SET deleted_at = clock_timestamp()
+		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key)`
+
+	changedOwnersSQL = `
+		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false
+		FROM walhook.snapshot_owner n
+		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL
+			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
+
+	newOwnersSQL = `
+		INSERT INTO walhook.owner (schema, key, account)
+		SELECT schema, key, account FROM walhook.snapshot_owner n
+		WHERE account IS NOT NULL AND schema = ANY ($1) AND NOT EXISTS (SELECT FROM walhook.owner o WHERE o.schema = n.schema AND o.key = n.key)`
+
+	dropSnapshotSQL = `DROP TABLE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_recipient, walhook.snapshot_missed, walhook.snapshot_row`
+)
+
+// keepLedger makes the ledger what the snapshot says.
+func (r *reconciliation) keepLedger(ctx context.Context, source catalog.GapSource, plain []string) error {
+	var in []string
+	for _, s := range r.catalog.Schemas {
+		if source.Plan(s.Name) != nil && r.catalog.InLedger(s) {
+			in = append(in, s.Name)
+		}
+	}
+	for _, step := range []struct {
+		sql  string
+		args []any
+	}{
+		{dropOwnersSQL, []any{plain}}, {goneSQL, nil}, {changedOwnersSQL, []any{r.owned()}}, {newOwnersSQL, []any{in}}, {dropSnapshotSQL, nil},
+	} {
+		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
+			return fmt.Errorf("bring the ledger up to date: %w", err)
+		}
+	}
+	r.w.compared = true
+	return nil
+}
+
+var _ catalog.GapSink = (*reconciliation)(nil)
