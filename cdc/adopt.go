@@ -58,12 +58,18 @@ const (
 	// firstAdoptWait and lastAdoptWait are the waits between two tries.
 	firstAdoptWait = 2 * time.Second
 	lastAdoptWait  = 30 * time.Second
+
+	// tellPendingAgain is when the logs repeat an unchanged reason.
+	tellPendingAgain = 10 * time.Minute
 )
 
 // adopting is the wait between two tries of an adoption, across sessions.
 type adopting struct {
 	backoff retry.Backoff
 	next    time.Time
+
+	logged   string // in the logs, as the reason
+	loggedAt time.Time
 }
 
 // followCatalog adopts a pending catalog. It returns errAdopted once that is in force.
@@ -88,10 +94,7 @@ func (r *Reader) followCatalog(ctx context.Context, s *stream) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			r.log.Warn("the changed catalog is not in force yet, retrying", zap.Error(err))
-			if err := r.store.NotePending(ctx, next, err.Error()); err != nil {
-				r.log.Debug("cannot store why the catalog is not in force yet", zap.Error(err))
-			}
+			r.notePending(ctx, next, err.Error())
 			if s.gate.hasReached() { // the session cannot go on
 				return err
 			}
@@ -99,6 +102,17 @@ func (r *Reader) followCatalog(ctx context.Context, s *stream) error {
 		if err := retry.Pause(ctx, pendingEvery); err != nil {
 			return err
 		}
+	}
+}
+
+// notePending tells everybody why a pending catalog is not in force yet.
+func (r *Reader) notePending(ctx context.Context, next *catalog.Catalog, why string) {
+	if why != r.adopting.logged || time.Since(r.adopting.loggedAt) > tellPendingAgain {
+		r.adopting.logged, r.adopting.loggedAt = why, time.Now()
+		r.log.Warn("the changed catalog is not in force yet, retrying", zap.String("reason", why))
+	}
+	if err := r.store.NotePending(ctx, next, why); err != nil {
+		r.log.Debug("cannot store why the catalog is not in force yet", zap.Error(err))
 	}
 }
 
@@ -115,7 +129,7 @@ func (r *Reader) adopt(ctx context.Context, s *stream, next *catalog.Catalog) er
 	var point schemas.LSN
 	var fill func(catalog.SnapshotSink) error
 	if difference.Reads() {
-		moment, err := r.stopAtMoment(ctx, s)
+		moment, err := r.stopAtMoment(ctx, s, next)
 		if err != nil {
 			return err
 		}
@@ -155,9 +169,11 @@ func (r *Reader) checkPublished(ctx context.Context, cfg source.Config) error {
 
 // stopAtMoment lets the stream store what committed before a moment of the source, and
 // stop there.
-func (r *Reader) stopAtMoment(ctx context.Context, s *stream) (*source.Moment, error) {
+func (r *Reader) stopAtMoment(ctx context.Context, s *stream, next *catalog.Catalog) (*source.Moment, error) {
 	// The stream goes on while transactions that run already end.
-	early, err := source.NewMoment(ctx, r.cfg, r.log)
+	early, err := source.NewMomentTelling(ctx, r.cfg, func(blockers string) {
+		r.notePending(ctx, next, "it waits for transactions that run on the source: "+blockers)
+	})
 	if err != nil {
 		return nil, err
 	}

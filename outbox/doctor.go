@@ -24,6 +24,7 @@ const (
 	checkMigrations = "outbox.migrations"
 	checkPartitions = "outbox.partitions"
 	checkGaps       = "outbox.gaps"
+	checkCatalog    = "outbox.catalog"
 	checkSenders    = "outbox.senders"
 	checkShards     = "outbox.shards"
 	checkSecrets    = "outbox.secrets"
@@ -37,14 +38,14 @@ const (
 func Checks() []string {
 	ids := []string{checkReachable}
 	ids = append(ids, doctor.ServerChecks(here)...)
-	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps,
+	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps, checkCatalog,
 		checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows)
 	return append(ids, doctor.TransactionChecks(here)...)
 }
 
 // contentChecks are those of what a migrated outbox holds.
 func contentChecks() []string {
-	return []string{checkPartitions, checkGaps, checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows}
+	return []string{checkPartitions, checkGaps, checkCatalog, checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows}
 }
 
 // examination is what is known of an outbox while it is looked at.

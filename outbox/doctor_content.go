@@ -10,6 +10,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // lookAtContent makes the checks of what the outbox holds.
@@ -20,6 +21,7 @@ func (e *examination) lookAtContent(ctx context.Context) {
 	}{
 		{checkPartitions, e.lookAtPartitions},
 		{checkGaps, e.lookAtGaps},
+		{checkCatalog, e.lookAtCatalog},
 		{checkSenders, e.lookAtSenders},
 		{checkShards, e.lookAtShards},
 		{checkSecrets, e.lookAtSecrets},
@@ -124,6 +126,57 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 		return err
 	}
 	e.r.OK(checkGaps, "%s", text)
+	return nil
+}
+
+const storedCatalogsSQL = `
+	SELECT content, coalesce(adopted_at, asked_at), coalesce(note, ''), coalesce(from_lsn::text, '') FROM walhook.catalog WHERE state = $1`
+
+// pendingSoon is how long an adoption without a reason may take before somebody should
+// look.
+const pendingSoon = 10 * time.Second
+
+// lookAtCatalog says which catalog is in force, and reports one that waits to be.
+func (e *examination) lookAtCatalog(ctx context.Context) error {
+	read := func(state string) (c *catalog.Catalog, at time.Time, note, from string, err error) {
+		var content []byte
+		if err = e.s.QueryRow(ctx, storedCatalogsSQL, state).Scan(&content, &at, &note, &from); err == nil {
+			c, err = catalog.Parse(content)
+			if err != nil {
+				e.r.Fail(checkCatalog, doctor.Steps{{Kind: doctor.Shell, Text: "install the newer walhook that stored it"}}, "%v", &catalogError{state, err})
+			}
+		}
+		if isNoRows(err) {
+			err = nil
+		}
+		return c, at, note, from, err
+	}
+	inForce, since, _, from, err := read(catalogInForce)
+	if e.r.Bad(checkCatalog) || err != nil {
+		return err
+	}
+	next, asked, note, _, err := read(catalogPending)
+	if e.r.Bad(checkCatalog) || err != nil {
+		return err
+	}
+	switch {
+	case inForce == nil:
+		e.r.OK(checkCatalog, "none is stored yet: the first publisher stores its own")
+	case next == nil && from != "":
+		e.r.OK(checkCatalog, "in force from %s on, since %s", from, since.UTC().Format(time.RFC3339))
+	case next == nil:
+		e.r.OK(checkCatalog, "in force since %s", since.UTC().Format(time.RFC3339))
+	case note == "" && time.Since(asked) < pendingSoon:
+		e.r.OK(checkCatalog, "a changed catalog was asked for at %s, and the publisher adopts it now", asked.UTC().Format(time.RFC3339))
+	default:
+		if note == "" {
+			note = "no publisher has tried"
+		}
+		e.r.Warn(checkCatalog, doctor.Steps{{Kind: doctor.Command, Text: "walhook setup",
+			Note: "with the file that is to be in force: it publishes itself if nobody does, and waits; with the former file it withdraws the change"}},
+			"a changed catalog was asked for at %s and is not in force, because %s; it changes: %s",
+			asked.UTC().Format(time.RFC3339), note, catalog.Summary(inForce.ChangesTo(next), doctor.ListMost))
+	}
 	return nil
 }
 

@@ -40,6 +40,8 @@ type metrics struct {
 	ahead      *prometheus.GaugeVec
 	maintained prometheus.Gauge
 	retention  prometheus.Gauge
+	// pending is how long a changed catalog waits.
+	pending prometheus.Gauge
 }
 
 // The directions of walhook_notifications_total.
@@ -146,6 +148,7 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 	}
 	m.up = gauge("walhook_outbox_up", "1 while the outbox answers this process, else 0.")
 	m.gaps = gauge("walhook_gaps_open", "Gaps in the WAL that nobody has accepted yet; nothing is read until somebody does.")
+	m.pending = gauge("walhook_catalog_pending_seconds", "How long a changed catalog has waited to be in force; 0 for none.")
 	m.senders = gauge("walhook_senders", "Sending processes with a valid lease.")
 	m.unowned = gauge("walhook_shards_unowned", "Shards, of 32, that no live sender holds: their endpoints get nothing.")
 	m.maintained = gauge("walhook_maintenance_success_timestamp_seconds",
@@ -162,7 +165,7 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 	m.unknownStanding()
 	m.maintained.SetToCurrentTime()
 	m.retention = gauge("walhook_retention_seconds", "How long this process keeps events, attempts and dead letters (--retention).")
-	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.senders, m.unowned, m.ahead, m.maintained)
+	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.pending, m.senders, m.unowned, m.ahead, m.maintained)
 }
 
 // partitionedTables are those that maintenance makes partitions of.
@@ -173,7 +176,8 @@ const (
 		SELECT (SELECT count(*) FROM walhook.gap WHERE accepted_at IS NULL),
 			(SELECT count(*) FROM walhook.sender WHERE lease_until > clock_timestamp()),
 			(SELECT count(*) FROM walhook.shard h WHERE NOT EXISTS (
-				SELECT FROM walhook.sender s WHERE s.id = h.sender AND s.lease_until > clock_timestamp()))`
+				SELECT FROM walhook.sender s WHERE s.id = h.sender AND s.lease_until > clock_timestamp())),
+			coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - asked_at), 0)::float8 FROM walhook.catalog WHERE state = 'pending'), 0)`
 
 	// A partition's name ends with its number or day.
 	aheadSQL = `
@@ -188,12 +192,13 @@ const (
 // standing is what the gauges are set to.
 type standing struct {
 	gaps, senders, unowned float64
+	pending                float64 // seconds
 	endpoints              map[EndpointState]int
 	ahead                  map[string]int
 }
 
 func (s *Store) measureStanding(ctx context.Context) (now standing, err error) {
-	err = s.pool.QueryRow(ctx, standingCountsSQL).Scan(&now.gaps, &now.senders, &now.unowned)
+	err = s.pool.QueryRow(ctx, standingCountsSQL).Scan(&now.gaps, &now.senders, &now.unowned, &now.pending)
 	if err == nil {
 		now.endpoints, err = s.countEndpoints(ctx)
 	}
@@ -223,6 +228,7 @@ func (s *Store) measureStanding(ctx context.Context) (now standing, err error) {
 
 func (m *metrics) setStanding(now standing) {
 	m.gaps.Set(now.gaps)
+	m.pending.Set(now.pending)
 	m.senders.Set(now.senders)
 	m.unowned.Set(now.unowned)
 	for state, n := range now.endpoints {
@@ -236,7 +242,7 @@ func (m *metrics) setStanding(now standing) {
 // unknownStanding says that nothing is known of the outbox.
 func (m *metrics) unknownStanding() {
 	nan := math.NaN()
-	for _, g := range []prometheus.Gauge{m.gaps, m.senders, m.unowned} {
+	for _, g := range []prometheus.Gauge{m.gaps, m.pending, m.senders, m.unowned} {
 		g.Set(nan)
 	}
 	for _, state := range EndpointStates() {

@@ -27,6 +27,12 @@ type Moment struct {
 // CREATE_REPLICATION_SLOT). That waits for the transactions that run; NewMoment logs
 // them. The slot goes with Close.
 func NewMoment(ctx context.Context, cfg Config, log *zap.Logger) (*Moment, error) {
+	return NewMomentTelling(ctx, cfg, logBlockers(cfg, log))
+}
+
+// NewMomentTelling is NewMoment that tells tell, and no log, of the transactions that it
+// waits for, every few seconds.
+func NewMomentTelling(ctx context.Context, cfg Config, tell func(blockers string)) (*Moment, error) {
 	cfg = cfg.WithDefaults()
 	source, err := NewIntrospector(ctx, cfg)
 	if err != nil {
@@ -39,7 +45,7 @@ func NewMoment(ctx context.Context, cfg Config, log *zap.Logger) (*Moment, error
 	}
 	name := "walhook_moment_" + strings.ToLower(rand.Text()[:16])
 	sql := fmt.Sprintf("CREATE_REPLICATION_SLOT %s TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT", schemas.QuoteIdent(name))
-	point, snapshot, err := createSlot(ctx, cfg, conn, source, sql, log)
+	point, snapshot, err := createSlot(ctx, cfg, conn, source, sql, tell)
 	if err != nil {
 		CloseConn(ctx, conn)
 		return nil, err

@@ -83,7 +83,7 @@ type examination struct {
 	o    doctor.Options
 	s    *doctor.Session
 	r    *doctor.Report
-	read func(context.Context) (schemas.Checkpoint, error)
+	read func(context.Context) (Stored, error)
 	as   string // the role that is examined; "" is the session's
 
 	server  server
@@ -96,15 +96,23 @@ type examination struct {
 	cut     []schemas.TableName     // whose updates fail because of a column list, as was reported
 	slot    SlotState
 	slots   []slotInfo
-	stored  schemas.Checkpoint
+	stored  Stored
 	unread  error // why stored is unknown
 }
 
+// Stored is what the outbox stores of a source.
+type Stored struct {
+	schemas.Checkpoint
+	// Catalog is the one in force, and Pending one that waits to be; nil for none.
+	Catalog, Pending *catalog.Catalog
+}
+
 // Examine looks for problems that prevent walhook from reading a source, now or soon: it
-// returns a finding for each of [Checks]. stored reads the outbox's position. Examine
+// returns a finding for each of [Checks]. It compares tables and rights with the catalog of
+// cfg, and what may be missing with the one in force. stored reads the outbox. Examine
 // writes nothing and waits for locks only briefly. For a moment it uses one WAL sender,
 // to identify the system.
-func Examine(ctx context.Context, cfg Config, stored func(context.Context) (schemas.Checkpoint, error), o doctor.Options) []doctor.Finding {
+func Examine(ctx context.Context, cfg Config, stored func(context.Context) (Stored, error), o doctor.Options) []doctor.Finding {
 	e := &examination{cfg: cfg.WithDefaults(), o: o.WithDefaults(), r: doctor.NewReport(Checks()...), read: stored}
 	if e.open(ctx) {
 		defer e.s.Close(ctx)
@@ -115,6 +123,7 @@ func Examine(ctx context.Context, cfg Config, stored func(context.Context) (sche
 
 // look runs the checks, first those that others depend on.
 func (e *examination) look(ctx context.Context) {
+	e.stored, e.unread = e.read(ctx) // for its catalog
 	e.s.Server(ctx, e.r, e.o)
 	e.lookAtServer(ctx)
 	e.lookAtReplication(ctx)

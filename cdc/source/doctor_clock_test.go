@@ -10,7 +10,6 @@ import (
 
 	"walhook/doctor"
 	"walhook/internal/pgtest"
-	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
 
@@ -20,7 +19,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 func TestExamine_NamesAClockThatDiffersFromThisMachines(t *testing.T) {
 	t.Parallel()
 	wrong := doctor.Options{Now: func() time.Time { return time.Now().Add(time.Hour) }}
-	nothing := func(context.Context) (schemas.Checkpoint, error) { return schemas.Checkpoint{}, nil }
+	nothing := func(context.Context) (Stored, error) { return Stored{}, nil }
 	findings := Examine(t.Context(), Config{URL: pgtest.Database(t).URL, Catalog: catalog.Carrier()}, nothing, wrong)
 	i := slices.IndexFunc(findings, func(f doctor.Finding) bool { return f.ID == "source.clock" })
 	if f := findings[i]; f.Status != doctor.Failed || !strings.Contains(f.Evidence, "behind this machine's") {

@@ -29,7 +29,7 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 		e.r.Skip("not checked: "+e.r.Failed(checkSetup, checkOutboxPublished), all...)
 		return
 	default:
-		if failed, err := e.cfg.checkPublication(e.stored.Flush, e.stored.Source.PublicationOID, e.slot); err != nil {
+		if failed, err := e.followed().checkPublication(e.stored.Flush, e.stored.Source.PublicationOID, e.slot); err != nil {
 			e.fail(failed, err)
 			if failed == checkPublication {
 				e.r.Skip("not checked: "+checkPublication, all...)

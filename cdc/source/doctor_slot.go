@@ -12,6 +12,7 @@ import (
 
 	"walhook/doctor"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // slotInfo is any slot of the server.
@@ -39,7 +40,7 @@ func (e *examination) lookAtSlots(ctx context.Context) {
 		e.slots, err = pgx.CollectRows(rows, pgx.RowToStructByPos[slotInfo])
 	}
 	if err == nil {
-		err = reader.inspectPublication(ctx, e.cfg, &e.slot)
+		err = reader.inspectPublication(ctx, e.followed(), &e.slot)
 		if fault, ok := errors.AsType[*checkedFault](err); ok {
 			fault.steps, err = e.outboxPublished(ctx)
 			e.fail(checkOutboxPublished, fault)
@@ -91,7 +92,7 @@ func positionChecks() []string {
 // lookAtPosition compares the stored position with the source, as run does before it
 // reads.
 func (e *examination) lookAtPosition(ctx context.Context) {
-	e.stored, e.unread = e.read(ctx)
+	e.stored, e.unread = e.read(ctx) // after the slot, which it must not be behind
 	var end string
 	err := e.s.QueryRow(ctx, walEndSQL).Scan(&end)
 	if err == nil {
@@ -119,7 +120,7 @@ func (e *examination) lookAtPosition(ctx context.Context) {
 	if e.now != nil {
 		now = *e.now
 	}
-	failed, err := e.cfg.checkPosition(e.stored, now, e.slot)
+	failed, err := e.followed().checkPosition(e.stored.Checkpoint, now, e.slot)
 	if err != nil {
 		e.fail(failed, err)
 		at := slices.Index(positionChecks(), failed)
@@ -156,7 +157,34 @@ func (e *examination) positionIsGood(now System) {
 	}
 	e.r.OK(checkPosition, "stored up to %s, the slot is at %s", e.stored.Flush, e.slot.Confirmed)
 	if e.r.Failed(checkPosition) == "" {
+		e.compareCatalogs()
+	}
+}
+
+// followed is the configuration by which walhook reads the source, whatever file doctor
+// was given.
+func (e *examination) followed() Config {
+	cfg := e.cfg
+	if e.stored.Catalog != nil {
+		cfg.Catalog = e.stored.Catalog
+	}
+	return cfg
+}
+
+// compareCatalogs says what is different in the file and in the catalog in force.
+func (e *examination) compareCatalogs() {
+	file := e.cfg.Catalog
+	switch inForce := e.stored.Catalog; {
+	case inForce == nil:
 		e.r.OK(checkCatalog, "as it was set up (%s)", e.stored.Source.Catalog)
+	case inForce.Same(file):
+		e.r.OK(checkCatalog, "the file is the catalog in force")
+	case e.stored.Pending != nil && e.stored.Pending.Same(file):
+		e.r.OK(checkCatalog, "the file was asked for and waits to be in force")
+	default:
+		e.r.Warn(checkCatalog, doctor.Steps{{Kind: doctor.Command, Text: "walhook setup",
+			Note: "puts the file in force without a gap, also while 'walhook run' publishes; or give walhook the former file, which 'walhook schemas --format yaml' prints"}},
+			"the file of --catalog is not the catalog in force, by which walhook works; in the file: %s", catalog.Summary(inForce.ChangesTo(file), doctor.ListMost))
 	}
 }
 

@@ -75,7 +75,7 @@ func (c Config) checkPosition(stored schemas.Checkpoint, now System, slot SlotSt
 		return checkPosition, gap(slot.Confirmed, gapOutbox, slot.Confirmed)
 	case slot.Confirmed > stored.Flush:
 		return checkPosition, gap(slot.Confirmed, gapAdvanced, slot.Confirmed)
-	case was.Catalog != c.Catalog.Fingerprint():
+	case was.Catalog != c.Catalog.Fingerprint(): // an older walhook stored no catalog
 		return checkCatalog, &checkedFault{
 			Fault: Fault{
 				Problem: "the catalog's accounts, tables, keys or owners are not those of the catalog in force",

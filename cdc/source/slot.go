@@ -349,8 +349,8 @@ func createSlotSQL(cfg Config, conn *pgconn.PgConn) string {
 }
 
 // createSlot creates a slot with a command that exports its snapshot, which is valid until
-// conn sends another command.
-func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, sql string, log *zap.Logger) (schemas.LSN, string, error) {
+// conn sends another command. tell gets to know of the transactions that it waits for.
+func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, sql string, tell func(blockers string)) (schemas.LSN, string, error) {
 	type outcome struct {
 		result pglogrepl.CreateReplicationSlotResult
 		err    error
@@ -360,8 +360,8 @@ func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *In
 		result, err := pglogrepl.ParseCreateReplicationSlot(conn.Exec(ctx, sql))
 		done <- outcome{result, err}
 	}()
-	tell := time.NewTicker(tellBlockersAfter)
-	defer tell.Stop()
+	tick := time.NewTicker(tellBlockersAfter)
+	defer tick.Stop()
 	for {
 		select {
 		case o := <-done:
@@ -370,12 +370,19 @@ func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *In
 			}
 			point, err := schemas.ParseLSN(o.result.ConsistentPoint)
 			return point, o.result.SnapshotName, err
-		case <-tell.C:
+		case <-tick.C:
 			var blockers *string
 			if err := source.conn.QueryRow(ctx, blockersSQL, conn.PID()).Scan(&blockers); err == nil && blockers != nil {
-				log.Info("creating the slot waits for running transactions", zap.String("slot", cfg.Slot), zap.String("blockers", *blockers))
+				tell(*blockers)
 			}
 		}
+	}
+}
+
+// logBlockers logs the transactions that creating the slot waits for.
+func logBlockers(cfg Config, log *zap.Logger) func(blockers string) {
+	return func(blockers string) {
+		log.Info("creating the slot waits for running transactions", zap.String("slot", cfg.Slot), zap.String("blockers", blockers))
 	}
 }
 

@@ -93,7 +93,7 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, over Over, l
 	if err != nil {
 		return err
 	}
-	point, name, err := createSlot(ctx, cfg, conn, source, createSlotSQL(cfg, conn), log)
+	point, name, err := createSlot(ctx, cfg, conn, source, createSlotSQL(cfg, conn), logBlockers(cfg, log))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 	"walhook/cdc/source"
 	"walhook/doctor"
 	"walhook/outbox"
-	"walhook/schemas"
 	"walhook/sender/deliver"
 )
 
@@ -115,7 +114,7 @@ func warningSteps(warning string) doctor.Steps {
 
 // storedPosition reads the stored position, unless the outbox could not be checked. An
 // outbox that does not exist yet has none.
-func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context.Context) (schemas.Checkpoint, error) {
+func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context.Context) (source.Stored, error) {
 	var broken error
 	for _, f := range findings {
 		switch {
@@ -125,18 +124,23 @@ func storedPosition(store *outbox.Store, findings []doctor.Finding) func(context
 			broken = nil // its position can still be read
 		}
 	}
-	return func(ctx context.Context) (schemas.Checkpoint, error) {
+	return func(ctx context.Context) (stored source.Stored, err error) {
 		if broken != nil {
-			return schemas.Checkpoint{}, broken
+			return stored, broken
 		}
-		err := store.CheckMigrated(ctx)
-		if errors.Is(err, outbox.ErrNotSetUp) {
-			return schemas.Checkpoint{}, nil
+		if err = store.CheckMigrated(ctx); err != nil {
+			if errors.Is(err, outbox.ErrNotSetUp) {
+				err = nil
+			}
+			return stored, err
 		}
-		if err != nil {
-			return schemas.Checkpoint{}, err
+		if stored.Checkpoint, err = store.Checkpoint(ctx); err == nil {
+			stored.Catalog, err = store.CatalogInForce(ctx)
 		}
-		return store.Checkpoint(ctx)
+		if err == nil {
+			stored.Pending, _, err = store.PendingCatalog(ctx)
+		}
+		return stored, err
 	}
 }
 

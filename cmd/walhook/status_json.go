@@ -25,6 +25,7 @@ type statusJSON struct {
 	Senders   []senderJSON   `json:"senders"`
 	Unowned   []int          `json:"shards_without_owner"`
 	Gaps      []gapJSON      `json:"gaps"`
+	Catalog   *catalogJSON   `json:"catalog"`
 	Failover  *failoverJSON  `json:"failover"`
 }
 
@@ -119,6 +120,17 @@ type failoverJSON struct {
 	Timeline int32     `json:"timeline"`
 }
 
+type catalogJSON struct {
+	Since   time.Time    `json:"in_force_since,omitzero"`
+	From    string       `json:"from_lsn,omitempty"` // what committed there or later is routed by it
+	Pending *pendingJSON `json:"pending"`            // null if no changed one waits
+}
+
+type pendingJSON struct {
+	AskedAt time.Time `json:"asked_at"`
+	Reason  string    `json:"reason"` // why it is not in force yet; "" if nobody has tried
+}
+
 type gapJSON struct {
 	FoundAt time.Time `json:"found_at"`
 	From    string    `json:"from"`
@@ -176,6 +188,13 @@ func (v *statusView) toJSON() statusJSON {
 		if g.To != 0 {
 			j.Gaps[i].To = g.To.String()
 		}
+	}
+	j.Catalog = &catalogJSON{Since: st.Catalog.Since}
+	if st.Catalog.From != 0 {
+		j.Catalog.From = st.Catalog.From.String()
+	}
+	if !st.Catalog.Pending.IsZero() {
+		j.Catalog.Pending = &pendingJSON{st.Catalog.Pending, st.Catalog.Why}
 	}
 	if !st.Failover.IsZero() {
 		j.Failover = &failoverJSON{st.Failover, st.Timeline}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -25,6 +26,10 @@ func (v *statusView) write(out io.Writer) error {
 		for _, g := range v.outbox.Gaps {
 			p.row("GAP", "changes from %s to %s may be missing since %s: %s; then 'walhook setup --accept-gap'",
 				g.From, orUnknown(g.To.String(), g.To == 0), clock(g.FoundAt), g.Reason)
+		}
+		if c := &v.outbox.Catalog; !c.Pending.IsZero() {
+			p.row("catalog", "A CHANGED ONE WAITS since %s: not in force, because %s; 'walhook catalog diff' says what changes",
+				clock(c.Pending), cmp.Or(c.Why, "the publisher has not tried yet, or none runs"))
 		}
 		if at := v.outbox.Failover; !at.IsZero() {
 			p.row("failover", "the outbox failed over, or was restored, before %s: changes of webhooks, endpoints and replays made in the seconds before may be lost", clock(at))

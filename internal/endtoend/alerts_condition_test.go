@@ -60,6 +60,7 @@ var alertConditions = map[string]alertCondition{
 	"WalhookSlotUnreserved":    {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
 	"WalhookSlotLost":          {lostSlot, "then comes a checkpoint"},
 	"WalhookGap":               {lostSlot, "the outbox is there again, and the publisher finds the slot lost"},
+	"WalhookCatalogPending":    {lostSlot, "a changed catalog was asked for twenty minutes ago, and nobody publishes"},
 	"WalhookSourceUnreachable": {lostSlot, "the source's server is killed"},
 
 	"WalhookSlotFillsSoon":    {notHere, "it takes a gigabyte of the source's log"},
@@ -381,9 +382,12 @@ func TestAlerts_FireWhileASlotIsLost(t *testing.T) {
 	if err := publisher.cmd.Wait(); exitCodeOf(err) != exitGap {
 		t.Errorf("the publisher finds its slot lost: %v", err)
 	}
+	outbox.Exec(t, `INSERT INTO walhook.catalog (state, fingerprint, content, asked_at) VALUES ('pending', '', '', now() - interval '20 minutes')`)
 	publisher = startChild(t, "run", "--role", "sender", "--listen", address, "--outbox", outbox.URL)
 	awaitReady(t, address)
-	await("the gap is known", func(m exposition) bool { return m.sum("walhook_gaps_open") == 1 })
+	await("the gap is known", func(m exposition) bool {
+		return m.sum("walhook_gaps_open") == 1 && m.sum("walhook_catalog_pending_seconds") > 600
+	})
 	said.take(t, 2, 0)
 	publisher.stop(t)
 

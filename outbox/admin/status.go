@@ -20,6 +20,7 @@ type Status struct {
 	At        time.Time // the outbox's clock
 	Publisher PublisherStatus
 	Gaps      []GapInfo // not accepted yet, the oldest first
+	Catalog   CatalogStatus
 	// Failover is when walhook met the outbox's present timeline, and Timeline is its
 	// number; zero where the outbox never failed over.
 	Failover time.Time
@@ -67,6 +68,14 @@ type GapInfo struct {
 	Reason   string
 }
 
+// CatalogStatus is the catalog in force, and the one that waits to be.
+type CatalogStatus struct {
+	From    schemas.LSN // what committed there or later is routed by it; 0 where that is not known
+	Since   time.Time   // zero where no catalog is stored
+	Pending time.Time   // when setup asked for another one; zero for none
+	Why     string      // it is not in force yet; "" where nobody has tried
+}
+
 // SenderStatus is a sending process.
 type SenderStatus struct {
 	ID        int64
@@ -85,6 +94,10 @@ const (
 	gapsSQL = `
 		SELECT found_at, from_lsn::text, coalesce(to_lsn, '0/0')::text, reason
 		FROM walhook.gap WHERE accepted_at IS NULL ORDER BY id LIMIT $1`
+
+	catalogSQL = `
+		SELECT state, coalesce(from_lsn, '0/0')::text, coalesce(CASE state WHEN 'pending' THEN asked_at ELSE adopted_at END, asked_at), coalesce(note, '')
+		FROM walhook.catalog WHERE state <> 'past'`
 
 	sendersSQL = `
 		SELECT s.id, s.name, s.started_at, walhook.until(s.lease_until),
@@ -108,7 +121,7 @@ func (a *Admin) Status(ctx context.Context) (Status, error) {
 		what string
 		read func(context.Context, *Status) error
 	}{
-		{"publisher", a.readPublisher}, {"gaps", a.readGaps}, {"failover", a.readFailover}, {"senders", a.readSenders},
+		{"publisher", a.readPublisher}, {"gaps", a.readGaps}, {"catalog", a.readCatalog}, {"failover", a.readFailover}, {"senders", a.readSenders},
 		{"backlog", a.readBacklog}, {"throughput", a.readThroughput},
 		{"endpoints", a.readStates}, {"lanes", a.readLanes}, {"dead letters", a.readDead},
 	} {
@@ -155,6 +168,25 @@ func (a *Admin) readGaps(ctx context.Context, st *Status) error {
 			g.To, err = schemas.ParseLSN(to)
 		}
 		return g, err
+	})
+	return err
+}
+
+func (a *Admin) readCatalog(ctx context.Context, st *Status) error {
+	rows, err := a.pool.Query(ctx, catalogSQL)
+	if err != nil {
+		return err
+	}
+	var state, from, note string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&state, &from, &at, &note}, func() (err error) {
+		if state == "pending" {
+			st.Catalog.Pending, st.Catalog.Why = at, note
+			return nil
+		}
+		st.Catalog.Since = at
+		st.Catalog.From, err = schemas.ParseLSN(from)
+		return err
 	})
 	return err
 }

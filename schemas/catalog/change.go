@@ -68,6 +68,22 @@ func (c *Catalog) ChangesTo(next *Catalog) []Change {
 	return list
 }
 
+// Summary writes changes in one line, at most so many of them.
+func Summary(changes []Change, most int) string {
+	var texts []string
+	for _, c := range changes[:min(len(changes), most)] {
+		text := c.What + " " + c.Kind
+		if c.Kind == "changes" {
+			text = c.What + ": " + strings.Join(c.Details, ", ")
+		}
+		texts = append(texts, text)
+	}
+	if more := len(changes) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, "; ")
+}
+
 func orNone(name fmt.Stringer) string {
 	if text := name.String(); strings.Trim(text, `."`) != "" {
 		return text
