@@ -85,7 +85,7 @@ const growSQL = `
 		FROM generate_series(%[1]d, %[2]d) n RETURNING id, endpoint),
 	a AS (
 		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
-		SELECT now() - interval '1 minute' + id * interval '1 us', endpoint, id, 1, 1, '1 ms', 200, CASE WHEN id %% 3 = 0 THEN 'retry' ELSE 'delivered' END, '2xx', '' FROM e),
+		SELECT greatest(now() - interval '1 minute', date_trunc('day', now(), 'UTC')) + id * interval '1 us', endpoint, id, 1, 1, '1 ms', 200, CASE WHEN id %% 3 = 0 THEN 'retry' ELSE 'delivered' END, '2xx', '' FROM e),
 	d AS (
 		INSERT INTO walhook.dead_letter (died_at, endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
 		SELECT now(), endpoint, id, 'dids:1', 'evt_' || id, 'dids', 'update', now(), 1, '5xx', 2, '{}' FROM e WHERE id %% 6 = 0)

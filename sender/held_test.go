@@ -47,7 +47,7 @@ func TestHeldHost_IsAStateAndGoesOnOnceItIsAllowed(t *testing.T) {
 	}
 	soon := func(what string, is func() bool) {
 		t.Helper()
-		for limit := time.Now().Add(time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+		for limit := time.Now().Add(patience); !is(); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(limit) {
 				t.Fatal("not seen: " + what)
 			}
@@ -190,7 +190,7 @@ func TestHeldHost_ANameThatIsForbiddenIsShownAndOneThatOnlySometimesIsIsRetried(
 
 	elsewhere := open() // as a process that sends nothing has it
 	var seen string
-	for limit := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for limit := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		endpoints, err := admin.New(elsewhere).ListEndpoints(ctx)
 		if err != nil {
 			t.Fatal(err)

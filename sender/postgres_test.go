@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Main(m))
 }
 
+// patience bounds every wait of a test for something that has to happen.
+const patience = 90 * time.Second
+
 // secretA is what the endpoints of these tests sign with.
 const secretA = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -138,11 +141,14 @@ const appendSQL = `
 	SELECT g, 1 + g % $3, 1, 'dids ' || g % 50, 'evt_' || g, 'dids', 'update', now(), now(), convert_to(g % 50 || ' ' || g, 'UTF8')
 	FROM generate_series($1::bigint, $2::bigint) g`
 
-func startReal(t *testing.T, store *outbox.Store) (stop func()) {
+func startReal(t *testing.T, store *outbox.Store, schedule ...time.Duration) (stop func()) {
 	t.Helper()
+	if schedule == nil {
+		schedule = []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond}
+	}
 	s, err := New(Config{
 		HTTP:          deliver.Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
-		RetrySchedule: []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond},
+		RetrySchedule: schedule,
 	}, Outbox(store), zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +167,7 @@ func startReal(t *testing.T, store *outbox.Store) (stop func()) {
 // eventually polls a query until it answers want.
 func eventually(t *testing.T, conn *pgx.Conn, want int, sql string) {
 	t.Helper()
-	deadline := time.NewTimer(time.Minute)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -26,7 +26,7 @@ func TestTailer_PollsOftenWithoutNotifications(t *testing.T) {
 		{"silent for long", -time.Millisecond, often, often},
 		{"for a moment", often / 2, often, often},
 		{"until before the next rare poll", rare / 2, often, rare / 2},
-		{"for longer", 3 * rare, rare, rare},
+		{"for longer", time.Hour, rare, rare},
 	} {
 		log := &notifiedLog{fakeLog: &fakeLog{}, until: time.Now().Add(c.notified)}
 		tailer := &tailer{sender: &Sender{events: log, tailPoll: often, rarePoll: rare}}

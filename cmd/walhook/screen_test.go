@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,25 +17,30 @@ import (
 	"github.com/creack/pty"
 )
 
-// screenChildEnv makes this test binary a process with a screen, which ends as it says.
-const screenChildEnv = "TEST_WALHOOK_SCREEN"
+// screenChildEnv makes this test binary a process with a screen, which ends as it says, once
+// there is the file that screenSeenEnv names: what it shows has arrived.
+const (
+	screenChildEnv = "TEST_WALHOOK_SCREEN"
+	screenSeenEnv  = "TEST_WALHOOK_SCREEN_SEEN"
+)
 
 func TestScreenChild(t *testing.T) {
 	end := os.Getenv(screenChildEnv)
 	if end == "" {
 		t.Skip("a process of TestScreen_RestoresTheTerminalHoweverItEnds")
 	}
-	drawn := make(chan struct{})
-	var once sync.Once
 	s := openScreen(os.Stdout, end != "line", func(width, height int) string {
-		once.Do(func() { close(drawn) })
 		return fmt.Sprintf("a window of %d×%d", width, height)
 	})
 	if s == nil {
 		t.Fatal("no screen on this terminal")
 	}
-	<-drawn
-	time.Sleep(3 * repaintEvery) // so that it has been flushed
+	for {
+		if _, err := os.Stat(os.Getenv(screenSeenEnv)); err == nil {
+			break
+		}
+		time.Sleep(repaintEvery / 10)
+	}
 	switch end {
 	case "close", "line":
 		if err := s.close(); err != nil {
@@ -55,16 +62,31 @@ func TestScreenChild(t *testing.T) {
 	}
 }
 
-// terminalOutput is what a terminal has got so far.
+// terminalOutput is what a terminal has got so far. It makes the file seen once the window
+// is shown.
 type terminalOutput struct {
+	seen string
+
 	mu   sync.Mutex
 	text strings.Builder
+}
+
+// ofScreen is the output of a command with a screen.
+func ofScreen(t *testing.T, shell *exec.Cmd, end string) *terminalOutput {
+	t.Helper()
+	out := &terminalOutput{seen: filepath.Join(t.TempDir(), "seen")}
+	shell.Env = append(os.Environ(), "TERM=xterm-256color", screenChildEnv+"="+end, screenSeenEnv+"="+out.seen)
+	return out
 }
 
 func (o *terminalOutput) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.text.Write(p)
+	n, err := o.text.Write(p)
+	if strings.Contains(o.text.String(), "a window of 80×24") {
+		err = errors.Join(err, os.WriteFile(o.seen, nil, 0o600))
+	}
+	return n, err
 }
 
 func (o *terminalOutput) String() string {
@@ -85,17 +107,16 @@ func TestScreen_RestoresTheTerminalHoweverItEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			shell := exec.CommandContext(t.Context(), "/bin/sh", "-c", `"$0" -test.run '^TestScreenChild$'; read answer; stty -a`, os.Args[0])
-			shell.Env = append(os.Environ(), "TERM=xterm-256color", screenChildEnv+"="+end)
+			out := ofScreen(t, shell, end)
 			tty, err := pty.StartWithSize(shell, &pty.Winsize{Rows: 24, Cols: 80})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer tty.Close()
-			var out terminalOutput
 			read := make(chan struct{})
 			go func() {
 				defer close(read)
-				_, _ = io.Copy(&out, tty) // ends with an error when the shell is gone
+				_, _ = io.Copy(out, tty) // ends with an error when the shell is gone
 			}()
 			restored := func() bool {
 				text := out.String()
@@ -104,7 +125,7 @@ func TestScreen_RestoresTheTerminalHoweverItEnds(t *testing.T) {
 				words := end != "panic" || strings.LastIndex(text, "boom in a goroutine") > left
 				return entered >= 0 && entered < left && hidden < shown && words
 			}
-			for deadline := time.Now().Add(20 * time.Second); !restored(); time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(90 * time.Second); !restored(); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("the terminal is not restored: %q", out.String())
 				}
@@ -129,14 +150,13 @@ func TestScreen_RestoresTheTerminalHoweverItEnds(t *testing.T) {
 func TestScreen_RemovesItsLine(t *testing.T) {
 	t.Parallel()
 	shell := exec.CommandContext(t.Context(), "/bin/sh", "-c", `echo above; "$0" -test.run '^TestScreenChild$'`, os.Args[0])
-	shell.Env = append(os.Environ(), "TERM=xterm-256color", screenChildEnv+"=line")
+	out := ofScreen(t, shell, "line")
 	tty, err := pty.StartWithSize(shell, &pty.Winsize{Rows: 24, Cols: 80})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tty.Close()
-	var out terminalOutput
-	_, _ = io.Copy(&out, tty) // ends with an error when the shell is gone
+	_, _ = io.Copy(out, tty) // ends with an error when the shell is gone
 	text := out.String()
 	line, erased, after := strings.LastIndex(text, "a window of 80×24"), strings.LastIndex(text, ansi.EraseScreenBelow), strings.Index(text, "what follows")
 	if strings.Contains(text, ansi.SetModeAltScreenSaveCursor) || line < 0 || erased < line || after < erased || strings.Contains(text[line:after], "\n") {

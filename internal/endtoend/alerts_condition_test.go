@@ -151,6 +151,7 @@ func TestAlerts_FireOnAPipelineInTrouble(t *testing.T) {
 
 	process.stop(t)
 	w.outbox.Exec(t, `UPDATE walhook.lane SET failing_since = failing_since - interval '84 hours'`)
+	w.outbox.Exec(t, yesterdaySQL)
 	w.outbox.Exec(t, `UPDATE walhook.position SET stored_at = stored_at - interval '2 minutes'`)
 	w.source.Exec(t, `INSERT INTO dids VALUES (60001, 1, 'late')`)
 	takes := w.hold(t, "walhook.position IN SHARE ROW EXCLUSIVE MODE")

@@ -149,8 +149,10 @@ func TestCatalogChange_IsAdoptedWithoutAGap(t *testing.T) {
 			})
 			if test.killed {
 				group.Go(func() error {
-					for !adopted.Load() && t.Context().Err() == nil {
-						time.Sleep(1500 * time.Millisecond)
+					// Each lives longer than the one before: on a busy machine the first do not
+					// come so far as to adopt anything.
+					for life := 1500 * time.Millisecond; !adopted.Load() && t.Context().Err() == nil; life += life / 2 {
+						linger(t.Context(), life)
 						_ = publisher.end(syscall.SIGKILL)
 						if err := publisher.start(t); err != nil {
 							return err

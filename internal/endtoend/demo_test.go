@@ -44,25 +44,40 @@ func wantNothingLeft(t *testing.T, temp string) {
 	})
 }
 
+// demoSummary is what 'walhook demo --json' prints.
+type demoSummary struct {
+	OK              bool
+	Expected        int `json:"events_expected"`
+	Delivered       int
+	Waiting         int `json:"waiting_for_dead_receivers"`
+	Expired, Lost   int
+	OrderViolations int      `json:"order_violations"`
+	WrongBodies     int      `json:"wrong_bodies"`
+	SchemasMissing  []string `json:"schemas_missing"`
+	BreakersOpen    []string `json:"breakers_open"`
+}
+
+// small says that the demo came to too little to show anything: a busy machine commits less.
+func (s demoSummary) small() bool { return s.Delivered < 100 || len(s.BreakersOpen) == 0 }
+
 func TestDemo_KeepsTheContract(t *testing.T) {
 	t.Parallel()
-	cmd, temp := demoCommand(t, "--duration", "12s", "--json", "--seed", "3")
+	for _, length := range []string{"12s", "40s", "100s"} {
+		if !keepsTheContract(t, length).small() {
+			return
+		}
+	}
+	t.Error("less than 100 events are delivered, or no breaker is open, though some receivers are dead")
+}
+
+func keepsTheContract(t *testing.T, length string) (summary demoSummary) {
+	t.Helper()
+	cmd, temp := demoCommand(t, "--duration", length, "--json", "--seed", "3")
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, errOut.String())
-	}
-	var summary struct {
-		OK              bool
-		Expected        int `json:"events_expected"`
-		Delivered       int
-		Waiting         int `json:"waiting_for_dead_receivers"`
-		Expired, Lost   int
-		OrderViolations int      `json:"order_violations"`
-		WrongBodies     int      `json:"wrong_bodies"`
-		SchemasMissing  []string `json:"schemas_missing"`
-		BreakersOpen    []string `json:"breakers_open"`
 	}
 	if err := json.Unmarshal(out, &summary); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -70,15 +85,13 @@ func TestDemo_KeepsTheContract(t *testing.T) {
 	if !summary.OK || summary.Lost+summary.OrderViolations+summary.WrongBodies > 0 || len(summary.SchemasMissing) > 0 {
 		t.Errorf("%s", out)
 	}
-	if summary.Delivered < 100 || summary.Delivered+summary.Waiting+summary.Expired != summary.Expected || summary.Waiting == 0 {
+	if summary.Delivered+summary.Waiting+summary.Expired != summary.Expected || summary.Waiting == 0 {
 		t.Errorf("the sums do not add up: %s", out)
 	}
 	// A busy machine commits less, and then less is expected: most of it arrives.
 	if 4*summary.Delivered < 3*summary.Expected {
 		t.Errorf("%d of %d are delivered: only what is for dead receivers may wait", summary.Delivered, summary.Expected)
 	}
-	if len(summary.BreakersOpen) == 0 {
-		t.Errorf("no breaker is open, though some receivers are dead: %s", out)
-	}
 	wantNothingLeft(t, temp)
+	return summary
 }

@@ -52,7 +52,7 @@ func TestFleet_AStandbyTakesOverFromAPublisherThatIsCutOff(t *testing.T) {
 	if gaveUp == 0 || gaveUp > 15*time.Second {
 		t.Errorf("the publisher gives up %s after the cut, want 12 s for an append without an answer, and a moment", gaveUp)
 	}
-	if after := took - gaveUp; after > 8*time.Second {
+	if after := took - gaveUp; after > 30*time.Second { // half of what the server waits for one that is silent
 		t.Errorf("the standby reads %s after the publisher gave up", after)
 	}
 	first.links[0].Set(chaos.Weather{})
@@ -78,7 +78,7 @@ func TestFleet_AStandbyTakesOverFromAPublisherThatIsCutOff(t *testing.T) {
 // wal_sender_timeout. The publisher must keep the slot meanwhile, and then deliver.
 func TestFleet_APublisherTakesOverHoweverLongThatTakes(t *testing.T) {
 	t.Parallel()
-	const timeout = 3 * time.Second
+	const timeout = 6 * time.Second // the publisher reports every second
 	arrived := make(chan receiver.Delivery, 100)
 	server, err := receiver.Start(receiver.Options{OnDelivery: func(d receiver.Delivery) { arrived <- d }})
 	if err != nil {
@@ -86,7 +86,7 @@ func TestFleet_APublisherTakesOverHoweverLongThatTakes(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	s := newShop(t, 8, server.URL)
-	s.db.Exec(t, "ALTER DATABASE "+s.db.Name+" SET wal_sender_timeout = '3s'")
+	s.db.Exec(t, "ALTER DATABASE "+s.db.Name+" SET wal_sender_timeout = '6s'")
 	s.outbox.Exec(t, `
 		INSERT INTO walhook.endpoint (account, webhook, url, state, secret)
 		SELECT 'other' || n, 'account', 'https://receiver.example.com/' || repeat('x', 80) || n, 'active', 'whsec_eA==' FROM generate_series(1, 20000) n`)

@@ -113,7 +113,7 @@ func (w *hookWorld) wantGolden(t *testing.T, cases []hookCase) {
 		w.expected += len(want["/"+c.golden])
 	}
 	got := map[string][]string{}
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(patience)
 	for n := 0; n < w.expected; n++ {
 		select {
 		case a := <-w.arrivals:

@@ -185,7 +185,7 @@ func TestPooler_ThatLetsAClientWaitIsNamed(t *testing.T) {
 		append([]string{"setup"}, w.settings(source, w.outbox.URL)...),
 		append([]string{"setup"}, w.settings(w.source.URL, outbox)...),
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
 		if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "answers no query within 1s: if a connection pooler is in between, check whether its pool is exhausted") {

@@ -103,7 +103,7 @@ func TestRun_ACleanStopEndsInTimeAndRepeatsNothing(t *testing.T) {
 		last = server.Count()
 		process := startChild(t, "run", "--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot, "--catalog", s.catalog,
 			"--listen", "off", "--allow-cidr", "127.0.0.0/8")
-		goal := min(last+50, items)
+		goal := min(last+items/10, items)
 		eventually(t, 40*time.Second, func() bool { return server.Count() >= goal })
 		asked := time.Now()
 		process.stop(t)

@@ -136,6 +136,16 @@ func TestStatus_ShowsARunningPipelineAndWhatIsWrongWithIt(t *testing.T) {
 	sender.stop(t)
 }
 
+// yesterdaySQL makes the partition of yesterday's positions, as an outbox has it that was
+// there then: what a test says was a while ago may have been yesterday.
+const yesterdaySQL = `
+	DO $$
+	DECLARE today date := (now() AT TIME ZONE 'UTC')::date;
+	BEGIN
+		EXECUTE format('CREATE TABLE IF NOT EXISTS walhook.%I PARTITION OF walhook.position FOR VALUES FROM (%L) TO (%L)',
+			'position_' || to_char(today - 1, 'YYYYMMDD'), today - 1 || ' 00:00+00', today || ' 00:00+00');
+	END $$`
+
 // TestStatus_WALWithoutChangesIsNoLagInSeconds has an idle pipeline whose source's log
 // moves on, and a last change that the reader took some time to store.
 func TestStatus_WALWithoutChangesIsNoLagInSeconds(t *testing.T) {
@@ -171,6 +181,7 @@ func TestStatus_WALWithoutChangesIsNoLagInSeconds(t *testing.T) {
 	})
 	// The age is that of a reader that stores nothing any more.
 	publisher.stop(t)
+	s.outbox.Exec(t, yesterdaySQL)
 	if _, err := outbox.Exec(t.Context(), "UPDATE walhook.position SET stored_at = stored_at - interval '1 hour'"); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +207,7 @@ func TestStatus_SaysThatNothingIsSetUp(t *testing.T) {
 func TestStatus_WatchContinuesWhileTheOutboxIsAway(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, 1, func(string) string { return "http://127.0.0.1:9/" })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := childCommand(t, "status", "--outbox", elsewhere(t, s.outbox.URL), "--json", "--watch", "--every", "1s")
 	out, err := cmd.StdoutPipe()

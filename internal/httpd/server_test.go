@@ -30,10 +30,16 @@ import (
 // quick are bounds that a test can wait for.
 var quick = times{header: 700 * time.Millisecond, body: 1500 * time.Millisecond, write: time.Second, idle: 2 * time.Second, rest: 200 * time.Millisecond, gone: 300 * time.Millisecond}
 
+// patient are bounds that no busy machine meets.
+var patient = times{header: time.Minute, body: time.Minute, write: time.Minute, idle: time.Minute, rest: time.Minute, gone: time.Minute}
+
 // start serves a handler until the test ends.
 func start(t *testing.T, cfg Config, log *zap.Logger) string {
 	t.Helper()
-	cfg.Setting, cfg.Address, cfg.times = "listen", "127.0.0.1:0", quick
+	cfg.Setting, cfg.Address = "listen", "127.0.0.1:0"
+	if cfg.times == (times{}) {
+		cfg.times = patient
+	}
 	server, err := NewListeners(log, nil).Listen(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -58,17 +64,13 @@ func dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-// ended waits for the other end to close, and says what it answered and after
-// how long.
-func ended(t *testing.T, conn net.Conn, within time.Duration) (answer string, after time.Duration) {
-	t.Helper()
-	began := time.Now()
-	_ = conn.SetReadDeadline(began.Add(within))
+// ended waits for the other end to close, and says what it answered and whether that was
+// in time.
+func ended(conn net.Conn, within time.Duration) (answer string, inTime bool) {
+	_ = conn.SetReadDeadline(time.Now().Add(within))
 	text, err := io.ReadAll(conn)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
-		t.Errorf("still open after %s: %q", within, text)
-	}
-	return string(text), time.Since(began)
+	ne, ok := err.(net.Error)
+	return string(text), !ok || !ne.Timeout()
 }
 
 // drip sends text a byte at a time, until the other end is gone.
@@ -83,7 +85,7 @@ func drip(conn net.Conn, text string, every time.Duration) {
 
 func TestServer_NobodyHoldsAConnectionForNothing(t *testing.T) {
 	t.Parallel()
-	address := start(t, Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address := start(t, Config{times: quick, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/read":
 			_, err := io.Copy(io.Discard, r.Body)
@@ -122,10 +124,16 @@ func TestServer_NobodyHoldsAConnectionForNothing(t *testing.T) {
 		"a request, then nothing of a next": {"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", "", quick.header + slack, "HTTP/1.1 401"},
 	} {
 		attacks.Go(func() {
-			conn := dial(t, address)
-			_, _ = conn.Write([]byte(attack.send))
-			go drip(conn, attack.drip, 30*time.Millisecond)
-			if answer, _ := ended(t, conn, attack.within); !strings.HasPrefix(answer, attack.answer) {
+			answer, inTime := "", false
+			for tries := 0; tries < 3 && !inTime; tries++ { // a busy machine makes one longer, and none shorter
+				conn := dial(t, address)
+				_, _ = conn.Write([]byte(attack.send))
+				go drip(conn, attack.drip, 30*time.Millisecond)
+				answer, inTime = ended(conn, attack.within)
+			}
+			if !inTime {
+				t.Errorf("%s: still open after %s: %q", name, attack.within, answer)
+			} else if !strings.HasPrefix(answer, attack.answer) {
 				t.Errorf("%s: answered %q, want %s", name, answer, attack.answer)
 			}
 		})
@@ -145,7 +153,7 @@ func TestServer_NobodyHoldsAConnectionForNothing(t *testing.T) {
 func TestServer_AHandlerMayTakeLongerThanABody(t *testing.T) {
 	t.Parallel()
 	gone := make(chan error, 1)
-	address := start(t, Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address := start(t, Config{times: quick, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		select {
 		case <-r.Context().Done():
@@ -351,7 +359,9 @@ func TestCertificate_IsReadAgainWhenItsFilesChange(t *testing.T) {
 func TestServer_AnswersWhoHasClosedItsSide(t *testing.T) {
 	t.Parallel()
 	ends := make(chan error, 1)
-	address := start(t, Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	limits := patient
+	limits.gone = 3 * time.Second
+	address := start(t, Config{times: limits, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.ReadAll(r.Body); err != nil {
 			t.Error(err)
 		}
@@ -363,14 +373,14 @@ func TestServer_AnswersWhoHasClosedItsSide(t *testing.T) {
 		select {
 		case <-r.Context().Done():
 			http.Error(w, "given up", http.StatusServiceUnavailable)
-		case <-time.After(quick.gone / 3): // the end of the stream has been seen by then
+		case <-time.After(limits.gone / 3): // the end of the stream has been seen by then
 		}
 	})}, zap.NewNop())
 	for _, request := range []string{"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "PUT / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}"} {
 		conn := dial(t, address)
 		_, _ = io.WriteString(conn, request)
 		_ = conn.(*net.TCPConn).CloseWrite()
-		if answer, _ := ended(t, conn, time.Minute); !strings.Contains(answer, " 200 OK") {
+		if answer, _ := ended(conn, time.Minute); !strings.Contains(answer, " 200 OK") {
 			t.Errorf("%q is answered %q", request, answer)
 		}
 	}

@@ -60,7 +60,7 @@ func TestPooler_AClientGetsEveryAnswerAfterASlowWrite(t *testing.T) {
 			if c.replication {
 				config.RuntimeParams["replication"] = "database"
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()
 			for range 2 { // the second client may get the session of the first one
 				conn, err := pgconn.ConnectConfig(ctx, config)

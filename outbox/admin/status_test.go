@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walhook/outbox"
+	"walhook/outbox/storetest"
 )
 
 func (w *world) status(t *testing.T) Status {
@@ -57,6 +58,7 @@ func TestStatus_NamesWhoPublishesAndWhoSends(t *testing.T) {
 func TestStatus_TellsRatesFromWhatIsStored(t *testing.T) {
 	w := newWorldAlone(t)
 	endpoint := w.Endpoint(t, "7")
+	w.Exec(t, storetest.YesterdaySQL)
 	const position = "INSERT INTO walhook.position (stored_at, epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (clock_timestamp() - $1::interval, 1, '0/1', 1, 1, '0/1', $2)"
 	w.Exec(t, position, 5*time.Minute, 101)
 	// Well inside of the ten seconds that the rates are of, however long the test takes.

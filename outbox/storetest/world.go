@@ -214,6 +214,18 @@ func (w *World) Blocked(t *testing.T, text string) {
 	})
 }
 
+// YesterdaySQL makes the partitions of yesterday, as an outbox has them that was there
+// then: what a test says was minutes ago may have been yesterday.
+const YesterdaySQL = `
+	DO $$
+	DECLARE today date := (now() AT TIME ZONE 'UTC')::date; name text;
+	BEGIN
+		FOREACH name IN ARRAY ARRAY['position', 'attempt', 'dead_letter', 'unrouted'] LOOP
+			EXECUTE format('CREATE TABLE IF NOT EXISTS walhook.%I PARTITION OF walhook.%I FOR VALUES FROM (%L) TO (%L)',
+				name || '_' || to_char(today - 1, 'YYYYMMDD'), name, today - 1 || ' 00:00+00', today || ' 00:00+00');
+		END LOOP;
+	END $$`
+
 // Endpoint makes an active endpoint and says its id.
 func (w *World) Endpoint(t *testing.T, account string) int64 {
 	t.Helper()
