@@ -211,7 +211,7 @@ func (e *examination) lookAtVersion(ctx context.Context) bool {
 	case version < latest:
 		e.r.Fail(checkMigrations, doctor.Run("walhook setup"), "the outbox is at version %d, this walhook needs %d", version, latest)
 	case version > latest:
-		e.r.Fail(checkMigrations, doctor.Steps{{Kind: doctor.Shell, Text: "install the newer walhook that migrated it", Note: "migrations never go back"}},
+		e.r.Fail(checkMigrations, doctor.Steps{{Kind: doctor.Shell, Text: "install the newer walhook that migrated it", Note: "migrations never go back; with a backup from before: docs/OPERATIONS.md, Going back"}},
 			"the outbox is at version %d, this walhook supports up to %d", version, latest)
 	default:
 		e.r.OK(checkMigrations, "version %d", version)

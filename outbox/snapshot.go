@@ -200,10 +200,11 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, w *Snapshot
 	if err != nil {
 		return err
 	}
-	for _, sql := range []string{acceptGapsSQL, dropPendingSQL} {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return err
-		}
+	if _, err := tx.Exec(ctx, acceptGapsSQL, point.String()); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, dropPendingSQL); err != nil {
+		return err
 	}
 	if _, err := tx.Exec(ctx, completeSQL, p.given.Ledgers()); err != nil {
 		return err

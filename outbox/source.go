@@ -26,7 +26,11 @@ const (
 		INSERT INTO walhook.gap (from_lsn, to_lsn, reason, accepted_at, other_history)
 		SELECT $1::text::pg_lsn, nullif($2::text, '0/0')::pg_lsn, $3, clock_timestamp(), $4 WHERE NOT EXISTS (SELECT FROM noted)`
 
-	acceptGapsSQL = `UPDATE walhook.gap SET accepted_at = clock_timestamp() WHERE accepted_at IS NULL`
+	// What was committed after the gap was found, and before the new snapshot, is in it
+	// too. Positions of another history cannot be compared.
+	acceptGapsSQL = `
+		UPDATE walhook.gap SET accepted_at = clock_timestamp(), to_lsn = CASE WHEN from_lsn <= $1::text::pg_lsn THEN greatest(to_lsn, $1::text::pg_lsn) ELSE to_lsn END
+		WHERE accepted_at IS NULL`
 )
 
 // RecordGap keeps a durable note of a gap until it is accepted.

@@ -18,7 +18,7 @@ func outboxFault(err error) error {
 	case errors.Is(err, outbox.ErrNotSetUp):
 		return fmt.Errorf("%w; run 'walhook setup', or start with --setup", err)
 	case errors.Is(err, outbox.ErrTooNew):
-		return fmt.Errorf("%w; start the newer walhook that migrated it. To go back instead: stop every walhook, restore the outbox from a backup made before that, then run 'walhook setup' and 'walhook setup --accept-gap' of this version", err)
+		return fmt.Errorf("%w; start the newer walhook that migrated it. To go back instead: stop every walhook, restore the outbox from a backup made before that, then run 'walhook setup' and 'walhook setup --accept-gap' of this version (docs/OPERATIONS.md, Going back)", err)
 	}
 	if _, ok := errors.AsType[*source.Fault](err); ok {
 		return err
