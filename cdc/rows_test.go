@@ -42,6 +42,11 @@ func TestRows_AreWhatTheStreamSends(t *testing.T) {
 		t.Run(fmt.Sprintf("publish_via_partition_root=%t", root), func(t *testing.T) {
 			w := newRowsWorld(t, fmt.Sprintf("CREATE PUBLICATION walhook FOR TABLE users, items, notes, \"Wide Table\", pairs, parts, bare WITH (publish_via_partition_root = %t)", root))
 			reader := w.start(t)
+			if w.sendsGenerated(t) { // the reader has it published, and what follows is sent with it
+				eventually(t, "the generated column is published", patience, func() bool {
+					return one[bool](t, w, "SELECT pubgencols::text = 's' FROM pg_publication WHERE pubname = 'walhook'")
+				})
+			}
 			w.exec(t,
 				`INSERT INTO users VALUES (7, 'https://a.example.com/'), (8, NULL)`,
 				`INSERT INTO items SELECT i, 7 + i % 2, 'item ' || i FROM generate_series(1, 12) i`,
