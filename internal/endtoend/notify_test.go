@@ -111,7 +111,7 @@ func TestNotify_ASenderElsewhereIsWoken(t *testing.T) {
 		awaitReady(t, address)
 	}
 	least := time.Hour
-	for tries := 0; tries < 10 && least >= rarely/4; tries++ {
+	for tries := 0; tries < 5 && least >= rarely/4; tries++ {
 		eventually(t, patience, func() bool { return a.notified(t) })
 		if got := a.median(t, 30); a.notified(t) {
 			least = min(least, got)

@@ -260,7 +260,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 	if c.stopped {
 		return errors.New("restart postgres: the cluster was stopped and removed")
 	}
-	c.down()
+	c.down(cleanShutdown)
 	var err error
 	for range portAttempts { // another process may use the port for a moment
 		if err = c.up(ctx); err == nil || ctx.Err() != nil || !bytes.Contains(c.log(), []byte("could not bind")) {
@@ -272,16 +272,16 @@ func (c *Cluster) Restart(ctx context.Context) error {
 }
 
 // Shutdown ends the server as an operator's fast shutdown does and keeps the
-// data for Restart. It disconnects clients that are still connected after 3 s.
+// data for Restart. It disconnects clients that are still connected after a minute.
 func (c *Cluster) Shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.down()
+	c.down(cleanShutdown)
 }
 
-func (c *Cluster) down() {
+func (c *Cluster) down(fast time.Duration) {
 	if c.server != nil {
-		c.server.shutdown()
+		c.server.shutdown(fast)
 		c.server = nil
 	}
 }
@@ -294,7 +294,7 @@ func (c *Cluster) Stop() error {
 		return nil
 	}
 	c.stopped = true
-	c.down()
+	c.down(fastShutdown)
 	return c.home.remove()
 }
 

@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// fastShutdown is how long clients may take to disconnect.
-const fastShutdown = 3 * time.Second
+// How long clients may take to disconnect at a fast shutdown: where the data is kept, as
+// long as a busy machine takes, so that the shutdown is a clean one.
+const (
+	fastShutdown  = 3 * time.Second
+	cleanShutdown = time.Minute
+)
 
 // process is a started program of the server. done is closed when it has ended; err is
 // valid from then on.
@@ -69,13 +73,16 @@ func serverEnviron() []string {
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // shutdown is PostgreSQL's fast shutdown, then the immediate one, then a kill.
-func (p *process) shutdown() {
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} {
-		_ = p.cmd.Process.Signal(signal) // fails if it has ended
+func (p *process) shutdown(fast time.Duration) {
+	for _, one := range []struct {
+		signal syscall.Signal
+		within time.Duration
+	}{{syscall.SIGINT, fast}, {syscall.SIGQUIT, fastShutdown}} {
+		_ = p.cmd.Process.Signal(one.signal) // fails if it has ended
 		select {
 		case <-p.done:
 			return
-		case <-time.After(fastShutdown):
+		case <-time.After(one.within):
 		}
 	}
 	p.killTree()

@@ -132,6 +132,9 @@ func options(o pgcluster.Options) pgcluster.Options {
 	if o.TempDir == "" && o.NoSync && os.Getenv("TMPDIR") == "" {
 		o.TempDir = memoryDir()
 	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = 3 * time.Minute // a busy machine starts many at a time
+	}
 	if o.Progress == nil {
 		o.Progress = func(message string) { fmt.Fprintln(os.Stderr, message) }
 	}
