@@ -58,7 +58,9 @@ type demoSummary struct {
 }
 
 // small says that the demo came to too little to show anything: a busy machine commits less.
-func (s demoSummary) small() bool { return s.Delivered < 100 || len(s.BreakersOpen) == 0 }
+func (s demoSummary) small() bool {
+	return s.Delivered < 100 || s.Waiting == 0 || len(s.BreakersOpen) == 0
+}
 
 func TestDemo_KeepsTheContract(t *testing.T) {
 	t.Parallel()
@@ -67,7 +69,7 @@ func TestDemo_KeepsTheContract(t *testing.T) {
 			return
 		}
 	}
-	t.Error("less than 100 events are delivered, or no breaker is open, though some receivers are dead")
+	t.Error("less than 100 events are delivered, or none waits and no breaker is open, though some receivers are dead")
 }
 
 func keepsTheContract(t *testing.T, length string) (summary demoSummary) {
@@ -85,7 +87,7 @@ func keepsTheContract(t *testing.T, length string) (summary demoSummary) {
 	if !summary.OK || summary.Lost+summary.OrderViolations+summary.WrongBodies > 0 || len(summary.SchemasMissing) > 0 {
 		t.Errorf("%s", out)
 	}
-	if summary.Delivered+summary.Waiting+summary.Expired != summary.Expected || summary.Waiting == 0 {
+	if summary.Delivered+summary.Waiting+summary.Expired != summary.Expected {
 		t.Errorf("the sums do not add up: %s", out)
 	}
 	// A busy machine commits less, and then less is expected: most of it arrives.

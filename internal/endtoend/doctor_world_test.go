@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -358,6 +359,23 @@ func (p *patient) runUntilWell(t *testing.T, id string, words []string) {
 		p.waitFor(t, "SELECT 1", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '"+p.settings["slot"]+
 			"' AND pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) > 1024 * 1024", 0)
 	}
+}
+
+// passed waits until the sender has stored that it has read all events.
+func (p *patient) passed(t *testing.T) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), p.settings["outbox"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	eventually(t, patience, func() (passed bool) {
+		const sql = "SELECT NOT EXISTS (SELECT FROM walhook.event e JOIN walhook.shard s ON s.id = e.endpoint % 32 WHERE e.id > s.tail)"
+		if err := conn.QueryRow(t.Context(), sql).Scan(&passed); err != nil {
+			t.Fatal(err)
+		}
+		return passed
+	})
 }
 
 func (p *patient) restart(t *testing.T) {
