@@ -58,6 +58,7 @@ type draft struct {
 	left    map[schemas.TableName]string   // tables that are left out, and why
 	names   map[schemas.TableName]string   // of their schemas
 	keys    map[schemas.TableName][]string // that a file names, instead of the tables' own
+	parents map[schemas.TableName]bool     // the tables through which a file owns others
 	depth   map[schemas.TableName]int      // how far from the account the tables of a file are; 1 is next to it
 	account candidate
 	named   bool // the account table was named

@@ -70,11 +70,15 @@ func (d *draft) writeSchema(b *bytes.Buffer, t *Table) {
 	if t.Comment != "" {
 		comment(b, "  ", t.Comment)
 	}
+	grows := t.Rows >= manyRows && t.InsertOnly
 	switch {
-	case t.Rows >= manyRows && t.InsertOnly:
+	case grows && d.isParent(t):
 		comment(b, "  ", "By the server's statistics a large table that only grows: leave it out unless somebody needs each row as an event.")
+	case grows:
+		comment(b, "  ", "By the server's statistics a large table that only grows: leave it out unless somebody needs each row as an event. With ledger: false the outbox does not remember each of "+
+			"its rows, and a delete in a gap is missed.")
 	case looksLikeLog(t):
-		comment(b, "  ", "By its name a record of what happened: leave it out unless somebody needs each row as an event.")
+		comment(b, "  ", "By its name a record of what happened: leave it out unless somebody needs each row as an event. If it is large and only grows, write ledger: false.")
 	}
 	fmt.Fprintf(b, "  %s:\n    table: %s\n", yamlText(d.names[t.Name]), yamlText(t.Name.String()))
 	key := d.key(t)
@@ -105,6 +109,19 @@ func (d *draft) writeSchema(b *bytes.Buffer, t *Table) {
 		comment(b, "    ", "Left out, since the server does not send generated columns: "+strings.Join(unsent, ", "))
 	}
 	listed(b, "    fields: [", "      ", fields)
+	if grows && !d.isParent(t) {
+		b.WriteString("    ledger: false\n")
+	}
+}
+
+// isParent says whether the draft owns records through those of a table.
+func (d *draft) isParent(t *Table) bool {
+	for _, ways := range d.owners {
+		if len(ways) > 0 && ways[0].to == t {
+			return true
+		}
+	}
+	return d.parents[t.Name]
 }
 
 // looksLikeLog: a table of calls, or of what people and programs did.

@@ -111,7 +111,12 @@ func (u *update) pass(edit func(*sheet) error) (changed bool, err error) {
 // schema in loose has no owner yet.
 func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 	d := newDraft(u.tables)
-	d.depth = map[schemas.TableName]int{}
+	d.depth, d.parents = map[schemas.TableName]int{}, map[schemas.TableName]bool{}
+	for _, s := range c.Schemas {
+		if parent := c.byName[s.Owner.Schema]; parent != nil {
+			d.parents[parent.Table] = true
+		}
+	}
 	for _, t := range u.tables {
 		if s := c.byTable[t.Name]; s != nil {
 			d.names[t.Name], d.keys[t.Name] = s.Name, s.Key

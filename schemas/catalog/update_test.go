@@ -282,3 +282,30 @@ func TestUpdate_OfAFileOfAnyForm(t *testing.T) {
 		})
 	}
 }
+
+// TestDraft_OfALargeTableThatOnlyGrows keeps no ledger of it, unless others are owned
+// through its rows.
+func TestDraft_OfALargeTableThatOnlyGrows(t *testing.T) {
+	t.Parallel()
+	large := func(name string) func(map[string]*Table) {
+		return func(all map[string]*Table) { all[name].Rows, all[name].InsertOnly = manyRows, true }
+	}
+	for _, test := range []struct {
+		name, table string
+		ledger      bool
+	}{{"rows that nothing hangs on", "lines", false}, {"rows that others are owned through", "orders", true}} {
+		tables := updateTables(large(test.table))
+		draft, err := Draft(tables, schemas.TableName{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := mustUpdate(t, string(draft), tables); got != string(draft) {
+			t.Errorf("%s: the update differs:\n%s", test.name, got)
+		}
+		file := Read(draft)
+		file.Compare(tables)
+		if all := append(file.Faults(), file.Warnings()...); len(all) > 0 || strings.Contains(string(draft), "ledger: false\n") == test.ledger || !strings.Contains(string(draft), "only grows") {
+			t.Errorf("%s: %v\n%s", test.name, all, draft)
+		}
+	}
+}
