@@ -9,7 +9,7 @@ import (
 func TestPaging_AKeyThatNoPageNamedIsRefused(t *testing.T) {
 	w := newWorld(t)
 	id := w.webhook(t, adminToken, "7", "")
-	for _, list := range []string{"webhooks", "webhooks/attempts", "webhooks/dead", "webhooks/" + id + "/attempts", "webhooks/" + id + "/events", "webhooks/" + id + "/replay", "tokens", "holds"} {
+	for _, list := range []string{"webhooks", "webhooks/attempts", "webhooks/dead", "webhooks/" + id + "/attempts", "webhooks/" + id + "/events", "webhooks/" + id + "/replay", "webhooks/" + id + "/resync", "tokens", "holds"} {
 		for _, key := range []string{
 			"null", "-5", "0", "1.0", "1e3", "1e400", "99999999999999999999", " 7", "7 ", "7 7", "[]", "{}", `{"At":null}`, "true", `"\u0000"`, "\"\xff\"", "",
 			`{"At":"9999-12-31T23:59:59-23:59","Endpoint":-1,"EventID":-1}`, `{"At":"2026-01-01T00:00:00Z","Endpoint":1e3,"EventID":1}`,

@@ -25,7 +25,7 @@ func TestDeleted_WhatIsKeptOfAWebhookStaysReachable(t *testing.T) {
 		for path, want := range map[string]string{
 			all + "/dead": there + " <nil>, " + gone + " true", all + "/attempts": there + " <nil>, " + gone + " true",
 			all + "/" + gone + "/attempts": gone + " true", all + "/" + there + "/attempts": there + " <nil>",
-			all + "/" + gone + "/events": "<nil> true", all + "/" + gone + "/replay": "",
+			all + "/" + gone + "/events": "<nil> true", all + "/" + gone + "/replay": "", all + "/" + gone + "/resync": "",
 		} {
 			var got []string
 			for _, row := range w.want(t, 200, bearer, "GET", path, "").list(t) {
@@ -50,13 +50,13 @@ func TestDeleted_WhatIsKeptOfAWebhookStaysReachable(t *testing.T) {
 		w.want(t, 404, bearer, "POST", all+"/"+gone, `{"data":{"enabled":true}}`)
 		w.want(t, 404, bearer, "DELETE", all+"/"+gone, "")
 	}
-	for _, end := range []string{"attempts", "events", "replay"} {
+	for _, end := range []string{"attempts", "events", "replay", "resync"} {
 		w.want(t, 404, stranger, "GET", all+"/"+gone+"/"+end, "")
 		w.want(t, 404, stranger, "GET", "/v2/accounts/8/webhooks/"+gone+"/"+end, "")
 	}
 	// The account has ended since: of the next one's id it is nobody's.
 	w.exec(t, "UPDATE walhook.endpoint SET ended_at = now() WHERE webhook = $1", gone)
-	for _, end := range []string{"attempts", "events", "replay"} {
+	for _, end := range []string{"attempts", "events", "replay", "resync"} {
 		w.want(t, 404, token, "GET", all+"/"+gone+"/"+end, "")
 	}
 	for _, end := range []string{"/dead", "/attempts"} {

@@ -37,6 +37,7 @@ type webhookFields struct {
 	CustomData          map[string]any `json:"custom_data,omitempty" maxProperties:"100" doc:"merged into each event last, so that it overwrites"`
 	Enabled             *bool          `json:"enabled,omitempty" default:"true" doc:"false holds events; true first sends the held ones"`
 	IncludeSubaccounts  *bool          `json:"include_subaccounts,omitempty" default:"false" doc:"events of sub-accounts too, at any depth"`
+	InitialState        *bool          `json:"initial_state,omitempty" default:"false" doc:"whenever the URL is set, begin with all present records as insert events"`
 	IncludeInternalLegs *bool          `json:"include_internal_legs,omitempty" default:"false" doc:"events of internal call legs too"`
 	Delivery            *string        `json:"delivery,omitempty" enum:"realtime,daily" default:"realtime" doc:"daily sends counts once a day instead of events"`
 	DailyAt             *string        `json:"daily_at,omitempty" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" default:"00:00" doc:"when a day ends, HH:MM"`

@@ -45,6 +45,7 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	}
 	set(&w.IncludeSubaccounts, sent.IncludeSubaccounts)
 	set(&w.IncludeInternalLegs, sent.IncludeInternalLegs)
+	set(&w.InitialState, sent.InitialState)
 	set(&w.Delivery, sent.Delivery)
 	set(&w.DailyZone, sent.DailyZone)
 	if sent.Retries != nil {
@@ -76,6 +77,9 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 		}
 	}
 	checkTexts(w, in, wrong)
+	if fault := w.ResyncFault("", "insert"); w.InitialState && fault != nil {
+		wrong.add("initial_state", kindInvalid, "cannot be true: %s", fault)
+	}
 	if w.ID == outbox.AccountWebhook {
 		checkOwn(&before, w, wrong)
 	}
@@ -126,6 +130,8 @@ func toDefaults(w *admin.Webhook, null []string, wrong faults) {
 			w.IncludeSubaccounts = false
 		case "include_internal_legs":
 			w.IncludeInternalLegs = false
+		case "initial_state":
+			w.InitialState = false
 		case "delivery":
 			w.Delivery = standard.Delivery
 		case "daily_at":

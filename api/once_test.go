@@ -53,6 +53,7 @@ func TestIdempotency_EveryCreationHappensOnce(t *testing.T) {
 		"webhook, by the operator": {adminToken, "PUT", webhooks, `{"data":{"name":"o","uri":"https://example.com/o","rate_limit":2.5}}`, 201, "endpoint"},
 		"token":                    {adminToken, "PUT", tokens, `{"data":{"name":"crm"}}`, 201, "token"},
 		"replay":                   {token, "POST", webhooks + "/" + id + "/replay", `{"data":{"since":"2026-03-09T00:00:00Z","rate":3}}`, 202, "request"},
+		"resync":                   {token, "POST", webhooks + "/" + id + "/resync", `{"data":{"schema":"dids"}}`, 202, "resync"},
 	} {
 		key := withKey(name + onceKey[:8])
 		key[1] = `"` + key[1] + `"`

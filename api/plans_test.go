@@ -58,6 +58,8 @@ func planCalls(since string) map[string][][2]string {
 			{bare, `{"data":{"since":"2020-01-01T00:00:00Z","dry_run":true}}`}, {bare, `{"data":{"since":"` + since + `","dry_run":true}}`},
 			{bare, `{"data":{"event_ids":[` + strings.Join(many, ",") + `],"dry_run":true}}`}, {bare, `{"data":{"event_ids":["none"]}}`},
 		},
+		"GET " + one + "/resync":              lists("&start_key=" + keyOf(500)),
+		"POST " + one + "/resync":             {{bare, bare}, {bare, `{"data":{"schema":"dids"}}`}},
 		"POST " + one + "/test":               {{bare, bare}},
 		"GET " + one + "/secret":              {{bare, bare}},
 		"POST " + one + "/secret/rotate":      {{bare, bare}},
@@ -91,6 +93,7 @@ const growSQL = `
 		SELECT now(), endpoint, id, 'dids:1', 'evt_' || id, 'dids', 'update', now(), 1, '5xx', 2, '{}' FROM e WHERE id %% 6 = 0)
 	INSERT INTO walhook.retry (endpoint, event_id, record, attempts, next_at, reason) SELECT endpoint, id, 'dids:' || id, 1, now(), '5xx' FROM e WHERE id %% 9 = 0;
 	INSERT INTO walhook.request (endpoint, since, rate, until_id, total, done_at) SELECT 5, now(), 1, 1, 1, now() FROM generate_series(%[1]d, %[2]d, 20);
+	INSERT INTO walhook.resync (endpoint, kind, done_at) SELECT 5, 'update', now() FROM generate_series(%[1]d, %[2]d, 20);
 	INSERT INTO walhook.endpoint (account, webhook, url, state, secret)
 	SELECT 'of ' || n, 'account', 'https://h' || n || '.example/', 'active', 'whsec_c2VjcmV0' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.account (id, parent) SELECT 'of ' || n, '7' FROM generate_series(%[1]d, %[2]d, 20) n;
@@ -195,6 +198,7 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 		for i, call := range calls[name] {
 			w.api.limits = newLimits() // what is expensive is measured, not refused
 			w.api.testing = newTestLimit()
+			w.exec(t, "UPDATE walhook.resync SET done_at = now() WHERE done_at IS NULL") // a webhook has one at a time
 			hook := one[string](t, w, `SELECT webhook FROM walhook.endpoint WHERE id = 5`)
 			if route[0] == "DELETE" {
 				hook = admin(201, "PUT", "/v2/accounts/7/webhooks", `{"data":{"name":"n","uri":"https://gone.example/"}}`).data(t)["id"].(string)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -49,7 +50,7 @@ const (
 	maxBody = 256 << 10
 	// requestTimeout bounds how long a request waits for the outbox.
 	requestTimeout = 15 * time.Second
-	// openReplayPause is when to try again if too many replays are in progress.
+	// openReplayPause is when to try again if too many replays or resyncs are in progress.
 	openReplayPause = 30 * time.Second
 	// onceRunningPause is when to try again while the first request with the same
 	// Idempotency-Key runs, and onceFullPause when the account has too many keys.
@@ -68,7 +69,7 @@ type subscriptions struct {
 	edits   *document
 	offers  *offers
 
-	rotations, tokens, replays, holds *huma.Schema
+	rotations, tokens, replays, resyncs, holds *huma.Schema
 }
 
 // Subscriptions serves the subscription API (docs/CONTRACT.md §7) and its OpenAPI
@@ -111,6 +112,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerAttempts(routes)
 	s.registerEvents(routes)
 	s.registerReplays(routes)
+	s.registerResyncs(routes)
 	s.registerTest(routes)
 	s.registerSecrets(routes)
 	s.registerTokens(routes)
@@ -202,11 +204,22 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
 	case errors.Is(err, admin.ErrTooManyRequests):
 		return tooMany(openReplayPause, admin.ErrTooManyRequests.Error()+": wait until one is done")
+	case errors.Is(err, admin.ErrTooManyResyncs):
+		return tooMany(openReplayPause, admin.ErrTooManyResyncs.Error()+": wait until one is done")
 	case errors.Is(err, admin.ErrTooManyTokens):
 		return fail(http.StatusConflict, admin.ErrTooManyTokens.Error()+": delete one first")
 	}
 	if held, ok := errors.AsType[*outbox.HeldError](err); ok {
 		return fail(http.StatusConflict, held.Error())
+	}
+	if none, ok := errors.AsType[*admin.NoRecordsError](err); ok {
+		return fail(http.StatusConflict, none.Error())
+	}
+	if runs, ok := errors.AsType[*admin.ResyncRunsError](err); ok {
+		return fail(http.StatusConflict, runs.Error())
+	}
+	if unknown, ok := errors.AsType[*admin.UnknownSchemaError](err); ok {
+		return badRequest("schema", "unknown schema: want one of "+strings.Join(unknown.Known, ", "))
 	}
 	if state, ok := errors.AsType[*admin.StateError](err); ok {
 		return fail(http.StatusConflict, state.Fix)

@@ -39,6 +39,7 @@ type webhook struct {
 	HeldReason          string          `json:"held_reason,omitempty"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`
 	IncludeInternalLegs bool            `json:"include_internal_legs"`
+	InitialState        bool            `json:"initial_state,omitempty"`
 	Delivery            string          `json:"delivery"`
 	DailyAt             string          `json:"daily_at,omitempty"`
 	DailyZone           string          `json:"daily_zone,omitempty"`
@@ -54,7 +55,7 @@ func shown(w *admin.Webhook) webhook {
 		Retries: w.Retries, RateLimit: finite(w.RateLimit), CustomData: w.CustomData,
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason,
 		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
-		Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),
+		InitialState: w.InitialState, Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),
 	}
 	if !w.HeldSince.IsZero() {
 		s.HeldSince, s.HeldReason = new(w.HeldSince.UTC()), w.HeldReason
@@ -103,7 +104,7 @@ func (s *subscriptions) registerWebhooks(routes huma.API) {
 	huma.Register(routes, operation("list-webhooks", http.MethodGet, path, "List the webhooks",
 		"They include the account's own webhook URL, with the id account. disable_reason says why a webhook is disabled."), handled(s, s.listWebhooks))
 	huma.Register(routes, tagged(idempotent(withBody(operation("create-webhook", http.MethodPut, path, "Create a webhook",
-		"It gets what is committed from then on."), s.edits.create, http.StatusCreated))), handled(s, s.createWebhook))
+		"It gets what is committed from then on, and with initial_state first all present records."), s.edits.create, http.StatusCreated))), handled(s, s.createWebhook))
 	huma.Register(routes, tagged(operation("read-webhook", http.MethodGet, one, "Read a webhook", "")), handled(s, s.readWebhook))
 	for _, method := range []string{http.MethodPost, http.MethodPatch} {
 		id := map[string]string{http.MethodPost: "edit-webhook", http.MethodPatch: "patch-webhook"}[method]

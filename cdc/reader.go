@@ -276,6 +276,9 @@ type Store interface {
 	// process's clock; zero for none. It may run concurrently with the other methods,
 	// and has the time limit of Ping.
 	Advanced(ctx context.Context) (flush schemas.LSN, at time.Time, err error)
+	// Awaited returns a position up to which the store waits for the WAL, or one that is
+	// stored already. It may run concurrently with the other methods, and does not wait.
+	Awaited() schemas.LSN
 	// RecordGap stores a gap, for operators.
 	RecordGap(ctx context.Context, gap schemas.Gap) error
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,8 @@ type recorder struct {
 	before, after func(context.Context, schemas.Batch) error
 	// taking runs in a take-over. It may block.
 	taking func(context.Context) error
+	// awaited is a position that the test waits for.
+	awaited atomic.Uint64
 	// filling runs while a snapshot is loaded.
 	filling func() error
 }
@@ -52,6 +55,8 @@ type recorder struct {
 func newRecorder() *recorder {
 	return &recorder{changed: make(chan struct{}), described: map[uint32][]*catalog.TableDescription{}}
 }
+
+func (r *recorder) Awaited() schemas.LSN { return schemas.LSN(r.awaited.Load()) }
 
 func (r *recorder) Ping(context.Context) error { return nil }
 

@@ -141,7 +141,7 @@ func (s *stream) receive(ctx context.Context) error {
 	for {
 		now := time.Now()
 		if !now.Before(s.nextStatus) {
-			if err := s.sendStatus(calm, now, silent > s.r.silence/2 || s.gate.asksAnswer()); err != nil {
+			if err := s.sendStatus(calm, now, silent > s.r.silence/2 || s.gate.asksAnswer() || s.awaited()); err != nil {
 				return err
 			}
 		}
@@ -249,8 +249,11 @@ func (s *stream) copyData(ctx context.Context, data []byte) error {
 func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	s.r.metrics.serverEnd.Store(max(s.r.metrics.serverEnd.Load(), uint64(end)))
 	every := s.r.idleEvery
+	if s.awaited() {
+		every = 0
+	}
 	if asked {
-		every = askedEvery
+		every = min(every, askedEvery)
 		if soon := s.lastStatus.Add(answerWithin); soon.Before(s.nextStatus) {
 			s.nextStatus = soon
 		}
@@ -268,6 +271,10 @@ func (s *stream) keepalive(end schemas.LSN, asked bool) error {
 	s.advance(end, every)
 	return nil
 }
+
+// awaited reports whether the store waits for more than what was received. An idle server
+// says how far it is only when it is asked.
+func (s *stream) awaited() bool { return s.flush < s.r.store.Awaited() }
 
 // advance lets the slot follow the WAL while no published change is written. It adds end
 // to the pending batch, behind all that was received. The reader reports it only once

@@ -9,6 +9,7 @@ import (
 
 	"walhook/internal/pgsession"
 	"walhook/outbox/seal"
+	"walhook/schemas/catalog"
 )
 
 // AccountWebhook is the webhook id of an account's own endpoint, whose URL is the
@@ -35,6 +36,11 @@ func (a Access) URL(text string) string { return a.store.encoding.url(text) }
 
 // JSON is JSON as the outbox stores it: the same value.
 func (a Access) JSON(text string) string { return a.store.encoding.json(text) }
+
+// CatalogInForce returns the catalog by which changes are routed; nil where none is stored.
+func (a Access) CatalogInForce(ctx context.Context) (*catalog.Catalog, error) {
+	return a.store.CatalogInForce(ctx)
+}
 
 // NotifyInbox notifies the publisher that the inbox holds something.
 func (a Access) NotifyInbox() { a.store.signalInbox() }

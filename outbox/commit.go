@@ -134,8 +134,10 @@ func (p *Publisher) apply(plans ...*route.Plan) {
 	if at := last.Reached; at != nil {
 		p.flush = at.Flush
 		p.watermark.stored(at.Flush)
+		p.stored.Store(uint64(at.Flush))
 	}
 	p.visible.stored(p.flush, p.view.NextID)
+	p.trackers.note(plans)
 	for _, plan := range plans {
 		p.count(plan)
 		if !p.store.encoding.narrow.Load() { // otherwise texts are not stored as they are
@@ -209,6 +211,7 @@ func (w *planWrite) transaction() *transaction {
 	tx := &transaction{first: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
 	w.leaves(tx, len(w.plan.Inbox), errInboxMoved, leaveInboxSQL, w.plan.Inbox)
 	w.leaves(tx, len(w.plan.Missed), errMissedMoved, leaveMissedSQL, w.plan.Gap, w.plan.Missed)
+	w.continues(tx)
 	few := len(w.plan.Endpoints) == 0 && len(w.plan.Events) <= fewRows
 	if !few {
 		tx.work = func(ctx context.Context, conn *pgx.Conn) error {

@@ -35,6 +35,7 @@ const (
 	loopLanes     loop = "lanes"
 	loopInbox     loop = "inbox"
 	loopReplay    loop = "replay"
+	loopResync    loop = "resync"
 	loopDays      loop = "days"
 	loopRetention loop = "retention"
 	loopMaintain  loop = "maintenance"
@@ -67,6 +68,7 @@ func loops() map[loop]string {
 		loopLanes:     "a lane's state: only its cursor is stored",
 		loopInbox:     "an event of the inbox: skipped and listed here",
 		loopReplay:    "a request: ended with its reason",
+		loopResync:    "a row of a resync: left out of it",
 		loopDays:      "a day of a webhook: its counts are kept, for an operator",
 		loopRetention: "an expired event: a dead letter with the reason unreadable; a lane that cannot be written: its partition of the event log is kept",
 		loopMaintain:  "one step of maintenance: the others run",

@@ -38,7 +38,7 @@ func poisons() map[loop]poison {
 	return map[loop]poison{
 		loopAppend: poisonAppend, loopAccounts: poisonAccounts, loopWebhooks: poisonWebhooks, loopEndpoints: poisonEndpoints,
 		loopHandover: poisonHandover, loopTail: poisonTail, loopRetries: poisonRetries, loopSettle: poisonSettle, loopLanes: poisonLanes,
-		loopInbox: poisonInbox, loopReplay: poisonReplay, loopDays: poisonDays, loopRetention: poisonRetention,
+		loopInbox: poisonInbox, loopReplay: poisonReplay, loopResync: poisonResync, loopDays: poisonDays, loopRetention: poisonRetention,
 		loopMaintain: poisonMaintenance, loopLists: poisonLists, loopDescriptions: poisonDescriptions,
 	}
 }

@@ -153,7 +153,7 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
-	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, markForgottenSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
+	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetResyncsSQL, markForgottenSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
 		_, err := conn.Exec(ctx, forget, s.cfg.Retention)
 		if err := s.step(ctx, fmt.Sprintf("expired events, %d", i+1), err); err != nil {
 			return err

@@ -22,6 +22,7 @@ type metrics struct {
 	appended prometheus.Counter
 	skipped  *prometheus.CounterVec
 
+	resynced    prometheus.Counter
 	webhooks    prometheus.Counter
 	takeOver    prometheus.Gauge
 	reconciled  *prometheus.CounterVec
@@ -67,6 +68,10 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 			Name: "walhook_changes_skipped_total",
 			Help: "Changes that made no event, by reason.",
 		}, []string{"reason"}),
+		resynced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "walhook_resync_records_total",
+			Help: "Records whose present state was sent again, one per endpoint: by a resync, or as the initial state of a webhook.",
+		}),
 		webhooks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_webhooks_read_total",
 			Help: "Webhooks that the publisher read: all when it takes over, then those that changed.",
@@ -125,7 +130,7 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 	})
 	m.backlog.Set(math.NaN())
 	m.oldest.Set(math.NaN())
-	reg.MustRegister(m.changes, m.appended, m.skipped, m.webhooks, m.takeOver, m.reconciled, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
+	reg.MustRegister(m.changes, m.appended, m.skipped, m.resynced, m.webhooks, m.takeOver, m.reconciled, m.deadLetters, m.setAside, m.notifications, notified, m.backlog, m.oldest)
 	m.addStanding(reg)
 	return m
 }

@@ -32,7 +32,7 @@ type pools struct {
 
 const (
 	servingConns    = 8
-	publishingConns = 4 // an append, the inbox, a replay, a question
+	publishingConns = 5 // an append, the inbox, a replay, a resync, a question
 	sendingConns    = 8
 	upkeepConns     = 4
 	notifyingConns  = 1

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -58,7 +59,11 @@ type Publisher struct {
 	bound        *time.Timer     // of what is done within a time limit; otherwise nil
 	watermark    watermark
 	visible      visibleMarks
-	given        *catalog.Catalog       // by which a snapshot is read, whichever is in force before it
+	given        *catalog.Catalog // by which a snapshot is read, whichever is in force before it
+	resyncAsked  chan struct{}    // gets a signal when a request was stored
+	trackers     trackers
+	stored       atomic.Uint64          // flush, for who does not hold mu
+	awaited      atomic.Uint64          // what a resync waits for to be stored
 	replayOrders map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
@@ -68,7 +73,7 @@ type Publisher struct {
 func (s *Store) Publisher(catalog *catalog.Catalog) *Publisher {
 	s.metrics.initChanges(catalog)
 	s = s.on(s.pools.publishing)
-	return &Publisher{store: s, catalog: catalog, given: catalog, log: s.log, warned: map[string]bool{}, clock: s.outboxClock}
+	return &Publisher{store: s, catalog: catalog, given: catalog, log: s.log, warned: map[string]bool{}, resyncAsked: make(chan struct{}, 1), clock: s.outboxClock}
 }
 
 // pingTimeout bounds the question whether the outbox answers.
@@ -124,6 +129,7 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.live = false
+	p.trackers.lose()    // of an append that failed nobody knows what it stored
 	p.store.pool.Reset() // no connection to the server of an earlier timeline stays
 	err = p.watched(ctx, func(ctx context.Context) (err error) {
 		// First, so that an epoch of a later timeline goes with no earlier one.
@@ -159,6 +165,7 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 	}
 	p.watermark.restart(checkpoint.Flush)
 	p.visible.restart(checkpoint.Flush, p.view.NextID)
+	p.stored.Store(uint64(checkpoint.Flush))
 	p.store.fresh.restart(p.timeline.token)
 	p.live = checkpoint != schemas.Checkpoint{}
 	return checkpoint, nil

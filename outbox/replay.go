@@ -186,6 +186,7 @@ func (p *Publisher) replay(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		case <-p.store.requested:
+			signal(p.resyncAsked) // it may be one of these
 		}
 	}
 }

@@ -202,7 +202,7 @@ func (r *Rows) Each(ctx context.Context, query RowQuery, f func(Row) error) erro
 			Fix: "'walhook doctor' says why"}
 	}
 	columns := rowColumns(schema, table.plan, r.cfg.Catalog)
-	sql := r.sql(query, table, chain, columns)
+	sql, _ := r.sql(query, table, chain, columns)
 	wanted := map[string]bool{}
 	for _, account := range query.Accounts {
 		wanted[account] = true
@@ -234,6 +234,25 @@ func (r *Rows) Each(ctx context.Context, query RowQuery, f func(Row) error) erro
 		}
 		return f(row)
 	})
+}
+
+// Count says how many rows a query has, or a few more: those that [Rows.Each] leaves out
+// since an id is not comparable.
+func (r *Rows) Count(ctx context.Context, query RowQuery) (n int64, err error) {
+	schema, table := r.cfg.Catalog.Schema(query.Schema), r.tables[query.Schema]
+	if table == nil || table.refused != "" {
+		return 0, nil
+	}
+	chain, ok := r.chain(table)
+	if !ok {
+		return 0, nil
+	}
+	_, sql := r.sql(query, table, chain, rowColumns(schema, table.plan, r.cfg.Catalog))
+	err = forEachRow(ctx, r.tx.Conn().PgConn(), sql, func(values [][]byte) (err error) {
+		n, err = strconv.ParseInt(string(values[0]), 10, 64)
+		return err
+	})
+	return n, err
 }
 
 // read copies the values of some columns.
@@ -298,8 +317,8 @@ func rowColumns(schema *catalog.Schema, plan *catalog.Plan, cat *catalog.Catalog
 	return columns
 }
 
-// sql selects the owner, xmin or NULL, and the columns.
-func (r *Rows) sql(query RowQuery, table *rowTable, chain []*rowTable, columns []int) string {
+// sql selects the owner, xmin or NULL, and the columns; count counts these rows.
+func (r *Rows) sql(query RowQuery, table *rowTable, chain []*rowTable, columns []int) (sql, count string) {
 	last := len(chain) - 1
 	from := new(strings.Builder)
 	from.WriteString(table.from(columns) + " AS t0")
@@ -349,8 +368,8 @@ func (r *Rows) sql(query RowQuery, table *rowTable, chain []*rowTable, columns [
 		}
 		where = append(where, tuple+" IN ("+strings.Join(listed, ", ")+")")
 	}
-	return "SELECT " + strings.Join(selected, ", ") + " FROM " + from.String() +
-		" WHERE " + strings.Join(where, " AND ") + " ORDER BY " + strings.Join(order, ", ")
+	rows := " FROM " + from.String() + " WHERE " + strings.Join(where, " AND ")
+	return "SELECT " + strings.Join(selected, ", ") + rows + " ORDER BY " + strings.Join(order, ", "), "SELECT count(*)" + rows
 }
 
 func literals(place Place) string {

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"walhook/doctor"
@@ -186,9 +184,8 @@ const replayLook = 300 * time.Millisecond
 // watchReplay shows the progress of requests until all are done. The publisher
 // continues when the command ends early.
 func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, total int64, out, terminal io.Writer) error {
-	var shown atomic.Int64
-	bar := openScreen(terminal, false, func(width, _ int) string { return replayBar(shown.Load(), total, width) })
-	defer func() { _ = bar.close() }() // for display only
+	progress := newProgress(terminal, "sent again", total)
+	defer progress.close()
 	for {
 		sent, left := int64(0), 0
 		for i := range open {
@@ -205,10 +202,9 @@ func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, tota
 				left++
 			}
 		}
-		shown.Store(sent)
+		progress.at(sent, total)
 		if left == 0 && ctx.Err() == nil {
-			_ = bar.close()
-			bar = nil
+			progress.close()
 			for _, r := range open {
 				if r.Reason != "" {
 					return fmt.Errorf("endpoint %d: %s", r.Endpoint, r.Reason)
@@ -219,22 +215,10 @@ func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, tota
 		}
 		select {
 		case <-ctx.Done():
-			_ = bar.close()
-			bar = nil
+			progress.close()
 			_, err := fmt.Fprintln(out, "the publisher continues the replay")
 			return err
 		case <-time.After(replayLook):
 		}
 	}
-}
-
-// replayBar draws the progress in one line.
-func replayBar(sent, total int64, width int) string {
-	const cells = 30
-	done := cells
-	if total > 0 {
-		done = int(cells * min(sent, total) / total)
-	}
-	bar := strings.Repeat("█", done) + strings.Repeat("░", cells-done)
-	return ansi.Truncate(fmt.Sprintf("sent again %s %d of %d", bar, min(sent, total), total), width, "…")
 }

@@ -133,6 +133,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		if s.publish {
 			group.Go(func() error { return s.read(ctx, reader, log) })
 			group.Go(func() error { return publisher.Run(ctx) })
+			group.Go(func() error { return publisher.Resync(ctx, snapshots{s.source, log}) })
 		}
 		if s.send {
 			if err := admin.New(store).CheckKey(ctx); errors.Is(err, admin.ErrWrongKey) {

@@ -27,6 +27,16 @@ type statusJSON struct {
 	Gaps      []gapJSON      `json:"gaps"`
 	Catalog   *catalogJSON   `json:"catalog"`
 	Failover  *failoverJSON  `json:"failover"`
+	Resyncs   []resyncJSON   `json:"resyncs"` // in progress
+}
+
+type resyncJSON struct {
+	ID      int64     `json:"id"`
+	Account string    `json:"account"`
+	Webhook string    `json:"webhook"`
+	Sent    int64     `json:"sent"`
+	Total   int64     `json:"total"` // 0 before it began
+	AskedAt time.Time `json:"asked_at"`
 }
 
 // partJSON says whether a database answers.
@@ -195,6 +205,10 @@ func (v *statusView) toJSON() statusJSON {
 	}
 	if !st.Catalog.Pending.IsZero() {
 		j.Catalog.Pending = &pendingJSON{st.Catalog.Pending, st.Catalog.Why}
+	}
+	j.Resyncs = make([]resyncJSON, len(st.Resyncs))
+	for i, r := range st.Resyncs {
+		j.Resyncs[i] = resyncJSON{r.ID, r.Account, r.Webhook, r.Sent, r.Total, r.AskedAt}
 	}
 	if !st.Failover.IsZero() {
 		j.Failover = &failoverJSON{st.Failover, st.Timeline}

@@ -39,6 +39,9 @@ func (v *statusView) write(out io.Writer) error {
 	if v.outbox != nil {
 		p.writeOutbox(v.outbox, v.source)
 	}
+	if v.outbox != nil {
+		p.writeResyncs(v.outbox.Resyncs)
+	}
 	if err := table.Flush(); err != nil || v.outbox == nil {
 		return err
 	}
@@ -85,6 +88,22 @@ func (v *statusView) writeSource(p *statusPrinter) {
 		p.row("WAL retained", "%s on the source's disk, with no limit (max_slot_wal_keep_size)", byteText(s.Retained))
 	} else {
 		p.row("WAL retained", "%s on the source's disk, %.0f%% of %s (max_slot_wal_keep_size)", byteText(s.Retained), 100*s.Retained/s.Limit, byteText(s.Limit))
+	}
+}
+
+// writeResyncs names the resyncs in progress, the oldest first.
+func (p *statusPrinter) writeResyncs(list []admin.Resync) {
+	const most = 5
+	for i, r := range list {
+		if i == most {
+			p.row("", "and %d more", len(list)-most)
+			break
+		}
+		state := "waits for the publisher since " + clock(r.AskedAt)
+		if !r.StartedAt.IsZero() {
+			state = progressCount(r.Sent, r.Total) + " records since " + clock(r.StartedAt)
+		}
+		p.row("resync", "%d of account %s, webhook %s: %s", r.ID, printable(r.Account), r.Webhook, state)
 	}
 }
 

@@ -46,6 +46,9 @@ type Status struct {
 	// DeadLetters counts those that are kept, by reason, until CountLimit in all.
 	DeadLetters map[string]int
 
+	// Resyncs are those in progress, the oldest first, at most statusLimit.
+	Resyncs []Resync
+
 	Senders []SenderStatus
 	Unowned []int // shards that no living sender holds
 }
@@ -123,7 +126,7 @@ func (a *Admin) Status(ctx context.Context) (Status, error) {
 	}{
 		{"publisher", a.readPublisher}, {"gaps", a.readGaps}, {"catalog", a.readCatalog}, {"failover", a.readFailover}, {"senders", a.readSenders},
 		{"backlog", a.readBacklog}, {"throughput", a.readThroughput},
-		{"endpoints", a.readStates}, {"lanes", a.readLanes}, {"dead letters", a.readDead},
+		{"endpoints", a.readStates}, {"lanes", a.readLanes}, {"dead letters", a.readDead}, {"resyncs", a.readResyncs},
 	} {
 		if err := part.read(ctx, &st); err != nil {
 			return st, fmt.Errorf("read the status of the %s: %w", part.what, err)
@@ -230,6 +233,11 @@ func (a *Admin) readDead(ctx context.Context, st *Status) error {
 		st.DeadLetters[reason] = n
 		return nil
 	})
+	return err
+}
+
+func (a *Admin) readResyncs(ctx context.Context, st *Status) (err error) {
+	st.Resyncs, err = a.OpenResyncs(ctx, statusLimit)
 	return err
 }
 

@@ -55,7 +55,10 @@ type Webhook struct {
 	CustomData          []byte
 	IncludeSubaccounts  bool
 	IncludeInternalLegs bool
-	Delivery            string // realtime or daily
+	// InitialState says that the webhook begins with the present state of its records
+	// whenever its URL is set.
+	InitialState bool
+	Delivery     string // realtime or daily
 	// DailyAt is the time of day, since midnight, at which a daily webhook's
 	// day ends in DailyZone, an IANA zone.
 	DailyAt   time.Duration
@@ -95,7 +98,7 @@ const (
 	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, deleted_at IS NOT NULL, ` + seal.StrictURLSQL
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, deleted_at IS NOT NULL, initial_state, ` + seal.StrictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
@@ -216,7 +219,7 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
 		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
-		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &strictURL)
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &strictURL)
 	if custom != nil {
 		w.CustomData = []byte(*custom)
 	}

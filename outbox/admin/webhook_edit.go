@@ -47,7 +47,7 @@ const (
 		UPDATE walhook.endpoint SET name = $2, url = nullif($3, ''),
 			http_verb = $4, hook = $5, object_type = $6, object_action = $7, schemas = $8, types = $9,
 			target = $10, target_id = $11, format = $12, retries = $13, rate_limit = $14, custom_data = $15::text::json,
-			include_subaccounts = $16, include_internal_legs = $17, delivery = $18, daily_at = $19, daily_zone = $20, set_by = $21,
+			include_subaccounts = $16, include_internal_legs = $17, delivery = $18, daily_at = $19, daily_zone = $20, set_by = $21, initial_state = $22,
 			` + outbox.ChangedInSQL + `, revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 
@@ -81,6 +81,9 @@ func (a *Admin) CreateWebhook(ctx context.Context, w Webhook, once Once, answer 
 	if err != nil {
 		return Webhook{}, fmt.Errorf("create a webhook of account %s: %w", w.Account, err)
 	}
+	if w.InitialState {
+		a.store.NotifyRequest()
+	}
 	return w, nil
 }
 
@@ -107,6 +110,9 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 		w.DisabledBy = outbox.ByWalhook // until it has its URL, as createWebhookSQL says
 	}
 	if err := a.writeWebhookTx(ctx, tx, w); err != nil {
+		return err
+	}
+	if err := beginStateTx(ctx, tx, w); err != nil {
 		return err
 	}
 	return a.readWebhookTx(ctx, tx, webhookSQL, w)
@@ -167,6 +173,11 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 		if err := a.writeWebhookTx(ctx, tx, &w); err != nil {
 			return err
 		}
+		if w.URL != before.URL {
+			if err := beginStateTx(ctx, tx, &w); err != nil {
+				return err
+			}
+		}
 		if moved && byOperators {
 			if err := outbox.FollowHoldsTx(ctx, tx, account); err != nil {
 				return err
@@ -182,6 +193,9 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 	})
 	if err == nil && notify {
 		a.store.NotifyInbox()
+	}
+	if err == nil && w.InitialState {
+		a.store.NotifyRequest()
 	}
 	if err != nil {
 		return Webhook{}, fmt.Errorf("edit webhook %s of account %s: %w", id, account, err)
@@ -224,6 +238,9 @@ func (a *Admin) DeleteWebhook(ctx context.Context, by Caller, account, id string
 			return err
 		}
 		if err := may(&w); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, endResyncOfSQL, w.Endpoint, reasonDeleted); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, deleteWebhookSQL, w.Endpoint, reasonDeleted, int64(math.MaxInt64))
@@ -289,7 +306,7 @@ func (a *Admin) writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error
 	_, err := tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, stored,
 		w.HTTPVerb, w.Hook, w.ObjectType, w.ObjectAction, orEmpty(w.Schemas), orEmpty(w.Types),
 		w.Target, w.TargetID, w.Format, w.Retries, w.RateLimit, custom,
-		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone, w.setBy)
+		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone, w.setBy, w.InitialState)
 	switch {
 	case err != nil:
 	case w.Enabled && w.DisabledBy != "":

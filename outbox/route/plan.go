@@ -54,6 +54,8 @@ type Plan struct {
 	Gap    int64
 	Missed []int64
 	Sent   map[string]int64
+	// Resync is the progress of the resync that made Events; nil for none.
+	Resync *ResyncStep
 
 	state   state
 	bodies  []byte // of events, one after the other
