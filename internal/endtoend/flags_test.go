@@ -18,3 +18,8 @@ var (
 	upgradeFlag  = flag.String("upgrade", "", "the commit that a fleet is upgraded from; none skips that test")
 	routesFlag   = flag.Duration("routes", 0, "how long requests are made up for every route of the API; 0 is the short run")
 )
+
+var (
+	resyncRecords = flag.Int("resync-records", 3000, "how many records the resync under load has")
+	resyncRate    = flag.Float64("resync-rate", 200, "transactions a second beside it")
+)
