@@ -192,13 +192,13 @@ func keysOf(rows []source.Row) (keys []string) {
 
 // named writes the values of a tuple that its schema's fields have.
 func named(cat *catalog.Catalog, relation *schemas.Relation, row schemas.Tuple) string {
-	text := ""
+	var text strings.Builder
 	for _, field := range cat.SchemaOf(relation.Table()).Fields {
 		if at := relation.Column(field.Column); at >= 0 && row[at].State != schemas.Absent {
-			text += fmt.Sprintf("%s=%s%s ", field.Name, row[at].Text, map[bool]string{true: "(null)"}[row[at].State == schemas.Null])
+			fmt.Fprintf(&text, "%s=%s%s ", field.Name, row[at].Text, map[bool]string{true: "(null)"}[row[at].State == schemas.Null])
 		}
 	}
-	return text
+	return text.String()
 }
 
 func wantSame(t *testing.T, schema string, rows []source.Row, want []string, cat *catalog.Catalog, relation *schemas.Relation) {

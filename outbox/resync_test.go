@@ -74,7 +74,7 @@ func (s *fakeSnapshot) Rows(_ context.Context, query SourceQuery, f func(SourceR
 // didRow is a row of dids; where it stands sorts.
 func didRow(id, account int, number string) SourceRow {
 	key := fmt.Sprint(id)
-	return SourceRow{Key: key, Account: fmt.Sprint(account), Tuple: row(id, account, number), At: [][]byte{[]byte(fmt.Sprintf("%06d", id))}}
+	return SourceRow{Key: key, Account: fmt.Sprint(account), Tuple: row(id, account, number), At: [][]byte{fmt.Appendf(nil, "%06d", id)}}
 }
 
 // newResync is a feed of accounts 7 and 8, and a source with n dids of account 7 from 1.

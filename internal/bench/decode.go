@@ -118,7 +118,7 @@ func (s *countingStore) Follow(context.Context, int32, string) error {
 }
 
 // RecordGap implements [cdc.Store]. The reader ends with the gap.
-func (s *countingStore) Awaited() schemas.LSN { return 0 }
+func (s *countingStore) Awaited() schemas.LSN                         { return 0 }
 func (s *countingStore) RecordGap(context.Context, schemas.Gap) error { return nil }
 
 // BeginSnapshot implements [source.SnapshotStore].

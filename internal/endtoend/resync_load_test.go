@@ -35,7 +35,7 @@ func TestResync_OfAWebhookWithFiltersAndSubaccounts(t *testing.T) {
 	conn := s.outbox.Connect(t)
 	operator := apiClient{"http://" + address + "/v2/accounts/", "the operator of the test"}
 	hook := data(t, operator.call(t, 201, "PUT", "1/webhooks",
-		`{"data":{"name":"all","uri":"http://127.0.0.1:9/","include_subaccounts":true,"schemas":["items","accounts"],"types":["insert"],"initial_state":true}}`))
+		`{"data":{"name":"all","uri":"http://127.0.0.1:9999/","include_subaccounts":true,"schemas":["items","accounts"],"types":["insert"],"initial_state":true}}`))
 	awaitResyncs(t, conn)
 	to := applied(t, conn, int64(hook["endpoint"].(float64)), 0)
 	want := map[string]string{}
