@@ -29,11 +29,11 @@ The measures:
   trouble  the same for the healthy ones of many endpoints, without and with
            others that hang or refuse connections
   fan-out  each event to several endpoints of its account
-  scale    a publisher and several senders, each a process of its own, and the
-           outbox on a PostgreSQL of its own: a backlog, and a fixed rate
 
 Long measures, which run when you name them, or with --long:
 
+  scale    a publisher and several senders, each a process of its own, and the
+           outbox on a PostgreSQL of its own: a backlog, and a fixed rate
   edits    latency without and with edits of many other accounts' webhooks
   idle     memory and CPU of many endpoints that get nothing
   memory   the peak during many changes, and during one large transaction

@@ -41,7 +41,7 @@ func measures() []measure {
 		{"latency", (*bench).latency, false},
 		{"trouble", (*bench).trouble, false},
 		{"fan-out", (*bench).fanOut, false},
-		{"scale", (*bench).scale, false},
+		{"scale", (*bench).scale, true},
 		{"edits", (*bench).edits, true},
 		{"idle", (*bench).idle, true},
 		{"memory", (*bench).memory, true},
