@@ -27,6 +27,7 @@
 //	held, outage        what cannot be sent now, and whom that costs anything
 //	hooks, platform     the bodies of the documented events
 //	run, start, status  one command each
+//	model               random histories: what arrives, applied, is the source
 //	routes              made-up requests to every route of the API
 //
 // # Flags

@@ -9,13 +9,15 @@ import "flag"
 //	go test ./internal/endtoend -run 'Fleet|Isolation|HeldSnapshot' -full -timeout 60m
 //	go test ./internal/endtoend -run TestFailover -failover 1m -timeout 20m
 //	go test ./internal/endtoend -run TestUpgrade -upgrade 996abba -timeout 20m
+//	go test ./internal/endtoend -run TestModel -model 10m -seed 7 -timeout 30m
 //	go test ./internal/endtoend -run TestRoutes_Survive -routes 10m -seed 7 -timeout 20m
 var (
 	fullFlag     = flag.Bool("full", false, "isolation and held snapshot in full size and with the bounds of the contract")
 	chaosFlag    = flag.Duration("chaos", 0, "how long the chaos tests break things; 0 is the short run")
-	seedFlag     = flag.Uint64("seed", 0, "seed of the chaos tests and of the requests to every route; 0 is the short run's own")
+	seedFlag     = flag.Uint64("seed", 0, "seed of the chaos and model tests and of the requests to every route; 0 is the short run's own")
 	failoverFlag = flag.Duration("failover", 0, "how long the outbox has load before its primary is killed, and after; 0 is the short run")
 	upgradeFlag  = flag.String("upgrade", "", "the commit that a fleet is upgraded from; none skips that test")
+	modelFlag    = flag.Duration("model", 0, "how long the model test plays acts from its seed; 0 is the short run")
 	routesFlag   = flag.Duration("routes", 0, "how long requests are made up for every route of the API; 0 is the short run")
 )
 
