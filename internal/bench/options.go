@@ -68,7 +68,7 @@ func Defaults() Options {
 		Senders: []int{1, 2, 4}, ScaleChanges: 20_000, ScaleRate: 500, ScaleLength: 2 * time.Second,
 		EditWebhooks: 100_000, Edits: 100, EditRate: 200,
 		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, IdleSettle: 2 * time.Minute, MemoryChanges: 200_000, MemoryRows: 2_000_000,
-		Waiting: []int{10_000, 1_000_000}, Age: 5_000_000,
+		Waiting: []int{100_000, 1_000_000}, Age: 5_000_000,
 	}
 }
 

@@ -134,6 +134,10 @@ func (w Waiting) write(t *table) {
 	t.title("waiting: %d events in the outbox", w.Events)
 	t.row("deliveries/s", w.PerSecond.text())
 	t.row("CPU s per 1,000 deliveries", w.CPU.text())
+	if w.Part < w.Events {
+		t.row(fmt.Sprintf("… of the first %d", w.Part), w.FirstCPU.text())
+		t.row(fmt.Sprintf("… of the last %d", w.Part), w.LastCPU.text())
+	}
 }
 
 func (a *Aged) write(t *table) {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"walhook/internal/pgsession"
@@ -13,9 +14,15 @@ import (
 type Waiting struct {
 	Events int `json:"events"`
 	// Figures from the last look before the first 2xx to the last 2xx.
-	PerSecond Spread  `json:"deliveries_per_second"`
-	CPU       Spread  `json:"cpu_seconds_per_1000"` // of walhook and PostgreSQL
-	Tallies   []Tally `json:"tallies"`
+	PerSecond Spread `json:"deliveries_per_second"`
+	CPU       Spread `json:"cpu_seconds_per_1000"` // of walhook and PostgreSQL
+	// Part is the smallest number of events of the measure. The first so many deliveries
+	// of a run have the rest waiting behind them, the last so many have none; so a cost of
+	// what waits is told apart from a cost of a long run.
+	Part     int     `json:"part"`
+	FirstCPU Spread  `json:"first_part_cpu_seconds_per_1000"`
+	LastCPU  Spread  `json:"last_part_cpu_seconds_per_1000"`
+	Tallies  []Tally `json:"tallies"`
 }
 
 // mark is the progress of the deliveries at a moment.
@@ -35,8 +42,9 @@ func (m mark) cpu(since mark) float64 {
 }
 
 type waitingRun struct {
-	first, last mark
-	tally       Tally
+	first, last           mark
+	firstPart, beforeLast mark // after the first part, and before the last one
+	tally                 Tally
 }
 
 // waitingRounds returns how often a repetition measures a small number of events, since
@@ -45,10 +53,11 @@ func waitingRounds(events int) int { return min(max(100_000/events, 1), 5) }
 
 func (b *bench) waiting(ctx context.Context) error {
 	for _, events := range b.options.Waiting {
+		part := slices.Min(b.options.Waiting)
 		var runs []waitingRun
 		for i := range b.options.Repetitions {
 			b.step("waiting: %d events, %d of %d", events, i+1, b.options.Repetitions)
-			more, err := b.waitingRuns(ctx, events)
+			more, err := b.waitingRuns(ctx, events, part)
 			if err != nil {
 				return err
 			}
@@ -58,6 +67,9 @@ func (b *bench) waiting(ctx context.Context) error {
 			Events:    events,
 			PerSecond: spreadOf(runs, func(r waitingRun) float64 { return r.last.rate(r.first) }),
 			CPU:       spreadOf(runs, func(r waitingRun) float64 { return r.last.cpu(r.first) }),
+			Part:      part,
+			FirstCPU:  spreadOf(runs, func(r waitingRun) float64 { return r.firstPart.cpu(r.first) }),
+			LastCPU:   spreadOf(runs, func(r waitingRun) float64 { return r.last.cpu(r.beforeLast) }),
 		}
 		for _, r := range runs {
 			result.Tallies = append(result.Tallies, r.tally)
@@ -67,14 +79,14 @@ func (b *bench) waiting(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) waitingRuns(ctx context.Context, events int) (runs []waitingRun, err error) {
+func (b *bench) waitingRuns(ctx context.Context, events, part int) (runs []waitingRun, err error) {
 	w, err := b.newWorld(ctx, b.options.Accounts, b.healthyURL)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = joined(err, w.close(ctx)) }()
 	for range waitingRounds(events) {
-		run, err := w.waiting(ctx, events)
+		run, err := w.waiting(ctx, events, part)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +95,7 @@ func (b *bench) waitingRuns(ctx context.Context, events int) (runs []waitingRun,
 	return runs, nil
 }
 
-func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err error) {
+func (w *world) waiting(ctx context.Context, events, part int) (run waitingRun, err error) {
 	if err := w.publish(ctx, events); err != nil {
 		return run, err
 	}
@@ -101,6 +113,12 @@ func (w *world) waiting(ctx context.Context, events int) (run waitingRun, err er
 	err = w.delivered(ctx, events, func(delivered int) {
 		if run.last = (mark{delivered, w.usage()}); delivered == 0 {
 			run.first = run.last
+		}
+		if run.firstPart.delivered < part {
+			run.firstPart = run.last
+		}
+		if delivered <= events-part || run.beforeLast.used.at.IsZero() {
+			run.beforeLast = run.last
 		}
 	})
 	if err != nil {
