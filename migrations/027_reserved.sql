@@ -1,2 +1,0 @@
--- Reserved: the migration with this number replaces this file.
-SELECT 1;
