@@ -206,6 +206,12 @@ const (
 
 	dropOwnersSQL = `DELETE FROM walhook.owner WHERE NOT schema = ANY (coalesce($1::text[], '{}'))`
 
+	// Of a schema whose rows were read the outbox has every record, and of one that is kept
+	// as many as before.
+	adoptLedgerSQL = `
+		WITH former AS (DELETE FROM walhook.ledger WHERE NOT schema = ANY (coalesce($1::text[], '{}') || coalesce($2::text[], '{}')))
+		INSERT INTO walhook.ledger (schema) SELECT unnest($2::text[]) ON CONFLICT DO NOTHING`
+
 	emptyAccountsSQL = `TRUNCATE walhook.account, walhook.account_column`
 
 	pointSQL = `SELECT flush_lsn::text FROM walhook.position ORDER BY id DESC LIMIT 1`
@@ -247,6 +253,9 @@ func (p *Publisher) Adopt(ctx context.Context, next *catalog.Catalog, point sche
 			if _, err := tx.Exec(ctx, dropOwnersSQL, difference.Kept); err != nil {
 				return err
 			}
+		}
+		if _, err := tx.Exec(ctx, adoptLedgerSQL, difference.Kept, difference.Owners); err != nil {
+			return err
 		}
 		if _, err := tx.Exec(ctx, adoptSourceSQL, next.Fingerprint()); err != nil {
 			return err

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,5 +123,40 @@ func TestCatalog_OneOfANewerWalhookIsNamed(t *testing.T) {
 	_, err := f.publisher.TakeOver(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "a newer walhook may have stored it") {
 		t.Errorf("took over with %v", err)
+	}
+}
+
+// A schema that the catalog begins with is complete from there on, one that it ends with
+// is known no more, and one that stays is as complete as it was.
+func TestCatalog_AnAdoptedSchemaIsInTheLedger(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	ledger := func() []string {
+		return strings.Fields(one[string](t, f.world, "SELECT coalesce(string_agg(schema, ' ' ORDER BY schema), '') FROM walhook.ledger"))
+	}
+	for _, step := range []struct {
+		catalog  string
+		complete bool // dids, which each of them has
+		want     []string
+	}{
+		{otherCatalog, true, []string{"dids"}},
+		{otherCatalog + "  lines: {table: public.lines, owner: user_id, fields: [id, user_id]}\n", true, []string{"dids", "lines"}},
+		{otherCatalog, false, nil},
+		{otherCatalog + "  lines: {table: public.lines, owner: user_id, fields: [id, user_id]}\n", false, []string{"lines"}},
+	} {
+		if !step.complete {
+			f.exec(t, "DELETE FROM walhook.ledger WHERE schema = 'dids'")
+		}
+		next := parsed(t, step.catalog)
+		if err := f.store.AskCatalog(t.Context(), next); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.publisher.Adopt(t.Context(), next, firstLSN+0x10000, func(catalog.SnapshotSink) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		f.takeOver(t)
+		if got := ledger(); !slices.Equal(got, step.want) {
+			t.Errorf("the ledger has %v, want %v", got, step.want)
+		}
 	}
 }
