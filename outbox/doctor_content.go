@@ -85,6 +85,12 @@ const acceptedGapsSQL = `
 		FROM walhook.gap WHERE accepted_at IS NOT NULL ORDER BY accepted_at DESC, id DESC LIMIT 1), '')
 	FROM walhook.gap WHERE accepted_at IS NOT NULL`
 
+// An outbox that setup has not been run for since lacks the columns.
+const reconciledGapSQL = `
+	SELECT id, (to_jsonb(g) ->> 'missed')::bigint, to_jsonb(g) ->> 'reconciled_at' IS NULL, (to_jsonb(g) ->> 'inserts')::bigint,
+		(to_jsonb(g) ->> 'updates')::bigint, (to_jsonb(g) ->> 'deletes')::bigint
+	FROM walhook.gap g WHERE accepted_at IS NOT NULL AND to_jsonb(g) ->> 'missed' IS NOT NULL ORDER BY id DESC LIMIT 1`
+
 func (e *examination) lookAtGaps(ctx context.Context) error {
 	rows, err := e.s.Query(ctx, openGapsSQL)
 	if err != nil {
@@ -116,6 +122,17 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 	text := "none"
 	if accepted > 0 {
 		text = fmt.Sprintf("no open gap; %d accepted, the last %s", accepted, last)
+	}
+	var gap, missed, inserts, updates, deletes int64
+	var left bool
+	switch err := e.s.QueryRow(ctx, reconciledGapSQL).Scan(&gap, &missed, &left, &inserts, &updates, &deletes); {
+	case err == nil && left:
+		e.r.Warn(checkGaps, doctor.Run("walhook run"), "gap %d: %d of %s that endpoints missed are appended; the next publisher appends the rest",
+			gap, inserts+updates+deletes, doctor.Count(int(missed), "change"))
+	case err == nil:
+		text += fmt.Sprintf("; after gap %d endpoints got %d inserts, %d updates and %d deletes", gap, inserts, updates, deletes)
+	case !isNoRows(err):
+		return err
 	}
 	var moved time.Time
 	var timeline int32

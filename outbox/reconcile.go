@@ -66,7 +66,7 @@ const (
 
 	// They exist only inside the transaction, as snapshotTableSQL.
 	snapshotOwnerSQL = `
-		CREATE UNLOGGED TABLE walhook.snapshot_owner (schema text NOT NULL, key text NOT NULL, account text, changed boolean NOT NULL, parent text)`
+		CREATE UNLOGGED TABLE walhook.snapshot_owner (schema text NOT NULL, key text NOT NULL, account text, changed boolean NOT NULL, parent text, hidden boolean NOT NULL)`
 
 	snapshotParentSQL = `
 		CREATE UNLOGGED TABLE walhook.snapshot_parent AS SELECT id, parent FROM walhook.account WHERE ended_in IS NULL`
@@ -142,7 +142,7 @@ func (r *reconciliation) Record(ctx context.Context, one catalog.Record) error {
 	if len(account) > schemas.MaxAccountBytes {
 		account = "" // as a change of the record would find
 	}
-	row := []any{one.Schema, w.store.encoding.text(key), account, r.all || schemas.ChangedSince(one.Xmin, r.since.Xmin, r.since.Xmax), nil}
+	row := []any{one.Schema, w.store.encoding.text(key), account, r.all || schemas.ChangedSince(one.Xmin, r.since.Xmin, r.since.Xmax), nil, one.Hidden}
 	if parent != "" {
 		row[2], row[4] = nil, w.store.encoding.text(parent)
 	}
@@ -157,7 +157,7 @@ func (r *reconciliation) flush(ctx context.Context) error {
 	if len(r.rows) == 0 {
 		return nil
 	}
-	_, err := r.w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_owner"}, []string{"schema", "key", "account", "changed", "parent"}, pgx.CopyFromRows(r.rows))
+	_, err := r.w.tx.CopyFrom(ctx, pgx.Identifier{"walhook", "snapshot_owner"}, []string{"schema", "key", "account", "changed", "parent", "hidden"}, pgx.CopyFromRows(r.rows))
 	if err != nil {
 		return fmt.Errorf("copy %d records: %w", len(r.rows), err)
 	}
@@ -205,6 +205,7 @@ const (
 		SELECT * FROM (
 			SELECT schema, key, former, account, changed, CASE
 				WHEN NOT now THEN CASE WHEN former <> '' THEN 'delete' END
+				WHEN hidden THEN CASE WHEN before AND changed AND former <> '' THEN 'delete' END -- it left the filter
 				WHEN account IS NULL THEN NULL
 				WHEN NOT before THEN CASE WHEN account <> '' THEN 'insert' END
 				WHEN former <> account AND (changed OR unknown OR schema = ANY ($2)) THEN
@@ -213,12 +214,12 @@ const (
 			END AS kind
 			FROM (
 				SELECT coalesce(n.schema, o.schema) AS schema, coalesce(n.key, o.key) AS key, o.account AS former, n.account,
-					coalesce(n.changed, false) AS changed, coalesce(o.unknown, false) AS unknown, n.schema IS NOT NULL AS now, o.schema IS NOT NULL AS before
+					coalesce(n.changed, false) AS changed, coalesce(n.hidden, false) AS hidden, coalesce(o.unknown, false) AS unknown, n.schema IS NOT NULL AS now, o.schema IS NOT NULL AS before
 				FROM (SELECT * FROM walhook.owner WHERE deleted_at IS NULL AND schema = ANY ($1)) AS o
 				FULL JOIN (SELECT * FROM walhook.snapshot_owner WHERE schema = ANY ($1)) AS n ON n.schema = o.schema AND n.key = o.key
 			) AS compared
 			UNION ALL
-			SELECT schema, key, NULL, account, changed, CASE WHEN changed AND account <> '' THEN 'update' END
+			SELECT schema, key, NULL, account, changed, CASE WHEN changed AND NOT hidden AND account <> '' THEN 'update' END
 			FROM walhook.snapshot_owner WHERE schema = ANY ($3)
 		) AS every
 		WHERE kind IS NOT NULL AND EXISTS (
@@ -565,12 +566,12 @@ func (r *reconciliation) keepMissed(ctx context.Context, note string) error {
 const (
 	goneSQL = `
 		UPDATE walhook.owner o SET deleted_at = clock_timestamp()
-		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key)`
+		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key AND NOT (n.hidden AND n.changed))`
 
 	changedOwnersSQL = `
 		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false
 		FROM walhook.snapshot_owner n
-		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL
+		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL AND NOT n.hidden
 			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
 
 	newOwnersSQL = `

@@ -32,8 +32,9 @@ func (g *gapSource) Plan(schema string) *catalog.Plan {
 	return table.plan
 }
 
-// records calls f with every record of a schema that the publication holds. The account of
-// one whose parent is not in the source is not known here: then its parent's key is.
+// records calls f with every record of a schema, and says which of them the publication's
+// row filter hides. The account of one whose parent is not in the source is not known
+// here: then its parent's key is.
 func (g *gapSource) records(ctx context.Context, schema string, f func(catalog.Record) error) error {
 	table := g.rows.tables[schema]
 	chain, _ := g.rows.chain(table)
@@ -46,7 +47,14 @@ func (g *gapSource) records(ctx context.Context, schema string, f func(catalog.R
 		}
 	}
 	from := new(strings.Builder)
-	from.WriteString(table.from(columns) + " AS t0")
+	names, hidden := []string{`xmin AS "walhook xmin"`}, "false"
+	for _, i := range columns {
+		names = append(names, schemas.QuoteIdent(plan.Relation.Columns[i].Name))
+	}
+	if where := table.published(); where != "" {
+		hidden = "coalesce(" + where + ", false) IS FALSE" // a filter is passed if it is true
+	}
+	fmt.Fprintf(from, `(SELECT %s, %s AS "walhook hidden" FROM %s) AS t0`, strings.Join(names, ", "), hidden, plan.Schema.Table)
 	found := "true"
 	for i, child := range chain[:len(chain)-1] {
 		found = fmt.Sprintf("t%d.%s IS NOT NULL", i+1, schemas.QuoteIdent(chain[i+1].plan.KeyColumns()[0]))
@@ -54,14 +62,14 @@ func (g *gapSource) records(ctx context.Context, schema string, f func(catalog.R
 	}
 	owner := last.plan.Relation
 	ownerAt := owner.Column(last.plan.Schema.Owner.Column)
-	selected := []string{fmt.Sprintf("t%d.%s", len(chain)-1, schemas.QuoteIdent(last.plan.Schema.Owner.Column)), found, `t0."walhook xmin"`}
+	selected := []string{fmt.Sprintf("t%d.%s", len(chain)-1, schemas.QuoteIdent(last.plan.Schema.Owner.Column)), found, `t0."walhook xmin"`, `t0."walhook hidden"`}
 	for _, i := range columns {
 		selected = append(selected, "t0."+schemas.QuoteIdent(plan.Relation.Columns[i].Name))
 	}
 	return g.each(ctx, g.rows.tx, "SELECT "+strings.Join(selected, ", ")+" FROM "+from.String(), func(values [][]byte) error {
 		var row Row
-		row.read(plan, columns, values[3:])
-		one := catalog.Record{OwnerEdge: schemas.OwnerEdge{Schema: schema}}
+		row.read(plan, columns, values[4:])
+		one := catalog.Record{OwnerEdge: schemas.OwnerEdge{Schema: schema}, Hidden: string(values[3]) == "t"}
 		var ok bool
 		if one.Key, ok = plan.Key(row.Tuple); !ok {
 			return nil // the stream sends nobody such a row

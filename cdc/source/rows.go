@@ -389,22 +389,30 @@ func (t *rowTable) from(columns []int) string {
 	}
 	names = append(names, `xmin AS "walhook xmin"`)
 	sql := "SELECT " + strings.Join(names, ", ") + " FROM " + t.plan.Schema.Table.String()
+	if where := t.published(); where != "" {
+		sql += " WHERE " + where
+	}
+	return "(" + sql + ")"
+}
+
+// published is the condition that the publication's row filters make; "" for none.
+func (t *rowTable) published() string {
 	whole, parts := true, []string(nil)
 	for _, one := range t.filters {
 		switch {
 		case one.where == "":
 			parts = append(parts, fmt.Sprintf("tableoid OPERATOR(pg_catalog.=) %d", one.table))
 		case one.table == t.plan.Relation.OID:
-			return "(" + sql + " WHERE (" + one.where + "))" // of the root: it is the partitions' too
+			return "(" + one.where + ")" // of the root: it is the partitions' too
 		default:
 			whole = false
 			parts = append(parts, fmt.Sprintf("tableoid OPERATOR(pg_catalog.=) %d AND (%s)", one.table, one.where))
 		}
 	}
-	if !whole {
-		sql += " WHERE (" + strings.Join(parts, ") OR (") + ")"
+	if whole {
+		return ""
 	}
-	return "(" + sql + ")"
+	return "((" + strings.Join(parts, ") OR (") + "))"
 }
 
 // orderedTypes are the built-in types whose own order is that of their index: bool, bytea,

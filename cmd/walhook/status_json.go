@@ -28,6 +28,8 @@ type statusJSON struct {
 	Catalog   *catalogJSON   `json:"catalog"`
 	Failover  *failoverJSON  `json:"failover"`
 	Resyncs   []resyncJSON   `json:"resyncs"` // in progress
+	// Reconciled is the newest gap whose changes were sent after it was accepted; null for none.
+	Reconciled *reconciledJSON `json:"reconciled"`
 }
 
 type resyncJSON struct {
@@ -141,6 +143,17 @@ type pendingJSON struct {
 	Reason  string    `json:"reason"` // why it is not in force yet; "" if nobody has tried
 }
 
+type reconciledJSON struct {
+	Gap        int64     `json:"gap"`
+	AcceptedAt time.Time `json:"accepted_at"`
+	Missed     int64     `json:"missed"`
+	Done       bool      `json:"done"`
+	Inserts    int64     `json:"inserts"`
+	Updates    int64     `json:"updates"`
+	Deletes    int64     `json:"deletes"`
+	Note       string    `json:"note"`
+}
+
 type gapJSON struct {
 	FoundAt time.Time `json:"found_at"`
 	From    string    `json:"from"`
@@ -198,6 +211,9 @@ func (v *statusView) toJSON() statusJSON {
 		if g.To != 0 {
 			j.Gaps[i].To = g.To.String()
 		}
+	}
+	if g := st.Reconciled; g != nil {
+		j.Reconciled = &reconciledJSON{g.ID, g.AcceptedAt, g.Missed, !g.Left, g.Inserts, g.Updates, g.Deletes, g.Note}
 	}
 	j.Catalog = &catalogJSON{Since: st.Catalog.Since}
 	if st.Catalog.From != 0 {

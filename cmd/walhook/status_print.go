@@ -27,6 +27,14 @@ func (v *statusView) write(out io.Writer) error {
 			p.row("GAP", "changes from %s to %s may be missing since %s: %s; then 'walhook setup --accept-gap'",
 				g.From, orUnknown(g.To.String(), g.To == 0), clock(g.FoundAt), g.Reason)
 		}
+		if g := v.outbox.Reconciled; g != nil {
+			state := "all appended"
+			if g.Left {
+				state = "NOT ALL APPENDED: the next publisher continues"
+			}
+			p.row("after a gap", "gap %d, accepted %s: %d inserts, %d updates, %d deletes of %d sent, %s; %s",
+				g.ID, clock(g.AcceptedAt), g.Inserts, g.Updates, g.Deletes, g.Missed, state, g.Note)
+		}
 		if c := &v.outbox.Catalog; !c.Pending.IsZero() {
 			p.row("catalog", "A CHANGED ONE WAITS since %s: not in force, because %s; 'walhook catalog diff' says what changes",
 				clock(c.Pending), cmp.Or(c.Why, "the publisher has not tried yet, or none runs"))

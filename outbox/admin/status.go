@@ -20,7 +20,10 @@ type Status struct {
 	At        time.Time // the outbox's clock
 	Publisher PublisherStatus
 	Gaps      []GapInfo // not accepted yet, the oldest first
-	Catalog   CatalogStatus
+	// Reconciled is the newest gap whose changes were sent, or are being sent, after it was
+	// accepted; nil for none.
+	Reconciled *ReconciledGap
+	Catalog    CatalogStatus
 	// Failover is when walhook met the outbox's present timeline, and Timeline is its
 	// number; zero where the outbox never failed over.
 	Failover time.Time
@@ -71,6 +74,16 @@ type GapInfo struct {
 	Reason   string
 }
 
+// ReconciledGap says how much of an accepted gap was appended for endpoints.
+type ReconciledGap struct {
+	ID                        int64
+	AcceptedAt                time.Time
+	Missed                    int64 // how many changes there were to append
+	Left                      bool  // some are not appended yet
+	Inserts, Updates, Deletes int64 // those that were appended and have a recipient
+	Note                      string
+}
+
 // CatalogStatus is the catalog in force, and the one that waits to be.
 type CatalogStatus struct {
 	From    schemas.LSN // what committed there or later is routed by it; 0 where that is not known
@@ -97,6 +110,10 @@ const (
 	gapsSQL = `
 		SELECT found_at, from_lsn::text, coalesce(to_lsn, '0/0')::text, reason
 		FROM walhook.gap WHERE accepted_at IS NULL ORDER BY id LIMIT $1`
+
+	reconciledSQL = `
+		SELECT id, accepted_at, missed, reconciled_at IS NULL, inserts, updates, deletes, coalesce(note, '')
+		FROM walhook.gap WHERE accepted_at IS NOT NULL AND missed IS NOT NULL ORDER BY id DESC LIMIT 1`
 
 	catalogSQL = `
 		SELECT state, coalesce(from_lsn, '0/0')::text, coalesce(CASE state WHEN 'pending' THEN asked_at ELSE adopted_at END, asked_at), coalesce(note, '')
@@ -172,6 +189,17 @@ func (a *Admin) readGaps(ctx context.Context, st *Status) error {
 		}
 		return g, err
 	})
+	if err != nil {
+		return err
+	}
+	var g ReconciledGap
+	err = a.pool.QueryRow(ctx, reconciledSQL).Scan(&g.ID, &g.AcceptedAt, &g.Missed, &g.Left, &g.Inserts, &g.Updates, &g.Deletes, &g.Note)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err == nil:
+		st.Reconciled = &g
+	}
 	return err
 }
 

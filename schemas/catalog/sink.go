@@ -35,6 +35,8 @@ type Record struct {
 	// Parent is the key of the parent record, whose account is not in the snapshot, and
 	// Account is ""; otherwise "".
 	Parent string
+	// Hidden says that the publication's row filter keeps it from the stream.
+	Hidden bool
 }
 
 // GapSource reads rows of the same snapshot.
