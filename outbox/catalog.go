@@ -204,7 +204,9 @@ const (
 
 	adoptSourceSQL = `UPDATE walhook.source SET catalog = $1, changed_at = clock_timestamp() WHERE state = 'ready'`
 
-	dropOwnersSQL = `DELETE FROM walhook.owner WHERE NOT schema = ANY (coalesce($1::text[], '{}'))`
+	// Of the new catalog's schemas that do not keep theirs. Those of schemas that have ended
+	// are never asked for, and maintenance deletes them bit by bit.
+	dropOwnersSQL = `DELETE FROM walhook.owner WHERE schema = ANY ($1) AND NOT schema = ANY (coalesce($2::text[], '{}'))`
 
 	// Of a schema whose rows were read the outbox has every record, and of one that is kept
 	// as many as before.
@@ -238,6 +240,13 @@ func (p *Publisher) Adopt(ctx context.Context, next *catalog.Catalog, point sche
 		if err != nil {
 			return err
 		}
+		// Many rows may go.
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, dropOwnersSQL, schemaNames(next), difference.Kept); err != nil {
+			return err
+		}
 		if difference.Reads() {
 			if err := p.adoptRowsTx(ctx, tx, next, difference, point, fill); err != nil {
 				return err
@@ -248,9 +257,6 @@ func (p *Publisher) Adopt(ctx context.Context, next *catalog.Catalog, point sche
 				return fmt.Errorf("read the stored position: %w", err)
 			}
 			if point, err = schemas.ParseLSN(stored); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, dropOwnersSQL, difference.Kept); err != nil {
 				return err
 			}
 		}
@@ -271,11 +277,18 @@ func (p *Publisher) Adopt(ctx context.Context, next *catalog.Catalog, point sche
 	return nil
 }
 
+func schemaNames(c *catalog.Catalog) (names []string) {
+	for _, s := range c.Schemas {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // adoptRowsTx writes what a changed catalog needs of the source's rows.
 func (p *Publisher) adoptRowsTx(ctx context.Context, tx pgx.Tx, next *catalog.Catalog, difference catalog.Difference, point schemas.LSN, fill func(catalog.SnapshotSink) error) error {
 	w := &SnapshotWriter{tx: tx, store: p.store}
 	// Reading the source takes as long as it takes.
-	prepare := []string{"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"}
+	prepare := []string{"SET LOCAL idle_in_transaction_session_timeout = 0"}
 	if difference.Accounts {
 		prepare = append(prepare, snapshotTableSQL, emptyAccountsSQL)
 	}
@@ -283,9 +296,6 @@ func (p *Publisher) adoptRowsTx(ctx context.Context, tx pgx.Tx, next *catalog.Ca
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
-	}
-	if _, err := tx.Exec(ctx, dropOwnersSQL, difference.Kept); err != nil {
-		return err
 	}
 	if err := fill(w); err != nil {
 		return err

@@ -105,8 +105,8 @@ func TestCatalog_IsAskedForAndAdopted(t *testing.T) {
 	if err := f.publisher.Adopt(t.Context(), next, point, fill); err != nil {
 		t.Fatal(err)
 	}
-	if n := one[int](t, f.world, "SELECT count(*)::int FROM walhook.owner WHERE schema NOT IN ('dids')"); n > 0 {
-		t.Errorf("%d owners of schemas that are gone", n)
+	if names := one[string](t, f.world, "SELECT string_agg(schema, ',' ORDER BY schema) FROM walhook.ledger"); names != strings.Join(next.Ledgers(), ",") {
+		t.Errorf("the ledger is complete of %s", names)
 	}
 	checkpoint := f.takeOver(t)
 	if checkpoint.Source.Catalog != next.Fingerprint() || !f.publisher.Catalog().Same(next) {
@@ -114,6 +114,62 @@ func TestCatalog_IsAskedForAndAdopted(t *testing.T) {
 	}
 	if pending, _, _ := f.store.PendingCatalog(t.Context()); pending != nil {
 		t.Error("still pending")
+	}
+}
+
+// The owners of an ended schema do not delay the adoption. Maintenance deletes them bit by
+// bit, and none of a schema that has begun again by then.
+func TestCatalog_OwnersOfEndedSchemasAreForgottenAfterwards(t *testing.T) {
+	f := newFeed(t)
+	next := parsed(t, otherCatalog)
+	if err := f.store.AskCatalog(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	const many = 2*forgetChunk + 7
+	f.exec(t, "INSERT INTO walhook.owner (schema, key, account) SELECT s, n::text, '7' FROM generate_series(1, $1) n, unnest(ARRAY['dids', 'ended']) s ON CONFLICT DO NOTHING", many)
+	kept := slices.Contains(f.publisher.Catalog().DifferenceTo(next).Kept, "dids")
+	point, fill := f.commitLSN+0x100, func(catalog.SnapshotSink) error { return nil }
+	if !f.publisher.Catalog().DifferenceTo(next).Reads() {
+		point, fill = 0, nil
+	}
+	if err := f.publisher.Adopt(t.Context(), next, point, fill); err != nil {
+		t.Fatal(err)
+	}
+	owners := func(schema string) int {
+		return one[int](t, f.world, "SELECT count(*)::int FROM walhook.owner WHERE schema = '"+schema+"'")
+	}
+	if n := owners("ended"); n != many {
+		t.Errorf("the adoption left %d owners of the ended schema", n)
+	}
+	dids := owners("dids")
+	if kept != (dids > 0) {
+		t.Errorf("kept: %t, %d owners", kept, dids)
+	}
+	f.exec(t, "INSERT INTO walhook.owner (schema, key, account) SELECT 'dids', n::text, '7' FROM generate_series(1, $1) n ON CONFLICT DO NOTHING", many)
+	conn, err := f.store.pools.upkeep.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	// While another catalog comes into force, nothing is deleted.
+	tx, err := f.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), pastCatalogSQL); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{many, 0} {
+		if err := f.store.forgetEndedSchemas(t.Context(), conn); err != nil {
+			t.Fatal(err)
+		}
+		_ = tx.Rollback(t.Context())
+		if n := owners("ended"); n != want {
+			t.Errorf("%d owners of the ended schema are left, want %d", n, want)
+		}
+	}
+	if n := owners("dids"); n < many {
+		t.Errorf("%d owners of the schema in force are left", n)
 	}
 }
 

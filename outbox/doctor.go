@@ -78,7 +78,7 @@ func (e *examination) open(ctx context.Context) bool {
 	if err != nil { // it may quote a password
 		e.r.Fail(checkReachable, nil, "--outbox is not a PostgreSQL URL")
 	} else if e.s, err = doctor.Open(ctx, conn, here); err != nil {
-		e.r.Fail(checkReachable, doctor.ConnectSteps(conn, here, err), "connect to the outbox: %v", err)
+		e.r.Fail(checkReachable, doctor.ConnectSteps(ctx, conn, here, err), "connect to the outbox: %v", err)
 	}
 	if err != nil {
 		e.r.SkipRest("not checked: the outbox is not reachable")

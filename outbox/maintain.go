@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
+
+	"walhook/schemas/catalog"
 )
 
 const (
@@ -153,6 +155,9 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 	}
+	if err := s.step(ctx, "owners of ended schemas", s.forgetEndedSchemas(ctx, conn)); err != nil {
+		return err
+	}
 	for i, forget := range []string{forgetDeletedSQL, forgetDeletedColumnsSQL, forgetDaysSQL, forgetRequestsSQL, forgetResyncsSQL, markForgottenSQL, forgetWebhooksSQL, forgetTheirLanesSQL, forgetAsideSQL, forgetAccountsSQL} {
 		_, err := conn.Exec(ctx, forget, s.cfg.Retention)
 		if err := s.step(ctx, fmt.Sprintf("expired events, %d", i+1), err); err != nil {
@@ -160,6 +165,63 @@ func (s *Store) retain(ctx context.Context, conn *pgxpool.Conn) error {
 		}
 	}
 	return undelivered
+}
+
+const (
+	catalogRowInForceSQL = `SELECT id, content FROM walhook.catalog WHERE state = 'in_force'`
+
+	// One look into the index for each schema.
+	ownedSchemasSQL = `
+		WITH RECURSIVE found (schema) AS (
+			SELECT min(schema) FROM walhook.owner
+			UNION ALL
+			SELECT (SELECT min(o.schema) FROM walhook.owner o WHERE o.schema > f.schema) FROM found f WHERE f.schema IS NOT NULL
+		)
+		SELECT schema FROM found WHERE schema IS NOT NULL`
+
+	// The lock on the catalog lets no other one come into force meanwhile, in which the
+	// schema may begin again.
+	forgetSchemaSQL = `
+		WITH in_force AS MATERIALIZED (SELECT FROM walhook.catalog WHERE id = $1 AND state = 'in_force' FOR SHARE SKIP LOCKED)
+		DELETE FROM walhook.owner WHERE schema = $2 AND EXISTS (SELECT FROM in_force)
+			AND key IN (SELECT key FROM walhook.owner WHERE schema = $2 ORDER BY key LIMIT $3 FOR UPDATE SKIP LOCKED)`
+
+	// forgetChunk is how many rows one transaction deletes.
+	forgetChunk = 5000
+)
+
+// forgetEndedSchemas deletes the owners of schemas that the catalog in force does not have.
+func (s *Store) forgetEndedSchemas(ctx context.Context, conn *pgxpool.Conn) error {
+	var row int64
+	var content []byte
+	err := conn.QueryRow(ctx, catalogRowInForceSQL).Scan(&row, &content)
+	if isNoRows(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the catalog in force: %w", err)
+	}
+	inForce, err := catalog.Parse(content)
+	if err != nil {
+		return nil // a publisher says so
+	}
+	names, err := collect[string](conn.Query(ctx, ownedSchemasSQL))
+	if err != nil {
+		return fmt.Errorf("list the schemas with owners: %w", err)
+	}
+	for _, name := range names {
+		if inForce.Schema(name) != nil {
+			continue
+		}
+		for n := int64(forgetChunk); n == forgetChunk; {
+			tag, err := conn.Exec(ctx, forgetSchemaSQL, row, name, forgetChunk)
+			if err != nil {
+				return fmt.Errorf("forget the owners of %s: %w", name, err)
+			}
+			n = tag.RowsAffected()
+		}
+	}
+	return nil
 }
 
 func (s *Store) dropEventPartitions(ctx context.Context, conn *pgxpool.Conn) error {

@@ -149,7 +149,7 @@ func (e *examination) open(ctx context.Context) bool {
 	}
 	var steps doctor.Steps
 	if conn != nil {
-		steps = doctor.ConnectSteps(conn, onSource, err)
+		steps = doctor.ConnectSteps(ctx, conn, onSource, err)
 	}
 	e.r.Fail(checkReachable, steps, "%v", err)
 	e.r.SkipRest("not checked: the source is not reachable")
@@ -314,6 +314,26 @@ func entry(plan *catalog.Plan) string {
 		key = "key: [" + strings.Join(quoted, ", ") + "], "
 	}
 	return fmt.Sprintf("schemas: {%s: {table: %s, %sowner: %s, fields: %s}}", quoteYAML(s.Name), quoteYAML(s.Table.String()), key, owner, list)
+}
+
+// entryWith is a schema's entry with another column in the place of one.
+func entryWith(plan *catalog.Plan, from, to string) string {
+	other, schema := *plan, *plan.Schema
+	other.Schema = &schema
+	put := func(column *string) {
+		if *column == from {
+			*column = to
+		}
+	}
+	put(&schema.Owner.Column)
+	schema.Key, schema.Fields = slices.Clone(schema.Key), slices.Clone(schema.Fields)
+	for i := range schema.Key {
+		put(&schema.Key[i])
+	}
+	for i := range schema.Fields {
+		put(&schema.Fields[i].Column)
+	}
+	return entry(&other)
 }
 
 // quoteYAML quotes a name for YAML.

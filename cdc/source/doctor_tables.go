@@ -92,18 +92,18 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 	var fix doctor.Steps
 	switch schema := e.cfg.Catalog.SchemaOf(t.name); {
 	case len(alike) == 1:
-		fix = renamedTable(alike[0], t.name)
-		text += fmt.Sprintf("; %s has its columns", alike[0])
+		fix = e.otherTable(t.name, alike[0])
+		text += fmt.Sprintf("; did you mean %s, which has its columns?", alike[0])
 	case account:
 		fix = doctor.Steps{{Kind: doctor.Catalog, Text: fmt.Sprintf("account: {table: %s, id: %s, url: %s}", t.name, e.cfg.Catalog.Account.ID, e.cfg.Catalog.Account.URL),
-			Note: "with your names for the account table; or correct --source"}}
+			Note: "with your names for the account table; or correct --source"}, setupAgain()}
 	case t.name == e.cfg.Catalog.Results:
-		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "results: {}", Note: "in a file for --catalog: this leaves it out"}}, acceptGap("after walhook was set up")...)
+		fix = doctor.Steps{{Kind: doctor.Catalog, Text: "results: {}", Note: "in a file for --catalog: this leaves it out"}, setupAgain()}
 	case t.name == e.cfg.Catalog.Events:
-		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "events: {}", Note: "in a file for --catalog: this leaves it out"}}, acceptGap("after walhook was set up")...)
+		fix = doctor.Steps{{Kind: doctor.Catalog, Text: "events: {}", Note: "in a file for --catalog: this leaves it out"}, setupAgain()}
 	default:
-		fix = append(doctor.Steps{{Kind: doctor.Catalog, Text: "schemas: {" + schema.Name + ": null}",
-			Note: "remove the schema from the catalog file, or correct its table there"}}, acceptGap("after walhook was set up")...)
+		fix = doctor.Steps{{Kind: doctor.Catalog, Text: "schemas: {" + schema.Name + ": null}",
+			Note: "remove the schema from the catalog file, or correct its table there"}, setupAgain()}
 	}
 	if account {
 		e.r.Fail(checkTables, fix, "%s: walhook cannot assign changes to accounts", text)
@@ -112,19 +112,28 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 	e.r.Warn(checkTables, fix, "%s: nothing of it is sent", text)
 }
 
-// renamedTable returns the steps that rename a table to the catalog's name.
-func renamedTable(from, to schemas.TableName) (fix doctor.Steps) {
-	const note = "or give it its new name in the catalog file"
-	if from.Name != to.Name {
-		fix = append(fix, doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Note: note,
-			Text: fmt.Sprintf("ALTER TABLE %s RENAME TO %s", from, schemas.QuoteIdent(to.Name))})
+// otherTable returns the entries of the catalog file that name another table. walhook
+// never proposes to rename one.
+func (e *examination) otherTable(from, to schemas.TableName) (fix doctor.Steps) {
+	const note = "if that is the table, in a file for --catalog; or correct --source"
+	cat := e.cfg.Catalog
+	if cat.Account.Table == from {
+		fix = append(fix, doctor.Step{Kind: doctor.Catalog, Text: "account: {table: " + quoteYAML(to.String()) + "}", Note: note})
 	}
-	if from.Namespace != to.Namespace {
-		from.Name = to.Name
-		fix = append(fix, doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table, CREATE on the schema", Note: note,
-			Text: fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", from, schemas.QuoteIdent(to.Namespace))})
+	for part, table := range map[string]schemas.TableName{"results": cat.Results, "events": cat.Events} {
+		if table == from {
+			fix = append(fix, doctor.Step{Kind: doctor.Catalog, Text: part + ": {table: " + quoteYAML(to.String()) + "}", Note: note})
+		}
 	}
-	return fix
+	if schema := cat.SchemaOf(from); schema != nil {
+		named, relation := *schema, &schemas.Relation{Namespace: to.Namespace, Name: to.Name}
+		named.Table = to
+		for _, column := range columnsOf(cat, from) {
+			relation.Columns = append(relation.Columns, schemas.Column{Name: column})
+		}
+		fix = append(fix, doctor.Step{Kind: doctor.Catalog, Text: entry(&catalog.Plan{Schema: &named, Relation: relation}), Note: note})
+	}
+	return append(fix, setupAgain())
 }
 
 // columnsOf returns the columns of a table that the catalog uses.
@@ -265,7 +274,7 @@ func (e *examination) keys(t tableState, plan *catalog.Plan) (missing []string) 
 		}
 	}
 	if len(missing) > 0 {
-		e.r.Fail(checkKeys, e.renamed(plan.Relation, missing, func(string) string { return entry(plan) }, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
+		e.r.Fail(checkKeys, e.renamed(plan.Relation, missing, func(column string) string { return entryWith(plan, missing[0], column) }, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
 			Note: "with the key's columns, in a file for --catalog"}, setupAgain()}),
 			"table %s has no column %s of the key of %s: %s", t.name, strings.Join(missing, ", "), plan.Schema.Name, undistinguished)
 		return missing
@@ -302,7 +311,7 @@ func (e *examination) ruleColumns(plan *catalog.Plan, named []string) {
 	}
 	if len(missing) > 0 {
 		e.r.Warn(checkFields, e.renamed(plan.Relation, missing, func(string) string { return "derive: …" }, doctor.Steps{{Kind: doctor.Catalog, Text: "derive: …",
-			Note: "name the column as it is in the table, or remove the rules that use it"}}),
+			Note: "name the column as it is in the table, or remove the rules that use it"}, setupAgain()}),
 			"table %s has no column %s, which rules under derive use", plan.Relation.Table(), strings.Join(missing, ", "))
 	}
 }
@@ -319,7 +328,7 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 		}
 		missing = append(missing, column.name)
 		text := fmt.Sprintf("account table %s %s (account.%s of the catalog)", a.Table, e.lacks(column.name), column.key)
-		with := func(other string) string { return "account: {" + column.key + ": " + other + "}" }
+		with := func(other string) string { return "account: {" + column.key + ": " + quoteYAML(other) + "}" }
 		named := doctor.Steps{{Kind: doctor.Catalog, Text: "account: {" + column.key + ": COLUMN}",
 			Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
 		switch column.key {
@@ -350,7 +359,11 @@ func (e *examination) resultColumns(plan *catalog.Plan) (missing []string) {
 	for _, name := range []string{"user_id", "schema", "type", "status", "verbose"} {
 		if plan.Relation.Column(name) < 0 {
 			missing = append(missing, name)
-			e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, func(string) string { return "results: …" }, addColumn(plan.Relation.Table(), name, "")),
+			fix := addColumn(plan.Relation.Table(), name, "")
+			if _, there := e.unsent[name]; there {
+				fix = e.sendAgain(plan.Relation.Table(), name, func(string) string { return "results: …" })
+			}
+			e.r.Fail(checkColumns, fix,
 				"table %s of results %s", plan.Relation.Table(), e.lacks(name))
 		}
 	}
@@ -363,19 +376,15 @@ func (e *examination) ownerColumn(plan *catalog.Plan) []string {
 	if plan.Relation.Column(name) >= 0 {
 		return nil
 	}
-	with := func(column string) string {
-		other, schema := *plan, *plan.Schema
-		other.Schema, schema.Owner.Column = &schema, column
-		return entry(&other)
-	}
+	with := func(column string) string { return entryWith(plan, name, column) }
 	e.r.Fail(checkColumns, e.renamed(plan.Relation, []string{name}, with, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
 		Note: "with the owner column, in a file for --catalog"}, setupAgain()}),
 		"table %s %s, which is the owner column: nothing of the table is sent", plan.Relation.Table(), e.lacks(name))
 	return []string{name}
 }
 
-// renamed suggests to rename a column if one is missing and the table has one that the
-// catalog does not name. A column that exists and is not sent keeps its name.
+// renamed proposes a column for one that is missing, if the table has one alone that the
+// catalog does not name: in the file, since the table is the carrier's.
 func (e *examination) renamed(relation *schemas.Relation, missing []string, with func(column string) string, otherwise doctor.Steps) doctor.Steps {
 	for _, name := range missing {
 		if _, there := e.unsent[name]; there {
@@ -391,9 +400,7 @@ func (e *examination) renamed(relation *schemas.Relation, missing []string, with
 	if len(missing) != 1 || len(unnamed) != 1 {
 		return otherwise
 	}
-	return doctor.Steps{{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table",
-		Text: fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", relation.Table(), schemas.QuoteIdent(unnamed[0]), schemas.QuoteIdent(missing[0])),
-		Note: "if that is the column; or give it its new name in the catalog file"}}
+	return doctor.Steps{{Kind: doctor.Catalog, Text: with(unnamed[0]), Note: "if " + unnamed[0] + " is the column now, in a file for --catalog"}, setupAgain()}
 }
 
 // urlColumn returns the step that adds the accounts' column of URLs.
@@ -409,7 +416,13 @@ func addColumn(table schemas.TableName, name, note string) doctor.Steps {
 		Text: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s pg_catalog.text", table, schemas.QuoteIdent(name))}}
 }
 
-func setupAgain() doctor.Step { return acceptGap("after walhook was set up")[0] }
+// setupAgain returns the step that puts a changed catalog file in force.
+func setupAgain() doctor.Step {
+	return doctor.Step{Kind: doctor.Command, Text: "walhook setup", Note: "puts the changed file in force, without a gap"}
+}
+
+// publishedAgain returns the step after which walhook knows what was not sent meanwhile.
+func publishedAgain() doctor.Step { return acceptGap("after walhook was set up")[0] }
 
 // unsentColumn is a column of a table whose values are not sent.
 type unsentColumn struct {
@@ -480,9 +493,9 @@ func (e *examination) lacks(name string) string {
 func (e *examination) sendAgain(table schemas.TableName, name string, with func(column string) string) doctor.Steps {
 	switch c := e.unsent[name]; {
 	case !c.generated:
-		return append(publishAgain(e.cfg.Publication, table, "or add it to the column list, if you need the list"), setupAgain())
+		return append(publishAgain(e.cfg.Publication, table, "or add it to the column list, if you need the list"), publishedAgain())
 	case c.publishable:
-		return append(doctor.Ask(onSource, "ownership of the publication", publishGeneratedSQL(e.cfg.Publication)), setupAgain())
+		return append(doctor.Ask(onSource, "ownership of the publication", publishGeneratedSQL(e.cfg.Publication)), publishedAgain())
 	case len(c.from) == 1 && c.alike:
 		return doctor.Steps{{Kind: doctor.Catalog, Text: with(c.from[0]),
 			Note: "in a file for --catalog: the column is computed from " + c.from[0] + ", which is sent, if both have the same value"}, setupAgain()}

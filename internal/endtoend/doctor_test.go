@@ -55,14 +55,14 @@ func ailments() []ailment {
 		{name: "the tables are another's", before: sql("ALTER TABLE items OWNER TO CURRENT_USER; GRANT SELECT ON items TO $role"), want: "source.rights"},
 
 		// The tables.
-		{name: "a table was renamed", spoil: sql("ALTER TABLE items RENAME TO things"), want: "source.tables"},
+		{name: "a table was renamed", scars: true, spoil: sql("ALTER TABLE items RENAME TO things"), want: "source.tables"},
 		{name: "a table was moved", scars: true, spoil: sql("CREATE SCHEMA other; GRANT ALL ON SCHEMA other TO $role; ALTER TABLE notes SET SCHEMA other"), want: "source.tables"},
 		{name: "a table was dropped", scars: true, spoil: sql("DROP TABLE notes"), want: "source.tables"},
 		{name: "the account table was renamed", scars: true, spoil: sql("ALTER TABLE users RENAME TO customers"), want: "source.tables"},
 		{name: "a table is not logged", scars: true, spoil: sql("ALTER PUBLICATION walhook DROP TABLE notes; ALTER TABLE notes SET UNLOGGED"), want: "source.unlogged"},
 		{name: "accounts have no URL", scars: true, spoil: sql("ALTER TABLE users DROP COLUMN web_hook_url"), want: "source.columns"},
-		{name: "an owner's column was renamed", spoil: sql("ALTER TABLE items RENAME COLUMN user_id TO customer"), want: "source.columns"},
-		{name: "the accounts' key was renamed", spoil: sql("ALTER TABLE users RENAME COLUMN id TO number"), want: "source.columns"},
+		{name: "an owner's column was renamed", scars: true, spoil: sql("ALTER TABLE items RENAME COLUMN user_id TO customer"), want: "source.columns"},
+		{name: "the accounts' key was renamed", scars: true, spoil: sql("ALTER TABLE users RENAME COLUMN id TO number"), want: "source.columns"},
 		{name: "a field has no column", scars: true, spoil: sql("ALTER TABLE notes DROP COLUMN note"), want: "source.fields"},
 		{name: "a table has no key", spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey"), want: "source.keys"},
 		{name: "a key holds a column that is not sent", scars: true, newest: 17, spoil: sql("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD COLUMN odd bigint GENERATED ALWAYS AS (id % 2) STORED; ALTER TABLE notes ADD PRIMARY KEY (id, odd)"), want: "source.keys"},

@@ -241,6 +241,9 @@ func (p *patient) heal(t *testing.T, findings []doctor.Finding, flags ...string)
 func (p *patient) apply(t *testing.T, id string, step doctor.Step) {
 	t.Helper()
 	t.Logf("%s: %s %s", id, step.Kind, step.Text)
+	if strings.Contains(step.Text, "RENAME") {
+		t.Errorf("%s renames what is the carrier's: %s", id, step.Text)
+	}
 	switch step.Kind {
 	case doctor.SQL:
 		p.applySQL(t, step)

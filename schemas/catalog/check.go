@@ -92,10 +92,10 @@ func (c *comparison) nearestTable(name schemas.TableName) string {
 	near := ""
 	if len(elsewhere) > 0 {
 		near = elsewhere[0]
-	} else if at := nearest(name.Name, bareNames(c.names, name.Namespace)); at != "" {
+	} else if at := schemas.Nearest(name.Name, bareNames(c.names, name.Namespace)); at != "" {
 		near = schemas.TableName{Namespace: name.Namespace, Name: at}.String()
 	} else {
-		near = nearest(name.String(), all)
+		near = schemas.Nearest(name.String(), all)
 	}
 	switch {
 	case near != "":

@@ -47,7 +47,7 @@
 // # Where to look
 //
 //	the format of a catalog file                     read.go, parse.go, catalog.go
-//	what an error of it says, "did you mean"         fault.go, nearest
+//	what an error of it says, "did you mean"         fault.go, didYouMean
 //	whether a file fits a database                   check.go, Compare
 //	a draft of a file, and what keeps it up to date  draft.go, update.go, sheet.go
 //	which columns identify a record                  plan.go, bindKey

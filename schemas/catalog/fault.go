@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"walhook/schemas"
 )
 
 // Fault is one thing that is wrong with a catalog file, or with what it names in a
@@ -141,7 +143,7 @@ func cut(text string) string {
 
 // didYouMean names the nearest of the known names; "" where none is near.
 func didYouMean(name string, known []string) string {
-	if near := nearest(name, known); near != "" {
+	if near := schemas.Nearest(name, known); near != "" {
 		return "did you mean " + near + "?"
 	}
 	return ""
@@ -150,73 +152,4 @@ func didYouMean(name string, known []string) string {
 // orOneOf names the nearest of the known names, or all of them.
 func orOneOf(name string, known []string) string {
 	return cmp.Or(didYouMean(name, known), "want "+strings.Join(known, ", "))
-}
-
-// nearest is the known name that a person may have meant: one with the same letters
-// but for case and punctuation, then the one with the fewest typing mistakes, then
-// one that continues the name. "" where none is near; of equals the first.
-func nearest(name string, known []string) string {
-	if name == "" {
-		return ""
-	}
-	best, fewest := "", 1+max(1, len([]rune(name))/3)
-	for _, other := range known {
-		if other == name || other == "" {
-			continue
-		}
-		d := 0
-		if bare(name) != bare(other) || bare(name) == "" {
-			d = distance(strings.ToLower(name), strings.ToLower(other))
-		}
-		if d < fewest {
-			best, fewest = other, d
-		}
-	}
-	if best != "" || len(name) < 3 {
-		return best
-	}
-	for _, other := range known {
-		if other != name && len(other) > 3 && (strings.HasSuffix(other, "_"+name) || strings.HasPrefix(other, name+"_") ||
-			strings.HasSuffix(name, "_"+other) || strings.HasPrefix(name, other+"_")) {
-			return other
-		}
-	}
-	return ""
-}
-
-func bare(name string) string {
-	return strings.ToLower(strings.Map(func(r rune) rune {
-		if strings.ContainsRune(`_-." `, r) {
-			return -1
-		}
-		return r
-	}, name))
-}
-
-// distance counts the typing mistakes between two names: letters left out, added,
-// replaced, or two neighbours exchanged (optimal string alignment).
-func distance(a, b string) int {
-	x, y := []rune(a), []rune(b)
-	if len(x) > 200 || len(y) > 200 {
-		return max(len(x), len(y))
-	}
-	before, last, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(x); i++ {
-		row[0] = i
-		for j := 1; j <= len(y); j++ {
-			cost := 1
-			if x[i-1] == y[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(y)]
 }

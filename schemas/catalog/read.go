@@ -105,7 +105,7 @@ type part struct{ key, fix string }
 func (p *parser) required(at *yaml.Node, path string, pairs [][2]*yaml.Node, parts ...part) {
 	for _, one := range parts {
 		if !slices.ContainsFunc(pairs, func(pair [2]*yaml.Node) bool {
-			return pair[0].Value == one.key || nearest(pair[0].Value, []string{one.key}) != ""
+			return pair[0].Value == one.key || schemas.Nearest(pair[0].Value, []string{one.key}) != ""
 		}) {
 			f := Fault{Line: at.Line, Column: at.Column, Path: path, Problem: one.key + " is missing", Fix: one.fix}
 			p.faults = append(p.faults, f)

@@ -200,7 +200,7 @@ func TestNearest_IsWhatWasMeant(t *testing.T) {
 		{"", []string{"a"}, ""},
 		{"x", nil, ""},
 	} {
-		if got := nearest(test.name, test.known); got != test.want {
+		if got := schemas.Nearest(test.name, test.known); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}
