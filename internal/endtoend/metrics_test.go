@@ -142,6 +142,8 @@ var promisedMetrics = map[string][]string{
 	"walhook_lanes_held":                            {"reason"},
 	"walhook_notifications_total":                   {"direction"},
 	"walhook_notified":                              nil,
+	"walhook_reconciled_total":                      {"type"},
+	"walhook_resync_records_total":                  nil,
 	"walhook_items_set_aside_total":                 {"loop", "reason"},
 	"walhook_maintenance_success_timestamp_seconds": nil, "walhook_retention_seconds": nil,
 }
