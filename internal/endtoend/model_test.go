@@ -40,12 +40,12 @@ func TestModel_WhoAppliesWhatArrivesHasTheSource(t *testing.T) {
 	m := newModelWorld(t, cmp.Or(*seedFlag, modelSeed))
 	m.play(t, m.publish)
 	if *modelFlag == 0 {
-		for _, act := range []func(*testing.T){m.kill, m.loseSlot, m.loseSlot, m.loseSlot} {
+		for _, act := range []func(*testing.T){m.kill, m.loseSlot, m.changeCatalog, m.changeURLs, m.resync, m.loseSlot, m.changeCatalog} {
 			m.play(t, act)
 		}
 	}
 	for end := time.Now().Add(*modelFlag); time.Now().Before(end) && !t.Failed(); {
-		acts := []func(*testing.T){m.kill, m.loseSlot}
+		acts := []func(*testing.T){m.kill, m.loseSlot, m.changeCatalog, m.changeURLs, m.resync}
 		m.play(t, acts[m.random.IntN(len(acts))])
 	}
 	t.Logf("seed %d: %d transactions, %d times compared; acts %v; events %v", m.seed, m.written.Load(), m.compared, m.acts, m.receiver.counts())
@@ -182,7 +182,7 @@ func (m *modelWorld) loseSlot(t *testing.T) {
 		return err == nil
 	})
 	m.pause(200, 1500)
-	if m.chance(0) {
+	if m.chance(50) {
 		m.changeURLs(t)
 	}
 	if m.chance(30) { // a row keeps its xmin, and has another place or is locked by another transaction
