@@ -99,10 +99,11 @@ func (c *modelCopy) apply(id string, body []byte) error {
 	if err := decoder.Decode(&data); err != nil {
 		return err
 	}
-	record := event.Schema
+	path := []string{event.Schema}
 	for _, key := range keys {
-		record += fmt.Sprintf("/%v", data[key])
+		path = append(path, fmt.Sprint(data[key]))
 	}
+	record := strings.Join(path, "/")
 	before, there := c.rows[record]
 	newest, known := c.newest[record]
 	if event.Type == "delete" {

@@ -3,8 +3,10 @@ package endtoend
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -76,23 +78,17 @@ func (w *modelWriter) run(t *testing.T, ctx context.Context) error {
 func (w *modelWriter) transaction(ctx context.Context, conn *pgx.Conn) error {
 	before := *w
 	before.items, before.places, before.extras = slices.Clone(w.items), slices.Clone(w.places), slices.Clone(w.extras)
-	before.parts = map[int64]int{}
-	for item, n := range w.parts {
-		before.parts[item] = n
-	}
-	undone := w.random.IntN(20) == 0
-	sql := "BEGIN"
+	before.parts = maps.Clone(w.parts)
+	statements, end := []string{"BEGIN"}, "COMMIT"
 	for range 1 + w.random.IntN(3) {
-		sql += "; " + w.change()
+		statements = append(statements, w.change())
 	}
-	if undone {
-		sql += "; ROLLBACK"
+	if w.random.IntN(20) == 0 {
 		next := w.next
-		*w = before
+		*w, end = before, "ROLLBACK"
 		w.next = next
-	} else {
-		sql += "; COMMIT"
 	}
+	sql := strings.Join(append(statements, end), "; ")
 	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("%s: %w", sql, err)
 	}
