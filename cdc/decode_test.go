@@ -20,7 +20,7 @@ import (
 // detached is a stream without a connection, which decodes the messages of a test.
 func detached(c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	catalog := &catalog.Catalog{Account: catalog.AccountTable{Table: schemas.TableName{Namespace: "public", Name: "t"}}}
-	r := &Reader{names: map[uint32]schemas.TableName{}, cfg: source.Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
+	r := &Reader{store: &recorder{}, names: map[uint32]schemas.TableName{}, cfg: source.Config{Slot: "walhook", Publication: "walhook", Catalog: catalog}, log: zap.NewNop(), idleEvery: time.Hour}
 	r.metrics = newMetrics(prometheus.NewRegistry(), r.State)
 	return newStream(r, nil, noTables{}, false, &history{}, c, confirmed)
 }

@@ -183,8 +183,8 @@ const (
 	// schema may begin again.
 	forgetSchemaSQL = `
 		WITH in_force AS MATERIALIZED (SELECT FROM walhook.catalog WHERE id = $1 AND state = 'in_force' FOR SHARE SKIP LOCKED)
-		DELETE FROM walhook.owner WHERE schema = $2 AND EXISTS (SELECT FROM in_force)
-			AND key IN (SELECT key FROM walhook.owner WHERE schema = $2 ORDER BY key LIMIT $3 FOR UPDATE SKIP LOCKED)`
+		DELETE FROM walhook.owner WHERE EXISTS (SELECT FROM in_force)
+			AND ctid = ANY (ARRAY(SELECT ctid FROM walhook.owner WHERE schema = $2 ORDER BY key LIMIT $3 FOR UPDATE SKIP LOCKED))`
 
 	// forgetChunk is how many rows one transaction deletes.
 	forgetChunk = 5000

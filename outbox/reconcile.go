@@ -574,6 +574,8 @@ const (
 		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL AND NOT n.hidden
 			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
 
+	otherOwnersSQL = `DELETE FROM walhook.owner WHERE NOT schema = ANY (coalesce($1::text[], '{}'))`
+
 	newOwnersSQL = `
 		INSERT INTO walhook.owner (schema, key, account)
 		SELECT schema, key, account FROM walhook.snapshot_owner n
@@ -594,7 +596,7 @@ func (r *reconciliation) keepLedger(ctx context.Context, source catalog.GapSourc
 		sql  string
 		args []any
 	}{
-		{dropOwnersSQL, []any{plain}}, {goneSQL, nil}, {changedOwnersSQL, []any{r.owned()}}, {newOwnersSQL, []any{in}}, {dropSnapshotSQL, nil},
+		{otherOwnersSQL, []any{plain}}, {goneSQL, nil}, {changedOwnersSQL, []any{r.owned()}}, {newOwnersSQL, []any{in}}, {dropSnapshotSQL, nil},
 	} {
 		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
 			return fmt.Errorf("bring the ledger up to date: %w", err)

@@ -28,7 +28,7 @@ func isolationSizes() isolationSize {
 	if *fullFlag {
 		return isolationSize{accounts: 2000, rate: 500, phase: 20 * time.Second, burst: 100_000, pace: 5000, waiting: 1_000_000, tries: 3}
 	}
-	return isolationSize{accounts: 100, rate: 300, phase: 1600 * time.Millisecond, burst: 6_000, pace: 3000, waiting: 50_000, tries: 6}
+	return isolationSize{accounts: 100, rate: 300, phase: 1600 * time.Millisecond, burst: 6_000, pace: 3000, waiting: 50_000, tries: 3}
 }
 
 // bound is what one account's trouble may cost the others. The contract's is
