@@ -211,7 +211,7 @@ const rounds = 4
 func (p *patient) heal(t *testing.T, findings []doctor.Finding, flags ...string) {
 	t.Helper()
 	named := bad(findings)
-	for range rounds {
+	for end, round := time.Now().Add(patience), 0; round < rounds; round++ {
 		for _, f := range findings {
 			if f.Bad() && len(f.Fix) == 0 {
 				t.Fatalf("doctor says of no remedy of %s", f.ID)
@@ -222,10 +222,15 @@ func (p *patient) heal(t *testing.T, findings []doctor.Finding, flags ...string)
 		}
 		findings = p.examine(t, flags...)
 		still := slices.DeleteFunc(bad(findings), func(id string) bool { return !slices.Contains(named, id) })
-		// A key comes first, then the secrets under it. A vacuum leaves the rows that
-		// a running ANALYZE may see, and is repeated.
+		// A key comes first, then the secrets under it.
 		if len(still) > 0 && !slices.Equal(still, []string{"outbox.secrets"}) && !slices.Equal(still, []string{"outbox.dead_rows"}) {
 			t.Fatalf("what doctor says does not fix %q:\n%s", still, describe(findings))
+		}
+		// A vacuum leaves the rows that others may see: an ANALYZE that runs, and whoever
+		// makes a slot on this server for another test. It is repeated.
+		if slices.Equal(still, []string{"outbox.dead_rows"}) && time.Now().Before(end) {
+			round = -1
+			linger(t.Context(), 100*time.Millisecond)
 		}
 		if len(bad(findings)) == 0 {
 			if skipped := slices.IndexFunc(findings, func(f doctor.Finding) bool { return f.Status == doctor.Skipped }); skipped >= 0 {
