@@ -58,6 +58,7 @@ type modelWorld struct {
 	source   *pgtest.DB // on a server of its own
 	admin    *pgx.Conn  // to it, which waits for no standby
 	outbox   *pgtest.DB
+	stored   *pgx.Conn // to it
 	slot     string
 	catalogs [2]string // files
 	inForce  int
@@ -84,7 +85,7 @@ func newModelWorld(t *testing.T, seed uint64) *modelWorld {
 	m := &modelWorld{seed: seed, random: rand.New(rand.NewPCG(seed, 1)), slot: "model", accounts: make([]modelAccount, modelAccounts), acts: map[string]int{}}
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"wal_sender_timeout": "5s"}})
 	m.source, m.outbox = pgtest.NewDatabase(t, cluster), pgtest.Database(t)
-	m.admin = m.source.Connect(t)
+	m.admin, m.stored = m.source.Connect(t), m.outbox.Connect(t)
 	for i, text := range modelCatalogs {
 		m.catalogs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("catalog%d.yaml", i))
 		if err := os.WriteFile(m.catalogs[i], []byte(text), 0o600); err != nil {
@@ -292,6 +293,7 @@ func (m *modelWorld) resync(t *testing.T) {
 			continue
 		}
 		m.acts["resync"]++
+		m.awaitURL(t, i)
 		group.Go(func() error {
 			out, err := walhook(t, "resync", fmt.Sprint(i+1), "--wait", "--outbox", m.outbox.URL)
 			if err != nil {
@@ -309,6 +311,19 @@ func (m *modelWorld) resync(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// awaitURL waits until the outbox has an account's URL: what is asked for before is for the
+// receiver of the former one.
+func (m *modelWorld) awaitURL(t *testing.T, i int) {
+	t.Helper()
+	const sql = `SELECT EXISTS (SELECT FROM walhook.endpoint WHERE account = $1 AND webhook = 'account' AND url = $2 AND state = 'active')`
+	eventually(t, patience, func() (known bool) {
+		if err := m.stored.QueryRow(t.Context(), sql, fmt.Sprint(i+1), m.receiver.server.URL+m.path(i)).Scan(&known); err != nil {
+			t.Fatal(err)
+		}
+		return known
+	})
 }
 
 // complete says whether a receiver must have all rows of its account.
