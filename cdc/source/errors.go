@@ -79,6 +79,7 @@ const (
 	codeLockNotAvailable   = "55P03"
 	codeIdleInTransaction  = "25P03" // the session was idle for too long
 	codeConfigurationLimit = "53400"
+	codeSerialization      = "40001"
 	codeInvalidCatalog     = "3D000" // no such database
 	codeInvalidAuth        = "28000"
 	codeInvalidPassword    = "28P01"

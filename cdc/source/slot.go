@@ -350,7 +350,30 @@ func createSlotSQL(cfg Config, conn *pgconn.PgConn) string {
 
 // createSlot creates a slot with a command that exports its snapshot, which is valid until
 // conn sends another command. tell gets to know of the transactions that it waits for.
-func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, sql string, tell func(blockers string)) (schemas.LSN, string, error) {
+func createSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, sql string, tell func(blockers string)) (point schemas.LSN, snapshot string, err error) {
+	for try := 1; ; try++ {
+		point, snapshot, err = tryCreateSlot(ctx, cfg, conn, source, sql, tell)
+		// While it waits, more transactions may run than a snapshot can list ("initial slot
+		// snapshot too large"). The server has dropped the slot then.
+		if sqlState(err) != codeSerialization || try == createTries {
+			return point, snapshot, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, "", context.Cause(ctx)
+		case <-time.After(time.Duration(try) * createPause):
+		}
+	}
+}
+
+// createTries is how often the server is asked for a slot whose snapshot it finds too
+// large, and createPause how long after the first time; it grows.
+const (
+	createTries = 10
+	createPause = 200 * time.Millisecond
+)
+
+func tryCreateSlot(ctx context.Context, cfg Config, conn *pgconn.PgConn, source *Introspector, sql string, tell func(blockers string)) (schemas.LSN, string, error) {
 	type outcome struct {
 		result pglogrepl.CreateReplicationSlotResult
 		err    error
