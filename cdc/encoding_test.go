@@ -3,6 +3,7 @@ package cdc
 import (
 	"strings"
 	"testing"
+
 	"walhook/cdc/source"
 )
 

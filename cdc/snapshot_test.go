@@ -399,6 +399,58 @@ func TestSnapshot_NamesWhoHoldsItUp(t *testing.T) {
 	}
 }
 
+// Between the oldest transaction that runs when the slot is consistent and the newest that
+// committed, a snapshot can list only so many that did not commit. Beyond that the server
+// refuses the slot, and it is asked for again.
+func TestSnapshot_AsksAgainWhereTheServersSnapshotIsTooLarge(t *testing.T) {
+	t.Parallel()
+	w := unprepared(t, pgtest.NewDatabase(t, pgtest.NewCluster(t, pgcluster.Options{NoSync: true})), "CREATE PUBLICATION walhook FOR ALL TABLES")
+	begin := func() (*pgx.Conn, string) {
+		conn := w.Connect(t)
+		execOn(t, conn, "BEGIN")
+		var xid string
+		if err := conn.QueryRow(t.Context(), "SELECT pg_current_xact_id()::xid::text").Scan(&xid); err != nil {
+			t.Fatal(err)
+		}
+		return conn, xid
+	}
+	first, firstID := begin()
+	done := make(chan error, 1)
+	go func() { done <- source.Snapshot(t.Context(), w.cfg, w.store, source.Refuse, quiet) }()
+	waitsFor := func(xid string) {
+		t.Helper()
+		eventually(t, "the slot waits for a transaction", patience, func() (waits bool) {
+			select {
+			case err := <-done:
+				t.Fatalf("the snapshot ended first: %v", err)
+			default:
+			}
+			const sql = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND transactionid = $1::text::xid AND NOT granted)`
+			if err := w.watch.QueryRow(t.Context(), sql, xid).Scan(&waits); err != nil {
+				t.Fatal(err)
+			}
+			return waits
+		})
+	}
+	waitsFor(firstID)
+	second, secondID := begin()
+	execOn(t, first, "COMMIT")
+	waitsFor(secondID) // before the slot is consistent
+	third, thirdID := begin()
+	w.exec(t, `DO $$ BEGIN FOR i IN 1..3000 LOOP
+			BEGIN INSERT INTO items VALUES (i, 7, 'never'); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END;
+		END LOOP; END $$`, "INSERT INTO items VALUES (1, 7, 'kept')")
+	execOn(t, second, "COMMIT")
+	waitsFor(thirdID) // for the second time of asking: the first one was refused
+	execOn(t, third, "COMMIT")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if len(w.store.owners) != 1 {
+		t.Errorf("owners %v", w.store.owners)
+	}
+}
+
 func TestSnapshot_SaysWhatTheServerLacks(t *testing.T) {
 	t.Parallel()
 	t.Run("no slot is free", func(t *testing.T) {

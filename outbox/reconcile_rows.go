@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"walhook/schemas"
-	"walhook/schemas/catalog"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+
+	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // gapWriter renders the rows of one schema.
