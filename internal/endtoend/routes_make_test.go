@@ -133,8 +133,8 @@ func (m *maker) shot(seed, n uint64) shot {
 
 // good are requests to a route as the document wants them: with what is required,
 // and with each of the others in turn.
-func (m *maker) good(n int) (all []shot) {
-	r := rand.New(rand.NewPCG(0, uint64(n)))
+func (m *maker) good(round uint64, n int) (all []shot) {
+	r := rand.New(rand.NewPCG(round, uint64(n)))
 	route := m.routes[n]
 	s := shot{route: n, method: route.method, header: "X-Auth-Token: " + m.operator + "\r\n", target: m.fill(route.path, m.right(r))}
 	if route.data == nil {
@@ -153,8 +153,8 @@ func (m *maker) good(n int) (all []shot) {
 // things comes first, and again before each call that deletes one.
 func (m *maker) goodOnes() (all []func() shot) {
 	add := func(route int) {
-		for i := range m.good(route) {
-			all = append(all, func() shot { return m.good(route)[i] })
+		for i := range m.good(0, route) {
+			all = append(all, func() shot { return m.good(0, route)[i] })
 		}
 	}
 	for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodPatch, http.MethodPost, http.MethodDelete} {
