@@ -191,10 +191,16 @@ type cost struct {
 
 func (c cost) bytes() float64 { return float64(c.Changes) * c.Width }
 
+// looksAtIdentity says whether [examination.lookAtIdentity] reports anything: before setup
+// the check of rights names the statements.
+func (e *examination) looksAtIdentity() bool {
+	return e.stored.Source != (schemas.Source{}) || e.unread != nil
+}
+
 // lookAtIdentity reports what each table's replica identity keeps of old rows, and what
 // FULL costs.
 func (e *examination) lookAtIdentity(ctx context.Context) {
-	if e.stored.Source == (schemas.Source{}) && e.unread == nil {
+	if !e.looksAtIdentity() {
 		e.r.Skip("'walhook setup' does it; with --dry-run it prints the SQL", checkIdentity)
 		return
 	}

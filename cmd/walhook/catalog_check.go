@@ -112,17 +112,17 @@ func printCatalogCheck(out io.Writer, name string, file *catalog.File, asJSON bo
 		faults = append(faults, err)
 	}
 	for _, f := range v.Faults {
-		tell("%s:%s\n", name, f)
+		tell("%s\n", printable(name+":"+f.String()))
 	}
 	for _, w := range v.Warnings {
-		tell("%s:%d:%d: warning: %s\n", name, w.Line, w.Column, w.Text())
+		tell("%s\n", printable(fmt.Sprintf("%s:%d:%d: warning: %s", name, w.Line, w.Column, w.Text())))
 	}
 	if v.OK {
 		warned := ""
 		if n := len(v.Warnings); n > 0 {
 			warned = ", with " + doctor.Count(n, "warning")
 		}
-		tell("%s is valid: %s%s\n", name, doctor.Count(file.Schemas(), "schema"), warned)
+		tell("%s is valid: %s%s\n", printable(name), doctor.Count(file.Schemas(), "schema"), warned)
 	}
 	return cmp.Or(errors.Join(faults...), wrong)
 }

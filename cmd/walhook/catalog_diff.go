@@ -181,9 +181,9 @@ func (d catalogDifference) print(w io.Writer) error {
 	signs := map[string]string{"begins": "+", "ends": "-", "changes": "~"}
 	b.WriteString("What changes\n")
 	for _, c := range d.Changes {
-		fmt.Fprintf(&b, "  %s %s %s", signs[c.Kind], c.What, c.Kind)
+		fmt.Fprintf(&b, "  %s %s %s", signs[c.Kind], printable(c.What), c.Kind)
 		if len(c.Details) > 0 {
-			b.WriteString(": " + strings.Join(c.Details, "; "))
+			b.WriteString(": " + printable(strings.Join(c.Details, "; ")))
 		}
 		b.WriteString("\n")
 	}
@@ -193,7 +193,7 @@ func (d catalogDifference) print(w io.Writer) error {
 		if r.Schema != "" {
 			what = "keys and owners of " + r.Schema
 		}
-		fmt.Fprintf(&b, "  %s, from table %s", what, r.Table)
+		fmt.Fprintf(&b, "  %s, from table %s", printable(what), printable(r.Table))
 		if r.Rows != nil {
 			fmt.Fprintf(&b, ": about %s", doctor.Count(int(*r.Rows), "row"))
 		}
@@ -209,7 +209,7 @@ func (d catalogDifference) print(w io.Writer) error {
 	default:
 		b.WriteString("\nWhat the source still needs ('walhook setup' runs it where its role may)\n")
 		for _, sql := range d.Statements {
-			fmt.Fprintf(&b, "  %s;\n", sql)
+			fmt.Fprintf(&b, "  %s;\n", sqlLine(sql))
 		}
 	}
 	b.WriteString("\n'walhook setup --catalog FILE' puts the file in force, without a gap.\n")

@@ -115,12 +115,12 @@ func updatedCatalog(log io.Writer, name string, before []byte, tables []*catalog
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	for _, note := range updated.Notes {
-		if _, err := fmt.Fprintf(log, "%s: %s\n", name, note); err != nil {
+		if _, err := fmt.Fprintf(log, "%s\n", printable(name+": "+note)); err != nil {
 			return nil, err
 		}
 	}
 	if bytes.Equal(before, updated.Text) {
-		if _, err := fmt.Fprintf(log, "%s is up to date\n", name); err != nil {
+		if _, err := fmt.Fprintf(log, "%s is up to date\n", printable(name)); err != nil {
 			return nil, err
 		}
 	}

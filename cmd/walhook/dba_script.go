@@ -10,9 +10,9 @@ import (
 	"walhook/schemas"
 )
 
-// dbaScript writes a file for psql. Names in it come from databases, so everything that
-// is not a statement is kept to one line of printable text: a line end in a name would
-// end a comment, and what follows it would run.
+// dbaScript writes a file for psql. Names in it come from databases, so every
+// line is printable text: a line end in a name would end a comment, and what follows it
+// would run.
 type dbaScript struct {
 	bytes.Buffer
 	passwords []string // roles that the script creates, and that need a password
@@ -75,9 +75,9 @@ func (s *dbaScript) step(step doctor.Step) {
 		s.comment("%s%s:", strings.ToUpper(step.Note[:1]), step.Note[1:])
 	}
 	if step.Unless == "" {
-		fmt.Fprintf(s, "%s;\n", step.Text)
+		fmt.Fprintf(s, "%s;\n", sqlLine(step.Text))
 	} else {
-		fmt.Fprintf(s, "SELECT %s AS walhook_done \\gset\n\\if :walhook_done\n\\else\n%s;\n\\endif\n", step.Unless, step.Text)
+		fmt.Fprintf(s, "SELECT %s AS walhook_done \\gset\n\\if :walhook_done\n\\else\n%s;\n\\endif\n", sqlLine(step.Unless), sqlLine(step.Text))
 	}
 	if step.Restart {
 		s.comment("This takes effect when the server is restarted.")
@@ -87,7 +87,7 @@ func (s *dbaScript) step(step doctor.Step) {
 // advice writes statements that nobody has to run.
 func (s *dbaScript) advice(statements ...string) {
 	for _, text := range statements {
-		s.WriteString("-- " + printable(text) + ";\n")
+		s.WriteString("-- " + sqlLine(text) + ";\n")
 	}
 }
 
@@ -101,7 +101,7 @@ func (s *dbaScript) newRole(role string, steps doctor.Steps, password bool) {
 		}
 		variable := fmt.Sprintf("walhook_new_%d", len(s.passwords)+1)
 		s.passwords = append(s.passwords, role)
-		fmt.Fprintf(s, "SELECT NOT %s AS %s \\gset\n\\if :%s\n%s;\n\\endif\n", step.Unless, variable, variable, step.Text)
+		fmt.Fprintf(s, "SELECT NOT %s AS %s \\gset\n\\if :%s\n%s;\n\\endif\n", sqlLine(step.Unless), variable, variable, sqlLine(step.Text))
 	}
 }
 

@@ -73,7 +73,7 @@ func writeSteps(w io.Writer, steps doctor.Steps) {
 		}
 		text := printable(step.Text)
 		if step.Kind == doctor.SQL {
-			text += ";"
+			text = sqlLine(step.Text) + ";"
 		}
 		fmt.Fprintf(w, "             %s\n", text)
 		if step.Restart {

@@ -93,18 +93,19 @@ func newSetupCommand() *cobra.Command {
 }
 
 // printPlan prints the SQL that a source still needs, without the slot, which walhook
-// creates itself together with its snapshot.
+// creates itself together with its snapshot. A line end in a name would end a comment, and
+// what follows it would run: each line is printable text.
 func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	plan, err := source.PlanSetup(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	for _, warning := range plan.Warnings {
-		fmt.Fprintf(w, "-- warning: %s\n", warning)
+		fmt.Fprintf(w, "-- warning: %s\n", printable(warning))
 	}
 	suggest := func() {
 		for _, s := range plan.Suggestions {
-			fmt.Fprintf(w, "-- suggestion: %s:\n-- %s;\n", s.Why, s.SQL)
+			fmt.Fprintf(w, "-- suggestion: %s:\n-- %s;\n", printable(s.Why), sqlLine(s.SQL))
 		}
 	}
 	if len(plan.Statements) == 0 {
@@ -119,15 +120,15 @@ func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	for _, s := range plan.Statements {
 		note := "needs " + s.Needs
 		if s.Optional {
-			note += "; optional: without it deletes and unchanged large values carry less"
+			note += "; " + source.OptionalNote
 		}
-		if _, err := fmt.Fprintf(w, "%s; -- %s\n", s.SQL, note); err != nil {
+		if _, err := fmt.Fprintf(w, "%s; -- %s\n", sqlLine(s.SQL), printable(note)); err != nil {
 			return err
 		}
 	}
 	for _, s := range plan.Statements {
 		if s.Undo != "" {
-			fmt.Fprintf(w, "-- 'walhook teardown' undoes it, if setup ran it, with: %s\n", s.Undo)
+			fmt.Fprintf(w, "-- 'walhook teardown' undoes it, if setup ran it, with: %s\n", sqlLine(s.Undo))
 		}
 	}
 	suggest()

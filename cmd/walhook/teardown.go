@@ -78,13 +78,13 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 		return err
 	}
 	for _, step := range plan.Steps {
-		fmt.Fprintf(out, "to do: %s;\n", step.SQL)
+		fmt.Fprintf(out, "to do: %s;\n", sqlLine(step.SQL))
 	}
 	for _, left := range plan.Left {
-		fmt.Fprintln(out, "unchanged:", left)
+		fmt.Fprintln(out, "unchanged:", printable(left))
 	}
 	if unknown != nil {
-		fmt.Fprintln(out, "unchanged: replica identities, because the outbox, which records the changed ones, does not answer:", unknown)
+		fmt.Fprintln(out, "unchanged: replica identities, because the outbox, which records the changed ones, does not answer:", printable(unknown.Error()))
 	}
 	if len(plan.Steps) == 0 {
 		fmt.Fprintln(out, "nothing to undo on the source")
@@ -94,9 +94,9 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	}
 	return plan.Apply(ctx, store, func(step source.TeardownStep) {
 		if step.What == step.SQL {
-			fmt.Fprintln(out, "restored:", step.SQL)
+			fmt.Fprintln(out, "restored:", sqlLine(step.SQL))
 		} else {
-			fmt.Fprintln(out, "dropped", step.What)
+			fmt.Fprintln(out, "dropped", printable(step.What))
 		}
 	})
 }
