@@ -27,6 +27,7 @@ func Draft(tables []*Table, account schemas.TableName) ([]byte, error) {
 		return nil, err
 	}
 	d.findOwners()
+	d.findNeverNull()
 	d.propose()
 	d.nameSchemas()
 	var b bytes.Buffer
@@ -59,6 +60,7 @@ type draft struct {
 	names   map[schemas.TableName]string   // of their schemas
 	keys    map[schemas.TableName][]string // that a file names, instead of the tables' own
 	parents map[schemas.TableName]bool     // the tables through which a file owns others
+	given   map[schemas.TableName]way      // the owners of a file
 	depth   map[schemas.TableName]int      // how far from the account the tables of a file are; 1 is next to it
 	account candidate
 	named   bool // the account table was named
@@ -103,6 +105,8 @@ type way struct {
 	to     *Table
 	why    string
 	rank   int // smaller is better
+	// neverNull says that it is longer than the shortest one, and no column on it may be null.
+	neverNull bool
 }
 
 // unusable is why no schema can be drafted for a table; "" where one can.
@@ -207,9 +211,9 @@ func (d *draft) waysTo(t, parent *Table) (ways []way) {
 		key := t.foreignKeyOf(column.Name)
 		switch {
 		case key != nil && key.Table == parent.Name && key.Refers[0] == target:
-			ways = append(ways, way{column.Name, parent, "foreign key " + key.Name, rank})
+			ways = append(ways, way{column: column.Name, to: parent, why: "foreign key " + key.Name, rank: rank})
 		case key == nil && refersByName(column, parent, target):
-			ways = append(ways, way{column.Name, parent, "its name, no foreign key says so", rank + 100_000})
+			ways = append(ways, way{column: column.Name, to: parent, why: "its name, no foreign key says so", rank: rank + 100_000})
 		}
 	}
 	return ways

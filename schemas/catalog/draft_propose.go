@@ -70,11 +70,11 @@ func (d *draft) guesses(t *Table, reached []*Table, key []string) []way {
 		}
 		switch account := d.account.table; {
 		case slices.ContainsFunc(namesOf(account.Name.Name, id.Name), func(n string) bool { return strings.HasSuffix(name, "_"+n) }):
-			ways = append(ways, way{c.Name, account, fmt.Sprintf("its name, which ends like a reference to %s", account.Name), i + 200_000})
+			ways = append(ways, way{column: c.Name, to: account, why: fmt.Sprintf("its name, which ends like a reference to %s", account.Name), rank: i + 200_000})
 		case isBareName(name, account.Name.Name):
-			ways = append(ways, way{c.Name, account, fmt.Sprintf("its name, which is that of %s", account.Name), i + 250_000})
+			ways = append(ways, way{column: c.Name, to: account, why: fmt.Sprintf("its name, which is that of %s", account.Name), rank: i + 250_000})
 		case soundsLikeAccount(name) && !slices.Contains(key, c.Name) && !d.refersElsewhere(c):
-			ways = append(ways, way{c.Name, account, "its name and type, which an account's id could have", i + 300_000})
+			ways = append(ways, way{column: c.Name, to: account, why: "its name and type, which an account's id could have", rank: i + 300_000})
 		}
 	}
 	for i := range t.Columns {
@@ -84,9 +84,9 @@ func (d *draft) guesses(t *Table, reached []*Table, key []string) []way {
 			switch {
 			case !canName(c) || t.foreignKeyOf(c.Name) != nil || parent == t || typeClass(c.Type) != "text" || typeClass(other.Type) != "text":
 			case isBareName(strings.ToLower(c.Name), parent.Name.Name):
-				ways = append(ways, way{c.Name, parent, fmt.Sprintf("its name, which is that of %s", parent.Name), i + 400_000})
+				ways = append(ways, way{column: c.Name, to: parent, why: fmt.Sprintf("its name, which is that of %s", parent.Name), rank: i + 400_000})
 			case len(key) == 1 && key[0] == c.Name && c.Name == other.Name && firstWord(t) == firstWord(parent) && d.isNextToAccount(parent):
-				ways = append(ways, way{c.Name, parent, fmt.Sprintf("its key, if its rows have the %s of those of %s", c.Name, parent.Name), i + 500_000})
+				ways = append(ways, way{column: c.Name, to: parent, why: fmt.Sprintf("its key, if its rows have the %s of those of %s", c.Name, parent.Name), rank: i + 500_000})
 			}
 		}
 	}

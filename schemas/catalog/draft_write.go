@@ -145,9 +145,16 @@ func (d *draft) writeOwner(b *bytes.Buffer, t *Table) {
 	if !strings.HasPrefix(ways[0].why, "foreign key") {
 		comment(b, "    ", "By "+ways[0].why+".")
 	}
+	if note := d.nullNote(t); note != "" {
+		comment(b, "    ", note)
+	}
 	fmt.Fprintf(b, "    owner: %s\n", d.ownerText(ways[0]))
 	for _, other := range ways[1:] {
-		fmt.Fprintf(b, "    # or, by %s:\n    # owner: %s\n", cleanLine(other.why), d.ownerText(other))
+		never := ""
+		if other.neverNull {
+			never = "longer and never null, "
+		}
+		fmt.Fprintf(b, "    # or, %sby %s:\n    # owner: %s\n", never, cleanLine(other.why), d.ownerText(other))
 	}
 }
 

@@ -111,7 +111,7 @@ func (u *update) pass(edit func(*sheet) error) (changed bool, err error) {
 // schema in loose has no owner yet.
 func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 	d := newDraft(u.tables)
-	d.depth, d.parents = map[schemas.TableName]int{}, map[schemas.TableName]bool{}
+	d.depth, d.parents, d.given = map[schemas.TableName]int{}, map[schemas.TableName]bool{}, map[schemas.TableName]way{}
 	for _, s := range c.Schemas {
 		if parent := c.byName[s.Owner.Schema]; parent != nil {
 			d.parents[parent.Table] = true
@@ -142,7 +142,17 @@ func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 		return nil, fmt.Errorf("account.id: table %s has no column %s; name the column of an account's id in the file, then update it", t.Name, c.Account.ID)
 	}
 	d.account = candidate{table: t, id: c.Account.ID}
+	for _, s := range c.Schemas {
+		parent := t
+		if above := c.byName[s.Owner.Schema]; above != nil {
+			parent = d.byName[above.Table]
+		}
+		if !loose[s.Name] {
+			d.given[s.Table] = way{column: s.Owner.Column, to: parent}
+		}
+	}
 	d.findOwners()
+	d.findNeverNull()
 	d.propose()
 	d.nameSchemas()
 	return d, nil
