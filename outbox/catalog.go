@@ -266,6 +266,10 @@ func (p *Publisher) Adopt(ctx context.Context, next *catalog.Catalog, point sche
 		if _, err := tx.Exec(ctx, adoptSourceSQL, next.Fingerprint()); err != nil {
 			return err
 		}
+		// A cursor may be that of another key, or behind a schema that has begun.
+		if _, err := tx.Exec(ctx, restartResyncSQL+"true"); err != nil {
+			return err
+		}
 		return p.putCatalogTx(ctx, tx, next, point)
 	})
 	if err != nil {

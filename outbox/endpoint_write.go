@@ -137,8 +137,7 @@ func (s *Store) queueEndpoint(b *pgx.Batch, w *route.EndpointWrite, held map[int
 		args = append(args, s.secrets.SealURL(w.URL, seal.Holder{Account: account, Webhook: AccountWebhook}), string(state), reason, w.FeedFrom, w.Ended)
 		b.Queue(writeEndpointSQL, args...).QueryRow(learn)
 		if w.Change == route.URLSet {
-			b.Queue(EndResyncSQL, account, AccountWebhook, ReasonURLSet)
-			b.Queue(InitialStateSQL, account, AccountWebhook)
+			QueueURLSet(b, account, AccountWebhook)
 		}
 		host := address.HostOf(w.URL)
 		b.Queue(holdURLSQL, account, host)

@@ -106,19 +106,48 @@ const (
 
 	forgetResyncsSQL = `DELETE FROM walhook.resync WHERE done_at < clock_timestamp() - $1::interval`
 
-	ofWebhookSQL = `(SELECT p.id FROM walhook.endpoint p WHERE p.account = $1 AND p.webhook = $2)`
+	// The next statements follow a URL that was set; a condition on the endpoint p follows.
+	// A resync of a webhook with initial state ends, and another one begins.
+	supersedeResyncSQL = `
+		UPDATE walhook.resync r SET done_at = clock_timestamp(), reason = '` + ReasonURLSet + `'
+		FROM walhook.endpoint p WHERE p.id = r.endpoint AND r.done_at IS NULL AND p.initial_state AND `
 
-	// EndResyncSQL ends the resync of a webhook that runs, if there is one, with a reason.
-	EndResyncSQL = `
-		UPDATE walhook.resync SET done_at = clock_timestamp(), reason = $3
-		WHERE done_at IS NULL AND endpoint = ` + ofWebhookSQL + ` AND (SELECT initial_state FROM walhook.endpoint p WHERE p.account = $1 AND p.webhook = $2)`
-
-	// InitialStateSQL asks for a webhook's initial state, where it is to have one.
-	InitialStateSQL = `
+	initialStateSQL = `
 		INSERT INTO walhook.resync (endpoint, kind)
-		SELECT id, 'insert' FROM walhook.endpoint p WHERE account = $1 AND webhook = $2 AND initial_state AND state <> 'cleared'
-		ON CONFLICT (endpoint) WHERE done_at IS NULL DO NOTHING`
+		SELECT p.id, 'insert' FROM walhook.endpoint p WHERE p.initial_state AND p.state <> 'cleared' AND `
+
+	unlessOneRunsSQL = ` ON CONFLICT (endpoint) WHERE done_at IS NULL DO NOTHING`
+
+	// restartResyncSQL has a resync send all records again: whoever has the new URL has got
+	// none of them. The number refuses a step that is being made.
+	restartResyncSQL = `
+		UPDATE walhook.resync r SET at_schema = '', at_key = NULL, sent = 0, numbered = r.numbered + 1
+		FROM walhook.endpoint p WHERE p.id = r.endpoint AND r.done_at IS NULL AND `
+
+	isWebhookSQL = `p.account = $1 AND p.webhook = $2`
 )
+
+// QueueURLSet has a webhook whose URL was set get the present state from its beginning: where
+// it is to begin with it, and where a resync is under way.
+func QueueURLSet(b *pgx.Batch, account, webhook string) {
+	for _, sql := range []string{
+		supersedeResyncSQL + isWebhookSQL, initialStateSQL + isWebhookSQL + unlessOneRunsSQL, restartResyncSQL + "NOT p.initial_state AND " + isWebhookSQL,
+	} {
+		b.Queue(sql, account, webhook)
+	}
+}
+
+// urlsSetTx is QueueURLSet for endpoints.
+func urlsSetTx(ctx context.Context, tx pgx.Tx, ids []int64) error {
+	for _, sql := range []string{
+		supersedeResyncSQL + "p.id = ANY ($1)", initialStateSQL + "p.id = ANY ($1)" + unlessOneRunsSQL, restartResyncSQL + "NOT p.initial_state AND p.id = ANY ($1)",
+	} {
+		if _, err := tx.Exec(ctx, sql, ids); err != nil {
+			return fmt.Errorf("begin with the present state where a URL was set: %w", err)
+		}
+	}
+	return nil
+}
 
 // The reasons for which a resync ends before its end.
 const (

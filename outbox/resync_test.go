@@ -181,8 +181,10 @@ func TestResync_GoesOnBehindItsLastChunk(t *testing.T) {
 		"another publisher": func(t *testing.T, f *feed) { f.restart(t) },
 		"a take-over":       func(t *testing.T, f *feed) { f.takeOver(t) },
 		"an edited webhook": func(t *testing.T, f *feed) {
-			f.exec(t, "UPDATE walhook.webhooks_version SET version = version + 1, stamped = stamped + 1")
-			f.commit(t, setURL(urlA, urlB))
+			id := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '7'")
+			f.publisher.mu.Lock()
+			defer f.publisher.mu.Unlock()
+			f.publisher.view.Webhook("7", id).Revision++ // as following the webhooks does
 		},
 		"too much to remember": func(t *testing.T, f *feed) {
 			f.publisher.mu.Lock()
@@ -318,6 +320,50 @@ func TestResync_InitialStateWhenTheURLIsSet(t *testing.T) {
 	f.passes(t, s, ids[0], 1)
 	wantLines(t, all[string](t, f.world, "SELECT type || ' ' || record FROM walhook.event WHERE record LIKE 'dids%' ORDER BY id"), "insert dids:1", "insert dids:2", "insert dids:3")
 	wantLines(t, all[string](t, f.world, "SELECT reason FROM walhook.resync ORDER BY id"), ReasonURLSet, "")
+}
+
+// Whoever has the new URL has got nothing of what went to the former one.
+func TestResync_SendsEverythingToAnotherURL(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, f *feed){
+		"at the source": func(t *testing.T, f *feed) { f.commit(t, setURL("https://example.com/7", urlB)) },
+		"cleared and set": func(t *testing.T, f *feed) {
+			f.commit(t, setURL("https://example.com/7", nil), setURL(nil, urlB))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, s := newResync(t, 400)
+			id := f.askResync(t, "7")
+			s.reading = func(r SourceRow) {
+				if r.Key == "250" && s.opened == 1 {
+					f.forget(t)
+					change(t, f)
+				}
+			}
+			f.passes(t, s, id, 3)
+			if records, _ := f.toldOf(t, "7"); len(records) != 400 {
+				t.Errorf("the new URL is told of %d records, want 400", len(records))
+			}
+			wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', sent, done_at IS NOT NULL, reason) FROM walhook.resync"), "400 t ")
+			if n := one[int](t, f.world, "SELECT count(*) - count(DISTINCT webhook_id) FROM walhook.event WHERE webhook_id LIKE 'sync%'"); n != 0 {
+				t.Errorf("%d ids are given twice", n)
+			}
+		})
+	}
+}
+
+// A catalog that takes effect may have another key, or schemas that sort before the cursor.
+func TestResync_BeginsAgainWithAnotherCatalog(t *testing.T) {
+	f, _ := newResync(t, 0)
+	f.askResync(t, "7")
+	f.exec(t, "UPDATE walhook.resync SET at_schema = 'dids', at_key = '{x}', sent = 5, numbered = 5")
+	next := parsed(t, otherCatalog)
+	if err := f.store.AskCatalog(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.publisher.Adopt(t.Context(), next, f.commitLSN+0x100, func(catalog.SnapshotSink) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', at_schema, at_key IS NULL, sent, numbered) FROM walhook.resync"), " t 0 6")
 }
 
 func poisonResync(t *testing.T) {

@@ -80,13 +80,17 @@ const (
 		FROM walhook.snapshot_account s
 		WHERE s.account = e.account AND e.webhook = 'account' AND (s.own_secret OR e.own_secret) AND s.secret <> e.secret`
 
+	// Of those whose URL was set it returns the ones for which that concerns a resync.
 	mergeAccountsSQL = `
+		WITH merged AS (
 		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret)
 		SELECT account, url, state, reason, secret, own_secret FROM walhook.snapshot_account WHERE url <> ''
 		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + urlStateSQL + `,
 			ended_at = NULL, revision = e.revision + (e.revision < 9223372036854775807)::int, changed_at = clock_timestamp()
-		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL`
+		WHERE e.url IS DISTINCT FROM excluded.url OR e.state = 'cleared' OR e.ended_at IS NOT NULL
+		RETURNING id, initial_state)
+		SELECT id FROM merged m WHERE initial_state OR EXISTS (SELECT FROM walhook.resync r WHERE r.endpoint = m.id AND r.done_at IS NULL)`
 
 	clearAccountsSQL = `
 		UPDATE walhook.endpoint e SET ` + clearedSQL + `, feed_from = $2,
@@ -193,6 +197,11 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, w *Snapshot
 	if err := p.mergeAccountsTx(ctx, tx, p.given, w.gap != nil); err != nil {
 		return err
 	}
+	if w.gap == nil { // what changed behind a resync's cursor is told by nobody
+		if _, err := tx.Exec(ctx, restartResyncSQL+"true"); err != nil {
+			return err
+		}
+	}
 	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), int64(w.visible.Xmin), w.gap == nil, p.view.NextID)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = errors.New("another setup replaced this snapshot")
@@ -222,17 +231,30 @@ func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog
 	if later {
 		end = "SELECT"
 	}
-	for _, merge := range []struct {
+	type step struct {
 		sql  string
 		args []any
-	}{
+	}
+	for _, merge := range []step{
 		// Whoever changes several endpoints takes them in one order, or all.
 		{lockAccountsSQL, []any{accountsLock}},
 		{"LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE", nil},
 		{retireEndedWebhooksSQL, []any{reasonEnded, int64(math.MaxInt64)}},
 		{retireEndedSQL, nil},
 		{takeSecretsSQL, []any{secretOverlap}},
-		{mergeAccountsSQL, nil},
+	} {
+		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {
+			return err
+		}
+	}
+	set, err := collect[int64](tx.Query(ctx, mergeAccountsSQL))
+	if err != nil {
+		return err
+	}
+	if err := urlsSetTx(ctx, tx, set); err != nil {
+		return err
+	}
+	for _, merge := range []step{
 		{clearAccountsSQL, []any{reasonCleared, p.view.NextID}},
 		{end, nil},
 		{noteGoneAccountsSQL, nil},

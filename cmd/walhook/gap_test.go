@@ -135,6 +135,37 @@ func TestGap_FollowsURLsAndAccounts(t *testing.T) {
 	}
 }
 
+// Who got a URL in the gap begins there: with the present state where it asked for that, and
+// with all of a resync that was under way.
+func TestGap_BeginsWithTheStateWhereAURLWasSet(t *testing.T) {
+	t.Parallel()
+	w := newGapWorld(t, pgtest.Database(t), `
+		INSERT INTO users SELECT n, 'n', 'https://example.com/' || n, NULL FROM generate_series(7, 12) n`)
+	for _, sql := range []string{
+		"UPDATE walhook.endpoint SET initial_state = account IN ('7', '9', '10')",
+		"INSERT INTO walhook.resync (endpoint, kind, at_schema, at_key, sent, numbered) SELECT id, 'update', 'items', '{5}', 5, 5 FROM walhook.endpoint WHERE account IN ('8', '10', '11')",
+	} {
+		if _, err := w.box.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.exec(t, "UPDATE users SET web_hook_url = NULL WHERE id = 7")
+	w.read(t, false)
+	w.loseSlot(t)
+	w.exec(t, "UPDATE users SET web_hook_url = 'https://example.com/new/' || id WHERE id <> 9 AND id <> 11")
+	w.setup(t, source.Reconcile)
+	const state = `SELECT string_agg(format('%s %s %s %s %s', p.account, r.kind, r.at_schema, r.sent, r.reason <> ''), E'\n' ORDER BY p.account::int, r.id)
+		FROM walhook.resync r JOIN walhook.endpoint p ON p.id = r.endpoint`
+	if got, want := w.text(t, w.box, state), "7 insert  0 f\n8 update  0 f\n10 update items 5 t\n10 insert  0 f\n11 update items 5 f"; got != want {
+		t.Errorf("resyncs:\n%s\nwant:\n%s", got, want)
+	}
+	w.loseSlot(t)
+	w.setup(t, source.Forget) // nobody tells what changed behind the cursor
+	if got := w.text(t, w.box, "SELECT at_schema FROM walhook.resync r JOIN walhook.endpoint p ON p.id = r.endpoint WHERE p.account = '11'"); got != "" {
+		t.Errorf("a resync goes on behind %s", got)
+	}
+}
+
 // What is left is appended by whoever takes over next, before anything newer.
 func TestGap_InterruptedGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()

@@ -280,14 +280,10 @@ func scanResync(row pgx.CollectableRow) (r Resync, err error) {
 	return r, err
 }
 
-// beginStateTx has a webhook whose URL was set begin with the present state, where it is to.
-func beginStateTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
-	if !w.InitialState {
-		return nil
-	}
-	if _, err := tx.Exec(ctx, outbox.EndResyncSQL, w.Account, w.ID, outbox.ReasonURLSet); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, outbox.InitialStateSQL, w.Account, w.ID)
-	return err
+// urlSetTx has a webhook whose URL was set get the present state from its beginning, where it
+// is to have that.
+func urlSetTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
+	b := new(pgx.Batch)
+	outbox.QueueURLSet(b, w.Account, w.ID)
+	return tx.SendBatch(ctx, b).Close()
 }

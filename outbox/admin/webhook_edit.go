@@ -112,7 +112,7 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 	if err := a.writeWebhookTx(ctx, tx, w); err != nil {
 		return err
 	}
-	if err := beginStateTx(ctx, tx, w); err != nil {
+	if err := urlSetTx(ctx, tx, w); err != nil {
 		return err
 	}
 	return a.readWebhookTx(ctx, tx, webhookSQL, w)
@@ -174,7 +174,7 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 			return err
 		}
 		if w.URL != before.URL {
-			if err := beginStateTx(ctx, tx, &w); err != nil {
+			if err := urlSetTx(ctx, tx, &w); err != nil {
 				return err
 			}
 		}
