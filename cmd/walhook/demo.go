@@ -40,8 +40,8 @@ in the database kept: byte for byte, in order, nothing lost. The exit status is 
 when everything matches. The demo leaves nothing behind.
 
 On a terminal it shows totals, the receivers by kind and the latest attempts in
-one place; elsewhere, and with TERM=dumb, it prints a line a second. NO_COLOR
-turns colours off. Ctrl-C ends the activity at any moment, and the summary
+one place; elsewhere, and with TERM=dumb, it prints a line a second, or every ten
+seconds while nothing changes. NO_COLOR turns colours off. Ctrl-C ends the activity at any moment, and the summary
 follows; a second Ctrl-C ends the demo at once.`
 
 // The limits of the flags.

@@ -126,6 +126,31 @@ func TestDemoView_CountsWhatItDoesNotShow(t *testing.T) {
 	}
 }
 
+// In a pipe an idle carrier is no reason to repeat the same line.
+func TestDemoView_SaysTheSameOnlyEveryTenSeconds(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	v := newDemoView(demoOptions{accounts: 24, duration: time.Second}, &out)
+	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	v.now = func() time.Time { return now }
+	v.begin()
+	v.idle()
+	out.Reset()
+	account := fmt.Sprint(carrier.AccountID(0))
+	for second := range 35 {
+		reading := demoReading{committed: 5}
+		if second == 15 {
+			reading.appended = map[int64]demoBacklog{1: {account, 7}}
+		}
+		v.read(reading)
+		now = now.Add(time.Second)
+	}
+	// At 0, 10, 15 (a change) and 25.
+	if lines := strings.Count(out.String(), "\n"); lines != 4 || strings.Count(out.String(), " 7 events waiting") != 2 {
+		t.Errorf("%d lines:\n%s", lines, out.String())
+	}
+}
+
 func TestDemo_RefusesWhatItsHelpExcludes(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{

@@ -34,6 +34,8 @@ type demoView struct {
 	counted   int                     // accounts that the kinds have counted
 	log       []string                // lines of walhook's log that wait for the end of the screen
 	logMore   int                     // lines that log has no room for
+	told      string                  // the latest line, without a screen
+	toldAt    time.Time
 }
 
 // demoReceiver is one endpoint's part of the demo.
@@ -210,7 +212,11 @@ type demoBacklog struct {
 // furthestBehind is how many receivers the screen names, where it has room.
 const furthestBehind = 10
 
-// read takes a reading, and prints a line if there is no screen. Nobody waits for who
+// sameLineEvery is how often the same line is printed, while a carrier is idle and retries
+// are far away.
+const sameLineEvery = 10 * time.Second
+
+// read takes a reading, and prints a line if there is no screen and something changed. Nobody waits for who
 // reads that line.
 func (v *demoView) read(reading demoReading) {
 	if line := v.take(reading); line != "" {
@@ -260,6 +266,10 @@ func (v *demoView) take(reading demoReading) (line string) {
 	f.readAt, f.deliveredThen = now, delivered
 	if v.screen == nil {
 		line = f.line(now)
+		if line == v.told && now.Sub(v.toldAt) < sameLineEvery {
+			return ""
+		}
+		v.told, v.toldAt = line, now
 	}
 	return line
 }

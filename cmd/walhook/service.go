@@ -147,6 +147,10 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 	if _, gap := errors.AsType[*source.GapError](err); err != nil && !gap && asked.Err() != nil && !errors.Is(context.Cause(ctx), err) {
 		// The process was asked to stop and has stopped: what it could not finish is
 		// not an error.
+		if !isClosed(prepared) {
+			log.Info("stopped before anything was read or sent", zap.Error(err))
+			return nil
+		}
 		log.Warn("stopped before everything was stored: some events may be sent again", zap.Error(err))
 		return nil
 	}

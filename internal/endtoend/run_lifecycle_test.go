@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -78,6 +79,28 @@ func TestRun_WaitsForItsDatabasesAndIsReadyOnceItReads(t *testing.T) {
 	s.db.Exec(t, "INSERT INTO item (id, account) VALUES (2, 1)")
 	eventually(t, 40*time.Second, func() bool { return server.Count() >= 2 })
 	process.stop(t)
+}
+
+// A stop at the start, while the outbox has not answered yet, stores nothing and leaves
+// nothing unstored.
+func TestRun_AStopBeforeTheOutboxAnswersIsNoWarning(t *testing.T) {
+	t.Parallel()
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mute.Close() })
+	url := "postgres://walhook@" + mute.Addr().String() + "/walhook?sslmode=disable"
+	process := startChild(t, "run", "--source", url, "--outbox", url, "--listen", "off")
+	conn, err := mute.Accept() // and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	process.stop(t)
+	if log := process.log(); strings.Contains(log, "may be sent again") || !strings.Contains(log, "stopped") {
+		t.Errorf("log:\n%s", log)
+	}
 }
 
 // TestRun_ACleanStopEndsInTimeAndRepeatsNothing stops a process by SIGTERM in

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"walhook/outbox"
 	"walhook/schemas"
@@ -64,6 +65,14 @@ func TestAccount_ThatEndedIsNotCountedOrEdited(t *testing.T) {
 	}
 	if _, err := f.admin.EditWebhook(t.Context(), Caller{}, "7", outbox.AccountWebhook, anyState); !errors.Is(err, ErrAccountEnded) {
 		t.Errorf("edited: %v", err)
+	}
+	if _, _, err := f.admin.RotateSecret(t.Context(), "7", time.Hour); !errors.Is(err, ErrAccountEnded) {
+		t.Errorf("rotated: %v", err)
+	}
+	for _, ordering := range []outbox.Ordering{outbox.OrderingRecord, outbox.OrderingStrict} {
+		if _, err := f.admin.SetOrdering(t.Context(), "7", ordering); !errors.Is(err, ErrAccountEnded) {
+			t.Errorf("ordering %s: %v", ordering, err)
+		}
 	}
 	if _, err := f.admin.EditWebhook(t.Context(), Caller{}, "8", outbox.AccountWebhook, anyState); err != nil {
 		t.Errorf("the present account's: %v", err)

@@ -274,7 +274,7 @@ func (a *Admin) Ordering(ctx context.Context, account string) (ordering outbox.O
 
 // SetOrdering chooses which of an account's events wait for each other, from
 // the next one on that a sender starts. The one that is in force changes
-// nothing. [ErrNoEndpoint] when there is none.
+// nothing. [ErrNoEndpoint] when there is none, [ErrAccountEnded] when its account ended.
 func (a *Admin) SetOrdering(ctx context.Context, account string, ordering outbox.Ordering) (EndpointInfo, error) {
 	switch ordering {
 	case outbox.OrderingNone, outbox.OrderingRecord, outbox.OrderingStrict:
@@ -282,6 +282,9 @@ func (a *Admin) SetOrdering(ctx context.Context, account string, ordering outbox
 		return EndpointInfo{}, fmt.Errorf("ordering %q: want none, record or strict", string(ordering))
 	}
 	return a.operate(ctx, Caller{}, account, outbox.AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		if !e.EndedAt.IsZero() {
+			return e, ErrAccountEnded
+		}
 		if e.Ordering == ordering {
 			return e, nil
 		}
@@ -345,8 +348,8 @@ const (
 // before that until theirs. Where overlap is zero all of them end: no attempt that
 // begins after the return is signed with them, by whichever process, unless
 // [ErrNotConfirmed] says that a sender did not answer; the new secret is in force
-// all the same. [ErrTooManySecrets], [ErrNoEndpoint] when there is none; a
-// [*StateError] when the secret is the one in the account's own column.
+// all the same. [ErrTooManySecrets], [ErrNoEndpoint] when there is none,
+// [ErrAccountEnded] when its account ended; a [*StateError] when the secret is the one in the account's own column.
 func (a *Admin) RotateSecret(ctx context.Context, account string, overlap time.Duration) (secret string, until time.Time, err error) {
 	return a.RotateWebhookSecret(ctx, Caller{}, account, outbox.AccountWebhook, overlap)
 }
@@ -360,6 +363,9 @@ func (a *Admin) RotateWebhookSecret(ctx context.Context, by Caller, account, web
 	secret = seal.NewSecret()
 	var endpoint, revision int64
 	_, err = a.operate(ctx, by, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+		if !e.EndedAt.IsZero() {
+			return e, ErrAccountEnded
+		}
 		var own bool
 		if err := tx.QueryRow(ctx, ownSecretSQL, e.ID).Scan(&own); err != nil {
 			return e, err
