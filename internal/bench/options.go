@@ -62,8 +62,8 @@ func Defaults() Options {
 	return Options{
 		Measures: DefaultMeasures(), Repetitions: 3,
 		Changes: 100_000, Accounts: 1000, Receivers: 4, Concurrency: 64,
-		Rates: []float64{100, 1000, 5000}, Length: 10 * time.Second,
-		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 20 * time.Second,
+		Rates: []float64{100, 1000, 5000}, Length: 8 * time.Second,
+		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 15 * time.Second,
 		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
 		Senders: []int{1, 2, 4}, ScaleChanges: 20_000, ScaleRate: 500, ScaleLength: 2 * time.Second,
 		EditWebhooks: 100_000, Edits: 100, EditRate: 200,
