@@ -18,15 +18,21 @@ func paged[T, S any](list []T, size int, shown func(*T) S, key func(*T) any) *pa
 	p := &pageAnswer[S]{}
 	if len(list) > size {
 		list = list[:size]
-		text, err := json.Marshal(key(&list[size-1]))
-		if err == nil { // keys consist of numbers, texts and times
-			p.Body.NextStartKey = base64.RawURLEncoding.EncodeToString(text)
-		}
+		p.Body.NextStartKey = keyText(key(&list[size-1]))
 	}
 	for i := range list {
 		p.Body.Data = append(p.Body.Data, shown(&list[i]))
 	}
 	return p
+}
+
+// keyText writes a sort key as the start of a page.
+func keyText(key any) string {
+	text, err := json.Marshal(key)
+	if err != nil { // keys consist of numbers, texts and times
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
 }
 
 // startKey returns the key after which a page begins; the zero value stands for the

@@ -48,7 +48,7 @@ func (s *subscriptions) registerReplays(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/replay"
 	s.replays = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[replayFields]())
 	huma.Register(routes, idempotent(expensive(withBody(operation("replay", http.MethodPost, path, "Send events again",
-		"Sends delivered and dead-lettered events again; events that still wait are not sent twice. They keep their ids. The replay runs in the background."),
+		"Sends delivered and dead-lettered events again; events that still wait are not sent twice: use retry for them. They keep their ids. An unknown id is a 400 that names it. The replay runs in the background."),
 		s.replays, http.StatusAccepted))), handled(s, s.replay))
 	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List replays",
 		"Newest first, with their progress."), handled(s, s.listReplays))
@@ -72,7 +72,7 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 		return nil, err
 	}
 	asked.Endpoint, asked.By = w.Endpoint, callOf(ctx).caller()
-	kept, err := s.cfg.Admin.KeptEvents(ctx, asked.Endpoint, asked.WebhookIDs)
+	kept, err := s.keptEvents(ctx, &w, asked.WebhookIDs)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +84,9 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 	}
 	var made *answer[replay]
 	asked, err = s.cfg.Admin.CreateRequest(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
+		if len(kept) > 0 && r.Total == 0 {
+			return nil, fail(http.StatusConflict, stillWait(len(kept)))
+		}
 		made = answerOf(shownReplay(&r), sent.warnings, expect(&r, kept))
 		return once.write(made)
 	})
@@ -97,18 +100,15 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 // namedIDs is the most ids that an answer names.
 const namedIDs = 20
 
-// expect warns about the parts of a request that a replay cannot fulfil. kept are those
-// of its ids that have events.
-func expect(asked *admin.Request, kept []string) (warnings []string) {
-	if len(asked.WebhookIDs) == 0 {
-		if asked.Total == 0 {
-			warnings = append(warnings, "nothing to send: none of the first 10000 events since then has been delivered or dead-lettered; events that still wait, retries included, are not sent twice")
-		}
-		return warnings
+// keptEvents returns those of the ids that the webhook has events of, each once. It
+// refuses ids that it has none of, and names them.
+func (s *subscriptions) keptEvents(ctx context.Context, w *admin.Webhook, ids []string) (kept []string, err error) {
+	kept, err = s.cfg.Admin.KeptEvents(ctx, w.Endpoint, ids)
+	if err != nil {
+		return nil, err
 	}
-	ids := slices.Compact(slices.Sorted(slices.Values(asked.WebhookIDs)))
 	var unknown []string
-	for _, id := range ids {
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
 		if !slices.Contains(kept, id) {
 			unknown = append(unknown, printable(id))
 		}
@@ -117,10 +117,27 @@ func expect(asked *admin.Request, kept []string) (warnings []string) {
 		unknown = append(unknown[:namedIDs], fmt.Sprintf("and %d more", n-namedIDs))
 	}
 	if len(unknown) > 0 {
-		warnings = append(warnings, "event_ids: unknown to this webhook, or past retention: "+strings.Join(unknown, ", "))
+		return nil, badRequest("event_ids", "unknown to this webhook, or past retention: "+strings.Join(unknown, ", ")+"; nothing is done for the others either")
 	}
-	if late := int64(len(kept)) - asked.Total; late > 0 {
-		warnings = append(warnings, fmt.Sprintf("event_ids: %d of them are not sent: they still wait, for example for a retry, or are past retention", late))
+	return kept, nil
+}
+
+// stillWait says why a replay sends none, or not all, of the events that it names.
+func stillWait(n int) string {
+	return fmt.Sprintf("event_ids: %d of them are not sent again: they still wait, or are past retention; POST …/retry sends now what waits for a retry", n)
+}
+
+// expect warns about the parts of a request that a replay cannot fulfil. kept are its
+// ids.
+func expect(asked *admin.Request, kept []string) (warnings []string) {
+	if len(kept) == 0 {
+		if asked.Total == 0 {
+			warnings = append(warnings, "nothing to send: none of the first 10000 events since then has been delivered or dead-lettered; events that still wait are not sent twice; POST …/retry sends now what waits for a retry")
+		}
+		return warnings
+	}
+	if late := len(kept) - int(asked.Total); late > 0 {
+		warnings = append(warnings, stillWait(late))
 	}
 	if asked.Total == 0 {
 		warnings = append(warnings, "nothing to send")

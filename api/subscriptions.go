@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -37,6 +38,8 @@ type Config struct {
 type Destination interface {
 	// Try makes one request for the event and returns the attempt.
 	Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt
+	// Render returns the request of an event without making it.
+	Render(outbox.Endpoint, outbox.Event) (outbox.Rendered, error)
 	// CheckHost returns an error, for people, if walhook sends nothing to the host of a
 	// URL. It does not resolve the host's name.
 	CheckHost(url string) error
@@ -105,7 +108,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 		Transformers:  []huma.Transformer{s.transform},
 	}
 	routes := huma.NewGroup(humago.New(mux, config), prefixes...)
-	routes.UseMiddleware(inKazooShape, s.bounded, s.authorize)
+	routes.UseMiddleware(inKazooShape, s.bounded, s.authorize, checkQuery)
 	s.edits = newDocument(config.Components.Schemas)
 	s.offers = &offers{now: cfg.Offer, api: config.OpenAPI, edits: s.edits}
 	s.registerWebhooks(routes)
@@ -163,9 +166,9 @@ func (s *subscriptions) cannotHold(ctx context.Context, text string) bool {
 func handled[I, O any](s *subscriptions, f func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
 	return func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
-		if err == nil {
+		if err == nil || isUnknownEvent(err) {
 			c := callOf(ctx)
-			err = s.cfg.Admin.Admits(ctx, c.caller(), c.account)
+			err = cmp.Or(s.cfg.Admin.Admits(ctx, c.caller(), c.account), err)
 		}
 		if err == nil {
 			return out, nil
@@ -181,6 +184,8 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	switch {
 	case errors.Is(err, admin.ErrNoWebhook), errors.Is(err, admin.ErrNoEndpoint):
 		return notFound("webhook not found")
+	case isUnknownEvent(err):
+		return notFound(err.Error())
 	case errors.Is(err, admin.ErrNoToken):
 		return notFound("token not found")
 	case errors.Is(err, admin.ErrUnreadable):

@@ -99,6 +99,10 @@ func (c *fixedDestination) CheckHost(url string) error {
 	return nil
 }
 
+func (c *fixedDestination) Render(_ outbox.Endpoint, e outbox.Event) (outbox.Rendered, error) {
+	return outbox.Rendered{Method: "POST", ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}, nil
+}
+
 func (c *fixedDestination) Try(_ context.Context, _ outbox.Endpoint, e outbox.Event) outbox.Attempt {
 	c.tried = append(c.tried, e)
 	return outbox.Attempt{Status: 200, Outcome: "delivered", Reason: "2xx", Number: 1}

@@ -20,7 +20,7 @@ const (
 	deadLettersSQL = `INSERT INTO walhook.dead_letter ` + deadLetterColumns + `
 		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason,
 			CASE WHEN d.reason = 'unreadable' THEN 0 ELSE ` + SizeSQL + ` END, e.format,
-			CASE WHEN d.reason = 'unreadable' THEN '' ELSE ` + bodySQL + ` END
+			CASE WHEN d.reason = 'unreadable' THEN '' ELSE ` + BodySQL + ` END
 		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
 		JOIN walhook.event e ON e.id = d.event_id
 		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = e.endpoint AND o.event_id = e.id)`

@@ -90,6 +90,15 @@ type Event struct {
 	Attempts int
 }
 
+// Rendered is the request of an event in the form that its endpoint asks for.
+type Rendered struct {
+	Method      string
+	ContentType string // "" without a body
+	UserAgent   string
+	Query       string // that a GET adds to the URL's own
+	Body        []byte // not to be changed
+}
+
 // Disposition is what becomes of an event after an attempt, or without one.
 type Disposition byte
 

@@ -71,7 +71,7 @@ const sharedFrom = 2 << 10
 // What statements ask of a row e of the event log.
 const (
 	SizeSQL = `coalesce(e.body_size, octet_length(e.body))`
-	bodySQL = `CASE WHEN e.body_of IS NULL THEN e.body ELSE (SELECT o.body FROM walhook.event o WHERE o.id = e.body_of) END`
+	BodySQL = `CASE WHEN e.body_of IS NULL THEN e.body ELSE (SELECT o.body FROM walhook.event o WHERE o.id = e.body_of) END`
 
 	// An event with an attempt has been settled by it or is in retry. An EXISTS
 	// would do, but may be planned as a scan of the whole table.

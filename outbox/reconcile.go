@@ -385,7 +385,7 @@ const (
 		DELETE FROM walhook.snapshot_missed m USING last l, walhook.snapshot_row r
 		WHERE m.schema = l.schema AND m.key = l.key AND r.schema = l.schema AND r.key = l.key AND NOT r.gone AND EXISTS (
 			SELECT FROM walhook.event e WHERE e.webhook_id = l.webhook_id AND e.record = m.schema || ':' || m.key AND e.type <> 'delete'
-				AND substring(` + bodySQL + ` FROM 17) IN (substring(r.body FROM 17), substring(r.masked FROM 17)))`
+				AND substring(` + BodySQL + ` FROM 17) IN (substring(r.body FROM 17), substring(r.masked FROM 17)))`
 
 	keepMissedSQL = `
 		INSERT INTO walhook.missed (gap, n, type, schema, key, account, above, about, own, body, masked)

@@ -141,7 +141,7 @@ func replaySQL(candidates string) string {
 		chosen AS (SELECT * FROM next WHERE place <= $6 AND (place = 1 OR bytes <= %[2]d)),
 		source AS (
 			SELECT e.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at,
-				CASE WHEN shared THEN '' ELSE `+bodySQL+` END AS body,
+				CASE WHEN shared THEN '' ELSE `+BodySQL+` END AS body,
 				CASE WHEN shared THEN coalesce(e.body_of, e.id) END AS body_of, CASE WHEN shared THEN `+SizeSQL+` END AS body_size
 			FROM (SELECT c.place, e.*, `+SizeSQL+` >= %[3]d AND coalesce(e.body_of, e.id) / %[4]d = ($7::bigint + c.place) / %[4]d AS shared
 				FROM chosen c JOIN walhook.event e ON c.logged AND e.id = c.id) e

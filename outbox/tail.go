@@ -290,7 +290,7 @@ const (
 	//
 	// $6 names some rows alone; NULL is all.
 	dueRetriesSQL = `
-		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + bodySQL + `, e.attempts
+		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
 				sum(` + SizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + SizeSQL + ` AS before

@@ -29,7 +29,16 @@ func New(store *outbox.Store) *Admin {
 
 // byIndex reads in a transaction by [outbox.ByIndexSQL].
 func (a *Admin) byIndex(ctx context.Context, read func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, a.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	return a.byIndexIn(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly}, read)
+}
+
+// byIndexOfOneTime is byIndex for statements that are to see the same rows.
+func (a *Admin) byIndexOfOneTime(ctx context.Context, read func(pgx.Tx) error) error {
+	return a.byIndexIn(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly, IsoLevel: pgx.RepeatableRead}, read)
+}
+
+func (a *Admin) byIndexIn(ctx context.Context, options pgx.TxOptions, read func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, a.pool, options, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, outbox.ByIndexSQL); err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@
 //	which events a replay sends                        replay.go, CountReplay
 //	when a request is answered as before               once.go, onceTx
 //	what status reads                                  status.go, Status
-//	what is listed of events and attempts              history.go, EventStatuses and AttemptsOf
+//	what is listed of events and attempts              events.go, Events; history.go, AttemptsOf
 //	how another secret key takes over                  reseal.go, Reseal
 //
 // It sends nothing, appends nothing to the event log and reads nothing of the source; neither

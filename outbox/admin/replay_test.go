@@ -67,7 +67,7 @@ func TestReplay_TellsHowFarThePublisherIs(t *testing.T) {
 	if err != nil || now.Sent != 1 || now.Reason != "" {
 		t.Errorf("request %+v, %v", now, err)
 	}
-	statuses, err := f.admin.EventStatuses(t.Context(), made.Endpoint, 0, 10)
+	statuses, _, err := f.admin.Events(t.Context(), made.Endpoint, EventFilter{}, 0, 10)
 	if err != nil || len(statuses) != 2 || !statuses[0].Replayed || statuses[0].State != "waiting" || statuses[1].Replayed {
 		t.Errorf("events %+v, %v", statuses, err)
 	}
@@ -79,7 +79,7 @@ func TestHistory_ShowsTheSizeOfABodyThatAnotherEventCarries(t *testing.T) {
 	endpoint := w.Endpoint(t, "7")
 	w.Bodies(t, 1, 2, endpoint, "dids:1", 5000)
 	w.Exec(t, "UPDATE walhook.event SET body = '', body_of = 1, body_size = 5000 WHERE id = 2")
-	list, err := w.admin.EventStatuses(t.Context(), endpoint, 0, 10)
+	list, _, err := w.admin.Events(t.Context(), endpoint, EventFilter{}, 0, 10)
 	if err != nil || len(list) != 2 || list[0].Size != 5000 || list[1].Size != 5000 {
 		t.Errorf("events %+v, %v", list, err)
 	}

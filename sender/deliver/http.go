@@ -200,6 +200,18 @@ func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) o
 	return r.Attempt(1, e.Revision, outcome)
 }
 
+// Render returns the request that an attempt of the event would make now, without making
+// it, and without what each attempt has of its own: its time and its signature.
+func (h *HTTP) Render(e outbox.Endpoint, event outbox.Event) (outbox.Rendered, error) {
+	sent, err := render(e.Settings, &event)
+	if err != nil {
+		return outbox.Rendered{}, err
+	}
+	return outbox.Rendered{
+		Method: sent.method, ContentType: sent.contentType, UserAgent: h.targets.userAgent, Query: sent.query, Body: sent.body,
+	}, nil
+}
+
 // CheckHost returns a [*BlockedAddressError] if the host of a URL is, in whatever form,
 // an address that deliveries must not go to, and a [*BlockedPortError] if its port is
 // not allowed. It resolves no names: the guard checks the address when it is dialled,

@@ -1,0 +1,210 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/outbox"
+)
+
+// The states of an event, as [EventStatus] has them.
+const (
+	EventDelivered = "delivered"
+	EventWaiting   = "waiting"
+	EventRetry     = "retry"
+	EventDead      = "dead"
+	EventHeld      = "held"     // nothing is sent to the endpoint now
+	EventReplayed  = "replayed" // a newer row with the same webhook-id says how it stands
+)
+
+// EventStatus is an event of one endpoint and how it stands.
+type EventStatus struct {
+	ID          int64
+	WebhookID   string
+	Schema      string
+	Type        string
+	Record      string // schema and key: the events of one record are sent in order
+	CommittedAt time.Time
+	AppendedAt  time.Time // zero for a dead letter whose row the event log has dropped
+	Size        int64     // bytes of its body, as the event log has it
+	Replayed    bool      // sent again because somebody asked for it
+	State       string
+	Attempts    int
+	Reason      string    // of the last attempt, or of its death
+	NextAt      time.Time // of the next attempt; zero for none that is set
+}
+
+// EventFilter selects events; an empty field selects all.
+type EventFilter struct {
+	State, Schema, Type, Record string
+	// Since and Until bound when an event was appended to the event log, which is the
+	// order of the list: from Since on, before Until.
+	Since, Until time.Time
+}
+
+// The most rows that one page looks at. A page of a rare filter may be short, or empty,
+// and says where the next one goes on.
+const (
+	eventLook = 40_000 // by what the row of an event says itself
+	stateLook = 8_000  // by its state, which takes four more look-ups for each
+)
+
+const (
+	loggedColumns = `e.id, e.endpoint, e.webhook_id, e.schema, e.type, e.record, e.committed_at, e.appended_at, ` + outbox.SizeSQL + ` AS size, e.replayed`
+
+	// The rows that a page looks at, the newest first: $1 endpoint, $2 the id before
+	// which it begins, $3 the lowest id, $4 how many.
+	lookLogSQL = `
+		SELECT ` + loggedColumns + ` FROM walhook.event e
+		WHERE e.endpoint = $1 AND e.id < $2 AND e.id >= $3 ORDER BY e.id DESC LIMIT $4`
+
+	lookRetrySQL = `
+		SELECT ` + loggedColumns + `
+		FROM (SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4) r
+		CROSS JOIN LATERAL (SELECT * FROM walhook.event e WHERE e.id = r.event_id LIMIT 1) e
+		ORDER BY e.id DESC`
+
+	// A dead letter outlives its row in the event log.
+	lookDeadSQL = `
+		SELECT d.event_id AS id, d.endpoint, d.webhook_id, d.schema, d.type, d.record, d.committed_at, e.appended_at, d.size, coalesce(e.replayed, false) AS replayed
+		FROM (SELECT * FROM walhook.dead_letter WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4) d
+		LEFT JOIN LATERAL (SELECT appended_at, replayed FROM walhook.event e WHERE e.id = d.event_id LIMIT 1) e ON true
+		ORDER BY d.event_id DESC`
+
+	// settledUptoSQL is the id up to which all events of the endpoint $1 are settled or
+	// have a row in retry.
+	settledUptoSQL = `(SELECT CASE WHEN coalesce(l.behind, false) THEN l.cursor ELSE s.tail END
+			FROM walhook.shard s LEFT JOIN walhook.lane l ON l.endpoint = $1 WHERE s.id = $1 % 32)`
+
+	lookUnsettledSQL = `
+		SELECT ` + loggedColumns + `
+		FROM (
+			SELECT id FROM (
+				(SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 AND id >= greatest($3, ` + settledUptoSQL + ` + 1) ORDER BY id DESC LIMIT $4)
+				UNION
+				(SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4)) u
+			ORDER BY id DESC LIMIT $4) u
+		CROSS JOIN LATERAL (SELECT * FROM walhook.event e WHERE e.id = u.id LIMIT 1) e
+		ORDER BY e.id DESC`
+
+	// LIMIT 1 keeps each look-up on its index: a join may be made by reading a
+	// whole table.
+	stateJoinsSQL = `
+		CROSS JOIN LATERAL (SELECT state FROM walhook.endpoint p WHERE p.id = e.endpoint LIMIT 1) p
+		LEFT JOIN LATERAL (SELECT attempts, reason FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id LIMIT 1) d ON true
+		LEFT JOIN LATERAL (SELECT number, outcome, reason FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id ORDER BY a.at DESC LIMIT 1) a ON true
+		LEFT JOIN LATERAL (SELECT attempts, next_at FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id LIMIT 1) r ON true
+		CROSS JOIN LATERAL (SELECT CASE WHEN d.reason IS NOT NULL THEN 'dead'
+			WHEN a.outcome = 'delivered' THEN 'delivered'
+			WHEN (SELECT 1 FROM walhook.event n WHERE n.replayed AND n.endpoint = e.endpoint AND n.webhook_id = e.webhook_id AND n.id > e.id LIMIT 1) IS NOT NULL THEN 'replayed'
+			WHEN p.state <> 'active' THEN 'held'
+			WHEN r.attempts > 0 THEN 'retry'
+			ELSE 'waiting' END AS state) s`
+
+	statusColumnsSQL = `e.id, e.webhook_id, e.schema, e.type, e.record, e.committed_at, e.appended_at, e.size, e.replayed,
+			s.state, coalesce(d.attempts, a.number, 0), coalesce(d.reason, a.reason, ''), r.next_at`
+
+	// $5 how many of them; $6 to $9 what they are to be, '' for anything.
+	eventsSQL = `
+		SELECT ` + statusColumnsSQL + ` FROM (
+			SELECT * FROM (%s) looked
+			WHERE ($6::text = '' OR schema = $6) AND ($7::text = '' OR type = $7) AND ($8::text = '' OR record = $8)) e` + stateJoinsSQL + `
+		WHERE $9::text = '' OR s.state = $9
+		ORDER BY e.id DESC LIMIT $5`
+
+	lookedSQL = `SELECT count(*), coalesce(min(id), 0) FROM (%s) looked`
+
+	// The first id that was appended at $2 or later: ids rise with that time. Each step
+	// halves what is left, so it takes as many as the ids have bits.
+	appendedFromSQL = `
+		WITH RECURSIVE seek AS (
+			SELECT 0::bigint AS low, coalesce((SELECT id FROM walhook.event WHERE endpoint = $1 ORDER BY id DESC LIMIT 1), 0) + 1 AS high
+			UNION ALL
+			SELECT CASE WHEN f.id < s.high AND f.appended_at < $2 THEN f.id + 1 ELSE s.low END,
+				CASE WHEN f.id < s.high AND f.appended_at < $2 THEN s.high ELSE s.low + (s.high - s.low) / 2 END
+			FROM seek s LEFT JOIN LATERAL (
+				SELECT e.id, e.appended_at FROM walhook.event e
+				WHERE e.endpoint = $1 AND e.id >= s.low + (s.high - s.low) / 2 ORDER BY e.id LIMIT 1) f ON true
+			WHERE s.low < s.high)
+		SELECT max(low) FROM seek`
+)
+
+// look says what a page of a filter looks at, and how many rows of that.
+func (f EventFilter) look(limit int) (sql string, most int) {
+	switch f.State {
+	case EventRetry:
+		return lookRetrySQL, stateLook
+	case EventDead:
+		return lookDeadSQL, stateLook
+	case EventWaiting, EventHeld:
+		return lookUnsettledSQL, stateLook
+	case "":
+		if f.Schema+f.Type+f.Record == "" {
+			return lookLogSQL, limit
+		}
+		return lookLogSQL, eventLook
+	}
+	return lookLogSQL, stateLook
+}
+
+// Events lists the events of an endpoint that a filter selects and whose ids are smaller
+// than before, the newest first; 0 begins with the newest. rest is the id before which
+// to go on where it looked at as many as it may and found fewer than limit; 0 where the
+// list has limit events, or ends.
+func (a *Admin) Events(ctx context.Context, endpoint int64, filter EventFilter, before int64, limit int) (list []EventStatus, rest int64, err error) {
+	var bad []badRow
+	sql, most := filter.look(limit)
+	before = orNewest(before)
+	err = a.byIndexOfOneTime(ctx, func(tx pgx.Tx) error {
+		lowest := int64(0)
+		if !filter.Since.IsZero() {
+			if err := tx.QueryRow(ctx, appendedFromSQL, endpoint, filter.Since).Scan(&lowest); err != nil {
+				return err
+			}
+		}
+		if !filter.Until.IsZero() {
+			var end int64
+			if err := tx.QueryRow(ctx, appendedFromSQL, endpoint, filter.Until).Scan(&end); err != nil {
+				return err
+			}
+			before = min(before, end)
+		}
+		rows, err := tx.Query(ctx, fmt.Sprintf(eventsSQL, sql), endpoint, before, lowest, most, limit, filter.Schema, filter.Type, filter.Record, filter.State)
+		if err != nil {
+			return err
+		}
+		list, err = collectEach(rows, scanEventStatus, func(e *EventStatus, cause error) { bad = append(bad, badRow{e.ID, cause}) })
+		if err != nil || len(list) >= limit || most == limit {
+			return err
+		}
+		var looked int
+		err = tx.QueryRow(ctx, fmt.Sprintf(lookedSQL, sql), endpoint, before, lowest, most).Scan(&looked, &rest)
+		if looked < most {
+			rest = 0
+		}
+		return err
+	})
+	a.setEventsAside(ctx, endpoint, bad)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list the events of endpoint %d: %w", endpoint, err)
+	}
+	return list, rest, nil
+}
+
+func (a *Admin) setEventsAside(ctx context.Context, endpoint int64, bad []badRow) {
+	for _, b := range bad {
+		a.store.SetAsideRow(ctx, "events", strconv.FormatInt(b.id, 10), endpoint, b.cause)
+	}
+}
+
+func scanEventStatus(row pgx.CollectableRow) (e EventStatus, err error) {
+	var appended, next *time.Time
+	err = row.Scan(&e.ID, &e.WebhookID, &e.Schema, &e.Type, &e.Record, &e.CommittedAt, &appended, &e.Size, &e.Replayed, &e.State, &e.Attempts, &e.Reason, &next)
+	e.AppendedAt, e.NextAt = *cmp.Or(appended, new(time.Time)), *cmp.Or(next, new(time.Time))
+	return e, err
+}
