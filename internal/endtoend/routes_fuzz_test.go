@@ -191,6 +191,11 @@ func (w *routesWorld) bystand(t testing.TB, token string) {
 				}
 				return
 			}
+			if n%5 == 1 { // the attacked account's webhooks have events, too
+				if _, err := conn.Exec(ctx, `INSERT INTO dids (id, user_id, number) VALUES ($1, $2::text::bigint, '3125551212')`, 1_000_000+n, attackedAccount); err != nil && ctx.Err() == nil {
+					w.fault("insert on the source: %v", err)
+				}
+			}
 			select {
 			case got := <-w.arrived:
 				if got != n {
@@ -278,6 +283,9 @@ func kept(kind string) int {
 
 // keep remembers what a call made, and deletes the oldest of its kind.
 func (w *routesWorld) keep(ctx context.Context, s shot, a answered) {
+	if a.StatusCode == http.StatusOK && s.method == http.MethodGet {
+		w.keepEvent(s, a)
+	}
 	if a.StatusCode != http.StatusCreated || s.method != http.MethodPut {
 		return
 	}
@@ -312,6 +320,28 @@ func (w *routesWorld) keep(ctx context.Context, s shot, a answered) {
 	if _, err := gone.fire(ctx, w.address, answeredWithin); err != nil && ctx.Err() == nil {
 		w.fault("%s\n\tis not answered: %v", gone, err)
 	}
+}
+
+// keepEvent remembers the newest event of a list: most webhooks of the account have one
+// of that id.
+func (w *routesWorld) keepEvent(s shot, a answered) {
+	path, _, _ := strings.Cut(s.target, "?")
+	it := made{path: strings.TrimRight(path, "/")}
+	if it.kind() != "events" {
+		return
+	}
+	var body struct {
+		Data []struct {
+			EventID string `json:"event_id"`
+		}
+	}
+	if _ = json.Unmarshal(a.text, &body); len(body.Data) == 0 {
+		return
+	}
+	it.id = body.Data[0].EventID
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.made = append(slices.DeleteFunc(w.made, func(m made) bool { return m.kind() == it.kind() }), it)
 }
 
 // judge tells what was found.
@@ -370,12 +400,13 @@ func TestRoutes_SurviveWhateverIsSent(t *testing.T) {
 	t.Logf("%d requests, answers by status %v", next.Load(), w.statuses)
 	// What was refused each time is asked for again: a resync of a webhook whose other
 	// one runs or whose hook has no state, a test of one that a hold keeps. Each round
-	// picks other webhooks, and begins without a hold.
+	// picks other webhooks, lists their events, and begins without a hold.
 	late := time.Now().Add(patience)
 	for round := uint64(1); w.lacks(-1) && time.Now().Before(late); round++ {
 		linger(t.Context(), 100*time.Millisecond)
 		for n, r := range w.maker.routes {
-			if isHolds := r.method == http.MethodDelete && path.Base(r.path) == "holds"; isHolds || w.lacks(n) {
+			end := path.Base(r.path)
+			if r.method == http.MethodDelete && end == "holds" || r.method == http.MethodGet && end == "events" || w.lacks(n) {
 				for _, s := range w.maker.good(round, n) {
 					w.shoot(t.Context(), s)
 				}
