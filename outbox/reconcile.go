@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -66,7 +67,7 @@ const (
 
 	// They exist only inside the transaction, as snapshotTableSQL.
 	snapshotOwnerSQL = `
-		CREATE UNLOGGED TABLE walhook.snapshot_owner (schema text NOT NULL, key text NOT NULL, account text, changed boolean NOT NULL, parent text, hidden boolean NOT NULL)`
+		CREATE UNLOGGED TABLE walhook.snapshot_owner (schema text NOT NULL, key text NOT NULL, account text, changed boolean NOT NULL, parent text, hidden boolean NOT NULL, several boolean NOT NULL DEFAULT false)`
 
 	snapshotParentSQL = `
 		CREATE UNLOGGED TABLE walhook.snapshot_parent AS SELECT id, parent FROM walhook.account WHERE ended_in IS NULL`
@@ -169,6 +170,19 @@ func (r *reconciliation) flush(ctx context.Context) error {
 const (
 	indexSnapshotSQL = `ALTER TABLE walhook.snapshot_owner ADD PRIMARY KEY (schema, key)`
 
+	// Where a catalog's key is not unique in its table: which of the rows is the record, and
+	// whose it is, cannot be told.
+	severalSQL = `
+		WITH several AS (
+			SELECT schema, key, (array_agg(ctid))[1] AS kept FROM walhook.snapshot_owner GROUP BY schema, key HAVING count(*) > 1
+		), others AS (
+			DELETE FROM walhook.snapshot_owner n USING several s WHERE n.schema = s.schema AND n.key = s.key AND n.ctid <> s.kept
+		)
+		UPDATE walhook.snapshot_owner n SET several = true, account = NULL, parent = NULL, changed = false, hidden = false
+		FROM several s WHERE n.schema = s.schema AND n.key = s.key AND n.ctid = s.kept`
+
+	severalSchemasSQL = `SELECT schema FROM walhook.snapshot_owner WHERE several GROUP BY schema ORDER BY schema COLLATE "C"`
+
 	analyzeSnapshotSQL = `ANALYZE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_account, walhook.account`
 
 	// A record whose parent is not in the source has the account that its parent had, and
@@ -178,7 +192,7 @@ const (
 			(SELECT s.account FROM walhook.snapshot_owner s WHERE s.schema = $2 AND s.key = c.parent),
 			(SELECT o.account FROM walhook.owner o WHERE o.schema = $2 AND o.key = c.parent),
 			(SELECT o.account FROM walhook.owner o WHERE o.schema = $1 AND o.key = c.key))
-		WHERE c.schema = $1 AND c.account IS NULL`
+		WHERE c.schema = $1 AND c.account IS NULL AND NOT c.several`
 
 	// Accounts with an endpoint that existed before the gap, or below such a one. own says
 	// that the account's own URL is not new.
@@ -242,15 +256,12 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 		return err
 	}
 	plain, alone, without := r.schemasOf(source)
-	for _, step := range []struct {
-		sql  string
-		args []any
-	}{
-		{indexSnapshotSQL, nil}, {analyzeSnapshotSQL, nil},
-	} {
-		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
-			return err
-		}
+	several, err := r.index(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := r.w.tx.Exec(ctx, analyzeSnapshotSQL); err != nil {
+		return err
 	}
 	for _, s := range r.byDepth() {
 		if s.Owner.Schema == "" {
@@ -274,10 +285,28 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 	if err := r.readRows(ctx, source); err != nil {
 		return err
 	}
-	if err := r.keepMissed(ctx, r.note(alone, without)); err != nil {
+	if err := r.keepMissed(ctx, r.note(alone, without, several)); err != nil {
 		return err
 	}
 	return r.keepLedger(ctx, source, plain)
+}
+
+// index makes the key of the snapshot's records. It returns the schemas that have records of
+// one key, which are then left out.
+func (r *reconciliation) index(ctx context.Context) (several []string, err error) {
+	err = pgx.BeginFunc(ctx, r.w.tx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, indexSnapshotSQL)
+		return err
+	})
+	if pgsession.State(err) != codeUniqueViolation {
+		return nil, err
+	}
+	for _, sql := range []string{severalSQL, indexSnapshotSQL} {
+		if _, err := r.w.tx.Exec(ctx, sql); err != nil {
+			return nil, fmt.Errorf("leave out records whose key is not unique: %w", err)
+		}
+	}
+	return collect[string](r.w.tx.Query(ctx, severalSchemasSQL))
 }
 
 // byDepth is the catalog's schemas, parents first.
@@ -316,13 +345,16 @@ func (r *reconciliation) owned() (names []string) {
 }
 
 // note says in words what is missed for good.
-func (r *reconciliation) note(alone, without []string) string {
+func (r *reconciliation) note(alone, without, several []string) string {
 	note := "states in between, and logical messages, are missed for good"
 	if len(alone) > 0 {
 		note += "; the ledger lacks " + strings.Join(alone, ", ") + ": their deletes are missed, and a new record comes as an update"
 	}
 	if len(without) > 0 {
 		note += "; not compared, since the table, its key or its owner cannot be read: " + strings.Join(without, ", ")
+	}
+	if len(several) > 0 {
+		note += "; the catalog's key is not unique in " + strings.Join(several, ", ") + ": records whose key another one has are left out"
 	}
 	if r.all {
 		note += "; the rows did not show what changed, so every record came as an update"
@@ -436,49 +468,6 @@ func (r *reconciliation) keepMissed(ctx context.Context, note string) error {
 		return err
 	}
 	r.w.store.log.Info("compared with the source after the gap", zap.Int64("gap", r.gap), zap.Int64("missed", missed), zap.String("note", note))
-	return nil
-}
-
-const (
-	goneSQL = `
-		UPDATE walhook.owner o SET deleted_at = clock_timestamp()
-		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key AND NOT (n.hidden AND n.changed))`
-
-	changedOwnersSQL = `
-		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false
-		FROM walhook.snapshot_owner n
-		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL AND NOT n.hidden
-			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
-
-	otherOwnersSQL = `DELETE FROM walhook.owner WHERE NOT schema = ANY (coalesce($1::text[], '{}'))`
-
-	newOwnersSQL = `
-		INSERT INTO walhook.owner (schema, key, account)
-		SELECT schema, key, account FROM walhook.snapshot_owner n
-		WHERE account IS NOT NULL AND schema = ANY ($1) AND NOT EXISTS (SELECT FROM walhook.owner o WHERE o.schema = n.schema AND o.key = n.key)`
-
-	dropSnapshotSQL = `DROP TABLE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_recipient, walhook.snapshot_missed, walhook.snapshot_row`
-)
-
-// keepLedger makes the ledger what the snapshot says.
-func (r *reconciliation) keepLedger(ctx context.Context, source catalog.GapSource, plain []string) error {
-	var in []string
-	for _, s := range r.catalog.Schemas {
-		if source.Plan(s.Name) != nil && r.catalog.InLedger(s) {
-			in = append(in, s.Name)
-		}
-	}
-	for _, step := range []struct {
-		sql  string
-		args []any
-	}{
-		{otherOwnersSQL, []any{plain}}, {goneSQL, nil}, {changedOwnersSQL, []any{r.owned()}}, {newOwnersSQL, []any{in}}, {dropSnapshotSQL, nil},
-	} {
-		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
-			return fmt.Errorf("bring the ledger up to date: %w", err)
-		}
-	}
-	r.w.compared = true
 	return nil
 }
 

@@ -8,8 +8,10 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
+	"walhook/internal/pgsession"
 	"walhook/outbox/route"
 	"walhook/outbox/seal"
 	"walhook/schemas"
@@ -381,7 +383,6 @@ func (w *SnapshotWriter) flush(ctx context.Context) error {
 		{&w.accounts, "accounts", "snapshot_account", []string{"account", "url", "state", "reason", "secret", "own_secret"}},
 		{&w.parents, "parent accounts", "account", []string{"id", "parent"}},
 		{&w.columns, "accounts' columns", "account_column", []string{"account", "columns"}},
-		{&w.owners, "owners", "owner", []string{"schema", "key", "account"}},
 	} {
 		if len(*part.rows) == 0 { // the table may exist only where there are some
 			continue
@@ -392,5 +393,41 @@ func (w *SnapshotWriter) flush(ctx context.Context) error {
 		clear(*part.rows)
 		*part.rows = (*part.rows)[:0]
 	}
+	return w.flushOwners(ctx)
+}
+
+const addOwnersSQL = `
+	INSERT INTO walhook.owner (schema, key, account) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+	ON CONFLICT (schema, key) DO NOTHING`
+
+// flushOwners copies owners. Where a catalog's key is not unique in its table, the first
+// row of a key counts until one of them changes.
+func (w *SnapshotWriter) flushOwners(ctx context.Context) error {
+	if len(w.owners) == 0 {
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, w.tx, func(tx pgx.Tx) error {
+		_, err := tx.CopyFrom(ctx, pgx.Identifier{"walhook", "owner"}, []string{"schema", "key", "account"}, pgx.CopyFromRows(w.owners))
+		return err
+	})
+	if pgsession.State(err) == codeUniqueViolation {
+		var columns [3][]string
+		for _, row := range w.owners {
+			for i := range columns {
+				columns[i] = append(columns[i], row[i].(string))
+			}
+		}
+		var tag pgconn.CommandTag
+		tag, err = w.tx.Exec(ctx, addOwnersSQL, columns[0], columns[1], columns[2])
+		if err == nil {
+			w.store.log.Warn("the key of a schema is not unique in its table, the first of the records with one key counts",
+				zap.String("schema", columns[0][0]), zap.Int64("records", int64(len(w.owners))-tag.RowsAffected()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("copy %d owners: %w", len(w.owners), err)
+	}
+	clear(w.owners)
+	w.owners = w.owners[:0]
 	return nil
 }

@@ -166,6 +166,26 @@ func TestGap_BeginsWithTheStateWhereAURLWasSet(t *testing.T) {
 	}
 }
 
+// One table whose key in the catalog is not unique stops nobody, and tells no account of
+// another one's row.
+func TestGap_LeavesOutWhereAKeyIsNotUnique(t *testing.T) {
+	t.Parallel()
+	w := unpreparedGapWorld(t, pgtest.Database(t), `
+		INSERT INTO users VALUES (7, 'seven', 'https://example.com/7'), (8, 'eight', 'https://example.com/8');
+		INSERT INTO items VALUES (1, 7, 'x');
+		INSERT INTO codes VALUES ('a', 1, 7, 'x'), ('b', 1, 8, 'x'), ('a', 2, 7, 'x'), ('c', 1, 7, 'x'), ('a', 4, 8, 'x')`)
+	w.cfg.Catalog, w.log = w.catalog(t, strings.Replace(gapCatalog, "key: [country, number]", "key: [number]", 1)), zap.NewNop()
+	w.setup(t, source.Refuse)
+	w.loseSlot(t)
+	w.exec(t, "UPDATE items SET name = 'y'", "UPDATE codes SET note = 'y'", "INSERT INTO codes VALUES ('z', 3, 8, 'new')", "DELETE FROM codes WHERE number = 4")
+	w.setup(t, source.Reconcile)
+	wantTold(t, w.told(t), `7 update items {"id":1,"user_id":7,"name":"y"}`, `7 update codes {"country":"a   ","number":2.00,"note":"y"}`,
+		`8 insert codes {"country":"z   ","number":3.00,"note":"new"}`, `8 delete codes {"number":4.00}`)
+	if note := w.text(t, w.box, "SELECT note FROM walhook.gap ORDER BY id DESC LIMIT 1"); !strings.Contains(note, "not unique in codes:") {
+		t.Errorf("the gap's row says %s", note)
+	}
+}
+
 // What is left is appended by whoever takes over next, before anything newer.
 func TestGap_InterruptedGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()
