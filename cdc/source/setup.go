@@ -396,6 +396,9 @@ func (s server) roleFault(err error) error {
 	if sqlState(err) != codeInsufficientRights {
 		return err
 	}
+	if said, ok := errors.AsType[*Fault](err); ok && said.Err != nil {
+		err = said.Err // it says the same without the role's name
+	}
 	steps := doctor.AllowReplication(onSource, s.role)
 	return &checkedFault{check: checkRole, steps: steps,
 		Fault: Fault{Problem: fmt.Sprintf("role %s lacks REPLICATION", s.role), Fix: fmt.Sprintf("run %q as a superuser", steps[0].Text), Err: err}}

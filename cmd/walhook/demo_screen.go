@@ -64,7 +64,7 @@ func (f *demoFrame) progress(now time.Time) string {
 	case f.began.IsZero():
 		return "starting"
 	case f.ended.IsZero():
-		return fmt.Sprintf("%d s of %s", int(now.Sub(f.began).Seconds()), f.options.duration)
+		return fmt.Sprintf("%d s of %s", int(min(now.Sub(f.began), f.options.duration).Seconds()), f.options.duration)
 	}
 	return "the carrier is idle"
 }

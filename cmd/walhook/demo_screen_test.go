@@ -134,6 +134,14 @@ func TestDemoView_SaysTheSameOnlyEveryTenSeconds(t *testing.T) {
 	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	v.now = func() time.Time { return now }
 	v.begin()
+	began := now
+	now = now.Add(9 * time.Second) // its last transaction takes long
+	out.Reset()
+	if v.read(demoReading{}); !strings.HasPrefix(out.String(), "1 s of 1s: ") {
+		t.Error(out.String())
+	}
+	now = began
+	v.told = ""
 	v.idle()
 	out.Reset()
 	account := fmt.Sprint(carrier.AccountID(0))

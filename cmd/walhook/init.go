@@ -146,11 +146,12 @@ func (r *initRequest) read(ctx context.Context, flags *pflag.FlagSet, ask *asker
 			return usage(fmt.Errorf("--outbox: %w", err))
 		}
 	}
+	if err := checkRole(r.sourceUser); err != nil {
+		return usage(fmt.Errorf("--user: %w", err))
+	}
 	r.outboxUser = cmp.Or(r.outboxUser, r.sourceUser)
-	for name, role := range map[string]string{"user": r.sourceUser, "outbox-user": r.outboxUser} {
-		if err := checkRole(role); err != nil {
-			return usage(fmt.Errorf("--%s: %w", name, err))
-		}
+	if err := checkRole(r.outboxUser); err != nil {
+		return usage(fmt.Errorf("--outbox-user: %w", err))
 	}
 	if r.dir, err = ask.text(flags, "dir", "Directory to write to", r.dir, nil); err != nil {
 		return err
@@ -201,8 +202,8 @@ func (r *initRequest) plan(ctx context.Context, ask *asker) (*newFiles, *initPla
 	files := &newFiles{dir: r.dir}
 	p := &initPlan{initRequest: r, files: files}
 	// Before anything else: whoever has an installation there must not wait for this.
-	names := []string{settingsName, catalogName, scriptName, sourceScriptName, outboxScriptName}
-	for name, wanted := range map[string]bool{composeName: r.docker, unitName: r.systemd, manifestsName: r.kubernetes, secretName: r.kubernetes} {
+	names := []string{settingsName, scriptName, sourceScriptName, outboxScriptName}
+	for name, wanted := range map[string]bool{catalogName: r.catalogName == "", composeName: r.docker, unitName: r.systemd, manifestsName: r.kubernetes, secretName: r.kubernetes} {
 		if wanted {
 			names = append(names, name)
 		}
@@ -315,7 +316,8 @@ func (p *initPlan) tell(out io.Writer) error {
 		fmt.Fprintf(&b, "note: %s\n", printable(note))
 	}
 	if p.draft != nil {
-		fmt.Fprintf(&b, "\nRead %s first: what is a guess says so there. Then", catalogName)
+		fmt.Fprintf(&b, "\nRead %s first: what is a guess says so there. If you change which tables it names, move the\nother files away and run init with --catalog %s: the SQL file is for its tables. Then", catalogName,
+			printable(shellWord(filepath.Join(p.dir, catalogName))))
 	} else {
 		b.WriteString("\nNow")
 	}

@@ -34,6 +34,9 @@ func (n *newFiles) names() []string {
 
 // free refuses names of which one exists.
 func (n *newFiles) free(names ...string) error {
+	if info, err := os.Stat(n.dir); err == nil && !info.IsDir() {
+		return usage(fmt.Errorf("--dir: %s exists and is no directory: name another one", n.dir))
+	}
 	var faults []error
 	for _, name := range names {
 		path := filepath.Join(n.dir, name)

@@ -30,6 +30,10 @@ CREATE TABLE voip.number (id uuid PRIMARY KEY, customer_id uuid NOT NULL REFEREN
 
 func TestInit_SaysWhatIsMissingAndAsksNobody(t *testing.T) {
 	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		args []string
 		want string
@@ -37,7 +41,9 @@ func TestInit_SaysWhatIsMissingAndAsksNobody(t *testing.T) {
 		{nil, "--source"},
 		{[]string{"--source", "postgres://walhook:hunter2@h:x/d"}, "not a PostgreSQL URL"},
 		{[]string{"--source", "postgres://h/d", "--user", ""}, "--user is empty"},
-		{[]string{"--source", "postgres://h/d", "--user", "pg_x"}, "--user"},
+		{[]string{"--source", "postgres://h/d", "--user", "pg_x"}, "--user: role pg_x"},
+		{[]string{"--source", "postgres://h/d", "--outbox-user", "pg_x"}, "--outbox-user: role pg_x"},
+		{[]string{"--source", "postgres://h/d", "--dir", file}, file + " exists and is no directory"},
 		{[]string{"--source", "postgres://h/d", "--outbox-user", "a\nb"}, "--outbox-user"},
 		{[]string{"--source", "postgres://h/d", "--outbox", "hunter2"}, "outbox"},
 		{[]string{"--source", "postgres://h/d", "--account", `a"`, "--dir", t.TempDir()}, "--account"},
@@ -229,6 +235,42 @@ func TestInit_DeploymentsReferToTheConfigurationFile(t *testing.T) {
 	}
 	if _, err := walhook(t, "init", "--source", db.URL, "--dir", filepath.Join(t.TempDir(), "with space"), "--systemd"); exitStatus(t.Context(), err) != exitUsage {
 		t.Errorf("a unit names a path with a space: %v", err)
+	}
+}
+
+// A person edits the draft, and has the other files written for it: what init says to do.
+func TestInit_WritesTheOtherFilesForAnEditedCatalog(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec(t, initTables)
+	dir := t.TempDir()
+	catalog := filepath.Join(dir, catalogName)
+	said, err := walhook(t, "init", "--source", db.URL, "--dir", dir, "--kubernetes")
+	if err != nil || !strings.Contains(said, "run init with --catalog "+catalog) {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	const edited = "account: {table: voip.customer, id: id, url: web_hook_url}\nschemas: {customer: {table: voip.customer, owner: id, fields: [id]}}\n"
+	if err := os.WriteFile(catalog, []byte(edited), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{settingsName, scriptName, manifestsName, secretName} {
+		if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, name+".before")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said, err := walhook(t, "init", "--source", db.URL, "--dir", dir, "--kubernetes", "--catalog", catalog); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for name, want := range map[string]bool{scriptName: false, scriptName + ".before": true} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || strings.Contains(string(text), "voip.number") != want {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+	}
+	for _, name := range []string{catalogName, manifestsName + "/" + catalogName} {
+		if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(text) != edited {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
 	}
 }
 

@@ -54,6 +54,9 @@ func newSetupCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if dryRun && acceptGap {
+				return usage(errors.New("--dry-run and --accept-gap exclude each other: the one changes nothing, the other starts over"))
+			}
 			if dryRun {
 				return printPlan(cmd.Context(), s.cdcConfig(), cmd.OutOrStdout())
 			}
@@ -88,7 +91,6 @@ func newSetupCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the SQL that the source needs, for a DBA, and change nothing")
 	cmd.Flags().BoolVar(&acceptGap, "accept-gap", false, "after a gap: start over from a fresh snapshot, and send every endpoint what it missed")
 	cmd.Flags().BoolVar(&noReconcile, "no-reconcile", false, "with --accept-gap: do not send what was missed")
-	cmd.MarkFlagsMutuallyExclusive("dry-run", "accept-gap")
 	return cmd
 }
 

@@ -91,3 +91,17 @@ func TestDatabaseURL_AnErrorOfConnectingHasItsCauseFirst(t *testing.T) {
 		}
 	}
 }
+
+// An error that a person can mend says how, and says it once.
+func TestDatabaseURL_AnErrorOfConnectingSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec(t, carrier.Tables+"; CREATE ROLE plain_"+db.Name+" LOGIN PASSWORD 'pw'")
+	tls := strings.Replace(db.URL, "sslmode=disable", "sslmode=require", 1)
+	plain := withUser(t, db.URL, "plain_"+db.Name, "pw")
+	wantFault(t, exitFault, []string{"the server does not speak TLS", "turn ssl on there, or choose another sslmode in the URL"}, "setup", "--source", tls)
+	wantFault(t, exitUsage, []string{"--dry-run and --accept-gap exclude each other"}, "setup", "--source", db.URL, "--dry-run", "--accept-gap")
+	if _, stderr := runWalhook(t, "setup", "--source", plain); strings.Count(stderr, "lacks REPLICATION") != 1 || strings.Count(stderr, "ALTER ROLE") != 1 {
+		t.Errorf("printed %s", stderr)
+	}
+}

@@ -134,7 +134,7 @@ func newAttempt(err error) (a attempt) {
 	}
 	a.noTLS = strings.HasSuffix(a.reason, refusedTLS)
 	if a.noTLS {
-		a.reason = "the server does not speak TLS: " + refusedTLS
+		a.reason = "the server does not speak TLS: " + refusedTLS + "; turn ssl on there, or choose another sslmode in the URL"
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		a.answered, a.reason = true, pgErr.Message+" (SQLSTATE "+pgErr.Code+")"
