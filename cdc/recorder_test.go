@@ -228,6 +228,8 @@ func (s *recorderSink) Account(_ context.Context, a schemas.Account) error {
 	return nil
 }
 
+func (s *recorderSink) Row(context.Context, catalog.RowTable, [16]byte) error { return nil }
+
 func (s *recorderSink) Owner(_ context.Context, e schemas.OwnerEdge) error {
 	s.owners[e] = true
 	return nil

@@ -211,6 +211,7 @@ func (w *planWrite) transaction() *transaction {
 	tx := &transaction{first: func(b *pgx.Batch) { w.queueEndpoints(b, held) }}
 	w.leaves(tx, len(w.plan.Inbox), errInboxMoved, leaveInboxSQL, w.plan.Inbox)
 	w.leaves(tx, len(w.plan.Missed), errMissedMoved, leaveMissedSQL, w.plan.Gap, w.plan.Missed)
+	w.leaves(tx, len(w.plan.MissedRows), errMissedMoved, leaveMissedRowsSQL, w.plan.Gap, w.plan.MissedRows)
 	w.continues(tx)
 	few := len(w.plan.Endpoints) == 0 && len(w.plan.Events) <= fewRows
 	if !few {
@@ -306,9 +307,10 @@ func (w *planWrite) queueRest(b *pgx.Batch) {
 	for _, e := range p.DayEnds {
 		queueDayEnd(b, e)
 	}
-	if len(p.Missed) > 0 {
-		b.Queue(countMissedSQL, p.Gap, p.Sent["insert"], p.Sent["update"], p.Sent["delete"])
+	if len(p.Missed)+len(p.MissedRows) > 0 {
+		b.Queue(countMissedSQL, p.Gap, p.Sent["insert"], p.Sent["update"], p.Sent["delete"], p.Sent["result"], p.Sent["event"])
 	}
+	queueTaken(b, p.Taken)
 	for _, u := range w.unrouted {
 		queueUnrouted(b, u, enc)
 	}

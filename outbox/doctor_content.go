@@ -88,7 +88,7 @@ const acceptedGapsSQL = `
 // An outbox that setup has not been run for since lacks the columns.
 const reconciledGapSQL = `
 	SELECT id, (to_jsonb(g) ->> 'missed')::bigint, to_jsonb(g) ->> 'reconciled_at' IS NULL, (to_jsonb(g) ->> 'inserts')::bigint,
-		(to_jsonb(g) ->> 'updates')::bigint, (to_jsonb(g) ->> 'deletes')::bigint
+		(to_jsonb(g) ->> 'updates')::bigint, (to_jsonb(g) ->> 'deletes')::bigint, coalesce((to_jsonb(g) ->> 'results')::bigint, 0), coalesce((to_jsonb(g) ->> 'events')::bigint, 0)
 	FROM walhook.gap g WHERE accepted_at IS NOT NULL AND to_jsonb(g) ->> 'missed' IS NOT NULL ORDER BY id DESC LIMIT 1`
 
 func (e *examination) lookAtGaps(ctx context.Context) error {
@@ -123,14 +123,14 @@ func (e *examination) lookAtGaps(ctx context.Context) error {
 	if accepted > 0 {
 		text = fmt.Sprintf("no open gap; %d accepted, the last %s", accepted, last)
 	}
-	var gap, missed, inserts, updates, deletes int64
+	var gap, missed, inserts, updates, deletes, results, events int64
 	var left bool
-	switch err := e.s.QueryRow(ctx, reconciledGapSQL).Scan(&gap, &missed, &left, &inserts, &updates, &deletes); {
+	switch err := e.s.QueryRow(ctx, reconciledGapSQL).Scan(&gap, &missed, &left, &inserts, &updates, &deletes, &results, &events); {
 	case err == nil && left:
 		e.r.Warn(checkGaps, doctor.Run("walhook run"), "gap %d: %d of %s that endpoints missed are appended; the next publisher appends the rest",
-			gap, inserts+updates+deletes, doctor.Count(int(missed), "change"))
+			gap, inserts+updates+deletes+results+events, doctor.Count(int(missed), "change"))
 	case err == nil:
-		text += fmt.Sprintf("; after gap %d endpoints got %d inserts, %d updates and %d deletes", gap, inserts, updates, deletes)
+		text += fmt.Sprintf("; after gap %d endpoints got %d inserts, %d updates, %d deletes, %d results and %d emitted events", gap, inserts, updates, deletes, results, events)
 	case !isNoRows(err):
 		return err
 	}

@@ -141,7 +141,11 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 			}
 		}
 		names := one[*string](t, f.world, columns, table, true)
-		if names == nil || table == "walhook.catalog" { // which is nobody's data
+		switch table {
+		case "walhook.catalog", "walhook.taken_row", "walhook.missed_row": // nobody's data, digests, and what one account is told
+			continue
+		}
+		if names == nil {
 			continue
 		}
 		whose := "p.account FROM " + table + " b JOIN walhook.endpoint p ON p.id = b.endpoint"

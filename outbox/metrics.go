@@ -82,7 +82,7 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 		}),
 		reconciled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_reconciled_total",
-			Help: "Changes of a gap in the WAL that were appended for at least one endpoint after the gap was accepted, by type.",
+			Help: "What was missed in a gap in the WAL and was appended for at least one endpoint after the gap was accepted, by type.",
 		}, []string{"type"}),
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "walhook_dead_letters_total",
@@ -110,6 +110,9 @@ func newMetrics(reg prometheus.Registerer, notifiedUntil func() time.Time) *metr
 	}
 	for _, kind := range []schemas.Kind{schemas.Insert, schemas.Update, schemas.Delete} {
 		m.reconciled.WithLabelValues(kind.String())
+	}
+	for _, of := range catalog.RowTables() {
+		m.reconciled.WithLabelValues(string(of))
 	}
 	for l := range loops() {
 		for _, reason := range asideReasons() {

@@ -17,9 +17,10 @@ import (
 // leaves the rest to the next one.
 
 const (
-	// Those of the gaps whose snapshot is stored.
+	// Those of the gaps whose snapshot is stored. An older walhook knows no missed_row.
 	reconcilingGapsSQL = `
-		SELECT id, missed, accepted_at FROM walhook.gap WHERE accepted_at IS NOT NULL AND missed IS NOT NULL AND reconciled_at IS NULL ORDER BY id`
+		SELECT id, missed, accepted_at FROM walhook.gap g
+		WHERE accepted_at IS NOT NULL AND missed IS NOT NULL AND (reconciled_at IS NULL OR EXISTS (SELECT FROM walhook.missed_row r WHERE r.gap = g.id)) ORDER BY id`
 
 	// The size of a row of walhook.missed as it is read; at least one is read.
 	readMissedSQL = `
@@ -33,9 +34,11 @@ const (
 
 	leaveMissedSQL = `WITH gone AS (DELETE FROM walhook.missed WHERE gap = $1 AND n = ANY ($2) RETURNING 1) SELECT count(*) FROM gone`
 
-	countMissedSQL = `UPDATE walhook.gap SET inserts = inserts + $2, updates = updates + $3, deletes = deletes + $4 WHERE id = $1`
+	countMissedSQL = `
+		UPDATE walhook.gap SET inserts = inserts + $2, updates = updates + $3, deletes = deletes + $4, results = coalesce(results, 0) + $5, events = coalesce(events, 0) + $6
+		WHERE id = $1`
 
-	reconciledSQL = `UPDATE walhook.gap SET reconciled_at = clock_timestamp() WHERE id = $1 AND NOT EXISTS (SELECT FROM walhook.missed WHERE gap = $1)`
+	reconciledSQL = `UPDATE walhook.gap SET reconciled_at = clock_timestamp() WHERE id = $1 AND NOT EXISTS (SELECT FROM walhook.missed WHERE gap = $1) AND NOT EXISTS (SELECT FROM walhook.missed_row WHERE gap = $1)`
 
 	// Their last events are appended.
 	endMissingSQL = `
@@ -52,17 +55,21 @@ const (
 // errMissedMoved says that rows of walhook.missed are gone that a plan was made of.
 var errMissedMoved = errors.New("an earlier transaction has appended what was missed")
 
+// missedGap is a gap that is not reconciled yet.
+type missedGap struct {
+	id, missed int64
+	at         time.Time
+}
+
+func (g missedGap) webhookID(n int64) string { return fmt.Sprintf("gap_%d_%d", g.id, n) }
+
 // tellMissed appends what was missed in gaps, and reports whether there was a gap to end.
 // What was read by the take-over is then to be read again.
 func (p *Publisher) tellMissed(ctx context.Context) (found bool, err error) {
-	type gap struct {
-		id, missed int64
-		at         time.Time
-	}
-	var gaps []gap
+	var gaps []missedGap
 	rows, err := p.store.pool.Query(ctx, reconcilingGapsSQL)
 	if err == nil {
-		var one gap
+		var one missedGap
 		_, err = pgx.ForEachRow(rows, []any{&one.id, &one.missed, &one.at}, func() error { gaps = append(gaps, one); return nil })
 	}
 	if err != nil {
@@ -71,7 +78,7 @@ func (p *Publisher) tellMissed(ctx context.Context) (found bool, err error) {
 	for _, one := range gaps {
 		began, logged, n := time.Now(), time.Now(), int64(0)
 		for {
-			appended, err := p.tellSome(ctx, one.id, one.at)
+			appended, err := p.tellSome(ctx, one)
 			if err != nil {
 				return true, fmt.Errorf("append what was missed in gap %d: %w", one.id, err)
 			}
@@ -93,39 +100,56 @@ func (p *Publisher) tellMissed(ctx context.Context) (found bool, err error) {
 		if err != nil {
 			return true, fmt.Errorf("end the reconciliation of gap %d: %w", one.id, err)
 		}
-		p.log.Info("appended what endpoints missed", zap.Int64("gap", one.id), zap.Int64("records", one.missed), zap.Duration("duration", time.Since(began)))
+		p.log.Info("appended what endpoints missed", zap.Int64("gap", one.id), zap.Int64("missed", one.missed), zap.Duration("duration", time.Since(began)))
 	}
 	return len(gaps) > 0, nil
 }
 
 const missedProgress = 5 * time.Second
 
-// tellSome appends the next of what was missed.
-func (p *Publisher) tellSome(ctx context.Context, gap int64, at time.Time) (n int, err error) {
+// tellSome appends the next of what was missed: records first, and then rows of the tables of
+// results and events.
+func (p *Publisher) tellSome(ctx context.Context, gap missedGap) (n int, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout, errAppendTimeout)
 	defer cancel()
-	rows, err := p.store.pool.Query(ctx, readMissedSQL, gap, missedChunk, missedBytes)
-	var list []route.Missed
-	if err == nil {
-		var m route.Missed
-		_, err = pgx.ForEachRow(rows, []any{&m.N, &m.Type, &m.Schema, &m.Key, &m.Account, &m.Above, &m.About, &m.Own, &m.Body, &m.Masked}, func() error {
-			m.WebhookID, m.At = fmt.Sprintf("gap_%d_%d", gap, m.N), at
-			m.Key, m.Account = p.store.encoding.original(m.Key), p.accountText([]byte(m.Account))
-			list = append(list, m)
-			m.Body, m.Masked = nil, nil // the next row has its own
-			return nil
-		})
-	}
-	if err != nil || len(list) == 0 {
+	list, err := p.readMissed(ctx, gap)
+	if err != nil {
 		return 0, err
 	}
-	p.rotate(ctx)
-	plan := route.RouteMissed(p.view, gap, list)
+	var plan *route.Plan
+	if n = len(list); n > 0 {
+		p.rotate(ctx)
+		plan = route.RouteMissed(p.view, gap.id, list)
+	} else {
+		rows, err := p.readMissedRows(ctx, gap)
+		if n = len(rows); err != nil || n == 0 {
+			return 0, err
+		}
+		p.rotate(ctx)
+		plan = route.RouteMissedRows(p.view, gap.id, rows)
+	}
 	if err := p.commit(ctx, plan); err != nil {
 		return 0, err
 	}
 	for kind, n := range plan.Sent {
 		p.store.metrics.reconciled.WithLabelValues(kind).Add(float64(n))
 	}
-	return len(list), nil
+	return n, nil
+}
+
+// readMissed reads the next records of a gap.
+func (p *Publisher) readMissed(ctx context.Context, gap missedGap) (list []route.Missed, err error) {
+	rows, err := p.store.pool.Query(ctx, readMissedSQL, gap.id, missedChunk, missedBytes)
+	if err != nil {
+		return nil, err
+	}
+	var m route.Missed
+	_, err = pgx.ForEachRow(rows, []any{&m.N, &m.Type, &m.Schema, &m.Key, &m.Account, &m.Above, &m.About, &m.Own, &m.Body, &m.Masked}, func() error {
+		m.WebhookID, m.At = gap.webhookID(m.N), gap.at
+		m.Key, m.Account = p.store.encoding.original(m.Key), p.accountText([]byte(m.Account))
+		list = append(list, m)
+		m.Body, m.Masked = nil, nil // the next row has its own
+		return nil
+	})
+	return list, err
 }

@@ -285,7 +285,7 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 	if err := r.readRows(ctx, source); err != nil {
 		return err
 	}
-	if err := r.keepMissed(ctx, r.note(alone, without, several)); err != nil {
+	if err := r.keepMissed(ctx, source, r.note(alone, without, several)); err != nil {
 		return err
 	}
 	return r.keepLedger(ctx, source, plain)
@@ -436,13 +436,14 @@ const (
 		LEFT JOIN walhook.snapshot_parent p ON p.id = w.account`
 
 	reconcilingSQL = `
-		UPDATE walhook.gap SET missed = (SELECT count(*) FROM walhook.missed WHERE gap = $1), inserts = 0, updates = 0, deletes = 0, note = $2
+		UPDATE walhook.gap SET missed = (SELECT count(*) FROM walhook.missed WHERE gap = $1) + (SELECT count(*) FROM walhook.missed_row WHERE gap = $1),
+			inserts = 0, updates = 0, deletes = 0, results = 0, events = 0, note = $2
 		WHERE id = $1 RETURNING missed`
 )
 
 // keepMissed stores what was missed, in the order in which it is appended: what is gone
 // before what takes its place, parents before their children.
-func (r *reconciliation) keepMissed(ctx context.Context, note string) error {
+func (r *reconciliation) keepMissed(ctx context.Context, source catalog.GapSource, note string) error {
 	tx := r.w.tx
 	if _, err := tx.Exec(ctx, "ANALYZE walhook.snapshot_row"); err != nil {
 		return err
@@ -463,6 +464,11 @@ func (r *reconciliation) keepMissed(ctx context.Context, note string) error {
 	if _, err := tx.Exec(ctx, sql, r.gap, names, depths); err != nil {
 		return fmt.Errorf("store what was missed: %w", err)
 	}
+	about, err := r.keepRows(ctx, source)
+	if err != nil {
+		return err
+	}
+	note += about
 	var missed int64
 	if err := tx.QueryRow(ctx, reconcilingSQL, r.gap, r.w.store.encoding.text(note)).Scan(&missed); err != nil {
 		return err

@@ -161,7 +161,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		// Reading the source takes as long as it takes.
 		for _, sql := range []string{
 			"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
-			snapshotTableSQL,
+			snapshotTableSQL, snapshotTakenSQL,
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
@@ -173,7 +173,7 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		}
 		forget := "TRUNCATE walhook.account, walhook.account_column, walhook.table_description"
 		if w.gap == nil {
-			forget += ", walhook.owner, walhook.missed"
+			forget += ", walhook.owner, walhook.missed, walhook.missed_row"
 		}
 		if _, err := tx.Exec(ctx, forget); err != nil {
 			return err
@@ -186,6 +186,9 @@ func (p *Publisher) LoadSnapshot(ctx context.Context, point schemas.LSN, fill fu
 		}
 		if w.gap != nil && !w.compared {
 			return errors.New("the snapshot was not compared with what was known before the gap")
+		}
+		if err := w.takeRowsTx(ctx); err != nil {
+			return err
 		}
 		return p.finishSnapshotTx(ctx, tx, w, point)
 	})
@@ -293,6 +296,7 @@ type SnapshotWriter struct {
 	parents  [][]any
 	owners   [][]any
 	columns  [][]any
+	taken    [][]any
 	visible  schemas.Visible
 	gap      *reconciliation // nil where nothing is compared
 	compared bool
@@ -349,6 +353,12 @@ func (w *SnapshotWriter) Owner(ctx context.Context, edge schemas.OwnerEdge) erro
 	return w.flushAt(ctx, snapshotChunk)
 }
 
+// Row notes a row of the tables of results and events.
+func (w *SnapshotWriter) Row(ctx context.Context, of catalog.RowTable, digest [16]byte) error {
+	w.taken = append(w.taken, []any{string(of), digest[:]})
+	return w.flushAt(ctx, snapshotChunk)
+}
+
 // again says whether a text that holds a replaced byte was there before: two
 // that differ in such bytes alone are one, and would end the whole snapshot.
 func (w *SnapshotWriter) again(schema, text string) bool {
@@ -367,7 +377,7 @@ func (w *SnapshotWriter) again(schema, text string) bool {
 }
 
 func (w *SnapshotWriter) flushAt(ctx context.Context, size int) error {
-	if len(w.accounts) < size && len(w.owners) < size {
+	if len(w.accounts) < size && len(w.owners) < size && len(w.taken) < size {
 		return nil
 	}
 	return w.flush(ctx)
@@ -383,6 +393,7 @@ func (w *SnapshotWriter) flush(ctx context.Context) error {
 		{&w.accounts, "accounts", "snapshot_account", []string{"account", "url", "state", "reason", "secret", "own_secret"}},
 		{&w.parents, "parent accounts", "account", []string{"id", "parent"}},
 		{&w.columns, "accounts' columns", "account_column", []string{"account", "columns"}},
+		{&w.taken, "rows of results and events", "snapshot_taken", []string{"type", "digest"}},
 	} {
 		if len(*part.rows) == 0 { // the table may exist only where there are some
 			continue

@@ -116,9 +116,7 @@ func (g *gapSource) Rows(ctx context.Context, schema string, since schemas.Visib
 	}
 	sql := "SELECT " + strings.Join(selected, ", ") + " FROM " + table.from(columns) + " AS t0"
 	if changed {
-		// How many transactions ago, modulo 2^32 ([schemas.ChangedSince]).
-		sql += fmt.Sprintf(` WHERE (%d - t0."walhook xmin"::pg_catalog.text::pg_catalog.int8 + 4294967296) %% 4294967296 <= %d`,
-			since.Xmax&0xffffffff, since.Xmax-since.Xmin)
+		sql += " WHERE " + writtenSince(since)
 	}
 	return g.each(ctx, g.rows.tx, sql, func(values [][]byte) error {
 		var row Row

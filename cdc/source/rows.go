@@ -23,6 +23,8 @@ type Rows struct {
 	tx     pgx.Tx
 	end    func(context.Context) // ends the session; nil for the caller's own
 	tables map[string]*rowTable  // by schema
+
+	described []*catalog.TableDescription
 }
 
 // rowTable is a schema's table as the publication has it.
@@ -93,26 +95,30 @@ func newRows(ctx context.Context, tx pgx.Tx, cfg Config) (*Rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	find := func(name schemas.TableName) *catalog.TableDescription {
-		at := slices.IndexFunc(described, func(d *catalog.TableDescription) bool { return d.Table() == name })
-		if at < 0 {
-			return nil
-		}
-		return described[at]
-	}
+	r.described = described
 	for _, schema := range r.cfg.Catalog.Schemas {
 		table := &rowTable{}
 		r.tables[schema.Name] = table
-		d := find(schema.Table)
+		d := r.find(schema.Table)
 		if d == nil {
 			table.refused = "its table does not exist"
 			continue
 		}
-		if err := table.bind(ctx, tx, r.cfg, d, find); err != nil {
+		if err := table.bind(ctx, tx, r.cfg, d, r.find); err != nil {
 			return nil, err
 		}
+		table.refuse()
 	}
 	return r, nil
+}
+
+// find returns the description of a table; nil for none.
+func (r *Rows) find(name schemas.TableName) *catalog.TableDescription {
+	at := slices.IndexFunc(r.described, func(d *catalog.TableDescription) bool { return d.Table() == name })
+	if at < 0 {
+		return nil
+	}
+	return r.described[at]
 }
 
 // Close ends the session.
@@ -176,6 +182,11 @@ func (t *rowTable) bind(ctx context.Context, q querier, cfg Config, d *catalog.T
 	}
 	cfg.Catalog.Refer(relation, find)
 	t.plan = cfg.Catalog.Bind(relation)
+	return nil
+}
+
+// refuse says why the records of a table cannot be read.
+func (t *rowTable) refuse() {
 	switch {
 	case len(t.filters) == 0:
 		t.refused = "its table is not in the publication"
@@ -186,7 +197,6 @@ func (t *rowTable) bind(ctx context.Context, q querier, cfg Config, d *catalog.T
 	case !t.plan.HasOwner():
 		t.refused = "its table lacks the owner's column, or the publication leaves it out"
 	}
-	return nil
 }
 
 // Each calls f with the rows of a query; f may keep them. It returns a [*Fault] when the
@@ -388,7 +398,7 @@ func (t *rowTable) from(columns []int) string {
 		names = append(names, schemas.QuoteIdent(t.plan.Relation.Columns[i].Name))
 	}
 	names = append(names, `xmin AS "walhook xmin"`)
-	sql := "SELECT " + strings.Join(names, ", ") + " FROM " + t.plan.Schema.Table.String()
+	sql := "SELECT " + strings.Join(names, ", ") + " FROM " + t.plan.Relation.Table().String()
 	if where := t.published(); where != "" {
 		sql += " WHERE " + where
 	}

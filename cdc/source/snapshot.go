@@ -236,8 +236,22 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 				return err
 			}
 		}
+		if l.only != nil {
+			return l.readAllOwners(ctx, tx)
+		}
+		rows, err := newRows(ctx, tx, l.cfg)
+		if err != nil {
+			return err
+		}
+		source := &gapSource{rows: rows, each: l.eachRow}
+		for _, of := range catalog.RowTables() {
+			err := source.digests(ctx, of, func(digest [16]byte) error { return l.sink.Row(ctx, of, digest) })
+			if err != nil {
+				return err
+			}
+		}
 		if gap != nil {
-			return l.readGap(ctx, tx, gap)
+			return l.readGap(ctx, source, gap)
 		}
 		return l.readAllOwners(ctx, tx)
 	})
@@ -246,12 +260,7 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 const visibleSQL = `SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() AS s`
 
 // readGap reads all records, and then the rows of those that were missed in a gap.
-func (l *snapshotLoad) readGap(ctx context.Context, tx pgx.Tx, gap catalog.GapSink) error {
-	rows, err := newRows(ctx, tx, l.cfg)
-	if err != nil {
-		return err
-	}
-	source := &gapSource{rows: rows, each: l.eachRow}
+func (l *snapshotLoad) readGap(ctx context.Context, source *gapSource, gap catalog.GapSink) error {
 	for _, schema := range l.cfg.Catalog.Schemas {
 		if source.Plan(schema.Name) == nil {
 			continue // the sink says so

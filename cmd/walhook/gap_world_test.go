@@ -34,6 +34,8 @@ schemas:
   codes: {table: public.codes, key: [country, number], owner: user_id, fields: [country, number, note]}
   files: {table: public.files, owner: user_id, fields: [id, user_id, name]}
   calls: {table: public.calls, owner: user_id, fields: [id, user_id, name], ledger: false}
+results: {table: public.async_results}
+events: {table: public.events}
 `
 
 const gapTables = `
@@ -46,6 +48,8 @@ CREATE TABLE files (id uuid, user_id int, name text, PRIMARY KEY (id)) PARTITION
 CREATE TABLE files_0 PARTITION OF files FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE files_1 PARTITION OF files FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 CREATE TABLE calls (id int PRIMARY KEY, user_id int, name text);
+CREATE TABLE async_results (id int PRIMARY KEY, user_id int, schema text, type text DEFAULT 'update', status text, "verbose" text, seen boolean);
+CREATE TABLE events (account_id int, hook text, payload json, internal boolean NOT NULL DEFAULT false, seen boolean);
 `
 
 // gapWorld is a source and an outbox of its own. Its reader runs in the test's process, so

@@ -36,8 +36,9 @@ waits for the transactions that run, and events wait while the rows are read.
 After a gap --accept-gap starts over from a fresh snapshot. It compares that with
 what the outbox knows and sends every endpoint what it missed, before anything
 newer: new records as inserts, changed ones as updates, and deletes with the key
-of those that are gone. States in between and logical messages are missed for
-good. --no-reconcile leaves this out.`
+of those that are gone. Results and emitted events of the gap follow where their
+rows are still there. States in between and logical messages are missed for good.
+--no-reconcile leaves this out.`
 
 func newSetupCommand() *cobra.Command {
 	var dryRun, acceptGap, noReconcile bool

@@ -151,6 +151,8 @@ type reconciledJSON struct {
 	Inserts    int64     `json:"inserts"`
 	Updates    int64     `json:"updates"`
 	Deletes    int64     `json:"deletes"`
+	Results    int64     `json:"results"`
+	Events     int64     `json:"events"`
 	Note       string    `json:"note"`
 }
 
@@ -213,7 +215,7 @@ func (v *statusView) toJSON() statusJSON {
 		}
 	}
 	if g := st.Reconciled; g != nil {
-		j.Reconciled = &reconciledJSON{g.ID, g.AcceptedAt, g.Missed, !g.Left, g.Inserts, g.Updates, g.Deletes, g.Note}
+		j.Reconciled = &reconciledJSON{g.ID, g.AcceptedAt, g.Missed, !g.Left, g.Inserts, g.Updates, g.Deletes, g.Results, g.Events, g.Note}
 	}
 	j.Catalog = &catalogJSON{Since: st.Catalog.Since}
 	if st.Catalog.From != 0 {

@@ -32,8 +32,8 @@ func (v *statusView) write(out io.Writer) error {
 			if g.Left {
 				state = "NOT ALL APPENDED: the next publisher continues"
 			}
-			p.row("after a gap", "gap %d, accepted %s: %d inserts, %d updates, %d deletes of %d sent, %s; %s",
-				g.ID, clock(g.AcceptedAt), g.Inserts, g.Updates, g.Deletes, g.Missed, state, g.Note)
+			p.row("after a gap", "gap %d, accepted %s: %d inserts, %d updates, %d deletes, %d results, %d emitted events of %d sent, %s; %s",
+				g.ID, clock(g.AcceptedAt), g.Inserts, g.Updates, g.Deletes, g.Results, g.Events, g.Missed, state, g.Note)
 		}
 		if c := &v.outbox.Catalog; !c.Pending.IsZero() {
 			p.row("catalog", "A CHANGED ONE WAITS since %s: not in force, because %s; 'walhook catalog diff' says what changes",

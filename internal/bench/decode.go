@@ -157,6 +157,9 @@ func (s *countingStore) Account(context.Context, schemas.Account) error { return
 // Owner implements [catalog.SnapshotSink].
 func (s *countingStore) Owner(context.Context, schemas.OwnerEdge) error { return nil }
 
+// Row implements [catalog.SnapshotSink].
+func (s *countingStore) Row(context.Context, catalog.RowTable, [16]byte) error { return nil }
+
 // Describe implements [catalog.SnapshotSink] and [cdc.History]: no table changes here.
 func (s *countingStore) Describe(context.Context, []*catalog.TableDescription) error { return nil }
 

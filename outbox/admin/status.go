@@ -76,12 +76,14 @@ type GapInfo struct {
 
 // ReconciledGap says how much of an accepted gap was appended for endpoints.
 type ReconciledGap struct {
-	ID                        int64
-	AcceptedAt                time.Time
-	Missed                    int64 // how many changes there were to append
-	Left                      bool  // some are not appended yet
-	Inserts, Updates, Deletes int64 // those that were appended and have a recipient
-	Note                      string
+	ID         int64
+	AcceptedAt time.Time
+	Missed     int64 // how many changes there were to append
+	Left       bool  // some are not appended yet
+	// Those that were appended and have a recipient. Results and Events are rows of the
+	// tables of results and events.
+	Inserts, Updates, Deletes, Results, Events int64
+	Note                                       string
 }
 
 // CatalogStatus is the catalog in force, and the one that waits to be.
@@ -112,7 +114,7 @@ const (
 		FROM walhook.gap WHERE accepted_at IS NULL ORDER BY id LIMIT $1`
 
 	reconciledSQL = `
-		SELECT id, accepted_at, missed, reconciled_at IS NULL, inserts, updates, deletes, coalesce(note, '')
+		SELECT id, accepted_at, missed, reconciled_at IS NULL, inserts, updates, deletes, coalesce(results, 0), coalesce(events, 0), coalesce(note, '')
 		FROM walhook.gap WHERE accepted_at IS NOT NULL AND missed IS NOT NULL ORDER BY id DESC LIMIT 1`
 
 	catalogSQL = `
@@ -193,7 +195,7 @@ func (a *Admin) readGaps(ctx context.Context, st *Status) error {
 		return err
 	}
 	var g ReconciledGap
-	err = a.pool.QueryRow(ctx, reconciledSQL).Scan(&g.ID, &g.AcceptedAt, &g.Missed, &g.Left, &g.Inserts, &g.Updates, &g.Deletes, &g.Note)
+	err = a.pool.QueryRow(ctx, reconciledSQL).Scan(&g.ID, &g.AcceptedAt, &g.Missed, &g.Left, &g.Inserts, &g.Updates, &g.Deletes, &g.Results, &g.Events, &g.Note)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil

@@ -51,18 +51,27 @@ func (r *router) resultRow(c *schemas.Change, table *catalog.Plan) {
 
 // result publishes an async result. table is its table; "" for a message.
 func (r *router) result(c *schemas.Change, table string, result catalog.Result) {
-	if r.view.Catalog.ReservedSchema(result.Schema) {
+	o, reason, _ := r.resultOccurrence(result)
+	if reason != "" {
 		r.refuseReserved(c, table, result.Schema)
 		return
 	}
-	r.publish(c, 0, result.Account, &occurrence{
+	r.publish(c, 0, result.Account, &o)
+}
+
+// resultOccurrence is what an async result is to its account, or why it is refused.
+func (r *router) resultOccurrence(result catalog.Result) (occurrence, Reason, error) {
+	if r.view.Catalog.ReservedSchema(result.Schema) {
+		return occurrence{}, SkipReserved, nil
+	}
+	return occurrence{
 		hook:   HookRecords,
 		schema: result.Schema,
 		typ:    result.Type,
 		// Results of one schema stay in order. No record's name has this prefix.
 		record: "result/" + result.Schema,
 		body:   render(func(bool) ([]byte, error) { return result.AppendEnvelope(nil), nil }),
-	})
+	}, "", nil
 }
 
 // eventMessage routes a logical message that carries an event. It refuses a malformed
@@ -86,25 +95,37 @@ func (r *router) emittedRow(c *schemas.Change, table *catalog.Plan) {
 
 // emitted publishes an emitted event. table is its table; "" for a message.
 func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitted, err error) {
-	if err == nil && r.view.Catalog.Reserved(emitted.Hook) {
-		r.refuseReserved(c, table, emitted.Hook)
-		return
-	}
-	var event catalog.HookEvent
-	if err == nil {
-		event, err = r.view.Catalog.HookEvent(emitted)
-	}
 	if err != nil {
 		r.refuseEvent(c, table, emitted.Hook, err)
 		return
 	}
+	o, reason, err := r.emittedOccurrence(c, emitted, unnamedKey(c))
+	switch {
+	case reason == SkipReserved:
+		r.refuseReserved(c, table, o.hook)
+	case reason != "":
+		r.refuseEvent(c, table, emitted.Hook, err)
+	default:
+		r.publish(c, 0, emitted.Account, &o)
+	}
+}
+
+// emittedOccurrence is what an emitted event is to its account, or why it is refused.
+// Without an order of its own no other event of its name waits for it.
+func (r *router) emittedOccurrence(c *schemas.Change, emitted catalog.Emitted, name string) (occurrence, Reason, error) {
+	if r.view.Catalog.Reserved(emitted.Hook) {
+		return occurrence{hook: emitted.Hook}, SkipReserved, nil
+	}
+	event, err := r.view.Catalog.HookEvent(emitted)
+	if err != nil {
+		return occurrence{}, reasonOfEvent(err), err
+	}
 	if r.view.Catalog.Reserved(event.Hook.Name) { // for a group, the name is the event's type
-		r.refuseReserved(c, table, event.Hook.Name)
-		return
+		return occurrence{hook: event.Hook.Name}, SkipReserved, nil
 	}
 	record := event.Order
 	if record == "" {
-		record = unnamedKey(c) // no other event waits for it
+		record = name
 	}
 	o := occurrence{
 		hook: event.Hook.Name, groups: event.Hook.Groups,
@@ -118,7 +139,7 @@ func (r *router) emitted(c *schemas.Change, table string, emitted catalog.Emitte
 	for _, t := range event.Targets {
 		o.targets = append(o.targets, Target{Kind: t[0], ID: t[1]})
 	}
-	r.publish(c, 0, emitted.Account, &o)
+	return o, "", nil
 }
 
 // actionOf returns the type of an emitted event in the event log: its action, if it
@@ -139,13 +160,7 @@ const maxAction = 100
 // refuseEvent lists an event that reaches nobody. It names the hook only if the
 // catalog may have such a name.
 func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
-	reason := SkipEvent
-	switch {
-	case errors.Is(err, catalog.ErrUnknownHook):
-		reason = SkipHook
-	case errors.Is(err, catalog.ErrEventTooLarge):
-		reason = SkipEventSize
-	}
+	reason := reasonOfEvent(err)
 	if reason == SkipEvent && r.view.Catalog.Hook(hook) == nil {
 		hook = "" // it may be any text
 	}
@@ -156,4 +171,15 @@ func (r *router) refuseEvent(c *schemas.Change, table, hook string, err error) {
 	r.note(Warn, "emitted event refused, listed as unrouted",
 		field("position", c.Position), where, field("hook", hook), field("error", err))
 	r.refuse(c, table, c.Kind.String(), hook, reason)
+}
+
+// reasonOfEvent says why an event is refused.
+func reasonOfEvent(err error) Reason {
+	switch {
+	case errors.Is(err, catalog.ErrUnknownHook):
+		return SkipHook
+	case errors.Is(err, catalog.ErrEventTooLarge):
+		return SkipEventSize
+	}
+	return SkipEvent
 }

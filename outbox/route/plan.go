@@ -54,6 +54,10 @@ type Plan struct {
 	Gap    int64
 	Missed []int64
 	Sent   map[string]int64
+	// MissedRows are the same for rows of the tables of results and events.
+	MissedRows []int64
+	// Taken are the rows of those tables that the source has since the plan.
+	Taken map[catalog.RowTable]*TakenRows
 	// Resync is the progress of the resync that made Events; nil for none.
 	Resync *ResyncStep
 

@@ -117,6 +117,9 @@ func (r *router) change(i int, c *schemas.Change, table *catalog.Plan) {
 	case c.Relation != nil && c.Relation.Former != (schemas.TableName{}):
 		r.strayed(c, table)
 	case c.Oversize > 0 && (table == nil && c.Kind == schemas.Message || table != nil && (table.Results != nil || table.Events != nil)):
+		if table != nil {
+			r.take(c, table)
+		}
 		r.oversized(c, table)
 	case c.Kind == schemas.Message:
 		r.message(c)
@@ -127,8 +130,10 @@ func (r *router) change(i int, c *schemas.Change, table *catalog.Plan) {
 	case c.Kind == schemas.Truncate:
 		r.truncate(table)
 	case table.Results != nil:
+		r.take(c, table)
 		r.resultRow(c, table)
 	case table.Events != nil:
+		r.take(c, table)
 		r.emittedRow(c, table)
 	default:
 		r.record(i, c, table)
@@ -225,6 +230,9 @@ func (r *router) truncate(table *catalog.Plan) {
 	}
 	if table.Schema != nil {
 		r.forgetOwners(table.Schema.Name)
+	}
+	if of := table.RowTable(); of != "" {
+		r.forgetRows(of)
 	}
 	if table.Account != nil {
 		r.endAllAccounts()

@@ -93,3 +93,7 @@ func (noRows) Rows(context.Context, string, schemas.Visible, bool, func(string, 
 }
 
 func (noRows) KeyRows(context.Context, string, [][][]byte) ([]schemas.Tuple, error) { return nil, nil }
+
+func (noRows) TableRows(context.Context, catalog.RowTable, schemas.Visible, func(*catalog.Plan, schemas.Tuple) error) error {
+	return nil
+}

@@ -15,6 +15,8 @@ type SnapshotSink interface {
 	Account(ctx context.Context, account schemas.Account) error
 	// Owner takes whose one record is.
 	Owner(ctx context.Context, edge schemas.OwnerEdge) error
+	// Row takes a row that is in a table of rows, by its digest. All come before what is told.
+	Row(ctx context.Context, of RowTable, digest [16]byte) error
 	// Describe takes the shapes of tables.
 	Describe(ctx context.Context, list []*TableDescription) error
 }
@@ -50,4 +52,8 @@ type GapSource interface {
 	// KeyRows makes rows of a schema from the normal forms of their keys' columns: with
 	// these columns alone, as the table shows them.
 	KeyRows(ctx context.Context, schema string, keys [][][]byte) ([]schemas.Tuple, error)
+	// TableRows reads those of a table of rows that may have been written since, in the
+	// order of their commits as far as the server knows it, then of a whole number that is
+	// their key, then of their transactions. row is valid during the call only.
+	TableRows(ctx context.Context, of RowTable, since schemas.Visible, f func(plan *Plan, row schemas.Tuple) error) error
 }
