@@ -141,7 +141,7 @@ func TestDemoView_SaysTheSameOnlyEveryTenSeconds(t *testing.T) {
 		t.Error(out.String())
 	}
 	now = began
-	v.told = ""
+	v.printed = ""
 	v.idle()
 	out.Reset()
 	account := fmt.Sprint(carrier.AccountID(0))

@@ -34,8 +34,8 @@ type demoView struct {
 	counted   int                     // accounts that the kinds have counted
 	log       []string                // lines of walhook's log that wait for the end of the screen
 	logMore   int                     // lines that log has no room for
-	told      string                  // the latest line, without a screen
-	toldAt    time.Time
+	printed   string                  // the latest line, without a screen
+	printedAt time.Time
 }
 
 // demoReceiver is one endpoint's part of the demo.
@@ -266,10 +266,10 @@ func (v *demoView) take(reading demoReading) (line string) {
 	f.readAt, f.deliveredThen = now, delivered
 	if v.screen == nil {
 		line = f.line(now)
-		if line == v.told && now.Sub(v.toldAt) < sameLineEvery {
+		if line == v.printed && now.Sub(v.printedAt) < sameLineEvery {
 			return ""
 		}
-		v.told, v.toldAt = line, now
+		v.printed, v.printedAt = line, now
 	}
 	return line
 }
