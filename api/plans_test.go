@@ -63,6 +63,7 @@ func planCalls(since string) map[string][][2]string {
 			{bare, `{"data":{"since":"2020-01-01T00:00:00Z","dry_run":true}}`}, {bare, `{"data":{"since":"` + since + `","dry_run":true}}`},
 			{bare, `{"data":{"event_ids":[` + strings.Join(many, ",") + `],"dry_run":true}}`}, {bare, `{"data":{"event_ids":["evt_3"],"dry_run":true}}`},
 		},
+		"POST " + one + "/retry":              {{bare, bare}, {bare, `{"data":{"event_ids":["evt_9"]}}`}},
 		"GET " + one + "/resync":              lists("&start_key=" + keyOf(500)),
 		"POST " + one + "/resync":             {{bare, bare}, {bare, `{"data":{"schema":"dids"}}`}},
 		"POST " + one + "/test":               {{bare, bare}},
@@ -202,7 +203,7 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 		}
 		for i, call := range calls[name] {
 			w.api.limits = newLimits() // what is expensive is measured, not refused
-			w.api.testing = newTestLimit()
+			w.api.testing, w.api.retrying = newTestLimit(), newTestLimit()
 			w.exec(t, "UPDATE walhook.resync SET done_at = now() WHERE done_at IS NULL") // a webhook has one at a time
 			hook := one[string](t, w, `SELECT webhook FROM walhook.endpoint WHERE id = 5`)
 			if route[0] == "DELETE" {

@@ -28,7 +28,7 @@ func TestSeed002_EveryRequestIsAnsweredAsItsDocumentSays(t *testing.T) {
 			created := w.want(t, 201, token, "PUT", path, newCalls)
 			golden(t, created, `{"data":{"id":"ID","name":"New Calls","uri":"http://my.server.com/calls/new.php","http_verb":"post","hook":"channel_create",`+
 				`"retries":3,"enabled":true,"state":"active","include_subaccounts":false,"include_internal_legs":false,"delivery":"realtime",`+
-				`"endpoint":0,"created_at":"TIME","changed_at":"TIME"},"status":"success","request_id":"REQUEST"}`)
+				`"endpoint":0,"created_at":"TIME","changed_at":"TIME","health":{"breaker":"closed","waiting":0,"retrying":0,"dead":0}},"status":"success","request_id":"REQUEST"}`)
 			one := path + "/" + created.data(t)["id"].(string)
 			if list := w.want(t, 200, token, "GET", path, "").list(t); len(list) != 1 || list[0]["name"] != "New Calls" {
 				t.Errorf("list: %v", list)
@@ -92,7 +92,7 @@ func TestSeed003_EveryRequestIsAnsweredAsItsDocumentSays(t *testing.T) {
 				golden(t, created, `{"data":{"id":"ID","name":"Missed Call","uri":"https://hooks.zapier.com/hooks/catch/591668/xlwslm/","http_verb":"get","hook":"notifications",`+
 					`"type":"account","action":"doc_created","retries":4,"custom_data":{"type":"missed_call"},"enabled":true,"state":"active",`+
 					`"include_subaccounts":false,"include_internal_legs":true,"delivery":"realtime",`+
-					`"endpoint":0,"created_at":"TIME","changed_at":"TIME"},"status":"success","request_id":"REQUEST"}`)
+					`"endpoint":0,"created_at":"TIME","changed_at":"TIME","health":{"breaker":"closed","waiting":0,"retrying":0,"dead":0}},"status":"success","request_id":"REQUEST"}`)
 				if created.data(t)["id"] == "51840ffc8bde832a1f5477def32cd665" {
 					t.Error("the body's id was taken over")
 				}
@@ -135,7 +135,7 @@ func TestSeed003_EveryRequestIsAnsweredAsItsDocumentSays(t *testing.T) {
 }`)
 			golden(t, edited, `{"data":{"id":"ID","name":"My New Webhook","uri":"http://my.server.net","http_verb":"post","hook":"channel_destroy",`+
 				`"retries":4,"enabled":true,"state":"active","include_subaccounts":false,"include_internal_legs":false,"delivery":"realtime",`+
-				`"endpoint":0,"created_at":"TIME","changed_at":"TIME"},"status":"success","request_id":"REQUEST",`+
+				`"endpoint":0,"created_at":"TIME","changed_at":"TIME","health":{"breaker":"closed","waiting":0,"retrying":0,"dead":0}},"status":"success","request_id":"REQUEST",`+
 				`"warnings":["unknown field \"retiees\" is ignored: did you mean retries?"]}`)
 			// Delete Webhook. This is permanent and unrecoverable.
 			w.want(t, 200, token, "DELETE", one, "")

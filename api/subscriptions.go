@@ -63,16 +63,17 @@ const (
 
 // subscriptions is the API behind its routes.
 type subscriptions struct {
-	cfg     Config
-	log     *zap.Logger
-	guard   *guard
-	clients clients
-	limits  *limits
-	testing *testLimit
-	edits   *document
-	offers  *offers
+	cfg      Config
+	log      *zap.Logger
+	guard    *guard
+	clients  clients
+	limits   *limits
+	testing  *testLimit
+	retrying *testLimit // of calls of retry
+	edits    *document
+	offers   *offers
 
-	rotations, tokens, replays, resyncs, holds *huma.Schema
+	rotations, tokens, replays, retries, resyncs, holds *huma.Schema
 }
 
 // Subscriptions serves the subscription API (docs/CONTRACT.md §7) and its OpenAPI
@@ -86,7 +87,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	if cfg.TestTimeout == 0 {
 		cfg.TestTimeout = 20 * time.Second
 	}
-	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit()}
+	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit(), retrying: newTestLimit()}
 	var err error
 	if s.clients, err = newClients(cfg.TrustedProxies); err != nil {
 		return nil, nil, err
@@ -115,6 +116,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerAttempts(routes)
 	s.registerEvents(routes)
 	s.registerReplays(routes)
+	s.registerRetry(routes)
 	s.registerResyncs(routes)
 	s.registerTest(routes)
 	s.registerSecrets(routes)

@@ -46,6 +46,7 @@ type webhook struct {
 	Endpoint            int64           `json:"endpoint" doc:"its number in the operator's log and commands"`
 	CreatedAt           time.Time       `json:"created_at"`
 	ChangedAt           time.Time       `json:"changed_at"`
+	Health              *health         `json:"health,omitempty"`
 }
 
 func shown(w *admin.Webhook) webhook {
@@ -125,7 +126,8 @@ func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) 
 	if err != nil {
 		return nil, err
 	}
-	return paged(list, in.PageSize, shown, func(w *admin.Webhook) any { return w.Endpoint }), nil
+	page := paged(list, in.PageSize, shown, func(w *admin.Webhook) any { return w.Endpoint })
+	return page, s.showHealth(ctx, page.Body.Data, healthInLists)
 }
 
 func (s *subscriptions) createWebhook(ctx context.Context, in *createWebhookInput) (*answer[webhook], error) {
@@ -159,6 +161,7 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 	var made *answer[webhook]
 	w, err = s.cfg.Admin.CreateWebhook(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
 		made = answerOf(shown(&w), sent.warnings, idle, unknown)
+		made.Body.Data.Health = shownHealth(nil)
 		return asked.write(made)
 	})
 	if err != nil {
@@ -182,7 +185,8 @@ func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*ans
 		return nil, err
 	}
 	callOf(ctx).withETag(&w)
-	return answerOf(shown(&w)), nil
+	read := answerOf(shown(&w))
+	return read, s.showHealthOf(ctx, &read.Body.Data)
 }
 
 // webhook finds the webhook of a call.
@@ -246,7 +250,8 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	}
 	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", sent.names()))...)
 	callOf(ctx).withETag(&w)
-	return answerOf(shown(&w), sent.warnings, idle), nil
+	edited := answerOf(shown(&w), sent.warnings, idle)
+	return edited, s.showHealthOf(ctx, &edited.Body.Data)
 }
 
 func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {

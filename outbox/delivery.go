@@ -40,6 +40,8 @@ type Endpoint struct {
 	// letters or about to be.
 	ExpireBefore int64
 	Ordering     Ordering // "" is OrderingRecord
+	// RetryAsked counts how often somebody asked for a retry now.
+	RetryAsked int64
 	// Settings are nil where the account set none: then each event is a POST of
 	// its body as the event log has it, retried by the whole schedule.
 	Settings *EndpointSettings
@@ -50,6 +52,8 @@ type EndpointRevision struct {
 	ID, Revision int64
 	// Confirm says that somebody waits until the endpoint's sender knows.
 	Confirm bool
+	// RetryAsked is the endpoint's: it rises without a new revision.
+	RetryAsked int64
 }
 
 // EndpointSettings are how an account wants its events to be sent.
@@ -197,6 +201,8 @@ type LaneState struct {
 	// metrics name it; zero for none.
 	HeldSince  time.Time
 	HeldReason string
+	// RetrySeen is the endpoint's RetryAsked that the lane has acted on.
+	RetrySeen int64
 }
 
 // Shard is a part of the endpoints, owned by one sender at a time.

@@ -22,13 +22,13 @@ const (
 	NextRevisionSQL = "revision + (revision < 9223372036854775807)::int"
 
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
-		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering,
+		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering, retry_asked,
 		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
 	endpointsChangedSQL = `
-		SELECT id, coalesce(revision, 0), coalesce(ended_secret_at IS NOT NULL AND confirmed_revision < revision, false), ` + hostOfRowSQL + ` FROM walhook.endpoint
+		SELECT id, coalesce(revision, 0), coalesce(ended_secret_at IS NOT NULL AND confirmed_revision < revision, false), retry_asked, ` + hostOfRowSQL + ` FROM walhook.endpoint
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % $4 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 
 	// What there is to look at of an endpoint's host: its URL, as it is stored.
@@ -160,7 +160,7 @@ func (s *Session) EndpointsChanged(ctx context.Context, since time.Time) ([]Endp
 	both.Queue("SELECT clock_timestamp(), walhook.on_timeline($1)", s.timeline).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &same) })
 	both.Queue(endpointsChangedSQL, since, back, s.id, Shards).Query(func(rows pgx.Rows) error {
 		var e EndpointRevision
-		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &e.Confirm, &url}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Revision, &e.Confirm, &e.RetryAsked, &url}, func() error {
 			changed = append(changed, e)
 			if s.store.hostFault(url) != "" || s.store.aside.reason(loopEndpoints, strconv.FormatInt(e.ID, 10)) != "" {
 				look = append(look, e.ID)
@@ -253,7 +253,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var custom *string
 	var earlier []string
 	var set EndpointSettings
-	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering,
+	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering, &e.RetryAsked,
 		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err

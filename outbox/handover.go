@@ -15,7 +15,7 @@ const (
 
 	// LaneColumnsSQL are what ScanLane reads.
 	LaneColumnsSQL = `endpoint, revision, behind, cursor, open, walhook.until(open_until), opens,
-			walhook.until(paused_until), walhook.until(failing_since), stage, last_reason, walhook.until(held_since), held_reason`
+			walhook.until(paused_until), walhook.until(failing_since), stage, last_reason, walhook.until(held_since), held_reason, retry_seen`
 
 	lanesOfShardsSQL = `SELECT ` + LaneColumnsSQL + ` FROM walhook.lane WHERE endpoint % $2 = ANY ($1) AND ($3::bigint[] IS NULL OR endpoint = ANY ($3))`
 
@@ -93,7 +93,7 @@ func readShardsTx[T any](ctx context.Context, tx pgx.Tx, sql, endpointsSQL strin
 func ScanLane(row pgx.CollectableRow) (lane LaneState, err error) {
 	var openUntil, pausedUntil, failingSince, heldSince *time.Duration
 	err = row.Scan(&lane.Endpoint, &lane.Revision, &lane.Behind, &lane.Cursor, &lane.Open, &openUntil, &lane.Opens,
-		&pausedUntil, &failingSince, &lane.Stage, &lane.LastReason, &heldSince, &lane.HeldReason)
+		&pausedUntil, &failingSince, &lane.Stage, &lane.LastReason, &heldSince, &lane.HeldReason, &lane.RetrySeen)
 	lane.OpenUntil, lane.PausedUntil, lane.FailingSince = fromNow(openUntil), fromNow(pausedUntil), fromNow(failingSince)
 	lane.HeldSince = fromNow(heldSince)
 	return lane, err
@@ -127,17 +127,17 @@ func untilNull(t time.Time) *time.Duration {
 
 const (
 	saveLanesSQL = `
-		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, stage, last_reason, held_since, held_reason)
+		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, stage, last_reason, held_since, held_reason, retry_seen)
 		SELECT endpoint, revision, behind, cursor, open, clock_timestamp() + open_in, opens,
-			clock_timestamp() + paused_in, clock_timestamp() + failing_in, stage, last_reason, clock_timestamp() + held_in, held_reason
+			clock_timestamp() + paused_in, clock_timestamp() + failing_in, stage, last_reason, clock_timestamp() + held_in, held_reason, retry_seen
 		FROM unnest($1::bigint[], $2::bigint[], $3::bool[], $4::bigint[], $5::bool[], $6::interval[], $7::int[],
-			$8::interval[], $9::interval[], $10::int[], $11::text[], $12::interval[], $13::text[])
-			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, stage, last_reason, held_in, held_reason)
+			$8::interval[], $9::interval[], $10::int[], $11::text[], $12::interval[], $13::text[], $14::bigint[])
+			AS t(endpoint, revision, behind, cursor, open, open_in, opens, paused_in, failing_in, stage, last_reason, held_in, held_reason, retry_seen)
 		ON CONFLICT (endpoint) DO UPDATE SET
 			revision = excluded.revision, behind = excluded.behind, cursor = excluded.cursor, open = excluded.open,
 			open_until = excluded.open_until, opens = excluded.opens, paused_until = excluded.paused_until,
 			failing_since = excluded.failing_since, stage = excluded.stage, last_reason = excluded.last_reason,
-			held_since = excluded.held_since, held_reason = excluded.held_reason,
+			held_since = excluded.held_since, held_reason = excluded.held_reason, retry_seen = excluded.retry_seen,
 			saved_at = clock_timestamp()`
 
 	forgetLanesSQL = `DELETE FROM walhook.lane WHERE endpoint = ANY ($1)`
@@ -198,7 +198,7 @@ func (s *Session) save(ctx context.Context, lanes []LaneState, shards []Shard) e
 	return s.run(ctx, &transaction{fill: func(b *pgx.Batch) {
 		if len(kept.endpoint) > 0 {
 			b.Queue(saveLanesSQL, kept.endpoint, kept.revision, kept.behind, kept.cursor, kept.open, kept.openUntil, kept.opens,
-				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason, kept.heldSince, kept.heldReason)
+				kept.pausedUntil, kept.failingSince, kept.stage, kept.lastReason, kept.heldSince, kept.heldReason, kept.retrySeen)
 		}
 		if len(idle) > 0 {
 			b.Queue(forgetLanesSQL, idle)
@@ -215,12 +215,12 @@ func (l LaneState) isIdle() bool {
 
 // laneColumns are lanes as arrays, one per column of the table.
 type laneColumns struct {
-	endpoint, revision, cursor           []int64
-	behind, open                         []bool
-	opens, stage                         []int
-	openUntil, pausedUntil, failingSince []*time.Duration
-	heldSince                            []*time.Duration
-	lastReason, heldReason               []string
+	endpoint, revision, cursor, retrySeen []int64
+	behind, open                          []bool
+	opens, stage                          []int
+	openUntil, pausedUntil, failingSince  []*time.Duration
+	heldSince                             []*time.Duration
+	lastReason, heldReason                []string
 }
 
 func (c *laneColumns) add(l LaneState) {
@@ -237,4 +237,5 @@ func (c *laneColumns) add(l LaneState) {
 	c.lastReason = append(c.lastReason, l.LastReason)
 	c.heldSince = append(c.heldSince, untilNull(l.HeldSince))
 	c.heldReason = append(c.heldReason, l.HeldReason)
+	c.retrySeen = append(c.retrySeen, l.RetrySeen)
 }

@@ -359,6 +359,10 @@ func (d *dispatcher) takeChanged(changed []outbox.EndpointRevision, now time.Tim
 			continue
 		}
 		l.newest, l.sched.rests = max(l.newest, c.Revision), false
+		if l.retryNow(c.RetryAsked, now) {
+			d.log.Info("retrying now, as asked for", zap.Int64("endpoint", c.ID))
+			d.look(l, now)
+		}
 		if l.wantEndpoint() || l.wantReadable() {
 			stale = append(stale, c.ID)
 		}

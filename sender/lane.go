@@ -36,7 +36,9 @@ type lane struct {
 	// newest is the newest known revision of the endpoint: the lane sends nothing
 	// while it is newer than endpoint's.
 	newest int64
-	asked  bool // a request for the endpoint's current state is under way
+	// retried is the endpoint's RetryAsked that the lane has acted on.
+	retried int64
+	asked   bool // a request for the endpoint's current state is under way
 	// generation rises when the endpoint starts again (new URL, active again). A
 	// result of an earlier generation affects its event alone.
 	generation int
@@ -126,6 +128,7 @@ func newLane(p *policy, e outbox.Endpoint) *lane {
 	return &lane{
 		policy:   p,
 		endpoint: e,
+		retried:  e.RetryAsked,
 		records:  map[string]*record{},
 		retries:  retries{ids: map[int64]struct{}{}},
 		health:   health{window: 1, breaker: newBreaker(p.random)},
@@ -148,6 +151,21 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 	l.health.pausedUntil, l.health.failingSince, l.health.lastReason = s.PausedUntil, s.FailingSince, s.LastReason
 	l.health.failedAt, l.health.warned = now, l.health.stage(now, l.disableAfter)
 	l.health.heldSince, l.health.heldReason = s.HeldSince, s.HeldReason
+	l.retried = min(l.retried, s.RetrySeen)
+	l.retryNow(l.endpoint.RetryAsked, now)
+}
+
+// retryNow ends what delays the lane's attempts, where that was asked for since the last
+// time: a pause, and the open time of the breaker, which then probes. It reads the rows in
+// retry, which the outbox has made due.
+func (l *lane) retryNow(asked int64, now time.Time) bool {
+	if asked <= l.retried {
+		return false
+	}
+	l.retried = asked
+	l.health.retryNow(now)
+	l.retries.readBy(now)
+	return true
 }
 
 // snapshot is the state that the next owner needs. tail is the shard's tail as it is,
@@ -155,7 +173,7 @@ func (l *lane) restore(s outbox.LaneState, horizon int64, spread time.Duration, 
 // owner, even when it is at the tail in memory.
 func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
 	s := outbox.LaneState{Endpoint: l.endpoint.ID, Revision: l.endpoint.Revision, FailingSince: l.health.failingSince, Stage: l.health.warned, LastReason: l.health.lastReason,
-		HeldSince: l.health.heldSince, HeldReason: l.health.heldReason}
+		HeldSince: l.health.heldSince, HeldReason: l.health.heldReason, RetrySeen: l.retried}
 	if cursor := l.cursor.position(); l.cursor.behind || cursor < tail {
 		s.Behind, s.Cursor = true, cursor
 	}
@@ -172,6 +190,7 @@ func (l *lane) snapshot(tail int64, now time.Time) outbox.LaneState {
 // unless the stored endpoint became readable or unreadable. The results of an old URL
 // do not count against a new one.
 func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
+	l.retryNow(e.RetryAsked, now)
 	if e.Revision < l.endpoint.Revision && !l.endpoint.Unreadable ||
 		e.Revision == l.endpoint.Revision && e.Unreadable == l.endpoint.Unreadable {
 		return

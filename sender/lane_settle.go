@@ -272,6 +272,15 @@ func (h *health) pause(until time.Time) {
 	}
 }
 
+// retryNow ends the pause and the open time of the breaker, which stays half-open until
+// its probe is answered.
+func (h *health) retryNow(now time.Time) {
+	h.pausedUntil = time.Time{}
+	if h.breaker.open(now) {
+		h.breaker.trip(now)
+	}
+}
+
 // afresh resets the health for a new URL.
 func (h *health) afresh(random func() float64) {
 	h.breaker = newBreaker(random)
