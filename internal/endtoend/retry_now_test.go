@@ -51,6 +51,11 @@ func TestRetryNow_SendsAtOnceWhatWaits(t *testing.T) {
 			slot, address := "now_"+db.Name, loopback.Address(t)
 			flags := []string{"run", "--listen", "off", "--allow-cidr", "127.0.0.0/8", "--retry-schedule", "1h,1h,1h"}
 			startChild(t, "run", "--role", "publisher", "--source", db.URL, "--slot", slot, "--setup", "--listen", "off")
+			conn := db.Connect(t)
+			eventually(t, patience, func() bool { // set up, which the other processes require
+				var ready bool
+				return conn.QueryRow(t.Context(), "SELECT state = 'ready' FROM walhook.source").Scan(&ready) == nil && ready
+			})
 			startChild(t, "run", "--role", "api", "--outbox", db.URL, "--listen", address, "--admin-token", chaosOperator)
 			startSender := func() *childProcess {
 				return startChild(t, append(flags, "--role", "sender", "--outbox", db.URL)...)
