@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+
 	"walhook/doctor"
 	"walhook/schemas"
 )
@@ -13,7 +15,7 @@ const (
 		SELECT has_database_privilege(current_database(), 'CREATE'),
 			coalesce((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = $1), true)`
 
-	ownedSQL = `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1`
+	foreignSQL = `SELECT oid FROM pg_class WHERE oid = ANY ($1) AND NOT pg_has_role(relowner, 'USAGE')`
 )
 
 // OptionalNote says what walhook lacks without an optional statement.
@@ -101,31 +103,35 @@ func (e *examination) lackingRights(ctx context.Context, optional map[uint32]boo
 	if !publication {
 		lacks = append(lacks, "ownership of publication "+schemas.QuoteIdent(e.cfg.Publication))
 	}
-	look := func(oid uint32, name schemas.TableName, into *[]string) error {
-		var owned bool
-		err := e.s.QueryRow(ctx, ownedSQL, oid).Scan(&owned)
-		if err == nil && !owned {
-			*into = append(*into, "ownership of "+name.String())
+	var all []uint32
+	for _, t := range e.tables {
+		all = append(all, t.oid)
+		for _, l := range t.identities {
+			all = append(all, l.OID)
 		}
-		return err
+	}
+	rows, err := e.s.Query(ctx, foreignSQL, all)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	foreign := map[uint32]bool{}
+	for _, oid := range list {
+		foreign[oid] = true
 	}
 	for _, t := range e.tables {
 		if !t.exists || !t.logged {
 			continue
 		}
 		updatable := !slices.ContainsFunc(t.identities, func(l identityTable) bool { return !l.Updatable })
-		if !t.published || !updatable {
-			if err := look(t.oid, t.name, &lacks); err != nil {
-				return nil, nil, err
-			}
+		if foreign[t.oid] && (!t.published || !updatable) {
+			lacks = append(lacks, "ownership of "+t.name.String())
 		}
 		for _, l := range t.identities {
-			if optional[l.OID] {
-				if err := look(l.OID, l.name(), &missed); err != nil {
-					return nil, nil, err
-				}
+			if optional[l.OID] && foreign[l.OID] {
+				missed = append(missed, "ownership of "+l.name().String())
 			}
 		}
 	}
-	return lacks, missed, nil
+	return lacks, missed, err
 }

@@ -167,20 +167,21 @@ func columnsOf(catalog *catalog.Catalog, name schemas.TableName) []string {
 
 // lookAtShape compares the columns of one table with the catalog's.
 func (e *examination) lookAtShape(ctx context.Context, t tableState) {
-	relation, err := readRelation(ctx, e.s, e.cfg.Publication, t.name)
-	if err != nil || relation == nil { // dropped meanwhile
-		if err != nil {
-			e.s.Unseen(e.r, err, checkColumns)
-		}
+	if t.description == nil { // dropped meanwhile
 		return
 	}
+	relation := relationOf(t.description)
 	plan := e.cfg.Catalog.Bind(relation)
 	if plan == nil {
 		return
 	}
-	if e.unsent, err = unsentColumns(ctx, e.s, t.oid, relation); err != nil {
-		e.s.Unseen(e.r, err, checkColumns)
-		return
+	e.unsent = nil
+	if len(relation.Columns) < len(t.description.Columns) {
+		var err error
+		if e.unsent, err = unsentColumns(ctx, e.s, t.oid, relation); err != nil {
+			e.s.Unseen(e.r, err, checkColumns)
+			return
+		}
 	}
 	named := e.accountColumns(plan)
 	named = append(named, e.resultColumns(plan)...)

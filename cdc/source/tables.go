@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -40,7 +41,8 @@ type identityTable struct {
 	Keyed       bool // it has a primary key, and all column lists hold it: DEFAULT works
 	// Child says that it inherits from the table: its rows are the table's too, but
 	// it is published separately. Published says whether it is.
-	Child, Published bool
+	Child     bool
+	Published bool `db:"-"`
 	// Nameless says that its old rows lack columns of the record's key.
 	Nameless bool `db:"-"`
 }
@@ -60,6 +62,8 @@ type tableState struct {
 	vague    string    // a key or owner column of which equal values may have different texts; "" for none
 	role     string    // the role of these rights
 	key      *keyFault // why its records have no key; nil if they have one
+	// description is the table as it is now; nil if it was dropped meanwhile.
+	description *catalog.TableDescription
 }
 
 const (
@@ -67,8 +71,7 @@ const (
 	// published under their own names.
 	tableSQL = `
 		SELECT c.oid, c.relkind = 'p', c.relpersistence = 'p', ` + readableSQL + `, ` + wholeSQL + `, coalesce(nullif($4, ''), current_user)::text,
-			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $3 AND t.schemaname = n.nspname AND t.tablename = c.relname)
-			OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+			EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 				WHERE p.pubname = $3 AND r.prrelid = c.oid),
 			c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -132,10 +135,13 @@ const (
 				WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' AND ` + unsentSQL + `),
 			(c.relkind = 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisprimary AND i.indimmediate))
 			AND NOT ` + keyOutsideListsSQL + `,
-			c.oid <> $1 AND NOT c.relispartition,
-			EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+			c.oid <> $1 AND NOT c.relispartition
 		FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 		ORDER BY c.oid = $1, n.nspname, c.relname`
+
+	// The tables whose changes a publication sends, partitions under their own name or
+	// their root's. The view makes the whole list each time that it is asked for one table.
+	publicationTablesSQL = `SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1`
 )
 
 // lookAtTables reads the state of every table of the catalog, for a role; "" is the
@@ -143,6 +149,18 @@ const (
 func lookAtTables(ctx context.Context, q querier, cfg Config, role string) ([]tableState, error) {
 	var tables []tableState
 	namespaces, names := tableNames(cfg.Catalog)
+	rows, err := q.Query(ctx, publicationTablesSQL, cfg.Publication)
+	var list []schemas.TableName
+	if err == nil {
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what publication %s publishes: %w", cfg.Publication, err)
+	}
+	published := map[schemas.TableName]bool{}
+	for _, name := range list {
+		published[name] = true
+	}
 	for _, name := range cfg.Catalog.Tables() {
 		t := tableState{table: table{name: name}, exists: true}
 		err := q.QueryRow(ctx, tableSQL, name.Namespace, name.Name, cfg.Publication, role).
@@ -161,49 +179,84 @@ func lookAtTables(ctx context.Context, q querier, cfg Config, role string) ([]ta
 		if err != nil {
 			return nil, fmt.Errorf("read the replica identity of %s: %w", name, err)
 		}
-		if err := t.findNameless(ctx, q, cfg); err != nil {
-			return nil, err
+		t.published = t.published || published[name]
+		for i := range t.identities {
+			t.identities[i].Published = published[t.identities[i].name()]
 		}
+		tables = append(tables, t)
+	}
+	described, err := describeStates(ctx, q, cfg, tables)
+	if err != nil {
+		return nil, err
+	}
+	for i := range tables {
+		t := &tables[i]
+		t.description = described[t.oid]
+		t.findNameless(cfg, described)
 		if err := t.findColumns(ctx, q, cfg); err != nil {
 			return nil, err
 		}
-		tables = append(tables, t)
 	}
 	return tables, nil
 }
 
+// describedAtOnce is how many tables one query describes. It must end within the timeout
+// of a statement.
+const describedAtOnce = 250
+
+// describeStates describes all tables of the states, by OID: a source may have thousands,
+// and a query for each of them would take minutes on a busy server.
+func describeStates(ctx context.Context, q querier, cfg Config, tables []tableState) (map[uint32]*catalog.TableDescription, error) {
+	var oids []uint32
+	for _, t := range tables {
+		if !t.exists {
+			continue
+		}
+		oids = append(oids, t.oid)
+		for _, l := range t.identities {
+			oids = append(oids, l.OID)
+		}
+	}
+	slices.Sort(oids)
+	described := map[uint32]*catalog.TableDescription{}
+	for some := range slices.Chunk(slices.Compact(oids), describedAtOnce) {
+		list, err := describe(ctx, q, cfg.Publication, some...)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range list {
+			described[d.OID] = d
+		}
+	}
+	return described, nil
+}
+
 // findNameless finds tables whose old rows lack the record's key: their deletes name no
 // record, and a change of key is not visible.
-func (t *tableState) findNameless(ctx context.Context, q querier, cfg Config) error {
+func (t *tableState) findNameless(cfg Config, described map[uint32]*catalog.TableDescription) {
 	if cfg.Catalog.SchemaOf(t.name) == nil {
-		return nil
+		return
 	}
 	for i := range t.identities {
 		l := &t.identities[i]
 		if t.partitioned || l.Full || !l.Updatable {
 			continue
 		}
-		list, err := describe(ctx, q, cfg.Publication, l.OID)
-		if err != nil {
-			return fmt.Errorf("read the key of %s: %w", l.name(), err)
-		}
-		if len(list) == 1 {
-			relation := relationOf(list[0])
+		if d := described[l.OID]; d != nil {
+			relation := relationOf(d)
 			relation.Namespace, relation.Name = t.name.Namespace, t.name.Name
-			relation.PrimaryKey, relation.KeyCut = list[0].PrimaryKeyOf(relation)
+			relation.PrimaryKey, relation.KeyCut = d.PrimaryKeyOf(relation)
 			l.Nameless = !cfg.Catalog.Bind(relation).OldRowHasKey()
 		}
 	}
-	return nil
 }
 
 // findColumns checks the columns that identify accounts and records.
 func (t *tableState) findColumns(ctx context.Context, q querier, cfg Config) error {
-	list, err := describe(ctx, q, cfg.Publication, t.oid)
-	if err != nil || len(list) == 0 {
-		return err
+	if t.description == nil {
+		return nil
 	}
-	relation := relationOf(list[0])
+	relation := relationOf(t.description)
 	plan := cfg.Catalog.Bind(relation)
 	t.findVague(cfg, relation, plan)
 	return t.findKey(ctx, q, cfg, plan)
