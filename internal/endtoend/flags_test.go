@@ -24,4 +24,5 @@ var (
 var (
 	resyncRecords = flag.Int("resync-records", 3000, "how many records the resync under load has")
 	resyncRate    = flag.Float64("resync-rate", 200, "transactions a second beside it")
+	adoptRecords  = flag.Int("adopt-records", 3000, "how many records the table has that is added under load; -resync-rate transactions run beside it")
 )
