@@ -25,6 +25,7 @@ const (
 	checkPartitions = "outbox.partitions"
 	checkGaps       = "outbox.gaps"
 	checkCatalog    = "outbox.catalog"
+	checkResyncs    = "outbox.resyncs"
 	checkSenders    = "outbox.senders"
 	checkShards     = "outbox.shards"
 	checkSecrets    = "outbox.secrets"
@@ -38,14 +39,14 @@ const (
 func Checks() []string {
 	ids := []string{checkReachable}
 	ids = append(ids, doctor.ServerChecks(here)...)
-	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps, checkCatalog,
+	ids = append(ids, checkSettings, checkDurability, checkRights, checkMigrations, checkPartitions, checkGaps, checkCatalog, checkResyncs,
 		checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows)
 	return append(ids, doctor.TransactionChecks(here)...)
 }
 
 // contentChecks are those of what a migrated outbox holds.
 func contentChecks() []string {
-	return []string{checkPartitions, checkGaps, checkCatalog, checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows}
+	return []string{checkPartitions, checkGaps, checkCatalog, checkResyncs, checkSenders, checkShards, checkSecrets, checkAside, checkOwnFaults, checkUnrouted, checkDeadRows}
 }
 
 // examination is what is known of an outbox while it is looked at.

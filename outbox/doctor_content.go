@@ -22,6 +22,7 @@ func (e *examination) lookAtContent(ctx context.Context) {
 		{checkPartitions, e.lookAtPartitions},
 		{checkGaps, e.lookAtGaps},
 		{checkCatalog, e.lookAtCatalog},
+		{checkResyncs, e.lookAtResyncs},
 		{checkSenders, e.lookAtSenders},
 		{checkShards, e.lookAtShards},
 		{checkSecrets, e.lookAtSecrets},
@@ -194,6 +195,40 @@ func (e *examination) lookAtCatalog(ctx context.Context) error {
 			"a changed catalog was asked for at %s and is not in force, because %s; it changes: %s",
 			asked.UTC().Format(time.RFC3339), note, catalog.Summary(inForce.ChangesTo(next), doctor.ListMost))
 	}
+	return nil
+}
+
+// resyncStands is how long a resync may append nothing before somebody should look.
+const resyncStands = 10 * time.Minute
+
+// The last event of a resync has its last number; one that began again has skipped a number.
+const standingResyncsSQL = `
+	SELECT r.id, p.account, p.webhook, r.sent, r.total, moved.at
+	FROM walhook.resync r JOIN walhook.endpoint p ON p.id = r.endpoint, LATERAL (
+		SELECT greatest(r.asked_at, r.started_at, max(e.committed_at)) AS at FROM walhook.event e
+		WHERE e.webhook_id IN (format('sync_%s_%s', r.id, r.numbered), format('sync_%s_%s', r.id, r.numbered - 1))
+	) AS moved
+	WHERE r.done_at IS NULL AND moved.at < clock_timestamp() - $1::interval ORDER BY moved.at, r.id LIMIT 20`
+
+// lookAtResyncs reports resyncs that make no progress.
+func (e *examination) lookAtResyncs(ctx context.Context) error {
+	rows, err := e.s.Query(ctx, standingResyncsSQL, resyncStands)
+	if err != nil {
+		return err
+	}
+	var id, sent, total int64
+	var account, webhook string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &account, &webhook, &sent, &total, &at}, func() error {
+		e.r.Warn(checkResyncs, doctor.Steps{{Kind: doctor.Command, Text: "walhook status",
+			Note: "it says whether somebody publishes; 'resync interrupted' in the publisher's logs says what stops it, such as a long transaction on the source"}},
+			"resync %d of account %s (webhook %s) has sent nothing since %s: %d of %s", id, account, webhook, at.UTC().Format(time.RFC3339), sent, doctor.Count(int(total), "record"))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	e.r.OK(checkResyncs, "none stands")
 	return nil
 }
 

@@ -59,6 +59,7 @@ var checkMeanings = []schemas.Reason{
 	{Name: "outbox.partitions", Cause: "a partition in use is missing (failed), or the next one is"},
 	{Name: "outbox.gaps", Cause: "a gap is not accepted"},
 	{Name: "outbox.catalog", Cause: "a changed catalog was asked for and is not in force: the reason, and what it changes"},
+	{Name: "outbox.resyncs", Cause: "a resync has sent nothing for ten minutes"},
 	{Name: "outbox.senders", Cause: "a sender's lease ran out and no other sender took over"},
 	{Name: "outbox.shards", Cause: "a shard has no owner although senders run, or events wait and no sender runs"},
 	{Name: "outbox.secrets", Cause: "signing secrets, or user names and passwords of URLs, are stored in clear. Failed: `--secret-key` does not decrypt some or all of them"},

@@ -124,6 +124,8 @@ func ailments() []ailment {
 		{name: "a gap is not accepted", spoil: sql("INSERT INTO walhook.gap (from_lsn, reason) VALUES ('0/1', 'the slot was lost')"), want: "outbox.gaps"},
 		{name: "a changed catalog waits", spoil: sql("INSERT INTO walhook.catalog (state, fingerprint, content, asked_at, note) " +
 			"SELECT 'pending', fingerprint, content, now() - interval '1 hour', 'a transaction runs' FROM walhook.catalog WHERE state = 'in_force'"), want: "outbox.catalog"},
+		{name: "a resync stands", spoil: sql("INSERT INTO walhook.resync (endpoint, kind, asked_at) " +
+			"SELECT min(id), 'update', now() - interval '1 hour' FROM walhook.endpoint"), want: "outbox.resyncs"},
 		{name: "a sender died", spoil: sql("WITH dead AS (INSERT INTO walhook.sender (name, process, lease_until) VALUES ('host/1', '', now() - interval '1 hour') RETURNING id) " +
 			"UPDATE walhook.shard SET sender = dead.id FROM dead WHERE shard.id < 5"), want: "outbox.senders"},
 		{name: "a shard is missing", spoil: sql("DELETE FROM walhook.shard WHERE id = 31"), want: "outbox.shards"},

@@ -24,5 +24,6 @@ var (
 var (
 	resyncRecords = flag.Int("resync-records", 3000, "how many records the resync under load has")
 	resyncRate    = flag.Float64("resync-rate", 200, "transactions a second beside it")
+	gapRecords    = flag.Int("gap-records", 20_000, "how many records the source has whose slot is lost")
 	adoptRecords  = flag.Int("adopt-records", 3000, "how many records the table has that is added under load; -resync-rate transactions run beside it")
 )
