@@ -193,7 +193,7 @@ func (m *modelWorld) loseSlot(t *testing.T) {
 	}
 	resume := func() {}
 	if m.chance(40) {
-		resume = m.holdCommits(t, 300)
+		resume = m.holdCommits(t)
 	}
 	if m.chance(40) {
 		m.acts["killed setup"]++
@@ -216,12 +216,12 @@ func (m *modelWorld) loseSlot(t *testing.T) {
 
 // holdCommits makes commits wait for a standby that does not exist, for a while: they are
 // in the WAL, and nobody sees them. It returns what waits until they are seen.
-func (m *modelWorld) holdCommits(t *testing.T, least int) (resume func()) {
+func (m *modelWorld) holdCommits(t *testing.T) (resume func()) {
 	m.acts["held commits"]++
 	m.exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
 	m.exec(t, "SELECT pg_reload_conf()")
 	m.pause(200, 300)
-	end := time.After(time.Duration(least+m.random.IntN(500)) * time.Millisecond)
+	end := time.After(time.Duration(300+m.random.IntN(500)) * time.Millisecond)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -284,7 +284,7 @@ func (m *modelWorld) resync(t *testing.T) {
 	other := m.random.IntN(len(m.accounts))
 	resume := func() {}
 	if m.chance(50) {
-		resume = m.holdCommits(t, 2000) // until the resync begins
+		resume = m.holdCommits(t)
 	}
 	group := errgroup.Group{}
 	for i := range m.accounts {
