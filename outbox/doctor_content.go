@@ -220,8 +220,8 @@ func (e *examination) lookAtResyncs(ctx context.Context) error {
 	var account, webhook string
 	var at time.Time
 	_, err = pgx.ForEachRow(rows, []any{&id, &account, &webhook, &sent, &total, &at}, func() error {
-		e.r.Warn(checkResyncs, doctor.Steps{{Kind: doctor.Command, Text: "walhook status",
-			Note: "it says whether somebody publishes; 'resync interrupted' in the publisher's logs says what stops it, such as a long transaction on the source"}},
+		e.r.Warn(checkResyncs, doctor.Steps{{Kind: doctor.Command, Text: "walhook run",
+			Note: "where nobody publishes; otherwise 'resync interrupted' in the publisher's logs says what stops it, such as a long transaction on the source"}},
 			"resync %d of account %s (webhook %s) has sent nothing since %s: %d of %s", id, account, webhook, at.UTC().Format(time.RFC3339), sent, doctor.Count(int(total), "record"))
 		return nil
 	})
