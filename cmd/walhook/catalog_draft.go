@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"walhook/cdc/source"
 	"walhook/schemas"
@@ -93,8 +94,7 @@ func newCatalogDraftCommand() *cobra.Command {
 			case output != "":
 				return writeNew(output, text)
 			}
-			_, err = cmd.OutOrStdout().Write(text)
-			return err
+			return writeCatalog(cmd.OutOrStdout(), text)
 		},
 	}
 	addSettings(cmd, "source")
@@ -125,6 +125,16 @@ func updatedCatalog(log io.Writer, name string, before []byte, tables []*catalog
 		}
 	}
 	return updated.Text, nil
+}
+
+// writeCatalog prints a catalog file: on a terminal escaped, and as it is where it goes
+// into a file or another program. A person's file may hold any character.
+func writeCatalog(w io.Writer, text []byte) error {
+	if file := fileOf(w); file != nil && !term.IsTerminal(int(file.Fd())) {
+		w = file
+	}
+	_, err := w.Write(text)
+	return err
 }
 
 // replaceFile writes a file anew, whole or not at all, with its mode and owner. It

@@ -113,6 +113,23 @@ CREATE TABLE invoice (id bigint PRIMARY KEY, order_id bigint NOT NULL REFERENCES
 	}
 }
 
+// TestWriteCatalog_KeepsEachByteInAFile: what somebody redirects is their file.
+func TestWriteCatalog_KeepsEachByteInAFile(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"CRLF": "a: 1\r\n# b\r\n", "CR alone, a bell and a mark of order": "\ufeffa: 1 # x\ry\a\n"} {
+		file, err := os.CreateTemp(t.TempDir(), "out")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeCatalog(newTerminal(file), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(file.Name()); err != nil || string(got) != text {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestCatalogDraft_UpdateRefusesWhatItWouldSpoil(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)

@@ -13,7 +13,8 @@ import (
 
 // terminal is where the program writes for people. Names, reasons, responses and errors
 // come from databases and receivers. So terminal escapes characters that control a
-// terminal or change the order of text, as JSON does: \u001b. Line ends and tabs stay.
+// terminal or change the order of text, as JSON does: \u001b. Tabs and line ends stay,
+// CRLF in one Write too.
 // It is safe for concurrent use.
 type terminal struct {
 	mu   sync.Mutex
@@ -34,6 +35,8 @@ func (t *terminal) Write(p []byte) (int, error) {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			escaped = fmt.Appendf(escaped, `\x%02x`, text[0])
+		case r == '\r' && len(text) > 1 && text[1] == '\n':
+			escaped = append(escaped, '\r')
 		case r != '\n' && r != '\t' && steers(r):
 			escaped = appendEscaped(escaped, r)
 		default:

@@ -17,8 +17,11 @@ func TestTerminal_ACharacterMayComeInPieces(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	}
+	if _, err := out.Write([]byte("line\r\nover\rwritten\n")); err != nil {
+		t.Fatal(err)
+	}
 	got, err := os.ReadFile(file.Name())
-	if want := `é\u009b\x9b€\u001b` + "\n"; err != nil || string(got) != want {
+	if want := `é\u009b\x9b€\u001b` + "\n" + "line\r\n" + `over\u000dwritten` + "\n"; err != nil || string(got) != want {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}
 }

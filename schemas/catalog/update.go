@@ -80,13 +80,23 @@ func (u *update) run() error {
 			return err
 		}
 		if passes > 10+10*len(u.want.Schemas) {
-			return fmt.Errorf("the file %w: an edit of it does not hold", errForm)
+			return u.unsettled()
 		}
 	}
 	if _, err := u.pass(u.added); err != nil {
 		return err
 	}
 	return u.verify()
+}
+
+// unsettled is the error for a file in which each edit of a place needs another one.
+func (u *update) unsettled() error {
+	file := Read(u.text)
+	file.Compare(u.tables)
+	if faults := file.Faults(); len(faults) > 0 {
+		return fmt.Errorf("%s: %s; correct it by hand: --update finds no edit of that place that holds", faults[0].Path, faults[0].Problem)
+	}
+	return fmt.Errorf("the file %w: an edit of it does not hold", errForm)
 }
 
 // pass edits the file once, and says whether that changed it.
@@ -108,7 +118,8 @@ func (u *update) pass(edit func(*sheet) error) (changed bool, err error) {
 }
 
 // draft is a draft of the database in which the schemas of the file are as they are. A
-// schema in loose has no owner yet.
+// schema in loose has no owner yet: neither it nor what is owned through it, which can be
+// nobody's owner, leads to an account.
 func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 	d := newDraft(u.tables)
 	d.depth, d.parents, d.given = map[schemas.TableName]int{}, map[schemas.TableName]bool{}, map[schemas.TableName]way{}
@@ -120,6 +131,9 @@ func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 	for _, t := range u.tables {
 		if s := c.byTable[t.Name]; s != nil {
 			d.names[t.Name], d.keys[t.Name] = s.Name, s.Key
+			if c.below(s, loose) {
+				continue
+			}
 			if !loose[s.Name] {
 				d.depth[t.Name] = c.depth(s)
 			}
@@ -147,7 +161,7 @@ func (u *update) draft(c *Catalog, loose map[string]bool) (*draft, error) {
 		if above := c.byName[s.Owner.Schema]; above != nil {
 			parent = d.byName[above.Table]
 		}
-		if !loose[s.Name] {
+		if !loose[s.Name] && !c.below(s, loose) {
 			d.given[s.Table] = way{column: s.Owner.Column, to: parent}
 		}
 	}
@@ -165,6 +179,21 @@ func (c *Catalog) depth(s *Schema) int {
 		s = c.byName[s.Owner.Schema]
 	}
 	return n
+}
+
+// below says whether a schema's records are owned through one of those schemas, and it is
+// none of them.
+func (c *Catalog) below(s *Schema, some map[string]bool) bool {
+	if some[s.Name] {
+		return false
+	}
+	for n := 0; s != nil && n <= len(c.Schemas); n++ {
+		if some[s.Name] {
+			return true
+		}
+		s = c.byName[s.Owner.Schema]
+	}
+	return false
 }
 
 // under are the errors at a path and below it.

@@ -283,6 +283,63 @@ func TestUpdate_OfAFileOfAnyForm(t *testing.T) {
 	}
 }
 
+// TestUpdate_OfOwnersInACycle: a schema whose owner is gone gets no owner among those
+// that are owned through it.
+func TestUpdate_OfOwnersInACycle(t *testing.T) {
+	t.Parallel()
+	tables := func(owned bool, more ...string) []*Table {
+		table := func(name string, refers ...string) *Table {
+			one := &Table{Name: schemas.TableName{Namespace: "public", Name: name}, Kind: "table", Key: []string{"id"}, Logged: true, Readable: true,
+				Columns: []TableColumn{{Name: "id", Type: "bigint", NotNull: true}}}
+			for _, other := range refers {
+				one.Columns = append(one.Columns, TableColumn{Name: other + "_id", Type: "bigint"})
+				one.Foreign = append(one.Foreign, ForeignKey{Name: name + "_" + other, Columns: []string{other + "_id"}, Table: schemas.TableName{Namespace: "public", Name: other}, Refers: []string{"id"}})
+			}
+			return one
+		}
+		customer := table("customer")
+		customer.Columns = append(customer.Columns, TableColumn{Name: "webhook_url", Type: "text"})
+		a := []string{"b"}
+		if owned {
+			a = append(a, "customer")
+		}
+		return []*Table{table("a", a...), table("b", append([]string{"a"}, more...)...), customer, table("c", "customer")}
+	}
+	for _, test := range []struct {
+		name  string
+		more  []string
+		owner string // of b before
+		want  string // of a after; "" for none
+	}{
+		{"no other way", nil, "{column: a_id, schema: a}", ""},
+		{"another way", []string{"customer"}, "customer_id", "{column: b_id, schema: b}"},
+	} {
+		draft, err := Draft(tables(true, test.more...), schemas.TableName{})
+		if err != nil || !strings.Contains(string(draft), "owner: "+test.owner+"\n") {
+			t.Fatalf("%s: %v\n%s", test.name, err, draft)
+		}
+		text := mustUpdate(t, string(draft), tables(false, test.more...))
+		c, err := Parse([]byte(text))
+		if err != nil || c.Schema("c") == nil {
+			t.Fatalf("%s: %v\n%s", test.name, err, text)
+		}
+		switch a, b := c.Schema("a"), c.Schema("b"); {
+		case test.want == "" && (a != nil || b != nil || !strings.Contains(text, "# Left out: table public.a has no column customer_id.\n")):
+			t.Errorf("%s: a schema stays without an owner:\n%s", test.name, text)
+		case test.want != "" && (a == nil || b == nil || !strings.Contains(text, "\n    owner: "+test.want+"\n")):
+			t.Errorf("%s: want owner %s:\n%s", test.name, test.want, text)
+		}
+	}
+	// A person's b is owned through a, although it has a way of its own.
+	draft, err := Draft(tables(true, "customer"), schemas.TableName{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(string(draft), "\n  b:")
+	by := string(draft[:at]) + strings.Replace(string(draft[at:]), "owner: customer_id", "owner: {column: a_id, schema: a}", 1)
+	mustUpdate(t, by, tables(false, "customer"))
+}
+
 // TestDraft_OfALargeTableThatOnlyGrows keeps no ledger of it, unless others are owned
 // through its rows.
 func TestDraft_OfALargeTableThatOnlyGrows(t *testing.T) {
