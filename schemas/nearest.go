@@ -4,7 +4,8 @@ import "strings"
 
 // Nearest is the known name that a person may have meant: one with the same letters
 // but for case and punctuation, then the one with the fewest typing mistakes, then
-// one that continues the name. "" where none is near; of equals the first.
+// one that continues the name. "" where none is near; of equals the one that is
+// written alike, then the first.
 func Nearest(name string, known []string) string {
 	if name == "" {
 		return ""
@@ -18,7 +19,7 @@ func Nearest(name string, known []string) string {
 		if bare(name) != bare(other) || bare(name) == "" {
 			d = distance(strings.ToLower(name), strings.ToLower(other))
 		}
-		if d < fewest {
+		if d < fewest || d == fewest && best != "" && distance(name, other) < distance(name, best) {
 			best, fewest = other, d
 		}
 	}
@@ -32,6 +33,34 @@ func Nearest(name string, known []string) string {
 		}
 	}
 	return ""
+}
+
+// NearestTable is the known table that a person may have meant: one of that name in another
+// schema of the database, or of nearly that name. The zero one where none is near.
+func NearestTable(name TableName, known []TableName) TableName {
+	var here, all []string
+	for _, other := range known {
+		if other == name {
+			continue
+		}
+		if strings.EqualFold(other.Name, name.Name) {
+			return other
+		}
+		all = append(all, other.String())
+		if other.Namespace == name.Namespace {
+			here = append(here, other.Name)
+		}
+	}
+	if near := Nearest(name.Name, here); near != "" {
+		return TableName{Namespace: name.Namespace, Name: near}
+	}
+	near := Nearest(name.String(), all)
+	for _, other := range known {
+		if near != "" && other.String() == near {
+			return other
+		}
+	}
+	return TableName{}
 }
 
 func bare(name string) string {

@@ -69,31 +69,38 @@ func (e *examination) unlogged(t tableState) {
 
 // alikeSQL lists the tables outside the catalog that have all the columns: one of them may
 // be the missing table under a new name.
-const alikeSQL = `
-	SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-	WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'walhook')
+const alikeSQL = usableSQL + `
 		AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($1)) = cardinality($1)
 	LIMIT 10`
+
+// usableSQL lists the tables that a catalog may name.
+const usableSQL = `
+	SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'walhook')`
 
 // missing reports a table that does not exist, and tables that may be it under a new
 // name.
 func (e *examination) missing(ctx context.Context, t tableState, account bool) {
-	rows, err := e.s.Query(ctx, alikeSQL, columnsOf(e.cfg.Catalog, t.name))
-	var alike []schemas.TableName
-	if err == nil {
-		alike, err = pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
+	alike, err := e.tableNames(ctx, alikeSQL, columnsOf(e.cfg.Catalog, t.name))
+	var near schemas.TableName
+	if err == nil && len(alike) != 1 {
+		var usable []schemas.TableName
+		usable, err = e.tableNames(ctx, usableSQL)
+		near = schemas.NearestTable(t.name, usable)
 	}
 	if err != nil {
 		e.s.Unseen(e.r, err, checkTables)
 		return
 	}
-	alike = slices.DeleteFunc(alike, e.cfg.Catalog.Names)
 	text := fmt.Sprintf("table %s of the catalog does not exist", t.name)
 	var fix doctor.Steps
 	switch schema := e.cfg.Catalog.SchemaOf(t.name); {
 	case len(alike) == 1:
 		fix = e.otherTable(t.name, alike[0])
 		text += fmt.Sprintf("; did you mean %s, which has its columns?", alike[0])
+	case near != schemas.TableName{}:
+		fix = e.otherTable(t.name, near)
+		text += fmt.Sprintf("; did you mean %s?", near)
 	case account:
 		fix = doctor.Steps{{Kind: doctor.Catalog, Text: fmt.Sprintf("account: {table: %s, id: %s, url: %s}", t.name, e.cfg.Catalog.Account.ID, e.cfg.Catalog.Account.URL),
 			Note: "with your names for the account table; or correct --source"}, setupAgain()}
@@ -110,6 +117,16 @@ func (e *examination) missing(ctx context.Context, t tableState, account bool) {
 		return
 	}
 	e.r.Warn(checkTables, fix, "%s: nothing of it is sent", text)
+}
+
+// tableNames returns the tables that a query lists and the catalog does not name.
+func (e *examination) tableNames(ctx context.Context, sql string, args ...any) ([]schemas.TableName, error) {
+	rows, err := e.s.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schemas.TableName])
+	return slices.DeleteFunc(list, e.cfg.Catalog.Names), err
 }
 
 // otherTable returns the entries of the catalog file that name another table. walhook
@@ -224,8 +241,13 @@ func (e *examination) fields(plan *catalog.Plan, named []string) (missing []stri
 		}
 	}
 	if len(missing) > 0 {
-		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan),
-			Note: "in a file for --catalog: this leaves the fields out; or map them, as field: column"}},
+		note := "in a file for --catalog: this leaves the fields out; or map them, as field: column"
+		for _, column := range missing {
+			if near := nearColumn(plan.Relation, column); near != "" {
+				note += fmt.Sprintf("; for %s, did you mean %s?", column, near)
+			}
+		}
+		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan), Note: note}},
 			"table %s has no column %s: absent from every %s", plan.Relation.Table(), strings.Join(missing, ", "), plan.Schema.Name)
 	}
 	return missing
@@ -269,6 +291,9 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 			if _, there := e.unsent[column.name]; there {
 				fix = e.sendAgain(a.Table, column.name, with)
 			} else {
+				if nearColumn(plan.Relation, column.name) != "" {
+					fix = e.renamed(plan.Relation, []string{column.name}, with, fix)
+				}
 				e.noURL = evidence
 			}
 			e.r.Fail(checkColumns, fix, "%s", evidence)
@@ -313,8 +338,9 @@ func (e *examination) ownerColumn(plan *catalog.Plan) []string {
 	return []string{name}
 }
 
-// renamed proposes a column for one that is missing, if the table has one alone that the
-// catalog does not name: in the file, since the table is the carrier's.
+// renamed proposes a column for one that is missing: the one of nearly that name, or the
+// only one that the catalog does not name. It is put into the file, since the table is the
+// carrier's.
 func (e *examination) renamed(relation *schemas.Relation, missing []string, with func(column string) string, otherwise doctor.Steps) doctor.Steps {
 	for _, name := range missing {
 		if _, there := e.unsent[name]; there {
@@ -327,10 +353,25 @@ func (e *examination) renamed(relation *schemas.Relation, missing []string, with
 			unnamed = append(unnamed, column.Name)
 		}
 	}
-	if len(missing) != 1 || len(unnamed) != 1 {
+	if len(missing) != 1 {
+		return otherwise
+	}
+	if near := nearColumn(relation, missing[0]); near != "" {
+		return doctor.Steps{{Kind: doctor.Catalog, Text: with(near), Note: "did you mean " + near + "? in a file for --catalog"}, setupAgain()}
+	}
+	if len(unnamed) != 1 {
 		return otherwise
 	}
 	return doctor.Steps{{Kind: doctor.Catalog, Text: with(unnamed[0]), Note: "if " + unnamed[0] + " is the column now, in a file for --catalog"}, setupAgain()}
+}
+
+// nearColumn is the column of a table that a person may have meant; "" where none is near.
+func nearColumn(relation *schemas.Relation, name string) string {
+	names := make([]string, len(relation.Columns))
+	for i := range relation.Columns {
+		names[i] = relation.Columns[i].Name
+	}
+	return schemas.Nearest(name, names)
 }
 
 // urlColumn returns the step that adds the accounts' column of URLs.

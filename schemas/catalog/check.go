@@ -76,44 +76,19 @@ func (c *comparison) table(path string, name schemas.TableName) *Table {
 // nearestTable names the table that a person may have meant: of that name in another
 // schema of the database, or of nearly that name. It is one that can be used.
 func (c *comparison) nearestTable(name schemas.TableName) string {
-	var elsewhere, here, all []string
+	var usable []schemas.TableName
 	for _, t := range c.names {
-		if t.Kind != "table" || t.Extension {
-			continue
-		}
-		all = append(all, t.Name.String())
-		switch {
-		case strings.EqualFold(t.Name.Name, name.Name):
-			elsewhere = append(elsewhere, t.Name.String())
-		case t.Name.Namespace == name.Namespace:
-			here = append(here, t.Name.String())
+		if t.Kind == "table" && !t.Extension {
+			usable = append(usable, t.Name)
 		}
 	}
-	near := ""
-	if len(elsewhere) > 0 {
-		near = elsewhere[0]
-	} else if at := schemas.Nearest(name.Name, bareNames(c.names, name.Namespace)); at != "" {
-		near = schemas.TableName{Namespace: name.Namespace, Name: at}.String()
-	} else {
-		near = schemas.Nearest(name.String(), all)
-	}
-	switch {
-	case near != "":
-		return "did you mean " + near + "?"
-	case len(here) == 0 && !slices.ContainsFunc(c.names, func(t *Table) bool { return t.Name.Namespace == name.Namespace }):
+	switch near := schemas.NearestTable(name, usable); {
+	case near != schemas.TableName{}:
+		return "did you mean " + near.String() + "?"
+	case !slices.ContainsFunc(c.names, func(t *Table) bool { return t.Name.Namespace == name.Namespace }):
 		return fmt.Sprintf("the source has no schema %s with tables; its tables are in %s", schemas.QuoteIdent(name.Namespace), c.namespaces())
 	}
 	return "correct the name in the file, or remove what names it"
-}
-
-func bareNames(tables []*Table, namespace string) []string {
-	var names []string
-	for _, t := range tables {
-		if t.Name.Namespace == namespace && t.Kind == "table" {
-			names = append(names, t.Name.Name)
-		}
-	}
-	return names
 }
 
 func (c *comparison) namespaces() string {

@@ -10,10 +10,12 @@ import (
 // what a name holds anywhere.
 var (
 	secretWords = []string{"password", "passwd", "passphrase", "pass", "pwd", "pw", "hash", "ha1", "ha1b", "md5", "sha1", "sha256", "token", "secret", "secrets",
-		"pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "iban", "key", "keys", "salt", "otp", "totp", "mfa", "credential", "credentials", "auth", "private", "cookie", "session", "dob", "birthday"}
-	secretParts = []string{"password", "passwd", "secret", "token", "apikey", "credential", "creditcard", "cardnumber", "privatekey", "birth"}
+		"pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "iban", "pan", "track1", "track2", "puk", "psk", "jwt", "bearer", "oauth", "cert", "key", "keys", "salt", "otp", "totp", "mfa", "credential", "credentials", "auth", "private", "cookie", "session", "dob", "birthday"}
+	secretParts = []string{"password", "passwd", "secret", "token", "apikey", "credential", "creditcard", "cardnumber", "pincode", "otpcode", "recoverycode", "resetcode", "securityanswer", "maidenname", "mothermaiden", "privatekey", "birth"}
 	// secretEnds are ends of words: uipass, loginkey.
 	secretEnds = []string{"pass", "pwd", "key", "salt"}
+	// plainWords end so, or hold a part, and are none.
+	plainWords = []string{"monkey", "hockey", "hotkey", "turkey", "donkey", "jockey", "whiskey", "compass", "encompass", "bypass", "surpass", "trespass", "overpass", "underpass", "secretary", "secretaries", "secretariat"}
 	// numberWords are those that a number can be the secret of. The others, in a
 	// number's name, are a count, a place in a hash table, a reference.
 	numberWords = []string{"password", "passwd", "pass", "pwd", "pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "otp", "token", "secret"}
@@ -24,7 +26,7 @@ var (
 // isSecret says whether a column's name looks as if nobody else should read it. The
 // number or UUID of a record is no secret, whatever that record is.
 func isSecret(t *Table, column *TableColumn) bool {
-	words := nameWords(column.Name)
+	words := slices.DeleteFunc(nameWords(column.Name), func(w string) bool { return slices.Contains(plainWords, w) })
 	if len(words) == 0 {
 		return false
 	}
@@ -35,7 +37,7 @@ func isSecret(t *Table, column *TableColumn) bool {
 		return false
 	}
 	if number {
-		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(numberWords, w) })
+		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(numberWords, strings.TrimRight(w, digits)) })
 	}
 	all := strings.Join(words, "")
 	if slices.Contains(kindWords, words[len(words)-1]) && !slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) }) {
@@ -46,8 +48,19 @@ func isSecret(t *Table, column *TableColumn) bool {
 	}) {
 		return true
 	}
-	return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(secretWords, w) }) ||
+	return slices.ContainsFunc(words, isSecretWord) ||
 		slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) })
+}
+
+const digits = "0123456789"
+
+// isSecretWord says that a word, its singular, or what stands before its number is one of
+// secretWords: pins, hashes, cvc2.
+func isSecretWord(word string) bool {
+	bare := strings.TrimRight(word, digits)
+	return slices.ContainsFunc([]string{word, bare, strings.TrimSuffix(bare, "s"), strings.TrimSuffix(bare, "es")}, func(w string) bool {
+		return slices.Contains(secretWords, w)
+	})
 }
 
 // nameWords splits snake_case and camelCase into words in lower case.
