@@ -83,6 +83,9 @@ func slowDown(ctx context.Context) {
 // up a token that was right before, no matter how many wrong ones come from the same
 // address.
 func (s *subscriptions) admit(ctx context.Context, r *http.Request, c *call) (*failure, error) {
+	if c.principal != nil {
+		return c.principal.admit(c), nil
+	}
 	secret := bearer(r.Header)
 	from := s.clients.of(r)
 	hash := sha256.Sum256([]byte(secret))

@@ -19,6 +19,13 @@ type clients struct {
 // The headers in which a proxy names the client of a request (RFC 7239).
 var clientHeaders = []string{"Forwarded", "X-Forwarded-For"}
 
+// ClientAddress returns a function that determines the address to which a request
+// counts, as the limits of wrong tokens do.
+func ClientAddress(trusted []netip.Prefix) (func(*http.Request) netip.Addr, error) {
+	c, err := newClients(trusted)
+	return c.of, err
+}
+
 func newClients(trusted []netip.Prefix) (clients, error) {
 	c := clients{trusted: trusted}
 	var ranges []string

@@ -22,12 +22,14 @@ import (
 // call is one request with what the logs and the handlers need. Only its own goroutine
 // uses it.
 type call struct {
-	id       string
-	who      string // the token's id, or operator; "" before it is known
-	operator bool
-	payer    string // the token's account, whose limits count; "" for the operator
-	account  string // the account in its path
-	broken   bool   // its body cannot be read to its end
+	id        string
+	principal *Principal // nil for a request from outside
+	who       string     // the token's id, or operator; "" before it is known
+	session   bool       // who is a session of the portal
+	operator  bool
+	payer     string // the token's account, whose limits count; "" for the operator
+	account   string // the account in its path
+	broken    bool   // its body cannot be read to its end
 
 	keys   []string          // its headers Idempotency-Key
 	match  []string          // its headers If-Match
@@ -41,6 +43,9 @@ type call struct {
 func (c *call) caller() admin.Caller {
 	if c.operator {
 		return admin.Caller{}
+	}
+	if c.session {
+		return admin.Caller{Session: c.principal.Session, Account: c.payer}
 	}
 	return admin.Caller{Token: c.who, Account: c.payer}
 }
@@ -62,7 +67,7 @@ const requestIDHeader = "X-Request-Id"
 func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		c := &call{id: begin(w, r), keys: r.Header.Values(idempotencyHeader), match: r.Header.Values(matchHeader), header: h}
+		c := &call{id: begin(w, r), principal: principalOf(r.Context()), keys: r.Header.Values(idempotencyHeader), match: r.Header.Values(matchHeader), header: h}
 		began := time.Now()
 		seen := &seenStatus{ResponseWriter: w}
 		defer func() {
@@ -75,7 +80,7 @@ func (s *subscriptions) outer(mux *http.ServeMux) http.Handler {
 			s.log.Debug("request", zap.String("request_id", c.id), zap.String("who", c.who), zap.String("method", r.Method),
 				zap.Int("status", seen.status), zap.Duration("duration", time.Since(began)))
 		}()
-		if s.cfg.AdminToken == "" {
+		if s.cfg.AdminToken == "" && c.principal == nil {
 			refuse(seen, c.id, fail(http.StatusForbidden, "the subscription API is disabled: the operator enables it with --admin-token"))
 			return
 		}

@@ -32,6 +32,9 @@ type Config struct {
 	TestTimeout time.Duration
 	// TrustedProxies are the networks whose Forwarded and X-Forwarded-For are believed.
 	TrustedProxies []netip.Prefix
+	// PortalURL is the public address of the portal, with a slash at its end. Without it
+	// there is no call for a link to it.
+	PortalURL string
 }
 
 // Destination makes requests in the way in which deliveries are made.
@@ -122,6 +125,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerSecrets(routes)
 	s.registerTokens(routes)
 	s.registerHolds(routes)
+	s.registerPortal(routes)
 	completeOpenAPI(config.OpenAPI)
 	mux.HandleFunc("GET /openapi.json", s.offers.serveDocument("application/openapi+json", func(o *offered) []byte { return o.json }))
 	mux.HandleFunc("GET /openapi.yaml", s.offers.serveDocument("application/openapi+yaml", func(o *offered) []byte { return o.yaml }))
@@ -213,6 +217,8 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return tooMany(openReplayPause, admin.ErrTooManyRequests.Error()+": wait until one is done")
 	case errors.Is(err, admin.ErrTooManyResyncs):
 		return tooMany(openReplayPause, admin.ErrTooManyResyncs.Error()+": wait until one is done")
+	case errors.Is(err, admin.ErrTooManyPortalLinks):
+		return tooMany(openReplayPause, admin.ErrTooManyPortalLinks.Error())
 	case errors.Is(err, admin.ErrTooManyTokens):
 		return fail(http.StatusConflict, admin.ErrTooManyTokens.Error()+": delete one first")
 	}

@@ -28,6 +28,8 @@ const adminToken = "operator-token-of-the-tests"
 // world is the API over an outbox of its own.
 type world struct {
 	url         string
+	db          *pgtest.DB
+	handler     http.Handler
 	conn        *pgx.Conn
 	admin       *admin.Admin
 	destination *fixedDestination
@@ -47,7 +49,7 @@ func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.DebugLevel)
-	w := &world{conn: db.Connect(t), destination: &fixedDestination{}, logs: logs}
+	w := &world{db: db, conn: db.Connect(t), destination: &fixedDestination{}, logs: logs}
 	store, err := outbox.Open(t.Context(), outbox.Config{URL: db.URL}, zap.New(core), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +71,7 @@ func always(offer *Offer) func(context.Context) *Offer {
 
 func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) string {
 	t.Helper()
-	cfg := Config{Admin: w.admin, Destination: w.destination, AdminToken: adminToken, Offer: always(testOffer), Version: "test"}
+	cfg := Config{Admin: w.admin, Destination: w.destination, AdminToken: adminToken, Offer: always(testOffer), Version: "test", PortalURL: "https://portal.example/portal/"}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -77,7 +79,7 @@ func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) st
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.api = api
+	w.api, w.handler = api, handler
 	server := httptest.NewServer(Handler(nil, prometheus.NewRegistry(), handler))
 	t.Cleanup(server.Close)
 	return server.URL

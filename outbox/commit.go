@@ -271,7 +271,10 @@ func (w *planWrite) queueEndpoints(b *pgx.Batch, held map[int64]string) {
 }
 
 const (
-	endTokensSQL  = `DELETE FROM walhook.token WHERE account = ANY ($1)`
+	endTokensSQL = `
+		WITH links AS (DELETE FROM walhook.portal_link WHERE account = ANY ($1)),
+		sessions AS (DELETE FROM walhook.portal_session WHERE account = ANY ($1))
+		DELETE FROM walhook.token WHERE account = ANY ($1)`
 	endOnceSQL    = `DELETE FROM walhook.idempotency WHERE account = ANY ($1)`
 	endAllOnceSQL = `DELETE FROM walhook.idempotency`
 

@@ -96,8 +96,10 @@ const (
 		WHERE account = $1 AND webhook = 'account' AND ended_at IS NOT NULL`
 
 	// The account table was truncated: accounts without an endpoint have ended too.
-	endAllTokensSQL = `DELETE FROM walhook.token`
-	noteAllSQL      = `
+	endAllTokensSQL = `
+		WITH links AS (DELETE FROM walhook.portal_link), sessions AS (DELETE FROM walhook.portal_session WHERE NOT operator)
+		DELETE FROM walhook.token`
+	noteAllSQL = `
 		INSERT INTO walhook.ended_account (account)
 		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL UNION SELECT account FROM walhook.token
 		ON CONFLICT DO NOTHING`

@@ -128,6 +128,12 @@ const (
 		WHERE EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	endGoneTokensSQL = `
+		WITH links AS (
+			DELETE FROM walhook.portal_link l
+			WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = l.account)),
+		sessions AS (
+			DELETE FROM walhook.portal_session p
+			WHERE NOT operator AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = p.account))
 		DELETE FROM walhook.token t
 		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = t.account)`
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -56,8 +57,10 @@ type settings struct {
 	RetrySchedule  []time.Duration
 	MaxEventBytes  int
 	AdminToken     string // "" for none
-	SecretKey      []byte // nil for none
-	OldSecretKey   []byte // nil for none
+	Portal         bool
+	PortalURL      *url.URL // nil if there is no portal
+	SecretKey      []byte   // nil for none
+	OldSecretKey   []byte   // nil for none
 	Messages       schemas.Messages
 	LogLevel       zapcore.Level
 	LogFormat      string // json or console
@@ -170,6 +173,7 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 	case s.TLSCert != "":
 		warnOfOthers(s.TLSKey, "certificate's key", &s.warnings)
 	}
+	s.completePortal()
 	switch {
 	case isRegistered(flags, "slot") && !isOptional(flags, "source") && s.Roles.Publisher && !sourceGiven:
 		return fmt.Errorf(missing, "source", "source", envName("source"), "the carrier database's URL")

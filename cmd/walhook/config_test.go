@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -57,6 +58,7 @@ func TestSettings_DefaultsAreTheContracts(t *testing.T) {
 		RetrySchedule: []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
 			30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour},
 		MaxEventBytes: 16 << 20, Trace: traceConfig{sample: 0.01}, LogLevel: zapcore.InfoLevel, LogFormat: "json",
+		Portal: true, PortalURL: &url.URL{Scheme: "http", Host: "127.0.0.1:8480", Path: "/portal/"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -80,6 +82,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"egress-address": "192.0.2.1", "http-client": "net/http", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
 		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "old-secret-key": key,
 		"trace-endpoint": "http://192.0.2.2:4318/v1/traces", "trace-sample": "0.5", "log-level": "debug", "log-format": "console",
+		"portal": "on", "portal-url": "https://hooks.example/portal",
 	}
 	for i := range settingTable {
 		if one := &settingTable[i]; one.secretOf() == "" && texts[one.name] == "" {
@@ -122,6 +125,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				RetrySchedule: []time.Duration{time.Second, 2 * time.Second}, MaxEventBytes: 2048,
 				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), OldSecretKey: []byte(strings.Repeat("k", 32)),
 				Trace: traceConfig{endpoint: "http://192.0.2.2:4318/v1/traces", sample: 0.5}, LogLevel: zapcore.DebugLevel, LogFormat: "console",
+				Portal: true, PortalURL: &url.URL{Scheme: "https", Host: "hooks.example", Path: "/portal/"},
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)

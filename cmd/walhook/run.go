@@ -27,6 +27,10 @@ the API refuses everything but health checks and metrics. With --tls-cert and
 Without them put a proxy that terminates TLS in front, and name it with
 --trusted-proxies.
 
+The process that serves the API also serves the portal, the page on which an
+account sees what became of its events: 'walhook portal <account>' prints a link,
+and --portal off leaves it out.
+
 walhook writes a repeated line at most 20 times a minute (600 times for level
 info), and then once how many more there were. SIGUSR1 switches the log level to
 debug, which leaves nothing out, and back.
@@ -76,7 +80,7 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
-		"deny-cidr", "allow-ports", "egress-address", "http-client", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "secret-key", "messages",
+		"deny-cidr", "allow-ports", "egress-address", "http-client", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "portal", "portal-url", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "run setup first if the source is not prepared yet")
 	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "skip the one transaction that the source cannot send, by the `position` that doctor prints; walhook records it as a gap")
@@ -89,5 +93,6 @@ func (s settings) service(setup bool) service {
 		publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
 		source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
 		trustedProxies: s.TrustedProxies, tlsCert: s.TLSCert, tlsKey: s.TLSKey, trace: s.Trace,
+		portalURL: s.PortalURL,
 	}
 }

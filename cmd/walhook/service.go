@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -31,9 +32,10 @@ type service struct {
 	source                   source.Config
 	outbox                   outbox.Config
 	sender                   sender.Config
-	listen                   string // "" for none
-	metricsListen            string // "" serves /metrics on listen
-	adminToken               string // "" refuses every call of the API
+	listen                   string   // "" for none
+	metricsListen            string   // "" serves /metrics on listen
+	adminToken               string   // "" refuses every call of the API
+	portalURL                *url.URL // nil for no portal
 	trustedProxies           []netip.Prefix
 	tlsCert, tlsKey          string // "" for plain HTTP
 	trace                    traceConfig
@@ -89,7 +91,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		return nil
 	})
 	if s.listen != "" {
-		var subscriptions http.Handler
+		var subscriptions, pages http.Handler
 		if s.subscribe {
 			tests, err := deliver.NewHTTP(s.sender.HTTP)
 			if err != nil {
@@ -99,6 +101,12 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			if subscriptions, err = api.Subscriptions(s.apiConfig(store, tests), log); err != nil {
 				return usageError{err}
 			}
+			if s.portalURL != nil {
+				if pages, err = s.portal(store, subscriptions, log); err != nil {
+					return usageError{err}
+				}
+				pages = whenPrepared(prepared, pages)
+			}
 			subscriptions = whenPrepared(prepared, subscriptions)
 		}
 		var metrics prometheus.Gatherer
@@ -106,7 +114,7 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 			metrics = registry
 		}
 		serving := httpd.Config{Setting: "listen", Address: s.listen, Trusted: s.trustedProxies,
-			Handler: api.Handler(s.checks(store, reader, prepared), metrics, subscriptions)}
+			Handler: withPortal(pages, api.Handler(s.checks(store, reader, prepared), metrics, subscriptions))}
 		if s.tlsCert != "" {
 			if serving.Certificate, err = httpd.ReadCertificate(s.tlsCert, s.tlsKey, log); err != nil {
 				return usageError{err}
@@ -199,8 +207,13 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 }
 
 func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config {
+	portalURL := ""
+	if s.portalURL != nil {
+		portalURL = s.portalURL.String()
+	}
 	return api.Config{
-		Admin: admin.New(store), Destination: tests, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
+		PortalURL: portalURL,
+		Admin:     admin.New(store), Destination: tests, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 }

@@ -157,6 +157,14 @@ var settingTable = []setting{
 		return nil
 	}},
 	inFile("old-secret-key"),
+	{"portal", "on", "whether the process that serves the subscription API also serves the `portal`, on or off", func(s *settings, text string) error {
+		s.Portal = text == "on"
+		if text != "on" && text != "off" {
+			return fmt.Errorf("%q: want on or off", text)
+		}
+		return nil
+	}},
+	{"portal-url", "", "the portal's public `URL`, such as https://webhooks.example.com/portal/ (default derived from --listen and --tls-cert)", parsePortalURL},
 	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that walhook takes, comma separated, or off: a prefix that ends in .event carries events, any other carries results", parseMessages},
 	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector for traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
 	{"trace-sample", "0.01", "`fraction` of events that are traced, 0 to 1", func(s *settings, text string) (err error) {

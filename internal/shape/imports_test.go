@@ -50,8 +50,9 @@ var rules = []rule{
 	{folder: "sender/deliver", may: []string{"schemas", "outbox", "doctor"}, never: []string{"outbox/admin"}}, // one attempt: it knows nothing of lanes
 	{folder: "sender", may: []string{"schemas", "outbox", "doctor", "internal/retry"}, never: []string{"outbox/admin"}},
 	{folder: "api", may: []string{"outbox", "schemas"}, absent: true},
+	{folder: "portal", may: []string{"api", "outbox", "schemas"}}, // pages: it reads and changes nothing but by the API and its own sessions
 	{folder: "deploy"},
-	{folder: "cmd", may: []string{"deploy", "schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "internal"}},
+	{folder: "cmd", may: []string{"deploy", "schemas", "migrations", "doctor", "cdc", "outbox", "sender", "api", "portal", "internal"}},
 	// The referee: what judges walhook does not stand on it.
 	{folder: "internal/pgsession"},
 	{folder: "internal/retry"},

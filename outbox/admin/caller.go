@@ -10,14 +10,23 @@ import (
 	"walhook/outbox"
 )
 
-// Caller is on whose behalf something is changed: the bearer of a token. The
-// zero Caller is an operator.
+// Caller is on whose behalf something is changed: the bearer of a token, or a session
+// of the portal. The zero Caller is an operator.
 type Caller struct {
 	Token   string // its id
+	Session string // the id of a session of the portal; then there is no Token
 	Account string // the account that it is of
 }
 
-func (c Caller) isOperator() bool { return c.Token == "" }
+func (c Caller) isOperator() bool { return c.Token == "" && c.Session == "" }
+
+// name tells callers apart, also a token from a session.
+func (c Caller) name() string {
+	if c.Session != "" {
+		return "session " + c.Session
+	}
+	return c.Token
+}
 
 // holders are the accounts whose holds a caller has to observe in an account.
 func (c Caller) holders(account string) []string {
@@ -78,12 +87,29 @@ func admits(ctx context.Context, q outbox.Querier, by Caller, account string) er
 	if by.isOperator() {
 		return nil
 	}
+	if by.Session != "" {
+		return admitsSession(ctx, q, by, account)
+	}
 	var may bool
 	err := q.QueryRow(ctx, admitsSQL, account, by.Token, by.Account).Scan(&may)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && !may {
 		return ErrCallerGone
 	}
 	return err
+}
+
+// admitsSession is admits for a session of the portal: it is for its own account alone,
+// and no longer than the token that its link was made with.
+func admitsSession(ctx context.Context, q outbox.Querier, by Caller, account string) error {
+	var maker Caller
+	err := q.QueryRow(ctx, portalSessionLivesSQL, by.Session, account).Scan(&maker.Token, &maker.Account)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && by.Account != account {
+		return ErrCallerGone
+	}
+	if err != nil {
+		return err
+	}
+	return admits(ctx, q, maker, account)
 }
 
 // admitTx is Admits for what a transaction makes of an account. The account does

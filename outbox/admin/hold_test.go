@@ -210,7 +210,7 @@ func TestHold_AParentAccountCannotBypassItThroughASubaccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	by := Caller{token.ID, "7"}
+	by := Caller{Token: token.ID, Account: "7"}
 	mine := func(account, url string) Webhook {
 		w := hook(account, url)
 		w.By = by
@@ -438,7 +438,7 @@ func TestAccount_NothingIsMadeConcurrentlyWithItsEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		by := Caller{token.ID, id}
+		by := Caller{Token: token.ID, Account: id}
 		done := make(chan error, 2)
 		stop := time.Now().Add(30 * time.Millisecond)
 		create := func(f func() error) {
@@ -497,13 +497,13 @@ func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	webhook := f.create(t, hook("8", "https://example.com/w"))
-	if err := f.admin.Admits(t.Context(), Caller{token.ID, "7"}, "8"); err != nil {
+	if err := f.admin.Admits(t.Context(), Caller{Token: token.ID, Account: "7"}, "8"); err != nil {
 		t.Fatal(err)
 	}
 	f.commit(t, schemas.Change{Kind: schemas.Delete, Relation: members.Relation, Old: member(8, 7)})
 	f.commit(t, memberInsert(8, nil)) // below nobody
 	next := one[int64](t, f.world, "SELECT id FROM walhook.endpoint WHERE account = '8' AND webhook = 'account'")
-	for name, by := range map[string]Caller{"its own": {own.ID, "8"}, "of the one above": {token.ID, "7"}, "unknown": {"nonsense", "8"}} {
+	for name, by := range map[string]Caller{"its own": {Token: own.ID, Account: "8"}, "of the one above": {Token: token.ID, Account: "7"}, "unknown": {Token: "nonsense", Account: "8"}} {
 		w := hook("8", "https://old.example/")
 		w.By = by
 		nothing := func(*Webhook) error { return nil }

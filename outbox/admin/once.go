@@ -96,7 +96,7 @@ func isOnceAnswer(err error) bool {
 
 func (a *Admin) answered(ctx context.Context, q outbox.Querier, by Caller, account string, once Once) error {
 	var sealed []byte
-	err := q.QueryRow(ctx, findOnceSQL, account, by.Token, once.name(), OnceFor).Scan(&sealed)
+	err := q.QueryRow(ctx, findOnceSQL, account, by.name(), once.name(), OnceFor).Scan(&sealed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (a *Admin) onceTx(ctx context.Context, tx pgx.Tx, by Caller, account string
 		return err
 	}
 	var first bool
-	if err := tx.QueryRow(ctx, lockOnceSQL, account, by.Token, once.name()).Scan(&first); err != nil {
+	if err := tx.QueryRow(ctx, lockOnceSQL, account, by.name(), once.name()).Scan(&first); err != nil {
 		return err
 	}
 	if !first {
@@ -153,7 +153,7 @@ func (a *Admin) onceTx(ctx context.Context, tx pgx.Tx, by Caller, account string
 	}
 	request := sha256.Sum256(once.Request)
 	sealed := aead.Seal(nil, nil, append(request[:], answer...), once.data(by, account))
-	_, err = tx.Exec(ctx, writeOnceSQL, account, by.Token, once.name(), sealed, 1+len(sealed)/onceUnit)
+	_, err = tx.Exec(ctx, writeOnceSQL, account, by.name(), once.name(), sealed, 1+len(sealed)/onceUnit)
 	return err
 }
 
@@ -165,5 +165,5 @@ func (o Once) name() []byte {
 
 // data binds an answer to its row.
 func (o Once) data(by Caller, account string) []byte {
-	return fmt.Appendf(nil, "walhook answer %q %q %x", account, by.Token, o.name())
+	return fmt.Appendf(nil, "walhook answer %q %q %x", account, by.name(), o.name())
 }

@@ -1,0 +1,246 @@
+package portal
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// event is an event of a webhook, as the API lists it.
+type event struct {
+	EventID     string    `json:"event_id"`
+	Schema      string    `json:"schema"`
+	Type        string    `json:"type"`
+	State       string    `json:"state"`
+	CommittedAt time.Time `json:"committed_at"`
+	Record      string    `json:"record"`
+	Bytes       int64     `json:"bytes"`
+	Replayed    bool      `json:"replayed"`
+	Attempts    int       `json:"attempts"`
+	Reason      string    `json:"reason"`
+	NextAt      time.Time `json:"next_at"`
+}
+
+// deadLetter is an event that is not attempted any more.
+type deadLetter struct {
+	WebhookID   string    `json:"webhook_id"`
+	Deleted     bool      `json:"webhook_deleted"`
+	EventID     string    `json:"event_id"`
+	Schema      string    `json:"schema"`
+	Type        string    `json:"type"`
+	CommittedAt time.Time `json:"committed_at"`
+	DiedAt      time.Time `json:"died_at"`
+	Attempts    int       `json:"attempts"`
+	Reason      string    `json:"reason"`
+	Bytes       int64     `json:"bytes"`
+}
+
+// replay is a request to send events again.
+type replay struct {
+	ID      int64     `json:"id"`
+	Since   time.Time `json:"since"`
+	Total   int64     `json:"total"`
+	Sent    int64     `json:"sent"`
+	State   string    `json:"state"`
+	Reason  string    `json:"reason"`
+	AskedAt time.Time `json:"asked_at"`
+	DoneAt  time.Time `json:"done_at"`
+}
+
+// Percent is how much of it is done.
+func (r replay) Percent() int { return percent(r.Sent, r.Total, r.State == "done") }
+
+func percent(sent, total int64, done bool) int {
+	switch {
+	case done:
+		return 100
+	case total <= 0:
+		return 0
+	}
+	return int(min(sent*100/total, 100))
+}
+
+const pageSize = "50"
+
+// events lists the events of a webhook, newest first.
+func (p *Portal) events(v *visit) {
+	asked := v.r.URL.Query()
+	var w webhook
+	if _, ok := v.got(v.hookPath(""), nil, &w); !ok {
+		return
+	}
+	query := url.Values{"page_size": {pageSize}}
+	if from := asked.Get("from"); from != "" {
+		query.Set("start_key", from)
+	}
+	filter := url.Values{}
+	for _, name := range []string{"state", "schema", "type", "record", "since", "until"} {
+		text := strings.TrimSpace(asked.Get(name))
+		if text == "" { // the API refuses empty parameters
+			continue
+		}
+		filter.Set(name, text)
+		if name == "since" || name == "until" {
+			text = sinceOf(text)
+		}
+		query.Set(name, text)
+	}
+	var list []event
+	page, ok := v.got(v.hookPath("/events"), query, &list)
+	if !ok {
+		return
+	}
+	var replays []replay
+	if _, ok := v.got(v.hookPath("/replay"), url.Values{"page_size": {"3"}}, &replays); !ok {
+		return
+	}
+	v.show(http.StatusOK, "events", map[string]any{
+		"Webhook": w, "Events": list, "Next": page.Next, "First": asked.Get("from") == "", "Replays": replays, "Filter": filter, "Query": filter.Encode(),
+		"Schemas": p.cfg.Offer(v.r.Context()).Schemas,
+	})
+}
+
+// wholeEvent is an event with all that became of it.
+type wholeEvent struct {
+	event
+	Request *sentRequest `json:"request"`
+	Unsent  string       `json:"unsent"`
+	Made    []attempt    `json:"attempts_made"`
+}
+
+// sentRequest is the request of an event, as the API shows it.
+type sentRequest struct {
+	Method  string            `json:"method"`
+	Headers map[string]string `json:"headers"`
+	Query   string            `json:"query"`
+	Body    string            `json:"body"`
+}
+
+// curl writes the request as a command for a shell. Each text stands in single quotes.
+func (s *sentRequest) curl(address string) string {
+	quote := func(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+	if s.Query != "" {
+		join := "?"
+		if strings.Contains(address, "?") {
+			join = "&"
+		}
+		address += join + s.Query
+	}
+	lines := []string{"curl -X " + s.Method + " " + quote(address)}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		lines = append(lines, "-H "+quote(name+": "+s.Headers[name]))
+	}
+	if s.Body != "" {
+		lines = append(lines, "--data-raw "+quote(s.Body))
+	}
+	return strings.Join(lines, " \\\n  ")
+}
+
+// recordIn returns the record inside of a body's data; "" when there is none.
+func recordIn(body string) string {
+	var envelope struct {
+		Data *string `json:"data"`
+	}
+	if json.Unmarshal([]byte(body), &envelope) != nil || envelope.Data == nil {
+		return "" // another format
+	}
+	return pretty(*envelope.Data)
+}
+
+// event shows one event: what was sent, and what became of each attempt.
+func (p *Portal) event(v *visit) {
+	var w webhook
+	if _, ok := v.got(v.hookPath(""), nil, &w); !ok {
+		return
+	}
+	var e wholeEvent
+	if _, ok := v.got(v.hookPath("/events/"+url.PathEscape(v.r.PathValue("event"))), nil, &e); !ok {
+		return
+	}
+	data := map[string]any{"Webhook": w, "Event": e}
+	if e.Request != nil {
+		data["Body"], data["Record"], data["Curl"] = pretty(e.Request.Body), recordIn(e.Request.Body), e.Request.curl(w.URI)
+	}
+	v.show(http.StatusOK, "event", data)
+}
+
+// replay sends events again: chosen ones, or all since a time. The latter counts first.
+func (p *Portal) replay(v *visit) {
+	_ = v.r.ParseForm() // the form's token was read from it before
+	body := map[string]any{}
+	if ids := v.r.PostForm["event"]; len(ids) > 0 {
+		body["event_ids"] = ids
+	} else {
+		body["since"] = sinceOf(v.r.PostFormValue("since"))
+	}
+	if v.r.PostFormValue("sure") == "" && body["since"] != nil {
+		body["dry_run"] = true
+		var counted replay
+		r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, &counted)
+		v.answered(r, err, func(page *webhookPage) { page.Counted, page.Since = &counted, v.r.PostFormValue("since") })
+		return
+	}
+	r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, nil)
+	if err == nil && r.OK() {
+		v.toHook("replay", "events")
+		return
+	}
+	v.answered(r, err, nil)
+}
+
+// sinceOf reads what a browser sends for a date and a time, which count as UTC. The API
+// says what is wrong with any other text.
+func sinceOf(text string) string {
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at.Format(time.RFC3339)
+		}
+	}
+	return text
+}
+
+// deadLetters lists what is not attempted any more, for all webhooks.
+func (p *Portal) deadLetters(v *visit) {
+	query := url.Values{"page_size": {pageSize}}
+	if from := v.r.URL.Query().Get("from"); from != "" {
+		query.Set("start_key", from)
+	}
+	var list []deadLetter
+	page, ok := v.got("/webhooks/dead", query, &list)
+	if !ok {
+		return
+	}
+	var webhooks []webhook
+	if _, ok := v.got("/webhooks", url.Values{"page_size": {maxWebhooks}}, &webhooks); !ok {
+		return
+	}
+	type group struct {
+		Webhook webhook
+		Letters []deadLetter
+	}
+	var groups []*group
+	byID := map[string]*group{}
+	for _, letter := range list {
+		g := byID[letter.WebhookID]
+		if g == nil {
+			g = &group{Webhook: webhook{ID: letter.WebhookID, Name: letter.WebhookID}}
+			for _, w := range webhooks {
+				if w.ID == letter.WebhookID {
+					g.Webhook = w
+				}
+			}
+			byID[letter.WebhookID] = g
+			groups = append(groups, g)
+		}
+		g.Letters = append(g.Letters, letter)
+	}
+	v.show(http.StatusOK, "dead", map[string]any{"Groups": groups, "Next": page.Next})
+}
+
+// randomKey is a key for a form that must not count twice.
+func randomKey() string { return rand.Text() }

@@ -1,0 +1,208 @@
+package portal
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walhook/api"
+	"walhook/outbox/admin"
+)
+
+// Config configures the portal.
+type Config struct {
+	// API is the handler of the subscription API, which the portal calls by [api.As].
+	API   http.Handler
+	Admin *admin.Admin
+	// AdminToken is the operator's token; without it no operator enters.
+	AdminToken string
+	// URL is the public address of the portal. https makes its cookie Secure.
+	URL *url.URL
+	// Client determines the address that an entry counts for.
+	Client func(*http.Request) netip.Addr
+	// Offer returns what the catalog in force offers, as the API's does.
+	Offer func(context.Context) *api.Offer
+	// Reasons say, for accounts, what a reason of an attempt or a dead letter means and
+	// what to do.
+	Reasons map[string]string
+	Version string
+}
+
+// Prefix is the path under which the portal is served.
+const Prefix = "/portal/"
+
+// Portal serves the pages.
+type Portal struct {
+	cfg     Config
+	log     *zap.Logger
+	base    string // the public path, with a slash at both ends
+	pages   *pages
+	entries *entryLimit
+	sites   *http.CrossOriginProtection
+	handler http.Handler
+	routes  []route
+}
+
+// route is a page or a form, for the tests that go through all of them.
+type route struct{ method, path string }
+
+//go:embed static
+var staticFiles embed.FS
+
+// New returns the portal. Its handler serves everything below [Prefix].
+func New(cfg Config, log *zap.Logger) (*Portal, error) {
+	p := &Portal{cfg: cfg, log: log.Named("portal"), base: path.Join("/", cfg.URL.EscapedPath()) + "/", entries: newEntryLimit(), sites: http.NewCrossOriginProtection()}
+	if p.base == "//" {
+		p.base = "/"
+	}
+	if err := p.sites.AddTrustedOrigin(cfg.URL.Scheme + "://" + cfg.URL.Host); err != nil {
+		return nil, fmt.Errorf("the portal's address: %w", err)
+	}
+	var err error
+	if p.pages, err = newPages(p.base, cfg.Reasons); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	static, err := fs.Sub(staticFiles, "static")
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("GET "+Prefix+"static/", http.StripPrefix(Prefix+"static/", cached(http.FileServerFS(static))))
+	p.open(mux, "GET", "", p.home)
+	p.open(mux, "GET", "enter", p.showEntry)
+	p.open(mux, "POST", "enter", p.enter)
+	p.open(mux, "GET", "operator", p.showOperatorEntry)
+	p.open(mux, "POST", "operator", p.enterAsOperator)
+	p.registerAccount(mux)
+	p.registerOperator(mux)
+	p.within(mux, "POST", "leave", p.leave)
+	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, nil, http.StatusNotFound, "error.nothing_here")
+	})
+	p.handler = p.outer(mux)
+	return p, nil
+}
+
+func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
+
+// pageTimeout bounds a page, which may make several calls of the API.
+const pageTimeout = 45 * time.Second
+
+// maxForm bounds a form; the API has its own bound.
+const maxForm = 512 << 10
+
+// outer wraps every route: headers, bounds, requests of other sites, panics.
+func (p *Portal) outer(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
+			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+		h.Set("Cache-Control", "no-store")
+		if p.cfg.URL.Scheme == "https" {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		defer func() {
+			if fault := recover(); fault != nil {
+				p.log.Error("panic in page", zap.Any("panic", fault), zap.ByteString("stack", debug.Stack()))
+				p.fail(w, r, nil, http.StatusInternalServerError, "error.internal")
+			}
+		}()
+		if err := p.sites.Check(r); err != nil {
+			p.fail(w, r, nil, http.StatusForbidden, "error.other_site")
+			return
+		}
+		ctx, cancel := context.WithTimeoutCause(r.Context(), pageTimeout, errors.New("answer a page of the portal"))
+		defer cancel()
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		mux.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// cached lets browsers keep a file, whose address holds a hash of its content.
+func cached(files http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/") || r.URL.Path == "" || strings.HasSuffix(r.URL.Path, ".md") {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Cache-Control", "public, max-age=86400")
+		files.ServeHTTP(w, r)
+	})
+}
+
+// open registers a route that needs no session.
+func (p *Portal) open(mux *http.ServeMux, method, path string, handle http.HandlerFunc) {
+	p.routes = append(p.routes, route{method, path})
+	pattern := method + " " + Prefix + path
+	if path == "" {
+		pattern += "{$}"
+	}
+	mux.HandleFunc(pattern, handle)
+}
+
+// within registers a route that needs a session. A POST also needs the form's token.
+func (p *Portal) within(mux *http.ServeMux, method, path string, handle func(*visit)) {
+	p.routes = append(p.routes, route{method, path})
+	mux.HandleFunc(method+" "+Prefix+path, func(w http.ResponseWriter, r *http.Request) {
+		v, ok := p.visit(w, r)
+		if !ok {
+			return
+		}
+		if method == http.MethodPost && !v.hasFormToken() {
+			v.fail(http.StatusForbidden, "error.form_token")
+			return
+		}
+		handle(v)
+	})
+}
+
+// account registers a route below an account, which must be the session's own unless
+// the session is an operator's.
+func (p *Portal) account(mux *http.ServeMux, method, path string, handle func(*visit)) {
+	p.within(mux, method, "a/{account}"+path, func(v *visit) {
+		v.account = v.r.PathValue("account")
+		if !v.session.Operator && v.account != v.session.Account {
+			v.account = ""
+			v.fail(http.StatusNotFound, "error.nothing_here")
+			return
+		}
+		handle(v)
+	})
+}
+
+// forOperator registers a route that needs an operator's session. For others it does
+// not exist.
+func (p *Portal) forOperator(mux *http.ServeMux, method, path string, handle func(*visit)) {
+	p.within(mux, method, path, func(v *visit) {
+		if !v.session.Operator {
+			v.fail(http.StatusNotFound, "error.nothing_here")
+			return
+		}
+		handle(v)
+	})
+}
+
+// fail shows an error page in words. v is nil outside of a session.
+func (p *Portal) fail(w http.ResponseWriter, r *http.Request, v *visit, status int, text string, args ...any) {
+	if v == nil {
+		v = &visit{p: p, w: w, r: r}
+	}
+	v.fail(status, text, args...)
+}

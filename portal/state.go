@@ -1,0 +1,228 @@
+package portal
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// webhook is a webhook as the API shows it.
+type webhook struct {
+	ID                  string          `json:"id"`
+	Name                string          `json:"name"`
+	URI                 string          `json:"uri"`
+	HTTPVerb            string          `json:"http_verb"`
+	Hook                string          `json:"hook"`
+	Type                string          `json:"type"`
+	Action              string          `json:"action"`
+	Schemas             []string        `json:"schemas"`
+	Types               []string        `json:"types"`
+	Format              string          `json:"format"`
+	Retries             *int            `json:"retries"`
+	RateLimit           float64         `json:"rate_limit"`
+	CustomData          json.RawMessage `json:"custom_data"`
+	Enabled             bool            `json:"enabled"`
+	State               string          `json:"state"`
+	DisableReason       string          `json:"disable_reason"`
+	HeldSince           *time.Time      `json:"held_since"`
+	HeldReason          string          `json:"held_reason"`
+	IncludeSubaccounts  bool            `json:"include_subaccounts"`
+	IncludeInternalLegs bool            `json:"include_internal_legs"`
+	InitialState        bool            `json:"initial_state"`
+	Delivery            string          `json:"delivery"`
+	DailyAt             string          `json:"daily_at"`
+	DailyZone           string          `json:"daily_zone"`
+	Endpoint            int64           `json:"endpoint"`
+	CreatedAt           time.Time       `json:"created_at"`
+	ChangedAt           time.Time       `json:"changed_at"`
+	Health              *health         `json:"health"`
+}
+
+// Own reports whether it is the account's own webhook URL.
+func (w webhook) Own() bool { return w.ID == "account" }
+
+// health is how deliveries to a webhook fare.
+type health struct {
+	Breaker       string     `json:"breaker"`
+	OpenUntil     *time.Time `json:"open_until"`
+	FailingSince  *time.Time `json:"failing_since"`
+	LastReason    string     `json:"last_reason"`
+	LastSuccessAt *time.Time `json:"last_success_at"`
+	Waiting       int64      `json:"waiting"`
+	Retrying      int64      `json:"retrying"`
+	Dead          int64      `json:"dead"`
+}
+
+// mark is a state in words, with a colour and a sign that stands beside the colour.
+type mark struct {
+	Kind string // good, warn, bad, idle: the colour
+	Sign string
+	Text string
+	More string // what it means, or what to do
+}
+
+var signs = map[string]string{"good": "✓", "warn": "!", "bad": "✕", "idle": "‖"}
+
+func (p *pages) mark(kind, key string, args ...any) mark {
+	m := mark{Kind: kind, Sign: signs[kind], Text: p.text(key, args...)}
+	if _, there := p.texts[key+".more"]; there {
+		m.More = p.text(key + ".more")
+	}
+	return m
+}
+
+// state says how a webhook fares.
+func (p *pages) state(w webhook) (m mark) {
+	switch {
+	case w.State == "disabled":
+		m = p.mark("bad", "state.disabled")
+		m.More = w.DisableReason
+	case w.State == "cleared":
+		return p.mark("idle", "state.cleared")
+	case w.State == "unusable":
+		m = p.mark("bad", "state.unusable")
+		m.More = w.DisableReason
+	case w.HeldSince != nil:
+		m = p.mark("warn", "state.held", clock(*w.HeldSince))
+		m.More = w.HeldReason
+	case w.Health == nil:
+		return p.mark("good", "state.active")
+	case w.Health.Breaker == "open" && w.Health.OpenUntil != nil:
+		m = p.mark("bad", "state.open_until", clock(*w.Health.OpenUntil))
+		m.More = p.reason(w.Health.LastReason)
+	case w.Health.Breaker == "open":
+		m = p.mark("bad", "state.open")
+		m.More = p.reason(w.Health.LastReason)
+	case w.Health.Breaker == "half_open":
+		m = p.mark("warn", "state.half_open")
+		m.More = p.reason(w.Health.LastReason)
+	case w.Health.FailingSince != nil:
+		m = p.mark("warn", "state.failing", clock(*w.Health.FailingSince))
+		m.More = p.reason(w.Health.LastReason)
+	case w.Health.LastSuccessAt == nil:
+		return p.mark("good", "state.ready")
+	default:
+		return p.mark("good", "state.active")
+	}
+	return m
+}
+
+// eventState says what became of an event.
+func (p *pages) eventState(state string) mark {
+	kind := map[string]string{"delivered": "good", "waiting": "idle", "retry": "warn", "dead": "bad", "held": "idle", "replayed": "idle"}[state]
+	if kind == "" {
+		return mark{Kind: "idle", Sign: "?", Text: state}
+	}
+	return p.mark(kind, "event."+state)
+}
+
+// outcome says what an attempt came to.
+func (p *pages) outcome(outcome string) mark {
+	kind := map[string]string{"delivered": "good", "retry": "warn", "pause": "warn", "disable": "bad", "dead": "bad", "held": "idle"}[outcome]
+	if kind == "" {
+		return mark{Kind: "idle", Sign: "?", Text: outcome}
+	}
+	return p.mark(kind, "outcome."+outcome)
+}
+
+// reason returns what a reason means and what to do about it, in words.
+func (p *pages) reason(name string) string { return p.reasons[name] }
+
+func has(list []string, one string) bool { return slices.Contains(list, one) }
+
+// counted writes a whole number with separators, and any other value as it is.
+func counted(n any) string {
+	text := fmt.Sprint(n)
+	if f, ok := n.(float64); ok {
+		text = strconv.FormatFloat(f, 'f', 0, 64)
+	}
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// when writes an instant with its date.
+func when(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return at.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// clock writes the time of today, or the date too.
+func clock(at time.Time) string {
+	if at = at.UTC(); at.Format(time.DateOnly) != time.Now().UTC().Format(time.DateOnly) {
+		return at.Format("2006-01-02 15:04 UTC")
+	}
+	return at.Format("15:04:05 UTC")
+}
+
+// ago writes how long ago an instant was.
+func ago(at time.Time) string {
+	switch d := time.Since(at); {
+	case at.IsZero():
+		return ""
+	case d < 0:
+		return "in " + rough(-d)
+	case d < time.Second:
+		return "just now"
+	default:
+		return rough(d) + " ago"
+	}
+}
+
+func rough(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+func duration(ms float64) string {
+	switch {
+	case ms == 0:
+		return "–"
+	case ms < 10:
+		return fmt.Sprintf("%.1f ms", ms)
+	case ms < 1000:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", ms/1000)
+}
+
+func size(bytes any) string {
+	n, _ := strconv.ParseFloat(fmt.Sprint(bytes), 64)
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%.0f B", n)
+	case n < 1e6:
+		return fmt.Sprintf("%.1f kB", n/1e3)
+	default:
+		return fmt.Sprintf("%.1f MB", n/1e6)
+	}
+}
+
+// prettyMost bounds what is shown of a body.
+const prettyMost = 256 << 10
+
+// pretty indents JSON, without changing a digit of its numbers. Other text stays.
+func pretty(text string) string {
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(text), "", "  "); err != nil {
+		b.Reset()
+		b.WriteString(text)
+	}
+	if b.Len() > prettyMost {
+		return string(bytes.ToValidUTF8(b.Bytes()[:prettyMost], nil)) + "\n…"
+	}
+	return b.String()
+}
