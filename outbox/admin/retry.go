@@ -29,7 +29,8 @@ const MaxRetryNow = 10_000
 const (
 	// The table is small for the planner, and anybody's rows may be most of it.
 	byRetryIndexSQL = `
-		SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
+		SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
+			set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 
 	// SKIP LOCKED leaves out what a sender settles at this moment: that is in flight, and
 	// waiting for it could end in a deadlock. A row without next_at waits behind another
