@@ -43,6 +43,11 @@ func ConnectSteps(ctx context.Context, cfg *pgx.ConnConfig, where string, err er
 	case "3D000": // invalid_catalog_name
 		return otherDatabase(ctx, cfg, where)
 	}
+	if pgsession.IsWithoutTLS(err) {
+		return Steps{{Kind: SQL, On: where, Needs: Superuser, Text: "ALTER SYSTEM SET ssl = 'on'",
+			Note: "the server needs a certificate first, in ssl_cert_file and ssl_key_file; then: SELECT pg_catalog.pg_reload_conf(). " +
+				"Or, where the network is safe without TLS, sslmode=disable in the URL of --" + where}}
+	}
 	return Steps{{Kind: Shell, Text: fmt.Sprintf("pg_isready -h %s -p %d -d %s", cfg.Host, cfg.Port, cfg.Database),
 		Note: "walhook continues by itself once the primary accepts connections; otherwise correct --" + where}}
 }

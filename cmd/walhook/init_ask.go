@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 // asker asks for what flags do not say. It asks only if input and output are a terminal.
 type asker struct {
+	ctx      context.Context // its end ends a question
 	may      bool
 	in       *bufio.Reader
 	out      io.Writer
@@ -24,6 +26,7 @@ type asker struct {
 func newAsker(cmd *cobra.Command, never bool) *asker {
 	fd := int(os.Stdin.Fd())
 	return &asker{
+		ctx: cmd.Context(),
 		may: !never && cmd.InOrStdin() == os.Stdin && term.IsTerminal(fd) && term.IsTerminal(int(os.Stderr.Fd())),
 		in:  bufio.NewReader(cmd.InOrStdin()),
 		out: cmd.ErrOrStderr(),
@@ -31,6 +34,28 @@ func newAsker(cmd *cobra.Command, never bool) *asker {
 			text, err := term.ReadPassword(fd)
 			return string(text), err
 		},
+	}
+}
+
+// await reads an answer, or returns the context's error at its end. A read of a terminal
+// cannot be stopped: it ends with the process.
+func (a *asker) await(read func() (string, error)) (text string, err error) {
+	if a.ctx.Err() != nil {
+		return "", a.ctx.Err()
+	}
+	done := make(chan struct{})
+	var answer string
+	var fault error
+	go func() {
+		defer close(done)
+		answer, fault = read()
+	}()
+	select {
+	case <-done:
+		return answer, fault
+	case <-a.ctx.Done():
+		fmt.Fprintln(a.out)
+		return "", a.ctx.Err()
 	}
 }
 
@@ -50,7 +75,10 @@ func (a *asker) line(question, standard string, check func(string) error) (strin
 		} else {
 			fmt.Fprintf(a.out, "%s [%s]: ", question, printable(standard))
 		}
-		text, err := a.in.ReadString('\n')
+		text, err := a.await(func() (string, error) { return a.in.ReadString('\n') })
+		if a.ctx.Err() != nil {
+			return "", a.ctx.Err()
+		}
 		if err != nil && (!errors.Is(err, io.EOF) || text == "") {
 			return "", usage(errors.New("no answer: give the values as flags, see 'walhook init --help'"))
 		}
@@ -90,7 +118,14 @@ func (a *asker) source(s *settings, connect func(url string) error) (string, err
 		}
 		if !from.passworded {
 			fmt.Fprintf(a.out, "Password of %s (not shown; empty for none): ", printable(from.user))
-			password, err := a.password()
+			state, _ := term.GetState(int(os.Stdin.Fd())) // nil where it is no terminal
+			password, err := a.await(a.password)
+			if a.ctx.Err() != nil {
+				if state != nil {
+					_ = term.Restore(int(os.Stdin.Fd()), state) // with its echo
+				}
+				return "", a.ctx.Err()
+			}
 			fmt.Fprintln(a.out)
 			if err != nil {
 				return "", fmt.Errorf("read the password: %w", err)

@@ -107,7 +107,7 @@ func TestInit_AsksOnATerminal(t *testing.T) {
 	answers := "no url at all\n" + u.String() + "\n" + u.String() + "\nhooks_" + db.Name + "\n\n" + dir + "\nvoip.numbre\nvoip.customer\n"
 	var out bytes.Buffer
 	passwords := []string{"wrong", password}
-	ask := &asker{may: true, in: bufio.NewReader(strings.NewReader(answers)), out: &out, password: func() (string, error) {
+	ask := &asker{ctx: t.Context(), may: true, in: bufio.NewReader(strings.NewReader(answers)), out: &out, password: func() (string, error) {
 		typed := passwords[0]
 		passwords = passwords[1:]
 		return typed, nil

@@ -60,6 +60,9 @@ func IsCertificate(err error) bool {
 	return ok && alert.Op == "remote error" // how package tls reports the peer's alert
 }
 
+// IsWithoutTLS reports whether the server does not speak TLS, and the URL demands it.
+func IsWithoutTLS(err error) bool { return err != nil && strings.Contains(err.Error(), refusedTLS) }
+
 // IsPooler reports whether a connection pooler answers through which walhook cannot work. A
 // pooler has the same code for most of its errors, so only the text identifies a parameter
 // that it never accepts.
