@@ -42,6 +42,8 @@ type catalogDifference struct {
 	Reads []catalogRead `json:"reads"`
 	// Statements are those that the source still needs; null without a source.
 	Statements []string `json:"statements"`
+	// Lacks are the names of the file that the source does not have; null without a source.
+	Lacks catalog.Faults `json:"errors"`
 }
 
 type catalogRead struct {
@@ -78,7 +80,7 @@ func newCatalogDiffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := compareCatalogs(cmd.Context(), s, former, next)
+			d, err := compareCatalogs(cmd.Context(), s, former, next, catalog.Read(text))
 			if err != nil {
 				return err
 			}
@@ -129,8 +131,8 @@ func formerCatalog(ctx context.Context, s settings, from string) (*catalog.Catal
 	return c, outboxFault(err)
 }
 
-// compareCatalogs describes what next needs when it follows former.
-func compareCatalogs(ctx context.Context, s settings, former, next *catalog.Catalog) (d catalogDifference, err error) {
+// compareCatalogs describes what next needs when it follows former. file is that of next.
+func compareCatalogs(ctx context.Context, s settings, former, next *catalog.Catalog, file *catalog.File) (d catalogDifference, err error) {
 	d.Same, d.Changes, d.Reads = former.Same(next), former.ChangesTo(next), []catalogRead{}
 	rows := map[schemas.TableName]int64{}
 	if s.Source != "" {
@@ -143,6 +145,8 @@ func compareCatalogs(ctx context.Context, s settings, former, next *catalog.Cata
 		for _, t := range tables {
 			rows[t.Name] = t.Rows
 		}
+		file.Compare(tables)
+		d.Lacks = append(catalog.Faults{}, file.Faults()...)
 		plan, err := source.PlanSetup(ctx, cfg)
 		if err != nil {
 			return d, err
@@ -202,8 +206,14 @@ func (d catalogDifference) print(w io.Writer) error {
 	if len(d.Reads) == 0 {
 		b.WriteString("  nothing: the file takes effect at once\n")
 	}
+	if len(d.Lacks) > 0 {
+		b.WriteString("\nWhat the source does not have, or cannot give: correct the file or the source before 'walhook setup'\n")
+		for _, fault := range d.Lacks {
+			fmt.Fprintf(&b, "  %s\n", printable(fault.String()))
+		}
+	}
 	switch {
-	case d.Statements == nil:
+	case d.Statements == nil, len(d.Statements) == 0 && len(d.Lacks) > 0:
 	case len(d.Statements) == 0:
 		b.WriteString("\nThe source has all that the file needs.\n")
 	default:

@@ -73,6 +73,28 @@ func TestCatalogDiff_SaysWhatAChangedFileMeans(t *testing.T) {
 	}
 }
 
+func TestCatalogDiff_NamesWhatTheSourceDoesNotHave(t *testing.T) {
+	t.Parallel()
+	former, changed := catalogFiles(t)
+	db := pgtest.Database(t)
+	db.Exec(t, `CREATE TABLE account (id int PRIMARY KEY, url text); CREATE TABLE item (id int PRIMARY KEY, account int, n int);
+		CREATE TABLE part (id int PRIMARY KEY, item int, n int); ALTER TABLE part REPLICA IDENTITY FULL; ALTER TABLE item REPLICA IDENTITY FULL;
+		CREATE PUBLICATION walhook FOR TABLE account, item, part`)
+	args := []string{"catalog", "diff", changed, "--from", former, "--source", db.URL}
+	out, err := walhook(t, args...)
+	if err != nil || !strings.Contains(out, "table public.item has no column note") || strings.Contains(out, "has all that") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	var d catalogDifference
+	if out, err = walhook(t, append(args, "--json")...); err != nil || json.Unmarshal([]byte(out), &d) != nil || len(d.Lacks) != 1 || !strings.HasPrefix(d.Lacks[0].Path, "schemas.items.fields") {
+		t.Errorf("%v: %s", err, out)
+	}
+	db.Exec(t, "ALTER TABLE item ADD COLUMN note text")
+	if out, err = walhook(t, args...); err != nil || strings.Contains(out, "does not have") {
+		t.Errorf("with the column: %v\n%s", err, out)
+	}
+}
+
 func TestCatalogDiff_ComparesWithTheCatalogInForce(t *testing.T) {
 	t.Parallel()
 	former, changed := catalogFiles(t)
