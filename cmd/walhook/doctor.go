@@ -63,6 +63,8 @@ func newDoctorCommand() *cobra.Command {
 			write := writeFindings
 			if asJSON {
 				write = writeFindingsJSON
+			} else {
+				findings = withSettings(cmd, findings)
 			}
 			if err := write(cmd.OutOrStdout(), findings); err != nil {
 				return err
