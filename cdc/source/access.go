@@ -28,8 +28,9 @@ const plannedRoleSQL = `
 	SELECT rolcanlogin, rolreplication OR rolsuper, has_database_privilege(oid, current_database(), 'CONNECT')
 	FROM pg_roles WHERE rolname = $1`
 
-// PlanAccess examines the source as doctor does, for a role that need not exist yet. It
-// connects as cfg says, as any role that may connect, and changes nothing.
+// PlanAccess examines the source as doctor does, for a role that need not exist yet; ""
+// is the one that connects. It connects as cfg says, as any role that may connect, and
+// changes nothing.
 func PlanAccess(ctx context.Context, cfg Config, role string) (*AccessPlan, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -43,6 +44,12 @@ func PlanAccess(ctx context.Context, cfg Config, role string) (*AccessPlan, erro
 		return nil, connectFault(err)
 	}
 	defer e.s.Close(ctx)
+	if role == "" {
+		if err := e.s.QueryRow(ctx, "SELECT current_user::text").Scan(&role); err != nil {
+			return nil, fmt.Errorf("identify the role: %w", err)
+		}
+		e.as = role
+	}
 	a := &AccessPlan{}
 	if err := e.s.QueryRow(ctx, sourceIDSQL).Scan(&a.System, &a.Database, nil); err != nil {
 		return nil, fmt.Errorf("identify the source: %w", err)

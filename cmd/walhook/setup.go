@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"walhook/cdc/source"
+	"walhook/doctor"
 	"walhook/outbox"
 )
 
@@ -101,7 +102,7 @@ func newSetupCommand() *cobra.Command {
 func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	plan, err := source.PlanSetup(ctx, cfg)
 	if err != nil {
-		return err
+		return printAccess(ctx, cfg, w, err)
 	}
 	for _, warning := range plan.Warnings {
 		fmt.Fprintf(w, "-- warning: %s\n", printable(warning))
@@ -136,5 +137,31 @@ func printPlan(ctx context.Context, cfg source.Config, w io.Writer) error {
 	}
 	suggest()
 	_, err = fmt.Fprintln(w, "-- then 'walhook setup' creates the slot with its snapshot")
+	return err
+}
+
+// printAccess prints for psql what a source needs on which setup cannot even look at all
+// tables: the role lacks rights, or the server has other settings. It returns fault where no
+// statement of a DBA's helps.
+func printAccess(ctx context.Context, cfg source.Config, w io.Writer, fault error) error {
+	plan, err := source.PlanAccess(ctx, cfg, "")
+	if err != nil || len(plan.Role)+len(plan.Settings)+len(plan.Rights) == 0 {
+		return fault
+	}
+	var script dbaScript
+	script.comment("%v", fault)
+	for _, warning := range plan.Warnings {
+		script.comment("warning: %s", warning)
+	}
+	script.begin()
+	for _, steps := range []doctor.Steps{plan.Role, plan.Settings, plan.Rights, plan.Tables} {
+		script.steps(steps)
+	}
+	for _, s := range plan.Suggestions {
+		script.comment("suggestion: %s:", s.Why)
+		script.advice(s.SQL)
+	}
+	script.comment("then 'walhook setup' creates the slot with its snapshot")
+	_, err = script.WriteTo(w)
 	return err
 }
