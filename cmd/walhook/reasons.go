@@ -62,7 +62,11 @@ func writeReasons(out io.Writer, groups []reasonGroup, names []string) error {
 	var faults []error
 	for _, name := range names {
 		if !slices.ContainsFunc(groups, func(g reasonGroup) bool { return g.has(name) }) {
-			faults = append(faults, fmt.Errorf("no reason %q: 'walhook reasons' lists them", name))
+			advice := "'walhook reasons' lists them"
+			if near := schemas.Nearest(name, reasonNames(groups)); near != "" {
+				advice = "did you mean " + near + "?"
+			}
+			faults = append(faults, fmt.Errorf("no reason %q: %s", name, advice))
 		}
 	}
 	if len(faults) > 0 {
@@ -87,6 +91,15 @@ func writeReasons(out io.Writer, groups []reasonGroup, names []string) error {
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
+}
+
+func reasonNames(groups []reasonGroup) (names []string) {
+	for _, g := range groups {
+		for _, r := range g.reasons {
+			names = append(names, r.Name)
+		}
+	}
+	return names
 }
 
 func (g reasonGroup) has(name string) bool {

@@ -226,3 +226,12 @@ func TestReasons_PrintsThoseThatAreNamed(t *testing.T) {
 		t.Errorf("an unknown reason: %v", err)
 	}
 }
+
+func TestReasons_ProposeTheNearestName(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"blocked_addres": "did you mean blocked_address?", "frobnicate_it": "'walhook reasons' lists them"} {
+		if _, err := walhook(t, "reasons", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}

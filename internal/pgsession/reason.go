@@ -135,6 +135,14 @@ func newAttempt(err error) (a attempt) {
 		}
 		a.reason = inner.Error()
 	}
+	// A name that no resolver knows has one line for each attempt.
+	var lines []string
+	for line := range strings.Lines(a.reason) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	a.reason = strings.Join(lines, "; ")
 	a.noTLS = strings.HasSuffix(a.reason, refusedTLS)
 	if a.noTLS {
 		a.reason = "the server does not speak TLS: " + refusedTLS + "; turn ssl on there, or choose another sslmode in the URL"
