@@ -109,6 +109,8 @@ const growSQL = `
 	INSERT INTO walhook.hold (account, host, reason) SELECT 'of ' || n, 'h.example', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.ended_account (account) SELECT 'gone ' || n FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT 'of ' || n, 'x', convert_to(n::text, 'UTF8'), '', n / 20 FROM generate_series(%[1]d, %[2]d, 20) n;
+	INSERT INTO walhook.portal_link (hash, account, expires_at) SELECT convert_to(n::text, 'UTF8'), 'of ' || n, now() + interval '1 hour' FROM generate_series(%[1]d, %[2]d, 20) n;
+	INSERT INTO walhook.portal_session (hash, id, account, operator, expires_at) SELECT convert_to(n::text, 'UTF8'), n, 'of ' || n, false, now() + interval '1 hour' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.set_aside (loop, item, endpoint, reason, detail) SELECT 'append', n, 5, 'unstorable', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	ANALYZE`
 

@@ -61,8 +61,8 @@ const (
 	lockPortalSQL = `SELECT pg_advisory_xact_lock(hashtextextended('walhook portal ' || $1, 0))`
 
 	// Used links stay until they expire, so that the count bounds them too.
-	forgetPortalLinksSQL    = `DELETE FROM walhook.portal_link WHERE expires_at <= clock_timestamp()`
-	forgetPortalSessionsSQL = `DELETE FROM walhook.portal_session WHERE expires_at <= clock_timestamp()`
+	forgetPortalLinksSQL    = `DELETE FROM walhook.portal_link WHERE expires_at <= statement_timestamp()`
+	forgetPortalSessionsSQL = `DELETE FROM walhook.portal_session WHERE expires_at <= statement_timestamp()`
 	countPortalLinksSQL     = `SELECT count(*) FROM walhook.portal_link WHERE account = $1 AND used_at IS NULL`
 
 	createPortalLinkSQL = `

@@ -35,11 +35,11 @@ const (
 	// SKIP LOCKED leaves out what a sender settles at this moment: that is in flight, and
 	// waiting for it could end in a deadlock. A row without next_at waits behind another
 	// one of its record.
+	// clock_timestamp() could not be looked up in an index.
 	retryAllSQL = `
-		WITH due AS (
-			SELECT event_id FROM walhook.retry
-			WHERE endpoint = $1 AND next_at > clock_timestamp() ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-		UPDATE walhook.retry r SET next_at = clock_timestamp() FROM due d WHERE r.endpoint = $1 AND r.event_id = d.event_id`
+		UPDATE walhook.retry SET next_at = clock_timestamp() WHERE ctid = ANY (ARRAY(
+			SELECT ctid FROM walhook.retry
+			WHERE endpoint = $1 AND next_at > statement_timestamp() ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED))`
 
 	retryRowsSQL = `
 		SELECT n.webhook_id, r.event_id FROM (SELECT DISTINCT webhook_id FROM unnest($2::text[]) AS u(webhook_id)) n
@@ -51,10 +51,9 @@ const (
 		ORDER BY n.webhook_id`
 
 	retryNamedSQL = `
-		WITH due AS (
-			SELECT event_id FROM walhook.retry
-			WHERE endpoint = $1 AND event_id = ANY ($2) AND next_at > clock_timestamp() FOR UPDATE SKIP LOCKED)
-		UPDATE walhook.retry r SET next_at = clock_timestamp() FROM due d WHERE r.endpoint = $1 AND r.event_id = d.event_id`
+		UPDATE walhook.retry SET next_at = clock_timestamp() WHERE ctid = ANY (ARRAY(
+			SELECT ctid FROM walhook.retry
+			WHERE endpoint = $1 AND event_id = ANY ($2) AND next_at > statement_timestamp() FOR UPDATE SKIP LOCKED))`
 
 	isDelayedSQL = `
 		SELECT coalesce((SELECT l.revision >= p.revision AND (l.open OR coalesce(l.paused_until > clock_timestamp(), false))
