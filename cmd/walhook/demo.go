@@ -41,8 +41,9 @@ when everything matches. The demo leaves nothing behind.
 
 On a terminal it shows totals, the receivers by kind and the latest attempts in
 one place; elsewhere, and with TERM=dumb, it prints a line a second, or every ten
-seconds while nothing changes. NO_COLOR turns colours off. Ctrl-C ends the activity at any moment, and the summary
-follows; a second Ctrl-C ends the demo at once.`
+seconds while nothing changes. NO_COLOR turns colours off. Ctrl-C ends the
+activity at any moment, and the summary follows; a second Ctrl-C ends the demo at
+once.`
 
 // The limits of the flags.
 const (

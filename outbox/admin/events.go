@@ -76,22 +76,6 @@ const (
 		LEFT JOIN LATERAL (SELECT appended_at, replayed FROM walhook.event e WHERE e.id = d.event_id LIMIT 1) e ON true
 		ORDER BY d.event_id DESC`
 
-	// settledUptoSQL is the id up to which all events of the endpoint $1 are settled or
-	// have a row in retry.
-	settledUptoSQL = `(SELECT CASE WHEN coalesce(l.behind, false) THEN l.cursor ELSE s.tail END
-			FROM walhook.shard s LEFT JOIN walhook.lane l ON l.endpoint = $1 WHERE s.id = $1 % 32)`
-
-	lookUnsettledSQL = `
-		SELECT ` + loggedColumns + `
-		FROM (
-			SELECT id FROM (
-				(SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 AND id >= greatest($3, ` + settledUptoSQL + ` + 1) ORDER BY id DESC LIMIT $4)
-				UNION
-				(SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4)) u
-			ORDER BY id DESC LIMIT $4) u
-		CROSS JOIN LATERAL (SELECT * FROM walhook.event e WHERE e.id = u.id LIMIT 1) e
-		ORDER BY e.id DESC`
-
 	// LIMIT 1 keeps each look-up on its index: a join may be made by reading a
 	// whole table.
 	stateJoinsSQL = `
@@ -132,6 +116,24 @@ const (
 				WHERE e.endpoint = $1 AND e.id >= s.low + (s.high - s.low) / 2 ORDER BY e.id LIMIT 1) f ON true
 			WHERE s.low < s.high)
 		SELECT max(low) FROM seek`
+)
+
+var (
+	// settledUptoSQL is the id up to which all events of the endpoint $1 are settled or
+	// have a row in retry.
+	settledUptoSQL = `(SELECT CASE WHEN coalesce(l.behind, false) THEN l.cursor ELSE s.tail END
+			FROM walhook.shard s LEFT JOIN walhook.lane l ON l.endpoint = $1 WHERE s.id = $1 % ` + strconv.Itoa(outbox.Shards) + `)`
+
+	lookUnsettledSQL = `
+		SELECT ` + loggedColumns + `
+		FROM (
+			SELECT id FROM (
+				(SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 AND id >= greatest($3, ` + settledUptoSQL + ` + 1) ORDER BY id DESC LIMIT $4)
+				UNION
+				(SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4)) u
+			ORDER BY id DESC LIMIT $4) u
+		CROSS JOIN LATERAL (SELECT * FROM walhook.event e WHERE e.id = u.id LIMIT 1) e
+		ORDER BY e.id DESC`
 )
 
 // look says what a page of a filter looks at, and how many rows of that.

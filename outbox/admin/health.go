@@ -32,7 +32,7 @@ const successLook = 50
 const (
 	lanesOfSQL = `SELECT ` + outbox.LaneColumnsSQL + ` FROM walhook.lane WHERE endpoint = ANY ($1)`
 
-	// $2 bounds each count, and $3 how far to look for a success.
+	// $2 bounds each count, and $3 how far to look for a success; there are $4 shards.
 	healthSQL = `
 		SELECT w.id,
 			(SELECT a.at FROM (
@@ -51,7 +51,7 @@ const (
 			r.retrying, coalesce(l.revision >= (SELECT revision FROM walhook.endpoint p WHERE p.id = w.id LIMIT 1), false),
 			(SELECT count(*) FROM (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = w.id ORDER BY d.event_id LIMIT $2) d)
 		FROM unnest($1::bigint[]) AS w(id)
-		CROSS JOIN LATERAL (SELECT tail FROM walhook.shard s WHERE s.id = w.id % 32 LIMIT 1) s
+		CROSS JOIN LATERAL (SELECT tail FROM walhook.shard s WHERE s.id = w.id % $4 LIMIT 1) s
 		LEFT JOIN LATERAL (SELECT revision, behind, cursor, failing_since FROM walhook.lane l WHERE l.endpoint = w.id LIMIT 1) l ON true
 		CROSS JOIN LATERAL (
 			SELECT count(*) FILTER (WHERE attempts = 0) AS parked, count(*) FILTER (WHERE attempts > 0) AS retrying
@@ -63,7 +63,7 @@ func (a *Admin) HealthOf(ctx context.Context, endpoints []int64, most int) (map[
 	all := make(map[int64]Health, len(endpoints))
 	var bad []badRow
 	err := a.byIndex(ctx, func(tx pgx.Tx) error {
-		rows, _ := tx.Query(ctx, healthSQL, endpoints, most, successLook) // rows have its error
+		rows, _ := tx.Query(ctx, healthSQL, endpoints, most, successLook, outbox.Shards) // rows have its error
 		list, err := collectEach(rows, func(row pgx.CollectableRow) (h Health, err error) {
 			var success *time.Time
 			err = row.Scan(&h.Endpoint, &success, &h.LastReason, &h.Waiting, &h.Retrying, &h.current, &h.Dead)

@@ -10,7 +10,7 @@ import (
 // what a name holds anywhere.
 var (
 	secretWords = []string{"password", "passwd", "passphrase", "pass", "pwd", "pw", "hash", "ha1", "ha1b", "md5", "sha1", "sha256", "token", "secret", "secrets",
-		"pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "iban", "pan", "track1", "track2", "puk", "psk", "jwt", "bearer", "oauth", "cert", "key", "keys", "salt", "otp", "totp", "mfa", "credential", "credentials", "auth", "private", "cookie", "session", "dob", "birthday"}
+		"pin", "card", "cc", "cvv", "cvc", "ssn", "sin", "iban", "pan", "track1", "track2", "puk", "psk", "jwt", "bearer", "cert", "key", "keys", "salt", "otp", "totp", "mfa", "credential", "credentials", "auth", "private", "cookie", "session", "dob", "birthday"}
 	secretParts = []string{"password", "passwd", "secret", "token", "apikey", "credential", "creditcard", "cardnumber", "pincode", "otpcode", "recoverycode", "resetcode", "securityanswer", "maidenname", "mothermaiden", "privatekey", "birth"}
 	// secretEnds are ends of words: uipass, loginkey.
 	secretEnds = []string{"pass", "pwd", "key", "salt"}
