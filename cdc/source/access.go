@@ -13,6 +13,7 @@ import (
 type AccessPlan struct {
 	System, Database string // the server's system identifier, and the database
 	Exists           bool   // the role does, so it has a password already
+	SlotOf           string // the other database that a slot of that name belongs to; "" for none
 
 	// The statements, in the order in which they run. Those of Settings that say so take
 	// effect with the server's next start.
@@ -27,6 +28,10 @@ type AccessPlan struct {
 const plannedRoleSQL = `
 	SELECT rolcanlogin, rolreplication OR rolsuper, has_database_privilege(oid, current_database(), 'CONNECT')
 	FROM pg_roles WHERE rolname = $1`
+
+// A slot's name is the server's, not the database's.
+const foreignSlotSQL = `
+	SELECT coalesce((SELECT database::text FROM pg_replication_slots WHERE slot_name = $1::text AND database <> current_database()), '')`
 
 // PlanAccess examines the source as doctor does, for a role that need not exist yet; ""
 // is the one that connects. It connects as cfg says, as any role that may connect, and
@@ -53,6 +58,9 @@ func PlanAccess(ctx context.Context, cfg Config, role string) (*AccessPlan, erro
 	a := &AccessPlan{}
 	if err := e.s.QueryRow(ctx, sourceIDSQL).Scan(&a.System, &a.Database, nil); err != nil {
 		return nil, fmt.Errorf("identify the source: %w", err)
+	}
+	if err := e.s.QueryRow(ctx, foreignSlotSQL, e.cfg.Slot).Scan(&a.SlotOf); err != nil {
+		return nil, fmt.Errorf("look for slot %s: %w", e.cfg.Slot, err)
 	}
 	e.lookAtServer(ctx)
 	if e.server.version < minServerVersion {

@@ -220,6 +220,10 @@ func (r *initRequest) plan(ctx context.Context, ask *asker) (*newFiles, *initPla
 	if p.onSource, err = source.PlanAccess(ctx, cfg, r.sourceUser); err != nil {
 		return nil, nil, err
 	}
+	if other := p.onSource.SlotOf; other != "" {
+		return nil, nil, usage(fmt.Errorf("slot %s belongs to database %s of this server, so another walhook publishes that: give this one a slot and an outbox of its own, "+
+			"such as --slot %s_2 and --outbox with another database's name", r.settings.Slot, other, r.settings.Slot))
+	}
 	candidates := []string{r.outbox.String(), r.outbox.in("postgres").String()}
 	if !r.outboxGiven {
 		candidates = nil

@@ -238,6 +238,28 @@ func TestInit_DeploymentsReferToTheConfigurationFile(t *testing.T) {
 	}
 }
 
+// Slots have their names for the whole server: a second installation needs other ones.
+func TestInit_RefusesTheSlotOfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	first := pgtest.Database(t)
+	second := pgtest.NewDatabase(t, first.Cluster)
+	second.Exec(t, initTables)
+	slot := "of_" + first.Name
+	first.Exec(t, "SELECT pg_create_logical_replication_slot('"+slot+"', 'pgoutput')")
+	defer first.Exec(t, "SELECT pg_drop_replication_slot('"+slot+"')")
+	dir := t.TempDir()
+	_, err := walhook(t, "init", "--source", second.URL, "--slot", slot, "--dir", dir, "--yes")
+	if exitStatus(t.Context(), err) != exitUsage || !strings.Contains(err.Error(), "belongs to database "+first.Name) {
+		t.Errorf("init: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+	if said, err := walhook(t, "init", "--source", second.URL, "--slot", slot+"_2", "--dir", dir, "--yes"); err != nil {
+		t.Errorf("init: %v\n%s", err, said)
+	}
+}
+
 // A person edits the draft, and has the other files written for it: what init says to do.
 func TestInit_WritesTheOtherFilesForAnEditedCatalog(t *testing.T) {
 	t.Parallel()
