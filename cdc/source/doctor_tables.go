@@ -241,13 +241,14 @@ func (e *examination) fields(plan *catalog.Plan, named []string) (missing []stri
 		}
 	}
 	if len(missing) > 0 {
-		note := "in a file for --catalog: this leaves the fields out; or map them, as field: column"
+		var note strings.Builder
+		note.WriteString("in a file for --catalog: this leaves the fields out; or map them, as field: column")
 		for _, column := range missing {
 			if near := nearColumn(plan.Relation, column); near != "" {
-				note += fmt.Sprintf("; for %s, did you mean %s?", column, near)
+				fmt.Fprintf(&note, "; for %s, did you mean %s?", column, near)
 			}
 		}
-		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan), Note: note}},
+		e.r.Warn(checkFields, doctor.Steps{{Kind: doctor.Catalog, Text: entry(plan), Note: note.String()}},
 			"table %s has no column %s: absent from every %s", plan.Relation.Table(), strings.Join(missing, ", "), plan.Schema.Name)
 	}
 	return missing
