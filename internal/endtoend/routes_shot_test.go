@@ -265,6 +265,8 @@ func (s shot) fault(a answered) string {
 	case a.StatusCode < 300 && (s.isFor("/healthz") || s.isFor("/readyz") || s.isFor("/metrics")) && kind == "text/plain",
 		a.StatusCode == http.StatusServiceUnavailable && s.isFor("/readyz"):
 		return ""
+	case kind == "text/html" && strings.Contains(s.target, "/portal/"):
+		return "" // a page
 	case a.StatusCode < 300 && kind == "application/openapi+yaml", a.StatusCode < 300 && kind == "text/event-stream":
 		return ""
 	case a.StatusCode < 300 && strings.HasSuffix(kind, "+json"):
