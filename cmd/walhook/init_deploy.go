@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"walhook/deploy"
@@ -67,15 +68,20 @@ func (p *initPlan) compose() deploy.Compose {
 		c.Catalog = "./" + catalogName
 	}
 	for _, h := range append(p.source.hosts[:len(p.source.hosts):len(p.source.hosts)], p.outbox.hosts...) {
-		ip := net.ParseIP(h.name)
-		switch {
-		case strings.HasPrefix(h.name, "/"):
+		if strings.HasPrefix(h.name, "/") {
 			c.Sockets = append(c.Sockets, h.name)
-		case h.name == "localhost" || ip != nil && ip.IsLoopback():
+		} else if onThisMachine(h.name) {
 			c.HostNetwork = true
 		}
 	}
 	return c
+}
+
+// onThisMachine reports whether a host of a URL is the machine itself, which another
+// machine or a pod does not reach by that name.
+func onThisMachine(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.HasPrefix(host, "/") || host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // executable is the path of this binary.
@@ -98,8 +104,15 @@ func (p *initPlan) program() string {
 func (p *initPlan) manifests() error {
 	k := deploy.Kubernetes{Image: p.image}
 	var settings strings.Builder
+	var unreachable []string
 	for _, h := range append(p.source.hosts[:len(p.source.hosts):len(p.source.hosts)], p.outbox.hosts...) {
 		k.DatabasePorts = append(k.DatabasePorts, int(h.port))
+		if onThisMachine(h.name) {
+			unreachable = append(unreachable, h.name)
+		}
+	}
+	if unreachable = slices.Compact(slices.Sorted(slices.Values(unreachable))); len(unreachable) > 0 {
+		p.note("a pod does not reach the server at %s: write the host that pods use into source and outbox of %s", strings.Join(unreachable, " and "), secretName)
 	}
 	settings.WriteString("# Settings of every process (docs/CONFIGURATION.md). The secret ones are in the Secret.\n")
 	for _, one := range []struct{ name, value string }{{"slot", p.settings.Slot}, {"publication", p.settings.Publication}} {

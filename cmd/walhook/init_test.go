@@ -233,6 +233,9 @@ func TestInit_DeploymentsReferToTheConfigurationFile(t *testing.T) {
 	if len(secret) != 4 || read("kubernetes/catalog.yaml") != read(catalogName) {
 		t.Errorf("the Secret has %d values", len(secret))
 	}
+	if !strings.Contains(out, "note: a pod does not reach the server at ") {
+		t.Errorf("nothing is said of a database that only this machine reaches:\n%s", out)
+	}
 	if _, err := walhook(t, "init", "--source", db.URL, "--dir", filepath.Join(t.TempDir(), "with space"), "--systemd"); exitStatus(t.Context(), err) != exitUsage {
 		t.Errorf("a unit names a path with a space: %v", err)
 	}

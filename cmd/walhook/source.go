@@ -12,6 +12,7 @@ import (
 	"walhook/cdc"
 	"walhook/cdc/source"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -19,6 +20,10 @@ import (
 // noSecretKey is what setup warns of before it stores the first signing secret.
 const noSecretKey = "--secret-key is not set: signing secrets are stored in clear; 'head -c 32 /dev/urandom | base64' makes a key for every walhook process, " +
 	"and 'walhook endpoints reseal' encrypts with it what is stored by then"
+
+// lacksSecretKey is what it warns of where other processes have a key.
+const lacksSecretKey = "--secret-key is not set, and the outbox holds secrets that a key encrypted: set the key of the other walhook processes here, too. " +
+	"Without it this one stores new secrets in clear"
 
 // prepare makes source and outbox ready: migrations, publication, replica identities,
 // slot and initial snapshot. It leaves unchanged what exists already. If another catalog
@@ -30,7 +35,11 @@ func prepare(ctx context.Context, from source.Config, store *outbox.Store, outbo
 		return false, err
 	}
 	if !store.Access().Secrets.HasKey() {
-		log.Warn(noSecretKey)
+		warning := noSecretKey
+		if store.CheckMigrated(ctx) == nil && errors.Is(admin.New(store).CheckKey(ctx), admin.ErrWrongKey) {
+			warning = lacksSecretKey
+		}
+		log.Warn(warning)
 	}
 	if plan.PublishesEverything() {
 		system, database, err := store.Identity(ctx)

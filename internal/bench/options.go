@@ -61,10 +61,10 @@ type Options struct {
 func Defaults() Options {
 	return Options{
 		Measures: DefaultMeasures(), Repetitions: 3,
-		Changes: 100_000, Accounts: 1000, Receivers: 4, Concurrency: 64,
+		Changes: 60_000, Accounts: 1000, Receivers: 4, Concurrency: 64,
 		Rates: []float64{100, 1000, 5000}, Length: 8 * time.Second,
-		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 15 * time.Second,
-		FanOut: []int{1, 10, 100}, FanOutDeliveries: 50_000,
+		Endpoints: 10_000, Hanging: 10, Refusing: 1, TroubleRate: 1000, TroubleLength: 10 * time.Second,
+		FanOut: []int{1, 10, 100}, FanOutDeliveries: 30_000,
 		Senders: []int{1, 2, 4}, ScaleChanges: 20_000, ScaleRate: 500, ScaleLength: 2 * time.Second,
 		EditWebhooks: 100_000, Edits: 100, EditRate: 200,
 		IdleEndpoints: 100_000, IdleLength: 30 * time.Second, IdleSettle: 2 * time.Minute, MemoryChanges: 200_000, MemoryRows: 2_000_000,
