@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"walhook/outbox/admin"
+	"walhook/schemas/catalog"
 )
 
 // Offer is what the catalog in force offers to webhooks. It is never changed.
@@ -22,6 +23,8 @@ type Offer struct {
 	// Schemas are the names of the catalog's schemas. Any other name in a filter
 	// causes a warning.
 	Schemas []string
+	// EventTypes describes every event. It returns the same list each time.
+	EventTypes func() []catalog.EventType
 }
 
 // Hook is an event, or a group of events, to which a webhook may subscribe.

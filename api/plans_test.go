@@ -66,6 +66,7 @@ func planCalls(since string) map[string][][2]string {
 		"POST " + one + "/retry":              {{bare, bare}, {bare, `{"data":{"event_ids":["evt_9"]}}`}},
 		"GET " + one + "/resync":              lists("&start_key=" + keyOf(500)),
 		"PUT " + of + "/portal":               {{bare, bare}},
+		"GET " + of + "/event-types":          lists(),
 		"POST " + one + "/resync":             {{bare, bare}, {bare, `{"data":{"schema":"dids"}}`}},
 		"POST " + one + "/test":               {{bare, bare}},
 		"GET " + one + "/secret":              {{bare, bare}},

@@ -19,6 +19,7 @@ import (
 	"walhook/internal/pgtest"
 	"walhook/outbox"
 	"walhook/outbox/admin"
+	"walhook/schemas/catalog"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -62,7 +63,7 @@ func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
 
 var testOffer = &Offer{
 	Hooks:   []Hook{{"channel_create", "json"}, {"channel_destroy", ""}, {"InboundCall", "form"}, {"notifications", "json"}, {"object", "json"}},
-	Schemas: []string{"dids", "users"},
+	Schemas: []string{"dids", "users"}, EventTypes: catalog.Carrier().EventTypes,
 }
 
 func always(offer *Offer) func(context.Context) *Offer {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -112,19 +114,15 @@ func printSchemas(out io.Writer, catalog *catalog.Catalog, format, event string)
 	return usage(fmt.Errorf("--format %q: want markdown, json-schema or yaml", format))
 }
 
-func printJSONSchema(out io.Writer, catalog *catalog.Catalog, event string) error {
-	all := jsonSchemas(catalog)
+func printJSONSchema(out io.Writer, printed *catalog.Catalog, event string) error {
+	all := printed.JSONSchemas()
 	if event == "" {
-		return writeJSON(out, map[string]any{"$schema": jsonSchemaDialect, "title": "Events of walhook", "$defs": all})
+		return writeJSON(out, map[string]any{"$schema": catalog.JSONSchemaDialect, "title": "Events of walhook", "$defs": all})
 	}
 	one, known := all[event]
 	if !known {
-		names := make([]string, 0, len(all))
-		for name := range all {
-			names = append(names, name)
-		}
-		return usage(fmt.Errorf("no event %q in the catalog; its events are %s", event, strings.Join(sorted(names), ", ")))
+		return usage(fmt.Errorf("no event %q in the catalog; its events are %s", event, strings.Join(slices.Sorted(maps.Keys(all)), ", ")))
 	}
-	one["$schema"] = jsonSchemaDialect
+	one["$schema"] = catalog.JSONSchemaDialect
 	return writeJSON(out, one)
 }

@@ -70,6 +70,17 @@ func TestSchemas_BodiesAreAsTheirSchemaSays(t *testing.T) {
 	if validate("users", envelope) == nil || validate("dids", []byte(`{"type":"upsert","schema":"dids","data":"{}"}`)) == nil {
 		t.Error("an envelope of another schema or type is valid")
 	}
+	for _, typ := range parsed.EventTypes() {
+		for _, x := range typ.Examples {
+			body := x.JSON
+			if typ.Kind == catalog.KindRecord {
+				body = x.Envelope
+			}
+			if err := validate(typ.Name, body); err != nil {
+				t.Errorf("example of %s: %s\n%v", typ.Name, body, err)
+			}
+		}
+	}
 	if err := validate("result", []byte(`{"type":"update","schema":"sms_enablement","status":"error","verbose":""}`)); err != nil {
 		t.Error(err)
 	}
@@ -90,7 +101,7 @@ func compileSchemas(t *testing.T, catalog *catalog.Catalog) map[string]*jsonsche
 		t.Fatal(err)
 	}
 	compiled := map[string]*jsonschema.Schema{}
-	for name := range jsonSchemas(catalog) {
+	for name := range catalog.JSONSchemas() {
 		if compiled[name], err = compiler.Compile("walhook.json#/$defs/" + name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -232,7 +233,7 @@ func offerInForce(store *outbox.Store, given *catalog.Catalog) func(context.Cont
 		if known := last.Load(); known != nil && known.of == now {
 			return known.Offer
 		}
-		made := &offer{now, &api.Offer{Hooks: eventHooks(now)}}
+		made := &offer{now, &api.Offer{Hooks: eventHooks(now), EventTypes: sync.OnceValue(now.EventTypes)}}
 		for _, schema := range now.Schemas {
 			made.Schemas = append(made.Schemas, schema.Name)
 		}

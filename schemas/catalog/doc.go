@@ -57,6 +57,7 @@
 //	derived events: rules, cases, counts             derive.go, derive_match.go, derive_event.go
 //	async results                                    result.go
 //	what parent accounts do not see of a URL         mask.go
+//	what account users are told, with examples       describe.go, event_type.go, json_schema.go
 //	how a table was, when its change was made        table_description.go
 //
 // # What it does not do

@@ -1,32 +1,36 @@
-package main
+package catalog
 
 import (
 	"encoding/json"
-	"slices"
-
-	"walhook/schemas/catalog"
 )
 
-const jsonSchemaDialect = "https://json-schema.org/draft/2020-12/schema"
+// JSONSchemaDialect names the version of the schemas of [Catalog.JSONSchemas].
+const JSONSchemaDialect = "https://json-schema.org/draft/2020-12/schema"
 
 // jsonSchema is a JSON Schema, or a part of one.
 type jsonSchema = map[string]any
 
-// jsonSchemas returns the schemas of the bodies of all events, by the event's name. A
-// form body has the schema of an object with its fields.
-func jsonSchemas(catalog *catalog.Catalog) map[string]jsonSchema {
-	all := map[string]jsonSchema{"result": asyncResultSchema()}
-	for _, d := range catalog.Describe() {
-		if d.Record {
-			all[d.Name] = recordSchema(&d)
-		} else {
-			all[d.Name] = eventSchema(&d)
-		}
+// resultName is the name under which async results are described.
+const resultName = "result"
+
+// JSONSchemas returns the schemas of the bodies of all events, by the event's name. A
+// form body has the schema of an object with its fields. The caller may change them.
+func (c *Catalog) JSONSchemas() map[string]map[string]any {
+	all := map[string]map[string]any{resultName: asyncResultSchema()}
+	for _, d := range c.Describe() {
+		all[d.Name] = d.jsonSchema()
 	}
 	return all
 }
 
-func recordSchema(d *catalog.Description) jsonSchema {
+func (d *Description) jsonSchema() jsonSchema {
+	if d.Record {
+		return recordSchema(d)
+	}
+	return eventSchema(d)
+}
+
+func recordSchema(d *Description) jsonSchema {
 	data := formSchema(&d.Forms[0], false)
 	return jsonSchema{
 		"title": "A change of a record: " + d.Name,
@@ -52,7 +56,7 @@ func asyncResultSchema() jsonSchema {
 	}
 }
 
-func eventSchema(d *catalog.Description) jsonSchema {
+func eventSchema(d *Description) jsonSchema {
 	var one jsonSchema
 	if len(d.Forms) == 1 {
 		one = formSchema(&d.Forms[0], d.Extra)
@@ -70,7 +74,7 @@ func eventSchema(d *catalog.Description) jsonSchema {
 	return one
 }
 
-func formSchema(form *catalog.Form, extra bool) jsonSchema {
+func formSchema(form *Form, extra bool) jsonSchema {
 	properties := jsonSchema{}
 	required := []string{}
 	for i := range form.Fields {
@@ -83,7 +87,7 @@ func formSchema(form *catalog.Form, extra bool) jsonSchema {
 	return jsonSchema{"type": "object", "properties": properties, "required": required, "additionalProperties": extra}
 }
 
-func fieldSchema(f *catalog.FieldDescription) jsonSchema {
+func fieldSchema(f *FieldDescription) jsonSchema {
 	one := jsonSchema{}
 	if f.About != "" {
 		one["description"] = f.About
@@ -106,9 +110,4 @@ func fieldSchema(f *catalog.FieldDescription) jsonSchema {
 		one["enum"] = values
 	}
 	return one
-}
-
-func sorted(names []string) []string {
-	slices.Sort(names)
-	return names
 }

@@ -1,0 +1,37 @@
+package deliver
+
+import (
+	"testing"
+
+	"walhook/outbox"
+	"walhook/schemas/catalog"
+)
+
+// What people are shown as an event's body is what the sender makes of it, in each format.
+func TestRender_MakesTheExamplesOfTheCatalog(t *testing.T) {
+	t.Parallel()
+	seen := map[string]int{}
+	for _, c := range []*catalog.Catalog{catalog.Carrier(), catalog.Platform()} {
+		for _, typ := range c.EventTypes() {
+			if len(typ.Examples) != len(typ.Forms) || len(typ.Forms) == 0 {
+				t.Errorf("%s: %d examples for %d forms", typ.Name, len(typ.Examples), len(typ.Forms))
+			}
+			for _, x := range typ.Examples {
+				event := outbox.Event{Type: x.EventType, Schema: x.EventSchema, Format: typ.Format, Body: x.JSON}
+				if typ.Format == "" { // the event log holds envelopes of the record feed
+					event.Body = x.Envelope
+				}
+				for format, want := range map[string][]byte{"envelope": x.Envelope, "json": x.JSON, "form": x.Form} {
+					sent, err := render(&outbox.EndpointSettings{Format: format}, &event)
+					if err != nil || string(sent.body) != string(want) || len(want) == 0 {
+						t.Errorf("%s as %s: sent %s, example %s, %v", typ.Name, format, sent.body, want, err)
+					}
+				}
+				seen[typ.Kind]++
+			}
+		}
+	}
+	if seen[catalog.KindRecord] != 26 || seen[catalog.KindResult] != 2 || seen[catalog.KindEvent] < 40 {
+		t.Errorf("examples by kind: %v", seen)
+	}
+}
