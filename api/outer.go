@@ -29,6 +29,7 @@ type call struct {
 	operator  bool
 	payer     string // the token's account, whose limits count; "" for the operator
 	account   string // the account in its path
+	whole     bool   // its path names none: it is about all accounts
 	broken    bool   // its body cannot be read to its end
 
 	keys   []string          // its headers Idempotency-Key
@@ -48,6 +49,15 @@ func (c *call) caller() admin.Caller {
 		return admin.Caller{Session: c.principal.Session, Account: c.payer}
 	}
 	return admin.Caller{Token: c.who, Account: c.payer}
+}
+
+// actor returns who stands in the audit for the call.
+func (c *call) actor() admin.Actor {
+	name := c.who
+	if !c.operator && !c.session {
+		name = "token " + c.who
+	}
+	return admin.Actor{Name: name, RequestID: c.id}
 }
 
 type callKey struct{}

@@ -65,6 +65,8 @@ func isKey(key any) bool {
 		return key != nil && key.Endpoint > 0 && key.EventID >= 0
 	case *admin.Token:
 		return key != nil
+	case *admin.ActKey:
+		return key != nil && key.ID > 0
 	case *string:
 		return key != nil
 	}

@@ -63,10 +63,12 @@ func planCalls(since string) map[string][][2]string {
 			{bare, `{"data":{"since":"2020-01-01T00:00:00Z","dry_run":true}}`}, {bare, `{"data":{"since":"` + since + `","dry_run":true}}`},
 			{bare, `{"data":{"event_ids":[` + strings.Join(many, ",") + `],"dry_run":true}}`}, {bare, `{"data":{"event_ids":["evt_3"],"dry_run":true}}`},
 		},
-		"POST " + one + "/retry":              {{bare, bare}, {bare, `{"data":{"event_ids":["evt_9"]}}`}},
-		"GET " + one + "/resync":              lists("&start_key=" + keyOf(500)),
-		"PUT " + of + "/portal":               {{bare, bare}},
-		"GET " + of + "/event-types":          lists(),
+		"POST " + one + "/retry":     {{bare, bare}, {bare, `{"data":{"event_ids":["evt_9"]}}`}},
+		"GET " + one + "/resync":     lists("&start_key=" + keyOf(500)),
+		"PUT " + of + "/portal":      {{bare, bare}},
+		"GET " + of + "/event-types": lists(),
+		"GET /audit": lists("&account=7", "&account=of+20", "&actor=token+a1", "&action=retry", "&since="+since, "&since=2020-01-01T00:00:00Z&until="+since,
+			"&start_key="+keyOf(admin.ActKey{At: time.Now().UTC(), ID: 500}), "&account=7&start_key="+keyOf(admin.ActKey{At: time.Now().UTC(), ID: 500})),
 		"POST " + one + "/resync":             {{bare, bare}, {bare, `{"data":{"schema":"dids"}}`}},
 		"POST " + one + "/test":               {{bare, bare}},
 		"GET " + one + "/secret":              {{bare, bare}},
@@ -110,6 +112,7 @@ const growSQL = `
 	INSERT INTO walhook.hold (account, host, reason) SELECT 'of ' || n, 'h.example', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.ended_account (account) SELECT 'gone ' || n FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.idempotency (account, token, key, sealed, place) SELECT 'of ' || n, 'x', convert_to(n::text, 'UTF8'), '', n / 20 FROM generate_series(%[1]d, %[2]d, 20) n;
+	INSERT INTO walhook.audit (actor, action, account) SELECT 'token a' || n %% 7, CASE WHEN n %% 3 = 0 THEN 'retry' ELSE 'replay' END, CASE WHEN n %% 2 = 0 THEN '7' ELSE 'of ' || n END FROM generate_series(%[1]d, %[2]d, 5) n;
 	INSERT INTO walhook.portal_link (hash, account, expires_at) SELECT convert_to(n::text, 'UTF8'), 'of ' || n, now() + interval '1 hour' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.portal_session (hash, id, account, operator, expires_at) SELECT convert_to(n::text, 'UTF8'), n, 'of ' || n, false, now() + interval '1 hour' FROM generate_series(%[1]d, %[2]d, 20) n;
 	INSERT INTO walhook.set_aside (loop, item, endpoint, reason, detail) SELECT 'append', n, 5, 'unstorable', 'x' FROM generate_series(%[1]d, %[2]d, 20) n;
@@ -216,7 +219,7 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 			id := admin(201, "PUT", "/v2/accounts/7/tokens", "").data(t)["id"].(string)
 			filled := strings.NewReplacer("{host}", "h1.example", "{event_id}", "evt_51").Replace(at("/v2"+path, "7", hook, id))
 			bearer := token
-			if strings.Contains(path, "/tokens") || strings.Contains(path, "/holds") {
+			if strings.Contains(path, "/tokens") || strings.Contains(path, "/holds") || strings.Contains(path, "/audit") {
 				bearer = adminToken
 			}
 			mark := fmt.Sprintf("%s #%d", name, i)

@@ -41,7 +41,7 @@ func (p *Principal) admit(c *call) *failure {
 	switch {
 	case p.Operator:
 		c.operator = true
-		if isID(c.account, schemas.MaxAccountBytes) {
+		if c.whole || isID(c.account, schemas.MaxAccountBytes) {
 			return nil
 		}
 	case p.Session != "" && p.Account != "":

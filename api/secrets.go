@@ -60,6 +60,9 @@ func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answ
 	if err != nil {
 		return nil, err
 	}
+	if err := s.cfg.Admin.Audit(ctx, admin.Act{Action: admin.ActSecretRead, Account: w.Account, Webhook: w.ID}); err != nil {
+		return nil, err
+	}
 	s.audit(ctx, "secret read", &w)
 	shown := signingSecret{Secret: secrets[0]}
 	for i, secret := range secrets[1:] {

@@ -127,6 +127,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerHolds(routes)
 	s.registerPortal(routes)
 	s.registerEventTypes(routes)
+	s.registerAudit(routes)
 	completeOpenAPI(config.OpenAPI)
 	mux.HandleFunc("GET /openapi.json", s.offers.serveDocument("application/openapi+json", func(o *offered) []byte { return o.json }))
 	mux.HandleFunc("GET /openapi.yaml", s.offers.serveDocument("application/openapi+yaml", func(o *offered) []byte { return o.yaml }))

@@ -63,6 +63,9 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err != nil {
 		return nil, err
 	}
+	if err := s.cfg.Admin.Audit(ctx, admin.Act{Action: admin.ActWebhookTested, Account: w.Account, Webhook: w.ID, Detail: e.WebhookID}); err != nil {
+		return nil, err
+	}
 	made := s.cfg.Destination.Try(ctx, endpoint, e)
 	s.audit(ctx, "webhook tested", &w, zap.Int("status", made.Status), zap.String("outcome", made.Outcome), zap.String("reason", made.Reason), zap.String("detail", made.Detail))
 	made = made.ForAccount()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -237,7 +238,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	s.checkURI(sent, &before, wrong) // before the webhook is locked
 	var idle []string
 	var asking admin.Webhook
-	w, err := s.cfg.Admin.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
+	w, err := s.cfg.Admin.EditWebhook(admin.WithDetail(ctx, "fields: "+strings.Join(slices.Sorted(slices.Values(sent.names())), ", ")), callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
 		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}

@@ -64,6 +64,12 @@ func (s *Store) maintainOnce(ctx context.Context) error {
 	if err := s.step(ctx, "answers", s.forgetAnswers(ctx)); err != nil {
 		return err
 	}
+	if err := s.step(ctx, "portal", s.forgetPortal(ctx)); err != nil {
+		return err
+	}
+	if err := s.step(ctx, "audit", s.forgetAudit(ctx)); err != nil {
+		return err
+	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err

@@ -150,7 +150,7 @@ func TestURLs_NoTableOfTheOutboxShowsAPassword(t *testing.T) {
 		}
 		whose := "p.account FROM " + table + " b JOIN walhook.endpoint p ON p.id = b.endpoint"
 		switch table {
-		case "walhook.inbox", "walhook.token", "walhook.idempotency", "walhook.missed", "walhook.portal_link", "walhook.portal_session":
+		case "walhook.inbox", "walhook.token", "walhook.idempotency", "walhook.missed", "walhook.portal_link", "walhook.portal_session", "walhook.audit":
 			whose = "b.account FROM " + table + " b"
 		}
 		for _, account := range all[string](t, f.world, fmt.Sprintf("SELECT DISTINCT account FROM (SELECT concat(%s) AS text, %s) t WHERE text ~ '%x|%x'",

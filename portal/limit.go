@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,30 +14,48 @@ const (
 	entryBurst    = 10
 	entryEvery    = 10 * time.Second
 	entryRemember = 10_000
+
+	// guessing is how many links from addresses that guess are looked up at the same
+	// time, and refusedPause how long an answer to them waits.
+	guessing     = 2
+	refusedPause = 200 * time.Millisecond
 )
 
 // entryLimit slows down whoever guesses links or the operator's token. Its memory ends
 // with the process.
 type entryLimit struct {
+	guesses chan struct{} // one slot per look-up for an address that guesses
+
 	mu   sync.Mutex // guards from
 	from map[netip.Addr]*rate.Limiter
 }
 
-func newEntryLimit() *entryLimit { return &entryLimit{from: map[netip.Addr]*rate.Limiter{}} }
-
-// allow reports whether an address may try to enter. An address that has used up its
-// tries is refused before anything is compared or looked up.
-func (l *entryLimit) allow(from netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.of(from).Tokens() >= 1
+func newEntryLimit() *entryLimit {
+	return &entryLimit{guesses: make(chan struct{}, guessing), from: map[netip.Addr]*rate.Limiter{}}
 }
 
-// wrong counts a wrong entry.
-func (l *entryLimit) wrong(from netip.Addr) {
+// turn waits until a link may be looked up. Addresses with too many wrong entries take
+// turns, so that they occupy few connections to the outbox.
+func (l *entryLimit) turn(ctx context.Context, from netip.Addr) (leave func(), err error) {
+	l.mu.Lock()
+	free := l.of(from).Tokens() >= 1
+	l.mu.Unlock()
+	if free {
+		return func() {}, nil
+	}
+	select {
+	case l.guesses <- struct{}{}:
+		return func() { <-l.guesses }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// wrong counts a wrong entry, and reports whether there were too many.
+func (l *entryLimit) wrong(from netip.Addr) (tooMany bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.of(from).Allow()
+	return !l.of(from).Allow()
 }
 
 // of returns the limiter of an address. The caller holds mu.

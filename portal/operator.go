@@ -10,6 +10,7 @@ import (
 func (p *Portal) registerOperator(mux *http.ServeMux) {
 	p.forOperator(mux, "GET", "fleet", p.fleet)
 	p.forOperator(mux, "GET", "accounts", p.findAccount)
+	p.forOperator(mux, "GET", "audit", p.audit)
 }
 
 // fleetPage is how the whole fares.
@@ -33,7 +34,7 @@ func (p *Portal) fleet(v *visit) {
 		v.unreadable(err)
 		return
 	}
-	page := fleetPage{Status: st, Taken: time.Now(), Oldest: rough(st.Oldest)}
+	page := fleetPage{Status: st, Taken: time.Now(), Oldest: p.pages.rough(st.Oldest)}
 	for _, s := range st.Senders {
 		page.Senders = append(page.Senders, senderRow{s, s.Lease > 0})
 	}

@@ -98,14 +98,19 @@ func (p *Portal) showEntry(w http.ResponseWriter, r *http.Request) {
 
 // enter makes a session of a link.
 func (p *Portal) enter(w http.ResponseWriter, r *http.Request) {
-	if p.refuses(w, r) {
+	leave, err := p.entries.turn(r.Context(), p.cfg.Client(r))
+	if err != nil {
+		p.fail(w, r, nil, http.StatusServiceUnavailable, "error.busy")
 		return
 	}
+	defer leave()
 	session, cookie, err := p.cfg.Admin.UsePortalLink(r.Context(), r.PostFormValue("link"))
 	switch {
 	case errors.Is(err, admin.ErrNoPortalLink):
-		p.entries.wrong(p.cfg.Client(r))
 		p.log.Info("portal link rejected", zap.Stringer("from", p.cfg.Client(r)))
+		if p.refuses(w, r) {
+			return
+		}
 		p.fail(w, r, nil, http.StatusForbidden, "error.no_link")
 	case err != nil:
 		p.log.Error("portal link not used", zap.Error(err))
@@ -121,13 +126,12 @@ func (p *Portal) showOperatorEntry(w http.ResponseWriter, r *http.Request) {
 
 // enterAsOperator makes a session for whoever shows the operator's token.
 func (p *Portal) enterAsOperator(w http.ResponseWriter, r *http.Request) {
-	if p.refuses(w, r) {
-		return
-	}
 	given, want := sha256.Sum256([]byte(r.PostFormValue("token"))), sha256.Sum256([]byte(p.cfg.AdminToken))
 	if p.cfg.AdminToken == "" || subtle.ConstantTimeCompare(given[:], want[:]) != 1 {
-		p.entries.wrong(p.cfg.Client(r))
 		p.log.Info("operator's token rejected", zap.Stringer("from", p.cfg.Client(r)))
+		if p.refuses(w, r) {
+			return
+		}
 		(&visit{p: p, w: w, r: r}).show(http.StatusForbidden, "operator", map[string]any{"Off": p.cfg.AdminToken == "", "Wrong": true})
 		return
 	}
@@ -140,10 +144,15 @@ func (p *Portal) enterAsOperator(w http.ResponseWriter, r *http.Request) {
 	p.begin(w, r, session, cookie)
 }
 
-// refuses answers whoever has tried too often.
+// refuses counts a wrong entry, and answers where there were too many. It never refuses
+// a right one: behind a proxy many people share one address.
 func (p *Portal) refuses(w http.ResponseWriter, r *http.Request) bool {
-	if p.entries.allow(p.cfg.Client(r)) {
+	if !p.entries.wrong(p.cfg.Client(r)) {
 		return false
+	}
+	select { // so that the next guess cannot follow at once
+	case <-r.Context().Done():
+	case <-time.After(refusedPause):
 	}
 	w.Header().Set("Retry-After", strconv.Itoa(int(entryEvery.Seconds())))
 	p.fail(w, r, nil, http.StatusTooManyRequests, "error.too_many_entries")
@@ -162,12 +171,7 @@ func (p *Portal) begin(w http.ResponseWriter, r *http.Request, session admin.Por
 }
 
 // name stands in the audit.
-func (v *visit) name() string {
-	if v.session.Operator {
-		return "operator, portal session " + v.session.ID
-	}
-	return "portal session " + v.session.ID
-}
+func (v *visit) name() string { return v.session.Name() }
 
 func (v *visit) setCookie(value string, lasts time.Duration) {
 	http.SetCookie(v.w, &http.Cookie{

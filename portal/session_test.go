@@ -153,8 +153,11 @@ func TestEntry_GuessesAreSlowedDown(t *testing.T) {
 		b.post(t, "enter", url.Values{"link": {"whlink_guess"}}).want(t, http.StatusForbidden)
 		b.post(t, "operator", url.Values{"token": {"guess"}}).want(t, http.StatusForbidden)
 	}
-	if r := b.post(t, "operator", url.Values{"token": {adminToken}}).want(t, http.StatusTooManyRequests); r.header.Get("Retry-After") == "" {
+	if r := b.post(t, "operator", url.Values{"token": {"guess"}}).want(t, http.StatusTooManyRequests); r.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	b.post(t, "enter", url.Values{"link": {w.link(t, "7")}}).want(t, http.StatusTooManyRequests)
+	b.post(t, "enter", url.Values{"link": {"whlink_guess"}}).want(t, http.StatusTooManyRequests)
+	// Whoever has a right one shares the address, and enters.
+	b.post(t, "enter", url.Values{"link": {w.link(t, "7")}}).want(t, http.StatusSeeOther)
+	w.browser(t).post(t, "operator", url.Values{"token": {adminToken}}).want(t, http.StatusSeeOther)
 }

@@ -162,29 +162,29 @@ func clock(at time.Time) string {
 }
 
 // ago writes how long ago an instant was.
-func ago(at time.Time) string {
+func (p *pages) ago(at time.Time) string {
 	switch d := time.Since(at); {
 	case at.IsZero():
 		return ""
 	case d < 0:
-		return "in " + rough(-d)
+		return p.text("age.in", p.rough(-d))
 	case d < time.Second:
-		return "just now"
+		return p.text("age.now")
 	default:
-		return rough(d) + " ago"
+		return p.text("age.ago", p.rough(d))
 	}
 }
 
-func rough(d time.Duration) string {
+func (p *pages) rough(d time.Duration) string {
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
+		return p.text("age.seconds", int(d.Seconds()))
 	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
+		return p.text("age.minutes", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
+		return p.text("age.hours", int(d.Hours()))
 	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
+	return p.text("age.days", int(d.Hours()/24))
 }
 
 func duration(ms float64) string {

@@ -68,7 +68,7 @@ func newPages(base string, reasons map[string]string) (*pages, error) {
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"t": p.text, "path": p.path, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.hash[name] },
-		"query": query, "when": when, "ago": ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "state": p.state,
+		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "state": p.state,
 		"eventState": p.eventState, "outcome": p.outcome, "has": has, "counted": counted, "dict": dict, "list": func(all ...string) []string { return all },
 	}
 }

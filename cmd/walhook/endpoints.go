@@ -77,6 +77,9 @@ them.`,
 		Example: "  walhook endpoints secret 7 --outbox postgres://walhook@db/walhook",
 		Args:    cobra.ExactArgs(1),
 		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
+			if err := a.Audit(ctx, admin.Act{Action: admin.ActSecretRead, Account: args[0], Webhook: outbox.AccountWebhook}); err != nil {
+				return err
+			}
 			secrets, err := a.EndpointSecrets(ctx, args[0])
 			for _, secret := range secrets {
 				fmt.Fprintln(out, printable(secret))
@@ -204,7 +207,7 @@ func withOutbox(f func(ctx context.Context, a *admin.Admin, out io.Writer, args 
 		for _, warning := range s.warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "walhook:", warning)
 		}
-		ctx := cmd.Context()
+		ctx := admin.WithActor(cmd.Context(), admin.Actor{Name: "operator, " + cmd.CommandPath()})
 		store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
 		if err != nil {
 			return usage(err)

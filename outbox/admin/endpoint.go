@@ -50,7 +50,7 @@ func (e *EndpointInfo) LaneStatus(now time.Time) outbox.LaneStatus {
 const CountLimit = 10_000
 
 const (
-	infoColumns = `id, account, webhook, coalesce(url, ''), state, reason, disabled_by, ordering, ended_at, changed_at, revision`
+	infoColumns = `id, account, webhook, coalesce(url, ''), state, reason, disabled_by, ordering, ended_at, ` + shownChangedSQL + `, revision`
 
 	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE deleted_at IS NULL OR webhook LIKE 'ended-%' ORDER BY id`
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +63,9 @@ func (a *Admin) Hold(ctx context.Context, account, host, reason string) (n int, 
 	if reason == "" || len(reason) > MaxHoldReason {
 		return 0, fmt.Errorf("hold account %s: want a reason of 1 to %d bytes", account, MaxHoldReason)
 	}
-	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) (err error) {
+	act := &Act{Action: actHeld, Account: account}
+	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
+		defer func() { act.Detail = hostDetail(host, n) + "; reason: " + reason }()
 		if n, err = outbox.HoldTx(ctx, tx, account, host, reason, 0); err != nil || host != "" && n == 0 {
 			return err
 		}
@@ -80,8 +83,10 @@ func (a *Admin) Hold(ctx context.Context, account, host, reason string) (n int, 
 // ReleaseAccount ends all holds on an account and enables what an operator
 // disabled. It answers how many webhooks that were.
 func (a *Admin) ReleaseAccount(ctx context.Context, account string) (n int, err error) {
-	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) (err error) {
+	act := &Act{Action: actReleased, Account: account}
+	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
 		_, n, err = outbox.ReleaseTx(ctx, tx, account, "", 0, true)
+		act.Detail = hostDetail("", n)
 		return err
 	})
 	if err != nil {
@@ -97,12 +102,14 @@ func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, e
 	if host = address.NamedHost(host); host == "" { // which stands for the whole account
 		return 0, fmt.Errorf("release a host of account %s: %w", account, ErrNoHold)
 	}
-	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	act := &Act{Action: actHostReleased, Account: account}
+	err = a.change(ctx, act, func(tx pgx.Tx) error {
 		hosts, enabled, err := outbox.ReleaseTx(ctx, tx, account, host, 0, false)
 		if err == nil && len(hosts) == 0 {
 			return ErrNoHold
 		}
 		n = enabled
+		act.Detail = hostDetail(host, n)
 		return err
 	})
 	if err != nil {
@@ -110,6 +117,11 @@ func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, e
 	}
 	a.store.NotifyEndpoints()
 	return n, nil
+}
+
+// hostDetail says in the audit which host is meant, and how many webhooks changed.
+func hostDetail(host string, webhooks int) string {
+	return fmt.Sprintf("host %s; webhooks changed: %d", cmp.Or(host, "*"), webhooks)
 }
 
 func holdsSQL() string {

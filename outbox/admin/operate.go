@@ -104,7 +104,7 @@ func (a *Admin) WebhookSecrets(ctx context.Context, account, webhook string) (se
 // URL is sent to. A [*StateError] says why nothing can be sent to another one;
 // [ErrNoEndpoint] that there is none.
 func (a *Admin) EnableEndpoint(ctx context.Context, account, webhook string) (EndpointInfo, error) {
-	return a.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	return a.operate(ctx, Caller{}, account, webhook, &Act{Action: actWebhookEnabled}, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		return enableTx(ctx, tx, e)
 	})
 }
@@ -170,7 +170,7 @@ func (a *Admin) DisableEndpoint(ctx context.Context, account, webhook, reason st
 		return EndpointInfo{}, errors.New("disable an endpoint: the reason is missing")
 	}
 	notify := false
-	e, err := a.operate(ctx, Caller{}, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	e, err := a.operate(ctx, Caller{}, account, webhook, &Act{Action: actWebhookDisabled, Detail: "reason: " + reason}, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		notify = e.State == outbox.EndpointActive
 		return disableTx(ctx, tx, e, reason)
 	})
@@ -207,8 +207,10 @@ func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (E
 }
 
 // operate changes one of an account's endpoints under a lock, as far as by may.
-func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
-	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+// change may complete act, or take its action out where nothing changes.
+func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string, act *Act, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
+	act.Account, act.Webhook = account, webhook
+	err = a.change(ctx, act, func(tx pgx.Tx) error {
 		// Before any endpoint, as every transaction that sets a URL does.
 		if err := outbox.LockAccountsTx(ctx, tx); err != nil {
 			return err
@@ -281,11 +283,13 @@ func (a *Admin) SetOrdering(ctx context.Context, account string, ordering outbox
 	default:
 		return EndpointInfo{}, fmt.Errorf("ordering %q: want none, record or strict", string(ordering))
 	}
-	return a.operate(ctx, Caller{}, account, outbox.AccountWebhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	act := &Act{Action: actOrdering, Detail: string(ordering)}
+	return a.operate(ctx, Caller{}, account, outbox.AccountWebhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		if !e.EndedAt.IsZero() {
 			return e, ErrAccountEnded
 		}
 		if e.Ordering == ordering {
+			act.Action = ""
 			return e, nil
 		}
 		if ordering == outbox.OrderingNone {
@@ -362,7 +366,8 @@ func (a *Admin) RotateWebhookSecret(ctx context.Context, by Caller, account, web
 	}
 	secret = seal.NewSecret()
 	var endpoint, revision int64
-	_, err = a.operate(ctx, by, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	act := &Act{Action: actSecretRotated, Detail: "overlap " + overlap.String()}
+	_, err = a.operate(ctx, by, account, webhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		if !e.EndedAt.IsZero() {
 			return e, ErrAccountEnded
 		}

@@ -50,6 +50,14 @@ type PortalSession struct {
 	ExpiresAt time.Time
 }
 
+// Name stands in the audit.
+func (s PortalSession) Name() string {
+	if s.Operator {
+		return "operator, portal session " + s.ID
+	}
+	return "portal session " + s.ID
+}
+
 // The prefixes show people and scanners for leaked secrets what a text is.
 const (
 	portalLinkPrefix    = "whlink_"
@@ -96,7 +104,7 @@ const (
 // [ErrAccountEnded] and [ErrCallerGone] as for a token.
 func (a *Admin) CreatePortalLink(ctx context.Context, by Caller, account string) (PortalLink, error) {
 	link := PortalLink{Account: account, Secret: portalLinkPrefix + randomText()}
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	err := a.change(ctx, &Act{Action: actPortalLink, Account: account}, func(tx pgx.Tx) error {
 		if err := admitNewTx(ctx, tx, by, account); err != nil {
 			return err
 		}
@@ -129,7 +137,8 @@ func (a *Admin) UsePortalLink(ctx context.Context, secret string) (s PortalSessi
 		return PortalSession{}, "", ErrNoPortalLink
 	}
 	cookie = portalSessionPrefix + randomText()
-	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	act := &Act{Action: actPortalEntered}
+	err = a.change(ctx, act, func(tx pgx.Tx) error {
 		// Before the link's row, as whoever ends the account does.
 		if err := outbox.ShareAccountsTx(ctx, tx); err != nil {
 			return err
@@ -147,7 +156,9 @@ func (a *Admin) UsePortalLink(ctx context.Context, secret string) (s PortalSessi
 		} else if err != nil {
 			return err
 		}
-		return createPortalSessionTx(ctx, tx, &s, by, hashToken(cookie))
+		err = createPortalSessionTx(ctx, tx, &s, by, hashToken(cookie))
+		act.Actor, act.Account = s.Name(), s.Account
+		return err
 	})
 	if err != nil {
 		return PortalSession{}, "", fmt.Errorf("enter the portal: %w", err)
@@ -159,8 +170,11 @@ func (a *Admin) UsePortalLink(ctx context.Context, secret string) (s PortalSessi
 // ends when that token changes.
 func (a *Admin) EnterPortal(ctx context.Context, operatorToken string) (PortalSession, string, error) {
 	s, cookie := PortalSession{Operator: true}, portalSessionPrefix+randomText()
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
-		return createPortalSessionTx(ctx, tx, &s, Caller{}, hashOperator(cookie, operatorToken))
+	act := &Act{Action: actPortalEntered}
+	err := a.change(ctx, act, func(tx pgx.Tx) error {
+		err := createPortalSessionTx(ctx, tx, &s, Caller{}, hashOperator(cookie, operatorToken))
+		act.Actor = s.Name()
+		return err
 	})
 	if err != nil {
 		return PortalSession{}, "", fmt.Errorf("enter the portal as an operator: %w", err)

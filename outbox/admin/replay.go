@@ -78,7 +78,7 @@ const (
 	lockRequestsSQL = `
 		SELECT pg_advisory_xact_lock(hashtextextended('walhook request ' || account, 0)) FROM walhook.endpoint WHERE id = $1`
 
-	accountOfSQL = `SELECT account FROM walhook.endpoint WHERE id = $1`
+	accountOfSQL = `SELECT account, webhook FROM walhook.endpoint WHERE id = $1`
 
 	countRequestsSQL = `
 		SELECT count(*) FROM walhook.request r JOIN walhook.endpoint p ON p.id = r.endpoint
@@ -162,14 +162,21 @@ func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer 
 	if err != nil {
 		return Request{}, err
 	}
-	var account string
-	if err := a.pool.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account); err != nil {
+	var account, webhook string
+	if err := a.pool.QueryRow(ctx, accountOfSQL, r.Endpoint).Scan(&account, &webhook); err != nil {
 		return Request{}, fmt.Errorf("request a replay: %w", err)
 	}
-	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	act := &Act{Action: actReplay, Account: account, Webhook: webhook}
+	err = a.change(ctx, act, func(tx pgx.Tx) error {
 		return a.onceTx(ctx, tx, r.By, account, once, func() ([]byte, error) {
-			if err := createRequestTx(ctx, tx, &r, account, until, total); err != nil || answer == nil {
+			if err := createRequestTx(ctx, tx, &r, account, until, total); err != nil {
 				return nil, err
+			}
+			if act.Detail = fmt.Sprintf("request %d, named events: %d", r.ID, len(r.WebhookIDs)); len(r.WebhookIDs) == 0 {
+				act.Detail = fmt.Sprintf("request %d, since %s", r.ID, r.Since.UTC().Format(time.RFC3339))
+			}
+			if answer == nil {
+				return nil, nil
 			}
 			return answer(r)
 		})

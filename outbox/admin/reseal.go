@@ -75,7 +75,11 @@ func (a *Admin) Reseal(ctx context.Context, old []byte) (Resealed, error) {
 	if len(found.Unreadable) > 0 {
 		return found, nil
 	}
-	if _, err := a.pool.Exec(ctx, sealingSQL, a.secrets.KeyID()); err != nil {
+	err = a.change(ctx, &Act{Action: actResealed, Detail: fmt.Sprintf("encrypted now: %d", found.Sealed)}, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sealingSQL, a.secrets.KeyID())
+		return err
+	})
+	if err != nil {
 		return found, fmt.Errorf("reseal: %w", err)
 	}
 	var done bool

@@ -182,10 +182,15 @@ func (a *Admin) CreateResync(ctx context.Context, w *Webhook, r Resync, once Onc
 		return Resync{}, err
 	}
 	r.Endpoint, r.Account, r.Webhook, r.Kind = w.Endpoint, w.Account, w.ID, "update"
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	act := &Act{Action: actResync, Account: w.Account, Webhook: w.ID}
+	err := a.change(ctx, act, func(tx pgx.Tx) error {
 		return a.onceTx(ctx, tx, r.By, w.Account, once, func() ([]byte, error) {
-			if err := a.createResyncTx(ctx, tx, &r); err != nil || answer == nil {
+			if err := a.createResyncTx(ctx, tx, &r); err != nil {
 				return nil, err
+			}
+			act.Detail = fmt.Sprintf("request %d, schema %s", r.ID, cmp.Or(r.Schema, "*"))
+			if answer == nil {
+				return nil, nil
 			}
 			return answer(r)
 		})

@@ -60,7 +60,13 @@ const (
 			FROM walhook.lane l WHERE l.endpoint = p.id), false) FROM walhook.endpoint p WHERE p.id = $1`
 
 	// The revision stays: what the account set has not changed.
-	askRetrySQL = `UPDATE walhook.endpoint SET retry_asked = retry_asked + 1, changed_at = clock_timestamp() WHERE id = $1`
+	// Senders find it by changed_at, as any change; people are shown the time before it.
+	askRetrySQL = `
+		UPDATE walhook.endpoint SET retry_asked = retry_asked + 1, changed_at = n.now, retry_asked_at = n.now, changed_before = ` + shownChangedSQL + `
+		FROM (SELECT clock_timestamp() AS now) n WHERE id = $1`
+
+	// shownChangedSQL is when somebody last changed the endpoint.
+	shownChangedSQL = `CASE WHEN changed_at = retry_asked_at THEN changed_before ELSE changed_at END`
 )
 
 // RetryNow makes due what waits for a retry at one of an account's webhooks, all of it or
@@ -68,7 +74,8 @@ const (
 // An event that waits behind another one of its record is sent after that one, which
 // becomes due instead. A [*StateError] says that nothing is sent to the webhook.
 func (a *Admin) RetryNow(ctx context.Context, by Caller, account, webhook string, webhookIDs []string) (done Retried, err error) {
-	_, err = a.operate(ctx, by, account, webhook, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	act := &Act{Action: actRetry}
+	_, err = a.operate(ctx, by, account, webhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		if e.State != outbox.EndpointActive {
 			return e, &StateError{e, "walhook sends nothing to the webhook at present (" + e.Reason + "): once it is enabled and has a URL, what waits is sent at once"}
 		}
@@ -86,8 +93,10 @@ func (a *Admin) RetryNow(ctx context.Context, by Caller, account, webhook string
 			return e, err
 		}
 		if len(done.Idle) > 0 && done.Waiting == 0 && !done.Probes {
+			act.Action = ""
 			return e, nil // nobody has anything to do
 		}
+		act.Detail = fmt.Sprintf("events made due: %d", done.Due)
 		_, err := tx.Exec(ctx, askRetrySQL, e.ID)
 		return e, err
 	})

@@ -70,10 +70,17 @@ func (a *Admin) CreateToken(ctx context.Context, t Token, once Once, answer func
 	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(key[:])
 	var id [8]byte
 	_, _ = rand.Read(id[:])
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	act := &Act{Action: actTokenCreated, Account: t.Account}
+	err := a.change(ctx, act, func(tx pgx.Tx) error {
 		return a.onceTx(ctx, tx, Caller{}, t.Account, once, func() ([]byte, error) { // only an operator makes one
-			if err := createTokenTx(ctx, tx, &t, hashToken(secret), hex.EncodeToString(id[:])); err != nil || answer == nil {
+			if err := createTokenTx(ctx, tx, &t, hashToken(secret), hex.EncodeToString(id[:])); err != nil {
 				return nil, err
+			}
+			if act.Detail = "token " + t.ID; t.Subaccounts {
+				act.Detail += ", for sub-accounts too"
+			}
+			if answer == nil {
+				return nil, nil
 			}
 			return answer(t, secret)
 		})
@@ -135,8 +142,12 @@ func (a *Admin) Tokens(ctx context.Context, account string, after *Token, limit 
 // DeleteToken ends a token at once and answers it. [ErrNoToken] when the
 // account has none with that id.
 func (a *Admin) DeleteToken(ctx context.Context, account, id string) (Token, error) {
-	rows, err := a.pool.Query(ctx, deleteTokenSQL, account, id)
-	t, err := oneToken(rows, err)
+	var t Token
+	err := a.change(ctx, &Act{Action: actTokenDeleted, Account: account, Detail: "token " + id}, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, deleteTokenSQL, account, id)
+		t, err = oneToken(rows, err)
+		return err
+	})
 	if err != nil {
 		return Token{}, fmt.Errorf("delete token %s of account %s: %w", id, account, err)
 	}

@@ -98,7 +98,7 @@ const (
 	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, changed_at, set_by, deleted_at IS NOT NULL, initial_state, ` + seal.StrictURLSQL
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, ` + seal.StrictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`

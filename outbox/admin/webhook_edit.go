@@ -69,7 +69,7 @@ const (
 // [ErrOnceRunning], [ErrOnceDiffers], [ErrOnceSealed] and [ErrOnceFull].
 func (a *Admin) CreateWebhook(ctx context.Context, w Webhook, once Once, answer func(Webhook) ([]byte, error)) (Webhook, error) {
 	w.ID = newWebhookID()
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	err := a.change(ctx, &Act{Action: actWebhookCreated, Account: w.Account, Webhook: w.ID}, func(tx pgx.Tx) error {
 		return a.onceTx(ctx, tx, w.By, w.Account, once, func() ([]byte, error) {
 			err := changeWebhooksTx(ctx, tx, func() error { return a.createWebhookTx(ctx, tx, &w) })
 			if err != nil || answer == nil {
@@ -126,7 +126,7 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, change func(*Webhook) error) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
 	notify := false
-	err := a.changeWebhooks(ctx, func(tx pgx.Tx) error {
+	err := a.changeWebhooks(ctx, &Act{Action: actWebhookEdited, Account: account, Webhook: id}, func(tx pgx.Tx) error {
 		if err := outbox.LockAccountsTx(ctx, tx); err != nil { // before any endpoint
 			return err
 		}
@@ -230,7 +230,7 @@ func askTx(ctx context.Context, tx pgx.Tx, account, id string, enabled bool) err
 // own cannot be deleted here.
 func (a *Admin) DeleteWebhook(ctx context.Context, by Caller, account, id string, may func(*Webhook) error) (Webhook, error) {
 	w := Webhook{Account: account, ID: id}
-	err := a.changeWebhooks(ctx, func(tx pgx.Tx) error {
+	err := a.changeWebhooks(ctx, &Act{Action: actWebhookDeleted, Account: account, Webhook: id}, func(tx pgx.Tx) error {
 		if err := admitTx(ctx, tx, by, account); err != nil {
 			return err
 		}
@@ -253,8 +253,8 @@ func (a *Admin) DeleteWebhook(ctx context.Context, by Caller, account, id string
 }
 
 // changeWebhooks runs f in a transaction that publisher and senders learn of.
-func (a *Admin) changeWebhooks(ctx context.Context, f func(pgx.Tx) error) error {
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+func (a *Admin) changeWebhooks(ctx context.Context, act *Act, f func(pgx.Tx) error) error {
+	err := a.change(ctx, act, func(tx pgx.Tx) error {
 		return changeWebhooksTx(ctx, tx, func() error { return f(tx) })
 	})
 	if err == nil {

@@ -1,0 +1,61 @@
+package portal
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"walhook/outbox/admin"
+)
+
+// auditRows is how many lines a page of the audit shows.
+const auditRows = 50
+
+// auditPage is a page of who did what.
+type auditPage struct {
+	Acts    []admin.Act
+	Actions []string
+	Filter  map[string]string // as it was asked for
+	Next    string
+	Fault   string
+}
+
+// audit lists who did what, of all accounts.
+func (p *Portal) audit(v *visit) {
+	query := v.r.URL.Query()
+	page := auditPage{Actions: admin.Actions(), Filter: map[string]string{}}
+	for _, name := range []string{"account", "actor", "action", "since", "until"} {
+		page.Filter[name] = strings.ReplaceAll(strings.ToValidUTF8(query.Get(name), ""), "\x00", "")
+	}
+	filter := admin.ActFilter{Account: page.Filter["account"], Actor: page.Filter["actor"], Action: page.Filter["action"]}
+	for name, to := range map[string]*time.Time{"since": &filter.Since, "until": &filter.Until} {
+		if page.Filter[name] == "" {
+			continue
+		}
+		var err error
+		if *to, err = time.Parse(time.RFC3339, sinceOf(page.Filter[name])); err != nil {
+			page.Fault = p.pages.text("audit.time")
+		}
+	}
+	var before *admin.ActKey
+	if from := query.Get("from"); from != "" {
+		before = &admin.ActKey{}
+		if err := json.Unmarshal([]byte(from), before); err != nil {
+			before = nil // an address that this page did not make begins with the newest
+		}
+	}
+	list, err := p.cfg.Admin.Acts(v.r.Context(), filter, before, auditRows+1)
+	if err != nil {
+		v.unreadable(err)
+		return
+	}
+	if len(list) > auditRows {
+		list = list[:auditRows]
+		if key, err := json.Marshal(list[auditRows-1].Key()); err == nil {
+			page.Next = string(key)
+		}
+	}
+	page.Acts = list
+	v.show(http.StatusOK, "audit", page)
+}
