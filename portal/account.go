@@ -22,9 +22,14 @@ func (p *Portal) registerAccount(mux *http.ServeMux) {
 	p.account(mux, "GET", "/webhooks/{webhook}/events", p.events)
 	p.account(mux, "GET", "/webhooks/{webhook}/events/{event}", p.event)
 	p.account(mux, "POST", "/webhooks/{webhook}/replay", p.replay)
+	p.account(mux, "POST", "/webhooks/{webhook}/retry", p.retry)
+	p.account(mux, "POST", "/webhooks/{webhook}/failed", p.sendFailed)
 	p.account(mux, "GET", "/webhooks/{webhook}/resync", p.resyncs)
 	p.account(mux, "POST", "/webhooks/{webhook}/resync", p.resync)
 	p.account(mux, "GET", "/dead", p.deadLetters)
+	p.account(mux, "GET", "/types", p.types)
+	p.account(mux, "GET", "/types/{type}", p.eventType)
+	p.account(mux, "GET", "/verify", p.verify)
 }
 
 // attempt is one request to a webhook, as the API shows it.
@@ -59,6 +64,9 @@ func (p *Portal) overview(v *visit) {
 	names := map[string]string{}
 	for _, w := range list {
 		names[w.ID] = w.Name
+		if w.Own() {
+			names[w.ID] = p.pages.text("own")
+		}
 	}
 	v.show(http.StatusOK, "overview", map[string]any{
 		"Webhooks": list, "Next": page.Next, "Chart": newChart(attempts, time.Now()), "Attempts": attempts[:min(len(attempts), 8)], "Names": names,
@@ -71,7 +79,7 @@ type chart struct {
 	Delivered        int
 	Failed           int
 	From, To         time.Time
-	Whole            bool // all attempts of the last 24 hours are in it
+	Span             string // the key of its name: hour, quarter, day, or newest for less than a day
 	Median, Slowest  float64
 	DeliveredPercent int
 }
@@ -84,16 +92,29 @@ type bar struct {
 }
 
 const (
-	chartBars   = 48
-	chartHeight = 60
+	chartAttempts = 500 // as many as the API lists at once
+	chartBars     = 48
+	chartHeight   = 60
 )
 
 // newChart counts attempts of the last 24 hours, the newest of which come first. If
-// there are more than the API lists at once, it covers the time of those.
+// there are more than the API lists at once, it covers the time of those; if all are of
+// the last hours, it covers these.
 func newChart(attempts []attempt, now time.Time) chart {
-	c := chart{From: now.Add(-24 * time.Hour), To: now, Whole: true}
-	if len(attempts) >= 500 && attempts[len(attempts)-1].At.After(c.From) {
-		c.From, c.Whole = attempts[len(attempts)-1].At, false
+	c := chart{From: now.Add(-24 * time.Hour), To: now, Span: "day"}
+	oldest := now
+	for _, a := range attempts {
+		if a.At.After(c.From) {
+			oldest = a.At
+		}
+	}
+	switch age := now.Sub(oldest); {
+	case len(attempts) >= chartAttempts && attempts[len(attempts)-1].At.After(c.From):
+		c.From, c.Span = attempts[len(attempts)-1].At, "newest"
+	case len(attempts) > 0 && age < time.Hour:
+		c.From, c.Span = now.Add(-time.Hour), "hour"
+	case len(attempts) > 0 && age < 6*time.Hour:
+		c.From, c.Span = now.Add(-6*time.Hour), "quarter"
 	}
 	step := max(c.To.Sub(c.From)/chartBars, 1)
 	c.Bars = make([]bar, chartBars)

@@ -91,15 +91,19 @@ func (p *Portal) events(v *visit) {
 		query.Set(name, text)
 	}
 	var list []event
-	page, ok := v.got(v.hookPath("/events"), query, &list)
-	if !ok {
+	page, err := v.call(http.MethodGet, v.hookPath("/events"), query, nil, &list)
+	status, message := http.StatusOK, ""
+	if err == nil && page.Status == http.StatusBadRequest { // the filter is wrong
+		status, message = page.Status, page.Message
+	} else if !v.accept(page, err) {
 		return
 	}
 	var replays []replay
 	if _, ok := v.got(v.hookPath("/replay"), url.Values{"page_size": {"3"}}, &replays); !ok {
 		return
 	}
-	v.show(http.StatusOK, "events", map[string]any{
+	v.show(status, "events", map[string]any{
+		"Message": message,
 		"Webhook": w, "Events": list, "Next": page.Next, "First": asked.Get("from") == "", "Replays": replays, "Filter": filter, "Query": filter.Encode(),
 		"Schemas": p.cfg.Offer(v.r.Context()).Schemas,
 	})

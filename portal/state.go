@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // webhook is a webhook as the API shows it.
@@ -48,6 +51,7 @@ func (w webhook) Own() bool { return w.ID == "account" }
 type health struct {
 	Breaker       string     `json:"breaker"`
 	OpenUntil     *time.Time `json:"open_until"`
+	PausedUntil   *time.Time `json:"paused_until"`
 	FailingSince  *time.Time `json:"failing_since"`
 	LastReason    string     `json:"last_reason"`
 	LastSuccessAt *time.Time `json:"last_success_at"`
@@ -99,8 +103,14 @@ func (p *pages) state(w webhook) (m mark) {
 	case w.Health.Breaker == "half_open":
 		m = p.mark("warn", "state.half_open")
 		m.More = p.reason(w.Health.LastReason)
+	case w.Health.PausedUntil != nil:
+		m = p.mark("warn", "state.paused", clock(*w.Health.PausedUntil))
+		m.More = p.reason(w.Health.LastReason)
 	case w.Health.FailingSince != nil:
 		m = p.mark("warn", "state.failing", clock(*w.Health.FailingSince))
+		m.More = p.reason(w.Health.LastReason)
+	case w.Health.Retrying > 0 || w.Health.LastReason != "":
+		m = p.mark("warn", "state.retrying")
 		m.More = p.reason(w.Health.LastReason)
 	case w.Health.LastSuccessAt == nil:
 		return p.mark("good", "state.ready")
@@ -129,7 +139,24 @@ func (p *pages) outcome(outcome string) mark {
 }
 
 // reason returns what a reason means and what to do about it, in words.
-func (p *pages) reason(name string) string { return p.reasons[name] }
+func (p *pages) reason(name string) string {
+	if text, there := p.texts["reason."+name]; there {
+		return text
+	}
+	return sentence(p.reasons[name])
+}
+
+// sentence makes a sentence of words that have no capital and no full stop.
+func sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	if rest, ours := strings.CutPrefix(text, "walhook could"); ours { // the account knows another name
+		text = "we could" + rest
+	}
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + strings.TrimSuffix(strings.ReplaceAll(text[size:], "`", ""), ".") + "."
+}
 
 func has(list []string, one string) bool { return slices.Contains(list, one) }
 

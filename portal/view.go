@@ -39,7 +39,7 @@ func newPages(base string, reasons map[string]string) (*pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the portal's texts: %w", err)
 	}
-	for _, name := range []string{"app.css", "htmx.min.js", "icon.svg"} {
+	for _, name := range []string{"app.css", "app.js", "htmx.min.js", "icon.svg"} {
 		content, err := staticFiles.ReadFile("static/" + name)
 		if err != nil {
 			return nil, fmt.Errorf("read the portal's files: %w", err)
@@ -69,7 +69,7 @@ func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"t": p.text, "path": p.path, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.hash[name] },
 		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "state": p.state,
-		"eventState": p.eventState, "outcome": p.outcome, "has": has, "counted": counted, "dict": dict, "list": func(all ...string) []string { return all },
+		"eventState": p.eventState, "outcome": p.outcome, "has": has, "counted": counted, "dict": dict, "hoursAgo": inHours, "list": func(all ...string) []string { return all },
 	}
 }
 

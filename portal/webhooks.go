@@ -47,6 +47,8 @@ type webhookPage struct {
 	Secret   *signingSecret
 	Rotated  bool
 	Counted  *replay
+	Failed   *failed
+	Replays  []replay // those that run
 	Since    string
 	Message  string // why something was refused
 	Warnings []string
@@ -61,6 +63,15 @@ func (v *visit) showWebhook(status int, page webhookPage) {
 	}
 	if _, ok := v.got(v.hookPath("/attempts"), url.Values{"page_size": {"500"}}, &page.Attempts); !ok {
 		return
+	}
+	var replays []replay
+	if _, ok := v.got(v.hookPath("/replay"), url.Values{"page_size": {"5"}}, &replays); !ok {
+		return
+	}
+	for _, r := range replays {
+		if r.State == "running" {
+			page.Replays = append(page.Replays, r)
+		}
 	}
 	page.Chart = newChart(page.Attempts, time.Now())
 	page.Attempts = page.Attempts[:min(len(page.Attempts), 20)]
@@ -142,6 +153,7 @@ type formPage struct {
 	Message     string
 	Hooks       []string
 	SchemaNames []string
+	Webhook     webhook // that is edited
 }
 
 func (f formPage) Value(name string) string { return f.Values.Get(name) }
@@ -156,11 +168,22 @@ func (v *visit) showForm(status int, f formPage) {
 		f.Hooks = append(f.Hooks, hook.Name)
 	}
 	f.SchemaNames = offer.Schemas
+	if !f.New {
+		if _, ok := v.got(v.hookPath(""), nil, &f.Webhook); !ok {
+			return
+		}
+	}
 	v.show(status, "form", f)
 }
 
 func (p *Portal) newWebhook(v *visit) {
-	v.showForm(http.StatusOK, formPage{New: true, Once: randomKey(), Values: url.Values{"hook": {"records"}, "delivery": {"realtime"}, "http_verb": {"post"}, "daily_zone": {"UTC"}}})
+	values := url.Values{"hook": {"records"}, "delivery": {"realtime"}, "http_verb": {"post"}, "daily_zone": {"UTC"}}
+	asked := v.r.URL.Query() // of the page of an event
+	if hook := asked.Get("hook"); hook != "" {
+		values.Set("hook", hook)
+	}
+	values["schemas"] = asked["schema"]
+	v.showForm(http.StatusOK, formPage{New: true, Once: randomKey(), Values: values})
 }
 
 func (p *Portal) createWebhook(v *visit) {

@@ -22,6 +22,7 @@ type demoOptions struct {
 	accounts int
 	seed     uint64
 	json     bool
+	portal   bool
 	binDir   string
 	logLevel string
 }
@@ -43,15 +44,19 @@ On a terminal it shows totals, the receivers by kind and the latest attempts in
 one place; elsewhere, and with TERM=dumb, it prints a line a second, or every ten
 seconds while nothing changes. NO_COLOR turns colours off. Ctrl-C ends the
 activity at any moment, and the summary follows; a second Ctrl-C ends the demo at
-once.`
+once.
+
+With --portal it runs until Ctrl-C, with fewer transactions, and prints a link to the
+page of an account whose server fails and recovers.`
 
 // The limits of the flags.
 const (
-	demoShortest = time.Second
-	demoLongest  = 24 * time.Hour
-	demoFewest   = 10
-	demoMost     = 100_000
-	demoFastest  = 100_000 // transactions per second: more than one PostgreSQL commits
+	demoShortest   = time.Second
+	demoLongest    = 24 * time.Hour
+	demoFewest     = 10
+	demoMost       = 100_000
+	demoPortalRate = 8       // unless --rate is set: the portal is looked at for longer
+	demoFastest    = 100_000 // transactions per second: more than one PostgreSQL commits
 )
 
 func newDemoCommand() *cobra.Command {
@@ -62,9 +67,16 @@ func newDemoCommand() *cobra.Command {
 		Long:  demoLong,
 		Example: `  walhook demo
   walhook demo --duration 1m --rate 200 --accounts 40
-  walhook demo --duration 20s --json`,
+  walhook demo --duration 20s --json
+  walhook demo --portal`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.portal && !cmd.Flags().Changed("duration") {
+				o.duration = demoLongest
+			}
+			if o.portal && !cmd.Flags().Changed("rate") {
+				o.rate = demoPortalRate
+			}
 			if err := o.validate(); err != nil {
 				return usageError{err}
 			}
@@ -77,6 +89,7 @@ func newDemoCommand() *cobra.Command {
 	flags.IntVar(&o.accounts, "accounts", 24, fmt.Sprintf("accounts at the start, %d to %d; more sign up", demoFewest, demoMost))
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the simulated activity")
 	flags.BoolVar(&o.json, "json", false, "print only the summary, as JSON, on standard output")
+	flags.BoolVar(&o.portal, "portal", false, "run until Ctrl-C unless --duration is set, and print a one-time link to an account's page")
 	flags.StringVar(&o.binDir, "pg-bin", "", "directory of the PostgreSQL programs (initdb, postgres); by default walhook searches for them")
 	flags.StringVar(&o.logLevel, "log-level", "error", "log level of walhook itself, on standard error: debug, info, warn or error")
 	return cmd

@@ -55,6 +55,7 @@ type demoReceivers struct {
 	dead    *receiver.Refusal
 	secrets *pgsession.Pool // on the outbox
 	known   sync.Map        // account → secret, of those read so far
+	portal  *demoPortal     // nil for none
 }
 
 const (
@@ -62,7 +63,9 @@ const (
 	flakyPercent = 20
 )
 
-func startDemoReceivers(seed uint64, outboxURL string) (*demoReceivers, error) {
+// startDemoReceivers starts them. With a portal, the account that it shows has a receiver
+// that is down for a while now and then; portal may be nil.
+func startDemoReceivers(seed uint64, outboxURL string, portal *demoPortal) (*demoReceivers, error) {
 	cfg, err := pgxpool.ParseConfig(outboxURL)
 	if err != nil {
 		return nil, err
@@ -71,9 +74,12 @@ func startDemoReceivers(seed uint64, outboxURL string) (*demoReceivers, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &demoReceivers{secrets: pool}
+	r := &demoReceivers{secrets: pool, portal: portal}
 	r.server, err = receiver.Start(receiver.Options{
 		Behave: func(account string) receiver.Behaviour {
+			if portal != nil && account == portalAccount() {
+				return portal.behave(receiver.Healthy())
+			}
 			switch accountClass(account) {
 			case classSlow:
 				return receiver.Slow(slowAnswer, receiver.Healthy())
@@ -121,7 +127,7 @@ func (r *demoReceivers) secret(account string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var secret string
-	const sql = "SELECT secret FROM walhook.endpoint WHERE account = $1"
+	const sql = "SELECT secret FROM walhook.endpoint WHERE account = $1 AND webhook = 'account'"
 	if err := r.secrets.QueryRow(ctx, sql, account).Scan(&secret); err != nil {
 		return "" // the report counts a bad signature
 	}
@@ -133,7 +139,9 @@ func (r *demoReceivers) secret(account string) string {
 // end, what is for anybody.
 func (r *demoReceivers) verify(expected []carrier.Expected, early bool) receiver.Report {
 	return receiver.Verify(expected, r.server.Deliveries(), receiver.Terms{
-		Class:   accountClass,
-		MayWait: func(account string) bool { return early || accountClass(account) == classDead },
+		Class: accountClass,
+		MayWait: func(account string) bool {
+			return early || accountClass(account) == classDead || r.portal != nil && account == portalAccount()
+		},
 	})
 }

@@ -63,6 +63,8 @@ func (f *demoFrame) progress(now time.Time) string {
 	switch {
 	case f.began.IsZero():
 		return "starting"
+	case f.ended.IsZero() && f.options.portal:
+		return now.Sub(f.began).Truncate(time.Second).String()
 	case f.ended.IsZero():
 		return fmt.Sprintf("%d s of %s", int(min(now.Sub(f.began), f.options.duration).Seconds()), f.options.duration)
 	}

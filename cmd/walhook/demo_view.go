@@ -71,14 +71,28 @@ func newDemoView(o demoOptions, out io.Writer) *demoView {
 	for _, kind := range demoKinds {
 		v.frame.kinds[kind] = &demoKind{}
 	}
-	screen := openScreen(out, true, func(width, height int) string {
+	if o.portal { // a link on a screen would be cut, and could not be selected
+		return v
+	}
+	v.open(true, (*demoFrame).draw)
+	return v
+}
+
+// open begins to draw, if out is a terminal that can show it.
+func (v *demoView) open(whole bool, draw func(f *demoFrame, width, height int) string) {
+	screen := openScreen(v.out, whole, func(width, height int) string {
 		f := v.snapshot()
-		return f.draw(width, height)
+		return draw(&f, width, height)
 	})
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.screen = screen
-	return v
+}
+
+// invite prints the link to the portal. It stays there: what follows is a line below it.
+func (v *demoView) invite(text string) {
+	fmt.Fprint(v.out, text)
+	v.open(false, func(f *demoFrame, width, height int) string { return fit([]string{f.line(f.now)}, width, height) })
 }
 
 // close ends the screen, if there is one. Then it prints the log lines that it held back.
@@ -143,7 +157,7 @@ func (v *demoView) begin() {
 	v.frame.began = v.now()
 	lines := v.screen == nil
 	v.mu.Unlock()
-	if lines {
+	if lines && !v.options.portal {
 		fmt.Fprintf(v.out, "\nFor %s, changes become POSTs to %d accounts' receivers. 1 in 10 of them is dead, 1 in 10 slow, 2 in 10 flaky.\n\n",
 			v.options.duration, v.options.accounts)
 	}

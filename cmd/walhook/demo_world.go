@@ -26,8 +26,9 @@ type demo struct {
 	view      *demoView
 	cluster   *pgcluster.Cluster
 	receivers *demoReceivers
-	source    string // URL of the carrier's database
-	outbox    string // URL of the outbox's database
+	portal    *demoPortal // nil for none
+	source    string      // URL of the carrier's database
+	outbox    string      // URL of the outbox's database
 }
 
 // build makes the carrier: server, tables, accounts, receivers.
@@ -43,7 +44,12 @@ func (d *demo) build(ctx context.Context) (err error) {
 	if d.outbox, err = d.cluster.CreateDatabase(ctx, "outbox"); err != nil {
 		return err
 	}
-	if d.receivers, err = startDemoReceivers(d.options.seed, d.outbox); err != nil {
+	if d.options.portal {
+		if d.portal, err = newDemoPortal(); err != nil {
+			return err
+		}
+	}
+	if d.receivers, err = startDemoReceivers(d.options.seed, d.outbox, d.portal); err != nil {
 		return err
 	}
 	d.view.step(fmt.Sprintf("creating the carrier's tables and %d accounts", d.options.accounts))
@@ -62,6 +68,9 @@ func (d *demo) close() {
 	if d.receivers != nil {
 		d.receivers.close()
 	}
+	if d.portal != nil {
+		d.portal.close()
+	}
 	if d.cluster != nil {
 		if err := d.cluster.Stop(); err != nil {
 			d.view.step(fmt.Sprintf("stopping PostgreSQL: %v", err))
@@ -71,7 +80,7 @@ func (d *demo) close() {
 
 // service returns walhook as 'walhook run --setup' would start it.
 func (d *demo) service() service {
-	return service{
+	s := service{
 		publish: true, send: true, setup: true,
 		source: source.Config{URL: d.source, Catalog: catalog.Carrier()},
 		outbox: outbox.Config{URL: d.outbox},
@@ -81,6 +90,10 @@ func (d *demo) service() service {
 			OnAttempt: d.view.attempt,
 		},
 	}
+	if d.portal != nil {
+		s.subscribe, s.listen, s.adminToken, s.portalURL = true, d.portal.address, d.portal.token, d.portal.url()
+	}
+	return s
 }
 
 // prepare makes publication, slot and initial snapshot.
@@ -100,7 +113,9 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 	}
 	defer activity.Close()
 
-	d.view.begin()
+	if d.portal == nil {
+		d.view.begin()
+	}
 	// A signal ends the activity, not the deliveries.
 	group, working := errgroup.WithContext(context.WithoutCancel(ctx))
 	running, stop := context.WithCancel(working)
@@ -114,6 +129,14 @@ func (d *demo) run(ctx context.Context, log *zap.Logger) (*demoSummary, error) {
 		defer end()
 		if err := d.waitForReader(acting); err != nil && acting.Err() == nil {
 			return err
+		}
+		if d.portal != nil {
+			link, err := d.portal.open(acting, d.receivers.dead.URL("billing"))
+			if err != nil && acting.Err() == nil {
+				return err
+			}
+			d.view.invite(d.portal.invite(link))
+			d.view.begin()
 		}
 		began := time.Now()
 		stats, err := activity.Run(acting, d.options.rate, d.options.duration)

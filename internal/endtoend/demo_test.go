@@ -2,10 +2,16 @@ package endtoend
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -96,4 +102,66 @@ func keepsTheContract(t *testing.T, length string) (summary demoSummary) {
 	}
 	wantNothingLeft(t, temp)
 	return summary
+}
+
+// A newcomer gets a link, opens it, and sees an account with webhooks of its own.
+func TestDemo_PrintsALinkThatOpensItsPortal(t *testing.T) {
+	t.Parallel()
+	cmd, temp := demoCommand(t, "--portal")
+	out := &lockedText{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`http://\S+/enter\?link=(\S+)`)
+	eventually(t, patience, func() bool { return link.MatchString(out.String()) })
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Jar: jar}
+	found := link.FindStringSubmatch(out.String())
+	page := func(response *http.Response, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("HTTP %d, %v: %s", response.StatusCode, err, text)
+		}
+		return string(text)
+	}
+	home := page(client.PostForm(strings.TrimSuffix(found[0], "?link="+found[1]), url.Values{"link": {found[1]}}))
+	for _, name := range []string{"Account webhook", "CRM", "Billing", "Faxes"} {
+		if !strings.Contains(home, name) {
+			t.Errorf("the overview lacks %q:\n%s", name, home)
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "events expected") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	wantNothingLeft(t, temp)
+}
+
+// lockedText is what a running program prints.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

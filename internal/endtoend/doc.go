@@ -21,6 +21,7 @@
 //
 //	child, wait, world  how walhook is built, started and waited for
 //	alerts, metrics     what Prometheus is told, and which alerts fire by it
+//	browser             the portal's pages, in a real browser
 //	chaos               everything breaks at once, from a seed
 //	doctor              each thing that can be wrong, and that its fix fixes it
 //	fleet, isolation    several processes; what one account costs the others

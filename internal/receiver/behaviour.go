@@ -23,6 +23,7 @@ type Request struct {
 type Answer struct {
 	Status int // 0 with neither Reset nor Hang is 200
 	Header http.Header
+	Body   string
 	Delay  time.Duration // before anything is answered
 	Reset  bool          // drop the connection without an answer
 	Hang   bool          // never answer

@@ -179,7 +179,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// seen the sender succeed finds it here.
 	d.Status, d.Answered = cmp.Or(answer.Status, http.StatusOK), time.Now()
 	place := s.record(d)
-	if !give(w, d.Status, answer.Header) {
+	if !give(w, d.Status, answer.Header, answer.Body) {
 		d.Status = 0
 		s.unanswered(place)
 	}
@@ -260,12 +260,13 @@ func reset(w http.ResponseWriter) {
 }
 
 // give writes the answer and reports whether the sender was still connected.
-func give(w http.ResponseWriter, status int, header http.Header) bool {
+func give(w http.ResponseWriter, status int, header http.Header, body string) bool {
 	maps.Copy(w.Header(), header)
 	if status != http.StatusNoContent {
-		w.Header().Set("Content-Length", "0")
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	w.WriteHeader(status)
+	_, _ = io.WriteString(w, body) // Flush reports an error
 	return http.NewResponseController(w).Flush() == nil
 }
 

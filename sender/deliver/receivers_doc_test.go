@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +135,7 @@ print("good" if verify(d["secret"], d["headers"], d["signed"].encode()) else "ba
 		{"js", "node", "-e", `
 const d = JSON.parse(require("node:fs").readFileSync(0));
 console.log(verify(d.secret, d.headers, Buffer.from(d.signed)) ? "good" : "bad");`},
+		{"sh", "openssl", "-c", "\nverify \"$@\""},
 		{"php", "php", "-r", `
 $d = json_decode(file_get_contents('php://stdin'), true);
 echo verify($d['secret'], $d['headers'], $d['signed']) ? "good" : "bad";`},
@@ -147,7 +149,10 @@ echo verify($d['secret'], $d['headers'], $d['signed']) ? "good" : "bad";`},
 			if _, err := exec.LookPath(c.interpreter); err != nil {
 				t.Skipf("SKIP: the %s code of RECEIVERS.md is NOT run: %s is not on this machine", c.language, c.interpreter)
 			}
-			program := []string{c.interpreter, c.option, code + c.after}
+			program := []string{c.interpreter, c.option, code + c.after, "verify"}
+			if c.language == "sh" {
+				program[0] = "sh" // what may be missing is openssl
+			}
 			if c.language == "go" {
 				program = []string{buildGo(t, "package main\n\n"+code, c.after)}
 			}
@@ -156,7 +161,12 @@ echo verify($d['secret'], $d['headers'], $d['signed']) ? "good" : "bad";`},
 				if err != nil {
 					t.Fatal(err)
 				}
-				command := exec.CommandContext(t.Context(), program[0], program[1:]...)
+				arguments := program[1:]
+				if c.language == "sh" { // it reads no JSON
+					arguments = append(slices.Clone(arguments), d.Secret, d.Headers["webhook-id"], d.Headers["webhook-timestamp"], d.Headers["webhook-signature"])
+					input = []byte(d.Signed)
+				}
+				command := exec.CommandContext(t.Context(), program[0], arguments...)
 				command.Stdin = bytes.NewReader(input)
 				out, err := command.CombinedOutput()
 				if err != nil {

@@ -1,0 +1,46 @@
+// What a page does beyond HTML and htmx. Without it every page works, too.
+"use strict";
+
+// A copy button names by data-copy the element whose text it copies.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const from = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(from.textContent);
+    button.textContent = button.dataset.done;
+    setTimeout(() => { button.textContent = button.dataset.label; }, 2000);
+  } catch { // the page is not on https: the reader copies the selection
+    getSelection().selectAllChildren(from);
+  }
+});
+
+// A checkbox with data-all ticks the other ones of its form.
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-all]")) return;
+  for (const box of event.target.form.querySelectorAll("input[type=checkbox][name]")) box.checked = event.target.checked;
+});
+
+// data-js marks what is of use only with this file.
+const reveal = () => { for (const one of document.querySelectorAll("[data-js]")) one.hidden = false; };
+document.addEventListener("DOMContentLoaded", reveal);
+document.addEventListener("htmx:afterSettle", reveal);
+
+// A part that is live waits while somebody uses it: focus and selection would be lost.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const live = event.target;
+  if (live.id !== "live") return;
+  const used = document.activeElement && live.contains(document.activeElement);
+  const selection = getSelection();
+  const selected = selection && !selection.isCollapsed && live.contains(selection.anchorNode);
+  if (document.hidden || used || selected) event.preventDefault();
+});
+
+// An answer without the part that was asked for is another page: of an ended session, or
+// an error. A live part then stays as it is; a form shows that page.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { xhr, target, requestConfig } = event.detail;
+  if (xhr.status < 400 || xhr.responseText.includes(`id="${target.id}"`)) return;
+  event.detail.shouldSwap = false;
+  if (xhr.status === 401 || requestConfig.verb !== "get") location.reload();
+});
