@@ -198,21 +198,9 @@ func (e *examination) lookAtCatalog(ctx context.Context) error {
 	return nil
 }
 
-// resyncStands is how long a resync may append nothing before somebody should look.
-const resyncStands = 10 * time.Minute
-
-// The last event of a resync has its last number; one that began again has skipped a number.
-const standingResyncsSQL = `
-	SELECT r.id, p.account, p.webhook, r.sent, r.total, moved.at
-	FROM walhook.resync r JOIN walhook.endpoint p ON p.id = r.endpoint, LATERAL (
-		SELECT greatest(r.asked_at, r.started_at, max(e.committed_at)) AS at FROM walhook.event e
-		WHERE e.webhook_id IN (format('sync_%s_%s', r.id, r.numbered), format('sync_%s_%s', r.id, r.numbered - 1))
-	) AS moved
-	WHERE r.done_at IS NULL AND moved.at < clock_timestamp() - $1::interval ORDER BY moved.at, r.id LIMIT 20`
-
 // lookAtResyncs reports resyncs that make no progress.
 func (e *examination) lookAtResyncs(ctx context.Context) error {
-	rows, err := e.s.Query(ctx, standingResyncsSQL, resyncStands)
+	rows, err := e.s.Query(ctx, standingResyncsSQL, resyncsAtOnce, mostOpenResyncs, resyncStands)
 	if err != nil {
 		return err
 	}
@@ -416,7 +404,7 @@ func heldSteps(reason string) doctor.Steps {
 
 const unroutedCountsSQL = `
 	SELECT coalesce(schema, ''), coalesce(reason, ''), count(*), to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM walhook.unrouted
-	WHERE at > clock_timestamp() - interval '1 day' GROUP BY schema, reason ORDER BY count(*) DESC, schema, reason LIMIT 10`
+	WHERE at > statement_timestamp() - interval '1 day' GROUP BY schema, reason ORDER BY count(*) DESC, schema, reason LIMIT 10`
 
 // lookAtUnrouted names the changes that reached nobody within a day, although
 // somebody may have expected them.

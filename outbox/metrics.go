@@ -41,8 +41,9 @@ type metrics struct {
 	ahead      *prometheus.GaugeVec
 	maintained prometheus.Gauge
 	retention  prometheus.Gauge
-	// pending is how long a changed catalog waits.
-	pending prometheus.Gauge
+	// In seconds: how long a changed catalog waits, and for how long a resync and what was
+	// missed in a gap have stood still.
+	pending, resyncStalled, missedStalled prometheus.Gauge
 }
 
 // The directions of walhook_notifications_total.
@@ -157,6 +158,8 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 	m.up = gauge("walhook_outbox_up", "1 while the outbox answers this process, else 0.")
 	m.gaps = gauge("walhook_gaps_open", "Gaps in the WAL that nobody has accepted yet; nothing is read until somebody does.")
 	m.pending = gauge("walhook_catalog_pending_seconds", "How long a changed catalog has waited to be in force; 0 for none.")
+	m.resyncStalled = gauge("walhook_resync_stalled_seconds", "For how long the resync in progress that stands for longest has appended nothing; 0 for none.")
+	m.missedStalled = gauge("walhook_reconciliation_stalled_seconds", "For how long nothing was appended of what endpoints missed in a gap; 0 when nothing is left.")
 	m.senders = gauge("walhook_senders", "Sending processes with a valid lease.")
 	m.unowned = gauge("walhook_shards_unowned", "Shards, of 32, that no live sender holds: their endpoints get nothing.")
 	m.maintained = gauge("walhook_maintenance_success_timestamp_seconds",
@@ -173,7 +176,7 @@ func (m *metrics) addStanding(reg prometheus.Registerer) {
 	m.unknownStanding()
 	m.maintained.SetToCurrentTime()
 	m.retention = gauge("walhook_retention_seconds", "How long this process keeps events, attempts and dead letters (--retention).")
-	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.pending, m.senders, m.unowned, m.ahead, m.maintained)
+	reg.MustRegister(m.retention, m.up, m.endpoints, m.gaps, m.pending, m.resyncStalled, m.missedStalled, m.senders, m.unowned, m.ahead, m.maintained)
 }
 
 // partitionedTables are those that maintenance makes partitions of.
@@ -201,12 +204,16 @@ const (
 type standing struct {
 	gaps, senders, unowned float64
 	pending                float64 // seconds
+	resync, missed         float64 // seconds
 	endpoints              map[EndpointState]int
 	ahead                  map[string]int
 }
 
 func (s *Store) measureStanding(ctx context.Context) (now standing, err error) {
 	err = s.pool.QueryRow(ctx, standingCountsSQL).Scan(&now.gaps, &now.senders, &now.unowned, &now.pending)
+	if err == nil {
+		now.resync, now.missed, err = s.measureProgress(ctx)
+	}
 	if err == nil {
 		now.endpoints, err = s.countEndpoints(ctx)
 	}
@@ -237,6 +244,8 @@ func (s *Store) measureStanding(ctx context.Context) (now standing, err error) {
 func (m *metrics) setStanding(now standing) {
 	m.gaps.Set(now.gaps)
 	m.pending.Set(now.pending)
+	m.resyncStalled.Set(now.resync)
+	m.missedStalled.Set(now.missed)
 	m.senders.Set(now.senders)
 	m.unowned.Set(now.unowned)
 	for state, n := range now.endpoints {
@@ -250,7 +259,7 @@ func (m *metrics) setStanding(now standing) {
 // unknownStanding says that nothing is known of the outbox.
 func (m *metrics) unknownStanding() {
 	nan := math.NaN()
-	for _, g := range []prometheus.Gauge{m.gaps, m.pending, m.senders, m.unowned} {
+	for _, g := range []prometheus.Gauge{m.gaps, m.pending, m.resyncStalled, m.missedStalled, m.senders, m.unowned} {
 		g.Set(nan)
 	}
 	for _, state := range EndpointStates() {

@@ -53,15 +53,17 @@ var alertConditions = map[string]alertCondition{
 	"WalhookUnroutedChanges":     {busyPipeline, "a table is truncated"},
 	"WalhookMalformedResults":    {busyPipeline, "a message is no JSON"},
 
-	"WalhookNoSender":          {lostSlot, "the only process has the role publisher"},
-	"WalhookOutboxUnreachable": {lostSlot, "the outbox takes no connections"},
-	"WalhookSlotHalfFull":      {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
-	"WalhookSlotNearlyFull":    {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
-	"WalhookSlotUnreserved":    {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
-	"WalhookSlotLost":          {lostSlot, "then comes a checkpoint"},
-	"WalhookGap":               {lostSlot, "the outbox is there again, and the publisher finds the slot lost"},
-	"WalhookCatalogPending":    {lostSlot, "a changed catalog was asked for twenty minutes ago, and nobody publishes"},
-	"WalhookSourceUnreachable": {lostSlot, "the source's server is killed"},
+	"WalhookNoSender":              {lostSlot, "the only process has the role publisher"},
+	"WalhookOutboxUnreachable":     {lostSlot, "the outbox takes no connections"},
+	"WalhookSlotHalfFull":          {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
+	"WalhookSlotNearlyFull":        {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
+	"WalhookSlotUnreserved":        {lostSlot, "the source writes more than max_slot_wal_keep_size meanwhile"},
+	"WalhookSlotLost":              {lostSlot, "then comes a checkpoint"},
+	"WalhookGap":                   {lostSlot, "the outbox is there again, and the publisher finds the slot lost"},
+	"WalhookCatalogPending":        {lostSlot, "a changed catalog was asked for twenty minutes ago, and nobody publishes"},
+	"WalhookReconciliationStalled": {lostSlot, "a gap was accepted twenty minutes ago, and nobody publishes"},
+	"WalhookResyncStalled":         {lostSlot, "a resync was asked for an hour ago, and nobody publishes"},
+	"WalhookSourceUnreachable":     {lostSlot, "the source's server is killed"},
 
 	"WalhookSlotFillsSoon":    {notHere, "it takes a gigabyte of the source's log"},
 	"WalhookSlotGrows":        {notHere, "it takes five gigabytes of the source's log"},
@@ -347,7 +349,8 @@ func TestAlerts_FireWhileASlotIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	source.Exec(t, `CREATE TABLE users (id bigint PRIMARY KEY, web_hook_url text, web_hook_secret text);
-		CREATE TABLE dids (id bigint PRIMARY KEY, user_id bigint, number text)`)
+		CREATE TABLE dids (id bigint PRIMARY KEY, user_id bigint, number text);
+		INSERT INTO users VALUES (1, 'https://example.com/')`)
 	settings := []string{"--source", source.URL, "--outbox", outbox.URL, "--slot", "lost_slot", "--catalog", catalog}
 	mustRun(t, append([]string{"setup"}, settings...)...)
 	address := loopback.Address(t)
@@ -383,11 +386,16 @@ func TestAlerts_FireWhileASlotIsLost(t *testing.T) {
 	if err := publisher.cmd.Wait(); exitCodeOf(err) != exitGap {
 		t.Errorf("the publisher finds its slot lost: %v", err)
 	}
-	outbox.Exec(t, `INSERT INTO walhook.catalog (state, fingerprint, content, asked_at) VALUES ('pending', '', '', now() - interval '20 minutes')`)
+	outbox.Exec(t, `INSERT INTO walhook.catalog (state, fingerprint, content, asked_at) VALUES ('pending', '', '', now() - interval '20 minutes');
+		INSERT INTO walhook.resync (endpoint, kind, asked_at) SELECT id, 'update', now() - interval '1 hour' FROM walhook.endpoint;
+		WITH g AS (
+			INSERT INTO walhook.gap (from_lsn, reason, accepted_at, missed, inserts, updates, deletes) VALUES ('0/1', 'it was', now() - interval '20 minutes', 3, 0, 0, 0) RETURNING id)
+		INSERT INTO walhook.missed (gap, n, type, schema, key, account, own, body) SELECT id, 3, 'update', 'dids', '1', '1', true, '{}' FROM g`)
 	publisher = startChild(t, "run", "--role", "sender", "--listen", address, "--outbox", outbox.URL)
 	awaitReady(t, address)
 	await("the gap is known", func(m exposition) bool {
-		return m.sum("walhook_gaps_open") == 1 && m.sum("walhook_catalog_pending_seconds") > 600
+		return m.sum("walhook_gaps_open") == 1 && m.sum("walhook_catalog_pending_seconds") > 600 &&
+			m.sum("walhook_reconciliation_stalled_seconds") > 600 && m.sum("walhook_resync_stalled_seconds") > 3000
 	})
 	said.take(t, 2, 0)
 	publisher.stop(t)
