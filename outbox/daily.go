@@ -373,7 +373,7 @@ const (
 
 	sentDaySQL = `UPDATE walhook.daily_run SET sent_at = clock_timestamp() WHERE endpoint = $1 AND day = $2::text::date`
 
-	forgetDaysSQL = `DELETE FROM walhook.daily_run WHERE sent_at < clock_timestamp() - $1::interval`
+	forgetDaysSQL = `DELETE FROM walhook.daily_run WHERE sent_at < statement_timestamp() - $1::interval`
 )
 
 // endedDay is a day whose counts have to be sent.

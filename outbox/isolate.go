@@ -247,7 +247,7 @@ const (
 
 	// An endpoint that is held is what its row here says, for as long as it is.
 	forgetAsideSQL = `
-		DELETE FROM walhook.set_aside a WHERE last_at < clock_timestamp() - $1::interval
+		DELETE FROM walhook.set_aside a WHERE last_at < statement_timestamp() - $1::interval
 			AND NOT (loop = 'endpoints' AND EXISTS (SELECT FROM walhook.endpoint e WHERE e.id = a.endpoint AND e.deleted_at IS NULL))`
 )
 

@@ -125,11 +125,11 @@ const (
 
 	newestPositionSQL = `SELECT stored_at FROM walhook.position ORDER BY id DESC LIMIT 1`
 
-	forgetDeletedSQL = `DELETE FROM walhook.owner WHERE deleted_at < clock_timestamp() - $1::interval`
+	forgetDeletedSQL = `DELETE FROM walhook.owner WHERE deleted_at < statement_timestamp() - $1::interval`
 
-	forgetAccountsSQL = `DELETE FROM walhook.ended_account WHERE ended_at < clock_timestamp() - $1::interval`
+	forgetAccountsSQL = `DELETE FROM walhook.ended_account WHERE ended_at < statement_timestamp() - $1::interval`
 
-	forgetDeletedColumnsSQL = `DELETE FROM walhook.account_column WHERE deleted_at < clock_timestamp() - $1::interval`
+	forgetDeletedColumnsSQL = `DELETE FROM walhook.account_column WHERE deleted_at < statement_timestamp() - $1::interval`
 )
 
 // retain drops the partitions that are past retention. A partition of the event log
@@ -429,7 +429,7 @@ func makePartitionTx(ctx context.Context, tx pgx.Tx, table, name, from, to strin
 // OnceFor is how long the answer to a request with an Idempotency-Key is remembered.
 const OnceFor = 24 * time.Hour
 
-const forgetOnceSQL = `DELETE FROM walhook.idempotency WHERE made_at <= clock_timestamp() - $1::interval`
+const forgetOnceSQL = `DELETE FROM walhook.idempotency WHERE made_at <= statement_timestamp() - $1::interval`
 
 // forgetAnswers removes what is remembered no more.
 func (s *Store) forgetAnswers(ctx context.Context) error {
@@ -490,12 +490,12 @@ const (
 	// gone. It is committed before any of them goes.
 	markForgottenSQL = `
 		UPDATE walhook.webhooks_version v SET forgotten = g.newest
-		FROM (SELECT max(changed_in) AS newest FROM walhook.endpoint WHERE deleted_at < clock_timestamp() - $1::interval) AS g
+		FROM (SELECT max(changed_in) AS newest FROM walhook.endpoint WHERE deleted_at < statement_timestamp() - $1::interval) AS g
 		WHERE g.newest > v.forgotten`
 
 	forgetWebhooksSQL = `
 		DELETE FROM walhook.endpoint p
-		WHERE deleted_at < clock_timestamp() - $1::interval
+		WHERE deleted_at < statement_timestamp() - $1::interval
 			AND changed_in <= (SELECT forgotten FROM walhook.webhooks_version)
 			AND (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id LIMIT 1) IS NULL
 			AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id LIMIT 1) IS NULL
@@ -503,5 +503,5 @@ const (
 
 	forgetTheirLanesSQL = `
 		DELETE FROM walhook.lane l
-		WHERE saved_at < clock_timestamp() - $1::interval AND NOT EXISTS (SELECT FROM walhook.endpoint p WHERE p.id = l.endpoint)`
+		WHERE saved_at < statement_timestamp() - $1::interval AND NOT EXISTS (SELECT FROM walhook.endpoint p WHERE p.id = l.endpoint)`
 )

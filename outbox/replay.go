@@ -26,7 +26,7 @@ const (
 
 const (
 	dueRequestSQL = `
-		SELECT id FROM walhook.request r WHERE done_at IS NULL AND next_at <= clock_timestamp()
+		SELECT id FROM walhook.request r WHERE done_at IS NULL AND next_at <= statement_timestamp()
 		AND NOT EXISTS (SELECT FROM walhook.set_aside a WHERE a.loop = 'replay' AND a.item = r.id::text) ORDER BY next_at, id LIMIT 1`
 
 	nextRequestSQL = `SELECT walhook.until(min(next_at)) FROM walhook.request r WHERE done_at IS NULL
@@ -44,7 +44,7 @@ const (
 
 	endRequestSQL = `UPDATE walhook.request SET done_at = clock_timestamp(), reason = $2 WHERE id = $1`
 
-	forgetRequestsSQL = `DELETE FROM walhook.request WHERE done_at < clock_timestamp() - $1::interval`
+	forgetRequestsSQL = `DELETE FROM walhook.request WHERE done_at < statement_timestamp() - $1::interval`
 )
 
 // CandidatesSQL are the events of an endpoint that a request may be about: those of the event

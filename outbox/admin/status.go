@@ -464,7 +464,7 @@ const (
 	// The position of a while ago: positions rise with time, so this walks back
 	// from the newest. Without one that old nothing was appended before.
 	pastPositionSQL = `
-		SELECT coalesce((SELECT next_event_id - 1 FROM walhook.position WHERE stored_at < clock_timestamp() - $1::interval ORDER BY id DESC LIMIT 1), 0)`
+		SELECT coalesce((SELECT next_event_id - 1 FROM walhook.position WHERE stored_at < statement_timestamp() - $1::interval ORDER BY id DESC LIMIT 1), 0)`
 
 	// Attempts have no index by time, since nothing else needs one. They are
 	// only ever appended, so the newest lie at the end of the table, and a
@@ -473,7 +473,7 @@ const (
 		SELECT count(*) FILTER (WHERE outcome = 'delivered'), count(*) FILTER (WHERE outcome <> 'delivered'),
 			extract(epoch FROM clock_timestamp() - min(ended))::float8
 		FROM (SELECT outcome, at + least(greatest(duration, '0'), '1 day') AS ended FROM walhook.%[1]s WHERE ctid >= $1::text::tid) a
-		WHERE ended > clock_timestamp() - $2::interval`
+		WHERE ended > statement_timestamp() - $2::interval`
 
 	attemptBlocksSQL = `
 		SELECT c.relname::text, pg_relation_size(c.oid) / current_setting('block_size')::bigint
