@@ -46,6 +46,26 @@ const (
 		WHERE ended_at IS NULL AND EXISTS (SELECT FROM walhook.ended_account a WHERE a.account = e.account)`
 )
 
+// Nothing newer is appended before what was missed, unless an older walhook publishes in
+// between, which does not know of it.
+const (
+	// The first id of what was appended since, and whether there is any.
+	appendedSinceSQL = `
+		SELECT coalesce((SELECT next_event_id FROM walhook.position WHERE flush_lsn <= s.consistent_point ORDER BY id DESC LIMIT 1), 1),
+			coalesce((SELECT flush_lsn FROM walhook.position ORDER BY id DESC LIMIT 1) > s.consistent_point, false)
+		FROM walhook.source s`
+
+	// Which endpoints have a newer event of which record.
+	newerSQL = `
+		SELECT DISTINCT m.n, e.endpoint FROM walhook.event e
+		JOIN walhook.missed m ON m.gap = $1 AND m.schema = e.schema AND e.record = m.schema || ':' || m.key
+		WHERE e.id >= $2 AND NOT e.replayed AND NOT starts_with(e.webhook_id, format('gap_%s_', $1::bigint))`
+
+	noteSQL = `UPDATE walhook.gap SET note = concat_ws('; ', note, $2::text) WHERE id = $1 AND position($2::text IN coalesce(note, '')) = 0`
+
+	noteLate = "an older walhook published before this was appended: a record that has changed since is sent by that change alone, and results and emitted events of the gap come after newer ones"
+)
+
 // What one transaction appends of what was missed.
 const (
 	missedChunk = 1000
@@ -59,7 +79,11 @@ var errMissedMoved = errors.New("an earlier transaction has appended what was mi
 type missedGap struct {
 	id, missed int64
 	at         time.Time
+	newer      map[missedBy]bool // what is not appended, since a newer event is there
 }
+
+// missedBy is a row of walhook.missed and an endpoint.
+type missedBy struct{ n, endpoint int64 }
 
 func (g missedGap) webhookID(n int64) string { return fmt.Sprintf("gap_%d_%d", g.id, n) }
 
@@ -76,6 +100,9 @@ func (p *Publisher) tellMissed(ctx context.Context) (found bool, err error) {
 		return false, fmt.Errorf("read which gaps are not reconciled yet: %w", err)
 	}
 	for _, one := range gaps {
+		if one.newer, err = p.newerThan(ctx, one); err != nil {
+			return true, fmt.Errorf("read what is newer than gap %d: %w", one.id, err)
+		}
 		began, logged, n := time.Now(), time.Now(), int64(0)
 		for {
 			appended, err := p.tellSome(ctx, one)
@@ -107,6 +134,28 @@ func (p *Publisher) tellMissed(ctx context.Context) (found bool, err error) {
 
 const missedProgress = 5 * time.Second
 
+// newerThan finds the events that are newer than what is left of a gap; usually there are
+// none.
+func (p *Publisher) newerThan(ctx context.Context, gap missedGap) (newer map[missedBy]bool, err error) {
+	var first int64
+	var late bool
+	if err := p.store.pool.QueryRow(ctx, appendedSinceSQL).Scan(&first, &late); err != nil || !late {
+		return nil, err
+	}
+	rows, err := p.store.pool.Query(ctx, newerSQL, gap.id, first)
+	if err != nil {
+		return nil, err
+	}
+	newer = map[missedBy]bool{}
+	var one missedBy
+	if _, err := pgx.ForEachRow(rows, []any{&one.n, &one.endpoint}, func() error { newer[one] = true; return nil }); err != nil {
+		return nil, err
+	}
+	p.log.Warn("an older walhook has published before all was appended that endpoints missed, it comes behind newer events", zap.Int64("gap", gap.id), zap.Int("left_out", len(newer)))
+	_, err = p.store.pool.Exec(ctx, noteSQL, gap.id, noteLate)
+	return newer, err
+}
+
 // tellSome appends the next of what was missed: records first, and then rows of the tables of
 // results and events.
 func (p *Publisher) tellSome(ctx context.Context, gap missedGap) (n int, err error) {
@@ -119,7 +168,7 @@ func (p *Publisher) tellSome(ctx context.Context, gap missedGap) (n int, err err
 	var plan *route.Plan
 	if n = len(list); n > 0 {
 		p.rotate(ctx)
-		plan = route.RouteMissed(p.view, gap.id, list)
+		plan = route.RouteMissed(p.view, gap.id, list, func(n, endpoint int64) bool { return gap.newer[missedBy{n, endpoint}] })
 	} else {
 		rows, err := p.readMissedRows(ctx, gap)
 		if n = len(rows); err != nil || n == 0 {

@@ -25,11 +25,13 @@ type Missed struct {
 // RouteMissed returns the plan of a transaction that appends, in their order, what was
 // missed in a gap. An event has the recipients, filters, order and bounds that a change of
 // the record has, and webhooks with daily delivery count it; no event is derived from it.
-func RouteMissed(view *View, gap int64, missed []Missed) *Plan {
+// newer says of the n-th, and of an endpoint's id, that the endpoint has a newer event of
+// the record: it gets none then.
+func RouteMissed(view *View, gap int64, missed []Missed, newer func(n, endpoint int64) bool) *Plan {
 	r := newRouter(view, nil, nil, nil)
 	r.plan.Gap, r.plan.Sent = gap, map[string]int64{}
 	for i := range missed {
-		if r.missed(&missed[i]) {
+		if r.missed(&missed[i], newer) {
 			r.plan.Sent[missed[i].Type]++
 		}
 		r.plan.Missed = append(r.plan.Missed, missed[i].N)
@@ -37,7 +39,7 @@ func RouteMissed(view *View, gap int64, missed []Missed) *Plan {
 	return r.finish()
 }
 
-func (r *router) missed(m *Missed) (sent bool) {
+func (r *router) missed(m *Missed, newer func(n, endpoint int64) bool) (sent bool) {
 	c := schemas.Change{CommittedAt: m.At}
 	o := occurrence{
 		hook: HookRecords, schema: m.Schema, typ: m.Type, key: m.Key, record: m.Schema + ":" + m.Key, about: m.About, webhookID: m.WebhookID,
@@ -52,9 +54,9 @@ func (r *router) missed(m *Missed) (sent bool) {
 		put(&r.plan.state.deleted.Parents, m.Account, m.Above)
 	}
 	to := r.recipientsOf(m.Account, &o)
-	if !m.Own {
-		to = slices.DeleteFunc(to, func(one *Endpoint) bool { return one.Account == m.Account && one.Subscription == nil })
-	}
+	to = slices.DeleteFunc(to, func(one *Endpoint) bool {
+		return !m.Own && one.Account == m.Account && one.Subscription == nil || newer(m.N, one.ID)
+	})
 	if len(to) == 0 {
 		r.plan.Skipped[SkipNoEndpoint]++
 		return false
