@@ -103,3 +103,34 @@ func TestResync_InitialState(t *testing.T) {
 	}
 	w.want(t, 200, token, "PATCH", path, `{"data":{"initial_state":null,"types":["update"]}}`)
 }
+
+// A webhook that wants more than before gets also what its resync has passed.
+func TestResync_BeginsAgainWhereTheWebhookWantsMore(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	for edit, again := range map[string]bool{
+		`"schemas":["dids","faxes"]`: true, `"schemas":[]`: true, `"schemas":["faxes"]`: true, `"include_subaccounts":true`: true,
+		`"schemas":["dids"]`: false, `"name":"other"`: false, `"types":["update"]`: false, `"retries":2`: false,
+	} {
+		for schema, asks := range map[string]string{"": "", "dids": `{"data":{"schema":"dids"}}`} {
+			t.Run(edit+" "+schema, func(t *testing.T) {
+				path := "/v2/accounts/7/webhooks/" + w.webhook(t, adminToken, "7", `,"schemas":["dids","users"]`)
+				id := w.want(t, 202, adminToken, "POST", path+"/resync", asks).data(t)["id"]
+				w.exec(t, fmt.Sprintf("UPDATE walhook.resync SET at_schema = 'dids', at_key = '{5}', sent = 5, numbered = 5, started_at = now() WHERE id = %v", id))
+				w.want(t, 200, token, "PATCH", path, `{"data":{`+edit+`}}`)
+				want := "dids 5 5"
+				if again && !(schema == "dids" && strings.Contains(edit, "schemas")) {
+					want = " 0 6"
+				}
+				var got string
+				if err := w.conn.QueryRow(t.Context(), fmt.Sprintf("SELECT format('%%s %%s %%s', at_schema, sent, numbered) FROM walhook.resync WHERE id = %v", id)).Scan(&got); err != nil {
+					t.Fatal(err)
+				}
+				if got != want {
+					t.Errorf("the resync is at %q, want %q", got, want)
+				}
+				w.want(t, 200, token, "DELETE", path, "")
+			})
+		}
+	}
+}

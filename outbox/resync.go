@@ -104,7 +104,7 @@ const (
 			started_at = coalesce(started_at, clock_timestamp()), done_at = CASE WHEN $8 THEN clock_timestamp() END
 		WHERE id = $1 AND numbered = $2 AND done_at IS NULL RETURNING true`
 
-	forgetResyncsSQL = `DELETE FROM walhook.resync WHERE done_at < clock_timestamp() - $1::interval`
+	forgetResyncsSQL = `DELETE FROM walhook.resync WHERE done_at < statement_timestamp() - $1::interval`
 
 	// The next statements follow a URL that was set; a condition on the endpoint p follows.
 	// A resync of a webhook with initial state ends, and another one begins.
@@ -118,7 +118,7 @@ const (
 
 	unlessOneRunsSQL = ` ON CONFLICT (endpoint) WHERE done_at IS NULL DO NOTHING`
 
-	// restartResyncSQL has a resync send all records again: whoever has the new URL has got
+	// restartResyncSQL has a resync send all records again, as whoever has a new URL has got
 	// none of them. The number refuses a step that is being made.
 	restartResyncSQL = `
 		UPDATE walhook.resync r SET at_schema = '', at_key = NULL, sent = 0, numbered = r.numbered + 1
@@ -135,6 +135,13 @@ func QueueURLSet(b *pgx.Batch, account, webhook string) {
 	} {
 		b.Queue(sql, account, webhook)
 	}
+}
+
+// QueueFilterWidened has a resync of a webhook send all records again, because the webhook
+// now wants some that the resync has passed. One of a single schema only does so where
+// schemas are not all that changed.
+func QueueFilterWidened(b *pgx.Batch, account, webhook string, schemasOnly bool) {
+	b.Queue(restartResyncSQL+"(r.schema IS NULL OR NOT $3) AND "+isWebhookSQL, account, webhook, schemasOnly)
 }
 
 // urlsSetTx is QueueURLSet for endpoints.

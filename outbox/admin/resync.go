@@ -292,3 +292,18 @@ func urlSetTx(ctx context.Context, tx pgx.Tx, w *Webhook) error {
 	outbox.QueueURLSet(b, w.Account, w.ID)
 	return tx.SendBatch(ctx, b).Close()
 }
+
+// filterSetTx has a resync send all records again where the webhook wants records that it may
+// have passed.
+func filterSetTx(ctx context.Context, tx pgx.Tx, before, after *Webhook) error {
+	isNew := func(schema string) bool { return !slices.Contains(before.Schemas, schema) }
+	schemas := len(before.Schemas) > 0 && (len(after.Schemas) == 0 || slices.ContainsFunc(after.Schemas, isNew))
+	others := after.IncludeSubaccounts && !before.IncludeSubaccounts ||
+		after.Target != before.Target || after.TargetID != before.TargetID || after.Hook != before.Hook
+	if !schemas && !others {
+		return nil
+	}
+	b := new(pgx.Batch)
+	outbox.QueueFilterWidened(b, after.Account, after.ID, !others)
+	return tx.SendBatch(ctx, b).Close()
+}

@@ -140,7 +140,8 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 			return err
 		}
 		before := w
-		if err := change(&w); err != nil {
+		err := change(&w)
+		if err != nil {
 			return err
 		}
 		if w.URL != before.URL {
@@ -174,9 +175,12 @@ func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, 
 			return err
 		}
 		if w.URL != before.URL {
-			if err := urlSetTx(ctx, tx, &w); err != nil {
-				return err
-			}
+			err = urlSetTx(ctx, tx, &w)
+		} else {
+			err = filterSetTx(ctx, tx, &before, &w)
+		}
+		if err != nil {
+			return err
 		}
 		if moved && byOperators {
 			if err := outbox.FollowHoldsTx(ctx, tx, account); err != nil {
