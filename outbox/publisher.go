@@ -62,9 +62,10 @@ type Publisher struct {
 	given        *catalog.Catalog // by which a snapshot is read, whichever is in force before it
 	resyncAsked  chan struct{}    // gets a signal when a request was stored
 	trackers     trackers
-	stored       atomic.Uint64          // flush, for who does not hold mu
-	awaited      atomic.Uint64          // what a resync waits for to be stored
-	replayOrders map[int64]*replayOrder // of requests under way; the loop of replays alone uses it
+	partial      map[int64]partialRecord // by resync
+	stored       atomic.Uint64           // flush, for who does not hold mu
+	awaited      atomic.Uint64           // what a resync waits for to be stored
+	replayOrders map[int64]*replayOrder  // of requests under way; the loop of replays alone uses it
 
 	clock func(context.Context) (time.Time, error) // the outbox's; tests have another
 }

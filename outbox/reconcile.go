@@ -213,22 +213,23 @@ const (
 		) AS every GROUP BY account`
 
 	// A record that is owned through another keeps its account until it changes itself.
-	// kind is NULL where nothing is to be told.
+	// kind is NULL where nothing is to be sent. A row that the publication's filter hid was
+	// sent to nobody: one that it does not hide any more comes as an insert, as in the stream.
 	compareSQL = `
 		CREATE UNLOGGED TABLE walhook.snapshot_missed AS
 		SELECT * FROM (
 			SELECT schema, key, former, account, changed, CASE
-				WHEN NOT now THEN CASE WHEN former <> '' THEN 'delete' END
-				WHEN hidden THEN CASE WHEN before AND changed AND former <> '' THEN 'delete' END -- it left the filter
+				WHEN NOT now THEN CASE WHEN known AND former <> '' THEN 'delete' END
+				WHEN hidden THEN CASE WHEN known AND changed AND former <> '' THEN 'delete' END -- it left the filter
 				WHEN account IS NULL THEN NULL
-				WHEN NOT before THEN CASE WHEN account <> '' THEN 'insert' END
+				WHEN NOT known THEN CASE WHEN account <> '' THEN 'insert' END
 				WHEN former <> account AND (changed OR unknown OR schema = ANY ($2)) THEN
 					CASE WHEN former = '' THEN 'insert' WHEN account = '' THEN 'delete' ELSE 'move' END
 				WHEN former = account AND (changed OR unknown) AND account <> '' THEN 'update'
 			END AS kind
 			FROM (
 				SELECT coalesce(n.schema, o.schema) AS schema, coalesce(n.key, o.key) AS key, o.account AS former, n.account,
-					coalesce(n.changed, false) AS changed, coalesce(n.hidden, false) AS hidden, coalesce(o.unknown, false) AS unknown, n.schema IS NOT NULL AS now, o.schema IS NOT NULL AS before
+					coalesce(n.changed, false) AS changed, coalesce(n.hidden, false) AS hidden, coalesce(o.unknown, false) AS unknown, n.schema IS NOT NULL AS now, o.schema IS NOT NULL AND NOT o.hidden AS known
 				FROM (SELECT * FROM walhook.owner WHERE deleted_at IS NULL AND schema = ANY ($1)) AS o
 				FULL JOIN (SELECT * FROM walhook.snapshot_owner WHERE schema = ANY ($1)) AS n ON n.schema = o.schema AND n.key = o.key
 			) AS compared

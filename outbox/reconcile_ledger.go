@@ -10,19 +10,22 @@ import (
 const (
 	goneSQL = `
 		UPDATE walhook.owner o SET deleted_at = clock_timestamp()
-		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key AND NOT (n.hidden AND n.changed))`
+		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key)`
+
+	// A hidden row that did not change was sent before the filter hid it.
+	nowHiddenSQL = `(n.hidden AND (o.hidden OR n.changed OR o.deleted_at IS NOT NULL))`
 
 	changedOwnersSQL = `
-		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false
+		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false, hidden = ` + nowHiddenSQL + `
 		FROM walhook.snapshot_owner n
-		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL AND NOT n.hidden
-			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
+		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL
+			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.hidden <> ` + nowHiddenSQL + ` OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
 
 	otherOwnersSQL = `DELETE FROM walhook.owner WHERE NOT schema = ANY (coalesce($1::text[], '{}'))`
 
 	newOwnersSQL = `
-		INSERT INTO walhook.owner (schema, key, account)
-		SELECT schema, key, account FROM walhook.snapshot_owner n
+		INSERT INTO walhook.owner (schema, key, account, hidden)
+		SELECT schema, key, account, hidden FROM walhook.snapshot_owner n
 		WHERE account IS NOT NULL AND schema = ANY ($1) AND NOT EXISTS (SELECT FROM walhook.owner o WHERE o.schema = n.schema AND o.key = n.key)`
 
 	dropSnapshotSQL = `DROP TABLE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_recipient, walhook.snapshot_missed, walhook.snapshot_row`

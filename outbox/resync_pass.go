@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
@@ -65,6 +64,7 @@ type resyncPass struct {
 	chunk    []SourceRow
 	bytes    int
 	last     []int64 // ids of the events that the last chunks appended
+	over     bool
 }
 
 // resyncPass makes one pass. It returns nil when the resync is over.
@@ -148,26 +148,9 @@ func (s *resyncPass) end() {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
 	s.p.trackers.end(s.endpoint, s.tracker)
-}
-
-// accountsBelowSQL lists an account and those below it.
-const accountsBelowSQL = `
-	WITH RECURSIVE below AS (
-		SELECT $1::text AS id
-		UNION
-		SELECT a.id FROM walhook.account a JOIN below b ON a.parent = b.id WHERE a.ended_in IS NULL)
-	SELECT id FROM below`
-
-// accountsOf lists the accounts whose records the endpoint gets.
-func (s *resyncPass) accountsOf(ctx context.Context) ([]string, error) {
-	if !s.below {
-		return []string{s.account}, nil
+	if s.over {
+		delete(s.p.partial, s.id)
 	}
-	accounts, err := collect[string](s.p.store.pool.Query(ctx, accountsBelowSQL, s.account))
-	if err != nil {
-		return nil, fmt.Errorf("list the sub-accounts of account %s: %w", s.account, err)
-	}
-	return accounts, nil
 }
 
 // open opens the snapshot.
@@ -343,56 +326,24 @@ func (s *resyncPass) appendChunk(ctx context.Context) error {
 	return retry.Pause(ctx, pause)
 }
 
-// ownedAsKnown leaves out the records of which the outbox knows another owner than the
-// source has: their parent record has moved. They keep the account that they were last sent
-// to, and move with their own next change.
-func (s *resyncPass) ownedAsKnown(ctx context.Context, rows []SourceRow) ([]SourceRow, error) {
-	if s.catalog.Schema(s.atSchema).Owner.Schema == "" {
-		return rows, nil
-	}
-	enc := s.p.store.encoding
-	names, keys := make([]string, len(rows)), make([]string, len(rows))
-	for i := range rows {
-		names[i], keys[i] = s.atSchema, enc.text(rows[i].Key)
-	}
-	found, err := s.p.store.pool.Query(ctx, ownersSQL, names, keys)
-	others := map[string]bool{}
-	if err == nil {
-		accounts := map[string]string{}
-		for i := range rows {
-			accounts[keys[i]] = rows[i].Account
-		}
-		var schema, key string
-		var o route.Ownership
-		_, err = pgx.ForEachRow(found, []any{&schema, &key, &o.Account, &o.Deleted, &o.Unknown}, func() error {
-			others[key] = o.Unknown || o.Account != accounts[key]
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the owners of %d records: %w", len(rows), err)
-	}
-	kept := rows[:0]
-	for i := range rows {
-		if !others[keys[i]] {
-			kept = append(kept, rows[i])
-		}
-	}
-	return kept, nil
-}
-
 // append appends rows as one transaction, without those of which the endpoint has got a
 // newer state, and stores how far the resync is. No row at all stores nothing.
 func (s *resyncPass) append(ctx context.Context, rows []SourceRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	return s.commit(ctx, func(*route.Endpoint) (*route.Plan, *route.ResyncStep) {
-		step := &route.ResyncStep{Schema: s.atSchema, Key: rows[len(rows)-1].At, Numbered: s.numbered}
+	again := false
+	err := s.commit(ctx, func(*route.Endpoint) (*route.Plan, *route.ResyncStep) {
+		step := &route.ResyncStep{Schema: s.atSchema, Key: s.atKey, Numbered: s.numbered}
 		now := time.Now()
 		var made []route.Made
 		for _, row := range rows {
-			if s.tracker.superseded(s.atSchema+":"+row.Key, s.point) {
+			record := s.atSchema + ":" + row.Key
+			superseded, partial := s.tracker.superseded(record, s.point)
+			if again = partial && !s.p.givesUp(s.id, record); again {
+				break
+			}
+			if step.Key = row.At; superseded {
 				continue
 			}
 			step.Numbered++
@@ -403,6 +354,10 @@ func (s *resyncPass) append(ctx context.Context, rows []SourceRow) error {
 		}
 		return route.RouteMade(s.p.view, made), step
 	})
+	if err == nil && again {
+		return errNextPass
+	}
+	return err
 }
 
 // commit commits the plan that plan makes, and with it the step. The endpoint that plan gets
@@ -477,6 +432,7 @@ func (s *resyncPass) finish(ctx context.Context) error {
 		}), &route.ResyncStep{Numbered: s.numbered + 1, Schema: s.atSchema, Key: s.atKey, Done: true}
 	})
 	if err == nil {
+		s.over = true
 		s.p.log.Info("resync done", zap.Int64("resync", s.id), zap.Int64("endpoint", s.endpoint), zap.Int64("records", s.sent))
 	}
 	return err

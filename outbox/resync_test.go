@@ -382,3 +382,66 @@ func poisonResync(t *testing.T) {
 	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', sent, done_at IS NOT NULL, reason) FROM walhook.resync"), "10 t ")
 	f.wantAside(t, loopResync, asideUnstorable)
 }
+
+// An update of which the source does not send a large value that it left untouched (no
+// REPLICA IDENTITY FULL) does not stand for the whole record: whoever starts empty gets the
+// value, too.
+func TestResync_SendsWhatNewerEventsLack(t *testing.T) {
+	partial := func(id, account int) schemas.Tuple {
+		tuple := row(id, account, "x")
+		tuple[2] = schemas.Value{} // absent
+		return tuple
+	}
+	f, s := newResync(t, 250)
+	id := f.askResync(t, "7")
+	later := map[string]bool{}
+	s.opening = func() { // a later snapshot has what was committed before
+		for i, r := range s.rows["dids"] {
+			if later[r.Key] {
+				s.rows["dids"][i] = didRow(i+1, 7, "of a later snapshot")
+			}
+		}
+	}
+	s.reading = func(r SourceRow) {
+		if r.Key == "100" && len(later) == 0 {
+			later["150"], later["210"], later["230"] = true, true, true
+			f.commit(t, dids.Update(nil, partial(150, 7)), dids.Update(nil, partial(210, 7)), dids.Update(nil, partial(230, 7)))
+			f.commit(t, dids.Update(nil, row(230, 7, "whole")))
+		}
+	}
+	f.passes(t, s, id, 5)
+	records, lines := f.toldOf(t, "7")
+	for id := 1; id <= 250; id++ {
+		want := "of the snapshot"
+		switch {
+		case id == 230 && s.opened == 2:
+			want = "of a later snapshot"
+		case later[fmt.Sprint(id)]:
+			want = "of a later snapshot"
+		}
+		if got := records[fmt.Sprint("dids:", id)]; got != fmt.Sprintf("{'id':%d,'user_id':7,'number':'%s'}", id, want) {
+			t.Errorf("record %d is told as %s", id, got)
+		}
+	}
+	if s.opened != 2 || len(lines) != 250+4 {
+		t.Errorf("%d snapshots, %d events", s.opened, len(lines))
+	}
+}
+
+// A record that changes during each pass is left out at last, so that the others arrive.
+func TestResync_LeavesOutWhatChangesEachTime(t *testing.T) {
+	f, s := newResync(t, 20)
+	id := f.askResync(t, "7")
+	s.reading = func(r SourceRow) {
+		if r.Key == "10" {
+			tuple := row(10, 7, "x")
+			tuple[2] = schemas.Value{}
+			f.commit(t, dids.Update(nil, tuple))
+		}
+	}
+	f.passes(t, s, id, mostAgain+2)
+	wantLines(t, all[string](t, f.world, "SELECT concat_ws(' ', sent, done_at IS NOT NULL, reason) FROM walhook.resync"), "19 t ")
+	if len(f.publisher.partial) != 0 {
+		t.Errorf("%d resyncs are remembered", len(f.publisher.partial))
+	}
+}

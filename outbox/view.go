@@ -72,7 +72,7 @@ func (p *Publisher) fetch(ctx context.Context, changes []schemas.Change) error {
 }
 
 const ownersSQL = `
-	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown
+	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown, o.hidden
 	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
 	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
 
@@ -90,7 +90,7 @@ func (p *Publisher) readOwners(ctx context.Context, wanted []route.RecordKey) er
 	if err == nil {
 		var k route.RecordKey
 		var o route.Ownership
-		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown, &o.Hidden}, func() error {
 			p.view.Owners.Set(of[k], o)
 			return nil
 		})

@@ -98,7 +98,7 @@ const (
 			UNION
 			SELECT a.id FROM walhook.account a JOIN below b ON $2 AND a.parent = b.id WHERE a.ended_in IS NULL)
 		SELECT count(*) FROM walhook.owner o JOIN below b ON b.id = o.account
-		WHERE o.deleted_at IS NULL AND NOT o.unknown AND (cardinality($3::text[]) = 0 OR o.schema = ANY ($3))`
+		WHERE o.deleted_at IS NULL AND NOT o.unknown AND NOT o.hidden AND (cardinality($3::text[]) = 0 OR o.schema = ANY ($3))`
 )
 
 // ResyncFault says why a webhook gets no record events of a type; nil where it gets them.

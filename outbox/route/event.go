@@ -35,6 +35,8 @@ type occurrence struct {
 	record string
 	// key is the key of the record, for an event of the record feed.
 	key string
+	// partial is as in Event.
+	partial bool
 	// webhookID is the event's own; "" for that of the change.
 	webhookID string
 	// format is the body's form unless the endpoint sets one: envelope, json or form;
@@ -189,6 +191,7 @@ func (r *router) emit(c *schemas.Change, table *catalog.Plan, part int, kind sch
 // the next call.
 func (r *router) describe(o *occurrence, c *schemas.Change, table *catalog.Plan, kind schemas.Kind, account string, row schemas.Tuple) {
 	o.record, o.body = recordName(c, table, o.key), &r.envelope
+	o.partial = kind != schemas.Delete && !table.Whole(row)
 	if table.Account != nil {
 		o.about = rowAccount(table, row, account)
 	}
@@ -239,7 +242,7 @@ func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endp
 	}
 	e := Event{
 		Record: o.record, WebhookID: o.webhookID, Schema: o.schema, Type: o.typ, Format: o.format,
-		CommittedAt: c.CommittedAt,
+		CommittedAt: c.CommittedAt, Partial: o.partial,
 	}
 	if e.WebhookID == "" {
 		e.WebhookID = c.Position.WebhookID(part)

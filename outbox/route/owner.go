@@ -11,6 +11,9 @@ type Ownership struct {
 	// Unknown says that the record changed while its owner could not be known. Account
 	// is then the account to which it was last sent; it gets no events of the record.
 	Unknown bool
+	// Hidden says that the publication's row filter hid the row, so nobody got the
+	// record.
+	Hidden bool
 }
 
 // OwnerGeneration is how many records one generation of the cache of owners holds.

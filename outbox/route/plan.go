@@ -94,6 +94,10 @@ type Event struct {
 	Format      string // the format of the event's hook; "" for the record feed
 	Body        []byte
 	Size        int // of the body, in bytes
+
+	// Partial says that the body lacks fields which the source did not send, because the
+	// update did not touch them.
+	Partial bool
 }
 
 // EndpointWrite is the change that a batch makes to one account's own endpoint. Only

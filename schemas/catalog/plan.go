@@ -360,6 +360,17 @@ func (p *Plan) AppendEnvelope(dst, scratch []byte, kind schemas.Kind, row schema
 	return append(dst, `"}`...), scratch, nil
 }
 
+// Whole reports whether a row carries every field: not if the source left out a value that
+// an update did not touch.
+func (p *Plan) Whole(row schemas.Tuple) bool {
+	for i := range p.fields {
+		if at := p.fields[i].column; at < len(row) && row[at].State == schemas.Absent {
+			return false
+		}
+	}
+	return true
+}
+
 func (p *Plan) appendData(dst []byte, row schemas.Tuple, masked bool) ([]byte, error) {
 	dst = append(dst, '{')
 	first := true
