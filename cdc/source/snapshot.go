@@ -253,7 +253,10 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 		if gap != nil {
 			return l.readGap(ctx, source, gap)
 		}
-		return l.readAllOwners(ctx, tx)
+		if err := l.readAllOwners(ctx, tx); err != nil {
+			return err
+		}
+		return l.readHidden(ctx, source)
 	})
 }
 
