@@ -11,6 +11,10 @@ func (p *Portal) registerOperator(mux *http.ServeMux) {
 	p.forOperator(mux, "GET", "fleet", p.fleet)
 	p.forOperator(mux, "GET", "accounts", p.findAccount)
 	p.forOperator(mux, "GET", "audit", p.audit)
+	p.forOperator(mux, "GET", "gaps", p.gaps)
+	p.forOperator(mux, "GET", "letters", p.deadOfAll)
+	p.forOperator(mux, "GET", "doctor", p.showDoctor)
+	p.forOperator(mux, "POST", "doctor", p.startDoctor)
 }
 
 // fleetPage is how the whole fares.
@@ -19,6 +23,8 @@ type fleetPage struct {
 	Taken   time.Time
 	Oldest  string
 	Senders []senderRow
+	Source  *Source // nil where the process has none, or it does not answer
+	NoWAL   bool    // the source does not answer
 }
 
 // senderRow is a sending process.
@@ -35,6 +41,11 @@ func (p *Portal) fleet(v *visit) {
 		return
 	}
 	page := fleetPage{Status: st, Taken: time.Now(), Oldest: p.pages.rough(st.Oldest)}
+	if facts, ok := p.source.now(v.r.Context(), &st); ok {
+		page.Source = &facts
+	} else {
+		page.NoWAL = p.source.ask != nil
+	}
 	for _, s := range st.Senders {
 		page.Senders = append(page.Senders, senderRow{s, s.Lease > 0})
 	}

@@ -37,6 +37,11 @@ type Config struct {
 	// what to do.
 	Reasons map[string]string
 	Version string
+	// Doctor makes the checks of `walhook doctor`; nil where this process cannot.
+	Doctor func(context.Context) ([]Check, error)
+	// Source asks the source about the slot, which it compares with what the outbox has
+	// stored; nil where this process has no source.
+	Source func(context.Context, *admin.Status) (Source, error)
 }
 
 // Prefix is the path under which the portal is served.
@@ -50,6 +55,8 @@ type Portal struct {
 	pages   *pages
 	entries *entryLimit
 	sites   *http.CrossOriginProtection
+	doctor  *examination
+	source  *sourceFacts
 	handler http.Handler
 	routes  []route
 }
@@ -63,6 +70,7 @@ var staticFiles embed.FS
 // New returns the portal. Its handler serves everything below [Prefix].
 func New(cfg Config, log *zap.Logger) (*Portal, error) {
 	p := &Portal{cfg: cfg, log: log.Named("portal"), base: path.Join("/", cfg.URL.EscapedPath()) + "/", entries: newEntryLimit(), sites: http.NewCrossOriginProtection()}
+	p.doctor, p.source = &examination{run: cfg.Doctor, log: p.log}, &sourceFacts{ask: cfg.Source, log: p.log}
 	if p.base == "//" {
 		p.base = "/"
 	}

@@ -98,7 +98,10 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	}
 	defer store.Close()
 	stored := outbox.Examine(ctx, s.outboxConfig(), o)
-	findings := append(own, source.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
+	findings := own
+	if s.Source != "" { // a process of the API alone need not know it
+		findings = append(findings, source.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
+	}
 	return append(append(findings, stored...), deliver.Examine(ctx, s.deliverConfig())...), nil
 }
 

@@ -117,10 +117,14 @@ func (s service) portal(store *outbox.Store, subscriptions http.Handler, log *za
 	if err != nil {
 		return nil, err
 	}
-	return portal.New(portal.Config{
+	cfg := portal.Config{
 		API: subscriptions, Admin: admin.New(store), AdminToken: s.adminToken, URL: s.portalURL, Client: client,
 		Offer: offerInForce(store, s.source.Catalog), Reasons: portalReasons(), Version: readBuild().version,
-	}, log)
+	}
+	if s.console != nil {
+		cfg.Doctor, cfg.Source = s.console.doctor, s.console.source()
+	}
+	return portal.New(cfg, log)
 }
 
 // portalReasons say what a reason means for an account.

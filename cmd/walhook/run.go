@@ -76,6 +76,7 @@ func newRunCommand() *cobra.Command {
 			beside.Go(func() { log.run(ctx, asked) })
 			service := s.service(setup)
 			service.source.SkipUnreadable = unreadable
+			service.console = &console{cmd, s}
 			return service.run(ctx, log.Logger)
 		},
 	}

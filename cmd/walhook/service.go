@@ -42,6 +42,8 @@ type service struct {
 	trace                    traceConfig
 	// setup prepares an unprepared source instead of refusing it.
 	setup bool
+	// console is what the operator's pages ask of this process; nil for nothing.
+	console *console
 }
 
 // run runs until ctx ends, which is no error. It serves /healthz from the start, also
