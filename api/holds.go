@@ -59,9 +59,9 @@ const reasonHeld = "held by the operator"
 func (s *subscriptions) registerHolds(routes huma.API) {
 	const path = "/accounts/{account_id}/holds"
 	s.holds = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[holdFields]())
-	registerOptional(routes, forOperator(withBody(operation("create-hold", http.MethodPut, path, "Hold an account, or one host of it",
+	registerOptional(routes, idempotent(forOperator(withBody(operation("create-hold", http.MethodPut, path, "Hold an account, or one host of it",
 		"For the operator. walhook sends nothing of the account there until the hold ends, and keeps the events until retention ends. The hold also applies to what the account's tokens set in sub-accounts."),
-		s.holds, http.StatusCreated)), handled(s, s.createHold))
+		s.holds, http.StatusCreated))), handled(s, s.createHold))
 	huma.Register(routes, forOperator(operation("list-holds", http.MethodGet, path, "List the holds of an account",
 		"For the operator. A webhook that the operator disabled has a hold on its host.")), handled(s, s.listHolds))
 	huma.Register(routes, forOperator(operation("release-account", http.MethodDelete, path, "End all holds of an account",
@@ -71,6 +71,12 @@ func (s *subscriptions) registerHolds(routes huma.API) {
 }
 
 func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*answer[newHold], error) {
+	return makeOnce(ctx, s, "create-hold", in.RawBody, func(once creation[newHold]) (*answer[newHold], error) {
+		return s.createHoldOnce(ctx, in, once)
+	})
+}
+
+func (s *subscriptions) createHoldOnce(ctx context.Context, in *createHoldInput, once creation[newHold]) (*answer[newHold], error) {
 	var asked holdFields
 	sent, err := s.edits.readOptional(in.RawBody, s.holds, &asked)
 	if err != nil {
@@ -90,11 +96,17 @@ func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*a
 	if err != nil {
 		return nil, err
 	}
-	if made.Disabled, err = s.cfg.Admin.Hold(ctx, in.AccountID, made.Host, made.Reason); err != nil {
+	var answered *answer[newHold]
+	_, err = s.cfg.Admin.HoldOnce(ctx, in.AccountID, made.Host, made.Reason, once.once, func(disabled int) ([]byte, error) {
+		made.Disabled = disabled
+		answered = answerOf(made, sent.warnings, unknown)
+		return once.write(answered)
+	})
+	if err != nil {
 		return nil, s.unencodable(ctx, err, map[string]string{"reason": made.Reason, "host": made.Host})
 	}
 	s.auditHold(ctx, "account held", made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
-	return answerOf(made, sent.warnings, unknown), nil
+	return answered, nil
 }
 
 func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pageAnswer[hold], error) {

@@ -212,3 +212,25 @@ func TestToken_ThatEndsWhileItsCallWaitsGetsNothing(t *testing.T) {
 		t.Error("something was sent")
 	}
 }
+
+// The same request with the same key holds once, and gets the first answer.
+func TestHolds_TheSameKeyHoldsOnce(t *testing.T) {
+	w := newWorld(t)
+	w.webhook(t, adminToken, "7", "")
+	hold := func(status int, body string) reply {
+		return w.want(t, status, adminToken, "PUT", "/v2/accounts/7/holds", body, "Idempotency-Key", "hold-1")
+	}
+	first := hold(201, `{"data":{"reason":"abuse"}}`)
+	w.want(t, 200, adminToken, "DELETE", "/v2/accounts/7/holds", "")
+	again := hold(201, `{"data": {"reason": "abuse"}}`)
+	if first.text != again.text || again.header.Get("Idempotent-Replayed") != "true" || first.data(t)["disabled"] != float64(1) {
+		t.Errorf("first %s, again %s", first.text, again.text)
+	}
+	hold(422, `{"data":{"reason":"unpaid"}}`)
+	if n := one[int](t, w, `SELECT count(*) FROM walhook.hold`); n != 0 {
+		t.Errorf("%d holds, want none: the request was answered before", n)
+	}
+	if n := one[int](t, w, `SELECT count(*) FROM walhook.audit WHERE action = 'account held'`); n != 1 {
+		t.Errorf("%d lines in the audit, want 1", n)
+	}
+}

@@ -60,17 +60,32 @@ var errNoHost = errors.New("want the name or address of a host, such as hooks.ex
 // Hold holds one host of an account, in its normal form, or the whole account
 // where host is "". It answers how many webhooks that disabled.
 func (a *Admin) Hold(ctx context.Context, account, host, reason string) (n int, err error) {
+	return a.HoldOnce(ctx, account, host, reason, Once{}, nil)
+}
+
+// HoldOnce is Hold with a key in once: answer writes what is answered. Its errors are also
+// those of a key, as of [Admin.CreateWebhook].
+func (a *Admin) HoldOnce(ctx context.Context, account, host, reason string, once Once, answer func(disabled int) ([]byte, error)) (n int, err error) {
 	if reason == "" || len(reason) > MaxHoldReason {
 		return 0, fmt.Errorf("hold account %s: want a reason of 1 to %d bytes", account, MaxHoldReason)
 	}
 	act := &Act{Action: actHeld, Account: account}
 	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
-		defer func() { act.Detail = hostDetail(host, n) + "; reason: " + reason }()
-		if n, err = outbox.HoldTx(ctx, tx, account, host, reason, 0); err != nil || host != "" && n == 0 {
-			return err
-		}
-		err = outbox.TellDisabledTx(ctx, tx, account, reason)
-		return err
+		return a.onceTx(ctx, tx, Caller{}, account, once, func() ([]byte, error) { // only an operator makes one
+			if n, err = outbox.HoldTx(ctx, tx, account, host, reason, 0); err != nil {
+				return nil, err
+			}
+			act.Detail = hostDetail(host, n) + "; reason: " + reason
+			if host == "" || n > 0 {
+				if err := outbox.TellDisabledTx(ctx, tx, account, reason); err != nil {
+					return nil, err
+				}
+			}
+			if answer == nil {
+				return nil, nil
+			}
+			return answer(n)
+		})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("hold account %s: %w", account, err)
