@@ -154,14 +154,19 @@ func (s *stream) handOn(ctx context.Context) error {
 // allocation of its own. The garbage collector frees its blocks with the batches: an
 // arena is never reset.
 type arena struct {
-	data   []byte
-	values []schemas.Value
-	size   int // bytes handed out
+	data    []byte
+	values  []schemas.Value
+	size    int // bytes handed out
+	refills int // size from which on values gets a new block
 }
 
 const (
 	arenaBytes  = 64 << 10
 	arenaValues = 2048
+
+	// arenaHeld is about how many bytes one block of values keeps in memory: those of rows
+	// that were stored long ago, too, until the block is used up.
+	arenaHeld = 1 << 20
 )
 
 // bytes copies b, which is in the receive buffer.
@@ -185,8 +190,8 @@ func (a *arena) tuple(n int) schemas.Tuple {
 	if n > arenaValues/4 {
 		return make(schemas.Tuple, n)
 	}
-	if len(a.values)+n > cap(a.values) {
-		a.values = make([]schemas.Value, 0, arenaValues)
+	if len(a.values)+n > cap(a.values) || a.size > a.refills {
+		a.values, a.refills = make([]schemas.Value, 0, arenaValues), a.size+arenaHeld
 	}
 	start := len(a.values)
 	a.values = a.values[:start+n]

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"sort"
 	"sync"
 	"time"
@@ -61,15 +62,14 @@ func (f *fresh) add(from int64, plan *route.Plan) {
 	}
 	f.upto = upto
 	f.bytes += size
-	bodies := make([]byte, 0, size) // of its own: the next plan uses the plan's memory
-	var body []byte                 // of the event before, which may share it
+	// The next plan uses this plan's memory. And a body has memory of its own: one that waits
+	// in its lane would hold those of all others.
+	var body []byte
 	appended := plan.AppendedAt.Truncate(time.Microsecond)
 	for i := range plan.Events {
 		e := &plan.Events[i]
 		if i == 0 || !sameBody(e, &plan.Events[i-1]) {
-			start := len(bodies)
-			bodies = append(bodies, e.Body...)
-			body = bodies[start:len(bodies):len(bodies)]
+			body = bytes.Clone(e.Body)
 		}
 		f.events = append(f.events, Event{
 			ID: e.ID, Endpoint: e.To.ID, Revision: e.To.Revision, Record: e.Record, WebhookID: e.WebhookID, Schema: e.Schema, Type: e.Type,
@@ -103,7 +103,7 @@ func (f *fresh) find(id int64) int {
 	return sort.Search(len(f.events), func(i int) bool { return f.events[i].ID > id })
 }
 
-// bound drops the oldest.
+// bound drops the oldest. What stays is not moved: at the bound, each append drops some.
 func (f *fresh) bound() {
 	n := 0
 	for len(f.events)-n > freshEvents || f.bytes > freshBytes {
@@ -111,9 +111,8 @@ func (f *fresh) bound() {
 		f.after = f.events[n].ID
 		n++
 	}
-	kept := copy(f.events, f.events[n:])
-	clear(f.events[kept:])
-	f.events = f.events[:kept]
+	clear(f.events[:n])
+	f.events = f.events[n:]
 }
 
 // tail answers a query for what follows an id on a timeline, if every event that follows is

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"walhook/outbox/route"
 	"walhook/schemas"
+	"walhook/schemas/catalog"
 )
 
 // allHeld are all shards.
@@ -179,22 +181,13 @@ func TestFresh_NothingIsHandedOnBeforeItIsCommitted(t *testing.T) {
 // What is kept has a bound in events and in bytes, and the memory of the plan that it
 // came from is free again.
 func TestFresh_IsBounded(t *testing.T) {
-	f1, f := newFeed(t), &fresh{}
+	planOf := plans(t)
+	f := &fresh{}
 	f.want()
-	plan := func(from int64, events, size int) *route.Plan {
-		v := route.NewView(f1.publisher.catalog)
-		v.NextID, v.MaxEventBytes = from, 1<<20
-		v.Endpoints["7"] = &route.Endpoint{ID: 1, Revision: 1}
-		rows := make([]route.InboxRow, events)
-		for i := range rows {
-			rows[i] = route.InboxRow{Account: "7", Event: route.Event{Body: make([]byte, size)}}
-		}
-		return route.RouteInbox(v, rows)
-	}
 	next := int64(1)
 	for range 100 {
 		f.asked = next
-		p := plan(next, 1000, 1000)
+		p := planOf(next, slices.Repeat([]int{1000}, 1000)...)
 		f.add(next, p)
 		next = p.NextID()
 		held := 0
@@ -208,5 +201,109 @@ func TestFresh_IsBounded(t *testing.T) {
 		if last := f.events[len(f.events)-1]; last.Body[0] != 0 {
 			t.Fatal("the plan's memory is kept")
 		}
+	}
+}
+
+// plans makes plans of events for one endpoint, with bodies of given sizes.
+func plans(t testing.TB) func(from int64, sizes ...int) *route.Plan {
+	t.Helper()
+	small, err := catalog.Parse([]byte(smallCatalog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := route.NewView(small)
+	v.MaxEventBytes = 4 << 20
+	v.Endpoints["7"] = &route.Endpoint{ID: 1, Revision: 1}
+	return func(from int64, sizes ...int) *route.Plan {
+		v.NextID = from
+		rows := make([]route.InboxRow, len(sizes))
+		for i, size := range sizes {
+			rows[i] = route.InboxRow{Account: "7", Event: route.Event{Body: make([]byte, size)}}
+		}
+		return route.RouteInbox(v, rows)
+	}
+}
+
+// An event that waits in a lane keeps its own body in memory, and not those of the events
+// that were appended with it.
+func TestFresh_AnEventHoldsNoOthersBodies(t *testing.T) {
+	planOf := plans(t)
+	f := &fresh{}
+	f.want()
+	var waiting []Event
+	next := int64(1)
+	before := heapInUse()
+	for range 100 {
+		f.asked = next
+		plan := planOf(next, 80, 2<<20)
+		f.add(next, plan)
+		stretch, ok := f.tail("", &TailQuery{After: next - 1, Shards: allHeld(), Limit: 1, MaxBytes: 1})
+		if !ok || len(stretch.Events) != 1 || len(stretch.Events[0].Body) != 80 {
+			t.Fatalf("%v: %d events", ok, len(stretch.Events))
+		}
+		waiting = append(waiting, stretch.Events...)
+		next = plan.NextID()
+	}
+	if held := heapInUse() - before; held > 20<<20 {
+		t.Errorf("%d events of 80 bytes, and at most %d bytes here, hold %d MiB", len(waiting), freshBytes, held>>20)
+	}
+	runtime.KeepAlive(waiting)
+}
+
+func heapInUse() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// At its bound, an append drops as many events as it brings, and moves the others seldom.
+func TestFresh_MovesLittleAtItsBound(t *testing.T) {
+	planOf := plans(t)
+	f := &fresh{}
+	f.want()
+	next, moved := int64(1), 0
+	const more = 2 * freshEvents
+	for n := range freshEvents/100 + more {
+		f.asked = next
+		plan := planOf(next, 10)
+		if n < freshEvents/100 {
+			plan = planOf(next, make([]int, 100)...)
+		}
+		var newest *Event
+		if n := len(f.events); n > 0 {
+			newest = &f.events[n-1]
+		}
+		f.add(next, plan)
+		if n := len(f.events); n == freshEvents && newest != nil && newest != &f.events[n-2] {
+			moved++
+		}
+		next = plan.NextID()
+	}
+	if moved > more/1000 {
+		t.Errorf("all events were moved by %d of %d appends", moved, more)
+	}
+}
+
+// What an append of two events costs here: below the bound, and at it.
+func BenchmarkFresh(b *testing.B) {
+	planOf := plans(b)
+	for _, held := range []int{100, freshEvents} {
+		b.Run(fmt.Sprintf("%d_held", held), func(b *testing.B) {
+			f := &fresh{}
+			f.want()
+			plan := planOf(1, make([]int, held)...)
+			f.add(1, plan)
+			next := plan.NextID()
+			for b.Loop() {
+				f.asked = next
+				plan := planOf(next, 200, 200)
+				f.add(next, plan)
+				next = plan.NextID()
+				if held < freshEvents && len(f.events) > 2*held {
+					f.reset(next - 1)
+				}
+			}
+		})
 	}
 }
