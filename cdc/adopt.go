@@ -126,29 +126,32 @@ func (r *Reader) adopt(ctx context.Context, s *stream, next *catalog.Catalog) er
 	}
 	difference := r.cfg.Catalog.DifferenceTo(next)
 	began := time.Now()
+	var stands time.Time // since when the stream stands
 	var point schemas.LSN
 	var fill func(catalog.SnapshotSink) error
 	if difference.Reads() {
-		moment, err := r.stopAtMoment(ctx, s, next)
+		moment, since, err := r.stopAtMoment(ctx, s, next)
 		if err != nil {
 			return err
 		}
 		defer moment.Close(ctx)
-		point = moment.Point
+		stands, point = since, moment.Point
 		fill = func(sink catalog.SnapshotSink) error { return moment.Read(ctx, cfg, difference, sink, r.log) }
-	} else if err := s.gate.stop(ctx); err != nil {
-		return err
+	} else {
+		if err := s.gate.stop(ctx); err != nil {
+			return err
+		}
+		stands = time.Now()
 	}
 	if err := s.stored(ctx); err != nil {
 		return err
 	}
-	stopped := time.Now()
 	if err := r.store.Adopt(ctx, next, point, fill); err != nil {
 		return err
 	}
 	r.log.Info("the changed catalog is in force", zap.Stringer("from_lsn", max(point, schemas.LSN(s.flushed.Load()))),
 		zap.Strings("read_schemas", difference.Owners), zap.Bool("read_accounts", difference.Accounts),
-		zap.Duration("duration", time.Since(began)), zap.Duration("reading", time.Since(stopped)))
+		zap.Duration("duration", time.Since(began)), zap.Duration("stood", time.Since(stands)))
 	return nil
 }
 
@@ -168,33 +171,34 @@ func (r *Reader) checkPublished(ctx context.Context, cfg source.Config) error {
 }
 
 // stopAtMoment lets the stream store what committed before a moment of the source, and
-// stop there.
-func (r *Reader) stopAtMoment(ctx context.Context, s *stream, next *catalog.Catalog) (*source.Moment, error) {
+// stop there. It returns since when the stream stands.
+func (r *Reader) stopAtMoment(ctx context.Context, s *stream, next *catalog.Catalog) (moment *source.Moment, stands time.Time, err error) {
 	// The stream goes on while transactions that run already end.
 	early, err := source.NewMomentTelling(ctx, r.cfg, func(blockers string) {
 		r.notePending(ctx, next, "it waits for transactions that run on the source: "+blockers)
 	})
 	if err != nil {
-		return nil, err
+		return nil, stands, err
 	}
 	early.Close(ctx)
 	if err := s.gate.stop(ctx); err != nil {
-		return nil, err
+		return nil, stands, err
 	}
+	stands = time.Now()
 	quick, cancel := context.WithTimeoutCause(ctx, momentWithin, fmt.Errorf("the transactions that run on the source did not end within %s", momentWithin))
 	defer cancel()
-	moment, err := source.NewMoment(quick, r.cfg, r.log)
+	moment, err = source.NewMoment(quick, r.cfg, r.log)
 	if err != nil {
 		if quick.Err() != nil {
 			err = context.Cause(quick)
 		}
-		return nil, err
+		return nil, stands, err
 	}
 	if err := s.gate.stopAt(ctx, moment.Point); err != nil {
 		moment.Close(ctx)
-		return nil, err
+		return nil, stands, err
 	}
-	return moment, nil
+	return moment, stands, nil
 }
 
 // gate lets another goroutine stop the receiver between two transactions.

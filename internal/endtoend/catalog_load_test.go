@@ -156,7 +156,7 @@ func TestCatalogChange_AddsALargeTableUnderLoad(t *testing.T) {
 	if err != nil || gaps > 0 || owners != *adoptRecords+int(extras) {
 		t.Errorf("%d gaps, %d owners of extras, want %d, err %v", gaps, owners, *adoptRecords+int(extras), err)
 	}
-	stood := regexp.MustCompile(`"reading":"([^"]+)`).FindStringSubmatch(process.log())
+	stood := regexp.MustCompile(`"stood":"([^"]+)`).FindStringSubmatch(process.log())
 	t.Logf("%d records adopted in %s, the stream stood for %v, while %d transactions ran; p99 of others %s before and %s meanwhile, at most %s; %d extras told of %d",
 		*adoptRecords, took, stood[1:], written.Load(), before, with, longest, told, extras)
 }
