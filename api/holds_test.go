@@ -161,8 +161,8 @@ func TestToken_ThatEndsWhileItsCallWaitsGetsNothing(t *testing.T) {
 	token := w.token(t, "7", "")
 	id := w.webhook(t, token, "7", "")
 	for _, route := range w.routes(t) {
-		if strings.Contains(route[1], "/tokens") || strings.Contains(route[1], "/holds") {
-			continue
+		if strings.Contains(route[1], "/tokens") || strings.Contains(route[1], "/holds") || strings.Contains(route[1], "/audit") {
+			continue // the operator's
 		}
 		leave, _ := w.api.limits.enter(t.Context(), expensiveCall, "7")
 		also := []func(){leave}

@@ -46,8 +46,8 @@ seconds while nothing changes. NO_COLOR turns colours off. Ctrl-C ends the
 activity at any moment, and the summary follows; a second Ctrl-C ends the demo at
 once.
 
-With --portal it runs until Ctrl-C, with fewer transactions, and prints a link to the
-page of an account whose server fails and recovers.`
+With --portal it runs until Ctrl-C, with fewer transactions, and prints a link to
+the page of an account whose server fails and recovers.`
 
 // The limits of the flags.
 const (
