@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -54,7 +55,7 @@ func TestReseal_KilledInTheMiddleHoldsOnlyWhatIsNotResealed(t *testing.T) {
 	old := sender(first)
 	conn := s.outbox.Connect(t)
 	defer conn.Close(t.Context())
-	list := func() map[string]string {
+	list := func(conn *pgx.Conn) map[string]string {
 		stored := map[string]string{}
 		rows, err := conn.Query(t.Context(), "SELECT account, secret FROM walhook.endpoint")
 		var account, secret string
@@ -66,7 +67,7 @@ func TestReseal_KilledInTheMiddleHoldsOnlyWhatIsNotResealed(t *testing.T) {
 		}
 		return stored
 	}
-	before := list()
+	before := list(conn)
 
 	// Somebody holds the row of a late endpoint. So the command waits in the middle.
 	tx, err := conn.Begin(t.Context())
@@ -85,7 +86,7 @@ func TestReseal_KilledInTheMiddleHoldsOnlyWhatIsNotResealed(t *testing.T) {
 		if err := watch.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database() AND a.query LIKE '%FROM walhook.endpoint%')").Scan(&waits); err != nil {
 			t.Fatal(err)
 		}
-		return waits
+		return waits && !maps.Equal(list(watch), before) // another session may wait, too, before the command begins
 	})
 	_ = killed.cmd.Process.Kill()
 	_ = killed.cmd.Wait()
@@ -94,7 +95,7 @@ func TestReseal_KilledInTheMiddleHoldsOnlyWhatIsNotResealed(t *testing.T) {
 	}
 	var moved, left string
 	resealed := 0
-	for account, secret := range list() {
+	for account, secret := range list(conn) {
 		if secret != before[account] {
 			resealed, moved = resealed+1, account
 		} else {
