@@ -10,10 +10,13 @@ import (
 )
 
 // mostFloodCPU bounds what a flooded attempt may take of a processor, that of the
-// receiver in the same process included. It takes at most half a second on a machine at
-// leisure, and took a minute without bounds: ten times the first is no noise, and far
-// from the second.
-const mostFloodCPU = 5 * time.Second
+// receiver in the same process included. Without bounds it took a minute. The receiver
+// floods until the attempt gets its turn to end it, so a busy machine adds to it: the
+// least of some attempts counts.
+const (
+	mostFloodCPU  = 500 * time.Millisecond
+	floodAttempts = 20
+)
 
 // BenchmarkHTTP2Flood measures an attempt whose receiver sends endless frames after the
 // status, for each kind of frame, relative to an ordinary attempt on a new connection.
@@ -56,8 +59,8 @@ func BenchmarkHTTP2Flood(b *testing.B) {
 				}()
 			}}
 			url := secured(b, &tls.Config{Certificates: []tls.Certificate{ca.local()}, NextProtos: []string{"h2"}}, receiver.serve)
-			before, n := processorTime(b), 0
-			for b.Loop() {
+			attempt := func() time.Duration {
+				before := processorTime(b)
 				flooding = make(chan struct{})
 				c := ca.trust(newHTTP(Config{AllowCIDR: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}.WithDefaults()))
 				if a := c.deliver(b.Context(), testEndpoint(url), testEvent, time.Now()); a.status != 200 {
@@ -65,9 +68,21 @@ func BenchmarkHTTP2Flood(b *testing.B) {
 				}
 				<-flooding // until the connection has ended
 				c.Close()
-				n++
+				return processorTime(b) - before
 			}
-			each := (processorTime(b) - before) / time.Duration(n)
+			var all, least time.Duration
+			n := 0
+			for b.Loop() {
+				used := attempt()
+				if n++; n == 1 || used < least {
+					least = used
+				}
+				all += used
+			}
+			for tried := n; least > mostFloodCPU && tried < floodAttempts; tried++ {
+				least = min(least, attempt())
+			}
+			each := all / time.Duration(n)
 			if flood.name == "none" {
 				plain = each
 			}
@@ -75,8 +90,8 @@ func BenchmarkHTTP2Flood(b *testing.B) {
 			if plain > 0 {
 				b.ReportMetric(float64(each)/float64(plain), "plain-attempts/op")
 			}
-			if each > mostFloodCPU {
-				b.Errorf("an attempt took %v of a processor", each)
+			if least > mostFloodCPU {
+				b.Errorf("each of %d attempts took at least %v of a processor", max(n, floodAttempts), least)
 			}
 		})
 	}
