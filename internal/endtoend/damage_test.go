@@ -233,15 +233,17 @@ func (w *damageWorld) start(t *testing.T) {
 }
 
 // damagePermit takes away what keeps a hand at work from such values. Damage of
-// a page asks nobody.
+// a page asks nobody. It locks one table at a time, because walhook runs meanwhile.
 const damagePermit = `DO $$ DECLARE r record; BEGIN
 	FOR r IN SELECT conrelid::regclass AS t, conname FROM pg_constraint WHERE connamespace = 'walhook'::regnamespace AND contype = 'c' AND conparentid = 0 AND conislocal LOOP
 		EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', r.t, r.conname);
+		COMMIT;
 	END LOOP;
 	FOR r IN SELECT a.attrelid::regclass AS t, attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 		WHERE c.relnamespace = 'walhook'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND attnum > 0 AND attnotnull AND attidentity = ''
 			AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND attnum = ANY (i.indkey)) LOOP
 		EXECUTE format('ALTER TABLE %s ALTER %I DROP NOT NULL', r.t, r.attname);
+		COMMIT;
 	END LOOP;
 END $$`
 
