@@ -22,7 +22,7 @@ func (l *snapshotLoad) readHidden(ctx context.Context, source *gapSource) error 
 		return nil
 	}
 	for _, schema := range l.cfg.Catalog.Schemas {
-		if source.Plan(schema.Name) == nil || source.rows.tables[schema.Name].published() == "" {
+		if !l.wanted(schema) || source.Plan(schema.Name) == nil || source.rows.tables[schema.Name].published() == "" {
 			continue
 		}
 		var keys []string

@@ -61,14 +61,14 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 				return err
 			}
 		}
-		if l.only != nil {
-			return l.readAllOwners(ctx, tx)
-		}
 		rows, err := newRows(ctx, tx, l.cfg)
 		if err != nil {
 			return err
 		}
 		source := &gapSource{rows: rows, each: l.eachRow}
+		if l.only != nil {
+			return l.readOwnersAndHidden(ctx, tx, source)
+		}
 		for _, of := range catalog.RowTables() {
 			err := source.digests(ctx, of, func(digest [16]byte) error { return l.sink.Row(ctx, of, digest) })
 			if err != nil {
@@ -78,11 +78,15 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 		if gap != nil {
 			return l.readGap(ctx, source, gap)
 		}
-		if err := l.readAllOwners(ctx, tx); err != nil {
-			return err
-		}
-		return l.readHidden(ctx, source)
+		return l.readOwnersAndHidden(ctx, tx, source)
 	})
+}
+
+func (l *snapshotLoad) readOwnersAndHidden(ctx context.Context, tx pgx.Tx, source *gapSource) error {
+	if err := l.readAllOwners(ctx, tx); err != nil {
+		return err
+	}
+	return l.readHidden(ctx, source)
 }
 
 const visibleSQL = `SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() AS s`
@@ -236,6 +240,11 @@ func (t columnTypes) json(values [][]byte) []string {
 	return columns
 }
 
+// wanted reports whether a schema's owners are read.
+func (l *snapshotLoad) wanted(schema *catalog.Schema) bool {
+	return l.only == nil || slices.Contains(l.only.Owners, schema.Name)
+}
+
 // readAllOwners reads the owners of all records that need an edge.
 func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 	l.plans = map[string]*catalog.Plan{}
@@ -250,7 +259,7 @@ func (l *snapshotLoad) readAllOwners(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	for _, schema := range l.cfg.Catalog.Schemas {
-		if l.only != nil && !slices.Contains(l.only.Owners, schema.Name) {
+		if !l.wanted(schema) {
 			continue
 		}
 		if plan := l.plans[schema.Name]; plan != nil && l.cfg.Catalog.Tracked(plan) {
