@@ -37,6 +37,11 @@ type Config struct {
 	// what to do.
 	Reasons map[string]string
 	Version string
+	// Brand is what the portal looks like.
+	Brand Brand
+	// FrameAncestors are the origins whose pages may show the portal in a frame, as
+	// [ParseFrameAncestors] returns them.
+	FrameAncestors []string
 	// Doctor makes the checks of `walhook doctor`; nil where this process cannot.
 	Doctor func(context.Context) ([]Check, error)
 	// Source asks the source about the slot, which it compares with what the outbox has
@@ -87,6 +92,7 @@ func New(cfg Config, log *zap.Logger) (*Portal, error) {
 		return nil, err
 	}
 	mux.Handle("GET "+Prefix+"static/", http.StripPrefix(Prefix+"static/", cached(http.FileServerFS(static))))
+	p.registerLook(mux)
 	p.open(mux, "GET", "", p.home)
 	p.open(mux, "GET", "enter", p.showEntry)
 	p.open(mux, "POST", "enter", p.enter)
@@ -112,12 +118,12 @@ const maxForm = 512 << 10
 
 // outer wraps every route: headers, bounds, requests of other sites, panics.
 func (p *Portal) outer(mux *http.ServeMux) http.Handler {
+	content := policy(p.cfg.FrameAncestors)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
-			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", content)
+		setFraming(h, p.cfg.FrameAncestors)
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")

@@ -125,6 +125,7 @@ type shown struct {
 	FormToken string
 	Until     time.Time
 	Page      string
+	Brand     look
 	Done      string // the key of what was done just now
 	Data      any
 }
@@ -133,7 +134,7 @@ type shown struct {
 func (v *visit) show(status int, page string, data any) {
 	s := shown{
 		Account: v.account, Operator: v.session.Operator, Inside: v.cookie != "", FormToken: v.formToken(), Until: v.session.ExpiresAt,
-		Page: page, Data: data,
+		Page: page, Brand: v.p.lookOf(v.p.cfg.Brand), Data: data,
 	}
 	if done := v.r.URL.Query().Get("done"); done != "" {
 		if _, known := v.p.pages.texts["done."+done]; known { // nothing else of the address is shown

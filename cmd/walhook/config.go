@@ -24,6 +24,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/outbox"
+	"walhook/portal"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/sender"
@@ -59,12 +60,15 @@ type settings struct {
 	AdminToken     string // "" for none
 	Portal         bool
 	PortalURL      *url.URL // nil if there is no portal
-	SecretKey      []byte   // nil for none
-	OldSecretKey   []byte   // nil for none
-	Messages       schemas.Messages
-	LogLevel       zapcore.Level
-	LogFormat      string // json or console
-	Trace          traceConfig
+	PortalBrand    portal.Brand
+	// PortalFrameAncestors are origins; none forbid frames.
+	PortalFrameAncestors []string
+	SecretKey            []byte // nil for none
+	OldSecretKey         []byte // nil for none
+	Messages             schemas.Messages
+	LogLevel             zapcore.Level
+	LogFormat            string // json or console
+	Trace                traceConfig
 
 	warnings []string // newLogger logs them
 }
@@ -254,6 +258,8 @@ func (in *input) readFile(path string) (*koanf.Koanf, error) {
 		switch hint := strings.ReplaceAll(strings.ToLower(key), "_", "-"); {
 		case key == "config":
 			in.faults = append(in.faults, fmt.Errorf("config in %s: a configuration file cannot name another one", path))
+		case commentedOut(key, values.Get(key)):
+			in.faults = append(in.faults, fmt.Errorf("%s in %s is empty: put the colour into quotes, such as '#3451c6', since # begins a comment", key, path))
 		case isSetting(key):
 		case isSetting(hint):
 			in.faults = append(in.faults, fmt.Errorf("%s in %s: no such setting, want %s", key, path, hint))

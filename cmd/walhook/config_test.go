@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
 
+	"walhook/portal"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/sender/deliver"
@@ -74,6 +75,8 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 	key := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))
 	catalog := configFile(t, "account: {table: public.users, id: id, url: hook}\n"+
 		"schemas: {dids: {table: public.dids, owner: user_id, fields: [id]}}\n")
+	const picture = `<svg xmlns="http://www.w3.org/2000/svg"/>`
+	logo := configFile(t, picture)
 	texts := map[string]string{
 		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "metrics-listen": "127.0.0.1:9100", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
@@ -82,7 +85,8 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"egress-address": "192.0.2.1", "http-client": "net/http", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
 		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "old-secret-key": key,
 		"trace-endpoint": "http://192.0.2.2:4318/v1/traces", "trace-sample": "0.5", "log-level": "debug", "log-format": "console",
-		"portal": "on", "portal-url": "https://hooks.example/portal",
+		"portal": "on", "portal-url": "https://hooks.example/portal", "portal-name": "Acme", "portal-accent": "#9a3412", "portal-support": "mailto:help@acme.example",
+		"portal-logo": logo, "portal-frame-ancestors": "https://my.acme.example, https://Acme.example:8443/",
 	}
 	for i := range settingTable {
 		if one := &settingTable[i]; one.secretOf() == "" && texts[one.name] == "" {
@@ -94,9 +98,15 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 	for name, text := range texts {
 		args = append(args, "--"+name+"="+text)
 		environ = append(environ, envName(name)+"="+text)
+		if strings.HasPrefix(text, "#") { // otherwise a comment
+			text = "'" + text + "'"
+		}
 		file.WriteString(name + ": " + text + "\n")
 	}
 	path := configFile(t, file.String())
+	brand := portal.Brand{Name: "Acme", Support: "mailto:help@acme.example"}
+	brand.Accent, _ = portal.ParseAccent("#9a3412")
+	brand.Logo, _ = portal.ReadLogo([]byte(picture))
 	for name, from := range map[string]struct{ args, environ []string }{
 		"flags":                    {args: args},
 		"environment":              {environ: environ},
@@ -126,6 +136,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 				AdminToken: "a long operator token", SecretKey: []byte(strings.Repeat("k", 32)), OldSecretKey: []byte(strings.Repeat("k", 32)),
 				Trace: traceConfig{endpoint: "http://192.0.2.2:4318/v1/traces", sample: 0.5}, LogLevel: zapcore.DebugLevel, LogFormat: "console",
 				Portal: true, PortalURL: &url.URL{Scheme: "https", Host: "hooks.example", Path: "/portal/"},
+				PortalBrand: brand, PortalFrameAncestors: []string{"https://my.acme.example", "https://acme.example:8443"},
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
@@ -167,6 +178,32 @@ func TestSettings_ListsEveryFaultWithItsPlace(t *testing.T) {
 	}
 	if got := exitStatus(t.Context(), err); got != exitUsage {
 		t.Errorf("exit status %d, want %d", got, exitUsage)
+	}
+}
+
+func TestSettings_OfThePortalAreRefusedWithWhatToDo(t *testing.T) {
+	path := configFile(t, "portal-accent: #3451c6\n")
+	page := configFile(t, "<html></html>")
+	for _, c := range []struct{ arg, want string }{
+		{"--portal-name=" + strings.Repeat("x", 61), "--portal-name: want a name of at most 60 characters"},
+		{"--portal-accent=red;}body{", `--portal-accent: "red;}body{": want a colour of six hexadecimal digits, such as #3451c6`},
+		{"--portal-support=javascript:alert(1)", "--portal-support: want a link such as https://example.com/help or mailto:help@example.com"},
+		{"--portal-frame-ancestors=https://*.example.com", "--portal-frame-ancestors: \"https://*.example.com\": a wildcard is refused"},
+		{"--portal-frame-ancestors=http://my.example.com", "want https:// with a host"},
+		{"--portal-logo=" + page, "--portal-logo: file " + page + ": want a picture: PNG, JPEG, WebP or SVG"},
+		{"--portal-logo=/nowhere/logo.svg", "--portal-logo: file /nowhere/logo.svg: no such file or directory"},
+		{"--portal-logo=/dev/null", "it is not a regular file"},
+		{"--portal-logo=a,b,c", "want one file, or two with a comma"},
+		{"--config=" + path, "portal-accent in " + path + " is empty: put the colour into quotes"},
+	} {
+		_, err := load(t, []string{"--source", testURL, c.arg}, nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) || exitStatus(t.Context(), err) != exitUsage {
+			t.Errorf("%s: %v", c.arg, err)
+		}
+	}
+	got, err := load(t, []string{"--source", testURL, "--portal-accent", "#ffe600"}, nil)
+	if err != nil || len(got.warnings) != 1 || !strings.Contains(got.warnings[0], "--portal-accent: text of the colour #ffe600 cannot be read on a light background, so links are #") {
+		t.Errorf("%v, warnings %q", err, got.warnings)
 	}
 }
 

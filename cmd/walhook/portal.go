@@ -120,6 +120,7 @@ func (s service) portal(store *outbox.Store, subscriptions http.Handler, log *za
 	cfg := portal.Config{
 		API: subscriptions, Admin: admin.New(store), AdminToken: s.adminToken, URL: s.portalURL, Client: client,
 		Offer: offerInForce(store, s.source.Catalog), Reasons: portalReasons(), Version: readBuild().version,
+		Brand: s.portalBrand, FrameAncestors: s.portalFrameAncestors,
 	}
 	if s.console != nil {
 		cfg.Doctor, cfg.Source = s.console.doctor, s.console.source()

@@ -81,7 +81,8 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
-		"deny-cidr", "allow-ports", "egress-address", "http-client", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "portal", "portal-url", "secret-key", "messages",
+		"deny-cidr", "allow-ports", "egress-address", "http-client", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "portal", "portal-url",
+		"portal-name", "portal-logo", "portal-accent", "portal-support", "portal-frame-ancestors", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "run setup first if the source is not prepared yet")
 	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "skip the one transaction that the source cannot send, by the `position` that doctor prints; walhook records it as a gap")
@@ -94,6 +95,6 @@ func (s settings) service(setup bool) service {
 		publish: s.Roles.Publisher, send: s.Roles.Sender, subscribe: s.Roles.API, setup: setup,
 		source: s.cdcConfig(), outbox: s.outboxConfig(), sender: s.senderConfig(), listen: s.Listen, metricsListen: s.MetricsListen, adminToken: s.AdminToken,
 		trustedProxies: s.TrustedProxies, tlsCert: s.TLSCert, tlsKey: s.TLSKey, trace: s.Trace,
-		portalURL: s.PortalURL,
+		portalURL: s.PortalURL, portalBrand: s.PortalBrand, portalFrameAncestors: s.PortalFrameAncestors,
 	}
 }

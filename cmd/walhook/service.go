@@ -22,6 +22,7 @@ import (
 	"walhook/internal/retry"
 	"walhook/outbox"
 	"walhook/outbox/admin"
+	"walhook/portal"
 	"walhook/schemas/catalog"
 	"walhook/sender"
 	"walhook/sender/deliver"
@@ -37,6 +38,8 @@ type service struct {
 	metricsListen            string   // "" serves /metrics on listen
 	adminToken               string   // "" refuses every call of the API
 	portalURL                *url.URL // nil for no portal
+	portalBrand              portal.Brand
+	portalFrameAncestors     []string
 	trustedProxies           []netip.Prefix
 	tlsCert, tlsKey          string // "" for plain HTTP
 	trace                    traceConfig

@@ -165,6 +165,11 @@ var settingTable = []setting{
 		return nil
 	}},
 	{"portal-url", "", "the portal's public `URL`, such as https://webhooks.example.com/portal/ (default derived from --listen and --tls-cert)", parsePortalURL},
+	{"portal-name", "", "`name` that the portal bears, of at most 60 characters (default Webhooks)", parsePortalName},
+	{"portal-logo", "", "`file` with the portal's logo, PNG, JPEG, WebP or SVG of at most 128 KB; a second one, after a comma, is for dark backgrounds", parsePortalLogo},
+	{"portal-accent", "", "`colour` of the portal's buttons and links, such as #3451c6, in quotes; a second one, after a comma, is for dark backgrounds", parsePortalAccent},
+	{"portal-support", "", "`link` to your support on the pages of the portal, https://… or mailto:… (default none)", parsePortalSupport},
+	{"portal-frame-ancestors", "", "`origins` whose pages may show the portal in a frame, such as https://my.example.com, comma separated (default none)", parsePortalFrameAncestors},
 	{"messages", "walhook,walhook.event", "`prefixes` of the logical messages that walhook takes, comma separated, or off: a prefix that ends in .event carries events, any other carries results", parseMessages},
 	{"trace-endpoint", "", "`URL` of an OpenTelemetry collector for traces over HTTP (OTLP), such as http://127.0.0.1:4318/v1/traces (default none)", parseTraceEndpoint},
 	{"trace-sample", "0.01", "`fraction` of events that are traced, 0 to 1", func(s *settings, text string) (err error) {
