@@ -1,12 +1,15 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -49,16 +52,21 @@ func TestIdempotency_EveryCreationHappensOnce(t *testing.T) {
 		status                     int
 		count                      string
 	}{
-		"webhook":                  {token, "PUT", webhooks, `{"data":{"name":"<n>","uri":"https://me:pw@example.com/x?q=<&>","custom_data":{"a":"<b>"},"retiees":3}}`, 201, "endpoint"},
-		"webhook, by the operator": {adminToken, "PUT", webhooks, `{"data":{"name":"o","uri":"https://example.com/o","rate_limit":2.5}}`, 201, "endpoint"},
-		"token":                    {adminToken, "PUT", tokens, `{"data":{"name":"crm"}}`, 201, "token"},
-		"replay":                   {token, "POST", webhooks + "/" + id + "/replay", `{"data":{"since":"2026-03-09T00:00:00Z","rate":3}}`, 202, "request"},
-		"resync":                   {token, "POST", webhooks + "/" + id + "/resync", `{"data":{"schema":"dids"}}`, 202, "resync"},
+		"webhook":                  {token, "PUT", webhooks, `{"data":{"name":"<n>","uri":"https://me:pw@example.com/x?q=<&>","custom_data":{"a":"<b>"},"retiees":3}}`, 201, "walhook.endpoint"},
+		"webhook, by the operator": {adminToken, "PUT", webhooks, `{"data":{"name":"o","uri":"https://example.com/o","rate_limit":2.5}}`, 201, "walhook.endpoint"},
+		"token":                    {adminToken, "PUT", tokens, `{"data":{"name":"crm"}}`, 201, "walhook.token"},
+		"replay":                   {token, "POST", webhooks + "/" + id + "/replay", `{"data":{"since":"2026-03-09T00:00:00Z","rate":3}}`, 202, "walhook.request"},
+		"resync":                   {token, "POST", webhooks + "/" + id + "/resync", `{"data":{"schema":"dids"}}`, 202, "walhook.resync"},
+		"retry":                    {token, "POST", webhooks + "/" + id + "/retry", `{"data":{}}`, 202, "walhook.endpoint e CROSS JOIN generate_series(1, e.retry_asked)"},
+		"secret":                   {token, "POST", webhooks + "/" + id + "/secret/rotate", `{"data":{"overlap_seconds":60}}`, 200, "walhook.audit WHERE action = 'secret rotated'"},
+		"secret, at once":          {token, "POST", webhooks + "/" + id + "/secret/rotate", `{"data":{"overlap_seconds":0}}`, 200, "walhook.audit WHERE action = 'secret rotated'"},
+		"portal":                   {token, "PUT", "/v2/accounts/7/portal", "", 201, "walhook.portal_link"},
+		"portal, by the operator":  {adminToken, "PUT", "/v2/accounts/7/portal", "", 201, "walhook.portal_link"},
 	} {
 		key := withKey(name + onceKey[:8])
 		key[1] = `"` + key[1] + `"`
 		first := w.want(t, c.status, c.bearer, c.method, c.path, c.body, key...)
-		count := "SELECT count(*) FROM walhook." + c.count
+		count := "SELECT count(*) FROM " + c.count
 		before := one[int](t, w, count)
 		for i, at := range []*world{w, other} {
 			again := at.want(t, c.status, c.bearer, c.method, strings.Replace(c.path, "/v2/", "/api/v1/", 1-i), c.body+" \n", key...)
@@ -72,6 +80,9 @@ func TestIdempotency_EveryCreationHappensOnce(t *testing.T) {
 		if first.header.Get(replayedHeader) != "" {
 			t.Errorf("%s: the first answer calls itself another's", name)
 		}
+		if c.body == "" {
+			continue // there is one request alone
+		}
 		// The same with members in another order, and then another request.
 		w.want(t, c.status, c.bearer, c.method, c.path, reordered(c.body), key...)
 		w.want(t, 422, c.bearer, c.method, c.path, strings.Replace(c.body, `{"data":{`, `{"data":{"more":1,`, 1), key...)
@@ -79,6 +90,69 @@ func TestIdempotency_EveryCreationHappensOnce(t *testing.T) {
 		if after := one[int](t, w, count); after != before {
 			t.Errorf("%s: %d were made by another request", name, after-before)
 		}
+	}
+}
+
+// A repeated rotation without an overlap, too, is answered only once no sender signs with
+// the earlier secret: the first one may have ended without waiting.
+func TestIdempotency_ARepeatedRotationWaitsAsTheFirst(t *testing.T) {
+	w := newWorld(t)
+	path := "/v2/accounts/7/webhooks/" + w.webhook(t, adminToken, "7", "") + "/secret/rotate"
+	first := w.want(t, 200, adminToken, "POST", path, `{"data":{"overlap_seconds":0}}`, withKey(onceKey)...)
+	w.exec(t, "WITH s AS (INSERT INTO walhook.sender (name, process, lease_until) VALUES ('s', 'p', now() + interval '1 h') RETURNING id) UPDATE walhook.shard SET sender = (SELECT id FROM s)")
+	again := make(chan reply, 1)
+	go func() {
+		again <- w.call(t, adminToken, "POST", path, `{"data":{"overlap_seconds":0}}`, withKey(onceKey)...)
+	}()
+	select {
+	case r := <-again:
+		t.Errorf("answered while a sender signs with the earlier secret: %s", r.text)
+		return
+	case <-time.After(time.Second):
+	}
+	w.exec(t, "UPDATE walhook.endpoint SET confirmed_revision = revision")
+	if r := <-again; r.text != first.text {
+		t.Errorf("%s, then %s", first.text, r.text)
+	}
+}
+
+func TestIdempotency_ARetryIsAnsweredTheSameOnceItWasSent(t *testing.T) {
+	w, token, events := eventsWorld(t)
+	path, body := strings.TrimSuffix(events, "/events")+"/retry", `{"data":{"event_ids":["evt_4"]}}`
+	w.want(t, 409, token, "POST", path, `{"data":{"event_ids":["evt_1"]}}`, withKey(onceKey)...)
+	first := w.want(t, 202, token, "POST", path, body, withKey(onceKey)...) // what failed is not remembered
+	w.exec(t, "DELETE FROM walhook.retry")
+	w.want(t, 409, token, "POST", path, body)
+	if again := w.want(t, 202, token, "POST", path, body, withKey(onceKey)...); again.text != first.text {
+		t.Errorf("%s, then %s", first.text, again.text)
+	}
+}
+
+// A repeated answer holds the same link, which still opens once, and no other process
+// nor another token gets it.
+func TestIdempotency_ARepeatedLinkOpensOnce(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	link := func(bearer string) string {
+		at, err := url.Parse(w.want(t, 201, bearer, "PUT", "/v2/accounts/7/portal", "", withKey(onceKey)...).data(t)["url"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at.Query().Get("link")
+	}
+	first, again := link(token), link(token)
+	if first != again || link(adminToken) == first || link(w.token(t, "7", "")) == first {
+		t.Error("another link, or another's link")
+	}
+	if _, _, err := w.admin.UsePortalLink(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.admin.UsePortalLink(t.Context(), link(token)); !errors.Is(err, admin.ErrNoPortalLink) {
+		t.Errorf("a repeated link opened again: %v", err)
+	}
+	rows := one[string](t, w, "SELECT string_agg(convert_from(decode(replace(encode(sealed, 'hex'), '00', '01'), 'hex'), 'LATIN1'), ' ') FROM walhook.idempotency")
+	if strings.Contains(rows, first) || strings.Contains(rows, "whlink_") {
+		t.Error("a link is stored in clear")
 	}
 }
 

@@ -25,7 +25,7 @@ func (w *world) as(t *testing.T, p Principal, method, path, body string) *httpte
 // session is a principal of an account's session of the portal.
 func (w *world) session(t *testing.T, by admin.Caller, account string) Principal {
 	t.Helper()
-	link, err := w.admin.CreatePortalLink(t.Context(), by, account)
+	link, err := w.admin.CreatePortalLink(t.Context(), by, account, admin.Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

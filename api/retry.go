@@ -12,6 +12,7 @@ import (
 
 	"walhook/outbox"
 	"walhook/outbox/address"
+	"walhook/outbox/admin"
 )
 
 // retryFields select the events to retry.
@@ -29,12 +30,18 @@ type retried struct {
 
 func (s *subscriptions) registerRetry(routes huma.API) {
 	s.retries = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[retryFields]())
-	registerOptional(routes, expensive(withBody(operation("retry", http.MethodPost, "/accounts/{account_id}/webhooks/{webhook_id}/retry", "Retry now",
+	registerOptional(routes, idempotent(expensive(withBody(operation("retry", http.MethodPost, "/accounts/{account_id}/webhooks/{webhook_id}/retry", "Retry now",
 		"Makes what waits for a retry due now, and lets an open or paused webhook try at once. The events of one record stay in order. Delivered and dead-lettered events are sent again by replay."),
-		s.retries, http.StatusAccepted)), handled(s, s.retry))
+		s.retries, http.StatusAccepted))), handled(s, s.retry))
 }
 
 func (s *subscriptions) retry(ctx context.Context, in *replayInput) (*answer[retried], error) {
+	return makeOnce(ctx, s, "retry "+in.WebhookID, in.RawBody, func(asked creation[retried]) (*answer[retried], error) {
+		return s.retryOnce(ctx, in, asked)
+	})
+}
+
+func (s *subscriptions) retryOnce(ctx context.Context, in *replayInput, once creation[retried]) (*answer[retried], error) {
 	w, err := s.webhook(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
@@ -57,19 +64,23 @@ func (s *subscriptions) retry(ctx context.Context, in *replayInput) (*answer[ret
 	if wait := s.retrying.take(w.Account, address.HostOf(w.URL)); wait > 0 && w.State == outbox.EndpointActive {
 		return nil, tooMany(wait, "too many retries asked for of this account or of this host: try again later")
 	}
-	done, err := s.cfg.Admin.RetryNow(ctx, callOf(ctx).caller(), w.Account, w.ID, ids)
+	var made *answer[retried]
+	done, err := s.cfg.Admin.RetryNow(ctx, callOf(ctx).caller(), w.Account, w.ID, ids, once.once, func(done admin.Retried) ([]byte, error) {
+		idle := fmt.Sprintf("event_ids: %d of them wait for no retry: they are being sent, wait for their first attempt, or were delivered or dead-lettered, in which case POST …/replay sends them again", len(done.Idle))
+		switch {
+		case len(done.Idle) > 0 && done.Waiting == 0 && !done.Probes:
+			return nil, fail(http.StatusConflict, idle)
+		case len(done.Idle) > 0:
+			warnings = append(warnings, idle)
+		case done.Due == 0 && !done.Probes:
+			warnings = append(warnings, "nothing waits for a retry that is not due yet")
+		}
+		made = answerOf(retried{Due: done.Due, More: done.More, Probes: done.Probes, AskedAt: time.Now().UTC()}, sent.warnings, warnings)
+		return once.write(made)
+	})
 	if err != nil {
 		return nil, err
 	}
-	idle := fmt.Sprintf("event_ids: %d of them wait for no retry: they are being sent, wait for their first attempt, or were delivered or dead-lettered, in which case POST …/replay sends them again", len(done.Idle))
-	switch {
-	case len(done.Idle) > 0 && done.Waiting == 0 && !done.Probes:
-		return nil, fail(http.StatusConflict, idle)
-	case len(done.Idle) > 0:
-		warnings = append(warnings, idle)
-	case done.Due == 0 && !done.Probes:
-		warnings = append(warnings, "nothing waits for a retry that is not due yet")
-	}
 	s.audit(ctx, "retry", &w, zap.Int64("due", done.Due), zap.Bool("probes", done.Probes), zap.Int("events", len(ids)))
-	return answerOf(retried{Due: done.Due, More: done.More, Probes: done.Probes, AskedAt: time.Now().UTC()}, sent.warnings, warnings), nil
+	return made, nil
 }

@@ -43,8 +43,8 @@ func (s *subscriptions) registerSecrets(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks/{webhook_id}/secret"
 	huma.Register(routes, operation("read-secret", http.MethodGet, path, "Read the signing secret", ""), handled(s, s.readSecret))
 	s.rotations = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[rotateFields]())
-	registerOptional(routes, withBody(slow(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
-		"Until the overlap ends, deliveries carry signatures by the new and the previous secret, newest first. Up to 10 secrets sign at once, each until its time.")), s.rotations, http.StatusOK), handled(s, s.rotateSecret))
+	registerOptional(routes, idempotent(withBody(slow(operation("rotate-secret", http.MethodPost, path+"/rotate", "Replace the signing secret",
+		"Until the overlap ends, deliveries carry signatures by the new and the previous secret, newest first. Up to 10 secrets sign at once, each until its time.")), s.rotations, http.StatusOK)), handled(s, s.rotateSecret))
 }
 
 func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answer[signingSecret], error) {
@@ -77,6 +77,31 @@ func (s *subscriptions) readSecret(ctx context.Context, in *WebhookInput) (*answ
 }
 
 func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*answer[signingSecret], error) {
+	unconfirmed := false
+	made, err := makeOnce(ctx, s, "rotate-secret "+in.WebhookID, in.RawBody, func(asked creation[signingSecret]) (*answer[signingSecret], error) {
+		made, err := s.rotateSecretOnce(ctx, in, asked)
+		if unconfirmed = errors.Is(err, admin.ErrNotConfirmed); unconfirmed {
+			err = nil
+		}
+		return made, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if repeated := callOf(ctx).header.Get(replayedHeader) != ""; repeated && made.Body.Data.PreviousUntil.IsZero() {
+		// The first request may still wait, or its process may have ended meanwhile.
+		err := s.cfg.Admin.AwaitSecretEnd(ctx, in.AccountID, in.WebhookID)
+		if unconfirmed = errors.Is(err, admin.ErrNotConfirmed); err != nil && !unconfirmed {
+			return nil, err
+		}
+	}
+	if unconfirmed { // known after the commit only, so it is in no stored answer
+		made.Body.Warnings = append(made.Body.Warnings, admin.ErrNotConfirmed.Error())
+	}
+	return made, nil
+}
+
+func (s *subscriptions) rotateSecretOnce(ctx context.Context, in *rotateInput, once creation[signingSecret]) (made *answer[signingSecret], err error) {
 	w, err := s.webhook(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
@@ -90,17 +115,15 @@ func (s *subscriptions) rotateSecret(ctx context.Context, in *rotateInput) (*ans
 	if asked.OverlapSeconds != nil {
 		overlap = time.Duration(*asked.OverlapSeconds) * time.Second
 	}
-	secret, until, err := s.cfg.Admin.RotateWebhookSecret(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, overlap)
-	if errors.Is(err, admin.ErrNotConfirmed) {
-		sent.warnings, err = append(sent.warnings, err.Error()), nil
+	_, err = s.cfg.Admin.RotateWebhookSecret(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, overlap, once.once, func(r admin.Rotated) ([]byte, error) {
+		if r.Unusable { // it gets no overlap
+			sent.warnings = append(sent.warnings, unusableEarlier)
+		}
+		made = answerOf(signingSecret{Secret: r.Secret, PreviousUntil: utc(r.Until)}, sent.warnings)
+		return once.write(made)
+	})
+	if err == nil || errors.Is(err, admin.ErrNotConfirmed) {
+		s.audit(ctx, "secret rotated", &w)
 	}
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, "secret rotated", &w)
-	// A previous secret that cannot sign gets no overlap.
-	if _, ends, bad := s.cfg.Admin.WebhookSecrets(ctx, in.AccountID, in.WebhookID); errors.Is(bad, admin.ErrUnusableSecret) && len(ends) == 0 {
-		sent.warnings, until = append(sent.warnings, unusableEarlier), time.Time{}
-	}
-	return answerOf(signingSecret{Secret: secret, PreviousUntil: utc(until)}, sent.warnings), nil
+	return made, err
 }

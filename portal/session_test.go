@@ -85,7 +85,7 @@ func TestSession_EndsWithItsMaker(t *testing.T) {
 	by := admin.Caller{Token: token.ID, Account: "7"}
 	enter := func(account string) *browser {
 		t.Helper()
-		link, err := w.admin.CreatePortalLink(t.Context(), by, account)
+		link, err := w.admin.CreatePortalLink(t.Context(), by, account, admin.Once{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +95,7 @@ func TestSession_EndsWithItsMaker(t *testing.T) {
 		return b
 	}
 	moved, mine, later := enter("9"), enter("8"), enter("7")
-	unused, err := w.admin.CreatePortalLink(t.Context(), by, "9")
+	unused, err := w.admin.CreatePortalLink(t.Context(), by, "9", admin.Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestSession_EndsWithItsMaker(t *testing.T) {
 	}
 	mine.get(t, "a/8").want(t, http.StatusUnauthorized)
 	later.get(t, "a/7").want(t, http.StatusUnauthorized)
-	if _, err := w.admin.CreatePortalLink(t.Context(), by, "7"); err == nil {
+	if _, err := w.admin.CreatePortalLink(t.Context(), by, "7", admin.Once{}, nil); err == nil {
 		t.Error("an ended token made a link")
 	}
 }

@@ -116,7 +116,7 @@ func (w *world) browser(t *testing.T) *browser {
 // link makes a one-time link as an operator.
 func (w *world) link(t *testing.T, account string) string {
 	t.Helper()
-	made, err := w.admin.CreatePortalLink(t.Context(), admin.Caller{}, account)
+	made, err := w.admin.CreatePortalLink(t.Context(), admin.Caller{}, account, admin.Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func newPortalCommand() *cobra.Command {
 			if unknown {
 				return fmt.Errorf("account %s is not in the source: check the id", printable(args[0]))
 			}
-			link, err := a.CreatePortalLink(ctx, admin.Caller{}, args[0])
+			link, err := a.CreatePortalLink(ctx, admin.Caller{}, args[0], admin.Once{}, nil)
 			if err != nil {
 				return err
 			}

@@ -512,7 +512,7 @@ func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 			"created":  second(f.admin.CreateWebhook(t.Context(), w, Once{}, nil)),
 			"edited":   second(f.admin.EditWebhook(t.Context(), by, "8", outbox.AccountWebhook, nothing)),
 			"deleted":  second(f.admin.DeleteWebhook(t.Context(), by, "8", webhook.ID, anyState)),
-			"rotated":  third(f.admin.RotateWebhookSecret(t.Context(), by, "8", outbox.AccountWebhook, 0)),
+			"rotated":  second(f.admin.RotateWebhookSecret(t.Context(), by, "8", outbox.AccountWebhook, 0, Once{}, nil)),
 			"replayed": second(f.admin.CreateRequest(t.Context(), Request{Endpoint: next, Since: time.Unix(1, 0), Rate: 1, By: by}, Once{}, nil)),
 		} {
 			if !errors.Is(err, ErrCallerGone) {
@@ -522,5 +522,4 @@ func TestCaller_ATokenThatHasEndedChangesNothing(t *testing.T) {
 	}
 }
 
-func second[A any](_ A, err error) error        { return err }
-func third[A, B any](_ A, _ B, err error) error { return err }
+func second[A any](_ A, err error) error { return err }

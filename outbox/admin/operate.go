@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"walhook/outbox"
 	"walhook/outbox/address"
@@ -66,10 +64,14 @@ var ErrUnusableSecret = errors.New("the stored signing secret cannot be used")
 // WebhookSecrets is EndpointSecrets for one of an account's webhooks. until is
 // when each but the first signs no longer.
 func (a *Admin) WebhookSecrets(ctx context.Context, account, webhook string) (secrets []string, until []time.Time, err error) {
+	return a.webhookSecrets(ctx, a.pool, account, webhook)
+}
+
+func (a *Admin) webhookSecrets(ctx context.Context, q outbox.Querier, account, webhook string) (secrets []string, until []time.Time, err error) {
 	var secret string
 	var strict bool
 	var earlier []string
-	err = a.pool.QueryRow(ctx, secretsSQL, account, webhook).Scan(&strict, &secret, &earlier, &until)
+	err = q.QueryRow(ctx, secretsSQL, account, webhook).Scan(&strict, &secret, &earlier, &until)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNoEndpoint
 	}
@@ -209,14 +211,23 @@ func disableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, reason string) (E
 // operate changes one of an account's endpoints under a lock, as far as by may.
 // change may complete act, or take its action out where nothing changes.
 func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string, act *Act, change func(pgx.Tx, EndpointInfo) (EndpointInfo, error)) (e EndpointInfo, err error) {
+	return a.operateOnce(ctx, by, account, webhook, act, Once{}, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, []byte, error) {
+		e, err := change(tx, e)
+		return e, nil, err
+	})
+}
+
+// operateOnce is operate for a request that may have a key: change also returns what is
+// answered. Its errors are those of onceTx, too.
+func (a *Admin) operateOnce(ctx context.Context, by Caller, account, webhook string, act *Act, once Once, change func(pgx.Tx, EndpointInfo) (EndpointInfo, []byte, error)) (e EndpointInfo, err error) {
 	act.Account, act.Webhook = account, webhook
-	err = a.change(ctx, act, func(tx pgx.Tx) error {
+	alter := func(tx pgx.Tx) (answer []byte, err error) {
 		// Before any endpoint, as every transaction that sets a URL does.
 		if err := outbox.LockAccountsTx(ctx, tx); err != nil {
-			return err
+			return nil, err
 		}
 		if err := admits(ctx, tx, by, account); err != nil {
-			return err
+			return nil, err
 		}
 		rows, err := tx.Query(ctx, lockEndpointSQL, account, webhook)
 		if err == nil {
@@ -226,9 +237,12 @@ func (a *Admin) operate(ctx context.Context, by Caller, account, webhook string,
 			err = ErrNoEndpoint
 		}
 		if err == nil {
-			e, err = change(tx, e)
+			e, answer, err = change(tx, e)
 		}
-		return err
+		return answer, err
+	}
+	err = a.change(ctx, act, func(tx pgx.Tx) error {
+		return a.onceTx(ctx, tx, by, account, once, func() ([]byte, error) { return alter(tx) })
 	})
 	if err != nil {
 		if _, explained := errors.AsType[*StateError](err); !explained {
@@ -303,124 +317,4 @@ func (a *Admin) SetOrdering(ctx context.Context, account string, ordering outbox
 		}
 		return pgx.CollectExactlyOneRow(rows, scanEndpointInfo)
 	})
-}
-
-// maxSecretOverlap bounds what an operator may ask for: a secret that leaked
-// is of no use for long.
-const maxSecretOverlap = 30 * 24 * time.Hour
-
-// MaxSecrets is how many secrets of an endpoint sign at once: each is a signature
-// in a header that receivers bound.
-const MaxSecrets = 10
-
-// ErrTooManySecrets says that an endpoint has [MaxSecrets] already.
-var ErrTooManySecrets = fmt.Errorf("%d secrets sign at present, which is the limit", MaxSecrets)
-
-const (
-	ownSecretSQL = `SELECT own_secret FROM walhook.endpoint WHERE id = $1`
-
-	countEarlierSQL = `
-		SELECT cardinality(` + seal.EarlierSecretsSQL + `), coalesce((SELECT min(l.until) FROM ` + seal.EarlierSQL + ` l), clock_timestamp())
-		FROM walhook.endpoint e WHERE id = $1`
-
-	rotateSQL = `
-		UPDATE walhook.endpoint e SET secret = $2,
-			older_secrets = CASE WHEN $3::interval > interval '0' THEN ` + seal.OlderSecretsSQL + ` ELSE '{}' END,
-			older_until = CASE WHEN $3::interval > interval '0' THEN ` + seal.OlderUntilSQL + ` ELSE '{}' END,
-			previous_secret = CASE WHEN $3::interval > interval '0' THEN secret END,
-			previous_until = CASE WHEN $3::interval > interval '0' THEN clock_timestamp() + $3::interval END,
-			ended_secret_at = CASE WHEN $3::interval = interval '0' THEN clock_timestamp() ELSE ended_secret_at END,
-			revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE id = $1 RETURNING previous_until, revision`
-
-	// Nobody sends to an endpoint whose shard no living sender holds; whoever takes
-	// it reads what is stored then.
-	endedSQL = `
-		SELECT e.confirmed_revision >= $2 OR NOT EXISTS (
-			SELECT FROM walhook.shard s JOIN walhook.sender n ON n.id = s.sender WHERE s.id = e.id % $3 AND n.lease_until > clock_timestamp())
-		FROM walhook.endpoint e WHERE e.id = $1`
-)
-
-const (
-	// endTimeout is more than a lease: a sender that does not answer has none then.
-	endTimeout = 12 * time.Second
-	endPoll    = 50 * time.Millisecond
-)
-
-// RotateSecret gives an account's endpoint a new secret, and answers it. The
-// one before signs too until the instant that is answered, after overlap, and those
-// before that until theirs. Where overlap is zero all of them end: no attempt that
-// begins after the return is signed with them, by whichever process, unless
-// [ErrNotConfirmed] says that a sender did not answer; the new secret is in force
-// all the same. [ErrTooManySecrets], [ErrNoEndpoint] when there is none,
-// [ErrAccountEnded] when its account ended; a [*StateError] when the secret is the one in the account's own column.
-func (a *Admin) RotateSecret(ctx context.Context, account string, overlap time.Duration) (secret string, until time.Time, err error) {
-	return a.RotateWebhookSecret(ctx, Caller{}, account, outbox.AccountWebhook, overlap)
-}
-
-// RotateWebhookSecret is RotateSecret for one of an account's webhooks, by a
-// caller: [ErrCallerGone] when that may not.
-func (a *Admin) RotateWebhookSecret(ctx context.Context, by Caller, account, webhook string, overlap time.Duration) (secret string, until time.Time, err error) {
-	if overlap < 0 || overlap > maxSecretOverlap {
-		return "", time.Time{}, fmt.Errorf("overlap %s: want 0 to %s", overlap, maxSecretOverlap)
-	}
-	secret = seal.NewSecret()
-	var endpoint, revision int64
-	act := &Act{Action: actSecretRotated, Detail: "overlap " + overlap.String()}
-	_, err = a.operate(ctx, by, account, webhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		if !e.EndedAt.IsZero() {
-			return e, ErrAccountEnded
-		}
-		var own bool
-		if err := tx.QueryRow(ctx, ownSecretSQL, e.ID).Scan(&own); err != nil {
-			return e, err
-		}
-		if own {
-			return e, &StateError{e, "its secret is in the account table's column: change it there, and walhook follows by itself"}
-		}
-		var earlier int
-		var free time.Time
-		if err := tx.QueryRow(ctx, countEarlierSQL, e.ID).Scan(&earlier, &free); err != nil {
-			return e, err
-		}
-		if overlap > 0 && earlier >= MaxSecrets-1 {
-			return e, &StateError{e, fmt.Sprintf("%v: wait until %s, when the first of them expires, or expire all of them at once with an overlap of 0", ErrTooManySecrets, free.UTC().Format(time.RFC3339))}
-		}
-		var ends *time.Time
-		err := tx.QueryRow(ctx, rotateSQL, e.ID, a.secrets.Seal(secret, seal.Holder{Account: account, Webhook: webhook}), overlap).Scan(&ends, &revision)
-		until, endpoint = *cmp.Or(ends, new(time.Time)), e.ID
-		return e, err
-	})
-	if err != nil {
-		return "", time.Time{}, err
-	}
-	if overlap == 0 {
-		err = a.awaitEnd(ctx, endpoint, revision)
-	}
-	return secret, until, err
-}
-
-// ErrNotConfirmed says that a sender did not say that it knows of a change.
-var ErrNotConfirmed = errors.New("a sender did not confirm in time that the earlier secrets have expired: it may sign with them for some seconds")
-
-// awaitEnd waits until the sender of an endpoint knows a revision of it.
-func (a *Admin) awaitEnd(ctx context.Context, endpoint, revision int64) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, endTimeout, errors.New("wait until a secret has expired"))
-	defer cancel()
-	for {
-		var ended bool
-		err := a.pool.QueryRow(ctx, endedSQL, endpoint, revision, outbox.Shards).Scan(&ended)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows), err == nil && ended:
-			return nil
-		case err != nil && ctx.Err() == nil:
-			a.log.Warn("unknown whether a secret has expired", zap.Int64("endpoint", endpoint), zap.Error(err))
-			return ErrNotConfirmed
-		}
-		select {
-		case <-ctx.Done():
-			return ErrNotConfirmed
-		case <-time.After(endPoll):
-		}
-	}
 }

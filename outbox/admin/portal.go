@@ -101,32 +101,42 @@ const (
 
 // CreatePortalLink makes a link to the portal of an account. by is who asks: the link,
 // and the session that it becomes, end with by's token. [ErrTooManyPortalLinks],
-// [ErrAccountEnded] and [ErrCallerGone] as for a token.
-func (a *Admin) CreatePortalLink(ctx context.Context, by Caller, account string) (PortalLink, error) {
+// [ErrAccountEnded] and [ErrCallerGone] as for a token. With a key in once, answer writes
+// what is answered, and a repeated request is answered with the same link.
+func (a *Admin) CreatePortalLink(ctx context.Context, by Caller, account string, once Once, answer func(PortalLink) ([]byte, error)) (PortalLink, error) {
 	link := PortalLink{Account: account, Secret: portalLinkPrefix + randomText()}
 	err := a.change(ctx, &Act{Action: actPortalLink, Account: account}, func(tx pgx.Tx) error {
-		if err := admitNewTx(ctx, tx, by, account); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, lockPortalSQL, account); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, forgetPortalLinksSQL); err != nil {
-			return err
-		}
-		var n int
-		if err := tx.QueryRow(ctx, countPortalLinksSQL, account).Scan(&n); err != nil {
-			return err
-		}
-		if n >= maxPortalLinks {
-			return ErrTooManyPortalLinks
-		}
-		return tx.QueryRow(ctx, createPortalLinkSQL, hashToken(link.Secret), account, by.Token, by.Account, PortalLinkFor).Scan(&link.ExpiresAt)
+		return a.onceTx(ctx, tx, by, account, once, func() ([]byte, error) {
+			if err := createPortalLinkTx(ctx, tx, by, &link); err != nil || answer == nil {
+				return nil, err
+			}
+			return answer(link)
+		})
 	})
 	if err != nil {
 		return PortalLink{}, fmt.Errorf("create a link to the portal of account %s: %w", account, err)
 	}
 	return link, nil
+}
+
+func createPortalLinkTx(ctx context.Context, tx pgx.Tx, by Caller, link *PortalLink) error {
+	if err := admitNewTx(ctx, tx, by, link.Account); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, lockPortalSQL, link.Account); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, forgetPortalLinksSQL); err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRow(ctx, countPortalLinksSQL, link.Account).Scan(&n); err != nil {
+		return err
+	}
+	if n >= maxPortalLinks {
+		return ErrTooManyPortalLinks
+	}
+	return tx.QueryRow(ctx, createPortalLinkSQL, hashToken(link.Secret), link.Account, by.Token, by.Account, PortalLinkFor).Scan(&link.ExpiresAt)
 }
 
 // UsePortalLink makes a session of a link, once, and returns it with the secret text of

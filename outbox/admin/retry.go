@@ -73,37 +73,47 @@ const (
 // the events with these webhook-ids, and ends a pause and the open time of the breaker.
 // An event that waits behind another one of its record is sent after that one, which
 // becomes due instead. A [*StateError] says that nothing is sent to the webhook.
-func (a *Admin) RetryNow(ctx context.Context, by Caller, account, webhook string, webhookIDs []string) (done Retried, err error) {
+// With a key in once, answer writes what is answered; its error undoes everything.
+func (a *Admin) RetryNow(ctx context.Context, by Caller, account, webhook string, webhookIDs []string, once Once, answer func(Retried) ([]byte, error)) (done Retried, err error) {
 	act := &Act{Action: actRetry}
-	_, err = a.operate(ctx, by, account, webhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
-		if e.State != outbox.EndpointActive {
-			return e, &StateError{e, "walhook sends nothing to the webhook at present (" + e.Reason + "): once it is enabled and has a URL, what waits is sent at once"}
+	_, err = a.operateOnce(ctx, by, account, webhook, act, once, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, []byte, error) {
+		if err := retryTx(ctx, tx, e, webhookIDs, &done); err != nil {
+			return e, nil, err
 		}
-		if err := tx.QueryRow(ctx, isDelayedSQL, e.ID).Scan(&done.Probes); err != nil {
-			return e, err
+		if done.nothing() {
+			act.Action = "" // nobody has anything to do
+		} else {
+			act.Detail = fmt.Sprintf("events made due: %d", done.Due)
+			if _, err := tx.Exec(ctx, askRetrySQL, e.ID); err != nil {
+				return e, nil, err
+			}
 		}
-		if _, err := tx.Exec(ctx, byRetryIndexSQL); err != nil {
-			return e, err
-		}
-		retry := retryAllTx
-		if len(webhookIDs) > 0 {
-			retry = retryNamedTx
-		}
-		if err := retry(ctx, tx, e.ID, webhookIDs, &done); err != nil {
-			return e, err
-		}
-		if len(done.Idle) > 0 && done.Waiting == 0 && !done.Probes {
-			act.Action = ""
-			return e, nil // nobody has anything to do
-		}
-		act.Detail = fmt.Sprintf("events made due: %d", done.Due)
-		_, err := tx.Exec(ctx, askRetrySQL, e.ID)
-		return e, err
+		text, err := answer(done)
+		return e, text, err
 	})
 	return done, err
 }
 
-func retryAllTx(ctx context.Context, tx pgx.Tx, endpoint int64, _ []string, done *Retried) error {
+// nothing says that nobody has anything to do.
+func (r *Retried) nothing() bool { return len(r.Idle) > 0 && r.Waiting == 0 && !r.Probes }
+
+func retryTx(ctx context.Context, tx pgx.Tx, e EndpointInfo, webhookIDs []string, done *Retried) error {
+	if e.State != outbox.EndpointActive {
+		return &StateError{e, "walhook sends nothing to the webhook at present (" + e.Reason + "): once it is enabled and has a URL, what waits is sent at once"}
+	}
+	if err := tx.QueryRow(ctx, isDelayedSQL, e.ID).Scan(&done.Probes); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, byRetryIndexSQL); err != nil {
+		return err
+	}
+	if len(webhookIDs) > 0 {
+		return retryNamedTx(ctx, tx, e.ID, webhookIDs, done)
+	}
+	return retryAllTx(ctx, tx, e.ID, done)
+}
+
+func retryAllTx(ctx context.Context, tx pgx.Tx, endpoint int64, done *Retried) error {
 	tag, err := tx.Exec(ctx, retryAllSQL, endpoint, MaxRetryNow)
 	if err != nil {
 		return fmt.Errorf("make retries due: %w", err)
