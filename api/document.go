@@ -31,7 +31,7 @@ type webhookFields struct {
 	Schemas             *[]string      `json:"schemas,omitempty" maxItems:"100" nullable:"false" doc:"only records of these schemas; empty means all"`
 	Types               *[]recordType  `json:"types,omitempty" maxItems:"3" nullable:"false" doc:"only changes of these types; empty means all"`
 	Target              *webhookTarget `json:"target,omitempty" doc:"only events of one number, extension, ring group or queue"`
-	Format              *string        `json:"format,omitempty" enum:"envelope,json,form" doc:"the form of the body; the default is the hook's own"`
+	Format              *string        `json:"format,omitempty" enum:"envelope,json,form,cloudevents" doc:"the form of the body; the default is the hook's own"`
 	Retries             *int           `json:"retries,omitempty" minimum:"0" maximum:"10" doc:"the number of retries of an event; the default is the whole schedule"`
 	RateLimit           *float64       `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"attempts per second at most; 0 means no limit"`
 	CustomData          map[string]any `json:"custom_data,omitempty" maxProperties:"100" doc:"merged into each event last, so that it overwrites"`

@@ -76,6 +76,9 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 			wrong.add("uri", kindInvalid, "%s", fault)
 		}
 	}
+	if w.Format == "cloudevents" && w.HTTPVerb == "get" {
+		wrong.add("format", kindInvalid, "cloudevents needs a body, and a get has none: use http_verb post or put")
+	}
 	checkTexts(w, in, wrong)
 	if fault := w.ResyncFault("", "insert"); w.InitialState && fault != nil {
 		wrong.add("initial_state", kindInvalid, "cannot be true: %s", fault)

@@ -43,9 +43,10 @@ type eventTypeField struct {
 
 // eventTypeExample is one body in each format that a webhook may set.
 type eventTypeExample struct {
-	Envelope json.RawMessage `json:"envelope" doc:"with the record as a string in data"`
-	JSON     json.RawMessage `json:"json" doc:"with the record as an object in data"`
-	Form     string          `json:"form" doc:"as application/x-www-form-urlencoded"`
+	Envelope    json.RawMessage `json:"envelope" doc:"with the record as a string in data"`
+	JSON        json.RawMessage `json:"json" doc:"with the record as an object in data"`
+	Form        string          `json:"form" doc:"as application/x-www-form-urlencoded"`
+	CloudEvents json.RawMessage `json:"cloudevents" doc:"as a CloudEvent 1.0 in structured JSON; id, subject and time are made up"`
 }
 
 func (s *subscriptions) registerEventTypes(routes huma.API) {
@@ -82,7 +83,7 @@ func shownEventType(t *catalog.EventType) eventType {
 	}
 	for i := range t.Forms {
 		of, example := &t.Forms[i], &t.Examples[i]
-		form := eventTypeForm{Value: of.If, Fields: []eventTypeField{}, Example: eventTypeExample{example.Envelope, example.JSON, string(example.Form)}}
+		form := eventTypeForm{Value: of.If, Fields: []eventTypeField{}, Example: eventTypeExample{example.Envelope, example.JSON, string(example.Form), example.CloudEvents}}
 		if of.If != "" {
 			form.Field = of.Key
 		}

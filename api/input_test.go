@@ -53,6 +53,7 @@ func TestInput_WhatIsWrongIsNamed(t *testing.T) {
 		{"much custom data", `{"custom_data":{"a":"` + strings.Repeat("v", maxCustomBytes) + `"}}`, "custom_data"},
 		{"deep custom data", `{"custom_data":{"a":` + strings.Repeat("[", 9) + strings.Repeat("]", 9) + `}}`, "custom_data"},
 		{"a format", `{"format":"xml"}`, "format"},
+		{"a CloudEvent without a body", `{"format":"cloudevents","http_verb":"get"}`, "format"},
 		{"types", `{"types":["create"]}`, "types[0]"},
 		{"schemas", `{"schemas":[7]}`, "schemas[0]"},
 		{"an empty schema", `{"schemas":[""]}`, "schemas"},

@@ -59,7 +59,7 @@ type EndpointRevision struct {
 // EndpointSettings are how an account wants its events to be sent.
 type EndpointSettings struct {
 	HTTPVerb string // post, get or put
-	Format   string // envelope, json or form; "" is what the event says
+	Format   string // envelope, json, form or cloudevents; "" is what the event says
 	// CustomData is a JSON object without white space between its tokens, which
 	// is merged into each event last; nil for none.
 	CustomData []byte

@@ -26,9 +26,10 @@ type eventTypeForm struct {
 	Value   string           `json:"value"`
 	Fields  []eventTypeField `json:"fields"`
 	Example struct {
-		Envelope json.RawMessage `json:"envelope"`
-		JSON     json.RawMessage `json:"json"`
-		Form     string          `json:"form"`
+		Envelope    json.RawMessage `json:"envelope"`
+		JSON        json.RawMessage `json:"json"`
+		Form        string          `json:"form"`
+		CloudEvents json.RawMessage `json:"cloudevents"`
 	} `json:"example"`
 }
 

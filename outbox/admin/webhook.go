@@ -46,7 +46,7 @@ type Webhook struct {
 	// Target is number, extension, ringGroup or queue when the webhook is bound
 	// to the one named TargetID; "" is none.
 	Target, TargetID string
-	Format           string // envelope, json or form; "" is what the event's hook says
+	Format           string // envelope, json, form or cloudevents; "" is what the event's hook says
 	// Retries is 0 to 10; nil is the whole schedule.
 	Retries   *int
 	RateLimit float64 // attempts a second; 0 is no limit

@@ -27,7 +27,7 @@ const (
 // Example is a body in each format for which a webhook may ask, byte for byte as the
 // sender writes it.
 type Example struct {
-	Envelope, JSON, Form []byte
+	Envelope, JSON, Form, CloudEvents []byte
 	// EventType and EventSchema are the event's columns in the event log.
 	EventType, EventSchema string
 }
@@ -62,7 +62,9 @@ func resultType() EventType {
 		}}},
 	}}
 	body := r.AppendEnvelope(nil)
-	t.Examples = []Example{{EventType: r.Type, EventSchema: r.Schema, Envelope: body, JSON: body, Form: formOf(body)}}
+	t.Examples = []Example{{
+		EventType: r.Type, EventSchema: r.Schema, Envelope: body, JSON: body, Form: formOf(body), CloudEvents: cloudEventOf(r.Type, r.Schema, body),
+	}}
 	return t
 }
 
@@ -80,6 +82,7 @@ func recordExample(d *Description) Example {
 		{Name: "data", Value: schemas.AppendObject(nil, data)},
 	})
 	x.Form = formOf(x.Envelope)
+	x.CloudEvents = cloudEventOf(typ, d.Name, schemas.AppendObject(nil, data))
 	return x
 }
 
@@ -89,6 +92,14 @@ func envelopeOf(typ, schema string, data []schemas.Member) []byte {
 		schemas.StringMember("schema", []byte(schema)),
 		schemas.StringMember("data", schemas.AppendObject(nil, data)),
 	})
+}
+
+// cloudEventOf is an example's CloudEvent. Its id, subject and time are made up.
+func cloudEventOf(typ, schema string, data []byte) []byte {
+	e := schemas.CloudEvent{
+		ID: exampleWebhookID, Schema: schema, Type: typ, Record: exampleKey, Time: exampleTime, Data: data,
+	}
+	return e.Append(nil)
 }
 
 // formOf writes an object as a form; nil if it is none, which no example is.
@@ -187,5 +198,7 @@ func (d *Derivation) example() Example {
 // exampleOf is the body of an event that is not of the record feed.
 func exampleOf(body []byte, typ, schema string) Example {
 	members, _ := schemas.ParseObject(body) // an object that we wrote
-	return Example{EventType: typ, EventSchema: schema, Envelope: envelopeOf(typ, schema, members), JSON: body, Form: formOf(body)}
+	return Example{
+		EventType: typ, EventSchema: schema, Envelope: envelopeOf(typ, schema, members), JSON: body, Form: formOf(body), CloudEvents: cloudEventOf(typ, schema, body),
+	}
 }

@@ -8,8 +8,12 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// The account and the commit of all examples.
-const exampleAccount = "7"
+// The account, the webhook-id, the key and the commit of all examples.
+const (
+	exampleAccount   = "7"
+	exampleWebhookID = "evt_0000000001A2B3C8_12"
+	exampleKey       = "42"
+)
 
 var exampleTime = time.Date(2026, time.March, 9, 14, 30, 0, 0, time.UTC)
 

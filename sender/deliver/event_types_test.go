@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"testing"
+	"time"
 
 	"walhook/outbox"
 	"walhook/schemas/catalog"
@@ -21,7 +22,8 @@ func TestRender_MakesTheExamplesOfTheCatalog(t *testing.T) {
 				if typ.Format == "" { // the event log holds envelopes of the record feed
 					event.Body = x.Envelope
 				}
-				for format, want := range map[string][]byte{"envelope": x.Envelope, "json": x.JSON, "form": x.Form} {
+				event.WebhookID, event.Record, event.CommittedAt = "evt_0000000001A2B3C8_12", "42", time.Date(2026, time.March, 9, 14, 30, 0, 0, time.UTC)
+				for format, want := range map[string][]byte{"envelope": x.Envelope, "json": x.JSON, "form": x.Form, "cloudevents": x.CloudEvents} {
 					sent, err := render(&outbox.EndpointSettings{Format: format}, &event)
 					if err != nil || string(sent.body) != string(want) || len(want) == 0 {
 						t.Errorf("%s as %s: sent %s, example %s, %v", typ.Name, format, sent.body, want, err)

@@ -219,14 +219,16 @@ func (s *signer) sign(id, timestamp string, body []byte) string {
 
 // The formats of endpoints and events (docs/CONTRACT.md §7).
 const (
-	formatEnvelope = "envelope" // {"type":…,"schema":…,"data":"…"}, data being a JSON string
-	formatJSON     = "json"     // the object itself
-	formatForm     = "form"     // application/x-www-form-urlencoded
+	formatEnvelope = "envelope"    // {"type":…,"schema":…,"data":"…"}, data being a JSON string
+	formatJSON     = "json"        // the object itself
+	formatForm     = "form"        // application/x-www-form-urlencoded
+	formatCloud    = "cloudevents" // CloudEvents 1.0, structured
 )
 
 const (
-	typeJSON = "application/json"
-	typeForm = "application/x-www-form-urlencoded"
+	typeJSON  = "application/json"
+	typeForm  = "application/x-www-form-urlencoded"
+	typeCloud = "application/cloudevents+json"
 )
 
 // request is one event in the format of its endpoint. The signature covers the body, or
@@ -267,6 +269,15 @@ func render(s *outbox.EndpointSettings, event *outbox.Event) (request, error) {
 		asStored = format == formatJSON
 	}
 	if r.method != http.MethodGet && asStored && s.CustomData == nil {
+		return r, nil
+	}
+	if format == formatCloud && r.method != http.MethodGet {
+		r.contentType = typeCloud
+		body, err := cloudEvent(s.CustomData, event)
+		if err != nil {
+			return request{}, fmt.Errorf("render: %w", err)
+		}
+		r.body = body
 		return r, nil
 	}
 	members, err := compose(s.CustomData, event, format)
@@ -320,6 +331,27 @@ func compose(custom []byte, event *outbox.Event, format string) ([]schemas.Membe
 		}, nil
 	}
 	return members, nil
+}
+
+// cloudEvent writes an event as a CloudEvent, whose data is the record, or for other
+// events their body.
+func cloudEvent(custom []byte, event *outbox.Event) ([]byte, error) {
+	members, err := schemas.ParseObject(event.Body)
+	if err != nil {
+		return nil, err
+	}
+	e := schemas.CloudEvent{
+		ID: event.WebhookID, Schema: event.Schema, Type: event.Type, Record: event.Record, Time: event.CommittedAt, Custom: custom, Data: event.Body,
+	}
+	if event.Format == "" {
+		openData(members)
+		for _, m := range members {
+			if m.Name == "data" {
+				e.Data = m.Value
+			}
+		}
+	}
+	return e.Append(make([]byte, 0, len(event.Body)+len(custom)+300)), nil
 }
 
 // openData turns an envelope's data into an object. It leaves data that custom data has

@@ -1,0 +1,68 @@
+package schemas
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// CloudEventSource is the attribute source of all events. With the id, which holds the
+// number of the webhook, it names an event among all of an installation.
+const CloudEventSource = "urn:walhook"
+
+// CloudEvent is an event in the structured form of CloudEvents 1.0 (JSON Event Format,
+// 3.2). Its specversion is 1.0 and its data application/json.
+type CloudEvent struct {
+	ID           string // the webhook-id
+	Schema, Type string // together the attribute type: walhook.dids.update
+	Record       string // the schema, a colon and the record's key; the subject is that key
+	Time         time.Time
+	Data         json.RawMessage
+	// Custom is an object that becomes the extension attribute customdata, as text: an
+	// extension attribute holds no object (CloudEvents 1.0.2, 3.1). nil for none.
+	Custom []byte
+}
+
+// Append appends the event without white space between its tokens.
+func (e *CloudEvent) Append(dst []byte) []byte {
+	kind := "walhook"
+	for _, part := range []string{e.Schema, e.Type} {
+		if part != "" {
+			kind += "." + part
+		}
+	}
+	members := []Member{
+		StringMember("specversion", []byte("1.0")),
+		attribute("id", e.ID),
+		attribute("source", CloudEventSource),
+		attribute("type", kind),
+	}
+	if subject := strings.TrimPrefix(e.Record, e.Schema+":"); subject != "" {
+		members = append(members, attribute("subject", subject))
+	}
+	members = append(members,
+		StringMember("time", []byte(e.Time.UTC().Format(time.RFC3339Nano))),
+		StringMember("datacontenttype", []byte("application/json")))
+	if e.Custom != nil {
+		members = append(members, StringMember("customdata", e.Custom))
+	}
+	return AppendObject(dst, append(members, Member{Name: "data", Value: e.Data}))
+}
+
+// attribute percent-encodes the characters that no attribute may hold: control
+// characters and Unicode's noncharacters (CloudEvents 1.0.2, 3.1), as bytes of UTF-8.
+func attribute(name, value string) Member {
+	var b strings.Builder
+	for _, r := range value {
+		if unicode.IsControl(r) || unicode.Is(unicode.Noncharacter_Code_Point, r) {
+			for _, c := range []byte(string(r)) {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return StringMember(name, []byte(b.String()))
+}
