@@ -37,8 +37,9 @@ func newAuditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "List who changed what, and who read secrets",
 		Long: `Lists who did what, the newest first: every change of every account, every read of
-a secret and every test, by the API, the portal and the commands of walhook. The
-list holds no secret, no body and no URL. It reaches back 90 days.`,
+a secret and every test, by the API, the portal and the commands of walhook, setup
+and teardown among them. 'teardown --outbox' drops the list too, and logs a line.
+The list holds no secret, no body and no URL. It reaches back 90 days.`,
 		Example: `  walhook audit --account 7 --outbox postgres://walhook@db/walhook
   walhook audit --action "secret read" --since 2026-03-01T00:00:00Z --json`,
 		Args: cobra.NoArgs,

@@ -12,6 +12,7 @@ import (
 	"walhook/cdc/source"
 	"walhook/doctor"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 const setupLong = `Prepares source and outbox. You may run it again at any time: it leaves alone
@@ -68,12 +69,12 @@ func newSetupCommand() *cobra.Command {
 				return usageError{err}
 			}
 			defer store.Close()
-			over := source.Refuse
+			over, detail := source.Refuse, ""
 			switch {
 			case acceptGap && noReconcile:
-				over = source.Forget
+				over, detail = source.Forget, "--accept-gap --no-reconcile"
 			case acceptGap:
-				over = source.Reconcile
+				over, detail = source.Reconcile, "--accept-gap"
 			case noReconcile:
 				return usage(errors.New("--no-reconcile goes with --accept-gap"))
 			}
@@ -82,7 +83,7 @@ func newSetupCommand() *cobra.Command {
 				log.Info("the catalog has changed: the process that publishes adopts it at one position of the WAL, without a gap")
 				err = adopt(cmd.Context(), s.cdcConfig(), store, log)
 			}
-			if err != nil {
+			if err = recordAct(cmd.Context(), store, cmd.CommandPath(), admin.ActSetup, detail, err); err != nil {
 				return outboxFault(err)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "source and outbox are ready: start 'walhook run'")

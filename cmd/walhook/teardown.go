@@ -9,6 +9,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 const teardownLong = `Undoes what setup did to the source: drops the replication slot and the
@@ -49,6 +50,8 @@ func newTeardownCommand() *cobra.Command {
 			if err := outbox.Drop(cmd.Context(), s.Outbox); err != nil {
 				return outboxFault(err)
 			}
+			// The audit went with the outbox.
+			newLogger(s).Info("audit", zap.String("action", admin.ActTeardown), zap.String("who", "operator, "+cmd.CommandPath()), zap.String("detail", "the outbox, too"))
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "dropped the outbox")
 			return err
 		},
@@ -92,13 +95,17 @@ func tearDown(cmd *cobra.Command, s settings, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
-	return plan.Apply(ctx, store, func(step source.TeardownStep) {
+	err = plan.Apply(ctx, store, func(step source.TeardownStep) {
 		if step.What == step.SQL {
 			fmt.Fprintln(out, "restored:", sqlLine(step.SQL))
 		} else {
 			fmt.Fprintln(out, "dropped", printable(step.What))
 		}
 	})
+	if unknown != nil || store.CheckMigrated(ctx) != nil {
+		return err // there is no audit to write into
+	}
+	return recordAct(ctx, store, cmd.CommandPath(), admin.ActTeardown, fmt.Sprintf("steps: %d", len(plan.Steps)), err)
 }
 
 // takeOutboxFlag reports whether --outbox was given. Its optional value is the outbox's

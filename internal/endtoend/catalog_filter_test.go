@@ -46,6 +46,10 @@ func TestCatalogChange_KnowsWhatARowFilterHides(t *testing.T) {
 	s.db.Exec(t, "SELECT pg_drop_replication_slot('"+s.slot+"')")
 	s.db.Exec(t, "DELETE FROM extra WHERE id IN (3, 4); UPDATE extra SET n = 5 WHERE id IN (5, 6); UPDATE extra SET n = 0 WHERE id IN (7, 9)")
 	mustRun(t, "setup", "--source", s.db.URL, "--outbox", s.outbox.URL, "--slot", s.slot, "--catalog", changed, "--accept-gap")
+	var detail string
+	if err := conn.QueryRow(t.Context(), "SELECT detail FROM walhook.audit WHERE action = 'setup' ORDER BY at DESC LIMIT 1").Scan(&detail); err != nil || detail != "--accept-gap" {
+		t.Errorf("the audit says %q: %v", detail, err)
+	}
 	rows, err := conn.Query(t.Context(), `
 		SELECT (convert_from(body, 'UTF8')::json ->> 'type') || ' ' || record FROM walhook.event WHERE schema = 'extras' AND id > $1 ORDER BY id`, before)
 	if err != nil {

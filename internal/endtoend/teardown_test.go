@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -69,7 +70,11 @@ func TestTeardown_SetsBackWhatSetupChangedAndNobodySince(t *testing.T) {
 	if strings.Contains(listed, "full_before") || strings.Contains(o.identities(t), "dids:d") {
 		t.Errorf("teardown --dry-run says, or did:\n%s", listed)
 	}
-	mustRun(t, append([]string{"teardown"}, flags...)...)
+	cmd := childCommand(t, "teardown", "--source", o.db.URL, "--slot", o.settings["slot"])
+	cmd.Env = append(cmd.Env, "WALHOOK_OUTBOX="+o.outbox.URL) // as a flag it is to be dropped
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	if got, want := o.identities(t), strings.NewReplacer("taken:d", "taken:f", "changed:d", "changed:i").Replace(before); got != want {
 		t.Errorf("after teardown\n\t%s\nwant\n\t%s", got, want)
 	}
@@ -78,9 +83,38 @@ func TestTeardown_SetsBackWhatSetupChangedAndNobodySince(t *testing.T) {
 		+ (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d things left: %v", left, err)
 	}
+	if got, want := o.acts(t), []string{"operator, walhook teardown: teardown (steps: 8)", "operator, walhook setup: setup ()", "operator, walhook setup: setup ()"}; !slices.Equal(got, want) {
+		t.Errorf("the audit has %q, want %q", got, want)
+	}
 	again := strings.Split(mustRun(t, append([]string{"teardown"}, flags...)...), "\n")
 	if !slices.Contains(again, "nothing to undo on the source") {
 		t.Errorf("teardown again: %q", again)
+	}
+}
+
+// acts are the lines of walhook audit, the newest first.
+func (o *owned) acts(t *testing.T) (lines []string) {
+	t.Helper()
+	var list []struct{ Actor, Action, Detail string }
+	text := mustRun(t, append([]string{"audit", "--json"}, o.flags(t, []string{"audit"})...)...)
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	for _, one := range list {
+		lines = append(lines, one.Actor+": "+one.Action+" ("+one.Detail+")")
+	}
+	return lines
+}
+
+// A teardown that drops the outbox, and the audit with it, leaves a line in the log.
+func TestTeardown_OfTheOutboxLogsWhoDidIt(t *testing.T) {
+	t.Parallel()
+	o := newOwned(t, ownedTables, ownedCatalog)
+	o.setup(t)
+	cmd := childCommand(t, "teardown", "--source", o.db.URL, "--slot", o.settings["slot"], "--outbox", o.outbox.URL)
+	out, err := cmd.CombinedOutput()
+	if text := string(out); err != nil || !strings.Contains(text, `"action":"teardown"`) || !strings.Contains(text, "operator, walhook teardown") {
+		t.Errorf("teardown --outbox: %v\n%s", err, text)
 	}
 }
 

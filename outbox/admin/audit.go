@@ -49,6 +49,7 @@ const (
 	ActSecretRead    = "secret read"
 	ActWebhookTested = "webhook tested"
 	ActSetup         = "setup"
+	ActTeardown      = "teardown"
 	ActDoctor        = "doctor run"
 )
 
@@ -57,7 +58,7 @@ func Actions() []string {
 	return []string{
 		actWebhookCreated, actWebhookEdited, actWebhookDeleted, actWebhookEnabled, actWebhookDisabled, ActWebhookTested, actOrdering,
 		ActSecretRead, actSecretRotated, actReplay, actResync, actRetry, actTokenCreated, actTokenDeleted,
-		actHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, ActSetup, ActDoctor,
+		actHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, ActSetup, ActTeardown, ActDoctor,
 	}
 }
 
