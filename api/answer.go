@@ -46,6 +46,7 @@ type errorBody struct {
 	Message   string                      `json:"message" doc:"what is wrong, for people"`
 	Status    string                      `json:"status" enum:"error"`
 	RequestID string                      `json:"request_id" doc:"names the request in the operator's log"`
+	Oldest    string                      `json:"oldest,omitempty" doc:"with 410: the cursor before the oldest event of the feed that is kept"`
 }
 
 // fault is one error of a field.
@@ -59,6 +60,7 @@ type failure struct {
 	message string
 	fields  map[string]map[string]fault
 	after   time.Duration // when to try again; zero if trying again does not help
+	oldest  string        // of a feed; "" for any other answer
 }
 
 func (f *failure) Error() string  { return f.message }
@@ -74,7 +76,7 @@ func (f *failure) GetHeaders() http.Header {
 }
 
 func (f *failure) body(requestID string) errorBody {
-	return errorBody{Data: f.fields, Error: strconv.Itoa(f.status), Message: f.message, Status: "error", RequestID: requestID}
+	return errorBody{Data: f.fields, Error: strconv.Itoa(f.status), Message: f.message, Status: "error", RequestID: requestID, Oldest: f.oldest}
 }
 
 func fail(status int, message string) *failure { return &failure{status: status, message: message} }

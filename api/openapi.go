@@ -114,6 +114,9 @@ func completeOpenAPI(doc *huma.OpenAPI) {
 					Schema:      &huma.Schema{Type: huma.TypeString},
 				}}
 			}
+			if op.Metadata[mayBeGone] != nil {
+				may = append(slices.Clone(may), http.StatusGone)
+			}
 			for _, status := range may {
 				op.Responses[strconv.Itoa(status)] = &huma.Response{
 					Description: http.StatusText(status),

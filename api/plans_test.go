@@ -58,6 +58,7 @@ func planCalls(since string) map[string][][2]string {
 			"&state=retry", "&state=dead", "&state=waiting", "&state=held", "&state=delivered", "&state=replayed", "&schema=none", "&type=insert",
 			"&record=dids:77", "&record=dids:77&state=retry&start_key="+keyOf(60_000), "&record=none:1&state=dead", "&since="+since, "&until="+since, "&since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z&schema=none"),
 		"GET " + one + "/events/{event_id}": {{bare, bare}},
+		"GET " + one + "/feed":              {{bare, bare}, {"?limit=500", bare}, {"?last=1000", bare}, {"?last=0", bare}},
 		"GET " + one + "/replay":            lists("&start_key=" + keyOf(500)),
 		"POST " + one + "/replay": {
 			{bare, `{"data":{"since":"2020-01-01T00:00:00Z","dry_run":true}}`}, {bare, `{"data":{"since":"` + since + `","dry_run":true}}`},
@@ -304,7 +305,7 @@ func (w *world) plans(t *testing.T, marks map[string]bool, done string) map[stri
 }
 
 // small are the tables whose size nobody makes grow.
-var small = []string{"webhooks_version", "sealing", "epoch", "shard", "source", "gap"}
+var small = []string{"webhooks_version", "sealing", "epoch", "shard", "source", "gap", "timeline", "pg_inherits"}
 
 // add adds what a node of a plan and those below it read.
 func add(node map[string]any, to *reads) {

@@ -43,6 +43,8 @@ type Destination interface {
 	Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt
 	// Render returns the request of an event without making it.
 	Render(outbox.Endpoint, outbox.Event) (outbox.Rendered, error)
+	// Sign returns the request of an event as an attempt at an instant would make it.
+	Sign(outbox.Endpoint, outbox.Event, time.Time) (outbox.Rendered, error)
 	// CheckHost returns an error, for people, if walhook sends nothing to the host of a
 	// URL. It does not resolve the host's name.
 	CheckHost(url string) error
@@ -118,6 +120,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.registerWebhooks(routes)
 	s.registerAttempts(routes)
 	s.registerEvents(routes)
+	s.registerFeed(routes)
 	s.registerReplays(routes)
 	s.registerRetry(routes)
 	s.registerResyncs(routes)

@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -104,6 +106,11 @@ func (c *fixedDestination) CheckHost(url string) error {
 
 func (c *fixedDestination) Render(_ outbox.Endpoint, e outbox.Event) (outbox.Rendered, error) {
 	return outbox.Rendered{Method: "POST", ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}, nil
+}
+
+func (c *fixedDestination) Sign(_ outbox.Endpoint, e outbox.Event, at time.Time) (outbox.Rendered, error) {
+	return outbox.Rendered{Method: "POST", ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body,
+		Timestamp: strconv.FormatInt(at.Unix(), 10), Signature: "v1," + e.WebhookID}, nil
 }
 
 func (c *fixedDestination) Try(_ context.Context, _ outbox.Endpoint, e outbox.Event) outbox.Attempt {

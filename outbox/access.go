@@ -105,3 +105,6 @@ func (a Access) TokenRead(ctx context.Context, hash string, err error) (damaged 
 	}
 	return false
 }
+
+// Feed reads a stretch of an endpoint's events, as [Store.Feed] does.
+func (a Access) Feed(ctx context.Context, q FeedQuery) (FeedPage, error) { return a.store.Feed(ctx, q) }

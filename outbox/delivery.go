@@ -101,6 +101,8 @@ type Rendered struct {
 	UserAgent   string
 	Query       string // that a GET adds to the URL's own
 	Body        []byte // not to be changed
+	// Timestamp and Signature are those of one attempt; "" without one.
+	Timestamp, Signature string
 }
 
 // Disposition is what becomes of an event after an attempt, or without one.

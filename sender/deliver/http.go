@@ -129,6 +129,7 @@ const (
 type HTTP struct {
 	config  Config
 	targets targets
+	signers signers
 	dialer  *dialer
 	client  http.RoundTripper
 	direct  direct // client, if it implements direct; else nil
@@ -209,6 +210,24 @@ func (h *HTTP) Render(e outbox.Endpoint, event outbox.Event) (outbox.Rendered, e
 	}
 	return outbox.Rendered{
 		Method: sent.method, ContentType: sent.contentType, UserAgent: h.targets.userAgent, Query: sent.query, Body: sent.body,
+	}, nil
+}
+
+// Sign returns the request that an attempt of the event at an instant makes, signed as it
+// would be. The endpoint needs no URL.
+func (h *HTTP) Sign(e outbox.Endpoint, event outbox.Event, at time.Time) (outbox.Rendered, error) {
+	sent, err := render(e.Settings, &event)
+	if err != nil {
+		return outbox.Rendered{}, err
+	}
+	signer, err := h.signers.of(&e)
+	if err != nil {
+		return outbox.Rendered{}, fmt.Errorf("sign: %w", err)
+	}
+	timestamp := strconv.FormatInt(at.Unix(), 10)
+	return outbox.Rendered{
+		Method: sent.method, ContentType: sent.contentType, UserAgent: h.targets.userAgent, Query: sent.query, Body: sent.body,
+		Timestamp: timestamp, Signature: signer.sign(event.WebhookID, timestamp, sent.signed()),
 	}, nil
 }
 

@@ -1,0 +1,145 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// append adds events to a webhook's part of the event log, as a publisher does: with the
+// position that says which id is the next.
+func (w *world) append(t *testing.T, webhook string, ids ...int) {
+	t.Helper()
+	tx, err := w.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	for _, id := range ids {
+		if _, err := tx.Exec(t.Context(), `
+			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+			SELECT $2::bigint, p.id, p.revision, 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), clock_timestamp(), convert_to('{"type":"update","schema":"dids","data":"{\"id\":' || $2::bigint || '}"}', 'UTF8')
+			FROM walhook.endpoint p WHERE p.webhook = $1`, webhook, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tx.Exec(t.Context(), `
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', $1)`, slices.Max(ids)+1); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// feedIDs are the ids of a page, and its cursor.
+func feedIDs(t *testing.T, r reply) (ids []string, cursor string) {
+	t.Helper()
+	for _, e := range r.list(t) {
+		ids = append(ids, strings.TrimPrefix(e["event_id"].(string), "evt_"))
+	}
+	return ids, r.body["cursor"].(string)
+}
+
+func TestFeed_IsTheEventLogOfOneWebhookInItsOrder(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	mine, other := w.webhook(t, token, "7", ""), w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + mine + "/feed"
+	empty := w.want(t, 200, token, "GET", path, "")
+	if ids, cursor := feedIDs(t, empty); len(ids) != 0 || cursor == "" || empty.body["more"] != false {
+		t.Errorf("an empty feed: %s", empty.text)
+	}
+	w.append(t, mine, 1, 2)
+	w.append(t, other, 3)
+	w.append(t, mine, 4, 9)
+	all := w.want(t, 200, token, "GET", path, "")
+	ids, end := feedIDs(t, all)
+	if fmt.Sprint(ids) != "[1 2 4 9]" || all.body["more"] != false {
+		t.Errorf("events %v: %s", ids, all.text)
+	}
+	first := all.list(t)[0]
+	headers := first["headers"].(map[string]any)
+	if first["body"] != `{"type":"update","schema":"dids","data":"{\"id\":1}"}` || headers["webhook-id"] != "evt_1" || headers["webhook-signature"] != "v1,evt_1" || headers["webhook-timestamp"] == "" || headers["Content-Type"] != "application/json" {
+		t.Errorf("event %v", first)
+	}
+	// By pages, from the cursor of the page or of an event.
+	var walked []string
+	cursor := ""
+	for range 3 {
+		r := w.want(t, 200, token, "GET", path+"?limit=2"+cursor, "")
+		ids, next := feedIDs(t, r)
+		walked, cursor = append(walked, ids...), "&after="+next
+	}
+	if fmt.Sprint(walked) != "[1 2 4 9]" {
+		t.Errorf("by pages: %v", walked)
+	}
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+first["cursor"].(string), "")); fmt.Sprint(ids) != "[2 4 9]" {
+		t.Errorf("after the first: %v", ids)
+	}
+	for last, want := range map[string]string{"0": "[]", "1": "[9]", "3": "[2 4 9]", "100": "[1 2 4 9]"} {
+		if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?last="+last, "")); fmt.Sprint(ids) != want {
+			t.Errorf("the last %s: %v", last, ids)
+		}
+	}
+	w.append(t, mine, 12)
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+end, "")); fmt.Sprint(ids) != "[12]" {
+		t.Errorf("after the end: %v", ids)
+	}
+	for _, wrong := range []string{"?after=xyz", "?after=" + end[:len(end)-2] + "AA", "?last=5000", "?last=-1", "?limit=0", "?limit=501", "?last=1&after=" + end} {
+		w.want(t, 400, token, "GET", path+wrong, "")
+	}
+	if r := w.want(t, 400, token, "GET", "/v2/accounts/7/webhooks/"+other+"/feed?after="+end, ""); !strings.Contains(r.text, "is not a cursor of this webhook's feed") {
+		t.Errorf("another webhook's cursor: %s", r.text)
+	}
+}
+
+// What retention has dropped is not passed over in silence.
+func TestFeed_ACursorOlderThanRetentionIsGone(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 5, 6)
+	_, old := feedIDs(t, w.want(t, 200, token, "GET", path+"?limit=1", ""))
+	_, end := feedIDs(t, w.want(t, 200, token, "GET", path, ""))
+	w.append(t, id, 16777300)
+	w.exec(t, `DROP TABLE walhook.event_000000`)
+	for _, cursor := range []string{old, end} {
+		r := w.want(t, 410, token, "GET", path+"?after="+cursor, "")
+		oldest, _ := r.body["oldest"].(string)
+		if oldest == "" || !strings.Contains(r.body["message"].(string), oldest) {
+			t.Fatalf("gone: %s", r.text)
+		}
+		if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+oldest, "")); fmt.Sprint(ids) != "[16777300]" {
+			t.Errorf("after the oldest cursor: %v", ids)
+		}
+	}
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path, "")); fmt.Sprint(ids) != "[16777300]" {
+		t.Errorf("without a cursor: %v", ids)
+	}
+}
+
+// The outbox of a backup gives ids again: a cursor from after the backup is no place in it,
+// unless its server came to another timeline, where ids continue beyond it.
+func TestFeed_ACursorBeyondTheLogIsOfALostOne(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 5)
+	w.append(t, id, 9)
+	_, cursor := feedIDs(t, w.want(t, 200, token, "GET", path, ""))
+	w.exec(t, `DELETE FROM walhook.event WHERE id = 9`)
+	w.exec(t, `DELETE FROM walhook.position WHERE next_event_id = 10`)
+	if r := w.want(t, 410, token, "GET", path+"?after="+cursor, ""); !strings.Contains(r.text, "restored from a copy that is older") {
+		t.Errorf("a restored outbox: %s", r.text)
+	}
+	w.exec(t, `INSERT INTO walhook.timeline (system_id, number) SELECT system_id, number + 1 FROM walhook.timeline ORDER BY id DESC LIMIT 1`)
+	w.want(t, 200, token, "GET", path+"?after="+cursor, "")
+	w.append(t, id, 70)
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+cursor, "")); fmt.Sprint(ids) != "[70]" {
+		t.Errorf("after a failover: %v", ids)
+	}
+}

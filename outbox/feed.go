@@ -1,0 +1,204 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A feed is read by a receiver itself. Its place is the id of an event, and that is safe
+// to go on from: one publisher at a time appends, behind its fence, so events become
+// visible in the order of their ids. Ids that were read before a failover are not given
+// again (timeline.go), and a copy that a replay makes has an id of its own. So the order
+// of ids is the order in which events become visible, on every timeline.
+
+// FeedQuery asks for a stretch of an endpoint's events.
+type FeedQuery struct {
+	Endpoint int64
+	After    int64 // events with larger ids; [FeedFromOldest] or [FeedFromLast] otherwise
+	Last     int   // with FeedFromLast: begin before so many events
+	// FeedFrom is the least id that is the endpoint's, as [Endpoint.FeedFrom] has it.
+	FeedFrom int64
+	Limit    int // events
+	MaxBytes int // of bodies, but for the first event
+}
+
+// Other values of [FeedQuery.After].
+const (
+	FeedFromOldest = -1 // whatever is kept
+	FeedFromLast   = -2 // the last events
+)
+
+// FeedPage is a stretch of a feed.
+type FeedPage struct {
+	Events []Event
+	// Upto is where the next page goes on: nothing of the endpoint up to here is missing.
+	Upto int64
+	More bool // there may be more without a wait
+	// Log is where the event log stands.
+	Log FeedLog
+}
+
+// FeedLog is where the event log begins and ends.
+type FeedLog struct {
+	Timeline string // a token of its history
+	Oldest   int64  // the place before the oldest event that is kept
+	Newest   int64  // no event that is visible has a larger id
+}
+
+// Holds says whether the log still has every event after a place that was read on a
+// timeline: false with newer where the place is beyond the end of the same history,
+// which an older copy of the outbox has.
+func (l *FeedLog) Holds(place int64, timeline string) (holds, newer bool) {
+	if place < l.Oldest {
+		return false, false
+	}
+	if place > l.Newest && timeline == l.Timeline {
+		return false, true
+	}
+	return true, false
+}
+
+const (
+	// What is committed before this, the statement after it sees.
+	feedNewestSQL = `SELECT (` + currentEventIDSQL + `) - 1, coalesce((SELECT left(md5(token), 8) FROM walhook.timeline ORDER BY id DESC LIMIT 1), '')`
+
+	feedSQL = readStartSQL + `true THEN ` + SizeSQL + ` END AS size FROM walhook.event e
+		WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $3` + readEndSQL
+
+	feedIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
+
+	// The id before the first partition's. Asked after the events are read, it says
+	// whether retention dropped something that was to be among them: a partition that is
+	// being detached is not read any more.
+	feedOldestSQL = `
+		SELECT coalesce(min(substring(c.relname FROM '^event_([0-9]+)$')::bigint) * $1 - 1, 0)
+		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE i.inhparent = 'walhook.event'::regclass AND NOT i.inhdetachpending`
+
+	// The place before the last events.
+	feedLastSQL = `
+		SELECT coalesce(min(id) - 1, 0) FROM (
+			SELECT e.id FROM walhook.event e WHERE e.endpoint = $1 AND e.id >= $2 ORDER BY e.id DESC LIMIT $3) last`
+)
+
+// Feed reads a stretch of an endpoint's events, in order of id, in one round trip where
+// bodies are short. The caller asks [FeedLog.Holds] whether the page is whole.
+func (s *Store) Feed(ctx context.Context, q FeedQuery) (FeedPage, error) {
+	page, err := s.feed(ctx, q)
+	if err != nil {
+		return FeedPage{}, fmt.Errorf("read the feed of endpoint %d: %w", q.Endpoint, err)
+	}
+	return page, nil
+}
+
+func (s *Store) feed(ctx context.Context, q FeedQuery) (page FeedPage, err error) {
+	after := max(q.After, q.FeedFrom-1)
+	switch {
+	case q.After == FeedFromOldest:
+		after = max(q.FeedFrom-1, 0)
+	case q.After == FeedFromLast && q.Last > 0:
+		if err := s.pool.QueryRow(ctx, feedLastSQL, q.Endpoint, q.FeedFrom, q.Last).Scan(&after); err != nil {
+			return page, err
+		}
+	case q.After == FeedFromLast: // from here on
+		page.Log, err = s.feedLog(ctx)
+		page.Upto = page.Log.Newest
+		return page, err
+	}
+	query := TailQuery{Endpoint: q.Endpoint, Limit: q.Limit, MaxBytes: q.MaxBytes}
+	for whole := false; !whole; { // false: retention has dropped a partition meanwhile
+		var stretch Stretch
+		if whole, err = s.feedStretch(ctx, &query, after, &stretch, &page.Log); err != nil && isReadFault(err) {
+			whole, err = s.feedEach(ctx, &query, after, &stretch, &page.Log)
+		}
+		if err != nil {
+			return page, err
+		}
+		page.Events, page.More, page.Upto = stretch.Events, stretch.More, max(stretch.Upto, after)
+	}
+	if !page.More {
+		page.Upto = max(page.Upto, page.Log.Newest)
+	}
+	if q.After < 0 { // it asked for what there is
+		page.Upto = max(page.Upto, page.Log.Oldest)
+	}
+	return page, nil
+}
+
+// feedStretch reads what follows an id, and where the log stands: its end before, its
+// beginning after the events.
+func (s *Store) feedStretch(ctx context.Context, q *TailQuery, after int64, stretch *Stretch, log *FeedLog) (whole bool, err error) {
+	b := &pgx.Batch{}
+	b.Queue(feedNewestSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Newest, &log.Timeline) })
+	s.queueFeed(b, q, after, math.MaxInt64, stretch)
+	b.Queue(feedOldestSQL, int64(eventPartitionSize)).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Oldest) })
+	*stretch = Stretch{Upto: after}
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return false, err
+	}
+	return s.readBodies(ctx, stretch.Events)
+}
+
+func (s *Store) queueFeed(b *pgx.Batch, q *TailQuery, after, upto int64, stretch *Stretch) {
+	each := q.MaxBytes / max(q.Limit, 1)
+	b.Queue(feedSQL, after, upto, q.Endpoint, q.Limit, each).Query(func(rows pgx.Rows) error {
+		return stretch.read(rows, q, 0)
+	})
+}
+
+// feedEach reads what follows an id where an event cannot be read: the others. That one is
+// set aside, as in every list.
+func (s *Store) feedEach(ctx context.Context, q *TailQuery, after int64, stretch *Stretch, log *FeedLog) (whole bool, err error) {
+	if *log, err = s.feedLog(ctx); err != nil {
+		return false, err
+	}
+	*stretch = Stretch{Upto: after}
+	ids, err := collect[int64](s.pool.Query(ctx, feedIDsSQL, after, int64(math.MaxInt64), q.Limit, q.Endpoint))
+	if err != nil {
+		return false, err
+	}
+	whole = true
+	err = isolate(ids, isReadFault, func(part []int64) error {
+		if len(part) == 0 || !whole || stretch.More {
+			return nil
+		}
+		b, one := &pgx.Batch{}, Stretch{Upto: part[0] - 1}
+		s.queueFeed(b, q, part[0]-1, part[len(part)-1], &one)
+		if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+		all, err := s.readBodies(ctx, one.Events)
+		if err != nil {
+			return err
+		}
+		whole = all
+		stretch.Events, stretch.Upto, stretch.More = append(stretch.Events, one.Events...), one.Upto, one.Upto < part[len(part)-1]
+		return nil
+	}, func(id int64, cause error) error {
+		if !stretch.More {
+			stretch.Upto = id
+			s.setAside(ctx, loopLists, fmt.Sprintf("feed %d", id), q.Endpoint, asideUnreadable, cause)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	stretch.More = stretch.More || len(ids) >= q.Limit
+	var oldest FeedLog
+	if oldest, err = s.feedLog(ctx); err == nil {
+		log.Oldest = oldest.Oldest
+	}
+	return whole, err
+}
+
+// feedLog is where the event log stands.
+func (s *Store) feedLog(ctx context.Context) (log FeedLog, err error) {
+	b := &pgx.Batch{}
+	b.Queue(feedNewestSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Newest, &log.Timeline) })
+	b.Queue(feedOldestSQL, int64(eventPartitionSize)).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Oldest) })
+	return log, s.pool.SendBatch(ctx, b).Close()
+}
