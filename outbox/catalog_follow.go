@@ -33,6 +33,13 @@ const catalogRowSQL = `SELECT id FROM walhook.catalog WHERE state = 'in_force'`
 // Catalog returns the catalog in force: the same pointer until there is another one. While
 // the outbox does not answer, that is the last one known.
 func (r *CatalogFollower) Catalog(ctx context.Context) *catalog.Catalog {
+	c, _ := r.InForce(ctx)
+	return c
+}
+
+// InForce returns the catalog in force and the id of its row in walhook.catalog, by which
+// a statement can tell that what it read belongs to this catalog; 0 before the first setup.
+func (r *CatalogFollower) InForce(ctx context.Context) (*catalog.Catalog, int64) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("timed out"))
 	defer cancel()
 	var row int64
@@ -40,7 +47,7 @@ func (r *CatalogFollower) Catalog(ctx context.Context) *catalog.Catalog {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil || row == r.row || row == r.refused {
-		return r.catalog // the caller's own statements report an error of the outbox
+		return r.catalog, r.row // the caller's own statements report an error of the outbox
 	}
 	next, err := r.store.CatalogInForce(ctx)
 	switch {
@@ -50,5 +57,5 @@ func (r *CatalogFollower) Catalog(ctx context.Context) *catalog.Catalog {
 		r.refused = row
 		r.store.log.Error("the catalog in force cannot be read, this process continues with the last one", zap.Error(err))
 	}
-	return r.catalog
+	return r.catalog, r.row
 }

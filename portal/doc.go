@@ -21,6 +21,8 @@
 //     site is refused by its headers.
 //   - No answer needs another host, an inline script or an inline style, and the
 //     Content-Security-Policy forbids them. No secret is in a page unless it was asked for.
+//   - Whatever accent is asked for, text can be read. A value of a brand that comes from an
+//     account's row is checked like a setting, and ignored where it is not valid.
 //   - Whoever guesses links or the operator's token is slowed down by address.
 //
 // # What happens on failure
@@ -37,10 +39,13 @@
 //	calls of the API               client.go
 //	words on the pages             texts/en.yaml, the one file to translate
 //	states in words and colours    state.go
+//	what the portal looks like     brand.go: valid values; brand_account.go: an account's;
+//	                               look.go: addresses of theme and logo; colour.go: contrast
+//	who may show it in a frame     frame.go
 //	htmx                           static/README.md: version, licence, checksum
 //
 // # What it does not do
 //
-// It holds no state but the limits of entries. Links are made by the API and by `walhook
+// It holds no state but the limits of entries, and what it has logged of brands. Links are made by the API and by `walhook
 // portal`, and stored by package outbox/admin.
 package portal

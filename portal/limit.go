@@ -24,31 +24,35 @@ const (
 // entryLimit slows down whoever guesses links or the operator's token. Its memory ends
 // with the process.
 type entryLimit struct {
-	guesses chan struct{} // one slot per look-up for an address that guesses
+	lookups chan struct{} // one slot per look-up for an address that guesses
 
 	mu   sync.Mutex // guards from
 	from map[netip.Addr]*rate.Limiter
 }
 
 func newEntryLimit() *entryLimit {
-	return &entryLimit{guesses: make(chan struct{}, guessing), from: map[netip.Addr]*rate.Limiter{}}
+	return &entryLimit{lookups: make(chan struct{}, guessing), from: map[netip.Addr]*rate.Limiter{}}
 }
 
 // turn waits until a link may be looked up. Addresses with too many wrong entries take
 // turns, so that they occupy few connections to the outbox.
 func (l *entryLimit) turn(ctx context.Context, from netip.Addr) (leave func(), err error) {
-	l.mu.Lock()
-	free := l.of(from).Tokens() >= 1
-	l.mu.Unlock()
-	if free {
+	if !l.guesses(from) {
 		return func() {}, nil
 	}
 	select {
-	case l.guesses <- struct{}{}:
-		return func() { <-l.guesses }, nil
+	case l.lookups <- struct{}{}:
+		return func() { <-l.lookups }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// guesses reports whether an address has shown too much that was wrong.
+func (l *entryLimit) guesses(from netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of(from).Tokens() < 1
 }
 
 // wrong counts a wrong entry, and reports whether there were too many.

@@ -39,6 +39,9 @@ type Config struct {
 	Version string
 	// Brand is what the portal looks like.
 	Brand Brand
+	// Brands returns what the rows of an account and of those above it say of the brand, the
+	// account's own first; nil for a configuration without.
+	Brands func(ctx context.Context, account string) ([]admin.AccountBrand, error)
 	// FrameAncestors are the origins whose pages may show the portal in a frame, as
 	// [ParseFrameAncestors] returns them.
 	FrameAncestors []string
@@ -59,6 +62,8 @@ type Portal struct {
 	base    string // the public path, with a slash at both ends
 	pages   *pages
 	entries *entryLimit
+	peeks   *entryLimit // of links whose page is shown before they are used
+	ignored *ignoredValues
 	sites   *http.CrossOriginProtection
 	doctor  *examination
 	source  *sourceFacts
@@ -74,7 +79,8 @@ var staticFiles embed.FS
 
 // New returns the portal. Its handler serves everything below [Prefix].
 func New(cfg Config, log *zap.Logger) (*Portal, error) {
-	p := &Portal{cfg: cfg, log: log.Named("portal"), base: path.Join("/", cfg.URL.EscapedPath()) + "/", entries: newEntryLimit(), sites: http.NewCrossOriginProtection()}
+	p := &Portal{cfg: cfg, log: log.Named("portal"), base: path.Join("/", cfg.URL.EscapedPath()) + "/", entries: newEntryLimit(), peeks: newEntryLimit(), sites: http.NewCrossOriginProtection()}
+	p.ignored = newIgnoredValues(p.log)
 	p.doctor, p.source = &examination{run: cfg.Doctor, log: p.log}, &sourceFacts{ask: cfg.Source, log: p.log}
 	if p.base == "//" {
 		p.base = "/"
@@ -102,7 +108,11 @@ func New(cfg Config, log *zap.Logger) (*Portal, error) {
 	p.registerOperator(mux)
 	p.within(mux, "POST", "leave", p.leave)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
-		p.fail(w, r, nil, http.StatusNotFound, "error.nothing_here")
+		v, err := p.find(w, r) // whose session it is, the page looks like theirs
+		if err != nil {
+			v = nil
+		}
+		p.fail(w, r, v, http.StatusNotFound, "error.nothing_here")
 	})
 	p.handler = p.outer(mux)
 	return p, nil

@@ -26,6 +26,7 @@ type visit struct {
 	session admin.PortalSession
 	cookie  string
 	account string // of the page; "" on the operator's own pages
+	invited string // whose portal the page looks like, outside of a session; "" for nobody's
 }
 
 // visit finds the session of a request, or answers with the way to one.
@@ -93,7 +94,24 @@ func (p *Portal) home(w http.ResponseWriter, r *http.Request) {
 // showEntry asks for a click before the link is used, because programs that preview
 // messages open links, too.
 func (p *Portal) showEntry(w http.ResponseWriter, r *http.Request) {
-	(&visit{p: p, w: w, r: r}).show(http.StatusOK, "enter", map[string]any{"Link": r.URL.Query().Get("link")})
+	link := r.URL.Query().Get("link")
+	(&visit{p: p, w: w, r: r, invited: p.invited(r, link)}).show(http.StatusOK, "enter", map[string]any{"Link": link})
+}
+
+// invited returns the account of a link that can still be used, so that the page of the
+// link already looks like that account's portal; "" for others. Addresses that show many
+// wrong links are not looked up for a while.
+func (p *Portal) invited(r *http.Request, link string) string {
+	if p.cfg.Brands == nil || link == "" || p.peeks.guesses(p.cfg.Client(r)) {
+		return ""
+	}
+	account, err := p.cfg.Admin.PeekPortalLink(r.Context(), link)
+	if errors.Is(err, admin.ErrNoPortalLink) {
+		p.peeks.wrong(p.cfg.Client(r))
+	} else if err != nil {
+		p.log.Error("portal link not looked up", zap.Error(err))
+	}
+	return account
 }
 
 // enter makes a session of a link.

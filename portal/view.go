@@ -134,7 +134,7 @@ type shown struct {
 func (v *visit) show(status int, page string, data any) {
 	s := shown{
 		Account: v.account, Operator: v.session.Operator, Inside: v.cookie != "", FormToken: v.formToken(), Until: v.session.ExpiresAt,
-		Page: page, Brand: v.p.lookOf(v.p.cfg.Brand), Data: data,
+		Page: page, Brand: v.p.lookOf(v.brand()), Data: data,
 	}
 	if done := v.r.URL.Query().Get("done"); done != "" {
 		if _, known := v.p.pages.texts["done."+done]; known { // nothing else of the address is shown

@@ -22,6 +22,7 @@ import (
 	"walhook/internal/pgtest"
 	"walhook/outbox"
 	"walhook/outbox/admin"
+	"walhook/schemas/catalog"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -63,6 +64,10 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	}
 	cfg := Config{Admin: w.admin, AdminToken: adminToken, URL: address, Offer: always, Version: "test", Reasons: map[string]string{"5xx": "your server has an error"},
 		Client: func(*http.Request) netip.Addr { return netip.MustParseAddr("192.0.2.1") }}
+	catalogs := store.FollowCatalog(catalog.Carrier())
+	cfg.Brands = func(ctx context.Context, account string) ([]admin.AccountBrand, error) {
+		return w.admin.Brands(ctx, catalogs, account)
+	}
 	for _, f := range change {
 		f(&cfg)
 	}

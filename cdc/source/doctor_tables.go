@@ -275,14 +275,20 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 	if plan.Account == nil {
 		return nil
 	}
-	for _, column := range []struct{ name, key string }{{a.ID, "id"}, {a.URL, "url"}, {a.Parent, "parent"}, {a.Secret, "secret"}} {
+	for _, column := range []struct{ name, key string }{{a.ID, "id"}, {a.URL, "url"}, {a.Parent, "parent"}, {a.Secret, "secret"},
+		{a.Brand.Name, "brand.name"}, {a.Brand.Accent, "brand.accent"}, {a.Brand.Support, "brand.support"}} {
 		if column.name == "" || plan.Relation.Column(column.name) >= 0 {
 			continue
 		}
 		missing = append(missing, column.name)
 		text := fmt.Sprintf("account table %s %s (account.%s of the catalog)", a.Table, e.lacks(column.name), column.key)
-		with := func(other string) string { return "account: {" + column.key + ": " + quoteYAML(other) + "}" }
-		named := doctor.Steps{{Kind: doctor.Catalog, Text: "account: {" + column.key + ": COLUMN}",
+		entry := func(column string) string { return "account: {" + column + "}" }
+		if part, found := strings.CutPrefix(column.key, "brand."); found {
+			column.key = part
+			entry = func(column string) string { return "account: {brand: {" + column + "}}" }
+		}
+		with := func(other string) string { return entry(column.key + ": " + quoteYAML(other)) }
+		named := doctor.Steps{{Kind: doctor.Catalog, Text: entry(column.key + ": COLUMN"),
 			Note: "with its name in the table, in a file for --catalog"}, setupAgain()}
 		switch column.key {
 		case "id":
@@ -299,7 +305,7 @@ func (e *examination) accountColumns(plan *catalog.Plan) (missing []string) {
 			}
 			e.r.Fail(checkColumns, fix, "%s", evidence)
 		default:
-			named[0].Text, named[0].Note = "account: {"+column.key+": null}", "this removes it from the catalog file; or name its column there"
+			named[0].Text, named[0].Note = entry(column.key+": null"), "this removes it from the catalog file; or name its column there"
 			e.r.Warn(checkColumns, e.renamed(plan.Relation, []string{column.name}, with, named), "%s: walhook leaves it out", text)
 		}
 	}

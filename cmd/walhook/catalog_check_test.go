@@ -63,6 +63,11 @@ func TestCatalogCheck_ComparesTheFileWithTheSource(t *testing.T) {
 			"1:11: account.table: table public.customer does not exist in the source; did you mean voip.customer?"}},
 		{"no such schema of the database", "account: {table: crm.accounts, id: id, url: hook_url}\nschemas: {}", []string{
 			"1:11: account.table: table crm.accounts does not exist in the source; the source has no schema crm with tables; its tables are in voip"}},
+		{"the brand's columns", "account: {table: voip.customer, id: id, url: hook_url, brand: {name: name, accent: colour, support: Plan}}\nschemas: {}", []string{
+			"1:76: account.brand.accent: table voip.customer has no column colour; it has id, name, hook_url, parent, plan, span",
+			"1:92: account.brand.support: table voip.customer has no column Plan; did you mean plan?"}},
+		{"a generated column of the brand", "account: {table: voip.number, id: id, url: digits, brand: {name: label}}\nschemas: {}", []string{
+			"1:60: warning: account.brand.name: column label of table voip.number is generated, and the server does not send such columns: the portal does not show it; name a column that it is computed from"}},
 		{"the account's columns", "account: {table: voip.customer, id: uid, url: hookurl, parent: parent_id, secret: secret}\nschemas: {}", []string{
 			"1:33: account.id: table voip.customer has no column uid; did you mean id?",
 			"1:42: account.url: table voip.customer has no column hookurl; did you mean hook_url?",

@@ -122,6 +122,10 @@ func (s service) portal(store *outbox.Store, subscriptions http.Handler, log *za
 		Offer: offerInForce(store, s.source.Catalog), Reasons: portalReasons(), Version: readBuild().version,
 		Brand: s.portalBrand, FrameAncestors: s.portalFrameAncestors,
 	}
+	catalogs := store.FollowCatalog(s.source.Catalog)
+	cfg.Brands = func(ctx context.Context, account string) ([]admin.AccountBrand, error) {
+		return cfg.Admin.Brands(ctx, catalogs, account)
+	}
 	if s.console != nil {
 		cfg.Doctor, cfg.Source = s.console.doctor, s.console.source()
 	}

@@ -84,6 +84,8 @@ const (
 		WHERE hash = $1 AND used_at IS NULL AND expires_at > clock_timestamp()
 		RETURNING account, token, token_account`
 
+	peekPortalLinkSQL = `SELECT account FROM walhook.portal_link WHERE hash = $1 AND used_at IS NULL AND expires_at > clock_timestamp()`
+
 	createPortalSessionSQL = `
 		INSERT INTO walhook.portal_session (hash, id, account, operator, token, token_account, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + $7::interval) RETURNING expires_at`
@@ -174,6 +176,22 @@ func (a *Admin) UsePortalLink(ctx context.Context, secret string) (s PortalSessi
 		return PortalSession{}, "", fmt.Errorf("enter the portal: %w", err)
 	}
 	return s, cookie, nil
+}
+
+// PeekPortalLink returns the account that a link is for, and leaves the link as it is.
+// [ErrNoPortalLink] for a link that was used, has expired, or never existed.
+func (a *Admin) PeekPortalLink(ctx context.Context, secret string) (account string, err error) {
+	if !strings.HasPrefix(secret, portalLinkPrefix) {
+		return "", ErrNoPortalLink
+	}
+	err = a.pool.QueryRow(ctx, peekPortalLinkSQL, hashToken(secret)).Scan(&account)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", ErrNoPortalLink
+	}
+	if err != nil {
+		return "", fmt.Errorf("look at a link to the portal: %w", err)
+	}
+	return account, nil
 }
 
 // EnterPortal makes a session of an operator, who has shown the operator's token. It

@@ -98,7 +98,7 @@ func (v *View) accountsOf(table *catalog.Plan, row schemas.Tuple, need func(acco
 			need(account.ID)
 		}
 	}
-	if table.Schema == nil || len(v.derives) == 0 {
+	if table.Schema == nil || len(v.derives) == 0 || !v.Catalog.RulesNeedAccounts() {
 		return
 	}
 	owner := func(k RecordKey) {

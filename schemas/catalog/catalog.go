@@ -33,7 +33,8 @@ type Catalog struct {
 	hooks          []*Hook
 	byHook         map[string]*Hook
 	derived        []*Derivation
-	accountColumns []string
+	accountColumns []string // sorted
+	rulesNeedThem  bool     // rules use some of accountColumns
 }
 
 // AccountTable is the table of accounts and the columns that walhook follows.
@@ -43,6 +44,20 @@ type AccountTable struct {
 	URL    string
 	Parent string // the column of the parent account; "" for none
 	Secret string // the column of the account's own whsec_ secret; "" for none
+	Brand  BrandColumns
+}
+
+// BrandColumns are the columns by which the portal looks like an account's own, or like
+// that of an account above it; "" for none.
+type BrandColumns struct {
+	Name, Accent, Support string
+}
+
+// brandPart is a key of account.brand, and the column that it names.
+type brandPart struct{ key, column string }
+
+func (b BrandColumns) parts() []brandPart {
+	return []brandPart{{"name", b.Name}, {"accent", b.Accent}, {"support", b.Support}}
 }
 
 // Schema is one kind of record of the record feed.
@@ -126,7 +141,7 @@ func (c *Catalog) Ledgers() (names []string) {
 
 // Fingerprint changes whenever a snapshot would read other owners: with another
 // account table, other schemas, tables, keys or owners, or other account columns
-// that rules use. Fields do not change it.
+// that are kept. Fields do not change it.
 func (c *Catalog) Fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "account %q %q %q %q %q\n", c.Account.Table, c.Account.ID, c.Account.URL, c.Account.Parent, c.Account.Secret)
@@ -188,7 +203,7 @@ func (c *Catalog) index(p places) Faults {
 			faults = append(faults, warning)
 		}
 	}
-	c.accountColumns = accountColumnsOf(c.derived)
+	c.accountColumns, c.rulesNeedThem = c.keptColumns()
 	faults = append(faults, c.indexHooks(p)...)
 	return append(faults, c.derivationFaults(p)...)
 }

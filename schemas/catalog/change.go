@@ -95,8 +95,10 @@ func (a AccountTable) detailsTo(next AccountTable) (details []string) {
 	if a.Table != next.Table {
 		details = append(details, fmt.Sprintf("table %s, was %s", next.Table, a.Table))
 	}
+	was, now := a.Brand, next.Brand
 	for _, column := range []struct{ key, was, now string }{
 		{"id", a.ID, next.ID}, {"url", a.URL, next.URL}, {"parent", a.Parent, next.Parent}, {"secret", a.Secret, next.Secret},
+		{"brand.name", was.Name, now.Name}, {"brand.accent", was.Accent, now.Accent}, {"brand.support", was.Support, now.Support},
 	} {
 		if column.was != column.now {
 			details = append(details, fmt.Sprintf("%s is column %s, was %s", column.key, orNothing(column.now), orNothing(column.was)))

@@ -153,6 +153,12 @@ func (c *comparison) account() {
 	}
 	c.column("account.url", t, a.URL)
 	c.column("account.secret", t, a.Secret)
+	for _, part := range a.Brand.parts() {
+		path := join("account.brand", part.key)
+		if column := c.column(path, t, part.column); column != nil && column.Unsent {
+			c.warn(path, fmt.Sprintf("column %s of table %s is generated, and the server does not send such columns: the portal does not show it", part.column, t.Name), "name a column that it is computed from")
+		}
+	}
 	if parent := c.column("account.parent", t, a.Parent); parent != nil {
 		if key := t.foreignKeyOf(a.Parent); key != nil && key.Table != a.Table {
 			c.warn("account.parent", fmt.Sprintf("column %s refers to %s, which is not the account table", a.Parent, key.Table), "")

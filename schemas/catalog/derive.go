@@ -143,20 +143,28 @@ func (d *Derivation) HasCount() bool {
 // Derivations lists the rules, in the order of the file.
 func (c *Catalog) Derivations() []*Derivation { return c.derived }
 
-// AccountColumns lists the columns of the account table that rules use, in order.
+// AccountColumns lists the columns of the account table that the outbox keeps, since rules
+// or the portal use them, in order.
 func (c *Catalog) AccountColumns() []string { return c.accountColumns }
 
-func accountColumnsOf(derived []*Derivation) []string {
-	var columns []string
-	for _, d := range derived {
+// RulesNeedAccounts reports whether rules use columns of the account table.
+func (c *Catalog) RulesNeedAccounts() bool { return c.rulesNeedThem }
+
+func (c *Catalog) keptColumns() (columns []string, rulesNeedThem bool) {
+	for _, d := range c.derived {
 		for _, f := range d.fields {
 			if f.Source == fromAccount {
-				columns = append(columns, f.Column)
+				columns, rulesNeedThem = append(columns, f.Column), true
 			}
 		}
 	}
+	for _, part := range c.Account.Brand.parts() {
+		if part.column != "" {
+			columns = append(columns, part.column)
+		}
+	}
 	slices.Sort(columns)
-	return slices.Compact(columns)
+	return slices.Compact(columns), rulesNeedThem
 }
 
 // derivations reads the rules.

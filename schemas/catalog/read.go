@@ -150,7 +150,7 @@ func (p *parser) catalog(root *yaml.Node) *Catalog {
 }
 
 func (p *parser) account(c *Catalog, key, node *yaml.Node) {
-	pairs := p.members(node, "want a map with table, id and url", "table", "id", "url", "parent", "secret")
+	pairs := p.members(node, "want a map with table, id and url", "table", "id", "url", "parent", "secret", "brand")
 	if node.Kind == yaml.MappingNode || isNull(node) {
 		p.required(key, "account", pairs, accountParts...)
 	}
@@ -166,8 +166,25 @@ func (p *parser) account(c *Catalog, key, node *yaml.Node) {
 			c.Account.Parent = p.name(member[1])
 		case "secret":
 			c.Account.Secret = p.name(member[1])
+		case "brand":
+			c.Account.Brand = p.brand(member[1])
 		}
 	}
+}
+
+// brand is a map of what the portal shows to columns of the account table.
+func (p *parser) brand(node *yaml.Node) (b BrandColumns) {
+	for _, member := range p.members(node, "want a map of name, accent and support to columns of the account table", "name", "accent", "support") {
+		switch column := p.name(member[1]); member[0].Value {
+		case "name":
+			b.Name = column
+		case "accent":
+			b.Accent = column
+		case "support":
+			b.Support = column
+		}
+	}
+	return b
 }
 
 // name is a scalar, whatever type YAML takes it for; "" for null.

@@ -33,6 +33,13 @@ func TestRead_NamesPlaceProblemAndFixOfEachFault(t *testing.T) {
 			"1:40: account.url: want the name of a column",
 			"1:44: account.Parent: unknown key Parent; did you mean parent?",
 		}},
+		{"brand's keys", "account: {table: users, id: id, url: url, brand: {nam: a, colour: b, support: [c]}}\nschemas: {}", []string{
+			"1:51: account.brand.nam: unknown key nam; did you mean name?",
+			"1:59: account.brand.colour: unknown key colour; want name, accent, support",
+			"1:79: account.brand.support: want one name, not a list",
+		}},
+		{"brand a text", "account: {table: users, id: id, url: url, brand: name}\nschemas: {}", []string{
+			"1:50: account.brand: want a map of name, accent and support to columns of the account table"}},
 		{"a key twice", readAccount + "account: {table: other}\nschemas: {}", []string{"2:1: account: duplicate account"}},
 		{"a schema twice", readAccount + "schemas:\n  a: {table: a, owner: o, fields: [id]}\n  a: {table: b, owner: o, fields: [id]}", []string{"4:3: schemas.a: duplicate a"}},
 		{"schemas a list", readAccount + "schemas: [a]", []string{"2:10: schemas: want a map of schemas by name"}},

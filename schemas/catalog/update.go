@@ -220,7 +220,8 @@ func (u *update) gone(s *sheet) error {
 	}
 	accountKey, account := member(s.root, "account")
 	for _, f := range faults.under("account") {
-		at, _ := member(account, strings.TrimPrefix(f.Path, "account."))
+		key, _, _ := strings.Cut(strings.TrimPrefix(f.Path, "account."), ".")
+		at, _ := member(account, key)
 		if at == nil {
 			at = accountKey
 		}
