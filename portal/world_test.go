@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,6 +93,10 @@ func (w *world) CheckHost(string) error { return nil }
 
 func (w *world) Render(_ outbox.Endpoint, e outbox.Event) (outbox.Rendered, error) {
 	return outbox.Rendered{Method: http.MethodPost, ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}, nil
+}
+
+func (w *world) Sign(e outbox.Endpoint, event outbox.Event, _ time.Time) (outbox.Rendered, error) {
+	return w.Render(e, event)
 }
 
 func (w *world) Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt { return w.answer }
