@@ -45,15 +45,17 @@ func planCalls(since string) map[string][][2]string {
 		}
 	}
 	return map[string][][2]string{
-		"GET " + of + "/webhooks":          lists("&start_key=" + keyOf(20)),
-		"PUT " + of + "/webhooks":          {{bare, webhook}},
-		"GET " + of + "/webhooks/attempts": lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
-		"GET " + of + "/webhooks/dead":     lists("&start_key=" + keyOf(700)),
-		"GET " + one:                       {{bare, bare}},
-		"POST " + one:                      {{bare, `{"data":{"name":"x"}}`}},
-		"PATCH " + one:                     {{bare, `{"data":{"name":"x","uri":"https://example.com/b","enabled":true}}`}},
-		"DELETE " + one:                    {{bare, bare}},
-		"GET " + one + "/attempts":         lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
+		"GET " + of + "/webhooks":                 lists("&start_key=" + keyOf(20)),
+		"PUT " + of + "/webhooks":                 {{bare, webhook}},
+		"GET " + of + "/webhooks/attempts":        lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
+		"GET " + of + "/webhooks/attempts/counts": {{bare, bare}, {bare, bare}},
+		"GET " + one + "/attempts/counts":         {{bare, bare}, {bare, bare}},
+		"GET " + of + "/webhooks/dead":            lists("&start_key=" + keyOf(700)),
+		"GET " + one:                              {{bare, bare}},
+		"POST " + one:                             {{bare, `{"data":{"name":"x"}}`}},
+		"PATCH " + one:                            {{bare, `{"data":{"name":"x","uri":"https://example.com/b","enabled":true}}`}},
+		"DELETE " + one:                           {{bare, bare}},
+		"GET " + one + "/attempts":                lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
 		"GET " + one + "/events": lists("&start_key="+keyOf(50_000), "&start_key="+keyOf(10),
 			"&state=retry", "&state=dead", "&state=waiting", "&state=held", "&state=delivered", "&state=replayed", "&schema=none", "&type=insert",
 			"&record=dids:77", "&record=dids:77&state=retry&start_key="+keyOf(60_000), "&record=none:1&state=dead", "&since="+since, "&until="+since, "&since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z&schema=none"),
@@ -212,6 +214,8 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 		for i, call := range calls[name] {
 			w.api.limits = newLimits() // what is expensive is measured, not refused
 			w.api.testing, w.api.retrying = newTestLimit(), newTestLimit()
+			w.api.counts = newAttemptCounter(w.admin)                                    // nothing is known from before
+			w.api.counts.until = -1                                                      // one statement
 			w.exec(t, "UPDATE walhook.resync SET done_at = now() WHERE done_at IS NULL") // a webhook has one at a time
 			hook := one[string](t, w, `SELECT webhook FROM walhook.endpoint WHERE id = 5`)
 			if route[0] == "DELETE" {

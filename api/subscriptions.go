@@ -77,6 +77,7 @@ type subscriptions struct {
 	retrying *testLimit // of calls of retry
 	edits    *document
 	offers   *offers
+	counts   *attemptCounter
 
 	rotations, tokens, replays, retries, resyncs, holds *huma.Schema
 }
@@ -92,7 +93,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	if cfg.TestTimeout == 0 {
 		cfg.TestTimeout = 20 * time.Second
 	}
-	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit(), retrying: newTestLimit()}
+	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit(), retrying: newTestLimit(), counts: newAttemptCounter(cfg.Admin)}
 	var err error
 	if s.clients, err = newClients(cfg.TrustedProxies); err != nil {
 		return nil, nil, err
@@ -119,6 +120,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	s.offers = &offers{now: cfg.Offer, api: config.OpenAPI, edits: s.edits}
 	s.registerWebhooks(routes)
 	s.registerAttempts(routes)
+	s.registerCounts(routes)
 	s.registerEvents(routes)
 	s.registerFeed(routes)
 	s.registerReplays(routes)

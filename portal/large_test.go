@@ -22,7 +22,7 @@ const fillSQL = `
 		FROM generate_series($2::bigint, $3::bigint) n RETURNING id),
 	a AS (
 		INSERT INTO walhook.attempt (at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)
-		SELECT date_trunc('day', now(), 'UTC') + id * interval '1 us', $1, id, 1, 1, '1 ms', CASE WHEN id % 10 = 0 THEN 500 ELSE 200 END,
+		SELECT date_trunc('day', now(), 'UTC') + (now() - date_trunc('day', now(), 'UTC')) * (id::float8 / greatest($4::bigint, id)), $1, id, 1, 1, '1 ms', CASE WHEN id % 10 = 0 THEN 500 ELSE 200 END,
 			CASE WHEN id % 10 = 0 THEN 'dead' ELSE 'delivered' END, CASE WHEN id % 10 = 0 THEN '5xx' ELSE '2xx' END, '' FROM e)
 	INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
 	SELECT $1, id, 'dids:' || id % 1000, 'evt_' || lpad(to_hex(id), 16, '0') || '_1', 'dids', 'update', now(), 1, '5xx', 2, '{}' FROM e WHERE id % 100 = 0`
@@ -36,9 +36,9 @@ func TestPages_AnswerForManyEventsAsForFew(t *testing.T) {
 	w := newWorld(t)
 	small, large := w.hook(t, "7"), w.hook(t, "8")
 	most := int64(*largeEvents)
-	w.exec(t, fillSQL, small.Endpoint, most+1, most+50)
+	w.exec(t, fillSQL, small.Endpoint, most+1, most+50, most)
 	for first := int64(1); first <= most; first += 250_000 {
-		w.exec(t, fillSQL, large.Endpoint, first, min(first+249_999, most))
+		w.exec(t, fillSQL, large.Endpoint, first, min(first+249_999, most), most)
 	}
 	w.exec(t, "ANALYZE")
 	event := func(n int64) string { return fmt.Sprintf("evt_%016x_1", n) }

@@ -73,7 +73,7 @@ func (v *visit) showWebhook(status int, page webhookPage) {
 			page.Replays = append(page.Replays, r)
 		}
 	}
-	page.Chart = newChart(page.Attempts, time.Now())
+	page.Chart = v.chart(v.hookPath("/attempts/counts"), page.Attempts)
 	page.Attempts = page.Attempts[:min(len(page.Attempts), 20)]
 	v.show(status, "webhook", page)
 }

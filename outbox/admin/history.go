@@ -64,10 +64,9 @@ const KeptDeleted = 100
 // last included, the newest first, from the one before the key on; nil begins with
 // the newest.
 func (a *Admin) Attempts(ctx context.Context, account string, before *AttemptKey, limit int) ([]MadeAttempt, error) {
-	var endpoints []int64
-	err := a.pool.QueryRow(ctx, ownEndpointsSQL, account, KeptDeleted).Scan(&endpoints)
+	endpoints, err := a.OwnEndpoints(ctx, account)
 	if err != nil {
-		return nil, fmt.Errorf("list the attempts of account %s: %w", account, err)
+		return nil, err
 	}
 	return a.AttemptsOf(ctx, endpoints, before, limit)
 }
@@ -133,8 +132,7 @@ const (
 // DeadLetters lists the dead letters of an account's webhooks, the [KeptDeleted]
 // that were deleted last included, whose events have smaller ids than before, the newest event first; 0 begins with the newest.
 func (a *Admin) DeadLetters(ctx context.Context, account string, before int64, limit int) ([]DeadLetter, error) {
-	var endpoints []int64
-	err := a.pool.QueryRow(ctx, ownEndpointsSQL, account, KeptDeleted).Scan(&endpoints)
+	endpoints, err := a.OwnEndpoints(ctx, account)
 	var list []DeadLetter
 	var bad []badRow
 	if err == nil && len(endpoints) > 0 {
