@@ -33,7 +33,9 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	c := callOf(ctx.Context())
 	c.account, c.whole = ctx.Param("account_id"), !strings.Contains(ctx.Operation().Path, "{account_id}")
-	f, err := s.admit(ctx.Context(), r, c)
+	within, cancel := context.WithTimeoutCause(ctx.Context(), requestTimeout, errors.New("look up who calls"))
+	defer cancel()
+	f, err := s.admit(within, r, c)
 	if err != nil {
 		f = s.failureOf(ctx.Context(), err)
 	}
@@ -63,6 +65,8 @@ func (s *subscriptions) enter(ctx huma.Context, c *call) (leave func(), f *failu
 	switch {
 	case leave != nil:
 		return leave, nil
+	case kindOf(ctx.Operation()) == feedCall:
+		return nil, tooMany(feedFullPause, "too many readers of feeds at a time: try again later, or read several webhooks in turn")
 	case refused.busy:
 		return nil, unavailable("too many concurrent calls: try again later")
 	}

@@ -4,18 +4,21 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"walhook/outbox"
+	"walhook/outbox/admin"
 )
 
 // feedEvent is an event of a feed: the request that a push of it makes.
 type feedEvent struct {
 	EventID     string            `json:"event_id" doc:"the header webhook-id"`
-	Cursor      string            `json:"cursor" doc:"where to go on after this event"`
+	Cursor      string            `json:"cursor" doc:"the parameter after that continues behind this event"`
 	Schema      string            `json:"schema"`
 	Type        string            `json:"type"`
 	Record      string            `json:"record" doc:"schema and key of the record, such as dids:42"`
@@ -53,6 +56,10 @@ type feedInput struct {
 	After string `query:"after" maxLength:"64" doc:"the cursor of the previous page or event; without it the feed begins with the oldest event that is kept"`
 	Last  string `query:"last" pattern:"^[0-9]{1,4}$" doc:"in place of after: begin before so many of the newest events, at most 1000; 0 begins with the next event"`
 	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"events of a page at most"`
+	Wait  int    `query:"wait" minimum:"0" maximum:"60" default:"0" doc:"seconds to wait for an event where there is none"`
+	// Of a stream.
+	Accept      string `header:"Accept" hidden:"true"`
+	LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"of a stream: the cursor to continue behind, in place of after and last; browsers send it by themselves"`
 }
 
 const (
@@ -63,16 +70,34 @@ const (
 )
 
 func (s *subscriptions) registerFeed(routes huma.API) {
-	huma.Register(routes, marked(operation("read-feed", http.MethodGet, "/accounts/{account_id}/webhooks/{webhook_id}/feed", "Read the feed of a webhook",
-		"The webhook's events in the order of the event log, with the ids, bodies and headers of a push. A cursor stays valid through restarts, failovers and replays, until retention has dropped what follows it: then the answer is a 410 that names the oldest cursor."), mayBeGone, true),
-		handled(s, s.readFeed))
+	op := marked(operation("read-feed", http.MethodGet, "/accounts/{account_id}/webhooks/{webhook_id}/feed", "Read the feed of a webhook",
+		"The webhook's events in the order of the event log, with the ids, bodies and headers of a push. With wait, an answer comes as soon as there are events. With Accept: text/event-stream it is a stream of server-sent events without end: id is the cursor, data an event as in a page. A cursor stays valid through restarts, failovers and replays, until retention has dropped what follows it: then the answer is a 410 that names the oldest cursor."),
+		mayBeGone, true)
+	op = marked(op, callKind, feedCall)
+	page := s.edits.registry.Schema(reflect.TypeFor[feedPage](), true, "")
+	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+		jsonType: {Schema: page}, streamType: {Schema: &huma.Schema{Type: huma.TypeString}},
+	}}}
+	huma.Register(routes, op, handled(s, s.readFeed))
 }
 
 // feedReader is a reader of one webhook's feed, and where it is.
 type feedReader struct {
+	by       admin.Caller
+	payer    string // whose limits count
+	account  string
+	webhook  string
 	endpoint outbox.Endpoint
 	query    outbox.FeedQuery
 	at       place // once a cursor said so, or a page was read
+
+	// revision is the endpoint's, for who looks at all readers.
+	revision atomic.Int64
+
+	// Of one that waits.
+	waiter   *outbox.FeedWaiter
+	changed  chan struct{} // capacity 1: look whether it may still read
+	caughtUp bool          // what follows comes from the waiter
 }
 
 func (s *subscriptions) readFeed(ctx context.Context, in *feedInput) (*feedAnswer, error) {
@@ -80,49 +105,78 @@ func (s *subscriptions) readFeed(ctx context.Context, in *feedInput) (*feedAnswe
 	if err != nil {
 		return nil, err
 	}
-	page, err := s.nextPage(ctx, reader)
+	page, err := s.turnPage(ctx, reader)
 	if err != nil {
 		return nil, err
 	}
-	return &feedAnswer{Body: s.shownPage(reader, &page)}, nil
+	if wantsStream(in.Accept) {
+		return s.streamAnswer(reader, page), nil
+	}
+	if in.Wait > 0 && len(page.Events) == 0 && !page.More {
+		if page, err = s.wait(ctx, reader, time.Duration(in.Wait)*time.Second); err != nil {
+			return nil, err
+		}
+	}
+	return s.pageAnswer(ctx, s.shownPage(reader, &page)), nil
 }
-
-// feedAnswer is what a feed answers at once.
-type feedAnswer struct{ Body feedPage }
 
 // feedReader checks what a call asks for, and whether it may have it.
 func (s *subscriptions) feedReader(ctx context.Context, in *feedInput) (*feedReader, error) {
-	w, err := s.webhook(ctx, &in.WebhookInput)
-	if err != nil {
+	c := callOf(ctx)
+	r := &feedReader{by: c.caller(), payer: c.payer, account: in.AccountID, webhook: in.WebhookID,
+		query: outbox.FeedQuery{After: outbox.FeedFromOldest, Limit: in.Limit, MaxBytes: feedBytes}}
+	if err := s.openFeed(ctx, r); err != nil {
 		return nil, err
 	}
-	if w.DisabledBy == outbox.ByOperator {
-		return nil, fail(http.StatusConflict, "an operator disabled the webhook ("+w.DisableReason+"): its feed is closed")
+	after := in.After
+	if wantsStream(in.Accept) && in.LastEventID != "" { // a client that connects again asks for the same URL
+		after, in.Last = in.LastEventID, ""
 	}
-	r := &feedReader{query: outbox.FeedQuery{Endpoint: w.Endpoint, After: outbox.FeedFromOldest, Limit: in.Limit, MaxBytes: feedBytes}}
 	switch {
-	case in.After != "" && in.Last != "":
+	case after != "" && in.Last != "":
 		return nil, badRequest("last", "goes without after: a feed begins at a cursor, or before its last events")
 	case in.Last != "":
 		r.query.After = outbox.FeedFromLast
+		var err error
 		if r.query.Last, err = strconv.Atoi(in.Last); err != nil || r.query.Last > mostLast {
 			return nil, badRequest("last", fmt.Sprintf("want 0 to %d", mostLast))
 		}
-	case in.After != "":
+	case after != "":
 		var ok bool
-		if r.at, ok = placeOf(in.After, w.Endpoint); !ok {
+		if r.at, ok = placeOf(after, r.endpoint.ID); !ok {
 			return nil, badRequest("after", "is not a cursor of this webhook's feed: use the cursor of an answer as it is, or leave after out to begin with the oldest event")
 		}
 		r.query.After = r.at.event
 	}
-	if r.endpoint, err = s.cfg.Admin.Endpoint(ctx, w.Endpoint); err != nil {
-		return nil, err
-	}
-	if err := s.cfg.Admin.CheckHeld(ctx, callOf(ctx).caller(), w.Account, r.endpoint.URL); err != nil {
-		return nil, err
-	}
-	r.query.FeedFrom = r.endpoint.FeedFrom
 	return r, nil
+}
+
+// openFeed reads the webhook of a reader, and checks whether its feed may be read.
+func (s *subscriptions) openFeed(ctx context.Context, r *feedReader) error {
+	w, err := s.webhook(ctx, &WebhookInput{AccountInput{r.account}, r.webhook})
+	if err != nil {
+		return err
+	}
+	if r.endpoint.ID != 0 && r.endpoint.ID != w.Endpoint {
+		return admin.ErrNoWebhook // the account ended, and another one has its id
+	}
+	switch {
+	case w.DisabledBy == outbox.ByOperator:
+		return fail(http.StatusConflict, "an operator disabled the webhook ("+w.DisableReason+"): its feed is closed")
+	case w.Delivery == admin.DeliveryPull && !w.Enabled:
+		return fail(http.StatusConflict, "the webhook is disabled: its events are kept, and its feed is open again once enabled is true")
+	}
+	endpoint, err := s.cfg.Admin.Endpoint(ctx, w.Endpoint)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Admin.CheckHeld(ctx, r.by, w.Account, endpoint.URL); err != nil {
+		return err
+	}
+	r.endpoint = endpoint
+	r.revision.Store(endpoint.Revision)
+	r.query.Endpoint, r.query.FeedFrom = endpoint.ID, endpoint.FeedFrom
+	return nil
 }
 
 // nextPage reads what follows the reader's place, and moves it on.
@@ -145,7 +199,7 @@ func (s *subscriptions) nextPage(ctx context.Context, r *feedReader) (outbox.Fee
 func goneCursor(oldest string, newer bool) *failure {
 	text := "retention has dropped events after this cursor: the oldest that is kept follows the cursor " + oldest + "; what is missing can be sent as present state by a resync"
 	if newer {
-		text = "the outbox was restored from a copy that is older than this cursor: go on after the cursor " + oldest + ", and expect events that you have seen"
+		text = "the outbox was restored from a copy that is older than this cursor: continue after the cursor " + oldest + ", and expect events that you have seen"
 	}
 	return &failure{status: http.StatusGone, message: text, oldest: oldest}
 }

@@ -118,8 +118,11 @@ func refuseUnseen(w http.ResponseWriter, r *http.Request, f *failure) { refuse(w
 // bounded limits the time of every call; a call that waits for a receiver gets more.
 func (s *subscriptions) bounded(ctx huma.Context, next func(huma.Context)) {
 	limit := requestTimeout
-	if kindOf(ctx.Operation()) == receiverCall {
+	switch kindOf(ctx.Operation()) {
+	case receiverCall:
 		limit += s.cfg.TestTimeout
+	case feedCall:
+		limit += streamLife // what it asks of the outbox has its own bound
 	}
 	within, cancel := context.WithTimeoutCause(ctx.Context(), limit, errors.New("answer a request of the API"))
 	defer cancel()

@@ -161,6 +161,7 @@ func TestPlans_NoRouteReadsMoreThanItShows(t *testing.T) {
 	}
 	t.Cleanup(store.Close)
 	w.admin = admin.New(store)
+	w.feeds = NewFeeds(store, zap.NewNop(), nil)
 	w.url = w.serve(t, zap.NewNop())
 
 	half := *planRows / 2

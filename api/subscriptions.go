@@ -21,6 +21,8 @@ import (
 type Config struct {
 	Admin       *admin.Admin
 	Destination Destination
+	// Feeds are the readers of feeds. They wait only while it runs. Required.
+	Feeds *Feeds
 	// AdminToken is the operator's token. Without it the API refuses every call.
 	AdminToken string
 	// Offer returns what the catalog in force offers: the same pointer until another one

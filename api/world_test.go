@@ -35,6 +35,9 @@ type world struct {
 	handler     http.Handler
 	conn        *pgx.Conn
 	admin       *admin.Admin
+	store       *outbox.Store
+	feeds       *Feeds
+	stop        func() // ends the feeds
 	destination *fixedDestination
 	api         *subscriptions
 	logs        *observer.ObservedLogs
@@ -59,6 +62,18 @@ func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
 	}
 	t.Cleanup(store.Close)
 	w.admin = admin.New(store)
+	w.feeds = NewFeeds(store, zap.New(core), nil)
+	w.feeds.checkEvery, w.feeds.writeTimeout = 50*time.Millisecond, 500*time.Millisecond
+	ran := make(chan error, 1)
+	ctx, stop := context.WithCancel(context.Background())
+	go func() { ran <- w.feeds.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	})
+	w.stop, w.store = stop, store
 	w.url = w.serve(t, zap.New(core), change...)
 	return w
 }
@@ -74,7 +89,7 @@ func always(offer *Offer) func(context.Context) *Offer {
 
 func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) string {
 	t.Helper()
-	cfg := Config{Admin: w.admin, Destination: w.destination, AdminToken: adminToken, Offer: always(testOffer), Version: "test", PortalURL: "https://portal.example/portal/"}
+	cfg := Config{Admin: w.admin, Destination: w.destination, Feeds: w.feeds, AdminToken: adminToken, Offer: always(testOffer), Version: "test", PortalURL: "https://portal.example/portal/"}
 	for _, f := range change {
 		f(&cfg)
 	}

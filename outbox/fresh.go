@@ -148,3 +148,22 @@ func (f *fresh) tail(timeline string, q *TailQuery) (stretch Stretch, ok bool) {
 	}
 	return stretch, true
 }
+
+// feed answers the events after an id that somebody waits for, if every event that follows
+// is held. What it holds is on the present timeline or on one before it, whose ids are not
+// given again.
+func (f *fresh) feed(after int64, wanted map[int64]bool) (stretch Stretch, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted, f.asked = true, max(f.asked, after)
+	if after < f.after || after >= f.upto {
+		return stretch, false
+	}
+	stretch.Upto = f.upto
+	for i := f.find(after); i < len(f.events); i++ {
+		if wanted[f.events[i].Endpoint] {
+			stretch.Events = append(stretch.Events, f.events[i])
+		}
+	}
+	return stretch, true
+}

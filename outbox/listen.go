@@ -49,7 +49,7 @@ type listener struct {
 	until  atomic.Pointer[time.Time] // that notifications can be relied upon
 	tailed atomic.Int64              // the event log is read up to here by this process
 
-	appended, endpoints, inbox, request gate
+	appended, fed, endpoints, inbox, request gate
 
 	received, ignored prometheus.Counter
 }
@@ -58,6 +58,7 @@ func newListener(s *Store, m *metrics) *listener {
 	tails, looks := rate.Limit(tailsPerSecond), rate.Limit(looksPerSecond)
 	return &listener{
 		appended:  gate{limiter: rate.NewLimiter(tails, tailsAtOnce), to: s.appended},
+		fed:       gate{limiter: rate.NewLimiter(tails, tailsAtOnce), to: s.fed},
 		endpoints: gate{limiter: rate.NewLimiter(looks, looksAtOnce), to: s.changed},
 		inbox:     gate{limiter: rate.NewLimiter(looks, looksAtOnce), to: s.inboxed},
 		request:   gate{limiter: rate.NewLimiter(looks, looksAtOnce), to: s.requested},
@@ -137,6 +138,9 @@ func (l *listener) take(payload, own string) {
 			l.appended.pass()
 		}
 	}
+	if n.news&newsAppended != 0 {
+		l.fed.pass() // the feeds may not have read as far as the sender
+	}
 	if n.news&newsEndpoints != 0 {
 		l.endpoints.pass()
 	}
@@ -150,14 +154,14 @@ func (l *listener) take(payload, own string) {
 
 // look has everything looked at once that a notification may be missing for.
 func (l *listener) look() {
-	for _, g := range []*gate{&l.appended, &l.endpoints, &l.inbox, &l.request} {
+	for _, g := range []*gate{&l.appended, &l.fed, &l.endpoints, &l.inbox, &l.request} {
 		g.pass()
 	}
 }
 
 // Listen has other processes wake the parts of this one, until ctx ends: a sender for
-// appended events and changed endpoints, a publisher for the inbox and replays. sends
-// says that this process has a sender. While the connection is away, or cannot listen,
+// appended events and changed endpoints, feeds for appended events, a publisher for the
+// inbox and replays. sends says that this process has a sender or serves feeds. While the connection is away, or cannot listen,
 // they poll. It returns nil.
 func (s *Store) Listen(ctx context.Context, sends bool) error {
 	var reminder retry.Reminder // of cuts, however many there are

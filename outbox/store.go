@@ -75,6 +75,7 @@ type Store struct {
 	checkHost func(url string) error
 	// The parts of this process wait for these; other processes reach them by listener.
 	appended  chan struct{}
+	fed       chan struct{} // as appended, for the feeds
 	changed   chan struct{}
 	inboxed   chan struct{}
 	requested chan struct{}
@@ -120,6 +121,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger, reg prometheus.Regis
 		log:      log.Named("outbox"),
 
 		appended:  make(chan struct{}, 1),
+		fed:       make(chan struct{}, 1),
 		changed:   make(chan struct{}, 1),
 		inboxed:   make(chan struct{}, 1),
 		requested: make(chan struct{}, 1),
@@ -156,6 +158,7 @@ func (s *Store) Appended() <-chan struct{} { return s.appended }
 // signalAppended wakes the senders: the events up to an id are committed.
 func (s *Store) signalAppended(id int64) {
 	signal(s.appended)
+	signal(s.fed)
 	s.notifier.appended(id)
 }
 

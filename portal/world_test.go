@@ -72,7 +72,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	for _, f := range change {
 		f(&cfg)
 	}
-	subscriptions, err := api.Subscriptions(api.Config{Admin: w.admin, Destination: w, AdminToken: cfg.AdminToken, Offer: always, Version: "test", PortalURL: address.String()}, log)
+	subscriptions, err := api.Subscriptions(api.Config{Admin: w.admin, Destination: w, Feeds: api.NewFeeds(store, log, nil), AdminToken: cfg.AdminToken, Offer: always, Version: "test", PortalURL: address.String()}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,9 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 				return usageError{err}
 			}
 			defer tests.Close()
-			if subscriptions, err = api.Subscriptions(s.apiConfig(store, tests), log); err != nil {
+			feeds := api.NewFeeds(store, log, registry)
+			group.Go(func() error { return feeds.Run(ctx) })
+			if subscriptions, err = api.Subscriptions(s.apiConfig(store, tests, feeds), log); err != nil {
 				return usageError{err}
 			}
 			if s.portalURL != nil {
@@ -141,8 +143,8 @@ func (s service) run(ctx context.Context, log *zap.Logger) error {
 		}
 		close(prepared)
 		group.Go(func() error { return store.Maintain(ctx) })
-		if s.publish || s.send {
-			group.Go(func() error { return store.Listen(ctx, s.send) })
+		if s.publish || s.send || s.subscribe {
+			group.Go(func() error { return store.Listen(ctx, s.send || s.subscribe) })
 		}
 		if s.publish {
 			group.Go(func() error { return s.read(ctx, reader, log) })
@@ -212,14 +214,14 @@ func (s service) read(ctx context.Context, reader *cdc.Reader, log *zap.Logger) 
 	}
 }
 
-func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP) api.Config {
+func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP, feeds *api.Feeds) api.Config {
 	portalURL := ""
 	if s.portalURL != nil {
 		portalURL = s.portalURL.String()
 	}
 	return api.Config{
 		PortalURL: portalURL,
-		Admin:     admin.New(store), Destination: tests, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
+		Admin:     admin.New(store), Destination: tests, Feeds: feeds, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 }

@@ -25,6 +25,14 @@ const (
 	HookAll     = route.HookAll
 )
 
+// The ways in which a webhook gets its events.
+const (
+	DeliveryRealtime = "realtime"
+	DeliveryDaily    = "daily"
+	// DeliveryPull is of a webhook without a URL: its events are read by its feed alone.
+	DeliveryPull = "pull"
+)
+
 // Webhook is what an account set of one of its endpoints (docs/CONTRACT.md §7).
 type Webhook struct {
 	// ID is unique within the account: [AccountWebhook], or 32 hexadecimal

@@ -1,0 +1,391 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// streamed is an event of a stream.
+type streamed struct {
+	id   string
+	data map[string]any // nil for a keep-alive
+}
+
+// streamReader reads a stream of server-sent events as a browser does.
+type streamReader struct {
+	response *http.Response
+	lines    *bufio.Reader
+	last     string // the last event's id
+}
+
+func (w *world) stream(t *testing.T, token, path string, headers ...string) *streamReader {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), "GET", w.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Auth-Token", token)
+	request.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	if kind := response.Header.Get("Content-Type"); response.StatusCode != 200 || kind != "text/event-stream" {
+		text, _ := io.ReadAll(response.Body)
+		t.Fatalf("stream: %d %s %s", response.StatusCode, kind, text)
+	}
+	return &streamReader{response: response, lines: bufio.NewReader(response.Body)}
+}
+
+// next returns the next block that has data; its error is that of the stream's end.
+func (s *streamReader) next() (e streamed, err error) {
+	for {
+		line, err := s.lines.ReadString('\n')
+		if err != nil {
+			return e, err
+		}
+		switch line = strings.TrimSuffix(line, "\n"); {
+		case line == "" && e.data != nil:
+			return e, nil
+		case strings.HasPrefix(line, "id: "):
+			e.id = line[4:]
+			s.last = e.id
+		case strings.HasPrefix(line, "data: "):
+			if err := json.Unmarshal([]byte(line[6:]), &e.data); err != nil {
+				return e, err
+			}
+		}
+	}
+}
+
+// ids reads so many events.
+func (s *streamReader) ids(t *testing.T, n int) (ids []string) {
+	t.Helper()
+	for range n {
+		e, err := s.next()
+		if err != nil {
+			t.Fatalf("after %v: %v", ids, err)
+		}
+		ids = append(ids, strings.TrimPrefix(e.data["event_id"].(string), "evt_"))
+	}
+	return ids
+}
+
+func TestFeed_ALongPollAnswersWithTheFirstEvents(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id, other := w.webhook(t, token, "7", ""), w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	began := time.Now()
+	r := w.want(t, 200, token, "GET", path+"?wait=1", "")
+	if ids, _ := feedIDs(t, r); len(ids) != 0 || time.Since(began) < time.Second {
+		t.Errorf("a poll without events: %v after %v", ids, time.Since(began))
+	}
+	_, cursor := feedIDs(t, r)
+	for n := 1; n <= 5; n++ {
+		got := make(chan reply, 1)
+		go func() { got <- w.call(t, token, "GET", path+"?wait=60&after="+cursor, "") }()
+		w.waiting(t, 1)
+		w.append(t, other, n*10)
+		w.append(t, id, n*10+1, n*10+2)
+		r := <-got
+		var ids []string
+		if ids, cursor = feedIDs(t, r); fmt.Sprint(ids) != fmt.Sprintf("[%d %d]", n*10+1, n*10+2) {
+			t.Fatalf("poll %d: %v %s", n, ids, r.text)
+		}
+	}
+	w.want(t, 400, token, "GET", path+"?wait=61", "")
+}
+
+// waiting waits until so many readers wait.
+func (w *world) waiting(t *testing.T, n int) {
+	t.Helper()
+	patience := time.Now().Add(90 * time.Second)
+	for {
+		w.feeds.mu.Lock()
+		have := len(w.feeds.readers)
+		w.feeds.mu.Unlock()
+		if have == n {
+			return
+		}
+		if time.Now().After(patience) {
+			t.Fatalf("%d readers wait, want %d", have, n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestFeed_AStreamGoesOnWhereItWas(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 1, 2)
+	s := w.stream(t, token, path)
+	if ids := s.ids(t, 2); fmt.Sprint(ids) != "[1 2]" {
+		t.Errorf("what was there: %v", ids)
+	}
+	w.append(t, id, 3)
+	if ids := s.ids(t, 1); fmt.Sprint(ids) != "[3]" {
+		t.Errorf("what came: %v", ids)
+	}
+	s.response.Body.Close()
+	w.append(t, id, 4, 5)
+	again := w.stream(t, token, path+"?last=0", "Last-Event-ID", s.last)
+	w.append(t, id, 6)
+	if ids := again.ids(t, 3); fmt.Sprint(ids) != "[4 5 6]" {
+		t.Errorf("after a cut: %v", ids)
+	}
+	fresh := w.stream(t, token, path+"?last=0")
+	w.append(t, id, 7)
+	if ids := fresh.ids(t, 1); fmt.Sprint(ids) != "[7]" {
+		t.Errorf("from now on: %v", ids)
+	}
+	if r := w.call(t, token, "GET", path, "", "Accept", "text/event-stream", "Last-Event-ID", "nonsense"); r.status != 400 {
+		t.Errorf("a malformed Last-Event-ID: %d %s", r.status, r.text)
+	}
+}
+
+// However events come, in bursts that no queue holds and while readers come and go, each
+// reader gets each event once, in order.
+func TestFeed_NoReaderMissesAnEvent(t *testing.T) {
+	w := newWorld(t)
+	id := w.webhook(t, adminToken, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	const all = 6000
+	var readers sync.WaitGroup
+	check := func(what string, next *int, ids []string) bool {
+		for _, got := range ids {
+			if *next++; got != fmt.Sprint(*next) {
+				t.Errorf("%s: event %s, want %d", what, got, *next)
+				*next = all
+				return false
+			}
+		}
+		return true
+	}
+	for n := range 3 {
+		readers.Go(func() { // polls, in pages of different sizes
+			next, cursor := 0, ""
+			for next < all {
+				r := w.call(t, adminToken, "GET", fmt.Sprintf("%s?wait=20&limit=%d%s", path, 7+n*200, cursor), "")
+				if r.status != 200 {
+					t.Errorf("poll: %d %s", r.status, r.text)
+					return
+				}
+				var ids []string
+				ids, cursor = feedIDs(t, r)
+				if cursor = "&after=" + cursor; !check("poll", &next, ids) {
+					return
+				}
+			}
+		})
+		readers.Go(func() { // streams, cut now and then
+			next, last := 0, ""
+			for next < all {
+				headers := []string{}
+				if last != "" {
+					headers = []string{"Last-Event-ID", last}
+				}
+				s := w.stream(t, adminToken, path, headers...)
+				for range 500 + n*700 {
+					e, err := s.next()
+					if err != nil || !check("stream", &next, []string{strings.TrimPrefix(e.data["event_id"].(string), "evt_")}) || next == all {
+						break
+					}
+				}
+				last = s.last
+				s.response.Body.Close()
+			}
+		})
+	}
+	for from := 1; from <= all; {
+		upto := min(from+[]int{1, 3, 40, 1500}[from%4], all+1)
+		var ids []int
+		for i := from; i < upto; i++ {
+			ids = append(ids, i)
+		}
+		w.append(t, id, ids...)
+		from = upto
+	}
+	readers.Wait()
+}
+
+// Thousands that wait cost the outbox no more than one.
+func TestFeed_ThousandsOfReadersShareOneTail(t *testing.T) {
+	const readers = 2000
+	w := newWorld(t)
+	var paths, webhooks []string
+	for n := range 20 {
+		account := fmt.Sprint(100 + n)
+		webhooks = append(webhooks, w.webhook(t, adminToken, account, ""))
+		paths = append(paths, "/v2/accounts/"+account+"/webhooks/"+webhooks[n]+"/feed?last=0")
+	}
+	transport := &http.Transport{MaxConnsPerHost: 0, DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	got, opening := make(chan string, readers), make(chan struct{}, 50)
+	for n := range readers {
+		go func() {
+			opening <- struct{}{}
+			request, _ := http.NewRequestWithContext(t.Context(), "GET", w.url+paths[n%20], nil)
+			request.Header.Set("X-Auth-Token", adminToken)
+			request.Header.Set("Accept", "text/event-stream")
+			response, err := transport.RoundTrip(request)
+			<-opening
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			defer response.Body.Close()
+			e, err := (&streamReader{lines: bufio.NewReader(response.Body)}).next()
+			if err != nil {
+				got <- fmt.Sprint(response.StatusCode, " ", err)
+				return
+			}
+			got <- e.data["event_id"].(string)
+		}()
+	}
+	w.waiting(t, readers)
+	w.settled(t)
+	before, began := w.statements(t), time.Now()
+	time.Sleep(2 * time.Second)
+	for n, webhook := range webhooks {
+		w.append(t, webhook, 1000+n)
+	}
+	for range readers {
+		if id := <-got; !strings.HasPrefix(id, "evt_10") {
+			t.Fatalf("a reader got %s", id)
+		}
+	}
+	// Ten looks a second, two checks in 50 ms, and this test's own appends.
+	most := int64(time.Since(began).Seconds()*(10+2*20)*2) + 200
+	if n := w.statements(t) - before; n > most || n > readers {
+		t.Errorf("%d transactions of the outbox while %d readers waited and got an event, want at most %d", n, readers, most)
+	} else {
+		t.Logf("%d transactions in %v for %d readers", n, time.Since(began), readers)
+	}
+}
+
+// settled waits until every reader has what was there, and so waits for the tail alone.
+func (w *world) settled(t *testing.T) {
+	t.Helper()
+	before := int64(-1)
+	for {
+		now := w.statements(t)
+		if before >= 0 && now-before < 200 {
+			return
+		}
+		before = now
+		time.Sleep(time.Second)
+	}
+}
+
+// statements is how many transactions the outbox has seen: without BEGIN, each statement is one.
+func (w *world) statements(t *testing.T) int64 {
+	t.Helper()
+	time.Sleep(1100 * time.Millisecond) // sessions report once a second
+	return one[int64](t, w, `SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()`)
+}
+
+// Who does not read is dropped, and nobody waits for it.
+func TestFeed_ASlowReaderHurtsNobody(t *testing.T) {
+	w := newWorld(t)
+	id := w.webhook(t, adminToken, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nX-Auth-Token: %s\r\nAccept: text/event-stream\r\n\r\n", path, adminToken)
+	w.waiting(t, 1)
+	quick := w.stream(t, adminToken, path)
+	w.waiting(t, 2)
+	w.exec(t, `INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', 1)`)
+	for n := 1; n <= 40; n++ {
+		w.append(t, id, n*2)
+		w.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+			SELECT $2::bigint, p.id, p.revision, 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), now(), convert_to('{"type":"update","schema":"dids","data":"' || repeat('x', 500000) || '"}', 'UTF8')
+			FROM walhook.endpoint p WHERE p.webhook = $1`, id, n*2+1)
+		quick.ids(t, 2)
+	}
+	w.waiting(t, 1)
+	if n := testutil.ToFloat64(w.feeds.ended.WithLabelValues(endedSlow)); n != 1 {
+		t.Errorf("%v slow readers were dropped, want 1", n)
+	}
+}
+
+// A stream ends with its token, its webhook, an operator's word, and the process.
+func TestFeed_AStreamEndsWhenItMayReadNoMore(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	begin := func(webhook string) *streamReader {
+		return w.stream(t, token, "/v2/accounts/7/webhooks/"+webhook+"/feed")
+	}
+	ends := func(what string, s *streamReader) {
+		t.Helper()
+		if e, err := s.next(); err == nil {
+			t.Errorf("%s: event %v", what, e)
+		} else if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	deleted, stays := w.webhook(t, token, "7", ""), w.webhook(t, token, "7", "")
+	disabled := "/v2/accounts/9/webhooks/" + w.webhook(t, adminToken, "9", "")
+	ofDeleted, ofToken, ofDisabled := begin(deleted), begin(stays), w.stream(t, w.token(t, "9", ""), disabled+"/feed")
+	w.waiting(t, 3)
+	w.want(t, 200, token, "DELETE", "/v2/accounts/7/webhooks/"+deleted, "")
+	ends("the webhook was deleted", ofDeleted)
+	w.want(t, 200, adminToken, "PATCH", disabled, `{"data":{"enabled":false}}`)
+	ends("an operator disabled it", ofDisabled)
+	w.want(t, 409, adminToken, "GET", disabled+"/feed", "")
+	w.waiting(t, 1)
+	tokenID := w.want(t, 200, adminToken, "GET", "/v2/accounts/7/tokens", "").list(t)[0]["id"].(string)
+	w.want(t, 200, adminToken, "DELETE", "/v2/accounts/7/tokens/"+tokenID, "")
+	ends("the token was deleted", ofToken)
+	w.waiting(t, 0)
+
+	ofProcess := w.stream(t, adminToken, "/v2/accounts/7/webhooks/"+stays+"/feed")
+	polled := make(chan reply, 1)
+	go func() { polled <- w.call(t, adminToken, "GET", "/v2/accounts/7/webhooks/"+stays+"/feed?wait=60", "") }()
+	w.waiting(t, 2)
+	w.stop()
+	ends("the process stops", ofProcess)
+	if r := <-polled; r.status != 503 || r.header.Get("Retry-After") == "" {
+		t.Errorf("a poll when the process stops: %d %s", r.status, r.text)
+	}
+}
+
+// An account has so many readers, and a further one is told when to come again.
+func TestFeed_AnAccountHasSoManyReaders(t *testing.T) {
+	w := newWorld(t)
+	token, other := w.token(t, "7", ""), w.token(t, "8", "")
+	path := "/v2/accounts/7/webhooks/" + w.webhook(t, token, "7", "") + "/feed"
+	for n := range feedCall.account.running {
+		s := w.stream(t, token, path)
+		w.waiting(t, n+1)
+		defer s.response.Body.Close()
+	}
+	r := w.call(t, token, "GET", path+"?wait=1", "")
+	if r.status != 429 || r.header.Get("Retry-After") == "" || !strings.Contains(r.text, "too many readers") {
+		t.Errorf("one reader more: %d %v %s", r.status, r.header, r.text)
+	}
+	w.want(t, 200, other, "GET", "/v2/accounts/8/webhooks/"+w.webhook(t, other, "8", "")+"/feed", "")
+	w.want(t, 200, token, "GET", "/v2/accounts/7/webhooks", "")
+}
