@@ -65,15 +65,15 @@ func (r *portalReceiver) took() map[string]int {
 }
 
 // portalWorld is a running walhook with its portal, and a browser in the session of a
-// link that opens once.
-func portalWorld(t *testing.T, receiver *portalReceiver) (*world, *browser) {
+// link that opens once. args are more flags of run.
+func portalWorld(t *testing.T, receiver *portalReceiver, args ...string) (*world, *browser) {
 	t.Helper()
 	b := newBrowser(t) // skips
 	db := pgtest.Database(t)
 	w := newWorld(t, db, func(int) string { return "" })
 	address := loopback.Address(t)
-	startChild(t, "run", "--source", db.URL, "--slot", w.slot, "--listen", address, "--admin-token", chaosOperator,
-		"--allow-cidr", "127.0.0.0/8", "--retry-schedule", "1h,1h,1h")
+	startChild(t, append([]string{"run", "--source", db.URL, "--slot", w.slot, "--listen", address, "--admin-token", chaosOperator,
+		"--allow-cidr", "127.0.0.0/8", "--retry-schedule", "1h,1h,1h"}, args...)...)
 	awaitReady(t, address)
 	link := mustRun(t, "portal", accountName(0), "--outbox", db.URL, "--listen", address)
 	b.do(t, chromedp.Navigate(link))
