@@ -39,12 +39,12 @@ type browser struct {
 	clicks int
 }
 
-func newBrowser(t *testing.T) *browser {
+func newBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1280, 900), chromedp.UserDataDir(t.TempDir()),
 		chromedp.WSURLReadTimeout(patience))
-	allocated, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	allocated, cancel := chromedp.NewExecAllocator(t.Context(), append(options, more...)...)
 	ctx, closeWindow := chromedp.NewContext(allocated)
 	b := &browser{ctx: ctx}
 	t.Cleanup(func() {
