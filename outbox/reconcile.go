@@ -85,7 +85,8 @@ type reconciliation struct {
 	since   schemas.Visible
 	former  *catalog.Catalog // nil for unknown
 	catalog *catalog.Catalog
-	ledgers []string // schemas that were complete
+	ledgers []string          // schemas that were complete
+	tables  map[string]uint32 // OIDs by the name that they had last
 
 	rows [][]any
 }
@@ -106,6 +107,9 @@ func (p *Publisher) openReconciliation(ctx context.Context, tx pgx.Tx, w *Snapsh
 		return nil, err
 	}
 	if r.former, err = p.store.CatalogInForce(ctx); err != nil {
+		return nil, err
+	}
+	if r.tables, err = formerTables(ctx, tx); err != nil {
 		return nil, err
 	}
 	for _, sql := range []string{snapshotOwnerSQL, snapshotParentSQL} {

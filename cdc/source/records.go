@@ -47,7 +47,7 @@ func (g *gapSource) records(ctx context.Context, schema string, f func(catalog.R
 		}
 	}
 	from := new(strings.Builder)
-	names, hidden := []string{`xmin AS "walhook xmin"`}, "false"
+	names, hidden := []string{table.xmin() + ` AS "walhook xmin"`}, "false"
 	for _, i := range columns {
 		names = append(names, schemas.QuoteIdent(plan.Relation.Columns[i].Name))
 	}

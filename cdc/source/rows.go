@@ -32,6 +32,11 @@ type rowTable struct {
 	plan    *catalog.Plan
 	filters []rowFilter // of the published tables that make it up
 	refused string      // why its rows cannot be read; "" when they can
+
+	// replaced are the tables among it that took the place of others in a gap, and newest
+	// is the last transaction of that.
+	replaced []uint32
+	newest   uint32
 }
 
 // rowFilter is the publication's row filter of a table or partition.
@@ -397,7 +402,7 @@ func (t *rowTable) from(columns []int) string {
 	for _, i := range columns {
 		names = append(names, schemas.QuoteIdent(t.plan.Relation.Columns[i].Name))
 	}
-	names = append(names, `xmin AS "walhook xmin"`)
+	names = append(names, t.xmin()+` AS "walhook xmin"`)
 	sql := "SELECT " + strings.Join(names, ", ") + " FROM " + t.plan.Relation.Table().String()
 	if where := t.published(); where != "" {
 		sql += " WHERE " + where

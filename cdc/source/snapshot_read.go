@@ -93,6 +93,9 @@ const visibleSQL = `SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s
 
 // readGap reads all records, and then the rows of those that were missed in a gap.
 func (l *snapshotLoad) readGap(ctx context.Context, source *gapSource, gap catalog.GapSink) error {
+	if err := l.findReplaced(ctx, source, gap); err != nil {
+		return err
+	}
 	for _, schema := range l.cfg.Catalog.Schemas {
 		if source.Plan(schema.Name) == nil {
 			continue // the sink says so
