@@ -38,7 +38,7 @@ func newPending() *pending {
 func (p *pending) add(b schemas.Batch, bytes int) (room bool) {
 	p.mu.Lock()
 	p.batch.Changes = append(p.batch.Changes, b.Changes...)
-	p.batch.Position, p.batch.Xid = b.Position, b.Xid
+	p.batch.Position, p.batch.Xid, p.batch.CommittedAt = b.Position, b.Xid, b.CommittedAt
 	p.batch.Flush = max(p.batch.Flush, b.Flush)
 	p.bytes += bytes
 	p.some = true
@@ -132,7 +132,7 @@ func (s *stream) keep(ctx context.Context, changes ...schemas.Change) error {
 // the server, which would end a silent connection.
 func (s *stream) handOn(ctx context.Context) error {
 	size := s.arena.size - s.chunkStart
-	room := s.pending.add(schemas.Batch{Changes: s.chunk, Position: s.position, Xid: s.xid, Flush: s.flush}, size)
+	room := s.pending.add(schemas.Batch{Changes: s.chunk, Position: s.position, Xid: s.xid, CommittedAt: s.committedAt, Flush: s.flush}, size)
 	clear(s.chunk)
 	s.chunk, s.chunkStart = s.chunk[:0], s.arena.size
 	for !room {

@@ -120,7 +120,7 @@ func (s *stream) next() bool {
 		return false
 	}
 	s.position = schemas.Position{Commit: s.tx.commit, Ordinal: s.ordinal}
-	s.xid = s.tx.xid
+	s.xid, s.committedAt = s.tx.xid, s.tx.committedAt
 	return true
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"walhook/cdc/source"
 	"walhook/schemas"
 )
 
@@ -28,13 +29,6 @@ const (
 // maxColumns is PostgreSQL's own bound (MaxTupleAttributeNumber), with room.
 const maxColumns = 1664
 
-// postgresEpoch is the instant from which time stamps of the protocol count.
-var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func protocolTime(micros uint64) time.Time {
-	return postgresEpoch.Add(time.Duration(int64(micros)) * time.Microsecond)
-}
-
 // begin is a BEGIN message. Without streaming of transactions in progress it
 // already carries the LSN of the commit record.
 type begin struct {
@@ -44,7 +38,7 @@ type begin struct {
 }
 
 func decodeBegin(c *cursor) (begin, error) {
-	b := begin{commit: c.lsn(), committedAt: protocolTime(c.uint64()), xid: c.uint32()}
+	b := begin{commit: c.lsn(), committedAt: source.ProtocolTime(c.uint64()), xid: c.uint32()}
 	return b, c.done()
 }
 

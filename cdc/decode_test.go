@@ -93,7 +93,7 @@ func TestDecode_EveryKindOfMessage(t *testing.T) {
 				if want := (schemas.Position{Commit: 0x100, Ordinal: 1}); change.Position != want {
 					t.Errorf("position %s, want %s", change.Position, want)
 				}
-				if want := postgresEpoch.Add(time.Second); !change.CommittedAt.Equal(want) {
+				if want := source.Epoch.Add(time.Second); !change.CommittedAt.Equal(want) {
 					t.Errorf("committed at %s, want %s", change.CommittedAt, want)
 				}
 			}

@@ -392,6 +392,15 @@ func (r *Reader) begin(ctx context.Context, conn *pgconn.PgConn, introspector *s
 	if slot, err = introspector.Inspect(ctx, r.cfg); err != nil {
 		return checkpoint, slot, err
 	}
+	verify := func(ctx context.Context) error { now.Verify(ctx, r.cfg, checkpoint, slot); return nil }
+	if streaming {
+		err = keepAlive(ctx, conn, verify)
+	} else {
+		err = verify(ctx)
+	}
+	if err != nil {
+		return checkpoint, slot, err
+	}
 	if err := r.cfg.Check(checkpoint, now, slot); err != nil {
 		return checkpoint, slot, err
 	}

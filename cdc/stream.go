@@ -68,6 +68,7 @@ type stream struct {
 	chunkStart    int // arena.size when the chunk began
 	position      schemas.Position
 	xid           uint32
+	committedAt   time.Time
 	flush         schemas.LSN
 	gate          gate
 	idleStored    time.Time
@@ -78,14 +79,14 @@ type stream struct {
 func newStream(r *Reader, conn *pgconn.PgConn, source catalogNow, dropsDefaults bool, history *history, c schemas.Checkpoint, confirmed schemas.LSN) *stream {
 	s := &stream{
 		r: r, conn: conn, source: source, builtin: pgjson.NewTypes(), dropsDefaults: dropsDefaults, pending: newPending(),
-		resume: c, position: c.Position, xid: c.Xid, flush: c.Flush,
+		resume: c, position: c.Position, xid: c.Xid, committedAt: c.CommittedAt, flush: c.Flush,
 		history: history, partitions: map[uint32]*partitions{}, missing: map[uint32]map[string]catalog.DescribedColumn{},
 		relations: map[uint32]*schemas.Relation{}, composites: map[uint32]*compositeTypes{},
 		// The server sends transactions that committed at confirmed or later.
 		expect: c.Position.Ordinal > 0 && c.Position.Commit >= confirmed,
 	}
 	s.flushed.Store(uint64(c.Flush))
-	s.pending.batch = schemas.Batch{Position: c.Position, Xid: c.Xid, Flush: c.Flush, NoMessages: r.noMessages}
+	s.pending.batch = schemas.Batch{Position: c.Position, Xid: c.Xid, CommittedAt: c.CommittedAt, Flush: c.Flush, NoMessages: r.noMessages}
 	return s
 }
 
@@ -286,7 +287,7 @@ func (s *stream) advance(end schemas.LSN, every time.Duration) {
 	}
 	s.idleStored = now
 	s.flush = end
-	s.pending.add(schemas.Batch{Position: s.position, Xid: s.xid, Flush: end}, 0)
+	s.pending.add(schemas.Batch{Position: s.position, Xid: s.xid, CommittedAt: s.committedAt, Flush: end}, 0)
 }
 
 // sendStatus reports the stored position and nothing beyond. answer asks the
@@ -359,7 +360,7 @@ func appendStatus(buf []byte, stored, flushed uint64, now time.Time, answer bool
 	for _, position := range []uint64{stored, flushed, stored} { // written, flushed, applied
 		data = binary.BigEndian.AppendUint64(data, position)
 	}
-	data = binary.BigEndian.AppendUint64(data, uint64(now.Sub(postgresEpoch).Microseconds()))
+	data = binary.BigEndian.AppendUint64(data, uint64(now.Sub(source.Epoch).Microseconds()))
 	reply := byte(0)
 	if answer {
 		reply = 1

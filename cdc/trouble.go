@@ -111,11 +111,12 @@ var ErrOtherPosition = errors.New("--skip-unreadable names another position")
 
 // sendError says that the source failed while it sent a transaction.
 type sendError struct {
-	commit  schemas.LSN // of the transaction; 0 if the source had not begun it
-	xid     uint32
-	ordinal int64  // how many of its changes were received
-	table   string // of the next change; "" if unknown
-	err     *pgconn.PgError
+	commit      schemas.LSN // of the transaction; 0 if the source had not begun it
+	xid         uint32
+	committedAt time.Time
+	ordinal     int64  // how many of its changes were received
+	table       string // of the next change; "" if unknown
+	err         *pgconn.PgError
 }
 
 func (e *sendError) Error() string { return fmt.Sprintf("the source ended the stream: %v", e.err) }
@@ -135,7 +136,7 @@ func (s *stream) failed(err *pgconn.PgError) error {
 	}
 	e := &sendError{err: err}
 	if s.inTx {
-		e.commit, e.xid, e.ordinal = s.tx.commit, s.tx.xid, s.ordinal
+		e.commit, e.xid, e.committedAt, e.ordinal = s.tx.commit, s.tx.xid, s.tx.committedAt, s.ordinal
 		if relation := s.relations[s.described]; relation != nil {
 			e.table = relation.Table().String()
 		}
@@ -257,9 +258,9 @@ func (r *Reader) skip(ctx context.Context, failure *sendError, checkpoint schema
 	if err := r.store.RecordGap(ctx, gap); err != nil {
 		return err
 	}
-	batch := schemas.Batch{Position: checkpoint.Position, Xid: checkpoint.Xid, Flush: failure.commit + 1, NoMessages: checkpoint.NoMessages}
+	batch := schemas.Batch{Position: checkpoint.Position, Xid: checkpoint.Xid, CommittedAt: checkpoint.CommittedAt, Flush: failure.commit + 1, NoMessages: checkpoint.NoMessages}
 	if batch.Position.Commit < failure.commit {
-		batch.Position, batch.Xid = schemas.Position{Commit: failure.commit}, failure.xid
+		batch.Position, batch.Xid, batch.CommittedAt = schemas.Position{Commit: failure.commit}, failure.xid, failure.committedAt
 	}
 	if err := r.store.Append(ctx, batch); err != nil {
 		return err

@@ -126,14 +126,14 @@ func (p *Publisher) prepare(ctx context.Context, changes []schemas.Change, part 
 }
 
 // reached is the position that the first changes of a batch reach. Of the
-// transaction that they end in the xid is not known, unless it is the batch's last.
+// transaction that they end in no more is known, unless it is the batch's last.
 func reached(batch *schemas.Batch, changes int, flush schemas.LSN) *route.Reached {
 	if changes == len(batch.Changes) {
-		return &route.Reached{Position: batch.Position, Xid: batch.Xid, Flush: batch.Flush, NoMessages: batch.NoMessages}
+		return &route.Reached{Position: batch.Position, Xid: batch.Xid, CommittedAt: batch.CommittedAt, Flush: batch.Flush, NoMessages: batch.NoMessages}
 	}
 	at := &route.Reached{Position: batch.Changes[changes-1].Position, Flush: flush, NoMessages: batch.NoMessages}
 	if at.Position.Commit == batch.Position.Commit {
-		at.Xid = batch.Xid
+		at.Xid, at.CommittedAt = batch.Xid, batch.CommittedAt
 	}
 	return at
 }

@@ -27,13 +27,13 @@ const (
 	followsSQL = `CASE WHEN $1::bigint IS NULL OR EXISTS (SELECT FROM walhook.position WHERE id = $1 AND stored_at = $2) THEN $4::bigint END`
 
 	writePositionSQL = `
-		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
-		VALUES ($3, $5::text::pg_lsn, $6, $7, $8::text::pg_lsn, ` + followsSQL + `, $9) RETURNING id, stored_at`
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages, committed_at)
+		VALUES ($3, $5::text::pg_lsn, $6, $7, $8::text::pg_lsn, ` + followsSQL + `, $9, $10) RETURNING id, stored_at`
 
 	// The place in the source's WAL is as it was.
 	keepPositionSQL = `
-		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages)
-		SELECT $3, commit_lsn, ordinal, xid, flush_lsn, ` + followsSQL + `, messages FROM walhook.position ORDER BY id DESC LIMIT 1
+		INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id, messages, committed_at)
+		SELECT $3, commit_lsn, ordinal, xid, flush_lsn, ` + followsSQL + `, messages, committed_at FROM walhook.position ORDER BY id DESC LIMIT 1
 		RETURNING id, stored_at`
 )
 
@@ -112,6 +112,14 @@ func isKnownOwner(err error) bool {
 	return ok && pgErr.Code == codeUniqueViolation && pgErr.TableName == "owner"
 }
 
+// knownTime is a time as SQL takes it: NULL for the zero one.
+func knownTime(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return &at
+}
+
 // queuePosition queues the position of a plan, where it has one. stored becomes its row,
 // which counts once the transaction is committed.
 func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan, stored *positionRow) {
@@ -120,7 +128,7 @@ func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan, stored *positi
 	switch at := plan.Reached; {
 	case at != nil:
 		b.Queue(writePositionSQL, append(args, at.Position.Commit.String(), at.Position.Ordinal, int64(at.Xid),
-			at.Flush.String(), !at.NoMessages)...).QueryRow(scan)
+			at.Flush.String(), !at.NoMessages, knownTime(at.CommittedAt))...).QueryRow(scan)
 	case plan.NextID() != p.view.NextID:
 		b.Queue(keepPositionSQL, args...).QueryRow(scan)
 	}

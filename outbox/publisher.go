@@ -177,7 +177,7 @@ const (
 		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
 
 	positionSQL = `
-		SELECT id, stored_at, commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages
+		SELECT id, stored_at, commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages, committed_at
 		FROM walhook.position ORDER BY id DESC LIMIT 1`
 )
 
@@ -191,12 +191,16 @@ func (s *Store) Checkpoint(ctx context.Context) (schemas.Checkpoint, error) {
 // checkpoint also returns the row of the stored position, and the id of the next event.
 func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, row positionRow, nextID int64, err error) {
 	var commit, flush string
-	err = s.pool.QueryRow(ctx, positionSQL).Scan(&row.id, &row.at, &commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID, &c.NoMessages)
+	var committed *time.Time
+	err = s.pool.QueryRow(ctx, positionSQL).Scan(&row.id, &row.at, &commit, &c.Position.Ordinal, &c.Xid, &flush, &nextID, &c.NoMessages, &committed)
 	if isNoRows(err) {
 		return schemas.Checkpoint{}, positionRow{}, 1, nil
 	}
 	if err != nil {
 		return c, row, 0, fmt.Errorf("read the stored position: %w", err)
+	}
+	if committed != nil {
+		c.CommittedAt = *committed
 	}
 	var state string
 	src := &c.Source

@@ -289,7 +289,7 @@ func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog
 
 // putPositionTx makes a snapshot's point the stored position.
 func (p *Publisher) putPositionTx(ctx context.Context, tx pgx.Tx, point schemas.LSN) error {
-	_, err := tx.Exec(ctx, writePositionSQL, append(positionRow{}.first(p.epoch, p.view.NextID), point.String(), int64(0), int64(0), point.String(), true)...)
+	_, err := tx.Exec(ctx, writePositionSQL, append(positionRow{}.first(p.epoch, p.view.NextID), point.String(), int64(0), int64(0), point.String(), true, nil)...)
 	return err
 }
 

@@ -12,6 +12,8 @@ type Batch struct {
 	// Xid is the transaction that contains Position; the reader checks it when it
 	// resumes.
 	Xid uint32
+	// CommittedAt is when the source committed that transaction.
+	CommittedAt time.Time
 	// Flush is the highest LSN that the reader may report to the source as flushed
 	// once the batch is stored: the end of the last complete transaction, or an
 	// idle advance.
@@ -26,7 +28,9 @@ type Checkpoint struct {
 	Source   Source
 	Position Position
 	Xid      uint32
-	Flush    LSN
+	// CommittedAt is that of the batch; zero where an older walhook stored it.
+	CommittedAt time.Time
+	Flush       LSN
 	// NoMessages is the one of the batch that stored Position.
 	NoMessages bool
 	// OutboxMoved says that nothing was stored since the outbox failed over or was restored:

@@ -119,6 +119,7 @@ func (e *examination) lookAtPosition(ctx context.Context) {
 	var now System
 	if e.now != nil {
 		now = *e.now
+		now.Verify(ctx, e.followed(), e.stored.Checkpoint, e.slot)
 	}
 	failed, err := e.followed().checkPosition(e.stored.Checkpoint, now, e.slot)
 	if err != nil {

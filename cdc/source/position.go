@@ -183,6 +183,7 @@ type System struct {
 	Timeline int32
 	ends     map[int32]schemas.LSN // of earlier timelines: the first byte after their end
 	err      error                 // why ends could not be read
+	lacks    string                // what Verify did not find in the WAL; "" for nothing
 }
 
 // Identify reads the identity of the source's WAL. It comes before replication starts: a
@@ -237,6 +238,9 @@ func (s System) isOther(stored schemas.Checkpoint, slot SlotState) bool {
 // strays says why a WAL that was read on timeline was up to reach does not continue in
 // this one; "" if it does.
 func (s System) strays(was int32, reach schemas.LSN) string {
+	if s.lacks != "" {
+		return s.lacks
+	}
 	if s.Timeline == was {
 		return ""
 	}

@@ -12,6 +12,7 @@ const (
 	gapNoSlot   = "the slot no longer exists"
 	gapLost     = "the server invalidated the slot (wal_status lost): %s"
 	gapRewound  = "the source was rewound or restored: its WAL ends at %s"
+	gapReplaced = "the source was restored: its WAL does not have the commit of transaction %d at %s, where walhook read it"
 	gapAdvanced = "somebody else advanced or recreated the slot: it is at %s"
 	gapOutbox   = "the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it; the slot is at %s"
 	gapHistory  = "the source is on timeline %d, was on %d, and its history cannot be read: %v"
@@ -48,6 +49,7 @@ func GapReasons() []schemas.Reason {
 		{Name: gapStartedOver, Cause: "the WAL could be continued, or nobody had looked", Fix: "nothing; the gap is accepted"},
 		{Name: gapLost, Cause: "the slot retained more WAL than the server may keep for it, or was not read for too long", Fix: "raise `max_slot_wal_keep_size`; " + acceptGapFix},
 		{Name: gapRewound, Cause: "the source was restored from a backup, or failed over to a standby that lacked the newest commits", Fix: acceptGapFix},
+		{Name: gapReplaced, Cause: "the source's files were replaced by an earlier copy of them, without archive recovery, and other transactions were committed since", Fix: acceptGapFix},
 		{Name: gapAdvanced, Cause: "another program read the slot, or somebody called `pg_replication_slot_advance`", Fix: "stop that program, or give walhook a slot of its own (`--slot`); " + acceptGapFix},
 		{Name: gapOutbox, Cause: "the outbox failed over to an asynchronous standby, or was restored, and lacks the newest commits", Fix: "give the outbox a synchronous standby; " + acceptGapFix},
 		{Name: gapHistory, Cause: "the source failed over, and its timeline history file is missing", Fix: "restore the file if you have it; otherwise " + acceptGapFix},

@@ -70,6 +70,10 @@ func Snapshot(ctx context.Context, cfg Config, store SnapshotStore, over Over, l
 	if err != nil {
 		return err
 	}
+	if checkpoint.Source != (schemas.Source{}) && !now.Verify(ctx, cfg, checkpoint, slot) && !slot.Exists && checkpoint.Xid != 0 {
+		log.Warn("the source has no WAL any more from where it was read last, or does not show it, so it is not known whether its files were replaced by an earlier copy since: if they were, resync every account after this",
+			zap.Stringer("lsn", checkpoint.Position.Commit))
+	}
 	if !acceptGap && checkpoint.Source != (schemas.Source{}) {
 		return cfg.Check(checkpoint, now, slot)
 	}

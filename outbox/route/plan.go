@@ -73,10 +73,11 @@ func NewPlan(v *View) *Plan {
 
 // Reached is a position of the source, with the fields of [schemas.Batch].
 type Reached struct {
-	Position   schemas.Position
-	Xid        uint32
-	Flush      schemas.LSN
-	NoMessages bool
+	Position    schemas.Position
+	Xid         uint32
+	CommittedAt time.Time
+	Flush       schemas.LSN
+	NoMessages  bool
 }
 
 // NextID is the id of the first event after the plan's.
