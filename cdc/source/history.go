@@ -43,7 +43,7 @@ func (s *System) Verify(ctx context.Context, cfg Config, stored schemas.Checkpoi
 		return false
 	}
 	if !isCommit(record, stored.Xid, stored.CommittedAt) {
-		s.lacks = fmt.Sprintf(gapReplaced, stored.Xid, at)
+		s.lacks = fmt.Sprintf(gapReplaced, at, stored.Xid)
 	}
 	return true
 }

@@ -12,7 +12,7 @@ const (
 	gapNoSlot   = "the slot no longer exists"
 	gapLost     = "the server invalidated the slot (wal_status lost): %s"
 	gapRewound  = "the source was rewound or restored: its WAL ends at %s"
-	gapReplaced = "the source was restored: its WAL does not have the commit of transaction %d at %s, where walhook read it"
+	gapReplaced = "the WAL is not the one that was read up to %s: the commit of transaction %d is not there"
 	gapAdvanced = "somebody else advanced or recreated the slot: it is at %s"
 	gapOutbox   = "the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it; the slot is at %s"
 	gapHistory  = "the source is on timeline %d, was on %d, and its history cannot be read: %v"

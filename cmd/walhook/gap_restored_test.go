@@ -72,7 +72,7 @@ func TestGap_TheSourceIsAnEarlierCopyOfItself(t *testing.T) {
 				w.exec(t, sql)
 			}
 			w.exec(t, "CREATE TABLE filler AS SELECT generate_series(1, 20000) n") // the WAL is longer than before
-			if err := w.trySetup(t.Context(), t, source.Refuse); err == nil || test.slot && !strings.Contains(err.Error(), "does not have the commit of transaction") {
+			if err := w.trySetup(t.Context(), t, source.Refuse); err == nil || test.slot && !strings.Contains(err.Error(), "not the one that was read") {
 				t.Errorf("setup says %v", err)
 			}
 			w.setup(t, source.Reconcile)
