@@ -36,7 +36,7 @@
 //	what a webhook is, and how its URL is shown        webhook.go, Webhook and ShownURL
 //	what an edit of a webhook does                     webhook_edit.go, EditWebhook
 //	when an operator may enable or disable             operate.go, enableTx and disableTx
-//	how a secret is rotated, and when the others end   operate.go, RotateWebhookSecret
+//	how a secret is rotated, and when the others end   rotate.go, RotateWebhookSecret
 //	which events a replay sends                        replay.go, CountReplay
 //	when a request is answered as before               once.go, onceTx
 //	what status reads                                  status.go, Status

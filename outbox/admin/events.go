@@ -50,7 +50,7 @@ type EventFilter struct {
 // The most rows that one page looks at. A page of a rare filter may be short, or empty,
 // and says where the next one goes on.
 const (
-	eventLook = 40_000 // by what the row of an event says itself
+	eventLook = 10_000 // by what the row of an event says itself
 	stateLook = 8_000  // by its state, which takes four more look-ups for each
 )
 
