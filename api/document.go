@@ -23,7 +23,7 @@ import (
 // made of them. Checks that need more than the value are in edit.go.
 type webhookFields struct {
 	Name                *string        `json:"name,omitempty" minLength:"1" maxLength:"128" doc:"a name for people; required to create a webhook" example:"New Calls"`
-	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"the URL that events are sent to: http or https; required to create a webhook" example:"https://my.server.com/calls/new.php"`
+	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"the URL that events are sent to: http or https; required to create a webhook, unless its delivery is pull" example:"https://my.server.com/calls/new.php"`
 	HTTPVerb            *string        `json:"http_verb,omitempty" enum:"post,get,put" default:"post" doc:"get puts the fields into the query"`
 	Hook                *string        `json:"hook,omitempty" maxLength:"64" default:"records" doc:"the events to send: records is the record feed, all is every event, otherwise the name of an event or group"`
 	Type                *string        `json:"type,omitempty" maxLength:"64" doc:"only events of this type; applies to the hooks object and notifications"`
@@ -39,7 +39,7 @@ type webhookFields struct {
 	IncludeSubaccounts  *bool          `json:"include_subaccounts,omitempty" default:"false" doc:"events of sub-accounts too, at any depth"`
 	InitialState        *bool          `json:"initial_state,omitempty" default:"false" doc:"whenever the URL is set, begin with all present records as insert events"`
 	IncludeInternalLegs *bool          `json:"include_internal_legs,omitempty" default:"false" doc:"events of internal call legs too"`
-	Delivery            *string        `json:"delivery,omitempty" enum:"realtime,daily" default:"realtime" doc:"daily sends counts once a day instead of events"`
+	Delivery            *string        `json:"delivery,omitempty" enum:"realtime,daily,pull" default:"realtime" doc:"daily sends counts once a day instead of events; pull sends nothing: the webhook has no uri, and its events are read by its feed. Neither becomes pull, nor pull another, later"`
 	DailyAt             *string        `json:"daily_at,omitempty" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" default:"00:00" doc:"when a day ends, HH:MM"`
 	DailyZone           *string        `json:"daily_zone,omitempty" maxLength:"64" default:"UTC" doc:"the IANA time zone of daily_at" example:"Europe/Berlin"`
 }
@@ -69,7 +69,7 @@ type document struct {
 func newDocument(registry huma.Registry) *document {
 	d := &document{registry: registry, edit: openSchema(registry, reflect.TypeFor[webhookFields]())}
 	created := *d.edit
-	created.Required = []string{"name", "uri"}
+	created.Required = []string{"name"} // and uri, unless its delivery is pull
 	d.create = &created
 	return d
 }
@@ -153,7 +153,11 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 			in.warnings = append(in.warnings, name+" is ignored: move it into data")
 		}
 	}
-	for _, name := range schema.Required {
+	required := schema.Required
+	if schema == d.create && string(data["delivery"]) != `"pull"` {
+		required = append(slices.Clone(required), "uri")
+	}
+	for _, name := range required {
 		if _, there := data[name]; !there {
 			wrong.add(name, kindRequired, "is missing%s", meantFor(name, data, schema))
 		}

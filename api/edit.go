@@ -83,10 +83,23 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	if fault := w.ResyncFault("", "insert"); w.InitialState && fault != nil {
 		wrong.add("initial_state", kindInvalid, "cannot be true: %s", fault)
 	}
+	checkPull(&before, w, in, wrong)
 	if w.ID == outbox.AccountWebhook {
 		checkOwn(&before, w, wrong)
 	}
 	return o.idle(w, in), wrong.err()
+}
+
+// checkPull checks that a webhook has a URL, or that its receiver reads its feed.
+func checkPull(before, after *admin.Webhook, in fields, wrong faults) {
+	pulls, did := after.Delivery == admin.DeliveryPull, before.Delivery == admin.DeliveryPull
+	_, sent := in.known["uri"]
+	switch {
+	case after.ID != "" && pulls != did:
+		wrong.add("delivery", kindInvalid, "cannot become pull, nor pull another: create another webhook for that")
+	case pulls && sent && after.URL != "":
+		wrong.add("uri", kindInvalid, "goes without delivery pull: nothing is sent to such a webhook, its events are read by its feed")
+	}
 }
 
 // minRateLimit is one attempt in 1,000 s. For less, disable the webhook.
@@ -243,7 +256,8 @@ func (o *Offer) idle(w *admin.Webhook, in fields) (warnings []string) {
 	warn(w.Hook == admin.HookRecords || len(w.Schemas) == 0, "schemas")
 	warn(w.Hook == admin.HookRecords || len(w.Types) == 0, "types")
 	warn(w.Hook != admin.HookRecords || w.Target == "", "target")
-	warn(w.Delivery == "daily", "daily_at", "daily_zone")
+	warn(w.Delivery == admin.DeliveryDaily, "daily_at", "daily_zone")
+	warn(w.Delivery != admin.DeliveryPull, "retries", "rate_limit")
 	if sent("schemas") && len(o.Schemas) > 0 {
 		for _, name := range w.Schemas {
 			if !slices.Contains(o.Schemas, name) {

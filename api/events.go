@@ -18,7 +18,7 @@ type event struct {
 	Schema      string    `json:"schema"`
 	Type        string    `json:"type"`
 	Record      string    `json:"record" doc:"schema and key of the record, such as dids:42; the events of one record are sent in order"`
-	State       string    `json:"state" enum:"delivered,waiting,retry,dead,held,replayed" doc:"held: nothing is sent to the webhook at present; replayed: a newer entry with the same id has the state"`
+	State       string    `json:"state" enum:"delivered,waiting,retry,dead,held,pull,replayed" doc:"held: nothing is sent to the webhook at present; pull: it is in the feed of a webhook to which nothing is sent; replayed: a newer entry with the same id has the state"`
 	CommittedAt time.Time `json:"committed_at"`
 	AppendedAt  time.Time `json:"appended_at,omitzero" doc:"to walhook's event log, in whose order the list is; absent once the event log has dropped the event of a dead letter"`
 	Bytes       int64     `json:"bytes" doc:"size of its body before it is formatted"`
@@ -46,7 +46,7 @@ type deadLetter struct {
 type listEventsInput struct {
 	WebhookInput
 	PageInput
-	State  string `query:"state" enum:"delivered,waiting,retry,retrying,dead,held,replayed" doc:"only events in this state; retrying is another name of retry"`
+	State  string `query:"state" enum:"delivered,waiting,retry,retrying,dead,held,pull,replayed" doc:"only events in this state; retrying is another name of retry"`
 	Schema string `query:"schema" doc:"only events of this schema"`
 	Type   string `query:"type" doc:"only events of this type, such as insert, update or delete"`
 	Record string `query:"record" doc:"only events of this record, as record shows it; with schema its key is enough" example:"dids:42"`

@@ -143,3 +143,54 @@ func TestFeed_ACursorBeyondTheLogIsOfALostOne(t *testing.T) {
 		t.Errorf("after a failover: %v", ids)
 	}
 }
+
+// A webhook of delivery pull has no URL, and a feed. What it is, it stays.
+func TestFeed_AWebhookOfDeliveryPullNeedsNoURL(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	const all = "/v2/accounts/7/webhooks"
+	made := w.want(t, 201, token, "PUT", all, `{"data":{"name":"n","delivery":"pull"}}`).data(t)
+	if made["state"] != "active" || made["uri"] != "" || made["delivery"] != "pull" {
+		t.Errorf("made %v", made)
+	}
+	id := made["id"].(string)
+	for what, body := range map[string]string{
+		"a URL":             `{"data":{"name":"n","delivery":"pull","uri":"https://example.com/"}}`,
+		"no URL, realtime":  `{"data":{"name":"n"}}`,
+		"no URL, daily":     `{"data":{"name":"n","delivery":"daily"}}`,
+		"no name":           `{"data":{"delivery":"pull"}}`,
+		"an unknown manner": `{"data":{"name":"n","delivery":"push"}}`,
+	} {
+		if r := w.call(t, token, "PUT", all, body); r.status != 400 {
+			t.Errorf("%s: %d %s", what, r.status, r.text)
+		}
+	}
+	pushed := w.webhook(t, token, "7", "")
+	w.want(t, 400, token, "PATCH", all+"/"+pushed, `{"data":{"delivery":"pull"}}`)
+	w.want(t, 400, token, "PATCH", all+"/"+id, `{"data":{"delivery":"realtime","uri":"https://example.com/"}}`)
+	w.want(t, 400, token, "PATCH", all+"/"+id, `{"data":{"uri":"https://example.com/"}}`)
+	w.want(t, 400, token, "PATCH", all+"/"+id, `{"data":{"delivery":null}}`)
+	w.want(t, 200, token, "PATCH", all+"/"+id, `{"data":{"name":"another","schemas":["dids"]}}`)
+	w.append(t, id, 1, 2)
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", all+"/"+id+"/feed", "")); fmt.Sprint(ids) != "[1 2]" {
+		t.Errorf("its feed: %v", ids)
+	}
+	for _, e := range w.want(t, 200, token, "GET", all+"/"+id+"/events", "").list(t) {
+		if e["state"] != "pull" {
+			t.Errorf("the state of its event: %v", e)
+		}
+	}
+	if list := w.want(t, 200, token, "GET", all+"/"+id+"/events?state=waiting", "").list(t); len(list) != 0 {
+		t.Errorf("nothing of it waits: %v", list)
+	}
+	if h := w.want(t, 200, token, "GET", all+"/"+id, "").data(t)["health"].(map[string]any); h["waiting"] != 0.0 || h["breaker"] != "closed" {
+		t.Errorf("its health: %v", h)
+	}
+	w.want(t, 409, token, "POST", all+"/"+id+"/test", "")
+	w.want(t, 200, token, "PATCH", all+"/"+id, `{"data":{"enabled":false}}`)
+	w.want(t, 409, token, "GET", all+"/"+id+"/feed", "")
+	w.want(t, 200, token, "PATCH", all+"/"+id, `{"data":{"enabled":true}}`)
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", all+"/"+id+"/feed", "")); fmt.Sprint(ids) != "[1 2]" {
+		t.Errorf("its feed, enabled again: %v", ids)
+	}
+}

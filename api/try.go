@@ -53,6 +53,9 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if err := s.cfg.Admin.CheckNotEnded(ctx, w.Endpoint); err != nil {
 		return nil, err
 	}
+	if w.Delivery == admin.DeliveryPull {
+		return nil, fail(http.StatusConflict, "the webhook has delivery pull: nothing is sent to it, and its events are read by its feed")
+	}
 	if endpoint.URL == "" {
 		return nil, fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
 	}

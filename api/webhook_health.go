@@ -45,6 +45,9 @@ func (s *subscriptions) showHealth(ctx context.Context, list []webhook, most int
 	}
 	for i := range list {
 		h := all[list[i].Endpoint]
+		if list[i].Delivery == admin.DeliveryPull {
+			h.Waiting = 0 // nothing is sent: what is in its feed waits for nobody
+		}
 		list[i].Health = shownHealth(&h)
 	}
 	return nil

@@ -42,6 +42,8 @@ type Endpoint struct {
 	Ordering     Ordering // "" is OrderingRecord
 	// RetryAsked counts how often somebody asked for a retry now.
 	RetryAsked int64
+	// Pull says that its receiver reads its feed: nothing is sent to it. It stays so.
+	Pull bool
 	// Settings are nil where the account set none: then each event is a POST of
 	// its body as the event log has it, retried by the whole schedule.
 	Settings *EndpointSettings

@@ -23,7 +23,7 @@ const (
 
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering, retry_asked,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, delivery = 'pull', deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
@@ -254,7 +254,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var earlier []string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering, &e.RetryAsked,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &deleted, &strict, &strictURL)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &e.Pull, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err
 	}

@@ -23,7 +23,7 @@ const (
 		FROM walhook.endpoint p
 		JOIN walhook.shard s ON s.id = p.id % $3
 		LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.behind
-		WHERE s.id = ANY ($2) AND (
+		WHERE s.id = ANY ($2) AND p.delivery <> 'pull' AND (
 			coalesce(l.cursor, $1) < $1::bigint - 1
 			OR (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id AND e.id > coalesce(l.cursor, s.tail) AND e.id < $1 LIMIT 1) IS NOT NULL
 			OR (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id AND r.event_id < $1 LIMIT 1) IS NOT NULL)

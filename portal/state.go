@@ -89,6 +89,8 @@ func (p *pages) state(w webhook) (m mark) {
 	case w.State == "unusable":
 		m = p.mark("bad", "state.unusable")
 		m.More = w.DisableReason
+	case w.Delivery == "pull":
+		return p.mark("good", "state.pull")
 	case w.HeldSince != nil:
 		m = p.mark("warn", "state.held", clock(*w.HeldSince))
 		m.More = w.HeldReason
@@ -122,7 +124,7 @@ func (p *pages) state(w webhook) (m mark) {
 
 // eventState says what became of an event.
 func (p *pages) eventState(state string) mark {
-	kind := map[string]string{"delivered": "good", "waiting": "idle", "retry": "warn", "dead": "bad", "held": "idle", "replayed": "idle"}[state]
+	kind := map[string]string{"delivered": "good", "waiting": "idle", "retry": "warn", "dead": "bad", "held": "idle", "pull": "good", "replayed": "idle"}[state]
 	if kind == "" {
 		return mark{Kind: "idle", Sign: "?", Text: state}
 	}

@@ -261,6 +261,9 @@ func (f *formPage) read(r *http.Request) map[string]any {
 	for _, name := range []string{"name", "uri", "http_verb", "hook", "type", "action", "delivery", "daily_zone"} {
 		body[name] = f.Value(name)
 	}
+	if f.Value("delivery") == "pull" && f.Value("uri") == "" {
+		delete(body, "uri") // it has none
+	}
 	for _, name := range []string{"format", "daily_at"} { // empty is the default
 		body[name] = nil
 		if f.Value(name) != "" {

@@ -39,6 +39,7 @@ type tailer struct {
 
 	groups    []tailGroup
 	known     map[int64]int64 // endpoint → revision that the dispatcher has
+	pulls     map[int64]bool  // known endpoints to which nothing is sent, and of which it has nothing
 	forgotten []int64         // not yet sent
 
 	mu       sync.Mutex
@@ -64,7 +65,7 @@ type tailCommand struct {
 func newTailer(s *Sender, log EventLog, endpoints Endpoints, batches chan<- tailBatch) *tailer {
 	return &tailer{
 		sender: s, log: log, endpoints: endpoints, batches: batches,
-		known: map[int64]int64{}, signal: make(chan struct{}, 1),
+		known: map[int64]int64{}, pulls: map[int64]bool{}, signal: make(chan struct{}, 1),
 	}
 }
 
@@ -142,6 +143,7 @@ func (t *tailer) forget(shards []int) {
 	for id := range t.known {
 		if slices.Contains(shards, outbox.ShardOf(id)) {
 			delete(t.known, id)
+			delete(t.pulls, id)
 		}
 	}
 }
@@ -211,6 +213,7 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 	if batch.endpoints, err = t.loadEndpoints(ctx, batch.events); err != nil {
 		return false, err
 	}
+	t.leaveOutPulls(&batch)
 	select {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
@@ -218,6 +221,21 @@ func (t *tailer) read(ctx context.Context, g *tailGroup, upto int64) (more bool,
 	}
 	g.after = batch.upto
 	return stretch.More || q.Upto != 0 && upto == 0, nil
+}
+
+// leaveOutPulls takes from a batch the endpoints to which nothing is sent: their receivers
+// read their feeds. So they have no lane.
+func (t *tailer) leaveOutPulls(batch *tailBatch) {
+	for i := range batch.endpoints {
+		if batch.endpoints[i].Pull {
+			t.pulls[batch.endpoints[i].ID] = true
+		}
+	}
+	if len(t.pulls) == 0 {
+		return
+	}
+	batch.endpoints = slices.DeleteFunc(batch.endpoints, func(e outbox.Endpoint) bool { return e.Pull })
+	batch.events = slices.DeleteFunc(batch.events, func(e outbox.Event) bool { return t.pulls[e.Endpoint] })
 }
 
 // loadEndpoints reads the endpoints that the dispatcher does not know, or knows in an

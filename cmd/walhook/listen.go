@@ -24,13 +24,27 @@ with --status, whatever its signature: try 500 to see retries, 410 to see the
 endpoint disabled.
 
 walhook sends only to public addresses. To let it deliver to this machine, start
-it with --allow-cidr 127.0.0.0/8.`
+it with --allow-cidr 127.0.0.0/8.
+
+With --from and --token nothing has to reach this machine: listen reads the
+feed of a webhook (GET …/webhooks/ID/feed) and prints it, and with --forward
+posts each event to a URL of yours, with the body and the headers of a delivery.
+It checks signatures by the webhook's own secret. Without --webhook it makes a
+webhook of delivery pull, which gets what happens from then on, and removes it
+at the end. It connects again after a cut and continues after the last event. An
+event that --forward does not accept is printed and not repeated.`
 
 // listenOptions are the flags of listen.
 type listenOptions struct {
 	addr   string
 	secret string
 	status int
+
+	// Of a feed.
+	from, token, webhook, forward string
+	hook, schemas                 string
+	replayLast                    int
+	json                          bool
 }
 
 func newListenCommand() *cobra.Command {
@@ -41,9 +55,18 @@ func newListenCommand() *cobra.Command {
 		Long:  listenLong,
 		Example: `  walhook listen
   walhook listen --addr 127.0.0.1:9090 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
-  walhook listen --status 503`,
+  walhook listen --status 503
+  walhook listen --from https://api.example.com/v2/accounts/7 --token whtok_… --forward http://localhost:3000/hook`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.from != "" {
+				return listenFrom(cmd.Context(), o, cmd.OutOrStdout())
+			}
+			for _, name := range []string{"token", "webhook", "forward", "hook", "schemas", "replay-last", "json"} {
+				if cmd.Flags().Changed(name) {
+					return usage(fmt.Errorf("--%s needs --from, the address of the account's API", name))
+				}
+			}
 			return listen(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
@@ -51,6 +74,16 @@ func newListenCommand() *cobra.Command {
 	flags.StringVar(&o.addr, "addr", "127.0.0.1:9090", "`address` to listen on; port 0 picks a free one")
 	flags.StringVar(&o.secret, "secret", "", "signing `secret` (whsec_…) to check signatures with (default: not checked)")
 	flags.IntVar(&o.status, "status", http.StatusOK, "HTTP `status` to answer with")
+	flags.StringVar(&o.from, "from", "", "`URL` of the account's API whose feed to read, such as https://api.example.com/v2/accounts/7")
+	flags.StringVar(&o.token, "token", "", "the account's `token` of the API (default: WALHOOK_TOKEN)")
+	flags.StringVar(&o.webhook, "webhook", "", "`id` of the webhook to read (default: one that is made and removed at the end)")
+	flags.StringVar(&o.forward, "forward", "", "`URL` that each event is posted to")
+	flags.StringVar(&o.hook, "hook", "", "event `type` of the webhook that is made (default: records)")
+	flags.StringVar(&o.schemas, "schemas", "", "comma-separated `schemas` of the webhook that is made (default: all)")
+	flags.IntVar(&o.replayLast, "replay-last", 0, "begin with the last `N` events of --webhook")
+	flags.BoolVar(&o.json, "json", false, "print a line of JSON for each event")
+	cmd.MarkFlagsMutuallyExclusive("from", "addr")
+	cmd.MarkFlagsMutuallyExclusive("from", "status")
 	return cmd
 }
 

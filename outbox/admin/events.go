@@ -19,6 +19,7 @@ const (
 	EventRetry     = "retry"
 	EventDead      = "dead"
 	EventHeld      = "held"     // nothing is sent to the endpoint now
+	EventPull      = "pull"     // nothing is sent: the endpoint's receiver reads its feed
 	EventReplayed  = "replayed" // a newer row with the same webhook-id says how it stands
 )
 
@@ -79,13 +80,14 @@ const (
 	// LIMIT 1 keeps each look-up on its index: a join may be made by reading a
 	// whole table.
 	stateJoinsSQL = `
-		CROSS JOIN LATERAL (SELECT state FROM walhook.endpoint p WHERE p.id = e.endpoint LIMIT 1) p
+		CROSS JOIN LATERAL (SELECT state, delivery FROM walhook.endpoint p WHERE p.id = e.endpoint LIMIT 1) p
 		LEFT JOIN LATERAL (SELECT attempts, reason FROM walhook.dead_letter d WHERE d.endpoint = e.endpoint AND d.event_id = e.id LIMIT 1) d ON true
 		LEFT JOIN LATERAL (SELECT number, outcome, reason FROM walhook.attempt a WHERE a.endpoint = e.endpoint AND a.event_id = e.id ORDER BY a.at DESC LIMIT 1) a ON true
 		LEFT JOIN LATERAL (SELECT attempts, next_at FROM walhook.retry r WHERE r.endpoint = e.endpoint AND r.event_id = e.id LIMIT 1) r ON true
 		CROSS JOIN LATERAL (SELECT CASE WHEN d.reason IS NOT NULL THEN 'dead'
 			WHEN a.outcome = 'delivered' THEN 'delivered'
 			WHEN (SELECT 1 FROM walhook.event n WHERE n.replayed AND n.endpoint = e.endpoint AND n.webhook_id = e.webhook_id AND n.id > e.id LIMIT 1) IS NOT NULL THEN 'replayed'
+			WHEN p.delivery = 'pull' THEN 'pull'
 			WHEN p.state <> 'active' THEN 'held'
 			WHEN r.attempts > 0 THEN 'retry'
 			ELSE 'waiting' END AS state) s`

@@ -65,7 +65,7 @@ const (
 
 	// An event is asked for as far as there is one now.
 	newestOfSQL = `
-		SELECT state = 'cleared' OR coalesce(url, '') = '', state = 'cleared' AND deleted_at IS NOT NULL, greatest(
+		SELECT state = 'cleared' OR coalesce(url, '') = '' AND delivery <> 'pull', state = 'cleared' AND deleted_at IS NOT NULL, greatest(
 			coalesce((SELECT id FROM walhook.event e WHERE e.endpoint = p.id ORDER BY e.id DESC LIMIT 1), 0),
 			coalesce((SELECT event_id FROM walhook.dead_letter d WHERE d.endpoint = p.id ORDER BY d.event_id DESC LIMIT 1), 0))
 		FROM walhook.endpoint p WHERE p.id = $1`

@@ -107,7 +107,7 @@ func (w *Webhook) ResyncFault(schema, kind string) error {
 	switch {
 	case w.Hook != HookRecords:
 		why = fmt.Sprintf("the webhook has the hook %s: only records have a present state", w.Hook)
-	case w.Delivery == "daily":
+	case w.Delivery == DeliveryDaily:
 		why = "the webhook has daily delivery: it gets counts, and no records"
 	case len(w.Types) > 0 && !slices.Contains(w.Types, kind):
 		why = fmt.Sprintf("the webhook's types leave out %s: the present state is sent as %s events", kind, kind)
@@ -124,7 +124,7 @@ func checkResync(w *Webhook, schema string) error {
 	switch {
 	case w.Deleted:
 		return ErrWebhookDeleted
-	case w.State == outbox.EndpointCleared || w.URL == "" && w.unopened == "":
+	case w.State == outbox.EndpointCleared || w.URL == "" && w.unopened == "" && w.Delivery != DeliveryPull:
 		return ErrNothingToSendTo
 	}
 	return w.ResyncFault(schema, "update")

@@ -38,7 +38,7 @@ const (
 		SELECT ` + outbox.LaneFactsSQL + `, count(*)
 		FROM walhook.endpoint p LEFT JOIN walhook.lane l ON l.endpoint = p.id
 			LEFT JOIN (` + outbox.AsideEndpointsSQL + `) a ON a.endpoint = p.id
-		WHERE p.deleted_at IS NULL AND (p.ended_at IS NULL OR l.endpoint IS NOT NULL) GROUP BY 1, 2, 3, 4, 5, 6`
+		WHERE p.deleted_at IS NULL AND p.delivery <> 'pull' AND (p.ended_at IS NULL OR l.endpoint IS NOT NULL) GROUP BY 1, 2, 3, 4, 5, 6`
 
 	disabledSQL = `
 		SELECT ` + infoColumns + ` FROM walhook.endpoint

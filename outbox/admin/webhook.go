@@ -66,7 +66,7 @@ type Webhook struct {
 	// InitialState says that the webhook begins with the present state of its records
 	// whenever its URL is set.
 	InitialState bool
-	Delivery     string // realtime or daily
+	Delivery     string // realtime, daily or pull
 	// DailyAt is the time of day, since midnight, at which a daily webhook's
 	// day ends in DailyZone, an IANA zone.
 	DailyAt   time.Duration

@@ -1,0 +1,459 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"walhook/internal/retry"
+)
+
+const (
+	// feedSilence is after how long without a word a stream counts as lost: the feed
+	// says something every 15 seconds.
+	feedSilence      = 50 * time.Second
+	feedReconnectMin = 500 * time.Millisecond
+	feedReconnectMax = 30 * time.Second
+
+	feedCallTimeout   = 30 * time.Second
+	forwardTimeout    = 30 * time.Second
+	removeHookTimeout = 10 * time.Second
+	maxFeedLine       = 64 << 20 // more than an event of the largest body in JSON
+)
+
+// feedListener reads the feed of a webhook, prints its events, and forwards them.
+type feedListener struct {
+	o       listenOptions
+	base    string // …/v2/accounts/ID
+	webhook string
+	cursor  string // the last event's; "" before the first
+	printer *hookPrinter
+	out     io.Writer
+	client  *http.Client
+}
+
+// feedError is an answer that another try does not change.
+type feedError struct {
+	status  int
+	message string
+}
+
+func (e *feedError) Error() string { return fmt.Sprintf("%s (HTTP %d)", e.message, e.status) }
+
+// pulledEvent is an event of the feed.
+type pulledEvent struct {
+	EventID     string            `json:"event_id"`
+	Cursor      string            `json:"cursor"`
+	Schema      string            `json:"schema"`
+	Type        string            `json:"type"`
+	Record      string            `json:"record"`
+	CommittedAt time.Time         `json:"committed_at"`
+	Method      string            `json:"method"`
+	Headers     map[string]string `json:"headers"`
+	Query       string            `json:"query,omitempty"`
+	Body        string            `json:"body"`
+	Unsent      string            `json:"unsent,omitempty"`
+	// What listen adds with --json.
+	Signature string     `json:"signature,omitempty"`
+	Forward   *forwarded `json:"forward,omitempty"`
+}
+
+// forwarded is what became of an event that was handed on.
+type forwarded struct {
+	Status int     `json:"status,omitempty"`
+	Error  string  `json:"error,omitempty"`
+	MS     float64 `json:"duration_ms"`
+}
+
+// listenFrom reads a feed until ctx ends, which is no error.
+func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error) {
+	l := &feedListener{o: o, webhook: o.webhook, out: out, client: &http.Client{}}
+	if l.base, err = o.checkFrom(); err != nil {
+		return usage(err)
+	}
+	if l.printer, err = newHookPrinter(o, out); err != nil {
+		return usage(err)
+	}
+	if l.webhook == "" {
+		if err := l.makeWebhook(ctx); err != nil {
+			return orStopped(ctx, err)
+		}
+		defer func() {
+			if gone := l.removeWebhook(context.WithoutCancel(ctx)); gone != nil {
+				err = errors.Join(err, fmt.Errorf("remove the webhook %s that listen made: %w; remove it with DELETE %s/webhooks/%s", l.webhook, gone, l.base, l.webhook))
+			}
+		}()
+	}
+	if err := l.learnSecret(ctx); err != nil {
+		return orStopped(ctx, err)
+	}
+	if !o.json {
+		l.say()
+	}
+	return orStopped(ctx, l.follow(ctx))
+}
+
+// orStopped is nil where ctx has ended: that is how listen ends.
+func orStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// checkFrom returns the address of the account, or everything that is wrong with the flags.
+func (o *listenOptions) checkFrom() (base string, err error) {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	o.token = cmp.Or(o.token, os.Getenv("WALHOOK_TOKEN"))
+	if o.token == "" {
+		fault("--token: missing; give the account's token of the API, or set WALHOOK_TOKEN")
+	}
+	from, parseErr := url.Parse(o.from)
+	switch {
+	case parseErr != nil || from.Scheme != "http" && from.Scheme != "https" || from.Host == "":
+		fault("--from: want the address of the account's API, such as https://api.example.com/v2/accounts/7")
+	default:
+		before, rest, found := strings.Cut(from.EscapedPath(), "/accounts/")
+		account, rest, _ := strings.Cut(strings.Trim(rest, "/"), "/")
+		kind, webhook, _ := strings.Cut(rest, "/")
+		switch {
+		case !found || account == "" || kind != "" && kind != "webhooks" || strings.Contains(webhook, "/"):
+			fault("--from %s: names no account; want an address such as %s://%s/v2/accounts/7", from.Redacted(), from.Scheme, from.Host)
+		case webhook != "" && o.webhook != "" && webhook != o.webhook:
+			fault("--webhook: --from names another one")
+		}
+		o.webhook = cmp.Or(o.webhook, webhook)
+		base = from.Scheme + "://" + from.Host + before + "/accounts/" + account
+	}
+	if o.forward != "" {
+		to, err := url.Parse(o.forward)
+		if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" {
+			fault("--forward: want a URL such as http://localhost:3000/hook")
+		}
+	}
+	if o.webhook != "" && (o.hook != "" || o.schemas != "") {
+		fault("--hook and --schemas are for the webhook that listen makes: leave out --webhook, or edit that webhook")
+	}
+	if o.replayLast < 0 || o.replayLast > 1000 {
+		fault("--replay-last %d: want 0 to 1000", o.replayLast)
+	}
+	if o.replayLast > 0 && o.webhook == "" {
+		fault("--replay-last: name the webhook whose last events to begin with, such as --webhook account; the one that listen makes has none yet")
+	}
+	return base, errors.Join(faults...)
+}
+
+// say tells what listen does.
+func (l *feedListener) say() {
+	checked := "signatures are checked"
+	if l.printer.verifier == nil {
+		checked = "signatures are not checked"
+	}
+	what := "webhook " + l.webhook
+	if l.o.webhook == "" {
+		what += ", which is removed at the end"
+	}
+	to := ""
+	if l.o.forward != "" {
+		to = "; forwarding to " + l.o.forward
+	}
+	fmt.Fprintf(l.out, "reading the feed of %s; %s%s; Ctrl-C ends it\n", what, checked, to)
+}
+
+// makeWebhook makes a webhook to which nothing is sent.
+func (l *feedListener) makeWebhook(ctx context.Context) error {
+	host, _ := os.Hostname()
+	data := map[string]any{"name": strings.TrimSpace("walhook listen " + host), "delivery": "pull"}
+	if l.o.hook != "" {
+		data["hook"] = l.o.hook
+	}
+	if l.o.schemas != "" {
+		data["schemas"] = strings.Split(l.o.schemas, ",")
+	}
+	var made struct {
+		Data struct {
+			ID string `json:"id"`
+		} `json:"data"`
+		Warnings []string `json:"warnings"`
+	}
+	if err := l.call(ctx, http.MethodPut, "/webhooks", map[string]any{"data": data}, &made); err != nil {
+		return fmt.Errorf("make a webhook to read: %w", err)
+	}
+	for _, warning := range made.Warnings {
+		fmt.Fprintln(os.Stderr, "warning:", printable(warning))
+	}
+	l.webhook = made.Data.ID
+	return nil
+}
+
+func (l *feedListener) removeWebhook(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, removeHookTimeout, errors.New("timed out"))
+	defer cancel()
+	return l.call(ctx, http.MethodDelete, "/webhooks/"+url.PathEscape(l.webhook), nil, nil)
+}
+
+// learnSecret reads the webhook's secret, unless --secret gives one.
+func (l *feedListener) learnSecret(ctx context.Context) error {
+	if l.o.secret != "" {
+		return nil
+	}
+	var read struct {
+		Data struct {
+			Secret string `json:"secret"`
+		} `json:"data"`
+	}
+	if err := l.call(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(l.webhook)+"/secret", nil, &read); err != nil {
+		return fmt.Errorf("read the signing secret: %w", err)
+	}
+	verifier, err := standardwebhooks.NewWebhook(read.Data.Secret)
+	if err != nil {
+		return errors.New("read the signing secret: it is not whsec_ and base64; rotate it")
+	}
+	l.printer.verifier = verifier
+	return nil
+}
+
+// call makes one call of the API. Its error is a [*feedError] where the API refuses.
+func (l *feedListener) call(ctx context.Context, method, path string, body, answer any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, feedCallTimeout, errors.New("timed out"))
+	defer cancel()
+	var sent io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		sent = bytes.NewReader(text)
+	}
+	response, err := l.request(ctx, method, l.base+path, sent, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return refusalOf(response)
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(answer)
+}
+
+// request makes a request with the token. Errors show no query and no token.
+func (l *feedListener) request(ctx context.Context, method, to string, body io.Reader, header http.Header) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, to, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("User-Agent", "walhook-listen/"+readBuild().version)
+	request.Header.Set("X-Auth-Token", l.o.token)
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	response, err := l.client.Do(request)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = failed.Err
+	}
+	return response, err
+}
+
+// refusalOf reads the API's answer that is an error.
+func refusalOf(response *http.Response) error {
+	var refused struct {
+		Message string `json:"message"`
+	}
+	text, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	_ = json.Unmarshal(text, &refused) // a proxy's answer has another form
+	return &feedError{response.StatusCode, cmp.Or(refused.Message, "the API answers "+response.Status)}
+}
+
+// follow reads the feed, again after each cut, until ctx ends or the API refuses for good.
+func (l *feedListener) follow(ctx context.Context) error {
+	backoff := retry.Backoff{Min: feedReconnectMin, Max: feedReconnectMax}
+	for {
+		wait, err := l.read(ctx, backoff.Reset)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if refused, ok := errors.AsType[*feedError](err); ok && refused.status/100 == 4 && refused.status != http.StatusTooManyRequests && refused.status != http.StatusRequestTimeout {
+			return fmt.Errorf("read the feed: %w", refused)
+		}
+		wait = max(wait, backoff.Next())
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s; trying again in %v\n", printable(fmt.Sprintf("the feed broke off: %v", err)), wait.Round(100*time.Millisecond))
+		}
+		if retry.Pause(ctx, wait) != nil {
+			return nil
+		}
+	}
+}
+
+// read reads one stream to its end. A stream that ends by itself is no error. wait is for
+// how long the API asks to wait.
+func (l *feedListener) read(ctx context.Context, began func()) (wait time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(feedSilence, func() { cancel(errors.New("nothing came for too long")) })
+	defer silent.Stop()
+	query := url.Values{}
+	header := http.Header{"Accept": {"text/event-stream"}}
+	if l.cursor != "" {
+		header.Set("Last-Event-ID", l.cursor)
+	} else {
+		query.Set("last", strconv.Itoa(l.o.replayLast))
+	}
+	response, err := l.request(ctx, http.MethodGet, l.base+"/webhooks/"+url.PathEscape(l.webhook)+"/feed?"+query.Encode(), nil, header)
+	if err != nil {
+		return 0, cmp.Or(context.Cause(ctx), err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode == http.StatusGone {
+		return 0, l.goOnAtOldest(response)
+	}
+	if response.StatusCode != http.StatusOK {
+		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
+		return time.Duration(min(seconds, 300)) * time.Second, refusalOf(response)
+	}
+	began()
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(make([]byte, 64<<10), maxFeedLine)
+	var id string
+	var data []byte
+	for lines.Scan() {
+		silent.Reset(feedSilence)
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		switch value = strings.TrimPrefix(value, " "); {
+		case name == "id":
+			id = value
+		case name == "data":
+			data = []byte(value)
+		case lines.Text() != "":
+		case data != nil: // its cursor counts once it is handled
+			if err := l.take(ctx, data); err != nil {
+				return 0, err
+			}
+			id, data = "", nil
+		case id != "":
+			l.cursor, id = id, ""
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return 0, cmp.Or(context.Cause(ctx), err)
+	}
+	return 0, nil
+}
+
+// goOnAtOldest takes the oldest cursor of a 410.
+func (l *feedListener) goOnAtOldest(response *http.Response) error {
+	var gone struct {
+		Oldest  string `json:"oldest"`
+		Message string `json:"message"`
+	}
+	if err := json.NewDecoder(io.LimitReader(response.Body, 64<<10)).Decode(&gone); err != nil || gone.Oldest == "" {
+		return &feedError{response.StatusCode, cmp.Or(gone.Message, "the events after the last one are gone")}
+	}
+	l.cursor = gone.Oldest
+	return errors.New("events were missed: " + gone.Message)
+}
+
+// take prints one event, and hands it on.
+func (l *feedListener) take(ctx context.Context, data []byte) error {
+	var e pulledEvent
+	if err := json.Unmarshal(data, &e); err != nil {
+		return fmt.Errorf("an event of the feed cannot be read: %w", err)
+	}
+	header := http.Header{}
+	for name, value := range e.Headers {
+		header.Set(name, value)
+	}
+	signed := e.Body
+	if e.Method == http.MethodGet {
+		signed = e.Query
+	}
+	e.Signature = l.printer.check([]byte(signed), header)
+	if l.o.forward != "" && e.Unsent == "" {
+		e.Forward = l.hand(ctx, &e)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	l.cursor = e.Cursor
+	if l.o.json {
+		line, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		_, _ = l.out.Write(append(line, '\n')) // there is nowhere to report an error
+		return nil
+	}
+	event, fields := readEnvelope([]byte(e.Body))
+	line := l.printer.head(&http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}}, cmp.Or(strings.TrimSpace(event), e.Type+" "+e.Schema), "signature "+e.Signature, e.EventID)
+	if l.printer.isAgain(e.EventID) {
+		line += "  (again)"
+	}
+	switch f := e.Forward; {
+	case e.Unsent != "":
+		line += "  not rendered: " + e.Unsent
+	case f == nil:
+	case f.Error != "":
+		line += "  → " + f.Error
+	default:
+		line += fmt.Sprintf("  → %d in %.0f ms", f.Status, f.MS)
+	}
+	l.printer.print(line, wrap(fields)...)
+	return nil
+}
+
+// hand makes the request of an event to --forward, with the headers of a push.
+func (l *feedListener) hand(ctx context.Context, e *pulledEvent) *forwarded {
+	ctx, cancel := context.WithTimeoutCause(ctx, forwardTimeout, errors.New("no answer within 30 seconds"))
+	defer cancel()
+	began := time.Now()
+	result := &forwarded{}
+	defer func() { result.MS = float64(time.Since(began).Microseconds()) / 1000 }()
+	to, err := url.Parse(l.o.forward)
+	if err != nil {
+		result.Error = err.Error()
+		return result
+	}
+	if e.Query != "" {
+		to.RawQuery = strings.TrimPrefix(to.RawQuery+"&"+e.Query, "&")
+	}
+	request, err := http.NewRequestWithContext(ctx, e.Method, to.String(), strings.NewReader(e.Body))
+	if err != nil {
+		result.Error = err.Error()
+		return result
+	}
+	for name, value := range e.Headers {
+		request.Header[name] = []string{value} // their case is that of a push
+	}
+	response, err := forwarder.RoundTrip(request)
+	if err != nil {
+		result.Error = cmp.Or(context.Cause(ctx), err).Error()
+		return result
+	}
+	defer response.Body.Close()
+	_, _ = io.CopyN(io.Discard, response.Body, 64<<10) // so that the connection is used again
+	result.Status = response.StatusCode
+	return result
+}
+
+// forwarder follows no redirects, as a push does.
+var forwarder = &http.Transport{Proxy: nil, ForceAttemptHTTP2: false, IdleConnTimeout: time.Minute}
