@@ -122,7 +122,7 @@ func TestBrands_GoByTheCatalogInForce(t *testing.T) {
 
 func TestPeekPortalLink_LeavesTheLinkAsItIs(t *testing.T) {
 	w := newWorld(t)
-	link, err := w.admin.CreatePortalLink(t.Context(), Caller{}, "7")
+	link, err := w.admin.CreatePortalLink(t.Context(), Caller{}, "7", Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestPeekPortalLink_LeavesTheLinkAsItIs(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, account, err)
 		}
 	}
-	expired, err := w.admin.CreatePortalLink(t.Context(), Caller{}, "7")
+	expired, err := w.admin.CreatePortalLink(t.Context(), Caller{}, "7", Once{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
