@@ -16,8 +16,6 @@ type place struct {
 const (
 	cursorVersion = 1
 	cursorBytes   = 1 + 8 + 4 + 4 // version, event, timeline, check
-	// maxCursor is longer than any cursor.
-	maxCursor = 64
 )
 
 // cursor writes a place in the feed of a webhook. The check is of the webhook too: a

@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	// mostWait bounds a long poll.
-	mostWait = 60 * time.Second
 	// streamLife is how long a stream lasts at most; clients connect again by themselves.
 	streamLife = 15 * time.Minute
 	// keepAliveEvery is how often a silent stream says something, for proxies between.

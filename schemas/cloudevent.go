@@ -27,17 +27,18 @@ type CloudEvent struct {
 
 // Append appends the event without white space between its tokens.
 func (e *CloudEvent) Append(dst []byte) []byte {
-	kind := "walhook"
+	var kind strings.Builder
+	kind.WriteString("walhook")
 	for _, part := range []string{e.Schema, e.Type} {
 		if part != "" {
-			kind += "." + part
+			kind.WriteString("." + part)
 		}
 	}
 	members := []Member{
 		StringMember("specversion", []byte("1.0")),
 		attribute("id", e.ID),
 		attribute("source", CloudEventSource),
-		attribute("type", kind),
+		attribute("type", kind.String()),
 	}
 	if subject := strings.TrimPrefix(e.Record, e.Schema+":"); subject != "" {
 		members = append(members, attribute("subject", subject))

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -264,9 +265,7 @@ func (l *feedListener) request(ctx context.Context, method, to string, body io.R
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	for name, values := range header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, header)
 	response, err := l.client.Do(request)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		err = failed.Err
