@@ -144,6 +144,9 @@ var promisedMetrics = map[string][]string{
 	"walhook_notified":                              nil,
 	"walhook_reconciled_total":                      {"type"},
 	"walhook_resync_records_total":                  nil,
+	"walhook_feed_readers":                          {"by"},
+	"walhook_feed_events_total":                     {"by"},
+	"walhook_feed_readers_ended_total":              {"reason"},
 	"walhook_items_set_aside_total":                 {"loop", "reason"},
 	"walhook_maintenance_success_timestamp_seconds": nil, "walhook_retention_seconds": nil,
 }

@@ -181,6 +181,13 @@ func (m *maker) members(data *apiSchema, chosen func(name string) bool) map[stri
 			members[name] = m.sample(name, data.Properties[name], 0)
 		}
 	}
+	// A new webhook has a URL unless its receiver reads its feed, which no schema says.
+	if uri := data.Properties["uri"]; uri != nil && slices.Contains(data.Required, "name") {
+		members["uri"] = m.sample("uri", uri, 0)
+		if members["delivery"] == `"pull"` {
+			delete(members, "uri")
+		}
+	}
 	return members
 }
 
