@@ -112,14 +112,6 @@ func isKnownOwner(err error) bool {
 	return ok && pgErr.Code == codeUniqueViolation && pgErr.TableName == "owner"
 }
 
-// knownTime is a time as SQL takes it: NULL for the zero one.
-func knownTime(at time.Time) *time.Time {
-	if at.IsZero() {
-		return nil
-	}
-	return &at
-}
-
 // queuePosition queues the position of a plan, where it has one. stored becomes its row,
 // which counts once the transaction is committed.
 func (p *Publisher) queuePosition(b *pgx.Batch, plan *route.Plan, stored *positionRow) {

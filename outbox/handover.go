@@ -125,6 +125,14 @@ func untilNull(t time.Time) *time.Duration {
 	return new(time.Until(t))
 }
 
+// knownTime is a time as SQL takes it: NULL for the zero one.
+func knownTime(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return &at
+}
+
 const (
 	saveLanesSQL = `
 		INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, open_until, opens, paused_until, failing_since, stage, last_reason, held_since, held_reason, retry_seen)

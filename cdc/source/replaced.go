@@ -16,6 +16,13 @@ import (
 // A table that took another's name in the gap, and a partition or child that was attached
 // in it, bring rows whose age says nothing: they were written elsewhere, at any time.
 
+// replacedTables are the tables among those of a schema that took the place of others in a
+// gap, and newest is the last transaction of that.
+type replacedTables struct {
+	replaced []uint32
+	newest   uint32
+}
+
 // replacedSQL lists, of a table and of all its partitions and children, those that came
 // there in the gap. $2 says that the table itself did.
 func replacedSQL(since schemas.Visible) string {
@@ -59,7 +66,7 @@ func (l *snapshotLoad) findReplaced(ctx context.Context, source *gapSource, gap 
 
 // xmin is SQL for the transaction that wrote a row: for one whose age says nothing, the
 // newest.
-func (t *rowTable) xmin() string {
+func (t *replacedTables) xmin() string {
 	if len(t.replaced) == 0 {
 		return "xmin"
 	}

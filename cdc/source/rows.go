@@ -32,11 +32,7 @@ type rowTable struct {
 	plan    *catalog.Plan
 	filters []rowFilter // of the published tables that make it up
 	refused string      // why its rows cannot be read; "" when they can
-
-	// replaced are the tables among it that took the place of others in a gap, and newest
-	// is the last transaction of that.
-	replaced []uint32
-	newest   uint32
+	replacedTables
 }
 
 // rowFilter is the publication's row filter of a table or partition.
