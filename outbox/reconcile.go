@@ -198,26 +198,9 @@ const (
 			(SELECT o.account FROM walhook.owner o WHERE o.schema = $1 AND o.key = c.key))
 		WHERE c.schema = $1 AND c.account IS NULL AND NOT c.several`
 
-	// Accounts with an endpoint that existed before the gap, or below such a one. own says
-	// that the account's own URL is not new.
-	recipientsSQL = `
-		CREATE UNLOGGED TABLE walhook.snapshot_recipient AS
-		WITH RECURSIVE parents AS (
-			SELECT id, parent FROM walhook.account
-			UNION SELECT id, parent FROM walhook.snapshot_parent s WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account a WHERE a.account = s.id)
-		), live AS (
-			SELECT account, webhook, include_subaccounts FROM walhook.endpoint
-			WHERE deleted_at IS NULL AND ended_at IS NULL AND state <> 'cleared'
-		), above AS (
-			SELECT account FROM live WHERE webhook <> 'account' AND include_subaccounts
-			UNION SELECT p.id FROM above a JOIN parents p ON p.parent = a.account
-		)
-		SELECT account, bool_or(own) AS own FROM (
-			SELECT account, webhook = 'account' AS own FROM live UNION ALL SELECT account, false FROM above
-		) AS every GROUP BY account`
-
 	// A record that is owned through another keeps its account until it changes itself.
-	// kind is NULL where nothing is to be sent. A row that the publication's filter hid was
+	// kind is NULL where nothing is to be sent. Whoever gets a record of an account that began
+	// in the gap has never got it. A row that the publication's filter hid was
 	// sent to nobody: one that it does not hide any more comes as an insert, as in the stream.
 	compareSQL = `
 		CREATE UNLOGGED TABLE walhook.snapshot_missed AS
@@ -227,6 +210,7 @@ const (
 				WHEN hidden THEN CASE WHEN known AND changed AND former <> '' THEN 'delete' END -- it left the filter
 				WHEN account IS NULL THEN NULL
 				WHEN NOT known THEN CASE WHEN account <> '' THEN 'insert' END
+				WHEN former = account AND account IN (SELECT account FROM walhook.snapshot_begun) THEN 'insert'
 				WHEN former <> account AND (changed OR unknown OR schema = ANY ($2)) THEN
 					CASE WHEN former = '' THEN 'insert' WHEN account = '' THEN 'delete' ELSE 'move' END
 				WHEN former = account AND (changed OR unknown) AND account <> '' THEN 'update'
@@ -238,7 +222,11 @@ const (
 				FULL JOIN (SELECT * FROM walhook.snapshot_owner WHERE schema = ANY ($1)) AS n ON n.schema = o.schema AND n.key = o.key
 			) AS compared
 			UNION ALL
-			SELECT schema, key, NULL, account, changed, CASE WHEN changed AND NOT hidden AND account <> '' THEN 'update' END
+			SELECT schema, key, NULL, account, changed, CASE
+				WHEN hidden OR account = '' THEN NULL
+				WHEN account IN (SELECT account FROM walhook.snapshot_begun) THEN 'insert'
+				WHEN changed THEN 'update'
+			END
 			FROM walhook.snapshot_owner WHERE schema = ANY ($3)
 		) AS every
 		WHERE kind IS NOT NULL AND EXISTS (
@@ -276,12 +264,16 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 			return err
 		}
 	}
+	about, err := r.accounts(ctx)
+	if err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		sql  string
 		args []any
 	}{
-		{recipientsSQL, nil}, {compareSQL, []any{plain, r.owned(), alone}}, {indexMissedSQL, nil},
-		{"ANALYZE walhook.snapshot_missed, walhook.snapshot_recipient", nil}, {snapshotRowSQL, nil},
+		{compareSQL, []any{plain, r.owned(), alone}}, {indexMissedSQL, nil},
+		{"ANALYZE walhook.snapshot_missed", nil}, {snapshotRowSQL, nil},
 	} {
 		if _, err := r.w.tx.Exec(ctx, step.sql, step.args...); err != nil {
 			return err
@@ -290,7 +282,7 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 	if err := r.readRows(ctx, source); err != nil {
 		return err
 	}
-	if err := r.keepMissed(ctx, source, r.note(alone, without, several)); err != nil {
+	if err := r.keepMissed(ctx, source, r.note(alone, without, several)+about); err != nil {
 		return err
 	}
 	return r.keepLedger(ctx, source, plain)

@@ -28,7 +28,7 @@ const (
 		SELECT schema, key, account, hidden FROM walhook.snapshot_owner n
 		WHERE account IS NOT NULL AND schema = ANY ($1) AND NOT EXISTS (SELECT FROM walhook.owner o WHERE o.schema = n.schema AND o.key = n.key)`
 
-	dropSnapshotSQL = `DROP TABLE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_recipient, walhook.snapshot_missed, walhook.snapshot_row`
+	dropSnapshotSQL = `DROP TABLE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_begun, walhook.snapshot_recipient, walhook.snapshot_missed, walhook.snapshot_row`
 )
 
 // keepLedger makes the ledger what the snapshot says.

@@ -129,7 +129,8 @@ func TestGap_FollowsURLsAndAccounts(t *testing.T) {
 		`1/w delete items {"id":9}`, `9 delete items {"id":9}`, `9 delete users {"id":9}`,
 		`1/w update items {"id":10,"user_id":10,"name":"y"}`, `10 update items {"id":10,"user_id":10,"name":"y"}`,
 		`10 update users {"id":10,"name":"changes","web_hook_url":"https://example.com/ten"}`,
-		`1/w insert items {"id":11,"user_id":11,"name":"x"}`)
+		`1/w insert items {"id":11,"user_id":11,"name":"x"}`, `11 insert items {"id":11,"user_id":11,"name":"x"}`,
+		`11 insert users {"id":11,"name":"begins","web_hook_url":"https://example.com/11"}`)
 	if got := w.text(t, w.box, "SELECT string_agg(format('%s %s', account, ended_at IS NOT NULL), ' ' ORDER BY id) FROM walhook.endpoint WHERE account IN ('9', '10')"); got != "9 t 10 f" {
 		t.Errorf("ended: %s", got)
 	}

@@ -15,7 +15,10 @@ import (
 
 // modelCopy is what one receiver has made of the events that arrived, in their order.
 type modelCopy struct {
-	rows map[string]modelRow // by schema and key
+	// whole says that it has been told of every record from its beginning on, but for extras,
+	// so that nothing is an update of what it does not have.
+	whole bool
+	rows  map[string]modelRow // by schema and key
 	// newest is the highest n of each record that arrived, also of records that are gone.
 	newest map[string]int64
 	seen   map[string]bool // webhook-ids
@@ -58,7 +61,7 @@ func (r *modelReceiver) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 	}
 	copied := r.copies[request.URL.Path]
 	if copied == nil {
-		copied = &modelCopy{rows: map[string]modelRow{}, newest: map[string]int64{}, seen: map[string]bool{}, kinds: map[string]int{}}
+		copied = newModelCopy()
 		r.copies[request.URL.Path] = copied
 	}
 	id := request.Header.Get("webhook-id")
@@ -69,6 +72,18 @@ func (r *modelReceiver) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 	if err := copied.apply(id, body); err != nil {
 		r.wrong = append(r.wrong, fmt.Sprintf("%s %s: %v: %s", request.URL.Path, id, err, body))
 	}
+}
+
+func newModelCopy() *modelCopy {
+	return &modelCopy{rows: map[string]modelRow{}, newest: map[string]int64{}, seen: map[string]bool{}, kinds: map[string]int{}}
+}
+
+// begin says that the receiver of a path begins with its account.
+func (r *modelReceiver) begin(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.copies[path] = newModelCopy()
+	r.copies[path].whole = true
 }
 
 // modelKeys are the columns of each schema's key.
@@ -125,6 +140,8 @@ func (c *modelCopy) apply(id string, body []byte) error {
 		return fmt.Errorf("goes back to %d from %d", n, newest)
 	case known && !there && n == newest:
 		return fmt.Errorf("is back at %d after its delete", n)
+	case c.whole && event.Type == "update" && !there && event.Schema != "extras":
+		return fmt.Errorf("is an update of what it does not have")
 	case source == "gap" && there && before.data == event.Data:
 		return fmt.Errorf("is told again after a gap, and had not changed")
 	}

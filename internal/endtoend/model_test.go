@@ -23,12 +23,13 @@ import (
 
 const (
 	modelSeed     = 3 // of the short run
-	modelAccounts = 6
+	modelAccounts = 6  // at first
+	modelMost     = 40 // accounts
 	modelWriters  = 4
 )
 
 // TestModel_WhoAppliesWhatArrivesHasTheSource makes a random history: rows come, change,
-// move, change their keys and go; URLs are set and cleared; the catalog changes; the slot is
+// move, change their keys and go; accounts begin; URLs are set and cleared; the catalog changes; the slot is
 // lost and the gap accepted; the present state is asked for; commits wait for a synchronous
 // standby; processes are killed. Whenever the writers rest, each receiver that has applied
 // its events in the order of their arrival has the rows of the source, and no event ever
@@ -65,6 +66,7 @@ type modelWorld struct {
 	run      *actor
 	receiver *modelReceiver
 	accounts []modelAccount
+	number   atomic.Int64 // of accounts, for the writers
 	writers  []*modelWriter
 	written  atomic.Int64
 	acts     map[string]int
@@ -100,8 +102,9 @@ func newModelWorld(t *testing.T, seed uint64) *modelWorld {
 		m.setURL(t, i)
 		m.accounts[i].synced = true
 	}
+	m.number.Store(modelAccounts)
 	for i := range modelWriters {
-		m.writers = append(m.writers, &modelWriter{number: int64(i + 1), accounts: modelAccounts, url: m.source.URL, written: &m.written,
+		m.writers = append(m.writers, &modelWriter{number: int64(i + 1), accounts: &m.number, url: m.source.URL, written: &m.written,
 			random: rand.New(rand.NewPCG(seed, uint64(100+i))), parts: map[int64]int{}})
 	}
 	mustRun(t, m.setup()...)
@@ -126,6 +129,20 @@ func (m *modelWorld) setURL(t *testing.T, i int) {
 	a.urls++
 	a.url, a.synced, a.forExtras = a.urls, false, false
 	m.exec(t, fmt.Sprintf("UPDATE account SET url = '%s%s' WHERE id = %d", m.receiver.server.URL, m.path(i), i+1))
+}
+
+// beginAccount makes an account with a URL, whose receiver gets all of it as inserts.
+func (m *modelWorld) beginAccount(t *testing.T) {
+	if len(m.accounts) == modelMost {
+		return
+	}
+	m.acts["began account"]++
+	i := len(m.accounts)
+	m.accounts = append(m.accounts, modelAccount{url: 1, urls: 1, synced: true, forExtras: m.inForce == 1})
+	m.receiver.begin(m.path(i))
+	m.exec(t, fmt.Sprintf("INSERT INTO account VALUES (%d, '%s%s')", i+1, m.receiver.server.URL, m.path(i)))
+	m.number.Add(1)
+	m.pause(50, 300)
 }
 
 func (m *modelWorld) path(i int) string {
@@ -185,6 +202,9 @@ func (m *modelWorld) loseSlot(t *testing.T) {
 	m.pause(200, 1500)
 	if m.chance(50) {
 		m.changeURLs(t)
+	}
+	for m.chance(50) {
+		m.beginAccount(t)
 	}
 	if m.chance(30) { // a row keeps its xmin, and has another place or is locked by another transaction
 		m.exec(t, "VACUUM FULL item")
@@ -275,6 +295,9 @@ func (m *modelWorld) changeURLs(t *testing.T) {
 		default:
 			m.setURL(t, i)
 		}
+	}
+	if m.chance(20) {
+		m.beginAccount(t)
 	}
 }
 

@@ -44,7 +44,7 @@ schemas:
 // n, which comes from one sequence.
 type modelWriter struct {
 	number   int64
-	accounts int
+	accounts *atomic.Int64 // grows
 	random   *rand.Rand
 	url      string
 	written  *atomic.Int64 // transactions of all writers
@@ -95,7 +95,7 @@ func (w *modelWriter) transaction(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (w *modelWriter) account() int64 { return int64(w.random.IntN(w.accounts) + 1) }
+func (w *modelWriter) account() int64 { return w.random.Int64N(w.accounts.Load()) + 1 }
 
 // fresh is a number that this writer has not used.
 func (w *modelWriter) fresh() int64 {
