@@ -82,6 +82,10 @@ func (o *offers) current(ctx context.Context) (*offered, error) {
 	}
 	made := &offered{Offer: offer, edits: o.edits.offering(offer.names())}
 	o.edits.edit.Properties["hook"].Enum = enumOf(offer.names())
+	if offer.EventTypes != nil {
+		o.api.Components.Parameters = headerParameters()
+		o.api.Extensions = map[string]any{"webhooks": webhooksSection(offer.EventTypes())}
+	}
 	var err error
 	if made.json, err = json.Marshal(o.api); err != nil {
 		return nil, fmt.Errorf("write the OpenAPI document: %w", err)

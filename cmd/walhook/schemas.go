@@ -28,6 +28,7 @@ file or the built-in catalog. A line on standard error says which one it is.
   markdown     a page for account users
   json-schema  a JSON Schema (2020-12) of each event's body under $defs, or of
                one event, if you name it
+  asyncapi     an AsyncAPI 3.0 document with a message for each event in each format
   yaml         the catalog file itself, hooks and rules included, as a start for
                your own`,
 		Example: `  walhook schemas > WEBHOOKS.md
@@ -108,10 +109,12 @@ func printSchemas(out io.Writer, catalog *catalog.Catalog, format, event string)
 	case "yaml":
 		_, err := out.Write(catalog.YAML())
 		return err
+	case "asyncapi":
+		return writeJSON(out, catalog.AsyncAPI(readBuild().version))
 	case "json-schema":
 		return printJSONSchema(out, catalog, event)
 	}
-	return usage(fmt.Errorf("--format %q: want markdown, json-schema or yaml", format))
+	return usage(fmt.Errorf("--format %q: want markdown, json-schema, asyncapi or yaml", format))
 }
 
 func printJSONSchema(out io.Writer, printed *catalog.Catalog, event string) error {

@@ -1,0 +1,86 @@
+package api
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"walhook/schemas/catalog"
+)
+
+// openAPI is a part of an OpenAPI document that huma has no type for.
+type openAPI = map[string]any
+
+// webhooksSection describes the requests that walhook makes: one for each event, by its
+// name (OpenAPI 3.1.0, section 4.8.1). A request with a media type has the body of the
+// event's own format, or of a format that the webhook sets.
+func webhooksSection(types []catalog.EventType) map[string]any {
+	all, headers := openAPI{}, []any{}
+	for _, h := range catalog.DeliveryHeaders() {
+		headers = append(headers, openAPI{"$ref": "#/components/parameters/" + h.Name})
+	}
+	for i := range types {
+		t := &types[i]
+		all[t.Name] = openAPI{"post": openAPI{
+			"operationId": "deliver-" + t.Name,
+			"summary":     "Event " + t.Name,
+			"description": t.About,
+			"parameters":  headers,
+			"requestBody": openAPI{"required": true, "content": contentOf(t)},
+			"security":    []any{},
+			"responses": openAPI{
+				"2XX":     openAPI{"description": "the receiver has the event"},
+				"410":     openAPI{"description": http.StatusText(http.StatusGone) + ": walhook disables the webhook"},
+				"429":     openAPI{"description": http.StatusText(http.StatusTooManyRequests) + ": walhook pauses the webhook, for as long as Retry-After asks"},
+				"503":     openAPI{"description": http.StatusText(http.StatusServiceUnavailable) + ": as 429"},
+				"default": openAPI{"description": "a failure, redirects included: walhook tries again later"},
+			},
+		}}
+	}
+	return all
+}
+
+// headerParameters describes the headers of the requests that walhook makes.
+func headerParameters() map[string]*huma.Param {
+	all := map[string]*huma.Param{}
+	for _, h := range catalog.DeliveryHeaders() {
+		all[h.Name] = &huma.Param{
+			Name: h.Name, In: "header", Required: true, Description: h.About, Schema: &huma.Schema{Type: huma.TypeString}, Example: h.Example,
+		}
+	}
+	return all
+}
+
+// contentOf describes the bodies of an event by their media type. envelope and json
+// share one.
+func contentOf(t *catalog.EventType) openAPI {
+	content := openAPI{}
+	for _, form := range t.DeliveryForms() {
+		examples := openAPI{}
+		for i, body := range form.Examples {
+			name := form.Format
+			if t.Forms[i].If != "" {
+				name += " " + t.Forms[i].If
+			}
+			examples[name] = openAPI{"value": exampleValue(body)}
+		}
+		of, there := content[form.MediaType].(openAPI)
+		if !there {
+			content[form.MediaType] = openAPI{"schema": form.Schema, "examples": examples}
+			continue
+		}
+		of["schema"] = openAPI{"anyOf": []any{of["schema"], form.Schema}}
+		maps.Copy(of["examples"].(openAPI), examples)
+	}
+	return content
+}
+
+// exampleValue is JSON, or the text of a form.
+func exampleValue(body []byte) any {
+	if !json.Valid(body) {
+		return string(body)
+	}
+	return json.RawMessage(body)
+}
