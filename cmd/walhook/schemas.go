@@ -58,7 +58,7 @@ file or the built-in catalog. A line on standard error says which one it is.
 	addSettings(cmd, "source", "outbox", "catalog")
 	optional(cmd, "source")
 	optional(cmd, "outbox")
-	cmd.Flags().StringVar(&format, "format", "markdown", "`form` to print: markdown, json-schema or yaml")
+	cmd.Flags().StringVar(&format, "format", "markdown", "`form` to print: markdown, json-schema, asyncapi or yaml")
 	return cmd
 }
 
