@@ -107,8 +107,8 @@ const lookTimeout = 15 * time.Second
 
 // watch updates the metrics of the slot while the reader reads. It returns an error when
 // the publication no longer holds what was published, which the stream does not show.
-// It has a session of its own.
-func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
+// It has a session of its own. remembered is what the store remembers of the publication.
+func (r *Reader) watch(ctx context.Context, before source.SlotState, remembered string) error {
 	introspector, err := source.NewIntrospector(ctx, r.cfg)
 	if err != nil {
 		return err
@@ -128,10 +128,16 @@ func (r *Reader) watch(ctx context.Context, before source.SlotState) error {
 		r.metrics.observed(report)
 		r.store.ObserveSourceTime(report.WALEnd, report.At)
 		r.log.Debug("slot", zap.String("slot", r.cfg.Slot), zap.Float64("retained_bytes", report.Retained), zap.String("wal_status", report.WALStatus))
-		if err := introspector.StillPublished(ctx, r.cfg, before, schemas.LSN(r.metrics.flushed.Load())); err != nil {
+		// After the snapshot of report: what was altered before, and altered back since, is
+		// found before that is remembered.
+		holds, err := introspector.StillPublished(ctx, r.cfg, before, remembered, schemas.LSN(r.metrics.flushed.Load()))
+		if err != nil {
 			return err
 		}
-		r.store.ObserveVisible(report.Visible) // nothing that it saw was unpublished
+		if holds != "" {
+			remembered, report.Visible.Published = holds, holds
+			r.store.ObserveVisible(report.Visible) // nothing that it saw was unpublished
+		}
 		r.held(report)
 		for next := time.Now().Add(r.watchEvery); time.Now().Before(next); {
 			if err := retry.Pause(ctx, min(markEvery, time.Until(next))); err != nil {

@@ -336,7 +336,7 @@ func (r *Reader) runOnce(ctx context.Context) (progress bool, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.append(ctx) })
-	group.Go(func() error { return r.watch(ctx, slot) })
+	group.Go(func() error { return r.watch(ctx, slot, checkpoint.Published) })
 	group.Go(func() error { return r.followCatalog(ctx, s) })
 	group.Go(func() error { r.observeTables(ctx, history); return nil })
 	err = group.Wait()

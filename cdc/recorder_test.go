@@ -139,7 +139,7 @@ func (r *recorder) ObserveSourceTime(end schemas.LSN, at time.Time) {
 func (r *recorder) ObserveVisible(v schemas.Visible) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.visible = v
+	r.visible, r.checkpoint.Published = v, v.Published
 	r.tell()
 }
 
@@ -210,6 +210,8 @@ type recorderSink struct {
 	accounts map[string]schemas.Account
 	owners   map[schemas.OwnerEdge]bool
 	tables   map[uint32][]*catalog.TableDescription
+
+	published string
 }
 
 func (s *recorderSink) Describe(_ context.Context, list []*catalog.TableDescription) error {
@@ -219,7 +221,8 @@ func (s *recorderSink) Describe(_ context.Context, list []*catalog.TableDescript
 	return nil
 }
 
-func (s *recorderSink) Compare(context.Context, schemas.Visible) (catalog.GapSink, error) {
+func (s *recorderSink) Compare(_ context.Context, v schemas.Visible) (catalog.GapSink, error) {
+	s.published = v.Published
 	return nil, nil
 }
 
@@ -250,7 +253,7 @@ func (r *recorder) LoadSnapshot(_ context.Context, point schemas.LSN, fill func(
 	if r.begun == nil {
 		return errors.New("a snapshot that was not begun")
 	}
-	r.checkpoint = schemas.Checkpoint{Source: *r.begun, Position: schemas.Position{Commit: point}, Flush: point}
+	r.checkpoint = schemas.Checkpoint{Source: *r.begun, Position: schemas.Position{Commit: point}, Flush: point, Published: sink.published}
 	r.begun, r.accounts, r.owners, r.described = nil, sink.accounts, sink.owners, sink.tables
 	r.tell()
 	return nil

@@ -174,7 +174,7 @@ func (p *Publisher) TakeOver(ctx context.Context) (checkpoint schemas.Checkpoint
 
 const (
 	sourceSQL = `
-		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog FROM walhook.source`
+		SELECT state, system_id, timeline, database, slot, publication, publication_oid, catalog, coalesce(visible_published, '') FROM walhook.source`
 
 	positionSQL = `
 		SELECT id, stored_at, commit_lsn::text, ordinal, xid, flush_lsn::text, next_event_id, NOT messages, committed_at
@@ -204,7 +204,7 @@ func (s *Store) checkpoint(ctx context.Context) (c schemas.Checkpoint, row posit
 	}
 	var state string
 	src := &c.Source
-	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.PublicationOID, &src.Catalog)
+	err = s.pool.QueryRow(ctx, sourceSQL).Scan(&state, &src.SystemID, &src.Timeline, &src.Database, &src.Slot, &src.Publication, &src.PublicationOID, &src.Catalog, &c.Published)
 	if isNoRows(err) || err == nil && state != "ready" {
 		// A snapshot starts over; the event log's ids continue.
 		return schemas.Checkpoint{}, row, nextID, nil

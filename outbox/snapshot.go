@@ -143,7 +143,8 @@ const (
 
 	sourceReadySQL = `
 		UPDATE walhook.source SET state = 'ready', consistent_point = $1::text::pg_lsn, changed_at = clock_timestamp(),
-			visible_lsn = $1::text::pg_lsn, visible_xmin = $2, visible_event = CASE WHEN $3 THEN $4::bigint ELSE visible_event END
+			visible_lsn = $1::text::pg_lsn, visible_xmin = $2, visible_event = CASE WHEN $3 THEN $4::bigint ELSE visible_event END,
+			visible_published = nullif($5, '')
 		WHERE state = 'snapshot'`
 
 	completeSQL = `
@@ -213,7 +214,7 @@ func (p *Publisher) finishSnapshotTx(ctx context.Context, tx pgx.Tx, w *Snapshot
 			return err
 		}
 	}
-	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), int64(w.visible.Xmin), w.gap == nil, p.view.NextID)
+	tag, err := tx.Exec(ctx, sourceReadySQL, point.String(), int64(w.visible.Xmin), w.gap == nil, p.view.NextID, w.visible.Published)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = errors.New("another setup replaced this snapshot")
 	}

@@ -105,7 +105,8 @@ func (m *visibleMarks) keeps(end schemas.LSN) {
 
 // An event's id that is not known stays the one of an earlier transaction, which is lower.
 const keepVisibleSQL = `
-	UPDATE walhook.source SET visible_lsn = $1::text::pg_lsn, visible_xmin = $2, visible_event = coalesce(nullif($3::bigint, 0), visible_event)
+	UPDATE walhook.source SET visible_lsn = $1::text::pg_lsn, visible_xmin = $2, visible_event = coalesce(nullif($3::bigint, 0), visible_event),
+		visible_published = nullif($4, '')
 	WHERE state = 'ready'`
 
 // keepVisible stores the newest snapshot of the source all of which is stored.
@@ -121,7 +122,9 @@ func (p *Publisher) keepVisible(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, inboxTimeout, errors.New("store what the source showed: timed out"))
 	defer cancel()
-	err := p.run(ctx, &transaction{fill: func(b *pgx.Batch) { b.Queue(keepVisibleSQL, mark.End.String(), int64(mark.Xmin), mark.event) }})
+	err := p.run(ctx, &transaction{fill: func(b *pgx.Batch) {
+		b.Queue(keepVisibleSQL, mark.End.String(), int64(mark.Xmin), mark.event, mark.Published)
+	}})
 	switch {
 	case err == nil:
 		p.visible.keeps(mark.End)

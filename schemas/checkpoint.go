@@ -36,6 +36,8 @@ type Checkpoint struct {
 	// OutboxMoved says that nothing was stored since the outbox failed over or was restored:
 	// it may lack what was stored last before.
 	OutboxMoved bool
+	// Published is the last [Visible.Published] all of whose snapshot is stored.
+	Published string
 }
 
 // Inside reports whether the position is inside a transaction whose rest is not

@@ -28,6 +28,8 @@ type Visible struct {
 	// Xmin is the oldest transaction that ran: all earlier ones were over. Xmax is the
 	// next one. Both have the epoch.
 	Xmin, Xmax uint64
+	// Published is what the publication held, as the reader writes it; "" for unknown.
+	Published string
 }
 
 // maxXidAge is how many transactions a row's 32-bit xmin may be old and still be told

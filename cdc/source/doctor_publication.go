@@ -29,7 +29,7 @@ func (e *examination) lookAtPublication(ctx context.Context) {
 		e.r.Skip("not checked: "+e.r.Failed(checkSetup, checkOutboxPublished), all...)
 		return
 	default:
-		if failed, err := e.followed().checkPublication(e.stored.Flush, e.stored.Source.PublicationOID, e.slot); err != nil {
+		if failed, err := e.followed().checkPublication(e.stored.Checkpoint, e.slot); err != nil {
 			e.fail(failed, err)
 			if failed == checkPublication {
 				e.r.Skip("not checked: "+checkPublication, all...)
@@ -136,7 +136,7 @@ func (m member) filterFault() string {
 
 // columnList reports a column list of the publication.
 func (e *examination) columnList(m member) {
-	again := func(note string) doctor.Steps { return publishAgain(e.cfg.Publication, m.table(), note) }
+	again := func(note string) doctor.Steps { return e.publishAgain(m, note) }
 	switch fault, refused := m.columnFault(e.cfg.Catalog); {
 	case refused:
 		e.cut = append(e.cut, m.table())
@@ -146,10 +146,15 @@ func (e *examination) columnList(m member) {
 	}
 }
 
+// publishAgain publishes the whole of a table, which makes a gap.
+func (e *examination) publishAgain(m member, note string) doctor.Steps {
+	return append(publishAgain(e.cfg.Publication, m.table(), note), acceptGap("it stops with a gap, since it cannot see that nothing was changed in between; this sends what was left out")...)
+}
+
 // rowFilter reports a row filter of the publication.
 func (e *examination) rowFilter(m member) {
 	if fault := m.filterFault(); fault != "" {
-		e.r.Warn(checkRowFilters, publishAgain(e.cfg.Publication, m.table(), "unless you need the filter: a row that starts to match it is sent as an insert"), "%s", fault)
+		e.r.Warn(checkRowFilters, e.publishAgain(m, "unless you need the filter: a row that starts to match it is sent as an insert"), "%s", fault)
 	}
 }
 

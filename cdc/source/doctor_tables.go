@@ -63,6 +63,7 @@ func (e *examination) unlogged(t tableState) {
 			doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the table", Text: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", t.name)},
 			doctor.Step{Kind: doctor.SQL, On: onSource, Needs: "ownership of the publication and of the table",
 				Text: fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", schemas.QuoteIdent(e.cfg.Publication), t.name)})
+		fix = append(fix, acceptGap("if its changes were sent before it became unlogged: walhook then stops with a gap, and this sends what was left out")...)
 	}
 	e.r.Warn(checkUnlogged, fix, "table %s is unlogged: its changes are never sent", t.name)
 }

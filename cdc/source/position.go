@@ -20,7 +20,7 @@ func (c Config) Check(stored schemas.Checkpoint, now System, slot SlotState) err
 	if _, err := c.checkPosition(stored, now, slot); err != nil {
 		return err
 	}
-	_, err := c.checkPublication(stored.Flush, stored.Source.PublicationOID, slot)
+	_, err := c.checkPublication(stored, slot)
 	return err
 }
 
@@ -101,28 +101,41 @@ func (c Config) gapNow(stored schemas.Checkpoint, now System, slot SlotState) sc
 }
 
 // checkPublication returns what is missing from the stream, and the id of doctor's check
-// for it. The WAL has been read up to from: a change after that which was not published
-// is a gap. before is the OID of the publication that was read.
-func (c Config) checkPublication(from schemas.LSN, before uint32, slot SlotState) (check string, err error) {
+// for it. The WAL has been read up to the stored position: a change after that which was
+// not published is a gap.
+func (c Config) checkPublication(stored schemas.Checkpoint, slot SlotState) (check string, err error) {
 	gap := func(format string, args ...any) error {
-		return &GapError{From: from, To: slot.WALEnd, Slot: c.Slot,
+		return &GapError{From: stored.Flush, To: slot.WALEnd, Slot: c.Slot,
 			Reason: fmt.Sprintf(gapPublication, c.Publication, fmt.Sprintf(format, args...))}
 	}
 	switch {
 	case slot.publication == 0:
 		return checkPublication, gap(gapNoPublication)
-	case slot.publication != before:
+	case slot.publication != stored.Source.PublicationOID:
 		return checkPublication, gap(gapOtherPublication)
 	case !slot.operations:
 		return checkPublished, gap(gapOperations)
 	case len(slot.unpublished) > 0:
-		names := make([]string, len(slot.unpublished))
-		for i, table := range slot.unpublished {
-			names[i] = table.String()
-		}
-		return checkPublished, gap(gapUnpublished, doctor.List(names, doctor.ListMost))
+		return checkPublished, gap(gapUnpublished, listTables(slot.unpublished))
+	}
+	altered, err := slot.members.since(stored.Published)
+	switch {
+	case err != nil:
+		return checkPublished, err
+	case len(altered.tables) > 0:
+		return checkPublished, gap(gapInterrupted, listTables(altered.tables))
+	case altered.options:
+		return checkPublished, gap(gapAltered)
 	}
 	return "", nil
+}
+
+func listTables(tables []schemas.TableName) string {
+	names := make([]string, len(tables))
+	for i, table := range tables {
+		names[i] = table.String()
+	}
+	return doctor.List(names, doctor.ListMost)
 }
 
 // CheckPublication returns a [*GapError] if the publication has lacked something since
@@ -142,7 +155,7 @@ func CheckPublication(ctx context.Context, cfg Config, stored schemas.Checkpoint
 	if err != nil {
 		return err
 	}
-	_, err = cfg.checkPublication(stored.Flush, stored.Source.PublicationOID, slot)
+	_, err = cfg.checkPublication(stored, slot)
 	return err
 }
 

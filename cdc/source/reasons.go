@@ -27,6 +27,8 @@ const (
 	gapOtherPublication = "was dropped and recreated"
 	gapOperations       = "does not publish every insert, update, delete and truncate"
 	gapUnpublished      = "does not contain %s of the catalog"
+	gapInterrupted      = "did not contain all of %s of the catalog for a time: it was taken out and put back, or had a row filter or column list"
+	gapAltered          = "was altered and altered back: for a time it was renamed, or did not publish every insert, update, delete and truncate"
 )
 
 // The reasons of gaps that the stream finds.
@@ -61,6 +63,8 @@ func GapReasons() []schemas.Reason {
 		{Name: published(gapOtherPublication), Cause: "changes in between were not published", Fix: acceptGapFix},
 		{Name: published(gapOperations), Cause: "somebody changed the publication's `publish`", Fix: acceptGapFix},
 		{Name: published(gapUnpublished), Cause: "somebody took the table out of the publication, or added one to the catalog by hand", Fix: acceptGapFix},
+		{Name: published(gapInterrupted), Cause: "somebody altered the publication, and altered it back; changes in between were not published", Fix: acceptGapFix},
+		{Name: published(gapAltered), Cause: "somebody altered the publication's `publish` or name and altered it back, or set an option to the value that it had; walhook cannot tell which", Fix: acceptGapFix},
 	}
 	for i := range all {
 		all[i].Name = strings.NewReplacer("%s", "…", "%d", "…", "%v", "…").Replace(all[i].Name)

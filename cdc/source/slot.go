@@ -29,6 +29,7 @@ type SlotState struct {
 	operations  bool                // it publishes every kind of change
 	published   []schemas.TableName // of the catalog
 	unpublished []schemas.TableName // of the catalog: they exist and are logged
+	members     published           // by which rows they are published
 	WALEnd      schemas.LSN
 }
 
@@ -170,7 +171,10 @@ func (r *Introspector) inspectPublication(ctx context.Context, cfg Config, s *Sl
 		}
 	}
 	var err error
-	s.published, s.unpublished, err = r.loggedTables(ctx, cfg)
+	if s.published, s.unpublished, err = r.loggedTables(ctx, cfg); err != nil {
+		return err
+	}
+	s.members, err = readPublished(ctx, r.conn, pgsession.Major(r.conn.PgConn()), cfg)
 	return err
 }
 
@@ -307,19 +311,29 @@ func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, e
 	return s, errors.Join(err, endErr, insertedErr)
 }
 
-// StillPublished returns an error if the publication was narrowed, dropped or recreated:
-// the stream lacks changes since then. A new table of the catalog is no error: the next
-// start notices it.
-func (r *Introspector) StillPublished(ctx context.Context, cfg Config, before SlotState, stored schemas.LSN) error {
+// StillPublished returns an error if the publication was narrowed, dropped, recreated, or
+// altered and altered back since remembered was returned, or stored: the stream lacks
+// changes since then. A new table of the catalog is no error: the next start notices it.
+//
+// It returns what the publication holds, to remember; "" while a table has another row
+// filter or column list than it had, since nobody knows yet whether it keeps that, or has
+// become unlogged.
+func (r *Introspector) StillPublished(ctx context.Context, cfg Config, before SlotState, remembered string, stored schemas.LSN) (string, error) {
 	var now SlotState
 	if err := r.inspectPublication(ctx, cfg, &now); err != nil {
-		return err
+		return "", err
 	}
 	now.unpublished = slices.DeleteFunc(now.unpublished, func(table schemas.TableName) bool {
 		return !slices.Contains(before.published, table)
 	})
-	_, err := cfg.checkPublication(stored, before.publication, now)
-	return err
+	read := schemas.Checkpoint{Source: schemas.Source{PublicationOID: before.publication}, Flush: stored, Published: remembered}
+	if _, err := cfg.checkPublication(read, now); err != nil {
+		return "", err
+	}
+	if altered, err := now.members.since(remembered); err != nil || altered.narrowed {
+		return "", err
+	}
+	return now.members.text(), nil
 }
 
 // tellBlockersAfter is how long creating a slot may take before the sessions that it

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"walhook/internal/pgsession"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 	"walhook/schemas/pgjson"
@@ -46,7 +47,12 @@ func (l *snapshotLoad) read(ctx context.Context, snapshot string) error {
 		if l.only == nil {
 			visible := schemas.Visible{End: l.point}
 			err := tx.QueryRow(ctx, visibleSQL).Scan(&visible.Xmin, &visible.Xmax)
+			var members published
 			if err == nil {
+				members, err = readPublished(ctx, tx, pgsession.Major(tx.Conn().PgConn()), l.cfg)
+			}
+			if err == nil {
+				visible.Published = members.text()
 				gap, err = l.sink.Compare(ctx, visible)
 			}
 			if err != nil {

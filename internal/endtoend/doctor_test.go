@@ -79,7 +79,8 @@ func ailments() []ailment {
 		{name: "the publication holds all tables", spoil: sql("DROP PUBLICATION walhook; CREATE PUBLICATION walhook FOR ALL TABLES; ALTER PUBLICATION walhook OWNER TO $role"), want: "source.outbox_published"},
 		{name: "a list of columns", oldest: 15, spoil: sql("ALTER PUBLICATION walhook DROP TABLE items; ALTER PUBLICATION walhook ADD TABLE items (id, user_id)"), want: "source.column_lists"},
 		{name: "a row filter", oldest: 15, spoil: sql("ALTER PUBLICATION walhook DROP TABLE items; ALTER PUBLICATION walhook ADD TABLE items WHERE (id > 10)"), want: "source.row_filters"},
-		{name: "partitions one by one", spoil: sql("ALTER PUBLICATION walhook DROP TABLE calls; ALTER PUBLICATION walhook ADD TABLE calls_1, calls_2"), want: "source.partitions"},
+		// Before the outbox remembered how tables are published: otherwise that would be a gap.
+		{name: "partitions one by one", spoil: sql("ALTER PUBLICATION walhook DROP TABLE calls; ALTER PUBLICATION walhook ADD TABLE calls_1, calls_2; UPDATE walhook.source SET visible_published = NULL"), want: "source.partitions"},
 		{name: "old rows are their keys", spoil: sql("ALTER TABLE items REPLICA IDENTITY DEFAULT"), want: "source.replica_identity"},
 		{name: "old rows are not there", spoil: sql("ALTER TABLE items REPLICA IDENTITY NOTHING"), want: "source.replica_identity"},
 		{name: "a new partition", scars: true, spoil: sql("CREATE TABLE calls_3 PARTITION OF calls FOR VALUES FROM (20) TO (30)"), want: "source.replica_identity"},
