@@ -110,12 +110,12 @@ func (w *FeedWaiter) Take(place int64) Taken {
 	t := w.tail
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w.behind || !t.live || w.joined < 0 || place < w.joined {
+	if !t.live { // it begins soon, and then sends everybody to the log
+		return Taken{Upto: place}
+	}
+	if w.behind || place < w.joined {
 		// What follows is handed out from here on, and the log has the rest.
-		w.events, w.bytes, w.behind, w.joined = nil, 0, false, -1
-		if t.live {
-			w.joined = t.upto
-		}
+		w.events, w.bytes, w.behind, w.joined = nil, 0, false, t.upto
 		return Taken{Behind: true}
 	}
 	taken := Taken{Upto: max(t.upto, place)}
@@ -207,6 +207,10 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	defer cancel()
 	t.mu.Lock()
 	live, after, anybody := t.live, t.upto, len(t.waiting) > 0
+	wanted := make(map[int64]bool, len(t.waiting)) // the endpoints that somebody waits for
+	for id := range t.waiting {
+		wanted[id] = true
+	}
 	t.mu.Unlock()
 	if !anybody {
 		return false, nil
@@ -214,7 +218,7 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	if !live {
 		return false, t.begin(ctx)
 	}
-	stretch, heads, err := t.read(ctx, after)
+	stretch, heads, err := t.read(ctx, after, wanted)
 	if err != nil || stretch.Upto <= after {
 		return false, err
 	}
@@ -226,6 +230,13 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	byID := make(map[int64]*Event, len(stretch.Events))
 	for i := range stretch.Events {
 		byID[stretch.Events[i].ID] = &stretch.Events[i]
+	}
+	for id, of := range t.waiting {
+		if !wanted[id] { // they came while this was read, which has nothing of theirs
+			for w := range of {
+				w.leaveBehind()
+			}
+		}
 	}
 	for _, h := range heads {
 		e := byID[h.id]
@@ -271,10 +282,9 @@ const (
 		WHERE e.id >= $1 AND e.id <= $2 AND e.id = ANY ($3)` + readEndSQL
 )
 
-// read returns the events after one that somebody waits for, and the heads of all that
-// somebody waits for: those of which there is no event have to be read alone.
-func (t *FeedTail) read(ctx context.Context, after int64) (stretch Stretch, heads []eventHead, err error) {
-	wanted := t.wanted()
+// read returns the events of wanted endpoints after one, and the heads of all of them:
+// those of which there is no event have to be read alone.
+func (t *FeedTail) read(ctx context.Context, after int64, wanted map[int64]bool) (stretch Stretch, heads []eventHead, err error) {
 	if stretch, ok := t.store.fresh.feed(after, wanted); ok {
 		for i := range stretch.Events {
 			heads = append(heads, eventHead{id: stretch.Events[i].ID, endpoint: stretch.Events[i].Endpoint})
@@ -323,15 +333,4 @@ func (t *FeedTail) read(ctx context.Context, after int64) (stretch Stretch, head
 		stretch.Events = part.Events
 	}
 	return stretch, heads, err
-}
-
-// wanted are the endpoints that somebody waits for.
-func (t *FeedTail) wanted() map[int64]bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	wanted := make(map[int64]bool, len(t.waiting))
-	for id := range t.waiting {
-		wanted[id] = true
-	}
-	return wanted
 }

@@ -2,6 +2,8 @@ package sender
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"walhook/outbox"
 )
@@ -23,4 +25,33 @@ func TestTailer_LeavesOutWhatIsPulled(t *testing.T) {
 	if len(later.events) != 1 || later.events[0].ID != 21 {
 		t.Errorf("a later batch: %+v", later)
 	}
+}
+
+// From the log to the destination: nothing is sent to who pulls, it gets no lane and no
+// attempt, and the sender's place moves on.
+func TestSender_SendsNothingToWhoPulls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pulls := active(2)
+		pulls.Pull, pulls.URL = true, ""
+		log := newFakeLog(active(1), pulls)
+		r := startSender(t, Config{}, log, always(ok, time.Millisecond))
+		log.append(events(2, 1, 10, 3)...)
+		log.append(events(1, 11, 10, 3)...)
+		after(time.Minute)
+		log.append(events(2, 21, 10, 3)...)
+		after(time.Minute)
+		r.end()
+		if n := len(r.of(2)); n > 0 {
+			t.Errorf("%d attempts at a webhook that is read by its feed", n)
+		}
+		wantOnce(t, log, 10)
+		v := log.view()
+		if _, has := v.lanes[2]; has || len(v.retry) > 0 || len(v.dead) > 0 || len(v.attempts) != 10 {
+			t.Errorf("lanes %v, retries %v, dead letters %v, %d events with attempts", v.lanes, v.retry, v.dead, len(v.attempts))
+		}
+		if tail := v.tails[outbox.ShardOf(2)]; tail < 30 {
+			t.Errorf("the tail of its shard stays at %d", tail)
+		}
+	})
 }

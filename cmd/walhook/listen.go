@@ -32,7 +32,12 @@ posts each event to a URL of yours, with the body and the headers of a delivery.
 It checks signatures by the webhook's own secret. Without --webhook it makes a
 webhook of delivery pull, which gets what happens from then on, and removes it
 at the end. It connects again after a cut and continues after the last event. An
-event that --forward does not accept is printed and not repeated.`
+event that --forward does not accept is printed and not repeated.
+
+With --cursor-file no event is lost between two runs of listen, however the first
+one ends: it continues where the file says. Then an event counts once --forward
+has answered 2xx. Until then listen posts it again, signed anew, and nothing
+passes it.`
 
 // listenOptions are the flags of listen.
 type listenOptions struct {
@@ -42,6 +47,7 @@ type listenOptions struct {
 
 	// Of a feed.
 	from, token, webhook, forward string
+	cursorFile                    string
 	hook, schemas                 string
 	replayLast                    int
 	json                          bool
@@ -62,7 +68,7 @@ func newListenCommand() *cobra.Command {
 			if o.from != "" {
 				return listenFrom(cmd.Context(), o, cmd.OutOrStdout())
 			}
-			for _, name := range []string{"token", "webhook", "forward", "hook", "schemas", "replay-last", "json"} {
+			for _, name := range []string{"token", "webhook", "forward", "cursor-file", "hook", "schemas", "replay-last", "json"} {
 				if cmd.Flags().Changed(name) {
 					return usage(fmt.Errorf("--%s needs --from, the address of the account's API", name))
 				}
@@ -78,6 +84,7 @@ func newListenCommand() *cobra.Command {
 	flags.StringVar(&o.token, "token", "", "the account's `token` of the API (default: WALHOOK_TOKEN)")
 	flags.StringVar(&o.webhook, "webhook", "", "`id` of the webhook to read (default: one that is made and removed at the end)")
 	flags.StringVar(&o.forward, "forward", "", "`URL` that each event is posted to")
+	flags.StringVar(&o.cursorFile, "cursor-file", "", "`file` that keeps the place in the feed of --webhook; an event counts once --forward has answered 2xx")
 	flags.StringVar(&o.hook, "hook", "", "event `type` of the webhook that is made (default: records)")
 	flags.StringVar(&o.schemas, "schemas", "", "comma-separated `schemas` of the webhook that is made (default: all)")
 	flags.IntVar(&o.replayLast, "replay-last", 0, "begin with the last `N` events of --webhook")

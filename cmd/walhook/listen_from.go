@@ -40,7 +40,9 @@ type feedListener struct {
 	o       listenOptions
 	base    string // …/v2/accounts/ID
 	webhook string
-	cursor  string // the last event's; "" before the first
+	cursor  string // of what was handled last; "" before the first
+	file    cursorFile
+	refused retry.Backoff // between tries of an event that --forward does not take
 	printer *hookPrinter
 	out     io.Writer
 	client  *http.Client
@@ -81,8 +83,12 @@ type forwarded struct {
 
 // listenFrom reads a feed until ctx ends, which is no error.
 func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error) {
-	l := &feedListener{o: o, webhook: o.webhook, out: out, client: &http.Client{}}
-	if l.base, err = o.checkFrom(); err != nil {
+	l := &feedListener{o: o, out: out, client: &http.Client{}, file: cursorFile{path: o.cursorFile}, refused: retry.Backoff{Min: feedReconnectMin, Max: feedReconnectMax}}
+	if l.base, err = l.o.checkFrom(); err != nil {
+		return usage(err)
+	}
+	l.webhook = l.o.webhook
+	if l.cursor, err = l.file.read(); err != nil {
 		return usage(err)
 	}
 	if l.printer, err = newHookPrinter(o, out); err != nil {
@@ -148,6 +154,9 @@ func (o *listenOptions) checkFrom() (base string, err error) {
 	}
 	if o.webhook != "" && (o.hook != "" || o.schemas != "") {
 		fault("--hook and --schemas are for the webhook that listen makes: leave out --webhook, or edit that webhook")
+	}
+	if o.cursorFile != "" && o.webhook == "" {
+		fault("--cursor-file: name the webhook with --webhook, such as --webhook account; the one that listen makes is removed at the end")
 	}
 	if o.replayLast < 0 || o.replayLast > 1000 {
 		fault("--replay-last %d: want 0 to 1000", o.replayLast)
@@ -294,6 +303,17 @@ func (l *feedListener) follow(ctx context.Context) error {
 		if refused, ok := errors.AsType[*feedError](err); ok && refused.status/100 == 4 && refused.status != http.StatusTooManyRequests && refused.status != http.StatusRequestTimeout {
 			return fmt.Errorf("read the feed: %w", refused)
 		}
+		if lost, ok := errors.AsType[*cursorError](err); ok {
+			return lost
+		}
+		if again, ok := errors.AsType[*notTaken](err); ok {
+			wait = l.refused.Next()
+			fmt.Fprintf(os.Stderr, "%s; trying again in %v\n", printable(again.Error()), wait.Round(100*time.Millisecond))
+			if retry.Pause(ctx, wait) != nil {
+				return nil
+			}
+			continue
+		}
 		wait = max(wait, backoff.Next())
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s; trying again in %v\n", printable(fmt.Sprintf("the feed broke off: %v", err)), wait.Round(100*time.Millisecond))
@@ -351,6 +371,9 @@ func (l *feedListener) read(ctx context.Context, began func()) (wait time.Durati
 			id, data = "", nil
 		case id != "":
 			l.cursor, id = id, ""
+			if err := l.file.keep(l.cursor); err != nil {
+				return 0, err
+			}
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -393,14 +416,14 @@ func (l *feedListener) take(ctx context.Context, data []byte) error {
 			return ctx.Err()
 		}
 	}
-	l.cursor = e.Cursor
+	err := l.handled(&e)
 	if l.o.json {
-		line, err := json.Marshal(e)
-		if err != nil {
-			return err
+		line, marshal := json.Marshal(e)
+		if marshal != nil {
+			return marshal
 		}
 		_, _ = l.out.Write(append(line, '\n')) // there is nowhere to report an error
-		return nil
+		return err
 	}
 	event, fields := readEnvelope([]byte(e.Body))
 	line := l.printer.head(&http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}}, cmp.Or(strings.TrimSpace(event), e.Type+" "+e.Schema), "signature "+e.Signature, e.EventID)
@@ -417,7 +440,17 @@ func (l *feedListener) take(ctx context.Context, data []byte) error {
 		line += fmt.Sprintf("  → %d in %.0f ms", f.Status, f.MS)
 	}
 	l.printer.print(line, wrap(fields)...)
-	return nil
+	return err
+}
+
+// handled moves the place behind an event, unless --forward has to take it first.
+func (l *feedListener) handled(e *pulledEvent) error {
+	if l.file.path != "" && e.Forward != nil && !e.Forward.taken() {
+		return &notTaken{e.EventID, e.Forward}
+	}
+	l.refused.Reset()
+	l.cursor = e.Cursor
+	return l.file.keep(l.cursor)
 }
 
 // hand makes the request of an event to --forward, with the headers of a push.

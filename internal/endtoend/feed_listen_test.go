@@ -1,0 +1,164 @@
+package endtoend
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+
+	"walhook/internal/carrier"
+	"walhook/internal/loopback"
+	"walhook/internal/pgtest"
+)
+
+// localReceiver is the server that listen --forward posts to. It takes what it is not
+// told to refuse or to keep waiting.
+type localReceiver struct {
+	*httptest.Server
+	secret string
+
+	mu     sync.Mutex
+	took   []string        // dids that it answered 2xx, in order
+	bodies map[string]bool // webhook-id and body
+	refuse map[string]int  // how often to answer 503 yet
+	hold   string          // a did whose request gets no answer
+	held   chan struct{}   // closed once it is there
+}
+
+var didInBody = regexp.MustCompile(`\\"id\\":(\d+)`)
+
+func newLocalReceiver(t *testing.T) *localReceiver {
+	l := &localReceiver{bodies: map[string]bool{}, refuse: map[string]int{}}
+	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if fault := verifySignature(l.secret, body, r.Header); fault != "" {
+			t.Errorf("%s: %s", body, fault)
+		}
+		did := didInBody.FindStringSubmatch(string(body))
+		if did == nil {
+			t.Errorf("%s has no id", body)
+			return
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.bodies[r.Header.Get("webhook-id")+string(body)] = true
+		if l.hold == did[1] {
+			close(l.held)
+			l.hold = ""
+			l.mu.Unlock()
+			<-r.Context().Done() // the listener is gone
+			l.mu.Lock()
+			return
+		}
+		if l.refuse[did[1]] > 0 {
+			l.refuse[did[1]]--
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		l.took = append(l.took, did[1])
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
+
+func (l *localReceiver) taken() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.took)
+}
+
+// The road of an account's developer, with the real programs: the feed is read by walhook
+// listen, which posts each event to a server of this machine. The receiver refuses, walhook
+// is restarted and killed, and the listener is killed with an event in its hands: each event
+// is taken, in order, and only that one may come twice.
+func TestListen_LosesNothingThroughRestartsAndKills(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec(t, carrier.Tables)
+	db.Exec(t, `INSERT INTO users (id, username) VALUES (7, 'seven')`)
+	address, slot := loopback.Address(t), "listen_"+db.Name
+	run := []string{"run", "--source", db.URL, "--slot", slot, "--setup", "--listen", address, "--admin-token", "the operator of the test"}
+	server := startChild(t, run...)
+	awaitReady(t, address)
+	operator := apiClient{"http://" + address + "/v2/accounts/", "the operator of the test"}
+	token, _ := data(t, operator.call(t, 201, "PUT", "7/tokens", ""))["token"].(string)
+	mine := apiClient{operator.base, token}
+	webhook := data(t, mine.call(t, 201, "PUT", "7/webhooks", `{"data":{"name":"n","delivery":"pull"}}`))["id"].(string)
+	local := newLocalReceiver(t)
+	local.secret = data(t, mine.call(t, 200, "GET", "7/webhooks/"+webhook+"/secret", ""))["secret"].(string)
+	local.refuse["3"], local.refuse["12"] = 1, 1
+
+	place := filepath.Join(t.TempDir(), "place")
+	listen := func() *childProcess { // the address names the webhook, the environment the token
+		return startChildWith(t, []string{"WALHOOK_TOKEN=" + token}, "listen", "--from", mine.base+"7/webhooks/"+webhook,
+			"--forward", local.URL+"/hook", "--cursor-file", place, "--json")
+	}
+	n := 0
+	insert := func(upto int) {
+		for ; n < upto; n++ {
+			db.Exec(t, fmt.Sprintf(`INSERT INTO dids (id, user_id, number) VALUES (%d, 7, '%d')`, n+1, n+1))
+		}
+	}
+	took := func(want int) {
+		t.Helper()
+		eventually(t, patience, func() bool { return len(local.taken()) >= want })
+	}
+	listener := listen()
+	eventually(t, patience, func() bool { return fileExists(place) }) // it has begun
+	insert(5)
+	took(5)
+
+	server.stop(t)
+	db.Exec(t, `INSERT INTO dids (id, user_id, number) VALUES (6, 7, '6')`) // nobody reads it yet
+	n++
+	server = startChild(t, run...)
+	insert(10)
+	took(10)
+	server.kill(t)
+	insert(12)
+	server = startChild(t, run...)
+	took(12)
+
+	local.mu.Lock()
+	local.hold, local.held = "15", make(chan struct{})
+	local.mu.Unlock()
+	insert(20)
+	<-local.held
+	listener.kill(t)
+	insert(25) // while no listener runs
+	listener = listen()
+	took(25)
+	listener.stop(t)
+	insert(30)
+	listener = listen()
+	took(30)
+	listener.stop(t)
+
+	got := local.taken()
+	var want []string
+	for i := range 30 {
+		want = append(want, fmt.Sprint(i+1))
+	}
+	if unique := slices.Compact(slices.Clone(got)); !slices.Equal(unique, want) {
+		t.Errorf("taken %v, want each of 1 to 30 in order", got)
+	}
+	if len(got) > 31 {
+		t.Errorf("%d events were taken twice, want the one of the kill at most", len(got)-30)
+	}
+	if len(local.bodies) != 30 {
+		t.Errorf("%d different ids and bodies for 30 events", len(local.bodies))
+	}
+	server.stop(t)
+	mustRun(t, "teardown", "--source", db.URL, "--slot", slot, "--outbox")
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
