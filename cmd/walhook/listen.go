@@ -36,8 +36,8 @@ event that --forward does not accept is printed and not repeated.
 
 With --cursor-file no event is lost between two runs of listen, however the first
 one ends: it continues where the file says. Then an event counts once --forward
-has answered 2xx. Until then listen posts it again, signed anew, and nothing
-passes it.`
+has answered 2xx. Until then listen posts it again, with another
+signature, and nothing passes it.`
 
 // listenOptions are the flags of listen.
 type listenOptions struct {

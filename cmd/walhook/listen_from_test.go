@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -46,7 +48,7 @@ func (f *feedServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprint(w, "retry: 2000\n")
 		switch after {
-		case "":
+		case "", "c0":
 			fmt.Fprintf(w, "id: c0\n\n: keep-alive\n\nid: c1\ndata: %s\n\nid: c2\ndata: {\"cut", f.event("c1"))
 		case "c1":
 			fmt.Fprintf(w, "id: c1\n\nid: c2\ndata: %s\n\n", f.event("c2"))
@@ -127,6 +129,7 @@ func TestListenFrom_SaysWhatIsWrongWithItsFlags(t *testing.T) {
 		"--from https://x/v2/accounts/7 --token t --forward localhost:3000": "--forward: want a URL",
 		"--from https://x/v2/accounts/7 --token t --webhook w --hook all":   "--hook and --schemas are for the webhook that listen makes",
 		"--from https://x/v2/accounts/7 --token t --replay-last 5":          "--replay-last: name the webhook",
+		"--from https://x/v2/accounts/7 --token t --cursor-file f":          "--cursor-file: name the webhook",
 		"--from https://x/v2/accounts/7/webhooks/a --token t --webhook b":   "--webhook: --from names another one",
 		"--token t": "--token needs --from",
 	} {
@@ -138,5 +141,45 @@ func TestListenFrom_SaysWhatIsWrongWithItsFlags(t *testing.T) {
 		if _, wrong := err.(usageError); !wrong || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", args, err, want)
 		}
+	}
+}
+
+// With a cursor file an event counts once the receiver has taken it, and the place is in
+// the file.
+func TestListenFrom_KeepsItsPlaceBehindWhatIsTaken(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	feed := &feedServer{ends: stop}
+	api := httptest.NewServer(feed)
+	defer api.Close()
+	place := filepath.Join(t.TempDir(), "place")
+	var got []string
+	local := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kept, _ := os.ReadFile(place)
+		got = append(got, r.Header.Get("webhook-id")+" after "+strings.TrimSpace(string(kept)))
+		if len(got) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer local.Close()
+	o := listenOptions{addr: "127.0.0.1:0", status: 200, from: api.URL + "/v2/accounts/7/webhooks/made", token: "tok", forward: local.URL, cursorFile: place}
+	if err := listenFrom(ctx, o, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"evt_c1 after c0", "evt_c1 after c0", "evt_c2 after c1"}; !slices.Equal(got, want) {
+		t.Errorf("handed on: %q, want %q", got, want)
+	}
+	if kept, _ := os.ReadFile(place); string(kept) != "c2\n" {
+		t.Errorf("kept %q", kept)
+	}
+	if err := os.WriteFile(place, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := listenFrom(t.Context(), o, io.Discard)
+	if _, wrong := err.(usageError); !wrong || !strings.Contains(err.Error(), "holds no cursor; delete it") {
+		t.Errorf("an empty file: %v", err)
+	}
+	o.cursorFile = filepath.Join(place, "below a file")
+	if err := listenFrom(t.Context(), o, io.Discard); err == nil || !strings.Contains(err.Error(), "--cursor-file: ") {
+		t.Errorf("a file that cannot be: %v", err)
 	}
 }
