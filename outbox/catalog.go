@@ -80,7 +80,7 @@ func (s *Store) readCatalog(ctx context.Context, state string) (c *catalog.Catal
 	case err != nil:
 		return nil, "", fmt.Errorf("read the stored catalog: %w", err)
 	}
-	if c, err = catalog.Parse(content); err != nil {
+	if c, err = catalog.ParseStored(content); err != nil {
 		return nil, note, &catalogError{state, err}
 	}
 	return c, note, nil
@@ -244,6 +244,9 @@ func (p *Publisher) Adopt(ctx context.Context, next *catalog.Catalog, point sche
 		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
 			return err
 		}
+		if err := keepFormerOwnersTx(ctx, tx, difference); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, dropOwnersSQL, schemaNames(next), difference.Kept); err != nil {
 			return err
 		}
@@ -305,6 +308,9 @@ func (p *Publisher) adoptRowsTx(ctx context.Context, tx pgx.Tx, next *catalog.Ca
 		return err
 	}
 	if err := w.flush(ctx); err != nil {
+		return err
+	}
+	if err := noteFormerOwnersTx(ctx, tx, difference); err != nil {
 		return err
 	}
 	if difference.Accounts {

@@ -345,7 +345,7 @@ var (
 
 	insertOwners = newRowInsert(insertOwnersSQL, ownerColumns, "")
 	upsertOwners = newRowInsert(insertOwnersSQL, ownerColumns, `
-		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at, unknown = excluded.unknown, hidden = false`)
+		ON CONFLICT (schema, key) DO UPDATE SET account = excluded.account, deleted_at = excluded.deleted_at, unknown = excluded.unknown, hidden = false, former = NULL`)
 )
 
 func (w *planWrite) queueOwners(b *pgx.Batch) {

@@ -216,7 +216,7 @@ const (
 				WHEN former = account AND (changed OR unknown) AND account <> '' THEN 'update'
 			END AS kind
 			FROM (
-				SELECT coalesce(n.schema, o.schema) AS schema, coalesce(n.key, o.key) AS key, o.account AS former, n.account,
+				SELECT coalesce(n.schema, o.schema) AS schema, coalesce(n.key, o.key) AS key, coalesce(o.former, o.account) AS former, n.account,
 					coalesce(n.changed, false) AS changed, coalesce(n.hidden, false) AS hidden, coalesce(o.unknown, false) AS unknown, n.schema IS NOT NULL AS now, o.schema IS NOT NULL AND NOT o.hidden AS known
 				FROM (SELECT * FROM walhook.owner WHERE deleted_at IS NULL AND schema = ANY ($1)) AS o
 				FULL JOIN (SELECT * FROM walhook.snapshot_owner WHERE schema = ANY ($1)) AS n ON n.schema = o.schema AND n.key = o.key

@@ -9,17 +9,17 @@ import (
 
 const (
 	goneSQL = `
-		UPDATE walhook.owner o SET deleted_at = clock_timestamp()
+		UPDATE walhook.owner o SET deleted_at = clock_timestamp(), former = NULL
 		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_owner n WHERE n.schema = o.schema AND n.key = o.key)`
 
 	// A hidden row that did not change was sent before the filter hid it.
 	nowHiddenSQL = `(n.hidden AND (o.hidden OR n.changed OR o.deleted_at IS NOT NULL))`
 
 	changedOwnersSQL = `
-		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false, hidden = ` + nowHiddenSQL + `
+		UPDATE walhook.owner o SET account = n.account, deleted_at = NULL, unknown = false, former = NULL, hidden = ` + nowHiddenSQL + `
 		FROM walhook.snapshot_owner n
 		WHERE n.schema = o.schema AND n.key = o.key AND n.account IS NOT NULL
-			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.hidden <> ` + nowHiddenSQL + ` OR o.account <> n.account AND (n.changed OR n.schema = ANY ($1)))`
+			AND (o.deleted_at IS NOT NULL OR o.unknown OR o.hidden <> ` + nowHiddenSQL + ` OR coalesce(o.former, o.account) <> n.account AND (n.changed OR n.schema = ANY ($1)))`
 
 	otherOwnersSQL = `DELETE FROM walhook.owner WHERE NOT schema = ANY (coalesce($1::text[], '{}'))`
 

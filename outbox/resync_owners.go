@@ -50,7 +50,7 @@ func (s *resyncPass) ownedAsKnown(ctx context.Context, rows []SourceRow) ([]Sour
 		}
 		var schema, key string
 		var o route.Ownership
-		_, err = pgx.ForEachRow(found, []any{&schema, &key, &o.Account, &o.Deleted, &o.Unknown, &o.Hidden}, func() error {
+		_, err = pgx.ForEachRow(found, []any{&schema, &key, &o.Account, &o.Deleted, &o.Unknown, &o.Hidden, &o.Former}, func() error {
 			others[key] = o.Unknown || o.Account != accounts[key]
 			return nil
 		})

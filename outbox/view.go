@@ -27,10 +27,11 @@ const (
 )
 
 // unknownSchemasSQL names the schemas, of those given, of which some record's owner is
-// not known. Each is one look into an index, however many such records there are.
+// not known, or was another one by the former catalog. Each is one look into an index, however many such records there are.
 const unknownSchemasSQL = `
 	SELECT s.name FROM unnest($1::text[]) AS s(name)
-	WHERE EXISTS (SELECT FROM walhook.owner o WHERE o.unknown AND o.schema = s.name)`
+	WHERE EXISTS (SELECT FROM walhook.owner o WHERE o.unknown AND o.schema = s.name)
+		OR EXISTS (SELECT FROM walhook.owner o WHERE o.former IS NOT NULL AND o.schema = s.name)`
 
 // loadUnknown reads which schemas have records whose owner is not known: they
 // are looked for in each change, whatever its old row says.
@@ -72,7 +73,7 @@ func (p *Publisher) fetch(ctx context.Context, changes []schemas.Change) error {
 }
 
 const ownersSQL = `
-	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown, o.hidden
+	SELECT o.schema, o.key, o.account, o.deleted_at IS NOT NULL, o.unknown, o.hidden, coalesce(o.former, '')
 	FROM unnest($1::text[], $2::text[]) AS w(schema, key)
 	JOIN walhook.owner o ON o.schema = w.schema AND o.key = w.key`
 
@@ -90,7 +91,7 @@ func (p *Publisher) readOwners(ctx context.Context, wanted []route.RecordKey) er
 	if err == nil {
 		var k route.RecordKey
 		var o route.Ownership
-		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown, &o.Hidden}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&k.Schema, &k.Key, &o.Account, &o.Deleted, &o.Unknown, &o.Hidden, &o.Former}, func() error {
 			p.view.Owners.Set(of[k], o)
 			return nil
 		})

@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,10 +40,11 @@ type modelReceiver struct {
 	wrong  []string              // guarded by mu
 	random *rand.Rand            // guarded by mu
 	fails  bool                  // guarded by mu: some requests are answered with 500
+	shapes map[uint64]bool       // guarded by mu, by commit: an item of it had the fields of the second catalog
 }
 
 func newModelReceiver(t *testing.T, seed uint64) *modelReceiver {
-	r := &modelReceiver{copies: map[string]*modelCopy{}, random: rand.New(rand.NewPCG(seed, 3))}
+	r := &modelReceiver{copies: map[string]*modelCopy{}, shapes: map[uint64]bool{}, random: rand.New(rand.NewPCG(seed, 3))}
 	r.server = httptest.NewServer(r)
 	t.Cleanup(r.server.Close)
 	return r
@@ -69,9 +71,32 @@ func (r *modelReceiver) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 		return
 	}
 	copied.seen[id] = true
+	r.noteShape(id, body)
 	if err := copied.apply(id, body); err != nil {
 		r.wrong = append(r.wrong, fmt.Sprintf("%s %s: %v: %s", request.URL.Path, id, err, body))
 	}
+}
+
+// noteShape keeps which catalog made an event of an item. The caller holds mu.
+func (r *modelReceiver) noteShape(id string, body []byte) {
+	var at uint64
+	if n, _ := fmt.Sscanf(id, "evt_%16X_", &at); n != 1 || !bytes.Contains(body, []byte(`"schema":"items"`)) || bytes.Contains(body, []byte(`"type":"delete"`)) {
+		return
+	}
+	second := bytes.Contains(body, []byte("note"))
+	if before, known := r.shapes[at]; known && before != second {
+		r.wrong = append(r.wrong, fmt.Sprintf("%s: its transaction has events by both catalogs", id))
+	}
+	r.shapes[at] = second
+}
+
+// takeShapes returns which catalog made the events of each commit, and forgets it.
+func (r *modelReceiver) takeShapes() map[uint64]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	shapes := r.shapes
+	r.shapes = map[uint64]bool{}
+	return shapes
 }
 
 func newModelCopy() *modelCopy {

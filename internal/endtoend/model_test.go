@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ import (
 )
 
 const (
-	modelSeed     = 3 // of the short run
+	modelSeed     = 3  // of the short run
 	modelAccounts = 6  // at first
 	modelMost     = 40 // accounts
 	modelWriters  = 4
@@ -63,6 +64,8 @@ type modelWorld struct {
 	slot     string
 	catalogs [2]string // files
 	inForce  int
+	owners   bool            // another catalog is in force since all places changed
+	since    map[uint64]bool // by position: which catalog is in force from there on, true for the second
 	run      *actor
 	receiver *modelReceiver
 	accounts []modelAccount
@@ -84,7 +87,7 @@ type modelAccount struct {
 
 func newModelWorld(t *testing.T, seed uint64) *modelWorld {
 	t.Helper()
-	m := &modelWorld{seed: seed, random: rand.New(rand.NewPCG(seed, 1)), slot: "model", accounts: make([]modelAccount, modelAccounts), acts: map[string]int{}}
+	m := &modelWorld{seed: seed, random: rand.New(rand.NewPCG(seed, 1)), slot: "model", accounts: make([]modelAccount, modelAccounts), acts: map[string]int{}, since: map[uint64]bool{}}
 	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true, Settings: map[string]string{"wal_sender_timeout": "5s"}})
 	m.source, m.outbox = pgtest.NewDatabase(t, cluster), pgtest.Database(t)
 	m.admin, m.stored = m.source.Connect(t), m.outbox.Connect(t)
@@ -265,7 +268,7 @@ func (m *modelWorld) holdCommits(t *testing.T) (resume func()) {
 // changeCatalog puts the other catalog in force while everything runs.
 func (m *modelWorld) changeCatalog(t *testing.T) {
 	m.acts["changed catalog"]++
-	m.inForce = 1 - m.inForce
+	m.inForce, m.owners = 1-m.inForce, true
 	done := make(chan struct{})
 	if m.chance(30) {
 		go func() {
@@ -357,6 +360,10 @@ func (m *modelWorld) complete(i int) bool {
 // compare waits until each receiver has the rows of its account. Nobody writes now.
 func (m *modelWorld) compare(t *testing.T) {
 	t.Helper()
+	if m.owners { // a record goes over to its new owner when it changes
+		m.exec(t, "UPDATE place SET n = nextval('tick')")
+		m.owners = false
+	}
 	for i := range m.accounts {
 		if m.accounts[i].url != 0 && !m.complete(i) {
 			m.resync(t)
@@ -386,10 +393,38 @@ func (m *modelWorld) compare(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	m.compareCatalogs(t)
 	if m.inForce == 0 {
 		m.receiver.forget("extras")
 		for i := range m.accounts {
 			m.accounts[i].forExtras = false
+		}
+	}
+}
+
+// compareCatalogs looks whether each event of an item has the fields of the catalog that was
+// in force where its transaction committed.
+func (m *modelWorld) compareCatalogs(t *testing.T) {
+	t.Helper()
+	rows, err := m.stored.Query(t.Context(), `
+		SELECT (from_lsn - '0/0'::pg_lsn)::bigint, position('extras' IN convert_from(content, 'UTF8')) > 0
+		FROM walhook.catalog WHERE state <> 'pending' AND from_lsn IS NOT NULL`)
+	var from uint64
+	var second bool
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&from, &second}, func() error { m.since[from] = second; return nil })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	switches := slices.Sorted(maps.Keys(m.since))
+	for at, second := range m.receiver.takeShapes() {
+		i, found := slices.BinarySearch(switches, at)
+		if !found {
+			i--
+		}
+		if i >= 0 && m.since[switches[i]] != second {
+			t.Errorf("seed %d: an event of the commit at %X has the fields of the other catalog (second: %t), in force since %X", m.seed, at, second, switches[i])
 		}
 	}
 }
@@ -400,7 +435,8 @@ func (m *modelWorld) rows(t *testing.T) map[int64]map[string]int64 {
 	sql := `
 		SELECT account, 'items/' || id, n FROM item
 		UNION ALL SELECT i.account, 'parts/' || p.id, p.n FROM part p JOIN item i ON i.id = p.item
-		UNION ALL SELECT account, 'places/' || area || '/' || num, n FROM place`
+		UNION ALL SELECT %s, 'places/' || area || '/' || num, n FROM place`
+	sql = fmt.Sprintf(sql, []string{"account", "holder"}[m.inForce])
 	if m.inForce == 1 {
 		sql += " UNION ALL SELECT account, 'extras/' || id, n FROM extra"
 	}

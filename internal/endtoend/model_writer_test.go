@@ -20,11 +20,11 @@ CREATE SEQUENCE tick CACHE 1;
 CREATE TABLE item (id bigint PRIMARY KEY, account bigint NOT NULL, n bigint NOT NULL, note text);
 CREATE TABLE part (id uuid PRIMARY KEY, item bigint NOT NULL, n bigint NOT NULL);
 CREATE INDEX part_item ON part (item);
-CREATE TABLE place (area integer NOT NULL, num bigint NOT NULL, account bigint NOT NULL, n bigint NOT NULL, PRIMARY KEY (area, num));
+CREATE TABLE place (area integer NOT NULL, num bigint NOT NULL, account bigint NOT NULL, holder bigint NOT NULL, n bigint NOT NULL, PRIMARY KEY (area, num));
 CREATE TABLE extra (id text PRIMARY KEY, account bigint NOT NULL, n bigint NOT NULL)`
 
 // The two catalogs between which the model changes. extras begin and end, items gain and
-// lose fields, and places lose one.
+// lose fields, and places have another owner.
 var modelCatalogs = [2]string{`
 account: {table: public.account, id: id, url: url}
 schemas:
@@ -36,7 +36,7 @@ account: {table: public.account, id: id, url: url}
 schemas:
   items: {table: public.item, owner: account, fields: [id, n, note]}
   parts: {table: public.part, owner: {column: item, schema: items}, fields: [id, item, n]}
-  places: {table: public.place, owner: account, fields: [area, num, n]}
+  places: {table: public.place, owner: holder, fields: [area, num, n]}
   extras: {table: public.extra, owner: account, fields: [id, account, n]}
 `}
 
@@ -163,7 +163,7 @@ func (w *modelWriter) changePlace() string {
 	if len(w.places) == 0 || len(w.places) < modelRowsMost && w.random.IntN(5) == 0 {
 		place := [2]int64{int64(w.random.IntN(5)), w.fresh()}
 		w.places = append(w.places, place)
-		return fmt.Sprintf("INSERT INTO place VALUES (%d, %d, %d, nextval('tick'))", place[0], place[1], w.account())
+		return fmt.Sprintf("INSERT INTO place VALUES (%d, %d, %d, %d, nextval('tick'))", place[0], place[1], w.account(), w.account())
 	}
 	at := w.random.IntN(len(w.places))
 	place := w.places[at]
@@ -173,7 +173,8 @@ func (w *modelWriter) changePlace() string {
 		w.places = slices.Delete(w.places, at, at+1)
 		return "DELETE FROM place" + where
 	case 1:
-		return fmt.Sprintf("UPDATE place SET account = %d, n = nextval('tick')", w.account()) + where
+		owner := []string{"account", "holder"}[w.random.IntN(2)]
+		return fmt.Sprintf("UPDATE place SET %s = %d, n = nextval('tick')", owner, w.account()) + where
 	case 2:
 		w.places[at][0] = (place[0] + 1) % 5
 		return fmt.Sprintf("UPDATE place SET area = %d, n = nextval('tick')", w.places[at][0]) + where

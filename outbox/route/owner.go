@@ -11,6 +11,9 @@ type Ownership struct {
 	// Unknown says that the record changed while its owner could not be known. Account
 	// is then the account to which it was last sent; it gets no events of the record.
 	Unknown bool
+	// Former is the account that was last sent the record, if a changed catalog gave the
+	// record to Account and the record has not changed since; otherwise "".
+	Former string
 	// Hidden says that the publication's row filter hid the row, so nobody got the
 	// record.
 	Hidden bool

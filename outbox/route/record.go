@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"maps"
 
 	"walhook/schemas"
@@ -66,7 +67,7 @@ func (r *router) updated(i int, c *schemas.Change, table *catalog.Plan) {
 			r.deleted(i, c, table)
 			r.endAccount(before.ID)
 			r.applyAccount(c, table, c.New)
-			r.inserted(i, c, table, 1)
+			r.inserted(i, c, table, max(r.parts, 1))
 			return
 		}
 		r.applyAccount(c, table, c.New)
@@ -95,10 +96,11 @@ func (r *router) updated(i int, c *schemas.Change, table *catalog.Plan) {
 	if !was.known {
 		was.account = owner // no other owner is known
 	}
+	former := r.formerOwner(table, oldKey, owner)
 	if newKey {
 		r.forget(table, oldKey, was.account)
 	}
-	if newKey || !was.byRow || was.account != owner || r.view.Catalog.IsParent(table.Schema) {
+	if newKey || !was.byRow || former != "" || was.account != owner || r.view.Catalog.IsParent(table.Schema) {
 		r.remember(table, key, owner, true)
 	}
 	if !was.known && owner == "" {
@@ -109,16 +111,21 @@ func (r *router) updated(i int, c *schemas.Change, table *catalog.Plan) {
 	if was.stale && was.account != owner {
 		old = table.KeyOnly(old) // the old owner never had the rest
 	}
+	part, kind := 0, schemas.Update
+	if former != "" {
+		r.emit(c, table, 0, schemas.Delete, former, oldKey, table.KeyOnly(old))
+		part, kind = 1, schemas.Insert // owner has never got it
+	}
 	switch {
 	case !newKey && was.account == owner:
-		r.emit(c, table, 0, schemas.Update, owner, key, c.New)
+		r.emit(c, table, part, kind, owner, key, c.New)
 	case was.account == "":
-		r.emit(c, table, 0, schemas.Insert, owner, key, c.New)
+		r.emit(c, table, part, schemas.Insert, owner, key, c.New)
 	case owner == "":
-		r.emit(c, table, 0, schemas.Delete, was.account, oldKey, old)
+		r.emit(c, table, part, schemas.Delete, was.account, oldKey, old)
 	default:
-		r.emit(c, table, 0, schemas.Delete, was.account, oldKey, old)
-		r.emit(c, table, 1, schemas.Insert, owner, key, c.New)
+		r.emit(c, table, part, schemas.Delete, was.account, oldKey, old)
+		r.emit(c, table, part+1, schemas.Insert, owner, key, c.New)
 	}
 }
 
@@ -150,12 +157,31 @@ func (r *router) deleted(i int, c *schemas.Change, table *catalog.Plan) {
 		r.lose(table, key, true)
 		return
 	}
+	former := r.formerOwner(table, key, was.account)
 	r.forget(table, key, was.account)
+	part := 0
+	if former != "" {
+		r.emit(c, table, 0, schemas.Delete, former, key, table.KeyOnly(c.Old))
+		part = 1 // the new owner may have it from a resync
+	}
 	row := c.Old
 	if now, unknown := r.ownerNow(i, table, c.Old); was.stale && (unknown != "" || now != was.account) {
 		row = table.KeyOnly(row) // the account may never have had the rest
 	}
-	r.emit(c, table, 0, schemas.Delete, was.account, key, row)
+	r.emit(c, table, part, schemas.Delete, was.account, key, row)
+}
+
+// formerOwner returns the account that has a record from before a changed catalog gave it
+// to another one; "" where that is owner, or there is none.
+func (r *router) formerOwner(table *catalog.Plan, key, owner string) string {
+	if !r.someUnknown(table.Schema.Name) {
+		return ""
+	}
+	o, _ := r.owner(RecordKey{table.Schema.Name, key})
+	if o.Former == owner {
+		return ""
+	}
+	return o.Former
 }
 
 // recordKey returns a record's key; "" and true when its table has no key at all. It
@@ -367,7 +393,7 @@ func (r *router) lose(table *catalog.Plan, key string, deleted bool) {
 	if key == "" || !known && !r.view.Catalog.IsParent(table.Schema) {
 		return // the outbox stores no owner of it
 	}
-	if lost := (Ownership{Account: o.Account, Deleted: deleted, Unknown: true}); o != lost {
+	if lost := (Ownership{Account: cmp.Or(o.Former, o.Account), Deleted: deleted, Unknown: true}); o != lost {
 		put(&r.plan.state.unknown, k.Schema, true)
 		r.writeOwner(k, lost, known) // the key of an inserted record may have been used before
 	}

@@ -40,7 +40,8 @@ type View struct {
 	Deleted DeletedAccounts
 
 	Owners *Cache[RecordKey, Ownership]
-	// Unknown are the schemas with records whose owner is unknown; unknownAll are those
+	// Unknown are the schemas with records whose owner is unknown, or was another one by the
+	// former catalog; unknownAll are those
 	// in which every record's owner is unknown.
 	Unknown    map[string]bool
 	unknownAll map[string]bool

@@ -18,6 +18,8 @@ type Difference struct {
 	Accounts bool
 	// Owners are the schemas whose keys and owners are read, in the order of their names.
 	Owners []string
+	// Moved are those of Owners with the same records as before, which may have other owners.
+	Moved []string
 	// Kept are the schemas whose stored owners stay. Those of all others are dropped.
 	Kept []string
 }
@@ -40,6 +42,9 @@ func (c *Catalog) DifferenceTo(next *Catalog) Difference {
 			d.Kept = append(d.Kept, s.Name)
 		} else {
 			d.Owners = append(d.Owners, s.Name)
+			if was := c.Schema(s.Name); was != nil && was.Table == s.Table && slices.Equal(was.Key, s.Key) && c.InLedger(was) {
+				d.Moved = append(d.Moved, s.Name)
+			}
 		}
 	}
 	return d
