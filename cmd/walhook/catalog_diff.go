@@ -14,6 +14,7 @@ import (
 	"walhook/cdc/source"
 	"walhook/doctor"
 	"walhook/outbox"
+	"walhook/outbox/admin"
 	"walhook/schemas"
 	"walhook/schemas/catalog"
 )
@@ -38,10 +39,14 @@ wrong usage or a file that walhook refuses.`
 type catalogDifference struct {
 	Same    bool             `json:"same"`
 	Changes []catalog.Change `json:"changes"`
+	// Ends are what accounts have that end for good; null where the account ids stay, or
+	// without an outbox and a source.
+	Ends *admin.Stakes `json:"ends"`
 	// Reads are the tables whose rows are read once, before the catalog is in force.
 	Reads []catalogRead `json:"reads"`
 	// Statements are those that the source still needs; null without a source.
 	Statements []string `json:"statements"`
+	accounts   bool     // others may count as accounts
 	// Lacks are the names of the file that the source does not have; null without a source.
 	Lacks catalog.Faults `json:"errors"`
 }
@@ -84,6 +89,11 @@ func newCatalogDiffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if d.accounts = otherAccounts(former, next); d.accounts && from == "" {
+				if d.Ends, err = endsOf(cmd.Context(), s, next); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), d)
 			}
@@ -96,6 +106,26 @@ func newCatalogDiffCommand() *cobra.Command {
 	cmd.Flags().StringVar(&from, "from", "", "the `file` to compare with (default the catalog in force, from the outbox)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
 	return cmd
+}
+
+// endsOf says what ends if next is adopted; nil without a source, or where that has no such
+// column.
+func endsOf(ctx context.Context, s settings, next *catalog.Catalog) (*admin.Stakes, error) {
+	if s.Source == "" || s.Outbox == "" {
+		return nil, nil
+	}
+	store, err := outbox.Open(ctx, s.outboxConfig(), zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return nil, usage(err)
+	}
+	defer store.Close()
+	cfg := s.cdcConfig()
+	cfg.Catalog = next
+	ends, err := endingAccounts(ctx, cfg, admin.New(store))
+	if _, lacks := errors.AsType[*source.Fault](err); lacks {
+		return nil, nil
+	}
+	return &ends, outboxFault(err)
 }
 
 // parsedCatalog is a file that must be valid.
@@ -176,6 +206,22 @@ func compareCatalogs(ctx context.Context, s settings, former, next *catalog.Cata
 	return d, nil
 }
 
+func (d catalogDifference) writeEnds(b *strings.Builder) {
+	switch {
+	case !d.accounts:
+	case d.Ends == nil:
+		b.WriteString("\nWHAT MAY END FOR GOOD\n" +
+			"  Every account that has no row with its id in the new account table or column: its webhooks, secrets,\n" +
+			"  API tokens and undelivered events. Going back to the former catalog does not bring them back.\n" +
+			"  With --source and --outbox this says how many. 'walhook setup' refuses it without --" + acceptAccountChange + ".\n")
+	case d.Ends.Accounts == 0:
+		b.WriteString("\nNo account ends: each that has a URL, webhooks or tokens has a row with its id in the new account table or column.\n")
+	default:
+		fmt.Fprintf(b, "\nWHAT ENDS FOR GOOD\n  %s.\n  Going back to the former catalog does not bring them back. 'walhook setup' refuses this without --%s.\n",
+			stakesText(*d.Ends), acceptAccountChange)
+	}
+}
+
 func (d catalogDifference) print(w io.Writer) error {
 	if d.Same {
 		_, err := fmt.Fprintln(w, "the two catalogs are the same: nothing changes")
@@ -191,6 +237,7 @@ func (d catalogDifference) print(w io.Writer) error {
 		}
 		b.WriteString("\n")
 	}
+	d.writeEnds(&b)
 	b.WriteString("\nWhat is read once, while events wait\n")
 	for _, r := range d.Reads {
 		what := "accounts"
@@ -222,7 +269,11 @@ func (d catalogDifference) print(w io.Writer) error {
 			fmt.Fprintf(&b, "  %s;\n", sqlLine(sql))
 		}
 	}
-	b.WriteString("\n'walhook setup --catalog FILE' puts the file in force, without a gap.\n")
+	if len(d.Lacks) > 0 {
+		b.WriteString("\nThen 'walhook setup --catalog FILE' puts it in force, without a gap.\n")
+	} else {
+		b.WriteString("\n'walhook setup --catalog FILE' puts the file in force, without a gap.\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

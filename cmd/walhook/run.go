@@ -40,7 +40,7 @@ configuration, and 3 when walhook cannot continue the source without a gap; then
 'walhook setup --accept-gap' starts over.`
 
 func newRunCommand() *cobra.Command {
-	var setup bool
+	var setup, acceptAccounts bool
 	var skip string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -75,7 +75,7 @@ func newRunCommand() *cobra.Command {
 			defer end()
 			beside.Go(func() { log.run(ctx, asked) })
 			service := s.service(setup)
-			service.source.SkipUnreadable = unreadable
+			service.acceptAccounts, service.source.SkipUnreadable = acceptAccounts, unreadable
 			service.console = &console{cmd, s}
 			return service.run(ctx, log.Logger)
 		},
@@ -85,6 +85,7 @@ func newRunCommand() *cobra.Command {
 		"portal-name", "portal-logo", "portal-accent", "portal-support", "portal-frame-ancestors", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "run setup first if the source is not prepared yet")
+	cmd.Flags().BoolVar(&acceptAccounts, acceptAccountChange, false, "with --setup: "+acceptAccountChangeUsage)
 	cmd.Flags().StringVar(&skip, "skip-unreadable", "", "skip the one transaction that the source cannot send, by the `position` that doctor prints; walhook records it as a gap")
 	return cmd
 }

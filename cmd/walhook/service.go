@@ -45,6 +45,8 @@ type service struct {
 	trace                    traceConfig
 	// setup prepares an unprepared source instead of refusing it.
 	setup bool
+	// acceptAccounts lets setup adopt a catalog that ends accounts.
+	acceptAccounts bool
 	// console is what the operator's pages ask of this process; nil for nothing.
 	console *console
 }
@@ -299,6 +301,11 @@ func whenPrepared(prepared <-chan struct{}, then http.Handler) http.Handler {
 func (s service) ready(ctx context.Context, store *outbox.Store, log *zap.Logger) error {
 	err := wait(ctx, log, "outbox", func() error {
 		if s.setup && s.publish {
+			if !s.acceptAccounts {
+				if err := checkAccounts(ctx, s.source, store); err != nil {
+					return err
+				}
+			}
 			_, err := prepare(ctx, s.source, store, s.outbox.URL, source.Refuse, log)
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -35,6 +36,12 @@ catalog, what comes after by the new one. Setup asks for it and waits until it i
 in force. If rows have to be read, of a new table or for another owner, setup
 waits for the transactions that run, and events wait while the rows are read.
 
+A catalog whose account table or account.id gives other ids ends every account
+that has no row with its id any more: its webhooks, secrets, tokens and
+undelivered events, for good. Setup refuses that and says how many there are;
+--accept-account-change adopts it nevertheless. A renamed table or column with the
+same ids ends nothing.
+
 After a gap --accept-gap starts over from a fresh snapshot. It compares that with
 what the outbox knows and sends every endpoint what it missed, before anything
 newer: new records as inserts, changed ones as updates, and deletes with the key
@@ -43,7 +50,7 @@ rows are still there. States in between and logical messages are missed for good
 --no-reconcile leaves this out.`
 
 func newSetupCommand() *cobra.Command {
-	var dryRun, acceptGap, noReconcile bool
+	var dryRun, acceptGap, noReconcile, acceptAccounts bool
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Prepare source and outbox: migrations, publication, slot, initial snapshot",
@@ -78,6 +85,11 @@ func newSetupCommand() *cobra.Command {
 			case noReconcile:
 				return usage(errors.New("--no-reconcile goes with --accept-gap"))
 			}
+			if acceptAccounts {
+				detail = strings.TrimSpace(detail + " --" + acceptAccountChange)
+			} else if err := checkAccounts(cmd.Context(), s.cdcConfig(), store); err != nil {
+				return outboxFault(err)
+			}
 			asked, err := prepare(cmd.Context(), s.cdcConfig(), store, s.Outbox, over, log)
 			if err == nil && asked {
 				log.Info("the catalog has changed: the process that publishes adopts it at one position of the WAL, without a gap")
@@ -93,6 +105,7 @@ func newSetupCommand() *cobra.Command {
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "log-level", "log-format")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the SQL that the source needs, for a DBA, and change nothing")
 	cmd.Flags().BoolVar(&acceptGap, "accept-gap", false, "after a gap: start over from a fresh snapshot, and send every endpoint what it missed")
+	cmd.Flags().BoolVar(&acceptAccounts, acceptAccountChange, false, acceptAccountChangeUsage)
 	cmd.Flags().BoolVar(&noReconcile, "no-reconcile", false, "with --accept-gap: do not send what was missed")
 	return cmd
 }

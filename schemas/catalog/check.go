@@ -257,7 +257,18 @@ func (c *comparison) refers(path string, t *Table, column *TableColumn, table sc
 		c.warn(path, fmt.Sprintf("column %s of table %s refers to %s of %s, and not to %s", column.Name, t.Name, key.Refers[0], table, name), "")
 	case other != nil && key == nil && family(column) != family(other) && family(column) != "" && family(other) != "":
 		c.warn(path, fmt.Sprintf("column %s of table %s is %s, and %s of %s is %s: the two are never the same", column.Name, t.Name, column.Type, name, table, other.Type), "name another column")
+	case other != nil && key == nil && (isText(column) && family(other) != "" || isText(other) && family(column) != ""):
+		c.warn(path, fmt.Sprintf("column %s of table %s is %s, and %s of %s is %s: the two are the same only where the text is that value", column.Name, t.Name, column.Type, name, table, other.Type), "name another column, unless it is")
 	}
+}
+
+// isText reports whether a column's values are texts.
+func isText(c *TableColumn) bool {
+	switch c.Equality {
+	case schemas.EqualPadded, schemas.EqualFolded:
+		return true
+	}
+	return c.Type == "text" || strings.HasPrefix(c.Type, "character varying")
 }
 
 // family is the kind of a column's values. A value of one family never equals one of
