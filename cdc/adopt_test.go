@@ -185,6 +185,25 @@ func TestAdopt_WaitsForOpenTransactionsWhileChangesFlow(t *testing.T) {
 	}
 }
 
+// A table that a changed catalog drops is not one that was renamed.
+func TestAdopt_ATableThatIsDroppedIsNoRenamedOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, thingsTable)
+	r := w.start(t)
+	r.reads(t, patience)
+	for round, text := range []string{adoptedCatalog, testCatalog} {
+		w.store.ask(catalogOf(t, text))
+		w.store.wait(t, "adoption", func() bool { return len(w.store.adopted) > round })
+		w.exec(t, fmt.Sprintf("INSERT INTO things VALUES (%d, 1)", round))
+		w.settle(t)
+	}
+	for _, c := range w.store.stored() {
+		if c.Relation != nil && c.Relation.Name == "things" && (c.Relation.Unknown != "" || c.Relation.Former != schemas.TableName{}) {
+			t.Errorf("a change of things is unknown: %s, formerly %s", c.Relation.Unknown, c.Relation.Former)
+		}
+	}
+}
+
 // A try that fails leaves the former catalog in force, and is made again.
 func TestAdopt_StartsOverAfterAnyInterruption(t *testing.T) {
 	t.Parallel()

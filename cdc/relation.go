@@ -105,6 +105,8 @@ func (s *stream) findUnknown(relation *schemas.Relation, described *catalog.Tabl
 	switch named := catalog.Names(relation.Table()); {
 	case named && !relation.Partition:
 		s.r.names[relation.OID] = relation.Table()
+	case !named && name != (schemas.TableName{}) && !catalog.Names(name):
+		delete(s.r.names, relation.OID) // a changed catalog has dropped it
 	case !named && name != (schemas.TableName{}):
 		relation.Unknown = fmt.Sprintf("whether it still is %s, which it was before it was renamed", name)
 		if d := s.history.find(name); d == nil || d.OID == relation.OID {

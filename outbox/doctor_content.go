@@ -159,7 +159,7 @@ func (e *examination) lookAtCatalog(ctx context.Context) error {
 	read := func(state string) (c *catalog.Catalog, at time.Time, note, from string, err error) {
 		var content []byte
 		if err = e.s.QueryRow(ctx, storedCatalogsSQL, state).Scan(&content, &at, &note, &from); err == nil {
-			c, err = catalog.Parse(content)
+			c, err = catalog.ParseStored(content)
 			if err != nil {
 				e.r.Fail(checkCatalog, doctor.Steps{{Kind: doctor.Shell, Text: "install the newer walhook that stored it"}}, "%v", &catalogError{state, err})
 			}

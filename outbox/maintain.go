@@ -207,7 +207,7 @@ func (s *Store) forgetEndedSchemas(ctx context.Context, conn *pgxpool.Conn) erro
 	if err != nil {
 		return fmt.Errorf("read the catalog in force: %w", err)
 	}
-	inForce, err := catalog.Parse(content)
+	inForce, err := catalog.ParseStored(content)
 	if err != nil {
 		return nil // a publisher says so
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
+	"walhook/doctor"
 	"walhook/internal/retry"
 	"walhook/outbox/route"
 	"walhook/schemas"
@@ -424,7 +425,7 @@ func (s *resyncPass) finish(ctx context.Context) error {
 		return err
 	}
 	err := s.commit(ctx, func(to *route.Endpoint) (*route.Plan, *route.ResyncStep) {
-		body := fmt.Appendf(nil, `{"type":"update","schema":"resync","status":"done","verbose":"%d records","request":`, s.sent)
+		body := fmt.Appendf(nil, `{"type":"update","schema":"resync","status":"done","verbose":"%s","request":`, doctor.Count(int(s.sent), "record"))
 		body = append(pgjson.AppendString(body, strconv.AppendInt(nil, s.id, 10)), '}')
 		return route.RouteTo(s.p.view, to, route.Event{
 			Record: "resync/" + strconv.FormatInt(s.id, 10), WebhookID: fmt.Sprintf("sync_%d_%d", s.id, s.numbered+1),

@@ -69,7 +69,8 @@ func (f *resyncFlags) webhooks(ctx context.Context, a *admin.Admin, account stri
 		w, err := a.KeptWebhook(ctx, account, f.webhook)
 		return []admin.Webhook{w}, err
 	}
-	var last error = admin.ErrNoEndpoint
+	var last error = fmt.Errorf("account %s has no URL and no webhook of records, or does not exist: there is nobody to send to, and nothing was asked for. "+
+		"Set its URL in the account table, or make a webhook", account)
 	for after := int64(0); ; {
 		page, err := a.Webhooks(ctx, account, after, 100)
 		if err != nil {
@@ -77,7 +78,7 @@ func (f *resyncFlags) webhooks(ctx context.Context, a *admin.Admin, account stri
 		}
 		for _, w := range page {
 			after = w.Endpoint
-			if w.URL == "" {
+			if w.URL == "" && w.Delivery != admin.DeliveryPull {
 				continue
 			}
 			if fault := w.ResyncFault(f.schema, "update"); fault != nil {

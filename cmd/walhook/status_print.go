@@ -37,7 +37,7 @@ func (v *statusView) write(out io.Writer) error {
 		}
 		if c := &v.outbox.Catalog; !c.Pending.IsZero() {
 			p.row("catalog", "A CHANGED ONE WAITS since %s: not in force, because %s; 'walhook catalog diff' says what changes",
-				clock(c.Pending), cmp.Or(c.Why, "the publisher has not tried yet, or none runs"))
+				clock(c.Pending), cmp.Or(c.Why, v.whyPending()))
 		}
 		if at := v.outbox.Failover; !at.IsZero() {
 			p.row("failover", "the outbox failed over, or was restored, before %s: changes of webhooks, endpoints and replays made in the seconds before may be lost", clock(at))
@@ -97,6 +97,17 @@ func (v *statusView) writeSource(p *statusPrinter) {
 	} else {
 		p.row("WAL retained", "%s on the source's disk, %.0f%% of %s (max_slot_wal_keep_size)", byteText(s.Retained), 100*s.Retained/s.Limit, byteText(s.Limit))
 	}
+}
+
+// whyPending says why a catalog is pending that no publisher has tried to adopt.
+func (v *statusView) whyPending() string {
+	switch {
+	case v.source == nil:
+		return "no publisher has tried yet"
+	case !v.source.Active || v.source.Reader.Foreign():
+		return "no publisher runs"
+	}
+	return "the publisher has not tried yet, it looks every second"
 }
 
 // writeResyncs names the resyncs in progress, the oldest first.

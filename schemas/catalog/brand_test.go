@@ -31,7 +31,7 @@ derive:
 		t.Errorf("the accounts alone are read again, but %+v", difference)
 	}
 	changes := Summary(plain.ChangesTo(branded), 9)
-	if want := "accounts: brand.name is column company, was none, brand.accent is column plan, was none, brand.support is column help, was none"; changes != want {
+	if want := "accounts: gains brand.name (column company), gains brand.accent (column plan), gains brand.support (column help)"; changes != want {
 		t.Errorf("what changes is said as %q", changes)
 	}
 	if !plain.RulesNeedAccounts() || !branded.RulesNeedAccounts() {

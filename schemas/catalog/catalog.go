@@ -196,6 +196,7 @@ func (c *Catalog) index(p places) Faults {
 		fault("events.table", fmt.Sprintf("table %s is the table of results", c.Events), "name the table of events, or remove events")
 	}
 	faults = append(faults, c.ownerFaults(p)...)
+	faults = append(faults, c.nameFaults(p)...)
 	for _, s := range c.Schemas {
 		if s.NoLedger && c.IsParent(s) {
 			warning := p.at(join("schemas", s.Name, "ledger"), "ledger: false has no effect: records of other schemas are owned through records of "+s.Name, "remove it")
@@ -315,31 +316,4 @@ func (c *Catalog) YAML() []byte {
 		out = append(out, line...)
 	}
 	return out
-}
-
-// ownNames are the schemas and hooks of walhook's own events, and the prefixes of
-// their ids.
-var ownNames = []string{hookRecords, hookAll, "object", "resync", "test", "webhook", "notice", "day", "gap", "sync"}
-
-// groupName is the hook that groups several events, which it distinguishes by their
-// type. An async result cannot have it.
-const groupName = "notifications"
-
-// ownNamespace is the prefix of the names of walhook's own notices.
-const ownNamespace = "webhook."
-
-// Reserved reports whether walhook refuses a name from outside as the hook of an
-// event: the name is walhook's own, or that of a schema or rule of the catalog. Case
-// does not matter, so that a receiver that ignores case is not misled.
-func (c *Catalog) Reserved(name string) bool {
-	is := func(own string) bool { return strings.EqualFold(own, name) }
-	return slices.ContainsFunc(ownNames, is) ||
-		len(name) >= len(ownNamespace) && strings.EqualFold(name[:len(ownNamespace)], ownNamespace) ||
-		slices.ContainsFunc(c.Schemas, func(s *Schema) bool { return is(s.Name) }) ||
-		slices.ContainsFunc(c.derived, func(d *Derivation) bool { return is(d.Hook) })
-}
-
-// ReservedSchema is [Catalog.Reserved] for the schema of an async result.
-func (c *Catalog) ReservedSchema(name string) bool {
-	return c.Reserved(name) || strings.EqualFold(name, groupName)
 }

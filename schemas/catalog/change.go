@@ -59,7 +59,15 @@ func (c *Catalog) ChangesTo(next *Catalog) []Change {
 		{"events", c.Events, next.Events, c.Events != next.Events},
 	} {
 		if one.differs {
-			add("changes", one.what, fmt.Sprintf("table %s, was %s", orNone(one.now), orNone(one.was)))
+			was, now := tableText(one.was), tableText(one.now)
+			switch {
+			case was == "":
+				add("begins", one.what, "rows of table "+now+" are sent")
+			case now == "":
+				add("ends", one.what, "rows of table "+was+" are no longer sent")
+			default:
+				add("changes", one.what, fmt.Sprintf("table %s, was %s", now, was))
+			}
 		}
 	}
 	if len(list) == 0 && !c.Same(next) {
@@ -84,11 +92,13 @@ func Summary(changes []Change, most int) string {
 	return strings.Join(texts, "; ")
 }
 
-func orNone(name fmt.Stringer) string {
-	if text := name.String(); strings.Trim(text, `."`) != "" {
-		return text
+// tableText is a table's name; "" for none.
+func tableText(name fmt.Stringer) string {
+	text := name.String()
+	if strings.Trim(text, `."`) == "" {
+		return ""
 	}
-	return "none"
+	return text
 }
 
 func (a AccountTable) detailsTo(next AccountTable) (details []string) {
@@ -100,18 +110,17 @@ func (a AccountTable) detailsTo(next AccountTable) (details []string) {
 		{"id", a.ID, next.ID}, {"url", a.URL, next.URL}, {"parent", a.Parent, next.Parent}, {"secret", a.Secret, next.Secret},
 		{"brand.name", was.Name, now.Name}, {"brand.accent", was.Accent, now.Accent}, {"brand.support", was.Support, now.Support},
 	} {
-		if column.was != column.now {
-			details = append(details, fmt.Sprintf("%s is column %s, was %s", column.key, orNothing(column.now), orNothing(column.was)))
+		switch {
+		case column.was == column.now:
+		case column.was == "":
+			details = append(details, fmt.Sprintf("gains %s (column %s)", column.key, column.now))
+		case column.now == "":
+			details = append(details, fmt.Sprintf("loses %s (was column %s)", column.key, column.was))
+		default:
+			details = append(details, fmt.Sprintf("%s is column %s, was %s", column.key, column.now, column.was))
 		}
 	}
 	return details
-}
-
-func orNothing(name string) string {
-	if name == "" {
-		return "none"
-	}
-	return name
 }
 
 func (s *Schema) detailsTo(next *Schema) (details []string) {
@@ -122,7 +131,8 @@ func (s *Schema) detailsTo(next *Schema) (details []string) {
 		details = append(details, fmt.Sprintf("key %s, was %s", keyText(next.Key), keyText(s.Key)))
 	}
 	if s.Owner != next.Owner {
-		details = append(details, fmt.Sprintf("%s, was %s", ownerText(next.Owner), ownerText(s.Owner)))
+		details = append(details, fmt.Sprintf("%s, was %s", ownerText(next.Owner), ownerText(s.Owner)),
+			"a record that has another account now goes over with its next change: delete to the former account, insert to the new one")
 	}
 	for _, f := range next.Fields {
 		if was := s.field(f.Name); was == nil {

@@ -24,6 +24,9 @@ type Fault struct {
 	Fix string `json:"fix,omitempty"`
 	// Warning: walhook works with the file as it is.
 	Warning bool `json:"-"`
+	// Tolerated: walhook refuses a file with it, and works with a stored catalog that has it,
+	// since an older walhook took it.
+	Tolerated bool `json:"-"`
 }
 
 // String is line:column, path, problem and fix in one line.

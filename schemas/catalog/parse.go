@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -19,6 +20,17 @@ const MaxBytes = 1 << 20
 func Parse(text []byte) (*Catalog, error) {
 	file := Read(text)
 	if faults := file.Faults(); len(faults) > 0 {
+		return nil, faults
+	}
+	return file.catalog, nil
+}
+
+// ParseStored is [Parse] for a catalog that an outbox holds: one that an older walhook took
+// stays in force.
+func ParseStored(text []byte) (*Catalog, error) {
+	file := Read(text)
+	faults := slices.DeleteFunc(file.Faults(), func(f Fault) bool { return f.Tolerated })
+	if len(faults) > 0 {
 		return nil, faults
 	}
 	return file.catalog, nil

@@ -299,6 +299,11 @@ func (p *parser) key(node *yaml.Node) []string {
 		p.fault(node, "want a list of columns, such as [id], not a %s", kindOf(node))
 		return nil
 	}
+	if len(node.Content) == 0 {
+		f := Fault{Line: node.Line, Column: node.Column, Path: p.paths[node], Problem: "the key names no column", Fix: "name the columns, such as [id], or remove key for the table's primary key", Tolerated: true}
+		p.faults = append(p.faults, f)
+		return nil
+	}
 	var key []string
 	for _, item := range node.Content {
 		item = resolve(item)
