@@ -60,7 +60,8 @@ func (p *Publisher) StartOver(ctx context.Context, source schemas.Source, over s
 const (
 	// An older walhook may have begun it.
 	openGapSQL = `
-		SELECT g.id, g.other_history, coalesce(s.visible_xmin, 0), coalesce(s.visible_event, 0)
+		SELECT g.id, g.other_history, coalesce(s.visible_xmin, 0), coalesce(s.visible_event, 0),
+			EXISTS (SELECT FROM walhook.gap lost WHERE lost.accepted_at IS NULL AND starts_with(lost.reason, $1))
 		FROM walhook.gap g, walhook.source s
 		WHERE g.accepted_at IS NULL AND coalesce(g.reconcile, true) AND EXISTS (SELECT FROM walhook.position)
 		ORDER BY g.id DESC LIMIT 1`
@@ -82,6 +83,7 @@ type reconciliation struct {
 	gap     int64
 	event   int64 // the last events of records that changed before the gap have at least this id
 	all     bool  // the rows' ages mean nothing
+	lost    bool  // the outbox lost what it had stored last
 	since   schemas.Visible
 	former  *catalog.Catalog // nil for unknown
 	catalog *catalog.Catalog
@@ -95,7 +97,7 @@ type reconciliation struct {
 func (p *Publisher) openReconciliation(ctx context.Context, tx pgx.Tx, w *SnapshotWriter) (*reconciliation, error) {
 	r := &reconciliation{w: w, catalog: p.given}
 	var xmin int64
-	err := tx.QueryRow(ctx, openGapSQL).Scan(&r.gap, &r.all, &xmin, &r.event)
+	err := tx.QueryRow(ctx, openGapSQL, schemas.GapOutboxLacks).Scan(&r.gap, &r.all, &xmin, &r.event, &r.lost)
 	if isNoRows(err) {
 		return nil, nil
 	}
@@ -352,6 +354,9 @@ func (r *reconciliation) note(alone, without, several []string) string {
 	}
 	if len(several) > 0 {
 		note += "; the catalog's key is not unique in " + strings.Join(several, ", ") + ": records whose key another one has are left out"
+	}
+	if r.lost {
+		note += "; deletes of records that came and went after what the outbox has kept cannot be known"
 	}
 	if r.all {
 		note += "; the rows did not show what changed, so every record came as an update"

@@ -1,5 +1,8 @@
 package schemas
 
+// GapOutboxLacks begins the reason of a gap that is the outbox's: it lost what it had stored.
+const GapOutboxLacks = "the outbox lacks what was stored in it last"
+
 // Gap is a stretch of the WAL whose changes walhook may never see.
 type Gap struct {
 	From LSN

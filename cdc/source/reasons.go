@@ -14,7 +14,7 @@ const (
 	gapRewound  = "the source was rewound or restored: its WAL ends at %s"
 	gapReplaced = "the WAL is not the one that was read up to %s: the commit of transaction %d is not there"
 	gapAdvanced = "somebody else advanced or recreated the slot: it is at %s"
-	gapOutbox   = "the outbox lacks what was stored in it last: it was restored, or failed over to a standby that had not received it; the slot is at %s"
+	gapOutbox   = schemas.GapOutboxLacks + ": it was restored, or failed over to a standby that had not received it; the slot is at %s"
 	gapHistory  = "the source is on timeline %d, was on %d, and its history cannot be read: %v"
 	gapTimeline = "the source is on timeline %d, which does not come from timeline %d"
 	gapBranch   = "the source is on timeline %d, which left timeline %d at %s, before what was read"

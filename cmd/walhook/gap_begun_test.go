@@ -6,6 +6,7 @@ import (
 
 	"walhook/cdc/source"
 	"walhook/internal/pgtest"
+	"walhook/schemas"
 )
 
 // An account whose own row is new in the gap gets all of it as inserts, and so do the
@@ -53,4 +54,24 @@ func TestGap_AnAccountThatBeganGetsItsRecordsAsInserts(t *testing.T) {
 	w.exec(t, "UPDATE items SET name = 'later' WHERE id = 30")
 	w.setup(t, source.Reconcile)
 	wantTold(t, w.told(t), append(told, `12 update items {"id":30,"user_id":12,"name":"later"}`, `1/w update items {"id":30,"user_id":12,"name":"later"}`)...)
+}
+
+// What a restored outbox has never heard of, and the source no longer has, nobody can know.
+func TestGap_OfARestoredOutboxSaysWhatCannotBeKnown(t *testing.T) {
+	t.Parallel()
+	w := newGapWorld(t, pgtest.Database(t), "INSERT INTO users VALUES (7, 'seven', 'https://example.com/7')")
+	w.loseSlot(t)
+	const lost = "deletes of records that came and went after what the outbox has kept cannot be known"
+	for _, restored := range []bool{true, false} {
+		if restored {
+			if _, err := w.box.Exec(t.Context(), "INSERT INTO walhook.gap (from_lsn, reason) VALUES ('0/1', $1)", schemas.GapOutboxLacks+": it was restored"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.setup(t, source.Reconcile)
+		if note := w.text(t, w.box, "SELECT note FROM walhook.gap ORDER BY id DESC LIMIT 1"); strings.Contains(note, lost) != restored {
+			t.Errorf("the gap's row says %s", note)
+		}
+		w.loseSlot(t)
+	}
 }
