@@ -52,7 +52,7 @@
 //	a draft of a file, and what keeps it up to date  draft.go, update.go, sheet.go
 //	which columns identify a record                  plan.go, bindKey
 //	which fields a body has, in which order          plan.go, AppendEnvelope; carrier.yaml
-//	which names nobody outside may use               catalog.go, Reserved
+//	which names nobody outside may use               own_names.go, Reserved
 //	emitted events: fields, types, targets           hook.go, hook_event.go, hooks.yaml
 //	derived events: rules, cases, counts             derive.go, derive_match.go, derive_event.go
 //	async results                                    result.go
