@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -105,5 +106,27 @@ func TestEvents_ShowTheStateOfEach(t *testing.T) {
 		}
 	}
 	w.want(t, 400, token, "POST", "/v2/accounts/7/webhooks/"+id+"/replay", `{"data":{"since":"yesterday"}}`)
+	wantMostIDs(t, w, token, "/v2/accounts/7/webhooks/"+id)
 	w.want(t, 400, token, "POST", "/v2/accounts/7/webhooks/"+id+"/replay", `{"data":{"since":"2020-01-01T00:00:00Z","event_ids":["evt_1"]}}`)
+}
+
+// wantMostIDs names 1,000 ids, which a replay and a retry take, and one more, which they
+// refuse with the bound and do nothing of.
+func wantMostIDs(t *testing.T, w *world, token, webhook string) {
+	t.Helper()
+	ids := func(n int) string {
+		list := slices.Repeat([]string{`"evt_1"`}, n)
+		return `{"data":{"event_ids":[` + strings.Join(list, ",") + `]}}`
+	}
+	before := len(w.want(t, 200, token, "GET", webhook+"/replay", "").list(t))
+	for _, call := range []string{"/replay", "/retry"} {
+		r := w.want(t, 400, token, "POST", webhook+call, ids(1001))
+		if why := fmt.Sprint(r.body["data"].(map[string]any)["event_ids"]); !strings.Contains(why, "1000") {
+			t.Errorf("%s of 1,001 ids: %s", call, r.text)
+		}
+		w.want(t, 202, token, "POST", webhook+call, ids(1000))
+	}
+	if after := len(w.want(t, 200, token, "GET", webhook+"/replay", "").list(t)); after != before+1 {
+		t.Errorf("%d replays, want %d", after, before+1)
+	}
 }

@@ -82,6 +82,9 @@ func (r *Reader) look(ctx context.Context, introspector *source.Introspector) *s
 	if introspector == nil {
 		introspector, err = source.NewIntrospector(ctx, r.cfg)
 	}
+	if err == nil && r.State() == Standby {
+		err = introspector.Wait(ctx, r.cfg.Slot)
+	}
 	var report source.SlotReport
 	if err == nil {
 		report, err = introspector.Report(ctx, r.cfg.Slot)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"walhook/cdc/source"
 	"walhook/internal/pgcluster"
 	"walhook/internal/pgtest"
 	"walhook/schemas"
@@ -77,6 +78,10 @@ func TestMetrics_OfAStandbyAreOfTheSameSlotAndNotOfItself(t *testing.T) {
 	first.reads(t, patience)
 	standby := w.start(t, watchOften)
 	eventually(t, "standby", patience, func() bool { return standby.State() == Standby })
+	eventually(t, "a standby that the source names", patience, func() bool {
+		report, err := source.ReportSlot(t.Context(), standby.cfg)
+		return err == nil && len(report.Waiting) == 1 && report.Waiting[0].PID != report.Reader.PID && !report.Reader.Foreign()
+	})
 	standby.metrics.oldest.Store(time.Now().Add(-time.Hour).UnixNano()) // of the time when it read
 	w.exec(t, "INSERT INTO items SELECT n, 1, repeat('x', 1000) FROM generate_series(1, 3000) n")
 	w.settle(t)

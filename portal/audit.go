@@ -21,6 +21,16 @@ type auditPage struct {
 	Fault   string
 }
 
+// Filtered reports whether it shows only some lines.
+func (p auditPage) Filtered() bool {
+	for _, text := range p.Filter {
+		if text != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // audit lists who did what, of all accounts.
 func (p *Portal) audit(v *visit) {
 	query := v.r.URL.Query()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,8 +81,9 @@ func (e *examination) safely(ctx context.Context) (checks []Check, err error) {
 type examinationPage struct {
 	Off, Running, Failed bool
 	Began, Ended         time.Time
-	Checks               []checkRow
-	Counts               map[string]int
+	Bad, Good            []checkRow // Bad needs somebody
+	Marks                []mark     // how many checks ended how
+	Checks               int
 }
 
 type checkRow struct {
@@ -92,15 +94,21 @@ type checkRow struct {
 func (e *examination) page(p *pages) examinationPage {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	page := examinationPage{Off: e.run == nil, Running: e.running, Failed: e.failed, Began: e.began, Ended: e.ended, Counts: map[string]int{}}
-	for _, bad := range []bool{true, false} { // what needs somebody comes first
-		for _, c := range e.latest {
-			if (c.Status == "failed" || c.Status == "warning") == bad {
-				page.Checks = append(page.Checks, checkRow{c, p.checkMark(c.Status)})
-				page.Counts[c.Status]++
-			}
+	page := examinationPage{Off: e.run == nil, Running: e.running, Failed: e.failed, Began: e.began, Ended: e.ended, Checks: len(e.latest)}
+	counts := map[string]int{}
+	for _, c := range e.latest {
+		counts[c.Status]++
+		row := checkRow{c, p.checkMark(c.Status)}
+		switch c.Status {
+		case "failed":
+			page.Bad = slices.Insert(page.Bad, counts[c.Status]-1, row)
+		case "warning":
+			page.Bad = append(page.Bad, row)
+		default:
+			page.Good = append(page.Good, row)
 		}
 	}
+	page.Marks = countedMarks(counts, p.checkMark)
 	return page
 }
 

@@ -16,6 +16,7 @@ type failed struct {
 	IDs          []string
 	More         bool // there are more dead letters than are sent at once
 	Retrying     int64
+	Paused       bool // the breaker is not closed: it has to try now, or what is sent waits
 }
 
 // All is how many events are sent.
@@ -52,7 +53,7 @@ func (v *visit) countFailed() (f failed, ok bool) {
 		return f, false
 	}
 	if w.Health != nil {
-		f.Retrying = w.Health.Retrying
+		f.Retrying, f.Paused = w.Health.Retrying, w.Health.Breaker != "closed"
 	}
 	return f, true
 }
@@ -74,7 +75,7 @@ func (p *Portal) sendFailed(v *visit) {
 			return
 		}
 	}
-	if f.Retrying > 0 {
+	if f.Retrying > 0 || f.Paused {
 		v.retryThen("failed")
 		return
 	}

@@ -1,9 +1,13 @@
 package portal
 
 import (
+	"cmp"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
+	"walhook/outbox"
 	"walhook/outbox/admin"
 )
 
@@ -25,6 +29,11 @@ type fleetPage struct {
 	Senders []senderRow
 	Source  *Source // nil where the process has none, or it does not answer
 	NoWAL   bool    // the source does not answer
+
+	Reading       mark // whether somebody reads the slot; none where that is not known
+	LaneMarks     []mark
+	EndpointMarks []mark
+	WorstMarks    []mark // of each of Worst
 }
 
 // senderRow is a sending process.
@@ -46,10 +55,41 @@ func (p *Portal) fleet(v *visit) {
 	} else {
 		page.NoWAL = p.source.ask != nil
 	}
+	switch {
+	case page.Source != nil && page.Source.Reader == "":
+		page.Reading = p.pages.mark("bad", "fleet.unread")
+	case page.Source != nil:
+		page.Reading = p.pages.mark("good", "fleet.read")
+	}
+	page.LaneMarks = countedMarks(st.Lanes, p.pages.lane)
+	page.EndpointMarks = countedMarks(st.Endpoints, p.pages.endpointState)
+	for _, e := range st.Worst {
+		m := p.pages.lane(string(e.Status))
+		if e.Status == outbox.LaneLive && !e.Lane.FailingSince.IsZero() {
+			m = p.pages.mark("warn", "lane.failing")
+		}
+		page.WorstMarks = append(page.WorstMarks, m)
+	}
 	for _, s := range st.Senders {
 		page.Senders = append(page.Senders, senderRow{s, s.Lease > 0})
 	}
 	v.show(http.StatusOK, "fleet", page)
+}
+
+// countedMarks shows states with how many have them, the most first.
+func countedMarks[S ~string](counts map[S]int, show func(S) mark) (list []mark) {
+	states := slices.SortedFunc(maps.Keys(counts), func(a, b S) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for _, state := range states {
+		if counts[state] == 0 {
+			continue
+		}
+		m := show(state)
+		m.Text += " " + counted(counts[state])
+		list = append(list, m)
+	}
+	return list
 }
 
 // findAccount finds accounts by id, or by a part of a webhook's URL.

@@ -2,16 +2,13 @@ package portal
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -74,9 +71,6 @@ type Portal struct {
 // route is a page or a form, for the tests that go through all of them.
 type route struct{ method, path string }
 
-//go:embed static
-var staticFiles embed.FS
-
 // New returns the portal. Its handler serves everything below [Prefix].
 func New(cfg Config, log *zap.Logger) (*Portal, error) {
 	p := &Portal{cfg: cfg, log: log.Named("portal"), base: path.Join("/", cfg.URL.EscapedPath()) + "/", entries: newEntryLimit(), peeks: newEntryLimit(), sites: http.NewCrossOriginProtection()}
@@ -93,11 +87,7 @@ func New(cfg Config, log *zap.Logger) (*Portal, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	static, err := fs.Sub(staticFiles, "static")
-	if err != nil {
-		return nil, err
-	}
-	mux.Handle("GET "+Prefix+"static/", http.StripPrefix(Prefix+"static/", cached(http.FileServerFS(static))))
+	mux.HandleFunc("GET "+Prefix+"static/{file}", p.serveFile)
 	p.registerLook(mux)
 	p.open(mux, "GET", "", p.home)
 	p.open(mux, "GET", "enter", p.showEntry)
@@ -156,18 +146,6 @@ func (p *Portal) outer(mux *http.ServeMux) http.Handler {
 		defer cancel()
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		mux.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// cached lets browsers keep a file, whose address holds a hash of its content.
-func cached(files http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/") || r.URL.Path == "" || strings.HasSuffix(r.URL.Path, ".md") {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("Cache-Control", "public, max-age=86400")
-		files.ServeHTTP(w, r)
 	})
 }
 

@@ -14,8 +14,9 @@ import (
 // Source is how the source and walhook's slot in it stand.
 type Source struct {
 	Slot       string
-	State      string // of the slot's WAL, in PostgreSQL's words
-	Reader     string // the session that reads the slot; "" for none
+	State      string   // of the slot's WAL, in PostgreSQL's words
+	Reader     string   // the session that reads the slot; "" for none
+	Standbys   []string // the sessions of processes that wait to read it
 	LagKnown   bool
 	LagBytes   uint64
 	LagSeconds float64

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"walhook/outbox"
 )
 
 // webhook is a webhook as the API shows it.
@@ -83,17 +85,17 @@ func (p *pages) state(w webhook) (m mark) {
 	switch {
 	case w.State == "disabled":
 		m = p.mark("bad", "state.disabled")
-		m.More = w.DisableReason
+		m.More = sentence(w.DisableReason)
 	case w.State == "cleared":
 		return p.mark("idle", "state.cleared")
 	case w.State == "unusable":
 		m = p.mark("bad", "state.unusable")
-		m.More = w.DisableReason
+		m.More = sentence(w.DisableReason)
 	case w.Delivery == "pull":
 		return p.mark("good", "state.pull")
 	case w.HeldSince != nil:
 		m = p.mark("warn", "state.held", clock(*w.HeldSince))
-		m.More = w.HeldReason
+		m.More = sentence(w.HeldReason)
 	case w.Health == nil:
 		return p.mark("good", "state.active")
 	case w.Health.Breaker == "open" && w.Health.OpenUntil != nil:
@@ -138,6 +140,24 @@ func (p *pages) outcome(outcome string) mark {
 		return mark{Kind: "idle", Sign: "?", Text: outcome}
 	}
 	return p.mark(kind, "outcome."+outcome)
+}
+
+// lane says how a lane stands, for operators.
+func (p *pages) lane(status string) mark {
+	kind := map[outbox.LaneStatus]string{outbox.LaneLive: "good", outbox.LaneBehind: "warn", outbox.LanePaused: "warn", outbox.LaneOpen: "bad", outbox.LaneHalfOpen: "warn", outbox.LaneHeld: "idle"}[outbox.LaneStatus(status)]
+	if kind == "" {
+		return mark{Kind: "idle", Sign: "?", Text: status}
+	}
+	return p.mark(kind, "lane."+status)
+}
+
+// endpointState says how an endpoint is set, for operators.
+func (p *pages) endpointState(state outbox.EndpointState) mark {
+	kind := map[outbox.EndpointState]string{outbox.EndpointActive: "good", outbox.EndpointCleared: "idle", outbox.EndpointUnusable: "bad", outbox.EndpointDisabled: "warn"}[state]
+	if kind == "" {
+		return mark{Kind: "idle", Sign: "?", Text: string(state)}
+	}
+	return p.mark(kind, "endpoint."+string(state))
 }
 
 // reason returns what a reason means and what to do about it, in words.

@@ -9,7 +9,7 @@ import (
 )
 
 // Keys that are made of a state or a field begin with these.
-var madeKeys = []string{"done.", "event.", "outcome.", "run.", "field.", "delivery.", "reason.", "chart.", "kind.", "check."}
+var madeKeys = []string{"done.", "event.", "outcome.", "run.", "field.", "delivery.", "reason.", "chart.", "kind.", "check.", "lane.", "endpoint."}
 
 func TestTexts_EveryOneIsThereAndIsUsed(t *testing.T) {
 	t.Parallel()

@@ -2,9 +2,7 @@ package portal
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -26,12 +24,12 @@ type pages struct {
 	base    string
 	reasons map[string]string // what a reason means, by its name
 	texts   map[string]string
-	hash    map[string]string // of each static file
+	files   map[string]file // that every page needs
 	byName  map[string]*template.Template
 }
 
 func newPages(base string, reasons map[string]string) (*pages, error) {
-	p := &pages{base: base, reasons: reasons, texts: map[string]string{}, hash: map[string]string{}, byName: map[string]*template.Template{}}
+	p := &pages{base: base, reasons: reasons, texts: map[string]string{}, byName: map[string]*template.Template{}}
 	text, err := pageFiles.ReadFile("texts/en.yaml")
 	if err == nil {
 		err = yaml.Unmarshal(text, &p.texts)
@@ -39,13 +37,8 @@ func newPages(base string, reasons map[string]string) (*pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the portal's texts: %w", err)
 	}
-	for _, name := range []string{"app.css", "app.js", "htmx.min.js", "icon.svg"} {
-		content, err := staticFiles.ReadFile("static/" + name)
-		if err != nil {
-			return nil, fmt.Errorf("read the portal's files: %w", err)
-		}
-		sum := sha256.Sum256(content)
-		p.hash[name] = hex.EncodeToString(sum[:6])
+	if p.files, err = readFiles(); err != nil {
+		return nil, err
 	}
 	frame, err := template.New("layout.html").Funcs(p.functions()).ParseFS(pageFiles, "templates/layout.html", "templates/parts.html")
 	if err != nil {
@@ -67,9 +60,9 @@ func newPages(base string, reasons map[string]string) (*pages, error) {
 
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
-		"t": p.text, "path": p.path, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.hash[name] },
+		"t": p.text, "path": p.path, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.files[name].hash },
 		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "state": p.state,
-		"eventState": p.eventState, "outcome": p.outcome, "has": has, "counted": counted, "dict": dict, "hoursAgo": inHours, "list": func(all ...string) []string { return all },
+		"eventState": p.eventState, "outcome": p.outcome, "endpointState": p.endpointState, "has": has, "counted": counted, "dict": dict, "hoursAgo": inHours, "list": func(all ...string) []string { return all },
 	}
 }
 

@@ -160,7 +160,7 @@ func (f formPage) Value(name string) string { return f.Values.Get(name) }
 func (f formPage) Is(name, value string) bool {
 	return slices.Contains(f.Values[name], value)
 }
-func (f formPage) Fault(name string) string { return strings.Join(f.Faults[name], "; ") }
+func (f formPage) Fault(name string) string { return sentence(strings.Join(f.Faults[name], "; ")) }
 
 func (v *visit) showForm(status int, f formPage) {
 	offer := v.p.cfg.Offer(v.r.Context())

@@ -21,6 +21,7 @@ import (
 type Introspector struct {
 	conn        *pgx.Conn
 	publication string
+	waits       bool // its session has the name of a standby's
 
 	// DropsDefaults says that the server is of a version that [dropsDefaults] names.
 	DropsDefaults bool

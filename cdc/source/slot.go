@@ -202,6 +202,9 @@ func (r *Introspector) loggedTables(ctx context.Context, cfg Config) (published,
 }
 
 const reportSQL = `
+	WITH waiting AS (
+		SELECT pid, client_addr, client_port FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = left('` + waitingName + `' || $1, 63) ORDER BY backend_start, pid LIMIT 20)
 	SELECT CASE WHEN s.slot_name IS NULL THEN 'missing' ELSE coalesce(s.wal_status, 'lost') END, coalesce(s.active, false),
 		coalesce(s.confirmed_flush_lsn, '0/0')::text, pg_current_wal_lsn()::text,
 		-- The statement's snapshot is older than the end of the WAL that it reads.
@@ -213,7 +216,8 @@ const reportSQL = `
 		coalesce(host(a.client_addr), CASE WHEN a.client_port = -1 THEN 'local' ELSE '' END), coalesce(a.wait_event, ''),
 		coalesce((SELECT string_agg(format('%s (%s)', n.name, CASE WHEN o.slot_name IS NULL THEN 'which does not exist' WHEN o.active THEN 'which is behind' ELSE 'which nobody reads' END), ', ')
 			FROM unnest(string_to_array(replace(replace(current_setting('synchronized_standby_slots', true), ' ', ''), '"', ''), ',')) AS n (name)
-			LEFT JOIN pg_replication_slots o ON o.slot_name = n.name), '')
+			LEFT JOIN pg_replication_slots o ON o.slot_name = n.name), ''),
+		ARRAY(SELECT pid FROM waiting), ARRAY(SELECT coalesce(host(client_addr), CASE WHEN client_port = -1 THEN 'local' ELSE '' END) FROM waiting)
 	FROM (VALUES ($1)) AS wanted (name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
 	LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid`
 
@@ -240,9 +244,10 @@ type SlotReport struct {
 	// reader, or if all is confirmed.
 	FlushLag time.Duration
 
-	Reader    SlotReader // the session that reads it
-	waitEvent string     // what its WAL sender waits for
-	standbys  string     // the slots of synchronized_standby_slots, with their states
+	Reader    SlotReader   // the session that reads it
+	Waiting   []SlotReader // sessions of walhooks that wait to read it, at most 20
+	waitEvent string       // what its WAL sender waits for
+	standbys  string       // the slots of synchronized_standby_slots, with their states
 }
 
 // SlotReader is the session that reads a slot. Fields that the role may not see are "".
@@ -289,14 +294,35 @@ func ReportSlot(ctx context.Context, cfg Config) (SlotReport, error) {
 	return source.Report(ctx, cfg.Slot)
 }
 
+// waitingName begins the name of a session whose process waits to read a slot.
+const waitingName = "walhook, standby for "
+
+// Wait names the session, so that [SlotReport] finds its process among those that wait to
+// read the slot.
+func (r *Introspector) Wait(ctx context.Context, slot string) error {
+	if r.waits {
+		return nil
+	}
+	if _, err := r.conn.Exec(ctx, "SELECT set_config('application_name', left('"+waitingName+"' || $1, 63), false)", slot); err != nil {
+		return fmt.Errorf("name the session of a standby: %w", err)
+	}
+	r.waits = true
+	return nil
+}
+
 func (r *Introspector) Report(ctx context.Context, slot string) (s SlotReport, err error) {
 	var confirmed, end, inserted string
 	var lag *time.Duration
+	var pids []int
+	var addresses []string
 	err = r.conn.QueryRow(ctx, reportSQL, slot).Scan(&s.WALStatus, &s.Active, &confirmed, &end,
 		&s.Visible.Xmin, &s.Visible.Xmax, &inserted, &s.Retained, &s.Limit, &lag, &s.At,
-		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys)
+		&s.Reader.PID, &s.Reader.Application, &s.Reader.Address, &s.waitEvent, &s.standbys, &pids, &addresses)
 	if err != nil {
 		return s, fmt.Errorf("read slot %s: %w", slot, err)
+	}
+	for i, pid := range pids {
+		s.Waiting = append(s.Waiting, SlotReader{PID: pid, Address: addresses[i]})
 	}
 	if s.Limit < 0 {
 		s.Limit = math.Inf(1)

@@ -62,6 +62,9 @@ func (c *console) source() func(context.Context, *admin.Status) (portal.Source, 
 		if report.Reader.PID != 0 {
 			facts.Reader = report.Reader.String()
 		}
+		for _, one := range report.Waiting {
+			facts.Standbys = append(facts.Standbys, one.String())
+		}
 		facts.LagBytes, facts.LagSeconds, facts.LagKnown = view.lag()
 		return facts, nil
 	}
