@@ -17,7 +17,7 @@ var (
 	seedFlag     = flag.Uint64("seed", 0, "seed of the chaos and model tests and of the requests to every route; 0 is the short run's own")
 	failoverFlag = flag.Duration("failover", 0, "how long the outbox has load before its primary is killed, and after; 0 is the short run")
 	upgradeFlag  = flag.String("upgrade", "", "the commit that a fleet is upgraded from; none skips that test")
-	modelFlag    = flag.Duration("model", 0, "how long the model test plays acts from its seed; 0 is the short run")
+	modelFlag    = flag.Duration("model", 0, "how long the model test plays acts from its seed, at least each once; 0 is the short run")
 	routesFlag   = flag.Duration("routes", 0, "how long requests are made up for every route of the API; 0 is the short run")
 )
 

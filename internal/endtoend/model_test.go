@@ -41,12 +41,11 @@ func TestModel_WhoAppliesWhatArrivesHasTheSource(t *testing.T) {
 	t.Parallel()
 	m := newModelWorld(t, cmp.Or(*seedFlag, modelSeed))
 	m.play(t, m.publish)
-	if *modelFlag == 0 {
-		for _, act := range []func(*testing.T){m.kill, m.loseSlot, m.changeCatalog, m.changeURLs, m.resync, m.loseSlot, m.changeCatalog} {
-			m.play(t, act)
-		}
+	end := time.Now().Add(*modelFlag)
+	for _, act := range []func(*testing.T){m.kill, m.loseSlot, m.changeCatalog, m.changeURLs, m.resync, m.loseSlot, m.changeCatalog} {
+		m.play(t, act)
 	}
-	for end := time.Now().Add(*modelFlag); time.Now().Before(end) && !t.Failed(); {
+	for time.Now().Before(end) && !t.Failed() {
 		acts := []func(*testing.T){m.kill, m.loseSlot, m.changeCatalog, m.changeURLs, m.resync}
 		m.play(t, acts[m.random.IntN(len(acts))])
 	}
