@@ -333,6 +333,25 @@ func (r *reconciliation) schemasOf(source catalog.GapSource) (plain, alone, with
 	return plain, alone, without
 }
 
+// dropped are the schemas and tables of the catalog in force before that nothing is
+// compared of: the source has no more what it says of them.
+func (r *reconciliation) dropped() (names []string) {
+	if r.former == nil {
+		return nil
+	}
+	for _, was := range r.former.Schemas {
+		if s := r.catalog.Schema(was.Name); s == nil || !r.former.Continues(r.catalog, s) {
+			names = append(names, was.Name)
+		}
+	}
+	for _, of := range catalog.RowTables() {
+		if was := r.former.RowTable(of); was != (schemas.TableName{}) && was != r.catalog.RowTable(of) {
+			names = append(names, was.String())
+		}
+	}
+	return names
+}
+
 // owned are the schemas whose rows name their account themselves.
 func (r *reconciliation) owned() (names []string) {
 	for _, s := range r.catalog.Schemas {
@@ -348,6 +367,10 @@ func (r *reconciliation) note(alone, without, several []string) string {
 	note := "states in between, and logical messages, are missed for good"
 	if len(alone) > 0 {
 		note += "; the ledger lacks " + strings.Join(alone, ", ") + ": their deletes are missed, and a new record comes as an update"
+	}
+	if dropped := r.dropped(); len(dropped) > 0 {
+		note += "; what changed in the gap is missed of " + strings.Join(dropped, ", ") +
+			", since the source has no more what the former catalog says of its table, key or owner, or of the accounts, or does not publish it"
 	}
 	if len(without) > 0 {
 		note += "; not compared, since the table, its key or its owner cannot be read: " + strings.Join(without, ", ")

@@ -98,7 +98,10 @@ func (w *gapWorld) open(t *testing.T) *outbox.Store {
 func (w *gapWorld) trySetup(ctx context.Context, t *testing.T, over source.Over) error {
 	store := w.open(t)
 	defer store.Close()
-	_, err := prepare(ctx, w.cfg, store, w.outbox.URL, over, w.log)
+	asked, err := prepare(ctx, w.cfg, store, w.outbox.URL, over, w.log)
+	if err == nil && asked {
+		err = adopt(ctx, w.cfg, store, w.log)
+	}
 	return err
 }
 

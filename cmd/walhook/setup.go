@@ -47,7 +47,8 @@ what the outbox knows and sends every endpoint what it missed, before anything
 newer: new records as inserts, changed ones as updates, and deletes with the key
 of those that are gone. Results and emitted events of the gap follow where their
 rows are still there. States in between and logical messages are missed for good.
---no-reconcile leaves this out.`
+--no-reconcile leaves this out. The catalog in force counts for the gap; another
+file takes effect after it, as any changed catalog.`
 
 func newSetupCommand() *cobra.Command {
 	var dryRun, acceptGap, noReconcile, acceptAccounts bool
