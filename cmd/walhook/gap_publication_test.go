@@ -84,6 +84,26 @@ func (w *gapWorld) publishedSays(t *testing.T) string {
 	return ""
 }
 
+// toRemember is what a reader would remember of the publication now.
+func (w *gapWorld) toRemember(t *testing.T) string {
+	t.Helper()
+	cfg := w.cfg.WithDefaults()
+	introspector, err := source.NewIntrospector(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer introspector.Close(t.Context())
+	slot, err := introspector.Inspect(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holds, err := introspector.StillPublished(t.Context(), cfg, slot, w.text(t, w.box, "SELECT visible_published FROM walhook.source"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return holds
+}
+
 // What was changed while the publication was altered was never published. Altered back, it
 // looks as before.
 func TestGap_OfAPublicationThatIsAlteredAndAlteredBack(t *testing.T) {
@@ -247,6 +267,9 @@ func TestGap_OfARowFilterThatIsTakenAwayLater(t *testing.T) {
 	w := newPublicationWorld(t, "", "150000")
 	w.log = zap.NewNop()
 	w.exec(t, "ALTER PUBLICATION walhook SET TABLE files, items WHERE (id < 5), "+otherTables, "UPDATE items SET name = 'kept back' WHERE id = 8", "UPDATE items SET name = 'sent' WHERE id = 1")
+	if holds := w.toRemember(t); holds != "" {
+		t.Errorf("remembered is %s", holds)
+	}
 	w.read(t, false)
 	if got := slices.Collect(maps.Keys(w.applied(t)["7"])); !slices.Equal(got, []string{"items:1"}) {
 		t.Errorf("sent %s", got)
@@ -265,6 +288,9 @@ func TestGap_OfATableThatWasUnlogged(t *testing.T) {
 	t.Parallel()
 	w := newPublicationWorld(t, "", "")
 	w.log = zap.NewNop()
+	if holds := w.toRemember(t); holds == "" {
+		t.Error("nothing is remembered of a publication that holds everything")
+	}
 	w.exec(t, "ALTER PUBLICATION walhook DROP TABLE items", "ALTER TABLE items SET UNLOGGED", "DELETE FROM items WHERE id > 2", "UPDATE items SET name = 'not sent' WHERE id = 1")
 	w.read(t, false)
 	w.exec(t, "ALTER TABLE items SET LOGGED", "ALTER PUBLICATION walhook ADD TABLE items")
