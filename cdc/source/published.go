@@ -200,7 +200,7 @@ func (p published) since(remembered string) (a alteration, err error) {
 }
 
 // became says what became of a table.
-func (p published) became(now published, targets []string) fate {
+func (p published) became(now published, targets []string) continuity {
 	was, part := false, false
 	for _, target := range targets {
 		before, ok := p.Members[target]
@@ -220,10 +220,10 @@ func (p published) became(now published, targets []string) fate {
 	return interrupted
 }
 
-type fate byte
+type continuity byte
 
 const (
-	stayed      fate = iota
+	stayed      continuity = iota
 	partOfIt         // published again, but another part of it
 	interrupted      // published again, or not at all
 )
