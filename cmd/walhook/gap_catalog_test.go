@@ -125,7 +125,8 @@ func TestGap_AnotherCatalogComesAfterIt(t *testing.T) {
 		after = append(after, e.String()+" "+e.record)
 	}
 	wantTold(t, after,
-		`8 update items {"id":3,"user_id":7,"name":"after"} items:3`, `8 update notes {"id":"n3","item_id":3,"note":"after"} notes:n3`,
+		`7 delete items {"id":3} items:3`, `8 insert items {"id":3,"user_id":7,"name":"after"} items:3`,
+		`7 delete notes {"id":"n3"} notes:n3`, `8 insert notes {"id":"n3","item_id":3,"note":"after"} notes:n3`,
 		`7 update codes {"country":"c3  ","number":3.00,"note":"after"} codes:3`,
 		`7 update papers {"id":"00000000-0000-0000-0000-000000000003","user_id":7,"name":"after"} papers:00000000-0000-0000-0000-000000000003`,
 		`7 delete more {"id":1,"user_id":7} more:1`)
