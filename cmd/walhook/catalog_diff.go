@@ -269,11 +269,14 @@ func (d catalogDifference) print(w io.Writer) error {
 			fmt.Fprintf(&b, "  %s;\n", sqlLine(sql))
 		}
 	}
+	then, flag := "'walhook setup", ""
 	if len(d.Lacks) > 0 {
-		b.WriteString("\nThen 'walhook setup --catalog FILE' puts it in force, without a gap.\n")
-	} else {
-		b.WriteString("\n'walhook setup --catalog FILE' puts the file in force, without a gap.\n")
+		then = "Then " + then
 	}
+	if d.Ends != nil && d.Ends.Accounts > 0 {
+		flag = " --" + acceptAccountChange
+	}
+	fmt.Fprintf(&b, "\n%s --catalog FILE%s' puts the file in force, without a gap.\n", then, flag)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -354,7 +354,7 @@ func TestResync_OfAQuietAccount(t *testing.T) {
 		t.Errorf("%d records", to.synced)
 	}
 	for args, want := range map[string]string{
-		"1 --schema nothing": `the catalog has no schema "nothing"`, "9": "endpoint not found", "1 --webhook nothing": "webhook not found",
+		"1 --schema nothing": `the catalog has no schema "nothing"`, "9": "account 9 has no URL and no webhook of records", "1 --webhook nothing": "webhook not found",
 	} {
 		out, err := walhook(t, append(append([]string{"resync"}, strings.Fields(args)...), "--outbox", s.outbox.URL)...)
 		if err == nil || !strings.Contains(fmt.Sprint(out, err), want) {
