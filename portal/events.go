@@ -90,6 +90,9 @@ func (p *Portal) events(v *visit) {
 		}
 		query.Set(name, text)
 	}
+	if record := query.Get("record"); record != "" && !strings.Contains(record, ":") && query.Has("schema") {
+		query.Set("record", query.Get("schema")+":"+record) // the key alone
+	}
 	var list []event
 	page, err := v.call(http.MethodGet, v.hookPath("/events"), query, nil, &list)
 	status, message := http.StatusOK, ""

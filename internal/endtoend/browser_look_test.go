@@ -27,8 +27,8 @@ const (
 	spillingJS = `(() => {
 		const wide = e => e.scrollWidth > e.clientWidth + 1, bad = [];
 		if (wide(document.documentElement)) bad.push("the page");
-		for (const e of document.querySelectorAll("header, nav, main, footer, .card, .scroll, pre, dl, form, input, select"))
-			if (e.clientWidth && e.localName !== "input" && wide(e)) bad.push(e.localName + "." + e.className + " " + e.innerText.slice(0, 60));
+		for (const e of document.querySelectorAll("header, nav, main, footer, .card, .scroll, pre, dl, form, td, dd, li, p, select"))
+			if (e.clientWidth && wide(e)) bad.push(e.localName + "." + e.className + " " + e.innerText.slice(0, 60));
 		return bad.join("; ");
 	})()`
 
