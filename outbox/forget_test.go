@@ -14,6 +14,7 @@ func TestForget_LooksUpWhatIsTooOld(t *testing.T) {
 	for name, one := range map[string]struct{ sql, column string }{
 		"owners": {forgetDeletedSQL, "deleted_at"}, "accounts": {forgetAccountsSQL, "ended_at"}, "columns": {forgetDeletedColumnsSQL, "deleted_at"},
 		"answers": {forgetOnceSQL, "made_at"}, "replays": {dueRequestSQL, "next_at"},
+		"replays that are over": {forgetRequestsSQL, "done_at"}, "resyncs": {forgetResyncsSQL, "done_at"}, "days": {forgetDaysSQL, "sent_at"},
 	} {
 		sql := strings.NewReplacer("$1::interval", "interval '7 days'", "$1", "'{}'").Replace(one.sql)
 		tx, err := w.conn.Begin(t.Context())
