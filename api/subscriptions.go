@@ -81,7 +81,7 @@ type subscriptions struct {
 	offers   *offers
 	counts   *attemptCounter
 
-	rotations, tokens, replays, retries, resyncs, holds *huma.Schema
+	rotations, tokens, replays, retries, resyncs, holds, tests *huma.Schema
 }
 
 // Subscriptions serves the subscription API (docs/CONTRACT.md §7) and its OpenAPI

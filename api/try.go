@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -27,12 +28,13 @@ type tried struct {
 }
 
 func (s *subscriptions) registerTest(routes huma.API) {
-	huma.Register(routes, slow(operation("test-webhook", http.MethodPost, "/accounts/{account_id}/webhooks/{webhook_id}/test", "Send a test event now",
-		"Sends one signed request to the webhook's URL with its settings, also while it is disabled, and returns the outcome.")), handled(s, s.test))
+	s.tests = openSchema(routes.OpenAPI().Components.Schemas, reflect.TypeFor[testFields]())
+	registerOptional(routes, withBody(slow(operation("test-webhook", http.MethodPost, "/accounts/{account_id}/webhooks/{webhook_id}/test", "Send a test event now",
+		"Sends one signed request to the webhook's URL with its settings, also while it is disabled, and returns the outcome. With hook, or schema and type, it is the catalog's example of that event.")), s.tests, http.StatusOK), handled(s, s.test))
 }
 
-func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tried], error) {
-	w, err := s.webhook(ctx, in)
+func (s *subscriptions) test(ctx context.Context, in *testInput) (*answer[tried], error) {
+	w, err := s.webhook(ctx, &in.WebhookInput)
 	if err != nil {
 		return nil, err
 	}
@@ -59,12 +61,12 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	if endpoint.URL == "" {
 		return nil, fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
 	}
-	if wait := s.testing.take(w.Account, address.HostOf(endpoint.URL)); wait > 0 {
-		return nil, tooMany(wait, "too many tests of this account or of this host: try again later")
-	}
-	e, err := s.testEvent(ctx, &w)
+	e, warnings, err := s.askedEvent(ctx, in, &w)
 	if err != nil {
 		return nil, err
+	}
+	if wait := s.testing.take(w.Account, address.HostOf(endpoint.URL)); wait > 0 {
+		return nil, tooMany(wait, "too many tests of this account or of this host: try again later")
 	}
 	if err := s.cfg.Admin.Audit(ctx, admin.Act{Action: admin.ActWebhookTested, Account: w.Account, Webhook: w.ID, Detail: e.WebhookID}); err != nil {
 		return nil, err
@@ -75,7 +77,7 @@ func (s *subscriptions) test(ctx context.Context, in *WebhookInput) (*answer[tri
 	return answerOf(tried{
 		EventID: e.WebhookID, DurationMS: float64(made.Duration.Microseconds()) / 1000, Status: made.Status,
 		Outcome: made.Outcome, Reason: made.Reason, Detail: made.Detail,
-	}), nil
+	}, warnings), nil
 }
 
 // gregorianEpoch is the Unix epoch in seconds since the year 0, the unit of Kazoo's

@@ -50,7 +50,8 @@ type webhookPage struct {
 	Failed   *failed
 	Replays  []replay // those that run
 	Since    string
-	Message  string // why something was refused
+	Samples  []sample // events whose example can be sent
+	Message  string   // why something was refused
 	Warnings []string
 }
 
@@ -73,6 +74,7 @@ func (v *visit) showWebhook(status int, page webhookPage) {
 			page.Replays = append(page.Replays, r)
 		}
 	}
+	page.Samples = v.samplesFor(&page.Webhook)
 	page.Chart = v.chart(v.hookPath("/attempts/counts"), page.Attempts)
 	page.Attempts = page.Attempts[:min(len(page.Attempts), 20)]
 	v.show(status, "webhook", page)
@@ -99,8 +101,39 @@ func (v *visit) answered(r reply, err error, show func(*webhookPage)) {
 
 func (p *Portal) testWebhook(v *visit) {
 	var result tried
-	r, err := v.call(http.MethodPost, v.hookPath("/test"), nil, nil, &result)
+	var body any
+	if kind, name, ok := strings.Cut(v.r.PostFormValue("sample"), ":"); ok {
+		body = map[string]any{kind: name}
+	}
+	r, err := v.call(http.MethodPost, v.hookPath("/test"), nil, body, &result)
 	v.answered(r, err, func(page *webhookPage) { page.Tried = &result })
+}
+
+// sample is an event of the catalog, as the API names it in a request for a test.
+type sample struct{ Kind, Name string }
+
+// samplesFor are the events that a webhook may get by its hook and its schemas.
+func (v *visit) samplesFor(w *webhook) (samples []sample) {
+	offer := v.p.cfg.Offer(v.r.Context())
+	if w.Hook == "records" {
+		names := w.Schemas
+		if len(names) == 0 {
+			names = offer.Schemas
+		}
+		for _, name := range names {
+			samples = append(samples, sample{"schema", name})
+		}
+		return samples
+	}
+	for _, hook := range offer.Hooks {
+		if hook.Name == w.Hook && hook.Format != "" {
+			return []sample{{"hook", hook.Name}}
+		}
+		if hook.Format != "" { // "" is of a group
+			samples = append(samples, sample{"hook", hook.Name})
+		}
+	}
+	return samples
 }
 
 func (p *Portal) showSecret(v *visit) {

@@ -38,6 +38,7 @@ type world struct {
 	portal *Portal
 	logs   *observer.ObservedLogs
 	answer outbox.Attempt // to every test event
+	tried  []outbox.Event // the test events
 }
 
 func newWorld(t *testing.T, change ...func(*Config)) *world {
@@ -55,7 +56,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	}
 	t.Cleanup(store.Close)
 	w := &world{conn: db.Connect(t), admin: admin.New(store), logs: logs, answer: outbox.Attempt{Status: 200, Outcome: "delivered", Reason: "2xx", Number: 1}}
-	offer := &api.Offer{Hooks: []api.Hook{{Name: "channel_create", Format: "json"}}, Schemas: []string{"dids", "users"}}
+	offer := &api.Offer{Hooks: []api.Hook{{Name: "channel_create", Format: "json"}}, Schemas: []string{"dids", "users"}, EventTypes: catalog.Carrier().EventTypes}
 	always := func(context.Context) *api.Offer { return offer }
 	server := httptest.NewUnstartedServer(nil)
 	w.url = "http://" + server.Listener.Addr().String()
@@ -99,7 +100,10 @@ func (w *world) Sign(e outbox.Endpoint, event outbox.Event, _ time.Time) (outbox
 	return w.Render(e, event)
 }
 
-func (w *world) Try(context.Context, outbox.Endpoint, outbox.Event) outbox.Attempt { return w.answer }
+func (w *world) Try(_ context.Context, _ outbox.Endpoint, e outbox.Event) outbox.Attempt {
+	w.tried = append(w.tried, e)
+	return w.answer
+}
 
 func (w *world) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
