@@ -53,6 +53,10 @@ type settings struct {
 	AllowPorts     []deliver.PortRange
 	EgressAddress  netip.Addr // the zero Addr stands for any
 	HTTPClient     deliver.Client
+	ClientCert     string // files; "" stands for none
+	ClientKey      string
+	ClientCerts    []deliver.ClientCertificate // of single hosts
+	CAFile         string
 	Retention      time.Duration
 	AttemptTimeout time.Duration
 	RetrySchedule  []time.Duration
@@ -104,7 +108,19 @@ func (s settings) deliverConfig() deliver.Config {
 		AllowPorts:     s.AllowPorts,
 		EgressAddress:  s.EgressAddress,
 		Client:         s.HTTPClient,
+
+		ClientCertificates: s.clientCertificates(),
+		CAFile:             s.CAFile,
 	}
+}
+
+// clientCertificates are those of single hosts, and then the one of all others.
+func (s settings) clientCertificates() []deliver.ClientCertificate {
+	list := slices.Clone(s.ClientCerts)
+	if s.ClientCert != "" {
+		list = append(list, deliver.ClientCertificate{Cert: s.ClientCert, Key: s.ClientKey})
+	}
+	return list
 }
 
 // loadSettings reads the settings that cmd has registered with addSettings.
@@ -176,6 +192,12 @@ func (s *settings) complete(flags *pflag.FlagSet, origin map[string]string) erro
 		return errors.New("tls-cert and tls-key belong together: set both, or neither for plain HTTP")
 	case s.TLSCert != "":
 		warnOfOthers(s.TLSKey, "certificate's key", &s.warnings)
+	}
+	if (s.ClientCert == "") != (s.ClientKey == "") {
+		return errors.New("client-cert and client-key belong together: set both, or neither")
+	}
+	for _, c := range s.clientCertificates() {
+		warnOfOthers(c.Key, "client certificate's key", &s.warnings)
 	}
 	s.completePortal()
 	switch {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -8,12 +9,15 @@ import (
 
 	"walhook/doctor"
 	"walhook/internal/httpd"
+	"walhook/sender/deliver"
 )
 
 // The checks of this process and its files.
 const (
 	configDescriptors = "config.descriptors"
 	configCertificate = "config.certificate"
+
+	configClientCertificate = "config.client_certificate"
 )
 
 // The most files and sockets that the parts of a process use, and the fewest with which
@@ -25,9 +29,10 @@ const (
 
 // examineProcess checks this machine's limits and files for a process of walhook.
 func examineProcess(s settings, now time.Time) []doctor.Finding {
-	r := doctor.NewReport(configDescriptors, configCertificate)
+	r := doctor.NewReport(configDescriptors, configCertificate, configClientCertificate)
 	examineDescriptors(httpd.Descriptors(), r)
 	examineCertificate(s, now, r)
+	examineClientCertificates(s, now, r)
 	return r.Findings()
 }
 
@@ -69,6 +74,44 @@ func examineCertificate(s settings, now time.Time, r *doctor.Report) {
 		r.Warn(configCertificate, fix, "the certificate of %s expires at %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
 	default:
 		r.OK(configCertificate, "of %s, until %s", names(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
+// examineClientCertificates looks at what walhook presents to receivers, and at the
+// authorities that it trusts besides the system's.
+func examineClientCertificates(s settings, now time.Time, r *doctor.Report) {
+	certificates := s.clientCertificates()
+	if len(certificates) == 0 && s.CAFile == "" {
+		r.OK(configClientCertificate, "none: receivers get no certificate, and theirs are checked by the system's authorities")
+		return
+	}
+	const note = "put valid ones into the files: a running walhook reloads them within seconds"
+	if s.CAFile != "" {
+		if err := deliver.CheckAuthorities(s.CAFile); err != nil {
+			r.Fail(configClientCertificate, doctor.Steps{{Kind: doctor.Setting, Text: "--ca-file=" + s.CAFile, Note: note}}, "--ca-file: %v", err)
+		} else {
+			r.OK(configClientCertificate, "--ca-file is read")
+		}
+	}
+	for _, c := range certificates {
+		host, setting := cmp.Or(c.Host, "all other hosts"), "--client-cert="+c.Cert
+		if c.Host != "" {
+			setting = "--client-certs=" + c.Host + "=" + c.Cert + ":" + c.Key
+		}
+		fix := doctor.Steps{{Kind: doctor.Setting, Text: setting, Note: note}}
+		leaf, err := c.CertificateOf()
+		switch {
+		case err != nil:
+			r.Fail(configClientCertificate, fix, "for %s: %v; a running walhook continues with the previous pair", host, err)
+		case now.After(leaf.NotAfter):
+			r.Fail(configClientCertificate, fix, "the certificate for %s expired at %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
+		case now.Before(leaf.NotBefore):
+			r.Fail(configClientCertificate, fix, "the certificate for %s is not valid before %s", host, leaf.NotBefore.UTC().Format(time.RFC3339))
+		case leaf.NotAfter.Sub(now) < expiresSoon:
+			r.Warn(configClientCertificate, fix, "the certificate for %s expires at %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
+		default:
+			r.OK(configClientCertificate, "for %s, until %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"walhook/doctor"
+	"walhook/sender/deliver"
 )
 
 func TestDoctor_SaysWhatTheProcessMayOpenAndUntilWhenItsCertificateHolds(t *testing.T) {
@@ -62,11 +63,16 @@ func newCertificate(t *testing.T, name string) (certFile, keyFile string) {
 
 func newCertificateUntil(t *testing.T, name string, until time.Time) (certFile, keyFile string) {
 	t.Helper()
+	return newCertificateFrom(t, name, until.Add(-48*time.Hour), until)
+}
+
+func newCertificateFrom(t *testing.T, name string, from, until time.Time) (certFile, keyFile string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: until.Add(-48 * time.Hour), NotAfter: until}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: from, NotAfter: until}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -83,4 +89,46 @@ func newCertificateUntil(t *testing.T, name string, until time.Time) (certFile, 
 		}
 	}
 	return certFile, keyFile
+}
+
+// A client certificate that cannot be used is a failure for each host that it is for.
+func TestDoctor_SaysWhatIsWrongWithClientCertificates(t *testing.T) {
+	now := time.Now()
+	goodCert, goodKey := newCertificateFrom(t, "good", now.Add(-time.Hour), now.Add(40*24*time.Hour))
+	oldCert, oldKey := newCertificateUntil(t, "old", now.Add(-time.Hour))
+	soonCert, soonKey := newCertificateUntil(t, "soon", now.Add(24*time.Hour))
+	for _, c := range []struct {
+		name string
+		s    settings
+		want doctor.Status
+		says string
+	}{
+		{"none", settings{}, doctor.OK, "none"},
+		{"good", settings{ClientCert: goodCert, ClientKey: goodKey, CAFile: goodCert}, doctor.OK, "all other hosts"},
+		{"expired", settings{ClientCert: oldCert, ClientKey: oldKey}, doctor.Failed, "expired at"},
+		{"another's key", settings{ClientCert: goodCert, ClientKey: oldKey}, doctor.Failed, "private key does not match"},
+		{"one host's ends soon", settings{ClientCert: goodCert, ClientKey: goodKey, ClientCerts: []deliver.ClientCertificate{{Host: "*.bank.example", Cert: soonCert, Key: soonKey}}},
+			doctor.Warning, "for *.bank.example expires at"},
+		{"no authorities", settings{CAFile: goodKey}, doctor.Failed, "no certificate in PEM"},
+		{"no file", settings{CAFile: goodKey + ".none"}, doctor.Failed, "no such file"},
+	} {
+		r := doctor.NewReport(configClientCertificate)
+		examineClientCertificates(c.s, now, r)
+		if f := r.Findings()[0]; f.Status != c.want || !strings.Contains(f.Evidence, c.says) {
+			t.Errorf("%s: %v %s, want %v with %q", c.name, f.Status, f.Evidence, c.want, c.says)
+		}
+	}
+}
+
+func TestSettings_ClientCertificatesOfHosts(t *testing.T) {
+	var s settings
+	if err := parseClientCerts(&s, "*.bank.example=/a.crt:/a.key, hooks.example=/b.crt:/b.key"); err != nil || len(s.ClientCerts) != 2 ||
+		s.ClientCerts[0] != (deliver.ClientCertificate{Host: "*.bank.example", Cert: "/a.crt", Key: "/a.key"}) {
+		t.Errorf("%+v, %v", s.ClientCerts, err)
+	}
+	for _, wrong := range []string{"/a.crt:/a.key", "=/a.crt:/a.key", "a.example=/a.crt", "https://a.example=/a.crt:/a.key", "a.example:443"} {
+		if err := parseClientCerts(&settings{}, wrong); err == nil || !strings.Contains(err.Error(), "want host=certificate:key") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
 }

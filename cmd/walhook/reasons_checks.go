@@ -69,6 +69,7 @@ var checkMeanings = []schemas.Reason{
 	{Name: "outbox.dead_rows", Cause: "vacuum does not keep up with a table that is updated"},
 	{Name: "config.descriptors", Cause: "the limit of open files and sockets (`ulimit -n`) is lower than walhook uses: 8,192 are enough; below 256 nothing works well (failed)"},
 	{Name: "config.certificate", Cause: "`--tls-cert` and `--tls-key` cannot be read, do not match or are not valid now (failed), or expire within 14 days"},
+	{Name: "config.client_certificate", Cause: "`--client-cert`, `--client-certs` or `--ca-file` cannot be read, do not match their keys or are not valid now (failed), or expire within 14 days"},
 	{Name: "egress.guard", Cause: "an attempt reached this machine although nothing allows it (failed), or every address is allowed"},
 	{Name: "egress.address", Cause: "`--egress-address` is not this machine's"},
 }

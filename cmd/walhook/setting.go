@@ -108,6 +108,19 @@ var settingTable = []setting{
 		s.HTTPClient = deliver.Client(text)
 		return deliver.Config{Client: s.HTTPClient}.Validate()
 	}},
+	{"client-cert", "", "PEM `file` with the certificate that walhook presents to receivers that ask for one, reloaded when it changes (default none)", func(s *settings, text string) error {
+		s.ClientCert = text
+		return nil
+	}},
+	{"client-key", "", "PEM `file` with the key of --client-cert", func(s *settings, text string) error {
+		s.ClientKey = text
+		return nil
+	}},
+	{"client-certs", "", "`list` of certificates for single hosts in place of --client-cert: host=certificate:key, comma separated; *.example.com is every name below it", parseClientCerts},
+	{"ca-file", "", "PEM `file` with authorities of receivers' certificates besides the system's, reloaded when it changes (default none)", func(s *settings, text string) error {
+		s.CAFile = text
+		return nil
+	}},
 	{"retention", "168h", "`duration` for which events, attempts and dead letters are kept", func(s *settings, text string) (err error) {
 		if s.Retention, err = parseDuration(text); err != nil {
 			return err

@@ -182,3 +182,20 @@ func list(text string) ([]string, error) {
 	}
 	return parts, nil
 }
+
+// parseClientCerts reads host=certificate:key, comma separated.
+func parseClientCerts(s *settings, text string) error {
+	for one := range strings.SplitSeq(text, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		host, files, _ := strings.Cut(one, "=")
+		cert, key, _ := strings.Cut(files, ":")
+		c := deliver.ClientCertificate{Host: strings.TrimSpace(host), Cert: strings.TrimSpace(cert), Key: strings.TrimSpace(key)}
+		if err := c.Validate(); err != nil || c.Host == "" {
+			return fmt.Errorf("%q: want host=certificate:key, such as *.example.com=/etc/walhook/client.crt:/etc/walhook/client.key", one)
+		}
+		s.ClientCerts = append(s.ClientCerts, c)
+	}
+	return nil
+}

@@ -33,6 +33,7 @@ type dialer struct {
 	servers    nameServers
 	routes     routes
 	tls        *tls.Config
+	identities identities
 	tlsTimeout time.Duration
 	// dial opens a TCP connection. Tests replace it.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -80,7 +81,10 @@ func (d *dialer) dialTLS(ctx context.Context, address string) (*tls.Conn, error)
 	beneath := newWire(socket)
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		beneath.asked.Store(true)
-		return &tls.Certificate{}, nil // there is none
+		return d.identities.present(config.ServerName, time.Now()), nil
+	}
+	if more := d.identities.authorities; more != nil {
+		config.RootCAs = more.current(time.Now())
 	}
 	secured := tls.Client(beneath, config)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.tlsTimeout, errTLSTimeout)

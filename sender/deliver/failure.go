@@ -332,7 +332,7 @@ func foreign(begins []byte) failure {
 func (f failure) hint() string {
 	switch f {
 	case failTLSChain:
-		return "; the receiver sends no intermediate certificate: it must send its whole chain (fullchain.pem). If its authority is private, this machine must trust it"
+		return "; the receiver sends no intermediate certificate: it must send its whole chain (fullchain.pem). If its authority is private, name it with --ca-file"
 	case failTLSPlain:
 		return "; the receiver answers plain HTTP although the URL says https: use http, or a port that speaks TLS"
 	case failPlainTLS:
@@ -340,7 +340,7 @@ func (f failure) hint() string {
 	case failPlainHTTP2:
 		return "; the receiver speaks HTTP/2 without TLS (h2c), which is not supported: let it speak HTTP/1.1, or HTTP/2 over TLS"
 	case failTLSClientCert:
-		return "; the receiver asks for a client certificate, and ends connections without one. walhook has none: let the receiver accept that, and check the signature"
+		return "; the receiver asks for a client certificate, and ends connections without one. walhook presented none that it accepts: set --client-cert, or let the receiver accept connections without one, and check the signature"
 	case failTLSClosed:
 		return "; the receiver ended the connection during the TLS handshake and did not say why: let its server take TLS 1.2 or 1.3 on this port, for this host name"
 	}

@@ -40,6 +40,12 @@ type Config struct {
 	// RootCAs are the authorities whose certificates of receivers are valid. Nil means
 	// the system's.
 	RootCAs *x509.CertPool
+	// CAFile names a PEM file with authorities besides the system's; "" means none. It is
+	// read again when it changes, as are ClientCertificates.
+	CAFile string
+	// ClientCertificates are presented to receivers that ask for one: the first whose host
+	// matches. Nil means none.
+	ClientCertificates []ClientCertificate
 
 	// Client is the HTTP client to use. "" means ClientWalhook.
 	Client Client
@@ -147,7 +153,12 @@ func NewHTTP(c Config) (*HTTP, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("HTTP destination: %w", err)
 	}
-	return newHTTP(c.WithDefaults()), nil
+	h := newHTTP(c.WithDefaults())
+	var err error
+	if h.dialer.identities, err = newIdentities(&c); err != nil {
+		return nil, fmt.Errorf("HTTP destination: %w", err)
+	}
+	return h, nil
 }
 
 func newHTTP(c Config) *HTTP {

@@ -46,7 +46,7 @@ var explanations = map[failure][3]string{
 	failTLSChain:       {"the receiver does not send the intermediate certificate", "the receiver's side lets its server send its whole chain (`fullchain.pem`)", "your server sends no intermediate certificate: let it send its whole chain (`fullchain.pem`)"},
 	failTLSSelfSigned:  {"the certificate is signed by itself", fixCert, accountCert},
 	failTLSCertificate: {"the certificate is unfit in another way", fixCert, accountCert},
-	failTLSClientCert:  {"the receiver requires a client certificate, and walhook has none", "the receiver's side accepts connections without one, and checks the signature", "your server requires a client certificate, and walhook has none: accept connections without one, and check the signature"},
+	failTLSClientCert:  {"the receiver requires a client certificate, and walhook has none that it accepts", "set `--client-cert`, or `--client-certs` for its host; otherwise the receiver's side accepts connections without one, and checks the signature", "your server requires a client certificate, and walhook has none that it accepts: ask the operator for one, or accept connections without one, and check the signature"},
 	failTLSClosed:      {"the receiver closed or reset the connection during the TLS handshake, without an alert", fixTLS, "your server closed the connection during the TLS handshake: let it take TLS 1.2 or 1.3 on this port, for this host name"},
 	failTLSAlert:       {"the receiver refused the handshake with another alert", fixTLS, accountTLS},
 	failTLSProtocol:    {"the receiver does not speak TLS, or no version or cipher that walhook speaks", fixTLS, accountTLS},
