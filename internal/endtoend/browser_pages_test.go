@@ -247,7 +247,7 @@ func (w *pagesWorld) forms(t *testing.T, b *browser, crm, billing string) {
 	b.fill(t, "custom_data", "site: Chicago")
 	b.fill(t, "retries", "many")
 	b.click(t, "Save")
-	b.sees(t, "is no JSON")
+	b.sees(t, "Is no JSON")
 	b.looks(t, "edit fault")
 	b.fill(t, "custom_data", `{"site":"Chicago"}`)
 	b.click(t, "Save")
