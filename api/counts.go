@@ -4,10 +4,12 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"walhook/internal/retry"
 	"walhook/outbox/admin"
 )
 
@@ -33,8 +35,11 @@ const (
 	countSteps      = int64(24 * time.Hour / countStepLength)
 
 	// One statement reads countRows rows at most, and one call begins none after countFor.
-	countRows = 50_000
-	countFor  = 400 * time.Millisecond
+	// What is left is counted after the answer, for countAfter at most, by one goroutine of
+	// the process, which rests as long as each statement took.
+	countRows  = 20_000
+	countFor   = 100 * time.Millisecond
+	countAfter = 30 * time.Second
 
 	// An attempt is stored when it is over, so the counts of the newest steps rise. What
 	// is stored later than countSettled, after an outage, is in after countKept.
@@ -86,6 +91,9 @@ type attemptCounter struct {
 	rows  int64         // that one statement reads at most
 	until time.Duration // a call begins no statement after that
 
+	after  time.Duration // counting continues for so long after an answer; 0 for not
+	behind atomic.Bool   // somebody's counting continues
+
 	mu    sync.Mutex
 	known map[int64]map[int64]stepCount // by endpoint and step
 }
@@ -98,7 +106,7 @@ type stepCount struct {
 }
 
 func newAttemptCounter(a *admin.Admin) *attemptCounter {
-	return &attemptCounter{count: a.CountAttempts, now: time.Now, rows: countRows, until: countFor, known: map[int64]map[int64]stepCount{}}
+	return &attemptCounter{count: a.CountAttempts, now: time.Now, rows: countRows, until: countFor, after: countAfter, known: map[int64]map[int64]stepCount{}}
 }
 
 // of counts the attempts of endpoints, as far as it gets in its time.
@@ -107,21 +115,56 @@ func (c *attemptCounter) of(ctx context.Context, endpoints []int64) (attemptCoun
 	last := began.Unix() / int64(countStepLength/time.Second)
 	first := last - countSteps + 1
 	for {
-		ranges := c.missing(endpoints, first, last, began)
-		if len(ranges) == 0 {
-			break
-		}
-		now := c.now()
-		counts, ended, err := c.count(ctx, ranges, countStepLength, c.rows)
+		through, err := c.step(ctx, endpoints, first, last, began)
 		if err != nil {
 			return attemptCounts{}, err
 		}
-		c.learn(ranges, counts, ended, last, now)
-		if ended == nil || c.now().Sub(began) > c.until {
+		if through {
+			break
+		}
+		if c.now().Sub(began) > c.until {
+			c.continueLater(endpoints, first, last, began)
 			break
 		}
 	}
 	return c.sum(endpoints, first, last, began), nil
+}
+
+// step counts once, and reports whether nothing is left for who came at began.
+func (c *attemptCounter) step(ctx context.Context, endpoints []int64, first, last int64, began time.Time) (through bool, err error) {
+	ranges := c.missing(endpoints, first, last, began)
+	if len(ranges) == 0 {
+		return true, nil
+	}
+	now := c.now()
+	counts, ended, err := c.count(ctx, ranges, countStepLength, c.rows)
+	if err != nil {
+		return false, err
+	}
+	c.learn(ranges, counts, ended, last, now)
+	return ended == nil, nil
+}
+
+// continueLater counts what a call had no time for, so that the next one knows more. An
+// error ends it: the next call sees it, too.
+func (c *attemptCounter) continueLater(endpoints []int64, first, last int64, began time.Time) {
+	if c.after == 0 || !c.behind.CompareAndSwap(false, true) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.after)
+	go func() {
+		defer c.behind.Store(false)
+		defer cancel()
+		for {
+			start := time.Now()
+			if through, err := c.step(ctx, endpoints, first, last, began); through || err != nil {
+				return
+			}
+			if retry.Pause(ctx, time.Since(start)) != nil {
+				return
+			}
+		}
+	}()
 }
 
 // missing are the steps that are not known yet, or not for good, as ranges of each

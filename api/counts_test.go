@@ -124,3 +124,38 @@ func TestCounts_AStepMayHaveTooMany(t *testing.T) {
 		t.Errorf("%v and %v, at least: %v", r["delivered"], r["failed"], r["at_least"])
 	}
 }
+
+// What a call has no time for is counted after its answer, so that a page that shows the
+// counts is quick and the next one has them all.
+func TestCounts_ContinueAfterTheAnswer(t *testing.T) {
+	const each = 40
+	count := func(_ context.Context, ranges []admin.CountRange, step time.Duration, most int64) (counts []admin.AttemptCount, ended *admin.AttemptCount, err error) {
+		for i, r := range ranges {
+			for at := r.To.Add(-step); !at.Before(r.From) && most > 0; at = at.Add(-step) {
+				n := min(most, each)
+				most -= n
+				counts = append(counts, admin.AttemptCount{Range: i, Step: at.Unix() / 300, Delivered: n})
+			}
+		}
+		if most == 0 {
+			ended = &counts[len(counts)-1]
+		}
+		return counts, ended, nil
+	}
+	c := &attemptCounter{count: count, now: time.Now, rows: 1000, until: -1, after: time.Minute, known: map[int64]map[int64]stepCount{}}
+	first, err := c.of(t.Context(), []int64{5})
+	if err != nil || !first.AtLeast || first.Delivered > 1000 {
+		t.Fatalf("%+v, %v; want one statement's", first, err)
+	}
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(time.Millisecond) {
+		if !c.behind.Load() {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end")
+		}
+	}
+	if all, err := c.of(t.Context(), []int64{5}); err != nil || all.AtLeast || all.Delivered != 288*each {
+		t.Errorf("%+v, %v; want all %d", all, err, 288*each)
+	}
+}

@@ -216,7 +216,7 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 			w.api.limits = newLimits() // what is expensive is measured, not refused
 			w.api.testing, w.api.retrying = newTestLimit(), newTestLimit()
 			w.api.counts = newAttemptCounter(w.admin)                                    // nothing is known from before
-			w.api.counts.until = -1                                                      // one statement
+			w.api.counts.until, w.api.counts.after = -1, 0                               // one statement
 			w.exec(t, "UPDATE walhook.resync SET done_at = now() WHERE done_at IS NULL") // a webhook has one at a time
 			hook := one[string](t, w, `SELECT webhook FROM walhook.endpoint WHERE id = 5`)
 			if route[0] == "DELETE" {

@@ -20,6 +20,7 @@ type replayFields struct {
 	Since    *time.Time `json:"since,omitempty" doc:"events committed since this time" example:"2026-03-09T00:00:00Z"`
 	EventIDs *[]string  `json:"event_ids,omitempty" minItems:"1" maxItems:"1000" nullable:"false" doc:"events with these ids (the header webhook-id)"`
 	Rate     *float64   `json:"rate,omitempty" minimum:"0.001" maximum:"10000" default:"100" doc:"events per second at most"`
+	Until    *int64     `json:"until,omitempty" minimum:"1" maximum:"9007199254740991" doc:"with since: what a dry run answered as until, so that what came after it is not sent again"`
 	DryRun   *bool      `json:"dry_run,omitempty" default:"false" doc:"only count the events"`
 }
 
@@ -30,6 +31,8 @@ type replay struct {
 	EventIDs []string  `json:"event_ids,omitempty"`
 	Rate     float64   `json:"rate"`
 	Total    int64     `json:"total" doc:"how many there were to send; with since of the first 10000 that were looked at"`
+	AtLeast  bool      `json:"at_least,omitempty" doc:"of a dry run: there are further ones after those that were looked at"`
+	Until    int64     `json:"until,omitempty" doc:"of a dry run with since: the newest event in the log that was looked at"`
 	Sent     int64     `json:"sent" doc:"number of events appended so far"`
 	State    string    `json:"state" enum:"counted,running,done,ended"`
 	Reason   string    `json:"reason,omitempty" doc:"why it ended early"`
@@ -77,10 +80,16 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 		return nil, err
 	}
 	if dry { // it creates nothing, so no answer is stored
-		if asked.Total, _, err = s.cfg.Admin.CountReplay(ctx, asked); err != nil {
+		counted, err := s.cfg.Admin.CountReplay(ctx, asked)
+		if err != nil {
 			return nil, err
 		}
-		return answerOf(shownReplay(&asked), sent.warnings, expect(&asked, kept)), nil
+		asked.Total = counted.Total
+		shown := shownReplay(&asked)
+		if shown.AtLeast = counted.More; len(kept) == 0 {
+			shown.Until = counted.Until
+		}
+		return answerOf(shown, sent.warnings, expect(&asked, kept)), nil
 	}
 	var made *answer[replay]
 	asked, err = s.cfg.Admin.CreateRequest(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
@@ -158,12 +167,16 @@ func replayOf(sent fields, wrong faults) (asked admin.Request, dry bool, err err
 	set(&asked.Rate, in.Rate)
 	set(&asked.Since, in.Since)
 	set(&asked.WebhookIDs, in.EventIDs)
+	set(&asked.Until, in.Until)
 	set(&dry, in.DryRun)
 	if (in.Since == nil) == (in.EventIDs == nil) {
 		wrong.add("since", kindRequired, "want either since or event_ids")
 	}
 	if in.Since != nil && (in.Since.UTC().Year() < 1970 || in.Since.UTC().Year() > 9999) {
 		wrong.add("since", kindInvalid, "want a time between the years 1970 and 9999")
+	}
+	if in.Until != nil && in.Since == nil {
+		wrong.add("until", kindInvalid, "goes with since, not with event_ids")
 	}
 	for _, id := range asked.WebhookIDs {
 		if !isID(id, maxEventID) {

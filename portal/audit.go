@@ -3,7 +3,6 @@ package portal
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 	"time"
 
 	"walhook/outbox/admin"
@@ -36,7 +35,9 @@ func (p *Portal) audit(v *visit) {
 	query := v.r.URL.Query()
 	page := auditPage{Actions: admin.Actions(), Filter: map[string]string{}}
 	for _, name := range []string{"account", "actor", "action", "since", "until"} {
-		page.Filter[name] = strings.ReplaceAll(strings.ToValidUTF8(query.Get(name), ""), "\x00", "")
+		if page.Filter[name] = query.Get(name); !storable(page.Filter[name]) {
+			page.Fault = p.pages.text("audit.text")
+		}
 	}
 	filter := admin.ActFilter{Account: page.Filter["account"], Actor: page.Filter["actor"], Action: page.Filter["action"]}
 	for name, to := range map[string]*time.Time{"since": &filter.Since, "until": &filter.Until} {
@@ -52,8 +53,12 @@ func (p *Portal) audit(v *visit) {
 	if from := query.Get("from"); from != "" {
 		before = &admin.ActKey{}
 		if err := json.Unmarshal([]byte(from), before); err != nil {
-			before = nil // an address that this page did not make begins with the newest
+			page.Fault = p.pages.text("audit.page")
 		}
+	}
+	if page.Fault != "" {
+		v.show(http.StatusBadRequest, "audit", page)
+		return
 	}
 	list, err := p.cfg.Admin.Acts(v.r.Context(), filter, before, auditRows+1)
 	if err != nil {

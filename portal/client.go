@@ -2,6 +2,8 @@ package portal
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -55,6 +57,23 @@ func (v *visit) call(method, path string, query url.Values, body, out any, heade
 	answer := &answer{header: http.Header{}}
 	v.p.cfg.API.ServeHTTP(answer, request)
 	return answer.read(out)
+}
+
+// once is the header by which the API does once what a form asks for, however often it is
+// sent. A form with other values is another one, also after the browser's Back.
+func (v *visit) once() []string {
+	nonce := v.r.PostFormValue("once")
+	if nonce == "" {
+		return nil
+	}
+	form := url.Values{}
+	for name, values := range v.r.PostForm {
+		if name != "form_token" {
+			form[name] = values
+		}
+	}
+	sum := sha256.Sum256([]byte(form.Encode()))
+	return []string{"Idempotency-Key", "form-" + hex.EncodeToString(sum[:16])}
 }
 
 // answer keeps what the API answers.

@@ -3,10 +3,9 @@ package portal
 import (
 	"crypto/rand"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,6 +44,8 @@ type replay struct {
 	ID      int64     `json:"id"`
 	Since   time.Time `json:"since"`
 	Total   int64     `json:"total"`
+	AtLeast bool      `json:"at_least"`
+	Until   int64     `json:"until"`
 	Sent    int64     `json:"sent"`
 	State   string    `json:"state"`
 	Reason  string    `json:"reason"`
@@ -52,8 +53,13 @@ type replay struct {
 	DoneAt  time.Time `json:"done_at"`
 }
 
-// Percent is how much of it is done.
-func (r replay) Percent() int { return percent(r.Sent, r.Total, r.State == "done") }
+// Percent is how much of it is done; 0 once it has sent more than was counted.
+func (r replay) Percent() int {
+	if r.Sent > r.Total {
+		return 0
+	}
+	return percent(r.Sent, r.Total, r.State == "done")
+}
 
 func percent(sent, total int64, done bool) int {
 	switch {
@@ -80,9 +86,12 @@ func (p *Portal) events(v *visit) {
 	}
 	filter := url.Values{}
 	for _, name := range []string{"state", "schema", "type", "record", "since", "until"} {
-		text := strings.TrimSpace(asked.Get(name))
-		if text == "" { // the API refuses empty parameters
+		text := asked.Get(name)
+		if strings.TrimSpace(text) == "" { // the API refuses empty parameters
 			continue
+		}
+		if name != "record" { // the key of a record may end with a space
+			text = strings.TrimSpace(text)
 		}
 		filter.Set(name, text)
 		if name == "since" || name == "until" {
@@ -128,26 +137,6 @@ type sentRequest struct {
 	Body    string            `json:"body"`
 }
 
-// curl writes the request as a command for a shell. Each text stands in single quotes.
-func (s *sentRequest) curl(address string) string {
-	quote := func(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
-	if s.Query != "" {
-		join := "?"
-		if strings.Contains(address, "?") {
-			join = "&"
-		}
-		address += join + s.Query
-	}
-	lines := []string{"curl -X " + s.Method + " " + quote(address)}
-	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
-		lines = append(lines, "-H "+quote(name+": "+s.Headers[name]))
-	}
-	if s.Body != "" {
-		lines = append(lines, "--data-raw "+quote(s.Body))
-	}
-	return strings.Join(lines, " \\\n  ")
-}
-
 // recordIn returns the record inside of a body's data; "" when there is none.
 func recordIn(body string) string {
 	var envelope struct {
@@ -184,6 +173,9 @@ func (p *Portal) replay(v *visit) {
 		body["event_ids"] = ids
 	} else {
 		body["since"] = sinceOf(v.r.PostFormValue("since"))
+		if until, err := strconv.ParseInt(v.r.PostFormValue("until"), 10, 64); err == nil {
+			body["until"] = until // what was counted
+		}
 	}
 	if v.r.PostFormValue("sure") == "" && body["since"] != nil {
 		body["dry_run"] = true
@@ -192,7 +184,7 @@ func (p *Portal) replay(v *visit) {
 		v.answered(r, err, func(page *webhookPage) { page.Counted, page.Since = &counted, v.r.PostFormValue("since") })
 		return
 	}
-	r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, nil)
+	r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, nil, v.once()...)
 	if err == nil && r.OK() {
 		v.toHook("replay", "events")
 		return

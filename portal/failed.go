@@ -69,7 +69,7 @@ func (p *Portal) sendFailed(v *visit) {
 		return
 	}
 	if len(f.IDs) > 0 {
-		r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, map[string]any{"event_ids": f.IDs}, nil)
+		r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, map[string]any{"event_ids": f.IDs}, nil, v.once()...)
 		if err != nil || !r.OK() {
 			v.answered(r, err, nil)
 			return

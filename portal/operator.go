@@ -96,7 +96,7 @@ func countedMarks[S ~string](counts map[S]int, show func(S) mark) (list []mark) 
 func (p *Portal) findAccount(v *visit) {
 	text := v.r.URL.Query().Get("q")
 	var found []admin.FoundEndpoint
-	if text != "" {
+	if text != "" && storable(text) { // no account and no URL is anything else
 		var err error
 		if found, err = p.cfg.Admin.FindEndpoints(v.r.Context(), text); err != nil {
 			v.unreadable(err)

@@ -49,6 +49,12 @@ type webhook struct {
 // Own reports whether it is the account's own webhook URL.
 func (w webhook) Own() bool { return w.ID == "account" }
 
+// The API counts no more events that wait for their first attempt.
+const (
+	mostWaiting        = 1000
+	mostWaitingInLists = 50
+)
+
 // health is how deliveries to a webhook fare.
 type health struct {
 	Breaker       string     `json:"breaker"`

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"bytes"
+	"crypto/rand"
 	"embed"
 	"fmt"
 	"html/template"
@@ -11,6 +12,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
@@ -62,7 +64,8 @@ func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"t": p.text, "path": p.path, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.files[name].hash },
 		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "state": p.state,
-		"eventState": p.eventState, "outcome": p.outcome, "endpointState": p.endpointState, "has": has, "counted": counted, "dict": dict, "hoursAgo": inHours, "list": func(all ...string) []string { return all },
+		"eventState": p.eventState, "outcome": p.outcome, "endpointState": p.endpointState, "has": has, "counted": counted, "dict": dict, "hoursAgo": inHours, "nonce": rand.Text,
+		"mostWaiting": func() int64 { return mostWaiting }, "mostWaitingInLists": func() int64 { return mostWaitingInLists }, "list": func(all ...string) []string { return all },
 	}
 }
 
@@ -155,3 +158,7 @@ func (v *visit) unreadable(err error) {
 	v.p.log.Error("page failed", zap.Error(err))
 	v.fail(http.StatusInternalServerError, "error.internal")
 }
+
+// storable reports whether PostgreSQL can hold a text. It cannot hold NUL, nor what is not
+// UTF-8.
+func storable(text string) bool { return utf8.ValidString(text) && !strings.Contains(text, "\x00") }

@@ -161,8 +161,13 @@ func (f *replayFlags) replay(ctx context.Context, a *admin.Admin, endpoints map[
 	for id, name := range endpoints {
 		r := admin.Request{Endpoint: id, Since: since, WebhookIDs: f.ids, Rate: f.rate}
 		var err error
+		atLeast := ""
 		if f.dryRun {
-			r.Total, _, err = a.CountReplay(ctx, r)
+			var counted admin.ReplayCount
+			if counted, err = a.CountReplay(ctx, r); counted.More {
+				atLeast = "at least "
+			}
+			r.Total = counted.Total
 		} else if r, err = a.CreateRequest(ctx, r, admin.Once{}, nil); err == nil {
 			open = append(open, r)
 		}
@@ -170,7 +175,7 @@ func (f *replayFlags) replay(ctx context.Context, a *admin.Admin, endpoints map[
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		total += r.Total
-		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %s to send again", name, doctor.Count(int(r.Total), "event"))))
+		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %s%s to send again", name, atLeast, doctor.Count(int(r.Total), "event"))))
 	}
 	if f.dryRun || f.detach {
 		return nil

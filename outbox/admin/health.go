@@ -67,6 +67,7 @@ func (a *Admin) HealthOf(ctx context.Context, endpoints []int64, most int) (map[
 		list, err := collectEach(rows, func(row pgx.CollectableRow) (h Health, err error) {
 			var success *time.Time
 			err = row.Scan(&h.Endpoint, &success, &h.LastReason, &h.Waiting, &h.Retrying, &h.current, &h.Dead)
+			h.Waiting = min(h.Waiting, int64(most)) // of two counts
 			if success != nil {
 				h.LastSuccess = *success
 			}

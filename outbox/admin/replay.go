@@ -23,7 +23,10 @@ type Request struct {
 	// names them.
 	Since      time.Time
 	WebhookIDs []string
-	Rate       float64 // events a second, at most
+	// Until is the newest event that is meant, by its id in the log: with Since, what a count
+	// said. 0 means the newest there is.
+	Until int64
+	Rate  float64 // events a second, at most
 	// By is who asks for it: of a token, it is refused while the account has
 	// [MaxOpenRequests] under way.
 	By Caller
@@ -96,39 +99,78 @@ func (r Request) Validate() error {
 		return errors.New("want either a time since which events are sent again, or their ids")
 	case len(r.WebhookIDs) > MaxReplayIDs:
 		return fmt.Errorf("%d ids, want %d or fewer", len(r.WebhookIDs), MaxReplayIDs)
+	case r.Until != 0 && r.Since.IsZero():
+		return errors.New("the event to end at goes with a time since which events are sent again, not with their ids")
 	case !(r.Rate >= MinReplayRate && r.Rate <= MaxReplayRate):
 		return fmt.Errorf("rate %v: want %v to %d events per second", r.Rate, MinReplayRate, MaxReplayRate)
 	}
 	return nil
 }
 
-// CountReplay says how many events a request would send, of the first
-// [ReplayCountLimit] that it would look at, and up to which id. Those that are named are all looked
-// up. [ErrNothingToSendTo] and [ErrWebhookDeleted] when it could send none.
-func (a *Admin) CountReplay(ctx context.Context, r Request) (total, until int64, err error) {
+// ReplayCount is how many events a request would send.
+type ReplayCount struct {
+	// Total is how many of the first [ReplayCountLimit] that it would look at.
+	Total int64
+	// More says that there are further ones to look at.
+	More bool
+	// Until is the newest event that it would look at, by its id in the log.
+	Until int64
+}
+
+// countLeeway is how much earlier than its commit an event may have been appended, by the
+// two clocks, and still be counted.
+const countLeeway = time.Minute
+
+// The newest event before an id that the log still has; 0 where none of them is left, since
+// dead letters may be.
+const lastBeforeSQL = `SELECT coalesce((SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 ORDER BY id DESC LIMIT 1), 0)`
+
+var (
+	countNamedSQL = "WITH " + outbox.CandidatesSQL(ReplayCountLimit, true) + " SELECT count(*), false FROM wanted"
+	countRangeSQL = "WITH " + outbox.CandidatesSQL(ReplayCountLimit, false) + fmt.Sprintf(
+		" SELECT (SELECT count(*) FROM wanted), (SELECT count(*) = %[1]d FROM logged) OR (SELECT count(*) = %[1]d FROM died)", ReplayCountLimit)
+)
+
+// CountReplay counts the events that a request would send. Those that are named are all
+// looked up. [ErrNothingToSendTo] and [ErrWebhookDeleted] when it could send none.
+func (a *Admin) CountReplay(ctx context.Context, r Request) (counted ReplayCount, err error) {
 	if err := r.Validate(); err != nil {
-		return 0, 0, err
+		return ReplayCount{}, err
 	}
 	var deaf, deleted bool
-	if err = a.pool.QueryRow(ctx, newestOfSQL, r.Endpoint).Scan(&deaf, &deleted, &until); errors.Is(err, pgx.ErrNoRows) {
-		return 0, 0, ErrNoEndpoint
+	if err = a.pool.QueryRow(ctx, newestOfSQL, r.Endpoint).Scan(&deaf, &deleted, &counted.Until); errors.Is(err, pgx.ErrNoRows) {
+		return ReplayCount{}, ErrNoEndpoint
 	}
 	if err == nil && deleted {
-		return 0, 0, ErrWebhookDeleted
+		return ReplayCount{}, ErrWebhookDeleted
 	}
 	if err == nil && deaf {
-		return 0, 0, ErrNothingToSendTo
+		return ReplayCount{}, ErrNothingToSendTo
+	}
+	if r.Until > 0 {
+		counted.Until = min(counted.Until, r.Until)
 	}
 	since, ids := r.asked()
 	if err == nil {
 		err = a.byIndex(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, "WITH "+outbox.CandidatesSQL(ReplayCountLimit, ids != nil)+" SELECT count(*) FROM wanted", r.Endpoint, 0, until, since, ids).Scan(&total)
+			counting := countNamedSQL
+			var after int64
+			if ids == nil {
+				counting = countRangeSQL
+				if err := tx.QueryRow(ctx, appendedFromSQL, r.Endpoint, r.Since.Add(-countLeeway)).Scan(&after); err != nil {
+					return err
+				}
+				if err := tx.QueryRow(ctx, lastBeforeSQL, r.Endpoint, after).Scan(&after); err != nil {
+					return err
+				}
+			}
+			return tx.QueryRow(ctx, counting, r.Endpoint, after, counted.Until, since, ids).Scan(&counted.Total, &counted.More)
 		})
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("count the events to send again: %w", err)
+		return ReplayCount{}, fmt.Errorf("count the events to send again: %w", err)
 	}
-	return total, until, nil
+	return counted, nil
 }
 
 const keptEventsSQL = `
@@ -158,7 +200,7 @@ func (a *Admin) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []str
 // errors are those of CountReplay, [ErrTooManyRequests]
 // and [ErrCallerGone], and with a key those of [Admin.CreateWebhook].
 func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer func(Request) ([]byte, error)) (Request, error) {
-	total, until, err := a.CountReplay(ctx, r)
+	counted, err := a.CountReplay(ctx, r)
 	if err != nil {
 		return Request{}, err
 	}
@@ -169,7 +211,7 @@ func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer 
 	act := &Act{Action: actReplay, Account: account, Webhook: webhook}
 	err = a.change(ctx, act, func(tx pgx.Tx) error {
 		return a.onceTx(ctx, tx, r.By, account, once, func() ([]byte, error) {
-			if err := createRequestTx(ctx, tx, &r, account, until, total); err != nil {
+			if err := createRequestTx(ctx, tx, &r, account, counted); err != nil {
 				return nil, err
 			}
 			if act.Detail = fmt.Sprintf("request %d, named events: %d", r.ID, len(r.WebhookIDs)); len(r.WebhookIDs) == 0 {
@@ -188,7 +230,7 @@ func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer 
 	return r, nil
 }
 
-func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string, until, total int64) error {
+func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string, counted ReplayCount) error {
 	if err := admitTx(ctx, tx, r.By, account); err != nil {
 		return err
 	}
@@ -203,7 +245,7 @@ func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string,
 		return ErrTooManyRequests
 	}
 	since, ids := r.asked()
-	rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, until, total)
+	rows, err := tx.Query(ctx, createRequestSQL, r.Endpoint, since, ids, r.Rate, counted.Until, counted.Total)
 	if err != nil {
 		return err
 	}

@@ -16,13 +16,13 @@ func TestReplay_IsCountedStoredAndShown(t *testing.T) {
 	f.Exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event WHERE record = 'dids:1'`)
 	f.Exec(t, `INSERT INTO walhook.dead_letter SELECT now(), endpoint, id, record, webhook_id, schema, type, committed_at, 1, '5xx', 2, '{}' FROM walhook.event WHERE record = 'dids:2'`)
 	since := Request{Endpoint: endpoint, Since: time.Unix(1_600_000_000, 0), Rate: MaxReplayRate}
-	if total, until, err := f.admin.CountReplay(t.Context(), since); err != nil || total != 2 || until == 0 {
-		t.Errorf("%d events up to %d, %v; want 2", total, until, err)
+	if counted, err := f.admin.CountReplay(t.Context(), since); err != nil || counted.Total != 2 || counted.More || counted.Until == 0 {
+		t.Errorf("%+v, %v; want 2 events", counted, err)
 	}
 	named := since
 	named.Since, named.WebhookIDs = time.Time{}, all[string](t, f.world, "SELECT webhook_id FROM walhook.event WHERE record IN ('dids:2', 'dids:3')")
-	if total, _, err := f.admin.CountReplay(t.Context(), named); err != nil || total != 1 {
-		t.Errorf("%d of the named events, %v; want 1", total, err)
+	if counted, err := f.admin.CountReplay(t.Context(), named); err != nil || counted.Total != 1 {
+		t.Errorf("%+v of the named events, %v; want 1", counted, err)
 	}
 	if of, err := f.admin.EndpointsOf(t.Context(), named.WebhookIDs); err != nil || len(of) != 1 || of[0] != endpoint {
 		t.Errorf("the named events are of the endpoints %d, %v", of, err)
@@ -85,5 +85,43 @@ func TestHistory_ShowsTheSizeOfABodyThatAnotherEventCarries(t *testing.T) {
 	}
 	if _, err := w.admin.Endpoint(t.Context(), 99); !errors.Is(err, ErrNoEndpoint) {
 		t.Errorf("no endpoint: %v", err)
+	}
+}
+
+// What was committed before the time does not use up what is counted, and what came after
+// a count is not sent with it.
+func TestReplay_CountsFromItsTimeToTheCount(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	f.commit(t, dids.Insert(1, 7, "first"))
+	endpoint := f.EndpointOf(t, "7")
+	const deliveredSQL = `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event e
+		WHERE NOT EXISTS (SELECT FROM walhook.attempt a WHERE a.event_id = e.id)`
+	f.Exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		SELECT n, endpoint, endpoint_revision, record, 'evt_' || n || '_1', schema, type, now() - CASE WHEN n < 10200 THEN interval '3 days' ELSE interval '1 hour' END,
+			now() - CASE WHEN n < 10200 THEN interval '3 days' ELSE interval '1 hour' END, body
+		FROM (SELECT * FROM walhook.event LIMIT 1) e CROSS JOIN generate_series(101, 10205) n`)
+	f.Exec(t, deliveredSQL)
+	r := Request{Endpoint: endpoint, Since: time.Now().Add(-24 * time.Hour), Rate: MaxReplayRate}
+	if counted, err := f.admin.CountReplay(t.Context(), r); err != nil || counted.More || counted.Total != 6 {
+		t.Errorf("%+v, %v; want 6 events of the last day", counted, err)
+	}
+	r.Since = time.Now().Add(-30 * 24 * time.Hour)
+	counted, err := f.admin.CountReplay(t.Context(), r)
+	if err != nil || !counted.More || counted.Total < ReplayCountLimit-10 || counted.Total > ReplayCountLimit || counted.Until != 10205 {
+		t.Errorf("%+v, %v; want more than are counted", counted, err)
+	}
+
+	r.Since, r.Until = time.Now().Add(-24*time.Hour), 10203
+	if counted, err = f.admin.CountReplay(t.Context(), r); err != nil || counted.Total != 4 || counted.Until != 10203 {
+		t.Errorf("%+v, %v; want 4 events up to 10203", counted, err)
+	}
+	made, err := f.admin.CreateRequest(t.Context(), r, Once{}, nil)
+	if err != nil || made.Total != 4 || one[int64](t, f.world, "SELECT until_id FROM walhook.request") != 10203 {
+		t.Errorf("made %+v, %v", made, err)
+	}
+	r.Since, r.WebhookIDs = time.Time{}, []string{"evt_101_1"}
+	if r.Validate() == nil {
+		t.Error("ids go with an event to end at")
 	}
 }
