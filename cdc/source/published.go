@@ -26,6 +26,9 @@ type published struct {
 	Options string `json:"options"`
 	// Members are the rows that publish something, by what they publish.
 	Members map[string]publishedMember `json:"members"`
+	// Tables are those that the catalog names, by their OIDs. Another one may have taken the
+	// name of one that was published, with rows that nobody was told of.
+	Tables map[string]uint32 `json:"tables,omitempty"`
 
 	leaves []publishedLeaf
 }
@@ -67,7 +70,7 @@ const (
 		), published (oid, relations, namespaces) AS (
 			SELECT above.oid, array_agg(c.oid), array_agg(DISTINCT c.relnamespace) FROM above JOIN pg_class c ON c.oid = above.via GROUP BY above.oid
 		)
-		SELECT n.nspname::text, r.relname::text, p.relations, p.namespaces, l.relpersistence = 'p'
+		SELECT n.nspname::text, r.relname::text, r.oid, p.relations, p.namespaces, l.relpersistence = 'p'
 		FROM tree JOIN published p ON p.oid = tree.oid JOIN pg_class l ON l.oid = tree.oid
 		JOIN pg_class r ON r.oid = tree.root JOIN pg_namespace n ON n.oid = r.relnamespace
 		WHERE l.relkind = 'r'
@@ -83,7 +86,7 @@ const (
 // readPublished reads by which rows the catalog's tables are published. A publication that
 // does not exist has none.
 func readPublished(ctx context.Context, q querier, major int, cfg Config) (p published, err error) {
-	p.Members = map[string]publishedMember{}
+	p.Members, p.Tables = map[string]publishedMember{}, map[string]uint32{}
 	var publication uint32
 	var all bool
 	err = q.QueryRow(ctx, publicationRowSQL, cfg.Publication).Scan(&publication, &p.Xmin, &p.Options, &all)
@@ -122,9 +125,10 @@ func (p *published) readLeaves(ctx context.Context, q querier, cfg Config) (rela
 		return nil, err
 	}
 	var table schemas.TableName
+	var root uint32
 	var tables, above []uint32
 	var logged bool
-	_, err = pgx.ForEachRow(rows, []any{&table.Namespace, &table.Name, &tables, &above, &logged}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&table.Namespace, &table.Name, &root, &tables, &above, &logged}, func() error {
 		leaf := publishedLeaf{table: table, targets: []string{everyTable}, logged: logged}
 		for _, oid := range tables {
 			leaf.targets = append(leaf.targets, fmt.Sprintf("r%d", oid))
@@ -133,6 +137,7 @@ func (p *published) readLeaves(ctx context.Context, q querier, cfg Config) (rela
 			leaf.targets = append(leaf.targets, fmt.Sprintf("n%d", oid))
 		}
 		p.leaves = append(p.leaves, leaf)
+		p.Tables[table.String()] = root
 		relations = append(relations, tables...)
 		return nil
 	})
@@ -188,7 +193,7 @@ func (p published) since(remembered string) (a alteration, err error) {
 		switch became := before.became(p, leaf.targets); {
 		case became == partOfIt || became == interrupted && !leaf.logged:
 			a.narrowed = true
-		case became == interrupted:
+		case became == interrupted, became == added && before.replaced(p, leaf.table):
 			if !slices.Contains(a.tables, leaf.table) {
 				a.tables = append(a.tables, leaf.table)
 			}
@@ -197,6 +202,13 @@ func (p published) since(remembered string) (a alteration, err error) {
 	// Another owner, and options that walhook sets itself, are seen in the row.
 	a.options = p.Xmin != before.Xmin && p.Options == before.Options
 	return a, nil
+}
+
+// replaced reports whether another table has the name of one that was published. Its rows
+// came into it while it was not, and those of the former one left with it.
+func (p *published) replaced(now published, table schemas.TableName) bool {
+	before, known := p.Tables[table.String()]
+	return known && before != now.Tables[table.String()]
 }
 
 // became says what became of a table.
@@ -213,7 +225,7 @@ func (p published) became(now published, targets []string) continuity {
 	}
 	switch {
 	case !was:
-		return stayed // somebody added it
+		return added
 	case part && !slices.ContainsFunc(targets, func(target string) bool { m, ok := now.Members[target]; return ok && m.Part == "" }):
 		return partOfIt
 	}
@@ -224,6 +236,7 @@ type continuity byte
 
 const (
 	stayed      continuity = iota
-	partOfIt         // published again, but another part of it
-	interrupted      // published again, or not at all
+	added                  // somebody published it
+	partOfIt               // published again, but another part of it
+	interrupted            // published again, or not at all
 )

@@ -27,7 +27,7 @@ const (
 	gapOtherPublication = "was dropped and recreated"
 	gapOperations       = "does not publish every insert, update, delete and truncate"
 	gapUnpublished      = "does not contain %s of the catalog"
-	gapInterrupted      = "did not contain all of %s of the catalog for a time: it was taken out and put back, or had a row filter or column list"
+	gapInterrupted      = "did not contain all of %s of the catalog for a time: it was taken out and put back, had a row filter or column list, or another table took its name"
 	gapAltered          = "was altered and altered back: for a time it was renamed, or did not publish every insert, update, delete and truncate"
 )
 

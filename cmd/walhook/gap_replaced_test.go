@@ -37,6 +37,7 @@ func TestGap_TellsWhatCameWithAnotherTable(t *testing.T) {
 			w := newGapWorld(t, pgtest.Database(t), rows)
 			if test.before != "" {
 				w.exec(t, test.before)
+				w.setup(t, source.Reconcile) // it is a gap of its own
 			}
 			w.read(t, true)
 			before := len(w.events(t))
