@@ -9,7 +9,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"walhook/internal/retry"
 	"walhook/outbox/admin"
 )
 
@@ -160,7 +159,9 @@ func (c *attemptCounter) continueLater(endpoints []int64, first, last int64, beg
 			if through, err := c.step(ctx, endpoints, first, last, began); through || err != nil {
 				return
 			}
-			if retry.Pause(ctx, time.Since(start)) != nil {
+			select {
+			case <-time.After(time.Since(start)):
+			case <-ctx.Done():
 				return
 			}
 		}

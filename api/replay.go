@@ -32,7 +32,7 @@ type replay struct {
 	Rate     float64   `json:"rate"`
 	Total    int64     `json:"total" doc:"how many there were to send; with since of the first 10000 that were looked at"`
 	AtLeast  bool      `json:"at_least,omitempty" doc:"of a dry run: there are further ones after those that were looked at"`
-	Until    int64     `json:"until,omitempty" doc:"of a dry run with since: the newest event in the log that was looked at"`
+	Until    int64     `json:"until,omitempty" doc:"of a dry run with since: the newest event that was looked at, by its place in the event log"`
 	Sent     int64     `json:"sent" doc:"number of events appended so far"`
 	State    string    `json:"state" enum:"counted,running,done,ended"`
 	Reason   string    `json:"reason,omitempty" doc:"why it ended early"`
