@@ -87,8 +87,8 @@ type reconciliation struct {
 	since   schemas.Visible
 	former  *catalog.Catalog // nil for unknown
 	catalog *catalog.Catalog
-	ledgers []string          // schemas that were complete
-	tables  map[string]uint32 // OIDs by the name that they had last
+	ledgers []string               // schemas that were complete
+	tables  map[string]formerTable // by the name that they had last
 
 	rows [][]any
 }
@@ -192,11 +192,11 @@ const (
 	analyzeSnapshotSQL = `ANALYZE walhook.snapshot_owner, walhook.snapshot_parent, walhook.snapshot_account, walhook.account`
 
 	// A record whose parent is not in the source has the account that its parent had, and
-	// otherwise its own.
+	// otherwise its own. $3 says that the ledger knows parents by their keys of now.
 	parentlessSQL = `
 		UPDATE walhook.snapshot_owner c SET account = coalesce(
 			(SELECT s.account FROM walhook.snapshot_owner s WHERE s.schema = $2 AND s.key = c.parent),
-			(SELECT o.account FROM walhook.owner o WHERE o.schema = $2 AND o.key = c.parent),
+			(SELECT o.account FROM walhook.owner o WHERE o.schema = $2 AND o.key = c.parent AND $3),
 			(SELECT o.account FROM walhook.owner o WHERE o.schema = $1 AND o.key = c.key))
 		WHERE c.schema = $1 AND c.account IS NULL AND NOT c.several`
 
@@ -262,7 +262,7 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 		if s.Owner.Schema == "" {
 			continue
 		}
-		if _, err := r.w.tx.Exec(ctx, parentlessSQL, s.Name, s.Owner.Schema); err != nil {
+		if _, err := r.w.tx.Exec(ctx, parentlessSQL, s.Name, s.Owner.Schema, slices.Contains(plain, s.Owner.Schema) || slices.Contains(alone, s.Owner.Schema)); err != nil {
 			return err
 		}
 	}
@@ -284,7 +284,7 @@ func (r *reconciliation) Tell(ctx context.Context, source catalog.GapSource) err
 	if err := r.readRows(ctx, source); err != nil {
 		return err
 	}
-	if err := r.keepMissed(ctx, source, r.note(alone, without, several)+about); err != nil {
+	if err := r.keepMissed(ctx, source, r.note(plain, alone, without, several)+about); err != nil {
 		return err
 	}
 	return r.keepLedger(ctx, source, plain)
@@ -315,43 +315,6 @@ func (r *reconciliation) byDepth() []*catalog.Schema {
 	return list
 }
 
-// schemasOf tells apart the schemas whose records are compared with the ledger, those of
-// which only what changed can be told, and those that cannot be compared at all.
-func (r *reconciliation) schemasOf(source catalog.GapSource) (plain, alone, without []string) {
-	for _, s := range r.catalog.Schemas {
-		switch {
-		case source.Plan(s.Name) == nil:
-			without = append(without, s.Name)
-		case r.former != nil && !r.former.Continues(r.catalog, s):
-			// It begins with this snapshot.
-		case slices.Contains(r.ledgers, s.Name) && (r.former == nil || r.former.InLedger(r.former.Schema(s.Name))):
-			plain = append(plain, s.Name)
-		default:
-			alone = append(alone, s.Name)
-		}
-	}
-	return plain, alone, without
-}
-
-// dropped are the schemas and tables of the catalog in force before that nothing is
-// compared of: the source has no more what it says of them.
-func (r *reconciliation) dropped() (names []string) {
-	if r.former == nil {
-		return nil
-	}
-	for _, was := range r.former.Schemas {
-		if s := r.catalog.Schema(was.Name); s == nil || !r.former.Continues(r.catalog, s) {
-			names = append(names, was.Name)
-		}
-	}
-	for _, of := range catalog.RowTables() {
-		if was := r.former.RowTable(of); was != (schemas.TableName{}) && was != r.catalog.RowTable(of) {
-			names = append(names, was.String())
-		}
-	}
-	return names
-}
-
 // owned are the schemas whose rows name their account themselves.
 func (r *reconciliation) owned() (names []string) {
 	for _, s := range r.catalog.Schemas {
@@ -360,31 +323,6 @@ func (r *reconciliation) owned() (names []string) {
 		}
 	}
 	return names
-}
-
-// note says in words what is missed for good.
-func (r *reconciliation) note(alone, without, several []string) string {
-	note := "states in between, and logical messages, are missed for good"
-	if len(alone) > 0 {
-		note += "; the ledger lacks " + strings.Join(alone, ", ") + ": their deletes are missed, and a new record comes as an update"
-	}
-	if dropped := r.dropped(); len(dropped) > 0 {
-		note += "; what changed in the gap is missed of " + strings.Join(dropped, ", ") +
-			", since the source has no more what the former catalog says of its table, key or owner, or of the accounts, or does not publish it"
-	}
-	if len(without) > 0 {
-		note += "; not compared, since the table, its key or its owner cannot be read: " + strings.Join(without, ", ")
-	}
-	if len(several) > 0 {
-		note += "; the catalog's key is not unique in " + strings.Join(several, ", ") + ": records whose key another one has are left out"
-	}
-	if r.lost {
-		note += "; deletes of records that came and went after what the outbox has kept cannot be known"
-	}
-	if r.all {
-		note += "; the rows did not show what changed, so every record came as an update"
-	}
-	return note
 }
 
 // The rows that are looked up together.

@@ -308,6 +308,8 @@ type SnapshotWriter struct {
 	gap      *reconciliation // nil where nothing is compared
 	compared bool
 
+	described []*catalog.TableDescription
+
 	replaced map[route.RecordKey]bool // keys, and with no schema account ids, that hold U+FFFD
 }
 

@@ -223,5 +223,6 @@ func (p *Publisher) Undescribe(ctx context.Context, relation uint32, before sche
 
 // Describe keeps, with the first snapshot, how the source describes tables.
 func (w *SnapshotWriter) Describe(ctx context.Context, list []*catalog.TableDescription) error {
+	w.described = list
 	return describe(ctx, w.tx, list)
 }

@@ -47,7 +47,7 @@ func (l *snapshotLoad) findReplaced(ctx context.Context, source *gapSource, gap 
 		}
 		table := source.rows.tables[schema.Name]
 		relation := table.plan.Relation.OID
-		former, known := gap.Former(schema.Table)
+		former, known := gap.Former(schema)
 		rows, err := source.rows.tx.Query(ctx, replacedSQL(since), relation, known && former != relation)
 		if err == nil {
 			table.replaced, err = pgx.CollectRows(rows, pgx.RowTo[uint32])

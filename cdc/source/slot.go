@@ -118,6 +118,20 @@ func (r *Introspector) Inspect(ctx context.Context, cfg Config) (SlotState, erro
 	return s, err
 }
 
+// KeepsSlot reports whether the slot of cfg exists and has all WAL that it may still be asked
+// for.
+func KeepsSlot(ctx context.Context, cfg Config) (bool, error) {
+	cfg = cfg.WithDefaults()
+	r, err := NewIntrospector(ctx, cfg)
+	if err != nil {
+		return false, err
+	}
+	defer r.Close(ctx)
+	var s SlotState
+	err = r.inspectSlot(ctx, cfg, &s)
+	return s.Exists && !s.Lost, err
+}
+
 func (r *Introspector) WALEnd(ctx context.Context) (schemas.LSN, error) {
 	var end string
 	if err := r.conn.QueryRow(ctx, walEndSQL).Scan(&end); err != nil {

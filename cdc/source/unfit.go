@@ -15,9 +15,15 @@ import (
 type Unfit struct {
 	// Account says that the accounts cannot be read: nothing of the catalog can be used.
 	Account bool
+	// AccountColumns says that the account table lacks other columns that are named.
+	AccountColumns bool
 	// Schemas are those whose table, key or owner is gone, is not published, or may not
-	// be read, and those that are owned through them.
+	// be read.
 	Schemas []string
+	// Through are the others that are owned through one of Schemas.
+	Through []string
+	// Cut are the others whose tables lack columns of fields.
+	Cut []string
 	// Tables of rows that exist and cannot be followed.
 	Tables []catalog.RowTable
 }
@@ -43,7 +49,10 @@ func FindUnfit(ctx context.Context, cfg Config) (u Unfit, err error) {
 		bad[t.name] = t.fault(cfg) != nil || t.exists && (!t.logged || slices.Contains(unpublished, t.name))
 		if t.name == cfg.Catalog.Account.Table && t.description != nil {
 			relation := relationOf(t.description)
-			u.Account = relation.Column(cfg.Catalog.Account.ID) < 0 || relation.Column(cfg.Catalog.Account.URL) < 0
+			a := cfg.Catalog.Account
+			u.Account = relation.Column(a.ID) < 0 || relation.Column(a.URL) < 0
+			u.AccountColumns = slices.ContainsFunc([]string{a.Parent, a.Secret, a.Brand.Name, a.Brand.Accent, a.Brand.Support},
+				func(column string) bool { return column != "" && relation.Column(column) < 0 })
 		}
 	}
 	u.Account = u.Account || bad[cfg.Catalog.Account.Table]
@@ -59,8 +68,14 @@ func FindUnfit(ctx context.Context, cfg Config) (u Unfit, err error) {
 		}
 		source := &gapSource{rows: rows}
 		for _, s := range cfg.Catalog.Schemas {
-			if source.Plan(s.Name) == nil || throughBad(cfg.Catalog, s, bad) {
+			table := rows.tables[s.Name]
+			switch {
+			case bad[s.Table] || table.refused != "":
 				u.Schemas = append(u.Schemas, s.Name)
+			case source.Plan(s.Name) == nil || throughBad(cfg.Catalog, s, bad):
+				u.Through = append(u.Through, s.Name)
+			case slices.ContainsFunc(s.Fields, func(f catalog.Field) bool { return table.plan.Relation.Column(f.Column) < 0 }):
+				u.Cut = append(u.Cut, s.Name)
 			}
 		}
 		return nil

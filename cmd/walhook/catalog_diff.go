@@ -49,6 +49,8 @@ type catalogDifference struct {
 	accounts   bool     // others may count as accounts
 	// Lacks are the names of the file that the source does not have; null without a source.
 	Lacks catalog.Faults `json:"errors"`
+	// Gap is the one by which walhook is stopped; null for none.
+	Gap *diffGap `json:"gap"`
 }
 
 type catalogRead struct {
@@ -91,6 +93,11 @@ func newCatalogDiffCommand() *cobra.Command {
 			}
 			if d.accounts = otherAccounts(former, next); d.accounts && from == "" {
 				if d.Ends, err = endsOf(cmd.Context(), s, next); err != nil {
+					return err
+				}
+			}
+			if from == "" {
+				if d.Gap, err = gapOf(cmd.Context(), s, next); err != nil {
 					return err
 				}
 			}
@@ -269,14 +276,18 @@ func (d catalogDifference) print(w io.Writer) error {
 			fmt.Fprintf(&b, "  %s;\n", sqlLine(sql))
 		}
 	}
-	then, flag := "'walhook setup", ""
+	d.Gap.write(&b)
+	then, flag, how := "'walhook setup", "", "without a gap"
+	if d.Gap != nil {
+		flag, how = " --accept-gap", "after that"
+	}
 	if len(d.Lacks) > 0 {
 		then = "Then " + then
 	}
 	if d.Ends != nil && d.Ends.Accounts > 0 {
-		flag = " --" + acceptAccountChange
+		flag += " --" + acceptAccountChange
 	}
-	fmt.Fprintf(&b, "\n%s --catalog FILE%s' puts the file in force, without a gap.\n", then, flag)
+	fmt.Fprintf(&b, "\n%s --catalog FILE%s' puts the file in force, %s.\n", then, flag, how)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -119,3 +119,44 @@ func TestCatalogDiff_ComparesWithTheCatalogInForce(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// A file that comes while walhook is stopped by a gap is not put in force without one, and
+// what the source has no more as the catalog in force says is not told by that.
+func TestCatalogDiff_SaysWhatBecomesOfAGap(t *testing.T) {
+	t.Parallel()
+	former, _ := catalogFiles(t)
+	renamed := filepath.Join(t.TempDir(), "renamed.yaml")
+	if err := os.WriteFile(renamed, []byte("account: {table: public.account, id: id, url: url}\nschemas: {items: {table: public.ware, owner: account, fields: [id, account, n]}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := pgtest.Database(t)
+	db.Exec(t, `CREATE TABLE account (id int PRIMARY KEY, url text); CREATE TABLE item (id int PRIMARY KEY, account int, n int, note text);
+		CREATE TABLE note (id int PRIMARY KEY, account int)`)
+	slot := "diff_gap_" + db.Name
+	if out, err := walhook(t, "setup", "--catalog", former, "--source", db.URL, "--slot", slot); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	db.Exec(t, "ALTER TABLE item RENAME TO ware")
+	db.Exec(t, "DROP TABLE note")
+	out, err := walhook(t, "catalog", "diff", renamed, "--source", db.URL)
+	if err != nil || !strings.Contains(out, "in force, without a gap") || strings.Contains(out, "stopped") {
+		t.Errorf("before it: %v\n%s", err, out)
+	}
+	db.Exec(t, "SELECT pg_drop_replication_slot('"+slot+"')")
+	out, err = walhook(t, "catalog", "diff", renamed, "--source", db.URL)
+	if err != nil || strings.Contains(out, "without a gap") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"no more what that says: items.", "have them any more: notes.", "--accept-gap' puts the file in force, after that."} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing from\n%s", want, out)
+		}
+	}
+	if out, err := walhook(t, "setup", "--accept-gap", "--catalog", renamed, "--source", db.URL, "--slot", slot); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	note := ""
+	if err := db.Connect(t).QueryRow(t.Context(), "SELECT note FROM walhook.gap").Scan(&note); err != nil || !strings.Contains(note, "former one says: items; what changed in the gap is missed of notes,") {
+		t.Errorf("%v: the note is %q", err, note)
+	}
+}

@@ -77,6 +77,18 @@ func without(lines []string, schemas ...string) []string {
 	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return slices.Contains(schemas, strings.Fields(line)[2]) })
 }
 
+// inNewWords replaces text of lines, only of those of one schema where it says " of" which.
+func inNewWords(lines []string, pair [2]string) (list []string) {
+	text, schema, of := strings.Cut(pair[0], " of ")
+	for _, line := range lines {
+		if text != "" && (!of || strings.Fields(line)[2] == schema) {
+			line = strings.Replace(line, text, pair[1], 1)
+		}
+		list = append(list, line)
+	}
+	return list
+}
+
 func (w *gapWorld) note(t *testing.T) string {
 	t.Helper()
 	return w.text(t, w.box, "SELECT note FROM walhook.gap ORDER BY id DESC LIMIT 1")
@@ -191,23 +203,45 @@ func TestGap_AnotherCatalogAfterAnInterruption(t *testing.T) {
 	}
 }
 
-// Where the source has no more what the former catalog says of a schema, nothing of it can
-// be compared, and the gap's row names it. The given catalog counts for it at once.
+// Where the source has no more what the former catalog says of a schema, the given one
+// counts for it, if that has the same key. Otherwise nothing of it can be compared. The gap's
+// row names both.
 func TestGap_TheFormerCatalogCannotBeUsedAnyMore(t *testing.T) {
 	t.Parallel()
-	const notAnyMore = ", since the source has no more what the former catalog says of its table, key or owner, or of the accounts, or does not publish it"
+	const (
+		byFile     = "; compared as the new catalog file has them, since the source has no more what the former one says: "
+		notAnyMore = ", since the source has no more what the former catalog says, and the new file has none of the same name and key"
+	)
 	for name, test := range map[string]struct {
 		catalog []string
 		change  []string
+		byFile  []string
+		told    [2]string // by the given catalog, in place of the former one's
 		lost    []string
 	}{
 		"a key's column has another name": {
 			catalog: []string{"key: [country, number]", "key: [country, num]", "[country, number, note]", "[country, num, note]"},
+			change:  []string{"ALTER TABLE codes RENAME number TO num"}, byFile: []string{"codes"}, told: [2]string{`"number"`, `"num"`},
+		},
+		"a key's column has another name, and the file's key is shorter": {
+			catalog: []string{"key: [country, number]", "key: [country]", "[country, number, note]", "[country, num, note]"},
 			change:  []string{"ALTER TABLE codes RENAME number TO num"}, lost: []string{"codes"},
+		},
+		"a key's column has another name, and the file's key is another column": {
+			catalog: []string{"key: [country, number]", "key: [country, user_id]", "[country, number, note]", "[country, num, note]"},
+			change:  []string{"ALTER TABLE codes RENAME number TO num"}, lost: []string{"codes"},
+		},
+		"a field's column has another name": {
+			catalog: []string{"[country, number, note]", "[country, number, remark]"},
+			change:  []string{"ALTER TABLE codes RENAME note TO remark"}, told: [2]string{`,"note":"gap"} of codes`, `,"remark":"gap"}`},
 		},
 		"a table has another name, and others are owned through it": {
 			catalog: []string{"public.notes", "public.remarks"},
-			change:  []string{"ALTER TABLE notes RENAME TO remarks"}, lost: []string{"notes", "tags"},
+			change:  []string{"ALTER TABLE notes RENAME TO remarks"}, byFile: []string{"notes", "tags"},
+		},
+		"a table has another name, and the file lacks what is owned through it": {
+			catalog: []string{"public.notes", "public.remarks", "  tags: {table: public.tags, owner: {column: note_id, schema: notes}, fields: [id, note_id, tag]}\n", ""},
+			change:  []string{"ALTER TABLE notes RENAME TO remarks"}, byFile: []string{"notes", "tags"},
 		},
 		"a table is published no more": {
 			catalog: []string{"  tags: {table: public.tags, owner: {column: note_id, schema: notes}, fields: [id, note_id, tag]}\n", ""},
@@ -223,11 +257,24 @@ func TestGap_TheFormerCatalogCannotBeUsedAnyMore(t *testing.T) {
 		},
 		"an owner's column is gone": {
 			catalog: []string{"files: {table: public.files, owner: user_id, fields: [id, user_id, name]}", "files: {table: public.files, owner: of, fields: [id, of, name]}"},
-			change:  []string{"ALTER TABLE files RENAME user_id TO of"}, lost: []string{"files"},
+			change:  []string{"ALTER TABLE files RENAME user_id TO of"}, byFile: []string{"files"}, told: [2]string{`"user_id":7,"name":"gap"} of files`, `"of":7,"name":"gap"}`},
 		},
 		"the table of accounts has another name": {
 			catalog: []string{"public.users", "public.customers"},
-			change:  []string{"ALTER TABLE users RENAME TO customers"}, lost: []string{"calls", "codes", "files", "items", "notes", "tags", "users"},
+			change:  []string{"ALTER TABLE users RENAME TO customers"}, byFile: []string{"calls", "codes", "files", "items", "notes", "tags", "users"},
+		},
+		"the column of account ids has another name": {
+			catalog: []string{"{table: public.users, id: id,", "{table: public.users, id: number,", "owner: id, fields: [id,", "owner: number, fields: [number,"},
+			change:  []string{"ALTER TABLE users RENAME id TO number"}, byFile: []string{"calls", "codes", "files", "items", "notes", "tags", "users"},
+		},
+		"the column of URLs has another name": {
+			catalog: []string{"web_hook_url", "hook_url"},
+			change:  []string{"ALTER TABLE users RENAME web_hook_url TO hook_url"},
+		},
+		"the account table is another one": {
+			catalog: []string{"public.users, id: id", "public.users, id: code", "owner: id, fields: [id,", "owner: code, fields: [code,"},
+			change:  []string{"ALTER TABLE users DROP CONSTRAINT users_pkey, ADD code text; UPDATE users SET code = id; ALTER TABLE users DROP id, ADD PRIMARY KEY (code)"},
+			lost:    []string{"calls", "codes", "files", "items", "notes", "tags", "users"},
 		},
 		"the table of results is gone": {
 			catalog: []string{"results: {table: public.async_results}\n", ""},
@@ -242,10 +289,13 @@ func TestGap_TheFormerCatalogCannotBeUsedAnyMore(t *testing.T) {
 			w.exec(t, test.change...)
 			w.cfg.Catalog = w.catalog(t, replaced(t, test.catalog...))
 			w.setup(t, source.Reconcile)
-			wantTold(t, w.told(t), without(told, test.lost...)...)
+			wantTold(t, w.told(t), without(inNewWords(told, test.told), test.lost...)...)
 			want := onlyStates
 			if !slices.Contains(test.lost, "calls") {
 				want += lacksCalls
+			}
+			if test.byFile != nil {
+				want += byFile + strings.Join(test.byFile, ", ")
 			}
 			if test.lost != nil {
 				want += "; what changed in the gap is missed of " + strings.Join(test.lost, ", ") + notAnyMore

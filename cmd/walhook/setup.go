@@ -48,7 +48,9 @@ newer: new records as inserts, changed ones as updates, and deletes with the key
 of those that are gone. Results and emitted events of the gap follow where their
 rows are still there. States in between and logical messages are missed for good.
 --no-reconcile leaves this out. The catalog in force counts for the gap; another
-file takes effect after it, as any changed catalog.`
+file takes effect after it, as any changed catalog. Where the source has no more
+what the catalog in force says (a table or column has another name), the file
+counts for the gap too.`
 
 func newSetupCommand() *cobra.Command {
 	var dryRun, acceptGap, noReconcile, acceptAccounts bool

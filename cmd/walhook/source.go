@@ -69,9 +69,12 @@ func prepare(ctx context.Context, from source.Config, store *outbox.Store, outbo
 	}
 	// An interrupted snapshot may be that of a gap.
 	if over == source.Reconcile || over == source.Refuse && stored.Source == (schemas.Source{}) {
-		if current.Catalog, err = catalogOfGap(ctx, from, store, log); err != nil {
+		by, err := catalogOfGap(ctx, from, store)
+		if err != nil {
 			return false, err
 		}
+		by.log(log)
+		current.Catalog = by.catalog
 	}
 	if err := source.Snapshot(ctx, current, store.Publisher(current.Catalog), over, log); err != nil {
 		return false, err
@@ -95,36 +98,6 @@ func catalogInForce(ctx context.Context, store *outbox.Store, given *catalog.Cat
 		}
 	}
 	return given, nil
-}
-
-// catalogOfGap returns the catalog by which a snapshot is compared with what was known
-// before a gap: the one in force, so that what changed in the gap is sent by it, as the
-// stream would have. The one that is given comes after that, without a gap. Where the
-// source has no more what the one in force says of a schema, or where that has no table of
-// results or events, the given one counts at once; the gap's note names such schemas.
-func catalogOfGap(ctx context.Context, from source.Config, store *outbox.Store, log *zap.Logger) (*catalog.Catalog, error) {
-	inForce, err := store.CatalogInForce(ctx)
-	if err != nil || inForce == nil || inForce.Same(from.Catalog) {
-		return from.Catalog, err
-	}
-	by := from
-	by.Catalog = inForce
-	unfit, err := source.FindUnfit(ctx, by)
-	if err != nil {
-		return nil, err
-	}
-	tables := unfit.Tables
-	for _, of := range catalog.RowTables() {
-		if inForce.RowTable(of) == (schemas.TableName{}) && !inForce.Names(from.Catalog.RowTable(of)) {
-			tables = append(tables, of)
-		}
-	}
-	mixed, err := inForce.With(from.Catalog, unfit.Schemas, tables)
-	if unfit.Account || err != nil {
-		log.Warn("the catalog in force cannot be used any more, and counts no more from this snapshot on", zap.Bool("accounts", unfit.Account), zap.Strings("schemas", unfit.Schemas), zap.Error(err))
-		return from.Catalog, nil
-	}
-	return mixed, nil
 }
 
 // adoptPoll is how often setup looks whether the catalog is in force.

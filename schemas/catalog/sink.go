@@ -26,8 +26,8 @@ type GapSink interface {
 	// Since is between which transactions a row was written that may have changed in the
 	// gap. Its Xmin is 0 where every row may have.
 	Since() schemas.Visible
-	// Former is the table that had a name before the gap, by its OID.
-	Former(table schemas.TableName) (relation uint32, known bool)
+	// Former is the table that a schema had before the gap, by its OID.
+	Former(schema *Schema) (relation uint32, known bool)
 	// Record takes a record of the snapshot.
 	Record(ctx context.Context, record Record) error
 	// Tell comes last. It asks for the rows of what was missed.

@@ -8,13 +8,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// With returns c with some parts as other has them: schemas by their names, and the tables
-// of results and events. It leaves out what other lacks. The error says that these parts
-// do not go together.
-func (c *Catalog) With(other *Catalog, names []string, tables []RowTable) (*Catalog, error) {
+// Parts are parts of a catalog.
+type Parts struct {
+	Account bool     // the account table and its columns
+	Schemas []string // by their names
+	Tables  []RowTable
+}
+
+// With returns c with some parts as other has them. It leaves out what other lacks. The
+// error says that these parts do not go together.
+func (c *Catalog) With(other *Catalog, parts Parts) (*Catalog, error) {
 	// What both lack is no part, and a file that stays the same is the same catalog.
-	tables = slices.DeleteFunc(slices.Clone(tables), func(of RowTable) bool { return c.RowTable(of) == other.RowTable(of) })
-	if len(names)+len(tables) == 0 {
+	tables := slices.DeleteFunc(slices.Clone(parts.Tables), func(of RowTable) bool { return c.RowTable(of) == other.RowTable(of) })
+	if !parts.Account && len(parts.Schemas)+len(tables) == 0 {
 		return c, nil
 	}
 	document, into, err := c.document()
@@ -25,13 +31,16 @@ func (c *Catalog) With(other *Catalog, names []string, tables []RowTable) (*Cata
 	if err != nil {
 		return nil, err
 	}
-	if len(names) > 0 {
+	if parts.Account {
+		take(into, from, "account")
+	}
+	if len(parts.Schemas) > 0 {
 		_, list := member(into, "schemas")
 		_, others := member(from, "schemas")
 		if list == nil || list.Kind != yaml.MappingNode {
 			return nil, errors.New("the schemas of the catalog in force are not a map of their own")
 		}
-		for _, name := range names {
+		for _, name := range parts.Schemas {
 			take(list, others, name)
 		}
 	}

@@ -16,7 +16,7 @@ schemas:
 results: {table: public.results}
 `
 	withOther = `
-account: {table: public.users, id: id, url: url}
+account: {table: public.people, id: number, url: hook}
 schemas:
   a: {table: public.aa, key: [x], owner: user_id, fields: [x, user_id]}
   c: {table: public.c, owner: {column: d_id, schema: d}, fields: [id, d_id]}
@@ -40,6 +40,7 @@ func TestWith_TakesPartsOfAnotherCatalog(t *testing.T) {
 	for name, test := range map[string]struct {
 		schemas []string
 		tables  []RowTable
+		account bool
 		names   string
 		refused string
 	}{
@@ -50,9 +51,10 @@ func TestWith_TakesPartsOfAnotherCatalog(t *testing.T) {
 		"one owned through one that is lacked": {schemas: []string{"c"}, refused: `schema "d" is not in the catalog`},
 		"with that":                            {schemas: []string{"c", "d"}, names: "a b c d"},
 		"the tables of rows":                   {tables: RowTables(), names: "a b c"},
+		"the accounts":                         {account: true, names: "a b c"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := one.With(other, test.schemas, test.tables)
+			got, err := one.With(other, Parts{Account: test.account, Schemas: test.schemas, Tables: test.tables})
 			if test.refused != "" {
 				if err == nil || !strings.Contains(err.Error(), test.refused) {
 					t.Errorf("the error is %v", err)
@@ -83,12 +85,15 @@ func TestWith_TakesPartsOfAnotherCatalog(t *testing.T) {
 					t.Errorf("%s are in %s", of, got.RowTable(of))
 				}
 			}
+			if from := map[bool]*Catalog{false: one, true: other}[test.account]; got.Account != from.Account {
+				t.Errorf("the accounts are %+v", got.Account)
+			}
 			if len(got.Hooks()) != len(one.Hooks()) {
 				t.Error("it has other hooks")
 			}
 		})
 	}
-	if same, err := one.With(one, nil, RowTables()); err != nil || same != one {
+	if same, err := one.With(one, Parts{Tables: RowTables()}); err != nil || same != one {
 		t.Errorf("with its own tables it is another catalog, %v", err)
 	}
 }
@@ -96,7 +101,7 @@ func TestWith_TakesPartsOfAnotherCatalog(t *testing.T) {
 // The built-in catalogs say the same after all their schemas were taken from themselves.
 func TestWith_WritesWhatItRead(t *testing.T) {
 	for _, built := range []*Catalog{Carrier(), Platform()} {
-		again, err := built.With(built, built.schemaNames(), nil)
+		again, err := built.With(built, Parts{Account: true, Schemas: built.schemaNames()})
 		if err != nil {
 			t.Fatal(err)
 		}
