@@ -117,3 +117,20 @@ func TestGap_ANewNameOfATableOrAnotherTable(t *testing.T) {
 		})
 	}
 }
+
+// A file that names a column of accounts that is gone is refused before a slot is made.
+func TestGap_RefusesAFileThatNamesAccountsWrongly(t *testing.T) {
+	t.Parallel()
+	w := newCatalogWorld(t)
+	w.loseSlot(t)
+	w.exec(t, "ALTER TABLE users RENAME web_hook_url TO hook_url")
+	err := w.trySetup(t.Context(), t, source.Reconcile)
+	if err == nil || !strings.Contains(err.Error(), "has no column web_hook_url, which the catalog names") || !strings.Contains(err.Error(), "catalog check") {
+		t.Fatalf("setup says %v", err)
+	}
+	if slots := w.text(t, w.conn, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1", w.cfg.Slot); slots != "0" {
+		t.Errorf("%s slots are left", slots)
+	}
+	w.cfg.Catalog = w.catalog(t, replaced(t, "web_hook_url", "hook_url"))
+	w.setup(t, source.Reconcile)
+}

@@ -76,6 +76,11 @@ func prepare(ctx context.Context, from source.Config, store *outbox.Store, outbo
 		by.log(log)
 		current.Catalog = by.catalog
 	}
+	if over != source.Refuse || stored.Source == (schemas.Source{}) {
+		if err := source.CheckAccount(ctx, current); err != nil {
+			return false, err
+		}
+	}
 	if err := source.Snapshot(ctx, current, store.Publisher(current.Catalog), over, log); err != nil {
 		return false, err
 	}
