@@ -106,6 +106,7 @@ func TestEvents_ShowTheStateOfEach(t *testing.T) {
 		}
 	}
 	w.want(t, 400, token, "POST", "/v2/accounts/7/webhooks/"+id+"/replay", `{"data":{"since":"yesterday"}}`)
+	w.want(t, 200, token, "POST", "/v2/accounts/7/webhooks/"+id, `{"data":{"enabled":true}}`)
 	wantMostIDs(t, w, token, "/v2/accounts/7/webhooks/"+id)
 	w.want(t, 400, token, "POST", "/v2/accounts/7/webhooks/"+id+"/replay", `{"data":{"since":"2020-01-01T00:00:00Z","event_ids":["evt_1"]}}`)
 }
@@ -114,17 +115,17 @@ func TestEvents_ShowTheStateOfEach(t *testing.T) {
 // refuse with the bound and do nothing of.
 func wantMostIDs(t *testing.T, w *world, token, webhook string) {
 	t.Helper()
-	ids := func(n int) string {
-		list := slices.Repeat([]string{`"evt_1"`}, n)
+	ids := func(id string, n int) string {
+		list := slices.Repeat([]string{`"` + id + `"`}, n)
 		return `{"data":{"event_ids":[` + strings.Join(list, ",") + `]}}`
 	}
 	before := len(w.want(t, 200, token, "GET", webhook+"/replay", "").list(t))
-	for _, call := range []string{"/replay", "/retry"} {
-		r := w.want(t, 400, token, "POST", webhook+call, ids(1001))
+	for call, id := range map[string]string{"/replay": "evt_2", "/retry": "evt_4"} { // one was delivered, one waits for a retry
+		r := w.want(t, 400, token, "POST", webhook+call, ids(id, 1001))
 		if why := fmt.Sprint(r.body["data"].(map[string]any)["event_ids"]); !strings.Contains(why, "1000") {
 			t.Errorf("%s of 1,001 ids: %s", call, r.text)
 		}
-		w.want(t, 202, token, "POST", webhook+call, ids(1000))
+		w.want(t, 202, token, "POST", webhook+call, ids(id, 1000))
 	}
 	if after := len(w.want(t, 200, token, "GET", webhook+"/replay", "").list(t)); after != before+1 {
 		t.Errorf("%d replays, want %d", after, before+1)

@@ -21,6 +21,7 @@ const dividedItems = `
 func TestReader_ReadsABacklogByTheCatalogOfItsTime(t *testing.T) {
 	t.Parallel()
 	const asPartitions = "CREATE PUBLICATION walhook FOR TABLE users, items, notes"
+	const every = "CREATE PUBLICATION walhook FOR ALL TABLES" // another table in a published one's place is no gap
 	const asRoot = asPartitions + " WITH (publish_via_partition_root = true)"
 	for _, test := range []struct {
 		name        string
@@ -55,9 +56,9 @@ func TestReader_ReadsABacklogByTheCatalogOfItsTime(t *testing.T) {
 			want: []string{"insert public.items new(id*=21 user_id=7 name=a)"},
 		},
 		{
-			name: "the root renamed, and another in its place", setup: dividedItems, publication: asPartitions,
+			name: "the root renamed, and another in its place", setup: dividedItems, publication: every,
 			run: []string{"INSERT INTO items VALUES (1, 7, 'a')", "ALTER TABLE items RENAME TO old_items",
-				"BEGIN; CREATE TABLE items (id int PRIMARY KEY, user_id int, name text); ALTER PUBLICATION walhook ADD TABLE items; COMMIT"},
+				"CREATE TABLE items (id int PRIMARY KEY, user_id int, name text)"},
 			want: []string{"insert public.items new(id*=1 user_id=7 name=a)"},
 		},
 		{
@@ -68,11 +69,11 @@ func TestReader_ReadsABacklogByTheCatalogOfItsTime(t *testing.T) {
 			want: []string{"insert public.items new(id*=91 user_id=7 name=a)"},
 		},
 		{
-			name: "a table swapped for another and dropped", publication: asPartitions,
+			name: "a table swapped for another and dropped", publication: every,
 			setup: "ALTER TABLE items REPLICA IDENTITY FULL",
 			run: []string{"INSERT INTO items VALUES (1, 7, 'a')", "UPDATE items SET id = 2",
 				"BEGIN; CREATE TABLE fresh (LIKE items INCLUDING ALL); ALTER TABLE items RENAME TO old_items; ALTER TABLE fresh RENAME TO items;" +
-					"ALTER TABLE items REPLICA IDENTITY FULL; ALTER PUBLICATION walhook ADD TABLE items; DROP TABLE old_items; INSERT INTO items VALUES (3, 7, 'c'); COMMIT"},
+					"ALTER TABLE items REPLICA IDENTITY FULL; DROP TABLE old_items; INSERT INTO items VALUES (3, 7, 'c'); COMMIT"},
 			want: []string{"insert public.items new(id*=1 user_id=7 name=a)",
 				"update public.items old(id*=1 user_id=7 name=a) new(id*=2 user_id=7 name=a)", "insert public.items new(id*=3 user_id=7 name=c)"},
 		},
