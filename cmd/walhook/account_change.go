@@ -48,13 +48,11 @@ func stakesText(s admin.Stakes) string {
 // checkAccounts refuses the catalog of cfg if it ends accounts for good. A catalog file
 // with a wrong account.id looks like any other.
 func checkAccounts(ctx context.Context, cfg source.Config, store *outbox.Store) error {
-	// The source first: where the outbox is in the same database, that it cannot be reached is
-	// a matter of --source.
-	reachable, err := source.NewIntrospector(ctx, cfg)
-	if err != nil {
+	// The source first: what setup cannot do without is said before what the outbox says,
+	// which may be in the same database.
+	if _, err := source.PlanSetup(ctx, cfg); err != nil {
 		return err
 	}
-	reachable.Close(ctx)
 	former, err := store.CatalogInForce(ctx)
 	if err != nil || former == nil || !otherAccounts(former, cfg.Catalog) {
 		return err
