@@ -61,27 +61,33 @@ func TestCounts_AreExact(t *testing.T) {
 	w.want(t, 404, w.token(t, "8", ""), "GET", "/v2/accounts/8/webhooks/"+first+"/attempts/counts", "")
 }
 
+const each = 40 // attempts in every step of countEven
+
+// countEven counts as a table would that has each attempts in every step.
+func countEven(_ context.Context, ranges []admin.CountRange, step time.Duration, most int64) (counts []admin.AttemptCount, ended *admin.AttemptCount, err error) {
+	for i, r := range ranges {
+		for at := r.To.Add(-step); !at.Before(r.From) && most > 0; at = at.Add(-step) {
+			n := min(most, each)
+			most -= n
+			counts = append(counts, admin.AttemptCount{Range: i, Step: at.Unix() / 300, Delivered: n})
+		}
+	}
+	if most == 0 {
+		ended = &counts[len(counts)-1]
+	}
+	return counts, ended, nil
+}
+
 // Counting reads a bounded number of rows at a time, says "at least" until it is through,
 // and then reads only the newest again.
 func TestCounts_GoOnWhereTheyEnded(t *testing.T) {
 	now := time.Date(2026, 3, 9, 12, 2, 0, 0, time.UTC)
-	const each = 40 // attempts in every step
 	var asked []admin.CountRange
 	c := &attemptCounter{now: func() time.Time { return now }, rows: 1000, until: countFor, known: map[int64]map[int64]stepCount{}}
-	c.count = func(_ context.Context, ranges []admin.CountRange, step time.Duration, most int64) (counts []admin.AttemptCount, ended *admin.AttemptCount, err error) {
+	c.count = func(ctx context.Context, ranges []admin.CountRange, step time.Duration, most int64) (counts []admin.AttemptCount, ended *admin.AttemptCount, err error) {
 		asked = ranges
-		for i, r := range ranges {
-			for at := r.To.Add(-step); !at.Before(r.From) && most > 0; at = at.Add(-step) {
-				n := min(most, each)
-				most -= n
-				counts = append(counts, admin.AttemptCount{Range: i, Step: at.Unix() / 300, Delivered: n})
-			}
-		}
-		if most == 0 {
-			ended = &counts[len(counts)-1]
-		}
 		now = now.Add(countFor + 1) // one statement a call
-		return counts, ended, nil
+		return countEven(ctx, ranges, step, most)
 	}
 	calls := 0
 	for last := int64(0); ; calls++ {
@@ -128,21 +134,7 @@ func TestCounts_AStepMayHaveTooMany(t *testing.T) {
 // What a call has no time for is counted after its answer, so that a page that shows the
 // counts is quick and the next one has them all.
 func TestCounts_ContinueAfterTheAnswer(t *testing.T) {
-	const each = 40
-	count := func(_ context.Context, ranges []admin.CountRange, step time.Duration, most int64) (counts []admin.AttemptCount, ended *admin.AttemptCount, err error) {
-		for i, r := range ranges {
-			for at := r.To.Add(-step); !at.Before(r.From) && most > 0; at = at.Add(-step) {
-				n := min(most, each)
-				most -= n
-				counts = append(counts, admin.AttemptCount{Range: i, Step: at.Unix() / 300, Delivered: n})
-			}
-		}
-		if most == 0 {
-			ended = &counts[len(counts)-1]
-		}
-		return counts, ended, nil
-	}
-	c := &attemptCounter{count: count, now: time.Now, rows: 1000, until: -1, after: time.Minute, known: map[int64]map[int64]stepCount{}}
+	c := &attemptCounter{count: countEven, now: time.Now, rows: 1000, until: -1, after: time.Minute, known: map[int64]map[int64]stepCount{}}
 	first, err := c.of(t.Context(), []int64{5})
 	if err != nil || !first.AtLeast || first.Delivered > 1000 {
 		t.Fatalf("%+v, %v; want one statement's", first, err)

@@ -12,10 +12,11 @@ import (
 	"path"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
+
+	"walhook/schemas"
 )
 
 //go:embed templates texts
@@ -159,6 +160,5 @@ func (v *visit) unreadable(err error) {
 	v.fail(http.StatusInternalServerError, "error.internal")
 }
 
-// storable reports whether PostgreSQL can hold a text. It cannot hold NUL, nor what is not
-// UTF-8.
-func storable(text string) bool { return utf8.ValidString(text) && !strings.Contains(text, "\x00") }
+// storable reports whether PostgreSQL can hold a text as it is.
+func storable(text string) bool { return schemas.Storable(text) == text }
