@@ -97,6 +97,7 @@ func notFound(message string) *failure { return fail(http.StatusNotFound, messag
 const (
 	kindRequired = "required"
 	kindInvalid  = "invalid"
+	kindConflict = "conflict"
 	kindReadOnly = "readonly"
 )
 
@@ -122,6 +123,11 @@ func (f faults) failure() *failure {
 		}
 	}
 	return &failure{status: http.StatusBadRequest, message: strings.Join(texts, "; "), fields: f}
+}
+
+// conflict is a 409 about a field: its value is right, but nothing can be done for it now.
+func conflict(field, message string) *failure {
+	return &failure{status: http.StatusConflict, message: field + ": " + message, fields: faults{field: {kindConflict: {message}}}}
 }
 
 // err returns nil when there are no faults.

@@ -91,7 +91,7 @@ func bodyOf(data *huma.Schema) *huma.Schema {
 
 // shownOnly are read-only fields. A client may leave them in a webhook that it sends
 // back. id is one of them, since Kazoo's documents show it in requests.
-var shownOnly = []string{"id", "endpoint", "account_id", "state", "disable_reason", "created_at", "changed_at", "health"}
+var shownOnly = []string{"id", "endpoint", "account_id", "state", "disable_reason", "disabled_by", "created_at", "changed_at", "health"}
 
 // fields are the members of a body's data that the schema has and whose values it
 // allows.

@@ -94,7 +94,7 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 	var made *answer[replay]
 	asked, err = s.cfg.Admin.CreateRequest(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
 		if len(kept) > 0 && r.Total == 0 {
-			return nil, fail(http.StatusConflict, stillWait(len(kept)))
+			return nil, conflict("event_ids", stillWait(len(kept)))
 		}
 		made = answerOf(shownReplay(&r), sent.warnings, expect(&r, kept))
 		return once.write(made)
@@ -133,7 +133,7 @@ func (s *subscriptions) keptEvents(ctx context.Context, w *admin.Webhook, ids []
 
 // stillWait says why a replay sends none, or not all, of the events that it names.
 func stillWait(n int) string {
-	return fmt.Sprintf("event_ids: %d of them are not sent again: they still wait, or are past retention; POST …/retry sends now what waits for a retry", n)
+	return fmt.Sprintf("%d of them are not sent again: they still wait, or are past retention; POST …/retry sends now what waits for a retry", n)
 }
 
 // expect warns about the parts of a request that a replay cannot fulfil. kept are its
@@ -146,7 +146,7 @@ func expect(asked *admin.Request, kept []string) (warnings []string) {
 		return warnings
 	}
 	if late := len(kept) - int(asked.Total); late > 0 {
-		warnings = append(warnings, stillWait(late))
+		warnings = append(warnings, "event_ids: "+stillWait(late))
 	}
 	if asked.Total == 0 {
 		warnings = append(warnings, "nothing to send")

@@ -66,12 +66,12 @@ func (s *subscriptions) retryOnce(ctx context.Context, in *replayInput, once cre
 	}
 	var made *answer[retried]
 	done, err := s.cfg.Admin.RetryNow(ctx, callOf(ctx).caller(), w.Account, w.ID, ids, once.once, func(done admin.Retried) ([]byte, error) {
-		idle := fmt.Sprintf("event_ids: %d of them wait for no retry: they are being sent, wait for their first attempt, or were delivered or dead-lettered, in which case POST …/replay sends them again", len(done.Idle))
+		idle := fmt.Sprintf("%d of them wait for no retry: they are being sent, wait for their first attempt, or were delivered or dead-lettered, in which case POST …/replay sends them again", len(done.Idle))
 		switch {
 		case len(done.Idle) > 0 && done.Waiting == 0 && !done.Probes:
-			return nil, fail(http.StatusConflict, idle)
+			return nil, conflict("event_ids", idle)
 		case len(done.Idle) > 0:
-			warnings = append(warnings, idle)
+			warnings = append(warnings, "event_ids: "+idle)
 		case done.Due == 0 && !done.Probes:
 			warnings = append(warnings, "nothing waits for a retry that is not due yet")
 		}

@@ -36,6 +36,7 @@ type webhook struct {
 	Enabled             bool            `json:"enabled"`
 	State               string          `json:"state" enum:"active,disabled,cleared,unusable"`
 	DisableReason       string          `json:"disable_reason,omitempty" doc:"why nothing is sent"`
+	DisabledBy          string          `json:"disabled_by,omitempty" enum:"account,operator,walhook" doc:"who disabled it; what an operator disabled, only an operator enables"`
 	HeldSince           *time.Time      `json:"held_since,omitempty" doc:"the time since which walhook cannot send: in state unusable disable_reason says why, otherwise held_reason"`
 	HeldReason          string          `json:"held_reason,omitempty"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`
@@ -55,7 +56,7 @@ func shown(w *admin.Webhook) webhook {
 		ID: w.ID, Endpoint: w.Endpoint, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
 		Retries: w.Retries, RateLimit: finite(w.RateLimit), CustomData: w.CustomData,
-		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason,
+		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason, DisabledBy: w.DisabledBy,
 		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
 		InitialState: w.InitialState, Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),
 	}

@@ -17,7 +17,7 @@ type auditPage struct {
 	Actions []string
 	Filter  map[string]string // as it was asked for
 	Next    string
-	Fault   string
+	Faults  map[string]string // of the filter's fields, and of the page's address, by "from"
 }
 
 // Filtered reports whether it shows only some lines.
@@ -33,10 +33,10 @@ func (p auditPage) Filtered() bool {
 // audit lists who did what, of all accounts.
 func (p *Portal) audit(v *visit) {
 	query := v.r.URL.Query()
-	page := auditPage{Actions: admin.Actions(), Filter: map[string]string{}}
+	page := auditPage{Actions: admin.Actions(), Filter: map[string]string{}, Faults: map[string]string{}}
 	for _, name := range []string{"account", "actor", "action", "since", "until"} {
 		if page.Filter[name] = query.Get(name); !storable(page.Filter[name]) {
-			page.Fault = p.pages.text("audit.text")
+			page.Faults[name] = p.pages.text("audit.text")
 		}
 	}
 	filter := admin.ActFilter{Account: page.Filter["account"], Actor: page.Filter["actor"], Action: page.Filter["action"]}
@@ -46,17 +46,17 @@ func (p *Portal) audit(v *visit) {
 		}
 		var err error
 		if *to, err = time.Parse(time.RFC3339, sinceOf(page.Filter[name])); err != nil {
-			page.Fault = p.pages.text("audit.time")
+			page.Faults[name] = p.pages.text("audit.time")
 		}
 	}
 	var before *admin.ActKey
 	if from := query.Get("from"); from != "" {
 		before = &admin.ActKey{}
 		if err := json.Unmarshal([]byte(from), before); err != nil {
-			page.Fault = p.pages.text("audit.page")
+			page.Faults["from"] = p.pages.text("audit.page")
 		}
 	}
-	if page.Fault != "" {
+	if len(page.Faults) > 0 {
 		v.show(http.StatusBadRequest, "audit", page)
 		return
 	}

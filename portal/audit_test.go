@@ -30,7 +30,7 @@ func TestAudit_ShowsWhoDidWhat(t *testing.T) {
 	}
 	o.get(t, "audit?account=8").want(t, http.StatusOK, "Nothing is in the audit")
 	for _, wrong := range []string{"account=%00", "account=%ff", "from=x", "since=yesterday"} { // not the whole list instead
-		o.get(t, "audit?"+wrong).want(t, http.StatusBadRequest, `role="alert"`, "Nothing is in the audit")
+		o.get(t, "audit?"+wrong).want(t, http.StatusBadRequest, "Nothing is shown, because the filter is wrong.")
 	}
 	o.get(t, "accounts?q=%00%ff").want(t, http.StatusOK)
 

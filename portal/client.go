@@ -21,6 +21,7 @@ type reply struct {
 	Warnings []string
 	Next     string // start key of the next page
 	ETag     string
+	After    string // Retry-After, in seconds
 }
 
 // OK reports whether the call succeeded.
@@ -56,7 +57,18 @@ func (v *visit) call(method, path string, query url.Values, body, out any, heade
 	}
 	answer := &answer{header: http.Header{}}
 	v.p.cfg.API.ServeHTTP(answer, request)
-	return answer.read(out)
+	r, err := answer.read(out)
+	if r.After != "" && !r.OK() {
+		v.after = r.After
+		r.Message = strings.TrimSpace(sentence(r.Message) + " " + v.p.pages.text("wait", r.After))
+	}
+	return r, err
+}
+
+// stands reports whether the API refuses events that were named because they do not wait
+// for that any more, or still wait: what a button pressed twice asks for.
+func (r reply) stands() bool {
+	return r.Status == http.StatusConflict && len(r.Fields["event_ids"]) > 0
 }
 
 // once is the header by which the API does once what a form asks for, however often it is
@@ -103,7 +115,7 @@ func (a *answer) read(out any) (reply, error) {
 		Warnings     []string        `json:"warnings"`
 		NextStartKey string          `json:"next_start_key"`
 	}
-	r := reply{Status: a.status, ETag: a.header.Get("ETag")}
+	r := reply{Status: a.status, ETag: a.header.Get("ETag"), After: a.header.Get("Retry-After")}
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {
 		r.Message = strings.TrimSpace(a.body.String())
 		return r, nil

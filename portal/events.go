@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,6 +74,19 @@ func percent(sent, total int64, done bool) int {
 
 const pageSize = "50"
 
+// eventFilter are the fields of the filter of events.
+var eventFilter = []string{"state", "schema", "type", "record", "since", "until"}
+
+// within reports whether there are faults, and each is at one of the fields.
+func within(faults map[string]string, fields []string) bool {
+	for name := range faults {
+		if !slices.Contains(fields, name) {
+			return false
+		}
+	}
+	return len(faults) > 0
+}
+
 // events lists the events of a webhook, newest first.
 func (p *Portal) events(v *visit) {
 	asked := v.r.URL.Query()
@@ -85,7 +99,7 @@ func (p *Portal) events(v *visit) {
 		query.Set("start_key", from)
 	}
 	filter := url.Values{}
-	for _, name := range []string{"state", "schema", "type", "record", "since", "until"} {
+	for _, name := range eventFilter {
 		text := asked.Get(name)
 		if strings.TrimSpace(text) == "" { // the API refuses empty parameters
 			continue
@@ -104,9 +118,15 @@ func (p *Portal) events(v *visit) {
 	}
 	var list []event
 	page, err := v.call(http.MethodGet, v.hookPath("/events"), query, nil, &list)
-	status, message := http.StatusOK, ""
+	status, message, faults := http.StatusOK, "", map[string]string{}
 	if err == nil && page.Status == http.StatusBadRequest { // the filter is wrong
-		status, message = page.Status, page.Message
+		status = page.Status
+		for name, wrong := range page.Fields {
+			faults[name] = sentence(strings.Join(wrong, "; "))
+		}
+		if !within(faults, eventFilter) { // such as where the page begins
+			message = page.Message
+		}
 	} else if !v.accept(page, err) {
 		return
 	}
@@ -115,7 +135,7 @@ func (p *Portal) events(v *visit) {
 		return
 	}
 	v.show(status, "events", map[string]any{
-		"Message": message,
+		"Message": message, "Faults": faults, "Wrong": status != http.StatusOK,
 		"Webhook": w, "Events": list, "Next": page.Next, "First": asked.Get("from") == "", "Replays": replays, "Filter": filter, "Query": filter.Encode(),
 		"Schemas": p.cfg.Offer(v.r.Context()).Schemas,
 	})
@@ -181,15 +201,19 @@ func (p *Portal) replay(v *visit) {
 		body["dry_run"] = true
 		var counted replay
 		r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, &counted)
+		r.Warnings = nil // the page says in its own words that there is nothing
 		v.answered(r, err, func(page *webhookPage) { page.Counted, page.Since = &counted, v.r.PostFormValue("since") })
 		return
 	}
 	r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, nil, v.once()...)
-	if err == nil && r.OK() {
+	switch {
+	case err == nil && r.OK():
 		v.toHook("replay", "events")
-		return
+	case r.stands():
+		v.toHook("not_replayed", "events")
+	default:
+		v.answered(r, err, nil)
 	}
-	v.answered(r, err, nil)
 }
 
 // sinceOf reads what a browser sends for a date and a time, which count as UTC. The API

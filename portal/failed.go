@@ -93,8 +93,11 @@ func (v *visit) retryThen(done string) {
 		body["event_ids"] = ids
 	}
 	r, err := v.call(http.MethodPost, v.hookPath("/retry"), nil, body, nil)
+	if r.stands() {
+		done = "not_retried"
+	}
 	switch {
-	case err != nil || !r.OK():
+	case err != nil || !r.OK() && !r.stands():
 		v.answered(r, err, nil)
 	case len(ids) == 1:
 		v.toHook(done, "events", ids[0])

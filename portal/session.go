@@ -27,6 +27,7 @@ type visit struct {
 	cookie  string
 	account string // of the page; "" on the operator's own pages
 	invited string // whose portal the page looks like, outside of a session; "" for nobody's
+	after   string // in how many seconds the API, which refused something, may be asked again
 }
 
 // visit finds the session of a request, or answers with the way to one.

@@ -32,6 +32,7 @@ type webhook struct {
 	Enabled             bool            `json:"enabled"`
 	State               string          `json:"state"`
 	DisableReason       string          `json:"disable_reason"`
+	DisabledBy          string          `json:"disabled_by"`
 	HeldSince           *time.Time      `json:"held_since"`
 	HeldReason          string          `json:"held_reason"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`
@@ -48,6 +49,15 @@ type webhook struct {
 
 // Own reports whether it is the account's own webhook URL.
 func (w webhook) Own() bool { return w.ID == "account" }
+
+// OfOperators reports whether an operator disabled it: nothing is sent to it, tests
+// included, and only an operator enables it.
+func (w webhook) OfOperators() bool { return w.DisabledBy == outbox.ByOperator }
+
+// Testable reports whether a test can be sent to it.
+func (w webhook) Testable() bool {
+	return w.Delivery != "pull" && w.State != string(outbox.EndpointCleared) && !w.OfOperators()
+}
 
 // The API counts no more events that wait for their first attempt.
 const (

@@ -123,7 +123,7 @@ type shown struct {
 	Until     time.Time
 	Page      string
 	Brand     look
-	Done      string // the key of what was done just now
+	Done      *mark // what was done just now, or why nothing was
 	Data      any
 }
 
@@ -135,7 +135,11 @@ func (v *visit) show(status int, page string, data any) {
 	}
 	if done := v.r.URL.Query().Get("done"); done != "" {
 		if _, known := v.p.pages.texts["done."+done]; known { // nothing else of the address is shown
-			s.Done = "done." + done
+			kind := "good"
+			if strings.HasPrefix(done, "not_") {
+				kind = "warn"
+			}
+			s.Done = new(v.p.pages.mark(kind, "done."+done))
 		}
 	}
 	var b bytes.Buffer
@@ -143,6 +147,9 @@ func (v *visit) show(status int, page string, data any) {
 		v.p.log.Error("page not written", zap.String("page", page), zap.Error(err))
 		http.Error(v.w, v.p.pages.text("error.internal"), http.StatusInternalServerError)
 		return
+	}
+	if v.after != "" && (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) {
+		v.w.Header().Set("Retry-After", v.after)
 	}
 	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	v.w.WriteHeader(status)
