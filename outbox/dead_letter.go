@@ -14,20 +14,20 @@ import (
 // copies what the event log holds, and one for an event of which the event log holds nothing. Both
 // leave alone what is a dead letter already.
 const (
-	deadLetterColumns = `(endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body)`
+	deadLetterColumns = `(endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, format, body, account)`
 
 	// The body of one that is unreadable is not looked at: it may be what cannot be read.
 	deadLettersSQL = `INSERT INTO walhook.dead_letter ` + deadLetterColumns + `
 		SELECT e.endpoint, e.id, e.record, e.webhook_id, e.schema, e.type, e.committed_at, d.attempts, d.reason,
 			CASE WHEN d.reason = 'unreadable' THEN 0 ELSE ` + SizeSQL + ` END, e.format,
-			CASE WHEN d.reason = 'unreadable' THEN '' ELSE ` + BodySQL + ` END
+			CASE WHEN d.reason = 'unreadable' THEN '' ELSE ` + BodySQL + ` END, e.account
 		FROM unnest($1::bigint[], $2::int[], $3::text[]) AS d(event_id, attempts, reason)
 		JOIN walhook.event e ON e.id = d.event_id
 		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = e.endpoint AND o.event_id = e.id)`
 
 	// A body of NULL was never stored; an empty one is lost.
 	deadWithoutEventSQL = `INSERT INTO walhook.dead_letter ` + deadLetterColumns + `
-		SELECT $1::bigint, $2::bigint, $3::text, $4::text, $5::text, $6::text, coalesce($7::timestamptz, clock_timestamp()), 0, $8::text, $9::bigint, $10::text, $11::bytea
+		SELECT $1::bigint, $2::bigint, $3::text, $4::text, $5::text, $6::text, coalesce($7::timestamptz, clock_timestamp()), 0, $8::text, $9::bigint, $10::text, $11::bytea, $12::text
 		WHERE NOT EXISTS (SELECT FROM walhook.dead_letter o WHERE o.endpoint = $1 AND o.event_id = $2)`
 )
 
@@ -55,7 +55,7 @@ func (d *deaths) insertTx(ctx context.Context, tx pgx.Tx) (int64, error) {
 
 // queueTooLarge makes a dead letter of an event whose body is not stored.
 func queueTooLarge(b *pgx.Batch, e *route.Event, enc *encoding) {
-	b.Queue(deadWithoutEventSQL, e.To.ID, e.ID, enc.text(e.Record), e.WebhookID, e.Schema, e.Type, e.CommittedAt, deadTooLarge, e.Size, e.Format, nil)
+	b.Queue(deadWithoutEventSQL, e.To.ID, e.ID, enc.text(e.Record), e.WebhookID, e.Schema, e.Type, e.CommittedAt, deadTooLarge, e.Size, e.Format, nil, enc.text(e.Account))
 }
 
 const (
@@ -92,7 +92,7 @@ func (s *Store) bury(ctx context.Context, f fence, l loop, id, endpoint int64, c
 		if isReadFault(err) {
 			var tag pgconn.CommandTag
 			name := strconv.FormatInt(id, 10)
-			tag, err = tx.Exec(ctx, deadWithoutEventSQL, endpoint, id, "unreadable/"+name, "unreadable_"+name, "", "", nil, asideUnreadable, 0, "", []byte{})
+			tag, err = tx.Exec(ctx, deadWithoutEventSQL, endpoint, id, "unreadable/"+name, "unreadable_"+name, "", "", nil, asideUnreadable, 0, "", []byte{}, "")
 			dead = tag.RowsAffected()
 		}
 		if err != nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"walhook/outbox/route"
 )
 
 // Ordering says which of an endpoint's events wait for each other.
@@ -16,7 +18,10 @@ const (
 	OrderingStrict Ordering = "strict" // all: one in flight, and a failing one holds back every later one
 )
 
-// Endpoint is where an account's events go.
+// NoAccount is the account of an operator's feed: it belongs to none.
+const NoAccount = route.NoAccount
+
+// Endpoint is where an account's events go, or as a feed those of every account.
 type Endpoint struct {
 	ID      int64
 	Account string
@@ -42,6 +47,8 @@ type Endpoint struct {
 	Ordering     Ordering // "" is OrderingRecord
 	// RetryAsked counts how often somebody asked for a retry now.
 	RetryAsked int64
+	// Feed says that it is an operator's feed.
+	Feed bool
 	// Pull says that its receiver reads its feed: nothing is sent to it. It stays so.
 	Pull bool
 	// Settings are nil where the account set none: then each event is a POST of
@@ -91,7 +98,9 @@ type Event struct {
 	// form; "" for those of the record feed, whose Body is the envelope.
 	Format string
 	Body   []byte // not to be changed: other events may share it
-	bodyOf int64  // the event that carries the body; 0 for this one
+	// Account is whose event a feed gets; "" where that is the endpoint's account.
+	Account string
+	bodyOf  int64 // the event that carries the body; 0 for this one
 	// Attempts counts those already made that failed; zero for a fresh event.
 	Attempts int
 }

@@ -31,8 +31,9 @@ const (
 		SELECT id, coalesce(revision, 0), coalesce(ended_secret_at IS NOT NULL AND confirmed_revision < revision, false), retry_asked, ` + hostOfRowSQL + ` FROM walhook.endpoint
 		WHERE changed_at > $1::timestamptz - $2::interval AND id % $4 = ANY (SELECT s.id FROM walhook.shard s WHERE s.sender = $3)`
 
-	// What there is to look at of an endpoint's host: its URL, as it is stored.
-	hostOfRowSQL = `CASE WHEN state = 'active' AND deleted_at IS NULL THEN coalesce(url, '') ELSE '' END`
+	// What there is to look at of an endpoint's host: its URL, as it is stored. That of a
+	// feed is the operator's.
+	hostOfRowSQL = `CASE WHEN state = 'active' AND deleted_at IS NULL AND account <> '' THEN coalesce(url, '') ELSE '' END`
 
 	hostsSQL = `
 		SELECT id, ` + hostOfRowSQL + ` FROM walhook.endpoint
@@ -265,12 +266,13 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 		e.hold(&badItem{asideUnreadable, "its custom data is invalid: edit the webhook"})
 		return e, nil
 	}
+	e.Feed = e.Account == NoAccount && webhook != AccountWebhook
 	of := seal.Holder{Account: e.Account, Webhook: webhook}
 	if e.URL, err = s.secrets.OpenURL(e.URL, of, strictURL); err != nil {
 		e.hold(&badItem{asideSecret, reasonSecret})
 		return e, nil
 	}
-	if e.State == EndpointActive && !deleted {
+	if e.State == EndpointActive && !deleted && !e.Feed {
 		if fault := s.hostFault(e.URL); fault != "" {
 			e.hold(&badItem{asideHost, fault})
 			return e, nil

@@ -101,11 +101,11 @@ const (
 		DELETE FROM walhook.token`
 	noteAllSQL = `
 		INSERT INTO walhook.ended_account (account)
-		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL UNION SELECT account FROM walhook.token
+		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL AND account <> '' UNION SELECT account FROM walhook.token
 		ON CONFLICT DO NOTHING`
 	endAllSQL = `
 		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE ended_at IS NULL`
+		WHERE ended_at IS NULL AND account <> ''`
 )
 
 // queueEndpoint writes one endpoint; it learns id and revision before the events

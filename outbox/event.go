@@ -12,7 +12,7 @@ import (
 
 // The columns of an event, in the order in which eventRow gives them.
 const (
-	eventColumns = `id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size`
+	eventColumns = `id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, body_of, body_size, account`
 
 	copyEventsSQL = `COPY walhook.event (` + eventColumns + `) FROM STDIN (FORMAT binary)`
 )
@@ -20,7 +20,7 @@ const (
 // insertEvents is for up to fewRows, which go with the rest of their transaction, in one
 // round trip.
 var insertEvents = newRowInsert(`INSERT INTO walhook.event (`+eventColumns+`)`, []string{
-	"?::bigint", "?::bigint", "?::bigint", "?::text", "?::text", "?::text", "?::text", "?::timestamptz", "?::timestamptz", "?::text", "?::bytea", "?::bigint", "?::int",
+	"?::bigint", "?::bigint", "?::bigint", "?::text", "?::text", "?::text", "?::text", "?::timestamptz", "?::timestamptz", "?::text", "?::bytea", "?::bigint", "?::int", "?::text",
 }, "")
 
 func (s *Store) copyEvents(ctx context.Context, conn *pgx.Conn, events []route.Event, appended time.Time) error {
@@ -55,6 +55,7 @@ func (s *Store) eventRow(events []route.Event, appended time.Time) func(w rowWri
 		w.bytes(body)
 		w.bigintOrNull(of)
 		w.integerOrNull(size)
+		w.text(s.encoding.text(e.Account))
 	}
 }
 

@@ -73,7 +73,7 @@ func (f *fresh) add(from int64, plan *route.Plan) {
 		}
 		f.events = append(f.events, Event{
 			ID: e.ID, Endpoint: e.To.ID, Revision: e.To.Revision, Record: e.Record, WebhookID: e.WebhookID, Schema: e.Schema, Type: e.Type,
-			CommittedAt: e.CommittedAt, AppendedAt: appended, Format: e.Format, Body: body,
+			CommittedAt: e.CommittedAt, AppendedAt: appended, Format: e.Format, Body: body, Account: e.Account,
 		})
 	}
 	f.bound()

@@ -15,7 +15,7 @@ const (
 		WHERE (SELECT accounts_known FROM walhook.source) AND NOT EXISTS (SELECT FROM walhook.known_account k WHERE k.id = a.account)`
 
 	// Accounts with an endpoint that existed before the gap or came with its account, or below
-	// such a one. own says that the account's own endpoint is such a one.
+	// such a one; with an operator's feed, all. own says that the account's own endpoint is such a one.
 	recipientsSQL = `
 		CREATE UNLOGGED TABLE walhook.snapshot_recipient AS
 		WITH RECURSIVE parents AS (
@@ -24,6 +24,8 @@ const (
 		), live AS (
 			SELECT account, webhook, include_subaccounts FROM walhook.endpoint
 			WHERE deleted_at IS NULL AND ended_at IS NULL AND state <> 'cleared'
+		), fed AS (
+			SELECT account FROM walhook.snapshot_account UNION SELECT id FROM walhook.known_account UNION SELECT account FROM walhook.owner
 		), above AS (
 			SELECT account FROM live WHERE webhook <> 'account' AND include_subaccounts
 			UNION SELECT p.id FROM above a JOIN parents p ON p.parent = a.account
@@ -31,7 +33,8 @@ const (
 		SELECT account, bool_or(own) AS own FROM (
 			SELECT account, webhook = 'account' AS own FROM live UNION ALL SELECT account, false FROM above
 			UNION ALL SELECT account, true FROM walhook.snapshot_begun WHERE url
-		) AS every GROUP BY account`
+			UNION ALL SELECT account, false FROM fed WHERE EXISTS (SELECT FROM live WHERE account = '')
+		) AS every WHERE account <> '' GROUP BY account`
 
 	aboutAccountsSQL = `
 		SELECT (SELECT accounts_known FROM walhook.source), (SELECT count(*) FROM walhook.snapshot_begun WHERE url), (

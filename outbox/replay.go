@@ -140,17 +140,17 @@ func replaySQL(candidates string) string {
 			FROM (SELECT * FROM wanted ORDER BY at LIMIT %[1]d) w),
 		chosen AS (SELECT * FROM next WHERE place <= $6 AND (place = 1 OR bytes <= %[2]d)),
 		source AS (
-			SELECT e.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at,
+			SELECT e.place, e.record, e.webhook_id, e.schema, e.type, e.format, e.committed_at, e.account,
 				CASE WHEN shared THEN '' ELSE `+BodySQL+` END AS body,
 				CASE WHEN shared THEN coalesce(e.body_of, e.id) END AS body_of, CASE WHEN shared THEN `+SizeSQL+` END AS body_size
 			FROM (SELECT c.place, e.*, `+SizeSQL+` >= %[3]d AND coalesce(e.body_of, e.id) / %[4]d = ($7::bigint + c.place) / %[4]d AS shared
 				FROM chosen c JOIN walhook.event e ON c.logged AND e.id = c.id) e
 			UNION ALL
-			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.body, NULL, NULL
+			SELECT c.place, d.record, d.webhook_id, d.schema, d.type, d.format, d.committed_at, d.account, d.body, NULL, NULL
 			FROM chosen c JOIN walhook.dead_letter d ON NOT c.logged AND d.endpoint = $1 AND d.event_id = c.id),
 		appended AS (
 			INSERT INTO walhook.event (`+eventColumns+`, replayed)
-			SELECT $7::bigint + place, $1, $8, record, webhook_id, schema, type, committed_at, clock_timestamp(), format, body, body_of, body_size, true
+			SELECT $7::bigint + place, $1, $8, record, webhook_id, schema, type, committed_at, clock_timestamp(), format, body, body_of, body_size, account, true
 			FROM source
 			RETURNING id),
 		raised AS (DELETE FROM walhook.dead_letter d USING chosen c WHERE d.endpoint = $1 AND d.event_id = c.id)

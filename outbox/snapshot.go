@@ -102,7 +102,7 @@ const (
 
 	endAccountsSQL = `
 		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
-		WHERE ended_at IS NULL
+		WHERE ended_at IS NULL AND account <> ''
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
 
 	// An account that ended does not come back with another of its id.
@@ -120,7 +120,7 @@ const (
 	noteGoneAccountsSQL = `
 		INSERT INTO walhook.ended_account (account)
 		SELECT DISTINCT account FROM walhook.endpoint e
-		WHERE deleted_at IS NULL AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)
+		WHERE deleted_at IS NULL AND account <> '' AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)
 		ON CONFLICT DO NOTHING`
 
 	forgetEndedSQL = `
@@ -327,6 +327,9 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 	a.URL = w.store.encoding.url(a.URL)
 	for i := range a.Columns {
 		a.Columns[i] = w.store.encoding.json(schemas.Storable(a.Columns[i]))
+	}
+	if a.ID == NoAccount {
+		return nil // its records have no owner
 	}
 	if len(a.ID) > schemas.MaxAccountBytes {
 		w.store.log.Warn("account left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))

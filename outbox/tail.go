@@ -34,7 +34,7 @@ const (
 
 	readStartSQL = `
 		SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
-			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of
+			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of, account
 		FROM (SELECT e.*, CASE WHEN `
 	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % $7 = ANY ($3::int[]))` // NULL is all of them
 	readFromSQL = ` THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND (SELECT walhook.on_timeline($6))`
@@ -185,7 +185,7 @@ func (s *Stretch) read(rows pgx.Rows, q *TailQuery, expected int) error {
 			ID: id, Endpoint: bigint(values[1]), Revision: bigint(values[2]),
 			Record: string(values[3]), WebhookID: string(values[4]), Schema: names.string(values[5]), Type: names.string(values[6]),
 			CommittedAt: fromMicroseconds(bigint(values[7])), AppendedAt: fromMicroseconds(bigint(values[8])), ReadAt: at,
-			Format: names.string(values[9]), Body: bytes.Clone(values[11]),
+			Format: names.string(values[9]), Body: bytes.Clone(values[11]), Account: names.string(values[13]),
 		})
 		if of := values[12]; of != nil {
 			s.Events[len(s.Events)-1].bodyOf = bigint(of)
@@ -278,7 +278,7 @@ func bigint(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
 // columns are where a row of dueRetriesSQL is scanned to.
 func (e *Event) columns() []any {
-	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.AppendedAt, &e.Format, &e.Body}
+	return []any{&e.ID, &e.Endpoint, &e.Revision, &e.Record, &e.WebhookID, &e.Schema, &e.Type, &e.CommittedAt, &e.AppendedAt, &e.Format, &e.Body, &e.Account}
 }
 
 const (
@@ -290,7 +290,7 @@ const (
 	//
 	// $6 names some rows alone; NULL is all.
 	dueRetriesSQL = `
-		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.attempts
+		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.account, e.attempts
 		FROM (
 			SELECT e.*, r.attempts, r.next_at,
 				sum(` + SizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + SizeSQL + ` AS before

@@ -49,7 +49,7 @@ const (
 			hook, object_type, object_action,
 			CASE WHEN hook = '` + hookNotifications + `' AND octet_length(custom_data::text) <= 65536 THEN custom_data::text ELSE '' END,
 			schemas, types, target, target_id, include_subaccounts, include_internal_legs, delivery = 'daily',
-			extract(epoch FROM daily_at)::int, daily_zone, ended_at IS NOT NULL
+			extract(epoch FROM daily_at)::int, daily_zone, ended_at IS NOT NULL, account = ''
 		FROM walhook.endpoint WHERE webhook <> 'account' AND `
 
 	webhookIDsSQL = `SELECT id FROM walhook.endpoint WHERE webhook <> 'account' AND `
@@ -324,9 +324,9 @@ func scanSubscription(rows pgx.Rows, catalog *catalog.Catalog) (*route.Subscript
 	f := &route.Subscription{}
 	var custom string
 	var dailyAt int
-	dest := make([]any, webhookFilters, webhookFilters+14)
+	dest := make([]any, webhookFilters, webhookFilters+15)
 	err := rows.Scan(append(dest, &f.Hook, &f.ObjectType, &f.ObjectAction, &custom, &f.Schemas, &f.Types,
-		&f.Target.Kind, &f.Target.ID, &f.Subaccounts, &f.InternalLegs, &f.Daily, &dailyAt, &f.DailyZone, &f.Ended)...)
+		&f.Target.Kind, &f.Target.ID, &f.Subaccounts, &f.InternalLegs, &f.Daily, &dailyAt, &f.DailyZone, &f.Ended, &f.Feed)...)
 	if f.Hook == hookNotifications {
 		f.ObjectType = notificationType(catalog, f.ObjectType, customType(custom))
 	}

@@ -34,7 +34,7 @@ type Sender struct {
 
 	events      Log
 	destination deliver.Destination
-	http        *deliver.HTTP
+	deliveries  *deliver.Destinations
 	lease       atomic.Pointer[lease] // of the current session; attempts of earlier ones have ended
 
 	tailPoll    time.Duration // how often to look for appends of other processes, without notifications
@@ -66,10 +66,10 @@ func New(cfg Config, events Log, log *zap.Logger, reg prometheus.Registerer) (*S
 		},
 	}
 	cfg.HTTP.MayBegin = s.mayStart
-	if s.http, err = deliver.NewHTTP(cfg.HTTP); err != nil {
+	if s.deliveries, err = deliver.New(cfg.HTTP); err != nil {
 		return nil, err
 	}
-	s.destination = s.http
+	s.destination = s.deliveries
 	return s, nil
 }
 
@@ -89,7 +89,7 @@ func (s *Sender) mayStart() bool {
 // When the lease is lost, the sender drops its state and joins again. When the log is on
 // another timeline, it does so as well, once what was in flight is settled.
 func (s *Sender) Run(ctx context.Context) error {
-	defer s.http.Close()
+	defer s.deliveries.Close()
 	// The end of ctx is a request to stop; stopping itself runs under live.
 	live := context.WithoutCancel(ctx)
 	backoff := retry.Backoff{Min: rejoinMin, Max: rejoinMax}

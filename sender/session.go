@@ -23,7 +23,7 @@ func (s *Sender) runSession(ctx, stop context.Context) error {
 	var asked time.Time
 	err := s.retry(stop, "join", func(ctx context.Context) (err error) {
 		asked = time.Now()
-		session, err = s.events.Join(ctx, s.config.Name, s.config.Lease, s.http.HostFault)
+		session, err = s.events.Join(ctx, s.config.Name, s.config.Lease, s.deliveries.HostFault)
 		return err
 	})
 	if err != nil {

@@ -109,19 +109,22 @@ func writeEndpointsJSON(out io.Writer, endpoints []admin.EndpointInfo) error {
 	lines := make([]endpointJSON, len(endpoints))
 	now := time.Now()
 	for i := range endpoints {
-		e := &endpoints[i]
-		since, reason := e.HeldSince, ""
-		if since.IsZero() && e.State == outbox.EndpointActive {
-			since, reason = e.Lane.HeldSince, e.Lane.HeldReason
-		}
-		lines[i] = endpointJSON{
-			Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
-			DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
-			Lane: string(e.LaneStatus(now)), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
-			OpenUntil: inForce(e, e.Lane.OpenUntil, now), PausedUntil: inForce(e, e.Lane.PausedUntil, now), Retries: e.Retries, DeadLetters: e.Dead,
-		}
+		lines[i] = endpointLine(&endpoints[i], now)
 	}
 	return writeJSON(out, lines)
+}
+
+func endpointLine(e *admin.EndpointInfo, now time.Time) endpointJSON {
+	since, reason := e.HeldSince, ""
+	if since.IsZero() && e.State == outbox.EndpointActive {
+		since, reason = e.Lane.HeldSince, e.Lane.HeldReason
+	}
+	return endpointJSON{
+		Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
+		DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
+		Lane: string(e.LaneStatus(now)), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
+		OpenUntil: inForce(e, e.Lane.OpenUntil, now), PausedUntil: inForce(e, e.Lane.PausedUntil, now), Retries: e.Retries, DeadLetters: e.Dead,
+	}
 }
 
 // inForce is the end of a pause of e's lane, as long as it binds the lane; zero after that.

@@ -101,7 +101,7 @@ or configuration, and 3 when walhook cannot continue the source without a gap.`,
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = refuseEmpty
 	root.AddCommand(newDemoCommand(), newInitCommand(), newSetupCommand(), newTeardownCommand(), newDoctorCommand(), newRunCommand(), newStatusCommand(),
-		newListenCommand(), newEndpointsCommand(), newCatalogCommand(), newSchemasCommand(), newReplayCommand(), newResyncCommand(), newPortalCommand(), newAuditCommand(), newMonitoringCommand(), newBenchCommand(),
+		newListenCommand(), newEndpointsCommand(), newFeedsCommand(), newCatalogCommand(), newSchemasCommand(), newReplayCommand(), newResyncCommand(), newPortalCommand(), newAuditCommand(), newMonitoringCommand(), newBenchCommand(),
 		newBenchHelperCommand(), newReasonsCommand(), newManCommand(), newVersionCommand())
 	checkArgs(root)
 	return root

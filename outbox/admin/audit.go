@@ -45,6 +45,8 @@ const (
 	actPortalLink      = "portal link created"
 	actPortalEntered   = "portal entered"
 	actResealed        = "secrets encrypted"
+	actFeedAdded       = "feed added"
+	actFeedRemoved     = "feed removed"
 
 	ActSecretRead    = "secret read"
 	ActWebhookTested = "webhook tested"
@@ -58,7 +60,7 @@ func Actions() []string {
 	return []string{
 		actWebhookCreated, actWebhookEdited, actWebhookDeleted, actWebhookEnabled, actWebhookDisabled, ActWebhookTested, actOrdering,
 		ActSecretRead, actSecretRotated, actReplay, actResync, actRetry, actTokenCreated, actTokenDeleted,
-		actHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, ActSetup, ActTeardown, ActDoctor,
+		actHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, actFeedAdded, actFeedRemoved, ActSetup, ActTeardown, ActDoctor,
 	}
 }
 

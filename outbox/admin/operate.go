@@ -27,6 +27,9 @@ type StateError struct {
 
 func (e *StateError) Error() string {
 	s := fmt.Sprintf("endpoint of account %s is %s", e.Endpoint.Account, e.Endpoint.State)
+	if e.Endpoint.Account == outbox.NoAccount {
+		s = fmt.Sprintf("feed is %s", e.Endpoint.State)
+	}
 	if e.Endpoint.Reason != "" {
 		s += " (" + e.Endpoint.Reason + ")"
 	}

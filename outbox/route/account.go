@@ -46,6 +46,8 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 		r.holdByURL(c, table)
 		r.plan.LosesAccounts = true
 		return
+	case account.ID == NoAccount:
+		return // its records have no owner, and feeds are stored under it
 	case len(account.ID) > schemas.MaxAccountBytes:
 		r.refuseAccount(c, table)
 		return
@@ -215,6 +217,9 @@ func (r *router) begin(account string) {
 // endAccount ends an account. walhook still delivers what was appended for it;
 // nothing follows.
 func (r *router) endAccount(id string) {
+	if id == NoAccount {
+		return
+	}
 	r.plan.EndedAccounts = append(r.plan.EndedAccounts, id)
 	put(&r.plan.KnownAccounts, id, false)
 	r.markDeleted(id)

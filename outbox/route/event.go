@@ -84,9 +84,9 @@ func (e *envelope) appendTo(dst []byte, masked bool) ([]byte, error) {
 func (o *occurrence) masksFor(to *Endpoint) bool { return o.about != "" && to.Account != o.about }
 
 // recipientsOf returns the recipients of an occurrence, each once: the account's own
-// endpoint (record feed only), the account's webhooks, and the webhooks of its parent
-// accounts, at any height, that include sub-accounts. The result is valid until the
-// next call.
+// endpoint (record feed only), the account's webhooks, the webhooks of its parent
+// accounts, at any height, that include sub-accounts, and the operator's feeds. The result
+// is valid until the next call.
 func (r *router) recipientsOf(account string, o *occurrence) []*Endpoint {
 	to := r.recipients[:0]
 	if o.hook == HookRecords {
@@ -96,6 +96,11 @@ func (r *router) recipientsOf(account string, o *occurrence) []*Endpoint {
 	}
 	if len(r.view.Webhooks) > 0 {
 		to = r.subscribed(to, account, o)
+		for _, feed := range r.view.Webhooks[NoAccount] {
+			if account != NoAccount && feed.Subscription.wants(o) {
+				to = append(to, feed)
+			}
+		}
 	}
 	r.recipients = to
 	return to
@@ -140,7 +145,7 @@ func (s *Subscription) wants(o *occurrence) bool {
 		return false
 	}
 	if o.hook == HookRecords {
-		return s.Hook == HookRecords && passes(s.Schemas, o.schema) && passes(s.Types, o.typ)
+		return (s.Hook == HookRecords || s.Feed && s.Hook == HookAll) && passes(s.Schemas, o.schema) && passes(s.Types, o.typ)
 	}
 	return (s.Hook == o.hook || s.Hook == HookAll || slices.Contains(o.groups, s.Hook)) &&
 		agrees(s.ObjectType, o.objectType) && agrees(s.ObjectAction, o.action)
@@ -263,6 +268,10 @@ func (r *router) deliver(c *schemas.Change, part int, account string, to []*Endp
 		r.plan.bodies = bodies
 		e.Body = bodies[from:len(bodies):len(bodies)]
 		for _, one := range share {
+			e.Account = ""
+			if one.Account == NoAccount {
+				e.Account = account
+			}
 			r.view.add(r.plan, one, e)
 		}
 	}

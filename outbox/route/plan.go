@@ -95,6 +95,8 @@ type Event struct {
 	Format      string // the format of the event's hook; "" for the record feed
 	Body        []byte
 	Size        int // of the body, in bytes
+	// Account is whose event a feed gets; "" for any other endpoint.
+	Account string
 
 	// Partial says that the body lacks fields which the source did not send, because the
 	// update did not touch them.

@@ -25,7 +25,7 @@ type View struct {
 	NextID int64 // of the next event
 
 	Endpoints map[string]*Endpoint   // by account: its own endpoint
-	Webhooks  map[string][]*Endpoint // by account: its other ones, in the order of their ids
+	Webhooks  map[string][]*Endpoint // by account: its other ones, in the order of their ids; by [NoAccount] the feeds
 	// WebhooksVersion is the version of Webhooks; [UnknownVersion] when the publisher
 	// must read some of them again ([View.StaleWebhooks]).
 	WebhooksVersion int64
@@ -49,6 +49,10 @@ type View struct {
 
 	tables map[*schemas.Relation]*catalog.Plan // nil where the catalog does not name the table
 }
+
+// NoAccount is in place of the account of an operator's feed, which belongs to none and
+// gets every account's events.
+const NoAccount = ""
 
 // UnknownVersion is not a version of the webhooks: some of them must be read again.
 const UnknownVersion = -1
@@ -98,6 +102,7 @@ type Subscription struct {
 	DailyAt                  time.Duration
 	DailyZone                string
 	Ended                    bool // its account is gone
+	Feed                     bool // an operator's: HookAll has the record feed, too
 }
 
 // Target is the number, extension, ring group or queue that an event is about.

@@ -279,6 +279,9 @@ func (a answer) clock(now time.Time) time.Time {
 // deliver makes at most one request for the event.
 func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
 	x := &attempt{http: h, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
+	if e.Feed {
+		x.account = headerText(event.Account)
+	}
 	var err error
 	if x.sent, err = render(e.Settings, &event); err != nil {
 		return answer{failure: failRender, detail: clip(err.Error())}
@@ -321,6 +324,7 @@ type attempt struct {
 	target                   *target
 	sent                     request
 	id, timestamp, signature string // the values of the request's webhook-… headers
+	account                  string // that of walhook-account; "" for none
 }
 
 // end ends the attempt, after its answer's body was read as far as needed.

@@ -408,6 +408,9 @@ func (x *attempt) request() *http.Request {
 		"webhook-timestamp": {x.timestamp},
 		"webhook-signature": {x.signature},
 	}
+	if x.account != "" {
+		header[accountHeader] = []string{x.account}
+	}
 	if x.sent.contentType != "" {
 		header["Content-Type"] = []string{x.sent.contentType}
 	}
@@ -449,6 +452,9 @@ func (x *attempt) appendHead(b []byte) ([]byte, error) {
 		b = appendHeader(b, "Authorization: ", x.target.authorization)
 	}
 	b = appendHeader(b, "Content-Type: ", x.sent.contentType)
+	if x.account != "" {
+		b = appendHeader(b, accountHeader+": ", x.account)
+	}
 	b = appendHeader(b, "webhook-id: ", x.id)
 	b = appendHeader(b, "webhook-signature: ", x.signature)
 	b = appendHeader(b, "webhook-timestamp: ", x.timestamp)
