@@ -21,9 +21,17 @@ func writeEndpoints(out io.Writer, endpoints []admin.EndpointInfo) error {
 	now := time.Now()
 	for i := range endpoints {
 		e := &endpoints[i]
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", e.ID, cell(e.Account), cell(e.Webhook), cell(e.URL), e.State, printable(endpointDetail(e, now)))
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", e.ID, accountCell(e.Account), cell(e.Webhook), cell(e.URL), e.State, printable(endpointDetail(e, now)))
 	}
 	return table.Flush()
+}
+
+// accountCell names an endpoint's account.
+func accountCell(account string) string {
+	if account == outbox.NoAccount {
+		return "(feed)"
+	}
+	return cell(account)
 }
 
 // endpointDetail describes an endpoint beside its state.

@@ -184,7 +184,7 @@ func writeEndpointTables(out io.Writer, st *admin.Status) error {
 			if w.Oldest > 0 {
 				oldest = secondsText(w.Oldest.Seconds())
 			}
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cell(w.Account), w.ID, w.Status, cell(w.Why),
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", accountCell(w.Account), w.ID, w.Status, cell(w.Why),
 				since, oldest, countText(w.Retries), countText(w.Dead), printable(w.URL))
 		}
 	}
@@ -192,14 +192,14 @@ func writeEndpointTables(out io.Writer, st *admin.Status) error {
 		fmt.Fprintln(table, "\nHELD ENDPOINTS\nACCOUNT\tENDPOINT\tSINCE\tREASON\tURL")
 		for i := range st.Held {
 			h := &st.Held[i]
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", cell(h.Account), h.ID, clock(h.Since), cell(h.Why), printable(h.URL))
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", accountCell(h.Account), h.ID, clock(h.Since), cell(h.Why), printable(h.URL))
 		}
 	}
 	if n := len(st.Disabled); n > 0 {
 		fmt.Fprintln(table, "\nDISABLED ENDPOINTS\nACCOUNT\tENDPOINT\tBY\tSINCE\tREASON\tURL")
 		for i := range st.Disabled {
 			e := &st.Disabled[i]
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", cell(e.Account), e.ID, e.DisabledBy, clock(e.ChangedAt), cell(e.Reason), printable(e.URL))
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", accountCell(e.Account), e.ID, e.DisabledBy, clock(e.ChangedAt), cell(e.Reason), printable(e.URL))
 		}
 		if more := st.Endpoints[outbox.EndpointDisabled] - n; more > 0 {
 			fmt.Fprintf(table, "… and %d more: 'walhook endpoints' lists them\n", more)

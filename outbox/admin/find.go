@@ -34,7 +34,7 @@ const findEndpointsSQL = `
 		(SELECT *, 0 AS far FROM walhook.endpoint WHERE account = $1 AND deleted_at IS NULL LIMIT $3)
 		UNION ALL
 		(SELECT * FROM (SELECT *, 1 AS far FROM walhook.endpoint ORDER BY id DESC LIMIT $4) newest
-		WHERE deleted_at IS NULL AND account <> $1 AND (account ILIKE $2 OR name ILIKE $2 OR split_part(url, '?', 1) ILIKE $2) LIMIT $3)) found
+		WHERE deleted_at IS NULL AND account NOT IN ($1, '') AND (account ILIKE $2 OR name ILIKE $2 OR split_part(url, '?', 1) ILIKE $2) LIMIT $3)) found
 	ORDER BY far, id DESC LIMIT $3`
 
 // FindEndpoints finds endpoints by the id of their account, or by a part of it, of their
