@@ -43,7 +43,7 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 		{"promotion of an endpoint", promoteEndpointSQL, `(51)`},
 		{"record states", recordStatesSQL, `('{51,52}', '{dids:50,dids:51}')`},
 		{"dead letters", deadLettersSQL, `('{50,51}', '{1,1}', '{5xx,5xx}')`},
-		{"a dead letter of no event", deadWithoutEventSQL, `(51, 50, 'dids:1', 'evt_50', '', '', NULL, 'unreadable', 0, '', '')`},
+		{"a dead letter of no event", deadWithoutEventSQL, `(51, 50, 'dids:1', 'evt_50', '', '', NULL, 'unreadable', 0, '', '', '')`},
 		{"expiry of the log", expirableSQL, `(51, 0, 39000, 2000)`},
 		{"expiry's place", expiredUptoSQL, `(51, 0, 39000)`},
 		{"expiry of retries", expireRetriesSQL, `(51, 0, 39000, 2000)`},

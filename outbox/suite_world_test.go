@@ -106,7 +106,7 @@ func (s *SuiteWorld) AppendChanges(t *testing.T, drafts []SuiteDraft) []Event {
 		s.known[key] = true
 	}
 	s.commit(t, changes...)
-	rows, err := s.conn.Query(t.Context(), `SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body
+	rows, err := s.conn.Query(t.Context(), `SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, body, account
 		FROM walhook.event WHERE id > $1 ORDER BY id`, before)
 	if err != nil {
 		t.Fatal(err)
