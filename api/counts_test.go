@@ -33,12 +33,16 @@ func TestCounts_AreExact(t *testing.T) {
 		t.Helper()
 		// The window begins with a step, so what is near its beginning may be in or not.
 		r := w.want(t, 200, token, "GET", path, "").data(t)
+		for r["at_least"] == true { // as a slow machine says: counting continues
+			time.Sleep(50 * time.Millisecond)
+			r = w.want(t, 200, token, "GET", path, "").data(t)
+		}
 		from, err := time.Parse(time.RFC3339, r["from"].(string))
 		if err != nil || time.Since(from) > 24*time.Hour || time.Since(from) < 24*time.Hour-countStepLength-time.Minute {
 			t.Fatalf("from %v: %v", r["from"], err)
 		}
-		counted := fmt.Sprintf("%v of %v, %v", r["delivered"], r["failed"], r["at_least"])
-		stored := one[string](t, w, `SELECT count(*) FILTER (WHERE outcome = 'delivered') || ' of ' || count(*) FILTER (WHERE outcome <> 'delivered') || ', <nil>' FROM walhook.attempt
+		counted := fmt.Sprintf("%v of %v", r["delivered"], r["failed"])
+		stored := one[string](t, w, `SELECT count(*) FILTER (WHERE outcome = 'delivered') || ' of ' || count(*) FILTER (WHERE outcome <> 'delivered') FROM walhook.attempt
 			WHERE endpoint IN (SELECT id FROM walhook.endpoint WHERE `+endpoints+`) AND at >= '`+from.Format(time.RFC3339)+`'`)
 		var inSteps float64
 		for _, step := range r["steps"].([]any) {

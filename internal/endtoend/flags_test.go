@@ -1,6 +1,9 @@
 package endtoend
 
-import "flag"
+import (
+	"flag"
+	"time"
+)
 
 // How long and how hard the tests under fire run. Without flags they are short
 // and their bounds leave room for a machine that has other things to do.
@@ -10,6 +13,7 @@ import "flag"
 //	go test ./internal/endtoend -run TestFailover -failover 1m -timeout 20m
 //	go test ./internal/endtoend -run TestUpgrade -upgrade 996abba -timeout 20m
 //	go test ./internal/endtoend -run TestModel -model 10m -seed 7 -timeout 30m
+//	go test ./internal/endtoend -run TestFeed_Readers -feed-readers 2000 -feed-for 20s
 //	go test ./internal/endtoend -run TestRoutes_Survive -routes 10m -seed 7 -timeout 20m
 var (
 	fullFlag     = flag.Bool("full", false, "isolation and held snapshot in full size and with the bounds of the contract")
@@ -25,5 +29,7 @@ var (
 	resyncRecords = flag.Int("resync-records", 3000, "how many records the resync under load has")
 	resyncRate    = flag.Float64("resync-rate", 200, "transactions a second beside it")
 	gapRecords    = flag.Int("gap-records", 20_000, "how many records the source has whose slot is lost")
+	feedReaders   = flag.Int("feed-readers", 100, "how many readers of feeds wait while a tenth as many get events")
+	feedFor       = flag.Duration("feed-for", 2*time.Second, "how long the readers of feeds are measured without events, and then with them")
 	adoptRecords  = flag.Int("adopt-records", 3000, "how many records the table has that is added under load; -resync-rate transactions run beside it")
 )
