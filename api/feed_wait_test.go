@@ -379,3 +379,30 @@ func TestFeed_AnAccountHasSoManyReaders(t *testing.T) {
 	w.want(t, 200, other, "GET", "/v2/accounts/8/webhooks/"+w.webhook(t, other, "8", "")+"/feed", "")
 	w.want(t, 200, token, "GET", "/v2/accounts/7/webhooks", "")
 }
+
+// The readers of all accounts leave connections for other calls.
+func TestFeed_AProcessHasSoManyReaders(t *testing.T) {
+	w := newWorld(t, func(cfg *Config) { cfg.FeedReaders = 3 })
+	path := func(n int) string {
+		account := fmt.Sprint(10 + n)
+		return "/v2/accounts/" + account + "/webhooks/" + w.webhook(t, adminToken, account, "") + "/feed"
+	}
+	var first *streamReader
+	for n := range 3 {
+		s := w.stream(t, adminToken, path(n))
+		w.waiting(t, n+1)
+		if n == 0 {
+			first = s
+		} else {
+			defer s.response.Body.Close()
+		}
+	}
+	refused := path(3)
+	if r := w.call(t, adminToken, "GET", refused, ""); r.status != 429 || r.header.Get("Retry-After") == "" {
+		t.Errorf("one reader more: %d %v %s", r.status, r.header, r.text)
+	}
+	w.want(t, 200, adminToken, "GET", "/v2/accounts/10/webhooks", "")
+	_ = first.response.Body.Close()
+	w.waiting(t, 2)
+	w.want(t, 200, adminToken, "GET", refused, "")
+}

@@ -42,6 +42,8 @@ const (
 
 // limits keep one account from using up the shared resources.
 type limits struct {
+	readers int // of feeds at a time; 0 for the bound of feedCall alone
+
 	mu     sync.Mutex
 	queues map[queueKey]*queue
 	spent  map[string]spending
@@ -65,8 +67,8 @@ type spending struct {
 	at   time.Time
 }
 
-func newLimits() *limits {
-	return &limits{queues: map[queueKey]*queue{}, spent: map[string]spending{}, now: time.Now}
+func newLimits(readers int) *limits {
+	return &limits{readers: readers, queues: map[queueKey]*queue{}, spent: map[string]spending{}, now: time.Now}
 }
 
 // refusal says why a call gets no turn: how long its account must wait, or that the
@@ -91,7 +93,11 @@ func (l *limits) enter(ctx context.Context, k *kind, account string) (leave func
 			return nil, refusal{after: time.Second}
 		}
 	}
-	leaveWhole := l.turn(ctx, queueKey{kind: k}, k.whole)
+	whole := k.whole
+	if k == feedCall && l.readers > 0 {
+		whole.running = min(whole.running, l.readers)
+	}
+	leaveWhole := l.turn(ctx, queueKey{kind: k}, whole)
 	if leaveWhole == nil {
 		leaveAccount()
 		return nil, refusal{busy: true, after: turnTimeout}

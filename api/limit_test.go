@@ -11,7 +11,7 @@ import (
 )
 
 func TestLimits_OneAccountNeverTakesWhatAllShare(t *testing.T) {
-	l := newLimits()
+	l := newLimits(0)
 	k := &kind{account: limit{1, 1}, whole: limit{2, 0}, weight: 1}
 	enter := func(account string) (func(), refusal) { return l.enter(t.Context(), k, account) }
 	leave, _ := enter("7")
@@ -56,7 +56,7 @@ func (l *limits) inside(key queueKey) int {
 }
 
 func TestLimits_TimeThatIsUsedUpComesBack(t *testing.T) {
-	l := newLimits()
+	l := newLimits(0)
 	now := time.Now()
 	l.now = func() time.Time { return now }
 	spend := func(account string, d time.Duration) bool {

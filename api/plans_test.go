@@ -213,7 +213,7 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 			t.Fatalf("%s is not in planCalls", name)
 		}
 		for i, call := range calls[name] {
-			w.api.limits = newLimits() // what is expensive is measured, not refused
+			w.api.limits = newLimits(0) // what is expensive is measured, not refused
 			w.api.testing, w.api.retrying = newTestLimit(), newTestLimit()
 			w.api.counts = newAttemptCounter(w.admin)                                    // nothing is known from before
 			w.api.counts.until, w.api.counts.after = -1, 0                               // one statement

@@ -23,6 +23,9 @@ type Config struct {
 	Destination Destination
 	// Feeds are the readers of feeds. They wait only while it runs. Required.
 	Feeds *Feeds
+	// FeedReaders bounds how many of them read at a time, 5,000 at most; 0 means 5,000. Each
+	// keeps a connection, so they need to leave some of those that the listener takes.
+	FeedReaders int
 	// AdminToken is the operator's token. Without it the API refuses every call.
 	AdminToken string
 	// Offer returns what the catalog in force offers: the same pointer until another one
@@ -95,7 +98,7 @@ func newSubscriptions(cfg Config, log *zap.Logger) (*subscriptions, http.Handler
 	if cfg.TestTimeout == 0 {
 		cfg.TestTimeout = 20 * time.Second
 	}
-	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(), testing: newTestLimit(), retrying: newTestLimit(), counts: newAttemptCounter(cfg.Admin)}
+	s := &subscriptions{cfg: cfg, log: log.Named("api"), guard: newGuard(cfg.AdminToken), limits: newLimits(cfg.FeedReaders), testing: newTestLimit(), retrying: newTestLimit(), counts: newAttemptCounter(cfg.Admin)}
 	var err error
 	if s.clients, err = newClients(cfg.TrustedProxies); err != nil {
 		return nil, nil, err

@@ -23,7 +23,7 @@ const (
 // The most files and sockets that the parts of a process use, and the fewest with which
 // they work.
 const (
-	neededDescriptors = 8192 // 4,096 attempts, the connections of the API and to the databases, and a reserve
+	neededDescriptors = 8192 // 4,096 attempts, 2,048 connections of the API, those to the databases, and a reserve
 	leastDescriptors  = 256
 )
 

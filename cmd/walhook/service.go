@@ -223,7 +223,7 @@ func (s service) apiConfig(store *outbox.Store, tests *deliver.HTTP, feeds *api.
 	}
 	return api.Config{
 		PortalURL: portalURL,
-		Admin:     admin.New(store), Destination: tests, Feeds: feeds, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
+		Admin:     admin.New(store), Destination: tests, Feeds: feeds, FeedReaders: httpd.BoundsFor(httpd.Descriptors()).Total / 2, AdminToken: s.adminToken, Offer: offerInForce(store, s.source.Catalog),
 		Version: readBuild().version, TestTimeout: s.sender.HTTP.AttemptTimeout, TrustedProxies: s.trustedProxies,
 	}
 }

@@ -71,7 +71,7 @@ func TestFeed_ReadersThatWaitAndReadersThatGet(t *testing.T) {
 	source.Exec(t, fmt.Sprintf(`INSERT INTO users (id, username) SELECT n, 'user ' || n FROM generate_series(1, %d) n`, (idle+busy)/each))
 	address := loopback.Address(t)
 	process := startChild(t, "run", "--source", source.URL, "--outbox", box.URL, "--slot", "feed_"+source.Name, "--setup",
-		"--listen", address, "--admin-token", "the operator of the test", "--allow-cidr", "127.0.0.0/8")
+		"--listen", address, "--admin-token", "the operator of the test", "--allow-cidr", "127.0.0.0/8", "--trusted-proxies", "127.0.0.0/8")
 	defer process.stop(t)
 	awaitReady(t, address)
 	operator := apiClient{"http://" + address + "/v2/accounts/", "the operator of the test"}
@@ -105,7 +105,14 @@ func TestFeed_ReadersThatWaitAndReadersThatGet(t *testing.T) {
 	}
 	beginning.Wait()
 	const waiting = "walhook_feed_readers"
-	eventually(t, patience, func() bool { return scrape(t, address).sum(waiting) == float64(idle+busy) })
+	eventually(t, patience, func() bool {
+		readers.mu.Lock()
+		defer readers.mu.Unlock()
+		if readers.ended != nil {
+			t.Fatal(readers.ended)
+		}
+		return scrape(t, address).sum(waiting) == float64(idle+busy)
+	})
 
 	measure := func(what string, during func()) (perSecond float64) {
 		t.Helper()

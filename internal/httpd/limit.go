@@ -21,7 +21,7 @@ type Bounds struct {
 }
 
 const (
-	leastTotal, mostTotal = 16, 1024
+	leastTotal, mostTotal = 16, 8192
 	leastPerAddress       = 8
 )
 

@@ -226,7 +226,7 @@ func TestServer_ConnectionsAreBoundedInAllAndPerAddress(t *testing.T) {
 
 func TestBounds_LeaveDeliveriesTheirDescriptors(t *testing.T) {
 	t.Parallel()
-	for descriptors, want := range map[uint64]Bounds{0: {1024, 256}, 200: {50, 12}, 1024: {256, 64}, 65536: {1024, 256}, 1 << 62: {1024, 256}, 20: {16, 8}} {
+	for descriptors, want := range map[uint64]Bounds{0: {8192, 2048}, 200: {50, 12}, 1024: {256, 64}, 20000: {5000, 1250}, 65536: {8192, 2048}, 1 << 62: {8192, 2048}, 20: {16, 8}} {
 		if got := BoundsFor(descriptors); got != want {
 			t.Errorf("%d: %v, want %v", descriptors, got, want)
 		}
