@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -24,6 +25,11 @@ func TestAudit_HasEveryChangeAndNoSecret(t *testing.T) {
 	w.want(t, 200, token, "POST", one+"/test", "")
 	w.want(t, 202, token, "POST", one+"/retry", "")
 	w.want(t, 202, token, "POST", one+"/replay", `{"data":{"since":"2020-01-01T00:00:00Z"}}`)
+	replays := w.want(t, 200, token, "GET", one+"/replay", "").list(t)
+	cancel := fmt.Sprintf("%s/replay/%.0f", one, replays[0]["id"])
+	for range 2 { // the second changes nothing
+		w.want(t, 200, token, "DELETE", cancel, "")
+	}
 	w.want(t, 202, token, "POST", one+"/resync", "")
 	link := w.want(t, 201, token, "PUT", "/v2/accounts/7/portal", "").data(t)["url"].(string)
 	w.want(t, 201, adminToken, "PUT", "/v2/accounts/7/holds", `{"data":{"host":"other.example","reason":"abuse"}}`)
@@ -48,7 +54,7 @@ func TestAudit_HasEveryChangeAndNoSecret(t *testing.T) {
 		}
 	}
 	slices.Reverse(actions)
-	want := []string{"token created", "webhook created", "webhook edited", "secret read", "secret rotated", "webhook tested", "retry", "replay", "resync", "portal link created",
+	want := []string{"token created", "webhook created", "webhook edited", "secret read", "secret rotated", "webhook tested", "retry", "replay", "replay cancelled", "resync", "portal link created",
 		"account held", "host released", "account held", "account released", "webhook deleted", "token deleted"}
 	if !slices.Equal(actions, want) {
 		t.Errorf("actions %q,\nwant    %q", actions, want)

@@ -47,7 +47,7 @@ func documented(t *testing.T, w *world) map[string][]string {
 // the operator as to an account.
 func TestInput_AnOddIDInAPathIsOneThatIsNotThere(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.TestTimeout = 1 })
-	fields := strings.NewReplacer("{account_id}", "7", "{webhook_id}", "account", "{token_id}", "none", "{host}", "none.example")
+	fields := strings.NewReplacer("{account_id}", "7", "{webhook_id}", "account", "{token_id}", "none", "{replay_id}", "7", "{host}", "none.example")
 	odd := []struct {
 		name, id string
 		stored   bool // an account may have it

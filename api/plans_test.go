@@ -59,9 +59,10 @@ func planCalls(since string) map[string][][2]string {
 		"GET " + one + "/events": lists("&start_key="+keyOf(50_000), "&start_key="+keyOf(10),
 			"&state=retry", "&state=dead", "&state=waiting", "&state=held", "&state=delivered", "&state=replayed", "&schema=none", "&type=insert",
 			"&record=dids:77", "&record=dids:77&state=retry&start_key="+keyOf(60_000), "&record=none:1&state=dead", "&since="+since, "&until="+since, "&since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z&schema=none"),
-		"GET " + one + "/events/{event_id}": {{bare, bare}},
-		"GET " + one + "/feed":              {{bare, bare}, {"?limit=500", bare}, {"?last=1000", bare}, {"?last=0", bare}},
-		"GET " + one + "/replay":            lists("&start_key=" + keyOf(500)),
+		"GET " + one + "/events/{event_id}":     {{bare, bare}},
+		"GET " + one + "/feed":                  {{bare, bare}, {"?limit=500", bare}, {"?last=1000", bare}, {"?last=0", bare}},
+		"GET " + one + "/replay":                lists("&start_key=" + keyOf(500)),
+		"DELETE " + one + "/replay/{replay_id}": {{bare, bare}},
 		"POST " + one + "/replay": {
 			{bare, `{"data":{"since":"2020-01-01T00:00:00Z","dry_run":true}}`}, {bare, `{"data":{"since":"` + since + `","dry_run":true}}`},
 			{bare, `{"data":{"event_ids":[` + strings.Join(many, ",") + `],"dry_run":true}}`}, {bare, `{"data":{"event_ids":["evt_3"],"dry_run":true}}`},
@@ -219,7 +220,9 @@ func (w *world) readAll(t *testing.T) map[string]map[string]reads {
 			w.api.counts.until, w.api.counts.after = -1, 0                               // one statement
 			w.exec(t, "UPDATE walhook.resync SET done_at = now() WHERE done_at IS NULL") // a webhook has one at a time
 			hook := one[string](t, w, `SELECT webhook FROM walhook.endpoint WHERE id = 5`)
-			if route[0] == "DELETE" {
+			if strings.Contains(path, "/replay/") {
+				w.exec(t, "UPDATE walhook.request SET done_at = NULL, reason = '' WHERE id = 1")
+			} else if route[0] == "DELETE" {
 				hook = admin(201, "PUT", "/v2/accounts/7/webhooks", `{"data":{"name":"n","uri":"https://gone.example/"}}`).data(t)["id"].(string)
 			}
 			id := admin(201, "PUT", "/v2/accounts/7/tokens", "").data(t)["id"].(string)

@@ -40,6 +40,11 @@ type replay struct {
 	DoneAt   time.Time `json:"done_at,omitzero"`
 }
 
+type cancelReplayInput struct {
+	WebhookInput
+	ReplayID int64 `path:"replay_id" minimum:"1" maximum:"9007199254740991" doc:"id of the replay"`
+}
+
 type replayInput struct {
 	WebhookInput
 	RawBody []byte
@@ -55,6 +60,8 @@ func (s *subscriptions) registerReplays(routes huma.API) {
 		s.replays, http.StatusAccepted))), handled(s, s.replay))
 	huma.Register(routes, operation("list-replays", http.MethodGet, path, "List replays",
 		"Newest first, with their progress."), handled(s, s.listReplays))
+	huma.Register(routes, operation("cancel-replay", http.MethodDelete, path+"/{replay_id}", "Cancel a replay",
+		"Ends it, and answers how many events it had sent to the event log by then: those are delivered, and the others stay as they were. One that is over stays as it is, and a warning says so."), handled(s, s.cancelReplay))
 }
 
 func (s *subscriptions) replay(ctx context.Context, in *replayInput) (*answer[replay], error) {
@@ -104,6 +111,22 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 	}
 	s.audit(ctx, "replay", &w, zap.Int64("request", asked.ID), zap.String("since", asked.Since.UTC().Format(time.RFC3339)), zap.Int("events", len(asked.WebhookIDs)), zap.Int64("total", asked.Total))
 	return made, nil
+}
+
+func (s *subscriptions) cancelReplay(ctx context.Context, in *cancelReplayInput) (*answer[replay], error) {
+	w, err := s.kept(ctx, &in.WebhookInput)
+	if err != nil {
+		return nil, err
+	}
+	r, cancelled, err := s.cfg.Admin.CancelRequest(ctx, callOf(ctx).caller(), w.Endpoint, in.ReplayID)
+	if err != nil {
+		return nil, err
+	}
+	if !cancelled {
+		return answerOf(shownReplay(&r), []string{"the replay was over already: nothing was cancelled"}), nil
+	}
+	s.audit(ctx, "replay cancelled", &w, zap.Int64("request", r.ID), zap.Int64("sent", r.Sent), zap.Int64("total", r.Total))
+	return answerOf(shownReplay(&r)), nil
 }
 
 // namedIDs is the most ids that an answer names.

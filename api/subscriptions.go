@@ -204,6 +204,8 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 		return notFound("webhook not found")
 	case isUnknownEvent(err):
 		return notFound(err.Error())
+	case errors.Is(err, admin.ErrNoRequest):
+		return notFound(admin.ErrNoRequest.Error())
 	case errors.Is(err, admin.ErrNoToken):
 		return notFound("token not found")
 	case errors.Is(err, admin.ErrUnreadable):
@@ -226,7 +228,7 @@ func (s *subscriptions) failureOf(ctx context.Context, err error) *failure {
 	case errors.Is(err, admin.ErrNothingToSendTo):
 		return fail(http.StatusConflict, admin.ErrNothingToSendTo.Error())
 	case errors.Is(err, admin.ErrTooManyRequests):
-		return tooMany(openReplayPause, admin.ErrTooManyRequests.Error()+": wait until one is done")
+		return tooMany(openReplayPause, admin.ErrTooManyRequests.Error()+": wait until one is done, or cancel one")
 	case errors.Is(err, admin.ErrTooManyResyncs):
 		return tooMany(openReplayPause, admin.ErrTooManyResyncs.Error()+": wait until one is done")
 	case errors.Is(err, admin.ErrTooManyPortalLinks):

@@ -31,7 +31,7 @@ func (w *world) routes(t *testing.T) (routes [][2]string) {
 
 // at fills a path's parameters in.
 func at(path, account, webhook, token string) string {
-	return strings.NewReplacer("{account_id}", account, "{webhook_id}", webhook, "{token_id}", token).Replace(path)
+	return strings.NewReplacer("{account_id}", account, "{webhook_id}", webhook, "{token_id}", token, "{replay_id}", "1").Replace(path)
 }
 
 // Every route is tried, as the OpenAPI document lists them, so that a new one
@@ -44,6 +44,7 @@ func TestTenancy_AnotherAccountIsNotThere(t *testing.T) {
 	w.exec(t, `INSERT INTO walhook.endpoint (account, url, state, secret) SELECT a, 'https://example.com/', 'active', 'whsec_c2VjcmV0' FROM unnest('{7,70,9}'::text[]) a`)
 	tokens := w.want(t, 200, adminToken, "GET", "/v2/accounts/70/tokens", "").list(t)
 	hisToken := tokens[0]["id"].(string)
+	w.exec(t, `INSERT INTO walhook.request (endpoint, since, rate, until_id, total) SELECT id, now(), 1, 1, 1 FROM walhook.endpoint WHERE account = '70' AND webhook <> 'account'`)
 	before := w.state(t)
 
 	routes := w.routes(t)

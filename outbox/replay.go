@@ -222,6 +222,9 @@ func (p *Publisher) replayDue(ctx context.Context) (wait time.Duration, err erro
 		case <-time.After(min(time.Since(began), replayTimeout)):
 		}
 	}
+	if err := p.forgetReplayOrders(ctx); err != nil {
+		return replayPoll, err
+	}
 	var next *time.Duration
 	if err := p.store.pool.QueryRow(ctx, nextRequestSQL).Scan(&next); err != nil || next == nil {
 		return replayPoll, err

@@ -3,6 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,11 +43,29 @@ const (
 	// a copy whose original is gone.
 	clockSkew = 24 * time.Hour
 
+	// walkSkew is how far they may differ before a replay misses an event: its walk begins
+	// with what was appended so long before its time.
+	walkSkew = time.Hour
+
 	orderRequestSQL = `
 		SELECT r.endpoint, r.since, r.webhook_ids, r.cursor, coalesce(e.webhook_id, ''), coalesce((
 			SELECT o.id FROM walhook.event o WHERE o.webhook_id = e.webhook_id AND o.endpoint = r.endpoint AND NOT o.replayed ORDER BY o.id LIMIT 1), 0)
 		FROM walhook.request r LEFT JOIN walhook.event e ON e.id = -r.cursor AND e.endpoint = r.endpoint
 		WHERE r.id = $1 AND r.done_at IS NULL`
+
+	// AppendedFromSQL is the first id of the endpoint $1 that was appended at $2 or later: ids
+	// rise with that time. Each step halves what is left, so it takes as many as the ids have bits.
+	AppendedFromSQL = `
+		WITH RECURSIVE seek AS (
+			SELECT 0::bigint AS low, coalesce((SELECT id FROM walhook.event WHERE endpoint = $1 ORDER BY id DESC LIMIT 1), 0) + 1 AS high
+			UNION ALL
+			SELECT CASE WHEN f.id < s.high AND f.appended_at < $2 THEN f.id + 1 ELSE s.low END,
+				CASE WHEN f.id < s.high AND f.appended_at < $2 THEN s.high ELSE s.low + (s.high - s.low) / 2 END
+			FROM seek s LEFT JOIN LATERAL (
+				SELECT e.id, e.appended_at FROM walhook.event e
+				WHERE e.endpoint = $1 AND e.id >= s.low + (s.high - s.low) / 2 ORDER BY e.id LIMIT 1) f ON true
+			WHERE s.low < s.high)
+		SELECT max(low) FROM seek`
 
 	firstRowOfLogSQL = `SELECT id, appended_at FROM walhook.event ORDER BY id LIMIT 1`
 
@@ -116,6 +135,12 @@ func (p *Publisher) replayOrderOf(ctx context.Context, id int64) (order *replayO
 		case order.walk < first && r.since.Before(began.Add(clockSkew)):
 			order.left, err = goneOrder(ctx, tx, r, first)
 		}
+		if err != nil || r.since == nil {
+			return err
+		}
+		var from int64
+		err = tx.QueryRow(ctx, AppendedFromSQL, r.endpoint, r.since.Add(-walkSkew)).Scan(&from)
+		order.walk = max(order.walk, from-1)
 		return err
 	})
 	if err != nil {
@@ -129,6 +154,22 @@ func (p *Publisher) replayOrderOf(ctx context.Context, id int64) (order *replayO
 	}
 	p.replayOrders[id] = order
 	return order, nil
+}
+
+const overRequestsSQL = `SELECT u.id FROM unnest($1::bigint[]) AS u(id) WHERE (SELECT 1 FROM walhook.request r WHERE r.id = u.id AND r.done_at IS NULL LIMIT 1) IS NULL`
+
+// forgetReplayOrders drops the orders of requests that somebody else ended: they were cancelled.
+func (p *Publisher) forgetReplayOrders(ctx context.Context) error {
+	if len(p.replayOrders) == 0 {
+		return nil
+	}
+	rows, _ := p.store.pool.Query(ctx, overRequestsSQL, slices.Collect(maps.Keys(p.replayOrders))) // rows have its error
+	var id int64
+	_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+		delete(p.replayOrders, id)
+		return nil
+	})
+	return err
 }
 
 // placed is an event and what tells its place among those of its record.

@@ -22,6 +22,7 @@ func (p *Portal) registerAccount(mux *http.ServeMux) {
 	p.account(mux, "GET", "/webhooks/{webhook}/events", p.events)
 	p.account(mux, "GET", "/webhooks/{webhook}/events/{event}", p.event)
 	p.account(mux, "POST", "/webhooks/{webhook}/replay", p.replay)
+	p.account(mux, "POST", "/webhooks/{webhook}/replay/{replay}/cancel", p.cancelReplay)
 	p.account(mux, "POST", "/webhooks/{webhook}/retry", p.retry)
 	p.account(mux, "POST", "/webhooks/{webhook}/failed", p.sendFailed)
 	p.account(mux, "GET", "/webhooks/{webhook}/resync", p.resyncs)

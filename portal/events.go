@@ -54,6 +54,9 @@ type replay struct {
 	DoneAt  time.Time `json:"done_at"`
 }
 
+// Running reports whether it goes on.
+func (r replay) Running() bool { return r.State == "running" }
+
 // Percent is how much of it is done; 0 once it has sent more than was counted.
 func (r replay) Percent() int {
 	if r.Sent > r.Total {
@@ -211,6 +214,19 @@ func (p *Portal) replay(v *visit) {
 		v.toHook("replay", "events")
 	case r.stands():
 		v.toHook("not_replayed", "events")
+	default:
+		v.answered(r, err, nil)
+	}
+}
+
+// cancelReplay ends a replay; the page then says how many events it had sent.
+func (p *Portal) cancelReplay(v *visit) {
+	r, err := v.call(http.MethodDelete, v.hookPath("/replay/"+url.PathEscape(v.r.PathValue("replay"))), nil, nil, nil)
+	switch {
+	case err == nil && r.OK() && len(r.Warnings) > 0:
+		v.toHook("not_cancelled")
+	case err == nil && r.OK():
+		v.toHook("cancelled")
 	default:
 		v.answered(r, err, nil)
 	}

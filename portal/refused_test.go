@@ -111,4 +111,3 @@ func TestFilter_SaysWhatIsWrongAtItsField(t *testing.T) {
 	operator.get(t, "audit?since=x&account=%00").want(t, http.StatusBadRequest, `id="since-fault"`, `id="account-fault"`).lacks(t, `role="alert"`, `id="until-fault"`)
 	operator.get(t, "audit?from=zzz").want(t, http.StatusBadRequest, `role="alert"`)
 }
-

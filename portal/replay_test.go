@@ -64,6 +64,35 @@ func TestReplay_SaysAtLeast(t *testing.T) {
 	b.get(t, "a/7/webhooks/"+hook.ID).want(t, http.StatusOK, "10,040 so far")
 }
 
+// Whoever began to send everything again can stop it, and sees how far it came.
+func TestReplay_CanBeStopped(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.exec(t, fillSQL, hook.Endpoint, 1, 99, 99)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID
+	counted := b.submit(t, path+"/replay", url.Values{"since": {"2020-01-01T00:00"}})
+	b.post(t, path+"/replay", hiddenOf(t, counted.text, path+"/replay")).want(t, http.StatusSeeOther)
+	w.exec(t, `UPDATE walhook.request SET sent = 30`)
+	stop := path + "/replay/" + w.one(t, `SELECT id::text FROM walhook.request`) + "/cancel"
+	for _, page := range []string{path, path + "/events"} {
+		b.get(t, page).want(t, http.StatusOK, "Sending again:", "30 of 90", `action="/portal/`+stop+`"`, "Stop")
+	}
+	form := hiddenOf(t, b.get(t, path).text, stop)
+	if r := b.post(t, stop, form).want(t, http.StatusSeeOther); r.header.Get("Location") != Prefix+path+"?done=cancelled" {
+		t.Errorf("leads to %q", r.header.Get("Location"))
+	}
+	b.get(t, path+"?done=cancelled").want(t, http.StatusOK, "Sending again has stopped", "Sending again ended early, after 30 events (cancelled on request)").lacks(t, stop)
+	if r := b.post(t, stop, form).want(t, http.StatusSeeOther); r.header.Get("Location") != Prefix+path+"?done=not_cancelled" {
+		t.Errorf("leads to %q", r.header.Get("Location"))
+	}
+	w.exec(t, `UPDATE walhook.request SET reason = '', sent = 90`)
+	b.get(t, path).want(t, http.StatusOK, "Sent again: 90 events")
+	w.exec(t, `UPDATE walhook.request SET done_at = done_at - interval '2 hours'`)
+	b.get(t, path).want(t, http.StatusOK).lacks(t, "Sent again: 90")
+	w.session(t, "8").submit(t, "a/8/webhooks/"+w.hook(t, "8").ID+"/replay/1/cancel", nil).want(t, http.StatusNotFound)
+}
+
 func (w *world) one(t *testing.T, sql string) (text string) {
 	t.Helper()
 	if err := w.conn.QueryRow(t.Context(), sql).Scan(&text); err != nil {

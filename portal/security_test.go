@@ -33,7 +33,7 @@ func (w *world) hook(t *testing.T, account string, change ...func(*admin.Webhook
 
 // at fills the parameters of a route in.
 func at(path, account, webhook string) string {
-	return strings.NewReplacer("{account}", account, "{webhook}", webhook, "{event}", "evt_0000000000000001_1", "{schema}", "dids", "{type}", "dids").Replace(path)
+	return strings.NewReplacer("{account}", account, "{webhook}", webhook, "{event}", "evt_0000000000000001_1", "{replay}", "1", "{schema}", "dids", "{type}", "dids").Replace(path)
 }
 
 func (w *world) state(t *testing.T) (text string) {

@@ -48,12 +48,15 @@ type webhookPage struct {
 	Rotated  bool
 	Counted  *replay
 	Failed   *failed
-	Replays  []replay // those that run
+	Replays  []replay // those that run, and those that ended lately
 	Since    string
 	Samples  []sample // events whose example can be sent
 	Message  string   // why something was refused
 	Warnings []string
 }
+
+// replayShown is how long a replay that is over stays on the page.
+const replayShown = time.Hour
 
 func (p *Portal) webhook(v *visit) { v.showWebhook(http.StatusOK, webhookPage{}) }
 
@@ -70,7 +73,7 @@ func (v *visit) showWebhook(status int, page webhookPage) {
 		return
 	}
 	for _, r := range replays {
-		if r.State == "running" {
+		if r.Running() || time.Since(r.DoneAt) < replayShown {
 			page.Replays = append(page.Replays, r)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"walhook/doctor"
 	"walhook/outbox/admin"
@@ -24,12 +25,15 @@ The command only places a request. The publisher sends the events, at --rate, an
 resumes after a restart. The command shows the progress until the end. You may
 interrupt it at any moment; with --detach it does not wait.
 
+--cancel ends a replay by the number that the command printed. What the publisher
+has appended by then is delivered; the other events stay as they were.
+
 It needs only the outbox: --outbox, or --source if they are one database.`
 
 // replayFlags are the flags of replay.
 type replayFlags struct {
 	account, webhook, since string
-	endpoint                int64
+	endpoint, cancel        int64
 	ids                     idList
 	rate                    float64
 	dryRun, detach          bool
@@ -44,12 +48,21 @@ func newReplayCommand() *cobra.Command {
 		Example: `  walhook replay --account 7 --since 2h --dry-run
   walhook replay --account 7 --since 2026-03-09T00:00:00Z --rate 50
   walhook replay --account 7 --webhook 51840ffc8bde832a1f5477def32cd665 --since 24h
-  walhook replay --id evt_0000000001A2B3C4_7`,
+  walhook replay --id evt_0000000001A2B3C4_7
+  walhook replay --cancel 42`,
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("endpoint") && f.endpoint <= 0 {
 			return usage(fmt.Errorf("--endpoint %d: want the number of an endpoint; 'walhook endpoints' lists them", f.endpoint))
+		}
+		if cmd.Flags().Changed("cancel") {
+			if err := f.checkCancel(cmd.Flags()); err != nil {
+				return usage(err)
+			}
+			return withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, _ []string) error {
+				return cancelReplay(ctx, a, f.cancel, out)
+			})(cmd, args)
 		}
 		since, err := f.check(time.Now())
 		if err != nil {
@@ -73,7 +86,37 @@ func newReplayCommand() *cobra.Command {
 	flags.Float64Var(&f.rate, "rate", 100, "`events` per second at most, to each endpoint")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only count the events")
 	flags.BoolVar(&f.detach, "detach", false, "do not wait until the events are sent")
+	flags.Int64Var(&f.cancel, "cancel", 0, "end the replay with this `number`")
 	return cmd
+}
+
+// checkCancel refuses what has no meaning for --cancel.
+func (f *replayFlags) checkCancel(flags *pflag.FlagSet) error {
+	for _, name := range []string{"account", "webhook", "endpoint", "since", "id", "rate", "dry-run", "detach"} {
+		if flags.Changed(name) {
+			return fmt.Errorf("--cancel and --%s exclude each other", name)
+		}
+	}
+	if f.cancel <= 0 {
+		return fmt.Errorf("--cancel %d: want the number of a replay; 'walhook audit' lists it as request", f.cancel)
+	}
+	return nil
+}
+
+func cancelReplay(ctx context.Context, a *admin.Admin, id int64, out io.Writer) error {
+	r, err := a.Request(ctx, id)
+	var cancelled bool
+	if err == nil {
+		r, cancelled, err = a.CancelRequest(ctx, admin.Caller{}, r.Endpoint, id)
+	}
+	if err != nil {
+		return err
+	}
+	if !cancelled {
+		return fmt.Errorf("replay %d was over already: %s sent again", id, doctor.Count(int(r.Sent), "event"))
+	}
+	_, err = fmt.Fprintf(out, "replay %d is cancelled: %s sent again, of %d that were counted\n", id, doctor.Count(int(r.Sent), "event"), r.Total)
+	return err
 }
 
 // idList is the value of --id: every use adds ids, comma separated.
@@ -175,7 +218,11 @@ func (f *replayFlags) replay(ctx context.Context, a *admin.Admin, endpoints map[
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		total += r.Total
-		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %s%s to send again", name, atLeast, doctor.Count(int(r.Total), "event"))))
+		number := ""
+		if r.ID > 0 {
+			number = fmt.Sprintf(" (replay %d)", r.ID)
+		}
+		fmt.Fprintln(out, printable(fmt.Sprintf("%s: %s%s to send again%s", name, atLeast, doctor.Count(int(r.Total), "event"), number)))
 	}
 	if f.dryRun || f.detach {
 		return nil
@@ -221,7 +268,7 @@ func watchReplay(ctx context.Context, a *admin.Admin, open []admin.Request, tota
 		select {
 		case <-ctx.Done():
 			progress.close()
-			_, err := fmt.Fprintln(out, "the publisher continues the replay")
+			_, err := fmt.Fprintln(out, "the publisher continues; walhook replay --cancel NUMBER ends a replay")
 			return err
 		case <-time.After(replayLook):
 		}

@@ -35,3 +35,21 @@ func TestReplay_SaysWhatIsMissing(t *testing.T) {
 		}
 	}
 }
+
+func TestReplay_CancelStandsAlone(t *testing.T) {
+	for want, args := range map[string][]string{
+		"--cancel and --account exclude each other": {"--cancel", "4", "--account", "7"},
+		"--cancel and --rate exclude each other":    {"--cancel", "4", "--rate", "5"},
+		"want the number of a replay":               {"--cancel", "0"},
+	} {
+		var f replayFlags
+		cmd := newReplayCommand()
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		f.cancel, _ = cmd.Flags().GetInt64("cancel")
+		if err := f.checkCancel(cmd.Flags()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", args, err, want)
+		}
+	}
+}

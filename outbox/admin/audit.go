@@ -35,6 +35,7 @@ const (
 	actOrdering        = "ordering changed"
 	actSecretRotated   = "secret rotated"
 	actReplay          = "replay"
+	actReplayCancelled = "replay cancelled"
 	actResync          = "resync"
 	actRetry           = "retry"
 	actTokenCreated    = "token created"
@@ -59,7 +60,7 @@ const (
 func Actions() []string {
 	return []string{
 		actWebhookCreated, actWebhookEdited, actWebhookDeleted, actWebhookEnabled, actWebhookDisabled, ActWebhookTested, actOrdering,
-		ActSecretRead, actSecretRotated, actReplay, actResync, actRetry, actTokenCreated, actTokenDeleted,
+		ActSecretRead, actSecretRotated, actReplay, actReplayCancelled, actResync, actRetry, actTokenCreated, actTokenDeleted,
 		actHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, actFeedAdded, actFeedRemoved, ActSetup, ActTeardown, ActDoctor,
 	}
 }

@@ -104,20 +104,6 @@ const (
 		ORDER BY e.id DESC LIMIT $5`
 
 	lookedSQL = `SELECT count(*), coalesce(min(id), 0) FROM (%s) looked`
-
-	// The first id that was appended at $2 or later: ids rise with that time. Each step
-	// halves what is left, so it takes as many as the ids have bits.
-	appendedFromSQL = `
-		WITH RECURSIVE seek AS (
-			SELECT 0::bigint AS low, coalesce((SELECT id FROM walhook.event WHERE endpoint = $1 ORDER BY id DESC LIMIT 1), 0) + 1 AS high
-			UNION ALL
-			SELECT CASE WHEN f.id < s.high AND f.appended_at < $2 THEN f.id + 1 ELSE s.low END,
-				CASE WHEN f.id < s.high AND f.appended_at < $2 THEN s.high ELSE s.low + (s.high - s.low) / 2 END
-			FROM seek s LEFT JOIN LATERAL (
-				SELECT e.id, e.appended_at FROM walhook.event e
-				WHERE e.endpoint = $1 AND e.id >= s.low + (s.high - s.low) / 2 ORDER BY e.id LIMIT 1) f ON true
-			WHERE s.low < s.high)
-		SELECT max(low) FROM seek`
 )
 
 var (
@@ -167,13 +153,13 @@ func (a *Admin) Events(ctx context.Context, endpoint int64, filter EventFilter, 
 	err = a.byIndexOfOneTime(ctx, func(tx pgx.Tx) error {
 		lowest := int64(0)
 		if !filter.Since.IsZero() {
-			if err := tx.QueryRow(ctx, appendedFromSQL, endpoint, filter.Since).Scan(&lowest); err != nil {
+			if err := tx.QueryRow(ctx, outbox.AppendedFromSQL, endpoint, filter.Since).Scan(&lowest); err != nil {
 				return err
 			}
 		}
 		if !filter.Until.IsZero() {
 			var end int64
-			if err := tx.QueryRow(ctx, appendedFromSQL, endpoint, filter.Until).Scan(&end); err != nil {
+			if err := tx.QueryRow(ctx, outbox.AppendedFromSQL, endpoint, filter.Until).Scan(&end); err != nil {
 				return err
 			}
 			before = min(before, end)

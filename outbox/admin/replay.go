@@ -157,7 +157,7 @@ func (a *Admin) CountReplay(ctx context.Context, r Request) (counted ReplayCount
 			var after int64
 			if ids == nil {
 				counting = countRangeSQL
-				if err := tx.QueryRow(ctx, appendedFromSQL, r.Endpoint, r.Since.Add(-countLeeway)).Scan(&after); err != nil {
+				if err := tx.QueryRow(ctx, outbox.AppendedFromSQL, r.Endpoint, r.Since.Add(-countLeeway)).Scan(&after); err != nil {
 					return err
 				}
 				if err := tx.QueryRow(ctx, lastBeforeSQL, r.Endpoint, after).Scan(&after); err != nil {
@@ -274,12 +274,15 @@ func (a *Admin) Requests(ctx context.Context, endpoint, before int64, limit int)
 	return list, nil
 }
 
-// Request reads one as it stands.
+// Request reads one as it stands; [ErrNoRequest] for none.
 func (a *Admin) Request(ctx context.Context, id int64) (Request, error) {
 	rows, err := a.pool.Query(ctx, requestSQL, id)
 	var r Request
 	if err == nil {
 		r, err = pgx.CollectExactlyOneRow(rows, scanRequest)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNoRequest
 	}
 	if err != nil {
 		return Request{}, fmt.Errorf("read request %d: %w", id, err)

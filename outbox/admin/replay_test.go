@@ -125,3 +125,39 @@ func TestReplay_CountsFromItsTimeToTheCount(t *testing.T) {
 		t.Error("ids go with an event to end at")
 	}
 }
+
+// Who cancels a replay is in the audit, with what it sent, and once.
+func TestReplay_IsCancelledOnce(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, account(7))
+	f.Exec(t, `INSERT INTO walhook.attempt SELECT now(), endpoint, id, 1, 1, '1ms', 200, 'delivered', '2xx', '' FROM walhook.event`)
+	endpoint := f.EndpointOf(t, "7")
+	made, err := f.admin.CreateRequest(t.Context(), Request{Endpoint: endpoint, Since: time.Unix(1, 0), Rate: MinReplayRate}, Once{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.admin.CancelRequest(t.Context(), Caller{}, endpoint+1, made.ID); !errors.Is(err, ErrNoRequest) {
+		t.Errorf("of another endpoint: %v", err)
+	}
+	if _, _, err := f.admin.CancelRequest(t.Context(), Caller{Token: "none", Account: "7"}, endpoint, made.ID); !errors.Is(err, ErrCallerGone) {
+		t.Errorf("by a token that has ended: %v", err)
+	}
+	if now, err := f.admin.Request(t.Context(), made.ID); err != nil || !now.DoneAt.IsZero() {
+		t.Errorf("a refused caller ended it: %+v, %v", now, err)
+	}
+	r, cancelled, err := f.admin.CancelRequest(t.Context(), Caller{}, endpoint, made.ID)
+	if err != nil || !cancelled || r.DoneAt.IsZero() || r.Reason != ReasonCancelled || r.Total != 1 {
+		t.Errorf("cancelled: %+v, %v, %v", r, cancelled, err)
+	}
+	again, cancelled, err := f.admin.CancelRequest(t.Context(), Caller{}, endpoint, made.ID)
+	if err != nil || cancelled || !again.DoneAt.Equal(r.DoneAt) {
+		t.Errorf("cancelled again: %+v, %v, %v", again, cancelled, err)
+	}
+	lines := all[string](t, f.world, `SELECT account || ' ' || webhook || ': ' || detail FROM walhook.audit WHERE action = 'replay cancelled'`)
+	if len(lines) != 1 || lines[0] != "7 account: request 1, 0 of 1 events sent" {
+		t.Errorf("audit %q", lines)
+	}
+	if _, err := f.admin.Request(t.Context(), 99); !errors.Is(err, ErrNoRequest) {
+		t.Errorf("no request: %v", err)
+	}
+}
