@@ -35,6 +35,7 @@ type webhookFields struct {
 	Retries             *int           `json:"retries,omitempty" minimum:"0" maximum:"10" doc:"the number of retries of an event; the default is the whole schedule"`
 	RateLimit           *float64       `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"attempts per second at most; 0 means no limit"`
 	CustomData          map[string]any `json:"custom_data,omitempty" maxProperties:"100" doc:"merged into each event last, so that it overwrites"`
+	Headers             headerValues   `json:"headers,omitempty" maxProperties:"10" doc:"static headers of each request; values are stored encrypted and shown as …, which a client sends back to keep one"`
 	Enabled             *bool          `json:"enabled,omitempty" default:"true" doc:"false holds events; true first sends the held ones"`
 	IncludeSubaccounts  *bool          `json:"include_subaccounts,omitempty" default:"false" doc:"events of sub-accounts too, at any depth"`
 	InitialState        *bool          `json:"initial_state,omitempty" default:"false" doc:"whenever the URL is set, begin with all present records as insert events"`

@@ -66,6 +66,9 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	if custom, there := in.known["custom_data"]; there {
 		w.CustomData = customData(custom, wrong)
 	}
+	if _, there := in.known["headers"]; there {
+		w.Headers = headersOf(sent.Headers, w, wrong)
+	}
 	if sent.RateLimit != nil && w.RateLimit > 0 && w.RateLimit < minRateLimit {
 		wrong.add("rate_limit", kindInvalid, "want 0 (no limit), or %g to 10000 attempts per second", minRateLimit)
 	}
@@ -84,6 +87,7 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 		wrong.add("initial_state", kindInvalid, "cannot be true: %s", fault)
 	}
 	checkPull(&before, w, in, wrong)
+	checkHeaders(w, wrong)
 	if w.ID == outbox.AccountWebhook {
 		checkOwn(&before, w, wrong)
 	}
@@ -140,6 +144,8 @@ func toDefaults(w *admin.Webhook, null []string, wrong faults) {
 			w.RateLimit = 0
 		case "custom_data":
 			w.CustomData = nil
+		case "headers":
+			w.Headers = nil
 		case "enabled":
 			w.Enabled = true
 		case "include_subaccounts":
@@ -235,6 +241,7 @@ func checkOwn(before, after *admin.Webhook, wrong faults) {
 	fixed("target", before.Target == after.Target && before.TargetID == after.TargetID)
 	fixed("format", before.Format == after.Format)
 	fixed("custom_data", bytes.Equal(before.CustomData, after.CustomData))
+	fixed("headers", len(after.Headers) == 0)
 	fixed("include_subaccounts", before.IncludeSubaccounts == after.IncludeSubaccounts)
 	fixed("include_internal_legs", before.IncludeInternalLegs == after.IncludeInternalLegs)
 	fixed("delivery", before.Delivery == after.Delivery)

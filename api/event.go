@@ -11,7 +11,7 @@ import (
 // webhook-timestamp and webhook-signature of its own.
 type sentRequest struct {
 	Method  string            `json:"method"`
-	Headers map[string]string `json:"headers" doc:"webhook-timestamp and webhook-signature are missing: each attempt has its own"`
+	Headers map[string]string `json:"headers" doc:"webhook-timestamp and webhook-signature are missing: each attempt has its own. … stands for each value of the webhook's own headers"`
 	Query   string            `json:"query,omitempty" doc:"what a GET adds to the query of the URL; the signature covers it in place of a body"`
 	Body    string            `json:"body" doc:"byte for byte"`
 }
@@ -71,6 +71,9 @@ func (s *subscriptions) readEvent(ctx context.Context, in *eventInput) (*answer[
 	}
 	if sent.ContentType != "" {
 		whole.Request.Headers["Content-Type"] = sent.ContentType
+	}
+	for _, name := range sent.Headers {
+		whole.Request.Headers[name] = admin.Masked
 	}
 	return answerOf(whole), nil
 }

@@ -33,6 +33,7 @@ type webhook struct {
 	Retries             *int            `json:"retries,omitempty" doc:"absent means the whole schedule"`
 	RateLimit           float64         `json:"rate_limit,omitempty"`
 	CustomData          json.RawMessage `json:"custom_data,omitempty"`
+	Headers             headerValues    `json:"headers,omitempty" doc:"static headers of each request; … stands for each value"`
 	Enabled             bool            `json:"enabled"`
 	State               string          `json:"state" enum:"active,disabled,cleared,unusable"`
 	DisableReason       string          `json:"disable_reason,omitempty" doc:"why nothing is sent"`
@@ -62,6 +63,12 @@ func shown(w *admin.Webhook) webhook {
 	}
 	if !w.HeldSince.IsZero() {
 		s.HeldSince, s.HeldReason = new(w.HeldSince.UTC()), w.HeldReason
+	}
+	for _, name := range w.HeaderNames() {
+		if s.Headers == nil {
+			s.Headers = headerValues{}
+		}
+		s.Headers[name] = admin.Masked
 	}
 	if w.Target != "" {
 		s.Target = &webhookTarget{Type: w.Target, ID: w.TargetID}
@@ -160,6 +167,9 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 	}
 	w.By = callOf(ctx).caller()
 	asking := w
+	if names := withHeaderNames([]string{"headers"}, sent); len(w.Headers) > 0 {
+		ctx = admin.WithDetail(ctx, names[0])
+	}
 	var made *answer[webhook]
 	w, err = s.cfg.Admin.CreateWebhook(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
 		made = answerOf(shown(&w), sent.warnings, idle, unknown)
@@ -239,7 +249,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	s.checkURI(sent, &before, wrong) // before the webhook is locked
 	var idle []string
 	var asking admin.Webhook
-	w, err := s.cfg.Admin.EditWebhook(admin.WithDetail(ctx, "fields: "+strings.Join(slices.Sorted(slices.Values(sent.names())), ", ")), callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
+	w, err := s.cfg.Admin.EditWebhook(admin.WithDetail(ctx, "fields: "+strings.Join(slices.Sorted(slices.Values(withHeaderNames(sent.names(), sent))), ", ")), callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
 		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}
@@ -250,7 +260,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	if err != nil {
 		return nil, s.unencodable(ctx, err, storedTexts(&asking))
 	}
-	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", sent.names()))...)
+	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", withHeaderNames(sent.names(), sent)))...)
 	callOf(ctx).withETag(&w)
 	edited := answerOf(shown(&w), sent.warnings, idle)
 	return edited, s.showHealthOf(ctx, &edited.Body.Data)

@@ -38,6 +38,8 @@ type Endpoint struct {
 	// Secrets are whsec_ secrets, the newest first; more than one while a
 	// rotation overlaps. Never logged.
 	Secrets []string
+	// Headers are those that each request has besides walhook's own, by name. Never logged.
+	Headers []Header
 	// FeedFrom is the first event of the present feed: older ones are
 	// expired, not sent.
 	FeedFrom int64
@@ -112,6 +114,8 @@ type Rendered struct {
 	UserAgent   string
 	Query       string // that a GET adds to the URL's own
 	Body        []byte // not to be changed
+	// Headers are the names of the endpoint's own headers.
+	Headers []string
 	// Timestamp and Signature are those of one attempt; "" without one.
 	Timestamp, Signature string
 }

@@ -13,7 +13,7 @@ import (
 
 const (
 	storedSecretsSQL = `
-		SELECT account, webhook, coalesce(secret, ''), previous_secret, array_remove(older_secrets, NULL), coalesce(url, ''), ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + `
+		SELECT account, webhook, coalesce(secret, ''), previous_secret, array_remove(older_secrets, NULL), coalesce(url, ''), header_names, header_values, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + `
 		FROM walhook.endpoint WHERE deleted_at IS NULL ORDER BY id LIMIT 100000`
 
 	keyIDSQL = `SELECT coalesce((SELECT key_id FROM walhook.sealing), '')`
@@ -26,6 +26,8 @@ type storedSecret struct {
 	previous *string
 	older    []string
 	url      string
+	names    []string // of headers
+	values   []string
 	strict   bool
 	urls     bool
 }
@@ -38,12 +40,15 @@ const (
 	secretPlain                         // in clear, and taken
 	secretLoose                         // encrypted, but not for its endpoint, and taken
 	urlPlain                            // user information in clear, and taken
+	headerPlain                         // a header's value in clear, and taken
 	secretNoKey                         // encrypted, and there is no key
 	secretLocked                        // it does not open
 	secretRefused                       // in clear or loose, although reseal has been run
 	secretMisplaced                     // another endpoint's
 	urlRefused
 	urlLocked
+	headerRefused
+	headerLocked
 )
 
 // classifySecret says how one secret is stored.
@@ -86,7 +91,24 @@ func (one *storedSecret) classify(s seal.Sealer) kindOfSecret {
 	case err != nil:
 		return urlLocked
 	case plain && worst == secretSealed:
-		return urlPlain
+		worst = urlPlain
+	}
+	return max(worst, one.classifyHeaders(s))
+}
+
+// classifyHeaders gives the worst that there is to say of an endpoint's headers.
+func (one *storedSecret) classifyHeaders(s seal.Sealer) (worst kindOfSecret) {
+	for i, name := range one.names {
+		kind := classifySecret(s, one.Header(one.url, name), one.values[i], one.strict)
+		switch kind {
+		case secretPlain, secretLoose:
+			kind = headerPlain
+		case secretRefused:
+			kind = headerRefused
+		case secretLocked:
+			kind = headerLocked
+		}
+		worst = max(worst, kind)
 	}
 	return worst
 }
@@ -117,7 +139,7 @@ func (e *examination) lookAtSecrets(ctx context.Context) error {
 		return err
 	}
 	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one storedSecret, err error) {
-		return one, r.Scan(&one.Account, &one.Webhook, &one.secret, &one.previous, &one.older, &one.url, &one.strict, &one.urls)
+		return one, r.Scan(&one.Account, &one.Webhook, &one.secret, &one.previous, &one.older, &one.url, &one.names, &one.values, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return err
@@ -140,7 +162,8 @@ func endpointName(of seal.Holder) string { return of.Account + "/" + of.Webhook 
 // otherKey reports a key that is not the one that secrets were stored under,
 // and says whether that is so.
 func (e *examination) otherKey(secrets seal.Sealer, keyID string, locked, total int, found map[kindOfSecret][]string) bool {
-	opens := len(found[secretSealed]) + len(found[secretLoose]) + len(found[urlPlain]) + len(found[urlLocked]) + len(found[urlRefused])
+	opens := len(found[secretSealed]) + len(found[secretLoose]) + len(found[urlPlain]) + len(found[urlLocked]) + len(found[urlRefused]) +
+		len(found[headerPlain]) + len(found[headerLocked]) + len(found[headerRefused])
 	if keyID == secrets.KeyID() || keyID == "" && opens > 0 {
 		return false
 	}
@@ -183,6 +206,7 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 		Note: "a new secret for each of them, once you know who wrote to the outbox; all other events are delivered"}}
 	reseal := doctor.Run("walhook endpoints reseal")
 	again := doctor.Steps{{Kind: doctor.Shell, Text: "# set the URL again, in the account's row or through the API", Note: "once you know who wrote to the outbox"}}
+	headers := doctor.Steps{{Kind: doctor.Shell, Text: "# set the webhook's headers again, through the API or in the portal", Note: "once you know who wrote to the outbox"}}
 	key := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=KEY", Note: "the key that encrypted them"}}
 	newKey := doctor.Steps{{Kind: doctor.Setting, Text: "--secret-key=$(head -c 32 /dev/urandom | base64)",
 		Note: "of every walhook process on this outbox, and keep it: without it the secrets are lost"}}
@@ -199,12 +223,14 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 		{secretRefused, e.r.Fail, rotate, "not encrypted for the endpoint, although 'endpoints reseal' has run: something else wrote to walhook.endpoint, and those endpoints are held", "secret"},
 		{urlLocked, e.r.Fail, again, "damaged: user name and password were stored for another endpoint or another host, and those endpoints are held", "URL"},
 		{urlRefused, e.r.Fail, again, "refused: user name and password are in clear, although 'endpoints reseal' has run, and those endpoints are held", "URL"},
+		{headerLocked, e.r.Fail, headers, "without usable headers: a value was edited, or stored for another endpoint, name, host or port, and those endpoints are held", "endpoint"},
+		{headerRefused, e.r.Fail, headers, "without usable headers: a value is not encrypted, although 'endpoints reseal' has run, and those endpoints are held", "endpoint"},
 	} {
 		if names := found[s.kind]; len(names) > 0 {
 			s.say(checkSecrets, s.fix, "%d of %d %s %s %s (%s)", len(names), total, s.what+"s", doctor.Are(len(names)), s.text, doctor.List(names, fewNames))
 		}
 	}
-	plain, loose, urls := len(found[secretPlain]), len(found[secretLoose]), len(found[urlPlain])
+	plain, loose, urls, values := len(found[secretPlain]), len(found[secretLoose]), len(found[urlPlain]), len(found[headerPlain])
 	switch noKey := len(e.cfg.SecretKey) == 0; {
 	case noKey && plain > 0:
 		e.r.Warn(checkSecrets, newKey, "%s %s stored in clear: --secret-key is not set", doctor.Count(plain, "signing secret"), doctor.Are(plain))
@@ -216,6 +242,8 @@ func (e *examination) sayOfSecrets(found map[kindOfSecret][]string, total int) {
 	case urls > 0:
 		e.r.Warn(checkSecrets, reseal, "%d of %d endpoints %s user name and password of %s URL in clear", urls, total,
 			doctor.Choose(urls, "has", "have"), doctor.Choose(urls, "its", "their"))
+	case values > 0:
+		e.r.Warn(checkSecrets, reseal, "%d of %d endpoints %s values of headers in clear", values, total, doctor.Choose(values, "has", "have"))
 	default:
 		e.r.OK(checkSecrets, "%s, all encrypted", doctor.Count(total, "signing secret"))
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,7 +24,7 @@ const (
 
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering, retry_asked,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, delivery = 'pull', deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, delivery = 'pull', header_names, header_values, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
@@ -252,10 +253,10 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var secret, webhook string
 	var deleted, strict, strictURL bool
 	var custom *string
-	var earlier []string
+	var earlier, names, values []string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering, &e.RetryAsked,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &e.Pull, &deleted, &strict, &strictURL)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &e.Pull, &names, &values, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err
 	}
@@ -270,6 +271,10 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	of := seal.Holder{Account: e.Account, Webhook: webhook}
 	if e.URL, err = s.secrets.OpenURL(e.URL, of, strictURL); err != nil {
 		e.hold(&badItem{asideSecret, reasonSecret})
+		return e, nil
+	}
+	if fault := s.openHeaders(&e, of, names, values, strict); fault != nil {
+		e.hold(fault)
 		return e, nil
 	}
 	if e.State == EndpointActive && !deleted && !e.Feed {
@@ -295,11 +300,29 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	return e, nil
 }
 
+// openHeaders decrypts the headers of an endpoint whose URL is known, all of them or none.
+func (s *Store) openHeaders(e *Endpoint, of seal.Holder, names, values []string, strict bool) *badItem {
+	var headers []Header
+	for i, name := range names {
+		value, err := s.secrets.Open(values[i], of.Header(e.URL, name), strict)
+		if err != nil {
+			return &badItem{asideSecret, reasonSecret}
+		}
+		headers = append(headers, Header{name, value})
+	}
+	if fault := headersFault(headers); fault != "" {
+		return &badItem{asideUnreadable, "its headers are invalid: set them again"}
+	}
+	slices.SortFunc(headers, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	e.Headers = headers
+	return nil
+}
+
 // reasonForm is what people read of an endpoint whose own secret cannot sign.
 const reasonForm = "the secret in the account table's column is not whsec_ and the base64 of a key: correct it there, or clear the column for a secret that walhook generates; delivery resumes by itself"
 
-// reasonSecret is what people read of an endpoint whose secret or URL is of no use.
-const reasonSecret = "its signing secret, or the password of its URL, cannot be decrypted: start walhook with the --secret-key that encrypted it, or rotate the secret and set the URL again"
+// reasonSecret is what people read of an endpoint whose secret, URL or headers are of no use.
+const reasonSecret = "its signing secret, the password of its URL, or the value of a header cannot be decrypted: start walhook with the --secret-key that encrypted it, or rotate the secret and set URL and headers again"
 
 // orNone is nil for settings that change nothing.
 func (s EndpointSettings) orNone() (*EndpointSettings, error) {

@@ -89,7 +89,7 @@ const (
 	clearedSQL = `url = NULL, state = 'cleared', disabled_by = CASE WHEN disabled_reason <> '' THEN disabled_by ELSE '' END, reason = $1`
 
 	// DeletedSQL is the last step, of a webhook that is deleted; the reason follows.
-	DeletedSQL = `deleted_at = clock_timestamp(), url = NULL, state = 'cleared', disabled_by = '', disabled_reason = '', reason = `
+	DeletedSQL = `deleted_at = clock_timestamp(), url = NULL, header_names = '{}', header_values = '{}', state = 'cleared', disabled_by = '', disabled_reason = '', reason = `
 
 	// heldURLSQL is DisabledBySQL of a hold h, right after urlStateSQL in the same
 	// transaction, of an endpoint that is active.

@@ -33,7 +33,7 @@ func Explain() Explanations {
 		Aside: []schemas.Reason{
 			{Name: asideUnstorable, Cause: "the outbox server refuses to store the item", Fix: "`walhook.set_aside` has the SQLSTATE; correct the item in the source, or delete it"},
 			{Name: asideUnreadable, Cause: "what is stored of the item cannot be read", Fix: fixDamage},
-			{Name: asideSecret, Cause: "walhook cannot decrypt the endpoint's secret, or the password of its URL", Fix: "start walhook with the `--secret-key` that encrypted it; or rotate the secret and set the URL again"},
+			{Name: asideSecret, Cause: "walhook cannot decrypt the endpoint's secret, the password of its URL, or the value of a header", Fix: "start walhook with the `--secret-key` that encrypted it; or rotate the secret and set URL and headers again"},
 			{Name: asideForm, Cause: "the secret in the account's column is not `whsec_` and the base64 of a key", Fix: "correct it there, or clear the column for a secret that walhook generates"},
 			{Name: asideHost, Cause: "the URL's host is, in whatever form, an address that is not public, the port is not allowed, or the host is not a name", Fix: "allow the network (`--allow-cidr`) or port (`--allow-ports`) and restart, or ask the account for another URL"},
 		},

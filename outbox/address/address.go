@@ -173,6 +173,20 @@ func HostOf(address string) string {
 	return NormalHost(u.Hostname())
 }
 
+// Origin is scheme, host and port of a URL, in a normal form: the same for all the ways to
+// write them. "" where there is no host.
+func Origin(address string) string {
+	u, err := Parse(address)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + net.JoinHostPort(NormalHost(u.Hostname()), port)
+}
+
 // NormalHost is the normal form of a host's name or address, and the only one:
 // what is dialled and asked for, certificates, holds, limits and kept connections
 // go by it. It is equal for all the ways to write one host, whatever the case, the

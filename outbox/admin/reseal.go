@@ -14,18 +14,18 @@ import (
 type Resealed struct {
 	Sealed     int      // encrypted under the present key, or bound to their endpoint, by this run
 	Already    int      // as they should be
-	Unreadable []string // account/webhook whose secret or URL, or account of which a column, opens under neither key
+	Unreadable []string // account/webhook whose secret, URL or header, or account of which a column, opens under neither key
 }
 
 const resealChunk = 500
 
 const (
 	resealNextSQL = `
-		SELECT id, account, webhook, secret, array_prepend(previous_secret, older_secrets), coalesce(url, ''), ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + ` FROM walhook.endpoint
+		SELECT id, account, webhook, secret, array_prepend(previous_secret, older_secrets), coalesce(url, ''), header_names, header_values, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL + ` FROM walhook.endpoint
 		WHERE id > $1 ORDER BY id LIMIT $2 FOR NO KEY UPDATE`
 
 	// What the secrets are does not change, so no sender has to learn of it.
-	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = ($3::text[])[1], older_secrets = ($3::text[])[2:], url = nullif($4, '') WHERE id = $1`
+	resealSQL = `UPDATE walhook.endpoint SET secret = $2, previous_secret = ($3::text[])[1], older_secrets = ($3::text[])[2:], url = nullif($4, ''), header_values = $5 WHERE id = $1`
 
 	// From here on nothing else is taken. Not where another process stored one
 	// in another way meanwhile.
@@ -33,14 +33,15 @@ const (
 		INSERT INTO walhook.sealing (singleton, urls, key_id) SELECT true, true, $1::text
 		WHERE NOT EXISTS (SELECT FROM walhook.endpoint
 			WHERE secret NOT LIKE 'sealed:v2:%' OR previous_secret NOT LIKE 'sealed:v2:%' OR EXISTS (SELECT FROM unnest(older_secrets) o WHERE o NOT LIKE 'sealed:v2:%')
+				OR EXISTS (SELECT FROM unnest(header_values) h WHERE h NOT LIKE 'sealed:v2:%')
 				OR url ~ '^[^/?#]*://[^/?#]*@' AND url NOT LIKE '%://sealed.v2.%')
 		ON CONFLICT (singleton) DO UPDATE SET urls = true, key_id = excluded.key_id`
 
 	isSealingSQL = `SELECT ` + seal.StrictURLSQL
 )
 
-// Reseal encrypts every stored secret, user name and password of every URL, and
-// what is kept of accounts for the catalog's rules, under the present key for its
+// Reseal encrypts every stored secret, user name and password of every URL, every value of
+// a header, and what is kept of accounts for the catalog's rules, under the present key for its
 // endpoint or account, without changing it. old is the key that they were stored under before; empty
 // for none. It may be interrupted and run again. Once all are sealed, secrets
 // that are not are refused, and so is a secret of another endpoint.
@@ -99,6 +100,8 @@ func (a *Admin) resealTx(ctx context.Context, tx pgx.Tx, before seal.Sealer, aft
 		secret  string
 		earlier []*string // the previous one, or nil, and those before it
 		url     string
+		names   []string // of headers
+		values  []string
 		strict  bool
 		urls    bool
 	}
@@ -107,7 +110,7 @@ func (a *Admin) resealTx(ctx context.Context, tx pgx.Tx, before seal.Sealer, aft
 		return after, 0, err
 	}
 	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one row, err error) {
-		return one, r.Scan(&one.id, &one.of.Account, &one.of.Webhook, &one.secret, &one.earlier, &one.url, &one.strict, &one.urls)
+		return one, r.Scan(&one.id, &one.of.Account, &one.of.Webhook, &one.secret, &one.earlier, &one.url, &one.names, &one.values, &one.strict, &one.urls)
 	})
 	if err != nil {
 		return after, 0, err
@@ -128,13 +131,21 @@ func (a *Admin) resealTx(ctx context.Context, tx pgx.Tx, before seal.Sealer, aft
 			address, other, err = a.secrets.ResealURL(before, one.url, one.of, one.urls)
 			changed = changed || other
 		}
+		for i, name := range one.names {
+			if err != nil {
+				break
+			}
+			var other bool
+			one.values[i], other, err = a.secrets.Reseal(before, one.values[i], one.of.Header(one.url, name), one.strict)
+			changed = changed || other
+		}
 		switch {
 		case err != nil:
 			found.Unreadable = append(found.Unreadable, one.of.Account+"/"+one.of.Webhook)
 		case !changed:
 			found.Already++
 		default:
-			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, one.earlier, address); err != nil {
+			if _, err := tx.Exec(ctx, resealSQL, one.id, secret, one.earlier, address, one.values); err != nil {
 				return after, 0, err
 			}
 			found.Sealed++

@@ -60,7 +60,9 @@ type Webhook struct {
 	RateLimit float64 // attempts a second; 0 is no limit
 	// CustomData is a JSON object that is merged into each event last; empty
 	// for none.
-	CustomData          []byte
+	CustomData []byte
+	// Headers are the static headers of its requests.
+	Headers             []Header
 	IncludeSubaccounts  bool
 	IncludeInternalLegs bool
 	// InitialState says that the webhook begins with the present state of its records
@@ -86,6 +88,7 @@ type Webhook struct {
 	DisableReason string // why nothing is sent to it; "" while it is active
 	DisabledBy    string // walhook, operator or account; "" for nobody
 	setBy         string // the account above whose token set the URL
+	strict        bool   // what is not sealed for the webhook is refused
 	// HeldSince is since when nothing can be sent, because of what is stored of it
 	// or, with HeldReason, by a fault of walhook's own side; zero for neither.
 	HeldSince  time.Time
@@ -105,8 +108,8 @@ var ErrUnreadable = errors.New("the webhook's stored data cannot be read: the op
 const (
 	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
-		custom_data::text, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, ` + seal.StrictURLSQL
+		custom_data::text, header_names, header_values, include_subaccounts, include_internal_legs, delivery,
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
@@ -224,10 +227,11 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	var custom *string
 	var dailyAt float64
 	var strictURL bool
+	var names, values []string
 	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
-		&custom, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
-		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &strictURL)
+		&custom, &names, &values, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &w.strict, &strictURL)
 	if custom != nil {
 		w.CustomData = []byte(*custom)
 	}
@@ -241,11 +245,13 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	} else {
 		w.URL = text
 	}
+	w.Headers = storedHeaders(w.URL, names, values)
 	return w, nil
 }
 
-// masked is how [Webhook.ShownURL] shows user name and password.
-const masked = "…"
+// Masked is how people see what is stored and not shown, and how they send it back to keep
+// it: user name and password of a URL, and the value of a header.
+const Masked = "…"
 
 // Unmask is the URL that a client means by one in which it left user name and
 // password as they are shown: they stay as they are stored, for the host that they
@@ -255,7 +261,7 @@ func (w *Webhook) Unmask(address string) (whole, fault string) {
 	if w.URL != "" && address == w.ShownURL() {
 		return w.URL, ""
 	}
-	before, after, hidden := strings.Cut(address, "://"+masked+"@")
+	before, after, hidden := strings.Cut(address, "://"+Masked+"@")
 	if !hidden {
 		before, after, hidden = strings.Cut(address, "://%E2%80%A6@")
 	}
@@ -269,13 +275,24 @@ func (w *Webhook) Unmask(address string) (whole, fault string) {
 	case err != nil || to.User != nil:
 		return "", "cannot be read" + again
 	case w.URL == "" || w.unopened != "" || unread != nil || stored.User == nil:
-		return "", "has " + masked + " for user name and password, but none are stored" + again
-	case !strings.EqualFold(to.Hostname(), stored.Hostname()) || portOf(to) != portOf(stored) && !(to.Port() == "" && stored.Port() == ""):
-		return "", "has another host or port than the stored user name and password, which " + masked + " stands for" + again
-	case strings.EqualFold(stored.Scheme, "https") && !strings.EqualFold(to.Scheme, "https"):
-		return "", "would send in clear text the user name and password that " + masked + " stands for" + again
+		return "", "has " + Masked + " for user name and password, but none are stored" + again
+	case isOtherHost(stored, to):
+		return "", "has another host or port than the stored user name and password, which " + Masked + " stands for" + again
+	case isDowngrade(stored, to):
+		return "", "would send in clear text the user name and password that " + Masked + " stands for" + again
 	}
 	return before + "://" + stored.User.String() + "@" + after, ""
+}
+
+// isOtherHost reports whether what is stored for one URL is not for the host or the port of
+// another. The default port of https is that of http too.
+func isOtherHost(stored, to *url.URL) bool {
+	return !strings.EqualFold(to.Hostname(), stored.Hostname()) || portOf(to) != portOf(stored) && !(to.Port() == "" && stored.Port() == "")
+}
+
+// isDowngrade reports whether what was set for https would be sent without it.
+func isDowngrade(stored, to *url.URL) bool {
+	return strings.EqualFold(stored.Scheme, "https") && !strings.EqualFold(to.Scheme, "https")
 }
 
 func portOf(u *url.URL) string {

@@ -145,6 +145,16 @@ func IsBound(stored string) bool { return strings.HasPrefix(stored, boundPrefix)
 // IsSealed is explained at [IsBound].
 func IsSealed(stored string) bool { return IsBound(stored) || strings.HasPrefix(stored, sealedPrefix) }
 
+// Size is how many bytes a stored secret has once it is decrypted, or up to two more.
+func Size(stored string) int {
+	text, bound := strings.CutPrefix(stored, boundPrefix)
+	if !bound {
+		return len(stored)
+	}
+	const nonce, tag = 12, 16
+	return max(base64.StdEncoding.DecodedLen(len(text))-nonce-tag, 0)
+}
+
 // Holder is the endpoint that a secret or a URL is of: what is sealed for one opens
 // for no other.
 type Holder struct{ Account, Webhook string }
@@ -161,6 +171,14 @@ func (h Holder) bound() Holder {
 func (h Holder) data() []byte {
 	h = h.bound()
 	return fmt.Appendf(nil, "walhook secret %q %q", h.Account, h.Webhook)
+}
+
+// Header is the holder of the value of a header: it opens for requests to the same scheme,
+// host and port only, and for no other name.
+func (h Holder) Header(url, name string) Holder {
+	h = h.bound()
+	h.Webhook = fmt.Sprintf("%s/header/%s/%s", h.Webhook, strings.ToLower(name), address.Origin(url))
+	return h
 }
 
 // endedPrefix begins the names that the own endpoints of ended accounts take. No

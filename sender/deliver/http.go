@@ -221,7 +221,15 @@ func (h *HTTP) Render(e outbox.Endpoint, event outbox.Event) (outbox.Rendered, e
 	}
 	return outbox.Rendered{
 		Method: sent.method, ContentType: sent.contentType, UserAgent: h.targets.userAgent, Query: sent.query, Body: sent.body,
+		Headers: namesOf(e.Headers),
 	}, nil
+}
+
+func namesOf(headers []outbox.Header) (names []string) {
+	for _, h := range headers {
+		names = append(names, h.Name)
+	}
+	return names
 }
 
 // Sign returns the request that an attempt of the event at an instant makes, signed as it

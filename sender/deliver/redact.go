@@ -59,6 +59,9 @@ func confidential(e outbox.Endpoint, query string) []string {
 	for _, secret := range e.Secrets {
 		hidden = append(hidden, secret, strings.TrimPrefix(secret, "whsec_"))
 	}
+	for _, h := range e.Headers {
+		hidden = append(hidden, partsOf(h.Value)...)
+	}
 	if _, query, has := strings.Cut(e.URL, "?"); has {
 		hidden = append(hidden, query) // as it is stored; requests may encode it otherwise
 	}
@@ -71,6 +74,32 @@ func confidential(e outbox.Endpoint, query string) []string {
 		}
 	}
 	return slices.DeleteFunc(hidden, func(s string) bool { return s == "" })
+}
+
+// shortestSecret is from which length on a part of a header's value is taken for a secret:
+// 1, en or true is none, and stands in many an answer.
+const shortestSecret = 5
+
+// partsOf are the parts of a header's value that may be secret: the whole, its words, and
+// what they decode to, as Basic authentication has user name and password.
+func partsOf(value string) (parts []string) {
+	for i, word := range append([]string{value}, strings.Fields(value)...) {
+		if len(word) < shortestSecret || i == 1 && word != value && isScheme(word) {
+			continue
+		}
+		parts = append(parts, word)
+		if decoded, err := base64.StdEncoding.DecodeString(word); err == nil && i > 0 {
+			if _, password, has := strings.Cut(string(decoded), ":"); has {
+				parts = append(parts, string(decoded), password)
+			}
+		}
+	}
+	return slices.DeleteFunc(parts, func(part string) bool { return len(part) < shortestSecret })
+}
+
+// isScheme reports whether a word is the name of a common scheme of authentication.
+func isScheme(word string) bool {
+	return slices.ContainsFunc([]string{"Basic", "Bearer", "Token", "Digest", "ApiKey"}, func(s string) bool { return strings.EqualFold(word, s) })
 }
 
 const (

@@ -31,16 +31,20 @@ import (
 type target struct {
 	of      string // the endpoint's URL
 	secrets []string
+	own     []outbox.Header // the endpoint's
 
-	url           *url.URL // of requests: without user name and password
-	authorization string   // the header with user name and password; "" for none
-	signer        *signer
-	port          string
-	peer          *peer
+	url     *url.URL        // of requests: without user name and password
+	headers []outbox.Header // by name, besides those that each request has of its own
+	signer  *signer
+	port    string
+	peer    *peer
 
 	// head is the part of an HTTP/1.1 request after its method, up to its Host and
 	// User-Agent, as net/http writes it; nil if net/http refuses to.
 	head []byte
+	// around are the lines of headers, as appendHead needs them: before Content-Type,
+	// between it and webhook-id, and after webhook-timestamp.
+	around [3][]byte
 }
 
 // newTarget prepares requests to an endpoint. It turns user name and password of the
@@ -50,7 +54,7 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{of: e.URL, secrets: e.Secrets, url: u}
+	t := &target{of: e.URL, secrets: e.Secrets, own: e.Headers, url: u, headers: slices.Clone(e.Headers)}
 	if t.signer, err = newSigner(e.Secrets); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -58,8 +62,22 @@ func newTarget(e *outbox.Endpoint, userAgent string) (*target, error) {
 		password, _ := u.User.Password()
 		auth := http.Request{Header: http.Header{}}
 		auth.SetBasicAuth(u.User.Username(), password)
-		t.authorization = auth.Header.Get("Authorization")
+		if isAuthorization := func(h outbox.Header) bool { return strings.EqualFold(h.Name, "Authorization") }; !slices.ContainsFunc(t.headers, isAuthorization) {
+			t.headers = append(t.headers, outbox.Header{Name: "Authorization", Value: auth.Header.Get("Authorization")})
+		}
 		u.User = nil
+	}
+	// net/http writes headers in the order of their bytes.
+	slices.SortFunc(t.headers, func(a, b outbox.Header) int { return strings.Compare(a.Name, b.Name) })
+	for _, h := range t.headers {
+		at := &t.around[0]
+		switch {
+		case h.Name > headerTimestamp:
+			at = &t.around[2]
+		case h.Name > headerContentType:
+			at = &t.around[1]
+		}
+		*at = appendHeader(*at, h.Name+": ", h.Value)
 	}
 	t.port = portOf(u)
 	address := net.JoinHostPort(u.Hostname(), t.port)
@@ -91,7 +109,7 @@ func (t *targets) of(e *outbox.Endpoint) (*target, error) {
 	t.mu.Lock()
 	kept := t.kept[e.ID]
 	t.mu.Unlock()
-	if kept != nil && kept.of == e.URL && slices.Equal(kept.secrets, e.Secrets) {
+	if kept != nil && kept.of == e.URL && slices.Equal(kept.secrets, e.Secrets) && slices.Equal(kept.own, e.Headers) {
 		return kept, nil
 	}
 	made, err := newTarget(e, t.userAgent)
@@ -395,6 +413,14 @@ func (x *attempt) url() *url.URL {
 	return &u
 }
 
+// The headers that each request has of its own, besides User-Agent.
+const (
+	headerContentType = "Content-Type"
+	headerID          = "webhook-id"
+	headerSignature   = "webhook-signature"
+	headerTimestamp   = "webhook-timestamp"
+)
+
 // request returns a new request for each try, since its body is read once. The names
 // of headers are in the case of docs/CONTRACT.md, on the wire too. The URL's host
 // encodes the peer.
@@ -403,19 +429,19 @@ func (x *attempt) request() *http.Request {
 	host := u.Host
 	u.Host = x.peer.host
 	header := http.Header{
-		"User-Agent":        {x.http.targets.userAgent},
-		"webhook-id":        {x.id},
-		"webhook-timestamp": {x.timestamp},
-		"webhook-signature": {x.signature},
+		"User-Agent":    {x.http.targets.userAgent},
+		headerID:        {x.id},
+		headerTimestamp: {x.timestamp},
+		headerSignature: {x.signature},
 	}
 	if x.account != "" {
 		header[accountHeader] = []string{x.account}
 	}
 	if x.sent.contentType != "" {
-		header["Content-Type"] = []string{x.sent.contentType}
+		header[headerContentType] = []string{x.sent.contentType}
 	}
-	if x.target.authorization != "" {
-		header["Authorization"] = []string{x.target.authorization}
+	for _, h := range x.target.headers {
+		header[h.Name] = []string{h.Value}
 	}
 	// Without a body the header must end the stream. Over HTTP/2 net/http recognizes
 	// http.NoBody alone, and a proxy turns a stream that stays open into a chunked body.
@@ -448,16 +474,16 @@ func (x *attempt) appendHead(b []byte) ([]byte, error) {
 	}
 	b = append(append(b, x.sent.method...), x.target.head...)
 	b = append(strconv.AppendInt(append(b, "Content-Length: "...), int64(len(x.sent.body)), 10), "\r\n"...)
-	if x.target.authorization != "" {
-		b = appendHeader(b, "Authorization: ", x.target.authorization)
-	}
-	b = appendHeader(b, "Content-Type: ", x.sent.contentType)
+	b = append(b, x.target.around[0]...)
+	b = appendHeader(b, headerContentType+": ", x.sent.contentType)
+	b = append(b, x.target.around[1]...)
 	if x.account != "" {
 		b = appendHeader(b, accountHeader+": ", x.account)
 	}
-	b = appendHeader(b, "webhook-id: ", x.id)
-	b = appendHeader(b, "webhook-signature: ", x.signature)
-	b = appendHeader(b, "webhook-timestamp: ", x.timestamp)
+	b = appendHeader(b, headerID+": ", x.id)
+	b = appendHeader(b, headerSignature+": ", x.signature)
+	b = appendHeader(b, headerTimestamp+": ", x.timestamp)
+	b = append(b, x.target.around[2]...)
 	return append(b, "\r\n"...), nil
 }
 
