@@ -45,7 +45,7 @@ func TestAudit_HasEveryChangeAndNoSecret(t *testing.T) {
 	var actions []string
 	for _, line := range all.list(t) {
 		actions = append(actions, line["action"].(string))
-		actor, operators := "token "+tokenID, []string{"token created", "token deleted", "account held", "account released", "host released"}
+		actor, operators := "token "+tokenID, []string{"token created", "token deleted", "account held", "account released", "host held", "host released"}
 		if slices.Contains(operators, line["action"].(string)) {
 			actor = "operator"
 		}
@@ -55,7 +55,7 @@ func TestAudit_HasEveryChangeAndNoSecret(t *testing.T) {
 	}
 	slices.Reverse(actions)
 	want := []string{"token created", "webhook created", "webhook edited", "secret read", "secret rotated", "webhook tested", "retry", "replay", "replay cancelled", "resync", "portal link created",
-		"account held", "host released", "account held", "account released", "webhook deleted", "token deleted"}
+		"host held", "host released", "account held", "account released", "webhook deleted", "token deleted"}
 	if !slices.Equal(actions, want) {
 		t.Errorf("actions %q,\nwant    %q", actions, want)
 	}
@@ -78,7 +78,8 @@ func TestAudit_HasEveryChangeAndNoSecret(t *testing.T) {
 	count(1, "account=8")
 	count(len(want), "account=7")
 	count(6, "actor=operator&account=7")
-	count(2, "action=account+held")
+	count(1, "action=account+held")
+	count(1, "action=host+held")
 	count(0, "until="+url.QueryEscape(time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)))
 	count(len(want)+1, "since="+url.QueryEscape(time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)))
 	seen := 0

@@ -105,7 +105,11 @@ func (s *subscriptions) createHoldOnce(ctx context.Context, in *createHoldInput,
 	if err != nil {
 		return nil, s.unencodable(ctx, err, map[string]string{"reason": made.Reason, "host": made.Host})
 	}
-	s.auditHold(ctx, "account held", made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
+	action := "account held"
+	if made.Host != "" {
+		action = "host held"
+	}
+	s.auditHold(ctx, action, made.Host, zap.String("reason", made.Reason), zap.Int("webhooks", made.Disabled))
 	return answered, nil
 }
 

@@ -255,7 +255,7 @@ func (w *planWrite) leaves(tx *transaction, n int, moved error, sql string, args
 // several takes them.
 func (w *planWrite) queueEndpoints(b *pgx.Batch, held map[int64]string) {
 	p := w.plan
-	if len(p.Endpoints) > 0 || p.AllEnded {
+	if len(p.Endpoints) > 0 || p.AllEnded || p.ParentsMoved {
 		b.Queue(lockAccountsSQL, accountsLock) // before any endpoint, as whoever makes one does
 	}
 	if p.AllEnded { // before the writes: what begins after it in the batch has not ended
@@ -443,6 +443,9 @@ func (w *planWrite) queueParents(b *pgx.Batch) {
 			commit = p.Reached.Position.Commit
 		}
 		b.Queue(forgetDeletedAccountsSQL, commit.String())
+	}
+	if p.ParentsMoved {
+		b.Queue(endMovedPortalSQL)
 	}
 }
 

@@ -99,6 +99,19 @@ const (
 	endAllTokensSQL = `
 		WITH links AS (DELETE FROM walhook.portal_link), sessions AS (DELETE FROM walhook.portal_session WHERE NOT operator)
 		DELETE FROM walhook.token`
+	// A link that the token of an account above made, and the session of one, end when that
+	// account is not above any more, and stay so when it is again. Without links and sessions
+	// of such tokens this reads two small tables; parents change rarely.
+	endMovedPortalSQL = `
+		WITH links AS (DELETE FROM walhook.portal_link p WHERE ` + notAboveAnyMoreSQL + `)
+		DELETE FROM walhook.portal_session p WHERE NOT operator AND ` + notAboveAnyMoreSQL
+	notAboveAnyMoreSQL = `token <> '' AND token_account <> account AND NOT EXISTS (
+			WITH RECURSIVE above AS (
+				SELECT a.parent FROM walhook.account a WHERE a.id = p.account AND a.ended_in IS NULL
+				UNION
+				SELECT a.parent FROM walhook.account a JOIN above ON a.id = above.parent WHERE a.ended_in IS NULL)
+			SELECT FROM above WHERE parent = p.token_account)`
+
 	noteAllSQL = `
 		INSERT INTO walhook.ended_account (account)
 		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL AND account <> '' UNION SELECT account FROM walhook.token

@@ -271,6 +271,7 @@ func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog
 		{end, nil},
 		{noteGoneAccountsSQL, nil},
 		{endGoneTokensSQL, nil},
+		{endMovedPortalSQL, nil},
 		{endGoneOnceSQL, nil},
 		{forgetEndedSQL, nil},
 		{forgetAllKnownSQL, nil},

@@ -85,7 +85,7 @@ type ratesJSON struct {
 }
 
 type backlogJSON struct {
-	Events float64 `json:"events"`
+	Events int64   `json:"events"` // an estimate
 	Oldest float64 `json:"oldest_seconds"`
 }
 

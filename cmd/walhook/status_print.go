@@ -147,10 +147,10 @@ func (p *statusPrinter) writeOutbox(st *admin.Status, source *source.SlotReport)
 		p.row("backlog", "nothing waits")
 	} else {
 		events := "events"
-		if st.Backlog < 1.5 {
+		if st.Backlog == 1 {
 			events = "event"
 		}
-		p.row("backlog", "about %.0f %s, the oldest has waited for %s", st.Backlog, events, secondsText(st.Oldest.Seconds()))
+		p.row("backlog", "about %d %s, the oldest has waited for %s", st.Backlog, events, secondsText(st.Oldest.Seconds()))
 	}
 	p.row("lanes", "%s", countsText(st.Lanes))
 	states := map[string]int{}

@@ -41,6 +41,7 @@ const (
 	actTokenCreated    = "token created"
 	actTokenDeleted    = "token deleted"
 	actHeld            = "account held"
+	actHostHeld        = "host held"
 	actReleased        = "account released"
 	actHostReleased    = "host released"
 	actPortalLink      = "portal link created"
@@ -61,7 +62,7 @@ func Actions() []string {
 	return []string{
 		actWebhookCreated, actWebhookEdited, actWebhookDeleted, actWebhookEnabled, actWebhookDisabled, ActWebhookTested, actOrdering,
 		ActSecretRead, actSecretRotated, actReplay, actReplayCancelled, actResync, actRetry, actTokenCreated, actTokenDeleted,
-		actHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, actFeedAdded, actFeedRemoved, ActSetup, ActTeardown, ActDoctor,
+		actHeld, actHostHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, actFeedAdded, actFeedRemoved, ActSetup, ActTeardown, ActDoctor,
 	}
 }
 

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,12 +69,15 @@ func (a *Admin) HoldOnce(ctx context.Context, account, host, reason string, once
 		return 0, fmt.Errorf("hold account %s: want a reason of 1 to %d bytes", account, MaxHoldReason)
 	}
 	act := &Act{Action: actHeld, Account: account}
+	if host != "" {
+		act.Action = actHostHeld
+	}
 	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
 		return a.onceTx(ctx, tx, Caller{}, account, once, func() ([]byte, error) { // only an operator makes one
 			if n, err = outbox.HoldTx(ctx, tx, account, host, reason, 0); err != nil {
 				return nil, err
 			}
-			act.Detail = hostDetail(host, n) + "; reason: " + reason
+			act.Detail = holdDetail(host, "disabled", n) + "; reason: " + reason
 			if host == "" || n > 0 {
 				if err := outbox.TellDisabledTx(ctx, tx, account, reason); err != nil {
 					return nil, err
@@ -101,7 +103,7 @@ func (a *Admin) ReleaseAccount(ctx context.Context, account string) (n int, err 
 	act := &Act{Action: actReleased, Account: account}
 	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
 		_, n, err = outbox.ReleaseTx(ctx, tx, account, "", 0, true)
-		act.Detail = hostDetail("", n)
+		act.Detail = holdDetail("", "enabled", n)
 		return err
 	})
 	if err != nil {
@@ -124,7 +126,7 @@ func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, e
 			return ErrNoHold
 		}
 		n = enabled
-		act.Detail = hostDetail(host, n)
+		act.Detail = holdDetail(host, "enabled", n)
 		return err
 	})
 	if err != nil {
@@ -134,9 +136,13 @@ func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, e
 	return n, nil
 }
 
-// hostDetail says in the audit which host is meant, and how many webhooks changed.
-func hostDetail(host string, webhooks int) string {
-	return fmt.Sprintf("host %s; webhooks changed: %d", cmp.Or(host, "*"), webhooks)
+// holdDetail says in the audit which host is meant, and how many webhooks were enabled or
+// disabled by it; host "" is the whole account.
+func holdDetail(host, what string, webhooks int) string {
+	if host == "" {
+		host = "all hosts"
+	}
+	return fmt.Sprintf("%s; webhooks %s: %d", host, what, webhooks)
 }
 
 func holdsSQL() string {

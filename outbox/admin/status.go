@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,7 +31,7 @@ type Status struct {
 	// Backlog is how many events wait for active endpoints, an estimate that is
 	// exact when zero, and Oldest is how long ago the oldest of them was
 	// appended (see [Admin.Measure]).
-	Backlog float64
+	Backlog int64
 	Oldest  time.Duration
 	// Appended, Delivered and Failed are per second, over the last
 	// [ThroughputWindow].
@@ -245,9 +246,17 @@ func (a *Admin) readSenders(ctx context.Context, st *Status) error {
 }
 
 func (a *Admin) readBacklog(ctx context.Context, st *Status) error {
-	var err error
-	st.Backlog, st.Oldest, err = a.store.Backlog(ctx)
+	events, oldest, err := a.store.Backlog(ctx)
+	st.Backlog, st.Oldest = wholeEvents(events), oldest
 	return err
+}
+
+// wholeEvents rounds an estimate of events; what is more than nothing is at least one.
+func wholeEvents(estimate float64) int64 {
+	if !(estimate > 0) { // also where it is unknown
+		return 0
+	}
+	return max(1, int64(math.Round(estimate)))
 }
 
 func (a *Admin) readDead(ctx context.Context, st *Status) error {

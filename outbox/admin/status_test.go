@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -153,5 +154,14 @@ func TestStatus_CountsDeadLettersByReason(t *testing.T) {
 		SELECT 1, n, 'dids:1', 'evt_' || n, 'dids', 'insert', now(), 11, CASE WHEN n < 4 THEN '5xx' ELSE 'expired' END, 1, 'x' FROM generate_series(1, 5) n`)
 	if st := w.status(t); st.DeadLetters["5xx"] != 3 || st.DeadLetters["expired"] != 2 {
 		t.Errorf("dead letters %v", st.DeadLetters)
+	}
+}
+
+// An estimate is shown as a whole number of events, and never as none while some wait.
+func TestStatus_BacklogIsAWholeNumber(t *testing.T) {
+	for estimate, want := range map[float64]int64{0: 0, 0.01: 1, 1.4: 1, 153231.125: 153231, 2.5: 3, math.NaN(): 0, -1: 0} {
+		if got := wholeEvents(estimate); got != want {
+			t.Errorf("%v is %d events, want %d", estimate, got, want)
+		}
 	}
 }

@@ -279,9 +279,11 @@ func (r *router) parent(account string) string {
 // setParent sets the parent of an account; "" for none.
 func (r *router) setParent(account, parent string) {
 	parent = ParentOf(account, parent)
-	if r.parent(account) == parent {
+	before := r.parent(account)
+	if before == parent {
 		return
 	}
+	r.plan.ParentsMoved = r.plan.ParentsMoved || before != ""
 	put(&r.plan.state.parents, account, parent)
 	put(&r.plan.Parents, account, parent)
 }

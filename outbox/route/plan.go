@@ -28,6 +28,7 @@ type Plan struct {
 	IncompleteLedgers []string
 
 	Parents         map[string]string // by account: its parent account; "" for none
+	ParentsMoved    bool              // an account left its parent: others may not be above it any more
 	DeletedAccounts map[string]string // by account that the transaction deleted: its parent account
 	DeletedIn       schemas.LSN       // the commit of that transaction
 	Columns         map[string][]string
