@@ -29,6 +29,7 @@ type webhook struct {
 	Retries             *int            `json:"retries"`
 	RateLimit           float64         `json:"rate_limit"`
 	CustomData          json.RawMessage `json:"custom_data"`
+	Headers             shownHeaders    `json:"headers"`
 	Enabled             bool            `json:"enabled"`
 	State               string          `json:"state"`
 	DisableReason       string          `json:"disable_reason"`
@@ -46,6 +47,9 @@ type webhook struct {
 	ChangedAt           time.Time       `json:"changed_at"`
 	Health              *health         `json:"health"`
 }
+
+// shownHeaders are masked values by name.
+type shownHeaders map[string]string
 
 // Own reports whether it is the account's own webhook URL.
 func (w webhook) Own() bool { return w.ID == "account" }

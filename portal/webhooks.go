@@ -273,7 +273,7 @@ func (v *visit) save(f *formPage, method, path string, body map[string]any, out 
 			f.Message = r.Message
 		}
 		for field := range f.Faults { // a field that the form does not have
-			if !slices.Contains(formFields, field) {
+			if !slices.Contains(formFields, field) && !isHeadersField(field) {
 				f.Message = r.Message
 			}
 		}
@@ -312,6 +312,7 @@ func (f *formPage) read(r *http.Request) map[string]any {
 	for _, name := range []string{"include_subaccounts", "include_internal_legs"} {
 		body[name] = f.Value(name) != ""
 	}
+	f.readHeaders(body)
 	body["custom_data"] = nil
 	if text := strings.TrimSpace(f.Value("custom_data")); text != "" {
 		if !json.Valid([]byte(text)) {
@@ -354,6 +355,7 @@ func valuesOf(w webhook) url.Values {
 	if len(w.CustomData) > 0 && !bytes.Equal(w.CustomData, []byte("null")) {
 		values.Set("custom_data", pretty(string(w.CustomData)))
 	}
+	setHeaders(values, w.Headers)
 	for name, set := range map[string]bool{"include_subaccounts": w.IncludeSubaccounts, "include_internal_legs": w.IncludeInternalLegs, "initial_state": w.InitialState} {
 		if set {
 			values.Set(name, "on")
