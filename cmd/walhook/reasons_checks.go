@@ -62,7 +62,7 @@ var checkMeanings = []schemas.Reason{
 	{Name: "outbox.resyncs", Cause: "a resync has sent nothing for ten minutes"},
 	{Name: "outbox.senders", Cause: "a sender's lease ran out and no other sender took over"},
 	{Name: "outbox.shards", Cause: "a shard has no owner although senders run, or events wait and no sender runs"},
-	{Name: "outbox.secrets", Cause: "signing secrets, or user names and passwords of URLs, are stored in clear. Failed: `--secret-key` does not decrypt some or all of them"},
+	{Name: "outbox.secrets", Cause: "signing secrets, user names and passwords of URLs, or values of headers are stored in clear. Failed: `--secret-key` does not decrypt some or all of them"},
 	{Name: "outbox.set_aside", Cause: "a loop has set an item aside that it cannot store or read (failed), or walhook may not send to an endpoint's host"},
 	{Name: "outbox.held", Cause: "a local error keeps walhook from sending the events of endpoints: the reason, how many, since when (failed)"},
 	{Name: "outbox.unrouted", Cause: "within a day, changes reached nobody although somebody may have expected them: how many of each schema, with the reason"},

@@ -1,6 +1,6 @@
 // Package seal encrypts what the outbox stores and must not show: the secrets of
-// endpoints, the user name and password of their URLs, the columns of accounts that
-// rules use, and answers to requests with an Idempotency-Key. It is pure: packages outbox
+// endpoints, the user name and password of their URLs, the values of their headers, the
+// columns of accounts that rules use, and answers to requests with an Idempotency-Key. It is pure: packages outbox
 // and outbox/admin read and write the rows.
 //
 //	secret, for its endpoint ──Seal──▶ sealed:v2:…            ──Open──▶ secret
