@@ -49,8 +49,10 @@ type Endpoint struct {
 	Ordering     Ordering // "" is OrderingRecord
 	// RetryAsked counts how often somebody asked for a retry now.
 	RetryAsked int64
-	// Feed says that it is an operator's feed.
-	Feed bool
+	// Feed says that it is an operator's feed, and SubjectPrefix what its subjects begin
+	// with where it is one over NATS.
+	Feed          bool
+	SubjectPrefix string
 	// Pull says that its receiver reads its feed: nothing is sent to it. It stays so.
 	Pull bool
 	// Settings are nil where the account set none: then each event is a POST of

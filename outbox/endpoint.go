@@ -24,7 +24,7 @@ const (
 
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering, retry_asked,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, delivery = 'pull', header_names, header_values, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
+		http_verb, format, custom_data::text, retries, rate_limit, webhook, delivery = 'pull', header_names, header_values, subject_prefix, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
@@ -256,7 +256,7 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var earlier, names, values []string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering, &e.RetryAsked,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &e.Pull, &names, &values, &deleted, &strict, &strictURL)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &e.Pull, &names, &values, &e.SubjectPrefix, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err
 	}

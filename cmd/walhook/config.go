@@ -57,6 +57,8 @@ type settings struct {
 	ClientKey      string
 	ClientCerts    []deliver.ClientCertificate // of single hosts
 	CAFile         string
+
+	NATSCredentials []deliver.NATSCredentials // of feeds
 	Retention      time.Duration
 	AttemptTimeout time.Duration
 	RetrySchedule  []time.Duration
@@ -111,6 +113,7 @@ func (s settings) deliverConfig() deliver.Config {
 
 		ClientCertificates: s.clientCertificates(),
 		CAFile:             s.CAFile,
+		NATSCredentials:    s.NATSCredentials,
 	}
 }
 

@@ -81,7 +81,7 @@ func TestSettings_EverySourceCanSetEverything(t *testing.T) {
 		"source": testURL, "outbox": "postgres://outbox@127.0.0.1/outbox", "slot": "carrier_1", "publication": "feed",
 		"catalog": catalog, "role": "publisher, api", "listen": "off", "metrics-listen": "127.0.0.1:9100", "allow-cidr": "127.0.0.0/8, 10.1.2.3/8",
 		"trusted-proxies": "10.0.0.7/32", "tls-cert": "cert.pem", "tls-key": "key.pem",
-		"client-cert": "client.pem", "client-key": "client.key", "client-certs": "hooks.example=hooks.pem:hooks.key, *.bank.example=bank.pem:bank.key", "ca-file": "ca.pem",
+		"client-cert": "client.pem", "client-key": "client.key", "client-certs": "hooks.example=hooks.pem:hooks.key, *.bank.example=bank.pem:bank.key", "ca-file": "ca.pem", "nats-credentials": "nats.creds, nats-1.internal=other.creds",
 		"deny-cidr": "198.51.100.0/24,192.0.2.1/32", "allow-ports": "443, 8000-8999", "messages": "carrier,carrier.event",
 		"egress-address": "192.0.2.1", "http-client": "net/http", "retention": "48h", "attempt-timeout": "7s", "retry-schedule": "1s,2s",
 		"max-event-bytes": "2048", "admin-token": "a long operator token", "secret-key": key, "old-secret-key": key,

@@ -72,7 +72,7 @@ func newDoctorCommand() *cobra.Command {
 			return checksFailed(findings)
 		},
 	}
-	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr", "deny-cidr", "allow-ports", "egress-address", "client-cert", "client-key", "client-certs", "ca-file")
+	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "secret-key", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr", "deny-cidr", "allow-ports", "egress-address", "client-cert", "client-key", "client-certs", "ca-file", "nats-credentials")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
 	cmd.Flags().DurationVar(&o.OldTransaction, "old-transaction", 15*time.Minute, "`age` above which an open transaction is a warning")
 	return cmd

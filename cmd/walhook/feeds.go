@@ -11,6 +11,7 @@ import (
 
 	"walhook/outbox/address"
 	"walhook/outbox/admin"
+	"walhook/sender/deliver"
 )
 
 const feedsLong = `Lists the operator's feeds. A feed gets the events of every account, also of those
@@ -31,6 +32,7 @@ func newFeedsCommand() *cobra.Command {
 		Long:  feedsLong,
 		Example: `  walhook feeds --outbox postgres://walhook@db/walhook
   walhook feeds add billing --url https://billing.internal/hook --schemas dids,transactions
+  walhook feeds add analytics --url nats://nats-1.internal:4222,nats-2.internal:4222
   walhook feeds show billing
   walhook feeds disable billing --reason "billing is being moved"
   walhook feeds remove billing`,
@@ -53,10 +55,11 @@ func newFeedsCommand() *cobra.Command {
 }
 
 // feedFlags are what is set of a feed.
-type feedFlags struct{ url, hook, schemas, types string }
+type feedFlags struct{ url, prefix, hook, schemas, types string }
 
 func (f *feedFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.url, "url", "", "`URL` that gets the events: https://… or http://…")
+	flags.StringVar(&f.url, "url", "", "`URL` that gets the events: https://… or http://…; or servers of NATS, nats://host:4222 or tls://host:4222, further ones after commas")
+	flags.StringVar(&f.prefix, "prefix", deliver.DefaultPrefix, "what the subjects of a feed over NATS begin with: `name`.account.schema.type")
 	flags.StringVar(&f.hook, "hook", admin.HookRecords, "`events` that the feed gets: records, or all, which is records and every other event")
 	flags.StringVar(&f.schemas, "schemas", "", "only records of these `schemas`, comma separated, or all (default all)")
 	flags.StringVar(&f.types, "types", "", "only these `types` of changes, comma separated: insert, update, delete, or all (default all)")
@@ -66,6 +69,12 @@ func (f *feedFlags) add(flags *pflag.FlagSet) {
 func (f *feedFlags) set(flags *pflag.FlagSet, w *admin.Webhook) (err error) {
 	if flags.Changed("url") {
 		w.URL = f.url
+	}
+	switch {
+	case flags.Changed("prefix"), address.IsServers(w.URL) && w.SubjectPrefix == "":
+		w.SubjectPrefix = f.prefix
+	case !address.IsServers(w.URL):
+		w.SubjectPrefix = ""
 	}
 	if flags.Changed("hook") || w.Hook == "" {
 		w.Hook = f.hook
@@ -102,8 +111,13 @@ you; the other commands take it.
 You name the URL, so it may be in a private network: --allow-cidr and --allow-ports
 are for accounts' URLs. --deny-cidr applies to feeds, too.
 
+A feed over NATS publishes to JetStream. 'walhook doctor' says whether a stream takes
+its subjects, and prints the command that makes one. Senders sign in with the file of
+--nats-credentials; the URL holds no secret.
+
 If secrets are encrypted at rest, --secret-key must be the senders' key.`,
 		Example: `  walhook feeds add billing --url https://billing.internal/hook
+  walhook feeds add analytics --url tls://nats-1.internal:4222 --prefix carrier.walhook
   walhook feeds add crm --url https://crm.internal/in --schemas dids,sub_users --types insert,delete`,
 		Args: cobra.ExactArgs(1),
 	}

@@ -41,7 +41,7 @@ func feedEvents(f *admin.OperatorFeed) string {
 func writeFeed(out io.Writer, f *admin.OperatorFeed) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
-		{"name", f.Name}, {"endpoint", fmt.Sprint(f.Info.ID)}, {"URL", f.Info.URL},
+		{"name", f.Name}, {"endpoint", fmt.Sprint(f.Info.ID)}, {"URL", f.Info.URL}, {"prefix", f.SubjectPrefix},
 		{"events", f.Hook}, {"schemas", cmp.Or(strings.Join(f.Schemas, ","), "all")}, {"types", cmp.Or(strings.Join(f.Types, ","), "all")},
 		{"state", string(f.Info.State)}, {"lane", string(f.Info.LaneStatus(time.Now()))}, {"detail", endpointDetail(&f.Info, time.Now())},
 		{"added", f.CreatedAt.UTC().Format(time.RFC3339)}, {"changed", f.ChangedAt.UTC().Format(time.RFC3339)},
@@ -56,6 +56,7 @@ func writeFeed(out io.Writer, f *admin.OperatorFeed) error {
 // feedJSON is one line of feeds --json.
 type feedJSON struct {
 	Name    string   `json:"name"`
+	Prefix  string   `json:"prefix,omitempty"` // of the subjects, over NATS
 	Hook    string   `json:"hook"`
 	Schemas []string `json:"schemas"` // empty is all
 	Types   []string `json:"types"`   // empty is all
@@ -63,7 +64,7 @@ type feedJSON struct {
 }
 
 func feedLine(f *admin.OperatorFeed) feedJSON {
-	return feedJSON{Name: f.Name, Hook: f.Hook, Schemas: f.Schemas, Types: f.Types, endpointJSON: endpointLine(&f.Info, time.Now())}
+	return feedJSON{Name: f.Name, Prefix: f.SubjectPrefix, Hook: f.Hook, Schemas: f.Schemas, Types: f.Types, endpointJSON: endpointLine(&f.Info, time.Now())}
 }
 
 func writeFeedsJSON(out io.Writer, feeds []admin.OperatorFeed) error {

@@ -81,7 +81,7 @@ func newRunCommand() *cobra.Command {
 		},
 	}
 	addSettings(cmd, "source", "outbox", "slot", "publication", "catalog", "role", "listen", "metrics-listen", "trusted-proxies", "tls-cert", "tls-key", "allow-cidr",
-		"deny-cidr", "allow-ports", "egress-address", "http-client", "client-cert", "client-key", "client-certs", "ca-file", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "portal", "portal-url",
+		"deny-cidr", "allow-ports", "egress-address", "http-client", "client-cert", "client-key", "client-certs", "ca-file", "nats-credentials", "retention", "attempt-timeout", "retry-schedule", "max-event-bytes", "admin-token", "portal", "portal-url",
 		"portal-name", "portal-logo", "portal-accent", "portal-support", "portal-frame-ancestors", "secret-key", "messages",
 		"trace-endpoint", "trace-sample", "log-level", "log-format")
 	cmd.Flags().BoolVar(&setup, "setup", false, "run setup first if the source is not prepared yet")

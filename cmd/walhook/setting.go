@@ -117,6 +117,7 @@ var settingTable = []setting{
 		return nil
 	}},
 	{"client-certs", "", "`list` of certificates for single hosts in place of --client-cert: host=certificate:key, comma separated; *.example.com is every name below it", parseClientCerts},
+	{"nats-credentials", "", "`file` with which senders sign in at NATS servers of feeds: made by nsc, a seed of an nkey, a line user:password, or a token; or host=file, comma separated, for single servers (default none)", parseNATSCredentials},
 	{"ca-file", "", "PEM `file` with authorities of receivers' certificates besides the system's, reloaded when it changes (default none)", func(s *settings, text string) error {
 		s.CAFile = text
 		return nil

@@ -183,6 +183,25 @@ func list(text string) ([]string, error) {
 	return parts, nil
 }
 
+// parseNATSCredentials reads a file, and host=file, comma separated.
+func parseNATSCredentials(s *settings, text string) error {
+	for one := range strings.SplitSeq(text, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		host, file, named := strings.Cut(one, "=")
+		if !named {
+			host, file = "", one
+		}
+		c := deliver.NATSCredentials{Host: strings.TrimSpace(host), File: strings.TrimSpace(file)}
+		if c.File == "" || named && c.Host == "" {
+			return fmt.Errorf("%q: want a file, or host=file, such as nats-1.internal=/etc/walhook/nats.creds", one)
+		}
+		s.NATSCredentials = append(s.NATSCredentials, c)
+	}
+	return nil
+}
+
 // parseClientCerts reads host=certificate:key, comma separated.
 func parseClientCerts(s *settings, text string) error {
 	for one := range strings.SplitSeq(text, ",") {

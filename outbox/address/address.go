@@ -93,6 +93,9 @@ func Redact(s string) string {
 	if s == "" {
 		return ""
 	}
+	if IsServers(s) {
+		return redactServers(s)
+	}
 	u, err := Parse(s)
 	if err != nil || u.Host == "" {
 		return "(not shown: no URL)"

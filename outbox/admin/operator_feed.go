@@ -66,8 +66,30 @@ func CheckFeed(w *Webhook) error {
 	if w.URL == "" {
 		return wrong("the URL is missing: set --url")
 	}
+	if address.IsServers(w.URL) {
+		if _, err := address.Servers(w.URL); err != nil {
+			return wrong("%v", err)
+		}
+		return checkPrefix(w.SubjectPrefix, wrong)
+	}
 	if fault := address.URLFault(w.URL); fault != "" {
-		return wrong("%s", fault)
+		return wrong("%s, nor nats or tls", fault)
+	}
+	if w.SubjectPrefix != "" {
+		return wrong("the prefix is for feeds over NATS (nats://…)")
+	}
+	return nil
+}
+
+// checkPrefix says what is wrong with the prefix of subjects; nil for nothing.
+func checkPrefix(prefix string, wrong func(string, ...any) error) error {
+	if len(prefix) > 200 || strings.HasPrefix(prefix, "$") || strings.HasPrefix(prefix, "_INBOX") {
+		return wrong("prefix %q: want at most 200 bytes, and no $ or _INBOX at its beginning", prefix)
+	}
+	for token := range strings.SplitSeq(prefix, ".") {
+		if token == "" || strings.ContainsAny(token, "*>%") || strings.ContainsFunc(token, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+			return wrong("prefix %q: want one or more names with dots between them, such as walhook or carrier.walhook", prefix)
+		}
 	}
 	return nil
 }

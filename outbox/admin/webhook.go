@@ -74,6 +74,10 @@ type Webhook struct {
 	DailyAt   time.Duration
 	DailyZone string
 
+	// SubjectPrefix is what the subjects of an operator's feed over NATS begin with; ""
+	// for anything else.
+	SubjectPrefix string
+
 	// By is who creates or edits it.
 	By Caller
 
@@ -109,7 +113,7 @@ const (
 	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
 		custom_data::text, header_names, header_values, include_subaccounts, include_internal_legs, delivery,
-		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
+		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, subject_prefix, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	listWebhooksSQL = `SELECT ` + webhookColumns + ` FROM walhook.endpoint
 		WHERE account = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3`
@@ -231,7 +235,7 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
 		&custom, &names, &values, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
-		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &w.strict, &strictURL)
+		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &w.SubjectPrefix, &w.strict, &strictURL)
 	if custom != nil {
 		w.CustomData = []byte(*custom)
 	}

@@ -79,13 +79,14 @@ var failures = []failure{
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failPlainTLS, failPlainHTTP2, failTLSSelfSigned, failTLSCertificate,
 	failTLSClientCert, failTLSClosed, failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
 	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failTooLarge, failRender,
-	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease,
+	failNATSDown, failNATSRefused, failNATSTLS, failNATSPermission, failNATSNoStream, failNATSFull, failNATSTooLarge, failNATSRejected, failNATSTimeout,
+	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failNATSCredentials, failLease,
 }
 
 // own says that the failure is this machine's: it does not count against the endpoint.
 func (f failure) own() bool {
 	switch f {
-	case failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failLease:
+	case failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failNATSCredentials, failLease:
 		return true
 	}
 	return false
@@ -111,7 +112,8 @@ func (f failure) unsent() bool {
 	switch f {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failTLSSelfSigned, failTLSCertificate,
-		failTLSClosed, failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender:
+		failTLSClosed, failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender,
+		failNATSRefused, failNATSTLS, failNATSNoStream, failNATSFull, failNATSTooLarge:
 		return true
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"walhook/outbox"
+	"walhook/outbox/address"
 )
 
 // accountHeader says to a feed whose event it gets (docs/CONTRACT.md §10).
@@ -51,10 +52,11 @@ func (c Config) forFeeds() Config {
 }
 
 // Destinations deliver an event to whatever its endpoint is: [HTTP] for an account's
-// URL, and another one, which reaches private networks, for an operator's feed. It is safe
-// for many goroutines. [New] makes one.
+// URL; for an operator's feed another one, which reaches private networks, or NATS
+// JetStream. It is safe for many goroutines. [New] makes one.
 type Destinations struct {
 	accounts, feeds *HTTP
+	nats            *natsFeeds
 }
 
 // New prepares the destinations; it dials nothing.
@@ -67,12 +69,20 @@ func New(c Config) (*Destinations, error) {
 	if err != nil {
 		return nil, fmt.Errorf("feeds: %w", err)
 	}
-	return &Destinations{accounts, feeds}, nil
+	for _, one := range c.NATSCredentials {
+		if err := one.Check(); err != nil {
+			return nil, err
+		}
+	}
+	return &Destinations{accounts, feeds, newNATSFeeds(&feeds.config, feeds.dialer)}, nil
 }
 
 // Deliver makes one attempt. See [Destination].
 func (d *Destinations) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) Result {
-	if e.Feed {
+	switch {
+	case e.Feed && address.IsServers(e.URL):
+		return d.nats.Deliver(ctx, e, event)
+	case e.Feed:
 		return d.feeds.Deliver(ctx, e, event)
 	}
 	return d.accounts.Deliver(ctx, e, event)
@@ -81,8 +91,9 @@ func (d *Destinations) Deliver(ctx context.Context, e outbox.Endpoint, event out
 // HostFault is that of an account's URL. See [HTTP.HostFault].
 func (d *Destinations) HostFault(address string) error { return d.accounts.HostFault(address) }
 
-// Close closes idle connections.
+// Close closes the connections, once no attempt is in flight.
 func (d *Destinations) Close() {
+	d.nats.close()
 	d.accounts.Close()
 	d.feeds.Close()
 }

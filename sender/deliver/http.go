@@ -47,6 +47,9 @@ type Config struct {
 	// matches. Nil means none.
 	ClientCertificates []ClientCertificate
 
+	// NATSCredentials are what feeds over NATS sign in with. Nil means nothing.
+	NATSCredentials []NATSCredentials
+
 	// Client is the HTTP client to use. "" means ClientWalhook.
 	Client Client
 

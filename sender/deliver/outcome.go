@@ -133,18 +133,19 @@ func classifyFailure(class failure) Result {
 	switch {
 	case class.own():
 		r.Outcome, r.EndpointFault, r.Lasting = Held, false, class.lasts()
-	case class == failTooLarge:
+	case class == failTooLarge, class == failNATSTooLarge:
 		r.Outcome, r.EndpointFault = Dead, false // the next attempt would be as large
 	}
 	return r
 }
 
-// Results returns every outcome and reason of an attempt over HTTP.
+// Results returns every outcome and reason of an attempt.
 func Results() []Result {
 	var all []Result
 	for _, status := range []int{100, 200, 300, 400, 408, 410, 429, 500, 503} {
 		all = append(all, classifyResponse(status, "", "", time.Time{}))
 	}
+	all = append(all, Result{Outcome: Delivered, Reason: natsAcked}, Result{Outcome: Delivered, Reason: natsDuplicate})
 	for _, f := range failures {
 		all = append(all, classifyResponse(0, f, "", time.Time{}))
 	}

@@ -1,0 +1,171 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"walhook/outbox"
+)
+
+// natsFeeds publishes events to streams of NATS JetStream. An event is delivered when its
+// stream has acknowledged it. It is safe for many goroutines.
+type natsFeeds struct {
+	natsOptions
+
+	mu    sync.Mutex
+	conns map[string]*natsDial // by URL; guarded by mu
+}
+
+// natsDial is a connection, once ready is closed.
+type natsDial struct {
+	ready chan struct{}
+	conn  *natsConn
+	err   error
+}
+
+func newNATSFeeds(c *Config, d *dialer) *natsFeeds {
+	return &natsFeeds{natsOptions: natsOptions{c, d, &d.identities}, conns: map[string]*natsDial{}}
+}
+
+// Deliver makes one attempt. See [Destination].
+func (f *natsFeeds) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) Result {
+	at := time.Now()
+	ack, err := f.publish(ctx, &e, &event, at.Add(f.config.AttemptTimeout))
+	var r Result
+	switch {
+	case err != nil:
+		class := f.classify(ctx, err)
+		r = classifyFailure(class)
+		r.Detail = clip(string(class) + ": " + err.Error())
+	case ack.Duplicate:
+		r = Result{Outcome: Delivered, Reason: natsDuplicate, Detail: clip("stream " + ack.Stream + " had it already")}
+	default:
+		r = Result{Outcome: Delivered, Reason: natsAcked}
+	}
+	r.At, r.Duration = at, time.Since(at)
+	return r
+}
+
+// errSubject says that a subject is longer than servers take.
+var errSubject = errors.New("the event's subject is too long for NATS")
+
+func (f *natsFeeds) classify(ctx context.Context, err error) failure {
+	switch {
+	case errors.Is(err, errLeaseOver):
+		return failLease
+	case errors.Is(err, errAttemptTimeout):
+		return failNATSTimeout
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		return failShutdown
+	case errors.Is(err, errCredentials):
+		return failNATSCredentials
+	case errors.Is(err, errNATSURL):
+		return failURL
+	case errors.Is(err, errSubject):
+		return failNATSTooLarge
+	}
+	return classifyNATS(err)
+}
+
+// publish sends an event once and waits for its acknowledgement.
+func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outbox.Event, until time.Time) (*jetstream.PubAck, error) {
+	subject := natsSubject(e, event)
+	if len(subject) > maxSubject {
+		return nil, fmt.Errorf("%w: %d bytes", errSubject, len(subject))
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, until, errAttemptTimeout)
+	defer cancel()
+	conn, err := f.conn(ctx, e.URL)
+	if err == nil {
+		err = conn.await(ctx, f.config.ConnectTimeout)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f.config.MayBegin != nil && !f.config.MayBegin() {
+		return nil, errLeaseOver
+	}
+	p, err := conn.begin(subject)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.end(p)
+	message := &nats.Msg{Subject: subject, Data: event.Body, Header: nats.Header{
+		jetstream.MsgIDHeader: {event.WebhookID}, accountHeader: {headerText(event.Account)},
+	}}
+	// Without retries of its own: what is tried again, and when, is the lane's to say.
+	future, err := conn.js.PublishMsgAsync(message, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case ack := <-future.Ok():
+		return ack, nil
+	case err := <-future.Err():
+		return nil, err
+	case err := <-p.failed:
+		return nil, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// conn returns the connection to the servers of a URL. The first who asks makes it, outside
+// of the lock.
+func (f *natsFeeds) conn(ctx context.Context, url string) (*natsConn, error) {
+	now := time.Now()
+	f.mu.Lock()
+	for of, dial := range f.conns {
+		select {
+		case <-dial.ready:
+		default:
+			continue
+		}
+		closed, idle := dial.err != nil, false
+		if !closed {
+			closed, idle = dial.conn.over(now)
+		}
+		if closed || idle && of != url {
+			delete(f.conns, of)
+			if dial.err == nil {
+				go dial.conn.nc.Close() // which may wait for a write
+			}
+		}
+	}
+	dial := f.conns[url]
+	if dial == nil {
+		dial = &natsDial{ready: make(chan struct{})}
+		f.conns[url] = dial
+		go func() {
+			defer close(dial.ready)
+			dial.conn, dial.err = newNATSConn(&f.natsOptions, url)
+		}()
+	}
+	f.mu.Unlock()
+	select {
+	case <-dial.ready:
+		return dial.conn, dial.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// close ends every connection.
+func (f *natsFeeds) close() {
+	f.mu.Lock()
+	dials := f.conns
+	f.conns = map[string]*natsDial{}
+	f.mu.Unlock()
+	for _, dial := range dials {
+		<-dial.ready
+		if dial.err == nil {
+			dial.conn.nc.Close()
+		}
+	}
+}
