@@ -59,14 +59,14 @@ type settings struct {
 	CAFile         string
 
 	NATSCredentials []deliver.NATSCredentials // of feeds
-	Retention      time.Duration
-	AttemptTimeout time.Duration
-	RetrySchedule  []time.Duration
-	MaxEventBytes  int
-	AdminToken     string // "" for none
-	Portal         bool
-	PortalURL      *url.URL // nil if there is no portal
-	PortalBrand    portal.Brand
+	Retention       time.Duration
+	AttemptTimeout  time.Duration
+	RetrySchedule   []time.Duration
+	MaxEventBytes   int
+	AdminToken      string // "" for none
+	Portal          bool
+	PortalURL       *url.URL // nil if there is no portal
+	PortalBrand     portal.Brand
 	// PortalFrameAncestors are origins; none forbid frames.
 	PortalFrameAncestors []string
 	SecretKey            []byte // nil for none

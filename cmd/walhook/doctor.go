@@ -14,6 +14,8 @@ import (
 	"walhook/cdc/source"
 	"walhook/doctor"
 	"walhook/outbox"
+	"walhook/outbox/address"
+	"walhook/outbox/admin"
 	"walhook/sender/deliver"
 )
 
@@ -102,7 +104,26 @@ func examine(ctx context.Context, s settings, o doctor.Options) ([]doctor.Findin
 	if s.Source != "" { // a process of the API alone need not know it
 		findings = append(findings, source.Examine(ctx, s.cdcConfig(), storedPosition(store, stored), o)...)
 	}
-	return append(append(findings, stored...), deliver.Examine(ctx, s.deliverConfig())...), nil
+	findings = append(append(findings, stored...), deliver.Examine(ctx, s.deliverConfig())...)
+	return append(findings, examineFeeds(ctx, s, store)...), nil
+}
+
+// examineFeeds checks the feeds over NATS. Without an outbox that can be read there are none
+// to check, and its own checks say why.
+func examineFeeds(ctx context.Context, s settings, store *outbox.Store) []doctor.Finding {
+	feeds, err := admin.New(store).Feeds(ctx)
+	if err != nil {
+		r := doctor.NewReport(deliver.FeedChecks()...)
+		r.SkipRest("the outbox has no feeds that can be read")
+		return r.Findings()
+	}
+	var over []deliver.NATSFeed
+	for i := range feeds {
+		if f := &feeds[i]; address.IsServers(f.URL) && f.State == outbox.EndpointActive {
+			over = append(over, deliver.NATSFeed{Name: f.Name, URL: f.URL, Prefix: f.SubjectPrefix})
+		}
+	}
+	return deliver.ExamineFeeds(ctx, s.deliverConfig(), over)
 }
 
 // warningSteps returns the fix of a warning about the settings.

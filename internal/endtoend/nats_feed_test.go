@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -102,15 +103,29 @@ func TestNATSFeed_NamesEachTrouble(t *testing.T) {
 		c.start(t, 0)
 	}
 
+	doctor := func() string {
+		out, _ := walhook(t, "doctor", "--source", w.db.URL, "--slot", "feeds_"+w.db.Name, "--nats-credentials", file)
+		_, about, _ := strings.Cut(out, "feeds.nats")
+		return about
+	}
 	insert()
 	w.awaitReason(t, "retry", "nats_no_stream", 1)
+	if about := doctor(); !strings.Contains(about, "no stream takes walhook.>") || !strings.Contains(about, "nats stream add WALHOOK --subjects 'walhook.>'") {
+		t.Errorf("without a stream doctor says %s", about)
+	}
 	c.stream(t, js, jetstream.StreamConfig{MaxMsgs: 1, Discard: jetstream.DiscardNew})
 	over()
 
 	insert()
 	w.awaitReason(t, "retry", "nats_stream_full", 1)
-	c.stream(t, js, jetstream.StreamConfig{})
+	if about := doctor(); !strings.Contains(about, "100 % full") {
+		t.Errorf("of a full stream doctor says %s", about)
+	}
+	c.stream(t, js, jetstream.StreamConfig{MaxAge: time.Hour})
 	over()
+	if about := doctor(); !strings.Contains(about, "takes its subjects") || strings.Contains(about, "nats stream") {
+		t.Errorf("of a stream that fits doctor says %s", about)
+	}
 
 	c.options[0].Users = users(false)
 	restart()

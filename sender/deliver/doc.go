@@ -44,6 +44,18 @@
 // of this machine is [Held]: no network, no descriptors, no resolver, no secret, the lease,
 // the shutdown. When the context ends, the attempt ends soon.
 //
+// # Feeds
+//
+// An operator's feed goes to other destinations than an account's URL (feed.go): HTTP without
+// the limits of allowed networks and ports, or NATS JetStream (nats*.go), where the message is
+// delivered once its stream has acknowledged it. Its failures begin with nats_:
+//
+//	                     ┌ credentials, TLS, egress guard
+//	natsFeeds ─▶ natsConn ─▶ one connection for each URL ─▶ stream ─▶ acknowledgement
+//	                │                                                     │
+//	                └ lost, refused, no permission ─▶ fails what is ◀─────┘ classifyNATS
+//	                                                  in flight
+//
 // # Clients
 //
 // [ClientWalhook] (client, conn, connPool) speaks HTTP/1.1 on the goroutine of the attempt,

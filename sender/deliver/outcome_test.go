@@ -35,13 +35,13 @@ func TestJudge_EveryStatus(t *testing.T) {
 }
 
 func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
-	ours := map[failure]bool{failShutdown: true, failNoNetwork: true, failNoResource: true, failDNSHere: true, failSecret: true, failLease: true}
+	ours := map[failure]bool{failShutdown: true, failNoNetwork: true, failNoResource: true, failDNSHere: true, failSecret: true, failNATSCredentials: true, failLease: true}
 	for _, f := range failures {
 		want := Result{Outcome: Retry, Reason: string(f), EndpointFault: true}
 		if ours[f] {
 			want = Result{Outcome: Held, Reason: string(f)}
 		}
-		if f == failTooLarge { // the event's own, and the same the next time
+		if f == failTooLarge || f == failNATSTooLarge { // the event's own, and the same the next time
 			want = Result{Outcome: Dead, Reason: string(f)}
 		}
 		want.Shown, want.Unsent, want.Lasting = string(f.shown()), f.unsent(), f.lasts()

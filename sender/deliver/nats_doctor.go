@@ -1,0 +1,184 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"walhook/doctor"
+)
+
+// checkNATS is the id of the check of feeds over NATS, which never changes.
+const checkNATS = "feeds.nats"
+
+// FeedChecks returns the ids of the checks of [ExamineFeeds].
+func FeedChecks() []string { return []string{checkNATS} }
+
+// NATSFeed is a feed over NATS, for doctor.
+type NATSFeed struct{ Name, URL, Prefix string }
+
+// leastDuplicates is the shortest window in which a stream should know an event again: the
+// first three retries come within it.
+const leastDuplicates = 2 * time.Minute
+
+const examineNATSTimeout = 10 * time.Second
+
+// ExamineFeeds checks, of each feed over NATS, that its servers take this machine's
+// credentials, and that a stream takes its subjects and has limits that fit.
+func ExamineFeeds(ctx context.Context, c Config, feeds []NATSFeed) []doctor.Finding {
+	r := doctor.NewReport(FeedChecks()...)
+	h, err := NewHTTP(c.WithDefaults().forFeeds())
+	if err != nil {
+		r.Warn(checkNATS, doctor.Run("walhook doctor"), "the check failed: %v", err)
+		return r.Findings()
+	}
+	defer h.Close()
+	options := &natsOptions{&h.config, h.dialer, &h.dialer.identities}
+	streams := map[string]string{} // the first feed of each
+	for _, feed := range feeds {
+		stream := examineNATS(ctx, options, feed, r)
+		if other := streams[stream]; stream != "" && other != "" {
+			r.Warn(checkNATS, doctor.Run("walhook feeds change "+feed.Name+" --prefix "+feed.Prefix+"2"),
+				"feeds %s and %s are in one stream, %s: it takes an event of both for a duplicate and stores it once; give each a stream of its own", other, feed.Name, stream)
+		}
+		streams[stream] = feed.Name
+	}
+	if len(feeds) == 0 {
+		r.OK(checkNATS, "no feed over NATS")
+	}
+	return r.Findings()
+}
+
+// examineNATS checks one feed, and returns its stream; "" where none takes all of its subjects.
+func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.Report) (stream string) {
+	ctx, cancel := context.WithTimeoutCause(ctx, examineNATSTimeout, errors.New("check a feed: timed out"))
+	defer cancel()
+	conn, err := newNATSConn(o, feed.URL)
+	if err == nil {
+		defer conn.nc.Close()
+		err = conn.await(ctx, o.config.ConnectTimeout)
+	}
+	if err != nil {
+		class := (&natsFeeds{natsOptions: *o}).classify(ctx, err)
+		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Command, Text: "walhook reasons " + string(class), Note: strings.ReplaceAll(explanations[class][1], "`", "")}},
+			"feed %s: %s: %v", feed.Name, class, err)
+		return ""
+	}
+	subjects := feed.Prefix + ".>"
+	names := conn.js.StreamNames(ctx, jetstream.WithStreamListSubject(subjects))
+	var found []string
+	for name := range names.Name() {
+		found = append(found, name)
+	}
+	if err := names.Err(); err != nil {
+		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: "nats account info", Note: "walhook's user needs JetStream, and publishes to $JS.API.> for this check alone"}},
+			"feed %s: its servers do not say which streams there are: %v", feed.Name, err)
+		return ""
+	}
+	if len(found) == 0 {
+		replicas := 1
+		if len(conn.nc.Servers()) >= 3 {
+			replicas = 3
+		}
+		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, replicas), Note: "choose --max-age and --max-bytes by how long its consumers may be away"}},
+			"feed %s: no stream takes %s", feed.Name, subjects)
+		return ""
+	}
+	for _, name := range found {
+		s, err := conn.js.Stream(ctx, name)
+		if err != nil {
+			r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: "nats stream info " + name}}, "feed %s: stream %s: %v", feed.Name, name, err)
+			continue
+		}
+		if info := s.CachedInfo(); slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return takesFeed(s, feed.Prefix) }) {
+			examineStream(feed, info, conn.nc.MaxPayload(), r)
+			return name
+		}
+	}
+	r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("nats stream edit %s --subjects '%s'", found[0], subjects), Note: "beside the subjects that it has"}},
+		"feed %s: stream %s takes only some of %s", feed.Name, doctor.List(found, doctor.ListMost), subjects)
+	return ""
+}
+
+// addStream is the command that makes a stream for a feed.
+func addStream(prefix string, replicas int) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+			return r
+		}
+		return '_'
+	}, strings.ToUpper(prefix))
+	return fmt.Sprintf("nats stream add %s --subjects '%s.>' --storage file --replicas %d --retention limits --discard new --max-age 7d --max-bytes 50GB --dupe-window 10m --defaults", name, prefix, replicas)
+}
+
+// takesFeed says whether a stream's subject matches every subject of a feed.
+func takesFeed(subject, prefix string) bool {
+	tokens := strings.Split(subject, ".")
+	feed := append(strings.Split(prefix, "."), "", "", "") // account, schema, type: any
+	for i, token := range tokens {
+		switch {
+		case token == ">":
+			return i < len(feed)
+		case i >= len(feed) || token != "*" && token != feed[i]:
+			return false
+		}
+	}
+	return len(tokens) == len(feed)
+}
+
+// examineStream checks whether a stream keeps what it acknowledges, and has limits.
+func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, r *doctor.Report) {
+	c, state := info.Config, info.State
+	edit := func(flags string) doctor.Steps {
+		return doctor.Steps{{Kind: doctor.Shell, Text: "nats stream edit " + c.Name + " " + flags}}
+	}
+	at := fmt.Sprintf("feed %s: stream %s", feed.Name, c.Name)
+	limited := c.MaxBytes > 0 || c.MaxMsgs > 0 || c.MaxMsgsPerSubject > 0
+	switch {
+	case c.NoAck:
+		r.Fail(checkNATS, edit("--ack"), "%s acknowledges nothing, so nothing counts as delivered", at)
+	case c.Sealed:
+		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, max(c.Replicas, 1)), Note: "once the sealed stream has no subjects, or is deleted"}}, "%s is sealed and takes nothing", at)
+	case c.Storage == jetstream.MemoryStorage:
+		r.Warn(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, max(c.Replicas, 1)), Note: "in place of this one"}}, "%s is in memory: a restart of its servers loses what it acknowledged", at)
+	}
+	if c.Retention != jetstream.LimitsPolicy {
+		r.Warn(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, max(c.Replicas, 1)), Note: "in place of this one"}}, "%s has the retention %s: it keeps only what a consumer has asked for, and until then", at, c.Retention)
+	}
+	if info.Cluster != nil && len(info.Cluster.Replicas) == 0 && c.Replicas < 2 && info.Cluster.Name != "" {
+		r.Warn(checkNATS, edit("--replicas 3"), "%s has one replica in a cluster: while its server is away the feed waits, and what that server loses is lost", at)
+	}
+	if limited && c.Discard == jetstream.DiscardOld {
+		r.Warn(checkNATS, edit("--discard new"), "%s drops its oldest events when it is full: a slow consumer misses them. With --discard new the feed waits instead", at)
+	}
+	if !limited && c.MaxAge == 0 {
+		r.Warn(checkNATS, edit("--max-age 7d"), "%s has no limit, and fills the disks of its servers", at)
+	}
+	if c.Duplicates < leastDuplicates {
+		r.Warn(checkNATS, edit("--dupe-window 10m"), "%s knows an event again for only %s: one that walhook sends again after that is stored twice", at, c.Duplicates)
+	}
+	if full := fullness(c, state); full >= 0.9 {
+		r.Warn(checkNATS, edit("--max-bytes 100GB"), "%s is %.0f %% full", at, full*100)
+	}
+	largest := maxPayload
+	if c.MaxMsgSize > 0 {
+		largest = min(largest, int64(c.MaxMsgSize))
+	}
+	r.OK(checkNATS, "%s takes its subjects, with %s, a duplicate window of %s and at most %d bytes an event", at, doctor.Count(max(c.Replicas, 1), "replica"), c.Duplicates, largest)
+}
+
+// fullness is how much of a stream's limits is used, from 0 to 1.
+func fullness(c jetstream.StreamConfig, state jetstream.StreamState) (full float64) {
+	if c.MaxBytes > 0 {
+		full = float64(state.Bytes) / float64(c.MaxBytes)
+	}
+	if c.MaxMsgs > 0 {
+		full = max(full, float64(state.Msgs)/float64(c.MaxMsgs))
+	}
+	return full
+}
