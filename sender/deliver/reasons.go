@@ -78,7 +78,7 @@ var explanations = map[failure][3]string{
 	failNATSNoStream:    {"no stream takes the feed's subjects, or it has no leader at present", fixNATSStream, ""},
 	failNATSFull:        {"the stream, or its storage, is full and discards new messages", "let its consumers catch up, or raise its limits; walhook sends what waits by itself", ""},
 	failNATSTooLarge:    {"the event is larger than the NATS server (`max_payload`) or the stream (`--max-msg-size`) takes, or its subject is longer than 3,800 bytes: it is a dead letter at once", "raise the limit, then replay the event", ""},
-	failNATSRejected:    {"JetStream answered with another error, which the log line has in `detail`", fixNATSStream, ""},
+	failNATSRejected:    {"JetStream answered with another error: the attempt's `detail` has it", fixNATSStream, ""},
 	failNATSTimeout:     {"the stream did not acknowledge the event within `--attempt-timeout`; it may have stored it", "check the stream's replicas and the load of the servers", ""},
 	failNATSCredentials: {"this machine cannot read the file of `--nats-credentials`; the event is held", "correct the file or its permissions", ""},
 	failSecret:          {"walhook cannot decrypt the endpoint's secret, or cannot sign with it; the event is held", "start walhook with the `--secret-key` that encrypted it; or rotate the secret, or correct it in the account's column", accountOurs},
