@@ -25,6 +25,7 @@ nightly: ## everything on every version of PostgreSQL, races, fuzzing
 	$(GO) test -race -shuffle on -count 1 -p 1 -timeout 60m ./...
 	$(GO) test ./internal/endtoend -run 'TestChaos' -chaos 20m -seed 2026 -timeout 90m
 	$(GO) test ./internal/endtoend -run 'TestFailover' -failover 1m -timeout 30m
+	$(GO) test ./internal/endtoend -run 'TestNATSFeed_LosesNothing' -nats-for 10m -timeout 40m
 	$(GO) test ./internal/endtoend -run 'TestRoutes' -routes 10m -seed 2026 -timeout 20m
 	$(GO) test ./internal/endtoend -run xxx -fuzz FuzzRoutes -fuzztime 5m -fuzzminimizetime 1x
 	$(GO) test ./internal/endtoend -run 'Fleet|Isolation|HeldSnapshot' -full -timeout 60m

@@ -111,9 +111,9 @@ you; the other commands take it.
 You name the URL, so it may be in a private network: --allow-cidr and --allow-ports
 are for accounts' URLs. --deny-cidr applies to feeds, too.
 
-A feed over NATS publishes to JetStream. 'walhook doctor' says whether a stream takes
-its subjects, and prints the command that makes one. Senders sign in with the file of
---nats-credentials; the URL holds no secret.
+A feed over NATS publishes to JetStream. 'walhook doctor' says whether a stream
+takes its subjects, and prints the command that makes one. Senders sign in with
+the file of --nats-credentials; the URL holds no secret.
 
 If secrets are encrypted at rest, --secret-key must be the senders' key.`,
 		Example: `  walhook feeds add billing --url https://billing.internal/hook
@@ -198,8 +198,10 @@ func warnSchemas(ctx context.Context, a *admin.Admin, w *admin.Webhook, warnings
 func newFeedsShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "show <name>",
-		Short:   "Show a feed and how its delivery stands",
+		Use:   "show <name>",
+		Short: "Show a feed and how its delivery stands",
+		Long: `Shows what a feed gets, where, and how its delivery stands: state, lane, the last
+reason, what is in retry, and the dead letters.`,
 		Example: "  walhook feeds show billing --outbox postgres://walhook@db/walhook",
 		Args:    cobra.ExactArgs(1),
 		RunE: withFeeds(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {

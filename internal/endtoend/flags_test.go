@@ -30,6 +30,7 @@ var (
 	resyncRate    = flag.Float64("resync-rate", 200, "transactions a second beside it")
 	gapRecords    = flag.Int("gap-records", 20_000, "how many records the source has whose slot is lost")
 	feedReaders   = flag.Int("feed-readers", 100, "how many readers of feeds wait while a tenth as many get events")
+	natsFor       = flag.Duration("nats-for", 0, "how long a feed over NATS is troubled; 0 for each trouble once")
 	feedFor       = flag.Duration("feed-for", 2*time.Second, "how long the readers of feeds are measured without events, and then with them")
 	adoptRecords  = flag.Int("adopt-records", 3000, "how many records the table has that is added under load; -resync-rate transactions run beside it")
 )

@@ -2,7 +2,6 @@ package endtoend
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -20,8 +19,6 @@ import (
 
 	"walhook/internal/loopback"
 )
-
-var feedFor = flag.Duration("feed-for", 0, "how long TestNATSFeed_LosesNothing goes on; 0 for each trouble once")
 
 // natsGate stands between walhook and a server: closed, it passes nothing on and keeps every
 // connection open, like a server that hangs.
@@ -235,7 +232,7 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 		}},
 	}
 	flows()
-	for began, round := time.Now(), 0; round == 0 || time.Since(began) < *feedFor; round++ {
+	for began, round := time.Now(), 0; round == 0 || time.Since(began) < *natsFor; round++ {
 		for _, trouble := range troubles {
 			at := time.Now()
 			trouble.run()
