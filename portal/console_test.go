@@ -56,7 +56,7 @@ func TestLetters_AreThoseOfAllAccounts(t *testing.T) {
 		w.exec(t, `INSERT INTO walhook.dead_letter (endpoint, event_id, webhook_id, schema, type, record, body, size, committed_at, attempts, reason)
 			SELECT $1, n, 'evt_' || n, 'dids', 'update', 'dids:1', '{}', 2, clock_timestamp(), 1, '5xx' FROM generate_series(1, 1200) n`, hook.Endpoint)
 	}
-	r := o.get(t, "letters").want(t, http.StatusOK, "of 7&lt;script&gt;", "of 9", "≥ 1,000", "our server has an error", `href="/portal/a/9/dead"`).hasNoMarkup(t)
+	r := o.get(t, "letters").want(t, http.StatusOK, "of 7&lt;script&gt;", "of 9", "≥ 1,000", "The receiver has an error.", `href="/portal/a/9/dead"`).hasNoMarkup(t)
 	for _, hidden := range []string{"of 8", "hunter2", "t0ken"} {
 		if strings.Contains(r.text, hidden) {
 			t.Errorf("the page shows %s: %s", hidden, r.text)

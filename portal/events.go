@@ -80,6 +80,18 @@ const pageSize = "50"
 // eventFilter are the fields of the filter of events.
 var eventFilter = []string{"state", "schema", "type", "record", "since", "until"}
 
+// inOwnWords replaces what the API says to programs.
+func (p *Portal) inOwnWords(faults map[string]string, query url.Values) {
+	for _, name := range []string{"since", "until"} {
+		if _, err := time.Parse(time.RFC3339, query.Get(name)); err != nil && faults[name] != "" {
+			faults[name] = p.pages.text("events.time_wrong")
+		}
+	}
+	if faults["record"] != "" && !strings.Contains(query.Get("record"), ":") {
+		faults["record"] = p.pages.text("events.record_wrong")
+	}
+}
+
 // within reports whether there are faults, and each is at one of the fields.
 func within(faults map[string]string, fields []string) bool {
 	for name := range faults {
@@ -127,6 +139,7 @@ func (p *Portal) events(v *visit) {
 		for name, wrong := range page.Fields {
 			faults[name] = sentence(strings.Join(wrong, "; "))
 		}
+		p.inOwnWords(faults, query)
 		if !within(faults, eventFilter) { // such as where the page begins
 			message = page.Message
 		}

@@ -33,6 +33,8 @@ type Config struct {
 	// Reasons say, for accounts, what a reason of an attempt or a dead letter means and
 	// what to do.
 	Reasons map[string]string
+	// Causes say it for operators, whose server it is not.
+	Causes  map[string]string
 	Version string
 	// Brand is what the portal looks like.
 	Brand Brand
@@ -86,6 +88,7 @@ func New(cfg Config, log *zap.Logger) (*Portal, error) {
 	if p.pages, err = newPages(p.base, cfg.Reasons); err != nil {
 		return nil, err
 	}
+	p.pages.causes = cfg.Causes
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+Prefix+"static/{file}", p.serveFile)
 	p.registerLook(mux)

@@ -62,7 +62,7 @@ func TestWebhook_OfAnOperatorsHoldOffersNothingThatIsRefused(t *testing.T) {
 	b.submit(t, path+"/enable", nil).want(t, http.StatusConflict, "only an operator can enable it")
 	b.submit(t, path+"/test", nil).want(t, http.StatusConflict, "an operator disabled the webhook")
 
-	operator.get(t, path).want(t, http.StatusOK, path+"/enable\"", "its account can neither enable nor test it").lacks(t, path+"/test\"")
+	operator.get(t, path).want(t, http.StatusOK, path+"/enable\"", "Its account can neither enable nor test it").lacks(t, path+"/test\"")
 	operator.submit(t, path+"/enable", nil).want(t, http.StatusSeeOther)
 	b.get(t, path).want(t, http.StatusOK, path+"/test\"").lacks(t, "The operator of this service disabled it")
 
@@ -106,6 +106,7 @@ func TestFilter_SaysWhatIsWrongAtItsField(t *testing.T) {
 		b.get(t, path+"?"+query).want(t, http.StatusBadRequest, `name="`+name+`"`, `aria-describedby="`+name+`-fault"`, `<p class="fault" id="`+name+`-fault">`, "Nothing is shown, because the filter is wrong.").
 			lacks(t, `role="alert"`, `hx-trigger`)
 	}
+	b.get(t, path+"?since=yesterday&record=42").want(t, http.StatusBadRequest, "Want a date and a time, such as", "or name the schema beside it").lacks(t, "RFC 3339", "parameter")
 	b.get(t, path+"?record=dids:42").want(t, http.StatusOK).lacks(t, "fault", "aria-invalid")
 	b.get(t, path+"?from=zzz").want(t, http.StatusBadRequest, `role="alert"`) // no field has it
 	operator.get(t, "audit?since=x&account=%00").want(t, http.StatusBadRequest, `id="since-fault"`, `id="account-fault"`).lacks(t, `role="alert"`, `id="until-fault"`)

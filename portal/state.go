@@ -188,6 +188,14 @@ func (p *pages) reason(name string) string {
 	return sentence(p.reasons[name])
 }
 
+// cause is reason in words for operators.
+func (p *pages) cause(name string) string {
+	if text := p.causes[name]; text != "" {
+		return sentence(text)
+	}
+	return p.reason(name)
+}
+
 // sentence makes a sentence of words that have no capital and no full stop.
 func sentence(text string) string {
 	if text == "" {

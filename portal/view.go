@@ -26,6 +26,7 @@ var pageFiles embed.FS
 type pages struct {
 	base    string
 	reasons map[string]string // what a reason means, by its name
+	causes  map[string]string // the same, for operators
 	texts   map[string]string
 	files   map[string]file // that every page needs
 	byName  map[string]*template.Template
@@ -64,7 +65,7 @@ func newPages(base string, reasons map[string]string) (*pages, error) {
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"t": p.text, "path": p.path, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.files[name].hash },
-		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "state": p.state,
+		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "cause": p.cause, "state": p.state,
 		"eventState": p.eventState, "outcome": p.outcome, "endpointState": p.endpointState, "has": has, "counted": counted, "dict": dict, "hoursAgo": inHours, "nonce": rand.Text,
 		"mostWaiting": func() int64 { return mostWaiting }, "mostWaitingInLists": func() int64 { return mostWaitingInLists }, "list": func(all ...string) []string { return all },
 	}

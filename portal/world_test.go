@@ -64,7 +64,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Admin: w.admin, AdminToken: adminToken, URL: address, Offer: always, Version: "test", Reasons: map[string]string{"5xx": "your server has an error"},
+	cfg := Config{Admin: w.admin, AdminToken: adminToken, URL: address, Offer: always, Version: "test", Reasons: map[string]string{"5xx": "your server has an error"}, Causes: map[string]string{"5xx": "the receiver has an error"},
 		Client: func(*http.Request) netip.Addr { return netip.MustParseAddr("192.0.2.1") }}
 	catalogs := store.FollowCatalog(catalog.Carrier())
 	cfg.Brands = func(ctx context.Context, account string) ([]admin.AccountBrand, error) {

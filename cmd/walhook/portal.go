@@ -119,7 +119,7 @@ func (s service) portal(store *outbox.Store, subscriptions http.Handler, log *za
 	}
 	cfg := portal.Config{
 		API: subscriptions, Admin: admin.New(store), AdminToken: s.adminToken, URL: s.portalURL, Client: client,
-		Offer: offerInForce(store, s.source.Catalog), Reasons: portalReasons(), Version: readBuild().version,
+		Offer: offerInForce(store, s.source.Catalog), Reasons: portalReasons(true), Causes: portalReasons(false), Version: readBuild().version,
 		Brand: s.portalBrand, FrameAncestors: s.portalFrameAncestors,
 	}
 	catalogs := store.FollowCatalog(s.source.Catalog)
@@ -132,14 +132,16 @@ func (s service) portal(store *outbox.Store, subscriptions http.Handler, log *za
 	return portal.New(cfg, log)
 }
 
-// portalReasons say what a reason means for an account.
-func portalReasons() map[string]string {
+// portalReasons say what a reason means, for accounts in their own words.
+func portalReasons(forAccounts bool) map[string]string {
 	means := map[string]string{}
 	for _, r := range outbox.Explain().DeadLetters {
 		means[r.Name] = r.Cause
 	}
 	for _, r := range deliver.Reasons() {
-		means[r.Name] = cmp.Or(r.Account, r.Cause)
+		if means[r.Name] = r.Cause; forAccounts && r.Account != "" {
+			means[r.Name] = r.Account
+		}
 	}
 	delete(means, "2xx")
 	return means
