@@ -13,6 +13,8 @@ import (
 //	go test ./internal/endtoend -run TestFailover -failover 1m -timeout 20m
 //	go test ./internal/endtoend -run TestUpgrade -upgrade 996abba -timeout 20m
 //	go test ./internal/endtoend -run TestModel -model 10m -seed 7 -timeout 30m
+//	go test ./internal/endtoend -run TestNATSFeed_LosesNothing -nats-for 10m -timeout 40m -v
+//	go test ./internal/endtoend -run TestNATSFeed_Throughput -nats-events 20000 -v
 //	go test ./internal/endtoend -run TestFeed_Readers -feed-readers 2000 -feed-for 20s
 //	go test ./internal/endtoend -run TestRoutes_Survive -routes 10m -seed 7 -timeout 20m
 var (
@@ -31,6 +33,7 @@ var (
 	gapRecords    = flag.Int("gap-records", 20_000, "how many records the source has whose slot is lost")
 	feedReaders   = flag.Int("feed-readers", 100, "how many readers of feeds wait while a tenth as many get events")
 	natsFor       = flag.Duration("nats-for", 0, "how long a feed over NATS is troubled; 0 for each trouble once")
+	natsEvents    = flag.Int("nats-events", 0, "how many events a feed over NATS has before it when its throughput is measured; 0 skips that")
 	feedFor       = flag.Duration("feed-for", 2*time.Second, "how long the readers of feeds are measured without events, and then with them")
 	adoptRecords  = flag.Int("adopt-records", 3000, "how many records the table has that is added under load; -resync-rate transactions run beside it")
 )
