@@ -151,7 +151,7 @@ func (p *Portal) events(v *visit) {
 		return
 	}
 	v.show(status, "events", map[string]any{
-		"Message": message, "Faults": faults, "Wrong": status != http.StatusOK,
+		"Message": message, "Errors": faults, "Wrong": status != http.StatusOK,
 		"Webhook": w, "Events": list, "Next": page.Next, "First": asked.Get("from") == "", "Replays": replays, "Filter": filter, "Query": filter.Encode(),
 		"Schemas": p.cfg.Offer(v.r.Context()).Schemas,
 	})
