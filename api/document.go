@@ -34,6 +34,7 @@ type webhookFields struct {
 	Format              *string        `json:"format,omitempty" enum:"envelope,json,form,cloudevents" doc:"the form of the body; the default is the hook's own"`
 	Retries             *int           `json:"retries,omitempty" minimum:"0" maximum:"10" doc:"the number of retries of an event; the default is the whole schedule"`
 	RateLimit           *float64       `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"attempts per second at most; 0 means no limit"`
+	Batch               *int           `json:"batch,omitempty" minimum:"0" maximum:"100" doc:"the most events that one request carries, as a JSON array; 0 means one event, and no array. Only for the hook records with delivery realtime, http_verb post or put, and no format form"`
 	CustomData          map[string]any `json:"custom_data,omitempty" maxProperties:"100" doc:"merged into each event last, so that it overwrites"`
 	Headers             headerValues   `json:"headers,omitempty" maxProperties:"10" doc:"static headers of each request; values are stored encrypted and shown as …, which a client sends back to keep one"`
 	Enabled             *bool          `json:"enabled,omitempty" default:"true" doc:"false holds events; true first sends the held ones"`

@@ -39,6 +39,7 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	set(&w.Schemas, sent.Schemas)
 	set(&w.Format, sent.Format)
 	set(&w.RateLimit, sent.RateLimit)
+	set(&w.Batch, sent.Batch)
 	set(&w.Enabled, sent.Enabled)
 	if w.Ask = sent.Enabled; slices.Contains(in.null, "enabled") {
 		w.Ask = new(true)
@@ -82,6 +83,9 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	if w.Format == "cloudevents" && w.HTTPVerb == "get" {
 		wrong.add("format", kindInvalid, "cloudevents needs a body, and a get has none: use http_verb post or put")
 	}
+	if fault := batchFault(w); fault != "" {
+		wrong.add("batch", kindInvalid, "%s", fault)
+	}
 	checkTexts(w, in, wrong)
 	if fault := w.ResyncFault("", "insert"); w.InitialState && fault != nil {
 		wrong.add("initial_state", kindInvalid, "cannot be true: %s", fault)
@@ -104,6 +108,23 @@ func checkPull(before, after *admin.Webhook, in fields, wrong faults) {
 	case pulls && sent && after.URL != "":
 		wrong.add("uri", kindInvalid, "goes without delivery pull: nothing is sent to such a webhook, its events are read by its feed")
 	}
+}
+
+// batchFault says why a webhook cannot have batches; "" where it can.
+func batchFault(w *admin.Webhook) string {
+	switch {
+	case w.Batch == 0 || w.ID == outbox.AccountWebhook: // checkOwn says so
+		return ""
+	case w.Hook != admin.HookRecords:
+		return "is for the hook records alone: leave it out, or set it to 0"
+	case w.Delivery != admin.DeliveryRealtime:
+		return "is for delivery realtime alone: leave it out, or set it to 0"
+	case w.HTTPVerb == "get":
+		return "needs a body, and a get has none: use http_verb post or put"
+	case w.Format == "form":
+		return "sends a JSON array, and a form is none: use format envelope, json or cloudevents"
+	}
+	return ""
 }
 
 // minRateLimit is one attempt in 1,000 s. For less, disable the webhook.
@@ -142,6 +163,8 @@ func toDefaults(w *admin.Webhook, null []string, wrong faults) {
 			w.Retries = nil
 		case "rate_limit":
 			w.RateLimit = 0
+		case "batch":
+			w.Batch = 0
 		case "custom_data":
 			w.CustomData = nil
 		case "headers":
@@ -240,6 +263,7 @@ func checkOwn(before, after *admin.Webhook, wrong faults) {
 	fixed("types", slices.Equal(before.Types, after.Types))
 	fixed("target", before.Target == after.Target && before.TargetID == after.TargetID)
 	fixed("format", before.Format == after.Format)
+	fixed("batch", before.Batch == after.Batch)
 	fixed("custom_data", bytes.Equal(before.CustomData, after.CustomData))
 	fixed("headers", len(after.Headers) == 0)
 	fixed("include_subaccounts", before.IncludeSubaccounts == after.IncludeSubaccounts)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -67,7 +68,10 @@ func (s *subscriptions) readEvent(ctx context.Context, in *eventInput) (*answer[
 	}
 	whole.Request = &sentRequest{
 		Method: sent.Method, Query: sent.Query, Body: string(sent.Body),
-		Headers: map[string]string{"User-Agent": sent.UserAgent, "webhook-id": e.WebhookID},
+		Headers: map[string]string{"User-Agent": sent.UserAgent, "webhook-id": cmp.Or(sent.ID, e.WebhookID)},
+	}
+	if sent.EventIDs != "" {
+		whole.Request.Headers["webhook-event-ids"] = sent.EventIDs
 	}
 	if sent.ContentType != "" {
 		whole.Request.Headers["Content-Type"] = sent.ContentType

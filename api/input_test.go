@@ -54,6 +54,16 @@ func TestInput_WhatIsWrongIsNamed(t *testing.T) {
 		{"deep custom data", `{"custom_data":{"a":` + strings.Repeat("[", 9) + strings.Repeat("]", 9) + `}}`, "custom_data"},
 		{"a format", `{"format":"xml"}`, "format"},
 		{"a CloudEvent without a body", `{"format":"cloudevents","http_verb":"get"}`, "format"},
+		{"a batch below", `{"batch":-1}`, "batch"},
+		{"a batch above", `{"batch":101}`, "batch"},
+		{"a batch of a fraction", `{"batch":1.5}`, "batch"},
+		{"a batch of a text", `{"batch":"10"}`, "batch"},
+		{"a batch of another hook", `{"batch":10,"hook":"channel_create"}`, "batch"},
+		{"a batch of all hooks", `{"batch":10,"hook":"all"}`, "batch"},
+		{"a batch without a body", `{"batch":10,"http_verb":"get"}`, "batch"},
+		{"a batch of forms", `{"batch":10,"format":"form"}`, "batch"},
+		{"a batch once a day", `{"batch":10,"delivery":"daily"}`, "batch"},
+		{"a batch of a feed", `{"batch":10,"delivery":"pull"}`, "batch"},
 		{"types", `{"types":["create"]}`, "types[0]"},
 		{"schemas", `{"schemas":[7]}`, "schemas[0]"},
 		{"an empty schema", `{"schemas":[""]}`, "schemas"},
@@ -206,7 +216,7 @@ func TestWebhooks_TheAccountsOwnIsReadAndHeld(t *testing.T) {
 	if own["id"] != "account" || own["uri"] != "https://…@example.com/own" || own["hook"] != "records" {
 		t.Errorf("shown %v", own)
 	}
-	for field, value := range map[string]string{"uri": `"https://other.example/"`, "hook": `"all"`, "http_verb": `"get"`, "format": `"json"`, "custom_data": `{"a":1}`, "delivery": `"daily"`, "schemas": `["dids"]`} {
+	for field, value := range map[string]string{"uri": `"https://other.example/"`, "hook": `"all"`, "http_verb": `"get"`, "format": `"json"`, "batch": `10`, "custom_data": `{"a":1}`, "delivery": `"daily"`, "schemas": `["dids"]`} {
 		if r := w.want(t, 400, token, "POST", path, `{"data":{"`+field+`":`+value+`}}`); !strings.Contains(r.text, field) {
 			t.Errorf("%s: %s", field, r.text)
 		}

@@ -37,7 +37,7 @@ func TestInput_TextThatCannotBeStoredIsRefusedInEveryField(t *testing.T) {
 		"deep":                             strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
 		"deep objects":                     strings.Repeat(`{"a":`, 9000) + "1" + strings.Repeat("}", 9000),
 	}
-	fields := []string{"name", "uri", "http_verb", "hook", "type", "action", "schemas", "types", "target", "format", "retries", "rate_limit",
+	fields := []string{"name", "uri", "http_verb", "hook", "type", "action", "schemas", "types", "target", "format", "retries", "rate_limit", "batch",
 		"custom_data", "enabled", "delivery", "daily_at", "daily_zone", "include_subaccounts", "include_internal_legs", "unheard_of"}
 	for name, value := range bad {
 		for _, field := range fields {

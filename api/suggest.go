@@ -25,6 +25,7 @@ var synonyms = map[string][]string{
 	"contenttype": {"format"}, "maxretries": {"retries"}, "retrycount": {"retries"}, "attempts": {"retries"},
 	"metadata": {"custom_data"}, "data": {"custom_data"}, "params": {"custom_data"}, "rate": {"rate_limit"}, "ratelimit": {"rate_limit"}, "throttle": {"rate_limit"},
 	"header": {"headers"}, "customheaders": {"headers"}, "httpheaders": {"headers"}, "requestheaders": {"headers"}, "extraheaders": {"headers"},
+	"batchsize": {"batch"}, "maxbatchsize": {"batch"}, "batching": {"batch"},
 	"timezone": {"daily_zone"}, "subaccounts": {"include_subaccounts"},
 	"from": {"since"}, "start": {"since"}, "after": {"since"}, "starttime": {"since"}, "begin": {"since"},
 	"ids": {"event_ids"}, "id": {"event_ids"}, "eventid": {"event_ids"}, "messageids": {"event_ids"},

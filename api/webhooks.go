@@ -32,6 +32,7 @@ type webhook struct {
 	Format              string          `json:"format,omitempty"`
 	Retries             *int            `json:"retries,omitempty" doc:"absent means the whole schedule"`
 	RateLimit           float64         `json:"rate_limit,omitempty"`
+	Batch               int             `json:"batch,omitempty" doc:"the most events that one request carries, as a JSON array; absent means one, and no array"`
 	CustomData          json.RawMessage `json:"custom_data,omitempty"`
 	Headers             headerValues    `json:"headers,omitempty" doc:"static headers of each request; … stands for each value"`
 	Enabled             bool            `json:"enabled"`
@@ -56,7 +57,7 @@ func shown(w *admin.Webhook) webhook {
 	s := webhook{
 		ID: w.ID, Endpoint: w.Endpoint, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
-		Retries: w.Retries, RateLimit: finite(w.RateLimit), CustomData: w.CustomData,
+		Retries: w.Retries, RateLimit: finite(w.RateLimit), Batch: w.Batch, CustomData: w.CustomData,
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason, DisabledBy: w.DisabledBy,
 		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
 		InitialState: w.InitialState, Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),

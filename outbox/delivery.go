@@ -60,6 +60,15 @@ type Endpoint struct {
 	Settings *EndpointSettings
 }
 
+// Batch is how many events one request carries at most, as an array; 0 is one, and no
+// array.
+func (e *Endpoint) Batch() int {
+	if e.Settings == nil {
+		return 0
+	}
+	return e.Settings.Batch
+}
+
 // EndpointRevision is an endpoint, and where its changes have come to.
 type EndpointRevision struct {
 	ID, Revision int64
@@ -78,7 +87,13 @@ type EndpointSettings struct {
 	CustomData []byte
 	Retries    *int    // 0 to 10; nil is the whole schedule
 	RateLimit  float64 // attempts a second; 0 is no limit
+	// Batch is how many events one request carries at most, as an array; 0 is one, and
+	// no array.
+	Batch int
 }
+
+// MaxBatch is the most events of one request.
+const MaxBatch = 100
 
 // SendFrom is the first event that may be sent: see FeedFrom and ExpireBefore.
 func (e Endpoint) SendFrom() int64 { return max(e.FeedFrom, e.ExpireBefore) }
@@ -107,10 +122,15 @@ type Event struct {
 	bodyOf  int64 // the event that carries the body; 0 for this one
 	// Attempts counts those already made that failed; zero for a fresh event.
 	Attempts int
+	// Batch is the batch of retry that the event is in; 0 for none. Its events are sent
+	// again together.
+	Batch int64
 }
 
 // Rendered is the request of an event in the form that its endpoint asks for.
 type Rendered struct {
+	ID          string // the webhook-id
+	EventIDs    string // the webhook-ids of the events in the body, for a batch; "" for one event
 	Method      string
 	ContentType string // "" without a body
 	UserAgent   string
@@ -145,6 +165,12 @@ type Settlement struct {
 	// FromRetry says that the event was read from the retry table and not
 	// from the event log.
 	FromRetry bool
+	// Batch is for Retry: the events with the same one are sent again together. It is
+	// the id of the first; 0 is by itself.
+	Batch int64
+	// Behind is for Retry, and needs a Batch: an earlier event of the record is in retry,
+	// so that this one is due with it, or once that one has left. RetryAt does not count.
+	Behind bool
 	// Disable, when not empty, disables the endpoint with this reason,
 	// provided that its revision is still Attempt.Revision.
 	Disable string
@@ -279,6 +305,10 @@ type RetryQuery struct {
 	Limit    int     // most rows
 	MaxBytes int     // stop after this many bytes of bodies; at least one event is returned
 	Exclude  []int64 // events to leave out: those already in flight
+	// Batches asks for whole batches: the rows of one follow each other in order of id.
+	// Of a batch the rows are left out that wait for an event outside it. Without
+	// Batches only rows are read that are due themselves.
+	Batches bool
 }
 
 // Retries are rows of retry that are due, the oldest due time first.

@@ -24,7 +24,7 @@ const (
 
 	endpointColumns = `id, account, revision, coalesce(url, ''), state, reason, secret,
 		` + seal.EarlierSecretsSQL + `, feed_from, expire_before, ordering, retry_asked,
-		http_verb, format, custom_data::text, retries, rate_limit, webhook, delivery = 'pull', header_names, header_values, subject_prefix, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
+		http_verb, format, custom_data::text, retries, rate_limit, batch, webhook, delivery = 'pull', header_names, header_values, subject_prefix, deleted_at IS NOT NULL, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
 	endpointsSQL = `SELECT ` + endpointColumns + ` FROM walhook.endpoint e WHERE id = ANY ($1)`
 
@@ -256,13 +256,14 @@ func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
 	var earlier, names, values []string
 	var set EndpointSettings
 	err = row.Scan(&e.ID, &e.Account, &e.Revision, &e.URL, &e.State, &e.Reason, &secret, &earlier, &e.FeedFrom, &e.ExpireBefore, &e.Ordering, &e.RetryAsked,
-		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &webhook, &e.Pull, &names, &values, &e.SubjectPrefix, &deleted, &strict, &strictURL)
+		&set.HTTPVerb, &set.Format, &custom, &set.Retries, &set.RateLimit, &set.Batch, &webhook, &e.Pull, &names, &values, &e.SubjectPrefix, &deleted, &strict, &strictURL)
 	if err != nil {
 		return e, err
 	}
 	if custom != nil {
 		set.CustomData = []byte(*custom)
 	}
+	set.Batch = min(max(set.Batch, 0), MaxBatch) // of a damaged row too
 	if e.Settings, err = set.orNone(); err != nil {
 		e.hold(&badItem{asideUnreadable, "its custom data is invalid: edit the webhook"})
 		return e, nil
@@ -326,7 +327,7 @@ const reasonSecret = "its signing secret, the password of its URL, or the value 
 
 // orNone is nil for settings that change nothing.
 func (s EndpointSettings) orNone() (*EndpointSettings, error) {
-	if s.HTTPVerb == "post" && s.Format == "" && s.CustomData == nil && s.Retries == nil && s.RateLimit == 0 {
+	if s.HTTPVerb == "post" && s.Format == "" && s.CustomData == nil && s.Retries == nil && s.RateLimit == 0 && s.Batch == 0 {
 		return nil, nil
 	}
 	if s.CustomData != nil {

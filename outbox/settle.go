@@ -26,12 +26,12 @@ const (
 		WHERE r.endpoint = d.endpoint AND r.event_id = d.event_id`
 
 	upsertRetriesSQL = `
-		INSERT INTO walhook.retry (endpoint, event_id, record, attempts, next_at, reason)
-		SELECT endpoint, event_id, record, attempts, clock_timestamp() + delay, reason
-		FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::interval[], $6::text[])
-			AS t(endpoint, event_id, record, attempts, delay, reason)
+		INSERT INTO walhook.retry (endpoint, event_id, record, attempts, next_at, reason, batch)
+		SELECT endpoint, event_id, record, attempts, clock_timestamp() + delay, reason, nullif(batch, 0)
+		FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::interval[], $6::text[], $7::bigint[])
+			AS t(endpoint, event_id, record, attempts, delay, reason, batch)
 		ON CONFLICT (endpoint, event_id) DO UPDATE SET
-			attempts = excluded.attempts, next_at = excluded.next_at, reason = excluded.reason`
+			attempts = excluded.attempts, next_at = excluded.next_at, reason = excluded.reason, batch = excluded.batch`
 
 	parkSQL = `
 		INSERT INTO walhook.retry (endpoint, event_id, record, attempts, reason)
@@ -216,8 +216,9 @@ type settlementColumns struct {
 		endpoint, event []int64
 		record          []string
 		attempts        []int
-		delay           []time.Duration
+		delay           []*time.Duration // nil: behind an earlier event of its record
 		reason          []string
+		batch           []int64
 	}
 	parked struct {
 		endpoint, event []int64
@@ -257,8 +258,13 @@ func (w *settlementColumns) add(s *Settlement) {
 		r.event = append(r.event, e.ID)
 		r.record = append(r.record, e.Record)
 		r.attempts = append(r.attempts, attemptNumber(s))
-		r.delay = append(r.delay, time.Until(s.RetryAt))
+		var delay *time.Duration
+		if !s.Behind {
+			delay = new(time.Until(s.RetryAt))
+		}
+		r.delay = append(r.delay, delay)
 		r.reason = append(r.reason, attemptReason(s))
+		r.batch = append(r.batch, s.Batch)
 		w.touch(e)
 	case Parked:
 		p := &w.parked
@@ -312,7 +318,7 @@ func (w *settlementColumns) queue(b *pgx.Batch, attempts bool) {
 		b.Queue(deleteRetriesSQL, w.done.endpoint, w.done.event)
 	}
 	if r := &w.retr; len(r.event) > 0 {
-		b.Queue(upsertRetriesSQL, r.endpoint, r.event, r.record, r.attempts, r.delay, r.reason)
+		b.Queue(upsertRetriesSQL, r.endpoint, r.event, r.record, r.attempts, r.delay, r.reason, r.batch)
 	}
 	if p := &w.parked; len(p.event) > 0 {
 		b.Queue(parkSQL, p.endpoint, p.event, p.record)

@@ -290,9 +290,9 @@ const (
 	//
 	// $6 names some rows alone; NULL is all.
 	dueRetriesSQL = `
-		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.account, e.attempts
+		SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.account, e.attempts, e.batch
 		FROM (
-			SELECT e.*, r.attempts, r.next_at,
+			SELECT e.*, r.attempts, r.next_at, coalesce(r.batch, 0) AS batch,
 				sum(` + SizeSQL + `) OVER (ORDER BY r.next_at, r.event_id) - ` + SizeSQL + ` AS before
 			FROM (
 				SELECT * FROM walhook.retry r
@@ -320,6 +320,9 @@ func (s *Session) DueRetries(ctx context.Context, q RetryQuery) (Retries, error)
 	due, err := s.dueRetries(ctx, q, nil)
 	if err != nil && isReadFault(err) {
 		due, err = s.dueEach(ctx, q)
+	}
+	if err == nil && q.Batches {
+		err = s.readBatches(ctx, &q, &due)
 	}
 	if err != nil {
 		return Retries{}, fmt.Errorf("read due retries of endpoint %d: %w", q.Endpoint, err)
@@ -360,15 +363,10 @@ func (s *Session) dueRetries(ctx context.Context, q RetryQuery, ids []int64) (Re
 		limit = min(limit, len(ids)) // nobody looks for more beyond them
 	}
 	both.Queue(dueRetriesSQL, q.Endpoint, ahead, q.Exclude, limit, maxBytes, ids, s.timeline).Query(func(rows pgx.Rows) (err error) {
-		due.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
-			err = row.Scan(append(e.columns(), &e.Attempts)...)
-			e.ReadAt = time.Now()
-			if err == nil && e.Body == nil {
-				err = errCarrierGone
-			}
-			size += len(e.Body)
-			return e, err
-		})
+		due.Events, err = pgx.CollectRows(rows, scanDue)
+		for i := range due.Events {
+			size += len(due.Events[i].Body)
+		}
 		return err
 	})
 	both.Queue(nextRetrySQL, q.Endpoint, ahead).QueryRow(func(row pgx.Row) error { return row.Scan(&next) })
@@ -378,4 +376,14 @@ func (s *Session) dueRetries(ctx context.Context, q RetryQuery, ids []int64) (Re
 	due.Next = fromNow(next)
 	due.More = len(due.Events) >= q.Limit || size >= maxBytes
 	return due, nil
+}
+
+// scanDue reads a row of dueRetriesSQL or batchSQL.
+func scanDue(row pgx.CollectableRow) (e Event, err error) {
+	err = row.Scan(append(e.columns(), &e.Attempts, &e.Batch)...)
+	e.ReadAt = time.Now()
+	if err == nil && e.Body == nil {
+		err = errCarrierGone
+	}
+	return e, err
 }

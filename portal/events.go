@@ -178,6 +178,10 @@ func recordIn(body string) string {
 	var envelope struct {
 		Data *string `json:"data"`
 	}
+	var batch []json.RawMessage // of a webhook with batches: the event by itself
+	if json.Unmarshal([]byte(body), &batch) == nil && len(batch) == 1 {
+		body = string(batch[0])
+	}
 	if json.Unmarshal([]byte(body), &envelope) != nil || envelope.Data == nil {
 		return "" // another format
 	}

@@ -28,6 +28,7 @@ type webhook struct {
 	Format              string          `json:"format"`
 	Retries             *int            `json:"retries"`
 	RateLimit           float64         `json:"rate_limit"`
+	Batch               int             `json:"batch"`
 	CustomData          json.RawMessage `json:"custom_data"`
 	Headers             shownHeaders    `json:"headers"`
 	Enabled             bool            `json:"enabled"`

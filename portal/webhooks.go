@@ -283,7 +283,7 @@ func (v *visit) save(f *formPage, method, path string, body map[string]any, out 
 }
 
 // formFields are the fields of the form that show what is wrong with them.
-var formFields = []string{"name", "uri", "http_verb", "hook", "type", "action", "schemas", "types", "format", "retries", "rate_limit", "custom_data",
+var formFields = []string{"name", "uri", "http_verb", "hook", "type", "action", "schemas", "types", "format", "retries", "rate_limit", "batch", "custom_data",
 	"include_subaccounts", "include_internal_legs", "initial_state", "delivery", "daily_at", "daily_zone"}
 
 // read makes the API's fields of a form. A webhook of the account's own URL has few.
@@ -313,6 +313,7 @@ func (f *formPage) read(r *http.Request) map[string]any {
 		body[name] = f.Value(name) != ""
 	}
 	f.readHeaders(body)
+	body["batch"] = number(f.Value("batch"))
 	body["custom_data"] = nil
 	if text := strings.TrimSpace(f.Value("custom_data")); text != "" {
 		if !json.Valid([]byte(text)) {
@@ -351,6 +352,9 @@ func valuesOf(w webhook) url.Values {
 	}
 	if w.RateLimit != 0 {
 		values.Set("rate_limit", strconv.FormatFloat(w.RateLimit, 'g', -1, 64))
+	}
+	if w.Batch != 0 {
+		values.Set("batch", strconv.Itoa(w.Batch))
 	}
 	if len(w.CustomData) > 0 && !bytes.Equal(w.CustomData, []byte("null")) {
 		values.Set("custom_data", pretty(string(w.CustomData)))

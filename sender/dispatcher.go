@@ -53,7 +53,8 @@ type dispatcher struct {
 	limiter *attemptLimiter
 	limited bool // lanes in the ring wait for the limiter alone
 
-	inFlight  int
+	inFlight  int // attempts
+	carried   int // their events
 	workers   int
 	buffered  int                 // bytes of bodies waiting in all lanes, or in flight
 	unsettled int                 // settlements of lanes that are not committed
@@ -222,7 +223,7 @@ func (d *dispatcher) look(l *lane, now time.Time) {
 // startNext gives the next lane its turn to start an attempt; false when there is
 // none, or when a bound is reached.
 func (d *dispatcher) startNext(now time.Time) bool {
-	if d.ring.len() == 0 || d.inFlight >= d.sender.config.MaxInFlight || d.unsettled+d.inFlight >= d.maxUnsettled() {
+	if d.ring.len() == 0 || d.inFlight >= d.sender.config.MaxInFlight || d.unsettled+d.carried >= d.maxUnsettled() {
 		return false
 	}
 	if d.limited = d.limiter.full(now); d.limited {
@@ -236,7 +237,8 @@ func (d *dispatcher) startNext(now time.Time) bool {
 		}
 		j.number = d.limiter.begin(now)
 		d.inFlight++
-		d.buffered += len(j.event.Body)
+		d.carried += j.size()
+		d.buffered += j.bytes()
 		d.jobs <- j
 		if d.workers < d.inFlight { // all are busy
 			d.workers++
@@ -290,7 +292,7 @@ func (d *dispatcher) handOut(now time.Time) {
 // it, it has waited, or somebody waits for it.
 func (d *dispatcher) settleDue(now time.Time) bool {
 	return len(d.collected) > 0 && (len(d.collected) >= settleEnough || !now.Before(d.settleBy) ||
-		d.stopping || 2*(d.unsettled+d.inFlight) >= d.maxUnsettled())
+		d.stopping || 2*(d.unsettled+d.carried) >= d.maxUnsettled())
 }
 
 // isUrgent says that something depends on a settlement: a row in retry, a dead letter,
@@ -403,8 +405,9 @@ func (d *dispatcher) takeEndpoints(endpoints []outbox.Endpoint, now time.Time) {
 func (d *dispatcher) takeResults(j *job, now time.Time) {
 	for n := 0; ; n++ {
 		d.inFlight--
+		d.carried -= j.size()
 		d.limiter.end(j.number)
-		d.buffered -= len(j.event.Body)
+		d.buffered -= j.bytes()
 		l := j.lane
 		before := conditionOf(l)
 		outcome, retryIn := l.finish(j, now)
@@ -420,41 +423,6 @@ func (d *dispatcher) takeResults(j *job, now time.Time) {
 		default:
 			return
 		}
-	}
-}
-
-// condition is what operators see of a lane, to be compared with the one before.
-type condition struct {
-	closed bool      // the breaker
-	until  time.Time // the end of its open time
-	state  outbox.EndpointState
-	warned int
-	held   string
-}
-
-func conditionOf(l *lane) condition {
-	return condition{l.health.breaker.closed(), l.health.breaker.until, l.endpoint.State, l.health.warned, l.health.heldReason}
-}
-
-// noteCondition counts and logs how a result has changed the condition of a lane.
-func (d *dispatcher) noteCondition(l *lane, before condition, detail string, now time.Time) {
-	after := conditionOf(l)
-	switch {
-	case before.closed && !after.closed, !before.closed && after.until.After(before.until):
-		d.sender.metrics.breaker.WithLabelValues(breakerOpen).Inc()
-	case !before.closed && after.closed:
-		d.sender.metrics.breaker.WithLabelValues(breakerClosed).Inc()
-	}
-	if before.held == "" && after.held != "" {
-		d.log.Warn("endpoint held by a local error, retrying",
-			zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", after.held), zap.String("detail", detail))
-	}
-	if after.warned > before.warned {
-		d.log.Warn("endpoint failing continuously", zap.Int64("endpoint", l.endpoint.ID), zap.Int("stage", after.warned), zap.String("reason", l.health.lastReason),
-			zap.Time("since", l.health.failingSince), zap.Duration("disabled_in", l.health.failingSince.Add(l.disableAfter).Sub(now)))
-	}
-	if after.state != before.state {
-		d.log.Warn("endpoint disabled", zap.Int64("endpoint", l.endpoint.ID), zap.String("reason", l.endpoint.Reason))
 	}
 }
 

@@ -239,6 +239,7 @@ type run struct {
 type arrival struct {
 	endpoint outbox.Endpoint
 	event    outbox.Event
+	batch    int // events of the request
 	at       time.Time
 	result   deliver.Result
 }
@@ -277,9 +278,19 @@ func (r *run) end() {
 
 // Deliver is the sender's destination, without a network and HTTP.
 func (r *run) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) deliver.Result {
+	return r.DeliverBatch(ctx, e, []outbox.Event{event})
+}
+
+// DeliverBatch answers as the script does for the first event that it does not deliver.
+func (r *run) DeliverBatch(ctx context.Context, e outbox.Endpoint, events []outbox.Event) deliver.Result {
 	at := time.Now()
 	r.mu.Lock()
-	a, takes := r.script(e, event)
+	a, takes := r.script(e, events[0])
+	for _, event := range events[1:] {
+		if a.Outcome == deliver.Delivered {
+			a, takes = r.script(e, event)
+		}
+	}
 	r.running[e.ID]++
 	r.most[e.ID] = max(r.most[e.ID], r.running[e.ID])
 	r.mu.Unlock()
@@ -289,7 +300,9 @@ func (r *run) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running[e.ID]--
-	r.arrivals = append(r.arrivals, arrival{endpoint: e, event: event, at: time.Now(), result: a})
+	for _, event := range events {
+		r.arrivals = append(r.arrivals, arrival{endpoint: e, event: event, batch: len(events), at: time.Now(), result: a})
+	}
 	a.At, a.Duration = at, time.Since(at)
 	return a
 }

@@ -26,9 +26,9 @@ type policy struct {
 // condition of its endpoint (health), and the dispatcher's notes (scheduling).
 //
 // Three rules keep the order of a record's events (other orderings: lane_queue.go).
-// At most one event of a record is in flight. When it fails, the record is blocked,
-// and the lane parks later events of it. The record is free again only when an answer
-// of the outbox says so and no settlement of the record is on its way there:
+// At most one request with events of a record is in flight. When it fails, the record is
+// blocked, and the lane parks later events of it. The record is free again only when an
+// answer of the outbox says so and no settlement of the record is on its way there:
 // otherwise a later event could overtake a parked one.
 type lane struct {
 	*policy
@@ -78,7 +78,7 @@ type cursor struct {
 
 // retries is what the lane knows of its endpoint's rows in retry.
 type retries struct {
-	waiting []outbox.Event // read, due
+	waiting [][]outbox.Event // read, due: events by themselves, and batches
 	// ids are events that wait, are in flight or whose settlement is on its way: the
 	// lane does not read them again.
 	ids     map[int64]struct{}
@@ -211,6 +211,9 @@ func (l *lane) adopt(e outbox.Endpoint, tail int64, now time.Time) {
 	if e.Ordering != old.Ordering {
 		l.dropBuffered(now) // and reads it again, to queue it by the new ordering
 		l.retries.all = true
+	}
+	if e.Batch() != old.Batch() {
+		l.dropBuffered(now) // and reads it again: other rows of retry are sent together
 	}
 	if !l.buffers(now) {
 		l.dropBuffered(now)
@@ -382,7 +385,9 @@ func (r *retries) readBy(at time.Time) { r.dueAt = earliest(r.dueAt, at) }
 
 // holds says that a row of a record waits in the lane.
 func (r *retries) holds(record string) bool {
-	return slices.ContainsFunc(r.waiting, func(e outbox.Event) bool { return e.Record == record })
+	return slices.ContainsFunc(r.waiting, func(unit []outbox.Event) bool {
+		return slices.ContainsFunc(unit, func(e outbox.Event) bool { return e.Record == record })
+	})
 }
 
 // drop drops the rows that wait; the lane reads them again.
@@ -390,8 +395,10 @@ func (r *retries) drop(now time.Time) {
 	if len(r.waiting) == 0 {
 		return
 	}
-	for _, e := range r.waiting {
-		delete(r.ids, e.ID)
+	for _, unit := range r.waiting {
+		for i := range unit {
+			delete(r.ids, unit[i].ID)
+		}
 	}
 	r.waiting = nil
 	r.readBy(now)
@@ -416,93 +423,4 @@ func earliest(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// offsetTracker holds the events that a lane has accepted and their states, in order
-// of id. Its first unsettled entry is the lane's cursor.
-type offsetTracker struct {
-	entries []entry
-	head    int // index of the first entry; those before it are dropped
-}
-
-type entry struct {
-	id    int64
-	state entryState
-}
-
-type entryState byte
-
-const (
-	waiting entryState = iota // in the lane's queue
-	taken                     // in flight, or its settlement is not committed
-	settled
-)
-
-func (t *offsetTracker) len() int { return len(t.entries) - t.head }
-
-func (t *offsetTracker) find(id int64) (int, bool) {
-	live := t.entries[t.head:]
-	if n := len(live); n == 0 || live[n-1].id < id { // the common case
-		return t.head + n, false
-	}
-	i, found := slices.BinarySearchFunc(live, id, func(e entry, id int64) int {
-		switch {
-		case e.id < id:
-			return -1
-		case e.id > id:
-			return 1
-		}
-		return 0
-	})
-	return t.head + i, found
-}
-
-// add adds an event; false when the tracker holds it already.
-func (t *offsetTracker) add(id int64, state entryState) bool {
-	i, found := t.find(id)
-	if !found {
-		t.entries = slices.Insert(t.entries, i, entry{id: id, state: state})
-	}
-	return !found
-}
-
-func (t *offsetTracker) set(id int64, state entryState) {
-	if i, found := t.find(id); found {
-		t.entries[i].state = state
-	}
-}
-
-// dropWaiting drops the waiting entries and returns their lowest and highest id;
-// zeros when none was waiting.
-func (t *offsetTracker) dropWaiting() (lowest, highest int64) {
-	kept := t.entries[:t.head]
-	for _, e := range t.entries[t.head:] {
-		if e.state != waiting {
-			kept = append(kept, e)
-			continue
-		}
-		if lowest == 0 {
-			lowest = e.id
-		}
-		highest = e.id
-	}
-	t.entries = kept
-	return lowest, highest
-}
-
-// first is the lowest unsettled id, or zero for none. It drops the settled entries
-// before that, up to upto.
-func (t *offsetTracker) first(upto int64) int64 {
-	for t.head < len(t.entries) && t.entries[t.head].state == settled && t.entries[t.head].id <= upto {
-		t.head++
-	}
-	if t.head == len(t.entries) {
-		t.entries, t.head = t.entries[:0], 0
-		return 0
-	}
-	if t.head > 1024 && t.head > len(t.entries)/2 {
-		t.entries = append(t.entries[:0], t.entries[t.head:]...)
-		t.head = 0
-	}
-	return t.entries[t.head].id
 }

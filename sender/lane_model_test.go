@@ -32,15 +32,20 @@ type laneWorld struct {
 	last     int64            // the highest first delivery
 	failures float64
 	ordering outbox.Ordering
-	changed  bool // the ordering was another one at first
+	changed  bool  // the ordering was another one at first
+	poison   int64 // an event that no request delivers; 0 for none
+	largest  int   // events of a request
 }
 
-func newLaneWorld(t *testing.T, seed uint64, events int, ordering outbox.Ordering) *laneWorld {
+func newLaneWorld(t *testing.T, seed uint64, events int, ordering outbox.Ordering, batch int) *laneWorld {
 	w := &laneWorld{
 		t: t, random: rand.New(rand.NewPCG(seed, 1)), arrived: map[int64]int{}, first: map[string]int64{}, ordering: ordering,
 	}
 	w.failures = []float64{0, .1, .5, .9}[w.random.IntN(4)]
 	e := outbox.Endpoint{ID: 7, Revision: 1, URL: "http://a", State: outbox.EndpointActive, Ordering: ordering}
+	if batch > 0 {
+		e.Settings = &outbox.EndpointSettings{HTTPVerb: "post", Batch: batch}
+	}
 	w.log = newFakeLog(e)
 	for i := range events {
 		w.events = append(w.events, outbox.Event{
@@ -182,17 +187,61 @@ func (w *laneWorld) answer(j *job, now time.Time) {
 	case p < w.failures:
 		o = ownFault
 	}
+	if w.poison != 0 && contains(j, w.poison) {
+		o = rejects
+	}
+	w.checkBatch(j)
 	if o.Outcome == deliver.Delivered {
-		if w.arrived[j.event.ID]++; w.arrived[j.event.ID] > 1 {
-			w.t.Fatalf("event %d arrived twice without a crash", j.event.ID)
-		}
-		w.checkOrder(j.event)
-		w.first[j.event.Record] = max(w.first[j.event.Record], j.event.ID)
-		w.last = max(w.last, j.event.ID)
+		w.arrive(j)
 	}
 	o.At = now
 	j.result = o
 	w.lane.finish(j, now)
+}
+
+func (w *laneWorld) arrive(j *job) {
+	for i := range j.size() {
+		e, _ := j.at(i)
+		if w.arrived[e.ID]++; w.arrived[e.ID] > 1 {
+			w.t.Fatalf("event %d arrived twice without a crash", e.ID)
+		}
+		w.checkOrder(*e)
+		w.first[e.Record] = max(w.first[e.Record], e.ID)
+		w.last = max(w.last, e.ID)
+	}
+}
+
+func contains(j *job, id int64) bool {
+	for i := range j.size() {
+		if e, _ := j.at(i); e.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// checkBatch checks what a request carries.
+func (w *laneWorld) checkBatch(j *job) {
+	w.largest = max(w.largest, j.size())
+	if most := max(w.lane.batch(), 1); j.size() > most && !w.changed {
+		w.t.Fatalf("a request carries %d events, want at most %d", j.size(), most)
+	}
+	for _, other := range w.jobs {
+		for i := range j.size() {
+			e, _ := j.at(i)
+			for k := range other.size() {
+				if o, _ := other.at(k); o.Record == e.Record && !w.changed && w.ordering != outbox.OrderingNone {
+					w.t.Fatalf("events %d and %d of record %s are in two requests", e.ID, o.ID, e.Record)
+				}
+			}
+		}
+	}
+	for i := 1; i < j.size(); i++ {
+		before, _ := j.at(i - 1)
+		if e, _ := j.at(i); e.ID <= before.ID {
+			w.t.Fatalf("event %d stands behind %d", e.ID, before.ID)
+		}
+	}
 }
 
 func (w *laneWorld) checkOrder(e outbox.Event) {
@@ -323,7 +372,27 @@ func TestLane_KeepsItsOrderAndLosesNothingInAnyInterleaving(t *testing.T) {
 		t.Run(string(ordering), func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(60) {
-				synctest.Test(t, func(t *testing.T) { newLaneWorld(t, seed, 60, ordering).run(seed, "") })
+				synctest.Test(t, func(t *testing.T) { newLaneWorld(t, seed, 60, ordering, 0).run(seed, "") })
+			}
+		})
+	}
+}
+
+func TestLane_BatchesKeepTheOrderAndLoseNothingInAnyInterleaving(t *testing.T) {
+	t.Parallel()
+	for _, ordering := range orderings {
+		t.Run(string(ordering), func(t *testing.T) {
+			t.Parallel()
+			largest := 0
+			for seed := range uint64(60) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newLaneWorld(t, seed, 60, ordering, []int{1, 2, 3, 8}[seed%4])
+					w.run(seed, "")
+					largest = max(largest, w.largest)
+				})
+			}
+			if batches := ordering == outbox.OrderingRecord; batches && largest < 8 || !batches && largest > 1 {
+				t.Errorf("the largest batch has %d events", largest)
 			}
 		})
 	}
@@ -336,7 +405,7 @@ func TestLane_AChangeOfOrderingLosesNothing(t *testing.T) {
 			t.Run(string(from)+" to "+string(to), func(t *testing.T) {
 				t.Parallel()
 				for seed := range uint64(10) {
-					synctest.Test(t, func(t *testing.T) { newLaneWorld(t, seed, 60, from).run(seed, to) })
+					synctest.Test(t, func(t *testing.T) { newLaneWorld(t, seed, 60, from, int(seed%4)).run(seed, to) })
 				}
 			})
 		}

@@ -2,11 +2,9 @@ package sender
 
 import (
 	"slices"
-	"sync"
 	"time"
 
 	"walhook/outbox"
-	"walhook/sender/deliver"
 )
 
 // This file holds what waits in a lane, what it reads and what it starts. It is the
@@ -26,7 +24,7 @@ type record struct {
 	name     string
 	queue    []outbox.Event  // from the log, in order
 	one      [1]outbox.Event // the queue's first memory: it usually holds at most one
-	inFlight int             // more than one only with ordering none
+	inFlight int             // more than one only with ordering none, or in one batch
 	listed   bool            // in lane.ready
 	blocked  bool            // it has rows in retry
 	pending  int             // its uncommitted settlements that touch retry
@@ -284,12 +282,16 @@ func (l *lane) wantRetries(room int, now time.Time) (retryQuery, bool) {
 	}
 	q := retryQuery{clock: l.retries.clock, all: l.retries.all, RetryQuery: outbox.RetryQuery{
 		Endpoint: l.endpoint.ID, Now: now, Limit: l.width() - l.inFlight, MaxBytes: l.share(room) - l.bodies,
+		Batches: l.batch() > 1,
 	}}
 	if !l.health.breaker.closed() {
 		if l.freshTurn() && (l.cursor.reading || l.ready.len() > 0) {
 			return retryQuery{}, false
 		}
 		q.Limit = 2 // the last probe's event and another
+		if q.Batches {
+			q.Limit = outbox.MaxBatch + 1 // the last probe's batch and another
+		}
 	}
 	if q.all {
 		q.Now = now.Add(farAhead)
@@ -322,32 +324,46 @@ func (l *lane) readRetries(q retryQuery, due outbox.Retries, now time.Time) {
 			return
 		}
 		found[e.Record] = true
-		l.acceptRetry(q, e, now)
+	}
+	for unit := range units(due.Events, q.Batches) {
+		l.acceptRetry(q, unit, now)
 	}
 	if q.all && !due.More {
 		l.freeAbsent(q, found)
 	}
 }
 
-func (l *lane) acceptRetry(q retryQuery, e outbox.Event, now time.Time) {
-	r := l.record(e.Record)
-	if _, again := l.retries.ids[e.ID]; again {
-		return
-	}
+// acceptRetry takes a row of retry, or a batch, which it takes whole or not at all.
+func (l *lane) acceptRetry(q retryQuery, unit []outbox.Event, now time.Time) {
 	ordered := l.endpoint.Ordering != outbox.OrderingNone
-	if ordered && (r.pending > 0 || r.changed > q.clock) {
-		return // the record's state, which comes or has just come, says when to read again
+	for i := range unit {
+		if _, again := l.retries.ids[unit[i].ID]; again {
+			return
+		}
+		r := l.records[unit[i].Record]
+		if r == nil {
+			continue
+		}
+		if ordered && (r.pending > 0 || r.changed > q.clock) {
+			return // the record's state, which comes or has just come, says when to read again
+		}
+		if ordered && (r.inFlight > 0 || len(r.queue) > 0) {
+			// Another process made the row, such as a replayed event.
+			l.retries.readBy(now.Add(time.Second))
+			return
+		}
 	}
-	if ordered && (r.inFlight > 0 || len(r.queue) > 0) {
-		// Another process made the row, such as a replayed event.
-		l.retries.readBy(now.Add(time.Second))
-		return
+	if most := max(l.batch(), 1); len(unit) > most { // the webhook asks for less since
+		unit = unit[:most]
+		l.retries.readBy(now)
 	}
-	l.block(r, true)
-	l.retries.ids[e.ID] = struct{}{}
-	l.retries.waiting = append(l.retries.waiting, e)
-	l.events++
-	l.bodies += len(e.Body)
+	for i := range unit {
+		l.block(l.record(unit[i].Record), true)
+		l.retries.ids[unit[i].ID] = struct{}{}
+		l.events++
+		l.bodies += len(unit[i].Body)
+	}
+	l.retries.waiting = append(l.retries.waiting, unit)
 }
 
 // freeAbsent frees the records that a complete read of retry did not return: an
@@ -360,29 +376,6 @@ func (l *lane) freeAbsent(q retryQuery, found map[string]bool) {
 			l.forgetIdle(r)
 		}
 	}
-}
-
-// job is one attempt, first to be made and then with its result.
-type job struct {
-	lane       *lane
-	generation int
-	endpoint   outbox.Endpoint
-	event      outbox.Event
-	record     *record
-	fromRetry  bool
-	permit     permit
-	breaker    *breaker       // that gave the permit
-	number     int64          // the limiter's
-	result     deliver.Result // set by the worker
-}
-
-// jobPool holds finished jobs for reuse.
-var jobPool = sync.Pool{New: func() any { return &job{} }}
-
-// done returns a finished job to the pool.
-func (j *job) done() {
-	*j = job{}
-	jobPool.Put(j)
 }
 
 // stallAfter is how long an endpoint may answer no attempt before the lane has at most
@@ -398,7 +391,7 @@ func (l *lane) startable(now time.Time) bool {
 		return l.inFlight == 0 && !l.health.breaker.open(now)
 	}
 	stalled := l.inFlight >= 2 && now.Sub(l.health.movedAt) > stallAfter
-	return l.inFlight < l.width() && !stalled
+	return l.inFlight < l.width() && !stalled && (len(l.retries.waiting) > 0 || l.worthSending())
 }
 
 // waits says that an event waits that may be attempted.
@@ -422,22 +415,20 @@ func (l *lane) start(now time.Time) (*job, bool) {
 		return nil, false
 	}
 	j := jobPool.Get().(*job)
-	*j = job{lane: l, generation: l.generation, endpoint: l.endpoint, permit: permit, breaker: l.health.breaker}
+	j.lane, j.generation, j.endpoint, j.permit, j.breaker = l, l.generation, l.endpoint, permit, l.health.breaker
 	if i, ok := l.pickRetry(permit.probe); ok {
-		j.event, j.fromRetry = l.retries.waiting[i], true
-		j.record = l.record(j.event.Record)
-		l.retries.waiting = append(l.retries.waiting[:i], l.retries.waiting[i+1:]...)
+		l.takeRetry(j, i)
+	} else if most := l.batch(); most > 1 && !permit.probe {
+		l.takeBatch(j, most)
 	} else {
-		j.record = l.ready.pop()
-		j.record.listed = false
-		j.event = j.record.queue[0]
-		j.record.queue[0] = outbox.Event{}
-		j.record.queue = j.record.queue[1:]
-		l.cursor.offsets.set(j.event.ID, taken)
+		l.takeOne(j)
 	}
-	l.events--
-	l.bodies -= len(j.event.Body)
-	j.record.inFlight++
+	for i := range j.size() {
+		e, r := j.at(i)
+		l.events--
+		l.bodies -= len(e.Body)
+		r.inFlight++
+	}
 	if l.inFlight++; l.inFlight == 1 {
 		l.health.movedAt = now
 	}
@@ -446,6 +437,16 @@ func (l *lane) start(now time.Time) (*job, bool) {
 		l.health.lastProbe = j.event.ID
 	}
 	return j, true
+}
+
+// takeOne gives a job the next event of the queue.
+func (l *lane) takeOne(j *job) {
+	j.record = l.ready.pop()
+	j.record.listed = false
+	j.event = j.record.queue[0]
+	j.record.queue[0] = outbox.Event{}
+	j.record.queue = j.record.queue[1:]
+	l.cursor.offsets.set(j.event.ID, taken)
 }
 
 // pickRetry returns the waiting retry that goes next; false when it is the queue's
@@ -459,15 +460,15 @@ func (l *lane) pickRetry(probe bool) (int, bool) {
 		return 0, true
 	}
 	if probe {
-		for i, e := range l.retries.waiting {
-			if e.ID != l.health.lastProbe {
+		for i, unit := range l.retries.waiting {
+			if unit[0].ID != l.health.lastProbe {
 				return i, true
 			}
 		}
 		return 0, l.ready.len() == 0
 	}
 	l.retries.turn = !l.retries.turn
-	return 0, l.retries.turn || l.ready.len() == 0
+	return 0, l.retries.turn || !l.worthSending()
 }
 
 // freshTurn says that the next probe is an event that was not tried before, as every

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"walhook/internal/retry"
@@ -15,7 +16,10 @@ import (
 func (l *lane) finish(j *job, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
 	l.inFlight--
-	j.record.inFlight--
+	for i := range j.size() {
+		_, r := j.at(i)
+		r.inFlight--
+	}
 	l.health.movedAt = now
 	current := j.generation == l.generation
 	l.answerBreaker(j, now)
@@ -28,7 +32,7 @@ func (l *lane) finish(j *job, now time.Time) (deliver.Outcome, time.Duration) {
 		if current {
 			l.health.delivered(l.policy.window)
 		}
-		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, deliver.Delivered, true)
+		l.settle(j, outbox.Settlement{Disposition: outbox.Delivered}, deliver.Delivered, true, false)
 		return deliver.Delivered, 0
 	}
 	return l.fail(j, current, now)
@@ -72,19 +76,25 @@ func (l *lane) answerBreaker(j *job, now time.Time) {
 // new URL at once.
 func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.Duration) {
 	res := &j.result
-	counted := !j.permit.probe
+	counted := !j.permit.probe && !(j.size() > 1 && j.event.Attempts >= splitAfter)
 	failed := j.event.Attempts
 	if counted {
 		failed++
 	}
 	delay, again := l.schedule.after(failed, l.retryLimit())
 	kind := res.Outcome
+	split := current && kind != deliver.Disable && j.splits(failed, again)
 	s := outbox.Settlement{Disposition: outbox.Retry}
 	switch {
 	case !current:
 		delay, kind = 0, deliver.Retry
 	case kind == deliver.Disable:
 		s.Disable = res.DisableReason
+	case split:
+		kind = deliver.Retry
+		if res.Outcome == deliver.Pause {
+			kind = deliver.Pause
+		}
 	case kind == deliver.Dead:
 		s.Disposition = outbox.Dead
 	case counted && !again:
@@ -105,13 +115,16 @@ func (l *lane) fail(j *job, current bool, now time.Time) (deliver.Outcome, time.
 			}
 			l.health.pause(now.Add(pause))
 		}
+		if split {
+			delay = 0
+		}
 		delay = max(delay, res.After)
 		if j.permit.probe {
 			delay = max(l.health.breaker.until.Sub(now), 0)
 		}
 	}
 	s.RetryAt = now.Add(delay)
-	l.settle(j, s, kind, counted)
+	l.settle(j, s, kind, counted, split)
 
 	if s.Disable != "" && j.endpoint.Revision == l.endpoint.Revision {
 		l.endpoint.State, l.endpoint.Reason = outbox.EndpointDisabled, s.Disable
@@ -134,24 +147,34 @@ func (l *lane) retryLimit() *int {
 	return nil
 }
 
-// settle makes the settlement of a job's event. When the event goes to retry, it
-// parks the events of its record that wait.
-func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted bool) {
+// settle makes the settlements of a job's events. When they go to retry, it parks the
+// events of their records that wait. A job that is split goes to retry in halves.
+func (l *lane) settle(j *job, s outbox.Settlement, kind deliver.Outcome, counted, split bool) {
 	res := &j.result
-	number := j.event.Attempts
-	if counted {
-		number++
+	for i := range j.size() {
+		e, r := j.at(i)
+		number := e.Attempts
+		if counted {
+			number++
+		}
+		s.Event, s.FromRetry = *e, j.fromRetry
+		s.Event.Body = nil
+		s.Attempt = new(res.Attempt(number, j.endpoint.Revision, kind))
+		if s.Disposition == outbox.Retry {
+			s.Batch, s.Behind = j.partOf(i, split)
+		}
+		l.hand(r, s)
+		s.Disable = "" // once is enough
 	}
-	s.Event, s.FromRetry = j.event, j.fromRetry
-	s.Event.Body = nil
-	s.Attempt = new(res.Attempt(number, j.endpoint.Revision, kind))
-	l.hand(j.record, s)
-	if s.Disposition == outbox.Retry {
-		l.block(j.record, true)
-		l.holdBack(j.record)
+	for i := range j.size() {
+		_, r := j.at(i)
+		if s.Disposition == outbox.Retry {
+			l.block(r, true)
+			l.holdBack(r)
+		}
+		l.list(r)
+		l.forgetIdle(r)
 	}
-	l.list(j.record)
-	l.forgetIdle(j.record)
 }
 
 // hand queues a settlement for the settler.
@@ -177,11 +200,19 @@ func (l *lane) touch(r *record) {
 // takeBack undoes the start of a job that ended with a local error.
 func (l *lane) takeBack(j *job, now time.Time) {
 	if j.fromRetry {
-		l.events++
-		l.bodies += len(j.event.Body)
-		l.retries.waiting = append([]outbox.Event{j.event}, l.retries.waiting...)
+		unit := make([]outbox.Event, 0, j.size())
+		for i := range j.size() {
+			e, _ := j.at(i)
+			unit = append(unit, *e)
+		}
+		l.events += len(unit)
+		l.bodies += j.bytes()
+		l.retries.waiting = slices.Insert(l.retries.waiting, 0, unit)
 	} else {
-		l.requeue(j.record, j.event, now)
+		for i := range j.size() {
+			e, r := j.at(i)
+			l.requeue(r, *e, now)
+		}
 	}
 	l.health.held(now, l.random)
 	if j.result.Lasting && j.generation == l.generation {

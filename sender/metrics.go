@@ -20,6 +20,7 @@ type metrics struct {
 	disabled         *prometheus.CounterVec
 	failing          *prometheus.GaugeVec
 	held             *prometheus.GaugeVec
+	batchEvents      prometheus.Histogram
 }
 
 // The reasons of walhook_endpoints_disabled_total.
@@ -72,9 +73,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Name: "walhook_lanes_held",
 		Help: "Lanes of this sender to which nothing can be sent because of a local error, or because of what is stored of their endpoint, by reason.",
 	}, []string{"reason"})
+	m.batchEvents = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "walhook_batch_events",
+		Help:    "Events of a request to a webhook with batches.",
+		Buckets: []float64{1, 2, 5, 10, 20, 50, 100},
+	})
 	m.initLabels()
 	for _, c := range []prometheus.Collector{
-		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.disabled, m.failing, m.held,
+		m.attempts, m.attemptSeconds, m.commitToDelivery, m.lanes, m.breaker, m.disabled, m.failing, m.held, m.batchEvents,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the sender's metrics: %w", err)

@@ -123,7 +123,7 @@ func (s *Sender) Run(ctx context.Context) error {
 func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job) {
 	for j := range jobs {
 		if s.mayStart() {
-			j.result = s.destination.Deliver(ctx, j.endpoint, j.event)
+			j.result = s.deliver(ctx, j)
 		} else {
 			j.result = deliver.Result{Outcome: deliver.Held, Reason: deliver.ReasonLeaseOver, At: time.Now()}
 		}
@@ -131,7 +131,14 @@ func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job
 	}
 }
 
-// report logs an attempt, counts it, and calls OnAttempt.
+func (s *Sender) deliver(ctx context.Context, j *job) deliver.Result {
+	if len(j.batch) > 0 {
+		return s.destination.DeliverBatch(ctx, j.endpoint, j.batch)
+	}
+	return s.destination.Deliver(ctx, j.endpoint, j.event)
+}
+
+// report logs an attempt, counts it, and calls OnAttempt for each of its events.
 func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 	m, res := s.metrics, &j.result
 	m.attempts.WithLabelValues(string(kind), res.Reason).Inc()
@@ -139,7 +146,13 @@ func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 	level := zap.InfoLevel
 	if kind == deliver.Delivered {
 		level = zap.DebugLevel
-		m.commitToDelivery.Observe(max(res.At.Add(res.Duration).Sub(j.event.CommittedAt), 0).Seconds())
+		for i := range j.size() {
+			e, _ := j.at(i)
+			m.commitToDelivery.Observe(max(res.At.Add(res.Duration).Sub(e.CommittedAt), 0).Seconds())
+		}
+	}
+	if j.endpoint.Batch() > 0 {
+		m.batchEvents.Observe(float64(j.size()))
 	}
 	if entry := s.log.Check(level, "attempt"); entry != nil {
 		fields := []zap.Field{
@@ -154,18 +167,25 @@ func (s *Sender) report(j *job, kind deliver.Outcome, retryIn time.Duration) {
 		if res.Status == 0 && res.Detail != "" {
 			fields = append(fields, zap.String("detail", res.Detail)) // for the operator only
 		}
+		if j.size() > 1 { // event is the first
+			fields = append(fields, zap.Int("events", j.size()))
+		}
 		if retryIn > 0 {
 			fields = append(fields, zap.Duration("retry_in", retryIn))
 		}
 		entry.Write(fields...)
 	}
-	if s.config.OnAttempt != nil {
+	if s.config.OnAttempt == nil {
+		return
+	}
+	for i := range j.size() {
+		e, _ := j.at(i)
 		s.config.OnAttempt(AttemptReport{
 			Account: j.endpoint.Account, Endpoint: j.endpoint.ID,
-			Schema: j.event.Schema, Type: j.event.Type, WebhookID: j.event.WebhookID,
-			Attempt: j.event.Attempts + 1, Status: res.Status, Outcome: string(kind), Reason: res.Reason,
+			Schema: e.Schema, Type: e.Type, WebhookID: e.WebhookID,
+			Attempt: e.Attempts + 1, Status: res.Status, Outcome: string(kind), Reason: res.Reason,
 			At: res.At, Duration: res.Duration,
-			CommittedAt: j.event.CommittedAt, AppendedAt: j.event.AppendedAt, ReadAt: j.event.ReadAt,
+			CommittedAt: e.CommittedAt, AppendedAt: e.AppendedAt, ReadAt: e.ReadAt,
 		})
 	}
 }
@@ -213,8 +233,8 @@ type Config struct {
 	BufferBytes int           // bytes of bodies buffered in all, beyond which each lane still gets a little; zero means 32 MiB
 	Lease       time.Duration // how long shards stay leased without a renewal; zero means 10 s
 
-	// OnAttempt, when not nil, is called after each attempt by the dispatcher's
-	// goroutine: it must not block.
+	// OnAttempt, when not nil, is called after each attempt, once per event of it, by the
+	// dispatcher's goroutine: it must not block.
 	OnAttempt func(AttemptReport)
 }
 

@@ -251,7 +251,7 @@ func probesInOneTurn(t *testing.T, lag time.Duration, takenOver bool) {
 	time.Sleep(time.Until(l.health.breaker.until))
 	now := time.Now()
 	// A retry is due, which is the probe.
-	l.acceptRetry(retryQuery{clock: l.retries.clock}, outbox.Event{ID: 100, Endpoint: 1, Record: "1/probe", WebhookID: "evt_100"}, now)
+	l.acceptRetry(retryQuery{clock: l.retries.clock}, []outbox.Event{{ID: 100, Endpoint: 1, Record: "1/probe", WebhookID: "evt_100"}}, now)
 	d.look(l, now)
 	turns, inFlight := 0, d.inFlight
 	for d.startNext(now) {
@@ -276,5 +276,9 @@ func probesInOneTurn(t *testing.T, lag time.Duration, takenOver bool) {
 type refusing struct{}
 
 func (refusing) Deliver(context.Context, outbox.Endpoint, outbox.Event) deliver.Result {
+	return refused
+}
+
+func (refusing) DeliverBatch(context.Context, outbox.Endpoint, []outbox.Event) deliver.Result {
 	return refused
 }

@@ -58,6 +58,9 @@ type Webhook struct {
 	// Retries is 0 to 10; nil is the whole schedule.
 	Retries   *int
 	RateLimit float64 // attempts a second; 0 is no limit
+	// Batch is how many events one request carries at most, as an array; 0 is one, and
+	// no array.
+	Batch int
 	// CustomData is a JSON object that is merged into each event last; empty
 	// for none.
 	CustomData []byte
@@ -111,7 +114,7 @@ var ErrUnreadable = errors.New("the webhook's stored data cannot be read: the op
 
 const (
 	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
-		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit,
+		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit, batch,
 		custom_data::text, header_names, header_values, include_subaccounts, include_internal_legs, delivery,
 		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, subject_prefix, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
 
@@ -233,7 +236,7 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	var strictURL bool
 	var names, values []string
 	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
-		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit,
+		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit, &w.Batch,
 		&custom, &names, &values, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
 		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &w.SubjectPrefix, &w.strict, &strictURL)
 	if custom != nil {

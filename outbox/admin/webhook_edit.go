@@ -47,7 +47,7 @@ const (
 		UPDATE walhook.endpoint SET name = $2, url = nullif($3, ''),
 			http_verb = $4, hook = $5, object_type = $6, object_action = $7, schemas = $8, types = $9,
 			target = $10, target_id = $11, format = $12, retries = $13, rate_limit = $14, custom_data = $15::text::json, header_names = $23, header_values = $24,
-			include_subaccounts = $16, include_internal_legs = $17, delivery = $18, daily_at = $19, daily_zone = $20, set_by = $21, initial_state = $22, subject_prefix = $25,
+			include_subaccounts = $16, include_internal_legs = $17, delivery = $18, daily_at = $19, daily_zone = $20, set_by = $21, initial_state = $22, subject_prefix = $25, batch = $26,
 			` + outbox.ChangedInSQL + `, revision = ` + outbox.NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1`
 
@@ -314,7 +314,7 @@ func (a *Admin) writeWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) error
 	_, err = tx.Exec(ctx, writeWebhookSQL, w.Endpoint, w.Name, stored,
 		w.HTTPVerb, w.Hook, w.ObjectType, w.ObjectAction, orEmpty(w.Schemas), orEmpty(w.Types),
 		w.Target, w.TargetID, w.Format, w.Retries, w.RateLimit, custom,
-		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone, w.setBy, w.InitialState, names, values, w.SubjectPrefix)
+		w.IncludeSubaccounts, w.IncludeInternalLegs, w.Delivery, dailyAt, w.DailyZone, w.setBy, w.InitialState, names, values, w.SubjectPrefix, w.Batch)
 	switch {
 	case err != nil:
 	case w.Enabled && w.DisabledBy != "":

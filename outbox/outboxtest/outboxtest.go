@@ -78,7 +78,7 @@ type testCase struct {
 }
 
 func cases() []testCase {
-	return slices.Concat(tailCases(), leaseCases(), settleCases(), retryCases(), handoverCases(), endpointCases(), trimCases())
+	return slices.Concat(tailCases(), leaseCases(), settleCases(), retryCases(), batchCases(), handoverCases(), endpointCases(), trimCases())
 }
 
 // world is a log with the helpers of the cases.

@@ -190,6 +190,14 @@ func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 	return h.deliver(ctx, e, event, at).result(at, time.Now())
 }
 
+// DeliverBatch makes one attempt: at most one request for all the events. See
+// [Destination].
+func (h *HTTP) DeliverBatch(ctx context.Context, e outbox.Endpoint, events []outbox.Event) Result {
+	at := time.Now()
+	m, err := batchRequest(e.Settings, events)
+	return h.send(ctx, e, m, err, at).result(at, time.Now())
+}
+
 // uniformMargin is how much longer than ConnectTimeout a [HTTP.Try] without an answer
 // takes.
 const uniformMargin = 250 * time.Millisecond
@@ -218,11 +226,12 @@ func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) o
 // Render returns the request that an attempt of the event would make now, without making
 // it, and without what each attempt has of its own: its time and its signature.
 func (h *HTTP) Render(e outbox.Endpoint, event outbox.Event) (outbox.Rendered, error) {
-	sent, err := render(e.Settings, &event)
+	sent, err := requestOf(e.Settings, &event)
 	if err != nil {
 		return outbox.Rendered{}, err
 	}
 	return outbox.Rendered{
+		ID: sent.id, EventIDs: sent.eventIDs,
 		Method: sent.method, ContentType: sent.contentType, UserAgent: h.targets.userAgent, Query: sent.query, Body: sent.body,
 		Headers: namesOf(e.Headers),
 	}, nil
@@ -236,7 +245,7 @@ func namesOf(headers []outbox.Header) (names []string) {
 }
 
 // Sign returns the request that an attempt of the event at an instant makes, signed as it
-// would be. The endpoint needs no URL.
+// would be, by itself also for an endpoint with batches. The endpoint needs no URL.
 func (h *HTTP) Sign(e outbox.Endpoint, event outbox.Event, at time.Time) (outbox.Rendered, error) {
 	sent, err := render(e.Settings, &event)
 	if err != nil {
@@ -289,14 +298,17 @@ func (a answer) clock(now time.Time) time.Time {
 
 // deliver makes at most one request for the event.
 func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
-	x := &attempt{http: h, id: event.WebhookID, timestamp: strconv.FormatInt(at.Unix(), 10)}
-	if e.Feed {
-		x.account = headerText(event.Account)
+	m, err := requestOf(e.Settings, &event)
+	return h.send(ctx, e, m, err, at)
+}
+
+// send makes at most one request; fault is the error that rendering it met.
+func (h *HTTP) send(ctx context.Context, e outbox.Endpoint, m namedRequest, fault error, at time.Time) answer {
+	if fault != nil {
+		return answer{failure: failRender, detail: clip(fault.Error())}
 	}
+	x := &attempt{http: h, sent: m, timestamp: strconv.FormatInt(at.Unix(), 10)}
 	var err error
-	if x.sent, err = render(e.Settings, &event); err != nil {
-		return answer{failure: failRender, detail: clip(err.Error())}
-	}
 	if x.target, err = h.targets.of(&e); err != nil {
 		class := failURL
 		if errors.Is(err, errSecret) {
@@ -309,7 +321,7 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 			return answer{failure: failTooLarge, detail: fmt.Sprintf("the URL of the GET request would be %d bytes long, and servers accept %d: let the webhook use post", n, maxRequestURL)}
 		}
 	}
-	x.signature = x.target.signer.sign(x.id, x.timestamp, x.sent.signed())
+	x.signature = x.target.signer.sign(x.sent.id, x.timestamp, x.sent.signed())
 	x.call.ctx, x.peer, x.message, x.body = ctx, x.target.peer, x, x.sent.body
 	x.until = time.Now().Add(h.config.AttemptTimeout)
 	defer x.end()
@@ -331,11 +343,10 @@ func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 // attempt is one request of the HTTP destination.
 type attempt struct {
 	call
-	http                     *HTTP
-	target                   *target
-	sent                     request
-	id, timestamp, signature string // the values of the request's webhook-… headers
-	account                  string // that of walhook-account; "" for none
+	http                 *HTTP
+	target               *target
+	sent                 namedRequest
+	timestamp, signature string // the values of the request's webhook-… headers
 }
 
 // end ends the attempt, after its answer's body was read as far as needed.

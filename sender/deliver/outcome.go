@@ -20,6 +20,9 @@ type Destination interface {
 	// once, returns soon after ctx ends, and is safe for many goroutines. It changes
 	// neither endpoint nor event.
 	Deliver(ctx context.Context, endpoint outbox.Endpoint, event outbox.Event) Result
+	// DeliverBatch is Deliver for several events at once, which have one result. It gets
+	// them only for an endpoint with outbox.EndpointSettings.Batch.
+	DeliverBatch(ctx context.Context, endpoint outbox.Endpoint, events []outbox.Event) Result
 }
 
 // Outcome says what follows from an attempt. It is also a label of metrics.
@@ -57,6 +60,8 @@ type Result struct {
 	// Unsent says that the event was not sent, so the endpoint does not fail because
 	// of it.
 	Unsent bool
+	// Smaller says that a request of fewer events may succeed: a batch is split at once.
+	Smaller bool
 	// Lasting says that the cause of a Held attempt may last until an operator acts,
 	// so metrics and status show it.
 	Lasting bool
@@ -117,6 +122,7 @@ func classifyResponse(status int, class failure, retryAfter string, now time.Tim
 		r.Reason, r.EndpointFault = "408", true
 	case status >= 400 && status < 500:
 		r.Reason = "4xx"
+		r.Smaller = status == http.StatusRequestEntityTooLarge || status == http.StatusRequestHeaderFieldsTooLarge
 	case status >= 500 && status < 600:
 		r.Reason, r.EndpointFault = "5xx", true
 	default:
@@ -135,6 +141,8 @@ func classifyFailure(class failure) Result {
 		r.Outcome, r.EndpointFault, r.Lasting = Held, false, class.lasts()
 	case class == failTooLarge, class == failNATSTooLarge:
 		r.Outcome, r.EndpointFault = Dead, false // the next attempt would be as large
+	case class == failRender:
+		r.Smaller = true // for the other events of a batch
 	}
 	return r
 }

@@ -417,6 +417,7 @@ func (x *attempt) url() *url.URL {
 const (
 	headerContentType = "Content-Type"
 	headerID          = "webhook-id"
+	headerEventIDs    = "webhook-event-ids"
 	headerSignature   = "webhook-signature"
 	headerTimestamp   = "webhook-timestamp"
 )
@@ -430,7 +431,7 @@ func (x *attempt) request() *http.Request {
 	u.Host = x.peer.host
 	header := http.Header{
 		"User-Agent":    {x.http.targets.userAgent},
-		headerID:        {x.id},
+		headerID:        {x.sent.id},
 		headerTimestamp: {x.timestamp},
 		headerSignature: {x.signature},
 	}
@@ -439,6 +440,9 @@ func (x *attempt) request() *http.Request {
 	}
 	if x.sent.contentType != "" {
 		header[headerContentType] = []string{x.sent.contentType}
+	}
+	if x.sent.eventIDs != "" {
+		header[headerEventIDs] = []string{x.sent.eventIDs}
 	}
 	for _, h := range x.target.headers {
 		header[h.Name] = []string{h.Value}
@@ -477,10 +481,13 @@ func (x *attempt) appendHead(b []byte) ([]byte, error) {
 	b = append(b, x.target.around[0]...)
 	b = appendHeader(b, headerContentType+": ", x.sent.contentType)
 	b = append(b, x.target.around[1]...)
-	if x.account != "" {
-		b = appendHeader(b, accountHeader+": ", x.account)
+	if x.sent.account != "" {
+		b = appendHeader(b, accountHeader+": ", x.sent.account)
 	}
-	b = appendHeader(b, headerID+": ", x.id)
+	if x.sent.eventIDs != "" {
+		b = appendHeader(b, headerEventIDs+": ", x.sent.eventIDs)
+	}
+	b = appendHeader(b, headerID+": ", x.sent.id)
 	b = appendHeader(b, headerSignature+": ", x.signature)
 	b = appendHeader(b, headerTimestamp+": ", x.timestamp)
 	b = append(b, x.target.around[2]...)

@@ -35,11 +35,14 @@ func TestAttempt_WritesWhatNetHTTPWouldWrite(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					x := &attempt{http: c, target: to, id: "evt_1", timestamp: "1700000000", signature: "v1,x"}
+					x := &attempt{http: c, target: to, timestamp: "1700000000", signature: "v1,x"}
 					x.peer = to.peer
-					x.sent = request{method: method, contentType: typeForm, body: []byte(body)}
+					x.sent = namedRequest{id: "evt_1", request: request{method: method, contentType: typeForm, body: []byte(body)}}
 					if method == http.MethodGet {
-						x.sent = request{method: method, query: body}
+						x.sent.request = request{method: method, query: body}
+					}
+					if method == http.MethodPut {
+						x.sent.eventIDs = "evt_1,evt_2"
 					}
 					var want bytes.Buffer
 					req := x.request()

@@ -45,6 +45,7 @@ type Retry struct {
 	Event    outbox.Event
 	Attempts int
 	Due      time.Time // zero while it waits
+	Batch    int64     // its rows are sent again together; 0 for none
 }
 
 // DeadLetter is an event that walhook does not attempt any more.

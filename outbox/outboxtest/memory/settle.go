@@ -39,7 +39,11 @@ func (s *Session) Settle(_ context.Context, batch []outbox.Settlement) (states [
 				delete(l.retries, s.Event.ID)
 			}
 		case outbox.Retry:
-			l.retries[s.Event.ID] = &Retry{Event: l.knownLocked(&s.Event), Attempts: number(s), Due: s.RetryAt}
+			r := &Retry{Event: l.knownLocked(&s.Event), Attempts: number(s), Due: s.RetryAt, Batch: s.Batch}
+			if s.Behind {
+				r.Due = time.Time{}
+			}
+			l.retries[s.Event.ID] = r
 		}
 	}
 	// Park an event once, whatever the batch does to the one before it.
@@ -158,14 +162,61 @@ func (s *Session) DueRetries(_ context.Context, q outbox.RetryQuery) (due outbox
 		if len(due.Events) >= q.Limit || size >= most {
 			break
 		}
-		e, there := l.eventLocked(r.Event.ID)
+		e, there := l.dueLocked(r, now)
 		if !there {
 			continue
 		}
-		e.Record, e.Attempts, e.ReadAt = r.Event.Record, r.Attempts, now
 		size += len(e.Body)
 		due.Events = append(due.Events, e)
 	}
 	due.More = len(due.Events) >= q.Limit || size >= most
+	if q.Batches {
+		l.completeLocked(&q, &due, now)
+	}
 	return due, nil
+}
+
+// dueLocked returns the event of a row as a sender gets it.
+func (l *Log) dueLocked(r *Retry, now time.Time) (e outbox.Event, there bool) {
+	e, there = l.eventLocked(r.Event.ID)
+	e.Record, e.Attempts, e.Batch, e.ReadAt = r.Event.Record, r.Attempts, r.Batch, now
+	return e, there
+}
+
+// completeLocked puts whole batches in the place of their rows that are due, without
+// what waits for an event outside the batch.
+func (l *Log) completeLocked(q *outbox.RetryQuery, due *outbox.Retries, now time.Time) {
+	var events []outbox.Event
+	begun := map[int64]bool{0: false}
+	for _, e := range due.Events {
+		if e.Batch == 0 {
+			events = append(events, e)
+			continue
+		}
+		if begun[e.Batch] {
+			continue
+		}
+		begun[e.Batch] = true
+		var whole []outbox.Event
+		for id, r := range l.retries {
+			if r.Event.Endpoint != q.Endpoint || r.Batch != e.Batch || slices.Contains(q.Exclude, id) || l.waitsOutsideLocked(r) {
+				continue
+			}
+			if one, there := l.dueLocked(r, now); there {
+				whole = append(whole, one)
+			}
+		}
+		slices.SortFunc(whole, func(a, b outbox.Event) int { return cmp.Compare(a.ID, b.ID) })
+		events = append(events, whole...)
+	}
+	due.Events = events
+}
+
+func (l *Log) waitsOutsideLocked(r *Retry) bool {
+	for id, o := range l.retries {
+		if o.Event.Endpoint == r.Event.Endpoint && o.Event.Record == r.Event.Record && id < r.Event.ID && o.Batch != r.Batch {
+			return true
+		}
+	}
+	return false
 }
