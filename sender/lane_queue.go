@@ -421,7 +421,12 @@ func (l *lane) start(now time.Time) (*job, bool) {
 	} else if most := l.batch(); most > 1 && !permit.probe {
 		l.takeBatch(j, most)
 	} else {
-		l.takeOne(j)
+		j.record = l.ready.pop()
+		j.record.listed = false
+		j.event = j.record.queue[0]
+		j.record.queue[0] = outbox.Event{}
+		j.record.queue = j.record.queue[1:]
+		l.cursor.offsets.set(j.event.ID, taken)
 	}
 	for i := range j.size() {
 		e, r := j.at(i)
@@ -437,16 +442,6 @@ func (l *lane) start(now time.Time) (*job, bool) {
 		l.health.lastProbe = j.event.ID
 	}
 	return j, true
-}
-
-// takeOne gives a job the next event of the queue.
-func (l *lane) takeOne(j *job) {
-	j.record = l.ready.pop()
-	j.record.listed = false
-	j.event = j.record.queue[0]
-	j.record.queue[0] = outbox.Event{}
-	j.record.queue = j.record.queue[1:]
-	l.cursor.offsets.set(j.event.ID, taken)
 }
 
 // pickRetry returns the waiting retry that goes next; false when it is the queue's

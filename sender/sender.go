@@ -122,20 +122,16 @@ func (s *Sender) Run(ctx context.Context) error {
 // work makes attempts until jobs is closed.
 func (s *Sender) work(ctx context.Context, jobs <-chan *job, results chan<- *job) {
 	for j := range jobs {
-		if s.mayStart() {
-			j.result = s.deliver(ctx, j)
-		} else {
+		switch {
+		case s.mayStart() && len(j.batch) > 0:
+			j.result = s.destination.DeliverBatch(ctx, j.endpoint, j.batch)
+		case s.mayStart():
+			j.result = s.destination.Deliver(ctx, j.endpoint, j.event)
+		default:
 			j.result = deliver.Result{Outcome: deliver.Held, Reason: deliver.ReasonLeaseOver, At: time.Now()}
 		}
 		results <- j
 	}
-}
-
-func (s *Sender) deliver(ctx context.Context, j *job) deliver.Result {
-	if len(j.batch) > 0 {
-		return s.destination.DeliverBatch(ctx, j.endpoint, j.batch)
-	}
-	return s.destination.Deliver(ctx, j.endpoint, j.event)
 }
 
 // report logs an attempt, counts it, and calls OnAttempt for each of its events.

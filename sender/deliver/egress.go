@@ -283,7 +283,7 @@ func examineGuard(ctx context.Context, h *HTTP, r *doctor.Report) error {
 	_, port, _ := net.SplitHostPort(address)
 	for _, host := range loopbackNames() {
 		endpoint := outbox.Endpoint{URL: "http://" + host + ":" + port + "/", Secrets: []string{probeSecret}}
-		h.deliver(ctx, endpoint, outbox.Event{WebhookID: "test_doctor", Body: []byte("{}")}, time.Now())
+		h.Deliver(ctx, endpoint, outbox.Event{WebhookID: "test_doctor", Body: []byte("{}")})
 	}
 	// Once this request is answered, the listener has seen all before it.
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)

@@ -187,7 +187,8 @@ func (h *HTTP) Close() { (&http.Client{Transport: h.client}).CloseIdleConnection
 // [Destination].
 func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) Result {
 	at := time.Now()
-	return h.deliver(ctx, e, event, at).result(at, time.Now())
+	m, err := requestOf(e.Settings, &event)
+	return h.send(ctx, e, m, err, at).result(at, time.Now())
 }
 
 // DeliverBatch makes one attempt: at most one request for all the events. See
@@ -296,7 +297,7 @@ func (a answer) clock(now time.Time) time.Time {
 	return a.date
 }
 
-// deliver makes at most one request for the event.
+// deliver makes at most one request for an event.
 func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
 	m, err := requestOf(e.Settings, &event)
 	return h.send(ctx, e, m, err, at)
