@@ -3,7 +3,7 @@
 ALTER TABLE walhook.endpoint
     ADD COLUMN batch integer NOT NULL DEFAULT 0 CONSTRAINT endpoint_batch_known CHECK (batch BETWEEN 0 AND 100),
     ADD CONSTRAINT endpoint_batch_of_records CHECK (batch = 0
-        OR hook = 'records' AND http_verb <> 'get' AND format IN ('', 'envelope', 'json', 'cloudevents') AND delivery = 'realtime' AND webhook <> 'account');
+        OR hook = 'records' AND http_verb <> 'get' AND format IN ('', 'envelope', 'json', 'cloudevents') AND delivery = 'realtime' AND account <> '' AND webhook <> 'account');
 COMMENT ON COLUMN walhook.endpoint.batch IS 'most events of one request, which are an array; 0: one event, and no array';
 
 -- The events of a failed batch are sent again together: batch is the id of the first.

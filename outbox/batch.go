@@ -14,7 +14,7 @@ const batchesAtOnce = 4
 // What waits for an event outside the batch is left out: it is due by itself, once that
 // one has left.
 const batchSQL = `
-	SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.attempts, e.batch
+	SELECT e.id, e.endpoint, e.endpoint_revision, e.record, e.webhook_id, e.schema, e.type, e.committed_at, e.appended_at, e.format, ` + BodySQL + `, e.account, e.attempts, e.batch
 	FROM (
 		SELECT e.*, r.attempts, r.batch FROM walhook.retry r JOIN walhook.event e ON e.id = r.event_id
 		WHERE r.endpoint = $1 AND r.batch = $2 AND r.event_id <> ALL ($3) AND NOT EXISTS (

@@ -17,15 +17,21 @@ type namedRequest struct {
 	request
 	id       string // the webhook-id
 	eventIDs string // the webhook-event-ids of a batch; "" for none
+	account  string // the walhook-account of a feed; "" for none
 }
 
 // requestOf renders one event: for an endpoint with batches as a batch of one.
-func requestOf(s *outbox.EndpointSettings, event *outbox.Event) (namedRequest, error) {
+func requestOf(e *outbox.Endpoint, event *outbox.Event) (namedRequest, error) {
+	s := e.Settings
 	if s != nil && s.Batch > 0 && s.HTTPVerb != "get" {
 		return batchRequest(s, []outbox.Event{*event})
 	}
 	r, err := render(s, event)
-	return namedRequest{request: r, id: event.WebhookID}, err
+	m := namedRequest{request: r, id: event.WebhookID}
+	if e.Feed {
+		m.account = headerText(event.Account)
+	}
+	return m, err
 }
 
 // batchRequest renders events as a JSON array, each element byte for byte as the event

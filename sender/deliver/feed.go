@@ -88,6 +88,14 @@ func (d *Destinations) Deliver(ctx context.Context, e outbox.Endpoint, event out
 	return d.accounts.Deliver(ctx, e, event)
 }
 
+// DeliverBatch makes one attempt for several events. See [Destination].
+func (d *Destinations) DeliverBatch(ctx context.Context, e outbox.Endpoint, events []outbox.Event) Result {
+	if e.Feed {
+		return d.feeds.DeliverBatch(ctx, e, events)
+	}
+	return d.accounts.DeliverBatch(ctx, e, events)
+}
+
 // HostFault is that of an account's URL. See [HTTP.HostFault].
 func (d *Destinations) HostFault(address string) error { return d.accounts.HostFault(address) }
 

@@ -187,7 +187,7 @@ func (h *HTTP) Close() { (&http.Client{Transport: h.client}).CloseIdleConnection
 // [Destination].
 func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) Result {
 	at := time.Now()
-	m, err := requestOf(e.Settings, &event)
+	m, err := requestOf(&e, &event)
 	return h.send(ctx, e, m, err, at).result(at, time.Now())
 }
 
@@ -227,7 +227,7 @@ func (h *HTTP) Try(ctx context.Context, e outbox.Endpoint, event outbox.Event) o
 // Render returns the request that an attempt of the event would make now, without making
 // it, and without what each attempt has of its own: its time and its signature.
 func (h *HTTP) Render(e outbox.Endpoint, event outbox.Event) (outbox.Rendered, error) {
-	sent, err := requestOf(e.Settings, &event)
+	sent, err := requestOf(&e, &event)
 	if err != nil {
 		return outbox.Rendered{}, err
 	}
@@ -299,7 +299,7 @@ func (a answer) clock(now time.Time) time.Time {
 
 // deliver makes at most one request for an event.
 func (h *HTTP) deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event, at time.Time) answer {
-	m, err := requestOf(e.Settings, &event)
+	m, err := requestOf(&e, &event)
 	return h.send(ctx, e, m, err, at)
 }
 

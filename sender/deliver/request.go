@@ -435,8 +435,8 @@ func (x *attempt) request() *http.Request {
 		headerTimestamp: {x.timestamp},
 		headerSignature: {x.signature},
 	}
-	if x.account != "" {
-		header[accountHeader] = []string{x.account}
+	if x.sent.account != "" {
+		header[accountHeader] = []string{x.sent.account}
 	}
 	if x.sent.contentType != "" {
 		header[headerContentType] = []string{x.sent.contentType}
