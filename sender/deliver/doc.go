@@ -28,7 +28,7 @@
 //	410                      disable
 //	429, 503                 pause, for as long as Retry-After asks
 //	408, 5xx, no answer      retry; counts against the endpoint
-//	3xx and other 4xx        retry; counts against the event alone
+//	3xx and other 4xx        retry; counts against the event alone; a batch is split after 413, 431
 //	URL of a GET too long    dead
 //	a local error            held: costs the endpoint nothing
 //

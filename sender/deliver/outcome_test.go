@@ -24,7 +24,7 @@ func TestJudge_EveryStatus(t *testing.T) {
 		case status == 503:
 			want = Result{Outcome: Pause, Reason: "503", EndpointFault: true}
 		case status >= 400 && status <= 499:
-			want = Result{Outcome: Retry, Reason: "4xx"}
+			want = Result{Outcome: Retry, Reason: "4xx", Smaller: status == 413 || status == 431}
 		case status >= 500 && status <= 599:
 			want = Result{Outcome: Retry, Reason: "5xx", EndpointFault: true}
 		}
@@ -46,6 +46,7 @@ func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
 			want = Result{Outcome: Dead, Reason: string(f)}
 		}
 		want.Shown, want.Unsent, want.Lasting = string(f.shown()), f.unsent(), f.lasts()
+		want.Smaller = f == failRender // of a batch it may be one event's
 		if got := classifyResponse(0, f, "120", time.Now()); got != want {
 			t.Errorf("%s: %+v, want %+v", f, got, want)
 		}
