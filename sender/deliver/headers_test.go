@@ -202,9 +202,9 @@ func TestHeaders_AreWrittenInTheOrderOfNetHTTP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x := &attempt{http: h, target: target, id: "evt_1_1", timestamp: "1", signature: "v1,x"}
+		x := &attempt{http: h, target: target, timestamp: "1", signature: "v1,x"}
 		x.peer = target.peer
-		if x.sent, err = render(nil, recordEvent()); err != nil {
+		if x.sent, err = requestOf(&e, recordEvent()); err != nil {
 			t.Fatal(err)
 		}
 		own, err := x.appendHead(nil)
