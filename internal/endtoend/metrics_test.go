@@ -138,7 +138,7 @@ var promisedMetrics = map[string][]string{
 	"walhook_source_up": nil, "walhook_source_state": {"state"}, "walhook_source_reconnects_total": nil, "walhook_source_gaps_total": nil, "walhook_source_unreadable_total": nil,
 	"walhook_source_tables_refusing_writes": nil, "walhook_source_tables_keeping_keys": nil,
 	"walhook_outbox_up": nil, "walhook_gaps_open": nil, "walhook_catalog_pending_seconds": nil, "walhook_resync_stalled_seconds": nil, "walhook_reconciliation_stalled_seconds": nil, "walhook_senders": nil, "walhook_shards_unowned": nil,
-	"walhook_batch_events": {}, "walhook_endpoints": {"state"}, "walhook_endpoints_failing": {"stage"}, "walhook_partitions_ahead": {"table"},
+	"walhook_batch_events": nil, "walhook_endpoints": {"state"}, "walhook_endpoints_failing": {"stage"}, "walhook_partitions_ahead": {"table"},
 	"walhook_lanes_held":                            {"reason"},
 	"walhook_notifications_total":                   {"direction"},
 	"walhook_notified":                              nil,
