@@ -164,7 +164,11 @@ func (s *subscriptions) streamAnswer(r *feedReader, first outbox.FeedPage) *feed
 		h.Set("Content-Type", streamType)
 		h.Set("X-Accel-Buffering", "no") // nginx would gather the events
 		out := &stream{w: w, control: http.NewResponseController(w), timeout: s.cfg.Feeds.writeTimeout}
-		out.printf("retry: %d\nid: %s\n\n", reconnectAfter.Milliseconds(), r.at.cursor(r.endpoint.ID))
+		out.printf("retry: %d\n", reconnectAfter.Milliseconds())
+		if len(first.Events) == 0 {
+			out.printf("id: %s\n", r.at.cursor(r.endpoint.ID)) // r is behind the events of first
+		}
+		out.printf("\n")
 		if len(first.Events) > 0 {
 			s.send(out, r, &first)
 		}

@@ -163,6 +163,46 @@ func TestFeed_AStreamGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
+// A stream may be cut anywhere: the last id of what has arrived leads to everything else.
+func TestFeed_EveryIDOfAStreamIsAPlaceAfterWhatCame(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 1, 2, 3)
+	_, begin := feedIDs(t, w.want(t, 200, token, "GET", path+"?limit=1", ""))
+	for _, from := range []struct {
+		query, header string
+		before        int
+	}{{"", "", 0}, {"?last=2", "", 1}, {"?after=" + begin, "", 1}, {"?last=0", begin, 1}, {"?last=0", "", 3}} {
+		headers := []string{"Last-Event-ID", from.header}
+		if from.header == "" {
+			headers = nil
+		}
+		s, came := w.stream(t, token, path+from.query, headers...), from.before
+		if from.before == 3 {
+			w.append(t, id, 4)
+		}
+		for last := ""; came < 3+from.before/3; {
+			line, err := s.lines.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case strings.HasPrefix(line, "id: "):
+				last = strings.TrimSpace(line[4:])
+			case strings.HasPrefix(line, "data: "):
+				came++
+			case line == "\n" && last != "":
+				if rest, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+last, "")); len(rest) > 0 && rest[0] != fmt.Sprint(came+1) || len(rest) == 0 && came < 3 {
+					t.Errorf("%v: after %d events the id leads to %v", from, came, rest)
+				}
+			}
+		}
+		_ = s.response.Body.Close()
+	}
+}
+
 // However events come, in bursts that no queue holds and while readers come and go, each
 // reader gets each event once, in order.
 func TestFeed_NoReaderMissesAnEvent(t *testing.T) {

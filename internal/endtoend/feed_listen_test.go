@@ -92,7 +92,7 @@ func TestListen_LosesNothingThroughRestartsAndKills(t *testing.T) {
 	webhook := data(t, mine.call(t, 201, "PUT", "7/webhooks", `{"data":{"name":"n","delivery":"pull"}}`))["id"].(string)
 	local := newLocalReceiver(t)
 	local.secret = data(t, mine.call(t, 200, "GET", "7/webhooks/"+webhook+"/secret", ""))["secret"].(string)
-	local.refuse["3"], local.refuse["12"] = 1, 1
+	local.refuse["3"], local.refuse["12"] = 4, 4 // so often that the listener connects again
 
 	place := filepath.Join(t.TempDir(), "place")
 	listen := func() *childProcess { // the address names the webhook, the environment the token
