@@ -234,6 +234,8 @@ func (in *input) load(flags *pflag.FlagSet, environ func() []string, warnings *[
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, envPrefix)), "_", "-")
 			switch {
+			case name == envPrefix+tokenVariable: // of listen
+				return "", nil
 			case !isSetting(key):
 				*warnings = append(*warnings, name+" is not a setting of this version and is ignored")
 				return "", nil

@@ -30,12 +30,13 @@ With --from and --token nothing has to reach this machine: listen reads the
 feed of a webhook (GET …/webhooks/ID/feed) and prints it, and with --forward
 posts each event to a URL of yours, with the body and the headers of a delivery.
 It checks signatures by the webhook's own secret. Without --webhook it makes a
-webhook of delivery pull, which gets what happens from then on, and removes it
-at the end. It connects again after a cut and continues after the last event. An
+webhook of delivery pull, which gets what happens from then on, prints the new
+secret of that webhook, and removes it at the end. It connects again after a cut and continues after the last event. An
 event that --forward does not accept is printed and not repeated.
 
 With --cursor-file no event is lost between two runs of listen, however the first
-one ends: it continues where the file says. Then an event counts once --forward
+one ends: it continues where the file says, the first time with --replay-last or what
+happens from then on. Then an event counts once --forward
 has answered 2xx. Until then listen posts it again, with another
 signature, and nothing passes it.`
 
@@ -66,6 +67,11 @@ func newListenCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.from != "" {
+				for _, name := range []string{"addr", "status"} {
+					if cmd.Flags().Changed(name) {
+						return usage(fmt.Errorf("--%s does not go with --from: nothing is received there", name))
+					}
+				}
 				return listenFrom(cmd.Context(), o, cmd.OutOrStdout())
 			}
 			for _, name := range []string{"token", "webhook", "forward", "cursor-file", "hook", "schemas", "replay-last", "json"} {
@@ -89,8 +95,6 @@ func newListenCommand() *cobra.Command {
 	flags.StringVar(&o.schemas, "schemas", "", "comma-separated `schemas` of the webhook that is made (default: all)")
 	flags.IntVar(&o.replayLast, "replay-last", 0, "begin with the last `N` events of --webhook")
 	flags.BoolVar(&o.json, "json", false, "print a line of JSON for each event")
-	cmd.MarkFlagsMutuallyExclusive("from", "addr")
-	cmd.MarkFlagsMutuallyExclusive("from", "status")
 	return cmd
 }
 

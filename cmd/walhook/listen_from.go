@@ -13,8 +13,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -29,6 +31,8 @@ const (
 	feedReconnectMin = 500 * time.Millisecond
 	feedReconnectMax = 30 * time.Second
 
+	tokenVariable = "TOKEN" // in the environment, after envPrefix: an account's token
+
 	feedCallTimeout   = 30 * time.Second
 	forwardTimeout    = 30 * time.Second
 	removeHookTimeout = 10 * time.Second
@@ -42,10 +46,12 @@ type feedListener struct {
 	webhook string
 	cursor  string // of what was handled last; "" before the first
 	file    cursorFile
-	refused retry.Backoff // between tries of an event that --forward does not take
-	printer *hookPrinter
-	out     io.Writer
-	client  *http.Client
+	// madeSecret is the secret of a webhook that listen made; whoever writes a receiver needs it.
+	madeSecret string
+	refused    retry.Backoff // between tries of an event that --forward does not take
+	printer    *hookPrinter
+	out        io.Writer
+	client     *http.Client
 }
 
 // feedError is an answer that another try does not change.
@@ -87,6 +93,11 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error)
 	if l.base, err = l.o.checkFrom(); err != nil {
 		return usage(err)
 	}
+	if !signal.Ignored(syscall.SIGHUP) { // of a closed terminal: the webhook that listen makes has to be removed
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
 	l.webhook = l.o.webhook
 	if l.cursor, err = l.file.read(); err != nil {
 		return usage(err)
@@ -125,7 +136,7 @@ func orStopped(ctx context.Context, err error) error {
 func (o *listenOptions) checkFrom() (base string, err error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	o.token = cmp.Or(o.token, os.Getenv("WALHOOK_TOKEN"))
+	o.token = cmp.Or(o.token, os.Getenv(envPrefix+tokenVariable))
 	if o.token == "" {
 		fault("--token: missing; give the account's token of the API, or set WALHOOK_TOKEN")
 	}
@@ -182,6 +193,9 @@ func (l *feedListener) say() {
 		to = "; forwarding to " + l.o.forward
 	}
 	fmt.Fprintf(l.out, "reading the feed of %s; %s%s; Ctrl-C ends it\n", what, checked, to)
+	if l.madeSecret != "" {
+		fmt.Fprintf(l.out, "its signing secret, for your receiver, is %s\n", printable(l.madeSecret))
+	}
 }
 
 // makeWebhook makes a webhook to which nothing is sent.
@@ -228,6 +242,9 @@ func (l *feedListener) learnSecret(ctx context.Context) error {
 	}
 	if err := l.call(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(l.webhook)+"/secret", nil, &read); err != nil {
 		return fmt.Errorf("read the signing secret: %w", err)
+	}
+	if l.o.webhook == "" {
+		l.madeSecret = read.Data.Secret
 	}
 	verifier, err := standardwebhooks.NewWebhook(read.Data.Secret)
 	if err != nil {
