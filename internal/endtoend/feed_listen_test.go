@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,7 +10,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"walhook/internal/carrier"
@@ -71,6 +74,56 @@ func (l *localReceiver) taken() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.took)
+}
+
+// A closed terminal (SIGHUP), Ctrl-C and a service manager's TERM leave no webhook behind,
+// and the secret that listen prints is that of its webhook.
+func TestListen_RemovesTheWebhookThatItMade(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec(t, carrier.Tables)
+	db.Exec(t, `INSERT INTO users (id, username) VALUES (7, 'seven')`)
+	address := loopback.Address(t)
+	server := startChild(t, "run", "--source", db.URL, "--slot", "hangup_"+db.Name, "--setup", "--listen", address, "--admin-token", "the operator of the test")
+	defer server.stop(t)
+	awaitReady(t, address)
+	operator := apiClient{"http://" + address + "/v2/accounts/", "the operator of the test"}
+	token, _ := data(t, operator.call(t, 201, "PUT", "7/tokens", ""))["token"].(string)
+	mine := apiClient{operator.base, token}
+	webhooks := func() []any { return mine.call(t, 200, "GET", "7/webhooks", "")["data"].([]any) }
+	for _, end := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
+		cmd := childCommand(t, "listen", "--from", mine.base+"7", "--token", token)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for lines.Scan() && !strings.Contains(lines.Text(), "signing secret") {
+		}
+		made := webhooks()
+		if len(made) != 1 {
+			t.Fatalf("%d webhooks while listen runs", len(made))
+		}
+		id := made[0].(map[string]any)["id"].(string)
+		secret, _ := data(t, mine.call(t, 200, "GET", "7/webhooks/"+id+"/secret", ""))["secret"].(string)
+		if secret == "" || !strings.Contains(lines.Text(), secret) {
+			t.Errorf("listen prints another secret than its webhook's: %t", secret == "")
+		}
+		if err := cmd.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		for lines.Scan() {
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after %v: %v", end, err)
+		}
+		if left := webhooks(); len(left) != 0 {
+			t.Errorf("after %v: %d webhooks are left", end, len(left))
+		}
+	}
 }
 
 // The road of an account's developer, with the real programs: the feed is read by walhook
