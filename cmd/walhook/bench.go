@@ -20,7 +20,8 @@ The measures:
 
   drain    single-row transactions, committed before walhook starts, until the
            last 2xx; in the same run also plain POSTs by net/http to the same
-           receivers, and walhook's reader alone
+           receivers, and walhook's reader alone; with --batch also the same
+           stored events one by one and in batches, and the ratio of the two
   bulk     the same from one transaction
   latency  from commit to 2xx, at fixed rates of single-row transactions; each
            transaction has a start time that is fixed in advance; under the same
@@ -54,7 +55,8 @@ func newBenchCommand() *cobra.Command {
 		Short: "Measure throughput, latency and cost on this machine",
 		Long:  benchLong,
 		Example: `  walhook bench
-  walhook bench drain --changes 200000 --json`,
+  walhook bench drain --changes 200000 --json
+  walhook bench drain --batch 100 --accounts 100`,
 		Args:      cobra.OnlyValidArgs,
 		ValidArgs: bench.Measures(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,6 +77,7 @@ func newBenchCommand() *cobra.Command {
 	flags.IntVar(&o.Accounts, "accounts", o.Accounts, "number of accounts with changes")
 	flags.IntVar(&o.Receivers, "receivers", o.Receivers, "number of addresses of the accounts' endpoints")
 	flags.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "concurrent plain POSTs")
+	flags.IntVar(&o.Batch, "batch", o.Batch, "drain also measures batches of up to this number of events, 1 to 100, against the same events one by one; 0: no")
 	flags.Float64SliceVar(&o.Rates, "rates", o.Rates, "rates of latency, transactions per second, comma separated")
 	flags.DurationVar(&o.Length, "length", o.Length, "duration of each rate")
 	flags.IntVar(&o.Endpoints, "endpoints", o.Endpoints, "endpoints of trouble")

@@ -29,6 +29,9 @@ type Throughput struct {
 	ShareOfRecv  *Spread `json:"decoded_share_of_pg_recvlogical,omitempty"`
 
 	Tallies []Tally `json:"tallies"`
+
+	// Batches is of drain, where a number of events of a batch is given.
+	Batches *Batches `json:"batches,omitempty"`
 }
 
 // throughputRun is one repetition.
@@ -41,6 +44,10 @@ type throughputRun struct {
 func (b *bench) drain(ctx context.Context) error {
 	result, err := b.throughput(ctx, "drain", (*world).backlog)
 	b.report.Drain = result
+	if err != nil || b.options.Batch == 0 {
+		return err
+	}
+	result.Batches, err = b.batches(ctx)
 	return err
 }
 

@@ -109,17 +109,25 @@ func (w *world) addWebhooks(ctx context.Context, endpoints int) error {
 	}
 	defer outbox.Close(context.WithoutCancel(ctx))
 	more := endpoints - 1
-	rows := pgx.CopyFromSlice(w.accounts*more, func(i int) ([]any, error) {
+	return w.insertWebhooks(ctx, outbox, w.accounts*more, func(i int) (account int, webhook, url string) {
 		account, number := i/more, int64(i%more)+1
-		url := w.b.healthyURL(account) + "/" + strconv.FormatInt(number, 10)
+		return account, webhookID(number), w.b.healthyURL(account) + "/" + strconv.FormatInt(number, 10)
+	})
+}
+
+// insertWebhooks stores a number of webhooks. one says of which account the i-th is, with
+// its id and its URL.
+func (w *world) insertWebhooks(ctx context.Context, outbox *pgx.Conn, n int, one func(i int) (account int, webhook, url string)) error {
+	rows := pgx.CopyFromSlice(n, func(i int) ([]any, error) {
+		account, webhook, url := one(i)
 		key := make([]byte, 32)
 		_, _ = rand.Read(key) // never fails
 		return []any{
-			strconv.FormatInt(carrier.AccountID(account), 10), webhookID(number), url, "active",
+			strconv.FormatInt(carrier.AccountID(account), 10), webhook, url, "active",
 			"whsec_" + base64.StdEncoding.EncodeToString(key),
 		}, nil
 	})
-	err = pgx.BeginFunc(ctx, outbox, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, outbox, func(tx pgx.Tx) error {
 		columns := []string{"account", "webhook", "url", "state", "secret"}
 		if _, err := tx.CopyFrom(ctx, pgx.Identifier{"walhook", "endpoint"}, columns, rows); err != nil {
 			return err
@@ -128,7 +136,7 @@ func (w *world) addWebhooks(ctx context.Context, endpoints int) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("give each account %d endpoints: %w", endpoints, err)
+		return fmt.Errorf("store %d webhooks: %w", n, err)
 	}
 	return nil
 }

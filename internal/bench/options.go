@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"walhook/outbox"
 )
 
 // Options say what to measure and in which size. Zero values have no meaning; start from
@@ -22,6 +24,7 @@ type Options struct {
 	Accounts    int
 	Receivers   int // addresses that the accounts' endpoints are spread over
 	Concurrency int // of the plain POSTs
+	Batch       int // of drain, events of a batch; 0: measure no batches
 
 	Rates  []float64     // of latency, transactions a second
 	Length time.Duration // of each run at a rate
@@ -85,6 +88,9 @@ func (o Options) Validate() error {
 			faults = append(faults, fmt.Errorf("%s %d: want %d to %d", n.name, n.value, n.lo, n.hi))
 		}
 	}
+	if o.Batch > 0 && !slices.Contains(o.Measures, "drain") {
+		faults = append(faults, fmt.Errorf("batch %d: it is of the measure drain, which is not to run; add drain", o.Batch))
+	}
 	if o.Hanging+o.Refusing > 99 {
 		faults = append(faults, fmt.Errorf("%d %% that hang and %d %% that refuse: want some healthy ones", o.Hanging, o.Refusing))
 	}
@@ -117,6 +123,7 @@ func (o Options) sizes() []size {
 		{"per cent that hang", o.Hanging, 0, 99},
 		{"per cent that refuse", o.Refusing, 0, 99},
 		{"concurrency", o.Concurrency, 1, 10_000},
+		{"batch", o.Batch, 0, outbox.MaxBatch},
 		{"fan-out deliveries", o.FanOutDeliveries, 100, 10_000_000},
 		{"scale changes", o.ScaleChanges, 100, 10_000_000},
 		{"edit webhooks", o.EditWebhooks, 1, 10_000_000},

@@ -29,6 +29,21 @@ func (r *Throughput) write(t *table, what string) {
 	}
 	r.Cost.write(t)
 	r.Cores.write(t, "cores")
+	if r.Batches != nil {
+		r.Batches.write(t)
+	}
+}
+
+func (r *Batches) write(t *table) {
+	t.title("drain in batches: the same %d stored events one by one and up to %d in a request", r.Changes, r.Batch)
+	t.row("deliveries/s, one by one", r.Single.text())
+	t.row("deliveries/s, in batches", r.PerSecond.text())
+	t.row("batches as a multiple of one by one", r.Ratio.text())
+	t.row("events of a batch, on average", r.EventsPerRequest.text())
+	t.row("one by one: CPU s per 1,000 deliveries, walhook", r.SingleCost.WalhookCPU.text())
+	t.row("in batches: CPU s per 1,000 deliveries, walhook", r.Cost.WalhookCPU.text())
+	t.row("one by one: CPU s per 1,000 deliveries, receivers", r.SingleCost.ReceiverCPU.text())
+	t.row("in batches: CPU s per 1,000 deliveries, receivers", r.Cost.ReceiverCPU.text())
 }
 
 func (c Cores) write(t *table, when string) {

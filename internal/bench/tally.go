@@ -16,9 +16,10 @@ import (
 // Tally holds the receivers' counts of one run.
 type Tally struct {
 	Expected  int `json:"expected"`
-	Delivered int `json:"delivered"` // distinct webhook-ids answered with 2xx
-	Again     int `json:"again"`     // received again under the same webhook-id
+	Delivered int `json:"delivered"` // distinct events, by their ids, answered with 2xx
+	Again     int `json:"again"`     // received again under the same id
 	Wrong     int `json:"wrong"`     // not a committed event, or for the wrong account
+	Requests  int `json:"requests"`  // that carried them
 	// PeakInFlight is the most requests at the same time.
 	PeakInFlight int `json:"peak_in_flight"`
 	// Verified is how many deliveries were verified: the signature with the official
@@ -34,6 +35,7 @@ type Tally struct {
 // First+Count-1, each once at each of its account's endpoints 0 to Copies-1.
 type expectation struct {
 	First, Count, Copies int64
+	Batch                int  // most events of a request, which is an array; 0: one event, and no array
 	Sampled              bool // keep samples, which are verified later
 }
 
@@ -45,10 +47,11 @@ type sample struct {
 	Record    int64
 	Account   string
 	Copy      int64
-	ID        string
+	ID        string // the request's webhook-id
 	Timestamp string
 	Signature string
 	Body      []byte
+	Array     []byte // of which Body is an element, and which is signed; nil: Body is
 }
 
 // count counts the deliveries of an expectation, at tens of thousands of requests a
@@ -61,6 +64,7 @@ type count struct {
 	delivered atomic.Int64
 	again     atomic.Int64
 	wrong     atomic.Int64
+	requests  atomic.Int64
 
 	mu      sync.Mutex
 	samples []sample // guarded by mu
@@ -82,7 +86,15 @@ func newCount(e expectation) *count {
 
 // take counts one request and reports whether to answer 2xx.
 func (c *count) take(account string, copy int64, header http.Header, body []byte) bool {
-	id := header.Get("webhook-id")
+	c.requests.Add(1)
+	if c.Batch > 0 {
+		return c.takeBatch(account, copy, header, body)
+	}
+	return c.takeEvent(account, copy, header, header.Get("webhook-id"), body, nil)
+}
+
+// takeEvent counts an event: a request, or an element of an array.
+func (c *count) takeEvent(account string, copy int64, header http.Header, id string, body, array []byte) bool {
 	record, owner, ok := parseBody(body)
 	commit, ordinal, idOK := parseID(id)
 	signature := header.Get("webhook-signature")
@@ -113,7 +125,10 @@ func (c *count) take(account string, copy int64, header http.Header, body []byte
 	switch {
 	case first:
 		if c.Sampled && index%c.every == 0 {
-			c.keep(sample{record, strings.Clone(account), copy, id, header.Get("webhook-timestamp"), signature, bytes.Clone(body)})
+			c.keep(sample{
+				record, strings.Clone(account), copy, header.Get("webhook-id"), header.Get("webhook-timestamp"), signature,
+				bytes.Clone(body), bytes.Clone(array),
+			})
 		}
 		c.delivered.Add(1)
 	case same:
@@ -178,6 +193,7 @@ func (c *count) tally(peak int64) Tally {
 		c.wrong.Add(int64(shared - 1))
 	}
 	t.Delivered, t.Again, t.Wrong = len(distinct), int(c.again.Load()), int(c.wrong.Load())
+	t.Requests = int(c.requests.Load())
 	c.mu.Lock()
 	t.Fault = c.fault
 	c.mu.Unlock()

@@ -28,6 +28,9 @@ type world struct {
 	next     int64 // id of the next record
 	copies   int   // endpoints of each account
 
+	onlyWebhook string // the one endpoint of each account; "": its own URL is the first
+	batch       int    // that the endpoints have
+
 	walhook *child // nil while none runs
 	started time.Time
 
@@ -168,7 +171,7 @@ func (w *world) expect(ctx context.Context, records int, sampled bool) (first in
 	first = w.next
 	w.next += int64(records)
 	_, err = w.b.receivers(ctx, receiveOrder{Expect: &expectation{
-		First: first, Count: int64(records), Copies: int64(w.copies), Sampled: sampled,
+		First: first, Count: int64(records), Copies: int64(w.copies), Batch: w.batch, Sampled: sampled,
 	}})
 	return first, err
 }

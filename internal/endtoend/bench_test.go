@@ -42,6 +42,31 @@ func TestBench_ReportsTheLongMeasuresThatAreNamed(t *testing.T) {
 		"--memory-rows", "400", "--waiting", "1000", "--age", "500", "--changes", "300", "--accounts", "20")...)
 }
 
+// TestBench_MeasuresTheSameEventsOneByOneAndInBatches runs drain with --batch: both
+// figures are of all events, each counted once, and the batches have several.
+func TestBench_MeasuresTheSameEventsOneByOneAndInBatches(t *testing.T) {
+	t.Parallel()
+	out := runTinyBench(t, []string{"drain"}, "drain", "--changes", "1000", "--accounts", "10", "--receivers", "2", "--concurrency", "4", "--batch", "7")
+	var report struct{ Drain bench.Throughput }
+	if err := json.Unmarshal(out, &report); err != nil {
+		t.Fatal(err)
+	}
+	b := report.Drain.Batches
+	if b == nil || b.Batch != 7 || len(b.Tallies) != 2 {
+		t.Fatalf("batches are %+v", b)
+	}
+	if ratio := b.PerSecond.Median / b.Single.Median; b.Single.Min <= 0 || ratio <= 0 || b.Ratio.Median != ratio {
+		t.Errorf("one by one %v, in batches %v, ratio %v", b.Single, b.PerSecond, b.Ratio)
+	}
+	if single, batched := b.Tallies[0], b.Tallies[1]; single.Expected != 1000 || single.Requests != 1000 || batched.Expected != 1000 ||
+		batched.Requests < 1000/7 || batched.Requests >= 1000 || single.Again+batched.Again != 0 {
+		t.Errorf("one by one %+v, in batches %+v", single, batched)
+	}
+	if per := b.EventsPerRequest.Median; per <= 1 || per > 7 {
+		t.Errorf("%v events of a batch", per)
+	}
+}
+
 // runTinyBench runs the benchmark and checks that its report has all figures of
 // the measures, and that every event is counted.
 func runTinyBench(t *testing.T, measures []string, args ...string) []byte {
