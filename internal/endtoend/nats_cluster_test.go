@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -208,9 +209,10 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 		{"the stream is deleted and made again", func() {
 			full() // so that it takes nothing between these two
 			received = append(received, held(t, js, "WALHOOK")...)
-			if err := js.DeleteStream(t.Context(), "WALHOOK"); err != nil {
-				t.Fatal(err)
-			}
+			eventually(t, patience, func() bool { // as in held
+				err := js.DeleteStream(t.Context(), "WALHOOK")
+				return err == nil || errors.Is(err, jetstream.ErrStreamNotFound)
+			})
 			refuses("nats_no_stream")
 			c.stream(t, js, roomy)
 		}},

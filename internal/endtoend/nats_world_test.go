@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/url"
 	"os"
@@ -163,35 +164,53 @@ type natsEvent struct {
 	subject, id, account, body string
 }
 
-// held reads all that a stream holds, in its order.
+// held reads all that a stream holds, in its order. A cluster that looks for a leader answers
+// nothing: it is asked again.
 func held(t *testing.T, js jetstream.JetStream, stream string) (events []natsEvent) {
 	t.Helper()
-	s, err := js.Stream(t.Context(), stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := s.Info(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	consumer, err := s.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := info.State.Msgs; n > 0; {
-		batch, err := consumer.Fetch(int(min(n, 500)), jetstream.FetchMaxWait(patience))
+	var err error
+	defer func() {
 		if err != nil {
-			t.Fatal(err)
+			t.Logf("read the stream %s: %v", stream, err)
 		}
+	}()
+	eventually(t, patience, func() bool {
+		events, err = readStream(t.Context(), js, stream)
+		return err == nil
+	})
+	return events
+}
+
+func readStream(ctx context.Context, js jetstream.JetStream, stream string) (events []natsEvent, err error) {
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		return nil, err
+	}
+	for want := int(info.State.Msgs); len(events) < want; {
+		batch, err := consumer.Fetch(min(want-len(events), 500), jetstream.FetchMaxWait(10*time.Second))
+		if err != nil {
+			return nil, err
+		}
+		before := len(events)
 		for m := range batch.Messages() {
-			n--
 			events = append(events, natsEvent{m.Subject(), m.Headers().Get("Nats-Msg-Id"), m.Headers().Get("walhook-account"), string(m.Data())})
 		}
 		if batch.Error() != nil {
-			t.Fatal(batch.Error())
+			return nil, batch.Error()
+		}
+		if len(events) == before {
+			return nil, fmt.Errorf("it gives %d of %d messages", before, want)
 		}
 	}
-	return events
+	return events, nil
 }
 
 // awaitMessages waits until a stream holds n messages.

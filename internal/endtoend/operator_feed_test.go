@@ -24,6 +24,7 @@ type operatorWorld struct {
 	db      *pgtest.DB
 	address string
 	process *childProcess
+	run     []string // the command of process
 }
 
 const feedOperator = "the operator of the feeds' test"
@@ -33,10 +34,16 @@ func newOperatorWorld(t *testing.T, flags ...string) *operatorWorld {
 	w := &operatorWorld{db: pgtest.Database(t), address: loopback.Address(t)}
 	w.db.Exec(t, carrier.Tables)
 	w.db.Exec(t, `INSERT INTO users (id, username) VALUES (7, 'seven'), (8, 'eight'), (9, 'nine')`)
-	w.process = startChild(t, append([]string{"run", "--source", w.db.URL, "--slot", "feeds_" + w.db.Name, "--setup", "--listen", w.address,
-		"--admin-token", feedOperator, "--retry-schedule", "100ms,100ms,100ms,1h"}, flags...)...)
-	awaitReady(t, w.address)
+	w.run = append([]string{"run", "--source", w.db.URL, "--slot", "feeds_" + w.db.Name, "--setup", "--listen", w.address,
+		"--admin-token", feedOperator, "--retry-schedule", "100ms,100ms,100ms,1h"}, flags...)
+	w.start(t)
 	return w
+}
+
+func (w *operatorWorld) start(t *testing.T) {
+	t.Helper()
+	w.process = startChild(t, w.run...)
+	awaitReady(t, w.address)
 }
 
 func (w *operatorWorld) feeds(t *testing.T, args ...string) string {
