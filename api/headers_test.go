@@ -32,6 +32,8 @@ func TestHeaders_ThoseOfWalhookOfFramingAndOfNoFormAreRefusedByTheirName(t *test
 		{"Walhook-Account", "7", "headers.Walhook-Account"},
 		{"User-Agent", "me", "headers.User-Agent"},
 		{"Host", "example.org", "headers.Host"},
+		{"Content_Length", "1", "headers.Content_Length"},
+		{"WEBHOOK_ID", "1", "headers.WEBHOOK_ID"},
 		{"Content-Type", "text/plain", "headers.Content-Type"},
 		{"content-length", "1", "headers.content-length"},
 		{"Content-Encoding", "gzip", "headers.Content-Encoding"},

@@ -56,7 +56,8 @@ func HeaderNameFault(name string) string {
 	case !isToken(name):
 		return "its name is no header name: want letters, digits and - alone, such as X-Api-Key"
 	}
-	lower := strings.ToLower(name)
+	// Many servers make one name of _ and -: RFC 3875, section 4.1.18.
+	lower := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	why := ourHeaders[lower]
 	for _, one := range ourPrefixes {
 		if strings.HasPrefix(lower, one.prefix) {

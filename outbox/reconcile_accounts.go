@@ -26,6 +26,7 @@ const (
 			WHERE deleted_at IS NULL AND ended_at IS NULL AND state <> 'cleared'
 		), fed AS (
 			SELECT account FROM walhook.snapshot_account UNION SELECT id FROM walhook.known_account UNION SELECT account FROM walhook.owner
+			UNION SELECT account FROM walhook.snapshot_owner WHERE account IS NOT NULL
 		), above AS (
 			SELECT account FROM live WHERE webhook <> 'account' AND include_subaccounts
 			UNION SELECT p.id FROM above a JOIN parents p ON p.parent = a.account

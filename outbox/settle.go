@@ -40,14 +40,20 @@ const (
 		ON CONFLICT (endpoint, event_id) DO NOTHING`
 
 	// The oldest row of a record is always due; the others wait behind it.
+	// These are found before the update joins them by the primary key: the statistics are
+	// often of an empty table, and then a join by endpoint alone seems as good, which takes
+	// the square of the rows.
 	promoteSQL = `
+		WITH oldest AS MATERIALIZED (
+			SELECT t.endpoint, o.event_id
+			FROM (SELECT DISTINCT endpoint, record FROM unnest($1::bigint[], $2::text[]) AS d(endpoint, record)) AS t
+			CROSS JOIN LATERAL (
+				SELECT event_id, next_at FROM walhook.retry o
+				WHERE o.endpoint = t.endpoint AND o.record = t.record
+				ORDER BY event_id LIMIT 1) AS o
+			WHERE o.next_at IS NULL)
 		UPDATE walhook.retry r SET next_at = clock_timestamp()
-		FROM unnest($1::bigint[], $2::text[]) AS t(endpoint, record)
-		CROSS JOIN LATERAL (
-			SELECT event_id FROM walhook.retry o
-			WHERE o.endpoint = t.endpoint AND o.record = t.record
-			ORDER BY event_id LIMIT 1) AS oldest
-		WHERE r.endpoint = t.endpoint AND r.event_id = oldest.event_id AND r.next_at IS NULL`
+		FROM oldest WHERE r.endpoint = oldest.endpoint AND r.event_id = oldest.event_id`
 
 	recordStatesSQL = `
 		SELECT t.endpoint, t.record, walhook.until(oldest.next_at)

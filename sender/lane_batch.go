@@ -87,10 +87,59 @@ func (l *lane) takeBatch(j *job, most int) {
 	j.sort()
 }
 
+// untried says that what waits in retry is an event that only waited behind another one of
+// its record. It goes into a batch as one from the log does.
+func untried(unit []outbox.Event) bool {
+	return len(unit) == 1 && unit[0].Batch == 0 && unit[0].Attempts == 0
+}
+
+// readyRetry returns what may be sent now of what waits in retry: with batches, what was
+// sent before, or a full batch of what was not, or anything if the lane is free.
+func (l *lane) readyRetry() (int, bool) {
+	most := l.batch()
+	if most <= 1 || l.inFlight == 0 {
+		return 0, len(l.retries.waiting) > 0
+	}
+	n, size := 0, 0
+	for i, unit := range l.retries.waiting {
+		if !untried(unit) {
+			return i, true
+		}
+		n, size = n+1, size+l.weight(&unit[0])
+		if n >= most || size >= min(batchBytes, l.policy.bytes/2) {
+			return 0, true
+		}
+	}
+	return 0, false
+}
+
+// takeUntried gives a job a batch of what waits in retry and was not sent before. Of a
+// record only the oldest event waits there.
+func (l *lane) takeUntried(j *job, most int) {
+	size, ids := 0, 0
+	l.retries.waiting = slices.DeleteFunc(l.retries.waiting, func(unit []outbox.Event) bool {
+		if !untried(unit) || len(j.batch) >= most {
+			return false
+		}
+		e := &unit[0]
+		size, ids = size+l.weight(e), ids+len(e.WebhookID)+1
+		if len(j.batch) > 0 && (size > batchBytes || ids > batchIDBytes) {
+			return false
+		}
+		j.batch, j.records = append(j.batch, *e), append(j.records, l.record(e.Record))
+		return true
+	})
+	j.sort()
+}
+
 // takeRetry gives a job what waits at a place: an event, or a batch as it was sent
 // before.
 func (l *lane) takeRetry(j *job, i int) {
 	j.fromRetry = true
+	if most := l.batch(); most > 1 && !j.permit.probe && untried(l.retries.waiting[i]) {
+		l.takeUntried(j, most)
+		return
+	}
 	for _, e := range l.retries.waiting[i] {
 		j.batch, j.records = append(j.batch, e), append(j.records, l.record(e.Record))
 	}

@@ -284,6 +284,9 @@ func (l *lane) wantRetries(room int, now time.Time) (retryQuery, bool) {
 		Endpoint: l.endpoint.ID, Now: now, Limit: l.width() - l.inFlight, MaxBytes: l.share(room) - l.bodies,
 		Batches: l.batch() > 1,
 	}}
+	if q.Batches {
+		q.Limit = min(q.Limit*l.batch(), outbox.MaxBatch)
+	}
 	if !l.health.breaker.closed() {
 		if l.freshTurn() && (l.cursor.reading || l.ready.len() > 0) {
 			return retryQuery{}, false
@@ -391,7 +394,11 @@ func (l *lane) startable(now time.Time) bool {
 		return l.inFlight == 0 && !l.health.breaker.open(now)
 	}
 	stalled := l.inFlight >= 2 && now.Sub(l.health.movedAt) > stallAfter
-	return l.inFlight < l.width() && !stalled && (len(l.retries.waiting) > 0 || l.worthSending())
+	if l.inFlight >= l.width() || stalled {
+		return false
+	}
+	_, again := l.readyRetry()
+	return again || l.worthSending()
 }
 
 // waits says that an event waits that may be attempted.
@@ -462,8 +469,12 @@ func (l *lane) pickRetry(probe bool) (int, bool) {
 		}
 		return 0, l.ready.len() == 0
 	}
+	i, again := l.readyRetry()
+	if !again {
+		return 0, false
+	}
 	l.retries.turn = !l.retries.turn
-	return 0, l.retries.turn || !l.worthSending()
+	return i, l.retries.turn || !l.worthSending()
 }
 
 // freshTurn says that the next probe is an event that was not tried before, as every

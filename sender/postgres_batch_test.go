@@ -179,6 +179,34 @@ func TestBatch_OnPostgresOrderHoldsAcrossBatchesThatFail(t *testing.T) {
 	}
 }
 
+// What waits behind a failed batch goes out in batches, too.
+func TestBatch_OnPostgresWhatWaitsBehindAFailedOneIsABatch(t *testing.T) {
+	t.Parallel()
+	failed, behind := make(chan struct{}), make(chan struct{})
+	r := newBatchReceiver(t, func(_ *batchRequest, n int) int {
+		if n > 0 {
+			return http.StatusOK
+		}
+		close(failed)
+		<-behind // so that what is appended meanwhile has to wait for it
+		return http.StatusInternalServerError
+	})
+	store, conn := openBatches(t, r, 100)
+	execute(t, conn, appendBatchSQL, 1, 40, 40)
+	stop := startReal(t, store, time.Second)
+	<-failed
+	execute(t, conn, appendBatchSQL, 41, 160, 40) // three more of each record
+	close(behind)
+	eventually(t, conn, 160, deliveredSQL)
+	stop()
+	r.check(160, false)
+	if n := len(r.seen()); n > 12 {
+		t.Errorf("%d requests for 4 events of each of 40 records, want few", n)
+	} else {
+		t.Logf("%d requests", n)
+	}
+}
+
 func TestBatch_OnPostgresAFailedOneComesAgainAsItWasAlsoFromAnotherSender(t *testing.T) {
 	t.Parallel()
 	failed := make(chan struct{})

@@ -1,7 +1,10 @@
 package deliver
 
 import (
+	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"walhook/outbox"
 )
@@ -18,14 +21,30 @@ func natsSubject(e *outbox.Endpoint, event *outbox.Event) string {
 	return strings.Join([]string{e.SubjectPrefix, natsToken(event.Account), natsToken(event.Schema), natsToken(event.Type)}, ".")
 }
 
-// natsToken writes a text as one token of a subject: what a token may not hold, and the
-// percent sign, is percent-encoded. No text of the outbox holds %00, which stands for an
+// natsToken writes a text as one token of a subject: what a token may not hold, blanks and
+// control characters of Unicode, and the percent sign, is percent-encoded. No text of the outbox holds %00, which stands for an
 // empty one.
 func natsToken(text string) string {
 	if text == "" {
 		return "%00"
 	}
-	return escapeBytes(text, func(c byte) bool {
-		return c > ' ' && c != 0x7f && c != '.' && c != '*' && c != '>' && c != '%'
-	})
+	if strings.IndexFunc(text, noToken) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for at, r := range text {
+		if _, size := utf8.DecodeRuneInString(text[at:]); noToken(r) {
+			for _, c := range []byte(text[at : at+size]) {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// noToken reports what a token cannot hold as it is.
+func noToken(r rune) bool {
+	return unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf) || r == utf8.RuneError || strings.ContainsRune(".*>%", r)
 }

@@ -22,6 +22,7 @@ func TestNATSSubject_HasFourTokensWhateverTheTextsAre(t *testing.T) {
 		{"walhook", "a.b", "*", ">", "walhook.a%2Eb.%2A.%3E"},
 		{"walhook", "a b\tc\n", "%2E", "", "walhook.a%20b%09c%0A.%252E.%00"},
 		{"walhook", "müller", "日本", "x", "walhook.müller.日本.x"},
+		{"walhook", "a\u0085b\u00a0c", "\u3000\ufeff", "\u202e", "walhook.a%C2%85b%C2%A0c.%E3%80%80%EF%BB%BF.%E2%80%AE"},
 	} {
 		got := natsSubject(&outbox.Endpoint{SubjectPrefix: c.prefix}, &outbox.Event{Account: c.account, Schema: c.schema, Type: c.typ})
 		if got != c.want {
