@@ -61,7 +61,7 @@ func (s *subscriptions) authorize(ctx huma.Context, next func(huma.Context)) {
 
 // enter waits for the call's turn among the calls of its token's account.
 func (s *subscriptions) enter(ctx huma.Context, c *call) (leave func(), f *failure) {
-	leave, refused := s.limits.enter(ctx.Context(), kindOf(ctx.Operation()), c.payer)
+	leave, refused := s.limits.enter(ctx.Context(), kindOfCall(ctx), c.payer)
 	switch {
 	case leave != nil:
 		return leave, nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -50,20 +51,29 @@ type listEventsInput struct {
 	Schema string `query:"schema" doc:"only events of this schema"`
 	Type   string `query:"type" doc:"only events of this type, such as insert, update or delete"`
 	Record string `query:"record" doc:"only events of this record, as record shows it; with schema its key is enough" example:"dids:42"`
-	Since  string `query:"since" doc:"only events that were appended at this time or later" example:"2026-03-09T02:00:00Z"`
-	Until  string `query:"until" doc:"only events that were appended before this time" example:"2026-03-09T05:00:00Z"`
+	// The lengths are checked by filter, whose error says more.
+	Contains string `query:"contains" doc:"only events whose body has this text, of 3 to 100 characters, upper and lower case as written; such a call reads many rows" example:"15550100042"`
+	Since    string `query:"since" doc:"only events that were appended at this time or later" example:"2026-03-09T02:00:00Z"`
+	Until    string `query:"until" doc:"only events that were appended before this time" example:"2026-03-09T05:00:00Z"`
 }
+
+// How many characters contains has: nearly every body has a shorter text.
+const minContains, maxContains = 3, 100
 
 // filter returns what the query selects; the error names every wrong parameter.
 func (in *listEventsInput) filter() (admin.EventFilter, error) {
 	wrong := faults{}
-	f := admin.EventFilter{State: in.State, Schema: in.Schema, Type: in.Type, Record: in.Record}
+	f := admin.EventFilter{State: in.State, Schema: in.Schema, Type: in.Type, Record: in.Record, Contains: in.Contains}
 	if f.State == "retrying" {
 		f.State = admin.EventRetry
 	}
 	queryText("schema", f.Schema, wrong)
 	queryText("type", f.Type, wrong)
 	queryText("record", f.Record, wrong)
+	queryText("contains", f.Contains, wrong)
+	if n := utf8.RuneCountInString(f.Contains); f.Contains != "" && (n < minContains || n > maxContains) {
+		wrong.add("contains", kindInvalid, "want a text of %d to %d characters", minContains, maxContains)
+	}
 	if f.Record != "" && f.Schema != "" && !strings.HasPrefix(f.Record, f.Schema+":") {
 		f.Record = f.Schema + ":" + f.Record
 	}
@@ -79,8 +89,8 @@ func (in *listEventsInput) filter() (admin.EventFilter, error) {
 
 func (s *subscriptions) registerEvents(routes huma.API) {
 	const path = "/accounts/{account_id}/webhooks"
-	huma.Register(routes, operation("list-events", http.MethodGet, path+"/{webhook_id}/events", "List the events of a webhook",
-		"Events with their state, newest first, back to the end of retention, as far as the filters select them. With filters a page may be shorter than page_size, or empty: the list ends where next_start_key is absent."), handled(s, s.listEvents))
+	huma.Register(routes, expensiveWith("contains", operation("list-events", http.MethodGet, path+"/{webhook_id}/events", "List the events of a webhook",
+		"Events with their state, newest first, back to the end of retention, as far as the filters select them. With filters a page may be shorter than page_size, or empty: the list ends where next_start_key is absent.")), handled(s, s.listEvents))
 	huma.Register(routes, expensive(operation("read-event", http.MethodGet, path+"/{webhook_id}/events/{event_id}", "Read an event",
 		"Its state, the request that walhook would make of it now, and its attempts, newest first, those of replays included.")), handled(s, s.readEvent))
 	huma.Register(routes, operation("list-dead-letters", http.MethodGet, path+"/dead", "List dead letters",

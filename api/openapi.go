@@ -66,6 +66,14 @@ func slow(op huma.Operation) huma.Operation { return marked(op, callKind, receiv
 // expensive marks a call that reads many rows.
 func expensive(op huma.Operation) huma.Operation { return marked(op, callKind, expensiveCall) }
 
+// expensiveParameter names the query parameter with which a call is an [expensiveCall].
+const expensiveParameter = "expensive with"
+
+// expensiveWith marks a call that reads many rows where it has a parameter.
+func expensiveWith(parameter string, op huma.Operation) huma.Operation {
+	return marked(op, expensiveParameter, parameter)
+}
+
 func marked(op huma.Operation, name string, value any) huma.Operation {
 	if op.Metadata == nil {
 		op.Metadata = map[string]any{}
@@ -79,6 +87,14 @@ func kindOf(op *huma.Operation) *kind {
 		return k
 	}
 	return ordinaryCall
+}
+
+// kindOfCall is the kind of a call with its query.
+func kindOfCall(ctx huma.Context) *kind {
+	if name, marked := ctx.Operation().Metadata[expensiveParameter].(string); marked && ctx.Query(name) != "" {
+		return expensiveCall
+	}
+	return kindOf(ctx.Operation())
 }
 
 // errorsOf are the error statuses that every call may have.

@@ -58,7 +58,7 @@ func planCalls(since string) map[string][][2]string {
 		"GET " + one + "/attempts":                lists("&start_key=" + keyOf(admin.AttemptKey{At: time.Now().Add(-time.Second), Endpoint: 5, EventID: 500})),
 		"GET " + one + "/events": lists("&start_key="+keyOf(50_000), "&start_key="+keyOf(10),
 			"&state=retry", "&state=dead", "&state=waiting", "&state=held", "&state=delivered", "&state=replayed", "&schema=none", "&type=insert",
-			"&record=dids:77", "&record=dids:77&state=retry&start_key="+keyOf(60_000), "&record=none:1&state=dead", "&since="+since, "&until="+since, "&since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z&schema=none"),
+			"&record=dids:77", "&record=dids:77&state=retry&start_key="+keyOf(60_000), "&record=none:1&state=dead", "&contains=nowhere", "&contains=nowhere&state=dead", "&contains=nowhere&state=waiting", "&contains=nowhere&state=retry", "&contains=%22a%C3%BC", "&since="+since, "&until="+since, "&since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z&schema=none"),
 		"GET " + one + "/events/{event_id}":     {{bare, bare}},
 		"GET " + one + "/feed":                  {{bare, bare}, {"?limit=500", bare}, {"?last=1000", bare}, {"?last=0", bare}},
 		"GET " + one + "/replay":                lists("&start_key=" + keyOf(500)),

@@ -78,7 +78,7 @@ func percent(sent, total int64, done bool) int {
 const pageSize = "50"
 
 // eventFilter are the fields of the filter of events.
-var eventFilter = []string{"state", "schema", "type", "record", "since", "until"}
+var eventFilter = []string{"state", "schema", "type", "record", "contains", "since", "until"}
 
 // inOwnWords replaces what the API says to programs.
 func (p *Portal) inOwnWords(faults map[string]string, query url.Values) {
@@ -89,6 +89,9 @@ func (p *Portal) inOwnWords(faults map[string]string, query url.Values) {
 	}
 	if faults["record"] != "" && !strings.Contains(query.Get("record"), ":") {
 		faults["record"] = p.pages.text("events.record_wrong")
+	}
+	if faults["contains"] != "" {
+		faults["contains"] = p.pages.text("events.contains_wrong")
 	}
 }
 

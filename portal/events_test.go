@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"html"
 	"net/http"
 	"strings"
 	"testing"
@@ -23,4 +24,33 @@ func TestEvents_TheSearchForARareRecordGoesOn(t *testing.T) {
 	rest, _, _ = strings.Cut(rest, `"`)
 	b.get(t, path+"?from="+strings.ReplaceAll(rest, "&amp;", "&")).want(t, http.StatusOK, "dids:rare", "evt_0000000000000003_1")
 	b.get(t, path+"?record=dids:none&since=2100-01-01T00:00").want(t, http.StatusOK, "No event matches the filter")
+}
+
+// What the body holds leads to its event, and the field stays with all that leads on.
+func TestEvents_AreFoundByATextInTheirBody(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.exec(t, fillSQL, hook.Endpoint, 1, 10_150, 10_150)
+	w.exec(t, `UPDATE walhook.event SET body = convert_to('{"data":"{\"name\":\"A & 1\\\"5550100042\"}"}', 'UTF8') WHERE id BETWEEN 3 AND 60`)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID + "/events"
+	r := b.get(t, path+"?contains=+A+%26+1%225550100042+").want(t, http.StatusOK, "None of the newer events matches", `value="A &amp; 1&#34;5550100042"`,
+		`id="live" hx-get="/portal/`+path+`?contains=A&#43;%26&#43;1%225550100042"`)
+	rest := cutBetween(t, r.text, `class="empty" hx-get="/portal/`+path, `"`)
+	r = b.get(t, path+rest).want(t, http.StatusOK, "dids:60<", "dids:11<", "Older")
+	_, pager, _ := strings.Cut(r.text, "Newest")
+	rest = cutBetween(t, pager, `href="/portal/`+path, `"`)
+	b.get(t, path+rest).want(t, http.StatusOK, "dids:10<", "dids:3<", `value="A &amp; 1&#34;5550100042"`)
+	b.get(t, path+"?contains=15&state=dead").want(t, http.StatusBadRequest, "3 to 100 characters, such as the digits", `id="contains-fault"`, `value="15"`)
+	b.get(t, path+"?contains=+").want(t, http.StatusOK, "evt_00000000000027a6_1")
+}
+
+func cutBetween(t *testing.T, text, before, after string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(text, before)
+	if !found {
+		t.Fatalf("%s is not in %s", before, text)
+	}
+	rest, _, _ = strings.Cut(rest, after)
+	return html.UnescapeString(rest)
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/outbox"
+	"walhook/schemas/pgjson"
 )
 
 // The states of an event, as [EventStatus] has them.
@@ -43,6 +45,9 @@ type EventStatus struct {
 // EventFilter selects events; an empty field selects all.
 type EventFilter struct {
 	State, Schema, Type, Record string
+	// Contains is a text in the body as the event log has it, where quotes and
+	// backslashes may be escaped as in JSON, or in JSON inside of JSON.
+	Contains string
 	// Since and Until bound when an event was appended to the event log, which is the
 	// order of the list: from Since on, before Until.
 	Since, Until time.Time
@@ -55,24 +60,29 @@ const (
 	stateLook = 8_000  // by its state, which takes four more look-ups for each
 )
 
+// bodyLook bounds the bytes of the bodies that a page searches for a text. The body with
+// which it reaches them is searched as a whole.
+const bodyLook = 64 << 20
+
 const (
 	loggedColumns = `e.id, e.endpoint, e.webhook_id, e.schema, e.type, e.record, e.committed_at, e.appended_at, ` + outbox.SizeSQL + ` AS size, e.replayed`
+	bodyColumns   = `, e.body, e.body_of`
 
 	// The rows that a page looks at, the newest first: $1 endpoint, $2 the id before
 	// which it begins, $3 the lowest id, $4 how many.
 	lookLogSQL = `
-		SELECT ` + loggedColumns + ` FROM walhook.event e
+		SELECT ` + loggedColumns + bodyColumns + ` FROM walhook.event e
 		WHERE e.endpoint = $1 AND e.id < $2 AND e.id >= $3 ORDER BY e.id DESC LIMIT $4`
 
 	lookRetrySQL = `
-		SELECT ` + loggedColumns + `
+		SELECT ` + loggedColumns + bodyColumns + `
 		FROM (SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4) r
 		CROSS JOIN LATERAL (SELECT * FROM walhook.event e WHERE e.id = r.event_id LIMIT 1) e
 		ORDER BY e.id DESC`
 
 	// A dead letter outlives its row in the event log.
 	lookDeadSQL = `
-		SELECT d.event_id AS id, d.endpoint, d.webhook_id, d.schema, d.type, d.record, d.committed_at, e.appended_at, d.size, coalesce(e.replayed, false) AS replayed
+		SELECT d.event_id AS id, d.endpoint, d.webhook_id, d.schema, d.type, d.record, d.committed_at, e.appended_at, d.size, coalesce(e.replayed, false) AS replayed, d.body, NULL::bigint AS body_of
 		FROM (SELECT * FROM walhook.dead_letter WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4) d
 		LEFT JOIN LATERAL (SELECT appended_at, replayed FROM walhook.event e WHERE e.id = d.event_id LIMIT 1) e ON true
 		ORDER BY d.event_id DESC`
@@ -95,15 +105,19 @@ const (
 	statusColumnsSQL = `e.id, e.webhook_id, e.schema, e.type, e.record, e.committed_at, e.appended_at, e.size, e.replayed,
 			s.state, coalesce(d.attempts, a.number, 0), coalesce(d.reason, a.reason, ''), r.next_at`
 
-	// $5 how many of them; $6 to $9 what they are to be, '' for anything.
+	// $5 how many of them; $6 to $9 what they are to be, '' for anything; containsSQL
+	// has $10.
 	eventsSQL = `
 		SELECT ` + statusColumnsSQL + ` FROM (
-			SELECT * FROM (%s) looked
-			WHERE ($6::text = '' OR schema = $6) AND ($7::text = '' OR type = $7) AND ($8::text = '' OR record = $8)) e` + stateJoinsSQL + `
+			SELECT * FROM (%s) e
+			WHERE ($6::text = '' OR schema = $6) AND ($7::text = '' OR type = $7) AND ($8::text = '' OR record = $8)%s) e` + stateJoinsSQL + `
 		WHERE $9::text = '' OR s.state = $9
 		ORDER BY e.id DESC LIMIT $5`
 
-	lookedSQL = `SELECT count(*), coalesce(min(id), 0) FROM (%s) looked`
+	lookedSQL = `SELECT count(*), coalesce(min(id), 0), false FROM (%s) looked`
+
+	// CASE reads no body beyond the bound. $10 are the forms of the text.
+	containsSQL = ` AND CASE WHEN NOT e.beyond THEN EXISTS (SELECT FROM unnest($10::bytea[]) f WHERE position(f IN ` + outbox.BodySQL + `) > 0) END`
 )
 
 var (
@@ -113,7 +127,7 @@ var (
 			FROM walhook.shard s LEFT JOIN walhook.lane l ON l.endpoint = $1 WHERE s.id = $1 % ` + strconv.Itoa(outbox.Shards) + `)`
 
 	lookUnsettledSQL = `
-		SELECT ` + loggedColumns + `
+		SELECT ` + loggedColumns + bodyColumns + `
 		FROM (
 			SELECT id FROM (
 				(SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 AND id >= greatest($3, ` + settledUptoSQL + ` + 1) ORDER BY id DESC LIMIT $4)
@@ -122,6 +136,12 @@ var (
 			ORDER BY id DESC LIMIT $4) u
 		CROSS JOIN LATERAL (SELECT * FROM walhook.event e WHERE e.id = u.id LIMIT 1) e
 		ORDER BY e.id DESC`
+
+	// beyond says that newer bodies reach the bound. Neither a size nor IS NULL reads a
+	// body.
+	weighedSQL = `SELECT l.*, coalesce(sum(CASE WHEN l.body IS NULL THEN 0 ELSE l.size END) OVER (ORDER BY l.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) >= ` + strconv.Itoa(bodyLook) + ` AS beyond FROM (%s) l`
+
+	lookedInSQL = `SELECT count(*), coalesce(min(id) FILTER (WHERE NOT beyond), 0), coalesce(bool_or(beyond), false) FROM (` + weighedSQL + `) looked`
 )
 
 // look says what a page of a filter looks at, and how many rows of that.
@@ -134,12 +154,26 @@ func (f EventFilter) look(limit int) (sql string, most int) {
 	case EventWaiting, EventHeld:
 		return lookUnsettledSQL, stateLook
 	case "":
-		if f.Schema+f.Type+f.Record == "" {
+		if f.Schema+f.Type+f.Record+f.Contains == "" {
 			return lookLogSQL, limit
 		}
 		return lookLogSQL, eventLook
 	}
 	return lookLogSQL, stateLook
+}
+
+// forms are the texts that a body has where it contains a text: as it is, and as a JSON
+// string has it, once for the body and twice for a record inside of it.
+func (f EventFilter) forms() (forms [][]byte) {
+	form := []byte(f.Contains)
+	for range 3 {
+		if len(forms) > 0 && bytes.Equal(form, forms[len(forms)-1]) {
+			break
+		}
+		forms = append(forms, form)
+		form = pgjson.AppendEscaped(nil, form)
+	}
+	return forms
 }
 
 // Events lists the events of an endpoint that a filter selects and whose ids are smaller
@@ -149,6 +183,12 @@ func (f EventFilter) look(limit int) (sql string, most int) {
 func (a *Admin) Events(ctx context.Context, endpoint int64, filter EventFilter, before int64, limit int) (list []EventStatus, rest int64, err error) {
 	var bad []badRow
 	sql, most := filter.look(limit)
+	listing, looking := fmt.Sprintf(eventsSQL, sql, ""), fmt.Sprintf(lookedSQL, sql)
+	selected := []any{filter.Schema, filter.Type, filter.Record, filter.State}
+	if filter.Contains != "" {
+		listing, looking = fmt.Sprintf(eventsSQL, fmt.Sprintf(weighedSQL, sql), containsSQL), fmt.Sprintf(lookedInSQL, sql)
+		selected = append(selected, filter.forms())
+	}
 	before = orNewest(before)
 	err = a.byIndexOfOneTime(ctx, func(tx pgx.Tx) error {
 		lowest := int64(0)
@@ -164,7 +204,7 @@ func (a *Admin) Events(ctx context.Context, endpoint int64, filter EventFilter, 
 			}
 			before = min(before, end)
 		}
-		rows, err := tx.Query(ctx, fmt.Sprintf(eventsSQL, sql), endpoint, before, lowest, most, limit, filter.Schema, filter.Type, filter.Record, filter.State)
+		rows, err := tx.Query(ctx, listing, append([]any{endpoint, before, lowest, most, limit}, selected...)...)
 		if err != nil {
 			return err
 		}
@@ -173,8 +213,9 @@ func (a *Admin) Events(ctx context.Context, endpoint int64, filter EventFilter, 
 			return err
 		}
 		var looked int
-		err = tx.QueryRow(ctx, fmt.Sprintf(lookedSQL, sql), endpoint, before, lowest, most).Scan(&looked, &rest)
-		if looked < most {
+		var heavy bool
+		err = tx.QueryRow(ctx, looking, endpoint, before, lowest, most).Scan(&looked, &rest, &heavy)
+		if looked < most && !heavy {
 			rest = 0
 		}
 		return err
