@@ -29,5 +29,5 @@ func TestOperatorFeed_GetsWhatCameInAGap(t *testing.T) {
 
 	// What comes later comes behind it, once.
 	w.db.Exec(t, `UPDATE dids SET number = '78' WHERE id = 1`)
-	receiver.want(t, 10, `7 {"type":"update","schema":"dids"`)
+	receiver.want(t, 11, `7 {"type":"update","schema":"dids"`)
 }
