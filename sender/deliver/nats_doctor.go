@@ -138,7 +138,7 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 		return doctor.Steps{{Kind: doctor.Shell, Text: "nats stream edit " + c.Name + " " + flags}}
 	}
 	at := fmt.Sprintf("feed %s: stream %s", feed.Name, c.Name)
-	limited := c.MaxBytes > 0 || c.MaxMsgs > 0 || c.MaxMsgsPerSubject > 0
+	limited := c.MaxBytes > 0 || c.MaxMsgs > 0
 	switch {
 	case c.NoAck:
 		r.Fail(checkNATS, edit("--ack"), "%s acknowledges nothing, so nothing counts as delivered", at)
@@ -156,14 +156,24 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 	if limited && c.Discard == jetstream.DiscardOld {
 		r.Warn(checkNATS, edit("--discard new"), "%s drops its oldest events when it is full: a slow consumer misses them. With --discard new the feed waits instead", at)
 	}
-	if !limited && c.MaxAge == 0 {
+	if c.MaxMsgsPerSubject > 0 && !(c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject) {
+		r.Warn(checkNATS, edit("--max-msgs-per-subject=-1"), "%s keeps %s of an account, schema and type, and drops the older ones, which it has acknowledged", at, doctor.Count(int(c.MaxMsgsPerSubject), "event"))
+	}
+	if c.SubjectTransform != nil {
+		r.Warn(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, max(c.Replicas, 1)), Note: "without a transform of subjects, in place of this one"}},
+			"%s stores events under other subjects than %s.>", at, feed.Prefix)
+	}
+	if !limited && c.MaxMsgsPerSubject <= 0 && c.MaxAge == 0 {
 		r.Warn(checkNATS, edit("--max-age 7d"), "%s has no limit, and fills the disks of its servers", at)
 	}
 	if c.Duplicates < leastDuplicates {
 		r.Warn(checkNATS, edit("--dupe-window 10m"), "%s knows an event again for only %s: one that walhook sends again after that is stored twice", at, c.Duplicates)
 	}
-	if full := fullness(c, state); full >= 0.9 {
-		r.Warn(checkNATS, edit("--max-bytes 100GB"), "%s is %.0f %% full", at, full*100)
+	if full := share(state.Bytes, c.MaxBytes); full >= 0.9 {
+		r.Warn(checkNATS, edit(fmt.Sprintf("--max-bytes %d", 2*c.MaxBytes)), "%s is %.0f %% full", at, full*100)
+	}
+	if full := share(state.Msgs, c.MaxMsgs); full >= 0.9 {
+		r.Warn(checkNATS, edit(fmt.Sprintf("--max-msgs %d", 2*c.MaxMsgs)), "%s has %.0f %% of the messages that it may have", at, full*100)
 	}
 	largest := maxPayload
 	if c.MaxMsgSize > 0 {
@@ -172,13 +182,10 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 	r.OK(checkNATS, "%s takes its subjects, with %s, a duplicate window of %s and at most %d bytes an event", at, doctor.Count(max(c.Replicas, 1), "replica"), c.Duplicates, largest)
 }
 
-// fullness is how much of a stream's limits is used, from 0 to 1.
-func fullness(c jetstream.StreamConfig, state jetstream.StreamState) (full float64) {
-	if c.MaxBytes > 0 {
-		full = float64(state.Bytes) / float64(c.MaxBytes)
+// share is how much of a limit is used, from 0 to 1; 0 where there is none.
+func share(used uint64, limit int64) float64 {
+	if limit <= 0 {
+		return 0
 	}
-	if c.MaxMsgs > 0 {
-		full = max(full, float64(state.Msgs)/float64(c.MaxMsgs))
-	}
-	return full
+	return float64(used) / float64(limit)
 }

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"walhook/doctor"
 	"walhook/outbox"
 )
 
@@ -41,6 +43,34 @@ func TestNATSDoctor_KnowsWhetherAStreamTakesAFeed(t *testing.T) {
 	} {
 		if takesFeed(subject, "walhook") != want {
 			t.Errorf("a stream of %s takes the feed: %v", subject, !want)
+		}
+	}
+}
+
+func TestNATSDoctor_NamesWhatAStreamWouldLose(t *testing.T) {
+	good := jetstream.StreamConfig{Name: "W", Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, MaxAge: time.Hour, MaxBytes: 1000, Duplicates: 10 * time.Minute}
+	for what, c := range map[string]struct {
+		change func(*jetstream.StreamInfo)
+		want   string // of the first step; "" for none
+	}{
+		"nothing":              {func(*jetstream.StreamInfo) {}, ""},
+		"one of each subject":  {func(s *jetstream.StreamInfo) { s.Config.MaxMsgsPerSubject = 1 }, "--max-msgs-per-subject=-1"},
+		"refuses more of each": {func(s *jetstream.StreamInfo) { s.Config.MaxMsgsPerSubject, s.Config.DiscardNewPerSubject = 1, true }, ""},
+		"drops the oldest":     {func(s *jetstream.StreamInfo) { s.Config.Discard = jetstream.DiscardOld }, "--discard new"},
+		"other subjects":       {func(s *jetstream.StreamInfo) { s.Config.SubjectTransform = &jetstream.SubjectTransformConfig{} }, "nats stream add"},
+		"full of messages":     {func(s *jetstream.StreamInfo) { s.Config.MaxMsgs, s.State.Msgs = 50, 50 }, "--max-msgs 100"},
+		"full of bytes":        {func(s *jetstream.StreamInfo) { s.State.Bytes = 950 }, "--max-bytes 2000"},
+	} {
+		info := &jetstream.StreamInfo{Config: good}
+		c.change(info)
+		r := doctor.NewReport(checkNATS)
+		examineStream(NATSFeed{Name: "f", Prefix: "walhook"}, info, 1<<20, r)
+		got := ""
+		if f := r.Findings()[0]; f.Bad() && len(f.Fix) > 0 {
+			got = f.Fix[0].Text
+		}
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: the step is %q, want %q", what, got, c.want)
 		}
 	}
 }
