@@ -31,14 +31,15 @@ feed of a webhook (GET …/webhooks/ID/feed) and prints it, and with --forward
 posts each event to a URL of yours, with the body and the headers of a delivery.
 It checks signatures by the webhook's own secret. Without --webhook it makes a
 webhook of delivery pull, which gets what happens from then on, prints the new
-secret of that webhook, and removes it at the end. It connects again after a cut and continues after the last event. An
-event that --forward does not accept is printed and not repeated.
+secret of that webhook, and removes it at the end. It connects again after a cut
+and continues after the last event. An event that --forward does not accept is
+printed and not repeated.
 
 With --cursor-file no event is lost between two runs of listen, however the first
-one ends: it continues where the file says, the first time with --replay-last or what
-happens from then on. Then an event counts once --forward
-has answered 2xx. Until then listen posts it again, with another
-signature, and nothing passes it.`
+one ends: it continues where the file says, the first time with --replay-last or
+with what happens from then on. Then an event counts once --forward has answered
+2xx. Until then listen posts it again, with another signature, and nothing passes
+it.`
 
 // listenOptions are the flags of listen.
 type listenOptions struct {

@@ -154,7 +154,7 @@ func TestReplay_IsCancelledOnce(t *testing.T) {
 		t.Errorf("cancelled again: %+v, %v, %v", again, cancelled, err)
 	}
 	lines := all[string](t, f.world, `SELECT account || ' ' || webhook || ': ' || detail FROM walhook.audit WHERE action = 'replay cancelled'`)
-	if len(lines) != 1 || lines[0] != "7 account: request 1, 0 of 1 events sent" {
+	if len(lines) != 1 || lines[0] != fmt.Sprintf("7 account: request %d, 0 of 1 events sent", made.ID) {
 		t.Errorf("audit %q", lines)
 	}
 	if _, err := f.admin.Request(t.Context(), 99); !errors.Is(err, ErrNoRequest) {
