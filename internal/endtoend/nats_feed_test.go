@@ -118,7 +118,7 @@ func TestNATSFeed_NamesEachTrouble(t *testing.T) {
 
 	insert()
 	w.awaitReason(t, "retry", "nats_stream_full", 1)
-	if about := doctor(); !strings.Contains(about, "100 % full") {
+	if about := doctor(); !strings.Contains(about, "100 % of the messages") {
 		t.Errorf("of a full stream doctor says %s", about)
 	}
 	c.stream(t, js, jetstream.StreamConfig{MaxAge: time.Hour})

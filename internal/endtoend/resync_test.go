@@ -334,7 +334,9 @@ func TestResync_WaitsForWhatAStandbyHides(t *testing.T) {
 // An idle source, and what cannot be resynced.
 func TestResync_OfAQuietAccount(t *testing.T) {
 	t.Parallel()
-	s := resyncShop(t, pgtest.Database(t), pgtest.Database(t), 2, 20)
+	// A server of its own, since a resync waits for every transaction of the source's.
+	cluster := pgtest.NewCluster(t, pgcluster.Options{NoSync: true})
+	s := resyncShop(t, pgtest.NewDatabase(t, cluster), pgtest.Database(t), 2, 20)
 	publisher, conn := s.publisher(t), s.outbox.Connect(t)
 	s.db.Exec(t, `INSERT INTO bare VALUES (1)`)
 	startAll(t, publisher)

@@ -85,7 +85,7 @@ func newRoutesWorld(t testing.TB) *routesWorld {
 	token := func(account string) string {
 		return data(t, operator.call(t, 201, "PUT", account+"/tokens", ""))["token"].(string)
 	}
-	w.maker = &maker{account: attackedAccount, token: token(attackedAccount), operator: chaosOperator, target: receiver.URL + "/attacked", ids: w.ids}
+	w.maker = &maker{account: attackedAccount, token: token(attackedAccount), operator: chaosOperator, target: receiver.URL + "/attacked", ids: w.ids, webhookOf: w.webhookOf}
 	response, err := http.Get("http://" + w.address + "/openapi.json")
 	if err != nil {
 		t.Fatal(err)
@@ -245,6 +245,18 @@ func (w *routesWorld) ids(kind string) (all []string) {
 	return all
 }
 
+// webhookOf returns the webhook that a replay was asked for; "" where it is not known.
+func (w *routesWorld) webhookOf(replay string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.made {
+		if m.kind() == "replay" && m.id == replay {
+			return path.Base(path.Dir(m.path))
+		}
+	}
+	return ""
+}
+
 // shoot sends a shot and judges the answers.
 func (w *routesWorld) shoot(ctx context.Context, s shot) {
 	within := answeredWithin
@@ -285,6 +297,9 @@ func kept(kind string) int {
 func (w *routesWorld) keep(ctx context.Context, s shot, a answered) {
 	if a.StatusCode == http.StatusOK && s.method == http.MethodGet {
 		w.keepEvent(s, a)
+	}
+	if a.StatusCode == http.StatusAccepted && s.method == http.MethodPost {
+		w.keepReplay(s, a)
 	}
 	if a.StatusCode != http.StatusCreated || s.method != http.MethodPut {
 		return
@@ -339,6 +354,20 @@ func (w *routesWorld) keepEvent(s shot, a answered) {
 		return
 	}
 	it.id = body.Data[0].EventID
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.made = append(slices.DeleteFunc(w.made, func(m made) bool { return m.kind() == it.kind() }), it)
+}
+
+// keepReplay remembers the last replay, for the call that cancels one.
+func (w *routesWorld) keepReplay(s shot, a answered) {
+	path, _, _ := strings.Cut(s.target, "?")
+	it := made{path: strings.TrimRight(path, "/")}
+	var body struct{ Data struct{ ID any } }
+	if it.kind() != "replay" || json.Unmarshal(a.text, &body) != nil || body.Data.ID == nil {
+		return
+	}
+	it.id = fmt.Sprint(body.Data.ID)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.made = append(slices.DeleteFunc(w.made, func(m made) bool { return m.kind() == it.kind() }), it)
@@ -406,7 +435,7 @@ func TestRoutes_SurviveWhateverIsSent(t *testing.T) {
 		linger(t.Context(), 100*time.Millisecond)
 		for n, r := range w.maker.routes {
 			end := path.Base(r.path)
-			if r.method == http.MethodDelete && end == "holds" || r.method == http.MethodGet && end == "events" || w.lacks(n) {
+			if r.method == http.MethodDelete && end == "holds" || r.method == http.MethodGet && end == "events" || r.method == http.MethodPost && end == "replay" || w.lacks(n) {
 				for _, s := range w.maker.good(round, n) {
 					w.shoot(t.Context(), s)
 				}

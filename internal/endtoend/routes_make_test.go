@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"compress/zlib"
 	"encoding/json"
@@ -86,13 +87,14 @@ var outsideRoutes = []apiRoute{
 // maker makes shots. What it makes for a seed and a number depends on nothing else
 // but on what the routes are and which tokens and ids there are.
 type maker struct {
-	routes   []apiRoute
-	schemas  map[string]*apiSchema
-	account  string
-	token    string // of the account
-	operator string
-	target   string                     // where webhooks may lead
-	ids      func(kind string) []string // of webhooks, tokens, holds
+	routes    []apiRoute
+	schemas   map[string]*apiSchema
+	account   string
+	token     string // of the account
+	operator  string
+	target    string                     // where webhooks may lead
+	ids       func(kind string) []string // of webhooks, tokens, holds
+	webhookOf func(replay string) string
 }
 
 // shot makes the n-th one of a seed.
@@ -205,6 +207,9 @@ func (m *maker) fill(template string, value func(kind string) string) string {
 	for i := range parts {
 		if pathParameter.MatchString(parts[i]) {
 			parts[i] = value(parts[i-1])
+			if parts[i-1] == "replay" { // it is of one webhook
+				parts[i-2] = cmp.Or(m.webhookOf(parts[i]), parts[i-2])
+			}
 		}
 	}
 	return strings.Join(parts, "/")
