@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,9 +33,7 @@ func natsToken(text string) string {
 	var b strings.Builder
 	for at, r := range text {
 		if _, size := utf8.DecodeRuneInString(text[at:]); noToken(r) {
-			for _, c := range []byte(text[at : at+size]) {
-				fmt.Fprintf(&b, "%%%02X", c)
-			}
+			b.WriteString(escapeBytes(text[at:at+size], func(byte) bool { return false }))
 		} else {
 			b.WriteRune(r)
 		}
