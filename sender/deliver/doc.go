@@ -50,11 +50,12 @@
 // the limits of allowed networks and ports, or NATS JetStream (nats*.go), where the message is
 // delivered once its stream has acknowledged it. Its failures begin with nats_:
 //
-//	                     ┌ credentials, TLS, egress guard
-//	natsFeeds ─▶ natsConn ─▶ one connection for each URL ─▶ stream ─▶ acknowledgement
-//	                │                                                     │
-//	                └ lost, refused, no permission ─▶ fails what is ◀─────┘ classifyNATS
-//	                                                  in flight
+//	                     ┌ credentials, TLS, egress guard: read for each session
+//	natsFeeds ─▶ natsConn ─▶ natsSession, one at a time ─▶ stream ─▶ acknowledgement
+//	                ▲             │                                       │
+//	                │             └ lost, refused, denied ─▶ fails what   ├▶ classifyNATS
+//	                │                                        is in flight │
+//	                └──── no stream answers: another server ◀─────────────┘
 //
 // # Clients
 //

@@ -19,18 +19,11 @@ type natsFeeds struct {
 	natsOptions
 
 	mu    sync.Mutex
-	conns map[string]*natsDial // by URL; guarded by mu
-}
-
-// natsDial is a connection, once ready is closed.
-type natsDial struct {
-	ready chan struct{}
-	conn  *natsConn
-	err   error
+	conns map[string]*natsConn // by URL; guarded by mu
 }
 
 func newNATSFeeds(c *Config, d *dialer) *natsFeeds {
-	return &natsFeeds{natsOptions: natsOptions{c, d, &d.identities}, conns: map[string]*natsDial{}}
+	return &natsFeeds{natsOptions: natsOptions{c, d, &d.identities}, conns: map[string]*natsConn{}}
 }
 
 // Deliver makes one attempt. See [Destination].
@@ -63,8 +56,6 @@ func (f *natsFeeds) classify(ctx context.Context, err error) failure {
 		return failNATSTimeout
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
 		return failShutdown
-	case errors.Is(err, errCredentials):
-		return failNATSCredentials
 	case errors.Is(err, errNATSURL):
 		return failURL
 	case errors.Is(err, errSubject):
@@ -74,16 +65,16 @@ func (f *natsFeeds) classify(ctx context.Context, err error) failure {
 }
 
 // publish sends an event once and waits for its acknowledgement.
-func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outbox.Event, until time.Time) (*jetstream.PubAck, error) {
+func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outbox.Event, until time.Time) (ack *jetstream.PubAck, err error) {
 	subject := natsSubject(e, event)
 	if len(subject) > maxSubject {
 		return nil, fmt.Errorf("%w: %d bytes", errSubject, len(subject))
 	}
 	ctx, cancel := context.WithDeadlineCause(ctx, until, errAttemptTimeout)
 	defer cancel()
-	conn, err := f.conn(ctx, e.URL)
+	conn, err := f.conn(e.URL)
 	if err == nil {
-		err = conn.await(ctx, f.config.ConnectTimeout)
+		_, err = conn.await(ctx, f.config.ConnectTimeout)
 	}
 	if err != nil {
 		return nil, err
@@ -95,12 +86,12 @@ func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outb
 	if err != nil {
 		return nil, err
 	}
-	defer conn.end(p)
+	defer func() { conn.finish(p, err) }()
 	message := &nats.Msg{Subject: subject, Data: event.Body, Header: nats.Header{
 		jetstream.MsgIDHeader: {event.WebhookID}, accountHeader: {headerText(event.Account)},
 	}}
 	// Without retries of its own: what is tried again, and when, is the lane's to say.
-	future, err := conn.js.PublishMsgAsync(message, jetstream.WithRetryAttempts(0))
+	future, err := p.session.js.PublishMsgAsync(message, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return nil, err
 	}
@@ -116,56 +107,37 @@ func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outb
 	}
 }
 
-// conn returns the connection to the servers of a URL. The first who asks makes it, outside
-// of the lock.
-func (f *natsFeeds) conn(ctx context.Context, url string) (*natsConn, error) {
+// conn returns the connection to the servers of a URL, which may not be up yet.
+func (f *natsFeeds) conn(url string) (*natsConn, error) {
 	now := time.Now()
 	f.mu.Lock()
-	for of, dial := range f.conns {
-		select {
-		case <-dial.ready:
-		default:
-			continue
-		}
-		closed, idle := dial.err != nil, false
-		if !closed {
-			closed, idle = dial.conn.over(now)
-		}
-		if closed || idle && of != url {
+	defer f.mu.Unlock()
+	for of, conn := range f.conns {
+		if of != url && conn.idle(now) {
 			delete(f.conns, of)
-			if dial.err == nil {
-				go dial.conn.nc.Close() // which may wait for a write
-			}
+			conn.end()
 		}
 	}
-	dial := f.conns[url]
-	if dial == nil {
-		dial = &natsDial{ready: make(chan struct{})}
-		f.conns[url] = dial
-		go func() {
-			defer close(dial.ready)
-			dial.conn, dial.err = newNATSConn(&f.natsOptions, url)
-		}()
+	if conn := f.conns[url]; conn != nil {
+		return conn, nil
 	}
-	f.mu.Unlock()
-	select {
-	case <-dial.ready:
-		return dial.conn, dial.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	conn, err := newNATSConn(&f.natsOptions, url)
+	if err == nil {
+		f.conns[url] = conn
 	}
+	return conn, err
 }
 
 // close ends every connection.
 func (f *natsFeeds) close() {
 	f.mu.Lock()
-	dials := f.conns
-	f.conns = map[string]*natsDial{}
+	conns := f.conns
+	f.conns = map[string]*natsConn{}
 	f.mu.Unlock()
-	for _, dial := range dials {
-		<-dial.ready
-		if dial.err == nil {
-			dial.conn.nc.Close()
-		}
+	for _, conn := range conns {
+		conn.end()
+	}
+	for _, conn := range conns {
+		<-conn.ended
 	}
 }

@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -119,9 +118,9 @@ func TestNATSFeed_FailsWithItsConnection(t *testing.T) {
 			return nil
 		},
 		"walhook closes it": func(h *natsByHand) error {
-			conn, err := h.feeds.nats.conn(context.Background(), h.endpoint.URL)
+			conn, err := h.feeds.nats.conn(h.endpoint.URL)
 			if err == nil {
-				conn.nc.Close()
+				conn.close()
 			}
 			return err
 		},

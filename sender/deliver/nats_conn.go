@@ -1,56 +1,71 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"walhook/outbox/address"
 )
 
-// natsConn is the one connection to the servers of a URL, which all feeds of that URL
-// share. It connects by itself, again and again.
+// natsConn keeps one connection to the servers of a URL, which all feeds of that URL share.
+// It connects by itself, again and again, and to another server where no stream answers.
 type natsConn struct {
-	nc *nats.Conn
-	js jetstream.JetStream
+	natsOptions
+	servers []*url.URL // of the URL
+	file    string     // of credentials; "" for none
+	wanted  chan struct{}
+	end     context.CancelFunc
+	ended   chan struct{} // closed once run has returned
 
 	mu      sync.Mutex
-	up      bool
-	closed  bool
-	last    error // why it is not up; guarded by mu, as are up and closed
+	session *natsSession // nil while there is no connection
+	last    error        // why there is none
+	tried   int          // times that connecting failed
+	more    []*url.URL   // servers that the cluster told of
 	changed chan struct{}
-	waiting map[*natsPublication]struct{} // in flight; guarded by mu
+	waiting map[*natsPublication]struct{} // in flight
 	used    time.Time
 }
 
 // natsPublication is one event in flight.
 type natsPublication struct {
 	subject string
+	session *natsSession
 	failed  chan error // of one error at most
 }
 
 const (
-	natsReconnectWait = 250 * time.Millisecond
-	natsPing          = 5 * time.Second // two without an answer end a connection
-	natsWrite         = 5 * time.Second // a server that reads nothing for so long is gone
-	natsIdle          = 10 * time.Minute
+	// The wait between two times of connecting: it doubles. Who wants the connection does
+	// not wait longer than the first one.
+	natsWaitMin = 250 * time.Millisecond
+	natsWaitMax = 5 * time.Second
+
+	// natsDoubt is how long, after a publication that no stream answered, walhook stays with
+	// a server of several on which no stream answers: it may be cut off from the others.
+	natsDoubt = 3 * time.Second
+
+	// natsIdle is how long a connection that nobody uses stays open.
+	natsIdle = 10 * time.Minute
 )
 
-// natsOptions are what connections to the servers of a URL have in common.
-type natsOptions struct {
-	config     *Config
-	dialer     *dialer
-	identities *identities
-}
+var (
+	errNATSConnecting = errors.New("connecting")
+	errNATSURL        = errors.New("the feed's URL cannot be used")
+	errNATSLeft       = errors.New("no stream answered through this server: walhook goes to another one of the cluster")
+	errNATSInbox      = errors.New("the user may not subscribe to _INBOX.>, so that no acknowledgement arrives")
+	errNATSRotated    = errors.New("the file of --nats-credentials has changed: walhook signs in again")
+)
 
 // newNATSConn begins to connect. It waits for nothing.
 func newNATSConn(o *natsOptions, text string) (*natsConn, error) {
@@ -58,133 +73,145 @@ func newNATSConn(o *natsOptions, text string) (*natsConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNATSURL, err)
 	}
-	names := make([]string, len(servers))
-	for i, server := range servers {
-		names[i] = server.String()
+	ctx, cancel := context.WithCancel(context.Background()) // until close
+	c := &natsConn{
+		natsOptions: *o, servers: servers, file: credentialsFor(o.config.NATSCredentials, text),
+		wanted: make(chan struct{}, 1), end: cancel, ended: make(chan struct{}),
+		last: errNATSConnecting, changed: make(chan struct{}), waiting: map[*natsPublication]struct{}{}, used: time.Now(),
 	}
-	c := &natsConn{last: errNATSConnecting, changed: make(chan struct{}), waiting: map[*natsPublication]struct{}{}, used: time.Now()}
-	options := []nats.Option{
-		nats.Name(o.name()), nats.Timeout(o.config.ConnectTimeout), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(natsReconnectWait), nats.ReconnectJitter(natsReconnectWait, natsReconnectWait), nats.IgnoreAuthErrorAbort(),
-		// What cannot be sent now fails now: it is in the outbox.
-		nats.ReconnectBufSize(-1),
-		nats.PingInterval(natsPing), nats.MaxPingsOutstanding(2), nats.FlusherTimeout(natsWrite),
-		nats.SetCustomDialer(natsDialer{o}), nats.SkipHostLookup(),
-		nats.ConnectHandler(func(*nats.Conn) { c.isUp() }), nats.ReconnectHandler(func(*nats.Conn) { c.isUp() }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.isDown(err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.isDown(err) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.complained(err) }),
-		nats.ClosedHandler(func(nc *nats.Conn) { c.isClosed(nc.LastError()) }),
-		o.tls(servers[0].Hostname()),
-	}
-	if file := credentialsFor(o.config.NATSCredentials, text); file != "" {
-		login, err := natsLogin(file)
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, login)
-	}
-	if c.nc, err = nats.Connect(strings.Join(names, ","), options...); err == nil {
-		c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncTimeout(2*o.config.AttemptTimeout), jetstream.WithPublishAsyncMaxPending(natsPending))
-	}
-	if err != nil {
-		if c.nc != nil {
-			c.nc.Close()
-		}
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	if c.nc.IsConnected() {
-		c.isUp()
-	}
+	go c.run(ctx)
 	return c, nil
 }
 
-// natsPending bounds the events in flight on a connection: more than all lanes have.
-const natsPending = 1 << 16
+// close ends the connection, and what is in flight on it.
+func (c *natsConn) close() {
+	c.end()
+	<-c.ended
+}
 
-var (
-	errNATSConnecting = errors.New("connecting")
-	errNATSURL        = errors.New("the feed's URL cannot be used")
-)
-
-func (o *natsOptions) name() string { return "walhook/" + o.config.Version }
-
-// tls presents and trusts what receivers over HTTP are presented, and are trusted by.
-func (o *natsOptions) tls(host string) nats.Option {
-	return func(opts *nats.Options) error {
-		opts.TLSConfig = &tls.Config{
-			MinVersion: tls.VersionTLS12, RootCAs: o.config.RootCAs,
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				return o.identities.present(host, time.Now()), nil
-			},
+// run connects until ctx ends.
+func (c *natsConn) run(ctx context.Context) {
+	defer close(c.ended)
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	var avoid *url.URL // the server that was left
+	for failures := 0; ctx.Err() == nil; {
+		began := time.Now()
+		s, err := c.connect(ctx, avoid)
+		if err != nil {
+			c.isDown(nil, err)
+			failures++
+			c.pause(ctx, began, failures)
+			continue
 		}
-		if more := o.identities.authorities; more != nil {
-			opts.RootCAsCB = func() (*x509.CertPool, error) { return more.current(time.Now()), nil }
+		c.isUp(s)
+		select {
+		case <-s.over:
+		case <-s.leave:
+		case <-ctx.Done():
 		}
-		return nil
+		acked := c.isDown(s, s.nc.LastError())
+		closing.Go(s.nc.Close) // which may wait for a write
+		avoid = s.server
+		if failures++; acked {
+			failures = 0
+		}
+		c.pause(ctx, began, failures)
 	}
 }
 
-// natsDialer dials through the egress guard of feeds.
-type natsDialer struct{ *natsOptions }
-
-func (d natsDialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), d.config.ConnectTimeout, errors.New("connect to NATS: timed out"))
-	defer cancel()
-	return d.dialer.dial(ctx, network, address)
+// connect tries each server once, in any order, and the one to avoid last. Its error is of
+// the server that says most.
+func (c *natsConn) connect(ctx context.Context, avoid *url.URL) (*natsSession, error) {
+	servers := c.known()
+	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
+	if avoid != nil {
+		slices.SortStableFunc(servers, func(a, b *url.URL) int {
+			return strings.Compare(strconv.FormatBool(a.Host == avoid.Host), strconv.FormatBool(b.Host == avoid.Host))
+		})
+	}
+	var fault error
+	for _, server := range servers {
+		s, err := c.open(ctx, natsTarget{server, c.servers[0].Hostname(), c.file}, c.complained)
+		if err == nil {
+			return s, nil
+		}
+		if fault == nil || classifyNATSConnection(fault) == failNATSDown {
+			fault = fmt.Errorf("connect to %s: %w", server.Host, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, fault
 }
 
-func (c *natsConn) isUp() {
+// known are the servers of the URL, and those that the cluster told of.
+func (c *natsConn) known() []*url.URL {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.up, c.last = true, nil
+	servers := slices.Clone(c.servers)
+	for _, one := range c.more {
+		if !slices.ContainsFunc(servers, func(u *url.URL) bool { return u.Host == one.Host }) {
+			servers = append(servers, one)
+		}
+	}
+	return servers
+}
+
+// pause waits before the next time: less where somebody waits for the connection.
+func (c *natsConn) pause(ctx context.Context, began time.Time, failures int) {
+	least := natsWaitMin + rand.N(natsWaitMin)
+	timer := time.NewTimer(least - time.Since(began))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return
+	}
+	timer.Reset(min(least<<min(max(failures, 1)-1, 10), natsWaitMax) - time.Since(began))
+	select {
+	case <-timer.C:
+	case <-c.wanted:
+	case <-ctx.Done():
+	}
+}
+
+func (c *natsConn) isUp(s *natsSession) {
+	var more []*url.URL
+	for _, text := range s.nc.DiscoveredServers() {
+		if u, err := url.Parse(text); err == nil {
+			more = append(more, u)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.session, c.last = s, nil
+	if len(more) > 0 {
+		c.more = more
+	}
 	c.signalLocked()
 }
 
-func (c *natsConn) isDown(err error) {
+// isDown fails what is in flight: nobody will acknowledge it on this connection. It says
+// whether a stream answered on the connection that ended, which is nil for one that failed.
+func (c *natsConn) isDown(s *natsSession, err error) (acked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.downLocked(err)
-}
-
-func (c *natsConn) isClosed(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	c.downLocked(err)
-}
-
-// downLocked fails what is in flight: nobody will acknowledge it on this connection. The
-// refusal of credentials stays the reason while nothing else is known.
-func (c *natsConn) downLocked(err error) {
-	switch {
-	case err != nil:
-		c.last = err
-	case c.up || c.last == nil:
-		c.last = nats.ErrDisconnected
+	if s != nil {
+		err, acked = cmp.Or(s.cause, err, nats.ErrDisconnected), s.acked
+		if s.doubt != nil {
+			s.doubt.Stop()
+		}
+	} else {
+		c.tried++
 	}
-	c.up = false
+	c.session, c.last = nil, err
 	for one := range c.waiting {
-		one.failLocked(c.last)
+		one.failLocked(err)
 	}
 	c.signalLocked()
-}
-
-// complained takes an error of the server: a permission fails what it is about, and the
-// refusal of credentials becomes the reason of the disconnection that follows.
-func (c *natsConn) complained(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case errors.Is(err, nats.ErrPermissionViolation):
-		for one := range c.waiting {
-			if strings.Contains(err.Error(), `"`+one.subject+`"`) { // the server says it in its text alone
-				one.failLocked(err)
-			}
-		}
-	case classifyNATSConnection(err) != failNATSDown:
-		c.last = err
-	}
+	return acked
 }
 
 func (c *natsConn) signalLocked() {
@@ -199,55 +226,126 @@ func (p *natsPublication) failLocked(err error) {
 	}
 }
 
-// await waits until the connection is up, for a while.
-func (c *natsConn) await(ctx context.Context, wait time.Duration) error {
+// complained takes an error of the server: a permission fails what it is about, and the
+// refusal of credentials becomes the reason of the end that follows.
+func (c *natsConn) complained(s *natsSession, err error) {
+	rotated := errors.Is(err, nats.ErrPermissionViolation) && c.rotated(s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !errors.Is(err, nats.ErrPermissionViolation):
+		if classifyNATSConnection(err) != failNATSDown {
+			s.cause = err
+		}
+	case !strings.Contains(err.Error(), "for Publish to "): // the server says it in its text alone
+		c.leaveLocked(s, fmt.Errorf("%w (%w)", errNATSInbox, err))
+	default:
+		for one := range c.waiting {
+			if strings.Contains(err.Error(), strconv.Quote(one.subject)) {
+				one.failLocked(err)
+			}
+		}
+	}
+	if rotated {
+		c.leaveLocked(s, errNATSRotated)
+	}
+}
+
+// rotated says that the file of credentials is not the one that s signed in with.
+func (c *natsConn) rotated(s *natsSession) bool {
+	login, err := readNATSLogin(c.file)
+	return err == nil && login.sum != s.login
+}
+
+// leaveLocked makes run use another connection than s.
+func (c *natsConn) leaveLocked(s *natsSession, cause error) {
+	if !s.left {
+		s.left, s.cause = true, cause
+		close(s.leave)
+	}
+}
+
+// await waits until the connection is up, for a while; at most for one more failure that
+// does not pass by itself soon.
+func (c *natsConn) await(ctx context.Context, wait time.Duration) (*natsSession, error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	for {
+	for before := -1; ; {
 		c.mu.Lock()
-		up, closed, last, changed := c.up, c.closed, c.last, c.changed
+		s, last, tried, changed := c.session, c.last, c.tried, c.changed
 		c.used = time.Now()
 		c.mu.Unlock()
+		if before < 0 {
+			before = tried
+		}
 		switch {
-		case up:
-			return nil
-		case closed || classifyNATSConnection(last) != failNATSDown:
-			return last // it does not pass by itself soon
+		case s != nil:
+			return s, nil
+		case tried > before && classifyNATSConnection(last) != failNATSDown:
+			return nil, last
+		}
+		select {
+		case c.wanted <- struct{}{}:
+		default:
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
-			return last
+			return nil, last
+		case <-c.ended:
+			return nil, nats.ErrConnectionClosed
 		case <-ctx.Done():
 			if cause := context.Cause(ctx); !errors.Is(cause, errAttemptTimeout) {
-				return cause
+				return nil, cause
 			}
-			return last
+			return nil, last
 		}
 	}
 }
 
-// begin registers a publication, unless the connection is down; end takes it out.
+// begin registers a publication, unless the connection is down; finish takes it out.
 func (c *natsConn) begin(subject string) (*natsPublication, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.up {
+	if c.session == nil {
 		return nil, c.last
 	}
-	p := &natsPublication{subject, make(chan error, 1)}
+	p := &natsPublication{subject, c.session, make(chan error, 1)}
 	c.waiting[p] = struct{}{}
 	return p, nil
 }
 
-func (c *natsConn) end(p *natsPublication) {
+// finish notes how a publication ended. A server through which no stream answers is left
+// after a while.
+func (c *natsConn) finish(p *natsPublication, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.waiting, p)
+	s := p.session
+	switch answered, silent := natsAnswered(err); {
+	case answered:
+		s.acked = true
+		if s.doubt != nil {
+			s.doubt.Stop()
+			s.doubt = nil
+		}
+	case silent && s == c.session && s.doubt == nil && len(c.servers)+len(c.more) > 1:
+		s.doubt = time.AfterFunc(natsDoubt, func() { c.doubted(s) })
+	}
 }
 
-// over says that another connection is to be made: this one is closed, or nobody used it.
-func (c *natsConn) over(now time.Time) (closed, idle bool) {
+// doubted leaves a server through which no stream answered for a while.
+func (c *natsConn) doubted(s *natsSession) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.closed, now.Sub(c.used) > natsIdle && len(c.waiting) == 0
+	if s.doubt != nil {
+		c.leaveLocked(s, errNATSLeft)
+	}
+}
+
+// idle says that nobody has used the connection for long.
+func (c *natsConn) idle(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Sub(c.used) > natsIdle && len(c.waiting) == 0
 }

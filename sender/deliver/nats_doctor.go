@@ -20,7 +20,10 @@ const checkNATS = "feeds.nats"
 func FeedChecks() []string { return []string{checkNATS} }
 
 // NATSFeed is a feed over NATS, for doctor.
-type NATSFeed struct{ Name, URL, Prefix string }
+type NATSFeed struct {
+	Name, URL, Prefix string
+	Apart             []string // the names of feeds that have no event in common with it
+}
 
 // leastDuplicates is the shortest window in which a stream should know an event again: the
 // first three retries come within it.
@@ -39,38 +42,37 @@ func ExamineFeeds(ctx context.Context, c Config, feeds []NATSFeed) []doctor.Find
 	}
 	defer h.Close()
 	options := &natsOptions{&h.config, h.dialer, &h.dialer.identities}
-	streams := map[string]string{} // the first feed of each
+	var examined []examinedFeed
 	for _, feed := range feeds {
-		stream := examineNATS(ctx, options, feed, r)
-		if other := streams[stream]; stream != "" && other != "" {
-			r.Warn(checkNATS, doctor.Run("walhook feeds change "+feed.Name+" --prefix "+feed.Prefix+"2"),
-				"feeds %s and %s are in one stream, %s: it takes an event of both for a duplicate and stores it once; give each a stream of its own", other, feed.Name, stream)
-		}
-		streams[stream] = feed.Name
+		examined = append(examined, examinedFeed{feed, examineNATS(ctx, options, feed, r)})
 	}
+	examineShared(examined, r)
 	if len(feeds) == 0 {
 		r.OK(checkNATS, "no feed over NATS")
 	}
 	return r.Findings()
 }
 
-// examineNATS checks one feed, and returns its stream; "" where none takes all of its subjects.
-func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.Report) (stream string) {
+// examineNATS checks one feed, and returns its stream; nil where none takes all of its
+// subjects.
+func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.Report) *jetstream.StreamInfo {
 	ctx, cancel := context.WithTimeoutCause(ctx, examineNATSTimeout, errors.New("check a feed: timed out"))
 	defer cancel()
 	conn, err := newNATSConn(o, feed.URL)
+	var session *natsSession
 	if err == nil {
-		defer conn.nc.Close()
-		err = conn.await(ctx, o.config.ConnectTimeout)
+		defer conn.close()
+		session, err = conn.await(ctx, o.config.ConnectTimeout)
 	}
 	if err != nil {
 		class := (&natsFeeds{natsOptions: *o}).classify(ctx, err)
 		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Command, Text: "walhook reasons " + string(class), Note: strings.ReplaceAll(explanations[class][1], "`", "")}},
 			"feed %s: %s: %v", feed.Name, class, err)
-		return ""
+		return nil
 	}
+	examineExpiry(feed, o.config.NATSCredentials, time.Now(), r)
 	subjects := feed.Prefix + ".>"
-	names := conn.js.StreamNames(ctx, jetstream.WithStreamListSubject(subjects))
+	names := session.js.StreamNames(ctx, jetstream.WithStreamListSubject(subjects))
 	var found []string
 	for name := range names.Name() {
 		found = append(found, name)
@@ -78,31 +80,44 @@ func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.R
 	if err := names.Err(); err != nil {
 		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: "nats account info", Note: "walhook's user needs JetStream, and publishes to $JS.API.> for this check alone"}},
 			"feed %s: its servers do not say which streams there are: %v", feed.Name, err)
-		return ""
+		return nil
 	}
 	if len(found) == 0 {
 		replicas := 1
-		if len(conn.nc.Servers()) >= 3 {
+		if len(session.nc.Servers()) >= 3 {
 			replicas = 3
 		}
 		r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, replicas), Note: "choose --max-age and --max-bytes by how long its consumers may be away"}},
 			"feed %s: no stream takes %s", feed.Name, subjects)
-		return ""
+		return nil
 	}
 	for _, name := range found {
-		s, err := conn.js.Stream(ctx, name)
+		s, err := session.js.Stream(ctx, name)
 		if err != nil {
 			r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: "nats stream info " + name}}, "feed %s: stream %s: %v", feed.Name, name, err)
 			continue
 		}
 		if info := s.CachedInfo(); slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return takesFeed(s, feed.Prefix) }) {
-			examineStream(feed, info, conn.nc.MaxPayload(), r)
-			return name
+			examineStream(feed, info, session.nc.MaxPayload(), r)
+			return info
 		}
 	}
 	r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("nats stream edit %s --subjects '%s'", found[0], subjects), Note: "beside the subjects that it has"}},
 		"feed %s: stream %s takes only some of %s", feed.Name, doctor.List(found, doctor.ListMost), subjects)
-	return ""
+	return nil
+}
+
+// expirySoon is how long before the credentials of a feed expire doctor warns.
+const expirySoon = 7 * 24 * time.Hour
+
+// examineExpiry warns of credentials that expire.
+func examineExpiry(feed NATSFeed, all []NATSCredentials, now time.Time, r *doctor.Report) {
+	login, err := readNATSLogin(credentialsFor(all, feed.URL))
+	if err != nil || login.expires.IsZero() || login.expires.Sub(now) > expirySoon {
+		return
+	}
+	r.Warn(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: "nsc generate creds", Note: "for its user, once 'nsc edit user' has given it a later expiry; senders read the file that replaces the present one without a restart"}},
+		"feed %s: the credentials of its file expire on %s", feed.Name, login.expires.UTC().Format(time.RFC3339))
 }
 
 // addStream is the command that makes a stream for a feed.

@@ -1,9 +1,8 @@
 package deliver
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,9 +13,11 @@ const (
 	failNATSDown        failure = "nats_disconnected"
 	failNATSRefused     failure = "nats_refused" // the server refuses the credentials
 	failNATSTLS         failure = "nats_tls"
-	failNATSPermission  failure = "nats_permission"
+	failNATSPermission  failure = "nats_permission" // for the subject of one event
+	failNATSInbox       failure = "nats_inbox"      // no acknowledgement may arrive
 	failNATSNoStream    failure = "nats_no_stream"
 	failNATSFull        failure = "nats_stream_full"
+	failNATSSubjectFull failure = "nats_subject_full"
 	failNATSTooLarge    failure = "nats_too_large"
 	failNATSRejected    failure = "nats_rejected" // any other error of JetStream
 	failNATSTimeout     failure = "nats_timeout"  // the stream did not acknowledge in time
@@ -41,7 +42,12 @@ const (
 func classifyNATS(err error) failure {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		switch api.ErrorCode {
-		case codeStoreFailed, codeStorageResources, codeMemoryResources, codeAccountResources:
+		case codeStoreFailed:
+			if strings.Contains(api.Description, "per subject") { // no code tells them apart
+				return failNATSSubjectFull
+			}
+			return failNATSFull
+		case codeStorageResources, codeMemoryResources, codeAccountResources:
 			return failNATSFull
 		case jetstream.JSErrCodeStreamMessageExceedsMaximum:
 			return failNATSTooLarge
@@ -67,28 +73,46 @@ func classifyNATS(err error) failure {
 
 // classifyNATSConnection names the failure behind the loss, or the lack, of a connection.
 func classifyNATSConnection(err error) failure {
-	for _, refused := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
+	if errors.Is(err, errCredentials) {
+		return failNATSCredentials
+	}
+	if errors.Is(err, errNATSInbox) {
+		return failNATSInbox
+	}
+	for _, refused := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported} {
 		if errors.Is(err, refused) {
 			return failNATSRefused
 		}
 	}
-	if _, is := errors.AsType[*tls.CertificateVerificationError](err); is {
-		return failNATSTLS
+	for _, plain := range []error{errNATSTLS, nats.ErrSecureConnRequired, nats.ErrSecureConnWanted} {
+		if errors.Is(err, plain) {
+			return failNATSTLS
+		}
 	}
-	if _, is := errors.AsType[x509.UnknownAuthorityError](err); is {
-		return failNATSTLS
-	}
-	if _, is := errors.AsType[tls.RecordHeaderError](err); is {
-		return failNATSTLS
-	}
-	if _, is := errors.AsType[tls.AlertError](err); is {
-		return failNATSTLS
-	}
-	if errors.Is(err, nats.ErrSecureConnRequired) || errors.Is(err, nats.ErrSecureConnWanted) {
+	if classifyTLS(err) != "" {
 		return failNATSTLS
 	}
 	if _, is := errors.AsType[*BlockedAddressError](err); is {
 		return failBlocked
 	}
 	return failNATSDown
+}
+
+// natsAnswered says whether a stream answered a publication that ended with an error, nil
+// for its acknowledgement; or whether it is silent, so that another server may reach it.
+func natsAnswered(err error) (answered, silent bool) {
+	if err == nil {
+		return true, false
+	}
+	if errors.Is(err, errAttemptTimeout) {
+		return false, true
+	}
+	switch f := classifyNATS(err); f {
+	case failNATSNoStream, failNATSTimeout:
+		return false, true
+	case failNATSFull, failNATSSubjectFull, failNATSTooLarge, failNATSRejected:
+		_, is := errors.AsType[*jetstream.APIError](err)
+		return is, false
+	}
+	return false, false
 }

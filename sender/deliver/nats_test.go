@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 
 	"walhook/doctor"
 	"walhook/outbox"
@@ -80,16 +82,19 @@ func TestNATSFailure_HasItsName(t *testing.T) {
 		return fmt.Errorf("publish: %w", &jetstream.APIError{ErrorCode: code})
 	}
 	for want, errs := range map[failure][]error{
-		failNATSFull:       {api(10077), api(10047), api(10002), api(10028)},
-		failNATSTooLarge:   {api(10054), nats.ErrMaxPayload},
-		failNATSNoStream:   {jetstream.ErrNoStreamResponse, nats.ErrNoResponders, api(10039), api(10076)},
-		failNATSRejected:   {api(10071), api(10109), jetstream.ErrInvalidJSAck},
-		failNATSPermission: {fmt.Errorf("%w: Permissions Violation for Publish to %q", nats.ErrPermissionViolation, "walhook.7.dids.insert")},
-		failNATSTimeout:    {nats.ErrTimeout, jetstream.ErrAsyncPublishTimeout},
-		failNATSRefused:    {nats.ErrAuthorization, nats.ErrAuthRevoked, nats.ErrAuthExpired, nats.ErrAccountAuthExpired},
-		failNATSTLS:        {&tls.CertificateVerificationError{Err: errors.New("x")}, nats.ErrSecureConnRequired, fmt.Errorf("dial: %w", tls.AlertError(42))},
-		failNATSDown:       {nats.ErrDisconnected, nats.ErrNoServers, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection, errNATSConnecting},
-		failBlocked:        {&BlockedAddressError{"192.0.2.1"}},
+		failNATSFull:        {api(10077), api(10047), api(10002), api(10028)},
+		failNATSTooLarge:    {api(10054), nats.ErrMaxPayload},
+		failNATSNoStream:    {jetstream.ErrNoStreamResponse, nats.ErrNoResponders, api(10039), api(10076)},
+		failNATSRejected:    {api(10071), api(10109), jetstream.ErrInvalidJSAck},
+		failNATSPermission:  {fmt.Errorf("%w: Permissions Violation for Publish to %q", nats.ErrPermissionViolation, "walhook.7.dids.insert")},
+		failNATSTimeout:     {nats.ErrTimeout, jetstream.ErrAsyncPublishTimeout},
+		failNATSRefused:     {nats.ErrAuthorization, nats.ErrAuthRevoked, nats.ErrAuthExpired, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported},
+		failNATSTLS:         {&tls.CertificateVerificationError{Err: errors.New("x")}, nats.ErrSecureConnRequired, fmt.Errorf("read: %w", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}), errNATSTLS},
+		failNATSInbox:       {fmt.Errorf("%w (x)", errNATSInbox)},
+		failNATSCredentials: {fmt.Errorf("connect: %w", errCredentials)},
+		failNATSSubjectFull: {&jetstream.APIError{ErrorCode: 10077, Description: "maximum messages per subject exceeded"}},
+		failNATSDown:        {nats.ErrDisconnected, nats.ErrNoServers, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection, errNATSConnecting, errNATSLeft, errNATSRotated},
+		failBlocked:         {&BlockedAddressError{"192.0.2.1"}},
 	} {
 		for _, err := range errs {
 			if got := classifyNATS(err); got != want {
@@ -101,7 +106,23 @@ func TestNATSFailure_HasItsName(t *testing.T) {
 
 func TestNATSCredentials_AreReadFromAFileAndNeverShown(t *testing.T) {
 	folder := t.TempDir()
-	for text, ok := range map[string]bool{"walhook:right\n": true, "atoken": true, "": false, "one\ntwo": false, "-----BEGIN NATS USER JWT-----\nx": true, "SU" + strings.Repeat("A", 56): false} {
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := nkeys.CreateAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	notAUser, err := account.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, ok := range map[string]bool{"walhook:right\n": true, "atoken": true, "": false, "one\ntwo": false, "-----BEGIN NATS USER JWT-----\nx": false, string(seed) + "\n": true, string(notAUser): false, "-----BEGIN USER NKEY SEED-----\n" + string(notAUser): false, "SU" + strings.Repeat("A", 56): false} {
 		file := filepath.Join(folder, "login")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

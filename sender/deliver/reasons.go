@@ -73,10 +73,12 @@ var explanations = map[failure][3]string{
 	failDNSHere:         {"this machine's name servers cannot be reached, are silent, or refuse every name; the event is held", "check `/etc/resolv.conf` and what it names", ""},
 	failNATSDown:        {"a feed's NATS servers cannot be reached, or the connection ended; the stream may have stored the event", "check the servers, and the way from this machine to them; walhook connects again by itself", ""},
 	failNATSRefused:     {"the NATS server refuses walhook's credentials, or they were revoked or have expired", fixNATSLogin, ""},
-	failNATSTLS:         {"walhook and the NATS server agree on no TLS: a certificate, its authority, or its host", "check the server's certificate, and `--ca-file` and `--client-cert`", ""},
-	failNATSPermission:  {"walhook's user may not publish on the feed's subjects", "let the NATS server allow the user to publish on the feed's prefix (`walhook.>`), and to subscribe to `_INBOX.>`", ""},
-	failNATSNoStream:    {"no stream takes the feed's subjects, or it has no leader at present", fixNATSStream, ""},
+	failNATSTLS:         {"walhook and the NATS server agree on no TLS: a certificate, its authority, or its host", "the attempt's `detail` says which: renew the server's certificate, name its authority with `--ca-file`, or give walhook a certificate with `--client-cert`", ""},
+	failNATSPermission:  {"walhook's user may not publish on the event's subject; events of other subjects continue", "let the NATS server allow the user to publish on the feed's prefix (`walhook.>`), then replace the file of `--nats-credentials` if its permissions are in it", ""},
+	failNATSInbox:       {"walhook's user may not subscribe to `_INBOX.>`, so that no acknowledgement arrives; the stream may have stored the event", "let the NATS server allow the user to subscribe to `_INBOX.>`, and to publish with replies to it; walhook connects again by itself", ""},
+	failNATSNoStream:    {"no stream takes the feed's subjects, it has no leader at present, or the server is cut off from it: walhook then goes to another server of the cluster", fixNATSStream, ""},
 	failNATSFull:        {"the stream, or its storage, is full and discards new messages", "let its consumers catch up, or raise its limits; walhook sends what waits by itself", ""},
+	failNATSSubjectFull: {"the stream has as many events of this account, schema and type as `--max-msgs-per-subject` allows, and refuses more; events of other subjects continue", "let its consumers catch up, or raise the limit; walhook sends what waits by itself", ""},
 	failNATSTooLarge:    {"the event is larger than the NATS server (`max_payload`) or the stream (`--max-msg-size`) takes, or its subject is longer than 3,800 bytes: it is a dead letter at once", "raise the limit, then replay the event", ""},
 	failNATSRejected:    {"JetStream answered with another error: the attempt's `detail` has it", fixNATSStream, ""},
 	failNATSTimeout:     {"the stream did not acknowledge the event within `--attempt-timeout`; it may have stored it", "check the stream's replicas and the load of the servers", ""},
@@ -87,7 +89,7 @@ var explanations = map[failure][3]string{
 // Of a feed over NATS, which no account sees.
 const (
 	fixNATSStream = "`walhook doctor` (`feeds.nats`) says which stream there is, and prints the `nats` command that fixes it"
-	fixNATSLogin  = "correct the file of `--nats-credentials`, or what the NATS server says of its user; walhook connects again by itself"
+	fixNATSLogin  = "replace the file of `--nats-credentials`, or correct what the NATS server says of its user; walhook reads the file at each connection, and connects again by itself"
 )
 
 // statusReasons explain the answers.
