@@ -120,7 +120,13 @@ func examineFeeds(ctx context.Context, s settings, store *outbox.Store) []doctor
 	var over []deliver.NATSFeed
 	for i := range feeds {
 		if f := &feeds[i]; address.IsServers(f.URL) && f.State == outbox.EndpointActive {
-			over = append(over, deliver.NATSFeed{Name: f.Name, URL: f.URL, Prefix: f.SubjectPrefix})
+			one := deliver.NATSFeed{Name: f.Name, URL: f.URL, Prefix: f.SubjectPrefix}
+			for j := range feeds {
+				if f.Apart(&feeds[j].Webhook) {
+					one.Apart = append(one.Apart, feeds[j].Name)
+				}
+			}
+			over = append(over, one)
 		}
 	}
 	return deliver.ExamineFeeds(ctx, s.deliverConfig(), over)

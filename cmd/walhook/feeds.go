@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -65,6 +67,9 @@ func (f *feedFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.types, "types", "", "only these `types` of changes, comma separated: insert, update, delete, or all (default all)")
 }
 
+// feedFlagNames are the flags that add sets.
+func feedFlagNames() []string { return []string{"url", "prefix", "hook", "schemas", "types"} }
+
 // set changes what the command line gives.
 func (f *feedFlags) set(flags *pflag.FlagSet, w *admin.Webhook) (err error) {
 	if flags.Changed("url") {
@@ -113,7 +118,9 @@ are for accounts' URLs. --deny-cidr applies to feeds, too.
 
 A feed over NATS publishes to JetStream. 'walhook doctor' says whether a stream
 takes its subjects, and prints the command that makes one. Senders sign in with
-the file of --nats-credentials; the URL holds no secret.
+the file of --nats-credentials; the URL holds no secret. Two feeds need two
+streams: one stream would store an event of both for only one of them. What would
+publish the same on the same subjects is refused.
 
 If secrets are encrypted at rest, --secret-key must be the senders' key.`,
 		Example: `  walhook feeds add billing --url https://billing.internal/hook
@@ -134,8 +141,11 @@ If secrets are encrypted at rest, --secret-key must be the senders' key.`,
 				return err
 			}
 			added, err := a.AddFeed(ctx, w)
+			if wrong, is := errors.AsType[*admin.FeedFault](err); is {
+				return usage(wrong)
+			}
 			if err == nil {
-				err = warnSchemas(ctx, a, &added, cmd.ErrOrStderr())
+				err = warnFeed(ctx, a, &added, cmd.ErrOrStderr())
 			}
 			if err == nil {
 				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("feed %s gets every account's events from now on, at %s (endpoint %d)", added.Name, address.Redact(added.URL), added.Endpoint)))
@@ -161,6 +171,9 @@ filter counts for what is committed from then on.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !slices.ContainsFunc(feedFlagNames(), cmd.Flags().Changed) {
+			return usage(errors.New("nothing to change: set one or more of --" + strings.Join(feedFlagNames(), ", --")))
+		}
 		if err := f.set(cmd.Flags(), &admin.Webhook{}); err != nil {
 			return usage(err)
 		}
@@ -173,7 +186,7 @@ filter counts for what is committed from then on.`,
 				return usage(wrong)
 			}
 			if err == nil {
-				err = warnSchemas(ctx, a, &w, cmd.ErrOrStderr())
+				err = warnFeed(ctx, a, &w, cmd.ErrOrStderr())
 			}
 			if err == nil {
 				_, err = fmt.Fprintln(out, printable(fmt.Sprintf("feed %s is changed: it gets its events at %s", w.Name, address.Redact(w.URL))))
@@ -186,11 +199,19 @@ filter counts for what is committed from then on.`,
 	return cmd
 }
 
-// warnSchemas warns of schemas that the catalog in force does not have.
-func warnSchemas(ctx context.Context, a *admin.Admin, w *admin.Webhook, warnings io.Writer) error {
+// warnFeed warns of schemas that the catalog in force does not have, and of feeds that may
+// be in one stream with this one.
+func warnFeed(ctx context.Context, a *admin.Admin, w *admin.Webhook, warnings io.Writer) error {
 	unknown, err := a.UnknownSchemas(ctx, w)
 	for _, one := range unknown {
 		fmt.Fprintln(warnings, "walhook: --schemas:", printable(one.Error())+"; it matches only async results of that name")
+	}
+	if err != nil {
+		return err
+	}
+	feeds, err := a.Feeds(ctx)
+	for _, one := range admin.StreamWarnings(w, feeds) {
+		fmt.Fprintln(warnings, "walhook: warning:", printable(one))
 	}
 	return err
 }

@@ -71,6 +71,6 @@ var checkMeanings = []schemas.Reason{
 	{Name: "config.certificate", Cause: "`--tls-cert` and `--tls-key` cannot be read, do not match or are not valid now (failed), or expire within 14 days"},
 	{Name: "config.client_certificate", Cause: "`--client-cert`, `--client-certs` or `--ca-file` cannot be read, do not match their keys or are not valid now (failed), or expire within 14 days"},
 	{Name: "egress.guard", Cause: "an attempt reached this machine although nothing allows it (failed), or every address is allowed"},
-	{Name: "feeds.nats", Cause: "the NATS servers of a feed cannot be reached or refuse this machine's credentials, or no stream takes the feed's subjects (failed); or a stream's limits lose events, its duplicate window is below 2 minutes, it is 90 % full, or two feeds share it"},
+	{Name: "feeds.nats", Cause: "the NATS servers of a feed cannot be reached or refuse this machine's credentials, or no stream takes the feed's subjects (failed); or a stream's limits lose events, its duplicate window is below 2 minutes, it is 90 % full, feeds share it, or a user's credentials expire within a week"},
 	{Name: "egress.address", Cause: "`--egress-address` is not this machine's"},
 }

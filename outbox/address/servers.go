@@ -16,6 +16,24 @@ func IsServers(text string) bool {
 	return ok && (scheme == "nats" || scheme == "tls")
 }
 
+// FeedFault is [URLFault] of an operator's feed, whose URL may also name servers of NATS.
+func FeedFault(text string) string {
+	scheme, _, ok := strings.Cut(text, "://")
+	switch {
+	case !ok || strings.ContainsAny(scheme, "/?#@"):
+		return "the URL has no scheme: want https://… or http://…, or servers of NATS, nats://… or tls://…"
+	case IsServers(text):
+		_, err := Servers(text)
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
+		return "the URL's scheme is none of https, http, nats and tls"
+	}
+	return URLFault(text)
+}
+
 // Servers reads the URL of one or more servers of NATS, comma separated:
 // nats://a:4222,b:4222. All have the scheme of the first one. Its errors are for people and
 // show nothing of the URL.
@@ -59,6 +77,29 @@ func Servers(text string) (servers []*url.URL, err error) {
 		servers = append(servers, &url.URL{Scheme: scheme, Host: net.JoinHostPort(host, port)})
 	}
 	return servers, nil
+}
+
+// ShareServers says that two URLs have a server of NATS in common.
+func ShareServers(a, b string) bool {
+	if !IsServers(a) || !IsServers(b) {
+		return false
+	}
+	of, err := Servers(a)
+	if err != nil {
+		return false
+	}
+	others, err := Servers(b)
+	if err != nil {
+		return false
+	}
+	for _, one := range of {
+		for _, other := range others {
+			if one.Host == other.Host {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // redactServers is [Redact] of servers. User information is refused, and so never stored;

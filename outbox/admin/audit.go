@@ -48,7 +48,10 @@ const (
 	actPortalEntered   = "portal entered"
 	actResealed        = "secrets encrypted"
 	actFeedAdded       = "feed added"
+	actFeedChanged     = "feed changed"
 	actFeedRemoved     = "feed removed"
+	actFeedEnabled     = "feed enabled"
+	actFeedDisabled    = "feed disabled"
 
 	ActSecretRead    = "secret read"
 	ActWebhookTested = "webhook tested"
@@ -62,7 +65,7 @@ func Actions() []string {
 	return []string{
 		actWebhookCreated, actWebhookEdited, actWebhookDeleted, actWebhookEnabled, actWebhookDisabled, ActWebhookTested, actOrdering,
 		ActSecretRead, actSecretRotated, actReplay, actReplayCancelled, actResync, actRetry, actTokenCreated, actTokenDeleted,
-		actHeld, actHostHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, actFeedAdded, actFeedRemoved, ActSetup, ActTeardown, ActDoctor,
+		actHeld, actHostHeld, actReleased, actHostReleased, actPortalLink, actPortalEntered, actResealed, actFeedAdded, actFeedChanged, actFeedRemoved, actFeedEnabled, actFeedDisabled, ActSetup, ActTeardown, ActDoctor,
 	}
 }
 

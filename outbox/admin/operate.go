@@ -109,7 +109,11 @@ func (a *Admin) webhookSecrets(ctx context.Context, q outbox.Querier, account, w
 // URL is sent to. A [*StateError] says why nothing can be sent to another one;
 // [ErrNoEndpoint] that there is none.
 func (a *Admin) EnableEndpoint(ctx context.Context, account, webhook string) (EndpointInfo, error) {
-	return a.operate(ctx, Caller{}, account, webhook, &Act{Action: actWebhookEnabled}, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	return a.enableEndpoint(ctx, account, webhook, &Act{Action: actWebhookEnabled})
+}
+
+func (a *Admin) enableEndpoint(ctx context.Context, account, webhook string, act *Act) (EndpointInfo, error) {
+	return a.operate(ctx, Caller{}, account, webhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		return enableTx(ctx, tx, e)
 	})
 }
@@ -171,11 +175,15 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 // stays disabled whatever the account does with its URL. A [*StateError] says
 // that nothing is sent to it anyhow; [ErrNoEndpoint] that there is none.
 func (a *Admin) DisableEndpoint(ctx context.Context, account, webhook, reason string) (EndpointInfo, error) {
+	return a.disableEndpoint(ctx, account, webhook, reason, &Act{Action: actWebhookDisabled, Detail: "reason: " + reason})
+}
+
+func (a *Admin) disableEndpoint(ctx context.Context, account, webhook, reason string, act *Act) (EndpointInfo, error) {
 	if reason == "" {
 		return EndpointInfo{}, errors.New("disable an endpoint: the reason is missing")
 	}
 	notify := false
-	e, err := a.operate(ctx, Caller{}, account, webhook, &Act{Action: actWebhookDisabled, Detail: "reason: " + reason}, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
+	e, err := a.operate(ctx, Caller{}, account, webhook, act, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 		notify = e.State == outbox.EndpointActive
 		return disableTx(ctx, tx, e, reason)
 	})

@@ -66,17 +66,14 @@ func CheckFeed(w *Webhook) error {
 	if w.URL == "" {
 		return wrong("the URL is missing: set --url")
 	}
+	if fault := address.FeedFault(w.URL); fault != "" {
+		return wrong("%s", fault)
+	}
 	if address.IsServers(w.URL) {
-		if _, err := address.Servers(w.URL); err != nil {
-			return wrong("%v", err)
-		}
 		return checkPrefix(w.SubjectPrefix, wrong)
 	}
-	if fault := address.URLFault(w.URL); fault != "" {
-		return wrong("%s, nor nats or tls", fault)
-	}
 	if w.SubjectPrefix != "" {
-		return wrong("the prefix is for feeds over NATS (nats://…)")
+		return wrong("the prefix is for feeds over NATS (nats://… or tls://…)")
 	}
 	return nil
 }
@@ -96,17 +93,14 @@ func checkPrefix(prefix string, wrong func(string, ...any) error) error {
 
 // Feeds lists the operator's feeds by name.
 func (a *Admin) Feeds(ctx context.Context) ([]OperatorFeed, error) {
-	rows, err := a.pool.Query(ctx, feedsSQL)
-	var list []Webhook
-	if err == nil {
-		list, err = a.collectWebhooks(ctx, rows)
-	}
+	list, err := a.feeds(ctx)
 	var ids []int64
 	for i := range list {
 		ids = append(ids, list[i].Endpoint)
 	}
 	var infos []EndpointInfo
 	if err == nil && len(ids) > 0 {
+		var rows pgx.Rows
 		if rows, err = a.pool.Query(ctx, infosSQL, ids); err == nil {
 			infos, err = collectEach(rows, scanEndpointInfo, func(e *EndpointInfo, _ error) {
 				e.State, e.Reason = outbox.EndpointUnusable, outbox.ReasonUnreadable
@@ -129,6 +123,14 @@ func (a *Admin) Feeds(ctx context.Context) ([]OperatorFeed, error) {
 		}
 	}
 	return feeds, nil
+}
+
+func (a *Admin) feeds(ctx context.Context) ([]Webhook, error) {
+	rows, err := a.pool.Query(ctx, feedsSQL)
+	if err != nil {
+		return nil, err
+	}
+	return a.collectWebhooks(ctx, rows)
 }
 
 // FeedNamed is the feed of a name. [ErrNoFeed] when there is none.
@@ -158,20 +160,27 @@ func (a *Admin) feedID(ctx context.Context, name string) (id string, err error) 
 }
 
 // AddFeed stores a feed, which gets what is appended from then on. [ErrFeedExists] when
-// its name is taken.
+// its name is taken; a [*FeedFault] says what is wrong with it.
 func (a *Admin) AddFeed(ctx context.Context, w Webhook) (Webhook, error) {
 	w.Account, w.Enabled, w.HTTPVerb, w.Delivery, w.DailyZone = outbox.NoAccount, true, "post", DeliveryRealtime, "UTC"
 	if err := CheckFeed(&w); err != nil {
 		return Webhook{}, err
 	}
+	others, err := a.feeds(ctx)
+	if err != nil {
+		return Webhook{}, fmt.Errorf("list the feeds: %w", err)
+	}
 	w.ID = newWebhookID()
 	act := &Act{Action: actFeedAdded, Webhook: w.ID, Detail: "feed: " + w.Name}
-	err := a.changeWebhooks(ctx, act, func(tx pgx.Tx) error {
+	err = a.changeWebhooks(ctx, act, func(tx pgx.Tx) error {
 		var taken string
 		switch err := tx.QueryRow(ctx, feedIDSQL, w.Name).Scan(&taken); {
 		case err == nil:
 			return ErrFeedExists
 		case !errors.Is(err, pgx.ErrNoRows):
+			return err
+		}
+		if err := checkStream(nil, &w, others); err != nil {
 			return err
 		}
 		return a.createWebhookTx(ctx, tx, &w)
@@ -196,17 +205,27 @@ func (a *Admin) UnknownSchemas(ctx context.Context, w *Webhook) (unknown []*Unkn
 	return unknown, nil
 }
 
-// ChangeFeed lets change say what becomes of a feed. [ErrNoFeed] when there is none.
+// ChangeFeed lets change say what becomes of a feed. [ErrNoFeed] when there is none; a
+// [*FeedFault] says what is wrong with what it became.
 func (a *Admin) ChangeFeed(ctx context.Context, name string, change func(*Webhook) error) (Webhook, error) {
 	id, err := a.feedID(ctx, name)
 	if err != nil {
 		return Webhook{}, err
 	}
-	return a.EditWebhook(ctx, Caller{}, outbox.NoAccount, id, func(w *Webhook) error {
+	others, err := a.feeds(ctx)
+	if err != nil {
+		return Webhook{}, fmt.Errorf("list the feeds: %w", err)
+	}
+	act := &Act{Action: actFeedChanged, Detail: "feed: " + name}
+	return a.editWebhook(ctx, Caller{}, outbox.NoAccount, id, act, func(w *Webhook) error {
+		before := *w
 		if err := change(w); err != nil {
 			return err
 		}
-		return CheckFeed(w)
+		if err := CheckFeed(w); err != nil {
+			return err
+		}
+		return checkStream(&before, w, others)
 	})
 }
 
@@ -240,7 +259,7 @@ func (a *Admin) EnableFeed(ctx context.Context, name string) (EndpointInfo, erro
 	if err != nil {
 		return EndpointInfo{}, err
 	}
-	return a.EnableEndpoint(ctx, outbox.NoAccount, id)
+	return a.enableEndpoint(ctx, outbox.NoAccount, id, &Act{Action: actFeedEnabled, Detail: "feed: " + name})
 }
 
 // DisableFeed holds what is for a feed until it is enabled or retention ends. [ErrNoFeed]
@@ -250,7 +269,7 @@ func (a *Admin) DisableFeed(ctx context.Context, name, reason string) (EndpointI
 	if err != nil {
 		return EndpointInfo{}, err
 	}
-	return a.DisableEndpoint(ctx, outbox.NoAccount, id, reason)
+	return a.disableEndpoint(ctx, outbox.NoAccount, id, reason, &Act{Action: actFeedDisabled, Detail: "feed: " + name + "; reason: " + reason})
 }
 
 // FeedSecrets are the whsec_ secrets that sign what a feed over HTTP gets, the newest
@@ -258,6 +277,9 @@ func (a *Admin) DisableFeed(ctx context.Context, name, reason string) (EndpointI
 func (a *Admin) FeedSecrets(ctx context.Context, name string) ([]string, error) {
 	id, err := a.feedID(ctx, name)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.Audit(ctx, Act{Action: ActSecretRead, Webhook: id, Detail: "feed: " + name}); err != nil {
 		return nil, err
 	}
 	secrets, _, err := a.WebhookSecrets(ctx, outbox.NoAccount, id)

@@ -124,9 +124,14 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 // URL of an account's own webhook is not written. [ErrNoWebhook] when there is
 // none, [ErrAccountEnded] when its account ended, [ErrCallerGone] when by may not; an error of change is returned as it is.
 func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, change func(*Webhook) error) (Webhook, error) {
+	return a.editWebhook(ctx, by, account, id, &Act{Action: actWebhookEdited}, change)
+}
+
+func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, act *Act, change func(*Webhook) error) (Webhook, error) {
+	act.Account, act.Webhook = account, id
 	w := Webhook{Account: account, ID: id}
 	notify := false
-	err := a.changeWebhooks(ctx, &Act{Action: actWebhookEdited, Account: account, Webhook: id}, func(tx pgx.Tx) error {
+	err := a.changeWebhooks(ctx, act, func(tx pgx.Tx) error {
 		if err := outbox.LockAccountsTx(ctx, tx); err != nil { // before any endpoint
 			return err
 		}
