@@ -35,6 +35,7 @@ type chart struct {
 
 // bar is one part of the time, as heights in a picture 60 units high.
 type bar struct {
+	From                                  time.Time
 	X, GoodY, GoodHeight, BadY, BadHeight int
 	Good, Bad                             int64
 }
@@ -43,6 +44,8 @@ const (
 	newestAttempts = 500 // as many as the API lists at once
 	chartWidth     = 480
 	chartHeight    = 60
+	widestBar      = 20
+	leastFailed    = 3 // the height of failures that are few among many
 )
 
 // chart counts what path counts. newest are the newest attempts of the same webhooks,
@@ -87,8 +90,9 @@ func newChart(all counts, newest []attempt) chart {
 	}
 	for i := range c.Bars {
 		b := &c.Bars[i]
-		b.X = i * chartWidth / n
-		b.GoodHeight, b.BadHeight = heightOf(b.Good, highest), heightOf(b.Bad, highest)
+		b.From = first.Add(time.Duration(i) * width)
+		b.X = i*chartWidth/n + (chartWidth/n-c.BarWidth())/2
+		b.GoodHeight, b.BadHeight = heightOf(b.Good, highest, 1), heightOf(b.Bad, highest, leastFailed)
 		b.GoodY = chartHeight - b.GoodHeight
 		b.BadY = b.GoodY - b.BadHeight
 	}
@@ -105,12 +109,13 @@ func newChart(all counts, newest []attempt) chart {
 	return c
 }
 
-// BarWidth leaves a gap between bars.
-func (c chart) BarWidth() int { return max(chartWidth/len(c.Bars)-2, 1) }
+// BarWidth leaves a gap between bars. Few bars do not become walls.
+func (c chart) BarWidth() int { return min(max(chartWidth/len(c.Bars)-2, 1), widestBar) }
 
-func heightOf(n, highest int64) int {
+// heightOf leaves room above the highest bar for failures that would be too low to be seen.
+func heightOf(n, highest, least int64) int {
 	if n == 0 {
 		return 0
 	}
-	return int(max(n*(chartHeight-2)/highest, 1))
+	return int(max(n*(chartHeight-leastFailed-1)/highest, least))
 }

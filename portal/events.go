@@ -229,14 +229,30 @@ func (p *Portal) replay(v *visit) {
 		return
 	}
 	r, err := v.call(http.MethodPost, v.hookPath("/replay"), nil, body, nil, v.once()...)
-	switch {
-	case err == nil && r.OK():
-		v.toHook("replay", "events")
-	case r.stands():
-		v.toHook("not_replayed", "events")
-	default:
-		v.answered(r, err, nil)
+	ids := v.r.PostForm["event"]
+	done := "replay"
+	if r.stands() {
+		done = "not_replayed"
 	}
+	switch {
+	case err != nil || !r.OK() && !r.stands():
+		v.answered(r, err, nil)
+	default:
+		v.toEvents(done, ids)
+	}
+}
+
+// toEvents leads to the page of the one event that was asked for, which follows it, or to
+// the list. done has another text for one event.
+func (v *visit) toEvents(done string, ids []string) {
+	if len(ids) != 1 {
+		v.toHook(done, "events")
+		return
+	}
+	if _, there := v.p.pages.texts["done."+done+"_one"]; there {
+		done += "_one"
+	}
+	v.toHook(done, "events", ids[0])
 }
 
 // cancelReplay ends a replay; the page then says how many events it had sent.

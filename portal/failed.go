@@ -99,10 +99,8 @@ func (v *visit) retryThen(done string) {
 	switch {
 	case err != nil || !r.OK() && !r.stands():
 		v.answered(r, err, nil)
-	case len(ids) == 1:
-		v.toHook(done, "events", ids[0])
 	default:
-		v.toHook(done, "events")
+		v.toEvents(done, ids)
 	}
 }
 

@@ -39,10 +39,10 @@ func TestRetry_OfWhatDoesNotWaitSaysHowItStands(t *testing.T) {
 
 	w.exec(t, `DELETE FROM walhook.attempt`) // now all wait
 	r = b.submit(t, path+"/replay", url.Values{"event": {id}}).want(t, http.StatusSeeOther)
-	if to := r.header.Get("Location"); to != Prefix+path+"/events?done=not_replayed" {
+	if to := r.header.Get("Location"); to != Prefix+path+"/events/"+id+"?done=not_replayed" {
 		t.Errorf("leads to %q", to)
 	}
-	b.get(t, path+"/events?done=not_replayed").want(t, http.StatusOK, "so it is not sent twice")
+	b.get(t, path+"/events/"+id+"?done=not_replayed").want(t, http.StatusOK, "so it is not sent twice")
 	b.submit(t, path+"/replay", url.Values{"since": {"2020-01-01T00:00"}}).want(t, http.StatusOK, "There is nothing to send again").lacks(t, "POST …")
 }
 

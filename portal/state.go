@@ -106,6 +106,9 @@ func (p *pages) state(w webhook) (m mark) {
 	switch {
 	case w.State == "disabled":
 		m = p.mark("bad", "state.disabled")
+		if w.DisabledBy == outbox.ByAccount { // on purpose
+			m = p.mark("idle", "state.disabled")
+		}
 		m.More = sentence(w.DisableReason)
 	case w.State == "cleared":
 		return p.mark("idle", "state.cleared")

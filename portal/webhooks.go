@@ -79,7 +79,7 @@ func (v *visit) showWebhook(status int, page webhookPage) {
 	}
 	page.Samples = v.samplesFor(&page.Webhook)
 	page.Chart = v.chart(v.hookPath("/attempts/counts"), page.Attempts)
-	page.Attempts = page.Attempts[:min(len(page.Attempts), 20)]
+	page.Attempts = page.Attempts[:min(len(page.Attempts), 10)]
 	v.show(status, "webhook", page)
 }
 

@@ -85,7 +85,7 @@ func TestBrowser_FiveErrandsOfASupportPerson(t *testing.T) {
 	// Send it again. The receiver works again, and the person is on the page of the event.
 	receiver.set(false)
 	e.click(t, "Send again")
-	e.sees(t, "These events are being sent again")
+	e.sees(t, "It is being sent again")
 	eventually(t, patience, func() bool { return len(receiver.took()) == 1 })
 	e.ends(t, "the same, and send it again")
 

@@ -169,6 +169,10 @@ func (w *pagesWorld) operatorsPages(t *testing.T, b *browser, account string) {
 	}
 	b.opens(t, w.base+"doctor")
 	b.click(t, "Examine now")
+	eventually(t, patience, func() bool { // fast checks are over by then
+		text := b.text()
+		return strings.Contains(text, "The checks are running") || strings.Contains(text, "Checks that need nobody")
+	})
 	b.looks(t, "doctor running")
 	b.sees(t, "Checks that need nobody")
 	b.looks(t, "doctor result")

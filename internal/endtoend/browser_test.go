@@ -118,7 +118,7 @@ func TestBrowser_FromTheLinkToARepairedWebhookAndAResentEvent(t *testing.T) {
 
 	// The next attempt would be in an hour: a person asks for it now.
 	b.click(t, "Retry now")
-	b.sees(t, "Waiting events are being sent now")
+	b.sees(t, "It is being sent now")
 	eventually(t, patience, func() bool { return strings.Count(b.text(), "Failed, will be retried") == 2 })
 
 	// Repaired, it gets what it missed.
@@ -136,7 +136,7 @@ func TestBrowser_FromTheLinkToARepairedWebhookAndAResentEvent(t *testing.T) {
 	b.click(t, "dids insert")
 	b.sees(t, "Headers")
 	b.click(t, "Send again")
-	b.sees(t, "These events are being sent again")
+	b.sees(t, "It is being sent again")
 	eventually(t, patience, func() bool {
 		for _, times := range receiver.took() {
 			if times == 2 {

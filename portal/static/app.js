@@ -26,14 +26,16 @@ const reveal = () => { for (const one of document.querySelectorAll("[data-js]"))
 document.addEventListener("DOMContentLoaded", reveal);
 document.addEventListener("htmx:afterSettle", reveal);
 
-// A part that is live waits while somebody uses it: focus and selection would be lost.
+// A part that is live waits while somebody uses it, or the parts that it brings along: focus
+// and selection would be lost.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const live = event.target;
   if (live.id !== "live") return;
-  const used = document.activeElement && live.contains(document.activeElement);
+  const also = (live.getAttribute("hx-select-oob") ?? "").split(",").filter(Boolean).map((one) => document.querySelector(one));
+  const within = (node) => node && [live, ...also].some((part) => part?.contains(node));
   const selection = getSelection();
-  const selected = selection && !selection.isCollapsed && live.contains(selection.anchorNode);
-  if (document.hidden || used || selected) event.preventDefault();
+  const selected = selection && !selection.isCollapsed && within(selection.anchorNode);
+  if (document.hidden || within(document.activeElement) || selected) event.preventDefault();
 });
 
 // An answer without the part that was asked for is another page: of an ended session, or
