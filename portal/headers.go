@@ -80,7 +80,7 @@ func isHeadersField(field string) bool {
 
 // readHeaders makes the API's field of the rows. A row without a name and a new value is
 // no header, so clearing the name removes one.
-func (f *formPage) readHeaders(body map[string]any) {
+func (f *formPage) readHeaders(body map[string]any, words *pages) {
 	names, there := f.Values["header_name"]
 	if !there {
 		return
@@ -96,9 +96,9 @@ func (f *formPage) readHeaders(body map[string]any) {
 		switch {
 		case name == "" && (value == "" || value == admin.Masked):
 		case name == "":
-			f.Faults[rowField(i)] = []string{"its name is empty"}
+			f.Faults[rowField(i)] = []string{words.text("form.header_unnamed")}
 		case twice:
-			f.Faults[rowField(i)] = []string{"the name stands here twice"}
+			f.Faults[rowField(i)] = []string{words.text("form.header_twice")}
 		default:
 			headers[name] = value
 		}

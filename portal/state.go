@@ -166,6 +166,14 @@ func (p *pages) outcome(outcome string) mark {
 	return p.mark(kind, "outcome."+outcome)
 }
 
+// tried says what a test came to, which is never tried again.
+func (p *pages) tried(outcome string) mark {
+	if outcome == "delivered" {
+		return p.outcome(outcome)
+	}
+	return p.mark("bad", "test.failed")
+}
+
 // lane says how a lane stands, for operators.
 func (p *pages) lane(status string) mark {
 	kind := map[outbox.LaneStatus]string{outbox.LaneLive: "good", outbox.LaneBehind: "warn", outbox.LanePaused: "warn", outbox.LaneOpen: "bad", outbox.LaneHalfOpen: "warn", outbox.LaneHeld: "idle"}[outbox.LaneStatus(status)]

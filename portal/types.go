@@ -77,6 +77,17 @@ func (v *visit) eventTypes() (all []eventType, ok bool) {
 	}
 }
 
+// alike reports whether several descriptions differ only in the names of what they describe:
+// then the names alone say as much.
+func alike(list []eventType) bool {
+	for _, one := range list {
+		if strings.ReplaceAll(one.Description, one.Name, "") != strings.ReplaceAll(list[0].Description, list[0].Name, "") {
+			return false
+		}
+	}
+	return len(list) > 1
+}
+
 // types lists the events that there are, by kind.
 func (p *Portal) types(v *visit) {
 	all, ok := v.eventTypes()

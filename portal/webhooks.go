@@ -224,7 +224,7 @@ func (p *Portal) newWebhook(v *visit) {
 
 func (p *Portal) createWebhook(v *visit) {
 	f := formPage{New: true, Once: v.r.PostFormValue("once")}
-	body := f.read(v.r)
+	body := f.read(v.r, v.p.pages)
 	var made webhook
 	r, err := v.save(&f, http.MethodPut, "/webhooks", body, &made, "Idempotency-Key", f.Once)
 	if err == nil && r.OK() {
@@ -244,7 +244,7 @@ func (p *Portal) editWebhook(v *visit) {
 func (p *Portal) saveWebhook(v *visit) {
 	id := v.r.PathValue("webhook")
 	f := formPage{ID: id, Own: id == "account", ETag: v.r.PostFormValue("etag")}
-	body := f.read(v.r)
+	body := f.read(v.r, v.p.pages)
 	var match []string
 	if f.ETag != "" {
 		match = []string{"If-Match", f.ETag}
@@ -269,6 +269,7 @@ func (v *visit) save(f *formPage, method, path string, body map[string]any, out 
 		v.accept(r, nil)
 	case !r.OK():
 		f.Faults = r.Fields
+		v.p.pages.inFormWords(f.Faults)
 		if len(f.Faults) == 0 || r.Status != http.StatusBadRequest {
 			f.Message = r.Message
 		}
@@ -287,7 +288,7 @@ var formFields = []string{"name", "uri", "http_verb", "hook", "type", "action", 
 	"include_subaccounts", "include_internal_legs", "initial_state", "delivery", "daily_at", "daily_zone"}
 
 // read makes the API's fields of a form. A webhook of the account's own URL has few.
-func (f *formPage) read(r *http.Request) map[string]any {
+func (f *formPage) read(r *http.Request, words *pages) map[string]any {
 	_ = r.ParseForm() // the form's token was read from it before
 	f.Values, f.Faults = r.PostForm, map[string][]string{}
 	body := map[string]any{"retries": number(f.Value("retries")), "rate_limit": number(f.Value("rate_limit")), "initial_state": f.Value("initial_state") != ""}
@@ -312,12 +313,12 @@ func (f *formPage) read(r *http.Request) map[string]any {
 	for _, name := range []string{"include_subaccounts", "include_internal_legs"} {
 		body[name] = f.Value(name) != ""
 	}
-	f.readHeaders(body)
+	f.readHeaders(body, words)
 	body["batch"] = number(f.Value("batch"))
 	body["custom_data"] = nil
 	if text := strings.TrimSpace(f.Value("custom_data")); text != "" {
 		if !json.Valid([]byte(text)) {
-			f.Faults["custom_data"] = []string{`is no JSON: want an object such as {"site": "Chicago"}`}
+			f.Faults["custom_data"] = []string{words.text("form.json")}
 		} else {
 			body["custom_data"] = json.RawMessage(text)
 		}

@@ -25,6 +25,7 @@ type demoOptions struct {
 	portal   bool
 	binDir   string
 	logLevel string
+	cmd      *cobra.Command // whose flags the operator's pages know
 }
 
 const demoLong = `Shows the whole pipeline on this machine, with nothing to set up.
@@ -80,6 +81,7 @@ func newDemoCommand() *cobra.Command {
 			if err := o.validate(); err != nil {
 				return usageError{err}
 			}
+			o.cmd = cmd
 			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

@@ -92,6 +92,9 @@ func (d *demo) service() service {
 	}
 	if d.portal != nil {
 		s.subscribe, s.listen, s.adminToken, s.portalURL = true, d.portal.address, d.portal.token, d.portal.url()
+		s.console = &console{d.options.cmd, settings{
+			Source: d.source, Outbox: d.outbox, Slot: "walhook", Publication: "walhook", Catalog: s.source.Catalog, Listen: s.listen, AdminToken: s.adminToken, AllowCIDR: s.sender.HTTP.AllowCIDR,
+		}}
 	}
 	return s
 }

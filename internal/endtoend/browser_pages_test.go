@@ -251,7 +251,7 @@ func (w *pagesWorld) forms(t *testing.T, b *browser, crm, billing string) {
 	b.fill(t, "custom_data", "site: Chicago")
 	b.fill(t, "retries", "many")
 	b.click(t, "Save")
-	b.sees(t, "Is no JSON")
+	b.sees(t, "This is not JSON")
 	b.looks(t, "edit fault")
 	b.fill(t, "custom_data", `{"site":"Chicago"}`)
 	b.click(t, "Save")

@@ -38,6 +38,11 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden || within(document.activeElement) || selected) event.preventDefault();
 });
 
+// The answer to a form stands above it: the keyboard goes on there.
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.target.id === "answer") document.getElementById("answer").focus({ preventScroll: true });
+});
+
 // An answer without the part that was asked for is another page: of an ended session, or
 // an error. A live part then stays as it is; a form shows that page.
 document.addEventListener("htmx:beforeSwap", (event) => {

@@ -1,0 +1,53 @@
+package portal
+
+import (
+	"strconv"
+	"strings"
+)
+
+// faultLink leads from the top of a form to a field that is wrong.
+type faultLink struct {
+	To    string // the id of an element
+	Field string // the key of its name, without "field."
+}
+
+// Wrong are the fields that are wrong, in the order of the form: a person who sent a long
+// form sees its top first.
+func (f formPage) Wrong() (list []faultLink) {
+	for _, name := range formFields {
+		switch {
+		case f.Fault(name) == "":
+		case isGroup(name):
+			list = append(list, faultLink{name + "-fault", name})
+		default:
+			list = append(list, faultLink{name, name})
+		}
+	}
+	if f.HeadersFault() != "" {
+		return append(list, faultLink{"headers-fault", "headers"})
+	}
+	for _, row := range f.Headers() {
+		if row.Fault != "" {
+			return append(list, faultLink{"header_" + strconv.Itoa(row.N) + "-fault", "headers"})
+		}
+	}
+	return list
+}
+
+// isGroup reports whether a field is several elements, of which none has its name as id.
+func isGroup(name string) bool {
+	switch name {
+	case "schemas", "types", "include_subaccounts", "include_internal_legs", "initial_state":
+		return true
+	}
+	return false
+}
+
+// inFormWords replaces what the API says to programs about a form's numbers.
+func (p *pages) inFormWords(faults map[string][]string) {
+	for _, name := range []string{"retries", "rate_limit", "batch"} {
+		if text := strings.Join(faults[name], ""); strings.HasPrefix(text, "expected ") {
+			faults[name] = []string{p.text("form.number")}
+		}
+	}
+}
