@@ -9,26 +9,23 @@ import (
 type faultLink struct {
 	To    string // the id of an element
 	Field string // the key of its name, without "field."
+	Below bool   // the words below To say what is wrong, and To is no element
 }
 
 // Wrong are the fields that are wrong, in the order of the form: a person who sent a long
 // form sees its top first.
 func (f formPage) Wrong() (list []faultLink) {
 	for _, name := range formFields {
-		switch {
-		case f.Fault(name) == "":
-		case isGroup(name):
-			list = append(list, faultLink{name + "-fault", name})
-		default:
-			list = append(list, faultLink{name, name})
+		if f.Fault(name) != "" {
+			list = append(list, faultLink{name, name, isGroup(name)})
 		}
 	}
 	if f.HeadersFault() != "" {
-		return append(list, faultLink{"headers-fault", "headers"})
+		return append(list, faultLink{"headers", "headers", true})
 	}
 	for _, row := range f.Headers() {
 		if row.Fault != "" {
-			return append(list, faultLink{"header_" + strconv.Itoa(row.N) + "-fault", "headers"})
+			return append(list, faultLink{"header_" + strconv.Itoa(row.N), "headers", true})
 		}
 	}
 	return list

@@ -38,7 +38,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden || within(document.activeElement) || selected) event.preventDefault();
 });
 
-// The answer to a form stands above it: the keyboard goes on there.
+// The answer to a form stands above it: the keyboard continues there.
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.target.id === "answer") document.getElementById("answer").focus({ preventScroll: true });
 });
