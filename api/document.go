@@ -93,7 +93,7 @@ func bodyOf(data *huma.Schema) *huma.Schema {
 
 // shownOnly are read-only fields. A client may leave them in a webhook that it sends
 // back. id is one of them, since Kazoo's documents show it in requests.
-var shownOnly = []string{"id", "endpoint", "account_id", "state", "disable_reason", "disabled_by", "created_at", "changed_at", "health"}
+var shownOnly = []string{"id", "endpoint", "account_id", "state", "disable_reason", "disabled_by", "also_disabled_by", "also_disable_reason", "held_since", "held_reason", "created_at", "changed_at", "health"}
 
 // fields are the members of a body's data that the schema has and whose values it
 // allows.
@@ -102,6 +102,7 @@ type fields struct {
 	null     []string // known members that are null
 	warnings []string
 	whole    bool // the body could be parsed
+	echo     bool // it has what only answers show of a state: a webhook that is sent back
 }
 
 const bodyForm = `the body is {"data":{…}}`
@@ -138,6 +139,7 @@ func (d *document) read(body []byte, schema *huma.Schema, wrong faults) fields {
 		return in
 	}
 	in.whole = true
+	_, in.echo = data["state"]
 	for name, value := range data {
 		property := schema.Properties[name]
 		switch {

@@ -41,8 +41,11 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	set(&w.RateLimit, sent.RateLimit)
 	set(&w.Batch, sent.Batch)
 	set(&w.Enabled, sent.Enabled)
-	if w.Ask = sent.Enabled; slices.Contains(in.null, "enabled") {
+	switch w.Ask = sent.Enabled; {
+	case slices.Contains(in.null, "enabled"):
 		w.Ask = new(true)
+	case in.echo && w.Enabled == before.Enabled: // as it was shown: nobody asks for it
+		w.Ask = nil
 	}
 	set(&w.IncludeSubaccounts, sent.IncludeSubaccounts)
 	set(&w.IncludeInternalLegs, sent.IncludeInternalLegs)

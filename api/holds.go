@@ -33,9 +33,10 @@ type newHold struct {
 	Disabled int `json:"disabled" doc:"number of webhooks that it disabled"`
 }
 
-// released lists the holds that ended.
+// released is what the end of holds did.
 type released struct {
-	Enabled int `json:"enabled" doc:"number of webhooks that it enabled"`
+	Enabled       int `json:"enabled" doc:"number of webhooks that it enabled"`
+	StillDisabled int `json:"still_disabled" doc:"number of webhooks that stay disabled, since the account or walhook has disabled them, too"`
 }
 
 type (
@@ -65,9 +66,9 @@ func (s *subscriptions) registerHolds(routes huma.API) {
 	huma.Register(routes, forOperator(operation("list-holds", http.MethodGet, path, "List the holds of an account",
 		"For the operator. A webhook that the operator disabled has a hold on its host.")), handled(s, s.listHolds))
 	huma.Register(routes, forOperator(operation("release-account", http.MethodDelete, path, "End all holds of an account",
-		"For the operator. walhook sends what was held.")), handled(s, s.releaseAccount))
+		"For the operator. walhook sends what was held. What the account or walhook has disabled, too, stays disabled.")), handled(s, s.releaseAccount))
 	huma.Register(routes, forOperator(operation("release-host", http.MethodDelete, path+"/{host}", "End the hold on one host",
-		"For the operator. walhook sends what was held.")), handled(s, s.releaseHost))
+		"For the operator. walhook sends what was held. What the account or walhook has disabled, too, stays disabled.")), handled(s, s.releaseHost))
 }
 
 func (s *subscriptions) createHold(ctx context.Context, in *createHoldInput) (*answer[newHold], error) {
@@ -136,24 +137,24 @@ func (s *subscriptions) listHolds(ctx context.Context, in *listHoldsInput) (*pag
 const maxHost = 1024
 
 func (s *subscriptions) releaseAccount(ctx context.Context, in *AccountInput) (*answer[released], error) {
-	n, err := s.cfg.Admin.ReleaseAccount(ctx, in.AccountID)
+	did, err := s.cfg.Admin.ReleaseAccount(ctx, in.AccountID)
 	if err != nil {
 		return nil, err
 	}
-	s.auditHold(ctx, "account released", "", zap.Int("webhooks", n))
-	return answerOf(released{n}), nil
+	s.auditHold(ctx, "account released", "", zap.Int("webhooks", did.Enabled), zap.Int("still_disabled", did.Stay))
+	return answerOf(released{did.Enabled, did.Stay}), nil
 }
 
 func (s *subscriptions) releaseHost(ctx context.Context, in *hostInput) (*answer[released], error) {
 	if !isID(in.Host, maxHost) {
 		return nil, admin.ErrNoHold
 	}
-	n, err := s.cfg.Admin.ReleaseHost(ctx, in.AccountID, in.Host)
+	did, err := s.cfg.Admin.ReleaseHost(ctx, in.AccountID, in.Host)
 	if err != nil {
 		return nil, err
 	}
-	s.auditHold(ctx, "host released", address.NamedHost(in.Host), zap.Int("webhooks", n))
-	return answerOf(released{n}), nil
+	s.auditHold(ctx, "host released", address.NamedHost(in.Host), zap.Int("webhooks", did.Enabled), zap.Int("still_disabled", did.Stay))
+	return answerOf(released{did.Enabled, did.Stay}), nil
 }
 
 func shownHold(h *admin.Hold) hold {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -54,8 +55,8 @@ func TestOperatorsDisable_IsNotTheAccountsToUndo(t *testing.T) {
 	w.want(t, 409, token, "PUT", path, `{"data":{"name":"n","uri":"https://new.example/"}}`)
 	w.want(t, 409, token, "POST", path+"/"+other+"/test", "")
 	w.want(t, 409, adminToken, "PATCH", path+"/"+other, `{"data":{"enabled":true}}`)
-	if n, err := w.admin.ReleaseAccount(t.Context(), "7"); n != 1 || err != nil {
-		t.Errorf("released %d, %v", n, err)
+	if r, err := w.admin.ReleaseAccount(t.Context(), "7"); r.Enabled != 1 || err != nil {
+		t.Errorf("released %+v, %v", r, err)
 	}
 	w.webhook(t, token, "7", "")
 
@@ -112,6 +113,51 @@ func TestHolds_AreTheOperatorsByTheAPI(t *testing.T) {
 		t.Errorf("released %v", r)
 	}
 	w.webhook(t, token, "7", "")
+}
+
+// The end of a hold gives back what the account had disabled, and the API shows that before.
+// A webhook that is sent back as it was shown says nothing about it.
+func TestHolds_GiveBackWhatTheAccountDisabled(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	const holds, webhooks = "/v2/accounts/7/holds", "/v2/accounts/7/webhooks/"
+	before, during, edited := w.webhook(t, token, "7", ""), w.webhook(t, token, "7", ""), w.webhook(t, token, "7", "")
+	w.want(t, 200, token, "PATCH", webhooks+before, `{"data":{"enabled":false}}`)
+	back := func(by, id, name string) {
+		t.Helper()
+		whole := w.want(t, 200, by, "GET", webhooks+id, "").data(t)
+		whole["name"] = name
+		body, err := json.Marshal(map[string]any{"data": whole})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := w.want(t, 200, by, "POST", webhooks+id, string(body)); r.data(t)["name"] != name || r.body["warnings"] != nil {
+			t.Errorf("sent back: %s", r.text)
+		}
+	}
+	back(adminToken, before, "renamed by the operator")
+	if one := w.want(t, 200, token, "GET", webhooks+before, "").data(t); one["disabled_by"] != "account" {
+		t.Errorf("renamed by the operator it is %v", one)
+	}
+	if made := w.want(t, 201, adminToken, "PUT", holds, "").data(t); made["disabled"] != 3.0 {
+		t.Errorf("held %v", made)
+	}
+	w.want(t, 200, token, "PATCH", webhooks+during, `{"data":{"enabled":false}}`)
+	back(token, edited, "renamed by the account")
+	for _, id := range []string{before, during} {
+		if one := w.want(t, 200, token, "GET", webhooks+id, "").data(t); one["disabled_by"] != "operator" || one["also_disabled_by"] != "account" || one["also_disable_reason"] != "disabled by the account" {
+			t.Errorf("held it is %v", one)
+		}
+	}
+	w.want(t, 409, token, "PATCH", webhooks+during, `{"data":{"enabled":true}}`)
+	if r := w.want(t, 200, adminToken, "DELETE", holds, "").data(t); r["enabled"] != 1.0 || r["still_disabled"] != 2.0 {
+		t.Errorf("released %v", r)
+	}
+	for id, want := range map[string]any{before: "account", during: "account", edited: nil} {
+		if one := w.want(t, 200, token, "GET", webhooks+id, "").data(t); one["disabled_by"] != want || one["also_disabled_by"] != nil {
+			t.Errorf("released it is %v, want it disabled by %v", one, want)
+		}
+	}
 }
 
 // The token of an account above, and a moved webhook, lead nowhere else.

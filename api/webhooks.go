@@ -39,6 +39,8 @@ type webhook struct {
 	State               string          `json:"state" enum:"active,disabled,cleared,unusable"`
 	DisableReason       string          `json:"disable_reason,omitempty" doc:"why nothing is sent"`
 	DisabledBy          string          `json:"disabled_by,omitempty" enum:"account,operator,walhook" doc:"who disabled it; what an operator disabled, only an operator enables"`
+	AlsoDisabledBy      string          `json:"also_disabled_by,omitempty" enum:"account,walhook" doc:"who has it disabled, too: it stays so when the operator's disable or hold ends"`
+	AlsoDisableReason   string          `json:"also_disable_reason,omitempty"`
 	HeldSince           *time.Time      `json:"held_since,omitempty" doc:"the time since which walhook cannot send: in state unusable disable_reason says why, otherwise held_reason"`
 	HeldReason          string          `json:"held_reason,omitempty"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`
@@ -59,6 +61,7 @@ func shown(w *admin.Webhook) webhook {
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
 		Retries: w.Retries, RateLimit: finite(w.RateLimit), Batch: w.Batch, CustomData: w.CustomData,
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason, DisabledBy: w.DisabledBy,
+		AlsoDisabledBy: w.AlsoDisabledBy, AlsoDisableReason: w.AlsoDisableReason,
 		IncludeSubaccounts: w.IncludeSubaccounts, IncludeInternalLegs: w.IncludeInternalLegs,
 		InitialState: w.InitialState, Delivery: w.Delivery, CreatedAt: utc(w.CreatedAt), ChangedAt: utc(w.ChangedAt),
 	}

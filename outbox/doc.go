@@ -49,7 +49,8 @@
 // or the account disabled: who disabled it, and why, survives the time without a usable URL
 // and applies to the next one. A hold of an operator
 // covers a host or a whole account (holds.go): it disables what it covers, and also what the
-// account sets later.
+// account sets later. An operator's word lies over that of the account or walhook, which is
+// in force again when it ends (also_disabled_by).
 //
 // An endpoint that is not active is held: its events stay until retention ends. A
 // sender treats an active endpoint as unusable if it cannot read what is stored of it, such as

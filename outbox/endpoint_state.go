@@ -66,14 +66,43 @@ func stateOfURL(url string) (state EndpointState, reason string) {
 // commit sends its statements before it has an answer. A row has its state and reason;
 // who disabled it, disabled_by; and, where that is the operator or the account, their
 // reason in disabled_reason, which also waits for the next URL while the state is
-// cleared or unusable.
+// cleared or unusable. An operator's word lies over that of walhook or the account, which
+// also_disabled_by and also_disable_reason keep until it ends. They mean nothing where
+// disabled_by is not the operator: a process of an older release leaves them behind.
 const (
 	// DisabledBySQL is the step of $2, who disables an endpoint for the reason $3; both
-	// are '' for enabling it. Without a URL that can be used it keeps its state.
+	// are '' for enabling it, whoever has it disabled. Without a URL that can be used it
+	// keeps its state.
 	DisabledBySQL = `
+			also_disabled_by = CASE WHEN $2 <> 'operator' THEN '' WHEN disabled_by = 'operator' THEN also_disabled_by ELSE disabled_by END,
+			also_disable_reason = CASE WHEN $2 <> 'operator' THEN ''
+				WHEN disabled_by = 'operator' THEN also_disable_reason
+				WHEN disabled_by = 'walhook' THEN reason ELSE disabled_reason END,
 			disabled_by = $2, disabled_reason = $3,
 			reason = CASE WHEN state IN ('active', 'disabled') THEN $3 ELSE reason END,
 			state = CASE WHEN state NOT IN ('active', 'disabled') THEN state WHEN $2 = '' THEN 'active' ELSE 'disabled' END`
+
+	// releasedSQL is the step of the end of an operator's word: to active, or to what the
+	// account or walhook has disabled. walhook disables only what has a URL that can be used.
+	releasedSQL = `
+			disabled_by = CASE WHEN also_disabled_by = 'walhook' AND state <> 'disabled' THEN '' ELSE also_disabled_by END,
+			disabled_reason = CASE WHEN also_disabled_by = 'account' THEN also_disable_reason ELSE '' END,
+			reason = CASE WHEN state IN ('active', 'disabled') THEN also_disable_reason ELSE reason END,
+			state = CASE WHEN state NOT IN ('active', 'disabled') THEN state WHEN also_disabled_by = '' THEN 'active' ELSE 'disabled' END,
+			also_disabled_by = '', also_disable_reason = ''`
+
+	// AlsoByAccountSQL is the step of the account, for the reason $2, that disables what an
+	// operator has disabled: it stays so once the operator's word ends. What the account or
+	// walhook has disabled already stays as it is.
+	AlsoByAccountSQL = `
+			also_disabled_by = CASE WHEN also_disabled_by = '' THEN 'account' ELSE also_disabled_by END,
+			also_disable_reason = CASE WHEN also_disabled_by = '' THEN $2 ELSE also_disable_reason END`
+
+	// AlsoMovedSQL is the step of another URL under an operator's word: what walhook
+	// disabled was about the URL before.
+	AlsoMovedSQL = `
+			also_disabled_by = CASE WHEN also_disabled_by = 'walhook' THEN '' ELSE also_disabled_by END,
+			also_disable_reason = CASE WHEN also_disabled_by = 'walhook' THEN '' ELSE also_disable_reason END`
 
 	// failedSQL is the step of walhook, for the reason $3, of an endpoint that is active.
 	failedSQL = `state = 'disabled', disabled_by = 'walhook', reason = $3`
@@ -83,17 +112,19 @@ const (
 	urlStateSQL = `
 			state = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN 'disabled' ELSE excluded.state END,
 			disabled_by = CASE WHEN e.disabled_reason <> '' THEN e.disabled_by ELSE '' END,
-			reason = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END`
+			reason = CASE WHEN e.disabled_reason <> '' AND excluded.state = 'active' THEN e.disabled_reason ELSE excluded.reason END,
+			also_disabled_by = CASE WHEN e.also_disabled_by = 'walhook' THEN '' ELSE e.also_disabled_by END,
+			also_disable_reason = CASE WHEN e.also_disabled_by = 'walhook' THEN '' ELSE e.also_disable_reason END`
 
 	// clearedSQL is urlStateSQL for no URL, with the reason $1.
-	clearedSQL = `url = NULL, state = 'cleared', disabled_by = CASE WHEN disabled_reason <> '' THEN disabled_by ELSE '' END, reason = $1`
+	clearedSQL = `url = NULL, state = 'cleared', disabled_by = CASE WHEN disabled_reason <> '' THEN disabled_by ELSE '' END, reason = $1,` + AlsoMovedSQL
 
 	// DeletedSQL is the last step, of a webhook that is deleted; the reason follows.
-	DeletedSQL = `deleted_at = clock_timestamp(), url = NULL, header_names = '{}', header_values = '{}', state = 'cleared', disabled_by = '', disabled_reason = '', reason = `
+	DeletedSQL = `deleted_at = clock_timestamp(), url = NULL, header_names = '{}', header_values = '{}', state = 'cleared', disabled_by = '', disabled_reason = '', also_disabled_by = '', also_disable_reason = '', reason = `
 
 	// heldURLSQL is DisabledBySQL of a hold h, right after urlStateSQL in the same
 	// transaction, of an endpoint that is active.
-	heldURLSQL = `state = 'disabled', disabled_by = 'operator', reason = h.reason, disabled_reason = h.reason`
+	heldURLSQL = `state = 'disabled', disabled_by = 'operator', reason = h.reason, disabled_reason = h.reason, also_disabled_by = '', also_disable_reason = ''`
 )
 
 // disabledBySQL takes the step of DisabledBySQL for the endpoint $1.

@@ -81,6 +81,11 @@ const (
 		SELECT id, coalesce(url, ''), account, set_by FROM walhook.endpoint
 		WHERE (account = $1 OR set_by <> '' AND set_by = $1) AND deleted_at IS NULL AND disabled_by = 'operator'
 		ORDER BY account COLLATE "C", id FOR NO KEY UPDATE`
+
+	// It answers whether the endpoint is enabled.
+	releaseSQL = `
+		UPDATE walhook.endpoint SET ` + releasedSQL + `, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
+		WHERE id = $1 RETURNING disabled_by = ''`
 )
 
 // Querier is a pool or a transaction.
@@ -169,20 +174,28 @@ func FollowHoldsTx(ctx context.Context, tx pgx.Tx, account string) error {
 	return err
 }
 
-// ReleaseTx ends holds of an account and enables what they held: those of one
-// host and those that were made for an endpoint, or all of them. n is how many it
-// enabled. What another account's hold covers stays disabled.
-func ReleaseTx(ctx context.Context, tx pgx.Tx, account, host string, endpoint int64, all bool) (hosts []string, n int, err error) {
+// Released is what the end of holds did.
+type Released struct {
+	Hosts   []string // of the holds that ended; "" is the whole account
+	Enabled int      // endpoints that are enabled, or will be with their next URL
+	Stay    int      // endpoints that stay disabled, as the account or walhook had it
+}
+
+// ReleaseTx ends holds of an account, and the operator's word on what they disabled: those
+// of one host and those that were made for an endpoint, or all of them. What the account or
+// walhook has disabled too stays so, but for the endpoint itself, which the operator names.
+// What another account's hold covers stays disabled by the operator.
+func ReleaseTx(ctx context.Context, tx pgx.Tx, account, host string, endpoint int64, all bool) (r Released, err error) {
 	if _, err = tx.Exec(ctx, lockAccountsSQL, accountsLock); err != nil {
-		return nil, 0, err
+		return r, err
 	}
 	if all {
-		hosts, err = collect[string](tx.Query(ctx, dropHoldsSQL, account))
+		r.Hosts, err = collect[string](tx.Query(ctx, dropHoldsSQL, account))
 	} else {
-		hosts, err = collect[string](tx.Query(ctx, dropHoldSQL, account, host, endpoint))
+		r.Hosts, err = collect[string](tx.Query(ctx, dropHoldSQL, account, host, endpoint))
 	}
 	if err != nil {
-		return nil, 0, err
+		return r, err
 	}
 	type disabled struct {
 		id                  int64
@@ -190,7 +203,7 @@ func ReleaseTx(ctx context.Context, tx pgx.Tx, account, host string, endpoint in
 	}
 	rows, err := tx.Query(ctx, operatorsSQL, account)
 	if err != nil {
-		return nil, 0, err
+		return r, err
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d disabled, err error) {
 		return d, row.Scan(&d.id, &d.url, &d.account, &d.setBy)
@@ -199,7 +212,7 @@ func ReleaseTx(ctx context.Context, tx pgx.Tx, account, host string, endpoint in
 		if err != nil {
 			break
 		}
-		if !all && d.id != endpoint && !slices.Contains(hosts, address.HostOf(d.url)) {
+		if !all && d.id != endpoint && !slices.Contains(r.Hosts, address.HostOf(d.url)) {
 			continue
 		}
 		if err = CheckHeld(ctx, tx, d.url, d.account, d.setBy); err != nil {
@@ -208,12 +221,30 @@ func ReleaseTx(ctx context.Context, tx pgx.Tx, account, host string, endpoint in
 			}
 			continue
 		}
-		if err = ResetLaneTx(ctx, tx, d.id); err == nil {
-			_, err = tx.Exec(ctx, disabledBySQL, d.id, "", "")
-		}
-		n++
+		err = r.releaseTx(ctx, tx, d.id, d.id == endpoint)
 	}
-	return hosts, n, err
+	return r, err
+}
+
+// releaseTx ends the operator's word on one endpoint, or enables it, whoever else has it
+// disabled.
+func (r *Released) releaseTx(ctx context.Context, tx pgx.Tx, id int64, enable bool) error {
+	enabled := true
+	var err error
+	if enable {
+		_, err = tx.Exec(ctx, disabledBySQL, id, "", "")
+	} else {
+		err = tx.QueryRow(ctx, releaseSQL, id).Scan(&enabled)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !enabled:
+		r.Stay++
+		return nil
+	}
+	r.Enabled++
+	return ResetLaneTx(ctx, tx, id)
 }
 
 // A sender that runs resets its lane when it learns of the change; this is

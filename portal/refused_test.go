@@ -69,6 +69,14 @@ func TestWebhook_OfAnOperatorsHoldOffersNothingThatIsRefused(t *testing.T) {
 	path = "a/7/webhooks/" + own.ID
 	b.submit(t, path+"/disable", nil).want(t, http.StatusSeeOther)
 	b.get(t, path).want(t, http.StatusOK, path+"/enable\"", path+"/test\"").lacks(t, "The operator of this service disabled it")
+	if err := w.admin.HoldAccount(t.Context(), "7", "unpaid"); err != nil {
+		t.Fatal(err)
+	}
+	b.get(t, path).want(t, http.StatusOK, "Unpaid.", "The account has disabled it, too.")
+	if _, err := w.admin.ReleaseAccount(t.Context(), "7"); err != nil {
+		t.Fatal(err)
+	}
+	b.get(t, path).want(t, http.StatusOK, path+"/enable\"").lacks(t, "The account has disabled it, too.")
 	b.submit(t, path+"/enable", nil).want(t, http.StatusSeeOther)
 }
 

@@ -35,6 +35,8 @@ type webhook struct {
 	State               string          `json:"state"`
 	DisableReason       string          `json:"disable_reason"`
 	DisabledBy          string          `json:"disabled_by"`
+	AlsoDisabledBy      string          `json:"also_disabled_by"`
+	AlsoDisableReason   string          `json:"also_disable_reason"`
 	HeldSince           *time.Time      `json:"held_since"`
 	HeldReason          string          `json:"held_reason"`
 	IncludeSubaccounts  bool            `json:"include_subaccounts"`

@@ -102,23 +102,24 @@ walhook first sends what was held, in order; breaker and retries start fresh. A
 running sender notices within seconds.
 
 With --host it ends the hold on one host, with --all every hold of the account;
-'walhook endpoints holds' lists them.`,
+'walhook endpoints holds' lists them. What the account or walhook has disabled,
+too, stays disabled then.`,
 		Example: `  walhook endpoints enable 7 --outbox postgres://walhook@db/walhook
   walhook endpoints enable 7 --host hooks.example.com`,
 		Args:    cobra.ExactArgs(1),
 		PreRunE: exclusive("host", "webhook", "all"),
 		RunE: withOutbox(func(ctx context.Context, a *admin.Admin, out io.Writer, args []string) error {
 			if all {
-				n, err := a.ReleaseAccount(ctx, args[0])
+				r, err := a.ReleaseAccount(ctx, args[0])
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held; webhooks enabled: %d", args[0], n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s is no longer held; %s", args[0], releasedText(r))))
 				}
 				return err
 			}
 			if host != "" {
-				n, err := a.ReleaseHost(ctx, args[0], host)
+				r, err := a.ReleaseHost(ctx, args[0], host)
 				if err == nil {
-					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held; webhooks enabled: %d", args[0], address.NamedHost(host), n)))
+					_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s: %s is no longer held; %s", args[0], address.NamedHost(host), releasedText(r))))
 				}
 				return err
 			}
@@ -142,6 +143,15 @@ With --host it ends the hold on one host, with --all every hold of the account;
 	cmd.Flags().BoolVar(&all, "all", false, "end every hold on the account")
 	cmd.Flags().StringVar(&host, "host", "", "end the hold on this `host`")
 	return cmd
+}
+
+// releasedText says what the end of holds did.
+func releasedText(r outbox.Released) string {
+	text := fmt.Sprintf("webhooks enabled: %d", r.Enabled)
+	if r.Stay > 0 {
+		text += fmt.Sprintf("; still disabled, by the account or by walhook: %d", r.Stay)
+	}
+	return text
 }
 
 func newEndpointsDisableCommand() *cobra.Command {

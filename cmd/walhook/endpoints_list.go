@@ -44,10 +44,13 @@ func endpointDetail(e *admin.EndpointInfo, now time.Time) string {
 	switch {
 	case e.DisabledBy == outbox.ByOperator && e.State != outbox.EndpointDisabled:
 		add("%s, and held by an operator", e.Reason)
-	case e.DisabledBy != "" && !strings.HasPrefix(e.Reason, "disabled by"):
-		add("%s (disabled by %s)", e.Reason, e.DisabledBy)
+	case e.DisabledBy != "":
+		add("%s", disabledText(e.DisabledBy, e.Reason))
 	case e.Reason != "":
 		add("%s", e.Reason)
+	}
+	if e.AlsoDisabledBy != "" {
+		add("after that still %s", disabledText(e.AlsoDisabledBy, e.AlsoDisableReason))
 	}
 	if since := e.HeldSince; !since.IsZero() {
 		add("held since %s", clock(since))
@@ -81,6 +84,14 @@ func endpointDetail(e *admin.EndpointInfo, now time.Time) string {
 	return strings.Join(parts, "; ")
 }
 
+// disabledText says why an endpoint is disabled, and by whom.
+func disabledText(by, reason string) string {
+	if strings.HasPrefix(reason, "disabled by") {
+		return reason
+	}
+	return fmt.Sprintf("%s (disabled by %s)", reason, by)
+}
+
 func countText(n int) string {
 	if n >= admin.CountLimit {
 		return fmt.Sprintf("%d or more", n)
@@ -90,16 +101,20 @@ func countText(n int) string {
 
 // endpointJSON is one line of endpoints --json.
 type endpointJSON struct {
-	Endpoint   int64     `json:"endpoint"` // the number in log lines and for replay
-	Account    string    `json:"account"`
-	Webhook    string    `json:"webhook"`
-	URL        string    `json:"url"`
-	State      string    `json:"state"`
-	Reason     string    `json:"reason"`
-	DisabledBy string    `json:"disabled_by,omitempty"`
-	Ordering   string    `json:"ordering"`
-	EndedAt    time.Time `json:"ended_at,omitzero"`
-	ChangedAt  time.Time `json:"changed_at"`
+	Endpoint   int64  `json:"endpoint"` // the number in log lines and for replay
+	Account    string `json:"account"`
+	Webhook    string `json:"webhook"`
+	URL        string `json:"url"`
+	State      string `json:"state"`
+	Reason     string `json:"reason"`
+	DisabledBy string `json:"disabled_by,omitempty"`
+	// Who has it disabled once the operator's word ends, and why.
+	AlsoDisabledBy    string `json:"also_disabled_by,omitempty"`
+	AlsoDisableReason string `json:"also_disable_reason,omitempty"`
+
+	Ordering  string    `json:"ordering"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	ChangedAt time.Time `json:"changed_at"`
 
 	Lane         string    `json:"lane"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
@@ -129,7 +144,7 @@ func endpointLine(e *admin.EndpointInfo, now time.Time) endpointJSON {
 	}
 	return endpointJSON{
 		Endpoint: e.ID, Account: e.Account, Webhook: e.Webhook, URL: e.URL, State: string(e.State), Reason: e.Reason,
-		DisabledBy: e.DisabledBy, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
+		DisabledBy: e.DisabledBy, AlsoDisabledBy: e.AlsoDisabledBy, AlsoDisableReason: e.AlsoDisableReason, Ordering: string(e.Ordering), EndedAt: e.EndedAt, ChangedAt: e.ChangedAt,
 		Lane: string(e.LaneStatus(now)), FailingSince: e.Lane.FailingSince, Stage: e.Lane.Stage, LastReason: e.Lane.LastReason, HeldSince: since, HeldReason: reason,
 		OpenUntil: inForce(e, e.Lane.OpenUntil, now), PausedUntil: inForce(e, e.Lane.PausedUntil, now), Retries: e.Retries, DeadLetters: e.Dead,
 	}

@@ -27,6 +27,8 @@ func TestEndpoints_ShowTheStateOfDelivery(t *testing.T) {
 		{"given up", admin.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointDisabled, DisabledBy: "walhook", Reason: "gone", Lane: outbox.LaneState{Behind: true, FailingSince: now}},
 			"held", "gone (disabled by walhook)"},
 		{"cleared and held", admin.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointCleared, DisabledBy: "operator", Reason: "no URL"}, "held", "no URL, and held by an operator"},
+		{"held over a 410", admin.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointDisabled, DisabledBy: "operator", Reason: "abuse", AlsoDisabledBy: "walhook", AlsoDisableReason: "gone"},
+			"held", "abuse (disabled by operator); after that still gone (disabled by walhook)"},
 		{"strict", admin.EndpointInfo{Ordering: outbox.OrderingStrict, State: outbox.EndpointActive}, "live", "ordering strict"},
 		{"gone", admin.EndpointInfo{Ordering: outbox.OrderingRecord, State: outbox.EndpointActive, EndedAt: now}, "live", "the account was deleted"},
 	} {

@@ -21,13 +21,17 @@ type EndpointInfo struct {
 	Webhook    string // its id in the API; [outbox.AccountWebhook] for the account's own URL
 	URL        string // user information and query left out; "" for none
 	State      outbox.EndpointState
-	Reason     string          // why it is not active
-	DisabledBy string          // walhook or operator; an operator's word also holds for the next URL
-	Ordering   outbox.Ordering // which of its events wait for each other
-	EndedAt    time.Time       // when the account was deleted; zero for not
-	ChangedAt  time.Time
-	Revision   int64
-	HeldSince  time.Time // when what is stored of it was found to be of no use; zero for not
+	Reason     string // why it is not active
+	DisabledBy string // walhook or operator; an operator's word also holds for the next URL
+	// AlsoDisabledBy is who has it disabled once an operator's word ends: walhook or
+	// account; "" for nobody. AlsoDisableReason says why.
+	AlsoDisabledBy, AlsoDisableReason string
+
+	Ordering  outbox.Ordering // which of its events wait for each other
+	EndedAt   time.Time       // when the account was deleted; zero for not
+	ChangedAt time.Time
+	Revision  int64
+	HeldSince time.Time // when what is stored of it was found to be of no use; zero for not
 
 	// What follows is set by ListEndpoints only.
 
@@ -50,7 +54,10 @@ func (e *EndpointInfo) LaneStatus(now time.Time) outbox.LaneStatus {
 const CountLimit = 10_000
 
 const (
-	infoColumns = `id, account, webhook, coalesce(url, ''), state, reason, disabled_by, ordering, ended_at, ` + shownChangedSQL + `, revision`
+	// What a process of an older release left there means nothing.
+	alsoColumns = `CASE WHEN disabled_by = 'operator' THEN also_disabled_by ELSE '' END, CASE WHEN disabled_by = 'operator' THEN also_disable_reason ELSE '' END`
+
+	infoColumns = `id, account, webhook, coalesce(url, ''), state, reason, disabled_by, ` + alsoColumns + `, ordering, ended_at, ` + shownChangedSQL + `, revision`
 
 	listEndpointsSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE deleted_at IS NULL OR webhook LIKE 'ended-%' ORDER BY id`
 
@@ -157,7 +164,7 @@ func (a *Admin) countRows(ctx context.Context, table string) (map[int64]int, err
 
 func scanEndpointInfo(row pgx.CollectableRow) (e EndpointInfo, err error) {
 	var ended *time.Time
-	err = row.Scan(&e.ID, &e.Account, &e.Webhook, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.Ordering, &ended, &e.ChangedAt, &e.Revision)
+	err = row.Scan(&e.ID, &e.Account, &e.Webhook, &e.URL, &e.State, &e.Reason, &e.DisabledBy, &e.AlsoDisabledBy, &e.AlsoDisableReason, &e.Ordering, &ended, &e.ChangedAt, &e.Revision)
 	e.URL, e.EndedAt = address.Redact(e.URL), *cmp.Or(ended, new(time.Time))
 	return e, err
 }

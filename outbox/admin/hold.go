@@ -97,43 +97,50 @@ func (a *Admin) HoldOnce(ctx context.Context, account, host, reason string, once
 	return n, nil
 }
 
-// ReleaseAccount ends all holds on an account and enables what an operator
-// disabled. It answers how many webhooks that were.
-func (a *Admin) ReleaseAccount(ctx context.Context, account string) (n int, err error) {
+// ReleaseAccount ends all holds on an account and enables what an operator disabled. What
+// the account or walhook has disabled too stays so.
+func (a *Admin) ReleaseAccount(ctx context.Context, account string) (r outbox.Released, err error) {
 	act := &Act{Action: actReleased, Account: account}
 	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
-		_, n, err = outbox.ReleaseTx(ctx, tx, account, "", 0, true)
-		act.Detail = holdDetail("", "enabled", n)
+		r, err = outbox.ReleaseTx(ctx, tx, account, "", 0, true)
+		act.Detail = releaseDetail("", r)
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("release account %s: %w", account, err)
+		return outbox.Released{}, fmt.Errorf("release account %s: %w", account, err)
 	}
 	a.store.NotifyEndpoints()
-	return n, nil
+	return r, nil
 }
 
-// ReleaseHost ends the hold on one host of an account and enables what it held.
-// [ErrNoHold] when there is none.
-func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (n int, err error) {
+// ReleaseHost ends the hold on one host of an account and enables what it held, as
+// [Admin.ReleaseAccount] does. [ErrNoHold] when there is none.
+func (a *Admin) ReleaseHost(ctx context.Context, account, host string) (r outbox.Released, err error) {
 	if host = address.NamedHost(host); host == "" { // which stands for the whole account
-		return 0, fmt.Errorf("release a host of account %s: %w", account, ErrNoHold)
+		return r, fmt.Errorf("release a host of account %s: %w", account, ErrNoHold)
 	}
 	act := &Act{Action: actHostReleased, Account: account}
-	err = a.change(ctx, act, func(tx pgx.Tx) error {
-		hosts, enabled, err := outbox.ReleaseTx(ctx, tx, account, host, 0, false)
-		if err == nil && len(hosts) == 0 {
+	err = a.change(ctx, act, func(tx pgx.Tx) (err error) {
+		r, err = outbox.ReleaseTx(ctx, tx, account, host, 0, false)
+		if err == nil && len(r.Hosts) == 0 {
 			return ErrNoHold
 		}
-		n = enabled
-		act.Detail = holdDetail(host, "enabled", n)
+		act.Detail = releaseDetail(host, r)
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("release host %s of account %s: %w", host, account, err)
+		return outbox.Released{}, fmt.Errorf("release host %s of account %s: %w", host, account, err)
 	}
 	a.store.NotifyEndpoints()
-	return n, nil
+	return r, nil
+}
+
+func releaseDetail(host string, r outbox.Released) string {
+	detail := holdDetail(host, "enabled", r.Enabled)
+	if r.Stay > 0 {
+		detail += fmt.Sprintf("; webhooks that stay disabled: %d", r.Stay)
+	}
+	return detail
 }
 
 // holdDetail says in the audit which host is meant, and how many webhooks were enabled or

@@ -289,8 +289,8 @@ func TestHold_AParentAccountCannotBypassItThroughASubaccount(t *testing.T) {
 	}
 	f.wantActive(t, "9 https://evil.example/own")
 	f.wantHeld(t, mine("9", "https://any.example/"))
-	if n, err := f.admin.ReleaseAccount(t.Context(), "7"); n != 4 || err != nil {
-		t.Errorf("released %d, %v", n, err)
+	if r, err := f.admin.ReleaseAccount(t.Context(), "7"); r.Enabled != 4 || err != nil {
+		t.Errorf("released %+v, %v", r, err)
 	}
 }
 
@@ -372,8 +372,8 @@ func TestHold_ASnapshotAppliesIt(t *testing.T) {
 	}
 	f.snapshot(t, 0x9000, load(t, map[string]string{"7": "http://u:p@HELD.example./x", "8": "https://held.example/", "9": "https://new.example/"}))
 	f.wantActive(t, "8 https://held.example/")
-	if n, err := f.admin.ReleaseHost(t.Context(), "7", "HELD.example."); n != 1 || err != nil {
-		t.Errorf("released %d, %v", n, err)
+	if r, err := f.admin.ReleaseHost(t.Context(), "7", "HELD.example."); r.Enabled != 1 || err != nil {
+		t.Errorf("released %+v, %v", r, err)
 	}
 	if _, err := f.admin.ReleaseHost(t.Context(), "7", "held.example"); !errors.Is(err, ErrNoHold) {
 		t.Errorf("released again: %v", err)

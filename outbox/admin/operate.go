@@ -118,8 +118,9 @@ func (a *Admin) enableEndpoint(ctx context.Context, account, webhook string, act
 	})
 }
 
-// enableTx is an operator's word that an endpoint is sent to, and with it every
-// other one of the account for the same host that an operator disabled.
+// enableTx is an operator's word that an endpoint is sent to, whoever disabled it. It takes
+// back an operator's word on every other one of the account for the same host, too; what the
+// account or walhook has disabled of those stays so.
 func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, error) {
 	var url, setBy string
 	if err := tx.QueryRow(ctx, endpointURLSQL, e.ID).Scan(&url, &setBy); err != nil {
@@ -127,12 +128,12 @@ func enableTx(ctx context.Context, tx pgx.Tx, e EndpointInfo) (EndpointInfo, err
 	}
 	released := e.DisabledBy == outbox.ByOperator
 	if released {
-		if _, _, err := outbox.ReleaseTx(ctx, tx, e.Account, address.HostOf(url), e.ID, false); err != nil {
+		if _, err := outbox.ReleaseTx(ctx, tx, e.Account, address.HostOf(url), e.ID, false); err != nil {
 			return e, err
 		}
 	}
 	if released && setBy != "" { // only what was made for this one
-		if _, _, err := outbox.ReleaseTx(ctx, tx, setBy, "", e.ID, false); err != nil {
+		if _, err := outbox.ReleaseTx(ctx, tx, setBy, "", e.ID, false); err != nil {
 			return e, err
 		}
 	}

@@ -94,8 +94,12 @@ type Webhook struct {
 	State         outbox.EndpointState
 	DisableReason string // why nothing is sent to it; "" while it is active
 	DisabledBy    string // walhook, operator or account; "" for nobody
-	setBy         string // the account above whose token set the URL
-	strict        bool   // what is not sealed for the webhook is refused
+	// AlsoDisabledBy is who has it disabled once an operator's word ends: walhook or
+	// account; "" for nobody. AlsoDisableReason says why.
+	AlsoDisabledBy, AlsoDisableReason string
+
+	setBy  string // the account above whose token set the URL
+	strict bool   // what is not sealed for the webhook is refused
 	// HeldSince is since when nothing can be sent, because of what is stored of it
 	// or, with HeldReason, by a fault of walhook's own side; zero for neither.
 	HeldSince  time.Time
@@ -113,7 +117,7 @@ var ErrNoWebhook = errors.New("webhook not found")
 var ErrUnreadable = errors.New("the webhook's stored data cannot be read: the operator finds out where with 'walhook doctor'")
 
 const (
-	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by,
+	webhookColumns = `id, revision, account, webhook, name, coalesce(url, ''), state, reason, disabled_by, ` + alsoColumns + `,
 		http_verb, hook, object_type, object_action, schemas, types, target, target_id, format, retries, rate_limit, batch,
 		custom_data::text, header_names, header_values, include_subaccounts, include_internal_legs, delivery,
 		extract(epoch FROM daily_at)::float8, daily_zone, created_at, ` + shownChangedSQL + `, set_by, deleted_at IS NOT NULL, initial_state, subject_prefix, ` + seal.StrictSQL + `, ` + seal.StrictURLSQL
@@ -235,7 +239,7 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 	var dailyAt float64
 	var strictURL bool
 	var names, values []string
-	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy,
+	err = row.Scan(&w.Endpoint, &w.Revision, &w.Account, &w.ID, &w.Name, &w.URL, &w.State, &w.DisableReason, &w.DisabledBy, &w.AlsoDisabledBy, &w.AlsoDisableReason,
 		&w.HTTPVerb, &w.Hook, &w.ObjectType, &w.ObjectAction, &w.Schemas, &w.Types, &w.Target, &w.TargetID, &w.Format, &w.Retries, &w.RateLimit, &w.Batch,
 		&custom, &names, &values, &w.IncludeSubaccounts, &w.IncludeInternalLegs, &w.Delivery,
 		&dailyAt, &w.DailyZone, &w.CreatedAt, &w.ChangedAt, &w.setBy, &w.Deleted, &w.InitialState, &w.SubjectPrefix, &w.strict, &strictURL)

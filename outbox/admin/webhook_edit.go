@@ -54,6 +54,10 @@ const (
 	// After that, and of the same revision.
 	webhookDisabledBySQL = `UPDATE walhook.endpoint SET ` + outbox.DisabledBySQL + ` WHERE id = $1`
 
+	// After it, of what an operator has disabled.
+	webhookAlsoByAccountSQL = `UPDATE walhook.endpoint SET ` + outbox.AlsoByAccountSQL + ` WHERE id = $1`
+	webhookAlsoMovedSQL     = `UPDATE walhook.endpoint SET ` + outbox.AlsoMovedSQL + ` WHERE id = $1`
+
 	// No event is for it any more, whichever id a running append gives it.
 	deleteWebhookSQL = `
 		UPDATE walhook.endpoint SET ` + outbox.DeletedSQL + `$2, feed_from = $3,
@@ -192,6 +196,11 @@ func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, 
 				return err
 			}
 		}
+		if byOperators {
+			if err := editHeldTx(ctx, tx, &before, &w, !by.isOperator() && ask != nil && !*ask); err != nil {
+				return err
+			}
+		}
 		if by.isOperator() && ask != nil {
 			notify = !*ask && before.State == outbox.EndpointActive
 			if err := askTx(ctx, tx, account, id, *ask); err != nil {
@@ -210,6 +219,21 @@ func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, 
 		return Webhook{}, fmt.Errorf("edit webhook %s of account %s: %w", id, account, err)
 	}
 	return w, nil
+}
+
+// editHeldTx keeps what an edit means for a webhook once an operator's word on it ends: the
+// account wants it disabled, or it has another URL than the one that walhook disabled.
+func editHeldTx(ctx context.Context, tx pgx.Tx, before, after *Webhook, disable bool) error {
+	if after.URL != before.URL {
+		if _, err := tx.Exec(ctx, webhookAlsoMovedSQL, after.Endpoint); err != nil {
+			return err
+		}
+	}
+	if !disable {
+		return nil
+	}
+	_, err := tx.Exec(ctx, webhookAlsoByAccountSQL, after.Endpoint, reasonAccount)
+	return err
 }
 
 // reasonOperator is what people read where an operator gave no reason.
