@@ -2,6 +2,7 @@ package sender
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -65,7 +66,10 @@ func newBatchReceiver(t *testing.T, answer func(r *batchRequest, n int) int) *ba
 			return
 		}
 		records := map[string]bool{}
-		for _, e := range elements {
+		for i, e := range elements {
+			if want := fmt.Sprint("evt_", e.N); got.events[i] != want { // appendBatchSQL
+				t.Errorf("element %d is event %s, and webhook-event-ids says %s", i, want, got.events[i])
+			}
 			records[e.Record] = true
 		}
 		r.mu.Lock()
@@ -260,6 +264,12 @@ func TestBatch_OnPostgresOnePoisonousEventOfHundredIsLeftAlone(t *testing.T) {
 			store, conn := openBatches(t, r, 100)
 			execute(t, conn, appendBatchSQL, 1, 100, 100)
 			stop := startReal(t, store, 20*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond)
+			// Or it does not end: each request that has the event is an attempt of it.
+			eventually(t, conn, 1, `SELECT (EXISTS (SELECT FROM walhook.dead_letter) OR count(*) > 30)::int FROM walhook.attempt WHERE event_id = 37`)
+			if n := len(r.seen()); n > 30 {
+				stop()
+				t.Fatalf("%d requests for 100 events of which one is refused, want few: the event was not left alone", n)
+			}
 			eventually(t, conn, 1, `SELECT count(*) FROM walhook.dead_letter`)
 			eventually(t, conn, 99, deliveredSQL)
 			eventually(t, conn, 0, `SELECT count(*) FROM walhook.retry`)
