@@ -72,6 +72,33 @@ func (w *operatorWorld) awaitReason(t *testing.T, outcome, reason string, n int)
 	})
 }
 
+// afresh ends the breaker of a feed, so that the next attempt is soon.
+func (w *operatorWorld) afresh(t *testing.T, name string) {
+	t.Helper()
+	w.feeds(t, "disable", name, "--reason", "the test")
+	w.feeds(t, "enable", name)
+}
+
+// awaitDetail waits until an attempt failed for a reason with a detail.
+func (w *operatorWorld) awaitDetail(t *testing.T, reason, detail string) {
+	t.Helper()
+	conn := w.db.Connect(t)
+	var seen string
+	defer func() {
+		if t.Failed() {
+			t.Logf("the attempts: %s", seen)
+		}
+	}()
+	eventually(t, patience, func() bool {
+		var found bool
+		if err := conn.QueryRow(t.Context(), `SELECT coalesce(bool_or(reason = $1 AND strpos(detail, $2) > 0), false),
+			coalesce(string_agg(DISTINCT outcome || ' ' || reason || ' ' || detail, '; '), '') FROM walhook.attempt`, reason, detail).Scan(&found, &seen); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	})
+}
+
 // Each trouble has its reason, in the attempts and in 'feeds show', and when it is over
 // what waited is delivered.
 func TestNATSFeed_NamesEachTrouble(t *testing.T) {
@@ -147,5 +174,30 @@ func TestNATSFeed_NamesEachTrouble(t *testing.T) {
 	w.awaitReason(t, "dead", "nats_too_large", 1)
 	if dead := w.feed(t, "stream")["dead_letters"]; dead != 1.0 {
 		t.Errorf("%v dead letters, want 1", dead)
+	}
+}
+
+// What the server denies for one account, or what of one subject is full, holds up nothing of
+// others: the feed's breaker stays closed.
+func TestNATSFeed_ADeniedAccountStopsNoOther(t *testing.T) {
+	t.Parallel()
+	c := newNATSCluster(t, 1, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "operator", Password: "operator"}, {Username: "walhook", Password: "right",
+			Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"walhook.7.>"}}}}}
+	})
+	js := c.client(t, nats.UserInfo("operator", "operator"))
+	c.stream(t, js, jetstream.StreamConfig{MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true})
+	file := filepath.Join(t.TempDir(), "login")
+	writeFile(t, file, "walhook:right")
+	w := newOperatorWorld(t, "--nats-credentials", file, "--retry-schedule", "1h")
+	w.feeds(t, "add", "stream", "--url", c.url())
+	w.db.Exec(t, `INSERT INTO dids (id, user_id, number) SELECT n, 7, '1' FROM generate_series(1, 50) n`)
+	w.awaitReason(t, "retry", "nats_permission", 50)
+	w.db.Exec(t, `INSERT INTO dids (id, user_id, number) SELECT n, 8, '1' FROM generate_series(101, 150) n`)
+	w.awaitReason(t, "retry", "nats_subject_full", 49)
+	w.db.Exec(t, `INSERT INTO dids (id, user_id, number) VALUES (200, 9, '1')`)
+	awaitMessages(t, js, "WALHOOK", 2)
+	if n := scrape(t, w.address).sum("walhook_breaker_transitions_total", "to", "open"); n != 0 {
+		t.Errorf("the breaker opened %v times", n)
 	}
 }

@@ -98,6 +98,22 @@ func TestNATSDoctor_PartsFeedsThatShareAStream(t *testing.T) {
 	}
 }
 
+// Two clusters may have streams of one name.
+func TestNATSDoctor_TellsStreamsOfOneNameApart(t *testing.T) {
+	t.Parallel()
+	var feeds []NATSFeed
+	for _, name := range []string{"here", "there"} {
+		js, url := newJetStream(t)
+		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "WALHOOK", Subjects: []string{"walhook.>"}, MaxAge: time.Hour, Duplicates: 10 * time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		feeds = append(feeds, NATSFeed{Name: name, URL: url, Prefix: "walhook"})
+	}
+	if found := ExamineFeeds(t.Context(), Config{Version: "test"}, feeds)[0]; found.Bad() {
+		t.Errorf("doctor says %+v", found)
+	}
+}
+
 // carryOut does what a step of doctor says.
 func carryOut(t *testing.T, step doctor.Step, feeds []NATSFeed, stream func(string, []string)) {
 	t.Helper()

@@ -59,6 +59,8 @@ func classifyNATS(err error) failure {
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return failNATSTooLarge
+	case errors.Is(err, errNATSInbox): // which is a permission, too
+		return failNATSInbox
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return failNATSPermission
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):

@@ -90,7 +90,7 @@ func TestNATSFailure_HasItsName(t *testing.T) {
 		failNATSTimeout:     {nats.ErrTimeout, jetstream.ErrAsyncPublishTimeout},
 		failNATSRefused:     {nats.ErrAuthorization, nats.ErrAuthRevoked, nats.ErrAuthExpired, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported},
 		failNATSTLS:         {&tls.CertificateVerificationError{Err: errors.New("x")}, nats.ErrSecureConnRequired, fmt.Errorf("read: %w", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}), errNATSTLS},
-		failNATSInbox:       {fmt.Errorf("%w (x)", errNATSInbox)},
+		failNATSInbox:       {fmt.Errorf("%w (%w)", errNATSInbox, nats.ErrPermissionViolation)},
 		failNATSCredentials: {fmt.Errorf("connect: %w", errCredentials)},
 		failNATSSubjectFull: {&jetstream.APIError{ErrorCode: 10077, Description: "maximum messages per subject exceeded"}},
 		failNATSDown:        {nats.ErrDisconnected, nats.ErrNoServers, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection, errNATSConnecting, errNATSLeft, errNATSRotated},
