@@ -15,20 +15,6 @@ import (
 var errUndelivered = errors.New("some of its events are neither delivered nor dead letters")
 
 const (
-	// Who may have something undelivered before an event id, and after which
-	// cursor. Each endpoint is looked up by index; an EXISTS may be planned as a
-	// scan of the event log. A shard's tail does not move while nobody owns it.
-	undeliveredSQL = `
-		SELECT p.id, p.account, coalesce(p.feed_from, 0), coalesce(p.expire_before, 0), coalesce(l.cursor, s.tail)
-		FROM walhook.endpoint p
-		JOIN walhook.shard s ON s.id = p.id % $3
-		LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.behind
-		WHERE s.id = ANY ($2) AND p.delivery <> 'pull' AND (
-			coalesce(l.cursor, $1) < $1::bigint - 1
-			OR (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id AND e.id > coalesce(l.cursor, s.tail) AND e.id < $1 LIMIT 1) IS NOT NULL
-			OR (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id AND r.event_id < $1 LIMIT 1) IS NOT NULL)
-		ORDER BY p.id`
-
 	expireBeforeSQL = `
 		UPDATE walhook.endpoint SET expire_before = $2, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE id = $1 AND coalesce(expire_before, 0) < $2`
@@ -40,6 +26,20 @@ const (
 	passLanesSQL = `UPDATE walhook.lane SET cursor = $2 WHERE behind AND cursor < $2 AND endpoint % $3 = $1`
 	passShardSQL = `UPDATE walhook.shard SET tail = $2 WHERE id = $1 AND tail < $2`
 )
+
+// Who may have something undelivered before an event id, and after which
+// cursor. Each endpoint is looked up by index; an EXISTS may be planned as a
+// scan of the event log. A shard's tail does not move while nobody owns it.
+var undeliveredSQL = `
+		SELECT p.id, p.account, coalesce(p.feed_from, 0), coalesce(p.expire_before, 0), coalesce(l.cursor, s.tail)
+		FROM walhook.endpoint p
+		JOIN walhook.shard s ON s.id = p.id % $3
+		LEFT JOIN walhook.lane l ON l.endpoint = p.id AND l.behind
+		WHERE s.id = ANY ($2) AND p.delivery <> 'pull' AND (
+			coalesce(l.cursor, $1) < $1::bigint - 1
+			OR (SELECT 1 FROM walhook.event e WHERE ` + OfEndpointSQL("p.id", "coalesce(l.cursor, s.tail)", "$1::bigint - 1") + ` ORDER BY e.endpoint, e.id LIMIT 1) IS NOT NULL
+			OR (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id AND r.event_id < $1 LIMIT 1) IS NOT NULL)
+		ORDER BY p.id`
 
 // laneEnd is where a lane stands that has something undelivered.
 type laneEnd struct {
@@ -149,13 +149,6 @@ const (
 		SELECT coalesce(max(event_id), 0) FROM walhook.dead_letter
 		WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 AND reason IN ('expired', 'retention')`
 
-	expirableSQL = `
-		SELECT e.id, ` + unsettledSQL + ` FROM walhook.event e
-		WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4`
-
-	// By the index alone: what is on the rows' pages may be damaged.
-	expirableIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.endpoint = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4`
-
 	expireRetriesSQL = `
 		DELETE FROM walhook.retry WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 AND event_id <= coalesce((
 			SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id > $2 AND event_id < $3
@@ -163,6 +156,17 @@ const (
 		RETURNING event_id, attempts`
 
 	expireRetryIDsSQL = `SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id > $2 AND event_id < $3 ORDER BY event_id LIMIT $4`
+)
+
+var (
+	expirableSQL = `SELECT e.id, ` + unsettledSQL + expirableRowsSQL
+
+	// By the index alone: what is on the rows' pages may be damaged.
+	expirableIDsSQL = `SELECT e.id` + expirableRowsSQL
+
+	expirableRowsSQL = ` FROM walhook.event e
+		WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $2::bigint)", "(SELECT $3::bigint - 1)") + `
+		ORDER BY e.endpoint, e.id LIMIT (SELECT $4::bigint)`
 )
 
 // Expire turns what is left undelivered of an endpoint's earlier feeds, or past

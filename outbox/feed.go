@@ -65,11 +65,6 @@ const (
 	// What is committed before this, the statement after it sees.
 	feedNewestSQL = `SELECT (` + currentEventIDSQL + `) - 1, coalesce((SELECT left(md5(token), 8) FROM walhook.timeline ORDER BY id DESC LIMIT 1), '')`
 
-	feedSQL = readStartSQL + `true THEN ` + SizeSQL + ` END AS size FROM walhook.event e
-		WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $3` + readEndSQL
-
-	feedIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
-
 	// The id before the first partition's. Asked after the events are read, it says
 	// whether retention dropped something that was to be among them: a partition that is
 	// being detached is not read any more.
@@ -77,11 +72,16 @@ const (
 		SELECT coalesce(min(substring(c.relname FROM '^event_([0-9]+)$')::bigint) * $1 - 1, 0)
 		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 		WHERE i.inhparent = 'walhook.event'::regclass AND NOT i.inhdetachpending`
+)
+
+var (
+	feedSQL = readStartSQL + `true THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE ` + laneRowsSQL
 
 	// The place before the last events.
 	feedLastSQL = `
 		SELECT coalesce(min(id) - 1, 0) FROM (
-			SELECT e.id FROM walhook.event e WHERE e.endpoint = $1 AND e.id >= $2 ORDER BY e.id DESC LIMIT $3) last`
+			SELECT e.id FROM walhook.event e WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $2::bigint - 1)", LastEventID) + `
+			ORDER BY e.endpoint DESC, e.id DESC LIMIT (SELECT $3::bigint)) last`
 )
 
 // Feed reads a stretch of an endpoint's events, in order of id, in one round trip where
@@ -156,7 +156,7 @@ func (s *Store) feedEach(ctx context.Context, q *TailQuery, after int64, stretch
 		return false, err
 	}
 	*stretch = Stretch{Upto: after}
-	ids, err := collect[int64](s.pool.Query(ctx, feedIDsSQL, after, int64(math.MaxInt64), q.Limit, q.Endpoint))
+	ids, err := collect[int64](s.pool.Query(ctx, laneIDsSQL, after, int64(math.MaxInt64), q.Limit, q.Endpoint))
 	if err != nil {
 		return false, err
 	}

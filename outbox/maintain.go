@@ -493,15 +493,15 @@ const (
 		FROM (SELECT max(changed_in) AS newest FROM walhook.endpoint WHERE deleted_at < statement_timestamp() - $1::interval) AS g
 		WHERE g.newest > v.forgotten`
 
-	forgetWebhooksSQL = `
-		DELETE FROM walhook.endpoint p
-		WHERE deleted_at < statement_timestamp() - $1::interval
-			AND changed_in <= (SELECT forgotten FROM walhook.webhooks_version)
-			AND (SELECT 1 FROM walhook.event e WHERE e.endpoint = p.id LIMIT 1) IS NULL
-			AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id LIMIT 1) IS NULL
-			AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT 1) IS NULL`
-
 	forgetTheirLanesSQL = `
 		DELETE FROM walhook.lane l
 		WHERE saved_at < statement_timestamp() - $1::interval AND NOT EXISTS (SELECT FROM walhook.endpoint p WHERE p.id = l.endpoint)`
 )
+
+var forgetWebhooksSQL = `
+		DELETE FROM walhook.endpoint p
+		WHERE deleted_at < statement_timestamp() - $1::interval
+			AND changed_in <= (SELECT forgotten FROM walhook.webhooks_version)
+			AND (SELECT 1 FROM walhook.event e WHERE ` + OfEndpointSQL("p.id", "0", LastEventID) + ` ORDER BY e.endpoint, e.id LIMIT 1) IS NULL
+			AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = p.id LIMIT 1) IS NULL
+			AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = p.id LIMIT 1) IS NULL`

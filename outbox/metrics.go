@@ -299,9 +299,16 @@ const (
 		JOIN walhook.endpoint p ON p.id = e.endpoint AND p.state = 'active'
 		ORDER BY e.id LIMIT 1`
 
-	// Each lane that stands still: how many events wait there, at most $2 of
-	// them looked at, how far those reach, and how old the first is.
-	standingSQL = `
+	retriesSQL = `
+		SELECT count(*), extract(epoch FROM -walhook.until((
+			SELECT e.appended_at FROM walhook.event e WHERE e.id = min(r.event_id))))::float8
+		FROM (
+			SELECT r.event_id FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint AND p.state = 'active' LIMIT $1) r`
+)
+
+// Each lane that stands still: how many events wait there, at most $2 of
+// them looked at, how far those reach, and how old the first is.
+var standingSQL = `
 		SELECT s.tail, l.cursor, w.n, w.last, coalesce(extract(epoch FROM -walhook.until(w.oldest)), 0)::float8
 		FROM (
 			SELECT l.endpoint, l.cursor FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint AND p.state = 'active'
@@ -310,15 +317,8 @@ const (
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS n, max(id) AS last, min(appended_at) AS oldest FROM (
 				SELECT id, appended_at FROM walhook.event e
-				WHERE e.endpoint = l.endpoint AND e.id > l.cursor AND e.id <= s.tail ORDER BY e.id LIMIT $2) e) w
+				WHERE ` + OfEndpointSQL("l.endpoint", "l.cursor", "s.tail") + ` ORDER BY e.endpoint, e.id LIMIT (SELECT $2::bigint)) e) w
 		WHERE w.n > 0`
-
-	retriesSQL = `
-		SELECT count(*), extract(epoch FROM -walhook.until((
-			SELECT e.appended_at FROM walhook.event e WHERE e.id = min(r.event_id))))::float8
-		FROM (
-			SELECT r.event_id FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint AND p.state = 'active' LIMIT $1) r`
-)
 
 // Measure keeps the gauges of the outbox, walhook_outbox_backlog and
 // walhook_outbox_oldest_seconds first of all, until ctx ends. Every process

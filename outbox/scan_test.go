@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"walhook/internal/pgtest"
 )
 
 // What is read all the time never goes through a whole table, whether the plan
@@ -67,6 +69,50 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 					t.Errorf("it scans a table:\n%s", plan)
 				}
 			})
+		}
+	}
+}
+
+// One endpoint has nearly all events, another one a few. What a statement reads of either
+// is no more than it asks for, whether the plan knows the endpoint or not.
+func TestReads_OfAnEndpointPassByOthers(t *testing.T) {
+	w := newWorldAlone(t)
+	const events, most, quiet, busy = 60_000, 3_000, "1", "2"
+	w.exec(t, "ALTER TABLE walhook.event_000000 SET (autovacuum_enabled = false)") // VACUUM makes other plans cheaper
+	w.exec(t, `
+		INSERT INTO walhook.endpoint (account, url, state, secret)
+		SELECT 'account ' || n, 'https://example.com/', 'active', 'whsec_eA==' FROM generate_series(1, 3) n`)
+	w.exec(t, `
+		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
+		SELECT n, CASE WHEN n IN (5, 6, $1) THEN 1 ELSE 2 END, 1, 'dids:' || n % 5000, 'evt_' || n, 'dids', 'insert', now(), now(), 'x'
+		FROM generate_series(1, $1::bigint) n`, events)
+	w.exec(t, `INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, opens, last_reason) SELECT n, 1, true, 0, false, 0, '' FROM generate_series(1, 3) n`)
+	w.exec(t, `UPDATE walhook.shard SET tail = $1`, events)
+	w.exec(t, "ANALYZE")
+
+	for _, q := range []struct{ name, sql, args string }{
+		{"lane", laneSQL, `(6, 60000, ENDPOINT, 500, 8388608, '')`},
+		{"lane of unsettled events", laneUnsettledSQL, `(6, 60000, ENDPOINT, 500, 8388608, '')`},
+		{"lane of a damaged log", laneIDsSQL, `(6, 60000, 500, ENDPOINT)`},
+		{"feed", feedSQL, `(6, 60000, ENDPOINT, 500, 8388608)`},
+		{"feed's last events", feedLastSQL, `(ENDPOINT, 0, 500)`},
+		{"expiry of the log", expirableSQL, `(ENDPOINT, 6, 60000, 500)`},
+		{"expiry's ids", expirableIDsSQL, `(ENDPOINT, 6, 60000, 500)`},
+		{"undelivered", undeliveredSQL, `(59000, '{1,2,3}', 32)`},
+		{"lanes that stand still", standingSQL, `(500, 100, 32)`},
+		{"forgotten webhooks", forgetWebhooksSQL, `('0 s')`},
+	} {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			for _, endpoint := range []string{quiet, busy} {
+				t.Run(q.name+", endpoint "+endpoint+", "+mode, func(t *testing.T) {
+					w.exec(t, "SET plan_cache_mode = "+mode)
+					w.exec(t, "PREPARE p AS "+q.sql)
+					defer w.exec(t, "DEALLOCATE p")
+					if read := pgtest.RowsRead(t, w.conn, "EXECUTE p"+strings.ReplaceAll(q.args, "ENDPOINT", endpoint)); read.Rows > most {
+						t.Errorf("it reads %.0f rows: %s", read.Rows, strings.Join(read.Nodes, "; "))
+					}
+				})
+			}
 		}
 	}
 }

@@ -27,22 +27,28 @@ import (
 // it with, ids and revisions, has another meaning there.
 const (
 	// Of shards, or of one endpoint: everything, or what no earlier owner settled.
-	tailSQL          = readStartSQL + ofShardsSQL + readFromSQL + readEndSQL
-	tailUnsettledSQL = readStartSQL + ofShardsSQL + ` AND ` + unsettledSQL + readFromSQL + readEndSQL
-	laneSQL          = readStartSQL + `true` + readFromSQL + ` AND e.endpoint = $3` + readEndSQL
-	laneUnsettledSQL = readStartSQL + unsettledSQL + readFromSQL + ` AND e.endpoint = $3` + readEndSQL
+	tailSQL          = readStartSQL + ofShardsSQL + readFromSQL + ` AND e.id > $1 AND e.id <= $2` + readEndSQL
+	tailUnsettledSQL = readStartSQL + ofShardsSQL + ` AND ` + unsettledSQL + readFromSQL + ` AND e.id > $1 AND e.id <= $2` + readEndSQL
 
 	readStartSQL = `
 		SELECT id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, format, size,
 			CASE WHEN size <= $5 AND body_of IS NULL THEN body END, body_of, account
 		FROM (SELECT e.*, CASE WHEN `
 	ofShardsSQL = `($3::int[] IS NULL OR e.endpoint % $7 = ANY ($3::int[]))` // NULL is all of them
-	readFromSQL = ` THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND (SELECT walhook.on_timeline($6))`
+	readFromSQL = ` THEN ` + SizeSQL + ` END AS size FROM walhook.event e WHERE (SELECT walhook.on_timeline($6))`
 	readEndSQL  = ` ORDER BY e.id LIMIT $4) e ORDER BY id`
 
 	// By the index alone: what is on the rows' pages may be damaged.
 	tailIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT $3`
-	laneIDsSQL = `SELECT e.id FROM walhook.event e WHERE e.id > $1 AND e.id <= $2 AND e.endpoint = $4 ORDER BY e.id LIMIT $3`
+)
+
+var (
+	laneSQL          = readStartSQL + `true` + readFromSQL + ` AND ` + laneRowsSQL
+	laneUnsettledSQL = readStartSQL + unsettledSQL + readFromSQL + ` AND ` + laneRowsSQL
+	laneRowsSQL      = OfEndpointSQL("(SELECT $3::bigint)", "(SELECT $1::bigint)", "(SELECT $2::bigint)") + ` ORDER BY e.endpoint, e.id LIMIT (SELECT $4::bigint)) e ORDER BY id`
+
+	// By the index alone: what is on the rows' pages may be damaged.
+	laneIDsSQL = `SELECT e.id FROM walhook.event e WHERE ` + OfEndpointSQL("(SELECT $4::bigint)", "(SELECT $1::bigint)", "(SELECT $2::bigint)") + ` ORDER BY e.endpoint, e.id LIMIT (SELECT $3::bigint)`
 )
 
 // Tail reads a stretch of the event log: the events of the held shards, or of one

@@ -31,9 +31,10 @@ const successLook = 50
 
 const (
 	lanesOfSQL = `SELECT ` + outbox.LaneColumnsSQL + ` FROM walhook.lane WHERE endpoint = ANY ($1)`
+)
 
-	// $2 bounds each count, and $3 how far to look for a success; there are $4 shards.
-	healthSQL = `
+// $2 bounds each count, and $3 how far to look for a success; there are $4 shards.
+var healthSQL = `
 		SELECT w.id,
 			(SELECT a.at FROM (
 				SELECT at, outcome FROM walhook.attempt a
@@ -43,8 +44,8 @@ const (
 				SELECT reason, outcome FROM walhook.attempt a WHERE a.endpoint = w.id ORDER BY a.at DESC LIMIT 1) a
 			WHERE a.outcome <> 'delivered'), ''),
 			(SELECT count(*) FROM (
-				SELECT id FROM walhook.event e WHERE e.endpoint = w.id AND e.id > CASE WHEN coalesce(l.behind, false) THEN l.cursor ELSE s.tail END
-				ORDER BY e.id LIMIT $2) e
+				SELECT id FROM walhook.event e WHERE ` + outbox.OfEndpointSQL("w.id", "CASE WHEN coalesce(l.behind, false) THEN l.cursor ELSE s.tail END", outbox.LastEventID) + `
+				ORDER BY e.endpoint, e.id LIMIT (SELECT $2::bigint)) e
 			WHERE (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = w.id AND a.event_id = e.id LIMIT 1) IS NULL
 				AND (SELECT 1 FROM walhook.retry r WHERE r.endpoint = w.id AND r.event_id = e.id LIMIT 1) IS NULL
 				AND (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = w.id AND d.event_id = e.id LIMIT 1) IS NULL) + r.parked,
@@ -56,7 +57,6 @@ const (
 		CROSS JOIN LATERAL (
 			SELECT count(*) FILTER (WHERE attempts = 0) AS parked, count(*) FILTER (WHERE attempts > 0) AS retrying
 			FROM (SELECT attempts FROM walhook.retry r WHERE r.endpoint = w.id ORDER BY r.event_id LIMIT $2) r) r`
-)
 
 // HealthOf reads the health of endpoints, by id. Each number counts up to most.
 func (a *Admin) HealthOf(ctx context.Context, endpoints []int64, most int) (map[int64]Health, error) {

@@ -66,13 +66,6 @@ var ErrNothingToSendTo = errors.New("the endpoint has no URL")
 const (
 	requestColumns = `r.id, r.endpoint, r.since, coalesce(r.webhook_ids, '{}'), r.rate, r.sent, r.total, r.asked_at, r.done_at, r.reason`
 
-	// An event is asked for as far as there is one now.
-	newestOfSQL = `
-		SELECT state = 'cleared' OR coalesce(url, '') = '' AND delivery <> 'pull', state = 'cleared' AND deleted_at IS NOT NULL, greatest(
-			coalesce((SELECT id FROM walhook.event e WHERE e.endpoint = p.id ORDER BY e.id DESC LIMIT 1), 0),
-			coalesce((SELECT event_id FROM walhook.dead_letter d WHERE d.endpoint = p.id ORDER BY d.event_id DESC LIMIT 1), 0))
-		FROM walhook.endpoint p WHERE p.id = $1`
-
 	createRequestSQL = `
 		INSERT INTO walhook.request AS r (endpoint, since, webhook_ids, rate, until_id, total) VALUES ($1, $2, $3, $4, $5, $6)
 		RETURNING ` + requestColumns
@@ -91,6 +84,13 @@ const (
 
 	requestSQL = `SELECT ` + requestColumns + ` FROM walhook.request r WHERE r.id = $1`
 )
+
+// An event is asked for as far as there is one now.
+var newestOfSQL = `
+		SELECT state = 'cleared' OR coalesce(url, '') = '' AND delivery <> 'pull', state = 'cleared' AND deleted_at IS NOT NULL, greatest(
+			coalesce((SELECT id FROM walhook.event e WHERE ` + outbox.OfEndpointSQL("p.id", "0", outbox.LastEventID) + ` ORDER BY e.endpoint DESC, e.id DESC LIMIT 1), 0),
+			coalesce((SELECT event_id FROM walhook.dead_letter d WHERE d.endpoint = p.id ORDER BY d.event_id DESC LIMIT 1), 0))
+		FROM walhook.endpoint p WHERE p.id = $1`
 
 // Validate says what is wrong with a request.
 func (r Request) Validate() error {

@@ -44,9 +44,12 @@ const (
 		SELECT ` + infoColumns + ` FROM walhook.endpoint
 		WHERE state = 'disabled' AND deleted_at IS NULL AND ended_at IS NULL ORDER BY changed_at DESC LIMIT $1`
 
-	// Those that have only failed for longest come first, then those that are
-	// furthest behind.
-	worstSQL = `
+	infosSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
+)
+
+// Those that have only failed for longest come first, then those that are
+// furthest behind.
+var worstSQL = `
 		SELECT l.endpoint, ` + outbox.LaneFactsSQL + `, l.failing_since, l.stage, l.last_reason,
 			CASE WHEN l.held_since IS NOT NULL AND l.revision >= p.revision THEN coalesce(l.held_reason, '') ELSE '' END,
 			(SELECT count(*) FROM (SELECT FROM walhook.retry r WHERE r.endpoint = p.id LIMIT $2) AS counted),
@@ -55,14 +58,11 @@ const (
 				(SELECT e.appended_at FROM walhook.event e WHERE e.id = (
 					SELECT r.event_id FROM walhook.retry r WHERE r.endpoint = p.id ORDER BY r.event_id LIMIT 1)),
 				(SELECT e.appended_at FROM walhook.event e
-					WHERE l.behind AND e.endpoint = p.id AND e.id > l.cursor ORDER BY e.id LIMIT 1)))
+					WHERE l.behind AND ` + outbox.OfEndpointSQL("p.id", "l.cursor", outbox.LastEventID) + ` ORDER BY e.endpoint, e.id LIMIT 1)))
 		FROM walhook.lane l JOIN walhook.endpoint p ON p.id = l.endpoint
 			LEFT JOIN (` + outbox.AsideEndpointsSQL + `) a ON a.endpoint = p.id
 		WHERE p.state = 'active' AND p.deleted_at IS NULL AND (l.failing_since IS NOT NULL OR l.behind)
 		ORDER BY l.failing_since NULLS LAST, l.cursor LIMIT $1`
-
-	infosSQL = `SELECT ` + infoColumns + ` FROM walhook.endpoint WHERE id = ANY ($1)`
-)
 
 // heldListSQL lists what is held, at most $1 of it.
 func heldListSQL() string {
