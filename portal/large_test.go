@@ -27,8 +27,8 @@ const fillSQL = `
 	INSERT INTO walhook.dead_letter (endpoint, event_id, record, webhook_id, schema, type, committed_at, attempts, reason, size, body)
 	SELECT $1, id, 'dids:' || id % 1000, 'evt_' || lpad(to_hex(id), 16, '0') || '_1', 'dids', 'update', now(), 1, '5xx', 2, '{}' FROM e WHERE id % 100 = 0`
 
-// Each page of a webhook with millions of events is as quick as of one with fifty. It
-// prints the times; package api tests that every statement stays on its index.
+// Each page of a webhook with millions of events is as quick as of one with fifty, and the
+// other way round. It prints the times; package api tests that every statement stays on its index.
 func TestPages_AnswerForManyEventsAsForFew(t *testing.T) {
 	if *largeEvents == 0 {
 		t.Skip("SKIP: it takes minutes; -events 5000000 runs it")
@@ -63,7 +63,7 @@ func TestPages_AnswerForManyEventsAsForFew(t *testing.T) {
 		}
 		a, b := measure(few, of("7", small.ID, most+25)), measure(many, of("8", large.ID, most/2))
 		t.Logf("%-60s 50 events %7.1f ms, %d events %7.1f ms", page, float64(a.Microseconds())/1000, most, float64(b.Microseconds())/1000)
-		if b > 10*a+200*time.Millisecond { // another order, not a busy machine
+		if b > 10*a+200*time.Millisecond || a > 10*b+200*time.Millisecond { // another order, not a busy machine
 			t.Errorf("%s takes %s for %d events and %s for 50", page, b, most, a)
 		}
 	}
