@@ -332,6 +332,31 @@ func TestAccounts_TheTreeComesFromTheSnapshot(t *testing.T) {
 	}
 }
 
+// An empty id names no account, and whoever has it learns why it gets nothing.
+func TestRoute_AnAccountWithAnEmptyIDIsListed(t *testing.T) {
+	users, dids := users.OfText(), dids.OfText()
+	f := newFeed(t)
+	f.commit(t, users.Insert("", "n", urlA, nil), dids.Insert(1, "", "1"))
+	f.commit(t, users.Update(row("", "n", urlA, nil), row("", "m", urlB, nil)))
+	f.wantSkipped(t, map[string]int{"account_id_empty": 2, "no_owner": 1})
+	wantLines(t, all[string](t, f.world, "SELECT format('%s %s', schema, reason) FROM walhook.unrouted ORDER BY commit_lsn, ordinal"),
+		"users account_id_empty", "users account_id_empty")
+	if got := f.logs.FilterMessage("change unrouted: its account id is empty").Len(); got != 2 {
+		t.Errorf("%d warnings", got)
+	}
+	f.commit(t, users.Update(row("", "n", urlB, nil), row("7", "n", urlB, nil)), dids.Insert(2, "7", "1")) // now it has one
+	if got := f.events(t); len(got) == 0 || !strings.HasPrefix(got[len(got)-1], "7 _2 dids:2") {
+		t.Errorf("events\n%s", strings.Join(got, "\n"))
+	}
+	f.snapshot(t, 0x9000, load(t, map[string]string{"": urlA, "8": urlB}))
+	if got := f.logs.FilterMessage("account left out: its id is empty, give it one in the source").Len(); got != 1 {
+		t.Errorf("%d warnings of the snapshot", got)
+	}
+	if n := one[int](t, f.world, "SELECT count(*) FROM walhook.endpoint WHERE account = ''"); n != 0 {
+		t.Errorf("%d endpoints without an account", n)
+	}
+}
+
 // Ids and keys may be longer than an index entry.
 func TestRoute_KeysTooLongForAnIndexAreHashedOrListed(t *testing.T) {
 	eitherWay(t, func(t *testing.T, f *feed, next func()) {

@@ -85,7 +85,7 @@
 //
 // # Where to look
 //
-//	what one append stores, in which order           commit.go, planWrite
+//	what one append stores, in which order           plan_write.go, planWrite
 //	when a batch is tried again, or in parts         append.go, Append and appendIsolated
 //	who is the publisher, where it resumes           publisher.go, TakeOver
 //	what a take-over reads, for how long             load.go, scan.go
@@ -102,7 +102,7 @@
 //	how an event becomes a dead letter               dead_letter.go, deaths and bury
 //	who owns a shard                                 session.go, Rebalance
 //	what a new owner of a lane starts from           handover.go, Save
-//	when partitions are made and dropped             maintain.go, MakePartitions and dropEventPartitions
+//	when partitions are made and dropped             partitions.go, MakePartitions and dropEventPartitions
 //	what becomes of undelivered events in them       expire.go, expireBefore and Expire
 //	what a loop does with a bad item                 isolate.go, loops
 //	when a day ends, when its counts are sent        daily.go, endReachedDays and sendDay

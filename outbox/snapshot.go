@@ -330,7 +330,8 @@ func (w *SnapshotWriter) Account(ctx context.Context, a schemas.Account) error {
 		a.Columns[i] = w.store.encoding.json(schemas.Storable(a.Columns[i]))
 	}
 	if a.ID == NoAccount {
-		return nil // its records have no owner
+		w.store.log.Warn("account left out: its id is empty, give it one in the source")
+		return nil
 	}
 	if len(a.ID) > schemas.MaxAccountBytes {
 		w.store.log.Warn("account left out: its id is too long", zap.Int("bytes", len(a.ID)), zap.Int("max_bytes", schemas.MaxAccountBytes))

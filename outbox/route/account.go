@@ -47,9 +47,10 @@ func (r *router) applyAccount(c *schemas.Change, table *catalog.Plan, row schema
 		r.plan.LosesAccounts = true
 		return
 	case account.ID == NoAccount:
-		return // its records have no owner, and feeds are stored under it
+		r.refuseAccount(c, table, SkipAccountEmpty) // feeds are stored under it
+		return
 	case len(account.ID) > schemas.MaxAccountBytes:
-		r.refuseAccount(c, table)
+		r.refuseAccount(c, table, SkipAccountID)
 		return
 	}
 	r.followParent(c, table, account)

@@ -227,6 +227,7 @@ const (
 	SkipTooLarge     Reason = "too_large"
 	SkipMalformed    Reason = "malformed_value"
 	SkipAccountID    Reason = "account_id_too_long"
+	SkipAccountEmpty Reason = "account_id_empty"
 	SkipOldRow       Reason = "old_row_not_kept"
 	SkipEvent        Reason = "malformed_event"
 	SkipEventSize    Reason = "event_too_large"
@@ -238,7 +239,7 @@ const (
 // Reasons lists every reason.
 func Reasons() []Reason {
 	return []Reason{SkipNoTable, SkipNoEndpoint, SkipNoOwner, SkipOwnerUnknown, SkipOwnerColumn, SkipAccountRow, SkipIncomparable, SkipNoKey,
-		SkipTableUnknown, SkipTruncate, SkipMessage, SkipOutsideTx, SkipResult, SkipTooLarge, SkipMalformed, SkipAccountID, SkipOldRow,
+		SkipTableUnknown, SkipTruncate, SkipMessage, SkipOutsideTx, SkipResult, SkipTooLarge, SkipMalformed, SkipAccountID, SkipAccountEmpty, SkipOldRow,
 		SkipEvent, SkipEventSize, SkipHook, SkipReserved, SkipUnstorable}
 }
 

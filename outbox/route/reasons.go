@@ -13,7 +13,7 @@ const (
 var explanations = map[Reason][2]string{
 	SkipNoEndpoint:   {"the account has no URL and no webhook that wants it; for most carriers the most frequent reason", fixNothing},
 	SkipNoTable:      {"the catalog does not name the table", "nothing; or leave the table out of the publication, which saves the source work"},
-	SkipNoOwner:      {"the record belongs to no account, such as a number in a pool", fixNothing},
+	SkipNoOwner:      {"the record belongs to no account, such as a number in a pool: its owner is null or empty", fixNothing},
 	SkipOwnerUnknown: {"walhook has never seen the parent record: most likely it was written before `setup`, or its table is not published. Or that record changed while nobody could know its owner", "publish the parent's table; the record's next change after one of its parent is sent"},
 	SkipOwnerColumn:  {"the stream lacks the owner column: it was renamed, dropped, generated, or left out by a column list", fixMissing},
 	SkipAccountRow:   {"a row of the account table changed while `url` or `parent` of the catalog was missing", fixMissing},
@@ -27,6 +27,7 @@ var explanations = map[Reason][2]string{
 	SkipTooLarge:     {"the event is larger than `--max-event-bytes` and became a dead letter, or the change is longer than four times that", "raise `--max-event-bytes`, or leave large columns out of the catalog"},
 	SkipMalformed:    {"a rule cannot count the value", "correct the value, or the rule under `derive`"},
 	SkipAccountID:    {"the account's id is longer than 1,000 bytes", "shorten it in the source"},
+	SkipAccountEmpty: {"a row of the account table has an empty id: walhook knows no such account, and an empty owner means none", "give it an id in the source; what it owns counts as `no_owner`"},
 	SkipOldRow:       {"an update made no derived event, because the old row says too little", "`ALTER TABLE … REPLICA IDENTITY FULL`; `walhook doctor` prints the statement"},
 	SkipEvent:        {"an emitted event cannot be read", fixEmitter},
 	SkipEventSize:    {"an emitted event is too large", fixEmitter},

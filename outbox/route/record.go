@@ -280,7 +280,7 @@ func (r *router) ownerBefore(c *schemas.Change, table *catalog.Plan, key string)
 func (r *router) ownerKey(c *schemas.Change, table *catalog.Plan, row schemas.Tuple) (key string, ok bool) {
 	key, ok = table.OwnerKey(row)
 	if table.Schema.Owner.Schema == "" && len(key) > schemas.MaxAccountBytes {
-		r.refuseAccount(c, table)
+		r.refuseAccount(c, table, SkipAccountID)
 		return "", true
 	}
 	return key, ok

@@ -27,8 +27,9 @@ func (r *router) refuseReserved(c *schemas.Change, table, name string) {
 	r.refuse(c, table, c.Kind.String(), name, SkipReserved)
 }
 
-// refuseAccount lists, once, a change whose account has an id that is too long.
-func (r *router) refuseAccount(c *schemas.Change, table *catalog.Plan) {
+// refuseAccount lists, once, a change whose account has an id that walhook cannot take:
+// SkipAccountID or SkipAccountEmpty.
+func (r *router) refuseAccount(c *schemas.Change, table *catalog.Plan, reason Reason) {
 	if r.refused == c {
 		return
 	}
@@ -42,9 +43,12 @@ func (r *router) refuseAccount(c *schemas.Change, table *catalog.Plan) {
 		}
 		key, _ = table.Key(row)
 	}
-	r.note(Warn, "change unrouted: its account id is too long",
-		field("position", c.Position), field("schema", schema), field("max_bytes", schemas.MaxAccountBytes))
-	r.refuse(c, schema, c.Kind.String(), key, SkipAccountID)
+	what, more := "change unrouted: its account id is too long", []Field{field("max_bytes", schemas.MaxAccountBytes)}
+	if reason == SkipAccountEmpty {
+		what, more = "change unrouted: its account id is empty", nil
+	}
+	r.note(Warn, what, append([]Field{field("position", c.Position), field("schema", schema)}, more...)...)
+	r.refuse(c, schema, c.Kind.String(), key, reason)
 }
 
 // oversized lists a message, or a row of the tables of results and events, that was
