@@ -241,7 +241,7 @@ func (c *natsConn) complained(s *natsSession, err error) {
 		c.leaveLocked(s, fmt.Errorf("%w (%w)", errNATSInbox, err))
 	default:
 		for one := range c.waiting {
-			if strings.Contains(err.Error(), strconv.Quote(one.subject)) {
+			if one.session == s && strings.Contains(err.Error(), strconv.Quote(one.subject)) {
 				one.failLocked(err)
 			}
 		}
