@@ -1,6 +1,8 @@
 package portal
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,8 +42,15 @@ func isGroup(name string) bool {
 	return false
 }
 
-// inFormWords replaces what the API says to programs about a form's numbers.
+// inFormWords replaces what the API says to programs: a number in words for people, and an
+// element of a list, types[1], by the field that has the list.
 func (p *pages) inFormWords(faults map[string][]string) {
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		if field, _, element := strings.Cut(name, "["); element && slices.Contains(formFields, field) {
+			faults[field] = append(faults[field], faults[name]...)
+			delete(faults, name)
+		}
+	}
 	for _, name := range []string{"retries", "rate_limit", "batch"} {
 		if text := strings.Join(faults[name], ""); strings.HasPrefix(text, "expected ") {
 			faults[name] = []string{p.text("form.number")}
