@@ -133,8 +133,8 @@ const mostRead = 60_000
 const littleRead = 6_000
 
 // Every statement of every route stays on an index, and reads no more when the
-// outbox holds twice as much: where the webhook has most of the events, and where it has
-// the first sixty and another one has all others.
+// outbox holds twice as much: where the webhook has most of the events; where it has the
+// first sixty, and another one has all others; and where it had most, and has none now.
 func TestPlans_NoRouteReadsMoreThanItShows(t *testing.T) {
 	t.Parallel()
 	t.Run("of a busy webhook", func(t *testing.T) {
@@ -144,6 +144,10 @@ func TestPlans_NoRouteReadsMoreThanItShows(t *testing.T) {
 	t.Run("of a quiet webhook", func(t *testing.T) {
 		t.Parallel()
 		testPlans(t, "CASE WHEN n <= 60 THEN 5 ELSE 2999 END", 6)
+	})
+	t.Run("of a webhook that was busy", func(t *testing.T) {
+		t.Parallel()
+		testPlans(t, fmt.Sprintf("CASE WHEN n %% 4 = 0 OR n > %d THEN 2999 ELSE 5 END", *planRows/4), 1000)
 	})
 }
 

@@ -70,23 +70,6 @@ const (
 	// firstRowSQL is true of an original, and of the oldest copy where retention dropped it.
 	firstRowSQL = `(NOT replayed OR (SELECT 1 FROM walhook.event o WHERE o.webhook_id = c.webhook_id AND o.endpoint = $1 AND o.id < c.at LIMIT 1) IS NULL)`
 
-	rangeRowsSQL = `
-	logged AS (
-		SELECT e.id, true AS logged, e.replayed, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size FROM walhook.event e
-		WHERE e.endpoint = $1 AND e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT %[1]d),
-	died AS (
-		SELECT d.event_id AS id, false AS logged, false AS replayed, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
-		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
-		ORDER BY d.event_id LIMIT %[1]d),
-	candidate AS (
-		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND $5::text[] IS NULL AND (NOT logged OR %[2]s) AS asked
-		FROM (
-			SELECT id AS at, * FROM logged
-			UNION ALL
-			SELECT id AS at, * FROM died d WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
-		WHERE c.at <= least((SELECT max(id) FROM logged HAVING count(*) = %[1]d), (SELECT max(id) FROM died HAVING count(*) = %[1]d), $3)
-		ORDER BY at LIMIT %[1]d),`
-
 	// In the order of $5, of each id the newest row.
 	namedRowsSQL = `
 	named AS (SELECT webhook_id, min(place) AS at FROM unnest($5::text[]) WITH ORDINALITY AS u(webhook_id, place) GROUP BY webhook_id),
@@ -115,6 +98,23 @@ const (
 			OR (SELECT 1 FROM walhook.attempt a WHERE a.endpoint = $1 AND a.event_id = s.id AND a.outcome = 'delivered' LIMIT 1) IS NOT NULL
 			OR (SELECT 1 FROM walhook.dead_letter d WHERE d.endpoint = $1 AND d.event_id = s.id LIMIT 1) IS NOT NULL))`
 )
+
+var rangeRowsSQL = `
+	logged AS (
+		SELECT e.id, true AS logged, e.replayed, e.webhook_id, e.committed_at, ` + SizeSQL + ` AS size FROM walhook.event e
+		WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $2::bigint)", "(SELECT $3::bigint)") + ` ORDER BY e.endpoint, e.id LIMIT (SELECT %[1]d)),
+	died AS (
+		SELECT d.event_id AS id, false AS logged, false AS replayed, d.webhook_id, d.committed_at, d.size FROM walhook.dead_letter d
+		WHERE d.endpoint = $1 AND d.event_id > $2 AND d.event_id <= $3 AND d.body IS NOT NULL AND d.reason <> 'unreadable'
+		ORDER BY d.event_id LIMIT %[1]d),
+	candidate AS (
+		SELECT c.*, ($4::timestamptz IS NULL OR c.committed_at >= $4) AND $5::text[] IS NULL AND (NOT logged OR %[2]s) AS asked
+		FROM (
+			SELECT id AS at, * FROM logged
+			UNION ALL
+			SELECT id AS at, * FROM died d WHERE (SELECT 1 FROM walhook.event e WHERE e.id = d.id LIMIT 1) IS NULL) c
+		WHERE c.at <= least((SELECT max(id) FROM logged HAVING count(*) = %[1]d), (SELECT max(id) FROM died HAVING count(*) = %[1]d), $3)
+		ORDER BY at LIMIT %[1]d),`
 
 // ByIndexSQL keeps what a transaction reads on the indexes that have its order.
 // How much one endpoint has the planner knows only when it sees which one it is,

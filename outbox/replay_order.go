@@ -53,31 +53,7 @@ const (
 		FROM walhook.request r LEFT JOIN walhook.event e ON e.id = -r.cursor AND e.endpoint = r.endpoint
 		WHERE r.id = $1 AND r.done_at IS NULL`
 
-	// AppendedFromSQL is the first id of the endpoint $1 that was appended at $2 or later: ids
-	// rise with that time. Each step halves what is left, so it takes as many as the ids have bits.
-	AppendedFromSQL = `
-		WITH RECURSIVE seek AS (
-			SELECT 0::bigint AS low, coalesce((SELECT id FROM walhook.event WHERE endpoint = $1 ORDER BY id DESC LIMIT 1), 0) + 1 AS high
-			UNION ALL
-			SELECT CASE WHEN f.id < s.high AND f.appended_at < $2 THEN f.id + 1 ELSE s.low END,
-				CASE WHEN f.id < s.high AND f.appended_at < $2 THEN s.high ELSE s.low + (s.high - s.low) / 2 END
-			FROM seek s LEFT JOIN LATERAL (
-				SELECT e.id, e.appended_at FROM walhook.event e
-				WHERE e.endpoint = $1 AND e.id >= s.low + (s.high - s.low) / 2 ORDER BY e.id LIMIT 1) f ON true
-			WHERE s.low < s.high)
-		SELECT max(low) FROM seek`
-
 	firstRowOfLogSQL = `SELECT id, appended_at FROM walhook.event ORDER BY id LIMIT 1`
-
-	// Without its original: no older row has its webhook-id, and it is a copy itself.
-	orphansSQL = `
-		WITH page AS (
-			SELECT id, replayed, webhook_id, committed_at FROM walhook.event WHERE endpoint = $1 AND id > $2 ORDER BY id LIMIT $4),
-		orphan AS (
-			SELECT id, webhook_id, committed_at FROM page p WHERE replayed AND committed_at >= $3
-			AND (SELECT 1 FROM walhook.event o WHERE o.webhook_id = p.webhook_id AND o.endpoint = $1 AND o.id < p.id LIMIT 1) IS NULL)
-		SELECT (SELECT count(*) FROM page), (SELECT coalesce(max(id), 0) FROM page),
-			coalesce(array_agg(id), '{}'), coalesce(array_agg(webhook_id), '{}'), coalesce(array_agg(committed_at), '{}') FROM orphan`
 
 	goneDeadLettersSQL = `
 		WITH page AS (
@@ -96,6 +72,31 @@ const (
 			SELECT event_id, committed_at FROM walhook.dead_letter d WHERE d.webhook_id = n.webhook_id AND d.endpoint = $1 ORDER BY d.event_id LIMIT 1) d ON true
 		WHERE coalesce(e.id, d.event_id) IS NOT NULL`
 )
+
+// Without its original: no older row has its webhook-id, and it is a copy itself.
+var orphansSQL = `
+		WITH page AS (
+			SELECT id, replayed, webhook_id, committed_at FROM walhook.event e
+			WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $2::bigint)", LastEventID) + ` ORDER BY e.endpoint, e.id LIMIT (SELECT $4::bigint)),
+		orphan AS (
+			SELECT id, webhook_id, committed_at FROM page p WHERE replayed AND committed_at >= $3
+			AND (SELECT 1 FROM walhook.event o WHERE o.webhook_id = p.webhook_id AND o.endpoint = $1 AND o.id < p.id LIMIT 1) IS NULL)
+		SELECT (SELECT count(*) FROM page), (SELECT coalesce(max(id), 0) FROM page),
+			coalesce(array_agg(id), '{}'), coalesce(array_agg(webhook_id), '{}'), coalesce(array_agg(committed_at), '{}') FROM orphan`
+
+// AppendedFromSQL is the first id of the endpoint $1 that was appended at $2 or later: ids
+// rise with that time. Each step halves what is left, so it takes as many as the ids have bits.
+var AppendedFromSQL = `
+		WITH RECURSIVE seek AS (
+			SELECT 0::bigint AS low, coalesce((SELECT id FROM walhook.event e WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "0", LastEventID) + ` ORDER BY e.endpoint DESC, e.id DESC LIMIT 1), 0) + 1 AS high
+			UNION ALL
+			SELECT CASE WHEN f.id < s.high AND f.appended_at < $2 THEN f.id + 1 ELSE s.low END,
+				CASE WHEN f.id < s.high AND f.appended_at < $2 THEN s.high ELSE s.low + (s.high - s.low) / 2 END
+			FROM seek s LEFT JOIN LATERAL (
+				SELECT e.id, e.appended_at FROM walhook.event e
+				WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "s.low + (s.high - s.low) / 2 - 1", LastEventID) + ` ORDER BY e.endpoint, e.id LIMIT 1) f ON true
+			WHERE s.low < s.high)
+		SELECT max(low) FROM seek`
 
 // replayOrderOf returns the order of a request, listed when it is not known, and again when
 // retention drops what its walk did not reach.

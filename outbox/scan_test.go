@@ -73,11 +73,12 @@ func TestReads_NeverScanTheLog(t *testing.T) {
 	}
 }
 
-// One endpoint has nearly all events, another one a few. What a statement reads of either
-// is no more than it asks for, whether the plan knows the endpoint or not.
+// One endpoint has most of the events, another one a few, and a third one had many. What a
+// statement reads of any is no more than it asks for, whether the plan knows the endpoint
+// or not.
 func TestReads_OfAnEndpointPassByOthers(t *testing.T) {
 	w := newWorldAlone(t)
-	const events, most, quiet, busy = 60_000, 3_000, "1", "2"
+	const events, most = 60_000, 3_000
 	w.BusyAndQuiet(t, events)
 	for _, q := range []struct{ name, sql, args string }{
 		{"lane", laneSQL, `(6, 60000, ENDPOINT, 500, 8388608, '')`},
@@ -87,12 +88,16 @@ func TestReads_OfAnEndpointPassByOthers(t *testing.T) {
 		{"feed's last events", feedLastSQL, `(ENDPOINT, 0, 500)`},
 		{"expiry of the log", expirableSQL, `(ENDPOINT, 6, 60000, 500)`},
 		{"expiry's ids", expirableIDsSQL, `(ENDPOINT, 6, 60000, 500)`},
+		{"feed's last events after a while", feedLastSQL, `(ENDPOINT, 55000, 500)`},
+		{"lane after a while", laneSQL, `(40000, 60000, ENDPOINT, 500, 8388608, '')`},
+		{"replay's beginning", AppendedFromSQL, `(ENDPOINT, '2020-01-01')`},
+		{"replay's orphans", orphansSQL, `(ENDPOINT, 40000, '2020-01-01', 500)`},
 		{"undelivered", undeliveredSQL, `(59000, '{1,2,3}', 32)`},
 		{"lanes that stand still", standingSQL, `(500, 100, 32)`},
 		{"forgotten webhooks", forgetWebhooksSQL, `('0 s')`},
 	} {
 		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-			for _, endpoint := range []string{quiet, busy} {
+			for _, endpoint := range []string{"1", "2", "3"} {
 				t.Run(q.name+", endpoint "+endpoint+", "+mode, func(t *testing.T) {
 					w.exec(t, "SET plan_cache_mode = "+mode)
 					w.exec(t, "PREPARE p AS "+q.sql)

@@ -68,12 +68,6 @@ const (
 	loggedColumns = `e.id, e.endpoint, e.webhook_id, e.schema, e.type, e.record, e.committed_at, e.appended_at, ` + outbox.SizeSQL + ` AS size, e.replayed`
 	bodyColumns   = `, e.body, e.body_of`
 
-	// The rows that a page looks at, the newest first: $1 endpoint, $2 the id before
-	// which it begins, $3 the lowest id, $4 how many.
-	lookLogSQL = `
-		SELECT ` + loggedColumns + bodyColumns + ` FROM walhook.event e
-		WHERE e.endpoint = $1 AND e.id < $2 AND e.id >= $3 ORDER BY e.id DESC LIMIT $4`
-
 	lookRetrySQL = `
 		SELECT ` + loggedColumns + bodyColumns + `
 		FROM (SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4) r
@@ -112,13 +106,19 @@ const (
 			SELECT * FROM (%s) e
 			WHERE ($6::text = '' OR schema = $6) AND ($7::text = '' OR type = $7) AND ($8::text = '' OR record = $8)%s) e` + stateJoinsSQL + `
 		WHERE $9::text = '' OR s.state = $9
-		ORDER BY e.id DESC LIMIT $5`
+		ORDER BY %s LIMIT $5`
 
 	lookedSQL = `SELECT count(*), coalesce(min(id), 0), false FROM (%s) looked`
 
 	// CASE reads no body beyond the bound. $10 are the forms of the text.
 	containsSQL = ` AND CASE WHEN NOT e.beyond THEN EXISTS (SELECT FROM unnest($10::bytea[]) f WHERE position(f IN ` + outbox.BodySQL + `) > 0) END`
 )
+
+// The rows that a page looks at, the newest first: $1 endpoint, $2 the id before
+// which it begins, $3 the lowest id, $4 how many.
+var lookLogSQL = `
+		SELECT ` + loggedColumns + bodyColumns + ` FROM walhook.event e
+		WHERE ` + outbox.OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $3::bigint - 1)", "(SELECT $2::bigint - 1)") + ` ORDER BY ` + byEndpointSQL + ` LIMIT (SELECT $4::bigint)`
 
 var (
 	// settledUptoSQL is the id up to which all events of the endpoint $1 are settled or
@@ -130,7 +130,7 @@ var (
 		SELECT ` + loggedColumns + bodyColumns + `
 		FROM (
 			SELECT id FROM (
-				(SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 AND id >= greatest($3, ` + settledUptoSQL + ` + 1) ORDER BY id DESC LIMIT $4)
+				(SELECT id FROM walhook.event e WHERE ` + outbox.OfEndpointSQL("(SELECT $1::bigint)", "(SELECT greatest($3::bigint - 1, "+settledUptoSQL+"))", "(SELECT $2::bigint - 1)") + ` ORDER BY e.endpoint DESC, e.id DESC LIMIT (SELECT $4::bigint))
 				UNION
 				(SELECT event_id FROM walhook.retry WHERE endpoint = $1 AND event_id < $2 AND event_id >= $3 ORDER BY event_id DESC LIMIT $4)) u
 			ORDER BY id DESC LIMIT $4) u
@@ -139,27 +139,34 @@ var (
 
 	// beyond says that newer bodies reach the bound. Neither a size nor IS NULL reads a
 	// body.
-	weighedSQL = `SELECT l.*, coalesce(sum(CASE WHEN l.body IS NULL THEN 0 ELSE l.size END) OVER (ORDER BY l.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) >= ` + strconv.Itoa(bodyLook) + ` AS beyond FROM (%s) l`
+	weighedSQL = `SELECT e.*, coalesce(sum(CASE WHEN e.body IS NULL THEN 0 ELSE e.size END) OVER (ORDER BY %[2]s ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) >= ` + strconv.Itoa(bodyLook) + ` AS beyond FROM (%[1]s) e`
 
 	lookedInSQL = `SELECT count(*), coalesce(min(id) FILTER (WHERE NOT beyond), 0), coalesce(bool_or(beyond), false) FROM (` + weighedSQL + `) looked`
 )
 
-// look says what a page of a filter looks at, and how many rows of that.
-func (f EventFilter) look(limit int) (sql string, most int) {
+// The order of a list is the one in which its rows are read, so that it ends with its last
+// row and nothing is sorted. [lookLogSQL] has the first one.
+const (
+	byEndpointSQL = "e.endpoint DESC, e.id DESC"
+	byIDSQL       = "e.id DESC"
+)
+
+// look says what a page of a filter looks at, in which order, and how many rows of that.
+func (f EventFilter) look(limit int) (sql, order string, most int) {
 	switch f.State {
 	case EventRetry:
-		return lookRetrySQL, stateLook
+		return lookRetrySQL, byIDSQL, stateLook
 	case EventDead:
-		return lookDeadSQL, stateLook
+		return lookDeadSQL, byIDSQL, stateLook
 	case EventWaiting, EventHeld:
-		return lookUnsettledSQL, stateLook
+		return lookUnsettledSQL, byIDSQL, stateLook
 	case "":
 		if f.Schema+f.Type+f.Record+f.Contains == "" {
-			return lookLogSQL, limit
+			return lookLogSQL, byEndpointSQL, limit
 		}
-		return lookLogSQL, eventLook
+		return lookLogSQL, byEndpointSQL, eventLook
 	}
-	return lookLogSQL, stateLook
+	return lookLogSQL, byEndpointSQL, stateLook
 }
 
 // forms are the texts that a body has where it contains a text: as it is, and as a JSON
@@ -182,11 +189,11 @@ func (f EventFilter) forms() (forms [][]byte) {
 // list has limit events, or ends.
 func (a *Admin) Events(ctx context.Context, endpoint int64, filter EventFilter, before int64, limit int) (list []EventStatus, rest int64, err error) {
 	var bad []badRow
-	sql, most := filter.look(limit)
-	listing, looking := fmt.Sprintf(eventsSQL, sql, ""), fmt.Sprintf(lookedSQL, sql)
+	sql, order, most := filter.look(limit)
+	listing, looking := fmt.Sprintf(eventsSQL, sql, "", order), fmt.Sprintf(lookedSQL, sql)
 	selected := []any{filter.Schema, filter.Type, filter.Record, filter.State}
 	if filter.Contains != "" {
-		listing, looking = fmt.Sprintf(eventsSQL, fmt.Sprintf(weighedSQL, sql), containsSQL), fmt.Sprintf(lookedInSQL, sql)
+		listing, looking = fmt.Sprintf(eventsSQL, fmt.Sprintf(weighedSQL, sql, order), containsSQL, order), fmt.Sprintf(lookedInSQL, sql, order)
 		selected = append(selected, filter.forms())
 	}
 	before = orNewest(before)

@@ -123,7 +123,7 @@ const countLeeway = time.Minute
 
 // The newest event before an id that the log still has; 0 where none of them is left, since
 // dead letters may be.
-const lastBeforeSQL = `SELECT coalesce((SELECT id FROM walhook.event WHERE endpoint = $1 AND id < $2 ORDER BY id DESC LIMIT 1), 0)`
+var lastBeforeSQL = `SELECT coalesce((SELECT id FROM walhook.event e WHERE ` + outbox.OfEndpointSQL("(SELECT $1::bigint)", "0", "(SELECT $2::bigint - 1)") + ` ORDER BY e.endpoint DESC, e.id DESC LIMIT 1), 0)`
 
 var (
 	countNamedSQL = "WITH " + outbox.CandidatesSQL(ReplayCountLimit, true) + " SELECT count(*), false FROM wanted"

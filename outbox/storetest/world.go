@@ -226,9 +226,9 @@ const YesterdaySQL = `
 		END LOOP;
 	END $$`
 
-// BusyAndQuiet fills an outbox that no other test uses with a number of events: all but
-// three are of the endpoint 2, and those are of the endpoint 1. Their lanes stand at the
-// beginning.
+// BusyAndQuiet fills an outbox that no other test uses with a number of events: three are
+// of the endpoint 1; the endpoint 3 has half of the earlier ones and no later ones; all
+// others are of the endpoint 2. Their lanes stand at the beginning.
 func (w *World) BusyAndQuiet(t *testing.T, events int) {
 	t.Helper()
 	w.Exec(t, "ALTER TABLE walhook.event_000000 SET (autovacuum_enabled = false)") // VACUUM makes other plans cheaper
@@ -237,7 +237,7 @@ func (w *World) BusyAndQuiet(t *testing.T, events int) {
 		SELECT 'account ' || n, 'https://example.com/', 'active', 'whsec_eA==' FROM generate_series(1, 3) n`)
 	w.Exec(t, `
 		INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
-		SELECT n, CASE WHEN n IN (5, 6, $1) THEN 1 ELSE 2 END, 1, 'dids:' || n % 5000, 'evt_' || n, 'dids', 'insert', now(), now(), 'x'
+		SELECT n, CASE WHEN n IN (5, 6, $1) THEN 1 WHEN n % 2 = 0 AND n < $1 / 2 THEN 3 ELSE 2 END, 1, 'dids:' || n % 5000, 'evt_' || n, 'dids', 'insert', now(), now(), 'x'
 		FROM generate_series(1, $1::bigint) n`, events)
 	w.Exec(t, `INSERT INTO walhook.lane (endpoint, revision, behind, cursor, open, opens, last_reason) SELECT n, 1, true, 0, false, 0, '' FROM generate_series(1, 3) n`)
 	w.Exec(t, `UPDATE walhook.shard SET tail = $1`, events)
