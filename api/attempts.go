@@ -15,6 +15,7 @@ type attempt struct {
 	WebhookID  string    `json:"webhook_id"`
 	Deleted    bool      `json:"webhook_deleted,omitempty" doc:"the webhook was deleted"`
 	EventID    string    `json:"event_id,omitempty" doc:"the header webhook-id; absent once the event has been dropped"`
+	BatchID    string    `json:"batch_id,omitempty" doc:"the header webhook-id of the request, if it was a batch"`
 	Schema     string    `json:"schema,omitempty"`
 	Type       string    `json:"type,omitempty"`
 	Attempt    int       `json:"attempt" doc:"1 for the first"`
@@ -30,7 +31,7 @@ func shownAttempt(made *admin.MadeAttempt) attempt {
 	a := *made
 	a.Attempt = made.ForAccount()
 	return attempt{
-		WebhookID: a.Webhook, Deleted: a.Deleted, EventID: a.WebhookID, Schema: a.Schema, Type: a.Type,
+		WebhookID: a.Webhook, Deleted: a.Deleted, EventID: a.WebhookID, BatchID: a.Batch, Schema: a.Schema, Type: a.Type,
 		Attempt: a.Number, At: utc(a.At), DurationMS: float64(a.Duration.Microseconds()) / 1000,
 		Status: a.Status, Outcome: a.Outcome, Reason: a.Reason, Detail: a.Detail,
 	}

@@ -165,6 +165,18 @@ func TestEvent_IsShownWithItsBodyAndItsAttempts(t *testing.T) {
 	if e["state"] != "retry" || e["reason"] != "5xx" || e["next_at"] == nil || len(e["attempts_made"].([]any)) != 1 {
 		t.Errorf("in retry: %v", e)
 	}
+	w.exec(t, "UPDATE walhook.attempt SET batch = 'batch_1' WHERE event_id = 4")
+	for id, want := range map[string]any{"evt_4": "batch_1", "evt_1": nil} {
+		made := w.want(t, 200, token, "GET", path+"/"+id, "").data(t)["attempts_made"].([]any)
+		if got := made[0].(map[string]any)["batch_id"]; got != want {
+			t.Errorf("the attempt of %s names the batch %v, want %v", id, got, want)
+		}
+	}
+	for _, one := range w.want(t, 200, token, "GET", strings.TrimSuffix(path, "/events")+"/attempts", "").list(t) {
+		if (one["batch_id"] == "batch_1") != (one["event_id"] == "evt_4") {
+			t.Errorf("listed attempt %v", one)
+		}
+	}
 	if e = w.want(t, 200, token, "GET", path+"/evt_7", "").data(t); e["state"] != "waiting" || len(e["attempts_made"].([]any)) != 0 {
 		t.Errorf("waiting: %v", e)
 	}

@@ -189,6 +189,9 @@ type Attempt struct {
 	// operator's alone: it names addresses of this machine, its name servers and
 	// the networks that it sees.
 	Detail string
+	// Batch is the webhook-id of a request that carried several events, or the one as
+	// an array; "" where it was the event's own.
+	Batch string
 }
 
 // ForAccount is the attempt as its account may see it. Without an answer over

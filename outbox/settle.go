@@ -17,7 +17,7 @@ import (
 // here updates the event log: an attempt row is the acknowledgement.
 const (
 	// The columns of an attempt, in the order in which attemptRow gives them.
-	attemptColumns = `(at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail)`
+	attemptColumns = `(at, endpoint, event_id, revision, number, duration, status, outcome, reason, detail, batch)`
 
 	copyAttemptsSQL = `COPY walhook.attempt ` + attemptColumns + ` FROM STDIN (FORMAT binary)`
 
@@ -82,7 +82,7 @@ const (
 // been committed without an answer. Many are copied, which allows for no such row, and are
 // inserted if there is one.
 var insertAttempts = newRowInsert(`INSERT INTO walhook.attempt `+attemptColumns, []string{
-	"?::timestamptz", "?::bigint", "?::bigint", "?::bigint", "?::int", "?::interval", "?::int", "?::text", "?::text", "?::text",
+	"?::timestamptz", "?::bigint", "?::bigint", "?::bigint", "?::int", "?::interval", "?::int", "?::text", "?::text", "?::text", "?::text",
 }, " ON CONFLICT DO NOTHING")
 
 // Settle makes a batch of fates durable in one transaction, or refuses it whole
@@ -381,6 +381,7 @@ func (w *settlementColumns) attemptRow(row rowWriter, i int) {
 	row.text(a.Outcome)
 	row.text(a.Reason)
 	row.text(w.encoding.text(a.Detail))
+	row.text(a.Batch)
 }
 
 // fitsInteger is a number as a column of type integer holds it: one beyond is

@@ -37,6 +37,7 @@ func (p *Portal) registerAccount(mux *http.ServeMux) {
 type attempt struct {
 	WebhookID  string    `json:"webhook_id"`
 	EventID    string    `json:"event_id"`
+	BatchID    string    `json:"batch_id"`
 	Schema     string    `json:"schema"`
 	Type       string    `json:"type"`
 	Attempt    int       `json:"attempt"`

@@ -276,6 +276,12 @@ func TestBatch_OnPostgresOnePoisonousEventOfHundredIsLeftAlone(t *testing.T) {
 			stop()
 			r.check(99, false)
 			requests := r.seen()
+			for i, one := range requests { // each attempt names its request
+				var n int
+				if err := conn.QueryRow(t.Context(), `SELECT count(DISTINCT event_id) FROM walhook.attempt WHERE batch = $1`, one.id).Scan(&n); err != nil || n != len(one.events) {
+					t.Errorf("%v: attempts of %d events name request %d, which carried %d", err, n, i, len(one.events))
+				}
+			}
 			if len(requests[0].events) != 100 {
 				t.Fatalf("the first request has %d events", len(requests[0].events))
 			}

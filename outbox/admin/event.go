@@ -41,7 +41,7 @@ const (
 			LIMIT 1) e` + stateJoinsSQL
 
 	eventAttemptsSQL = `
-		SELECT a.at, a.number, a.revision, a.duration, a.status, a.outcome, a.reason, a.detail,
+		SELECT a.at, a.number, a.revision, a.duration, a.status, a.outcome, a.reason, a.detail, a.batch,
 			a.endpoint, ''::text, false, a.event_id, $2::text, ''::text, ''::text
 		FROM (
 			(SELECT id FROM walhook.event WHERE webhook_id = $2 AND endpoint = $1 ORDER BY id DESC LIMIT $3)

@@ -43,7 +43,7 @@ const (
 	// Each endpoint's newest by its index, and of those the newest. LIMIT 1 keeps
 	// the rest on an index as well.
 	attemptsSQL = `
-		SELECT a.at, a.number, a.revision, a.duration, a.status, a.outcome, a.reason, a.detail,
+		SELECT a.at, a.number, a.revision, a.duration, a.status, a.outcome, a.reason, a.detail, a.batch,
 			a.endpoint, p.webhook, p.deleted, a.event_id, coalesce(e.webhook_id, ''), coalesce(e.schema, ''), coalesce(e.type, '')
 		FROM (
 			SELECT a.* FROM unnest($1::bigint[]) AS w(id) CROSS JOIN LATERAL (
@@ -99,7 +99,7 @@ func (a *Admin) AttemptsOf(ctx context.Context, endpoints []int64, before *Attem
 }
 
 func scanMadeAttempt(row pgx.CollectableRow) (a MadeAttempt, err error) {
-	err = row.Scan(&a.At, &a.Number, &a.Revision, &a.Duration, &a.Status, &a.Outcome, &a.Reason, &a.Detail,
+	err = row.Scan(&a.At, &a.Number, &a.Revision, &a.Duration, &a.Status, &a.Outcome, &a.Reason, &a.Detail, &a.Batch,
 		&a.Endpoint, &a.Webhook, &a.Deleted, &a.EventID, &a.WebhookID, &a.Schema, &a.Type)
 	return a, err
 }

@@ -20,6 +20,14 @@ type namedRequest struct {
 	account  string // the walhook-account of a feed; "" for none
 }
 
+// batch is the id of a batch; "" for a request that has its event's own.
+func (m *namedRequest) batch() string {
+	if m.eventIDs == "" {
+		return ""
+	}
+	return m.id
+}
+
 // requestOf renders one event: for an endpoint with batches as a batch of one.
 func requestOf(e *outbox.Endpoint, event *outbox.Event) (namedRequest, error) {
 	s := e.Settings

@@ -188,7 +188,9 @@ func (h *HTTP) Close() { (&http.Client{Transport: h.client}).CloseIdleConnection
 func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Event) Result {
 	at := time.Now()
 	m, err := requestOf(&e, &event)
-	return h.send(ctx, e, m, err, at).result(at, time.Now())
+	r := h.send(ctx, e, m, err, at).result(at, time.Now())
+	r.Batch = m.batch()
+	return r
 }
 
 // DeliverBatch makes one attempt: at most one request for all the events. See
@@ -196,7 +198,9 @@ func (h *HTTP) Deliver(ctx context.Context, e outbox.Endpoint, event outbox.Even
 func (h *HTTP) DeliverBatch(ctx context.Context, e outbox.Endpoint, events []outbox.Event) Result {
 	at := time.Now()
 	m, err := batchRequest(e.Settings, events)
-	return h.send(ctx, e, m, err, at).result(at, time.Now())
+	r := h.send(ctx, e, m, err, at).result(at, time.Now())
+	r.Batch = m.batch()
+	return r
 }
 
 // uniformMargin is how much longer than ConnectTimeout a [HTTP.Try] without an answer

@@ -68,6 +68,9 @@ type Result struct {
 	// DisableReason is the reason for Disable, in words for the account.
 	DisableReason string
 
+	// Batch is the webhook-id of a batch; "" where the request has the event's own.
+	Batch string
+
 	At       time.Time     // when the attempt began
 	Duration time.Duration // how long it took
 }
@@ -90,6 +93,7 @@ func (r *Result) Attempt(number int, revision int64, outcome Outcome) outbox.Att
 		At: r.At, Number: min(max(number, 0), math.MaxInt32), Revision: revision,
 		Duration: min(max(r.Duration, 0), longestAttempt),
 		Status:   status, Outcome: string(outcome), Reason: r.ForAccount(), Detail: schemas.Storable(clip(r.Detail)),
+		Batch: r.Batch,
 	}
 }
 
