@@ -46,7 +46,7 @@ func (c *call) caller() admin.Caller {
 		return admin.Caller{}
 	}
 	if c.session {
-		return admin.Caller{Session: c.principal.Session, Account: c.payer}
+		return admin.Caller{Session: c.principal.Session, Account: c.payer, Maker: c.principal.Maker}
 	}
 	return admin.Caller{Token: c.who, Account: c.payer}
 }

@@ -14,7 +14,9 @@ type Principal struct {
 	// Session is the id of the portal's session. The call ends with it.
 	Session string
 	// Account is the one account of the session; "" for an operator.
-	Account  string
+	Account string
+	// Maker is the account whose token made the session's link; "" where an operator's did.
+	Maker    string
 	Operator bool
 	// Name stands in the audit.
 	Name string

@@ -27,14 +27,16 @@ func (e *HeldError) Error() string {
 const (
 	heldSQL = `SELECT account, host, reason FROM walhook.hold WHERE account = ANY ($1) AND host IN ('', $2) ORDER BY host, account LIMIT 1`
 
-	// What a host or an account was held for stays when it is held by name.
+	// What is held by name stays so, for its reason, when an endpoint there is disabled.
 	addHoldSQL = `
 		INSERT INTO walhook.hold AS h (account, host, reason, endpoint) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (account, host) DO UPDATE SET reason = excluded.reason, held_at = clock_timestamp(),
+		ON CONFLICT (account, host) DO UPDATE SET held_at = clock_timestamp(),
+			reason = CASE WHEN excluded.endpoint IS NOT NULL AND h.endpoint IS NULL THEN h.reason ELSE excluded.reason END,
 			endpoint = CASE WHEN excluded.endpoint IS NULL THEN NULL ELSE h.endpoint END`
 
-	// Those of one host, and of others that the endpoint was moved to; or all.
-	dropHoldSQL  = `DELETE FROM walhook.hold WHERE account = $1 AND host <> '' AND (host = $2 OR endpoint = $3) RETURNING host`
+	// Those of one host, and of others that the endpoint was moved to; or all. A host that is
+	// held by name stays so when an endpoint is enabled.
+	dropHoldSQL  = `DELETE FROM walhook.hold WHERE account = $1 AND host <> '' AND (host = $2 AND ($3::bigint = 0 OR endpoint IS NOT NULL) OR endpoint = $3) RETURNING host`
 	dropHoldsSQL = `DELETE FROM walhook.hold WHERE account = $1 RETURNING host`
 
 	// Of one account, or of all where it is ''.
@@ -71,10 +73,14 @@ const (
 		WHERE ($1 = '' OR e.account = $1) AND e.disabled_by = 'operator' AND e.url <> '' AND e.deleted_at IS NULL
 			AND NOT EXISTS (SELECT FROM walhook.hold h WHERE h.account IN (e.account, nullif(e.set_by, '')) AND h.host = '')`
 
+	// The account has the hold, or the one whose token set the URL, or both: only those
+	// whose hold it is that moves along.
 	followHostSQL = `
 		INSERT INTO walhook.hold (account, host, reason, endpoint)
 		SELECT of.account, $2, $3, e.id FROM walhook.endpoint e, unnest(ARRAY[e.account, e.set_by]) AS of(account)
-		WHERE e.id = $1 AND of.account <> ''
+		WHERE e.id = $1 AND of.account <> '' AND (e.set_by = ''
+			OR EXISTS (SELECT FROM walhook.hold h WHERE h.account = of.account AND (h.endpoint = e.id OR h.reason = $3))
+			OR NOT EXISTS (SELECT FROM walhook.hold h WHERE h.account IN (e.account, e.set_by) AND (h.endpoint = e.id OR h.reason = $3)))
 		ON CONFLICT DO NOTHING`
 
 	operatorsSQL = `

@@ -42,7 +42,7 @@ func (v *visit) call(method, path string, query url.Values, body, out any, heade
 		address += "?" + query.Encode()
 	}
 	ctx := api.As(v.r.Context(), api.Principal{
-		Session: v.session.ID, Account: v.session.Account, Operator: v.session.Operator, Name: v.name(), Proof: v.derived("proof"),
+		Session: v.session.ID, Account: v.session.Account, Maker: v.session.Maker, Operator: v.session.Operator, Name: v.name(), Proof: v.derived("proof"),
 	})
 	request, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(text))
 	if err != nil {

@@ -89,10 +89,14 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error)
 	if l.base, err = l.o.checkFrom(); err != nil {
 		return usage(err)
 	}
-	if !signal.Ignored(syscall.SIGHUP) { // of a closed terminal: the webhook that listen makes has to be removed
-		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
-		defer stop()
+	// The webhook that listen makes has to be removed, also when the terminal or the reader
+	// of its output is gone.
+	for _, gone := range []os.Signal{syscall.SIGHUP, syscall.SIGPIPE} {
+		if !signal.Ignored(gone) {
+			var stop context.CancelFunc
+			ctx, stop = signal.NotifyContext(ctx, gone)
+			defer stop()
+		}
 	}
 	l.webhook = l.o.webhook
 	if l.cursor, err = l.file.read(); err != nil {

@@ -76,8 +76,8 @@ func (l *localReceiver) taken() []string {
 	return slices.Clone(l.took)
 }
 
-// A closed terminal (SIGHUP), Ctrl-C and a service manager's TERM leave no webhook behind,
-// and the secret that listen prints is that of its webhook.
+// A closed terminal (SIGHUP), Ctrl-C, a service manager's TERM and a reader of its output
+// that is gone (SIGPIPE) leave no webhook behind, and the secret that listen prints is that of its webhook.
 func TestListen_RemovesTheWebhookThatItMade(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
@@ -91,7 +91,7 @@ func TestListen_RemovesTheWebhookThatItMade(t *testing.T) {
 	token, _ := data(t, operator.call(t, 201, "PUT", "7/tokens", ""))["token"].(string)
 	mine := apiClient{operator.base, token}
 	webhooks := func() []any { return mine.call(t, 200, "GET", "7/webhooks", "")["data"].([]any) }
-	for _, end := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
+	for _, end := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE} {
 		cmd := childCommand(t, "listen", "--from", mine.base+"7", "--token", token)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -112,7 +112,12 @@ func TestListen_RemovesTheWebhookThatItMade(t *testing.T) {
 		if secret == "" || !strings.Contains(lines.Text(), secret) {
 			t.Errorf("listen prints another secret than its webhook's: %t", secret == "")
 		}
-		if err := cmd.Process.Signal(end); err != nil {
+		if end == syscall.SIGPIPE {
+			if err := out.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db.Exec(t, `INSERT INTO dids (id, user_id, number) VALUES (1, 7, '1')`) // which listen is to print
+		} else if err := cmd.Process.Signal(end); err != nil {
 			t.Fatal(err)
 		}
 		for lines.Scan() {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,9 @@ type Caller struct {
 	Token   string // its id
 	Session string // the id of a session of the portal; then there is no Token
 	Account string // the account that it is of
+	// Maker is of a session: the account whose token made its link, "" where an operator's
+	// did. What holds the maker holds the session.
+	Maker string
 }
 
 func (c Caller) isOperator() bool { return c.Token == "" && c.Session == "" }
@@ -30,19 +34,21 @@ func (c Caller) name() string {
 
 // holders are the accounts whose holds a caller has to observe in an account.
 func (c Caller) holders(account string) []string {
-	if c.isOperator() || c.Account == account {
-		return []string{account}
+	if above := c.above(account); above != "" {
+		return []string{account, above}
 	}
-	return []string{account, c.Account}
+	return []string{account}
 }
 
-// above is the caller's account where that is above the one it acts for; "" for
-// the account itself and for an operator.
+// above is the account that a caller acts as where that is above the one it acts for: its
+// token's, or that of the token which made its session's link; "" for the account itself
+// and for an operator.
 func (c Caller) above(account string) string {
-	if c.isOperator() || c.Account == account {
+	of := cmp.Or(c.Maker, c.Account)
+	if c.isOperator() || of == account {
 		return ""
 	}
-	return c.Account
+	return of
 }
 
 var (

@@ -46,6 +46,7 @@ type PortalLink struct {
 type PortalSession struct {
 	ID        string // names it in the audit, and opens nothing
 	Account   string // "" for an operator
+	Maker     string // the account whose token made its link; "" where an operator's did
 	Operator  bool
 	ExpiresAt time.Time
 }
@@ -234,6 +235,7 @@ func (a *Admin) FindPortalSession(ctx context.Context, cookie, operatorToken str
 	var by Caller
 	err = a.pool.QueryRow(ctx, findPortalSessionSQL, hashToken(cookie), ofOperator).Scan(&s.ID, &s.Account, &s.Operator, &by.Token, &by.Account, &s.ExpiresAt)
 	if err == nil && !s.Operator {
+		s.Maker = by.Account
 		err = admits(ctx, a.pool, by, s.Account)
 	}
 	if errors.Is(err, pgx.ErrNoRows) || errors.Is(err, ErrCallerGone) {

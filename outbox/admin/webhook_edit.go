@@ -156,11 +156,11 @@ func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, 
 		if w.URL != before.URL {
 			w.URL = a.store.URL(w.URL)
 		}
-		if w.URL != before.URL {
-			w.setBy = by.above(account)
-		}
 		moved := address.HostOf(w.URL) != address.HostOf(before.URL)
 		byOperators := w.DisabledBy == outbox.ByOperator
+		if w.URL != before.URL && !byOperators { // what holds it has to find it again
+			w.setBy = by.above(account)
+		}
 		if byOperators && w.Enabled && !by.isOperator() {
 			return ErrHeldByOperator
 		}
