@@ -193,7 +193,7 @@ func TestSession_TakeoverWaitsForWhatIsCommitting(t *testing.T) {
 	// What Settle sends, stopped before its commit.
 	committing := w.begin(t)
 	execTx(t, committing, assertSenderSQL, first.id, first.timeline)
-	execTx(t, committing, insertAttempts.listed[0], time.Now(), e.Endpoint, e.ID, 1, 1, time.Duration(1), 200, "delivered", "2xx", "")
+	execTx(t, committing, insertAttempts.listed[0], time.Now(), e.Endpoint, e.ID, 1, 1, time.Duration(1), 200, "delivered", "2xx", "", "")
 	if _, err := first.Renew(t.Context()); err != nil {
 		t.Errorf("its own renewal waits: %v", err)
 	}
