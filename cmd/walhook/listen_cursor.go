@@ -19,17 +19,27 @@ type cursorFile struct {
 // maxCursorFile is more than a cursor has.
 const maxCursorFile = 1024
 
-// read returns the cursor that is kept; "" where the file does not exist yet.
+// read returns the cursor that is kept; "" where the file does not exist yet. It is an error
+// where none can be kept.
 func (c *cursorFile) read() (string, error) {
 	if c.path == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(c.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+	if to, err := filepath.EvalSymlinks(c.path); err == nil {
+		c.path = to // a link stays one
 	}
-	if err != nil {
+	text, err := os.ReadFile(c.path)
+	there := !errors.Is(err, fs.ErrNotExist)
+	if err != nil && there {
 		return "", fmt.Errorf("--cursor-file: %w", err)
+	}
+	if try, err := c.create(); err != nil {
+		return "", err
+	} else if err := errors.Join(try.Close(), os.Remove(try.Name())); err != nil {
+		return "", &cursorError{err}
+	}
+	if !there {
+		return "", nil
 	}
 	c.kept = strings.TrimSpace(string(text))
 	if c.kept == "" || len(c.kept) > maxCursorFile || strings.ContainsFunc(c.kept, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -43,9 +53,16 @@ func (c *cursorFile) keep(cursor string) error {
 	if c.path == "" || cursor == c.kept {
 		return nil
 	}
-	file, err := os.CreateTemp(filepath.Dir(c.path), "."+filepath.Base(c.path)+".*")
-	if err != nil {
+	text, err := os.ReadFile(c.path)
+	switch now := strings.TrimSpace(string(text)); {
+	case err == nil && now != c.kept:
+		return &cursorError{fmt.Errorf("%s has another place than this process wrote: give each listen a file of its own", c.path)}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return &cursorError{err}
+	}
+	file, err := c.create()
+	if err != nil {
+		return err
 	}
 	_, err = file.WriteString(cursor + "\n")
 	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
@@ -56,6 +73,15 @@ func (c *cursorFile) keep(cursor string) error {
 	}
 	c.kept = cursor
 	return nil
+}
+
+// create makes a file beside the one that it is to replace.
+func (c *cursorFile) create() (*os.File, error) {
+	file, err := os.CreateTemp(filepath.Dir(c.path), "."+filepath.Base(c.path)+".*")
+	if err != nil {
+		return nil, &cursorError{err}
+	}
+	return file, nil
 }
 
 // cursorError is a place that cannot be kept: listen ends, since it would repeat without
