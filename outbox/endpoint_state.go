@@ -131,3 +131,6 @@ const (
 const disabledBySQL = `
 	UPDATE walhook.endpoint SET ` + DisabledBySQL + `, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 	WHERE id = $1`
+
+// heldForSQL is disabledBySQL where the reason is another one.
+const heldForSQL = disabledBySQL + ` AND disabled_reason <> $3`

@@ -222,8 +222,8 @@ func ReleaseTx(ctx context.Context, tx pgx.Tx, account, host string, endpoint in
 			continue
 		}
 		if err = CheckHeld(ctx, tx, d.url, d.account, d.setBy); err != nil {
-			if _, held := errors.AsType[*HeldError](err); held {
-				err = nil
+			if held, is := errors.AsType[*HeldError](err); is {
+				_, err = tx.Exec(ctx, heldForSQL, d.id, ByOperator, held.Reason)
 			}
 			continue
 		}

@@ -137,3 +137,22 @@ func TestHold_OfAHostStaysWhenOneWebhookIsEnabled(t *testing.T) {
 	}
 	f.wantActive(t, "7 https://a.example/one", "7 https://a.example/other")
 }
+
+// What is held still shows why it is, not why it was.
+func TestHold_ShowsTheReasonOfTheHoldThatIsLeft(t *testing.T) {
+	f := newFeed(t)
+	f.commit(t, memberInsert(7, nil))
+	f.Exec(t, "UPDATE walhook.endpoint SET url = NULL, state = 'cleared', reason = 'x'")
+	w := f.create(t, hook("7", "https://a.example/"))
+	if _, err := f.admin.Hold(t.Context(), "7", "a.example", "abuse"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.admin.HoldAccount(t.Context(), "7", "unpaid"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.admin.ReleaseHost(t.Context(), "7", "a.example"); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, f.world, "SELECT state || ' by ' || disabled_by || ': ' || reason || ', ' || disabled_reason FROM walhook.endpoint WHERE webhook = $1", w.ID),
+		"disabled by operator: unpaid, unpaid")
+}
