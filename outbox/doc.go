@@ -97,6 +97,7 @@
 //	which state an endpoint gets                     endpoint_state.go, stateOfURL
 //	whom a hold covers                               holds.go, HoldTx and ReleaseTx
 //	what a sender reads, and up to which bound       tail.go, Tail and DueRetries
+//	how the events of one endpoint are read          endpoint_log.go, OfEndpointSQL
 //	what it gets from memory instead                 fresh.go, fresh.tail
 //	what a settlement stores                         settle.go, Settle
 //	how an event becomes a dead letter               dead_letter.go, deaths and bury
