@@ -112,7 +112,7 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 			at := time.Now()
 			trouble.run()
 			work.flows(t)
-			t.Logf("%s: flows again after %s", trouble.name, time.Since(at).Round(100*time.Millisecond))
+			t.Logf("%s at %s: flows again after %s", trouble.name, at.UTC().Format("15:04:05.000"), time.Since(at).Round(100*time.Millisecond))
 		}
 	}
 	work.end(t)

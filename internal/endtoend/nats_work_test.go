@@ -3,6 +3,7 @@ package endtoend
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,7 +137,9 @@ func compareStream(t *testing.T, conn *pgx.Conn, got []natsEvent) {
 	for id := range want {
 		switch {
 		case seen[id] == 0:
-			lost++
+			if lost++; lost <= 10 {
+				tellLost(t, conn, id)
+			}
 		case seen[id] > 1:
 			twice++
 		}
@@ -145,4 +148,17 @@ func compareStream(t *testing.T, conn *pgx.Conn, got []natsEvent) {
 	if lost > 0 || twice > 0 || len(want) < 500 {
 		t.Errorf("of %d events %d are lost and %d came twice", len(want), lost, twice)
 	}
+}
+
+// tellLost says when walhook attempted an event that no stream holds, and what was answered.
+func tellLost(t *testing.T, conn *pgx.Conn, id string) {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), `
+		SELECT format('%s number %s, %s %s %s after %s', to_char(a.at AT TIME ZONE 'UTC', 'HH24:MI:SS.MS'), a.number, a.outcome, a.reason, a.detail, a.duration)
+		FROM walhook.attempt a JOIN walhook.event e ON e.id = a.event_id AND e.endpoint = a.endpoint WHERE e.webhook_id = $1 ORDER BY a.at`, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	t.Logf("lost: %s, its attempts: %s, %v", id, strings.Join(attempts, "; "), err)
 }
