@@ -29,9 +29,7 @@ type Health struct {
 // the present failures it is the newest, unless that one was held or dead.
 const successLook = 50
 
-const (
-	lanesOfSQL = `SELECT ` + outbox.LaneColumnsSQL + ` FROM walhook.lane WHERE endpoint = ANY ($1)`
-)
+const lanesOfSQL = `SELECT ` + outbox.LaneColumnsSQL + ` FROM walhook.lane WHERE endpoint = ANY ($1)`
 
 // $2 bounds each count, and $3 how far to look for a success; there are $4 shards.
 var healthSQL = `
