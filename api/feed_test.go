@@ -11,6 +11,12 @@ import (
 // position that says which id is the next.
 func (w *world) append(t *testing.T, webhook string, ids ...int) {
 	t.Helper()
+	w.appendLong(t, webhook, 0, ids...)
+}
+
+// appendLong is append of events whose bodies are longer by so many bytes.
+func (w *world) appendLong(t *testing.T, webhook string, longer int, ids ...int) {
+	t.Helper()
 	tx, err := w.conn.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -19,8 +25,8 @@ func (w *world) append(t *testing.T, webhook string, ids ...int) {
 	for _, id := range ids {
 		if _, err := tx.Exec(t.Context(), `
 			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
-			SELECT $2::bigint, p.id, p.revision, 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), clock_timestamp(), convert_to('{"type":"update","schema":"dids","data":"{\"id\":' || $2::bigint || '}"}', 'UTF8')
-			FROM walhook.endpoint p WHERE p.webhook = $1`, webhook, id); err != nil {
+			SELECT $2::bigint, p.id, p.revision, 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), clock_timestamp(), convert_to('{"type":"update","schema":"dids","data":"{\"id\":' || $2::bigint || repeat(' ', $3) || '}"}', 'UTF8')
+			FROM walhook.endpoint p WHERE p.webhook = $1`, webhook, id, longer); err != nil {
 			t.Fatal(err)
 		}
 	}

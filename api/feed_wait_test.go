@@ -347,17 +347,19 @@ func TestFeed_ASlowReaderHurtsNobody(t *testing.T) {
 	w.waiting(t, 1)
 	quick := w.stream(t, adminToken, path)
 	w.waiting(t, 2)
-	w.exec(t, `INSERT INTO walhook.position (epoch, commit_lsn, ordinal, xid, flush_lsn, next_event_id) VALUES (1, '0/1', 1, 1, '0/1', 1)`)
 	for n := 1; n <= 40; n++ {
-		w.append(t, id, n*2)
-		w.exec(t, `INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
-			SELECT $2::bigint, p.id, p.revision, 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), now(), convert_to('{"type":"update","schema":"dids","data":"' || repeat('x', 500000) || '"}', 'UTF8')
-			FROM walhook.endpoint p WHERE p.webhook = $1`, id, n*2+1)
+		w.appendLong(t, id, 250_000, n*2, n*2+1)
 		quick.ids(t, 2)
 	}
 	w.waiting(t, 1)
-	if n := testutil.ToFloat64(w.feeds.ended.WithLabelValues(endedSlow)); n != 1 {
-		t.Errorf("%v slow readers were dropped, want 1", n)
+	for _, reason := range []string{endedDone, endedSlow, endedRefused, endedStopped} {
+		want := 0.0
+		if reason == endedSlow {
+			want = 1
+		}
+		if n := testutil.ToFloat64(w.feeds.ended.WithLabelValues(reason)); n != want {
+			t.Errorf("%v readers ended as %s, want %v", n, reason, want)
+		}
 	}
 }
 
