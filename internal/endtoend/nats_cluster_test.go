@@ -13,9 +13,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A stream with three replicas, while its leader is killed, a server hangs, the stream is
-// full, deleted and made again, and the credentials are revoked: the streams together hold
-// every event of the outbox, those of a record in order, and none twice.
+// A stream with three replicas, while its leader is killed, a server hangs, no
+// acknowledgement arrives, the stream is full, deleted and made again, and the credentials
+// are revoked: the streams together hold every event of the outbox, those of a record in
+// order, and none twice.
 func TestNATSFeed_LosesNothing(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "login")
@@ -33,7 +34,8 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 		g := newNATSGate(t, o.Port)
 		gates, urls = append(gates, g), append(urls, "nats://"+g.address)
 	}
-	w := newOperatorWorld(t, "--nats-credentials", file, "--retry-schedule", strings.Repeat("500ms,", 1000)+"1s", "--attempt-timeout", "5s")
+	const attempt = 5 * time.Second
+	w := newOperatorWorld(t, "--nats-credentials", file, "--retry-schedule", strings.Repeat("500ms,", 1000)+"1s", "--attempt-timeout", attempt.String())
 	w.feeds(t, "add", "stream", "--url", strings.Join(urls, ","))
 
 	work := beginWork(t, w)
@@ -74,19 +76,35 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 				open()
 			}
 		}},
+		{"no acknowledgement arrives", func() { // of what the stream takes
+			var reopen []func()
+			for _, g := range gates {
+				reopen = append(reopen, g.shutBack())
+			}
+			work.refuses(t, "nats_timeout")
+			for _, open := range reopen {
+				open()
+			}
+		}},
 		{"the stream is full", func() {
 			again := full()
 			work.refuses(t, "nats_stream_full")
 			again()
 		}},
 		{"the stream is deleted and made again", func() {
-			full() // so that it takes nothing between these two
+			full() // so that it takes nothing between being read and being deleted
+			since := work.now(t)
+			// What was on its way is in the stream by then, or walhook's attempt has failed.
+			time.Sleep(attempt + time.Second)
 			received = append(received, held(t, js, "WALHOOK")...)
 			eventually(t, patience, func() bool { // as in held
 				err := js.DeleteStream(t.Context(), "WALHOOK")
 				return err == nil || errors.Is(err, jetstream.ErrStreamNotFound)
 			})
 			work.refuses(t, "nats_no_stream")
+			if n := work.acknowledged(t, since); n > 0 {
+				t.Errorf("the full stream took %d events, which no one has read", n)
+			}
 			c.stream(t, js, roomy)
 		}},
 		{"the credentials are revoked", func() {

@@ -13,17 +13,18 @@ import (
 // natsGate stands before a server: closed, it passes nothing on and keeps every connection
 // open, like a server that hangs or a network that drops everything.
 type natsGate struct {
-	address string
-	mu      sync.Mutex
-	open    chan struct{} // closed while it passes
-	severed bool
-	conns   []net.Conn
+	address     string
+	mu          sync.Mutex
+	forth, back chan struct{} // closed while it passes to the server, and to the client
+	severed     bool
+	conns       []net.Conn
 }
 
 func newNATSGate(t *testing.T, to int) *natsGate {
 	t.Helper()
-	g := &natsGate{open: make(chan struct{})}
-	close(g.open)
+	g := &natsGate{forth: make(chan struct{}), back: make(chan struct{})}
+	close(g.forth)
+	close(g.back)
 	listener, err := net.Listen("tcp", loopback.Address(t))
 	if err != nil {
 		t.Fatal(err)
@@ -47,33 +48,31 @@ func newNATSGate(t *testing.T, to int) *natsGate {
 				server.Close()
 				continue
 			}
-			go g.pass(ctx, client, server)
-			go g.pass(ctx, server, client)
+			go g.pass(ctx, client, server, &g.forth)
+			go g.pass(ctx, server, client, &g.back)
 		}
 	}()
 	return g
 }
 
-func (g *natsGate) pass(ctx context.Context, from, to net.Conn) {
+func (g *natsGate) pass(ctx context.Context, from, to net.Conn, way *chan struct{}) {
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 32<<10)
-	for {
+	opens := func() bool {
 		g.mu.Lock()
-		open := g.open
+		open := *way
 		g.mu.Unlock()
 		select {
 		case <-open:
+			return true
 		case <-ctx.Done():
-			return
+			return false
 		}
+	}
+	for opens() {
 		n, err := from.Read(buf)
-		g.mu.Lock()
-		open = g.open
-		g.mu.Unlock()
-		select { // it may have been closed while nothing came
-		case <-open:
-		case <-ctx.Done():
+		if !opens() { // it may have been closed while nothing came
 			return
 		}
 		if n > 0 {
@@ -87,14 +86,23 @@ func (g *natsGate) pass(ctx context.Context, from, to net.Conn) {
 	}
 }
 
-func (g *natsGate) shut() (reopen func()) {
+func (g *natsGate) shut() (reopen func()) { return g.close(&g.forth, &g.back) }
+
+// shutBack holds back what the server says, and passes on what it is told.
+func (g *natsGate) shutBack() (reopen func()) { return g.close(&g.back) }
+
+func (g *natsGate) close(ways ...*chan struct{}) (reopen func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open = make(chan struct{})
+	for _, way := range ways {
+		*way = make(chan struct{})
+	}
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		close(g.open)
+		for _, way := range ways {
+			close(*way)
+		}
 	}
 }
 

@@ -81,6 +81,24 @@ func (w *natsWork) reasons(t *testing.T) map[string]int {
 	return all
 }
 
+// now is the outbox's time.
+func (w *natsWork) now(t *testing.T) (at time.Time) {
+	t.Helper()
+	if err := w.conn.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// acknowledged counts the attempts since then that a stream answered with a new message.
+func (w *natsWork) acknowledged(t *testing.T, since time.Time) (n int) {
+	t.Helper()
+	if err := w.conn.QueryRow(t.Context(), "SELECT count(*) FROM walhook.attempt WHERE reason = 'nats_ack' AND at > $1", since).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // flows waits until a hundred more events are delivered.
 func (w *natsWork) flows(t *testing.T) {
 	t.Helper()
