@@ -1,9 +1,12 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 
 	"walhook/outbox/address"
 )
@@ -23,6 +26,20 @@ func (w *Webhook) Apart(other *Webhook) bool {
 // disjoint says that two filters have nothing in common. An empty one passes everything.
 func disjoint(a, b []string) bool {
 	return len(a) > 0 && len(b) > 0 && !slices.ContainsFunc(a, func(one string) bool { return slices.Contains(b, one) })
+}
+
+// checkStreamTx is [checkStream] with the feeds as they are once no other transaction
+// changes webhooks: of two that would share a stream, the second one to come is refused.
+func (a *Admin) checkStreamTx(ctx context.Context, tx pgx.Tx, before, w *Webhook) error {
+	rows, err := tx.Query(ctx, feedsSQL)
+	var others []Webhook
+	if err == nil {
+		others, err = collectEach(rows, a.scanWebhook, func(*Webhook, error) {}) // who lists feeds sets a damaged one aside
+	}
+	if err != nil {
+		return fmt.Errorf("list the feeds: %w", err)
+	}
+	return checkStream(before, w, others)
 }
 
 // checkStream returns a [*FeedFault] where a feed publishes what another one publishes, on

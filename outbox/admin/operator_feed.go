@@ -166,13 +166,9 @@ func (a *Admin) AddFeed(ctx context.Context, w Webhook) (Webhook, error) {
 	if err := CheckFeed(&w); err != nil {
 		return Webhook{}, err
 	}
-	others, err := a.feeds(ctx)
-	if err != nil {
-		return Webhook{}, fmt.Errorf("list the feeds: %w", err)
-	}
 	w.ID = newWebhookID()
 	act := &Act{Action: actFeedAdded, Webhook: w.ID, Detail: "feed: " + w.Name}
-	err = a.changeWebhooks(ctx, act, func(tx pgx.Tx) error {
+	err := a.changeWebhooks(ctx, act, func(tx pgx.Tx) error {
 		var taken string
 		switch err := tx.QueryRow(ctx, feedIDSQL, w.Name).Scan(&taken); {
 		case err == nil:
@@ -180,7 +176,7 @@ func (a *Admin) AddFeed(ctx context.Context, w Webhook) (Webhook, error) {
 		case !errors.Is(err, pgx.ErrNoRows):
 			return err
 		}
-		if err := checkStream(nil, &w, others); err != nil {
+		if err := a.checkStreamTx(ctx, tx, nil, &w); err != nil {
 			return err
 		}
 		return a.createWebhookTx(ctx, tx, &w)
@@ -212,12 +208,8 @@ func (a *Admin) ChangeFeed(ctx context.Context, name string, change func(*Webhoo
 	if err != nil {
 		return Webhook{}, err
 	}
-	others, err := a.feeds(ctx)
-	if err != nil {
-		return Webhook{}, fmt.Errorf("list the feeds: %w", err)
-	}
 	act := &Act{Action: actFeedChanged, Detail: "feed: " + name}
-	return a.editWebhook(ctx, Caller{}, outbox.NoAccount, id, act, func(w *Webhook) error {
+	return a.editWebhook(ctx, Caller{}, outbox.NoAccount, id, act, func(tx pgx.Tx, w *Webhook) error {
 		before := *w
 		if err := change(w); err != nil {
 			return err
@@ -225,7 +217,7 @@ func (a *Admin) ChangeFeed(ctx context.Context, name string, change func(*Webhoo
 		if err := CheckFeed(w); err != nil {
 			return err
 		}
-		return checkStream(&before, w, others)
+		return a.checkStreamTx(ctx, tx, &before, w)
 	})
 }
 

@@ -5,6 +5,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"walhook/outbox"
+	"walhook/outbox/storetest"
 )
 
 func natsFeed(name, url, prefix string) Webhook {
@@ -46,6 +51,65 @@ func TestFeeds_ThatWouldShareAStream(t *testing.T) {
 		}
 		if got := StreamWarnings(&c.feed, []OperatorFeed{{Webhook: c.other}, {Webhook: c.feed}}); (len(got) == 1) != c.warns || len(got) > 1 {
 			t.Errorf("%s: warnings %q, wanted is %v", what, got, c.warns)
+		}
+	}
+}
+
+// Of two that add or change feeds at the same moment, each on connections of its own, one is
+// refused where both would publish the same events to one stream.
+func TestFeeds_OfTwoAtTheSameMomentOneIsRefused(t *testing.T) {
+	f := newFeed(t)
+	second, err := outbox.Open(t.Context(), outbox.Config{URL: f.DB.URL}, f.Log(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(second.Close)
+	admins := [2]*Admin{f.admin, New(second)}
+	add := func(a *Admin, name, prefix string) error {
+		_, err := a.AddFeed(t.Context(), natsFeed(name, "nats://a.example", prefix))
+		return err
+	}
+	move := func(a *Admin, name, prefix string) error {
+		_, err := a.ChangeFeed(t.Context(), name, func(w *Webhook) error { w.SubjectPrefix = prefix; return nil })
+		return err
+	}
+	for n, moves := range [][2]bool{{false, false}, {true, true}, {false, true}} {
+		prefix := fmt.Sprint("walhook", n)
+		var names [2]string
+		does := [2]func(*Admin, string, string) error{add, add}
+		for i := range names {
+			names[i] = fmt.Sprintf("feed%d-%d", n, i)
+			if moves[i] {
+				does[i] = move
+				if err := add(f.admin, names[i], names[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		// Both come as far as another transaction that changes webhooks lets them.
+		tx := f.Begin(t)
+		storetest.ExecTx(t, tx, outbox.RaiseWebhooksSQL)
+		ended := make(chan error, 2)
+		for i := range does {
+			go func() { ended <- does[i](admins[i], names[i], prefix) }()
+		}
+		storetest.Eventually(t, "two that wait", func() bool {
+			if len(ended) > 0 {
+				t.Fatal(<-ended)
+			}
+			return storetest.One[int](t, f.World, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query = $1", outbox.RaiseWebhooksSQL) == 2
+		})
+		storetest.Commit(t, tx)
+		refused := 0
+		for range does {
+			if err := <-ended; isFault(err) && strings.Contains(err.Error(), "publishes the same events") {
+				refused++
+			} else if err != nil {
+				t.Errorf("%d: %v", n, err)
+			}
+		}
+		if refused != 1 {
+			t.Errorf("%d: %d of two are refused, want one", n, refused)
 		}
 	}
 }

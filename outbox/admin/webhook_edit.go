@@ -128,10 +128,10 @@ func (a *Admin) createWebhookTx(ctx context.Context, tx pgx.Tx, w *Webhook) erro
 // URL of an account's own webhook is not written. [ErrNoWebhook] when there is
 // none, [ErrAccountEnded] when its account ended, [ErrCallerGone] when by may not; an error of change is returned as it is.
 func (a *Admin) EditWebhook(ctx context.Context, by Caller, account, id string, change func(*Webhook) error) (Webhook, error) {
-	return a.editWebhook(ctx, by, account, id, &Act{Action: actWebhookEdited}, change)
+	return a.editWebhook(ctx, by, account, id, &Act{Action: actWebhookEdited}, func(_ pgx.Tx, w *Webhook) error { return change(w) })
 }
 
-func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, act *Act, change func(*Webhook) error) (Webhook, error) {
+func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, act *Act, change func(pgx.Tx, *Webhook) error) (Webhook, error) {
 	act.Account, act.Webhook = account, id
 	w := Webhook{Account: account, ID: id}
 	notify := false
@@ -149,7 +149,7 @@ func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, 
 			return err
 		}
 		before := w
-		err := change(&w)
+		err := change(tx, &w)
 		if err != nil {
 			return err
 		}
