@@ -187,6 +187,15 @@ func TestOperatorsDisable_CannotBeBypassedThroughSubaccounts(t *testing.T) {
 		t.Error("something was sent")
 	}
 	w.want(t, 200, children, "POST", "/v2/accounts/9/webhooks/"+nine+"/test", "") // its own, which nobody holds
+	w.append(t, nine, 1)
+	for call, body := range map[string]string{"/replay": `{"data":{"since":"2020-01-01T00:00:00Z"}}`, "/resync": "", "/retry": ""} {
+		if r := w.call(t, token, "POST", "/v2/accounts/9/webhooks/"+nine+call, body); r.status != 409 || !strings.Contains(r.text, "operator") {
+			t.Errorf("%s by the held account above: %d %s", call, r.status, r.text)
+		}
+		if r := w.call(t, children, "POST", "/v2/accounts/9/webhooks/"+nine+call, body); r.status >= 300 {
+			t.Errorf("%s by its own account: %d %s", call, r.status, r.text)
+		}
+	}
 	for _, call := range [][2]string{{"POST", "/replay"}, {"POST", "/secret/rotate"}} {
 		body := `{"data":{}}`
 		if call[1] == "/replay" {

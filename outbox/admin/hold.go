@@ -22,6 +22,23 @@ func (a *Admin) CheckHeld(ctx context.Context, by Caller, account, url string) e
 	return err
 }
 
+const urlOfSQL = `SELECT url FROM walhook.endpoint WHERE id = $1`
+
+// checkHeldAboveTx is a [*outbox.HeldError] where a caller acts for an account below its own,
+// and a hold of its own account covers the URL that an endpoint sends to. What the
+// account itself has held waits in the log.
+func checkHeldAboveTx(ctx context.Context, tx pgx.Tx, by Caller, account string, endpoint int64) error {
+	above := by.above(account)
+	if above == "" {
+		return nil
+	}
+	var url string
+	if err := tx.QueryRow(ctx, urlOfSQL, endpoint).Scan(&url); err != nil {
+		return err
+	}
+	return outbox.CheckHeld(ctx, tx, url, above)
+}
+
 // Hold is an operator's word that nothing an account sends goes to a host, or
 // anywhere where Host is "".
 type Hold struct {

@@ -197,8 +197,8 @@ func (a *Admin) KeptEvents(ctx context.Context, endpoint int64, webhookIDs []str
 
 // CreateRequest stores a request, which the publisher works through whenever it
 // runs. With a key in once, answer writes what is answered; the zero Once has none. The
-// errors are those of CountReplay, [ErrTooManyRequests]
-// and [ErrCallerGone], and with a key those of [Admin.CreateWebhook].
+// errors are those of CountReplay, [ErrTooManyRequests], [ErrCallerGone] and
+// [*outbox.HeldError], and with a key those of [Admin.CreateWebhook].
 func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer func(Request) ([]byte, error)) (Request, error) {
 	counted, err := a.CountReplay(ctx, r)
 	if err != nil {
@@ -232,6 +232,9 @@ func (a *Admin) CreateRequest(ctx context.Context, r Request, once Once, answer 
 
 func createRequestTx(ctx context.Context, tx pgx.Tx, r *Request, account string, counted ReplayCount) error {
 	if err := admitTx(ctx, tx, r.By, account); err != nil {
+		return err
+	}
+	if err := checkHeldAboveTx(ctx, tx, r.By, account, r.Endpoint); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, lockRequestsSQL, r.Endpoint); err != nil {

@@ -176,7 +176,8 @@ func (a *Admin) CountResync(ctx context.Context, w *Webhook, schema string) (tot
 // runs. With a key in once, answer writes what is answered; the zero Once has none.
 // [ErrNoEndpoint], [ErrWebhookDeleted] and [ErrNothingToSendTo] when there is nothing to
 // send to, [*NoRecordsError], [*UnknownSchemaError], [*ResyncRunsError],
-// [ErrTooManyResyncs] and [ErrCallerGone], and with a key those of [Admin.CreateWebhook].
+// [ErrTooManyResyncs], [ErrCallerGone] and [*outbox.HeldError], and with a key those of
+// [Admin.CreateWebhook].
 func (a *Admin) CreateResync(ctx context.Context, w *Webhook, r Resync, once Once, answer func(Resync) ([]byte, error)) (Resync, error) {
 	if err := a.checkSchema(ctx, r.Schema); err != nil {
 		return Resync{}, err
@@ -204,6 +205,9 @@ func (a *Admin) CreateResync(ctx context.Context, w *Webhook, r Resync, once Onc
 
 func (a *Admin) createResyncTx(ctx context.Context, tx pgx.Tx, r *Resync) error {
 	if err := admitTx(ctx, tx, r.By, r.Account); err != nil {
+		return err
+	}
+	if err := checkHeldAboveTx(ctx, tx, r.By, r.Account, r.Endpoint); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, lockResyncsSQL, r.Account); err != nil {

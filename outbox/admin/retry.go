@@ -77,6 +77,9 @@ const (
 func (a *Admin) RetryNow(ctx context.Context, by Caller, account, webhook string, webhookIDs []string, once Once, answer func(Retried) ([]byte, error)) (done Retried, err error) {
 	act := &Act{Action: actRetry}
 	_, err = a.operateOnce(ctx, by, account, webhook, act, once, func(tx pgx.Tx, e EndpointInfo) (EndpointInfo, []byte, error) {
+		if err := checkHeldAboveTx(ctx, tx, by, account, e.ID); err != nil {
+			return e, nil, err
+		}
 		if err := retryTx(ctx, tx, e, webhookIDs, &done); err != nil {
 			return e, nil, err
 		}
