@@ -39,11 +39,12 @@ const (
 	readByStream = "stream"
 )
 
-// Why a reader ended, labels of a metric.
+// Why a stream ended, labels of a metric.
 const (
-	endedDone    = "done"    // the page is full, its time is over, or the client left
+	endedDone    = "done"    // its time is over, or the client left
 	endedSlow    = "slow"    // the client does not read
 	endedRefused = "refused" // its token, webhook or cursor is no longer good
+	endedFailed  = "failed"  // the outbox could not be read
 	endedStopped = "stopped" // the process stops
 )
 
@@ -63,14 +64,14 @@ func NewFeeds(store *outbox.Store, log *zap.Logger, registry prometheus.Register
 			Name: "walhook_feed_events_total", Help: "Events handed out by feeds, by how they are read.",
 		}, []string{"by"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "walhook_feed_readers_ended_total", Help: "Readers of feeds that ended, by reason. slow: the client did not read; refused: its token, webhook or cursor is no longer good.",
+			Name: "walhook_feed_readers_ended_total", Help: "Streams of feeds that ended, by reason. slow: the client did not read; refused: its token, webhook or cursor is no longer good; failed: the outbox could not be read.",
 		}, []string{"reason"}),
 	}
 	for _, by := range []string{readByPage, readByStream} {
 		f.waiting.WithLabelValues(by)
 		f.served.WithLabelValues(by)
 	}
-	for _, reason := range []string{endedDone, endedSlow, endedRefused, endedStopped} {
+	for _, reason := range []string{endedDone, endedSlow, endedRefused, endedFailed, endedStopped} {
 		f.ended.WithLabelValues(reason)
 	}
 	if registry != nil {
@@ -99,6 +100,16 @@ func (f *Feeds) Run(ctx context.Context) error {
 		}
 	})
 	return group.Wait()
+}
+
+// isStopped says that the process stops.
+func (f *Feeds) isStopped() bool {
+	select {
+	case <-f.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 // check looks at all who wait, in two statements, and sends those away whose token ended;

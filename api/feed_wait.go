@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ const (
 	feedWriteTimeout = 10 * time.Second
 	// reconnectAfter is what a stream tells its client to wait before it connects again.
 	reconnectAfter = 2 * time.Second
+	// turnPause is about how long a stream waits where its account gets no turn, before it
+	// asks for one again.
+	turnPause = time.Second
 	// feedFullPause is when to try again while too many readers wait.
 	feedFullPause = 10 * time.Second
 
@@ -181,23 +185,30 @@ func (s *subscriptions) streamAnswer(r *feedReader, first outbox.FeedPage) *feed
 func (s *subscriptions) follow(ctx context.Context, out *stream, r *feedReader) (reason string) {
 	end := time.Now().Add(streamLife - rand.N(streamLife/10))
 	for time.Now().Before(end) {
-		if out.flush() != nil {
-			return endedSlow
+		if err := out.flush(); err != nil {
+			return endOf(err)
+		}
+		if s.cfg.Feeds.isStopped() {
+			return endedStopped
 		}
 		waiting, cancel := context.WithTimeout(ctx, keepAliveEvery)
 		page, err := s.nextEvents(ctx, waiting, r)
 		cancel()
-		failure, refused := errors.AsType[*failure](err)
 		switch {
 		case ctx.Err() != nil:
 			return endedDone
 		case errors.Is(err, errStopping):
 			return endedStopped
-		case refused && failure.status == http.StatusTooManyRequests:
-			out.printf(": waiting for a turn\n\n")
-			continue
 		case err != nil: // the client connects again, and gets it as an answer
-			return endedRefused
+			switch failure := s.failureOf(ctx, err); {
+			case failure.status == http.StatusTooManyRequests:
+				out.printf(": waiting for a turn\n\n")
+				s.pauseForTurn(ctx)
+			case failure.status >= http.StatusInternalServerError:
+				return endedFailed
+			default:
+				return endedRefused
+			}
 		case len(page.Events) == 0:
 			out.printf(": keep-alive\nid: %s\n\n", r.at.cursor(r.endpoint.ID))
 		default:
@@ -205,6 +216,26 @@ func (s *subscriptions) follow(ctx context.Context, out *stream, r *feedReader) 
 		}
 	}
 	return endedDone
+}
+
+// endOf is the reason of a stream to which a write ended with an error.
+func endOf(err error) string {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return endedSlow
+	}
+	return endedDone
+}
+
+// pauseForTurn keeps a stream that got no turn from asking for one again at once: many
+// would use up the machine with it. They come back one after the other.
+func (s *subscriptions) pauseForTurn(ctx context.Context) {
+	timer := time.NewTimer(turnPause/2 + rand.N(turnPause))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-s.cfg.Feeds.stopped:
+	}
 }
 
 func (s *subscriptions) send(out *stream, r *feedReader, page *outbox.FeedPage) {
