@@ -102,7 +102,7 @@ func TestFeed_AStreamEndsWhereTheOutboxFails(t *testing.T) {
 		w.wantEnded(t, ended...)
 	}
 	if n := w.logs.FilterMessage("request failed").FilterLevelExact(zap.ErrorLevel).Len(); n != len(ended) {
-		t.Errorf("%d lines of the log, want %d", n, len(ended))
+		t.Errorf("%d lines in the logs, want %d", n, len(ended))
 	}
 	s := w.stream(t, token, path)
 	w.append(t, id, 1)

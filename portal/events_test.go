@@ -54,3 +54,19 @@ func cutBetween(t *testing.T, text, before, after string) string {
 	rest, _, _ = strings.Cut(rest, after)
 	return html.UnescapeString(rest)
 }
+
+// An attempt that a batch carried names it, under the webhook-id that the receiver got; one
+// of a request of its own names none.
+func TestEvents_AnAttemptNamesItsBatch(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.exec(t, fillSQL, hook.Endpoint, 1, 2, 2)
+	const batch = "batch_0123456789abcdef0123456789abcdef"
+	w.exec(t, `UPDATE walhook.attempt SET batch = $1 WHERE event_id = 2`, batch)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID + "/events/evt_000000000000000"
+	b.get(t, path+"2_1").want(t, http.StatusOK, `Sent in the batch <span class="mono">`+batch+`</span>`)
+	if r := b.get(t, path+"1_1").want(t, http.StatusOK, "HTTP 200"); strings.Contains(r.text, "batch") {
+		t.Errorf("an attempt of one event names a batch: %s", r.text)
+	}
+}
