@@ -25,7 +25,8 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 		return []*server.User{{Username: "walhook", Password: password}, {Username: "operator", Password: "operator"}}
 	}
 	c := newNATSCluster(t, 3, func(o *server.Options) { o.Users, o.Cluster.NoAdvertise = users("right"), true })
-	js := c.client(t, nats.UserInfo("operator", "operator"))
+	operator := nats.UserInfo("operator", "operator")
+	js := c.client(t, operator)
 	roomy := jetstream.StreamConfig{Discard: jetstream.DiscardNew, Duplicates: 10 * time.Minute}
 	c.stream(t, js, roomy)
 	var gates []*natsGate
@@ -122,6 +123,8 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 			work.flows(t)
 			reload("right")
 			writeFile(t, file, "walhook:right")
+			js.Conn().Close()
+			js = c.working(t, operator)
 		}},
 	}
 	work.flows(t)

@@ -128,6 +128,22 @@ func (c *natsCluster) client(t *testing.T, options ...nats.Option) jetstream.Jet
 	return js
 }
 
+// working is a client of a server that answers. One whose users were reloaded may be without
+// the API of JetStream: no one responds on it, for minutes.
+func (c *natsCluster) working(t *testing.T, options ...nats.Option) (js jetstream.JetStream) {
+	t.Helper()
+	eventually(t, patience, func() bool {
+		js = c.client(t, options...)
+		_, err := js.AccountInfo(t.Context())
+		if err != nil {
+			t.Logf("%s answers %v: another one is asked", js.Conn().ConnectedUrl(), err)
+			js.Conn().Close()
+		}
+		return err == nil
+	})
+	return js
+}
+
 // stream makes a stream, or changes it.
 func (c *natsCluster) stream(t *testing.T, js jetstream.JetStream, config jetstream.StreamConfig) {
 	t.Helper()
