@@ -201,3 +201,22 @@ func TestNATSFeed_ADeniedAccountStopsNoOther(t *testing.T) {
 		t.Errorf("the breaker opened %v times", n)
 	}
 }
+
+// What no stream takes of a feed holds up nothing that a stream takes.
+func TestNATSFeed_ASubjectWithoutAStreamStopsNoOther(t *testing.T) {
+	t.Parallel()
+	c := newNATSCluster(t, 3, nil)
+	js := c.client(t)
+	c.stream(t, js, jetstream.StreamConfig{Subjects: []string{"walhook.*.*.insert"}})
+	w := newOperatorWorld(t, "--retry-schedule", "1h")
+	w.feeds(t, "add", "stream", "--url", c.url())
+	w.db.Exec(t, `INSERT INTO dids (id, user_id, number) SELECT n, 7, '1' FROM generate_series(1, 50) n`)
+	awaitMessages(t, js, "WALHOOK", 50)
+	w.db.Exec(t, `UPDATE dids SET number = '2' WHERE id <= 50`)
+	w.awaitReason(t, "retry", "nats_no_subject", 50)
+	w.db.Exec(t, `INSERT INTO dids (id, user_id, number) SELECT n, 7, '1' FROM generate_series(51, 60) n`)
+	awaitMessages(t, js, "WALHOOK", 60)
+	if n := scrape(t, w.address).sum("walhook_breaker_transitions_total", "to", "open"); n != 0 {
+		t.Errorf("the breaker opened %v times", n)
+	}
+}

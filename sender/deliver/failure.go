@@ -79,7 +79,7 @@ var failures = []failure{
 	failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failPlainTLS, failPlainHTTP2, failTLSSelfSigned, failTLSCertificate,
 	failTLSClientCert, failTLSClosed, failTLSAlert, failTLSProtocol, failHTTP2NotTaken, failHTTP2,
 	failMalformed, failStatus, failSpokeFirst, failFlood, failBlocked, failPort, failURL, failTooLarge, failRender,
-	failNATSDown, failNATSRefused, failNATSTLS, failNATSPermission, failNATSInbox, failNATSNoStream, failNATSFull, failNATSSubjectFull, failNATSTooLarge, failNATSRejected, failNATSTimeout,
+	failNATSDown, failNATSRefused, failNATSTLS, failNATSPermission, failNATSInbox, failNATSNoStream, failNATSNoSubject, failNATSFull, failNATSSubjectFull, failNATSTooLarge, failNATSRejected, failNATSTimeout,
 	failShutdown, failNoNetwork, failNoResource, failDNSHere, failSecret, failNATSCredentials, failLease,
 }
 
@@ -113,7 +113,7 @@ func (f failure) unsent() bool {
 	case failDNSNotFound, failDNSTimeout, failDNS, failRefused, failUnreachable, failNoRoute, failTimeoutConnect, failTimeoutTLS,
 		failTLSExpired, failTLSNotYetValid, failTLSHostname, failTLSAuthority, failTLSChain, failTLSPlain, failTLSSelfSigned, failTLSCertificate,
 		failTLSClosed, failTLSProtocol, failBlocked, failPort, failURL, failTooLarge, failRender,
-		failNATSRefused, failNATSTLS, failNATSNoStream, failNATSFull, failNATSSubjectFull, failNATSTooLarge:
+		failNATSRefused, failNATSTLS, failNATSNoStream, failNATSNoSubject, failNATSFull, failNATSSubjectFull, failNATSTooLarge:
 		return true
 	}
 	return false

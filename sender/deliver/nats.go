@@ -82,11 +82,14 @@ func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outb
 	if f.config.MayBegin != nil && !f.config.MayBegin() {
 		return nil, errLeaseOver
 	}
-	p, err := conn.begin(subject)
+	p, err := conn.begin(e.SubjectPrefix, subject)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { conn.finish(p, err) }()
+	defer func() {
+		conn.finish(p, err)
+		err = conn.explain(ctx, p, err)
+	}()
 	message := &nats.Msg{Subject: subject, Data: event.Body, Header: nats.Header{
 		jetstream.MsgIDHeader: {event.WebhookID}, accountHeader: {headerText(event.Account)},
 	}}

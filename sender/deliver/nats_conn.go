@@ -35,11 +35,13 @@ type natsConn struct {
 	more    []*url.URL   // servers that the cluster told of
 	changed chan struct{}
 	waiting map[*natsPublication]struct{} // in flight
+	acked   map[string]string             // a subject that a stream acknowledged last, by the feed's prefix
 	used    time.Time
 }
 
 // natsPublication is one event in flight.
 type natsPublication struct {
+	prefix  string // the feed's
 	subject string
 	session *natsSession
 	failed  chan error // of one error at most
@@ -77,7 +79,7 @@ func newNATSConn(o *natsOptions, text string) (*natsConn, error) {
 	c := &natsConn{
 		natsOptions: *o, servers: servers, file: credentialsFor(o.config.NATSCredentials, text),
 		wanted: make(chan struct{}, 1), end: cancel, ended: make(chan struct{}),
-		last: errNATSConnecting, changed: make(chan struct{}), waiting: map[*natsPublication]struct{}{}, used: time.Now(),
+		last: errNATSConnecting, changed: make(chan struct{}), waiting: map[*natsPublication]struct{}{}, acked: map[string]string{}, used: time.Now(),
 	}
 	go c.run(ctx)
 	return c, nil
@@ -200,9 +202,7 @@ func (c *natsConn) isDown(s *natsSession, err error) (acked bool) {
 	defer c.mu.Unlock()
 	if s != nil {
 		err, acked = cmp.Or(s.cause, err, nats.ErrDisconnected), s.acked
-		if s.doubt != nil {
-			s.doubt.Stop()
-		}
+		s.undoubtLocked()
 	} else {
 		c.tried++
 	}
@@ -304,13 +304,13 @@ func (c *natsConn) await(ctx context.Context, wait time.Duration) (*natsSession,
 }
 
 // begin registers a publication, unless the connection is down; finish takes it out.
-func (c *natsConn) begin(subject string) (*natsPublication, error) {
+func (c *natsConn) begin(prefix, subject string) (*natsPublication, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.session == nil {
 		return nil, c.last
 	}
-	p := &natsPublication{subject, c.session, make(chan error, 1)}
+	p := &natsPublication{prefix, subject, c.session, make(chan error, 1)}
 	c.waiting[p] = struct{}{}
 	return p, nil
 }
@@ -325,12 +325,20 @@ func (c *natsConn) finish(p *natsPublication, err error) {
 	switch answered, silent := natsAnswered(err); {
 	case answered:
 		s.acked = true
-		if s.doubt != nil {
-			s.doubt.Stop()
-			s.doubt = nil
+		s.undoubtLocked()
+		if err == nil {
+			c.acked[p.prefix] = p.subject
 		}
 	case silent && s == c.session && s.doubt == nil && len(c.servers)+len(c.more) > 1:
 		s.doubt = time.AfterFunc(natsDoubt, func() { c.doubted(s) })
+	}
+}
+
+// undoubtLocked stays with the server.
+func (s *natsSession) undoubtLocked() {
+	if s.doubt != nil {
+		s.doubt.Stop()
+		s.doubt = nil
 	}
 }
 

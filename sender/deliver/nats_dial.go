@@ -43,10 +43,11 @@ type natsSession struct {
 	leave  chan struct{}     // closed when natsConn is to use another one
 
 	// Guarded by natsConn.mu:
-	cause error       // why it ends, where the end itself does not say it
-	left  bool        // leave is closed
-	acked bool        // a stream answered on it
-	doubt *time.Timer // leaves it unless a stream answers before; nil while one answers
+	cause error                 // why it ends, where the end itself does not say it
+	left  bool                  // leave is closed
+	acked bool                  // a stream answered on it
+	doubt *time.Timer           // leaves it unless a stream answers before; nil while one answers
+	taken map[string]*natsTaken // by prefix
 }
 
 // natsTarget says where to connect, and as whom.
@@ -61,7 +62,7 @@ func (o *natsOptions) name() string { return "walhook/" + o.config.Version }
 // open connects to a server, once. complained gets what the server says against the
 // connection later.
 func (o *natsOptions) open(ctx context.Context, to natsTarget, complained func(*natsSession, error)) (*natsSession, error) {
-	s := &natsSession{over: make(chan struct{}), leave: make(chan struct{})}
+	s := &natsSession{over: make(chan struct{}), leave: make(chan struct{}), taken: map[string]*natsTaken{}}
 	dial := &natsDialer{natsOptions: o, ctx: ctx}
 	var asked atomic.Bool
 	options := []nats.Option{

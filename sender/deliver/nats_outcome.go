@@ -16,6 +16,7 @@ const (
 	failNATSPermission  failure = "nats_permission" // for the subject of one event
 	failNATSInbox       failure = "nats_inbox"      // no acknowledgement may arrive
 	failNATSNoStream    failure = "nats_no_stream"
+	failNATSNoSubject   failure = "nats_no_subject" // for the subject of one event
 	failNATSFull        failure = "nats_stream_full"
 	failNATSSubjectFull failure = "nats_subject_full"
 	failNATSTooLarge    failure = "nats_too_large"
@@ -63,6 +64,8 @@ func classifyNATS(err error) failure {
 		return failNATSInbox
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return failNATSPermission
+	case errors.Is(err, errNATSUntaken):
+		return failNATSNoSubject
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return failNATSNoStream
 	case errors.Is(err, nats.ErrTimeout), errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, jetstream.ErrTooManyStalledMsgs):

@@ -85,6 +85,7 @@ func TestNATSFailure_HasItsName(t *testing.T) {
 		failNATSFull:        {api(10077), api(10047), api(10002), api(10028)},
 		failNATSTooLarge:    {api(10054), nats.ErrMaxPayload},
 		failNATSNoStream:    {jetstream.ErrNoStreamResponse, nats.ErrNoResponders, api(10039), api(10076)},
+		failNATSNoSubject:   {fmt.Errorf("%w: walhook.7.users.insert", errNATSUntaken)},
 		failNATSRejected:    {api(10071), api(10109), jetstream.ErrInvalidJSAck},
 		failNATSPermission:  {fmt.Errorf("%w: Permissions Violation for Publish to %q", nats.ErrPermissionViolation, "walhook.7.dids.insert")},
 		failNATSTimeout:     {nats.ErrTimeout, jetstream.ErrAsyncPublishTimeout},

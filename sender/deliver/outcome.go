@@ -145,7 +145,7 @@ func classifyFailure(class failure) Result {
 		r.Outcome, r.EndpointFault, r.Lasting = Held, false, class.lasts()
 	case class == failTooLarge, class == failNATSTooLarge:
 		r.Outcome, r.EndpointFault = Dead, false // the next attempt would be as large
-	case class == failNATSPermission, class == failNATSSubjectFull:
+	case class == failNATSPermission, class == failNATSNoSubject, class == failNATSSubjectFull:
 		r.EndpointFault = false // it is about this event's subject, as 4xx is about its request
 	case class == failRender:
 		r.Smaller = true // for the other events of a batch

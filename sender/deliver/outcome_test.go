@@ -42,7 +42,7 @@ func TestJudge_EveryFailureIsTheEndpointsOrOurs(t *testing.T) {
 		if ours[f] {
 			want = Result{Outcome: Held, Reason: string(f)}
 		}
-		if f == failNATSPermission || f == failNATSSubjectFull { // of one subject; the others go on
+		if f == failNATSPermission || f == failNATSNoSubject || f == failNATSSubjectFull { // of one subject; the others go on
 			want.EndpointFault = false
 		}
 		if f == failTooLarge || f == failNATSTooLarge { // the event's own, and the same the next time
