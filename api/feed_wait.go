@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"mime"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -146,13 +148,16 @@ func inJSON(v any) []byte {
 	return bytes.TrimRight(b.Bytes(), "\n")
 }
 
-// wantsStream reports whether a client asks for server-sent events.
+// wantsStream reports whether a client asks for server-sent events. A weight of 0 says that
+// it takes none (RFC 9110, section 12.4.2).
 func wantsStream(accept string) bool {
 	for part := range strings.SplitSeq(accept, ",") {
-		kind, _, _ := strings.Cut(part, ";")
-		if strings.EqualFold(strings.TrimSpace(kind), streamType) {
-			return true
+		kind, parameters, err := mime.ParseMediaType(part)
+		if err != nil || kind != streamType {
+			continue
 		}
+		weight, err := strconv.ParseFloat(cmp.Or(parameters["q"], "1"), 64)
+		return err != nil || weight > 0
 	}
 	return false
 }

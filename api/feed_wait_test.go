@@ -375,3 +375,14 @@ func TestFeed_AProcessHasSoManyReaders(t *testing.T) {
 	w.waiting(t, 2)
 	w.want(t, 200, adminToken, "GET", refused, "")
 }
+
+func TestWantsStream_GoesByTheWeight(t *testing.T) {
+	for accept, want := range map[string]bool{
+		"text/event-stream": true, "application/json, Text/Event-Stream;q=0.1": true, "text/event-stream; charset=utf-8": true,
+		"text/event-stream;q=0, application/json": false, "text/event-stream;q=0.000": false, "*/*": false, "": false, "text/event-streams": false,
+	} {
+		if got := wantsStream(accept); got != want {
+			t.Errorf("%q: %v, want %v", accept, got, want)
+		}
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -14,7 +16,7 @@ import (
 type openAPI = map[string]any
 
 // webhooksSection describes the requests that walhook makes: one for each event, by its
-// name (OpenAPI 3.1.0, section 4.8.1). A request with a media type has the body of the
+// name (OpenAPI 3.1.0, section 4.8.1), and one for batches. A request with a media type has the body of the
 // event's own format, or of a format that the webhook sets.
 func webhooksSection(types []catalog.EventType) map[string]any {
 	all, headers := openAPI{}, []any{}
@@ -23,12 +25,21 @@ func webhooksSection(types []catalog.EventType) map[string]any {
 	}
 	for i := range types {
 		t := &types[i]
-		all[t.Name] = openAPI{"post": openAPI{
-			"operationId": "deliver-" + t.Name,
-			"summary":     "Event " + t.Name,
-			"description": t.About,
+		all[t.Name] = delivery(t.Name, "Event "+t.Name, t.About, headers, contentOf(t))
+	}
+	all[catalog.BatchName] = delivery(catalog.BatchName, "Several events of the record feed", "For a webhook that sets batch.", batchParameters(), batchContent(types))
+	return all
+}
+
+// delivery describes a request that walhook makes.
+func delivery(name, summary, description string, headers []any, content openAPI) openAPI {
+	return openAPI{
+		"post": openAPI{
+			"operationId": "deliver-" + name,
+			"summary":     summary,
+			"description": strings.TrimSpace(description + " A webhook with http_verb put gets it by PUT; with get its fields are in the query, and there is no body."),
 			"parameters":  headers,
-			"requestBody": openAPI{"required": true, "content": contentOf(t)},
+			"requestBody": openAPI{"required": true, "content": content},
 			"security":    []any{},
 			"responses": openAPI{
 				"2XX":     openAPI{"description": "the receiver has the event"},
@@ -37,9 +48,42 @@ func webhooksSection(types []catalog.EventType) map[string]any {
 				"503":     openAPI{"description": http.StatusText(http.StatusServiceUnavailable) + ": as 429"},
 				"default": openAPI{"description": "a failure, redirects included: walhook tries again later"},
 			},
-		}}
+		},
 	}
-	return all
+}
+
+// batchParameters describes the headers of a batch.
+func batchParameters() (parameters []any) {
+	for _, h := range catalog.BatchHeaders() {
+		parameters = append(parameters, openAPI{
+			"name": h.Name, "in": "header", "required": true, "description": h.About, "schema": openAPI{"type": huma.TypeString}, "example": h.Example,
+		})
+	}
+	return parameters
+}
+
+// batchContent describes the bodies of batches by the schemas of the single events. envelope
+// and json share one. A reference to that of a CloudEvent would hold a plus sign, which tools
+// do not resolve.
+func batchContent(types []catalog.EventType) openAPI {
+	escaped := strings.NewReplacer("~", "~0", "/", "~1") // RFC 6901
+	schemaOf := func(t *catalog.EventType, format string) (list []map[string]any) {
+		for _, form := range t.DeliveryForms() {
+			switch {
+			case form.Format != format:
+			case format == "envelope":
+				list = append(list, openAPI{"$ref": "#/webhooks/" + url.PathEscape(escaped.Replace(t.Name)) + "/post/requestBody/content/" + escaped.Replace(form.MediaType) + "/schema"})
+			case format == "cloudevents":
+				list = append(list, form.Schema)
+			}
+		}
+		return list
+	}
+	content := openAPI{}
+	for _, form := range catalog.BatchForms(types, schemaOf) {
+		content[form.MediaType] = openAPI{"schema": form.Schema, "examples": openAPI{form.Format: openAPI{"value": exampleValue(form.Example)}}}
+	}
+	return content
 }
 
 // headerParameters describes the headers of the requests that walhook makes.

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -29,8 +30,27 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 		t.Fatalf("the catalog has %d events", len(types))
 	}
 	webhooks := document.(map[string]any)["webhooks"].(map[string]any)
-	if len(webhooks) != len(types) {
+	if len(webhooks) != len(types)+1 { // and batches
 		t.Errorf("%d webhooks for %d events", len(webhooks), len(types))
+	}
+	batch := webhooks["records.batch"].(map[string]any)["post"].(map[string]any)
+	if parameters := fmt.Sprint(batch["parameters"]); !strings.Contains(parameters, "webhook-event-ids") {
+		t.Errorf("a batch: headers %s", parameters)
+	}
+	for media, of := range batch["requestBody"].(map[string]any)["content"].(map[string]any) {
+		schema, err := compiler.Compile("openapi.json#/webhooks/records.batch/post/requestBody/content/" + strings.ReplaceAll(media, "/", "~1") + "/schema")
+		if err != nil {
+			t.Fatal(media, err)
+		}
+		for name, example := range of.(map[string]any)["examples"].(map[string]any) {
+			body := example.(map[string]any)["value"].([]any)
+			if err := schema.Validate(body); err != nil || len(body) != 2 {
+				t.Errorf("a batch as %s, %s: %v\n%v", media, name, body, err)
+			}
+			if schema.Validate(body[0]) == nil || schema.Validate([]any{map[string]any{}}) == nil {
+				t.Errorf("a batch as %s: one event, or an array of something else, is valid too", media)
+			}
+		}
 	}
 	for _, typ := range types {
 		post, there := webhooks[typ.Name].(map[string]any)["post"].(map[string]any)

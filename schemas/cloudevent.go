@@ -17,9 +17,11 @@ const CloudEventSource = "urn:walhook"
 type CloudEvent struct {
 	ID           string // the webhook-id
 	Schema, Type string // together the attribute type: walhook.dids.update
-	Record       string // the schema, a colon and the record's key; the subject is that key
-	Time         time.Time
-	Data         json.RawMessage
+	// Record is the record of the event log. Its subject is the key, of a record of the
+	// schema, and otherwise the whole: event/… or object/dids:42.
+	Record string
+	Time   time.Time
+	Data   json.RawMessage
 	// Custom is an object that becomes the extension attribute customdata, as text: an
 	// extension attribute holds no object (CloudEvents 1.0.2, 3.1). nil for none.
 	Custom []byte
@@ -53,11 +55,12 @@ func (e *CloudEvent) Append(dst []byte) []byte {
 }
 
 // attribute percent-encodes the characters that no attribute may hold: control
-// characters and Unicode's noncharacters (CloudEvents 1.0.2, 3.1), as bytes of UTF-8.
+// characters and Unicode's noncharacters (CloudEvents 1.0.2, 3.1), as bytes of UTF-8; and
+// the percent sign, so that no two values become one.
 func attribute(name, value string) Member {
 	var b strings.Builder
 	for _, r := range value {
-		if unicode.IsControl(r) || unicode.Is(unicode.Noncharacter_Code_Point, r) {
+		if r == '%' || unicode.IsControl(r) || unicode.Is(unicode.Noncharacter_Code_Point, r) {
 			for _, c := range []byte(string(r)) {
 				fmt.Fprintf(&b, "%%%02X", c)
 			}

@@ -115,6 +115,29 @@ func TestSchemas_MessagesOfAsyncAPIDescribeTheBodies(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"records.batch", "records.batch.cloudevents"} {
+		schema, err := compiler.Compile("asyncapi.json#/components/messages/" + name + "/payload")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		seen++
+		one := parsed.EventTypes()[0].Examples[0]
+		body := one.Envelope
+		if strings.HasSuffix(name, ".cloudevents") {
+			body = one.CloudEvents
+		}
+		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+		if err == nil {
+			err = schema.Validate([]any{value, value})
+		}
+		if err != nil {
+			t.Errorf("%s: %s\n%v", name, body, err)
+		}
+		if schema.Validate(value) == nil {
+			t.Errorf("%s: one event without an array is valid too", name)
+		}
+	}
 	if seen != len(messages) {
 		t.Errorf("%d messages, and %d that no event has", len(messages), len(messages)-seen)
 	}

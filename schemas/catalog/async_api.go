@@ -9,10 +9,16 @@ const AsyncAPIVersion = "3.0.0"
 type asyncAPI = map[string]any
 
 // AsyncAPI returns the catalog as an AsyncAPI document: one channel, which is the URL of a
-// webhook, and a message for each event in each format. version is that of the program.
+// webhook, a message for each event in each format, and one for batches of each type. version is that of the program.
 func (c *Catalog) AsyncAPI(version string) map[string]any {
 	types := c.EventTypes()
 	all, own, references := asyncAPI{}, asyncAPI{}, []any{}
+	payloads := map[string][]map[string]any{} // references to schemas by event and format
+	add := func(name string, message asyncAPI) {
+		all[name] = message
+		own[name] = asyncAPI{"$ref": "#/components/messages/" + name}
+		references = append(references, asyncAPI{"$ref": "#/channels/webhook/messages/" + name})
+	}
 	for i := range types {
 		for at, form := range types[i].DeliveryForms() {
 			name := messageName(types[i].Name)
@@ -22,10 +28,21 @@ func (c *Catalog) AsyncAPI(version string) map[string]any {
 			for all[name] != nil { // two names that differ in other characters
 				name += "_"
 			}
-			all[name] = messageOf(&types[i], &form)
-			own[name] = asyncAPI{"$ref": "#/components/messages/" + name}
-			references = append(references, asyncAPI{"$ref": "#/channels/webhook/messages/" + name})
+			add(name, messageOf(&types[i], &form))
+			of := types[i].Name + " " + form.Format
+			payloads[of] = append(payloads[of], jsonSchema{"$ref": "#/components/messages/" + name + "/payload"})
 		}
+	}
+	for at, form := range BatchForms(types, func(t *EventType, format string) []map[string]any { return payloads[t.Name+" "+format] }) {
+		name := BatchName
+		if at > 0 {
+			name += "." + form.Format
+		}
+		add(name, asyncAPI{
+			"name": BatchName, "title": "Events of the record feed (" + form.Format + ")", "contentType": form.MediaType, "payload": form.Schema,
+			"summary": "Several events in one request, for a webhook that sets batch.",
+			"headers": asyncAPI{"$ref": "#/components/schemas/batchHeaders"},
+		})
 	}
 	return asyncAPI{
 		"asyncapi":           AsyncAPIVersion,
@@ -40,12 +57,12 @@ func (c *Catalog) AsyncAPI(version string) map[string]any {
 		"operations": asyncAPI{"deliver": asyncAPI{
 			"action":      "send",
 			"title":       "Deliver an event",
-			"description": "One request for each event, until a 2xx answers it. Events of one record come in the order of their commits.",
+			"description": "One request for each event, or for each batch where the webhook sets batch, until a 2xx answers it. Events of one record come in the order of their commits. A webhook with http_verb put gets the same by PUT; with get the fields are in the query, and there is no body.",
 			"channel":     asyncAPI{"$ref": "#/channels/webhook"},
 			"messages":    references,
 			"bindings":    asyncAPI{"http": asyncAPI{"method": "POST", "bindingVersion": "0.3.0"}},
 		}},
-		"components": asyncAPI{"messages": all, "schemas": asyncAPI{"headers": headersSchema()}},
+		"components": asyncAPI{"messages": all, "schemas": asyncAPI{"headers": headersSchema(DeliveryHeaders()), "batchHeaders": headersSchema(BatchHeaders())}},
 	}
 }
 
@@ -75,9 +92,9 @@ func messageOf(t *EventType, form *DeliveryForm) asyncAPI {
 	return one
 }
 
-func headersSchema() jsonSchema {
+func headersSchema(of []DeliveryHeader) jsonSchema {
 	headers, required := jsonSchema{}, []string{}
-	for _, h := range DeliveryHeaders() {
+	for _, h := range of {
 		headers[h.Name] = jsonSchema{"type": "string", "description": h.About, "examples": []string{h.Example}}
 		required = append(required, h.Name)
 	}

@@ -28,8 +28,8 @@ const (
 // sender writes it.
 type Example struct {
 	Envelope, JSON, Form, CloudEvents []byte
-	// EventType and EventSchema are the event's columns in the event log.
-	EventType, EventSchema string
+	// EventType, EventSchema and Record are the event's columns in the event log.
+	EventType, EventSchema, Record string
 }
 
 // EventTypes lists every event of the catalog: records in order of name, results, then
@@ -63,8 +63,9 @@ func resultType() EventType {
 	}}
 	body := r.AppendEnvelope(nil)
 	t.Examples = []Example{{
-		EventType: r.Type, EventSchema: r.Schema, Envelope: body, JSON: body, Form: formOf(body), CloudEvents: cloudEventOf(r.Type, r.Schema, body),
+		EventType: r.Type, EventSchema: r.Schema, Record: "result/" + r.Schema, Envelope: body, JSON: body, Form: formOf(body),
 	}}
+	t.Examples[0].setCloudEvent(body)
 	return t
 }
 
@@ -75,14 +76,14 @@ func recordExample(d *Description) Example {
 		data = append(data, schemas.Member{Name: f.Name, Value: exampleColumn(f.Name)})
 	}
 	typ := schemas.Update.String()
-	x := Example{EventType: typ, EventSchema: d.Name, Envelope: envelopeOf(typ, d.Name, data)}
+	x := Example{EventType: typ, EventSchema: d.Name, Record: d.Name + ":" + exampleKey, Envelope: envelopeOf(typ, d.Name, data)}
 	x.JSON = schemas.AppendObject(nil, []schemas.Member{
 		schemas.StringMember("type", []byte(typ)),
 		schemas.StringMember("schema", []byte(d.Name)),
 		{Name: "data", Value: schemas.AppendObject(nil, data)},
 	})
 	x.Form = formOf(x.Envelope)
-	x.CloudEvents = cloudEventOf(typ, d.Name, schemas.AppendObject(nil, data))
+	x.setCloudEvent(schemas.AppendObject(nil, data))
 	return x
 }
 
@@ -94,12 +95,12 @@ func envelopeOf(typ, schema string, data []schemas.Member) []byte {
 	})
 }
 
-// cloudEventOf is an example's CloudEvent. Its id, subject and time are made up.
-func cloudEventOf(typ, schema string, data []byte) []byte {
+// setCloudEvent makes an example's CloudEvent. Its id, subject and time are made up.
+func (x *Example) setCloudEvent(data []byte) {
 	e := schemas.CloudEvent{
-		ID: exampleWebhookID, Schema: schema, Type: typ, Record: exampleKey, Time: exampleTime, Data: data,
+		ID: exampleWebhookID, Schema: x.EventSchema, Type: x.EventType, Record: x.Record, Time: exampleTime, Data: data,
 	}
-	return e.Append(nil)
+	x.CloudEvents = e.Append(nil)
 }
 
 // formOf writes an object as a form; nil if it is none, which no example is.
@@ -148,17 +149,21 @@ func (c *Catalog) hookExample(h *Hook, form *Form) Example {
 			payload = append(payload, schemas.StringMember(f.Key, []byte(exampleText(f.Key))))
 		}
 	}
-	action := "event"
+	action, record := "event", "event/"+exampleUnnamed
+	if order := textOf(payload, h.Order); h.Order != "" && order != "" {
+		record = "event/" + order
+	}
 	if h.Name == hookObject { // walhook makes it, of a change of a record
 		action = "doc_edited"
 		payload = schemas.SetMember(payload, schemas.StringMember("action", []byte(action)))
 		payload = schemas.SetMember(payload, schemas.StringMember("id", []byte("42")))
 		if len(c.Schemas) > 0 {
 			payload = schemas.SetMember(payload, schemas.StringMember("type", []byte(c.Schemas[0].Name)))
+			record = "object/" + c.Schemas[0].Name + ":" + exampleKey
 		}
 	}
 	event := HookEvent{Hook: h, fields: fields, emitted: Emitted{Account: exampleAccount, Hook: h.Name, Payload: payload}}
-	return exampleOf(event.Body(exampleTime), action, h.Name)
+	return exampleOf(event.Body(exampleTime), action, h.Name, record)
 }
 
 // hookObject is the hook whose events are all changes of records.
@@ -192,13 +197,13 @@ func (d *Derivation) example() Example {
 		}
 		members = append(members, m)
 	}
-	return exampleOf(schemas.AppendObject(nil, members), name, d.Hook)
+	return exampleOf(schemas.AppendObject(nil, members), name, d.Hook, "derived/"+d.Schema+":"+exampleKey)
 }
 
 // exampleOf is the body of an event that is not of the record feed.
-func exampleOf(body []byte, typ, schema string) Example {
+func exampleOf(body []byte, typ, schema, record string) Example {
 	members, _ := schemas.ParseObject(body) // an object that we wrote
-	return Example{
-		EventType: typ, EventSchema: schema, Envelope: envelopeOf(typ, schema, members), JSON: body, Form: formOf(body), CloudEvents: cloudEventOf(typ, schema, body),
-	}
+	x := Example{EventType: typ, EventSchema: schema, Record: record, Envelope: envelopeOf(typ, schema, members), JSON: body, Form: formOf(body)}
+	x.setCloudEvent(body)
+	return x
 }

@@ -8,11 +8,13 @@ import (
 	"walhook/schemas/pgjson"
 )
 
-// The account, the webhook-id, the key and the commit of all examples.
+// The account, the webhook-ids, the key and the commit of all examples.
 const (
 	exampleAccount   = "7"
 	exampleWebhookID = "evt_0000000001A2B3C8_12"
+	exampleSecondID  = "evt_0000000001A2B3C8_13" // of another event, in a batch
 	exampleKey       = "42"
+	exampleUnnamed   = "0/1A2B3C8#12" // the order of an event that has none of its own
 )
 
 var exampleTime = time.Date(2026, time.March, 9, 14, 30, 0, 0, time.UTC)

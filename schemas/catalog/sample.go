@@ -22,7 +22,7 @@ func (t *EventType) Sample(typ string) (s Sample, ok bool) {
 		return s, false
 	}
 	x := &t.Examples[0]
-	s = Sample{Schema: x.EventSchema, Type: x.EventType, Record: x.EventSchema + ":" + exampleKey, Body: x.Envelope}
+	s = Sample{Schema: x.EventSchema, Type: x.EventType, Record: x.Record, Body: x.Envelope}
 	switch t.Kind {
 	case KindRecord:
 		switch typ {
@@ -37,7 +37,6 @@ func (t *EventType) Sample(typ string) (s Sample, ok bool) {
 		}
 		s.Body = schemas.AppendObject(nil, schemas.SetMember(members, schemas.StringMember("type", []byte(s.Type))))
 	case KindResult:
-		s.Record = "result/" + s.Schema
 		return s, typ == "" || typ == s.Type
 	default:
 		s.Format, s.Body = cmp.Or(t.Format, "json"), x.JSON
