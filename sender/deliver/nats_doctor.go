@@ -29,6 +29,9 @@ type NATSFeed struct {
 // first three retries come within it.
 const leastDuplicates = 2 * time.Minute
 
+// leastMessage is the least that a stream should take of an event: rows with a few texts.
+const leastMessage = 64 << 10
+
 const examineNATSTimeout = 10 * time.Second
 
 // ExamineFeeds checks, of each feed over NATS, that its servers take this machine's
@@ -102,9 +105,18 @@ func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.R
 			return info
 		}
 	}
-	r.Fail(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("nats stream edit %s --subjects '%s'", found[0], subjects), Note: "beside the subjects that it has"}},
+	r.Fail(checkNATS, widen(found, subjects),
 		"feed %s: stream %s takes only some of %s", feed.Name, doctor.List(found, doctor.ListMost), subjects)
 	return nil
+}
+
+// widen are the steps that make the first stream take all subjects of a feed. A server
+// refuses subjects that overlap those of another stream, or each other.
+func widen(streams []string, subjects string) (steps doctor.Steps) {
+	for _, other := range streams[1:] {
+		steps = append(steps, doctor.Step{Kind: doctor.Shell, Text: "nats stream info " + other, Note: "it takes some of " + subjects + ": give it other subjects, or delete it, once its events are consumed"})
+	}
+	return append(steps, doctor.Step{Kind: doctor.Shell, Text: fmt.Sprintf("nats stream edit %s --subjects '%s'", streams[0], subjects), Note: "and those of its subjects that are outside of it"})
 }
 
 // expirySoon is how long before the credentials of a feed expire doctor warns.
@@ -174,6 +186,12 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 	if c.MaxMsgsPerSubject > 0 && !(c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject) {
 		r.Warn(checkNATS, edit("--max-msgs-per-subject=-1"), "%s keeps %s of an account, schema and type, and drops the older ones, which it has acknowledged", at, doctor.Count(int(c.MaxMsgsPerSubject), "event"))
 	}
+	if c.MaxMsgsPerSubject > 0 && c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject {
+		r.Warn(checkNATS, edit("--max-msgs-per-subject=-1"), "%s takes %s of an account, schema and type, and refuses the next ones until a consumer removes them (nats_subject_full)", at, doctor.Count(int(c.MaxMsgsPerSubject), "event"))
+	}
+	if c.MaxMsgSize > 0 && c.MaxMsgSize < leastMessage {
+		r.Warn(checkNATS, edit("--max-msg-size=-1"), "%s refuses events larger than %d bytes, which become dead letters (nats_too_large)", at, c.MaxMsgSize)
+	}
 	if c.SubjectTransform != nil {
 		r.Warn(checkNATS, doctor.Steps{{Kind: doctor.Shell, Text: addStream(feed.Prefix, max(c.Replicas, 1)), Note: "without a transform of subjects, in place of this one"}},
 			"%s stores events under other subjects than %s.>", at, feed.Prefix)
@@ -181,7 +199,12 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 	if !limited && c.MaxMsgsPerSubject <= 0 && c.MaxAge == 0 {
 		r.Warn(checkNATS, edit("--max-age 7d"), "%s has no limit, and fills the disks of its servers", at)
 	}
-	if c.Duplicates < leastDuplicates {
+	switch {
+	case c.MaxAge > 0 && c.MaxAge < leastDuplicates: // a window may not be longer than that
+		r.Warn(checkNATS, edit("--max-age 7d --dupe-window 10m"), "%s drops events after %s, before a consumer that is away for longer has them, and knows an event again for no longer", at, c.MaxAge)
+	case c.MaxAge > 0 && c.MaxAge < 10*time.Minute && c.Duplicates < leastDuplicates:
+		r.Warn(checkNATS, edit("--dupe-window "+leastDuplicates.String()), "%s knows an event again for only %s: one that walhook sends again after that is stored twice", at, c.Duplicates)
+	case c.Duplicates < leastDuplicates:
 		r.Warn(checkNATS, edit("--dupe-window 10m"), "%s knows an event again for only %s: one that walhook sends again after that is stored twice", at, c.Duplicates)
 	}
 	if full := share(state.Bytes, c.MaxBytes); full >= 0.9 {
