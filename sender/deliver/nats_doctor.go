@@ -187,7 +187,7 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 		r.Warn(checkNATS, edit("--max-msgs-per-subject=-1"), "%s keeps %s of an account, schema and type, and drops the older ones, which it has acknowledged", at, doctor.Count(int(c.MaxMsgsPerSubject), "event"))
 	}
 	if c.MaxMsgsPerSubject > 0 && c.Discard == jetstream.DiscardNew && c.DiscardNewPerSubject {
-		r.Warn(checkNATS, edit("--max-msgs-per-subject=-1"), "%s takes %s of an account, schema and type, and refuses the next ones until a consumer removes them (nats_subject_full)", at, doctor.Count(int(c.MaxMsgsPerSubject), "event"))
+		r.Warn(checkNATS, edit("--no-discard-per-subject --max-msgs-per-subject=-1"), "%s takes %s of an account, schema and type, and refuses the next ones until a consumer removes them (nats_subject_full)", at, doctor.Count(int(c.MaxMsgsPerSubject), "event"))
 	}
 	if c.MaxMsgSize > 0 && c.MaxMsgSize < leastMessage {
 		r.Warn(checkNATS, edit("--max-msg-size=-1"), "%s refuses events larger than %d bytes, which become dead letters (nats_too_large)", at, c.MaxMsgSize)

@@ -57,7 +57,7 @@ func TestNATSDoctor_NamesWhatAStreamWouldLose(t *testing.T) {
 	}{
 		"nothing":              {func(*jetstream.StreamInfo) {}, ""},
 		"one of each subject":  {func(s *jetstream.StreamInfo) { s.Config.MaxMsgsPerSubject = 1 }, "--max-msgs-per-subject=-1"},
-		"refuses more of each": {func(s *jetstream.StreamInfo) { s.Config.MaxMsgsPerSubject, s.Config.DiscardNewPerSubject = 1, true }, "--max-msgs-per-subject=-1"},
+		"refuses more of each": {func(s *jetstream.StreamInfo) { s.Config.MaxMsgsPerSubject, s.Config.DiscardNewPerSubject = 1, true }, "--no-discard-per-subject --max-msgs-per-subject=-1"},
 		"tiny events":          {func(s *jetstream.StreamInfo) { s.Config.MaxMsgSize = 50 }, "--max-msg-size=-1"},
 		"large events":         {func(s *jetstream.StreamInfo) { s.Config.MaxMsgSize = 1 << 20 }, ""},
 		"a short window":       {func(s *jetstream.StreamInfo) { s.Config.Duplicates = time.Second }, "--dupe-window 10m"},
