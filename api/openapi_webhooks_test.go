@@ -42,6 +42,19 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 		if err != nil {
 			t.Fatal(media, err)
 		}
+		for _, typ := range types {
+			one := typ.Examples[0].Envelope
+			if strings.Contains(media, "cloudevents") {
+				one = typ.Examples[0].CloudEvents
+			}
+			value, err := jsonschema.UnmarshalJSON(bytes.NewReader(one))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate([]any{value}); (err == nil) != (typ.Kind != catalog.KindEvent) {
+				t.Errorf("a batch of %s as %s: %v", typ.Name, media, err)
+			}
+		}
 		for name, example := range of.(map[string]any)["examples"].(map[string]any) {
 			body := example.(map[string]any)["value"].([]any)
 			if err := schema.Validate(body); err != nil || len(body) != 2 {

@@ -48,6 +48,16 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 		c.stream(t, js, small)
 		return func() { c.stream(t, js, roomy) }
 	}
+	hang := func(shut func(*natsGate) (reopen func()), reason string) {
+		var reopen []func()
+		for _, g := range gates {
+			reopen = append(reopen, shut(g))
+		}
+		work.refuses(t, reason)
+		for _, open := range reopen {
+			open()
+		}
+	}
 	troubles := []struct {
 		name string
 		run  func()
@@ -59,34 +69,12 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 			c.start(t, node)
 		}},
 		{"a server hangs", func() {
-			var reopen []func()
-			node := rand.IntN(len(gates))
-			reopen = append(reopen, gates[node].shut())
+			open := gates[rand.IntN(len(gates))].shut()
 			work.flows(t)
-			for _, open := range reopen {
-				open()
-			}
+			open()
 		}},
-		{"every server hangs", func() {
-			var reopen []func()
-			for _, g := range gates {
-				reopen = append(reopen, g.shut())
-			}
-			work.refuses(t, "nats_disconnected")
-			for _, open := range reopen {
-				open()
-			}
-		}},
-		{"no acknowledgement arrives", func() { // of what the stream takes
-			var reopen []func()
-			for _, g := range gates {
-				reopen = append(reopen, g.shutBack())
-			}
-			work.refuses(t, "nats_timeout")
-			for _, open := range reopen {
-				open()
-			}
-		}},
+		{"every server hangs", func() { hang((*natsGate).shut, "nats_disconnected") }},
+		{"no acknowledgement arrives", func() { hang((*natsGate).shutBack, "nats_timeout") }}, // of what the stream takes
 		{"the stream is full", func() {
 			again := full()
 			work.refuses(t, "nats_stream_full")

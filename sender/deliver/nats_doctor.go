@@ -29,6 +29,10 @@ type NATSFeed struct {
 // first three retries come within it.
 const leastDuplicates = 2 * time.Minute
 
+// leastAge is how long a stream should keep an event, at least: as long as the window that
+// doctor advises, which cannot be longer.
+const leastAge = 10 * time.Minute
+
 // leastMessage is the least that a stream should take of an event: rows with a few texts.
 const leastMessage = 64 << 10
 
@@ -94,6 +98,7 @@ func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.R
 			"feed %s: no stream takes %s", feed.Name, subjects)
 		return nil
 	}
+	var some *jetstream.StreamInfo // of the first that was read
 	for _, name := range found {
 		s, err := session.js.Stream(ctx, name)
 		if err != nil {
@@ -103,20 +108,41 @@ func examineNATS(ctx context.Context, o *natsOptions, feed NATSFeed, r *doctor.R
 		if info := s.CachedInfo(); slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return takesFeed(s, feed.Prefix) }) {
 			examineStream(feed, info, session.nc.MaxPayload(), r)
 			return info
+		} else if some == nil {
+			some = info
 		}
 	}
-	r.Fail(checkNATS, widen(found, subjects),
+	if some == nil { // each has a finding of its own
+		return nil
+	}
+	r.Fail(checkNATS, widen(some, found, feed.Prefix),
 		"feed %s: stream %s takes only some of %s", feed.Name, doctor.List(found, doctor.ListMost), subjects)
 	return nil
 }
 
-// widen are the steps that make the first stream take all subjects of a feed. A server
+// widen are the steps that make one of the streams take all subjects of a feed. A server
 // refuses subjects that overlap those of another stream, or each other.
-func widen(streams []string, subjects string) (steps doctor.Steps) {
-	for _, other := range streams[1:] {
-		steps = append(steps, doctor.Step{Kind: doctor.Shell, Text: "nats stream info " + other, Note: "it takes some of " + subjects + ": give it other subjects, or delete it, once its events are consumed"})
+func widen(info *jetstream.StreamInfo, streams []string, prefix string) (steps doctor.Steps) {
+	for _, other := range streams {
+		if other != info.Config.Name {
+			steps = append(steps, doctor.Step{Kind: doctor.Shell, Text: "nats stream info " + other, Note: "it takes some of " + prefix + ".>: give it other subjects, or delete it, once its events are consumed"})
+		}
 	}
-	return append(steps, doctor.Step{Kind: doctor.Shell, Text: fmt.Sprintf("nats stream edit %s --subjects '%s'", streams[0], subjects), Note: "and those of its subjects that are outside of it"})
+	all, note := []string{prefix + ".>"}, ""
+	for _, subject := range info.Config.Subjects {
+		switch {
+		case !meets(subject, prefix):
+			all = append(all, subject)
+		case !within(subject, prefix):
+			note = "without " + subject + ", which overlaps: add what else it is to take"
+		}
+	}
+	return append(steps, doctor.Step{Kind: doctor.Shell, Text: editSubjects(info.Config.Name, all), Note: note})
+}
+
+// editSubjects is the command that gives a stream its subjects.
+func editSubjects(stream string, subjects []string) string {
+	return fmt.Sprintf("nats stream edit %s --subjects '%s'", stream, strings.Join(subjects, "' --subjects '"))
 }
 
 // expirySoon is how long before the credentials of a feed expire doctor warns.
@@ -200,10 +226,8 @@ func examineStream(feed NATSFeed, info *jetstream.StreamInfo, maxPayload int64, 
 		r.Warn(checkNATS, edit("--max-age 7d"), "%s has no limit, and fills the disks of its servers", at)
 	}
 	switch {
-	case c.MaxAge > 0 && c.MaxAge < leastDuplicates: // a window may not be longer than that
+	case c.MaxAge > 0 && c.MaxAge < leastAge: // a window may not be longer than that
 		r.Warn(checkNATS, edit("--max-age 7d --dupe-window 10m"), "%s drops events after %s, before a consumer that is away for longer has them, and knows an event again for no longer", at, c.MaxAge)
-	case c.MaxAge > 0 && c.MaxAge < 10*time.Minute && c.Duplicates < leastDuplicates:
-		r.Warn(checkNATS, edit("--dupe-window "+leastDuplicates.String()), "%s knows an event again for only %s: one that walhook sends again after that is stored twice", at, c.Duplicates)
 	case c.Duplicates < leastDuplicates:
 		r.Warn(checkNATS, edit("--dupe-window 10m"), "%s knows an event again for only %s: one that walhook sends again after that is stored twice", at, c.Duplicates)
 	}

@@ -55,8 +55,7 @@ func separate(first, f *examinedFeed, feeds []examinedFeed) (steps doctor.Steps)
 		keep = append(keep, first.Prefix+".>")
 	}
 	if !slices.Equal(keep, f.stream.Config.Subjects) {
-		edit := fmt.Sprintf("nats stream edit %s --subjects '%s'", f.stream.Config.Name, strings.Join(keep, "' --subjects '"))
-		steps = append(steps, doctor.Step{Kind: doctor.Shell, Text: edit, Note: "so that it takes feed " + first.Name + " and not feed " + f.Name + "; add what else it is to take"})
+		steps = append(steps, doctor.Step{Kind: doctor.Shell, Text: editSubjects(f.stream.Config.Name, keep), Note: "so that it takes feed " + first.Name + " and not feed " + f.Name + "; add what else it is to take"})
 	}
 	steps = append(steps, doctor.Step{Kind: doctor.Shell, Text: addStream(prefix, max(f.stream.Config.Replicas, 1)), Note: "for feed " + f.Name})
 	if prefix != f.Prefix {

@@ -62,7 +62,7 @@ func TestNATSDoctor_NamesWhatAStreamWouldLose(t *testing.T) {
 		"large events":         {func(s *jetstream.StreamInfo) { s.Config.MaxMsgSize = 1 << 20 }, ""},
 		"a short window":       {func(s *jetstream.StreamInfo) { s.Config.Duplicates = time.Second }, "--dupe-window 10m"},
 		"a short age":          {func(s *jetstream.StreamInfo) { s.Config.MaxAge, s.Config.Duplicates = 2*time.Second, 2*time.Second }, "--max-age 7d --dupe-window 10m"},
-		"an age of minutes":    {func(s *jetstream.StreamInfo) { s.Config.MaxAge, s.Config.Duplicates = 5*time.Minute, time.Second }, "--dupe-window 2m0s"},
+		"an age of minutes":    {func(s *jetstream.StreamInfo) { s.Config.MaxAge = 5 * time.Minute }, "--max-age 7d --dupe-window 10m"},
 		"drops the oldest":     {func(s *jetstream.StreamInfo) { s.Config.Discard = jetstream.DiscardOld }, "--discard new"},
 		"other subjects":       {func(s *jetstream.StreamInfo) { s.Config.SubjectTransform = &jetstream.SubjectTransformConfig{} }, "nats stream add"},
 		"full of messages":     {func(s *jetstream.StreamInfo) { s.Config.MaxMsgs, s.State.Msgs = 50, 50 }, "--max-msgs 100"},
