@@ -45,9 +45,6 @@ type limit string
 const (
 	// limitInterim: net/http does not report where an interim answer ends in its buffer.
 	limitInterim limit = "behind an interim answer the status decides only once its header is whole"
-	// limitAhead: a goroutine of net/http reads, and may not have run yet. No test can
-	// show that each time; these tests give the goroutine time.
-	limitAhead limit = "what a receiver sends before a request is seen only once it was read"
 )
 
 // binds reports whether a case is a limit of this client.

@@ -73,11 +73,10 @@ type conn struct {
 
 func newConn(opened net.Conn, to connKey) *conn {
 	c := &conn{net: opened, to: to}
-	switch opened := opened.(type) {
-	case *tls.Conn:
-		c.wire = wireOf(opened)
-	case syscall.Conn:
-		c.raw, _ = opened.SyscallConn() // nil where it fails
+	if secured, ok := opened.(*tls.Conn); ok {
+		c.wire = wireOf(secured)
+	} else {
+		c.raw = socketOf(opened)
 	}
 	c.in = bufio.NewReaderSize(c, readBuffer)
 	return c

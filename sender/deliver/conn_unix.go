@@ -29,3 +29,18 @@ func readNow(conn net.Conn, socket syscall.RawConn, b []byte) (n int, err error)
 	}
 	return n, nil
 }
+
+// canPeek says that readable works.
+const canPeek = true
+
+// readable says that there is something to read at a socket, and takes nothing: bytes, the
+// end or an error.
+func readable(fd uintptr) bool {
+	var b [1]byte
+	for {
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		if err != syscall.EINTR {
+			return err != syscall.EAGAIN && err != syscall.EWOULDBLOCK
+		}
+	}
+}

@@ -63,11 +63,8 @@
 // which costs less than handing each request to other goroutines, and leaves HTTP/2 to
 // net/http. [ClientNetHTTP] is net/http for both, with a gate on each connection that keeps
 // the promises above. Each is an http.RoundTripper, and one suite of tests runs on both.
-// net/http differs in two things:
-//
-//   - Behind an interim response (1xx) the status decides only once its header is complete.
-//   - net/http's own goroutine notices what a receiver sends before a request. Until then such
-//     bytes count as the answer. net/http writes them to the log at debug level.
+// net/http differs in one thing: behind an interim response (1xx) the status decides only
+// once its header is complete.
 //
 // # Where to look
 //

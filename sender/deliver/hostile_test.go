@@ -3,6 +3,7 @@ package deliver
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -171,9 +172,6 @@ func TestAttempt_WhatComesBeforeARequestAnswersNone(t *testing.T) {
 						case <-time.After(patience):
 							t.Fatal("the receiver got no request on a connection of its own")
 						}
-						if client.binds(limitAhead) {
-							time.Sleep(200 * time.Millisecond) // less than the receiver holds back
-						}
 					}
 					if n := requests.Load(); n != 3 {
 						t.Errorf("%d requests came to answers, want 3: an answer was counted for a request that was not made or not answered", n)
@@ -189,6 +187,8 @@ type heldConn struct {
 	net.Conn
 	hold atomic.Bool
 	said func() // called while the rest is held back
+	// pause is how long the rest is held back; zero for half a second.
+	pause time.Duration
 }
 
 func (c *heldConn) Write(b []byte) (int, error) {
@@ -199,7 +199,7 @@ func (c *heldConn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	c.said()
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(cmp.Or(c.pause, 500*time.Millisecond))
 	_, err := c.Conn.Write(b[7:])
 	return len(b), err
 }

@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -94,7 +95,11 @@ func (n *netHTTP) carry(ctx context.Context, req *http.Request, x *carried, hook
 	once.GetBody = func() (io.ReadCloser, error) { return nil, errNotTaken }
 	resp, err := n.Transport.RoundTrip(once)
 	if err == nil {
-		if err = checkStatus(resp); err != nil {
+		err = checkStatus(resp)
+		if cause := context.Cause(ctx); errors.Is(cause, errSpokeFirst) {
+			err = cause
+		}
+		if err != nil {
 			resp.Body.Close()
 		}
 	}
@@ -160,6 +165,14 @@ func (x *carried) trace(hooks httptrace.ClientTrace) *httptrace.ClientTrace {
 			conn.carry(x)
 		}
 	}
+	gotFirst := hooks.GotFirstResponseByte
+	hooks.GotFirstResponseByte = func() {
+		if g := x.gate.Load(); g != nil && x.frames.Load() == nil && !g.letIn(x) {
+			x.cancel(errSpokeFirst)
+		} else if gotFirst != nil {
+			gotFirst()
+		}
+	}
 	hooks.WroteHeaders = func() {
 		if f := x.frames.Load(); f != nil {
 			x.stream.Store(f.last())
@@ -182,7 +195,7 @@ func (x *carried) over(next *wire) {
 // explain finds the cause of net/http's error: why walhook ended the request, or the
 // status of an answer that had begun.
 func (x *carried) explain(err, cause error) error {
-	if errors.Is(cause, errNotTaken) || errors.Is(cause, errLeaseOver) {
+	if errors.Is(cause, errNotTaken) || errors.Is(cause, errLeaseOver) || errors.Is(cause, errSpokeFirst) {
 		err = cause
 	}
 	if f := x.frames.Load(); f != nil {
@@ -212,16 +225,38 @@ func (x *carried) end() {
 // gate is a connection on which net/http speaks HTTP/1.1, over TLS or not. Before the
 // first byte of a request it checks whether the request may be written. It returns an
 // error for bytes that arrive before that, and keeps how an answer begins.
+//
+// One goroutine of net/http writes, and another one reads at any time. So that no byte
+// from before a request is its answer, the gate opens only while the reader waits and
+// the socket is empty: the reader has taken all that arrived, and none of it was data.
 type gate struct {
 	net.Conn
 	*lastReadError
-	wire *wire // beneath TLS; nil without TLS
+	wire   *wire           // beneath TLS; nil without TLS
+	socket syscall.RawConn // that the reader waits at; nil if it cannot be watched
+	moved  chan struct{}   // has a value once the reader waits again, or spoke is set
 
 	mu    sync.Mutex
 	x     *carried   // the current request; nil for none; guarded by mu
 	open  bool       // x may be written and answered; guarded by mu
+	waits bool       // the reader waits at the socket; guarded by mu
+	early bool       // bytes came while it was not open, so it never opens; guarded by mu
+	spoke error      // that says so; nil until it is complete; guarded by mu
 	said  statusLine // of the answer; guarded by mu
 	fault error      // of reading it; nil for none, or the end; guarded by mu
+}
+
+// newGate makes the gate of a connection that nobody reads yet.
+func newGate(conn net.Conn, beneath *wire) *gate {
+	g := &gate{Conn: conn, lastReadError: newLastReadError(), wire: beneath, moved: make(chan struct{}, 1)}
+	switch {
+	case !canPeek:
+	case beneath == nil:
+		g.socket = socketOf(conn)
+	default:
+		g.socket, beneath.await = beneath.socket, g.await
+	}
+	return g
 }
 
 // carry makes a request the current one.
@@ -240,23 +275,95 @@ func (g *gate) done(x *carried) {
 	}
 }
 
-// enter returns the current request if it may be written.
+// enter returns the current request once it may be written. Until the reader has taken
+// what arrived it waits, but no longer than a record may take.
 func (g *gate) enter() (*carried, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.x == nil {
-		return nil, net.ErrClosed // it has ended
-	}
-	if !g.open {
-		if err := g.x.may(); err != nil {
-			return nil, err
+	var limit <-chan time.Time
+	for {
+		if x, err := g.tryEnter(); x != nil || err != nil {
+			return x, err
 		}
-		if g.wire != nil && g.x.reused.Load() && g.wire.holdsPart() {
+		if limit == nil {
+			limit = time.After(recordTimeout)
+		}
+		select {
+		case <-g.moved:
+		case <-g.ended:
+		case <-limit:
 			return nil, errSpokeFirst
 		}
-		g.open = true
 	}
+}
+
+// tryEnter is enter without waiting. It returns nil if the reader has to come first.
+func (g *gate) tryEnter() (*carried, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.x == nil:
+		return nil, net.ErrClosed // it has ended
+	case g.open:
+		return g.x, nil
+	case g.spoke != nil:
+		return nil, g.spoke
+	case g.wire != nil && g.x.reused.Load() && g.wire.holdsPart():
+		return nil, errSpokeFirst
+	case !g.drained():
+		return nil, nil
+	}
+	if err := g.x.may(); err != nil {
+		return nil, err
+	}
+	g.open = true
 	return g.x, nil
+}
+
+// drained says that the reader has taken all that arrived, and found no data. Who calls
+// it holds mu.
+func (g *gate) drained() bool {
+	if g.early {
+		return false
+	}
+	select {
+	case <-g.ended:
+		return true
+	default:
+	}
+	if g.socket == nil {
+		return true // as far as it can be seen
+	}
+	if !g.waits || g.wire != nil && g.wire.holdsPart() {
+		return false
+	}
+	empty := true // also if it is closed: to write returns an error
+	_ = g.socket.Control(func(fd uintptr) { empty = !readable(fd) })
+	return empty
+}
+
+// letIn says that x may have been written. Otherwise it never is: net/http has found an
+// answer in what it read before, such as the rest of what came with the answer before.
+func (g *gate) letIn(x *carried) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.x == x && g.open {
+		return true
+	}
+	g.refuse(errSpokeFirst)
+	return false
+}
+
+// refuse lets no request in any more. Who calls it holds mu.
+func (g *gate) refuse(err error) {
+	g.early, g.spoke = true, err
+	g.move()
+}
+
+// move has enter look again.
+func (g *gate) move() {
+	select {
+	case g.moved <- struct{}{}:
+	default:
+	}
 }
 
 func (g *gate) Write(b []byte) (int, error) {
@@ -271,20 +378,61 @@ func (g *gate) Write(b []byte) (int, error) {
 	return n, g.lastReadError.explain(err, g.wire)
 }
 
-func (g *gate) Read(b []byte) (int, error) {
-	n, err := g.Conn.Read(b)
-	g.noteEnd(err)
+// await waits until there is something to read, and takes nothing. From then on the gate
+// does not open until the reader waits again, so that takes finds it as the bytes did.
+func (g *gate) await() {
+	if g.socket == nil {
+		return
+	}
+	_ = g.socket.Read(func(fd uintptr) bool { // to read returns the same error
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.waits = !readable(fd); g.waits {
+			g.move()
+		}
+		return !g.waits
+	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if n > 0 && !g.open {
-		g.fault = &answerError{begins: g.firstBytes(bytes.Clone(b[:n])), err: errSpokeFirst}
-		return 0, g.fault
+	g.waits = false
+}
+
+func (g *gate) Read(b []byte) (int, error) {
+	if g.wire == nil {
+		g.await() // otherwise the wire calls it
 	}
-	g.said.n += copy(g.said.head[g.said.n:], b[:n])
+	n, err := g.Conn.Read(b)
+	if g.takes(b[:n], err) {
+		return n, err
+	}
+	err = &answerError{begins: g.firstBytes(bytes.Clone(b[:n])), err: errSpokeFirst}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refuse(err)
+	return 0, err
+}
+
+// takes notes the result of reading. It is false for bytes from before the request.
+func (g *gate) takes(b []byte, err error) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(b) > 0 && !g.open {
+		g.early = true
+		return false
+	}
+	g.noteEnd(err)
+	g.said.n += copy(g.said.head[g.said.n:], b)
 	if err != nil && err != io.EOF {
 		g.fault = err
 	}
-	return n, err
+	return true
+}
+
+// Close also ends the wait of enter.
+func (g *gate) Close() error {
+	err := g.Conn.Close()
+	g.noteEnd(net.ErrClosed)
+	return err
 }
 
 // firstBytes completes what may be the first bytes of another protocol (see foreign)
@@ -384,7 +532,7 @@ func (n *netHTTP) dialPlain(ctx context.Context, network, host string) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return &gate{Conn: conn, lastReadError: newLastReadError()}, nil
+	return newGate(conn, nil), nil
 }
 
 // dialSecure opens a connection over TLS: the *tls.Conn that net/http requires for
@@ -404,7 +552,7 @@ func (n *netHTTP) dialSecure(ctx context.Context, _, host string) (net.Conn, err
 	case isHTTP2(secured):
 		return secured, nil
 	case n.http1:
-		return &gate{Conn: secured, lastReadError: newLastReadError(), wire: wireOf(secured)}, nil
+		return newGate(secured, wireOf(secured)), nil
 	}
 	secured.Close()
 	return nil, errNotHTTP2

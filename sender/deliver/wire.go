@@ -20,6 +20,12 @@ const (
 	sentPerByte    = 16        // a request of n bytes allows n/16 more, for acknowledgements
 )
 
+// Types of records (RFC 5246, 6.2.1).
+const (
+	recordChangeCipherSpec = 20
+	recordAlert            = 21
+)
+
 // errFlood says that a receiver sent more than any answer needs.
 var errFlood = errors.New("the receiver sent more than an answer needs")
 
@@ -33,17 +39,19 @@ type wire struct {
 	net.Conn
 	socket syscall.RawConn // of Conn; nil if it has none
 	asked  atomic.Bool     // the receiver has asked for a client certificate
+	await  func()          // called before a Read that waits; nil for none
 
 	mu       sync.Mutex
 	left     int  // bytes that may still arrive; guarded by mu
 	requests int  // that wait for an answer; guarded by mu
-	amid     bool // amidRecord, for other goroutines than the reading one; guarded by mu
+	holds    bool // holdsPart; guarded by mu
 
 	// Of the goroutine that reads.
 	looking looking
 	head    [5]byte
-	heads   int // bytes of head
-	rest    int // bytes of the record that have not arrived
+	heads   int  // bytes of head
+	rest    int  // bytes of the record that have not arrived
+	alerted bool // an alert has come since the last ChangeCipherSpec
 }
 
 // looking says how Read behaves.
@@ -56,11 +64,20 @@ const (
 )
 
 func newWire(conn net.Conn) *wire {
-	w := &wire{Conn: conn, left: handshakeBytes}
-	if s, ok := conn.(syscall.Conn); ok {
-		w.socket, _ = s.SyscallConn() // nil where it fails
+	return &wire{Conn: conn, socket: socketOf(conn), left: handshakeBytes}
+}
+
+// socketOf returns the socket of a connection; nil if it has none.
+func socketOf(conn net.Conn) syscall.RawConn {
+	s, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
 	}
-	return w
+	socket, err := s.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return socket
 }
 
 // begin allows the bytes of one more answer.
@@ -92,6 +109,9 @@ func (w *wire) Read(b []byte) (int, error) {
 	var err error
 	switch {
 	case w.looking == readWaits:
+		if w.await != nil {
+			w.await()
+		}
 		n, err = w.Conn.Read(b)
 	case w.looking == readToItsTail && w.amidRecord():
 		_ = w.Conn.SetReadDeadline(time.Now().Add(recordTimeout)) // look sets it again afterwards
@@ -103,7 +123,7 @@ func (w *wire) Read(b []byte) (int, error) {
 		w.follow(b[:n])
 		w.mu.Lock()
 		w.left -= n
-		w.amid = w.amidRecord()
+		w.holds = w.amidRecord() || w.alerted
 		w.mu.Unlock()
 	}
 	return n, err
@@ -133,15 +153,18 @@ func (w *wire) follow(b []byte) {
 		b = b[n:]
 		if w.heads += n; w.heads == len(w.head) {
 			w.heads, w.rest = 0, int(w.head[3])<<8|int(w.head[4])
+			w.alerted = w.head[0] == recordAlert || w.alerted && w.head[0] != recordChangeCipherSpec
 		}
 	}
 }
 
-// holdsPart says that an incomplete record has arrived. Any goroutine may call it.
+// holdsPart says that crypto/tls may hold bytes and wait for more: of an incomplete
+// record, or of one before an alert. It reads an alert of TLS 1.2 with the data before it,
+// and if that is a warning the next record too. Any goroutine may call it.
 func (w *wire) holdsPart() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.amid
+	return w.holds
 }
 
 func (w *wire) amidRecord() bool { return w.heads > 0 || w.rest > 0 }
