@@ -39,7 +39,7 @@ With --cursor-file no event is lost between two runs of listen, however the firs
 one ends: it continues where the file says, the first time with --replay-last or
 with what happens from then on. Then an event counts once --forward has answered
 2xx. Until then listen posts it again, with another signature, and nothing passes
-it.`
+it. A second listen on the same file ends at once.`
 
 // listenOptions are the flags of listen.
 type listenOptions struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,10 +15,60 @@ import (
 type cursorFile struct {
 	path string
 	kept string
+	lock cursorLock
 }
 
 // maxCursorFile is more than a cursor has.
 const maxCursorFile = 1024
+
+// own makes the file this process's alone until release, and refuses where it is another
+// one's. try is lockNow. Where there are no locks, it warns and continues: one listen
+// works there as well, and keep notices another one, though late.
+func (c *cursorFile) own(try func(*os.File) error, warnings io.Writer) error {
+	if c.path == "" {
+		return nil
+	}
+	if err := c.resolve(); err != nil {
+		return usage(err)
+	}
+	err := c.lock.take(c.path, try)
+	if none, ok := errors.AsType[*noLocksError](err); ok {
+		fmt.Fprintln(warnings, printable(fmt.Sprintf("--cursor-file: %s cannot be locked (%v): make sure that no other listen uses it", c.path, none.cause)))
+		return nil
+	}
+	if _, held := errors.AsType[*cursorHeldError](err); held || err == nil {
+		return err
+	}
+	return usage(&cursorError{err})
+}
+
+func (c *cursorFile) release() error { return c.lock.release() }
+
+// maxLinks is how many symbolic links Linux follows in a path.
+const maxLinks = 40
+
+// resolve follows the path's symbolic links, also to a file that does not exist yet, so that
+// a link stays one, and each path to a file has the same lock.
+func (c *cursorFile) resolve() error {
+	for range maxLinks {
+		to, err := os.Readlink(c.path)
+		if err != nil {
+			break // no link
+		}
+		if !filepath.IsAbs(to) {
+			dir, err := filepath.EvalSymlinks(filepath.Dir(c.path))
+			if err != nil {
+				return fmt.Errorf("--cursor-file: %w", err)
+			}
+			to = filepath.Join(dir, to)
+		}
+		c.path = to
+	}
+	if info, err := os.Stat(c.path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("--cursor-file: %s is no regular file", c.path)
+	}
+	return nil
+}
 
 // read returns the cursor that is kept; "" where the file does not exist yet. It is an error
 // where none can be kept.
@@ -25,8 +76,8 @@ func (c *cursorFile) read() (string, error) {
 	if c.path == "" {
 		return "", nil
 	}
-	if to, err := filepath.EvalSymlinks(c.path); err == nil {
-		c.path = to // a link stays one
+	if err := c.resolve(); err != nil {
+		return "", err
 	}
 	text, err := os.ReadFile(c.path)
 	there := !errors.Is(err, fs.ErrNotExist)

@@ -99,6 +99,14 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error)
 		}
 	}
 	l.webhook = l.o.webhook
+	if err := l.file.own(lockNow, os.Stderr); err != nil {
+		return err
+	}
+	defer func() {
+		if failed := l.file.release(); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}()
 	if l.cursor, err = l.file.read(); err != nil {
 		return usage(err)
 	}

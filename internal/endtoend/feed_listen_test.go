@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"walhook/internal/carrier"
 	"walhook/internal/loopback"
@@ -219,4 +220,59 @@ func TestListen_LosesNothingThroughRestartsAndKills(t *testing.T) {
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// Two listen on one cursor file would skip events. The second ends at once, and the first
+// one's end lets the next start, also where it was killed.
+func TestListen_OneProcessHasACursorFile(t *testing.T) {
+	t.Parallel()
+	reads := make(chan struct{}, 10)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/feed") {
+			fmt.Fprint(w, `{"data":{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},"status":"success"}`)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "id: c0\n\n")
+		_ = http.NewResponseController(w).Flush()
+		reads <- struct{}{}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(api.Close)
+	place := filepath.Join(t.TempDir(), "place")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(place, link); err != nil {
+		t.Fatal(err)
+	}
+	args := func(file string) []string {
+		return []string{"listen", "--from", api.URL + "/v2/accounts/7/webhooks/w", "--token", "t", "--cursor-file", file, "--json"}
+	}
+	start := func() *childProcess {
+		p := startChild(t, args(link)...)
+		select {
+		case <-reads:
+		case <-time.After(patience):
+			t.Fatal("it reads no feed")
+		}
+		eventually(t, patience, func() bool { return fileExists(place) })
+		return p
+	}
+	for _, end := range []func(*childProcess){func(p *childProcess) { p.kill(t) }, func(p *childProcess) { p.stop(t) }, func(p *childProcess) { p.stop(t) }} {
+		first := start()
+		for _, file := range []string{place, link} {
+			second := startChild(t, args(file)...)
+			running := time.AfterFunc(patience/4, func() { _ = second.cmd.Process.Kill() })
+			err := second.cmd.Wait()
+			running.Stop()
+			host, _ := os.Hostname()
+			want := fmt.Sprintf("walhook: --cursor-file: another listen uses %s: process %d on %s; end that one, or give this one a file of its own\n", place, first.cmd.Process.Pid, host)
+			if exitCodeOf(err) != 1 || second.log() != want {
+				t.Fatalf("the second one on %s: %v, %q, want exit status 1 and %q", file, err, second.log(), want)
+			}
+		}
+		if len(reads) > 0 {
+			t.Error("the second one read the feed")
+		}
+		end(first)
+	}
 }
