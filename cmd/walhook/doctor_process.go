@@ -3,8 +3,11 @@ package main
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"walhook/doctor"
@@ -60,9 +63,8 @@ func examineCertificate(s settings, now time.Time, r *doctor.Report) {
 		r.OK(configCertificate, "none: --listen speaks plain HTTP, and a proxy terminates TLS")
 		return
 	}
-	fix := doctor.Steps{{Kind: doctor.Setting, Text: "--tls-cert=" + s.TLSCert,
-		Note: "put a valid certificate and its key into these files: a running walhook reloads them within seconds"}}
 	leaf, err := httpd.PairOf(s.TLSCert, s.TLSKey)
+	fix := pairSteps(s.TLSCert, s.TLSKey, err)
 	switch {
 	case err != nil:
 		r.Fail(configCertificate, fix, "%v; a running walhook continues with the previous pair", err)
@@ -85,21 +87,17 @@ func examineClientCertificates(s settings, now time.Time, r *doctor.Report) {
 		r.OK(configClientCertificate, "none: receivers get no certificate, and theirs are checked by the system's authorities")
 		return
 	}
-	const note = "put valid ones into the files: a running walhook reloads them within seconds"
 	if s.CAFile != "" {
 		if err := deliver.CheckAuthorities(s.CAFile); err != nil {
-			r.Fail(configClientCertificate, doctor.Steps{{Kind: doctor.Setting, Text: "--ca-file=" + s.CAFile, Note: note}}, "--ca-file: %v", err)
+			r.Fail(configClientCertificate, authoritySteps(s.CAFile, err), "--ca-file: %v", err)
 		} else {
 			r.OK(configClientCertificate, "--ca-file is read")
 		}
 	}
 	for _, c := range certificates {
-		host, setting := cmp.Or(c.Host, "all other hosts"), "--client-cert="+c.Cert
-		if c.Host != "" {
-			setting = "--client-certs=" + c.Host + "=" + c.Cert + ":" + c.Key
-		}
-		fix := doctor.Steps{{Kind: doctor.Setting, Text: setting, Note: note}}
+		host := cmp.Or(c.Host, "all other hosts")
 		leaf, err := c.CertificateOf()
+		fix := pairSteps(c.Cert, c.Key, err)
 		switch {
 		case err != nil:
 			r.Fail(configClientCertificate, fix, "for %s: %v; a running walhook continues with the previous pair", host, err)
@@ -113,6 +111,47 @@ func examineClientCertificates(s settings, now time.Time, r *doctor.Report) {
 			r.OK(configClientCertificate, "for %s, until %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
+}
+
+// rereads is how changed files come into force. A process that starts needs good ones.
+const rereads = "a running walhook reads changed files within seconds, without a restart"
+
+// pairSteps say what to look at and which files to replace, where a certificate and its key
+// cannot be used because of err, or the certificate is not valid at the time for nil.
+func pairSteps(cert, key string, err error) doctor.Steps {
+	c, k := shellWord(cert), shellWord(key)
+	if unread(err) {
+		return doctor.Steps{unreadStep(cert, key)}
+	}
+	if err != nil {
+		return doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("openssl x509 -in %s -noout -pubkey; openssl pkey -in %s -pubout", c, k),
+			Note: fmt.Sprintf("both print the same key where the files belong together; put a certificate into %s, its own first and then those of its authorities, and its key without a passphrase into %s: %s", cert, key, rereads)}}
+	}
+	return doctor.Steps{{Kind: doctor.Shell, Text: fmt.Sprintf("openssl x509 -in %s -noout -subject -issuer -dates", c),
+		Note: fmt.Sprintf("shows from when until when it is valid; have its authority issue a new one, and replace %s, and %s if it has a new key: %s", cert, key, rereads)}}
+}
+
+// authoritySteps are for a file of authorities that cannot be used because of err.
+func authoritySteps(file string, err error) doctor.Steps {
+	if unread(err) {
+		return doctor.Steps{unreadStep(file)}
+	}
+	return doctor.Steps{{Kind: doctor.Shell, Text: "grep -c -e '-----BEGIN CERTIFICATE-----' " + shellWord(file),
+		Note: fmt.Sprintf("counts its certificates in PEM; put those of the authorities into %s ('openssl x509 -inform DER' converts one that is not in PEM): %s", file, rereads)}}
+}
+
+func unread(err error) bool {
+	_, is := errors.AsType[*fs.PathError](err)
+	return is
+}
+
+func unreadStep(files ...string) doctor.Step {
+	text := "ls -l --"
+	for _, file := range files {
+		text += " " + shellWord(file)
+	}
+	return doctor.Step{Kind: doctor.Shell, Text: text,
+		Note: "the user of walhook's processes reads " + strings.Join(files, " and ") + ": put what is missing there, or let that user read it; " + rereads}
 }
 
 // names returns the hosts of a certificate.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -116,6 +117,68 @@ func TestDoctor_SaysWhatIsWrongWithClientCertificates(t *testing.T) {
 		examineClientCertificates(c.s, now, r)
 		if f := r.Findings()[0]; f.Status != c.want || !strings.Contains(f.Evidence, c.says) {
 			t.Errorf("%s: %v %s, want %v with %q", c.name, f.Status, f.Evidence, c.want, c.says)
+		}
+	}
+}
+
+// A fix of a certificate is a command that shows what is wrong, and the files to replace:
+// the setting is in force already.
+func TestDoctor_SaysHowToFixACertificate(t *testing.T) {
+	now := time.Now()
+	goodCert, goodKey := newCertificateFrom(t, "good", now.Add(-time.Hour), now.Add(40*24*time.Hour))
+	oldCert, oldKey := newCertificateUntil(t, "old", now.Add(-time.Hour))
+	odd := filepath.Join(t.TempDir(), "it's $(false) odd.crt")
+	text, err := os.ReadFile(oldCert)
+	if err == nil {
+		err = os.WriteFile(odd, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := "notAfter=" + now.Add(-time.Hour).UTC().Format("Jan _2 15:04:05 2006 GMT")
+	for name, c := range map[string]struct {
+		cert, key, ca string
+		shows         string   // what the command prints
+		says          []string // of its note
+	}{
+		"expired":       {cert: oldCert, key: oldKey, shows: ended, says: []string{"replace " + oldCert + ", and " + oldKey}},
+		"an odd name":   {cert: odd, key: oldKey, shows: ended, says: []string{"replace " + odd}},
+		"another's key": {cert: goodCert, key: oldKey, shows: "-----BEGIN PUBLIC KEY-----", says: []string{"into " + goodCert + ",", "into " + oldKey}},
+		"no key":        {cert: goodCert, key: goodKey + ".none", shows: goodCert + "\n", says: []string{"reads " + goodCert + " and " + goodKey + ".none: "}},
+		"no authority":  {ca: goodKey, shows: "0\n", says: []string{"into " + goodKey + " "}},
+		"no file":       {ca: goodKey + ".none", shows: goodKey + ".none", says: []string{"reads " + goodKey + ".none: "}},
+	} {
+		s := settings{ClientCert: c.cert, ClientKey: c.key, CAFile: c.ca}
+		s.TLSCert, s.TLSKey = c.cert, c.key
+		r := doctor.NewReport(configCertificate, configClientCertificate)
+		examineCertificate(s, now, r)
+		examineClientCertificates(s, now, r)
+		checked := 0
+		for _, f := range r.Findings() {
+			if f.Status == doctor.OK {
+				continue
+			}
+			checked++
+			if f.Status != doctor.Failed || len(f.Fix) != 1 || f.Fix[0].Kind != doctor.Shell {
+				t.Errorf("%s: %+v", name, f)
+				continue
+			}
+			step := f.Fix[0]
+			for _, part := range append(c.says, "a running walhook reads changed files within seconds, without a restart") {
+				if !strings.Contains(step.Note, part) {
+					t.Errorf("%s: no %q in %q", name, part, step.Note)
+				}
+			}
+			if _, err := exec.LookPath("openssl"); err != nil && strings.HasPrefix(step.Text, "openssl") {
+				continue
+			}
+			shown, _ := exec.Command("sh", "-c", step.Text).CombinedOutput() // it fails where it shows an error
+			if !strings.Contains(string(shown), c.shows) {
+				t.Errorf("%s: %s shows %q, want %q", name, step.Text, shown, c.shows)
+			}
+		}
+		if want := map[bool]int{true: 2, false: 1}[c.ca == ""]; checked != want {
+			t.Errorf("%s: %d findings, want %d: %+v", name, checked, want, r.Findings())
 		}
 	}
 }
