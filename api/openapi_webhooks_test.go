@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -74,7 +75,7 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 		if parameters := post["parameters"].([]any); len(parameters) != len(catalog.DeliveryHeaders()) {
 			t.Errorf("%s: headers %v", typ.Name, parameters)
 		}
-		for _, media := range []string{"application/json", "application/cloudevents+json"} {
+		for _, media := range []string{"application/json", "application/cloudevents+json", "application/x-www-form-urlencoded"} {
 			schema, err := compiler.Compile("openapi.json#/webhooks/" + typ.Name + "/post/requestBody/content/" + strings.ReplaceAll(media, "/", "~1") + "/schema")
 			if err != nil {
 				t.Errorf("%s: %v", typ.Name, err)
@@ -86,7 +87,17 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 						continue
 					}
 					var value any
-					if err := json.Unmarshal(body, &value); err != nil {
+					if form.Format == "form" {
+						fields, err := url.ParseQuery(string(body))
+						if err != nil {
+							t.Fatal(err)
+						}
+						object := map[string]any{}
+						for name := range fields {
+							object[name] = fields.Get(name)
+						}
+						value = object
+					} else if err := json.Unmarshal(body, &value); err != nil {
 						t.Fatal(err)
 					}
 					if err := schema.Validate(value); err != nil {

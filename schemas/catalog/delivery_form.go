@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -119,7 +120,55 @@ func (t *EventType) eventObject() jsonSchema {
 }
 
 // formSchema describes an object with the fields of a form.
-func (t *EventType) formSchema() jsonSchema { return cloneSchema(t.Schema) }
+func (t *EventType) formSchema() jsonSchema { return textFields(t.Schema) }
+
+// textFields describes the members of an object as a form has them: each is text, by the
+// rules of [schemas.Member.Text].
+func textFields(of jsonSchema) jsonSchema {
+	one := cloneSchema(of)
+	if forms, ok := one["anyOf"].([]jsonSchema); ok {
+		texts := make([]jsonSchema, len(forms))
+		for i := range forms {
+			texts[i] = textFields(forms[i])
+		}
+		one["anyOf"] = texts
+	}
+	if properties, ok := one["properties"].(jsonSchema); ok {
+		for name, property := range properties {
+			properties[name] = textField(property.(jsonSchema))
+		}
+	}
+	return one
+}
+
+func textField(of jsonSchema) jsonSchema {
+	one := maps.Clone(of)
+	if of["type"] == "array" {
+		delete(one, "items")
+		one["contentMediaType"], one["contentSchema"] = mediaJSON, jsonSchema{"type": "array", "items": of["items"]}
+	}
+	one["type"] = "string"
+	if value, ok := of["const"].(json.RawMessage); ok {
+		one["const"] = formText(value)
+	}
+	if values, ok := of["enum"].([]json.RawMessage); ok {
+		texts := make([]string, len(values))
+		for i := range values {
+			texts[i] = formText(values[i])
+		}
+		one["enum"] = texts
+	}
+	return one
+}
+
+// formText returns a value of JSON as a form has it.
+func formText(value json.RawMessage) string {
+	text, err := schemas.Member{Value: value}.Text()
+	if err != nil {
+		return string(value)
+	}
+	return string(text)
+}
 
 // recordData describes the object of a record.
 func (t *EventType) recordData() jsonSchema { return formSchema(&t.Forms[0], false) }

@@ -27,6 +27,9 @@ func (d *Description) jsonSchema() jsonSchema {
 	if d.Record {
 		return recordSchema(d)
 	}
+	if d.Format == "form" {
+		return textFields(eventSchema(d))
+	}
 	return eventSchema(d)
 }
 
