@@ -127,8 +127,7 @@ func TestFeed_ACursorOlderThanRetentionIsGone(t *testing.T) {
 	}
 }
 
-// The outbox of a backup gives ids again: a cursor from after the backup is no place in it,
-// unless its server came to another timeline, where ids continue beyond it.
+// The outbox of a backup gives ids again: a cursor from after the backup is no place in it.
 func TestFeed_ACursorBeyondTheLogIsOfALostOne(t *testing.T) {
 	w := newWorld(t)
 	token := w.token(t, "7", "")
@@ -139,14 +138,49 @@ func TestFeed_ACursorBeyondTheLogIsOfALostOne(t *testing.T) {
 	_, cursor := feedIDs(t, w.want(t, 200, token, "GET", path, ""))
 	w.exec(t, `DELETE FROM walhook.event WHERE id = 9`)
 	w.exec(t, `DELETE FROM walhook.position WHERE next_event_id = 10`)
-	if r := w.want(t, 410, token, "GET", path+"?after="+cursor, ""); !strings.Contains(r.text, "restored from a copy that is older") {
+	r := w.want(t, 410, token, "GET", path+"?after="+cursor, "")
+	if !strings.Contains(r.text, "restored from a copy that is older") {
 		t.Errorf("a restored outbox: %s", r.text)
 	}
-	w.exec(t, `INSERT INTO walhook.timeline (system_id, number) SELECT system_id, number + 1 FROM walhook.timeline ORDER BY id DESC LIMIT 1`)
-	w.want(t, 200, token, "GET", path+"?after="+cursor, "")
-	w.append(t, id, 70)
-	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+cursor, "")); fmt.Sprint(ids) != "[70]" {
-		t.Errorf("after a failover: %v", ids)
+	oldest, _ := r.body["oldest"].(string)
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+oldest, "")); fmt.Sprint(ids) != "[5]" {
+		t.Errorf("after the oldest cursor: %v", ids)
+	}
+}
+
+// A server that was promoted may lack what a reader has seen of the one before it: a dying
+// server shows what waited for its standby. The reader's cursor is good all the same, from
+// the first moment on, since ids continue beyond it.
+func TestFeed_ACursorOutlivesAFailover(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 5)
+	w.append(t, id, 9)
+	_, cursor := feedIDs(t, w.want(t, 200, token, "GET", path, ""))
+	w.exec(t, `DELETE FROM walhook.event WHERE id = 9`)
+	w.exec(t, `DELETE FROM walhook.position WHERE next_event_id = 10`)
+	w.exec(t, `UPDATE walhook.timeline SET number = number + 1`) // nobody has met the one that it is on
+	after, first := cursor, cursor
+	for range 3 {
+		_, after = feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+after, ""))
+	}
+	const next = 2 << 24 // of a new timeline
+	w.append(t, id, next)
+	for what, cursor := range map[string]string{"from before": first, "from after": after} {
+		if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+cursor, "")); fmt.Sprint(ids) != fmt.Sprintf("[%d]", next) {
+			t.Errorf("a cursor %s the failover: %v", what, ids)
+		}
+	}
+
+	// The server of that timeline is lost as well, and the next one never heard of it.
+	_, cursor = feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+after, ""))
+	w.exec(t, `UPDATE walhook.timeline SET token = 'another' WHERE id = (SELECT max(id) FROM walhook.timeline)`)
+	w.append(t, id, next+1)
+	w.want(t, 410, token, "GET", path+"?after="+cursor, "")
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+first, "")); fmt.Sprint(ids) != fmt.Sprintf("[%d %d]", next, next+1) {
+		t.Errorf("a cursor that is older than the timeline: %v", ids)
 	}
 }
 

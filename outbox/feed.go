@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -43,33 +44,42 @@ type FeedPage struct {
 
 // FeedLog is where the event log begins and ends.
 type FeedLog struct {
-	Timeline string // a token of its history
+	Timeline string // a token of the timeline that it was read on
 	Oldest   int64  // the place before the oldest event that is kept
-	Newest   int64  // no event that is visible has a larger id
+	Newest   int64  // no event that is visible has a larger id, and each that comes has
+
+	timelines []string // tokens of the whole history
+	noted     bool     // Timeline is the one that the server is on
 }
 
 // Holds says whether the log still has every event after a place that was read on a
-// timeline: false with newer where the place is beyond the end of the same history,
-// which an older copy of the outbox has.
+// timeline: false with newer where it is an older copy of the outbox, which gives ids
+// after the place again. Either the copy has not come that far, or it does not know the
+// timeline.
 func (l *FeedLog) Holds(place int64, timeline string) (holds, newer bool) {
 	if place < l.Oldest {
 		return false, false
 	}
-	if place > l.Newest && timeline == l.Timeline {
+	if place > l.Newest || !slices.Contains(l.timelines, timeline) {
 		return false, true
 	}
 	return true, false
 }
 
 const (
-	// What is committed before this, the statement after it sees.
-	feedNewestSQL = `SELECT (` + currentEventIDSQL + `) - 1, coalesce((SELECT left(md5(token), 8) FROM walhook.timeline ORDER BY id DESC LIMIT 1), '')`
+	// What is committed before this, the statement after it sees. No id below the
+	// timeline's first one is given any more, so a place below it is no place beyond the
+	// end, although the server that was promoted may have less.
+	feedNewestSQL = `
+		SELECT greatest((` + currentEventIDSQL + `), (SELECT first_event FROM walhook.timeline ORDER BY id DESC LIMIT 1)) - 1,
+			ARRAY(SELECT left(md5(token), 8) FROM walhook.timeline ORDER BY id DESC),
+			(SELECT walhook.on_timeline(token) FROM walhook.timeline ORDER BY id DESC LIMIT 1)`
 
 	// The id before the first partition's. Asked after the events are read, it says
 	// whether retention dropped something that was to be among them: a partition that is
 	// being detached is not read any more.
 	feedOldestSQL = `
-		SELECT coalesce(min(substring(c.relname FROM '^event_([0-9]+)$')::bigint) * $1 - 1, 0)
+		SELECT greatest(coalesce(min(substring(c.relname FROM '^event_([0-9]+)$')::bigint) * $1 - 1, 0), 0)
 		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 		WHERE i.inhparent = 'walhook.event'::regclass AND NOT i.inhdetachpending`
 )
@@ -88,6 +98,11 @@ var (
 // bodies are short. The caller asks [FeedLog.Holds] whether the page is whole.
 func (s *Store) Feed(ctx context.Context, q FeedQuery) (FeedPage, error) {
 	page, err := s.feed(ctx, q)
+	if err == nil && !page.Log.noted { // the outbox failed over, and nobody has met it since
+		if _, err = s.noteTimeline(ctx); err == nil {
+			page, err = s.feed(ctx, q)
+		}
+	}
 	if err != nil {
 		return FeedPage{}, fmt.Errorf("read the feed of endpoint %d: %w", q.Endpoint, err)
 	}
@@ -128,11 +143,20 @@ func (s *Store) feed(ctx context.Context, q FeedQuery) (page FeedPage, err error
 	return page, nil
 }
 
+// scanNewest reads the row of feedNewestSQL.
+func (l *FeedLog) scanNewest(row pgx.Row) error {
+	err := row.Scan(&l.Newest, &l.timelines, &l.noted)
+	if err == nil {
+		l.Timeline = l.timelines[0]
+	}
+	return err
+}
+
 // feedStretch reads what follows an id, and where the log stands: its end before, its
 // beginning after the events.
 func (s *Store) feedStretch(ctx context.Context, q *TailQuery, after int64, stretch *Stretch, log *FeedLog) (whole bool, err error) {
 	b := &pgx.Batch{}
-	b.Queue(feedNewestSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Newest, &log.Timeline) })
+	b.Queue(feedNewestSQL).QueryRow(log.scanNewest)
 	s.queueFeed(b, q, after, math.MaxInt64, stretch)
 	b.Queue(feedOldestSQL, int64(eventPartitionSize)).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Oldest) })
 	*stretch = Stretch{Upto: after}
@@ -198,7 +222,7 @@ func (s *Store) feedEach(ctx context.Context, q *TailQuery, after int64, stretch
 // feedLog is where the event log stands.
 func (s *Store) feedLog(ctx context.Context) (log FeedLog, err error) {
 	b := &pgx.Batch{}
-	b.Queue(feedNewestSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Newest, &log.Timeline) })
+	b.Queue(feedNewestSQL).QueryRow(log.scanNewest)
 	b.Queue(feedOldestSQL, int64(eventPartitionSize)).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Oldest) })
 	return log, s.pool.SendBatch(ctx, b).Close()
 }
