@@ -64,7 +64,14 @@ func (f *natsFeeds) classify(ctx context.Context, err error) failure {
 	return classifyNATS(err)
 }
 
-// publish sends an event once and waits for its acknowledgement.
+const (
+	// natsElection is how long an attempt waits for a stream that does not answer: while a
+	// stream changes its leader, it has none. Who is asked to hand over does so within that.
+	natsElection     = 2 * time.Second
+	natsElectionStep = 200 * time.Millisecond
+)
+
+// publish sends an event and waits for its acknowledgement.
 func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outbox.Event, until time.Time) (ack *jetstream.PubAck, err error) {
 	subject := natsSubject(e, event)
 	if len(subject) > maxSubject {
@@ -79,34 +86,25 @@ func (f *natsFeeds) publish(ctx context.Context, e *outbox.Endpoint, event *outb
 	if err != nil {
 		return nil, err
 	}
-	if f.config.MayBegin != nil && !f.config.MayBegin() {
-		return nil, errLeaseOver
-	}
-	p, err := conn.begin(e.SubjectPrefix, subject)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		conn.finish(p, err)
-		err = conn.explain(ctx, p, err)
-	}()
 	message := &nats.Msg{Subject: subject, Data: event.Body, Header: nats.Header{
 		jetstream.MsgIDHeader: {event.WebhookID}, accountHeader: {headerText(event.Account)},
 	}}
-	// Without retries of its own: what is tried again, and when, is the lane's to say.
-	future, err := p.session.js.PublishMsgAsync(message, jetstream.WithRetryAttempts(0))
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case ack := <-future.Ok():
-		return ack, nil
-	case err := <-future.Err():
-		return nil, err
-	case err := <-p.failed:
-		return nil, err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	for giveUp := time.Now().Add(natsElection); ; {
+		if f.config.MayBegin != nil && !f.config.MayBegin() {
+			return nil, errLeaseOver
+		}
+		if ack, err = conn.publish(ctx, e.SubjectPrefix, message); !isNoStream(err) || time.Now().After(giveUp) {
+			return ack, err
+		}
+		// Nothing was stored, so the event may be published again.
+		select {
+		case <-time.After(natsElectionStep):
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, errAttemptTimeout) {
+				return nil, cause
+			}
+			return nil, err
+		}
 	}
 }
 

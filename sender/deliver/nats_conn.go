@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"walhook/outbox/address"
 )
@@ -56,6 +57,8 @@ const (
 	// natsDoubt is how long, after a publication that no stream answered, walhook stays with
 	// a server of several on which no stream answers: it may be cut off from the others.
 	natsDoubt = 3 * time.Second
+	// natsDoubtAsk is how long the streams then have to answer a question about themselves.
+	natsDoubtAsk = 2 * time.Second
 
 	// natsIdle is how long a connection that nobody uses stays open.
 	natsIdle = 10 * time.Minute
@@ -303,6 +306,33 @@ func (c *natsConn) await(ctx context.Context, wait time.Duration) (*natsSession,
 	}
 }
 
+// publish sends a message once, and waits for its acknowledgement.
+func (c *natsConn) publish(ctx context.Context, prefix string, message *nats.Msg) (ack *jetstream.PubAck, err error) {
+	p, err := c.begin(prefix, message.Subject)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		c.finish(p, err)
+		err = c.explain(ctx, p, err)
+	}()
+	// Without retries of the library's own: it knows neither the lease nor whose fault it is.
+	future, err := p.session.js.PublishMsgAsync(message, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case ack := <-future.Ok():
+		return ack, nil
+	case err := <-future.Err():
+		return nil, err
+	case err := <-p.failed:
+		return nil, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // begin registers a publication, unless the connection is down; finish takes it out.
 func (c *natsConn) begin(prefix, subject string) (*natsPublication, error) {
 	c.mu.Lock()
@@ -329,8 +359,11 @@ func (c *natsConn) finish(p *natsPublication, err error) {
 		if err == nil {
 			c.acked[p.prefix] = p.subject
 		}
-	case silent && s == c.session && s.doubt == nil && len(c.servers)+len(c.more) > 1:
-		s.doubt = time.AfterFunc(natsDoubt, func() { c.doubted(s) })
+	case silent && s == c.session && len(c.servers)+len(c.more) > 1:
+		if s.doubt == nil {
+			s.doubt = time.AfterFunc(natsDoubt, func() { c.doubted(s, p.prefix) })
+		}
+		s.taking = s.taking || !isNoStream(err)
 	}
 }
 
@@ -338,14 +371,27 @@ func (c *natsConn) finish(p *natsPublication, err error) {
 func (s *natsSession) undoubtLocked() {
 	if s.doubt != nil {
 		s.doubt.Stop()
-		s.doubt = nil
+		s.doubt, s.taking = nil, false
 	}
 }
 
-// doubted leaves a server through which no stream answered for a while.
-func (c *natsConn) doubted(s *natsSession) {
+// doubted leaves a server through which no stream answered for a while. Where nobody took
+// what was published, as while a stream has no leader, it stays if the feed's streams answer
+// now: nothing may have been published since, because the breaker is open. A leader that is
+// cut off takes events, and answers questions, but acknowledges nothing.
+func (c *natsConn) doubted(s *natsSession, prefix string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !s.taking {
+		c.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), natsDoubtAsk)
+		reached := len(askTaken(ctx, s.js, prefix)) > 0
+		cancel()
+		c.mu.Lock()
+		if reached && !s.taking {
+			s.undoubtLocked()
+		}
+	}
 	if s.doubt != nil {
 		c.leaveLocked(s, errNATSLeft)
 	}

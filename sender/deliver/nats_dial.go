@@ -43,11 +43,12 @@ type natsSession struct {
 	leave  chan struct{}     // closed when natsConn is to use another one
 
 	// Guarded by natsConn.mu:
-	cause error                 // why it ends, where the end itself does not say it
-	left  bool                  // leave is closed
-	acked bool                  // a stream answered on it
-	doubt *time.Timer           // leaves it unless a stream answers before; nil while one answers
-	taken map[string]*natsTaken // by prefix
+	cause  error                 // why it ends, where the end itself does not say it
+	left   bool                  // leave is closed
+	acked  bool                  // a stream answered on it
+	doubt  *time.Timer           // leaves it unless a stream answers before; nil while one answers
+	taking bool                  // something was taken since the doubt began, and not acknowledged
+	taken  map[string]*natsTaken // by prefix
 }
 
 // natsTarget says where to connect, and as whom.

@@ -66,7 +66,7 @@ func classifyNATS(err error) failure {
 		return failNATSPermission
 	case errors.Is(err, errNATSUntaken):
 		return failNATSNoSubject
-	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+	case isNoStream(err):
 		return failNATSNoStream
 	case errors.Is(err, nats.ErrTimeout), errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, jetstream.ErrTooManyStalledMsgs):
 		return failNATSTimeout
@@ -101,6 +101,11 @@ func classifyNATSConnection(err error) failure {
 		return failBlocked
 	}
 	return failNATSDown
+}
+
+// isNoStream says that nobody listens to an event's subject.
+func isNoStream(err error) bool {
+	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
 // natsAnswered says whether a stream answered a publication that ended with an error, nil

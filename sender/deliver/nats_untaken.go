@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -20,8 +19,8 @@ const (
 	// natsAskEvery is how long an answer about the streams of a feed counts, and natsAskLater
 	// how long none is asked for where there was none: the user may not ask, for example.
 	natsAskEvery = 5 * time.Second
-	natsAskLater = time.Minute
-	natsAskLimit = 2 * time.Second
+	natsAskLater = 15 * time.Second
+	natsAskLimit = 500 * time.Millisecond
 
 	// natsAskStreams bounds the streams that are looked at.
 	natsAskStreams = 16
@@ -40,7 +39,7 @@ type natsTaken struct {
 // to blame: a stream acknowledged another one of the feed, all streams answer, one of them
 // takes that other one, and none takes this one.
 func (c *natsConn) explain(ctx context.Context, p *natsPublication, err error) error {
-	if !errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, nats.ErrNoResponders) {
+	if !isNoStream(err) {
 		return err
 	}
 	c.mu.Lock()
@@ -71,7 +70,9 @@ func (c *natsConn) taken(ctx context.Context, s *natsSession, prefix string) []s
 		t = &natsTaken{done: make(chan struct{})}
 		s.taken[prefix] = t
 		c.mu.Unlock()
-		t.subjects = askTaken(ctx, s.js, prefix)
+		asking, cancel := context.WithTimeout(ctx, natsAskLimit)
+		t.subjects = askTaken(asking, s.js, prefix)
+		cancel()
 		t.at = time.Now()
 		close(t.done)
 		return t.subjects
@@ -99,8 +100,6 @@ func (t *natsTaken) old() bool {
 
 // askTaken asks JetStream which streams take something of a feed, and each for its subjects.
 func askTaken(ctx context.Context, js jetstream.JetStream, prefix string) []string {
-	ctx, cancel := context.WithTimeout(ctx, natsAskLimit)
-	defer cancel()
 	names := js.StreamNames(ctx, jetstream.WithStreamListSubject(prefix+".>"))
 	asked, subjects := 0, []string{}
 	for name := range names.Name() {
