@@ -217,3 +217,49 @@ func TestWire_AnAlertMayComeBehindDataThatIsHeld(t *testing.T) {
 		}
 	}
 }
+
+// TestGate_IsNotDrainedWhileTheReaderHasNotSeenWhatArrived keeps a reader from running
+// after its bytes have arrived.
+func TestGate_IsNotDrainedWhileTheReaderHasNotSeenWhatArrived(t *testing.T) {
+	t.Parallel()
+	speak := make(chan struct{})
+	url := rawReceiver(t, func(conn net.Conn, r *bufio.Reader) {
+		<-speak
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		_, _ = r.ReadByte()
+	})
+	g := gateTo(t, testHTTP(t), url)
+	g.carry(&carried{})
+	drained := func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.drained()
+	}
+	if drained() {
+		t.Error("nobody reads, and it is drained")
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := g.Read(make([]byte, 100))
+		read <- err
+	}()
+	for began := time.Now(); !drained(); {
+		if time.Since(began) > patience {
+			t.Fatal("the reader waits, and it is not drained")
+		}
+	}
+	g.mu.Lock() // the reader cannot look
+	close(speak)
+	for here := false; !here; {
+		if err := g.socket.Control(func(fd uintptr) { here = readable(fd) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g.drained() {
+		t.Error("bytes are in the socket, and it is drained")
+	}
+	g.mu.Unlock()
+	if err := <-read; !errors.Is(err, errSpokeFirst) {
+		t.Errorf("read with %v, want %v", err, errSpokeFirst)
+	}
+}
