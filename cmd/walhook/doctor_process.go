@@ -146,11 +146,11 @@ func unread(err error) bool {
 }
 
 func unreadStep(files ...string) doctor.Step {
-	text := "ls -l --"
+	words := []string{"ls -l --"}
 	for _, file := range files {
-		text += " " + shellWord(file)
+		words = append(words, shellWord(file))
 	}
-	return doctor.Step{Kind: doctor.Shell, Text: text,
+	return doctor.Step{Kind: doctor.Shell, Text: strings.Join(words, " "),
 		Note: "the user of walhook's processes reads " + strings.Join(files, " and ") + ": put what is missing there, or let that user read it; " + rereads}
 }
 
