@@ -16,7 +16,7 @@ import (
 type openAPI = map[string]any
 
 // webhooksSection describes the requests that walhook makes: one for each event, by its
-// name (OpenAPI 3.1.0, section 4.8.1), and one for batches. A request with a media type has the body of the
+// name (OpenAPI 3.1.0, section 4.8.1), one for batches, and one for test events. A request with a media type has the body of the
 // event's own format, or of a format that the webhook sets.
 func webhooksSection(types []catalog.EventType) map[string]any {
 	all, headers := openAPI{}, []any{}
@@ -25,9 +25,14 @@ func webhooksSection(types []catalog.EventType) map[string]any {
 	}
 	for i := range types {
 		t := &types[i]
-		all[t.Name] = delivery(t.Name, "Event "+t.Name, t.About, headers, contentOf(t))
+		all[t.Name] = delivery(t.Name, "Event "+t.Name, t.About, headers, contentOf(t.DeliveryForms(), formNames(t)))
 	}
 	all[catalog.BatchName] = delivery(catalog.BatchName, "Several events of the record feed", "For a webhook that sets batch.", batchParameters(), batchContent(types))
+	test := catalog.TestKey
+	for all[test] != nil { // of a stored catalog
+		test += "_"
+	}
+	all[test] = delivery(test, "Test event", catalog.TestAbout, headers, contentOf(catalog.TestForms(), []string{"records", "hook"}))
 	return all
 }
 
@@ -97,16 +102,24 @@ func headerParameters() map[string]*huma.Param {
 	return all
 }
 
+// formNames names the forms of an event; "" is the only one.
+func formNames(t *catalog.EventType) (names []string) {
+	for i := range t.Forms {
+		names = append(names, t.Forms[i].If)
+	}
+	return names
+}
+
 // contentOf describes the bodies of an event by their media type. envelope and json
-// share one.
-func contentOf(t *catalog.EventType) openAPI {
+// share one. names are those of the examples in each format.
+func contentOf(forms []catalog.DeliveryForm, names []string) openAPI {
 	content := openAPI{}
-	for _, form := range t.DeliveryForms() {
+	for _, form := range forms {
 		examples := openAPI{}
 		for i, body := range form.Examples {
 			name := form.Format
-			if t.Forms[i].If != "" {
-				name += " " + t.Forms[i].If
+			if names[i] != "" {
+				name += " " + names[i]
 			}
 			examples[name] = openAPI{"value": exampleValue(body)}
 		}

@@ -31,7 +31,7 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 		t.Fatalf("the catalog has %d events", len(types))
 	}
 	webhooks := document.(map[string]any)["webhooks"].(map[string]any)
-	if len(webhooks) != len(types)+1 { // and batches
+	if len(webhooks) != len(types)+2 { // and batches, and test events
 		t.Errorf("%d webhooks for %d events", len(webhooks), len(types))
 	}
 	batch := webhooks["records.batch"].(map[string]any)["post"].(map[string]any)
@@ -109,5 +109,36 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 				t.Errorf("%s as %s: text is valid too", typ.Name, media)
 			}
 		}
+	}
+}
+
+// A schema may have the name of a test event, and one of a stored catalog its key.
+func TestOpenAPI_ATestIsDescribedBesideASchemaOfItsName(t *testing.T) {
+	t.Parallel()
+	stored, err := catalog.ParseStored([]byte(`
+account: {table: users, id: id, url: url}
+schemas:
+  test: {table: a, owner: user_id, fields: [id]}
+  webhook.test: {table: b, owner: user_id, fields: [id]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := stored.EventTypes()
+	webhooks := webhooksSection(types)
+	messages := stored.AsyncAPI("test")["components"].(map[string]any)["messages"].(map[string]any)
+	for key, of := range map[string]string{"test": "test", "webhook.test": "webhook.test", "webhook.test_": "Test event"} {
+		if post, _ := webhooks[key].(map[string]any); post == nil || !strings.HasSuffix(post["post"].(map[string]any)["summary"].(string), of) {
+			t.Errorf("openapi.json: %s is %v, want %s", key, post, of)
+		}
+	}
+	for _, key := range []string{"test", "webhook.test", "webhook.test_"} {
+		message, _ := messages[key].(map[string]any)
+		if about, _ := message["summary"].(string); (about == catalog.TestAbout) != (key == "webhook.test_") || about == "" {
+			t.Errorf("AsyncAPI: %s is %v", key, message)
+		}
+	}
+	if len(messages) != 4*len(types)+2+4 || len(webhooks) != len(types)+2 { // batches and test events besides
+		t.Errorf("%d messages and %d webhooks of %d events", len(messages), len(webhooks), len(types))
 	}
 }

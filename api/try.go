@@ -3,8 +3,6 @@ package api
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"reflect"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"walhook/outbox"
 	"walhook/outbox/address"
 	"walhook/outbox/admin"
+	"walhook/schemas/catalog"
 )
 
 // tried is the result of a test event.
@@ -80,35 +79,18 @@ func (s *subscriptions) test(ctx context.Context, in *testInput) (*answer[tried]
 	}, warnings), nil
 }
 
-// gregorianEpoch is the Unix epoch in seconds since the year 0, the unit of Kazoo's
-// events.
-const gregorianEpoch = 62167219200
-
 // testEvent returns an event in the form of the webhook's own events: an envelope for
 // the record feed, fields for the others.
-func (s *subscriptions) testEvent(ctx context.Context, w *admin.Webhook) (outbox.Event, error) {
-	now := time.Now()
+func (s *subscriptions) testEvent(ctx context.Context, w *admin.Webhook) outbox.Event {
+	test := catalog.TestEvent{Webhook: w.ID, Account: w.Account, At: time.Now()}
 	e := outbox.Event{
-		Endpoint: w.Endpoint, Record: "test/" + w.Account, WebhookID: "test_" + rand.Text(),
-		Schema: "test", Type: "test", CommittedAt: now,
+		Endpoint: w.Endpoint, Record: test.Record(), WebhookID: "test_" + rand.Text(),
+		Schema: catalog.TestName, Type: catalog.TestName, CommittedAt: test.At,
 	}
-	id, err := json.Marshal(w.ID)
-	if err != nil {
-		return e, fmt.Errorf("write a test event: %w", err)
+	if w.Hook == admin.HookRecords {
+		e.Body = test.Envelope()
+		return e
 	}
-	account, err := json.Marshal(w.Account)
-	if err != nil {
-		return e, fmt.Errorf("write a test event: %w", err)
-	}
-	if w.Hook != admin.HookRecords {
-		e.Format = s.cfg.Offer(ctx).formatOf(w.Hook)
-		e.Body = fmt.Appendf(nil, `{"hook_event":"test","timestamp":%d,"account_id":%s,"webhook_id":%s}`, now.Unix()+gregorianEpoch, account, id)
-		return e, nil
-	}
-	data, err := json.Marshal(fmt.Sprintf(`{"webhook_id":%s,"account_id":%s}`, id, account))
-	if err != nil {
-		return e, fmt.Errorf("write a test event: %w", err)
-	}
-	e.Body = fmt.Appendf(nil, `{"type":"test","schema":"test","data":%s}`, data)
-	return e, nil
+	e.Format, e.Body = s.cfg.Offer(ctx).formatOf(w.Hook), test.Object()
+	return e
 }

@@ -41,8 +41,7 @@ func (s *subscriptions) askedEvent(ctx context.Context, in *testInput, w *admin.
 	case typ != "" && schema == "":
 		return e, nil, badRequest("type", "goes with schema, the name of the record's schema")
 	case hook == "" && schema == "":
-		e, err = s.testEvent(ctx, w)
-		return e, sent.warnings, err
+		return s.testEvent(ctx, w), sent.warnings, nil
 	}
 	t := s.eventTypeNamed(ctx, hook, schema)
 	switch {

@@ -113,6 +113,27 @@ func TestSchemas_MessagesOfAsyncAPIDescribeTheBodies(t *testing.T) {
 			}
 		}
 	}
+	for at, form := range catalog.TestForms() {
+		name := "webhook.test"
+		if at > 0 {
+			name += "." + form.Format
+		}
+		schema, err := compiler.Compile("asyncapi.json#/components/messages/" + name + "/payload")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		seen++
+		for _, body := range form.Examples {
+			value, err := valueOf(form.Format, body)
+			if err == nil {
+				err = schema.Validate(value)
+			}
+			if err != nil {
+				t.Errorf("%s: %s\n%v", name, body, err)
+			}
+		}
+	}
 	for _, name := range []string{"records.batch", "records.batch.cloudevents"} {
 		schema, err := compiler.Compile("asyncapi.json#/components/messages/" + name + "/payload")
 		if err != nil {

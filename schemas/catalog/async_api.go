@@ -9,7 +9,8 @@ const AsyncAPIVersion = "3.0.0"
 type asyncAPI = map[string]any
 
 // AsyncAPI returns the catalog as an AsyncAPI document: one channel, which is the URL of a
-// webhook, a message for each event in each format, and one for batches of each type. version is that of the program.
+// webhook, a message for each event in each format, test events included, and one for batches of each type.
+// version is that of the program.
 func (c *Catalog) AsyncAPI(version string) map[string]any {
 	types := c.EventTypes()
 	all, own, references := asyncAPI{}, asyncAPI{}, []any{}
@@ -28,7 +29,7 @@ func (c *Catalog) AsyncAPI(version string) map[string]any {
 			for all[name] != nil { // two names that differ in other characters
 				name += "_"
 			}
-			add(name, messageOf(&types[i], &form))
+			add(name, messageOf(types[i].Name, types[i].About, &form))
 			of := types[i].Name + " " + form.Format
 			payloads[of] = append(payloads[of], jsonSchema{"$ref": "#/components/messages/" + name + "/payload"})
 		}
@@ -43,6 +44,16 @@ func (c *Catalog) AsyncAPI(version string) map[string]any {
 			"summary": "Several events in one request, for a webhook that sets batch.",
 			"headers": asyncAPI{"$ref": "#/components/schemas/batchHeaders"},
 		})
+	}
+	for at, form := range TestForms() {
+		name := TestKey
+		if at > 0 {
+			name += "." + form.Format
+		}
+		for all[name] != nil { // of a stored catalog
+			name += "_"
+		}
+		add(name, messageOf(TestKey, TestAbout, &form))
 	}
 	return asyncAPI{
 		"asyncapi":           AsyncAPIVersion,
@@ -78,16 +89,16 @@ func messageName(event string) string {
 	}, event)
 }
 
-func messageOf(t *EventType, form *DeliveryForm) asyncAPI {
+func messageOf(name, about string, form *DeliveryForm) asyncAPI {
 	one := asyncAPI{
-		"name":        t.Name,
-		"title":       t.Name + " (" + form.Format + ")",
+		"name":        name,
+		"title":       name + " (" + form.Format + ")",
 		"contentType": form.MediaType,
 		"headers":     asyncAPI{"$ref": "#/components/schemas/headers"},
 		"payload":     form.Schema,
 	}
-	if t.About != "" {
-		one["summary"] = t.About
+	if about != "" {
+		one["summary"] = about
 	}
 	return one
 }

@@ -175,14 +175,19 @@ func (t *EventType) recordData() jsonSchema { return formSchema(&t.Forms[0], fal
 
 // cloudEventSchema describes the structured form of a CloudEvent (CloudEvents 1.0.2, 3).
 func (t *EventType) cloudEventSchema() jsonSchema {
-	text := jsonSchema{"type": "string", "minLength": 1}
-	kind, data := text, t.eventObject()
+	kind, data := jsonSchema{"type": "string", "minLength": 1}, t.eventObject()
 	if t.Kind == KindRecord {
 		kind = jsonSchema{"enum": []string{"walhook." + t.Name + ".insert", "walhook." + t.Name + ".update", "walhook." + t.Name + ".delete"}}
 		data = t.recordData()
 	}
+	return cloudEventOf(t.Name, kind, data)
+}
+
+// cloudEventOf describes an event as a CloudEvent by the schemas of its type and its data.
+func cloudEventOf(name string, kind, data jsonSchema) jsonSchema {
+	text := jsonSchema{"type": "string", "minLength": 1}
 	return jsonSchema{
-		"title": t.Name + ", as a CloudEvent",
+		"title": name + ", as a CloudEvent",
 		"type":  "object",
 		"properties": jsonSchema{
 			"specversion":     jsonSchema{"const": "1.0"},
