@@ -220,7 +220,12 @@ func TestOperatorFeed_IsAnEndpointLikeAnyOther(t *testing.T) {
 
 	// Held, then sent; and sent again, with its account.
 	w.feeds(t, "disable", "some", "--reason", "the test")
-	eventually(t, patience, func() bool { return w.feed(t, "some")["state"] == "disabled" })
+	eventually(t, patience, func() bool { // it reaches a sender of another process within about half a second
+		return strings.Contains(w.process.log(), `"state":"disabled","reason":"the test"`)
+	})
+	if state := w.feed(t, "some")["state"]; state != "disabled" {
+		t.Errorf("disabled, its state is %v", state)
+	}
 	w.db.Exec(t, `INSERT INTO dids (id, user_id, number) VALUES (3, 8, '83')`)
 	eventually(t, patience, func() bool { // once the other has it, this one would
 		return slices.ContainsFunc(all.arrivals(), func(one string) bool { return strings.HasPrefix(one, `8 {"type":"insert","schema":"dids"`) })
