@@ -108,6 +108,8 @@ func checkPull(before, after *admin.Webhook, in fields, wrong faults) {
 	switch {
 	case after.ID != "" && pulls != did:
 		wrong.add("delivery", kindInvalid, "cannot become pull, nor pull another: create another webhook for that")
+	case !pulls && slices.Contains(in.null, "uri"):
+		wrong.add("uri", kindRequired, "cannot be removed")
 	case pulls && sent && after.URL != "":
 		wrong.add("uri", kindInvalid, "goes without delivery pull: nothing is sent to such a webhook, its events are read by its feed")
 	}
@@ -144,8 +146,9 @@ func toDefaults(w *admin.Webhook, null []string, wrong faults) {
 	standard := newWebhook(w.Account)
 	for _, name := range null {
 		switch name {
-		case "name", "uri":
+		case "name":
 			wrong.add(name, kindRequired, "cannot be removed")
+		case "uri": // checkPull says whether it may be missing
 		case "http_verb":
 			w.HTTPVerb = standard.HTTPVerb
 		case "hook":

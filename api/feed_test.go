@@ -205,8 +205,15 @@ func TestFeed_AWebhookOfDeliveryPullNeedsNoURL(t *testing.T) {
 			t.Errorf("%s: %d %s", what, r.status, r.text)
 		}
 	}
+	w.want(t, 201, token, "PUT", all, `{"data":{"name":"n","delivery":"pull","uri":null}}`)
 	pushed := w.webhook(t, token, "7", "")
 	w.want(t, 400, token, "PATCH", all+"/"+pushed, `{"data":{"delivery":"pull"}}`)
+	w.want(t, 400, token, "PATCH", all+"/"+pushed, `{"data":{"delivery":"pull","uri":null}}`)
+	if r := w.want(t, 400, token, "PATCH", all+"/"+pushed, `{"data":{"uri":null}}`); !strings.Contains(r.text, "cannot be removed") {
+		t.Errorf("a URL that is removed: %s", r.text)
+	}
+	w.want(t, 400, token, "PUT", all, `{"data":{"name":"n","uri":null}}`)
+	w.want(t, 200, token, "PATCH", all+"/"+id, `{"data":{"uri":null}}`)
 	w.want(t, 400, token, "PATCH", all+"/"+id, `{"data":{"delivery":"realtime","uri":"https://example.com/"}}`)
 	w.want(t, 400, token, "PATCH", all+"/"+id, `{"data":{"uri":"https://example.com/"}}`)
 	w.want(t, 400, token, "PATCH", all+"/"+id, `{"data":{"delivery":null}}`)
