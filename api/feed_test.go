@@ -127,17 +127,25 @@ func TestFeed_ACursorOlderThanRetentionIsGone(t *testing.T) {
 	}
 }
 
+// readerAhead has a reader of a feed know a cursor after event 9, and the outbox know no
+// event after 5.
+func (w *world) readerAhead(t *testing.T) (token, id, path, cursor string) {
+	t.Helper()
+	token = w.token(t, "7", "")
+	id = w.webhook(t, token, "7", "")
+	path = "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 5)
+	w.append(t, id, 9)
+	_, cursor = feedIDs(t, w.want(t, 200, token, "GET", path, ""))
+	w.exec(t, `DELETE FROM walhook.event WHERE id = 9`)
+	w.exec(t, `DELETE FROM walhook.position WHERE next_event_id = 10`)
+	return token, id, path, cursor
+}
+
 // The outbox of a backup gives ids again: a cursor from after the backup is no place in it.
 func TestFeed_ACursorBeyondTheLogIsOfALostOne(t *testing.T) {
 	w := newWorld(t)
-	token := w.token(t, "7", "")
-	id := w.webhook(t, token, "7", "")
-	path := "/v2/accounts/7/webhooks/" + id + "/feed"
-	w.append(t, id, 5)
-	w.append(t, id, 9)
-	_, cursor := feedIDs(t, w.want(t, 200, token, "GET", path, ""))
-	w.exec(t, `DELETE FROM walhook.event WHERE id = 9`)
-	w.exec(t, `DELETE FROM walhook.position WHERE next_event_id = 10`)
+	token, _, path, cursor := w.readerAhead(t)
 	r := w.want(t, 410, token, "GET", path+"?after="+cursor, "")
 	if !strings.Contains(r.text, "restored from a copy that is older") {
 		t.Errorf("a restored outbox: %s", r.text)
@@ -153,14 +161,7 @@ func TestFeed_ACursorBeyondTheLogIsOfALostOne(t *testing.T) {
 // the first moment on, since ids continue beyond it.
 func TestFeed_ACursorOutlivesAFailover(t *testing.T) {
 	w := newWorld(t)
-	token := w.token(t, "7", "")
-	id := w.webhook(t, token, "7", "")
-	path := "/v2/accounts/7/webhooks/" + id + "/feed"
-	w.append(t, id, 5)
-	w.append(t, id, 9)
-	_, cursor := feedIDs(t, w.want(t, 200, token, "GET", path, ""))
-	w.exec(t, `DELETE FROM walhook.event WHERE id = 9`)
-	w.exec(t, `DELETE FROM walhook.position WHERE next_event_id = 10`)
+	token, id, path, cursor := w.readerAhead(t)
 	w.exec(t, `UPDATE walhook.timeline SET number = number + 1`) // nobody has met the one that it is on
 	after, first := cursor, cursor
 	for range 3 {
