@@ -88,11 +88,7 @@ func examineClientCertificates(s settings, now time.Time, r *doctor.Report) {
 		return
 	}
 	if s.CAFile != "" {
-		if err := deliver.CheckAuthorities(s.CAFile); err != nil {
-			r.Fail(configClientCertificate, authoritySteps(s.CAFile, err), "--ca-file: %v", err)
-		} else {
-			r.OK(configClientCertificate, "--ca-file is read")
-		}
+		examineAuthorities(s.CAFile, now, r)
 	}
 	for _, c := range certificates {
 		host := cmp.Or(c.Host, "all other hosts")
@@ -110,6 +106,34 @@ func examineClientCertificates(s settings, now time.Time, r *doctor.Report) {
 		default:
 			r.OK(configClientCertificate, "for %s, until %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
+	}
+}
+
+// examineAuthorities looks at a file of authorities. What an expired one has signed is not
+// accepted (RFC 5280, section 6.1.3).
+func examineAuthorities(file string, now time.Time, r *doctor.Report) {
+	all, err := deliver.AuthoritiesOf(file)
+	if err != nil {
+		r.Fail(configClientCertificate, authoritySteps(file, err), "--ca-file: %v", err)
+		return
+	}
+	slices.SortStableFunc(all, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	expired := 0
+	for expired < len(all) && now.After(all[expired].NotAfter) {
+		expired++
+	}
+	fix := doctor.Steps{{Kind: doctor.Shell, Text: "openssl storeutl -noout -text -certs " + shellWord(file) + " | grep -E 'Subject:|Not After'",
+		Note: fmt.Sprintf("shows until when each is valid; have the authority issue a new one, and put it into %s: %s", file, rereads)}}
+	first := fmt.Sprintf("%q, until %s", all[0].Subject, all[0].NotAfter.UTC().Format(time.RFC3339))
+	switch {
+	case expired == len(all):
+		r.Fail(configClientCertificate, fix, "--ca-file: every authority in it has expired, the first of them %s", first)
+	case expired > 0:
+		r.Warn(configClientCertificate, fix, "--ca-file: %d of %d authorities have expired, the first of them %s", expired, len(all), first)
+	case all[0].NotAfter.Sub(now) < expiresSoon:
+		r.Warn(configClientCertificate, fix, "--ca-file: an authority expires soon: %s", first)
+	default:
+		r.OK(configClientCertificate, "--ca-file has %d authorities, of which the first expires at %s", len(all), all[0].NotAfter.UTC().Format(time.RFC3339))
 	}
 }
 

@@ -92,6 +92,24 @@ func newCertificateFrom(t *testing.T, name string, from, until time.Time) (certF
 	return certFile, keyFile
 }
 
+// together is a file that holds what others do.
+func together(t *testing.T, files ...string) string {
+	t.Helper()
+	var all []byte
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text...)
+	}
+	path := filepath.Join(t.TempDir(), "authorities.pem")
+	if err := os.WriteFile(path, all, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // A client certificate that cannot be used is a failure for each host that it is for.
 func TestDoctor_SaysWhatIsWrongWithClientCertificates(t *testing.T) {
 	now := time.Now()
@@ -110,6 +128,9 @@ func TestDoctor_SaysWhatIsWrongWithClientCertificates(t *testing.T) {
 		{"another's key", settings{ClientCert: goodCert, ClientKey: oldKey}, doctor.Failed, "private key does not match"},
 		{"one host's ends soon", settings{ClientCert: goodCert, ClientKey: goodKey, ClientCerts: []deliver.ClientCertificate{{Host: "*.bank.example", Cert: soonCert, Key: soonKey}}},
 			doctor.Warning, "for *.bank.example expires at"},
+		{"an authority's ends soon", settings{CAFile: together(t, goodCert, soonCert)}, doctor.Warning, "expires soon"},
+		{"an authority's has ended", settings{CAFile: together(t, soonCert, goodCert, oldCert)}, doctor.Warning, "1 of 3 authorities have expired"},
+		{"every authority's has ended", settings{CAFile: together(t, oldCert, oldCert)}, doctor.Failed, "every authority in it has expired"},
 		{"no authorities", settings{CAFile: goodKey}, doctor.Failed, "no certificate in PEM"},
 		{"no file", settings{CAFile: goodKey + ".none"}, doctor.Failed, "no such file"},
 	} {
@@ -145,6 +166,7 @@ func TestDoctor_SaysHowToFixACertificate(t *testing.T) {
 		"an odd name":   {cert: odd, key: oldKey, shows: ended, says: []string{"replace " + odd}},
 		"another's key": {cert: goodCert, key: oldKey, shows: "-----BEGIN PUBLIC KEY-----", says: []string{"into " + goodCert + ",", "into " + oldKey}},
 		"no key":        {cert: goodCert, key: goodKey + ".none", shows: goodCert + "\n", says: []string{"reads " + goodCert + " and " + goodKey + ".none: "}},
+		"authority":     {ca: oldCert, shows: now.Add(-time.Hour).UTC().Format("Not After : Jan _2 15:04:05 2006 GMT"), says: []string{"into " + oldCert + ":"}},
 		"no authority":  {ca: goodKey, shows: "0\n", says: []string{"into " + goodKey + " "}},
 		"no file":       {ca: goodKey + ".none", shows: goodKey + ".none", says: []string{"reads " + goodKey + ".none: "}},
 	} {

@@ -69,7 +69,7 @@ var checkMeanings = []schemas.Reason{
 	{Name: "outbox.dead_rows", Cause: "vacuum does not keep up with a table that is updated"},
 	{Name: "config.descriptors", Cause: "the limit of open files and sockets (`ulimit -n`) is lower than walhook uses: 8,192 are enough; below 256 nothing works well (failed)"},
 	{Name: "config.certificate", Cause: "`--tls-cert` and `--tls-key` cannot be read, do not match or are not valid now (failed), or expire within 14 days"},
-	{Name: "config.client_certificate", Cause: "`--client-cert` or `--client-certs` cannot be read, do not match their keys or are not valid now (failed), or expire within 14 days; or `--ca-file` cannot be read or holds no certificate (failed)"},
+	{Name: "config.client_certificate", Cause: "`--client-cert` or `--client-certs` cannot be read, do not match their keys or are not valid now (failed), or expire within 14 days; or `--ca-file` cannot be read or holds no authority that is valid (failed), or one of its authorities has expired or expires within 14 days"},
 	{Name: "egress.guard", Cause: "an attempt reached this machine although nothing allows it (failed), or every address is allowed"},
 	{Name: "feeds.nats", Cause: "the NATS servers of a feed cannot be reached or refuse this machine's credentials, or no stream takes the feed's subjects (failed); or a stream's limits lose events, its duplicate window is below 2 minutes, it is 90 % full, feeds share it, or a user's credentials expire within a week"},
 	{Name: "egress.address", Cause: "`--egress-address` is not this machine's"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -192,11 +193,23 @@ func (c *ClientCertificate) CertificateOf() (*x509.Certificate, error) {
 	return pair.Leaf, nil
 }
 
-// CheckAuthorities reads a file of authorities once, for doctor.
-func CheckAuthorities(path string) error {
+// AuthoritiesOf reads the certificates of a file of authorities once, for doctor. It has
+// those that the senders trust, at least one.
+func AuthoritiesOf(path string) (all []*x509.Certificate, err error) {
 	texts, err := readFiles([]string{path})
 	if err == nil {
 		_, err = parseAuthorities(texts)
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	for block, rest := pem.Decode(texts[0]); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" || len(block.Headers) > 0 {
+			continue // as x509.CertPool leaves it out
+		}
+		if one, err := x509.ParseCertificate(block.Bytes); err == nil {
+			all = append(all, one)
+		}
+	}
+	return all, nil
 }
