@@ -185,6 +185,41 @@ func TestFeed_ACursorOutlivesAFailover(t *testing.T) {
 	}
 }
 
+// A stream that outlives failovers names the timeline that each event came on: its cursors
+// are no places in the log of a server that never had those events.
+func TestFeed_AStreamNamesTheTimelineOfEachEvent(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, "7", "")
+	id := w.webhook(t, token, "7", "")
+	path := "/v2/accounts/7/webhooks/" + id + "/feed"
+	w.append(t, id, 5)
+	s := w.stream(t, token, path)
+	if ids := s.ids(t, 1); ids[0] != "5" {
+		t.Fatalf("the stream begins with %v", ids)
+	}
+	w.exec(t, `UPDATE walhook.timeline SET number = number + 1`) // nobody has met the one that it is on
+	w.want(t, 200, token, "GET", path, "")
+	const next = 2 << 24
+	w.append(t, id, next)
+	if ids := s.ids(t, 1); ids[0] != fmt.Sprint(next) {
+		t.Fatalf("after the failover: %v", ids)
+	}
+	if _, cursor := feedIDs(t, w.want(t, 200, token, "GET", path, "")); cursor != s.last {
+		t.Errorf("the stream's cursor is %s, a page's %s", s.last, cursor)
+	}
+	last := s.last
+	w.exec(t, `UPDATE walhook.timeline SET token = 'another' WHERE id = (SELECT max(id) FROM walhook.timeline)`)
+	w.append(t, id, next+1, next+2)
+	for {
+		e, err := s.next()
+		if err != nil {
+			break // it was sent to the log, which refuses its place
+		}
+		t.Fatalf("the stream continues in another history, with %v", e.data["event_id"])
+	}
+	w.want(t, 410, token, "GET", path+"?after="+last, "")
+}
+
 // A webhook of delivery pull has no URL, and a feed. What it is, it stays.
 func TestFeed_AWebhookOfDeliveryPullNeedsNoURL(t *testing.T) {
 	w := newWorld(t)

@@ -58,7 +58,7 @@ func (s *subscriptions) nextEvents(ctx, waiting context.Context, r *feedReader) 
 			r.caughtUp = !page.More
 			continue
 		}
-		taken := r.waiter.Take(r.at.event)
+		taken := r.waiter.Take(r.at.event, r.at.timeline)
 		if taken.Behind {
 			r.caughtUp = false
 			continue

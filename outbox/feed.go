@@ -44,23 +44,29 @@ type FeedPage struct {
 
 // FeedLog is where the event log begins and ends.
 type FeedLog struct {
-	Timeline string // a token of the timeline that it was read on
+	Timeline string // the mark of the timeline that it was read on
 	Oldest   int64  // the place before the oldest event that is kept
 	Newest   int64  // no event that is visible has a larger id, and each that comes has
 
-	timelines []string // tokens of the whole history
+	timelines []string // marks of the whole history, the newest first
+	begins    []int64  // the first id of each
 	noted     bool     // Timeline is the one that the server is on
 }
 
-// Holds says whether the log still has every event after a place that was read on a
-// timeline: false with newer where it is an older copy of the outbox, which gives ids
-// after the place again. Either the copy has not come that far, or it does not know the
-// timeline.
-func (l *FeedLog) Holds(place int64, timeline string) (holds, newer bool) {
+// Holds says whether the log still has every event after a place that was read on the
+// timeline of a mark: false with newer where it is an older copy of the outbox, or another
+// continuation of one, which gives ids before the place again. It has not come that far, it
+// does not know the timeline, or it left that one before the place.
+func (l *FeedLog) Holds(place int64, mark string) (holds, newer bool) {
 	if place < l.Oldest {
 		return false, false
 	}
-	if place > l.Newest || !slices.Contains(l.timelines, timeline) {
+	end := l.Newest
+	i := slices.Index(l.timelines, mark)
+	if i > 0 {
+		end = l.begins[i-1] - 1 // where the timeline after it begins
+	}
+	if i < 0 || place > end {
 		return false, true
 	}
 	return true, false
@@ -72,7 +78,8 @@ const (
 	// end, although the server that was promoted may have less.
 	feedNewestSQL = `
 		SELECT greatest((` + currentEventIDSQL + `), (SELECT first_event FROM walhook.timeline ORDER BY id DESC LIMIT 1)) - 1,
-			ARRAY(SELECT left(md5(token), 8) FROM walhook.timeline ORDER BY id DESC),
+			ARRAY(SELECT ` + timelineMarkSQL + ` FROM walhook.timeline ORDER BY id DESC),
+			ARRAY(SELECT first_event FROM walhook.timeline ORDER BY id DESC),
 			(SELECT walhook.on_timeline(token) FROM walhook.timeline ORDER BY id DESC LIMIT 1)`
 
 	// The id before the first partition's. Asked after the events are read, it says
@@ -145,7 +152,7 @@ func (s *Store) feed(ctx context.Context, q FeedQuery) (page FeedPage, err error
 
 // scanNewest reads the row of feedNewestSQL.
 func (l *FeedLog) scanNewest(row pgx.Row) error {
-	err := row.Scan(&l.Newest, &l.timelines, &l.noted)
+	err := row.Scan(&l.Newest, &l.timelines, &l.begins, &l.noted)
 	if err == nil {
 		l.Timeline = l.timelines[0]
 	}

@@ -42,6 +42,7 @@ type FeedTail struct {
 	mu      sync.Mutex                         // guards what follows
 	waiting map[int64]map[*FeedWaiter]struct{} // by endpoint
 	live    bool                               // upto is the place of who waits
+	mark    string                             // of the timeline that upto was read on
 	upto    int64                              // every event up to here was handed out
 	wake    chan struct{}                      // capacity 1: somebody waits
 }
@@ -56,7 +57,8 @@ type FeedWaiter struct {
 	joined int64 // the tail hands it all events after this one; -1 before it is known
 	events []Event
 	bytes  int
-	behind bool // events were left out
+	behind bool   // events were left out
+	sent   string // the mark of a reader that was sent to the log, since the tail has another
 }
 
 // FeedTail is the one tail of this process. It reads once Run runs.
@@ -99,19 +101,29 @@ func (w *FeedWaiter) Signal() <-chan struct{} { return w.signal }
 // Taken is what one who waits is handed.
 type Taken struct {
 	Events []Event
-	// Upto is the last id up to which nothing is missing, where Behind is false.
+	// Upto is the last id up to which nothing is missing, where Behind is false. It is on the
+	// timeline of the caller's place.
 	Upto int64
 	// Behind says that events after the place are in the event log alone: read it.
 	Behind bool
 }
 
-// Take hands out what has come after a place up to which the caller has read.
-func (w *FeedWaiter) Take(place int64) Taken {
+// Take hands out what has come after a place up to which the caller has read, on the
+// timeline of a mark.
+func (w *FeedWaiter) Take(place int64, mark string) Taken {
 	t := w.tail
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.live { // it begins soon, and then sends everybody to the log
 		return Taken{Upto: place}
+	}
+	if mark != t.mark {
+		if w.sent == mark { // the reader comes from the log: the tail has not moved on yet
+			signal(t.wake)
+			return Taken{Upto: place}
+		}
+		w.sent = mark
+		return Taken{Behind: true}
 	}
 	if w.behind || place < w.joined {
 		// What follows is handed out from here on, and the log has the rest.
@@ -206,7 +218,7 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, feedTimeout, fmt.Errorf("read the event log for feeds: timed out"))
 	defer cancel()
 	t.mu.Lock()
-	live, after, anybody := t.live, t.upto, len(t.waiting) > 0
+	live, mark, after, anybody := t.live, t.mark, t.upto, len(t.waiting) > 0
 	wanted := make(map[int64]bool, len(t.waiting)) // the endpoints that somebody waits for
 	for id := range t.waiting {
 		wanted[id] = true
@@ -218,7 +230,10 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	if !live {
 		return false, t.begin(ctx)
 	}
-	stretch, heads, err := t.read(ctx, after, wanted)
+	stretch, heads, on, err := t.read(ctx, mark, after, wanted)
+	if err == nil && on != mark { // the outbox failed over, and may lack what was handed out
+		return false, t.begin(ctx)
+	}
 	if err != nil || stretch.Upto <= after {
 		return false, err
 	}
@@ -263,10 +278,11 @@ func (t *FeedTail) begin(ctx context.Context) error {
 	if len(t.waiting) == 0 {
 		return nil
 	}
-	t.live, t.upto = true, log.Newest
+	t.live, t.mark, t.upto = true, log.Timeline, log.Newest
 	for _, of := range t.waiting {
 		for w := range of {
 			w.leaveBehind() // it reads up to here
+			w.sent = ""
 		}
 	}
 	return nil
@@ -276,20 +292,25 @@ func (t *FeedTail) begin(ctx context.Context) error {
 type eventHead struct{ id, endpoint, size int64 }
 
 const (
-	feedHeadsSQL = `SELECT e.id, e.endpoint, ` + SizeSQL + ` FROM walhook.event e WHERE e.id > $1 ORDER BY e.id LIMIT $2`
+	// One row without an event where none follows, since the timeline may be another one.
+	feedHeadsSQL = `SELECT t.mark, coalesce(e.id, 0), coalesce(e.endpoint, 0), coalesce(e.size, 0)
+		FROM (SELECT coalesce((SELECT ` + timelineMarkSQL + ` FROM walhook.timeline ORDER BY id DESC LIMIT 1), '') AS mark) t
+		LEFT JOIN (SELECT e.id, e.endpoint, ` + SizeSQL + ` AS size FROM walhook.event e WHERE e.id > $1 ORDER BY e.id LIMIT $2) e ON true
+		ORDER BY e.id`
 
 	feedEventsSQL = readStartSQL + `true THEN ` + SizeSQL + ` END AS size FROM walhook.event e
 		WHERE e.id >= $1 AND e.id <= $2 AND e.id = ANY ($3)` + readEndSQL
 )
 
 // read returns the events of wanted endpoints after one, and the heads of all of them:
-// those of which there is no event have to be read alone.
-func (t *FeedTail) read(ctx context.Context, after int64, wanted map[int64]bool) (stretch Stretch, heads []eventHead, err error) {
-	if stretch, ok := t.store.fresh.feed(after, wanted); ok {
+// those of which there is no event have to be read alone. on is the mark of the timeline
+// that they are on; events of another one than mark's are not read.
+func (t *FeedTail) read(ctx context.Context, mark string, after int64, wanted map[int64]bool) (stretch Stretch, heads []eventHead, on string, err error) {
+	if stretch, ok := t.store.fresh.feed(mark, after, wanted); ok {
 		for i := range stretch.Events {
 			heads = append(heads, eventHead{id: stretch.Events[i].ID, endpoint: stretch.Events[i].Endpoint})
 		}
-		return stretch, heads, nil
+		return stretch, heads, mark, nil
 	}
 	rows, err := t.store.pool.Query(ctx, feedHeadsSQL, after, feedTailRows)
 	stretch.Upto = after
@@ -297,7 +318,10 @@ func (t *FeedTail) read(ctx context.Context, after int64, wanted map[int64]bool)
 	var ids []int64
 	n, size := 0, int64(0)
 	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&h.id, &h.endpoint, &h.size}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&on, &h.id, &h.endpoint, &h.size}, func() error {
+			if h.id == 0 {
+				return nil
+			}
 			n++
 			stretch.Upto = h.id
 			if wanted[h.endpoint] {
@@ -309,12 +333,12 @@ func (t *FeedTail) read(ctx context.Context, after int64, wanted map[int64]bool)
 			return nil
 		})
 	}
-	if err != nil {
-		return stretch, nil, err
+	if err != nil || on != mark {
+		return stretch, nil, on, err
 	}
 	stretch.More = n == feedTailRows
 	if len(ids) == 0 {
-		return stretch, heads, nil
+		return stretch, heads, on, nil
 	}
 	part := Stretch{}
 	q := TailQuery{Limit: len(ids) + 1, MaxBytes: 2 * feedTailBytes}
@@ -327,10 +351,10 @@ func (t *FeedTail) read(ctx context.Context, after int64, wanted map[int64]bool)
 		whole, err = t.store.readBodies(ctx, part.Events)
 	}
 	if isReadFault(err) {
-		return stretch, heads, nil // whoever waits for them reads each alone
+		return stretch, heads, on, nil // whoever waits for them reads each alone
 	}
 	if whole {
 		stretch.Events = part.Events
 	}
-	return stretch, heads, err
+	return stretch, heads, on, err
 }

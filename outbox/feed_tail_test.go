@@ -23,20 +23,20 @@ func TestFeedTail_WhoHasReadLessThanItHandedOutReadsTheLog(t *testing.T) {
 	tail := w.store.FeedTail()
 	earlier := tail.Wait(endpoint)
 	look(t, tail)
-	if taken := earlier.Take(0); !taken.Behind {
+	if taken := earlier.Take(0, tail.mark); !taken.Behind {
 		t.Errorf("who waited before the tail began: %+v", taken)
 	}
 	w.event(t, 1, endpoint, "dids:1")
 	look(t, tail)
-	wantIDs(t, earlier.Take(0).Events, 1)
+	wantIDs(t, earlier.Take(0, tail.mark).Events, 1)
 
 	later := tail.Wait(endpoint) // it has read the log before event 1 was there
-	if taken := later.Take(0); !taken.Behind {
+	if taken := later.Take(0, tail.mark); !taken.Behind {
 		t.Fatalf("event 1 is left out: %+v", taken)
 	}
 	w.event(t, 2, endpoint, "dids:1")
 	look(t, tail)
-	taken := later.Take(1)
+	taken := later.Take(1, tail.mark)
 	wantIDs(t, taken.Events, 2)
 	if taken.Behind || taken.Upto != 2 {
 		t.Errorf("after it has read the log: %+v", taken)
@@ -70,7 +70,7 @@ func TestFeedTail_WhoComesWhileItReadsMissesNothing(t *testing.T) {
 	if err := <-looked; err != nil {
 		t.Fatal(err)
 	}
-	if taken := comes.Take(0); !taken.Behind && len(taken.Events) == 0 {
+	if taken := comes.Take(0, tail.mark); !taken.Behind && len(taken.Events) == 0 {
 		t.Errorf("event 1 is left out: %+v", taken)
 	}
 	select {
@@ -87,7 +87,7 @@ func TestFeedTail_WhoWaitsForItsBeginningDoesNotReadTheLog(t *testing.T) {
 	tail := w.store.FeedTail()
 	waiter := tail.Wait(w.endpoint(t, "7"))
 	defer waiter.Leave()
-	if taken := waiter.Take(5); taken.Behind || taken.Upto != 5 {
+	if taken := waiter.Take(5, tail.mark); taken.Behind || taken.Upto != 5 {
 		t.Errorf("before: %+v", taken)
 	}
 	look(t, tail)
@@ -96,7 +96,7 @@ func TestFeedTail_WhoWaitsForItsBeginningDoesNotReadTheLog(t *testing.T) {
 	default:
 		t.Error("nobody wakes it when the tail begins")
 	}
-	if taken := waiter.Take(5); !taken.Behind {
+	if taken := waiter.Take(5, tail.mark); !taken.Behind {
 		t.Errorf("after: %+v", taken)
 	}
 }
@@ -108,16 +108,16 @@ func TestFeedTail_WhoIsSlowIsSentToTheLog(t *testing.T) {
 	tail := w.store.FeedTail()
 	slow, quick := tail.Wait(endpoint), tail.Wait(endpoint)
 	look(t, tail)
-	slow.Take(0)
-	quick.Take(0)
+	slow.Take(0, tail.mark)
+	quick.Take(0, tail.mark)
 	for id := int64(1); id <= feedQueueEvents+1; id += 100 {
 		w.bodies(t, id, id+99, endpoint, "dids:1", 8)
 		look(t, tail)
-		if n := len(quick.Take(id - 1).Events); n != 100 {
+		if n := len(quick.Take(id-1, tail.mark).Events); n != 100 {
 			t.Errorf("the quick one gets %d events after %d, want 100", n, id-1)
 		}
 	}
-	if taken := slow.Take(0); !taken.Behind || len(slow.events) > 0 {
+	if taken := slow.Take(0, tail.mark); !taken.Behind || len(slow.events) > 0 {
 		t.Errorf("the slow one: %+v", taken)
 	}
 	slow.Leave()
@@ -136,14 +136,14 @@ func TestFeedTail_GoesOnAfterAFault(t *testing.T) {
 	defer waiter.Leave()
 	look(t, tail)
 	<-waiter.Signal() // the tail has begun
-	waiter.Take(0)
+	waiter.Take(0, tail.mark)
 	w.event(t, 1, endpoint, "dids:1")
 	ended, end := context.WithCancel(t.Context())
 	end()
 	if _, err := tail.look(ended); !errors.Is(err, context.Canceled) {
 		t.Fatalf("a look that is cut short: %v", err)
 	}
-	if taken := waiter.Take(0); taken.Upto != 0 || len(taken.Events) > 0 {
+	if taken := waiter.Take(0, tail.mark); taken.Upto != 0 || len(taken.Events) > 0 {
 		t.Errorf("after a fault: %+v", taken)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -154,9 +154,75 @@ func TestFeedTail_GoesOnAfterAFault(t *testing.T) {
 	case <-time.After(90 * time.Second):
 		t.Fatal("nothing is handed out")
 	}
-	wantIDs(t, waiter.Take(0).Events, 1)
+	wantIDs(t, waiter.Take(0, tail.mark).Events, 1)
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Two servers that were promoted one after the other, the second without what the first had
+// appended, give the same ids. Nobody continues from the one's place in the other's log.
+func TestFeedTail_AnotherTimelineSendsEverybodyToTheLog(t *testing.T) {
+	w := newWorld(t)
+	endpoint := w.endpoint(t, "7")
+	tail := w.store.FeedTail()
+	waiter := tail.Wait(endpoint)
+	defer waiter.Leave()
+	w.event(t, 5, endpoint, "dids:1")
+	w.exec(t, logEndSQL, 6)
+	look(t, tail)
+	first := tail.mark
+	if taken := waiter.Take(5, first); !taken.Behind {
+		t.Fatalf("before it has read the log: %+v", taken)
+	}
+
+	const id = 2 * eventPartitionSize
+	w.moveOn(t)
+	page, err := w.store.Feed(t.Context(), FeedQuery{Endpoint: endpoint, After: 5, Limit: 10, MaxBytes: 1 << 20})
+	if err != nil || page.Log.Timeline == first {
+		t.Fatalf("the page is of the timeline before: %+v, %v", page, err)
+	}
+	if taken := waiter.Take(page.Upto, page.Log.Timeline); !taken.Behind {
+		t.Errorf("a reader that knows another timeline than the tail: %+v", taken)
+	}
+	if taken := waiter.Take(page.Upto, page.Log.Timeline); taken.Behind || len(taken.Events) > 0 || taken.Upto != page.Upto {
+		t.Errorf("it comes from the log, and would read it over and over: %+v", taken)
+	}
+	look(t, tail)
+	if taken := waiter.Take(5, first); !taken.Behind {
+		t.Errorf("a reader that knows an earlier timeline: %+v", taken)
+	}
+	for n := int64(0); n < 3; n++ {
+		w.event(t, id+n, endpoint, "dids:1")
+	}
+	w.exec(t, logEndSQL, id+3)
+	look(t, tail)
+	waiter.Take(5, tail.mark)
+	w.event(t, id+3, endpoint, "dids:1")
+	look(t, tail)
+	taken := waiter.Take(id+2, tail.mark)
+	wantIDs(t, taken.Events, id+3)
+	second := tail.mark
+	if second != page.Log.Timeline {
+		t.Errorf("events of %s are handed out as of %s", page.Log.Timeline, second)
+	}
+
+	w.exec(t, "DELETE FROM walhook.event WHERE id > $1", int64(id))
+	w.exec(t, "UPDATE walhook.timeline SET token = 'the second' WHERE id = (SELECT max(id) FROM walhook.timeline)")
+	waiter.sent = second // the log had it when the tail did not
+	look(t, tail)
+	if got := waiter.Take(taken.Upto, second); !got.Behind {
+		t.Fatalf("it continues from another history: %+v", got)
+	}
+	page, err = w.store.Feed(t.Context(), FeedQuery{Endpoint: endpoint, After: taken.Upto, Limit: 10, MaxBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holds, newer := page.Log.Holds(taken.Upto, second); holds || !newer {
+		t.Errorf("the log has everything after a place that it never had: %+v", page.Log)
+	}
+	if holds, newer := page.Log.Holds(id, first); holds || !newer {
+		t.Errorf("the timeline that ended before %d had that place: %+v", id, page.Log)
 	}
 }

@@ -23,9 +23,9 @@ type fresh struct {
 	mu sync.Mutex
 	// wanted says that this process has had a sender. Guarded by mu, as is the rest.
 	wanted bool
-	// timeline is the token of the one that the events are on.
-	timeline string
-	asked    int64 // the end of what the sender had when it last asked
+	// timeline is the token of the one that the events are on, and mark its mark.
+	timeline, mark string
+	asked          int64 // the end of what the sender had when it last asked
 
 	// The events with ids above after and up to upto, in order.
 	after, upto int64
@@ -83,7 +83,7 @@ func (f *fresh) add(from int64, plan *route.Plan) {
 func (f *fresh) restart(timeline string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.timeline = timeline
+	f.timeline, f.mark = timeline, timelineMark(timeline)
 	f.reset(f.upto)
 }
 
@@ -149,14 +149,13 @@ func (f *fresh) tail(timeline string, q *TailQuery) (stretch Stretch, ok bool) {
 	return stretch, true
 }
 
-// feed answers the events after an id that somebody waits for, if every event that follows
-// is held. What it holds is on the present timeline or on one before it, whose ids are not
-// given again.
-func (f *fresh) feed(after int64, wanted map[int64]bool) (stretch Stretch, ok bool) {
+// feed answers the events after an id that somebody waits for, on the timeline of a mark, if
+// every event that follows is held.
+func (f *fresh) feed(mark string, after int64, wanted map[int64]bool) (stretch Stretch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wanted, f.asked = true, max(f.asked, after)
-	if after < f.after || after >= f.upto {
+	if f.mark != mark || after < f.after || after >= f.upto {
 		return stretch, false
 	}
 	stretch.Upto = f.upto

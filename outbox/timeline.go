@@ -2,6 +2,8 @@ package outbox
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -24,6 +26,15 @@ type timeline struct {
 	token string
 	// firstEvent is the least id that is given to an event on it.
 	firstEvent int64
+}
+
+// The mark of a timeline is short, for cursors of feeds: the first eight hexadecimal digits
+// of its token's MD5.
+const timelineMarkSQL = `left(md5(token), 8)`
+
+func timelineMark(token string) string {
+	sum := md5.Sum([]byte(token))
+	return hex.EncodeToString(sum[:4])
 }
 
 const noteTimelineSQL = `SELECT token, first_event, noted, coalesce(before, ''), present FROM walhook.note_timeline()`

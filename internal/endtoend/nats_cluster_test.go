@@ -111,13 +111,16 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 			work.flows(t)
 			reload("right")
 			writeFile(t, file, "walhook:right")
-			js.Conn().Close()
-			js = c.working(t, operator)
 		}},
+	}
+	again := func() {
+		js.Conn().Close()
+		js = c.working(t, operator)
 	}
 	work.flows(t)
 	for began, round := time.Now(), 0; round == 0 || time.Since(began) < *natsFor; round++ {
 		for _, trouble := range troubles {
+			again()
 			at := time.Now()
 			trouble.run()
 			work.flows(t)
@@ -125,5 +128,6 @@ func TestNATSFeed_LosesNothing(t *testing.T) {
 		}
 	}
 	work.end(t)
+	again()
 	compareStream(t, work.conn, append(received, held(t, js, "WALHOOK")...))
 }

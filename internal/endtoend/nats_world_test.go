@@ -128,13 +128,17 @@ func (c *natsCluster) client(t *testing.T, options ...nats.Option) jetstream.Jet
 	return js
 }
 
-// working is a client of a server that answers. One whose users were reloaded may be without
-// the API of JetStream: no one responds on it, for minutes.
+// working is a client of a server on which the stream answers. One whose users were reloaded
+// may be without the API of JetStream: no one responds on it, for minutes, and that may begin
+// a moment after the reload.
 func (c *natsCluster) working(t *testing.T, options ...nats.Option) (js jetstream.JetStream) {
 	t.Helper()
 	eventually(t, patience, func() bool {
 		js = c.client(t, options...)
 		_, err := js.AccountInfo(t.Context())
+		if err == nil {
+			_, err = js.Stream(t.Context(), "WALHOOK")
+		}
 		if err != nil {
 			t.Logf("%s answers %v: another one is asked", js.Conn().ConnectedUrl(), err)
 			js.Conn().Close()
