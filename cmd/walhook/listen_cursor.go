@@ -126,9 +126,14 @@ func (c *cursorFile) keep(cursor string) error {
 	return nil
 }
 
-// create makes a file beside the one that it is to replace.
+// create makes a file beside the one that it is to replace. Its name is always the same, so
+// that a process which was killed leaves one at most, for the next one to use.
 func (c *cursorFile) create() (*os.File, error) {
-	file, err := os.CreateTemp(filepath.Dir(c.path), "."+filepath.Base(c.path)+".*")
+	path := filepath.Join(filepath.Dir(c.path), "."+filepath.Base(c.path)+".new")
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, &cursorError{fmt.Errorf("%s is no regular file; delete it", path)}
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC|openNoFollow, 0o600)
 	if err != nil {
 		return nil, &cursorError{err}
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,5 +67,39 @@ func TestCursorFile_SaysAtOnceThatNothingCanBeWritten(t *testing.T) {
 	c := cursorFile{path: filepath.Join(t.TempDir(), "no directory", "place")}
 	if _, err := c.read(); err == nil || !strings.Contains(err.Error(), "--cursor-file: keep the place: ") {
 		t.Error(err)
+	}
+}
+
+// What a killed process left beside the file is used by the next one. A link that somebody
+// put there is not followed.
+func TestCursorFile_TakesOverWhatAKilledProcessLeft(t *testing.T) {
+	dir := t.TempDir()
+	place, left, others := filepath.Join(dir, "place"), filepath.Join(dir, ".place.new"), filepath.Join(dir, "others")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(left, "half a curs")
+	c := cursorFile{path: place}
+	if err := c.keep("cursor"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(place); err != nil || string(text) != "cursor\n" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+	if _, err := os.Lstat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	write(others, "another's")
+	if err := os.Symlink(others, left); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.keep("later"); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a link there: %v", err)
+	}
+	if text, err := os.ReadFile(others); err != nil || string(text) != "another's" {
+		t.Errorf("the file that it leads to has %q, %v", text, err)
 	}
 }

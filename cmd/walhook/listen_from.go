@@ -262,7 +262,11 @@ func (l *feedListener) read(ctx context.Context, began func()) (wait time.Durati
 	}
 	if response.StatusCode != http.StatusOK {
 		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-		return time.Duration(min(seconds, 300)) * time.Second, refusalOf(response)
+		err := refusalOf(response)
+		if response.StatusCode == http.StatusBadRequest && l.cursor != "" && l.cursor == l.file.kept {
+			err = fmt.Errorf("--cursor-file: %s holds no place in this webhook's feed; delete it to begin with what happens from now on, or give this listen a file of its own: %w", l.file.path, err)
+		}
+		return time.Duration(min(seconds, 300)) * time.Second, err
 	}
 	began()
 	lines := bufio.NewScanner(response.Body)
