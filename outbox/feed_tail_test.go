@@ -193,7 +193,7 @@ func TestFeedTail_AnotherTimelineSendsEverybodyToTheLog(t *testing.T) {
 	if taken := waiter.Take(5, first); !taken.Behind {
 		t.Errorf("a reader that knows an earlier timeline: %+v", taken)
 	}
-	for n := int64(0); n < 3; n++ {
+	for n := range int64(3) {
 		w.event(t, id+n, endpoint, "dids:1")
 	}
 	w.exec(t, logEndSQL, id+3)
