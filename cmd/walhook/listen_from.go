@@ -215,7 +215,7 @@ func (l *feedListener) follow(ctx context.Context) error {
 			return nil
 		}
 		if refused, ok := errors.AsType[*feedError](err); ok && refused.status/100 == 4 && refused.status != http.StatusTooManyRequests && refused.status != http.StatusRequestTimeout {
-			return fmt.Errorf("read the feed: %w", refused)
+			return fmt.Errorf("read the feed: %w", err)
 		}
 		if lost, ok := errors.AsType[*cursorError](err); ok {
 			return lost

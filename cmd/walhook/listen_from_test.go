@@ -183,3 +183,25 @@ func TestListenFrom_KeepsItsPlaceBehindWhatIsTaken(t *testing.T) {
 		t.Errorf("a file that cannot be: %v", err)
 	}
 }
+
+// A cursor file of another webhook's is named, and what to do with it.
+func TestListenFrom_NamesAFileThatHoldsNoPlace(t *testing.T) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/feed") {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"message":"after: is not a cursor of this webhook's feed"}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"data":{"id":"made"}}`)
+	}))
+	defer api.Close()
+	place := filepath.Join(t.TempDir(), "place")
+	if err := os.WriteFile(place, []byte("AQAA\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := listenOptions{addr: "127.0.0.1:0", status: 200, from: api.URL + "/v2/accounts/7", token: "right", webhook: "made", cursorFile: place}
+	err := listenFrom(t.Context(), o, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), place+" holds no place in this webhook's feed; delete it") || !strings.Contains(err.Error(), "is not a cursor") {
+		t.Errorf("got %v", err)
+	}
+}
