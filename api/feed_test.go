@@ -183,6 +183,13 @@ func TestFeed_ACursorOutlivesAFailover(t *testing.T) {
 	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path+"?after="+first, "")); fmt.Sprint(ids) != fmt.Sprintf("[%d %d]", next, next+1) {
 		t.Errorf("a cursor that is older than the timeline: %v", ids)
 	}
+
+	// Somebody has deleted what is known of timelines: another one is noted.
+	w.exec(t, `DELETE FROM walhook.timeline`)
+	w.want(t, 410, token, "GET", path+"?after="+first, "")
+	if ids, _ := feedIDs(t, w.want(t, 200, token, "GET", path, "")); fmt.Sprint(ids) != fmt.Sprintf("[5 %d %d]", next, next+1) {
+		t.Errorf("without timelines: %v", ids)
+	}
 }
 
 // A stream that outlives failovers names the timeline that each event came on: its cursors

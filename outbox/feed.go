@@ -80,7 +80,7 @@ const (
 		SELECT greatest((` + currentEventIDSQL + `), (SELECT first_event FROM walhook.timeline ORDER BY id DESC LIMIT 1)) - 1,
 			ARRAY(SELECT ` + timelineMarkSQL + ` FROM walhook.timeline ORDER BY id DESC),
 			ARRAY(SELECT first_event FROM walhook.timeline ORDER BY id DESC),
-			(SELECT walhook.on_timeline(token) FROM walhook.timeline ORDER BY id DESC LIMIT 1)`
+			coalesce((SELECT walhook.on_timeline(token) FROM walhook.timeline ORDER BY id DESC LIMIT 1), false)`
 
 	// The id before the first partition's. Asked after the events are read, it says
 	// whether retention dropped something that was to be among them: a partition that is
@@ -150,10 +150,11 @@ func (s *Store) feed(ctx context.Context, q FeedQuery) (page FeedPage, err error
 	return page, nil
 }
 
-// scanNewest reads the row of feedNewestSQL.
+// scanNewest reads the row of feedNewestSQL. A log whose timelines somebody has deleted is
+// not noted.
 func (l *FeedLog) scanNewest(row pgx.Row) error {
 	err := row.Scan(&l.Newest, &l.timelines, &l.begins, &l.noted)
-	if err == nil {
+	if err == nil && len(l.timelines) > 0 {
 		l.Timeline = l.timelines[0]
 	}
 	return err

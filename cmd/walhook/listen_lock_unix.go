@@ -13,8 +13,8 @@ import (
 const openNoFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
 // lockNow locks a file for as long as it is open, at the latest until the process ends,
-// however it ends. It is errLockHeld where another process has the lock, and errNoLocks
-// where the file system has none.
+// however it ends. It is errLockHeld where another process has the lock, and a
+// [*noLocksError] where the file system has none.
 func lockNow(file *os.File) error {
 	for {
 		if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != syscall.EINTR {

@@ -33,7 +33,7 @@ func TestSubscriptions_ATestIsAsTheDocumentsSay(t *testing.T) {
 	t.Cleanup(receiver.Close)
 	db := pgtest.Database(t)
 	db.Exec(t, carrier.Tables)
-	db.Exec(t, `INSERT INTO users (id, username) VALUES (7, 'seven'), (8, 'eight')`)
+	db.Exec(t, `INSERT INTO users (id, username) VALUES (7, 'seven'), (8, 'eight'), (9, 'nine')`)
 	slot, address := "test_"+db.Name, loopback.Address(t)
 	process := startChild(t, "run", "--source", db.URL, "--slot", slot, "--setup", "--listen", address, "--allow-cidr", "127.0.0.0/8", "--admin-token", chaosOperator)
 	defer mustRun(t, "teardown", "--source", db.URL, "--slot", slot, "--outbox")
@@ -167,6 +167,43 @@ func TestSubscriptions_ATestIsAsTheDocumentsSay(t *testing.T) {
 				if got.header.Get(h) == "" {
 					t.Errorf("%s as %s: no %s", hook, format, h)
 				}
+			}
+		}
+	}
+
+	// A webhook with batches gets a batch of one.
+	for format, media := range map[string]string{"envelope": "application/json", "json": "application/json", "cloudevents": "application/cloudevents-batch+json"} {
+		another := strings.Replace(receiver.URL, "127.0.0.1", "localhost", 1) // with tests of its own
+		id := data(t, api.call(t, 201, "PUT", "9/webhooks", `{"data":{"name":"n","uri":"`+another+`","batch":10,"format":"`+format+`"}}`))["id"]
+		if answer := data(t, api.call(t, 200, "POST", fmt.Sprintf("9/webhooks/%s/test", id), "")); answer["outcome"] != "delivered" {
+			t.Fatalf("a batch as %s: %v", format, answer)
+		}
+		got := <-arrivals
+		if contentType, _, _ := mime.ParseMediaType(got.header.Get("Content-Type")); contentType != media {
+			t.Errorf("a batch as %s: content type %s", format, contentType)
+		}
+		message := "records.batch"
+		if format == "cloudevents" {
+			message += ".cloudevents"
+		}
+		for _, pointer := range []string{
+			"openapi.json#/webhooks/records.batch/post/requestBody/content/" + url.PathEscape(strings.ReplaceAll(media, "/", "~1")) + "/schema",
+			"asyncapi.json#/components/messages/" + message + "/payload",
+		} {
+			value, err := jsonschema.UnmarshalJSON(bytes.NewReader(got.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			schema, err := compiler.Compile(pointer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(value); err != nil {
+				t.Errorf("%s: %v\n%v", pointer, value, err)
+			}
+			value.([]any)[0].(map[string]any)["more"] = "1"
+			if schema.Validate(value) == nil {
+				t.Errorf("%s: valid with another member too", pointer)
 			}
 		}
 	}

@@ -1,6 +1,9 @@
 package catalog
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // BatchName names the request that carries several events in the documents for tools. No
 // event has a name with a dot that walhook's own documents have.
@@ -20,7 +23,7 @@ type BatchForm struct {
 }
 
 // BatchForms returns the bodies of a webhook that sets batch, which only the record feed
-// has: records and results. schemaOf returns the schemas, or references to them, of an event's
+// has: records, results and test events. schemaOf returns the schemas, or references to them, of an event's
 // body in a format of [EventType.DeliveryForms].
 func BatchForms(types []EventType, schemaOf func(t *EventType, format string) []map[string]any) []BatchForm {
 	forms := []BatchForm{{Format: "json", MediaType: mediaJSON}, {Format: "cloudevents", MediaType: mediaCloudEventsBatch}}
@@ -43,6 +46,11 @@ func BatchForms(types []EventType, schemaOf func(t *EventType, format string) []
 					body = t.Examples[0].CloudEvents
 				}
 				bodies = append(bodies, body)
+			}
+		}
+		for _, form := range TestForms() { // a test of such a webhook is a batch, too
+			if slices.Contains(formats, form.Format) {
+				of = append(of, form.Schema["anyOf"].([]jsonSchema)[0]) // that of the record feed
 			}
 		}
 		forms[at].Schema = jsonSchema{

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 )
@@ -31,5 +32,16 @@ func TestDeliveryForms_AFormHasTexts(t *testing.T) {
 	d := Description{Name: "e", Format: "form", Forms: []Form{{Fields: []FieldDescription{{Name: "n", Type: "string", Values: []literal{{literalNumber, "5"}}}}}}}
 	if got := d.jsonSchema()["properties"].(jsonSchema)["n"].(jsonSchema)["const"]; got != "5" {
 		t.Errorf("an event in the format form: const %#v", got)
+	}
+}
+
+// An example of a test has an id of a test.
+func TestForms_OfATestHaveTestIDs(t *testing.T) {
+	for _, form := range TestForms() {
+		for _, body := range form.Examples {
+			if form.Format == "cloudevents" && !bytes.Contains(body, []byte(`"id":"test_`)) {
+				t.Errorf("%s", body)
+			}
+		}
 	}
 }

@@ -97,8 +97,12 @@ func envelopeOf(typ, schema string, data []schemas.Member) []byte {
 
 // setCloudEvent makes an example's CloudEvent. Its id, subject and time are made up.
 func (x *Example) setCloudEvent(data []byte) {
+	id := exampleWebhookID
+	if x.EventSchema == TestName && x.EventType == TestName {
+		id = exampleTestID
+	}
 	e := schemas.CloudEvent{
-		ID: exampleWebhookID, Schema: x.EventSchema, Type: x.EventType, Record: x.Record, Time: exampleTime, Data: data,
+		ID: id, Schema: x.EventSchema, Type: x.EventType, Record: x.Record, Time: exampleTime, Data: data,
 	}
 	x.CloudEvents = e.Append(nil)
 }

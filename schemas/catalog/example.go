@@ -13,6 +13,7 @@ const (
 	exampleAccount   = "7"
 	exampleWebhookID = "evt_0000000001A2B3C8_12"
 	exampleSecondID  = "evt_0000000001A2B3C8_13" // of another event, in a batch
+	exampleTestID    = "test_KZ4X6SVA2Q7ORMPJ3CW5D7ETHY"
 	exampleKey       = "42"
 	exampleUnnamed   = "0/1A2B3C8#12" // the order of an event that has none of its own
 )
