@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -21,45 +22,74 @@ const (
 
 	// restingAllocs is the most that an idle process allocates between two looks.
 	// After restingLooks idle looks in a row, tuneCollector returns memory to the
-	// system, if the process holds at least restingHeld; less is not worth a
-	// collection.
+	// system, and again after each restingAgain, if the process holds at least
+	// restingHeld; less is not worth a collection.
 	restingAllocs = 4 << 20
-	restingLooks  = 30
+	restingLooks  = 3
+	restingAgain  = 30
 	restingHeld   = 64 << 20
 )
 
-// tuneCollector sets GOGC so that Go collects when the heap has grown by spareHeap,
-// within bounds, and returns memory to the system when the process is idle. It does
-// nothing if the environment sets GOGC or GOMEMLIMIT (package runtime). It returns when
-// ctx ends.
+// tuneCollector sets GOGC after each collection so that Go collects again when the heap
+// has grown by spareHeap, within bounds, and returns memory to the system when the
+// process is idle. It does nothing if the environment sets GOGC or GOMEMLIMIT (package
+// runtime). It returns when ctx ends.
 func tuneCollector(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
+	// A busy time fills the heap within a fraction of a second, so what a timer sets
+	// would come too late.
+	collected := make(chan struct{}, 1)
+	signalCollections(ctx, collected)
 	look := time.NewTicker(collectorLook)
 	defer look.Stop()
 	var memory memoryWatch
 	for set := 0; ; {
-		memory.read()
+		percent := collectorPercent(liveHeap())
 		// Each change of the setting stops the world for a moment, so avoid small ones.
-		if percent := collectorPercent(memory.live); percent > set*5/4 || percent < set*4/5 {
+		if percent > set*5/4 || percent < set*4/5 {
 			set = percent
 			debug.SetGCPercent(percent)
-		}
-		if memory.rests() {
-			debug.FreeOSMemory()
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-collected:
 		case <-look.C:
+			if memory.read(); memory.rests() {
+				debug.FreeOSMemory()
+			}
 		}
 	}
 }
 
+// signalCollections sends to collected after each collection, until ctx ends. It sends
+// nothing while collected is full.
+func signalCollections(ctx context.Context, collected chan<- struct{}) {
+	// Nothing refers to the object, so the next collection finds it. The pointer in it
+	// keeps it out of a block shared with other small objects (runtime.AddCleanup).
+	runtime.AddCleanup(&struct{ self *byte }{}, func(collected chan<- struct{}) {
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case collected <- struct{}{}:
+		default:
+		}
+		signalCollections(ctx, collected)
+	}, collected)
+}
+
+// liveHeap returns how many bytes were in use after the last collection.
+func liveHeap() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
 // memoryWatch holds the runtime's memory statistics from one look to the next.
 type memoryWatch struct {
-	live      uint64 // bytes that were in use after the last collection
 	held      uint64 // bytes that the process holds
 	allocated uint64 // bytes allocated since the start
 	resting   int    // idle looks in a row
@@ -67,13 +97,12 @@ type memoryWatch struct {
 
 func (m *memoryWatch) read() {
 	samples := []metrics.Sample{
-		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
 		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
 	}
 	metrics.Read(samples)
-	m.live = samples[0].Value.Uint64()
-	m.held = samples[2].Value.Uint64() - samples[3].Value.Uint64()
-	allocated := samples[1].Value.Uint64()
+	allocated := samples[0].Value.Uint64()
+	m.held = samples[1].Value.Uint64() - samples[2].Value.Uint64()
 	if m.resting++; allocated-m.allocated >= restingAllocs {
 		m.resting = 0
 	}
@@ -82,7 +111,8 @@ func (m *memoryWatch) read() {
 
 // rests reports whether it is time to return memory.
 func (m *memoryWatch) rests() bool {
-	return m.resting > 0 && m.resting%restingLooks == 0 && m.held >= restingHeld
+	due := m.resting == restingLooks || m.resting > 0 && m.resting%restingAgain == 0
+	return due && m.held >= restingHeld
 }
 
 // collectorPercent returns the GOGC for a heap with so many live bytes: the growth, in
