@@ -71,7 +71,7 @@ var explanations = map[failure][3]string{
 	failNoNetwork:       {"this machine has no network; the event is held", "check the routes and the firewall of this machine", ""},
 	failNoResource:      {"this machine has no file descriptors, memory or local ports left; the event is held", "raise `LimitNOFILE`; correct an `--egress-address` that is not this machine's", accountOurs},
 	failDNSHere:         {"this machine's name servers cannot be reached, are silent, or refuse every name; the event is held", "check `/etc/resolv.conf` and what it names", ""},
-	failNATSDown:        {"a feed's NATS servers cannot be reached, or the connection ended; the stream may have stored the event", "check the servers, and the way from this machine to them; walhook connects again by itself", ""},
+	failNATSDown:        {"a feed's NATS servers cannot be reached, or the connection ended; the stream may have stored the event", "check the servers, what their logs say of it (such as a slow consumer), and the way from this machine to them; walhook connects again by itself", ""},
 	failNATSRefused:     {"the NATS server refuses walhook's credentials, or they were revoked or have expired", fixNATSLogin, ""},
 	failNATSTLS:         {"walhook and the NATS server agree on no TLS: a certificate, its authority, or its host", "the attempt's `detail` says which: renew the server's certificate, name its authority with `--ca-file`, or give walhook a certificate with `--client-cert`", ""},
 	failNATSPermission:  {"walhook's user may not publish on the event's subject; events of other subjects continue", "let the NATS server allow the user to publish on the feed's prefix (`walhook.>`), then replace the file of `--nats-credentials` if its permissions are in it", ""},
