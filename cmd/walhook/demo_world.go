@@ -235,18 +235,6 @@ func (d *demo) waitForReader(ctx context.Context) error {
 	}
 }
 
-const (
-	// verifyWithin is long enough for a second attempt of every event to a flaky
-	// receiver, one after the other. An open breaker of one begins it anew: its open time
-	// doubles with each probe that fails, from 10 seconds. That ends at verifyAtMost.
-	verifyWithin = time.Minute
-	verifyAtMost = 10 * time.Minute
-	verifyEvery  = time.Second
-	// interruptedWithin is how long somebody waits who wants the demo to end: long
-	// enough for what is on its way. What is retried later is then waiting, not lost.
-	interruptedWithin = 3 * time.Second
-)
-
 // verify waits until every delivery that can succeed has arrived, or not much longer
 // once interrupted is closed, and reports.
 func (d *demo) verify(ctx context.Context, stats carrier.Stats, interrupted <-chan struct{}) (*demoSummary, error) {
@@ -255,27 +243,24 @@ func (d *demo) verify(ctx context.Context, stats carrier.Stats, interrupted <-ch
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	began := time.Now()
-	deadline, early := began.Add(verifyWithin), false
-	for {
-		if !early && isClosed(interrupted) {
-			deadline, early = time.Now().Add(interruptedWithin), true
+	flakyOpen := func() (bool, error) {
+		open, err := d.openBreakers(ctx)
+		return slices.ContainsFunc(open, func(account string) bool { return accountClass(account) == classFlaky }), err
+	}
+	for wait := newDemoWait(time.Now()); ; {
+		if isClosed(interrupted) {
+			wait.interrupt(time.Now())
+			interrupted = nil
 		}
 		expected, err := carrier.Read(ctx, conn)
 		if err != nil {
 			return nil, err
 		}
-		over := time.Now().After(deadline)
-		if over && !early && time.Since(began) < verifyAtMost {
-			open, err := d.openBreakers(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if slices.ContainsFunc(open, func(account string) bool { return accountClass(account) == classFlaky }) {
-				deadline, over = time.Now().Add(verifyWithin), false
-			}
+		over, err := wait.over(time.Now(), flakyOpen)
+		if err != nil {
+			return nil, err
 		}
-		report := d.receivers.verify(expected, early && over)
+		report := d.receivers.verify(expected, wait.early && over)
 		if report.Lost == 0 || over {
 			changes, err := carrier.Changes(ctx, conn)
 			if err != nil {
@@ -286,19 +271,15 @@ func (d *demo) verify(ctx context.Context, stats carrier.Stats, interrupted <-ch
 				return nil, err
 			}
 			summary := newDemoSummary(d.options, stats, changes, report, open)
-			if early {
+			if wait.early {
 				summary.Interrupted = "early"
 			}
 			return summary, nil
 		}
-		wake := interrupted
-		if early {
-			wake = nil
-		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-wake:
+		case <-interrupted:
 		case <-time.After(verifyEvery):
 		}
 	}
