@@ -38,12 +38,16 @@ func tuneCollector(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	// A busy time fills the heap within a fraction of a second, so what a timer sets
-	// would come too late.
-	collected := make(chan struct{}, 1)
-	signalCollections(ctx, collected)
 	look := time.NewTicker(collectorLook)
 	defer look.Stop()
+	tuneAtCollections(ctx, look.C)
+}
+
+// tuneAtCollections sets GOGC after each collection, since a busy time fills the heap
+// within a fraction of a second, and looks with each tick whether the process is idle.
+func tuneAtCollections(ctx context.Context, look <-chan time.Time) {
+	collected := make(chan struct{}, 1)
+	signalCollections(ctx, collected)
 	var memory memoryWatch
 	for set := 0; ; {
 		percent := collectorPercent(liveHeap())
@@ -56,7 +60,7 @@ func tuneCollector(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-collected:
-		case <-look.C:
+		case <-look:
 			if memory.read(); memory.rests() {
 				debug.FreeOSMemory()
 			}
@@ -65,7 +69,8 @@ func tuneCollector(ctx context.Context) {
 }
 
 // signalCollections sends to collected after each collection, until ctx ends. It sends
-// nothing while collected is full.
+// nothing while collected is full, and may miss a collection that begins while the one
+// before it is being signalled.
 func signalCollections(ctx context.Context, collected chan<- struct{}) {
 	// Nothing refers to the object, so the next collection finds it. The pointer in it
 	// keeps it out of a block shared with other small objects (runtime.AddCleanup).
@@ -73,11 +78,11 @@ func signalCollections(ctx context.Context, collected chan<- struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
+		signalCollections(ctx, collected)
 		select {
 		case collected <- struct{}{}:
 		default:
 		}
-		signalCollections(ctx, collected)
 	}, collected)
 }
 
