@@ -22,6 +22,7 @@ type reply struct {
 	Next     string // start key of the next page
 	ETag     string
 	After    string // Retry-After, in seconds
+	Repeated bool   // it was answered before, to the same key
 }
 
 // OK reports whether the call succeeded.
@@ -71,6 +72,9 @@ func (r reply) stands() bool {
 	return r.Status == http.StatusConflict && len(r.Fields["event_ids"]) > 0
 }
 
+// running reports whether the API still answers the first request with the same key.
+func (r reply) running() bool { return r.Status == http.StatusConflict && r.After != "" }
+
 // once is the header by which the API does once what a form asks for, however often it is
 // sent. A form with other values is another one, also after the browser's Back.
 func (v *visit) once() []string {
@@ -115,7 +119,7 @@ func (a *answer) read(out any) (reply, error) {
 		Warnings     []string        `json:"warnings"`
 		NextStartKey string          `json:"next_start_key"`
 	}
-	r := reply{Status: a.status, ETag: a.header.Get("ETag"), After: a.header.Get("Retry-After")}
+	r := reply{Status: a.status, ETag: a.header.Get("ETag"), After: a.header.Get("Retry-After"), Repeated: a.header.Get("Idempotent-Replayed") != ""}
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {
 		r.Message = strings.TrimSpace(a.body.String())
 		return r, nil

@@ -46,10 +46,12 @@ type webhookPage struct {
 	Tried    *tried
 	Secret   *signingSecret
 	Rotated  bool
+	Repeated bool // the secret was replaced before, by the same form
 	Counted  *replay
 	Failed   *failed
 	Replays  []replay // those that run, and those that ended lately
 	Since    string
+	Once     string   // of a form that is to be sent again as it was
 	Samples  []sample // events whose example can be sent
 	Message  string   // why something was refused
 	Warnings []string
@@ -95,6 +97,9 @@ func (v *visit) answered(r reply, err error, show func(*webhookPage)) {
 		return
 	case !r.OK():
 		page.Message = r.Message
+		if r.running() {
+			page.Once = v.r.PostFormValue("once")
+		}
 		v.showWebhook(r.Status, page)
 		return
 	}
@@ -145,15 +150,25 @@ func (p *Portal) showSecret(v *visit) {
 	v.answered(r, err, func(page *webhookPage) { page.Secret = &secret })
 }
 
-// rotateSecret replaces the secret. The choice of an overlap is the form's.
+// rotateSecret replaces the secret, once for a form however often it is sent: a reload must
+// not replace what was copied. The choice of an overlap is the form's.
 func (p *Portal) rotateSecret(v *visit) {
 	overlap, err := strconv.Atoi(v.r.PostFormValue("overlap_seconds"))
 	if err != nil {
 		overlap = 24 * 60 * 60
 	}
 	var secret signingSecret
-	r, err := v.call(http.MethodPost, v.hookPath("/secret/rotate"), nil, map[string]any{"overlap_seconds": overlap}, &secret)
-	v.answered(r, err, func(page *webhookPage) { page.Secret, page.Rotated = &secret, true })
+	r, err := v.call(http.MethodPost, v.hookPath("/secret/rotate"), nil, map[string]any{"overlap_seconds": overlap}, &secret, v.once()...)
+	if err == nil && r.OK() && r.Repeated { // another replacement may have come since
+		secret = signingSecret{}
+		if r, err = v.call(http.MethodGet, v.hookPath("/secret"), nil, nil, &secret); err == nil && r.OK() {
+			r.Repeated = true
+		}
+	}
+	if r.running() {
+		r.Message = v.p.pages.text("once.running")
+	}
+	v.answered(r, err, func(page *webhookPage) { page.Secret, page.Rotated, page.Repeated = &secret, !r.Repeated, r.Repeated })
 }
 
 func (p *Portal) enable(v *visit)  { v.setEnabled(true, "enabled") }
@@ -190,6 +205,8 @@ type formPage struct {
 	Hooks       []string
 	SchemaNames []string
 	Webhook     webhook // that is edited
+	Stale       bool    // somebody changed the webhook since the form was shown
+	Replaces    []stored
 }
 
 func (f formPage) Value(name string) string { return f.Values.Get(name) }
@@ -205,8 +222,12 @@ func (v *visit) showForm(status int, f formPage) {
 	}
 	f.SchemaNames = offer.Schemas
 	if !f.New {
-		if _, ok := v.got(v.hookPath(""), nil, &f.Webhook); !ok {
+		r, ok := v.got(v.hookPath(""), nil, &f.Webhook)
+		if !ok {
 			return
+		}
+		if f.Stale { // whoever saves now has seen what is stored
+			f.ETag, f.Replaces = r.ETag, f.replaces(v.p.pages)
 		}
 	}
 	v.show(status, "form", f)
@@ -267,6 +288,15 @@ func (v *visit) save(f *formPage, method, path string, body map[string]any, out 
 		v.unreadable(err)
 	case r.Status == http.StatusNotFound || r.Status == http.StatusUnauthorized:
 		v.accept(r, nil)
+	case r.Status == http.StatusPreconditionFailed:
+		f.Stale = true
+		v.showForm(r.Status, *f)
+	case f.New && r.Status == http.StatusUnprocessableEntity: // the form's key was used for other values
+		f.Once, f.Message = randomKey(), v.p.pages.text("form.sent_before")
+		v.showForm(r.Status, *f)
+	case r.running():
+		f.Message = v.p.pages.text("once.running")
+		v.showForm(r.Status, *f)
 	case !r.OK():
 		f.Faults = r.Fields
 		v.p.pages.inFormWords(f.Faults)
