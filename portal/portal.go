@@ -119,6 +119,11 @@ const pageTimeout = 45 * time.Second
 // maxForm bounds a form; the API has its own bound.
 const maxForm = 512 << 10
 
+// referrerPolicy sends no address of a page to another host, where it could show a one-time
+// link. With no-referrer a browser would also send "Origin: null" with the portal's own
+// forms, and at addresses without TLS it sends nothing else that says where a form is from.
+const referrerPolicy = "same-origin"
+
 // outer wraps every route: headers, bounds, requests of other sites, panics.
 func (p *Portal) outer(mux *http.ServeMux) http.Handler {
 	content := policy(p.cfg.FrameAncestors)
@@ -127,7 +132,7 @@ func (p *Portal) outer(mux *http.ServeMux) http.Handler {
 		h.Set("Content-Security-Policy", content)
 		setFraming(h, p.cfg.FrameAncestors)
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Referrer-Policy", referrerPolicy)
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")

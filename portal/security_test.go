@@ -194,7 +194,7 @@ func TestPolicy_ForbidsInlineAndForeignCode(t *testing.T) {
 					t.Errorf("%s: the policy %q lacks %q", route.path, policy, part)
 				}
 			}
-			if strings.Contains(policy, "unsafe") || r.header.Get("X-Content-Type-Options") != "nosniff" || r.header.Get("Referrer-Policy") != "no-referrer" {
+			if strings.Contains(policy, "unsafe") || r.header.Get("X-Content-Type-Options") != "nosniff" || r.header.Get("Referrer-Policy") != "same-origin" {
 				t.Errorf("%s: headers %v", route.path, r.header)
 			}
 			if found := inline.FindString(r.text); found != "" && !strings.HasPrefix(route.path, "static/") {
@@ -203,6 +203,22 @@ func TestPolicy_ForbidsInlineAndForeignCode(t *testing.T) {
 			if len(r.text) > 100<<10 {
 				t.Errorf("%s has %d bytes", route.path, len(r.text))
 			}
+		}
+	}
+}
+
+// The address of a link's page is sent to its own host at most: the page asks no other host
+// for anything, and what it links to is the portal, or gets no referrer.
+func TestLink_IsShownToNoOtherHost(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Brand.Support = "https://support.example/help" })
+	link := w.link(t, "7")
+	r := w.browser(t).get(t, "enter?link="+link).want(t, http.StatusOK, "https://support.example/help")
+	if policy := r.header.Get("Referrer-Policy"); policy != "same-origin" {
+		t.Errorf("the policy of referrers is %q", policy)
+	}
+	for _, tag := range regexp.MustCompile(`<[^>]+(?:href|src|srcset|action|hx-get|hx-post)="(?:[a-z]+:)?//[^>]*>`).FindAllString(r.text, -1) {
+		if !strings.Contains(tag, `rel="noreferrer noopener"`) {
+			t.Errorf("the page of a link has %s", tag)
 		}
 	}
 }

@@ -222,4 +222,7 @@ func TestBrowser_NeedsNoJavaScript(t *testing.T) {
 	b.sees(t, "A test is one signed request")
 	b.click(t, "Show the secret")
 	b.sees(t, "whsec_")
+	if strings.Contains(b.text(), "Copy") { // which needs JavaScript
+		t.Errorf("there is a button to copy: %s", b.text())
+	}
 }
