@@ -2,6 +2,7 @@ package portal
 
 import (
 	"cmp"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -92,16 +93,35 @@ func countedMarks[S ~string](counts map[S]int, show func(S) mark) (list []mark) 
 	return list
 }
 
-// findAccount finds accounts by id, or by a part of a webhook's URL.
+// foundRows is how many endpoints a page of found ones shows.
+const foundRows = 50
+
+// foundPage is a page of what a search has found.
+type foundPage struct {
+	Text  string
+	Found []admin.FoundEndpoint
+	Next  string // the key of the next page
+}
+
+// findAccount finds accounts by id, or by a part of a webhook's name or URL.
 func (p *Portal) findAccount(v *visit) {
-	text := v.r.URL.Query().Get("q")
-	var found []admin.FoundEndpoint
-	if text != "" && storable(text) { // no account and no URL is anything else
-		var err error
-		if found, err = p.cfg.Admin.FindEndpoints(v.r.Context(), text); err != nil {
+	page := foundPage{Text: v.r.URL.Query().Get("q")}
+	var after *admin.FoundKey
+	if from := v.r.URL.Query().Get("from"); from != "" {
+		if err := json.Unmarshal([]byte(from), &after); err != nil {
+			after = nil // the address was changed: begin
+		}
+	}
+	if page.Text != "" && storable(page.Text) { // no account and no URL is anything else
+		found, next, err := p.cfg.Admin.FindEndpoints(v.r.Context(), page.Text, after, foundRows)
+		if err != nil {
 			v.unreadable(err)
 			return
 		}
+		page.Found = found
+		if key, err := json.Marshal(next); next != nil && err == nil {
+			page.Next = string(key)
+		}
 	}
-	v.show(http.StatusOK, "accounts", map[string]any{"Text": text, "Found": found})
+	v.show(http.StatusOK, "accounts", page)
 }
