@@ -214,6 +214,12 @@ func (p *Portal) replay(v *visit) {
 	body := map[string]any{}
 	if ids := v.r.PostForm["event"]; len(ids) > 0 {
 		body["event_ids"] = ids
+	} else if !v.r.PostForm.Has("since") { // a list in which nothing is selected
+		v.showDead(http.StatusBadRequest, v.r.PostFormValue("from"), v.r.PathValue("webhook"))
+		return
+	} else if faults := v.wrongTimes("since"); len(faults) > 0 {
+		v.showWrongTimes("since", faults)
+		return
 	} else {
 		body["since"] = sinceOf(v.r.PostFormValue("since"))
 		if until, err := strconv.ParseInt(v.r.PostFormValue("until"), 10, 64); err == nil {
@@ -281,8 +287,14 @@ func sinceOf(text string) string {
 
 // deadLetters lists what is not attempted any more, for all webhooks.
 func (p *Portal) deadLetters(v *visit) {
+	v.showDead(http.StatusOK, v.r.URL.Query().Get("from"), "")
+}
+
+// showDead shows dead letters from a start key on. unpicked is the webhook of whose none was
+// selected.
+func (v *visit) showDead(status int, from, unpicked string) {
 	query := url.Values{"page_size": {pageSize}}
-	if from := v.r.URL.Query().Get("from"); from != "" {
+	if from != "" {
 		query.Set("start_key", from)
 	}
 	var list []deadLetter
@@ -314,7 +326,7 @@ func (p *Portal) deadLetters(v *visit) {
 		}
 		g.Letters = append(g.Letters, letter)
 	}
-	v.show(http.StatusOK, "dead", map[string]any{"Groups": groups, "Next": page.Next})
+	v.show(status, "dead", map[string]any{"Groups": groups, "Next": page.Next, "From": from, "Unpicked": unpicked})
 }
 
 // randomKey is a key for a form that must not count twice.

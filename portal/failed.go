@@ -60,6 +60,10 @@ func (v *visit) countFailed() (f failed, ok bool) {
 
 // sendFailed sends again what failed within a time. It counts first.
 func (p *Portal) sendFailed(v *visit) {
+	if faults := v.wrongTimes("since", "until"); len(faults) > 0 {
+		v.showWrongTimes("failed", faults)
+		return
+	}
 	f, ok := v.countFailed()
 	if !ok {
 		return

@@ -54,6 +54,7 @@ type webhookPage struct {
 	Once     string   // of a form that is to be sent again as it was
 	Samples  []sample // events whose example can be sent
 	Message  string   // why something was refused
+	Times    *times   // of a form that were wrong
 	Warnings []string
 }
 
