@@ -150,7 +150,7 @@ func (r *reconciliation) Record(ctx context.Context, one catalog.Record) error {
 		account = "" // as a change of the record would find
 	}
 	row := []any{one.Schema, w.store.encoding.text(key), account, r.all || schemas.ChangedSince(one.Xmin, r.since.Xmin, r.since.Xmax), nil, one.Hidden}
-	if parent != "" {
+	if one.Orphan {
 		row[2], row[4] = nil, w.store.encoding.text(parent)
 	}
 	r.rows = append(r.rows, row)

@@ -90,13 +90,13 @@ func (g *gapWriter) copy(ctx context.Context, list [][]any) error {
 }
 
 const missedDeletesSQL = `
-	SELECT key FROM walhook.snapshot_missed WHERE schema = $1 AND kind IN ('delete', 'move') AND key > $2
+	SELECT key FROM walhook.snapshot_missed WHERE schema = $1 AND kind IN ('delete', 'move') AND ($2::text IS NULL OR key > $2)
 	ORDER BY key LIMIT $3`
 
 // deletes renders the key fields of records that are gone.
 func (g *gapWriter) deletes(ctx context.Context, source catalog.GapSource) error {
 	columns, unknown := len(g.plan.KeyColumns()), 0
-	for last := ""; ; {
+	for last := (*string)(nil); ; { // a key may be empty
 		stored, err := collect[string](g.r.w.tx.Query(ctx, missedDeletesSQL, g.plan.Schema.Name, last, gapRows))
 		if err != nil {
 			return err
@@ -104,7 +104,7 @@ func (g *gapWriter) deletes(ctx context.Context, source catalog.GapSource) error
 		if len(stored) == 0 {
 			break
 		}
-		last = stored[len(stored)-1]
+		last = &stored[len(stored)-1]
 		var keys [][][]byte
 		var of []string
 		for _, key := range stored {

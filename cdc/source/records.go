@@ -82,8 +82,8 @@ func (g *gapSource) records(ctx context.Context, schema string, f func(catalog.R
 		switch parent, carried := plan.OwnerKey(row.Tuple); {
 		case !carried:
 			return nil // nor one whose owner is not comparable
-		case string(values[1]) == "f" && parent != "":
-			one.Parent = parent
+		case string(values[1]) == "f" && !plan.OwnerNull(row.Tuple):
+			one.Orphan, one.Parent = true, parent
 		case values[0] != nil:
 			account, ok := owner.AccountIDs.NormalOf(owner.Columns[ownerAt].Equality, Legible(values[0]))
 			if !ok {

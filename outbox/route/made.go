@@ -37,6 +37,10 @@ func (r *router) made(m *Made) {
 	// What a refusal lists: the event comes from no position.
 	c := schemas.Change{Kind: m.Kind, Relation: m.Relation, CommittedAt: m.At, New: m.Row}
 	table := r.table(m.Relation)
+	named := false
+	if table != nil {
+		_, named = table.Key(m.Row)
+	}
 	switch {
 	case table == nil || table.Schema == nil:
 		r.plan.Skipped[SkipNoTable]++
@@ -44,7 +48,7 @@ func (r *router) made(m *Made) {
 	case table.Relation.Unknown != "":
 		r.refuse(&c, table.Schema.Name, m.Kind.String(), m.Key, SkipTableUnknown)
 		return
-	case m.Key == "":
+	case !named:
 		r.refuse(&c, table.Schema.Name, m.Kind.String(), "", SkipNoKey)
 		return
 	case m.Account == "":

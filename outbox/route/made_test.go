@@ -102,6 +102,18 @@ func TestRouteMade_RefusesWhatAChangeWouldBeRefusedFor(t *testing.T) {
 	}
 }
 
+// A key of type text may be empty.
+func TestRouteMade_TakesAnEmptyKey(t *testing.T) {
+	f := newTree(t)
+	texts := *dids.Relation
+	texts.Columns = slices.Clone(texts.Columns)
+	texts.Columns[0].Type = 25
+	plan := RouteMade(f.view, []Made{{WebhookID: "resync_1", Kind: schemas.Update, Account: "7", Relation: &texts, Row: row("", 7, "x")}})
+	if len(plan.Events) == 0 || plan.Events[0].Record != "dids:" || len(plan.Skipped) > 0 {
+		t.Errorf("%d events, skipped %v", len(plan.Events), plan.Skipped)
+	}
+}
+
 // ofType is a relation whose last column has another type.
 func ofType(relation *schemas.Relation, typ uint32) *schemas.Relation {
 	other := *relation

@@ -25,7 +25,7 @@ func (v *View) OwnersNeeded(changes []schemas.Change) map[RecordKey]struct{} {
 				continue
 			}
 			owner, carried := table.OwnerKey(row)
-			if parent := table.Schema.Owner.Schema; parent != "" && carried && owner != "" {
+			if parent := table.Schema.Owner.Schema; parent != "" && carried && !table.OwnerNull(row) {
 				need(RecordKey{parent, owner})
 			}
 			if carried && changes[i].Kind == schemas.Insert || v.oldRowSaysOwner(&changes[i], table) {
@@ -110,7 +110,7 @@ func (v *View) accountsOf(table *catalog.Plan, row schemas.Tuple, need func(acco
 	}
 	key, ok := table.OwnerKey(row)
 	switch parent := table.Schema.Owner.Schema; {
-	case !ok:
+	case !ok, parent != "" && table.OwnerNull(row):
 	case parent == "":
 		need(key)
 	default:

@@ -212,7 +212,7 @@ func (r *router) ownerNow(i int, table *catalog.Plan, row schemas.Tuple) (accoun
 		return o.Account, ""
 	}
 	parent := table.Schema.Owner.Schema
-	if parent == "" || key == "" {
+	if parent == "" || table.OwnerNull(row) {
 		return key, ""
 	}
 	o, known := r.owner(RecordKey{parent, key})
@@ -233,7 +233,7 @@ func (r *router) ownerNow(i int, table *catalog.Plan, row schemas.Tuple) (accoun
 func (r *router) parentUnknown(table *catalog.Plan, row schemas.Tuple) bool {
 	parent := table.Schema.Owner.Schema
 	key, ok := table.OwnerKey(row)
-	if parent == "" || !ok {
+	if parent == "" || !ok || table.OwnerNull(row) {
 		return false
 	}
 	o, known := r.owner(RecordKey{parent, key})
@@ -255,10 +255,10 @@ type lastOwner struct {
 // keeps the account that it was last sent to, even if its parent has moved.
 func (r *router) ownerBefore(c *schemas.Change, table *catalog.Plan, key string) lastOwner {
 	o, known := r.owner(RecordKey{table.Schema.Name, key})
-	if known && o.Unknown && key != "" {
+	if known && o.Unknown && !table.Keyless() {
 		return lastOwner{account: o.Account, known: o.Account != "", stale: true}
 	}
-	if table.Relation.OwnerMoved && table.Schema.Owner.Schema == "" && known && key != "" {
+	if table.Relation.OwnerMoved && table.Schema.Owner.Schema == "" && known && !table.Keyless() {
 		// In the old row the owner column may hold the value of another column.
 		account, carried := "", false
 		if c.Old != nil {
@@ -328,7 +328,7 @@ func (r *router) forget(table *catalog.Plan, key, account string) {
 }
 
 func (r *router) setOwner(table *catalog.Plan, key string, o Ownership, seen bool) {
-	if key == "" || !r.tracked(table) {
+	if table.Keyless() || !r.tracked(table) {
 		return
 	}
 	k := RecordKey{table.Schema.Name, key}
@@ -390,7 +390,7 @@ func (r *router) allUnknown(schema string) bool {
 func (r *router) lose(table *catalog.Plan, key string, deleted bool) {
 	k := RecordKey{table.Schema.Name, key}
 	o, known := r.owner(k)
-	if key == "" || !known && !r.view.Catalog.IsParent(table.Schema) {
+	if table.Keyless() || !known && !r.view.Catalog.IsParent(table.Schema) {
 		return // the outbox stores no owner of it
 	}
 	if lost := (Ownership{Account: cmp.Or(o.Former, o.Account), Deleted: deleted, Unknown: true}); o != lost {

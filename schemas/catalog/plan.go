@@ -261,6 +261,12 @@ func (p *Plan) OwnerKey(row schemas.Tuple) (string, bool) {
 	return validText(string(text)), true
 }
 
+// OwnerNull reports whether a row carries the owner column and it is null: the row belongs
+// to no account and to no parent record.
+func (p *Plan) OwnerNull(row schemas.Tuple) bool {
+	return p.owner >= 0 && p.owner < len(row) && row[p.owner].State == schemas.Null
+}
+
 func (p *Plan) ownerText(row schemas.Tuple) (text []byte, ok bool) {
 	if row[p.owner].State != schemas.Text {
 		return nil, true

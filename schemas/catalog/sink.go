@@ -39,8 +39,9 @@ type Record struct {
 	schemas.OwnerEdge
 	// Xmin is the transaction that wrote the row.
 	Xmin uint32
-	// Parent is the key of the parent record, whose account is not in the snapshot, and
-	// Account is ""; otherwise "".
+	// Orphan says that the snapshot lacks the parent record, of the key Parent, so that
+	// Account is "".
+	Orphan bool
 	Parent string
 	// Hidden says that the publication's row filter keeps it from the stream.
 	Hidden bool
