@@ -3,6 +3,7 @@ package portal
 import (
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -201,11 +202,78 @@ func (p *Portal) event(v *visit) {
 	if _, ok := v.got(v.hookPath("/events/"+url.PathEscape(v.r.PathValue("event"))), nil, &e); !ok {
 		return
 	}
-	data := map[string]any{"Webhook": w, "Event": e}
+	data := map[string]any{"Webhook": w, "Event": e, "Refresh": v.r.URL.Query().Has("refresh")}
 	if e.Request != nil {
-		data["Body"], data["Record"], data["Curl"] = pretty(e.Request.Body), recordIn(e.Request.Body), e.Request.curl(w.URI)
+		data["Sent"] = e.shownRequest(w)
 	}
 	v.show(http.StatusOK, "event", data)
+}
+
+// shownRequest is what a page shows of the request of an event. It is made of the webhook's
+// present settings.
+type shownRequest struct {
+	Body    string
+	Whole   int    // the bytes of the body, where the page shows only their beginning; otherwise 0
+	Record  string // "" where there is none, or where it is too long to be shown
+	Curl    string // "" where it is too long for a shell
+	Headers map[string]string
+	Batch   bool      // the event goes in a batch, so webhook-id is the batch's
+	Now     bool      // no attempt has sent it so, as far as is known
+	Changed time.Time // when the webhook was changed after the newest attempt; zero if it was not
+}
+
+const (
+	// shownMost bounds, in bytes, what a page shows of a body and of a record.
+	shownMost = 64 << 10
+	// curlMost bounds the command: Linux takes no argument of more than 128 KiB
+	// (MAX_ARG_STRLEN, execve(2)).
+	curlMost = 128 << 10
+	// settingsLag is how long an attempt may still use the settings from before a change:
+	// senders look for changes twice a second.
+	settingsLag = 2 * time.Second
+)
+
+func (e *wholeEvent) shownRequest(w webhook) shownRequest {
+	r := *e.Request
+	s := shownRequest{Body: r.Body, Headers: r.Headers, Now: len(e.Made) == 0}
+	if len(e.Made) > 0 && changedSince(w, e.Made[0].At) {
+		s.Now, s.Changed = true, w.ChangedAt
+	}
+	if len(r.Body) > shownMost {
+		s.Whole, s.Body = len(r.Body), strings.ToValidUTF8(r.Body[:shownMost], "")
+	} else {
+		if indented := pretty(r.Body); len(indented) <= shownMost {
+			s.Body = indented
+		}
+		if s.Record = recordIn(r.Body); len(s.Record) > shownMost {
+			s.Record = ""
+		}
+	}
+	if _, s.Batch = r.Headers["webhook-event-ids"]; s.Batch && !e.wentIn(r.Headers["webhook-id"]) {
+		s.Headers = maps.Clone(r.Headers) // the id of a batch of this event alone, which nobody sent
+		delete(s.Headers, "webhook-id")
+	}
+	r.Headers = s.Headers
+	if len(r.Body) <= curlMost {
+		if s.Curl = r.curl(w.URI); len(s.Curl) > curlMost {
+			s.Curl = ""
+		}
+	}
+	return s
+}
+
+// changedSince reports whether a request at a time may have been made by other settings than
+// the webhook's present ones.
+func changedSince(w webhook, at time.Time) bool {
+	if w.ChangedAt.Sub(w.CreatedAt) < settingsLag { // as it was made
+		return w.ChangedAt.After(at)
+	}
+	return w.ChangedAt.After(at.Add(-settingsLag))
+}
+
+// wentIn reports whether a batch carried the event.
+func (e *wholeEvent) wentIn(batch string) bool {
+	return slices.ContainsFunc(e.Made, func(a attempt) bool { return a.BatchID == batch })
 }
 
 // replay sends events again: chosen ones, or all since a time. The latter counts first.

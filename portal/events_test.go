@@ -70,3 +70,86 @@ func TestEvents_AnAttemptNamesItsBatch(t *testing.T) {
 		t.Errorf("an attempt of one event names a batch: %s", r.text)
 	}
 }
+
+// What an event's page shows is made by the webhook's present settings. It says so where
+// they are not those of the attempts, and only there.
+func TestEvent_ThePageSaysWhenTheWebhookChangedSince(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.exec(t, fillSQL, hook.Endpoint, 1, 3, 3)
+	w.exec(t, `DELETE FROM walhook.attempt WHERE event_id = 3`)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID + "/events/evt_000000000000000"
+	for _, c := range []struct {
+		name, event, changed, attempted, says string
+	}{
+		{"as it was made", "1", "0 s", "1 s", ""},
+		{"changed before", "1", "60 s", "65 s", ""},
+		{"changed after", "1", "60 s", "55 s", "The webhook was changed at"},
+		{"changed when it was sent", "1", "60 s", "61 s", "The webhook was changed at"},
+		{"changed at once, after", "1", "1 s", "0 s", "The webhook was changed at"},
+		{"not sent", "3", "0 s", "0 s", "This was not sent yet"},
+	} {
+		w.exec(t, `UPDATE walhook.endpoint SET created_at = a.at - $2::text::interval, changed_at = a.at - $2::text::interval + $1::text::interval
+			FROM (SELECT min(at) AS at FROM walhook.attempt WHERE event_id = 1) a`, c.changed, c.attempted)
+		r := b.get(t, path+c.event+"_1").want(t, http.StatusOK, "signature covers the bytes", c.says)
+		if then := strings.Contains(r.text, "Body as sent"); then != (c.says == "") || then == strings.Contains(r.text, "Body as it is sent now") || then == strings.Contains(r.text, `id="now"`) {
+			t.Errorf("%s: the body counts as sent: %v: %s", c.name, then, r.text)
+		}
+	}
+}
+
+// A batch of one event alone, which nobody sent, has no id on the page; one that was sent has.
+func TestEvent_ThePageInventsNoBatch(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.batch = "batch_0123456789abcdef0123456789abcdef"
+	w.exec(t, fillSQL, hook.Endpoint, 1, 1, 1)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID + "/events/evt_0000000000000001_1"
+	r := b.get(t, path).want(t, http.StatusOK, "It is sent in a batch", "<dt>webhook-event-ids</dt>", "webhook-event-ids: evt_")
+	if strings.Contains(r.text, w.batch) || strings.Contains(r.text, "webhook-id:") {
+		t.Errorf("the page shows a batch that nobody sent: %s", r.text)
+	}
+	w.exec(t, `UPDATE walhook.attempt SET batch = $1`, w.batch)
+	b.get(t, path).want(t, http.StatusOK, "<dt>webhook-id</dt><dd>"+w.batch, "webhook-id: "+w.batch)
+}
+
+// The page of an event stays small however large its body, says what it leaves out, and is
+// refreshed without the body.
+func TestEvent_ThePageOfALargeBodyIsBounded(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.exec(t, fillSQL, hook.Endpoint, 1, 1, 1)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID + "/events/evt_0000000000000001_1"
+	const cut, long, record = "The API has the whole of it", "too long for the command line", `id="record"`
+	for _, c := range []struct {
+		name   string
+		sql    string // the body
+		shows  []string
+		leaves []string
+	}{
+		{"small", `'{"data":"{\"n\":1}"}'`, []string{record, `id="curl"`}, []string{cut, long}},
+		{"just shown", `repeat('y', 65536)`, []string{strings.Repeat("y", 65536) + "</pre>", `id="curl"`}, []string{cut, long, record}},
+		{"indented it is too long", `'[' || repeat('1,', 30000) || '1]'`, []string{`>[` + strings.Repeat("1,", 30000) + `1]</pre>`, `id="curl"`}, []string{cut, long, record}},
+		{"cut", `repeat('yä', 22000)`, []string{"The first 65.5 kB of 66.0 kB", cut, "/v2/accounts/7/webhooks/" + hook.ID + "/events/evt_0000000000000001_1", `id="curl"`}, []string{long, record, `data-copy="body"`}},
+		{"too long for a shell", `repeat('y', 131000)`, []string{cut, long}, []string{`id="curl"`}},
+		{"huge", `'{"data":"' || repeat('<', 12000000) || '"}'`, []string{"of 12.0 MB", cut, long}, []string{`id="curl"`, record, `data-copy="curl"`}},
+	} {
+		w.exec(t, `UPDATE walhook.event SET body = convert_to(`+c.sql+`, 'UTF8')`)
+		r := b.get(t, path).want(t, http.StatusOK, c.shows...)
+		for _, part := range c.leaves {
+			if strings.Contains(r.text, part) {
+				t.Errorf("%s: the page has %q", c.name, part)
+			}
+		}
+		if len(r.text) > 512<<10 {
+			t.Errorf("%s: the page has %d bytes", c.name, len(r.text))
+		}
+		refresh := cutBetween(t, r.text, `id="live" hx-get="/portal/`, `"`)
+		if again := b.get(t, refresh).want(t, http.StatusOK, `id="live"`, `id="standing"`, "HTTP 200"); len(again.text) > 16<<10 {
+			t.Errorf("%s: a refresh has %d bytes", c.name, len(again.text))
+		}
+	}
+}

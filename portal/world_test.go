@@ -39,6 +39,7 @@ type world struct {
 	logs   *observer.ObservedLogs
 	answer outbox.Attempt // to every test event
 	tried  []outbox.Event // the test events
+	batch  string         // the webhook-id of each batch that is rendered; "" for none
 }
 
 func newWorld(t *testing.T, change ...func(*Config)) *world {
@@ -93,7 +94,11 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 func (w *world) CheckHost(string) error { return nil }
 
 func (w *world) Render(_ outbox.Endpoint, e outbox.Event) (outbox.Rendered, error) {
-	return outbox.Rendered{Method: http.MethodPost, ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}, nil
+	sent := outbox.Rendered{Method: http.MethodPost, ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}
+	if w.batch != "" {
+		sent.ID, sent.EventIDs = w.batch, e.WebhookID
+	}
+	return sent, nil
 }
 
 func (w *world) Sign(e outbox.Endpoint, event outbox.Event, _ time.Time) (outbox.Rendered, error) {
