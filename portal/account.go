@@ -27,10 +27,21 @@ func (p *Portal) registerAccount(mux *http.ServeMux) {
 	p.account(mux, "POST", "/webhooks/{webhook}/failed", p.sendFailed)
 	p.account(mux, "GET", "/webhooks/{webhook}/resync", p.resyncs)
 	p.account(mux, "POST", "/webhooks/{webhook}/resync", p.resync)
+	for _, form := range []string{"enable", "disable", "delete", "test", "secret", "rotate", "replay", "retry", "failed"} {
+		p.account(mux, "GET", "/webhooks/{webhook}/"+form, p.answerAgain)
+	}
 	p.account(mux, "GET", "/dead", p.deadLetters)
 	p.account(mux, "GET", "/types", p.types)
 	p.account(mux, "GET", "/types/{type}", p.eventType)
 	p.account(mux, "GET", "/verify", p.verify)
+}
+
+// answerAgain leads from the address of a form's answer to the webhook: without JavaScript
+// it stands in the browser, where somebody may enter it again.
+func (p *Portal) answerAgain(v *visit) {
+	if _, ok := v.got(v.hookPath(""), nil, nil); ok {
+		v.toHook("")
+	}
 }
 
 // attempt is one request to a webhook, as the API shows it.

@@ -3,6 +3,7 @@ package portal
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 
 	"walhook/outbox/admin"
@@ -48,6 +49,12 @@ func (p *Portal) audit(v *visit) {
 		if *to, err = time.Parse(time.RFC3339, sinceOf(page.Filter[name])); err != nil {
 			page.Faults[name] = p.pages.text("audit.time")
 		}
+	}
+	if action := page.Filter["action"]; action != "" && page.Faults["action"] == "" && !slices.Contains(page.Actions, action) {
+		page.Faults["action"] = p.pages.text("audit.action")
+	}
+	if !filter.Since.IsZero() && !filter.Until.IsZero() && !filter.Until.After(filter.Since) { // as the API has it
+		page.Faults["until"] = p.pages.text("times.order")
 	}
 	var before *admin.ActKey
 	if from := query.Get("from"); from != "" {

@@ -29,9 +29,11 @@ func TestAudit_ShowsWhoDidWhat(t *testing.T) {
 		t.Error("the filter lets another action pass")
 	}
 	o.get(t, "audit?account=8").want(t, http.StatusOK, "Nothing is in the audit")
-	for _, wrong := range []string{"account=%00", "account=%ff", "from=x", "since=yesterday"} { // not the whole list instead
+	for _, wrong := range []string{"account=%00", "account=%ff", "from=x", "since=yesterday", "action=nope", "since=2026-11-30T11:45&until=2026-11-30T11:40", "since=2026-11-30T11:45&until=2026-11-30T11:45"} { // not the whole list instead
 		o.get(t, "audit?"+wrong).want(t, http.StatusBadRequest, "Nothing is shown, because the filter is wrong.")
 	}
+	o.get(t, "audit?action=nope").want(t, http.StatusBadRequest, `<p class="fault" id="action-fault">There is no such action.`)
+	o.get(t, "audit?since=2026-11-30T11:45&until=2026-11-30T11:40").want(t, http.StatusBadRequest, `<p class="fault" id="until-fault">This is not after Since`)
 	o.get(t, "accounts?q=%00%ff").want(t, http.StatusOK)
 
 	w.exec(t, `INSERT INTO walhook.audit (actor, action, account, webhook, request_id, detail) VALUES ($1, $1, $1, $1, $1, $1)`, markup)

@@ -37,8 +37,20 @@ func ParseName(text string) (string, error) {
 	case strings.ContainsFunc(text, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) }):
 		// Also the marks that turn the direction of the text around them.
 		return "", errors.New("want a name of letters, digits, signs and spaces alone, in one line")
+	case !strings.ContainsFunc(text, isVisible):
+		return "", errors.New("want a name of which something can be seen")
 	}
 	return text, nil
+}
+
+// blanks are letters and signs without a shape, besides those that Unicode calls ignorable:
+// BRAILLE PATTERN BLANK, MUSICAL SYMBOL NULL NOTEHEAD and two blanks of Egyptian.
+const blanks = "\u2800\U0001d159\U00013441\U00013442"
+
+// isVisible reports whether a character has a shape of its own. A mark has not, as it is
+// drawn on another character.
+func isVisible(c rune) bool {
+	return unicode.In(c, unicode.L, unicode.N, unicode.P, unicode.S) && !unicode.Is(unicode.Other_Default_Ignorable_Code_Point, c) && !strings.ContainsRune(blanks, c)
 }
 
 // ParseSupport reads the link to support. Its error does not quote it.

@@ -15,6 +15,9 @@ func TestName_IsOneBoundedLine(t *testing.T) {
 	for text, want := range map[string]string{
 		"Acme Telecom": "Acme Telecom", "  Müller & Söhne ": "Müller & Söhne", "東京テレコム": "東京テレコム", strings.Repeat("é", 60): strings.Repeat("é", 60),
 		"": "", "   ": "", strings.Repeat("é", 61): "", "two\nlines": "", "a\x00b": "", "a\xffb": "", "\u202egnp.exe": "", "a\u200bb": "", "tab\there": "",
+		// Nothing to be seen.
+		"\u3164": "", "\u2800\u2800": "", "\u00ad": "", "\u115f\u1160": "", "\uffa0": "", "\u17b4\u17b5": "", "\u034f": "", "\ufe0f": "", "\u180b": "", "\u0301": "", "\u3164 \u2800": "", "\U0001d159": "", "\U00013441": "",
+		"a\u3164": "a\u3164", "😀": "😀", "…": "…", "ﷺ": "ﷺ", "𓀀": "𓀀", "é\u0301": "é\u0301",
 	} {
 		got, err := ParseName(text)
 		if got != want || (err == nil) != (want != "") {
