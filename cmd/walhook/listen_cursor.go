@@ -148,19 +148,3 @@ func (e *cursorError) Error() string {
 	return fmt.Sprintf("--cursor-file: keep the place: %v", e.cause)
 }
 func (e *cursorError) Unwrap() error { return e.cause }
-
-// notTaken is an event that --forward has not taken, where nothing may pass it.
-type notTaken struct {
-	event  string
-	answer *forwarded
-}
-
-func (e *notTaken) Error() string {
-	if e.answer.Error != "" {
-		return fmt.Sprintf("--forward did not take %s: %s", e.event, e.answer.Error)
-	}
-	return fmt.Sprintf("--forward did not take %s: it answered %d", e.event, e.answer.Status)
-}
-
-// taken says that the receiver has the event: any 2xx, as of a delivery.
-func (f *forwarded) taken() bool { return f.Error == "" && f.Status/100 == 2 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"walhook/internal/retry"
+	"walhook/outbox/address"
 )
 
 const (
@@ -30,7 +31,6 @@ const (
 	tokenVariable = "TOKEN" // in the environment, after envPrefix: an account's token
 
 	feedCallTimeout   = 30 * time.Second
-	forwardTimeout    = 30 * time.Second
 	removeHookTimeout = 10 * time.Second
 	maxFeedLine       = 64 << 20 // more than an event of the largest body in JSON
 )
@@ -45,8 +45,10 @@ type feedListener struct {
 	// madeSecret is the secret of a webhook that listen made; whoever writes a receiver needs it.
 	madeSecret string
 	refused    retry.Backoff // between tries of an event that --forward does not take
+	forward    *forwarder    // nil without --forward
 	printer    *hookPrinter
 	out        io.Writer
+	warnings   io.Writer // what is no event, with --json
 	client     *http.Client
 }
 
@@ -76,18 +78,23 @@ type pulledEvent struct {
 	Forward   *forwarded `json:"forward,omitempty"`
 }
 
-// forwarded is what became of an event that was handed on.
-type forwarded struct {
-	Status int     `json:"status,omitempty"`
-	Error  string  `json:"error,omitempty"`
-	MS     float64 `json:"duration_ms"`
+// listenFrom reads a feed until ctx ends, which is no error.
+func listenFrom(ctx context.Context, o listenOptions, out io.Writer) error {
+	return newFeedListener(o, out).run(ctx)
 }
 
-// listenFrom reads a feed until ctx ends, which is no error.
-func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error) {
-	l := &feedListener{o: o, out: out, client: &http.Client{}, file: cursorFile{path: o.cursorFile}, refused: retry.Backoff{Min: feedReconnectMin, Max: feedReconnectMax}}
+func newFeedListener(o listenOptions, out io.Writer) *feedListener {
+	return &feedListener{o: o, out: out, warnings: os.Stderr, client: &http.Client{}, file: cursorFile{path: o.cursorFile}, refused: retry.Backoff{Min: feedReconnectMin, Max: feedReconnectMax}}
+}
+
+func (l *feedListener) run(ctx context.Context) (err error) {
 	if l.base, err = l.o.checkFrom(); err != nil {
 		return usage(err)
+	}
+	if l.o.forward != "" {
+		if l.forward, err = newForwarder(l.o.forward); err != nil {
+			return usage(fmt.Errorf("--forward: %w", err))
+		}
 	}
 	// The webhook that listen makes has to be removed, also when the terminal or the reader
 	// of its output is gone.
@@ -99,7 +106,7 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error)
 		}
 	}
 	l.webhook = l.o.webhook
-	if err := l.file.own(lockNow, os.Stderr); err != nil {
+	if err := l.file.own(lockNow, l.warnings); err != nil {
 		return err
 	}
 	defer func() {
@@ -110,7 +117,7 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error)
 	if l.cursor, err = l.file.read(); err != nil {
 		return usage(err)
 	}
-	if l.printer, err = newHookPrinter(o, out); err != nil {
+	if l.printer, err = newHookPrinter(l.o, l.out); err != nil {
 		return usage(err)
 	}
 	if l.webhook == "" {
@@ -126,9 +133,7 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) (err error)
 	if err := l.learnSecret(ctx); err != nil {
 		return orStopped(ctx, err)
 	}
-	if !o.json {
-		l.say()
-	}
+	l.say()
 	return orStopped(ctx, l.follow(ctx))
 }
 
@@ -166,9 +171,8 @@ func (o *listenOptions) checkFrom() (base string, err error) {
 		base = from.Scheme + "://" + from.Host + before + "/accounts/" + account
 	}
 	if o.forward != "" {
-		to, err := url.Parse(o.forward)
-		if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" {
-			fault("--forward: want a URL such as http://localhost:3000/hook")
+		if wrong := address.URLFault(o.forward); wrong != "" {
+			fault("--forward: want a URL such as http://localhost:3000/hook: %s", wrong)
 		}
 	}
 	if o.webhook != "" && (o.hook != "" || o.schemas != "") {
@@ -186,8 +190,12 @@ func (o *listenOptions) checkFrom() (base string, err error) {
 	return base, errors.Join(faults...)
 }
 
-// say tells what listen does.
+// say tells what listen does, beside the lines of JSON where those are asked for.
 func (l *feedListener) say() {
+	out := l.out
+	if l.o.json {
+		out = l.warnings
+	}
 	checked := "signatures are checked"
 	if l.printer.verifier == nil {
 		checked = "signatures are not checked"
@@ -198,11 +206,11 @@ func (l *feedListener) say() {
 	}
 	to := ""
 	if l.o.forward != "" {
-		to = "; forwarding to " + l.o.forward
+		to = "; forwarding to " + address.Redact(l.o.forward)
 	}
-	fmt.Fprintf(l.out, "reading the feed of %s; %s%s; Ctrl-C ends it\n", what, checked, to)
+	fmt.Fprintf(out, "reading the feed of %s; %s%s; Ctrl-C ends it\n", what, checked, to)
 	if l.madeSecret != "" {
-		fmt.Fprintf(l.out, "its signing secret, for your receiver, is %s\n", printable(l.madeSecret))
+		fmt.Fprintf(out, "its signing secret, for your receiver, is %s\n", printable(l.madeSecret))
 	}
 }
 
@@ -220,9 +228,11 @@ func (l *feedListener) follow(ctx context.Context) error {
 		if lost, ok := errors.AsType[*cursorError](err); ok {
 			return lost
 		}
-		if again, ok := errors.AsType[*notTaken](err); ok {
+		_, refused := errors.AsType[*notTaken](err)
+		_, missing := errors.AsType[*notRendered](err)
+		if refused || missing {
 			wait = l.refused.Next()
-			fmt.Fprintf(os.Stderr, "%s; trying again in %v\n", printable(again.Error()), wait.Round(100*time.Millisecond))
+			fmt.Fprintf(l.warnings, "%s; trying again in %v\n", printable(err.Error()), wait.Round(100*time.Millisecond))
 			if retry.Pause(ctx, wait) != nil {
 				return nil
 			}
@@ -230,7 +240,7 @@ func (l *feedListener) follow(ctx context.Context) error {
 		}
 		wait = max(wait, backoff.Next())
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s; trying again in %v\n", printable(fmt.Sprintf("the feed broke off: %v", err)), wait.Round(100*time.Millisecond))
+			fmt.Fprintf(l.warnings, "%s; trying again in %v\n", printable(fmt.Sprintf("the feed broke off: %v", err)), wait.Round(100*time.Millisecond))
 		}
 		if retry.Pause(ctx, wait) != nil {
 			return nil
@@ -328,13 +338,16 @@ func (l *feedListener) take(ctx context.Context, data []byte) error {
 		signed = e.Query
 	}
 	e.Signature = l.printer.check([]byte(signed), header)
-	if l.o.forward != "" && e.Unsent == "" {
-		e.Forward = l.hand(ctx, &e)
+	if l.forward != nil && e.Unsent == "" {
+		e.Forward = l.forward.hand(ctx, &e)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 	err := l.handled(&e)
+	if _, missing := errors.AsType[*notRendered](err); missing {
+		return err // it is printed once there is something of it
+	}
 	if l.o.json {
 		line, marshal := json.Marshal(e)
 		if marshal != nil {
@@ -361,8 +374,12 @@ func (l *feedListener) take(ctx context.Context, data []byte) error {
 	return err
 }
 
-// handled moves the place behind an event, unless --forward has to take it first.
+// handled moves the place behind an event, unless --forward has to take it first. An event
+// that the API could not render is not passed where somebody relies on each one.
 func (l *feedListener) handled(e *pulledEvent) error {
+	if e.Unsent != "" && (l.forward != nil || l.file.path != "") {
+		return &notRendered{e.EventID, e.Unsent}
+	}
 	if l.file.path != "" && e.Forward != nil && !e.Forward.taken() {
 		return &notTaken{e.EventID, e.Forward}
 	}
@@ -370,40 +387,3 @@ func (l *feedListener) handled(e *pulledEvent) error {
 	l.cursor = e.Cursor
 	return l.file.keep(l.cursor)
 }
-
-// hand makes the request of an event to --forward, with the headers of a push.
-func (l *feedListener) hand(ctx context.Context, e *pulledEvent) *forwarded {
-	ctx, cancel := context.WithTimeoutCause(ctx, forwardTimeout, errors.New("no answer within 30 seconds"))
-	defer cancel()
-	began := time.Now()
-	result := &forwarded{}
-	defer func() { result.MS = float64(time.Since(began).Microseconds()) / 1000 }()
-	to, err := url.Parse(l.o.forward)
-	if err != nil {
-		result.Error = err.Error()
-		return result
-	}
-	if e.Query != "" {
-		to.RawQuery = strings.TrimPrefix(to.RawQuery+"&"+e.Query, "&")
-	}
-	request, err := http.NewRequestWithContext(ctx, e.Method, to.String(), strings.NewReader(e.Body))
-	if err != nil {
-		result.Error = err.Error()
-		return result
-	}
-	for name, value := range e.Headers {
-		request.Header[name] = []string{value} // their case is that of a push
-	}
-	response, err := forwarder.RoundTrip(request)
-	if err != nil {
-		result.Error = cmp.Or(context.Cause(ctx), err).Error()
-		return result
-	}
-	defer response.Body.Close()
-	_, _ = io.CopyN(io.Discard, response.Body, 64<<10) // so that the connection is used again
-	result.Status = response.StatusCode
-	return result
-}
-
-// forwarder follows no redirects, as a push does.
-var forwarder = &http.Transport{Proxy: nil, ForceAttemptHTTP2: false, IdleConnTimeout: time.Minute}

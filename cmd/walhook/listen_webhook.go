@@ -37,7 +37,7 @@ func (l *feedListener) makeWebhook(ctx context.Context) error {
 		return fmt.Errorf("make a webhook to read: %w", err)
 	}
 	for _, warning := range made.Warnings {
-		fmt.Fprintln(os.Stderr, "warning:", printable(warning))
+		fmt.Fprintln(l.warnings, "warning:", printable(warning))
 	}
 	l.webhook = made.Data.ID
 	return nil

@@ -87,6 +87,20 @@ func RequestURL(text string) (u *url.URL, zone string, err error) {
 	return u, zone, nil
 }
 
+// JoinQuery adds a query to a URL's own, and drops the fragment, which requests do not
+// have.
+func JoinQuery(target *url.URL, query string) {
+	target.Fragment, target.RawFragment = "", ""
+	if query == "" {
+		return
+	}
+	if target.RawQuery != "" && !strings.HasSuffix(target.RawQuery, "&") {
+		target.RawQuery += "&"
+	}
+	target.RawQuery += query
+	target.ForceQuery = false
+}
+
 // Redact leaves scheme, host and path. What cannot be read, or has no host
 // and so may be anything, is not shown at all.
 func Redact(s string) string {

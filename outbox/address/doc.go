@@ -2,7 +2,7 @@
 // and dials nothing.
 //
 //	URLFault ──▶ why a URL cannot be used, for people; "" where it can
-//	RequestURL ──▶ the URL that a request is made to
+//	RequestURL, JoinQuery ──▶ the URL that a request is made to
 //	HostOf, NormalHost, NamedHost ──▶ the one form of a host
 //	Redact ──▶ what people may see of a URL
 //

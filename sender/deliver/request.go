@@ -389,27 +389,13 @@ func openData(members []schemas.Member) {
 	}
 }
 
-// joinQuery adds a query to a URL's own, and drops the fragment, which requests do not
-// have.
-func joinQuery(target *url.URL, query string) {
-	target.Fragment, target.RawFragment = "", ""
-	if query == "" {
-		return
-	}
-	if target.RawQuery != "" && !strings.HasSuffix(target.RawQuery, "&") {
-		target.RawQuery += "&"
-	}
-	target.RawQuery += query
-	target.ForceQuery = false
-}
-
 // url is the request's URL: for a GET with the added query.
 func (x *attempt) url() *url.URL {
 	if x.sent.method != http.MethodGet {
 		return x.target.url
 	}
 	u := *x.target.url
-	joinQuery(&u, x.sent.query)
+	address.JoinQuery(&u, x.sent.query)
 	return &u
 }
 

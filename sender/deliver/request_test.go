@@ -19,6 +19,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"walhook/outbox"
+	"walhook/outbox/address"
 )
 
 // Both clients write the same bytes for a request over HTTP/1.1.
@@ -266,7 +267,7 @@ func TestJoinQuery(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if joinQuery(u, test.query); u.String() != test.want {
+		if address.JoinQuery(u, test.query); u.String() != test.want {
 			t.Errorf("%s and %s: %s, want %s", test.url, test.query, u, test.want)
 		}
 	}
