@@ -189,8 +189,8 @@ func (p *Portal) account(mux *http.ServeMux, method, path string, handle func(*v
 	p.within(mux, method, "a/{account}"+path, func(v *visit) {
 		v.account = v.r.PathValue("account")
 		if !v.session.Operator && v.account != v.session.Account {
-			v.account = ""
-			v.fail(http.StatusNotFound, "error.nothing_here")
+			v.account = "" // whether it exists, and has that page, makes no difference
+			v.fail(http.StatusNotFound, "error.other_account", v.session.Account)
 			return
 		}
 		handle(v)

@@ -96,6 +96,28 @@ func TestTenancy_AnotherAccountIsNotThere(t *testing.T) {
 	w.operator(t).get(t, "a/70").want(t, http.StatusOK, "hidden-name")
 }
 
+// A browser holds one session. At an address of another account the page says whose it is,
+// whether or not anything is there.
+func TestTenancy_TheAddressOfAnotherAccountNamesTheSession(t *testing.T) {
+	w := newWorld(t)
+	mine, theirs := w.hook(t, "7"), w.hook(t, "70")
+	b := w.session(t, "7")
+	const says = "This browser is signed in to account 7,"
+	there := b.get(t, "a/70/webhooks/"+theirs.ID).want(t, http.StatusNotFound, says)
+	for _, path := range []string{"a/70/webhooks/none", "a/none", "a/70/webhooks/" + theirs.ID + "/events", "a/7%00"} {
+		if r := b.get(t, path).want(t, http.StatusNotFound, says); r.text != there.text {
+			t.Errorf("%s differs from a page that exists: %s", path, r.text)
+		}
+	}
+	if r := b.get(t, "a/7/webhooks/"+theirs.ID).want(t, http.StatusNotFound); strings.Contains(r.text, says) {
+		t.Errorf("the session's own account: %s", r.text)
+	}
+	if r := w.browser(t).get(t, "a/70").want(t, http.StatusUnauthorized); strings.Contains(r.text, "signed in") {
+		t.Errorf("without a session: %s", r.text)
+	}
+	b.get(t, "a/7/webhooks/"+mine.ID).want(t, http.StatusOK)
+}
+
 func TestForm_OfAnotherSiteIsRefused(t *testing.T) {
 	w := newWorld(t)
 	hook := w.hook(t, "7")

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +66,7 @@ func newPages(base string, reasons map[string]string) (*pages, error) {
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"t": p.text, "path": p.path, "segment": url.PathEscape, "static": func(name string) string { return p.base + "static/" + name + "?v=" + p.files[name].hash },
-		"query": query, "when": when, "ago": p.ago, "clock": clock, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "cause": p.cause, "state": p.state,
+		"query": query, "when": when, "ago": p.ago, "clock": clock, "now": time.Now, "isolated": isolated, "duration": duration, "size": size, "pretty": pretty, "reason": p.reason, "cause": p.cause, "state": p.state,
 		"eventState": p.eventState, "outcome": p.outcome, "tried": p.tried, "endpointState": p.endpointState, "has": has, "alike": alike, "counted": counted, "dict": dict, "hoursAgo": inHours, "nonce": rand.Text,
 		"mostWaiting": func() int64 { return mostWaiting }, "mostWaitingInLists": func() int64 { return mostWaitingInLists }, "list": func(all ...string) []string { return all },
 	}
@@ -79,6 +80,12 @@ func (p *pages) text(key string, args ...any) string {
 	}
 	if len(args) == 0 {
 		return format
+	}
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if value, ok := arg.(string); ok {
+			args[i] = isolated(value)
+		}
 	}
 	return fmt.Sprintf(format, args...)
 }

@@ -43,11 +43,33 @@ document.addEventListener("htmx:afterSettle", (event) => {
   if (event.target.id === "answer") document.getElementById("answer").focus({ preventScroll: true });
 });
 
+// A page that cannot be refreshed says since when. Both times are the server's.
+const refreshed = (date) => {
+  const note = document.getElementById("stale");
+  if (!note) return;
+  note.hidden = true;
+  if (date) note.dataset.since = new Date(date).toISOString().slice(11, 19) + " UTC";
+};
+const unrefreshed = () => {
+  const note = document.getElementById("stale");
+  if (!note || !note.hidden) return;
+  note.hidden = false;
+  note.textContent = note.dataset.text.replace("%s", note.dataset.since);
+};
+for (const name of ["htmx:sendError", "htmx:timeout"]) document.addEventListener(name, (event) => {
+  if (event.detail.requestConfig.verb === "get") unrefreshed();
+});
+
 // An answer without the part that was asked for is another page: of an ended session, or
 // an error. A live part then stays as it is; a form shows that page.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr, target, requestConfig } = event.detail;
-  if (xhr.status < 400 || xhr.responseText.includes(`id="${target.id}"`)) return;
+  const get = requestConfig.verb === "get";
+  if (xhr.status < 400 || xhr.responseText.includes(`id="${target.id}"`)) {
+    if (get) refreshed(xhr.getResponseHeader("Date"));
+    return;
+  }
   event.detail.shouldSwap = false;
-  if (xhr.status === 401 || requestConfig.verb !== "get") location.reload();
+  if (xhr.status === 401 || !get) location.reload();
+  else unrefreshed();
 });
