@@ -222,6 +222,7 @@ func (v *visit) showForm(status int, f formPage) {
 		f.Hooks = append(f.Hooks, hook.Name)
 	}
 	f.SchemaNames = offer.Schemas
+	f.hideUser(v.p.pages)
 	if !f.New {
 		r, ok := v.got(v.hookPath(""), nil, &f.Webhook)
 		if !ok {
