@@ -69,7 +69,7 @@ func (in *listEventsInput) filter() (admin.EventFilter, error) {
 	}
 	queryText("schema", f.Schema, wrong)
 	queryText("type", f.Type, wrong)
-	queryText("record", f.Record, wrong)
+	queryRecord("record", f.Record, wrong)
 	queryText("contains", f.Contains, wrong)
 	if n := utf8.RuneCountInString(f.Contains); f.Contains != "" && (n < minContains || n > maxContains) {
 		wrong.add("contains", kindInvalid, "want a text of %d to %d characters", minContains, maxContains)

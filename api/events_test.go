@@ -88,6 +88,32 @@ func TestEvents_AreFiltered(t *testing.T) {
 	}
 }
 
+// A key may hold what the source's key holds. As record shows it, it selects its events.
+func TestEvents_TheNameOfARecordMayHoldControlCharacters(t *testing.T) {
+	w, token, path := eventsWorld(t)
+	keys := []string{"a\tb", "\r\n", "x\x01\x1b[2Jy", "del\x7f", "\u0085", "two: parts ", "\u202e"}
+	for n, key := range keys {
+		w.exec(t, "UPDATE walhook.event SET schema = 'users', record = 'users:' || $1 WHERE id = $2", key, n+1)
+	}
+	found := 0
+	for _, e := range w.want(t, 200, token, "GET", path, "").list(t) {
+		record := e["record"].(string)
+		key, _ := strings.CutPrefix(record, "users:")
+		if !slices.Contains(keys, key) {
+			continue
+		}
+		for _, query := range []url.Values{{"record": {record}}, {"record": {key}, "schema": {"users"}}} {
+			if list := w.want(t, 200, token, "GET", path+"?"+query.Encode(), "").list(t); len(list) != 1 || list[0]["event_id"] != e["event_id"] {
+				t.Errorf("%q selects %v, want %v", query, list, e)
+			}
+		}
+		found++
+	}
+	if found != len(keys) {
+		t.Errorf("%d of %d keys are in the list", found, len(keys))
+	}
+}
+
 // A page looks at a bounded number of rows, and the pages together find everything.
 func TestEvents_ARareFilterFindsAllInBoundedPages(t *testing.T) {
 	w := newWorld(t)
@@ -126,12 +152,15 @@ func TestQuery_WrongValuesAndUnknownParametersAreNamed(t *testing.T) {
 		"contains=":                            {"contains", "is empty"},
 		"contains=%00abc":                      {"contains", "control character"},
 		"record=42":                            {"record", "such as dids:42"},
-		"schema=%00":                           {"schema", "control character"},
-		"type=%ff":                             {"type", "invalid UTF-8"},
-		"schema=" + strings.Repeat("a", 3000):  {"schema", "longer"},
-		"page_size=501":                        {"page_size", "500"},
-		"start_key=x":                          {"start_key", "next_start_key"},
-		url.QueryEscape("a\nb") + "=1":         {"a\nb", "unknown parameter"},
+		"record=dids:%00":                      {"record", "U+0000"},
+		"record=dids:%ff":                      {"record", "invalid UTF-8"},
+		"record=dids:" + strings.Repeat("a", 3000): {"record", "longer"},
+		"schema=%00":                          {"schema", "control character"},
+		"type=%ff":                            {"type", "invalid UTF-8"},
+		"schema=" + strings.Repeat("a", 3000): {"schema", "longer"},
+		"page_size=501":                       {"page_size", "500"},
+		"start_key=x":                         {"start_key", "next_start_key"},
+		url.QueryEscape("a\nb") + "=1":        {"a\nb", "unknown parameter"},
 	} {
 		r := w.call(t, token, "GET", path+"?"+query, "")
 		fault := fmt.Sprint(r.body["data"].(map[string]any)[want[0]])

@@ -26,6 +26,19 @@ func TestEvents_TheSearchForARareRecordGoesOn(t *testing.T) {
 	b.get(t, path+"?record=dids:none&since=2100-01-01T00:00").want(t, http.StatusOK, "No event matches the filter")
 }
 
+// The page of an event leads to the others of its record, whatever characters its key has.
+func TestEvents_OfARecordWhoseKeyHasControlCharacters(t *testing.T) {
+	w := newWorld(t)
+	hook := w.hook(t, "7")
+	w.exec(t, fillSQL, hook.Endpoint, 1, 50, 50)
+	w.exec(t, `UPDATE walhook.event SET record = E'dids:a\r\n\t\x1b[2Jb' WHERE id IN (3, 5)`)
+	b := w.session(t, "7")
+	path := "a/7/webhooks/" + hook.ID + "/events"
+	r := b.get(t, path+"/evt_0000000000000003_1").want(t, http.StatusOK, "Events of this record")
+	link := cutBetween(t, r.text, `href="/portal/`+path+`?record=`, `"`)
+	b.get(t, path+"?record="+link).want(t, http.StatusOK, "evt_0000000000000003_1", "evt_0000000000000005_1").lacks(t, "evt_0000000000000004_1", `aria-invalid`)
+}
+
 // What the body holds leads to its event, and the field stays with all that leads on.
 func TestEvents_AreFoundByATextInTheirBody(t *testing.T) {
 	w := newWorld(t)
