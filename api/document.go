@@ -22,8 +22,8 @@ import (
 // tags alone say which values are allowed, and so does the OpenAPI document, which is
 // made of them. Checks that need more than the value are in edit.go.
 type webhookFields struct {
-	Name                *string        `json:"name,omitempty" minLength:"1" maxLength:"128" doc:"a name for people; required to create a webhook" example:"New Calls"`
-	URI                 *string        `json:"uri,omitempty" minLength:"1" maxLength:"4096" doc:"the URL that events are sent to: http or https; required to create a webhook, unless its delivery is pull" example:"https://my.server.com/calls/new.php"`
+	Name                *string        `json:"name,omitempty" maxLength:"128" doc:"a name for people; required to create a webhook, and empty in the account's own alone" example:"New Calls"`
+	URI                 *string        `json:"uri,omitempty" maxLength:"4096" doc:"the URL that events are sent to: http or https; required to create a webhook, unless its delivery is pull, and empty where answers show it so" example:"https://my.server.com/calls/new.php"`
 	HTTPVerb            *string        `json:"http_verb,omitempty" enum:"post,get,put" default:"post" doc:"get puts the fields into the query"`
 	Hook                *string        `json:"hook,omitempty" maxLength:"64" default:"records" doc:"the events to send: records is the record feed, all is every event, otherwise the name of an event or group"`
 	Type                *string        `json:"type,omitempty" maxLength:"64" doc:"only events of this type; applies to the hooks object and notifications"`

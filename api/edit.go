@@ -76,7 +76,7 @@ func (o *offered) apply(in fields, w *admin.Webhook, wrong faults) (warnings []s
 	if sent.RateLimit != nil && w.RateLimit > 0 && w.RateLimit < minRateLimit {
 		wrong.add("rate_limit", kindInvalid, "want 0 (no limit), or %g to 10000 attempts per second", minRateLimit)
 	}
-	if sent.URI != nil {
+	if sent.URI != nil && w.ID != outbox.AccountWebhook { // of that checkURI says so
 		if address, fault := w.Unmask(*sent.URI); fault == "" {
 			w.URL = address
 		} else if len(wrong["uri"]) == 0 {
@@ -110,10 +110,18 @@ func checkPull(before, after *admin.Webhook, in fields, wrong faults) {
 		wrong.add("delivery", kindInvalid, "cannot become pull, nor pull another: create another webhook for that")
 	case !pulls && slices.Contains(in.null, "uri"):
 		wrong.add("uri", kindRequired, "cannot be removed")
+	case !pulls && sent && after.URL == "" && after.ID != outbox.AccountWebhook:
+		if len(wrong["uri"]) == 0 {
+			wrong.add("uri", kindInvalid, "%s", tooShort)
+		}
 	case pulls && sent && after.URL != "":
 		wrong.add("uri", kindInvalid, "goes without delivery pull: nothing is sent to such a webhook, its events are read by its feed")
 	}
 }
+
+// tooShort is what the schemas of other fields say of an empty text. name and uri may be
+// empty, as they are shown so where there is none.
+const tooShort = "expected length >= 1"
 
 // batchFault says why a webhook cannot have batches; "" where it can.
 func batchFault(w *admin.Webhook) string {
@@ -198,12 +206,15 @@ func toDefaults(w *admin.Webhook, null []string, wrong faults) {
 // reveal which internal names exist.
 func (s *subscriptions) checkURI(in fields, w *admin.Webhook, wrong faults) {
 	var uri string
-	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || uri == w.ShownURL() {
+	if err := json.Unmarshal(in.known["uri"], &uri); err != nil || w.IsShown(uri) {
 		return // not sent, already refused, or sent back as it was shown
 	}
 	if w.ID == outbox.AccountWebhook {
 		wrong.add("uri", kindReadOnly, "is read only: set the account's own webhook URL in the account table")
 		return
+	}
+	if uri == "" {
+		return // checkPull says whether it may be
 	}
 	uri, fault := w.Unmask(uri)
 	if fault == "" {
@@ -238,7 +249,11 @@ func checkTexts(w *admin.Webhook, in fields, wrong faults) {
 			wrong.add(field, kindInvalid, "contains a control character")
 		}
 	}
-	if in.known["name"] != nil && strings.TrimSpace(w.Name) == "" && w.ID != outbox.AccountWebhook {
+	switch {
+	case in.known["name"] == nil || w.ID == outbox.AccountWebhook: // that one may have none
+	case w.Name == "":
+		wrong.add("name", kindInvalid, "%s", tooShort)
+	case strings.TrimSpace(w.Name) == "":
 		wrong.add("name", kindInvalid, "is blank")
 	}
 	for _, name := range w.Schemas {

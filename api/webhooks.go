@@ -21,7 +21,7 @@ import (
 type webhook struct {
 	ID                  string          `json:"id" doc:"account for the account's own webhook URL"`
 	Name                string          `json:"name"`
-	URI                 string          `json:"uri" doc:"user name and password are not shown"`
+	URI                 string          `json:"uri" doc:"user name and password are not shown, and the query not to a token of a parent account: … stands for each. Empty where there is none"`
 	HTTPVerb            string          `json:"http_verb"`
 	Hook                string          `json:"hook"`
 	Type                string          `json:"type,omitempty"`
@@ -55,9 +55,10 @@ type webhook struct {
 	Health              *health         `json:"health,omitempty"`
 }
 
-func shown(w *admin.Webhook) webhook {
+// shown is a webhook as the caller of a call is shown it.
+func (c *call) shown(w *admin.Webhook) webhook {
 	s := webhook{
-		ID: w.ID, Endpoint: w.Endpoint, Name: w.Name, URI: w.ShownURL(), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
+		ID: w.ID, Endpoint: w.Endpoint, Name: w.Name, URI: w.ShownURLTo(c.caller()), HTTPVerb: w.HTTPVerb, Hook: w.Hook,
 		Type: w.ObjectType, Action: w.ObjectAction, Schemas: w.Schemas, Types: w.Types, Format: w.Format,
 		Retries: w.Retries, RateLimit: finite(w.RateLimit), Batch: w.Batch, CustomData: w.CustomData,
 		Enabled: w.Enabled, State: string(w.State), DisableReason: w.DisableReason, DisabledBy: w.DisabledBy,
@@ -139,7 +140,7 @@ func (s *subscriptions) listWebhooks(ctx context.Context, in *accountListInput) 
 	if err != nil {
 		return nil, err
 	}
-	page := paged(list, in.PageSize, shown, func(w *admin.Webhook) any { return w.Endpoint })
+	page := paged(list, in.PageSize, callOf(ctx).shown, func(w *admin.Webhook) any { return w.Endpoint })
 	return page, s.showHealth(ctx, page.Body.Data, healthInLists)
 }
 
@@ -176,7 +177,7 @@ func (s *subscriptions) createWebhookOnce(ctx context.Context, in *createWebhook
 	}
 	var made *answer[webhook]
 	w, err = s.cfg.Admin.CreateWebhook(ctx, w, asked.once, func(w admin.Webhook) ([]byte, error) {
-		made = answerOf(shown(&w), sent.warnings, idle, unknown)
+		made = answerOf(callOf(ctx).shown(&w), sent.warnings, idle, unknown)
 		made.Body.Data.Health = shownHealth(nil)
 		return asked.write(made)
 	})
@@ -201,7 +202,7 @@ func (s *subscriptions) readWebhook(ctx context.Context, in *WebhookInput) (*ans
 		return nil, err
 	}
 	callOf(ctx).withETag(&w)
-	read := answerOf(shown(&w))
+	read := answerOf(callOf(ctx).shown(&w))
 	return read, s.showHealthOf(ctx, &read.Body.Data)
 }
 
@@ -266,7 +267,7 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	}
 	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", withHeaderNames(sent.names(), sent)))...)
 	callOf(ctx).withETag(&w)
-	edited := answerOf(shown(&w), sent.warnings, idle)
+	edited := answerOf(callOf(ctx).shown(&w), sent.warnings, idle)
 	return edited, s.showHealthOf(ctx, &edited.Body.Data)
 }
 
@@ -289,7 +290,7 @@ func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*a
 		return nil, err
 	}
 	s.audit(ctx, "webhook deleted", &w, auditFields(&w)...)
-	return answerOf(shown(&w)), nil
+	return answerOf(callOf(ctx).shown(&w)), nil
 }
 
 // auditFields describe a webhook for the audit, without secrets.

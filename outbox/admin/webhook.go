@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -261,23 +262,50 @@ func (a *Admin) scanWebhook(row pgx.CollectableRow) (w Webhook, err error) {
 }
 
 // Masked is how people see what is stored and not shown, and how they send it back to keep
-// it: user name and password of a URL, and the value of a header.
+// it: user name and password of a URL, its query, and the value of a header.
 const Masked = "…"
 
-// Unmask is the URL that a client means by one in which it left user name and
-// password as they are shown: they stay as they are stored, for the host that they
-// are for. fault says for people why that cannot be; "" where it can, and for a URL
-// without the mask.
-func (w *Webhook) Unmask(address string) (whole, fault string) {
-	if w.URL != "" && address == w.ShownURL() {
+// Unmask is the URL that a client means by one in which it left user name and password, or
+// the query, as they are shown: they stay as they are stored, user name and password for
+// the host that they are for, and a query for its path, too. fault says for people why that
+// cannot be; "" where it can, and for a URL without the mask.
+func (w *Webhook) Unmask(text string) (whole, fault string) {
+	if w.URL != "" && w.IsShown(text) {
 		return w.URL, ""
 	}
-	before, after, hidden := strings.Cut(address, "://"+Masked+"@")
+	rest, hidden := withoutMaskedQuery(text)
 	if !hidden {
-		before, after, hidden = strings.Cut(address, "://%E2%80%A6@")
+		return w.unmaskUser(text)
+	}
+	const again = ": write the query again, or omit it"
+	at := strings.IndexAny(w.URL, queryBegins)
+	if at < 0 || w.unopened != "" {
+		return "", "has " + Masked + " for its query, but none is stored" + again
+	}
+	if whole, fault = w.unmaskUser(rest); fault != "" {
+		return "", fault
+	}
+	to, err := address.Parse(whole)
+	stored, unread := address.Parse(w.URL[:at])
+	switch {
+	case err != nil || unread != nil:
+		return "", "cannot be read" + again
+	case isOtherHost(stored, to) || cmp.Or(to.EscapedPath(), "/") != cmp.Or(stored.EscapedPath(), "/"):
+		return "", "has another host, port or path than the stored query, which " + Masked + " stands for" + again
+	case isDowngrade(stored, to):
+		return "", "would send in clear text the query that " + Masked + " stands for" + again
+	}
+	return whole + w.URL[at:], ""
+}
+
+// unmaskUser is Unmask for user name and password alone.
+func (w *Webhook) unmaskUser(text string) (whole, fault string) {
+	before, after, hidden := strings.Cut(text, "://"+Masked+"@")
+	if !hidden {
+		before, after, hidden = strings.Cut(text, "://"+encodedMask+"@")
 	}
 	if !hidden || strings.ContainsAny(before, "/?#@") {
-		return address, ""
+		return text, ""
 	}
 	const again = ": write user name and password again, or omit them"
 	to, err := url.Parse(before + "://" + after)
@@ -293,6 +321,31 @@ func (w *Webhook) Unmask(address string) (whole, fault string) {
 		return "", "would send in clear text the user name and password that " + Masked + " stands for" + again
 	}
 	return before + "://" + stored.User.String() + "@" + after, ""
+}
+
+// encodedMask is Masked as programs that encode a URL send it back.
+const encodedMask = "%E2%80%A6"
+
+// queryBegins are the characters at which what follows a URL's path begins.
+const queryBegins = "?#"
+
+// withoutQuery is a shown URL with the mask in place of its query and fragment.
+func withoutQuery(shown string) string {
+	if at := strings.IndexAny(shown, queryBegins); at >= 0 {
+		return shown[:at] + "?" + Masked
+	}
+	return shown
+}
+
+// withoutMaskedQuery is a URL up to its query, and whether that is the mask.
+func withoutMaskedQuery(text string) (rest string, hidden bool) {
+	for _, mask := range []string{Masked, encodedMask} {
+		rest, hidden = strings.CutSuffix(text, "?"+mask)
+		if hidden && !strings.ContainsAny(rest, queryBegins) {
+			return rest, true
+		}
+	}
+	return text, false
 }
 
 // isOtherHost reports whether what is stored for one URL is not for the host or the port of
@@ -311,6 +364,20 @@ func portOf(u *url.URL) string {
 		return port
 	}
 	return map[string]string{"http": "80", "https": "443"}[strings.ToLower(u.Scheme)]
+}
+
+// ShownURLTo is the URL as a caller is shown it. One that acts as an account above the
+// webhook's own sees no query either, since that too may hold what only the account knows.
+func (w *Webhook) ShownURLTo(by Caller) string {
+	if by.above(w.Account) != "" {
+		return withoutQuery(w.ShownURL())
+	}
+	return w.ShownURL()
+}
+
+// IsShown reports whether a text is the URL as somebody is shown it.
+func (w *Webhook) IsShown(text string) bool {
+	return text == w.ShownURL() || text == withoutQuery(w.ShownURL())
 }
 
 // ShownURL is the URL without user name and password, which are shown nowhere.
