@@ -91,7 +91,7 @@ func queryTime(name, text string, wrong faults) (t time.Time) {
 // queryRecord checks a record's name of a query. Its key is of the source, and may hold
 // every character but NUL.
 func queryRecord(name, text string, wrong faults) {
-	if text != "" && (!isID(text, maxQueryText) || hasControl(text)) {
+	if text != "" && !isID(text, maxQueryText) {
 		wrong.add(name, kindInvalid, "%s", fmt.Sprintf("contains the character U+0000 or invalid UTF-8, or is longer than %d bytes", maxQueryText))
 	}
 }
