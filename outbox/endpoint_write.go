@@ -53,10 +53,13 @@ const (
 
 	// The writes of one endpoint; their first four arguments are the same.
 
+	// OrderingOfSQL is the ordering of the account $1, which each webhook of it has.
+	OrderingOfSQL = `coalesce((SELECT o.ordering FROM walhook.account_ordering o WHERE o.account = $1), 'record')`
+
 	// A feed that starts again keeps the account's secret and settings.
 	writeEndpointSQL = `
-		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at)
-		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
+		INSERT INTO walhook.endpoint AS e (account, own_secret, secret, url, state, reason, feed_from, ended_at, ordering)
+		VALUES ($1, $2 = 'own', $4, nullif($5, ''), $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END, ` + OrderingOfSQL + `)
 		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + urlStateSQL + `, ` + replaceSecretSQL + `excluded.secret` + keepSecretSQL + `,
 			feed_from = greatest(e.feed_from, excluded.feed_from),
@@ -79,7 +82,8 @@ const (
 	// The account's webhooks end with it, also those that it had deleted: what is
 	// kept of them is not the next account's.
 	endWebhooksSQL = `
-		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp())
+		WITH noted AS (INSERT INTO walhook.ended_account (account) VALUES ($1) ON CONFLICT (account) DO UPDATE SET ended_at = clock_timestamp()),
+		forgotten AS (DELETE FROM walhook.account_ordering WHERE account = $1)
 		UPDATE walhook.endpoint SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE account = $1 AND webhook <> 'account' AND ended_at IS NULL`
 
@@ -88,6 +92,7 @@ const (
 	// another name.
 	beginAccountSQL = `
 		WITH forgotten AS (DELETE FROM walhook.ended_account WHERE account = $1),
+		former AS (DELETE FROM walhook.account_ordering WHERE account = $1),
 		webhooks AS (
 			UPDATE walhook.endpoint SET ` + DeletedSQL + `$2, feed_from = $3, revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 			WHERE account = $1 AND webhook <> 'account' AND deleted_at IS NULL AND ended_at IS NOT NULL)
@@ -113,6 +118,7 @@ const (
 			SELECT FROM above WHERE parent = p.token_account)`
 
 	noteAllSQL = `
+		WITH forgotten AS (DELETE FROM walhook.account_ordering)
 		INSERT INTO walhook.ended_account (account)
 		SELECT account FROM walhook.endpoint WHERE deleted_at IS NULL AND account <> '' UNION SELECT account FROM walhook.token
 		ON CONFLICT DO NOTHING`

@@ -85,8 +85,9 @@ const (
 	// Of those whose URL was set it returns the ones for which that concerns a resync.
 	mergeAccountsSQL = `
 		WITH merged AS (
-		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret)
-		SELECT account, url, state, reason, secret, own_secret FROM walhook.snapshot_account WHERE url <> ''
+		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret, ordering)
+		SELECT account, url, state, reason, secret, own_secret, coalesce(ordering, 'record')
+		FROM walhook.snapshot_account LEFT JOIN walhook.account_ordering USING (account) WHERE url <> ''
 		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + urlStateSQL + `,
 			ended_at = NULL, revision = e.revision + (e.revision < 9223372036854775807)::int, changed_at = clock_timestamp()
@@ -104,6 +105,12 @@ const (
 		UPDATE walhook.endpoint e SET ended_at = clock_timestamp(), revision = ` + NextRevisionSQL + `, changed_at = clock_timestamp()
 		WHERE ended_at IS NULL AND account <> ''
 			AND NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = e.account)`
+
+	// The ordering of an account that is gone, or comes back after its end.
+	forgetOrderingsSQL = `
+		DELETE FROM walhook.account_ordering o
+		WHERE NOT EXISTS (SELECT FROM walhook.snapshot_account s WHERE s.account = o.account)
+			OR EXISTS (SELECT FROM walhook.ended_account e WHERE e.account = o.account)`
 
 	// An account that ended does not come back with another of its id.
 	retireEndedSQL = `
@@ -253,6 +260,7 @@ func (p *Publisher) mergeAccountsTx(ctx context.Context, tx pgx.Tx, cat *catalog
 		{"LOCK TABLE walhook.endpoint IN SHARE ROW EXCLUSIVE MODE", nil},
 		{retireEndedWebhooksSQL, []any{reasonEnded, int64(math.MaxInt64)}},
 		{retireEndedSQL, nil},
+		{forgetOrderingsSQL, nil},
 		{takeSecretsSQL, []any{secretOverlap}},
 	} {
 		if _, err := tx.Exec(ctx, merge.sql, merge.args...); err != nil {

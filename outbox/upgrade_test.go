@@ -197,3 +197,31 @@ func TestMigrate_NamesWhoHoldsItUp(t *testing.T) {
 		t.Errorf("%q, want %s…", got, want)
 	}
 }
+
+// Until migration 047 an account's ordering was that of its own URL alone.
+func TestUpgrade_AnOrderingBecomesTheAccounts(t *testing.T) {
+	t.Parallel()
+	w := worldIn(t, pgtest.Database(t))
+	w.exec(t, "CREATE SCHEMA walhook")
+	migrator, err := loadMigrator(t.Context(), w.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrator.MigrateTo(t.Context(), 46); err != nil {
+		t.Fatal(err)
+	}
+	w.exec(t, `INSERT INTO walhook.endpoint (account, webhook, url, state, reason, secret, ordering, ended_at, deleted_at) VALUES
+		('7', 'account', 'https://example.com', 'active', '', '', 'strict', NULL, NULL), ('7', 'a', 'https://example.com', 'active', '', '', 'record', NULL, NULL),
+		('8', 'account', NULL, 'cleared', 'x', '', 'none', NULL, NULL), ('8', 'b', 'https://example.com', 'active', '', '', 'record', NULL, NULL),
+		('9', 'account', 'https://example.com', 'active', '', '', 'strict', now(), NULL), ('9', 'c', 'https://example.com', 'active', '', '', 'record', now(), NULL),
+		('10', 'ended-7', 'https://example.com', 'active', '', '', 'strict', now(), now()), ('10', 'd', 'https://example.com', 'active', '', '', 'record', NULL, NULL),
+		('', 'f', 'https://example.com', 'active', '', '', 'record', NULL, NULL)`)
+	w.exec(t, `INSERT INTO walhook.retry (endpoint, event_id, record, attempts, reason) SELECT id, id, 'dids:1', 0, '' FROM walhook.endpoint WHERE webhook IN ('a', 'b')`)
+	if err := Migrate(t.Context(), w.db.URL); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, all[string](t, w, "SELECT concat_ws(' ', account, webhook, ordering, revision) FROM walhook.endpoint ORDER BY id"),
+		"7 account strict 1", "7 a strict 2", "8 account none 1", "8 b none 2", "9 account strict 1", "9 c record 1", "10 ended-7 strict 1", "10 d record 1", " f record 1")
+	wantLines(t, all[string](t, w, "SELECT account || ' ' || ordering FROM walhook.account_ordering ORDER BY account"), "7 strict", "8 none")
+	wantLines(t, all[string](t, w, "SELECT p.webhook FROM walhook.retry r JOIN walhook.endpoint p ON p.id = r.endpoint WHERE r.next_at IS NOT NULL"), "b")
+}

@@ -19,7 +19,8 @@ func newEndpointsOrderingCommand() *cobra.Command {
 		Use:   "ordering <account> [none|record|strict]",
 		Short: "Show or set which of an account's events wait for each other",
 		Long: `Prints or sets which of an account's events wait for each other. The setting
-belongs to the account and survives a change of its URL.
+belongs to the account: each of its webhooks has it, also one that is made
+later, and each is in order by itself.
 
   record  the default: a failing event holds back the later events of its own
           record, and no others
@@ -51,9 +52,9 @@ func orderEndpoint(ctx context.Context, a *admin.Admin, out io.Writer, args []st
 		}
 		return err
 	}
-	e, err := a.SetOrdering(ctx, args[0], outbox.Ordering(args[1]))
+	set, err := a.SetOrdering(ctx, args[0], outbox.Ordering(args[1]))
 	if err == nil {
-		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s has ordering %s", e.Account, e.Ordering)))
+		_, err = fmt.Fprintln(out, printable(fmt.Sprintf("account %s has ordering %s; webhooks: %d", set.Account, set.Ordering, set.Webhooks)))
 	}
 	return err
 }

@@ -38,8 +38,8 @@ const (
 
 	// Nothing that was appended before is for it.
 	createWebhookSQL = `
-		INSERT INTO walhook.endpoint (account, webhook, secret, state, reason, disabled_by, disabled_reason)
-		VALUES ($1, $2, $3, 'disabled', 'not yet', 'walhook', '') RETURNING id`
+		INSERT INTO walhook.endpoint (account, webhook, secret, state, reason, disabled_by, disabled_reason, ordering)
+		VALUES ($1, $2, $3, 'disabled', 'not yet', 'walhook', '', ` + outbox.OrderingOfSQL + `) RETURNING id`
 
 	lockWebhookSQL = webhookSQL + ` FOR UPDATE`
 
