@@ -211,7 +211,13 @@ func TestSettings_ClientCertificatesOfHosts(t *testing.T) {
 		s.ClientCerts[0] != (deliver.ClientCertificate{Host: "*.bank.example", Cert: "/a.crt", Key: "/a.key"}) {
 		t.Errorf("%+v, %v", s.ClientCerts, err)
 	}
-	for _, wrong := range []string{"/a.crt:/a.key", "=/a.crt:/a.key", "a.example=/a.crt", "https://a.example=/a.crt:/a.key", "a.example:443"} {
+	if err := parseClientCerts(&s, "*.Bücher.test=/c.crt:/c.key"); err != nil || len(s.ClientCerts) != 3 || s.ClientCerts[2].Host != "*.xn--bcher-kva.test" {
+		t.Errorf("a name outside ASCII: %+v, %v", s.ClientCerts, err)
+	}
+	if err := parseClientCerts(&settings{}, "localhost:44999=/a.crt:/a.key"); err == nil || !strings.Contains(err.Error(), "without scheme, port and path") || !strings.HasSuffix(err.Error(), "here localhost") {
+		t.Errorf("a host with a port: %v", err)
+	}
+	for _, wrong := range []string{"localhost:44999=/a.crt:/a.key", "a b=/a.crt:/a.key", "a.example/x=/a.crt:/a.key", "/a.crt:/a.key", "=/a.crt:/a.key", "a.example=/a.crt", "https://a.example=/a.crt:/a.key", "a.example:443"} {
 		if err := parseClientCerts(&settings{}, wrong); err == nil || !strings.Contains(err.Error(), "want host=certificate:key") {
 			t.Errorf("%s: %v", wrong, err)
 		}

@@ -211,8 +211,13 @@ func parseClientCerts(s *settings, text string) error {
 		host, files, _ := strings.Cut(one, "=")
 		cert, key, _ := strings.Cut(files, ":")
 		c := deliver.ClientCertificate{Host: strings.TrimSpace(host), Cert: strings.TrimSpace(cert), Key: strings.TrimSpace(key)}
-		if err := c.Validate(); err != nil || c.Host == "" {
-			return fmt.Errorf("%q: want host=certificate:key, such as *.example.com=/etc/walhook/client.crt:/etc/walhook/client.key", one)
+		const want = "%q: want host=certificate:key, such as *.example.com=/etc/walhook/client.crt:/etc/walhook/client.key"
+		if c.Host == "" || c.Cert == "" || c.Key == "" {
+			return fmt.Errorf(want, one)
+		}
+		var err error
+		if c.Host, err = deliver.HostPattern(c.Host); err != nil {
+			return fmt.Errorf(want+"; %w", one, err)
 		}
 		s.ClientCerts = append(s.ClientCerts, c)
 	}

@@ -8,22 +8,51 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"walhook/outbox/address"
 )
 
 // ClientCertificate names the files of a certificate that walhook presents to receivers
 // that ask for one.
 type ClientCertificate struct {
 	// Host is a receiver's name or address, or *.example.com for every name below
-	// example.com. "" is each receiver that no other certificate names.
+	// example.com, in any spelling. "" is each receiver that no other certificate names.
 	Host      string
 	Cert, Key string // PEM
 }
 
-// matches reports whether the certificate is for a host of a URL.
+// HostPattern is the normal form of a Host of a certificate: a name in ASCII and lower
+// case, as it is dialled. Its error says what to write instead.
+func HostPattern(text string) (string, error) {
+	name, wild := strings.CutPrefix(text, "*.")
+	_, literal := address.LiteralAddress(name)
+	normal := address.NormalHost(name)
+	switch {
+	case text == "":
+		return "", nil
+	case wild && literal:
+		return "", fmt.Errorf("%q: nothing is below an address: write %s", text, normal)
+	case literal:
+		return normal, nil
+	case strings.ContainsAny(name+normal, "*:/?#@%[]\\ ") || address.URLFault("https://"+normal+"/") != "":
+		err := fmt.Errorf("%q is no host: want a name or an address without scheme, port and path, such as hooks.example.com, or *.example.com for every name below it", text)
+		if host := address.NamedHost(name); host != "" && address.URLFault("https://"+net.JoinHostPort(host, "443")+"/") == "" {
+			err = fmt.Errorf("%w; here %s", err, strings.Repeat("*.", strings.Count(text[:len(text)-len(name)], "*"))+host)
+		}
+		return "", err
+	case wild:
+		return "*." + normal, nil
+	}
+	return normal, nil
+}
+
+// matches reports whether the certificate is for a host in its normal form, with Host in
+// its own.
 func (c *ClientCertificate) matches(host string) bool {
 	if below, ok := strings.CutPrefix(c.Host, "*"); ok {
 		return len(host) > len(below) && strings.EqualFold(host[len(host)-len(below):], below)
@@ -33,14 +62,11 @@ func (c *ClientCertificate) matches(host string) bool {
 
 // Validate returns what is wrong with the names of a host and files.
 func (c *ClientCertificate) Validate() error {
-	name, wild := strings.CutPrefix(c.Host, "*.")
-	switch {
-	case c.Cert == "" || c.Key == "":
+	if c.Cert == "" || c.Key == "" {
 		return errors.New("want the files of a certificate and of its key")
-	case c.Host != "" && (name == "" || strings.ContainsAny(name, "*/ ") || wild && strings.ContainsAny(name, ":")):
-		return fmt.Errorf("%q: want a host such as hooks.example.com, without a port, or *.example.com", c.Host)
 	}
-	return nil
+	_, err := HostPattern(c.Host)
+	return err
 }
 
 const (
@@ -132,6 +158,7 @@ func newIdentities(c *Config) (ids identities, err error) {
 		if err := of.Validate(); err != nil {
 			return ids, fmt.Errorf("client certificate: %w", err)
 		}
+		of.Host, _ = HostPattern(of.Host)
 		one := identity{of, &watchedFiles[*tls.Certificate]{paths: []string{of.Cert, of.Key}, parse: parseIdentity}}
 		if err := one.pair.read(); err != nil {
 			return ids, fmt.Errorf("client certificate: %w", err)
@@ -169,6 +196,7 @@ func parseAuthorities(texts [][]byte) (*x509.CertPool, error) {
 
 // present returns what to present to a host that asks; an empty one where there is none.
 func (ids *identities) present(host string, now time.Time) *tls.Certificate {
+	host = address.NormalHost(host)
 	for i := range ids.certificates {
 		if one := &ids.certificates[i]; one.of.matches(host) {
 			return one.pair.current(now)

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -144,6 +145,51 @@ func TestClientCertificate_MatchesHosts(t *testing.T) {
 	for _, host := range []string{"*", "*.", "a.*.example", "https://a.example", "*.a.example:443"} {
 		if (&ClientCertificate{Host: host, Cert: "c", Key: "k"}).Validate() == nil {
 			t.Errorf("%q is taken", host)
+		}
+	}
+}
+
+// A pattern is in the form in which hosts are dialled, or is refused: one that matches
+// nothing would let another certificate be presented without a word.
+func TestHostPattern_IsAHostOrRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "hooks.example.com": "hooks.example.com", "Hooks.EXAMPLE.com.": "hooks.example.com", "localhost": "localhost", "a_b.example": "a_b.example",
+		"bücher.test": "xn--bcher-kva.test", "*.BÜCHER.test": "*.xn--bcher-kva.test", "xn--bcher-kva.test": "xn--bcher-kva.test", "*.example.com": "*.example.com",
+		"10.0.0.7": "10.0.0.7", "0x7f.1": "127.0.0.1", "::1": "::1", "[::1]": "::1", "2001:DB8::0:1": "2001:db8::1",
+	} {
+		if got, err := HostPattern(text); err != nil || got != want {
+			t.Errorf("%q is %q, %v; want %q", text, got, err, want)
+		}
+	}
+	for text, hint := range map[string]string{
+		"localhost:44999": "; here localhost", "10.0.0.7:443": "; here 10.0.0.7", "[::1]:443": "; here ::1", "https://a.example/x": "; here a.example", "a.example/x": "; here a.example",
+		"*.a.example:443": "; here *.a.example", "bücher.test:443": "; here xn--bcher-kva.test", "me@a.example": "; here a.example", "*.10.0.0.7": ": write 10.0.0.7",
+		"a b.example": "such as hooks.example.com", "*": "such as", "*.": "such as", ".": "such as", "a.*.example": "such as", "*a.example": "such as", "a..example": "such as",
+		"10.0.0.0/8": "such as", "a.example?x": "such as", "ａ／b.example": "such as", "a\\b": "such as", "256.1.1.1": "such as",
+	} {
+		if got, err := HostPattern(text); err == nil || !strings.Contains(err.Error(), hint) {
+			t.Errorf("%q is %q, %v; want an error with %q", text, got, err, hint)
+		}
+	}
+}
+
+func TestIdentities_PresentByAHostsASCIIName(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	var all []ClientCertificate
+	for i, host := range []string{"bücher.test", "*.Straße.test", "[2001:db8:0::1]", ""} {
+		c := ClientCertificate{Host: host}
+		c.Cert, c.Key = ca.identityFiles(t, dir, fmt.Sprint(i), fmt.Sprint(i))
+		all = append(all, c)
+	}
+	ids, err := newIdentities(&Config{ClientCertificates: all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]string{
+		"xn--bcher-kva.test": "0", "bücher.test": "0", "a.xn--strae-oqa.test": "1", "xn--strae-oqa.test": "3", "2001:db8::1": "2", "other.test": "3",
+	} {
+		if got := ids.present(host, time.Now()).Leaf.Subject.CommonName; !strings.HasSuffix(got, want) {
+			t.Errorf("%s is presented the certificate of %q, want %q", host, got, want)
 		}
 	}
 }
