@@ -277,6 +277,13 @@ func TestFeed_AWebhookOfDeliveryPullNeedsNoURL(t *testing.T) {
 		t.Errorf("its health: %v", h)
 	}
 	w.want(t, 409, token, "POST", all+"/"+id+"/test", "")
+	for body, status := range map[string]int{
+		`{"event_ids":["evt_1"]}`: 409, `{"event_ids":["evt_1"],"dry_run":true}`: 202, `{"since":"2020-01-01T00:00:00Z"}`: 202,
+	} {
+		if r := w.want(t, status, token, "POST", all+"/"+id+"/replay", `{"data":`+body+`}`); !strings.Contains(r.text, "read its feed again") || strings.Contains(r.text, "/retry") {
+			t.Errorf("a replay of %s: %s", body, r.text)
+		}
+	}
 	w.want(t, 200, token, "PATCH", all+"/"+id, `{"data":{"enabled":false}}`)
 	w.want(t, 409, token, "GET", all+"/"+id+"/feed", "")
 	w.want(t, 200, token, "PATCH", all+"/"+id, `{"data":{"enabled":true}}`)

@@ -25,16 +25,19 @@ func webhooksSection(types []catalog.EventType) map[string]any {
 	}
 	for i := range types {
 		t := &types[i]
-		all[t.Name] = delivery(t.Name, "Event "+t.Name, t.About, headers, contentOf(t.DeliveryForms(), formNames(t)))
+		all[t.Name] = delivery(t.Name, "Event "+t.Name, t.About+byVerb, headers, contentOf(t.DeliveryForms(), formNames(t)))
 	}
-	all[catalog.BatchName] = delivery(catalog.BatchName, "Several events of the record feed", "For a webhook that sets batch.", batchParameters(), batchContent(types))
+	all[catalog.BatchName] = delivery(catalog.BatchName, "Several events of the record feed", "For a webhook that sets batch. One with http_verb put gets it by PUT.", batchParameters(), batchContent(types))
 	test := catalog.TestKey
 	for all[test] != nil { // of a stored catalog
 		test += "_"
 	}
-	all[test] = delivery(test, "Test event", catalog.TestAbout, headers, contentOf(catalog.TestForms(), []string{"records", "hook"}))
+	all[test] = delivery(test, "Test event", catalog.TestAbout+byVerb, headers, contentOf(catalog.TestForms(), []string{"records", "hook"}))
 	return all
 }
+
+// byVerb says how a single event comes by the other verbs. A batch has none by GET.
+const byVerb = " A webhook with http_verb put gets it by PUT; with get its fields are in the query, and there is no body."
 
 // delivery describes a request that walhook makes.
 func delivery(name, summary, description string, headers []any, content openAPI) openAPI {
@@ -42,7 +45,7 @@ func delivery(name, summary, description string, headers []any, content openAPI)
 		"post": openAPI{
 			"operationId": "deliver-" + name,
 			"summary":     summary,
-			"description": strings.TrimSpace(description + " A webhook with http_verb put gets it by PUT; with get its fields are in the query, and there is no body."),
+			"description": strings.TrimSpace(description),
 			"parameters":  headers,
 			"requestBody": openAPI{"required": true, "content": content},
 			"security":    []any{},

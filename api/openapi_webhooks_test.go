@@ -35,6 +35,14 @@ func TestOpenAPI_WebhooksDescribeEveryEvent(t *testing.T) {
 		t.Errorf("%d webhooks for %d events", len(webhooks), len(types))
 	}
 	batch := webhooks["records.batch"].(map[string]any)["post"].(map[string]any)
+	if about := batch["description"].(string); strings.Contains(about, "query") || !strings.Contains(about, "by PUT") { // batch with get is a 400
+		t.Errorf("a batch is described as %q", about)
+	}
+	for name, w := range webhooks {
+		if about := w.(map[string]any)["post"].(map[string]any)["description"].(string); name != "records.batch" && !strings.Contains(about, "with get its fields are in the query") {
+			t.Errorf("%s is described as %q", name, about)
+		}
+	}
 	if parameters := fmt.Sprint(batch["parameters"]); !strings.Contains(parameters, "webhook-event-ids") {
 		t.Errorf("a batch: headers %s", parameters)
 	}

@@ -96,14 +96,14 @@ func (s *subscriptions) replayOnce(ctx context.Context, in *replayInput, once cr
 		if shown.AtLeast = counted.More; len(kept) == 0 {
 			shown.Until = counted.Until
 		}
-		return answerOf(shown, sent.warnings, expect(&asked, kept)), nil
+		return answerOf(shown, sent.warnings, expect(&w, &asked, kept)), nil
 	}
 	var made *answer[replay]
 	asked, err = s.cfg.Admin.CreateRequest(ctx, asked, once.once, func(r admin.Request) ([]byte, error) {
 		if len(kept) > 0 && r.Total == 0 {
-			return nil, conflict("event_ids", stillWait(len(kept)))
+			return nil, conflict("event_ids", notSent(&w, len(kept)))
 		}
-		made = answerOf(shownReplay(&r), sent.warnings, expect(&r, kept))
+		made = answerOf(shownReplay(&r), sent.warnings, expect(&w, &r, kept))
 		return once.write(made)
 	})
 	if err != nil {
@@ -154,22 +154,31 @@ func (s *subscriptions) keptEvents(ctx context.Context, w *admin.Webhook, ids []
 	return kept, nil
 }
 
-// stillWait says why a replay sends none, or not all, of the events that it names.
-func stillWait(n int) string {
+// readAgain is how the events of a webhook are got again to which nothing is sent.
+const readAgain = "nothing is sent to a webhook of delivery pull: read its feed again, with an older cursor as after, or without after from the oldest event"
+
+// notSent says why a replay sends none, or not all, of the events that it names.
+func notSent(w *admin.Webhook, n int) string {
+	if w.Delivery == admin.DeliveryPull {
+		return readAgain
+	}
 	return fmt.Sprintf("%d of them are not sent again: they still wait, or are past retention; POST …/retry sends now what waits for a retry", n)
 }
 
 // expect warns about the parts of a request that a replay cannot fulfil. kept are its
 // ids.
-func expect(asked *admin.Request, kept []string) (warnings []string) {
+func expect(w *admin.Webhook, asked *admin.Request, kept []string) (warnings []string) {
 	if len(kept) == 0 {
+		if asked.Total == 0 && w.Delivery == admin.DeliveryPull {
+			return []string{"nothing to send: " + readAgain}
+		}
 		if asked.Total == 0 {
 			warnings = append(warnings, "nothing to send: none of the first 10000 events since then has been delivered or dead-lettered; events that still wait are not sent twice; POST …/retry sends now what waits for a retry")
 		}
 		return warnings
 	}
 	if late := len(kept) - int(asked.Total); late > 0 {
-		warnings = append(warnings, "event_ids: "+stillWait(late))
+		warnings = append(warnings, "event_ids: "+notSent(w, late))
 	}
 	if asked.Total == 0 {
 		warnings = append(warnings, "nothing to send")
