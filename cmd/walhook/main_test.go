@@ -111,3 +111,12 @@ func TestVersion_NamesTheGoVersion(t *testing.T) {
 		t.Errorf("got %q, %v", out, err)
 	}
 }
+
+// A link for such an account would lead to a page that no browser can ask for.
+func TestPortal_AnAccountWhoseIdIsAStepInAPathHasNoPage(t *testing.T) {
+	for _, account := range []string{".", ".."} {
+		if out, err := walhook(t, "portal", account, "--outbox", "postgres://nobody@127.0.0.1:1/none"); err == nil || !strings.Contains(err.Error(), "account "+account+" has no page") {
+			t.Errorf("%s: %v %s", account, err, out)
+		}
+	}
+}

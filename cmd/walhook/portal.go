@@ -40,6 +40,9 @@ func newPortalCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if account := args[0]; account == "." || account == ".." {
+			return fmt.Errorf("account %s has no page and no API: browsers and proxies take its id for a step in a path, also percent-encoded. walhook endpoints shows its webhooks", account)
+		}
 		s, err := loadSettings(cmd)
 		if err != nil {
 			return err
