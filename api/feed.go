@@ -173,6 +173,10 @@ func (s *subscriptions) openFeed(ctx context.Context, r *feedReader) error {
 	if err := s.cfg.Admin.CheckHeld(ctx, r.by, w.Account, endpoint.URL); err != nil {
 		return err
 	}
+	if err := s.cfg.Destination.CheckSecret(endpoint); err != nil {
+		// As a push does, the feed waits: an event that it passed over would never come.
+		return unavailable("the webhook's signing secret cannot be read here, so that its feed waits and passes over nothing: ask again later, and if that lasts, rotate the secret")
+	}
 	r.endpoint = endpoint
 	r.revision.Store(endpoint.Revision)
 	r.query.Endpoint, r.query.FeedFrom = endpoint.ID, endpoint.FeedFrom
@@ -221,7 +225,7 @@ func (s *subscriptions) shownFeedEvent(endpoint *outbox.Endpoint, e *outbox.Even
 	}
 	sent, err := s.cfg.Destination.Sign(*endpoint, *e, time.Now())
 	if err != nil {
-		shown.Unsent = "the event cannot be rendered or signed by the webhook's present settings: change format or custom_data, or rotate the secret"
+		shown.Unsent = "the event cannot be rendered by the webhook's present settings: change format or custom_data"
 		return shown
 	}
 	shown.Method, shown.Query, shown.Body = sent.Method, sent.Query, string(sent.Body)

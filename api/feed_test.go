@@ -22,11 +22,14 @@ func (w *world) appendLong(t *testing.T, webhook string, longer int, ids ...int)
 		t.Fatal(err)
 	}
 	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), w.withAppend); err != nil {
+		t.Fatal(err)
+	}
 	for _, id := range ids {
 		if _, err := tx.Exec(t.Context(), `
 			INSERT INTO walhook.event (id, endpoint, endpoint_revision, record, webhook_id, schema, type, committed_at, appended_at, body)
-			SELECT $2::bigint, p.id, p.revision, 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), clock_timestamp(), convert_to('{"type":"update","schema":"dids","data":"{\"id\":' || $2::bigint || repeat(' ', $3) || '}"}', 'UTF8')
-			FROM walhook.endpoint p WHERE p.webhook = $1`, webhook, id, longer); err != nil {
+			SELECT $2::bigint, p.id, coalesce(nullif($4::bigint, 0), p.revision), 'dids:1', 'evt_' || $2::bigint, 'dids', 'update', now(), clock_timestamp(), convert_to('{"type":"update","schema":"dids","data":"{\"id\":' || $2::bigint || repeat(' ', $3) || '}"}', 'UTF8')
+			FROM walhook.endpoint p WHERE p.webhook = $1`, webhook, id, longer, w.publisherKnows); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -52,7 +52,10 @@ type feedAnswer struct{ Body func(huma.Context) }
 func (s *subscriptions) nextEvents(ctx, waiting context.Context, r *feedReader) (page outbox.FeedPage, err error) {
 	for {
 		if !r.caughtUp {
-			if page, err = s.turnPage(ctx, r); err != nil || len(page.Events) > 0 {
+			if page, err = s.turnPage(ctx, r); err == nil && len(page.Events) > 0 {
+				err = s.settingsOfNow(ctx, r)
+			}
+			if err != nil || len(page.Events) > 0 {
 				return page, err
 			}
 			r.caughtUp = !page.More
@@ -66,7 +69,7 @@ func (s *subscriptions) nextEvents(ctx, waiting context.Context, r *feedReader) 
 		r.at.event = taken.Upto
 		r.query.After = r.at.event
 		if len(taken.Events) > 0 {
-			return outbox.FeedPage{Events: taken.Events, Upto: taken.Upto, Log: outbox.FeedLog{Timeline: r.at.timeline}}, s.freshSettings(ctx, r, taken.Events)
+			return outbox.FeedPage{Events: taken.Events, Upto: taken.Upto, Log: outbox.FeedLog{Timeline: r.at.timeline}}, s.settingsOf(ctx, r, taken.Revision)
 		}
 		select {
 		case <-waiting.Done():
@@ -96,15 +99,22 @@ func (s *subscriptions) turnPage(ctx context.Context, r *feedReader) (outbox.Fee
 	return s.nextPage(ctx, r)
 }
 
-// freshSettings reads the webhook's settings again where an event was appended under newer
-// ones than the reader knows.
-func (s *subscriptions) freshSettings(ctx context.Context, r *feedReader, events []outbox.Event) error {
-	for i := range events {
-		if events[i].Revision > r.endpoint.Revision {
-			return s.admitAgain(ctx, r)
-		}
+// settingsOf reads the webhook's settings, its secrets among them, unless the reader knows
+// those of a revision.
+func (s *subscriptions) settingsOf(ctx context.Context, r *feedReader, revision int64) error {
+	if revision == r.endpoint.Revision {
+		return nil
 	}
-	return nil
+	return s.admitAgain(ctx, r)
+}
+
+// settingsOfNow is settingsOf the present revision, for events that the log had.
+func (s *subscriptions) settingsOfNow(ctx context.Context, r *feedReader) error {
+	revisions, err := s.cfg.Admin.Revisions(ctx, []int64{r.endpoint.ID})
+	if err != nil {
+		return err
+	}
+	return s.settingsOf(ctx, r, revisions[r.endpoint.ID])
 }
 
 // admitAgain checks whether a reader may still read, and reads its webhook's settings.

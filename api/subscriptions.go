@@ -50,6 +50,8 @@ type Destination interface {
 	Render(outbox.Endpoint, outbox.Event) (outbox.Rendered, error)
 	// Sign returns the request of an event as an attempt at an instant would make it.
 	Sign(outbox.Endpoint, outbox.Event, time.Time) (outbox.Rendered, error)
+	// CheckSecret says whether Sign has a secret of the endpoint to sign with.
+	CheckSecret(outbox.Endpoint) error
 	// CheckHost returns an error, for people, if walhook sends nothing to the host of a
 	// URL. It does not resolve the host's name.
 	CheckHost(url string) error

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,8 +42,13 @@ type world struct {
 	feeds       *Feeds
 	stop        func() // ends the feeds
 	destination *fixedDestination
-	api         *subscriptions
-	logs        *observer.ObservedLogs
+	// publisherKnows is the revision of a webhook with which events are appended; 0 for the
+	// present one.
+	publisherKnows int64
+	// withAppend is a statement that is committed with what is appended next.
+	withAppend string
+	api        *subscriptions
+	logs       *observer.ObservedLogs
 }
 
 func newWorld(t *testing.T, change ...func(*Config)) *world {
@@ -50,6 +58,12 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 }
 
 func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
+	t.Helper()
+	return newWorldChecking(t, db, 50*time.Millisecond, change...)
+}
+
+// newWorldChecking looks at the readers of feeds after each interval.
+func newWorldChecking(t *testing.T, db *pgtest.DB, every time.Duration, change ...func(*Config)) *world {
 	t.Helper()
 	if err := outbox.Migrate(t.Context(), db.URL); err != nil {
 		t.Fatal(err)
@@ -63,7 +77,7 @@ func newWorldIn(t *testing.T, db *pgtest.DB, change ...func(*Config)) *world {
 	t.Cleanup(store.Close)
 	w.admin = admin.New(store)
 	w.feeds = NewFeeds(store, zap.New(core), nil)
-	w.feeds.checkEvery, w.feeds.writeTimeout = 50*time.Millisecond, 500*time.Millisecond
+	w.feeds.checkEvery, w.feeds.writeTimeout = every, 500*time.Millisecond
 	ran := make(chan error, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	go func() { ran <- w.feeds.Run(ctx) }()
@@ -105,7 +119,13 @@ func (w *world) serve(t *testing.T, log *zap.Logger, change ...func(*Config)) st
 
 // fixedDestination refuses the hosts that are named so. What real ones make of
 // addresses is tested where they are, and end to end by internal/endtoend.
-type fixedDestination struct{ tried []outbox.Event }
+type fixedDestination struct {
+	tried []outbox.Event
+
+	mu         sync.Mutex
+	signedWith map[string]string // by webhook-id; guarded by mu
+	unreadable atomic.Bool       // no secret can be read
+}
 
 type blockedHost struct{}
 
@@ -123,7 +143,20 @@ func (c *fixedDestination) Render(_ outbox.Endpoint, e outbox.Event) (outbox.Ren
 	return outbox.Rendered{Method: "POST", ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}, nil
 }
 
-func (c *fixedDestination) Sign(_ outbox.Endpoint, e outbox.Event, at time.Time) (outbox.Rendered, error) {
+func (c *fixedDestination) CheckSecret(outbox.Endpoint) error {
+	if c.unreadable.Load() {
+		return errors.New("no secret can be read")
+	}
+	return nil
+}
+
+func (c *fixedDestination) Sign(p outbox.Endpoint, e outbox.Event, at time.Time) (outbox.Rendered, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.signedWith == nil {
+		c.signedWith = map[string]string{}
+	}
+	c.signedWith[e.WebhookID] = p.Secrets[0]
 	return outbox.Rendered{Method: "POST", ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body,
 		Timestamp: strconv.FormatInt(at.Unix(), 10), Signature: "v1," + e.WebhookID}, nil
 }

@@ -108,3 +108,8 @@ func (a Access) TokenRead(ctx context.Context, hash string, err error) (damaged 
 
 // Feed reads a stretch of an endpoint's events, as [Store.Feed] does.
 func (a Access) Feed(ctx context.Context, q FeedQuery) (FeedPage, error) { return a.store.Feed(ctx, q) }
+
+// Revisions are those of endpoints, as [Store.Revisions] reads them.
+func (a Access) Revisions(ctx context.Context, endpoints []int64) (map[int64]int64, error) {
+	return a.store.Revisions(ctx, endpoints)
+}

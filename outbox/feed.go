@@ -234,3 +234,22 @@ func (s *Store) feedLog(ctx context.Context) (log FeedLog, err error) {
 	b.Queue(feedOldestSQL, int64(eventPartitionSize)).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Oldest) })
 	return log, s.pool.SendBatch(ctx, b).Close()
 }
+
+const revisionsSQL = `SELECT id, revision FROM walhook.endpoint WHERE id = ANY ($1) AND deleted_at IS NULL`
+
+// Revisions are those of the named endpoints that are not deleted.
+func (s *Store) Revisions(ctx context.Context, endpoints []int64) (map[int64]int64, error) {
+	revisions := make(map[int64]int64, len(endpoints))
+	rows, err := s.pool.Query(ctx, revisionsSQL, endpoints)
+	var id, revision int64
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&id, &revision}, func() error {
+			revisions[id] = revision
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the revisions of endpoints: %w", err)
+	}
+	return revisions, nil
+}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,11 +55,12 @@ type FeedWaiter struct {
 	signal   chan struct{} // capacity 1
 
 	// Guarded by the tail's mu.
-	joined int64 // the tail hands it all events after this one; -1 before it is known
-	events []Event
-	bytes  int
-	behind bool   // events were left out
-	sent   string // the mark of a reader that was sent to the log, since the tail has another
+	joined   int64 // the tail hands it all events after this one; -1 before it is known
+	revision int64 // of the endpoint, read after the latest event; 0 where it is deleted
+	events   []Event
+	bytes    int
+	behind   bool   // events were left out
+	sent     string // the mark of a reader that was sent to the log, since the tail has another
 }
 
 // FeedTail is the one tail of this process. It reads once Run runs.
@@ -104,6 +106,8 @@ type Taken struct {
 	// Upto is the last id up to which nothing is missing, where Behind is false. It is on the
 	// timeline of the caller's place.
 	Upto int64
+	// Revision is the endpoint's, read after the events; 0 where it is deleted.
+	Revision int64
 	// Behind says that events after the place are in the event log alone: read it.
 	Behind bool
 }
@@ -130,7 +134,7 @@ func (w *FeedWaiter) Take(place int64, mark string) Taken {
 		w.events, w.bytes, w.behind, w.joined = nil, 0, false, t.upto
 		return Taken{Behind: true}
 	}
-	taken := Taken{Upto: max(t.upto, place)}
+	taken := Taken{Upto: max(t.upto, place), Revision: w.revision}
 	for _, e := range w.events {
 		if e.ID > place {
 			taken.Events = append(taken.Events, e)
@@ -237,6 +241,10 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	if err != nil || stretch.Upto <= after {
 		return false, err
 	}
+	revisions, err := t.revisions(ctx, heads)
+	if err != nil {
+		return false, err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.live { // all left meanwhile
@@ -256,6 +264,7 @@ func (t *FeedTail) look(ctx context.Context) (more bool, err error) {
 	for _, h := range heads {
 		e := byID[h.id]
 		for w := range t.waiting[h.endpoint] {
+			w.revision = revisions[h.endpoint]
 			if e == nil { // too much at once, or unreadable
 				w.leaveBehind()
 			} else {
@@ -286,6 +295,20 @@ func (t *FeedTail) begin(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// revisions are those of the endpoints that events were read of, at present: who is handed
+// the events must not sign them with a secret that ended before they came.
+func (t *FeedTail) revisions(ctx context.Context, heads []eventHead) (map[int64]int64, error) {
+	if len(heads) == 0 {
+		return nil, nil
+	}
+	endpoints := make([]int64, len(heads))
+	for i, h := range heads {
+		endpoints[i] = h.endpoint
+	}
+	slices.Sort(endpoints)
+	return t.store.Revisions(ctx, slices.Compact(endpoints))
 }
 
 // eventHead is what a look reads of every event.

@@ -93,6 +93,8 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 
 func (w *world) CheckHost(string) error { return nil }
 
+func (w *world) CheckSecret(outbox.Endpoint) error { return nil }
+
 func (w *world) Render(_ outbox.Endpoint, e outbox.Event) (outbox.Rendered, error) {
 	sent := outbox.Rendered{Method: http.MethodPost, ContentType: "application/json", UserAgent: "walhook/test", Body: e.Body}
 	if w.batch != "" {

@@ -21,8 +21,6 @@ type CallerFor struct {
 }
 
 const (
-	revisionsSQL = `SELECT id, revision FROM walhook.endpoint WHERE id = ANY ($1) AND deleted_at IS NULL`
-
 	// [Admits] for many at once, by their numbers.
 	admitsEachSQL = `
 		SELECT u.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY u (account, token, token_account, n)
@@ -37,19 +35,7 @@ const (
 
 // Revisions are those of the named endpoints that are not deleted.
 func (a *Admin) Revisions(ctx context.Context, endpoints []int64) (map[int64]int64, error) {
-	revisions := make(map[int64]int64, len(endpoints))
-	rows, err := a.pool.Query(ctx, revisionsSQL, endpoints)
-	var id, revision int64
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&id, &revision}, func() error {
-			revisions[id] = revision
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the revisions of endpoints: %w", err)
-	}
-	return revisions, nil
+	return a.store.Revisions(ctx, endpoints)
 }
 
 // AdmitsEach says of many callers whether each may still act for its account, as

@@ -267,6 +267,13 @@ func (h *HTTP) Sign(e outbox.Endpoint, event outbox.Event, at time.Time) (outbox
 	}, nil
 }
 
+// CheckSecret returns an error if no secret of the endpoint can be read, as with another
+// --secret-key than the one that they were encrypted with: Sign would fail for every event.
+func (h *HTTP) CheckSecret(e outbox.Endpoint) error {
+	_, err := h.signers.of(&e)
+	return err
+}
+
 // CheckHost returns a [*BlockedAddressError] if the host of a URL is, in whatever form,
 // an address that deliveries must not go to, and a [*BlockedPortError] if its port is
 // not allowed. It resolves no names: the guard checks the address when it is dialled,
