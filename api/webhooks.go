@@ -254,21 +254,61 @@ func (s *subscriptions) editWebhook(ctx context.Context, in *editWebhookInput) (
 	s.checkURI(sent, &before, wrong) // before the webhook is locked
 	var idle []string
 	var asking admin.Webhook
-	w, err := s.cfg.Admin.EditWebhook(admin.WithDetail(ctx, "fields: "+strings.Join(slices.Sorted(slices.Values(withHeaderNames(sent.names(), sent))), ", ")), callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
+	var changed []string
+	w, err := s.cfg.Admin.EditWebhook(ctx, callOf(ctx).caller(), in.AccountID, in.WebhookID, func(w *admin.Webhook) (err error) {
 		if err := match.check(w); err != nil { // again, since now the webhook is locked
 			return err
 		}
+		was := *w
 		idle, err = offer.apply(sent, w, wrong)
+		changed = withHeaderNames(callOf(ctx).changedFields(sent.names(), &was, w), sent)
+		w.Edited = "no field is changed"
+		if len(changed) > 0 {
+			w.Edited = "fields: " + strings.Join(changed, ", ")
+		}
 		asking = *w
 		return err
 	})
 	if err != nil {
 		return nil, s.unencodable(ctx, err, storedTexts(&asking))
 	}
-	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", withHeaderNames(sent.names(), sent)))...)
+	s.audit(ctx, "webhook edited", &w, append(auditFields(&w), zap.Strings("fields", changed))...)
 	callOf(ctx).withETag(&w)
 	edited := answerOf(callOf(ctx).shown(&w), sent.warnings, idle)
 	return edited, s.showHealthOf(ctx, &edited.Body.Data)
+}
+
+// changedFields are those of the fields that differ between two states of a webhook, sorted.
+// A client may send all of them back, as the form of the portal does.
+func (c *call) changedFields(names []string, before, after *admin.Webhook) (changed []string) {
+	was, is := c.fieldTexts(before), c.fieldTexts(after)
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		if was[name] != is[name] {
+			changed = append(changed, name)
+		}
+	}
+	return changed
+}
+
+// fieldTexts returns the fields of a webhook by name, also what is shown masked and what is
+// shown only for a daily delivery. What is empty has none.
+func (c *call) fieldTexts(w *admin.Webhook) map[string]string {
+	daily := *w
+	daily.Delivery = "daily"
+	all := c.shown(&daily)
+	all.Delivery, all.URI, all.Headers = w.Delivery, w.URL, headerValues{}
+	for _, h := range w.Headers {
+		all.Headers[h.Name] = h.Value
+	}
+	values := map[string]json.RawMessage{}
+	if text, err := json.Marshal(all); err != nil || json.Unmarshal(text, &values) != nil {
+		return nil // what the API shows can be written
+	}
+	texts := map[string]string{}
+	for name, value := range values {
+		texts[name] = string(value)
+	}
+	return texts
 }
 
 func (s *subscriptions) deleteWebhook(ctx context.Context, in *WebhookInput) (*answer[webhook], error) {

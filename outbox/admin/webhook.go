@@ -88,6 +88,9 @@ type Webhook struct {
 	// Ask is whether it is to be enabled, where an edit says so; nil where not.
 	Ask *bool
 
+	// Edited says, for the audit, what an edit changes; "" says nothing.
+	Edited string
+
 	// What follows is not the account's to set.
 
 	Endpoint      int64 // its row: what events, attempts and lanes are of

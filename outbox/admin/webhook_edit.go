@@ -153,6 +153,9 @@ func (a *Admin) editWebhook(ctx context.Context, by Caller, account, id string, 
 		if err != nil {
 			return err
 		}
+		if w.Edited != "" {
+			act.Detail = w.Edited
+		}
 		if w.URL != before.URL {
 			w.URL = a.store.URL(w.URL)
 		}
