@@ -34,7 +34,8 @@ webhook of delivery pull, which gets what happens from then on, prints the new
 secret of that webhook, and removes it at the end. It connects again after a cut
 and continues after the last event. An event that --forward does not accept is
 printed and not repeated. One that the feed could not render is read again until
-it can be forwarded.
+it can be forwarded. What was signed more than a minute ago is read again first,
+with a new signature.
 
 With --cursor-file no event is lost between two runs of listen, however the first
 one ends: it continues where the file says, the first time with --replay-last or

@@ -50,6 +50,12 @@ type feedListener struct {
 	out        io.Writer
 	warnings   io.Writer // what is no event, with --json
 	client     *http.Client
+	now        func() time.Time
+
+	clock      feedClock // of the answer that is read
+	handledNow int       // events of it that were handled
+	pageLimit  int       // of the pages to read; 0 is to read a stream
+	readAgain  bool      // the next event was read before, and was too old
 }
 
 // feedError is an answer that another try does not change.
@@ -84,7 +90,7 @@ func listenFrom(ctx context.Context, o listenOptions, out io.Writer) error {
 }
 
 func newFeedListener(o listenOptions, out io.Writer) *feedListener {
-	return &feedListener{o: o, out: out, warnings: os.Stderr, client: &http.Client{}, file: cursorFile{path: o.cursorFile}, refused: retry.Backoff{Min: feedReconnectMin, Max: feedReconnectMax}}
+	return &feedListener{o: o, out: out, warnings: os.Stderr, client: &http.Client{}, now: time.Now, file: cursorFile{path: o.cursorFile}, refused: retry.Backoff{Min: feedReconnectMin, Max: feedReconnectMax}}
 }
 
 func (l *feedListener) run(ctx context.Context) (err error) {
@@ -228,6 +234,9 @@ func (l *feedListener) follow(ctx context.Context) error {
 		if lost, ok := errors.AsType[*cursorError](err); ok {
 			return lost
 		}
+		if errors.Is(err, errAged) || err == nil && l.pageLimit > 0 && l.handledNow > 0 {
+			continue
+		}
 		_, refused := errors.AsType[*notTaken](err)
 		_, missing := errors.AsType[*notRendered](err)
 		if refused || missing {
@@ -248,7 +257,7 @@ func (l *feedListener) follow(ctx context.Context) error {
 	}
 }
 
-// read reads one stream to its end. A stream that ends by itself is no error. wait is for
+// read reads one stream to its end, or a page. A stream that ends by itself is no error. wait is for
 // how long the API asks to wait.
 func (l *feedListener) read(ctx context.Context, began func()) (wait time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -257,11 +266,18 @@ func (l *feedListener) read(ctx context.Context, began func()) (wait time.Durati
 	defer silent.Stop()
 	query := url.Values{}
 	header := http.Header{"Accept": {"text/event-stream"}}
-	if l.cursor != "" {
+	paged := l.pageLimit > 0 && l.cursor != ""
+	switch {
+	case paged:
+		header = http.Header{"Accept": {"application/json"}}
+		query.Set("after", l.cursor)
+		query.Set("limit", strconv.Itoa(l.pageLimit))
+	case l.cursor != "":
 		header.Set("Last-Event-ID", l.cursor)
-	} else {
+	default:
 		query.Set("last", strconv.Itoa(l.o.replayLast))
 	}
+	l.handledNow = 0
 	response, err := l.request(ctx, http.MethodGet, l.base+"/webhooks/"+url.PathEscape(l.webhook)+"/feed?"+query.Encode(), nil, header)
 	if err != nil {
 		return 0, cmp.Or(context.Cause(ctx), err)
@@ -279,6 +295,10 @@ func (l *feedListener) read(ctx context.Context, began func()) (wait time.Durati
 		return time.Duration(min(seconds, 300)) * time.Second, err
 	}
 	began()
+	l.clock = newFeedClock(response.Header.Get("Date"), l.now())
+	if paged {
+		return 0, l.readPage(ctx, silent.Stop, response.Body)
+	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(make([]byte, 64<<10), maxFeedLine)
 	var id string
@@ -339,6 +359,9 @@ func (l *feedListener) take(ctx context.Context, data []byte) error {
 	}
 	e.Signature = l.printer.check([]byte(signed), header)
 	if l.forward != nil && e.Unsent == "" {
+		if l.aged(&e) {
+			return errAged
+		}
 		e.Forward = l.forward.hand(ctx, &e)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -384,6 +407,8 @@ func (l *feedListener) handled(e *pulledEvent) error {
 		return &notTaken{e.EventID, e.Forward}
 	}
 	l.refused.Reset()
+	l.handledNow++
+	l.readAgain = false
 	l.cursor = e.Cursor
 	return l.file.keep(l.cursor)
 }
