@@ -193,6 +193,9 @@ func (s *subscriptions) nextPage(ctx context.Context, r *feedReader) (outbox.Fee
 		if holds, newer := page.Log.Holds(r.at.event, r.at.timeline); !holds {
 			return page, goneCursor(place{page.Log.Oldest, page.Log.Timeline}.cursor(r.endpoint.ID), newer)
 		}
+		if page.Cut {
+			return page, cutCursor(place{min(r.query.FeedFrom-1, page.Log.Newest), page.Log.Timeline}.cursor(r.endpoint.ID))
+		}
 	}
 	r.at = place{page.Upto, page.Log.Timeline}
 	r.query.After = page.Upto
@@ -206,6 +209,13 @@ func goneCursor(oldest string, newer bool) *failure {
 		text = "the outbox was restored from a copy that is older than this cursor: continue after the cursor " + oldest + ", and expect events that you have seen"
 	}
 	return &failure{status: http.StatusGone, message: text, oldest: oldest}
+}
+
+// cutCursor is the answer to a cursor from before the webhook's URL was cleared, after which
+// there were events.
+func cutCursor(oldest string) *failure {
+	return &failure{status: http.StatusGone, oldest: oldest,
+		message: "the webhook's URL was cleared after this cursor, which ended its feed: the present one follows the cursor " + oldest + "; what is missing can be sent as present state by a resync"}
 }
 
 // shownPage renders and signs a page.

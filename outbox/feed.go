@@ -38,6 +38,9 @@ type FeedPage struct {
 	// Upto is where the next page goes on: nothing of the endpoint up to here is missing.
 	Upto int64
 	More bool // there may be more without a wait
+	// Cut says that events after the place that was asked for are not the endpoint's any
+	// more: its URL was cleared since.
+	Cut bool
 	// Log is where the event log stands.
 	Log FeedLog
 }
@@ -99,6 +102,8 @@ var (
 		SELECT coalesce(min(id) - 1, 0) FROM (
 			SELECT e.id FROM walhook.event e WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $2::bigint - 1)", LastEventID) + `
 			ORDER BY e.endpoint DESC, e.id DESC LIMIT (SELECT $3::bigint)) last`
+
+	feedCutSQL = `SELECT EXISTS (SELECT FROM walhook.event e WHERE ` + OfEndpointSQL("(SELECT $1::bigint)", "(SELECT $2::bigint)", "(SELECT $3::bigint - 1)") + `)`
 )
 
 // Feed reads a stretch of an endpoint's events, in order of id, in one round trip where
@@ -119,6 +124,10 @@ func (s *Store) Feed(ctx context.Context, q FeedQuery) (FeedPage, error) {
 func (s *Store) feed(ctx context.Context, q FeedQuery) (page FeedPage, err error) {
 	after := max(q.After, q.FeedFrom-1)
 	switch {
+	case q.After >= 0 && after > q.After:
+		if err := s.pool.QueryRow(ctx, feedCutSQL, q.Endpoint, q.After, q.FeedFrom).Scan(&page.Cut); err != nil {
+			return page, err
+		}
 	case q.After == FeedFromOldest:
 		after = max(q.FeedFrom-1, 0)
 	case q.After == FeedFromLast && q.Last > 0:
