@@ -206,3 +206,26 @@ func TestFeedClock_TellsTheAgeOfASignature(t *testing.T) {
 		})
 	}
 }
+
+// On a connection so slow that every event comes too late, each is read again once, and
+// then forwarded: listen does not stand still.
+func TestListenFrom_ReadsAnEventAgainOnce(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	l := newFeedListener(listenOptions{}, &bytes.Buffer{})
+	l.now = func() time.Time { return now }
+	for n := range 3 {
+		for try, want := range []bool{true, false} {
+			l.clock = newFeedClock(now.UTC().Format(http.TimeFormat), now)
+			e := pulledEvent{Cursor: fmt.Sprint("c", n), Headers: map[string]string{"webhook-timestamp": fmt.Sprint(now.Unix())}}
+			now = now.Add(2 * freshFor)
+			if got := l.aged(&e); got != want {
+				t.Errorf("event %d, read %d times: read again %t", n, try+1, got)
+			}
+			if !want {
+				if err := l.handled(&e); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
