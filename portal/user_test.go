@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"testing"
@@ -42,9 +43,7 @@ func TestForm_DoesNotShowThePasswordOfItsURLAgain(t *testing.T) {
 		t.Errorf("stored: %s", got)
 	}
 	stale := url.Values{"etag": {`"1-1"`}}
-	for name, values := range form {
-		stale[name] = values
-	}
+	maps.Copy(stale, form)
 	stale.Set("uri", "https://usr:hunter2-new@example.com/z")
 	b.submit(t, edit, stale).want(t, http.StatusPreconditionFailed, `value="https://…@example.com/z"`, "<dt>URL</dt><dd>https://…@example.com/y</dd>").lacks(t, "hunter2", "usr:")
 }
