@@ -74,10 +74,12 @@ func (in *listEventsInput) filter() (admin.EventFilter, error) {
 	if n := utf8.RuneCountInString(f.Contains); f.Contains != "" && (n < minContains || n > maxContains) {
 		wrong.add("contains", kindInvalid, "want a text of %d to %d characters", minContains, maxContains)
 	}
-	if f.Record != "" && f.Schema != "" && !strings.HasPrefix(f.Record, f.Schema+":") {
+	if f.Record != "" && f.Schema != "" && !strings.HasPrefix(f.Record, f.Schema+":") && f.Record != "result/"+f.Schema {
 		f.Record = f.Schema + ":" + f.Record
 	}
-	if f.Record != "" && f.Schema == "" && !strings.Contains(f.Record, ":") {
+	// Results and emitted events are of no record: they are shown so.
+	named := strings.HasPrefix(f.Record, "result/") || strings.HasPrefix(f.Record, "event/")
+	if f.Record != "" && f.Schema == "" && !named && !strings.Contains(f.Record, ":") {
 		wrong.add("record", kindInvalid, "want schema and key, such as dids:42, or the parameter schema besides it")
 	}
 	f.Since, f.Until = queryTime("since", in.Since, wrong), queryTime("until", in.Until, wrong)
