@@ -86,8 +86,8 @@ const (
 	mergeAccountsSQL = `
 		WITH merged AS (
 		INSERT INTO walhook.endpoint AS e (account, url, state, reason, secret, own_secret, ordering)
-		SELECT account, url, state, reason, secret, own_secret, coalesce(ordering, 'record')
-		FROM walhook.snapshot_account LEFT JOIN walhook.account_ordering USING (account) WHERE url <> ''
+		SELECT account, url, state, reason, secret, own_secret, coalesce((SELECT o.ordering FROM walhook.account_ordering o WHERE o.account = s.account), 'record')
+		FROM walhook.snapshot_account s WHERE url <> ''
 		ON CONFLICT (account, webhook) DO UPDATE SET
 			url = excluded.url, ` + urlStateSQL + `,
 			ended_at = NULL, revision = e.revision + (e.revision < 9223372036854775807)::int, changed_at = clock_timestamp()
